@@ -1,0 +1,51 @@
+//! `into = from - scale * update`, the rule by which every update is applied.
+//!
+//! Multiplication and subtraction are rounded separately: a fused one would round differently, and then CPU tiers
+//! and GPUs could not agree bit for bit.
+
+/// `into[i] = from[i] - scale * update[i]`
+pub fn apply(into: &mut [f32], from: &[f32], update: &[f32], scale: f32) {
+    assert!(into.len() == from.len() && into.len() == update.len());
+    for ((into, from), update) in into.iter_mut().zip(from).zip(update) {
+        *into = from - scale * update;
+    }
+}
+
+/// `into[i] -= scale * update[i]`
+pub fn in_place(into: &mut [f32], update: &[f32], scale: f32) {
+    assert_eq!(into.len(), update.len());
+    for (into, update) in into.iter_mut().zip(update) {
+        *into -= scale * update;
+    }
+}
+
+/// `into[i] = scale * update[i]`
+pub fn scale(into: &mut [f32], update: &[f32], scale: f32) {
+    assert_eq!(into.len(), update.len());
+    for (into, update) in into.iter_mut().zip(update) {
+        *into = scale * update;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::vec::Vec;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn in_place_and_out_of_place_agree_with_the_oracle(
+            pairs in prop::collection::vec((-1e6f32..1e6, -1e6f32..1e6), 0..200), scale in -2f32..2.0)
+        {
+            let (from, update): (Vec<f32>, Vec<f32>) = pairs.iter().copied().unzip();
+            let oracle: Vec<f32> = (0..from.len()).map(|i| { let p = scale * update[i]; from[i] - p }).collect();
+            let mut out = alloc::vec![f32::NAN; from.len()];
+            apply(&mut out, &from, &update, scale);
+            prop_assert_eq!(&out, &oracle);
+            let mut same = from.clone();
+            in_place(&mut same, &update, scale);
+            prop_assert_eq!(&same, &oracle);
+        }
+    }
+}

@@ -1,0 +1,27 @@
+//! Where two contracts differ.
+
+/// The first line, from 0, in which the texts differ; `None` when they are equal.
+pub fn first_different_line(ours: &[u8], theirs: &[u8]) -> Option<usize> {
+    let (mut a, mut b) = (ours.split(|b| *b == b'\n'), theirs.split(|b| *b == b'\n'));
+    let mut line = 0;
+    loop {
+        match (a.next(), b.next()) {
+            (None, None) => return None,
+            (one, other) if one == other => line += 1,
+            _ => return Some(line),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_the_first_difference() {
+        assert_eq!(first_different_line(b"a\nb\n", b"a\nb\n"), None);
+        assert_eq!(first_different_line(b"a\nb\nc", b"a\nx\ny"), Some(1));
+        assert_eq!(first_different_line(b"a\nb", b"a"), Some(1));
+        assert_eq!(first_different_line(b"", b"a"), Some(0));
+    }
+}

@@ -1,0 +1,129 @@
+//! Means weighted by examples: `sum(m_j x_j) / sum(m_j)`.
+//!
+//! The product of a float and a 32-bit weight is exact in f64, so the mean of one vector is that vector, the mean
+//! of equal vectors is that vector, and a result is off by at most one unit in the last place of the largest
+//! operand. Sums run in the order of the inputs; arrival order plays no part.
+
+use super::MEAN_MAX;
+
+/// `into` = weighted mean of `inputs`.
+///
+/// # Panics
+/// When there are no inputs, more than [`MEAN_MAX`], a weight of 0, or unequal lengths.
+pub fn mean(into: &mut [f32], inputs: &[(&[f32], u32)]) {
+    assert!((1..=MEAN_MAX).contains(&inputs.len()));
+    assert!(inputs.iter().all(|(x, weight)| x.len() == into.len() && *weight > 0));
+    match *inputs {
+        [a] => into.copy_from_slice(a.0),
+        [a, b] => fused(into, [a, b]),
+        [a, b, c] => fused(into, [a, b, c]),
+        [a, b, c, d] => fused(into, [a, b, c, d]),
+        _ => {
+            let total: f64 = inputs.iter().map(|(_, weight)| f64::from(*weight)).sum();
+            for (i, into) in into.iter_mut().enumerate() {
+                let sum: f64 = inputs.iter().map(|(x, weight)| f64::from(x[i]) * f64::from(*weight)).sum();
+                *into = (sum / total) as f32;
+            }
+        }
+    }
+}
+
+/// One pass over a number of inputs that the compiler knows.
+fn fused<const N: usize>(into: &mut [f32], inputs: [(&[f32], u32); N]) {
+    let len = into.len();
+    let slices = inputs.map(|(x, _)| &x[..len]);
+    let weights = inputs.map(|(_, weight)| f64::from(weight));
+    let total: f64 = weights.iter().sum();
+    for (i, into) in into.iter_mut().enumerate() {
+        let mut sum = 0.0f64;
+        for (x, weight) in slices.iter().zip(weights) {
+            sum += f64::from(x[i]) * weight;
+        }
+        *into = (sum / total) as f32;
+    }
+}
+
+/// `into` = weighted mean of `into`, of weight `held`, and `x`. With `held` 0, what was in `into` does not count.
+///
+/// # Panics
+/// When `weight` is 0 or the lengths differ.
+pub fn blend(into: &mut [f32], held: u32, x: &[f32], weight: u32) {
+    assert_eq!(into.len(), x.len());
+    assert!(weight > 0);
+    if held == 0 {
+        into.copy_from_slice(x);
+        return;
+    }
+    let (held, weight) = (f64::from(held), f64::from(weight));
+    let total = held + weight;
+    for (into, x) in into.iter_mut().zip(x) {
+        *into = ((f64::from(*into) * held + f64::from(*x) * weight) / total) as f32;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::vec::Vec;
+    use proptest::prelude::*;
+
+    fn inputs() -> impl Strategy<Value = Vec<(Vec<f32>, u32)>> {
+        (0usize..70).prop_flat_map(|len| {
+            prop::collection::vec((prop::collection::vec(-1e6f32..1e6, len), 1u32..1000), 1..=MEAN_MAX)
+        })
+    }
+
+    fn slices(inputs: &[(Vec<f32>, u32)]) -> Vec<(&[f32], u32)> {
+        inputs.iter().map(|(x, weight)| (&x[..], *weight)).collect()
+    }
+
+    proptest! {
+        #[test]
+        fn agrees_with_the_oracle(inputs in inputs()) {
+            let len = inputs[0].0.len();
+            let total: f64 = inputs.iter().map(|(_, w)| f64::from(*w)).sum();
+            let oracle: Vec<f32> = (0..len).map(|i| {
+                let mut sum = 0.0;
+                for (x, w) in &inputs { sum += f64::from(x[i]) * f64::from(*w); }
+                (sum / total) as f32
+            }).collect();
+            let mut got = alloc::vec![f32::NAN; len];
+            mean(&mut got, &slices(&inputs));
+            prop_assert_eq!(got, oracle);
+        }
+
+        /// I-06: the mean of identical vectors is that vector, whatever the weights.
+        #[test]
+        fn identical_inputs_are_left_alone(x in prop::collection::vec(-1e30f32..1e30, 1..50),
+            weights in prop::collection::vec(1u32..100_000, 1..=MEAN_MAX))
+        {
+            let inputs: Vec<(&[f32], u32)> = weights.iter().map(|w| (&x[..], *w)).collect();
+            let mut got = alloc::vec![f32::NAN; x.len()];
+            mean(&mut got, &inputs);
+            prop_assert_eq!(&got, &x);
+            let mut held = 0;
+            for weight in weights {
+                blend(&mut got, held, &x, weight);
+                held += weight;
+            }
+            prop_assert_eq!(&got, &x);
+        }
+
+        /// A running mean differs from the mean in one go by at most one rounding per input.
+        #[test]
+        fn blending_one_by_one_is_the_mean(inputs in inputs()) {
+            let len = inputs[0].0.len();
+            let (mut all, mut running, mut held) = (alloc::vec![0.0; len], alloc::vec![f32::NAN; len], 0);
+            mean(&mut all, &slices(&inputs));
+            for (x, weight) in &inputs {
+                blend(&mut running, held, x, *weight);
+                held += weight;
+            }
+            let largest = inputs.iter().flat_map(|(x, _)| x).fold(0f32, |m, x| m.max(x.abs()));
+            let ulp = f32::from_bits(largest.to_bits() + 1) - largest;
+            for (a, b) in all.iter().zip(&running) {
+                prop_assert!((a - b).abs() <= inputs.len() as f32 * ulp, "{a} {b}");
+            }
+        }
+    }
+}

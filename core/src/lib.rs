@@ -1,0 +1,92 @@
+//! The part of gradwire that decides.
+//!
+//! Data-parallel training exchanges flat vectors of `f32` between workers by some rule: averaging, synchronous or
+//! asynchronous updates, softsync, bounded staleness, quanta with residual. Here every rule is a pure state machine:
+//! no IO, no clock, no randomness, no threads, no floats moved. A [`Machine`] is fed [`Input`]s and asked for
+//! [`Output`]s; it names buffers and never touches them. So the same machine runs in a thread of a training
+//! program, with gradients that never leave a GPU, or a thousand times a second in a simulator.
+//!
+//! Most users want the `gradwire` crate, whose `Session` drives a machine. A driver in full, for one worker that
+//! trains alone, over a transport that has nothing to carry:
+//!
+//! ```
+//! use gradwire_core::*;
+//! use gradwire_core::kernel;
+//!
+//! let (layout, recipe) = (Layout::flat(3), Recipe::sync());
+//! let cluster = Cluster { workers: 1, servers: 0 };
+//! let (contract, text) = Contract::new(&layout, &recipe, cluster, 0);
+//! let setup = Setup {
+//!     me: PeerId(0), cluster, recipe, len: layout.len(), incarnation: Incarnation(1),
+//!     patience: Patience::none(), contract,
+//!     # #[cfg(planted)] bug: None,
+//! };
+//! let mut machine = Node::new(setup)?;
+//! let mut pool = Pool::new(machine.buffers());
+//! pool.bytes_mut(Segment { buffer: OURS, start: 0, len: text.len() as u32 }).copy_from_slice(text.as_bytes());
+//!
+//! let now = Instant::ORIGIN; // whatever clock the driver has
+//! let mut steps = 0;
+//! loop {
+//!     match machine.poll_output() {
+//!         Output::Compute { op, kernel } => {
+//!             let found = kernel::run(&kernel, &mut pool);
+//!             machine.handle_input(now, Input::Completed { op, found })?;
+//!         }
+//!         // Hand these to the transport, which answers with `Completed` or `Aborted`:
+//!         Output::Transmit { .. } | Output::Receive { .. } | Output::Close { .. } => unreachable!("alone"),
+//!         Output::Event(Event::Joined) => {}
+//!         Output::Event(Event::Ready { .. }) => {
+//!             let mean = pool.floats(Segment::floats(machine.view(), 0, 3));
+//!             assert_eq!(mean, [1.0, 2.0, 3.0]);
+//!             steps += 1;
+//!         }
+//!         Output::Event(_) => {}
+//!         // Drained: wait for the transport, the application, or the time.
+//!         Output::Wait { .. } if steps == 2 => break,
+//!         Output::Wait { .. } => {
+//!             let update = Segment::floats(machine.contribution(), 0, 3);
+//!             pool.floats_mut(update).copy_from_slice(&[1.0, 2.0, 3.0]);
+//!             machine.handle_input(now, Input::Step { weight: 32 })?;
+//!         }
+//!     }
+//! }
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+#![no_std]
+#![forbid(unsafe_code)]
+
+extern crate alloc;
+#[cfg(test)]
+extern crate std;
+
+#[macro_use]
+mod macros;
+
+mod buffer;
+mod id;
+pub mod kernel;
+mod layout;
+mod local;
+mod machine;
+#[cfg(planted)]
+pub mod planted;
+pub mod recipe;
+mod rule;
+pub mod status;
+mod time;
+mod transport;
+pub mod wire;
+
+pub use buffer::{BufferId, Lent, Pool, Segment, Storage};
+pub use id::{Clock, Cluster, Incarnation, OpId, PeerId, Sequence, ShardId};
+pub use layout::{Layout, Tensor, shard_range};
+pub use local::Local;
+pub use machine::{
+    Contract, Event, Input, Machine, Misuse, Node, OURS, Output, ProtocolError, Rejection, Setup, THEIRS,
+};
+pub use recipe::{ConfigError, Recipe};
+pub use status::Status;
+pub use time::{Duration, Instant, Patience};
+pub use transport::Transport;

@@ -1,0 +1,103 @@
+//! The worker's side of a recipe: local steps between synchronisations, what is contributed at their end, and how
+//! the machine's view becomes the worker's parameters. Shared by all hosts of a machine, so that what is simulated
+//! is what runs.
+
+use alloc::vec::Vec;
+
+use crate::kernel::apply;
+use crate::recipe::{Payload, Recipe, Topology};
+use crate::rule::period::{LocalSteps, Period};
+
+/// A worker's local steps. Vectors are of the layout's length; the machine's vectors are longer where optimizer
+/// vectors travel along, and their tails are the host's business.
+#[derive(Clone, Debug)]
+pub struct Local {
+    recipe: Recipe,
+    steps: LocalSteps,
+    /// Parameters at the last synchronisation, where updates of several steps travel as one.
+    base: Vec<f32>,
+}
+
+impl Local {
+    /// At the start of a run over `len` parameters.
+    pub fn new(recipe: Recipe, len: usize) -> Self {
+        let one_step = recipe.period == Period::every(1);
+        let keeps_base = recipe.payload == Payload::Updates && !one_step;
+        let base = if keeps_base { alloc::vec![0.0; len] } else { Vec::new() };
+        Self { recipe, steps: LocalSteps::new(recipe.period), base }
+    }
+
+    /// Takes the parameters that everyone starts from.
+    pub fn start(&mut self, params: &mut [f32], view: &[f32]) {
+        params.copy_from_slice(&view[..params.len()]);
+        self.remember(params);
+    }
+
+    /// One local step: `update` is what is subtracted. When it is time to synchronise, fills `contribution` and
+    /// returns the examples behind it; [`take`](Self::take) must follow.
+    pub fn step(&mut self, params: &mut [f32], update: &[f32], examples: u32, contribution: &mut [f32]) -> Option<u32> {
+        if self.recipe.payload == Payload::Updates && self.base.is_empty() {
+            contribution[..update.len()].copy_from_slice(update);
+            return self.steps.take(examples);
+        }
+        apply::in_place(params, update, 1.0);
+        self.stepped(params, examples, contribution)
+    }
+
+    /// One local step that the caller's optimizer has already taken on `params`, from those of the last
+    /// synchronisation or step.
+    pub fn stepped(&mut self, params: &[f32], examples: u32, contribution: &mut [f32]) -> Option<u32> {
+        let weight = self.steps.take(examples)?;
+        self.contribute(params, contribution);
+        Some(weight)
+    }
+
+    /// What remains of a period that has begun, at the end of a run.
+    pub fn rest(&mut self, params: &[f32], contribution: &mut [f32]) -> Option<u32> {
+        let weight = self.steps.rest()?;
+        self.contribute(params, contribution);
+        Some(weight)
+    }
+
+    fn contribute(&self, params: &[f32], contribution: &mut [f32]) {
+        let contribution = &mut contribution[..params.len()];
+        match self.recipe.payload {
+            Payload::Parameters => contribution.copy_from_slice(params),
+            Payload::Updates => apply::apply(contribution, &self.base, params, 1.0),
+        }
+    }
+
+    /// Takes what a synchronisation brought: the machine's view after a step.
+    pub fn take(&mut self, params: &mut [f32], view: &[f32], changed: bool) {
+        let view = &view[..params.len()];
+        match (self.recipe.topology, self.recipe.payload) {
+            _ if !changed => {
+                if !self.base.is_empty() {
+                    params.copy_from_slice(&self.base);
+                }
+            }
+            (Topology::Tree { .. }, Payload::Updates) if self.base.is_empty() => apply::in_place(params, view, 1.0),
+            (Topology::Tree { .. }, Payload::Updates) => apply::apply(params, &self.base, view, 1.0),
+            _ => params.copy_from_slice(view),
+        }
+        self.remember(params);
+    }
+
+    /// Needs the caller to keep the parameters of the last synchronisation, to tell what its optimizer changed?
+    pub fn keeps_base(&self) -> bool {
+        !self.base.is_empty()
+    }
+
+    /// Keeps a base even where one update travels at a time, for callers whose optimizer works in place.
+    pub fn keep_base(&mut self, params: &[f32]) {
+        if self.recipe.payload == Payload::Updates && self.base.is_empty() {
+            self.base = params.to_vec();
+        }
+    }
+
+    fn remember(&mut self, params: &[f32]) {
+        if !self.base.is_empty() {
+            self.base.copy_from_slice(params);
+        }
+    }
+}

@@ -1,0 +1,505 @@
+//! What every machine has: operations under way, outputs queued, peers and their hellos, what is waited for.
+//!
+//! On every connection both sides first say hello. A peer whose contract is the same is *agreed*, and only then
+//! are its messages passed on. A peer whose connection breaks stays a member for `dead_after`; then it is lost.
+
+use alloc::collections::VecDeque;
+use alloc::vec::Vec;
+
+use super::{Event, Input, Misuse, OURS, Output, ProtocolError, Setup, THEIRS};
+use crate::buffer::Segment;
+use crate::id::{Clock, Incarnation, OpId, PeerId, Sequence, ShardId};
+use crate::kernel::{Found, Kernel};
+use crate::status::{Counters, Histogram, LinkStatus, Presence, Role, Status, Waiting, WorkerStatus};
+use crate::time::Instant;
+use crate::wire::{CONTRACT_LEN_MAX, HEADER_LEN, Header, Kind};
+
+/// `P` is the machine's own record of why it started an operation.
+#[derive(Debug)]
+pub(crate) struct Hub<P> {
+    pub(crate) setup: Setup,
+    pub(crate) counters: Counters,
+    pub(crate) staleness: Histogram,
+    now: Instant,
+    outputs: VecDeque<Output>,
+    ops: Vec<Op<P>>,
+    /// Entries of `ops` that are not under way.
+    free_ops: Vec<u32>,
+    peers: Vec<Peer>,
+    /// Peers with a held header, in the order in which these came.
+    holding: VecDeque<PeerId>,
+    /// The peer whose contract is being read and compared, and the length of its text.
+    comparing: Option<(PeerId, u32)>,
+    waiting: Option<Wait>,
+}
+
+/// What becomes of an input, once the hub has done its part.
+#[derive(Copy, Clone, Debug)]
+pub(crate) enum Notice<P> {
+    /// A peer takes part (again). `fresh`: for the first time in this start of it.
+    Agreed { peer: PeerId, fresh: bool },
+    /// A message of an agreed peer.
+    Message { peer: PeerId, header: Header },
+    /// An operation of the machine's ended well.
+    Done { purpose: P, found: Found },
+    /// An operation of the machine's was aborted.
+    Failed { purpose: P },
+    /// The application contributes.
+    Step { weight: u32 },
+    /// The application ends.
+    Leave { stay: bool },
+    /// Nothing but the time.
+    Tick,
+}
+
+#[derive(Copy, Clone, Debug)]
+struct Op<P> {
+    /// Raised at each reuse, so that a late end is not taken for another's.
+    generation: u32,
+    purpose: Option<Purpose<P>>,
+}
+
+#[derive(Copy, Clone, Debug)]
+enum Purpose<P> {
+    /// A header without consequence, or a body dropped.
+    Nothing,
+    /// Reading the contract of the peer in `comparing`.
+    ReadContract,
+    /// Comparing it.
+    Compare,
+    /// The machine's own.
+    Machine(P),
+}
+
+#[derive(Copy, Clone, Debug)]
+struct Peer {
+    link: Link,
+    incarnation: Incarnation,
+    held: Option<Header>,
+    left: bool,
+    traffic: LinkStatus,
+}
+
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+enum Link {
+    Never,
+    Connected,
+    Agreed,
+    Down { since: Instant },
+    Lost,
+}
+
+#[derive(Copy, Clone, Debug)]
+struct Wait {
+    /// What is shown: the culprit, if the peer that is waited for has named one.
+    shown: Waiting,
+    /// The peer that this node itself waits for.
+    direct: PeerId,
+    reported: bool,
+}
+
+impl<P: Copy> Hub<P> {
+    pub(crate) fn new(setup: Setup) -> Self {
+        let nodes = setup.cluster.nodes();
+        let peer = |rank| Peer {
+            link: Link::Never,
+            incarnation: Incarnation(0),
+            held: None,
+            left: false,
+            traffic: LinkStatus {
+                peer: PeerId(rank),
+                bytes_out: 0,
+                bytes_in: 0,
+                messages_out: 0,
+                messages_in: 0,
+                last_heard: None,
+            },
+        };
+        Self {
+            setup,
+            counters: Counters::default(),
+            staleness: Histogram::default(),
+            now: Instant::ORIGIN,
+            outputs: VecDeque::with_capacity(64),
+            ops: Vec::with_capacity(64),
+            free_ops: Vec::with_capacity(64),
+            peers: (0..nodes).map(peer).collect(),
+            holding: VecDeque::with_capacity(nodes as usize),
+            comparing: None,
+            waiting: None,
+        }
+    }
+
+    /// Lengths of the buffers that every machine has: the two contracts.
+    pub(crate) fn buffers(&self) -> [usize; 2] {
+        [self.setup.contract.length as usize, CONTRACT_LEN_MAX as usize]
+    }
+
+    /// Does the hub's part of an input.
+    pub(crate) fn handle_input(&mut self, now: Instant, input: Input) -> Result<Option<Notice<P>>, Misuse> {
+        match input {
+            Input::Connected { peer } | Input::Disconnected { peer } | Input::Header { peer, .. }
+                if peer == self.setup.me || peer.index() >= self.peers.len() =>
+            {
+                return Err(Misuse::UnknownPeer { peer });
+            }
+            _ => {}
+        }
+        self.now = self.now.max(now);
+        Ok(match input {
+            Input::Timeout => Some(Notice::Tick),
+            Input::Connected { peer } => {
+                self.on_connected(peer);
+                None
+            }
+            Input::Disconnected { peer } => {
+                self.on_disconnected(peer);
+                Some(Notice::Tick)
+            }
+            Input::Header { peer, header } => self.on_header(peer, header),
+            Input::Completed { op, found } => match self.end(op)? {
+                Purpose::Machine(purpose) => Some(Notice::Done { purpose, found }),
+                Purpose::ReadContract => {
+                    self.compare();
+                    None
+                }
+                Purpose::Compare => {
+                    self.on_compared(found);
+                    None
+                }
+                Purpose::Nothing => None,
+            },
+            Input::Aborted { op } => match self.end(op)? {
+                Purpose::Machine(purpose) => Some(Notice::Failed { purpose }),
+                Purpose::ReadContract | Purpose::Compare => {
+                    self.comparing = None;
+                    None
+                }
+                Purpose::Nothing => None,
+            },
+            Input::Step { weight } => Some(Notice::Step { weight }),
+            Input::Leave { stay } => Some(Notice::Leave { stay }),
+        })
+    }
+
+    /// The next output, or how long to wait.
+    pub(crate) fn poll_output(&mut self) -> Output {
+        self.outputs.pop_front().unwrap_or_else(|| Output::Wait { until: self.next_deadline() })
+    }
+
+    fn next_deadline(&self) -> Option<Instant> {
+        let dead_after = self.setup.patience.dead_after();
+        let lost = self.peers.iter().filter_map(|peer| match peer.link {
+            Link::Down { since } if !peer.left => Some(since.after(dead_after)),
+            _ => None,
+        });
+        let stall_after = self.setup.patience.stall_after();
+        let stalled = self.waiting.iter().filter(|wait| !wait.reported).map(|wait| wait.shown.since.after(stall_after));
+        lost.chain(stalled).min()
+    }
+
+    // Operations
+
+    pub(crate) fn event(&mut self, event: Event) {
+        self.outputs.push_back(Output::Event(event));
+    }
+
+    pub(crate) fn compute(&mut self, kernel: Kernel, purpose: P) {
+        let op = self.begin(Purpose::Machine(purpose));
+        self.outputs.push_back(Output::Compute { op, kernel });
+    }
+
+    pub(crate) fn transmit(&mut self, peer: PeerId, header: Header, body: Option<Segment>, purpose: P) {
+        self.send(peer, header, body, Purpose::Machine(purpose));
+    }
+
+    /// Sends a message without a body whose end matters to nobody.
+    pub(crate) fn notify(&mut self, peer: PeerId, header: Header) {
+        self.send(peer, header, None, Purpose::Nothing);
+    }
+
+    fn send(&mut self, peer: PeerId, header: Header, body: Option<Segment>, purpose: Purpose<P>) {
+        debug_assert_eq!(header.length, body.map_or(0, |body| body.len));
+        let traffic = &mut self.peers[peer.index()].traffic;
+        traffic.messages_out += 1;
+        traffic.bytes_out += HEADER_LEN as u64 + u64::from(header.length);
+        let op = self.begin(purpose);
+        self.outputs.push_back(Output::Transmit { op, peer, header, body });
+    }
+
+    pub(crate) fn receive(&mut self, peer: PeerId, into: Segment, purpose: P) {
+        let op = self.begin(Purpose::Machine(purpose));
+        self.outputs.push_back(Output::Receive { op, peer, into: Some(into) });
+    }
+
+    /// Reads and drops the body of a message.
+    pub(crate) fn discard(&mut self, peer: PeerId, header: Header) {
+        if header.length > 0 {
+            let op = self.begin(Purpose::Nothing);
+            self.outputs.push_back(Output::Receive { op, peer, into: None });
+        }
+    }
+
+    /// Breaks the connection to a peer that broke the protocol.
+    pub(crate) fn close(&mut self, peer: PeerId, reason: ProtocolError) {
+        self.outputs.push_back(Output::Close { peer, reason });
+        self.on_disconnected(peer);
+    }
+
+    fn begin(&mut self, purpose: Purpose<P>) -> OpId {
+        let index = self.free_ops.pop().unwrap_or_else(|| {
+            self.ops.push(Op { generation: 0, purpose: None });
+            self.ops.len() as u32 - 1
+        });
+        let op = &mut self.ops[index as usize];
+        op.generation = op.generation.wrapping_add(1);
+        op.purpose = Some(purpose);
+        OpId(u64::from(op.generation) << 32 | u64::from(index))
+    }
+
+    fn end(&mut self, id: OpId) -> Result<Purpose<P>, Misuse> {
+        let index = id.0 as u32;
+        let op = self.ops.get_mut(index as usize).filter(|op| op.generation == (id.0 >> 32) as u32);
+        let purpose = op.and_then(|op| op.purpose.take()).ok_or(Misuse::UnknownOp { op: id })?;
+        self.free_ops.push(index);
+        Ok(purpose)
+    }
+
+    /// A header of this node's own, without a body.
+    pub(crate) fn header(&self, kind: Kind) -> Header {
+        Header {
+            kind,
+            digest: self.setup.contract.digest as u32,
+            origin: self.setup.me,
+            shard: ShardId(0),
+            weight: 0,
+            incarnation: self.setup.incarnation,
+            sequence: Sequence(0),
+            clock: Clock(0),
+            base: Clock(0),
+            length: 0,
+        }
+    }
+
+    // Peers
+
+    fn on_connected(&mut self, peer: PeerId) {
+        self.peers[peer.index()].link = Link::Connected;
+        let contract = self.setup.contract;
+        let hello = Header { base: Clock(contract.digest), length: contract.length, ..self.header(Kind::Hello) };
+        let text = Segment { buffer: OURS, start: 0, len: contract.length };
+        self.send(peer, hello, Some(text), Purpose::Nothing);
+    }
+
+    fn on_disconnected(&mut self, peer: PeerId) {
+        let now = self.now;
+        let entry = &mut self.peers[peer.index()];
+        entry.held = None;
+        self.holding.retain(|holder| *holder != peer);
+        match entry.link {
+            Link::Agreed => entry.link = Link::Down { since: now },
+            Link::Connected if entry.incarnation != Incarnation(0) => entry.link = Link::Down { since: now },
+            Link::Connected => entry.link = Link::Never,
+            Link::Never | Link::Down { .. } | Link::Lost => {}
+        }
+    }
+
+    fn on_header(&mut self, peer: PeerId, header: Header) -> Option<Notice<P>> {
+        let now = self.now;
+        let entry = &mut self.peers[peer.index()];
+        entry.traffic.messages_in += 1;
+        entry.traffic.bytes_in += HEADER_LEN as u64 + u64::from(header.length);
+        entry.traffic.last_heard = Some(now);
+        match (entry.link, header.kind) {
+            (Link::Never | Link::Down { .. } | Link::Lost, _) => None,
+            (Link::Connected, Kind::Hello) => self.on_hello(peer, header),
+            (Link::Connected, kind) => {
+                self.close(peer, ProtocolError::NoHello { kind });
+                None
+            }
+            (Link::Agreed, kind @ Kind::Hello) => {
+                self.close(peer, ProtocolError::Unexpected { kind });
+                None
+            }
+            (Link::Agreed, Kind::Refuse) => None,
+            (Link::Agreed, Kind::Awaits) => {
+                self.on_awaits(peer, header);
+                Some(Notice::Tick)
+            }
+            (Link::Agreed, _) => Some(Notice::Message { peer, header }),
+        }
+    }
+
+    fn on_hello(&mut self, peer: PeerId, header: Header) -> Option<Notice<P>> {
+        if header.origin != peer {
+            self.close(peer, ProtocolError::WrongRank { expected: peer, got: header.origin });
+            return None;
+        }
+        if header.base.0 != self.setup.contract.digest {
+            // One difference is told at a time; a second peer that differs is only cut off.
+            if self.comparing.is_some() || header.length == 0 {
+                self.close_contract(peer, header.base.0);
+            } else {
+                self.comparing = Some((peer, header.length));
+                let op = self.begin(Purpose::ReadContract);
+                let into = Some(Segment { buffer: THEIRS, start: 0, len: header.length });
+                self.outputs.push_back(Output::Receive { op, peer, into });
+            }
+            return None;
+        }
+        self.discard(peer, header);
+        let entry = &mut self.peers[peer.index()];
+        let fresh = entry.incarnation != header.incarnation;
+        if fresh {
+            entry.left = false;
+        } else {
+            self.counters.reconnects += 1;
+        }
+        entry.link = Link::Agreed;
+        entry.incarnation = header.incarnation;
+        Some(Notice::Agreed { peer, fresh })
+    }
+
+    fn close_contract(&mut self, peer: PeerId, got: u64) {
+        self.close(peer, ProtocolError::Contract { expected: self.setup.contract.digest, got });
+    }
+
+    fn compare(&mut self) {
+        let Some((_, length)) = self.comparing else { return };
+        let ours = Segment { buffer: OURS, start: 0, len: self.setup.contract.length };
+        let theirs = Segment { buffer: THEIRS, start: 0, len: length };
+        let op = self.begin(Purpose::Compare);
+        self.outputs.push_back(Output::Compute { op, kernel: Kernel::Compare { ours, theirs } });
+    }
+
+    fn on_compared(&mut self, found: Found) {
+        let Some((peer, length)) = self.comparing.take() else { return };
+        let line = if let Found::Differs { line } = found { line } else { 0 };
+        self.event(Event::Refused { peer, line, length });
+        self.close_contract(peer, 0);
+    }
+
+    /// The next peer that has been gone for too long.
+    pub(crate) fn take_lost(&mut self) -> Option<PeerId> {
+        let (now, dead_after) = (self.now, self.setup.patience.dead_after());
+        let lost = self.peers.iter().position(|peer| match peer.link {
+            Link::Down { since } => !peer.left && since.after(dead_after) <= now,
+            _ => false,
+        })?;
+        self.peers[lost].link = Link::Lost;
+        Some(PeerId(lost as u32))
+    }
+
+    /// The peer makes no more contributions: its going is no loss.
+    pub(crate) fn mark_left(&mut self, peer: PeerId) {
+        self.peers[peer.index()].left = true;
+    }
+
+    pub(crate) fn is_agreed(&self, peer: PeerId) -> bool {
+        self.peers[peer.index()].link == Link::Agreed
+    }
+
+    pub(crate) fn incarnation(&self, peer: PeerId) -> Incarnation {
+        self.peers[peer.index()].incarnation
+    }
+
+    pub(crate) fn presence(&self, peer: PeerId) -> Presence {
+        let entry = &self.peers[peer.index()];
+        match entry.link {
+            _ if entry.left => Presence::Left,
+            Link::Agreed => Presence::Present,
+            Link::Never => Presence::Awaited,
+            Link::Connected if entry.incarnation == Incarnation(0) => Presence::Awaited,
+            Link::Connected | Link::Down { .. } => Presence::Suspect,
+            Link::Lost => Presence::Lost,
+        }
+    }
+
+    // Held headers: bodies for which there is no place or no turn yet stay with the sender.
+
+    pub(crate) fn hold(&mut self, peer: PeerId, header: Header) {
+        self.peers[peer.index()].held = Some(header);
+        self.holding.push_back(peer);
+    }
+
+    /// The held headers, in the order in which they came.
+    pub(crate) fn held(&self) -> impl Iterator<Item = (PeerId, Header)> + '_ {
+        self.holding.iter().filter_map(|peer| Some((*peer, self.peers[peer.index()].held?)))
+    }
+
+    /// Takes the header that has been held longest.
+    pub(crate) fn take_held(&mut self) -> Option<(PeerId, Header)> {
+        let first = self.held().next()?;
+        self.release(first.0);
+        Some(first)
+    }
+
+    pub(crate) fn release(&mut self, peer: PeerId) {
+        self.peers[peer.index()].held = None;
+        self.holding.retain(|holder| *holder != peer);
+    }
+
+    // Waiting
+
+    /// This node waits for a peer, which is at clock `at`, to reach `clock` itself.
+    pub(crate) fn wait_for(&mut self, on: PeerId, at: Clock, clock: Clock) {
+        let told_by = self.setup.me;
+        match &mut self.waiting {
+            Some(wait) if wait.shown.clock == clock => {
+                if wait.direct != on {
+                    wait.direct = on;
+                    (wait.shown.on, wait.shown.at, wait.shown.told_by) = (on, at, told_by);
+                }
+            }
+            waiting => {
+                let shown = Waiting { on, at, clock, since: self.now, told_by };
+                *waiting = Some(Wait { shown, direct: on, reported: false });
+            }
+        }
+    }
+
+    pub(crate) fn stop_waiting(&mut self) {
+        self.waiting = None;
+    }
+
+    /// The peer that this node waits for says whom it waits for itself.
+    fn on_awaits(&mut self, peer: PeerId, header: Header) {
+        if let Some(wait) = self.waiting.as_mut().filter(|wait| wait.direct == peer) {
+            (wait.shown.on, wait.shown.at, wait.shown.told_by) = (header.origin, header.clock, peer);
+        }
+    }
+
+    /// Once per wait, when it has lasted for long: what those who wait for this node should be told.
+    pub(crate) fn take_stall(&mut self) -> Option<Header> {
+        let stall_after = self.setup.patience.stall_after();
+        let wait = self.waiting.as_mut().filter(|wait| !wait.reported)?;
+        if self.now < wait.shown.since.after(stall_after) {
+            return None;
+        }
+        wait.reported = true;
+        let Waiting { on, at, since, .. } = wait.shown;
+        self.event(Event::Stalled { on, at, since });
+        Some(Header { origin: on, clock: at, ..self.header(Kind::Awaits) })
+    }
+
+    pub(crate) fn status(&self, role: Role, clock: Clock, worker_clock: impl Fn(PeerId) -> Clock) -> Status {
+        let me = self.setup.me;
+        let others = || (0..self.peers.len() as u32).map(PeerId).filter(|peer| *peer != me);
+        let workers = others().filter(|peer| self.setup.cluster.is_worker(*peer));
+        Status {
+            me,
+            role,
+            clock,
+            waiting: self.waiting.map(|wait| wait.shown),
+            counters: self.counters,
+            staleness: self.staleness.clone(),
+            workers: workers
+                .map(|rank| WorkerStatus { rank, state: self.presence(rank), clock: worker_clock(rank) })
+                .collect(),
+            links: others().map(|peer| self.peers[peer.index()].traffic).collect(),
+            residual_norm: 0.0,
+            density: 0.0,
+            operations: self.ops.len() - self.free_ops.len(),
+        }
+    }
+}

@@ -1,0 +1,505 @@
+//! The worker of parameter-server recipes: pushes what it contributes, takes the parameters it is answered with,
+//! and goes on as soon as the recipe's pace allows.
+//!
+//! ```text
+//! step -> Push to every shard -> (bounded staleness: own update applied locally) -> may I go on? -> Ready
+//! ```
+//! With a window of two contributions, a worker computes while the last one travels. Parameters that come back then
+//! lack what is still under way, so it is subtracted again before they are used (read-my-writes, Ho et al. 2013):
+//! a worker always sees its own updates.
+
+use alloc::vec;
+use alloc::vec::Vec;
+
+use super::{Event, Hub, Input, Machine, Misuse, Notice, Output, ProtocolError, Setup};
+use crate::buffer::{BufferId, Segment};
+use crate::id::{Clock, PeerId, Sequence, ShardId};
+use crate::kernel::Kernel;
+use crate::layout::shard_range;
+use crate::recipe::Merge;
+use crate::rule::pace::{lead_max, may_read, window};
+use crate::status::{Role, Status};
+use crate::time::Instant;
+use crate::wire::{Header, Kind};
+
+const VIEW: BufferId = BufferId(2);
+/// Parameters as the servers sent them, where the view has own updates on top.
+const ROWS: BufferId = BufferId(3);
+const FIRST_UPDATE: u32 = 4;
+
+/// A node that trains. [`Machine::view`] holds its parameters.
+#[derive(Debug)]
+pub(crate) struct Worker {
+    hub: Hub<Job>,
+    rows: Vec<Row>,
+    /// Contributions made.
+    sequence: Sequence,
+    /// The last contributions, at `sequence % window`.
+    pushes: Vec<Push>,
+    lead_max: Option<u64>,
+    state: State,
+}
+
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+enum State {
+    Joining,
+    /// The application computes.
+    Ready,
+    /// A step is under way.
+    Stepping,
+    /// The view is being put together from rows and own updates; kernels still to end.
+    Refreshing {
+        kernels: u32,
+    },
+    /// Servers that still have to hear of it; `stays` until the final parameters are here.
+    Leaving {
+        untold: u32,
+        stays: bool,
+    },
+    Left,
+}
+
+#[derive(Copy, Clone, Debug)]
+enum Job {
+    Push { slot: usize },
+    Row { shard: usize, header: Header },
+    Local,
+    Refresh,
+    Leave,
+}
+
+#[derive(Copy, Clone, Debug, Default)]
+struct Push {
+    weight: u32,
+    /// Transmissions that still read its buffer.
+    sending: u32,
+}
+
+/// One shard as this worker knows it.
+#[derive(Clone, Debug)]
+struct Row {
+    first: usize,
+    len: usize,
+    /// Version that was received last.
+    version: Clock,
+    /// Version that the application computes with.
+    base: Clock,
+    /// Versions that the contributions in `pushes` were made from.
+    bases: Vec<Clock>,
+    /// Steps of everyone that are in `version`.
+    clock: Clock,
+    /// This worker's own steps.
+    own: Clock,
+    /// Last contribution that the shard has answered.
+    answered: Sequence,
+    progress: Progress,
+    /// A row has come that is not in the view yet.
+    newer: bool,
+}
+
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+enum Progress {
+    /// No parameters have come yet.
+    Awaited,
+    Idle,
+    Receiving,
+    /// The final parameters are here.
+    Last,
+}
+
+impl Worker {
+    pub(crate) fn new(setup: Setup) -> Self {
+        let (shards, window) = (setup.recipe.shards(), window(&setup.recipe));
+        let row = |index| {
+            let range = shard_range(setup.len, shards, index);
+            Row {
+                first: range.start,
+                len: range.len(),
+                version: Clock(0),
+                base: Clock(0),
+                bases: vec![Clock(0); window],
+                clock: Clock(0),
+                own: Clock(0),
+                answered: Sequence(0),
+                progress: Progress::Awaited,
+                newer: false,
+            }
+        };
+        Self {
+            rows: (0..shards).map(row).collect(),
+            sequence: Sequence(0),
+            pushes: vec![Push::default(); window],
+            lead_max: lead_max(&setup.recipe),
+            state: State::Joining,
+            hub: Hub::new(setup),
+        }
+    }
+
+    fn on_notice(&mut self, notice: Notice<Job>) -> Result<(), Misuse> {
+        match notice {
+            Notice::Agreed { peer, fresh } => self.on_agreed(peer, fresh),
+            Notice::Message { peer, header } => self.on_message(peer, header),
+            Notice::Done { purpose, .. } => self.on_done(purpose),
+            Notice::Failed { purpose } => self.on_failed(purpose),
+            Notice::Step { weight } => self.on_step(weight)?,
+            Notice::Leave { stay } => self.on_leave(stay)?,
+            Notice::Tick => {}
+        }
+        Ok(())
+    }
+
+    // The application
+
+    fn on_step(&mut self, weight: u32) -> Result<(), Misuse> {
+        if self.state != State::Ready {
+            return Err(Misuse::NotReady);
+        }
+        self.state = State::Stepping;
+        self.sequence = self.sequence.next();
+        self.hub.counters.dense_bytes += self.hub.setup.len as u64 * 4;
+        let slot = self.slot(self.sequence);
+        self.pushes[slot].weight = weight;
+        for shard in 0..self.rows.len() {
+            let row = &mut self.rows[shard];
+            row.own = row.own.next();
+            row.bases[slot] = row.base;
+            self.push(shard, self.sequence);
+        }
+        // With a window of one, the answer replaces the view; else the view goes on from the own update.
+        if self.pushes.len() > 1 && weight > 0 {
+            let (view, update) = (self.whole(VIEW), self.whole(self.update(self.sequence)));
+            self.hub.compute(Kernel::Apply { from: view, update, scale: self.scale(), into: view }, Job::Local);
+        }
+        Ok(())
+    }
+
+    fn on_leave(&mut self, stays: bool) -> Result<(), Misuse> {
+        if matches!(self.state, State::Leaving { .. } | State::Left) {
+            return Err(Misuse::NotReady);
+        }
+        self.state = State::Leaving { untold: self.hub.setup.cluster.servers, stays };
+        for server in self.servers() {
+            self.tell_leave(server, stays);
+        }
+        Ok(())
+    }
+
+    /// Tells a server; one that is not connected is told when it is.
+    fn tell_leave(&mut self, server: PeerId, stays: bool) {
+        if self.hub.is_agreed(server) {
+            let base = Clock(u64::from(stays));
+            let header = Header { sequence: self.sequence, base, ..self.hub.header(Kind::Leave) };
+            self.hub.transmit(server, header, None, Job::Leave);
+        }
+    }
+
+    fn maybe_left(&mut self) {
+        let State::Leaving { untold, stays } = self.state else { return };
+        if untold == 0 && (!stays || self.rows.iter().all(|row| row.progress == Progress::Last)) {
+            self.state = State::Left;
+            self.hub.event(Event::Left);
+        }
+    }
+
+    // The servers
+
+    fn on_agreed(&mut self, server: PeerId, fresh: bool) {
+        if self.hub.setup.cluster.is_worker(server) {
+            return;
+        }
+        let shards: Vec<usize> = (0..self.rows.len()).filter(|shard| self.server(*shard) == server).collect();
+        // A server that restarted has forgotten the parameters.
+        if fresh && shards.iter().any(|shard| self.rows[*shard].progress != Progress::Awaited) {
+            self.hub.event(Event::Cut { peer: server });
+            return;
+        }
+        if let State::Leaving { stays, .. } = self.state {
+            self.tell_leave(server, stays);
+        }
+        for shard in shards {
+            let mut unanswered = self.rows[shard].answered.next();
+            while unanswered <= self.sequence {
+                self.hub.counters.resent += 1;
+                self.push(shard, unanswered);
+                unanswered = unanswered.next();
+            }
+        }
+    }
+
+    fn push(&mut self, shard: usize, sequence: Sequence) {
+        if !self.hub.is_agreed(self.server(shard)) {
+            return;
+        }
+        let slot = self.slot(sequence);
+        self.pushes[slot].sending += 1;
+        let row = &self.rows[shard];
+        let header = Header {
+            shard: ShardId(shard as u32),
+            weight: self.pushes[slot].weight,
+            sequence,
+            clock: row.own,
+            base: row.bases[slot],
+            length: row.len as u32 * 4,
+            ..self.hub.header(Kind::Push)
+        };
+        let body = self.part(self.update(sequence), shard);
+        self.hub.transmit(self.server(shard), header, Some(body), Job::Push { slot });
+    }
+
+    fn on_message(&mut self, peer: PeerId, header: Header) {
+        match header.kind {
+            Kind::Params if !self.hub.setup.cluster.is_worker(peer) => match self.check_params(peer, &header) {
+                Ok(()) => self.hub.hold(peer, header),
+                Err(reason) => self.hub.close(peer, reason),
+            },
+            kind => self.hub.close(peer, ProtocolError::Unexpected { kind }),
+        }
+    }
+
+    fn check_params(&self, peer: PeerId, header: &Header) -> Result<(), ProtocolError> {
+        let (kind, got) = (header.kind, header.shard);
+        let row = self.rows.get(got.0 as usize).ok_or(ProtocolError::NoSuchShard { got })?;
+        let (expected, got) = (row.len as u32 * 4, header.length);
+        if got != expected {
+            return Err(ProtocolError::Length { kind, expected, got });
+        }
+        if self.server(header.shard.0 as usize) != peer {
+            return Err(ProtocolError::NoSuchShard { got: header.shard });
+        }
+        if header.sequence > self.sequence {
+            return Err(ProtocolError::Gap { expected: self.sequence.0, got: header.sequence.0 });
+        }
+        Ok(())
+    }
+
+    /// Takes the rows that have come, unless the view is being made from the ones before.
+    fn maybe_receive(&mut self) {
+        if matches!(self.state, State::Refreshing { .. }) {
+            return;
+        }
+        while let Some((peer, header)) = self.hub.take_held() {
+            let shard = header.shard.0 as usize;
+            self.rows[shard].progress = Progress::Receiving;
+            // Final parameters have nothing on top.
+            let direct = self.pushes.len() == 1 || header.weight == 1;
+            let into = self.part(if direct { VIEW } else { ROWS }, shard);
+            self.hub.receive(peer, into, Job::Row { shard, header });
+        }
+    }
+
+    fn on_done(&mut self, job: Job) {
+        match job {
+            Job::Push { slot } => self.pushes[slot].sending -= 1,
+            Job::Row { shard, header } => self.on_row(shard, header),
+            Job::Local => {}
+            Job::Refresh => {
+                if let State::Refreshing { kernels } = &mut self.state {
+                    *kernels -= 1;
+                }
+            }
+            Job::Leave => {
+                if let State::Leaving { untold, .. } = &mut self.state {
+                    *untold -= 1;
+                }
+            }
+        }
+    }
+
+    fn on_failed(&mut self, job: Job) {
+        match job {
+            Job::Push { slot } => self.pushes[slot].sending -= 1,
+            Job::Row { shard, .. } => self.rows[shard].progress = Progress::Idle,
+            Job::Local | Job::Refresh | Job::Leave => {}
+        }
+    }
+
+    fn on_row(&mut self, shard: usize, header: Header) {
+        let under_way = self.sequence.0 - self.rows[shard].answered.0;
+        let row = &mut self.rows[shard];
+        row.version = header.base;
+        row.newer = true;
+        row.progress = if header.weight == 1 { Progress::Last } else { Progress::Idle };
+        if header.sequence == Sequence(0) {
+            // Welcome, at this clock; what is under way comes on top.
+            (row.clock, row.own) = (header.clock, Clock(header.clock.0 + under_way));
+        } else {
+            row.clock = row.clock.max(header.clock);
+            row.answered = row.answered.max(header.sequence);
+        }
+    }
+
+    fn maybe_joined(&mut self) {
+        if self.state != State::Joining || !self.rows.iter().all(|row| row.progress == Progress::Idle) {
+            return;
+        }
+        if self.pushes.len() > 1 {
+            self.refresh();
+        } else {
+            self.become_ready(true);
+        }
+    }
+
+    // Going on
+
+    /// Is the application free to compute its next contribution, as far as this shard is concerned?
+    fn may_go_on(&self, row: &Row) -> bool {
+        let under_way = self.sequence.0 - row.answered.0;
+        (under_way as usize) < self.pushes.len()
+            && may_read(row.own, row.clock, self.lead_max)
+            && row.progress == Progress::Idle
+    }
+
+    fn maybe_ready(&mut self) {
+        match self.state {
+            State::Stepping => {
+                let buffer_is_free = self.pushes[self.slot(self.sequence.next())].sending == 0;
+                if !buffer_is_free || !self.rows.iter().all(|row| self.may_go_on(row)) {
+                    return;
+                }
+                if self.rows.iter().any(|row| row.newer) && self.pushes.len() > 1 {
+                    self.refresh();
+                } else {
+                    self.become_ready(false);
+                }
+            }
+            State::Refreshing { kernels: 0 } => self.become_ready(self.sequence == Sequence(0)),
+            _ => {}
+        }
+    }
+
+    /// `view = row - own updates that are not in it`, shard by shard.
+    fn refresh(&mut self) {
+        let mut kernels = 0;
+        for shard in 0..self.rows.len() {
+            if !core::mem::take(&mut self.rows[shard].newer) {
+                continue;
+            }
+            let (mut from, into) = (self.part(ROWS, shard), self.part(VIEW, shard));
+            let mut missing = self.rows[shard].answered.next();
+            while missing <= self.sequence && !planted!(self.hub, OwnWritesLost) {
+                if self.pushes[self.slot(missing)].weight > 0 {
+                    let update = self.part(self.update(missing), shard);
+                    self.hub.compute(Kernel::Apply { from, update, scale: self.scale(), into }, Job::Refresh);
+                    (from, kernels) = (into, kernels + 1);
+                }
+                missing = missing.next();
+            }
+            if from != into {
+                self.hub.compute(Kernel::Copy { from, into }, Job::Refresh);
+                kernels += 1;
+            }
+        }
+        self.state = State::Refreshing { kernels };
+    }
+
+    fn become_ready(&mut self, joined: bool) {
+        self.state = State::Ready;
+        for row in &mut self.rows {
+            row.base = row.version;
+            row.newer = false;
+        }
+        let event = if joined { Event::Joined } else { Event::Ready { clock: self.clock(), changed: true } };
+        self.hub.event(event);
+    }
+
+    fn note_waiting(&mut self) {
+        let missing = match self.state {
+            State::Joining => self.rows.iter().position(|row| row.progress == Progress::Awaited),
+            State::Stepping => self.rows.iter().position(|row| !self.may_go_on(row)),
+            State::Leaving { .. } => self.rows.iter().position(|row| row.progress != Progress::Last),
+            State::Ready | State::Refreshing { .. } | State::Left => None,
+        };
+        match missing {
+            Some(shard) => self.hub.wait_for(self.server(shard), self.rows[shard].clock, self.clock()),
+            None => self.hub.stop_waiting(),
+        }
+        // Nobody waits for a worker but its servers, and they know whom they wait for.
+        self.hub.take_stall();
+    }
+
+    // Places
+
+    fn clock(&self) -> Clock {
+        self.rows.iter().map(|row| row.own).min().unwrap_or_default()
+    }
+
+    /// What the own update counts for until the servers have merged it.
+    fn scale(&self) -> f32 {
+        match self.hub.setup.recipe.merge {
+            Merge::Sum { lambda } => lambda,
+            Merge::Softsync { updates } => 1.0 / updates as f32,
+            Merge::Mean => 1.0,
+        }
+    }
+
+    fn slot(&self, sequence: Sequence) -> usize {
+        (sequence.0 % self.pushes.len() as u64) as usize
+    }
+
+    fn update(&self, sequence: Sequence) -> BufferId {
+        BufferId(FIRST_UPDATE + self.slot(sequence) as u32)
+    }
+
+    fn part(&self, buffer: BufferId, shard: usize) -> Segment {
+        Segment::floats(buffer, self.rows[shard].first, self.rows[shard].len)
+    }
+
+    fn whole(&self, buffer: BufferId) -> Segment {
+        Segment::floats(buffer, 0, self.hub.setup.len)
+    }
+
+    fn server(&self, shard: usize) -> PeerId {
+        self.hub.setup.cluster.server_of(ShardId(shard as u32))
+    }
+
+    fn servers(&self) -> impl Iterator<Item = PeerId> + use<> {
+        let cluster = self.hub.setup.cluster;
+        (cluster.workers..cluster.nodes()).map(PeerId)
+    }
+}
+
+impl Machine for Worker {
+    fn handle_input(&mut self, now: Instant, input: Input) -> Result<(), Misuse> {
+        if let Some(notice) = self.hub.handle_input(now, input)? {
+            self.on_notice(notice)?;
+        }
+        while let Some(peer) = self.hub.take_lost() {
+            if !self.hub.setup.cluster.is_worker(peer) && self.state != State::Left {
+                self.hub.event(Event::Cut { peer });
+            }
+        }
+        self.maybe_receive();
+        self.maybe_joined();
+        self.maybe_ready();
+        self.maybe_left();
+        self.note_waiting();
+        Ok(())
+    }
+
+    fn poll_output(&mut self) -> Output {
+        self.hub.poll_output()
+    }
+
+    fn buffers(&self) -> Vec<usize> {
+        let [ours, theirs] = self.hub.buffers();
+        let len = self.hub.setup.len * 4;
+        let rows = if self.pushes.len() > 1 { len } else { 0 };
+        let mut buffers = vec![ours, theirs, len, rows];
+        buffers.extend(self.pushes.iter().map(|_| len));
+        buffers
+    }
+
+    fn contribution(&self) -> BufferId {
+        self.update(self.sequence.next())
+    }
+
+    fn view(&self) -> BufferId {
+        VIEW
+    }
+
+    fn status(&self) -> Status {
+        let mut status = self.hub.status(Role::Worker, self.clock(), |_| Clock(0));
+        status.workers.clear();
+        status
+    }
+}

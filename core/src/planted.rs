@@ -1,0 +1,34 @@
+//! Bugs to plant, so that the property harness can show that it would find them. Compiled with `--cfg planted`
+//! only.
+
+/// One mistake that this kind of system makes.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+#[allow(missing_docs, reason = "named by what they do")]
+pub enum Bug {
+    /// A server applies an update again when it comes again.
+    NoDedup,
+    /// A server forgets which updates it has when a worker reconnects.
+    DedupClearedOnReconnect,
+    /// The stale-synchronous bound is off by one.
+    BoundOffByOne,
+    /// The row clock counts the dead.
+    MinimumOverDead,
+    /// A mean divides by the number of contributions, not by their examples.
+    DenominatorByCount,
+    /// What an encoder keeps back is forgotten.
+    ResidualDropped,
+    /// A later joiner takes messages before its snapshot, and the snapshot overwrites them.
+    SnapshotAppliedLate,
+    /// A round is applied in order of arrival.
+    ArrivalOrder,
+    /// Late updates get the scale of fresh ones.
+    StalenessIgnored,
+    /// Softsync divides a rest by c.
+    RestDividedByC,
+    /// A worker's refreshed parameters lack its own updates that are still under way.
+    OwnWritesLost,
+    /// A non-finite update is applied all the same.
+    NonFiniteApplied,
+    /// A message is acknowledged and dropped when no slot is free.
+    AckWithoutApply,
+}

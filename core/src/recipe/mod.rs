@@ -1,0 +1,233 @@
+//! Recipes: every method is one choice on each of a few axes.
+//!
+//! | axis | question | values here |
+//! |---|---|---|
+//! | payload | what travels | parameters, updates |
+//! | period | how often | every H local steps, H by a schedule |
+//! | topology | between whom | parameter servers, tree, mesh (full or relayed) |
+//! | pace | when may a worker go on | synchronous, stale-synchronous, asynchronous |
+//! | merge | how many become one | example-weighted mean, sum times lambda, softsync |
+//! | staleness | how a late update is scaled | const, inverse, inverse-plus-one, exp, poly; drop-above |
+//! | codec | how it is written | f32, threshold |
+//! | optimizer | what becomes of the worker's optimizer state | keep, reset, average |
+//!
+//! Code follows the axes: a rule lives in one file of its axis, and a published method is a preset
+//! ([`presets`](crate::recipe::PRESETS)), never a code path of its own.
+
+mod check;
+mod presets;
+mod text;
+
+pub use check::ConfigError;
+pub(crate) use check::check_range;
+pub use presets::{PRESETS, Preset};
+pub use text::RecipeParseError;
+
+pub use crate::rule::period::{Period, PeriodParseError};
+pub use crate::rule::staleness::{Scaling, Staleness};
+
+/// What a run does: one choice on each axis. Plain data; [`Recipe::check`] says whether the choices make sense
+/// together, and joining compares the recipes of all nodes field by field.
+///
+/// ```
+/// use gradwire_core::{Recipe, recipe::Staleness};
+/// let recipe = Recipe::softsync(4).staleness(Staleness::inverse());
+/// assert!(recipe.check(8).is_ok());
+/// assert_eq!(recipe.to_string().parse(), Ok(recipe));
+/// ```
+#[derive(Copy, Clone, Debug, PartialEq)]
+pub struct Recipe {
+    pub(crate) payload: Payload,
+    pub(crate) period: Period,
+    pub(crate) topology: Topology,
+    pub(crate) pace: Pace,
+    pub(crate) merge: Merge,
+    pub(crate) staleness: Staleness,
+    pub(crate) codec: Codec,
+    pub(crate) optimizer: OptimizerState,
+}
+
+/// What travels.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub enum Payload {
+    /// The worker's parameters.
+    Parameters,
+    /// What the worker would subtract from the parameters, after learning rate and optimizer.
+    Updates,
+}
+
+/// Between whom it travels.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub enum Topology {
+    /// Parameter servers: the vector is cut into `shards` ranges, which go round the server nodes.
+    Servers {
+        /// How many ranges, at least 1.
+        shards: u32,
+    },
+    /// A tree over the workers, rank 0 at its root: reduce up, broadcast down.
+    Tree {
+        /// Children per node, 1 to 8. The depth follows.
+        fan_in: u32,
+    },
+    /// Every worker holds a replica and sends its updates to all others.
+    Mesh {
+        /// 0: everyone to everyone. Otherwise updates travel along a tree with this many children per node.
+        relay: u32,
+    },
+}
+
+/// When a worker may go on.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub enum Pace {
+    /// When all have contributed (bulk-synchronous parallel).
+    Synchronous,
+    /// While it is at most `bound` clocks ahead of the slowest (stale-synchronous parallel; s in Ho et al. 2013).
+    Stale {
+        /// The largest lead with which a worker may compute.
+        bound: u64,
+    },
+    /// At once.
+    Asynchronous {
+        /// Compute the next update while the last one travels. Hides latency, roughly doubles staleness.
+        overlap: bool,
+    },
+}
+
+/// How many updates become one.
+#[derive(Copy, Clone, Debug, PartialEq)]
+pub enum Merge {
+    /// The mean, weighted by examples.
+    Mean,
+    /// The sum, times `lambda`.
+    Sum {
+        /// Factor on every update.
+        lambda: f32,
+    },
+    /// The mean of every `updates` updates, in order of arrival (the article's s; floor(lambda / n) in the papers).
+    Softsync {
+        /// How many updates are gathered per application (c).
+        updates: u32,
+    },
+}
+
+/// How updates are written to the wire.
+#[derive(Copy, Clone, Debug, PartialEq)]
+pub enum Codec {
+    /// As they are.
+    F32,
+    /// Where the accumulated update reaches ±tau, one quantum of ±tau; the rest stays in a residual
+    /// (Strom 2015).
+    Threshold {
+        /// The quantum, a power of two, in units of the update.
+        tau: f32,
+    },
+}
+
+/// What becomes of the worker's optimizer state when parameters are averaged.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub enum OptimizerState {
+    /// It stays with the worker.
+    Keep,
+    /// It is set to zero after each synchronisation.
+    Reset,
+    /// It is averaged with the parameters.
+    Average,
+}
+
+impl Recipe {
+    /// Sets what travels.
+    #[must_use]
+    pub const fn payload(self, payload: Payload) -> Self {
+        Self { payload, ..self }
+    }
+
+    /// Sets how many local steps lie between synchronisations: a number, or a schedule.
+    #[must_use]
+    pub fn period(self, period: impl Into<Period>) -> Self {
+        Self { period: period.into(), ..self }
+    }
+
+    /// Sets between whom it travels.
+    #[must_use]
+    pub const fn topology(self, topology: Topology) -> Self {
+        Self { topology, ..self }
+    }
+
+    /// Sets when a worker may go on.
+    #[must_use]
+    pub const fn pace(self, pace: Pace) -> Self {
+        Self { pace, ..self }
+    }
+
+    /// Sets how many updates become one.
+    #[must_use]
+    pub const fn merge(self, merge: Merge) -> Self {
+        Self { merge, ..self }
+    }
+
+    /// Sets how a late update is scaled.
+    #[must_use]
+    pub const fn staleness(self, staleness: Staleness) -> Self {
+        Self { staleness, ..self }
+    }
+
+    /// Sets how updates are written to the wire.
+    #[must_use]
+    pub const fn codec(self, codec: Codec) -> Self {
+        Self { codec, ..self }
+    }
+
+    /// Sets what becomes of the worker's optimizer state.
+    #[must_use]
+    pub const fn optimizer(self, optimizer: OptimizerState) -> Self {
+        Self { optimizer, ..self }
+    }
+
+    /// What travels.
+    pub const fn what(&self) -> Payload {
+        self.payload
+    }
+
+    /// How many local steps lie between synchronisations.
+    pub const fn how_often(&self) -> Period {
+        self.period
+    }
+
+    /// Between whom it travels.
+    pub const fn between(&self) -> Topology {
+        self.topology
+    }
+
+    /// When a worker may go on.
+    pub const fn pacing(&self) -> Pace {
+        self.pace
+    }
+
+    /// How many updates become one.
+    pub const fn merging(&self) -> Merge {
+        self.merge
+    }
+
+    /// What becomes of the worker's optimizer state.
+    pub const fn optimizer_state(&self) -> OptimizerState {
+        self.optimizer
+    }
+
+    /// Does the recipe need server nodes?
+    pub const fn needs_servers(&self) -> bool {
+        matches!(self.topology, Topology::Servers { .. })
+    }
+
+    /// Is every contribution of a round applied before anyone goes on? True of `Stale { bound: 0 }` too.
+    pub const fn is_synchronous(&self) -> bool {
+        matches!(self.pace, Pace::Synchronous | Pace::Stale { bound: 0 })
+    }
+
+    /// How many ranges the vector is cut into.
+    pub(crate) const fn shards(&self) -> u32 {
+        match self.topology {
+            Topology::Servers { shards } => shards,
+            Topology::Tree { .. } | Topology::Mesh { .. } => 1,
+        }
+    }
+}

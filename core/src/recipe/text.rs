@@ -1,0 +1,329 @@
+//! The text form: `key=value` words, separated by spaces or newlines.
+//!
+//! A first word without `=` names the preset to start from; later words override it. What is written is
+//! canonical: every axis, in one order, with the numbers that its choice needs.
+
+use alloc::string::{String, ToString};
+use core::fmt;
+use core::str::FromStr;
+
+use super::{Codec, Merge, OptimizerState, PRESETS, Pace, Payload, Period, Recipe, Scaling, Topology};
+
+/// Why a text is not a recipe.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum RecipeParseError {
+    /// There is no preset of that name.
+    UnknownPreset {
+        /// What was given.
+        got: String,
+        /// The preset whose name is nearest, if any is near.
+        nearest: Option<&'static str>,
+    },
+    /// There is no such key, or it does not belong to the choice made on its axis.
+    UnknownKey {
+        /// What was given.
+        got: String,
+    },
+    /// The value is none of those that the key takes.
+    BadValue {
+        /// The key.
+        key: &'static str,
+        /// What it takes.
+        expected: &'static str,
+        /// What was given.
+        got: String,
+    },
+}
+
+impl fmt::Display for Recipe {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.payload {
+            Payload::Parameters => write!(f, "payload=parameters")?,
+            Payload::Updates => write!(f, "payload=updates")?,
+        }
+        write!(f, " period={}", self.period)?;
+        match self.topology {
+            Topology::Servers { shards } => write!(f, " topology=servers shards={shards}")?,
+            Topology::Tree { fan_in } => write!(f, " topology=tree fan_in={fan_in}")?,
+            Topology::Mesh { relay } => write!(f, " topology=mesh relay={relay}")?,
+        }
+        match self.pace {
+            Pace::Synchronous => write!(f, " pace=synchronous")?,
+            Pace::Stale { bound } => write!(f, " pace=stale bound={bound}")?,
+            Pace::Asynchronous { overlap } => write!(f, " pace=asynchronous overlap={overlap}")?,
+        }
+        match self.merge {
+            Merge::Mean => write!(f, " merge=mean")?,
+            Merge::Sum { lambda } => write!(f, " merge=sum lambda={lambda}")?,
+            Merge::Softsync { updates } => write!(f, " merge=softsync updates={updates}")?,
+        }
+        match self.staleness.scaling {
+            Scaling::Const => write!(f, " staleness=const")?,
+            Scaling::Inverse => write!(f, " staleness=inverse")?,
+            Scaling::InversePlusOne => write!(f, " staleness=inverse-plus-one")?,
+            Scaling::Exp { base } => write!(f, " staleness=exp base={base}")?,
+            Scaling::Poly { power } => write!(f, " staleness=poly power={power}")?,
+        }
+        if let Some(limit) = self.staleness.drop_above {
+            write!(f, " drop_above={limit}")?;
+        }
+        match self.codec {
+            Codec::F32 => write!(f, " codec=f32")?,
+            Codec::Threshold { tau } => write!(f, " codec=threshold tau={tau}")?,
+        }
+        match self.optimizer {
+            OptimizerState::Keep => write!(f, " optimizer=keep"),
+            OptimizerState::Reset => write!(f, " optimizer=reset"),
+            OptimizerState::Average => write!(f, " optimizer=average"),
+        }
+    }
+}
+
+impl FromStr for Recipe {
+    type Err = RecipeParseError;
+
+    fn from_str(text: &str) -> Result<Self, RecipeParseError> {
+        let mut words = text.split_whitespace().peekable();
+        let mut recipe = match words.next_if(|word| !word.contains('=')) {
+            Some(name) => Self::preset(name)
+                .ok_or_else(|| RecipeParseError::UnknownPreset { got: name.to_string(), nearest: nearest(name) })?,
+            None => Self::sync(),
+        };
+        for word in words {
+            let (key, value) =
+                word.split_once('=').ok_or_else(|| RecipeParseError::UnknownKey { got: word.to_string() })?;
+            recipe.set(key, value)?;
+        }
+        Ok(recipe)
+    }
+}
+
+impl Recipe {
+    /// Changes one field of the text form, for instance `set("bound", "4")`. Numbers of a choice (`bound`,
+    /// `tau`, …) can be set only once the choice is made.
+    ///
+    /// # Errors
+    /// When there is no such key, or the value is not one that it takes. The recipe is unchanged then.
+    pub fn set(&mut self, key: &str, value: &str) -> Result<(), RecipeParseError> {
+        let unknown = || Err(RecipeParseError::UnknownKey { got: key.to_string() });
+        match key {
+            "payload" => self.payload = choice("payload", value, PAYLOADS)?,
+            "period" => {
+                self.period = number::<Period>("period", "steps, or steps@from stages joined by commas", value)?
+            }
+            "topology" => self.topology = choice("topology", value, TOPOLOGIES)?,
+            "pace" => self.pace = choice("pace", value, PACES)?,
+            "merge" => self.merge = choice("merge", value, MERGES)?,
+            "staleness" => self.staleness.scaling = choice("staleness", value, SCALINGS)?,
+            "codec" => self.codec = choice("codec", value, CODECS)?,
+            "optimizer" => self.optimizer = choice("optimizer", value, OPTIMIZERS)?,
+            "drop_above" => self.staleness.drop_above = Some(number("drop_above", WHOLE, value)?),
+            "shards" => match &mut self.topology {
+                Topology::Servers { shards } => *shards = number("shards", WHOLE, value)?,
+                _ => return unknown(),
+            },
+            "fan_in" => match &mut self.topology {
+                Topology::Tree { fan_in } => *fan_in = number("fan_in", WHOLE, value)?,
+                _ => return unknown(),
+            },
+            "relay" => match &mut self.topology {
+                Topology::Mesh { relay } => *relay = number("relay", WHOLE, value)?,
+                _ => return unknown(),
+            },
+            "bound" => match &mut self.pace {
+                Pace::Stale { bound } => *bound = number("bound", WHOLE, value)?,
+                _ => return unknown(),
+            },
+            "overlap" => match &mut self.pace {
+                Pace::Asynchronous { overlap } => *overlap = number("overlap", "true or false", value)?,
+                _ => return unknown(),
+            },
+            "lambda" => match &mut self.merge {
+                Merge::Sum { lambda } => *lambda = number("lambda", NUMBER, value)?,
+                _ => return unknown(),
+            },
+            "updates" => match &mut self.merge {
+                Merge::Softsync { updates } => *updates = number("updates", WHOLE, value)?,
+                _ => return unknown(),
+            },
+            "base" => match &mut self.staleness.scaling {
+                Scaling::Exp { base } => *base = number("base", NUMBER, value)?,
+                _ => return unknown(),
+            },
+            "power" => match &mut self.staleness.scaling {
+                Scaling::Poly { power } => *power = number("power", NUMBER, value)?,
+                _ => return unknown(),
+            },
+            "tau" => match &mut self.codec {
+                Codec::Threshold { tau } => *tau = number("tau", NUMBER, value)?,
+                Codec::F32 => return unknown(),
+            },
+            _ => return unknown(),
+        }
+        Ok(())
+    }
+}
+
+const WHOLE: &str = "a whole number, 0 or more";
+const NUMBER: &str = "a number";
+
+/// What a key takes, in words, and the choices by name.
+type Choices<T> = (&'static str, &'static [(&'static str, T)]);
+
+const PAYLOADS: Choices<Payload> =
+    ("parameters or updates", &[("parameters", Payload::Parameters), ("updates", Payload::Updates)]);
+const TOPOLOGIES: Choices<Topology> = (
+    "servers, tree or mesh",
+    &[
+        ("servers", Topology::Servers { shards: 1 }),
+        ("tree", Topology::Tree { fan_in: 2 }),
+        ("mesh", Topology::Mesh { relay: 0 }),
+    ],
+);
+const PACES: Choices<Pace> = (
+    "synchronous, stale or asynchronous",
+    &[
+        ("synchronous", Pace::Synchronous),
+        ("stale", Pace::Stale { bound: 3 }),
+        ("asynchronous", Pace::Asynchronous { overlap: false }),
+    ],
+);
+const MERGES: Choices<Merge> = (
+    "mean, sum or softsync",
+    &[("mean", Merge::Mean), ("sum", Merge::Sum { lambda: 1.0 }), ("softsync", Merge::Softsync { updates: 2 })],
+);
+const SCALINGS: Choices<Scaling> = (
+    "const, inverse, inverse-plus-one, exp or poly",
+    &[
+        ("const", Scaling::Const),
+        ("inverse", Scaling::Inverse),
+        ("inverse-plus-one", Scaling::InversePlusOne),
+        ("exp", Scaling::Exp { base: 0.5 }),
+        ("poly", Scaling::Poly { power: 0.5 }),
+    ],
+);
+const CODECS: Choices<Codec> =
+    ("f32 or threshold", &[("f32", Codec::F32), ("threshold", Codec::Threshold { tau: 1.0 / 512.0 })]);
+const OPTIMIZERS: Choices<OptimizerState> = (
+    "keep, reset or average",
+    &[("keep", OptimizerState::Keep), ("reset", OptimizerState::Reset), ("average", OptimizerState::Average)],
+);
+
+fn choice<T: Copy>(key: &'static str, value: &str, (expected, choices): Choices<T>) -> Result<T, RecipeParseError> {
+    let found = choices.iter().find(|(name, _)| *name == value);
+    found.map(|(_, choice)| *choice).ok_or_else(|| RecipeParseError::BadValue { key, expected, got: value.to_string() })
+}
+
+fn number<T: FromStr>(key: &'static str, expected: &'static str, value: &str) -> Result<T, RecipeParseError> {
+    value.parse().map_err(|_| RecipeParseError::BadValue { key, expected, got: value.to_string() })
+}
+
+/// The preset whose name takes the fewest changes of one letter to reach, if that is at most half of them.
+fn nearest(name: &str) -> Option<&'static str> {
+    let distance = |preset: &str| edit_distance(name.as_bytes(), preset.as_bytes());
+    let best = PRESETS.iter().map(|preset| preset.name).min_by_key(|preset| distance(preset))?;
+    (distance(best) * 2 <= best.len()).then_some(best)
+}
+
+fn edit_distance(a: &[u8], b: &[u8]) -> usize {
+    let mut row: alloc::vec::Vec<usize> = (0..=b.len()).collect();
+    for (i, x) in a.iter().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = i + 1;
+        for (j, y) in b.iter().enumerate() {
+            let substituted = diagonal + usize::from(x != y);
+            diagonal = row[j + 1];
+            row[j + 1] = substituted.min(row[j] + 1).min(diagonal + 1);
+        }
+    }
+    row[b.len()]
+}
+
+impl fmt::Display for RecipeParseError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::UnknownPreset { got, nearest } => {
+                write!(f, "recipe: expected one of ")?;
+                for (i, preset) in PRESETS.iter().enumerate() {
+                    write!(f, "{}{}", if i == 0 { "" } else { ", " }, preset.name)?;
+                }
+                write!(f, "; got {got:?}")?;
+                match nearest {
+                    Some(name) => write!(f, " (did you mean {name:?}?)"),
+                    None => Ok(()),
+                }
+            }
+            Self::UnknownKey { got } => write!(f, "recipe: {got:?} is no setting of this recipe"),
+            Self::BadValue { key, expected, got } => write!(f, "{key}: expected {expected}, got {got:?}"),
+        }
+    }
+}
+
+impl core::error::Error for RecipeParseError {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::recipe::Staleness;
+
+    #[test]
+    fn every_preset_is_sound_and_survives_its_text_form() {
+        for preset in PRESETS {
+            let recipe = (preset.recipe)();
+            assert_eq!(recipe.check(4), Ok(()), "{}", preset.name);
+            assert_eq!(recipe.to_string().parse(), Ok(recipe), "{}", preset.name);
+        }
+    }
+
+    #[test]
+    fn unusual_choices_survive_too() {
+        let recipe = Recipe::softsync(3)
+            .period("1,10@500,50@2000".parse::<Period>().unwrap())
+            .staleness(Staleness { scaling: Scaling::Exp { base: 0.9 }, drop_above: Some(40) })
+            .topology(Topology::Servers { shards: 7 });
+        assert_eq!(recipe.to_string().parse(), Ok(recipe));
+    }
+
+    #[test]
+    fn a_preset_can_be_overridden() {
+        let recipe: Recipe = "ssp bound=7 shards=3".parse().unwrap();
+        assert_eq!(recipe, Recipe::ssp(7).topology(Topology::Servers { shards: 3 }));
+    }
+
+    #[test]
+    fn errors_say_what_was_expected_and_what_came() {
+        let error = |text: &str| text.parse::<Recipe>().unwrap_err().to_string();
+        assert!(error("asinc").ends_with("got \"asinc\" (did you mean \"async\"?)"));
+        assert!(error("qqqqqqqq").ends_with("got \"qqqqqqqq\""));
+        assert_eq!(error("ssp bound=-1"), "bound: expected a whole number, 0 or more, got \"-1\"");
+        assert_eq!(error("sync bound=1"), "recipe: \"bound\" is no setting of this recipe");
+        assert_eq!(error("sync merge=max"), "merge: expected mean, sum or softsync, got \"max\"");
+    }
+
+    #[test]
+    fn senseless_recipes_are_refused_with_the_reason() {
+        let error = |text: &str| text.parse::<Recipe>().unwrap().check(4).unwrap_err().to_string();
+        assert_eq!(error("averaging period=0"), "period: expected at least 1, got 0");
+        assert_eq!(error("mesh tau=0"), "tau: expected a positive power of two, got 0");
+        assert_eq!(error("mesh tau=NaN"), "tau: expected a positive power of two, got NaN");
+        assert_eq!(error("mesh tau=-1"), "tau: expected a positive power of two, got -1");
+        assert_eq!(error("mesh tau=0.3"), "tau: expected a power of two, got 0.3 (the nearest below is 0.25)");
+        assert_eq!(error("softsync updates=5"), "updates: expected at most the number of workers (4), got 5");
+        assert_eq!(error("sync fan_in=0"), "fan_in: expected 1 to 8, got 0");
+        for text in [
+            "averaging pace=asynchronous",
+            "ssp bound=0 staleness=inverse",
+            "sync merge=sum",
+            "ssp merge=softsync",
+            "mesh codec=f32",
+            "async codec=threshold",
+            "mesh staleness=inverse",
+            "async optimizer=average",
+            "async merge=mean",
+            "mesh pace=stale",
+        ] {
+            assert!(error(text).contains(" cannot go with "), "{text}: {}", error(text));
+        }
+    }
+}

@@ -1,0 +1,204 @@
+//! What tests and monitors read: numbers and names, no handles.
+
+use alloc::vec::Vec;
+
+use crate::id::{Clock, PeerId};
+use crate::time::Instant;
+
+/// A snapshot of one node.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Status {
+    /// Its rank.
+    pub me: PeerId,
+    /// What it is.
+    pub role: Role,
+    /// Steps done (a server: applications, of the shard that has the most).
+    pub clock: Clock,
+    /// Whom it waits for, if it does.
+    pub waiting: Option<Waiting>,
+    /// What happened so far.
+    pub counters: Counters,
+    /// Staleness of the updates applied here.
+    pub staleness: Histogram,
+    /// The workers, as far as this node knows them.
+    pub workers: Vec<WorkerStatus>,
+    /// Connections to other nodes.
+    pub links: Vec<LinkStatus>,
+    /// Norm of the residual, where there is one: what was contributed and has not been sent.
+    pub residual_norm: f64,
+    /// Share of parameters in the last encoded update, where there was one.
+    pub density: f64,
+    /// Operations under way.
+    pub operations: usize,
+}
+
+/// What a node is.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+#[allow(missing_docs, reason = "named by their machines")]
+pub enum Role {
+    Worker,
+    Server,
+    Tree,
+    Mesh,
+}
+
+/// Whom a node waits for.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub struct Waiting {
+    /// The peer that must act next.
+    pub on: PeerId,
+    /// The clock which that peer is at, as far as is known.
+    pub at: Clock,
+    /// The clock that this node waits for.
+    pub clock: Clock,
+    /// Since when.
+    pub since: Instant,
+    /// Who said so: this node itself, or a peer that waits in turn.
+    pub told_by: PeerId,
+}
+
+/// What happened so far. Every contribution that comes in is counted in exactly one of the first six.
+#[derive(Copy, Clone, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Contributions applied, or gathered for the next application.
+    pub applied: u64,
+    /// Contributions that had come before.
+    pub duplicates: u64,
+    /// Contributions to a round that was over.
+    pub late: u64,
+    /// Contributions staler than the recipe's limit.
+    pub dropped: u64,
+    /// Contributions refused for what was in them.
+    pub rejected: u64,
+    /// Contributions of weight 0.
+    pub empty: u64,
+    /// Applications to the parameters.
+    pub applications: u64,
+    /// Quanta sent, where there are any.
+    pub quanta: u64,
+    /// Bytes that the contributions made here would take as plain floats.
+    pub dense_bytes: u64,
+    /// Peers that came back after a broken connection.
+    pub reconnects: u64,
+    /// Messages sent again after a broken connection.
+    pub resent: u64,
+}
+
+/// A worker as another node sees it.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub struct WorkerStatus {
+    /// Its rank.
+    pub rank: PeerId,
+    /// Where it is in its life.
+    pub state: Presence,
+    /// Steps of it that are in.
+    pub clock: Clock,
+}
+
+/// Where a peer is in its life.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub enum Presence {
+    /// Not seen yet.
+    Awaited,
+    /// Takes part.
+    Present,
+    /// Disconnected, not given up yet.
+    Suspect,
+    /// Given up.
+    Lost,
+    /// Has made its last contribution.
+    Left,
+}
+
+/// Traffic with one peer.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub struct LinkStatus {
+    /// Which.
+    pub peer: PeerId,
+    /// Headers and bodies sent.
+    pub bytes_out: u64,
+    /// Headers and bodies received.
+    pub bytes_in: u64,
+    /// Messages sent.
+    pub messages_out: u64,
+    /// Messages received.
+    pub messages_in: u64,
+    /// When the last message came.
+    pub last_heard: Option<Instant>,
+}
+
+impl Status {
+    /// Headers and bodies sent, to all peers.
+    pub fn bytes_out(&self) -> u64 {
+        self.links.iter().map(|link| link.bytes_out).sum()
+    }
+
+    /// Headers and bodies received, from all peers.
+    pub fn bytes_in(&self) -> u64 {
+        self.links.iter().map(|link| link.bytes_in).sum()
+    }
+}
+
+/// Counts of small numbers, with their exact mean and maximum.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Histogram {
+    /// How often each value came; the last bucket holds all values from its index on.
+    buckets: [u64; Self::BUCKETS],
+    count: u64,
+    sum: u64,
+    max: u64,
+}
+
+impl Histogram {
+    /// Values up to one less than this are counted apart.
+    pub const BUCKETS: usize = 64;
+
+    /// Counts one value.
+    pub fn record(&mut self, value: u64) {
+        self.buckets[(value as usize).min(Self::BUCKETS - 1)] += 1;
+        self.count += 1;
+        self.sum += value;
+        self.max = self.max.max(value);
+    }
+
+    /// Takes in another histogram.
+    pub fn merge(&mut self, other: &Self) {
+        for (bucket, more) in self.buckets.iter_mut().zip(other.buckets) {
+            *bucket += more;
+        }
+        self.count += other.count;
+        self.sum += other.sum;
+        self.max = self.max.max(other.max);
+    }
+
+    /// How often each value came.
+    pub fn buckets(&self) -> &[u64; Self::BUCKETS] {
+        &self.buckets
+    }
+
+    /// How many values came.
+    pub fn count(&self) -> u64 {
+        self.count
+    }
+
+    /// Their sum.
+    pub fn sum(&self) -> u64 {
+        self.sum
+    }
+
+    /// The largest.
+    pub fn max(&self) -> u64 {
+        self.max
+    }
+
+    /// Their mean; 0 when none came.
+    pub fn mean(&self) -> f64 {
+        if self.count == 0 { 0.0 } else { self.sum as f64 / self.count as f64 }
+    }
+}
+
+impl Default for Histogram {
+    fn default() -> Self {
+        Self { buckets: [0; Self::BUCKETS], count: 0, sum: 0, max: 0 }
+    }
+}
