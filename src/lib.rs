@@ -1,1 +1,2 @@
-//! x
+//! facade
+pub use gradwire_core as core;

@@ -12,7 +12,9 @@
 //! per-origin mark drops what comes twice. So each message reaches each peer exactly once, and a peer that does not
 //! keep up holds back its senders once their slots are full. In a full mesh, a peer that restarts takes a snapshot
 //! (marks, base, ledger) from a neighbour and goes on from there. In a relay tree, messages travel along the tree;
-//! its inner nodes cannot be replaced while it runs.
+//! its inner nodes cannot be replaced while it runs. A relay acknowledges a message when those behind it have it, and
+//! nobody sends a neighbour more unacknowledged messages than it has slots for this link: so no message ever waits
+//! in front of an acknowledgement, and streams in opposite directions cannot wait for each other.
 
 use alloc::collections::VecDeque;
 use alloc::vec;
@@ -37,9 +39,8 @@ const FIRST_SLOT: u32 = 8;
 
 /// Own messages that can be under way.
 const OWN_SLOTS: usize = 2;
-/// Messages of others that can be received at once, in a full mesh. A relay has a slot for each neighbour, so that
-/// two streams in opposite directions cannot wait for each other.
-const SHARED_SLOTS: usize = 2;
+/// Messages of others that can be received at once in a full mesh, and from each neighbour in a relay tree.
+const INBOUND_SLOTS: usize = 2;
 
 /// A peer. [`Machine::view`] holds its replica.
 #[derive(Debug)]
@@ -59,6 +60,8 @@ pub(crate) struct Mesh {
     fetches: VecDeque<PeerId>,
     /// Transmissions that still read the snapshot or the base.
     sending_snapshot: u32,
+    /// Messages that have entered a slot.
+    stamps: u64,
     residual: f64,
     density: f64,
 }
@@ -148,8 +151,14 @@ struct Mark {
 #[derive(Clone, Debug)]
 struct Slot {
     message: Option<Message>,
+    /// The neighbour that it came from, who waits for an acknowledgement.
+    from: Option<usize>,
+    /// Order of arrival: what came first is sent first.
+    stamp: u64,
     /// Neighbours that have not acknowledged it.
     pending: Vec<bool>,
+    /// Those among them to whom it has been sent on this connection.
+    sent: Vec<bool>,
     /// Transmissions that still read it.
     sending: u32,
 }
@@ -164,6 +173,13 @@ struct Message {
     ready: bool,
 }
 
+impl Message {
+    /// Is this header of the same message?
+    fn is(&self, header: &Header) -> bool {
+        (self.origin, self.incarnation, self.sequence) == (header.origin, header.incarnation, header.sequence)
+    }
+}
+
 impl Mesh {
     pub(crate) fn new(setup: Setup) -> Self {
         let Codec::Threshold { tau } = setup.recipe.codec else { unreachable!("a mesh's recipe has a threshold") };
@@ -175,8 +191,9 @@ impl Mesh {
         };
         let neighbour = |rank| Neighbour { peer: PeerId(rank), member: false, start: None, running: false };
         let neighbours: Vec<_> = (0..workers).filter(|rank| is_neighbour(*rank)).map(neighbour).collect();
-        let inbound = if relay == 0 { SHARED_SLOTS } else { neighbours.len() };
-        let slot = Slot { message: None, pending: vec![false; neighbours.len()], sending: 0 };
+        let inbound = if relay == 0 { INBOUND_SLOTS } else { INBOUND_SLOTS * neighbours.len() };
+        let none = vec![false; neighbours.len()];
+        let slot = Slot { message: None, from: None, stamp: 0, pending: none.clone(), sent: none, sending: 0 };
         let mut mesh = Self {
             tau,
             relay: relay > 0,
@@ -188,6 +205,7 @@ impl Mesh {
             sequence: Sequence(0),
             applying: 0,
             sending_snapshot: 0,
+            stamps: 0,
             residual: 0.0,
             density: 0.0,
             hub: Hub::new(setup),
@@ -333,18 +351,13 @@ impl Mesh {
             }
             self.forget(index);
             self.hub.event(Event::PeerJoined { peer, incarnation });
-            if !matches!(self.state, State::Joining { .. }) {
-                self.marks[peer.index()] = Mark { incarnation, ..Mark::default() };
-            }
+            self.marks[peer.index()] = Mark { incarnation, ..Mark::default() };
         }
         self.neighbours[index].member = true;
-        self.neighbours[index].start = None;
+        (self.neighbours[index].start, self.neighbours[index].running) = (None, false);
         self.tell_start(index);
-        for slot in 0..self.slots.len() {
-            if self.slots[slot].pending[index] && self.slots[slot].message.is_some_and(|message| message.ready) {
-                self.hub.counters.resent += 1;
-                self.send(slot, index);
-            }
+        for slot in &mut self.slots {
+            self.hub.counters.resent += u64::from(core::mem::take(&mut slot.sent[index]));
         }
         for origin in 0..self.marks.len() {
             self.tell_leave(PeerId(origin as u32), index);
@@ -354,7 +367,10 @@ impl Mesh {
     /// Nothing waits for this neighbour any more.
     fn forget(&mut self, index: usize) {
         self.neighbours[index].member = false;
-        self.slots.iter_mut().for_each(|slot| slot.pending[index] = false);
+        for slot in 0..self.slots.len() {
+            self.slots[slot].pending[index] = false;
+            self.maybe_free(slot);
+        }
     }
 
     fn on_lost(&mut self, peer: PeerId) {
@@ -381,6 +397,7 @@ impl Mesh {
             Kind::Mark if header.base == Clock(1) => {
                 self.neighbours[from].start = Some(header.sequence);
                 self.neighbours[from].running = header.weight == 1;
+                self.send_next(from);
             }
             Kind::Mark if known && joining => {
                 let Mark { last, .. } = self.marks[header.origin.index()];
@@ -417,7 +434,11 @@ impl Mesh {
             let Some(slot) = slot else {
                 self.hub.counters.duplicates += 1;
                 self.hub.discard(peer, header);
-                self.ack(from, header);
+                // It is acknowledged when its slot is free; if that is over, the acknowledgement got lost.
+                let held = |slot: &Slot| slot.message.is_some_and(|m| m.is(&header)) && slot.from == Some(from);
+                if !self.slots.iter().any(held) {
+                    self.ack(from, header);
+                }
                 continue;
             };
             let other = mark.incarnation != header.incarnation && mark.incarnation != Incarnation(0);
@@ -432,7 +453,7 @@ impl Mesh {
                 continue;
             }
             let Header { origin, incarnation, sequence, length, .. } = header;
-            self.slots[slot].message = Some(Message { origin, incarnation, sequence, length, ready: false });
+            self.occupy(slot, Some(from), Message { origin, incarnation, sequence, length, ready: false });
             if length > 0 {
                 self.hub.receive(peer, self.body(slot, length), Job::Receive { slot, from });
             } else {
@@ -452,7 +473,8 @@ impl Mesh {
                 return Some((peer, header, None));
             }
             let from = self.index_of(peer)?;
-            let slots = if self.relay { OWN_SLOTS + from..OWN_SLOTS + from + 1 } else { OWN_SLOTS..self.slots.len() };
+            let first = OWN_SLOTS + from * INBOUND_SLOTS;
+            let slots = if self.relay { first..first + INBOUND_SLOTS } else { OWN_SLOTS..self.slots.len() };
             let free = slots.into_iter().find(|slot| self.slots[*slot].is_free());
             if free.is_none() && planted!(self.hub, AckWithoutApply) {
                 return Some((peer, header, None));
@@ -479,7 +501,14 @@ impl Mesh {
         self.on_applied(slot, from);
     }
 
-    /// A message is in the ledger: acknowledge it, and pass it on if that is this node's task.
+    fn occupy(&mut self, slot: usize, from: Option<usize>, message: Message) {
+        self.stamps += 1;
+        let entry = &mut self.slots[slot];
+        (entry.message, entry.from, entry.stamp) = (Some(message), from, self.stamps);
+        entry.sent.fill(false);
+    }
+
+    /// A message is in the ledger: pass it on if that is this node's task, and acknowledge it.
     fn on_applied(&mut self, slot: usize, from: usize) {
         let message = self.slots[slot].message.as_mut().expect("a slot in use holds a message");
         message.ready = true;
@@ -487,8 +516,6 @@ impl Mesh {
         self.hub.counters.applied += 1;
         let mark = &mut self.marks[message.origin.index()];
         (mark.incarnation, mark.sequence) = (message.incarnation, message.sequence);
-        let header = self.quanta(message);
-        self.ack(from, header);
         if self.relay {
             self.send_to_all(slot, Some(from));
         }
@@ -507,20 +534,24 @@ impl Mesh {
     fn on_ack(&mut self, from: usize, header: Header) {
         for slot in 0..self.slots.len() {
             let Some(message) = self.slots[slot].message else { continue };
-            let acknowledged = message.origin == header.origin
-                && message.incarnation == header.incarnation
-                && message.sequence <= header.sequence;
-            if acknowledged {
+            if message.is(&header) {
                 self.slots[slot].pending[from] = false;
                 self.maybe_free(slot);
             }
         }
+        self.send_next(from);
     }
 
+    /// Nobody needs a message any more: its slot is free, and whoever sent it may send another.
     fn maybe_free(&mut self, slot: usize) {
-        let slot = &mut self.slots[slot];
-        if slot.sending == 0 && slot.message.is_some_and(|message| message.ready) && !slot.pending.contains(&true) {
-            slot.message = None;
+        let entry = &mut self.slots[slot];
+        let Some(message) = entry.message.filter(|message| message.ready) else { return };
+        if entry.sending > 0 || entry.pending.contains(&true) {
+            return;
+        }
+        entry.message = None;
+        if let Some(from) = entry.from.take() {
+            self.ack(from, self.quanta(message));
         }
     }
 
@@ -563,7 +594,7 @@ impl Mesh {
         self.sequence = self.sequence.next();
         let (origin, incarnation) = (self.hub.setup.me, self.hub.setup.incarnation);
         let message = Message { origin, incarnation, sequence: self.sequence, length: 0, ready: false };
-        self.slots[slot].message = Some(message);
+        self.occupy(slot, None, message);
         self.state = State::Encoding { slot, leaving };
         let kernel = match leaving {
             None => Kernel::Encode { update, residual, body, tau },
@@ -600,10 +631,29 @@ impl Mesh {
         for to in 0..self.neighbours.len() {
             if self.neighbours[to].member && Some(to) != except {
                 self.slots[slot].pending[to] = true;
-                if self.hub.is_agreed(self.neighbours[to].peer) {
-                    self.send(slot, to);
-                }
+                self.send_next(to);
             }
+        }
+    }
+
+    /// Sends a neighbour what is due to it, in order of arrival, as far as it has slots. One that has no parameters
+    /// yet gets nothing: what cannot be taken would stand in front of the snapshot.
+    fn send_next(&mut self, to: usize) {
+        let ready = self.neighbours[to].running || planted!(self.hub, SnapshotAppliedLate);
+        if !ready || !self.hub.is_agreed(self.neighbours[to].peer) {
+            return;
+        }
+        loop {
+            let open = self.slots.iter().filter(|slot| slot.sent[to] && slot.pending[to]).count();
+            let due = |slot: &&Slot| {
+                slot.pending[to] && !slot.sent[to] && slot.message.is_some_and(|message| message.ready)
+            };
+            let first = self.slots.iter().filter(due).map(|slot| slot.stamp).min();
+            let Some(first) = first.filter(|_| open < INBOUND_SLOTS) else { return };
+            let slot = self.slots.iter().position(|slot| slot.message.is_some() && slot.stamp == first);
+            let Some(slot) = slot else { return };
+            self.slots[slot].sent[to] = true;
+            self.send(slot, to);
         }
     }
 
@@ -760,7 +810,13 @@ impl Mesh {
             }
             None => self.hub.stop_waiting(),
         }
-        self.hub.take_stall();
+        let Some(notice) = self.hub.take_stall() else { return };
+        for index in 0..self.neighbours.len() {
+            let peer = self.neighbours[index].peer;
+            if peer != notice.origin && self.hub.is_agreed(peer) {
+                self.hub.notify(peer, notice);
+            }
+        }
     }
 
     // Places

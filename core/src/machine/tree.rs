@@ -527,7 +527,8 @@ impl Tree {
             None => self.hub.stop_waiting(),
         }
         let Some(notice) = self.hub.take_stall() else { return };
-        let waiting = self.children.iter().filter(|child| child.given.is_some()).map(|child| child.peer);
+        let joining = self.own == Own::Joining;
+        let waiting = self.children.iter().filter(|child| joining || child.given.is_some()).map(|child| child.peer);
         let parent = self.parent.filter(|_| self.phase == Phase::Gathering);
         for peer in waiting.chain(parent).collect::<Vec<_>>() {
             if peer != notice.origin && self.hub.is_agreed(peer) {

@@ -1,0 +1,336 @@
+//! The invariants.
+
+use std::sync::{Arc, Mutex};
+
+use gradwire_core::recipe::{Merge, Pace, Payload, Topology};
+use gradwire_core::status::Presence;
+use gradwire_core::{Clock, Duration, Event, PeerId, Status};
+use gradwire_sim::{Halt, Life, Random, World};
+
+use super::{Kind, Scenario, Trainer, Truth, UNIT};
+
+/// What a run did, for the marks that the suite must reach.
+#[derive(Copy, Clone, Debug, Default, PartialEq, Eq)]
+pub struct Seen {
+    pub trace: u64,
+    pub events: u64,
+    pub duplicates: u64,
+    pub late: u64,
+    pub reconnects: u64,
+    pub resent: u64,
+    pub lost: u64,
+    pub rejoined: u64,
+    pub cut: u64,
+    pub blocked: u64,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum Failure {
+    Halt(Halt),
+    Broken(String),
+}
+
+impl From<Halt> for Failure {
+    fn from(halt: Halt) -> Self {
+        Self::Halt(halt)
+    }
+}
+
+macro_rules! ensure {
+    ($condition:expr, $($message:tt)*) => {
+        if !$condition {
+            return Err(Failure::Broken(format!($($message)*)));
+        }
+    };
+}
+
+const BUDGET: u64 = 300_000;
+
+/// Runs a scenario and checks it, during and after.
+pub fn run(scenario: &Scenario) -> Result<Seen, Failure> {
+    let plan = &scenario.plan;
+    let (workers, len) = (plan.cluster.workers, plan.layout.len());
+    let truth =
+        Arc::new(Mutex::new(Truth { contributed: vec![vec![0; len]; workers as usize], ..Truth::default() }));
+    let crashing = scenario.crashing();
+    let sum = plan.recipe.merging() == Merge::Sum { lambda: 1.0 } && plan.recipe.needs_servers();
+    let lag = match plan.recipe.pacing() {
+        Pace::Stale { bound } if crashing.is_empty() => Some(bound),
+        _ => None,
+    };
+    let mut world = World::new(plan.clone(), |me| {
+        Box::new(Trainer {
+            me,
+            workers,
+            random: Random::new(plan.seed, 100 + u64::from(me.0)),
+            pace: Duration::from_millis(2),
+            spread: scenario.spread,
+            own: None,
+            sees_own: sum && crashing.is_empty(),
+            lag,
+            truth: Arc::clone(&truth),
+        })
+    })
+    .map_err(|error| Failure::Broken(error.to_string()))?;
+    let mut seen = Seen::default();
+    let result = world.run(BUDGET, |world, node| {
+        seen.events += 1;
+        if let Some(complaint) = truth.lock().unwrap().complaint.take() {
+            return Err(Failure::Broken(complaint));
+        }
+        during(scenario, world, node, &mut seen)
+    });
+    // One who was never met is waited for; so is a server that has gone by one who starts anew.
+    match result {
+        Err(Failure::Halt(Halt::Stuck(_))) if waits_for_the_dead(scenario, &world) => {}
+        other => other?,
+    }
+    world.settle(BUDGET)?;
+    if std::env::var("DBG").is_ok() { for s in statuses(&world, plan.cluster.nodes()) { println!("{} {:?} {:?} {:?}", s.me, s.clock, s.counters, s.workers.iter().map(|w|(w.rank.0,w.state,w.clock.0)).collect::<Vec<_>>()); println!("{:?}", world.params(s.me)); } }
+    after(scenario, &world, &truth.lock().unwrap())?;
+    seen.trace = world.trace();
+    for status in statuses(&world, plan.cluster.nodes()) {
+        seen.duplicates += status.counters.duplicates;
+        seen.late += status.counters.late;
+        seen.reconnects += status.counters.reconnects;
+        seen.resent += status.counters.resent;
+    }
+    let mut joined = vec![0; plan.cluster.nodes() as usize];
+    for entry in world.log() {
+        match entry.event {
+            Event::PeerLost { .. } => seen.lost += 1,
+            Event::Cut { .. } => seen.cut += 1,
+            Event::Joined => joined[entry.node.index()] += 1,
+            _ => {}
+        }
+    }
+    seen.rejoined = joined.iter().filter(|times| **times > 1).count() as u64;
+    Ok(seen)
+}
+
+fn statuses(world: &World, nodes: u32) -> Vec<Status> {
+    (0..nodes).filter_map(|node| world.status(PeerId(node))).collect()
+}
+
+/// Everyone who is still up waits for one who is down for good (or, starting late, for one who is done) and says so.
+fn waits_for_the_dead(scenario: &Scenario, world: &World) -> bool {
+    let cluster = scenario.plan.cluster;
+    let up = (0..cluster.nodes()).map(PeerId).filter(|node| world.life(*node) == Life::Up);
+    let names_one = |node| {
+        let waiting = world.status(node).and_then(|status| status.waiting);
+        // A server waits only while it owes someone an answer.
+        waiting.map_or(!cluster.is_worker(node), |waiting| world.life(waiting.on) != Life::Up)
+    };
+    !scenario.crashing().is_empty() && up.into_iter().all(names_one)
+}
+
+/// After every event.
+fn during(scenario: &Scenario, world: &World, node: PeerId, seen: &mut Seen) -> Result<(), Failure> {
+    let plan = &scenario.plan;
+    if let Pace::Stale { bound } = plan.recipe.pacing() {
+        if !plan.cluster.is_worker(node) || !world.is_computing(node) {
+            seen.blocked += u64::from(plan.cluster.is_worker(node));
+            return Ok(());
+        }
+        let Some(own) = world.status(node).map(|status| status.clock) else { return Ok(()) };
+        // I-36, R4: nobody computes with a lead above s over a member.
+        for server in plan.cluster.workers..plan.cluster.nodes() {
+            let Some(server) = world.status(PeerId(server)) else { continue };
+            let members = |state| matches!(state, Presence::Present | Presence::Suspect);
+            let Some(me) = server.workers.iter().find(|worker| worker.rank == node) else { continue };
+            let clocks = server.workers.iter().filter(|worker| members(worker.state)).map(|worker| worker.clock);
+            let slowest = clocks.min().unwrap_or(own);
+            ensure!(
+                !members(me.state) || own.ahead_of(slowest) <= bound,
+                "worker {node} computes at {own}, the slowest member is at {slowest}, the bound is {bound}"
+            );
+        }
+    }
+    Ok(())
+}
+
+/// When everyone is done.
+fn after(scenario: &Scenario, world: &World, truth: &Truth) -> Result<(), Failure> {
+    let plan = &scenario.plan;
+    let cluster = plan.cluster;
+    let crashing = scenario.crashing();
+    let workers = || (0..cluster.workers).map(PeerId);
+    if crashing.is_empty() {
+        for worker in workers() {
+            ensure!(world.life(worker) == Life::Done, "worker {worker} is {:?} at the end", world.life(worker));
+            ensure!(world.steps(worker) >= plan.steps, "worker {worker} took {} steps", world.steps(worker));
+        }
+        for status in statuses(world, cluster.nodes()) {
+            ensure!(status.operations == 0, "{} operations of node {} never ended", status.operations, status.me);
+        }
+    }
+    match scenario.kind {
+        Kind::Tree | Kind::Averaging | Kind::ServerSync | Kind::SspZero => synchronous(scenario, world, truth),
+        Kind::Async | Kind::Ssp => summed(scenario, world, truth),
+        Kind::Softsync => softsync(scenario, world, truth),
+        Kind::Mesh | Kind::Relay => mesh(scenario, world, truth),
+    }
+}
+
+/// R5: replicas are equal at every step; without a crash, they are what the formula says.
+fn synchronous(scenario: &Scenario, world: &World, truth: &Truth) -> Result<(), Failure> {
+    let plan = &scenario.plan;
+    let restarted = plan.faults.iter().any(|(_, f)| matches!(f, gradwire_sim::Fault::Crash { restart: Some(_), .. }));
+    let synced = |step: &u64| plan.recipe.how_often() == 1.into() || (step + 1) % u64::from(plan.recipe.how_often().at(0)) == 0;
+    if !restarted {
+        for (step, params) in truth.after.iter().filter(|(step, _)| synced(step)) {
+            let mut replicas = params.iter();
+            let Some((first, expected)) = replicas.next() else { continue };
+            for (other, got) in replicas {
+                ensure!(bits(got) == bits(expected), "after step {step}, worker {other} has {got:?}, worker {first} {expected:?}");
+            }
+        }
+    }
+    if !scenario.crashing().is_empty() {
+        return Ok(());
+    }
+    let mut expected = vec![0f64; plan.layout.len()];
+    let mut local: Vec<(f64, Vec<f64>)> = vec![(0.0, vec![0.0; expected.len()]); plan.cluster.workers as usize];
+    let last = truth.steps.len() as u64;
+    for (step, contributions) in &truth.steps {
+        for (worker, (examples, units)) in contributions {
+            let (weight, sum) = &mut local[*worker as usize];
+            *weight += f64::from(*examples);
+            sum.iter_mut().zip(units).for_each(|(sum, x)| *sum += *x as f64 / 1024.0);
+        }
+        if !synced(step) && step + 1 != last {
+            continue;
+        }
+        let total: f64 = local.iter().map(|(weight, _)| weight).sum();
+        for (weight, sum) in &mut local {
+            let share = if plan.recipe.merging() == Merge::Mean { *weight / total } else { 1.0 };
+            expected.iter_mut().zip(&*sum).for_each(|(e, x)| *e -= share * x);
+            (*weight, *sum) = (0.0, vec![0.0; expected.len()]);
+        }
+        // I-01, I-04, I-05, I-13, within the tolerance of an f32 sum at each of the steps so far.
+        // The rest of a period counts as a step of its own.
+        let after = if synced(step) { *step } else { step + 1 };
+        for (worker, got) in truth.after.get(&after).into_iter().flatten() {
+            for (i, (got, expected)) in got.iter().zip(&expected).enumerate() {
+                let close = (f64::from(*got) - expected).abs() <= 1e-6 * (step + 1) as f64;
+                ensure!(close, "after step {step}, element {i} of worker {worker} is {got}, not {expected}");
+            }
+        }
+    }
+    for worker in (0..plan.cluster.workers).map(PeerId) {
+        let same = bits(world.params(worker)) == bits(world.params(PeerId(0)));
+        ensure!(same, "workers 0 and {worker} end with different parameters");
+    }
+    Ok(())
+}
+
+/// R1, R2, I-22: every update is applied exactly once.
+fn summed(scenario: &Scenario, world: &World, truth: &Truth) -> Result<(), Failure> {
+    let plan = &scenario.plan;
+    let crashing = scenario.crashing();
+    if crashing.iter().any(|node| !plan.cluster.is_worker(*node)) {
+        return Ok(());
+    }
+    let applied = server_params(scenario, world);
+    for (worker, sums) in truth.contributed.iter().enumerate() {
+        let crashes = crashing.iter().filter(|node| node.index() == worker).count() as f32;
+        let (made, there) = (sums[worker] as f32 / 1024.0 / UNIT, -applied[worker] / UNIT);
+        // A crash can take with it what was under way: at most two updates.
+        ensure!(
+            there <= made && there >= made - 2.0 * crashes,
+            "worker {worker} contributed {made} updates and crashed {crashes} times; {there} were applied"
+        );
+    }
+    if crashing.is_empty() {
+        let len = plan.layout.len();
+        let total = |i: usize| truth.contributed.iter().map(|sums| sums[i]).sum::<i64>() as f32 / 1024.0;
+        for i in 0..len {
+            ensure!(applied[i] == -total(i), "element {i} is {}, contributions sum up to {}", applied[i], total(i));
+        }
+        for worker in (0..plan.cluster.workers).map(PeerId) {
+            ensure!(bits(world.params(worker)) == bits(&applied), "worker {worker} ends with other parameters");
+        }
+    }
+    Ok(())
+}
+
+/// I-27, I-28: with a constant rule every update counts 1/c, those of a rest 1/k.
+fn softsync(scenario: &Scenario, world: &World, truth: &Truth) -> Result<(), Failure> {
+    let plan = &scenario.plan;
+    let Merge::Softsync { updates } = plan.recipe.merging() else { unreachable!("a softsync scenario") };
+    if !scenario.crashing().is_empty() {
+        return Ok(());
+    }
+    let pushes = plan.steps * u64::from(plan.cluster.workers);
+    let groups = pushes.div_ceil(u64::from(updates));
+    for server in (plan.cluster.workers..plan.cluster.nodes()).map(PeerId) {
+        let Some(status) = world.status(server) else { continue };
+        ensure!(status.clock == Clock(groups), "{pushes} updates in groups of {updates} made {}", status.clock);
+    }
+    let constant = plan.recipe.to_string().contains("staleness=const");
+    if constant && pushes.is_multiple_of(u64::from(updates)) {
+        let applied = server_params(scenario, world);
+        for (i, got) in applied.iter().enumerate() {
+            let total = truth.contributed.iter().map(|sums| sums[i]).sum::<i64>() as f64 / 1024.0;
+            let expected = -total / f64::from(updates);
+            ensure!((f64::from(*got) - expected).abs() < 1e-5, "element {i} is {got}, not {expected}");
+        }
+    }
+    if constant && pushes < u64::from(updates) {
+        let applied = server_params(scenario, world);
+        for (i, got) in applied.iter().enumerate() {
+            let total = truth.contributed.iter().map(|sums| sums[i]).sum::<i64>() as f64 / 1024.0;
+            let expected = -total / pushes as f64;
+            ensure!((f64::from(*got) - expected).abs() < 1e-5, "a rest: element {i} is {got}, not {expected}");
+        }
+    }
+    Ok(())
+}
+
+/// I-40, I-44, I-45: replicas are equal, and what they lack is in a residual.
+fn mesh(scenario: &Scenario, world: &World, truth: &Truth) -> Result<(), Failure> {
+    let plan = &scenario.plan;
+    let crashing = scenario.crashing();
+    let tau = 16.0 / 1024.0;
+    let done: Vec<PeerId> =
+        (0..plan.cluster.workers).map(PeerId).filter(|worker| world.life(*worker) == Life::Done).collect();
+    for worker in &done {
+        let params = world.params(*worker);
+        if crashing.is_empty() {
+            ensure!(
+                bits(params) == bits(world.params(done[0])),
+                "replicas of workers {} and {worker} differ: {:?} {params:?}",
+                done[0],
+                world.params(done[0])
+            );
+        }
+        for (i, got) in params.iter().enumerate() {
+            let total = truth.contributed.iter().map(|sums| sums[i]).sum::<i64>() as f32 / 1024.0;
+            let bound = if i < plan.cluster.workers as usize { 1.0 } else { plan.cluster.workers as f32 } * tau / 2.0;
+            let whole = crashing.is_empty()
+                || (i < plan.cluster.workers as usize && !crashing.contains(&PeerId(i as u32)) && done.contains(&PeerId(i as u32)));
+            ensure!(
+                !whole || (got + total).abs() <= bound,
+                "element {i} of worker {worker} is {got}, contributions sum up to {total}"
+            );
+        }
+    }
+    Ok(())
+}
+
+fn server_params(scenario: &Scenario, world: &World) -> Vec<f32> {
+    let plan = &scenario.plan;
+    let Topology::Servers { shards } = plan.recipe.between() else { unreachable!("a server scenario") };
+    let mut params = vec![0.0; plan.layout.len()];
+    for shard in 0..shards {
+        let range = gradwire_core::shard_range(params.len(), shards, shard);
+        let server = plan.cluster.server_of(gradwire_core::ShardId(shard));
+        params[range.clone()].copy_from_slice(&world.params(server)[range]);
+    }
+    let _ = Payload::Updates;
+    params
+}
+
+fn bits(params: &[f32]) -> Vec<u32> {
+    params.iter().map(|x| x.to_bits()).collect()
+}

@@ -1,0 +1,139 @@
+//! A run, drawn from a seed.
+
+use gradwire_core::recipe::{Pace, Staleness, Topology};
+use gradwire_core::{Cluster, Duration, Instant, Layout, Patience, PeerId, Recipe};
+use gradwire_sim::{Fault, Network, Plan, Random};
+
+/// Which rule a scenario is about.
+#[derive(Copy, Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Kind {
+    Tree,
+    Averaging,
+    ServerSync,
+    Async,
+    Softsync,
+    Ssp,
+    SspZero,
+    Mesh,
+    Relay,
+}
+
+impl Kind {
+    pub const ALL: [Self; 9] = [
+        Self::Tree,
+        Self::Averaging,
+        Self::ServerSync,
+        Self::Async,
+        Self::Softsync,
+        Self::Ssp,
+        Self::SspZero,
+        Self::Mesh,
+        Self::Relay,
+    ];
+}
+
+#[derive(Clone, Debug)]
+pub struct Scenario {
+    pub seed: u64,
+    /// Which of the seed's faults happen, a bit each: what shrinking takes away.
+    pub mask: u64,
+    pub kind: Kind,
+    pub plan: Plan,
+    pub spread: f64,
+}
+
+/// The quantum in mesh scenarios: two units of a worker's own element.
+const TAU: f32 = 16.0 / 1024.0;
+
+impl Scenario {
+    pub fn new(seed: u64, mask: u64) -> Self {
+        let mut random = Random::new(seed, 3);
+        let kind = Kind::ALL[random.below(Kind::ALL.len() as u64) as usize];
+        let workers = 1 + random.below(6) as u32;
+        let len = workers as usize + random.below(12) as usize;
+        let shards = 1 + random.below(3.min(len as u64)) as u32;
+        let servers = Topology::Servers { shards };
+        let recipe = match kind {
+            Kind::Tree => Recipe::sync().topology(Topology::Tree { fan_in: 1 + random.below(3) as u32 }),
+            Kind::Averaging => Recipe::averaging(1 + random.below(3) as u32),
+            Kind::ServerSync => Recipe::sync().topology(servers),
+            Kind::Async => Recipe::asynchronous().topology(servers).pace(Pace::Asynchronous {
+                overlap: random.chance(0.5),
+            }),
+            Kind::Softsync => {
+                let updates = 1 + random.below(u64::from(workers)) as u32;
+                let staleness = if random.chance(0.5) { Staleness::inverse_plus_one() } else { Staleness::constant() };
+                Recipe::softsync(updates).topology(servers).staleness(staleness)
+            }
+            Kind::Ssp => Recipe::ssp(1 + random.below(3)).topology(servers),
+            Kind::SspZero => Recipe::ssp(0).topology(servers),
+            Kind::Mesh => Recipe::mesh(TAU),
+            Kind::Relay => Recipe::mesh(TAU).topology(Topology::Mesh { relay: 1 + random.below(3) as u32 }),
+        };
+        let servers = if recipe.needs_servers() { 1 + random.below(u64::from(shards)) as u32 } else { 0 };
+        let cluster = Cluster { workers, servers };
+        let network = if random.chance(0.2) { Network::calm() } else { Network::stormy(&mut random) };
+        let plan = Plan {
+            seed,
+            layout: Layout::flat(len),
+            recipe,
+            cluster,
+            network,
+            patience: Patience::new(Duration::from_millis(900)),
+            steps: 1 + random.below(8),
+            initial: vec![0.0; len],
+            faults: Vec::new(),
+            #[cfg(planted)]
+            bug: None,
+        };
+        let mut scenario = Self { seed, mask, kind, plan, spread: random.unit() };
+        let faults = scenario.faults(&mut random);
+        let kept = faults.into_iter().enumerate().filter(|(i, _)| mask & (1 << i) != 0).map(|(_, fault)| fault);
+        scenario.plan.faults = kept.collect();
+        scenario
+    }
+
+    /// Up to eight faults, at times within the run.
+    fn faults(&self, random: &mut Random) -> Vec<(Instant, Fault)> {
+        let nodes = u64::from(self.plan.cluster.nodes());
+        let count = if nodes < 2 || random.chance(0.2) { 0 } else { random.below(9) };
+        let mut faults = Vec::new();
+        let mut longer = 0;
+        for _ in 0..count {
+            let at = Instant::from_nanos((random.unit() * 30e6) as u64);
+            let a = PeerId(random.below(nodes) as u32);
+            let b = PeerId(((u64::from(a.0) + 1 + random.below(nodes - 1)) % nodes) as u32);
+            let lasts = Duration::from_millis(1 + random.below(120));
+            let fault = match random.below(10) {
+                0..4 => Fault::Cut { a, b },
+                4..6 if longer < 2 => Fault::Partition { a, b, lasts },
+                6..8 if longer < 2 => Fault::Pause { node: a, lasts },
+                8 | 9 => Fault::Crash { node: a, restart: self.restarts(a, random).then_some(lasts * 15) },
+                _ => Fault::Cut { a, b },
+            };
+            longer += u32::from(matches!(fault, Fault::Partition { .. } | Fault::Pause { .. }));
+            faults.push((at, fault));
+        }
+        faults.sort_by_key(|(at, _)| *at);
+        faults
+    }
+
+    /// Workers of servers and peers of a full mesh can start anew.
+    fn restarts(&self, node: PeerId, random: &mut Random) -> bool {
+        let may = match self.plan.recipe.between() {
+            Topology::Servers { .. } => self.plan.cluster.is_worker(node),
+            Topology::Tree { .. } => false,
+            Topology::Mesh { relay } => relay == 0,
+        };
+        may && random.chance(0.6)
+    }
+
+    /// Nodes that crash at some time.
+    pub fn crashing(&self) -> Vec<PeerId> {
+        let crash = |(_, fault): &(Instant, Fault)| match fault {
+            Fault::Crash { node, .. } => Some(*node),
+            _ => None,
+        };
+        self.plan.faults.iter().filter_map(crash).collect()
+    }
+}

@@ -1,0 +1,81 @@
+//! Thousands of random schedules with faults. `GRADWIRE_SCHEDULES` sets how many, `GRADWIRE_SEED` where they begin.
+
+mod harness;
+
+use harness::{Kind, Scenario, Seen, report, run, shrink};
+
+fn number(name: &str, default: u64) -> u64 {
+    std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
+}
+
+fn schedules(half: u64) -> Vec<(Kind, Seen)> {
+    let (first, count) = (number("GRADWIRE_SEED", 0), number("GRADWIRE_SCHEDULES", 12_000) / 2);
+    let mut all = Vec::new();
+    for seed in (first..first + count).map(|i| i * 2 + half) {
+        let scenario = Scenario::new(seed, u64::MAX);
+        match run(&scenario) {
+            Ok(seen) => {
+                // R12: the same seed gives the same run.
+                if seed % 50 < 2 {
+                    assert_eq!(run(&scenario).unwrap(), seen, "seed {seed} gave two different runs");
+                }
+                all.push((scenario.kind, seen));
+            }
+            Err(_) => {
+                let (smallest, failure) = shrink(scenario);
+                panic!("seed {seed} failed; the smallest case:\n{}", report(&smallest, &failure));
+            }
+        }
+    }
+    all
+}
+
+/// A suite that never meets what it is for shows nothing.
+fn assert_marks(all: &[(Kind, Seen)]) {
+    let reached = |mark: fn(&Seen) -> u64, kinds: &[Kind]| {
+        all.iter().filter(|(kind, _)| kinds.contains(kind)).map(|(_, seen)| mark(seen)).sum::<u64>()
+    };
+    for kind in Kind::ALL {
+        assert!(all.iter().filter(|(of, _)| *of == kind).count() * 20 > all.len(), "too few runs of {kind:?}");
+    }
+    let servers = [Kind::Async, Kind::Ssp, Kind::Softsync, Kind::ServerSync, Kind::SspZero];
+    for (name, count) in [
+        ("duplicate dropped by a server", reached(|seen| seen.duplicates, &servers)),
+        ("duplicate dropped in a mesh", reached(|seen| seen.duplicates, &[Kind::Mesh, Kind::Relay])),
+        ("duplicate dropped in a tree", reached(|seen| seen.duplicates, &[Kind::Tree, Kind::Averaging])),
+        ("contribution too late for its round", reached(|seen| seen.late, &servers)),
+        ("reconnected", reached(|seen| seen.reconnects, &Kind::ALL)),
+        ("sent again", reached(|seen| seen.resent, &Kind::ALL)),
+        ("peer given up", reached(|seen| seen.lost, &Kind::ALL)),
+        ("worker rejoined a server", reached(|seen| seen.rejoined, &servers)),
+        ("peer rejoined a mesh", reached(|seen| seen.rejoined, &[Kind::Mesh])),
+        ("cut off", reached(|seen| seen.cut, &[Kind::Tree, Kind::Averaging, Kind::Relay])),
+        ("held back by its bound", reached(|seen| seen.blocked, &[Kind::Ssp])),
+    ] {
+        println!("{name}: {count}");
+        assert!(count > 0, "never seen: {name}");
+    }
+}
+
+#[test]
+fn random_schedules_keep_every_promise() {
+    let other = std::thread::spawn(|| schedules(1));
+    let mut all = schedules(0);
+    all.extend(other.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
+    println!("{} schedules, {} events", all.len(), all.iter().map(|(_, seen)| seen.events).sum::<u64>());
+    if all.len() >= 10_000 {
+        assert_marks(&all);
+    }
+}
+
+/// Runs the one case that a failure named.
+#[test]
+fn rerun() {
+    let Ok(text) = std::env::var("GRADWIRE_SCENARIO") else { return };
+    let (seed, mask) = text.split_once(':').expect("GRADWIRE_SCENARIO is SEED:MASK");
+    let scenario = Scenario::new(seed.parse().unwrap(), u64::from_str_radix(mask, 16).unwrap());
+    match run(&scenario) {
+        Ok(seen) => println!("passes: {seen:?}"),
+        Err(failure) => panic!("{}", report(&scenario, &failure)),
+    }
+}

@@ -1,0 +1,77 @@
+//! One simulated node: a machine, its buffers, and an application.
+
+use std::collections::VecDeque;
+
+use gradwire_core::{Duration, Event, Incarnation, Instant, Local, Node, PeerId, Pool};
+
+use crate::network::Message;
+
+/// The training program of a simulated worker.
+pub trait App: Send {
+    /// How long the step takes that begins now.
+    fn duration(&mut self, step: u64) -> Duration;
+
+    /// Computes what is subtracted from `params`; returns the examples behind it.
+    fn update(&mut self, step: u64, params: &[f32], update: &mut [f32]) -> u32;
+
+    /// The step, and with it the synchronisation if there was one, is done.
+    fn done(&mut self, _step: u64, _params: &[f32]) {}
+}
+
+/// Where a simulated node is.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub enum Life {
+    /// Not started, or crashed.
+    Down,
+    /// Its machine runs.
+    Up,
+    /// It has left, or a server has finished.
+    Done,
+    /// It could not go on without this peer.
+    Cut(PeerId),
+}
+
+/// An event of a node, with its time.
+#[derive(Copy, Clone, Debug, PartialEq)]
+pub struct Log {
+    /// When.
+    pub at: Instant,
+    /// Where.
+    pub node: PeerId,
+    /// What.
+    pub event: Event,
+}
+
+/// What the host of a worker does next.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Phase {
+    /// Waits for the machine to join.
+    Joining,
+    /// Computes step `step`.
+    Computing,
+    /// Waits for the machine to be ready.
+    Syncing,
+    /// Has made its last contribution and stays for the end.
+    Finishing,
+}
+
+pub(crate) struct SimNode {
+    pub(crate) life: Life,
+    pub(crate) machine: Option<Node>,
+    pub(crate) pool: Pool,
+    pub(crate) app: Option<Box<dyn App>>,
+    pub(crate) local: Local,
+    pub(crate) params: Vec<f32>,
+    pub(crate) update: Vec<f32>,
+    pub(crate) phase: Phase,
+    /// Steps taken, over all its starts.
+    pub(crate) step: u64,
+    pub(crate) incarnation: Incarnation,
+    /// Raised at each start and crash, so that what was scheduled for a former self is nothing.
+    pub(crate) epoch: u64,
+    /// Delivered and not yet read, by peer; the front may be waiting for its body to be read.
+    pub(crate) inbox: Vec<VecDeque<Message>>,
+    pub(crate) reading: Vec<bool>,
+    pub(crate) paused_until: Instant,
+    pub(crate) wake: Option<Instant>,
+}

@@ -1,0 +1,752 @@
+//! The event loop.
+
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, VecDeque};
+use std::hash::{DefaultHasher, Hash, Hasher};
+
+use gradwire_core::kernel::{self, Found};
+use gradwire_core::wire::{HEADER_LEN, Header};
+use gradwire_core::{
+    Cluster, ConfigError, Contract, Duration, Event, Incarnation, Input, Instant, Layout, Local, Machine, Node, OURS,
+    OpId, Output, Patience, PeerId, Pool, Recipe, Segment, Setup, Status,
+};
+
+use crate::network::{Message, Network, Stream};
+use crate::node::{App, Life, Log, Phase, SimNode};
+use crate::random::Random;
+
+/// What goes wrong above the stream, and when.
+#[derive(Copy, Clone, Debug, PartialEq)]
+pub enum Fault {
+    /// The connection of two nodes breaks, and comes back.
+    Cut {
+        /// One.
+        a: PeerId,
+        /// The other.
+        b: PeerId,
+    },
+    /// No transmission gets through between two nodes for a while; the stream repeats them.
+    Partition {
+        /// One.
+        a: PeerId,
+        /// The other.
+        b: PeerId,
+        /// How long.
+        lasts: Duration,
+    },
+    /// A node stands still.
+    Pause {
+        /// Which.
+        node: PeerId,
+        /// How long.
+        lasts: Duration,
+    },
+    /// A node dies, and starts anew after a while if `restart` says so.
+    Crash {
+        /// Which.
+        node: PeerId,
+        /// How long it is down.
+        restart: Option<Duration>,
+    },
+}
+
+/// A run to simulate.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// Everything random follows from it.
+    pub seed: u64,
+    /// What is exchanged.
+    pub layout: Layout,
+    /// By which rule.
+    pub recipe: Recipe,
+    /// Between whom.
+    pub cluster: Cluster,
+    /// How links behave.
+    pub network: Network,
+    /// Timeouts of the machines.
+    pub patience: Patience,
+    /// Steps of each worker.
+    pub steps: u64,
+    /// The parameters to start from.
+    pub initial: Vec<f32>,
+    /// What goes wrong, in order of time.
+    pub faults: Vec<(Instant, Fault)>,
+    /// The bug that the machines run with.
+    #[cfg(planted)]
+    pub bug: Option<gradwire_core::planted::Bug>,
+}
+
+/// Why a simulation stopped before everyone was done.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Halt {
+    /// Nothing more can happen, and some wait.
+    Stuck(Vec<Status>),
+    /// More events than the budget allows.
+    Budget(Vec<Status>),
+}
+
+/// A cluster in virtual time.
+pub struct World {
+    plan: Plan,
+    contract: Contract,
+    text: String,
+    now: Instant,
+    events: BinaryHeap<Reverse<(Instant, u64, EventKey)>>,
+    scheduled: u64,
+    payloads: Vec<Option<Scheduled>>,
+    free: Vec<usize>,
+    nodes: Vec<SimNode>,
+    /// Connection sessions by pair, `a < b`.
+    links: Vec<Link>,
+    random: Random,
+    incarnations: Random,
+    log: Vec<Log>,
+    trace: u64,
+}
+
+/// Index into `payloads`, so that events order by time and number alone.
+type EventKey = usize;
+
+#[derive(Debug, Default)]
+struct Link {
+    /// Raised when a connection breaks.
+    session: u64,
+    connected: bool,
+    blocked_until: Instant,
+    /// From the lower rank to the higher, and back.
+    streams: [Stream; 2],
+}
+
+enum Scheduled {
+    Arrival { from: PeerId, to: PeerId, session: u64, number: u64, message: Message },
+    /// A sender's operation ends.
+    Sent { node: PeerId, epoch: u64, peer: PeerId, session: u64, op: OpId },
+    Connect { a: PeerId, b: PeerId, session: u64 },
+    Notice { node: PeerId, epoch: u64, peer: PeerId },
+    Timeout { node: PeerId, epoch: u64 },
+    Computed { node: PeerId, epoch: u64 },
+    Start { node: PeerId },
+    Fault(Fault),
+    Resume { node: PeerId },
+}
+
+impl World {
+    /// Sets a run up; `app` makes the application of each worker.
+    ///
+    /// # Errors
+    /// When recipe and cluster do not go together.
+    pub fn new(plan: Plan, mut app: impl FnMut(PeerId) -> Box<dyn App>) -> Result<Self, ConfigError> {
+        plan.recipe.check_cluster(plan.cluster, plan.layout.len())?;
+        let (contract, text) = Contract::new(&plan.layout, &plan.recipe, plan.cluster, 0);
+        let count = plan.cluster.nodes() as usize;
+        let len = plan.layout.len();
+        let nodes = (0..count as u32).map(PeerId).map(|me| SimNode {
+            life: Life::Down,
+            machine: None,
+            pool: Pool::default(),
+            app: plan.cluster.is_worker(me).then(|| app(me)),
+            local: Local::new(plan.recipe, len),
+            params: plan.initial.clone(),
+            update: vec![0.0; len],
+            phase: Phase::Joining,
+            step: 0,
+            incarnation: Incarnation(0),
+            epoch: 0,
+            inbox: vec![VecDeque::new(); count],
+            reading: vec![false; count],
+            paused_until: Instant::ORIGIN,
+            wake: None,
+        });
+        let mut world = Self {
+            nodes: nodes.collect(),
+            links: (0..count * count).map(|_| Link::default()).collect(),
+            random: Random::new(plan.seed, 1),
+            incarnations: Random::new(plan.seed, 2),
+            contract,
+            text,
+            now: Instant::ORIGIN,
+            events: BinaryHeap::new(),
+            scheduled: 0,
+            payloads: Vec::new(),
+            free: Vec::new(),
+            log: Vec::new(),
+            trace: 0,
+            plan,
+        };
+        for node in 0..count as u32 {
+            world.schedule(Instant::ORIGIN, Scheduled::Start { node: PeerId(node) });
+        }
+        for (at, fault) in world.plan.faults.clone() {
+            world.schedule(at, Scheduled::Fault(fault));
+        }
+        Ok(world)
+    }
+
+    /// Runs until every node is done, at most `budget` events. After each, `check` may look at the world; what it
+    /// returns as an error ends the run.
+    ///
+    /// # Errors
+    /// What `check` said, or why the run halted.
+    pub fn run<E: From<Halt>>(
+        &mut self,
+        budget: u64,
+        mut check: impl FnMut(&Self, PeerId) -> Result<(), E>,
+    ) -> Result<(), E> {
+        for _ in 0..budget {
+            if self.nodes.iter().all(|node| node.life != Life::Up) && !self.starts_ahead() {
+                return Ok(());
+            }
+            let Some(touched) = self.advance() else { return Err(Halt::Stuck(self.statuses()).into()) };
+            if let Some(node) = touched {
+                check(self, node)?;
+            }
+        }
+        Err(Halt::Budget(self.statuses()).into())
+    }
+
+    fn starts_ahead(&self) -> bool {
+        self.payloads.iter().flatten().any(|event| matches!(event, Scheduled::Start { .. }))
+    }
+
+    /// The time.
+    pub fn now(&self) -> Instant {
+        self.now
+    }
+
+    /// What happened, in order.
+    pub fn log(&self) -> &[Log] {
+        &self.log
+    }
+
+    /// A hash over all outputs of all machines, with their times: equal for equal runs.
+    pub fn trace(&self) -> u64 {
+        self.trace
+    }
+
+    /// Where a node is.
+    pub fn life(&self, node: PeerId) -> Life {
+        self.nodes[node.index()].life
+    }
+
+    /// Does a worker's program compute, rather than wait?
+    pub fn is_computing(&self, node: PeerId) -> bool {
+        self.nodes[node.index()].life == Life::Up && self.nodes[node.index()].phase == Phase::Computing
+    }
+
+    /// Lets everything that is still under way come to its end.
+    ///
+    /// # Errors
+    /// When it takes more than `budget` events.
+    pub fn settle(&mut self, budget: u64) -> Result<(), Halt> {
+        for _ in 0..budget {
+            if self.advance().is_none() {
+                return Ok(());
+            }
+        }
+        Err(Halt::Budget(self.statuses()))
+    }
+
+    /// Steps that a worker has taken, over all its starts.
+    pub fn steps(&self, node: PeerId) -> u64 {
+        self.nodes[node.index()].step
+    }
+
+    /// The parameters of a worker's program; of a server, its machine's view.
+    pub fn params(&self, node: PeerId) -> &[f32] {
+        let entry = &self.nodes[node.index()];
+        match &entry.machine {
+            Some(machine) if !self.plan.cluster.is_worker(node) => {
+                entry.pool.floats(Segment::floats(machine.view(), 0, self.plan.layout.len()))
+            }
+            _ => &entry.params,
+        }
+    }
+
+    /// A node's status, while it has a machine.
+    pub fn status(&self, node: PeerId) -> Option<Status> {
+        self.nodes[node.index()].machine.as_ref().map(Machine::status)
+    }
+
+    fn statuses(&self) -> Vec<Status> {
+        self.nodes.iter().filter_map(|node| node.machine.as_ref().map(Machine::status)).collect()
+    }
+
+    fn schedule(&mut self, at: Instant, event: Scheduled) {
+        let key = self.free.pop().unwrap_or_else(|| {
+            self.payloads.push(None);
+            self.payloads.len() - 1
+        });
+        self.payloads[key] = Some(event);
+        self.scheduled += 1;
+        self.events.push(Reverse((at, self.scheduled, key)));
+    }
+
+    /// Carries out the next event; says which node it touched. `None` when there is none left.
+    fn advance(&mut self) -> Option<Option<PeerId>> {
+        let Reverse((at, _, key)) = self.events.pop()?;
+        self.now = self.now.max(at);
+        let event = self.payloads[key].take()?;
+        self.free.push(key);
+        Some(self.on_event(event))
+    }
+
+    fn on_event(&mut self, event: Scheduled) -> Option<PeerId> {
+        match event {
+            Scheduled::Start { node } => self.start(node),
+            Scheduled::Arrival { from, to, session, number, message } => {
+                self.on_arrival(from, to, session, number, message)
+            }
+            Scheduled::Sent { node, epoch, peer, session, op } => {
+                if self.is_current(node, epoch) && self.link(node, peer).session == session {
+                    if self.defer(node, || Scheduled::Sent { node, epoch, peer, session, op }) {
+                        return None;
+                    }
+                    self.stream(node, peer).open.retain(|open| *open != op);
+                    return self.feed(node, Input::Completed { op, found: Found::Nothing });
+                }
+                None
+            }
+            Scheduled::Connect { a, b, session } => {
+                let both = self.nodes[a.index()].life == Life::Up && self.nodes[b.index()].life == Life::Up;
+                let link = self.link(a, b);
+                if link.session != session || link.connected || !both {
+                    return None;
+                }
+                link.connected = true;
+                self.feed(a, Input::Connected { peer: b });
+                self.feed(b, Input::Connected { peer: a })
+            }
+            Scheduled::Notice { node, epoch, peer } => {
+                if self.is_current(node, epoch) {
+                    return self.feed(node, Input::Disconnected { peer });
+                }
+                None
+            }
+            Scheduled::Timeout { node, epoch } => {
+                if !self.is_current(node, epoch) || self.nodes[node.index()].wake.is_none_or(|wake| wake > self.now) {
+                    return None;
+                }
+                if self.defer(node, || Scheduled::Timeout { node, epoch }) {
+                    return None;
+                }
+                self.nodes[node.index()].wake = None;
+                self.feed(node, Input::Timeout)
+            }
+            Scheduled::Computed { node, epoch } => {
+                if self.is_current(node, epoch) && !self.defer(node, || Scheduled::Computed { node, epoch }) {
+                    return self.on_computed(node);
+                }
+                None
+            }
+            Scheduled::Fault(fault) => self.on_fault(fault),
+            Scheduled::Resume { node } => {
+                self.drive(node);
+                self.deliver(node)
+            }
+        }
+    }
+
+    fn is_current(&self, node: PeerId, epoch: u64) -> bool {
+        let entry = &self.nodes[node.index()];
+        entry.epoch == epoch && entry.machine.is_some()
+    }
+
+    /// A paused node sees nothing until it goes on.
+    fn defer(&mut self, node: PeerId, again: impl FnOnce() -> Scheduled) -> bool {
+        let until = self.nodes[node.index()].paused_until;
+        if until <= self.now {
+            return false;
+        }
+        self.schedule(until, again());
+        true
+    }
+
+    // Nodes
+
+    fn start(&mut self, me: PeerId) -> Option<PeerId> {
+        let incarnation = Incarnation(self.incarnations.next());
+        let setup = Setup {
+            me,
+            cluster: self.plan.cluster,
+            recipe: self.plan.recipe,
+            len: self.plan.layout.len(),
+            incarnation,
+            patience: self.plan.patience,
+            contract: self.contract,
+            #[cfg(planted)]
+            bug: self.plan.bug,
+        };
+        let machine = Node::new(setup).expect("the plan has been checked");
+        let mut pool = Pool::new(machine.buffers());
+        let text = Segment { buffer: OURS, start: 0, len: self.text.len() as u32 };
+        pool.bytes_mut(text).copy_from_slice(self.text.as_bytes());
+        pool.floats_mut(Segment::floats(machine.view(), 0, self.plan.initial.len())).copy_from_slice(&self.plan.initial);
+        let node = &mut self.nodes[me.index()];
+        node.epoch += 1;
+        node.life = Life::Up;
+        node.incarnation = incarnation;
+        node.machine = Some(machine);
+        node.pool = pool;
+        node.local = Local::new(self.plan.recipe, self.plan.layout.len());
+        node.phase = Phase::Joining;
+        node.wake = None;
+        for peer in (0..self.nodes.len() as u32).map(PeerId).filter(|peer| *peer != me) {
+            if self.nodes[peer.index()].life == Life::Up {
+                self.reconnect(me, peer);
+            }
+        }
+        // The first input tells the machine the time, from which its waits count.
+        self.feed(me, Input::Timeout)
+    }
+
+    fn crash(&mut self, me: PeerId, restart: Option<Duration>) {
+        if self.nodes[me.index()].life != Life::Up {
+            return;
+        }
+        let node = &mut self.nodes[me.index()];
+        (node.life, node.machine) = (Life::Down, None);
+        node.epoch += 1;
+        for peer in (0..self.nodes.len() as u32).map(PeerId).filter(|peer| *peer != me) {
+            self.disconnect(me, peer);
+        }
+        if let Some(after) = restart {
+            self.schedule(self.now.after(after), Scheduled::Start { node: me });
+        }
+    }
+
+    fn on_fault(&mut self, fault: Fault) -> Option<PeerId> {
+        match fault {
+            Fault::Cut { a, b } => {
+                self.disconnect(a, b);
+                self.reconnect(a, b);
+            }
+            Fault::Partition { a, b, lasts } => {
+                let until = self.now.after(lasts);
+                let link = self.link(a, b);
+                link.blocked_until = link.blocked_until.max(until);
+            }
+            Fault::Pause { node, lasts } => {
+                let until = self.now.after(lasts);
+                let entry = &mut self.nodes[node.index()];
+                entry.paused_until = entry.paused_until.max(until);
+                self.schedule(until, Scheduled::Resume { node });
+            }
+            Fault::Crash { node, restart } => self.crash(node, restart),
+        }
+        None
+    }
+
+    fn feed(&mut self, me: PeerId, input: Input) -> Option<PeerId> {
+        let (now, node) = (self.now, &mut self.nodes[me.index()]);
+        let machine = node.machine.as_mut()?;
+        machine.handle_input(now, input).expect("the simulator keeps the driver's contract");
+        self.drive(me);
+        Some(me)
+    }
+
+    /// Carries out a machine's outputs until it waits.
+    fn drive(&mut self, me: PeerId) {
+        loop {
+            let node = &mut self.nodes[me.index()];
+            let Some(machine) = node.machine.as_mut() else { return };
+            let output = machine.poll_output();
+            self.note(me, &output);
+            match output {
+                Output::Compute { op, kernel } => {
+                    let node = &mut self.nodes[me.index()];
+                    let found = kernel::run(&kernel, &mut node.pool);
+                    let machine = node.machine.as_mut().expect("it has just computed");
+                    machine.handle_input(self.now, Input::Completed { op, found }).expect("an open operation");
+                }
+                Output::Transmit { op, peer, header, body } => self.transmit(me, op, peer, header, body),
+                Output::Receive { op, peer, into } => self.receive(me, op, peer, into),
+                Output::Close { peer, .. } => {
+                    self.disconnect(me, peer);
+                    self.reconnect(me, peer);
+                }
+                Output::Event(event) => self.on_machine_event(me, event),
+                Output::Wait { until } => {
+                    let node = &mut self.nodes[me.index()];
+                    if let Some(until) = until.filter(|until| node.wake.is_none_or(|wake| *until < wake)) {
+                        let epoch = node.epoch;
+                        node.wake = Some(until);
+                        self.schedule(until.max(self.now), Scheduled::Timeout { node: me, epoch });
+                    }
+                    return;
+                }
+            }
+        }
+    }
+
+    fn note(&mut self, me: PeerId, output: &Output) {
+        let mut hasher = DefaultHasher::new();
+        (self.trace, self.now, me, std::mem::discriminant(output)).hash(&mut hasher);
+        match output {
+            Output::Transmit { op, peer, header, .. } => (op, peer, header.emit()).hash(&mut hasher),
+            Output::Receive { op, peer, .. } => (op, peer).hash(&mut hasher),
+            Output::Compute { op, .. } => op.hash(&mut hasher),
+            _ => {}
+        }
+        self.trace = hasher.finish();
+    }
+
+    // The application
+
+    fn on_machine_event(&mut self, me: PeerId, event: Event) {
+        self.log.push(Log { at: self.now, node: me, event });
+        let len = self.plan.layout.len();
+        let node = &mut self.nodes[me.index()];
+        let Some(machine) = node.machine.as_ref() else { return };
+        let view = Segment::floats(machine.view(), 0, len);
+        match event {
+            Event::Joined => {
+                node.local.start(&mut node.params, node.pool.floats(view));
+                self.compute_next(me);
+            }
+            Event::Ready { changed, .. } => {
+                node.local.take(&mut node.params, node.pool.floats(view), changed);
+                if node.phase == Phase::Finishing {
+                    self.step_machine(me, 0);
+                } else {
+                    self.stepped(me);
+                }
+            }
+            Event::Left => {
+                if !matches!(self.plan.recipe.between(), gradwire_core::recipe::Topology::Tree { .. }) {
+                    node.params.copy_from_slice(node.pool.floats(view));
+                }
+                node.life = Life::Done;
+            }
+            Event::Finished => node.life = Life::Done,
+            Event::Cut { peer } => node.life = Life::Cut(peer),
+            _ => {}
+        }
+    }
+
+    fn compute_next(&mut self, me: PeerId) {
+        let node = &mut self.nodes[me.index()];
+        node.phase = Phase::Computing;
+        let app = node.app.as_mut().expect("only workers join");
+        let (takes, epoch) = (app.duration(node.step), node.epoch);
+        self.schedule(self.now.after(takes), Scheduled::Computed { node: me, epoch });
+    }
+
+    fn on_computed(&mut self, me: PeerId) -> Option<PeerId> {
+        let len = self.plan.layout.len();
+        let node = &mut self.nodes[me.index()];
+        if node.life != Life::Up {
+            return None;
+        }
+        if node.step >= self.plan.steps {
+            return self.finish(me);
+        }
+        let app = node.app.as_mut()?;
+        let examples = app.update(node.step, &node.params, &mut node.update);
+        let contribution = Segment::floats(node.machine.as_ref()?.contribution(), 0, len);
+        let contribution = node.pool.floats_mut(contribution);
+        match node.local.step(&mut node.params, &node.update, examples, contribution) {
+            Some(weight) => {
+                node.phase = Phase::Syncing;
+                self.step_machine(me, weight);
+            }
+            None => self.stepped(me),
+        }
+        Some(me)
+    }
+
+    fn step_machine(&mut self, me: PeerId, weight: u32) {
+        let now = self.now;
+        let machine = self.nodes[me.index()].machine.as_mut().expect("a machine that was ready");
+        machine.handle_input(now, Input::Step { weight }).expect("a machine that was ready");
+        self.drive(me);
+    }
+
+    fn stepped(&mut self, me: PeerId) {
+        let node = &mut self.nodes[me.index()];
+        if let Some(app) = node.app.as_mut() {
+            app.done(node.step, &node.params);
+        }
+        node.step += 1;
+        self.compute_next(me);
+    }
+
+    /// The rest of a period, then the end.
+    fn finish(&mut self, me: PeerId) -> Option<PeerId> {
+        let len = self.plan.layout.len();
+        let node = &mut self.nodes[me.index()];
+        let contribution = Segment::floats(node.machine.as_ref()?.contribution(), 0, len);
+        if let Some(weight) = node.local.rest(&node.params, node.pool.floats_mut(contribution)) {
+            node.phase = Phase::Syncing;
+            self.step_machine(me, weight);
+            return Some(me);
+        }
+        node.phase = Phase::Finishing;
+        self.feed(me, Input::Leave { stay: true })
+    }
+
+    // Connections
+
+    fn link(&mut self, a: PeerId, b: PeerId) -> &mut Link {
+        let count = self.nodes.len();
+        &mut self.links[a.min(b).index() * count + a.max(b).index()]
+    }
+
+    fn stream(&mut self, from: PeerId, to: PeerId) -> &mut Stream {
+        let direction = usize::from(from > to);
+        &mut self.link(from, to).streams[direction]
+    }
+
+    fn reconnect(&mut self, a: PeerId, b: PeerId) {
+        let after = self.plan.network.reconnect;
+        let at = self.now.after(after);
+        let link = self.link(a, b);
+        let session = link.session;
+        let at = at.max(link.blocked_until);
+        self.schedule(at, Scheduled::Connect { a, b, session });
+    }
+
+    fn disconnect(&mut self, a: PeerId, b: PeerId) {
+        let link = self.link(a, b);
+        if !link.connected {
+            return;
+        }
+        link.connected = false;
+        link.session += 1;
+        for (from, to) in [(a, b), (b, a)] {
+            let open = std::mem::take(&mut *self.stream(from, to)).open;
+            let receiver = &mut self.nodes[to.index()];
+            receiver.inbox[from.index()].clear();
+            receiver.reading[from.index()] = false;
+            for op in open {
+                if let Some(machine) = self.nodes[from.index()].machine.as_mut() {
+                    machine.handle_input(self.now, Input::Aborted { op }).expect("an open operation");
+                }
+            }
+        }
+        // Aborted operations may have left outputs behind.
+        self.schedule(self.now, Scheduled::Resume { node: a });
+        self.schedule(self.now, Scheduled::Resume { node: b });
+        let notice = self.now.after(self.plan.network.notice);
+        for (node, peer) in [(a, b), (b, a)] {
+            let epoch = self.nodes[node.index()].epoch;
+            if self.nodes[peer.index()].life == Life::Down {
+                self.schedule(notice, Scheduled::Notice { node, epoch, peer });
+            } else {
+                self.schedule(self.now, Scheduled::Notice { node, epoch, peer });
+            }
+        }
+    }
+
+    fn transmit(&mut self, me: PeerId, op: OpId, peer: PeerId, header: Header, body: Option<Segment>) {
+        let (network, now) = (self.plan.network, self.now);
+        let node = &mut self.nodes[me.index()];
+        let (epoch, body) = (node.epoch, body.map(|body| node.pool.lend(body)));
+        let bytes = (HEADER_LEN + body.as_ref().map_or(0, |body| body.bytes().len())) as u64;
+        if !self.link(me, peer).connected {
+            let machine = self.nodes[me.index()].machine.as_mut().expect("it has just sent");
+            machine.handle_input(now, Input::Aborted { op }).expect("an open operation");
+            return;
+        }
+        let mut random = self.random.clone();
+        let link = self.link(me, peer);
+        let (session, blocked_until) = (link.session, link.blocked_until);
+        let stream = self.stream(me, peer);
+        stream.open.push(op);
+        let flight = stream.send(&network, &mut random, now, bytes);
+        self.random = random;
+        let message = Message { op, header: header.emit(), body };
+        if network.buffered {
+            self.schedule(flight.sent, Scheduled::Sent { node: me, epoch, peer, session, op });
+        }
+        for at in flight.arrivals.into_iter().flatten() {
+            let (from, to, number, message) = (me, peer, flight.number, message.clone());
+            let at = if at < blocked_until { blocked_until.after(network.retransmit) } else { at };
+            self.schedule(at, Scheduled::Arrival { from, to, session, number, message });
+        }
+    }
+
+    fn on_arrival(
+        &mut self,
+        from: PeerId,
+        to: PeerId,
+        session: u64,
+        number: u64,
+        message: Message,
+    ) -> Option<PeerId> {
+        let (now, retransmit) = (self.now, self.plan.network.retransmit);
+        let link = self.link(from, to);
+        if link.session != session || !link.connected {
+            return None;
+        }
+        if link.blocked_until > now {
+            let at = link.blocked_until.after(retransmit);
+            self.schedule(at, Scheduled::Arrival { from, to, session, number, message });
+            return None;
+        }
+        let ready = self.stream(from, to).arrive(number, message);
+        self.nodes[to.index()].inbox[from.index()].extend(ready);
+        self.deliver(to)
+    }
+
+    /// Gives a node the headers that it can have: of each peer, the next after one whose body has been read.
+    fn deliver(&mut self, me: PeerId) -> Option<PeerId> {
+        if self.nodes[me.index()].paused_until > self.now {
+            return None;
+        }
+        let mut touched = None;
+        for peer in (0..self.nodes.len() as u32).map(PeerId) {
+            while let Some(header) = self.next_header(me, peer) {
+                touched = self.feed(me, Input::Header { peer, header });
+                if touched.is_none() {
+                    return None;
+                }
+            }
+        }
+        touched
+    }
+
+    fn next_header(&mut self, me: PeerId, peer: PeerId) -> Option<Header> {
+        let node = &mut self.nodes[me.index()];
+        if node.machine.is_none() || node.reading[peer.index()] {
+            return None;
+        }
+        let message = node.inbox[peer.index()].front()?;
+        let header = Header::parse(&message.header).expect("headers travel unharmed");
+        if message.body.is_some() {
+            node.reading[peer.index()] = true;
+        } else {
+            let message = node.inbox[peer.index()].pop_front()?;
+            self.received(me, peer, message.op);
+        }
+        Some(header)
+    }
+
+    fn receive(&mut self, me: PeerId, op: OpId, peer: PeerId, into: Option<Segment>) {
+        let now = self.now;
+        let node = &mut self.nodes[me.index()];
+        let machine = node.machine.as_mut().expect("it has just asked");
+        if !node.reading[peer.index()] {
+            // Its connection has broken since.
+            machine.handle_input(now, Input::Aborted { op }).expect("an open operation");
+            return;
+        }
+        node.reading[peer.index()] = false;
+        let message = node.inbox[peer.index()].pop_front().expect("a message is being read");
+        if let (Some(into), Some(body)) = (into, &message.body) {
+            node.pool.bytes_mut(into).copy_from_slice(body.bytes());
+        }
+        machine.handle_input(now, Input::Completed { op, found: Found::Nothing }).expect("an open operation");
+        self.received(me, peer, message.op);
+        // What is behind it can be delivered now, once this node's outputs are drained.
+        self.schedule(self.now, Scheduled::Resume { node: me });
+    }
+
+    /// Unless the link buffers, the sender's operation ends when the receiver has the message.
+    fn received(&mut self, me: PeerId, peer: PeerId, op: OpId) {
+        if !self.plan.network.buffered {
+            let at = self.now.after(self.plan.network.latency);
+            let (epoch, session) = (self.nodes[peer.index()].epoch, self.link(me, peer).session);
+            self.schedule(at, Scheduled::Sent { node: peer, epoch, peer: me, session, op });
+        }
+    }
+}
