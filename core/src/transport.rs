@@ -12,7 +12,7 @@ use crate::wire::Header;
 /// message.
 ///
 /// Every operation ends exactly once, as [`Input::Completed`] or [`Input::Aborted`] from [`poll`](Self::poll). When
-/// a connection breaks, its operations are aborted and [`Input::Disconnected`] is given; a transport that can
+/// a connection breaks, [`Input::Disconnected`] is given and then its operations are aborted; a transport that can
 /// reconnect then does so, and gives [`Input::Connected`].
 pub trait Transport: Send {
     /// What can go wrong with the transport as a whole. Trouble with one peer is `Disconnected`.

@@ -246,6 +246,12 @@ impl<P: Copy> Hub<P> {
         self.on_disconnected(peer);
     }
 
+    /// Tells a peer that it cannot take part any more, and forgets it.
+    pub(crate) fn refuse(&mut self, peer: PeerId) {
+        self.notify(peer, self.header(Kind::Refuse));
+        self.mark_left(peer);
+    }
+
     fn begin(&mut self, purpose: Purpose<P>) -> OpId {
         let index = self.free_ops.pop().unwrap_or_else(|| {
             self.ops.push(Op { generation: 0, purpose: None });
@@ -321,7 +327,10 @@ impl<P: Copy> Hub<P> {
                 self.close(peer, ProtocolError::Unexpected { kind });
                 None
             }
-            (Link::Agreed, Kind::Refuse) => None,
+            (Link::Agreed, Kind::Refuse) => {
+                self.event(Event::Cut { peer });
+                None
+            }
             (Link::Agreed, Kind::Awaits) => {
                 self.on_awaits(peer, header);
                 Some(Notice::Tick)
@@ -465,6 +474,8 @@ impl<P: Copy> Hub<P> {
     /// The peer that this node waits for says whom it waits for itself.
     fn on_awaits(&mut self, peer: PeerId, header: Header) {
         if let Some(wait) = self.waiting.as_mut().filter(|wait| wait.direct == peer) {
+            // A better name is passed on like the first.
+            wait.reported &= wait.shown.on == header.origin;
             (wait.shown.on, wait.shown.at, wait.shown.told_by) = (header.origin, header.clock, peer);
         }
     }

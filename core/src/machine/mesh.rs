@@ -122,10 +122,9 @@ enum Job {
         to: PeerId,
     },
     SendSnapshot,
-    Leave,
 }
 
-#[derive(Copy, Clone, Debug)]
+#[derive(Clone, Debug)]
 struct Neighbour {
     peer: PeerId,
     /// It takes part: what is sent from now on must reach it.
@@ -134,6 +133,8 @@ struct Neighbour {
     start: Option<Sequence>,
     /// It has parameters.
     running: bool,
+    /// Origins of which it knows that they leave.
+    knows: Vec<bool>,
 }
 
 #[derive(Copy, Clone, Debug, Default)]
@@ -189,7 +190,9 @@ impl Mesh {
             0 => rank != me,
             fan_out => (rank > 0 && (rank - 1) / fan_out == me) || (me > 0 && (me - 1) / fan_out == rank),
         };
-        let neighbour = |rank| Neighbour { peer: PeerId(rank), member: false, start: None, running: false };
+        let knows = vec![false; workers as usize];
+        let neighbour =
+            |rank| Neighbour { peer: PeerId(rank), member: false, start: None, running: false, knows: knows.clone() };
         let neighbours: Vec<_> = (0..workers).filter(|rank| is_neighbour(*rank)).map(neighbour).collect();
         let inbound = if relay == 0 { INBOUND_SLOTS } else { INBOUND_SLOTS * neighbours.len() };
         let none = vec![false; neighbours.len()];
@@ -270,7 +273,7 @@ impl Mesh {
         for (origin, mark) in self.marks.iter().enumerate() {
             let origin = PeerId(origin as u32);
             let (incarnation, sequence) = (mark.incarnation, mark.sequence);
-            let weight = u32::from(!mark.lost && mark.last.is_none() && incarnation != Incarnation(0));
+            let weight = u32::from(!mark.lost && mark.last.is_none());
             let header = Header { origin, incarnation, sequence, weight, ..self.hub.header(Kind::Mark) };
             self.hub.notify(to, header);
         }
@@ -340,7 +343,7 @@ impl Mesh {
         let Some(index) = self.index_of(peer) else { return };
         if self.marks[peer.index()].lost && (!fresh || self.relay) {
             // It was given up, and messages went by without it.
-            self.hub.close(peer, ProtocolError::TooLate);
+            self.hub.refuse(peer);
             return;
         }
         let incarnation = self.hub.incarnation(peer);
@@ -375,13 +378,20 @@ impl Mesh {
 
     fn on_lost(&mut self, peer: PeerId) {
         let Some(index) = self.index_of(peer).filter(|_| self.state != State::Left) else { return };
-        self.marks[peer.index()].lost = true;
         self.forget(index);
-        let inner = self.relay && {
-            let Topology::Mesh { relay } = self.hub.setup.recipe.topology else { unreachable!("a mesh") };
-            peer.0.saturating_mul(relay).saturating_add(1) < self.hub.setup.cluster.workers || peer < self.hub.setup.me
-        };
-        self.hub.event(if inner { Event::Cut { peer } } else { Event::PeerLost { peer } });
+        let Topology::Mesh { relay } = self.hub.setup.recipe.topology else { unreachable!("a mesh") };
+        let leaf = peer > self.hub.setup.me
+            && peer.0.saturating_mul(relay).saturating_add(1) >= self.hub.setup.cluster.workers;
+        if self.relay && !leaf && !self.marks.iter().all(Self::is_whole) {
+            self.hub.event(Event::Cut { peer });
+            return;
+        }
+        self.marks[peer.index()].lost = true;
+        self.hub.event(Event::PeerLost { peer });
+        if self.relay {
+            // All that it made came through this node: it knows which was the last.
+            self.note_last(peer, self.marks[peer.index()].sequence, false);
+        }
     }
 
     fn on_message(&mut self, peer: PeerId, header: Header) {
@@ -532,6 +542,10 @@ impl Mesh {
     }
 
     fn on_ack(&mut self, from: usize, header: Header) {
+        if header.weight == 1 {
+            self.neighbours[from].knows[header.origin.index()] = true;
+            return;
+        }
         for slot in 0..self.slots.len() {
             let Some(message) = self.slots[slot].message else { continue };
             if message.is(&header) {
@@ -692,54 +706,67 @@ impl Mesh {
     // Leaving
 
     fn on_peer_leaves(&mut self, from: usize, header: Header) {
-        let (origin, stays) = (header.origin, header.base == Clock(1));
-        let mark = &mut self.marks[origin.index()];
-        if mark.last.is_some() || origin == self.hub.setup.me {
+        let (origin, stays, peer) = (header.origin, header.base == Clock(1), self.neighbours[from].peer);
+        self.neighbours[from].knows[origin.index()] = true;
+        let ack = Header { origin, incarnation: header.incarnation, weight: 1, ..self.hub.header(Kind::Ack) };
+        self.hub.notify(peer, ack);
+        if self.marks[origin.index()].last.is_some() || origin == self.hub.setup.me {
             return;
         }
-        (mark.last, mark.stays) = (Some(header.sequence), stays);
-        if origin == self.neighbours[from].peer {
+        if origin == peer && !stays && !self.relay {
             self.hub.mark_left(origin);
-            if !stays && !self.relay {
-                self.forget(from);
-            }
+            self.forget(from);
         }
+        self.note_last(origin, header.sequence, stays);
+    }
+
+    /// The origin's last message is `sequence`; a relay says so to its other neighbours.
+    fn note_last(&mut self, origin: PeerId, sequence: Sequence, stays: bool) {
+        let mark = &mut self.marks[origin.index()];
+        (mark.last, mark.stays) = (Some(sequence), stays);
         for to in 0..self.neighbours.len() {
-            if self.relay && to != from {
-                self.tell_leave(origin, to);
-            }
+            self.tell_leave(origin, to);
         }
+    }
+
+    /// Does this neighbour have to hear from this node that the origin leaves?
+    fn must_tell(&self, origin: PeerId, to: usize) -> bool {
+        let neighbour = &self.neighbours[to];
+        let mine = self.relay || origin == self.hub.setup.me;
+        mine && neighbour.member && origin != neighbour.peer && !neighbour.knows[origin.index()]
     }
 
     fn tell_leave(&mut self, origin: PeerId, to: usize) {
         let (peer, mark) = (self.neighbours[to].peer, self.marks[origin.index()]);
-        let own = origin == self.hub.setup.me;
-        let Some(sequence) = mark.last.filter(|_| (self.relay || own) && origin != peer && self.hub.is_agreed(peer))
-        else {
+        let Some(sequence) = mark.last.filter(|_| self.must_tell(origin, to) && self.hub.is_agreed(peer)) else {
             return;
         };
         let (incarnation, base) = (mark.incarnation, Clock(u64::from(mark.stays)));
         let header = Header { origin, incarnation, sequence, base, ..self.hub.header(Kind::Leave) };
-        self.hub.transmit(peer, header, None, Job::Leave);
+        self.hub.notify(peer, header);
+    }
+
+    /// Is all of this origin in, or given up?
+    fn is_whole(mark: &Mark) -> bool {
+        mark.lost || mark.last == Some(mark.sequence)
     }
 
     fn maybe_leave(&mut self) {
         let State::Leaving { stays, told } = self.state else { return };
-        let me = self.hub.setup.me;
         if self.slots.iter().any(|slot| !slot.is_free()) || self.applying > 0 {
             return;
         }
         if !told {
             self.state = State::Leaving { stays, told: true };
-            let mark = &mut self.marks[me.index()];
-            (mark.sequence, mark.last, mark.stays) = (self.sequence, Some(self.sequence), stays);
-            for to in 0..self.neighbours.len() {
-                self.tell_leave(me, to);
-            }
+            let me = self.hub.setup.me;
+            self.marks[me.index()].sequence = self.sequence;
+            self.note_last(me, self.sequence, stays);
         }
-        // A relay stays on, or it would cut the tree.
-        let gone = |mark: &Mark| mark.lost || mark.last.is_some_and(|last| last == mark.sequence);
-        if self.fetches.is_empty() && (!(stays || self.relay) || self.marks.iter().all(gone)) {
+        // A relay stays on, or it would cut the tree. Nobody goes before its neighbours know what it knows.
+        let origins = || (0..self.marks.len() as u32).map(PeerId).filter(|origin| self.marks[origin.index()].last.is_some());
+        let untold = (0..self.neighbours.len()).any(|to| origins().any(|origin| self.must_tell(origin, to)));
+        let whole = !(stays || self.relay) || self.marks.iter().all(Self::is_whole);
+        if self.fetches.is_empty() && whole && !untold {
             self.state = State::Closing;
             self.materialise(Job::View);
         }
@@ -767,7 +794,7 @@ impl Mesh {
                 }
             }
             Job::Ledger if matches!(self.state, State::Joining { based: true, .. }) => self.on_ledger(),
-            Job::Ledger | Job::Leave => {}
+            Job::Ledger => {}
             Job::Snapshot { to } => self.on_snapshot(to),
             Job::SendSnapshot => self.sending_snapshot -= 1,
         }
@@ -798,8 +825,7 @@ impl Mesh {
                 self.slots.iter().find_map(pending).map(|index| self.neighbours[index].peer)
             }
             State::Leaving { .. } => {
-                let open = |mark: &Mark| !mark.lost && mark.last.is_none_or(|last| last != mark.sequence);
-                self.marks.iter().position(open).map(|rank| PeerId(rank as u32))
+                self.marks.iter().position(|mark| !Self::is_whole(mark)).map(|rank| PeerId(rank as u32))
             }
             _ => None,
         };

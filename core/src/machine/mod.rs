@@ -36,7 +36,8 @@ pub enum Input {
         /// Whom to.
         peer: PeerId,
     },
-    /// They no longer can. Operations with the peer that have not ended are aborted, before this or after.
+    /// They no longer can. Operations with the peer that have not ended are aborted after this, and before the
+    /// peer is connected again.
     Disconnected {
         /// Whom to.
         peer: PeerId,
@@ -151,7 +152,7 @@ pub enum Event {
         /// Who.
         peer: PeerId,
     },
-    /// A peer has been gone for too long, and without it this node cannot go on.
+    /// This node cannot go on: the peer has been gone for too long, or has given this node up.
     Cut {
         /// Who.
         peer: PeerId,
@@ -222,8 +223,6 @@ pub enum ProtocolError {
     FromTheFuture { version: Clock, got: Clock },
     /// A gap in a stream that has none.
     Gap { expected: u64, got: u64 },
-    /// A relay or child that was given up and cannot come back in this run.
-    TooLate,
 }
 
 /// The caller has a bug.
@@ -352,7 +351,6 @@ impl fmt::Display for ProtocolError {
             Self::Length { kind, expected, got } => write!(f, "expected {expected} bytes after {kind:?}, got {got}"),
             Self::FromTheFuture { version, got } => write!(f, "expected a base of at most {version}, got {got}"),
             Self::Gap { expected, got } => write!(f, "expected sequence {expected}, got {got}"),
-            Self::TooLate => write!(f, "was given up and cannot come back in this run"),
         }
     }
 }

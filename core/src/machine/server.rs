@@ -23,7 +23,7 @@ use crate::layout::shard_range;
 use crate::recipe::{Merge, Payload};
 use crate::rule::pace::{VectorClock, lead_max, may_read};
 use crate::rule::{Merging, Verdict, merging};
-use crate::status::{Role, Status};
+use crate::status::{Presence, Role, Status};
 use crate::time::Instant;
 use crate::wire::{Header, Kind};
 
@@ -45,7 +45,7 @@ pub(crate) struct Server {
     inboxes: [Inbox; INBOXES],
     /// Longest shard, in floats.
     inbox_len: usize,
-    workers: Vec<Worker>,
+    workers: Vec<Life>,
     lead_max: Option<u64>,
     state: State,
 }
@@ -84,13 +84,23 @@ enum Job {
         shard: usize,
         version: usize,
         worker: PeerId,
-        sequence: Sequence,
-        last: bool,
+        owed: Owed,
     },
     /// The shard's final parameters reach the view.
     View {
         shard: usize,
     },
+}
+
+/// Parameters that a worker is owed.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+enum Owed {
+    /// As it enters, with the clock that it enters at.
+    Welcome,
+    /// For what it contributed, when the pace allows.
+    Answer,
+    /// The final ones.
+    Last,
 }
 
 #[derive(Debug)]
@@ -109,7 +119,7 @@ struct Shard {
     /// Last update of each worker that is in.
     marks: Vec<Sequence>,
     /// What each worker is owed.
-    replies: Vec<Option<Sequence>>,
+    replies: Vec<Option<Owed>>,
     /// Inboxes that wait for their application.
     queue: VecDeque<usize>,
     /// A kernel is at work on the parameters or on what has been gathered.
@@ -118,8 +128,6 @@ struct Shard {
     taking: Option<PeerId>,
     /// The final parameters are being sent to those who stayed.
     ending: bool,
-    /// How many of these replies have ended.
-    last_replies: u32,
 }
 
 #[derive(Copy, Clone, Debug)]
@@ -129,16 +137,12 @@ struct Inbox {
 }
 
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
-struct Worker {
-    state: Life,
-    stays: bool,
-}
-
-#[derive(Copy, Clone, Debug, PartialEq, Eq)]
 enum Life {
     Awaited,
     Present,
     Lost,
+    /// It makes no more contributions and waits for the final parameters.
+    Staying,
     Left,
 }
 
@@ -163,14 +167,13 @@ impl Server {
                 busy: false,
                 taking: None,
                 ending: false,
-                last_replies: 0,
             }
         });
         Self {
             shards: shards.collect(),
             inboxes: [Inbox { push: None }; INBOXES],
             inbox_len: len.div_ceil(count as usize),
-            workers: vec![Worker { state: Life::Awaited, stays: false }; cluster.workers as usize],
+            workers: vec![Life::Awaited; cluster.workers as usize],
             lead_max: lead_max(&recipe),
             state: State::Starting,
             hub: Hub::new(setup),
@@ -195,16 +198,25 @@ impl Server {
         if !self.hub.setup.cluster.is_worker(peer) {
             return;
         }
-        let state = self.workers[peer.index()].state;
+        let state = self.workers[peer.index()];
         if planted!(self.hub, DedupClearedOnReconnect) {
             self.shards.iter_mut().for_each(|shard| shard.marks[peer.index()] = Sequence(0));
         }
         match (state, fresh) {
+            (_, true) if matches!(self.state, State::Ending | State::Finished) => {
+                self.workers[peer.index()] = Life::Left;
+                self.hub.refuse(peer);
+            }
             // A broken connection: what was owed is still owed. A welcome that got lost is sent again.
             (Life::Present, false) if self.state == State::Starting => {}
             (Life::Present, false) => {
                 for shard in self.shards.iter_mut().filter(|shard| shard.marks[peer.index()] == Sequence(0)) {
-                    shard.replies[peer.index()] = Some(Sequence(0));
+                    shard.replies[peer.index()] = Some(Owed::Welcome);
+                }
+            }
+            (Life::Staying, false) => {
+                for shard in self.shards.iter_mut().filter(|shard| shard.ending) {
+                    shard.replies[peer.index()] = Some(Owed::Last);
                 }
             }
             (Life::Left, false) => {}
@@ -214,13 +226,13 @@ impl Server {
                 }
                 let incarnation = self.hub.incarnation(peer);
                 self.hub.event(Event::PeerJoined { peer, incarnation });
-                self.workers[peer.index()] = Worker { state: Life::Present, stays: false };
+                self.workers[peer.index()] = Life::Present;
                 if self.state == State::Running {
                     self.welcome(peer);
                 }
             }
         }
-        if self.state == State::Starting && self.workers.iter().all(|worker| worker.state == Life::Present) {
+        if self.state == State::Starting && self.workers.iter().all(|life| *life == Life::Present) {
             self.state = State::Running;
             for worker in 0..self.workers.len() as u32 {
                 self.welcome(PeerId(worker));
@@ -232,7 +244,7 @@ impl Server {
     fn welcome(&mut self, worker: PeerId) {
         for shard in &mut self.shards {
             shard.clocks.join(worker);
-            shard.replies[worker.index()] = Some(Sequence(0));
+            shard.replies[worker.index()] = Some(Owed::Welcome);
         }
     }
 
@@ -245,7 +257,7 @@ impl Server {
     }
 
     fn retire(&mut self, worker: PeerId, state: Life) {
-        self.workers[worker.index()].state = state;
+        self.workers[worker.index()] = state;
         for shard in self.shards.iter_mut().filter(|shard| shard.clocks.is_member(worker)) {
             shard.clocks.leave(worker);
             shard.replies[worker.index()] = None;
@@ -253,16 +265,27 @@ impl Server {
     }
 
     fn on_lost(&mut self, peer: PeerId) {
-        if self.hub.setup.cluster.is_worker(peer) && self.workers[peer.index()].state == Life::Present {
-            self.retire(peer, Life::Lost);
-            self.hub.event(Event::PeerLost { peer });
+        if !self.hub.setup.cluster.is_worker(peer) {
+            return;
+        }
+        match self.workers[peer.index()] {
+            Life::Present => {
+                self.retire(peer, Life::Lost);
+                self.hub.event(Event::PeerLost { peer });
+            }
+            Life::Staying => self.retire(peer, Life::Left),
+            Life::Awaited | Life::Lost | Life::Left => {}
         }
     }
 
+    /// A worker that stays says so again when it has the final parameters.
     fn on_leave(&mut self, peer: PeerId, stays: bool) {
-        self.hub.mark_left(peer);
-        self.retire(peer, Life::Left);
-        self.workers[peer.index()].stays = stays;
+        if stays {
+            self.retire(peer, Life::Staying);
+        } else {
+            self.hub.mark_left(peer);
+            self.retire(peer, Life::Left);
+        }
     }
 
     // Pushes
@@ -289,9 +312,9 @@ impl Server {
         if header.incarnation != incarnation || header.origin != peer {
             return Err(ProtocolError::WrongIncarnation { expected: incarnation, got: header.incarnation });
         }
-        let mark = shard.marks[peer.index()];
-        if header.sequence > mark.next() {
-            return Err(ProtocolError::Gap { expected: mark.next().0, got: header.sequence.0 });
+        let expected = self.admitted(shard, peer).next();
+        if header.sequence > expected {
+            return Err(ProtocolError::Gap { expected: expected.0, got: header.sequence.0 });
         }
         if header.base > shard.version {
             return Err(ProtocolError::FromTheFuture { version: shard.version, got: header.base });
@@ -302,20 +325,35 @@ impl Server {
         Ok(())
     }
 
+    /// The last contribution of this worker that is in, or on its way from an inbox.
+    fn admitted(&self, shard: &Shard, peer: PeerId) -> Sequence {
+        let incarnation = self.hub.incarnation(peer);
+        let of_worker = |(from, header): &(PeerId, Header)| {
+            *from == peer && header.shard == shard.id && header.incarnation == incarnation
+        };
+        let inboxes = self.inboxes.iter().filter_map(|inbox| inbox.push).filter(of_worker);
+        inboxes.map(|(_, header)| header.sequence).fold(shard.marks[peer.index()], Sequence::max)
+    }
+
     /// Starts what can be started with the bodies that wait at their senders.
     fn maybe_receive(&mut self) {
         while let Some((peer, header)) = self.next_held() {
             self.hub.release(peer);
             let index = self.shard_of(header.shard);
+            let known = header.sequence <= self.admitted(&self.shards[index], peer);
             let shard = &mut self.shards[index];
-            if !planted!(self.hub, NoDedup) && header.sequence <= shard.marks[peer.index()] {
+            if known && !planted!(self.hub, NoDedup) {
                 self.hub.counters.duplicates += 1;
-                shard.replies[peer.index()].get_or_insert(header.sequence);
+                // One that is still on its way is answered when it is in.
+                if header.sequence <= shard.marks[peer.index()] {
+                    shard.replies[peer.index()].get_or_insert(Owed::Answer);
+                }
                 self.hub.discard(peer, header);
             } else if self.hub.setup.recipe.is_synchronous() && header.base < shard.version {
                 self.hub.counters.late += 1;
                 shard.marks[peer.index()] = header.sequence;
-                shard.replies[peer.index()] = Some(header.sequence);
+                // Its clock did not tick: it is told anew where it is.
+                shard.replies[peer.index()] = Some(Owed::Welcome);
                 self.hub.discard(peer, header);
             } else {
                 let Some(inbox) = self.inboxes.iter().position(|inbox| inbox.push.is_none()) else { return };
@@ -334,7 +372,7 @@ impl Server {
         let synchronous = self.hub.setup.recipe.is_synchronous();
         self.hub.held().find(|(peer, header)| {
             let shard = &self.shards[self.shard_of(header.shard)];
-            let known = header.sequence <= shard.marks[peer.index()];
+            let known = header.sequence <= self.admitted(shard, *peer);
             let late = synchronous && header.base < shard.version;
             known || late || (room && (!synchronous || self.is_turn(shard, *peer)))
         })
@@ -368,10 +406,7 @@ impl Server {
                 self.shards[shard].busy = false;
                 self.on_applied(shard, into);
             }
-            Job::Reply { shard, version, last, .. } => {
-                self.shards[shard].readers[version] -= 1;
-                self.shards[shard].last_replies += u32::from(last);
-            }
+            Job::Reply { shard, version, .. } => self.shards[shard].readers[version] -= 1,
             Job::View { shard } => self.shards[shard].busy = false,
         }
     }
@@ -384,14 +419,12 @@ impl Server {
                 self.shards[index].taking = None;
                 self.inboxes[inbox].push = None;
             }
-            Job::Reply { shard, version, worker, sequence, last } => {
+            Job::Reply { shard, version, worker, owed } => {
                 let shard = &mut self.shards[shard];
                 shard.readers[version] -= 1;
-                // The worker asks again if it comes back; a welcome or a last answer it cannot ask for.
-                if last {
-                    shard.last_replies += 1;
-                } else if shard.clocks.is_member(worker) && shard.replies[worker.index()].is_none() {
-                    shard.replies[worker.index()] = Some(sequence);
+                // The worker asks again if it comes back; for a welcome it cannot ask.
+                if shard.clocks.is_member(worker) && shard.replies[worker.index()] != Some(Owed::Welcome) {
+                    shard.replies[worker.index()] = Some(owed);
                 }
             }
             Job::Scan { .. } | Job::Merge { .. } | Job::Apply { .. } | Job::View { .. } => {}
@@ -518,7 +551,7 @@ impl Server {
         if current && header.sequence > shard.marks[peer.index()] {
             shard.marks[peer.index()] = header.sequence;
             shard.clocks.tick(peer);
-            shard.replies[peer.index()] = Some(header.sequence);
+            shard.replies[peer.index()].get_or_insert(Owed::Answer);
         }
     }
 
@@ -552,44 +585,50 @@ impl Server {
     fn maybe_reply(&mut self, index: usize) {
         for worker in (0..self.workers.len() as u32).map(PeerId) {
             let shard = &self.shards[index];
-            let Some(sequence) = shard.replies[worker.index()].filter(|_| shard.clocks.is_member(worker)) else {
-                continue;
-            };
-            let (row, clock) = (self.row(shard), shard.clocks.clock(worker));
+            let Some(owed) = shard.replies[worker.index()] else { continue };
             let lead_max = self.lead_max.map(|lead| lead + u64::from(planted!(self.hub, BoundOffByOne)));
-            // A newcomer reads at once; a synchronous version must be whole.
-            let may = sequence == Sequence(0) || may_read(clock, row, lead_max);
+            // A newcomer may read at once, but for a synchronous round that is about to be applied.
+            let at_once = match owed {
+                Owed::Answer => false,
+                Owed::Welcome => !self.hub.setup.recipe.is_synchronous(),
+                Owed::Last => true,
+            };
+            let may = at_once || may_read(shard.clocks.clock(worker), self.row(shard), lead_max);
             if self.hub.is_agreed(worker) && may && !shard.busy {
-                let clock = if sequence == Sequence(0) { clock } else { row };
                 self.shards[index].replies[worker.index()] = None;
-                self.reply(index, worker, sequence, clock, false);
+                self.reply(index, worker, owed);
             }
         }
     }
 
-    fn reply(&mut self, index: usize, worker: PeerId, sequence: Sequence, clock: Clock, last: bool) {
+    fn reply(&mut self, index: usize, worker: PeerId, owed: Owed) {
+        let row = self.row(&self.shards[index]);
         let shard = &mut self.shards[index];
+        let (clock, weight) = match owed {
+            Owed::Answer => (row, 0),
+            Owed::Last => (row, 1),
+            Owed::Welcome => (shard.clocks.clock(worker), 2),
+        };
         let version = shard.current;
         shard.readers[version] += 1;
         let header = Header {
             shard: shard.id,
-            sequence,
+            sequence: shard.marks[worker.index()],
             clock,
             base: shard.version,
-            weight: u32::from(last),
+            weight,
             length: shard.len as u32 * 4,
             ..self.hub.header(Kind::Params)
         };
         let body = self.version(index, version);
-        let job = Job::Reply { shard: index, version, worker, sequence, last };
-        self.hub.transmit(worker, header, Some(body), job);
+        self.hub.transmit(worker, header, Some(body), Job::Reply { shard: index, version, worker, owed });
     }
 
-    /// All workers have left or are lost: nothing more can come.
+    /// Nothing more can come: what has been gathered is applied, and those who stayed get the result.
     fn maybe_end(&mut self) {
-        let gone = |worker: &Worker| matches!(worker.state, Life::Left | Life::Lost);
+        let present = |life: &Life| matches!(life, Life::Awaited | Life::Present);
         let idle = self.inboxes.iter().all(|inbox| inbox.push.is_none()) && self.shards.iter().all(|s| !s.busy);
-        if self.state == State::Running && self.workers.iter().all(gone) && idle {
+        if self.state == State::Running && !self.workers.iter().any(present) && idle {
             self.state = State::Ending;
             for index in 0..self.shards.len() {
                 self.apply_gathered(index);
@@ -598,22 +637,13 @@ impl Server {
         if self.state != State::Ending || self.shards.iter().any(|shard| shard.busy) {
             return;
         }
-        let staying = self.workers.iter().filter(|worker| worker.stays).count() as u32;
-        for index in 0..self.shards.len() {
-            if !core::mem::replace(&mut self.shards[index].ending, true) {
-                for worker in (0..self.workers.len() as u32).map(PeerId) {
-                    if !self.workers[worker.index()].stays {
-                        continue;
-                    }
-                    if self.hub.is_agreed(worker) {
-                        self.reply(index, worker, Sequence(0), Clock(0), true);
-                    } else {
-                        self.shards[index].last_replies += 1;
-                    }
-                }
+        for shard in self.shards.iter_mut().filter(|shard| !shard.ending) {
+            shard.ending = true;
+            for (reply, life) in shard.replies.iter_mut().zip(&self.workers) {
+                *reply = (*life == Life::Staying).then_some(Owed::Last);
             }
         }
-        if self.shards.iter().all(|shard| shard.last_replies == staying) {
+        if !self.workers.contains(&Life::Staying) {
             self.finish();
         }
     }
@@ -640,12 +670,12 @@ impl Server {
     fn note_waiting(&mut self) {
         let awaited = match self.state {
             State::Starting => {
-                let missing = self.workers.iter().position(|worker| worker.state != Life::Present);
+                let missing = self.workers.iter().position(|life| *life != Life::Present);
                 missing.map(|rank| (PeerId(rank as u32), Clock(0), Clock(0)))
             }
             State::Running => self.shards.iter().find_map(|shard| {
                 let owed = shard.replies.iter().zip(&self.workers);
-                let held = owed.filter(|(reply, worker)| reply.is_some() && worker.state == Life::Present);
+                let held = owed.filter(|(reply, life)| reply.is_some() && **life == Life::Present);
                 let (slowest, at) = shard.clocks.slowest()?;
                 let waiting = held.count() > 0 && shard.replies[slowest.index()].is_none();
                 waiting.then_some((slowest, at, at.next()))
@@ -714,6 +744,7 @@ impl Machine for Server {
         }
         self.maybe_receive();
         self.maybe_end();
+        (0..self.shards.len()).for_each(|shard| self.maybe_reply(shard));
         self.note_waiting();
         Ok(())
     }
@@ -740,8 +771,14 @@ impl Machine for Server {
 
     fn status(&self) -> Status {
         let clock = self.shards.iter().map(|shard| shard.version).max().unwrap_or_default();
-        self.hub.status(Role::Server, clock, |worker| {
+        let mut status = self.hub.status(Role::Server, clock, |worker| {
             self.shards.iter().map(|shard| shard.clocks.clock(worker)).min().unwrap_or_default()
-        })
+        });
+        for worker in &mut status.workers {
+            if self.workers[worker.rank.index()] == Life::Staying {
+                worker.state = Presence::Left;
+            }
+        }
+        status
     }
 }

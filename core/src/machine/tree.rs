@@ -38,6 +38,8 @@ pub(crate) struct Tree {
     round: Clock,
     /// Weight of the last round's result.
     result: u32,
+    /// Everyone was finishing in the last round: there are no more.
+    last: bool,
     own: Own,
     /// The application makes no more contributions and stays for the end.
     finishing: bool,
@@ -127,6 +129,7 @@ impl Tree {
             children: children.map(child).collect(),
             round: Clock(0),
             result: 1,
+            last: false,
             own: Own::Joining,
             finishing: false,
             phase: Phase::Gathering,
@@ -216,7 +219,7 @@ impl Tree {
         } else if let Some(child) = self.children.iter().position(|child| child.peer == peer) {
             let again = fresh && self.children[child].state == ChildState::Present;
             if again || self.children[child].state == ChildState::Gone {
-                self.hub.close(peer, ProtocolError::TooLate);
+                self.hub.refuse(peer);
                 self.give_up(child);
                 return;
             }
@@ -226,7 +229,7 @@ impl Tree {
                 self.children[child].state = ChildState::Present;
             }
             if self.own != Own::Joining {
-                self.send_down(child, false);
+                self.send_down(child);
             }
         }
     }
@@ -281,7 +284,7 @@ impl Tree {
             // It has not seen the result: its connection broke in between.
             self.hub.counters.duplicates += 1;
             self.hub.discard(peer, header);
-            self.send_down(child, false);
+            self.send_down(child);
         } else if self.children[child].given.is_some() || self.children[child].busy {
             self.hub.counters.duplicates += 1;
             self.hub.discard(peer, header);
@@ -418,7 +421,7 @@ impl Tree {
 
     fn on_result(&mut self, weight: u32, last: bool) {
         self.phase = Phase::Done;
-        self.result = weight;
+        (self.result, self.last) = (weight, last);
         if self.own == Own::Joining {
             self.phase = Phase::Gathering;
             self.own = Own::Computing;
@@ -428,22 +431,16 @@ impl Tree {
         }
         for child in 0..self.children.len() {
             self.children[child].given = None;
-            self.send_down(child, last);
+            self.send_down(child);
         }
-        if last && self.own != Own::Left {
-            self.children.iter_mut().for_each(|child| child.state = ChildState::Gone);
-            for child in 0..self.children.len() {
-                self.hub.mark_left(self.children[child].peer);
-            }
-            if let Some(parent) = self.parent {
-                self.hub.mark_left(parent);
-            }
-            self.become_left();
+        // After the last round, leaving goes up from the leaves, so that nobody is gone before its children know.
+        if last {
+            self.own = Own::Leaving;
         }
     }
 
     /// Sends the last result to a child.
-    fn send_down(&mut self, child: usize, last: bool) {
+    fn send_down(&mut self, child: usize) {
         let Child { peer, state, .. } = self.children[child];
         // While the view is being written, there is nothing to send; what is written is sent after.
         let writing = match self.phase {
@@ -458,7 +455,7 @@ impl Tree {
         let header = Header {
             clock: self.round,
             weight: self.result,
-            base: Clock(u64::from(last)),
+            base: Clock(u64::from(self.last)),
             length: body.map_or(0, |body| body.len),
             ..self.hub.header(Kind::Down)
         };

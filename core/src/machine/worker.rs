@@ -37,6 +37,10 @@ pub(crate) struct Worker {
     /// The last contributions, at `sequence % window`.
     pushes: Vec<Push>,
     lead_max: Option<u64>,
+    /// Servers that know that this worker leaves.
+    told: Vec<bool>,
+    /// Servers to whom that is on its way.
+    telling: Vec<bool>,
     state: State,
 }
 
@@ -51,9 +55,8 @@ enum State {
     Refreshing {
         kernels: u32,
     },
-    /// Servers that still have to hear of it; `stays` until the final parameters are here.
+    /// Until all servers have been told; `stays` until the final parameters are here.
     Leaving {
-        untold: u32,
         stays: bool,
     },
     Left,
@@ -65,7 +68,7 @@ enum Job {
     Row { shard: usize, header: Header },
     Local,
     Refresh,
-    Leave,
+    Leave { server: PeerId, stays: bool },
 }
 
 #[derive(Copy, Clone, Debug, Default)]
@@ -130,6 +133,8 @@ impl Worker {
             sequence: Sequence(0),
             pushes: vec![Push::default(); window],
             lead_max: lead_max(&setup.recipe),
+            told: vec![false; setup.cluster.servers as usize],
+            telling: vec![false; setup.cluster.servers as usize],
             state: State::Joining,
             hub: Hub::new(setup),
         }
@@ -177,25 +182,37 @@ impl Worker {
         if matches!(self.state, State::Leaving { .. } | State::Left) {
             return Err(Misuse::NotReady);
         }
-        self.state = State::Leaving { untold: self.hub.setup.cluster.servers, stays };
-        for server in self.servers() {
-            self.tell_leave(server, stays);
-        }
+        self.state = State::Leaving { stays };
         Ok(())
     }
 
-    /// Tells a server; one that is not connected is told when it is.
-    fn tell_leave(&mut self, server: PeerId, stays: bool) {
-        if self.hub.is_agreed(server) {
-            let base = Clock(u64::from(stays));
-            let header = Header { sequence: self.sequence, base, ..self.hub.header(Kind::Leave) };
-            self.hub.transmit(server, header, None, Job::Leave);
+    /// Tells a server, once it has all contributions; one that is not connected is told when it is.
+    fn tell_leave(&mut self, server: PeerId, stays: bool) -> bool {
+        let mut shards = self.rows.iter().enumerate().filter(|(shard, _)| self.server(*shard) == server);
+        if !self.hub.is_agreed(server) || !shards.all(|(_, row)| row.answered == self.sequence) {
+            return false;
         }
+        let base = Clock(u64::from(stays));
+        let header = Header { sequence: self.sequence, base, ..self.hub.header(Kind::Leave) };
+        self.hub.transmit(server, header, None, Job::Leave { server, stays });
+        true
     }
 
+    /// With the final parameters here, the servers are told that they need not wait either.
     fn maybe_left(&mut self) {
-        let State::Leaving { untold, stays } = self.state else { return };
-        if untold == 0 && (!stays || self.rows.iter().all(|row| row.progress == Progress::Last)) {
+        let State::Leaving { stays } = self.state else { return };
+        for server in self.servers() {
+            let index = self.server_index(server);
+            if !core::mem::replace(&mut self.telling[index], true) {
+                self.telling[index] = self.tell_leave(server, stays);
+            }
+        }
+        if stays && self.rows.iter().all(|row| row.progress == Progress::Last) {
+            self.state = State::Leaving { stays: false };
+            self.told.fill(false);
+            self.telling.fill(false);
+            self.maybe_left();
+        } else if !stays && self.told.iter().all(|told| *told) {
             self.state = State::Left;
             self.hub.event(Event::Left);
         }
@@ -213,9 +230,8 @@ impl Worker {
             self.hub.event(Event::Cut { peer: server });
             return;
         }
-        if let State::Leaving { stays, .. } = self.state {
-            self.tell_leave(server, stays);
-        }
+        let index = self.server_index(server);
+        self.telling[index] = false;
         for shard in shards {
             let mut unanswered = self.rows[shard].answered.next();
             while unanswered <= self.sequence {
@@ -223,6 +239,19 @@ impl Worker {
                 self.push(shard, unanswered);
                 unanswered = unanswered.next();
             }
+        }
+    }
+
+    fn on_lost(&mut self, peer: PeerId) {
+        match self.state {
+            _ if self.hub.setup.cluster.is_worker(peer) => {}
+            State::Left => {}
+            // Nothing more is wanted of it.
+            State::Leaving { stays: false } => {
+                let index = self.server_index(peer);
+                self.told[index] = true;
+            }
+            _ => self.hub.event(Event::Cut { peer }),
         }
     }
 
@@ -297,10 +326,9 @@ impl Worker {
                     *kernels -= 1;
                 }
             }
-            Job::Leave => {
-                if let State::Leaving { untold, .. } = &mut self.state {
-                    *untold -= 1;
-                }
+            Job::Leave { server, stays } => {
+                let index = self.server_index(server);
+                self.told[index] |= self.state == State::Leaving { stays };
             }
         }
     }
@@ -309,22 +337,22 @@ impl Worker {
         match job {
             Job::Push { slot } => self.pushes[slot].sending -= 1,
             Job::Row { shard, .. } => self.rows[shard].progress = Progress::Idle,
-            Job::Local | Job::Refresh | Job::Leave => {}
+            Job::Local | Job::Refresh | Job::Leave { .. } => {}
         }
     }
 
     fn on_row(&mut self, shard: usize, header: Header) {
-        let under_way = self.sequence.0 - self.rows[shard].answered.0;
         let row = &mut self.rows[shard];
+        row.answered = row.answered.max(header.sequence);
         row.version = header.base;
         row.newer = true;
         row.progress = if header.weight == 1 { Progress::Last } else { Progress::Idle };
-        if header.sequence == Sequence(0) {
+        if header.weight == 2 {
             // Welcome, at this clock; what is under way comes on top.
+            let under_way = self.sequence.0 - row.answered.0;
             (row.clock, row.own) = (header.clock, Clock(header.clock.0 + under_way));
         } else {
             row.clock = row.clock.max(header.clock);
-            row.answered = row.answered.max(header.sequence);
         }
     }
 
@@ -413,8 +441,12 @@ impl Worker {
             Some(shard) => self.hub.wait_for(self.server(shard), self.rows[shard].clock, self.clock()),
             None => self.hub.stop_waiting(),
         }
-        // Nobody waits for a worker but its servers, and they know whom they wait for.
-        self.hub.take_stall();
+        let Some(notice) = self.hub.take_stall() else { return };
+        for server in self.servers().filter(|server| *server != notice.origin) {
+            if self.hub.is_agreed(server) {
+                self.hub.notify(server, notice);
+            }
+        }
     }
 
     // Places
@@ -452,6 +484,10 @@ impl Worker {
         self.hub.setup.cluster.server_of(ShardId(shard as u32))
     }
 
+    fn server_index(&self, server: PeerId) -> usize {
+        (server.0 - self.hub.setup.cluster.workers) as usize
+    }
+
     fn servers(&self) -> impl Iterator<Item = PeerId> + use<> {
         let cluster = self.hub.setup.cluster;
         (cluster.workers..cluster.nodes()).map(PeerId)
@@ -464,9 +500,7 @@ impl Machine for Worker {
             self.on_notice(notice)?;
         }
         while let Some(peer) = self.hub.take_lost() {
-            if !self.hub.setup.cluster.is_worker(peer) && self.state != State::Left {
-                self.hub.event(Event::Cut { peer });
-            }
+            self.on_lost(peer);
         }
         self.maybe_receive();
         self.maybe_joined();

@@ -43,12 +43,13 @@ pub enum Kind {
     /// First message on every connection: `incarnation` of the sender; `base` = the whole 64-bit digest; body = the
     /// contract's text.
     Hello = 1,
-    /// The contracts differ; `clock` = the first line that does.
+    /// The receiver cannot take part any more: it was given up, or the run is over.
     Refuse = 2,
     /// Worker to server: one shard of an update (or of parameters) made from version `base`, as step `clock`.
     Push = 3,
     /// Server to worker: one shard of the parameters. `base` = version, `clock` = row clock (every update of
-    /// earlier clocks is in it), `sequence` = the update answered (0: none, `clock` is where to start).
+    /// earlier clocks is in it), `sequence` = the worker's last update that is in. `weight` 1: the final ones; 2: a
+    /// welcome, `clock` is where to start.
     Params = 4,
     /// Child to parent: the weighted mean of a subtree for round `clock`.
     Up = 5,

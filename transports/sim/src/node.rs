@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use gradwire_core::{Duration, Event, Incarnation, Instant, Local, Node, PeerId, Pool};
+use gradwire_core::{Duration, Event, Incarnation, Instant, Local, Node, OpId, PeerId, Pool};
 
 use crate::network::Message;
 
@@ -72,6 +72,10 @@ pub(crate) struct SimNode {
     /// Delivered and not yet read, by peer; the front may be waiting for its body to be read.
     pub(crate) inbox: Vec<VecDeque<Message>>,
     pub(crate) reading: Vec<bool>,
+    /// What the machine has been told of its connections.
+    pub(crate) connected: Vec<bool>,
+    /// Operations to abort when it is told that the connection broke.
+    pub(crate) limbo: Vec<Vec<OpId>>,
     pub(crate) paused_until: Instant,
     pub(crate) wake: Option<Instant>,
 }

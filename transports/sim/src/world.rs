@@ -154,6 +154,8 @@ impl World {
             epoch: 0,
             inbox: vec![VecDeque::new(); count],
             reading: vec![false; count],
+            connected: vec![false; count],
+            limbo: vec![Vec::new(); count],
             paused_until: Instant::ORIGIN,
             wake: None,
         });
@@ -313,14 +315,21 @@ impl World {
                     return None;
                 }
                 link.connected = true;
+                self.nodes[a.index()].connected[b.index()] = true;
+                self.nodes[b.index()].connected[a.index()] = true;
                 self.feed(a, Input::Connected { peer: b });
                 self.feed(b, Input::Connected { peer: a })
             }
             Scheduled::Notice { node, epoch, peer } => {
-                if self.is_current(node, epoch) {
-                    return self.feed(node, Input::Disconnected { peer });
+                if !self.is_current(node, epoch) {
+                    return None;
                 }
-                None
+                self.nodes[node.index()].connected[peer.index()] = false;
+                self.feed(node, Input::Disconnected { peer });
+                for op in std::mem::take(&mut self.nodes[node.index()].limbo[peer.index()]) {
+                    self.feed(node, Input::Aborted { op });
+                }
+                Some(node)
             }
             Scheduled::Timeout { node, epoch } => {
                 if !self.is_current(node, epoch) || self.nodes[node.index()].wake.is_none_or(|wake| wake > self.now) {
@@ -390,6 +399,8 @@ impl World {
         node.local = Local::new(self.plan.recipe, self.plan.layout.len());
         node.phase = Phase::Joining;
         node.wake = None;
+        node.connected.fill(false);
+        node.limbo.iter_mut().for_each(Vec::clear);
         for peer in (0..self.nodes.len() as u32).map(PeerId).filter(|peer| *peer != me) {
             if self.nodes[peer.index()].life == Life::Up {
                 self.reconnect(me, peer);
@@ -518,7 +529,11 @@ impl World {
                 node.life = Life::Done;
             }
             Event::Finished => node.life = Life::Done,
-            Event::Cut { peer } => node.life = Life::Cut(peer),
+            Event::Cut { peer } => {
+                // The program ends with an error, and its connections with it.
+                self.crash(me, None);
+                self.nodes[me.index()].life = Life::Cut(peer);
+            }
             _ => {}
         }
     }
@@ -617,19 +632,12 @@ impl World {
             let receiver = &mut self.nodes[to.index()];
             receiver.inbox[from.index()].clear();
             receiver.reading[from.index()] = false;
-            for op in open {
-                if let Some(machine) = self.nodes[from.index()].machine.as_mut() {
-                    machine.handle_input(self.now, Input::Aborted { op }).expect("an open operation");
-                }
-            }
+            self.nodes[from.index()].limbo[to.index()].extend(open);
         }
-        // Aborted operations may have left outputs behind.
-        self.schedule(self.now, Scheduled::Resume { node: a });
-        self.schedule(self.now, Scheduled::Resume { node: b });
         let notice = self.now.after(self.plan.network.notice);
         for (node, peer) in [(a, b), (b, a)] {
             let epoch = self.nodes[node.index()].epoch;
-            if self.nodes[peer.index()].life == Life::Down {
+            if matches!(self.nodes[peer.index()].life, Life::Down | Life::Cut(_)) {
                 self.schedule(notice, Scheduled::Notice { node, epoch, peer });
             } else {
                 self.schedule(self.now, Scheduled::Notice { node, epoch, peer });
@@ -643,9 +651,7 @@ impl World {
         let (epoch, body) = (node.epoch, body.map(|body| node.pool.lend(body)));
         let bytes = (HEADER_LEN + body.as_ref().map_or(0, |body| body.bytes().len())) as u64;
         if !self.link(me, peer).connected {
-            let machine = self.nodes[me.index()].machine.as_mut().expect("it has just sent");
-            machine.handle_input(now, Input::Aborted { op }).expect("an open operation");
-            return;
+            return self.abort(me, peer, op);
         }
         let mut random = self.random.clone();
         let link = self.link(me, peer);
@@ -662,6 +668,18 @@ impl World {
             let (from, to, number, message) = (me, peer, flight.number, message.clone());
             let at = if at < blocked_until { blocked_until.after(network.retransmit) } else { at };
             self.schedule(at, Scheduled::Arrival { from, to, session, number, message });
+        }
+    }
+
+    /// The connection is broken: the operation ends when the machine is told so, or now if it has been.
+    fn abort(&mut self, me: PeerId, peer: PeerId, op: OpId) {
+        let now = self.now;
+        let node = &mut self.nodes[me.index()];
+        if node.connected[peer.index()] {
+            node.limbo[peer.index()].push(op);
+        } else {
+            let machine = node.machine.as_mut().expect("it has just begun the operation");
+            machine.handle_input(now, Input::Aborted { op }).expect("an open operation");
         }
     }
 
@@ -727,8 +745,7 @@ impl World {
         let machine = node.machine.as_mut().expect("it has just asked");
         if !node.reading[peer.index()] {
             // Its connection has broken since.
-            machine.handle_input(now, Input::Aborted { op }).expect("an open operation");
-            return;
+            return self.abort(me, peer, op);
         }
         node.reading[peer.index()] = false;
         let message = node.inbox[peer.index()].pop_front().expect("a message is being read");
