@@ -80,7 +80,6 @@ pub fn run(scenario: &Scenario) -> Result<Seen, Failure> {
         }
         during(scenario, world, node, &mut seen)
     });
-    if std::env::var("DBG").is_ok() { for s in statuses(&world, plan.cluster.nodes()) { println!("{} {:?} {:?} {:?}", s.me, s.clock, s.counters, s.workers.iter().map(|w|(w.rank.0,w.state,w.clock.0)).collect::<Vec<_>>()); println!("{:?}", world.params(s.me)); } for l in world.log() { println!("{:?} {} {:?}", l.at, l.node, l.event); } println!("{:?}", scenario.plan.faults); }
     // One who was never met is waited for; so is a server that has gone by one who starts anew.
     match result {
         Err(Failure::Halt(Halt::Stuck(_))) if waits_for_the_dead(scenario, &world) => {}

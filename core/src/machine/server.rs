@@ -240,10 +240,13 @@ impl Server {
         }
     }
 
-    /// Enters a worker at the clock of the slowest, and owes it the parameters.
+    /// Enters a worker at the clock of the slowest, and owes it the parameters. In synchronous rounds it enters all
+    /// shards in the same one: its contribution to a later round would stand in front of those to an earlier.
     fn welcome(&mut self, worker: PeerId) {
+        let rows = self.shards.iter().map(|shard| shard.clocks.row());
+        let round = rows.max().filter(|_| self.hub.setup.recipe.is_synchronous());
         for shard in &mut self.shards {
-            shard.clocks.join(worker);
+            shard.clocks.join(worker, round.unwrap_or(shard.clocks.row()));
             shard.replies[worker.index()] = Some(Owed::Welcome);
         }
     }
@@ -775,8 +778,12 @@ impl Machine for Server {
             self.shards.iter().map(|shard| shard.clocks.clock(worker)).min().unwrap_or_default()
         });
         for worker in &mut status.workers {
-            if self.workers[worker.rank.index()] == Life::Staying {
-                worker.state = Presence::Left;
+            // Present members may be suspect; of the others, this machine knows better than their connections.
+            match self.workers[worker.rank.index()] {
+                Life::Present => {}
+                Life::Awaited => worker.state = Presence::Awaited,
+                Life::Lost => worker.state = Presence::Lost,
+                Life::Staying | Life::Left => worker.state = Presence::Left,
             }
         }
         status

@@ -64,11 +64,10 @@ impl VectorClock {
         members.min_by_key(|(_, entry)| entry.clock).map(|(rank, entry)| (PeerId(rank as u32), entry.clock))
     }
 
-    /// Enters a worker at the clock of the slowest, and says which that is.
-    pub(crate) fn join(&mut self, worker: PeerId) -> Clock {
-        let clock = self.row();
+    /// Enters a worker, at a clock not below the slowest.
+    pub(crate) fn join(&mut self, worker: PeerId, clock: Clock) {
+        debug_assert!(clock >= self.row());
         self.entries[worker.index()] = Entry { clock, member: true };
-        clock
     }
 
     pub(crate) fn leave(&mut self, worker: PeerId) {
@@ -113,7 +112,7 @@ mod tests {
     fn the_row_is_the_slowest_member_and_never_falls() {
         let mut clocks = VectorClock::new(3);
         for worker in 0..3 {
-            assert_eq!(clocks.join(PeerId(worker)), Clock(0));
+            clocks.join(PeerId(worker), Clock(0));
         }
         for worker in [0, 0, 1, 2, 1] {
             clocks.tick(PeerId(worker));
@@ -121,7 +120,8 @@ mod tests {
         assert_eq!(clocks.slowest(), Some((PeerId(2), Clock(1))));
         clocks.leave(PeerId(2));
         assert_eq!(clocks.row(), Clock(2));
-        assert_eq!(clocks.join(PeerId(2)), Clock(2));
+        clocks.join(PeerId(2), clocks.row());
+        assert_eq!(clocks.clock(PeerId(2)), Clock(2));
         for worker in 0..3 {
             clocks.leave(PeerId(worker));
         }
