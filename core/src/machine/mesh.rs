@@ -262,7 +262,8 @@ impl Mesh {
 
     /// Answers one who asks, when the marks say what is in the ledger.
     fn maybe_provide(&mut self) {
-        if matches!(self.state, State::Joining { .. } | State::Basing) || self.applying + self.sending_snapshot > 0 {
+        let unsure = matches!(self.state, State::Joining { .. } | State::Basing | State::Encoding { .. });
+        if unsure || self.applying + self.sending_snapshot > 0 {
             return;
         }
         let Some(to) = self.fetches.pop_front() else { return };
@@ -410,9 +411,9 @@ impl Mesh {
                 self.send_next(from);
             }
             Kind::Mark if known && joining => {
-                let Mark { last, .. } = self.marks[header.origin.index()];
+                let Mark { last, lost: known_lost, .. } = self.marks[header.origin.index()];
                 let (incarnation, sequence) = (header.incarnation, header.sequence);
-                let lost = header.weight == 0 && header.origin != self.hub.setup.me;
+                let lost = known_lost || (header.weight == 0 && header.origin != self.hub.setup.me);
                 self.marks[header.origin.index()] = Mark { incarnation, sequence, last, stays: false, lost };
             }
             Kind::Seed if joining && header.length == whole => self.hub.receive(peer, self.whole(BASE), Job::Seed),
