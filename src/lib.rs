@@ -1,2 +1,51 @@
-//! facade
-pub use gradwire_core as core;
+//! Train one model on many workers: threads, processes, machines.
+//!
+//! gradwire exchanges flat vectors of `f32` between the workers of a data-parallel training run, by the rule that a
+//! [`Recipe`] names: parameter averaging, synchronous SGD, asynchronous SGD, softsync, bounded staleness, or a mesh of
+//! sparse quanta with residual. It computes no gradients and owns no tensor type: your loop, your buffers.
+//!
+//! ```
+//! use gradwire::{Cluster, Layout, Mem, Recipe, Session};
+//!
+//! let layout = Layout::new().tensor("weight", &[2]).tensor("bias", &[1]);
+//! let cluster = Cluster { workers: 2, servers: 0 };
+//! let workers = Mem::cluster(2).into_iter().map(|transport| {
+//!     let layout = layout.clone();
+//!     std::thread::spawn(move || -> Result<Vec<f32>, gradwire::Error> {
+//!         let mut params = vec![0.0; 3];
+//!         let mut session = Session::builder(layout, Recipe::sync(), cluster).join(transport, &mut params)?;
+//!         for _ in 0..10 {
+//!             let update = vec![0.1; 3]; // learning rate times gradient: what is to be subtracted
+//!             session.step(&mut params, &update, 32)?; // 32 examples stand behind it
+//!         }
+//!         session.finish(&mut params)?; // everyone ends with the same parameters
+//!         Ok(params)
+//!     })
+//! });
+//! let threads: Vec<_> = workers.collect();
+//! for thread in threads {
+//!     assert!((thread.join().unwrap()?[0] + 1.0).abs() < 1e-6);
+//! }
+//! # Ok::<(), gradwire::Error>(())
+//! ```
+//!
+//! The decisions are made by the machines of [`core`](gradwire_core), which do no IO; a [`Session`] drives one over a
+//! [`Transport`], by default on a thread of its own, so that communication goes on while you compute.
+
+#![forbid(unsafe_code)]
+
+mod builder;
+mod desk;
+mod engine;
+mod error;
+mod server;
+mod session;
+
+pub use builder::Builder;
+pub use error::{Awaited, Error, Overdue};
+pub use gradwire_core::{
+    Cluster, ConfigError, Event, Layout, PeerId, Recipe, Status, Transport, recipe, shard_range, status,
+};
+pub use gradwire_mem::Mem;
+pub use server::Server;
+pub use session::Session;

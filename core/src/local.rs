@@ -19,24 +19,25 @@ pub struct Local {
 }
 
 impl Local {
-    /// At the start of a run over `len` parameters.
-    pub fn new(recipe: Recipe, len: usize) -> Self {
-        let one_step = recipe.period == Period::every(1);
-        let keeps_base = recipe.payload == Payload::Updates && !one_step;
-        let base = if keeps_base { alloc::vec![0.0; len] } else { Vec::new() };
-        Self { recipe, steps: LocalSteps::new(recipe.period), base }
+    /// At the start of a run.
+    pub fn new(recipe: Recipe) -> Self {
+        Self { recipe, steps: LocalSteps::new(recipe.period), base: Vec::new() }
     }
 
     /// Takes the parameters that everyone starts from.
     pub fn start(&mut self, params: &mut [f32], view: &[f32]) {
         params.copy_from_slice(&view[..params.len()]);
-        self.remember(params);
+        if self.recipe.payload == Payload::Updates {
+            self.base = params.to_vec();
+        }
     }
 
     /// One local step: `update` is what is subtracted. When it is time to synchronise, fills `contribution` and
     /// returns the examples behind it; [`take`](Self::take) must follow.
     pub fn step(&mut self, params: &mut [f32], update: &[f32], examples: u32, contribution: &mut [f32]) -> Option<u32> {
-        if self.recipe.payload == Payload::Updates && self.base.is_empty() {
+        if self.recipe.payload == Payload::Updates && self.recipe.period == Period::every(1) {
+            // The update itself travels: what it starts from need not be kept.
+            self.base = Vec::new();
             contribution[..update.len()].copy_from_slice(update);
             return self.steps.take(examples);
         }
@@ -44,12 +45,18 @@ impl Local {
         self.stepped(params, examples, contribution)
     }
 
-    /// One local step that the caller's optimizer has already taken on `params`, from those of the last
-    /// synchronisation or step.
+    /// One local step that the caller's optimizer has already taken on `params`. Not to be mixed with
+    /// [`step`](Self::step); see [`can_tell_update`](Self::can_tell_update).
     pub fn stepped(&mut self, params: &[f32], examples: u32, contribution: &mut [f32]) -> Option<u32> {
         let weight = self.steps.take(examples)?;
         self.contribute(params, contribution);
         Some(weight)
+    }
+
+    /// Can what changed be told from the parameters alone? Not after a [`step`](Self::step) whose update travelled
+    /// as it was.
+    pub fn can_tell_update(&self) -> bool {
+        self.recipe.payload == Payload::Parameters || !self.base.is_empty()
     }
 
     /// What remains of a period that has begun, at the end of a run.
@@ -81,18 +88,6 @@ impl Local {
             _ => params.copy_from_slice(view),
         }
         self.remember(params);
-    }
-
-    /// Needs the caller to keep the parameters of the last synchronisation, to tell what its optimizer changed?
-    pub fn keeps_base(&self) -> bool {
-        !self.base.is_empty()
-    }
-
-    /// Keeps a base even where one update travels at a time, for callers whose optimizer works in place.
-    pub fn keep_base(&mut self, params: &[f32]) {
-        if self.recipe.payload == Payload::Updates && self.base.is_empty() {
-            self.base = params.to_vec();
-        }
     }
 
     fn remember(&mut self, params: &[f32]) {

@@ -76,7 +76,7 @@ pub struct Counters {
     pub applications: u64,
     /// Quanta sent, where there are any.
     pub quanta: u64,
-    /// Bytes that the contributions made here would take as plain floats.
+    /// Bytes that the messages sent would take with all their vectors as plain floats.
     pub dense_bytes: u64,
     /// Peers that came back after a broken connection.
     pub reconnects: u64,

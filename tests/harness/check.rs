@@ -50,8 +50,7 @@ const BUDGET: u64 = 300_000;
 pub fn run(scenario: &Scenario) -> Result<Seen, Failure> {
     let plan = &scenario.plan;
     let (workers, len) = (plan.cluster.workers, plan.layout.len());
-    let truth =
-        Arc::new(Mutex::new(Truth { contributed: vec![vec![0; len]; workers as usize], ..Truth::default() }));
+    let truth = Arc::new(Mutex::new(Truth { contributed: vec![vec![0; len]; workers as usize], ..Truth::default() }));
     let crashing = scenario.crashing();
     let sum = plan.recipe.merging() == Merge::Sum { lambda: 1.0 } && plan.recipe.needs_servers();
     let lag = match plan.recipe.pacing() {
@@ -176,13 +175,17 @@ fn after(scenario: &Scenario, world: &World, truth: &Truth) -> Result<(), Failur
 fn synchronous(scenario: &Scenario, world: &World, truth: &Truth) -> Result<(), Failure> {
     let plan = &scenario.plan;
     let restarted = plan.faults.iter().any(|(_, f)| matches!(f, gradwire_sim::Fault::Crash { restart: Some(_), .. }));
-    let synced = |step: &u64| plan.recipe.how_often() == 1.into() || (step + 1) % u64::from(plan.recipe.how_often().at(0)) == 0;
+    let synced =
+        |step: &u64| plan.recipe.how_often() == 1.into() || (step + 1) % u64::from(plan.recipe.how_often().at(0)) == 0;
     if !restarted {
         for (step, params) in truth.after.iter().filter(|(step, _)| synced(step)) {
             let mut replicas = params.iter();
             let Some((first, expected)) = replicas.next() else { continue };
             for (other, got) in replicas {
-                ensure!(bits(got) == bits(expected), "after step {step}, worker {other} has {got:?}, worker {first} {expected:?}");
+                ensure!(
+                    bits(got) == bits(expected),
+                    "after step {step}, worker {other} has {got:?}, worker {first} {expected:?}"
+                );
             }
         }
     }
@@ -308,7 +311,9 @@ fn mesh(scenario: &Scenario, world: &World, truth: &Truth) -> Result<(), Failure
             let total = truth.contributed.iter().map(|sums| sums[i]).sum::<i64>() as f32 / 1024.0;
             let bound = if i < plan.cluster.workers as usize { 1.0 } else { plan.cluster.workers as f32 } * tau / 2.0;
             let whole = crashing.is_empty()
-                || (i < plan.cluster.workers as usize && !crashing.contains(&PeerId(i as u32)) && done.contains(&PeerId(i as u32)));
+                || (i < plan.cluster.workers as usize
+                    && !crashing.contains(&PeerId(i as u32))
+                    && done.contains(&PeerId(i as u32)));
             ensure!(
                 !whole || (got + total).abs() <= bound,
                 "element {i} of worker {worker} is {got}, contributions sum up to {total}"

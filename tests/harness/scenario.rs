@@ -57,9 +57,9 @@ impl Scenario {
             Kind::Tree => Recipe::sync().topology(Topology::Tree { fan_in: 1 + random.below(3) as u32 }),
             Kind::Averaging => Recipe::averaging(1 + random.below(3) as u32),
             Kind::ServerSync => Recipe::sync().topology(servers),
-            Kind::Async => Recipe::asynchronous().topology(servers).pace(Pace::Asynchronous {
-                overlap: random.chance(0.5),
-            }),
+            Kind::Async => {
+                Recipe::asynchronous().topology(servers).pace(Pace::Asynchronous { overlap: random.chance(0.5) })
+            }
             Kind::Softsync => {
                 let updates = 1 + random.below(u64::from(workers)) as u32;
                 let staleness = if random.chance(0.5) { Staleness::inverse_plus_one() } else { Staleness::constant() };

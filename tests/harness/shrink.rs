@@ -45,7 +45,8 @@ fn describe(failure: &Failure) -> String {
     let mut text = String::from(what);
     for status in statuses {
         let Status { me, role, clock, waiting, operations, .. } = status;
-        let workers: Vec<_> = status.workers.iter().map(|w| format!("{}:{:?}@{}", w.rank, w.state, w.clock.0)).collect();
+        let workers: Vec<_> =
+            status.workers.iter().map(|w| format!("{}:{:?}@{}", w.rank, w.state, w.clock.0)).collect();
         text += &format!("\n  {me} {role:?} at {clock}, {operations} operations, {waiting:?}, knows {workers:?}");
     }
     text

@@ -223,6 +223,8 @@ impl<P: Copy> Hub<P> {
         let traffic = &mut self.peers[peer.index()].traffic;
         traffic.messages_out += 1;
         traffic.bytes_out += HEADER_LEN as u64 + u64::from(header.length);
+        let dense = if header.kind == Kind::Quanta { self.setup.len as u64 * 4 } else { u64::from(header.length) };
+        self.counters.dense_bytes += HEADER_LEN as u64 + dense;
         let op = self.begin(purpose);
         self.outputs.push_back(Output::Transmit { op, peer, header, body });
     }
@@ -493,6 +495,10 @@ impl<P: Copy> Hub<P> {
         Some(Header { origin: on, clock: at, ..self.header(Kind::Awaits) })
     }
 
+    pub(crate) fn waiting(&self) -> Option<Waiting> {
+        self.waiting.map(|wait| wait.shown)
+    }
+
     pub(crate) fn status(&self, role: Role, clock: Clock, worker_clock: impl Fn(PeerId) -> Clock) -> Status {
         let me = self.setup.me;
         let others = || (0..self.peers.len() as u32).map(PeerId).filter(|peer| *peer != me);
@@ -501,7 +507,7 @@ impl<P: Copy> Hub<P> {
             me,
             role,
             clock,
-            waiting: self.waiting.map(|wait| wait.shown),
+            waiting: self.waiting(),
             counters: self.counters,
             staleness: self.staleness.clone(),
             workers: workers

@@ -25,7 +25,7 @@ use crate::buffer::{BufferId, Segment};
 use crate::id::{Clock, Incarnation, PeerId, Sequence};
 use crate::kernel::{Found, Kernel};
 use crate::recipe::{Codec, Topology};
-use crate::status::{Role, Status};
+use crate::status::{Role, Status, Waiting};
 use crate::time::Instant;
 use crate::wire::{Header, Kind};
 
@@ -62,6 +62,10 @@ pub(crate) struct Mesh {
     sending_snapshot: u32,
     /// Messages that have entered a slot.
     stamps: u64,
+    /// Messages in the ledger, of all origins.
+    applied: Clock,
+    /// Those among them that are in the view.
+    seen: Clock,
     residual: f64,
     density: f64,
 }
@@ -169,6 +173,8 @@ struct Message {
     origin: PeerId,
     incarnation: Incarnation,
     sequence: Sequence,
+    /// Messages that were in its origin's replica.
+    base: Clock,
     length: u32,
     /// It is in the ledger and may be passed on.
     ready: bool,
@@ -209,6 +215,8 @@ impl Mesh {
             applying: 0,
             sending_snapshot: 0,
             stamps: 0,
+            applied: Clock(0),
+            seen: Clock(0),
             residual: 0.0,
             density: 0.0,
             hub: Hub::new(setup),
@@ -291,7 +299,7 @@ impl Mesh {
             return;
         }
         let snapshot = self.whole(SNAPSHOT);
-        let header = Header { length: snapshot.len, ..self.hub.header(Kind::Ledger) };
+        let header = Header { clock: self.applied, length: snapshot.len, ..self.hub.header(Kind::Ledger) };
         self.hub.transmit(to, header, Some(snapshot), Job::SendSnapshot);
     }
 
@@ -357,6 +365,10 @@ impl Mesh {
             self.hub.event(Event::PeerJoined { peer, incarnation });
             self.marks[peer.index()] = Mark { incarnation, ..Mark::default() };
         }
+        // What it had been asked for may have got lost with the connection.
+        if let State::Joining { provider: Some(_), .. } = self.state {
+            self.state = State::Joining { provider: None, based: false };
+        }
         self.neighbours[index].member = true;
         (self.neighbours[index].start, self.neighbours[index].running) = (None, false);
         self.tell_start(index);
@@ -418,6 +430,7 @@ impl Mesh {
             }
             Kind::Seed if joining && header.length == whole => self.hub.receive(peer, self.whole(BASE), Job::Seed),
             Kind::Ledger if joining && header.length == whole => {
+                self.applied = header.clock;
                 self.hub.receive(peer, self.whole(LEDGER), Job::Ledger);
             }
             Kind::Mark | Kind::Seed | Kind::Ledger if !joining => self.hub.discard(peer, header),
@@ -463,8 +476,8 @@ impl Mesh {
                 self.hub.close(peer, ProtocolError::Gap { expected, got });
                 continue;
             }
-            let Header { origin, incarnation, sequence, length, .. } = header;
-            self.occupy(slot, Some(from), Message { origin, incarnation, sequence, length, ready: false });
+            let Header { origin, incarnation, sequence, base, length, .. } = header;
+            self.occupy(slot, Some(from), Message { origin, incarnation, sequence, base, length, ready: false });
             if length > 0 {
                 self.hub.receive(peer, self.body(slot, length), Job::Receive { slot, from });
             } else {
@@ -525,6 +538,8 @@ impl Mesh {
         message.ready = true;
         let message = *message;
         self.hub.counters.applied += 1;
+        self.hub.staleness.record(self.applied.ahead_of(message.base));
+        self.applied = self.applied.next();
         let mark = &mut self.marks[message.origin.index()];
         (mark.incarnation, mark.sequence) = (message.incarnation, message.sequence);
         if self.relay {
@@ -576,7 +591,6 @@ impl Mesh {
         if self.state != State::Ready {
             return Err(Misuse::NotReady);
         }
-        self.hub.counters.dense_bytes += self.hub.setup.len as u64 * 4;
         if weight == 0 {
             self.hub.counters.empty += 1;
             self.view_next();
@@ -608,7 +622,8 @@ impl Mesh {
         let body = self.body(slot, update.len);
         self.sequence = self.sequence.next();
         let (origin, incarnation) = (self.hub.setup.me, self.hub.setup.incarnation);
-        let message = Message { origin, incarnation, sequence: self.sequence, length: 0, ready: false };
+        let base = self.seen;
+        let message = Message { origin, incarnation, sequence: self.sequence, base, length: 0, ready: false };
         self.occupy(slot, None, message);
         self.state = State::Encoding { slot, leaving };
         let kernel = match leaving {
@@ -633,6 +648,7 @@ impl Mesh {
         let message = self.slots[slot].message.as_mut().expect("the slot being encoded holds a message");
         (message.length, message.ready) = (bytes, true);
         self.applying += 1;
+        self.applied = self.applied.next();
         self.hub.compute(Kernel::Decode { body: self.body(slot, bytes), ledger: self.whole(LEDGER) }, Job::Own);
         self.send_to_all(slot, None);
         match leaving {
@@ -660,9 +676,8 @@ impl Mesh {
         }
         loop {
             let open = self.slots.iter().filter(|slot| slot.sent[to] && slot.pending[to]).count();
-            let due = |slot: &&Slot| {
-                slot.pending[to] && !slot.sent[to] && slot.message.is_some_and(|message| message.ready)
-            };
+            let due =
+                |slot: &&Slot| slot.pending[to] && !slot.sent[to] && slot.message.is_some_and(|message| message.ready);
             let first = self.slots.iter().filter(due).map(|slot| slot.stamp).min();
             let Some(first) = first.filter(|_| open < INBOUND_SLOTS) else { return };
             let slot = self.slots.iter().position(|slot| slot.message.is_some() && slot.stamp == first);
@@ -680,8 +695,8 @@ impl Mesh {
     }
 
     fn quanta(&self, message: Message) -> Header {
-        let Message { origin, incarnation, sequence, length, .. } = message;
-        Header { origin, incarnation, sequence, length, ..self.hub.header(Kind::Quanta) }
+        let Message { origin, incarnation, sequence, base, length, .. } = message;
+        Header { origin, incarnation, sequence, base, length, ..self.hub.header(Kind::Quanta) }
     }
 
     fn view_next(&mut self) {
@@ -690,6 +705,7 @@ impl Mesh {
     }
 
     fn materialise(&mut self, job: Job) {
+        self.seen = self.applied;
         let (base, ledger, into) = (self.whole(BASE), self.whole(LEDGER), self.whole(VIEW));
         self.hub.compute(Kernel::Materialise { base, ledger, tau: self.tau, into }, job);
     }
@@ -764,7 +780,8 @@ impl Mesh {
             self.note_last(me, self.sequence, stays);
         }
         // A relay stays on, or it would cut the tree. Nobody goes before its neighbours know what it knows.
-        let origins = || (0..self.marks.len() as u32).map(PeerId).filter(|origin| self.marks[origin.index()].last.is_some());
+        let origins =
+            || (0..self.marks.len() as u32).map(PeerId).filter(|origin| self.marks[origin.index()].last.is_some());
         let untold = (0..self.neighbours.len()).any(|to| origins().any(|origin| self.must_tell(origin, to)));
         let whole = !(stays || self.relay) || self.marks.iter().all(Self::is_whole);
         if self.fetches.is_empty() && whole && !untold {
@@ -904,6 +921,10 @@ impl Machine for Mesh {
 
     fn view(&self) -> BufferId {
         VIEW
+    }
+
+    fn waiting(&self) -> Option<Waiting> {
+        self.hub.waiting()
     }
 
     fn status(&self) -> Status {

@@ -22,7 +22,7 @@ use crate::buffer::{BufferId, Segment};
 use crate::id::{Clock, Cluster, Incarnation, OpId, PeerId, ShardId};
 use crate::kernel::{Found, Kernel};
 use crate::recipe::{ConfigError, Recipe, Topology};
-use crate::status::Status;
+use crate::status::{Status, Waiting};
 use crate::time::{Instant, Patience};
 use crate::wire::{Header, Kind};
 
@@ -287,6 +287,9 @@ pub trait Machine: fmt::Debug + Send {
     /// that provides them puts the initial ones.
     fn view(&self) -> BufferId;
 
+    /// Whom this node waits for, if it does.
+    fn waiting(&self) -> Option<Waiting>;
+
     /// A snapshot of numbers. Allocates.
     fn status(&self) -> Status;
 }
@@ -330,6 +333,10 @@ impl Machine for Node {
 
     fn view(&self) -> BufferId {
         self.0.view()
+    }
+
+    fn waiting(&self) -> Option<Waiting> {
+        self.0.waiting()
     }
 
     fn status(&self) -> Status {

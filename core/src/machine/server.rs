@@ -23,7 +23,7 @@ use crate::layout::shard_range;
 use crate::recipe::{Merge, Payload};
 use crate::rule::pace::{VectorClock, lead_max, may_read};
 use crate::rule::{Merging, Verdict, merging};
-use crate::status::{Presence, Role, Status};
+use crate::status::{Presence, Role, Status, Waiting};
 use crate::time::Instant;
 use crate::wire::{Header, Kind};
 
@@ -770,6 +770,10 @@ impl Machine for Server {
 
     fn view(&self) -> BufferId {
         BufferId(FIRST_VERSION)
+    }
+
+    fn waiting(&self) -> Option<Waiting> {
+        self.hub.waiting()
     }
 
     fn status(&self) -> Status {

@@ -19,7 +19,7 @@ use crate::buffer::{BufferId, Segment};
 use crate::id::{Clock, PeerId, ShardId};
 use crate::kernel::{Found, Kernel, MEAN_MAX};
 use crate::recipe::Topology;
-use crate::status::{Role, Status};
+use crate::status::{Role, Status, Waiting};
 use crate::time::Instant;
 use crate::wire::{Header, Kind};
 
@@ -164,7 +164,6 @@ impl Tree {
             return Err(Misuse::NotReady);
         }
         self.own = Own::Given { weight };
-        self.hub.counters.dense_bytes += self.hub.setup.len as u64 * 4;
         Ok(())
     }
 
@@ -579,6 +578,10 @@ impl Machine for Tree {
 
     fn view(&self) -> BufferId {
         VIEW
+    }
+
+    fn waiting(&self) -> Option<Waiting> {
+        self.hub.waiting()
     }
 
     fn status(&self) -> Status {

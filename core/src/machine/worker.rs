@@ -18,7 +18,7 @@ use crate::kernel::Kernel;
 use crate::layout::shard_range;
 use crate::recipe::Merge;
 use crate::rule::pace::{lead_max, may_read, window};
-use crate::status::{Role, Status};
+use crate::status::{Role, Status, Waiting};
 use crate::time::Instant;
 use crate::wire::{Header, Kind};
 
@@ -161,7 +161,6 @@ impl Worker {
         }
         self.state = State::Stepping;
         self.sequence = self.sequence.next();
-        self.hub.counters.dense_bytes += self.hub.setup.len as u64 * 4;
         let slot = self.slot(self.sequence);
         self.pushes[slot].weight = weight;
         for shard in 0..self.rows.len() {
@@ -529,6 +528,10 @@ impl Machine for Worker {
 
     fn view(&self) -> BufferId {
         VIEW
+    }
+
+    fn waiting(&self) -> Option<Waiting> {
+        self.hub.waiting()
     }
 
     fn status(&self) -> Status {

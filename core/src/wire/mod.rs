@@ -55,7 +55,7 @@ pub enum Kind {
     Up = 5,
     /// Parent to child: the result of round `clock` (0: the initial parameters).
     Down = 6,
-    /// Mesh: the `sequence`-th message of quanta of `origin`.
+    /// Mesh: the `sequence`-th message of quanta of `origin`, computed when `base` messages were in its replica.
     Quanta = 7,
     /// Mesh: quanta of `origin` up to `sequence` are in.
     Ack = 8,
@@ -65,7 +65,7 @@ pub enum Kind {
     Mark = 9,
     /// Mesh: the initial parameters.
     Seed = 10,
-    /// Mesh: the ledger of quanta of a running mesh.
+    /// Mesh: the ledger of quanta of a running mesh; `clock` = messages in it.
     Ledger = 11,
     /// Mesh: a node that comes later asks for marks and ledger.
     Fetch = 12,

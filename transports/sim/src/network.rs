@@ -116,9 +116,9 @@ impl Stream {
         let sent = self.busy_until.max(now).after(line);
         self.busy_until = sent;
         let mut arrive = |mut at: Instant| {
-            at = at.after(network.latency).after(Duration::from_nanos(
-                random.exponential(network.jitter.as_nanos() as f64) as u64,
-            ));
+            at = at
+                .after(network.latency)
+                .after(Duration::from_nanos(random.exponential(network.jitter.as_nanos() as f64) as u64));
             if random.chance(network.tail) {
                 at = at.after(network.tail_delay);
             }

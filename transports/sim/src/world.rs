@@ -118,16 +118,46 @@ struct Link {
 }
 
 enum Scheduled {
-    Arrival { from: PeerId, to: PeerId, session: u64, number: u64, message: Message },
+    Arrival {
+        from: PeerId,
+        to: PeerId,
+        session: u64,
+        number: u64,
+        message: Message,
+    },
     /// A sender's operation ends.
-    Sent { node: PeerId, epoch: u64, peer: PeerId, session: u64, op: OpId },
-    Connect { a: PeerId, b: PeerId, session: u64 },
-    Notice { node: PeerId, epoch: u64, peer: PeerId },
-    Timeout { node: PeerId, epoch: u64 },
-    Computed { node: PeerId, epoch: u64 },
-    Start { node: PeerId },
+    Sent {
+        node: PeerId,
+        epoch: u64,
+        peer: PeerId,
+        session: u64,
+        op: OpId,
+    },
+    Connect {
+        a: PeerId,
+        b: PeerId,
+        session: u64,
+    },
+    Notice {
+        node: PeerId,
+        epoch: u64,
+        peer: PeerId,
+    },
+    Timeout {
+        node: PeerId,
+        epoch: u64,
+    },
+    Computed {
+        node: PeerId,
+        epoch: u64,
+    },
+    Start {
+        node: PeerId,
+    },
     Fault(Fault),
-    Resume { node: PeerId },
+    Resume {
+        node: PeerId,
+    },
 }
 
 impl World {
@@ -145,7 +175,7 @@ impl World {
             machine: None,
             pool: Pool::default(),
             app: plan.cluster.is_worker(me).then(|| app(me)),
-            local: Local::new(plan.recipe, len),
+            local: Local::new(plan.recipe),
             params: plan.initial.clone(),
             update: vec![0.0; len],
             phase: Phase::Joining,
@@ -389,14 +419,15 @@ impl World {
         let mut pool = Pool::new(machine.buffers());
         let text = Segment { buffer: OURS, start: 0, len: self.text.len() as u32 };
         pool.bytes_mut(text).copy_from_slice(self.text.as_bytes());
-        pool.floats_mut(Segment::floats(machine.view(), 0, self.plan.initial.len())).copy_from_slice(&self.plan.initial);
+        pool.floats_mut(Segment::floats(machine.view(), 0, self.plan.initial.len()))
+            .copy_from_slice(&self.plan.initial);
         let node = &mut self.nodes[me.index()];
         node.epoch += 1;
         node.life = Life::Up;
         node.incarnation = incarnation;
         node.machine = Some(machine);
         node.pool = pool;
-        node.local = Local::new(self.plan.recipe, self.plan.layout.len());
+        node.local = Local::new(self.plan.recipe);
         node.phase = Phase::Joining;
         node.wake = None;
         node.connected.fill(false);
@@ -683,14 +714,7 @@ impl World {
         }
     }
 
-    fn on_arrival(
-        &mut self,
-        from: PeerId,
-        to: PeerId,
-        session: u64,
-        number: u64,
-        message: Message,
-    ) -> Option<PeerId> {
+    fn on_arrival(&mut self, from: PeerId, to: PeerId, session: u64, number: u64, message: Message) -> Option<PeerId> {
         let (now, retransmit) = (self.now, self.plan.network.retransmit);
         let link = self.link(from, to);
         if link.session != session || !link.connected {

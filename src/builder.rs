@@ -1,0 +1,168 @@
+//! Setting a session up.
+
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::sync::Arc;
+use std::time::Duration;
+
+use gradwire_core::{Cluster, Contract, Incarnation, Layout, Local, Patience, PeerId, Recipe, Setup, Transport};
+
+use crate::desk::{Answer, Desk};
+use crate::engine::{Engine, Pump};
+use crate::error::Error;
+use crate::server::Server;
+use crate::session::{Drive, Session, check_finite};
+
+/// What a node needs to know before it takes part. Made by [`Session::builder`]; ended by [`join`](Self::join) for a
+/// worker, by [`serve`](Self::serve) for a server.
+#[derive(Clone, Debug)]
+pub struct Builder {
+    layout: Layout,
+    recipe: Recipe,
+    cluster: Cluster,
+    deadline: Duration,
+    patience: Patience,
+    optimizer_vectors: u32,
+    own_thread: bool,
+}
+
+impl Builder {
+    pub(crate) fn new(layout: Layout, recipe: Recipe, cluster: Cluster) -> Self {
+        Self {
+            layout,
+            recipe,
+            cluster,
+            deadline: Duration::from_secs(60),
+            patience: Patience::default(),
+            optimizer_vectors: 0,
+            own_thread: true,
+        }
+    }
+
+    /// How long any call may wait before it fails with the name of whom it waits for. 60 s unless set.
+    #[must_use]
+    pub fn deadline(self, deadline: Duration) -> Self {
+        Self { deadline, ..self }
+    }
+
+    /// How long a peer may stay disconnected before the run goes on without it. 5 s unless set or the transport
+    /// knows better.
+    #[must_use]
+    pub fn dead_after(self, dead_after: Duration) -> Self {
+        Self { patience: Patience::new(dead_after), ..self }
+    }
+
+    /// How many vectors of optimizer state, each as long as the layout, are averaged along with the parameters
+    /// (`optimizer=average`); see [`Session::sync_with`].
+    #[must_use]
+    pub fn optimizer_vectors(self, count: u32) -> Self {
+        Self { optimizer_vectors: count, ..self }
+    }
+
+    /// Drives the session on the caller's thread only, in its calls and in [`Session::pump`], instead of on a thread
+    /// of its own.
+    #[must_use]
+    pub fn caller_driven(self) -> Self {
+        Self { own_thread: false, ..self }
+    }
+
+    /// Takes part as a worker, at the rank of the transport. Waits until `params` holds the parameters that everyone
+    /// starts from: those of the servers, or without servers those of rank 0.
+    ///
+    /// # Errors
+    /// When recipe, cluster and transport do not go together, `params` is not of the layout's length or not finite,
+    /// a peer runs something else, or not all have come by the deadline.
+    pub fn join<T: Transport + 'static>(self, transport: T, params: &mut [f32]) -> Result<Session, Error> {
+        let (desk, drive) = self.start(transport, params, true)?;
+        let mut session = Session {
+            layout: self.layout,
+            recipe: self.recipe,
+            local: Local::new(self.recipe),
+            desk,
+            drive,
+            deadline: self.deadline,
+            optimizer_vectors: self.optimizer_vectors,
+            spare: None,
+            steps: 0,
+            over: false,
+        };
+        let Answer::Joined { view, spare } = session.answer("join")? else {
+            unreachable!("a machine joins before anything else")
+        };
+        session.local.start(params, view.floats());
+        session.spare = Some(spare);
+        Ok(session)
+    }
+
+    /// Takes part as a server, at the rank of the transport, starting from `params`. Returns at once;
+    /// [`Server::wait`] waits for the end.
+    ///
+    /// # Errors
+    /// As for [`join`](Self::join), but does not wait for anyone.
+    pub fn serve<T: Transport + 'static>(self, transport: T, params: &[f32]) -> Result<Server, Error> {
+        let (rank, _) = transport.place();
+        let (desk, drive) = self.start(transport, params, false)?;
+        let ranges = Server::ranges(&self.recipe, self.cluster, rank, self.layout.len());
+        Ok(Server::new(desk, drive, ranges, self.layout.len(), self.deadline))
+    }
+
+    fn start<T: Transport + 'static>(
+        &self,
+        transport: T,
+        params: &[f32],
+        worker: bool,
+    ) -> Result<(Arc<Desk>, Drive), Error> {
+        let (me, nodes) = transport.place();
+        let len = self.layout.len() * (1 + self.optimizer_vectors as usize);
+        self.recipe.check_cluster(self.cluster, len)?;
+        let (expected, got) = (self.cluster.nodes(), nodes);
+        if expected != got {
+            return Err(Error::Nodes { expected, got });
+        }
+        self.check_role(me, worker)?;
+        check_vectors(&self.recipe, self.optimizer_vectors)?;
+        if params.len() != self.layout.len() {
+            return Err(Error::Length { what: "params", expected: self.layout.len(), got: params.len() });
+        }
+        check_finite("params", &self.layout, params)?;
+        let (contract, text) = Contract::new(&self.layout, &self.recipe, self.cluster, self.optimizer_vectors);
+        let patience = transport.patience().map_or(self.patience, Patience::new);
+        let setup = Setup {
+            me,
+            cluster: self.cluster,
+            recipe: self.recipe,
+            len,
+            incarnation: Incarnation(RandomState::new().build_hasher().finish() | 1),
+            patience,
+            contract,
+            #[cfg(planted)]
+            bug: None,
+        };
+        let desk = Arc::new(Desk::new());
+        let waker = transport.waker();
+        let mut engine = Engine::new(setup, text, transport, params, Arc::clone(&desk))?;
+        if !self.own_thread {
+            return Ok((desk, Drive::Caller(Box::new(engine))));
+        }
+        let name = format!("gradwire-{me}");
+        let thread = std::thread::Builder::new().name(name).spawn(move || engine.run());
+        let thread = thread.map_err(|error| Error::Transport(Box::new(error)))?;
+        Ok((desk, Drive::Thread { thread: Some(thread), waker }))
+    }
+
+    fn check_role(&self, rank: PeerId, worker: bool) -> Result<(), Error> {
+        let role = |worker| if worker { "worker" } else { "server" };
+        if self.cluster.is_worker(rank) == worker {
+            return Ok(());
+        }
+        Err(Error::Role { rank, expected: role(!worker), got: role(worker) })
+    }
+}
+
+/// Optimizer vectors travel exactly when the recipe averages them.
+fn check_vectors(recipe: &Recipe, count: u32) -> Result<(), Error> {
+    use gradwire_core::recipe::OptimizerState;
+    if (recipe.optimizer_state() == OptimizerState::Average) == (count > 0) {
+        return Ok(());
+    }
+    Err(Error::OptimizerVectors { expected: u32::from(count == 0), got: count })
+}

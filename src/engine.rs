@@ -1,0 +1,193 @@
+//! Drives a machine over a transport, with the CPU as executor.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use gradwire_core::kernel;
+use gradwire_core::status::Waiting;
+use gradwire_core::{
+    Event, Input, Instant, Machine, Node, OURS, Output, Pool, Segment, Setup, Storage, THEIRS, Transport,
+};
+
+use crate::desk::{Answer, Command, Desk};
+use crate::error::Error;
+
+#[derive(Debug)]
+pub(crate) struct Engine<T> {
+    machine: Node,
+    pool: Pool,
+    transport: T,
+    desk: Arc<Desk>,
+    /// The buffer that the last contribution took the place of.
+    spare: Option<Arc<Storage>>,
+    /// The wait that the desk has been told of.
+    told: Option<Waiting>,
+    state: State,
+    contract: String,
+}
+
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub(crate) enum State {
+    Running,
+    /// The machine has left, or the server has finished.
+    Done,
+}
+
+/// What a session needs of its engine, whatever the transport.
+pub(crate) trait Pump: Send {
+    /// Does what can be done, waiting at most `wait` for something to happen.
+    fn pump(&mut self, wait: Option<Duration>) -> Result<State, Error>;
+
+    /// Pumps until done or told to stop; what goes wrong is left on the desk.
+    fn run(&mut self);
+}
+
+impl<T: Transport> Engine<T> {
+    /// An engine whose machine's view holds `initial`.
+    pub(crate) fn new(
+        setup: Setup,
+        contract: String,
+        transport: T,
+        initial: &[f32],
+        desk: Arc<Desk>,
+    ) -> Result<Self, Error> {
+        let machine = Node::new(setup)?;
+        let mut pool = Pool::new(machine.buffers());
+        let text = Segment { buffer: OURS, start: 0, len: contract.len() as u32 };
+        pool.bytes_mut(text).copy_from_slice(contract.as_bytes());
+        pool.floats_mut(Segment::floats(machine.view(), 0, initial.len())).copy_from_slice(initial);
+        let spare = Some(Arc::new(Storage::zeroed(setup.len * 4)));
+        let mut engine = Self { machine, pool, transport, desk, spare, told: None, state: State::Running, contract };
+        engine.feed(Input::Timeout);
+        Ok(engine)
+    }
+
+    fn feed(&mut self, input: Input) {
+        let now = Instant::from_nanos(self.desk.origin.elapsed().as_nanos() as u64);
+        let result = self.machine.handle_input(now, input);
+        result.expect("the session keeps the order of calls");
+    }
+
+    fn take_command(&mut self) {
+        let (command, status_wanted) = {
+            let mut papers = self.desk.lock();
+            (papers.command.take(), std::mem::take(&mut papers.status_wanted))
+        };
+        match command {
+            Some(Command::Step { weight, filled }) => {
+                self.spare = Some(self.pool.replace(self.machine.contribution(), filled));
+                self.feed(Input::Step { weight });
+            }
+            Some(Command::Leave { stay }) => self.feed(Input::Leave { stay }),
+            None => {}
+        }
+        if status_wanted {
+            let status = self.machine.status();
+            self.desk.put(|papers| papers.status = Some(status));
+        }
+    }
+
+    /// Carries out outputs until the machine waits; says until when.
+    fn drain(&mut self) -> Result<Option<Instant>, Error> {
+        loop {
+            match self.machine.poll_output() {
+                Output::Compute { op, kernel } => {
+                    let found = kernel::run(&kernel, &mut self.pool);
+                    self.feed(Input::Completed { op, found });
+                }
+                Output::Transmit { op, peer, header, body } => {
+                    self.transport.transmit(op, peer, header, body, &self.pool);
+                }
+                Output::Receive { op, peer, into } => self.transport.receive(op, peer, into, &mut self.pool),
+                Output::Close { peer, reason } => self.transport.close(peer, reason),
+                Output::Event(event) => self.on_event(event)?,
+                Output::Wait { until } => return Ok(until),
+            }
+        }
+    }
+
+    fn on_event(&mut self, event: Event) -> Result<(), Error> {
+        let view = || self.pool.share(self.machine.view());
+        let answer = match event {
+            Event::Joined => self.spare.take().map(|spare| Answer::Joined { view: view(), spare }),
+            Event::Ready { changed, .. } => Some(Answer::Ready { view: view(), changed, spare: self.spare.take() }),
+            Event::Left | Event::Finished => {
+                self.state = State::Done;
+                Some(Answer::Left { view: view() })
+            }
+            Event::Cut { peer } => return Err(Error::Cut { peer }),
+            Event::Refused { peer, line, length } => {
+                let theirs = self.pool.bytes(Segment { buffer: THEIRS, start: 0, len: length });
+                let theirs = String::from_utf8_lossy(theirs);
+                let (expected, got) = (nth_line(&self.contract, line), nth_line(&theirs, line));
+                return Err(Error::Contract { peer, expected, got });
+            }
+            event => {
+                self.desk.push_event(event);
+                None
+            }
+        };
+        if let Some(answer) = answer {
+            let last = (self.state == State::Done).then(|| self.machine.status());
+            self.desk.put(|papers| (papers.answer, papers.last) = (Some(answer), last));
+        }
+        Ok(())
+    }
+}
+
+/// A line of a contract as it may be shown: printable, and not too long.
+fn nth_line(text: &str, line: u32) -> String {
+    let line = text.lines().nth(line as usize).unwrap_or("(nothing)");
+    line.chars().filter(|c| !c.is_control()).take(200).collect()
+}
+
+impl<T: Transport> Pump for Engine<T> {
+    fn pump(&mut self, wait: Option<Duration>) -> Result<State, Error> {
+        self.take_command();
+        let until = self.drain()?;
+        let waiting = self.machine.waiting();
+        if waiting != self.told {
+            self.told = waiting;
+            self.desk.put(|papers| papers.waiting = waiting);
+        }
+        if self.state == State::Done {
+            return Ok(State::Done);
+        }
+        let elapsed = self.desk.origin.elapsed();
+        let timer = until.map(|until| Duration::from_nanos(until.as_nanos()).saturating_sub(elapsed));
+        let wait = match (wait, timer) {
+            (Some(wait), Some(timer)) => Some(wait.min(timer)),
+            (wait, timer) => wait.or(timer),
+        };
+        let polled = self.transport.poll(&mut self.pool, wait).map_err(|error| Error::Transport(Box::new(error)))?;
+        match polled {
+            Some(input) => self.feed(input),
+            None if timer.is_some_and(|timer| self.desk.origin.elapsed() >= elapsed + timer) => {
+                self.feed(Input::Timeout)
+            }
+            None => {}
+        }
+        self.drain()?;
+        Ok(self.state)
+    }
+
+    fn run(&mut self) {
+        // A panic in the machine must not leave the application waiting for its deadline.
+        struct Guard(Arc<Desk>);
+        impl Drop for Guard {
+            fn drop(&mut self) {
+                if std::thread::panicking() {
+                    self.0.put(|papers| papers.failure = Some(Error::Ended));
+                }
+            }
+        }
+        let _guard = Guard(Arc::clone(&self.desk));
+        while !self.desk.lock().stop {
+            match self.pump(None) {
+                Ok(State::Running) => {}
+                Ok(State::Done) => return,
+                Err(error) => return self.desk.put(|papers| papers.failure = Some(error)),
+            }
+        }
+    }
+}

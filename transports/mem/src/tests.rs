@@ -1,0 +1,109 @@
+use gradwire_core::wire::Kind;
+use gradwire_core::{BufferId, Clock, Incarnation, Sequence, ShardId};
+
+use super::*;
+
+const BODY: Segment = Segment { buffer: BufferId(0), start: 0, len: 8 };
+
+fn header(kind: Kind, sequence: u64, length: u32) -> Header {
+    Header {
+        kind,
+        digest: 0,
+        origin: PeerId(0),
+        shard: ShardId(0),
+        weight: 0,
+        incarnation: Incarnation(1),
+        sequence: Sequence(sequence),
+        clock: Clock(0),
+        base: Clock(0),
+        length,
+    }
+}
+
+struct End {
+    mem: Mem,
+    pool: Pool,
+}
+
+impl End {
+    #[track_caller]
+    fn expect(&mut self, expected: Input) {
+        let got = self.mem.poll(&mut self.pool, Some(Duration::from_secs(5))).unwrap();
+        assert_eq!(got, Some(expected));
+    }
+
+    #[track_caller]
+    fn expect_nothing(&mut self) {
+        assert_eq!(self.mem.poll(&mut self.pool, Some(Duration::ZERO)).unwrap(), None);
+    }
+}
+
+fn pair() -> [End; 2] {
+    let ends = Mem::cluster(2).into_iter().map(|mem| End { mem, pool: Pool::new([8, 8]) });
+    let mut ends: [End; 2] = ends.collect::<Vec<_>>().try_into().unwrap_or_else(|_| unreachable!());
+    ends[0].expect(Input::Connected { peer: PeerId(1) });
+    ends[1].expect(Input::Connected { peer: PeerId(0) });
+    ends
+}
+
+#[test]
+fn a_body_is_lent_until_it_is_received() {
+    let [mut a, mut b] = pair();
+    a.pool.floats_mut(BODY).copy_from_slice(&[1.0, 2.0]);
+    a.mem.transmit(OpId(7), PeerId(1), header(Kind::Push, 1, 8), Some(BODY), &a.pool);
+    b.expect(Input::Header { peer: PeerId(0), header: header(Kind::Push, 1, 8) });
+    a.expect_nothing();
+    b.mem.receive(OpId(9), PeerId(0), Some(BODY), &mut b.pool);
+    b.expect(Input::Completed { op: OpId(9), found: Found::Nothing });
+    a.expect(Input::Completed { op: OpId(7), found: Found::Nothing });
+    assert_eq!(b.pool.floats(BODY), [1.0, 2.0]);
+}
+
+/// The only copy is the one into the receiver's place: sending shares the very storage.
+#[test]
+fn sending_does_not_copy() {
+    let [mut a, mut b] = pair();
+    let storage = a.pool.share(BufferId(0));
+    a.mem.transmit(OpId(1), PeerId(1), header(Kind::Push, 1, 8), Some(BODY), &a.pool);
+    b.expect(Input::Header { peer: PeerId(0), header: header(Kind::Push, 1, 8) });
+    assert_eq!(Arc::strong_count(&storage), 3, "the pool, this test and the message share one storage");
+    b.mem.receive(OpId(1), PeerId(0), None, &mut b.pool);
+    assert_eq!(Arc::strong_count(&storage), 2);
+}
+
+#[test]
+fn messages_come_in_order_and_one_body_at_a_time() {
+    let [mut a, mut b] = pair();
+    a.mem.transmit(OpId(1), PeerId(1), header(Kind::Ack, 1, 0), None, &a.pool);
+    a.mem.transmit(OpId(2), PeerId(1), header(Kind::Push, 2, 8), Some(BODY), &a.pool);
+    a.mem.transmit(OpId(3), PeerId(1), header(Kind::Ack, 3, 0), None, &a.pool);
+    b.expect(Input::Header { peer: PeerId(0), header: header(Kind::Ack, 1, 0) });
+    b.expect(Input::Header { peer: PeerId(0), header: header(Kind::Push, 2, 8) });
+    b.expect_nothing();
+    b.mem.receive(OpId(1), PeerId(0), None, &mut b.pool);
+    b.expect(Input::Completed { op: OpId(1), found: Found::Nothing });
+    b.expect(Input::Header { peer: PeerId(0), header: header(Kind::Ack, 3, 0) });
+    for op in 1..=3 {
+        a.expect(Input::Completed { op: OpId(op), found: Found::Nothing });
+    }
+}
+
+#[test]
+fn a_peer_that_is_dropped_disconnects_and_aborts() {
+    let [mut a, b] = pair();
+    a.mem.transmit(OpId(1), PeerId(1), header(Kind::Push, 1, 8), Some(BODY), &a.pool);
+    drop(b);
+    a.expect(Input::Disconnected { peer: PeerId(1) });
+    a.expect(Input::Aborted { op: OpId(1) });
+    a.mem.transmit(OpId(2), PeerId(1), header(Kind::Ack, 2, 0), None, &a.pool);
+    a.expect(Input::Aborted { op: OpId(2) });
+}
+
+#[test]
+fn a_waiting_poll_can_be_woken() {
+    let [mut a, _b] = pair();
+    let waker = a.mem.waker();
+    let other = std::thread::spawn(move || waker.wake());
+    assert_eq!(a.mem.poll(&mut a.pool, None).unwrap(), None);
+    other.join().unwrap();
+}
