@@ -1,0 +1,173 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
+use gradwire::recipe::{PRESETS, Payload};
+use gradwire::{Cluster, Recipe};
+
+/// Exit codes, as `--help` lists them.
+pub(crate) mod exit {
+    pub(crate) const USAGE: u8 = 2;
+    pub(crate) const CONFIG: u8 = 3;
+    pub(crate) const RUN: u8 = 4;
+    pub(crate) const DATA: u8 = 6;
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Options {
+    pub(crate) name: String,
+    pub(crate) recipe: Recipe,
+    pub(crate) cluster: Cluster,
+    pub(crate) epochs: u32,
+    pub(crate) batch: usize,
+    pub(crate) rate: f32,
+    pub(crate) momentum: f32,
+    pub(crate) hidden: Vec<usize>,
+    pub(crate) seed: u64,
+    pub(crate) data: Option<PathBuf>,
+    /// Rank and factor.
+    pub(crate) slow: Option<(u32, f64)>,
+    pub(crate) deadline: u64,
+    pub(crate) json: bool,
+}
+
+/// The recipe's own knobs: flag, key of the recipe's text form, meaning.
+const KNOBS: &[(&str, &str, &str)] = &[
+    ("period", "period", "Local steps between synchronisations (H), or a schedule: 1,10@500"),
+    ("bound", "bound", "Largest lead over the slowest worker (ssp)"),
+    ("updates", "updates", "Updates per application (softsync's c)"),
+    ("lambda", "lambda", "Factor on every update (async, ssp)"),
+    ("staleness", "staleness", "const, inverse, inverse-plus-one, exp or poly"),
+    ("drop-above", "drop_above", "Drop updates staler than this"),
+    ("overlap", "overlap", "true: compute while the last update travels (async, softsync)"),
+    ("tau", "tau", "Quantum, a power of two (mesh)"),
+    ("relay", "relay", "Children per relay, 0 for everyone to everyone (mesh)"),
+    ("fan-in", "fan_in", "Children per node (sync, averaging)"),
+    ("shards", "shards", "Ranges of the parameters (recipes with servers)"),
+    ("optimizer", "optimizer", "keep, reset or average the momentum (averaging)"),
+];
+
+fn command() -> Command {
+    let recipes: Vec<String> = PRESETS.iter().map(|preset| format!("  {:<10} {}", preset.name, preset.about)).collect();
+    let after = format!(
+        "Recipes:\n{}\n  or any recipe in full, for instance \"ssp bound=5 shards=2\"\n\n\
+         Exit codes: 0 done, 2 usage, 3 recipe or cluster, 4 run failed, 6 data\n\n\
+         Examples:\n  cluster --recipe ssp --bound 2 --slow-rank 3:4\n  cluster --recipe mesh --tau 0.0009765625 --json",
+        recipes.join("\n")
+    );
+    let value = |name: &'static str, help: &'static str| Arg::new(name).long(name).help(help);
+    let number =
+        |name, default: &'static str, help| value(name, help).default_value(default).allow_negative_numbers(true);
+    let mut command = Command::new("cluster")
+        .about("Workers as threads learn handwritten digits together, by a recipe of your choice.")
+        .after_help(after)
+        .arg(number("workers", "4", "Nodes that train").value_parser(value_parser!(u32).range(1..=1024)))
+        .arg(
+            value("servers", "Nodes that hold shards [default: 1 for recipes with servers]")
+                .value_parser(value_parser!(u32)),
+        )
+        .arg(value("recipe", "By which rule").default_value("averaging"))
+        .arg(number("epochs", "30", "Passes over the training data").value_parser(value_parser!(u32).range(1..)))
+        .arg(number("batch", "16", "Examples per step and worker").value_parser(value_parser!(u32).range(1..=4096)))
+        .arg(value("rate", "Learning rate [default: by recipe]").value_parser(value_parser!(f32)))
+        .arg(number("momentum", "0", "Momentum of each worker's optimizer").value_parser(value_parser!(f32)))
+        .arg(value("hidden", "Sizes of the hidden layers").default_value("128,64"))
+        .arg(number("seed", "1", "Seed of split, order and initial parameters").value_parser(value_parser!(u64)))
+        .arg(value("data", "Directory with MNIST-style IDX files [default: the digits that come along]"))
+        .arg(value("slow-rank", "R:FACTOR, makes worker R that many times slower"))
+        .arg(number("deadline", "60", "Seconds that any wait may last").value_parser(value_parser!(u64).range(1..)))
+        .arg(Arg::new("json").long("json").help("Print one JSON object and nothing else").action(ArgAction::SetTrue));
+    for (flag, _, help) in KNOBS {
+        command = command.arg(value(flag, help).help_heading("Knobs of the recipe").allow_negative_numbers(true));
+    }
+    command
+}
+
+impl Options {
+    /// Reads the command line; ends the process where it says so (`--help`) or makes no sense.
+    pub(crate) fn read() -> Result<Self, (u8, String)> {
+        let matches = command().try_get_matches().map_err(|error| {
+            let code = if error.use_stderr() { exit::USAGE } else { 0 };
+            (code, error.to_string())
+        })?;
+        Self::from_matches(&matches)
+    }
+
+    fn from_matches(matches: &ArgMatches) -> Result<Self, (u8, String)> {
+        let usage = |text: String| (exit::USAGE, text);
+        let text = |name: &str| matches.get_one::<String>(name).cloned();
+        let name = text("recipe").unwrap_or_default();
+        let mut recipe: Recipe = name.parse().map_err(|error| usage(format!("{error}")))?;
+        for (flag, key, _) in KNOBS {
+            if let Some(value) = text(flag) {
+                recipe.set(key, &value).map_err(|error| usage(format!("--{flag}: {error}")))?;
+            }
+        }
+        let workers = matches.get_one::<u32>("workers").copied().unwrap_or(4);
+        let default_servers = u32::from(recipe.needs_servers());
+        let servers = matches.get_one::<u32>("servers").copied().unwrap_or(default_servers);
+        let slow = text("slow-rank").map(|value| slow_rank(&value, workers)).transpose().map_err(usage)?;
+        let hidden = text("hidden").unwrap_or_default();
+        let hidden: Result<Vec<usize>, _> = hidden.split(',').filter(|size| !size.is_empty()).map(str::parse).collect();
+        let hidden = hidden.ok().filter(|sizes| sizes.iter().all(|size| (1..=65_536).contains(size)));
+        let hidden = hidden.ok_or_else(|| usage("--hidden: expected sizes from 1 to 65536 joined by commas".into()))?;
+        let momentum = matches.get_one::<f32>("momentum").copied().unwrap_or(0.0);
+        if !(0.0..1.0).contains(&momentum) {
+            return Err(usage(format!("--momentum: expected at least 0 and below 1, got {momentum}")));
+        }
+        let rate = matches.get_one::<f32>("rate").copied().unwrap_or_else(|| default_rate(&recipe, workers));
+        if !(rate.is_finite() && rate > 0.0) {
+            return Err(usage(format!("--rate: expected a finite number above 0, got {rate}")));
+        }
+        let cluster = Cluster { workers, servers };
+        recipe.check_cluster(cluster, usize::MAX / 8).or_else(|error| match error {
+            gradwire::ConfigError::TooLong { .. } => Ok(()),
+            error => Err((exit::CONFIG, error.to_string())),
+        })?;
+        Ok(Self {
+            name,
+            recipe,
+            cluster,
+            epochs: matches.get_one::<u32>("epochs").copied().unwrap_or(30),
+            batch: matches.get_one::<u32>("batch").copied().unwrap_or(16) as usize,
+            rate,
+            momentum,
+            hidden,
+            seed: matches.get_one::<u64>("seed").copied().unwrap_or(1),
+            data: text("data").map(PathBuf::from),
+            slow,
+            deadline: matches.get_one::<u64>("deadline").copied().unwrap_or(60),
+            json: matches.get_flag("json"),
+        })
+    }
+
+    /// How many optimizer vectors travel: the momentum, where it is averaged.
+    pub(crate) fn optimizer_vectors(&self) -> u32 {
+        u32::from(self.recipe.optimizer_state() == gradwire::recipe::OptimizerState::Average)
+    }
+}
+
+fn slow_rank(text: &str, workers: u32) -> Result<(u32, f64), String> {
+    let parsed = text.split_once(':').and_then(|(rank, factor)| Some((rank.parse().ok()?, factor.parse().ok()?)));
+    match parsed {
+        Some((rank, factor)) if rank < workers && (1.0..=1000.0).contains(&factor) => Ok((rank, factor)),
+        _ => Err(format!(
+            "--slow-rank: expected R:FACTOR with R below {workers} and FACTOR from 1 to 1000, got {text:?}"
+        )),
+    }
+}
+
+/// Rules that make one step of N workers' updates take N times the step (Goyal et al. 2017); softsync divides by c and,
+/// on average, by its staleness + 1.
+fn default_rate(recipe: &Recipe, workers: u32) -> f32 {
+    use gradwire::recipe::{Merge, Pace};
+    let base = 0.1;
+    let n = workers as f32;
+    match (recipe.what(), recipe.merging(), recipe.pacing()) {
+        (Payload::Parameters, ..) => base * n.sqrt(),
+        (_, Merge::Mean, Pace::Synchronous) => (base * n).min(0.4),
+        (_, Merge::Softsync { updates }, _) => (base * updates as f32 * (1.0 + (n - 1.0) / updates as f32)).min(0.5),
+        _ => base,
+    }
+}
