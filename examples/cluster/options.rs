@@ -68,11 +68,11 @@ fn command() -> Command {
                 .value_parser(value_parser!(u32)),
         )
         .arg(value("recipe", "By which rule").default_value("averaging"))
-        .arg(number("epochs", "30", "Passes over the training data").value_parser(value_parser!(u32).range(1..)))
+        .arg(number("epochs", "20", "Passes over the training data").value_parser(value_parser!(u32).range(1..)))
         .arg(number("batch", "16", "Examples per step and worker").value_parser(value_parser!(u32).range(1..=4096)))
         .arg(value("rate", "Learning rate [default: by recipe]").value_parser(value_parser!(f32)))
         .arg(number("momentum", "0", "Momentum of each worker's optimizer").value_parser(value_parser!(f32)))
-        .arg(value("hidden", "Sizes of the hidden layers").default_value("128,64"))
+        .arg(value("hidden", "Sizes of the hidden layers").default_value("256,128"))
         .arg(number("seed", "1", "Seed of split, order and initial parameters").value_parser(value_parser!(u64)))
         .arg(value("data", "Directory with MNIST-style IDX files [default: the digits that come along]"))
         .arg(value("slow-rank", "R:FACTOR, makes worker R that many times slower"))
@@ -129,7 +129,7 @@ impl Options {
             name,
             recipe,
             cluster,
-            epochs: matches.get_one::<u32>("epochs").copied().unwrap_or(30),
+            epochs: matches.get_one::<u32>("epochs").copied().unwrap_or(20),
             batch: matches.get_one::<u32>("batch").copied().unwrap_or(16) as usize,
             rate,
             momentum,

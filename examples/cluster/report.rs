@@ -14,13 +14,12 @@ use crate::train::{Outcome, Progress, staleness};
 pub(crate) struct Report {
     options: Options,
     parameters: usize,
-    epoch: u32,
 }
 
 impl Report {
     pub(crate) fn new(options: &Options, model: &Model, train: &Data, test: &Data) -> Self {
         let parameters = model.layout().len();
-        let report = Self { options: options.clone(), parameters, epoch: 0 };
+        let report = Self { options: options.clone(), parameters };
         let servers = match options.cluster.servers {
             0 => String::new(),
             servers => format!(" and {servers} server{}", if servers == 1 { "" } else { "s" }),
@@ -51,15 +50,18 @@ impl Report {
         }
     }
 
-    /// Prints a line when worker 0 has ended an epoch.
+    /// Prints a line for every epoch that worker 0 has ended.
     pub(crate) fn look(&mut self, progress: &Progress, model: &mut Model, test: &Data) {
-        let latest = progress.latest.lock().unwrap_or_else(|error| error.into_inner()).take();
-        let Some((epoch, loss, params)) = latest.filter(|(epoch, ..)| *epoch > self.epoch) else { return };
-        self.epoch = epoch;
-        if self.options.json {
-            return;
+        loop {
+            let ended = progress.epochs.lock().unwrap_or_else(|error| error.into_inner()).pop_front();
+            let Some((epoch, loss, params)) = ended else { return };
+            if !self.options.json {
+                self.line(progress, epoch, loss, model.evaluate(&params, test).0);
+            }
         }
-        let (accuracy, _) = model.evaluate(&params, test);
+    }
+
+    fn line(&self, progress: &Progress, epoch: u32, loss: f64, accuracy: f64) {
         let steps = progress.steps.iter().map(|steps| steps.load(Ordering::Relaxed));
         let (least, most) = (steps.clone().min().unwrap_or(0), steps.max().unwrap_or(0));
         let statuses = progress.statuses.lock().unwrap_or_else(|error| error.into_inner());

@@ -1,5 +1,6 @@
 //! The cluster: workers and servers as threads over the in-process transport.
 
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
@@ -19,8 +20,8 @@ pub(crate) struct Progress {
     pub(crate) steps: Vec<AtomicU64>,
     /// The last status of each node.
     pub(crate) statuses: Mutex<Vec<Option<Status>>>,
-    /// Epoch, mean training loss and parameters of worker 0.
-    pub(crate) latest: Mutex<Option<(u32, f64, Vec<f32>)>>,
+    /// Epochs that worker 0 has ended: number, mean training loss, parameters.
+    pub(crate) epochs: Mutex<VecDeque<(u32, f64, Vec<f32>)>>,
 }
 
 /// How it ended.
@@ -37,7 +38,7 @@ impl Progress {
         Self {
             steps: (0..options.cluster.workers).map(|_| AtomicU64::new(0)).collect(),
             statuses: Mutex::new((0..options.cluster.nodes()).map(|_| None).collect()),
-            latest: Mutex::new(None),
+            epochs: Mutex::new(VecDeque::new()),
         }
     }
 
@@ -80,6 +81,7 @@ pub(crate) fn run(
         thread::sleep(Duration::from_millis(20));
         look();
     }
+    look();
     let (mut params, mut steps, mut examples) = (Vec::new(), 0, 0);
     let mut statuses = Vec::new();
     let mut failure = None;
@@ -163,8 +165,8 @@ fn worker(
         }
         progress.note(session.status()?);
         if rank == 0 {
-            let latest = (epoch + 1, loss / f64::from(batches.max(1)), params.clone());
-            *progress.latest.lock().unwrap_or_else(|error| error.into_inner()) = Some(latest);
+            let ended = (epoch + 1, loss / f64::from(batches.max(1)), params.clone());
+            progress.epochs.lock().unwrap_or_else(|error| error.into_inner()).push_back(ended);
         }
     }
     let status = session.finish(&mut params)?;
