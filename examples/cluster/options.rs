@@ -167,7 +167,7 @@ fn default_rate(recipe: &Recipe, workers: u32) -> f32 {
     match (recipe.what(), recipe.merging(), recipe.pacing()) {
         (Payload::Parameters, ..) => base * n.sqrt(),
         (_, Merge::Mean, Pace::Synchronous) => (base * n).min(0.4),
-        (_, Merge::Softsync { updates }, _) => (base * updates as f32 * (1.0 + (n - 1.0) / updates as f32)).min(0.5),
+        (_, Merge::Softsync { updates }, _) => (0.8 * base * (updates as f32 + n - 1.0)).min(0.4),
         _ => base,
     }
 }

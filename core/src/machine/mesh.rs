@@ -363,7 +363,11 @@ impl Mesh {
             }
             self.forget(index);
             self.hub.event(Event::PeerJoined { peer, incarnation });
-            self.marks[peer.index()] = Mark { incarnation, ..Mark::default() };
+            let mark = &mut self.marks[peer.index()];
+            mark.lost = false;
+            if mark.incarnation != incarnation {
+                *mark = Mark { incarnation, ..Mark::default() };
+            }
         }
         // What it had been asked for may have got lost with the connection.
         if let State::Joining { provider: Some(_), .. } = self.state {
@@ -420,6 +424,11 @@ impl Mesh {
             Kind::Mark if header.base == Clock(1) => {
                 self.neighbours[from].start = Some(header.sequence);
                 self.neighbours[from].running = header.weight == 1;
+                // Messages that went by while neither knew the other cannot be had any more.
+                let joined = !matches!(self.state, State::Joining { .. });
+                if joined && !self.relay && header.sequence > self.marks[peer.index()].sequence.next() {
+                    self.hub.event(Event::Cut { peer });
+                }
                 self.send_next(from);
             }
             Kind::Mark if known && joining => {
