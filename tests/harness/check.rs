@@ -81,10 +81,12 @@ pub fn run(scenario: &Scenario) -> Result<Seen, Failure> {
     });
     // One who was never met is waited for; so is a server that has gone by one who starts anew.
     match result {
-        Err(Failure::Halt(Halt::Stuck(_))) if waits_for_the_dead(scenario, &world) => {}
-        other => other?,
+        Err(Failure::Halt(_)) if waits_for_the_dead(scenario, &world) => {}
+        other => {
+            other?;
+            world.settle(BUDGET)?;
+        }
     }
-    world.settle(BUDGET)?;
     after(scenario, &world, &truth.lock().unwrap())?;
     seen.trace = world.trace();
     for status in statuses(&world, plan.cluster.nodes()) {

@@ -452,6 +452,10 @@ impl<P: Copy> Hub<P> {
 
     // Waiting
 
+    pub(crate) fn now(&self) -> Instant {
+        self.now
+    }
+
     /// This node waits for a peer, which is at clock `at`, to reach `clock` itself.
     pub(crate) fn wait_for(&mut self, on: PeerId, at: Clock, clock: Clock) {
         let told_by = self.setup.me;

@@ -26,7 +26,7 @@ use crate::id::{Clock, Incarnation, PeerId, Sequence};
 use crate::kernel::{Found, Kernel};
 use crate::recipe::{Codec, Topology};
 use crate::status::{Role, Status, Waiting};
-use crate::time::Instant;
+use crate::time::{Duration, Instant};
 use crate::wire::{Header, Kind};
 
 const VIEW: BufferId = BufferId(2);
@@ -58,6 +58,8 @@ pub(crate) struct Mesh {
     /// Decoding kernels under way: the ledger is ahead of the marks.
     applying: u32,
     fetches: VecDeque<PeerId>,
+    /// When to ask again for a snapshot, after one that did not serve.
+    retry: Option<Instant>,
     /// Transmissions that still read the snapshot or the base.
     sending_snapshot: u32,
     /// Messages that have entered a slot.
@@ -213,6 +215,7 @@ impl Mesh {
             state: State::Joining { provider: None, based: false },
             sequence: Sequence(0),
             applying: 0,
+            retry: None,
             sending_snapshot: 0,
             stamps: 0,
             applied: Clock(0),
@@ -254,6 +257,10 @@ impl Mesh {
     /// Asks a neighbour for parameters: one that has them, or rank 0 (in a relay tree, the parent), which will.
     fn maybe_fetch(&mut self) {
         let State::Joining { provider, .. } = self.state else { return };
+        if self.retry.is_some_and(|retry| self.hub.now() < retry) {
+            return;
+        }
+        self.retry = None;
         if provider.is_some_and(|provider| self.hub.is_agreed(provider)) {
             return;
         }
@@ -282,8 +289,8 @@ impl Mesh {
         for (origin, mark) in self.marks.iter().enumerate() {
             let origin = PeerId(origin as u32);
             let (incarnation, sequence) = (mark.incarnation, mark.sequence);
-            let weight = u32::from(!mark.lost && mark.last.is_none());
-            let header = Header { origin, incarnation, sequence, weight, ..self.hub.header(Kind::Mark) };
+            let (weight, clock) = (u32::from(!mark.lost), Clock(mark.last.map_or(0, |last| last.0 + 1)));
+            let header = Header { origin, incarnation, sequence, weight, clock, ..self.hub.header(Kind::Mark) };
             self.hub.notify(to, header);
         }
         self.sending_snapshot = 2;
@@ -310,10 +317,12 @@ impl Mesh {
             let same = mark.incarnation == self.hub.incarnation(n.peer);
             match n.start {
                 Some(start) => !same || mark.sequence >= start,
-                None => mark.lost || mark.last.is_some() || mark.incarnation == Incarnation(0),
+                None => Self::is_whole(&mark) || mark.incarnation == Incarnation(0),
             }
         };
         if !self.neighbours.iter().all(whole) {
+            let pause = self.hub.setup.patience.dead_after() / 20;
+            self.retry = Some(self.hub.now().after(pause.max(Duration::from_millis(10))));
             self.state = State::Joining { provider: None, based: false };
             return;
         }
@@ -341,7 +350,12 @@ impl Mesh {
         let peer = self.neighbours[to].peer;
         if self.hub.is_agreed(peer) {
             let weight = u32::from(!matches!(self.state, State::Joining { .. } | State::Basing));
-            let header = Header { base: Clock(1), sequence: self.sequence, weight, ..self.hub.header(Kind::Mark) };
+            // What it has not acknowledged is sent again; the rest went by before it was a member.
+            let me = self.hub.setup.me;
+            let pending = self.slots.iter().filter(|slot| slot.pending[to]).filter_map(|slot| slot.message);
+            let first = pending.filter(|message| message.origin == me).map(|message| message.sequence).min();
+            let sequence = first.map_or(self.sequence, |first| Sequence(first.0 - 1));
+            let header = Header { base: Clock(1), sequence, weight, ..self.hub.header(Kind::Mark) };
             self.hub.notify(peer, header);
         }
     }
@@ -370,8 +384,9 @@ impl Mesh {
             }
         }
         // What it had been asked for may have got lost with the connection.
-        if let State::Joining { provider: Some(_), .. } = self.state {
+        if let State::Joining { .. } = self.state {
             self.state = State::Joining { provider: None, based: false };
+            self.retry = None;
         }
         self.neighbours[index].member = true;
         (self.neighbours[index].start, self.neighbours[index].running) = (None, false);
@@ -426,16 +441,18 @@ impl Mesh {
                 self.neighbours[from].running = header.weight == 1;
                 // Messages that went by while neither knew the other cannot be had any more.
                 let joined = !matches!(self.state, State::Joining { .. });
-                if joined && !self.relay && header.sequence > self.marks[peer.index()].sequence.next() {
+                if joined && !self.relay && header.sequence > self.marks[peer.index()].sequence {
                     self.hub.event(Event::Cut { peer });
                 }
                 self.send_next(from);
             }
             Kind::Mark if known && joining => {
-                let Mark { last, lost: known_lost, .. } = self.marks[header.origin.index()];
+                let lost = self.marks[header.origin.index()].lost || header.weight == 0;
                 let (incarnation, sequence) = (header.incarnation, header.sequence);
-                let lost = known_lost || (header.weight == 0 && header.origin != self.hub.setup.me);
-                self.marks[header.origin.index()] = Mark { incarnation, sequence, last, stays: false, lost };
+                let last = header.clock.0.checked_sub(1).map(Sequence);
+                if header.origin != self.hub.setup.me {
+                    self.marks[header.origin.index()] = Mark { incarnation, sequence, last, stays: true, lost };
+                }
             }
             Kind::Seed if joining && header.length == whole => self.hub.receive(peer, self.whole(BASE), Job::Seed),
             Kind::Ledger if joining && header.length == whole => {
@@ -846,8 +863,12 @@ impl Mesh {
         let pending = |slot: &Slot| slot.pending.iter().position(|pending| *pending);
         let missing = |n: &&Neighbour| !self.hub.is_agreed(n.peer);
         let awaited = match self.state {
-            State::Joining { provider: Some(provider), .. } => Some(provider),
-            State::Joining { .. } => self.neighbours.iter().find(missing).map(|n| n.peer),
+            State::Joining { provider, .. } => {
+                let absent = |n: &&Neighbour| missing(n) && !Self::is_whole(&self.marks[n.peer.index()]);
+                self.neighbours.iter().find(absent).map(|n| n.peer).filter(|_| !self.relay).or(provider).or_else(|| {
+                    self.neighbours.iter().find(missing).map(|n| n.peer)
+                })
+            }
             State::Blocked { .. } | State::Leaving { told: false, .. } => {
                 self.slots.iter().find_map(pending).map(|index| self.neighbours[index].peer)
             }
@@ -912,7 +933,13 @@ impl Machine for Mesh {
     }
 
     fn poll_output(&mut self) -> Output {
-        self.hub.poll_output()
+        let retry = self.retry.filter(|_| matches!(self.state, State::Joining { .. }));
+        match (self.hub.poll_output(), retry) {
+            (Output::Wait { until }, Some(retry)) => {
+                Output::Wait { until: Some(until.map_or(retry, |until| until.min(retry))) }
+            }
+            (output, _) => output,
+        }
     }
 
     fn buffers(&self) -> Vec<usize> {

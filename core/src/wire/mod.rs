@@ -60,7 +60,7 @@ pub enum Kind {
     /// Mesh: quanta of `origin` up to `sequence` are in.
     Ack = 8,
     /// Mesh. `base` 0: the snapshot that follows holds the quanta of (`origin`, `incarnation`) up to `sequence`;
-    /// `weight` 1 if that origin is a member. `base` 1, after each hello: the sender's quanta on this connection
+    /// `weight` 0 if that origin was given up; `clock` 0, or one more than its last. `base` 1, after each hello: the sender's quanta on this connection
     /// begin after `sequence`; `weight` 1 if it has joined.
     Mark = 9,
     /// Mesh: the initial parameters.
