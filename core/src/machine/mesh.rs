@@ -22,7 +22,7 @@ use alloc::vec::Vec;
 
 use super::{Event, Hub, Input, Machine, Misuse, Notice, Output, ProtocolError, Rejection, Setup};
 use crate::buffer::{BufferId, Segment};
-use crate::id::{Clock, Incarnation, PeerId, Sequence};
+use crate::id::{Clock, Incarnation, PeerId, Sequence, ShardId};
 use crate::kernel::{Found, Kernel};
 use crate::recipe::{Codec, Topology};
 use crate::status::{Role, Status, Waiting};
@@ -57,7 +57,10 @@ pub(crate) struct Mesh {
     sequence: Sequence,
     /// Decoding kernels under way: the ledger is ahead of the marks.
     applying: u32,
-    fetches: VecDeque<PeerId>,
+    /// Who has asked for a snapshot, and the number of the request.
+    fetches: VecDeque<(PeerId, ShardId)>,
+    /// Number of the last own request: parts of another's answer are not mixed in.
+    fetch: ShardId,
     /// When to ask again for a snapshot, after one that did not serve.
     retry: Option<Instant>,
     /// Transmissions that still read the snapshot or the base.
@@ -124,9 +127,7 @@ enum Job {
     Based,
     Seed,
     Ledger,
-    Snapshot {
-        to: PeerId,
-    },
+    Snapshot { to: PeerId, shard: ShardId },
     SendSnapshot,
 }
 
@@ -215,6 +216,7 @@ impl Mesh {
             state: State::Joining { provider: None, based: false },
             sequence: Sequence(0),
             applying: 0,
+            fetch: ShardId(0),
             retry: None,
             sending_snapshot: 0,
             stamps: 0,
@@ -271,7 +273,8 @@ impl Mesh {
         let found = running.or(founder).map(|n| n.peer);
         self.state = State::Joining { provider: found, based: false };
         if let Some(provider) = found {
-            self.hub.notify(provider, self.hub.header(Kind::Fetch));
+            self.fetch = ShardId(self.fetch.0.wrapping_add(1));
+            self.hub.notify(provider, Header { shard: self.fetch, ..self.hub.header(Kind::Fetch) });
         }
     }
 
@@ -281,7 +284,7 @@ impl Mesh {
         if unsure || self.applying + self.sending_snapshot > 0 {
             return;
         }
-        let Some(to) = self.fetches.pop_front() else { return };
+        let Some((to, shard)) = self.fetches.pop_front() else { return };
         if !self.hub.is_agreed(to) {
             return;
         }
@@ -290,23 +293,23 @@ impl Mesh {
             let origin = PeerId(origin as u32);
             let (incarnation, sequence) = (mark.incarnation, mark.sequence);
             let (weight, clock) = (u32::from(!mark.lost), Clock(mark.last.map_or(0, |last| last.0 + 1)));
-            let header = Header { origin, incarnation, sequence, weight, clock, ..self.hub.header(Kind::Mark) };
+            let header = Header { shard, origin, incarnation, sequence, weight, clock, ..self.hub.header(Kind::Mark) };
             self.hub.notify(to, header);
         }
         self.sending_snapshot = 2;
         let base = self.whole(BASE);
-        let seed = Header { length: base.len, ..self.hub.header(Kind::Seed) };
+        let seed = Header { shard, length: base.len, ..self.hub.header(Kind::Seed) };
         self.hub.transmit(to, seed, Some(base), Job::SendSnapshot);
-        self.hub.compute(Kernel::Copy { from: self.whole(LEDGER), into: self.whole(SNAPSHOT) }, Job::Snapshot { to });
+        self.hub.compute(Kernel::Copy { from: self.whole(LEDGER), into: self.whole(SNAPSHOT) }, Job::Snapshot { to, shard });
     }
 
-    fn on_snapshot(&mut self, to: PeerId) {
+    fn on_snapshot(&mut self, to: PeerId, shard: ShardId) {
         if !self.hub.is_agreed(to) {
             self.sending_snapshot -= 1;
             return;
         }
         let snapshot = self.whole(SNAPSHOT);
-        let header = Header { clock: self.applied, length: snapshot.len, ..self.hub.header(Kind::Ledger) };
+        let header = Header { shard, clock: self.applied, length: snapshot.len, ..self.hub.header(Kind::Ledger) };
         self.hub.transmit(to, header, Some(snapshot), Job::SendSnapshot);
     }
 
@@ -430,7 +433,10 @@ impl Mesh {
         let Some(from) = self.index_of(peer) else {
             return self.hub.close(peer, ProtocolError::Unexpected { kind: header.kind });
         };
-        let joining = matches!(self.state, State::Joining { .. });
+        let joining = match self.state {
+            State::Joining { provider, .. } => provider == Some(peer) && header.shard == self.fetch,
+            _ => false,
+        };
         let known = header.origin.index() < self.marks.len();
         let whole = self.whole(BASE).len;
         match header.kind {
@@ -460,8 +466,11 @@ impl Mesh {
                 self.hub.receive(peer, self.whole(LEDGER), Job::Ledger);
             }
             Kind::Mark | Kind::Seed | Kind::Ledger if !joining => self.hub.discard(peer, header),
-            Kind::Fetch if !self.fetches.contains(&peer) => self.fetches.push_back(peer),
-            Kind::Fetch => {}
+            Kind::Fetch => {
+                // Only the last request of each peer counts.
+                self.fetches.retain(|(from, _)| *from != peer);
+                self.fetches.push_back((peer, header.shard));
+            }
             Kind::Leave if known => self.on_peer_leaves(from, header),
             kind @ (Kind::Quanta | Kind::Seed | Kind::Ledger) => {
                 self.hub.close(peer, ProtocolError::Length { kind, expected: whole, got: header.length });
@@ -839,7 +848,7 @@ impl Mesh {
             }
             Job::Ledger if matches!(self.state, State::Joining { based: true, .. }) => self.on_ledger(),
             Job::Ledger => {}
-            Job::Snapshot { to } => self.on_snapshot(to),
+            Job::Snapshot { to, shard } => self.on_snapshot(to, shard),
             Job::SendSnapshot => self.sending_snapshot -= 1,
         }
     }

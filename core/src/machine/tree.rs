@@ -241,8 +241,14 @@ impl Tree {
     }
 
     fn on_lost(&mut self, peer: PeerId) {
-        if self.parent == Some(peer) && self.own != Own::Left {
-            self.hub.event(Event::Cut { peer });
+        if self.parent == Some(peer) {
+            let alone = self.children.iter().all(|child| child.state == ChildState::Gone);
+            match self.own {
+                Own::Left => {}
+                // It need not be told any more.
+                Own::Leaving if alone => self.become_left(),
+                _ => self.hub.event(Event::Cut { peer }),
+            }
         } else if let Some(child) = self.children.iter().position(|child| child.peer == peer) {
             self.give_up(child);
         }

@@ -63,11 +63,11 @@ pub enum Kind {
     /// `weight` 0 if that origin was given up; `clock` 0, or one more than its last. `base` 1, after each hello: the sender's quanta on this connection
     /// begin after `sequence`; `weight` 1 if it has joined.
     Mark = 9,
-    /// Mesh: the initial parameters.
+    /// Mesh: the initial parameters. `shard` of this and the rest of an answer: that of the request.
     Seed = 10,
     /// Mesh: the ledger of quanta of a running mesh; `clock` = messages in it.
     Ledger = 11,
-    /// Mesh: a node that comes later asks for marks and ledger.
+    /// Mesh: a node that comes later asks for marks, seed and ledger; `shard` = the number of its request.
     Fetch = 12,
     /// The origin has made its last contribution, `sequence`. `base` 1: it stays for the end of the run.
     Leave = 13,
