@@ -43,7 +43,6 @@ fn assert_marks(all: &[(Kind, Seen)]) {
         ("duplicate dropped by a server", reached(|seen| seen.duplicates, &servers)),
         ("duplicate dropped in a mesh", reached(|seen| seen.duplicates, &[Kind::Mesh, Kind::Relay])),
         ("duplicate dropped in a tree", reached(|seen| seen.duplicates, &[Kind::Tree, Kind::Averaging])),
-        ("contribution too late for its round", reached(|seen| seen.late, &servers)),
         ("reconnected", reached(|seen| seen.reconnects, &Kind::ALL)),
         ("sent again", reached(|seen| seen.resent, &Kind::ALL)),
         ("peer given up", reached(|seen| seen.lost, &Kind::ALL)),

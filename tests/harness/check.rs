@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use gradwire_core::recipe::{Merge, Pace, Payload, Topology};
 use gradwire_core::status::Presence;
 use gradwire_core::{Clock, Duration, Event, PeerId, Status};
-use gradwire_sim::{Halt, Life, Random, World};
+use gradwire_sim::{Fault, Halt, Life, Random, World};
 
 use super::{Kind, Scenario, Trainer, Truth, UNIT};
 
@@ -176,7 +176,12 @@ fn after(scenario: &Scenario, world: &World, truth: &Truth) -> Result<(), Failur
 /// R5: replicas are equal at every step; without a crash, they are what the formula says.
 fn synchronous(scenario: &Scenario, world: &World, truth: &Truth) -> Result<(), Failure> {
     let plan = &scenario.plan;
-    let restarted = plan.faults.iter().any(|(_, f)| matches!(f, gradwire_sim::Fault::Crash { restart: Some(_), .. }));
+    // One that comes back enters at a later step than it left.
+    let comes_back = |fault: &Fault| match fault {
+        Fault::Crash { restart, .. } => restart.is_some(),
+        _ => false,
+    };
+    let restarted = plan.faults.iter().any(|(_, fault)| comes_back(fault));
     let synced =
         |step: &u64| plan.recipe.how_often() == 1.into() || (step + 1) % u64::from(plan.recipe.how_often().at(0)) == 0;
     if !restarted {

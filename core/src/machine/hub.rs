@@ -368,6 +368,11 @@ impl<P: Copy> Hub<P> {
         }
         entry.link = Link::Agreed;
         entry.incarnation = header.incarnation;
+        // What it may have missed while it was away.
+        if let Some(wait) = self.waiting.filter(|wait| wait.reported && wait.shown.on != peer) {
+            let awaits = Header { origin: wait.shown.on, clock: wait.shown.at, ..self.header(Kind::Awaits) };
+            self.notify(peer, awaits);
+        }
         Some(Notice::Agreed { peer, fresh })
     }
 
@@ -462,7 +467,7 @@ impl<P: Copy> Hub<P> {
         match &mut self.waiting {
             Some(wait) if wait.shown.clock == clock => {
                 if wait.direct != on {
-                    wait.direct = on;
+                    (wait.direct, wait.reported) = (on, false);
                     (wait.shown.on, wait.shown.at, wait.shown.told_by) = (on, at, told_by);
                 }
             }

@@ -127,7 +127,10 @@ enum Job {
     Based,
     Seed,
     Ledger,
-    Snapshot { to: PeerId, shard: ShardId },
+    Snapshot {
+        to: PeerId,
+        shard: ShardId,
+    },
     SendSnapshot,
 }
 
@@ -300,7 +303,10 @@ impl Mesh {
         let base = self.whole(BASE);
         let seed = Header { shard, length: base.len, ..self.hub.header(Kind::Seed) };
         self.hub.transmit(to, seed, Some(base), Job::SendSnapshot);
-        self.hub.compute(Kernel::Copy { from: self.whole(LEDGER), into: self.whole(SNAPSHOT) }, Job::Snapshot { to, shard });
+        self.hub.compute(
+            Kernel::Copy { from: self.whole(LEDGER), into: self.whole(SNAPSHOT) },
+            Job::Snapshot { to, shard },
+        );
     }
 
     fn on_snapshot(&mut self, to: PeerId, shard: ShardId) {
@@ -874,9 +880,13 @@ impl Mesh {
         let awaited = match self.state {
             State::Joining { provider, .. } => {
                 let absent = |n: &&Neighbour| missing(n) && !Self::is_whole(&self.marks[n.peer.index()]);
-                self.neighbours.iter().find(absent).map(|n| n.peer).filter(|_| !self.relay).or(provider).or_else(|| {
-                    self.neighbours.iter().find(missing).map(|n| n.peer)
-                })
+                self.neighbours
+                    .iter()
+                    .find(absent)
+                    .map(|n| n.peer)
+                    .filter(|_| !self.relay)
+                    .or(provider)
+                    .or_else(|| self.neighbours.iter().find(missing).map(|n| n.peer))
             }
             State::Blocked { .. } | State::Leaving { told: false, .. } => {
                 self.slots.iter().find_map(pending).map(|index| self.neighbours[index].peer)

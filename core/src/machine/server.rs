@@ -203,7 +203,8 @@ impl Server {
             self.shards.iter_mut().for_each(|shard| shard.marks[peer.index()] = Sequence(0));
         }
         match (state, fresh) {
-            (_, true) if matches!(self.state, State::Ending | State::Finished) => {
+            // The run is over for whoever comes now.
+            (_, true) | (Life::Lost | Life::Left, _) if matches!(self.state, State::Ending | State::Finished) => {
                 self.workers[peer.index()] = Life::Left;
                 self.hub.refuse(peer);
             }
@@ -295,6 +296,10 @@ impl Server {
 
     fn on_message(&mut self, peer: PeerId, header: Header) {
         match header.kind {
+            // One that was refused may not have heard of it yet.
+            Kind::Push if self.workers.get(peer.index()).is_some_and(|life| *life != Life::Present) => {
+                self.hub.discard(peer, header);
+            }
             Kind::Push if self.hub.setup.cluster.is_worker(peer) => match self.check_push(peer, &header) {
                 Ok(()) => self.hub.hold(peer, header),
                 Err(reason) => self.hub.close(peer, reason),
@@ -321,9 +326,6 @@ impl Server {
         }
         if header.base > shard.version {
             return Err(ProtocolError::FromTheFuture { version: shard.version, got: header.base });
-        }
-        if !shard.clocks.is_member(peer) {
-            return Err(ProtocolError::Unexpected { kind });
         }
         Ok(())
     }

@@ -339,6 +339,11 @@ impl World {
                 None
             }
             Scheduled::Connect { a, b, session } => {
+                let paused = [a, b].map(|node| self.nodes[node.index()].paused_until).into_iter().max();
+                if let Some(until) = paused.filter(|until| *until > self.now) {
+                    self.schedule(until, Scheduled::Connect { a, b, session });
+                    return None;
+                }
                 let both = self.nodes[a.index()].life == Life::Up && self.nodes[b.index()].life == Life::Up;
                 let link = self.link(a, b);
                 if link.session != session || link.connected || !both {
@@ -351,7 +356,7 @@ impl World {
                 self.feed(b, Input::Connected { peer: a })
             }
             Scheduled::Notice { node, epoch, peer } => {
-                if !self.is_current(node, epoch) {
+                if !self.is_current(node, epoch) || self.defer(node, || Scheduled::Notice { node, epoch, peer }) {
                     return None;
                 }
                 self.nodes[node.index()].connected[peer.index()] = false;

@@ -1,0 +1,372 @@
+//! Sessions over the in-process transport: the API as a user meets it, and what it says when it is misused.
+
+use std::sync::mpsc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use gradwire::recipe::{OptimizerState, Pace, Staleness, Topology};
+use gradwire::{Cluster, Error, Event, Layout, Mem, Recipe, Session, Status};
+
+const LEN: usize = 12;
+
+fn layout() -> Layout {
+    Layout::new().tensor("dense.weight", &[2, 5]).tensor("dense.bias", &[2])
+}
+
+fn cluster(recipe: &Recipe, workers: u32) -> Cluster {
+    Cluster { workers, servers: u32::from(recipe.needs_servers()) }
+}
+
+/// Runs `train` on every worker, servers beside them; returns what the workers return.
+fn run<R: Send + 'static>(
+    recipe: Recipe,
+    workers: u32,
+    train: impl Fn(u32, Session, Vec<f32>) -> R + Send + Sync + Copy + 'static,
+) -> Vec<R> {
+    let cluster = cluster(&recipe, workers);
+    let mut threads = Vec::new();
+    let mut servers = Vec::new();
+    for (rank, transport) in (0..).zip(Mem::cluster(cluster.nodes())) {
+        let builder = Session::builder(layout(), recipe, cluster).deadline(Duration::from_secs(20));
+        if rank < workers {
+            threads.push(thread::spawn(move || {
+                let mut params = vec![0.5; LEN];
+                let session = builder.join(transport, &mut params).unwrap();
+                train(rank, session, params)
+            }));
+        } else {
+            servers.push(builder.serve(transport, &[0.0; LEN]).unwrap());
+        }
+    }
+    let results = threads.into_iter().map(|thread| thread.join().unwrap()).collect();
+    for mut server in servers {
+        server.wait(&mut [0.0; LEN], Duration::from_secs(20)).unwrap().expect("all workers have left");
+    }
+    results
+}
+
+fn six() -> [Recipe; 6] {
+    [
+        Recipe::averaging(3),
+        Recipe::sync(),
+        Recipe::asynchronous(),
+        Recipe::softsync(2),
+        Recipe::ssp(2),
+        Recipe::mesh(1.0 / 64.0),
+    ]
+}
+
+fn steps(rank: u32, session: &mut Session, params: &mut [f32], count: u32) {
+    for step in 0..count {
+        let update: Vec<f32> = (0..LEN).map(|i| ((rank + step) as f32 + i as f32) / 1024.0).collect();
+        session.step(params, &update, 8).unwrap();
+    }
+}
+
+#[test]
+fn everyone_ends_with_the_same_parameters_under_every_recipe() {
+    for recipe in six() {
+        let results = run(recipe, 4, |rank, mut session, mut params| {
+            // Unequal numbers of steps: nobody may hang for it.
+            steps(rank, &mut session, &mut params, 7 + rank);
+            let status = session.finish(&mut params).unwrap();
+            (params, status)
+        });
+        for (params, _) in &results {
+            assert_eq!(params, &results[0].0, "{recipe}");
+            assert!(params.iter().any(|x| *x != results[0].0[0]) && params[0] < 0.5, "{recipe}: {params:?}");
+        }
+    }
+}
+
+/// I-03, I-21: alone, every rule is the plain optimizer, bit for bit.
+#[test]
+fn one_worker_is_the_plain_optimizer() {
+    let staleness = Recipe::softsync(1).staleness(Staleness::constant());
+    for recipe in [Recipe::sync(), Recipe::averaging(3), Recipe::asynchronous(), Recipe::ssp(1), staleness] {
+        let start = if recipe.needs_servers() { 0.0 } else { 0.5 };
+        let results = run(recipe, 1, |rank, mut session, mut params| {
+            steps(rank, &mut session, &mut params, 10);
+            session.finish(&mut params).unwrap();
+            params
+        });
+        let mut plain = vec![start; LEN];
+        for step in 0..10 {
+            for (i, p) in plain.iter_mut().enumerate() {
+                *p -= (step as f32 + i as f32) / 1024.0;
+            }
+        }
+        assert_eq!(results[0], plain, "{recipe}");
+    }
+}
+
+#[test]
+fn an_optimizer_that_works_in_place_can_sync() {
+    for recipe in
+        [Recipe::averaging(2), Recipe::sync(), Recipe::sync().period(2), Recipe::asynchronous(), Recipe::ssp(2)]
+    {
+        let by = |in_place: bool| {
+            move |rank: u32, mut session: Session, mut params: Vec<f32>| {
+                for step in 0..6 {
+                    let update: Vec<f32> = (0..LEN).map(|i| (rank + step) as f32 / 64.0 + i as f32 / 256.0).collect();
+                    if in_place {
+                        params.iter_mut().zip(&update).for_each(|(p, u)| *p -= u);
+                        session.sync(&mut params, 4).unwrap();
+                    } else {
+                        session.step(&mut params, &update, 4).unwrap();
+                    }
+                }
+                session.finish(&mut params).unwrap();
+                params
+            }
+        };
+        let (sync, step) = (run(recipe, 2, by(true)), run(recipe, 2, by(false)));
+        for (a, b) in sync[0].iter().zip(&step[0]) {
+            assert!((a - b).abs() < 1e-5, "{recipe}: {a} {b}");
+        }
+    }
+}
+
+/// s 3: momentum is averaged, set to zero or left alone.
+#[test]
+fn optimizer_state_follows_its_policy() {
+    for (policy, expected) in [
+        (OptimizerState::Keep, [[1.0; 2], [3.0; 2]]),
+        (OptimizerState::Reset, [[0.0; 2], [0.0; 2]]),
+        (OptimizerState::Average, [[2.5; 2], [2.5; 2]]),
+    ] {
+        let recipe = Recipe::averaging(1).optimizer(policy);
+        let cluster = cluster(&recipe, 2);
+        let threads = Mem::cluster(2).into_iter().zip(0u32..).map(|(transport, rank)| {
+            thread::spawn(move || {
+                let (mut params, mut momentum) = (vec![0.0; 2], vec![1.0 + 2.0 * rank as f32; 2]);
+                let builder = Session::builder(Layout::flat(2), recipe, cluster);
+                let mut session = builder
+                    .optimizer_vectors(u32::from(policy == OptimizerState::Average))
+                    .join(transport, &mut params)
+                    .unwrap();
+                // Weighted by examples: one of rank 0, three of rank 1.
+                session.sync_with(&mut params, &mut [&mut momentum], 1 + 2 * rank).unwrap();
+                session.finish(&mut params).unwrap();
+                momentum
+            })
+        });
+        let threads: Vec<_> = threads.collect();
+        for (thread, expected) in threads.into_iter().zip(expected) {
+            assert_eq!(thread.join().unwrap(), expected, "{policy:?}");
+        }
+    }
+}
+
+#[test]
+fn a_session_can_be_driven_by_its_caller() {
+    let recipe = Recipe::sync();
+    let cluster = cluster(&recipe, 2);
+    let threads = Mem::cluster(2).into_iter().map(|transport| {
+        thread::spawn(move || {
+            let mut params = vec![0.0; LEN];
+            let builder = Session::builder(layout(), recipe, cluster).caller_driven();
+            let mut session = builder.join(transport, &mut params).unwrap();
+            for _ in 0..5 {
+                session.pump().unwrap();
+                session.step(&mut params, &[0.25; LEN], 1).unwrap();
+            }
+            session.finish(&mut params).unwrap();
+            params
+        })
+    });
+    for thread in threads.collect::<Vec<_>>() {
+        assert_eq!(thread.join().unwrap(), [-1.25; LEN]);
+    }
+}
+
+#[test]
+fn two_runs_share_a_process() {
+    let one = thread::spawn(|| run(Recipe::ssp(1), 3, train_and_finish));
+    let other = run(Recipe::mesh(1.0 / 64.0), 3, train_and_finish);
+    let one = one.join().unwrap();
+    assert!(one.iter().all(|params| params == &one[0]) && other.iter().all(|params| params == &other[0]));
+    assert_ne!(one[0], other[0]);
+}
+
+fn train_and_finish(rank: u32, mut session: Session, mut params: Vec<f32>) -> Vec<f32> {
+    steps(rank, &mut session, &mut params, 20);
+    session.finish(&mut params).unwrap();
+    params
+}
+
+/// A worker that leaves does not hold up the others.
+#[test]
+fn others_go_on_when_one_leaves() {
+    let server_sync = Recipe::sync().topology(Topology::Servers { shards: 2 });
+    for recipe in six().into_iter().chain([server_sync]) {
+        run(recipe, 3, |rank, mut session, mut params| {
+            steps(rank, &mut session, &mut params, if rank == 2 { 2 } else { 8 });
+            if rank == 2 {
+                session.leave(&mut params).unwrap();
+            } else {
+                session.finish(&mut params).unwrap();
+            }
+        });
+    }
+}
+
+/// A worker that is dropped without a word is noticed at once, and the others go on.
+#[test]
+fn others_go_on_when_one_vanishes() {
+    for recipe in [Recipe::sync(), Recipe::asynchronous(), Recipe::ssp(1), Recipe::mesh(1.0 / 64.0)] {
+        let results = run(recipe, 3, |rank, mut session, mut params| {
+            steps(rank, &mut session, &mut params, 3);
+            if rank == 2 {
+                return Vec::new();
+            }
+            steps(rank, &mut session, &mut params, 5);
+            let events = session.events();
+            session.finish(&mut params).unwrap();
+            events
+        });
+        if recipe.needs_servers() {
+            continue;
+        }
+        let lost = results[..2].iter().flatten().any(|event| matches!(event, Event::PeerLost { peer } if peer.0 == 2));
+        assert!(lost, "{recipe}: nobody noticed");
+    }
+}
+
+fn error_of(
+    recipe: Recipe,
+    spoil: impl Fn(&mut Session, &mut Vec<f32>) -> Error + Send + Sync + Copy + 'static,
+) -> Vec<Error> {
+    run(recipe, 1, move |_, mut session, mut params| {
+        let before = params.clone();
+        let error = spoil(&mut session, &mut params);
+        assert_eq!(params, before, "a refused call changed the parameters");
+        // The session is unharmed.
+        session.step(&mut params, &[1.0; LEN], 1).unwrap();
+        assert_ne!(params, before);
+        session.finish(&mut params).unwrap();
+        error
+    })
+}
+
+#[test]
+fn bad_vectors_are_named_and_change_nothing() {
+    for recipe in [Recipe::averaging(3), Recipe::sync(), Recipe::softsync(1), Recipe::ssp(2), Recipe::mesh(0.5)] {
+        for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+            let errors = error_of(recipe, move |session, params| {
+                let mut update = vec![0.0; LEN];
+                update[11] = bad;
+                session.step(params, &update, 1).unwrap_err()
+            });
+            let expected = format!("update: expected finite floats, got {bad} at index 1 of \"dense.bias\"");
+            assert_eq!(errors[0].to_string(), expected);
+        }
+        let errors = error_of(recipe, |session, params| session.step(params, &[0.0; 11], 1).unwrap_err());
+        assert_eq!(errors[0].to_string(), "update: expected 12 floats, got 11");
+    }
+}
+
+#[test]
+fn bad_setups_are_refused_with_both_values() {
+    let cluster = Cluster { workers: 2, servers: 0 };
+    let join = |recipe: Recipe, cluster, params: usize, vectors| {
+        let transport = Mem::cluster(2).remove(0);
+        let builder = Session::builder(layout(), recipe, cluster).optimizer_vectors(vectors);
+        builder.join(transport, &mut vec![0.0; params]).unwrap_err().to_string()
+    };
+    assert_eq!(join(Recipe::sync(), cluster, 11, 0), "params: expected 12 floats, got 11");
+    assert_eq!(join(Recipe::ssp(1), cluster, 12, 0), "servers: expected at least 1 server node, got 0");
+    assert_eq!(
+        join(Recipe::softsync(3), Cluster { workers: 2, servers: 1 }, 12, 0),
+        "updates: expected at most the number of workers (2), got 3"
+    );
+    let five = Cluster { workers: 5, servers: 0 };
+    assert_eq!(join(Recipe::sync(), five, 12, 0), "transport: expected 5 nodes (workers and servers), got 2");
+    let average = Recipe::averaging(2).optimizer(OptimizerState::Average);
+    assert_eq!(join(average, cluster, 12, 0), "optimizer vectors: expected 1, got 0");
+    let one = Cluster { workers: 1, servers: 1 };
+    let served = Session::builder(layout(), Recipe::asynchronous(), one).serve(Mem::cluster(2).remove(0), &[0.0; LEN]);
+    assert_eq!(served.unwrap_err().to_string(), "rank 0: expected a worker, got a server");
+    let sync = Recipe::ssp(0).pace(Pace::Synchronous);
+    assert!(
+        join(sync.staleness(Staleness::inverse()), Cluster { workers: 2, servers: 1 }, 12, 0)
+            .contains("cannot go with")
+    );
+}
+
+#[test]
+fn two_recipes_in_one_cluster_are_told_apart() {
+    let cluster = Cluster { workers: 2, servers: 0 };
+    let recipes = [Recipe::averaging(5), Recipe::averaging(7)];
+    let threads = Mem::cluster(2).into_iter().zip(recipes).map(|(transport, recipe)| {
+        thread::spawn(move || {
+            let mut params = vec![0.5; LEN];
+            let builder = Session::builder(layout(), recipe, cluster).deadline(Duration::from_secs(20));
+            let joined = builder.join(transport, &mut params);
+            // Rank 0 starts with its own parameters, and learns of the other at its first synchronisation.
+            let mut session = match joined {
+                Ok(session) => session,
+                Err(error) => return error,
+            };
+            (0..8)
+                .find_map(|_| session.step(&mut params, &[0.0; LEN], 1).err())
+                .expect("two recipes cannot train together")
+        })
+    });
+    let mut errors = threads.collect::<Vec<_>>().into_iter().map(|thread| thread.join().unwrap().to_string());
+    assert_eq!(errors.next().unwrap(), "peer 1 runs something else: expected \"period = 5\", got \"period = 7\"");
+    assert_eq!(errors.next().unwrap(), "peer 0 runs something else: expected \"period = 7\", got \"period = 5\"");
+}
+
+#[test]
+fn a_deadline_names_whom_it_waited_for() {
+    let recipe = Recipe::ssp(1);
+    let cluster = Cluster { workers: 2, servers: 1 };
+    let mut ends = Mem::cluster(3);
+    let _server = Session::builder(layout(), recipe, cluster).serve(ends.remove(2), &[0.0; LEN]).unwrap();
+    let (sender, receiver) = mpsc::channel::<()>();
+    let slow = {
+        let transport = ends.remove(1);
+        thread::spawn(move || {
+            let mut params = vec![0.0; LEN];
+            let session = Session::builder(layout(), recipe, cluster).join(transport, &mut params).unwrap();
+            // Joins, and never takes a step.
+            let _ = receiver.recv();
+            drop(session);
+        })
+    };
+    let mut params = vec![0.0; LEN];
+    let deadline = Duration::from_millis(2500);
+    let builder = Session::builder(layout(), recipe, cluster).deadline(deadline);
+    let mut session = builder.join(ends.remove(0), &mut params).unwrap();
+    let begun = Instant::now();
+    let error = (0..5).find_map(|_| session.step(&mut params, &[0.0; LEN], 1).err()).expect("the bound holds it back");
+    assert!(begun.elapsed() < deadline + Duration::from_secs(2));
+    let Error::Deadline(overdue) = &error else { panic!("{error}") };
+    let on = overdue.on.as_ref().expect("someone is waited for");
+    // The server has said who it is that holds everyone up.
+    assert_eq!((on.peer.0, on.told_by.0, on.at), (1, 2, 0), "{error}");
+    assert!(error.to_string().contains("waiting for peer 1 (at clock 0) since "), "{error}");
+    assert!(matches!(session.step(&mut params, &[0.0; LEN], 1), Err(Error::Ended)));
+    drop(sender);
+    slow.join().unwrap();
+}
+
+#[test]
+fn a_status_tells_what_happened() {
+    let statuses: Vec<Status> = run(Recipe::mesh(1.0 / 64.0), 3, |rank, mut session, mut params| {
+        steps(rank, &mut session, &mut params, 30);
+        let live = session.status().unwrap();
+        assert!(live.clock.0 == 30 && live.bytes_out() > 0);
+        session.finish(&mut params).unwrap()
+    });
+    for status in statuses {
+        // 31 messages of each: 30 steps and the rest of the residual. Some may have come with the initial snapshot.
+        assert!(status.workers.iter().all(|worker| worker.clock.0 == 31), "{status:?}");
+        assert!((52..=62).contains(&status.counters.applied), "{status:?}");
+        assert_eq!(status.staleness.count(), status.counters.applied);
+        assert!(status.density > 0.0 && status.residual_norm > 0.0);
+        assert!(status.bytes_out() < status.counters.dense_bytes + 64 * 200);
+        assert!(status.links.iter().all(|link| link.messages_in >= 31 && link.messages_out >= 31));
+    }
+}
