@@ -341,7 +341,8 @@ impl World {
             Scheduled::Connect { a, b, session } => {
                 let paused = [a, b].map(|node| self.nodes[node.index()].paused_until).into_iter().max();
                 if let Some(until) = paused.filter(|until| *until > self.now) {
-                    self.schedule(until, Scheduled::Connect { a, b, session });
+                    // After it has been told that the connection broke.
+                    self.schedule(until.after(self.plan.network.latency), Scheduled::Connect { a, b, session });
                     return None;
                 }
                 let both = self.nodes[a.index()].life == Life::Up && self.nodes[b.index()].life == Life::Up;
