@@ -9,7 +9,7 @@ fn number(name: &str, default: u64) -> u64 {
 }
 
 fn schedules(half: u64) -> Vec<(Kind, Seen)> {
-    let (first, count) = (number("GRADWIRE_SEED", 0), number("GRADWIRE_SCHEDULES", 12_000) / 2);
+    let (first, count) = (number("GRADWIRE_SEED", 0), number("GRADWIRE_SCHEDULES", 40_000) / 2);
     let mut all = Vec::new();
     for seed in (first..first + count).map(|i| i * 2 + half) {
         let scenario = Scenario::new(seed, u64::MAX);

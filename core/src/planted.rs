@@ -27,8 +27,21 @@ pub enum Bug {
     RestDividedByC,
     /// A worker's refreshed parameters lack its own updates that are still under way.
     OwnWritesLost,
-    /// A non-finite update is applied all the same.
-    NonFiniteApplied,
-    /// A message is acknowledged and dropped when no slot is free.
-    AckWithoutApply,
+}
+
+impl Bug {
+    /// All of them.
+    pub const ALL: [Self; 11] = [
+        Self::NoDedup,
+        Self::DedupClearedOnReconnect,
+        Self::BoundOffByOne,
+        Self::MinimumOverDead,
+        Self::DenominatorByCount,
+        Self::ResidualDropped,
+        Self::SnapshotAppliedLate,
+        Self::ArrivalOrder,
+        Self::StalenessIgnored,
+        Self::RestDividedByC,
+        Self::OwnWritesLost,
+    ];
 }

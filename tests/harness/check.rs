@@ -2,10 +2,10 @@
 
 use std::sync::{Arc, Mutex};
 
-use gradwire_core::recipe::{Merge, Pace, Payload, Topology};
+use gradwire_core::recipe::{Merge, Pace, Topology};
 use gradwire_core::status::Presence;
 use gradwire_core::{Clock, Duration, Event, PeerId, Status};
-use gradwire_sim::{Fault, Halt, Life, Random, World};
+use gradwire_sim::{App, Fault, Halt, Life, Network, Plan, Random, World};
 
 use super::{Kind, Scenario, Trainer, Truth, UNIT};
 
@@ -57,20 +57,18 @@ pub fn run(scenario: &Scenario) -> Result<Seen, Failure> {
         Pace::Stale { bound } if crashing.is_empty() => Some(bound),
         _ => None,
     };
-    let mut world = World::new(plan.clone(), |me| {
-        Box::new(Trainer {
-            me,
-            workers,
-            random: Random::new(plan.seed, 100 + u64::from(me.0)),
-            pace: Duration::from_millis(2),
-            spread: scenario.spread,
-            own: None,
-            sees_own: sum && crashing.is_empty(),
-            lag,
-            truth: Arc::clone(&truth),
-        })
-    })
-    .map_err(|error| Failure::Broken(error.to_string()))?;
+    let trainer = Trainer {
+        me: PeerId(0),
+        workers,
+        random: Random::new(0, 0),
+        pace: Duration::from_millis(2),
+        spread: scenario.spread,
+        own: None,
+        sees_own: sum && crashing.is_empty(),
+        lag,
+        truth: Arc::clone(&truth),
+    };
+    let mut world = world(plan, &trainer)?;
     let mut seen = Seen::default();
     let result = world.run(BUDGET, |world, node| {
         seen.events += 1;
@@ -88,6 +86,9 @@ pub fn run(scenario: &Scenario) -> Result<Seen, Failure> {
         }
     }
     after(scenario, &world, &truth.lock().unwrap())?;
+    if plan.recipe.is_synchronous() && crashing.is_empty() {
+        same_on_a_calm_network(scenario, &world)?;
+    }
     seen.trace = world.trace();
     for status in statuses(&world, plan.cluster.nodes()) {
         seen.duplicates += status.counters.duplicates;
@@ -106,6 +107,41 @@ pub fn run(scenario: &Scenario) -> Result<Seen, Failure> {
     }
     seen.rejoined = joined.iter().filter(|times| **times > 1).count() as u64;
     Ok(seen)
+}
+
+fn world(plan: &Plan, trainer: &Trainer) -> Result<World, Failure> {
+    let app = |me: PeerId| {
+        let random = Random::new(plan.seed, 100 + u64::from(me.0));
+        let app: Box<dyn App> = Box::new(Trainer { me, random, ..trainer.clone() });
+        app
+    };
+    World::new(plan.clone(), app).map_err(|error| Failure::Broken(error.to_string()))
+}
+
+/// I-02: the result of a synchronous recipe does not depend on who comes first, on delays or on broken connections.
+fn same_on_a_calm_network(scenario: &Scenario, stormy: &World) -> Result<(), Failure> {
+    let mut plan = scenario.plan.clone();
+    (plan.network, plan.faults) = (Network::calm(), Vec::new());
+    let (workers, len) = (plan.cluster.workers, plan.layout.len());
+    let truth = Truth { contributed: vec![vec![0; len]; workers as usize], ..Truth::default() };
+    let trainer = Trainer {
+        me: PeerId(0),
+        workers,
+        random: Random::new(0, 0),
+        pace: Duration::from_millis(2),
+        spread: 0.0,
+        own: None,
+        sees_own: false,
+        lag: None,
+        truth: Arc::new(Mutex::new(truth)),
+    };
+    let mut calm = world(&plan, &trainer)?;
+    calm.run(BUDGET, |_, _| Ok::<(), Failure>(()))?;
+    for worker in (0..workers).map(PeerId) {
+        let same = bits(calm.params(worker)) == bits(stormy.params(worker));
+        ensure!(same, "worker {worker} ends with other parameters than on a calm network");
+    }
+    Ok(())
 }
 
 fn statuses(world: &World, nodes: u32) -> Vec<Status> {
@@ -275,6 +311,13 @@ fn softsync(scenario: &Scenario, world: &World, truth: &Truth) -> Result<(), Fai
     let groups = pushes.div_ceil(u64::from(updates));
     for server in (plan.cluster.workers..plan.cluster.nodes()).map(PeerId) {
         let Some(status) = world.status(server) else { continue };
+        // With one update per application, those of others come in between.
+        let alone = plan.cluster.workers < 3 || plan.steps < 4 || !plan.faults.is_empty();
+        ensure!(
+            alone || updates > 1 || status.staleness.sum() > 0,
+            "updates of {} workers are never stale",
+            plan.cluster.workers
+        );
         ensure!(status.clock == Clock(groups), "{pushes} updates in groups of {updates} made {}", status.clock);
     }
     let constant = plan.recipe.to_string().contains("staleness=const");
@@ -286,13 +329,15 @@ fn softsync(scenario: &Scenario, world: &World, truth: &Truth) -> Result<(), Fai
             ensure!((f64::from(*got) - expected).abs() < 1e-5, "element {i} is {got}, not {expected}");
         }
     }
-    if constant && pushes < u64::from(updates) {
-        let applied = server_params(scenario, world);
-        for (i, got) in applied.iter().enumerate() {
-            let total = truth.contributed.iter().map(|sums| sums[i]).sum::<i64>() as f64 / 1024.0;
-            let expected = -total / pushes as f64;
-            ensure!((f64::from(*got) - expected).abs() < 1e-5, "a rest: element {i} is {got}, not {expected}");
-        }
+    // I-28: a group is a mean, so that each moves the workers' own elements by one unit together, a rest too.
+    let applied = server_params(scenario, world);
+    if constant && plan.recipe.between() == (Topology::Servers { shards: 1 }) {
+        let own: f32 = applied[..plan.cluster.workers as usize].iter().sum();
+        let expected = -UNIT * groups as f32;
+        ensure!(
+            (own - expected).abs() < 1e-4,
+            "{groups} groups moved the workers' own elements by {own}, not {expected}"
+        );
     }
     Ok(())
 }
@@ -339,7 +384,6 @@ fn server_params(scenario: &Scenario, world: &World) -> Vec<f32> {
         let server = plan.cluster.server_of(gradwire_core::ShardId(shard));
         params[range.clone()].copy_from_slice(&world.params(server)[range]);
     }
-    let _ = Payload::Updates;
     params
 }
 

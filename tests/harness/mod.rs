@@ -5,7 +5,7 @@
 //! Element `j` of the vector belongs to worker `j` alone, which adds [`UNIT`] to it at every step: any replica shows
 //! how many updates of each worker are in it.
 
-#![allow(dead_code, unreachable_pub, reason = "each test binary uses a part")]
+#![allow(dead_code, unreachable_pub, unused_imports, reason = "each test binary uses a part")]
 
 mod check;
 mod scenario;
@@ -36,9 +36,11 @@ pub struct Truth {
     pub complaint: Option<String>,
 }
 
+#[derive(Clone)]
 pub struct Trainer {
     pub me: PeerId,
     pub workers: u32,
+    /// Of the contributions; the pace has its own, or delays would change what is contributed.
     pub random: Random,
     pub pace: Duration,
     pub spread: f64,
@@ -58,7 +60,8 @@ impl Trainer {
 
 impl App for Trainer {
     fn duration(&mut self, _step: u64) -> Duration {
-        let factor = 1.0 - self.spread + self.random.exponential(self.spread);
+        let mut random = Random::new(self.random.clone().next(), 4);
+        let factor = 1.0 - self.spread + random.exponential(self.spread);
         Duration::from_nanos((self.pace.as_nanos() as f64 * factor) as u64 + 1)
     }
 

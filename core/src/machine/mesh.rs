@@ -541,9 +541,6 @@ impl Mesh {
             let first = OWN_SLOTS + from * INBOUND_SLOTS;
             let slots = if self.relay { first..first + INBOUND_SLOTS } else { OWN_SLOTS..self.slots.len() };
             let free = slots.into_iter().find(|slot| self.slots[*slot].is_free());
-            if free.is_none() && planted!(self.hub, AckWithoutApply) {
-                return Some((peer, header, None));
-            }
             // Two messages of one origin must not be under way at once: the mark is not there yet.
             let busy = self
                 .slots

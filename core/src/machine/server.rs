@@ -441,7 +441,7 @@ impl Server {
         let index = self.shard_of(header.shard);
         match found {
             // Refused before it touches anything; its clock ticks, so that nobody waits for it.
-            Found::NonFinite { index: at } if header.weight > 0 && !planted!(self.hub, NonFiniteApplied) => {
+            Found::NonFinite { index: at } if header.weight > 0 => {
                 let reason = Rejection::NonFinite { shard: header.shard, index: at };
                 self.hub.event(Event::Rejected { peer, reason });
                 self.hub.counters.rejected += 1;

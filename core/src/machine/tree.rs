@@ -306,7 +306,7 @@ impl Tree {
     fn on_scanned(&mut self, child: usize, mut weight: u32, finishing: bool, found: Found) {
         let entry = &mut self.children[child];
         entry.busy = false;
-        if let (Found::NonFinite { index }, false) = (found, planted!(self.hub, NonFiniteApplied)) {
+        if let Found::NonFinite { index } = found {
             let reason = Rejection::NonFinite { shard: ShardId(0), index };
             self.hub.event(Event::Rejected { peer: entry.peer, reason });
             self.hub.counters.rejected += 1;
