@@ -1,1 +1,165 @@
-fn main() {}
+//! What a decision costs: inputs and outputs of the machines, without kernels and without a transport.
+//!
+//! `cargo bench --bench machine` prints nanoseconds per output; the goal is under 200. Under `cargo test` a small size
+//! runs, so that it keeps working.
+
+use std::time::Instant as Clock;
+
+use gradwire_core::kernel::Found;
+use gradwire_core::wire::Header;
+use gradwire_core::{
+    Cluster, Contract, Event, Incarnation, Input, Instant, Layout, Machine, Node, Output, Patience, PeerId, Recipe,
+    Setup,
+};
+
+/// A cluster whose messages are handed over at once, and whose kernels do nothing.
+struct Handover {
+    nodes: Vec<Node>,
+    /// Headers that wait for the body before them to be read, by receiver and sender.
+    held: Vec<Vec<Vec<Header>>>,
+    outputs: u64,
+    steps: Vec<u64>,
+    target: u64,
+    checksum: u64,
+}
+
+impl Handover {
+    fn new(recipe: Recipe, workers: u32, target: u64) -> Self {
+        let cluster = Cluster { workers, servers: u32::from(recipe.needs_servers()) };
+        let layout = Layout::flat(1024);
+        let (contract, _) = Contract::new(&layout, &recipe, cluster, 0);
+        let count = cluster.nodes() as usize;
+        let node = |me| {
+            let setup = Setup {
+                me: PeerId(me),
+                cluster,
+                recipe,
+                len: layout.len(),
+                incarnation: Incarnation(u64::from(me) + 1),
+                patience: Patience::default(),
+                contract,
+                #[cfg(planted)]
+                bug: None,
+            };
+            Node::new(setup).expect("a sound recipe")
+        };
+        Self {
+            nodes: (0..cluster.nodes()).map(node).collect(),
+            held: vec![vec![Vec::new(); count]; count],
+            outputs: 0,
+            steps: vec![0; count],
+            target,
+            checksum: 0,
+        }
+    }
+
+    fn feed(&mut self, node: usize, input: Input) {
+        self.nodes[node].handle_input(Instant::ORIGIN, input).expect("the bench keeps the driver's contract");
+    }
+
+    /// Carries out the outputs of one node; says whether there were any.
+    fn drive(&mut self, node: usize) -> bool {
+        let mut any = false;
+        loop {
+            let output = self.nodes[node].poll_output();
+            if matches!(output, Output::Wait { .. }) {
+                return any;
+            }
+            any = true;
+            self.outputs += 1;
+            match output {
+                Output::Compute { op, kernel } => {
+                    let found = match kernel {
+                        gradwire_core::kernel::Kernel::Encode { .. } => {
+                            Found::Encoded { bytes: 64, quanta: 16, residual: 0.0 }
+                        }
+                        _ => Found::Nothing,
+                    };
+                    self.feed(node, Input::Completed { op, found });
+                }
+                Output::Transmit { op, peer, header, .. } => {
+                    self.checksum = self.checksum.rotate_left(5) ^ header.sequence.0 ^ header.clock.0;
+                    let queue = &mut self.held[peer.index()][node];
+                    queue.push(header);
+                    if queue.len() == 1 {
+                        self.deliver(peer.index(), node);
+                    }
+                    self.feed(node, Input::Completed { op, found: Found::Nothing });
+                }
+                Output::Receive { op, peer, .. } => {
+                    self.feed(node, Input::Completed { op, found: Found::Nothing });
+                    self.held[node][peer.index()].remove(0);
+                    self.deliver(node, peer.index());
+                }
+                Output::Event(Event::Joined | Event::Ready { .. }) if self.steps[node] < self.target => {
+                    self.steps[node] += 1;
+                    self.feed(node, Input::Step { weight: 32 });
+                }
+                Output::Event(_) => {}
+                Output::Close { reason, .. } => panic!("{reason}"),
+                Output::Wait { .. } => unreachable!(),
+            }
+        }
+    }
+
+    /// Gives headers up to one with a body, which stays in front until it is read.
+    fn deliver(&mut self, node: usize, peer: usize) {
+        while let Some(header) = self.held[node][peer].first().copied() {
+            if header.length == 0 {
+                self.held[node][peer].remove(0);
+            }
+            self.feed(node, Input::Header { peer: PeerId(peer as u32), header });
+            if header.length > 0 {
+                return;
+            }
+        }
+    }
+
+    fn run(&mut self) {
+        let count = self.nodes.len();
+        for a in 0..count {
+            for b in (0..count).filter(|b| *b != a) {
+                self.feed(a, Input::Connected { peer: PeerId(b as u32) });
+            }
+        }
+        let mut any = true;
+        while std::mem::take(&mut any) {
+            for node in 0..count {
+                any |= self.drive(node);
+            }
+        }
+    }
+}
+
+fn main() {
+    let test = std::env::args().any(|arg| arg == "--test");
+    let json = std::env::args().any(|arg| arg == "--json");
+    let steps = if test || !std::env::args().any(|arg| arg == "--bench") { 20 } else { 200_000 };
+    if !json {
+        println!("{:<28} {:>12} {:>14} {:>10}", "recipe", "outputs", "ns per output", "limit 200");
+    }
+    let recipes = [
+        ("averaging", Recipe::averaging(1)),
+        ("sync", Recipe::sync()),
+        ("async", Recipe::asynchronous()),
+        ("softsync", Recipe::softsync(2)),
+        ("ssp", Recipe::ssp(3)),
+        ("mesh", Recipe::mesh(1.0 / 512.0)),
+    ];
+    for (name, recipe) in recipes {
+        let mut cluster = Handover::new(recipe, 4, steps);
+        let begun = Clock::now();
+        cluster.run();
+        let nanos = begun.elapsed().as_nanos() as f64 / cluster.outputs as f64;
+        assert!(cluster.steps.iter().take(4).all(|taken| *taken == steps), "{name}: {:?}", cluster.steps);
+        if json {
+            println!(
+                "{{\"name\":\"machine/{name}\",\"value\":{nanos:.1},\"unit\":\"ns/output\",\"limit\":200,\"ratio\":{:.3}}}",
+                nanos / 200.0
+            );
+        } else {
+            let sum = cluster.checksum;
+            println!("{name:<28} {:>12} {nanos:>14.1} {:>9.0}%   {sum:016x}", cluster.outputs, nanos / 2.0);
+        }
+    }
+}

@@ -150,10 +150,15 @@ impl Pool {
         bytemuck::cast_slice_mut(self.bytes_mut(segment))
     }
 
+    /// Takes a buffer out, until it is put back with [`replace`](Self::replace).
+    pub(crate) fn take(&mut self, buffer: BufferId) -> Arc<Storage> {
+        let vacant = Arc::clone(&self.vacant);
+        self.replace(buffer, vacant)
+    }
+
     /// Runs `write` on `into` while the other buffers can be read.
     pub(crate) fn write<R>(&mut self, into: Segment, write: impl FnOnce(&Self, &mut [u8]) -> R) -> R {
-        let vacant = Arc::clone(&self.vacant);
-        let mut storage = self.replace(into.buffer, vacant);
+        let mut storage = self.take(into.buffer);
         let result = write(self, &mut Arc::make_mut(&mut storage).bytes_mut()[into.range()]);
         self.buffers[into.buffer.0 as usize] = storage;
         result

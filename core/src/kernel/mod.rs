@@ -10,6 +10,8 @@ pub mod mean;
 pub mod quanta;
 pub mod scan;
 
+use alloc::sync::Arc;
+
 use crate::buffer::{Pool, Segment};
 
 /// Most vectors that one [`Kernel::Mean`] takes: a node of a tree and its children.
@@ -221,10 +223,9 @@ fn encode(
     body: Segment,
     encode: impl FnOnce(&Pool, &mut [f32], &mut [u32]) -> quanta::Encoded,
 ) -> Found {
-    let body_storage = pool.replace(body.buffer, alloc::sync::Arc::default());
-    let mut body_storage = body_storage;
-    let words = bytemuck::cast_slice_mut(alloc::sync::Arc::make_mut(&mut body_storage).bytes_mut());
+    let mut storage = pool.take(body.buffer);
+    let words = bytemuck::cast_slice_mut(Arc::make_mut(&mut storage).bytes_mut());
     let encoded = pool.write(residual, |pool, residual| encode(pool, bytemuck::cast_slice_mut(residual), words));
-    pool.replace(body.buffer, body_storage);
+    pool.replace(body.buffer, storage);
     Found::Encoded { bytes: encoded.entries * 4, quanta: encoded.entries, residual: encoded.residual }
 }

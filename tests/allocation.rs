@@ -1,0 +1,79 @@
+//! A step allocates nothing, in any thread, once a session runs.
+
+use std::alloc::{GlobalAlloc, Layout as Memory, System};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Barrier};
+use std::thread;
+
+use gradwire::{Cluster, Layout, Mem, Recipe, Session};
+
+struct Counting;
+
+static COUNTING: AtomicBool = AtomicBool::new(false);
+static COUNT: AtomicU64 = AtomicU64::new(0);
+
+#[allow(unsafe_code)]
+// SAFETY: every call is passed on to the system's allocator as it is; counting touches no memory of theirs.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, memory: Memory) -> *mut u8 {
+        COUNT.fetch_add(u64::from(COUNTING.load(Ordering::Relaxed)), Ordering::Relaxed);
+        // SAFETY: as above.
+        unsafe { System.alloc(memory) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, memory: Memory) {
+        // SAFETY: as above.
+        unsafe { System.dealloc(pointer, memory) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+#[test]
+fn a_step_allocates_nothing() {
+    let recipes = [
+        Recipe::averaging(2),
+        Recipe::sync(),
+        Recipe::asynchronous(),
+        Recipe::softsync(2),
+        Recipe::ssp(2),
+        Recipe::mesh(1.0 / 64.0),
+    ];
+    for recipe in recipes {
+        let cluster = Cluster { workers: 3, servers: u32::from(recipe.needs_servers()) };
+        let mut ends = Mem::cluster(cluster.nodes());
+        let builder = Session::builder(Layout::flat(1000), recipe, cluster);
+        let server = ends.split_off(3).pop().map(|end| builder.clone().serve(end, &[0.0; 1000]).unwrap());
+        let barrier = Arc::new(Barrier::new(4));
+        let threads = ends.into_iter().map(|end| {
+            let (builder, barrier) = (builder.clone(), Arc::clone(&barrier));
+            thread::spawn(move || {
+                let (mut params, update) = (vec![0.0; 1000], vec![1.0 / 128.0; 1000]);
+                let mut session = builder.join(end, &mut params).unwrap();
+                for phase in 0..2 {
+                    // The first steps let queues grow to their working size.
+                    for _ in 0..if phase == 0 { 300 } else { 200 } {
+                        session.step(&mut params, &update, 1).unwrap();
+                    }
+                    barrier.wait();
+                    barrier.wait();
+                }
+                session.finish(&mut params).unwrap();
+            })
+        });
+        let threads: Vec<_> = threads.collect();
+        barrier.wait();
+        COUNT.store(0, Ordering::Relaxed);
+        COUNTING.store(true, Ordering::Relaxed);
+        barrier.wait();
+        barrier.wait();
+        COUNTING.store(false, Ordering::Relaxed);
+        let count = COUNT.load(Ordering::Relaxed);
+        barrier.wait();
+        threads.into_iter().for_each(|thread| thread.join().unwrap());
+        drop(server);
+        // 600 steps: a queue may still have grown once or twice; a step that allocates would show hundreds.
+        assert!(count <= 8, "{recipe}: {count} allocations in 600 steps");
+    }
+}
