@@ -1,0 +1,147 @@
+//! The example binary as a newcomer meets it: numbers, options and bad input.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::sync::OnceLock;
+
+/// `cargo test` builds examples beside the tests' own directory.
+fn binary() -> &'static Path {
+    static BINARY: OnceLock<PathBuf> = OnceLock::new();
+    BINARY.get_or_init(|| {
+        let test = std::env::current_exe().expect("a test has a path");
+        let target = test.parent().and_then(Path::parent).expect("target/debug/deps/test");
+        target.join("examples").join(format!("cluster{}", std::env::consts::EXE_SUFFIX))
+    })
+}
+
+fn cluster(args: &str) -> Output {
+    Command::new(binary()).args(args.split_whitespace()).output().unwrap_or_else(|error| {
+        panic!("{}: {error}; `cargo test` builds it, `cargo test --test cluster` alone does not", binary().display())
+    })
+}
+
+fn field(json: &str, name: &str) -> f64 {
+    let at = json.find(&format!("\"{name}\":")).unwrap_or_else(|| panic!("{name} in {json}"));
+    let rest = &json[at + name.len() + 3..];
+    rest[..rest.find([',', '}']).unwrap()].parse().unwrap_or_else(|_| panic!("{name} is a number in {json}"))
+}
+
+fn train(args: &str) -> String {
+    let output = cluster(&format!("--json {args}"));
+    assert!(output.status.success(), "{args}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// Each of the six rules reaches 95 % and stays within two points of one worker on the same examples.
+#[test]
+fn every_rule_learns_the_digits() {
+    let alone = field(&train("--workers 1 --recipe sync"), "accuracy");
+    assert!(alone >= 0.95);
+    for recipe in ["averaging", "sync", "async", "softsync", "ssp", "mesh"] {
+        let json = train(&format!("--recipe {recipe}"));
+        let accuracy = field(&json, "accuracy");
+        assert!(accuracy >= 0.95 && accuracy > alone - 0.02, "{recipe}: {accuracy}, alone {alone}");
+        assert!(json.starts_with(&format!("{{\"recipe\":\"{recipe}\",")) && json.trim_end().ends_with('}'));
+        for name in ["workers", "loss", "steps", "seconds", "examples_per_second", "bytes_sent", "bytes_dense"] {
+            assert!(field(&json, name) > 0.0, "{name}");
+        }
+        assert!(field(&json, "staleness_mean") >= 0.0);
+    }
+}
+
+#[test]
+fn synchronous_runs_repeat_to_the_bit() {
+    for recipe in ["sync", "averaging", "hardsync"] {
+        let digest = |seed: u32| {
+            let json = train(&format!("--recipe {recipe} --epochs 2 --seed {seed}"));
+            json[json.find("digest").unwrap()..].to_string()
+        };
+        assert_eq!(digest(3), digest(3), "{recipe}");
+        assert_ne!(digest(3), digest(4), "{recipe}");
+    }
+}
+
+#[test]
+fn a_run_shows_itself() {
+    let output = cluster("--recipe mesh --epochs 3");
+    let text = String::from_utf8(output.stdout).unwrap();
+    for word in ["epoch", "accuracy", "loss", "staleness", "of dense", "examples/s", "parameters"] {
+        assert!(text.contains(word), "{word} in {text}");
+    }
+    assert!(text.lines().any(|line| line.trim_start().starts_with("3 ")), "{text}");
+}
+
+#[test]
+fn slow_workers_and_knobs_are_heeded() {
+    let json = train("--recipe ssp --bound 1 --slow-rank 2:3 --epochs 1 --shards 3 --servers 2");
+    assert!(json.contains("pace=stale bound=1") && json.contains("shards=3"));
+    assert!(train("--recipe averaging --optimizer average --momentum 0.5 --epochs 1").contains("optimizer=average"));
+    assert!(train("--recipe mesh --relay 2 --epochs 1").contains("relay=2"));
+}
+
+#[track_caller]
+fn refused(args: &str, code: i32, expected: &str) {
+    let output = cluster(args);
+    let text = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(code), "{args}: {text}");
+    assert!(text.contains(expected), "{args}: expected {expected:?} in {text:?}");
+    assert!(output.stdout.is_empty(), "{args}");
+    assert!(!text.contains("panicked"), "{text}");
+}
+
+#[test]
+fn bad_arguments_get_one_clear_answer() {
+    refused("--workers 0", 2, "0 is not in 1..=1024");
+    refused("--workers abc", 2, "invalid value 'abc'");
+    refused("--recipe asinc", 2, "(did you mean \"async\"?)");
+    refused("--recip sync", 2, "'--recipe'");
+    refused("--recipe averaging --period 0", 3, "period: expected at least 1, got 0");
+    refused("--recipe ssp --bound -1", 2, "bound: expected a whole number, 0 or more, got \"-1\"");
+    refused("--recipe softsync --updates 9", 3, "updates: expected at most the number of workers (4), got 9");
+    refused("--recipe mesh --tau 0", 3, "tau: expected a positive power of two, got 0");
+    refused("--recipe mesh --tau NaN", 3, "tau: expected a positive power of two, got NaN");
+    refused("--recipe mesh --tau -0.5", 3, "tau: expected a positive power of two, got -0.5");
+    refused("--recipe mesh --tau 0.3", 3, "(the nearest below is 0.25)");
+    refused("--recipe sync --bound 2", 2, "\"bound\" is no setting of this recipe");
+    refused("--recipe sync --servers 1", 3, "servers: expected no server nodes, got 1");
+    refused("--recipe async --servers 0", 3, "servers: expected at least 1 server node, got 0");
+    refused("--slow-rank 9:2", 2, "expected R:FACTOR with R below 4");
+    refused("--rate 0", 2, "--rate: expected a finite number above 0, got 0");
+    refused("--hidden 12,x", 2, "--hidden: expected sizes");
+}
+
+#[test]
+fn bad_data_is_named() {
+    let dir = std::env::temp_dir().join(format!("gradwire-data-{}", std::process::id()));
+    std::fs::create_dir_all(&dir).unwrap();
+    let images = |count: u32, pixels: usize| {
+        let mut bytes = [0x0803u32, count, 2, 2].map(u32::to_be_bytes).concat();
+        bytes.resize(bytes.len() + pixels, 7);
+        bytes
+    };
+    let labels = |count: u32, label: u8| {
+        let mut bytes = [0x0801u32, count].map(u32::to_be_bytes).concat();
+        bytes.resize(bytes.len() + count as usize, label);
+        bytes
+    };
+    let write = |images: &[u8], labels: &[u8]| {
+        std::fs::write(dir.join("train-images-idx3-ubyte"), images).unwrap();
+        std::fs::write(dir.join("train-labels-idx1-ubyte"), labels).unwrap();
+    };
+    let args = format!("--data {}", dir.display());
+    refused(&format!("--data {}/none", dir.display()), 6, "No such file or directory");
+    refused(&args, 6, "train-images-idx3-ubyte: No such file or directory");
+    write(&images(60, 239), &labels(60, 1));
+    refused(&args, 6, "train-images-idx3-ubyte: expected 256 bytes, got 255");
+    write(&[0x12, 0x34], &labels(60, 1));
+    refused(&args, 6, "expected 16 bytes, got 2");
+    write(&labels(60, 1), &labels(60, 1));
+    refused(&args, 6, "expected an IDX file with magic 0x00000803, got 0x00000801");
+    write(&images(60, 240), &labels(61, 1));
+    refused(&args, 6, "expected as many labels as images (60), got 61");
+    write(&images(60, 240), &labels(60, 10));
+    refused(&args, 6, "expected labels 0 to 9, got 10 at index 0");
+    write(&images(u32::MAX, 240), &labels(60, 1));
+    refused(&args, 6, "got 256");
+    std::fs::remove_dir_all(&dir).unwrap();
+}
