@@ -117,11 +117,11 @@ impl Session {
     /// # Errors
     /// When the run cannot go on.
     pub fn pump(&mut self) -> Result<(), Error> {
-        if let (Drive::Caller(engine), false) = (&mut self.drive, self.over) {
-            if let Err(error) = engine.pump(Some(Duration::ZERO)) {
-                self.over = true;
-                return Err(error);
-            }
+        if let (Drive::Caller(engine), false) = (&mut self.drive, self.over)
+            && let Err(error) = engine.pump(Some(Duration::ZERO))
+        {
+            self.over = true;
+            return Err(error);
         }
         Ok(())
     }

@@ -1,5 +1,7 @@
 //! The example binary as a newcomer meets it: numbers, options and bad input.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::OnceLock;

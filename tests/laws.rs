@@ -1,6 +1,8 @@
 //! Published laws, on the machines that ship: staleness (Zhang et al. 2016; the exact law of section "softsync"),
 //! equalities between recipes, and equality of the simulator and real threads.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;

@@ -2,6 +2,7 @@
 //!
 //! Compiled with `RUSTFLAGS="--cfg planted"` only, in a target directory of its own.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 #![cfg(planted)]
 
 mod harness;

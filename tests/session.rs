@@ -1,5 +1,7 @@
 //! Sessions over the in-process transport: the API as a user meets it, and what it says when it is misused.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};

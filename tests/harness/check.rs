@@ -38,7 +38,8 @@ impl From<Halt> for Failure {
 
 macro_rules! ensure {
     ($condition:expr, $($message:tt)*) => {
-        if !$condition {
+        let holds: bool = $condition;
+        if !holds {
             return Err(Failure::Broken(format!($($message)*)));
         }
     };
@@ -155,7 +156,7 @@ fn waits_for_the_dead(scenario: &Scenario, world: &World) -> bool {
     let names_one = |node| {
         let waiting = world.status(node).and_then(|status| status.waiting);
         // A server waits only while it owes someone an answer.
-        waiting.map_or(!cluster.is_worker(node), |waiting| world.life(waiting.on) != Life::Up)
+        waiting.map_or_else(|| !cluster.is_worker(node), |waiting| world.life(waiting.on) != Life::Up)
     };
     !scenario.crashing().is_empty() && up.into_iter().all(names_one)
 }
@@ -218,8 +219,9 @@ fn synchronous(scenario: &Scenario, world: &World, truth: &Truth) -> Result<(), 
         _ => false,
     };
     let restarted = plan.faults.iter().any(|(_, fault)| comes_back(fault));
-    let synced =
-        |step: &u64| plan.recipe.how_often() == 1.into() || (step + 1) % u64::from(plan.recipe.how_often().at(0)) == 0;
+    let synced = |step: &u64| {
+        plan.recipe.how_often() == 1.into() || (step + 1).is_multiple_of(u64::from(plan.recipe.how_often().at(0)))
+    };
     if !restarted {
         for (step, params) in truth.after.iter().filter(|(step, _)| synced(step)) {
             let mut replicas = params.iter();
@@ -288,10 +290,9 @@ fn summed(scenario: &Scenario, world: &World, truth: &Truth) -> Result<(), Failu
         );
     }
     if crashing.is_empty() {
-        let len = plan.layout.len();
         let total = |i: usize| truth.contributed.iter().map(|sums| sums[i]).sum::<i64>() as f32 / 1024.0;
-        for i in 0..len {
-            ensure!(applied[i] == -total(i), "element {i} is {}, contributions sum up to {}", applied[i], total(i));
+        for (i, got) in applied.iter().enumerate() {
+            ensure!(*got == -total(i), "element {i} is {got}, contributions sum up to {}", total(i));
         }
         for worker in (0..plan.cluster.workers).map(PeerId) {
             ensure!(bits(world.params(worker)) == bits(&applied), "worker {worker} ends with other parameters");

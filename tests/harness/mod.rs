@@ -75,8 +75,8 @@ impl App for Trainer {
             self.complain(&mut truth, message);
         }
         if let Some(lag) = self.lag {
-            for other in 0..self.workers as usize {
-                let count = (-params[other] / UNIT).round();
+            for (other, own) in params.iter().enumerate().take(self.workers as usize) {
+                let count = (-own / UNIT).round();
                 if count < step.saturating_sub(lag) as f32 {
                     let message = format!("worker {mine} at step {step} sees {count} updates of worker {other}");
                     self.complain(&mut truth, message);

@@ -20,6 +20,7 @@ pub const MEAN_MAX: usize = 9;
 /// One piece of arithmetic. Segments of different buffers never overlap; where a kernel may work in place, it
 /// says so.
 #[derive(Copy, Clone, Debug, PartialEq)]
+#[allow(clippy::large_enum_variant, reason = "it is a value in a queue that is reused, and must not allocate")]
 pub enum Kernel {
     /// Is every float of `x` finite? Finds [`Found::Finite`] or [`Found::NonFinite`].
     Scan {

@@ -78,6 +78,7 @@ pub enum Input {
 /// What a machine tells its driver.
 #[derive(Copy, Clone, Debug, PartialEq)]
 #[must_use]
+#[allow(clippy::large_enum_variant, reason = "it is a value in a queue that is reused, and must not allocate")]
 pub enum Output {
     /// Read the body of this peer's last header into a segment of the same length; `None`: read and drop it.
     Receive {

@@ -247,7 +247,7 @@ impl Server {
         let rows = self.shards.iter().map(|shard| shard.clocks.row());
         let round = rows.max().filter(|_| self.hub.setup.recipe.is_synchronous());
         for shard in &mut self.shards {
-            shard.clocks.join(worker, round.unwrap_or(shard.clocks.row()));
+            shard.clocks.join(worker, round.unwrap_or_else(|| shard.clocks.row()));
             shard.replies[worker.index()] = Some(Owed::Welcome);
         }
     }
@@ -518,10 +518,11 @@ impl Server {
     fn apply_gathered(&mut self, index: usize) -> bool {
         let into = self.free_version(index).unwrap_or(self.shards[index].current);
         let Some(mut scale) = self.shards[index].rule.take() else { return false };
-        if planted!(self.hub, RestDividedByC) && self.state == State::Ending {
-            if let Merge::Softsync { updates } = self.hub.setup.recipe.merge {
-                scale = 1.0 / updates as f32;
-            }
+        if planted!(self.hub, RestDividedByC)
+            && self.state == State::Ending
+            && let Merge::Softsync { updates } = self.hub.setup.recipe.merge
+        {
+            scale = 1.0 / updates as f32;
         }
         self.shards[index].busy = true;
         let (from, into_segment) = (self.version(index, self.shards[index].current), self.version(index, into));

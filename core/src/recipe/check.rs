@@ -82,10 +82,10 @@ impl Recipe {
         if workers == 0 {
             return Err(out_of_range("workers", "at least 1", 0.0));
         }
-        if let Merge::Softsync { updates } = self.merge {
-            if updates > workers {
-                return Err(ConfigError::TooFewWorkers { updates, workers });
-            }
+        if let Merge::Softsync { updates } = self.merge
+            && updates > workers
+        {
+            return Err(ConfigError::TooFewWorkers { updates, workers });
         }
         Ok(())
     }

@@ -42,7 +42,7 @@ proptest! {
     {
         bytes[..4].copy_from_slice(b"GRWR");
         bytes[4] = VERSION;
-        bytes[5] = bytes[5] % 16;
+        bytes[5] %= 16;
         bytes[6..8].fill(0);
         if fix {
             let sum = checksum(&bytes);

@@ -125,10 +125,10 @@ impl Mem {
             let Some(front) = stream.messages.front().filter(|_| !stream.reading) else { return };
             let header = front.header;
             stream.reading = front.body.is_some();
-            if !stream.reading {
-                if let Some(message) = stream.messages.pop_front() {
-                    self.post(peer, Letter::Received(message.op));
-                }
+            if !stream.reading
+                && let Some(message) = stream.messages.pop_front()
+            {
+                self.post(peer, Letter::Received(message.op));
             }
             self.ready.push_back(Input::Header { peer, header });
         }

@@ -745,9 +745,7 @@ impl World {
         for peer in (0..self.nodes.len() as u32).map(PeerId) {
             while let Some(header) = self.next_header(me, peer) {
                 touched = self.feed(me, Input::Header { peer, header });
-                if touched.is_none() {
-                    return None;
-                }
+                touched?;
             }
         }
         touched
