@@ -28,6 +28,8 @@ pub(crate) struct Options {
     pub(crate) data: Option<PathBuf>,
     /// Rank and factor.
     pub(crate) slow: Option<(u32, f64)>,
+    /// Steps per second of each worker, to watch.
+    pub(crate) pace: Option<u32>,
     pub(crate) deadline: u64,
     pub(crate) json: bool,
 }
@@ -56,7 +58,7 @@ fn command() -> Command {
          Examples:\n  cluster --recipe ssp --bound 2 --slow-rank 3:4\n  cluster --recipe mesh --tau 0.0009765625 --json",
         recipes.join("\n")
     );
-    let value = |name: &'static str, help: &'static str| Arg::new(name).long(name).help(help);
+    let value = |name: &'static str, help: &'static str| Arg::new(name).long(name).help(help).value_name("VALUE");
     let number =
         |name, default: &'static str, help| value(name, help).default_value(default).allow_negative_numbers(true);
     let mut command = Command::new("cluster")
@@ -76,6 +78,10 @@ fn command() -> Command {
         .arg(number("seed", "1", "Seed of split, order and initial parameters").value_parser(value_parser!(u64)))
         .arg(value("data", "Directory with MNIST-style IDX files [default: the digits that come along]"))
         .arg(value("slow-rank", "R:FACTOR, makes worker R that many times slower"))
+        .arg(
+            value("pace", "Steps per second of each worker, to watch [default: as fast as it goes]")
+                .value_parser(value_parser!(u32).range(1..=1_000_000)),
+        )
         .arg(number("deadline", "60", "Seconds that any wait may last").value_parser(value_parser!(u64).range(1..)))
         .arg(Arg::new("json").long("json").help("Print one JSON object and nothing else").action(ArgAction::SetTrue));
     for (flag, _, help) in KNOBS {
@@ -137,6 +143,7 @@ impl Options {
             seed: matches.get_one::<u64>("seed").copied().unwrap_or(1),
             data: text("data").map(PathBuf::from),
             slow,
+            pace: matches.get_one::<u32>("pace").copied(),
             deadline: matches.get_one::<u64>("deadline").copied().unwrap_or(60),
             json: matches.get_flag("json"),
         })

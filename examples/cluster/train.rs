@@ -150,9 +150,9 @@ fn worker(
                 *momentum = options.momentum * *momentum + gradient;
                 *update = options.rate * *momentum;
             }
-            if slower > 1.0 {
-                thread::sleep(begun.elapsed().mul_f64(slower - 1.0));
-            }
+            let least = options.pace.map_or(Duration::ZERO, |pace| Duration::from_secs(1) / pace);
+            let took = begun.elapsed();
+            thread::sleep(took.max(least).mul_f64(slower).saturating_sub(took));
             let weight = batch.len() as u32;
             if in_place {
                 params.iter_mut().zip(&update).for_each(|(p, u)| *p -= u);
