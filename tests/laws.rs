@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
-use gradwire::recipe::{Pace, Staleness, Topology};
+use gradwire::recipe::{OptimizerState, Pace, Staleness, Topology};
 use gradwire::{Cluster, Event, Layout, Mem, PeerId, Recipe, Session, Status};
 use gradwire_core::Patience;
 use gradwire_sim::{App, Life, Network, Plan, Random, World};
@@ -232,6 +232,128 @@ fn synchronous_steps_are_steps_on_the_union_batch() {
                 }
             }
         }
+    }
+}
+
+/// Sections 2 to 4: averaging parameters every H steps and applying the mean of updates over H steps are the same,
+/// for any H and any local optimizer (I-13); so is where it happens (I-23: sharded or not, bit for bit).
+#[test]
+fn averaging_parameters_is_applying_mean_updates() {
+    for period in [1, 5, 20] {
+        for momentum in [0.0, 0.9] {
+            let train = |recipe| with_momentum(recipe, 3, 40, momentum);
+            let parameters = train(Recipe::averaging(period).optimizer(OptimizerState::Keep));
+            let updates = train(Recipe::sync().period(period));
+            for (a, b) in parameters.iter().zip(&updates) {
+                assert!((a - b).abs() < 1e-5, "H = {period}, momentum {momentum}: {a} {b}");
+            }
+            let sharded = |shards| train(Recipe::sync().period(period).topology(Topology::Servers { shards }));
+            assert_eq!(sharded(1), sharded(4), "H = {period}, momentum {momentum}");
+        }
+    }
+}
+
+/// I-08: with H = 1, momentum that is kept, and momentum that is averaged, are momentum on the mean gradient;
+/// momentum that is reset is not.
+#[test]
+fn momentum_kept_or_averaged_is_momentum_of_the_mean() {
+    let (workers, steps, mu) = (3, 12, 0.8f32);
+    let mut expected = vec![0.0f32; LEN];
+    let mut velocity = vec![0.0f32; LEN];
+    for step in 0..steps {
+        let (mut sum, mut total) = (vec![0.0f32; LEN], 0.0);
+        for rank in 0..workers {
+            let mut gradient = vec![0.0; LEN];
+            update_of(rank, step, &expected, &mut gradient);
+            let weight = 1.0 + rank as f32;
+            sum.iter_mut().zip(&gradient).for_each(|(sum, g)| *sum += weight * g);
+            total += weight;
+        }
+        for ((p, v), sum) in expected.iter_mut().zip(&mut velocity).zip(&sum) {
+            *v = mu * *v + sum / total;
+            *p -= *v;
+        }
+    }
+    let distance = |policy| {
+        let got = with_momentum(Recipe::averaging(1).optimizer(policy), workers, steps, mu);
+        got.iter().zip(&expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max)
+    };
+    assert!(distance(OptimizerState::Keep) < 1e-5);
+    // Averaged by examples, as the gradients are.
+    assert!(distance(OptimizerState::Average) < 1e-5);
+    assert!(distance(OptimizerState::Reset) > 0.01);
+}
+
+/// Trains on threads with heavy-ball momentum at each worker; returns the parameters that all end with.
+fn with_momentum(recipe: Recipe, workers: u32, steps: u64, mu: f32) -> Vec<f32> {
+    let vectors = u32::from(recipe.optimizer_state() == OptimizerState::Average);
+    let cluster = Cluster { workers, servers: u32::from(recipe.needs_servers()) };
+    let builder = Session::builder(Layout::flat(LEN), recipe, cluster).optimizer_vectors(vectors);
+    let mut ends = Mem::cluster(cluster.nodes());
+    let servers = ends.split_off(workers as usize);
+    let servers: Vec<_> = servers.into_iter().map(|end| builder.clone().serve(end, &[0.0; LEN]).unwrap()).collect();
+    let threads = ends.into_iter().zip(0..).map(|(transport, rank)| {
+        let builder = builder.clone();
+        thread::spawn(move || {
+            let (mut params, mut gradient, mut velocity) = (vec![0.0; LEN], vec![0.0; LEN], vec![0.0; LEN]);
+            let mut session = builder.join(transport, &mut params).unwrap();
+            for step in 0..steps {
+                update_of(rank, step, &params, &mut gradient);
+                for ((p, v), g) in params.iter_mut().zip(&mut velocity).zip(&gradient) {
+                    *v = mu * *v + g;
+                    *p -= *v;
+                }
+                // The same share at every step: local momentum adds up to that of the mean only then.
+                session.sync_with(&mut params, &mut [&mut velocity], 1 + rank).unwrap();
+            }
+            session.finish(&mut params).unwrap();
+            params
+        })
+    });
+    let threads: Vec<_> = threads.collect();
+    let results: Vec<_> = threads.into_iter().map(|thread| thread.join().unwrap()).collect();
+    assert!(results.iter().all(|params| params == &results[0]), "{recipe}");
+    drop(servers);
+    results.into_iter().next().unwrap()
+}
+
+/// I-26: when each worker contributes once from the same version, softsync of all is the mean of the round. I-27: with
+/// every update k times as large, so is the step.
+#[test]
+fn a_full_softsync_group_is_a_round_and_scales() {
+    let workers = 4;
+    let first = |recipe: Recipe, scale: f32| {
+        let plan = plan(recipe, workers, 1);
+        let app = |me: PeerId| -> Box<dyn App> { Box::new(Scaled { me, scale }) };
+        let mut world = World::new(plan, app).unwrap();
+        world.run(1_000_000, |_, _| Ok::<(), gradwire_sim::Halt>(())).unwrap();
+        world.params(PeerId(workers)).to_vec()
+    };
+    let servers = Topology::Servers { shards: 1 };
+    let round = first(Recipe::sync().topology(servers), 1.0);
+    let group = first(Recipe::softsync(workers).staleness(Staleness::constant()), 1.0);
+    for (a, b) in round.iter().zip(&group) {
+        assert!((a - b).abs() <= 4.0 * f32::EPSILON, "{a} {b}");
+    }
+    let twice: Vec<f32> = group.iter().map(|x| x * 4.0).collect();
+    assert_eq!(first(Recipe::softsync(workers).staleness(Staleness::constant()), 4.0), twice);
+}
+
+/// Contributes the same weight of whatever it computes, times a factor.
+struct Scaled {
+    me: PeerId,
+    scale: f32,
+}
+
+impl App for Scaled {
+    fn duration(&mut self, _step: u64) -> Duration {
+        Duration::from_micros(1 + u64::from(self.me.0))
+    }
+
+    fn update(&mut self, step: u64, params: &[f32], update: &mut [f32]) -> u32 {
+        update_of(self.me.0, step, params, update);
+        update.iter_mut().for_each(|x| *x *= self.scale);
+        1
     }
 }
 
