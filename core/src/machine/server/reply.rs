@@ -1,0 +1,83 @@
+//! What workers are owed: parameters, when the pace allows; and who is waited for.
+
+use super::*;
+
+impl Server {
+    pub(super) fn row(&self, shard: &Shard) -> Clock {
+        #[cfg(planted)]
+        if planted!(self.hub, MinimumOverDead) {
+            return shard.clocks.row_of_all();
+        }
+        if self.hub.setup.recipe.is_synchronous() { shard.version } else { shard.clocks.row() }
+    }
+
+    pub(super) fn maybe_reply(&mut self, index: usize) {
+        for worker in (0..self.workers.len() as u32).map(PeerId) {
+            let shard = &self.shards[index];
+            let Some(owed) = shard.replies[worker.index()] else { continue };
+            let lead_max = self.lead_max.map(|lead| lead + u64::from(planted!(self.hub, BoundOffByOne)));
+            // A newcomer may read at once, but for a synchronous round that is about to be applied.
+            let at_once = match owed {
+                Owed::Answer => false,
+                Owed::Welcome => !self.hub.setup.recipe.is_synchronous(),
+                Owed::Last => true,
+            };
+            let may = at_once || may_read(shard.clocks.clock(worker), self.row(shard), lead_max);
+            if self.hub.is_agreed(worker) && may && !shard.busy {
+                self.shards[index].replies[worker.index()] = None;
+                self.reply(index, worker, owed);
+            }
+        }
+    }
+
+    pub(super) fn reply(&mut self, index: usize, worker: PeerId, owed: Owed) {
+        let row = self.row(&self.shards[index]);
+        let shard = &mut self.shards[index];
+        let (clock, weight) = match owed {
+            Owed::Answer => (row, 0),
+            Owed::Last => (row, 1),
+            Owed::Welcome => (shard.clocks.clock(worker), 2),
+        };
+        let version = shard.current;
+        shard.readers[version] += 1;
+        let header = Header {
+            shard: shard.id,
+            sequence: shard.marks[worker.index()],
+            clock,
+            base: shard.version,
+            weight,
+            length: shard.len as u32 * 4,
+            ..self.hub.header(Kind::Params)
+        };
+        let body = self.version(index, version);
+        self.hub.transmit(worker, header, Some(body), Job::Reply { shard: index, version, worker, owed });
+    }
+
+    pub(super) fn note_waiting(&mut self) {
+        let awaited = match self.state {
+            State::Starting => {
+                let missing = self.workers.iter().position(|life| *life != Life::Present);
+                missing.map(|rank| (PeerId(rank as u32), Clock(0), Clock(0)))
+            }
+            State::Running => self.shards.iter().find_map(|shard| {
+                let owed = shard.replies.iter().zip(&self.workers);
+                let held = owed.filter(|(reply, life)| reply.is_some() && **life == Life::Present);
+                let (slowest, at) = shard.clocks.slowest()?;
+                let waiting = held.count() > 0 && shard.replies[slowest.index()].is_none();
+                waiting.then_some((slowest, at, at.next()))
+            }),
+            State::Ending | State::Finished => None,
+        };
+        match awaited {
+            Some((on, at, clock)) => self.hub.wait_for(on, at, clock),
+            None => self.hub.stop_waiting(),
+        }
+        if let Some(notice) = self.hub.take_stall() {
+            for worker in (0..self.workers.len() as u32).map(PeerId) {
+                if worker != notice.origin && self.hub.is_agreed(worker) {
+                    self.hub.notify(worker, notice);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,101 @@
+//! The application of a worker: computes, contributes, and takes what comes of it.
+
+use super::*;
+
+impl World {
+    pub(super) fn on_machine_event(&mut self, me: PeerId, event: Event) {
+        self.log.push(Log { at: self.now, node: me, event });
+        let len = self.plan.layout.len();
+        let node = &mut self.nodes[me.index()];
+        let Some(machine) = node.machine.as_ref() else { return };
+        let view = Segment::floats(machine.view(), 0, len);
+        match event {
+            Event::Joined => {
+                node.local.start(&mut node.params, node.pool.floats(view));
+                self.compute_next(me);
+            }
+            Event::Ready { changed, .. } => {
+                node.local.take(&mut node.params, node.pool.floats(view), changed);
+                if node.phase == Phase::Finishing {
+                    self.step_machine(me, 0);
+                } else {
+                    self.stepped(me);
+                }
+            }
+            Event::Left => {
+                if !matches!(self.plan.recipe.between(), gradwire_core::recipe::Topology::Tree { .. }) {
+                    node.params.copy_from_slice(node.pool.floats(view));
+                }
+                node.life = Life::Done;
+            }
+            Event::Finished => node.life = Life::Done,
+            Event::Cut { peer } => {
+                // The program ends with an error, and its connections with it.
+                self.crash(me, None);
+                self.nodes[me.index()].life = Life::Cut(peer);
+            }
+            _ => {}
+        }
+    }
+
+    pub(super) fn compute_next(&mut self, me: PeerId) {
+        let node = &mut self.nodes[me.index()];
+        node.phase = Phase::Computing;
+        let app = node.app.as_mut().expect("only workers join");
+        let (takes, epoch) = (app.duration(node.step), node.epoch);
+        self.schedule(self.now.after(takes), Scheduled::Computed { node: me, epoch });
+    }
+
+    pub(super) fn on_computed(&mut self, me: PeerId) -> Option<PeerId> {
+        let len = self.plan.layout.len();
+        let node = &mut self.nodes[me.index()];
+        if node.life != Life::Up {
+            return None;
+        }
+        if node.step >= self.plan.steps {
+            return self.finish(me);
+        }
+        let app = node.app.as_mut()?;
+        let examples = app.update(node.step, &node.params, &mut node.update);
+        let contribution = Segment::floats(node.machine.as_ref()?.contribution(), 0, len);
+        let contribution = node.pool.floats_mut(contribution);
+        match node.local.step(&mut node.params, &node.update, examples, contribution) {
+            Some(weight) => {
+                node.phase = Phase::Syncing;
+                self.step_machine(me, weight);
+            }
+            None => self.stepped(me),
+        }
+        Some(me)
+    }
+
+    pub(super) fn step_machine(&mut self, me: PeerId, weight: u32) {
+        let now = self.now;
+        let machine = self.nodes[me.index()].machine.as_mut().expect("a machine that was ready");
+        machine.handle_input(now, Input::Step { weight }).expect("a machine that was ready");
+        self.drive(me);
+    }
+
+    pub(super) fn stepped(&mut self, me: PeerId) {
+        let node = &mut self.nodes[me.index()];
+        if let Some(app) = node.app.as_mut() {
+            app.done(node.step, &node.params);
+        }
+        node.step += 1;
+        self.compute_next(me);
+    }
+
+    /// The rest of a period, then the end.
+    pub(super) fn finish(&mut self, me: PeerId) -> Option<PeerId> {
+        let len = self.plan.layout.len();
+        let node = &mut self.nodes[me.index()];
+        let contribution = Segment::floats(node.machine.as_ref()?.contribution(), 0, len);
+        if let Some(weight) = node.local.rest(&node.params, node.pool.floats_mut(contribution)) {
+            node.phase = Phase::Syncing;
+            self.step_machine(me, weight);
+            return Some(me);
+        }
+        node.phase = Phase::Finishing;
+        self.feed(me, Input::Leave { stay: true })
+    }
+}

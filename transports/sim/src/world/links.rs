@@ -1,0 +1,169 @@
+//! Connections: messages on their way, and connections that break and come back.
+
+use super::*;
+
+impl World {
+    pub(super) fn link(&mut self, a: PeerId, b: PeerId) -> &mut Link {
+        let count = self.nodes.len();
+        &mut self.links[a.min(b).index() * count + a.max(b).index()]
+    }
+
+    pub(super) fn stream(&mut self, from: PeerId, to: PeerId) -> &mut Stream {
+        let direction = usize::from(from > to);
+        &mut self.link(from, to).streams[direction]
+    }
+
+    pub(super) fn reconnect(&mut self, a: PeerId, b: PeerId) {
+        let after = self.plan.network.reconnect;
+        let at = self.now.after(after);
+        let link = self.link(a, b);
+        let session = link.session;
+        let at = at.max(link.blocked_until);
+        self.schedule(at, Scheduled::Connect { a, b, session });
+    }
+
+    pub(super) fn disconnect(&mut self, a: PeerId, b: PeerId) {
+        let link = self.link(a, b);
+        if !link.connected {
+            return;
+        }
+        link.connected = false;
+        link.session += 1;
+        for (from, to) in [(a, b), (b, a)] {
+            let open = std::mem::take(&mut *self.stream(from, to)).open;
+            let receiver = &mut self.nodes[to.index()];
+            receiver.inbox[from.index()].clear();
+            receiver.reading[from.index()] = false;
+            self.nodes[from.index()].limbo[to.index()].extend(open);
+        }
+        let notice = self.now.after(self.plan.network.notice);
+        for (node, peer) in [(a, b), (b, a)] {
+            let epoch = self.nodes[node.index()].epoch;
+            if matches!(self.nodes[peer.index()].life, Life::Down | Life::Cut(_)) {
+                self.schedule(notice, Scheduled::Notice { node, epoch, peer });
+            } else {
+                self.schedule(self.now, Scheduled::Notice { node, epoch, peer });
+            }
+        }
+    }
+
+    pub(super) fn transmit(&mut self, me: PeerId, op: OpId, peer: PeerId, header: Header, body: Option<Segment>) {
+        let (network, now) = (self.plan.network, self.now);
+        let node = &mut self.nodes[me.index()];
+        let (epoch, body) = (node.epoch, body.map(|body| node.pool.lend(body)));
+        let bytes = (HEADER_LEN + body.as_ref().map_or(0, |body| body.bytes().len())) as u64;
+        if !self.link(me, peer).connected {
+            return self.abort(me, peer, op);
+        }
+        let mut random = self.random.clone();
+        let link = self.link(me, peer);
+        let (session, blocked_until) = (link.session, link.blocked_until);
+        let stream = self.stream(me, peer);
+        stream.open.push(op);
+        let flight = stream.send(&network, &mut random, now, bytes);
+        self.random = random;
+        let message = Message { op, header: header.emit(), body };
+        if network.buffered {
+            self.schedule(flight.sent, Scheduled::Sent { node: me, epoch, peer, session, op });
+        }
+        for at in flight.arrivals.into_iter().flatten() {
+            let (from, to, number, message) = (me, peer, flight.number, message.clone());
+            let at = if at < blocked_until { blocked_until.after(network.retransmit) } else { at };
+            self.schedule(at, Scheduled::Arrival { from, to, session, number, message });
+        }
+    }
+
+    /// The connection is broken: the operation ends when the machine is told so, or now if it has been.
+    pub(super) fn abort(&mut self, me: PeerId, peer: PeerId, op: OpId) {
+        let now = self.now;
+        let node = &mut self.nodes[me.index()];
+        if node.connected[peer.index()] {
+            node.limbo[peer.index()].push(op);
+        } else {
+            let machine = node.machine.as_mut().expect("it has just begun the operation");
+            machine.handle_input(now, Input::Aborted { op }).expect("an open operation");
+        }
+    }
+
+    pub(super) fn on_arrival(
+        &mut self,
+        from: PeerId,
+        to: PeerId,
+        session: u64,
+        number: u64,
+        message: Message,
+    ) -> Option<PeerId> {
+        let (now, retransmit) = (self.now, self.plan.network.retransmit);
+        let link = self.link(from, to);
+        if link.session != session || !link.connected {
+            return None;
+        }
+        if link.blocked_until > now {
+            let at = link.blocked_until.after(retransmit);
+            self.schedule(at, Scheduled::Arrival { from, to, session, number, message });
+            return None;
+        }
+        let ready = self.stream(from, to).arrive(number, message);
+        self.nodes[to.index()].inbox[from.index()].extend(ready);
+        self.deliver(to)
+    }
+
+    /// Gives a node the headers that it can have: of each peer, the next after one whose body has been read.
+    pub(super) fn deliver(&mut self, me: PeerId) -> Option<PeerId> {
+        if self.nodes[me.index()].paused_until > self.now {
+            return None;
+        }
+        let mut touched = None;
+        for peer in (0..self.nodes.len() as u32).map(PeerId) {
+            while let Some(header) = self.next_header(me, peer) {
+                touched = self.feed(me, Input::Header { peer, header });
+                touched?;
+            }
+        }
+        touched
+    }
+
+    pub(super) fn next_header(&mut self, me: PeerId, peer: PeerId) -> Option<Header> {
+        let node = &mut self.nodes[me.index()];
+        if node.machine.is_none() || node.reading[peer.index()] {
+            return None;
+        }
+        let message = node.inbox[peer.index()].front()?;
+        let header = Header::parse(&message.header).expect("headers travel unharmed");
+        if message.body.is_some() {
+            node.reading[peer.index()] = true;
+        } else {
+            let message = node.inbox[peer.index()].pop_front()?;
+            self.received(me, peer, message.op);
+        }
+        Some(header)
+    }
+
+    pub(super) fn receive(&mut self, me: PeerId, op: OpId, peer: PeerId, into: Option<Segment>) {
+        let now = self.now;
+        let node = &mut self.nodes[me.index()];
+        let machine = node.machine.as_mut().expect("it has just asked");
+        if !node.reading[peer.index()] {
+            // Its connection has broken since.
+            return self.abort(me, peer, op);
+        }
+        node.reading[peer.index()] = false;
+        let message = node.inbox[peer.index()].pop_front().expect("a message is being read");
+        if let (Some(into), Some(body)) = (into, &message.body) {
+            node.pool.bytes_mut(into).copy_from_slice(body.bytes());
+        }
+        machine.handle_input(now, Input::Completed { op, found: Found::Nothing }).expect("an open operation");
+        self.received(me, peer, message.op);
+        // What is behind it can be delivered now, once this node's outputs are drained.
+        self.schedule(self.now, Scheduled::Resume { node: me });
+    }
+
+    /// Unless the link buffers, the sender's operation ends when the receiver has the message.
+    pub(super) fn received(&mut self, me: PeerId, peer: PeerId, op: OpId) {
+        if !self.plan.network.buffered {
+            let at = self.now.after(self.plan.network.latency);
+            let (epoch, session) = (self.nodes[peer.index()].epoch, self.link(me, peer).session);
+            self.schedule(at, Scheduled::Sent { node: peer, epoch, peer: me, session, op });
+        }
+    }
+}
