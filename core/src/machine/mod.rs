@@ -383,3 +383,6 @@ impl fmt::Display for Misuse {
 }
 
 impl core::error::Error for Misuse {}
+
+#[cfg(test)]
+mod tests;
