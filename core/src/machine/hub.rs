@@ -28,8 +28,8 @@ pub(crate) struct Hub<P> {
     peers: Vec<Peer>,
     /// Peers with a held header, in the order in which these came.
     holding: VecDeque<PeerId>,
-    /// The peer whose contract is being read and compared, and the length of its text.
-    comparing: Option<(PeerId, u32)>,
+    /// The hello whose contract is being read and compared.
+    comparing: Option<(PeerId, Header)>,
     waiting: Option<Wait>,
 }
 
@@ -325,6 +325,11 @@ impl<P: Copy> Hub<P> {
                 self.close(peer, ProtocolError::NoHello { kind });
                 None
             }
+            (Link::Agreed, _) if header.digest != self.setup.contract.digest as u32 => {
+                let (expected, got) = (u64::from(self.setup.contract.digest as u32), u64::from(header.digest));
+                self.close(peer, ProtocolError::Contract { expected, got });
+                None
+            }
             (Link::Agreed, kind @ Kind::Hello) => {
                 self.close(peer, ProtocolError::Unexpected { kind });
                 None
@@ -351,7 +356,7 @@ impl<P: Copy> Hub<P> {
             if self.comparing.is_some() || header.length == 0 {
                 self.close_contract(peer, header.base.0);
             } else {
-                self.comparing = Some((peer, header.length));
+                self.comparing = Some((peer, header));
                 let op = self.begin(Purpose::ReadContract);
                 let into = Some(Segment { buffer: THEIRS, start: 0, len: header.length });
                 self.outputs.push_back(Output::Receive { op, peer, into });
@@ -381,7 +386,7 @@ impl<P: Copy> Hub<P> {
     }
 
     fn compare(&mut self) {
-        let Some((_, length)) = self.comparing else { return };
+        let Some((_, Header { length, .. })) = self.comparing else { return };
         let ours = Segment { buffer: OURS, start: 0, len: self.setup.contract.length };
         let theirs = Segment { buffer: THEIRS, start: 0, len: length };
         let op = self.begin(Purpose::Compare);
@@ -389,10 +394,10 @@ impl<P: Copy> Hub<P> {
     }
 
     fn on_compared(&mut self, found: Found) {
-        let Some((peer, length)) = self.comparing.take() else { return };
+        let Some((peer, Header { length, base, .. })) = self.comparing.take() else { return };
         let line = if let Found::Differs { line } = found { line } else { 0 };
         self.event(Event::Refused { peer, line, length });
-        self.close_contract(peer, 0);
+        self.close_contract(peer, base.0);
     }
 
     /// The next peer that has been gone for too long.
