@@ -148,6 +148,8 @@ enum Life {
     /// It makes no more contributions and waits for the final parameters.
     Staying,
     Left,
+    /// It came when the run was over.
+    Refused,
 }
 
 impl Server {
@@ -444,7 +446,7 @@ impl Machine for Server {
             match self.workers[worker.rank.index()] {
                 Life::Present => {}
                 Life::Awaited => worker.state = Presence::Awaited,
-                Life::Lost => worker.state = Presence::Lost,
+                Life::Lost | Life::Refused => worker.state = Presence::Lost,
                 Life::Staying | Life::Left => worker.state = Presence::Left,
             }
         }

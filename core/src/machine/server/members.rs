@@ -13,8 +13,8 @@ impl Server {
         }
         match (state, fresh) {
             // The run is over for whoever comes now.
-            (_, true) | (Life::Lost | Life::Left, _) if matches!(self.state, State::Ending | State::Finished) => {
-                self.workers[peer.index()] = Life::Left;
+            (_, true) | (Life::Lost | Life::Refused, _) if matches!(self.state, State::Ending | State::Finished) => {
+                self.workers[peer.index()] = Life::Refused;
                 self.hub.refuse(peer);
             }
             // A broken connection: what was owed is still owed. A welcome that got lost is sent again.
@@ -87,7 +87,7 @@ impl Server {
                 self.hub.event(Event::PeerLost { peer });
             }
             Life::Staying => self.retire(peer, Life::Left),
-            Life::Awaited | Life::Lost | Life::Left => {}
+            Life::Awaited | Life::Lost | Life::Left | Life::Refused => {}
         }
     }
 
