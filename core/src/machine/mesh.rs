@@ -258,6 +258,7 @@ impl Mesh {
         if self.marks[peer.index()].lost && (!fresh || self.relay) {
             // It was given up, and messages went by without it.
             self.hub.refuse(peer);
+            self.forget(index);
             return;
         }
         let incarnation = self.hub.incarnation(peer);

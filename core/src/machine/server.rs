@@ -29,7 +29,7 @@ use crate::rule::pace::{VectorClock, lead_max, may_read};
 use crate::rule::{Merging, Verdict, merging};
 use crate::status::{Presence, Role, Status, Waiting};
 use crate::time::Instant;
-use crate::wire::{Header, Kind};
+use crate::wire::{Header, Kind, WELCOME};
 
 /// Versions per shard: the current one, and those that slow readers still read.
 const VERSIONS: usize = 4;

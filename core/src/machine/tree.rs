@@ -113,8 +113,17 @@ struct Given {
 enum ChildState {
     Awaited,
     Present,
-    /// Lost or left: no longer part of any round.
-    Gone,
+    /// Given up: no longer part of any round, and refused if it comes back.
+    Lost,
+    /// It has left: no longer part of any round.
+    Left,
+}
+
+impl Child {
+    /// Is it no longer part of any round?
+    fn is_gone(&self) -> bool {
+        matches!(self.state, ChildState::Lost | ChildState::Left)
+    }
 }
 
 impl Tree {
@@ -185,7 +194,7 @@ impl Tree {
 
     /// A node without children tells its parent and is gone; another goes on relaying until they have left.
     fn maybe_leave(&mut self) {
-        if self.own != Own::Leaving || self.children.iter().any(|child| child.state != ChildState::Gone) {
+        if self.own != Own::Leaving || !self.children.iter().all(Child::is_gone) {
             return;
         }
         match self.parent {
@@ -216,11 +225,16 @@ impl Tree {
                 self.send_up(weight, from);
             }
         } else if let Some(child) = self.children.iter().position(|child| child.peer == peer) {
-            let again = fresh && self.children[child].state == ChildState::Present;
-            if again || self.children[child].state == ChildState::Gone {
-                self.hub.refuse(peer);
-                self.give_up(child);
-                return;
+            match self.children[child].state {
+                // Only its farewell got lost: it says so again.
+                ChildState::Left if !fresh => return,
+                ChildState::Awaited => {}
+                ChildState::Present if !fresh => {}
+                _ => {
+                    self.hub.refuse(peer);
+                    self.give_up(child);
+                    return;
+                }
             }
             if self.children[child].state == ChildState::Awaited {
                 let incarnation = self.hub.incarnation(peer);
@@ -234,15 +248,15 @@ impl Tree {
     }
 
     fn give_up(&mut self, child: usize) {
-        if self.children[child].state != ChildState::Gone {
-            self.children[child].state = ChildState::Gone;
+        if !self.children[child].is_gone() {
+            self.children[child].state = ChildState::Lost;
             self.hub.event(Event::PeerLost { peer: self.children[child].peer });
         }
     }
 
     fn on_lost(&mut self, peer: PeerId) {
         if self.parent == Some(peer) {
-            let alone = self.children.iter().all(|child| child.state == ChildState::Gone);
+            let alone = self.children.iter().all(Child::is_gone);
             match self.own {
                 Own::Left => {}
                 // It need not be told any more.
@@ -260,8 +274,9 @@ impl Tree {
             (Kind::Up, Some(child)) => self.on_up(child, header),
             (Kind::Leave, Some(child)) => {
                 self.hub.mark_left(peer);
-                self.children[child].state = ChildState::Gone;
+                self.children[child].state = ChildState::Left;
             }
+            (Kind::Leave, None) if self.children.iter().any(|c| c.peer == peer && c.state == ChildState::Left) => {}
             (Kind::Down, None) if self.parent == Some(peer) => self.on_down(peer, header),
             (kind, _) => self.hub.close(peer, ProtocolError::Unexpected { kind }),
         }
@@ -328,13 +343,13 @@ impl Tree {
         let complete = |child: &Child| match child.state {
             ChildState::Awaited => false,
             ChildState::Present => child.given.is_some(),
-            ChildState::Gone => !child.busy,
+            ChildState::Lost | ChildState::Left => !child.busy,
         };
         let view_is_free = self.parent.is_some() || self.sending_down == 0;
         if self.phase != Phase::Gathering || !view_is_free || !self.children.iter().all(complete) {
             return;
         }
-        if self.own == Own::Leaving && self.children.iter().all(|child| child.state == ChildState::Gone) {
+        if self.own == Own::Leaving && self.children.iter().all(Child::is_gone) {
             return;
         }
         let mut inputs = [None; MEAN_MAX];
@@ -517,7 +532,7 @@ impl Tree {
 
     fn note_waiting(&mut self) {
         let current = self.round.next();
-        let missing = self.children.iter().find(|child| child.state != ChildState::Gone && child.given.is_none());
+        let missing = self.children.iter().find(|child| !child.is_gone() && child.given.is_none());
         let awaited = match (self.own, self.phase) {
             (Own::Computing | Own::Left, _) => None,
             (Own::Joining, _) => self.parent,

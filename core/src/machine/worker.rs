@@ -20,7 +20,7 @@ use crate::recipe::Merge;
 use crate::rule::pace::{lead_max, may_read, window};
 use crate::status::{Role, Status, Waiting};
 use crate::time::Instant;
-use crate::wire::{Header, Kind};
+use crate::wire::{Header, Kind, WELCOME};
 
 const VIEW: BufferId = BufferId(2);
 /// Parameters as the servers sent them, where the view has own updates on top.
@@ -346,10 +346,10 @@ impl Worker {
         row.version = header.base;
         row.newer = true;
         row.progress = if header.weight == 1 { Progress::Last } else { Progress::Idle };
-        if header.weight == 2 {
-            // Welcome, at this clock; what is under way comes on top.
-            let under_way = self.sequence.0 - row.answered.0;
-            (row.clock, row.own) = (header.clock, Clock(header.clock.0 + under_way));
+        if let Some(lead) = header.weight.checked_sub(WELCOME) {
+            // What is under way comes on top.
+            let ahead = u64::from(lead) + (self.sequence.0 - row.answered.0);
+            (row.clock, row.own) = (header.clock, Clock(header.clock.0 + ahead));
         } else {
             row.clock = row.clock.max(header.clock);
         }

@@ -34,6 +34,9 @@ pub const VERSION: u8 = 1;
 /// Longest text that a hello may carry.
 pub const CONTRACT_LEN_MAX: u32 = 64 * 1024;
 
+/// Weight of parameters that welcome a worker which is not ahead of anyone.
+pub const WELCOME: u32 = 2;
+
 const MAGIC: [u8; 4] = *b"GRWR";
 
 /// What a message is.
@@ -48,8 +51,8 @@ pub enum Kind {
     /// Worker to server: one shard of an update (or of parameters) made from version `base`, as step `clock`.
     Push = 3,
     /// Server to worker: one shard of the parameters. `base` = version, `clock` = row clock (every update of
-    /// earlier clocks is in it), `sequence` = the worker's last update that is in. `weight` 1: the final ones; 2: a
-    /// welcome, `clock` is where to start.
+    /// earlier clocks is in it), `sequence` = the worker's last update that is in. `weight` 0: an answer; 1: the
+    /// final ones; [`WELCOME`] or more: a welcome, and by how much the worker is ahead of the row clock.
     Params = 4,
     /// Child to parent: the weighted mean of a subtree for round `clock`.
     Up = 5,

@@ -33,17 +33,19 @@ impl Server {
     pub(super) fn reply(&mut self, index: usize, worker: PeerId, owed: Owed) {
         let row = self.row(&self.shards[index]);
         let shard = &mut self.shards[index];
-        let (clock, weight) = match owed {
-            Owed::Answer => (row, 0),
-            Owed::Last => (row, 1),
-            Owed::Welcome => (shard.clocks.clock(worker), 2),
+        let lead = shard.clocks.clock(worker).ahead_of(row);
+        let weight = match owed {
+            Owed::Answer => 0,
+            Owed::Last => 1,
+            // What it has pushed may be in by now: then it is ahead of the row already.
+            Owed::Welcome => WELCOME.saturating_add(u32::try_from(lead).unwrap_or(u32::MAX)),
         };
         let version = shard.current;
         shard.readers[version] += 1;
         let header = Header {
             shard: shard.id,
             sequence: shard.marks[worker.index()],
-            clock,
+            clock: row,
             base: shard.version,
             weight,
             length: shard.len as u32 * 4,
