@@ -109,6 +109,18 @@ mod tests {
             prop_assert_eq!(&got, &x);
         }
 
+        /// I-11, I-12: weights sum up to one, so a mean lies between its inputs; second moments stay at least 0.
+        #[test]
+        fn a_mean_lies_between_its_inputs(inputs in inputs()) {
+            let mut got = alloc::vec![f32::NAN; inputs[0].0.len()];
+            mean(&mut got, &slices(&inputs));
+            for (i, got) in got.into_iter().enumerate() {
+                let column = || inputs.iter().map(|(x, _)| x[i]);
+                prop_assert!(column().fold(f32::INFINITY, f32::min) <= got);
+                prop_assert!(column().fold(f32::NEG_INFINITY, f32::max) >= got);
+            }
+        }
+
         /// A running mean differs from the mean in one go by at most one rounding per input.
         #[test]
         fn blending_one_by_one_is_the_mean(inputs in inputs()) {
