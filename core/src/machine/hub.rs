@@ -77,6 +77,8 @@ struct Peer {
     incarnation: Incarnation,
     held: Option<Header>,
     left: bool,
+    /// Whom it waits for itself and at which clock that one is, as it last said.
+    awaits: Option<(PeerId, Clock)>,
     traffic: LinkStatus,
 }
 
@@ -106,6 +108,7 @@ impl<P: Copy> Hub<P> {
             incarnation: Incarnation(0),
             held: None,
             left: false,
+            awaits: None,
             traffic: LinkStatus {
                 peer: PeerId(rank),
                 bytes_out: 0,
@@ -342,7 +345,11 @@ impl<P: Copy> Hub<P> {
                 self.on_awaits(peer, header);
                 Some(Notice::Tick)
             }
-            (Link::Agreed, _) => Some(Notice::Message { peer, header }),
+            (Link::Agreed, _) => {
+                // It does something: what it waited for has come.
+                self.peers[peer.index()].awaits = None;
+                Some(Notice::Message { peer, header })
+            }
         }
     }
 
@@ -468,17 +475,21 @@ impl<P: Copy> Hub<P> {
 
     /// This node waits for a peer, which is at clock `at`, to reach `clock` itself.
     pub(crate) fn wait_for(&mut self, on: PeerId, at: Clock, clock: Clock) {
-        let told_by = self.setup.me;
+        let me = self.setup.me;
+        // What the peer has said of its own wait names the culprit better.
+        let said = self.peers[on.index()].awaits.filter(|(culprit, _)| *culprit != me);
+        let (direct, told_by) = (on, if said.is_some() { on } else { me });
+        let (on, at) = said.unwrap_or((on, at));
         match &mut self.waiting {
             Some(wait) if wait.shown.clock == clock => {
-                if wait.direct != on {
-                    (wait.direct, wait.reported) = (on, false);
+                if wait.direct != direct {
+                    (wait.direct, wait.reported) = (direct, false);
                     (wait.shown.on, wait.shown.at, wait.shown.told_by) = (on, at, told_by);
                 }
             }
             waiting => {
                 let shown = Waiting { on, at, clock, since: self.now, told_by };
-                *waiting = Some(Wait { shown, direct: on, reported: false });
+                *waiting = Some(Wait { shown, direct, reported: false });
             }
         }
     }
@@ -489,6 +500,7 @@ impl<P: Copy> Hub<P> {
 
     /// The peer that this node waits for says whom it waits for itself.
     fn on_awaits(&mut self, peer: PeerId, header: Header) {
+        self.peers[peer.index()].awaits = Some((header.origin, header.clock));
         if let Some(wait) = self.waiting.as_mut().filter(|wait| wait.direct == peer) {
             // A better name is passed on like the first.
             wait.reported &= wait.shown.on == header.origin;

@@ -268,6 +268,7 @@ impl Mesh {
                 return;
             }
             self.forget(index);
+            self.neighbours[index].knows.fill(false);
             self.hub.event(Event::PeerJoined { peer, incarnation });
             let mark = &mut self.marks[peer.index()];
             mark.lost = false;
@@ -344,7 +345,9 @@ impl Mesh {
             Kind::Mark if known && joining => {
                 let lost = self.marks[header.origin.index()].lost || header.weight == 0;
                 let (incarnation, sequence) = (header.incarnation, header.sequence);
-                let last = header.clock.0.checked_sub(1).map(Sequence);
+                // The origin itself may have said so before its neighbour knew.
+                let own = Some(self.marks[header.origin.index()]).filter(|mark| mark.incarnation == incarnation);
+                let last = header.clock.0.checked_sub(1).map(Sequence).or(own.and_then(|mark| mark.last));
                 if header.origin != self.hub.setup.me {
                     self.marks[header.origin.index()] = Mark { incarnation, sequence, last, stays: true, lost };
                 }
