@@ -69,6 +69,28 @@ fn random_schedules_keep_every_promise() {
     }
 }
 
+/// Schedules that once found a bug, all faults included.
+#[test]
+fn schedules_that_found_bugs_stay_found() {
+    for seed in [
+        299,       // a snapshot's marks were mixed with a connection's
+        562,       // a zombie pushed to a server whose run was over
+        19_834,    // two answers to requests for a snapshot were mixed
+        44_453,    // a leaf's farewell got lost with its parent
+        2_005_769, // a worker that had said goodbye was refused
+        2_642_467, // a newcomer to a wait was not told who holds it up
+        3_689_294, // a farewell that came before the snapshot was forgotten
+        4_380_579, // a second welcome overstated the row clock
+        4_756_780, // a child whose farewell got lost was refused
+        4_927_807, // a peer that was refused was still waited for
+    ] {
+        let scenario = Scenario::new(seed, u64::MAX);
+        if let Err(failure) = run(&scenario) {
+            panic!("{}", report(&scenario, &failure));
+        }
+    }
+}
+
 /// Runs the one case that a failure named.
 #[test]
 fn rerun() {

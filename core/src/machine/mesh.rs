@@ -347,7 +347,7 @@ impl Mesh {
                 let (incarnation, sequence) = (header.incarnation, header.sequence);
                 // The origin itself may have said so before its neighbour knew.
                 let own = Some(self.marks[header.origin.index()]).filter(|mark| mark.incarnation == incarnation);
-                let last = header.clock.0.checked_sub(1).map(Sequence).or(own.and_then(|mark| mark.last));
+                let last = header.clock.0.checked_sub(1).map(Sequence).or_else(|| own.and_then(|mark| mark.last));
                 if header.origin != self.hub.setup.me {
                     self.marks[header.origin.index()] = Mark { incarnation, sequence, last, stays: true, lost };
                 }
