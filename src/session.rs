@@ -52,8 +52,9 @@ impl Session {
     /// optimizer, made from `examples` examples. Copies `update` once and `params` at most once. Allocates nothing.
     ///
     /// # Errors
-    /// When a vector is not of the layout's length, or `update` is not finite: then nothing has changed. When a wait
-    /// lasted longer than the deadline, or the run cannot go on: then the session has ended.
+    /// When a vector is not of the layout's length, or `update` is not finite: then nothing has changed. When the
+    /// updates of a period add up to what is not finite: then `params` has diverged, and nothing was contributed. When
+    /// a wait lasted longer than the deadline, or the run cannot go on: then the session has ended.
     pub fn step(&mut self, params: &mut [f32], update: &[f32], examples: u32) -> Result<(), Error> {
         self.check("update", update)?;
         self.check_length("params", params.len())?;
@@ -181,6 +182,10 @@ impl Session {
     fn synchronise(&mut self, params: &mut [f32], state: &mut [&mut [f32]], weight: Option<u32>) -> Result<(), Error> {
         let Some(weight) = weight else { return if self.over { Err(Error::Ended) } else { Ok(()) } };
         let len = params.len();
+        // Finite updates can add up to what is not. One that travels as it is has been looked at.
+        if self.local.can_tell_update() {
+            check_finite("contribution", &self.layout, &contribution(&mut self.spare)[..len])?;
+        }
         let tail = &mut contribution(&mut self.spare)[len..];
         for (into, vector) in tail.chunks_mut(len).zip(&*state) {
             into.copy_from_slice(vector);

@@ -268,6 +268,19 @@ fn bad_vectors_are_named_and_change_nothing() {
     }
 }
 
+/// Finite updates that add up to what is not are not handed on to others.
+#[test]
+fn a_diverged_worker_contributes_nothing() {
+    for recipe in [Recipe::averaging(2), Recipe::sync().period(2), Recipe::asynchronous().period(2)] {
+        let errors = run(recipe, 1, |_, mut session, mut params| {
+            let huge = [-f32::MAX; LEN];
+            session.step(&mut params, &huge, 1).unwrap();
+            session.step(&mut params, &huge, 1).unwrap_err().to_string()
+        });
+        assert!(errors[0].starts_with("contribution: expected finite floats, got "), "{recipe}: {}", errors[0]);
+    }
+}
+
 #[test]
 fn bad_setups_are_refused_with_both_values() {
     let cluster = Cluster { workers: 2, servers: 0 };

@@ -50,13 +50,6 @@ impl Storage {
         Self(vec![0; len.div_ceil(4)])
     }
 
-    /// Memory holding these bytes, padded with zeros to whole words.
-    pub fn from_bytes(bytes: &[u8]) -> Self {
-        let mut storage = Self::zeroed(bytes.len());
-        storage.bytes_mut()[..bytes.len()].copy_from_slice(bytes);
-        storage
-    }
-
     /// All of it as bytes.
     pub fn bytes(&self) -> &[u8] {
         bytemuck::cast_slice(&self.0)

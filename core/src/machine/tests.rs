@@ -389,3 +389,21 @@ fn deadlines_fire_once() {
     s.expect_transmit(0, Kind::Awaits);
     assert_eq!(until(&mut s), None);
 }
+
+/// A relay that hears its own message again knows it.
+#[test]
+fn an_own_message_that_is_echoed_is_a_duplicate() {
+    let mut m = trace(Recipe::mesh(0.5).topology(Topology::Mesh { relay: 1 }), 0, 2);
+    m.hello(1, 1).expect_event(Event::PeerJoined { peer: PeerId(1), incarnation: Incarnation(1) });
+    m.expect_transmit(1, Kind::Mark);
+    let start = Header { base: Clock(1), ..m.header(1, Kind::Mark, 1) };
+    m.feed(Input::Header { peer: PeerId(1), header: start }).expect_event(Event::Joined);
+    m.expect_transmit(1, Kind::Mark);
+    let update = Segment::floats(m.machine.contribution(), 0, LEN);
+    m.pool.floats_mut(update).fill(1.0);
+    m.feed(Input::Step { weight: 1 }).expect_event(Event::Ready { clock: Clock(1), changed: true });
+    let echo = Header { sequence: Sequence(1), length: 4, ..m.header(0, Kind::Quanta, 900) };
+    m.feed(Input::Header { peer: PeerId(1), header: echo });
+    assert!(matches!(m.wants.pop_front(), Some(Output::Receive { into: None, .. })), "{:?}", m.wants);
+    assert_eq!((m.counters().duplicates, m.counters().applied), (1, 0));
+}

@@ -45,7 +45,6 @@ impl Mesh {
         if !self.hub.is_agreed(to) {
             return;
         }
-        self.marks[self.hub.setup.me.index()].sequence = self.sequence;
         for (origin, mark) in self.marks.iter().enumerate() {
             let origin = PeerId(origin as u32);
             let (incarnation, sequence) = (mark.incarnation, mark.sequence);

@@ -56,9 +56,7 @@ impl Mesh {
         }
         if !told {
             self.state = State::Leaving { stays, told: true };
-            let me = self.hub.setup.me;
-            self.marks[me.index()].sequence = self.sequence;
-            self.note_last(me, self.sequence, stays);
+            self.note_last(self.hub.setup.me, self.sequence, stays);
         }
         // A relay stays on, or it would cut the tree. Nobody goes before its neighbours know what it knows.
         let origins =

@@ -201,6 +201,8 @@ impl Mesh {
         (message.length, message.ready) = (bytes, true);
         self.applying += 1;
         self.applied = self.applied.next();
+        // Own messages have a mark like all others: one that is echoed back is known.
+        self.marks[self.hub.setup.me.index()].sequence = self.sequence;
         self.hub.compute(Kernel::Decode { body: self.body(slot, bytes), ledger: self.whole(LEDGER) }, Job::Own);
         self.send_to_all(slot, None);
         match leaving {
