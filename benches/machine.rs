@@ -7,6 +7,7 @@ use std::time::Instant as Clock;
 
 use gradwire_core::kernel::Found;
 use gradwire_core::wire::Header;
+use gradwire_core::codec::Encoded;
 use gradwire_core::{
     Cluster, Contract, Event, Incarnation, Input, Instant, Layout, Machine, Node, Output, Patience, PeerId, Recipe,
     Setup,
@@ -35,6 +36,7 @@ impl Handover {
                 cluster,
                 recipe,
                 len: layout.len(),
+                tensors: layout.lens(),
                 incarnation: Incarnation(u64::from(me) + 1),
                 patience: Patience::default(),
                 contract,
@@ -71,7 +73,7 @@ impl Handover {
                 Output::Compute { op, kernel } => {
                     let found = match kernel {
                         gradwire_core::kernel::Kernel::Encode { .. } => {
-                            Found::Encoded { bytes: 64, quanta: 16, residual: 0.0 }
+                            Found::Encoded(Encoded { bytes: 64, entries: 16, ..Encoded::default() })
                         }
                         _ => Found::Nothing,
                     };

@@ -131,6 +131,7 @@ impl Builder {
             cluster: self.cluster,
             recipe: self.recipe,
             len,
+            tensors: self.layout.lens(),
             incarnation: Incarnation(RandomState::new().build_hasher().finish() | 1),
             patience,
             contract,

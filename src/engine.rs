@@ -51,12 +51,13 @@ impl<T: Transport> Engine<T> {
         initial: &[f32],
         desk: Arc<Desk>,
     ) -> Result<Self, Error> {
+        let len = setup.len;
         let machine = Node::new(setup)?;
         let mut pool = Pool::new(machine.buffers());
         let text = Segment { buffer: OURS, start: 0, len: contract.len() as u32 };
         pool.bytes_mut(text).copy_from_slice(contract.as_bytes());
         pool.floats_mut(Segment::floats(machine.view(), 0, initial.len())).copy_from_slice(initial);
-        let spare = Some(Arc::new(Storage::zeroed(setup.len * 4)));
+        let spare = Some(Arc::new(Storage::zeroed(len * 4)));
         let mut engine = Self { machine, pool, transport, desk, spare, told: None, state: State::Running, contract };
         engine.feed(Input::Timeout);
         Ok(engine)

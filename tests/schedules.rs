@@ -50,6 +50,7 @@ fn assert_marks(all: &[(Kind, Seen)]) {
         ("peer given up", reached(|seen| seen.lost, &Kind::ALL)),
         ("worker rejoined a server", reached(|seen| seen.rejoined, &servers)),
         ("peer rejoined a mesh", reached(|seen| seen.rejoined, &[Kind::Mesh])),
+        ("messages merged", reached(|seen| seen.merged, &[Kind::Mesh, Kind::Relay])),
         ("cut off", reached(|seen| seen.cut, &[Kind::Tree, Kind::Averaging, Kind::Relay])),
         ("held back by its bound", reached(|seen| seen.blocked, &[Kind::Ssp])),
     ] {

@@ -7,6 +7,10 @@ use alloc::sync::Arc;
 use alloc::vec;
 use alloc::vec::Vec;
 
+use zerocopy::FromBytes;
+
+use crate::codec::threshold::Section;
+
 /// A buffer of a machine, numbered as in [`Machine::buffers`](crate::Machine::buffers).
 #[derive(Copy, Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct BufferId(pub u32);
@@ -34,40 +38,77 @@ impl Segment {
         Self { len, ..self }
     }
 
+    /// Its words, in its buffer.
+    pub(crate) const fn words(self) -> core::ops::Range<usize> {
+        let start = self.start as usize / 4;
+        start..start + self.len as usize / 4
+    }
+
     fn range(self) -> core::ops::Range<usize> {
         let start = self.start as usize;
         start..start + self.len as usize
     }
 }
 
-/// One buffer's memory: 32-bit words, seen as bytes, floats or integers. Cloning an `Arc` of it lends it.
-#[derive(Clone, Debug, Default)]
-pub struct Storage(Vec<u32>);
+/// One buffer's memory, seen as bytes, words, floats or integers. Cloning an `Arc` of it lends it.
+///
+/// It begins at a cache line, which vectors of 64 bytes then never straddle.
+#[derive(Debug, Default)]
+pub struct Storage {
+    words: Vec<u32>,
+    /// Where the first cache line begins.
+    start: usize,
+}
+
+const LINE: usize = 64;
 
 impl Storage {
     /// Zeroed memory for `len` bytes, rounded up to whole words.
     pub fn zeroed(len: usize) -> Self {
-        Self(vec![0; len.div_ceil(4)])
+        // Not a type of that alignment: memory of it would not come zeroed, and be touched before it is needed.
+        let words = vec![0; len.div_ceil(4) + LINE / 4 - 1];
+        let start = words.as_ptr().align_offset(LINE).min(LINE / 4 - 1);
+        let mut storage = Self { words, start };
+        storage.words.truncate(start + len.div_ceil(4));
+        storage
+    }
+
+    /// All of it as 32-bit words.
+    pub fn words(&self) -> &[u32] {
+        &self.words[self.start..]
+    }
+
+    /// All of it as 32-bit words.
+    pub fn words_mut(&mut self) -> &mut [u32] {
+        &mut self.words[self.start..]
     }
 
     /// All of it as bytes.
     pub fn bytes(&self) -> &[u8] {
-        bytemuck::cast_slice(&self.0)
+        bytemuck::cast_slice(self.words())
     }
 
     /// All of it as bytes.
     pub fn bytes_mut(&mut self) -> &mut [u8] {
-        bytemuck::cast_slice_mut(&mut self.0)
+        bytemuck::cast_slice_mut(self.words_mut())
     }
 
     /// All of it as floats.
     pub fn floats(&self) -> &[f32] {
-        bytemuck::cast_slice(&self.0)
+        bytemuck::cast_slice(self.words())
     }
 
     /// All of it as floats.
     pub fn floats_mut(&mut self) -> &mut [f32] {
-        bytemuck::cast_slice_mut(&mut self.0)
+        bytemuck::cast_slice_mut(self.words_mut())
+    }
+}
+
+impl Clone for Storage {
+    fn clone(&self) -> Self {
+        let mut clone = Self::zeroed(self.words().len() * 4);
+        clone.words_mut().copy_from_slice(self.words());
+        clone
     }
 }
 
@@ -131,6 +172,16 @@ impl Pool {
     /// Reads a range as floats.
     pub fn floats(&self, segment: Segment) -> &[f32] {
         bytemuck::cast_slice(self.bytes(segment))
+    }
+
+    /// Reads a range as 32-bit words.
+    pub fn words(&self, segment: Segment) -> &[u32] {
+        bytemuck::cast_slice(self.bytes(segment))
+    }
+
+    /// Reads a range as sections.
+    pub(crate) fn sections(&self, segment: Segment) -> &[Section] {
+        <[Section]>::ref_from_bytes(self.bytes(segment)).expect("sections are whole")
     }
 
     /// Reads a range as integers.

@@ -1,6 +1,7 @@
 //! Named tensors over one flat vector.
 
 use alloc::string::{String, ToString};
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt::Write;
 use core::ops::Range;
@@ -61,6 +62,11 @@ impl Layout {
     /// The tensors, in order.
     pub fn tensors(&self) -> &[Tensor] {
         &self.tensors
+    }
+
+    /// How many floats each tensor has, in order.
+    pub fn lens(&self) -> Arc<[usize]> {
+        self.tensors.iter().map(|tensor| tensor.range.len()).collect()
     }
 
     /// Where a tensor lies in the flat vector.

@@ -17,7 +17,7 @@
 //! let cluster = Cluster { workers: 1, servers: 0 };
 //! let (contract, text) = Contract::new(&layout, &recipe, cluster, 0);
 //! let setup = Setup {
-//!     me: PeerId(0), cluster, recipe, len: layout.len(), incarnation: Incarnation(1),
+//!     me: PeerId(0), cluster, recipe, len: layout.len(), tensors: layout.lens(), incarnation: Incarnation(1),
 //!     patience: Patience::none(), contract,
 //!     # #[cfg(planted)] bug: None,
 //! };
@@ -65,6 +65,7 @@ extern crate std;
 mod macros;
 
 mod buffer;
+pub mod codec;
 mod id;
 pub mod kernel;
 mod layout;

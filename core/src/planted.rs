@@ -27,11 +27,13 @@ pub enum Bug {
     RestDividedByC,
     /// A worker's refreshed parameters lack its own updates that are still under way.
     OwnWritesLost,
+    /// A message that becomes part of another is forgotten.
+    MergeForgets,
 }
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::NoDedup,
         Self::DedupClearedOnReconnect,
         Self::BoundOffByOne,
@@ -43,5 +45,6 @@ impl Bug {
         Self::StalenessIgnored,
         Self::RestDividedByC,
         Self::OwnWritesLost,
+        Self::MergeForgets,
     ];
 }

@@ -28,6 +28,10 @@ pub struct Status {
     pub residual_norm: f64,
     /// Share of parameters in the last encoded update, where there was one.
     pub density: f64,
+    /// The largest threshold of the last encoded update, where there was one.
+    pub tau: f64,
+    /// What clipping has taken from the residual in all, and nobody gets.
+    pub clipped: f64,
     /// Operations under way.
     pub operations: usize,
 }
@@ -74,8 +78,12 @@ pub struct Counters {
     pub empty: u64,
     /// Applications to the parameters.
     pub applications: u64,
-    /// Quanta sent, where there are any.
-    pub quanta: u64,
+    /// Elements that encoded updates said something about.
+    pub entries: u64,
+    /// Elements of encoded updates that came to something not finite, and were left out.
+    pub left_out: u64,
+    /// Messages that became part of another, for peers that did not keep up.
+    pub merged: u64,
     /// Bytes that the messages sent would take with all their vectors as plain floats.
     pub dense_bytes: u64,
     /// Peers that came back after a broken connection.

@@ -1,6 +1,6 @@
 //! A run, drawn from a seed.
 
-use gradwire_core::recipe::{Pace, Staleness, Topology};
+use gradwire_core::recipe::{Codec, Control, Correction, Pace, Staleness, Threshold, Topology};
 use gradwire_core::{Cluster, Duration, Instant, Layout, Patience, PeerId, Recipe};
 use gradwire_sim::{Fault, Network, Plan, Random};
 
@@ -42,8 +42,31 @@ pub struct Scenario {
     pub spread: f64,
 }
 
-/// The quantum in mesh scenarios: two units of a worker's own element.
+/// The quantum in mesh scenarios: two units of a worker's own element. The smallest is 2^-14, of which all
+/// contributions are multiples: a leaver's last message leaves nothing.
 const TAU: f32 = 16.0 / 1024.0;
+
+/// A mesh with any controller and any start. From a stream of its own: what else a seed stands for stays.
+fn mesh(seed: u64, workers: u32) -> Recipe {
+    let mut random = Random::new(seed, 5);
+    let control = match random.below(6) {
+        0 => Control::Band,
+        1 => Control::Density { density: random.unit() as f32 + 0.01 },
+        2 => Control::Budget { bytes: 64 },
+        _ => Control::Fixed,
+    };
+    let density = |control| match control {
+        Control::Density { density } => Control::Density { density: density.min(1.0) },
+        other => other,
+    };
+    let threshold =
+        Threshold { control: density(control), per_tensor: random.chance(0.3), ..Threshold::fixed(TAU) };
+    let (warmup, ramp) = if random.chance(0.3) { (random.below(3) as u32, random.below(6) as u32) } else { (0, 0) };
+    let (starters, head_start) =
+        if random.chance(0.2) { (1 + random.below(u64::from(workers)) as u32, random.below(6) as u32) } else { (0, 0) };
+    let correction = Correction { warmup, ramp, starters, head_start, ..Correction::none() };
+    Recipe::mesh(TAU).codec(Codec::Threshold(threshold)).correction(correction)
+}
 
 impl Scenario {
     pub fn new(seed: u64, mask: u64) -> Self {
@@ -67,15 +90,15 @@ impl Scenario {
             }
             Kind::Ssp => Recipe::ssp(1 + random.below(3)).topology(servers),
             Kind::SspZero => Recipe::ssp(0).topology(servers),
-            Kind::Mesh => Recipe::mesh(TAU),
-            Kind::Relay => Recipe::mesh(TAU).topology(Topology::Mesh { relay: 1 + random.below(3) as u32 }),
+            Kind::Mesh => mesh(seed, workers),
+            Kind::Relay => mesh(seed, workers).topology(Topology::Mesh { relay: 1 + random.below(3) as u32 }),
         };
         let servers = if recipe.needs_servers() { 1 + random.below(u64::from(shards)) as u32 } else { 0 };
         let cluster = Cluster { workers, servers };
         let network = if random.chance(0.2) { Network::calm() } else { Network::stormy(&mut random) };
         let plan = Plan {
             seed,
-            layout: Layout::flat(len),
+            layout: Layout::new().tensor("own", &[workers as usize]).tensor("shared", &[len - workers as usize]),
             recipe,
             cluster,
             network,

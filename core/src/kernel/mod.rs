@@ -6,13 +6,21 @@
 
 pub mod apply;
 pub mod compare;
+pub mod ledger;
 pub mod mean;
-pub mod quanta;
+pub mod momentum;
 pub mod scan;
+pub mod threshold;
+pub mod tier;
 
 use alloc::sync::Arc;
 
-use crate::buffer::{Pool, Segment};
+use tier::Tier;
+use zerocopy::{FromBytes, IntoBytes};
+
+use crate::buffer::{BufferId, Pool, Segment};
+use crate::codec::threshold::{Aim, Section, Unmerged};
+use crate::codec::{self, BodyError, Encoded};
 
 /// Most vectors that one [`Kernel::Mean`] takes: a node of a tree and its children.
 pub const MEAN_MAX: usize = 9;
@@ -74,43 +82,95 @@ pub enum Kernel {
         /// Destination.
         into: Segment,
     },
-    /// Adds `update` to `residual`, takes one quantum of ±tau out of every element that has reached it, and
-    /// writes these to `body`. Finds [`Found::Encoded`]; the squared norm of the residual comes along.
-    Encode {
+    /// `velocity = momentum * velocity + update`.
+    Accelerate {
         /// What to add.
         update: Segment,
-        /// What is left after.
-        residual: Segment,
-        /// Where the entries go: as many bytes as `update` suffice.
-        body: Segment,
-        /// The quantum.
-        tau: f32,
+        /// The sum that decays.
+        velocity: Segment,
+        /// By how much.
+        momentum: f32,
     },
-    /// Like [`Kernel::Encode`] of a zero update, but takes every element that has reached ±tau/2: the last
-    /// message of a leaver. What is left is at most tau/2 per element.
-    Flush {
-        /// What is left over from all messages.
-        residual: Segment,
-        /// Where the entries go.
-        body: Segment,
-        /// The quantum.
-        tau: f32,
+    /// Makes a section: a part of the vector with a threshold of its own.
+    Section {
+        /// Where it is kept: 16 bytes.
+        at: Segment,
+        /// What it starts with.
+        section: Section,
     },
-    /// Adds the quanta of `body` to the ledger, all or none. Finds [`Found::Nothing`] or [`Found::Malformed`].
+    /// Adds `update` to `residual`, writes to `body` what the codec can say of that, and keeps the rest in
+    /// `residual`. Finds [`Found::Encoded`].
+    Encode {
+        /// How.
+        coding: Coding,
+        /// What to add; nothing for what is left alone.
+        update: Option<Segment>,
+        /// What is left.
+        residual: Segment,
+        /// Where to write and what is needed for it.
+        place: Place,
+    },
+    /// Adds the quanta of a threshold body to the ledger, all or none. Finds [`Found::Nothing`] or
+    /// [`Found::Malformed`].
     Decode {
-        /// Entries.
+        /// The body.
         body: Segment,
+        /// Its sections.
+        sections: Segment,
+        /// The smallest quantum.
+        unit: f32,
         /// One integer per parameter.
         ledger: Segment,
     },
-    /// `into = base - tau * ledger`: the replica that the ledger stands for.
+    /// Writes what a body says as floats. Finds [`Found::Nothing`] or [`Found::Malformed`].
+    Expand {
+        /// Of which codec.
+        coding: Coding,
+        /// The body.
+        body: Segment,
+        /// Its sections.
+        sections: Segment,
+        /// The floats.
+        into: Segment,
+    },
+    /// Zeroes the velocity where a body has an entry.
+    Mask {
+        /// Of which codec.
+        coding: Coding,
+        /// The body.
+        body: Segment,
+        /// Its sections.
+        sections: Segment,
+        /// What is zeroed.
+        velocity: Segment,
+    },
+    /// Cuts the residual to ±`limit`. Finds [`Found::Clipped`].
+    Clip {
+        /// What is cut.
+        residual: Segment,
+        /// To what.
+        limit: f32,
+    },
+    /// Writes the sum of two threshold bodies. Finds [`Found::Merged`], or [`Found::Unmerged`]: nothing of use has
+    /// been written then.
+    Merge {
+        /// One body.
+        one: Segment,
+        /// The other.
+        other: Segment,
+        /// The smallest quantum.
+        unit: f32,
+        /// Where to write and what is needed for it.
+        place: Place,
+    },
+    /// `into = base - unit * ledger`: the replica that the ledger stands for.
     Materialise {
         /// The initial parameters.
         base: Segment,
         /// One integer per parameter.
         ledger: Segment,
-        /// The quantum.
-        tau: f32,
+        /// What the ledger counts.
+        unit: f32,
         /// The parameters.
         into: Segment,
     },
@@ -121,6 +181,55 @@ pub enum Kernel {
         /// The other.
         theirs: Segment,
     },
+}
+
+/// A codec, and how it is to encode one message.
+#[derive(Copy, Clone, Debug, PartialEq)]
+pub enum Coding {
+    /// As they are.
+    F32,
+    /// See [`codec::bf16`].
+    Bf16,
+    /// See [`codec::f16`].
+    F16,
+    /// See [`codec::int8`].
+    Int8,
+    /// See [`codec::sign`].
+    Sign,
+    /// See [`codec::threshold`].
+    Threshold(Aim),
+    /// See [`codec::topk`].
+    TopK {
+        /// Elements to send.
+        count: u32,
+    },
+}
+
+/// Where an encoder writes, and what it needs for that.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// A [`Section`] each for the parts of the vector.
+    pub sections: Segment,
+    /// Two words per element.
+    pub scratch: BufferId,
+    /// The body: as long as [`Coding::len_max`] says.
+    pub body: Segment,
+}
+
+impl Coding {
+    /// The most bytes that a body over `len` elements in so many sections can take.
+    pub fn len_max(&self, len: usize, sections: usize) -> usize {
+        4 * match self {
+            Self::F32 => len,
+            Self::Bf16 => codec::bf16::words(len),
+            Self::F16 => codec::f16::words(len),
+            Self::Int8 => codec::int8::words(len),
+            Self::Sign => codec::sign::words(len),
+            // Each section may round up.
+            Self::Threshold(_) => codec::threshold::words_max([len]) + (codec::threshold::HEADER_WORDS + 1) * sections,
+            Self::TopK { count } => codec::topk::words_max(len, *count as usize),
+        }
+    }
 }
 
 /// What a kernel found out.
@@ -137,16 +246,23 @@ pub enum Found {
         index: u32,
     },
     /// A body was written.
-    Encoded {
-        /// Its length in bytes.
-        bytes: u32,
-        /// Quanta in it.
-        quanta: u32,
-        /// Sum of squares of the residual that is left.
-        residual: f64,
-    },
+    Encoded(Encoded),
     /// The body is none: nothing was touched.
-    Malformed(quanta::BodyError),
+    Malformed(BodyError),
+    /// Two bodies are one, of this many bytes.
+    Merged {
+        /// Its length.
+        bytes: u32,
+    },
+    /// Two bodies are not one.
+    Unmerged(Unmerged),
+    /// The residual was cut.
+    Clipped {
+        /// Elements cut.
+        elements: u32,
+        /// How much was cut from all of them.
+        lost: f64,
+    },
     /// The texts differ.
     Differs {
         /// The first line that does, from 0.
@@ -189,21 +305,52 @@ pub fn run(kernel: &Kernel, pool: &mut Pool) -> Found {
             mean::mean(into, &slices[..count]);
         }),
         Kernel::Copy { from, into } => pool.write(into, |pool, into| into.copy_from_slice(pool.bytes(from))),
-        Kernel::Encode { update, residual, body, tau } => {
-            return encode(pool, residual, body, |pool, residual, body| {
-                quanta::encode(pool.floats(update), residual, body, tau)
+        Kernel::Accelerate { update, velocity, momentum } => {
+            write(pool, velocity, |pool, velocity| momentum::accelerate(velocity, pool.floats(update), momentum));
+        }
+        Kernel::Section { at, section } => pool.bytes_mut(at).copy_from_slice(section.as_bytes()),
+        Kernel::Encode { coding, update, residual, place } => return encode(pool, coding, update, residual, place),
+        Kernel::Decode { body, sections, unit, ledger } => {
+            let done = pool.write(ledger, |pool, ledger| {
+                let (body, sections) = (pool.words(body), pool.sections(sections));
+                codec::threshold::add(body, sections, unit, bytemuck::cast_slice_mut(ledger))
             });
-        }
-        Kernel::Flush { residual, body, tau } => {
-            return encode(pool, residual, body, |_, residual, body| quanta::flush(residual, body, tau));
-        }
-        Kernel::Decode { body, ledger } => {
-            let done =
-                pool.write(ledger, |pool, ledger| quanta::decode(pool.bytes(body), bytemuck::cast_slice_mut(ledger)));
             return done.map_or_else(Found::Malformed, |()| Found::Nothing);
         }
-        Kernel::Materialise { base, ledger, tau, into } => {
-            write(pool, into, |pool, into| quanta::materialise(into, pool.floats(base), pool.integers(ledger), tau));
+        Kernel::Expand { coding, body, sections, into } => {
+            let done = pool.write(into, |pool, into| {
+                expand(coding, pool.words(body), pool.sections(sections), bytemuck::cast_slice_mut(into))
+            });
+            return done.map_or_else(Found::Malformed, |()| Found::Nothing);
+        }
+        Kernel::Mask { coding, body, sections, velocity } => {
+            let done = pool.write(velocity, |pool, velocity| {
+                let (body, sections) = (pool.words(body), pool.sections(sections));
+                let velocity: &mut [f32] = bytemuck::cast_slice_mut(velocity);
+                match coding {
+                    Coding::Threshold(aim) => codec::threshold::mask(body, sections, aim.unit, velocity),
+                    Coding::TopK { .. } => codec::topk::read(body, velocity.len(), |index, _| velocity[index] = 0.0),
+                    _ => Ok(()),
+                }
+            });
+            return done.map_or_else(Found::Malformed, |()| Found::Nothing);
+        }
+        Kernel::Clip { residual, limit } => {
+            let (elements, lost) = momentum::clip(pool.floats_mut(residual), limit);
+            return Found::Clipped { elements, lost };
+        }
+        Kernel::Merge { one, other, unit, place } => {
+            let mut scratch = pool.take(place.scratch);
+            let words = Arc::make_mut(&mut scratch).words_mut();
+            let merged = pool.write(place.body, |pool, body| {
+                let (bodies, sections) = ((pool.words(one), pool.words(other)), pool.sections(place.sections));
+                codec::threshold::merge(bodies, sections, unit, words, bytemuck::cast_slice_mut(body))
+            });
+            pool.replace(place.scratch, scratch);
+            return merged.map_or_else(Found::Unmerged, |words| Found::Merged { bytes: words as u32 * 4 });
+        }
+        Kernel::Materialise { base, ledger, unit, into } => {
+            write(pool, into, |pool, into| ledger::materialise(into, pool.floats(base), pool.integers(ledger), unit));
         }
         Kernel::Compare { ours, theirs } => {
             let line = compare::first_different_line(pool.bytes(ours), pool.bytes(theirs));
@@ -217,16 +364,45 @@ fn write(pool: &mut Pool, into: Segment, write: impl FnOnce(&Pool, &mut [f32])) 
     pool.write(into, |pool, into| write(pool, bytemuck::cast_slice_mut(into)));
 }
 
-/// Both the residual and the body are written: the one is taken out of the pool inside the other.
-fn encode(
-    pool: &mut Pool,
-    residual: Segment,
-    body: Segment,
-    encode: impl FnOnce(&Pool, &mut [f32], &mut [u32]) -> quanta::Encoded,
-) -> Found {
-    let mut storage = pool.take(body.buffer);
-    let words = bytemuck::cast_slice_mut(Arc::make_mut(&mut storage).bytes_mut());
-    let encoded = pool.write(residual, |pool, residual| encode(pool, bytemuck::cast_slice_mut(residual), words));
-    pool.replace(body.buffer, storage);
-    Found::Encoded { bytes: encoded.entries * 4, quanta: encoded.entries, residual: encoded.residual }
+/// The residual, the sections, the scratch and the body are all written: they are taken out of the pool meanwhile.
+fn encode(pool: &mut Pool, coding: Coding, update: Option<Segment>, residual: Segment, place: Place) -> Found {
+    let mut storages = [place.sections.buffer, place.scratch, place.body.buffer].map(|buffer| pool.take(buffer));
+    let [sections, scratch, body] = storages.each_mut().map(|storage| Arc::make_mut(storage).words_mut());
+    let sections = <[Section]>::mut_from_bytes(bytemuck::cast_slice_mut(&mut sections[place.sections.words()]))
+        .expect("sections are whole");
+    let body = &mut body[place.body.words()];
+    let encoded = pool.write(residual, |pool, residual| {
+        let (update, residual) = (update.map(|update| pool.floats(update)), bytemuck::cast_slice_mut(residual));
+        let tier = Tier::best();
+        let len = residual.len();
+        let dense = match coding {
+            Coding::Threshold(aim) => {
+                return codec::threshold::encode(tier, aim, update, residual, sections, scratch, body);
+            }
+            Coding::TopK { count } => return codec::topk::encode(count as usize, update, residual, scratch, body),
+            Coding::F32 => codec::float32::encode(update, residual, body),
+            Coding::Bf16 => codec::bf16::encode(tier, update, residual, body),
+            Coding::F16 => codec::f16::encode(tier, update, residual, body),
+            Coding::Int8 => codec::int8::encode(tier, update, residual, body),
+            Coding::Sign => codec::sign::encode(tier, update, residual, body),
+        };
+        dense.encoded(coding.len_max(len, 0) / 4, len)
+    });
+    for (buffer, storage) in [place.sections.buffer, place.scratch, place.body.buffer].into_iter().zip(storages) {
+        pool.replace(buffer, storage);
+    }
+    Found::Encoded(encoded)
+}
+
+fn expand(coding: Coding, body: &[u32], sections: &[Section], into: &mut [f32]) -> Result<(), BodyError> {
+    let tier = Tier::best();
+    match coding {
+        Coding::Threshold(aim) => codec::threshold::expand(body, sections, aim.unit, into),
+        Coding::TopK { .. } => codec::topk::expand(body, into),
+        Coding::F32 => codec::float32::expand(body, into),
+        Coding::Bf16 => codec::bf16::expand(tier, body, into),
+        Coding::F16 => codec::f16::expand(tier, body, into),
+        Coding::Int8 => codec::int8::expand(tier, body, into),
+        Coding::Sign => codec::sign::expand(tier, body, into),
+    }
 }

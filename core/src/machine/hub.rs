@@ -46,6 +46,8 @@ pub(crate) enum Notice<P> {
     Failed { purpose: P },
     /// The application contributes.
     Step { weight: u32 },
+    /// The application's learning rate is so many times that at the start.
+    Rate { scale: f32 },
     /// The application ends.
     Leave { stay: bool },
     /// Nothing but the time.
@@ -181,6 +183,7 @@ impl<P: Copy> Hub<P> {
                 Purpose::Nothing => None,
             },
             Input::Step { weight } => Some(Notice::Step { weight }),
+            Input::Rate { scale } => Some(Notice::Rate { scale }),
             Input::Leave { stay } => Some(Notice::Leave { stay }),
         })
     }
@@ -542,6 +545,8 @@ impl<P: Copy> Hub<P> {
             links: others().map(|peer| self.peers[peer.index()].traffic).collect(),
             residual_norm: 0.0,
             density: 0.0,
+            tau: 0.0,
+            clipped: 0.0,
             operations: self.ops.len() - self.free_ops.len(),
         }
     }

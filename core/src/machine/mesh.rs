@@ -5,12 +5,14 @@
 //! step -> encode (residual += update; take quanta) -> own ledger -> Quanta to every neighbour -> Ready
 //! Quanta come -> known? -> Receive -> ledger -> Ack; a relay passes them on
 //! ```
-//! A replica is `base - tau * ledger`, where the ledger counts quanta as integers: addition of integers commutes,
-//! so replicas that have applied the same messages are equal bit for bit, in whatever order these came.
+//! A replica is `base - unit * ledger`, where the ledger counts in units of the smallest quantum of the run: addition
+//! of integers commutes, so replicas that have applied the same messages are equal bit for bit, in whatever order
+//! these came, and with whatever quantum each was made.
 //!
 //! A message is kept until every neighbour has acknowledged it, and sent again after a broken connection; a
-//! per-origin mark drops what comes twice. So each message reaches each peer exactly once, and a peer that does not
-//! keep up holds back its senders once their slots are full. In a full mesh, a peer that restarts takes a snapshot
+//! per-origin mark drops what comes twice. So each message reaches each peer exactly once. For a peer that does not keep
+//! up, own messages that have not been sent to it are summed into one; it holds back its senders only when an element
+//! of that would have more quanta than can be written. In a full mesh, a peer that restarts takes a snapshot
 //! (marks, base, ledger) from a neighbour and goes on from there. In a relay tree, messages travel along the tree;
 //! its inner nodes cannot be replaced while it runs. A relay acknowledges a message when those behind it have it, and
 //! nobody sends a neighbour more unacknowledged messages than it has slots for this link: so no message ever waits
@@ -18,31 +20,33 @@
 
 mod join;
 mod leave;
+mod merge;
 mod stream;
 
 use alloc::collections::VecDeque;
 use alloc::vec;
 use alloc::vec::Vec;
 
+use super::encoding::{self, Encoding};
 use super::{Event, Hub, Input, Machine, Misuse, Notice, Output, ProtocolError, Rejection, Setup};
 use crate::buffer::{BufferId, Segment};
 use crate::id::{Clock, Incarnation, PeerId, Sequence, ShardId};
 use crate::kernel::{Found, Kernel};
-use crate::recipe::{Codec, Topology};
+use crate::recipe::{Codec, Threshold, Topology};
 use crate::status::{Role, Status, Waiting};
 use crate::time::{Duration, Instant};
 use crate::wire::{Header, Kind};
 
 const VIEW: BufferId = BufferId(2);
 const UPDATE: BufferId = BufferId(3);
-const RESIDUAL: BufferId = BufferId(4);
-const LEDGER: BufferId = BufferId(5);
-const BASE: BufferId = BufferId(6);
-const SNAPSHOT: BufferId = BufferId(7);
-const FIRST_SLOT: u32 = 8;
+const LEDGER: BufferId = BufferId(4);
+const BASE: BufferId = BufferId(5);
+const SNAPSHOT: BufferId = BufferId(6);
+const FIRST_CODING: u32 = 7;
+const FIRST_SLOT: u32 = FIRST_CODING + encoding::BUFFERS;
 
-/// Own messages that can be under way.
-const OWN_SLOTS: usize = 2;
+/// Own messages that can be under way: two that a peer has not acknowledged, and two to be made one.
+const OWN_SLOTS: usize = 4;
 /// Messages of others that can be received at once in a full mesh, and from each neighbour in a relay tree.
 const INBOUND_SLOTS: usize = 2;
 
@@ -50,12 +54,17 @@ const INBOUND_SLOTS: usize = 2;
 #[derive(Debug)]
 pub(crate) struct Mesh {
     hub: Hub<Job>,
-    tau: f32,
+    threshold: Threshold,
+    encoding: Encoding,
     relay: bool,
     neighbours: Vec<Neighbour>,
     /// What is in the ledger, by origin.
     marks: Vec<Mark>,
     slots: Vec<Slot>,
+    /// The buffer that no slot has.
+    spare: BufferId,
+    /// Two own slots whose messages are being made one.
+    merging: Option<(usize, usize)>,
     state: State,
     /// Own messages made.
     sequence: Sequence,
@@ -77,6 +86,8 @@ pub(crate) struct Mesh {
     seen: Clock,
     residual: f64,
     density: f64,
+    tau: f32,
+    clipped: f64,
 }
 
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
@@ -86,6 +97,8 @@ enum State {
         provider: Option<PeerId>,
         based: bool,
     },
+    /// With parameters, it lets the first ranks go ahead.
+    Held,
     /// The base or the snapshot is here, the view not yet.
     Basing,
     /// The application computes.
@@ -114,6 +127,10 @@ enum State {
 #[derive(Copy, Clone, Debug)]
 enum Job {
     Encode,
+    /// Nothing waits for it but kernels that come later.
+    Aside,
+    Clip,
+    Merge,
     /// An own message reaches the own ledger.
     Own,
     Receive {
@@ -147,6 +164,8 @@ struct Neighbour {
     start: Option<Sequence>,
     /// It has parameters.
     running: bool,
+    /// It has had parameters on some connection: it takes no snapshot any more.
+    joined: bool,
     /// Origins of which it knows that they leave.
     knows: Vec<bool>,
 }
@@ -166,6 +185,7 @@ struct Mark {
 #[derive(Clone, Debug)]
 struct Slot {
     message: Option<Message>,
+    buffer: BufferId,
     /// The neighbour that it came from, who waits for an acknowledgement.
     from: Option<usize>,
     /// Order of arrival: what came first is sent first.
@@ -174,6 +194,8 @@ struct Slot {
     pending: Vec<bool>,
     /// Those among them to whom it has been sent on this connection.
     sent: Vec<bool>,
+    /// Those to whom it has been sent on any, or who may have it from a snapshot: it cannot become part of another.
+    fixed: Vec<bool>,
     /// Transmissions that still read it.
     sending: u32,
 }
@@ -182,6 +204,8 @@ struct Slot {
 struct Message {
     origin: PeerId,
     incarnation: Incarnation,
+    /// Of how many messages it is the sum: those from `first` to `sequence`.
+    first: Sequence,
     sequence: Sequence,
     /// Messages that were in its origin's replica.
     base: Clock,
@@ -195,11 +219,16 @@ impl Message {
     fn is(&self, header: &Header) -> bool {
         (self.origin, self.incarnation, self.sequence) == (header.origin, header.incarnation, header.sequence)
     }
+
+    /// Of how many messages it is the sum.
+    fn count(&self) -> u64 {
+        self.sequence.0 - self.first.0 + 1
+    }
 }
 
 impl Mesh {
     pub(crate) fn new(setup: Setup) -> Self {
-        let Codec::Threshold { tau } = setup.recipe.codec else { unreachable!("a mesh's recipe has a threshold") };
+        let Codec::Threshold(threshold) = setup.recipe.codec else { unreachable!("a mesh's recipe has a threshold") };
         let Topology::Mesh { relay } = setup.recipe.topology else { unreachable!("a mesh's recipe says mesh") };
         let (me, workers) = (setup.me.0, setup.cluster.workers);
         let is_neighbour = |rank: u32| match relay {
@@ -208,16 +237,37 @@ impl Mesh {
         };
         let knows = vec![false; workers as usize];
         let neighbour =
-            |rank| Neighbour { peer: PeerId(rank), member: false, start: None, running: false, knows: knows.clone() };
+            |rank| Neighbour {
+            peer: PeerId(rank),
+            member: false,
+            start: None,
+            running: false,
+            joined: false,
+            knows: knows.clone(),
+        };
         let neighbours: Vec<_> = (0..workers).filter(|rank| is_neighbour(*rank)).map(neighbour).collect();
         let inbound = if relay == 0 { INBOUND_SLOTS } else { INBOUND_SLOTS * neighbours.len() };
         let none = vec![false; neighbours.len()];
-        let slot = Slot { message: None, from: None, stamp: 0, pending: none.clone(), sent: none, sending: 0 };
+        let slot = |index: usize| Slot {
+            message: None,
+            buffer: BufferId(FIRST_SLOT + index as u32),
+            from: None,
+            stamp: 0,
+            pending: none.clone(),
+            sent: none.clone(),
+            fixed: none.clone(),
+            sending: 0,
+        };
+        let slots: Vec<_> = (0..OWN_SLOTS + inbound).map(slot).collect();
+        let (whole, correction) = (core::iter::once(0..setup.len), setup.recipe.correction);
         let mut mesh = Self {
-            tau,
+            threshold,
+            encoding: Encoding::new(&setup, setup.recipe.codec, correction, whole, FIRST_CODING),
+            spare: BufferId(FIRST_SLOT + slots.len() as u32),
+            merging: None,
             relay: relay > 0,
-            marks: vec![Mark::default(); workers as usize],
-            slots: vec![slot; OWN_SLOTS + inbound],
+            marks: vec![Mark { incarnation: Incarnation(0), ..Mark::default() }; workers as usize],
+            slots,
             fetches: VecDeque::with_capacity(neighbours.len()),
             neighbours,
             state: State::Joining { provider: None, based: false },
@@ -231,9 +281,14 @@ impl Mesh {
             seen: Clock(0),
             residual: 0.0,
             density: 0.0,
+            tau: threshold.tau,
+            clipped: 0.0,
             hub: Hub::new(setup),
         };
-        mesh.marks[me as usize].incarnation = setup.incarnation;
+        mesh.marks[me as usize].incarnation = mesh.hub.setup.incarnation;
+        for kernel in mesh.encoding.kernels() {
+            mesh.hub.compute(kernel, Job::Aside);
+        }
         mesh.maybe_found();
         mesh
     }
@@ -245,6 +300,7 @@ impl Mesh {
             Notice::Done { purpose, found } => self.on_done(purpose, found),
             Notice::Failed { purpose } => self.on_failed(purpose),
             Notice::Step { weight } => self.on_step(weight)?,
+            Notice::Rate { scale } => self.encoding.set_rate(scale),
             Notice::Leave { stay } => self.on_leave(stay)?,
             Notice::Tick => {}
         }
@@ -269,6 +325,7 @@ impl Mesh {
             }
             self.forget(index);
             self.neighbours[index].knows.fill(false);
+            self.neighbours[index].joined = false;
             self.hub.event(Event::PeerJoined { peer, incarnation });
             let mark = &mut self.marks[peer.index()];
             mark.lost = false;
@@ -328,13 +385,14 @@ impl Mesh {
             _ => false,
         };
         let known = header.origin.index() < self.marks.len();
-        let whole = self.whole(BASE).len;
+        let (whole, longest) = (self.whole(BASE).len, self.encoding.len_max(0) as u32);
         match header.kind {
-            Kind::Quanta if known && header.length <= whole => self.hub.hold(peer, header),
+            Kind::Quanta if known && header.length <= longest => self.hub.hold(peer, header),
             Kind::Ack if known => self.on_ack(from, header),
             Kind::Mark if header.base == Clock(1) => {
                 self.neighbours[from].start = Some(header.sequence);
                 self.neighbours[from].running = header.weight == 1;
+                self.neighbours[from].joined |= header.weight == 1;
                 // Messages that went by while neither knew the other cannot be had any more.
                 let joined = !matches!(self.state, State::Joining { .. });
                 if joined && !self.relay && header.sequence > self.marks[peer.index()].sequence {
@@ -365,7 +423,8 @@ impl Mesh {
             }
             Kind::Leave if known => self.on_peer_leaves(from, header),
             kind @ (Kind::Quanta | Kind::Seed | Kind::Ledger) => {
-                self.hub.close(peer, ProtocolError::Length { kind, expected: whole, got: header.length });
+                let expected = if kind == Kind::Quanta { longest } else { whole };
+                self.hub.close(peer, ProtocolError::Length { kind, expected, got: header.length });
             }
             kind => self.hub.close(peer, ProtocolError::Unexpected { kind }),
         }
@@ -376,11 +435,14 @@ impl Mesh {
     fn on_done(&mut self, job: Job, found: Found) {
         match job {
             Job::Encode => self.on_encoded(found),
+            Job::Aside => {}
+            Job::Clip => self.on_clipped(found),
+            Job::Merge => self.on_merged(found),
             Job::Own => self.applying -= 1,
             Job::Receive { slot, from } => {
                 let length = self.slots[slot].message.map_or(0, |message| message.length);
                 self.applying += 1;
-                let kernel = Kernel::Decode { body: self.body(slot, length), ledger: self.whole(LEDGER) };
+                let kernel = self.decode(slot, length);
                 self.hub.compute(kernel, Job::Decode { slot, from });
             }
             Job::Decode { slot, from } => self.on_decoded(slot, from, found),
@@ -428,6 +490,12 @@ impl Mesh {
                     .or(provider)
                     .or_else(|| self.neighbours.iter().find(missing).map(|n| n.peer))
             }
+            State::Held => {
+                let starters = self.hub.setup.recipe.correction.starters as usize;
+                let behind = |mark: &&Mark| mark.last.is_none() && !mark.lost;
+                let slowest = self.marks.iter().take(starters).filter(behind).map(|mark| mark.sequence).min();
+                self.marks.iter().position(|mark| behind(&mark) && Some(mark.sequence) == slowest).map(|rank| PeerId(rank as u32))
+            }
             State::Blocked { .. } | State::Leaving { told: false, .. } => {
                 self.slots.iter().find_map(pending).map(|index| self.neighbours[index].peer)
             }
@@ -459,7 +527,12 @@ impl Mesh {
     }
 
     fn body(&self, slot: usize, length: u32) -> Segment {
-        Segment { buffer: BufferId(FIRST_SLOT + slot as u32), start: 0, len: length }
+        Segment { buffer: self.slots[slot].buffer, start: 0, len: length }
+    }
+
+    fn decode(&self, slot: usize, length: u32) -> Kernel {
+        let (body, sections) = (self.body(slot, length), self.encoding.sections(0));
+        Kernel::Decode { body, sections, unit: self.threshold.unit(), ledger: self.whole(LEDGER) }
     }
 
     fn whole(&self, buffer: BufferId) -> Segment {
@@ -484,6 +557,8 @@ impl Machine for Mesh {
         self.maybe_found();
         self.maybe_fetch();
         self.maybe_receive();
+        self.maybe_release();
+        self.maybe_merge();
         self.maybe_encode();
         self.maybe_provide();
         self.maybe_leave();
@@ -505,8 +580,9 @@ impl Machine for Mesh {
         let [ours, theirs] = self.hub.buffers();
         let len = self.hub.setup.len * 4;
         let mut buffers = vec![ours, theirs];
-        buffers.extend([len; 6]);
-        buffers.extend(self.slots.iter().map(|_| len));
+        buffers.extend([len; 5]);
+        buffers.extend(self.encoding.buffers());
+        buffers.extend((0..=self.slots.len()).map(|_| self.encoding.len_max(0)));
         buffers
     }
 
@@ -526,7 +602,8 @@ impl Machine for Mesh {
         let status = self.hub.status(Role::Mesh, Clock(self.sequence.0), |peer| {
             Clock(self.marks.get(peer.index()).map_or(0, |mark| mark.sequence.0))
         });
-        Status { residual_norm: square_root(self.residual), density: self.density, ..status }
+        let (residual_norm, tau) = (square_root(self.residual), f64::from(self.tau));
+        Status { residual_norm, density: self.density, tau, clipped: self.clipped, ..status }
     }
 }
 

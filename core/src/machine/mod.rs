@@ -5,6 +5,7 @@
 //! gives the same outputs, in a process, in a simulator, in a test.
 
 mod contract;
+mod encoding;
 mod hub;
 mod mesh;
 mod server;
@@ -12,6 +13,7 @@ mod tree;
 mod worker;
 
 use alloc::boxed::Box;
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
 
@@ -67,6 +69,11 @@ pub enum Input {
     Step {
         /// Examples behind the contribution. 0: nothing to contribute, the buffer is not read.
         weight: u32,
+    },
+    /// The application's learning rate has changed: fixed thresholds follow it.
+    Rate {
+        /// The learning rate, as a multiple of that at the start.
+        scale: f32,
     },
     /// The application makes no more contributions.
     Leave {
@@ -186,14 +193,14 @@ pub enum Event {
 }
 
 /// Why a contribution was refused.
-#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+#[derive(Copy, Clone, Debug, PartialEq)]
 #[non_exhaustive]
 #[allow(missing_docs, reason = "the fields say what was expected and what came")]
 pub enum Rejection {
     /// A float that is not finite.
     NonFinite { shard: ShardId, index: u32 },
     /// A body that is none.
-    Malformed(crate::kernel::quanta::BodyError),
+    Malformed(crate::codec::BodyError),
 }
 
 /// The contract's text of this node.
@@ -245,7 +252,7 @@ pub enum Misuse {
 }
 
 /// What a node is told at its start.
-#[derive(Copy, Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Setup {
     /// Its rank.
     pub me: PeerId,
@@ -255,6 +262,8 @@ pub struct Setup {
     pub recipe: Recipe,
     /// Floats exchanged: the layout's, and those of averaged optimizer vectors.
     pub len: usize,
+    /// Floats of each tensor, in order: where thresholds are per tensor.
+    pub tensors: Arc<[usize]>,
     /// Drawn at random at each start.
     pub incarnation: Incarnation,
     /// The timeouts.

@@ -33,6 +33,7 @@ fn trace(recipe: Recipe, me: u32, workers: u32) -> Trace {
         cluster,
         recipe,
         len: LEN,
+        tensors: [LEN].into(),
         incarnation: Incarnation(900),
         patience,
         contract,

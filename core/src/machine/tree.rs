@@ -161,7 +161,7 @@ impl Tree {
             Notice::Failed { purpose } => self.on_failed(purpose),
             Notice::Step { weight } => self.on_step(weight)?,
             Notice::Leave { stay } => self.on_leave(stay)?,
-            Notice::Tick => {}
+            Notice::Rate { .. } | Notice::Tick => {}
         }
         Ok(())
     }

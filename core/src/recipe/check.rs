@@ -2,7 +2,9 @@
 
 use core::fmt;
 
-use super::{Codec, Merge, OptimizerState, Pace, Payload, Recipe, Topology};
+use super::{
+    Codec, Control, Correction, Merge, OptimizerState, Pace, Payload, Recipe, Threshold, TopK, Topology,
+};
 use crate::id::Cluster;
 
 /// Why a recipe, or a recipe with this cluster, cannot run.
@@ -87,7 +89,8 @@ impl Recipe {
         {
             return Err(ConfigError::TooFewWorkers { updates, workers });
         }
-        Ok(())
+        let Correction { starters, .. } = self.correction;
+        check_range("starters", "at most the number of workers", starters as f32, starters <= workers)
     }
 
     /// Checks the recipe against the whole cluster and the length of the vector that is exchanged.
@@ -134,15 +137,16 @@ impl Recipe {
             Merge::Softsync { updates: 0 } => return Err(out_of_range("updates", "at least 1", 0.0)),
             _ => {}
         }
-        match self.codec {
-            Codec::Threshold { tau } => check_tau(tau),
-            Codec::F32 => Ok(()),
-        }
+        check_codec(&self.codec)?;
+        check_codec(&self.pull)?;
+        let Correction { momentum, .. } = self.correction;
+        check_range("momentum", "from 0 to below 1", momentum, (0.0..1.0).contains(&momentum))
     }
 
     fn check_axes(&self) -> Result<(), ConfigError> {
         let mesh = matches!(self.topology, Topology::Mesh { .. });
         let tree = matches!(self.topology, Topology::Tree { .. });
+        let servers = self.needs_servers();
         let synchronous = self.is_synchronous();
         let refused: &[(bool, &str, &str, &str)] = &[
             (
@@ -188,10 +192,52 @@ impl Recipe {
                 "a replica must apply exactly what every other applies",
             ),
             (
-                mesh != matches!(self.codec, Codec::Threshold { .. }),
-                if mesh { "topology=mesh" } else { "codec=threshold" },
-                if mesh { "codec=f32" } else { "any topology but mesh" },
-                "replicas of a mesh stay equal through a shared quantum, and only they keep a ledger of quanta",
+                mesh && !matches!(self.codec, Codec::Threshold(_)),
+                "topology=mesh",
+                "any codec but threshold",
+                "replicas of a mesh stay equal because they count quanta, which only this codec sends",
+            ),
+            (
+                tree && self.codec != Codec::F32,
+                "topology=tree",
+                "any codec but f32",
+                "every node would round the mean of its subtree again; use topology=servers",
+            ),
+            (
+                self.payload == Payload::Parameters && self.codec != Codec::F32,
+                "payload=parameters",
+                "any codec but f32",
+                "what is left of parameters in a residual would be added to other parameters; let updates travel",
+            ),
+            (
+                !servers && self.pull != Codec::F32,
+                "pull=",
+                "any topology but servers",
+                "nobody else sends parameters to be pulled",
+            ),
+            (
+                servers && self.pull != Codec::F32 && matches!(self.pace, Pace::Asynchronous { overlap: true }),
+                "pull=",
+                "overlap=true",
+                "a worker that computes on its own updates does not hold what the server sent",
+            ),
+            (
+                servers && self.pull != Codec::F32 && matches!(self.pace, Pace::Stale { bound: 1.. }),
+                "pull=",
+                "pace=stale",
+                "a worker that computes on its own updates does not hold what the server sent",
+            ),
+            (
+                !self.codec.is_sparse() && self.correction != Correction::none(),
+                "momentum, warmup, ramp or starters",
+                "a dense codec",
+                "they make up for elements that are sent late, and there all are sent at once",
+            ),
+            (
+                !mesh && self.correction.starters > 0,
+                "starters",
+                "any topology but mesh",
+                "a server would wait for those who have not started",
             ),
             (
                 !self.staleness.is_constant() && (synchronous || mesh),
@@ -232,9 +278,28 @@ const fn out_of_range(field: &'static str, expected: &'static str, got: f64) -> 
     ConfigError::OutOfRange { field, expected, got }
 }
 
+fn check_codec(codec: &Codec) -> Result<(), ConfigError> {
+    let check_density = |density| check_range("density", "above 0 and at most 1", density, density > 0.0 && density <= 1.0);
+    match *codec {
+        Codec::F32 | Codec::Bf16 | Codec::F16 | Codec::Int8 | Codec::Sign => Ok(()),
+        Codec::TopK(TopK { density }) => check_density(density),
+        Codec::Threshold(Threshold { tau, control, clip, .. }) => {
+            check_tau(tau)?;
+            check_range("clip", "0, or at least 1 tau", clip, clip == 0.0 || (clip >= 1.0 && clip.is_finite()))?;
+            match control {
+                Control::Fixed | Control::Band => Ok(()),
+                Control::Density { density } => check_density(density),
+                Control::Budget { bytes } => check_range("budget", "at least 64 bytes", bytes as f32, bytes >= 64),
+            }
+        }
+    }
+}
+
 fn check_tau(tau: f32) -> Result<(), ConfigError> {
-    if !(tau.is_normal() && tau > 0.0) {
-        return Err(out_of_range("tau", "a positive power of two", f64::from(tau)));
+    // So that the smallest and the largest quantum of the run are ordinary numbers too.
+    let (least, most) = (f32::from_bits((127 - 110) << 23), f32::from_bits((127 + 110) << 23));
+    if !(tau >= least && tau <= most) {
+        return Err(out_of_range("tau", "a power of two from 2^-110 to 2^110", f64::from(tau)));
     }
     let nearest = f32::from_bits(tau.to_bits() & 0x7f80_0000);
     if nearest != tau {

@@ -8,18 +8,21 @@
 //! | pace | when may a worker go on | synchronous, stale-synchronous, asynchronous |
 //! | merge | how many become one | example-weighted mean, sum times lambda, softsync |
 //! | staleness | how a late update is scaled | const, inverse, inverse-plus-one, exp, poly; drop-above |
-//! | codec | how it is written | f32, threshold |
+//! | codec, each way | how it is written | f32, bf16, f16, int8, sign, threshold, top-k |
+//! | correction | what goes before a sparse codec | momentum with masking, warm-up, ramp, head start |
 //! | optimizer | what becomes of the worker's optimizer state | keep, reset, average |
 //!
 //! Code follows the axes: a rule lives in one file of its axis, and a published method is a preset
 //! ([`presets`](crate::recipe::PRESETS)), never a code path of its own.
 
 mod check;
+mod codec;
 mod presets;
 mod text;
 
 pub use check::ConfigError;
 pub(crate) use check::check_range;
+pub use codec::{Codec, Control, Correction, Threshold, TopK};
 pub use presets::{PRESETS, Preset};
 pub use text::RecipeParseError;
 
@@ -43,7 +46,11 @@ pub struct Recipe {
     pub(crate) pace: Pace,
     pub(crate) merge: Merge,
     pub(crate) staleness: Staleness,
+    /// How contributions are written.
     pub(crate) codec: Codec,
+    /// How parameters that a server sends are written.
+    pub(crate) pull: Codec,
+    pub(crate) correction: Correction,
     pub(crate) optimizer: OptimizerState,
 }
 
@@ -110,19 +117,6 @@ pub enum Merge {
     },
 }
 
-/// How updates are written to the wire.
-#[derive(Copy, Clone, Debug, PartialEq)]
-pub enum Codec {
-    /// As they are.
-    F32,
-    /// Where the accumulated update reaches ±tau, one quantum of ±tau; the rest stays in a residual
-    /// (Strom 2015).
-    Threshold {
-        /// The quantum, a power of two, in units of the update.
-        tau: f32,
-    },
-}
-
 /// What becomes of the worker's optimizer state when parameters are averaged.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub enum OptimizerState {
@@ -171,10 +165,22 @@ impl Recipe {
         Self { staleness, ..self }
     }
 
-    /// Sets how updates are written to the wire.
+    /// Sets how contributions are written to the wire.
     #[must_use]
     pub const fn codec(self, codec: Codec) -> Self {
         Self { codec, ..self }
+    }
+
+    /// Sets how servers write parameters: those that the worker has not heard of, as differences.
+    #[must_use]
+    pub const fn pull(self, pull: Codec) -> Self {
+        Self { pull, ..self }
+    }
+
+    /// Sets what goes before a sparse codec.
+    #[must_use]
+    pub const fn correction(self, correction: Correction) -> Self {
+        Self { correction, ..self }
     }
 
     /// Sets what becomes of the worker's optimizer state.
@@ -206,6 +212,16 @@ impl Recipe {
     /// How many updates become one.
     pub const fn merging(&self) -> Merge {
         self.merge
+    }
+
+    /// How contributions are written to the wire.
+    pub const fn written(&self) -> Codec {
+        self.codec
+    }
+
+    /// What goes before a sparse codec.
+    pub const fn corrected(&self) -> Correction {
+        self.correction
     }
 
     /// What becomes of the worker's optimizer state.

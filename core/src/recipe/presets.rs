@@ -1,6 +1,8 @@
 //! Published methods as points on the axes.
 
-use super::{Codec, Merge, OptimizerState, Pace, Payload, Period, Recipe, Staleness, Topology};
+use super::{
+    Codec, Control, Correction, Merge, OptimizerState, Pace, Payload, Period, Recipe, Staleness, Threshold, TopK, Topology,
+};
 
 /// A named recipe.
 #[derive(Copy, Clone, Debug)]
@@ -69,6 +71,24 @@ pub const PRESETS: &[Preset] = &[
         about: "Strom 2015: threshold quanta with residual, everyone to everyone",
         recipe: || Recipe::mesh(1.0 / 512.0),
     },
+    Preset {
+        name: "dl4j-sharing",
+        about: "DL4J gradient sharing: threshold by a band of densities, residual clipped",
+        recipe: || {
+            let threshold = Threshold { control: Control::Band, clip: 5.0, ..Threshold::fixed(1.0 / 1024.0) };
+            Recipe::mesh(threshold.tau).codec(Codec::Threshold(threshold))
+        },
+    },
+    Preset {
+        name: "dgc",
+        about: "Lin et al. 2018: synchronous, the largest 0.1 %, momentum correction, ramp",
+        recipe: || {
+            Recipe::sync()
+                .topology(Topology::Servers { shards: 1 })
+                .codec(Codec::TopK(TopK { density: 1e-3 }))
+                .correction(Correction { momentum: 0.9, ramp: 500, ..Correction::none() })
+        },
+    },
 ];
 
 impl Recipe {
@@ -87,6 +107,8 @@ impl Recipe {
             merge: Merge::Mean,
             staleness: Staleness::constant(),
             codec: Codec::F32,
+            pull: Codec::F32,
+            correction: Correction::none(),
             optimizer: OptimizerState::Keep,
         }
     }
@@ -118,6 +140,6 @@ impl Recipe {
 
     /// Decentralised: every worker sends quanta of ±`tau` to every other and keeps the rest (Strom 2015).
     pub fn mesh(tau: f32) -> Self {
-        Self::asynchronous().topology(Topology::Mesh { relay: 0 }).codec(Codec::Threshold { tau })
+        Self::asynchronous().topology(Topology::Mesh { relay: 0 }).codec(Codec::Threshold(Threshold::fixed(tau)))
     }
 }

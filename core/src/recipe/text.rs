@@ -7,7 +7,10 @@ use alloc::string::{String, ToString};
 use core::fmt;
 use core::str::FromStr;
 
-use super::{Codec, Merge, OptimizerState, PRESETS, Pace, Payload, Period, Recipe, Scaling, Topology};
+use super::{
+    Codec, Control, Correction, Merge, OptimizerState, PRESETS, Pace, Payload, Period, Recipe, Scaling, Threshold, TopK,
+    Topology,
+};
 
 /// Why a text is not a recipe.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -68,15 +71,64 @@ impl fmt::Display for Recipe {
         if let Some(limit) = self.staleness.drop_above {
             write!(f, " drop_above={limit}")?;
         }
-        match self.codec {
-            Codec::F32 => write!(f, " codec=f32")?,
-            Codec::Threshold { tau } => write!(f, " codec=threshold tau={tau}")?,
+        write!(f, " codec=")?;
+        write_codec(f, &self.codec, "")?;
+        if self.needs_servers() {
+            write!(f, " pull=")?;
+            write_codec(f, &self.pull, "pull_")?;
+        }
+        if self.codec.is_sparse() {
+            let Correction { momentum, warmup, ramp, starters, head_start } = self.correction;
+            write!(f, " momentum={momentum} warmup={warmup} ramp={ramp} starters={starters} head_start={head_start}")?;
         }
         match self.optimizer {
             OptimizerState::Keep => write!(f, " optimizer=keep"),
             OptimizerState::Reset => write!(f, " optimizer=reset"),
             OptimizerState::Average => write!(f, " optimizer=average"),
         }
+    }
+}
+
+fn write_codec(f: &mut fmt::Formatter<'_>, codec: &Codec, prefix: &str) -> fmt::Result {
+    match codec {
+        Codec::F32 => write!(f, "f32"),
+        Codec::Bf16 => write!(f, "bf16"),
+        Codec::F16 => write!(f, "f16"),
+        Codec::Int8 => write!(f, "int8"),
+        Codec::Sign => write!(f, "sign"),
+        Codec::TopK(TopK { density }) => write!(f, "topk {prefix}density={density}"),
+        Codec::Threshold(Threshold { tau, control, per_tensor, clip }) => {
+            let scope = if *per_tensor { "tensor" } else { "all" };
+            write!(f, "threshold {prefix}tau={tau} {prefix}scope={scope} {prefix}clip={clip} {prefix}control=")?;
+            match control {
+                Control::Fixed => write!(f, "fixed"),
+                Control::Band => write!(f, "band"),
+                Control::Density { density } => write!(f, "density {prefix}density={density}"),
+                Control::Budget { bytes } => write!(f, "budget {prefix}budget={bytes}"),
+            }
+        }
+    }
+}
+
+impl Codec {
+    /// Changes one of its numbers; false when it has none of that name.
+    fn set(&mut self, key: &str, value: &str) -> Result<bool, RecipeParseError> {
+        match (key, self) {
+            ("density", Self::TopK(TopK { density })) => *density = number("density", NUMBER, value)?,
+            ("tau", Self::Threshold(threshold)) => threshold.tau = number("tau", NUMBER, value)?,
+            ("clip", Self::Threshold(threshold)) => threshold.clip = number("clip", NUMBER, value)?,
+            ("scope", Self::Threshold(threshold)) => threshold.per_tensor = choice("scope", value, SCOPES)?,
+            ("control", Self::Threshold(threshold)) => threshold.control = choice("control", value, CONTROLS)?,
+            // These two say who controls, too.
+            ("density", Self::Threshold(threshold)) => {
+                threshold.control = Control::Density { density: number("density", NUMBER, value)? };
+            }
+            ("budget", Self::Threshold(threshold)) => {
+                threshold.control = Control::Budget { bytes: number("budget", WHOLE, value)? };
+            }
+            _ => return Ok(false),
+        }
+        Ok(true)
     }
 }
 
@@ -155,11 +207,21 @@ impl Recipe {
                 Scaling::Poly { power } => *power = number("power", NUMBER, value)?,
                 _ => return unknown(),
             },
-            "tau" => match &mut self.codec {
-                Codec::Threshold { tau } => *tau = number("tau", NUMBER, value)?,
-                Codec::F32 => return unknown(),
-            },
-            _ => return unknown(),
+            "pull" => self.pull = choice("pull", value, CODECS)?,
+            "momentum" => self.correction.momentum = number("momentum", NUMBER, value)?,
+            "warmup" => self.correction.warmup = number("warmup", WHOLE, value)?,
+            "ramp" => self.correction.ramp = number("ramp", WHOLE, value)?,
+            "starters" => self.correction.starters = number("starters", WHOLE, value)?,
+            "head_start" => self.correction.head_start = number("head_start", WHOLE, value)?,
+            _ => {
+                let known = match key.strip_prefix("pull_") {
+                    Some(key) => self.pull.set(key, value)?,
+                    None => self.codec.set(key, value)?,
+                };
+                if !known {
+                    return unknown();
+                }
+            }
         }
         Ok(())
     }
@@ -203,8 +265,28 @@ const SCALINGS: Choices<Scaling> = (
         ("poly", Scaling::Poly { power: 0.5 }),
     ],
 );
-const CODECS: Choices<Codec> =
-    ("f32 or threshold", &[("f32", Codec::F32), ("threshold", Codec::Threshold { tau: 1.0 / 512.0 })]);
+const CODECS: Choices<Codec> = (
+    "f32, bf16, f16, int8, sign, threshold or topk",
+    &[
+        ("f32", Codec::F32),
+        ("bf16", Codec::Bf16),
+        ("f16", Codec::F16),
+        ("int8", Codec::Int8),
+        ("sign", Codec::Sign),
+        ("threshold", Codec::Threshold(Threshold::fixed(1.0 / 512.0))),
+        ("topk", Codec::TopK(TopK { density: 1e-3 })),
+    ],
+);
+const CONTROLS: Choices<Control> = (
+    "fixed, band, density or budget",
+    &[
+        ("fixed", Control::Fixed),
+        ("band", Control::Band),
+        ("density", Control::Density { density: 1e-3 }),
+        ("budget", Control::Budget { bytes: 65_536 }),
+    ],
+);
+const SCOPES: Choices<bool> = ("all or tensor", &[("all", false), ("tensor", true)]);
 const OPTIMIZERS: Choices<OptimizerState> = (
     "keep, reset or average",
     &[("keep", OptimizerState::Keep), ("reset", OptimizerState::Reset), ("average", OptimizerState::Average)],
@@ -286,6 +368,19 @@ mod tests {
     }
 
     #[test]
+    fn codecs_survive_in_both_directions() {
+        let controls = ["", " control=band", " density=0.01", " budget=4096 scope=tensor clip=3"];
+        let threshold = controls.map(|control| alloc::format!("mesh tau=0.25 momentum=0.9 warmup=3 ramp=10{control}"));
+        let dense = ["f32", "bf16", "f16", "int8", "sign"].map(|codec| alloc::format!("async codec={codec} pull={codec}"));
+        let topk = "hardsync codec=topk density=0.1 pull=threshold pull_tau=0.5 pull_budget=100".to_string();
+        for text in threshold.into_iter().chain(dense).chain([topk]) {
+            let recipe: Recipe = text.parse().unwrap();
+            assert_eq!(recipe.check(4), Ok(()), "{text}");
+            assert_eq!(recipe.to_string().parse(), Ok(recipe), "{text}");
+        }
+    }
+
+    #[test]
     fn a_preset_can_be_overridden() {
         let recipe: Recipe = "ssp bound=7 shards=3".parse().unwrap();
         assert_eq!(recipe, Recipe::ssp(7).topology(Topology::Servers { shards: 3 }));
@@ -305,10 +400,16 @@ mod tests {
     fn senseless_recipes_are_refused_with_the_reason() {
         let error = |text: &str| text.parse::<Recipe>().unwrap().check(4).unwrap_err().to_string();
         assert_eq!(error("averaging period=0"), "period: expected at least 1, got 0");
-        assert_eq!(error("mesh tau=0"), "tau: expected a positive power of two, got 0");
-        assert_eq!(error("mesh tau=NaN"), "tau: expected a positive power of two, got NaN");
-        assert_eq!(error("mesh tau=-1"), "tau: expected a positive power of two, got -1");
+        assert_eq!(error("mesh tau=0"), "tau: expected a power of two from 2^-110 to 2^110, got 0");
+        assert_eq!(error("mesh tau=NaN"), "tau: expected a power of two from 2^-110 to 2^110, got NaN");
+        assert_eq!(error("mesh tau=-1"), "tau: expected a power of two from 2^-110 to 2^110, got -1");
         assert_eq!(error("mesh tau=0.3"), "tau: expected a power of two, got 0.3 (the nearest below is 0.25)");
+        assert_eq!(error("mesh density=2"), "density: expected above 0 and at most 1, got 2");
+        assert_eq!(error("mesh budget=10"), "budget: expected at least 64 bytes, got 10");
+        assert_eq!(error("mesh clip=-1"), "clip: expected 0, or at least 1 tau, got -1");
+        assert_eq!(error("mesh momentum=1"), "momentum: expected from 0 to below 1, got 1");
+        assert_eq!(error("mesh starters=5"), "starters: expected at most the number of workers, got 5");
+        assert_eq!(error("mesh tau=1e-37"), "tau: expected a power of two from 2^-110 to 2^110, got 0.00000000000000000000000000000000000009999999933815812");
         assert_eq!(error("softsync updates=5"), "updates: expected at most the number of workers (4), got 5");
         assert_eq!(error("sync fan_in=0"), "fan_in: expected 1 to 8, got 0");
         for text in [
@@ -317,7 +418,13 @@ mod tests {
             "sync merge=sum",
             "ssp merge=softsync",
             "mesh codec=f32",
-            "async codec=threshold",
+            "mesh codec=bf16",
+            "sync codec=bf16",
+            "averaging topology=servers codec=int8",
+            "async codec=sign momentum=0.9",
+            "async warmup=3",
+            "ssp codec=threshold starters=1",
+            "mesh pull=bf16",
             "mesh staleness=inverse",
             "async optimizer=average",
             "async merge=mean",

@@ -418,6 +418,7 @@ impl World {
             cluster: self.plan.cluster,
             recipe: self.plan.recipe,
             len: self.plan.layout.len(),
+            tensors: self.plan.layout.lens(),
             incarnation,
             patience: self.plan.patience,
             contract: self.contract,

@@ -100,10 +100,34 @@ impl Mesh {
     }
 
     pub(super) fn on_based(&mut self) {
-        self.state = State::Ready;
-        self.hub.event(Event::Joined);
+        self.state = State::Held;
         for to in 0..self.neighbours.len() {
             self.tell_start(to);
+        }
+    }
+
+    /// The first ranks begin alone, until they have made so many messages or cannot make them any more (Strom 2015,
+    /// section 4: a model far from anything is best moved by few).
+    pub(super) fn maybe_release(&mut self) {
+        let correction = self.hub.setup.recipe.correction;
+        let (starters, me) = (correction.starters, self.hub.setup.me);
+        let done = |mark: &Mark| mark.lost || mark.last.is_some();
+        let ahead = self.marks.iter().take(starters as usize);
+        let free = starters == 0 || me.0 < starters || ahead.clone().all(done) || {
+            let made: u64 = ahead.map(|mark| mark.sequence.0).sum();
+            made >= u64::from(correction.head_start)
+        };
+        match self.state {
+            // What the others have done in the meantime is in the ledger.
+            State::Held if free && self.applied > self.seen => {
+                self.state = State::Basing;
+                self.materialise(Job::Based);
+            }
+            State::Held if free => {
+                self.state = State::Ready;
+                self.hub.event(Event::Joined);
+            }
+            _ => {}
         }
     }
 
@@ -115,7 +139,7 @@ impl Mesh {
             // What it has not acknowledged is sent again; the rest went by before it was a member.
             let me = self.hub.setup.me;
             let pending = self.slots.iter().filter(|slot| slot.pending[to]).filter_map(|slot| slot.message);
-            let first = pending.filter(|message| message.origin == me).map(|message| message.sequence).min();
+            let first = pending.filter(|message| message.origin == me).map(|message| message.first).min();
             let sequence = first.map_or(self.sequence, |first| Sequence(first.0 - 1));
             let header = Header { base: Clock(1), sequence, weight, ..self.hub.header(Kind::Mark) };
             self.hub.notify(peer, header);

@@ -28,13 +28,16 @@ impl Mesh {
                 self.hub.close(peer, ProtocolError::WrongIncarnation { expected, got });
                 continue;
             }
-            if header.sequence != mark.sequence.next() && !planted!(self.hub, NoDedup) {
-                let (expected, got) = (mark.sequence.next().0, header.sequence.0);
+            let follows = header.clock.0 == mark.sequence.next().0 && header.sequence.0 >= header.clock.0;
+            if !follows && !planted!(self.hub, NoDedup) {
+                let (expected, got) = (mark.sequence.next().0, header.clock.0);
                 self.hub.close(peer, ProtocolError::Gap { expected, got });
                 continue;
             }
             let Header { origin, incarnation, sequence, base, length, .. } = header;
-            self.occupy(slot, Some(from), Message { origin, incarnation, sequence, base, length, ready: false });
+            let first = Sequence(header.clock.0);
+            let message = Message { origin, incarnation, first, sequence, base, length, ready: false };
+            self.occupy(slot, Some(from), message);
             if length > 0 {
                 self.hub.receive(peer, self.body(slot, length), Job::Receive { slot, from });
             } else {
@@ -84,6 +87,7 @@ impl Mesh {
         let entry = &mut self.slots[slot];
         (entry.message, entry.from, entry.stamp) = (Some(message), from, self.stamps);
         entry.sent.fill(false);
+        entry.fixed.fill(false);
     }
 
     /// A message is in the ledger: pass it on if that is this node's task, and acknowledge it.
@@ -91,9 +95,9 @@ impl Mesh {
         let message = self.slots[slot].message.as_mut().expect("a slot in use holds a message");
         message.ready = true;
         let message = *message;
-        self.hub.counters.applied += 1;
+        self.hub.counters.applied += message.count();
         self.hub.staleness.record(self.applied.ahead_of(message.base));
-        self.applied = self.applied.next();
+        self.applied = Clock(self.applied.0 + message.count());
         let mark = &mut self.marks[message.origin.index()];
         (mark.incarnation, mark.sequence) = (message.incarnation, message.sequence);
         if self.relay {
@@ -128,9 +132,10 @@ impl Mesh {
 
     /// Nobody needs a message any more: its slot is free, and whoever sent it may send another.
     pub(super) fn maybe_free(&mut self, slot: usize) {
+        let merging = self.is_merging(slot);
         let entry = &mut self.slots[slot];
         let Some(message) = entry.message.filter(|message| message.ready) else { return };
-        if entry.sending > 0 || entry.pending.contains(&true) {
+        if entry.sending > 0 || entry.pending.contains(&true) || merging {
             return;
         }
         entry.message = None;
@@ -158,7 +163,7 @@ impl Mesh {
                 self.state = State::Blocked { leaving: Some(stay) };
                 Ok(())
             }
-            State::Joining { .. } | State::Blocked { .. } => {
+            State::Joining { .. } | State::Held | State::Blocked { .. } => {
                 self.state = State::Leaving { stays: stay, told: false };
                 Ok(())
             }
@@ -170,19 +175,25 @@ impl Mesh {
     pub(super) fn maybe_encode(&mut self) {
         let State::Blocked { leaving } = self.state else { return };
         let Some(slot) = (0..OWN_SLOTS).find(|slot| self.slots[*slot].is_free()) else { return };
-        let (update, residual, tau) = (self.whole(UPDATE), self.whole(RESIDUAL), self.tau);
-        let body = self.body(slot, update.len);
+        let (update, residual) = (self.whole(UPDATE), self.encoding.residual(0));
+        let place = self.encoding.place(0, self.body(slot, self.encoding.len_max(0) as u32));
         self.sequence = self.sequence.next();
         let (origin, incarnation) = (self.hub.setup.me, self.hub.setup.incarnation);
         let base = self.seen;
-        let message = Message { origin, incarnation, sequence: self.sequence, base, length: 0, ready: false };
+        let (first, sequence) = (self.sequence, self.sequence);
+        let message = Message { origin, incarnation, first, sequence, base, length: 0, ready: false };
         self.occupy(slot, None, message);
         self.state = State::Encoding { slot, leaving };
-        let kernel = match leaving {
-            None => Kernel::Encode { update, residual, body, tau },
-            Some(_) => Kernel::Flush { residual, body, tau },
+        let (momentum, velocity) = (self.encoding.momentum(), self.encoding.velocity(0));
+        let (coding, update_) = match leaving {
+            Some(_) => (self.encoding.last_coding(0), None),
+            None if momentum > 0.0 => {
+                self.hub.compute(Kernel::Accelerate { update, velocity, momentum }, Job::Aside);
+                (self.encoding.coding(0, sequence.0), Some(velocity))
+            }
+            None => (self.encoding.coding(0, sequence.0), Some(update)),
         };
-        self.hub.compute(kernel, Job::Encode);
+        self.hub.compute(Kernel::Encode { coding, update: update_, residual, place }, Job::Encode);
         if planted!(self.hub, ResidualDropped) {
             self.hub.compute(Kernel::Accumulate { update, scale: 0.0, first: true, into: residual }, Job::Own);
             self.applying += 1;
@@ -190,20 +201,32 @@ impl Mesh {
     }
 
     pub(super) fn on_encoded(&mut self, found: Found) {
-        let (State::Encoding { slot, leaving }, Found::Encoded { bytes, quanta, residual }) = (self.state, found)
-        else {
-            return;
-        };
-        self.residual = residual;
-        self.density = f64::from(quanta) / self.hub.setup.len as f64;
-        self.hub.counters.quanta += u64::from(quanta);
+        let (State::Encoding { slot, leaving }, Found::Encoded(encoded)) = (self.state, found) else { return };
+        let bytes = encoded.bytes;
+        (self.residual, self.tau) = (encoded.squares, encoded.threshold);
+        self.density = f64::from(encoded.entries) / self.hub.setup.len as f64;
+        self.hub.counters.entries += u64::from(encoded.entries);
+        self.hub.counters.left_out += u64::from(encoded.refused);
+        if let Some(index) = encoded.first_refused {
+            let reason = Rejection::NonFinite { shard: ShardId(0), index };
+            self.hub.event(Event::Rejected { peer: self.hub.setup.me, reason });
+        }
+        let (sections, residual) = (self.encoding.sections(0), self.encoding.residual(0));
+        if leaving.is_none() && self.encoding.momentum() > 0.0 {
+            let (coding, velocity) = (self.encoding.coding(0, self.sequence.0), self.encoding.velocity(0));
+            self.hub.compute(Kernel::Mask { coding, body: self.body(slot, bytes), sections, velocity }, Job::Aside);
+        }
+        if leaving.is_none() && self.encoding.clip() > 0.0 {
+            let limit = self.encoding.clip() * encoded.threshold;
+            self.hub.compute(Kernel::Clip { residual, limit }, Job::Clip);
+        }
         let message = self.slots[slot].message.as_mut().expect("the slot being encoded holds a message");
         (message.length, message.ready) = (bytes, true);
         self.applying += 1;
         self.applied = self.applied.next();
         // Own messages have a mark like all others: one that is echoed back is known.
         self.marks[self.hub.setup.me.index()].sequence = self.sequence;
-        self.hub.compute(Kernel::Decode { body: self.body(slot, bytes), ledger: self.whole(LEDGER) }, Job::Own);
+        self.hub.compute(self.decode(slot, bytes), Job::Own);
         self.send_to_all(slot, None);
         match leaving {
             None => self.view_next(),
@@ -216,6 +239,7 @@ impl Mesh {
         for to in 0..self.neighbours.len() {
             if self.neighbours[to].member && Some(to) != except {
                 self.slots[slot].pending[to] = true;
+                self.slots[slot].fixed[to] = !self.neighbours[to].joined;
                 self.send_next(to);
             }
         }
@@ -235,8 +259,9 @@ impl Mesh {
             let first = self.slots.iter().filter(due).map(|slot| slot.stamp).min();
             let Some(first) = first.filter(|_| open < INBOUND_SLOTS) else { return };
             let slot = self.slots.iter().position(|slot| slot.message.is_some() && slot.stamp == first);
-            let Some(slot) = slot else { return };
-            self.slots[slot].sent[to] = true;
+            // What is being merged goes when that is done, and nothing overtakes it.
+            let Some(slot) = slot.filter(|slot| !self.is_merging(*slot)) else { return };
+            (self.slots[slot].sent[to], self.slots[slot].fixed[to]) = (true, true);
             self.send(slot, to);
         }
     }
@@ -249,8 +274,9 @@ impl Mesh {
     }
 
     pub(super) fn quanta(&self, message: Message) -> Header {
-        let Message { origin, incarnation, sequence, base, length, .. } = message;
-        Header { origin, incarnation, sequence, base, length, ..self.hub.header(Kind::Quanta) }
+        let Message { origin, incarnation, first, sequence, base, length, .. } = message;
+        let clock = Clock(first.0);
+        Header { origin, incarnation, sequence, clock, base, length, ..self.hub.header(Kind::Quanta) }
     }
 
     pub(super) fn view_next(&mut self) {
@@ -261,7 +287,7 @@ impl Mesh {
     pub(super) fn materialise(&mut self, job: Job) {
         self.seen = self.applied;
         let (base, ledger, into) = (self.whole(BASE), self.whole(LEDGER), self.whole(VIEW));
-        self.hub.compute(Kernel::Materialise { base, ledger, tau: self.tau, into }, job);
+        self.hub.compute(Kernel::Materialise { base, ledger, unit: self.threshold.unit(), into }, job);
     }
 
     pub(super) fn on_viewed(&mut self) {

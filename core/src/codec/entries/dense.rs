@@ -1,0 +1,58 @@
+//! Dense: a number of `BITS` bits per element, 0 where nothing was emitted, in two's complement.
+
+use super::{COUNT_MAX, Reader};
+use crate::codec::BodyError;
+use crate::kernel::threshold::{self, Entry};
+
+/// What `BITS` bits can hold that is no count: -2 in two bits, -2^15 in sixteen.
+const fn is_none<const BITS: u32>(count: i32) -> bool {
+    count == -(1 << (BITS - 1))
+}
+
+pub(super) fn write<const BITS: u32>(entries: &[u32], body: &mut [u32]) {
+    body.fill(0);
+    let per_word = 32 / BITS;
+    for entry in threshold::read(entries) {
+        let field = (entry.count as u32) & ((1 << BITS) - 1);
+        body[(entry.index / per_word) as usize] |= field << (entry.index % per_word * BITS);
+    }
+}
+
+fn count<const BITS: u32>(word: u32, element: usize) -> i32 {
+    let up = 32 - BITS - (element as u32 % (32 / BITS)) * BITS;
+    (word << up) as i32 >> (32 - BITS)
+}
+
+impl Reader<'_> {
+    /// `at` counts elements.
+    pub(super) fn read_dense<const BITS: u32>(&mut self, wanted: usize) -> Result<(), BodyError> {
+        while self.block.len < wanted {
+            let element = self.at;
+            let word = self.words.get(element / (32 / BITS as usize)).copied().filter(|_| element < self.len);
+            let word = word.ok_or(BodyError::Entries { limit: self.read + self.block.len as u32, got: self.nnz })?;
+            let count = count::<BITS>(word, element);
+            if is_none::<BITS>(count) {
+                return Err(BodyError::Count { limit: COUNT_MAX as u32, index: element as u32 });
+            }
+            if count != 0 {
+                self.block.push(Entry { index: element as u32, count });
+            }
+            self.at += 1;
+        }
+        Ok(())
+    }
+
+    /// After the last entry there must be zeros. Returns the words that all elements take.
+    pub(super) fn finish_dense<const BITS: u32>(&self) -> Result<usize, BodyError> {
+        let per_word = 32 / BITS as usize;
+        let first = self.words.get(self.at / per_word).map_or(0, |word| {
+            let used = (self.at % per_word) as u32 * BITS;
+            word >> used << used
+        });
+        let rest = self.words.iter().skip(self.at / per_word + 1).copied();
+        match core::iter::once(first).chain(rest).find(|word| *word != 0) {
+            Some(got) => Err(BodyError::Padding { got }),
+            None => Ok(self.len.div_ceil(per_word)),
+        }
+    }
+}

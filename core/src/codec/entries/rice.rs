@@ -1,0 +1,332 @@
+//! Golomb-Rice: the gap to the entry before, split into a quotient by `2^k` in unary and `k` low bits.
+//!
+//! A block of up to 128 entries:
+//! ```text
+//! k: 5 bits   several: 1 bit
+//! for each entry: low k bits of its gap, sign             (fields of one width: read without a chain of dependence)
+//! for each entry: gap >> k zeros, then a one
+//! if several, for each entry: its count as an Elias gamma number
+//! ```
+//! k follows from the block's mean gap m by integer arithmetic, `floor(log2(0.9624 (m + 1/2)))`, which is Kiely's
+//! optimum `1 + floor(log2(ln(phi - 1) / ln(1 - p)))` for p = 1 / (m + 1) (Kiely 2004, "Selecting the Golomb
+//! parameter in Rice coding"). So k adapts to where the entries are, and a reader can check it. Bits fill words
+//! from the lowest up.
+
+use super::{BLOCK, Block, COUNT_MAX, Reader};
+use crate::codec::BodyError;
+use crate::kernel::threshold::{self, Entry};
+
+const HEADER_BITS: u32 = 6;
+
+/// The low bits that a block of this many entries and sum of gaps keeps.
+fn parameter(gaps: u64, entries: usize) -> u32 {
+    let entries = entries as u64;
+    (((2 * gaps + entries) * 493) / (1024 * entries)).checked_ilog2().unwrap_or(0)
+}
+
+/// Bits of an Elias gamma number.
+const fn gamma_bits(count: u32) -> u32 {
+    2 * count.ilog2() + 1
+}
+
+/// A block's gaps, with signs and counts where these are needed.
+struct Gaps {
+    gap: [u32; BLOCK],
+    sign: [u32; BLOCK],
+    count: [u32; BLOCK],
+    len: usize,
+}
+
+/// What a block costs, and with which k.
+struct Cost {
+    k: u32,
+    several: bool,
+    bits: u64,
+}
+
+impl Gaps {
+    fn cost(&self, several: bool) -> Cost {
+        let gap = &self.gap[..self.len];
+        let k = parameter(gap.iter().map(|gap| u64::from(*gap)).sum(), self.len);
+        let unary: u64 = gap.iter().map(|gap| u64::from(gap >> k)).sum();
+        let several = several && self.count[..self.len].iter().any(|count| *count > 1);
+        let counts = if several { self.count[..self.len].iter().map(|count| gamma_bits(*count)).sum() } else { 0 };
+        let bits = u64::from(HEADER_BITS + counts) + self.len as u64 * u64::from(k + 2) + unary;
+        Cost { k, several, bits }
+    }
+}
+
+/// What a block, read in another form, would cost here, and whether it has several quanta of one element.
+pub(super) fn cost(floor: u32, block: &Block) -> (u64, bool) {
+    let mut gaps = Gaps { gap: [0; BLOCK], sign: [0; BLOCK], count: [1; BLOCK], len: block.len };
+    let mut next = floor;
+    for (i, entry) in block.entries().enumerate() {
+        (gaps.gap[i], gaps.count[i]) = (entry.index - next, entry.count.unsigned_abs());
+        next = entry.index + 1;
+    }
+    let cost = gaps.cost(true);
+    (cost.bits, cost.several)
+}
+
+/// Writes all entries and returns the bits they take, or nothing if there is not room enough for them.
+pub(super) fn write(entries: &[u32], several: bool, body: &mut [u32]) -> Option<u64> {
+    let mut writer = Writer { words: body, at: 0, held: 0, bits: 0 };
+    let mut gaps = Gaps { gap: [0; BLOCK], sign: [0; BLOCK], count: [1; BLOCK], len: 0 };
+    let mut next = 0;
+    if several {
+        let mut entries = threshold::read(entries);
+        loop {
+            gaps.len = 0;
+            for entry in entries.by_ref().take(BLOCK) {
+                let at = gaps.len;
+                (gaps.gap[at], gaps.count[at]) = (entry.index - next, entry.count.unsigned_abs());
+                gaps.sign[at] = u32::from(entry.count < 0);
+                next = entry.index + 1;
+                gaps.len += 1;
+            }
+            if gaps.len == 0 {
+                break;
+            }
+            writer.block(&gaps, true)?;
+        }
+    } else {
+        for block in entries.chunks(BLOCK) {
+            gaps.len = block.len();
+            for ((gap, sign), word) in gaps.gap.iter_mut().zip(&mut gaps.sign).zip(block) {
+                let index = word & !threshold::NEGATIVE;
+                (*gap, *sign) = (index - next, word >> 31);
+                next = index + 1;
+            }
+            writer.block(&gaps, false)?;
+        }
+    }
+    let bits = writer.total();
+    writer.flush();
+    Some(bits)
+}
+
+/// Bits into words, the lowest first.
+struct Writer<'a> {
+    words: &'a mut [u32],
+    /// Words that are full.
+    at: usize,
+    held: u64,
+    /// Bits in `held`, fewer than 32 between puts.
+    bits: u32,
+}
+
+impl Writer<'_> {
+    fn total(&self) -> u64 {
+        self.at as u64 * 32 + u64::from(self.bits)
+    }
+
+    /// Adds the low `bits` bits of `value`, at most 32, whose other bits are 0.
+    #[inline(always)]
+    fn put(&mut self, value: u64, bits: u32) {
+        self.held |= value << self.bits;
+        self.bits += bits;
+        // Stored whether the word is full or not: a branch here could not be predicted.
+        self.words[self.at] = self.held as u32;
+        let full = self.bits >> 5;
+        self.at += full as usize;
+        self.held >>= full << 5;
+        self.bits &= 31;
+    }
+
+    fn flush(&mut self) {
+        if self.bits > 0 {
+            self.words[self.at] = self.held as u32;
+        }
+    }
+
+    /// `zeros` zeros and a one.
+    #[inline(always)]
+    fn unary(&mut self, zeros: u32) {
+        let mut zeros = zeros;
+        while zeros > 31 {
+            self.put(0, 31);
+            zeros -= 31;
+        }
+        self.put(1 << zeros, zeros + 1);
+    }
+
+    fn block(&mut self, gaps: &Gaps, several: bool) -> Option<()> {
+        let Cost { k, several, bits } = gaps.cost(several);
+        // The word after the last one is written too.
+        if (self.total() + bits) / 32 >= self.words.len() as u64 {
+            return None;
+        }
+        self.put(u64::from(k) | u64::from(several) << 5, HEADER_BITS);
+        let low = (1 << k) - 1;
+        let (gap, sign) = (&gaps.gap[..gaps.len], &gaps.sign[..gaps.len]);
+        let field = |i: usize| u64::from(gap[i] & low | sign[i] << k);
+        let width = k + 1;
+        // As many fields at once as fit a word.
+        let mut i = 0;
+        if width <= 8 {
+            while i + 4 <= gap.len() {
+                let four = field(i) | field(i + 1) << width | field(i + 2) << (2 * width) | field(i + 3) << (3 * width);
+                self.put(four, 4 * width);
+                i += 4;
+            }
+        } else if width <= 16 {
+            while i + 2 <= gap.len() {
+                self.put(field(i) | field(i + 1) << width, 2 * width);
+                i += 2;
+            }
+        }
+        while i < gap.len() {
+            self.put(field(i), width);
+            i += 1;
+        }
+        let (pairs, last) = gap.as_chunks::<2>();
+        for [one, other] in pairs {
+            let (one, other) = (one >> k, other >> k);
+            if one + other <= 30 {
+                self.put(1 << one | 1 << (one + other + 1), one + other + 2);
+            } else {
+                self.unary(one);
+                self.unary(other);
+            }
+        }
+        for gap in last {
+            self.unary(gap >> k);
+        }
+        if several {
+            for count in &gaps.count[..gaps.len] {
+                let bits = count.ilog2();
+                self.unary(bits);
+                self.put(u64::from(count - (1 << bits)), bits);
+            }
+        }
+        Some(())
+    }
+}
+
+impl Reader<'_> {
+    /// Up to 32 bits from bit `at` on; zeros after the end.
+    #[inline]
+    fn peek(&self, at: usize) -> u64 {
+        let word = |i: usize| self.words.get(i).copied().unwrap_or(0);
+        (u64::from(word(at / 32)) | u64::from(word(at / 32 + 1)) << 32) >> (at % 32)
+    }
+
+    /// Zeros before the next one, and where that is.
+    fn unary(&self, at: usize) -> Result<(u32, usize), BodyError> {
+        let mut word = at / 32;
+        let mut bits = self.words.get(word).copied().unwrap_or(0) & (u32::MAX << (at % 32));
+        while bits == 0 {
+            word += 1;
+            bits = *self.words.get(word).ok_or(self.truncated())?;
+        }
+        let one = word * 32 + bits.trailing_zeros() as usize;
+        Ok(((one - at) as u32, one + 1))
+    }
+
+    const fn truncated(&self) -> BodyError {
+        BodyError::Truncated { bits: (self.words.len() * 32) as u64 }
+    }
+
+    /// `at` counts bits.
+    #[inline(always)]
+    pub(super) fn read_rice(&mut self, count: usize) -> Result<(), BodyError> {
+        let words = self.words;
+        let end = words.len() * 32;
+        let header = self.peek(self.at) as u32;
+        let (k, several, width) = (header & 31, header & 32 != 0, (header & 31) as usize + 1);
+        let fields = self.at + HEADER_BITS as usize;
+        let mut at = fields + count * width;
+        if at + count > end {
+            return Err(self.truncated());
+        }
+        let (index, counts) = (&mut self.block.index[..count], &mut self.block.count[..count]);
+        // Low bits and signs, which need nothing of each other.
+        let low = (1u32 << k) - 1;
+        let mut bit = fields;
+        for (index, count) in index.iter_mut().zip(counts) {
+            let second = words.get(bit / 32 + 1).copied().unwrap_or(0);
+            let field = ((u64::from(words[bit / 32]) | u64::from(second) << 32) >> (bit % 32)) as u32;
+            *index = field & low;
+            *count = 1 - 2 * (field >> k & 1) as i32;
+            bit += width;
+        }
+        // Then the unary numbers, by walking the ones of 64 bits at a time.
+        let pair = |word: usize| {
+            let second = words.get(word + 1).copied().unwrap_or(0);
+            words.get(word).map(|first| u64::from(*first) | u64::from(second) << 32)
+        };
+        let mut word = at / 32;
+        let mut ones = pair(word).unwrap_or(0) & (u64::MAX << (at % 32));
+        let cap = (self.len as u32) >> k;
+        let mut next = u64::from(self.next);
+        for index in index {
+            while ones == 0 {
+                word += 2;
+                ones = pair(word).ok_or(BodyError::Truncated { bits: end as u64 })?;
+            }
+            let one = word * 32 + ones.trailing_zeros() as usize;
+            ones &= ones - 1;
+            let quotient = (one - at) as u32;
+            at = one + 1;
+            if quotient > cap {
+                return Err(BodyError::Run { limit: cap, got: quotient });
+            }
+            next += u64::from(quotient << k | *index);
+            if next >= self.len as u64 {
+                let got = u32::try_from(next).unwrap_or(u32::MAX);
+                return Err(BodyError::Index { limit: self.len as u32, got });
+            }
+            *index = next as u32;
+            next += 1;
+        }
+        let gaps = next - u64::from(self.next) - count as u64;
+        self.block.len = count;
+        let expected = parameter(gaps, count);
+        if k != expected {
+            return Err(BodyError::Parameter { expected, got: k });
+        }
+        if several {
+            at = self.read_counts(at, count)?;
+        }
+        self.sizes.several |= several;
+        self.sizes.rice_bits += (at - self.at) as u64;
+        self.at = at;
+        Ok(())
+    }
+
+    fn read_counts(&mut self, mut at: usize, entries: usize) -> Result<usize, BodyError> {
+        let mut any = false;
+        for i in 0..entries {
+            let (bits, after) = self.unary(at)?;
+            let limit = COUNT_MAX.ilog2();
+            let index = self.block.index[i];
+            if bits > limit || after + bits as usize > self.words.len() * 32 {
+                return Err(BodyError::Count { limit: COUNT_MAX as u32, index });
+            }
+            let count = 1 << bits | (self.peek(after) as u32 & ((1 << bits) - 1)) as i32;
+            any |= count > 1;
+            self.block.count[i] *= count;
+            at = after + bits as usize;
+        }
+        if any { Ok(at) } else { Err(BodyError::Single { first: Entry { index: self.block.index[0], count: 1 }.index }) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The closed form of the optimum, for p from 0.5 to 1e-6.
+    #[test]
+    fn the_parameter_is_the_optimum_for_random_positions() {
+        let golden = (1.0 + 5f64.sqrt()) / 2.0;
+        let mut off = 0;
+        for i in 1..2000 {
+            let p = 0.5 * 10f64.powf(-f64::from(i) / 400.0);
+            let exact = (1.0 + ((golden - 1.0).ln() / (1.0 - p).ln()).log2().floor()).max(0.0) as u32;
+            let gaps = ((1.0 - p) / p * 1e6) as u64;
+            off += u32::from(parameter(gaps, 1_000_000) != exact);
+        }
+        assert!(off <= 10, "{off}");
+    }
+}

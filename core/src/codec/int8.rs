@@ -1,0 +1,89 @@
+//! int8: blocks of 64 elements, each a whole number from -127 to 127 of the block's scale.
+//!
+//! The scale is a power of two, so that the largest element takes 7 bits and what is kept in the residual is exact.
+//! A body is the scales' exponents, a byte per block, then the elements, a byte each; both end at a word.
+
+use super::{BodyError, Dense, squares};
+use crate::kernel::tier::Tier;
+
+/// Elements of a block.
+pub const BLOCK: usize = 64;
+
+/// Words of a body.
+pub const fn words(len: usize) -> usize {
+    len.div_ceil(BLOCK).div_ceil(4) + len.div_ceil(4)
+}
+
+/// The exponent of the scale for a largest magnitude: 0 for a block that is too small to have one.
+fn exponent(magnitude_bits: u32) -> u32 {
+    (magnitude_bits >> 23).saturating_sub(6)
+}
+
+fn scale(exponent: u32) -> f32 {
+    f32::from_bits(exponent << 23)
+}
+
+/// Writes `residual + update`, and keeps what rounding takes away.
+pub fn encode(tier: Tier, update: Option<&[f32]>, residual: &mut [f32], body: &mut [u32]) -> Dense {
+    let body = &mut body[..words(residual.len())];
+    body.fill(0);
+    let (scales, values) = body.split_at_mut(residual.len().div_ceil(BLOCK).div_ceil(4));
+    let scales: &mut [u8] = bytemuck::cast_slice_mut(scales);
+    let values: &mut [i8] = bytemuck::cast_slice_mut(values);
+    let mut dense = Dense::default();
+    for (i, (residual, values)) in residual.chunks_mut(BLOCK).zip(values.chunks_mut(BLOCK)).enumerate() {
+        let update = update.map(|update| &update[i * BLOCK..i * BLOCK + residual.len()]);
+        dense.add(update, residual, i * BLOCK);
+        scales[i] = tier.run(|| block(residual, values));
+        dense.squares += squares(residual);
+    }
+    dense
+}
+
+#[inline(always)]
+fn block(residual: &mut [f32], values: &mut [i8]) -> u8 {
+    // 1.5 * 2^23: added and taken away again, it rounds to a whole number, ties to even.
+    const WHOLE: f32 = 12_582_912.0;
+    let largest = residual.iter().fold(0, |largest, x| (x.to_bits() & 0x7fff_ffff).max(largest));
+    let exponent = exponent(largest);
+    if exponent == 0 {
+        return 0;
+    }
+    let (scale, per_scale) = (scale(exponent), scale(254 - exponent));
+    for (residual, value) in residual.iter_mut().zip(values) {
+        let whole = ((*residual * per_scale + WHOLE) - WHOLE).clamp(-127.0, 127.0);
+        *residual -= whole * scale;
+        *value = whole as i8;
+    }
+    exponent as u8
+}
+
+/// # Errors
+/// When the body is none; `into` is of no use then.
+pub fn expand(tier: Tier, body: &[u32], into: &mut [f32]) -> Result<(), BodyError> {
+    super::check_words(body, words(into.len()))?;
+    let blocks = into.len().div_ceil(BLOCK);
+    let (scales, values) = body.split_at(blocks.div_ceil(4));
+    let (scales, values): (&[u8], &[i8]) = (bytemuck::cast_slice(scales), bytemuck::cast_slice(values));
+    let padding = scales[blocks..].iter().copied().chain(values[into.len()..].iter().map(|value| *value as u8));
+    if let Some(got) = padding.into_iter().find(|byte| *byte != 0) {
+        return Err(BodyError::Padding { got: u32::from(got) });
+    }
+    for (i, (into, values)) in into.chunks_mut(BLOCK).zip(values.chunks(BLOCK)).enumerate() {
+        let exponent = u32::from(scales[i]);
+        let values = &values[..into.len()];
+        // The encoder's scale is the smallest with which the largest element fits.
+        let largest = values.iter().map(|value| value.unsigned_abs()).max().unwrap_or(0);
+        let fits = if exponent == 0 { largest == 0 } else { exponent <= 248 && (64..=127).contains(&largest) };
+        if !fits {
+            return Err(BodyError::Scale { block: i as u32, got: scale(exponent) });
+        }
+        let scale = scale(exponent);
+        tier.run(|| {
+            for (into, value) in into.iter_mut().zip(values) {
+                *into = f32::from(*value) * scale;
+            }
+        });
+    }
+    Ok(())
+}

@@ -1,0 +1,114 @@
+//! Who chooses the threshold of a message. The quantum is the largest power of two up to it.
+
+use super::{Aim, Control, HEADER_WORDS, Section};
+use crate::kernel::threshold::Quantum;
+
+/// DL4J's band of densities, and its step: twenty of them halve or double.
+const BAND: (f32, f32) = (1e-4, 1e-2);
+const STEP: f32 = 0.965_936_3; // 0.5^(1/20)
+
+/// Elements of a sample that lie side by side: a cache line of each vector.
+const RUN: usize = 16;
+/// Elements that a sample should have above the threshold, for a standard error of 4.4 %.
+const ABOVE: f32 = 512.0;
+/// The least elements of a sample.
+const SAMPLE_MIN: usize = 1 << 14;
+
+/// The threshold to try, before the residual is touched.
+pub(super) fn before(
+    aim: &Aim,
+    section: &Section,
+    total: usize,
+    update: Option<&[f32]>,
+    residual: &[f32],
+    scratch: &mut [u32],
+) -> Quantum {
+    let threshold = match aim.control {
+        _ if aim.dense => aim.unit,
+        Control::Fixed => aim.tau,
+        Control::Band => section.threshold,
+        Control::Density { density } => quantile(section, density, update, residual, scratch),
+        Control::Budget { bytes } => {
+            let bits = if section.bits > 0.0 { section.bits } else { 16.0 };
+            // Somewhat less than fits: a message that does not fit is encoded twice.
+            let entries = 0.95 * 8.0 * payload(bytes, section, total) / bits;
+            quantile(section, (entries / section.len as f32).clamp(0.0, 1.0), update, residual, scratch)
+        }
+    };
+    quantum(aim, threshold)
+}
+
+/// A section's share of a budget, without its header.
+fn payload(bytes: u32, section: &Section, total: usize) -> f32 {
+    let share = bytes as f32 * (section.len as f32 / total as f32);
+    (share - (4 * HEADER_WORDS) as f32).max(4.0)
+}
+
+fn quantum(aim: &Aim, threshold: f32) -> Quantum {
+    let quantum = Quantum::below(threshold.max(aim.unit));
+    if quantum.tau > aim.tau_max() { Quantum::with_threshold(quantum.threshold, aim.tau_max()) } else { quantum }
+}
+
+/// What the controller learns from a message; a higher threshold if the message is too long.
+pub(super) fn after(
+    aim: &Aim,
+    section: &mut Section,
+    total: usize,
+    quantum: Quantum,
+    words: usize,
+    entries: u32,
+) -> Option<Quantum> {
+    if aim.dense {
+        return None;
+    }
+    if entries > 0 {
+        section.bits = (32 * words) as f32 / entries as f32;
+    }
+    section.threshold = quantum.threshold;
+    match aim.control {
+        Control::Fixed | Control::Density { .. } => {}
+        Control::Band => {
+            let density = entries as f32 / section.len as f32;
+            if density < BAND.0 {
+                section.threshold = (quantum.threshold * STEP).max(aim.unit);
+            } else if density > BAND.1 {
+                section.threshold = (quantum.threshold / STEP).min(aim.tau_max());
+            }
+        }
+        // The threshold itself has no end, so that this one has.
+        Control::Budget { bytes } => {
+            if (4 * words) as f32 > payload(bytes, section, total) && entries > 0 {
+                return Some(self::quantum(aim, quantum.threshold * 1.125));
+            }
+        }
+    }
+    None
+}
+
+/// The magnitude that a share of `density` of the elements of `residual + update` reaches, by a sample.
+fn quantile(section: &Section, density: f32, update: Option<&[f32]>, residual: &[f32], scratch: &mut [u32]) -> f32 {
+    let len = residual.len();
+    let wanted = ((ABOVE / density).min(len as f32) as usize).clamp(SAMPLE_MIN.min(len), len);
+    let stride = if wanted * 2 > len { RUN } else { len / wanted * RUN };
+    // Most of a sample lies far below the threshold; what does is counted and not kept.
+    for floor in [section.threshold / 2.0, 0.0] {
+        let (mut sampled, mut kept) = (0, 0);
+        for first in (0..len).step_by(stride) {
+            let range = first..(first + RUN).min(len);
+            sampled += range.len();
+            for i in range {
+                let acc = (residual[i] + update.map_or(0.0, |update| update[i])).abs();
+                if acc >= floor && acc.is_finite() {
+                    scratch[kept] = acc.to_bits();
+                    kept += 1;
+                }
+            }
+        }
+        let rank = ((density * sampled as f32) as usize).max(1);
+        if rank <= kept {
+            let (_, bits, _) = scratch[..kept].select_nth_unstable(kept - rank);
+            return f32::from_bits(*bits);
+        }
+    }
+    f32::INFINITY
+}

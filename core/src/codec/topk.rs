@@ -1,0 +1,121 @@
+//! Top-k: the elements of largest magnitude, as they are (Lin et al. 2018); the rest stays in the residual.
+//!
+//! A body is a header of three words (entries, form and words of the list), the list of indices and signs as
+//! [`entries`] writes it, and the magnitudes as floats, none of them 0. Of equal magnitudes the first are taken.
+
+use super::entries::{self, Form, Reader};
+use super::{BodyError, Encoded, squares};
+use crate::kernel::threshold::NEGATIVE;
+
+/// Words of a body's header.
+pub const HEADER_WORDS: usize = 3;
+
+/// The most words that a body of `count` entries can take.
+pub const fn words_max(len: usize, count: usize) -> usize {
+    HEADER_WORDS + entries::words_max(len) + count
+}
+
+/// How many elements a density stands for: at least one.
+pub fn count(len: usize, density: f32) -> usize {
+    ((f64::from(density) * len as f64) as usize).clamp(1, len)
+}
+
+/// The number of magnitude bits above which fewer than `count` elements lie, and how many of exactly that many
+/// belong to the largest `count`. Three passes that count by 11, 11 and 9 bits: no sorting, no allocation.
+fn kth(x: &[f32], count: usize) -> (u32, usize) {
+    const BITS: [(u32, u32); 3] = [(20, 11), (9, 11), (0, 9)];
+    let (mut prefix, mut left) = (0u32, count);
+    for (shift, bits) in BITS {
+        let mut bins = [0u32; 1 << 11];
+        let above = shift + bits;
+        for x in x {
+            let magnitude = x.to_bits() & !NEGATIVE;
+            if above == 31 || magnitude >> above == prefix >> above {
+                bins[(magnitude >> shift & ((1 << bits) - 1)) as usize] += 1;
+            }
+        }
+        let mut bin = (1usize << bits) - 1;
+        while (bins[bin] as usize) < left {
+            left -= bins[bin] as usize;
+            bin -= 1;
+        }
+        prefix |= (bin as u32) << shift;
+    }
+    (prefix, left)
+}
+
+/// Writes the `count` largest elements of `residual + update` that are not 0, and keeps the others. `scratch` needs
+/// a word per element, `body` [`words_max`].
+///
+/// # Panics
+/// When lengths do not fit together, or `count` is 0 or above the length.
+pub fn encode(
+    count: usize,
+    update: Option<&[f32]>,
+    residual: &mut [f32],
+    scratch: &mut [u32],
+    body: &mut [u32],
+) -> Encoded {
+    let mut dense = super::Dense::default();
+    dense.add(update, residual, 0);
+    let (kth, mut ties) = kth(residual, count);
+    let mut found = 0;
+    for (index, x) in residual.iter().enumerate() {
+        let magnitude = x.to_bits() & !NEGATIVE;
+        let tie = magnitude == kth && ties > 0;
+        ties -= usize::from(tie);
+        if (magnitude > kth || tie) && magnitude != 0 {
+            scratch[found] = x.to_bits() & NEGATIVE | index as u32;
+            found += 1;
+        }
+    }
+    let (form, words) = entries::write(&scratch[..found], found as u32, residual.len(), &mut body[HEADER_WORDS..]);
+    body[..HEADER_WORDS].copy_from_slice(&[found as u32, form as u32, words as u32]);
+    let values = &mut body[HEADER_WORDS + words..][..found];
+    for (value, word) in values.iter_mut().zip(&scratch[..found]) {
+        let residual = &mut residual[(word & !NEGATIVE) as usize];
+        *value = core::mem::take(residual).to_bits() & !NEGATIVE;
+    }
+    let bytes = (HEADER_WORDS + words + found) as u32 * 4;
+    let mut encoded = Encoded { bytes, entries: found as u32, squares: squares(residual), ..Encoded::default() };
+    encoded.threshold = f32::from_bits(kth);
+    encoded.refuse(dense.refused, dense.first_refused);
+    encoded
+}
+
+/// Calls `visit` with index and value of each entry.
+///
+/// # Errors
+/// When the body is none; what was visited before was part of it.
+pub fn read(body: &[u32], len: usize, mut visit: impl FnMut(usize, f32)) -> Result<(), BodyError> {
+    let short = BodyError::Short { expected: (HEADER_WORDS * 4) as u32, got: (body.len() * 4) as u32 };
+    let (&[nnz, number, words], rest) = body.split_first_chunk::<HEADER_WORDS>().ok_or(short)?;
+    let form = Form::from_number(number).ok_or(BodyError::UnknownForm { got: number })?;
+    let expected = u64::from(words) + u64::from(nnz);
+    if expected != rest.len() as u64 {
+        let expected = u32::try_from(expected * 4).unwrap_or(u32::MAX);
+        return Err(BodyError::Trailing { expected, got: rest.len() as u32 * 4 });
+    }
+    let (list, values) = rest.split_at(words as usize);
+    if let Some(at) = values.iter().position(|value| !(1..0x7f80_0000).contains(value)) {
+        return Err(BodyError::Value { index: at as u32, got: f32::from_bits(values[at]) });
+    }
+    let mut values = values.iter();
+    let mut reader = Reader::new(form, nnz, len, list)?;
+    while let Some(block) = reader.next_block()? {
+        for (entry, value) in block.entries().zip(&mut values) {
+            if entry.count.abs() != 1 {
+                return Err(BodyError::Count { limit: 1, index: entry.index });
+            }
+            visit(entry.index as usize, f32::from_bits(*value).copysign(entry.count as f32));
+        }
+    }
+    Ok(())
+}
+
+/// # Errors
+/// When the body is none; `into` is of no use then.
+pub fn expand(body: &[u32], into: &mut [f32]) -> Result<(), BodyError> {
+    into.fill(0.0);
+    read(body, into.len(), |index, value| into[index] = value)
+}
