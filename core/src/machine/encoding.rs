@@ -6,12 +6,27 @@ use core::ops::Range;
 
 use super::Setup;
 use crate::buffer::{BufferId, Segment};
+use crate::codec::Encoded;
 use crate::codec::threshold::{Aim, Section};
 use crate::codec::topk;
-use crate::kernel::{Coding, Kernel, Place};
+use crate::kernel::{Coding, Found, Kernel, Place};
 use crate::recipe::{Codec, Control, Correction};
+use crate::status::{Counters, Status};
 
-/// Buffers of an [`Encoding`].
+/// The buffers of an [`Encoding`].
+#[derive(Copy, Clone, Debug)]
+pub(super) struct Room {
+    /// As long as the vector.
+    pub(super) residual: BufferId,
+    /// A section for each part that has a threshold of its own.
+    pub(super) sections: BufferId,
+    /// Two words per element of the longest section.
+    pub(super) scratch: BufferId,
+    /// As long as the vector, if there is momentum.
+    pub(super) velocity: BufferId,
+}
+
+/// How many buffers that are.
 pub(super) const BUFFERS: u32 = 4;
 
 /// One direction of one node.
@@ -19,12 +34,13 @@ pub(super) const BUFFERS: u32 = 4;
 pub(super) struct Encoding {
     codec: Codec,
     correction: Correction,
-    /// The first of its buffers: residual, sections, scratch, velocity.
-    first: u32,
+    room: Room,
     /// Ranges of the vector that are written apart: its shards.
     parts: Vec<Part>,
     /// Factor on a fixed threshold: the learning rate's.
     rate: f32,
+    /// What clipping has taken in all.
+    clipped: f64,
     len: usize,
 }
 
@@ -35,16 +51,27 @@ struct Part {
     sections: Range<usize>,
     /// Elements of each.
     lens: Vec<u32>,
+    /// Its last message.
+    last: Encoded,
+}
+
+impl Room {
+    /// Buffers in a row.
+    pub(super) const fn from(first: u32) -> Self {
+        let [residual, sections, scratch, velocity] =
+            [BufferId(first), BufferId(first + 1), BufferId(first + 2), BufferId(first + 3)];
+        Self { residual, sections, scratch, velocity }
+    }
 }
 
 impl Encoding {
-    /// `parts` are ranges of the vector in order; `first` is the first of [`BUFFERS`] buffers.
+    /// `parts` are ranges of the vector, in order.
     pub(super) fn new(
         setup: &Setup,
         codec: Codec,
         correction: Correction,
         parts: impl IntoIterator<Item = Range<usize>>,
-        first: u32,
+        room: Room,
     ) -> Self {
         let per_tensor = matches!(codec, Codec::Threshold(threshold) if threshold.per_tensor);
         let mut sections = 0;
@@ -52,9 +79,9 @@ impl Encoding {
             let lens = if per_tensor { cut(&setup.tensors, &range) } else { alloc::vec![range.len() as u32] };
             let before = sections;
             sections += lens.len();
-            Part { range, sections: before..sections, lens }
+            Part { range, sections: before..sections, lens, last: Encoded::default() }
         });
-        Self { codec, correction, first, parts: parts.collect(), rate: 1.0, len: setup.len }
+        Self { codec, correction, room, parts: parts.collect(), rate: 1.0, clipped: 0.0, len: setup.len }
     }
 
     /// Kernels to run before all others.
@@ -62,7 +89,7 @@ impl Encoding {
         self.parts.iter().flat_map(move |part| {
             let mut first = 0;
             part.lens.iter().zip(part.sections.clone()).map(move |(len, index)| {
-                let at = Segment { buffer: BufferId(self.first + 1), start: index as u64 * u64::from(SECTION), len: SECTION };
+                let at = Segment { buffer: self.room.sections, start: index as u64 * u64::from(SECTION), len: SECTION };
                 let threshold = if let Codec::Threshold(threshold) = self.codec { threshold.tau } else { 0.0 };
                 let section = Section { first, len: *len, threshold, bits: 0.0 };
                 first += len;
@@ -71,30 +98,28 @@ impl Encoding {
         })
     }
 
-    /// Lengths of its buffers in bytes.
+    /// Lengths of its buffers in bytes, in the order of [`Room`]'s fields.
     pub(super) fn buffers(&self) -> [usize; BUFFERS as usize] {
-        if self.codec == Codec::F32 {
+        if self.is_plain() {
             return [0; BUFFERS as usize];
         }
         let sections = self.parts.last().map_or(0, |part| part.sections.end);
         let longest = self.parts.iter().flat_map(|part| &part.lens).max().copied().unwrap_or(0) as usize;
         let scratch = if self.codec.is_sparse() { 8 * longest } else { 0 };
-        let velocity = if self.momentum() > 0.0 { 4 * self.len } else { 0 };
+        let velocity = if self.correction.momentum > 0.0 { 4 * self.len } else { 0 };
         [4 * self.len, SECTION as usize * sections, scratch, velocity]
+    }
+
+    /// Nothing is encoded: vectors travel as they are.
+    pub(super) fn is_plain(&self) -> bool {
+        self.codec == Codec::F32
     }
 
     pub(super) fn set_rate(&mut self, rate: f32) {
         self.rate = rate;
     }
 
-    pub(super) fn momentum(&self) -> f32 {
-        self.correction.momentum
-    }
-
-    /// DL4J's clipping of the residual, in thresholds; 0 for none.
-    pub(super) fn clip(&self) -> f32 {
-        if let Codec::Threshold(threshold) = self.codec { threshold.clip } else { 0.0 }
-    }
+    // What to run
 
     /// How the `message`-th message of a part is written, counted from 1.
     pub(super) fn coding(&self, part: usize, message: u64) -> Coding {
@@ -121,7 +146,7 @@ impl Encoding {
     }
 
     /// How a leaver's last message is written: everything that can be.
-    pub(super) fn last_coding(&self, part: usize) -> Coding {
+    fn last_coding(&self, part: usize) -> Coding {
         match self.coding(part, u64::MAX) {
             Coding::Threshold(aim) => Coding::Threshold(Aim { dense: true, ..aim }),
             Coding::TopK { .. } => Coding::TopK { count: self.parts[part].range.len() as u32 },
@@ -129,30 +154,99 @@ impl Encoding {
         }
     }
 
+    /// Kernels that write a part of `update` as its `message`-th message to `body`: perhaps one that goes before,
+    /// and the one that finds [`Found::Encoded`].
+    pub(super) fn encode(&self, part: usize, message: u64, update: Segment, body: Segment) -> (Option<Kernel>, Kernel) {
+        let (momentum, velocity) = (self.correction.momentum, self.velocity(part));
+        let before = (momentum > 0.0).then_some(Kernel::Accelerate { update, velocity, momentum });
+        let update = Some(if before.is_some() { velocity } else { update });
+        let (coding, residual, place) = (self.coding(part, message), self.residual(part), self.place(part, body));
+        (before, Kernel::Encode { coding, update, residual, place })
+    }
+
+    /// The kernel that writes what is left of a part.
+    pub(super) fn flush(&self, part: usize, body: Segment) -> Kernel {
+        let (coding, residual, place) = (self.last_coding(part), self.residual(part), self.place(part, body));
+        Kernel::Encode { coding, update: None, residual, place }
+    }
+
+    /// Kernels to run after a part has been written, unless it was the last message. The second finds
+    /// [`Found::Clipped`].
+    pub(super) fn after(&self, part: usize, message: u64, body: Segment) -> (Option<Kernel>, Option<Kernel>) {
+        let (coding, sections, velocity) = (self.coding(part, message), self.sections(part), self.velocity(part));
+        let mask = Kernel::Mask { coding, body, sections, velocity };
+        let clip = if let Codec::Threshold(threshold) = self.codec { threshold.clip } else { 0.0 };
+        let limit = clip * self.parts[part].last.threshold;
+        let clipped = Kernel::Clip { residual: self.residual(part), limit };
+        ((self.correction.momentum > 0.0).then_some(mask), (clip > 0.0).then_some(clipped))
+    }
+
+    // What was found
+
+    /// A part has been written.
+    pub(super) fn on_encoded(&mut self, part: usize, encoded: Encoded, counters: &mut Counters) {
+        self.parts[part].last = encoded;
+        counters.entries += u64::from(encoded.entries);
+        counters.left_out += u64::from(encoded.refused);
+    }
+
+    /// A residual has been clipped.
+    pub(super) fn on_clipped(&mut self, found: Found) {
+        if let Found::Clipped { lost, .. } = found {
+            self.clipped += lost;
+        }
+    }
+
+    /// Into a status: the residual, and the last message of all parts.
+    pub(super) fn report(&self, status: Status) -> Status {
+        if self.is_plain() {
+            return status;
+        }
+        let last = || self.parts.iter().map(|part| part.last);
+        let entries: f64 = last().map(|last| f64::from(last.entries)).sum();
+        Status {
+            residual_norm: square_root(last().map(|last| last.squares).sum()),
+            density: entries / self.len as f64,
+            tau: f64::from(last().map(|last| last.threshold).fold(0.0, f32::max)),
+            clipped: self.clipped,
+            ..status
+        }
+    }
+
+    // Places
+
     /// The most bytes that a body of a part can take, in any message.
     pub(super) fn len_max(&self, part: usize) -> usize {
-        let part_ = &self.parts[part];
-        self.last_coding(part).len_max(part_.range.len(), part_.lens.len())
+        let (range, sections) = (&self.parts[part].range, self.parts[part].lens.len());
+        self.last_coding(part).len_max(range.len(), sections)
     }
 
     pub(super) fn sections(&self, part: usize) -> Segment {
         let sections = &self.parts[part].sections;
         let start = sections.start as u64 * u64::from(SECTION);
-        Segment { buffer: BufferId(self.first + 1), start, len: sections.len() as u32 * SECTION }
+        Segment { buffer: self.room.sections, start, len: sections.len() as u32 * SECTION }
     }
 
     pub(super) fn residual(&self, part: usize) -> Segment {
-        Segment::floats(BufferId(self.first), self.parts[part].range.start, self.parts[part].range.len())
+        Segment::floats(self.room.residual, self.parts[part].range.start, self.parts[part].range.len())
     }
 
-    pub(super) fn velocity(&self, part: usize) -> Segment {
-        Segment { buffer: BufferId(self.first + 3), ..self.residual(part) }
+    fn velocity(&self, part: usize) -> Segment {
+        Segment { buffer: self.room.velocity, ..self.residual(part) }
     }
 
     /// Where a part is written to a body.
     pub(super) fn place(&self, part: usize, body: Segment) -> Place {
-        Place { sections: self.sections(part), scratch: BufferId(self.first + 2), body }
+        Place { sections: self.sections(part), scratch: self.room.scratch, body }
     }
+}
+
+/// Newton's iteration: core has no square root without std.
+fn square_root(x: f64) -> f64 {
+    if x <= 0.0 {
+        return 0.0;
+    }
+    (0..64).fold(x.max(1.0), |y, _| 0.5 * (y + x / y))
 }
 
 const SECTION: u32 = size_of::<Section>() as u32;

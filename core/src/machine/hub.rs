@@ -216,21 +216,25 @@ impl<P: Copy> Hub<P> {
     }
 
     pub(crate) fn transmit(&mut self, peer: PeerId, header: Header, body: Option<Segment>, purpose: P) {
-        self.send(peer, header, body, Purpose::Machine(purpose));
+        self.send(peer, header, body, header.length, Purpose::Machine(purpose));
+    }
+
+    /// The same, for a body that would take `dense` bytes as plain floats.
+    pub(crate) fn transmit_coded(&mut self, peer: PeerId, header: Header, body: Option<Segment>, dense: u32, purpose: P) {
+        self.send(peer, header, body, dense, Purpose::Machine(purpose));
     }
 
     /// Sends a message without a body whose end matters to nobody.
     pub(crate) fn notify(&mut self, peer: PeerId, header: Header) {
-        self.send(peer, header, None, Purpose::Nothing);
+        self.send(peer, header, None, 0, Purpose::Nothing);
     }
 
-    fn send(&mut self, peer: PeerId, header: Header, body: Option<Segment>, purpose: Purpose<P>) {
+    fn send(&mut self, peer: PeerId, header: Header, body: Option<Segment>, dense: u32, purpose: Purpose<P>) {
         debug_assert_eq!(header.length, body.map_or(0, |body| body.len));
         let traffic = &mut self.peers[peer.index()].traffic;
         traffic.messages_out += 1;
         traffic.bytes_out += HEADER_LEN as u64 + u64::from(header.length);
-        let dense = if header.kind == Kind::Quanta { self.setup.len as u64 * 4 } else { u64::from(header.length) };
-        self.counters.dense_bytes += HEADER_LEN as u64 + dense;
+        self.counters.dense_bytes += HEADER_LEN as u64 + u64::from(dense);
         let op = self.begin(purpose);
         self.outputs.push_back(Output::Transmit { op, peer, header, body });
     }
@@ -302,7 +306,7 @@ impl<P: Copy> Hub<P> {
         let contract = self.setup.contract;
         let hello = Header { base: Clock(contract.digest), length: contract.length, ..self.header(Kind::Hello) };
         let text = Segment { buffer: OURS, start: 0, len: contract.length };
-        self.send(peer, hello, Some(text), Purpose::Nothing);
+        self.send(peer, hello, Some(text), hello.length, Purpose::Nothing);
     }
 
     fn on_disconnected(&mut self, peer: PeerId) {

@@ -27,7 +27,7 @@ use alloc::collections::VecDeque;
 use alloc::vec;
 use alloc::vec::Vec;
 
-use super::encoding::{self, Encoding};
+use super::encoding::{self, Encoding, Room};
 use super::{Event, Hub, Input, Machine, Misuse, Notice, Output, ProtocolError, Rejection, Setup};
 use crate::buffer::{BufferId, Segment};
 use crate::id::{Clock, Incarnation, PeerId, Sequence, ShardId};
@@ -84,10 +84,6 @@ pub(crate) struct Mesh {
     applied: Clock,
     /// Those among them that are in the view.
     seen: Clock,
-    residual: f64,
-    density: f64,
-    tau: f32,
-    clipped: f64,
 }
 
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
@@ -262,7 +258,7 @@ impl Mesh {
         let (whole, correction) = (core::iter::once(0..setup.len), setup.recipe.correction);
         let mut mesh = Self {
             threshold,
-            encoding: Encoding::new(&setup, setup.recipe.codec, correction, whole, FIRST_CODING),
+            encoding: Encoding::new(&setup, setup.recipe.codec, correction, whole, Room::from(FIRST_CODING)),
             spare: BufferId(FIRST_SLOT + slots.len() as u32),
             merging: None,
             relay: relay > 0,
@@ -279,10 +275,6 @@ impl Mesh {
             stamps: 0,
             applied: Clock(0),
             seen: Clock(0),
-            residual: 0.0,
-            density: 0.0,
-            tau: threshold.tau,
-            clipped: 0.0,
             hub: Hub::new(setup),
         };
         mesh.marks[me as usize].incarnation = mesh.hub.setup.incarnation;
@@ -436,7 +428,7 @@ impl Mesh {
         match job {
             Job::Encode => self.on_encoded(found),
             Job::Aside => {}
-            Job::Clip => self.on_clipped(found),
+            Job::Clip => self.encoding.on_clipped(found),
             Job::Merge => self.on_merged(found),
             Job::Own => self.applying -= 1,
             Job::Receive { slot, from } => {
@@ -602,15 +594,6 @@ impl Machine for Mesh {
         let status = self.hub.status(Role::Mesh, Clock(self.sequence.0), |peer| {
             Clock(self.marks.get(peer.index()).map_or(0, |mark| mark.sequence.0))
         });
-        let (residual_norm, tau) = (square_root(self.residual), f64::from(self.tau));
-        Status { residual_norm, density: self.density, tau, clipped: self.clipped, ..status }
+        self.encoding.report(status)
     }
-}
-
-/// Newton's iteration: core has no square root without std.
-fn square_root(x: f64) -> f64 {
-    if x <= 0.0 {
-        return 0.0;
-    }
-    (0..64).fold(x.max(1.0), |y, _| 0.5 * (y + x / y))
 }

@@ -64,10 +64,4 @@ impl Mesh {
             self.send_next(to);
         }
     }
-
-    pub(super) fn on_clipped(&mut self, found: Found) {
-        if let Found::Clipped { lost, .. } = found {
-            self.clipped += lost;
-        }
-    }
 }

@@ -175,8 +175,7 @@ impl Mesh {
     pub(super) fn maybe_encode(&mut self) {
         let State::Blocked { leaving } = self.state else { return };
         let Some(slot) = (0..OWN_SLOTS).find(|slot| self.slots[*slot].is_free()) else { return };
-        let (update, residual) = (self.whole(UPDATE), self.encoding.residual(0));
-        let place = self.encoding.place(0, self.body(slot, self.encoding.len_max(0) as u32));
+        let body = self.body(slot, self.encoding.len_max(0) as u32);
         self.sequence = self.sequence.next();
         let (origin, incarnation) = (self.hub.setup.me, self.hub.setup.incarnation);
         let base = self.seen;
@@ -184,18 +183,17 @@ impl Mesh {
         let message = Message { origin, incarnation, first, sequence, base, length: 0, ready: false };
         self.occupy(slot, None, message);
         self.state = State::Encoding { slot, leaving };
-        let (momentum, velocity) = (self.encoding.momentum(), self.encoding.velocity(0));
-        let (coding, update_) = match leaving {
-            Some(_) => (self.encoding.last_coding(0), None),
-            None if momentum > 0.0 => {
-                self.hub.compute(Kernel::Accelerate { update, velocity, momentum }, Job::Aside);
-                (self.encoding.coding(0, sequence.0), Some(velocity))
+        match leaving {
+            Some(_) => self.hub.compute(self.encoding.flush(0, body), Job::Encode),
+            None => {
+                let (before, encode) = self.encoding.encode(0, sequence.0, self.whole(UPDATE), body);
+                before.into_iter().for_each(|kernel| self.hub.compute(kernel, Job::Aside));
+                self.hub.compute(encode, Job::Encode);
             }
-            None => (self.encoding.coding(0, sequence.0), Some(update)),
-        };
-        self.hub.compute(Kernel::Encode { coding, update: update_, residual, place }, Job::Encode);
+        }
         if planted!(self.hub, ResidualDropped) {
-            self.hub.compute(Kernel::Accumulate { update, scale: 0.0, first: true, into: residual }, Job::Own);
+            let (update, into) = (self.whole(UPDATE), self.encoding.residual(0));
+            self.hub.compute(Kernel::Accumulate { update, scale: 0.0, first: true, into }, Job::Own);
             self.applying += 1;
         }
     }
@@ -203,22 +201,15 @@ impl Mesh {
     pub(super) fn on_encoded(&mut self, found: Found) {
         let (State::Encoding { slot, leaving }, Found::Encoded(encoded)) = (self.state, found) else { return };
         let bytes = encoded.bytes;
-        (self.residual, self.tau) = (encoded.squares, encoded.threshold);
-        self.density = f64::from(encoded.entries) / self.hub.setup.len as f64;
-        self.hub.counters.entries += u64::from(encoded.entries);
-        self.hub.counters.left_out += u64::from(encoded.refused);
+        self.encoding.on_encoded(0, encoded, &mut self.hub.counters);
         if let Some(index) = encoded.first_refused {
             let reason = Rejection::NonFinite { shard: ShardId(0), index };
             self.hub.event(Event::Rejected { peer: self.hub.setup.me, reason });
         }
-        let (sections, residual) = (self.encoding.sections(0), self.encoding.residual(0));
-        if leaving.is_none() && self.encoding.momentum() > 0.0 {
-            let (coding, velocity) = (self.encoding.coding(0, self.sequence.0), self.encoding.velocity(0));
-            self.hub.compute(Kernel::Mask { coding, body: self.body(slot, bytes), sections, velocity }, Job::Aside);
-        }
-        if leaving.is_none() && self.encoding.clip() > 0.0 {
-            let limit = self.encoding.clip() * encoded.threshold;
-            self.hub.compute(Kernel::Clip { residual, limit }, Job::Clip);
+        if leaving.is_none() {
+            let (mask, clip) = self.encoding.after(0, self.sequence.0, self.body(slot, bytes));
+            mask.into_iter().for_each(|kernel| self.hub.compute(kernel, Job::Aside));
+            clip.into_iter().for_each(|kernel| self.hub.compute(kernel, Job::Clip));
         }
         let message = self.slots[slot].message.as_mut().expect("the slot being encoded holds a message");
         (message.length, message.ready) = (bytes, true);
@@ -270,7 +261,8 @@ impl Mesh {
         let message = self.slots[slot].message.expect("a message to send");
         self.slots[slot].sending += 1;
         let body = (message.length > 0).then(|| self.body(slot, message.length));
-        self.hub.transmit(self.neighbours[to].peer, self.quanta(message), body, Job::Send { slot });
+        let dense = self.whole(VIEW).len;
+        self.hub.transmit_coded(self.neighbours[to].peer, self.quanta(message), body, dense, Job::Send { slot });
     }
 
     pub(super) fn quanta(&self, message: Message) -> Header {
