@@ -38,11 +38,14 @@ fn assert_marks(all: &[(Kind, Seen)]) {
         all.iter().filter(|(kind, _)| kinds.contains(kind)).map(|(_, seen)| mark(seen)).sum::<u64>()
     };
     for kind in Kind::ALL {
-        assert!(all.iter().filter(|(of, _)| *of == kind).count() * 20 > all.len(), "too few runs of {kind:?}");
+        assert!(all.iter().filter(|(of, _)| *of == kind).count() * 30 > all.len(), "too few runs of {kind:?}");
     }
     let servers = [Kind::Async, Kind::Ssp, Kind::Softsync, Kind::ServerSync, Kind::SspZero];
+    let coded = [Kind::Coded, Kind::CodedSync];
     for (name, count) in [
         ("duplicate dropped by a server", reached(|seen| seen.duplicates, &servers)),
+        ("duplicate dropped by a server with codecs", reached(|seen| seen.duplicates, &coded)),
+        ("worker rejoined a server with codecs", reached(|seen| seen.rejoined, &coded)),
         ("duplicate dropped in a mesh", reached(|seen| seen.duplicates, &[Kind::Mesh, Kind::Relay])),
         ("duplicate dropped in a tree", reached(|seen| seen.duplicates, &[Kind::Tree, Kind::Averaging])),
         ("reconnected", reached(|seen| seen.reconnects, &Kind::ALL)),

@@ -1,6 +1,6 @@
 //! A run, drawn from a seed.
 
-use gradwire_core::recipe::{Codec, Control, Correction, Pace, Staleness, Threshold, Topology};
+use gradwire_core::recipe::{Codec, Control, Correction, Pace, Staleness, Threshold, TopK, Topology};
 use gradwire_core::{Cluster, Duration, Instant, Layout, Patience, PeerId, Recipe};
 use gradwire_sim::{Fault, Network, Plan, Random};
 
@@ -16,10 +16,14 @@ pub enum Kind {
     SspZero,
     Mesh,
     Relay,
+    /// Servers without rounds, and codecs both ways.
+    Coded,
+    /// Rounds at servers, and codecs both ways.
+    CodedSync,
 }
 
 impl Kind {
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 11] = [
         Self::Tree,
         Self::Averaging,
         Self::ServerSync,
@@ -29,6 +33,8 @@ impl Kind {
         Self::SspZero,
         Self::Mesh,
         Self::Relay,
+        Self::Coded,
+        Self::CodedSync,
     ];
 }
 
@@ -68,10 +74,47 @@ fn mesh(seed: u64, workers: u32) -> Recipe {
     Recipe::mesh(TAU).codec(Codec::Threshold(threshold)).correction(correction)
 }
 
+/// Codecs both ways that lose nothing in the end: all contributions are small multiples of 2^-10, and a leaver's
+/// last message and the last parameters are written as well as the codec can.
+fn coded(seed: u64, recipe: Recipe, overlap: bool) -> Recipe {
+    let mut random = Random::new(seed, 6);
+    let threshold = |random: &mut Random| {
+        let control = if random.chance(0.5) { Control::Fixed } else { Control::Density { density: 0.3 } };
+        Codec::Threshold(Threshold { control, per_tensor: random.chance(0.5), ..Threshold::fixed(TAU) })
+    };
+    let topk = |random: &mut Random| Codec::TopK(TopK { density: (random.unit() as f32).max(0.05) });
+    let codec = match random.below(6) {
+        0 => Codec::Bf16,
+        1 => Codec::F16,
+        2 => Codec::Int8,
+        3 => topk(&mut random),
+        _ => threshold(&mut random),
+    };
+    let recipe = match recipe.pacing() {
+        Pace::Asynchronous { .. } if overlap => recipe.pace(Pace::Asynchronous { overlap }).codec(codec),
+        Pace::Asynchronous { .. } if random.chance(0.3) => recipe.pace(Pace::Stale { bound: 2 }).codec(codec),
+        _ => recipe.codec(codec),
+    };
+    let plain = matches!(recipe.pacing(), Pace::Asynchronous { overlap: true } | Pace::Stale { .. });
+    match random.below(4) {
+        _ if plain => recipe,
+        0 => recipe,
+        1 => recipe.pull(Codec::F16),
+        2 => recipe.pull(topk(&mut random)),
+        _ => recipe.pull(threshold(&mut random)),
+    }
+}
+
 impl Scenario {
     pub fn new(seed: u64, mask: u64) -> Self {
         let mut random = Random::new(seed, 3);
-        let kind = Kind::ALL[random.below(Kind::ALL.len() as u64) as usize];
+        // The first nine are drawn; some of them become one of the last two, so that a seed stands for what it did
+        // before there were these.
+        let kind = match Kind::ALL[random.below(9) as usize] {
+            Kind::Async if matches!(seed % 7, 1 | 4 | 6) => Kind::Coded,
+            Kind::ServerSync if matches!(seed % 7, 1 | 4 | 6) => Kind::CodedSync,
+            kind => kind,
+        };
         let workers = 1 + random.below(6) as u32;
         let len = workers as usize + random.below(12) as usize;
         let shards = 1 + random.below(3.min(len as u64)) as u32;
@@ -90,6 +133,11 @@ impl Scenario {
             }
             Kind::Ssp => Recipe::ssp(1 + random.below(3)).topology(servers),
             Kind::SspZero => Recipe::ssp(0).topology(servers),
+            Kind::Coded => {
+                let overlap = random.chance(0.5);
+                coded(seed, Recipe::asynchronous().topology(servers), overlap)
+            }
+            Kind::CodedSync => coded(seed, Recipe::sync().topology(servers), false),
             Kind::Mesh => mesh(seed, workers),
             Kind::Relay => mesh(seed, workers).topology(Topology::Mesh { relay: 1 + random.below(3) as u32 }),
         };

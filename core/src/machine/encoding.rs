@@ -164,7 +164,13 @@ impl Encoding {
         (before, Kernel::Encode { coding, update, residual, place })
     }
 
-    /// The kernel that writes what is left of a part.
+    /// The kernel that writes what its residual holds of a part.
+    pub(super) fn write(&self, part: usize, body: Segment) -> Kernel {
+        let (coding, residual, place) = (self.coding(part, u64::MAX), self.residual(part), self.place(part, body));
+        Kernel::Encode { coding, update: None, residual, place }
+    }
+
+    /// The same, for the last time: everything that can be written.
     pub(super) fn flush(&self, part: usize, body: Segment) -> Kernel {
         let (coding, residual, place) = (self.last_coding(part), self.residual(part), self.place(part, body));
         Kernel::Encode { coding, update: None, residual, place }

@@ -10,21 +10,27 @@
 //!
 //! Synchronous recipes take the contributions of a round in rank order, so that the order of arrival plays no part
 //! in the result, and one inbox serves any number of workers.
+//!
+//! With a codec for contributions, a body is written out as floats before anything else happens to it. With one for
+//! parameters, the server remembers what each worker holds, and sends the difference to that: what the codec leaves
+//! out stays in the difference, and is sent with the next.
 
 mod apply;
 mod members;
+mod pull;
 mod reply;
 
 use alloc::collections::VecDeque;
 use alloc::vec;
 use alloc::vec::Vec;
 
+use super::encoding::{Encoding, Room};
 use super::{Event, Hub, Input, Machine, Misuse, Notice, Output, ProtocolError, Rejection, Setup};
 use crate::buffer::{BufferId, Segment};
 use crate::id::{Clock, PeerId, Sequence, ShardId};
 use crate::kernel::{Found, Kernel};
 use crate::layout::shard_range;
-use crate::recipe::{Merge, Payload};
+use crate::recipe::{Correction, Merge, Payload};
 use crate::rule::pace::{VectorClock, lead_max, may_read};
 use crate::rule::{Merging, Verdict, merging};
 use crate::status::{Presence, Role, Status, Waiting};
@@ -39,6 +45,14 @@ const INBOXES: usize = 4;
 const INBOX: BufferId = BufferId(2);
 const GATHERED: BufferId = BufferId(3);
 const FIRST_VERSION: u32 = 4;
+/// What contributions need to be read: sections, and their bodies.
+const PUSH_SECTIONS: BufferId = BufferId(FIRST_VERSION + VERSIONS as u32);
+const BODIES: BufferId = BufferId(PUSH_SECTIONS.0 + 1);
+/// What differences need to be written: themselves as floats, and room.
+const DIFFERENCE: BufferId = BufferId(PUSH_SECTIONS.0 + 2);
+const SCRATCH: BufferId = BufferId(PUSH_SECTIONS.0 + 3);
+/// For each worker: sections, what it holds, and the body under way.
+const FIRST_PULL: u32 = SCRATCH.0 + 1;
 
 /// A node that holds the shards `k` with `k % servers == rank - workers`. [`Machine::view`] holds the parameters of
 /// the whole vector; a server fills it before its first input, and only its own shards matter.
@@ -49,6 +63,12 @@ pub(crate) struct Server {
     inboxes: [Inbox; INBOXES],
     /// Longest shard, in floats.
     inbox_len: usize,
+    /// How contributions are written.
+    push: Encoding,
+    /// Length of a place for the body of one.
+    body_len: usize,
+    /// How parameters are written, to each worker; none if as they are.
+    pulls: Vec<Encoding>,
     workers: Vec<Life>,
     lead_max: Option<u64>,
     state: State,
@@ -87,6 +107,28 @@ enum Job {
     Reply {
         shard: usize,
         version: usize,
+        worker: PeerId,
+        owed: Owed,
+    },
+    /// Nothing waits for it but kernels that come later.
+    Aside,
+    /// What the worker holds is made what this version is.
+    Echo {
+        shard: usize,
+        version: usize,
+        worker: PeerId,
+    },
+    /// The difference between what a worker holds and this version is written.
+    Write {
+        shard: usize,
+        version: usize,
+        worker: PeerId,
+        owed: Owed,
+        header: Header,
+    },
+    /// A difference, or all that the worker holds, is sent.
+    Send {
+        shard: usize,
         worker: PeerId,
         owed: Owed,
     },
@@ -132,6 +174,8 @@ struct Shard {
     taking: Option<PeerId>,
     /// The final parameters are being sent to those who stayed.
     ending: bool,
+    /// What each worker holds, where differences are sent.
+    echoes: Vec<pull::Echo>,
 }
 
 #[derive(Copy, Clone, Debug)]
@@ -156,6 +200,16 @@ impl Server {
     pub(crate) fn new(setup: Setup) -> Self {
         let Setup { me, cluster, recipe, len, .. } = setup;
         let count = recipe.shards();
+        let mine = (0..count).filter(|id| cluster.server_of(ShardId(*id)) == me);
+        let ranges = || mine.clone().map(|id| shard_range(len, count, id));
+        let none = BufferId(0);
+        let room = Room { residual: none, sections: PUSH_SECTIONS, scratch: none, velocity: none };
+        let push = Encoding::new(&setup, recipe.codec, Correction::none(), ranges(), room);
+        let pull = |worker: u32| {
+            let room = Room { residual: DIFFERENCE, sections: pull::sections(worker), scratch: SCRATCH, velocity: none };
+            Encoding::new(&setup, recipe.pull, Correction::none(), ranges(), room)
+        };
+        let pulls: Vec<_> = (0..cluster.workers).map(pull).filter(|pull| !pull.is_plain()).collect();
         let shards = (0..count).filter(|id| cluster.server_of(ShardId(*id)) == me).map(|id| {
             let range = shard_range(len, count, id);
             Shard {
@@ -173,17 +227,25 @@ impl Server {
                 busy: false,
                 taking: None,
                 ending: false,
+                echoes: vec![pull::Echo::default(); cluster.workers as usize],
             }
         });
-        Self {
-            shards: shards.collect(),
+        let shards: Vec<_> = shards.collect();
+        let mut server = Self {
+            body_len: (0..shards.len()).map(|shard| push.len_max(shard)).max().unwrap_or(0),
+            push,
+            pulls,
+            shards,
             inboxes: [Inbox { push: None }; INBOXES],
             inbox_len: len.div_ceil(count as usize),
             workers: vec![Life::Awaited; cluster.workers as usize],
             lead_max: lead_max(&recipe),
             state: State::Starting,
             hub: Hub::new(setup),
-        }
+        };
+        let kernels = server.pulls.iter().chain(Some(&server.push)).filter(|encoding| !encoding.is_plain());
+        kernels.flat_map(Encoding::kernels).for_each(|kernel| server.hub.compute(kernel, Job::Aside));
+        server
     }
 
     fn on_notice(&mut self, notice: Notice<Job>) -> Result<(), Misuse> {
@@ -218,9 +280,15 @@ impl Server {
     fn check_push(&self, peer: PeerId, header: &Header) -> Result<(), ProtocolError> {
         let (kind, got) = (header.kind, header.shard);
         let shard = self.shards.iter().find(|shard| shard.id == got).ok_or(ProtocolError::NoSuchShard { got })?;
-        let length = shard.len as u32 * 4;
-        if header.length != length {
-            return Err(ProtocolError::Length { kind, expected: length, got: header.length });
+        let index = self.shard_of(header.shard);
+        let (plain, longest) = (shard.len as u32 * 4, self.push.len_max(index) as u32);
+        let fits = match header.weight {
+            _ if self.push.is_plain() => header.length == plain,
+            0 => header.length == 0,
+            _ => (1..=longest).contains(&header.length),
+        };
+        if !fits {
+            return Err(ProtocolError::Length { kind, expected: longest, got: header.length });
         }
         let incarnation = self.hub.incarnation(peer);
         if header.incarnation != incarnation || header.origin != peer {
@@ -271,7 +339,12 @@ impl Server {
                 shard.taking = Some(peer);
                 let len = shard.len;
                 self.inboxes[inbox].push = Some((peer, header));
-                let into = self.inbox(inbox, len);
+                if header.length == 0 {
+                    self.shards[index].queue.push_back(inbox);
+                    continue;
+                }
+                let plain = self.push.is_plain();
+                let into = if plain { self.inbox(inbox, len) } else { self.body(inbox, header.length) };
                 self.hub.receive(peer, into, Job::Receive { inbox });
             }
         }
@@ -301,8 +374,13 @@ impl Server {
         match job {
             Job::Receive { inbox } => {
                 let (_, header) = self.push(inbox);
-                let len = self.shards[self.shard_of(header.shard)].len;
-                self.hub.compute(Kernel::Scan { x: self.inbox(inbox, len) }, Job::Scan { inbox });
+                let index = self.shard_of(header.shard);
+                let x = self.inbox(inbox, self.shards[index].len);
+                let (body, sections) = (self.body(inbox, header.length), self.push.sections(index));
+                let coding = self.push.coding(index, u64::MAX);
+                let expand = Kernel::Expand { coding, body, sections, into: x };
+                let kernel = if self.push.is_plain() { Kernel::Scan { x } } else { expand };
+                self.hub.compute(kernel, Job::Scan { inbox });
             }
             Job::Scan { inbox } => self.on_scanned(inbox, found),
             Job::Merge { shard, inbox, into } => {
@@ -318,6 +396,16 @@ impl Server {
                 self.on_applied(shard, into);
             }
             Job::Reply { shard, version, .. } => self.shards[shard].readers[version] -= 1,
+            Job::Aside => {}
+            Job::Echo { shard, version, worker } => {
+                self.shards[shard].readers[version] -= 1;
+                self.shards[shard].echoes[worker.index()].busy -= 1;
+            }
+            Job::Write { shard, version, worker, owed, header } => {
+                self.shards[shard].readers[version] -= 1;
+                self.on_written(shard, worker, owed, header, found);
+            }
+            Job::Send { shard, worker, .. } => self.shards[shard].echoes[worker.index()].busy -= 1,
             Job::View { shard } => self.shards[shard].busy = false,
         }
     }
@@ -331,14 +419,22 @@ impl Server {
                 self.inboxes[inbox].push = None;
             }
             Job::Reply { shard, version, worker, owed } => {
-                let shard = &mut self.shards[shard];
-                shard.readers[version] -= 1;
-                // The worker asks again if it comes back; for a welcome it cannot ask.
-                if shard.clocks.is_member(worker) && shard.replies[worker.index()] != Some(Owed::Welcome) {
-                    shard.replies[worker.index()] = Some(owed);
-                }
+                self.shards[shard].readers[version] -= 1;
+                self.owe(shard, worker, owed);
             }
-            Job::Scan { .. } | Job::Merge { .. } | Job::Apply { .. } | Job::View { .. } => {}
+            Job::Send { shard, worker, owed } => {
+                self.shards[shard].echoes[worker.index()].busy -= 1;
+                self.owe(shard, worker, owed);
+            }
+            _ => {}
+        }
+    }
+
+    /// A reply did not get through. The worker asks again if it comes back; for a welcome it cannot ask.
+    fn owe(&mut self, shard: usize, worker: PeerId, owed: Owed) {
+        let shard = &mut self.shards[shard];
+        if shard.clocks.is_member(worker) && shard.replies[worker.index()] != Some(Owed::Welcome) {
+            shard.replies[worker.index()] = Some(owed);
         }
     }
 
@@ -347,8 +443,12 @@ impl Server {
         let index = self.shard_of(header.shard);
         match found {
             // Refused before it touches anything; its clock ticks, so that nobody waits for it.
-            Found::NonFinite { index: at } if header.weight > 0 => {
-                let reason = Rejection::NonFinite { shard: header.shard, index: at };
+            Found::NonFinite { .. } | Found::Malformed(_) if header.weight > 0 => {
+                let reason = match found {
+                    Found::NonFinite { index } => Rejection::NonFinite { shard: header.shard, index },
+                    Found::Malformed(error) => Rejection::Malformed(error),
+                    _ => unreachable!("one of the two above"),
+                };
                 self.hub.event(Event::Rejected { peer, reason });
                 self.hub.counters.rejected += 1;
                 self.answer(index, peer, header);
@@ -370,6 +470,10 @@ impl Server {
 
     fn inbox(&self, inbox: usize, len: usize) -> Segment {
         Segment::floats(INBOX, inbox * self.inbox_len, len)
+    }
+
+    fn body(&self, inbox: usize, len: u32) -> Segment {
+        Segment { buffer: BODIES, start: (inbox * self.body_len) as u64, len }
     }
 
     fn gathered(&self, shard: usize) -> Segment {
@@ -421,6 +525,16 @@ impl Machine for Server {
         let len = self.hub.setup.len * 4;
         let mut buffers = vec![ours, theirs, self.inbox_len * INBOXES * 4, len];
         buffers.extend([len; VERSIONS]);
+        let [_, sections, ..] = self.push.buffers();
+        let bodies = if self.push.is_plain() { 0 } else { INBOXES * self.body_len };
+        buffers.extend([sections, bodies]);
+        let [difference, _, scratch, _] = self.pulls.first().map_or([0; 4], Encoding::buffers);
+        buffers.extend([difference, scratch]);
+        for pull in &self.pulls {
+            let [_, sections, ..] = pull.buffers();
+            let body = (0..self.shards.len()).map(|shard| pull.len_max(shard)).sum();
+            buffers.extend([sections, len, body]);
+        }
         buffers
     }
 

@@ -7,16 +7,21 @@
 //! With a window of two contributions, a worker computes while the last one travels. Parameters that come back then
 //! lack what is still under way, so it is subtracted again before they are used (read-my-writes, Ho et al. 2013):
 //! a worker always sees its own updates.
+//!
+//! With a codec, a contribution is encoded first, shard by shard, and what the codec cannot say of it stays in a
+//! residual; a worker that leaves sends that too, as a last contribution. Where servers have a codec of their own,
+//! they send differences, which the worker subtracts from what it holds.
 
 use alloc::vec;
 use alloc::vec::Vec;
 
-use super::{Event, Hub, Input, Machine, Misuse, Notice, Output, ProtocolError, Setup};
+use super::encoding::{self, Encoding, Room};
+use super::{Event, Hub, Input, Machine, Misuse, Notice, Output, ProtocolError, Rejection, Setup};
 use crate::buffer::{BufferId, Segment};
 use crate::id::{Clock, PeerId, Sequence, ShardId};
-use crate::kernel::Kernel;
+use crate::kernel::{Found, Kernel};
 use crate::layout::shard_range;
-use crate::recipe::Merge;
+use crate::recipe::{Correction, Merge};
 use crate::rule::pace::{lead_max, may_read, window};
 use crate::status::{Role, Status, Waiting};
 use crate::time::Instant;
@@ -25,7 +30,12 @@ use crate::wire::{Header, Kind, WELCOME};
 const VIEW: BufferId = BufferId(2);
 /// Parameters as the servers sent them, where the view has own updates on top.
 const ROWS: BufferId = BufferId(3);
-const FIRST_UPDATE: u32 = 4;
+const FIRST_CODING: u32 = 4;
+/// What servers' differences need to be read: sections, the bodies, and the differences as floats.
+const PULL_SECTIONS: BufferId = BufferId(FIRST_CODING + encoding::BUFFERS);
+const PULLED: BufferId = BufferId(PULL_SECTIONS.0 + 1);
+const DIFFERENCE: BufferId = BufferId(PULL_SECTIONS.0 + 2);
+const FIRST_UPDATE: u32 = DIFFERENCE.0 + 1;
 
 /// A node that trains. [`Machine::view`] holds its parameters.
 #[derive(Debug)]
@@ -36,6 +46,12 @@ pub(crate) struct Worker {
     sequence: Sequence,
     /// The last contributions, at `sequence % window`.
     pushes: Vec<Push>,
+    encoding: Encoding,
+    pull: Encoding,
+    /// The residual has been contributed.
+    flushed: bool,
+    /// Examples of the last contribution that had any.
+    weight: u32,
     lead_max: Option<u64>,
     /// Servers that know that this worker leaves.
     told: Vec<bool>,
@@ -64,8 +80,16 @@ enum State {
 
 #[derive(Copy, Clone, Debug)]
 enum Job {
+    /// Nothing waits for it but kernels that come later.
+    Aside,
+    Clip,
+    Encode { shard: usize, sequence: Sequence },
     Push { slot: usize },
     Row { shard: usize, header: Header },
+    /// A difference is here, as a body; as floats; subtracted.
+    Delta { shard: usize, header: Header },
+    Expand { shard: usize, header: Header },
+    Subtract { shard: usize, header: Header },
     Local,
     Refresh,
     Leave { server: PeerId, stays: bool },
@@ -89,6 +113,10 @@ struct Row {
     base: Clock,
     /// Versions that the contributions in `pushes` were made from.
     bases: Vec<Clock>,
+    /// Bytes of these contributions, once they are known.
+    lengths: Vec<Option<u32>>,
+    /// Where bodies of this shard begin, pushed and pulled.
+    starts: (u64, u64),
     /// Steps of everyone that are in `version`.
     clock: Clock,
     /// This worker's own steps.
@@ -113,14 +141,24 @@ enum Progress {
 impl Worker {
     pub(crate) fn new(setup: Setup) -> Self {
         let (shards, window) = (setup.recipe.shards(), window(&setup.recipe));
+        let ranges = || (0..shards).map(|shard| shard_range(setup.len, shards, shard));
+        let room = Room::from(FIRST_CODING);
+        let encoding = Encoding::new(&setup, setup.recipe.codec, setup.recipe.correction, ranges(), room);
+        let room = Room { sections: PULL_SECTIONS, ..room };
+        let pull = Encoding::new(&setup, setup.recipe.pull, Correction::none(), ranges(), room);
+        let mut starts = (0, 0);
         let row = |index| {
             let range = shard_range(setup.len, shards, index);
+            let start = starts;
+            starts = (starts.0 + encoding.len_max(index as usize) as u64, starts.1 + pull.len_max(index as usize) as u64);
             Row {
                 first: range.start,
                 len: range.len(),
                 version: Clock(0),
                 base: Clock(0),
                 bases: vec![Clock(0); window],
+                lengths: vec![None; window],
+                starts: start,
                 clock: Clock(0),
                 own: Clock(0),
                 answered: Sequence(0),
@@ -128,27 +166,37 @@ impl Worker {
                 newer: false,
             }
         };
-        Self {
+        let mut worker = Self {
             rows: (0..shards).map(row).collect(),
             sequence: Sequence(0),
             pushes: vec![Push::default(); window],
+            encoding,
+            pull,
+            flushed: false,
+            weight: 0,
             lead_max: lead_max(&setup.recipe),
             told: vec![false; setup.cluster.servers as usize],
             telling: vec![false; setup.cluster.servers as usize],
             state: State::Joining,
             hub: Hub::new(setup),
+        };
+        let (push, pull) = (&worker.encoding, &worker.pull);
+        for encoding in [push, pull].into_iter().filter(|encoding| !encoding.is_plain()) {
+            encoding.kernels().for_each(|kernel| worker.hub.compute(kernel, Job::Aside));
         }
+        worker
     }
 
     fn on_notice(&mut self, notice: Notice<Job>) -> Result<(), Misuse> {
         match notice {
             Notice::Agreed { peer, fresh } => self.on_agreed(peer, fresh),
             Notice::Message { peer, header } => self.on_message(peer, header),
-            Notice::Done { purpose, .. } => self.on_done(purpose),
+            Notice::Done { purpose, found } => self.on_done(purpose, found),
             Notice::Failed { purpose } => self.on_failed(purpose),
             Notice::Step { weight } => self.on_step(weight)?,
             Notice::Leave { stay } => self.on_leave(stay)?,
-            Notice::Rate { .. } | Notice::Tick => {}
+            Notice::Rate { scale } => self.encoding.set_rate(scale),
+            Notice::Tick => {}
         }
         Ok(())
     }
@@ -160,21 +208,75 @@ impl Worker {
             return Err(Misuse::NotReady);
         }
         self.state = State::Stepping;
-        self.sequence = self.sequence.next();
-        let slot = self.slot(self.sequence);
-        self.pushes[slot].weight = weight;
-        for shard in 0..self.rows.len() {
-            let row = &mut self.rows[shard];
-            row.own = row.own.next();
-            row.bases[slot] = row.base;
-            self.push(shard, self.sequence);
-        }
+        self.contribute(weight, false);
         // With a window of one, the answer replaces the view; else the view goes on from the own update.
         if self.pushes.len() > 1 && weight > 0 {
             let (view, update) = (self.whole(VIEW), self.whole(self.update(self.sequence)));
             self.hub.compute(Kernel::Apply { from: view, update, scale: self.scale(), into: view }, Job::Local);
         }
         Ok(())
+    }
+
+    /// Contributes what the application has made, or what is left of all it has made.
+    fn contribute(&mut self, weight: u32, rest: bool) {
+        self.sequence = self.sequence.next();
+        let sequence = self.sequence;
+        let slot = self.slot(sequence);
+        self.pushes[slot].weight = weight;
+        self.weight = if weight > 0 { weight } else { self.weight };
+        for shard in 0..self.rows.len() {
+            let row = &mut self.rows[shard];
+            row.own = row.own.next();
+            row.bases[slot] = row.base;
+            row.lengths[slot] = match weight {
+                _ if self.encoding.is_plain() => Some(row.len as u32 * 4),
+                0 => Some(0),
+                _ => None,
+            };
+            if self.rows[shard].lengths[slot].is_some() {
+                self.push(shard, sequence);
+                continue;
+            }
+            let body = self.body(shard, sequence);
+            if rest {
+                self.hub.compute(self.encoding.flush(shard, body), Job::Encode { shard, sequence });
+                continue;
+            }
+            let update = self.part(self.update(sequence), shard);
+            let (before, encode) = self.encoding.encode(shard, sequence.0, update, body);
+            before.into_iter().for_each(|kernel| self.hub.compute(kernel, Job::Aside));
+            self.hub.compute(encode, Job::Encode { shard, sequence });
+        }
+    }
+
+    fn on_encoded(&mut self, shard: usize, sequence: Sequence, found: Found) {
+        let Found::Encoded(encoded) = found else { return };
+        self.encoding.on_encoded(shard, encoded, &mut self.hub.counters);
+        if !matches!(self.state, State::Leaving { .. }) {
+            let body = self.body(shard, sequence).first(encoded.bytes);
+            let (mask, clip) = self.encoding.after(shard, sequence.0, body);
+            mask.into_iter().for_each(|kernel| self.hub.compute(kernel, Job::Aside));
+            clip.into_iter().for_each(|kernel| self.hub.compute(kernel, Job::Clip));
+        }
+        let slot = self.slot(sequence);
+        self.rows[shard].lengths[slot] = Some(encoded.bytes);
+        self.push(shard, sequence);
+    }
+
+    /// A leaver's residual is its last contribution, of the same weight as the one before.
+    fn maybe_flush(&mut self) {
+        if self.flushed || !matches!(self.state, State::Leaving { .. }) {
+            return;
+        }
+        if self.encoding.is_plain() || self.weight == 0 {
+            self.flushed = true;
+        } else if self.is_free() {
+            self.flushed = true;
+            for row in &mut self.rows {
+                row.base = row.version;
+            }
+            self.contribute(self.weight, true);
+        }
     }
 
     fn on_leave(&mut self, stays: bool) -> Result<(), Misuse> {
@@ -200,6 +302,9 @@ impl Worker {
     /// With the final parameters here, the servers are told that they need not wait either.
     fn maybe_left(&mut self) {
         let State::Leaving { stays } = self.state else { return };
+        if !self.flushed {
+            return;
+        }
         for server in self.servers() {
             let index = self.server_index(server);
             if !core::mem::replace(&mut self.telling[index], true) {
@@ -259,24 +364,27 @@ impl Worker {
             return;
         }
         let slot = self.slot(sequence);
-        self.pushes[slot].sending += 1;
         let row = &self.rows[shard];
+        // One that is being encoded goes when that is done.
+        let Some(length) = row.lengths[slot] else { return };
+        self.pushes[slot].sending += 1;
         let header = Header {
             shard: ShardId(shard as u32),
             weight: self.pushes[slot].weight,
             sequence,
             clock: row.own,
             base: row.bases[slot],
-            length: row.len as u32 * 4,
+            length,
             ..self.hub.header(Kind::Push)
         };
-        let body = self.part(self.update(sequence), shard);
-        self.hub.transmit(self.server(shard), header, Some(body), Job::Push { slot });
+        let body = (length > 0).then(|| self.body(shard, sequence).first(length));
+        let (server, dense) = (self.server(shard), row.len as u32 * 4);
+        self.hub.transmit_coded(server, header, body, dense, Job::Push { slot });
     }
 
     fn on_message(&mut self, peer: PeerId, header: Header) {
         match header.kind {
-            Kind::Params if !self.hub.setup.cluster.is_worker(peer) => match self.check_params(peer, &header) {
+            Kind::Params | Kind::Delta if !self.hub.setup.cluster.is_worker(peer) => match self.check_params(peer, &header) {
                 Ok(()) => self.hub.hold(peer, header),
                 Err(reason) => self.hub.close(peer, reason),
             },
@@ -287,8 +395,11 @@ impl Worker {
     fn check_params(&self, peer: PeerId, header: &Header) -> Result<(), ProtocolError> {
         let (kind, got) = (header.kind, header.shard);
         let row = self.rows.get(got.0 as usize).ok_or(ProtocolError::NoSuchShard { got })?;
-        let (expected, got) = (row.len as u32 * 4, header.length);
-        if got != expected {
+        let got = header.length;
+        let (delta, longest) = (kind == Kind::Delta, self.pull.len_max(header.shard.0 as usize) as u32);
+        let expected = if delta { longest } else { row.len as u32 * 4 };
+        let fits = if delta { !self.pull.is_plain() && (1..=longest).contains(&got) } else { got == expected };
+        if !fits {
             return Err(ProtocolError::Length { kind, expected, got });
         }
         if self.server(header.shard.0 as usize) != peer {
@@ -308,6 +419,10 @@ impl Worker {
         while let Some((peer, header)) = self.hub.take_held() {
             let shard = header.shard.0 as usize;
             self.rows[shard].progress = Progress::Receiving;
+            if header.kind == Kind::Delta {
+                self.hub.receive(peer, self.pulled(shard, header.length), Job::Delta { shard, header });
+                continue;
+            }
             // Final parameters have nothing on top.
             let direct = self.pushes.len() == 1 || header.weight == 1;
             let into = self.part(if direct { VIEW } else { ROWS }, shard);
@@ -315,10 +430,33 @@ impl Worker {
         }
     }
 
-    fn on_done(&mut self, job: Job) {
+    fn on_done(&mut self, job: Job, found: Found) {
         match job {
+            Job::Aside => {}
+            Job::Clip => self.encoding.on_clipped(found),
+            Job::Encode { shard, sequence } => self.on_encoded(shard, sequence, found),
             Job::Push { slot } => self.pushes[slot].sending -= 1,
             Job::Row { shard, header } => self.on_row(shard, header),
+            Job::Delta { shard, header } => {
+                let (coding, sections) = (self.pull.coding(shard, u64::MAX), self.pull.sections(shard));
+                let (body, into) = (self.pulled(shard, header.length), self.part(DIFFERENCE, shard));
+                self.hub.compute(Kernel::Expand { coding, body, sections, into }, Job::Expand { shard, header });
+            }
+            Job::Expand { shard, .. } if matches!(found, Found::Malformed(_)) => {
+                // A server that writes nonsense cannot be trained with.
+                let peer = self.server(shard);
+                self.hub.counters.rejected += 1;
+                if let Found::Malformed(error) = found {
+                    self.hub.event(Event::Rejected { peer, reason: Rejection::Malformed(error) });
+                }
+                self.hub.event(Event::Cut { peer });
+            }
+            Job::Expand { shard, header } => {
+                let (view, update) = (self.part(VIEW, shard), self.part(DIFFERENCE, shard));
+                let kernel = Kernel::Apply { from: view, update, scale: 1.0, into: view };
+                self.hub.compute(kernel, Job::Subtract { shard, header });
+            }
+            Job::Subtract { shard, header } => self.on_row(shard, header),
             Job::Local => {}
             Job::Refresh => {
                 if let State::Refreshing { kernels } = &mut self.state {
@@ -335,8 +473,8 @@ impl Worker {
     fn on_failed(&mut self, job: Job) {
         match job {
             Job::Push { slot } => self.pushes[slot].sending -= 1,
-            Job::Row { shard, .. } => self.rows[shard].progress = Progress::Idle,
-            Job::Local | Job::Refresh | Job::Leave { .. } => {}
+            Job::Row { shard, .. } | Job::Delta { shard, .. } => self.rows[shard].progress = Progress::Idle,
+            _ => {}
         }
     }
 
@@ -376,11 +514,16 @@ impl Worker {
             && row.progress == Progress::Idle
     }
 
+    /// Is there room for another contribution, and may it be made?
+    fn is_free(&self) -> bool {
+        let buffer_is_free = self.pushes[self.slot(self.sequence.next())].sending == 0;
+        buffer_is_free && self.rows.iter().all(|row| self.may_go_on(row))
+    }
+
     fn maybe_ready(&mut self) {
         match self.state {
             State::Stepping => {
-                let buffer_is_free = self.pushes[self.slot(self.sequence.next())].sending == 0;
-                if !buffer_is_free || !self.rows.iter().all(|row| self.may_go_on(row)) {
+                if !self.is_free() {
                     return;
                 }
                 if self.rows.iter().any(|row| row.newer) && self.pushes.len() > 1 {
@@ -433,6 +576,7 @@ impl Worker {
         let missing = match self.state {
             State::Joining => self.rows.iter().position(|row| row.progress == Progress::Awaited),
             State::Stepping => self.rows.iter().position(|row| !self.may_go_on(row)),
+            State::Leaving { .. } if !self.flushed => self.rows.iter().position(|row| !self.may_go_on(row)),
             State::Leaving { .. } => self.rows.iter().position(|row| row.progress != Progress::Last),
             State::Ready | State::Refreshing { .. } | State::Left => None,
         };
@@ -475,6 +619,19 @@ impl Worker {
         Segment::floats(buffer, self.rows[shard].first, self.rows[shard].len)
     }
 
+    /// Where a contribution's body lies: as it is, or encoded.
+    fn body(&self, shard: usize, sequence: Sequence) -> Segment {
+        if self.encoding.is_plain() {
+            return self.part(self.update(sequence), shard);
+        }
+        let buffer = BufferId(FIRST_UPDATE + (self.pushes.len() + self.slot(sequence)) as u32);
+        Segment { buffer, start: self.rows[shard].starts.0, len: self.encoding.len_max(shard) as u32 }
+    }
+
+    fn pulled(&self, shard: usize, len: u32) -> Segment {
+        Segment { buffer: PULLED, start: self.rows[shard].starts.1, len }
+    }
+
     fn whole(&self, buffer: BufferId) -> Segment {
         Segment::floats(buffer, 0, self.hub.setup.len)
     }
@@ -504,6 +661,7 @@ impl Machine for Worker {
         self.maybe_receive();
         self.maybe_joined();
         self.maybe_ready();
+        self.maybe_flush();
         self.maybe_left();
         self.note_waiting();
         Ok(())
@@ -518,7 +676,13 @@ impl Machine for Worker {
         let len = self.hub.setup.len * 4;
         let rows = if self.pushes.len() > 1 { len } else { 0 };
         let mut buffers = vec![ours, theirs, len, rows];
+        let bodies = |encoding: &Encoding| (0..self.rows.len()).map(|shard| encoding.len_max(shard)).sum();
+        buffers.extend(self.encoding.buffers());
+        let [_, sections, ..] = self.pull.buffers();
+        buffers.extend(if self.pull.is_plain() { [0; 3] } else { [sections, bodies(&self.pull), len] });
         buffers.extend(self.pushes.iter().map(|_| len));
+        let encoded = if self.encoding.is_plain() { 0 } else { bodies(&self.encoding) };
+        buffers.extend(self.pushes.iter().map(|_| encoded));
         buffers
     }
 
@@ -537,6 +701,6 @@ impl Machine for Worker {
     fn status(&self) -> Status {
         let mut status = self.hub.status(Role::Worker, self.clock(), |_| Clock(0));
         status.workers.clear();
-        status
+        self.encoding.report(status)
     }
 }

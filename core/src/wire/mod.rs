@@ -76,10 +76,13 @@ pub enum Kind {
     Leave = 13,
     /// The sender waits for `origin`, which is at `clock`: told to those who wait for the sender.
     Awaits = 14,
+    /// Server to worker: what [`Params`](Self::Params) are less than what the worker holds. Sequence, clock, base and
+    /// weight as there.
+    Delta = 15,
 }
 
 impl Kind {
-    const ALL: [Self; 14] = [
+    const ALL: [Self; 15] = [
         Self::Hello,
         Self::Refuse,
         Self::Push,
@@ -94,12 +97,20 @@ impl Kind {
         Self::Fetch,
         Self::Leave,
         Self::Awaits,
+        Self::Delta,
     ];
 
     fn check_length(self, length: u32) -> Result<(), WireError> {
         let limit = match self {
             Self::Hello => CONTRACT_LEN_MAX,
-            Self::Push | Self::Params | Self::Up | Self::Down | Self::Quanta | Self::Seed | Self::Ledger => u32::MAX,
+            Self::Push
+            | Self::Params
+            | Self::Delta
+            | Self::Up
+            | Self::Down
+            | Self::Quanta
+            | Self::Seed
+            | Self::Ledger => u32::MAX,
             _ => 0,
         };
         if length > limit {

@@ -66,6 +66,7 @@ impl Server {
         self.retire(worker, Life::Lost);
         for shard in &mut self.shards {
             shard.marks[worker.index()] = Sequence(0);
+            shard.echoes[worker.index()].answered = None;
         }
     }
 

@@ -23,7 +23,8 @@ impl Server {
                 Owed::Last => true,
             };
             let may = at_once || may_read(shard.clocks.clock(worker), self.row(shard), lead_max);
-            if self.hub.is_agreed(worker) && may && !shard.busy {
+            let free = shard.echoes[worker.index()].busy == 0;
+            if self.hub.is_agreed(worker) && may && !shard.busy && free {
                 self.shards[index].replies[worker.index()] = None;
                 self.reply(index, worker, owed);
             }
@@ -40,8 +41,6 @@ impl Server {
             // What it has pushed may be in by now: then it is ahead of the row already.
             Owed::Welcome => WELCOME.saturating_add(u32::try_from(lead).unwrap_or(u32::MAX)),
         };
-        let version = shard.current;
-        shard.readers[version] += 1;
         let header = Header {
             shard: shard.id,
             sequence: shard.marks[worker.index()],
@@ -51,6 +50,15 @@ impl Server {
             length: shard.len as u32 * 4,
             ..self.hub.header(Kind::Params)
         };
+        if self.pulls.is_empty() {
+            return self.send_version(index, worker, owed, header);
+        }
+        self.send_difference(index, worker, owed, header);
+    }
+
+    pub(super) fn send_version(&mut self, index: usize, worker: PeerId, owed: Owed, header: Header) {
+        let version = self.shards[index].current;
+        self.shards[index].readers[version] += 1;
         let body = self.version(index, version);
         self.hub.transmit(worker, header, Some(body), Job::Reply { shard: index, version, worker, owed });
     }
