@@ -126,6 +126,11 @@ enum Job {
         owed: Owed,
         header: Header,
     },
+    /// What the worker holds follows what has been written.
+    Followed {
+        shard: usize,
+        worker: PeerId,
+    },
     /// A difference, or all that the worker holds, is sent.
     Send {
         shard: usize,
@@ -405,7 +410,9 @@ impl Server {
                 self.shards[shard].readers[version] -= 1;
                 self.on_written(shard, worker, owed, header, found);
             }
-            Job::Send { shard, worker, .. } => self.shards[shard].echoes[worker.index()].busy -= 1,
+            Job::Followed { shard, worker } | Job::Send { shard, worker, .. } => {
+                self.shards[shard].echoes[worker.index()].busy -= 1;
+            }
             Job::View { shard } => self.shards[shard].busy = false,
         }
     }

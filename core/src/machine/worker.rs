@@ -416,7 +416,12 @@ impl Worker {
         if matches!(self.state, State::Refreshing { .. }) {
             return;
         }
-        while let Some((peer, header)) = self.hub.take_held() {
+        // One after the other: what comes again after a broken connection must not meet a difference half applied.
+        loop {
+            let idle = |header: &Header| self.rows[header.shard.0 as usize].progress != Progress::Receiving;
+            let next = self.hub.held().find(|(_, header)| idle(header));
+            let Some((peer, header)) = next else { return };
+            self.hub.release(peer);
             let shard = header.shard.0 as usize;
             self.rows[shard].progress = Progress::Receiving;
             if header.kind == Kind::Delta {

@@ -14,6 +14,8 @@ use super::*;
 pub(super) struct Echo {
     /// For which contribution it was answered last, and whether with the final parameters. None: it holds nothing.
     pub(super) answered: Option<(Sequence, bool)>,
+    /// Row clock and version of that.
+    made: (Clock, Clock),
     /// Kernels and transmissions that need the echo or the body as it is.
     pub(super) busy: u32,
 }
@@ -39,8 +41,17 @@ impl Server {
     pub(super) fn send_difference(&mut self, index: usize, worker: PeerId, owed: Owed, header: Header) {
         let answer = (header.sequence, owed == Owed::Last);
         let (version, echo) = (self.shards[index].current, self.echo(index, worker));
-        let before = self.shards[index].echoes[worker.index()].answered.replace(answer);
-        if owed == Owed::Welcome || before.is_none() {
+        let entry = &mut self.shards[index].echoes[worker.index()];
+        let before = entry.answered.replace(answer);
+        if before == Some(answer) {
+            let (clock, base) = entry.made;
+            entry.busy += 1;
+            let header = Header { clock, base, ..header };
+            self.hub.transmit(worker, header, Some(echo), Job::Send { shard: index, worker, owed });
+            return;
+        }
+        entry.made = (header.clock, header.base);
+        if before.is_none() {
             let kernel = Kernel::Copy { from: self.version(index, version), into: echo };
             self.shards[index].readers[version] += 1;
             self.shards[index].echoes[worker.index()].busy += 1;
@@ -48,10 +59,6 @@ impl Server {
             return self.send_version(index, worker, owed, header);
         }
         self.shards[index].echoes[worker.index()].busy += 1;
-        if before == Some(answer) {
-            self.hub.transmit(worker, header, Some(echo), Job::Send { shard: index, worker, owed });
-            return;
-        }
         let (pull, body) = (&self.pulls[worker.index()], self.pulled(index, worker));
         let difference = pull.residual(index);
         let encode = if owed == Owed::Last { pull.flush(index, body) } else { pull.write(index, body) };
@@ -70,7 +77,9 @@ impl Server {
         let (coding, sections, into) = (pull.coding(index, u64::MAX), pull.sections(index), pull.residual(index));
         let (body, echo) = (self.pulled(index, worker).first(encoded.bytes), self.echo(index, worker));
         self.hub.compute(Kernel::Expand { coding, body, sections, into }, Job::Aside);
-        self.hub.compute(Kernel::Apply { from: echo, update: into, scale: 1.0, into: echo }, Job::Aside);
+        self.shards[index].echoes[worker.index()].busy += 1;
+        let follow = Kernel::Apply { from: echo, update: into, scale: 1.0, into: echo };
+        self.hub.compute(follow, Job::Followed { shard: index, worker });
         let member = self.shards[index].echoes[worker.index()].answered == Some((header.sequence, owed == Owed::Last));
         if self.hub.is_agreed(worker) && member {
             let (dense, header) = (header.length, Header { kind: Kind::Delta, length: encoded.bytes, ..header });
