@@ -5,9 +5,9 @@
 
 use std::time::Instant as Clock;
 
+use gradwire_core::codec::Encoded;
 use gradwire_core::kernel::Found;
 use gradwire_core::wire::Header;
-use gradwire_core::codec::Encoded;
 use gradwire_core::{
     Cluster, Contract, Event, Incarnation, Input, Instant, Layout, Machine, Node, Output, Patience, PeerId, Recipe,
     Setup,

@@ -110,11 +110,16 @@ fn magnitudes(x: &[f32]) -> f64 {
     lanes(x, f32::abs)
 }
 
-const fn check_words(body: &[u32], expected: usize) -> Result<(), BodyError> {
+/// Bytes of so many words, for errors: no more than fit 32 bits.
+fn bytes(words: usize) -> u32 {
+    u32::try_from(words.saturating_mul(4)).unwrap_or(u32::MAX)
+}
+
+fn check_words(body: &[u32], expected: usize) -> Result<(), BodyError> {
     if body.len() == expected {
         return Ok(());
     }
-    Err(BodyError::Length { expected: expected as u32 * 4, got: body.len() as u32 * 4 })
+    Err(BodyError::Length { expected: bytes(expected), got: bytes(body.len()) })
 }
 
 fn check_finite(x: &[f32]) -> Result<(), BodyError> {
@@ -195,3 +200,6 @@ impl fmt::Display for BodyError {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

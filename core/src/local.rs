@@ -5,6 +5,7 @@
 use alloc::vec::Vec;
 
 use crate::kernel::apply;
+use crate::kernel::tier::Tier;
 use crate::recipe::{Payload, Recipe, Topology};
 use crate::rule::period::{LocalSteps, Period};
 
@@ -41,7 +42,7 @@ impl Local {
             contribution[..update.len()].copy_from_slice(update);
             return self.steps.take(examples);
         }
-        apply::in_place(params, update, 1.0);
+        apply::in_place(Tier::best(), params, update, 1.0);
         self.stepped(params, examples, contribution)
     }
 
@@ -83,7 +84,9 @@ impl Local {
                     params.copy_from_slice(&self.base);
                 }
             }
-            (Topology::Tree { .. }, Payload::Updates) if self.base.is_empty() => apply::in_place(params, view, 1.0),
+            (Topology::Tree { .. }, Payload::Updates) if self.base.is_empty() => {
+                apply::in_place(Tier::best(), params, view, 1.0)
+            }
             (Topology::Tree { .. }, Payload::Updates) => apply::apply(params, &self.base, view, 1.0),
             _ => params.copy_from_slice(view),
         }

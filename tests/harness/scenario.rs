@@ -65,8 +65,7 @@ fn mesh(seed: u64, workers: u32) -> Recipe {
         Control::Density { density } => Control::Density { density: density.min(1.0) },
         other => other,
     };
-    let threshold =
-        Threshold { control: density(control), per_tensor: random.chance(0.3), ..Threshold::fixed(TAU) };
+    let threshold = Threshold { control: density(control), per_tensor: random.chance(0.3), ..Threshold::fixed(TAU) };
     let (warmup, ramp) = if random.chance(0.3) { (random.below(3) as u32, random.below(6) as u32) } else { (0, 0) };
     let (starters, head_start) =
         if random.chance(0.2) { (1 + random.below(u64::from(workers)) as u32, random.below(6) as u32) } else { (0, 0) };

@@ -16,7 +16,7 @@ mod dense;
 mod raw;
 mod rice;
 
-use crate::codec::BodyError;
+use crate::codec::{BodyError, bytes};
 use crate::kernel::threshold::{Entry, MORE, QUANTA_MAX};
 
 /// Entries that are coded together.
@@ -205,7 +205,7 @@ impl<'a> Reader<'a> {
             Form::Dense16 => self.finish_dense::<16>()?,
         };
         if used != self.words.len() {
-            return Err(BodyError::Trailing { expected: used as u32 * 4, got: self.words.len() as u32 * 4 });
+            return Err(BodyError::Trailing { expected: bytes(used), got: bytes(self.words.len()) });
         }
         let (expected, _) = self.sizes.smallest(self.nnz, self.len);
         if expected != self.form {

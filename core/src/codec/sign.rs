@@ -24,7 +24,7 @@ pub fn encode(tier: Tier, update: Option<&[f32]>, residual: &mut [f32], body: &m
     for (i, (residual, signs)) in residual.chunks_mut(BLOCK).zip(signs.chunks_mut(BLOCK / 32)).enumerate() {
         let update = update.map(|update| &update[i * BLOCK..i * BLOCK + residual.len()]);
         dense.add(update, residual, i * BLOCK);
-        let mean = (super::magnitudes(residual) / residual.len() as f64) as f32;
+        let mean = ((super::magnitudes(residual) / residual.len() as f64) as f32).min(f32::MAX);
         let scale = f32::from_bits(mean.to_bits() & 0x7f80_0000);
         scales[i] = scale.to_bits();
         tier.run(|| block(residual, signs, scale));

@@ -19,7 +19,7 @@ mod control;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use super::entries::{self, Block, Form, Reader};
-use super::{BodyError, Encoded};
+use super::{BodyError, Encoded, bytes};
 use crate::kernel::threshold::{QUANTA_MAX, is_power_of_two, put_back, take};
 use crate::kernel::tier::Tier;
 use crate::recipe::{Control, Threshold};
@@ -50,7 +50,8 @@ pub struct Aim {
     pub control: Control,
     /// The quantum to start with, or to keep.
     pub tau: f32,
-    /// Everything that is at least a unit: a dense message, or a leaver's last.
+    /// Everything that is at least a unit, as far as counts go (128 times the tau of the recipe): a dense message, or
+    /// a leaver's last.
     pub dense: bool,
 }
 
@@ -136,13 +137,13 @@ fn sections<'a>(
 ) -> impl Iterator<Item = Result<(&'a Section, Header, Reader<'a>), BodyError>> {
     let mut rest = body;
     sections.iter().map(move |section| {
-        let short = BodyError::Short { expected: (HEADER_WORDS * 4) as u32, got: (rest.len() * 4) as u32 };
+        let short = BodyError::Short { expected: bytes(HEADER_WORDS), got: bytes(rest.len()) };
         let (&[nnz, tau, number, words], list) = rest.split_first_chunk().ok_or(short)?;
         let (tau, words) = (f32::from_bits(tau), words as usize);
         let shift = shift(tau, unit).ok_or(BodyError::Tau { unit, got: tau })?;
         let form = Form::from_number(number).ok_or(BodyError::UnknownForm { got: number })?;
         if words > list.len() {
-            return Err(BodyError::Short { expected: (words * 4) as u32, got: (list.len() * 4) as u32 });
+            return Err(BodyError::Short { expected: bytes(words), got: bytes(list.len()) });
         }
         rest = &list[words..];
         let reader = Reader::new(form, nnz, section.len as usize, &list[..words])?;
@@ -161,11 +162,7 @@ fn check_end(body: &[u32], parts: &[Section], unit: f32) -> Result<(), BodyError
     for section in sections(body, parts, unit) {
         used += HEADER_WORDS + section?.1.words;
     }
-    if used == body.len() {
-        Ok(())
-    } else {
-        Err(BodyError::Trailing { expected: used as u32 * 4, got: body.len() as u32 * 4 })
-    }
+    if used == body.len() { Ok(()) } else { Err(BodyError::Trailing { expected: bytes(used), got: bytes(body.len()) }) }
 }
 
 /// Adds a body's quanta to a ledger that counts units. All or nothing: what was added before an error is found is

@@ -4,7 +4,7 @@
 //! [`entries`] writes it, and the magnitudes as floats, none of them 0. Of equal magnitudes the first are taken.
 
 use super::entries::{self, Form, Reader};
-use super::{BodyError, Encoded, squares};
+use super::{BodyError, Encoded, bytes, squares};
 use crate::kernel::threshold::NEGATIVE;
 
 /// Words of a body's header.
@@ -88,13 +88,13 @@ pub fn encode(
 /// # Errors
 /// When the body is none; what was visited before was part of it.
 pub fn read(body: &[u32], len: usize, mut visit: impl FnMut(usize, f32)) -> Result<(), BodyError> {
-    let short = BodyError::Short { expected: (HEADER_WORDS * 4) as u32, got: (body.len() * 4) as u32 };
+    let short = BodyError::Short { expected: bytes(HEADER_WORDS), got: bytes(body.len()) };
     let (&[nnz, number, words], rest) = body.split_first_chunk::<HEADER_WORDS>().ok_or(short)?;
     let form = Form::from_number(number).ok_or(BodyError::UnknownForm { got: number })?;
     let expected = u64::from(words) + u64::from(nnz);
     if expected != rest.len() as u64 {
-        let expected = u32::try_from(expected * 4).unwrap_or(u32::MAX);
-        return Err(BodyError::Trailing { expected, got: rest.len() as u32 * 4 });
+        let expected = bytes(expected as usize);
+        return Err(BodyError::Trailing { expected, got: bytes(rest.len()) });
     }
     let (list, values) = rest.split_at(words as usize);
     if let Some(at) = values.iter().position(|value| !(1..0x7f80_0000).contains(value)) {

@@ -3,28 +3,45 @@
 //! Multiplication and subtraction are rounded separately: a fused one would round differently, and then CPU tiers
 //! and GPUs could not agree bit for bit.
 
+use super::tier::Tier;
+
 /// `into[i] = from[i] - scale * update[i]`
+///
+/// # Panics
+/// When the lengths differ.
 pub fn apply(into: &mut [f32], from: &[f32], update: &[f32], scale: f32) {
     assert!(into.len() == from.len() && into.len() == update.len());
-    for ((into, from), update) in into.iter_mut().zip(from).zip(update) {
-        *into = from - scale * update;
-    }
+    Tier::best().run(|| {
+        for ((into, from), update) in into.iter_mut().zip(from).zip(update) {
+            *into = from - scale * update;
+        }
+    });
 }
 
 /// `into[i] -= scale * update[i]`
-pub fn in_place(into: &mut [f32], update: &[f32], scale: f32) {
+///
+/// # Panics
+/// When the lengths differ.
+pub fn in_place(tier: Tier, into: &mut [f32], update: &[f32], scale: f32) {
     assert_eq!(into.len(), update.len());
-    for (into, update) in into.iter_mut().zip(update) {
-        *into -= scale * update;
-    }
+    tier.run(|| {
+        for (into, update) in into.iter_mut().zip(update) {
+            *into -= scale * update;
+        }
+    });
 }
 
 /// `into[i] = scale * update[i]`
+///
+/// # Panics
+/// When the lengths differ.
 pub fn scale(into: &mut [f32], update: &[f32], scale: f32) {
     assert_eq!(into.len(), update.len());
-    for (into, update) in into.iter_mut().zip(update) {
-        *into = scale * update;
-    }
+    Tier::best().run(|| {
+        for (into, update) in into.iter_mut().zip(update) {
+            *into = scale * update;
+        }
+    });
 }
 
 #[cfg(test)]
@@ -43,9 +60,11 @@ mod tests {
             let mut out = alloc::vec![f32::NAN; from.len()];
             apply(&mut out, &from, &update, scale);
             prop_assert_eq!(&out, &oracle);
-            let mut same = from.clone();
-            in_place(&mut same, &update, scale);
-            prop_assert_eq!(&same, &oracle);
+            for tier in Tier::all() {
+                let mut same = from.clone();
+                in_place(tier, &mut same, &update, scale);
+                prop_assert_eq!(&same, &oracle);
+            }
         }
     }
 }

@@ -1,10 +1,12 @@
 //! Means weighted by examples: `sum(m_j x_j) / sum(m_j)`.
 //!
-//! The product of a float and a 32-bit weight is exact in f64, so the mean of one vector is that vector, the mean
-//! of equal vectors is that vector, and a result is off by at most one unit in the last place of the largest
-//! operand. Sums run in the order of the inputs; arrival order plays no part.
+//! The product of a float and a 32-bit weight is exact in f64, and a sum is divided by multiplying with the
+//! reciprocal, which is off by far less than f32 can tell: so the mean of equal vectors is that vector, and a
+//! result is off by at most one unit in the last place of the largest operand. Sums run in the order of the inputs;
+//! arrival order plays no part.
 
 use super::MEAN_MAX;
+use super::tier::Tier;
 
 /// `into` = weighted mean of `inputs`.
 ///
@@ -12,53 +14,69 @@ use super::MEAN_MAX;
 /// When there are no inputs, more than [`MEAN_MAX`], a weight of 0, or unequal lengths.
 pub fn mean(into: &mut [f32], inputs: &[(&[f32], u32)]) {
     assert!((1..=MEAN_MAX).contains(&inputs.len()));
-    assert!(inputs.iter().all(|(x, weight)| x.len() == into.len() && *weight > 0));
     match *inputs {
         [a] => into.copy_from_slice(a.0),
-        [a, b] => fused(into, [a, b]),
-        [a, b, c] => fused(into, [a, b, c]),
-        [a, b, c, d] => fused(into, [a, b, c, d]),
+        [a, b] => fused(Tier::best(), into, None, [a, b]),
+        [a, b, c] => fused(Tier::best(), into, None, [a, b, c]),
+        [a, b, c, d] => fused(Tier::best(), into, None, [a, b, c, d]),
         _ => {
-            let total: f64 = inputs.iter().map(|(_, weight)| f64::from(*weight)).sum();
+            check(into, inputs);
+            let per_total = 1.0 / inputs.iter().map(|(_, weight)| f64::from(*weight)).sum::<f64>();
             for (i, into) in into.iter_mut().enumerate() {
                 let sum: f64 = inputs.iter().map(|(x, weight)| f64::from(x[i]) * f64::from(*weight)).sum();
-                *into = (sum / total) as f32;
+                *into = (sum * per_total) as f32;
             }
         }
     }
 }
 
-/// One pass over a number of inputs that the compiler knows.
-fn fused<const N: usize>(into: &mut [f32], inputs: [(&[f32], u32); N]) {
-    let len = into.len();
-    let slices = inputs.map(|(x, _)| &x[..len]);
-    let weights = inputs.map(|(_, weight)| f64::from(weight));
-    let total: f64 = weights.iter().sum();
-    for (i, into) in into.iter_mut().enumerate() {
-        let mut sum = 0.0f64;
-        for (x, weight) in slices.iter().zip(weights) {
-            sum += f64::from(x[i]) * weight;
+/// `into` = weighted mean of `into`, of weight `held`, and `others`: one pass, and nothing is read that is not
+/// needed. With `held` 0, what was in `into` does not count.
+///
+/// # Panics
+/// When there are no others, a weight of theirs is 0, or lengths differ.
+pub fn in_place<const N: usize>(tier: Tier, into: &mut [f32], held: u32, others: [(&[f32], u32); N]) {
+    match others.first() {
+        Some((only, _)) if N == 1 && held == 0 => into.copy_from_slice(only),
+        first => {
+            assert!(first.is_some());
+            fused(tier, into, Some(held), others);
         }
-        *into = (sum / total) as f32;
     }
 }
 
-/// `into` = weighted mean of `into`, of weight `held`, and `x`. With `held` 0, what was in `into` does not count.
-///
-/// # Panics
-/// When `weight` is 0 or the lengths differ.
-pub fn blend(into: &mut [f32], held: u32, x: &[f32], weight: u32) {
-    assert_eq!(into.len(), x.len());
-    assert!(weight > 0);
-    if held == 0 {
-        into.copy_from_slice(x);
-        return;
-    }
-    let (held, weight) = (f64::from(held), f64::from(weight));
-    let total = held + weight;
-    for (into, x) in into.iter_mut().zip(x) {
-        *into = ((f64::from(*into) * held + f64::from(*x) * weight) / total) as f32;
-    }
+fn check(into: &[f32], inputs: &[(&[f32], u32)]) {
+    assert!(inputs.iter().all(|(x, weight)| x.len() == into.len() && *weight > 0));
+}
+
+/// One pass over a number of inputs that the compiler knows; `into` is the first of them if it has a weight.
+#[inline(always)]
+fn fused<const N: usize>(tier: Tier, into: &mut [f32], held: Option<u32>, inputs: [(&[f32], u32); N]) {
+    check(into, &inputs);
+    let len = into.len();
+    let slices = inputs.map(|(x, _)| &x[..len]);
+    let weights = inputs.map(|(_, weight)| f64::from(weight));
+    let held = held.map(f64::from);
+    let per_total = 1.0 / (held.unwrap_or(0.0) + weights.iter().sum::<f64>());
+    tier.run(|| {
+        if let Some(held) = held {
+            for (i, into) in into.iter_mut().enumerate() {
+                let mut sum = f64::from(*into) * held;
+                for (x, weight) in slices.iter().zip(weights) {
+                    sum += f64::from(x[i]) * weight;
+                }
+                *into = (sum * per_total) as f32;
+            }
+            return;
+        }
+        for (i, into) in into.iter_mut().enumerate() {
+            let mut sum = 0.0f64;
+            for (x, weight) in slices.iter().zip(weights) {
+                sum += f64::from(x[i]) * weight;
+            }
+            *into = (sum * per_total) as f32;
+        }
+    });
 }
 
 #[cfg(test)]
@@ -85,11 +103,18 @@ mod tests {
             let oracle: Vec<f32> = (0..len).map(|i| {
                 let mut sum = 0.0;
                 for (x, w) in &inputs { sum += f64::from(x[i]) * f64::from(*w); }
-                (sum / total) as f32
+                (sum * (1.0 / total)) as f32
             }).collect();
             let mut got = alloc::vec![f32::NAN; len];
             mean(&mut got, &slices(&inputs));
-            prop_assert_eq!(got, oracle);
+            prop_assert_eq!(&got, &oracle);
+            if let [(first, held), (a, m), (b, n), (c, o)] = &inputs[..] {
+                for tier in Tier::all() {
+                    let mut same = first.clone();
+                    in_place(tier, &mut same, *held, [(a, *m), (b, *n), (c, *o)]);
+                    prop_assert_eq!(&same, &oracle);
+                }
+            }
         }
 
         /// I-06: the mean of identical vectors is that vector, whatever the weights.
@@ -103,7 +128,7 @@ mod tests {
             prop_assert_eq!(&got, &x);
             let mut held = 0;
             for weight in weights {
-                blend(&mut got, held, &x, weight);
+                in_place(Tier::best(), &mut got, held, [(&x, weight)]);
                 held += weight;
             }
             prop_assert_eq!(&got, &x);
@@ -128,7 +153,7 @@ mod tests {
             let (mut all, mut running, mut held) = (alloc::vec![0.0; len], alloc::vec![f32::NAN; len], 0);
             mean(&mut all, &slices(&inputs));
             for (x, weight) in &inputs {
-                blend(&mut running, held, x, *weight);
+                in_place(Tier::best(), &mut running, held, [(x, *weight)]);
                 held += weight;
             }
             let largest = inputs.iter().flat_map(|(x, _)| x).fold(0f32, |m, x| m.max(x.abs()));

@@ -281,7 +281,7 @@ pub fn run(kernel: &Kernel, pool: &mut Pool) -> Found {
             Some(index) => return Found::NonFinite { index: index as u32 },
         },
         Kernel::Apply { from, update, scale, into } if from == into => {
-            write(pool, into, |pool, into| apply::in_place(into, pool.floats(update), scale));
+            write(pool, into, |pool, into| apply::in_place(Tier::best(), into, pool.floats(update), scale));
         }
         Kernel::Apply { from, update, scale, into } => {
             write(pool, into, |pool, into| apply::apply(into, pool.floats(from), pool.floats(update), scale));
@@ -290,10 +290,10 @@ pub fn run(kernel: &Kernel, pool: &mut Pool) -> Found {
             write(pool, into, |pool, into| apply::scale(into, pool.floats(update), scale));
         }
         Kernel::Accumulate { update, scale, first: false, into } => {
-            write(pool, into, |pool, into| apply::in_place(into, pool.floats(update), -scale));
+            write(pool, into, |pool, into| apply::in_place(Tier::best(), into, pool.floats(update), -scale));
         }
         Kernel::Blend { x, weight, held, into } => {
-            write(pool, into, |pool, into| mean::blend(into, held, pool.floats(x), weight));
+            write(pool, into, |pool, into| mean::in_place(Tier::best(), into, held, [(pool.floats(x), weight)]));
         }
         Kernel::Mean { inputs, into } => write(pool, into, |pool, into| {
             let mut slices = [(&[][..], 0); MEAN_MAX];

@@ -117,13 +117,7 @@ struct Pass<'a> {
 ///
 /// # Panics
 /// When the lengths differ or exceed [`LEN_MAX`], or there are fewer than two words per element.
-pub fn take(
-    tier: Tier,
-    update: Option<&[f32]>,
-    residual: &mut [f32],
-    quantum: Quantum,
-    entries: &mut [u32],
-) -> Taken {
+pub fn take(tier: Tier, update: Option<&[f32]>, residual: &mut [f32], quantum: Quantum, entries: &mut [u32]) -> Taken {
     static NOTHING: [f32; BLOCK] = [0.0; BLOCK];
     assert!(update.is_none_or(|update| update.len() == residual.len()));
     assert!(residual.len() <= LEN_MAX && entries.len() >= 2 * residual.len());

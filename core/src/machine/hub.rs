@@ -220,7 +220,14 @@ impl<P: Copy> Hub<P> {
     }
 
     /// The same, for a body that would take `dense` bytes as plain floats.
-    pub(crate) fn transmit_coded(&mut self, peer: PeerId, header: Header, body: Option<Segment>, dense: u32, purpose: P) {
+    pub(crate) fn transmit_coded(
+        &mut self,
+        peer: PeerId,
+        header: Header,
+        body: Option<Segment>,
+        dense: u32,
+        purpose: P,
+    ) {
         self.send(peer, header, body, dense, Purpose::Machine(purpose));
     }
 

@@ -232,8 +232,7 @@ impl Mesh {
             fan_out => (rank > 0 && (rank - 1) / fan_out == me) || (me > 0 && (me - 1) / fan_out == rank),
         };
         let knows = vec![false; workers as usize];
-        let neighbour =
-            |rank| Neighbour {
+        let neighbour = |rank| Neighbour {
             peer: PeerId(rank),
             member: false,
             start: None,
@@ -486,7 +485,10 @@ impl Mesh {
                 let starters = self.hub.setup.recipe.correction.starters as usize;
                 let behind = |mark: &&Mark| mark.last.is_none() && !mark.lost;
                 let slowest = self.marks.iter().take(starters).filter(behind).map(|mark| mark.sequence).min();
-                self.marks.iter().position(|mark| behind(&mark) && Some(mark.sequence) == slowest).map(|rank| PeerId(rank as u32))
+                self.marks
+                    .iter()
+                    .position(|mark| behind(&mark) && Some(mark.sequence) == slowest)
+                    .map(|rank| PeerId(rank as u32))
             }
             State::Blocked { .. } | State::Leaving { told: false, .. } => {
                 self.slots.iter().find_map(pending).map(|index| self.neighbours[index].peer)

@@ -211,7 +211,8 @@ impl Server {
         let room = Room { residual: none, sections: PUSH_SECTIONS, scratch: none, velocity: none };
         let push = Encoding::new(&setup, recipe.codec, Correction::none(), ranges(), room);
         let pull = |worker: u32| {
-            let room = Room { residual: DIFFERENCE, sections: pull::sections(worker), scratch: SCRATCH, velocity: none };
+            let room =
+                Room { residual: DIFFERENCE, sections: pull::sections(worker), scratch: SCRATCH, velocity: none };
             Encoding::new(&setup, recipe.pull, Correction::none(), ranges(), room)
         };
         let pulls: Vec<_> = (0..cluster.workers).map(pull).filter(|pull| !pull.is_plain()).collect();

@@ -40,7 +40,7 @@ fn trace(recipe: Recipe, me: u32, workers: u32) -> Trace {
         #[cfg(planted)]
         bug: None,
     };
-    let machine = Node::new(setup).unwrap();
+    let machine = Node::new(setup.clone()).unwrap();
     let mut pool = Pool::new(machine.buffers());
     let ours = Segment { buffer: OURS, start: 0, len: text.len() as u32 };
     pool.bytes_mut(ours).copy_from_slice(text.as_bytes());

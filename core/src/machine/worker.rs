@@ -83,16 +83,36 @@ enum Job {
     /// Nothing waits for it but kernels that come later.
     Aside,
     Clip,
-    Encode { shard: usize, sequence: Sequence },
-    Push { slot: usize },
-    Row { shard: usize, header: Header },
+    Encode {
+        shard: usize,
+        sequence: Sequence,
+    },
+    Push {
+        slot: usize,
+    },
+    Row {
+        shard: usize,
+        header: Header,
+    },
     /// A difference is here, as a body; as floats; subtracted.
-    Delta { shard: usize, header: Header },
-    Expand { shard: usize, header: Header },
-    Subtract { shard: usize, header: Header },
+    Delta {
+        shard: usize,
+        header: Header,
+    },
+    Expand {
+        shard: usize,
+        header: Header,
+    },
+    Subtract {
+        shard: usize,
+        header: Header,
+    },
     Local,
     Refresh,
-    Leave { server: PeerId, stays: bool },
+    Leave {
+        server: PeerId,
+        stays: bool,
+    },
 }
 
 #[derive(Copy, Clone, Debug, Default)]
@@ -150,7 +170,8 @@ impl Worker {
         let row = |index| {
             let range = shard_range(setup.len, shards, index);
             let start = starts;
-            starts = (starts.0 + encoding.len_max(index as usize) as u64, starts.1 + pull.len_max(index as usize) as u64);
+            starts =
+                (starts.0 + encoding.len_max(index as usize) as u64, starts.1 + pull.len_max(index as usize) as u64);
             Row {
                 first: range.start,
                 len: range.len(),
@@ -384,10 +405,12 @@ impl Worker {
 
     fn on_message(&mut self, peer: PeerId, header: Header) {
         match header.kind {
-            Kind::Params | Kind::Delta if !self.hub.setup.cluster.is_worker(peer) => match self.check_params(peer, &header) {
-                Ok(()) => self.hub.hold(peer, header),
-                Err(reason) => self.hub.close(peer, reason),
-            },
+            Kind::Params | Kind::Delta if !self.hub.setup.cluster.is_worker(peer) => {
+                match self.check_params(peer, &header) {
+                    Ok(()) => self.hub.hold(peer, header),
+                    Err(reason) => self.hub.close(peer, reason),
+                }
+            }
             kind => self.hub.close(peer, ProtocolError::Unexpected { kind }),
         }
     }

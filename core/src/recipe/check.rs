@@ -2,9 +2,7 @@
 
 use core::fmt;
 
-use super::{
-    Codec, Control, Correction, Merge, OptimizerState, Pace, Payload, Recipe, Threshold, TopK, Topology,
-};
+use super::{Codec, Control, Correction, Merge, OptimizerState, Pace, Payload, Recipe, Threshold, TopK, Topology};
 use crate::id::Cluster;
 
 /// Why a recipe, or a recipe with this cluster, cannot run.
@@ -279,7 +277,8 @@ const fn out_of_range(field: &'static str, expected: &'static str, got: f64) -> 
 }
 
 fn check_codec(codec: &Codec) -> Result<(), ConfigError> {
-    let check_density = |density| check_range("density", "above 0 and at most 1", density, density > 0.0 && density <= 1.0);
+    let check_density =
+        |density| check_range("density", "above 0 and at most 1", density, density > 0.0 && density <= 1.0);
     match *codec {
         Codec::F32 | Codec::Bf16 | Codec::F16 | Codec::Int8 | Codec::Sign => Ok(()),
         Codec::TopK(TopK { density }) => check_density(density),

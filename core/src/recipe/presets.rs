@@ -1,7 +1,8 @@
 //! Published methods as points on the axes.
 
 use super::{
-    Codec, Control, Correction, Merge, OptimizerState, Pace, Payload, Period, Recipe, Staleness, Threshold, TopK, Topology,
+    Codec, Control, Correction, Merge, OptimizerState, Pace, Payload, Period, Recipe, Staleness, Threshold, TopK,
+    Topology,
 };
 
 /// A named recipe.

@@ -308,7 +308,11 @@ impl Reader<'_> {
             self.block.count[i] *= count;
             at = after + bits as usize;
         }
-        if any { Ok(at) } else { Err(BodyError::Single { first: Entry { index: self.block.index[0], count: 1 }.index }) }
+        if any {
+            Ok(at)
+        } else {
+            Err(BodyError::Single { first: Entry { index: self.block.index[0], count: 1 }.index })
+        }
     }
 }
 

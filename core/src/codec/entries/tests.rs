@@ -99,7 +99,8 @@ proptest! {
 
 #[test]
 fn the_forms_win_where_they_should() {
-    let ones = |indices: &mut dyn Iterator<Item = u32>| indices.map(|index| Entry { index, count: 1 }).collect::<Vec<_>>();
+    let ones =
+        |indices: &mut dyn Iterator<Item = u32>| indices.map(|index| Entry { index, count: 1 }).collect::<Vec<_>>();
     assert_eq!(coded(&ones(&mut (0..0)), 1000), (Form::Rice, vec![]));
     assert_eq!(coded(&ones(&mut (0..1000).step_by(100)), 1000).0, Form::Rice);
     assert_eq!(coded(&ones(&mut (0..1000)), 1000).0, Form::Dense2);
@@ -124,13 +125,19 @@ fn errors_say_expected_and_got() {
     assert_eq!(error(Form::Dense2, 1, 4, &[0b10]), "body: expected a count of at most 32767 at index 0, got more");
     assert_eq!(error(Form::Dense2, 2, 4, &[0b01]), "body: expected at most 1 entries, got 2");
     assert_eq!(error(Form::Dense2, 1, 4, &[0b0101]), "body: expected zeros after the last entry, got 0x4");
-    assert_eq!(error(Form::Dense2, 1, 40, &[1, 0, 0]), "body: expected the form Rice, which is the smallest, got Dense2");
+    assert_eq!(
+        error(Form::Dense2, 1, 40, &[1, 0, 0]),
+        "body: expected the form Rice, which is the smallest, got Dense2"
+    );
     // Rice: k = 5 and one entry at 0, for which k = 0 is right.
     assert_eq!(error(Form::Rice, 1, 100, &[5 | 1 << 12]), "body: expected a Rice parameter of 0, got 5");
     assert_eq!(error(Form::Rice, 1, 100, &[31]), "body: expected more than 32 bits, got no more");
     assert_eq!(error(Form::Rice, 1, 100, &[0]), "body: expected more than 32 bits, got no more");
     assert_eq!(error(Form::Rice, 1, 3, &[1 << 20]), "body: expected at most 3 zeros in a unary number, got 13");
-    assert_eq!(error(Form::Rice, 1, 100, &[32 | 1 << 7 | 1 << 8]), "body: expected several quanta in the block from index 0, got one each");
+    assert_eq!(
+        error(Form::Rice, 1, 100, &[32 | 1 << 7 | 1 << 8]),
+        "body: expected several quanta in the block from index 0, got one each"
+    );
     assert_eq!(error(Form::Rice, 1, 1 << 20, &[32 | 1 << 7]), "body: expected more than 32 bits, got no more");
     let (form, good) = coded(&[Entry { index: 70, count: -3 }], 100);
     assert_eq!(form, Form::Rice);

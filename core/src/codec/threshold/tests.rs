@@ -1,0 +1,216 @@
+use alloc::vec;
+use alloc::vec::Vec;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::recipe::Threshold;
+
+const UNIT: f32 = 1.0 / 16384.0;
+const TAU: f32 = 1.0 / 64.0;
+
+fn parts(lens: &[usize]) -> Vec<Section> {
+    let mut first = 0;
+    let section = |len: &usize| {
+        let section = Section { first, len: *len as u32, threshold: TAU, bits: 0.0 };
+        first += section.len;
+        section
+    };
+    lens.iter().map(section).collect()
+}
+
+/// One side of a connection.
+struct Side {
+    residual: Vec<f32>,
+    parts: Vec<Section>,
+    scratch: Vec<u32>,
+    body: Vec<u32>,
+}
+
+impl Side {
+    fn new(lens: &[usize]) -> Self {
+        let len = lens.iter().sum();
+        let body = vec![0xabad_cafe; words_max(lens.iter().copied())];
+        Self { residual: vec![0.0; len], parts: parts(lens), scratch: vec![0; 2 * len], body }
+    }
+
+    fn send(&mut self, aim: Aim, update: Option<&[f32]>) -> (Encoded, Vec<u32>) {
+        let Self { residual, parts, scratch, body } = self;
+        let encoded = encode(Tier::best(), aim, update, residual, parts, scratch, body);
+        (encoded, body[..encoded.bytes as usize / 4].to_vec())
+    }
+}
+
+fn aim(control: Control) -> Aim {
+    Aim::of(&Threshold { control, ..Threshold::fixed(TAU) }, 1.0)
+}
+
+fn controls() -> impl Strategy<Value = Aim> {
+    let bytes = (64u32..400).prop_map(|bytes| Control::Budget { bytes });
+    let density = (0.001f32..1.0).prop_map(|density| Control::Density { density });
+    (prop_oneof![Just(Control::Fixed), Just(Control::Band), bytes, density], any::<bool>())
+        .prop_map(|(control, dense)| Aim { dense, ..aim(control) })
+}
+
+/// Contributions in whole 2^-10, so that sums are exact.
+fn updates(len: usize) -> impl Strategy<Value = Vec<Vec<i32>>> {
+    prop::collection::vec(prop::collection::vec(prop_oneof![9 => -12i32..12, 1 => -4000i32..4000], len), 1..12)
+}
+
+proptest! {
+    /// I-40, I-44: with any controller, per tensor or not, what the ledger has plus what the residual has is what
+    /// came in, exactly; in whatever order messages come, ledgers are equal. A leaver's last message leaves less
+    /// than a unit.
+    #[test]
+    fn nothing_is_lost(updates in updates(90), aim in controls(), split in any::<bool>()) {
+        let lens: &[usize] = if split { &[10, 1, 79] } else { &[90] };
+        let mut side = Side::new(lens);
+        let (mut ledger, mut total, mut bodies) = (vec![0i32; 90], vec![0i64; 90], Vec::new());
+        for update in &updates {
+            let floats: Vec<f32> = update.iter().map(|x| *x as f32 / 1024.0).collect();
+            let (_, body) = side.send(aim, Some(&floats));
+            prop_assert_eq!(add(&body, &side.parts, UNIT, &mut ledger), Ok(()));
+            bodies.push(body);
+            for i in 0..90 {
+                total[i] += i64::from(update[i]);
+                prop_assert_eq!(f64::from(ledger[i]) * f64::from(UNIT) + f64::from(side.residual[i]), total[i] as f64 / 1024.0);
+            }
+        }
+        let held = side.residual.iter().fold(0f32, |most, r| most.max(r.abs()));
+        let (encoded, body) = side.send(Aim { dense: true, ..aim }, None);
+        add(&body, &side.parts, UNIT, &mut ledger).unwrap();
+        bodies.push(body);
+        prop_assert!(encoded.squares == 0.0 || held > QUANTA_MAX as f32 * UNIT);
+        let mut backwards = vec![0i32; 90];
+        bodies.iter().rev().for_each(|body| add(body, &side.parts, UNIT, &mut backwards).unwrap());
+        prop_assert_eq!(&backwards, &ledger);
+        // Merged in pairs, they are the same sum.
+        let mut merged = vec![0i32; 90];
+        for pair in bodies.chunks(2) {
+            let [one, other] = pair else { add(&pair[0], &side.parts, UNIT, &mut merged).unwrap(); continue };
+            match merge((one, other), &side.parts, UNIT, &mut side.scratch, &mut side.body) {
+                Ok(words) => add(&side.body[..words], &side.parts, UNIT, &mut merged).unwrap(),
+                Err(error) => {
+                    prop_assert_eq!(error, Unmerged::TooMany);
+                    pair.iter().for_each(|body| add(body, &side.parts, UNIT, &mut merged).unwrap());
+                }
+            }
+        }
+        prop_assert_eq!(&merged, &ledger);
+    }
+
+    /// A budget is kept, whatever comes, as long as one entry fits.
+    #[test]
+    fn a_budget_is_kept(updates in updates(200), bytes in 64u32..300) {
+        let mut side = Side::new(&[200]);
+        for update in updates {
+            let floats: Vec<f32> = update.iter().map(|x| *x as f32 / 1024.0).collect();
+            let (encoded, _) = side.send(aim(Control::Budget { bytes }), Some(&floats));
+            prop_assert!(encoded.bytes <= bytes, "{} bytes, {bytes} allowed", encoded.bytes);
+        }
+    }
+
+    /// Any words are refused, or are what an encoder writes; a refused body leaves the ledger as it was.
+    #[test]
+    fn any_words_are_refused_or_canonical(updates in updates(60), at in any::<prop::sample::Index>(), bit in 0u32..32,
+        cut in any::<bool>())
+    {
+        let mut side = Side::new(&[40, 20]);
+        for update in updates {
+            let floats: Vec<f32> = update.iter().map(|x| *x as f32 / 1024.0).collect();
+            let (_, mut body) = side.send(aim(Control::Fixed), Some(&floats));
+            let at = at.index(body.len());
+            if cut { body.truncate(at) } else { body[at] ^= 1 << bit }
+            let mut ledger: Vec<i32> = (0..60).map(|i| i * 7919).collect();
+            let before = ledger.clone();
+            if add(&body, &side.parts, UNIT, &mut ledger).is_err() {
+                prop_assert_eq!(ledger, before);
+            } else {
+                // What it says, encoded with the taus that it says, is the same words.
+                let mut floats = vec![0.0; 60];
+                expand(&body, &side.parts, UNIT, &mut floats).unwrap();
+                let again: Vec<u32> = sections(&body, &side.parts, UNIT)
+                    .flat_map(|section| {
+                        let (part, header, _) = section.unwrap();
+                        let floats = &floats[part.first as usize..(part.first + part.len) as usize];
+                        let mut one = Side::new(&[part.len as usize]);
+                        one.send(Aim { tau: header.tau, ..aim(Control::Fixed) }, Some(floats)).1
+                    })
+                    .collect();
+                prop_assert_eq!(again, body);
+            }
+        }
+    }
+}
+
+/// I-56: on exponential data, one sample brings the density within 10 % of the target. I-57: a higher target does
+/// not raise the threshold.
+#[test]
+fn a_quantile_hits_its_density() {
+    let len = 1 << 20;
+    let mut state = 1u64;
+    let update: Vec<f32> = (0..len)
+        .map(|_| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            let uniform = ((state >> 40) as f32 + 0.5) / (1u64 << 24) as f32;
+            -uniform.ln() * 1e-3 * if state >> 39 & 1 == 0 { 1.0 } else { -1.0 }
+        })
+        .collect();
+    let mut last = f32::INFINITY;
+    for density in [1e-3, 3.6e-3, 1e-2, 1e-1] {
+        let mut side = Side::new(&[len]);
+        let (encoded, _) = side.send(aim(Control::Density { density }), Some(&update));
+        let got = encoded.entries as f32 / len as f32;
+        assert!((got / density - 1.0).abs() < 0.1, "{got} for {density}");
+        assert!(encoded.threshold <= last);
+        last = encoded.threshold;
+    }
+}
+
+/// DL4J's band, step by step: twenty steps halve or double, and within the band nothing moves.
+#[test]
+fn the_band_is_dl4js() {
+    let mut side = Side::new(&[1000]);
+    let quiet = vec![0.0; 1000];
+    for step in 1..=20 {
+        side.send(aim(Control::Band), Some(&quiet));
+        let expected = TAU * 0.5f32.powf(step as f32 / 20.0);
+        assert!((side.parts[0].threshold / expected - 1.0).abs() < 1e-5, "step {step}");
+    }
+    // 1 of 1,000 lies within.
+    let within: Vec<f32> = (0..1000).map(|i| if i == 3 { TAU } else { 0.0 }).collect();
+    let before = side.parts[0].threshold;
+    side.send(aim(Control::Band), Some(&within));
+    assert_eq!(side.parts[0].threshold, before);
+    // 2 % lie above.
+    let above: Vec<f32> = (0..1000).map(|i| if i < 20 { TAU } else { 0.0 }).collect();
+    side.send(aim(Control::Band), Some(&above));
+    assert!((side.parts[0].threshold / before - 2f32.powf(1.0 / 20.0)).abs() < 1e-5);
+}
+
+#[test]
+fn a_tau_that_is_not_the_runs_is_refused() {
+    use alloc::string::ToString;
+    let mut side = Side::new(&[4]);
+    let (_, good) = side.send(aim(Control::Fixed), Some(&[TAU, 0.0, -TAU, 0.0]));
+    for tau in [0.0, -TAU, f32::NAN, f32::INFINITY, 1e-40, 0.3, UNIT / 2.0, UNIT * 131_072.0] {
+        let mut body = good.clone();
+        body[1] = tau.to_bits();
+        let error = add(&body, &side.parts, UNIT, &mut [0; 4]).unwrap_err().to_string();
+        assert!(
+            error.starts_with("body: expected a tau that is a power of two from 6.1035156e-5 to 4e0, got "),
+            "{error}"
+        );
+    }
+    let error = |body: &[u32]| add(body, &side.parts, UNIT, &mut [0; 4]).unwrap_err().to_string();
+    assert_eq!(error(&[]), "body: expected at least 16 more bytes, got 0");
+    assert_eq!(error(&good[..3]), "body: expected at least 16 more bytes, got 12");
+    assert_eq!(error(&[good.clone(), vec![0]].concat()), "body: expected 20 bytes of entries, got 24");
+    assert_eq!(error(&[good[0], good[1], 7, good[3], good[4]]), "body: expected a form from 0 to 3, got 7");
+    assert_eq!(
+        error(&[good[0], good[1], 0, u32::MAX, good[4]]),
+        "body: expected at least 4294967295 more bytes, got 4"
+    );
+    let full = add(&good, &side.parts, UNIT, &mut [i32::MAX, 0, 0, 0]).unwrap_err().to_string();
+    assert_eq!(full, "body: expected a count within 32 bits at index 0, got more");
+}

@@ -101,6 +101,7 @@ impl Mesh {
 
     pub(super) fn on_based(&mut self) {
         self.state = State::Held;
+        self.maybe_release();
         for to in 0..self.neighbours.len() {
             self.tell_start(to);
         }
