@@ -59,12 +59,13 @@ pub struct Dense {
 
 impl Dense {
     /// `residual += update`, but where that is not finite. `first` is the index of the first element.
+    #[inline(always)]
     fn add(&mut self, update: Option<&[f32]>, residual: &mut [f32], first: usize) {
         const BLOCK: usize = 64;
         let Some(update) = update else { return };
         for (block, (residual, update)) in residual.chunks_mut(BLOCK).zip(update.chunks(BLOCK)).enumerate() {
             let finite = |(r, u): (&f32, &f32)| (r + u).is_finite();
-            if residual.iter().zip(update).fold(true, |all, pair| all & finite(pair)) {
+            if residual.iter().zip(update).fold(0, |bad, pair| bad | u32::from(!finite(pair))) == 0 {
                 residual.iter_mut().zip(update).for_each(|(residual, update)| *residual += update);
                 continue;
             }
@@ -92,8 +93,8 @@ fn lanes(x: &[f32], of: impl Fn(f32) -> f32) -> f64 {
     let mut lanes = [0.0f32; 16];
     let (chunks, rest) = x.as_chunks::<16>();
     for chunk in chunks {
-        for (lane, x) in lanes.iter_mut().zip(chunk) {
-            *lane += of(*x);
+        for lane in 0..16 {
+            lanes[lane] += of(chunk[lane]);
         }
     }
     for (lane, x) in lanes.iter_mut().zip(rest) {
@@ -102,10 +103,12 @@ fn lanes(x: &[f32], of: impl Fn(f32) -> f32) -> f64 {
     lanes.into_iter().map(f64::from).sum()
 }
 
+#[inline(always)]
 fn squares(x: &[f32]) -> f64 {
     x.chunks(4096).map(|x| lanes(x, |x| x * x)).sum()
 }
 
+#[inline(always)]
 fn magnitudes(x: &[f32]) -> f64 {
     lanes(x, f32::abs)
 }

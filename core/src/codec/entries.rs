@@ -18,6 +18,7 @@ mod rice;
 
 use crate::codec::{BodyError, bytes};
 use crate::kernel::threshold::{Entry, MORE, QUANTA_MAX};
+use crate::kernel::tier::Tier;
 
 /// Entries that are coded together.
 pub const BLOCK: usize = 128;
@@ -111,7 +112,7 @@ pub fn write(entries: &[u32], nnz: u32, len: usize, body: &mut [u32]) -> (Form, 
     let limit = words_max(len);
     let several = entries.len() > nnz as usize;
     // Rice is written while it is counted, and given up as soon as it cannot be the smallest.
-    let rice_bits = rice::write(entries, several, &mut body[..limit]);
+    let rice_bits = Tier::best().run(|| rice::write(entries, several, &mut body[..limit]));
     let sizes = Sizes { rice_bits: rice_bits.unwrap_or(u64::MAX >> 8), several };
     let (form, words) = sizes.smallest(nnz, len);
     match form {

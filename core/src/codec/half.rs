@@ -26,14 +26,15 @@ pub(super) fn encode(
     let mut dense = Dense::default();
     for (i, (residual, out)) in residual.chunks_mut(CHUNK).zip(out.chunks_mut(CHUNK)).enumerate() {
         let update = update.map(|update| &update[i * CHUNK..i * CHUNK + residual.len()]);
-        dense.add(update, residual, i * CHUNK);
+        // One loop each: together they are more than the compiler makes vectors of.
+        tier.run(|| dense.add(update, residual, i * CHUNK));
         tier.run(|| {
             for (residual, out) in residual.iter_mut().zip(out) {
                 *out = narrow(*residual);
                 *residual -= widen(*out);
             }
         });
-        dense.squares += squares(residual);
+        dense.squares += tier.run(|| squares(residual));
     }
     dense
 }

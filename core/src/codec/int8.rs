@@ -3,11 +3,16 @@
 //! The scale is a power of two, so that the largest element takes 7 bits and what is kept in the residual is exact.
 //! A body is the scales' exponents, a byte per block, then the elements, a byte each; both end at a word.
 
+use pulp::NullaryFnOnce;
+
 use super::{BodyError, Dense, squares};
 use crate::kernel::tier::Tier;
 
 /// Elements of a block.
 pub const BLOCK: usize = 64;
+
+/// Elements that are gone over three times while they are in the cache.
+const CHUNK: usize = 64 * BLOCK;
 
 /// Words of a body.
 pub const fn words(len: usize) -> usize {
@@ -31,13 +36,33 @@ pub fn encode(tier: Tier, update: Option<&[f32]>, residual: &mut [f32], body: &m
     let scales: &mut [u8] = bytemuck::cast_slice_mut(scales);
     let values: &mut [i8] = bytemuck::cast_slice_mut(values);
     let mut dense = Dense::default();
-    for (i, (residual, values)) in residual.chunks_mut(BLOCK).zip(values.chunks_mut(BLOCK)).enumerate() {
-        let update = update.map(|update| &update[i * BLOCK..i * BLOCK + residual.len()]);
-        dense.add(update, residual, i * BLOCK);
-        scales[i] = tier.run(|| block(residual, values));
-        dense.squares += squares(residual);
+    for (i, (residual, values)) in residual.chunks_mut(CHUNK).zip(values.chunks_mut(CHUNK)).enumerate() {
+        let update = update.map(|update| &update[i * CHUNK..i * CHUNK + residual.len()]);
+        tier.run(|| dense.add(update, residual, i * CHUNK));
+        let scales = &mut scales[i * (CHUNK / BLOCK)..];
+        tier.run(Blocks { residual, values, scales });
+        dense.squares += tier.run(|| squares(residual));
     }
     dense
+}
+
+/// A chunk's blocks.
+struct Blocks<'a> {
+    residual: &'a mut [f32],
+    values: &'a mut [i8],
+    scales: &'a mut [u8],
+}
+
+impl NullaryFnOnce for Blocks<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn call(self) {
+        let blocks = self.residual.chunks_mut(BLOCK).zip(self.values.chunks_mut(BLOCK));
+        for ((residual, values), scale) in blocks.zip(self.scales) {
+            *scale = block(residual, values);
+        }
+    }
 }
 
 #[inline(always)]

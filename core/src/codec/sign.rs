@@ -23,12 +23,13 @@ pub fn encode(tier: Tier, update: Option<&[f32]>, residual: &mut [f32], body: &m
     let mut dense = Dense::default();
     for (i, (residual, signs)) in residual.chunks_mut(BLOCK).zip(signs.chunks_mut(BLOCK / 32)).enumerate() {
         let update = update.map(|update| &update[i * BLOCK..i * BLOCK + residual.len()]);
-        dense.add(update, residual, i * BLOCK);
-        let mean = ((super::magnitudes(residual) / residual.len() as f64) as f32).min(f32::MAX);
+        tier.run(|| dense.add(update, residual, i * BLOCK));
+        let sum = tier.run(|| super::magnitudes(residual));
+        let mean = ((sum / residual.len() as f64) as f32).min(f32::MAX);
         let scale = f32::from_bits(mean.to_bits() & 0x7f80_0000);
         scales[i] = scale.to_bits();
         tier.run(|| block(residual, signs, scale));
-        dense.squares += squares(residual);
+        dense.squares += tier.run(|| squares(residual));
     }
     dense
 }
@@ -40,10 +41,10 @@ fn block(residual: &mut [f32], signs: &mut [u32], scale: f32) {
         if scale == 0.0 {
             continue;
         }
-        for (bit, residual) in residual.iter_mut().enumerate() {
-            let negative = *residual < 0.0;
-            *signs |= u32::from(negative) << bit;
-            *residual -= if negative { -scale } else { scale };
+        let word = residual.iter().enumerate().fold(0, |word, (bit, x)| word | u32::from(*x < 0.0) << bit);
+        *signs = word;
+        for residual in residual {
+            *residual -= if *residual < 0.0 { -scale } else { scale };
         }
     }
 }

@@ -49,35 +49,98 @@ fn check(into: &[f32], inputs: &[(&[f32], u32)]) {
     assert!(inputs.iter().all(|(x, weight)| x.len() == into.len() && *weight > 0));
 }
 
-/// One pass over a number of inputs that the compiler knows; `into` is the first of them if it has a weight.
+/// One pass over a number of inputs that the compiler knows; `into` is the first of them if it has a weight. The
+/// conversions between f32 and f64 are spelled out: left to itself, the compiler makes single steps of them.
 #[inline(always)]
 fn fused<const N: usize>(tier: Tier, into: &mut [f32], held: Option<u32>, inputs: [(&[f32], u32); N]) {
     check(into, &inputs);
-    let len = into.len();
-    let slices = inputs.map(|(x, _)| &x[..len]);
     let weights = inputs.map(|(_, weight)| f64::from(weight));
-    let held = held.map(f64::from);
-    let per_total = 1.0 / (held.unwrap_or(0.0) + weights.iter().sum::<f64>());
-    tier.run(|| {
-        if let Some(held) = held {
-            for (i, into) in into.iter_mut().enumerate() {
-                let mut sum = f64::from(*into) * held;
-                for (x, weight) in slices.iter().zip(weights) {
-                    sum += f64::from(x[i]) * weight;
-                }
-                *into = (sum * per_total) as f32;
-            }
-            return;
-        }
-        for (i, into) in into.iter_mut().enumerate() {
-            let mut sum = 0.0f64;
-            for (x, weight) in slices.iter().zip(weights) {
+    let total = held.map_or(0.0, f64::from) + weights.iter().sum::<f64>();
+    let sum = Sum { into, held: held.map(f64::from), inputs: inputs.map(|(x, _)| x), weights, per_total: 1.0 / total };
+    match tier {
+        Tier::Portable => sum.one_by_one(0),
+        #[cfg(target_arch = "x86_64")]
+        Tier::Avx2(simd) => simd.vectorize(Avx2(simd, sum)),
+        #[cfg(target_arch = "x86_64")]
+        Tier::Avx512(simd) => simd.vectorize(Avx512(simd, sum)),
+    }
+}
+
+struct Sum<'a, const N: usize> {
+    into: &'a mut [f32],
+    held: Option<f64>,
+    inputs: [&'a [f32]; N],
+    weights: [f64; N],
+    per_total: f64,
+}
+
+impl<const N: usize> Sum<'_, N> {
+    fn one_by_one(self, first: usize) {
+        for i in first..self.into.len() {
+            let mut sum = self.held.map_or(0.0, |held| f64::from(self.into[i]) * held);
+            for (x, weight) in self.inputs.iter().zip(self.weights) {
                 sum += f64::from(x[i]) * weight;
             }
-            *into = (sum * per_total) as f32;
+            self.into[i] = (sum * self.per_total) as f32;
         }
-    });
+    }
 }
+
+/// Vectors of `$lanes` doubles.
+#[cfg(target_arch = "x86_64")]
+macro_rules! vectors {
+    ($name:ident, $token:ty, $part:ident, $lanes:literal, $set:ident, $widen:ident, $mul:ident, $add:ident,
+     $narrow:ident) => {
+        struct $name<'a, const N: usize>($token, Sum<'a, N>);
+
+        impl<const N: usize> pulp::NullaryFnOnce for $name<'_, N> {
+            type Output = ();
+
+            #[inline(always)]
+            fn call(self) {
+                let Self(simd, sum) = self;
+                let simd = simd.$part;
+                let per_total = simd.$set(sum.per_total);
+                let held = simd.$set(sum.held.unwrap_or(0.0));
+                let mut weights = [per_total; N];
+                let mut inputs: [&[[f32; $lanes]]; N] = [&[]; N];
+                for input in 0..N {
+                    weights[input] = simd.$set(sum.weights[input]);
+                    inputs[input] = sum.inputs[input].as_chunks().0;
+                }
+                let (chunks, _) = sum.into.as_chunks_mut::<$lanes>();
+                for (i, into) in chunks.iter_mut().enumerate() {
+                    let mut total = simd.$set(0.0);
+                    if sum.held.is_some() {
+                        total = simd.$mul(simd.$widen(bytemuck::cast(*into)), held);
+                    }
+                    for input in 0..N {
+                        let x = simd.$widen(bytemuck::cast(inputs[input][i]));
+                        total = simd.$add(total, simd.$mul(x, weights[input]));
+                    }
+                    *into = bytemuck::cast(simd.$narrow(simd.$mul(total, per_total)));
+                }
+                let first = chunks.len() * $lanes;
+                sum.one_by_one(first);
+            }
+        }
+    };
+}
+
+#[cfg(target_arch = "x86_64")]
+vectors!(Avx2, pulp::x86::V3, avx, 4, _mm256_set1_pd, _mm256_cvtps_pd, _mm256_mul_pd, _mm256_add_pd, _mm256_cvtpd_ps);
+#[cfg(target_arch = "x86_64")]
+vectors!(
+    Avx512,
+    pulp::x86::V4,
+    avx512f,
+    8,
+    _mm512_set1_pd,
+    _mm512_cvtps_pd,
+    _mm512_mul_pd,
+    _mm512_add_pd,
+    _mm512_cvtpd_ps
+);
 
 #[cfg(test)]
 mod tests {

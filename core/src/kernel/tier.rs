@@ -5,6 +5,7 @@
 //! good enough ([`threshold`](super::threshold)), a tier has a file of its own with explicit vector operations.
 //! Without the `std` feature, only what the whole build may assume is used.
 
+use pulp::NullaryFnOnce;
 #[cfg(target_arch = "x86_64")]
 use pulp::x86::{V3, V4};
 
@@ -56,11 +57,12 @@ impl Tier {
         }
     }
 
-    /// Runs a loop that has been built for this tier.
+    /// Runs a loop that has been built for this tier: a closure, if it is short enough for the compiler to build it
+    /// in all places that it is called from; else something whose `call` is marked to be.
     #[inline(always)]
-    pub fn run<R>(self, work: impl FnOnce() -> R) -> R {
+    pub fn run<W: NullaryFnOnce>(self, work: W) -> W::Output {
         match self {
-            Self::Portable => work(),
+            Self::Portable => work.call(),
             #[cfg(target_arch = "x86_64")]
             Self::Avx2(simd) => simd.vectorize(work),
             #[cfg(target_arch = "x86_64")]

@@ -45,6 +45,7 @@ struct Cost {
 }
 
 impl Gaps {
+    #[inline(always)]
     fn cost(&self, several: bool) -> Cost {
         let gap = &self.gap[..self.len];
         let k = parameter(gap.iter().map(|gap| u64::from(*gap)).sum(), self.len);
@@ -69,6 +70,7 @@ pub(super) fn cost(floor: u32, block: &Block) -> (u64, bool) {
 }
 
 /// Writes all entries and returns the bits they take, or nothing if there is not room enough for them.
+#[inline(always)]
 pub(super) fn write(entries: &[u32], several: bool, body: &mut [u32]) -> Option<u64> {
     let mut writer = Writer { words: body, at: 0, held: 0, bits: 0 };
     let mut gaps = Gaps { gap: [0; BLOCK], sign: [0; BLOCK], count: [1; BLOCK], len: 0 };
@@ -150,6 +152,7 @@ impl Writer<'_> {
         self.put(1 << zeros, zeros + 1);
     }
 
+    #[inline(always)]
     fn block(&mut self, gaps: &Gaps, several: bool) -> Option<()> {
         let Cost { k, several, bits } = gaps.cost(several);
         // The word after the last one is written too.

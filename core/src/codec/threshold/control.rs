@@ -2,6 +2,7 @@
 
 use super::{Aim, Control, HEADER_WORDS, Section};
 use crate::kernel::threshold::Quantum;
+use crate::kernel::tier::Tier;
 
 /// DL4J's band of densities, and its step: twenty of them halve or double.
 const BAND: (f32, f32) = (1e-4, 1e-2);
@@ -9,10 +10,11 @@ const STEP: f32 = 0.965_936_3; // 0.5^(1/20)
 
 /// Elements of a sample that lie side by side: a cache line of each vector.
 const RUN: usize = 16;
-/// Elements that a sample should have above the threshold, for a standard error of 4.4 %.
-const ABOVE: f32 = 512.0;
-/// The least elements of a sample.
+/// Elements that a sample should have above the threshold, for a standard error of 6 %.
+const ABOVE: f32 = 256.0;
+/// The least elements of a sample, and the largest share of a vector that is one.
 const SAMPLE_MIN: usize = 1 << 14;
+const SHARE_MAX: usize = 16;
 
 /// The threshold to try, before the residual is touched.
 pub(super) fn before(
@@ -88,22 +90,11 @@ pub(super) fn after(
 /// The magnitude that a share of `density` of the elements of `residual + update` reaches, by a sample.
 fn quantile(section: &Section, density: f32, update: Option<&[f32]>, residual: &[f32], scratch: &mut [u32]) -> f32 {
     let len = residual.len();
-    let wanted = ((ABOVE / density).min(len as f32) as usize).clamp(SAMPLE_MIN.min(len), len);
-    let stride = if wanted * 2 > len { RUN } else { len / wanted * RUN };
+    let wanted = ((ABOVE / density).min((len / SHARE_MAX) as f32) as usize).max(SAMPLE_MIN);
+    let every = (len / wanted).max(1);
     // Most of a sample lies far below the threshold; what does is counted and not kept.
-    for floor in [section.threshold / 2.0, 0.0] {
-        let (mut sampled, mut kept) = (0, 0);
-        for first in (0..len).step_by(stride) {
-            let range = first..(first + RUN).min(len);
-            sampled += range.len();
-            for i in range {
-                let acc = (residual[i] + update.map_or(0.0, |update| update[i])).abs();
-                if acc >= floor && acc.is_finite() {
-                    scratch[kept] = acc.to_bits();
-                    kept += 1;
-                }
-            }
-        }
+    for floor in [0.75 * section.threshold, 0.0] {
+        let (sampled, kept) = Tier::best().run(|| sample(every, floor, update, residual, scratch));
         let rank = ((density * sampled as f32) as usize).max(1);
         if rank <= kept {
             let (_, bits, _) = scratch[..kept].select_nth_unstable(kept - rank);
@@ -111,4 +102,36 @@ fn quantile(section: &Section, density: f32, update: Option<&[f32]>, residual: &
         }
     }
     f32::INFINITY
+}
+
+/// Writes the magnitudes of every `every`-th run that reach the floor; returns how many were looked at and kept.
+#[inline(always)]
+fn sample(every: usize, floor: f32, update: Option<&[f32]>, residual: &[f32], kept: &mut [u32]) -> (usize, usize) {
+    let (runs, rest) = residual.as_chunks::<RUN>();
+    let updates = update.map(|update| update.as_chunks::<RUN>());
+    let (mut sampled, mut count) = (0, 0);
+    let mut keep = |x: f32| {
+        if x >= floor && x.is_finite() {
+            kept[count] = x.to_bits();
+            count += 1;
+        }
+    };
+    for i in (0..runs.len()).step_by(every) {
+        let mut acc = runs[i];
+        if let Some((updates, _)) = updates {
+            acc.iter_mut().zip(&updates[i]).for_each(|(acc, update)| *acc += update);
+        }
+        sampled += RUN;
+        let acc = acc.map(f32::abs);
+        if acc.iter().fold(false, |any, x| any | (*x >= floor)) {
+            acc.into_iter().for_each(&mut keep);
+        }
+    }
+    if every == 1 {
+        for (i, x) in rest.iter().enumerate() {
+            keep((x + updates.map_or(0.0, |(_, rest)| rest[i])).abs());
+        }
+        sampled += rest.len();
+    }
+    (sampled, count)
 }

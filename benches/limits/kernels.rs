@@ -1,0 +1,219 @@
+//! Kernels and codecs against an axpy in place, measured in the same round.
+
+use gradwire_core::Storage;
+use gradwire_core::codec::threshold::{self, Aim, Section};
+use gradwire_core::codec::{bf16, entries, f16, int8, sign, topk};
+use gradwire_core::kernel::threshold::{Quantum, take};
+use gradwire_core::kernel::tier::Tier;
+use gradwire_core::kernel::{apply, mean};
+use gradwire_core::recipe::{Control, Threshold};
+
+use crate::CACHED;
+use crate::measure::{Limit, Random, Report, floats, median, seconds};
+
+const TAU: f32 = 1.0 / 64.0;
+
+/// A residual within 0.4 tau, and updates of 1.4 tau at random positions: these emit, no other does.
+fn data(len: usize, density: f64) -> (Storage, Storage) {
+    let mut random = Random(0x9e37_79b9_7f4a_7c15);
+    let tau = f64::from(TAU);
+    let residual = floats(len, || (random.unit() - 0.5) * 0.8 * tau);
+    let update = floats(len, || match random.unit() < density {
+        true if random.unit() < 0.5 => 1.4 * tau,
+        true => -1.4 * tau,
+        false => (random.unit() - 0.5) * 0.1 * tau,
+    });
+    (residual, update)
+}
+
+fn size(len: usize) -> String {
+    if len == CACHED { "64 Ki".into() } else { format!("{:.1} M", len as f64 / 1e6) }
+}
+
+pub(crate) fn sparse(report: &mut Report, len: usize, density: f64, rounds: usize) {
+    let (residual, update) = data(len, density);
+    let (start, update) = (residual.floats(), update.floats());
+    let mut work = residual.clone();
+    let mut scratch = Storage::zeroed(len * 8);
+    let mut body = Storage::zeroed(threshold::words_max([len]) * 4);
+    let mut ledger = Storage::zeroed(len * 4);
+    let mut parts = [Section { first: 0, len: len as u32, threshold: TAU, bits: 0.0 }];
+    let recipe = Threshold::fixed(TAU);
+    let aim = Aim::of(&recipe, 1.0);
+    let quantile = Aim::of(&Threshold { control: Control::Density { density: density as f32 }, ..recipe }, 1.0);
+    let tiers: Vec<Tier> = Tier::all().collect();
+    let mut times: Vec<Vec<f64>> = vec![Vec::new(); 6 + tiers.len()];
+    let mut taken = Default::default();
+    for _ in 0..rounds {
+        let mut fresh = |what: usize, run: &mut dyn FnMut(&mut [f32])| {
+            work.floats_mut().copy_from_slice(start);
+            let time = seconds(|| run(work.floats_mut()));
+            times[what].push(time);
+        };
+        fresh(0, &mut |r| apply::in_place(Tier::Portable, r, update, 0.5));
+        for (i, tier) in tiers.iter().enumerate() {
+            fresh(6 + i, &mut |r| taken = take(*tier, Some(update), r, Quantum::of(TAU), scratch.words_mut()));
+        }
+        let mut written = (entries::Form::Rice, 0);
+        fresh(1, &mut |_| {
+            let list = &scratch.words()[..taken.words];
+            written = entries::write(list, taken.entries, len, body.words_mut());
+        });
+        fresh(2, &mut |_| {
+            let list = &body.words()[..written.1];
+            let mut reader = entries::Reader::new(written.0, taken.entries, len, list).unwrap();
+            Tier::best().run(|| {
+                while let Some(block) = reader.next_block().unwrap() {
+                    std::hint::black_box(block);
+                }
+            });
+        });
+        let mut bytes = 0;
+        fresh(3, &mut |r| {
+            let (scratch, body) = (scratch.words_mut(), body.words_mut());
+            bytes = threshold::encode(Tier::best(), aim, Some(update), r, &mut parts, scratch, body).bytes;
+        });
+        fresh(4, &mut |_| {
+            let ledger = bytemuck::cast_slice_mut(ledger.words_mut());
+            threshold::add(&body.words()[..bytes as usize / 4], &parts, recipe.unit(), ledger).unwrap();
+        });
+        fresh(5, &mut |r| {
+            let (scratch, body) = (scratch.words_mut(), body.words_mut());
+            threshold::encode(Tier::best(), quantile, Some(update), r, &mut parts, scratch, body);
+        });
+    }
+    let large = len != CACHED;
+    let ms = |times: &[f64]| median(times.iter().copied()) * 1e3;
+    let over = |a: &[f64], b: &[f64]| median(a.iter().zip(b).map(|(a, b)| a / b));
+    let size = size(len);
+    let bandwidth = len as f64 * 12.0 / ms(&times[0]) / 1e6;
+    report.row(&format!("axpy in place, {size}"), density, bandwidth, "GB/s", 1.0, Limit::None);
+    for (i, tier) in tiers.iter().enumerate() {
+        let limit = match tier.name() {
+            "avx512" if large => Limit::AtLeast(0.95),
+            "avx2" if large && density <= 3.6e-3 => Limit::AtLeast(0.95),
+            "portable" if large && density <= 3.6e-3 => Limit::AtLeast(0.65),
+            _ => Limit::None,
+        };
+        let name = format!("encode, {}, {size}, to axpy", tier.name());
+        report.row(&name, density, ms(&times[6 + i]), "ms", over(&times[0], &times[6 + i]), limit);
+    }
+    let low = large && density <= 3.6e-3;
+    let limit = if low { Limit::AtMost(1.06) } else { Limit::None };
+    let name = format!("gradient to bytes, {size}, to encode");
+    report.row(&name, density, ms(&times[3]), "ms", over(&times[3], &times[6]), limit);
+    let name = format!("the same with a sampled quantile, {size}");
+    report.row(&name, density, ms(&times[5]), "ms", over(&times[5], &times[6]), Limit::None);
+    let limit = if large && density == 3.6e-3 { Limit::AtMost(0.15) } else { Limit::None };
+    let name = format!("decode and apply, {size}, to axpy");
+    report.row(&name, density, ms(&times[4]), "ms", over(&times[4], &times[0]), limit);
+    let enough = taken.entries > 1000;
+    for (what, name, most) in [(1, "index coder, writing", 3.0), (2, "index coder, reading", 2.5)] {
+        let ns = ms(&times[what]) * 1e6 / f64::from(taken.entries.max(1));
+        let limit = if large && enough { Limit::AtMost(most) } else { Limit::None };
+        report.row(&format!("{name}, {size}"), density, ns, "ns/entry", ns, limit);
+    }
+}
+
+/// One and two threads, each with its half.
+pub(crate) fn threads(report: &mut Report, len: usize, rounds: usize) {
+    let density = 3.6e-3;
+    let (residual, update) = data(len, density);
+    let (start, update) = (residual.floats(), update.floats());
+    let (mut work, mut scratch) = (residual.clone(), Storage::zeroed(len * 8));
+    let mut times = [const { Vec::new() }; 4];
+    for _ in 0..rounds.min(41) {
+        for (what, times) in times.iter_mut().enumerate() {
+            let (threads, axpy) = (1 + what % 2, what < 2);
+            let part = len.div_ceil(threads);
+            work.floats_mut().copy_from_slice(start);
+            let parts = work
+                .floats_mut()
+                .chunks_mut(part)
+                .zip(update.chunks(part))
+                .zip(scratch.words_mut().chunks_mut(2 * part));
+            let parts: Vec<_> = parts.collect();
+            let barrier = std::sync::Barrier::new(threads);
+            let time = std::thread::scope(|scope| {
+                let spawned: Vec<_> = parts
+                    .into_iter()
+                    .map(|((r, u), s)| {
+                        let barrier = &barrier;
+                        scope.spawn(move || {
+                            barrier.wait();
+                            seconds(|| match axpy {
+                                true => apply::in_place(Tier::Portable, r, u, 0.5),
+                                false => drop(take(Tier::best(), Some(u), r, Quantum::of(TAU), s)),
+                            })
+                        })
+                    })
+                    .collect();
+                spawned.into_iter().map(|thread| thread.join().unwrap()).fold(0.0, f64::max)
+            });
+            times.push(time);
+        }
+    }
+    let over = |a: &[f64], b: &[f64]| median(a.iter().zip(b).map(|(a, b)| a / b));
+    let ms = |times: &[f64]| median(times.iter().copied()) * 1e3;
+    let size = size(len);
+    let mut row = |name: &str, what: usize, ratio| {
+        report.row(&format!("{name}, {size}"), density, ms(&times[what]), "ms", ratio, Limit::None)
+    };
+    row("axpy, 2 threads to 1", 1, over(&times[0], &times[1]));
+    row("encode, 2 threads to 1", 3, over(&times[2], &times[3]));
+    row("encode to axpy, 2 threads", 3, over(&times[1], &times[3]));
+}
+
+/// Means, and codecs that write every element: per byte, as an axpy moves 12 per element.
+pub(crate) fn dense(report: &mut Report, len: usize, rounds: usize) {
+    let mut random = Random(7);
+    let inputs: Vec<Storage> = (0..9).map(|_| floats(len, || random.unit() - 0.5)).collect();
+    let x = |i: usize| (inputs[i].floats(), 3);
+    let mut work = inputs[0].clone();
+    let mut body = Storage::zeroed(len * 8 + 64);
+    let mut scratch = Storage::zeroed(len * 8);
+    let tier = Tier::best();
+    let update = Some(inputs[1].floats());
+    let count = topk::count(len, 1e-3);
+    type Work<'a> = (&'static str, f64, Limit, Box<dyn FnMut(&mut [f32], &mut [u32], &mut [u32]) + 'a>);
+    let large = len != CACHED;
+    let least = |least| if large { Limit::AtLeast(least) } else { Limit::None };
+    let mut cases: Vec<Work<'_>> = vec![
+        ("mean of 2 in place", 12.0, least(1.0), Box::new(|r, _, _| mean::in_place(tier, r, 2, [x(1)]))),
+        ("mean of 4 in place", 20.0, least(0.9), Box::new(|r, _, _| mean::in_place(tier, r, 2, [x(1), x(2), x(3)]))),
+        (
+            "mean of 8 in place",
+            36.0,
+            least(0.75),
+            Box::new(|r, _, _| mean::in_place(tier, r, 2, [x(1), x(2), x(3), x(4), x(5), x(6), x(7)])),
+        ),
+        (
+            "apply, scaled, to another place",
+            12.0,
+            Limit::None,
+            Box::new(|r, _, _| apply::apply(r, x(1).0, x(2).0, 0.25)),
+        ),
+        ("bf16, encode", 14.0, Limit::None, Box::new(|r, b, _| drop(bf16::encode(tier, update, r, b)))),
+        ("bf16, decode", 6.0, Limit::None, Box::new(|r, b, _| bf16::expand(tier, &b[..bf16::words(len)], r).unwrap())),
+        ("f16, encode", 14.0, Limit::None, Box::new(|r, b, _| drop(f16::encode(tier, update, r, b)))),
+        ("f16, decode", 6.0, Limit::None, Box::new(|r, b, _| f16::expand(tier, &b[..f16::words(len)], r).unwrap())),
+        ("int8, encode", 13.0, Limit::None, Box::new(|r, b, _| drop(int8::encode(tier, update, r, b)))),
+        ("int8, decode", 5.0, Limit::None, Box::new(|r, b, _| int8::expand(tier, &b[..int8::words(len)], r).unwrap())),
+        ("sign, encode", 12.0, Limit::None, Box::new(|r, b, _| drop(sign::encode(tier, update, r, b)))),
+        ("sign, decode", 4.0, Limit::None, Box::new(|r, b, _| sign::expand(tier, &b[..sign::words(len)], r).unwrap())),
+        ("top-k of 0.1 %, encode", 12.0, Limit::None, Box::new(|r, b, s| drop(topk::encode(count, update, r, s, b)))),
+    ];
+    let mut times: Vec<Vec<f64>> = vec![Vec::new(); cases.len() + 1];
+    for _ in 0..rounds.min(101) {
+        times[0].push(seconds(|| apply::in_place(Tier::Portable, work.floats_mut(), x(1).0, 1e-3)));
+        for (case, times) in cases.iter_mut().zip(&mut times[1..]) {
+            work.floats_mut().copy_from_slice(x(0).0);
+            times.push(seconds(|| case.3(work.floats_mut(), body.words_mut(), scratch.words_mut())));
+        }
+    }
+    for (case, time) in cases.iter().zip(&times[1..]) {
+        let ratio = median(times[0].iter().zip(time).map(|(axpy, time)| axpy / time * case.1 / 12.0));
+        let name = format!("{}, {}, to axpy per byte", case.0, size(len));
+        report.row(&name, 0.0, median(time.iter().copied()) * 1e3, "ms", ratio, case.2);
+    }
+}

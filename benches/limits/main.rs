@@ -1,0 +1,38 @@
+//! What compression reaches, as ratios to limits measured in the same run: an axpy in place over the same memory,
+//! and the entropy of the positions.
+//!
+//! `cargo bench --bench limits` prints a table, `-- --json` a line of JSON per row, `-- --elements N` takes another
+//! length. Without `--bench` (under `cargo test`) it runs at a small size, to see that it runs.
+
+#![allow(clippy::unwrap_used, reason = "a benchmark fails by panicking")]
+
+mod kernels;
+mod measure;
+mod wire;
+
+use measure::Report;
+
+/// The article's network: 14.6 million parameters.
+const ARTICLE: usize = 14_600_000;
+const CACHED: usize = 1 << 16;
+const DENSITIES: [f64; 6] = [1e-1, 1e-2, 3.6e-3, 1e-3, 1e-4, 1e-5];
+
+fn main() {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let has = |flag: &str| args.iter().any(|arg| arg == flag);
+    let small = !has("--bench") || has("--test");
+    let elements = args.iter().position(|arg| arg == "--elements").map(|at| args[at + 1].parse().unwrap());
+    let large = elements.unwrap_or(if small { 1 << 14 } else { ARTICLE });
+    let mut report = Report::new(has("--json"));
+    for (len, rounds) in [(large, if small { 1 } else { 15 }), (CACHED.min(large), if small { 1 } else { 301 })] {
+        for density in DENSITIES.into_iter().filter(|density| !small || *density == 1e-2) {
+            kernels::sparse(&mut report, len, density, rounds);
+        }
+        kernels::threads(&mut report, len, rounds);
+        kernels::dense(&mut report, len, rounds);
+    }
+    wire::even(&mut report, large);
+    wire::uneven(&mut report, large);
+    wire::article(&mut report, large);
+    report.end();
+}

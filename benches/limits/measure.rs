@@ -1,0 +1,100 @@
+//! Rounds, medians, rows.
+
+use std::time::Instant;
+
+use gradwire_core::Storage;
+
+/// What a row is held against.
+#[derive(Copy, Clone)]
+pub(crate) enum Limit {
+    None,
+    AtLeast(f64),
+    AtMost(f64),
+}
+
+pub(crate) struct Report {
+    json: bool,
+    missed: Vec<String>,
+    held: u32,
+}
+
+impl Report {
+    pub(crate) fn new(json: bool) -> Self {
+        if !json {
+            println!("{:46} {:>9} {:>12} {:8} {:>8} {:>8}", "", "density", "value", "unit", "ratio", "limit");
+        }
+        Self { json, missed: Vec::new(), held: 0 }
+    }
+
+    /// `value` is what was measured; `ratio` what the limit is about.
+    pub(crate) fn row(&mut self, name: &str, density: f64, value: f64, unit: &str, ratio: f64, limit: Limit) {
+        let (number, sign, met) = match limit {
+            Limit::None => (None, "", true),
+            Limit::AtLeast(least) => (Some(least), ">=", ratio >= least),
+            Limit::AtMost(most) => (Some(most), "<=", ratio <= most),
+        };
+        if self.json {
+            let limit = number.map_or_else(|| "null".into(), |limit| format!("{limit}"));
+            println!(
+                "{{\"name\":\"{name}\",\"density\":{density:e},\"value\":{value:.4},\"unit\":\"{unit}\",\"limit\":{limit},\"ratio\":{ratio:.4},\"met\":{met}}}"
+            );
+        } else {
+            let limit = number.map_or_else(String::new, |limit| format!("{sign} {limit}"));
+            let mark = if met { "" } else { "  missed" };
+            let density = if density > 0.0 { format!("{density:.1e}") } else { String::new() };
+            println!("{name:46} {density:>9} {value:>12.3} {unit:8} {ratio:>8.3} {limit:>8}{mark}");
+        }
+        match number {
+            Some(_) if !met => {
+                self.missed.push(format!("{name} at {density:e}: {ratio:.3}, limit {sign} {}", number.unwrap_or(0.0)))
+            }
+            Some(_) => self.held += 1,
+            None => {}
+        }
+    }
+
+    pub(crate) fn end(self) {
+        if !self.json {
+            println!("\n{} limits held, {} missed", self.held, self.missed.len());
+            self.missed.iter().for_each(|missed| println!("  {missed}"));
+        }
+    }
+}
+
+/// Seconds that `work` takes.
+pub(crate) fn seconds(work: impl FnOnce()) -> f64 {
+    let start = Instant::now();
+    work();
+    start.elapsed().as_secs_f64()
+}
+
+pub(crate) fn median(values: impl IntoIterator<Item = f64>) -> f64 {
+    let mut values: Vec<f64> = values.into_iter().collect();
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}
+
+/// xorshift: the same data in every run.
+#[derive(Clone)]
+pub(crate) struct Random(pub(crate) u64);
+
+impl Random {
+    pub(crate) fn unit(&mut self) -> f64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        (self.0 >> 11) as f64 / (1u64 << 53) as f64
+    }
+
+    /// Normal, by the sum of twelve.
+    pub(crate) fn normal(&mut self) -> f64 {
+        (0..12).map(|_| self.unit()).sum::<f64>() - 6.0
+    }
+}
+
+/// Floats from a function, in memory as machines have it.
+pub(crate) fn floats(len: usize, mut of: impl FnMut() -> f64) -> Storage {
+    let mut storage = Storage::zeroed(len * 4);
+    storage.floats_mut().iter_mut().for_each(|x| *x = of() as f32);
+    storage
+}

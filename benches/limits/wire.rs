@@ -1,0 +1,96 @@
+//! Bytes against the entropy of what they say.
+
+use gradwire_core::codec::entries;
+use gradwire_core::kernel::threshold::Entry;
+
+use crate::measure::{Limit, Random, Report};
+
+/// H(p)/p + 1: bits per entry of independent positions and fair signs.
+fn bound(p: f64) -> f64 {
+    -(p * p.log2() + (1.0 - p) * (1.0 - p).log2()) / p + 1.0
+}
+
+/// Entries at independent positions with the density of each 64 Ki elements, and how many there were.
+fn list(len: usize, mut density: impl FnMut(usize) -> f64) -> (Vec<u32>, u32) {
+    let mut random = Random(11);
+    let (mut words, mut nnz, mut p) = (Vec::new(), 0, 0.0);
+    let mut word = [0; 2];
+    for index in 0..len {
+        if index % 65_536 == 0 {
+            p = density(index / 65_536);
+        }
+        if random.unit() < p {
+            let count = if random.unit() < 0.5 { 1 } else { -1 };
+            let used = Entry { index: index as u32, count }.write(&mut word);
+            words.extend(&word[..used]);
+            nnz += 1;
+        }
+    }
+    (words, nnz)
+}
+
+fn bits(list: &[u32], nnz: u32, len: usize) -> f64 {
+    let mut body = vec![0; entries::words_max(len)];
+    let (_, words) = entries::write(list, nnz, len, &mut body);
+    words as f64 * 32.0
+}
+
+/// Independent positions. The second row is Golomb-Rice with one k for the whole message, in theory.
+pub(crate) fn even(report: &mut Report, len: usize) {
+    let theory =
+        [(1e-1, 5.76), (1e-2, 9.11), (3.6e-3, 10.66), (1e-3, 12.50), (1e-4, 15.79), (7.7e-5, 16.14), (1e-5, 19.08)];
+    for (density, expected) in theory {
+        let (words, nnz) = list(len, |_| density);
+        if nnz < 100 {
+            continue;
+        }
+        let per_entry = bits(&words, nnz, len) / f64::from(nnz);
+        let full = len >= 10_000_000;
+        let limit = if full && density >= 1e-4 { Limit::AtMost(1.02) } else { Limit::None };
+        let actual = f64::from(nnz) / len as f64;
+        report.row("wire, even, to the entropy bound", density, per_entry, "bits", per_entry / bound(actual), limit);
+        let off = per_entry / (expected + bound(actual) - bound(density));
+        // Below a thousand entries, chance and the rest of a word are more than that.
+        let limit = if full && nnz >= 1000 { Limit::AtMost(1.01) } else { Limit::None };
+        report.row("wire, even, to the table of Golomb-Rice", density, per_entry, "bits", off, limit);
+    }
+}
+
+/// Densities of 64 Ki elements, log-normal around 3.6e-3 with sigma 1.5: the bound is the segments' own.
+pub(crate) fn uneven(report: &mut Report, len: usize) {
+    let mut random = Random(13);
+    let densities: Vec<f64> =
+        (0..len.div_ceil(65_536)).map(|_| (3.6e-3 * (1.5 * random.normal()).exp()).min(0.5)).collect();
+    let (words, nnz) = list(len, |segment| densities[segment]);
+    let mut each = vec![0.0f64; densities.len()];
+    words.iter().for_each(|word| each[(word & 0x3fff_ffff) as usize / 65_536] += 1.0);
+    let ideal = each.iter().enumerate().filter(|(_, nnz)| **nnz > 0.0).map(|(segment, nnz)| {
+        let len = (len - segment * 65_536).min(65_536) as f64;
+        if *nnz < len { nnz * bound(nnz / len) } else { len }
+    });
+    let (ideal, coded) = (ideal.sum::<f64>(), bits(&words, nnz, len));
+    let limit = if len >= 10_000_000 { Limit::AtMost(1.04) } else { Limit::None };
+    let density = f64::from(nnz) / len as f64;
+    report.row("wire, uneven, to the segments' entropy", density, coded / f64::from(nnz), "bits", coded / ideal, limit);
+}
+
+/// The article's update: 58.4 MB of floats, 0.21 MB as 52,500 words, and what coding makes of it.
+pub(crate) fn article(report: &mut Report, len: usize) {
+    let target = (52_500.0 * len as f64 / 14_600_000.0) as u32;
+    let mut random = Random(17);
+    let mut indices: Vec<u32> = Vec::new();
+    while indices.len() < target as usize {
+        indices.extend((indices.len()..target as usize).map(|_| (random.unit() * len as f64) as u32));
+        indices.sort_unstable();
+        indices.dedup();
+    }
+    let density = f64::from(target) / len as f64;
+    let dense = len as f64 * 4.0;
+    let raw = f64::from(target) * 4.0;
+    let coded = bits(&indices, target, len) / 8.0 + 16.0;
+    report.row("the article's update, dense f32", 1.0, dense / 1e6, "MB", 1.0, Limit::None);
+    report.row("the article's update, raw words, dense to it", density, raw / 1e6, "MB", dense / raw, Limit::None);
+    let limit = if len == 14_600_000 { Limit::AtMost(0.0705) } else { Limit::None };
+    report.row("the article's update, coded, in MB", density, coded / 1e6, "MB", coded / 1e6, limit);
+    report.row("the article's update, coded, dense to it", density, coded / 1e6, "MB", dense / coded, Limit::None);
+}
