@@ -25,6 +25,8 @@ pub(crate) struct Desk {
 pub(crate) struct Papers {
     pub(crate) command: Option<Command>,
     pub(crate) answer: Option<Answer>,
+    /// The learning rate, if it has changed, as a multiple of that at the start.
+    pub(crate) rate: Option<f32>,
     pub(crate) status_wanted: bool,
     pub(crate) status: Option<Status>,
     pub(crate) waiting: Option<Waiting>,

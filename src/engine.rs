@@ -70,10 +70,15 @@ impl<T: Transport> Engine<T> {
     }
 
     fn take_command(&mut self) {
-        let (command, status_wanted) = {
+        let (command, rate, status_wanted) = {
             let mut papers = self.desk.lock();
-            (papers.command.take(), std::mem::take(&mut papers.status_wanted))
+            let command = papers.command.take();
+            let rate = if command.is_some() { papers.rate.take() } else { None };
+            (command, rate, std::mem::take(&mut papers.status_wanted))
         };
+        if let Some(scale) = rate {
+            self.feed(Input::Rate { scale });
+        }
         match command {
             Some(Command::Step { weight, filled }) => {
                 self.spare = Some(self.pool.replace(self.machine.contribution(), filled));

@@ -91,6 +91,12 @@ impl Session {
         self.synchronise(params, state, weight)
     }
 
+    /// Says that the learning rate is now `scale` times what it was at the start. Residuals hold updates, which have
+    /// the learning rate in them: where a recipe sends quanta of a fixed size, they follow it, from the next step on.
+    pub fn set_learning_rate(&mut self, scale: f32) {
+        self.desk.lock().rate = Some(scale);
+    }
+
     /// Steps taken.
     pub fn steps(&self) -> u64 {
         self.steps

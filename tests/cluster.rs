@@ -81,6 +81,29 @@ fn slow_workers_and_knobs_are_heeded() {
     assert!(train("--recipe mesh --relay 2 --epochs 1").contains("relay=2"));
 }
 
+/// Every control of the codec trains, and a mesh ends with equal replicas.
+#[test]
+fn codecs_train_and_replicas_end_equal() {
+    for (args, most) in [
+        ("--recipe mesh --density 0.01 --warmup 20 --ramp 40", 0.1),
+        ("--recipe mesh --byte-budget 2000 --scope tensor", 0.05),
+        ("--recipe mesh --control band --clip 5", 0.2),
+        ("--recipe mesh --density 0.02 --starters 1 --head-start 30", 0.1),
+        ("--recipe mesh --density 0.01 --relay 2 --decay 0.9", 0.1),
+        ("--recipe async --codec int8", 0.7),
+        ("--recipe async --codec sign --pull bf16", 0.5),
+        ("--recipe hardsync --codec bf16 --pull f16", 0.6),
+        ("--recipe async --codec topk --density 0.02 --pull threshold --pull-density 0.05", 0.3),
+        ("--recipe dgc --density 0.01 --rate 0.05", 0.7),
+    ] {
+        let json = train(&format!("{args} --epochs 8"));
+        let share = field(&json, "bytes_sent") / field(&json, "bytes_dense");
+        assert!(share < most, "{args}: {share} of dense");
+        assert!(field(&json, "accuracy") > 0.9, "{args}: {json}");
+        assert!(!args.contains("mesh") || json.contains("\"replicas_equal\":true"), "{args}: {json}");
+    }
+}
+
 #[track_caller]
 fn refused(args: &str, code: i32, expected: &str) {
     let output = cluster(args);
@@ -100,9 +123,15 @@ fn bad_arguments_get_one_clear_answer() {
     refused("--recipe averaging --period 0", 3, "period: expected at least 1, got 0");
     refused("--recipe ssp --bound -1", 2, "bound: expected a whole number, 0 or more, got \"-1\"");
     refused("--recipe softsync --updates 9", 3, "updates: expected at most the number of workers (4), got 9");
-    refused("--recipe mesh --tau 0", 3, "tau: expected a positive power of two, got 0");
-    refused("--recipe mesh --tau NaN", 3, "tau: expected a positive power of two, got NaN");
-    refused("--recipe mesh --tau -0.5", 3, "tau: expected a positive power of two, got -0.5");
+    refused("--recipe mesh --tau 0", 3, "tau: expected a power of two from 2^-110 to 2^110, got 0");
+    refused("--recipe mesh --tau NaN", 3, "tau: expected a power of two from 2^-110 to 2^110, got NaN");
+    refused("--recipe mesh --tau -0.5", 3, "tau: expected a power of two from 2^-110 to 2^110, got -0.5");
+    refused("--recipe mesh --density 2", 3, "density: expected above 0 and at most 1, got 2");
+    refused("--recipe mesh --byte-budget 3", 3, "budget: expected at least 64 bytes, got 3");
+    refused("--recipe mesh --codec int8", 3, "topology=mesh cannot go with any codec but threshold");
+    refused("--recipe sync --codec bf16", 3, "topology=tree cannot go with any codec but f32");
+    refused("--recipe async --codec zip", 2, "expected f32, bf16, f16, int8, sign, threshold or topk, got \"zip\"");
+    refused("--recipe mesh --decay 0", 2, "--decay: expected above 0 and at most 1, got 0");
     refused("--recipe mesh --tau 0.3", 3, "(the nearest below is 0.25)");
     refused("--recipe sync --bound 2", 2, "\"bound\" is no setting of this recipe");
     refused("--recipe sync --servers 1", 3, "servers: expected no server nodes, got 1");

@@ -54,5 +54,8 @@ fn run() -> Result<(), (u8, String)> {
     })?;
     let verdict = judge.evaluate(&outcome.params, &test);
     report.end(&outcome, verdict);
+    if matches!(options.recipe.between(), gradwire::recipe::Topology::Mesh { .. }) && !outcome.replicas_equal() {
+        return Err((exit::RUN, format!("cluster: replicas differ at the end: {:016x?}", outcome.digests)));
+    }
     Ok(())
 }

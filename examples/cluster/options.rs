@@ -23,6 +23,8 @@ pub(crate) struct Options {
     pub(crate) batch: usize,
     pub(crate) rate: f32,
     pub(crate) momentum: f32,
+    /// Factor on the learning rate after each epoch.
+    pub(crate) decay: f32,
     pub(crate) hidden: Vec<usize>,
     pub(crate) seed: u64,
     pub(crate) data: Option<PathBuf>,
@@ -43,7 +45,21 @@ const KNOBS: &[(&str, &str, &str)] = &[
     ("staleness", "staleness", "const, inverse, inverse-plus-one, exp or poly"),
     ("drop-above", "drop_above", "Drop updates staler than this"),
     ("overlap", "overlap", "true: compute while the last update travels (async, softsync)"),
-    ("tau", "tau", "Quantum, a power of two (mesh)"),
+    ("codec", "codec", "How updates are written: f32, bf16, f16, int8, sign, threshold or topk"),
+    ("pull", "pull", "How servers write parameters: the same, as differences"),
+    ("tau", "tau", "Quantum, a power of two; the one to start with, unless it is fixed (threshold)"),
+    ("control", "control", "Who chooses the threshold: fixed, band (DL4J's), density or budget"),
+    ("density", "density", "Share of the parameters to send, above 0 and at most 1 (threshold, topk)"),
+    ("byte-budget", "budget", "Bytes that no message's body may exceed (threshold)"),
+    ("scope", "scope", "all: one threshold; tensor: one for each"),
+    ("clip", "clip", "Cut the residual to so many thresholds, and lose the rest; 0 keeps all"),
+    ("momentum-correction", "momentum", "Momentum before the residual, forgotten where it is sent (threshold, topk)"),
+    ("warmup", "warmup", "First messages that are dense (threshold, topk)"),
+    ("ramp", "ramp", "Messages over which the density comes down from 25 %"),
+    ("starters", "starters", "Ranks that begin alone (mesh)"),
+    ("head-start", "head_start", "Messages of theirs before the others join in"),
+    ("pull-tau", "pull_tau", "As --tau, for --pull"),
+    ("pull-density", "pull_density", "As --density, for --pull"),
     ("relay", "relay", "Children per relay, 0 for everyone to everyone (mesh)"),
     ("fan-in", "fan_in", "Children per node (sync, averaging)"),
     ("shards", "shards", "Ranges of the parameters (recipes with servers)"),
@@ -55,7 +71,7 @@ fn command() -> Command {
     let after = format!(
         "Recipes:\n{}\n  or any recipe in full, for instance \"ssp bound=5 shards=2\"\n\n\
          Exit codes: 0 done, 2 usage, 3 recipe or cluster, 4 run failed, 6 data\n\n\
-         Examples:\n  cluster --recipe ssp --bound 2 --slow-rank 3:4\n  cluster --recipe mesh --tau 0.0009765625 --json",
+         Examples:\n  cluster --recipe ssp --bound 2 --slow-rank 3:4\n  cluster --recipe mesh --density 0.003 --warmup 20\n  cluster --recipe async --codec int8 --pull threshold --pull-density 0.05 --json",
         recipes.join("\n")
     );
     let value = |name: &'static str, help: &'static str| Arg::new(name).long(name).help(help).value_name("VALUE");
@@ -74,6 +90,7 @@ fn command() -> Command {
         .arg(number("batch", "16", "Examples per step and worker").value_parser(value_parser!(u32).range(1..=4096)))
         .arg(value("rate", "Learning rate [default: by recipe]").value_parser(value_parser!(f32)))
         .arg(number("momentum", "0", "Momentum of each worker's optimizer").value_parser(value_parser!(f32)))
+        .arg(number("decay", "1", "Factor on the learning rate after each epoch").value_parser(value_parser!(f32)))
         .arg(value("hidden", "Sizes of the hidden layers").default_value("256,128"))
         .arg(number("seed", "1", "Seed of split, order and initial parameters").value_parser(value_parser!(u64)))
         .arg(value("data", "Directory with MNIST-style IDX files [default: the digits that come along]"))
@@ -126,6 +143,10 @@ impl Options {
         if !(rate.is_finite() && rate > 0.0) {
             return Err(usage(format!("--rate: expected a finite number above 0, got {rate}")));
         }
+        let decay = matches.get_one::<f32>("decay").copied().unwrap_or(1.0);
+        if !(decay > 0.0 && decay <= 1.0) {
+            return Err(usage(format!("--decay: expected above 0 and at most 1, got {decay}")));
+        }
         let cluster = Cluster { workers, servers };
         recipe.check_cluster(cluster, usize::MAX / 8).or_else(|error| match error {
             gradwire::ConfigError::TooLong { .. } => Ok(()),
@@ -139,6 +160,7 @@ impl Options {
             batch: matches.get_one::<u32>("batch").copied().unwrap_or(16) as usize,
             rate,
             momentum,
+            decay,
             hidden,
             seed: matches.get_one::<u64>("seed").copied().unwrap_or(1),
             data: text("data").map(PathBuf::from),
@@ -147,6 +169,11 @@ impl Options {
             deadline: matches.get_one::<u64>("deadline").copied().unwrap_or(60),
             json: matches.get_flag("json"),
         })
+    }
+
+    /// Is anything written in another form than plain floats?
+    pub(crate) fn is_coded(&self) -> bool {
+        self.recipe.written() != gradwire::recipe::Codec::F32
     }
 
     /// How many optimizer vectors travel: the momentum, where it is averaged.

@@ -27,7 +27,7 @@ impl Report {
         report.print(&format!(
             "{} workers{servers} learn {} images of {} pixels ({} more to test), {} parameters\nrecipe {}: {}\n\
              learning rate {}, batch {} per worker, {} epochs, seed {}\n\n\
-             epoch  accuracy   loss    steps of each   staleness   sent     of dense",
+             epoch  accuracy   loss    steps of each   staleness   sent     of dense{}",
             options.cluster.workers,
             train.len(),
             train.pixels,
@@ -39,6 +39,7 @@ impl Report {
             options.batch,
             options.epochs,
             options.seed,
+            if options.is_coded() { "   density       tau   a step" } else { "" },
         ));
         report
     }
@@ -69,8 +70,15 @@ impl Report {
         let (sent, dense) = traffic(known());
         let clocks = if least == most { format!("{most}") } else { format!("{least} to {most}") };
         let mean = staleness(known()).mean();
+        let steps: u64 = progress.steps.iter().map(|steps| steps.load(Ordering::Relaxed)).sum();
+        let coded = match known().next().filter(|_| self.options.is_coded()) {
+            Some(worker) => {
+                format!("  {:>7.3}%  {:>8.1e}  {:>7}", worker.density * 100.0, worker.tau, bytes(sent / steps.max(1)))
+            }
+            None => String::new(),
+        };
         self.print(&format!(
-            "{epoch:>5}  {:>7.1}%  {loss:>6.3}  {clocks:>14}  {mean:>9.2}  {:>8}  {:>7.1}%",
+            "{epoch:>5}  {:>7.1}%  {loss:>6.3}  {clocks:>14}  {mean:>9.2}  {:>8}  {:>7.1}%{coded}",
             accuracy * 100.0,
             bytes(sent),
             100.0 * sent as f64 / dense.max(1) as f64,
@@ -81,6 +89,13 @@ impl Report {
         let (sent, dense) = traffic(outcome.statuses.iter());
         let stale = staleness(outcome.statuses.iter());
         let rate = outcome.examples as f64 / outcome.seconds;
+        let worker = &outcome.statuses[0];
+        let workers = self.options.cluster.workers;
+        let equal = match outcome.replicas_equal() {
+            true if workers == 1 => String::new(),
+            true => format!(", the same on all {workers} workers"),
+            false => format!(", others on other workers: {:016x?}", outcome.digests),
+        };
         if self.options.json {
             let mut text = String::new();
             let Options { recipe, name, cluster, .. } = &self.options;
@@ -90,7 +105,9 @@ impl Report {
                 "{{\"recipe\":\"{name}\",\"recipe_in_full\":\"{recipe}\",\"workers\":{},\"servers\":{},\
                  \"parameters\":{},\"accuracy\":{accuracy:.4},\"loss\":{loss:.5},\"steps\":{},\"examples\":{},\
                  \"seconds\":{:.3},\"examples_per_second\":{rate:.1},\"bytes_sent\":{sent},\"bytes_dense\":{dense},\
-                 \"staleness_mean\":{:.4},\"staleness_max\":{},\"digest\":\"{:016x}\"}}",
+                 \"staleness_mean\":{:.4},\"staleness_max\":{},\"density\":{:.6},\
+                 \"tau\":{:e},\"bytes_per_step\":{},\"residual_norm\":{:.6},\"clipped\":{:.6},\"merged\":{},\
+                 \"replicas_equal\":{},\"digest\":\"{:016x}\"}}",
                 cluster.workers,
                 cluster.servers,
                 self.parameters,
@@ -99,7 +116,14 @@ impl Report {
                 outcome.seconds,
                 stale.mean(),
                 stale.max(),
-                digest(&outcome.params),
+                worker.density,
+                worker.tau,
+                sent / outcome.steps.max(1),
+                worker.residual_norm,
+                worker.clipped,
+                outcome.statuses.iter().map(|status| status.counters.merged).sum::<u64>(),
+                outcome.replicas_equal(),
+                outcome.digests[0],
             );
             let _ = writeln!(std::io::stdout(), "{text}");
             return;
@@ -107,7 +131,7 @@ impl Report {
         self.print(&format!(
             "\naccuracy        {:.2} % on the test images\nloss            {loss:.4}\nsteps           {} in all, {} per worker\n\
              time            {:.2} s, {rate:.0} examples/s\nsent            {}, as dense floats {} ({:.1} %)\n\
-             staleness       mean {:.2}, at most {}\nparameters      digest {:016x}",
+             staleness       mean {:.2}, at most {}\nparameters      digest {:016x}{equal}",
             accuracy * 100.0,
             outcome.steps,
             outcome.steps / u64::from(self.options.cluster.workers),
@@ -117,7 +141,7 @@ impl Report {
             100.0 * sent as f64 / dense.max(1) as f64,
             stale.mean(),
             stale.max(),
-            digest(&outcome.params),
+            outcome.digests[0],
         ));
     }
 }
@@ -133,10 +157,4 @@ fn bytes(count: u64) -> String {
         10_000..10_000_000 => format!("{:.1} kB", count as f64 / 1e3),
         _ => format!("{:.1} MB", count as f64 / 1e6),
     }
-}
-
-/// FNV-1a over the bits: equal runs of synchronous recipes print equal digests.
-fn digest(params: &[f32]) -> u64 {
-    let bytes = params.iter().flat_map(|x| x.to_le_bytes());
-    bytes.fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
 }

@@ -27,10 +27,19 @@ pub(crate) struct Progress {
 /// How it ended.
 pub(crate) struct Outcome {
     pub(crate) params: Vec<f32>,
+    /// Of each worker's parameters.
+    pub(crate) digests: Vec<u64>,
     pub(crate) statuses: Vec<Status>,
     pub(crate) steps: u64,
     pub(crate) examples: u64,
     pub(crate) seconds: f64,
+}
+
+impl Outcome {
+    /// Does every worker end with the same parameters, bit for bit?
+    pub(crate) fn replicas_equal(&self) -> bool {
+        self.digests.iter().all(|digest| *digest == self.digests[0])
+    }
 }
 
 impl Progress {
@@ -83,13 +92,14 @@ pub(crate) fn run(
     }
     look();
     let (mut params, mut steps, mut examples) = (Vec::new(), 0, 0);
-    let mut statuses = Vec::new();
+    let (mut statuses, mut digests) = (Vec::new(), Vec::new());
     let mut failure = None;
     for thread in workers {
         match thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)) {
             Ok(done) => {
                 (steps, examples) = (steps + done.steps, examples + done.examples);
                 statuses.push(done.status);
+                digests.push(digest(&done.params));
                 params = done.params;
             }
             // Of several, the one that says most: a deadline or a differing contract, before peers that went.
@@ -105,8 +115,14 @@ pub(crate) fn run(
     }
     match failure {
         Some(error) => Err(error),
-        None => Ok(Outcome { params, statuses, steps, examples, seconds: begun.elapsed().as_secs_f64() }),
+        None => Ok(Outcome { params, digests, statuses, steps, examples, seconds: begun.elapsed().as_secs_f64() }),
     }
+}
+
+/// FNV-1a over the bits: equal parameters have equal digests.
+fn digest(params: &[f32]) -> u64 {
+    let bytes = params.iter().flat_map(|x| x.to_le_bytes());
+    bytes.fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
 }
 
 struct Done {
@@ -136,6 +152,7 @@ fn worker(
     let mut momentum = vec![0.0; params.len()];
     let mut gradient = vec![0.0; params.len()];
     let (mut steps, mut examples) = (0, 0);
+    let mut rate = options.rate;
     for epoch in 0..options.epochs {
         let mut order: Vec<usize> = (0..train.len()).collect();
         shuffle(&mut order, options.seed ^ (u64::from(epoch) << 32));
@@ -148,7 +165,7 @@ fn worker(
             loss += f64::from(model.gradient(&params, train, batch, &mut gradient));
             for ((update, momentum), gradient) in update.iter_mut().zip(&mut momentum).zip(&gradient) {
                 *momentum = options.momentum * *momentum + gradient;
-                *update = options.rate * *momentum;
+                *update = rate * *momentum;
             }
             let least = options.pace.map_or(Duration::ZERO, |pace| Duration::from_secs(1) / pace);
             let took = begun.elapsed();
@@ -164,6 +181,8 @@ fn worker(
             progress.steps[rank].store(steps, Ordering::Relaxed);
         }
         progress.note(session.status()?);
+        rate *= options.decay;
+        session.set_learning_rate(rate / options.rate);
         if rank == 0 {
             let ended = (epoch + 1, loss / f64::from(batches.max(1)), params.clone());
             progress.epochs.lock().unwrap_or_else(|error| error.into_inner()).push_back(ended);
