@@ -32,6 +32,10 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
+fn coded(text: &str) -> Recipe {
+    text.parse().unwrap()
+}
+
 #[test]
 fn a_step_allocates_nothing() {
     let recipes = [
@@ -41,6 +45,11 @@ fn a_step_allocates_nothing() {
         Recipe::softsync(2),
         Recipe::ssp(2),
         Recipe::mesh(1.0 / 64.0),
+        coded("mesh density=0.05 scope=tensor momentum=0.5 clip=4"),
+        coded("mesh budget=200 relay=1"),
+        coded("async codec=int8 pull=threshold pull_density=0.1"),
+        coded("hardsync codec=topk density=0.1 pull=bf16"),
+        coded("async codec=sign pull=f16"),
     ];
     for recipe in recipes {
         let cluster = Cluster { workers: 3, servers: u32::from(recipe.needs_servers()) };

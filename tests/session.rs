@@ -380,8 +380,9 @@ fn a_status_tells_what_happened() {
         assert!(status.workers.iter().all(|worker| worker.clock.0 == 31), "{status:?}");
         assert!((52..=62).contains(&status.counters.applied), "{status:?}");
         assert_eq!(status.staleness.count(), status.counters.applied);
-        assert!(status.density > 0.0 && status.residual_norm > 0.0);
+        // The last message left less than the smallest quantum, 2^-14, of each element.
+        assert!(status.counters.entries > 0 && status.residual_norm <= (LEN as f64).sqrt() / 16384.0);
         assert!(status.bytes_out() < status.counters.dense_bytes + 64 * 200);
-        assert!(status.links.iter().all(|link| link.messages_in >= 31 && link.messages_out >= 31));
+        assert!(status.links.iter().all(|link| link.messages_in >= 10 && link.messages_out >= 10));
     }
 }

@@ -96,8 +96,11 @@ impl Mesh {
         message.ready = true;
         let message = *message;
         self.hub.counters.applied += message.count();
-        self.hub.staleness.record(self.applied.ahead_of(message.base));
-        self.applied = Clock(self.applied.0 + message.count());
+        // One that is the sum of several counts as those, made when the first was.
+        for _ in 0..message.count() {
+            self.hub.staleness.record(self.applied.ahead_of(message.base));
+            self.applied = self.applied.next();
+        }
         let mark = &mut self.marks[message.origin.index()];
         (mark.incarnation, mark.sequence) = (message.incarnation, message.sequence);
         if self.relay {

@@ -1,0 +1,305 @@
+//! What must hold for any bytes from outside: a decoder fails or what it accepts is canonical, nothing panics, and a
+//! body that is refused has touched nothing. Each target is a plain function, run by `cargo test` over the seeds in
+//! `corpus/` and mutations of them, and by `cargo fuzz` for as long as one likes:
+//!
+//! ```text
+//! cargo +nightly fuzz run quanta --features libfuzzer -- -runs=10000000
+//! ```
+
+#![allow(clippy::unwrap_used, reason = "a finding is a panic")]
+
+use gradwire_core::Recipe;
+use gradwire_core::codec::threshold::{self, Aim, Section, Unmerged};
+use gradwire_core::codec::{BodyError, Dense, bf16, entries, f16, float32, int8, sign, topk};
+use gradwire_core::kernel::threshold::Entry;
+use gradwire_core::kernel::tier::Tier;
+use gradwire_core::recipe::Threshold;
+use gradwire_core::wire::{HEADER_LEN, Header};
+
+/// A target: its name, its body, and seeds to begin with.
+pub type Target = (&'static str, fn(&[u8]), fn() -> Vec<Vec<u8>>);
+
+/// All of them.
+pub const TARGETS: &[Target] = &[
+    ("header", header, header_seeds),
+    ("entries", list, list_seeds),
+    ("quanta", quanta, quanta_seeds),
+    ("topk", largest, largest_seeds),
+    ("float32", |data| dense(data, float32_words, float32_encode, |_, b, i| float32::expand(b, i)), dense_seeds),
+    ("bf16", |data| dense(data, bf16::words, bf16::encode, bf16::expand), dense_seeds),
+    ("f16", |data| dense(data, f16::words, f16::encode, f16::expand), dense_seeds),
+    ("int8", |data| dense(data, int8::words, int8::encode, int8::expand), int8_seeds),
+    ("sign", |data| dense(data, sign::words, sign::encode, sign::expand), sign_seeds),
+    ("recipe", recipe, recipe_seeds),
+];
+
+/// Runs the target of that name.
+///
+/// # Panics
+/// When there is none, or at a finding.
+pub fn run(name: &str, data: &[u8]) {
+    let (_, target, _) = TARGETS.iter().find(|(target, ..)| *target == name).expect("a target of that name");
+    target(data);
+}
+
+/// Whole words of the bytes.
+fn words(data: &[u8]) -> Vec<u32> {
+    data.as_chunks::<4>().0.iter().map(|word| u32::from_le_bytes(*word)).collect()
+}
+
+fn bytes(parts: &[&[u8]]) -> Vec<u8> {
+    parts.concat()
+}
+
+// A header
+
+/// With its checksum put right, or nothing else would ever be reached.
+fn header(data: &[u8]) {
+    let mut raw = [0; HEADER_LEN];
+    let len = data.len().min(HEADER_LEN - 4);
+    raw[..len].copy_from_slice(&data[..len]);
+    let sum = crc32(&raw[..HEADER_LEN - 4]);
+    raw[HEADER_LEN - 4..].copy_from_slice(&sum.to_le_bytes());
+    if let Ok(header) = Header::parse(&raw) {
+        assert_eq!(header.emit(), raw);
+    }
+    if let Some(Ok(raw)) = data.get(..HEADER_LEN).map(<[u8; HEADER_LEN]>::try_from) {
+        if let Ok(header) = Header::parse(&raw) {
+            assert_eq!(header.emit(), raw);
+        }
+    }
+}
+
+fn crc32(data: &[u8]) -> u32 {
+    !data.iter().fold(u32::MAX, |crc, byte| {
+        (0..8).fold(crc ^ u32::from(*byte), |crc, _| if crc & 1 == 1 { crc >> 1 ^ 0xedb8_8320 } else { crc >> 1 })
+    })
+}
+
+fn header_seeds() -> Vec<Vec<u8>> {
+    (1..=15u8).map(|kind| bytes(&[b"GRWR", &[1, kind, 0, 0], &[7; 48], &[0; 4]])).collect()
+}
+
+// A list of entries: form, length and count in front
+
+fn list(data: &[u8]) {
+    let [form, high, low, nnz_high, nnz_low, rest @ ..] = data else { return };
+    let len = usize::from(u16::from_be_bytes([*high, *low])) % 2000 + 1;
+    let nnz = u32::from(u16::from_be_bytes([*nnz_high, *nnz_low]));
+    let form =
+        [entries::Form::Rice, entries::Form::Raw, entries::Form::Dense2, entries::Form::Dense16][*form as usize % 4];
+    let body = words(rest);
+    let read = || entries::Reader::new(form, nnz, len, &body)?.entries().collect::<Result<Vec<Entry>, BodyError>>();
+    let Ok(list) = read() else { return };
+    assert!(list.iter().all(|entry| (entry.index as usize) < len && entry.count != 0));
+    let mut scratch = vec![0; 2 * list.len()];
+    let used = list.iter().fold(0, |at, entry| at + entry.write(&mut scratch[at..]));
+    let mut again = vec![0; entries::words_max(len)];
+    let (again_form, used) = entries::write(&scratch[..used], nnz, len, &mut again);
+    assert_eq!((again_form, &again[..used]), (form, &body[..]));
+}
+
+fn list_seeds() -> Vec<Vec<u8>> {
+    let write = |len: u16, list: &[Entry]| {
+        let mut scratch = vec![0; 2 * list.len()];
+        let used = list.iter().fold(0, |at, entry| at + entry.write(&mut scratch[at..]));
+        let mut body = vec![0; entries::words_max(usize::from(len) + 1)];
+        let (form, used) = entries::write(&scratch[..used], list.len() as u32, usize::from(len) + 1, &mut body);
+        bytes(&[
+            &[form as u8],
+            &len.to_be_bytes(),
+            &(list.len() as u16).to_be_bytes(),
+            bytemuck::cast_slice(&body[..used]),
+        ])
+    };
+    let every = |step: usize, count: fn(u32) -> i32| -> Vec<Entry> {
+        (0..300).step_by(step).map(|index| Entry { index, count: count(index) }).collect()
+    };
+    vec![
+        write(299, &every(7, |i| if i % 2 == 0 { 1 } else { -1 })),
+        write(299, &every(1, |_| 1)),
+        write(299, &every(3, |i| i as i32 - 150 | 1)),
+        write(1999, &[Entry { index: 1999, count: -1 }]),
+        write(299, &every(1, |_| -32_767)),
+        vec![1, 0, 9, 0, 2, 1, 0, 0, 0, 3, 0, 0, 128],
+    ]
+}
+
+// A threshold body: length in front
+
+const THRESHOLD: Threshold = Threshold::fixed(1.0 / 64.0);
+
+fn sections(len: u32, split: bool) -> Vec<Section> {
+    let section = |first, len| Section { first, len, threshold: THRESHOLD.tau, bits: 0.0 };
+    if split && len > 1 {
+        vec![section(0, len / 3 + 1), section(len / 3 + 1, len - len / 3 - 1)]
+    } else {
+        vec![section(0, len)]
+    }
+}
+
+fn quanta(data: &[u8]) {
+    let [len, split, rest @ ..] = data else { return };
+    let len = u32::from(*len) * 4 + 1;
+    let (parts, body, unit) = (sections(len, split & 1 == 1), words(rest), THRESHOLD.unit());
+    let mut ledger: Vec<i32> = (0..len as i32).map(|i| i.wrapping_mul(0x3fff_ffff)).collect();
+    let before = ledger.clone();
+    let mut floats = vec![f32::NAN; len as usize];
+    let expanded = threshold::expand(&body, &parts, unit, &mut floats);
+    if let Err(error) = threshold::add(&body, &parts, unit, &mut ledger) {
+        assert_eq!(ledger, before, "{error}");
+        assert!(expanded.is_err() || matches!(error, BodyError::Ledger { .. }));
+        return;
+    }
+    assert_eq!(expanded, Ok(()));
+    // A body and itself are twice the body.
+    let (mut scratch, mut twice) =
+        (vec![0; 2 * len as usize], vec![0; threshold::words_max(parts.iter().map(|p| p.len as usize))]);
+    match threshold::merge((&body, &body), &parts, unit, &mut scratch, &mut twice) {
+        Ok(used) => {
+            let mut doubled = vec![0.0; len as usize];
+            threshold::expand(&twice[..used], &parts, unit, &mut doubled).unwrap();
+            assert!(doubled.iter().zip(&floats).all(|(two, one)| *two == 2.0 * one));
+        }
+        Err(error) => assert_eq!(error, Unmerged::TooMany),
+    }
+    // With the taus that it says, an encoder writes the same.
+    let (mut at, mut again) = (0, Vec::new());
+    for part in &parts {
+        let (tau, used) = (f32::from_bits(body[at + 1]), body[at + 3] as usize);
+        let floats = &floats[part.first as usize..(part.first + part.len) as usize];
+        let mut one = [Section { first: 0, ..*part }];
+        let (mut residual, mut out) = (vec![0.0; floats.len()], vec![0; threshold::words_max([floats.len()])]);
+        let aim = Aim { tau, ..Aim::of(&THRESHOLD, 1.0) };
+        let encoded =
+            threshold::encode(Tier::best(), aim, Some(floats), &mut residual, &mut one, &mut scratch, &mut out);
+        again.extend_from_slice(&out[..encoded.bytes as usize / 4]);
+        at += threshold::HEADER_WORDS + used;
+    }
+    assert_eq!(again, body);
+}
+
+fn quanta_seeds() -> Vec<Vec<u8>> {
+    let write = |len: u8, split: u8, of: fn(usize) -> f32| {
+        let count = usize::from(len) * 4 + 1;
+        let update: Vec<f32> = (0..count).map(of).collect();
+        let mut parts = sections(count as u32, split == 1);
+        let (mut residual, mut scratch) = (vec![0.0; count], vec![0; 2 * count]);
+        let mut body = vec![0; threshold::words_max(parts.iter().map(|part| part.len as usize))];
+        let aim = Aim::of(&THRESHOLD, 1.0);
+        let encoded =
+            threshold::encode(Tier::best(), aim, Some(&update), &mut residual, &mut parts, &mut scratch, &mut body);
+        bytes(&[&[len, split], bytemuck::cast_slice(&body[..encoded.bytes as usize / 4])])
+    };
+    vec![
+        write(50, 0, |i| if i % 9 == 0 { 0.02 } else { 0.0 }),
+        write(50, 1, |i| if i % 30 == 0 { -0.5 } else { 0.001 }),
+        write(10, 1, |_| 0.016),
+        write(10, 0, |i| i as f32 - 20.0),
+        write(3, 0, |_| 0.0),
+    ]
+}
+
+// A top-k body: length in front
+
+fn largest(data: &[u8]) {
+    let [len, rest @ ..] = data else { return };
+    let len = usize::from(*len) * 4 + 1;
+    let body = words(rest);
+    let mut said = vec![0.0; len];
+    if topk::expand(&body, &mut said).is_err() {
+        return;
+    }
+    let entries = said.iter().filter(|x| **x != 0.0).count().max(1);
+    let (mut residual, mut scratch) = (vec![0.0; len], vec![0; len]);
+    let mut again = vec![0; topk::words_max(len, entries)];
+    let encoded = topk::encode(entries, Some(&said), &mut residual, &mut scratch, &mut again);
+    assert_eq!(&again[..encoded.bytes as usize / 4], &body[..]);
+}
+
+fn largest_seeds() -> Vec<Vec<u8>> {
+    let write = |len: u8, count: usize| {
+        let update: Vec<f32> = (0..usize::from(len) * 4 + 1).map(|i| (i as f32 * 0.7).sin()).collect();
+        let (mut residual, mut scratch) = (vec![0.0; update.len()], vec![0; update.len()]);
+        let mut body = vec![0; topk::words_max(update.len(), count)];
+        let encoded = topk::encode(count, Some(&update), &mut residual, &mut scratch, &mut body);
+        bytes(&[&[len], bytemuck::cast_slice(&body[..encoded.bytes as usize / 4])])
+    };
+    vec![write(60, 5), write(60, 100), write(1, 1), write(5, 21)]
+}
+
+// Dense bodies: the length follows from theirs as far as it can, the first byte says the rest
+
+type Encode = fn(Tier, Option<&[f32]>, &mut [f32], &mut [u32]) -> Dense;
+
+fn dense(
+    data: &[u8],
+    count: fn(usize) -> usize,
+    encode: Encode,
+    expand: fn(Tier, &[u32], &mut [f32]) -> Result<(), BodyError>,
+) {
+    let [len, high, rest @ ..] = data else { return };
+    let len = usize::from(*len) + 256 * usize::from(high % 8);
+    let mut body = words(rest);
+    let mut said = vec![0.0; len];
+    assert_eq!(expand(Tier::best(), &body, &mut said).is_ok() && body.len() != count(len), false);
+    body.resize(count(len), 0);
+    if expand(Tier::best(), &body, &mut said).is_err() {
+        return;
+    }
+    assert!(said.iter().all(|x| x.is_finite()));
+    let (mut residual, mut again) = (vec![0.0; len], vec![u32::MAX; body.len()]);
+    encode(Tier::best(), Some(&said), &mut residual, &mut again);
+    // A sum does not keep the sign of a zero.
+    assert!(again == body || said.iter().any(|x| x.to_bits() == 1 << 31));
+    assert!(residual.iter().all(|rest| *rest == 0.0));
+}
+
+const fn float32_words(len: usize) -> usize {
+    len
+}
+
+fn float32_encode(_: Tier, update: Option<&[f32]>, residual: &mut [f32], body: &mut [u32]) -> Dense {
+    float32::encode(update, residual, body)
+}
+
+fn dense_seeds() -> Vec<Vec<u8>> {
+    let floats: Vec<f32> = (0..70).map(|i| (i as f32 * 0.3).cos() * 100.0).collect();
+    vec![bytes(&[&[70, 0], bytemuck::cast_slice(&floats)]), bytes(&[&[33, 0], &[0x3c; 68]]), vec![5, 0]]
+}
+
+fn int8_seeds() -> Vec<Vec<u8>> {
+    vec![
+        bytes(&[&[70, 0], &[120, 121, 0, 0], &[64; 70], &[0; 2]]),
+        bytes(&[&[3, 0], &[130, 0, 0, 0], &[127, 129, 0, 0]]),
+    ]
+}
+
+fn sign_seeds() -> Vec<Vec<u8>> {
+    let one = 1f32.to_le_bytes();
+    vec![bytes(&[&[40, 0], &one, &[0xa5; 5], &[0; 3]]), bytes(&[&[0, 4], &one, &[0x5a; 128]])]
+}
+
+// A recipe's text
+
+fn recipe(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    if let Ok(recipe) = text.parse::<Recipe>() {
+        let _ = recipe.check(4);
+        let again = recipe.to_string().parse::<Recipe>().unwrap();
+        assert!(again == recipe || recipe.to_string().contains("NaN"), "{recipe}");
+    }
+}
+
+fn recipe_seeds() -> Vec<Vec<u8>> {
+    let texts = [
+        "mesh density=0.01 warmup=5",
+        "ssp bound=3 shards=2",
+        "async codec=topk density=0.1 pull=threshold pull_budget=500",
+        "averaging period=1,10@500 optimizer=average",
+    ];
+    texts.iter().map(|text| text.as_bytes().to_vec()).collect()
+}
+
+#[cfg(test)]
+mod tests;

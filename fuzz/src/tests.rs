@@ -1,0 +1,60 @@
+//! Every target over its seeds, the committed ones, and mutations of them. `GRADWIRE_FUZZ` sets how many.
+
+use super::*;
+
+fn mutate(data: &mut Vec<u8>, next: &mut impl FnMut() -> u64) {
+    for _ in 0..=next() % 4 {
+        let at = next() as usize % data.len().max(1);
+        match next() % 6 {
+            0 => data.truncate(at),
+            1 => data.insert(at.min(data.len()), next() as u8),
+            2 if !data.is_empty() => data[at] = [0, 1, 0x7f, 0x80, 0xff][next() as usize % 5],
+            3 if !data.is_empty() => {
+                let piece = data[at..(at + 4).min(data.len())].to_vec();
+                data.extend(piece);
+            }
+            _ if !data.is_empty() => data[at] ^= 1 << (next() % 8),
+            _ => data.push(next() as u8),
+        }
+    }
+}
+
+/// The seeds lie in `corpus/` too, where `cargo fuzz` begins; `GRADWIRE_WRITE_CORPUS=1` writes them.
+#[test]
+fn the_committed_corpus_holds() {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus");
+    for (name, target, seeds) in TARGETS {
+        let dir = root.join(name);
+        if std::env::var_os("GRADWIRE_WRITE_CORPUS").is_some() {
+            std::fs::create_dir_all(&dir).unwrap();
+            for (i, seed) in seeds().iter().enumerate() {
+                std::fs::write(dir.join(format!("seed-{i}")), seed).unwrap();
+            }
+        }
+        let files: Vec<_> = std::fs::read_dir(&dir).unwrap().map(|entry| entry.unwrap().path()).collect();
+        assert!(files.len() >= seeds().len(), "{name} has seeds that are not in {}", dir.display());
+        files.iter().for_each(|file| target(&std::fs::read(file).unwrap()));
+    }
+}
+
+#[test]
+fn mutations_of_the_seeds_hold() {
+    let runs: u64 = std::env::var("GRADWIRE_FUZZ").ok().and_then(|runs| runs.parse().ok()).unwrap_or(20_000);
+    let only = std::env::var("GRADWIRE_FUZZ_TARGET").ok();
+    for (name, target, seeds) in TARGETS.iter().filter(|(name, ..)| only.as_deref().is_none_or(|only| only == *name)) {
+        let seeds = seeds();
+        let mut state = 0x2545_f491_4f6c_dd1du64;
+        let mut next = || {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            state >> 11
+        };
+        for _ in 0..runs {
+            let mut data = seeds[next() as usize % seeds.len()].clone();
+            mutate(&mut data, &mut next);
+            target(&data);
+        }
+        println!("{name}: {runs} runs");
+    }
+}
