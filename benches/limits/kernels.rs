@@ -193,15 +193,50 @@ pub(crate) fn dense(report: &mut Report, len: usize, rounds: usize) {
             Limit::None,
             Box::new(|r, _, _| apply::apply(r, x(1).0, x(2).0, 0.25)),
         ),
-        ("bf16, encode", 14.0, Limit::None, Box::new(|r, b, _| drop(bf16::encode(tier, update, r, b)))),
+        (
+            "bf16, encode",
+            14.0,
+            Limit::None,
+            Box::new(|r, b, _| {
+                _ = bf16::encode(tier, update, r, b);
+            }),
+        ),
         ("bf16, decode", 6.0, Limit::None, Box::new(|r, b, _| bf16::expand(tier, &b[..bf16::words(len)], r).unwrap())),
-        ("f16, encode", 14.0, Limit::None, Box::new(|r, b, _| drop(f16::encode(tier, update, r, b)))),
+        (
+            "f16, encode",
+            14.0,
+            Limit::None,
+            Box::new(|r, b, _| {
+                _ = f16::encode(tier, update, r, b);
+            }),
+        ),
         ("f16, decode", 6.0, Limit::None, Box::new(|r, b, _| f16::expand(tier, &b[..f16::words(len)], r).unwrap())),
-        ("int8, encode", 13.0, Limit::None, Box::new(|r, b, _| drop(int8::encode(tier, update, r, b)))),
+        (
+            "int8, encode",
+            13.0,
+            Limit::None,
+            Box::new(|r, b, _| {
+                _ = int8::encode(tier, update, r, b);
+            }),
+        ),
         ("int8, decode", 5.0, Limit::None, Box::new(|r, b, _| int8::expand(tier, &b[..int8::words(len)], r).unwrap())),
-        ("sign, encode", 12.0, Limit::None, Box::new(|r, b, _| drop(sign::encode(tier, update, r, b)))),
+        (
+            "sign, encode",
+            12.0,
+            Limit::None,
+            Box::new(|r, b, _| {
+                _ = sign::encode(tier, update, r, b);
+            }),
+        ),
         ("sign, decode", 4.0, Limit::None, Box::new(|r, b, _| sign::expand(tier, &b[..sign::words(len)], r).unwrap())),
-        ("top-k of 0.1 %, encode", 12.0, Limit::None, Box::new(|r, b, s| drop(topk::encode(count, update, r, s, b)))),
+        (
+            "top-k of 0.1 %, encode",
+            12.0,
+            Limit::None,
+            Box::new(|r, b, s| {
+                _ = topk::encode(count, update, r, s, b);
+            }),
+        ),
     ];
     let mut times: Vec<Vec<f64>> = vec![Vec::new(); cases.len() + 1];
     for _ in 0..rounds.min(101) {

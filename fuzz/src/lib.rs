@@ -63,10 +63,10 @@ fn header(data: &[u8]) {
     if let Ok(header) = Header::parse(&raw) {
         assert_eq!(header.emit(), raw);
     }
-    if let Some(Ok(raw)) = data.get(..HEADER_LEN).map(<[u8; HEADER_LEN]>::try_from) {
-        if let Ok(header) = Header::parse(&raw) {
-            assert_eq!(header.emit(), raw);
-        }
+    if let Some(raw) = data.first_chunk::<HEADER_LEN>()
+        && let Ok(header) = Header::parse(raw)
+    {
+        assert_eq!(header.emit(), *raw);
     }
 }
 
@@ -118,7 +118,7 @@ fn list_seeds() -> Vec<Vec<u8>> {
     vec![
         write(299, &every(7, |i| if i % 2 == 0 { 1 } else { -1 })),
         write(299, &every(1, |_| 1)),
-        write(299, &every(3, |i| i as i32 - 150 | 1)),
+        write(299, &every(3, |i| (i as i32 - 150) | 1)),
         write(1999, &[Entry { index: 1999, count: -1 }]),
         write(299, &every(1, |_| -32_767)),
         vec![1, 0, 9, 0, 2, 1, 0, 0, 0, 3, 0, 0, 128],
@@ -230,19 +230,15 @@ fn largest_seeds() -> Vec<Vec<u8>> {
 
 // Dense bodies: the length follows from theirs as far as it can, the first byte says the rest
 
+type Expand = fn(Tier, &[u32], &mut [f32]) -> Result<(), BodyError>;
 type Encode = fn(Tier, Option<&[f32]>, &mut [f32], &mut [u32]) -> Dense;
 
-fn dense(
-    data: &[u8],
-    count: fn(usize) -> usize,
-    encode: Encode,
-    expand: fn(Tier, &[u32], &mut [f32]) -> Result<(), BodyError>,
-) {
+fn dense(data: &[u8], count: fn(usize) -> usize, encode: Encode, expand: Expand) {
     let [len, high, rest @ ..] = data else { return };
     let len = usize::from(*len) + 256 * usize::from(high % 8);
     let mut body = words(rest);
     let mut said = vec![0.0; len];
-    assert_eq!(expand(Tier::best(), &body, &mut said).is_ok() && body.len() != count(len), false);
+    assert!(body.len() == count(len) || expand(Tier::best(), &body, &mut said).is_err());
     body.resize(count(len), 0);
     if expand(Tier::best(), &body, &mut said).is_err() {
         return;

@@ -7,12 +7,15 @@ use proptest::prelude::*;
 use super::*;
 use crate::kernel::tier::Tier;
 
+type Encode = fn(Tier, Option<&[f32]>, &mut [f32], &mut [u32]) -> Dense;
+type Expand = fn(Tier, &[u32], &mut [f32]) -> Result<(), BodyError>;
+
 /// A codec by its functions.
 struct Case {
     name: &'static str,
     words: fn(usize) -> usize,
-    encode: fn(Tier, Option<&[f32]>, &mut [f32], &mut [u32]) -> Dense,
-    expand: fn(Tier, &[u32], &mut [f32]) -> Result<(), BodyError>,
+    encode: Encode,
+    expand: Expand,
 }
 
 const CASES: [Case; 5] = [

@@ -103,24 +103,27 @@ macro_rules! vectors {
                 let per_total = simd.$set(sum.per_total);
                 let held = simd.$set(sum.held.unwrap_or(0.0));
                 let mut weights = [per_total; N];
-                let mut inputs: [&[[f32; $lanes]]; N] = [&[]; N];
+                let mut inputs: [&[[[f32; $lanes]; 2]]; N] = [&[]; N];
                 for input in 0..N {
                     weights[input] = simd.$set(sum.weights[input]);
-                    inputs[input] = sum.inputs[input].as_chunks().0;
+                    inputs[input] = sum.inputs[input].as_chunks::<$lanes>().0.as_chunks().0;
                 }
-                let (chunks, _) = sum.into.as_chunks_mut::<$lanes>();
+                let (chunks, _) = sum.into.as_chunks_mut::<$lanes>().0.as_chunks_mut::<2>();
                 for (i, into) in chunks.iter_mut().enumerate() {
-                    let mut total = simd.$set(0.0);
+                    let [mut low, mut high] = [simd.$set(0.0); 2];
                     if sum.held.is_some() {
-                        total = simd.$mul(simd.$widen(bytemuck::cast(*into)), held);
+                        low = simd.$mul(simd.$widen(bytemuck::cast(into[0])), held);
+                        high = simd.$mul(simd.$widen(bytemuck::cast(into[1])), held);
                     }
                     for input in 0..N {
-                        let x = simd.$widen(bytemuck::cast(inputs[input][i]));
-                        total = simd.$add(total, simd.$mul(x, weights[input]));
+                        let x = &inputs[input][i];
+                        low = simd.$add(low, simd.$mul(simd.$widen(bytemuck::cast(x[0])), weights[input]));
+                        high = simd.$add(high, simd.$mul(simd.$widen(bytemuck::cast(x[1])), weights[input]));
                     }
-                    *into = bytemuck::cast(simd.$narrow(simd.$mul(total, per_total)));
+                    into[0] = bytemuck::cast(simd.$narrow(simd.$mul(low, per_total)));
+                    into[1] = bytemuck::cast(simd.$narrow(simd.$mul(high, per_total)));
                 }
-                let first = chunks.len() * $lanes;
+                let first = chunks.len() * 2 * $lanes;
                 sum.one_by_one(first);
             }
         }

@@ -12,6 +12,8 @@
 //! residual; a worker that leaves sends that too, as a last contribution. Where servers have a codec of their own,
 //! they send differences, which the worker subtracts from what it holds.
 
+mod push;
+
 use alloc::vec;
 use alloc::vec::Vec;
 
@@ -238,68 +240,6 @@ impl Worker {
         Ok(())
     }
 
-    /// Contributes what the application has made, or what is left of all it has made.
-    fn contribute(&mut self, weight: u32, rest: bool) {
-        self.sequence = self.sequence.next();
-        let sequence = self.sequence;
-        let slot = self.slot(sequence);
-        self.pushes[slot].weight = weight;
-        self.weight = if weight > 0 { weight } else { self.weight };
-        for shard in 0..self.rows.len() {
-            let row = &mut self.rows[shard];
-            row.own = row.own.next();
-            row.bases[slot] = row.base;
-            row.lengths[slot] = match weight {
-                _ if self.encoding.is_plain() => Some(row.len as u32 * 4),
-                0 => Some(0),
-                _ => None,
-            };
-            if self.rows[shard].lengths[slot].is_some() {
-                self.push(shard, sequence);
-                continue;
-            }
-            let body = self.body(shard, sequence);
-            if rest {
-                self.hub.compute(self.encoding.flush(shard, body), Job::Encode { shard, sequence });
-                continue;
-            }
-            let update = self.part(self.update(sequence), shard);
-            let (before, encode) = self.encoding.encode(shard, sequence.0, update, body);
-            before.into_iter().for_each(|kernel| self.hub.compute(kernel, Job::Aside));
-            self.hub.compute(encode, Job::Encode { shard, sequence });
-        }
-    }
-
-    fn on_encoded(&mut self, shard: usize, sequence: Sequence, found: Found) {
-        let Found::Encoded(encoded) = found else { return };
-        self.encoding.on_encoded(shard, encoded, &mut self.hub.counters);
-        if !matches!(self.state, State::Leaving { .. }) {
-            let body = self.body(shard, sequence).first(encoded.bytes);
-            let (mask, clip) = self.encoding.after(shard, sequence.0, body);
-            mask.into_iter().for_each(|kernel| self.hub.compute(kernel, Job::Aside));
-            clip.into_iter().for_each(|kernel| self.hub.compute(kernel, Job::Clip));
-        }
-        let slot = self.slot(sequence);
-        self.rows[shard].lengths[slot] = Some(encoded.bytes);
-        self.push(shard, sequence);
-    }
-
-    /// A leaver's residual is its last contribution, of the same weight as the one before.
-    fn maybe_flush(&mut self) {
-        if self.flushed || !matches!(self.state, State::Leaving { .. }) {
-            return;
-        }
-        if self.encoding.is_plain() || self.weight == 0 {
-            self.flushed = true;
-        } else if self.is_free() {
-            self.flushed = true;
-            for row in &mut self.rows {
-                row.base = row.version;
-            }
-            self.contribute(self.weight, true);
-        }
-    }
-
     fn on_leave(&mut self, stays: bool) -> Result<(), Misuse> {
         if matches!(self.state, State::Leaving { .. } | State::Left) {
             return Err(Misuse::NotReady);
@@ -378,29 +318,6 @@ impl Worker {
             }
             _ => self.hub.event(Event::Cut { peer }),
         }
-    }
-
-    fn push(&mut self, shard: usize, sequence: Sequence) {
-        if !self.hub.is_agreed(self.server(shard)) {
-            return;
-        }
-        let slot = self.slot(sequence);
-        let row = &self.rows[shard];
-        // One that is being encoded goes when that is done.
-        let Some(length) = row.lengths[slot] else { return };
-        self.pushes[slot].sending += 1;
-        let header = Header {
-            shard: ShardId(shard as u32),
-            weight: self.pushes[slot].weight,
-            sequence,
-            clock: row.own,
-            base: row.bases[slot],
-            length,
-            ..self.hub.header(Kind::Push)
-        };
-        let body = (length > 0).then(|| self.body(shard, sequence).first(length));
-        let (server, dense) = (self.server(shard), row.len as u32 * 4);
-        self.hub.transmit_coded(server, header, body, dense, Job::Push { slot });
     }
 
     fn on_message(&mut self, peer: PeerId, header: Header) {
@@ -645,15 +562,6 @@ impl Worker {
 
     fn part(&self, buffer: BufferId, shard: usize) -> Segment {
         Segment::floats(buffer, self.rows[shard].first, self.rows[shard].len)
-    }
-
-    /// Where a contribution's body lies: as it is, or encoded.
-    fn body(&self, shard: usize, sequence: Sequence) -> Segment {
-        if self.encoding.is_plain() {
-            return self.part(self.update(sequence), shard);
-        }
-        let buffer = BufferId(FIRST_UPDATE + (self.pushes.len() + self.slot(sequence)) as u32);
-        Segment { buffer, start: self.rows[shard].starts.0, len: self.encoding.len_max(shard) as u32 }
     }
 
     fn pulled(&self, shard: usize, len: u32) -> Segment {

@@ -220,7 +220,7 @@ impl Reader<'_> {
         let mut bits = self.words.get(word).copied().unwrap_or(0) & (u32::MAX << (at % 32));
         while bits == 0 {
             word += 1;
-            bits = *self.words.get(word).ok_or(self.truncated())?;
+            bits = *self.words.get(word).ok_or_else(|| self.truncated())?;
         }
         let one = word * 32 + bits.trailing_zeros() as usize;
         Ok(((one - at) as u32, one + 1))

@@ -1,5 +1,7 @@
 //! For every processor: blocks of sixteen, in which one comparison of all finds out whether any emits.
 
+#![allow(clippy::needless_range_loop, reason = "the compiler makes vectors of these loops, and not of iterators")]
+
 use super::{LANES, Pass};
 
 impl Pass<'_> {

@@ -76,7 +76,7 @@ proptest! {
             let taken = take(tier, Some(&update), &mut left, Quantum::of(TAU), &mut words);
             words.truncate(taken.words);
             let result = (bits(&left), words, taken);
-            prop_assert_eq!(first_result.get_or_insert(result.clone()), &result);
+            prop_assert_eq!(first_result.get_or_insert_with(|| result.clone()), &result);
         }
     }
 
