@@ -11,6 +11,9 @@ use crate::kernel::tier::Tier;
 /// Elements of a block.
 pub const BLOCK: usize = 1024;
 
+/// The largest scale: a block's sum does not overflow. 2^100.
+const SCALE_MAX: f32 = f32::from_bits((127 + 100) << 23);
+
 /// Words of a body.
 pub const fn words(len: usize) -> usize {
     len.div_ceil(BLOCK) + len.div_ceil(32)
@@ -25,7 +28,7 @@ pub fn encode(tier: Tier, update: Option<&[f32]>, residual: &mut [f32], body: &m
         let update = update.map(|update| &update[i * BLOCK..i * BLOCK + residual.len()]);
         tier.run(|| dense.add(update, residual, i * BLOCK));
         let sum = tier.run(|| super::magnitudes(residual));
-        let mean = ((sum / residual.len() as f64) as f32).min(f32::MAX);
+        let mean = ((sum / residual.len() as f64) as f32).min(SCALE_MAX);
         let scale = f32::from_bits(mean.to_bits() & 0x7f80_0000);
         scales[i] = scale.to_bits();
         tier.run(|| block(residual, signs, scale));
@@ -61,7 +64,7 @@ pub fn expand(tier: Tier, body: &[u32], into: &mut [f32]) -> Result<(), BodyErro
     for (i, (into, signs)) in into.chunks_mut(BLOCK).zip(signs.chunks(BLOCK / 32)).enumerate() {
         let scale = f32::from_bits(scales[i]);
         let none = scales[i] == 0 && signs.iter().all(|signs| *signs == 0);
-        if !none && !is_power_of_two(scale) {
+        if !none && !(is_power_of_two(scale) && scale <= SCALE_MAX) {
             return Err(BodyError::Scale { block: i as u32, got: scale });
         }
         tier.run(|| {

@@ -14,7 +14,7 @@ const RUN: usize = 16;
 const ABOVE: f32 = 256.0;
 /// The least elements of a sample, and the largest share of a vector that is one.
 const SAMPLE_MIN: usize = 1 << 14;
-const SHARE_MAX: usize = 16;
+const SHARE_MAX: usize = 4;
 
 /// The threshold to try, before the residual is touched.
 pub(super) fn before(
