@@ -293,6 +293,7 @@ fn recipe_seeds() -> Vec<Vec<u8>> {
         "ssp bound=3 shards=2",
         "async codec=topk density=0.1 pull=threshold pull_budget=500",
         "averaging period=1,10@500 optimizer=average",
+        "pull=threshold pull_budget=00 warmup=3",
     ];
     texts.iter().map(|text| text.as_bytes().to_vec()).collect()
 }

@@ -73,11 +73,12 @@ impl fmt::Display for Recipe {
         }
         write!(f, " codec=")?;
         write_codec(f, &self.codec, "")?;
-        if self.needs_servers() {
+        // Where they make no sense, too: what was said is what is refused.
+        if self.needs_servers() || self.pull != Codec::F32 {
             write!(f, " pull=")?;
             write_codec(f, &self.pull, "pull_")?;
         }
-        if self.codec.is_sparse() {
+        if self.codec.is_sparse() || self.correction != Correction::none() {
             let Correction { momentum, warmup, ramp, starters, head_start } = self.correction;
             write!(f, " momentum={momentum} warmup={warmup} ramp={ramp} starters={starters} head_start={head_start}")?;
         }
