@@ -64,7 +64,8 @@ pub fn expand(tier: Tier, body: &[u32], into: &mut [f32]) -> Result<(), BodyErro
     for (i, (into, signs)) in into.chunks_mut(BLOCK).zip(signs.chunks(BLOCK / 32)).enumerate() {
         let scale = f32::from_bits(scales[i]);
         let none = scales[i] == 0 && signs.iter().all(|signs| *signs == 0);
-        if !none && !(is_power_of_two(scale) && scale <= SCALE_MAX) {
+        let sound = is_power_of_two(scale) && scale <= SCALE_MAX;
+        if !none && !sound {
             return Err(BodyError::Scale { block: i as u32, got: scale });
         }
         tier.run(|| {
