@@ -1,6 +1,6 @@
 //! Means weighted by examples: `sum(m_j x_j) / sum(m_j)`.
 //!
-//! The product of a float and a 32-bit weight is exact in f64, and a sum is divided by multiplying with the
+//! The product of a float and a weight of up to 29 bits is exact in f64, and a sum is divided by multiplying with the
 //! reciprocal, which is off by far less than f32 can tell: so the mean of equal vectors is that vector, and a
 //! result is off by at most one unit in the last place of the largest operand. Sums run in the order of the inputs;
 //! arrival order plays no part.
@@ -57,6 +57,12 @@ fn fused<const N: usize>(tier: Tier, into: &mut [f32], held: Option<u32>, inputs
     let weights = inputs.map(|(_, weight)| f64::from(weight));
     let total = held.map_or(0.0, f64::from) + weights.iter().sum::<f64>();
     let sum = Sum { into, held: held.map(f64::from), inputs: inputs.map(|(x, _)| x), weights, per_total: 1.0 / total };
+    // A product with a weight of up to 29 bits is exact, and adding it in the same step rounds as adding it in the next.
+    let tier = if sum.weights.iter().chain(&sum.held).all(|weight| *weight < (1 << 29) as f64) {
+        tier
+    } else {
+        Tier::Portable
+    };
     match tier {
         Tier::Portable => sum.one_by_one(0),
         #[cfg(target_arch = "x86_64")]
@@ -89,7 +95,7 @@ impl<const N: usize> Sum<'_, N> {
 /// Vectors of `$lanes` doubles.
 #[cfg(target_arch = "x86_64")]
 macro_rules! vectors {
-    ($name:ident, $token:ty, $part:ident, $lanes:literal, $set:ident, $widen:ident, $mul:ident, $add:ident,
+    ($name:ident, $token:ty, $part:ident, $fused:ident, $lanes:literal, $set:ident, $widen:ident, $mul:ident, $fma:ident,
      $narrow:ident) => {
         struct $name<'a, const N: usize>($token, Sum<'a, N>);
 
@@ -99,7 +105,7 @@ macro_rules! vectors {
             #[inline(always)]
             fn call(self) {
                 let Self(simd, sum) = self;
-                let simd = simd.$part;
+                let (simd, fused) = (simd.$part, simd.$fused);
                 let per_total = simd.$set(sum.per_total);
                 let held = simd.$set(sum.held.unwrap_or(0.0));
                 let mut weights = [per_total; N];
@@ -117,8 +123,8 @@ macro_rules! vectors {
                     }
                     for input in 0..N {
                         let x = &inputs[input][i];
-                        low = simd.$add(low, simd.$mul(simd.$widen(bytemuck::cast(x[0])), weights[input]));
-                        high = simd.$add(high, simd.$mul(simd.$widen(bytemuck::cast(x[1])), weights[input]));
+                        low = fused.$fma(simd.$widen(bytemuck::cast(x[0])), weights[input], low);
+                        high = fused.$fma(simd.$widen(bytemuck::cast(x[1])), weights[input], high);
                     }
                     into[0] = bytemuck::cast(simd.$narrow(simd.$mul(low, per_total)));
                     into[1] = bytemuck::cast(simd.$narrow(simd.$mul(high, per_total)));
@@ -131,17 +137,29 @@ macro_rules! vectors {
 }
 
 #[cfg(target_arch = "x86_64")]
-vectors!(Avx2, pulp::x86::V3, avx, 4, _mm256_set1_pd, _mm256_cvtps_pd, _mm256_mul_pd, _mm256_add_pd, _mm256_cvtpd_ps);
+vectors!(
+    Avx2,
+    pulp::x86::V3,
+    avx,
+    fma,
+    4,
+    _mm256_set1_pd,
+    _mm256_cvtps_pd,
+    _mm256_mul_pd,
+    _mm256_fmadd_pd,
+    _mm256_cvtpd_ps
+);
 #[cfg(target_arch = "x86_64")]
 vectors!(
     Avx512,
     pulp::x86::V4,
     avx512f,
+    avx512f,
     8,
     _mm512_set1_pd,
     _mm512_cvtps_pd,
     _mm512_mul_pd,
-    _mm512_add_pd,
+    _mm512_fmadd_pd,
     _mm512_cvtpd_ps
 );
 

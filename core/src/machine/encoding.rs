@@ -277,6 +277,44 @@ fn cut(tensors: &[usize], range: &Range<usize>) -> Vec<u32> {
 mod tests {
     use super::*;
 
+    /// Warm-up, ramp and learning rate, message by message.
+    #[test]
+    fn codings_follow_the_start_and_the_learning_rate() {
+        let recipe: crate::recipe::Recipe = "mesh tau=0.25 density=0.001 warmup=2 ramp=10".parse().unwrap();
+        let (layout, cluster) = (crate::Layout::flat(1000), crate::Cluster { workers: 2, servers: 0 });
+        let (contract, _) = super::super::Contract::new(&layout, &recipe, cluster, 0);
+        let setup = Setup {
+            me: crate::PeerId(0),
+            cluster,
+            recipe,
+            len: 1000,
+            tensors: layout.lens(),
+            incarnation: crate::Incarnation(1),
+            patience: crate::Patience::none(),
+            contract,
+            #[cfg(planted)]
+            bug: None,
+        };
+        let whole = || core::iter::once(0..1000);
+        let mut encoding = Encoding::new(&setup, recipe.codec, recipe.correction, whole(), Room::from(0));
+        let aim = |encoding: &Encoding, message| match encoding.coding(0, message) {
+            Coding::Threshold(aim) => aim,
+            coding => panic!("{coding:?}"),
+        };
+        let density = |message| match aim(&encoding, message) {
+            Aim { control: Control::Density { density }, dense, .. } => (dense, density),
+            aim => panic!("{aim:?}"),
+        };
+        assert!(density(1).0 && density(2).0 && !density(3).0);
+        let ramp = [3, 5, 7, 9, 11, 13, 1000].map(|message| density(message).1);
+        assert_eq!(ramp, [0.25, 0.0625, 0.015_625, 0.003_906_25, 0.001, 0.001, 0.001]);
+        assert_eq!(aim(&encoding, 99).tau, 0.25);
+        encoding.set_rate(0.5);
+        assert_eq!(aim(&encoding, 99).tau, 0.125);
+        encoding.set_rate(1e-9);
+        assert_eq!(aim(&encoding, 99).tau, aim(&encoding, 99).unit);
+    }
+
     #[test]
     fn tensors_are_cut_where_ranges_end() {
         assert_eq!(cut(&[3, 4, 5], &(0..12)), [3, 4, 5]);

@@ -58,7 +58,8 @@ pub enum Kind {
     Up = 5,
     /// Parent to child: the result of round `clock` (0: the initial parameters).
     Down = 6,
-    /// Mesh: the `sequence`-th message of quanta of `origin`, computed when `base` messages were in its replica.
+    /// Mesh: the sum of the messages of quanta `clock` to `sequence` of `origin` (mostly one), the first of which was
+    /// computed when `base` messages were in its replica.
     Quanta = 7,
     /// Mesh: quanta of `origin` up to `sequence` are in.
     Ack = 8,
