@@ -58,7 +58,7 @@ fn mesh(seed: u64, workers: u32) -> Recipe {
     let control = match random.below(6) {
         0 => Control::Band,
         1 => Control::Density { density: random.unit() as f32 + 0.01 },
-        2 => Control::Budget { bytes: 64 },
+        2 => Control::Budget { bytes: 128 },
         _ => Control::Fixed,
     };
     let density = |control| match control {

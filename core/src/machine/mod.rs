@@ -315,6 +315,7 @@ impl Node {
     /// When recipe and cluster do not go together.
     pub fn new(setup: Setup) -> Result<Self, ConfigError> {
         setup.recipe.check_cluster(setup.cluster, setup.len)?;
+        setup.recipe.check_budget(setup.tensors.len())?;
         Ok(Self(match setup.recipe.topology {
             Topology::Servers { .. } if setup.cluster.is_worker(setup.me) => Box::new(worker::Worker::new(setup)),
             Topology::Servers { .. } => Box::new(server::Server::new(setup)),

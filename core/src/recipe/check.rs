@@ -118,6 +118,16 @@ impl Recipe {
         Ok(())
     }
 
+    /// Checks that a budget has room for the headers of all tensors, and some entries each.
+    pub(crate) fn check_budget(&self, tensors: usize) -> Result<(), ConfigError> {
+        for codec in [&self.codec, &self.pull] {
+            if let Codec::Threshold(Threshold { control: Control::Budget { bytes }, per_tensor: true, .. }) = *codec {
+                check_range("budget", "at least 64 bytes per tensor", bytes as f32, bytes as usize / 64 >= tensors)?;
+            }
+        }
+        Ok(())
+    }
+
     fn check_numbers(&self) -> Result<(), ConfigError> {
         self.period.check()?;
         self.staleness.check()?;

@@ -47,7 +47,7 @@ fn payload(bytes: u32, section: &Section, total: usize) -> f32 {
 }
 
 fn quantum(aim: &Aim, threshold: f32) -> Quantum {
-    let quantum = Quantum::below(threshold.max(aim.unit));
+    let quantum = Quantum::below(threshold.max(aim.unit).min(f32::MAX));
     if quantum.tau > aim.tau_max() { Quantum::with_threshold(quantum.threshold, aim.tau_max()) } else { quantum }
 }
 
@@ -77,9 +77,10 @@ pub(super) fn after(
                 section.threshold = (quantum.threshold / STEP).min(aim.tau_max());
             }
         }
-        // The threshold itself has no end, so that this one has.
+        // Quanta end at the largest tau, the threshold goes on: sooner or later few enough elements reach it.
         Control::Budget { bytes } => {
-            if (4 * words) as f32 > payload(bytes, section, total) && entries > 0 {
+            let long = (4 * words) as f32 > payload(bytes, section, total);
+            if long && entries > 0 && quantum.threshold < f32::MAX {
                 return Some(self::quantum(aim, quantum.threshold * 1.125));
             }
         }
@@ -101,7 +102,8 @@ fn quantile(section: &Section, density: f32, update: Option<&[f32]>, residual: &
             return f32::from_bits(*bits);
         }
     }
-    f32::INFINITY
+    // Nothing in the sample is finite: nothing of it can be sent either.
+    section.threshold
 }
 
 /// Writes the magnitudes of every `every`-th run that reach the floor; returns how many were looked at and kept.

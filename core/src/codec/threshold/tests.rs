@@ -143,6 +143,23 @@ proptest! {
     }
 }
 
+/// Sums that are not finite, or as large as can be, neither panic nor loop, and leave the residual finite.
+#[test]
+fn the_largest_values_are_survived() {
+    let controls = [Control::Fixed, Control::Band, Control::Density { density: 0.1 }, Control::Budget { bytes: 64 }];
+    for control in controls {
+        for update in [[3e38; 40], [f32::MAX; 40], [f32::NAN; 40]] {
+            let mut side = Side::new(&[40]);
+            for _ in 0..3 {
+                let (_, body) = side.send(aim(control), Some(&update));
+                let mut floats = vec![0.0; 40];
+                expand(&body, &side.parts, UNIT, &mut floats).unwrap();
+                assert!(side.residual.iter().all(|r| r.is_finite()), "{control:?}");
+            }
+        }
+    }
+}
+
 /// I-56: on exponential data, one sample brings the density within 10 % of the target. I-57: a higher target does
 /// not raise the threshold.
 #[test]
