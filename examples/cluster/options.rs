@@ -50,7 +50,7 @@ const KNOBS: &[(&str, &str, &str)] = &[
     ("tau", "tau", "Quantum, a power of two; the one to start with, unless it is fixed (threshold)"),
     ("control", "control", "Who chooses the threshold: fixed, band (DL4J's), density or budget"),
     ("density", "density", "Share of the parameters to send, above 0 and at most 1 (threshold, topk)"),
-    ("byte-budget", "budget", "Bytes that no message's body may exceed (threshold)"),
+    ("byte-budget", "budget", "Bytes that no body may exceed, but for dense first ones and the last (threshold)"),
     ("scope", "scope", "all: one threshold; tensor: one for each"),
     ("clip", "clip", "Cut the residual to so many thresholds, and lose the rest; 0 keeps all"),
     ("momentum-correction", "momentum", "Momentum before the residual, forgotten where it is sent (threshold, topk)"),
@@ -67,7 +67,7 @@ const KNOBS: &[(&str, &str, &str)] = &[
 ];
 
 fn command() -> Command {
-    let recipes: Vec<String> = PRESETS.iter().map(|preset| format!("  {:<10} {}", preset.name, preset.about)).collect();
+    let recipes: Vec<String> = PRESETS.iter().map(|preset| format!("  {:<12} {}", preset.name, preset.about)).collect();
     let after = format!(
         "Recipes:\n{}\n  or any recipe in full, for instance \"ssp bound=5 shards=2\"\n\n\
          Exit codes: 0 done, 2 usage, 3 recipe or cluster, 4 run failed, 6 data\n\n\

@@ -54,7 +54,7 @@ pub enum Control {
         /// Above 0 and at most 1.
         density: f32,
     },
-    /// In one go, so that no message is longer than this.
+    /// In one go, so that no body is longer than this, but for dense first messages and a leaver's last.
     Budget {
         /// Bytes of a message's body.
         bytes: u32,
