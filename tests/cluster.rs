@@ -87,7 +87,7 @@ fn codecs_train_and_replicas_end_equal() {
     for (args, most) in [
         ("--recipe mesh --density 0.01 --warmup 20 --ramp 40", 0.1),
         ("--recipe mesh --byte-budget 2000 --scope tensor", 0.05),
-        ("--recipe mesh --control band --clip 5", 0.2),
+        ("--recipe mesh --control band --clip 0.9", 0.2),
         ("--recipe mesh --density 0.02 --starters 1 --head-start 30", 0.1),
         ("--recipe mesh --density 0.01 --relay 2 --decay 0.9", 0.1),
         ("--recipe async --codec int8", 0.7),
@@ -100,6 +100,7 @@ fn codecs_train_and_replicas_end_equal() {
         let share = field(&json, "bytes_sent") / field(&json, "bytes_dense");
         assert!(share < most, "{args}: {share} of dense");
         assert!(field(&json, "accuracy") > 0.9, "{args}: {json}");
+        assert_eq!(field(&json, "clipped") > 0.0, args.contains("clip"), "{args}: {json}");
         assert!(!args.contains("mesh") || json.contains("\"replicas_equal\":true"), "{args}: {json}");
     }
 }

@@ -88,6 +88,8 @@ enum Job {
     Encode {
         shard: usize,
         sequence: Sequence,
+        /// It is what is left, for the last time.
+        rest: bool,
     },
     Push {
         slot: usize,
@@ -379,7 +381,7 @@ impl Worker {
         match job {
             Job::Aside => {}
             Job::Clip => self.encoding.on_clipped(found),
-            Job::Encode { shard, sequence } => self.on_encoded(shard, sequence, found),
+            Job::Encode { shard, sequence, rest } => self.on_encoded(shard, sequence, rest, found),
             Job::Push { slot } => self.pushes[slot].sending -= 1,
             Job::Row { shard, header } => self.on_row(shard, header),
             Job::Delta { shard, header } => {

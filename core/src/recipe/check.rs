@@ -294,7 +294,7 @@ fn check_codec(codec: &Codec) -> Result<(), ConfigError> {
         Codec::TopK(TopK { density }) => check_density(density),
         Codec::Threshold(Threshold { tau, control, clip, .. }) => {
             check_tau(tau)?;
-            check_range("clip", "0, or at least 1 tau", clip, clip == 0.0 || (clip >= 1.0 && clip.is_finite()))?;
+            check_range("clip", "a finite number of thresholds, 0 or more", clip, clip >= 0.0 && clip.is_finite())?;
             match control {
                 Control::Fixed | Control::Band => Ok(()),
                 Control::Density { density } => check_density(density),

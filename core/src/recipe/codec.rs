@@ -30,8 +30,9 @@ pub struct Threshold {
     pub control: Control,
     /// Does each tensor have its own threshold? Else there is one for all.
     pub per_tensor: bool,
-    /// DL4J's clipping: after each message the residual is cut to ± this many tau, and what is cut is lost, and
-    /// counted. 0, the default: nothing is lost.
+    /// Clipping as in DL4J: after each message the residual is cut to ± this many thresholds, and what is cut is lost,
+    /// and counted. All whole quanta are sent, so that from 1 on there is nothing to cut but what one message cannot
+    /// carry (2^15 quanta of an element). 0, the default: nothing is lost.
     pub clip: f32,
 }
 

@@ -74,9 +74,9 @@ pub const PRESETS: &[Preset] = &[
     },
     Preset {
         name: "dl4j-sharing",
-        about: "DL4J gradient sharing: threshold by a band of densities, residual clipped",
+        about: "DL4J gradient sharing: threshold by a band of densities",
         recipe: || {
-            let threshold = Threshold { control: Control::Band, clip: 5.0, ..Threshold::fixed(1.0 / 1024.0) };
+            let threshold = Threshold { control: Control::Band, ..Threshold::fixed(1.0 / 1024.0) };
             Recipe::mesh(threshold.tau).codec(Codec::Threshold(threshold))
         },
     },

@@ -408,7 +408,7 @@ mod tests {
         assert_eq!(error("mesh tau=0.3"), "tau: expected a power of two, got 0.3 (the nearest below is 0.25)");
         assert_eq!(error("mesh density=2"), "density: expected above 0 and at most 1, got 2");
         assert_eq!(error("mesh budget=10"), "budget: expected at least 64 bytes, got 10");
-        assert_eq!(error("mesh clip=-1"), "clip: expected 0, or at least 1 tau, got -1");
+        assert_eq!(error("mesh clip=-1"), "clip: expected a finite number of thresholds, 0 or more, got -1");
         assert_eq!(error("mesh momentum=1"), "momentum: expected from 0 to below 1, got 1");
         assert_eq!(error("mesh starters=5"), "starters: expected at most the number of workers, got 5");
         assert!(error("mesh tau=1e-37").starts_with("tau: expected a power of two from 2^-110 to 2^110, got 0.00000"));

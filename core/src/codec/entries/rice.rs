@@ -14,7 +14,7 @@
 
 use super::{BLOCK, Block, COUNT_MAX, Reader};
 use crate::codec::BodyError;
-use crate::kernel::threshold::{self, Entry};
+use crate::kernel::threshold;
 
 const HEADER_BITS: u32 = 6;
 
@@ -311,11 +311,7 @@ impl Reader<'_> {
             self.block.count[i] *= count;
             at = after + bits as usize;
         }
-        if any {
-            Ok(at)
-        } else {
-            Err(BodyError::Single { first: Entry { index: self.block.index[0], count: 1 }.index })
-        }
+        if any { Ok(at) } else { Err(BodyError::Single { first: self.block.index[0] }) }
     }
 }
 

@@ -143,6 +143,19 @@ proptest! {
     }
 }
 
+/// Momentum is forgotten where something was sent, and nowhere else.
+#[test]
+fn a_mask_zeroes_what_was_sent() {
+    let mut side = Side::new(&[5, 35]);
+    let update: Vec<f32> = (0..40).map(|i| if i % 7 == 3 { -2.0 * TAU } else { TAU / 2.0 }).collect();
+    let (_, body) = side.send(aim(Control::Fixed), Some(&update));
+    let mut velocity = update.clone();
+    mask(&body, &side.parts, UNIT, &mut velocity).unwrap();
+    for (i, (velocity, update)) in velocity.iter().zip(&update).enumerate() {
+        assert_eq!(*velocity, if i % 7 == 3 { 0.0 } else { *update }, "{i}");
+    }
+}
+
 /// Sums that are not finite, or as large as can be, neither panic nor loop, and leave the residual finite.
 #[test]
 fn the_largest_values_are_survived() {

@@ -25,20 +25,20 @@ impl Worker {
             }
             let body = self.body(shard, sequence);
             if rest {
-                self.hub.compute(self.encoding.flush(shard, body), Job::Encode { shard, sequence });
+                self.hub.compute(self.encoding.flush(shard, body), Job::Encode { shard, sequence, rest });
                 continue;
             }
             let update = self.part(self.update(sequence), shard);
             let (before, encode) = self.encoding.encode(shard, sequence.0, update, body);
             before.into_iter().for_each(|kernel| self.hub.compute(kernel, Job::Aside));
-            self.hub.compute(encode, Job::Encode { shard, sequence });
+            self.hub.compute(encode, Job::Encode { shard, sequence, rest });
         }
     }
 
-    pub(super) fn on_encoded(&mut self, shard: usize, sequence: Sequence, found: Found) {
+    pub(super) fn on_encoded(&mut self, shard: usize, sequence: Sequence, rest: bool, found: Found) {
         let Found::Encoded(encoded) = found else { return };
         self.encoding.on_encoded(shard, encoded, &mut self.hub.counters);
-        if !matches!(self.state, State::Leaving { .. }) {
+        if !rest {
             let body = self.body(shard, sequence).first(encoded.bytes);
             let (mask, clip) = self.encoding.after(shard, sequence.0, body);
             mask.into_iter().for_each(|kernel| self.hub.compute(kernel, Job::Aside));
