@@ -1,0 +1,281 @@
+//! Unix sockets as carrier of the segments, doorbell and sign of life.
+
+use std::io::{self, IoSlice, IoSliceMut, Read, Write};
+use std::mem::MaybeUninit;
+use std::net::Shutdown;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use gradwire_core::PeerId;
+use gradwire_stream::{Carrier, Stream};
+use mio::event::Source;
+use mio::net::{UnixListener, UnixStream};
+use rustix::net::{
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags,
+};
+
+use crate::ShmError;
+use crate::ring::{End, Segment};
+
+/// Longest path of a socket that the system takes.
+const PATH_MAX: usize = 107;
+
+/// How shared memory connects nodes.
+pub struct Sockets {
+    directory: PathBuf,
+    rank: u32,
+    ring_len: usize,
+}
+
+/// A pair of rings, and the socket that goes with it.
+pub struct Pair {
+    stream: UnixStream,
+    end: Option<End>,
+    /// The segment that is still to be passed over.
+    passing: Option<OwnedFd>,
+    seen: String,
+    /// It has slept: the socket may have something to say.
+    slept: bool,
+    /// The other process has ended.
+    ended: bool,
+}
+
+impl Sockets {
+    pub(crate) fn new(directory: PathBuf, rank: u32, ring_len: usize) -> Self {
+        Self { directory, rank, ring_len }
+    }
+
+    fn path(&self, rank: u32) -> PathBuf {
+        self.directory.join(rank.to_string())
+    }
+}
+
+pub(crate) fn default_directory(cluster: &str) -> PathBuf {
+    let name: String = cluster.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }).take(32).collect();
+    match std::env::var_os("XDG_RUNTIME_DIR") {
+        Some(runtime) if Path::new(&runtime).is_dir() => Path::new(&runtime).join(format!("gradwire-{name}")),
+        _ => std::env::temp_dir().join(format!("gradwire-{}-{name}", rustix::process::getuid().as_raw())),
+    }
+}
+
+/// Listens in a directory that only this user can enter.
+pub(crate) fn listen(directory: &Path, rank: u32) -> Result<(UnixListener, PathBuf), ShmError> {
+    let failed = |error| ShmError::Directory { path: directory.to_path_buf(), error };
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(failed)?;
+    // Of the directory itself: a link to one could be changed by whoever made it.
+    let metadata = std::fs::symlink_metadata(directory).map_err(failed)?;
+    let (owner, mode) = (metadata.uid(), metadata.mode() & 0o7777);
+    if !metadata.is_dir() || owner != rustix::process::getuid().as_raw() || mode & 0o077 != 0 {
+        return Err(ShmError::Shared { path: directory.to_path_buf(), owner, mode });
+    }
+    let path = directory.join(rank.to_string());
+    let got = path.as_os_str().len();
+    if got > PATH_MAX {
+        return Err(ShmError::Path { path, limit: PATH_MAX, got });
+    }
+    let listener = match UnixListener::bind(&path) {
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
+            // Left behind by a process that is gone, or in use by one that is not.
+            if std::os::unix::net::UnixStream::connect(&path).is_ok() {
+                return Err(ShmError::Taken { path });
+            }
+            std::fs::remove_file(&path).and_then(|()| UnixListener::bind(&path))
+        }
+        result => result,
+    };
+    listener.map(|listener| (listener, path.clone())).map_err(|error| ShmError::Listen { path, error })
+}
+
+impl Drop for Sockets {
+    fn drop(&mut self) {
+        // It fails when the directory has been cleaned away, which is as well.
+        let _ = std::fs::remove_file(self.path(self.rank));
+    }
+}
+
+impl Carrier for Sockets {
+    type Listener = UnixListener;
+    type Stream = Pair;
+
+    fn accept(&mut self, listener: &mut UnixListener) -> io::Result<Pair> {
+        let (stream, _) = listener.accept()?;
+        let seen = match stream.peer_addr().ok().and_then(|address| address.as_pathname().map(Path::to_path_buf)) {
+            Some(path) => path.display().to_string(),
+            None => "a process of this host".to_string(),
+        };
+        Ok(Pair { stream, end: None, passing: None, seen, slept: true, ended: false })
+    }
+
+    fn dial(&mut self, address: &str) -> io::Result<Pair> {
+        let stream = UnixStream::connect(address)?;
+        let (segment, file) = Segment::create(self.ring_len)?;
+        let end = Some(End::new(Arc::new(segment), true));
+        Ok(Pair { stream, end, passing: Some(file), seen: address.to_string(), slept: true, ended: false })
+    }
+
+    fn address(&self, rank: PeerId) -> Option<String> {
+        Some(self.path(rank.0).display().to_string())
+    }
+
+    fn own_address(&self) -> String {
+        String::new()
+    }
+
+    fn complete(&self, said: &str, _: &Pair) -> Result<String, String> {
+        Err(said.to_string())
+    }
+
+    fn may_dial(&self, _: &str) -> bool {
+        false
+    }
+}
+
+impl Pair {
+    /// Takes the segment that the other side has made.
+    fn take_segment(&mut self) -> io::Result<bool> {
+        let mut byte = [0; 1];
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(4))];
+        let mut ancillary = RecvAncillaryBuffer::new(&mut space);
+        let message = rustix::net::recvmsg(
+            self.stream.as_fd(),
+            &mut [IoSliceMut::new(&mut byte)],
+            &mut ancillary,
+            RecvFlags::CMSG_CLOEXEC,
+        );
+        let message = match message.map_err(io::Error::from) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
+            result => result?,
+        };
+        if message.bytes == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        let files = ancillary.drain().flat_map(|message| match message {
+            RecvAncillaryMessage::ScmRights(files) => files.collect(),
+            _ => Vec::new(),
+        });
+        let files: Vec<OwnedFd> = files.collect();
+        let [file] = files.as_slice() else {
+            let text = format!("expected one segment, got {}", files.len());
+            return Err(io::Error::new(io::ErrorKind::InvalidData, text));
+        };
+        self.end = Some(End::new(Arc::new(Segment::map(file)?), false));
+        Ok(true)
+    }
+
+    fn pass_segment(&mut self) -> io::Result<bool> {
+        let Some(file) = &self.passing else { return Ok(true) };
+        let files = [file.as_fd()];
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut ancillary = SendAncillaryBuffer::new(&mut space);
+        ancillary.push(SendAncillaryMessage::ScmRights(&files));
+        let sent =
+            rustix::net::sendmsg(self.stream.as_fd(), &[IoSlice::new(&[1])], &mut ancillary, SendFlags::NOSIGNAL);
+        match sent.map_err(io::Error::from) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
+            result => result?,
+        };
+        self.passing = None;
+        Ok(true)
+    }
+
+    fn ring(&mut self) -> io::Result<()> {
+        match self.stream.write(&[1]) {
+            // Full: it has been rung often enough.
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(()),
+            result => result.map(drop),
+        }
+    }
+
+    /// Empties the doorbell, and sees whether the other process is still there.
+    fn answer(&mut self) -> io::Result<()> {
+        let mut bytes = [0; 64];
+        loop {
+            match self.stream.read(&mut bytes) {
+                Ok(0) => {
+                    self.ended = true;
+                    return Ok(());
+                }
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+                Err(error) if error.kind() == io::ErrorKind::ConnectionReset => {
+                    self.ended = true;
+                    return Ok(());
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+}
+
+fn not_connected() -> io::Error {
+    io::ErrorKind::NotConnected.into()
+}
+
+impl Stream for Pair {
+    fn source(&mut self) -> &mut dyn Source {
+        &mut self.stream
+    }
+
+    fn establish(&mut self) -> io::Result<bool> {
+        let theirs = rustix::net::sockopt::socket_peercred(self.stream.as_fd())?.uid;
+        let ours = rustix::process::getuid();
+        if theirs != ours {
+            let text = format!("expected a process of user {}, got one of user {}", ours.as_raw(), theirs.as_raw());
+            return Err(io::Error::new(io::ErrorKind::PermissionDenied, text));
+        }
+        if self.end.is_some() { self.pass_segment() } else { self.take_segment() }
+    }
+
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        let end = self.end.as_mut().ok_or_else(not_connected)?;
+        let (mut n, mut wake) = end.read(into)?;
+        if n == 0 && std::mem::take(&mut self.slept) {
+            self.answer()?;
+            // What it wrote before it ended is still there.
+            (n, wake) = self.end.as_mut().ok_or_else(not_connected)?.read(into)?;
+        }
+        if wake && !self.ended {
+            self.ring()?;
+        }
+        match n {
+            0 if into.is_empty() || self.ended => Ok(0),
+            0 => Err(io::ErrorKind::WouldBlock.into()),
+            n => Ok(n),
+        }
+    }
+
+    fn write(&mut self, from: &[IoSlice<'_>]) -> io::Result<usize> {
+        if self.ended {
+            return Err(io::ErrorKind::BrokenPipe.into());
+        }
+        let (n, wake) = self.end.as_mut().ok_or_else(not_connected)?.write(from)?;
+        if wake {
+            self.ring()?;
+        }
+        if n == 0 { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(n) }
+    }
+
+    fn shutdown(&mut self) {
+        // It fails only for what is closed already.
+        let _ = self.stream.shutdown(Shutdown::Write);
+    }
+
+    fn protects(&self) -> bool {
+        true
+    }
+
+    fn peek(&mut self, reads: bool, writes: bool) -> bool {
+        self.end.as_ref().is_some_and(|end| end.has_work(reads, writes))
+    }
+
+    fn arm(&mut self, reads: bool, writes: bool) -> bool {
+        self.slept = true;
+        self.end.as_ref().is_some_and(|end| end.arm(reads, writes))
+    }
+
+    fn seen(&self) -> String {
+        self.seen.clone()
+    }
+}

@@ -1,0 +1,166 @@
+//! Sockets as a carrier.
+
+use std::io::{self, IoSlice, Read, Write};
+use std::net::{IpAddr, Shutdown, SocketAddr, ToSocketAddrs};
+use std::time::Duration;
+
+use gradwire_core::PeerId;
+use gradwire_stream::{Carrier, Stream};
+use mio::event::Source;
+use mio::net::{TcpListener, TcpStream};
+use rustix::net::sockopt;
+
+use crate::key::Key;
+use crate::noise::Sealed;
+
+/// How TCP connects nodes.
+pub struct Sockets {
+    meet: String,
+    own: String,
+    bound: SocketAddr,
+    key: Option<Key>,
+    dead_after: Duration,
+}
+
+/// A TCP connection.
+pub struct Socket {
+    stream: TcpStream,
+    sealed: Option<Sealed>,
+    seen: String,
+    peer: Option<IpAddr>,
+    connected: bool,
+    dead_after: Duration,
+}
+
+impl Sockets {
+    pub(crate) fn new(meet: String, own: String, bound: SocketAddr, key: Option<Key>, dead_after: Duration) -> Self {
+        Self { meet, own, bound, key, dead_after }
+    }
+
+    /// Where this node listens.
+    pub fn listens_at(&self) -> SocketAddr {
+        self.bound
+    }
+
+    fn socket(&self, stream: TcpStream, seen: String, peer: IpAddr, dials: bool) -> io::Result<Socket> {
+        let sealed = self.key.as_ref().map(|key| Sealed::new(key, dials)).transpose()?;
+        Ok(Socket { stream, sealed, seen, peer: Some(peer), connected: !dials, dead_after: self.dead_after })
+    }
+}
+
+impl Carrier for Sockets {
+    type Listener = TcpListener;
+    type Stream = Socket;
+
+    fn accept(&mut self, listener: &mut TcpListener) -> io::Result<Socket> {
+        let (stream, address) = listener.accept()?;
+        let socket = self.socket(stream, address.to_string(), address.ip(), false)?;
+        socket.tune()?;
+        Ok(socket)
+    }
+
+    fn dial(&mut self, address: &str) -> io::Result<Socket> {
+        let target = address.to_socket_addrs()?.next().ok_or(io::ErrorKind::NotFound)?;
+        self.socket(TcpStream::connect(target)?, address.to_string(), target.ip(), true)
+    }
+
+    fn address(&self, rank: PeerId) -> Option<String> {
+        (rank == PeerId(0)).then(|| self.meet.clone())
+    }
+
+    fn own_address(&self) -> String {
+        self.own.clone()
+    }
+
+    fn complete(&self, said: &str, seen: &Socket) -> Result<String, String> {
+        match (said.parse::<SocketAddr>(), seen.peer) {
+            // It listens everywhere: here is where it was seen.
+            (Ok(address), Some(peer)) if address.ip().is_unspecified() && address.port() != 0 => {
+                Ok(SocketAddr::new(peer, address.port()).to_string())
+            }
+            _ if self.may_dial(said) => Ok(said.to_string()),
+            _ => Err(said.to_string()),
+        }
+    }
+
+    fn may_dial(&self, address: &str) -> bool {
+        match address.parse::<SocketAddr>() {
+            Ok(address) => address.port() != 0 && !address.ip().is_unspecified() && !address.ip().is_multicast(),
+            Err(_) => crate::has_port(address),
+        }
+    }
+}
+
+impl Socket {
+    fn tune(&self) -> io::Result<()> {
+        self.stream.set_nodelay(true)?;
+        // Data that nobody confirms, and a host that is gone without a word.
+        let millis = u32::try_from(self.dead_after.as_millis()).unwrap_or(u32::MAX);
+        sockopt::set_tcp_user_timeout(&self.stream, millis)?;
+        Ok(())
+    }
+}
+
+impl Stream for Socket {
+    fn source(&mut self) -> &mut dyn Source {
+        &mut self.stream
+    }
+
+    fn establish(&mut self) -> io::Result<bool> {
+        if !self.connected {
+            if let Some(error) = self.stream.take_error()? {
+                return Err(error);
+            }
+            match self.stream.peer_addr() {
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::NotConnected => return Ok(false),
+                Err(error) => return Err(error),
+            }
+            self.connected = true;
+            self.tune()?;
+        }
+        let (mut reads, mut writes) = (&self.stream, &self.stream);
+        match &mut self.sealed {
+            None => Ok(true),
+            Some(sealed) => sealed.establish(&mut |into| reads.read(into), &mut |from| writes.write(from)),
+        }
+    }
+
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        let mut stream = &self.stream;
+        match &mut self.sealed {
+            None => stream.read(into),
+            Some(sealed) => sealed.read(into, &mut |into| stream.read(into)),
+        }
+    }
+
+    fn write(&mut self, from: &[IoSlice<'_>]) -> io::Result<usize> {
+        let mut stream = &self.stream;
+        match &mut self.sealed {
+            None => stream.write_vectored(from),
+            Some(sealed) => sealed.write(from, &mut |from| stream.write(from)),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<bool> {
+        let mut stream = &self.stream;
+        self.sealed.as_mut().map_or(Ok(true), |sealed| sealed.flush(&mut |from| stream.write(from)))
+    }
+
+    fn shutdown(&mut self) {
+        // It fails only for what is closed already.
+        let _ = self.stream.shutdown(Shutdown::Write);
+    }
+
+    fn protects(&self) -> bool {
+        self.sealed.is_some()
+    }
+
+    fn seen(&self) -> String {
+        self.seen.clone()
+    }
+
+    fn host(&self) -> Option<String> {
+        self.peer.filter(|peer| !peer.is_loopback()).map(|peer| peer.to_string())
+    }
+}
