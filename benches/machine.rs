@@ -39,6 +39,7 @@ impl Handover {
                 tensors: layout.lens(),
                 incarnation: Incarnation(u64::from(me) + 1),
                 patience: Patience::default(),
+                quorum: 1,
                 contract,
                 #[cfg(planted)]
                 bug: None,

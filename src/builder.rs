@@ -21,6 +21,7 @@ pub struct Builder {
     cluster: Cluster,
     deadline: Duration,
     patience: Patience,
+    quorum: u32,
     optimizer_vectors: u32,
     own_thread: bool,
 }
@@ -33,6 +34,7 @@ impl Builder {
             cluster,
             deadline: Duration::from_secs(60),
             patience: Patience::default(),
+            quorum: 1,
             optimizer_vectors: 0,
             own_thread: true,
         }
@@ -49,6 +51,13 @@ impl Builder {
     #[must_use]
     pub fn dead_after(self, dead_after: Duration) -> Self {
         Self { patience: Patience::new(dead_after), ..self }
+    }
+
+    /// Fewest workers that go on without the others, in recipes whose workers agree on views (trees and rings): with
+    /// fewer, the rest waits until some come back. 1 unless set; more than there are is as many as there are.
+    #[must_use]
+    pub fn min_workers(self, min: u32) -> Self {
+        Self { quorum: min.max(1), ..self }
     }
 
     /// How many vectors of optimizer state, each as long as the layout, are averaged along with the parameters
@@ -134,6 +143,7 @@ impl Builder {
             tensors: self.layout.lens(),
             incarnation: Incarnation(RandomState::new().build_hasher().finish() | 1),
             patience,
+            quorum: self.quorum,
             contract,
             #[cfg(planted)]
             bug: None,

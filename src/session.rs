@@ -6,7 +6,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant as Clock};
 
 use gradwire_core::kernel::scan;
-use gradwire_core::recipe::{OptimizerState, Topology};
+use gradwire_core::recipe::OptimizerState;
 use gradwire_core::{Cluster, Event, Layout, Local, Recipe, Status, Storage};
 
 use crate::builder::Builder;
@@ -160,10 +160,7 @@ impl Session {
                     self.command(Command::Step { weight: 0, filled });
                 }
                 Answer::Left { view } => {
-                    // In a tree the view holds a mean, and all replicas are equal already.
-                    if !matches!(self.recipe.between(), Topology::Tree { .. }) {
-                        params.copy_from_slice(&view.floats()[..params.len()]);
-                    }
+                    params.copy_from_slice(&view.floats()[..params.len()]);
                     return self.last_status();
                 }
                 Answer::Joined { .. } => unreachable!("a session joins once"),

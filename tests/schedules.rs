@@ -42,19 +42,22 @@ fn assert_marks(all: &[(Kind, Seen)]) {
     }
     let servers = [Kind::Async, Kind::Ssp, Kind::Softsync, Kind::ServerSync, Kind::SspZero];
     let coded = [Kind::Coded, Kind::CodedSync];
+    let collectives = [Kind::Tree, Kind::Averaging];
     for (name, count) in [
         ("duplicate dropped by a server", reached(|seen| seen.duplicates, &servers)),
         ("duplicate dropped by a server with codecs", reached(|seen| seen.duplicates, &coded)),
         ("worker rejoined a server with codecs", reached(|seen| seen.rejoined, &coded)),
         ("duplicate dropped in a mesh", reached(|seen| seen.duplicates, &[Kind::Mesh, Kind::Relay])),
-        ("duplicate dropped in a tree", reached(|seen| seen.duplicates, &[Kind::Tree, Kind::Averaging])),
+        ("round begun anew", reached(|seen| seen.views, &collectives)),
+        ("member rejoined a collective", reached(|seen| seen.rejoined, &collectives)),
+        ("coordinator started anew", reached(|seen| seen.resumed, &collectives)),
         ("reconnected", reached(|seen| seen.reconnects, &Kind::ALL)),
         ("sent again", reached(|seen| seen.resent, &Kind::ALL)),
         ("peer given up", reached(|seen| seen.lost, &Kind::ALL)),
         ("worker rejoined a server", reached(|seen| seen.rejoined, &servers)),
         ("peer rejoined a mesh", reached(|seen| seen.rejoined, &[Kind::Mesh])),
         ("messages merged", reached(|seen| seen.merged, &[Kind::Mesh, Kind::Relay])),
-        ("cut off", reached(|seen| seen.cut, &[Kind::Tree, Kind::Averaging, Kind::Relay])),
+        ("cut off", reached(|seen| seen.cut, &[Kind::Relay])),
         ("held back by its bound", reached(|seen| seen.blocked, &[Kind::Ssp])),
     ] {
         println!("{name}: {count}");

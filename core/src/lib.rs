@@ -18,7 +18,7 @@
 //! let (contract, text) = Contract::new(&layout, &recipe, cluster, 0);
 //! let setup = Setup {
 //!     me: PeerId(0), cluster, recipe, len: layout.len(), tensors: layout.lens(), incarnation: Incarnation(1),
-//!     patience: Patience::none(), contract,
+//!     patience: Patience::none(), quorum: 1, contract,
 //!     # #[cfg(planted)] bug: None,
 //! };
 //! let mut machine = Node::new(setup)?;
@@ -37,9 +37,9 @@
 //!         Output::Transmit { .. } | Output::Receive { .. } | Output::Close { .. } => unreachable!("alone"),
 //!         Output::Event(Event::Joined) => {}
 //!         Output::Event(Event::Ready { .. }) => {
-//!             let mean = pool.floats(Segment::floats(machine.view(), 0, 3));
-//!             assert_eq!(mean, [1.0, 2.0, 3.0]);
 //!             steps += 1;
+//!             let params = pool.floats(Segment::floats(machine.view(), 0, 3));
+//!             assert_eq!(params, [-1.0, -2.0, -3.0].map(|x| x * steps as f32));
 //!         }
 //!         Output::Event(_) => {}
 //!         // Drained: wait for the transport, the application, or the time.

@@ -6,7 +6,7 @@ use alloc::vec::Vec;
 
 use crate::kernel::apply;
 use crate::kernel::tier::Tier;
-use crate::recipe::{Payload, Recipe, Topology};
+use crate::recipe::{Payload, Recipe};
 use crate::rule::period::{LocalSteps, Period};
 
 /// A worker's local steps. Vectors are of the layout's length; the machine's vectors are longer where optimizer
@@ -78,22 +78,11 @@ impl Local {
     /// Takes what a synchronisation brought: the machine's view after a step.
     pub fn take(&mut self, params: &mut [f32], view: &[f32], changed: bool) {
         let view = &view[..params.len()];
-        match (self.recipe.topology, self.recipe.payload) {
-            _ if !changed => {
-                if !self.base.is_empty() {
-                    params.copy_from_slice(&self.base);
-                }
-            }
-            (Topology::Tree { .. }, Payload::Updates) if self.base.is_empty() => {
-                apply::in_place(Tier::best(), params, view, 1.0)
-            }
-            (Topology::Tree { .. }, Payload::Updates) => apply::apply(params, &self.base, view, 1.0),
-            _ => params.copy_from_slice(view),
+        if changed {
+            params.copy_from_slice(view);
+        } else if !self.base.is_empty() {
+            params.copy_from_slice(&self.base);
         }
-        self.remember(params);
-    }
-
-    fn remember(&mut self, params: &[f32]) {
         if !self.base.is_empty() {
             self.base.copy_from_slice(params);
         }

@@ -29,11 +29,15 @@ pub enum Bug {
     OwnWritesLost,
     /// A message that becomes part of another is forgotten.
     MergeForgets,
+    /// A member that lacks a round goes on without it.
+    BehindNotFetched,
+    /// A member applies what it has of a round when everyone stops.
+    HalfRoundApplied,
 }
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 14] = [
         Self::NoDedup,
         Self::DedupClearedOnReconnect,
         Self::BoundOffByOne,
@@ -46,5 +50,7 @@ impl Bug {
         Self::RestDividedByC,
         Self::OwnWritesLost,
         Self::MergeForgets,
+        Self::BehindNotFetched,
+        Self::HalfRoundApplied,
     ];
 }

@@ -34,6 +34,10 @@ pub struct Status {
     pub clipped: f64,
     /// Operations under way.
     pub operations: usize,
+    /// Number of the view, where there are views.
+    pub view: u64,
+    /// Its members.
+    pub members: u32,
 }
 
 /// What a node is.
@@ -42,7 +46,7 @@ pub struct Status {
 pub enum Role {
     Worker,
     Server,
-    Tree,
+    Collective,
     Mesh,
 }
 

@@ -23,6 +23,10 @@ pub struct Seen {
     pub cut: u64,
     pub blocked: u64,
     pub merged: u64,
+    /// Views after the first.
+    pub views: u64,
+    /// Coordinators that came back to a run that was under way.
+    pub resumed: u64,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -107,9 +111,11 @@ pub fn run(scenario: &Scenario) -> Result<Seen, Failure> {
             Event::PeerLost { .. } => seen.lost += 1,
             Event::Cut { .. } => seen.cut += 1,
             Event::Joined => joined[entry.node.index()] += 1,
+            Event::View { number, .. } if number > 1 && entry.node == PeerId(0) => seen.views += 1,
             _ => {}
         }
     }
+    seen.resumed = u64::from(joined[0] > 1 && plan.recipe.is_collective());
     seen.rejoined = joined.iter().filter(|times| **times > 1).count() as u64;
     Ok(seen)
 }
@@ -228,9 +234,11 @@ fn synchronous(scenario: &Scenario, world: &World, truth: &Truth) -> Result<(), 
     let synced = |step: &u64| {
         plan.recipe.how_often() == 1.into() || (step + 1).is_multiple_of(u64::from(plan.recipe.how_often().at(0)))
     };
+    let crashing = scenario.crashing();
     if !restarted {
         for (step, params) in truth.after.iter().filter(|(step, _)| synced(step)) {
-            let mut replicas = params.iter();
+            // One that dies may have seen the end of a round that the others then did without it.
+            let mut replicas = params.iter().filter(|(worker, _)| !crashing.contains(&PeerId(**worker)));
             let Some((first, expected)) = replicas.next() else { continue };
             for (other, got) in replicas {
                 ensure!(

@@ -52,6 +52,13 @@ pub struct Scenario {
 /// contributions are multiples: a leaver's last message leaves nothing.
 const TAU: f32 = 16.0 / 1024.0;
 
+/// A tree, or a ring, with chunks of any size.
+fn collective(seed: u64, recipe: Recipe) -> Recipe {
+    let mut random = Random::new(seed, 6);
+    let recipe = recipe.chunk(1 + random.below(20) as u32);
+    if random.chance(0.5) { recipe.topology(Topology::Ring) } else { recipe }
+}
+
 /// A mesh with any controller and any start. From a stream of its own: what else a seed stands for stays.
 fn mesh(seed: u64, workers: u32) -> Recipe {
     let mut random = Random::new(seed, 5);
@@ -119,8 +126,10 @@ impl Scenario {
         let shards = 1 + random.below(3.min(len as u64)) as u32;
         let servers = Topology::Servers { shards };
         let recipe = match kind {
-            Kind::Tree => Recipe::sync().topology(Topology::Tree { fan_in: 1 + random.below(3) as u32 }),
-            Kind::Averaging => Recipe::averaging(1 + random.below(3) as u32),
+            Kind::Tree => {
+                collective(seed, Recipe::sync().topology(Topology::Tree { fan_in: 1 + random.below(3) as u32 }))
+            }
+            Kind::Averaging => collective(seed, Recipe::averaging(1 + random.below(3) as u32)),
             Kind::ServerSync => Recipe::sync().topology(servers),
             Kind::Async => {
                 Recipe::asynchronous().topology(servers).pace(Pace::Asynchronous { overlap: random.chance(0.5) })
@@ -188,11 +197,11 @@ impl Scenario {
         faults
     }
 
-    /// Workers of servers and peers of a full mesh can start anew.
+    /// Workers of servers, members of a collective and peers of a full mesh can start anew.
     fn restarts(&self, node: PeerId, random: &mut Random) -> bool {
         let may = match self.plan.recipe.between() {
             Topology::Servers { .. } => self.plan.cluster.is_worker(node),
-            Topology::Tree { .. } => false,
+            Topology::Tree { .. } | Topology::Ring => true,
             Topology::Mesh { relay } => relay == 0,
         };
         may && random.chance(0.6)

@@ -291,6 +291,7 @@ mod tests {
             tensors: layout.lens(),
             incarnation: crate::Incarnation(1),
             patience: crate::Patience::none(),
+            quorum: 1,
             contract,
             #[cfg(planted)]
             bug: None,

@@ -31,6 +31,8 @@ pub(crate) struct Hub<P> {
     /// The hello whose contract is being read and compared.
     comparing: Option<(PeerId, Header)>,
     waiting: Option<Wait>,
+    /// When the machine wants to be woken, besides.
+    alarm: Option<Instant>,
 }
 
 /// What becomes of an input, once the hub has done its part.
@@ -132,6 +134,7 @@ impl<P: Copy> Hub<P> {
             holding: VecDeque::with_capacity(nodes as usize),
             comparing: None,
             waiting: None,
+            alarm: None,
         }
     }
 
@@ -201,7 +204,7 @@ impl<P: Copy> Hub<P> {
         });
         let stall_after = self.setup.patience.stall_after();
         let stalled = self.waiting.iter().filter(|wait| !wait.reported).map(|wait| wait.shown.since.after(stall_after));
-        lost.chain(stalled).min()
+        lost.chain(stalled).chain(self.alarm).min()
     }
 
     // Operations
@@ -469,19 +472,17 @@ impl<P: Copy> Hub<P> {
         self.holding.iter().filter_map(|peer| Some((*peer, self.peers[peer.index()].held?)))
     }
 
-    /// Takes the header that has been held longest.
-    pub(crate) fn take_held(&mut self) -> Option<(PeerId, Header)> {
-        let first = self.held().next()?;
-        self.release(first.0);
-        Some(first)
-    }
-
     pub(crate) fn release(&mut self, peer: PeerId) {
         self.peers[peer.index()].held = None;
         self.holding.retain(|holder| *holder != peer);
     }
 
     // Waiting
+
+    /// Wakes the machine at that time, whatever else happens.
+    pub(crate) fn set_alarm(&mut self, alarm: Option<Instant>) {
+        self.alarm = alarm;
+    }
 
     pub(crate) fn now(&self) -> Instant {
         self.now
@@ -559,6 +560,8 @@ impl<P: Copy> Hub<P> {
             tau: 0.0,
             clipped: 0.0,
             operations: self.ops.len() - self.free_ops.len(),
+            view: 0,
+            members: 0,
         }
     }
 }

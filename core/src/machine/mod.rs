@@ -4,12 +4,12 @@
 //! it gets [`Output::Wait`]. Nothing else passes between them, so that a run is a list of inputs: the same list
 //! gives the same outputs, in a process, in a simulator, in a test.
 
+mod collective;
 mod contract;
 mod encoding;
 mod hub;
 mod mesh;
 mod server;
-mod tree;
 mod worker;
 
 use alloc::boxed::Box;
@@ -136,8 +136,8 @@ pub enum Output {
 pub enum Event {
     /// This node takes part; [`Machine::view`] holds the parameters that everyone starts from.
     Joined,
-    /// The step is done and the application may go on. [`Machine::view`] holds parameters, or for a tree the
-    /// mean, unless `changed` is false (nobody contributed an example).
+    /// The step is done and the application may go on. [`Machine::view`] holds the parameters; `changed` is false
+    /// when nobody contributed an example.
     Ready {
         /// Steps done, this one included.
         clock: Clock,
@@ -164,6 +164,13 @@ pub enum Event {
     Cut {
         /// Who.
         peer: PeerId,
+    },
+    /// Another set of members goes on together.
+    View {
+        /// Its number, above all before.
+        number: u64,
+        /// How many there are.
+        members: u32,
     },
     /// A contribution was refused before it touched anything.
     Rejected {
@@ -268,6 +275,8 @@ pub struct Setup {
     pub incarnation: Incarnation,
     /// The timeouts.
     pub patience: Patience,
+    /// Fewest workers that go on without the others, where there are views; at least 1.
+    pub quorum: u32,
     /// What peers must agree on.
     pub contract: Contract,
     /// The bug to run with, in tests of the tests.
@@ -293,8 +302,8 @@ pub trait Machine: fmt::Debug + Send {
     /// Where the next contribution goes.
     fn contribution(&self) -> BufferId;
 
-    /// Where the parameters (for a tree: the mean) are when an event says so; before joining, where the node
-    /// that provides them puts the initial ones.
+    /// Where the parameters are when an event says so; before joining, where the node that provides them puts the
+    /// initial ones.
     fn view(&self) -> BufferId;
 
     /// Whom this node waits for, if it does.
@@ -319,7 +328,7 @@ impl Node {
         Ok(Self(match setup.recipe.topology {
             Topology::Servers { .. } if setup.cluster.is_worker(setup.me) => Box::new(worker::Worker::new(setup)),
             Topology::Servers { .. } => Box::new(server::Server::new(setup)),
-            Topology::Tree { .. } => Box::new(tree::Tree::new(setup)),
+            Topology::Tree { .. } | Topology::Ring => Box::new(collective::Collective::new(setup)),
             Topology::Mesh { .. } => Box::new(mesh::Mesh::new(setup)),
         }))
     }

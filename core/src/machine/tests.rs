@@ -36,6 +36,7 @@ fn trace(recipe: Recipe, me: u32, workers: u32) -> Trace {
         tensors: [LEN].into(),
         incarnation: Incarnation(900),
         patience,
+        quorum: 1,
         contract,
         #[cfg(planted)]
         bug: None,

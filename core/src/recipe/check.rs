@@ -136,6 +136,7 @@ impl Recipe {
             Topology::Tree { fan_in } if !(1..=8).contains(&fan_in) => {
                 return Err(out_of_range("fan_in", "1 to 8", f64::from(fan_in)));
             }
+            _ if self.chunk == 0 => return Err(out_of_range("chunk", "at least 1", 0.0)),
             _ => {}
         }
         match self.merge {
@@ -153,7 +154,8 @@ impl Recipe {
 
     fn check_axes(&self) -> Result<(), ConfigError> {
         let mesh = matches!(self.topology, Topology::Mesh { .. });
-        let tree = matches!(self.topology, Topology::Tree { .. });
+        let tree = self.is_collective();
+        let shape = if self.topology == Topology::Ring { "topology=ring" } else { "topology=tree" };
         let servers = self.needs_servers();
         let synchronous = self.is_synchronous();
         let refused: &[(bool, &str, &str, &str)] = &[
@@ -165,15 +167,15 @@ impl Recipe {
             ),
             (
                 tree && self.pace != Pace::Synchronous,
-                "topology=tree",
+                shape,
                 "any pace but synchronous",
-                "a node of the tree can add up its children only when all of them have come",
+                "a node can add up what others pass on to it only when all of it has come",
             ),
             (
                 tree && self.merge != Merge::Mean,
-                "topology=tree",
+                shape,
                 "any merge but mean",
-                "the tree carries weighted means; scale the learning rate for a sum",
+                "it carries weighted means; scale the learning rate for a sum",
             ),
             (
                 self.merge == Merge::Mean && self.pace != Pace::Synchronous,
@@ -207,9 +209,9 @@ impl Recipe {
             ),
             (
                 tree && self.codec != Codec::F32,
-                "topology=tree",
+                shape,
                 "any codec but f32",
-                "every node would round the mean of its subtree again; use topology=servers",
+                "every node would round the mean of those behind it again; use topology=servers",
             ),
             (
                 self.payload == Payload::Parameters && self.codec != Codec::F32,

@@ -4,7 +4,7 @@
 //! |---|---|---|
 //! | payload | what travels | parameters, updates |
 //! | period | how often | every H local steps, H by a schedule |
-//! | topology | between whom | parameter servers, tree, mesh (full or relayed) |
+//! | topology | between whom | parameter servers, tree, ring, mesh (full or relayed) |
 //! | pace | when may a worker go on | synchronous, stale-synchronous, asynchronous |
 //! | merge | how many become one | example-weighted mean, sum times lambda, softsync |
 //! | staleness | how a late update is scaled | const, inverse, inverse-plus-one, exp, poly; drop-above |
@@ -52,6 +52,8 @@ pub struct Recipe {
     pub(crate) pull: Codec,
     pub(crate) correction: Correction,
     pub(crate) optimizer: OptimizerState,
+    /// Longest part of the vector that travels as one message in a tree or ring, in floats.
+    pub(crate) chunk: u32,
 }
 
 /// What travels.
@@ -76,6 +78,8 @@ pub enum Topology {
         /// Children per node, 1 to 8. The depth follows.
         fan_in: u32,
     },
+    /// A ring of the workers: each passes parts of the vector on to the next.
+    Ring,
     /// Every worker holds a replica and sends its updates to all others.
     Mesh {
         /// 0: everyone to everyone. Otherwise updates travel along a tree with this many children per node.
@@ -145,6 +149,12 @@ impl Recipe {
     #[must_use]
     pub const fn topology(self, topology: Topology) -> Self {
         Self { topology, ..self }
+    }
+
+    /// Sets the longest part of the vector, in floats, that travels as one message in a tree or ring.
+    #[must_use]
+    pub const fn chunk(self, chunk: u32) -> Self {
+        Self { chunk, ..self }
     }
 
     /// Sets when a worker may go on.
@@ -229,6 +239,11 @@ impl Recipe {
         self.optimizer
     }
 
+    /// Is it a tree or a ring, whose members agree on views?
+    pub const fn is_collective(&self) -> bool {
+        matches!(self.topology, Topology::Tree { .. } | Topology::Ring)
+    }
+
     /// Does the recipe need server nodes?
     pub const fn needs_servers(&self) -> bool {
         matches!(self.topology, Topology::Servers { .. })
@@ -243,7 +258,7 @@ impl Recipe {
     pub(crate) const fn shards(&self) -> u32 {
         match self.topology {
             Topology::Servers { shards } => shards,
-            Topology::Tree { .. } | Topology::Mesh { .. } => 1,
+            Topology::Tree { .. } | Topology::Ring | Topology::Mesh { .. } => 1,
         }
     }
 }

@@ -111,6 +111,7 @@ impl Recipe {
             pull: Codec::F32,
             correction: Correction::none(),
             optimizer: OptimizerState::Keep,
+            chunk: 64 * 1024,
         }
     }
 

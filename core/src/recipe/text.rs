@@ -48,7 +48,8 @@ impl fmt::Display for Recipe {
         write!(f, " period={}", self.period)?;
         match self.topology {
             Topology::Servers { shards } => write!(f, " topology=servers shards={shards}")?,
-            Topology::Tree { fan_in } => write!(f, " topology=tree fan_in={fan_in}")?,
+            Topology::Tree { fan_in } => write!(f, " topology=tree fan_in={fan_in} chunk={}", self.chunk)?,
+            Topology::Ring => write!(f, " topology=ring chunk={}", self.chunk)?,
             Topology::Mesh { relay } => write!(f, " topology=mesh relay={relay}")?,
         }
         match self.pace {
@@ -180,6 +181,7 @@ impl Recipe {
                 Topology::Tree { fan_in } => *fan_in = number("fan_in", WHOLE, value)?,
                 _ => return unknown(),
             },
+            "chunk" if self.is_collective() => self.chunk = number("chunk", WHOLE, value)?,
             "relay" => match &mut self.topology {
                 Topology::Mesh { relay } => *relay = number("relay", WHOLE, value)?,
                 _ => return unknown(),
@@ -237,10 +239,11 @@ type Choices<T> = (&'static str, &'static [(&'static str, T)]);
 const PAYLOADS: Choices<Payload> =
     ("parameters or updates", &[("parameters", Payload::Parameters), ("updates", Payload::Updates)]);
 const TOPOLOGIES: Choices<Topology> = (
-    "servers, tree or mesh",
+    "servers, tree, ring or mesh",
     &[
         ("servers", Topology::Servers { shards: 1 }),
         ("tree", Topology::Tree { fan_in: 2 }),
+        ("ring", Topology::Ring),
         ("mesh", Topology::Mesh { relay: 0 }),
     ],
 );

@@ -3,7 +3,7 @@
 //! | bytes | field | |
 //! |---|---|---|
 //! | 0..4 | magic | `GRWR` |
-//! | 4 | version | 1 |
+//! | 4 | version | 2 |
 //! | 5 | kind | see [`Kind`] |
 //! | 6..8 | flags | none defined, must be 0 |
 //! | 8..12 | digest | of layout, recipe and cluster, as compared at join |
@@ -30,7 +30,7 @@ use crate::id::{Clock, Incarnation, PeerId, Sequence, ShardId};
 /// Bytes of a header.
 pub const HEADER_LEN: usize = 64;
 /// The version of the format that this crate writes and reads.
-pub const VERSION: u8 = 1;
+pub const VERSION: u8 = 2;
 /// Longest text that a hello may carry.
 pub const CONTRACT_LEN_MAX: u32 = 64 * 1024;
 
@@ -54,9 +54,10 @@ pub enum Kind {
     /// earlier clocks is in it), `sequence` = the worker's last update that is in. `weight` 0: an answer; 1: the
     /// final ones; [`WELCOME`] or more: a welcome, and by how much the worker is ahead of the row clock.
     Params = 4,
-    /// Child to parent: the weighted mean of a subtree for round `clock`.
+    /// Collective, in view `sequence`, child to parent: the weighted mean of a subtree for round `clock`, of the chunk
+    /// `shard`. `base` 1: all below are finishing.
     Up = 5,
-    /// Parent to child: the result of round `clock` (0: the initial parameters).
+    /// Parent to child: the result for that chunk. `base` 1: it is the last round.
     Down = 6,
     /// Mesh: the sum of the messages of quanta `clock` to `sequence` of `origin` (mostly one), the first of which was
     /// computed when `base` messages were in its replica.
@@ -71,7 +72,8 @@ pub enum Kind {
     Seed = 10,
     /// Mesh: the ledger of quanta of a running mesh; `clock` = messages in it.
     Ledger = 11,
-    /// Mesh: a node that comes later asks for marks, seed and ledger; `shard` = the number of its request.
+    /// Mesh: a node that comes later asks for marks, seed and ledger; `shard` = the number of its request. Collective:
+    /// a member that lacks the parameters asks for them in view `sequence`.
     Fetch = 12,
     /// The origin has made its last contribution, `sequence`. `base` 1: it stays for the end of the run.
     Leave = 13,
@@ -80,10 +82,23 @@ pub enum Kind {
     /// Server to worker: what [`Params`](Self::Params) are less than what the worker holds. Sequence, clock, base and
     /// weight as there.
     Delta = 15,
+    /// Collective, to the coordinator: the sender has heard of view `sequence` and done round `clock`. `weight`: 1 it
+    /// has the parameters, 2 it leaves, 4 that was the last round, 8 a connection broke; `base`: one more than the rank
+    /// of a member that it has lost, or 0.
+    Report = 16,
+    /// Members of view `sequence`: bit i of `base` is rank 64 `shard` + i.
+    Member = 17,
+    /// `weight` 0: stop, view `sequence` is about to be. 1 (2): it goes on after (the last) round `clock`, whose result
+    /// rank `shard` has; its members have just been told.
+    View = 18,
+    /// Collective, in view `sequence`: the parameters after round `clock`.
+    State = 19,
+    /// The run is over for the receiver.
+    Release = 20,
 }
 
 impl Kind {
-    const ALL: [Self; 15] = [
+    const ALL: [Self; 20] = [
         Self::Hello,
         Self::Refuse,
         Self::Push,
@@ -99,6 +114,11 @@ impl Kind {
         Self::Leave,
         Self::Awaits,
         Self::Delta,
+        Self::Report,
+        Self::Member,
+        Self::View,
+        Self::State,
+        Self::Release,
     ];
 
     fn check_length(self, length: u32) -> Result<(), WireError> {
@@ -111,7 +131,8 @@ impl Kind {
             | Self::Down
             | Self::Quanta
             | Self::Seed
-            | Self::Ledger => u32::MAX,
+            | Self::Ledger
+            | Self::State => u32::MAX,
             _ => 0,
         };
         if length > limit {

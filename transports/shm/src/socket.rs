@@ -275,6 +275,13 @@ impl Stream for Pair {
         self.end.as_ref().is_some_and(|end| end.arm(reads, writes))
     }
 
+    fn is_over(&mut self) -> bool {
+        if std::mem::take(&mut self.slept) {
+            self.ended |= self.answer().is_err();
+        }
+        self.ended
+    }
+
     fn seen(&self) -> String {
         self.seen.clone()
     }

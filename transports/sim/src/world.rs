@@ -421,6 +421,7 @@ impl World {
             tensors: self.plan.layout.lens(),
             incarnation,
             patience: self.plan.patience,
+            quorum: 1,
             contract: self.contract,
             #[cfg(planted)]
             bug: self.plan.bug,

@@ -89,6 +89,11 @@ pub trait Stream: Send {
         false
     }
 
+    /// Has the other side ended, though there may be something left to read? Asked while nothing is read.
+    fn is_over(&mut self) -> bool {
+        false
+    }
+
     /// Where the other side is, for people to read.
     fn seen(&self) -> String;
 

@@ -592,8 +592,9 @@ impl<C: Carrier> Streams<C> {
                 }
                 Ok(Step::Control(_)) => {}
                 Ok(Step::Book(book)) => self.on_book(peer, book),
-                Ok(Step::Blocked | Step::Held) => return Ok(false),
-                Ok(Step::Ended) => {
+                Ok(Step::Held) if !link.stream.is_over() => return Ok(false),
+                Ok(Step::Blocked) => return Ok(false),
+                Ok(Step::Ended | Step::Held) => {
                     self.break_link(slot, "it ended the connection".to_string());
                     return Ok(false);
                 }

@@ -23,9 +23,7 @@ impl World {
                 }
             }
             Event::Left => {
-                if !matches!(self.plan.recipe.between(), gradwire_core::recipe::Topology::Tree { .. }) {
-                    node.params.copy_from_slice(node.pool.floats(view));
-                }
+                node.params.copy_from_slice(node.pool.floats(view));
                 node.life = Life::Done;
             }
             Event::Finished => node.life = Life::Done,

@@ -1,0 +1,490 @@
+//! A member of a collective, for synchronous recipes: every round, weighted means of all contributions reach everyone
+//! (Iandola et al. 2015, FireCaffe, section 3; the article's tree-reduce; Patarasuk and Yuan 2009 for rings).
+//!
+//! ```text
+//! round r, for each chunk:  own contribution + children's means, in order -> mean -> parent      (Up)
+//!                           root: the mean is the result -> children -> their children          (Down)
+//! all chunks here -> parameters -> Ready
+//! ```
+//! Who is a child of whom follows from the view alone ([`shape`]), and so does the order of summation: the result does
+//! not depend on who comes first. Members and rounds are agreed on with the [`coordinator`]: when a member is lost,
+//! joins, leaves, or a connection between members breaks, everyone stops, and the round begins anew among those who are
+//! there. Contributions are kept until their round is done; parameters change only when all of a round is here. So a
+//! round counts for all or for none, and whoever lacks its result, or is new, gets the parameters of one who has them.
+
+mod coordinator;
+mod exchange;
+mod membership;
+mod shape;
+
+use alloc::collections::VecDeque;
+use alloc::vec;
+use alloc::vec::Vec;
+
+use coordinator::{Coordinator, Report};
+use exchange::Exchange;
+use shape::Shape;
+
+use super::{Event, Hub, Input, Machine, Misuse, Notice, Output, ProtocolError, Rejection, Setup};
+use crate::buffer::{BufferId, Segment};
+use crate::id::{Clock, PeerId, Sequence, ShardId};
+use crate::kernel::{Found, Kernel, MEAN_MAX};
+use crate::recipe::Payload;
+use crate::status::{Role, Status, Waiting};
+use crate::time::Instant;
+use crate::wire::{Header, Kind};
+
+/// The parameters, and where the next result is put together: they change places where parameters travel.
+const PLACES: [BufferId; 2] = [BufferId(2), BufferId(3)];
+const OWN: BufferId = BufferId(4);
+const PARTIAL: BufferId = BufferId(5);
+const FIRST_INBOX: u32 = 6;
+/// Messages that may come before their view.
+const EARLY_MAX: usize = 64 * 1024;
+/// Rank 0 hosts the coordinator.
+const COORDINATOR: PeerId = PeerId(0);
+
+/// A node of a collective. [`Machine::view`] holds the parameters after the last round.
+#[derive(Debug)]
+pub(crate) struct Collective {
+    hub: Hub<Job>,
+    coordinator: Option<Coordinator>,
+    /// Which of the places has the parameters.
+    params: usize,
+    /// They are there.
+    has: bool,
+    /// Rounds done.
+    round: Clock,
+    /// Everyone was finishing in the last round: there are no more.
+    last: bool,
+    own: Own,
+    /// The application makes no more contributions and stays for the end.
+    finishing: bool,
+    /// Number of the view that this node is in.
+    view: Sequence,
+    /// The last number that it has heard of: above `view` while everyone stops.
+    prepared: Sequence,
+    members: Vec<PeerId>,
+    /// Members of the view that is about to be committed, as they are told.
+    coming: Vec<PeerId>,
+    donor: PeerId,
+    /// It has not got the parameters of the view yet: those after this round.
+    fetching: Option<Clock>,
+    exchange: Exchange,
+    /// The coordinator has released this node: the run is over for it.
+    released: bool,
+    /// This coordinator came back when the run was over: it sees the others off, and has no part in it.
+    late: bool,
+    /// Transmissions of the parameters to those who lack them.
+    giving: u32,
+    /// A member that this node has lost and the coordinator has been told of.
+    suspect: Option<PeerId>,
+    /// A connection broke in this view.
+    broken: bool,
+    /// Messages without a body, of a view that this node has not heard of.
+    early: VecDeque<(PeerId, Header)>,
+}
+
+/// What the application has done for the current round.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+enum Own {
+    /// It waits for the parameters that everyone starts from.
+    Joining,
+    /// It computes.
+    Computing,
+    /// It has contributed.
+    Given {
+        weight: u32,
+    },
+    /// It makes no more contributions and does not wait for the end.
+    Leaving,
+    Left,
+}
+
+#[derive(Copy, Clone, Debug)]
+enum Job {
+    /// A child's chunk: received, then looked at. `early`: of the round after the current one.
+    Receive(Arrival),
+    Scan(Arrival),
+    Mean {
+        epoch: u64,
+        chunk: usize,
+    },
+    Up {
+        epoch: u64,
+    },
+    Down {
+        epoch: u64,
+    },
+    /// A chunk of the result.
+    Result {
+        epoch: u64,
+        chunk: usize,
+        weight: u32,
+        last: bool,
+    },
+    /// Parameters that this node lacks.
+    State {
+        epoch: u64,
+        round: Clock,
+    },
+    /// Parameters that another lacks.
+    Give,
+    Aside,
+    Goodbye,
+}
+
+#[derive(Copy, Clone, Debug)]
+struct Arrival {
+    epoch: u64,
+    from: PeerId,
+    chunk: usize,
+    child: usize,
+    weight: u32,
+    finishing: bool,
+    early: bool,
+}
+
+impl Collective {
+    pub(crate) fn new(setup: Setup) -> Self {
+        let shape = Shape::of(setup.recipe.topology);
+        let (workers, patience) = (setup.cluster.workers, setup.patience);
+        let host = setup.me == COORDINATOR;
+        let coordinator = host.then(|| Coordinator::new(setup.me, workers, setup.quorum, patience.dead_after()));
+        let mut collective = Self {
+            coordinator,
+            params: 0,
+            // At the start of a run, the coordinator's are everyone's.
+            has: false,
+            round: Clock(0),
+            last: false,
+            own: Own::Joining,
+            finishing: false,
+            view: Sequence(0),
+            prepared: Sequence(0),
+            members: Vec::with_capacity(workers as usize),
+            coming: Vec::with_capacity(workers as usize),
+            donor: COORDINATOR,
+            fetching: None,
+            exchange: Exchange::new(shape),
+            released: false,
+            late: false,
+            giving: 0,
+            suspect: None,
+            broken: false,
+            early: VecDeque::new(),
+            hub: Hub::new(setup),
+        };
+        collective.report();
+        collective
+    }
+
+    fn on_notice(&mut self, notice: Notice<Job>) -> Result<(), Misuse> {
+        match notice {
+            Notice::Agreed { peer, fresh } => self.on_agreed(peer, fresh),
+            Notice::Message { peer, header } => self.on_message(peer, header),
+            Notice::Done { purpose, found } => self.on_done(purpose, found),
+            Notice::Failed { purpose } => self.on_failed(purpose),
+            Notice::Step { weight } => self.on_step(weight)?,
+            Notice::Leave { stay } => self.on_leave(stay)?,
+            Notice::Rate { .. } | Notice::Tick => {}
+        }
+        Ok(())
+    }
+
+    // The application
+
+    fn on_step(&mut self, weight: u32) -> Result<(), Misuse> {
+        if self.own != Own::Computing {
+            return Err(Misuse::NotReady);
+        }
+        self.own = Own::Given { weight };
+        Ok(())
+    }
+
+    fn on_leave(&mut self, stay: bool) -> Result<(), Misuse> {
+        match self.own {
+            Own::Leaving | Own::Left => Err(Misuse::NotReady),
+            Own::Computing if stay => {
+                self.finishing = true;
+                self.own = Own::Given { weight: 0 };
+                Ok(())
+            }
+            _ if stay => Err(Misuse::NotReady),
+            _ => {
+                self.own = Own::Leaving;
+                self.report();
+                Ok(())
+            }
+        }
+    }
+
+    /// With the last round done, or the application gone, this node goes when the coordinator lets it; that one itself
+    /// when nobody needs it any more.
+    fn maybe_leave(&mut self) {
+        if self.own == Own::Left || self.giving > 0 {
+            return;
+        }
+        if let Some(coordinator) = self.coordinator.as_ref().filter(|coordinator| self.late && coordinator.is_alone()) {
+            let peer = coordinator.view().donor;
+            self.own = Own::Left;
+            self.hub.event(Event::Cut { peer });
+        }
+        if !self.released {
+            return;
+        }
+        match &self.coordinator {
+            Some(coordinator) if coordinator.is_alone() => self.become_left(),
+            Some(_) => {}
+            None if self.hub.is_agreed(COORDINATOR) => {
+                self.own = Own::Left;
+                self.hub.transmit(COORDINATOR, self.hub.header(Kind::Leave), None, Job::Goodbye);
+            }
+            None => {}
+        }
+    }
+
+    fn on_release(&mut self) {
+        self.released = true;
+        if self.own == Own::Left {
+            // Its goodbye got lost.
+            self.hub.notify(COORDINATOR, self.hub.header(Kind::Leave));
+        }
+    }
+
+    fn become_left(&mut self) {
+        self.own = Own::Left;
+        self.hub.event(Event::Left);
+    }
+
+    // Neighbours
+
+    fn on_agreed(&mut self, peer: PeerId, fresh: bool) {
+        if fresh {
+            let incarnation = self.hub.incarnation(peer);
+            self.hub.event(Event::PeerJoined { peer, incarnation });
+        }
+        // Messages of this view may have got lost with the connection: the round begins anew.
+        let broken = !fresh && self.members.contains(&peer) && self.is_in_view() && !self.last;
+        if broken {
+            self.broken = true;
+            self.report();
+        }
+        if peer == COORDINATOR {
+            self.report();
+        }
+        if let Some(coordinator) = self.coordinator.as_mut().filter(|_| !fresh) {
+            coordinator.on_reconnected(peer);
+        }
+        // The coordinator says nothing of a view to one who has not been told of it on this connection: what cannot be
+        // understood yet would stand in front of what explains it.
+        if !broken && self.coordinator.is_none() {
+            self.send_due(peer);
+        }
+    }
+
+    fn on_lost(&mut self, peer: PeerId) {
+        if self.own == Own::Left {
+            return;
+        }
+        self.hub.event(Event::PeerLost { peer });
+        if let Some(coordinator) = &mut self.coordinator {
+            coordinator.on_lost(peer);
+        } else if peer == COORDINATOR {
+            // With nothing left to agree on, it is not missed.
+            if self.released || self.last || self.own == Own::Leaving {
+                self.become_left();
+            }
+        } else if self.members.contains(&peer) && self.is_in_view() {
+            self.suspect = Some(peer);
+            self.report();
+        }
+    }
+
+    fn on_message(&mut self, peer: PeerId, header: Header) {
+        match header.kind {
+            // The coordinator knows of every view first: for it, one above its own is of a run before it.
+            Kind::Up | Kind::Down | Kind::Fetch | Kind::State
+                if header.sequence > self.view && self.coordinator.is_none() =>
+            {
+                self.hold(peer, header);
+            }
+            Kind::Up | Kind::Down if header.sequence != self.view || !self.is_in_view() => {
+                self.hub.discard(peer, header);
+            }
+            Kind::Up => self.on_up(peer, header),
+            Kind::Down => self.on_down(peer, header),
+            Kind::State => self.on_state(peer, header),
+            Kind::Fetch => self.on_fetch(peer, header),
+            Kind::Report if self.coordinator.is_some() => self.on_report(peer, &header),
+            Kind::Leave if self.coordinator.is_some() => {
+                self.hub.mark_left(peer);
+                if let Some(coordinator) = &mut self.coordinator {
+                    coordinator.on_goodbye(peer);
+                }
+            }
+            Kind::Member | Kind::View if peer == COORDINATOR => self.on_view(&header),
+            Kind::Release if peer == COORDINATOR => self.on_release(),
+            kind => self.hub.close(peer, ProtocolError::Unexpected { kind }),
+        }
+    }
+
+    /// Keeps a message of a view that has not been heard of: its body, if it has one, stays with the sender.
+    fn hold(&mut self, peer: PeerId, header: Header) {
+        if header.length > 0 {
+            self.hub.hold(peer, header);
+        } else if self.early.len() < EARLY_MAX {
+            self.early.push_back((peer, header));
+        } else {
+            self.hub.close(peer, ProtocolError::Unexpected { kind: header.kind });
+        }
+    }
+
+    /// Messages of a view that had not been heard of when they came.
+    fn take_held(&mut self) {
+        for _ in 0..self.early.len() {
+            let Some((peer, header)) = self.early.pop_front() else { return };
+            match header.sequence > self.view {
+                true => self.early.push_back((peer, header)),
+                false if self.hub.is_agreed(peer) => self.on_message(peer, header),
+                false => {}
+            }
+        }
+        loop {
+            let view = self.view;
+            let free = self.exchange.is_clear() || !self.is_in_view();
+            let due = |header: &Header| {
+                header.sequence < view || (header.sequence == view && (free || header.kind != Kind::Up))
+            };
+            let Some((peer, header)) = self.hub.held().find(|(_, header)| due(header)) else { return };
+            self.hub.release(peer);
+            self.on_message(peer, header);
+        }
+    }
+
+    fn on_done(&mut self, job: Job, found: Found) {
+        match job {
+            Job::Receive(arrival) => self.on_arrived(arrival),
+            Job::Scan(arrival) => self.on_scanned(arrival, found),
+            Job::Mean { epoch, chunk } => self.on_mean(epoch, chunk),
+            Job::Up { epoch } | Job::Down { epoch } => self.exchange.sent(epoch),
+            Job::Result { epoch, chunk, weight, last } => self.on_result(epoch, chunk, weight, last),
+            Job::State { epoch, round } => self.on_fetched(epoch, round),
+            Job::Give => self.giving -= 1,
+            Job::Aside => {}
+            Job::Goodbye => self.hub.event(Event::Left),
+        }
+    }
+
+    fn on_failed(&mut self, job: Job) {
+        match job {
+            // What was not received comes again when the connection is back, in the next view.
+            Job::Receive(Arrival { epoch, .. }) | Job::Result { epoch, .. } | Job::State { epoch, .. } => {
+                self.exchange.ended(epoch);
+            }
+            Job::Up { epoch } | Job::Down { epoch } => self.exchange.sent(epoch),
+            Job::Give => self.giving -= 1,
+            Job::Goodbye => self.own = Own::Leaving,
+            Job::Scan(_) | Job::Mean { .. } | Job::Aside => {}
+        }
+    }
+
+    fn note_waiting(&mut self) {
+        let current = self.round.next();
+        let hosts = self.coordinator.as_ref().and_then(Coordinator::awaited).filter(|peer| *peer != self.hub.setup.me);
+        let coordinator = || hosts.or(self.coordinator.is_none().then_some(COORDINATOR));
+        let awaited = match self.own {
+            Own::Left => None,
+            Own::Computing if self.is_in_view() => None,
+            // It has to say who goes on.
+            _ if !self.is_in_view() || self.broken || self.suspect.is_some() => coordinator(),
+            _ if self.fetching.is_some() => Some(self.donor),
+            _ if self.last || self.own == Own::Leaving => coordinator(),
+            _ => self.exchange.awaited(self.position(), &self.members),
+        };
+        match awaited {
+            Some(peer) => self.hub.wait_for(peer, self.round, current),
+            None => self.hub.stop_waiting(),
+        }
+        let Some(notice) = self.hub.take_stall() else { return };
+        for peer in (0..self.hub.setup.cluster.workers).map(PeerId) {
+            if peer != notice.origin && peer != self.hub.setup.me && self.hub.is_agreed(peer) {
+                self.hub.notify(peer, notice);
+            }
+        }
+    }
+
+    /// The round that the view is in.
+    fn current(&self) -> Clock {
+        self.fetching.unwrap_or(self.round).next()
+    }
+
+    fn whole(&self, buffer: BufferId) -> Segment {
+        Segment::floats(buffer, 0, self.hub.setup.len)
+    }
+
+    fn params(&self) -> BufferId {
+        PLACES[self.params]
+    }
+
+    fn result(&self) -> BufferId {
+        PLACES[1 - self.params]
+    }
+}
+
+impl Machine for Collective {
+    fn handle_input(&mut self, now: Instant, input: Input) -> Result<(), Misuse> {
+        if let Some(notice) = self.hub.handle_input(now, input)? {
+            self.on_notice(notice)?;
+        }
+        while let Some(peer) = self.hub.take_lost() {
+            self.on_lost(peer);
+        }
+        loop {
+            self.coordinate();
+            self.take_held();
+            self.maybe_fetch();
+            self.maybe_begin();
+            // A round that ends at once can be news for the coordinator.
+            if !self.coordinator.as_ref().is_some_and(Coordinator::has_commands) {
+                break;
+            }
+        }
+        self.maybe_leave();
+        self.note_waiting();
+        Ok(())
+    }
+
+    fn poll_output(&mut self) -> Output {
+        self.hub.poll_output()
+    }
+
+    fn buffers(&self) -> Vec<usize> {
+        let [ours, theirs] = self.hub.buffers();
+        let len = self.hub.setup.len * 4;
+        let alone = self.hub.setup.cluster.workers == 1;
+        let mut buffers = vec![ours, theirs, len, len, len, if alone { 0 } else { len }];
+        let width = if alone { 0 } else { self.exchange.shape.width() };
+        buffers.extend((0..width).map(|_| len));
+        buffers
+    }
+
+    fn contribution(&self) -> BufferId {
+        OWN
+    }
+
+    fn view(&self) -> BufferId {
+        self.params()
+    }
+
+    fn waiting(&self) -> Option<Waiting> {
+        self.hub.waiting()
+    }
+
+    fn status(&self) -> Status {
+        let (round, current) = (self.round, self.exchange.given(self.position(), &self.members));
+        let status =
+            self.hub.status(Role::Collective, round, |peer| if current.contains(&peer) { round.next() } else { round });
+        Status { view: self.view.0, members: self.members.len() as u32, ..status }
+    }
+}

@@ -1,0 +1,88 @@
+//! Which way a chunk of the vector goes: up to its root, and down again.
+//!
+//! Every chunk has a tree over the members of the view. In a *tree* topology it is the same for all chunks, with the
+//! first member at its root. In a *ring* it is a chain, and roots go round the members: member `p` passes a chunk on to
+//! `p + 1`, until it has reached its root, and results go back the way they came. So every connection is used in both
+//! directions, each member sends and receives 2 (N - 1) / N of the vector, and all chunks are under way at once
+//! (Patarasuk and Yuan 2009, with the second half turned round).
+
+use crate::recipe::Topology;
+
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub(super) enum Shape {
+    Tree { fan_in: usize },
+    Ring,
+}
+
+impl Shape {
+    pub(super) fn of(topology: Topology) -> Self {
+        match topology {
+            Topology::Tree { fan_in } => Self::Tree { fan_in: fan_in as usize },
+            _ => Self::Ring,
+        }
+    }
+
+    /// Most children that a position can have.
+    pub(super) fn width(self) -> usize {
+        if let Self::Tree { fan_in } = self { fan_in } else { 1 }
+    }
+
+    /// Where position `at` of `count` sends its part of a chunk; none from its root.
+    pub(super) fn parent(self, chunk: usize, at: usize, count: usize) -> Option<usize> {
+        match self {
+            Self::Tree { .. } if at == 0 => None,
+            Self::Tree { fan_in } => Some((at - 1) / fan_in),
+            Self::Ring if at == chunk % count => None,
+            Self::Ring => Some((at + 1) % count),
+        }
+    }
+
+    /// The `index`-th position that sends its part of a chunk to `at`.
+    pub(super) fn child(self, chunk: usize, at: usize, count: usize, index: usize) -> Option<usize> {
+        match self {
+            Self::Tree { fan_in } => Some(fan_in * at + 1 + index).filter(|child| index < fan_in && *child < count),
+            // The chain begins behind its root.
+            Self::Ring if index > 0 || at == (chunk + 1) % count => None,
+            Self::Ring => Some((at + count - 1) % count),
+        }
+    }
+
+    /// Floats of each chunk of a vector.
+    pub(super) fn chunk_len(self, len: usize, count: usize, most: usize) -> usize {
+        let share = if self == Self::Ring { len.div_ceil(count.max(1)) } else { len };
+        // Whole cache lines, where that makes no difference to the rest.
+        let share = if share > 1024 { share.next_multiple_of(16) } else { share };
+        share.min(most).max(1)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_chunk_reaches_its_root_from_everywhere_and_children_are_those_whose_parent_it_is() {
+        for shape in [Shape::Ring, Shape::Tree { fan_in: 1 }, Shape::Tree { fan_in: 2 }, Shape::Tree { fan_in: 5 }] {
+            for count in 1..9 {
+                for chunk in 0..2 * count {
+                    let mut roots = alloc::vec::Vec::new();
+                    for start in 0..count {
+                        let mut at = start;
+                        let mut hops = 0;
+                        while let Some(parent) = shape.parent(chunk, at, count) {
+                            let mut children = (0..shape.width()).filter_map(|i| shape.child(chunk, parent, count, i));
+                            assert!(children.any(|child| child == at), "{shape:?} {count} {chunk} {at} {parent}");
+                            (at, hops) = (parent, hops + 1);
+                            assert!(hops < count);
+                        }
+                        roots.push(at);
+                        for child in (0..shape.width()).filter_map(|i| shape.child(chunk, start, count, i)) {
+                            assert_eq!(shape.parent(chunk, child, count), Some(start));
+                        }
+                    }
+                    assert!(roots.iter().all(|root| *root == roots[0]));
+                }
+            }
+        }
+    }
+}
