@@ -40,6 +40,7 @@ impl Handover {
                 incarnation: Incarnation(u64::from(me) + 1),
                 patience: Patience::default(),
                 quorum: 1,
+                resumed: None,
                 contract,
                 #[cfg(planted)]
                 bug: None,

@@ -1,11 +1,16 @@
 //! Setting a session up.
 
+use std::fmt;
 use std::hash::{BuildHasher, Hasher, RandomState};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use gradwire_core::{Cluster, Contract, Incarnation, Layout, Local, Patience, PeerId, Recipe, Setup, Transport};
+use gradwire_core::{
+    Clock, Cluster, Contract, Event, Incarnation, Layout, Local, Patience, PeerId, Recipe, Setup, Transport,
+};
 
+use crate::checkpoint::{Checkpoint, CheckpointError};
 use crate::desk::{Answer, Desk};
 use crate::engine::{Engine, Pump};
 use crate::error::Error;
@@ -24,6 +29,25 @@ pub struct Builder {
     quorum: u32,
     optimizer_vectors: u32,
     own_thread: bool,
+    watcher: Watcher,
+}
+
+/// Whom to tell what happens.
+#[derive(Clone, Default)]
+pub(crate) struct Watcher(Option<Arc<dyn Fn(Event) + Send + Sync>>);
+
+impl Watcher {
+    pub(crate) fn tell(&self, event: Event) {
+        if let Some(watcher) = &self.0 {
+            watcher(event);
+        }
+    }
+}
+
+impl fmt::Debug for Watcher {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Watcher({})", self.0.is_some())
+    }
 }
 
 impl Builder {
@@ -37,6 +61,7 @@ impl Builder {
             quorum: 1,
             optimizer_vectors: 0,
             own_thread: true,
+            watcher: Watcher::default(),
         }
     }
 
@@ -67,6 +92,13 @@ impl Builder {
         Self { optimizer_vectors: count, ..self }
     }
 
+    /// Calls `watcher` whenever something happens, also while a step waits: stalls, peers that come and go, views. It is
+    /// called on the thread that drives the session, and must not take long.
+    #[must_use]
+    pub fn watch(self, watcher: impl Fn(Event) + Send + Sync + 'static) -> Self {
+        Self { watcher: Watcher(Some(Arc::new(watcher))), ..self }
+    }
+
     /// Drives the session on the caller's thread only, in its calls and in [`Session::pump`], instead of on a thread
     /// of its own.
     #[must_use]
@@ -81,7 +113,59 @@ impl Builder {
     /// When recipe, cluster and transport do not go together, `params` is not of the layout's length or not finite,
     /// a peer runs something else, or not all have come by the deadline.
     pub fn join<T: Transport + 'static>(self, transport: T, params: &mut [f32]) -> Result<Session, Error> {
-        let (desk, drive) = self.start(transport, params, true)?;
+        self.enter(transport, params, None)
+    }
+
+    /// Takes part as a worker, going on from the newest whole checkpoint of this rank below `directory`: `params` and the
+    /// optimizer vectors `state` are as they were, and [`Session::steps`] says after how many steps. Everyone resumes,
+    /// from the same round.
+    ///
+    /// # Errors
+    /// As for [`join`](Self::join); and when there is no checkpoint that fits, or the others go on from another round.
+    pub fn resume<T: Transport + 'static>(
+        self,
+        directory: &Path,
+        transport: T,
+        params: &mut [f32],
+        state: &mut [&mut [f32]],
+    ) -> Result<Session, Error> {
+        if !self.recipe.is_collective() {
+            return Err(CheckpointError::Recipe.into());
+        }
+        let (rank, _) = transport.place();
+        let (checkpoint, _) = Checkpoint::newest(directory, rank.0)?;
+        let path = || directory.join(format!("rank-{rank}"));
+        let (contract, _) = Contract::new(&self.layout, &self.recipe, self.cluster, self.optimizer_vectors);
+        let (expected, got) = (contract.digest(), checkpoint.digest);
+        if expected != got {
+            return Err(CheckpointError::Contract { path: path(), expected, got }.into());
+        }
+        if checkpoint.rank != rank.0 {
+            return Err(CheckpointError::Rank { path: path(), expected: rank.0, got: checkpoint.rank }.into());
+        }
+        let (expected, got) = (1 + state.len(), checkpoint.vectors.len());
+        if expected != got || checkpoint.vectors.iter().any(|vector| vector.len() != self.layout.len()) {
+            return Err(CheckpointError::Vectors { path: path(), expected, got }.into());
+        }
+        let into = std::iter::once(&mut *params).chain(state.iter_mut().map(|vector| &mut **vector));
+        for (into, vector) in into.zip(&checkpoint.vectors) {
+            if into.len() != vector.len() {
+                return Err(Error::Length { what: "resume", expected: vector.len(), got: into.len() });
+            }
+            into.copy_from_slice(vector);
+        }
+        self.enter(transport, params, Some(&checkpoint))
+    }
+
+    fn enter<T: Transport + 'static>(
+        self,
+        transport: T,
+        params: &mut [f32],
+        from: Option<&Checkpoint>,
+    ) -> Result<Session, Error> {
+        let (rank, _) = transport.place();
+        let (contract, _) = Contract::new(&self.layout, &self.recipe, self.cluster, self.optimizer_vectors);
+        let (desk, drive) = self.start(transport, params, true, from)?;
         let mut session = Session {
             layout: self.layout,
             recipe: self.recipe,
@@ -91,12 +175,23 @@ impl Builder {
             deadline: self.deadline,
             optimizer_vectors: self.optimizer_vectors,
             spare: None,
-            steps: 0,
+            steps: from.map_or(0, |checkpoint| checkpoint.steps),
+            clock: 0,
+            rank,
+            digest: contract.digest(),
             over: false,
         };
-        let Answer::Joined { view, spare } = session.answer("join")? else {
+        let Answer::Joined { clock, view, spare } = session.answer("join")? else {
             unreachable!("a machine joins before anything else")
         };
+        session.clock = clock;
+        if let Some(checkpoint) = from {
+            let (expected, got) = (clock, checkpoint.clock);
+            if expected != got {
+                return Err(CheckpointError::Round { expected, got }.into());
+            }
+            session.local.resume(checkpoint.steps);
+        }
         session.local.start(params, view.floats());
         session.spare = Some(spare);
         Ok(session)
@@ -109,7 +204,7 @@ impl Builder {
     /// As for [`join`](Self::join), but does not wait for anyone.
     pub fn serve<T: Transport + 'static>(self, transport: T, params: &[f32]) -> Result<Server, Error> {
         let (rank, _) = transport.place();
-        let (desk, drive) = self.start(transport, params, false)?;
+        let (desk, drive) = self.start(transport, params, false, None)?;
         let ranges = Server::ranges(&self.recipe, self.cluster, rank, self.layout.len());
         Ok(Server::new(desk, drive, ranges, self.layout.len(), self.deadline))
     }
@@ -119,6 +214,7 @@ impl Builder {
         transport: T,
         params: &[f32],
         worker: bool,
+        from: Option<&Checkpoint>,
     ) -> Result<(Arc<Desk>, Drive), Error> {
         let (me, nodes) = transport.place();
         let len = self.layout.len() * (1 + self.optimizer_vectors as usize);
@@ -135,6 +231,7 @@ impl Builder {
         check_finite("params", &self.layout, params)?;
         let (contract, text) = Contract::new(&self.layout, &self.recipe, self.cluster, self.optimizer_vectors);
         let patience = transport.patience().map_or(self.patience, Patience::new);
+        let resumed = from.map(|checkpoint| Clock(checkpoint.clock));
         let setup = Setup {
             me,
             cluster: self.cluster,
@@ -144,13 +241,18 @@ impl Builder {
             incarnation: Incarnation(RandomState::new().build_hasher().finish() | 1),
             patience,
             quorum: self.quorum,
+            resumed,
             contract,
             #[cfg(planted)]
             bug: None,
         };
+        // Averaged vectors lie behind the parameters.
+        let averaged = from.map_or(&[][..], |checkpoint| &checkpoint.vectors[1..]);
+        let averaged = averaged.iter().take(self.optimizer_vectors as usize);
+        let initial: Vec<f32> = params.iter().chain(averaged.flatten()).copied().collect();
         let desk = Arc::new(Desk::new());
         let waker = transport.waker();
-        let mut engine = Engine::new(setup, text, transport, params, Arc::clone(&desk))?;
+        let mut engine = Engine::new(setup, text, transport, &initial, Arc::clone(&desk), self.watcher.clone())?;
         if !self.own_thread {
             return Ok((desk, Drive::Caller(Box::new(engine))));
         }

@@ -54,11 +54,14 @@ pub(crate) enum Command {
 #[derive(Debug)]
 pub(crate) enum Answer {
     Joined {
+        /// The machine's.
+        clock: u64,
         view: Arc<Storage>,
         spare: Arc<Storage>,
     },
     /// `spare`: a buffer for the next contribution.
     Ready {
+        clock: u64,
         view: Arc<Storage>,
         changed: bool,
         spare: Option<Arc<Storage>>,

@@ -9,6 +9,7 @@ use gradwire_core::{
     Event, Input, Instant, Machine, Node, OURS, Output, Pool, Segment, Setup, Storage, THEIRS, Transport,
 };
 
+use crate::builder::Watcher;
 use crate::desk::{Answer, Command, Desk};
 use crate::error::Error;
 
@@ -24,6 +25,7 @@ pub(crate) struct Engine<T> {
     told: Option<Waiting>,
     state: State,
     contract: String,
+    watcher: Watcher,
 }
 
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
@@ -50,6 +52,7 @@ impl<T: Transport> Engine<T> {
         transport: T,
         initial: &[f32],
         desk: Arc<Desk>,
+        watcher: Watcher,
     ) -> Result<Self, Error> {
         let len = setup.len;
         let machine = Node::new(setup)?;
@@ -58,7 +61,8 @@ impl<T: Transport> Engine<T> {
         pool.bytes_mut(text).copy_from_slice(contract.as_bytes());
         pool.floats_mut(Segment::floats(machine.view(), 0, initial.len())).copy_from_slice(initial);
         let spare = Some(Arc::new(Storage::zeroed(len * 4)));
-        let mut engine = Self { machine, pool, transport, desk, spare, told: None, state: State::Running, contract };
+        let mut engine =
+            Self { machine, pool, transport, desk, spare, told: None, state: State::Running, contract, watcher };
         engine.feed(Input::Timeout);
         Ok(engine)
     }
@@ -115,8 +119,13 @@ impl<T: Transport> Engine<T> {
     fn on_event(&mut self, event: Event) -> Result<(), Error> {
         let view = || self.pool.share(self.machine.view());
         let answer = match event {
-            Event::Joined => self.spare.take().map(|spare| Answer::Joined { view: view(), spare }),
-            Event::Ready { changed, .. } => Some(Answer::Ready { view: view(), changed, spare: self.spare.take() }),
+            Event::Joined => {
+                let clock = self.machine.status().clock.0;
+                self.spare.take().map(|spare| Answer::Joined { clock, view: view(), spare })
+            }
+            Event::Ready { changed, clock } => {
+                Some(Answer::Ready { clock: clock.0, view: view(), changed, spare: self.spare.take() })
+            }
             Event::Left | Event::Finished => {
                 self.state = State::Done;
                 Some(Answer::Left { view: view() })
@@ -129,6 +138,7 @@ impl<T: Transport> Engine<T> {
                 return Err(Error::Contract { peer, expected, got });
             }
             event => {
+                self.watcher.tell(event);
                 self.desk.push_event(event);
                 None
             }

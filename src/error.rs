@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use gradwire_core::{ConfigError, PeerId};
 
+use crate::checkpoint::CheckpointError;
+
 /// Why a call failed. What it was to change is unchanged, unless it says otherwise.
 #[derive(Debug)]
 #[non_exhaustive]
@@ -30,6 +32,8 @@ pub enum Error {
     Deadline(Overdue),
     /// A peer without which this node cannot go on is gone, or has given this node up.
     Cut { peer: PeerId },
+    /// There is no checkpoint to go on from, or none could be written.
+    Checkpoint(CheckpointError),
     /// The transport as a whole failed.
     Transport(Box<dyn std::error::Error + Send + Sync>),
     /// The session has ended with an error before.
@@ -85,6 +89,7 @@ impl fmt::Display for Error {
             }
             Self::Deadline(overdue) => overdue.fmt(f),
             Self::Cut { peer } => write!(f, "peer {peer} is gone, or has given this node up, and the run cannot go on"),
+            Self::Checkpoint(error) => error.fmt(f),
             Self::Transport(error) => write!(f, "transport: {error}"),
             Self::Ended => write!(f, "this session has ended with an error before"),
         }
@@ -108,9 +113,16 @@ impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             Self::Config(error) => Some(error),
+            Self::Checkpoint(error) => Some(error),
             Self::Transport(error) => Some(&**error),
             _ => None,
         }
+    }
+}
+
+impl From<CheckpointError> for Error {
+    fn from(error: CheckpointError) -> Self {
+        Self::Checkpoint(error)
     }
 }
 

@@ -35,9 +35,11 @@
 #![forbid(unsafe_code)]
 
 mod builder;
+pub mod checkpoint;
 mod desk;
 mod engine;
 mod error;
+mod place;
 mod server;
 mod session;
 
@@ -47,5 +49,10 @@ pub use gradwire_core::{
     Cluster, ConfigError, Event, Layout, PeerId, Recipe, Status, Transport, recipe, shard_range, status,
 };
 pub use gradwire_mem::Mem;
+#[cfg(feature = "shm")]
+pub use gradwire_shm as shm;
+#[cfg(feature = "tcp")]
+pub use gradwire_tcp as tcp;
+pub use place::{Place, PlaceError};
 pub use server::Server;
 pub use session::Session;

@@ -1,5 +1,6 @@
 //! A worker's part in a run.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::task::Waker;
 use std::thread::JoinHandle;
@@ -7,9 +8,10 @@ use std::time::{Duration, Instant as Clock};
 
 use gradwire_core::kernel::scan;
 use gradwire_core::recipe::OptimizerState;
-use gradwire_core::{Cluster, Event, Layout, Local, Recipe, Status, Storage};
+use gradwire_core::{Cluster, Event, Layout, Local, PeerId, Recipe, Status, Storage};
 
 use crate::builder::Builder;
+use crate::checkpoint::{Checkpoint, CheckpointError};
 use crate::desk::{Answer, Command, Desk, Papers};
 use crate::engine::{Pump, State};
 use crate::error::Error;
@@ -32,6 +34,10 @@ pub struct Session {
     /// Where the next contribution is written.
     pub(crate) spare: Option<Arc<Storage>>,
     pub(crate) steps: u64,
+    /// Synchronisations done, by all or (where there are no rounds) by this worker.
+    pub(crate) clock: u64,
+    pub(crate) rank: PeerId,
+    pub(crate) digest: u64,
     /// It has ended, well or with an error.
     pub(crate) over: bool,
 }
@@ -102,6 +108,30 @@ impl Session {
         self.steps
     }
 
+    /// Writes a checkpoint of this worker below `directory`, from which [`Builder::resume`] goes on: `params` and the
+    /// optimizer vectors `state` as the last step has left them. `Ok(false)`: local steps have been taken since the last
+    /// synchronisation, and nothing is written; ask again after the next step. Every worker writes its own, at the same
+    /// steps.
+    ///
+    /// # Errors
+    /// When the recipe's workers share no rounds, a vector is not of the layout's length, or the disk says no: then
+    /// older checkpoints are still there, and the session goes on.
+    pub fn checkpoint(&mut self, directory: &Path, params: &[f32], state: &[&[f32]]) -> Result<bool, Error> {
+        if !self.recipe.is_collective() {
+            return Err(CheckpointError::Recipe.into());
+        }
+        for vector in [params].iter().chain(state) {
+            self.check_length("checkpoint", vector.len())?;
+        }
+        if !self.local.is_at_rest() {
+            return Ok(false);
+        }
+        let vectors = std::iter::once(params).chain(state.iter().copied()).map(<[f32]>::to_vec).collect();
+        let Self { digest, clock, steps, rank, .. } = *self;
+        Checkpoint { digest, rank: rank.0, clock, steps, vectors }.write(directory)?;
+        Ok(true)
+    }
+
     /// A snapshot of numbers: clocks, staleness, traffic, who waits for whom. Allocates.
     ///
     /// # Errors
@@ -154,7 +184,7 @@ impl Session {
         self.command(Command::Leave { stay: true });
         loop {
             match self.answer("finish")? {
-                Answer::Ready { view, changed, spare } => {
+                Answer::Ready { view, changed, spare, .. } => {
                     self.local.take(params, view.floats(), changed);
                     let filled = spare.or_else(|| self.spare.take()).expect("a buffer comes back with every answer");
                     self.command(Command::Step { weight: 0, filled });
@@ -195,9 +225,10 @@ impl Session {
         }
         let filled = self.spare.take().expect("a session at rest has a spare buffer");
         self.command(Command::Step { weight, filled });
-        let Answer::Ready { view, changed, spare } = self.answer("take a step")? else {
+        let Answer::Ready { clock, view, changed, spare } = self.answer("take a step")? else {
             unreachable!("a step is answered with ready")
         };
+        self.clock = clock;
         self.spare = spare;
         self.local.take(params, view.floats(), changed);
         match self.recipe.optimizer_state() {

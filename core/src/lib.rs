@@ -18,7 +18,7 @@
 //! let (contract, text) = Contract::new(&layout, &recipe, cluster, 0);
 //! let setup = Setup {
 //!     me: PeerId(0), cluster, recipe, len: layout.len(), tensors: layout.lens(), incarnation: Incarnation(1),
-//!     patience: Patience::none(), quorum: 1, contract,
+//!     patience: Patience::none(), quorum: 1, resumed: None, contract,
 //!     # #[cfg(planted)] bug: None,
 //! };
 //! let mut machine = Node::new(setup)?;

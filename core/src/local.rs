@@ -25,6 +25,16 @@ impl Local {
         Self { recipe, steps: LocalSteps::new(recipe.period), base: Vec::new() }
     }
 
+    /// Goes on after so many local steps, the last of which ended with a synchronisation.
+    pub fn resume(&mut self, steps: u64) {
+        self.steps = LocalSteps::after(self.recipe.period, steps);
+    }
+
+    /// Has no step been taken since the last synchronisation?
+    pub fn is_at_rest(&self) -> bool {
+        self.steps.is_at_rest()
+    }
+
     /// Takes the parameters that everyone starts from.
     pub fn start(&mut self, params: &mut [f32], view: &[f32]) {
         params.copy_from_slice(&view[..params.len()]);

@@ -1,40 +1,64 @@
-//! Workers as threads learn handwritten digits together, by a recipe of your choice.
+//! Workers learn handwritten digits together, by a recipe of your choice: as threads, or as processes over TCP or
+//! shared memory.
 //!
 //! `cargo run --release --example cluster -- --help` tells what can be chosen.
 
-mod data;
-mod model;
-mod options;
-mod report;
-mod train;
+#[path = "../common/mod.rs"]
+mod common;
 
-use std::io::Write;
+#[path = "../common/children.rs"]
+mod children;
+mod processes;
+mod report;
+mod threads;
+
+use std::ffi::OsString;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use data::Data;
-use model::Model;
-use options::{Options, exit};
+use clap::{Command, value_parser};
+use common::data::Data;
+use common::model::Model;
+use common::options::{self, Options, exit, value};
 use report::Report;
-use train::Progress;
+use threads::Progress;
 
 fn main() -> ExitCode {
-    match run() {
-        Ok(()) => ExitCode::SUCCESS,
-        // `--help` is no error.
-        Err((0, text)) => {
-            let _ = write!(std::io::stdout(), "{text}");
-            ExitCode::SUCCESS
-        }
-        Err((code, text)) => {
-            let _ = writeln!(std::io::stderr(), "{}", text.trim_end());
-            ExitCode::from(code)
-        }
+    let args: Vec<OsString> = std::env::args_os().collect();
+    // Started by itself, as one of the processes.
+    if std::env::var_os(processes::CHILD).is_some() {
+        return common::end(common::node::main(args));
     }
+    common::end(run(args))
 }
 
-fn run() -> Result<(), (u8, String)> {
-    let options = Options::read()?;
+fn command() -> Command {
+    let command = Command::new("cluster")
+        .about("Workers learn handwritten digits together, by a recipe of your choice.")
+        .after_help(format!(
+            "{}\n\nExamples:\n  cluster --recipe ssp --bound 2 --slow-rank 3:4\n  cluster --recipe mesh --density 0.003 \
+             --warmup 20\n  cluster --transport tcp --recipe sync --topology ring\n  cluster --recipe async --codec int8 \
+             --pull threshold --pull-density 0.05 --json",
+            options::recipes()
+        ))
+        .arg(
+            value("workers", "Nodes that train")
+                .default_value("4")
+                .allow_negative_numbers(true)
+                .value_parser(value_parser!(u32).range(1..=1024)),
+        )
+        .arg(
+            value("transport", "mem: threads of this process; tcp, shm: a process each")
+                .default_value("mem")
+                .value_parser(["mem", "tcp", "shm"]),
+        );
+    options::training(command)
+}
+
+fn run(args: Vec<OsString>) -> Result<(), (u8, String)> {
+    let matches = options::matches(command(), args.clone())?;
+    let workers = matches.get_one::<u32>("workers").copied().unwrap_or(4);
+    let options = Options::from_matches(&matches, workers)?;
     let data = match &options.data {
         Some(dir) => Data::load(dir),
         None => Data::digits(),
@@ -44,17 +68,23 @@ fn run() -> Result<(), (u8, String)> {
     if share == 0 {
         return Err((exit::CONFIG, format!("workers: expected at most {} (one image each)", train.len())));
     }
-    let (train, progress) = (Arc::new(train), Arc::new(Progress::new(&options)));
     let mut judge = Model::new(test.pixels, &options.hidden, 256);
     let mut report = Report::new(&options, &judge, &train, &test);
-    let outcome = train::run(&options, &train, &progress, || report.look(&progress, &mut judge, &test));
-    let outcome = outcome.map_err(|error| {
-        let code = if matches!(error, gradwire::Error::Config(_)) { exit::CONFIG } else { exit::RUN };
-        (code, format!("cluster: {error}"))
-    })?;
-    let verdict = judge.evaluate(&outcome.params, &test);
-    report.end(&outcome, verdict);
-    if matches!(options.recipe.between(), gradwire::recipe::Topology::Mesh { .. }) && !outcome.replicas_equal() {
+    let transport = matches.get_one::<String>("transport").map_or("mem", String::as_str);
+    let outcome = if transport == "mem" {
+        let (train, progress) = (Arc::new(train), Arc::new(Progress::new(&options)));
+        let outcome = threads::run(&options, &train, &progress, || report.look(&progress, &mut judge, &test));
+        let outcome = outcome.map_err(|error| {
+            let code = if matches!(error, gradwire::Error::Config(_)) { exit::CONFIG } else { exit::RUN };
+            (code, format!("cluster: {error}"))
+        })?;
+        outcome.judged(&mut judge, &test)
+    } else {
+        processes::run(&options, args)?
+    };
+    report.end(&outcome);
+    let replicas = !options.recipe.needs_servers();
+    if replicas && !outcome.replicas_equal() {
         return Err((exit::RUN, format!("cluster: replicas differ at the end: {:016x?}", outcome.digests)));
     }
     Ok(())

@@ -4,12 +4,37 @@ use std::fmt::Write as _;
 use std::io::Write as _;
 use std::sync::atomic::Ordering;
 
-use gradwire::Status;
+use crate::common::data::Data;
+use crate::common::model::Model;
+use crate::common::options::Options;
+use crate::threads::{Progress, staleness, traffic};
 
-use crate::data::Data;
-use crate::model::Model;
-use crate::options::Options;
-use crate::train::{Outcome, Progress, staleness};
+/// How it ended, in numbers.
+pub(crate) struct Outcome {
+    pub(crate) accuracy: f64,
+    pub(crate) loss: f64,
+    /// Of each worker's parameters.
+    pub(crate) digests: Vec<u64>,
+    pub(crate) steps: u64,
+    pub(crate) examples: u64,
+    pub(crate) seconds: f64,
+    pub(crate) sent: u64,
+    pub(crate) dense: u64,
+    pub(crate) staleness_mean: f64,
+    pub(crate) staleness_max: u64,
+    pub(crate) density: f64,
+    pub(crate) tau: f64,
+    pub(crate) residual_norm: f64,
+    pub(crate) clipped: f64,
+    pub(crate) merged: u64,
+}
+
+impl Outcome {
+    /// Does every worker end with the same parameters, bit for bit?
+    pub(crate) fn replicas_equal(&self) -> bool {
+        self.digests.iter().all(|digest| *digest == self.digests[0])
+    }
+}
 
 pub(crate) struct Report {
     options: Options,
@@ -39,7 +64,7 @@ impl Report {
             options.batch,
             options.epochs,
             options.seed,
-            if options.is_coded() { "   density       tau   a step" } else { "" },
+            if is_coded(options) { "   density       tau   a step" } else { "" },
         ));
         report
     }
@@ -71,7 +96,7 @@ impl Report {
         let clocks = if least == most { format!("{most}") } else { format!("{least} to {most}") };
         let mean = staleness(known()).mean();
         let steps: u64 = progress.steps.iter().map(|steps| steps.load(Ordering::Relaxed)).sum();
-        let coded = match known().next().filter(|_| self.options.is_coded()) {
+        let coded = match known().next().filter(|_| is_coded(&self.options)) {
             Some(worker) => {
                 format!("  {:>7.3}%  {:>8.1e}  {:>7}", worker.density * 100.0, worker.tau, bytes(sent / steps.max(1)))
             }
@@ -85,17 +110,16 @@ impl Report {
         ));
     }
 
-    pub(crate) fn end(&self, outcome: &Outcome, (accuracy, loss): (f64, f64)) {
-        let (sent, dense) = traffic(outcome.statuses.iter());
-        let stale = staleness(outcome.statuses.iter());
-        let rate = outcome.examples as f64 / outcome.seconds;
-        let worker = &outcome.statuses[0];
+    pub(crate) fn end(&self, outcome: &Outcome) {
+        let Outcome { accuracy, loss, steps, examples, seconds, sent, dense, .. } = *outcome;
+        let rate = examples as f64 / seconds;
         let workers = self.options.cluster.workers;
         let equal = match outcome.replicas_equal() {
             true if workers == 1 => String::new(),
             true => format!(", the same on all {workers} workers"),
             false => format!(", others on other workers: {:016x?}", outcome.digests),
         };
+        let digest = outcome.digests.first().copied().unwrap_or(0);
         if self.options.json {
             let mut text = String::new();
             let Options { recipe, name, cluster, .. } = &self.options;
@@ -103,52 +127,45 @@ impl Report {
             let _ = write!(
                 text,
                 "{{\"recipe\":\"{name}\",\"recipe_in_full\":\"{recipe}\",\"workers\":{},\"servers\":{},\
-                 \"parameters\":{},\"accuracy\":{accuracy:.4},\"loss\":{loss:.5},\"steps\":{},\"examples\":{},\
-                 \"seconds\":{:.3},\"examples_per_second\":{rate:.1},\"bytes_sent\":{sent},\"bytes_dense\":{dense},\
-                 \"staleness_mean\":{:.4},\"staleness_max\":{},\"density\":{:.6},\
-                 \"tau\":{:e},\"bytes_per_step\":{},\"residual_norm\":{:.6},\"clipped\":{:.6},\"merged\":{},\
-                 \"replicas_equal\":{},\"digest\":\"{:016x}\"}}",
+                 \"parameters\":{},\"accuracy\":{accuracy:.4},\"loss\":{loss:.5},\"steps\":{steps},\
+                 \"examples\":{examples},\"seconds\":{seconds:.3},\"examples_per_second\":{rate:.1},\
+                 \"bytes_sent\":{sent},\"bytes_dense\":{dense},\"staleness_mean\":{:.4},\"staleness_max\":{},\
+                 \"density\":{:.6},\"tau\":{:e},\"bytes_per_step\":{},\"residual_norm\":{:.6},\"clipped\":{:.6},\
+                 \"merged\":{},\"replicas_equal\":{},\"digest\":\"{digest:016x}\"}}",
                 cluster.workers,
                 cluster.servers,
                 self.parameters,
-                outcome.steps,
-                outcome.examples,
-                outcome.seconds,
-                stale.mean(),
-                stale.max(),
-                worker.density,
-                worker.tau,
-                sent / outcome.steps.max(1),
-                worker.residual_norm,
-                worker.clipped,
-                outcome.statuses.iter().map(|status| status.counters.merged).sum::<u64>(),
+                outcome.staleness_mean,
+                outcome.staleness_max,
+                outcome.density,
+                outcome.tau,
+                sent / steps.max(1),
+                outcome.residual_norm,
+                outcome.clipped,
+                outcome.merged,
                 outcome.replicas_equal(),
-                outcome.digests[0],
             );
             let _ = writeln!(std::io::stdout(), "{text}");
             return;
         }
         self.print(&format!(
-            "\naccuracy        {:.2} % on the test images\nloss            {loss:.4}\nsteps           {} in all, {} per worker\n\
-             time            {:.2} s, {rate:.0} examples/s\nsent            {}, as dense floats {} ({:.1} %)\n\
-             staleness       mean {:.2}, at most {}\nparameters      digest {:016x}{equal}",
+            "\naccuracy        {:.2} % on the test images\nloss            {loss:.4}\nsteps           {steps} in all, {} per worker\n\
+             time            {seconds:.2} s, {rate:.0} examples/s\nsent            {}, as dense floats {} ({:.1} %)\n\
+             staleness       mean {:.2}, at most {}\nparameters      digest {digest:016x}{equal}",
             accuracy * 100.0,
-            outcome.steps,
-            outcome.steps / u64::from(self.options.cluster.workers),
-            outcome.seconds,
+            steps / u64::from(workers),
             bytes(sent),
             bytes(dense),
             100.0 * sent as f64 / dense.max(1) as f64,
-            stale.mean(),
-            stale.max(),
-            outcome.digests[0],
+            outcome.staleness_mean,
+            outcome.staleness_max,
         ));
     }
 }
 
-/// Bytes sent by all nodes, and what these messages would take as dense floats.
-fn traffic<'a>(statuses: impl Iterator<Item = &'a Status>) -> (u64, u64) {
-    statuses.fold((0, 0), |(sent, dense), status| (sent + status.bytes_out(), dense + status.counters.dense_bytes))
+/// Is anything written in another form than plain floats?
+fn is_coded(options: &Options) -> bool {
+    options.recipe.written() != gradwire::recipe::Codec::F32
 }
 
 fn bytes(count: u64) -> String {

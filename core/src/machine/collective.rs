@@ -155,8 +155,8 @@ impl Collective {
             coordinator,
             params: 0,
             // At the start of a run, the coordinator's are everyone's.
-            has: false,
-            round: Clock(0),
+            has: setup.resumed.is_some(),
+            round: setup.resumed.unwrap_or(Clock(0)),
             last: false,
             own: Own::Joining,
             finishing: false,
@@ -392,7 +392,7 @@ impl Collective {
     fn note_waiting(&mut self) {
         let current = self.round.next();
         let hosts = self.coordinator.as_ref().and_then(Coordinator::awaited).filter(|peer| *peer != self.hub.setup.me);
-        let coordinator = || hosts.or(self.coordinator.is_none().then_some(COORDINATOR));
+        let coordinator = || if self.coordinator.is_some() { hosts } else { Some(COORDINATOR) };
         let awaited = match self.own {
             Own::Left => None,
             Own::Computing if self.is_in_view() => None,

@@ -292,6 +292,7 @@ mod tests {
             incarnation: crate::Incarnation(1),
             patience: crate::Patience::none(),
             quorum: 1,
+            resumed: None,
             contract,
             #[cfg(planted)]
             bug: None,

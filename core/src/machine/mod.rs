@@ -277,6 +277,9 @@ pub struct Setup {
     pub patience: Patience,
     /// Fewest workers that go on without the others, where there are views; at least 1.
     pub quorum: u32,
+    /// Rounds that are done already, where there are rounds that all share: [`Machine::view`] then holds their result
+    /// before the first input, on every node.
+    pub resumed: Option<Clock>,
     /// What peers must agree on.
     pub contract: Contract,
     /// The bug to run with, in tests of the tests.
@@ -361,6 +364,24 @@ impl Machine for Node {
 
     fn status(&self) -> Status {
         self.0.status()
+    }
+}
+
+impl fmt::Display for Event {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Joined => write!(f, "takes part"),
+            Self::Ready { clock, .. } => write!(f, "ready at {clock}"),
+            Self::Left => write!(f, "has left"),
+            Self::Finished => write!(f, "all workers have left"),
+            Self::PeerJoined { peer, .. } => write!(f, "peer {peer} is here"),
+            Self::PeerLost { peer } => write!(f, "peer {peer} is gone, and given up"),
+            Self::Cut { peer } => write!(f, "given up by peer {peer}, or unable to go on without it"),
+            Self::View { number, members } => write!(f, "view {number}: {members} workers go on together"),
+            Self::Rejected { peer, reason } => write!(f, "refused a contribution of peer {peer}: {reason}"),
+            Self::Refused { peer, .. } => write!(f, "peer {peer} runs something else"),
+            Self::Stalled { on, at, .. } => write!(f, "waiting for peer {on} (at {at})"),
+        }
     }
 }
 

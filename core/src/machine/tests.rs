@@ -37,6 +37,7 @@ fn trace(recipe: Recipe, me: u32, workers: u32) -> Trace {
         incarnation: Incarnation(900),
         patience,
         quorum: 1,
+        resumed: None,
         contract,
         #[cfg(planted)]
         bug: None,

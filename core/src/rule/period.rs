@@ -92,7 +92,16 @@ pub(crate) struct LocalSteps {
 impl LocalSteps {
     /// At the start of a run.
     pub(crate) const fn new(period: Period) -> Self {
-        Self { period, step: 0, since: 0, examples: 0 }
+        Self::after(period, 0)
+    }
+
+    /// After so many steps and a synchronisation.
+    pub(crate) const fn after(period: Period, step: u64) -> Self {
+        Self { period, step, since: 0, examples: 0 }
+    }
+
+    pub(crate) const fn is_at_rest(&self) -> bool {
+        self.since == 0
     }
 
     /// Takes one local step over `examples` examples. When it is the last of its period, returns the examples

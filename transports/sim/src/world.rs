@@ -422,6 +422,7 @@ impl World {
             incarnation,
             patience: self.plan.patience,
             quorum: 1,
+            resumed: None,
             contract: self.contract,
             #[cfg(planted)]
             bug: self.plan.bug,

@@ -262,7 +262,9 @@ impl Coordinator {
     pub(super) fn advance(&mut self, now: Instant) {
         if self.phase == Phase::Gathering {
             let all = self.entries.iter().all(|entry| entry.report.is_some() || entry.gone);
-            let waited = self.since.is_some_and(|since| now >= since.after(self.grace));
+            // Where everyone resumes, everyone is waited for, as at a start.
+            let own = self.entries[self.me.index()].report.is_some_and(|report| report.has && report.round > Clock(0));
+            let waited = !own && self.since.is_some_and(|since| now >= since.after(self.grace));
             if !all && !waited {
                 return;
             }

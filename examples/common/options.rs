@@ -1,4 +1,4 @@
-//! The command line.
+//! What is trained and by which rule, from the command line: the same for threads and for processes.
 
 use std::path::PathBuf;
 
@@ -11,6 +11,7 @@ pub(crate) mod exit {
     pub(crate) const USAGE: u8 = 2;
     pub(crate) const CONFIG: u8 = 3;
     pub(crate) const RUN: u8 = 4;
+    pub(crate) const AUTH: u8 = 5;
     pub(crate) const DATA: u8 = 6;
 }
 
@@ -33,11 +34,14 @@ pub(crate) struct Options {
     /// Steps per second of each worker, to watch.
     pub(crate) pace: Option<u32>,
     pub(crate) deadline: u64,
+    /// Fewest workers that go on (tree, ring).
+    pub(crate) min_workers: u32,
     pub(crate) json: bool,
 }
 
 /// The recipe's own knobs: flag, key of the recipe's text form, meaning.
 const KNOBS: &[(&str, &str, &str)] = &[
+    ("topology", "topology", "servers, tree, ring or mesh [default: the recipe's]"),
     ("period", "period", "Local steps between synchronisations (H), or a schedule: 1,10@500"),
     ("bound", "bound", "Largest lead over the slowest worker (ssp)"),
     ("updates", "updates", "Updates per application (softsync's c)"),
@@ -61,26 +65,31 @@ const KNOBS: &[(&str, &str, &str)] = &[
     ("pull-tau", "pull_tau", "As --tau, for --pull"),
     ("pull-density", "pull_density", "As --density, for --pull"),
     ("relay", "relay", "Children per relay, 0 for everyone to everyone (mesh)"),
-    ("fan-in", "fan_in", "Children per node (sync, averaging)"),
+    ("fan-in", "fan_in", "Children per node (tree)"),
+    ("chunk", "chunk", "Most floats of a message (tree, ring)"),
     ("shards", "shards", "Ranges of the parameters (recipes with servers)"),
     ("optimizer", "optimizer", "keep, reset or average the momentum (averaging)"),
 ];
 
-fn command() -> Command {
+/// Recipes and exit codes, for the end of a help text.
+pub(crate) fn recipes() -> String {
     let recipes: Vec<String> = PRESETS.iter().map(|preset| format!("  {:<12} {}", preset.name, preset.about)).collect();
-    let after = format!(
+    format!(
         "Recipes:\n{}\n  or any recipe in full, for instance \"ssp bound=5 shards=2\"\n\n\
-         Exit codes: 0 done, 2 usage, 3 recipe or cluster, 4 run failed, 6 data\n\n\
-         Examples:\n  cluster --recipe ssp --bound 2 --slow-rank 3:4\n  cluster --recipe mesh --density 0.003 --warmup 20\n  cluster --recipe async --codec int8 --pull threshold --pull-density 0.05 --json",
+         Exit codes: 0 done, 2 usage, 3 recipe, cluster or contract, 4 run or network failed, 5 key, 6 data",
         recipes.join("\n")
-    );
-    let value = |name: &'static str, help: &'static str| Arg::new(name).long(name).help(help).value_name("VALUE");
+    )
+}
+
+pub(crate) fn value(name: &'static str, help: &'static str) -> Arg {
+    Arg::new(name).long(name).help(help).value_name("VALUE")
+}
+
+/// Adds the flags of a training to a command.
+pub(crate) fn training(command: Command) -> Command {
     let number =
         |name, default: &'static str, help| value(name, help).default_value(default).allow_negative_numbers(true);
-    let mut command = Command::new("cluster")
-        .about("Workers as threads learn handwritten digits together, by a recipe of your choice.")
-        .after_help(after)
-        .arg(number("workers", "4", "Nodes that train").value_parser(value_parser!(u32).range(1..=1024)))
+    let mut command = command
         .arg(
             value("servers", "Nodes that hold shards [default: 1 for recipes with servers]")
                 .value_parser(value_parser!(u32)),
@@ -100,6 +109,10 @@ fn command() -> Command {
                 .value_parser(value_parser!(u32).range(1..=1_000_000)),
         )
         .arg(number("deadline", "60", "Seconds that any wait may last").value_parser(value_parser!(u64).range(1..)))
+        .arg(
+            value("min-workers", "Fewest workers that go on without the others (tree, ring) [default: 1]")
+                .value_parser(value_parser!(u32)),
+        )
         .arg(Arg::new("json").long("json").help("Print one JSON object and nothing else").action(ArgAction::SetTrue));
     for (flag, _, help) in KNOBS {
         command = command.arg(value(flag, help).help_heading("Knobs of the recipe").allow_negative_numbers(true));
@@ -108,16 +121,8 @@ fn command() -> Command {
 }
 
 impl Options {
-    /// Reads the command line; ends the process where it says so (`--help`) or makes no sense.
-    pub(crate) fn read() -> Result<Self, (u8, String)> {
-        let matches = command().try_get_matches().map_err(|error| {
-            let code = if error.use_stderr() { exit::USAGE } else { 0 };
-            (code, error.to_string())
-        })?;
-        Self::from_matches(&matches)
-    }
-
-    fn from_matches(matches: &ArgMatches) -> Result<Self, (u8, String)> {
+    /// What the flags say, for so many workers.
+    pub(crate) fn from_matches(matches: &ArgMatches, workers: u32) -> Result<Self, (u8, String)> {
         let usage = |text: String| (exit::USAGE, text);
         let text = |name: &str| matches.get_one::<String>(name).cloned();
         let name = text("recipe").unwrap_or_default();
@@ -127,7 +132,6 @@ impl Options {
                 recipe.set(key, &value).map_err(|error| usage(format!("--{flag}: {error}")))?;
             }
         }
-        let workers = matches.get_one::<u32>("workers").copied().unwrap_or(4);
         let default_servers = u32::from(recipe.needs_servers());
         let servers = matches.get_one::<u32>("servers").copied().unwrap_or(default_servers);
         let slow = text("slow-rank").map(|value| slow_rank(&value, workers)).transpose().map_err(usage)?;
@@ -167,19 +171,23 @@ impl Options {
             slow,
             pace: matches.get_one::<u32>("pace").copied(),
             deadline: matches.get_one::<u64>("deadline").copied().unwrap_or(60),
+            min_workers: matches.get_one::<u32>("min-workers").copied().unwrap_or(1),
             json: matches.get_flag("json"),
         })
-    }
-
-    /// Is anything written in another form than plain floats?
-    pub(crate) fn is_coded(&self) -> bool {
-        self.recipe.written() != gradwire::recipe::Codec::F32
     }
 
     /// How many optimizer vectors travel: the momentum, where it is averaged.
     pub(crate) fn optimizer_vectors(&self) -> u32 {
         u32::from(self.recipe.optimizer_state() == gradwire::recipe::OptimizerState::Average)
     }
+}
+
+/// Reads a command line. `--help` is an error with code 0.
+pub(crate) fn matches(command: Command, args: Vec<std::ffi::OsString>) -> Result<ArgMatches, (u8, String)> {
+    command.try_get_matches_from(args).map_err(|error| {
+        let code = if error.use_stderr() { exit::USAGE } else { 0 };
+        (code, error.to_string())
+    })
 }
 
 fn slow_rank(text: &str, workers: u32) -> Result<(u32, f64), String> {

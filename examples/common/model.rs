@@ -2,7 +2,7 @@
 
 use gradwire::Layout;
 
-use crate::data::{Data, next};
+use super::data::{Data, next};
 
 /// The shape of the model, and room for one batch.
 pub(crate) struct Model {

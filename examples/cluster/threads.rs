@@ -1,0 +1,183 @@
+//! The cluster as threads over the in-process transport.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use gradwire::status::Histogram;
+use gradwire::{Error, Layout, Mem, Session, Status};
+
+use crate::common::data::Data;
+use crate::common::model::Model;
+use crate::common::options::Options;
+use crate::common::worker::{self, Done, Watch, digest};
+use crate::report::Outcome;
+
+/// What the threads say of themselves while they run.
+pub(crate) struct Progress {
+    /// Steps of each worker.
+    pub(crate) steps: Vec<AtomicU64>,
+    /// The last status of each node.
+    pub(crate) statuses: Mutex<Vec<Option<Status>>>,
+    /// Epochs that worker 0 has ended: number, mean training loss, parameters.
+    pub(crate) epochs: Mutex<VecDeque<(u32, f64, Vec<f32>)>>,
+}
+
+/// How it ended.
+pub(crate) struct Ended {
+    params: Vec<f32>,
+    digests: Vec<u64>,
+    statuses: Vec<Status>,
+    steps: u64,
+    examples: u64,
+    seconds: f64,
+}
+
+impl Ended {
+    /// In numbers, with what the parameters are worth.
+    pub(crate) fn judged(&self, judge: &mut Model, test: &Data) -> Outcome {
+        let (sent, dense) = traffic(self.statuses.iter());
+        let (staleness, worker) = (staleness(self.statuses.iter()), &self.statuses[0]);
+        let (accuracy, loss) = judge.evaluate(&self.params, test);
+        Outcome {
+            accuracy,
+            loss,
+            digests: self.digests.clone(),
+            steps: self.steps,
+            examples: self.examples,
+            seconds: self.seconds,
+            sent,
+            dense,
+            staleness_mean: staleness.mean(),
+            staleness_max: staleness.max(),
+            density: worker.density,
+            tau: worker.tau,
+            residual_norm: worker.residual_norm,
+            clipped: worker.clipped,
+            merged: self.statuses.iter().map(|status| status.counters.merged).sum(),
+        }
+    }
+}
+
+impl Progress {
+    pub(crate) fn new(options: &Options) -> Self {
+        Self {
+            steps: (0..options.cluster.workers).map(|_| AtomicU64::new(0)).collect(),
+            statuses: Mutex::new((0..options.cluster.nodes()).map(|_| None).collect()),
+            epochs: Mutex::new(VecDeque::new()),
+        }
+    }
+
+    fn note(&self, status: Status) {
+        let rank = status.me.index();
+        self.statuses.lock().unwrap_or_else(|error| error.into_inner())[rank] = Some(status);
+    }
+}
+
+/// One worker's part of the progress.
+struct Mine<'a>(&'a Progress, usize);
+
+impl Watch for Mine<'_> {
+    fn step(&mut self, steps: u64, _: &mut Session) -> Result<(), Error> {
+        self.0.steps[self.1].store(steps, Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn epoch(&mut self, epoch: u32, loss: f64, params: &[f32], session: &mut Session) -> Result<(), Error> {
+        self.0.note(session.status()?);
+        if self.1 == 0 {
+            let ended = (epoch, loss, params.to_vec());
+            self.0.epochs.lock().unwrap_or_else(|error| error.into_inner()).push_back(ended);
+        }
+        Ok(())
+    }
+}
+
+/// Staleness of all updates that were applied, at whichever nodes.
+pub(crate) fn staleness<'a>(statuses: impl Iterator<Item = &'a Status>) -> Histogram {
+    let mut all = Histogram::default();
+    statuses.for_each(|status| all.merge(&status.staleness));
+    all
+}
+
+/// Bytes sent by all nodes, and what these messages would take as dense floats.
+pub(crate) fn traffic<'a>(statuses: impl Iterator<Item = &'a Status>) -> (u64, u64) {
+    statuses.fold((0, 0), |(sent, dense), status| (sent + status.bytes_out(), dense + status.counters.dense_bytes))
+}
+
+/// Trains until all epochs are done, calling `look` a few times a second.
+pub(crate) fn run(
+    options: &Options,
+    train: &Arc<Data>,
+    progress: &Arc<Progress>,
+    mut look: impl FnMut(),
+) -> Result<Ended, Error> {
+    let model = Model::new(train.pixels, &options.hidden, options.batch);
+    let (layout, initial) = (model.layout(), model.initial(options.seed));
+    let begun = Instant::now();
+    let mut workers = Vec::new();
+    let mut servers = Vec::new();
+    for (rank, transport) in Mem::cluster(options.cluster.nodes()).into_iter().enumerate() {
+        let (options, progress) = (options.clone(), Arc::clone(progress));
+        if rank < options.cluster.workers as usize {
+            let train = Arc::clone(train);
+            workers.push(thread::spawn(move || -> Result<Done, Error> {
+                let never = AtomicBool::new(false);
+                worker::train(&options, &train, transport, None, &never, None, &mut Mine(&progress, rank))
+            }));
+        } else {
+            let (layout, initial) = (layout.clone(), initial.clone());
+            servers.push(thread::spawn(move || server(&options, layout, &initial, transport, &progress)));
+        }
+    }
+    while workers.iter().any(|thread| !thread.is_finished()) {
+        thread::sleep(Duration::from_millis(20));
+        look();
+    }
+    look();
+    let (mut params, mut steps, mut examples) = (Vec::new(), 0, 0);
+    let (mut statuses, mut digests) = (Vec::new(), Vec::new());
+    let mut failure = None;
+    for thread in workers {
+        match thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)) {
+            Ok(done) => {
+                (steps, examples) = (steps + done.steps, examples + done.examples);
+                statuses.push(done.status);
+                digests.push(digest(&done.params));
+                params = done.params;
+            }
+            // Of several, the one that says most: a deadline or a differing contract, before peers that went.
+            Err(error) if failure.is_none() || matches!(failure, Some(Error::Cut { .. })) => failure = Some(error),
+            Err(_) => {}
+        }
+    }
+    for thread in servers {
+        match thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)) {
+            Ok(status) => statuses.push(status),
+            Err(error) => failure = failure.or(Some(error)),
+        }
+    }
+    match failure {
+        Some(error) => Err(error),
+        None => Ok(Ended { params, digests, statuses, steps, examples, seconds: begun.elapsed().as_secs_f64() }),
+    }
+}
+
+fn server(
+    options: &Options,
+    layout: Layout,
+    initial: &[f32],
+    transport: Mem,
+    progress: &Progress,
+) -> Result<Status, Error> {
+    let mut params = initial.to_vec();
+    let mut server = Session::builder(layout, options.recipe, options.cluster)
+        .optimizer_vectors(options.optimizer_vectors())
+        .serve(transport, initial)?;
+    while server.wait(&mut params, Duration::from_millis(100))?.is_none() {
+        progress.note(server.status()?);
+    }
+    server.status()
+}

@@ -1,0 +1,325 @@
+//! Checkpoints: one file per node, written whole or not at all.
+//!
+//! | bytes | | |
+//! |---|---|---|
+//! | 0..8 | magic | `GRWCKPT` and the version, 1 |
+//! | 8..16 | digest | of the contract: layout, recipe, cluster |
+//! | 16..20 | rank | |
+//! | 20..24 | vectors | beside the parameters |
+//! | 24..32 | clock | rounds done |
+//! | 32..40 | steps | of this worker |
+//! | 40..48 | length | of each vector, in floats |
+//! | 48.. | parameters, then the other vectors | |
+//! | last 32 | checksum | BLAKE3 of all before |
+//!
+//! A file is written beside its place, synchronised to the disk, and then put there; the last [`KEPT`] are kept. Loading
+//! takes the newest one that is whole, and says which were not.
+
+use std::fmt;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use bytemuck::cast_slice;
+
+/// Checkpoints of a node that are kept.
+pub const KEPT: usize = 3;
+
+const MAGIC: [u8; 8] = *b"GRWCKPT\x01";
+const HEADER: usize = 48;
+const CHECKSUM: usize = 32;
+
+/// What a node keeps.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Checkpoint {
+    /// Of the contract that it belongs to.
+    pub digest: u64,
+    /// Whose it is.
+    pub rank: u32,
+    /// Rounds done.
+    pub clock: u64,
+    /// Steps of this worker.
+    pub steps: u64,
+    /// Parameters, then optimizer vectors: all of one length.
+    pub vectors: Vec<Vec<f32>>,
+}
+
+/// Why there is no checkpoint.
+#[derive(Debug)]
+#[non_exhaustive]
+#[allow(missing_docs, reason = "the fields say what was expected and what came")]
+pub enum CheckpointError {
+    /// The system said no.
+    File { path: PathBuf, error: io::Error },
+    /// Not a checkpoint, or not a whole one.
+    Damaged { path: PathBuf, what: Damage },
+    /// Of another run: another layout, recipe or cluster.
+    Contract { path: PathBuf, expected: u64, got: u64 },
+    /// Of another node.
+    Rank { path: PathBuf, expected: u32, got: u32 },
+    /// Another number of vectors than the session has, or of other lengths.
+    Vectors { path: PathBuf, expected: usize, got: usize },
+    /// There is none.
+    None { directory: PathBuf },
+    /// The others go on from another round.
+    Round { expected: u64, got: u64 },
+    /// Recipes without rounds that everyone shares have no moment at which a worker's state is everyone's.
+    Recipe,
+}
+
+/// What is wrong with a file.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+#[allow(missing_docs, reason = "the fields say what was expected and what came")]
+pub enum Damage {
+    Kind,
+    Magic,
+    Length { expected: u64, got: u64 },
+    Checksum,
+}
+
+impl Checkpoint {
+    /// Writes the file of this clock in a node's own directory below `directory`, and removes older ones.
+    ///
+    /// # Errors
+    /// When the system says no; then older ones are still there.
+    pub fn write(&self, directory: &Path) -> Result<PathBuf, CheckpointError> {
+        let own = own_directory(directory, self.rank);
+        let path = own.join(format!("{:012}.gwck", self.clock));
+        let failed = |error| CheckpointError::File { path: path.clone(), error };
+        fs::create_dir_all(&own).map_err(failed)?;
+        let part = own.join(format!(".{:012}.{}.part", self.clock, std::process::id()));
+        // What a former self left behind there is not ours to append to.
+        let _ = fs::remove_file(&part);
+        let result =
+            self.write_to(&part).and_then(|()| fs::rename(&part, &path)).and_then(|()| File::open(&own)?.sync_all());
+        if let Err(error) = result {
+            let _ = fs::remove_file(&part);
+            return Err(failed(error));
+        }
+        for old in files(&own).into_iter().skip(KEPT) {
+            // It is in nobody's way.
+            let _ = fs::remove_file(old);
+        }
+        Ok(path)
+    }
+
+    fn write_to(&self, part: &Path) -> io::Result<()> {
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(part)?;
+        let mut hasher = blake3::Hasher::new();
+        let len = self.vectors.first().map_or(0, Vec::len);
+        let mut header = Vec::with_capacity(HEADER);
+        header.extend(MAGIC);
+        header.extend(self.digest.to_le_bytes());
+        header.extend(self.rank.to_le_bytes());
+        header.extend((self.vectors.len() as u32).to_le_bytes());
+        header.extend(self.clock.to_le_bytes());
+        header.extend(self.steps.to_le_bytes());
+        header.extend((len as u64).to_le_bytes());
+        for bytes in std::iter::once(&header[..]).chain(self.vectors.iter().map(|vector| cast_slice(vector))) {
+            hasher.update(bytes);
+            file.write_all(bytes)?;
+        }
+        file.write_all(hasher.finalize().as_bytes())?;
+        file.sync_all()
+    }
+
+    /// Reads one file. Allocates no more than the file is long.
+    ///
+    /// # Errors
+    /// When it cannot be read, or is not whole.
+    pub fn read(path: &Path) -> Result<Self, CheckpointError> {
+        let failed = |error| CheckpointError::File { path: path.to_path_buf(), error };
+        let damaged = |what| CheckpointError::Damaged { path: path.to_path_buf(), what };
+        // Never a pipe or a device, which could keep us waiting.
+        let kind = fs::symlink_metadata(path).map_err(failed)?;
+        if !kind.is_file() {
+            return Err(damaged(Damage::Kind));
+        }
+        let mut file = File::open(path).map_err(failed)?;
+        let mut header = [0; HEADER];
+        let got = kind.len();
+        if got < (HEADER + CHECKSUM) as u64 {
+            return Err(damaged(Damage::Length { expected: (HEADER + CHECKSUM) as u64, got }));
+        }
+        file.read_exact(&mut header).map_err(failed)?;
+        let number = |at: usize| u64::from_le_bytes(header[at..at + 8].try_into().unwrap_or_default());
+        let short = |at: usize| u32::from_le_bytes(header[at..at + 4].try_into().unwrap_or_default());
+        if header[..8] != MAGIC {
+            return Err(damaged(Damage::Magic));
+        }
+        let (count, len) = (u64::from(short(20)), number(40));
+        let floats = count.checked_mul(len).and_then(|floats| floats.checked_mul(4));
+        let expected = floats.and_then(|bytes| bytes.checked_add((HEADER + CHECKSUM) as u64)).unwrap_or(u64::MAX);
+        if expected != got {
+            return Err(damaged(Damage::Length { expected, got }));
+        }
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(&header);
+        let mut vectors = Vec::with_capacity(count as usize);
+        for _ in 0..count {
+            let mut vector = vec![0.0f32; len as usize];
+            file.read_exact(bytemuck::cast_slice_mut(&mut vector)).map_err(failed)?;
+            hasher.update(cast_slice(&vector));
+            vectors.push(vector);
+        }
+        let mut checksum = [0; CHECKSUM];
+        file.read_exact(&mut checksum).map_err(failed)?;
+        if hasher.finalize() != checksum {
+            return Err(damaged(Damage::Checksum));
+        }
+        Ok(Self { digest: number(8), rank: short(16), clock: number(24), steps: number(32), vectors })
+    }
+
+    /// The newest whole checkpoint of a node, and what was wrong with newer ones.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn newest(directory: &Path, rank: u32) -> Result<(Self, Vec<CheckpointError>), CheckpointError> {
+        let mut wrong = Vec::new();
+        for path in files(&own_directory(directory, rank)) {
+            match Self::read(&path) {
+                Ok(checkpoint) => return Ok((checkpoint, wrong)),
+                Err(error) => wrong.push(error),
+            }
+        }
+        // One that is damaged says more than that there is none.
+        Err(wrong.into_iter().next().unwrap_or_else(|| CheckpointError::None { directory: directory.to_path_buf() }))
+    }
+}
+
+fn own_directory(directory: &Path, rank: u32) -> PathBuf {
+    directory.join(format!("rank-{rank}"))
+}
+
+/// Checkpoints in a directory, newest first.
+fn files(directory: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(directory).into_iter().flatten().flatten().map(|entry| entry.path());
+    let mut files: Vec<_> =
+        entries.filter(|path| path.extension().is_some_and(|extension| extension == "gwck")).collect();
+    files.sort_unstable_by(|a, b| b.cmp(a));
+    files
+}
+
+impl fmt::Display for CheckpointError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File { path, error } => write!(f, "checkpoint {}: {error}", path.display()),
+            Self::Damaged { path, what } => write!(f, "checkpoint {}: {what}", path.display()),
+            Self::Contract { path, expected, got } => write!(
+                f,
+                "checkpoint {}: expected one of contract {expected:016x} (layout, recipe, cluster), got {got:016x}",
+                path.display()
+            ),
+            Self::Rank { path, expected, got } => {
+                write!(f, "checkpoint {}: expected one of rank {expected}, got {got}", path.display())
+            }
+            Self::Vectors { path, expected, got } => {
+                write!(f, "checkpoint {}: expected {expected} vectors of the layout, got {got}", path.display())
+            }
+            Self::None { directory } => write!(f, "checkpoint: none in {}", directory.display()),
+            Self::Round { expected, got } => write!(
+                f,
+                "checkpoint: expected one of round {expected}, from which the others go on, got one of round {got}"
+            ),
+            Self::Recipe => write!(
+                f,
+                "checkpoint: expected a recipe whose topology is tree or ring; in others, no moment is everyone's"
+            ),
+        }
+    }
+}
+
+impl fmt::Display for Damage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Kind => write!(f, "expected a file, got something else"),
+            Self::Magic => write!(f, "expected a checkpoint of version 1, got something else"),
+            Self::Length { expected, got } => write!(f, "expected {expected} bytes, got {got}"),
+            Self::Checksum => write!(f, "expected contents that match their checksum, got others"),
+        }
+    }
+}
+
+impl std::error::Error for CheckpointError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        if let Self::File { error, .. } = self { Some(error) } else { None }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn scratch(name: &str) -> PathBuf {
+        let path = std::env::temp_dir().join(format!("gradwire-checkpoint-{}-{name}", std::process::id()));
+        let _ = fs::remove_dir_all(&path);
+        fs::create_dir_all(&path).unwrap();
+        path
+    }
+
+    fn checkpoint(clock: u64) -> Checkpoint {
+        let vectors = vec![vec![1.0, -0.0, f32::MIN_POSITIVE, 3.5], vec![0.25; 4]];
+        Checkpoint { digest: 7, rank: 2, clock, steps: 10 * clock, vectors }
+    }
+
+    #[test]
+    fn the_newest_comes_back_and_three_are_kept() {
+        let directory = scratch("newest");
+        (1..=5).for_each(|clock| drop(checkpoint(clock).write(&directory).unwrap()));
+        assert_eq!(Checkpoint::newest(&directory, 2).unwrap().0, checkpoint(5));
+        assert_eq!(files(&own_directory(&directory, 2)).len(), KEPT);
+        assert!(matches!(Checkpoint::newest(&directory, 1), Err(CheckpointError::None { .. })));
+    }
+
+    /// Every truncation and every flipped bit is noticed, and the one before is taken.
+    #[test]
+    fn what_is_not_whole_is_not_taken() {
+        let directory = scratch("damage");
+        checkpoint(1).write(&directory).unwrap();
+        let path = checkpoint(2).write(&directory).unwrap();
+        let whole = fs::read(&path).unwrap();
+        for len in 0..whole.len() {
+            fs::write(&path, &whole[..len]).unwrap();
+            assert!(Checkpoint::read(&path).is_err(), "{len}");
+        }
+        for bit in 0..whole.len() * 8 {
+            let mut bad = whole.clone();
+            bad[bit / 8] ^= 1 << (bit % 8);
+            fs::write(&path, &bad).unwrap();
+            assert!(Checkpoint::read(&path).is_err(), "bit {bit}");
+        }
+        let (fallback, wrong) = Checkpoint::newest(&directory, 2).unwrap();
+        assert_eq!((fallback, wrong.len()), (checkpoint(1), 1));
+    }
+
+    /// Lengths that no file can have are refused before anything is allocated for them.
+    #[test]
+    fn absurd_lengths_are_refused() {
+        let directory = scratch("absurd");
+        let path = checkpoint(1).write(&directory).unwrap();
+        let whole = fs::read(&path).unwrap();
+        for len in [u64::MAX, 1 << 63, 1 << 40] {
+            let mut bad = whole.clone();
+            bad[40..48].copy_from_slice(&len.to_le_bytes());
+            fs::write(&path, &bad).unwrap();
+            let error = Checkpoint::read(&path).unwrap_err();
+            assert!(matches!(error, CheckpointError::Damaged { what: Damage::Length { .. }, .. }), "{error}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_file_is_named() {
+        let directory = scratch("kinds");
+        let path = directory.join("rank-0").join("1.gwck");
+        fs::create_dir_all(&path).unwrap();
+        assert!(Checkpoint::read(&path).unwrap_err().to_string().ends_with("expected a file, got something else"));
+        let target = checkpoint(1).write(&directory).unwrap();
+        let link = directory.join("link.gwck");
+        std::os::unix::fs::symlink(target, &link).unwrap();
+        assert!(Checkpoint::read(&link).is_err());
+        let error = checkpoint(1).write(&PathBuf::from("/proc/nowhere")).unwrap_err().to_string();
+        assert!(error.starts_with("checkpoint /proc/nowhere/rank-2/000000000001.gwck: "), "{error}");
+    }
+}
