@@ -90,6 +90,8 @@ pub struct Counters {
     pub merged: u64,
     /// Bytes that the messages sent would take with all their vectors as plain floats.
     pub dense_bytes: u64,
+    /// Contributions that were on their way to a server that started anew, or in it and in nothing that is left.
+    pub lost: u64,
     /// Peers that came back after a broken connection.
     pub reconnects: u64,
     /// Messages sent again after a broken connection.

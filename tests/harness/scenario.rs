@@ -187,7 +187,7 @@ impl Scenario {
                 0..4 => Fault::Cut { a, b },
                 4..6 if longer < 2 => Fault::Partition { a, b, lasts },
                 6..8 if longer < 2 => Fault::Pause { node: a, lasts },
-                8 | 9 => Fault::Crash { node: a, restart: self.restarts(a, random).then_some(lasts * 15) },
+                8 | 9 => Fault::Crash { node: a, restart: self.restarts(random).then_some(lasts * 15) },
                 _ => Fault::Cut { a, b },
             };
             longer += u32::from(matches!(fault, Fault::Partition { .. } | Fault::Pause { .. }));
@@ -197,11 +197,10 @@ impl Scenario {
         faults
     }
 
-    /// Workers of servers, members of a collective and peers of a full mesh can start anew.
-    fn restarts(&self, node: PeerId, random: &mut Random) -> bool {
+    /// All but the nodes of a relayed mesh can start anew.
+    fn restarts(&self, random: &mut Random) -> bool {
         let may = match self.plan.recipe.between() {
-            Topology::Servers { .. } => self.plan.cluster.is_worker(node),
-            Topology::Tree { .. } | Topology::Ring => true,
+            Topology::Servers { .. } | Topology::Tree { .. } | Topology::Ring => true,
             Topology::Mesh { relay } => relay == 0,
         };
         may && random.chance(0.6)

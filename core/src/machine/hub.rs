@@ -33,6 +33,8 @@ pub(crate) struct Hub<P> {
     waiting: Option<Wait>,
     /// When the machine wants to be woken, besides.
     alarm: Option<Instant>,
+    /// This node has parameters: said in its hellos.
+    pub(crate) has: bool,
 }
 
 /// What becomes of an input, once the hub has done its part.
@@ -81,6 +83,8 @@ struct Peer {
     incarnation: Incarnation,
     held: Option<Header>,
     left: bool,
+    /// It had parameters when it said hello.
+    has: bool,
     /// Whom it waits for itself and at which clock that one is, as it last said.
     awaits: Option<(PeerId, Clock)>,
     traffic: LinkStatus,
@@ -112,6 +116,7 @@ impl<P: Copy> Hub<P> {
             incarnation: Incarnation(0),
             held: None,
             left: false,
+            has: false,
             awaits: None,
             traffic: LinkStatus {
                 peer: PeerId(rank),
@@ -135,6 +140,7 @@ impl<P: Copy> Hub<P> {
             comparing: None,
             waiting: None,
             alarm: None,
+            has: false,
         }
     }
 
@@ -314,7 +320,8 @@ impl<P: Copy> Hub<P> {
     fn on_connected(&mut self, peer: PeerId) {
         self.peers[peer.index()].link = Link::Connected;
         let contract = self.setup.contract;
-        let hello = Header { base: Clock(contract.digest), length: contract.length, ..self.header(Kind::Hello) };
+        let (base, length, weight) = (Clock(contract.digest), contract.length, u32::from(self.has));
+        let hello = Header { base, length, weight, ..self.header(Kind::Hello) };
         let text = Segment { buffer: OURS, start: 0, len: contract.length };
         self.send(peer, hello, Some(text), hello.length, Purpose::Nothing);
     }
@@ -397,6 +404,7 @@ impl<P: Copy> Hub<P> {
         }
         entry.link = Link::Agreed;
         entry.incarnation = header.incarnation;
+        entry.has = header.weight == 1;
         // What it may have missed while it was away.
         if let Some(wait) = self.waiting.filter(|wait| wait.reported && wait.shown.on != peer) {
             let awaits = Header { origin: wait.shown.on, clock: wait.shown.at, ..self.header(Kind::Awaits) };
@@ -442,6 +450,11 @@ impl<P: Copy> Hub<P> {
 
     pub(crate) fn is_agreed(&self, peer: PeerId) -> bool {
         self.peers[peer.index()].link == Link::Agreed
+    }
+
+    /// Had the peer parameters when it said hello?
+    pub(crate) fn had_parameters(&self, peer: PeerId) -> bool {
+        self.peers[peer.index()].has
     }
 
     pub(crate) fn incarnation(&self, peer: PeerId) -> Incarnation {

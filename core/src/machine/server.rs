@@ -18,6 +18,7 @@
 mod apply;
 mod members;
 mod pull;
+mod renew;
 mod reply;
 
 use alloc::collections::VecDeque;
@@ -72,6 +73,8 @@ pub(crate) struct Server {
     workers: Vec<Life>,
     lead_max: Option<u64>,
     state: State,
+    /// Since when it has known that it takes the place of a former self.
+    renewing: Option<Instant>,
 }
 
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
@@ -87,6 +90,12 @@ enum State {
 /// Why an operation was started.
 #[derive(Copy, Clone, Debug)]
 enum Job {
+    /// A worker offers what a former self had.
+    Offer {
+        shard: usize,
+        worker: PeerId,
+        header: Header,
+    },
     Receive {
         inbox: usize,
     },
@@ -179,6 +188,10 @@ struct Shard {
     taking: Option<PeerId>,
     /// The final parameters are being sent to those who stayed.
     ending: bool,
+    /// Workers whose offer is awaited.
+    offers: Vec<bool>,
+    /// An offer is being received.
+    offered: bool,
     /// What each worker holds, where differences are sent.
     echoes: Vec<pull::Echo>,
 }
@@ -233,6 +246,8 @@ impl Server {
                 busy: false,
                 taking: None,
                 ending: false,
+                offers: vec![false; cluster.workers as usize],
+                offered: false,
                 echoes: vec![pull::Echo::default(); cluster.workers as usize],
             }
         });
@@ -247,6 +262,7 @@ impl Server {
             workers: vec![Life::Awaited; cluster.workers as usize],
             lead_max: lead_max(&recipe),
             state: State::Starting,
+            renewing: None,
             hub: Hub::new(setup),
         };
         let kernels = server.pulls.iter().chain(Some(&server.push)).filter(|encoding| !encoding.is_plain());
@@ -276,6 +292,10 @@ impl Server {
             }
             Kind::Push if self.hub.setup.cluster.is_worker(peer) => match self.check_push(peer, &header) {
                 Ok(()) => self.hub.hold(peer, header),
+                Err(reason) => self.hub.close(peer, reason),
+            },
+            Kind::State if self.hub.setup.cluster.is_worker(peer) => match self.check_offer(&header) {
+                Ok(()) => self.on_offer(peer, header),
                 Err(reason) => self.hub.close(peer, reason),
             },
             Kind::Leave if self.hub.setup.cluster.is_worker(peer) => self.on_leave(peer, header.base == Clock(1)),
@@ -360,7 +380,7 @@ impl Server {
     fn next_held(&self) -> Option<(PeerId, Header)> {
         let room = self.inboxes.iter().any(|inbox| inbox.push.is_none());
         let synchronous = self.hub.setup.recipe.is_synchronous();
-        self.hub.held().find(|(peer, header)| {
+        self.hub.held().filter(|(_, header)| header.kind == Kind::Push).find(|(peer, header)| {
             let shard = &self.shards[self.shard_of(header.shard)];
             let known = header.sequence <= self.admitted(shard, *peer);
             let late = synchronous && header.base < shard.version;
@@ -378,6 +398,7 @@ impl Server {
 
     fn on_done(&mut self, job: Job, found: Found) {
         match job {
+            Job::Offer { shard, worker, header } => self.on_offered(shard, worker, header),
             Job::Receive { inbox } => {
                 let (_, header) = self.push(inbox);
                 let index = self.shard_of(header.shard);
@@ -420,6 +441,8 @@ impl Server {
 
     fn on_failed(&mut self, job: Job) {
         match job {
+            // It is made again when the worker is back.
+            Job::Offer { shard, .. } => self.shards[shard].offered = false,
             Job::Receive { inbox } => {
                 let (_, header) = self.push(inbox);
                 let index = self.shard_of(header.shard);
@@ -509,6 +532,7 @@ impl Machine for Server {
         while let Some(peer) = self.hub.take_lost() {
             self.on_lost(peer);
         }
+        self.maybe_start();
         self.maybe_receive();
         for shard in 0..self.shards.len() {
             // Replies first: a worker's staleness counts from the parameters right after its own push.

@@ -25,7 +25,7 @@ use crate::kernel::{Found, Kernel};
 use crate::layout::shard_range;
 use crate::recipe::{Correction, Merge};
 use crate::rule::pace::{lead_max, may_read, window};
-use crate::status::{Role, Status, Waiting};
+use crate::status::{Presence, Role, Status, Waiting};
 use crate::time::Instant;
 use crate::wire::{Header, Kind, WELCOME};
 
@@ -59,6 +59,8 @@ pub(crate) struct Worker {
     told: Vec<bool>,
     /// Servers to whom that is on its way.
     telling: Vec<bool>,
+    /// Servers that have started anew, and have not answered with parameters yet.
+    renewing: Vec<bool>,
     state: State,
 }
 
@@ -111,6 +113,8 @@ enum Job {
         shard: usize,
         header: Header,
     },
+    /// Parameters for a server that has started anew.
+    Offer,
     Local,
     Refresh,
     Leave {
@@ -148,6 +152,8 @@ struct Row {
     /// Last contribution that the shard has answered.
     answered: Sequence,
     progress: Progress,
+    /// Its parameters are not whole: their transmission broke off.
+    torn: bool,
     /// A row has come that is not in the view yet.
     newer: bool,
 }
@@ -188,6 +194,7 @@ impl Worker {
                 own: Clock(0),
                 answered: Sequence(0),
                 progress: Progress::Awaited,
+                torn: false,
                 newer: false,
             }
         };
@@ -202,6 +209,7 @@ impl Worker {
             lead_max: lead_max(&setup.recipe),
             told: vec![false; setup.cluster.servers as usize],
             telling: vec![false; setup.cluster.servers as usize],
+            renewing: vec![false; setup.cluster.servers as usize],
             state: State::Joining,
             hub: Hub::new(setup),
         };
@@ -253,7 +261,8 @@ impl Worker {
     /// Tells a server, once it has all contributions; one that is not connected is told when it is.
     fn tell_leave(&mut self, server: PeerId, stays: bool) -> bool {
         let mut shards = self.rows.iter().enumerate().filter(|(shard, _)| self.server(*shard) == server);
-        if !self.hub.is_agreed(server) || !shards.all(|(_, row)| row.answered == self.sequence) {
+        let knows = |row: &Row| row.answered == self.sequence && row.progress != Progress::Awaited;
+        if !self.hub.is_agreed(server) || !shards.all(|(_, row)| knows(row)) {
             return false;
         }
         let base = Clock(u64::from(stays));
@@ -270,7 +279,10 @@ impl Worker {
         }
         for server in self.servers() {
             let index = self.server_index(server);
-            if !core::mem::replace(&mut self.telling[index], true) {
+            if !stays && self.hub.presence(server) == Presence::Lost {
+                // Nothing more is wanted of it.
+                self.told[index] = true;
+            } else if !core::mem::replace(&mut self.telling[index], true) {
                 self.telling[index] = self.tell_leave(server, stays);
             }
         }
@@ -292,13 +304,23 @@ impl Worker {
             return;
         }
         let shards: Vec<usize> = (0..self.rows.len()).filter(|shard| self.server(*shard) == server).collect();
-        // A server that restarted has forgotten the parameters.
-        if fresh && shards.iter().any(|shard| self.rows[*shard].progress != Progress::Awaited) {
-            self.hub.event(Event::Cut { peer: server });
-            return;
-        }
         let index = self.server_index(server);
         self.telling[index] = false;
+        // A server that started anew has forgotten the parameters: it is offered those that are here.
+        if fresh && self.state == State::Left {
+            // It need not wait for this worker.
+            self.hub.notify(server, Header { sequence: self.sequence, ..self.hub.header(Kind::Leave) });
+            return;
+        }
+        if fresh && !self.hub.has {
+            // What its former self sent does not count.
+            shards.iter().for_each(|shard| self.rows[*shard].progress = Progress::Awaited);
+        }
+        self.renewing[index] |= fresh && self.hub.has;
+        if self.renewing[index] {
+            shards.into_iter().for_each(|shard| self.offer(shard));
+            return;
+        }
         for shard in shards {
             let mut unanswered = self.rows[shard].answered.next();
             while unanswered <= self.sequence {
@@ -318,7 +340,9 @@ impl Worker {
                 let index = self.server_index(peer);
                 self.told[index] = true;
             }
-            _ => self.hub.event(Event::Cut { peer }),
+            // Where nobody comes back, there is nothing to wait for.
+            _ if self.hub.setup.patience.dead_after().is_zero() => self.hub.event(Event::Cut { peer }),
+            _ => self.hub.event(Event::PeerLost { peer }),
         }
     }
 
@@ -404,7 +428,7 @@ impl Worker {
                 self.hub.compute(kernel, Job::Subtract { shard, header });
             }
             Job::Subtract { shard, header } => self.on_row(shard, header),
-            Job::Local => {}
+            Job::Local | Job::Offer => {}
             Job::Refresh => {
                 if let State::Refreshing { kernels } = &mut self.state {
                     *kernels -= 1;
@@ -420,13 +444,23 @@ impl Worker {
     fn on_failed(&mut self, job: Job) {
         match job {
             Job::Push { slot } => self.pushes[slot].sending -= 1,
-            Job::Row { shard, .. } | Job::Delta { shard, .. } => self.rows[shard].progress = Progress::Idle,
+            Job::Row { shard, .. } => {
+                self.rows[shard].progress = Progress::Idle;
+                self.rows[shard].torn = true;
+            }
+            Job::Delta { shard, .. } => self.rows[shard].progress = Progress::Idle,
             _ => {}
         }
     }
 
     fn on_row(&mut self, shard: usize, header: Header) {
+        let renewed =
+            self.rows[shard].progress == Progress::Receiving && self.renewing[self.server_index(self.server(shard))];
         let row = &mut self.rows[shard];
+        if renewed {
+            self.hub.counters.lost += header.sequence.0.saturating_sub(row.answered.0);
+        }
+        row.torn = false;
         row.answered = row.answered.max(header.sequence);
         row.version = header.base;
         row.newer = true;
@@ -437,6 +471,9 @@ impl Worker {
             (row.clock, row.own) = (header.clock, Clock(header.clock.0 + ahead));
         } else {
             row.clock = row.clock.max(header.clock);
+        }
+        if renewed {
+            self.on_renewed(shard);
         }
     }
 
@@ -511,6 +548,7 @@ impl Worker {
 
     fn become_ready(&mut self, joined: bool) {
         self.state = State::Ready;
+        self.hub.has = true;
         for row in &mut self.rows {
             row.base = row.version;
             row.newer = false;

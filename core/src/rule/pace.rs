@@ -64,6 +64,11 @@ impl VectorClock {
         members.min_by_key(|(_, entry)| entry.clock).map(|(rank, entry)| (PeerId(rank as u32), entry.clock))
     }
 
+    /// Before anyone has entered: the row that the first enter at.
+    pub(crate) fn begin_at(&mut self, floor: Clock) {
+        self.floor = floor;
+    }
+
     /// Enters a worker, at a clock not below the slowest.
     pub(crate) fn join(&mut self, worker: PeerId, clock: Clock) {
         debug_assert!(clock >= self.row());

@@ -43,8 +43,8 @@ const MAGIC: [u8; 4] = *b"GRWR";
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Kind {
-    /// First message on every connection: `incarnation` of the sender; `base` = the whole 64-bit digest; body = the
-    /// contract's text.
+    /// First message on every connection: `incarnation` of the sender; `base` = the whole 64-bit digest; `weight` 1 if it
+    /// has parameters; body = the contract's text.
     Hello = 1,
     /// The receiver cannot take part any more: it was given up, or the run is over.
     Refuse = 2,
@@ -91,7 +91,9 @@ pub enum Kind {
     /// `weight` 0: stop, view `sequence` is about to be. 1 (2): it goes on after (the last) round `clock`, whose result
     /// rank `shard` has; its members have just been told.
     View = 18,
-    /// Collective, in view `sequence`: the parameters after round `clock`.
+    /// Collective, in view `sequence`: the parameters after round `clock`. Servers: a worker has met a server that has
+    /// started anew, and offers it the `shard` as it has it: version `base`, row clock `clock`; its own contributions up
+    /// to `sequence` are in or lost. `weight` 0: it has none that is whole.
     State = 19,
     /// The run is over for the receiver.
     Release = 20,

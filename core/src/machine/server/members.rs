@@ -18,7 +18,7 @@ impl Server {
                 self.hub.refuse(peer);
             }
             // A broken connection: what was owed is still owed. A welcome that got lost is sent again.
-            (Life::Present, false) if self.state == State::Starting => {}
+            (Life::Present, false) if self.state == State::Starting || self.awaits_offers(peer) => {}
             (Life::Present, false) => {
                 for shard in self.shards.iter_mut().filter(|shard| shard.marks[peer.index()] == Sequence(0)) {
                     shard.replies[peer.index()] = Some(Owed::Welcome);
@@ -37,15 +37,12 @@ impl Server {
                 let incarnation = self.hub.incarnation(peer);
                 self.hub.event(Event::PeerJoined { peer, incarnation });
                 self.workers[peer.index()] = Life::Present;
-                if self.state == State::Running {
+                self.forget_offers(peer);
+                if fresh && self.hub.had_parameters(peer) {
+                    self.expect_offers(peer);
+                } else if self.state == State::Running {
                     self.welcome(peer);
                 }
-            }
-        }
-        if self.state == State::Starting && self.workers.iter().all(|life| *life == Life::Present) {
-            self.state = State::Running;
-            for worker in 0..self.workers.len() as u32 {
-                self.welcome(PeerId(worker));
             }
         }
     }
@@ -82,6 +79,7 @@ impl Server {
         if !self.hub.setup.cluster.is_worker(peer) {
             return;
         }
+        self.forget_offers(peer);
         match self.workers[peer.index()] {
             Life::Present => {
                 self.retire(peer, Life::Lost);
@@ -94,6 +92,7 @@ impl Server {
 
     /// A worker that stays says so again when it has the final parameters.
     pub(super) fn on_leave(&mut self, peer: PeerId, stays: bool) {
+        self.forget_offers(peer);
         if stays {
             self.retire(peer, Life::Staying);
         } else {

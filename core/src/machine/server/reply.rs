@@ -69,13 +69,7 @@ impl Server {
                 let missing = self.workers.iter().position(|life| *life != Life::Present);
                 missing.map(|rank| (PeerId(rank as u32), Clock(0), Clock(0)))
             }
-            State::Running => self.shards.iter().find_map(|shard| {
-                let owed = shard.replies.iter().zip(&self.workers);
-                let held = owed.filter(|(reply, life)| reply.is_some() && **life == Life::Present);
-                let (slowest, at) = shard.clocks.slowest()?;
-                let waiting = held.count() > 0 && shard.replies[slowest.index()].is_none();
-                waiting.then_some((slowest, at, at.next()))
-            }),
+            State::Running => self.held_up().or_else(|| self.stays_for()),
             State::Ending | State::Finished => None,
         };
         match awaited {
@@ -89,5 +83,27 @@ impl Server {
                 }
             }
         }
+    }
+
+    /// Whom the slowest of those who are owed something waits for.
+    fn held_up(&self) -> Option<(PeerId, Clock, Clock)> {
+        self.shards.iter().find_map(|shard| {
+            let owed = shard.replies.iter().zip(&self.workers);
+            let held = owed.filter(|(reply, life)| reply.is_some() && **life == Life::Present);
+            let (slowest, at) = shard.clocks.slowest()?;
+            // A contribution whose turn has not come waits as well.
+            let pushed = |peer: PeerId| self.hub.held().any(|(from, header)| from == peer && header.shard == shard.id);
+            let queued = self.hub.held().any(|(_, header)| header.shard == shard.id) && !pushed(slowest);
+            let waiting = (held.count() > 0 && shard.replies[slowest.index()].is_none()) || queued;
+            waiting.then_some((slowest, at, at.next()))
+        })
+    }
+
+    /// Whom those who stay for the end wait for.
+    fn stays_for(&self) -> Option<(PeerId, Clock, Clock)> {
+        let stays = self.workers.contains(&Life::Staying);
+        let rank = self.workers.iter().position(|life| stays && *life == Life::Present)?;
+        let at = self.shards.iter().map(|shard| shard.clocks.clock(PeerId(rank as u32))).min().unwrap_or_default();
+        Some((PeerId(rank as u32), at, at.next()))
     }
 }

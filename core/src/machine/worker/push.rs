@@ -66,7 +66,8 @@ impl Worker {
     }
 
     pub(super) fn push(&mut self, shard: usize, sequence: Sequence) {
-        if !self.hub.is_agreed(self.server(shard)) {
+        // One that has started anew has to be told first where it is.
+        if !self.hub.is_agreed(self.server(shard)) || self.rows[shard].progress == Progress::Awaited {
             return;
         }
         let slot = self.slot(sequence);
@@ -86,6 +87,40 @@ impl Worker {
         let body = (length > 0).then(|| self.body(shard, sequence).first(length));
         let (server, dense) = (self.server(shard), row.len as u32 * 4);
         self.hub.transmit_coded(server, header, body, dense, Job::Push { slot });
+    }
+
+    /// Offers a server that has started anew what it has forgotten. What is under way to it counts as lost: its former
+    /// self may have applied it, and others may have seen that.
+    pub(super) fn offer(&mut self, shard: usize) {
+        let row = &mut self.rows[shard];
+        row.progress = Progress::Awaited;
+        let (whole, base, clock) = (!row.torn, row.version, row.clock);
+        let body = whole.then(|| self.part(if self.pushes.len() > 1 { ROWS } else { VIEW }, shard));
+        let header = Header {
+            shard: ShardId(shard as u32),
+            weight: u32::from(whole),
+            sequence: self.sequence,
+            clock,
+            base,
+            length: body.map_or(0, |body| body.len),
+            ..self.hub.header(Kind::State)
+        };
+        self.hub.transmit(self.server(shard), header, body, Job::Offer);
+    }
+
+    /// A server that has started anew has answered: it gets what was made in the meantime.
+    pub(super) fn on_renewed(&mut self, shard: usize) {
+        let mut unanswered = self.rows[shard].answered.next();
+        while unanswered <= self.sequence {
+            self.push(shard, unanswered);
+            unanswered = unanswered.next();
+        }
+        let server = self.server(shard);
+        let mut shards = (0..self.rows.len()).filter(|shard| self.server(*shard) == server);
+        if shards.all(|shard| self.rows[shard].progress != Progress::Awaited) {
+            let index = self.server_index(server);
+            self.renewing[index] = false;
+        }
     }
 
     /// Where a contribution's body lies: as it is, or encoded.

@@ -1,0 +1,343 @@
+//! Processes over real sockets and shared memory: they learn, and when one is killed, stopped, cut off or wrong, the
+//! others say so and go on. Verdicts come from what processes say and how they end, never from a pause.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod live;
+
+use std::io::Write;
+use std::net::TcpStream;
+use std::time::Duration;
+
+use live::{Chaos, Ended, Process, Proxy, port, scratch};
+
+const RECIPES: [&str; 6] = ["averaging", "sync", "async", "softsync", "ssp", "mesh"];
+
+fn cluster(args: &str) -> Ended {
+    Process::start("cluster", &format!("--json {args}")).end().succeeded()
+}
+
+/// Nodes by hand, as in so many terminals.
+fn nodes(count: u32, args: &str) -> Vec<Process> {
+    let meet = port();
+    (0..count).map(|rank| node(rank, count, meet, args)).collect()
+}
+
+fn node(rank: u32, count: u32, meet: u16, args: &str) -> Process {
+    Process::start("node", &format!("--rank {rank} --processes {count} --meet 127.0.0.1:{meet} --json {args}"))
+}
+
+#[test]
+fn every_rule_learns_over_sockets_and_shared_memory() {
+    for transport in ["tcp", "shm"] {
+        for recipe in RECIPES {
+            let ended = cluster(&format!("--transport {transport} --recipe {recipe}"));
+            let accuracy: f64 = ended.field("accuracy").parse().unwrap();
+            assert!(accuracy >= 0.95, "{recipe} over {transport}: {accuracy}");
+        }
+    }
+}
+
+/// Synchronous recipes give the same parameters, bit for bit, over every transport.
+#[test]
+fn synchronous_results_are_those_of_threads() {
+    for recipe in ["sync", "averaging", "hardsync", "sync --topology ring --chunk 1000", "averaging --topology ring"] {
+        let digest = |transport| cluster(&format!("--transport {transport} --epochs 3 --recipe {recipe}")).field("digest");
+        let expected = digest("mem");
+        assert_eq!(digest("tcp"), expected, "{recipe} over tcp");
+        assert_eq!(digest("shm"), expected, "{recipe} over shm");
+    }
+}
+
+#[test]
+fn nodes_start_by_hand_and_by_torchrun_variables() {
+    let by_hand = nodes(3, "--recipe sync --epochs 1");
+    let digests: Vec<_> = by_hand.into_iter().map(|node| node.end().succeeded().field("digest")).collect();
+    assert!(digests.iter().all(|digest| *digest == digests[0]), "{digests:?}");
+    // The port that is named belongs to the launcher's own store: the one after it is used.
+    let meet = (port() - 1).to_string();
+    let start = |rank: &str| {
+        let env = [("RANK", rank), ("WORLD_SIZE", "3"), ("LOCAL_RANK", rank), ("MASTER_ADDR", "127.0.0.1"), ("MASTER_PORT", &meet)];
+        Process::start_with("node", "--recipe sync --epochs 1 --json", &env)
+    };
+    for node in ["0", "1", "2"].map(start) {
+        let ended = node.end().succeeded();
+        assert!(ended.said.iter().any(|line| line.contains("(torchrun)")), "{:?}", ended.said);
+        assert_eq!(ended.field("digest"), digests[0]);
+    }
+}
+
+/// Whoever is killed, the coordinator too: the others wait for it, it comes back to where they are, and the result is
+/// that of a run in which nothing happened.
+#[test]
+fn a_killed_member_comes_back_and_changes_nothing() {
+    let args = "--recipe sync --pace 60 --epochs 5";
+    let expected = cluster("--recipe sync --epochs 5 --workers 3").field("digest");
+    for victim in [1, 0] {
+        let meet = port();
+        let mut all: Vec<_> = (0..3).map(|rank| node(rank, 3, meet, args)).collect();
+        all.iter_mut().for_each(|node| drop(node.until("first step done")));
+        all[victim].signal("-KILL");
+        let other = 2;
+        all[other].until(&format!("peer {victim} is disconnected"));
+        let again = node(victim as u32, 3, meet, args);
+        drop(std::mem::replace(&mut all[victim], again));
+        for node in all {
+            assert_eq!(node.end().succeeded().field("digest"), expected, "victim {victim}");
+        }
+    }
+}
+
+/// A killed worker that does not come back is given up, and the rest goes on without it.
+#[test]
+fn a_killed_member_that_stays_away_is_given_up() {
+    for transport in ["tcp", "shm"] {
+        let name = format!("away-{}-{transport}", std::process::id());
+        let args = format!("--recipe sync --pace 100 --epochs 2 --dead-after 1 --transport {transport} --cluster {name}");
+        let mut all = nodes(3, &args);
+        all.iter_mut().for_each(|node| drop(node.until("first step done")));
+        all[1].signal("-KILL");
+        let took = all[2].until("peer 1 is gone");
+        assert!(took < Duration::from_secs(5), "{took:?}");
+        drop(all.remove(1));
+        let digests: Vec<_> = all.into_iter().map(|node| node.end().succeeded().field("digest")).collect();
+        assert_eq!(digests[0], digests[1]);
+    }
+}
+
+/// The servers' process starts anew: workers give it back what it had, and train on.
+#[test]
+fn a_killed_server_gets_its_parameters_back() {
+    for recipe in ["async", "ssp", "hardsync"] {
+        let args = format!("--recipe {recipe} --pace 60 --epochs 6 --apart");
+        let meet = port();
+        let mut all: Vec<_> = (0..4).map(|rank| node(rank, 4, meet, &args)).collect();
+        all[..3].iter_mut().for_each(|node| drop(node.until("first step done")));
+        all[3].signal("-KILL");
+        all[1].until("peer 3 is disconnected");
+        let again = node(3, 4, meet, &args);
+        drop(std::mem::replace(&mut all[3], again));
+        let ended: Vec<_> = all.into_iter().map(|node| node.end().succeeded()).collect();
+        let accuracy: f64 = ended[0].field("accuracy").parse().unwrap();
+        assert!(accuracy > 0.85, "{recipe}: {accuracy}");
+    }
+}
+
+/// A pause is no death; a long one is, and who wakes up from it is told.
+#[test]
+fn who_is_stopped_is_waited_for_and_then_given_up() {
+    let mut all = nodes(3, "--recipe sync --pace 100 --epochs 3 --dead-after 2");
+    all.iter_mut().for_each(|node| drop(node.until("first step done")));
+    all[1].signal("-STOP");
+    let took = all[2].until("peer 1 is gone");
+    assert!(took < Duration::from_secs(6), "{took:?}");
+    all[1].signal("-CONT");
+    let zombie = all.remove(1).end();
+    assert_eq!(zombie.code, Some(4));
+    assert!(zombie.said.last().unwrap().contains("given this node up"), "{:?}", zombie.said);
+    all.into_iter().for_each(|node| drop(node.end().succeeded()));
+}
+
+/// A connection that carries nothing and does not end: whom it concerns is named.
+#[test]
+fn a_black_hole_is_noticed_by_name() {
+    let (listen, args) = (port(), "--recipe sync --pace 100 --epochs 2 --dead-after 2");
+    let proxy = Proxy::start(listen, Chaos::Calm);
+    let mut first = node(0, 2, listen, args);
+    let mut second = node(1, 2, proxy.port, args);
+    first.until("first step done");
+    second.until("first step done");
+    proxy.hole(true);
+    assert!(first.until("peer 1 is disconnected: silent") < Duration::from_secs(4));
+    second.until("peer 0 is disconnected: silent");
+    proxy.hole(false);
+    // It had been given up, or came back in time.
+    first.end().succeeded();
+    drop(second);
+}
+
+/// Whatever happens to the bytes on their way, synchronous runs end with the parameters of one to which nothing did.
+#[test]
+fn cut_trickled_delayed_and_damaged_connections_change_no_result() {
+    let expected = cluster("--recipe sync --epochs 1 --workers 2 --hidden 32").field("digest");
+    let key = scratch("chaos").join("key");
+    Process::start("node", &format!("keygen {}", key.display())).end().succeeded();
+    let sealed = format!("--key-file {}", key.display());
+    let cases = [
+        (Chaos::Trickle, ""),
+        (Chaos::Delay(1), ""),
+        (Chaos::Cut(300), ""),
+        (Chaos::Cut(20_000), sealed.as_str()),
+        (Chaos::Flip(5_000), ""),
+        (Chaos::Flip(5_000), sealed.as_str()),
+    ];
+    for (chaos, security) in cases {
+        let listen = port();
+        let proxy = Proxy::start(listen, chaos);
+        let args = format!("--recipe sync --epochs 1 --hidden 32 {security}");
+        let first = node(0, 2, listen, &args);
+        let second = node(1, 2, proxy.port, &args);
+        for node in [first, second] {
+            assert_eq!(node.end().succeeded().field("digest"), expected, "{chaos:?} {security}");
+        }
+        let harmed = proxy.harmed.load(std::sync::atomic::Ordering::Relaxed);
+        assert!(harmed > 0 || matches!(chaos, Chaos::Trickle | Chaos::Delay(_)), "{chaos:?} never happened");
+    }
+}
+
+/// A run that is stopped and resumed is the run that was not, bit for bit.
+#[test]
+fn a_resumed_run_is_the_one_that_never_stopped() {
+    for recipe in ["sync --momentum 0.5", "averaging --optimizer keep --momentum 0.5 --period 5", "averaging --optimizer average --momentum 0.5 --topology ring"] {
+        let directory = scratch(&format!("resume-{}", recipe.len()));
+        let args = format!("--recipe {recipe} --epochs 4 --checkpoint {} --every 10", directory.display());
+        let expected = cluster(&format!("--recipe {recipe} --epochs 4 --workers 3")).field("digest");
+        let mut all = nodes(3, &format!("{args} --pace 100"));
+        // Until two checkpoints of everyone are there.
+        let there = |rank: u32| {
+            std::fs::read_dir(directory.join(format!("rank-{rank}"))).is_ok_and(|entries| {
+                entries.flatten().filter(|entry| entry.path().extension().is_some_and(|it| it == "gwck")).count() > 1
+            })
+        };
+        all[0].until("first step done");
+        let begun = std::time::Instant::now();
+        while !(0..3).all(there) {
+            assert!(begun.elapsed() < live::PATIENCE);
+            std::thread::yield_now();
+        }
+        // All at once, as a machine that goes down: some may have written one more than others.
+        all.iter().for_each(|node| node.signal("-KILL"));
+        drop(all);
+        let newest = |rank: u32| {
+            let files = std::fs::read_dir(directory.join(format!("rank-{rank}"))).unwrap().flatten();
+            files.map(|entry| entry.path()).filter(|path| path.extension().is_some_and(|it| it == "gwck")).max().unwrap()
+        };
+        let common = (0..3).map(|rank| newest(rank).file_name().unwrap().to_owned()).min().unwrap();
+        for rank in 0..3 {
+            let path = newest(rank);
+            if path.file_name() != Some(&common) {
+                std::fs::remove_file(path).unwrap();
+            }
+        }
+        for node in nodes(3, &format!("{args} --resume")) {
+            assert_eq!(node.end().succeeded().field("digest"), expected, "{recipe}");
+        }
+    }
+}
+
+#[test]
+fn who_does_not_fit_is_told_why() {
+    let directory = scratch("misfits");
+    let [key, other] = ["key", "other"].map(|name| directory.join(name));
+    for path in [&key, &other] {
+        Process::start("node", &format!("keygen {}", path.display())).end().succeeded();
+    }
+    let args = format!("--recipe sync --pace 50 --epochs 4 --key-file {}", key.display());
+    let meet = port();
+    let mut all: Vec<_> = (0..3).map(|rank| node(rank, 3, meet, &args)).collect();
+    all.iter_mut().for_each(|node| drop(node.until("first step done")));
+    let last = |ended: &Ended| ended.said.last().cloned().unwrap_or_default();
+    let intruder = |rank: u32, count: u32, args: &str| node(rank, count, meet, args).end();
+    // With another key, with none; a rank that is taken; another number of processes; another cluster.
+    let wrong = intruder(1, 3, &format!("--recipe sync --key-file {}", other.display()));
+    assert_eq!(wrong.code, Some(5), "{:?}", wrong.said);
+    assert!(last(&wrong).contains("it has another key"), "{:?}", wrong.said);
+    assert_eq!(intruder(1, 3, "--recipe sync").code, Some(5));
+    let taken = intruder(1, 3, &format!("{args} --dead-after 1"));
+    assert_eq!((taken.code, last(&taken).contains("a process with rank 1 takes part already")), (Some(4), true), "{:?}", taken.said);
+    let many = intruder(1, 4, &args);
+    assert!(last(&many).contains("expected 3 nodes, got 4"), "{:?}", many.said);
+    let foreign = intruder(1, 3, &format!("{args} --cluster other"));
+    assert!(last(&foreign).contains("expected cluster "), "{:?}", foreign.said);
+    // And strangers of all kinds.
+    for words in ["GET / HTTP/1.1\r\nHost: x\r\n\r\n", "SSH-2.0-OpenSSH_9.6\r\n", "\x16\x03\x01\x02\x00\x01", ""] {
+        let mut stream = TcpStream::connect(("127.0.0.1", meet)).unwrap();
+        let _ = stream.write_all(words.as_bytes());
+    }
+    all.into_iter().for_each(|node| drop(node.end().succeeded()));
+}
+
+#[test]
+fn another_recipe_is_refused_with_both_values() {
+    let meet = port();
+    let mut first = node(0, 2, meet, "--recipe ssp --bound 3 --apart --servers 1");
+    let second = node(1, 2, meet, "--recipe ssp --bound 4 --apart --servers 1");
+    let second = second.end();
+    let lines = || second.said.iter().chain(&[]).cloned().collect::<Vec<_>>().join("\n");
+    assert_eq!(second.code, Some(3), "{}", lines());
+    assert!(lines().contains("expected \"bound = 4\", got \"bound = 3\""), "{}", lines());
+    first.until("expected \"bound = 3\", got \"bound = 4\"");
+    assert_eq!(first.end().code, Some(3));
+}
+
+/// SIGTERM lets a worker leave in good order; the others go on.
+#[test]
+fn a_worker_that_is_asked_to_stop_leaves_in_good_order() {
+    let mut all = nodes(3, "--recipe sync --pace 50 --epochs 4");
+    all.iter_mut().for_each(|node| drop(node.until("first step done")));
+    all[1].signal("-TERM");
+    let drained = all.remove(1).end().succeeded();
+    assert_eq!(drained.field("drained"), "true");
+    all.into_iter().for_each(|node| drop(node.end().succeeded()));
+}
+
+#[test]
+fn launch_starts_prefixes_restarts_and_reports() {
+    let ended = Process::start("launch", "-n 3 -- node --recipe mesh --epochs 1").end().succeeded();
+    assert!(ended.said.iter().any(|line| line.starts_with("[0] epoch   1")), "{:?}", ended.said);
+    let failing = Process::start("launch", "-n 2 -- false").end();
+    assert_eq!(failing.code, Some(1));
+    assert!(failing.said.iter().any(|line| line.starts_with("launch: process 0 ended with code 1")), "{:?}", failing.said);
+    let missing = Process::start("launch", "-n 2 -- /nowhere/at/all").end();
+    assert_eq!(missing.code, Some(4));
+    let mut stopped = Process::start("launch", "-n 2 -- node --recipe sync --pace 20 --epochs 50");
+    stopped.until("first step done");
+    stopped.signal("-TERM");
+    assert_eq!(stopped.end().code, Some(130));
+}
+
+/// Bad input is refused in one line, with a code of its own.
+#[test]
+fn bad_input_is_refused_in_one_line() {
+    let directory = scratch("bad");
+    let open = directory.join("open");
+    std::fs::write(&open, "0".repeat(64)).unwrap();
+    let short = directory.join("short");
+    std::fs::write(&short, "abc\n").unwrap();
+    for path in [&open, &short] {
+        use std::os::unix::fs::PermissionsExt;
+        let mode = if path == &open { 0o644 } else { 0o600 };
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+    }
+    let config = directory.join("node.toml");
+    std::fs::write(&config, "recipe = \"ssp\"\nbound = [1]\n").unwrap();
+    let (open, short, config) = (open.display(), short.display(), config.display());
+    let node = |args: &str| Process::start("node", args).end();
+    for (args, code, text) in [
+        ("--rank 0".to_string(), 2, "expected --rank and --processes together"),
+        ("--rank 2 --processes 2".into(), 2, "--rank: expected less than 2, got 2"),
+        ("--rank 0 --processes 2".into(), 2, "--meet: expected HOST:PORT"),
+        ("--rank 0 --processes 2 --meet nonsense".into(), 4, "meet: expected HOST:PORT, got \"nonsense\""),
+        ("--rank 0 --processes 2 --meet 0.0.0.0:0".into(), 5, "without a key lets anyone"),
+        ("--rank 0 --processes 0 --meet 127.0.0.1:1".into(), 2, "0 is not in 1..=1024"),
+        (format!("--key-file {open}"), 5, "expected a file that only its owner can read"),
+        (format!("--key-file {short}"), 5, "expected 64 hexadecimal digits, got 3"),
+        ("--key-file /nowhere".into(), 5, "No such file"),
+        (format!("--config {config}"), 2, "bound: expected text, a number, true or false, got array"),
+        ("--config /nowhere".into(), 2, "No such file"),
+        ("--dead-after 0".into(), 2, "--dead-after: expected 0.1 to 86400 seconds, got 0"),
+        ("--dead-after NaN".into(), 2, "--dead-after: expected 0.1 to 86400 seconds, got NaN"),
+        ("--transport carrier-pigeon".into(), 2, "carrier-pigeon"),
+        ("--resume".into(), 2, "--checkpoint"),
+        ("--recipe mesh --checkpoint /tmp/x".into(), 3, "expected a recipe whose topology is tree or ring"),
+        ("--recipe sync --checkpoint /nowhere --resume --transport tcp".into(), 6, "checkpoint: none in /nowhere"),
+        ("--recipe sync --apart --servers 1 --rank 0 --processes 1 --meet 127.0.0.1:1".into(), 3, ""),
+        (format!("keygen {open}"), 5, "File exists"),
+    ] {
+        let ended = node(&args);
+        let said = ended.said.join("\n");
+        assert_eq!(ended.code, Some(code), "{args}: {said}");
+        assert!(said.contains(text), "{args}: {said}");
+        assert!(!said.contains("panicked"), "{args}: {said}");
+    }
+}
