@@ -3,13 +3,13 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-mod live;
+mod process;
 
 use std::io::Write;
 use std::net::TcpStream;
 use std::time::Duration;
 
-use live::{Chaos, Ended, Process, Proxy, port, scratch};
+use process::{Chaos, Ended, Process, Proxy, port, scratch};
 
 const RECIPES: [&str; 6] = ["averaging", "sync", "async", "softsync", "ssp", "mesh"];
 
@@ -42,7 +42,8 @@ fn every_rule_learns_over_sockets_and_shared_memory() {
 #[test]
 fn synchronous_results_are_those_of_threads() {
     for recipe in ["sync", "averaging", "hardsync", "sync --topology ring --chunk 1000", "averaging --topology ring"] {
-        let digest = |transport| cluster(&format!("--transport {transport} --epochs 3 --recipe {recipe}")).field("digest");
+        let digest =
+            |transport| cluster(&format!("--transport {transport} --epochs 3 --recipe {recipe}")).field("digest");
         let expected = digest("mem");
         assert_eq!(digest("tcp"), expected, "{recipe} over tcp");
         assert_eq!(digest("shm"), expected, "{recipe} over shm");
@@ -57,7 +58,13 @@ fn nodes_start_by_hand_and_by_torchrun_variables() {
     // The port that is named belongs to the launcher's own store: the one after it is used.
     let meet = (port() - 1).to_string();
     let start = |rank: &str| {
-        let env = [("RANK", rank), ("WORLD_SIZE", "3"), ("LOCAL_RANK", rank), ("MASTER_ADDR", "127.0.0.1"), ("MASTER_PORT", &meet)];
+        let env = [
+            ("RANK", rank),
+            ("WORLD_SIZE", "3"),
+            ("LOCAL_RANK", rank),
+            ("MASTER_ADDR", "127.0.0.1"),
+            ("MASTER_PORT", &meet),
+        ];
         Process::start_with("node", "--recipe sync --epochs 1 --json", &env)
     };
     for node in ["0", "1", "2"].map(start) {
@@ -76,7 +83,7 @@ fn a_killed_member_comes_back_and_changes_nothing() {
     for victim in [1, 0] {
         let meet = port();
         let mut all: Vec<_> = (0..3).map(|rank| node(rank, 3, meet, args)).collect();
-        all.iter_mut().for_each(|node| drop(node.until("first step done")));
+        all.iter_mut().for_each(Process::begins);
         all[victim].signal("-KILL");
         let other = 2;
         all[other].until(&format!("peer {victim} is disconnected"));
@@ -93,9 +100,10 @@ fn a_killed_member_comes_back_and_changes_nothing() {
 fn a_killed_member_that_stays_away_is_given_up() {
     for transport in ["tcp", "shm"] {
         let name = format!("away-{}-{transport}", std::process::id());
-        let args = format!("--recipe sync --pace 100 --epochs 2 --dead-after 1 --transport {transport} --cluster {name}");
+        let args =
+            format!("--recipe sync --pace 100 --epochs 2 --dead-after 1 --transport {transport} --cluster {name}");
         let mut all = nodes(3, &args);
-        all.iter_mut().for_each(|node| drop(node.until("first step done")));
+        all.iter_mut().for_each(Process::begins);
         all[1].signal("-KILL");
         let took = all[2].until("peer 1 is gone");
         assert!(took < Duration::from_secs(5), "{took:?}");
@@ -112,7 +120,7 @@ fn a_killed_server_gets_its_parameters_back() {
         let args = format!("--recipe {recipe} --pace 60 --epochs 6 --apart");
         let meet = port();
         let mut all: Vec<_> = (0..4).map(|rank| node(rank, 4, meet, &args)).collect();
-        all[..3].iter_mut().for_each(|node| drop(node.until("first step done")));
+        all[..3].iter_mut().for_each(Process::begins);
         all[3].signal("-KILL");
         all[1].until("peer 3 is disconnected");
         let again = node(3, 4, meet, &args);
@@ -127,7 +135,7 @@ fn a_killed_server_gets_its_parameters_back() {
 #[test]
 fn who_is_stopped_is_waited_for_and_then_given_up() {
     let mut all = nodes(3, "--recipe sync --pace 100 --epochs 3 --dead-after 2");
-    all.iter_mut().for_each(|node| drop(node.until("first step done")));
+    all.iter_mut().for_each(Process::begins);
     all[1].signal("-STOP");
     let took = all[2].until("peer 1 is gone");
     assert!(took < Duration::from_secs(6), "{took:?}");
@@ -188,7 +196,11 @@ fn cut_trickled_delayed_and_damaged_connections_change_no_result() {
 /// A run that is stopped and resumed is the run that was not, bit for bit.
 #[test]
 fn a_resumed_run_is_the_one_that_never_stopped() {
-    for recipe in ["sync --momentum 0.5", "averaging --optimizer keep --momentum 0.5 --period 5", "averaging --optimizer average --momentum 0.5 --topology ring"] {
+    for recipe in [
+        "sync --momentum 0.5",
+        "averaging --optimizer keep --momentum 0.5 --period 5",
+        "averaging --optimizer average --momentum 0.5 --topology ring",
+    ] {
         let directory = scratch(&format!("resume-{}", recipe.len()));
         let args = format!("--recipe {recipe} --epochs 4 --checkpoint {} --every 10", directory.display());
         let expected = cluster(&format!("--recipe {recipe} --epochs 4 --workers 3")).field("digest");
@@ -202,7 +214,7 @@ fn a_resumed_run_is_the_one_that_never_stopped() {
         all[0].until("first step done");
         let begun = std::time::Instant::now();
         while !(0..3).all(there) {
-            assert!(begun.elapsed() < live::PATIENCE);
+            assert!(begun.elapsed() < process::PATIENCE);
             std::thread::yield_now();
         }
         // All at once, as a machine that goes down: some may have written one more than others.
@@ -210,7 +222,11 @@ fn a_resumed_run_is_the_one_that_never_stopped() {
         drop(all);
         let newest = |rank: u32| {
             let files = std::fs::read_dir(directory.join(format!("rank-{rank}"))).unwrap().flatten();
-            files.map(|entry| entry.path()).filter(|path| path.extension().is_some_and(|it| it == "gwck")).max().unwrap()
+            files
+                .map(|entry| entry.path())
+                .filter(|path| path.extension().is_some_and(|it| it == "gwck"))
+                .max()
+                .unwrap()
         };
         let common = (0..3).map(|rank| newest(rank).file_name().unwrap().to_owned()).min().unwrap();
         for rank in 0..3 {
@@ -232,10 +248,10 @@ fn who_does_not_fit_is_told_why() {
     for path in [&key, &other] {
         Process::start("node", &format!("keygen {}", path.display())).end().succeeded();
     }
-    let args = format!("--recipe sync --pace 50 --epochs 4 --key-file {}", key.display());
+    let args = format!("--recipe sync --pace 50 --epochs 100 --key-file {}", key.display());
     let meet = port();
     let mut all: Vec<_> = (0..3).map(|rank| node(rank, 3, meet, &args)).collect();
-    all.iter_mut().for_each(|node| drop(node.until("first step done")));
+    all.iter_mut().for_each(Process::begins);
     let last = |ended: &Ended| ended.said.last().cloned().unwrap_or_default();
     let intruder = |rank: u32, count: u32, args: &str| node(rank, count, meet, args).end();
     // With another key, with none; a rank that is taken; another number of processes; another cluster.
@@ -244,7 +260,12 @@ fn who_does_not_fit_is_told_why() {
     assert!(last(&wrong).contains("it has another key"), "{:?}", wrong.said);
     assert_eq!(intruder(1, 3, "--recipe sync").code, Some(5));
     let taken = intruder(1, 3, &format!("{args} --dead-after 1"));
-    assert_eq!((taken.code, last(&taken).contains("a process with rank 1 takes part already")), (Some(4), true), "{:?}", taken.said);
+    assert_eq!(
+        (taken.code, last(&taken).contains("a process with rank 1 takes part already")),
+        (Some(4), true),
+        "{:?}",
+        taken.said
+    );
     let many = intruder(1, 4, &args);
     assert!(last(&many).contains("expected 3 nodes, got 4"), "{:?}", many.said);
     let foreign = intruder(1, 3, &format!("{args} --cluster other"));
@@ -254,6 +275,7 @@ fn who_does_not_fit_is_told_why() {
         let mut stream = TcpStream::connect(("127.0.0.1", meet)).unwrap();
         let _ = stream.write_all(words.as_bytes());
     }
+    all.iter().for_each(|node| node.signal("-TERM"));
     all.into_iter().for_each(|node| drop(node.end().succeeded()));
 }
 
@@ -274,7 +296,7 @@ fn another_recipe_is_refused_with_both_values() {
 #[test]
 fn a_worker_that_is_asked_to_stop_leaves_in_good_order() {
     let mut all = nodes(3, "--recipe sync --pace 50 --epochs 4");
-    all.iter_mut().for_each(|node| drop(node.until("first step done")));
+    all.iter_mut().for_each(Process::begins);
     all[1].signal("-TERM");
     let drained = all.remove(1).end().succeeded();
     assert_eq!(drained.field("drained"), "true");
@@ -287,7 +309,11 @@ fn launch_starts_prefixes_restarts_and_reports() {
     assert!(ended.said.iter().any(|line| line.starts_with("[0] epoch   1")), "{:?}", ended.said);
     let failing = Process::start("launch", "-n 2 -- false").end();
     assert_eq!(failing.code, Some(1));
-    assert!(failing.said.iter().any(|line| line.starts_with("launch: process 0 ended with code 1")), "{:?}", failing.said);
+    assert!(
+        failing.said.iter().any(|line| line.starts_with("launch: process 0 ended with code 1")),
+        "{:?}",
+        failing.said
+    );
     let missing = Process::start("launch", "-n 2 -- /nowhere/at/all").end();
     assert_eq!(missing.code, Some(4));
     let mut stopped = Process::start("launch", "-n 2 -- node --recipe sync --pace 20 --epochs 50");

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use gradwire::recipe::Payload;
+use gradwire::recipe::{Payload, Topology};
 use gradwire::status::Presence;
 use gradwire::{Error, Event, Session, Status, Transport};
 
@@ -73,7 +73,7 @@ pub(crate) fn train<T: Transport + 'static>(
         }
         None => {
             let mut session = builder.join(transport, &mut params)?;
-            let clock = progress(&session.status()?);
+            let clock = progress(options, &session.status()?);
             let begun = clock * u64::from(options.recipe.how_often().at(0));
             (session, begun)
         }
@@ -143,10 +143,14 @@ pub(crate) fn train<T: Transport + 'static>(
     Ok(Done { params, status, steps, examples, drained })
 }
 
-/// Where the run is that this worker has come to: at its own clock, or where the slowest of those who are there is.
-fn progress(status: &Status) -> u64 {
+/// Where the run is that this worker has come to. Peers of a mesh count their own messages only: there it is where the
+/// slowest of those who are there is.
+fn progress(options: &Options, status: &Status) -> u64 {
+    if !matches!(options.recipe.between(), Topology::Mesh { .. }) {
+        return status.clock.0;
+    }
     let present = status.workers.iter().filter(|worker| worker.state == Presence::Present);
-    status.clock.0.max(present.map(|worker| worker.clock.0).min().unwrap_or(0))
+    present.map(|worker| worker.clock.0).min().unwrap_or(0)
 }
 
 /// FNV-1a over the bits: equal parameters have equal digests.

@@ -34,7 +34,7 @@ const QUEUE_MAX: usize = 64 * 1024;
 /// First and last pause between attempts to connect.
 const PAUSE: [Duration; 2] = [Duration::from_millis(50), Duration::from_secs(1)];
 /// Handshakes that a peer may end in a row before it counts as another program.
-const HANDSHAKES: u32 = 8;
+const HANDSHAKES: u32 = 5;
 /// Peers that cannot be reached are told of so often.
 const TELL: Duration = Duration::from_secs(10);
 

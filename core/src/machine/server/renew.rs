@@ -98,7 +98,8 @@ impl Server {
         self.hub.set_alarm(deadline.filter(|_| !late));
         let here = |worker: u32| self.workers[worker as usize] != Life::Awaited && !self.awaits_offers(PeerId(worker));
         let workers = 0..self.workers.len() as u32;
-        if !workers.clone().all(here) && !(late && workers.clone().any(here)) {
+        let enough = workers.clone().all(here) || (late && workers.clone().any(here));
+        if !enough {
             return;
         }
         let (here, missing): (Vec<u32>, Vec<u32>) = workers.partition(|worker| here(*worker));

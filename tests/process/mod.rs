@@ -11,10 +11,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 /// Far more than anything here takes.
-pub const PATIENCE: Duration = Duration::from_secs(90);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(90);
 
 /// `cargo test` builds examples beside the tests' own directory.
-pub fn binary(name: &str) -> PathBuf {
+pub(crate) fn binary(name: &str) -> PathBuf {
     let test = std::env::current_exe().expect("a test has a path");
     let target = test.parent().and_then(std::path::Path::parent).expect("target/debug/deps/test");
     let path = target.join("examples").join(name);
@@ -23,11 +23,11 @@ pub fn binary(name: &str) -> PathBuf {
 }
 
 /// A port that was free a moment ago.
-pub fn port() -> u16 {
+pub(crate) fn port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
-pub fn scratch(name: &str) -> PathBuf {
+pub(crate) fn scratch(name: &str) -> PathBuf {
     let path = std::env::temp_dir().join(format!("gradwire-live-{}-{name}", std::process::id()));
     let _ = std::fs::remove_dir_all(&path);
     std::fs::create_dir_all(&path).unwrap();
@@ -35,39 +35,40 @@ pub fn scratch(name: &str) -> PathBuf {
 }
 
 /// A process, and all that it says.
-pub struct Process {
+pub(crate) struct Process {
     child: Child,
     lines: Receiver<String>,
     said: Vec<String>,
 }
 
-pub struct Ended {
-    pub code: Option<i32>,
-    pub said: Vec<String>,
+pub(crate) struct Ended {
+    pub(crate) code: Option<i32>,
+    pub(crate) said: Vec<String>,
 }
 
 impl Ended {
     /// A number or text of the JSON object that it ended with.
     #[track_caller]
-    pub fn field(&self, name: &str) -> String {
-        let line = self.said.iter().rev().find(|line| line.starts_with('{')).unwrap_or_else(|| panic!("{:?}", self.said));
+    pub(crate) fn field(&self, name: &str) -> String {
+        let line =
+            self.said.iter().rev().find(|line| line.starts_with('{')).unwrap_or_else(|| panic!("{:?}", self.said));
         let (_, rest) = line.split_once(&format!("\"{name}\":")).unwrap_or_else(|| panic!("{name} in {line}"));
         rest[..rest.find([',', '}']).unwrap()].trim_matches('"').to_string()
     }
 
     #[track_caller]
-    pub fn succeeded(self) -> Self {
+    pub(crate) fn succeeded(self) -> Self {
         assert_eq!(self.code, Some(0), "{:#?}", self.said);
         self
     }
 }
 
 impl Process {
-    pub fn start(name: &str, args: &str) -> Self {
+    pub(crate) fn start(name: &str, args: &str) -> Self {
         Self::start_with(name, args, &[])
     }
 
-    pub fn start_with(name: &str, args: &str, env: &[(&str, &str)]) -> Self {
+    pub(crate) fn start_with(name: &str, args: &str, env: &[(&str, &str)]) -> Self {
         let mut child = Command::new(binary(name))
             .args(args.split_whitespace())
             .envs(env.iter().copied())
@@ -90,7 +91,7 @@ impl Process {
 
     /// Waits until it says something with `text` in it; how long that took.
     #[track_caller]
-    pub fn until(&mut self, text: &str) -> Duration {
+    pub(crate) fn until(&mut self, text: &str) -> Duration {
         let begun = Instant::now();
         loop {
             let Ok(line) = self.lines.recv_timeout(PATIENCE.saturating_sub(begun.elapsed())) else {
@@ -104,16 +105,22 @@ impl Process {
         }
     }
 
-    pub fn id(&self) -> u32 {
+    /// Waits until it trains.
+    #[track_caller]
+    pub(crate) fn begins(&mut self) {
+        self.until("first step done");
+    }
+
+    pub(crate) fn id(&self) -> u32 {
         self.child.id()
     }
 
-    pub fn signal(&self, name: &str) {
+    pub(crate) fn signal(&self, name: &str) {
         signal(self.id(), name);
     }
 
     #[track_caller]
-    pub fn end(mut self) -> Ended {
+    pub(crate) fn end(mut self) -> Ended {
         let begun = Instant::now();
         let status = loop {
             if let Some(status) = self.child.try_wait().unwrap() {
@@ -138,13 +145,13 @@ impl Drop for Process {
     }
 }
 
-pub fn signal(id: u32, name: &str) {
+pub(crate) fn signal(id: u32, name: &str) {
     assert!(Command::new("kill").args([name, &id.to_string()]).status().unwrap().success());
 }
 
 /// What a proxy does to what passes through it.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
-pub enum Chaos {
+pub(crate) enum Chaos {
     /// Nothing.
     Calm,
     /// Passes pieces of 1 to 7 bytes.
@@ -158,17 +165,17 @@ pub enum Chaos {
 }
 
 /// A proxy in front of one address.
-pub struct Proxy {
-    pub port: u16,
+pub(crate) struct Proxy {
+    pub(crate) port: u16,
     /// While set, nothing passes, and nothing ends.
     hole: Arc<AtomicBool>,
     stop: Arc<AtomicBool>,
     /// Connections that it has ended or damaged.
-    pub harmed: Arc<AtomicU64>,
+    pub(crate) harmed: Arc<AtomicU64>,
 }
 
 impl Proxy {
-    pub fn start(to: u16, chaos: Chaos) -> Self {
+    pub(crate) fn start(to: u16, chaos: Chaos) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
         let (hole, stop) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
@@ -195,7 +202,7 @@ impl Proxy {
     }
 
     /// From now on, or no longer, nothing passes.
-    pub fn hole(&self, yes: bool) {
+    pub(crate) fn hole(&self, yes: bool) {
         self.hole.store(yes, Ordering::Relaxed);
     }
 }

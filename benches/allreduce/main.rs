@@ -1,0 +1,111 @@
+//! Means of vectors over processes: `cargo bench --bench allreduce`. `benches/peers/run.sh` runs it beside others.
+//!
+//! Each process calls `Session::sync` on the thread that drives the session; a call is one all-reduce of the whole vector
+//! over a ring. It includes what a training program pays: a copy into the session and one out of it.
+
+#![allow(clippy::unwrap_used, reason = "a bench fails by panicking")]
+
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use gradwire::recipe::Topology;
+use gradwire::{Cluster, Layout, Recipe, Session, Transport};
+
+/// Bytes: a small message, a large one, the article's update, a model of 100 million parameters.
+const SIZES: [usize; 4] = [64 << 10, 1 << 20, 58_400_000, 400_000_000];
+
+fn main() {
+    let args: Vec<String> = std::env::args().collect();
+    if let Ok(rank) = std::env::var("GRADWIRE_BENCH_RANK") {
+        return child(rank.parse().unwrap(), &args);
+    }
+    let value = |name: &str| args.iter().position(|arg| arg == name).map(|at| args[at + 1].clone());
+    let tiny = args.iter().any(|arg| arg == "--test") || !args.iter().any(|arg| arg == "--bench");
+    let transports = value("--transport").unwrap_or_else(|| "tcp,sealed,shm".into());
+    let counts = value("--processes").unwrap_or_else(|| if tiny { "2".into() } else { "2,4".into() });
+    let sizes = value("--bytes").unwrap_or_else(|| {
+        let sizes = if tiny { &SIZES[..1] } else { &SIZES[..] };
+        sizes.iter().map(usize::to_string).collect::<Vec<_>>().join(",")
+    });
+    println!("{:>8}  {:>2}  {:>11}  {:>12}  {:>12}  {:>8}", "", "n", "bytes", "median us", "best us", "GB/s");
+    for transport in transports.split(',') {
+        for count in counts.split(',') {
+            for bytes in sizes.split(',') {
+                run(transport, count.parse().unwrap(), bytes.parse().unwrap(), tiny);
+            }
+        }
+    }
+}
+
+fn run(transport: &str, count: u32, bytes: usize, tiny: bool) {
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let start = |rank: u32| {
+        Command::new(std::env::current_exe().unwrap())
+            .args([transport, &count.to_string(), &bytes.to_string(), &port.to_string(), if tiny { "1" } else { "0" }])
+            .env("GRADWIRE_BENCH_RANK", rank.to_string())
+            .stdout(if rank == 0 { Stdio::inherit() } else { Stdio::null() })
+            .spawn()
+            .unwrap()
+    };
+    let mut children: Vec<_> = (0..count).map(start).collect();
+    assert!(children.iter_mut().all(|child| child.wait().unwrap().success()), "{transport} {count} {bytes}");
+}
+
+fn child(rank: u32, args: &[String]) {
+    let [_, transport, count, bytes, port, tiny] = args else { panic!("{args:?}") };
+    let (count, bytes, tiny): (u32, usize, bool) = (count.parse().unwrap(), bytes.parse().unwrap(), tiny == "1");
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    // Looking for work takes the processor from whoever has some, where there are more processes.
+    let spin = if count as usize > processors { Duration::ZERO } else { Duration::from_micros(200) };
+    let meet = format!("127.0.0.1:{port}");
+    match transport.as_str() {
+        "shm" => {
+            let shm = gradwire_shm::Builder::new(rank, count).cluster(&format!("bench-{port}")).spin(spin);
+            measure(shm.open().unwrap(), transport, bytes, tiny);
+        }
+        _ => {
+            let tcp = gradwire_tcp::Builder::new(rank, count, &meet).spin(spin);
+            let key = gradwire_tcp::Key::parse(&"5a".repeat(32)).unwrap();
+            let tcp = if transport == "sealed" { tcp.key(key) } else { tcp };
+            measure(tcp.open().unwrap(), transport, bytes, tiny);
+        }
+    }
+}
+
+fn measure<T: Transport + 'static>(transport: T, name: &str, bytes: usize, tiny: bool) {
+    let (rank, count) = transport.place();
+    let len = bytes / 4;
+    let topology = if bytes < 256 << 10 { Topology::Tree { fan_in: 8 } } else { Topology::Ring };
+    let recipe = Recipe::averaging(1).topology(topology).chunk(chunk());
+    let cluster = Cluster { workers: count, servers: 0 };
+    let mut params = vec![1.0f32; len];
+    let mut session =
+        Session::builder(Layout::flat(len), recipe, cluster).caller_driven().join(transport, &mut params).unwrap();
+    let rounds = if tiny { 3 } else { (2_000_000_000 / bytes.max(1)).clamp(12, 2000) };
+    let mut times = Vec::new();
+    for round in 0..rounds + rounds / 5 + 1 {
+        params.fill(rank.0 as f32 + round as f32);
+        let begun = Instant::now();
+        session.sync(&mut params, 1).unwrap();
+        times.push(begun.elapsed());
+        let expected = (count - 1) as f32 / 2.0 + round as f32;
+        assert!(params[0] == expected && params[len - 1] == expected, "{} instead of {expected}", params[0]);
+    }
+    session.finish(&mut params).unwrap();
+    let mut times = times.split_off(rounds / 5 + 1);
+    times.sort_unstable();
+    if rank.0 == 0 {
+        let (median, best) = (times[times.len() / 2], times[0]);
+        println!(
+            "{name:>8}  {count:>2}  {bytes:>11}  {:>12.1}  {:>12.1}  {:>8.2}",
+            median.as_secs_f64() * 1e6,
+            best.as_secs_f64() * 1e6,
+            bytes as f64 / median.as_secs_f64() / 1e9
+        );
+    }
+}
+
+/// Floats per message, to try others.
+fn chunk() -> u32 {
+    std::env::var("GRADWIRE_CHUNK").ok().and_then(|text| text.parse().ok()).unwrap_or(64 * 1024)
+}

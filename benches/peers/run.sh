@@ -1,0 +1,34 @@
+#!/usr/bin/env bash
+# All-reduce beside gloo (PyTorch's, on the CPU) and Open MPI, back to back in one run; prints ratios of medians.
+# Debian: installs python3-torch, openmpi-bin and python3-mpi4py if they are not there. Nothing else needs them.
+#   benches/peers/run.sh [PROCESSES ...]
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+python=/usr/bin/python3
+if ! $python -c 'import torch, mpi4py, numpy' 2>/dev/null || ! command -v mpirun >/dev/null; then
+    apt-get update -qq
+    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
+        python3-torch python3-numpy python3-mpi4py openmpi-bin >/dev/null
+fi
+cargo build --quiet --release --bench allreduce 2>/dev/null || cargo bench --quiet --bench allreduce --no-run
+here=benches/peers
+results=$(mktemp)
+printf '%8s  %2s  %11s  %12s  %12s\n' '' n bytes 'median us' 'best us'
+for n in "${@:-2 4}"; do
+    for n in $n; do
+        for bytes in 65536 1048576 58400000 400000000; do
+            {
+                $python $here/gloo.py "$n" "$bytes"
+                cargo bench --quiet --bench allreduce -- --transport tcp,shm --processes "$n" --bytes "$bytes" | tail -n 2 | cut -c1-54
+                mpirun --allow-run-as-root --oversubscribe -n "$n" $python $here/mpi.py "$bytes" 2>/dev/null
+            } | tee -a "$results"
+        done
+    done
+done
+echo
+echo 'times as fast, by medians'
+awk '{ t[$2 " " $3, $1] = $4; key[$2 " " $3] = NR }
+     END { for (k in key) printf "%d n=%-2s %11s B   tcp to gloo %6.2f   shm to gloo %6.2f   shm to openmpi %6.2f\n", key[k],
+           substr(k, 1, index(k, " ") - 1), substr(k, index(k, " ") + 1),
+           t[k, "gloo"] / t[k, "tcp"], t[k, "gloo"] / t[k, "shm"], t[k, "openmpi"] / t[k, "shm"] }' "$results" | sort -n | cut -d' ' -f2-
+rm -f "$results"
