@@ -34,11 +34,10 @@ use crate::status::{Role, Status, Waiting};
 use crate::time::Instant;
 use crate::wire::{Header, Kind};
 
-/// The parameters, and where the next result is put together: they change places where parameters travel.
+/// The parameters, and those after the current round as far as it has come: they change places at its end.
 const PLACES: [BufferId; 2] = [BufferId(2), BufferId(3)];
 const OWN: BufferId = BufferId(4);
-const PARTIAL: BufferId = BufferId(5);
-const FIRST_INBOX: u32 = 6;
+const FIRST_CHUNK: u32 = 5;
 /// Messages that may come before their view.
 const EARLY_MAX: usize = 64 * 1024;
 /// Rank 0 hosts the coordinator.
@@ -112,6 +111,7 @@ enum Job {
     },
     Up {
         epoch: u64,
+        chunk: usize,
     },
     Down {
         epoch: u64,
@@ -166,7 +166,7 @@ impl Collective {
             coming: Vec::with_capacity(workers as usize),
             donor: COORDINATOR,
             fetching: None,
-            exchange: Exchange::new(shape),
+            exchange: Exchange::new(shape, setup.len, workers as usize, setup.recipe.chunk as usize),
             released: false,
             late: false,
             giving: 0,
@@ -353,9 +353,8 @@ impl Collective {
         loop {
             let view = self.view;
             let free = self.exchange.is_clear() || !self.is_in_view();
-            let due = |header: &Header| {
-                header.sequence < view || (header.sequence == view && (free || header.kind != Kind::Up))
-            };
+            let may = |header: &Header| (free || header.kind != Kind::Up) && !self.must_wait(header);
+            let due = |header: &Header| header.sequence < view || (header.sequence == view && may(header));
             let Some((peer, header)) = self.hub.held().find(|(_, header)| due(header)) else { return };
             self.hub.release(peer);
             self.on_message(peer, header);
@@ -367,7 +366,10 @@ impl Collective {
             Job::Receive(arrival) => self.on_arrived(arrival),
             Job::Scan(arrival) => self.on_scanned(arrival, found),
             Job::Mean { epoch, chunk } => self.on_mean(epoch, chunk),
-            Job::Up { epoch } | Job::Down { epoch } => self.exchange.sent(epoch),
+            Job::Up { epoch, chunk } => self.on_up_sent(epoch, chunk),
+            Job::Down { epoch } => {
+                self.exchange.sent(epoch);
+            }
             Job::Result { epoch, chunk, weight, last } => self.on_result(epoch, chunk, weight, last),
             Job::State { epoch, round } => self.on_fetched(epoch, round),
             Job::Give => self.giving -= 1,
@@ -382,7 +384,9 @@ impl Collective {
             Job::Receive(Arrival { epoch, .. }) | Job::Result { epoch, .. } | Job::State { epoch, .. } => {
                 self.exchange.ended(epoch);
             }
-            Job::Up { epoch } | Job::Down { epoch } => self.exchange.sent(epoch),
+            Job::Up { epoch, .. } | Job::Down { epoch } => {
+                self.exchange.sent(epoch);
+            }
             Job::Give => self.giving -= 1,
             Job::Goodbye => self.own = Own::Leaving,
             Job::Scan(_) | Job::Mean { .. } | Job::Aside => {}
@@ -427,7 +431,7 @@ impl Collective {
         PLACES[self.params]
     }
 
-    fn result(&self) -> BufferId {
+    fn after(&self) -> BufferId {
         PLACES[1 - self.params]
     }
 }
@@ -462,10 +466,8 @@ impl Machine for Collective {
     fn buffers(&self) -> Vec<usize> {
         let [ours, theirs] = self.hub.buffers();
         let len = self.hub.setup.len * 4;
-        let alone = self.hub.setup.cluster.workers == 1;
-        let mut buffers = vec![ours, theirs, len, len, len, if alone { 0 } else { len }];
-        let width = if alone { 0 } else { self.exchange.shape.width() };
-        buffers.extend((0..width).map(|_| len));
+        let mut buffers = vec![ours, theirs, len, len, len];
+        buffers.extend(self.exchange.buffers());
         buffers
     }
 

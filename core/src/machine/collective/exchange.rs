@@ -2,6 +2,8 @@
 
 use super::*;
 
+/// Most chunks of a vector.
+const CHUNKS_MAX: usize = 16 * 1024;
 /// Most children of a node.
 const WIDTH: usize = MEAN_MAX - 1;
 
@@ -21,8 +23,9 @@ pub(super) struct Exchange {
     sending: u32,
     /// The own contribution is in.
     begun: bool,
-    /// Chunks without a result.
+    /// Chunks without a result, and the first of them.
     missing: usize,
+    first: usize,
     /// Parameters have been asked for in this view.
     pub(super) asked: bool,
 }
@@ -33,10 +36,21 @@ struct Chunk {
     given: [[Option<Given>; WIDTH]; 2],
     /// Its mean is being made, or has been.
     reduced: bool,
-    /// The mean, and whether it has gone up; it lies in the partial means, or in the own contribution.
-    up: Option<(Given, BufferId, bool)>,
+    /// The mean, and where it has got to.
+    up: Option<(Given, Up)>,
     /// The result, and the children who have been sent it.
     result: Option<(Given, u16)>,
+}
+
+/// Where a mean is on its way up.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+enum Up {
+    /// It lies here: in the chunk's own place, or in the application's contribution.
+    Here {
+        own: bool,
+    },
+    Sending,
+    Sent,
 }
 
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
@@ -47,18 +61,21 @@ struct Given {
 }
 
 impl Exchange {
-    pub(super) fn new(shape: Shape) -> Self {
+    /// For vectors of `len` floats, at most `most` of them in a chunk. The cut does not depend on the view.
+    pub(super) fn new(shape: Shape, len: usize, workers: usize, most: usize) -> Self {
+        let chunk_len = shape.chunk_len(len, workers, most).max(len.div_ceil(CHUNKS_MAX));
         Self {
             shape,
-            chunks: Vec::new(),
-            chunk_len: 1,
-            len: 0,
+            chunks: vec![Chunk::default(); len.div_ceil(chunk_len).max(1)],
+            chunk_len,
+            len,
             epoch: 0,
             open: 0,
             stale: 0,
             sending: 0,
             begun: false,
             missing: 0,
+            first: 0,
             asked: false,
         }
     }
@@ -69,18 +86,41 @@ impl Exchange {
         self.stale += core::mem::take(&mut self.open);
         self.sending = 0;
         self.begun = false;
-        self.chunks.clear();
     }
 
-    /// Chunks for a view of `count` members.
-    pub(super) fn form(&mut self, count: usize, len: usize, most: usize) {
+    /// Begins anew, in another view.
+    pub(super) fn form(&mut self) {
         self.stop();
         self.asked = false;
-        self.len = len;
-        self.chunk_len = self.shape.chunk_len(len, count, most);
-        let chunks = len.div_ceil(self.chunk_len).max(1);
-        self.chunks.resize(chunks, Chunk::default());
-        self.missing = chunks;
+        self.chunks.fill(Chunk::default());
+        (self.missing, self.first) = (self.chunks.len(), 0);
+    }
+
+    /// Lengths of its buffers in bytes: for each chunk, a place for means and results, and one for each child's.
+    pub(super) fn buffers(&self) -> impl Iterator<Item = usize> + '_ {
+        let each = 1 + self.shape.width();
+        (0..self.chunks.len()).flat_map(move |chunk| core::iter::repeat_n(self.chunk(chunk) * 4, each))
+    }
+
+    /// Floats of a chunk.
+    fn chunk(&self, chunk: usize) -> usize {
+        self.chunk_len.min(self.len - chunk * self.chunk_len)
+    }
+
+    fn buffer(&self, chunk: usize, index: usize) -> Segment {
+        let buffer = BufferId(FIRST_CHUNK + (chunk * (1 + self.shape.width()) + index) as u32);
+        Segment::floats(buffer, 0, self.chunk(chunk))
+    }
+
+    /// Where the mean and the result of a chunk are put together. A buffer of its own: what is lent to a transport is
+    /// whole buffers.
+    fn place(&self, chunk: usize) -> Segment {
+        self.buffer(chunk, 0)
+    }
+
+    /// Where a child's part of a chunk goes.
+    fn inbox(&self, chunk: usize, child: usize) -> Segment {
+        self.buffer(chunk, 1 + child)
     }
 
     pub(super) fn begin(&mut self) -> u64 {
@@ -98,10 +138,11 @@ impl Exchange {
         false
     }
 
-    pub(super) fn sent(&mut self, epoch: u64) {
-        if self.ended(epoch) {
-            self.sending -= 1;
-        }
+    /// A transmission has ended. Is it of this epoch?
+    pub(super) fn sent(&mut self, epoch: u64) -> bool {
+        let current = self.ended(epoch);
+        self.sending -= u32::from(current);
+        current
     }
 
     /// May buffers be written again that earlier views had use of?
@@ -114,8 +155,7 @@ impl Exchange {
     }
 
     fn segment(&self, buffer: BufferId, chunk: usize) -> Segment {
-        let first = chunk * self.chunk_len;
-        Segment::floats(buffer, first, self.chunk_len.min(self.len - first))
+        Segment::floats(buffer, chunk * self.chunk_len, self.chunk(chunk))
     }
 
     fn children(&self, chunk: usize, at: usize, count: usize) -> impl Iterator<Item = (usize, usize)> + use<> {
@@ -125,14 +165,11 @@ impl Exchange {
 
     /// Whom the first chunk without a result waits for.
     pub(super) fn awaited(&self, at: usize, members: &[PeerId]) -> Option<PeerId> {
-        let count = members.len();
-        let missing = self.chunks.iter().enumerate().filter(|(_, chunk)| chunk.result.is_none());
-        let child = missing.clone().find_map(|(index, chunk)| {
-            let mut children = self.children(index, at, count);
-            children.find(|(child, _)| chunk.given[0][*child].is_none()).map(|(_, position)| position)
-        });
-        let parent = || missing.clone().find_map(|(index, _)| self.shape.parent(index, at, count));
-        child.or_else(parent).and_then(|position| members.get(position).copied())
+        let chunk = self.chunks.get(self.first)?;
+        let mut children = self.children(self.first, at, members.len());
+        let child = children.find(|(child, _)| chunk.given[0][*child].is_none()).map(|(_, position)| position);
+        let position = child.or_else(|| self.shape.parent(self.first, at, members.len()))?;
+        members.get(position).copied()
     }
 
     /// Children that have given a chunk to this round.
@@ -209,13 +246,13 @@ impl Collective {
         }
         let epoch = self.exchange.begin();
         let arrival = Arrival { epoch, from: peer, chunk, child, weight: header.weight, finishing, early };
-        self.hub.receive(peer, self.exchange.segment(inbox(child), chunk), Job::Receive(arrival));
+        self.hub.receive(peer, self.exchange.inbox(chunk, child), Job::Receive(arrival));
     }
 
     pub(super) fn on_arrived(&mut self, arrival: Arrival) {
         if self.exchange.ended(arrival.epoch) {
             self.exchange.begin();
-            let x = self.exchange.segment(inbox(arrival.child), arrival.chunk);
+            let x = self.exchange.inbox(arrival.chunk, arrival.child);
             self.hub.compute(Kernel::Scan { x }, Job::Scan(arrival));
         }
     }
@@ -252,8 +289,7 @@ impl Collective {
         for (child, _) in self.exchange.children(chunk, at, count) {
             let Some(given) = entry.given[0][child] else { continue };
             finishing &= given.finishing;
-            inputs[child + 1] =
-                (given.weight > 0).then_some((self.exchange.segment(inbox(child), chunk), given.weight));
+            inputs[child + 1] = (given.weight > 0).then_some((self.exchange.inbox(chunk, child), given.weight));
         }
         let weight = inputs.iter().flatten().fold(0u32, |sum, (_, weight)| sum.saturating_add(*weight));
         if planted!(self.hub, DenominatorByCount) {
@@ -265,12 +301,12 @@ impl Collective {
         entry.reduced = true;
         let given = Given { weight, finishing };
         // What is only this node's own is sent from where it is.
-        let from = if only_own && !root { OWN } else { PARTIAL };
-        entry.up = Some((given, from, false));
-        if weight == 0 || from == OWN {
+        let own = only_own && !root;
+        entry.up = Some((given, Up::Here { own }));
+        if weight == 0 || own {
             return self.on_reduced(chunk);
         }
-        let into = self.exchange.segment(if root { self.result() } else { PARTIAL }, chunk);
+        let into = self.exchange.place(chunk);
         let epoch = self.exchange.begin();
         self.hub.compute(Kernel::Mean { inputs, into }, Job::Mean { epoch, chunk });
     }
@@ -285,7 +321,7 @@ impl Collective {
         match self.parent(chunk) {
             Some(parent) => self.send_up(chunk, parent),
             None => {
-                if let Some((given, ..)) = self.exchange.chunks[chunk].up {
+                if let Some((given, _)) = self.exchange.chunks[chunk].up {
                     self.have(chunk, given);
                 }
             }
@@ -293,16 +329,17 @@ impl Collective {
     }
 
     fn send_up(&mut self, chunk: usize, parent: PeerId) {
-        let Some((given, from, false)) = self.exchange.chunks[chunk].up else { return };
+        let Some((given, Up::Here { own })) = self.exchange.chunks[chunk].up else { return };
         if !self.hub.is_agreed(parent) {
             return;
         }
-        self.exchange.chunks[chunk].up = Some((given, from, true));
+        self.exchange.chunks[chunk].up = Some((given, Up::Sending));
+        let from = if own { self.exchange.segment(OWN, chunk) } else { self.exchange.place(chunk) };
         self.send(parent, Kind::Up, chunk, given, from);
     }
 
-    fn send(&mut self, to: PeerId, kind: Kind, chunk: usize, given: Given, from: BufferId) {
-        let body = (given.weight > 0).then(|| self.exchange.segment(from, chunk));
+    fn send(&mut self, to: PeerId, kind: Kind, chunk: usize, given: Given, from: Segment) {
+        let body = (given.weight > 0).then_some(from);
         let header = Header {
             shard: ShardId(chunk as u32),
             sequence: self.view,
@@ -314,8 +351,17 @@ impl Collective {
         };
         let epoch = self.exchange.begin();
         self.exchange.sending += 1;
-        let job = if kind == Kind::Up { Job::Up { epoch } } else { Job::Down { epoch } };
+        let job = if kind == Kind::Up { Job::Up { epoch, chunk } } else { Job::Down { epoch } };
         self.hub.transmit(to, header, body, job);
+    }
+
+    /// A mean has gone up, and its place is free for the result.
+    pub(super) fn on_up_sent(&mut self, epoch: u64, chunk: usize) {
+        if self.exchange.sent(epoch)
+            && let Some((_, up)) = &mut self.exchange.chunks[chunk].up
+        {
+            *up = Up::Sent;
+        }
     }
 
     // Down
@@ -326,7 +372,7 @@ impl Collective {
             Err(reason) => return self.hub.close(peer, reason),
         };
         let entry = &self.exchange.chunks[chunk];
-        let due = entry.up.is_some_and(|(_, _, sent)| sent) && entry.result.is_none();
+        let due = matches!(entry.up, Some((_, Up::Sending | Up::Sent))) && entry.result.is_none();
         if self.parent(chunk) != Some(peer) || header.clock != self.round.next() || !due {
             return self.hub.close(peer, ProtocolError::Unexpected { kind: Kind::Down });
         }
@@ -334,9 +380,19 @@ impl Collective {
         if weight == 0 {
             return self.have(chunk, Given { weight, finishing: last });
         }
+        if matches!(self.exchange.chunks[chunk].up, Some((_, Up::Sending))) {
+            // The other side has it; that this one has sent it is about to be told.
+            return self.hub.hold(peer, header);
+        }
         let epoch = self.exchange.begin();
-        let into = self.exchange.segment(self.result(), chunk);
+        let into = self.exchange.place(chunk);
         self.hub.receive(peer, into, Job::Result { epoch, chunk, weight, last });
+    }
+
+    /// Is this a result for a place that is still being read?
+    pub(super) fn must_wait(&self, header: &Header) -> bool {
+        let chunk = self.exchange.chunks.get(header.shard.0 as usize);
+        header.kind == Kind::Down && chunk.is_some_and(|chunk| matches!(chunk.up, Some((_, Up::Sending))))
     }
 
     pub(super) fn on_result(&mut self, epoch: u64, chunk: usize, weight: u32, last: bool) {
@@ -349,7 +405,20 @@ impl Collective {
     fn have(&mut self, chunk: usize, given: Given) {
         self.exchange.chunks[chunk].result = Some((given, 0));
         self.exchange.missing -= 1;
+        while self.exchange.chunks.get(self.exchange.first).is_some_and(|chunk| chunk.result.is_some()) {
+            self.exchange.first += 1;
+        }
         self.send_down(chunk, None);
+        // Beside the parameters, which change only when all of the round is here.
+        let (old, result) = (self.exchange.segment(self.params(), chunk), self.exchange.place(chunk));
+        let new = self.exchange.segment(self.after(), chunk);
+        let kernel = match self.hub.setup.recipe.payload {
+            // Nobody had anything to say of these.
+            _ if given.weight == 0 => Kernel::Copy { from: old, into: new },
+            Payload::Parameters => Kernel::Copy { from: result, into: new },
+            Payload::Updates => Kernel::Apply { from: old, update: result, scale: 1.0, into: new },
+        };
+        self.hub.compute(kernel, Job::Aside);
         if self.exchange.missing == 0 {
             self.complete();
         }
@@ -365,7 +434,7 @@ impl Collective {
                 continue;
             }
             self.exchange.chunks[chunk].result = Some((given, told | 1 << child));
-            self.send(peer, Kind::Down, chunk, given, self.result());
+            self.send(peer, Kind::Down, chunk, given, self.exchange.place(chunk));
         }
     }
 
@@ -385,11 +454,10 @@ impl Collective {
     /// What must not be: the chunks that are here reach the parameters.
     #[cfg_attr(not(planted), allow(dead_code, reason = "called when it is planted"))]
     pub(super) fn apply_half(&mut self) {
-        let (params, result) = (self.params(), self.result());
         for chunk in 0..self.exchange.chunks.len() {
             if self.exchange.chunks[chunk].result.is_some_and(|(given, _)| given.weight > 0) {
-                let (old, new) = (self.exchange.segment(params, chunk), self.exchange.segment(result, chunk));
-                self.hub.compute(Kernel::Copy { from: new, into: old }, Job::Aside);
+                let (from, into) = (self.exchange.place(chunk), self.exchange.segment(self.params(), chunk));
+                self.hub.compute(Kernel::Copy { from, into }, Job::Aside);
             }
         }
     }
@@ -399,21 +467,7 @@ impl Collective {
         let results = || self.exchange.chunks.iter().filter_map(|chunk| chunk.result);
         let changed = results().any(|(given, _)| given.weight > 0);
         let last = results().all(|(given, _)| given.finishing);
-        let (params, result) = (self.params(), self.result());
-        let moves = self.hub.setup.recipe.payload == Payload::Parameters;
-        for chunk in 0..self.exchange.chunks.len() {
-            let Some((given, _)) = self.exchange.chunks[chunk].result else { continue };
-            let (old, new) = (self.exchange.segment(params, chunk), self.exchange.segment(result, chunk));
-            let kernel = match (moves, given.weight > 0) {
-                (true, true) | (false, false) => continue,
-                // Nobody had anything to say of these.
-                (true, false) if changed => Kernel::Copy { from: old, into: new },
-                (true, false) => continue,
-                (false, true) => Kernel::Apply { from: old, update: new, scale: 1.0, into: old },
-            };
-            self.hub.compute(kernel, Job::Aside);
-        }
-        if moves && changed {
+        if changed {
             self.params = 1 - self.params;
         }
         if changed {
@@ -424,7 +478,7 @@ impl Collective {
         self.round = self.round.next();
         self.last = last;
         self.exchange.begun = false;
-        self.exchange.missing = self.exchange.chunks.len();
+        (self.exchange.missing, self.exchange.first) = (self.exchange.chunks.len(), 0);
         for chunk in &mut self.exchange.chunks {
             *chunk = Chunk { given: [chunk.given[1], [None; WIDTH]], ..Chunk::default() };
         }
@@ -436,8 +490,4 @@ impl Collective {
             self.hub.event(Event::Ready { clock: self.round, changed });
         }
     }
-}
-
-fn inbox(child: usize) -> BufferId {
-    BufferId(FIRST_INBOX + child as u32)
 }

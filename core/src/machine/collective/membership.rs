@@ -196,9 +196,8 @@ impl Collective {
         (self.suspect, self.broken) = (None, false);
         let count = self.members.len() as u32;
         self.hub.event(Event::View { number: self.view.0, members: count });
-        let setup = &self.hub.setup;
-        self.exchange.form(self.members.len(), setup.len, setup.recipe.chunk as usize);
-        if self.donor == setup.me && !self.has {
+        self.exchange.form();
+        if self.donor == self.hub.setup.me && !self.has {
             // The run begins with what this node was given.
             self.has = true;
         }
@@ -261,7 +260,7 @@ impl Collective {
             return self.hub.discard(peer, header);
         }
         let epoch = self.exchange.begin();
-        self.hub.receive(peer, self.whole(self.result()), Job::State { epoch, round: header.clock });
+        self.hub.receive(peer, self.whole(self.after()), Job::State { epoch, round: header.clock });
     }
 
     pub(super) fn on_fetched(&mut self, epoch: u64, round: Clock) {

@@ -42,7 +42,7 @@ impl Shape {
         match self {
             Self::Tree { fan_in } => Some(fan_in * at + 1 + index).filter(|child| index < fan_in && *child < count),
             // The chain begins behind its root.
-            Self::Ring if index > 0 || at == (chunk + 1) % count => None,
+            Self::Ring if index > 0 || count == 0 || at == (chunk + 1) % count => None,
             Self::Ring => Some((at + count - 1) % count),
         }
     }
