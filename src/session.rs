@@ -7,7 +7,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant as Clock};
 
 use gradwire_core::kernel::scan;
-use gradwire_core::recipe::OptimizerState;
+use gradwire_core::recipe::{OptimizerState, Payload};
 use gradwire_core::{Cluster, Event, Layout, Local, PeerId, Recipe, Status, Storage};
 
 use crate::builder::Builder;
@@ -215,8 +215,8 @@ impl Session {
     fn synchronise(&mut self, params: &mut [f32], state: &mut [&mut [f32]], weight: Option<u32>) -> Result<(), Error> {
         let Some(weight) = weight else { return if self.over { Err(Error::Ended) } else { Ok(()) } };
         let len = params.len();
-        // Finite updates can add up to what is not. One that travels as it is has been looked at.
-        if self.local.can_tell_update() {
+        // Finite updates can add up to what is not. What travels as it was given has been looked at.
+        if self.recipe.what() == Payload::Updates && self.local.can_tell_update() {
             check_finite("contribution", &self.layout, &contribution(&mut self.spare)[..len])?;
         }
         let tail = &mut contribution(&mut self.spare)[len..];

@@ -75,7 +75,7 @@ fn child(rank: u32, args: &[String]) {
 fn measure<T: Transport + 'static>(transport: T, name: &str, bytes: usize, tiny: bool) {
     let (rank, count) = transport.place();
     let len = bytes / 4;
-    let topology = if bytes < 256 << 10 { Topology::Tree { fan_in: 8 } } else { Topology::Ring };
+    let topology = Topology::Ring;
     let recipe = Recipe::averaging(1).topology(topology).chunk(chunk());
     let cluster = Cluster { workers: count, servers: 0 };
     let mut params = vec![1.0f32; len];

@@ -34,6 +34,8 @@ pub struct Status {
     pub clipped: f64,
     /// Operations under way.
     pub operations: usize,
+    /// Updates of everyone that are in this node's replica, where there are replicas that count them (meshes).
+    pub updates: u64,
     /// Number of the view, where there are views.
     pub view: u64,
     /// Its members.

@@ -7,7 +7,6 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use gradwire::recipe::{Payload, Topology};
-use gradwire::status::Presence;
 use gradwire::{Error, Event, Session, Status, Transport};
 
 use super::data::{Data, shuffle};
@@ -143,14 +142,13 @@ pub(crate) fn train<T: Transport + 'static>(
     Ok(Done { params, status, steps, examples, drained })
 }
 
-/// Where the run is that this worker has come to. Peers of a mesh count their own messages only: there it is where the
-/// slowest of those who are there is.
+/// Where the run is that this worker has come to, in synchronisations of each worker. Peers of a mesh count their own
+/// messages only: there it is what the replica says.
 fn progress(options: &Options, status: &Status) -> u64 {
-    if !matches!(options.recipe.between(), Topology::Mesh { .. }) {
-        return status.clock.0;
+    match options.recipe.between() {
+        Topology::Mesh { .. } => status.updates / u64::from(options.cluster.workers),
+        _ => status.clock.0,
     }
-    let present = status.workers.iter().filter(|worker| worker.state == Presence::Present);
-    present.map(|worker| worker.clock.0).min().unwrap_or(0)
 }
 
 /// FNV-1a over the bits: equal parameters have equal digests.

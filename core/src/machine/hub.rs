@@ -573,6 +573,7 @@ impl<P: Copy> Hub<P> {
             tau: 0.0,
             clipped: 0.0,
             operations: self.ops.len() - self.free_ops.len(),
+            updates: 0,
             view: 0,
             members: 0,
         }

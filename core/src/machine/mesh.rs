@@ -596,6 +596,6 @@ impl Machine for Mesh {
         let status = self.hub.status(Role::Mesh, Clock(self.sequence.0), |peer| {
             Clock(self.marks.get(peer.index()).map_or(0, |mark| mark.sequence.0))
         });
-        self.encoding.report(status)
+        self.encoding.report(Status { updates: self.applied.0, ..status })
     }
 }

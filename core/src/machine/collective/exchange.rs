@@ -385,7 +385,8 @@ impl Collective {
             return self.hub.hold(peer, header);
         }
         let epoch = self.exchange.begin();
-        let into = self.exchange.place(chunk);
+        let into =
+            if self.is_direct(chunk) { self.exchange.segment(self.after(), chunk) } else { self.exchange.place(chunk) };
         self.hub.receive(peer, into, Job::Result { epoch, chunk, weight, last });
     }
 
@@ -415,10 +416,22 @@ impl Collective {
         let kernel = match self.hub.setup.recipe.payload {
             // Nobody had anything to say of these.
             _ if given.weight == 0 => Kernel::Copy { from: old, into: new },
+            Payload::Parameters if self.is_direct(chunk) => return self.maybe_complete(),
             Payload::Parameters => Kernel::Copy { from: result, into: new },
             Payload::Updates => Kernel::Apply { from: old, update: result, scale: 1.0, into: new },
         };
         self.hub.compute(kernel, Job::Aside);
+        self.maybe_complete();
+    }
+
+    /// Do a chunk's results arrive where they are wanted? Not where they are sent on from: what is lent is whole buffers.
+    fn is_direct(&self, chunk: usize) -> bool {
+        let (at, count) = (self.position(), self.members.len());
+        let leaf = self.exchange.children(chunk, at, count).next().is_none();
+        self.hub.setup.recipe.payload == Payload::Parameters && leaf && count > 1
+    }
+
+    fn maybe_complete(&mut self) {
         if self.exchange.missing == 0 {
             self.complete();
         }
