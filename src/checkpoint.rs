@@ -108,21 +108,47 @@ impl Checkpoint {
     fn write_to(&self, part: &Path) -> io::Result<()> {
         let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(part)?;
         let mut hasher = blake3::Hasher::new();
-        let len = self.vectors.first().map_or(0, Vec::len);
-        let mut header = Vec::with_capacity(HEADER);
-        header.extend(MAGIC);
-        header.extend(self.digest.to_le_bytes());
-        header.extend(self.rank.to_le_bytes());
-        header.extend((self.vectors.len() as u32).to_le_bytes());
-        header.extend(self.clock.to_le_bytes());
-        header.extend(self.steps.to_le_bytes());
-        header.extend((len as u64).to_le_bytes());
-        for bytes in std::iter::once(&header[..]).chain(self.vectors.iter().map(|vector| cast_slice(vector))) {
+        let header = self.header();
+        for bytes in self.pieces(&header) {
             hasher.update(bytes);
             file.write_all(bytes)?;
         }
         file.write_all(hasher.finalize().as_bytes())?;
         file.sync_all()
+    }
+
+    fn header(&self) -> [u8; HEADER] {
+        let mut header = [0; HEADER];
+        let len = self.vectors.first().map_or(0, Vec::len);
+        header[..8].copy_from_slice(&MAGIC);
+        header[8..16].copy_from_slice(&self.digest.to_le_bytes());
+        header[16..20].copy_from_slice(&self.rank.to_le_bytes());
+        header[20..24].copy_from_slice(&(self.vectors.len() as u32).to_le_bytes());
+        header[24..32].copy_from_slice(&self.clock.to_le_bytes());
+        header[32..40].copy_from_slice(&self.steps.to_le_bytes());
+        header[40..48].copy_from_slice(&(len as u64).to_le_bytes());
+        header
+    }
+
+    fn pieces<'a>(&'a self, header: &'a [u8]) -> impl Iterator<Item = &'a [u8]> {
+        std::iter::once(header).chain(self.vectors.iter().map(|vector| cast_slice(vector)))
+    }
+
+    /// The bytes of its file.
+    pub fn emit(&self) -> Vec<u8> {
+        let header = self.header();
+        let mut bytes = self.pieces(&header).collect::<Vec<_>>().concat();
+        bytes.extend(checksum(&bytes));
+        bytes
+    }
+
+    /// Reads the bytes of a file.
+    ///
+    /// # Errors
+    /// What is wrong with them.
+    pub fn parse(bytes: &[u8]) -> Result<Self, Damage> {
+        let result = Self::load(bytes, bytes.len() as u64);
+        result.unwrap_or(Err(Damage::Length { expected: bytes.len() as u64, got: 0 }))
     }
 
     /// Reads one file. Allocates no more than the file is long.
@@ -137,39 +163,43 @@ impl Checkpoint {
         if !kind.is_file() {
             return Err(damaged(Damage::Kind));
         }
-        let mut file = File::open(path).map_err(failed)?;
-        let mut header = [0; HEADER];
-        let got = kind.len();
-        if got < (HEADER + CHECKSUM) as u64 {
-            return Err(damaged(Damage::Length { expected: (HEADER + CHECKSUM) as u64, got }));
+        Self::load(File::open(path).map_err(failed)?, kind.len()).map_err(failed)?.map_err(damaged)
+    }
+
+    fn load(mut from: impl Read, got: u64) -> io::Result<Result<Self, Damage>> {
+        let least = (HEADER + CHECKSUM) as u64;
+        if got < least {
+            return Ok(Err(Damage::Length { expected: least, got }));
         }
-        file.read_exact(&mut header).map_err(failed)?;
+        let mut header = [0; HEADER];
+        from.read_exact(&mut header)?;
         let number = |at: usize| u64::from_le_bytes(header[at..at + 8].try_into().unwrap_or_default());
         let short = |at: usize| u32::from_le_bytes(header[at..at + 4].try_into().unwrap_or_default());
         if header[..8] != MAGIC {
-            return Err(damaged(Damage::Magic));
+            return Ok(Err(Damage::Magic));
         }
         let (count, len) = (u64::from(short(20)), number(40));
         let floats = count.checked_mul(len).and_then(|floats| floats.checked_mul(4));
-        let expected = floats.and_then(|bytes| bytes.checked_add((HEADER + CHECKSUM) as u64)).unwrap_or(u64::MAX);
-        if expected != got {
-            return Err(damaged(Damage::Length { expected, got }));
+        let expected = floats.and_then(|bytes| bytes.checked_add(least)).unwrap_or(u64::MAX);
+        // Nothing says how many vectors of no length there are.
+        if expected != got || (len == 0 && count > 0) || (count == 0 && len > 0) {
+            return Ok(Err(Damage::Length { expected, got }));
         }
         let mut hasher = blake3::Hasher::new();
         hasher.update(&header);
         let mut vectors = Vec::with_capacity(count as usize);
         for _ in 0..count {
             let mut vector = vec![0.0f32; len as usize];
-            file.read_exact(bytemuck::cast_slice_mut(&mut vector)).map_err(failed)?;
+            from.read_exact(bytemuck::cast_slice_mut(&mut vector))?;
             hasher.update(cast_slice(&vector));
             vectors.push(vector);
         }
         let mut checksum = [0; CHECKSUM];
-        file.read_exact(&mut checksum).map_err(failed)?;
+        from.read_exact(&mut checksum)?;
         if hasher.finalize() != checksum {
-            return Err(damaged(Damage::Checksum));
+            return Ok(Err(Damage::Checksum));
         }
-        Ok(Self { digest: number(8), rank: short(16), clock: number(24), steps: number(32), vectors })
+        Ok(Ok(Self { digest: number(8), rank: short(16), clock: number(24), steps: number(32), vectors }))
     }
 
     /// The newest whole checkpoint of a node, and what was wrong with newer ones.
@@ -187,6 +217,11 @@ impl Checkpoint {
         // One that is damaged says more than that there is none.
         Err(wrong.into_iter().next().unwrap_or_else(|| CheckpointError::None { directory: directory.to_path_buf() }))
     }
+}
+
+/// What a file ends with.
+pub fn checksum(bytes: &[u8]) -> [u8; CHECKSUM] {
+    *blake3::hash(bytes).as_bytes()
 }
 
 fn own_directory(directory: &Path, rank: u32) -> PathBuf {

@@ -8,6 +8,9 @@
 
 #![allow(clippy::unwrap_used, reason = "a finding is a panic")]
 
+mod net;
+mod peer;
+
 use gradwire_core::Recipe;
 use gradwire_core::codec::threshold::{self, Aim, Section, Unmerged};
 use gradwire_core::codec::{BodyError, Dense, bf16, entries, f16, float32, int8, sign, topk};
@@ -20,7 +23,12 @@ use gradwire_core::wire::{HEADER_LEN, Header};
 pub type Target = (&'static str, fn(&[u8]), fn() -> Vec<Vec<u8>>);
 
 /// All of them.
-pub const TARGETS: &[Target] = &[
+pub fn targets() -> impl Iterator<Item = &'static Target> {
+    TARGETS.iter().chain(net::TARGETS).chain(peer::TARGETS)
+}
+
+/// Those of core's decoders.
+const TARGETS: &[Target] = &[
     ("header", header, header_seeds),
     ("entries", list, list_seeds),
     ("quanta", quanta, quanta_seeds),
@@ -38,7 +46,7 @@ pub const TARGETS: &[Target] = &[
 /// # Panics
 /// When there is none, or at a finding.
 pub fn run(name: &str, data: &[u8]) {
-    let (_, target, _) = TARGETS.iter().find(|(target, ..)| *target == name).expect("a target of that name");
+    let (_, target, _) = targets().find(|(target, ..)| *target == name).expect("a target of that name");
     target(data);
 }
 

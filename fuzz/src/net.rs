@@ -1,0 +1,281 @@
+//! Bytes from sockets, shared memory and disks.
+
+use std::collections::VecDeque;
+use std::io::{self, IoSlice};
+use std::os::unix::fs::FileExt;
+use std::sync::Arc;
+
+use gradwire::checkpoint::Checkpoint;
+use gradwire_core::wire::Kind;
+use gradwire_core::{Clock, Incarnation, OpId, PeerId, Pool, Sequence, ShardId};
+use gradwire_shm::parts::{End, Segment};
+use gradwire_stream::parts::{CONTROL_LEN, Control, PREAMBLE_LEN, Preamble, Reader, Step, parse_book};
+use gradwire_tcp::Key;
+use gradwire_tcp::parts::Sealed;
+
+use super::*;
+
+pub(crate) const TARGETS: &[Target] = &[
+    ("stream", stream, stream_seeds),
+    ("preamble", preamble, preamble_seeds),
+    ("addresses", |data| drop(parse_book(data)), addresses_seeds),
+    ("handshake", handshake, handshake_seeds),
+    ("records", records, records_seeds),
+    ("checkpoint", checkpoint, checkpoint_seeds),
+    ("ring", ring, ring_seeds),
+];
+
+// Frames
+
+fn frame(kind: Kind, body: &[u8]) -> Vec<u8> {
+    let header = Header {
+        kind,
+        digest: 1,
+        origin: PeerId(2),
+        shard: ShardId(0),
+        weight: 3,
+        incarnation: Incarnation(4),
+        sequence: Sequence(5),
+        clock: Clock(6),
+        base: Clock(7),
+        length: body.len() as u32,
+    };
+    let mut bytes = header.emit().to_vec();
+    bytes.extend(body);
+    if !body.is_empty() {
+        bytes.extend(crc32fast::hash(body).to_le_bytes());
+    }
+    bytes
+}
+
+/// What a reader makes of bytes that come in pieces.
+fn read(bytes: &[u8], mut piece: impl FnMut() -> usize) -> Vec<String> {
+    let (mut reader, mut pool, mut at, mut log) = (Reader::new(true), Pool::new([0]), 0, Vec::new());
+    for op in 0..100_000 {
+        let mut blocked = false;
+        let step = reader.step(
+            &mut |into| {
+                if at == bytes.len() {
+                    return Ok(0);
+                }
+                // Now and then nothing comes.
+                blocked = !blocked && piece() == 0;
+                if blocked {
+                    return Err(io::ErrorKind::WouldBlock.into());
+                }
+                let n = into.len().min(bytes.len() - at).min(1 + piece());
+                into[..n].copy_from_slice(&bytes[at..at + n]);
+                at += n;
+                Ok(n)
+            },
+            &mut pool,
+        );
+        match step {
+            Ok(Step::Blocked) => {}
+            Ok(Step::Held) => {
+                assert!(reader.receive(OpId(op), None));
+            }
+            Ok(Step::Body(_)) => log.push("body".to_string()),
+            Ok(Step::Ended) => {
+                log.push("end".to_string());
+                return log;
+            }
+            Ok(step) => log.push(format!("{step:?}")),
+            Err(error) => {
+                log.push(error.to_string());
+                return log;
+            }
+        }
+    }
+    panic!("a reader without an end");
+}
+
+/// However bytes are cut into pieces, the same comes out. The first header's checksum is put right.
+fn stream(data: &[u8]) {
+    let mut bytes = data.to_vec();
+    if bytes.len() >= HEADER_LEN {
+        let sum = crc32fast::hash(&bytes[..HEADER_LEN - 4]).to_le_bytes();
+        bytes[HEADER_LEN - 4..HEADER_LEN].copy_from_slice(&sum);
+    }
+    let whole = read(&bytes, || usize::MAX - 1);
+    let mut state = 7usize;
+    let pieces = read(&bytes, || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 33) % 9
+    });
+    assert_eq!(whole, pieces);
+}
+
+fn stream_seeds() -> Vec<Vec<u8>> {
+    let (small, large) = (frame(Kind::Up, &[7; 12]), frame(Kind::State, &[9; 9000]));
+    let book = [&Control::Book { length: 4 }.emit()[..], &0u32.to_le_bytes()].concat();
+    vec![
+        [frame(Kind::Ack, &[]), small.clone(), Control::Alive.emit().to_vec(), large].concat(),
+        [small.clone(), book, Control::Busy { millis: 9 }.emit().to_vec()].concat(),
+        small[..70].to_vec(),
+        b"GET / HTTP/1.1\r\nHost: a.very.long.name.so.that.it.is.longer.than.a.header.of.ours\r\n\r\n".to_vec(),
+        Vec::new(),
+    ]
+}
+
+// Preambles
+
+/// With its checksum put right, or nothing else would ever be reached.
+fn preamble(data: &[u8]) {
+    let mut bytes = [0; PREAMBLE_LEN];
+    let len = data.len().min(PREAMBLE_LEN - 4);
+    bytes[..len].copy_from_slice(&data[..len]);
+    let sum = crc32fast::hash(&bytes[..PREAMBLE_LEN - 4]);
+    bytes[PREAMBLE_LEN - 4..].copy_from_slice(&sum.to_le_bytes());
+    if let Ok(preamble) = Preamble::parse(&bytes) {
+        assert_eq!(preamble.emit(), bytes);
+    }
+    if let Some(control) = data.first_chunk::<CONTROL_LEN>() {
+        drop(Control::parse(control).map(|parsed| assert_eq!(parsed.emit(), *control)));
+    }
+}
+
+fn preamble_seeds() -> Vec<Vec<u8>> {
+    let address = "127.0.0.1:29510".to_string();
+    let preamble = Preamble { cluster: 1, nodes: 4, rank: 2, to: 0, instance: 3, address, refusal: None };
+    vec![preamble.emit().to_vec(), Control::Alive.emit().to_vec(), b"SSH-2.0-OpenSSH_9.6\r\n".to_vec()]
+}
+
+fn addresses_seeds() -> Vec<Vec<u8>> {
+    let mut bytes = Vec::new();
+    for (rank, address) in [(1u32, "127.0.0.1:1"), (9, "[::1]:65535")] {
+        bytes.extend(rank.to_le_bytes());
+        bytes.push(address.len() as u8);
+        bytes.extend(address.as_bytes());
+    }
+    bytes.extend(crc32fast::hash(&bytes).to_le_bytes());
+    vec![bytes, vec![0, 0, 0, 0], vec![1]]
+}
+
+// Encryption
+
+fn key() -> Key {
+    Key::parse(&"a5".repeat(32)).unwrap()
+}
+
+/// A pipe of bytes each way, without IO.
+#[derive(Default)]
+struct Pipe(VecDeque<u8>);
+
+impl Pipe {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        let n = into.len().min(self.0.len());
+        if n == 0 {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        into.iter_mut().zip(self.0.drain(..n)).for_each(|(into, byte)| *into = byte);
+        Ok(n)
+    }
+
+    fn write(&mut self, from: &[u8]) -> io::Result<usize> {
+        self.0.extend(from);
+        Ok(from.len())
+    }
+}
+
+/// Whatever a stranger sends, the side that was dialled neither believes it nor falls over.
+fn handshake(data: &[u8]) {
+    let mut here = Sealed::new(&key(), false).unwrap();
+    let (mut coming, mut going) = (Pipe(data.iter().copied().collect()), Pipe::default());
+    for _ in 0..4 {
+        match here.establish(&mut |into| coming.read(into), &mut |from| going.write(from)) {
+            Ok(done) => assert!(!done || data.len() >= 50),
+            Err(_) => return,
+        }
+    }
+}
+
+fn handshake_seeds() -> Vec<Vec<u8>> {
+    let mut there = Sealed::new(&key(), true).unwrap();
+    let mut going = Pipe::default();
+    let _ = there.establish(&mut |_| Err(io::ErrorKind::WouldBlock.into()), &mut |from| going.write(from));
+    vec![going.0.into(), vec![0, 48], vec![0xff; 80], Vec::new()]
+}
+
+fn established() -> (Sealed, Sealed) {
+    let (mut here, mut there) = (Sealed::new(&key(), true).unwrap(), Sealed::new(&key(), false).unwrap());
+    let (mut east, mut west) = (Pipe::default(), Pipe::default());
+    for _ in 0..3 {
+        let _ = here.establish(&mut |into| west.read(into), &mut |from| east.write(from)).unwrap();
+        let _ = there.establish(&mut |into| east.read(into), &mut |from| west.write(from)).unwrap();
+    }
+    (here, there)
+}
+
+/// A record that was not sealed by the other side is never opened; one that was comes out as it went in.
+fn records(data: &[u8]) {
+    let (mut here, mut there) = established();
+    let mut wire = Pipe::default();
+    assert_eq!(
+        here.write(&[IoSlice::new(data)], &mut |from| wire.write(from)).unwrap_or(0),
+        data.len().min(4 * 65_519)
+    );
+    let honest: Vec<u8> = wire.0.iter().copied().collect();
+    let mut out = vec![0; data.len() + 64];
+    let mut got = 0;
+    while let Ok(n) = there.read(&mut out[got..], &mut |into| wire.read(into)) {
+        got += n;
+    }
+    assert_eq!(out[..got], data[..got]);
+    // The same again is a replay, and the data itself is no record.
+    for bytes in [&honest[..], data] {
+        let mut wire = Pipe(bytes.iter().copied().collect());
+        assert!(there.read(&mut out, &mut |into| wire.read(into)).is_err());
+    }
+}
+
+fn records_seeds() -> Vec<Vec<u8>> {
+    vec![b"hello".to_vec(), vec![3; 70_000], vec![0; 18]]
+}
+
+// Checkpoints
+
+fn checkpoint(data: &[u8]) {
+    if let Ok(checkpoint) = Checkpoint::parse(data) {
+        assert_eq!(checkpoint.emit(), data);
+    }
+    // With its checksum put right, or nothing else would ever be reached.
+    if let Some(body) = data.len().checked_sub(32) {
+        let sum = gradwire::checkpoint::checksum(&data[..body]);
+        let bytes = [&data[..body], &sum[..]].concat();
+        if let Ok(checkpoint) = Checkpoint::parse(&bytes) {
+            assert_eq!(checkpoint.emit(), bytes);
+        }
+    }
+}
+
+fn checkpoint_seeds() -> Vec<Vec<u8>> {
+    let vectors = vec![vec![1.0, f32::NAN, -0.0], vec![0.5; 3]];
+    let empty = Checkpoint { digest: 1, rank: 0, clock: 2, steps: 3, vectors: Vec::new() };
+    vec![Checkpoint { vectors, ..empty.clone() }.emit(), empty.emit(), Vec::new()]
+}
+
+// Shared memory
+
+/// Whatever the other process writes into the segment, calls end, with an error or with bytes of the ring.
+fn ring(data: &[u8]) {
+    let (segment, file) = Segment::create(4096).unwrap();
+    let file = std::fs::File::from(file);
+    let mut end = End::new(Arc::new(segment), data.first().is_some_and(|byte| byte & 1 == 1));
+    for step in data.as_chunks::<9>().0 {
+        let offset = u64::from(step[0]) * 8 % 1024;
+        file.write_all_at(&step[1..], offset).unwrap();
+        let mut into = [0; 300];
+        let _ = end.write(&[IoSlice::new(&step[1..]), IoSlice::new(&[7; 200])]);
+        let _ = end.read(&mut into);
+        let _ = end.arm(true, step[0] & 1 == 0);
+    }
+}
+
+fn ring_seeds() -> Vec<Vec<u8>> {
+    let position = |line: u8, value: u64| [&[line][..], &value.to_le_bytes()].concat();
+    vec![
+        [position(0, 100), position(64, 100), position(16, 50), position(80, 1)].concat(),
+        [position(0, u64::MAX), position(64, 4097), position(1, 1 << 63)].concat(),
+    ]
+}

@@ -1,0 +1,175 @@
+//! A member that says anything: the machines of all roles, behind a hello that fits.
+
+use gradwire_core::kernel::{self, Found};
+use gradwire_core::wire::Kind;
+use gradwire_core::{
+    Clock, Cluster, Contract, Incarnation, Input, Instant, Layout, Machine, Node, OURS, Output, Patience, PeerId, Pool,
+    Recipe, Segment, Sequence, Setup, ShardId,
+};
+
+use super::*;
+
+pub(crate) const TARGETS: &[Target] = &[("peer", peer, peer_seeds)];
+
+const RECIPES: [&str; 6] = [
+    "sync chunk=3",
+    "averaging topology=ring chunk=2",
+    "ssp shards=2",
+    "async codec=int8 pull=bf16",
+    "mesh",
+    "mesh relay=2",
+];
+const LEN: usize = 10;
+
+/// One message in twelve bytes: kind, sender, shard, weight, sequence, clock, base, length, flags.
+fn peer(data: &[u8]) {
+    let Some((first, rest)) = data.split_first() else { return };
+    let recipe: Recipe = RECIPES[usize::from(*first) % RECIPES.len()].parse().unwrap();
+    let cluster = Cluster { workers: 3, servers: u32::from(recipe.needs_servers()) };
+    let (layout, me) = (Layout::flat(LEN), PeerId(u32::from(*first / 16) % cluster.nodes()));
+    let (contract, text) = Contract::new(&layout, &recipe, cluster, 0);
+    let (incarnation, patience) = (Incarnation(9), Patience::new(std::time::Duration::from_secs(1)));
+    let (tensors, len) = (layout.lens(), LEN);
+    let setup = Setup { me, cluster, recipe, len, tensors, incarnation, patience, quorum: 1, resumed: None, contract };
+    let mut host = Host { machine: Node::new(setup).unwrap(), pool: Pool::default(), now: 0, awaited: None };
+    host.pool = Pool::new(host.machine.buffers());
+    host.pool.bytes_mut(Segment { buffer: OURS, start: 0, len: text.len() as u32 }).copy_from_slice(text.as_bytes());
+    let others = || (0..cluster.nodes()).map(PeerId).filter(|peer| *peer != me);
+    for peer in others() {
+        host.feed(Input::Connected { peer });
+        let header =
+            Header { base: Clock(contract.digest()), length: text.len() as u32, ..blank(Kind::Hello, peer, &contract) };
+        host.feed(Input::Header { peer, header });
+        host.receive_all();
+    }
+    for message in rest.as_chunks::<12>().0.iter().take(64) {
+        let [kind, sender, shard, weight, sequence, clock, base, length, flags, a, b, c] = *message;
+        let peer = others().nth(usize::from(sender) % 8 % (cluster.nodes() as usize - 1)).unwrap();
+        host.now += u64::from(c) << 22;
+        match flags % 8 {
+            0 => {
+                host.feed(Input::Disconnected { peer });
+                host.feed(Input::Connected { peer });
+                let header = Header {
+                    base: Clock(contract.digest()),
+                    length: text.len() as u32,
+                    ..blank(Kind::Hello, peer, &contract)
+                };
+                host.feed(Input::Header { peer, header });
+                host.receive_all();
+            }
+            1 => host.feed(Input::Timeout),
+            // What the application may do, when it may.
+            2 => drop(host.machine.handle_input(Instant::from_nanos(host.now), Input::Step { weight: weight.into() })),
+            3 => drop(host.machine.handle_input(Instant::from_nanos(host.now), Input::Leave { stay: weight & 1 == 1 })),
+            _ => {
+                let wide = |byte: u8| if byte > 250 { u64::MAX - u64::from(255 - byte) } else { u64::from(byte % 16) };
+                let length = if length > 250 { 1 << 20 } else { u32::from(length % 24) * 2 };
+                let header = Header {
+                    origin: PeerId(u32::from(a % 6)),
+                    shard: ShardId(u32::from(shard % 8)),
+                    weight: u32::from(weight % 4),
+                    incarnation: Incarnation(if b > 240 { 77 } else { 1 + u64::from(sender) % 8 % 3 }),
+                    sequence: Sequence(wide(sequence)),
+                    clock: Clock(wide(clock)),
+                    base: Clock(wide(base)),
+                    length,
+                    ..blank(kinds()[usize::from(kind) % kinds().len()], peer, &contract)
+                };
+                // What no header can say does not come this far.
+                let Ok(header) = Header::parse(&header.emit()) else { continue };
+                host.feed(Input::Header { peer, header });
+                host.receive_all();
+            }
+        }
+        host.drain();
+        let status = host.machine.status();
+        assert!(status.operations < 4096, "{} operations", status.operations);
+    }
+}
+
+fn kinds() -> Vec<Kind> {
+    (1..=20)
+        .filter_map(|kind| {
+            let mut bytes = blank(
+                Kind::Ack,
+                PeerId(0),
+                &Contract::new(&Layout::flat(1), &Recipe::sync(), Cluster { workers: 1, servers: 0 }, 0).0,
+            )
+            .emit();
+            bytes[5] = kind;
+            let sum = crc32fast::hash(&bytes[..HEADER_LEN - 4]).to_le_bytes();
+            bytes[HEADER_LEN - 4..].copy_from_slice(&sum);
+            Header::parse(&bytes).ok().map(|header| header.kind)
+        })
+        .collect()
+}
+
+fn blank(kind: Kind, peer: PeerId, contract: &Contract) -> Header {
+    Header {
+        kind,
+        digest: contract.digest() as u32,
+        origin: peer,
+        shard: ShardId(0),
+        weight: 0,
+        incarnation: Incarnation(1 + u64::from(peer.0)),
+        sequence: Sequence(0),
+        clock: Clock(0),
+        base: Clock(0),
+        length: 0,
+    }
+}
+
+struct Host {
+    machine: Node,
+    pool: Pool,
+    now: u64,
+    awaited: Option<(gradwire_core::OpId, PeerId)>,
+}
+
+impl Host {
+    fn feed(&mut self, input: Input) {
+        self.machine.handle_input(Instant::from_nanos(self.now), input).expect("the order of a driver");
+        self.drain();
+    }
+
+    /// Everything is carried out at once; bodies are zeros.
+    fn drain(&mut self) {
+        for _ in 0..10_000 {
+            match self.machine.poll_output() {
+                Output::Compute { op, kernel } => {
+                    let found = kernel::run(&kernel, &mut self.pool);
+                    self.end(Input::Completed { op, found });
+                }
+                Output::Transmit { op, .. } => self.end(Input::Completed { op, found: Found::Nothing }),
+                Output::Receive { op, peer, .. } => self.awaited = Some((op, peer)),
+                Output::Close { .. } | Output::Event(_) => {}
+                Output::Wait { .. } => return,
+            }
+        }
+        panic!("outputs without an end");
+    }
+
+    fn end(&mut self, input: Input) {
+        self.machine.handle_input(Instant::from_nanos(self.now), input).expect("an open operation");
+    }
+
+    fn receive_all(&mut self) {
+        while let Some((op, _)) = self.awaited.take() {
+            self.feed(Input::Completed { op, found: Found::Nothing });
+        }
+    }
+}
+
+fn peer_seeds() -> Vec<Vec<u8>> {
+    // A round of a tree as its root sees it; a push; a view; quanta.
+    let message = |kind: u8, rest: [u8; 11]| [&[kind][..], &rest].concat();
+    vec![
+        [vec![0], message(15, [0, 0, 1, 0, 0, 0, 0, 9, 1, 0, 0]), message(15, [1, 0, 1, 1, 0, 0, 0, 9, 2, 0, 0])]
+            .concat(),
+        [vec![1 + 48], message(2, [0, 0, 2, 1, 1, 0, 20, 9, 0, 0, 0])].concat(),
+        [vec![2 + 16], message(3, [2, 1, 2, 0, 0, 0, 10, 9, 3, 0, 0])].concat(),
+        [vec![4], message(6, [0, 0, 0, 1, 1, 0, 8, 9, 1, 0, 0]), message(8, [0, 0, 1, 0, 0, 1, 0, 9, 1, 0, 0])]
+            .concat(),
+    ]
+}
