@@ -27,6 +27,8 @@ pub(crate) struct Papers {
     pub(crate) answer: Option<Answer>,
     /// The learning rate, if it has changed, as a multiple of that at the start.
     pub(crate) rate: Option<f32>,
+    /// For how long peers should not miss this node.
+    pub(crate) busy: Option<Duration>,
     pub(crate) status_wanted: bool,
     pub(crate) status: Option<Status>,
     pub(crate) waiting: Option<Waiting>,

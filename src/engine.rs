@@ -74,12 +74,15 @@ impl<T: Transport> Engine<T> {
     }
 
     fn take_command(&mut self) {
-        let (command, rate, status_wanted) = {
+        let (command, rate, busy, status_wanted) = {
             let mut papers = self.desk.lock();
             let command = papers.command.take();
             let rate = if command.is_some() { papers.rate.take() } else { None };
-            (command, rate, std::mem::take(&mut papers.status_wanted))
+            (command, rate, papers.busy.take(), std::mem::take(&mut papers.status_wanted))
         };
+        if let Some(span) = busy {
+            self.transport.busy(span);
+        }
         if let Some(scale) = rate {
             self.feed(Input::Rate { scale });
         }

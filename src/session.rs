@@ -163,6 +163,18 @@ impl Session {
         Ok(())
     }
 
+    /// Tells the peers that this node may not be heard of for `span` (a long validation, say) and should not be given up
+    /// in the meantime. Sessions that are driven by their caller need it before they do not call for more than two fifths
+    /// of `dead_after`; those on a thread of their own are heard of whatever the application does.
+    ///
+    /// # Errors
+    /// When the run cannot go on.
+    pub fn busy(&mut self, span: Duration) -> Result<(), Error> {
+        self.desk.lock().busy = Some(span);
+        self.wake();
+        self.pump()
+    }
+
     /// Makes no more steps: what is left of a period is synchronised, what is left in a residual is sent, and the
     /// others are told. They go on without this worker.
     ///

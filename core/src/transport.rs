@@ -36,6 +36,11 @@ pub trait Transport: Send {
     /// Breaks a connection.
     fn close(&mut self, peer: PeerId, reason: ProtocolError);
 
+    /// Tells all peers that this node may not be heard of for a while, and should not be missed.
+    fn busy(&mut self, span: Duration) {
+        let _ = span;
+    }
+
     /// The next thing that happened. Waits for at most `wait` (`None`: for ever), or until woken; `Ok(None)` when
     /// nothing happened.
     ///

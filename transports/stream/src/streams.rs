@@ -1,22 +1,23 @@
 //! The transport: connections to all other nodes, and what becomes of them.
 
+mod greeting;
+mod transport;
+
 use std::collections::VecDeque;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io;
 use std::sync::Arc;
-use std::task::{Wake, Waker};
+use std::task::Wake;
 use std::time::{Duration, Instant as Clock};
 
 use gradwire_core::kernel::Found;
-use gradwire_core::wire::Header;
-use gradwire_core::{Input, OpId, PeerId, Pool, ProtocolError, Segment, Transport};
+use gradwire_core::{Input, OpId, PeerId, Pool};
 use mio::{Events, Interest, Poll, Token};
 
 use crate::carrier::{Carrier, Stream};
-use crate::control::{self, Control};
+use crate::control::Control;
 use crate::link::{Link, State};
-use crate::notice::{Notice, Refusal, StreamError};
-use crate::preamble::Preamble;
+use crate::notice::{Notice, StreamError};
 use crate::reader::Step;
 
 /// Connections at once that have not said who they are.
@@ -378,182 +379,6 @@ impl<C: Carrier> Streams<C> {
         (self.config.notices)(Notice::TurnedAway { address: link.stream.seen(), reason });
     }
 
-    // Greetings
-
-    fn preamble(&self, to: usize, refusal: Option<Refusal>) -> Preamble {
-        Preamble {
-            cluster: self.cluster,
-            nodes: self.config.nodes,
-            rank: self.config.rank.0,
-            to: to as u32,
-            instance: self.instance,
-            address: self.carrier.own_address(),
-            refusal,
-        }
-    }
-
-    /// Carries a greeting on.
-    fn greet(&mut self, slot: usize, now: Clock) -> Result<(), StreamError> {
-        match self.try_greet(slot, now) {
-            Err(Failure::Greeting(error)) => self.on_greeting_failed(slot, &error),
-            Err(Failure::End(error)) => Err(error),
-            Ok(()) => Ok(()),
-        }
-    }
-
-    fn try_greet(&mut self, slot: usize, now: Clock) -> Result<(), Failure> {
-        let Some(link) = &mut self.links[slot] else { return Ok(()) };
-        let dialled = link.dialled.map(|rank| rank as usize);
-        if let State::Establishing = link.state {
-            if !link.establish()? {
-                return Ok(());
-            }
-            if let Some(rank) = dialled {
-                let preamble = self.preamble(rank, None);
-                if let Some(link) = &mut self.links[slot] {
-                    link.greet(&preamble)?;
-                }
-            }
-        }
-        let Some(link) = &mut self.links[slot] else { return Ok(()) };
-        let Some(theirs) = link.greeting()? else { return Ok(()) };
-        match dialled {
-            Some(rank) => self.on_answer(slot, rank, &theirs, now),
-            None => self.on_caller(slot, theirs, now),
-        }
-    }
-
-    /// What does not fit in a preamble.
-    fn misfit(&self, theirs: &Preamble) -> Option<Refusal> {
-        let (nodes, me) = (self.config.nodes, self.config.rank.0);
-        if theirs.cluster != self.cluster {
-            return Some(Refusal::Cluster { expected: self.cluster, got: theirs.cluster });
-        }
-        if theirs.nodes != nodes {
-            return Some(Refusal::Nodes { expected: nodes.into(), got: theirs.nodes.into() });
-        }
-        if theirs.to != me {
-            return Some(Refusal::NotHere { expected: me.into(), got: theirs.to.into() });
-        }
-        None
-    }
-
-    fn on_answer(&mut self, slot: usize, rank: usize, theirs: &Preamble, now: Clock) -> Result<(), Failure> {
-        let mismatch = theirs.refusal.or_else(|| self.misfit(theirs)).or_else(|| {
-            let (expected, got) = (rank as u64, u64::from(theirs.rank));
-            (expected != got).then_some(Refusal::NotHere { expected, got })
-        });
-        let Some(reason) = mismatch else {
-            self.open(slot, rank, theirs.instance, now);
-            return Ok(());
-        };
-        self.remove(slot);
-        let peer = &mut self.peers[rank];
-        let address = peer.address.clone().unwrap_or_default();
-        let since = *peer.refused.get_or_insert(now);
-        let peer = PeerId(rank as u32);
-        if !reason.passes() || now > since + self.config.dead_after {
-            return Err(Failure::End(StreamError::Refused { peer, address, reason }));
-        }
-        if since == now {
-            (self.config.notices)(Notice::Refused { peer, address, reason });
-        }
-        Ok(())
-    }
-
-    fn on_caller(&mut self, slot: usize, theirs: Preamble, now: Clock) -> Result<(), Failure> {
-        let (rank, nodes) = (theirs.rank as usize, self.config.nodes);
-        let refusal = self.misfit(&theirs).or_else(|| {
-            if rank <= self.config.rank.index() || rank >= nodes as usize {
-                return Some(Refusal::Rank { expected: nodes.into(), got: theirs.rank.into() });
-            }
-            let peer = &self.peers[rank];
-            let alive = peer.link.and_then(|slot| self.links[slot].as_ref());
-            // One that has been silent for a while may be gone without a word.
-            let alive = alive.is_some_and(|link| now < link.heard + self.silence() / 2);
-            (peer.open && alive && peer.instance != theirs.instance).then_some(Refusal::Taken { rank: rank as u64 })
-        });
-        let mut address = None;
-        let refusal = refusal.or_else(|| {
-            if self.carrier.address(PeerId(theirs.rank)).is_some() {
-                return None;
-            }
-            let link = self.links[slot].as_ref()?;
-            match self.carrier.complete(&theirs.address, &link.stream) {
-                Ok(complete) => address = Some(complete),
-                Err(_) => return Some(Refusal::Address { rank: rank as u64 }),
-            }
-            None
-        });
-        let answer = self.preamble(rank, refusal);
-        let Some(link) = &mut self.links[slot] else { return Ok(()) };
-        link.greet(&answer)?;
-        if let Some(refusal) = refusal {
-            link.stream.shutdown();
-            if let Some(link) = self.remove(slot) {
-                self.turned_away(&link, format!("rank {rank}: {refusal}"));
-            }
-            return Ok(());
-        }
-        if let Some(old) = self.peers[rank].link {
-            self.break_link(old, "it came anew".to_string());
-        }
-        if let Some(address) = address {
-            self.peers[rank].address = Some(address);
-        }
-        self.open(slot, rank, theirs.instance, now);
-        if self.config.rank == PeerId(0) {
-            self.send_book(rank);
-        }
-        Ok(())
-    }
-
-    fn open(&mut self, slot: usize, rank: usize, instance: u64, now: Clock) {
-        let Some(link) = &mut self.links[slot] else { return };
-        link.state = State::Open { peer: rank };
-        (link.heard, link.said) = (now, now);
-        let peer = &mut self.peers[rank];
-        (peer.link, peer.open, peer.instance) = (Some(slot), true, instance);
-        (peer.attempts, peer.ended, peer.busy, peer.refused, peer.tell) = (0, 0, None, None, now);
-        let (id, address) =
-            (PeerId(rank as u32), self.links[slot].as_ref().map_or_else(String::new, |l| l.stream.seen()));
-        (self.config.notices)(Notice::Connected { peer: id, address });
-        self.ready.push_back(Input::Connected { peer: id });
-    }
-
-    // Addresses
-
-    /// Tells everyone where everyone is: the newcomer of the others, the others of the newcomer.
-    fn send_book(&mut self, newcomer: usize) {
-        let known = |rank: usize| Some((rank as u32, self.peers[rank].address.as_deref()?));
-        let all = control::emit_book((1..self.peers.len()).filter(|rank| *rank != newcomer).filter_map(known));
-        let one = control::emit_book(known(newcomer).into_iter());
-        for rank in 1..self.peers.len() {
-            let Some(slot) = self.peers[rank].link.filter(|_| self.peers[rank].open) else { continue };
-            let book = if rank == newcomer { &all } else { &one };
-            if let Some(link) = self.links[slot].as_mut().filter(|_| book.len() > 4) {
-                link.writer.book(book.clone());
-            }
-            self.mark(slot);
-        }
-    }
-
-    fn on_book(&mut self, from: usize, book: Vec<(u32, String)>) {
-        let me = self.config.rank.0;
-        if from != 0 {
-            return;
-        }
-        for (rank, address) in book {
-            let fits = rank != 0 && rank != me && rank < self.config.nodes && self.carrier.may_dial(&address);
-            let Some(peer) = self.peers.get_mut(rank as usize).filter(|_| fits) else { continue };
-            if peer.address.as_ref() != Some(&address) {
-                peer.address = Some(address);
-                (peer.attempts, peer.dial, peer.ended) = (0, Clock::now(), 0);
-                self.timer = Clock::now();
-            }
-        }
-    }
-
     // Work
 
     fn run(&mut self, pool: &mut Pool) -> Result<(), StreamError> {
@@ -684,19 +509,6 @@ impl<C: Carrier> Streams<C> {
     }
 }
 
-enum Failure {
-    /// Of this connection.
-    Greeting(io::Error),
-    /// Of the run.
-    End(StreamError),
-}
-
-impl From<io::Error> for Failure {
-    fn from(error: io::Error) -> Self {
-        Self::Greeting(error)
-    }
-}
-
 fn is_stranger<S>(link: &Link<S>) -> bool {
     link.dialled.is_none() && !matches!(link.state, State::Open { .. })
 }
@@ -704,119 +516,6 @@ fn is_stranger<S>(link: &Link<S>) -> bool {
 /// FNV-1a: guards against mistakes, not against people.
 fn digest(text: &str) -> u64 {
     text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
-}
-
-impl<C: Carrier> Transport for Streams<C> {
-    type Error = StreamError;
-
-    fn place(&self) -> (PeerId, u32) {
-        (self.config.rank, self.config.nodes)
-    }
-
-    /// A peer whose connection broke has been silent for up to two fifths of the base figure.
-    fn patience(&self) -> Option<Duration> {
-        Some(self.config.dead_after - self.silence())
-    }
-
-    fn transmit(&mut self, op: OpId, peer: PeerId, header: Header, body: Option<Segment>, pool: &Pool) {
-        let rank = peer.index();
-        let Some(slot) = self.peers[rank].link.filter(|_| self.peers[rank].open) else {
-            self.ready.push_back(Input::Aborted { op });
-            return;
-        };
-        let Some(link) = &mut self.links[slot] else { unreachable!("an open peer has a link") };
-        let idle = link.writer.is_empty();
-        link.writer.message(op, &header, body.map(|body| pool.lend(body)));
-        link.said = Clock::now();
-        if link.writer.len() > QUEUE_MAX {
-            self.break_link(slot, format!("it does not read: {QUEUE_MAX} messages wait for it"));
-        } else if idle {
-            self.write(slot);
-        }
-    }
-
-    fn receive(&mut self, op: OpId, peer: PeerId, into: Option<Segment>, _pool: &mut Pool) {
-        let slot = self.peers[peer.index()].link.filter(|_| self.peers[peer.index()].open);
-        let link = slot.and_then(|slot| self.links[slot].as_mut());
-        if !link.is_some_and(|link| link.receive(op, into)) {
-            self.ready.push_back(Input::Aborted { op });
-        } else if let Some(slot) = slot {
-            self.mark(slot);
-        }
-    }
-
-    fn close(&mut self, peer: PeerId, reason: ProtocolError) {
-        if let Some(slot) = self.peers[peer.index()].link.filter(|_| self.peers[peer.index()].open) {
-            self.break_link(slot, reason.to_string());
-            let now = Clock::now();
-            self.dial_later(peer.index(), now);
-        }
-    }
-
-    fn poll(&mut self, pool: &mut Pool, wait: Option<Duration>) -> Result<Option<Input>, StreamError> {
-        let until = wait.map(|wait| Clock::now() + wait);
-        loop {
-            if let Some(input) = self.ready.pop_front() {
-                return Ok(Some(input));
-            }
-            let now = Clock::now();
-            self.on_time(now)?;
-            self.run(pool)?;
-            if !self.ready.is_empty() {
-                continue;
-            }
-            if std::mem::take(&mut self.woken) {
-                return Ok(None);
-            }
-            let now = Clock::now();
-            let rest = until.map(|until| until.saturating_duration_since(now));
-            let timer = self.timer.saturating_duration_since(now);
-            if rest.is_some_and(|rest| rest.is_zero()) {
-                self.take_events(Some(Duration::ZERO))?;
-                if self.runnable.is_empty() && !self.accepting && !self.peek() {
-                    self.woken = false;
-                    return Ok(None);
-                }
-                self.run(pool)?;
-                return Ok(self.ready.pop_front());
-            }
-            self.sleep(rest.map_or(timer, |rest| rest.min(timer)))?;
-        }
-    }
-
-    fn waker(&self) -> Waker {
-        Waker::from(Arc::clone(&self.waker))
-    }
-}
-
-impl<C: Carrier> Drop for Streams<C> {
-    /// What has been handed over is sent, for at most a second; then connections are ended, and what still comes is
-    /// read for a moment, so that the other side can read what was sent before it sees the end.
-    fn drop(&mut self) {
-        let until = Clock::now() + Duration::from_secs(1);
-        let unsent = |streams: &mut Self| {
-            let links = streams.links.iter_mut().flatten().filter(|link| matches!(link.state, State::Open { .. }));
-            let mut sink = VecDeque::new();
-            links.filter_map(|link| link.write(&mut sink).ok()).any(|done| !done)
-        };
-        while unsent(self) && Clock::now() < until {
-            if self.take_events(Some(Duration::from_millis(5))).is_err() {
-                break;
-            }
-        }
-        let open = |link: &Link<C::Stream>| matches!(link.state, State::Open { .. });
-        self.links.iter_mut().flatten().filter(|link| open(link)).for_each(|link| link.stream.shutdown());
-        let until = Clock::now() + Duration::from_millis(200);
-        let mut sink = [0; 4096];
-        let mut still: Vec<_> = self.links.iter_mut().flatten().filter(|link| open(link)).collect();
-        while !still.is_empty() && Clock::now() < until {
-            still.retain_mut(|link| match link.stream.read(&mut sink) {
-                Ok(n) => n > 0,
-                Err(error) => error.kind() == io::ErrorKind::WouldBlock,
-            });
-            std::thread::sleep(Duration::from_millis(1));
-        }
-    }
 }
 
 impl<C: Carrier> std::fmt::Debug for Streams<C> {

@@ -1,1 +1,141 @@
-//! .
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::collections::VecDeque;
+use std::io::{self, IoSlice};
+use std::os::unix::fs::PermissionsExt;
+
+use super::*;
+use crate::noise::Sealed;
+
+fn key(digit: &str) -> Key {
+    Key::parse(&digit.repeat(64)).unwrap()
+}
+
+#[derive(Default)]
+struct Pipe(VecDeque<u8>);
+
+impl Pipe {
+    fn read(&mut self, into: &mut [u8], most: usize) -> io::Result<usize> {
+        let n = into.len().min(self.0.len()).min(most);
+        if n == 0 {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        into.iter_mut().zip(self.0.drain(..n)).for_each(|(into, byte)| *into = byte);
+        Ok(n)
+    }
+
+    fn write(&mut self, from: &[u8], most: usize) -> io::Result<usize> {
+        let n = from.len().min(most);
+        self.0.extend(&from[..n]);
+        Ok(n)
+    }
+}
+
+/// Both ends of an encrypted connection whose wire takes so many bytes at a time.
+fn ends(ours: &Key, theirs: &Key, most: usize) -> io::Result<(Sealed, Sealed)> {
+    let (mut here, mut there) = (Sealed::new(ours, true)?, Sealed::new(theirs, false)?);
+    let (mut east, mut west) = (Pipe::default(), Pipe::default());
+    for _ in 0..500 {
+        let done = here.establish(&mut |into| west.read(into, most), &mut |from| east.write(from, most))?;
+        let also = there.establish(&mut |into| east.read(into, most), &mut |from| west.write(from, most))?;
+        if done && also {
+            return Ok((here, there));
+        }
+    }
+    Err(io::ErrorKind::TimedOut.into())
+}
+
+#[test]
+fn what_is_sealed_comes_out_as_it_went_in_however_it_is_cut() {
+    for most in [1, 7, 4096, usize::MAX] {
+        let (mut here, mut there) = ends(&key("a"), &key("a"), most).unwrap();
+        let plain: Vec<u8> = (0..300_000u32).map(|i| ((i * 7) >> 3) as u8).collect();
+        let (mut wire, mut sent, mut got) = (Pipe::default(), 0, Vec::<u8>::new());
+        while got.len() < plain.len() {
+            if sent < plain.len() {
+                let (one, two) = plain[sent..].split_at((plain.len() - sent).min(100));
+                sent += here
+                    .write(&[IoSlice::new(one), IoSlice::new(two)], &mut |from| wire.write(from, most))
+                    .unwrap_or(0);
+            } else {
+                here.flush(&mut |from| wire.write(from, most)).unwrap();
+            }
+            let mut into = vec![0; 10_000];
+            if let Ok(n) = there.read(&mut into, &mut |into| wire.read(into, most)) {
+                got.extend(&into[..n]);
+            }
+        }
+        assert!(got == plain, "pieces of {most}");
+    }
+}
+
+#[test]
+fn another_key_opens_nothing() {
+    let error = ends(&key("a"), &key("b"), usize::MAX).err().unwrap();
+    assert_eq!(
+        (error.kind(), error.to_string().as_str()),
+        (io::ErrorKind::PermissionDenied, "it has another key, or none")
+    );
+}
+
+/// A record that was changed ends the connection.
+#[test]
+fn every_flipped_bit_of_a_record_is_noticed() {
+    let sealed = || {
+        let (mut here, there) = ends(&key("a"), &key("a"), usize::MAX).unwrap();
+        let mut wire = Pipe::default();
+        here.write(&[IoSlice::new(b"parameters")], &mut |from| wire.write(from, usize::MAX)).unwrap();
+        (there, wire)
+    };
+    let bits = sealed().1.0.len() * 8;
+    for bit in 0..bits {
+        let (mut there, mut wire) = sealed();
+        wire.0[bit / 8] ^= 1 << (bit % 8);
+        let mut into = [0; 64];
+        let result = there.read(&mut into, &mut |into| wire.read(into, usize::MAX));
+        assert!(result.is_err(), "bit {bit}: {result:?}");
+        // And nothing that comes after it is read either.
+        assert!(there.read(&mut into, &mut |into| wire.read(into, usize::MAX)).is_err(), "bit {bit}");
+    }
+}
+
+#[test]
+fn keys_are_read_from_files_that_only_their_owner_can_read() {
+    let directory = std::env::temp_dir().join(format!("gradwire-key-{}", std::process::id()));
+    let _ = std::fs::remove_dir_all(&directory);
+    std::fs::create_dir_all(&directory).unwrap();
+    let path = directory.join("key");
+    Key::generate().unwrap().write(&path).unwrap();
+    let mode = std::fs::metadata(&path).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+    let read = Key::from_file(&path).unwrap();
+    assert_eq!(std::fs::read_to_string(&path).unwrap().trim().len(), 64);
+    assert_eq!(format!("{read:?}"), "Key(..)");
+    assert!(Key::generate().unwrap().write(&path).unwrap_err().to_string().contains("File exists"));
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o640)).unwrap();
+    let error = Key::from_file(&path).unwrap_err().to_string();
+    assert!(error.ends_with("expected a file that only its owner can read (mode 0600), got mode 0640"), "{error}");
+    for text in ["", "abc", &"g".repeat(64), &"a".repeat(65)] {
+        assert!(matches!(Key::parse(text), Err(KeyError::Format { .. })), "{text}");
+    }
+}
+
+#[test]
+fn a_node_without_a_key_listens_on_loopback_only() {
+    let open = |rank, nodes, meet: &str| Builder::new(rank, nodes, meet).open().err().map(|error| error.to_string());
+    assert_eq!(open(0, 2, "127.0.0.1:0"), None);
+    let refused = open(0, 2, "0.0.0.0:0").unwrap();
+    assert!(
+        refused.starts_with("listening on 0.0.0.0:0 without a key lets anyone who can reach it take part"),
+        "{refused}"
+    );
+    // Whoever meets beyond loopback listens there as well.
+    assert!(open(1, 2, "192.0.2.1:4000").unwrap().contains("without a key"));
+    assert!(Builder::new(0, 2, "0.0.0.0:0").insecure_open(true).open().is_ok());
+    assert!(Builder::new(0, 2, "0.0.0.0:0").key(key("a")).open().is_ok());
+    assert_eq!(open(2, 2, "127.0.0.1:0").unwrap(), "rank: expected less than 2 (workers and servers), got 2");
+    assert!(open(0, 2, "nonsense").unwrap().starts_with("meet: expected HOST:PORT, got \"nonsense\""));
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    assert!(open(0, 2, &address).unwrap().contains("in use"));
+}
