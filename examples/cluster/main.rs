@@ -72,12 +72,15 @@ fn run(args: Vec<OsString>) -> Result<(), (u8, String)> {
     let mut report = Report::new(&options, &judge, &train, &test);
     let transport = matches.get_one::<String>("transport").map_or("mem", String::as_str);
     let outcome = if transport == "mem" {
+        let model = Model::new(train.pixels, &options.hidden, options.batch);
+        let initial = options.initial(&model)?;
         let (train, progress) = (Arc::new(train), Arc::new(Progress::new(&options)));
-        let outcome = threads::run(&options, &train, &progress, || report.look(&progress, &mut judge, &test));
+        let outcome = threads::run(&options, &train, &progress, &initial, || report.look(&progress, &mut judge, &test));
         let outcome = outcome.map_err(|error| {
             let code = if matches!(error, gradwire::Error::Config(_)) { exit::CONFIG } else { exit::RUN };
             (code, format!("cluster: {error}"))
         })?;
+        options.keep(&model, outcome.params())?;
         outcome.judged(&mut judge, &test)
     } else {
         processes::run(&options, args)?

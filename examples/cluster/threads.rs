@@ -1,7 +1,7 @@
 //! The cluster as threads over the in-process transport.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -36,6 +36,11 @@ pub(crate) struct Ended {
 }
 
 impl Ended {
+    /// What everyone has ended with.
+    pub(crate) fn params(&self) -> &[f32] {
+        &self.params
+    }
+
     /// In numbers, with what the parameters are worth.
     pub(crate) fn judged(&self, judge: &mut Model, test: &Data) -> Outcome {
         let (sent, dense) = traffic(self.statuses.iter());
@@ -112,23 +117,23 @@ pub(crate) fn run(
     options: &Options,
     train: &Arc<Data>,
     progress: &Arc<Progress>,
+    initial: &[f32],
     mut look: impl FnMut(),
 ) -> Result<Ended, Error> {
     let model = Model::new(train.pixels, &options.hidden, options.batch);
-    let (layout, initial) = (model.layout(), model.initial(options.seed));
+    let layout = model.layout();
     let begun = Instant::now();
     let mut workers = Vec::new();
     let mut servers = Vec::new();
     for (rank, transport) in Mem::cluster(options.cluster.nodes()).into_iter().enumerate() {
-        let (options, progress) = (options.clone(), Arc::clone(progress));
+        let (options, progress, initial) = (options.clone(), Arc::clone(progress), initial.to_vec());
         if rank < options.cluster.workers as usize {
             let train = Arc::clone(train);
             workers.push(thread::spawn(move || -> Result<Done, Error> {
-                let never = AtomicBool::new(false);
-                worker::train(&options, &train, transport, None, &never, None, &mut Mine(&progress, rank))
+                worker::train(&options, &train, transport, initial, None, &mut Mine(&progress, rank))
             }));
         } else {
-            let (layout, initial) = (layout.clone(), initial.clone());
+            let layout = layout.clone();
             servers.push(thread::spawn(move || server(&options, layout, &initial, transport, &progress)));
         }
     }

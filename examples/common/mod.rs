@@ -4,6 +4,7 @@ pub(crate) mod data;
 pub(crate) mod model;
 pub(crate) mod node;
 pub(crate) mod options;
+pub(crate) mod tensors;
 pub(crate) mod worker;
 
 use std::io::Write;

@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::io::Write as _;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
@@ -288,10 +288,14 @@ impl Node {
         }
         let rank = self.place.rank;
         let judge = (rank == 0).then(|| (Model::new(test.pixels, &options.hidden, 256), test));
-        let mut progress = Progress { node: self, judge, steps: 0, begun: Instant::now() };
-        let tell = (!self.quiet).then_some(tell as fn(u32, Event));
-        let done = worker::train(options, &train, transport, self.keep.as_ref(), stop, tell, &mut progress);
+        let mut progress = Progress { node: self, stop, judge, steps: 0, begun: Instant::now() };
+        let model = Model::new(train.pixels, &options.hidden, options.batch);
+        let initial = options.initial(&model)?;
+        let done = worker::train(options, &train, transport, initial, self.keep.as_ref(), &mut progress);
         let done = done.map_err(|error| self.failure(&error))?;
+        if rank == 0 {
+            options.keep(&model, &done.params)?;
+        }
         let seconds = progress.begun.elapsed().as_secs_f64();
         let verdict = progress.judge.as_mut().map(|(model, test)| model.evaluate(&done.params, test));
         let last = Last { verdict, digest: digest(&done.params), drained: done.drained };
@@ -307,7 +311,7 @@ impl Node {
         };
         let pixels = pixels.map_err(|error| (exit::DATA, format!("data: {error}")))?.pixels;
         let model = Model::new(pixels, &options.hidden, options.batch);
-        let mut params = model.initial(options.seed);
+        let mut params = options.initial(&model)?;
         let builder = Session::builder(model.layout(), options.recipe, options.cluster)
             .optimizer_vectors(options.optimizer_vectors());
         let rank = transport.place().0.0;
@@ -432,12 +436,21 @@ struct Last {
 /// What a worker says while it trains: rank 0, a line per epoch.
 struct Progress<'a> {
     node: &'a Node,
+    stop: &'a AtomicBool,
     judge: Option<(Model, Data)>,
     steps: u64,
     begun: Instant,
 }
 
 impl Watch for Progress<'_> {
+    fn stops(&self) -> bool {
+        self.stop.load(Ordering::Relaxed)
+    }
+
+    fn teller(&self) -> Option<fn(u32, Event)> {
+        (!self.node.quiet).then_some(tell)
+    }
+
     fn step(&mut self, steps: u64, _: &mut Session) -> Result<(), Error> {
         if steps == 1 && !self.node.quiet {
             self.node.say("first step done");

@@ -6,6 +6,9 @@ use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use gradwire::recipe::{PRESETS, Payload};
 use gradwire::{Cluster, Recipe};
 
+use super::model::Model;
+use super::tensors;
+
 /// Exit codes, as `--help` lists them.
 pub(crate) mod exit {
     pub(crate) const USAGE: u8 = 2;
@@ -37,6 +40,9 @@ pub(crate) struct Options {
     /// Fewest workers that go on (tree, ring).
     pub(crate) min_workers: u32,
     pub(crate) json: bool,
+    /// Safetensors to begin with, and to end with.
+    pub(crate) init: Option<PathBuf>,
+    pub(crate) export: Option<PathBuf>,
 }
 
 /// The recipe's own knobs: flag, key of the recipe's text form, meaning.
@@ -109,6 +115,8 @@ pub(crate) fn training(command: Command) -> Command {
                 .value_parser(value_parser!(u32).range(1..=1_000_000)),
         )
         .arg(number("deadline", "60", "Seconds that any wait may last").value_parser(value_parser!(u64).range(1..)))
+        .arg(value("init", "Safetensors file with the parameters to begin with [default: random ones]"))
+        .arg(value("export", "Safetensors file that gets the parameters at the end"))
         .arg(
             value("min-workers", "Fewest workers that go on without the others (tree, ring) [default: 1]")
                 .value_parser(value_parser!(u32)),
@@ -173,7 +181,23 @@ impl Options {
             deadline: matches.get_one::<u64>("deadline").copied().unwrap_or(60),
             min_workers: matches.get_one::<u32>("min-workers").copied().unwrap_or(1),
             json: matches.get_flag("json"),
+            init: text("init").map(PathBuf::from),
+            export: text("export").map(PathBuf::from),
         })
+    }
+
+    /// The parameters to begin with.
+    pub(crate) fn initial(&self, model: &Model) -> Result<Vec<f32>, (u8, String)> {
+        let mut params = model.initial(self.seed);
+        let Some(path) = &self.init else { return Ok(params) };
+        let read = tensors::import(&model.layout(), path, &mut params);
+        read.map(|()| params).map_err(|error| (exit::DATA, format!("--init {error}")))
+    }
+
+    /// Writes those at the end, if they are wanted.
+    pub(crate) fn keep(&self, model: &Model, params: &[f32]) -> Result<(), (u8, String)> {
+        let Some(path) = &self.export else { return Ok(()) };
+        tensors::export(&model.layout(), params, path).map_err(|error| (exit::DATA, format!("--export {error}")))
     }
 
     /// How many optimizer vectors travel: the momentum, where it is averaged.

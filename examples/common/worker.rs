@@ -2,7 +2,6 @@
 
 use std::io::Write as _;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -32,32 +31,38 @@ pub(crate) struct Keep {
     pub(crate) resume: bool,
 }
 
-/// What the loop tells while it runs.
+/// What the loop tells and asks while it runs.
 pub(crate) trait Watch {
+    /// Has this worker been asked to stop?
+    fn stops(&self) -> bool {
+        false
+    }
+    /// Who is told what happens.
+    fn teller(&self) -> Option<fn(u32, Event)> {
+        None
+    }
     /// A step is done.
     fn step(&mut self, steps: u64, session: &mut Session) -> Result<(), Error>;
     /// A pass over the data is done.
     fn epoch(&mut self, epoch: u32, loss: f64, params: &[f32], session: &mut Session) -> Result<(), Error>;
 }
 
-/// Takes part as the worker of this rank, until all epochs are done or `stop` is set.
+/// Takes part as the worker of this rank, until all epochs are done or it is asked to stop.
 pub(crate) fn train<T: Transport + 'static>(
     options: &Options,
     train: &Data,
     transport: T,
+    mut params: Vec<f32>,
     keep: Option<&Keep>,
-    stop: &AtomicBool,
-    tell: Option<fn(u32, Event)>,
     watch: &mut dyn Watch,
 ) -> Result<Done, Error> {
     let rank = transport.place().0.index();
     let mut model = Model::new(train.pixels, &options.hidden, options.batch);
-    let mut params = model.initial(options.seed);
     let builder = Session::builder(model.layout(), options.recipe, options.cluster)
         .deadline(Duration::from_secs(options.deadline))
         .min_workers(options.min_workers)
         .optimizer_vectors(options.optimizer_vectors());
-    let builder = match tell {
+    let builder = match watch.teller() {
         Some(tell) => builder.watch(move |event| tell(rank as u32, event)),
         None => builder,
     };
@@ -96,7 +101,7 @@ pub(crate) fn train<T: Transport + 'static>(
             if number <= begun {
                 continue;
             }
-            if stop.load(Ordering::Relaxed) {
+            if watch.stops() {
                 break 'training;
             }
             let begun = Instant::now();
@@ -137,7 +142,7 @@ pub(crate) fn train<T: Transport + 'static>(
             watch.epoch(epoch + 1, loss / f64::from(batches), &params, &mut session)?;
         }
     }
-    let drained = number > begun && stop.load(Ordering::Relaxed);
+    let drained = number > begun && watch.stops();
     let status = if drained { session.leave(&mut params)? } else { session.finish(&mut params)? };
     Ok(Done { params, status, steps, examples, drained })
 }
