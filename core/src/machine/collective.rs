@@ -70,6 +70,8 @@ pub(crate) struct Collective {
     /// It has not got the parameters of the view yet: those after this round.
     fetching: Option<Clock>,
     exchange: Exchange,
+    /// The round is done, and has changed something: the application is to be told.
+    ready: Option<bool>,
     /// The coordinator has released this node: the run is over for it.
     released: bool,
     /// This coordinator came back when the run was over: it sees the others off, and has no part in it.
@@ -167,6 +169,7 @@ impl Collective {
             donor: COORDINATOR,
             fetching: None,
             exchange: Exchange::new(shape, setup.len, workers as usize, setup.recipe.chunk as usize),
+            ready: None,
             released: false,
             late: false,
             giving: 0,
@@ -402,6 +405,7 @@ impl Collective {
             Own::Computing if self.is_in_view() => None,
             // It has to say who goes on.
             _ if !self.is_in_view() || self.broken || self.suspect.is_some() => coordinator(),
+            _ if self.ready.is_some() => None,
             _ if self.fetching.is_some() => Some(self.donor),
             _ if self.last || self.own == Own::Leaving => coordinator(),
             _ => self.exchange.awaited(self.position(), &self.members),
@@ -448,6 +452,7 @@ impl Machine for Collective {
             self.coordinate();
             self.take_held();
             self.maybe_fetch();
+            self.maybe_ready();
             self.maybe_begin();
             // A round that ends at once can be news for the coordinator.
             if !self.coordinator.as_ref().is_some_and(Coordinator::has_commands) {

@@ -188,7 +188,7 @@ impl Collective {
     pub(super) fn maybe_begin(&mut self) {
         let given = matches!(self.own, Own::Given { .. });
         let free = self.exchange.is_clear() && self.exchange.sending == 0 && !self.exchange.begun;
-        if !given || !free || !self.is_in_view() || self.fetching.is_some() || self.last {
+        if !given || !free || !self.is_in_view() || self.fetching.is_some() || self.ready.is_some() || self.last {
             return;
         }
         self.exchange.begun = true;
@@ -482,8 +482,6 @@ impl Collective {
         let last = results().all(|(given, _)| given.finishing);
         if changed {
             self.params = 1 - self.params;
-        }
-        if changed {
             self.hub.counters.applied += 1;
             self.hub.counters.applications += 1;
             self.hub.staleness.record(0);
@@ -498,7 +496,19 @@ impl Collective {
         if self.last {
             self.own = Own::Given { weight: 0 };
             self.report();
-        } else if matches!(self.own, Own::Given { .. }) {
+        } else {
+            self.ready = Some(changed);
+        }
+    }
+
+    /// Lets the application go on when all that others still need of the round has been sent: whoever drives this machine
+    /// on the application's thread may not come back to it for long.
+    pub(super) fn maybe_ready(&mut self) {
+        if self.exchange.sending > 0 {
+            return;
+        }
+        let Some(changed) = self.ready.take() else { return };
+        if matches!(self.own, Own::Given { .. }) {
             self.own = Own::Computing;
             self.hub.event(Event::Ready { clock: self.round, changed });
         }
