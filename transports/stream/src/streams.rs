@@ -190,6 +190,7 @@ impl<C: Carrier> Streams<C> {
             return Ok(());
         }
         let every = self.config.dead_after / 10;
+        self.accepting = true;
         let complete = self.peers.iter().filter(|peer| peer.open).count() + 1 == self.peers.len();
         self.timer = now + if complete { every / 2 } else { TICK.min(every) };
         for slot in 0..self.links.len() {
@@ -290,8 +291,9 @@ impl<C: Carrier> Streams<C> {
                     self.accepting = false;
                     return Ok(());
                 }
-                // One that went before it was accepted; or no descriptor is left, which passes.
+                // One that went before it was accepted; or no descriptor is left, which passes: later, then.
                 Err(_) => {
+                    self.accepting = false;
                     self.flooded += 1;
                     return Ok(());
                 }
