@@ -67,7 +67,8 @@ impl Session {
         self.check_vectors(0)?;
         self.steps += 1;
         let weight = self.local.step(params, update, examples, contribution(&mut self.spare));
-        self.synchronise(params, &mut [], weight)
+        let looked_at = !self.local.can_tell_update();
+        self.synchronise(params, &mut [], weight, looked_at)
     }
 
     /// One step of a caller whose optimizer has already changed `params`, from what this session last left there.
@@ -94,7 +95,7 @@ impl Session {
         }
         self.steps += 1;
         let weight = self.local.stepped(params, examples, contribution(&mut self.spare));
-        self.synchronise(params, state, weight)
+        self.synchronise(params, state, weight, self.recipe.what() == Payload::Parameters)
     }
 
     /// Says that the learning rate is now `scale` times what it was at the start. Residuals hold updates, which have
@@ -220,15 +221,21 @@ impl Session {
     fn rest(&mut self, params: &mut [f32]) -> Result<(), Error> {
         self.check_length("params", params.len())?;
         let weight = self.local.rest(params, contribution(&mut self.spare));
-        self.synchronise(params, &mut [], weight.filter(|_| self.optimizer_vectors == 0))
+        self.synchronise(params, &mut [], weight.filter(|_| self.optimizer_vectors == 0), false)
     }
 
     /// Contributes what has been written, if it is time, and takes what comes of it.
-    fn synchronise(&mut self, params: &mut [f32], state: &mut [&mut [f32]], weight: Option<u32>) -> Result<(), Error> {
+    fn synchronise(
+        &mut self,
+        params: &mut [f32],
+        state: &mut [&mut [f32]],
+        weight: Option<u32>,
+        looked_at: bool,
+    ) -> Result<(), Error> {
         let Some(weight) = weight else { return if self.over { Err(Error::Ended) } else { Ok(()) } };
         let len = params.len();
         // Finite updates can add up to what is not. What travels as it was given has been looked at.
-        if self.recipe.what() == Payload::Updates && self.local.can_tell_update() {
+        if !looked_at {
             check_finite("contribution", &self.layout, &contribution(&mut self.spare)[..len])?;
         }
         let tail = &mut contribution(&mut self.spare)[len..];

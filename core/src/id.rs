@@ -72,7 +72,8 @@ impl PeerId {
 pub struct Cluster {
     /// How many nodes train, at least 1.
     pub workers: u32,
-    /// How many nodes hold shards: 0 unless the recipe's topology is parameter servers.
+    /// How many nodes hold shards: 0 unless the recipe's topology is parameter servers. For a tree or ring, 1 is a node
+    /// that hosts the coordinator and does nothing else.
     pub servers: u32,
 }
 

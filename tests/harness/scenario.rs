@@ -149,7 +149,11 @@ impl Scenario {
             Kind::Mesh => mesh(seed, workers),
             Kind::Relay => mesh(seed, workers).topology(Topology::Mesh { relay: 1 + random.below(3) as u32 }),
         };
-        let servers = if recipe.needs_servers() { 1 + random.below(u64::from(shards)) as u32 } else { 0 };
+        let servers = match recipe.needs_servers() {
+            true => 1 + random.below(u64::from(shards)) as u32,
+            // A coordinator of its own, now and then.
+            false => u32::from(recipe.is_collective() && Random::new(seed, 7).chance(0.3)),
+        };
         let cluster = Cluster { workers, servers };
         let network = if random.chance(0.2) { Network::calm() } else { Network::stormy(&mut random) };
         let plan = Plan {

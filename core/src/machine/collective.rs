@@ -40,13 +40,15 @@ const OWN: BufferId = BufferId(4);
 const FIRST_CHUNK: u32 = 5;
 /// Messages that may come before their view.
 const EARLY_MAX: usize = 64 * 1024;
-/// Rank 0 hosts the coordinator.
-const COORDINATOR: PeerId = PeerId(0);
 
 /// A node of a collective. [`Machine::view`] holds the parameters after the last round.
 #[derive(Debug)]
 pub(crate) struct Collective {
     hub: Hub<Job>,
+    /// The node that hosts the coordinator.
+    host: PeerId,
+    /// This node does nothing else.
+    alone: bool,
     coordinator: Option<Coordinator>,
     /// Which of the places has the parameters.
     params: usize,
@@ -151,8 +153,12 @@ impl Collective {
     pub(crate) fn new(setup: Setup) -> Self {
         let shape = Shape::of(setup.recipe.topology);
         let (workers, patience) = (setup.cluster.workers, setup.patience);
-        let host = setup.me == COORDINATOR;
-        let coordinator = host.then(|| Coordinator::new(setup.me, workers, setup.quorum, patience.dead_after()));
+        // Rank 0 hosts the coordinator, unless there is a node for that.
+        let cluster = setup.cluster;
+        let host = if cluster.servers > 0 { PeerId(cluster.workers) } else { PeerId(0) };
+        let alone = setup.me == host && cluster.servers > 0;
+        let coordinator =
+            (setup.me == host).then(|| Coordinator::new(setup.me, workers, setup.quorum, patience.dead_after()));
         let mut collective = Self {
             coordinator,
             params: 0,
@@ -160,13 +166,15 @@ impl Collective {
             has: setup.resumed.is_some(),
             round: setup.resumed.unwrap_or(Clock(0)),
             last: false,
-            own: Own::Joining,
+            own: if alone { Own::Left } else { Own::Joining },
             finishing: false,
             view: Sequence(0),
             prepared: Sequence(0),
             members: Vec::with_capacity(workers as usize),
             coming: Vec::with_capacity(workers as usize),
-            donor: COORDINATOR,
+            donor: host,
+            host,
+            alone,
             fetching: None,
             exchange: Exchange::new(shape, setup.len, workers as usize, setup.recipe.chunk as usize),
             ready: None,
@@ -225,6 +233,13 @@ impl Collective {
     /// With the last round done, or the application gone, this node goes when the coordinator lets it; that one itself
     /// when nobody needs it any more.
     fn maybe_leave(&mut self) {
+        if self.alone {
+            if !self.released && self.coordinator.as_ref().is_some_and(Coordinator::is_over) {
+                self.released = true;
+                self.hub.event(Event::Finished);
+            }
+            return;
+        }
         if self.own == Own::Left || self.giving > 0 {
             return;
         }
@@ -239,9 +254,9 @@ impl Collective {
         match &self.coordinator {
             Some(coordinator) if coordinator.is_alone() => self.become_left(),
             Some(_) => {}
-            None if self.hub.is_agreed(COORDINATOR) => {
+            None if self.hub.is_agreed(self.host) => {
                 self.own = Own::Left;
-                self.hub.transmit(COORDINATOR, self.hub.header(Kind::Leave), None, Job::Goodbye);
+                self.hub.transmit(self.host, self.hub.header(Kind::Leave), None, Job::Goodbye);
             }
             None => {}
         }
@@ -251,7 +266,7 @@ impl Collective {
         self.released = true;
         if self.own == Own::Left {
             // Its goodbye got lost.
-            self.hub.notify(COORDINATOR, self.hub.header(Kind::Leave));
+            self.hub.notify(self.host, self.hub.header(Kind::Leave));
         }
     }
 
@@ -273,7 +288,7 @@ impl Collective {
             self.broken = true;
             self.report();
         }
-        if peer == COORDINATOR {
+        if peer == self.host {
             self.report();
         }
         if let Some(coordinator) = self.coordinator.as_mut().filter(|_| !fresh) {
@@ -287,13 +302,13 @@ impl Collective {
     }
 
     fn on_lost(&mut self, peer: PeerId) {
-        if self.own == Own::Left {
+        if self.own == Own::Left && !self.alone {
             return;
         }
         self.hub.event(Event::PeerLost { peer });
         if let Some(coordinator) = &mut self.coordinator {
             coordinator.on_lost(peer);
-        } else if peer == COORDINATOR {
+        } else if peer == self.host {
             // With nothing left to agree on, it is not missed.
             if self.released || self.last || self.own == Own::Leaving {
                 self.become_left();
@@ -326,8 +341,8 @@ impl Collective {
                     coordinator.on_goodbye(peer);
                 }
             }
-            Kind::Member | Kind::View if peer == COORDINATOR => self.on_view(&header),
-            Kind::Release if peer == COORDINATOR => self.on_release(),
+            Kind::Member | Kind::View if peer == self.host => self.on_view(&header),
+            Kind::Release if peer == self.host => self.on_release(),
             kind => self.hub.close(peer, ProtocolError::Unexpected { kind }),
         }
     }
@@ -355,8 +370,9 @@ impl Collective {
         }
         loop {
             let view = self.view;
-            let free = self.exchange.is_clear() || !self.is_in_view();
-            let may = |header: &Header| (free || header.kind != Kind::Up) && !self.must_wait(header);
+            let (stopped, clear) = (!self.is_in_view(), self.exchange.is_clear());
+            // Once everyone stops, nothing is worth waiting for.
+            let may = |header: &Header| stopped || ((clear || header.kind != Kind::Up) && !self.must_wait(header));
             let due = |header: &Header| header.sequence < view || (header.sequence == view && may(header));
             let Some((peer, header)) = self.hub.held().find(|(_, header)| due(header)) else { return };
             self.hub.release(peer);
@@ -399,8 +415,9 @@ impl Collective {
     fn note_waiting(&mut self) {
         let current = self.round.next();
         let hosts = self.coordinator.as_ref().and_then(Coordinator::awaited).filter(|peer| *peer != self.hub.setup.me);
-        let coordinator = || if self.coordinator.is_some() { hosts } else { Some(COORDINATOR) };
+        let coordinator = || if self.coordinator.is_some() { hosts } else { Some(self.host) };
         let awaited = match self.own {
+            Own::Left if self.alone => hosts,
             Own::Left => None,
             Own::Computing if self.is_in_view() => None,
             // It has to say who goes on.
@@ -471,6 +488,9 @@ impl Machine for Collective {
     fn buffers(&self) -> Vec<usize> {
         let [ours, theirs] = self.hub.buffers();
         let len = self.hub.setup.len * 4;
+        if self.alone {
+            return vec![ours, theirs, len, 0, 0];
+        }
         let mut buffers = vec![ours, theirs, len, len, len];
         buffers.extend(self.exchange.buffers());
         buffers

@@ -102,6 +102,8 @@ impl Recipe {
             (true, got) if got > self.shards() => {
                 return Err(ConfigError::Servers { expected: "at most one server node per shard", got });
             }
+            // One node for the coordinator alone.
+            (false, 1) if self.is_collective() => {}
             (false, got) if got > 0 => return Err(ConfigError::Servers { expected: "no server nodes", got }),
             _ => {}
         }

@@ -88,6 +88,8 @@ pub(super) struct Coordinator {
     grace: Duration,
     /// Since when it has known that there was one.
     since: Option<Instant>,
+    /// Someone has had parameters.
+    begun: bool,
 }
 
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
@@ -126,6 +128,7 @@ impl Coordinator {
             quorum: quorum.clamp(1, workers),
             grace,
             since: None,
+            begun: false,
         }
     }
 
@@ -180,6 +183,11 @@ impl Coordinator {
         others.clone().all(|(_, entry)| entry.gone || !entry.wanted)
     }
 
+    /// Has everyone gone, after a run?
+    pub(super) fn is_over(&self) -> bool {
+        self.entries.iter().any(|entry| entry.gone) && self.entries.iter().all(|entry| entry.gone || !entry.wanted)
+    }
+
     pub(super) fn on_report(&mut self, from: PeerId, report: Report, now: Instant) {
         let over = self.over();
         let entry = &mut self.entries[from.index()];
@@ -195,6 +203,7 @@ impl Coordinator {
         if fresh {
             *entry = Entry { report: None, wanted: false, ejected: None, released: false, gone: false };
         }
+        self.begun |= report.has;
         let left = report.leaves && entry.report.is_none_or(|before| !before.leaves);
         entry.report = Some(report);
         if report.has && self.phase == Phase::Gathering && (report.round > Clock(0) || report.view > Sequence(0)) {
@@ -263,7 +272,8 @@ impl Coordinator {
         if self.phase == Phase::Gathering {
             let all = self.entries.iter().all(|entry| entry.report.is_some() || entry.gone);
             // Where everyone resumes, everyone is waited for, as at a start.
-            let own = self.entries[self.me.index()].report.is_some_and(|report| report.has && report.round > Clock(0));
+            let own = self.entries.get(self.me.index()).and_then(|entry| entry.report);
+            let own = own.is_some_and(|report| report.has && report.round > Clock(0));
             let waited = !own && self.since.is_some_and(|since| now >= since.after(self.grace));
             if !all && !waited {
                 return;
@@ -306,7 +316,9 @@ impl Coordinator {
         // Of those who have any; at the start of a run, this node's.
         let round = with().filter(|(_, report)| report.has).map(|(_, report)| report.round).max();
         let holders = || with().filter(|(_, report)| report.has && Some(report.round) == round);
-        let Some((donor, holder)) = holders().next() else { return self.give_up() };
+        let Some((donor, holder)) = holders().next().or_else(|| with().next().filter(|_| self.may_begin())) else {
+            return self.give_up();
+        };
         let last = holders().any(|(_, report)| report.last);
         // Whoever comes after the last round comes too late.
         let late: Vec<_> = with().filter(|(_, report)| last && !report.has).map(|(member, _)| member).collect();
@@ -326,6 +338,11 @@ impl Coordinator {
                 self.release(PeerId(index as u32));
             }
         }
+    }
+
+    /// May the first member's own parameters be those that everyone starts from? A coordinator without any asks this.
+    fn may_begin(&self) -> bool {
+        self.me.index() >= self.entries.len() && !self.begun
     }
 
     /// A run was under way, and nobody who is left has its parameters.

@@ -30,12 +30,15 @@ impl Collective {
 
     /// Tells the coordinator where this node is.
     pub(super) fn report(&mut self) {
+        if self.alone {
+            return;
+        }
         let report = Report {
             incarnation: self.hub.setup.incarnation,
             view: self.prepared,
             round: self.round,
             // At the start of a run, the coordinator has what everyone starts from.
-            has: self.has || self.coordinator.is_some() && self.has_initial(),
+            has: self.has || (self.coordinator.is_some() && self.has_initial()),
             leaves: matches!(self.own, Own::Leaving | Own::Left) && !self.last,
             last: self.last,
             broken: self.broken,
@@ -43,8 +46,8 @@ impl Collective {
         };
         let now = self.hub.now();
         if let Some(coordinator) = &mut self.coordinator {
-            coordinator.on_report(COORDINATOR, report, now);
-        } else if self.hub.is_agreed(COORDINATOR) {
+            coordinator.on_report(self.host, report, now);
+        } else if self.hub.is_agreed(self.host) {
             let flags = [(report.has, HAS), (report.leaves, LEAVES), (report.last, LAST), (report.broken, BROKEN)];
             let header = Header {
                 sequence: report.view,
@@ -53,7 +56,7 @@ impl Collective {
                 base: Clock(report.suspect.map_or(0, |peer| u64::from(peer.0) + 1)),
                 ..self.hub.header(Kind::Report)
             };
-            self.hub.notify(COORDINATOR, header);
+            self.hub.notify(self.host, header);
         }
     }
 
