@@ -39,7 +39,7 @@ const PLACES: [BufferId; 2] = [BufferId(2), BufferId(3)];
 const OWN: BufferId = BufferId(4);
 const FIRST_CHUNK: u32 = 5;
 /// Messages that may come before their view.
-const EARLY_MAX: usize = 64 * 1024;
+const EARLY_MAX: usize = 256 * 1024;
 
 /// A node of a collective. [`Machine::view`] holds the parameters after the last round.
 #[derive(Debug)]
@@ -86,6 +86,8 @@ pub(crate) struct Collective {
     broken: bool,
     /// Messages without a body, of a view that this node has not heard of.
     early: VecDeque<(PeerId, Header)>,
+    /// The view that these have last been looked at for.
+    early_for: Sequence,
 }
 
 /// What the application has done for the current round.
@@ -184,6 +186,7 @@ impl Collective {
             suspect: None,
             broken: false,
             early: VecDeque::new(),
+            early_for: Sequence(0),
             hub: Hub::new(setup),
         };
         collective.report();
@@ -240,7 +243,7 @@ impl Collective {
             }
             return;
         }
-        if self.own == Own::Left || self.giving > 0 {
+        if self.own == Own::Left || self.giving > 0 || self.fetching.is_some() {
             return;
         }
         if let Some(coordinator) = self.coordinator.as_ref().filter(|coordinator| self.late && coordinator.is_alone()) {
@@ -283,7 +286,8 @@ impl Collective {
             self.hub.event(Event::PeerJoined { peer, incarnation });
         }
         // Messages of this view may have got lost with the connection: the round begins anew.
-        let broken = !fresh && self.members.contains(&peer) && self.is_in_view() && !self.last;
+        let broken =
+            !fresh && self.members.contains(&peer) && self.is_in_view() && (!self.last || self.fetching.is_some());
         if broken {
             self.broken = true;
             self.report();
@@ -360,7 +364,9 @@ impl Collective {
 
     /// Messages of a view that had not been heard of when they came.
     fn take_held(&mut self) {
-        for _ in 0..self.early.len() {
+        let due = self.early_for != self.view;
+        self.early_for = self.view;
+        for _ in 0..if due { self.early.len() } else { 0 } {
             let Some((peer, header)) = self.early.pop_front() else { return };
             match header.sequence > self.view {
                 true => self.early.push_back((peer, header)),
@@ -375,7 +381,7 @@ impl Collective {
             let may = |header: &Header| stopped || ((clear || header.kind != Kind::Up) && !self.must_wait(header));
             let due = |header: &Header| header.sequence < view || (header.sequence == view && may(header));
             let Some((peer, header)) = self.hub.held().find(|(_, header)| due(header)) else { return };
-            self.hub.release(peer);
+            self.hub.release(peer, &header);
             self.on_message(peer, header);
         }
     }

@@ -14,6 +14,11 @@ use crate::status::{Counters, Histogram, LinkStatus, Presence, Role, Status, Wai
 use crate::time::Instant;
 use crate::wire::{CONTRACT_LEN_MAX, HEADER_LEN, Header, Kind};
 
+/// Headers of one peer that can be held.
+const HELD_MAX: usize = 64;
+/// No count that a run can come to is above this: sums of two of them do not overflow.
+const COUNT_MAX: u64 = u64::MAX / 4;
+
 /// `P` is the machine's own record of why it started an operation.
 #[derive(Debug)]
 pub(crate) struct Hub<P> {
@@ -26,8 +31,8 @@ pub(crate) struct Hub<P> {
     /// Entries of `ops` that are not under way.
     free_ops: Vec<u32>,
     peers: Vec<Peer>,
-    /// Peers with a held header, in the order in which these came.
-    holding: VecDeque<PeerId>,
+    /// Headers that wait for a place or a turn, in the order in which they came.
+    holding: VecDeque<(PeerId, Header)>,
     /// The hello whose contract is being read and compared.
     comparing: Option<(PeerId, Header)>,
     waiting: Option<Wait>,
@@ -81,7 +86,6 @@ enum Purpose<P> {
 struct Peer {
     link: Link,
     incarnation: Incarnation,
-    held: Option<Header>,
     left: bool,
     /// It had parameters when it said hello.
     has: bool,
@@ -114,7 +118,6 @@ impl<P: Copy> Hub<P> {
         let peer = |rank| Peer {
             link: Link::Never,
             incarnation: Incarnation(0),
-            held: None,
             left: false,
             has: false,
             awaits: None,
@@ -329,8 +332,7 @@ impl<P: Copy> Hub<P> {
     fn on_disconnected(&mut self, peer: PeerId) {
         let now = self.now;
         let entry = &mut self.peers[peer.index()];
-        entry.held = None;
-        self.holding.retain(|holder| *holder != peer);
+        self.holding.retain(|(holder, _)| *holder != peer);
         match entry.link {
             Link::Agreed => entry.link = Link::Down { since: now },
             Link::Connected if entry.incarnation != Incarnation(0) => entry.link = Link::Down { since: now },
@@ -345,8 +347,14 @@ impl<P: Copy> Hub<P> {
         entry.traffic.messages_in += 1;
         entry.traffic.bytes_in += HEADER_LEN as u64 + u64::from(header.length);
         entry.traffic.last_heard = Some(now);
+        let base = if matches!(header.kind, Kind::Hello | Kind::Member) { 0 } else { header.base.0 };
+        let got = header.sequence.0.max(header.clock.0).max(base);
         match (entry.link, header.kind) {
             (Link::Never | Link::Down { .. } | Link::Lost, _) => None,
+            _ if got > COUNT_MAX => {
+                self.close(peer, ProtocolError::Gap { expected: COUNT_MAX, got });
+                None
+            }
             (Link::Connected, Kind::Hello) => self.on_hello(peer, header),
             (Link::Connected, kind) => {
                 self.close(peer, ProtocolError::NoHello { kind });
@@ -476,18 +484,22 @@ impl<P: Copy> Hub<P> {
     // Held headers: bodies for which there is no place or no turn yet stay with the sender.
 
     pub(crate) fn hold(&mut self, peer: PeerId, header: Header) {
-        self.peers[peer.index()].held = Some(header);
-        self.holding.push_back(peer);
+        // One with a body keeps the rest of its stream back; those without are few in any run that goes right.
+        if self.holding.iter().filter(|(holder, _)| *holder == peer).count() >= HELD_MAX {
+            return self.close(peer, ProtocolError::Unexpected { kind: header.kind });
+        }
+        self.holding.push_back((peer, header));
     }
 
     /// The held headers, in the order in which they came.
     pub(crate) fn held(&self) -> impl Iterator<Item = (PeerId, Header)> + '_ {
-        self.holding.iter().filter_map(|peer| Some((*peer, self.peers[peer.index()].held?)))
+        self.holding.iter().copied()
     }
 
-    pub(crate) fn release(&mut self, peer: PeerId) {
-        self.peers[peer.index()].held = None;
-        self.holding.retain(|holder| *holder != peer);
+    pub(crate) fn release(&mut self, peer: PeerId, header: &Header) {
+        if let Some(at) = self.holding.iter().position(|(holder, held)| *holder == peer && held == header) {
+            self.holding.remove(at);
+        }
     }
 
     // Waiting

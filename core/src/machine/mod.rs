@@ -107,7 +107,8 @@ pub enum Output {
         /// Its body, lent until the operation ends.
         body: Option<Segment>,
     },
-    /// Run a kernel. Those of one machine run in the order in which they are given.
+    /// Run a kernel. Those of one machine run in the order in which they are given, and before any transfer that is given
+    /// after them.
     Compute {
         /// The operation.
         op: OpId,

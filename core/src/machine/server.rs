@@ -343,7 +343,7 @@ impl Server {
     /// Starts what can be started with the bodies that wait at their senders.
     fn maybe_receive(&mut self) {
         while let Some((peer, header)) = self.next_held() {
-            self.hub.release(peer);
+            self.hub.release(peer, &header);
             let index = self.shard_of(header.shard);
             let known = header.sequence <= self.admitted(&self.shards[index], peer);
             let shard = &mut self.shards[index];
@@ -532,6 +532,7 @@ impl Machine for Server {
         while let Some(peer) = self.hub.take_lost() {
             self.on_lost(peer);
         }
+        self.take_offers();
         self.maybe_start();
         self.maybe_receive();
         for shard in 0..self.shards.len() {

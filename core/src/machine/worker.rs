@@ -387,7 +387,7 @@ impl Worker {
             let idle = |header: &Header| self.rows[header.shard.0 as usize].progress != Progress::Receiving;
             let next = self.hub.held().find(|(_, header)| idle(header));
             let Some((peer, header)) = next else { return };
-            self.hub.release(peer);
+            self.hub.release(peer, &header);
             let shard = header.shard.0 as usize;
             self.rows[shard].progress = Progress::Receiving;
             if header.kind == Kind::Delta {
@@ -446,7 +446,7 @@ impl Worker {
             Job::Push { slot } => self.pushes[slot].sending -= 1,
             Job::Row { shard, .. } => {
                 self.rows[shard].progress = Progress::Idle;
-                self.rows[shard].torn = true;
+                (self.rows[shard].torn, self.rows[shard].newer) = (true, false);
             }
             Job::Delta { shard, .. } => self.rows[shard].progress = Progress::Idle,
             _ => {}
@@ -478,7 +478,8 @@ impl Worker {
     }
 
     fn maybe_joined(&mut self) {
-        if self.state != State::Joining || !self.rows.iter().all(|row| row.progress == Progress::Idle) {
+        let whole = |row: &Row| row.progress == Progress::Idle && !row.torn;
+        if self.state != State::Joining || !self.rows.iter().all(whole) {
             return;
         }
         if self.pushes.len() > 1 {
@@ -496,6 +497,7 @@ impl Worker {
         (under_way as usize) < self.pushes.len()
             && may_read(row.own, row.clock, self.lead_max)
             && row.progress == Progress::Idle
+            && !row.torn
     }
 
     /// Is there room for another contribution, and may it be made?
@@ -559,7 +561,7 @@ impl Worker {
 
     fn note_waiting(&mut self) {
         let missing = match self.state {
-            State::Joining => self.rows.iter().position(|row| row.progress == Progress::Awaited),
+            State::Joining => self.rows.iter().position(|row| row.progress == Progress::Awaited || row.torn),
             State::Stepping => self.rows.iter().position(|row| !self.may_go_on(row)),
             State::Leaving { .. } if !self.flushed => self.rows.iter().position(|row| !self.may_go_on(row)),
             State::Leaving { .. } => self.rows.iter().position(|row| row.progress != Progress::Last),

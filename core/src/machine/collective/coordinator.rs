@@ -156,16 +156,28 @@ impl Coordinator {
 
     /// When to look again.
     pub(super) fn deadline(&self) -> Option<Instant> {
-        let since = self.since.filter(|_| self.phase == Phase::Gathering)?;
+        let since = self.since.filter(|_| self.phase == Phase::Gathering && !self.resumes())?;
         Some(since.after(self.grace))
+    }
+
+    /// Does everyone go on from a checkpoint? Then everyone is waited for, as at a start.
+    fn resumes(&self) -> bool {
+        let own = self.entries.get(self.me.index()).and_then(|entry| entry.report);
+        let run = self.entries.iter().any(|entry| entry.report.is_some_and(|report| report.view > Sequence(0)));
+        own.is_some_and(|report| report.has && report.round > Clock(0)) && !run
     }
 
     /// Whom it waits for itself.
     pub(super) fn awaited(&self) -> Option<PeerId> {
+        let ending = self.entries.iter().any(|entry| entry.report.is_some_and(|report| report.last));
         let missing = |entry: &Entry| match self.phase {
             Phase::Gathering => entry.report.is_none() && !entry.gone,
             Phase::Preparing if !self.dirty => {
                 entry.wanted && entry.report.is_none_or(|report| report.view != self.number)
+            }
+            // At the end, for whoever is not there yet, or has not gone.
+            Phase::Steady if ending && !self.dirty => {
+                entry.wanted && !entry.gone && (entry.released || !entry.report.is_some_and(|report| report.last))
             }
             // Short of members, it waits for whoever comes first.
             _ => self.dirty && !self.is_enough() && !entry.wanted && !entry.gone,
@@ -271,10 +283,7 @@ impl Coordinator {
     pub(super) fn advance(&mut self, now: Instant) {
         if self.phase == Phase::Gathering {
             let all = self.entries.iter().all(|entry| entry.report.is_some() || entry.gone);
-            // Where everyone resumes, everyone is waited for, as at a start.
-            let own = self.entries.get(self.me.index()).and_then(|entry| entry.report);
-            let own = own.is_some_and(|report| report.has && report.round > Clock(0));
-            let waited = !own && self.since.is_some_and(|since| now >= since.after(self.grace));
+            let waited = self.deadline().is_some_and(|deadline| now >= deadline);
             if !all && !waited {
                 return;
             }

@@ -28,6 +28,8 @@ pub(super) struct Exchange {
     first: usize,
     /// Parameters have been asked for in this view.
     pub(super) asked: bool,
+    /// Members who have asked for them here.
+    pub(super) given_to: Vec<PeerId>,
 }
 
 #[derive(Copy, Clone, Debug, Default)]
@@ -77,6 +79,7 @@ impl Exchange {
             missing: 0,
             first: 0,
             asked: false,
+            given_to: Vec::new(),
         }
     }
 
@@ -92,6 +95,7 @@ impl Exchange {
     pub(super) fn form(&mut self) {
         self.stop();
         self.asked = false;
+        self.given_to.clear();
         self.chunks.fill(Chunk::default());
         (self.missing, self.first) = (self.chunks.len(), 0);
     }

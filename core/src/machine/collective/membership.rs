@@ -2,6 +2,7 @@
 
 use super::coordinator::{Command, View};
 use super::*;
+use crate::status::Presence;
 
 /// Bits of a report's weight.
 const HAS: u32 = 1;
@@ -40,7 +41,7 @@ impl Collective {
             // At the start of a run, the coordinator has what everyone starts from.
             has: self.has || (self.coordinator.is_some() && self.has_initial()),
             leaves: matches!(self.own, Own::Leaving | Own::Left) && !self.last,
-            last: self.last,
+            last: self.last && self.fetching.is_none(),
             broken: self.broken,
             suspect: self.suspect,
         };
@@ -156,6 +157,7 @@ impl Collective {
             let first = header.shard.0.saturating_mul(PIECE);
             let ranks = (0..PIECE).filter(|bit| header.base.0 & 1 << bit != 0).map(|bit| first.saturating_add(bit));
             self.coming.extend(ranks.filter(|rank| *rank < workers).map(PeerId));
+            self.coming.truncate(workers as usize);
             return;
         }
         if header.weight == PREPARE {
@@ -210,6 +212,12 @@ impl Collective {
         if !behind {
             self.on_current();
         }
+        // One that was lost before this view is no better in it.
+        let lost = |member: &&PeerId| self.hub.presence(**member) == Presence::Lost && **member != self.hub.setup.me;
+        if let Some(member) = self.members.iter().find(lost).copied().filter(|member| *member != self.host) {
+            self.suspect = Some(member);
+            self.report();
+        }
     }
 
     /// This node has the parameters of its view.
@@ -239,9 +247,11 @@ impl Collective {
     }
 
     pub(super) fn on_fetch(&mut self, peer: PeerId, header: Header) {
-        if header.sequence != self.view || !self.is_in_view() || !self.has || self.fetching.is_some() {
+        let lacks = self.members.contains(&peer) && !self.exchange.given_to.contains(&peer);
+        if header.sequence != self.view || !self.is_in_view() || !self.has || self.fetching.is_some() || !lacks {
             return;
         }
+        self.exchange.given_to.push(peer);
         self.giving += 1;
         let body = self.whole(self.params());
         let header =

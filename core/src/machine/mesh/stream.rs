@@ -9,7 +9,7 @@ impl Mesh {
             return;
         }
         while let Some((peer, header, slot)) = self.next_held() {
-            self.hub.release(peer);
+            self.hub.release(peer, &header);
             let from = self.index_of(peer).expect("held headers are of neighbours");
             let mark = self.marks[header.origin.index()];
             let Some(slot) = slot else {

@@ -62,11 +62,16 @@ impl Server {
             self.shards[index].clocks.begin_at(header.clock);
         }
         self.on_told(index, worker, header);
-        // Others have waited for their turn.
-        let offer = |(_, other): &(PeerId, Header)| other.kind == Kind::State && other.shard == header.shard;
-        let next = self.hub.held().find(offer);
-        if let Some((peer, header)) = next {
-            self.hub.release(peer);
+    }
+
+    /// Takes the offers that have waited for their turn.
+    pub(super) fn take_offers(&mut self) {
+        loop {
+            let due = |(_, header): &(PeerId, Header)| {
+                header.kind == Kind::State && !self.shards[self.shard_of(header.shard)].offered
+            };
+            let Some((peer, header)) = self.hub.held().find(due) else { return };
+            self.hub.release(peer, &header);
             self.on_offer(peer, header);
         }
     }

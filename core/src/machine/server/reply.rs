@@ -66,8 +66,10 @@ impl Server {
     pub(super) fn note_waiting(&mut self) {
         let awaited = match self.state {
             State::Starting => {
-                let missing = self.workers.iter().position(|life| *life != Life::Present);
-                missing.map(|rank| (PeerId(rank as u32), Clock(0), Clock(0)))
+                let blocks =
+                    |rank: &u32| self.workers[*rank as usize] == Life::Awaited || self.awaits_offers(PeerId(*rank));
+                let missing = (0..self.workers.len() as u32).find(blocks);
+                missing.map(|rank| (PeerId(rank), Clock(0), Clock(0)))
             }
             State::Running => self.held_up().or_else(|| self.stays_for()),
             State::Ending | State::Finished => None,
