@@ -187,7 +187,7 @@ impl Checkpoint {
         }
         let mut hasher = blake3::Hasher::new();
         hasher.update(&header);
-        let mut vectors = Vec::with_capacity(count as usize);
+        let mut vectors = Vec::new();
         for _ in 0..count {
             let mut vector = vec![0.0f32; len as usize];
             from.read_exact(bytemuck::cast_slice_mut(&mut vector))?;

@@ -135,7 +135,8 @@ fn bad_arguments_get_one_clear_answer() {
     refused("--recipe mesh --decay 0", 2, "--decay: expected above 0 and at most 1, got 0");
     refused("--recipe mesh --tau 0.3", 3, "(the nearest below is 0.25)");
     refused("--recipe sync --bound 2", 2, "\"bound\" is no setting of this recipe");
-    refused("--recipe sync --servers 1", 3, "servers: expected no server nodes, got 1");
+    refused("--recipe mesh --servers 1", 3, "servers: expected no server nodes, got 1");
+    refused("--recipe sync --servers 2", 3, "servers: expected none, or 1 node for the coordinator alone, got 2");
     refused("--recipe async --servers 0", 3, "servers: expected at least 1 server node, got 0");
     refused("--slow-rank 9:2", 2, "expected R:FACTOR with R below 4");
     refused("--rate 0", 2, "--rate: expected a finite number above 0, got 0");

@@ -95,6 +95,24 @@ fn a_killed_member_comes_back_and_changes_nothing() {
     }
 }
 
+/// The coordinator on a node of its own, killed and started again: it learns from the others where they are.
+#[test]
+fn a_coordinator_alone_can_be_killed() {
+    let args = "--recipe sync --pace 60 --epochs 4 --servers 1 --apart";
+    let expected = cluster("--recipe sync --epochs 4 --workers 3").field("digest");
+    let meet = port();
+    let mut all: Vec<_> = (0..4).map(|rank| node(rank, 4, meet, args)).collect();
+    all[..3].iter_mut().for_each(Process::begins);
+    all[3].signal("-KILL");
+    all[1].until("peer 3 is disconnected");
+    let again = node(3, 4, meet, args);
+    drop(std::mem::replace(&mut all[3], again));
+    let ended: Vec<_> = all.into_iter().map(|node| node.end().succeeded()).collect();
+    for node in &ended[..3] {
+        assert_eq!(node.field("digest"), expected);
+    }
+}
+
 /// A killed worker that does not come back is given up, and the rest goes on without it.
 #[test]
 fn a_killed_member_that_stays_away_is_given_up() {

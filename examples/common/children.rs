@@ -36,7 +36,6 @@ struct Slot {
     restarts: u32,
     /// How it ended.
     code: Option<i32>,
-    readers: Vec<thread::JoinHandle<()>>,
     again: Option<Instant>,
 }
 
@@ -55,13 +54,13 @@ impl Children {
         let (sender, said) = channel();
         let mut children = Self { program, args, env, meet, children: Vec::new(), sender, said, restarts };
         for rank in 0..count {
-            let (child, readers) = children.spawn(rank, count)?;
-            children.children.push(Slot { child: Some(child), restarts, code: None, readers, again: None });
+            let child = children.spawn(rank, count)?;
+            children.children.push(Slot { child: Some(child), restarts, code: None, again: None });
         }
         Ok(children)
     }
 
-    fn spawn(&self, rank: u32, count: u32) -> std::io::Result<(Child, Vec<thread::JoinHandle<()>>)> {
+    fn spawn(&self, rank: u32, count: u32) -> std::io::Result<Child> {
         let mut child = Command::new(&self.program)
             .args(&self.args)
             .env("GRADWIRE_RANK", rank.to_string())
@@ -73,21 +72,16 @@ impl Children {
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()?;
-        let mut readers = Vec::new();
         if let Some(out) = child.stdout.take() {
-            readers.push(self.read(out, move |line| Said::Out(rank, line)));
+            self.read(out, move |line| Said::Out(rank, line));
         }
         if let Some(err) = child.stderr.take() {
-            readers.push(self.read(err, move |line| Said::Err(rank, line)));
+            self.read(err, move |line| Said::Err(rank, line));
         }
-        Ok((child, readers))
+        Ok(child)
     }
 
-    fn read(
-        &self,
-        from: impl Read + Send + 'static,
-        said: impl Fn(String) -> Said + Send + 'static,
-    ) -> thread::JoinHandle<()> {
+    fn read(&self, from: impl Read + Send + 'static, said: impl Fn(String) -> Said + Send + 'static) {
         let sender = self.sender.clone();
         thread::spawn(move || {
             for line in BufReader::new(from).lines().map_while(Result::ok) {
@@ -95,7 +89,7 @@ impl Children {
                     return;
                 }
             }
-        })
+        });
     }
 
     /// Waits until all have ended, handing on what they say. When `stop` is set, asks them to stop, and after a while
@@ -103,7 +97,9 @@ impl Children {
     pub(crate) fn wait(mut self, stop: &Arc<AtomicBool>, mut heard: impl FnMut(Said)) -> Vec<i32> {
         let mut asked: Option<Instant> = None;
         loop {
-            while let Ok(said) = self.said.recv_timeout(Duration::from_millis(20)) {
+            // Bounded: who talks without end keeps nobody from being looked after.
+            for _ in 0..1000 {
+                let Ok(said) = self.said.recv_timeout(Duration::from_millis(20)) else { break };
                 heard(said);
             }
             if stop.load(Ordering::Relaxed) && asked.is_none() {
@@ -114,7 +110,8 @@ impl Children {
                 self.each(|child| drop(child.kill()));
             }
             if self.reap(asked.is_some(), &mut heard) {
-                while let Ok(said) = self.said.try_recv() {
+                // Their last words are still on the way; a pipe that some process of theirs keeps open never ends.
+                while let Ok(said) = self.said.recv_timeout(Duration::from_millis(200)) {
                     heard(said);
                 }
                 return self.children.iter().map(|slot| slot.code.unwrap_or(-1)).collect();
@@ -135,7 +132,6 @@ impl Children {
                 let signal = std::os::unix::process::ExitStatusExt::signal(&status);
                 let code = status.code().unwrap_or_else(|| -signal.unwrap_or(1));
                 (slot.child, slot.code) = (None, Some(code));
-                slot.readers.drain(..).for_each(|reader| drop(reader.join()));
                 if code != 0 && !stopping {
                     let how =
                         if code < 0 { format!("killed by signal {}", -code) } else { format!("exit code {code}") };
@@ -147,9 +143,8 @@ impl Children {
             }
             if self.children[rank as usize].again.is_some_and(|at| at <= Instant::now() && !stopping) {
                 self.children[rank as usize].again = None;
-                if let Ok((child, readers)) = self.spawn(rank, count) {
-                    let slot = &mut self.children[rank as usize];
-                    (slot.child, slot.readers) = (Some(child), readers);
+                if let Ok(child) = self.spawn(rank, count) {
+                    self.children[rank as usize].child = Some(child);
                 }
             }
         }

@@ -97,7 +97,7 @@ pub(crate) fn training(command: Command) -> Command {
         |name, default: &'static str, help| value(name, help).default_value(default).allow_negative_numbers(true);
     let mut command = command
         .arg(
-            value("servers", "Nodes that hold shards [default: 1 for recipes with servers]")
+            value("servers", "Nodes that hold shards [default: 1 for recipes with servers]; of a tree or ring: 1 to coordinate and nothing else")
                 .value_parser(value_parser!(u32)),
         )
         .arg(value("recipe", "By which rule").default_value("averaging"))

@@ -190,6 +190,10 @@ impl Collective {
             hub: Hub::new(setup),
         };
         collective.report();
+        if cluster.nodes() == 1 {
+            // Nobody will come: there is nothing to wait for.
+            collective.advance();
+        }
         collective
     }
 
@@ -204,6 +208,23 @@ impl Collective {
             Notice::Rate { .. } | Notice::Tick => {}
         }
         Ok(())
+    }
+
+    /// What can be done now.
+    fn advance(&mut self) {
+        loop {
+            self.coordinate();
+            self.take_held();
+            self.maybe_fetch();
+            self.maybe_ready();
+            self.maybe_begin();
+            // A round that ends at once can be news for the coordinator.
+            if !self.coordinator.as_ref().is_some_and(Coordinator::has_commands) {
+                break;
+            }
+        }
+        self.maybe_leave();
+        self.note_waiting();
     }
 
     // The application
@@ -471,19 +492,7 @@ impl Machine for Collective {
         while let Some(peer) = self.hub.take_lost() {
             self.on_lost(peer);
         }
-        loop {
-            self.coordinate();
-            self.take_held();
-            self.maybe_fetch();
-            self.maybe_ready();
-            self.maybe_begin();
-            // A round that ends at once can be news for the coordinator.
-            if !self.coordinator.as_ref().is_some_and(Coordinator::has_commands) {
-                break;
-            }
-        }
-        self.maybe_leave();
-        self.note_waiting();
+        self.advance();
         Ok(())
     }
 

@@ -104,6 +104,9 @@ impl Recipe {
             }
             // One node for the coordinator alone.
             (false, 1) if self.is_collective() => {}
+            (false, got) if got > 1 && self.is_collective() => {
+                return Err(ConfigError::Servers { expected: "none, or 1 node for the coordinator alone", got });
+            }
             (false, got) if got > 0 => return Err(ConfigError::Servers { expected: "no server nodes", got }),
             _ => {}
         }

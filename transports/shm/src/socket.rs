@@ -36,8 +36,8 @@ pub struct Pair {
     /// The segment that is still to be passed over.
     passing: Option<OwnedFd>,
     seen: String,
-    /// It has slept: the socket may have something to say.
-    slept: bool,
+    /// The socket may have something to say.
+    stirred: bool,
     /// The other process has ended.
     ended: bool,
 }
@@ -105,14 +105,14 @@ impl Carrier for Sockets {
             Some(path) => path.display().to_string(),
             None => "a process of this host".to_string(),
         };
-        Ok(Pair { stream, end: None, passing: None, seen, slept: true, ended: false })
+        Ok(Pair { stream, end: None, passing: None, seen, stirred: true, ended: false })
     }
 
     fn dial(&mut self, address: &str) -> io::Result<Pair> {
         let stream = UnixStream::connect(address)?;
         let (segment, file) = Segment::create(self.ring_len)?;
         let end = Some(End::new(Arc::new(segment), true));
-        Ok(Pair { stream, end, passing: Some(file), seen: address.to_string(), slept: true, ended: false })
+        Ok(Pair { stream, end, passing: Some(file), seen: address.to_string(), stirred: true, ended: false })
     }
 
     fn address(&self, rank: PeerId) -> Option<String> {
@@ -184,6 +184,11 @@ impl Pair {
         match self.stream.write(&[1]) {
             // Full: it has been rung often enough.
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(()),
+            // Nobody hears it; what was written before that is still to be read.
+            Err(error) if matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset) => {
+                self.ended = true;
+                Ok(())
+            }
             result => result.map(drop),
         }
     }
@@ -231,7 +236,7 @@ impl Stream for Pair {
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
         let end = self.end.as_mut().ok_or_else(not_connected)?;
         let (mut n, mut wake) = end.read(into)?;
-        if n == 0 && std::mem::take(&mut self.slept) {
+        if n == 0 && std::mem::take(&mut self.stirred) {
             self.answer()?;
             // What it wrote before it ended is still there.
             (n, wake) = self.end.as_mut().ok_or_else(not_connected)?.read(into)?;
@@ -271,15 +276,19 @@ impl Stream for Pair {
     }
 
     fn arm(&mut self, reads: bool, writes: bool) -> bool {
-        self.slept = true;
+        self.stirred = true;
         self.end.as_ref().is_some_and(|end| end.arm(reads, writes))
     }
 
-    fn is_over(&mut self) -> bool {
-        if std::mem::take(&mut self.slept) {
+    fn stirred(&mut self) {
+        self.stirred = true;
+    }
+
+    fn is_over(&mut self, wanted: usize) -> bool {
+        if std::mem::take(&mut self.stirred) {
             self.ended |= self.answer().is_err();
         }
-        self.ended
+        self.ended && self.end.as_ref().is_none_or(|end| end.readable().map_or(true, |n| n < wanted))
     }
 
     fn seen(&self) -> String {

@@ -89,8 +89,12 @@ pub trait Stream: Send {
         false
     }
 
-    /// Has the other side ended, though there may be something left to read? Asked while nothing is read.
-    fn is_over(&mut self) -> bool {
+    /// [`source`](Self::source) was ready.
+    fn stirred(&mut self) {}
+
+    /// Has the other side ended, with less than so many bytes left to read? Asked while nothing is read.
+    fn is_over(&mut self, wanted: usize) -> bool {
+        let _ = wanted;
         false
     }
 

@@ -62,10 +62,12 @@ impl Reader {
         Self { ahead: Box::new([0; AHEAD]), from: 0, to: 0, phase: Phase::Header, checked, total: 0 }
     }
 
-    /// Says where the body of the last header goes; `None`: nowhere.
+    /// Says where the body of the last header goes; `None`: nowhere. False when no body of that length waits.
     pub fn receive(&mut self, op: OpId, into: Option<Segment>) -> bool {
         let Phase::Held { length } = self.phase else { return false };
-        debug_assert!(into.is_none_or(|into| into.len == length));
+        if into.is_some_and(|into| into.len != length) {
+            return false;
+        }
         self.phase = Phase::Body { op, into, length, done: 0, checksum: crc32fast::Hasher::new() };
         true
     }
@@ -73,6 +75,12 @@ impl Reader {
     /// The operation that a body is being read for.
     pub(crate) fn open(&self) -> Option<OpId> {
         if let Phase::Body { op, .. } = self.phase { Some(op) } else { None }
+    }
+
+    /// Bytes of the body that waits for its place which have not been read ahead.
+    pub(crate) fn held(&self) -> usize {
+        let Phase::Held { length } = self.phase else { return 0 };
+        (length as usize).saturating_sub(self.to - self.from)
     }
 
     /// Does a body wait for its place? Then the other side need not be heard of.

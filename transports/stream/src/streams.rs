@@ -38,6 +38,10 @@ const PAUSE: [Duration; 2] = [Duration::from_millis(50), Duration::from_secs(1)]
 const HANDSHAKES: u32 = 5;
 /// Peers that cannot be reached are told of so often.
 const TELL: Duration = Duration::from_secs(10);
+/// Strangers that are turned away are told of one by one as long as they are no more than this apart.
+const TELL_OF_STRANGERS: Duration = Duration::from_millis(100);
+/// Rounds of work after which events are taken, though there is work left.
+const ROUNDS: u32 = 16;
 
 /// How often to look at the clock while peers are missing.
 const TICK: Duration = Duration::from_millis(10);
@@ -86,9 +90,15 @@ pub struct Streams<C: Carrier> {
     sent: VecDeque<OpId>,
     /// When to look at the clock next.
     timer: Clock,
+    /// When it was last looked at.
+    looked: Clock,
+    /// Rounds of work, to look for events among them.
+    rounds: u32,
     woken: bool,
     flooded: u64,
     told_of_flood: Clock,
+    /// When a stranger that is turned away may be told of again.
+    tell: Clock,
     random: u64,
 }
 
@@ -97,14 +107,17 @@ struct Peer {
     /// Its connection, open or being greeted over.
     link: Option<usize>,
     open: bool,
+    /// Times that its being connected waits to be told: until then the machine means an earlier connection.
+    untold: u32,
     /// Of the process at its last connection.
     instance: u64,
     address: Option<String>,
     /// When to dial, if that is this node's part.
     dial: Clock,
     attempts: u32,
-    /// Handshakes that it ended in a row.
+    /// Handshakes that it ended in a row, and since when.
     ended: u32,
+    ending: Clock,
     /// Until when it has said that it may be silent.
     busy: Option<Clock>,
     /// When its being out of reach may be told of again.
@@ -140,11 +153,13 @@ impl<C: Carrier> Streams<C> {
         let peer = |rank| Peer {
             link: None,
             open: false,
+            untold: 0,
             instance: 0,
             address: carrier.address(PeerId(rank)),
             dial: now,
             attempts: 0,
             ended: 0,
+            ending: now,
             busy: None,
             tell: now,
             refused: None,
@@ -167,9 +182,12 @@ impl<C: Carrier> Streams<C> {
             ready: VecDeque::new(),
             sent: VecDeque::new(),
             timer: now,
+            looked: now,
+            rounds: 0,
             woken: false,
             flooded: 0,
             told_of_flood: now,
+            tell: now,
             random: instance,
         })
     }
@@ -186,10 +204,17 @@ impl<C: Carrier> Streams<C> {
     }
 
     fn on_time(&mut self, now: Clock) -> Result<(), StreamError> {
+        let every = self.config.dead_after / 10;
+        let gap = now.saturating_duration_since(std::mem::replace(&mut self.looked, now));
+        if gap > every {
+            // Nobody has been reading: that is no silence of theirs.
+            for link in self.links.iter_mut().flatten() {
+                (link.heard, link.began) = (link.heard + gap, link.began + gap);
+            }
+        }
         if now < self.timer {
             return Ok(());
         }
-        let every = self.config.dead_after / 10;
         self.accepting = true;
         let complete = self.peers.iter().filter(|peer| peer.open).count() + 1 == self.peers.len();
         self.timer = now + if complete { every / 2 } else { TICK.min(every) };
@@ -245,6 +270,21 @@ impl<C: Carrier> Streams<C> {
         let peer = &mut self.peers[rank];
         peer.attempts += 1;
         peer.dial = now + pause;
+    }
+
+    /// The connection to a peer, if it is the one that the machine knows of.
+    fn told(&self, rank: usize) -> Option<usize> {
+        let peer = &self.peers[rank];
+        peer.link.filter(|_| peer.open && peer.untold == 0)
+    }
+
+    /// The next thing that the machine is told.
+    fn next(&mut self) -> Option<Input> {
+        let input = self.ready.pop_front()?;
+        if let Input::Connected { peer } = input {
+            self.peers[peer.index()].untold -= 1;
+        }
+        Some(input)
     }
 
     // Connections
@@ -366,7 +406,12 @@ impl<C: Carrier> Streams<C> {
                 );
                 let peer = &mut self.peers[rank];
                 peer.ended = if hung_up { peer.ended + 1 } else { 0 };
-                if peer.ended >= HANDSHAKES {
+                if peer.ended <= 1 {
+                    peer.ending = now;
+                }
+                // One that has been here is no stranger: its host is in trouble, and that passes.
+                let strange = peer.instance == 0 && now > peer.ending + self.config.dead_after / 2;
+                if peer.ended >= HANDSHAKES && strange {
                     let (address, times) = (peer.address.clone().unwrap_or_default(), peer.ended);
                     return Err(StreamError::Handshake { peer: PeerId(rank as u32), address, times });
                 }
@@ -378,6 +423,12 @@ impl<C: Carrier> Streams<C> {
     }
 
     fn turned_away(&mut self, link: &Link<C::Stream>, reason: String) {
+        let now = Clock::now();
+        if now < self.tell {
+            self.flooded += 1;
+            return;
+        }
+        self.tell = now + TELL_OF_STRANGERS;
         (self.config.notices)(Notice::TurnedAway { address: link.stream.seen(), reason });
     }
 
@@ -419,7 +470,7 @@ impl<C: Carrier> Streams<C> {
                 }
                 Ok(Step::Control(_)) => {}
                 Ok(Step::Book(book)) => self.on_book(peer, book),
-                Ok(Step::Held) if !link.stream.is_over() => return Ok(false),
+                Ok(Step::Held) if !link.stream.is_over(link.reader.held()) => return Ok(false),
                 Ok(Step::Blocked) => return Ok(false),
                 Ok(Step::Ended | Step::Held) => {
                     self.break_link(slot, "it ended the connection".to_string());
@@ -456,9 +507,9 @@ impl<C: Carrier> Streams<C> {
                 WAKER => self.woken = true,
                 Token(token) => {
                     let slot = token - FIRST;
-                    if let Some(link) = self.links.get_mut(slot).and_then(Option::as_mut).filter(|link| !link.runnable)
-                    {
-                        link.runnable = true;
+                    let Some(link) = self.links.get_mut(slot).and_then(Option::as_mut) else { continue };
+                    link.stream.stirred();
+                    if !std::mem::replace(&mut link.runnable, true) {
                         slots.push(slot);
                     }
                 }

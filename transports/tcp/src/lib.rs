@@ -117,7 +117,7 @@ impl Builder {
         Self { listen: Some(address.to_string()), ..self }
     }
 
-    /// Where others reach this node, if it is not where it listens.
+    /// Where others reach this node, if it is not where it listens. A name is looked up here, not by the others.
     #[must_use]
     pub fn advertise(self, address: &str) -> Self {
         Self { advertise: Some(address.to_string()), ..self }
@@ -189,7 +189,7 @@ impl Builder {
         let listener = TcpListener::bind(address).map_err(listen)?;
         let bound = listener.local_addr().map_err(listen)?;
         let own = match self.advertise {
-            Some(advertise) => advertise,
+            Some(advertise) => resolve("advertise", &advertise)?.to_string(),
             None => bound.to_string(),
         };
         let sockets = Sockets::new(self.meet, own, bound, self.key, self.config.dead_after);

@@ -140,9 +140,13 @@ impl Sealed {
         loop {
             let length = (self.there >= 2).then(|| usize::from(u16::from_be_bytes([self.coming[0], self.coming[1]])));
             if let Some(length) = length {
-                if length + 2 > self.coming.len() || length < TAG {
-                    let text =
-                        format!("expected a record of {TAG} to {} bytes, got one of {length}", self.coming.len() - 2);
+                // One without content would keep us reading without getting anywhere.
+                if length + 2 > self.coming.len() || length <= TAG {
+                    self.state = State::Broken;
+                    let text = format!(
+                        "expected a record of more than {TAG} and at most {} bytes, got one of {length}",
+                        self.coming.len() - 2
+                    );
                     return Err(io::Error::new(io::ErrorKind::InvalidData, text));
                 }
                 if self.there >= length + 2 {
@@ -185,21 +189,18 @@ impl Sealed {
             // Straight into its place, where there is room for the tag as well.
             let direct = into.len() >= length;
             let opened = state.read_message(record, if direct { into } else { &mut self.plain });
-            let n = match opened {
-                Ok(n) => n,
-                Err(error) => {
-                    self.state = State::Broken;
-                    return Err(broken(error));
-                }
+            let Ok(n) = opened else {
+                self.state = State::Broken;
+                return Err(io::Error::new(io::ErrorKind::InvalidData, "a record was changed on its way"));
             };
             self.opened += 1;
             if self.opened.is_multiple_of(REKEY) {
                 state.rekey_incoming();
             }
-            if direct && n > 0 {
+            if direct {
                 return Ok(n);
             }
-            (self.plain_from, self.plain_to) = (0, if direct { 0 } else { n });
+            (self.plain_from, self.plain_to) = (0, n);
         }
         let n = into.len().min(self.plain_to - self.plain_from);
         into[..n].copy_from_slice(&self.plain[self.plain_from..self.plain_from + n]);

@@ -99,6 +99,18 @@ fn every_flipped_bit_of_a_record_is_noticed() {
     }
 }
 
+/// Records without content could be sent for ever, and would hold up the reader of all other connections.
+#[test]
+fn an_empty_record_ends_the_connection() {
+    let (_, mut there) = ends(&key("a"), &key("a"), usize::MAX).unwrap();
+    let mut wire = Pipe::default();
+    wire.write(&[0, 16], 2).unwrap();
+    wire.write(&[7; 16], 16).unwrap();
+    let error = there.read(&mut [0; 64], &mut |into| wire.read(into, usize::MAX)).unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::InvalidData);
+    assert!(error.to_string().contains("more than 16"), "{error}");
+}
+
 #[test]
 fn keys_are_read_from_files_that_only_their_owner_can_read() {
     let directory = std::env::temp_dir().join(format!("gradwire-key-{}", std::process::id()));

@@ -151,6 +151,7 @@ impl<C: Carrier> Streams<C> {
         let (id, address) =
             (PeerId(rank as u32), self.links[slot].as_ref().map_or_else(String::new, |l| l.stream.seen()));
         (self.config.notices)(Notice::Connected { peer: id, address });
+        self.peers[rank].untold += 1;
         self.ready.push_back(Input::Connected { peer: id });
     }
 

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant as Clock};
 use gradwire_core::wire::Header;
 use gradwire_core::{Input, OpId, PeerId, Pool, ProtocolError, Segment, Transport};
 
-use super::{QUEUE_MAX, Streams};
+use super::{QUEUE_MAX, ROUNDS, Streams};
 use crate::carrier::{Carrier, Stream};
 use crate::control::Control;
 use crate::link::{Link, State};
@@ -29,7 +29,7 @@ impl<C: Carrier> Transport for Streams<C> {
 
     fn transmit(&mut self, op: OpId, peer: PeerId, header: Header, body: Option<Segment>, pool: &Pool) {
         let rank = peer.index();
-        let Some(slot) = self.peers[rank].link.filter(|_| self.peers[rank].open) else {
+        let Some(slot) = self.told(rank) else {
             self.ready.push_back(Input::Aborted { op });
             return;
         };
@@ -45,7 +45,7 @@ impl<C: Carrier> Transport for Streams<C> {
     }
 
     fn receive(&mut self, op: OpId, peer: PeerId, into: Option<Segment>, _pool: &mut Pool) {
-        let slot = self.peers[peer.index()].link.filter(|_| self.peers[peer.index()].open);
+        let slot = self.told(peer.index());
         let link = slot.and_then(|slot| self.links[slot].as_mut());
         if !link.is_some_and(|link| link.receive(op, into)) {
             self.ready.push_back(Input::Aborted { op });
@@ -55,7 +55,7 @@ impl<C: Carrier> Transport for Streams<C> {
     }
 
     fn close(&mut self, peer: PeerId, reason: ProtocolError) {
-        if let Some(slot) = self.peers[peer.index()].link.filter(|_| self.peers[peer.index()].open) {
+        if let Some(slot) = self.told(peer.index()) {
             self.break_link(slot, reason.to_string());
             let now = Clock::now();
             self.dial_later(peer.index(), now);
@@ -76,11 +76,14 @@ impl<C: Carrier> Transport for Streams<C> {
     fn poll(&mut self, pool: &mut Pool, wait: Option<Duration>) -> Result<Option<Input>, StreamError> {
         let until = wait.map(|wait| Clock::now() + wait);
         loop {
-            if let Some(input) = self.ready.pop_front() {
+            if let Some(input) = self.next() {
                 return Ok(Some(input));
             }
-            let now = Clock::now();
-            self.on_time(now)?;
+            self.on_time(Clock::now())?;
+            self.rounds = (self.rounds + 1) % ROUNDS;
+            if self.rounds == 0 {
+                self.take_events(Some(Duration::ZERO))?;
+            }
             self.run(pool)?;
             if !self.ready.is_empty() {
                 continue;
@@ -98,7 +101,7 @@ impl<C: Carrier> Transport for Streams<C> {
                     return Ok(None);
                 }
                 self.run(pool)?;
-                return Ok(self.ready.pop_front());
+                return Ok(self.next());
             }
             self.sleep(rest.map_or(timer, |rest| rest.min(timer)))?;
         }
@@ -117,7 +120,7 @@ impl<C: Carrier> Drop for Streams<C> {
         let unsent = |streams: &mut Self| {
             let links = streams.links.iter_mut().flatten().filter(|link| matches!(link.state, State::Open { .. }));
             let mut sink = VecDeque::new();
-            links.filter_map(|link| link.write(&mut sink).ok()).any(|done| !done)
+            links.filter_map(|link| link.write(&mut sink).ok()).fold(false, |unsent, done| unsent | !done)
         };
         while unsent(self) && Clock::now() < until {
             if self.take_events(Some(Duration::from_millis(5))).is_err() {
