@@ -33,7 +33,7 @@ fn every_rule_learns_over_sockets_and_shared_memory() {
         for recipe in RECIPES {
             let ended = cluster(&format!("--transport {transport} --recipe {recipe}"));
             let accuracy: f64 = ended.field("accuracy").parse().unwrap();
-            assert!(accuracy >= 0.95, "{recipe} over {transport}: {accuracy}");
+            assert!(accuracy >= 0.95, "{recipe} over {transport}: {accuracy}\n{:#?}", ended.said);
         }
     }
 }
