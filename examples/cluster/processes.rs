@@ -40,6 +40,10 @@ pub(crate) fn run(options: &Options, args: Vec<OsString>) -> Result<Outcome, (u8
         let code = u8::try_from(*code).unwrap_or(exit::RUN);
         return Err((code, complaints.into_iter().next().unwrap_or_else(|| "cluster: a process failed".to_string())));
     }
+    let told = |rank: u32| lines.iter().any(|line| field(line, "rank") == Some(rank.to_string().as_str()));
+    if let Some(rank) = (0..workers).find(|rank| !told(*rank)) {
+        return Err((exit::RUN, format!("cluster: process {rank} ended without saying how its training went")));
+    }
     Ok(outcome(&lines, workers))
 }
 

@@ -41,6 +41,8 @@ struct Slot {
 
 /// How long after the first request to stop the rest is killed.
 const GRACE: Duration = Duration::from_secs(10);
+/// How long to listen to pipes whose processes have ended.
+const LAST_WORDS: Duration = Duration::from_secs(2);
 
 impl Children {
     pub(crate) fn start(
@@ -110,8 +112,11 @@ impl Children {
                 self.each(|child| drop(child.kill()));
             }
             if self.reap(asked.is_some(), &mut heard) {
-                // Their last words are still on the way; a pipe that some process of theirs keeps open never ends.
-                while let Ok(said) = self.said.recv_timeout(Duration::from_millis(200)) {
+                // Their last words may still be on the way: until every pipe has ended, but no longer than a while, as
+                // some process of theirs may keep one open.
+                self.sender = channel().0;
+                let until = Instant::now() + LAST_WORDS;
+                while let Ok(said) = self.said.recv_timeout(until.saturating_duration_since(Instant::now())) {
                     heard(said);
                 }
                 return self.children.iter().map(|slot| slot.code.unwrap_or(-1)).collect();

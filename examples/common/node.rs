@@ -233,8 +233,11 @@ impl Node {
             self.options.name,
             if self.wire == Wire::Tcp { "TCP" } else { "shared memory" },
         ));
-        if self.insecure_open {
-            self.say("WARNING: no key, and listening beyond loopback: anyone who can connect can take part");
+        if self.insecure_open && self.key.is_none() && self.wire == Wire::Tcp {
+            // Quiet or not.
+            let text =
+                "WARNING: no key, and listening beyond loopback is allowed: anyone who can connect can take part";
+            let _ = writeln!(std::io::stderr(), "node {rank}: {text}");
         }
         match self.wire {
             Wire::Tcp => self.run_over(stop, |rank| self.tcp(rank)),
