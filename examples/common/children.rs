@@ -27,12 +27,11 @@ pub(crate) struct Children {
     children: Vec<Slot>,
     sender: Sender<Said>,
     pub(crate) said: Receiver<Said>,
-    /// How often each may be started again.
-    restarts: u32,
 }
 
 struct Slot {
     child: Option<Child>,
+    /// How often it may be started again.
     restarts: u32,
     /// How it ended.
     code: Option<i32>,
@@ -54,7 +53,7 @@ impl Children {
     ) -> std::io::Result<Self> {
         let meet = TcpListener::bind("127.0.0.1:0")?.local_addr()?.to_string();
         let (sender, said) = channel();
-        let mut children = Self { program, args, env, meet, children: Vec::new(), sender, said, restarts };
+        let mut children = Self { program, args, env, meet, children: Vec::new(), sender, said };
         for rank in 0..count {
             let child = children.spawn(rank, count)?;
             children.children.push(Slot { child: Some(child), restarts, code: None, again: None });
@@ -153,7 +152,6 @@ impl Children {
                 }
             }
         }
-        debug_assert!(self.children.iter().all(|slot| slot.restarts <= self.restarts));
         self.children.iter().all(|slot| slot.child.is_none() && (slot.again.is_none() || stopping))
     }
 }

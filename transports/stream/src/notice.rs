@@ -88,7 +88,7 @@ pub enum Notice {
     Refused { peer: PeerId, address: String, reason: Refusal },
     /// A peer cannot be reached; said at the first failure and then once in a while.
     Unreachable { peer: PeerId, address: String, reason: String },
-    /// Connections of strangers were closed unheard, since the last such notice.
+    /// Connections of strangers were closed without a notice each, unheard or turned away, since the last such notice.
     Flooded { count: u64 },
 }
 
@@ -104,7 +104,9 @@ impl fmt::Display for Notice {
             Self::Unreachable { peer, address, reason } => {
                 write!(f, "peer {peer} ({address}) cannot be reached: {reason}; trying again")
             }
-            Self::Flooded { count } => write!(f, "closed {count} connections of strangers unheard: too many at once"),
+            Self::Flooded { count } => {
+                write!(f, "closed {count} more connections of strangers: too many to tell of each")
+            }
         }
     }
 }
