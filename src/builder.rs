@@ -2,19 +2,19 @@
 
 use std::fmt;
 use std::hash::{BuildHasher, Hasher, RandomState};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use gradwire_core::{
-    Clock, Cluster, Contract, Event, Incarnation, Layout, Local, Patience, PeerId, Recipe, Setup, Transport,
+    Clock, Cluster, Contract, Event, Incarnation, Layout, Local, Patience, PeerId, Recipe, Resumed, Setup, Transport,
 };
 
 use crate::checkpoint::{Checkpoint, CheckpointError};
 use crate::desk::{Answer, Desk};
 use crate::engine::{Engine, Pump};
 use crate::error::Error;
-use crate::server::Server;
+use crate::server::{Mark, Server};
 use crate::session::{Drive, Session, check_finite};
 
 /// What a node needs to know before it takes part. Made by [`Session::builder`]; ended by [`join`](Self::join) for a
@@ -30,6 +30,12 @@ pub struct Builder {
     optimizer_vectors: u32,
     own_thread: bool,
     watcher: Watcher,
+}
+
+/// What a node goes on from, and where it was found.
+struct Origin {
+    checkpoint: Checkpoint,
+    path: PathBuf,
 }
 
 /// Whom to tell what happens.
@@ -117,11 +123,14 @@ impl Builder {
     }
 
     /// Takes part as a worker, going on from the newest whole checkpoint of this rank below `directory`: `params` and the
-    /// optimizer vectors `state` are as they were, and [`Session::steps`] says after how many steps. Everyone resumes,
-    /// from the same round.
+    /// optimizer vectors `state` are as they were, and [`Session::steps`] says after how many steps. So are residuals,
+    /// in recipes that have them. Everyone resumes, from the same moment.
+    ///
+    /// A worker that is started anew in a run that was resumed may do so as well, where there are no rounds: it takes the
+    /// others' parameters then, its residual is dropped, and [`Session::is_outdated`] says so.
     ///
     /// # Errors
-    /// As for [`join`](Self::join); and when there is no checkpoint that fits, or the others go on from another round.
+    /// As for [`join`](Self::join); and when there is no checkpoint that fits, or the others go on from another moment.
     pub fn resume<T: Transport + 'static>(
         self,
         directory: &Path,
@@ -129,42 +138,48 @@ impl Builder {
         params: &mut [f32],
         state: &mut [&mut [f32]],
     ) -> Result<Session, Error> {
-        if !self.recipe.is_collective() {
-            return Err(CheckpointError::Recipe.into());
-        }
         let (rank, _) = transport.place();
-        let (checkpoint, _) = Checkpoint::newest(directory, rank.0)?;
-        let path = || directory.join(format!("rank-{rank}"));
-        let (contract, _) = Contract::new(&self.layout, &self.recipe, self.cluster, self.optimizer_vectors);
-        let (expected, got) = (contract.digest(), checkpoint.digest);
-        if expected != got {
-            return Err(CheckpointError::Contract { path: path(), expected, got }.into());
-        }
-        if checkpoint.rank != rank.0 {
-            return Err(CheckpointError::Rank { path: path(), expected: rank.0, got: checkpoint.rank }.into());
-        }
-        let (expected, got) = (1 + state.len(), checkpoint.vectors.len());
-        if expected != got || checkpoint.vectors.iter().any(|vector| vector.len() != self.layout.len()) {
-            return Err(CheckpointError::Vectors { path: path(), expected, got }.into());
-        }
+        let origin = self.origin(directory, rank, 1 + state.len())?;
         let into = std::iter::once(&mut *params).chain(state.iter_mut().map(|vector| &mut **vector));
-        for (into, vector) in into.zip(&checkpoint.vectors) {
+        for (into, vector) in into.zip(&origin.checkpoint.vectors) {
             if into.len() != vector.len() {
                 return Err(Error::Length { what: "resume", expected: vector.len(), got: into.len() });
             }
             into.copy_from_slice(vector);
         }
-        self.enter(transport, params, Some(&checkpoint))
+        self.enter(transport, params, Some(&origin))
+    }
+
+    /// The newest checkpoint of a rank, which must be of this run and have so many vectors.
+    fn origin(&self, directory: &Path, rank: PeerId, vectors: usize) -> Result<Origin, Error> {
+        let (checkpoint, _) = Checkpoint::newest(directory, rank.0)?;
+        let path = directory.join(format!("rank-{rank}"));
+        let (expected, got) = (self.contract().0.digest(), checkpoint.digest);
+        if expected != got {
+            return Err(CheckpointError::Contract { path, expected, got }.into());
+        }
+        if checkpoint.rank != rank.0 {
+            return Err(CheckpointError::Rank { path, expected: rank.0, got: checkpoint.rank }.into());
+        }
+        let (expected, got) = (vectors, checkpoint.vectors.len());
+        if expected != got || checkpoint.vectors.iter().any(|vector| vector.len() != self.layout.len()) {
+            return Err(CheckpointError::Vectors { path, expected, got }.into());
+        }
+        Ok(Origin { checkpoint, path })
+    }
+
+    fn contract(&self) -> (Contract, String) {
+        Contract::new(&self.layout, &self.recipe, self.cluster, self.optimizer_vectors)
     }
 
     fn enter<T: Transport + 'static>(
         self,
         transport: T,
         params: &mut [f32],
-        from: Option<&Checkpoint>,
+        from: Option<&Origin>,
     ) -> Result<Session, Error> {
         let (rank, _) = transport.place();
-        let (contract, _) = Contract::new(&self.layout, &self.recipe, self.cluster, self.optimizer_vectors);
+        let digest = self.contract().0.digest();
         let (desk, drive) = self.start(transport, params, true, from)?;
         let mut session = Session {
             layout: self.layout,
@@ -175,20 +190,25 @@ impl Builder {
             deadline: self.deadline,
             optimizer_vectors: self.optimizer_vectors,
             spare: None,
-            steps: from.map_or(0, |checkpoint| checkpoint.steps),
+            steps: from.map_or(0, |from| from.checkpoint.steps),
             clock: 0,
+            suspensions: 0,
+            made: from.map_or(0, |from| from.checkpoint.made),
+            outdated: false,
             rank,
-            digest: contract.digest(),
+            digest,
             over: false,
         };
-        let Answer::Joined { clock, view, spare } = session.answer("join")? else {
+        let Answer::Joined { clock, view, spare, outdated } = session.answer("join")? else {
             unreachable!("a machine joins before anything else")
         };
-        session.clock = clock;
-        if let Some(checkpoint) = from {
+        (session.clock, session.outdated) = (clock, outdated);
+        if let Some(Origin { checkpoint, .. }) = from {
             let (expected, got) = (clock, checkpoint.clock);
-            if expected != got {
-                return Err(CheckpointError::Round { expected, got }.into());
+            if !session.recipe.is_collective() {
+                session.suspensions = checkpoint.clock;
+            } else if expected != got {
+                return Err(CheckpointError::Moment { expected, got }.into());
             }
             session.local.resume(checkpoint.steps);
         }
@@ -203,10 +223,35 @@ impl Builder {
     /// # Errors
     /// As for [`join`](Self::join), but does not wait for anyone.
     pub fn serve<T: Transport + 'static>(self, transport: T, params: &[f32]) -> Result<Server, Error> {
+        self.serve_from(transport, params, None)
+    }
+
+    /// Takes part as a server, going on from the newest whole checkpoint of this rank below `directory`; see
+    /// [`resume`](Self::resume).
+    ///
+    /// # Errors
+    /// As for [`serve`](Self::serve), and when there is no checkpoint that fits.
+    pub fn resume_serving<T: Transport + 'static>(self, directory: &Path, transport: T) -> Result<Server, Error> {
         let (rank, _) = transport.place();
-        let (desk, drive) = self.start(transport, params, false, None)?;
+        let origin = self.origin(directory, rank, 1)?;
+        self.serve_from(transport, &origin.checkpoint.vectors[0], Some(&origin))
+    }
+
+    fn serve_from<T: Transport + 'static>(
+        self,
+        transport: T,
+        params: &[f32],
+        from: Option<&Origin>,
+    ) -> Result<Server, Error> {
+        let (rank, _) = transport.place();
+        let (desk, drive) = self.start(transport, params, false, from)?;
         let ranges = Server::ranges(&self.recipe, self.cluster, rank, self.layout.len());
-        Ok(Server::new(desk, drive, ranges, self.layout.len(), self.deadline))
+        let mark = Mark {
+            digest: self.contract().0.digest(),
+            rank,
+            suspensions: from.map_or(0, |from| from.checkpoint.clock),
+        };
+        Ok(Server::new(desk, drive, ranges, self.layout.len(), self.deadline, mark))
     }
 
     fn start<T: Transport + 'static>(
@@ -214,7 +259,7 @@ impl Builder {
         transport: T,
         params: &[f32],
         worker: bool,
-        from: Option<&Checkpoint>,
+        from: Option<&Origin>,
     ) -> Result<(Arc<Desk>, Drive), Error> {
         let (me, nodes) = transport.place();
         let len = self.layout.len() * (1 + self.optimizer_vectors as usize);
@@ -229,9 +274,10 @@ impl Builder {
             return Err(Error::Length { what: "params", expected: self.layout.len(), got: params.len() });
         }
         check_finite("params", &self.layout, params)?;
-        let (contract, text) = Contract::new(&self.layout, &self.recipe, self.cluster, self.optimizer_vectors);
+        let (contract, text) = self.contract();
         let patience = transport.patience().map_or(self.patience, Patience::new);
-        let resumed = from.map(|checkpoint| Clock(checkpoint.clock));
+        let resumed =
+            from.map(|Origin { checkpoint, .. }| Resumed { at: Clock(checkpoint.clock), made: checkpoint.made });
         let setup = Setup {
             me,
             cluster: self.cluster,
@@ -247,12 +293,15 @@ impl Builder {
             bug: None,
         };
         // Averaged vectors lie behind the parameters.
-        let averaged = from.map_or(&[][..], |checkpoint| &checkpoint.vectors[1..]);
+        let averaged = from.map_or(&[][..], |from| &from.checkpoint.vectors[1..]);
         let averaged = averaged.iter().take(self.optimizer_vectors as usize);
         let initial: Vec<f32> = params.iter().chain(averaged.flatten()).copied().collect();
         let desk = Arc::new(Desk::new());
         let waker = transport.waker();
         let mut engine = Engine::new(setup, text, transport, &initial, Arc::clone(&desk), self.watcher.clone())?;
+        if let Some(Origin { checkpoint, path }) = from {
+            engine.restore(&checkpoint.kept, path)?;
+        }
         if !self.own_thread {
             return Ok((desk, Drive::Caller(Box::new(engine))));
         }

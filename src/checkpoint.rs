@@ -2,14 +2,16 @@
 //!
 //! | bytes | | |
 //! |---|---|---|
-//! | 0..8 | magic | `GRWCKPT` and the version, 1 |
+//! | 0..8 | magic | `GRWCKPT` and the version, 2 |
 //! | 8..16 | digest | of the contract: layout, recipe, cluster |
 //! | 16..20 | rank | |
-//! | 20..24 | vectors | beside the parameters |
-//! | 24..32 | clock | rounds done |
+//! | 20..24 | vectors | parameters, then optimizer vectors |
+//! | 24..32 | clock | rounds done; where there are none, how often the run has been suspended |
 //! | 32..40 | steps | of this worker |
 //! | 40..48 | length | of each vector, in floats |
-//! | 48.. | parameters, then the other vectors | |
+//! | 48..56 | contributions | of this worker |
+//! | 56..64 | kept | buffers of the machine: residuals, thresholds, velocities |
+//! | 64.. | length of each of these, in words; then the vectors, and these | |
 //! | last 32 | checksum | BLAKE3 of all before |
 //!
 //! A file is written beside its place, synchronised to the disk, and then put there; the last [`KEPT`] are kept. Loading
@@ -22,12 +24,13 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use bytemuck::cast_slice;
+use gradwire_core::Unkept;
 
 /// Checkpoints of a node that are kept.
 pub const KEPT: usize = 3;
 
-const MAGIC: [u8; 8] = *b"GRWCKPT\x01";
-const HEADER: usize = 48;
+const MAGIC: [u8; 8] = *b"GRWCKPT\x02";
+const HEADER: usize = 64;
 const CHECKSUM: usize = 32;
 
 /// What a node keeps.
@@ -37,12 +40,16 @@ pub struct Checkpoint {
     pub digest: u64,
     /// Whose it is.
     pub rank: u32,
-    /// Rounds done.
+    /// Rounds done; where there are none, how often the run has been suspended.
     pub clock: u64,
     /// Steps of this worker.
     pub steps: u64,
+    /// Contributions of this worker.
+    pub made: u64,
     /// Parameters, then optimizer vectors: all of one length.
     pub vectors: Vec<Vec<f32>>,
+    /// What the machine keeps: residuals, thresholds, velocities.
+    pub kept: Vec<Vec<u32>>,
 }
 
 /// Why there is no checkpoint.
@@ -62,10 +69,14 @@ pub enum CheckpointError {
     Vectors { path: PathBuf, expected: usize, got: usize },
     /// There is none.
     None { directory: PathBuf },
-    /// The others go on from another round.
-    Round { expected: u64, got: u64 },
-    /// Recipes without rounds that everyone shares have no moment at which a worker's state is everyone's.
-    Recipe,
+    /// The others go on from another round, or another suspension.
+    Moment { expected: u64, got: u64 },
+    /// What the machine kept does not fit.
+    Kept { path: PathBuf, error: Unkept },
+    /// In recipes without rounds that everyone shares, no moment is everyone's but one at which the run is suspended.
+    NoRounds,
+    /// In recipes with rounds, a run need not be suspended to be saved.
+    Rounds,
 }
 
 /// What is wrong with a file.
@@ -117,7 +128,7 @@ impl Checkpoint {
         file.sync_all()
     }
 
-    fn header(&self) -> [u8; HEADER] {
+    fn header(&self) -> Vec<u8> {
         let mut header = [0; HEADER];
         let len = self.vectors.first().map_or(0, Vec::len);
         header[..8].copy_from_slice(&MAGIC);
@@ -127,11 +138,14 @@ impl Checkpoint {
         header[24..32].copy_from_slice(&self.clock.to_le_bytes());
         header[32..40].copy_from_slice(&self.steps.to_le_bytes());
         header[40..48].copy_from_slice(&(len as u64).to_le_bytes());
-        header
+        header[48..56].copy_from_slice(&self.made.to_le_bytes());
+        header[56..64].copy_from_slice(&(self.kept.len() as u64).to_le_bytes());
+        [&header[..], cast_slice(&self.kept.iter().map(|kept| kept.len() as u64).collect::<Vec<_>>())].concat()
     }
 
     fn pieces<'a>(&'a self, header: &'a [u8]) -> impl Iterator<Item = &'a [u8]> {
-        std::iter::once(header).chain(self.vectors.iter().map(|vector| cast_slice(vector)))
+        let vectors = self.vectors.iter().map(|vector| cast_slice(vector));
+        std::iter::once(header).chain(vectors).chain(self.kept.iter().map(|kept| cast_slice(kept)))
     }
 
     /// The bytes of its file.
@@ -178,28 +192,40 @@ impl Checkpoint {
         if header[..8] != MAGIC {
             return Ok(Err(Damage::Magic));
         }
-        let (count, len) = (u64::from(short(20)), number(40));
-        let floats = count.checked_mul(len).and_then(|floats| floats.checked_mul(4));
-        let expected = floats.and_then(|bytes| bytes.checked_add(least)).unwrap_or(u64::MAX);
+        let (count, len, kept) = (u64::from(short(20)), number(40), number(56));
+        let table = kept.checked_mul(8).and_then(|table| table.checked_add(least)).unwrap_or(u64::MAX);
+        if table > got {
+            return Ok(Err(Damage::Length { expected: table, got }));
+        }
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(&header);
+        let mut lens = vec![0u64; kept as usize];
+        from.read_exact(bytemuck::cast_slice_mut(&mut lens))?;
+        hasher.update(cast_slice(&lens));
+        let floats = count.checked_mul(len);
+        let words = lens.iter().try_fold(floats, |sum, len| Some(sum?.checked_add(*len))).flatten();
+        let bytes = words.and_then(|words| words.checked_mul(4));
+        let expected = bytes.and_then(|bytes| bytes.checked_add(table)).unwrap_or(u64::MAX);
         // Nothing says how many vectors of no length there are.
         if expected != got || (len == 0 && count > 0) || (count == 0 && len > 0) {
             return Ok(Err(Damage::Length { expected, got }));
         }
-        let mut hasher = blake3::Hasher::new();
-        hasher.update(&header);
-        let mut vectors = Vec::new();
-        for _ in 0..count {
-            let mut vector = vec![0.0f32; len as usize];
-            from.read_exact(bytemuck::cast_slice_mut(&mut vector))?;
-            hasher.update(cast_slice(&vector));
-            vectors.push(vector);
-        }
+        let mut read = |len: u64| {
+            let mut words = vec![0u32; len as usize];
+            from.read_exact(bytemuck::cast_slice_mut(&mut words))?;
+            hasher.update(cast_slice(&words));
+            Ok::<_, io::Error>(words)
+        };
+        let floats = |words: Vec<u32>| words.into_iter().map(f32::from_bits).collect::<Vec<_>>();
+        let vectors = (0..count).map(|_| read(len).map(floats)).collect::<Result<Vec<_>, _>>()?;
+        let kept = lens.into_iter().map(&mut read).collect::<Result<Vec<_>, _>>()?;
         let mut checksum = [0; CHECKSUM];
         from.read_exact(&mut checksum)?;
         if hasher.finalize() != checksum {
             return Ok(Err(Damage::Checksum));
         }
-        Ok(Ok(Self { digest: number(8), rank: short(16), clock: number(24), steps: number(32), vectors }))
+        let (clock, steps, made) = (number(24), number(32), number(48));
+        Ok(Ok(Self { digest: number(8), rank: short(16), clock, steps, made, vectors, kept }))
     }
 
     /// The newest whole checkpoint of a node, and what was wrong with newer ones.
@@ -254,13 +280,19 @@ impl fmt::Display for CheckpointError {
                 write!(f, "checkpoint {}: expected {expected} vectors of the layout, got {got}", path.display())
             }
             Self::None { directory } => write!(f, "checkpoint: none in {}", directory.display()),
-            Self::Round { expected, got } => write!(
+            Self::Moment { expected, got } => write!(
                 f,
-                "checkpoint: expected one of round {expected}, from which the others go on, got one of round {got}"
+                "checkpoint: expected one of moment {expected} (rounds done, or suspensions), from which the others go on, \
+                 got one of moment {got}"
             ),
-            Self::Recipe => write!(
+            Self::Kept { path, error } => write!(f, "checkpoint {}: {error}", path.display()),
+            Self::NoRounds => write!(
                 f,
-                "checkpoint: expected a recipe whose topology is tree or ring; in others, no moment is everyone's"
+                "checkpoint: expected a recipe whose topology is tree or ring; in others a run is saved by suspending it"
+            ),
+            Self::Rounds => write!(
+                f,
+                "suspend: expected a recipe of servers or a mesh; in trees and rings a run is saved by checkpoints as it goes"
             ),
         }
     }
@@ -270,7 +302,7 @@ impl fmt::Display for Damage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Kind => write!(f, "expected a file, got something else"),
-            Self::Magic => write!(f, "expected a checkpoint of version 1, got something else"),
+            Self::Magic => write!(f, "expected a checkpoint of version 2, got something else"),
             Self::Length { expected, got } => write!(f, "expected {expected} bytes, got {got}"),
             Self::Checksum => write!(f, "expected contents that match their checksum, got others"),
         }
@@ -296,7 +328,8 @@ mod tests {
 
     fn checkpoint(clock: u64) -> Checkpoint {
         let vectors = vec![vec![1.0, -0.0, f32::MIN_POSITIVE, 3.5], vec![0.25; 4]];
-        Checkpoint { digest: 7, rank: 2, clock, steps: 10 * clock, vectors }
+        let kept = vec![vec![5, 6, 7], vec![], vec![8]];
+        Checkpoint { digest: 7, rank: 2, clock, steps: 10 * clock, made: 9 * clock, vectors, kept }
     }
 
     #[test]
@@ -337,10 +370,12 @@ mod tests {
         let whole = fs::read(&path).unwrap();
         for len in [u64::MAX, 1 << 63, 1 << 40] {
             let mut bad = whole.clone();
-            bad[40..48].copy_from_slice(&len.to_le_bytes());
-            fs::write(&path, &bad).unwrap();
-            let error = Checkpoint::read(&path).unwrap_err();
-            assert!(matches!(error, CheckpointError::Damaged { what: Damage::Length { .. }, .. }), "{error}");
+            for at in [40, 56, 64, 72] {
+                bad[at..at + 8].copy_from_slice(&len.to_le_bytes());
+                fs::write(&path, &bad).unwrap();
+                let error = Checkpoint::read(&path).unwrap_err();
+                assert!(matches!(error, CheckpointError::Damaged { what: Damage::Length { .. }, .. }), "{error}");
+            }
         }
     }
 

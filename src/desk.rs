@@ -49,6 +49,7 @@ pub(crate) enum Command {
     },
     Leave {
         stay: bool,
+        keep: bool,
     },
 }
 
@@ -60,17 +61,13 @@ pub(crate) enum Answer {
         clock: u64,
         view: Arc<Storage>,
         spare: Arc<Storage>,
+        /// It goes on from a checkpoint, but the run has gone on since.
+        outdated: bool,
     },
     /// `spare`: a buffer for the next contribution.
-    Ready {
-        clock: u64,
-        view: Arc<Storage>,
-        changed: bool,
-        spare: Option<Arc<Storage>>,
-    },
-    Left {
-        view: Arc<Storage>,
-    },
+    Ready { clock: u64, view: Arc<Storage>, changed: bool, spare: Option<Arc<Storage>> },
+    /// `kept`: what a suspended worker goes on from.
+    Left { view: Arc<Storage>, kept: Vec<Vec<u32>> },
 }
 
 impl Desk {

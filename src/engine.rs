@@ -1,15 +1,17 @@
 //! Drives a machine over a transport, with the CPU as executor.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use gradwire_core::kernel;
 use gradwire_core::status::Waiting;
 use gradwire_core::{
-    Event, Input, Instant, Machine, Node, OURS, Output, Pool, Segment, Setup, Storage, THEIRS, Transport,
+    Clock, Event, Input, Instant, Machine, Node, OURS, Output, Pool, Segment, Setup, Storage, THEIRS, Transport, Unkept,
 };
 
 use crate::builder::Watcher;
+use crate::checkpoint::CheckpointError;
 use crate::desk::{Answer, Command, Desk};
 use crate::error::Error;
 
@@ -26,6 +28,11 @@ pub(crate) struct Engine<T> {
     state: State,
     contract: String,
     watcher: Watcher,
+    /// What it goes on from.
+    at: Clock,
+    /// What is in residuals is kept at the end.
+    keep: bool,
+    outdated: bool,
 }
 
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
@@ -54,17 +61,42 @@ impl<T: Transport> Engine<T> {
         desk: Arc<Desk>,
         watcher: Watcher,
     ) -> Result<Self, Error> {
-        let len = setup.len;
+        let (len, at) = (setup.len, setup.resumed.map_or(Clock(0), |resumed| resumed.at));
         let machine = Node::new(setup)?;
         let mut pool = Pool::new(machine.buffers());
         let text = Segment { buffer: OURS, start: 0, len: contract.len() as u32 };
         pool.bytes_mut(text).copy_from_slice(contract.as_bytes());
         pool.floats_mut(Segment::floats(machine.view(), 0, initial.len())).copy_from_slice(initial);
         let spare = Some(Arc::new(Storage::zeroed(len * 4)));
-        let mut engine =
-            Self { machine, pool, transport, desk, spare, told: None, state: State::Running, contract, watcher };
+        let mut engine = Self {
+            machine,
+            pool,
+            transport,
+            desk,
+            spare,
+            told: None,
+            state: State::Running,
+            contract,
+            watcher,
+            at,
+            keep: false,
+            outdated: false,
+        };
         engine.feed(Input::Timeout);
         Ok(engine)
+    }
+
+    /// Puts back what a suspended worker kept.
+    pub(crate) fn restore(&mut self, saved: &[Vec<u32>], path: &Path) -> Result<(), Error> {
+        // What the machine begins with comes first.
+        self.drain()?;
+        let kept = self.machine.kept();
+        let (expected, got) = (kept.len(), saved.len());
+        let failed = |error| Error::from(CheckpointError::Kept { path: path.to_path_buf(), error });
+        if expected != got {
+            return Err(failed(Unkept::Length { expected, got }));
+        }
+        kept.iter().zip(saved).try_for_each(|(kept, saved)| kept.restore(&mut self.pool, saved)).map_err(failed)
     }
 
     fn feed(&mut self, input: Input) {
@@ -91,7 +123,10 @@ impl<T: Transport> Engine<T> {
                 self.spare = Some(self.pool.replace(self.machine.contribution(), filled));
                 self.feed(Input::Step { weight });
             }
-            Some(Command::Leave { stay }) => self.feed(Input::Leave { stay }),
+            Some(Command::Leave { stay, keep }) => {
+                self.keep = keep;
+                self.feed(Input::Leave { stay, keep });
+            }
             None => {}
         }
         if status_wanted {
@@ -124,16 +159,21 @@ impl<T: Transport> Engine<T> {
         let answer = match event {
             Event::Joined => {
                 let clock = self.machine.status().clock.0;
-                self.spare.take().map(|spare| Answer::Joined { clock, view: view(), spare })
+                let outdated = self.outdated;
+                self.spare.take().map(|spare| Answer::Joined { clock, view: view(), spare, outdated })
             }
             Event::Ready { changed, clock } => {
                 Some(Answer::Ready { clock: clock.0, view: view(), changed, spare: self.spare.take() })
             }
             Event::Left | Event::Finished => {
                 self.state = State::Done;
-                Some(Answer::Left { view: view() })
+                let kept = self.machine.kept().into_iter().filter(|_| self.keep);
+                Some(Answer::Left { view: view(), kept: kept.map(|kept| kept.save(&self.pool)).collect() })
             }
             Event::Cut { peer } => return Err(Error::Cut { peer }),
+            Event::Elsewhere { at, .. } => {
+                return Err(CheckpointError::Moment { expected: at.0, got: self.at.0 }.into());
+            }
             Event::Refused { peer, line, length } => {
                 let theirs = self.pool.bytes(Segment { buffer: THEIRS, start: 0, len: length });
                 let theirs = String::from_utf8_lossy(theirs);
@@ -141,6 +181,7 @@ impl<T: Transport> Engine<T> {
                 return Err(Error::Contract { peer, expected, got });
             }
             event => {
+                self.outdated |= event == Event::Outdated;
                 self.watcher.tell(event);
                 self.desk.push_event(event);
                 None

@@ -1,12 +1,15 @@
 //! A server's part in a run.
 
 use std::ops::Range;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant as Clock};
 
 use gradwire_core::recipe::Topology;
+use gradwire_core::status::Presence;
 use gradwire_core::{Cluster, Event, PeerId, Recipe, ShardId, Status, shard_range};
 
+use crate::checkpoint::Checkpoint;
 use crate::desk::{Answer, Desk, Papers};
 use crate::error::Error;
 use crate::session::Drive;
@@ -19,6 +22,16 @@ pub struct Server {
     ranges: Vec<Range<usize>>,
     len: usize,
     deadline: Duration,
+    mark: Mark,
+}
+
+/// What a server's checkpoint says of it.
+#[derive(Copy, Clone, Debug)]
+pub(crate) struct Mark {
+    pub(crate) digest: u64,
+    pub(crate) rank: PeerId,
+    /// How often the run had been suspended.
+    pub(crate) suspensions: u64,
 }
 
 impl Server {
@@ -28,8 +41,9 @@ impl Server {
         ranges: Vec<Range<usize>>,
         len: usize,
         deadline: Duration,
+        mark: Mark,
     ) -> Self {
-        Self { desk, drive, ranges, len, deadline }
+        Self { desk, drive, ranges, len, deadline, mark }
     }
 
     /// The ranges of the flat vector that the server of this rank holds.
@@ -67,7 +81,7 @@ impl Server {
         let begun = Clock::now();
         let left = self.drive.wait(&self.desk, "wait for all workers to leave", limit, |papers| papers.answer.take());
         match left {
-            Ok(Answer::Left { view } | Answer::Ready { view, .. } | Answer::Joined { view, .. }) => {
+            Ok(Answer::Left { view, .. } | Answer::Ready { view, .. } | Answer::Joined { view, .. }) => {
                 for range in &self.ranges {
                     params[range.clone()].copy_from_slice(&view.floats()[range.clone()]);
                 }
@@ -76,6 +90,24 @@ impl Server {
             Err(Error::Deadline(_)) if begun.elapsed() >= limit => Ok(None),
             Err(error) => Err(error),
         }
+    }
+
+    /// Writes a checkpoint of a server whose run has been suspended: `params` as [`wait`](Self::wait) has left them. Not
+    /// if all workers were lost (`Ok(false)`): then there is no common moment to go on from.
+    ///
+    /// # Errors
+    /// When `params` is not of the layout's length, or the disk says no.
+    pub fn checkpoint(&mut self, directory: &Path, params: &[f32]) -> Result<bool, Error> {
+        if params.len() != self.len {
+            return Err(Error::Length { what: "checkpoint", expected: self.len, got: params.len() });
+        }
+        if !self.status()?.workers.iter().any(|worker| worker.state == Presence::Left) {
+            return Ok(false);
+        }
+        let Mark { digest, rank, suspensions } = self.mark;
+        let (clock, vectors) = (suspensions + 1, vec![params.to_vec()]);
+        Checkpoint { digest, rank: rank.0, clock, steps: 0, made: 0, vectors, kept: Vec::new() }.write(directory)?;
+        Ok(true)
     }
 
     fn wake(&self) {

@@ -38,6 +38,12 @@ pub struct Session {
     pub(crate) clock: u64,
     pub(crate) rank: PeerId,
     pub(crate) digest: u64,
+    /// How often the run had been suspended when this session began.
+    pub(crate) suspensions: u64,
+    /// Contributions made, those before a suspension included.
+    pub(crate) made: u64,
+    /// It resumed, but the run had gone on without it.
+    pub(crate) outdated: bool,
     /// It has ended, well or with an error.
     pub(crate) over: bool,
 }
@@ -104,7 +110,13 @@ impl Session {
         self.desk.lock().rate = Some(scale);
     }
 
-    /// Steps taken.
+    /// It resumed from a checkpoint, but a former self had taken part in the run since: its parameters are the others', and
+    /// what its residual held is dropped, as it may have been sent.
+    pub fn is_outdated(&self) -> bool {
+        self.outdated
+    }
+
+    /// Steps taken, those before a checkpoint included.
     pub fn steps(&self) -> u64 {
         self.steps
     }
@@ -112,14 +124,14 @@ impl Session {
     /// Writes a checkpoint of this worker below `directory`, from which [`Builder::resume`] goes on: `params` and the
     /// optimizer vectors `state` as the last step has left them. `Ok(false)`: local steps have been taken since the last
     /// synchronisation, and nothing is written; ask again after the next step. Every worker writes its own, at the same
-    /// steps.
+    /// steps. For recipes of trees and rings; others are saved by [`suspend`](Self::suspend).
     ///
     /// # Errors
     /// When the recipe's workers share no rounds, a vector is not of the layout's length, or the disk says no: then
     /// older checkpoints are still there, and the session goes on.
     pub fn checkpoint(&mut self, directory: &Path, params: &[f32], state: &[&[f32]]) -> Result<bool, Error> {
         if !self.recipe.is_collective() {
-            return Err(CheckpointError::Recipe.into());
+            return Err(CheckpointError::NoRounds.into());
         }
         for vector in [params].iter().chain(state) {
             self.check_length("checkpoint", vector.len())?;
@@ -128,8 +140,8 @@ impl Session {
             return Ok(false);
         }
         let vectors = std::iter::once(params).chain(state.iter().copied()).map(<[f32]>::to_vec).collect();
-        let Self { digest, clock, steps, rank, .. } = *self;
-        Checkpoint { digest, rank: rank.0, clock, steps, vectors }.write(directory)?;
+        let Self { digest, clock, steps, made, rank, .. } = *self;
+        Checkpoint { digest, rank: rank.0, clock, steps, made, vectors, kept: Vec::new() }.write(directory)?;
         Ok(true)
     }
 
@@ -183,7 +195,7 @@ impl Session {
     /// When a wait lasted longer than the deadline, or the run cannot go on.
     pub fn leave(mut self, params: &mut [f32]) -> Result<Status, Error> {
         self.rest(params)?;
-        self.command(Command::Leave { stay: false });
+        self.command(Command::Leave { stay: false, keep: false });
         while !matches!(self.answer("leave")?, Answer::Left { .. }) {}
         self.last_status()
     }
@@ -193,18 +205,48 @@ impl Session {
     /// # Errors
     /// When a wait lasted longer than the deadline, or the run cannot go on.
     pub fn finish(mut self, params: &mut [f32]) -> Result<Status, Error> {
+        self.end(params, "finish", false).map(|(status, _)| status)
+    }
+
+    /// Like [`finish`](Self::finish), but what is in residuals stays there, and all that this worker needs to go on is
+    /// written to a checkpoint below `directory`: [`Builder::resume`] goes on as if nothing had happened between. Nothing
+    /// is lost and nothing sent twice: what has been contributed is in everyone's parameters. Every worker suspends;
+    /// servers write their part by [`Server::checkpoint`](crate::Server::checkpoint). `state`: the optimizer's vectors.
+    ///
+    /// For recipes of servers and meshes; trees and rings are saved by [`checkpoint`](Self::checkpoint) as they go.
+    ///
+    /// # Errors
+    /// When the recipe has rounds that all share, a vector is not of the layout's length, a wait lasted longer than the
+    /// deadline, the run cannot go on, or the disk says no: then `params` are everyone's all the same.
+    pub fn suspend(mut self, directory: &Path, params: &mut [f32], state: &[&[f32]]) -> Result<Status, Error> {
+        if self.recipe.is_collective() {
+            return Err(CheckpointError::Rounds.into());
+        }
+        for vector in state {
+            self.check_length("suspend", vector.len())?;
+        }
+        let (status, kept) = self.end(params, "suspend", true)?;
+        let vectors = std::iter::once(&*params).chain(state.iter().copied()).map(<[f32]>::to_vec).collect();
+        let Self { digest, steps, made, rank, .. } = self;
+        let clock = self.suspensions + 1;
+        Checkpoint { digest, rank: rank.0, clock, steps, made, vectors, kept }.write(directory)?;
+        Ok(status)
+    }
+
+    /// Waits for the end of the run with everyone; says what is kept.
+    fn end(&mut self, params: &mut [f32], what: &'static str, keep: bool) -> Result<(Status, Vec<Vec<u32>>), Error> {
         self.rest(params)?;
-        self.command(Command::Leave { stay: true });
+        self.command(Command::Leave { stay: true, keep });
         loop {
-            match self.answer("finish")? {
+            match self.answer(what)? {
                 Answer::Ready { view, changed, spare, .. } => {
                     self.local.take(params, view.floats(), changed);
                     let filled = spare.or_else(|| self.spare.take()).expect("a buffer comes back with every answer");
                     self.command(Command::Step { weight: 0, filled });
                 }
-                Answer::Left { view } => {
+                Answer::Left { view, kept } => {
                     params.copy_from_slice(&view.floats()[..params.len()]);
-                    return self.last_status();
+                    return Ok((self.last_status()?, kept));
                 }
                 Answer::Joined { .. } => unreachable!("a session joins once"),
             }
@@ -243,6 +285,7 @@ impl Session {
             into.copy_from_slice(vector);
         }
         let filled = self.spare.take().expect("a session at rest has a spare buffer");
+        self.made += u64::from(weight > 0);
         self.command(Command::Step { weight, filled });
         let Answer::Ready { clock, view, changed, spare } = self.answer("take a step")? else {
             unreachable!("a step is answered with ready")

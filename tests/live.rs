@@ -259,6 +259,35 @@ fn a_resumed_run_is_the_one_that_never_stopped() {
     }
 }
 
+/// Recipes without rounds are saved when all are asked to stop, and go on; who is killed after that, and started with the
+/// same words again, takes part from where the others are.
+#[test]
+fn a_suspended_run_goes_on() {
+    for recipe in ["mesh", "async --servers 1"] {
+        let directory = scratch(&format!("suspend-{}", recipe.len()));
+        let args = format!("--recipe {recipe} --epochs 8 --checkpoint {} --dead-after 1", directory.display());
+        let mut all = nodes(3, &format!("{args} --pace 200"));
+        all[0].until("first step done");
+        all.iter().for_each(|node| node.signal("-TERM"));
+        let ends: Vec<_> = all.into_iter().map(|node| node.end().succeeded()).collect();
+        assert!(ends.iter().all(|end| end.said.iter().any(|line| line.contains("\"drained\":true"))), "{recipe}");
+        let meet = port();
+        let resumed = |rank| node(rank, 3, meet, &format!("{args} --pace 60 --resume"));
+        let mut all: Vec<_> = (0..3).map(resumed).collect();
+        all.iter_mut().for_each(Process::begins);
+        all[2].signal("-KILL");
+        let mut again = resumed(2);
+        again.until("the run has gone on since this checkpoint");
+        drop(std::mem::replace(&mut all[2], again));
+        for node in all {
+            let ended = node.end().succeeded();
+            let accuracy: f64 = ended.field("accuracy").parse().unwrap();
+            // Only rank 0 judges.
+            assert!(!(0.0..0.9).contains(&accuracy), "{recipe}: {accuracy}");
+        }
+    }
+}
+
 #[test]
 fn who_does_not_fit_is_told_why() {
     let directory = scratch("misfits");
@@ -373,7 +402,7 @@ fn bad_input_is_refused_in_one_line() {
         ("--dead-after NaN".into(), 2, "--dead-after: expected 0.1 to 86400 seconds, got NaN"),
         ("--transport carrier-pigeon".into(), 2, "carrier-pigeon"),
         ("--resume".into(), 2, "--checkpoint"),
-        ("--recipe mesh --checkpoint /tmp/x".into(), 3, "expected a recipe whose topology is tree or ring"),
+        ("--recipe mesh --checkpoint /nowhere --resume".into(), 6, "checkpoint: none in /nowhere"),
         ("--recipe sync --checkpoint /nowhere --resume --transport tcp".into(), 6, "checkpoint: none in /nowhere"),
         ("--recipe sync --apart --servers 1 --rank 0 --processes 1 --meet 127.0.0.1:1".into(), 3, ""),
         (format!("keygen {open}"), 5, "File exists"),

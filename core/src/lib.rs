@@ -85,7 +85,8 @@ pub use id::{Clock, Cluster, Incarnation, OpId, PeerId, Sequence, ShardId};
 pub use layout::{Layout, Tensor, shard_range};
 pub use local::Local;
 pub use machine::{
-    Contract, Event, Input, Machine, Misuse, Node, OURS, Output, ProtocolError, Rejection, Setup, THEIRS,
+    Contract, Event, Input, Kept, Machine, Misuse, Node, OURS, Output, ProtocolError, Rejection, Resumed, Setup,
+    THEIRS, Unkept,
 };
 pub use recipe::{ConfigError, Recipe};
 pub use status::Status;

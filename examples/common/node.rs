@@ -96,7 +96,7 @@ pub(crate) fn command() -> Command {
                 .value_parser(value_parser!(u64)),
         )
         .arg(
-            value("checkpoint", "Directory for checkpoints (tree, ring)").value_parser(value_parser!(PathBuf)),
+            value("checkpoint", "Directory for checkpoints: trees and rings write them as they go, others when all their processes are asked to stop (SIGTERM)").value_parser(value_parser!(PathBuf)),
         )
         .arg(
             value("every", "Steps between checkpoints").default_value("100").value_parser(value_parser!(u64).range(1..)),
@@ -200,11 +200,6 @@ impl Node {
             every: matches.get_one::<u64>("every").copied().unwrap_or(100),
             resume: matches.get_flag("resume"),
         });
-        if keep.is_some() && !options.recipe.is_collective() {
-            let text =
-                "--checkpoint: expected a recipe whose topology is tree or ring; in others, no moment is everyone's";
-            return Err((exit::CONFIG, text.to_string()));
-        }
         Ok(Self {
             apart,
             wire: if text("transport").as_deref() == Some("shm") { Wire::Shm } else { Wire::Tcp },
@@ -320,8 +315,14 @@ impl Node {
         let rank = transport.place().0.0;
         let builder = if self.quiet { builder } else { builder.watch(move |event| tell(rank, event)) };
         let run = || {
-            let mut server = builder.serve(transport, &params.clone())?;
+            let mut server = match self.keep.as_ref().filter(|keep| keep.resume) {
+                Some(keep) => builder.resume_serving(&keep.directory, transport)?,
+                None => builder.serve(transport, &params.clone())?,
+            };
             while server.wait(&mut params, Duration::from_millis(200))?.is_none() {}
+            if let Some(keep) = &self.keep {
+                server.checkpoint(&keep.directory, &params)?;
+            }
             server.status()
         };
         run().map_err(|error| self.failure(&error))

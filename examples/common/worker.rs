@@ -26,7 +26,7 @@ pub(crate) struct Done {
 #[derive(Clone, Debug)]
 pub(crate) struct Keep {
     pub(crate) directory: PathBuf,
-    /// Steps between checkpoints.
+    /// Steps between checkpoints, in recipes with rounds; others are suspended when they are asked to stop.
     pub(crate) every: u64,
     pub(crate) resume: bool,
 }
@@ -67,21 +67,21 @@ pub(crate) fn train<T: Transport + 'static>(
         None => builder,
     };
     let mut momentum = vec![0.0; params.len()];
-    let (mut session, begun) = match keep.filter(|keep| keep.resume) {
+    let (mut session, resumed) = match keep.filter(|keep| keep.resume) {
         Some(keep) => {
             let mut extra = vec![0.0; params.len()];
             let session = builder.resume(&keep.directory, transport, &mut params, &mut [&mut extra])?;
             momentum.copy_from_slice(&extra);
-            let steps = session.steps();
-            (session, steps)
+            (session, true)
         }
-        None => {
-            let mut session = builder.join(transport, &mut params)?;
-            let clock = progress(options, &session.status()?);
-            let begun = clock * u64::from(options.recipe.how_often().at(0));
-            (session, begun)
-        }
+        None => (builder.join(transport, &mut params)?, false),
     };
+    // Who comes to a run that has gone on takes part from where the others are.
+    let mut begun = session.steps();
+    if !resumed || session.is_outdated() {
+        let clock = progress(options, &session.status()?);
+        begun += clock * u64::from(options.recipe.how_often().at(0));
+    }
     let slower = options.slow.filter(|(slow, _)| *slow as usize == rank).map_or(1.0, |(_, factor)| factor);
     let in_place = options.recipe.what() == Payload::Parameters;
     let (mut update, mut gradient) = (vec![0.0; params.len()], vec![0.0; params.len()]);
@@ -122,7 +122,7 @@ pub(crate) fn train<T: Transport + 'static>(
             }
             (steps, examples, batches) = (steps + 1, examples + batch.len() as u64, batches + 1);
             watch.step(steps, &mut session)?;
-            let Some(keep) = keep else { continue };
+            let Some(keep) = keep.filter(|_| options.recipe.is_collective()) else { continue };
             due |= number.is_multiple_of(keep.every);
             if due {
                 match session.checkpoint(&keep.directory, &params, &[&momentum]) {
@@ -143,7 +143,11 @@ pub(crate) fn train<T: Transport + 'static>(
         }
     }
     let drained = number > begun && watch.stops();
-    let status = if drained { session.leave(&mut params)? } else { session.finish(&mut params)? };
+    let status = match keep.filter(|_| !options.recipe.is_collective()) {
+        Some(keep) if drained => session.suspend(&keep.directory, &mut params, &[&momentum])?,
+        _ if drained => session.leave(&mut params)?,
+        _ => session.finish(&mut params)?,
+    };
     Ok(Done { params, status, steps, examples, drained })
 }
 

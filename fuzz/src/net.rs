@@ -250,9 +250,10 @@ fn checkpoint(data: &[u8]) {
 }
 
 fn checkpoint_seeds() -> Vec<Vec<u8>> {
-    let vectors = vec![vec![1.0, f32::NAN, -0.0], vec![0.5; 3]];
-    let empty = Checkpoint { digest: 1, rank: 0, clock: 2, steps: 3, vectors: Vec::new() };
-    vec![Checkpoint { vectors, ..empty.clone() }.emit(), empty.emit(), Vec::new()]
+    let (vectors, kept) = (vec![vec![1.0, f32::NAN, -0.0], vec![0.5; 3]], vec![vec![7, 8], Vec::new()]);
+    let empty = Checkpoint { digest: 1, rank: 0, clock: 2, steps: 3, made: 1, vectors: Vec::new(), kept: Vec::new() };
+    let whole = Checkpoint { vectors, ..empty.clone() };
+    vec![Checkpoint { kept, ..whole.clone() }.emit(), whole.emit(), empty.emit(), Vec::new()]
 }
 
 // Shared memory

@@ -61,7 +61,10 @@ fn peer(data: &[u8]) {
             1 => host.feed(Input::Timeout),
             // What the application may do, when it may.
             2 => drop(host.machine.handle_input(Instant::from_nanos(host.now), Input::Step { weight: weight.into() })),
-            3 => drop(host.machine.handle_input(Instant::from_nanos(host.now), Input::Leave { stay: weight & 1 == 1 })),
+            3 => drop(host.machine.handle_input(
+                Instant::from_nanos(host.now),
+                Input::Leave { stay: weight & 1 == 1, keep: weight & 2 == 2 },
+            )),
             _ => {
                 let wide = |byte: u8| if byte > 250 { u64::MAX - u64::from(255 - byte) } else { u64::from(byte % 16) };
                 let length = if length > 250 { 1 << 20 } else { u32::from(length % 24) * 2 };

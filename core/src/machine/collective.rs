@@ -166,7 +166,7 @@ impl Collective {
             params: 0,
             // At the start of a run, the coordinator's are everyone's.
             has: setup.resumed.is_some(),
-            round: setup.resumed.unwrap_or(Clock(0)),
+            round: setup.resumed.map_or(Clock(0), |resumed| resumed.at),
             last: false,
             own: if alone { Own::Left } else { Own::Joining },
             finishing: false,
@@ -204,7 +204,8 @@ impl Collective {
             Notice::Done { purpose, found } => self.on_done(purpose, found),
             Notice::Failed { purpose } => self.on_failed(purpose),
             Notice::Step { weight } => self.on_step(weight)?,
-            Notice::Leave { stay } => self.on_leave(stay)?,
+            Notice::Leave { stay, .. } => self.on_leave(stay)?,
+            Notice::Again => {}
             Notice::Rate { .. } | Notice::Tick => {}
         }
         Ok(())

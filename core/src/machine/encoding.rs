@@ -4,7 +4,7 @@
 use alloc::vec::Vec;
 use core::ops::Range;
 
-use super::Setup;
+use super::{Kept, Setup};
 use crate::buffer::{BufferId, Segment};
 use crate::codec::Encoded;
 use crate::codec::threshold::{Aim, Section};
@@ -39,6 +39,8 @@ pub(super) struct Encoding {
     parts: Vec<Part>,
     /// Factor on a fixed threshold: the learning rate's.
     rate: f32,
+    /// Messages made before the run was suspended.
+    made: u64,
     /// What clipping has taken in all.
     clipped: f64,
     len: usize,
@@ -81,7 +83,8 @@ impl Encoding {
             sections += lens.len();
             Part { range, sections: before..sections, lens, last: Encoded::default() }
         });
-        Self { codec, correction, room, parts: parts.collect(), rate: 1.0, clipped: 0.0, len: setup.len }
+        let made = setup.resumed.map_or(0, |resumed| resumed.made);
+        Self { codec, correction, room, parts: parts.collect(), rate: 1.0, made, clipped: 0.0, len: setup.len }
     }
 
     /// Kernels to run before all others.
@@ -110,6 +113,23 @@ impl Encoding {
         [4 * self.len, SECTION as usize * sections, scratch, velocity]
     }
 
+    /// What a node goes on from.
+    pub(super) fn kept(&self) -> Vec<Kept> {
+        let ([residual, sections, _, velocity], room) = (self.buffers(), self.room);
+        let kept = [
+            (Kept::Floats(room.residual), residual),
+            (Kept::Sections(room.sections), sections),
+            (Kept::Floats(room.velocity), velocity),
+        ];
+        kept.into_iter().filter(|(_, len)| *len > 0).map(|(kept, _)| kept).collect()
+    }
+
+    /// Kernels that drop what the residual holds, and count it as clipped.
+    pub(super) fn forget(&self) -> impl Iterator<Item = Kernel> + use<> {
+        let whole = Segment::floats(self.room.residual, 0, self.len);
+        (!self.is_plain()).then_some(Kernel::Clip { residual: whole, limit: 0.0 }).into_iter()
+    }
+
     /// Nothing is encoded: vectors travel as they are.
     pub(super) fn is_plain(&self) -> bool {
         self.codec == Codec::F32
@@ -123,6 +143,7 @@ impl Encoding {
 
     /// How the `message`-th message of a part is written, counted from 1.
     pub(super) fn coding(&self, part: usize, message: u64) -> Coding {
+        let message = message.saturating_add(self.made);
         let density = |density| self.correction.density(message, density);
         let dense = message <= u64::from(self.correction.warmup);
         match self.codec {

@@ -38,7 +38,7 @@ pub(crate) struct Hub<P> {
     waiting: Option<Wait>,
     /// When the machine wants to be woken, besides.
     alarm: Option<Instant>,
-    /// This node has parameters: said in its hellos.
+    /// This node has parameters, of a run that has begun: said in its hellos.
     pub(crate) has: bool,
 }
 
@@ -58,7 +58,9 @@ pub(crate) enum Notice<P> {
     /// The application's learning rate is so many times that at the start.
     Rate { scale: f32 },
     /// The application ends.
-    Leave { stay: bool },
+    Leave { stay: bool, keep: bool },
+    /// A former self of this node, which goes on from a suspension, has been here since.
+    Again,
     /// Nothing but the time.
     Tick,
 }
@@ -196,7 +198,7 @@ impl<P: Copy> Hub<P> {
             },
             Input::Step { weight } => Some(Notice::Step { weight }),
             Input::Rate { scale } => Some(Notice::Rate { scale }),
-            Input::Leave { stay } => Some(Notice::Leave { stay }),
+            Input::Leave { stay, keep } => Some(Notice::Leave { stay, keep }),
         })
     }
 
@@ -324,9 +326,15 @@ impl<P: Copy> Hub<P> {
         self.peers[peer.index()].link = Link::Connected;
         let contract = self.setup.contract;
         let (base, length, weight) = (Clock(contract.digest), contract.length, u32::from(self.has));
-        let hello = Header { base, length, weight, ..self.header(Kind::Hello) };
+        let hello = Header { base, length, weight, clock: self.suspension(), ..self.header(Kind::Hello) };
         let text = Segment { buffer: OURS, start: 0, len: contract.length };
         self.send(peer, hello, Some(text), hello.length, Purpose::Nothing);
+    }
+
+    /// The suspension that this node goes on from; where there are rounds, these are compared instead.
+    fn suspension(&self) -> Clock {
+        let resumed = self.setup.resumed.filter(|_| !self.setup.recipe.is_collective());
+        resumed.map_or(Clock(0), |resumed| resumed.at)
     }
 
     fn on_disconnected(&mut self, peer: PeerId) {
@@ -373,6 +381,7 @@ impl<P: Copy> Hub<P> {
                 self.event(Event::Cut { peer });
                 None
             }
+            (Link::Agreed, Kind::Again) => Some(Notice::Again),
             (Link::Agreed, Kind::Awaits) => {
                 self.on_awaits(peer, header);
                 Some(Notice::Tick)
@@ -403,8 +412,13 @@ impl<P: Copy> Hub<P> {
             return None;
         }
         self.discard(peer, header);
+        let begins = !self.has && header.weight == 0;
+        if begins && header.clock != self.suspension() {
+            self.event(Event::Elsewhere { peer, at: header.clock });
+        }
         let entry = &mut self.peers[peer.index()];
         let fresh = entry.incarnation != header.incarnation;
+        let again = fresh && entry.incarnation != Incarnation(0) && header.clock > Clock(0);
         if fresh {
             entry.left = false;
         } else {
@@ -413,6 +427,9 @@ impl<P: Copy> Hub<P> {
         entry.link = Link::Agreed;
         entry.incarnation = header.incarnation;
         entry.has = header.weight == 1;
+        if again {
+            self.notify(peer, self.header(Kind::Again));
+        }
         // What it may have missed while it was away.
         if let Some(wait) = self.waiting.filter(|wait| wait.reported && wait.shown.on != peer) {
             let awaits = Header { origin: wait.shown.on, clock: wait.shown.at, ..self.header(Kind::Awaits) };

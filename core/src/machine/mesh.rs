@@ -28,7 +28,7 @@ use alloc::vec;
 use alloc::vec::Vec;
 
 use super::encoding::{self, Encoding, Room};
-use super::{Event, Hub, Input, Machine, Misuse, Notice, Output, ProtocolError, Rejection, Setup};
+use super::{Event, Hub, Input, Kept, Machine, Misuse, Notice, Output, ProtocolError, Rejection, Setup};
 use crate::buffer::{BufferId, Segment};
 use crate::id::{Clock, Incarnation, PeerId, Sequence, ShardId};
 use crate::kernel::{Found, Kernel};
@@ -292,7 +292,8 @@ impl Mesh {
             Notice::Failed { purpose } => self.on_failed(purpose),
             Notice::Step { weight } => self.on_step(weight)?,
             Notice::Rate { scale } => self.encoding.set_rate(scale),
-            Notice::Leave { stay } => self.on_leave(stay)?,
+            Notice::Leave { stay, keep } => self.on_leave(stay, keep)?,
+            Notice::Again => self.on_again(),
             Notice::Tick => {}
         }
         Ok(())
@@ -586,6 +587,10 @@ impl Machine for Mesh {
 
     fn view(&self) -> BufferId {
         VIEW
+    }
+
+    fn kept(&self) -> Vec<Kept> {
+        self.encoding.kept()
     }
 
     fn waiting(&self) -> Option<Waiting> {

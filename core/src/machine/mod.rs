@@ -8,6 +8,7 @@ mod collective;
 mod contract;
 mod encoding;
 mod hub;
+mod kept;
 mod mesh;
 mod server;
 mod worker;
@@ -19,6 +20,7 @@ use core::fmt;
 
 pub use contract::Contract;
 pub(crate) use hub::{Hub, Notice};
+pub use kept::{Kept, Unkept};
 
 use crate::buffer::{BufferId, Segment};
 use crate::id::{Clock, Cluster, Incarnation, OpId, PeerId, ShardId};
@@ -79,6 +81,8 @@ pub enum Input {
     Leave {
         /// Stay until everyone has left, to end with everyone's final parameters.
         stay: bool,
+        /// What is in residuals stays there ([`Machine::kept`]), to be gone on from, instead of being sent.
+        keep: bool,
     },
 }
 
@@ -149,6 +153,16 @@ pub enum Event {
     Left,
     /// A server: all workers have left, and the parameters are final.
     Finished,
+    /// A peer that has not begun either goes on from another moment.
+    Elsewhere {
+        /// Who.
+        peer: PeerId,
+        /// Where it goes on from.
+        at: Clock,
+    },
+    /// This node resumed, but had come back to a run that has gone on since: what its residual held is dropped, as
+    /// its former self may have sent it.
+    Outdated,
     /// A peer takes part, from this start of it on.
     PeerJoined {
         /// Who.
@@ -278,14 +292,24 @@ pub struct Setup {
     pub patience: Patience,
     /// Fewest workers that go on without the others, where there are views; at least 1.
     pub quorum: u32,
-    /// Rounds that are done already, where there are rounds that all share: [`Machine::view`] then holds their result
-    /// before the first input, on every node.
-    pub resumed: Option<Clock>,
+    /// What the run goes on from: [`Machine::view`] then holds the parameters of that moment before the first input, and
+    /// [`Machine::kept`] what was kept before the first step, on every node.
+    pub resumed: Option<Resumed>,
     /// What peers must agree on.
     pub contract: Contract,
     /// The bug to run with, in tests of the tests.
     #[cfg(planted)]
     pub bug: Option<crate::planted::Bug>,
+}
+
+/// From where a run goes on.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub struct Resumed {
+    /// The moment, the same on every node: rounds that are done where all share rounds, else how often the run has been
+    /// suspended.
+    pub at: Clock,
+    /// Contributions that this node has made before.
+    pub made: u64,
 }
 
 /// A state machine without IO, clock, threads or floats.
@@ -309,6 +333,11 @@ pub trait Machine: fmt::Debug + Send {
     /// Where the parameters are when an event says so; before joining, where the node that provides them puts the
     /// initial ones.
     fn view(&self) -> BufferId;
+
+    /// What a node that has left with `keep` goes on from, besides the parameters.
+    fn kept(&self) -> Vec<Kept> {
+        Vec::new()
+    }
 
     /// Whom this node waits for, if it does.
     fn waiting(&self) -> Option<Waiting>;
@@ -359,6 +388,10 @@ impl Machine for Node {
         self.0.view()
     }
 
+    fn kept(&self) -> Vec<Kept> {
+        self.0.kept()
+    }
+
     fn waiting(&self) -> Option<Waiting> {
         self.0.waiting()
     }
@@ -375,6 +408,8 @@ impl fmt::Display for Event {
             Self::Ready { clock, .. } => write!(f, "ready at {clock}"),
             Self::Left => write!(f, "has left"),
             Self::Finished => write!(f, "all workers have left"),
+            Self::Elsewhere { peer, at } => write!(f, "peer {peer} goes on from another moment ({at})"),
+            Self::Outdated => write!(f, "the run has gone on since this checkpoint: what its residual held is dropped"),
             Self::PeerJoined { peer, .. } => write!(f, "peer {peer} is here"),
             Self::PeerLost { peer } => write!(f, "peer {peer} is gone, and given up"),
             Self::Cut { peer } => write!(f, "given up by peer {peer}, or unable to go on without it"),

@@ -277,7 +277,7 @@ impl Server {
             Notice::Done { purpose, found } => self.on_done(purpose, found),
             Notice::Failed { purpose } => self.on_failed(purpose),
             Notice::Step { .. } | Notice::Leave { .. } => return Err(Misuse::NotReady),
-            Notice::Rate { .. } | Notice::Tick => {}
+            Notice::Rate { .. } | Notice::Again | Notice::Tick => {}
         }
         Ok(())
     }

@@ -18,7 +18,7 @@ use alloc::vec;
 use alloc::vec::Vec;
 
 use super::encoding::{self, Encoding, Room};
-use super::{Event, Hub, Input, Machine, Misuse, Notice, Output, ProtocolError, Rejection, Setup};
+use super::{Event, Hub, Input, Kept, Machine, Misuse, Notice, Output, ProtocolError, Rejection, Setup};
 use crate::buffer::{BufferId, Segment};
 use crate::id::{Clock, PeerId, Sequence, ShardId};
 use crate::kernel::{Found, Kernel};
@@ -227,7 +227,8 @@ impl Worker {
             Notice::Done { purpose, found } => self.on_done(purpose, found),
             Notice::Failed { purpose } => self.on_failed(purpose),
             Notice::Step { weight } => self.on_step(weight)?,
-            Notice::Leave { stay } => self.on_leave(stay)?,
+            Notice::Leave { stay, keep } => self.on_leave(stay, keep)?,
+            Notice::Again => self.on_again(),
             Notice::Rate { scale } => self.encoding.set_rate(scale),
             Notice::Tick => {}
         }
@@ -250,12 +251,20 @@ impl Worker {
         Ok(())
     }
 
-    fn on_leave(&mut self, stays: bool) -> Result<(), Misuse> {
+    fn on_leave(&mut self, stays: bool, keep: bool) -> Result<(), Misuse> {
         if matches!(self.state, State::Leaving { .. } | State::Left) {
             return Err(Misuse::NotReady);
         }
         self.state = State::Leaving { stays };
+        self.flushed = keep;
         Ok(())
+    }
+
+    fn on_again(&mut self) {
+        if self.sequence == Sequence(0) {
+            self.encoding.forget().for_each(|kernel| self.hub.compute(kernel, Job::Clip));
+            self.hub.event(Event::Outdated);
+        }
     }
 
     /// Tells a server, once it has all contributions; one that is not connected is told when it is.
@@ -670,6 +679,10 @@ impl Machine for Worker {
 
     fn view(&self) -> BufferId {
         VIEW
+    }
+
+    fn kept(&self) -> Vec<Kept> {
+        self.encoding.kept()
     }
 
     fn waiting(&self) -> Option<Waiting> {

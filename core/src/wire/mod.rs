@@ -44,7 +44,7 @@ const MAGIC: [u8; 4] = *b"GRWR";
 #[repr(u8)]
 pub enum Kind {
     /// First message on every connection: `incarnation` of the sender; `base` = the whole 64-bit digest; `weight` 1 if it
-    /// has parameters; body = the contract's text.
+    /// has parameters; `clock` = the suspension that it goes on from, or 0; body = the contract's text.
     Hello = 1,
     /// The receiver cannot take part any more: it was given up, or the run is over.
     Refuse = 2,
@@ -97,10 +97,12 @@ pub enum Kind {
     State = 19,
     /// The run is over for the receiver.
     Release = 20,
+    /// The receiver goes on from a suspension, but a former self of it has been here since.
+    Again = 21,
 }
 
 impl Kind {
-    const ALL: [Self; 20] = [
+    const ALL: [Self; 21] = [
         Self::Hello,
         Self::Refuse,
         Self::Push,
@@ -121,6 +123,7 @@ impl Kind {
         Self::View,
         Self::State,
         Self::Release,
+        Self::Again,
     ];
 
     fn check_length(self, length: u32) -> Result<(), WireError> {

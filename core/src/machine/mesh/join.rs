@@ -99,8 +99,16 @@ impl Mesh {
         self.materialise(Job::Based);
     }
 
+    pub(super) fn on_again(&mut self) {
+        if self.sequence == Sequence(0) {
+            self.encoding.forget().for_each(|kernel| self.hub.compute(kernel, Job::Clip));
+            self.hub.event(Event::Outdated);
+        }
+    }
+
     pub(super) fn on_based(&mut self) {
         self.state = State::Held;
+        self.hub.has = true;
         self.maybe_release();
         for to in 0..self.neighbours.len() {
             self.tell_start(to);

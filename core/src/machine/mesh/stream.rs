@@ -160,13 +160,13 @@ impl Mesh {
         Ok(())
     }
 
-    pub(super) fn on_leave(&mut self, stay: bool) -> Result<(), Misuse> {
+    pub(super) fn on_leave(&mut self, stay: bool, keep: bool) -> Result<(), Misuse> {
         match self.state {
-            State::Ready => {
+            State::Ready if !keep => {
                 self.state = State::Blocked { leaving: Some(stay) };
                 Ok(())
             }
-            State::Joining { .. } | State::Held | State::Blocked { .. } => {
+            State::Ready | State::Joining { .. } | State::Held | State::Blocked { .. } => {
                 self.state = State::Leaving { stays: stay, told: false };
                 Ok(())
             }

@@ -109,6 +109,7 @@ impl Server {
         }
         let (here, missing): (Vec<u32>, Vec<u32>) = workers.partition(|worker| here(*worker));
         self.state = State::Running;
+        self.hub.has = true;
         self.hub.set_alarm(None);
         for worker in missing {
             // One that says hello again later takes part from then on.

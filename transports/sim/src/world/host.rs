@@ -94,6 +94,6 @@ impl World {
             return Some(me);
         }
         node.phase = Phase::Finishing;
-        self.feed(me, Input::Leave { stay: true })
+        self.feed(me, Input::Leave { stay: true, keep: false })
     }
 }

@@ -1,0 +1,150 @@
+//! Runs that are suspended and resumed: nothing of what was contributed is lost, and nothing counts twice.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::Duration;
+
+use gradwire::checkpoint::CheckpointError;
+use gradwire::{Cluster, Error, Layout, Mem, Recipe, Session};
+
+const LEN: usize = 40;
+const WORKERS: u32 = 3;
+
+fn layout() -> Layout {
+    Layout::new().tensor("dense.weight", &[3, 10]).tensor("dense.bias", &[10])
+}
+
+fn scratch(name: &str) -> PathBuf {
+    let path = std::env::temp_dir().join(format!("gradwire-suspend-{}-{name}", std::process::id()));
+    let _ = std::fs::remove_dir_all(&path);
+    path
+}
+
+/// A multiple of 2^-10 that is below the recipes' thresholds for most elements, most of the time.
+fn update(rank: u32, step: u64, i: usize) -> f32 {
+    let mixed = (u64::from(rank) * 31 + step * 7 + i as u64 * 13).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 58;
+    mixed as f32 / 1024.0 - 24.0 / 1024.0
+}
+
+/// What the workers are left with, and the norm of what is in their residuals.
+type Leg = Vec<Result<(Vec<f32>, f64), Error>>;
+
+/// One stretch of a run: so many steps from where the last one ended, the last of them to the end.
+fn leg(recipe: Recipe, directory: &Path, first: bool, steps: u64, last: bool) -> Leg {
+    let cluster = Cluster { workers: WORKERS, servers: u32::from(recipe.needs_servers()) };
+    let (mut threads, mut servers) = (Vec::new(), Vec::new());
+    for (rank, transport) in (0..).zip(Mem::cluster(cluster.nodes())) {
+        let builder = Session::builder(layout(), recipe, cluster).deadline(Duration::from_secs(20));
+        if rank >= WORKERS {
+            let server = if first {
+                builder.serve(transport, &[0.0; LEN])
+            } else {
+                builder.resume_serving(directory, transport)
+            };
+            servers.push(server.unwrap());
+            continue;
+        }
+        let directory = directory.to_path_buf();
+        threads.push(thread::spawn(move || {
+            let mut params = vec![0.0; LEN];
+            let mut session = if first {
+                builder.join(transport, &mut params)?
+            } else {
+                builder.resume(&directory, transport, &mut params, &mut [])?
+            };
+            assert!(!session.is_outdated());
+            for step in session.steps()..session.steps() + steps {
+                let update: Vec<f32> = (0..LEN).map(|i| update(rank, step, i)).collect();
+                session.step(&mut params, &update, 8)?;
+            }
+            let status =
+                if last { session.finish(&mut params)? } else { session.suspend(&directory, &mut params, &[])? };
+            Ok((params, status.residual_norm))
+        }));
+    }
+    let results = threads.into_iter().map(|thread| thread.join().unwrap()).collect();
+    for mut server in servers {
+        let mut params = vec![0.0; LEN];
+        if server.wait(&mut params, Duration::from_secs(20)).is_ok_and(|ended| ended.is_some()) {
+            assert!(server.checkpoint(directory, &params).unwrap());
+        }
+    }
+    results
+}
+
+fn recipes() -> Vec<Recipe> {
+    let texts = [
+        "async",
+        "softsync updates=2 staleness=const",
+        "ssp bound=2",
+        "hardsync",
+        "async codec=threshold tau=0.03125",
+        "async codec=threshold tau=0.03125 pull=threshold",
+        "ssp bound=2 codec=threshold tau=0.03125 shards=2",
+        "mesh tau=0.03125",
+        "mesh tau=0.03125 control=density density=0.05 warmup=2",
+        "mesh tau=0.03125 relay=1",
+    ];
+    texts.iter().map(|text| text.parse().unwrap_or_else(|error| panic!("{text}: {error}"))).collect()
+}
+
+/// With contributions that add up exactly, the parameters at the end are minus their sum: bit for bit.
+#[test]
+fn nothing_is_lost_and_nothing_counts_twice() {
+    // An even number of updates each: what is left of a softsync pair counts for more.
+    const STEPS: [u64; 3] = [4, 2, 6];
+    for recipe in recipes() {
+        let directory = scratch("exact");
+        let mut residuals = 0.0;
+        for (index, steps) in STEPS.into_iter().enumerate() {
+            let last = index == STEPS.len() - 1;
+            let ends: Vec<_> =
+                leg(recipe, &directory, index == 0, steps, last).into_iter().map(Result::unwrap).collect();
+            assert!(ends.iter().all(|(params, _)| *params == ends[0].0), "{recipe}: leg {index}");
+            residuals += ends.iter().map(|(_, norm)| norm).sum::<f64>();
+            if !last {
+                continue;
+            }
+            let made = STEPS.iter().sum();
+            let scale = if recipe.to_string().contains("merge=softsync") { 0.5 } else { 1.0 };
+            let mean = if recipe.is_synchronous() { 1.0 / WORKERS as f32 } else { scale };
+            for (i, got) in ends[0].0.iter().enumerate() {
+                let steps = || (0..WORKERS).flat_map(|rank| (0..made).map(move |step| (rank, step)));
+                let sum: f32 = steps().map(|(rank, step)| update(rank, step, i)).sum();
+                let near = if recipe.is_synchronous() { 1e-5 } else { 0.0 };
+                assert!((got + mean * sum).abs() <= near, "{recipe}: element {i}: {got}, expected {}", -mean * sum);
+            }
+        }
+        assert_eq!(residuals > 0.0, recipe.to_string().contains("tau="), "{recipe}: {residuals}");
+        std::fs::remove_dir_all(directory).unwrap();
+    }
+}
+
+#[test]
+fn all_go_on_from_the_same_moment() {
+    for recipe in ["mesh tau=0.03125", "async"] {
+        let recipe: Recipe = recipe.parse().unwrap();
+        let directory = scratch("moments");
+        leg(recipe, &directory, true, 3, false).into_iter().for_each(|end| drop(end.unwrap()));
+        leg(recipe, &directory, false, 3, false).into_iter().for_each(|end| drop(end.unwrap()));
+        std::fs::remove_file(directory.join("rank-1/000000000002.gwck")).unwrap();
+        let ends = leg(recipe, &directory, false, 3, false);
+        let named = |end: &Result<_, Error>| {
+            matches!(end, Err(Error::Checkpoint(CheckpointError::Moment { expected: 2, got: 1 })))
+        };
+        assert!(named(&ends[1]), "{recipe}: {ends:?}");
+        std::fs::remove_dir_all(directory).unwrap();
+    }
+}
+
+#[test]
+fn what_is_saved_another_way_says_so() {
+    let directory = scratch("kinds");
+    let ends = leg(Recipe::sync(), &directory, true, 1, false);
+    for end in ends {
+        let error = end.unwrap_err().to_string();
+        assert!(error.starts_with("suspend: expected a recipe of servers or a mesh"), "{error}");
+    }
+}
