@@ -16,11 +16,15 @@
 
 mod control;
 
+pub use control::{Choice, RUN, Sample, choose, quantum};
+
+use alloc::vec::Vec;
+
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use super::entries::{self, Block, Form, Reader};
 use super::{BodyError, Encoded, bytes};
-use crate::kernel::threshold::{QUANTA_MAX, is_power_of_two, put_back, take};
+use crate::kernel::threshold::{QUANTA_MAX, Quantum, Taken, is_power_of_two, put_back, take};
 use crate::kernel::tier::Tier;
 use crate::recipe::{Control, Threshold};
 
@@ -95,30 +99,56 @@ pub fn encode(
         let (update, residual) = (update.map(|update| &update[range.clone()]), &mut residual[range]);
         let mut quantum = control::before(&aim, section, total, update, residual, scratch);
         let mut taken = take(tier, update, residual, quantum, scratch);
-        let (form, words) = loop {
+        let words = loop {
             let list = &scratch[..taken.words];
-            let (form, words) =
-                entries::write(list, taken.entries, section.len as usize, &mut body[at + HEADER_WORDS..]);
             // A budget is kept: what is too long goes back, whole, and fewer elements are taken.
-            let Some(higher) = control::after(&aim, section, total, quantum, words, taken.entries) else {
-                break (form, words);
-            };
-            put_back(residual, quantum.tau, list);
-            let (refused, first_refused) = (taken.refused, taken.first_refused);
-            quantum = higher;
-            taken = take(tier, None, residual, quantum, scratch);
-            (taken.refused, taken.first_refused) = (refused, first_refused);
+            match write(&aim, section, total, quantum, list, taken.entries, &mut body[at..]) {
+                Ok(words) => break words,
+                Err(higher) => {
+                    put_back(residual, quantum.tau, list);
+                    let (refused, first_refused) = (taken.refused, taken.first_refused);
+                    quantum = higher;
+                    taken = take(tier, None, residual, quantum, scratch);
+                    (taken.refused, taken.first_refused) = (refused, first_refused);
+                }
+            }
         };
-        let header = [taken.entries, quantum.tau.to_bits(), form as u32, words as u32];
-        body[at..at + HEADER_WORDS].copy_from_slice(&header);
-        at += HEADER_WORDS + words;
-        encoded.entries += taken.entries;
-        encoded.squares += taken.squares;
-        encoded.refuse(taken.refused, taken.first_refused.map(|index| index + section.first));
-        encoded.threshold = encoded.threshold.max(quantum.threshold);
+        at += words;
+        encoded.add(section, quantum, &taken);
     }
     encoded.bytes = at as u32 * 4;
     encoded
+}
+
+/// Writes the section of a body: what a pass has taken with this quantum. Returns its words.
+///
+/// # Errors
+/// When a budget does not hold it: with which quantum to try again.
+pub fn write(
+    aim: &Aim,
+    section: &mut Section,
+    total: usize,
+    quantum: Quantum,
+    list: &[u32],
+    entries: u32,
+    body: &mut [u32],
+) -> Result<usize, Quantum> {
+    let (form, words) = entries::write(list, entries, section.len as usize, &mut body[HEADER_WORDS..]);
+    if let Some(higher) = control::after(aim, section, total, quantum, words, entries) {
+        return Err(higher);
+    }
+    body[..HEADER_WORDS].copy_from_slice(&[entries, quantum.tau.to_bits(), form as u32, words as u32]);
+    Ok(HEADER_WORDS + words)
+}
+
+impl Encoded {
+    /// Counts what a pass over a section has done.
+    pub fn add(&mut self, section: &Section, quantum: Quantum, taken: &Taken) {
+        self.entries += taken.entries;
+        self.squares += taken.squares;
+        self.refuse(taken.refused, taken.first_refused.map(|index| index + section.first));
+        self.threshold = self.threshold.max(quantum.threshold);
+    }
 }
 
 /// A section's header, checked.
@@ -200,6 +230,23 @@ pub fn add(body: &[u32], parts: &[Section], unit: f32, ledger: &mut [i32]) -> Re
         Ok(())
     });
     Err(error)
+}
+
+/// Appends a body's quanta to `list`, as pairs of an element and how many units it gets, in order. All or nothing.
+///
+/// # Errors
+/// When the body is none.
+pub fn list(body: &[u32], parts: &[Section], unit: f32, list: &mut Vec<(u32, i32)>) -> Result<(), BodyError> {
+    check_end(body, parts, unit)?;
+    let before = list.len();
+    let done = walk(body, parts, unit, |section, shift, block| {
+        list.extend(block.entries().map(|entry| (section.first + entry.index, entry.count << shift)));
+        Ok(())
+    });
+    if done.is_err() {
+        list.truncate(before);
+    }
+    done
 }
 
 /// Writes a body as floats: `count * tau` where there are quanta, else 0.

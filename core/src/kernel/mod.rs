@@ -6,6 +6,7 @@
 
 pub mod apply;
 pub mod compare;
+pub mod executor;
 pub mod ledger;
 pub mod mean;
 pub mod momentum;

@@ -80,7 +80,7 @@ fn errors_say_expected_and_got() {
     assert_eq!(error(|b| b[0] = 0x16), "frame: expected magic \"GRWR\", got \"\\x16RWR\"");
     assert_eq!(error(|b| b[4] = 1), "frame: expected version 2, got 1");
     assert_eq!(error(|b| b[6] = 1), "frame: expected no flags, got 0x0001");
-    assert_eq!(error(|b| b[5] = 99), "frame: expected kind 1 to 20, got 99");
+    assert_eq!(error(|b| b[5] = 99), "frame: expected kind 1 to 21, got 99");
     assert_eq!(error(|b| b[56] = 9), "frame: expected whole 32-bit words after Push, got 9 bytes");
     assert_eq!(error(|b| b[5] = Kind::Ack as u8), "frame: expected at most 0 bytes after Ack, got 8");
     let long = sealed(|b| {
