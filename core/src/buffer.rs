@@ -143,6 +143,11 @@ impl Pool {
         Self { buffers, vacant: Arc::default() }
     }
 
+    /// Bytes of a buffer.
+    pub fn len(&self, buffer: BufferId) -> usize {
+        self.buffers[buffer.0 as usize].words().len() * 4
+    }
+
     /// Lends a range.
     pub fn lend(&self, segment: Segment) -> Lent {
         Lent { storage: self.share(segment.buffer), segment }
@@ -180,8 +185,13 @@ impl Pool {
     }
 
     /// Reads a range as sections.
-    pub(crate) fn sections(&self, segment: Segment) -> &[Section] {
+    pub fn sections(&self, segment: Segment) -> &[Section] {
         <[Section]>::ref_from_bytes(self.bytes(segment)).expect("sections are whole")
+    }
+
+    /// Writes a range as sections.
+    pub fn sections_mut(&mut self, segment: Segment) -> &mut [Section] {
+        <[Section]>::mut_from_bytes(self.bytes_mut(segment)).expect("sections are whole")
     }
 
     /// Reads a range as integers.

@@ -184,6 +184,58 @@ pub enum Kernel {
     },
 }
 
+impl Kernel {
+    /// What it reads; of an [`Encode`](Self::Encode) or a [`Merge`](Self::Merge) the scratch is not said.
+    pub fn reads(&self) -> impl Iterator<Item = Segment> {
+        let (inputs, others) = match *self {
+            Self::Mean { inputs, .. } => (inputs, [None; 3]),
+            ref other => ([None; MEAN_MAX], other.operands()),
+        };
+        inputs.into_iter().flatten().map(|(segment, _)| segment).chain(others.into_iter().flatten())
+    }
+
+    fn operands(&self) -> [Option<Segment>; 3] {
+        match *self {
+            Self::Scan { x } => [Some(x), None, None],
+            Self::Apply { from, update, .. } => [Some(from), Some(update), None],
+            Self::Accumulate { update, first, into, .. } => [Some(update), (!first).then_some(into), None],
+            Self::Blend { x, held, into, .. } => [Some(x), (held > 0).then_some(into), None],
+            Self::Copy { from, .. } => [Some(from), None, None],
+            Self::Accelerate { update, velocity, .. } => [Some(update), Some(velocity), None],
+            Self::Encode { update, residual, place, .. } => [update, Some(residual), Some(place.sections)],
+            Self::Decode { body, sections, ledger, .. } => [Some(body), Some(sections), Some(ledger)],
+            Self::Expand { body, sections, .. } => [Some(body), Some(sections), None],
+            Self::Mask { body, sections, velocity, .. } => [Some(body), Some(sections), Some(velocity)],
+            Self::Clip { residual, .. } => [Some(residual), None, None],
+            Self::Merge { one, other, place, .. } => [Some(one), Some(other), Some(place.sections)],
+            Self::Materialise { base, ledger, .. } => [Some(base), Some(ledger), None],
+            Self::Compare { ours, theirs } => [Some(ours), Some(theirs), None],
+            Self::Mean { .. } | Self::Section { .. } => [None; 3],
+        }
+    }
+
+    /// What it writes, besides scratch.
+    pub fn writes(&self) -> impl Iterator<Item = Segment> {
+        let segments = match *self {
+            Self::Scan { .. } | Self::Compare { .. } => [None; 3],
+            Self::Apply { into, .. }
+            | Self::Accumulate { into, .. }
+            | Self::Blend { into, .. }
+            | Self::Mean { into, .. }
+            | Self::Copy { into, .. }
+            | Self::Expand { into, .. }
+            | Self::Materialise { into, .. } => [Some(into), None, None],
+            Self::Accelerate { velocity, .. } | Self::Mask { velocity, .. } => [Some(velocity), None, None],
+            Self::Section { at, .. } => [Some(at), None, None],
+            Self::Encode { residual, place, .. } => [Some(residual), Some(place.sections), Some(place.body)],
+            Self::Decode { ledger, .. } => [Some(ledger), None, None],
+            Self::Clip { residual, .. } => [Some(residual), None, None],
+            Self::Merge { place, .. } => [Some(place.body), None, None],
+        };
+        segments.into_iter().flatten()
+    }
+}
+
 /// A codec, and how it is to encode one message.
 #[derive(Copy, Clone, Debug, PartialEq)]
 pub enum Coding {

@@ -1,0 +1,355 @@
+//! Kernels on the device against those on the host: every buffer, bit for bit, whatever was in the outputs before.
+
+use std::sync::OnceLock;
+
+use gradwire_core::codec::threshold::{Aim, Section};
+use gradwire_core::kernel::executor::Executor;
+use gradwire_core::kernel::{self, Coding, Found, Kernel, MEAN_MAX, Place};
+use gradwire_core::recipe::Control;
+use gradwire_core::{BufferId, Pool, Segment};
+
+use crate::{Context, Gpu};
+
+/// One device for all tests. None: there is no adapter, which is said, and is an error where `GRADWIRE_REQUIRE_GPU` is set.
+fn context() -> Option<Context> {
+    static CONTEXT: OnceLock<Result<Context, String>> = OnceLock::new();
+    match CONTEXT.get_or_init(|| Context::open().map_err(|error| error.to_string())) {
+        Ok(context) => Some(context.clone()),
+        Err(error) => {
+            assert!(std::env::var_os("GRADWIRE_REQUIRE_GPU").is_none(), "GRADWIRE_REQUIRE_GPU is set, but {error}");
+            // Past the harness, which keeps what a test that passes has said.
+            let _ = std::io::Write::write_all(&mut std::io::stderr(), format!("skipped: {error}\n").as_bytes());
+            None
+        }
+    }
+}
+
+/// Both sides of a comparison.
+struct Both {
+    gpu: Gpu,
+    host: Pool,
+    device: Pool,
+    count: usize,
+}
+
+impl Both {
+    fn new(context: Context, buffers: &[Vec<u32>]) -> Self {
+        let pool = || {
+            let mut pool = Pool::new(buffers.iter().map(|words| words.len() * 4));
+            for (id, words) in (0..).map(BufferId).zip(buffers) {
+                let whole = Segment::floats(id, 0, words.len());
+                pool.bytes_mut(whole).copy_from_slice(bytemuck::cast_slice(words));
+            }
+            pool
+        };
+        Self { gpu: Gpu::new(context), host: pool(), device: pool(), count: buffers.len() }
+    }
+
+    /// Runs a kernel on both sides; what they find must be the same, but for the sum of squares.
+    #[track_caller]
+    fn run(&mut self, kernel: Kernel) -> Found {
+        let expected = kernel::run(&kernel, &mut self.host);
+        let mut found = self.gpu.begin(&kernel, &mut self.device).unwrap();
+        while found.is_none() {
+            self.gpu.context().wait().unwrap();
+            found = self.gpu.poll(&mut self.device).unwrap();
+        }
+        let got = found.unwrap();
+        match (expected, got) {
+            (Found::Encoded(mut expected), Found::Encoded(got)) => {
+                let (a, b) = (expected.squares, got.squares);
+                assert!((a - b).abs() <= 1e-4 * a.abs() || a.is_nan() || a.is_infinite(), "squares: {a}, got {b}");
+                expected.squares = b;
+                assert!(expected == got || b.is_nan(), "{expected:?}, got {got:?}");
+            }
+            _ => assert_eq!(expected, got, "{kernel:?}"),
+        }
+        got
+    }
+
+    /// Every buffer is the same on both sides. One "not a number" is as good as another.
+    #[track_caller]
+    fn check(&mut self, what: &str, skip: &[u32]) {
+        for id in (0..self.count as u32).filter(|id| !skip.contains(id)) {
+            let whole = Segment::floats(BufferId(id), 0, self.device.len(BufferId(id)) / 4);
+            while !self.gpu.fetch(whole, &mut self.device).unwrap() {
+                self.gpu.context().wait().unwrap();
+            }
+            let (expected, got) = (self.host.words(whole), self.device.words(whole));
+            let same = |(a, b): (&u32, &u32)| a == b || (f32::from_bits(*a).is_nan() && f32::from_bits(*b).is_nan());
+            if let Some(i) = expected.iter().zip(got).position(|pair| !same(pair)) {
+                panic!("{what}: buffer {id}, word {i}: expected {:#010x}, got {:#010x}", expected[i], got[i]);
+            }
+        }
+    }
+}
+
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0
+    }
+
+    /// About from -1 to 1, around 0.
+    fn float(&mut self) -> f32 {
+        let bits = self.next();
+        let x = ((bits >> 40) as f32 / (1u64 << 24) as f32) * 2.0 - 1.0;
+        x * x * x
+    }
+}
+
+const KINDS: [&str; 8] = ["even", "wide", "denormal", "any bits", "zeros", "equal", "large", "tiny"];
+
+fn vector(kind: &str, len: usize, random: &mut Random) -> Vec<u32> {
+    let one = |random: &mut Random| match kind {
+        "even" => random.float().to_bits(),
+        "wide" => (random.float() * 2f32.powi((random.next() % 120) as i32 - 60)).to_bits(),
+        "denormal" => (random.next() as u32) & 0x80ff_ffff,
+        "any bits" => random.next() as u32,
+        "zeros" => (random.next() as u32) & 0x8000_0000,
+        "equal" => 0.25f32.to_bits(),
+        "large" => (random.float().signum() * 1e30).to_bits(),
+        _ => (random.float() * 1e-37).to_bits(),
+    };
+    (0..len).map(|_| one(random)).collect()
+}
+
+/// 0, 1, and around what a tile, a workgroup and a grid of them go over.
+const LENS: [usize; 11] = [0, 1, 2, 63, 64, 255, 257, 1023, 1025, 20_000, 70_001];
+/// What outputs hold before.
+const POISON: u32 = 0xdead_beef;
+
+fn whole(id: u32, len: usize) -> Segment {
+    Segment::floats(BufferId(id), 0, len)
+}
+
+#[test]
+fn every_program_is_valid() {
+    // With a driver or without: what wgpu's front end does with each source.
+    for program in crate::program::ALL {
+        let source = format!("{}\n{}", crate::program::COMMON, program.source);
+        let module = wgpu::naga::front::wgsl::parse_str(&source);
+        let module = module.unwrap_or_else(|error| panic!("{}: {}", program.name, error.emit_to_string(&source)));
+        let flags = wgpu::naga::valid::ValidationFlags::all();
+        let mut validator = wgpu::naga::valid::Validator::new(flags, wgpu::naga::valid::Capabilities::empty());
+        validator.validate(&module).unwrap_or_else(|error| panic!("{}: {error:?}", program.name));
+        let entry = module.entry_points.iter().find(|entry| entry.name == program.name).unwrap();
+        assert_eq!(entry.workgroup_size, [program.invocations, 1, 1], "{}", program.name);
+    }
+}
+
+#[test]
+fn elementwise_kernels_agree() {
+    let Some(context) = context() else { return };
+    let random = &mut Random(5);
+    // Products below 2^-126 are 0 on an adapter that flushes.
+    let flushes = context.flushes_denormals();
+    for kind in KINDS.into_iter().filter(|kind| !flushes || !["denormal", "tiny", "any bits"].contains(kind)) {
+        for len in LENS {
+            let poisoned = vec![POISON; len];
+            let ledger: Vec<u32> = (0..len).map(|_| (random.next() as u32) >> (random.next() % 20)).collect();
+            let vectors: Vec<_> = (0..3).map(|_| vector(kind, len, random)).collect();
+            let buffers =
+                [vectors[0].clone(), vectors[1].clone(), poisoned.clone(), poisoned, vectors[2].clone(), ledger];
+            let mut both = Both::new(context.clone(), &buffers);
+            let [a, b, c, d, e, ledger] = [0, 1, 2, 3, 4, 5].map(|id| whole(id, len));
+            for scale in [1.0, 0.1, -0.75, 3.0e-5] {
+                both.run(Kernel::Apply { from: a, update: b, scale, into: c });
+                both.run(Kernel::Apply { from: e, update: a, scale, into: e });
+                both.run(Kernel::Accumulate { update: b, scale, first: true, into: d });
+                both.run(Kernel::Accumulate { update: c, scale, first: false, into: d });
+                both.run(Kernel::Accelerate { update: b, velocity: e, momentum: scale });
+                both.check(&format!("{kind}, {len}, {scale}"), &[]);
+            }
+            both.run(Kernel::Copy { from: d, into: a });
+            both.run(Kernel::Materialise { base: e, ledger, unit: 1.0 / 1024.0, into: c });
+            both.check(&format!("{kind}, {len}: copy, materialise"), &[]);
+        }
+    }
+}
+
+/// Segments begin at any word, and what is beside them is left alone.
+#[test]
+fn segments_begin_anywhere() {
+    let Some(context) = context() else { return };
+    let random = &mut Random(11);
+    let buffers: Vec<_> = (0..3).map(|_| vector("even", 5000, random)).collect();
+    let mut both = Both::new(context, &buffers);
+    for (from, update, into, len) in [(0, 1, 2, 3000), (65, 64, 63, 100), (4999, 0, 1, 1), (777, 1234, 99, 2048)] {
+        let part = |id: u32, first: usize| Segment::floats(BufferId(id), first, len);
+        both.run(Kernel::Apply { from: part(0, from), update: part(1, update), scale: 0.3, into: part(2, into) });
+        both.run(Kernel::Blend { x: part(0, into), weight: 3, held: 5, into: part(2, from) });
+        both.check(&format!("{len} from {from}, {update} and {into}"), &[]);
+    }
+}
+
+#[test]
+fn scans_find_the_first() {
+    let Some(context) = context() else { return };
+    let random = &mut Random(3);
+    for len in LENS {
+        let mut words = vector("wide", len, random);
+        assert_eq!(Both::new(context.clone(), &[words.clone()]).run(Kernel::Scan { x: whole(0, len) }), Found::Finite);
+        for at in [0, len / 3, len.saturating_sub(1)].into_iter().filter(|at| *at < len).rev() {
+            words[at] = f32::NAN.to_bits();
+            let found = Both::new(context.clone(), &[words.clone()]).run(Kernel::Scan { x: whole(0, len) });
+            assert_eq!(found, Found::NonFinite { index: at as u32 });
+        }
+    }
+}
+
+#[test]
+fn means_agree() {
+    let Some(context) = context() else { return };
+    let random = &mut Random(17);
+    for kind in KINDS {
+        for len in [0, 1, 255, 3000] {
+            for count in 1..=MEAN_MAX {
+                let mut buffers: Vec<_> = (0..count).map(|_| vector(kind, len, random)).collect();
+                // What cancels, and what nearly does.
+                for i in (0..len.min(100)).filter(|_| count > 1) {
+                    buffers[1][i] = buffers[0][i] ^ 0x8000_0000 ^ (i as u32 & 1);
+                }
+                buffers.push(vec![POISON; len]);
+                let mut both = Both::new(context.clone(), &buffers);
+                let mut inputs = [None; MEAN_MAX];
+                for (id, input) in inputs.iter_mut().enumerate().take(count) {
+                    let weight = [1, 32, 7, (1 << 29) - 1][(random.next() % 4) as usize];
+                    *input = Some((whole(id as u32, len), weight));
+                }
+                let into = whole(count as u32, len);
+                both.run(Kernel::Mean { inputs, into });
+                both.check(&format!("{kind}, {len}: mean of {count}"), &[]);
+                let weight = 1 + (random.next() % 1000) as u32;
+                both.run(Kernel::Blend { x: whole(0, len), weight, held: (count as u32 - 1) * 13, into });
+                both.check(&format!("{kind}, {len}: blend"), &[]);
+            }
+        }
+    }
+}
+
+fn sections(lens: &[u32], threshold: f32) -> Vec<u32> {
+    let mut first = 0;
+    let mut words = Vec::new();
+    for len in lens {
+        let Section { first: at, len, threshold, bits } = Section { first, len: *len, threshold, bits: 0.0 };
+        words.extend([at, len, threshold.to_bits(), bits.to_bits()]);
+        first += len;
+    }
+    words
+}
+
+#[test]
+fn threshold_encoders_agree_with_their_bodies() {
+    let Some(context) = context() else { return };
+    let random = &mut Random(23);
+    let (tau, unit) = (1.0 / 64.0, 1.0 / 16384.0);
+    let controls = [
+        Control::Fixed,
+        Control::Band,
+        Control::Density { density: 0.01 },
+        Control::Density { density: 1.0 },
+        Control::Budget { bytes: 400 },
+    ];
+    for kind in KINDS {
+        for len in [1, 2, 64, 1025, 20_000] {
+            let cuts: [&[u32]; 3] =
+                [&[len as u32], &[1, len as u32 - 1], &[len as u32 / 2, len as u32 - len as u32 / 2]];
+            let cuts = cuts.into_iter().filter(|cut| cut.iter().all(|len| *len > 0));
+            for (lens, control) in cuts.flat_map(|cut| controls.map(|control| (cut, control))) {
+                let coding = |dense| Coding::Threshold(Aim { unit, control, tau, dense });
+                let body = coding(true).len_max(len, lens.len()) / 4;
+                let (kept, scratch) = (vector("even", len, random), vec![POISON; 2 * len]);
+                let buffers = [
+                    vector(kind, len, random),
+                    kept.iter().map(|bits| (f32::from_bits(*bits) / 16.0).to_bits()).collect(),
+                    sections(lens, tau),
+                    scratch,
+                    vec![POISON; body],
+                    vec![0; len],
+                ];
+                let mut both = Both::new(context.clone(), &buffers);
+                let [update, residual, sections] = [whole(0, len), whole(1, len), whole(2, 4 * lens.len())];
+                let place = Place { sections, scratch: BufferId(3), body: whole(4, body) };
+                let what = format!("{kind}, {len}, {lens:?}, {control:?}");
+                for (update, dense) in [(Some(update), false), (Some(update), true), (None, false), (None, true)] {
+                    let found = both.run(Kernel::Encode { coding: coding(dense), update, residual, place });
+                    let Found::Encoded(encoded) = found else { panic!("{found:?}") };
+                    // What is behind the body is room.
+                    let written = whole(4, body).first(encoded.bytes);
+                    assert_eq!(both.host.words(written), both.device.words(written), "{what}: the body");
+                    both.check(&what, &[3, 4]);
+                    let ledger = whole(5, len);
+                    both.run(Kernel::Decode { body: written, sections, unit, ledger });
+                    both.check(&format!("{what}: the ledger"), &[3, 4]);
+                }
+                // Counts that could overflow are looked at on the host.
+                let small = ["even", "denormal", "zeros", "equal", "tiny"].contains(&kind);
+                assert!(both.gpu.on_host() == 0 || !small, "{what}");
+            }
+        }
+    }
+}
+
+/// Lengths above what 65,535 workgroups of one element each, or one binding, can hold.
+#[test]
+fn long_vectors_are_cut() {
+    let Some(context) = context() else { return };
+    let random = &mut Random(31);
+    let len = 2 * crate::memory::CHUNK + 77;
+    let (tau, unit) = (1.0 / 2.0, 1.0 / 512.0);
+    let sparse = |random: &mut Random| {
+        let mut words = vec![0u32; len];
+        (0..50_000).for_each(|_| words[random.next() as usize % len] = random.float().to_bits());
+        words
+    };
+    let coding = Coding::Threshold(Aim { unit, control: Control::Density { density: 1e-3 }, tau, dense: false });
+    let body = coding.len_max(len, 1) / 4;
+    let buffers =
+        [sparse(random), sparse(random), sections(&[len as u32], tau), vec![0; 2 * len], vec![0; body], vec![0; len]];
+    let mut both = Both::new(context, &buffers);
+    let place = Place { sections: whole(2, 4), scratch: BufferId(3), body: whole(4, body) };
+    let (update, residual, ledger) = (Some(whole(0, len)), whole(1, len), whole(5, len));
+    let found = both.run(Kernel::Encode { coding, update, residual, place });
+    let Found::Encoded(encoded) = found else { panic!("{found:?}") };
+    both.run(Kernel::Decode { body: whole(4, body).first(encoded.bytes), sections: whole(2, 4), unit, ledger });
+    both.run(Kernel::Apply { from: whole(0, len), update: residual, scale: 0.3, into: whole(0, len) });
+    both.check("long", &[3]);
+    assert_eq!(both.run(Kernel::Scan { x: whole(0, len) }), Found::Finite);
+}
+
+/// From the second message on nothing is made on the device.
+#[test]
+fn the_steady_state_makes_nothing() {
+    let Some(context) = context() else { return };
+    let random = &mut Random(37);
+    let (len, unit) = (30_000, 1.0 / 16384.0);
+    let coding = Coding::Threshold(Aim { unit, control: Control::Fixed, tau: 1.0 / 64.0, dense: false });
+    let body = coding.len_max(len, 1) / 4;
+    let buffers = [
+        vector("even", len, random),
+        vec![0; len],
+        sections(&[len as u32], 0.5),
+        vec![0; 2 * len],
+        vec![0; body],
+        vec![0; len],
+        vec![0; len],
+    ];
+    let mut both = Both::new(context, &buffers);
+    let place = Place { sections: whole(2, 4), scratch: BufferId(3), body: whole(4, body) };
+    let (update, residual, ledger) = (Some(whole(0, len)), whole(1, len), whole(5, len));
+    let mut made = 0;
+    for step in 0..8 {
+        let found = both.run(Kernel::Encode { coding, update, residual, place });
+        let Found::Encoded(encoded) = found else { panic!("{found:?}") };
+        both.run(Kernel::Decode { body: whole(4, body).first(encoded.bytes), sections: whole(2, 4), unit, ledger });
+        both.run(Kernel::Materialise { base: whole(0, len), ledger, unit, into: whole(6, len) });
+        both.check("steady", &[3, 4]);
+        assert!(step < 4 || both.gpu.resources_made() == made, "step {step}");
+        made = both.gpu.resources_made();
+    }
+}
