@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use gradwire_core::kernel::executor::{Cpu, Executor};
 use gradwire_core::{
     Clock, Cluster, Contract, Event, Incarnation, Layout, Local, Patience, PeerId, Recipe, Resumed, Setup, Transport,
 };
@@ -30,6 +31,23 @@ pub struct Builder {
     optimizer_vectors: u32,
     own_thread: bool,
     watcher: Watcher,
+    executor: Make,
+}
+
+/// Makes an executor for a node.
+#[derive(Clone)]
+struct Make(Arc<dyn Fn() -> Box<dyn Executor> + Send + Sync>);
+
+impl Default for Make {
+    fn default() -> Self {
+        Self(Arc::new(|| Box::new(Cpu)))
+    }
+}
+
+impl fmt::Debug for Make {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Make")
+    }
 }
 
 /// What a node goes on from, and where it was found.
@@ -68,6 +86,7 @@ impl Builder {
             optimizer_vectors: 0,
             own_thread: true,
             watcher: Watcher::default(),
+            executor: Make::default(),
         }
     }
 
@@ -110,6 +129,13 @@ impl Builder {
     #[must_use]
     pub fn caller_driven(self) -> Self {
         Self { own_thread: false, ..self }
+    }
+
+    /// Who carries out the arithmetic of this node, for instance a device; `make` is called when the node enters. The
+    /// processor it enters on, unless set.
+    #[must_use]
+    pub fn executor(self, make: impl Fn() -> Box<dyn Executor> + Send + Sync + 'static) -> Self {
+        Self { executor: Make(Arc::new(make)), ..self }
     }
 
     /// Takes part as a worker, at the rank of the transport. Waits until `params` holds the parameters that everyone
@@ -298,7 +324,9 @@ impl Builder {
         let initial: Vec<f32> = params.iter().chain(averaged.flatten()).copied().collect();
         let desk = Arc::new(Desk::new());
         let waker = transport.waker();
-        let mut engine = Engine::new(setup, text, transport, &initial, Arc::clone(&desk), self.watcher.clone())?;
+        let executor = (self.executor.0)();
+        let mut engine =
+            Engine::new(setup, text, transport, executor, &initial, Arc::clone(&desk), self.watcher.clone())?;
         if let Some(Origin { checkpoint, path }) = from {
             engine.restore(&checkpoint.kept, path)?;
         }

@@ -4,10 +4,11 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use gradwire_core::kernel;
+use gradwire_core::kernel::executor::Executor;
 use gradwire_core::status::Waiting;
 use gradwire_core::{
-    Clock, Event, Input, Instant, Machine, Node, OURS, Output, Pool, Segment, Setup, Storage, THEIRS, Transport, Unkept,
+    Clock, Event, Input, Instant, Machine, Node, OURS, OpId, Output, Pool, Segment, Setup, Storage, THEIRS, Transport,
+    Unkept,
 };
 
 use crate::builder::Watcher;
@@ -19,6 +20,11 @@ use crate::error::Error;
 pub(crate) struct Engine<T> {
     machine: Node,
     pool: Pool,
+    executor: Box<dyn Executor>,
+    /// The kernel that it is at.
+    computing: Option<OpId>,
+    /// What waits until the host has what it is about.
+    held: Option<Output>,
     transport: T,
     desk: Arc<Desk>,
     /// The buffer that the last contribution took the place of.
@@ -34,6 +40,17 @@ pub(crate) struct Engine<T> {
     keep: bool,
     outdated: bool,
 }
+
+/// Why nothing more can be done at once.
+struct Rest {
+    /// When the machine wants to be woken.
+    until: Option<Instant>,
+    /// A device is at work; what comes after it is not known.
+    busy: bool,
+}
+
+/// How long to look after the transport between two looks at a device.
+const GLANCE: Duration = Duration::from_micros(50);
 
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub(crate) enum State {
@@ -57,6 +74,7 @@ impl<T: Transport> Engine<T> {
         setup: Setup,
         contract: String,
         transport: T,
+        executor: Box<dyn Executor>,
         initial: &[f32],
         desk: Arc<Desk>,
         watcher: Watcher,
@@ -71,6 +89,9 @@ impl<T: Transport> Engine<T> {
         let mut engine = Self {
             machine,
             pool,
+            executor,
+            computing: None,
+            held: None,
             transport,
             desk,
             spare,
@@ -89,14 +110,18 @@ impl<T: Transport> Engine<T> {
     /// Puts back what a suspended worker kept.
     pub(crate) fn restore(&mut self, saved: &[Vec<u32>], path: &Path) -> Result<(), Error> {
         // What the machine begins with comes first.
-        self.drain()?;
+        while self.drain()?.busy {}
         let kept = self.machine.kept();
         let (expected, got) = (kept.len(), saved.len());
         let failed = |error| Error::from(CheckpointError::Kept { path: path.to_path_buf(), error });
         if expected != got {
             return Err(failed(Unkept::Length { expected, got }));
         }
-        kept.iter().zip(saved).try_for_each(|(kept, saved)| kept.restore(&mut self.pool, saved)).map_err(failed)
+        for (kept, saved) in kept.iter().zip(saved) {
+            kept.restore(&mut self.pool, saved).map_err(failed)?;
+            self.executor.written(kept.whole(&self.pool));
+        }
+        Ok(())
     }
 
     fn feed(&mut self, input: Input) {
@@ -120,7 +145,9 @@ impl<T: Transport> Engine<T> {
         }
         match command {
             Some(Command::Step { weight, filled }) => {
-                self.spare = Some(self.pool.replace(self.machine.contribution(), filled));
+                let contribution = self.machine.contribution();
+                self.spare = Some(self.pool.replace(contribution, filled));
+                self.executor.written(Segment::floats(contribution, 0, self.pool.len(contribution) / 4));
                 self.feed(Input::Step { weight });
             }
             Some(Command::Leave { stay, keep }) => {
@@ -135,22 +162,64 @@ impl<T: Transport> Engine<T> {
         }
     }
 
-    /// Carries out outputs until the machine waits; says until when.
-    fn drain(&mut self) -> Result<Option<Instant>, Error> {
+    /// Carries out outputs until the machine waits, or something has to come from a device first.
+    fn drain(&mut self) -> Result<Rest, Error> {
+        const BUSY: Rest = Rest { until: None, busy: true };
         loop {
-            match self.machine.poll_output() {
+            if let Some(op) = self.computing {
+                let Some(found) = self.executor.poll(&mut self.pool).map_err(Error::Executor)? else {
+                    return Ok(BUSY);
+                };
+                self.computing = None;
+                self.feed(Input::Completed { op, found });
+            }
+            let output = self.held.take().unwrap_or_else(|| self.machine.poll_output());
+            if !self.is_here(&output)? {
+                self.held = Some(output);
+                return Ok(BUSY);
+            }
+            match output {
                 Output::Compute { op, kernel } => {
-                    let found = kernel::run(&kernel, &mut self.pool);
-                    self.feed(Input::Completed { op, found });
+                    match self.executor.begin(&kernel, &mut self.pool).map_err(Error::Executor)? {
+                        Some(found) => self.feed(Input::Completed { op, found }),
+                        None => self.computing = Some(op),
+                    }
                 }
                 Output::Transmit { op, peer, header, body } => {
                     self.transport.transmit(op, peer, header, body, &self.pool);
                 }
-                Output::Receive { op, peer, into } => self.transport.receive(op, peer, into, &mut self.pool),
+                Output::Receive { op, peer, into } => {
+                    if let Some(into) = into {
+                        self.executor.written(into);
+                    }
+                    self.transport.receive(op, peer, into, &mut self.pool);
+                }
                 Output::Close { peer, reason } => self.transport.close(peer, reason),
                 Output::Event(event) => self.on_event(event)?,
-                Output::Wait { until } => return Ok(until),
+                Output::Wait { until } => return Ok(Rest { until, busy: false }),
             }
+        }
+    }
+
+    /// Has the host what it needs to carry this out?
+    fn is_here(&mut self, output: &Output) -> Result<bool, Error> {
+        match *output {
+            Output::Transmit { body: Some(body), .. } => {
+                self.executor.fetch(body, &mut self.pool).map_err(Error::Executor)
+            }
+            Output::Event(event @ (Event::Joined | Event::Ready { .. } | Event::Left | Event::Finished)) => {
+                let kept = event == Event::Left && self.keep;
+                for kept in self.machine.kept().into_iter().filter(|_| kept) {
+                    let whole = kept.whole(&self.pool);
+                    if !self.executor.fetch(whole, &mut self.pool).map_err(Error::Executor)? {
+                        return Ok(false);
+                    }
+                }
+                let view = self.machine.view();
+                let view = Segment::floats(view, 0, self.pool.len(view) / 4);
+                self.executor.fetch(view, &mut self.pool).map_err(Error::Executor)
+            }
+            _ => Ok(true),
         }
     }
 
@@ -204,7 +273,7 @@ fn nth_line(text: &str, line: u32) -> String {
 impl<T: Transport> Pump for Engine<T> {
     fn pump(&mut self, wait: Option<Duration>) -> Result<State, Error> {
         self.take_command();
-        let until = self.drain()?;
+        let Rest { until, busy } = self.drain()?;
         let waiting = self.machine.waiting();
         if waiting != self.told {
             self.told = waiting;
@@ -215,6 +284,7 @@ impl<T: Transport> Pump for Engine<T> {
         }
         let elapsed = self.desk.origin.elapsed();
         let timer = until.map(|until| Duration::from_nanos(until.as_nanos()).saturating_sub(elapsed));
+        let wait = if busy { Some(wait.map_or(GLANCE, |wait| wait.min(GLANCE))) } else { wait };
         let wait = match (wait, timer) {
             (Some(wait), Some(timer)) => Some(wait.min(timer)),
             (wait, timer) => wait.or(timer),

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
+use gradwire_core::kernel::executor::Failure;
 use gradwire_core::{ConfigError, PeerId};
 
 use crate::checkpoint::CheckpointError;
@@ -34,6 +35,8 @@ pub enum Error {
     Cut { peer: PeerId },
     /// There is no checkpoint to go on from, or none could be written.
     Checkpoint(CheckpointError),
+    /// The device that kernels run on failed.
+    Executor(Failure),
     /// The transport as a whole failed.
     Transport(Box<dyn std::error::Error + Send + Sync>),
     /// The session has ended with an error before.
@@ -90,6 +93,7 @@ impl fmt::Display for Error {
             Self::Deadline(overdue) => overdue.fmt(f),
             Self::Cut { peer } => write!(f, "peer {peer} is gone, or has given this node up, and the run cannot go on"),
             Self::Checkpoint(error) => error.fmt(f),
+            Self::Executor(error) => write!(f, "executor: {error}"),
             Self::Transport(error) => write!(f, "transport: {error}"),
             Self::Ended => write!(f, "this session has ended with an error before"),
         }
@@ -114,7 +118,7 @@ impl std::error::Error for Error {
         match self {
             Self::Config(error) => Some(error),
             Self::Checkpoint(error) => Some(error),
-            Self::Transport(error) => Some(&**error),
+            Self::Executor(error) | Self::Transport(error) => Some(&**error),
             _ => None,
         }
     }

@@ -178,9 +178,9 @@ fn server(
     progress: &Progress,
 ) -> Result<Status, Error> {
     let mut params = initial.to_vec();
-    let mut server = Session::builder(layout, options.recipe, options.cluster)
-        .optimizer_vectors(options.optimizer_vectors())
-        .serve(transport, initial)?;
+    let builder =
+        Session::builder(layout, options.recipe, options.cluster).optimizer_vectors(options.optimizer_vectors());
+    let mut server = options.executor.on(builder).serve(transport, initial)?;
     while server.wait(&mut params, Duration::from_millis(100))?.is_none() {
         progress.note(server.status()?);
     }

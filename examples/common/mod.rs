@@ -1,6 +1,7 @@
 //! What the example binaries share.
 
 pub(crate) mod data;
+pub(crate) mod executor;
 pub(crate) mod model;
 pub(crate) mod node;
 pub(crate) mod options;

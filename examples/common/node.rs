@@ -313,6 +313,7 @@ impl Node {
         let builder = Session::builder(model.layout(), options.recipe, options.cluster)
             .optimizer_vectors(options.optimizer_vectors());
         let rank = transport.place().0.0;
+        let builder = options.executor.on(builder);
         let builder = if self.quiet { builder } else { builder.watch(move |event| tell(rank, event)) };
         let run = || {
             let mut server = match self.keep.as_ref().filter(|keep| keep.resume) {

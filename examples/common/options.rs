@@ -6,6 +6,7 @@ use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use gradwire::recipe::{PRESETS, Payload};
 use gradwire::{Cluster, Recipe};
 
+use super::executor::Executor;
 use super::model::Model;
 use super::tensors;
 
@@ -40,6 +41,7 @@ pub(crate) struct Options {
     /// Fewest workers that go on (tree, ring).
     pub(crate) min_workers: u32,
     pub(crate) json: bool,
+    pub(crate) executor: Executor,
     /// Safetensors to begin with, and to end with.
     pub(crate) init: Option<PathBuf>,
     pub(crate) export: Option<PathBuf>,
@@ -121,6 +123,11 @@ pub(crate) fn training(command: Command) -> Command {
             value("min-workers", "Fewest workers that go on without the others (tree, ring) [default: 1]")
                 .value_parser(value_parser!(u32)),
         )
+        .arg(
+            value("executor", "Where updates, means and codes are computed: cpu, gpu, or auto, a GPU if there is one")
+                .default_value("cpu")
+                .value_parser(["cpu", "gpu", "auto"]),
+        )
         .arg(Arg::new("json").long("json").help("Print one JSON object and nothing else").action(ArgAction::SetTrue));
     for (flag, _, help) in KNOBS {
         command = command.arg(value(flag, help).help_heading("Knobs of the recipe").allow_negative_numbers(true));
@@ -181,6 +188,7 @@ impl Options {
             deadline: matches.get_one::<u64>("deadline").copied().unwrap_or(60),
             min_workers: matches.get_one::<u32>("min-workers").copied().unwrap_or(1),
             json: matches.get_flag("json"),
+            executor: Executor::from_name(&text("executor").unwrap_or_default())?,
             init: text("init").map(PathBuf::from),
             export: text("export").map(PathBuf::from),
         })

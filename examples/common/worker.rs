@@ -62,6 +62,7 @@ pub(crate) fn train<T: Transport + 'static>(
         .deadline(Duration::from_secs(options.deadline))
         .min_workers(options.min_workers)
         .optimizer_vectors(options.optimizer_vectors());
+    let builder = options.executor.on(builder);
     let builder = match watch.teller() {
         Some(tell) => builder.watch(move |event| tell(rank as u32, event)),
         None => builder,

@@ -206,6 +206,10 @@ impl Executor for Gpu {
         self.memory.written(segment);
     }
 
+    fn as_any(&mut self) -> &mut dyn std::any::Any {
+        self
+    }
+
     fn fetch(&mut self, segment: Segment, pool: &mut Pool) -> Result<bool, Failure> {
         let here = self.memory.fetch(&mut self.commands, segment, pool)?;
         self.commands.check()?;

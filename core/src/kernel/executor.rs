@@ -2,6 +2,7 @@
 //! or on copies of its own elsewhere.
 
 use alloc::boxed::Box;
+use core::any::Any;
 use core::error::Error;
 use core::fmt;
 
@@ -32,6 +33,9 @@ pub trait Executor: Send + fmt::Debug {
     /// The host has written these bytes, or is about to.
     fn written(&mut self, segment: Segment);
 
+    /// Itself, for who knows what it is.
+    fn as_any(&mut self) -> &mut dyn Any;
+
     /// Sees to it that the host's copy of these bytes is what the kernels before have made of them. `false`: not yet; ask
     /// again. Does not wait.
     ///
@@ -54,6 +58,10 @@ impl Executor for Cpu {
     }
 
     fn written(&mut self, _: Segment) {}
+
+    fn as_any(&mut self) -> &mut dyn Any {
+        self
+    }
 
     fn fetch(&mut self, _: Segment, _: &mut Pool) -> Result<bool, Failure> {
         Ok(true)

@@ -6,7 +6,7 @@ use core::fmt;
 
 use zerocopy::{FromBytes, IntoBytes};
 
-use crate::buffer::{BufferId, Pool};
+use crate::buffer::{BufferId, Pool, Segment};
 use crate::codec::threshold::Section;
 use crate::kernel::scan;
 
@@ -71,6 +71,11 @@ impl Kept {
         Arc::make_mut(&mut storage).words_mut().copy_from_slice(words);
         pool.replace(self.buffer(), storage);
         Ok(())
+    }
+
+    /// All of its buffer.
+    pub fn whole(self, pool: &Pool) -> Segment {
+        Segment::floats(self.buffer(), 0, pool.len(self.buffer()) / 4)
     }
 
     fn buffer(self) -> BufferId {

@@ -1,0 +1,47 @@
+//! Where the arithmetic of the nodes of this process runs.
+
+use std::io::Write as _;
+
+use gradwire::Builder;
+use gradwire_gpu::{Context, Gpu};
+
+use super::options::exit;
+
+/// Threads of one process share a device.
+#[derive(Clone, Debug)]
+pub(crate) enum Executor {
+    Cpu,
+    Gpu(Context),
+}
+
+impl Executor {
+    /// `cpu`, `gpu`, or `auto`: a GPU if there is one, which is said either way.
+    pub(crate) fn from_name(name: &str) -> Result<Self, (u8, String)> {
+        let opened = match name {
+            "gpu" | "auto" => Context::open(),
+            _ => return Ok(Self::Cpu),
+        };
+        match opened {
+            Ok(context) => {
+                let _ = writeln!(std::io::stderr(), "executor: {}", context.name());
+                Ok(Self::Gpu(context))
+            }
+            Err(error) if name == "auto" => {
+                let _ = writeln!(std::io::stderr(), "executor: WARNING: the CPU, as {error}");
+                Ok(Self::Cpu)
+            }
+            Err(error) => Err((exit::RUN, format!("--executor gpu: {error}"))),
+        }
+    }
+
+    /// Has a node use it.
+    pub(crate) fn on(&self, builder: Builder) -> Builder {
+        match self {
+            Self::Cpu => builder,
+            Self::Gpu(context) => {
+                let context = context.clone();
+                builder.executor(move || Box::new(Gpu::new(context.clone())))
+            }
+        }
+    }
+}
