@@ -5,8 +5,9 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant as Clock};
 
+use gradwire_core::kernel::executor::{Executor, Failure};
 use gradwire_core::status::Waiting;
-use gradwire_core::{Event, Status, Storage};
+use gradwire_core::{Event, Pool, Segment, Status, Storage};
 
 use crate::error::{Awaited, Error, Overdue};
 
@@ -39,6 +40,17 @@ pub(crate) struct Papers {
     pub(crate) last: Option<Status>,
 }
 
+/// Gives a vector to an executor, or takes one: told where it is.
+pub(crate) type Give = dyn FnOnce(&mut dyn Executor, Segment, &mut Pool) -> Result<(), Failure> + Send;
+
+pub(crate) struct Hand(pub(crate) Box<Give>);
+
+impl std::fmt::Debug for Hand {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Hand")
+    }
+}
+
 /// What the application wants.
 #[derive(Debug)]
 pub(crate) enum Command {
@@ -46,6 +58,12 @@ pub(crate) enum Command {
     Step {
         weight: u32,
         filled: Arc<Storage>,
+    },
+    /// The same, where the contribution is given and the parameters are taken by who knows the executor.
+    Hand {
+        weight: u32,
+        give: Hand,
+        take: Hand,
     },
     Leave {
         stay: bool,

@@ -13,7 +13,7 @@ use gradwire_core::{
 
 use crate::builder::Watcher;
 use crate::checkpoint::CheckpointError;
-use crate::desk::{Answer, Command, Desk};
+use crate::desk::{Answer, Command, Desk, Hand};
 use crate::error::Error;
 
 #[derive(Debug)]
@@ -23,6 +23,10 @@ pub(crate) struct Engine<T> {
     executor: Box<dyn Executor>,
     /// The kernel that it is at.
     computing: Option<OpId>,
+    /// Who takes the parameters after the step that is under way, if not the host.
+    hand: Option<Hand>,
+    /// Floats that the machine exchanges.
+    len: usize,
     /// What waits until the host has what it is about.
     held: Option<Output>,
     transport: T,
@@ -91,6 +95,8 @@ impl<T: Transport> Engine<T> {
             pool,
             executor,
             computing: None,
+            hand: None,
+            len,
             held: None,
             transport,
             desk,
@@ -130,7 +136,7 @@ impl<T: Transport> Engine<T> {
         result.expect("the session keeps the order of calls");
     }
 
-    fn take_command(&mut self) {
+    fn take_command(&mut self) -> Result<(), Error> {
         let (command, rate, busy, status_wanted) = {
             let mut papers = self.desk.lock();
             let command = papers.command.take();
@@ -150,6 +156,12 @@ impl<T: Transport> Engine<T> {
                 self.executor.written(Segment::floats(contribution, 0, self.pool.len(contribution) / 4));
                 self.feed(Input::Step { weight });
             }
+            Some(Command::Hand { weight, give, take }) => {
+                let contribution = Segment::floats(self.machine.contribution(), 0, self.len);
+                (give.0)(&mut *self.executor, contribution, &mut self.pool).map_err(Error::Executor)?;
+                self.hand = Some(take);
+                self.feed(Input::Step { weight });
+            }
             Some(Command::Leave { stay, keep }) => {
                 self.keep = keep;
                 self.feed(Input::Leave { stay, keep });
@@ -160,6 +172,7 @@ impl<T: Transport> Engine<T> {
             let status = self.machine.status();
             self.desk.put(|papers| papers.status = Some(status));
         }
+        Ok(())
     }
 
     /// Carries out outputs until the machine waits, or something has to come from a device first.
@@ -207,6 +220,7 @@ impl<T: Transport> Engine<T> {
             Output::Transmit { body: Some(body), .. } => {
                 self.executor.fetch(body, &mut self.pool).map_err(Error::Executor)
             }
+            Output::Event(Event::Ready { .. }) if self.hand.is_some() => Ok(true),
             Output::Event(event @ (Event::Joined | Event::Ready { .. } | Event::Left | Event::Finished)) => {
                 let kept = event == Event::Left && self.keep;
                 for kept in self.machine.kept().into_iter().filter(|_| kept) {
@@ -223,21 +237,28 @@ impl<T: Transport> Engine<T> {
         }
     }
 
+    fn view(&self) -> Arc<Storage> {
+        self.pool.share(self.machine.view())
+    }
+
     fn on_event(&mut self, event: Event) -> Result<(), Error> {
-        let view = || self.pool.share(self.machine.view());
         let answer = match event {
             Event::Joined => {
                 let clock = self.machine.status().clock.0;
-                let outdated = self.outdated;
-                self.spare.take().map(|spare| Answer::Joined { clock, view: view(), spare, outdated })
+                let (view, outdated) = (self.view(), self.outdated);
+                self.spare.take().map(|spare| Answer::Joined { clock, view, spare, outdated })
             }
             Event::Ready { changed, clock } => {
-                Some(Answer::Ready { clock: clock.0, view: view(), changed, spare: self.spare.take() })
+                if let Some(take) = self.hand.take().filter(|_| changed) {
+                    let view = Segment::floats(self.machine.view(), 0, self.len);
+                    (take.0)(&mut *self.executor, view, &mut self.pool).map_err(Error::Executor)?;
+                }
+                Some(Answer::Ready { clock: clock.0, view: self.view(), changed, spare: self.spare.take() })
             }
             Event::Left | Event::Finished => {
                 self.state = State::Done;
                 let kept = self.machine.kept().into_iter().filter(|_| self.keep);
-                Some(Answer::Left { view: view(), kept: kept.map(|kept| kept.save(&self.pool)).collect() })
+                Some(Answer::Left { view: self.view(), kept: kept.map(|kept| kept.save(&self.pool)).collect() })
             }
             Event::Cut { peer } => return Err(Error::Cut { peer }),
             Event::Elsewhere { at, .. } => {
@@ -272,7 +293,7 @@ fn nth_line(text: &str, line: u32) -> String {
 
 impl<T: Transport> Pump for Engine<T> {
     fn pump(&mut self, wait: Option<Duration>) -> Result<State, Error> {
-        self.take_command();
+        self.take_command()?;
         let Rest { until, busy } = self.drain()?;
         let waiting = self.machine.waiting();
         if waiting != self.told {

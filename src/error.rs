@@ -35,6 +35,8 @@ pub enum Error {
     Cut { peer: PeerId },
     /// There is no checkpoint to go on from, or none could be written.
     Checkpoint(CheckpointError),
+    /// Vectors that stay where the executor has them need a recipe that writes every update by a threshold.
+    Through { got: String },
     /// The device that kernels run on failed.
     Executor(Failure),
     /// The transport as a whole failed.
@@ -93,6 +95,9 @@ impl fmt::Display for Error {
             Self::Deadline(overdue) => overdue.fmt(f),
             Self::Cut { peer } => write!(f, "peer {peer} is gone, or has given this node up, and the run cannot go on"),
             Self::Checkpoint(error) => error.fmt(f),
+            Self::Through { got } => {
+                write!(f, "step_through: expected a recipe with payload=updates period=1 codec=threshold, got {got}")
+            }
             Self::Executor(error) => write!(f, "executor: {error}"),
             Self::Transport(error) => write!(f, "transport: {error}"),
             Self::Ended => write!(f, "this session has ended with an error before"),

@@ -45,8 +45,9 @@ mod session;
 
 pub use builder::Builder;
 pub use error::{Awaited, Error, Overdue};
+pub use gradwire_core::kernel::executor;
 pub use gradwire_core::{
-    Cluster, ConfigError, Event, Layout, PeerId, Recipe, Status, Transport, recipe, shard_range, status,
+    Cluster, ConfigError, Event, Layout, PeerId, Pool, Recipe, Segment, Status, Transport, recipe, shard_range, status,
 };
 pub use gradwire_mem::Mem;
 #[cfg(feature = "shm")]

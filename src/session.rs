@@ -6,13 +6,14 @@ use std::task::Waker;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant as Clock};
 
+use gradwire_core::kernel::executor::{Executor, Failure};
 use gradwire_core::kernel::scan;
-use gradwire_core::recipe::{OptimizerState, Payload};
-use gradwire_core::{Cluster, Event, Layout, Local, PeerId, Recipe, Status, Storage};
+use gradwire_core::recipe::{Codec, OptimizerState, Payload, Period};
+use gradwire_core::{Cluster, Event, Layout, Local, PeerId, Pool, Recipe, Segment, Status, Storage};
 
 use crate::builder::Builder;
 use crate::checkpoint::{Checkpoint, CheckpointError};
-use crate::desk::{Answer, Command, Desk, Papers};
+use crate::desk::{Answer, Command, Desk, Hand, Papers};
 use crate::engine::{Pump, State};
 use crate::error::Error;
 
@@ -102,6 +103,40 @@ impl Session {
         self.steps += 1;
         let weight = self.local.stepped(params, examples, contribution(&mut self.spare));
         self.synchronise(params, state, weight, self.recipe.what() == Payload::Parameters)
+    }
+
+    /// One step of a caller whose vectors are where the executor's are, for instance on the same device: `give` puts what is to
+    /// be subtracted at a segment of the executor's, and `take` gets the parameters from another, both in the order of the
+    /// device's work. Nothing of the vectors need come to the host. `take` is not called when nothing has changed.
+    ///
+    /// For recipes that synchronise updates at every step and write them by a threshold: that refuses what is not finite
+    /// element by element, and others would have to look at every float first.
+    ///
+    /// # Errors
+    /// When the recipe is another; when `give` or `take` fails; and as for [`step`](Self::step).
+    pub fn step_through(
+        &mut self,
+        examples: u32,
+        give: impl FnOnce(&mut dyn Executor, Segment, &mut Pool) -> Result<(), Failure> + Send + 'static,
+        take: impl FnOnce(&mut dyn Executor, Segment, &mut Pool) -> Result<(), Failure> + Send + 'static,
+    ) -> Result<(), Error> {
+        let coded = matches!(self.recipe.written(), Codec::Threshold(_));
+        if self.recipe.what() != Payload::Updates || self.recipe.how_often() != Period::every(1) || !coded {
+            return Err(Error::Through { got: self.recipe.to_string() });
+        }
+        self.check_vectors(0)?;
+        if self.over {
+            return Err(Error::Ended);
+        }
+        self.steps += 1;
+        let Some(weight) = self.local.step_elsewhere(examples) else { return Ok(()) };
+        self.made += u64::from(weight > 0);
+        self.command(Command::Hand { weight, give: Hand(Box::new(give)), take: Hand(Box::new(take)) });
+        let Answer::Ready { clock, .. } = self.answer("take a step")? else {
+            unreachable!("a step is answered with ready")
+        };
+        self.clock = clock;
+        Ok(())
     }
 
     /// Says that the learning rate is now `scale` times what it was at the start. Residuals hold updates, which have

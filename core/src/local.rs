@@ -64,6 +64,13 @@ impl Local {
         Some(weight)
     }
 
+    /// One step of a caller whose vectors are elsewhere, where updates are synchronised at every step: nothing is kept of
+    /// them here.
+    pub fn step_elsewhere(&mut self, examples: u32) -> Option<u32> {
+        self.base = Vec::new();
+        self.steps.take(examples)
+    }
+
     /// Can what changed be told from the parameters alone? Not after a [`step`](Self::step) whose update travelled
     /// as it was.
     pub fn can_tell_update(&self) -> bool {

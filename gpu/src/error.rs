@@ -40,6 +40,8 @@ pub enum GpuError {
         /// How many are needed.
         got: u64,
     },
+    /// The session's arithmetic runs elsewhere.
+    Other,
     /// The device is lost, with everything on it.
     Lost {
         /// What it said.
@@ -62,6 +64,7 @@ impl fmt::Display for GpuError {
             Self::Limit { limit, expected, got } => {
                 write!(f, "gpu: expected at most {expected} bytes ({limit}), got {got}")
             }
+            Self::Other => write!(f, "gpu: expected a session whose executor is a Gpu, got one that runs elsewhere"),
             Self::Lost { reason } => write!(f, "gpu: the device is lost: {reason}"),
         }
     }

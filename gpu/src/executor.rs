@@ -31,6 +31,24 @@ pub struct Gpu {
     on_host: u64,
 }
 
+/// Gives a session the floats of the application's buffer from byte `start` on, for its `step_through`: they are copied on the
+/// device, after what was submitted to the queue before.
+pub fn give(
+    from: wgpu::Buffer,
+    start: u64,
+) -> impl FnOnce(&mut dyn Executor, Segment, &mut Pool) -> Result<(), Failure> + Send + 'static {
+    move |executor, segment, pool| Ok(Gpu::of(executor)?.put(segment, &from, start, pool)?)
+}
+
+/// Takes a session's parameters into the application's buffer, from byte `start` on; what is submitted to the queue after the
+/// step sees them.
+pub fn take(
+    into: wgpu::Buffer,
+    start: u64,
+) -> impl FnOnce(&mut dyn Executor, Segment, &mut Pool) -> Result<(), Failure> + Send + 'static {
+    move |executor, segment, pool| Ok(Gpu::of(executor)?.get(segment, &into, start, pool)?)
+}
+
 /// What is under way.
 #[derive(Copy, Clone, Debug)]
 #[allow(clippy::large_enum_variant, reason = "there is one")]
@@ -55,6 +73,14 @@ impl Gpu {
             pending: None,
             on_host: 0,
         }
+    }
+
+    /// This executor, if it is one of these.
+    ///
+    /// # Errors
+    /// When it is another.
+    pub fn of(executor: &mut dyn Executor) -> Result<&mut Self, GpuError> {
+        executor.as_any().downcast_mut().ok_or(GpuError::Other)
     }
 
     /// The device.

@@ -34,4 +34,4 @@ mod tests;
 
 pub use context::Context;
 pub use error::GpuError;
-pub use executor::Gpu;
+pub use executor::{Gpu, give, take};
