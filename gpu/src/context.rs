@@ -117,6 +117,11 @@ impl Context {
         programs.get(self, program)
     }
 
+    /// Is it a driver that computes on the processor?
+    pub fn is_software(&self) -> bool {
+        self.software
+    }
+
     /// Fails if the device is lost. A device of the application's is the application's to watch.
     pub(crate) fn check(&self) -> Result<(), GpuError> {
         let lost = self.lost.lock().unwrap_or_else(PoisonError::into_inner);

@@ -7,6 +7,7 @@ use gradwire_core::{Pool, Segment};
 
 use crate::commands::{Commands, Part};
 use crate::context::Context;
+use crate::dense::Dense;
 use crate::error::GpuError;
 use crate::memory::{CHUNK, Memory};
 use crate::scan::Scan;
@@ -24,6 +25,7 @@ pub struct Gpu {
     scan: Option<Scan>,
     /// By the residual that they work on: its lists are its own.
     encoders: Vec<(Segment, Encoder)>,
+    dense: Option<Dense>,
     scatter: Scatter,
     sums: mean::Room,
     pending: Option<Pending>,
@@ -56,6 +58,7 @@ enum Pending {
     Scan,
     /// Of this residual.
     Encode(Segment),
+    Dense,
     /// The host needs what the kernel reads.
     Host(Kernel),
 }
@@ -68,6 +71,7 @@ impl Gpu {
             memory: Memory::default(),
             scan: None,
             encoders: Vec::new(),
+            dense: None,
             scatter: Scatter::default(),
             sums: mean::Room::default(),
             pending: None,
@@ -123,6 +127,15 @@ impl Gpu {
         self.commands.check()
     }
 
+    /// Submits what has been given so far, and waits until the device has done it.
+    ///
+    /// # Errors
+    /// When the device is lost.
+    pub fn wait(&mut self) -> Result<(), GpuError> {
+        self.commands.submit();
+        self.commands.context.wait()
+    }
+
     fn fits(&self, buffer: &wgpu::Buffer, start: u64, segment: Segment) -> Result<(), GpuError> {
         let (expected, got) = (buffer.size(), start.saturating_add(u64::from(segment.len)));
         if got <= expected { Ok(()) } else { Err(GpuError::Limit { limit: "the buffer's size", expected, got }) }
@@ -157,6 +170,14 @@ impl Gpu {
                 let (key, encoder) = &mut self.encoders[index];
                 encoder.begin((aim, update, residual, place), commands, memory, pool)?;
                 self.pending = Some(Pending::Encode(*key));
+                return Ok(None);
+            }
+            Kernel::Encode { coding, update, residual, place } => {
+                let dense = self.dense.get_or_insert_with(|| Dense::new(commands));
+                if !dense.begin((coding, update, residual, place.body), commands, memory, pool)? {
+                    return self.host(kernel, pool);
+                }
+                self.pending = Some(Pending::Dense);
                 return Ok(None);
             }
             Kernel::Decode { .. } | Kernel::Expand { .. } => {
@@ -202,6 +223,10 @@ impl Gpu {
                 let Some(scan) = &self.scan else { return Ok(None) };
                 let found = |first: Option<u32>| first.map_or(Found::Finite, |index| Found::NonFinite { index });
                 scan.poll(commands)?.map(found)
+            }
+            Some(Pending::Dense) => {
+                let Some(dense) = &self.dense else { return Ok(None) };
+                dense.poll(commands)?
             }
             Some(Pending::Encode(key)) => {
                 let encoder = self.encoders.iter_mut().find(|(other, _)| *other == key);

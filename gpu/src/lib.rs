@@ -17,6 +17,7 @@ pub use wgpu;
 
 mod commands;
 mod context;
+mod dense;
 mod elementwise;
 mod error;
 mod executor;

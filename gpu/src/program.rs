@@ -54,6 +54,9 @@ pub(crate) const ALL: &[&Program] = &[
     &crate::scatter::ADD,
     &crate::scatter::PUT,
     &crate::mean::MEAN,
+    &crate::dense::HALF,
+    &crate::dense::INT8,
+    &crate::dense::SIGN,
 ];
 
 /// The programs compiled so far.

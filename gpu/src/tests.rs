@@ -295,6 +295,32 @@ fn threshold_encoders_agree_with_their_bodies() {
     }
 }
 
+#[test]
+fn dense_encoders_agree_with_their_bodies() {
+    let Some(context) = context() else { return };
+    let random = &mut Random(41);
+    for coding in [Coding::Bf16, Coding::F16, Coding::Int8, Coding::Sign] {
+        for kind in KINDS {
+            for len in LENS.into_iter().filter(|len| *len > 0) {
+                let body = coding.len_max(len, 1) / 4;
+                let kept = vector(if len % 2 == 0 { "even" } else { kind }, len, random);
+                // What is in a residual is finite.
+                let kept = kept.into_iter().map(|bits| if f32::from_bits(bits).is_finite() { bits } else { 0 });
+                let buffers = [vector(kind, len, random), kept.collect(), vec![], vec![], vec![POISON; body + 3]];
+                let mut both = Both::new(context.clone(), &buffers);
+                let (update, residual) = (whole(0, len), whole(1, len));
+                let body = Segment::floats(BufferId(4), 2, body);
+                let place = Place { sections: whole(2, 0), scratch: BufferId(3), body };
+                for update in [Some(update), None, Some(update)] {
+                    both.run(Kernel::Encode { coding, update, residual, place });
+                    both.check(&format!("{coding:?}, {kind}, {len}"), &[2, 3]);
+                }
+                assert_eq!(both.gpu.on_host(), 0);
+            }
+        }
+    }
+}
+
 /// Lengths above what 65,535 workgroups of one element each, or one binding, can hold.
 #[test]
 fn long_vectors_are_cut() {

@@ -10,8 +10,12 @@ use crate::program::{Params, Program};
 use crate::wgpu;
 use crate::window::Window;
 
-pub(crate) static MEAN: Program =
-    Program { name: "mean", source: include_str!("mean.wgsl"), buffers: 6, invocations: 64 };
+pub(crate) static MEAN: Program = Program {
+    name: "mean",
+    source: concat!(include_str!("../double.wgsl"), include_str!("mean.wgsl")),
+    buffers: 6,
+    invocations: 64,
+};
 
 /// Inputs of one pass.
 const INPUTS: usize = 4;

@@ -1,0 +1,282 @@
+//! Kernels on a device against what the device can copy, and against the processor beside it.
+//!
+//! `cargo bench --bench gpu`; `-- --test` runs it at a small size. The adapter is chosen as wgpu's are: `WGPU_ADAPTER_NAME`.
+
+#![allow(clippy::unwrap_used, reason = "a benchmark fails by panicking")]
+
+use std::time::Instant;
+
+use gradwire::{Pool, Segment};
+use gradwire_core::BufferId;
+use gradwire_core::codec::threshold::Aim;
+use gradwire_core::kernel::executor::Executor;
+use gradwire_core::kernel::{self, Coding, Found, Kernel, MEAN_MAX, Place};
+use gradwire_core::recipe::Control;
+use gradwire_gpu::{Context, Gpu, wgpu};
+
+/// Vectors of a set; several sets take turns, so that what a cache holds of one is gone.
+const VECTORS: u32 = 6;
+const SETS: u32 = 3;
+const SECTIONS: BufferId = BufferId(VECTORS * SETS);
+const BODY: BufferId = BufferId(VECTORS * SETS + 1);
+
+struct Bench {
+    gpu: Gpu,
+    pool: Pool,
+    len: usize,
+    rounds: u32,
+    /// GB/s of a copy on the device.
+    copy: f64,
+    /// Seconds of encoding at 3.6e-3.
+    encode: f64,
+}
+
+fn vector(set: u32, index: u32, len: usize) -> Segment {
+    Segment::floats(BufferId(set % SETS * VECTORS + index), 0, len)
+}
+
+impl Bench {
+    fn new(context: Context, len: usize, rounds: u32) -> Self {
+        let body = Coding::Bf16.len_max(len, 1) + 64;
+        let lens = (0..VECTORS * SETS).map(|_| 4 * len).chain([16, body]);
+        let mut pool = Pool::new(lens);
+        let mut state = 1u64;
+        for set in 0..SETS {
+            for x in pool.floats_mut(vector(set, 0, len)) {
+                state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                *x = (state >> 40) as f32 / (1u64 << 23) as f32 - 1.0;
+            }
+        }
+        let sections: [u32; 4] = [0, len as u32, 0.9f32.to_bits(), 0];
+        let at = Segment::floats(SECTIONS, 0, 4);
+        pool.bytes_mut(at).copy_from_slice(bytemuck::cast_slice(&sections));
+        Self { gpu: Gpu::new(context), pool, len, rounds, copy: 0.0, encode: 0.0 }
+    }
+
+    fn run(&mut self, kernel: Kernel) -> Found {
+        let mut found = self.gpu.begin(&kernel, &mut self.pool).unwrap();
+        while found.is_none() {
+            found = self.gpu.poll(&mut self.pool).unwrap();
+        }
+        found.unwrap_or_default()
+    }
+
+    /// Seconds of one kernel, by the set it works on.
+    fn time(&mut self, kernel: impl Fn(u32) -> Kernel) -> f64 {
+        (0..SETS).for_each(|set| drop(self.run(kernel(set))));
+        self.gpu.wait().unwrap();
+        let begun = Instant::now();
+        (0..self.rounds).for_each(|round| drop(self.run(kernel(round))));
+        self.gpu.wait().unwrap();
+        begun.elapsed().as_secs_f64() / f64::from(self.rounds)
+    }
+
+    fn row(&mut self, name: &str, bytes_each: usize, kernel: impl Fn(u32) -> Kernel) -> f64 {
+        let seconds = self.time(kernel);
+        let rate = (bytes_each * self.len) as f64 / seconds / 1e9;
+        if self.copy == 0.0 {
+            self.copy = rate;
+        }
+        println!("{name:<28} {:>10.3} ms {rate:>8.2} GB/s {:>6.2} of copy", seconds * 1e3, rate / self.copy);
+        rate
+    }
+
+    fn kernels(&mut self) {
+        let len = self.len;
+        let v = |set: u32, index: u32| vector(set, index, len);
+        self.row("copy", 8, |set| Kernel::Copy { from: v(set, 0), into: v(set, 2) });
+        let axpy = self.row("apply in place (axpy)", 12, |set| Kernel::Apply {
+            from: v(set, 1),
+            update: v(set, 0),
+            scale: 1e-3,
+            into: v(set, 1),
+        });
+        self.row("apply", 12, |set| Kernel::Apply { from: v(set, 1), update: v(set, 0), scale: 0.3, into: v(set, 2) });
+        self.row("accelerate (momentum)", 12, |set| Kernel::Accelerate {
+            update: v(set, 0),
+            velocity: v(set, 1),
+            momentum: 0.9,
+        });
+        self.row("materialise", 12, |set| Kernel::Materialise {
+            base: v(set, 0),
+            ledger: v(set, 3),
+            unit: 1.0 / 1024.0,
+            into: v(set, 2),
+        });
+        self.row("scan", 4, |set| Kernel::Scan { x: v(set, 0) });
+        for count in [2, 4] {
+            self.row(&format!("mean of {count}"), 4 * (count + 1), |set| {
+                let mut inputs = [None; MEAN_MAX];
+                let of = [v(set, 0), v(set, 1), v(set, 2), v(set, 4)];
+                of.into_iter().take(count).zip(&mut inputs).for_each(|(x, input)| *input = Some((x, 32)));
+                Kernel::Mean { inputs, into: v(set, 5) }
+            });
+        }
+        for coding in [Coding::Bf16, Coding::Int8, Coding::Sign] {
+            let body = Segment::floats(BODY, 0, coding.len_max(len, 1) / 4);
+            let place = Place { sections: Segment::floats(SECTIONS, 0, 4), scratch: BufferId(0), body };
+            let bytes = 12 + coding.len_max(len, 1) / len;
+            self.row(&format!("encode {coding:?}"), bytes, |set| Kernel::Encode {
+                coding,
+                update: Some(v(set, 0)),
+                residual: v(set, 1),
+                place,
+            });
+        }
+        self.host(axpy);
+        self.sparse();
+        self.textbook();
+    }
+
+    /// The same axpy by the processor, one thread.
+    fn host(&mut self, device: f64) {
+        let (from, update) = (vector(0, 1, self.len), vector(0, 0, self.len));
+        let kernel = Kernel::Apply { from, update, scale: 1e-3, into: from };
+        let mut pool = Pool::new((0..2).map(|_| 4 * self.len));
+        kernel::run(&kernel, &mut pool);
+        let begun = Instant::now();
+        (0..self.rounds).for_each(|_| drop(kernel::run(&kernel, &mut pool)));
+        let seconds = begun.elapsed().as_secs_f64() / f64::from(self.rounds);
+        let rate = (12 * self.len) as f64 / seconds / 1e9;
+        println!(
+            "{:<28} {:>10.3} ms {rate:>8.2} GB/s; the device's is {:.2} of it",
+            "axpy, processor",
+            seconds * 1e3,
+            device / rate
+        );
+    }
+
+    /// From a gradient on the device to the bytes of a message on the host, against reading the gradient.
+    fn sparse(&mut self) {
+        let len = self.len;
+        let v = |set: u32, index: u32| vector(set, index, len);
+        let begun = Instant::now();
+        for round in 0..self.rounds {
+            // Written on the device, or there is nothing to fetch.
+            self.run(Kernel::Copy { from: v(round, 0), into: v(round, 2) });
+            while !self.gpu.fetch(v(round, 2), &mut self.pool).unwrap() {}
+        }
+        let raw = begun.elapsed().as_secs_f64() / f64::from(self.rounds);
+        println!("{:<28} {:>10.3} ms, a copy before it included", "gradient to the host", raw * 1e3);
+        for density in [1e-1, 1e-2, 3.6e-3, 1e-3, 1e-4] {
+            let aim = Aim { unit: 1.0 / 4096.0, control: Control::Density { density }, tau: 0.5, dense: false };
+            let coding = Coding::Threshold(aim);
+            let sections = Segment::floats(SECTIONS, 0, 4);
+            let body = Segment::floats(BODY, 0, coding.len_max(len, 1) / 4);
+            let place = Place { sections, scratch: BufferId(0), body };
+            let encode = |set: u32| Kernel::Encode { coding, update: Some(v(set, 0)), residual: v(set, 1), place };
+            let Found::Encoded(encoded) = self.run(encode(0)) else { panic!("an encoder") };
+            let seconds = self.time(encode);
+            if density == 3.6e-3 {
+                self.encode = seconds;
+            }
+            let entries = f64::from(encoded.entries);
+            let rate = (12 * len) as f64 / seconds / 1e9;
+            println!(
+                "{:<28} {:>10.3} ms {rate:>8.2} GB/s {:>6.2} of copy; {:.2} of reading the gradient, {} bytes",
+                format!("encode at {density:.0e}"),
+                seconds * 1e3,
+                rate / self.copy,
+                seconds / raw,
+                encoded.bytes
+            );
+            let decode = |set: u32| Kernel::Decode {
+                body: body.first(encoded.bytes),
+                sections,
+                unit: aim.unit,
+                ledger: v(set, 3),
+            };
+            let seconds = self.time(decode);
+            println!(
+                "{:<28} {:>10.3} ms {:>8.2} ns per entry",
+                format!("decode and apply, {density:.0e}"),
+                seconds * 1e3,
+                seconds * 1e9 / entries.max(1.0)
+            );
+        }
+    }
+
+    /// All of an encoder's work, its message read back, against a textbook's compaction alone, at the same density.
+    fn textbook(&mut self) {
+        let context = self.gpu.context().clone();
+        let (device, queue) = (context.device(), context.queue());
+        // As many workgroups as one dispatch can have.
+        let len = self.len.min(65_535 * 256);
+        let buffer = |size: usize, usage| {
+            device.create_buffer(&wgpu::BufferDescriptor {
+                label: None,
+                size: size as u64,
+                usage: usage | wgpu::BufferUsages::STORAGE,
+                mapped_at_creation: false,
+            })
+        };
+        let [x, list] = [4 * len, 4 * len].map(|size| buffer(size, wgpu::BufferUsages::COPY_DST));
+        let counter = buffer(4, wgpu::BufferUsages::COPY_DST);
+        queue.write_buffer(&x, 0, bytemuck::cast_slice(&self.pool.floats(vector(0, 0, self.len))[..len]));
+        let source = wgpu::ShaderSource::Wgsl(include_str!("textbook.wgsl").into());
+        let module = device.create_shader_module(wgpu::ShaderModuleDescriptor { label: None, source });
+        let pipeline = device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
+            label: None,
+            layout: None,
+            module: &module,
+            entry_point: Some("textbook"),
+            compilation_options: wgpu::PipelineCompilationOptions::default(),
+            cache: None,
+        });
+        let entry = |(binding, buffer): (u32, &wgpu::Buffer)| wgpu::BindGroupEntry {
+            binding,
+            resource: buffer.as_entire_binding(),
+        };
+        let entries: Vec<_> = (0..).zip([&x, &list, &counter]).map(|pair| entry((pair.0, pair.1))).collect();
+        let layout = pipeline.get_bind_group_layout(0);
+        let group =
+            device.create_bind_group(&wgpu::BindGroupDescriptor { label: None, layout: &layout, entries: &entries });
+        let mut once = || {
+            queue.write_buffer(&counter, 0, &[0; 4]);
+            let mut encoder = device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
+            let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
+            pass.set_pipeline(&pipeline);
+            pass.set_bind_group(0, &group, &[]);
+            pass.dispatch_workgroups(len.div_ceil(256) as u32, 1, 1);
+            drop(pass);
+            queue.submit([encoder.finish()]);
+        };
+        let wait = || drop(device.poll(wgpu::PollType::wait_indefinitely()).unwrap());
+        once();
+        wait();
+        let begun = Instant::now();
+        (0..self.rounds).for_each(|_| once());
+        wait();
+        let textbook = begun.elapsed().as_secs_f64() / f64::from(self.rounds) / len as f64;
+        let ours = self.encode / self.len as f64;
+        println!(
+            "{:<28} {:>10.2} Melem/s; a textbook's scan alone {:.2}: {:.1} times",
+            "encode at 3.6e-3",
+            1e-6 / ours,
+            1e-6 / textbook,
+            textbook / ours
+        );
+    }
+}
+
+fn main() {
+    let small = std::env::args().any(|arg| arg == "--test");
+    let context = match Context::open() {
+        Ok(context) => context,
+        Err(error) => {
+            assert!(std::env::var_os("GRADWIRE_REQUIRE_GPU").is_none(), "{error}");
+            return println!("skipped: {error}");
+        }
+    };
+    println!("adapter: {}{}", context.name(), if context.flushes_denormals() { ", flushes denormals" } else { "" });
+    // The longer one takes 10 GB.
+    let sizes: &[usize] = match (small, context.is_software()) {
+        (true, _) => &[20_000],
+        (false, true) => &[14_600_000],
+        (false, false) => &[14_600_000, 128_000_000],
+    };
+    for len in sizes {
+        println!("\n{len} floats");
+        Bench::new(context.clone(), *len, if small { 2 } else { 10 }).kernels();
+    }
+}
