@@ -51,6 +51,43 @@ fn every_rule_learns_the_digits() {
     }
 }
 
+/// The arithmetic of a run may be done by a GPU: it learns, and synchronous results are the same to the bit.
+#[test]
+fn a_gpu_gives_the_same_parameters() {
+    let tail = |json: &str| json[json.find("digest").unwrap()..].to_string();
+    let first = cluster("--json --recipe sync --epochs 2 --executor gpu");
+    if first.status.code() == Some(4) && std::env::var_os("GRADWIRE_REQUIRE_GPU").is_none() {
+        let said = String::from_utf8_lossy(&first.stderr).to_string();
+        let _ = std::io::Write::write_all(&mut std::io::stderr(), format!("skipped: {said}").as_bytes());
+        return;
+    }
+    assert!(first.status.success(), "{}", String::from_utf8_lossy(&first.stderr));
+    assert_eq!(tail(&String::from_utf8(first.stdout).unwrap()), tail(&train("--recipe sync --epochs 2")));
+    for recipe in ["averaging --optimizer average --momentum 0.5", "hardsync --codec int8 --pull bf16"] {
+        let of = |executor: &str| tail(&train(&format!("--recipe {recipe} --epochs 2 --executor {executor}")));
+        assert_eq!(of("gpu"), of("cpu"), "{recipe}");
+    }
+    let accuracy = field(&train("--recipe mesh --executor gpu --workers 2"), "accuracy");
+    assert!(accuracy >= 0.95, "{accuracy}");
+}
+
+/// No adapter is an error that names what was looked for, or the processor, said loudly; never zeros.
+#[test]
+fn a_missing_adapter_is_said() {
+    let with = |executor: &str| {
+        let mut command = Command::new(binary());
+        let args = ["--recipe", "sync", "--epochs", "1", "--json", "--executor", executor];
+        command.args(args).env("WGPU_ADAPTER_NAME", "no such adapter").output().unwrap()
+    };
+    let refused = with("gpu");
+    let said = String::from_utf8_lossy(&refused.stderr).to_string();
+    assert_eq!(refused.status.code(), Some(4), "{said}");
+    assert!(said.contains("expected an adapter whose name has \"no such adapter\" in it"), "{said}");
+    let instead = with("auto");
+    let said = String::from_utf8_lossy(&instead.stderr).to_string();
+    assert!(instead.status.success() && said.contains("executor: WARNING: the CPU, as gpu: expected"), "{said}");
+}
+
 #[test]
 fn synchronous_runs_repeat_to_the_bit() {
     for recipe in ["sync", "averaging", "hardsync"] {

@@ -1,6 +1,6 @@
 //! Kernels on a device against what the device can copy, and against the processor beside it.
 //!
-//! `cargo bench --bench gpu`; `-- --test` runs it at a small size. The adapter is chosen as wgpu's are: `WGPU_ADAPTER_NAME`.
+//! `cargo bench --bench gpu`; `-- apply` runs what has that in its name, `-- --test` all at a small size. The adapter is chosen as wgpu's are: `WGPU_ADAPTER_NAME`.
 
 #![allow(clippy::unwrap_used, reason = "a benchmark fails by panicking")]
 
@@ -29,6 +29,7 @@ struct Bench {
     copy: f64,
     /// Seconds of encoding at 3.6e-3.
     encode: f64,
+    wanted: Vec<String>,
 }
 
 fn vector(set: u32, index: u32, len: usize) -> Segment {
@@ -36,7 +37,7 @@ fn vector(set: u32, index: u32, len: usize) -> Segment {
 }
 
 impl Bench {
-    fn new(context: Context, len: usize, rounds: u32) -> Self {
+    fn new(context: Context, len: usize, rounds: u32, wanted: Vec<String>) -> Self {
         let body = Coding::Bf16.len_max(len, 1) + 64;
         let lens = (0..VECTORS * SETS).map(|_| 4 * len).chain([16, body]);
         let mut pool = Pool::new(lens);
@@ -50,7 +51,7 @@ impl Bench {
         let sections: [u32; 4] = [0, len as u32, 0.9f32.to_bits(), 0];
         let at = Segment::floats(SECTIONS, 0, 4);
         pool.bytes_mut(at).copy_from_slice(bytemuck::cast_slice(&sections));
-        Self { gpu: Gpu::new(context), pool, len, rounds, copy: 0.0, encode: 0.0 }
+        Self { gpu: Gpu::new(context), pool, len, rounds, copy: 0.0, encode: 0.0, wanted }
     }
 
     fn run(&mut self, kernel: Kernel) -> Found {
@@ -61,17 +62,29 @@ impl Bench {
         found.unwrap_or_default()
     }
 
+    /// Names given on the command line choose; the copy is always measured.
+    fn is_wanted(&self, name: &str) -> bool {
+        self.copy == 0.0 || self.wanted.is_empty() || self.wanted.iter().any(|wanted| name.contains(wanted.as_str()))
+    }
+
     /// Seconds of one kernel, by the set it works on.
     fn time(&mut self, kernel: impl Fn(u32) -> Kernel) -> f64 {
-        (0..SETS).for_each(|set| drop(self.run(kernel(set))));
+        for set in 0..SETS {
+            self.run(kernel(set));
+        }
         self.gpu.wait().unwrap();
         let begun = Instant::now();
-        (0..self.rounds).for_each(|round| drop(self.run(kernel(round))));
+        for round in 0..self.rounds {
+            self.run(kernel(round));
+        }
         self.gpu.wait().unwrap();
         begun.elapsed().as_secs_f64() / f64::from(self.rounds)
     }
 
     fn row(&mut self, name: &str, bytes_each: usize, kernel: impl Fn(u32) -> Kernel) -> f64 {
+        if !self.is_wanted(name) {
+            return 0.0;
+        }
         let seconds = self.time(kernel);
         let rate = (bytes_each * self.len) as f64 / seconds / 1e9;
         if self.copy == 0.0 {
@@ -123,9 +136,13 @@ impl Bench {
                 place,
             });
         }
-        self.host(axpy);
-        self.sparse();
-        self.textbook();
+        if axpy > 0.0 {
+            self.host(axpy);
+        }
+        if self.is_wanted("sparse") {
+            self.sparse();
+            self.textbook();
+        }
     }
 
     /// The same axpy by the processor, one thread.
@@ -135,7 +152,9 @@ impl Bench {
         let mut pool = Pool::new((0..2).map(|_| 4 * self.len));
         kernel::run(&kernel, &mut pool);
         let begun = Instant::now();
-        (0..self.rounds).for_each(|_| drop(kernel::run(&kernel, &mut pool)));
+        for _ in 0..self.rounds {
+            kernel::run(&kernel, &mut pool);
+        }
         let seconds = begun.elapsed().as_secs_f64() / f64::from(self.rounds);
         let rate = (12 * self.len) as f64 / seconds / 1e9;
         println!(
@@ -165,8 +184,8 @@ impl Bench {
             let body = Segment::floats(BODY, 0, coding.len_max(len, 1) / 4);
             let place = Place { sections, scratch: BufferId(0), body };
             let encode = |set: u32| Kernel::Encode { coding, update: Some(v(set, 0)), residual: v(set, 1), place };
-            let Found::Encoded(encoded) = self.run(encode(0)) else { panic!("an encoder") };
             let seconds = self.time(encode);
+            let Found::Encoded(encoded) = self.run(encode(0)) else { panic!("an encoder") };
             if density == 3.6e-3 {
                 self.encode = seconds;
             }
@@ -223,15 +242,13 @@ impl Bench {
             compilation_options: wgpu::PipelineCompilationOptions::default(),
             cache: None,
         });
-        let entry = |(binding, buffer): (u32, &wgpu::Buffer)| wgpu::BindGroupEntry {
-            binding,
-            resource: buffer.as_entire_binding(),
-        };
-        let entries: Vec<_> = (0..).zip([&x, &list, &counter]).map(|pair| entry((pair.0, pair.1))).collect();
+        let entries = [(0, &x), (1, &list), (2, &counter)];
+        let entries =
+            entries.map(|(binding, buffer)| wgpu::BindGroupEntry { binding, resource: buffer.as_entire_binding() });
         let layout = pipeline.get_bind_group_layout(0);
         let group =
             device.create_bind_group(&wgpu::BindGroupDescriptor { label: None, layout: &layout, entries: &entries });
-        let mut once = || {
+        let once = || {
             queue.write_buffer(&counter, 0, &[0; 4]);
             let mut encoder = device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
             let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
@@ -241,7 +258,7 @@ impl Bench {
             drop(pass);
             queue.submit([encoder.finish()]);
         };
-        let wait = || drop(device.poll(wgpu::PollType::wait_indefinitely()).unwrap());
+        let wait = || assert!(device.poll(wgpu::PollType::wait_indefinitely()).is_ok());
         once();
         wait();
         let begun = Instant::now();
@@ -261,6 +278,7 @@ impl Bench {
 
 fn main() {
     let small = std::env::args().any(|arg| arg == "--test");
+    let wanted: Vec<String> = std::env::args().skip(1).filter(|arg| !arg.starts_with("--")).collect();
     let context = match Context::open() {
         Ok(context) => context,
         Err(error) => {
@@ -277,6 +295,6 @@ fn main() {
     };
     for len in sizes {
         println!("\n{len} floats");
-        Bench::new(context.clone(), *len, if small { 2 } else { 10 }).kernels();
+        Bench::new(context.clone(), *len, if small { 2 } else { 10 }, wanted.clone()).kernels();
     }
 }

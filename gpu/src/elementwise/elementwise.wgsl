@@ -4,7 +4,21 @@
 @group(0) @binding(2) var<storage, read_write> y: array<u32>;
 @group(0) @binding(3) var<storage, read_write> z: array<u32>;
 
-const STRIDE: u32 = 256u;
+// A workgroup goes over elements that lie side by side. What a loop needs of the parameters is read before it.
+struct Span {
+    i: u32,
+    end: u32,
+    x: u32,
+    y: u32,
+    z: u32,
+    factor: f32,
+}
+
+fn span(group: u32, me: u32) -> Span {
+    let each = ((p.len + p.groups - 1u) / p.groups + 255u) & ~255u;
+    let first = group * each;
+    return Span(first + me, min(p.len, first + each), p.at.x, p.at.y, p.at.z, p.f.x);
+}
 
 fn times(scale: f32, bits: u32) -> u32 {
     return bitcast<u32>(opaque(scale * bitcast<f32>(bits)));
@@ -16,33 +30,37 @@ fn negated(bits: u32) -> u32 {
 
 // into = from - scale * update
 @compute @workgroup_size(256)
-fn apply(@builtin(global_invocation_id) id: vec3<u32>) {
-    for (var i = id.x; i < p.len; i += p.groups * STRIDE) {
-        z[p.at.z + i] = sum(x[p.at.x + i], negated(times(p.f.x, y[p.at.y + i])));
+fn apply(@builtin(local_invocation_index) me: u32, @builtin(workgroup_id) group: vec3<u32>) {
+    let s = span(group.x, me);
+    for (var i = s.i; i < s.end; i += 256u) {
+        z[s.z + i] = sum(x[s.x + i], negated(times(s.factor, y[s.y + i])));
     }
 }
 
 // into -= scale * update
 @compute @workgroup_size(256)
-fn apply_in_place(@builtin(global_invocation_id) id: vec3<u32>) {
-    for (var i = id.x; i < p.len; i += p.groups * STRIDE) {
-        y[p.at.y + i] = sum(y[p.at.y + i], negated(times(p.f.x, x[p.at.x + i])));
+fn apply_in_place(@builtin(local_invocation_index) me: u32, @builtin(workgroup_id) group: vec3<u32>) {
+    let s = span(group.x, me);
+    for (var i = s.i; i < s.end; i += 256u) {
+        y[s.y + i] = sum(y[s.y + i], negated(times(s.factor, x[s.x + i])));
     }
 }
 
 // into = scale * update
 @compute @workgroup_size(256)
-fn scale(@builtin(global_invocation_id) id: vec3<u32>) {
-    for (var i = id.x; i < p.len; i += p.groups * STRIDE) {
-        y[p.at.y + i] = times(p.f.x, x[p.at.x + i]);
+fn scale(@builtin(local_invocation_index) me: u32, @builtin(workgroup_id) group: vec3<u32>) {
+    let s = span(group.x, me);
+    for (var i = s.i; i < s.end; i += 256u) {
+        y[s.y + i] = times(s.factor, x[s.x + i]);
     }
 }
 
 // velocity = momentum * velocity + update
 @compute @workgroup_size(256)
-fn accelerate(@builtin(global_invocation_id) id: vec3<u32>) {
-    for (var i = id.x; i < p.len; i += p.groups * STRIDE) {
-        y[p.at.y + i] = sum(times(p.f.x, y[p.at.y + i]), x[p.at.x + i]);
+fn accelerate(@builtin(local_invocation_index) me: u32, @builtin(workgroup_id) group: vec3<u32>) {
+    let s = span(group.x, me);
+    for (var i = s.i; i < s.end; i += 256u) {
+        y[s.y + i] = sum(times(s.factor, y[s.y + i]), x[s.x + i]);
     }
 }
 
@@ -62,9 +80,10 @@ fn whole(n: i32) -> f32 {
 
 // into = base - unit * ledger
 @compute @workgroup_size(256)
-fn materialise(@builtin(global_invocation_id) id: vec3<u32>) {
-    for (var i = id.x; i < p.len; i += p.groups * STRIDE) {
-        let quanta = bitcast<u32>(opaque(p.f.x * whole(bitcast<i32>(y[p.at.y + i]))));
-        z[p.at.z + i] = sum(x[p.at.x + i], negated(quanta));
+fn materialise(@builtin(local_invocation_index) me: u32, @builtin(workgroup_id) group: vec3<u32>) {
+    let s = span(group.x, me);
+    for (var i = s.i; i < s.end; i += 256u) {
+        let quanta = bitcast<u32>(opaque(s.factor * whole(bitcast<i32>(y[s.y + i]))));
+        z[s.z + i] = sum(x[s.x + i], negated(quanta));
     }
 }

@@ -1,23 +1,51 @@
-// Moves the tiles' entries together.
+// Moves the tiles' entries together, in order: each invocation those of 32 elements.
 
 @group(0) @binding(1) var<storage, read_write> scratch: array<u32>;
 @group(0) @binding(2) var<storage, read_write> tiles: array<u32>;
 @group(0) @binding(3) var<storage, read_write> counters: array<u32>;
 @group(0) @binding(4) var<storage, read_write> list: array<u32>;
+@group(0) @binding(5) var<storage, read_write> masks: array<u32>;
 
 const TILE: u32 = 1024u;
 
+var<workgroup> words: array<u32, 64>;
+
+// Two tiles at a time, one by each half of the workgroup.
 @compute @workgroup_size(64)
 fn gather(@builtin(local_invocation_index) me: u32, @builtin(workgroup_id) group: vec3<u32>) {
     let count = (p.len + TILE - 1u) / TILE;
-    for (var tile = group.x; tile < count; tile += p.groups) {
-        let to = tiles[tile];
-        var end = counters[p.n.w];
-        if tile + 1u < count {
-            end = tiles[tile + 1u];
+    let pairs = (count + 1u) / 2u;
+    let groups = p.groups;
+    let each = (pairs + groups - 1u) / groups;
+    let last = min(pairs, (group.x + 1u) * each);
+    for (var pair = group.x * each; pair < last; pair++) {
+        let tile = 2u * pair + me / 32u;
+        let lane = me % 32u;
+        var entries = 0u;
+        var longer = 0u;
+        if tile < count {
+            entries = masks[tile * 64u + lane];
+            longer = masks[tile * 64u + 32u + lane];
         }
-        for (var i = me; i < end - to; i += 64u) {
-            list[to + i] = scratch[tile * 2u * TILE + i];
+        words[me] = countOneBits(entries) + countOneBits(longer);
+        workgroupBarrier();
+        if entries != 0u {
+            var to = tiles[tile];
+            for (var k = me - lane; k < me; k++) {
+                to += words[k];
+            }
+            let first = 2u * (tile * TILE + lane * 32u);
+            while entries != 0u {
+                let bit = countTrailingZeros(entries);
+                entries &= entries - 1u;
+                list[to] = scratch[first + 2u * bit];
+                to += 1u;
+                if (longer & (1u << bit)) != 0u {
+                    list[to] = scratch[first + 2u * bit + 1u];
+                    to += 1u;
+                }
+            }
         }
+        workgroupBarrier();
     }
 }

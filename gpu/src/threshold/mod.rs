@@ -16,13 +16,15 @@ use crate::wgpu;
 use crate::window::Window;
 
 pub(crate) static TAKE: Program =
-    Program { name: "take", source: include_str!("threshold.wgsl"), buffers: 5, invocations: 64 };
+    Program { name: "take", source: include_str!("threshold.wgsl"), buffers: 6, invocations: 64 };
 pub(crate) static COUNT: Program =
-    Program { name: "count", source: include_str!("threshold.wgsl"), buffers: 5, invocations: 256 };
+    Program { name: "count", source: include_str!("threshold.wgsl"), buffers: 6, invocations: 256 };
 pub(crate) static GATHER: Program =
-    Program { name: "gather", source: include_str!("gather.wgsl"), buffers: 4, invocations: 64 };
-pub(crate) static CHOOSE: Program =
-    Program { name: "choose", source: include_str!("choose.wgsl"), buffers: 3, invocations: 256 };
+    Program { name: "gather", source: include_str!("gather.wgsl"), buffers: 5, invocations: 64 };
+pub(crate) static TALLY: Program =
+    Program { name: "tally", source: include_str!("choose.wgsl"), buffers: 4, invocations: 256 };
+pub(crate) static PICK: Program =
+    Program { name: "pick", source: include_str!("choose.wgsl"), buffers: 4, invocations: 256 };
 pub(crate) static PUT_BACK: Program =
     Program { name: "put_back", source: include_str!("put_back.wgsl"), buffers: 2, invocations: 256 };
 
@@ -52,6 +54,9 @@ pub(crate) struct Encoder {
     passes: Vec<((u32, u32), Pass)>,
     scratch: wgpu::Buffer,
     tiles: wgpu::Buffer,
+    masks: wgpu::Buffer,
+    /// Counts of a sample; zeros between messages.
+    bins: wgpu::Buffer,
     staging: Option<Staging>,
     /// The body so far.
     message: Option<Message>,
@@ -93,6 +98,8 @@ impl Encoder {
             passes: Vec::new(),
             scratch: buffer(commands, "entries by tile", 2 * longest.next_multiple_of(TILE)),
             tiles: buffer(commands, "tiles", longest.div_ceil(TILE)),
+            masks: buffer(commands, "bits of elements with entries", longest.div_ceil(TILE) * 64),
+            bins: buffer(commands, "counts of a sample", 2048),
             staging: None,
             message: None,
             words: Vec::new(),
@@ -163,7 +170,16 @@ impl Encoder {
         let pass = &self.passes[pass].1;
         commands.upload(&pass.counters, 0, bytemuck::cast_slice(&head));
         if let Choice::Sampled(sample) = choice {
-            sampled(&aim, &section, sample, update.is_some(), &came, (&kept, residual), &pass.counters, commands);
+            sampled(
+                &aim,
+                &section,
+                sample,
+                update.is_some(),
+                &came,
+                (&kept, residual),
+                (&pass.counters, &self.bins),
+                commands,
+            );
         }
         for chunk in 0..chunks {
             let first = chunk * CHUNK;
@@ -173,12 +189,16 @@ impl Encoder {
             (params.at[0], params.at[1]) = (from.at, to.at);
             let sums = (HEAD + chunks) as u32 + chunk as u32 * pass.groups;
             params.n = [first as u32, u32::from(update.is_some()), sums, (HEAD + chunk) as u32];
-            let (scratch, tiles) = (Part::whole(&self.scratch), Part::whole(&self.tiles));
+            let [scratch, tiles, masks] = [&self.scratch, &self.tiles, &self.masks].map(Part::whole);
             let counters = Part::whole(&pass.counters);
-            commands.run(&TAKE, &[from.part, to.part, scratch, tiles, counters], params);
-            commands.run(&COUNT, &[from.part, to.part, scratch, tiles, counters], Params { groups: 1, ..params });
+            commands.run(&TAKE, &[from.part, to.part, scratch, tiles, counters, masks], params);
+            commands.run(
+                &COUNT,
+                &[from.part, to.part, scratch, tiles, counters, masks],
+                Params { groups: 1, ..params },
+            );
             let list = Part::whole(&pass.lists[chunk]);
-            commands.run(&GATHER, &[scratch, tiles, counters, list], params);
+            commands.run(&GATHER, &[scratch, tiles, counters, list, masks], params);
         }
         Ok(())
     }
@@ -369,7 +389,7 @@ fn sampled(
     with_update: bool,
     came: &(wgpu::Buffer, Segment),
     kept: (&wgpu::Buffer, Segment),
-    counters: &wgpu::Buffer,
+    (counters, bins): (&wgpu::Buffer, &wgpu::Buffer),
     commands: &mut Commands,
 ) {
     // One binding each: runs are bound as far as bindings reach, which is 33 million elements.
@@ -380,5 +400,12 @@ fn sampled(
     let every = if sample.every == 1 { 0 } else { (sample.every * RUN) as u32 };
     params.n = [every, u32::from(with_update), sample.rank as u32, RUN as u32];
     params.f = [section.threshold, aim.unit, quantum(aim, f32::MAX).tau, 0.0];
-    commands.run(&CHOOSE, &[from.part, to.part, Part::whole(counters)], params);
+    let parts = [from.part, to.part, Part::whole(counters), Part::whole(bins)];
+    // Sixteen elements each, at least: the counting has to be worth a workgroup's own bins.
+    let groups = commands.workgroups(&TALLY, params.len.div_ceil(16));
+    for (round, (lowest, bits)) in [(20, 11), (9, 11), (0, 9)].into_iter().enumerate() {
+        params.more_n = [lowest, bits, u32::from(round == 0), 0];
+        commands.run(&TALLY, &parts, Params { groups, ..params });
+        commands.run(&PICK, &parts, params);
+    }
 }

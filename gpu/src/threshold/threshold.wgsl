@@ -1,11 +1,14 @@
-// Takes quanta out of residual + update, in one pass over both: tiles of 1,024 elements, each handled by 64 invocations, which
-// write the tile's entries in order to a place of its own. Then the tiles are counted up, and their entries moved together. No
-// invocation waits for another workgroup, and the order of entries does not depend on the order in which workgroups run.
+// Takes quanta out of residual + update, in one pass over both: tiles of 1,024 elements, each handled by 64 invocations. What an
+// element emits is written to a place of its own, and a bit says so. Then the tiles are counted up, and their entries
+// moved together in order (`gather`). No invocation waits for another workgroup, and the order of entries does not depend on
+// the order in which workgroups run.
 
 @group(0) @binding(1) var<storage, read_write> update: array<u32>;
 @group(0) @binding(2) var<storage, read_write> residual: array<u32>;
-// Two words per element.
+// Two words per element, of those that have an entry.
 @group(0) @binding(3) var<storage, read_write> scratch: array<u32>;
+// Of each tile: a bit per element that has an entry, another if that has a second word.
+@group(0) @binding(6) var<storage, read_write> masks: array<u32>;
 // Words of each tile; then where they begin in the list.
 @group(0) @binding(4) var<storage, read_write> tiles: array<u32>;
 @group(0) @binding(5) var<storage, read_write> counters: array<atomic<u32>>;
@@ -18,16 +21,13 @@ const REFUSED: u32 = 3u;
 const FIRST_REFUSED: u32 = 4u;
 
 const INVOCATIONS: u32 = 64u;
-const EACH: u32 = 16u;
 const TILE: u32 = 1024u;
 const MORE: u32 = 0x40000000u;
 const QUANTA_MAX: u32 = 32767u;
 
-// A bit per element of the tile: it has an entry; that has a second word.
-var<workgroup> entries: array<atomic<u32>, 32>;
-var<workgroup> longer: array<atomic<u32>, 32>;
-// Words before each 32 elements.
-var<workgroup> before: array<u32, 33>;
+var<workgroup> bits: array<atomic<u32>, 64>;
+var<workgroup> words: atomic<u32>;
+var<workgroup> number: atomic<u32>;
 var<workgroup> squares: array<f32, 64>;
 
 // trunc(magnitude / tau), tau a power of two up to it.
@@ -43,104 +43,99 @@ fn quanta(magnitude: u32, tau: u32) -> u32 {
 fn take(@builtin(local_invocation_index) me: u32, @builtin(workgroup_id) group: vec3<u32>) {
     let threshold = atomicLoad(&counters[THRESHOLD]);
     let tau = atomicLoad(&counters[TAU]);
-    let count = (p.len + TILE - 1u) / TILE;
+    // Read once: a loop would read them again and again.
+    let len = p.len;
+    let first = p.n.x;
+    let with_update = p.n.y == 1u;
+    let at_update = p.at.x;
+    let at_residual = p.at.y;
+    let groups = p.groups;
+    let count = (len + TILE - 1u) / TILE;
+    // Tiles that lie side by side.
+    let each = (count + groups - 1u) / groups;
+    let last = min(count, (group.x + 1u) * each);
     var total = 0.0;
-    for (var tile = group.x; tile < count; tile += p.groups) {
-        if me < 32u {
-            atomicStore(&entries[me], 0u);
-            atomicStore(&longer[me], 0u);
+    for (var tile = group.x * each; tile < last; tile++) {
+        atomicStore(&bits[me], 0u);
+        if me == 0u {
+            atomicStore(&words, 0u);
+            atomicStore(&number, 0u);
         }
         workgroupBarrier();
-        var word: array<u32, 16>;
-        var more: array<u32, 16>;
-        for (var k = 0u; k < EACH; k++) {
-            let within = k * INVOCATIONS + me;
-            let i = tile * TILE + within;
-            word[k] = 0u;
-            more[k] = 0u;
-            if i >= p.len {
-                continue;
-            }
-            let old = residual[p.at.y + i];
+        // What is done for every element has no branches: a vector of invocations goes through both sides of one. Bit k of
+        // these is the k-th element of this invocation.
+        var reached = 0u;
+        var refused = 0u;
+        let start = tile * TILE + me;
+        let own = (min(len, (tile + 1u) * TILE) + INVOCATIONS - 1u - start) / INVOCATIONS;
+        for (var k = 0u; k < own; k++) {
+            let i = start + k * INVOCATIONS;
+            let old = residual[at_residual + i];
             // Without an update, 0 is added all the same: it makes -0 a 0.
             var came = 0u;
-            if p.n.y == 1u {
-                came = update[p.at.x + i];
+            if with_update {
+                came = update[at_update + i];
             }
-            var acc = sum(old, came);
+            let acc = sum(old, came);
             let magnitude = acc & MAGNITUDE;
-            if magnitude >= threshold {
-                if magnitude >= INFINITY {
-                    atomicAdd(&counters[REFUSED], 1u);
-                    atomicMin(&counters[FIRST_REFUSED], p.n.x + i);
-                    acc = old;
-                } else {
-                    let q = quanta(magnitude, tau);
-                    let bit = 1u << (within & 31u);
-                    atomicOr(&entries[within >> 5u], bit);
-                    word[k] = (acc & SIGN) | (p.n.x + i);
-                    more[k] = q;
-                    if q > 1u {
-                        atomicOr(&longer[within >> 5u], bit);
-                    }
-                    let taken = f32(q) * bitcast<f32>(tau);
-                    acc = sum(acc, bitcast<u32>(taken) | (~acc & SIGN));
-                }
+            let odd = magnitude >= INFINITY;
+            refused |= select(0u, 1u << k, odd);
+            reached |= select(0u, 1u << k, magnitude >= threshold && !odd);
+            let left = select(acc, old, odd);
+            residual[at_residual + i] = left;
+            let x = bitcast<f32>(select(left, 0u, magnitude >= threshold && !odd));
+            total += x * x;
+        }
+        while refused != 0u {
+            let k = countTrailingZeros(refused);
+            refused &= refused - 1u;
+            atomicAdd(&counters[REFUSED], 1u);
+            atomicMin(&counters[FIRST_REFUSED], first + start + k * INVOCATIONS);
+        }
+        while reached != 0u {
+            let k = countTrailingZeros(reached);
+            reached &= reached - 1u;
+            let i = start + k * INVOCATIONS;
+            let acc = residual[at_residual + i];
+            let q = quanta(acc & MAGNITUDE, tau);
+            let word_of = 2u * k + (me >> 5u);
+            let bit = 1u << (me & 31u);
+            atomicOr(&bits[word_of], bit);
+            scratch[2u * i] = (acc & SIGN) | (first + i);
+            if q > 1u {
+                atomicOr(&bits[32u + word_of], bit);
+                scratch[2u * i + 1u] = MORE | (q - 1u);
             }
-            residual[p.at.y + i] = acc;
-            let left = bitcast<f32>(acc);
-            total += left * left;
+            let taken = f32(q) * bitcast<f32>(tau);
+            let left = sum(acc, bitcast<u32>(taken) | (~acc & SIGN));
+            residual[at_residual + i] = left;
+            let x = bitcast<f32>(left);
+            total += x * x;
         }
         workgroupBarrier();
-        if me < 32u {
-            var words = 0u;
-            for (var k = 0u; k < me; k++) {
-                words += countOneBits(atomicLoad(&entries[k])) + countOneBits(atomicLoad(&longer[k]));
-            }
-            before[me] = words;
-            if me == 31u {
-                let last = countOneBits(atomicLoad(&entries[31]));
-                before[32] = words + last + countOneBits(atomicLoad(&longer[31]));
+        let mask = atomicLoad(&bits[me]);
+        masks[tile * 64u + me] = mask;
+        if mask != 0u {
+            atomicAdd(&words, countOneBits(mask));
+            if me < 32u {
+                atomicAdd(&number, countOneBits(mask));
             }
         }
         workgroupBarrier();
-        let words = before[32];
-        if words > 0u {
-            for (var k = 0u; k < EACH; k++) {
-                if more[k] == 0u {
-                    continue;
-                }
-                let within = k * INVOCATIONS + me;
-                let below = (1u << (within & 31u)) - 1u;
-                let word_of = within >> 5u;
-                let ahead = countOneBits(atomicLoad(&entries[word_of]) & below) + countOneBits(atomicLoad(&longer[word_of]) & below);
-                let to = tile * 2u * TILE + before[word_of] + ahead;
-                scratch[to] = word[k];
-                if more[k] > 1u {
-                    scratch[to + 1u] = MORE | (more[k] - 1u);
-                }
-            }
-        }
         if me == 0u {
-            tiles[tile] = words;
-            var number = 0u;
-            for (var k = 0u; k < 32u; k++) {
-                number += countOneBits(atomicLoad(&entries[k]));
-            }
-            if number > 0u {
-                atomicAdd(&counters[ENTRIES], number);
-            }
+            tiles[tile] = atomicLoad(&words);
+            atomicAdd(&counters[ENTRIES], atomicLoad(&number));
         }
         workgroupBarrier();
     }
     squares[me] = total;
     workgroupBarrier();
     if me == 0u {
-        var sum_of_all = 0.0;
+        var all = 0.0;
         for (var k = 0u; k < INVOCATIONS; k++) {
-            sum_of_all += squares[k];
+            all += squares[k];
         }
-        atomicStore(&counters[p.n.z + group.x], bitcast<u32>(sum_of_all));
+        atomicStore(&counters[p.n.z + group.x], bitcast<u32>(all));
     }
 }
 
