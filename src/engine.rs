@@ -222,8 +222,8 @@ impl<T: Transport> Engine<T> {
             }
             Output::Event(Event::Ready { .. }) if self.hand.is_some() => Ok(true),
             Output::Event(event @ (Event::Joined | Event::Ready { .. } | Event::Left | Event::Finished)) => {
-                let kept = event == Event::Left && self.keep;
-                for kept in self.machine.kept().into_iter().filter(|_| kept) {
+                let keep = event == Event::Left && self.keep;
+                for kept in if keep { self.machine.kept() } else { Vec::new() } {
                     let whole = kept.whole(&self.pool);
                     if !self.executor.fetch(whole, &mut self.pool).map_err(Error::Executor)? {
                         return Ok(false);
