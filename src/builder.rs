@@ -15,6 +15,7 @@ use crate::checkpoint::{Checkpoint, CheckpointError};
 use crate::desk::{Answer, Desk};
 use crate::engine::{Engine, Pump};
 use crate::error::Error;
+use crate::monitor::Board;
 use crate::server::{Mark, Server};
 use crate::session::{Drive, Session, check_finite};
 
@@ -32,6 +33,8 @@ pub struct Builder {
     own_thread: bool,
     watcher: Watcher,
     executor: Make,
+    board: Option<Board>,
+    host: String,
 }
 
 /// Makes an executor for a node.
@@ -87,6 +90,8 @@ impl Builder {
             own_thread: true,
             watcher: Watcher::default(),
             executor: Make::default(),
+            board: None,
+            host: String::new(),
         }
     }
 
@@ -136,6 +141,13 @@ impl Builder {
     #[must_use]
     pub fn executor(self, make: impl Fn() -> Box<dyn Executor> + Send + Sync + 'static) -> Self {
         Self { executor: Make(Arc::new(make)), ..self }
+    }
+
+    /// Says how this node is on a board, ten times a second, for monitors to watch; `host` is what people call the place where it
+    /// runs.
+    #[must_use]
+    pub fn monitor(self, board: Board, host: &str) -> Self {
+        Self { board: Some(board), host: host.to_string(), ..self }
     }
 
     /// Takes part as a worker, at the rank of the transport. Waits until `params` holds the parameters that everyone
@@ -327,6 +339,9 @@ impl Builder {
         let executor = (self.executor.0)();
         let mut engine =
             Engine::new(setup, text, transport, executor, &initial, Arc::clone(&desk), self.watcher.clone())?;
+        if let Some(board) = &self.board {
+            engine.observe(board.clone(), &self.host);
+        }
         if let Some(Origin { checkpoint, path }) = from {
             engine.restore(&checkpoint.kept, path)?;
         }

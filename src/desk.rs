@@ -30,6 +30,8 @@ pub(crate) struct Papers {
     pub(crate) rate: Option<f32>,
     /// For how long peers should not miss this node.
     pub(crate) busy: Option<Duration>,
+    /// Loss and accuracy, as the application last said.
+    pub(crate) progress: Option<(f32, f32)>,
     pub(crate) status_wanted: bool,
     pub(crate) status: Option<Status>,
     pub(crate) waiting: Option<Waiting>,

@@ -7,14 +7,16 @@ use std::time::Duration;
 use gradwire_core::kernel::executor::Executor;
 use gradwire_core::status::Waiting;
 use gradwire_core::{
-    Clock, Event, Input, Instant, Machine, Node, OURS, OpId, Output, Pool, Segment, Setup, Storage, THEIRS, Transport,
-    Unkept,
+    Clock, Event, Input, Instant, Machine, Node, OURS, OpId, Output, PeerId, Pool, Segment, Setup, Storage, THEIRS,
+    Transport, Unkept,
 };
 
 use crate::builder::Watcher;
 use crate::checkpoint::CheckpointError;
 use crate::desk::{Answer, Command, Desk, Hand};
 use crate::error::Error;
+use crate::monitor::{self, Board};
+use crate::observe::Observer;
 
 #[derive(Debug)]
 pub(crate) struct Engine<T> {
@@ -23,6 +25,7 @@ pub(crate) struct Engine<T> {
     executor: Box<dyn Executor>,
     /// The kernel that it is at.
     computing: Option<OpId>,
+    me: PeerId,
     /// Who takes the parameters after the step that is under way, if not the host.
     hand: Option<Hand>,
     /// Floats that the machine exchanges.
@@ -43,6 +46,7 @@ pub(crate) struct Engine<T> {
     /// What is in residuals is kept at the end.
     keep: bool,
     outdated: bool,
+    observer: Option<Observer>,
 }
 
 /// Why nothing more can be done at once.
@@ -83,6 +87,7 @@ impl<T: Transport> Engine<T> {
         desk: Arc<Desk>,
         watcher: Watcher,
     ) -> Result<Self, Error> {
+        let me = setup.me;
         let (len, at) = (setup.len, setup.resumed.map_or(Clock(0), |resumed| resumed.at));
         let machine = Node::new(setup)?;
         let mut pool = Pool::new(machine.buffers());
@@ -95,6 +100,7 @@ impl<T: Transport> Engine<T> {
             pool,
             executor,
             computing: None,
+            me,
             hand: None,
             len,
             held: None,
@@ -108,9 +114,15 @@ impl<T: Transport> Engine<T> {
             at,
             keep: false,
             outdated: false,
+            observer: None,
         };
         engine.feed(Input::Timeout);
         Ok(engine)
+    }
+
+    /// Has itself watched.
+    pub(crate) fn observe(&mut self, board: Board, host: &str) {
+        self.observer = Some(Observer::new(board, host));
     }
 
     /// Puts back what a suspended worker kept.
@@ -151,12 +163,18 @@ impl<T: Transport> Engine<T> {
         }
         match command {
             Some(Command::Step { weight, filled }) => {
+                if let Some(observer) = &mut self.observer {
+                    observer.begins(weight);
+                }
                 let contribution = self.machine.contribution();
                 self.spare = Some(self.pool.replace(contribution, filled));
                 self.executor.written(Segment::floats(contribution, 0, self.pool.len(contribution) / 4));
                 self.feed(Input::Step { weight });
             }
             Some(Command::Hand { weight, give, take }) => {
+                if let Some(observer) = &mut self.observer {
+                    observer.begins(weight);
+                }
                 let contribution = Segment::floats(self.machine.contribution(), 0, self.len);
                 (give.0)(&mut *self.executor, contribution, &mut self.pool).map_err(Error::Executor)?;
                 self.hand = Some(take);
@@ -184,6 +202,9 @@ impl<T: Transport> Engine<T> {
                     return Ok(BUSY);
                 };
                 self.computing = None;
+                if let Some(observer) = &mut self.observer {
+                    observer.kernel_ends();
+                }
                 self.feed(Input::Completed { op, found });
             }
             let output = self.held.take().unwrap_or_else(|| self.machine.poll_output());
@@ -193,8 +214,16 @@ impl<T: Transport> Engine<T> {
             }
             match output {
                 Output::Compute { op, kernel } => {
+                    if let Some(observer) = &mut self.observer {
+                        observer.kernel_begins(&kernel);
+                    }
                     match self.executor.begin(&kernel, &mut self.pool).map_err(Error::Executor)? {
-                        Some(found) => self.feed(Input::Completed { op, found }),
+                        Some(found) => {
+                            if let Some(observer) = &mut self.observer {
+                                observer.kernel_ends();
+                            }
+                            self.feed(Input::Completed { op, found });
+                        }
                         None => self.computing = Some(op),
                     }
                 }
@@ -237,11 +266,30 @@ impl<T: Transport> Engine<T> {
         }
     }
 
+    /// Tells monitors, if there may be any and it is time.
+    fn say_how_it_is(&mut self) {
+        let Some(observer) = &mut self.observer else { return };
+        let told = self.desk.lock().progress.take();
+        if let Some((loss, accuracy)) = told {
+            observer.progress(loss, accuracy);
+        }
+        if observer.is_due() || self.state == State::Done {
+            let now = Instant::from_nanos(self.desk.origin.elapsed().as_nanos() as u64);
+            observer.report(now, self.machine.status());
+        }
+    }
+
     fn view(&self) -> Arc<Storage> {
         self.pool.share(self.machine.view())
     }
 
     fn on_event(&mut self, event: Event) -> Result<(), Error> {
+        if let Some(observer) = &mut self.observer {
+            if let Event::Ready { .. } = event {
+                observer.ends();
+            }
+            monitor::note(&observer.board, self.me, &event);
+        }
         let answer = match event {
             Event::Joined => {
                 let clock = self.machine.status().clock.0;
@@ -295,6 +343,7 @@ impl<T: Transport> Pump for Engine<T> {
     fn pump(&mut self, wait: Option<Duration>) -> Result<State, Error> {
         self.take_command()?;
         let Rest { until, busy } = self.drain()?;
+        self.say_how_it_is();
         let waiting = self.machine.waiting();
         if waiting != self.told {
             self.told = waiting;
@@ -305,6 +354,8 @@ impl<T: Transport> Pump for Engine<T> {
         }
         let elapsed = self.desk.origin.elapsed();
         let timer = until.map(|until| Duration::from_nanos(until.as_nanos()).saturating_sub(elapsed));
+        let due = self.observer.as_ref().map(Observer::due_in);
+        let wait = due.map_or(wait, |due| Some(wait.map_or(due, |wait| wait.min(due))));
         let wait = if busy { Some(wait.map_or(GLANCE, |wait| wait.min(GLANCE))) } else { wait };
         let wait = match (wait, timer) {
             (Some(wait), Some(timer)) => Some(wait.min(timer)),

@@ -39,6 +39,8 @@ pub mod checkpoint;
 mod desk;
 mod engine;
 mod error;
+pub mod monitor;
+mod observe;
 mod place;
 mod server;
 mod session;
@@ -48,6 +50,7 @@ pub use error::{Awaited, Error, Overdue};
 pub use gradwire_core::kernel::executor;
 pub use gradwire_core::{
     Cluster, ConfigError, Event, Layout, PeerId, Pool, Recipe, Segment, Status, Transport, recipe, shard_range, status,
+    telemetry,
 };
 pub use gradwire_mem::Mem;
 #[cfg(feature = "shm")]

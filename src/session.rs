@@ -180,6 +180,12 @@ impl Session {
         Ok(true)
     }
 
+    /// Says for monitors how the training goes: the mean loss of training, and the accuracy, from 0 to 1, on examples that are
+    /// not trained on; not a number where it is not known.
+    pub fn progress(&mut self, loss: f32, accuracy: f32) {
+        self.desk.lock().progress = Some((loss, accuracy));
+    }
+
     /// A snapshot of numbers: clocks, staleness, traffic, who waits for whom. Allocates.
     ///
     /// # Errors

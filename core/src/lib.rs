@@ -76,6 +76,7 @@ pub mod planted;
 pub mod recipe;
 mod rule;
 pub mod status;
+pub mod telemetry;
 mod time;
 mod transport;
 pub mod wire;

@@ -169,6 +169,12 @@ impl Histogram {
     /// Values up to one less than this are counted apart.
     pub const BUCKETS: usize = 64;
 
+    /// Counts as they were told: `sum` and `max` of what is in the buckets.
+    pub(crate) fn from_parts(buckets: [u64; Self::BUCKETS], sum: u64, max: u64) -> Self {
+        let count = buckets.iter().fold(0u64, |all, count| all.saturating_add(*count));
+        Self { buckets, count, sum, max }
+    }
+
     /// Counts one value.
     pub fn record(&mut self, value: u64) {
         self.buckets[(value as usize).min(Self::BUCKETS - 1)] += 1;

@@ -37,7 +37,8 @@ fn command() -> Command {
         .about("Workers learn handwritten digits together, by a recipe of your choice.")
         .after_help(format!(
             "{}\n\nExamples:\n  cluster --recipe ssp --bound 2 --slow-rank 3:4\n  cluster --recipe mesh --density 0.003 \
-             --warmup 20\n  cluster --transport tcp --recipe sync --topology ring\n  cluster --recipe async --codec int8 \
+             --warmup 20\n  cluster --transport tcp --recipe sync --topology ring\n  cluster --pace 50 \
+             --monitor 127.0.0.1:7700, and in another terminal: dtop 127.0.0.1:7700\n  cluster --recipe async --codec int8 \
              --pull threshold --pull-density 0.05 --json",
             options::recipes()
         ))
@@ -58,7 +59,7 @@ fn command() -> Command {
 fn run(args: Vec<OsString>) -> Result<(), (u8, String)> {
     let matches = options::matches(command(), args.clone())?;
     let workers = matches.get_one::<u32>("workers").copied().unwrap_or(4);
-    let options = Options::from_matches(&matches, workers)?;
+    let mut options = Options::from_matches(&matches, workers)?;
     let data = match &options.data {
         Some(dir) => Data::load(dir),
         None => Data::digits(),
@@ -69,8 +70,11 @@ fn run(args: Vec<OsString>) -> Result<(), (u8, String)> {
         return Err((exit::CONFIG, format!("workers: expected at most {} (one image each)", train.len())));
     }
     let mut judge = Model::new(test.pixels, &options.hidden, 256);
-    let mut report = Report::new(&options, &judge, &train, &test);
     let transport = matches.get_one::<String>("transport").map_or("mem", String::as_str);
+    if transport == "mem" {
+        options.monitored(&matches, None, judge.layout().len())?;
+    }
+    let mut report = Report::new(&options, &judge, &train, &test);
     let outcome = if transport == "mem" {
         let model = Model::new(train.pixels, &options.hidden, options.batch);
         let initial = options.initial(&model)?;

@@ -81,8 +81,12 @@ impl Report {
         loop {
             let ended = progress.epochs.lock().unwrap_or_else(|error| error.into_inner()).pop_front();
             let Some((epoch, loss, params)) = ended else { return };
-            if !self.options.json {
-                self.line(progress, epoch, loss, model.evaluate(&params, test).0);
+            if !self.options.json || self.options.monitor.is_some() {
+                let (accuracy, _) = model.evaluate(&params, test);
+                *progress.accuracy.lock().unwrap_or_else(|error| error.into_inner()) = Some(accuracy);
+                if !self.options.json {
+                    self.line(progress, epoch, loss, accuracy);
+                }
             }
         }
     }

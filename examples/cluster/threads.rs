@@ -23,6 +23,8 @@ pub(crate) struct Progress {
     pub(crate) statuses: Mutex<Vec<Option<Status>>>,
     /// Epochs that worker 0 has ended: number, mean training loss, parameters.
     pub(crate) epochs: Mutex<VecDeque<(u32, f64, Vec<f32>)>>,
+    /// The accuracy after the last of them that has been looked at.
+    pub(crate) accuracy: Mutex<Option<f64>>,
 }
 
 /// How it ended.
@@ -72,6 +74,7 @@ impl Progress {
             steps: (0..options.cluster.workers).map(|_| AtomicU64::new(0)).collect(),
             statuses: Mutex::new((0..options.cluster.nodes()).map(|_| None).collect()),
             epochs: Mutex::new(VecDeque::new()),
+            accuracy: Mutex::new(None),
         }
     }
 
@@ -90,13 +93,13 @@ impl Watch for Mine<'_> {
         Ok(())
     }
 
-    fn epoch(&mut self, epoch: u32, loss: f64, params: &[f32], session: &mut Session) -> Result<(), Error> {
+    fn epoch(&mut self, epoch: u32, loss: f64, params: &[f32], session: &mut Session) -> Result<Option<f64>, Error> {
         self.0.note(session.status()?);
         if self.1 == 0 {
             let ended = (epoch, loss, params.to_vec());
             self.0.epochs.lock().unwrap_or_else(|error| error.into_inner()).push_back(ended);
         }
-        Ok(())
+        Ok(*self.0.accuracy.lock().unwrap_or_else(|error| error.into_inner()))
     }
 }
 
@@ -180,7 +183,7 @@ fn server(
     let mut params = initial.to_vec();
     let builder =
         Session::builder(layout, options.recipe, options.cluster).optimizer_vectors(options.optimizer_vectors());
-    let mut server = options.executor.on(builder).serve(transport, initial)?;
+    let mut server = options.watched(options.executor.on(builder)).serve(transport, initial)?;
     while server.wait(&mut params, Duration::from_millis(100))?.is_none() {
         progress.note(server.status()?);
     }

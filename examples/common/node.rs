@@ -133,7 +133,9 @@ pub(crate) fn main(args: Vec<OsString>) -> Result<(), Failure> {
         Some(path) => options::matches(command(), with_config(path, args)?)?,
         None => matches,
     };
-    let node = Node::from_matches(&matches)?;
+    let mut node = Node::from_matches(&matches)?;
+    let parameters = Model::new(node.pixels()?, &node.options.hidden, 1).layout().len();
+    node.options.monitored(&matches, Some(node.place.rank), parameters)?;
     let stop = stop_on_signals().map_err(|error| (exit::RUN, format!("signals: {error}")))?;
     node.run(&stop)
 }
@@ -301,19 +303,23 @@ impl Node {
         Ok(())
     }
 
-    fn serve<T: Transport + 'static>(&self, transport: T) -> Result<Status, Failure> {
-        let options = &self.options;
-        let pixels = match &options.data {
+    /// Of an image.
+    fn pixels(&self) -> Result<usize, Failure> {
+        let data = match &self.options.data {
             Some(directory) => Data::load(directory),
             None => Data::digits(),
         };
-        let pixels = pixels.map_err(|error| (exit::DATA, format!("data: {error}")))?.pixels;
-        let model = Model::new(pixels, &options.hidden, options.batch);
+        data.map(|data| data.pixels).map_err(|error| (exit::DATA, format!("data: {error}")))
+    }
+
+    fn serve<T: Transport + 'static>(&self, transport: T) -> Result<Status, Failure> {
+        let options = &self.options;
+        let model = Model::new(self.pixels()?, &options.hidden, options.batch);
         let mut params = options.initial(&model)?;
         let builder = Session::builder(model.layout(), options.recipe, options.cluster)
             .optimizer_vectors(options.optimizer_vectors());
         let rank = transport.place().0.0;
-        let builder = options.executor.on(builder);
+        let builder = options.watched(options.executor.on(builder));
         let builder = if self.quiet { builder } else { builder.watch(move |event| tell(rank, event)) };
         let run = || {
             let mut server = match self.keep.as_ref().filter(|keep| keep.resume) {
@@ -464,9 +470,12 @@ impl Watch for Progress<'_> {
         Ok(())
     }
 
-    fn epoch(&mut self, epoch: u32, loss: f64, params: &[f32], _: &mut Session) -> Result<(), Error> {
-        if let Some((model, test)) = self.judge.as_mut().filter(|_| self.node.progress || !self.node.options.json) {
-            let (accuracy, _) = model.evaluate(params, test);
+    fn epoch(&mut self, epoch: u32, loss: f64, params: &[f32], _: &mut Session) -> Result<Option<f64>, Error> {
+        let options = &self.node.options;
+        let wanted = self.node.progress || !options.json || options.monitor.is_some();
+        let Some((model, test)) = self.judge.as_mut().filter(|_| wanted) else { return Ok(None) };
+        let (accuracy, _) = model.evaluate(params, test);
+        if self.node.progress || !options.json {
             let (steps, seconds) = (self.steps, self.begun.elapsed().as_secs_f64());
             let _ = writeln!(
                 std::io::stdout(),
@@ -474,7 +483,7 @@ impl Watch for Progress<'_> {
                 accuracy * 100.0
             );
         }
-        Ok(())
+        Ok(Some(accuracy))
     }
 }
 

@@ -3,8 +3,10 @@
 use std::path::PathBuf;
 
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
+use gradwire::monitor::Board;
 use gradwire::recipe::{PRESETS, Payload};
-use gradwire::{Cluster, Recipe};
+use gradwire::telemetry::Run;
+use gradwire::{Builder, Cluster, Recipe};
 
 use super::executor::Executor;
 use super::model::Model;
@@ -42,6 +44,8 @@ pub(crate) struct Options {
     pub(crate) min_workers: u32,
     pub(crate) json: bool,
     pub(crate) executor: Executor,
+    /// What monitors are told is left there.
+    pub(crate) monitor: Option<Board>,
     /// Safetensors to begin with, and to end with.
     pub(crate) init: Option<PathBuf>,
     pub(crate) export: Option<PathBuf>,
@@ -128,6 +132,11 @@ pub(crate) fn training(command: Command) -> Command {
                 .default_value("cpu")
                 .value_parser(["cpu", "gpu", "auto"]),
         )
+        .arg(value("monitor", "HOST:PORT where dtop is told how the run is: rank 0 listens there, and others tell it at the port above"))
+        .arg(
+            value("monitor-key-file", "File with a key that monitors must have, made by node keygen; not the cluster's")
+                .value_parser(value_parser!(PathBuf)),
+        )
         .arg(Arg::new("json").long("json").help("Print one JSON object and nothing else").action(ArgAction::SetTrue));
     for (flag, _, help) in KNOBS {
         command = command.arg(value(flag, help).help_heading("Knobs of the recipe").allow_negative_numbers(true));
@@ -188,10 +197,58 @@ impl Options {
             deadline: matches.get_one::<u64>("deadline").copied().unwrap_or(60),
             min_workers: matches.get_one::<u32>("min-workers").copied().unwrap_or(1),
             json: matches.get_flag("json"),
+            monitor: None,
             executor: Executor::from_name(&text("executor").unwrap_or_default())?,
             init: text("init").map(PathBuf::from),
             export: text("export").map(PathBuf::from),
         })
+    }
+
+    /// Has the nodes of this process say how they are: told at `--monitor` by the process of rank 0, which the others tell. All
+    /// in one process if `rank` is none.
+    pub(crate) fn monitored(
+        &mut self,
+        matches: &ArgMatches,
+        rank: Option<u32>,
+        parameters: usize,
+    ) -> Result<(), (u8, String)> {
+        let Some(address) = matches.get_one::<String>("monitor") else { return Ok(()) };
+        let failed = |error: std::io::Error| (exit::RUN, format!("--monitor {address}: {error}"));
+        let key = matches.get_one::<PathBuf>("monitor-key-file").map(|path| {
+            let key = gradwire_tcp::Key::from_file(path).map_err(|error| (exit::AUTH, error.to_string()))?;
+            Ok::<_, (u8, String)>(key.to_bytes())
+        });
+        let key = key.transpose()?;
+        let (host, port) =
+            address.rsplit_once(':').ok_or_else(|| (exit::USAGE, "--monitor: expected HOST:PORT".to_string()))?;
+        let port: u16 = port.parse().map_err(|_| (exit::USAGE, format!("--monitor: expected a port, got {port:?}")))?;
+        let board = Board::new(Run {
+            recipe: self.recipe.to_string(),
+            workers: self.cluster.workers,
+            servers: self.cluster.servers,
+            parameters: parameters as u64,
+        });
+        let above = format!("{host}:{}", port.saturating_add(1));
+        match rank {
+            Some(rank) if rank > 0 => board.publish(above, key).map_err(failed)?,
+            _ => {
+                board.serve(address.as_str(), key, false).map_err(failed)?;
+                if rank.is_some() {
+                    board.gather(above.as_str(), key, false).map_err(failed)?;
+                }
+            }
+        }
+        self.monitor = Some(board);
+        Ok(())
+    }
+
+    /// Has a node watched, if the run is.
+    pub(crate) fn watched(&self, builder: Builder) -> Builder {
+        let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+        match &self.monitor {
+            Some(board) => builder.monitor(board.clone(), host.trim()),
+            None => builder,
+        }
     }
 
     /// The parameters to begin with.

@@ -43,8 +43,8 @@ pub(crate) trait Watch {
     }
     /// A step is done.
     fn step(&mut self, steps: u64, session: &mut Session) -> Result<(), Error>;
-    /// A pass over the data is done.
-    fn epoch(&mut self, epoch: u32, loss: f64, params: &[f32], session: &mut Session) -> Result<(), Error>;
+    /// A pass over the data is done; returns the accuracy, if it is known.
+    fn epoch(&mut self, epoch: u32, loss: f64, params: &[f32], session: &mut Session) -> Result<Option<f64>, Error>;
 }
 
 /// Takes part as the worker of this rank, until all epochs are done or it is asked to stop.
@@ -62,7 +62,7 @@ pub(crate) fn train<T: Transport + 'static>(
         .deadline(Duration::from_secs(options.deadline))
         .min_workers(options.min_workers)
         .optimizer_vectors(options.optimizer_vectors());
-    let builder = options.executor.on(builder);
+    let builder = options.watched(options.executor.on(builder));
     let builder = match watch.teller() {
         Some(tell) => builder.watch(move |event| tell(rank as u32, event)),
         None => builder,
@@ -87,7 +87,7 @@ pub(crate) fn train<T: Transport + 'static>(
     let in_place = options.recipe.what() == Payload::Parameters;
     let (mut update, mut gradient) = (vec![0.0; params.len()], vec![0.0; params.len()]);
     let (mut steps, mut examples, mut number) = (0, 0, 0);
-    let mut rate = options.rate;
+    let (mut rate, mut accuracy) = (options.rate, f64::NAN);
     // A checkpoint is to be written when the period ends.
     let mut due = false;
     // Everyone takes the same number of batches of each epoch, of different examples.
@@ -123,6 +123,7 @@ pub(crate) fn train<T: Transport + 'static>(
             }
             (steps, examples, batches) = (steps + 1, examples + batch.len() as u64, batches + 1);
             watch.step(steps, &mut session)?;
+            session.progress((loss / f64::from(batches)) as f32, accuracy as f32);
             let Some(keep) = keep.filter(|_| options.recipe.is_collective()) else { continue };
             due |= number.is_multiple_of(keep.every);
             if due {
@@ -140,7 +141,7 @@ pub(crate) fn train<T: Transport + 'static>(
         rate *= options.decay;
         session.set_learning_rate(rate / options.rate);
         if batches > 0 {
-            watch.epoch(epoch + 1, loss / f64::from(batches), &params, &mut session)?;
+            accuracy = watch.epoch(epoch + 1, loss / f64::from(batches), &params, &mut session)?.unwrap_or(accuracy);
         }
     }
     let drained = number > begun && watch.stops();

@@ -6,6 +6,10 @@ use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
 use gradwire::checkpoint::Checkpoint;
+use gradwire::monitor::Board;
+use gradwire::telemetry::{Frame, Note, Run, What};
+use gradwire::{Cluster, Layout, Mem, Recipe, Session};
+use gradwire_core::Instant;
 use gradwire_core::wire::Kind;
 use gradwire_core::{Clock, Incarnation, OpId, PeerId, Pool, Sequence, ShardId};
 use gradwire_shm::parts::{End, Segment};
@@ -22,6 +26,7 @@ pub(crate) const TARGETS: &[Target] = &[
     ("handshake", handshake, handshake_seeds),
     ("records", records, records_seeds),
     ("checkpoint", checkpoint, checkpoint_seeds),
+    ("telemetry", telemetry, telemetry_seeds),
     ("ring", ring, ring_seeds),
 ];
 
@@ -254,6 +259,36 @@ fn checkpoint_seeds() -> Vec<Vec<u8>> {
     let empty = Checkpoint { digest: 1, rank: 0, clock: 2, steps: 3, made: 1, vectors: Vec::new(), kept: Vec::new() };
     let whole = Checkpoint { vectors, ..empty.clone() };
     vec![Checkpoint { kept, ..whole.clone() }.emit(), whole.emit(), empty.emit(), Vec::new()]
+}
+
+// What monitors are told
+
+/// Reading ends, and what is read is written as it was.
+fn telemetry(data: &[u8]) {
+    let mut rest = data;
+    while let Ok(Some((frame, used))) = Frame::parse(rest) {
+        let mut again = Vec::new();
+        frame.emit(&mut again);
+        // Floats that are no numbers may come back as others.
+        assert_eq!(again.len(), used);
+        assert!(matches!(Frame::parse(&again), Ok(Some((_, length))) if length == used));
+        rest = &rest[used..];
+    }
+}
+
+fn telemetry_seeds() -> Vec<Vec<u8>> {
+    let board = Board::new(Run { recipe: "payload=updates".into(), workers: 3, servers: 1, parameters: 99 });
+    let (at, rank, peer) = (Instant::from_nanos(7), PeerId(1), PeerId(2));
+    board.note(Note { at, rank, what: What::Stalled, peer, number: 9 });
+    let cluster = Cluster { workers: 1, servers: 0 };
+    let builder = Session::builder(Layout::flat(4), Recipe::sync(), cluster).monitor(board.clone(), "host");
+    let mut params = vec![0.0; 4];
+    let mut session = builder.join(Mem::cluster(1).remove(0), &mut params).unwrap();
+    session.step(&mut params, &[1.0; 4], 2).unwrap();
+    session.finish(&mut params).unwrap();
+    let mut log = Vec::new();
+    board.since(0, &mut log);
+    vec![log, Vec::new(), vec![1, 0, 0, 0, 3]]
 }
 
 // Shared memory

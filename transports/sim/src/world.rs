@@ -263,6 +263,16 @@ impl World {
         self.nodes[node.index()].life
     }
 
+    /// When something happens next.
+    pub fn next_at(&self) -> Option<Instant> {
+        self.events.peek().map(|Reverse((at, ..))| *at)
+    }
+
+    /// Does a node stand still?
+    pub fn is_paused(&self, node: PeerId) -> bool {
+        self.nodes[node.index()].paused_until > self.now
+    }
+
     /// Does a worker's program compute, rather than wait?
     pub fn is_computing(&self, node: PeerId) -> bool {
         self.nodes[node.index()].life == Life::Up && self.nodes[node.index()].phase == Phase::Computing

@@ -77,6 +77,11 @@ impl Key {
         Self::parse(&text)
     }
 
+    /// Its bytes, for who proves to have it in a way of their own.
+    pub fn to_bytes(&self) -> [u8; 32] {
+        *self.0
+    }
+
     /// Writes it to a new file that only its owner can read.
     ///
     /// # Errors

@@ -1,0 +1,513 @@
+//! What nodes tell monitors, as plain data with a compact encoding: the same for watching live, recording, replaying, and the
+//! simulator.
+//!
+//! A log is [`MAGIC`] and frames, each a 32-bit length and a body. A body is the kind of frame and numbers: whole ones as
+//! LEB128, others as they lie in memory. What is read is checked against limits before anything is allocated for it, and
+//! nothing in it is trusted: text is for people to read, and a number may be any number.
+
+mod reader;
+
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+use core::fmt;
+
+use crate::id::{Clock, PeerId};
+use crate::machine::Event;
+use crate::status::{Counters, Histogram, LinkStatus, Presence, Role, Status, Waiting, WorkerStatus};
+use crate::time::Instant;
+use reader::Reader;
+
+/// What a log begins with.
+pub const MAGIC: [u8; 8] = *b"GRWLOG\x00\x01";
+/// The longest body of a frame.
+pub const BODY_MAX: usize = 256 * 1024;
+/// The most nodes that are told of.
+pub const NODES_MAX: usize = 1024 + 64;
+/// The longest text.
+const TEXT_MAX: usize = 4096;
+
+/// One thing that is told.
+#[derive(Clone, Debug, PartialEq)]
+#[allow(clippy::large_enum_variant, reason = "most are reports")]
+pub enum Frame {
+    /// What is run: told first.
+    Run(Run),
+    /// How a node is.
+    Report(Report),
+    /// What happened to a node.
+    Note(Note),
+}
+
+/// What is run.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Run {
+    /// The recipe, in full.
+    pub recipe: String,
+    /// Nodes that train.
+    pub workers: u32,
+    /// Nodes that hold shards, or coordinate.
+    pub servers: u32,
+    /// Floats of the model.
+    pub parameters: u64,
+}
+
+/// How a node is.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Report {
+    /// When, by the clock that the log is kept by.
+    pub at: Instant,
+    /// Where it runs, as it says.
+    pub host: String,
+    /// Its machine.
+    pub status: Status,
+    /// Where its time goes.
+    pub times: Times,
+    /// What the application has said.
+    pub progress: Progress,
+}
+
+/// Nanoseconds so far, and steps they went into.
+#[derive(Copy, Clone, Debug, Default, PartialEq, Eq)]
+pub struct Times {
+    /// Steps of the application.
+    pub steps: u64,
+    /// The application computes: between a step's end and the next one's begin.
+    pub compute: u64,
+    /// Contributions and differences are encoded.
+    pub encode: u64,
+    /// Bodies are decoded and looked at.
+    pub decode: u64,
+    /// Means, updates and replicas are computed.
+    pub apply: u64,
+    /// The application waits in a step, whatever for; what of that is not spent on the kernels above is the network and others.
+    pub wait: u64,
+}
+
+/// What the application has said of its training. Not a number: nothing yet.
+#[derive(Copy, Clone, Debug, PartialEq)]
+pub struct Progress {
+    /// Mean loss, of training.
+    pub loss: f32,
+    /// From 0 to 1, on examples that are not trained on.
+    pub accuracy: f32,
+    /// Examples that this node has contributed.
+    pub examples: u64,
+}
+
+impl Default for Progress {
+    fn default() -> Self {
+        Self { loss: f32::NAN, accuracy: f32::NAN, examples: 0 }
+    }
+}
+
+/// What happened to a node.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub struct Note {
+    /// When, by the clock that the log is kept by.
+    pub at: Instant,
+    /// To whom.
+    pub rank: PeerId,
+    /// What.
+    pub what: What,
+    /// With whom, where there is someone.
+    pub peer: PeerId,
+    /// A number that says more, by what it is: a clock, a view, a shard.
+    pub number: u64,
+}
+
+/// Kinds of notes, as of [`Event`]s.
+#[derive(Copy, Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
+#[allow(missing_docs, reason = "named as events are")]
+pub enum What {
+    Joined = 1,
+    Left = 2,
+    Finished = 3,
+    PeerJoined = 4,
+    PeerLost = 5,
+    Cut = 6,
+    View = 7,
+    Rejected = 8,
+    Refused = 9,
+    Stalled = 10,
+    Elsewhere = 11,
+    Outdated = 12,
+}
+
+impl What {
+    const ALL: [Self; 12] = [
+        Self::Joined,
+        Self::Left,
+        Self::Finished,
+        Self::PeerJoined,
+        Self::PeerLost,
+        Self::Cut,
+        Self::View,
+        Self::Rejected,
+        Self::Refused,
+        Self::Stalled,
+        Self::Elsewhere,
+        Self::Outdated,
+    ];
+
+    /// Is it something that people should look at?
+    pub fn is_trouble(self) -> bool {
+        !matches!(self, Self::Joined | Self::Left | Self::Finished | Self::PeerJoined | Self::View)
+    }
+}
+
+impl Note {
+    /// What a machine's event says, if it is worth a note: steps are not.
+    pub fn of(at: Instant, rank: PeerId, event: &Event) -> Option<Self> {
+        let (what, peer, number) = match *event {
+            Event::Ready { .. } => return None,
+            Event::Joined => (What::Joined, rank, 0),
+            Event::Left => (What::Left, rank, 0),
+            Event::Finished => (What::Finished, rank, 0),
+            Event::PeerJoined { peer, .. } => (What::PeerJoined, peer, 0),
+            Event::PeerLost { peer } => (What::PeerLost, peer, 0),
+            Event::Cut { peer } => (What::Cut, peer, 0),
+            Event::View { number, members } => (What::View, PeerId(members), number),
+            Event::Rejected { peer, .. } => (What::Rejected, peer, 0),
+            Event::Refused { peer, line, .. } => (What::Refused, peer, u64::from(line)),
+            Event::Stalled { on, at, .. } => (What::Stalled, on, at.0),
+            Event::Elsewhere { peer, at } => (What::Elsewhere, peer, at.0),
+            Event::Outdated => (What::Outdated, rank, 0),
+        };
+        Some(Self { at, rank, what, peer, number })
+    }
+}
+
+impl fmt::Display for Note {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { peer, number, .. } = self;
+        match self.what {
+            What::Joined => write!(f, "takes part"),
+            What::Left => write!(f, "has left"),
+            What::Finished => write!(f, "all workers have left"),
+            What::PeerJoined => write!(f, "sees peer {peer}"),
+            What::PeerLost => write!(f, "has given up peer {peer}"),
+            What::Cut => write!(f, "cannot go on without peer {peer}"),
+            What::View => write!(f, "view {number}: {peer} workers go on together"),
+            What::Rejected => write!(f, "refused a contribution of peer {peer}"),
+            What::Refused => write!(f, "met peer {peer}, which runs something else (line {number})"),
+            What::Stalled => write!(f, "waits for peer {peer} (at clock {number})"),
+            What::Elsewhere => write!(f, "met peer {peer}, which goes on from moment {number}"),
+            What::Outdated => write!(f, "came back to a run that has gone on, and dropped its residual"),
+        }
+    }
+}
+
+/// Bytes that are no frame.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum LogError {
+    /// Not the beginning of a log of this version.
+    Magic,
+    /// A frame or a list in it is longer than is allowed.
+    Length {
+        /// The most.
+        limit: usize,
+        /// What it says.
+        got: usize,
+    },
+    /// A kind of frame, node or note that is none.
+    Kind {
+        /// Its number.
+        got: u8,
+    },
+    /// The body ends too early, or goes on.
+    Body,
+}
+
+impl fmt::Display for LogError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Magic => write!(f, "log: expected one of version 1, got something else"),
+            Self::Length { limit, got } => write!(f, "log: expected at most {limit} of something, got {got}"),
+            Self::Kind { got } => write!(f, "log: expected a kind that there is, got {got}"),
+            Self::Body => write!(f, "log: expected a frame's body to end where it says"),
+        }
+    }
+}
+
+impl core::error::Error for LogError {}
+
+impl Frame {
+    /// Appends the frame to a log.
+    pub fn emit(&self, log: &mut Vec<u8>) {
+        let start = log.len();
+        log.extend([0; 4]);
+        match self {
+            Self::Run(run) => {
+                log.push(1);
+                text(log, &run.recipe);
+                numbers(log, &[u64::from(run.workers), u64::from(run.servers), run.parameters]);
+            }
+            Self::Report(report) => {
+                log.push(2);
+                emit_report(log, report);
+            }
+            Self::Note(note) => {
+                log.extend([3, note.what as u8]);
+                let Note { at, rank, peer, number: more, .. } = *note;
+                numbers(log, &[at.as_nanos(), u64::from(rank.0), u64::from(peer.0), more]);
+            }
+        }
+        let len = (log.len() - start - 4) as u32;
+        log[start..start + 4].copy_from_slice(&len.to_le_bytes());
+    }
+
+    /// Reads a frame, and how many bytes it takes; `None`: there are not enough yet.
+    ///
+    /// # Errors
+    /// When the bytes are no frame. Nothing is allocated beyond what the limits allow.
+    pub fn parse(log: &[u8]) -> Result<Option<(Self, usize)>, LogError> {
+        let Some((len, rest)) = log.split_first_chunk::<4>() else { return Ok(None) };
+        let len = u32::from_le_bytes(*len) as usize;
+        if len > BODY_MAX {
+            return Err(LogError::Length { limit: BODY_MAX, got: len });
+        }
+        let Some(body) = rest.get(..len) else { return Ok(None) };
+        let mut reader = Reader::new(body);
+        let frame = match reader.byte()? {
+            1 => Self::Run(Run {
+                recipe: reader.text(TEXT_MAX)?,
+                workers: reader.short()?,
+                servers: reader.short()?,
+                parameters: reader.number()?,
+            }),
+            2 => Self::Report(parse_report(&mut reader)?),
+            3 => {
+                let got = reader.byte()?;
+                let what = What::ALL.into_iter().find(|what| *what as u8 == got).ok_or(LogError::Kind { got })?;
+                let at = Instant::from_nanos(reader.number()?);
+                let (rank, peer) = (PeerId(reader.short()?), PeerId(reader.short()?));
+                Self::Note(Note { at, rank, what, peer, number: reader.number()? })
+            }
+            got => return Err(LogError::Kind { got }),
+        };
+        reader.end()?;
+        Ok(Some((frame, 4 + len)))
+    }
+}
+
+/// LEB128.
+fn number(log: &mut Vec<u8>, mut n: u64) {
+    while n >= 0x80 {
+        log.push(n as u8 | 0x80);
+        n >>= 7;
+    }
+    log.push(n as u8);
+}
+
+fn numbers(log: &mut Vec<u8>, all: &[u64]) {
+    all.iter().for_each(|n| number(log, *n));
+}
+
+fn text(log: &mut Vec<u8>, text: &str) {
+    let mut end = text.len().min(TEXT_MAX);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    number(log, end as u64);
+    log.extend(&text.as_bytes()[..end]);
+}
+
+fn counters(counters: &Counters) -> [u64; 14] {
+    let Counters {
+        applied,
+        duplicates,
+        late,
+        dropped,
+        rejected,
+        empty,
+        applications,
+        entries,
+        left_out,
+        merged,
+        dense_bytes,
+        lost,
+        reconnects,
+        resent,
+    } = *counters;
+    [
+        applied,
+        duplicates,
+        late,
+        dropped,
+        rejected,
+        empty,
+        applications,
+        entries,
+        left_out,
+        merged,
+        dense_bytes,
+        lost,
+        reconnects,
+        resent,
+    ]
+}
+
+const ROLES: [Role; 4] = [Role::Worker, Role::Server, Role::Collective, Role::Mesh];
+const PRESENCES: [Presence; 5] =
+    [Presence::Awaited, Presence::Present, Presence::Suspect, Presence::Lost, Presence::Left];
+
+fn emit_report(log: &mut Vec<u8>, report: &Report) {
+    let Report { at, host, status, times, progress } = report;
+    number(log, at.as_nanos());
+    text(log, host);
+    number(log, u64::from(status.me.0));
+    log.push(ROLES.iter().position(|role| *role == status.role).unwrap_or(0) as u8);
+    number(log, status.clock.0);
+    match status.waiting {
+        None => log.push(0),
+        Some(Waiting { on, at, clock, since, told_by }) => {
+            log.push(1);
+            numbers(log, &[u64::from(on.0), at.0, clock.0, since.as_nanos(), u64::from(told_by.0)]);
+        }
+    }
+    numbers(log, &counters(&status.counters));
+    // Of the buckets, those up to the last that has anything.
+    let buckets = status.staleness.buckets();
+    let used = buckets.iter().rposition(|count| *count > 0).map_or(0, |last| last + 1);
+    number(log, used as u64);
+    buckets[..used].iter().for_each(|count| number(log, *count));
+    numbers(log, &[status.staleness.sum(), status.staleness.max()]);
+    let workers = &status.workers[..status.workers.len().min(NODES_MAX)];
+    number(log, workers.len() as u64);
+    for worker in workers {
+        number(log, u64::from(worker.rank.0));
+        log.push(PRESENCES.iter().position(|state| *state == worker.state).unwrap_or(0) as u8);
+        number(log, worker.clock.0);
+    }
+    let links = &status.links[..status.links.len().min(NODES_MAX)];
+    number(log, links.len() as u64);
+    for link in links {
+        let LinkStatus { peer, bytes_out, bytes_in, messages_out, messages_in, last_heard } = *link;
+        let heard = last_heard.map_or(0, |at| at.as_nanos().saturating_add(1));
+        numbers(log, &[u64::from(peer.0), bytes_out, bytes_in, messages_out, messages_in, heard]);
+    }
+    for x in [status.residual_norm, status.density, status.tau, status.clipped] {
+        log.extend((x as f32).to_le_bytes());
+    }
+    numbers(log, &[status.operations as u64, status.updates, status.view, u64::from(status.members)]);
+    let Times { steps, compute, encode, decode, apply, wait } = *times;
+    numbers(log, &[steps, compute, encode, decode, apply, wait]);
+    log.extend(progress.loss.to_le_bytes());
+    log.extend(progress.accuracy.to_le_bytes());
+    number(log, progress.examples);
+}
+
+fn parse_report(reader: &mut Reader<'_>) -> Result<Report, LogError> {
+    let at = Instant::from_nanos(reader.number()?);
+    let host = reader.text(TEXT_MAX)?;
+    let me = PeerId(reader.short()?);
+    let role = reader.one_of(&ROLES)?;
+    let clock = Clock(reader.number()?);
+    let waiting = match reader.byte()? {
+        0 => None,
+        1 => Some(Waiting {
+            on: PeerId(reader.short()?),
+            at: Clock(reader.number()?),
+            clock: Clock(reader.number()?),
+            since: Instant::from_nanos(reader.number()?),
+            told_by: PeerId(reader.short()?),
+        }),
+        got => return Err(LogError::Kind { got }),
+    };
+    let mut n = [0; 14];
+    for n in &mut n {
+        *n = reader.number()?;
+    }
+    let [
+        applied,
+        duplicates,
+        late,
+        dropped,
+        rejected,
+        empty,
+        applications,
+        entries,
+        left_out,
+        merged,
+        dense_bytes,
+        lost,
+        reconnects,
+        resent,
+    ] = n;
+    let counters = Counters {
+        applied,
+        duplicates,
+        late,
+        dropped,
+        rejected,
+        empty,
+        applications,
+        entries,
+        left_out,
+        merged,
+        dense_bytes,
+        lost,
+        reconnects,
+        resent,
+    };
+    let mut buckets = [0; Histogram::BUCKETS];
+    let used = reader.count(Histogram::BUCKETS)?;
+    for bucket in &mut buckets[..used] {
+        *bucket = reader.number()?;
+    }
+    let staleness = Histogram::from_parts(buckets, reader.number()?, reader.number()?);
+    let workers = (0..reader.count(NODES_MAX)?).map(|_| {
+        let rank = PeerId(reader.short()?);
+        Ok(WorkerStatus { rank, state: reader.one_of(&PRESENCES)?, clock: Clock(reader.number()?) })
+    });
+    let workers = workers.collect::<Result<_, LogError>>()?;
+    let links = (0..reader.count(NODES_MAX)?).map(|_| {
+        let peer = PeerId(reader.short()?);
+        let [bytes_out, bytes_in] = [reader.number()?, reader.number()?];
+        let [messages_out, messages_in] = [reader.number()?, reader.number()?];
+        let last_heard = reader.number()?.checked_sub(1).map(Instant::from_nanos);
+        Ok(LinkStatus { peer, bytes_out, bytes_in, messages_out, messages_in, last_heard })
+    });
+    let links = links.collect::<Result<_, LogError>>()?;
+    let mut x = [0.0; 4];
+    for x in &mut x {
+        *x = f64::from(reader.float()?);
+    }
+    let [residual_norm, density, tau, clipped] = x;
+    let operations = usize::try_from(reader.number()?).unwrap_or(usize::MAX);
+    let (updates, view, members) = (reader.number()?, reader.number()?, reader.short()?);
+    let status = Status {
+        me,
+        role,
+        clock,
+        waiting,
+        counters,
+        staleness,
+        workers,
+        links,
+        residual_norm,
+        density,
+        tau,
+        clipped,
+        operations,
+        updates,
+        view,
+        members,
+    };
+    let [steps, compute, encode] = [reader.number()?, reader.number()?, reader.number()?];
+    let [decode, apply, wait] = [reader.number()?, reader.number()?, reader.number()?];
+    let times = Times { steps, compute, encode, decode, apply, wait };
+    let progress = Progress { loss: reader.float()?, accuracy: reader.float()?, examples: reader.number()? };
+    Ok(Report { at, host, status, times, progress })
+}
+
+/// Text from elsewhere as it may be shown: printable, on one line, and not long.
+pub fn printable(text: &str, longest: usize) -> String {
+    let shown: String = text.chars().filter(|c| !c.is_control()).take(longest).collect();
+    shown.trim().to_string()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,120 @@
+use super::*;
+use alloc::vec;
+use proptest::prelude::*;
+
+fn report(seed: u64) -> Report {
+    let n = |k: u64| seed.wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left((k % 64) as u32) >> (k % 50);
+    let mut staleness = Histogram::default();
+    (0..n(1) % 40).for_each(|k| staleness.record(n(k) % 70));
+    let link = |k: u32| LinkStatus {
+        peer: PeerId(k),
+        bytes_out: n(2),
+        bytes_in: n(3),
+        messages_out: n(4),
+        messages_in: n(5),
+        last_heard: k.is_multiple_of(2).then(|| Instant::from_nanos(n(6) >> 1)),
+    };
+    let worker = |k: u32| WorkerStatus {
+        rank: PeerId(k),
+        state: PRESENCES[k as usize % PRESENCES.len()],
+        clock: Clock(n(u64::from(k))),
+    };
+    let waiting = Waiting {
+        on: PeerId(3),
+        at: Clock(n(7)),
+        clock: Clock(n(8)),
+        since: Instant::from_nanos(n(9)),
+        told_by: PeerId(2),
+    };
+    let status = Status {
+        me: PeerId(seed as u32 % 1000),
+        role: ROLES[seed as usize % ROLES.len()],
+        clock: Clock(n(10)),
+        waiting: seed.is_multiple_of(3).then_some(waiting),
+        counters: Counters { applied: n(11), resent: n(12), dense_bytes: n(13), ..Counters::default() },
+        staleness,
+        workers: (0..(seed % 9) as u32).map(worker).collect(),
+        links: (0..(seed % 5) as u32).map(link).collect(),
+        residual_norm: 0.5,
+        density: 0.25,
+        tau: 0.125,
+        clipped: 0.0,
+        operations: 3,
+        updates: n(14),
+        view: n(15),
+        members: seed as u32 % 100,
+    };
+    let times = Times { steps: n(16), compute: n(17), encode: n(18), decode: n(19), apply: n(20), wait: n(21) };
+    let progress = Progress { loss: 0.75, accuracy: 0.5, examples: n(22) };
+    Report { at: Instant::from_nanos(n(23)), host: "node-7.example".to_string(), status, times, progress }
+}
+
+fn frames(seed: u64) -> Vec<Frame> {
+    let note = Note {
+        at: Instant::from_nanos(seed),
+        rank: PeerId(1),
+        what: What::ALL[seed as usize % What::ALL.len()],
+        peer: PeerId(2),
+        number: seed,
+    };
+    let run = Run { recipe: "payload=updates".to_string(), workers: 4, servers: 1, parameters: seed };
+    vec![Frame::Run(run), Frame::Report(report(seed)), Frame::Note(note)]
+}
+
+#[test]
+fn what_is_written_is_read() {
+    for seed in 0..500 {
+        let frames = frames(seed);
+        let mut log = Vec::new();
+        frames.iter().for_each(|frame| frame.emit(&mut log));
+        let mut rest = &log[..];
+        for frame in &frames {
+            let (read, used) = Frame::parse(rest).unwrap().unwrap();
+            assert_eq!(&read, frame);
+            // Whatever is missing of it, it is waited for.
+            (0..used).for_each(|len| assert_eq!(Frame::parse(&rest[..len]), Ok(None)));
+            rest = &rest[used..];
+        }
+        assert!(rest.is_empty());
+    }
+}
+
+#[test]
+fn lengths_are_limited_before_anything_is_allocated() {
+    let mut long = (BODY_MAX as u32 + 1).to_le_bytes().to_vec();
+    long.extend([0; 100]);
+    assert_eq!(Frame::parse(&long), Err(LogError::Length { limit: BODY_MAX, got: BODY_MAX + 1 }));
+    // A text of 2^60 bytes.
+    let mut log = vec![10, 0, 0, 0, 1];
+    log.extend([0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x10]);
+    assert!(matches!(Frame::parse(&log), Err(LogError::Length { limit: TEXT_MAX, .. })));
+    assert_eq!(Frame::parse(&[1, 0, 0, 0, 9]), Err(LogError::Kind { got: 9 }));
+    assert_eq!(Frame::parse(&[0, 0, 0, 0]), Err(LogError::Body));
+}
+
+#[test]
+fn text_is_made_harmless() {
+    assert_eq!(printable("  a\u{1b}[31mb\r\nc\u{7}  ", 64), "a[31mbc");
+    assert_eq!(printable(&"x".repeat(1000), 10), "xxxxxxxxxx");
+}
+
+proptest! {
+    /// Whatever the bytes, reading them ends; and what is read would be written as it was.
+    #[test]
+    fn any_bytes_are_read_or_refused(bytes in prop::collection::vec(any::<u8>(), 0..300), at in any::<usize>(), seed in 0u64..99) {
+        let _ = Frame::parse(&bytes);
+        let mut log = Vec::new();
+        frames(seed).iter().for_each(|frame| frame.emit(&mut log));
+        for (i, byte) in bytes.iter().take(4).enumerate() {
+            let len = log.len();
+            log[(at.wrapping_add(i * 7)) % len] ^= byte;
+        }
+        let mut rest = &log[..];
+        while let Ok(Some((frame, used))) = Frame::parse(rest) {
+            let mut again = Vec::new();
+            frame.emit(&mut again);
+            prop_assert!(again.len() <= used + 40);
+            rest = &rest[used..];
+        }
+    }
+}

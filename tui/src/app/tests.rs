@@ -1,0 +1,81 @@
+use gradwire_core::telemetry::Frame;
+
+use super::*;
+use crate::theme::Palette;
+
+fn model() -> Model {
+    let mut model = Model::default();
+    for at in 0..20 {
+        for rank in 0..5u32 {
+            let steps = (20 - u64::from(rank)) * at;
+            model.take(Frame::Report(crate::model::tests::report(rank, at as f64 / 4.0, steps)));
+        }
+    }
+    model
+}
+
+fn app() -> App {
+    App::new(Theme { palette: Palette::None, ascii: true })
+}
+
+fn press(app: &mut App, model: &Model, keys: &str) {
+    for c in keys.chars() {
+        let code = match c {
+            '\n' => KeyCode::Enter,
+            '\u{1b}' => KeyCode::Esc,
+            '\t' => KeyCode::Tab,
+            c => KeyCode::Char(c),
+        };
+        app.key(KeyEvent::new(code, KeyModifiers::NONE), model);
+    }
+}
+
+#[test]
+fn keys_move_between_panes_and_lines() {
+    let (mut app, model) = (app(), model());
+    press(&mut app, &model, "2jj\n");
+    assert_eq!((app.pane, app.node), (Pane::Nodes, Some(2)));
+    press(&mut app, &model, "\u{1b}\t");
+    assert_eq!((app.pane, app.node, app.line), (Pane::Staleness, None, 0));
+    press(&mut app, &model, "hhhhh");
+    assert_eq!(app.pane, Pane::Compression);
+    press(&mut app, &model, "?q");
+    assert!(!app.quit && !app.help, "a key closes the help and does nothing else");
+    press(&mut app, &model, "q");
+    assert!(app.quit);
+}
+
+#[test]
+fn nodes_are_sorted_and_filtered() {
+    let (mut app, model) = (app(), model());
+    assert_eq!(app.listed(&model), [0, 1, 2, 3, 4]);
+    press(&mut app, &model, "sS");
+    assert_eq!((app.sort, app.listed(&model)), (Column::Clock, vec![0, 1, 2, 3, 4]));
+    press(&mut app, &model, "S");
+    assert_eq!(app.listed(&model), [4, 3, 2, 1, 0]);
+    press(&mut app, &model, "/!3\n");
+    assert_eq!(app.listed(&model), [4, 2, 1, 0]);
+    press(&mut app, &model, "/\u{1b}");
+    assert_eq!(app.listed(&model).len(), 5);
+}
+
+#[test]
+fn what_is_frozen_stays() {
+    let (mut app, mut model) = (app(), model());
+    press(&mut app, &model, "f");
+    let frozen = app.frozen.as_ref().unwrap().now;
+    model.take(Frame::Report(crate::model::tests::report(0, 99.0, 5000)));
+    assert!(app.frozen.as_ref().unwrap().now == frozen && model.now > frozen);
+    press(&mut app, &model, "f");
+    assert!(app.frozen.is_none());
+}
+
+#[test]
+fn a_tape_is_wound() {
+    let (mut app, model) = (app(), model());
+    app.tape = Some(Tape { at: 7.0, length: 10.0, speed: 1, playing: true });
+    press(&mut app, &model, " ]xx");
+    assert_eq!(app.tape, Some(Tape { at: 10.0, length: 10.0, speed: 20, playing: false }));
+    press(&mut app, &model, "[[[x");
+    assert_eq!(app.tape, Some(Tape { at: 0.0, length: 10.0, speed: 1, playing: false }));
+}

@@ -1,0 +1,101 @@
+//! Colours and signs. Meaning is never in a colour alone: every state has a word or a sign too.
+
+use ratatui::style::{Color, Modifier, Style};
+use ratatui::symbols::Marker;
+
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Palette {
+    /// Okabe and Ito's colours, which colour-blind people tell apart.
+    Full,
+    /// The terminal's own sixteen.
+    Sixteen,
+    None,
+}
+
+#[derive(Copy, Clone, Debug)]
+pub(crate) struct Theme {
+    pub(crate) palette: Palette,
+    pub(crate) ascii: bool,
+}
+
+impl Theme {
+    fn colour(self, full: (u8, u8, u8), sixteen: Color) -> Style {
+        match self.palette {
+            Palette::Full => Style::new().fg(Color::Rgb(full.0, full.1, full.2)),
+            Palette::Sixteen => Style::new().fg(sixteen),
+            Palette::None => Style::new(),
+        }
+    }
+
+    pub(crate) fn good(self) -> Style {
+        self.colour((0, 158, 115), Color::Green)
+    }
+
+    pub(crate) fn warn(self) -> Style {
+        self.colour((230, 159, 0), Color::Yellow).add_modifier(Modifier::BOLD)
+    }
+
+    pub(crate) fn bad(self) -> Style {
+        self.colour((213, 94, 0), Color::Red).add_modifier(Modifier::BOLD | Modifier::REVERSED)
+    }
+
+    pub(crate) fn accent(self) -> Style {
+        self.colour((86, 180, 233), Color::Cyan)
+    }
+
+    pub(crate) fn second(self) -> Style {
+        self.colour((204, 121, 167), Color::Magenta)
+    }
+
+    pub(crate) fn dim(self) -> Style {
+        match self.palette {
+            Palette::None => Style::new(),
+            _ => Style::new().add_modifier(Modifier::DIM),
+        }
+    }
+
+    pub(crate) fn title(self) -> Style {
+        Style::new().add_modifier(Modifier::BOLD)
+    }
+
+    pub(crate) fn selected(self) -> Style {
+        Style::new().add_modifier(Modifier::REVERSED)
+    }
+
+    /// How curves are drawn.
+    pub(crate) fn marker(self) -> Marker {
+        if self.ascii { Marker::Dot } else { Marker::Braille }
+    }
+
+    /// A bar of so much of `width`.
+    pub(crate) fn bar(self, share: f64, width: usize) -> String {
+        let full = if share.is_finite() { (share.clamp(0.0, 1.0) * width as f64).round() as usize } else { 0 };
+        let (on, off) = if self.ascii { ("#", ".") } else { ("█", "░") };
+        on.repeat(full) + &off.repeat(width - full)
+    }
+}
+
+/// A number of bytes, in three digits.
+pub(crate) fn bytes(n: f64) -> String {
+    scaled(n, &["B", "kB", "MB", "GB", "TB", "PB"], 1000.0)
+}
+
+/// A count, in three digits.
+pub(crate) fn count(n: f64) -> String {
+    scaled(n, &["", "k", "M", "G", "T", "P"], 1000.0)
+}
+
+fn scaled(mut n: f64, units: &[&str], step: f64) -> String {
+    let mut unit = 0;
+    while n.abs() >= step && unit + 1 < units.len() {
+        n /= step;
+        unit += 1;
+    }
+    let digits = if unit == 0 || n.abs() >= 100.0 { 0 } else { 1 };
+    let text = format!("{n:.digits$}");
+    match units[unit] {
+        "" => text,
+        unit if unit.len() == 1 && units[0].is_empty() => text + unit,
+        unit => format!("{text} {unit}"),
+    }
+}

@@ -1,0 +1,64 @@
+//! The whole at a glance: what is run, how fast, what it costs, whether it learns.
+
+use super::*;
+use crate::theme::{bytes, count};
+
+pub(super) fn draw(frame: &mut Frame<'_>, app: &App, model: &Model, area: Rect) {
+    let [facts, charts] = Layout::vertical([Constraint::Length(8), Constraint::Fill(1)]).areas(area);
+    frame.render_widget(Paragraph::new(lines(app, model)).block(block(app.theme, " cluster ".into())), facts);
+    let [left, right] = Layout::horizontal([Constraint::Fill(1); 2]).areas(charts);
+    let loss = over_time(model, false, |sample| (sample.loss > 0.0).then_some(sample.loss));
+    let accuracy = over_time(model, false, |sample| (sample.accuracy > 0.0).then_some(sample.accuracy));
+    let now = |points: &[(f64, f64)]| points.last().map_or_else(|| "not told".to_string(), |(_, y)| format!("{y:.4}"));
+    let title = format!(" loss {}  accuracy {} ", now(&loss), now(&accuracy));
+    curves(frame, app, left, title, &[("loss", loss), ("accuracy", accuracy)]);
+    let examples = over_time(model, true, |sample| Some(sample.examples));
+    let title = format!(" examples/s {} ", count(model.total(|node| node.now.examples)));
+    curves(frame, app, right, title, &[("examples/s", examples)]);
+}
+
+fn lines<'a>(app: &App, model: &Model) -> Vec<Line<'a>> {
+    let workers: Vec<_> = model.nodes.iter().filter(|(rank, _)| **rank < model.run.workers.max(1)).collect();
+    let mean = |of: &dyn Fn(&crate::model::NodeView) -> f64| {
+        workers.iter().map(|(_, node)| of(node)).sum::<f64>() / workers.len().max(1) as f64
+    };
+    let (out, into) = (model.total(|node| node.now.bytes_out), model.total(|node| node.now.bytes_in));
+    let sent = model.total(|node| node.report.status.bytes_out() as f64);
+    let dense = model.total(|node| node.report.status.counters.dense_bytes as f64);
+    let view = model.nodes.values().map(|node| node.report.status.view).max().unwrap_or(0);
+    let (step, wait) = (mean(&|node| node.now.step), mean(&|node| node.now.wait));
+    let staleness = {
+        let all = model.nodes.values().map(|node| &node.report.status.staleness);
+        let (sum, count) = all.fold((0.0, 0.0), |(sum, n), one| (sum + one.sum() as f64, n + one.count() as f64));
+        if count > 0.0 { sum / count } else { 0.0 }
+    };
+    let lead = model.nodes.values().map(|node| node.report.status.clock.0).max().unwrap_or(0);
+    let slowest = model.slowest().map_or_else(
+        || "-".to_string(),
+        |(rank, clock)| format!("peer {rank} at {clock}, {} behind the first", lead.saturating_sub(clock)),
+    );
+    vec![
+        Line::from(vec![Span::raw("recipe    "), Span::styled(model.run.recipe.clone(), app.theme.accent())]),
+        Line::raw(format!(
+            "world     {} workers, {} servers, {} parameters, view {view}",
+            model.run.workers,
+            model.run.servers,
+            count(model.run.parameters as f64)
+        )),
+        Line::raw(format!(
+            "speed     {} examples/s, a step takes {step:.1} ms, {} {:.0} % of it waiting",
+            count(model.total(|node| node.now.examples)),
+            app.theme.bar(wait, 10),
+            100.0 * wait
+        )),
+        Line::raw(format!(
+            "network   {}/s out, {}/s in, {} sent, {:.1} % of plain floats",
+            bytes(out),
+            bytes(into),
+            bytes(sent),
+            if dense > 0.0 { 100.0 * sent / dense } else { 0.0 }
+        )),
+        Line::raw(format!("slowest   {slowest}")),
+        Line::raw(format!("staleness {staleness:.2} on average")),
+    ]
+}

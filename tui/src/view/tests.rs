@@ -1,0 +1,158 @@
+use gradwire_core::status::Waiting;
+use gradwire_core::telemetry::{Frame as Told, Note, Run, What};
+use gradwire_core::{Clock, Instant, PeerId};
+use ratatui::Terminal;
+use ratatui::backend::TestBackend;
+
+use super::*;
+use crate::theme::Palette;
+
+fn at(seconds: f64) -> Instant {
+    Instant::from_nanos((seconds * 1e9) as u64)
+}
+
+/// Five workers, one of which is gone while another waits for it.
+fn model() -> Model {
+    let mut model = Model::default();
+    let recipe = "payload=updates pace=stale bound=3 codec=threshold".to_string();
+    model.take(Told::Run(Run { recipe, workers: 5, servers: 0, parameters: 50_826 }));
+    for tick in 0..80 {
+        for rank in 0..5u32 {
+            let now = f64::from(tick) / 4.0;
+            if rank == 3 && now > 15.0 {
+                continue;
+            }
+            let mut report = crate::model::tests::report(rank, now, (20 - u64::from(rank)) * u64::from(tick as u32));
+            report.host = format!("host-{}", rank / 2);
+            for age in 0..rank {
+                report.status.staleness.record(u64::from(age));
+            }
+            if rank == 1 && now > 16.0 {
+                let (on, told_by) = (PeerId(3), PeerId(1));
+                report.status.waiting = Some(Waiting { on, at: Clock(60), clock: Clock(64), since: at(16.0), told_by });
+            }
+            model.take(Told::Report(report));
+        }
+    }
+    let note = |what, seconds, rank: u32, peer: u32| Note {
+        at: at(seconds),
+        rank: PeerId(rank),
+        what,
+        peer: PeerId(peer),
+        number: 7,
+    };
+    model.take(Told::Note(note(What::Joined, 0.1, 0, 0)));
+    model.take(Told::Note(note(What::PeerLost, 18.0, 2, 3)));
+    model
+}
+
+fn shown(app: &App, model: &Model, width: u16, height: u16) -> String {
+    let mut terminal = Terminal::new(TestBackend::new(width, height)).unwrap();
+    terminal.draw(|frame| draw(frame, app, model)).unwrap();
+    let buffer = terminal.backend().buffer();
+    let line = |y: u16| (0..width).map(|x| buffer[(x, y)].symbol()).collect::<String>();
+    (0..height).map(|y| line(y).trim_end().to_string() + "\n").collect()
+}
+
+fn app(pane: Pane, palette: Palette, ascii: bool) -> App {
+    let mut app = App::new(Theme { palette, ascii });
+    app.pane = pane;
+    app
+}
+
+/// Every pane at every size says what it is for, the banner names the culprit, and ASCII is ASCII.
+#[test]
+fn panes_say_what_they_are_for() {
+    let model = model();
+    let expected = [
+        (Pane::Overview, "recipe"),
+        (Pane::Nodes, "SUSPECT"),
+        (Pane::Staleness, "clocks from"),
+        (Pane::Compression, "density"),
+        (Pane::Links, "from"),
+        (Pane::Events, "has given up peer 3"),
+    ];
+    for (pane, word) in expected {
+        for (width, height) in [(80, 24), (200, 50), (40, 12)] {
+            for (palette, ascii) in [(Palette::Full, false), (Palette::Sixteen, false), (Palette::None, true)] {
+                let text = shown(&app(pane, palette, ascii), &model, width, height);
+                assert!(text.contains(word), "{pane:?} at {width} x {height}:\n{text}");
+                assert!(text.contains("STALLED") && text.contains("for peer 3"), "{pane:?} at {width}:\n{text}");
+                assert!(!ascii || text.is_ascii(), "{pane:?} at {width} x {height}:\n{text}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_node_is_opened_up() {
+    let mut app = app(Pane::Nodes, Palette::None, true);
+    app.node = Some(1);
+    let text = shown(&app, &model(), 80, 24);
+    for word in ["peer 1, worker at host-0", "for peer 3 (at clock 60)", "compute", "6.000 ms", "a step: 10.000 ms"] {
+        assert!(text.contains(word), "{word}:\n{text}");
+    }
+    app.node = Some(77);
+    assert!(shown(&app, &model(), 80, 24).contains("nothing is known of peer 77"));
+}
+
+/// As it was when it was last looked at by a person.
+#[test]
+fn the_table_of_nodes_is_as_it_was() {
+    let text = shown(&app(Pane::Nodes, Palette::None, true), &model(), 80, 12);
+    let expected = "\
+dtop  STALLED   5 of 5 nodes  19.8 s
+ peer 1 has waited 3.8 s for peer 3 (at clock 60, not heard of for 4.8 s)
+ 1 Overview  2 Nodes  3 Staleness  4 Compression  5 Links  6 Events
++ 5 nodes, by rank ------------------------------------------------------------+
+|rank^ state     clock   lead  wait  ex/s    out/s     in/s      stale  seen   |
+|0     ok        1580    +560  40%   1280    80.0 kB   40.0 kB   0.0    0.0s   |
+|1     waits 3   1501    +481  40%   1216    76.0 kB   38.0 kB   0.0    0.0s   |
+|2     ok        1422    +402  40%   1152    72.0 kB   36.0 kB   0.5    0.0s   |
+|3     SUSPECT   1020    +0    40%   1088    68.0 kB   34.0 kB   1.0    4.8s   |
+|4     ok        1264    +244  40%   1024    64.0 kB   32.0 kB   1.5    0.0s   |
++------------------------------------------------------------------------------+
+q quit  ? help  Tab pane  / filter  s sort  f freeze
+";
+    assert_eq!(text, expected, "\n{text}");
+}
+
+/// Nothing that can be told makes a picture panic: no number, no order, no size.
+#[test]
+fn absurd_tales_are_drawn() {
+    let mut state = 1u64;
+    let mut next = || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        state >> 20
+    };
+    for round in 0..60 {
+        let mut model = Model::default();
+        let recipe = format!("bound={} updates={}\u{1b}[2J", next(), next() % 3);
+        model.take(Told::Run(Run { recipe, workers: next() as u32, servers: 3, parameters: u64::MAX }));
+        for _ in 0..200 {
+            let rank = (next() % 9) as u32;
+            let mut report = crate::model::tests::report(rank, 0.0, next() % 1000);
+            report.at = Instant::from_nanos(next() << (next() % 20));
+            report.status.clock = Clock(if next().is_multiple_of(5) { u64::MAX } else { next() });
+            report.status.density = [f64::NAN, f64::INFINITY, -1.0, 0.5, 1e300][(next() % 5) as usize];
+            report.status.tau = [f64::NAN, f64::NEG_INFINITY, 0.0][(next() % 3) as usize];
+            report.progress.loss = f32::from_bits(next() as u32);
+            report.times.wait = next() << 8;
+            report.times.compute = u64::MAX;
+            let (on, told_by) = (PeerId(next() as u32), PeerId(0));
+            let (clock, since) = (Clock(next()), Instant::from_nanos(next()));
+            report.status.waiting = Some(Waiting { on, at: clock, clock, since, told_by });
+            model.take(Told::Report(report));
+        }
+        for pane in Pane::ALL {
+            let mut app = app(pane, Palette::Full, round % 2 == 0);
+            app.line = next() as usize % 500;
+            app.node = (round % 3 == 0).then_some(1);
+            for (width, height) in [(80, 24), (1, 1), (7, 3), (40, 12), (300, 4)] {
+                let text = shown(&app, &model, width, height);
+                assert!(!text.contains('\u{1b}'));
+            }
+        }
+        assert!(crate::json::object(&model).starts_with("{\"version\":1,"));
+    }
+}

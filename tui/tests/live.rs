@@ -1,0 +1,176 @@
+//! A cluster, the monitor's listener, and the program that people start: what it says of a run that is well, of one in which
+//! somebody waits, and of what is no run at all; and that a recording shows the same again.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::process::{Command, Output};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::channel;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use gradwire::monitor::{Board, Frames, MONITORS_MAX, subscribe};
+use gradwire::telemetry::{Frame, Run};
+use gradwire::{Cluster, Layout, Mem, Recipe, Session};
+
+fn dtop(args: &str) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_dtop")).args(args.split_whitespace()).output().unwrap()
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).to_string()
+}
+
+/// Two workers that take steps until they are told to stop; the second pauses while `pause` says so.
+struct Running {
+    address: String,
+    pause: Arc<AtomicBool>,
+    stop: Arc<AtomicBool>,
+    threads: Vec<thread::JoinHandle<()>>,
+}
+
+impl Running {
+    fn start() -> Self {
+        let recipe = Recipe::sync();
+        let board = Board::new(Run { recipe: recipe.to_string(), workers: 2, servers: 0, parameters: 8 });
+        let address = board.serve("127.0.0.1:0", None, false).unwrap().to_string();
+        let (pause, stop) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
+        let threads = Mem::cluster(2).into_iter().enumerate().map(|(rank, transport)| {
+            let (board, pause, stop) = (board.clone(), Arc::clone(&pause), Arc::clone(&stop));
+            thread::spawn(move || {
+                let cluster = Cluster { workers: 2, servers: 0 };
+                let mut params = vec![0.0; 8];
+                let builder =
+                    Session::builder(Layout::flat(8), recipe, cluster).monitor(board, &format!("host-{rank}"));
+                let mut session = builder.join(transport, &mut params).unwrap();
+                while !stop.load(Ordering::Relaxed) {
+                    while rank == 1 && pause.load(Ordering::Relaxed) {
+                        thread::sleep(Duration::from_millis(10));
+                    }
+                    session.progress(0.5, 0.75);
+                    session.step(&mut params, &[0.01; 8], 16).unwrap();
+                    thread::sleep(Duration::from_millis(2));
+                }
+                session.finish(&mut params).unwrap();
+            })
+        });
+        let threads = threads.collect();
+        Self { address, pause, stop, threads }
+    }
+
+    fn end(self) {
+        self.stop.store(true, Ordering::Relaxed);
+        self.threads.into_iter().for_each(|thread| thread.join().unwrap());
+    }
+}
+
+#[test]
+fn a_run_is_watched() {
+    let running = Running::start();
+    let address = running.address.clone();
+    let begun = Instant::now();
+    let well = dtop(&format!("{address} --once --json --wait 1"));
+    let said = text(&well.stdout);
+    assert_eq!(well.status.code(), Some(0), "{said}{}", text(&well.stderr));
+    for field in ["\"version\":1", "\"health\":\"ok\"", "\"host\":\"host-1\"", "\"accuracy\":0.75", "\"workers\":2"] {
+        assert!(said.contains(field), "{field} in {said}");
+    }
+    assert!(begun.elapsed() < Duration::from_secs(4));
+    let picture = dtop(&format!("{address} --once --ascii --wait 1"));
+    let said = text(&picture.stdout);
+    assert!(said.is_ascii() && said.contains("examples/s") && said.contains(" ok "), "{said}");
+    // Somebody stands still: whoever waits says for whom.
+    running.pause.store(true, Ordering::Relaxed);
+    let recording = std::env::temp_dir().join(format!("dtop-{}.log", std::process::id()));
+    let stalled = dtop(&format!("{address} --once --wait 3.5 --record {}", recording.display()));
+    let said = text(&stalled.stdout);
+    assert_eq!(stalled.status.code(), Some(2), "{said}");
+    assert!(said.contains("STALLED") && said.contains("for peer 1"), "{said}");
+    running.pause.store(false, Ordering::Relaxed);
+    // And the recording says the same, with nobody there.
+    running.end();
+    let again = dtop(&format!("--replay {} --once", recording.display()));
+    let said = text(&again.stdout);
+    assert!(again.status.code() == Some(2) && said.contains("for peer 1"), "{said}");
+    std::fs::remove_file(recording).unwrap();
+}
+
+/// Nothing that monitors do changes a run: those that never read, say what they must not, or are too many.
+#[test]
+fn hostile_monitors_are_cut_off() {
+    let running = Running::start();
+    let mut idle: Vec<TcpStream> = (0..MONITORS_MAX).map(|_| subscribe(&running.address, 10, None).unwrap()).collect();
+    // One more is turned away.
+    let mut more = TcpStream::connect(&running.address).unwrap();
+    assert_eq!(more.read(&mut [0; 64]).unwrap_or(0), 0);
+    // Who speaks is cut off.
+    let mut talker = idle.remove(0);
+    talker.write_all(b"GET / HTTP/1.1\r\n").unwrap();
+    talker.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+    let mut frames = Frames::default();
+    while frames.next(&mut talker).is_ok() {}
+    drop(idle);
+    // There is room again, for one that asks in order.
+    let (found, first) = channel();
+    let address = running.address.clone();
+    thread::spawn(move || {
+        loop {
+            let Ok(mut stream) = subscribe(&address, 10, None) else { continue };
+            let mut frames = Frames::default();
+            if let Ok(Frame::Run(run)) = frames.next(&mut stream) {
+                found.send(run).unwrap();
+                return;
+            }
+        }
+    });
+    assert_eq!(first.recv_timeout(Duration::from_secs(10)).unwrap().workers, 2);
+    running.end();
+}
+
+#[test]
+fn a_key_is_asked_for() {
+    let board = Board::new(Run::default());
+    let key = [7; 32];
+    let address = board.serve("127.0.0.1:0", Some(key), false).unwrap().to_string();
+    let first = |key| Frames::default().next(&mut subscribe(&address, 5, key).unwrap());
+    assert!(first(Some(key)).is_ok());
+    assert!(first(None).is_err() && first(Some([8; 32])).is_err());
+    let error = board.serve("0.0.0.0:0", None, false).unwrap_err().to_string();
+    assert!(error.contains("without a key lets anyone watch"), "{error}");
+}
+
+#[test]
+fn bad_input_is_refused_in_one_line() {
+    let recording = std::env::temp_dir().join(format!("dtop-{}-bad.log", std::process::id()));
+    std::fs::write(&recording, b"not a recording at all").unwrap();
+    for (args, word) in [
+        (String::new(), "expected HOST:PORT, --replay FILE or --demo"),
+        ("--replay /nowhere".into(), "No such file"),
+        (format!("--replay {}", recording.display()), "expected a recording of version 1"),
+        ("--demo --sort size".into(), "--sort: expected rank"),
+        ("--demo --interval 0".into(), "--interval: expected 0.05 to 60"),
+        ("--demo --key-file /nowhere".into(), "--key-file /nowhere"),
+    ] {
+        let output = dtop(&args);
+        let said = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(4), "{args}: {said}");
+        assert!(said.contains(word) && !said.contains("panicked"), "{args}: {said}");
+    }
+    // Nobody there: it is said, and tried again.
+    let output = dtop("127.0.0.1:9 --once --wait 0.3");
+    assert_eq!(output.status.code(), Some(3));
+    assert!(text(&output.stdout).contains("no news"), "{}", text(&output.stdout));
+    std::fs::remove_file(recording).unwrap();
+}
+
+#[test]
+fn the_demo_shows_faults() {
+    let output = dtop("--demo --once --json --wait 9");
+    let said = text(&output.stdout);
+    assert!(said.contains("\"role\":\"server\"") && said.contains("\"host\":\"sim-0\""), "{said}");
+    // A worker is down by then.
+    assert!(matches!(output.status.code(), Some(1 | 2)), "{said}");
+}
