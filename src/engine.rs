@@ -370,6 +370,9 @@ impl<T: Transport> Pump for Engine<T> {
             None => {}
         }
         self.drain()?;
+        if self.state == State::Done {
+            self.say_how_it_is();
+        }
         Ok(self.state)
     }
 

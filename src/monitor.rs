@@ -4,6 +4,9 @@
 //! does not read is cut off after [`PATIENCE`], and there are at most [`MONITORS_MAX`]. So whatever monitors do, a node's steps and
 //! memory stay as they are. Nodes of other processes say how they are at a listener of its own ([`gather`], [`publish`]).
 
+mod metrics;
+mod tensorboard;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::io::{self, Read, Write};
@@ -52,7 +55,9 @@ struct State {
 
 impl Default for Board {
     fn default() -> Self {
-        Self(Arc::new(Inner { origin: Time::now(), state: Mutex::default(), monitors: AtomicUsize::new(0) }))
+        // 0 is what is asked with first, and everything is told then.
+        let state = Mutex::new(State { number: 1, ..State::default() });
+        Self(Arc::new(Inner { origin: Time::now(), state, monitors: AtomicUsize::new(0) }))
     }
 }
 
@@ -124,7 +129,7 @@ impl Board {
             state.reports.values().filter(|(number, _)| *number > since).map(|(_, report)| report.clone()).collect();
         let notes: Vec<Note> =
             state.notes.iter().filter(|(number, _)| *number > since).map(|(_, note)| *note).collect();
-        let number = state.number.max(1);
+        let number = state.number;
         // Nodes need not wait while this is written out.
         drop(state);
         reports.into_iter().for_each(|report| Frame::Report(report).emit(log));

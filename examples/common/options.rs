@@ -137,6 +137,8 @@ pub(crate) fn training(command: Command) -> Command {
             value("monitor-key-file", "File with a key that monitors must have, made by node keygen; not the cluster's")
                 .value_parser(value_parser!(PathBuf)),
         )
+        .arg(value("metrics", "HOST:PORT where Prometheus finds the run as OpenMetrics text (loopback; of this process, and of those that tell it)"))
+        .arg(value("tensorboard", "Directory that gets a file for TensorBoard").value_parser(value_parser!(PathBuf)))
         .arg(Arg::new("json").long("json").help("Print one JSON object and nothing else").action(ArgAction::SetTrue));
     for (flag, _, help) in KNOBS {
         command = command.arg(value(flag, help).help_heading("Knobs of the recipe").allow_negative_numbers(true));
@@ -212,7 +214,31 @@ impl Options {
         rank: Option<u32>,
         parameters: usize,
     ) -> Result<(), (u8, String)> {
-        let Some(address) = matches.get_one::<String>("monitor") else { return Ok(()) };
+        let (metrics, tensorboard) = (
+            matches.get_one::<String>("metrics"),
+            matches.get_one::<PathBuf>("tensorboard").filter(|_| rank.unwrap_or(0) == 0),
+        );
+        let address = matches.get_one::<String>("monitor");
+        if address.is_none() && metrics.is_none() && tensorboard.is_none() {
+            return Ok(());
+        }
+        let board = Board::new(Run {
+            recipe: self.recipe.to_string(),
+            workers: self.cluster.workers,
+            servers: self.cluster.servers,
+            parameters: parameters as u64,
+        });
+        self.monitor = Some(board.clone());
+        if let Some(metrics) = metrics.filter(|_| rank.unwrap_or(0) == 0) {
+            board
+                .serve_metrics(metrics.as_str(), false)
+                .map_err(|error| (exit::RUN, format!("--metrics {metrics}: {error}")))?;
+        }
+        if let Some(directory) = tensorboard {
+            let failed = |error| (exit::RUN, format!("--tensorboard {}: {error}", directory.display()));
+            board.tensorboard(directory).map_err(failed)?;
+        }
+        let Some(address) = address else { return Ok(()) };
         let failed = |error: std::io::Error| (exit::RUN, format!("--monitor {address}: {error}"));
         let key = matches.get_one::<PathBuf>("monitor-key-file").map(|path| {
             let key = gradwire_tcp::Key::from_file(path).map_err(|error| (exit::AUTH, error.to_string()))?;
@@ -222,12 +248,6 @@ impl Options {
         let (host, port) =
             address.rsplit_once(':').ok_or_else(|| (exit::USAGE, "--monitor: expected HOST:PORT".to_string()))?;
         let port: u16 = port.parse().map_err(|_| (exit::USAGE, format!("--monitor: expected a port, got {port:?}")))?;
-        let board = Board::new(Run {
-            recipe: self.recipe.to_string(),
-            workers: self.cluster.workers,
-            servers: self.cluster.servers,
-            parameters: parameters as u64,
-        });
         let above = format!("{host}:{}", port.saturating_add(1));
         match rank {
             Some(rank) if rank > 0 => board.publish(above, key).map_err(failed)?,
@@ -238,7 +258,6 @@ impl Options {
                 }
             }
         }
-        self.monitor = Some(board);
         Ok(())
     }
 

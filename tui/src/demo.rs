@@ -6,9 +6,9 @@ use std::sync::mpsc::SyncSender;
 use std::thread;
 use std::time::{Duration, Instant as Time};
 
-use gradwire_core::status::Presence;
+use gradwire_core::status::{Counters, Histogram, LinkStatus, Presence, Role, Status};
 use gradwire_core::telemetry::{Frame, Note, Progress, Report, Run, Times};
-use gradwire_core::{Cluster, Instant, Layout, Patience, PeerId, Recipe};
+use gradwire_core::{Clock, Cluster, Instant, Layout, Patience, PeerId, Recipe};
 use gradwire_sim::{App, Fault, Halt, Life, Network, Plan, World};
 
 use crate::source::Said;
@@ -112,6 +112,42 @@ pub(crate) fn run(nodes: u32, tell: &SyncSender<Said>) {
         }
         Ok(())
     });
+}
+
+/// A report of a node that there is not, for measuring.
+pub(crate) fn made_up(rank: u32, nodes: u32, tick: u64) -> Report {
+    let link = |peer: u32| LinkStatus {
+        peer: PeerId(peer % nodes),
+        bytes_out: tick * 1000,
+        bytes_in: tick * 1000,
+        messages_out: tick,
+        messages_in: tick,
+        last_heard: None,
+    };
+    let mut staleness = Histogram::default();
+    (0..8).for_each(|k| staleness.record(k));
+    let status = Status {
+        me: PeerId(rank),
+        role: Role::Mesh,
+        clock: Clock(tick + u64::from(rank % 7)),
+        waiting: None,
+        counters: Counters { dense_bytes: tick * 100_000, entries: tick * 50, ..Counters::default() },
+        staleness,
+        workers: Vec::new(),
+        links: (1..9).map(|k| link(rank + k)).collect(),
+        residual_norm: 0.5,
+        density: 0.01,
+        tau: 0.001,
+        clipped: 0.0,
+        operations: 2,
+        updates: tick,
+        view: 0,
+        members: 0,
+    };
+    let times = Times { steps: tick, compute: tick * 8_000_000, wait: tick * 2_000_000, ..Times::default() };
+    let progress = Progress { loss: 1.0 / (1.0 + tick as f32), accuracy: 0.9, examples: tick * 16 };
+    let at = Instant::from_nanos(tick * PERIOD);
+    Report { at, host: format!("host-{}", rank / 8), status, times, progress }
 }
 
 fn say(tell: &SyncSender<Said>, frame: Frame) -> Result<(), Halt> {

@@ -37,12 +37,24 @@ impl Health {
         let longest = waits.max_by(|a, b| a.0.total_cmp(&b.0)).filter(|(since, ..)| *since >= STALL);
         let silent = model.nodes.iter().find(|(rank, node)| model.silence(node) >= SILENCE && !model.has_left(**rank));
         if let Some((since, rank, waiting)) = longest {
-            let (on, at) = (waiting.on, waiting.at.0);
-            let also = match silent.filter(|(rank, _)| **rank == on.0) {
-                Some((_, node)) => format!(", not heard of for {:.1} s", model.silence(node)),
+            // Who is waited for may wait in turn: the last of the chain is whom it is about.
+            let (mut on, mut at) = (waiting.on.0, waiting.at.0);
+            let mut chain = format!("peer {rank} has waited {since:.1} s for peer {on}");
+            let mut passed = vec![rank, on];
+            let awake = |rank: &u32| model.nodes.get(rank).filter(|node| model.silence(node) < SILENCE);
+            while let Some(next) = awake(&on).and_then(|node| node.report.status.waiting) {
+                if passed.contains(&next.on.0) {
+                    break;
+                }
+                (on, at) = (next.on.0, next.at.0);
+                chain.push_str(&format!(", which waits for peer {on}"));
+                passed.push(on);
+            }
+            let also = match model.nodes.get(&on).filter(|node| model.silence(node) >= SILENCE) {
+                Some(node) => format!(", not heard of for {:.1} s", model.silence(node)),
                 None => String::new(),
             };
-            return Self::Stalled(format!("peer {rank} has waited {since:.1} s for peer {on} (at clock {at}{also})"));
+            return Self::Stalled(format!("{chain} (at clock {at}{also})"));
         }
         if let Some((rank, node)) = silent {
             return Self::Degraded(format!("peer {rank} has not been heard of for {:.1} s", model.silence(node)));

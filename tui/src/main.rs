@@ -53,6 +53,7 @@ fn command() -> Command {
         .arg(value("sort", "rank, clock, stale, ex, out, in, wait or seen; - in front turns it round").default_value("rank").allow_hyphen_values(true))
         .arg(value("theme", "full, 16 or none").default_value("full").value_parser(["full", "16", "none"]))
         .arg(flag("ascii", "Nothing but ASCII"))
+        .arg(flag("measure", "Times pictures of as many made-up nodes, and ends").hide(true))
         .arg(value("key-file", "The monitors' key, if there is one").value_parser(value_parser!(PathBuf)))
 }
 
@@ -92,6 +93,10 @@ fn run(matches: &ArgMatches) -> Result<u8, Failure> {
     }
     let interval = Duration::from_secs_f64(interval);
     let key = matches.get_one::<PathBuf>("key-file").map(|path| key(path)).transpose()?;
+    if matches.get_flag("measure") {
+        let nodes = matches.get_one::<u32>("nodes").copied().unwrap_or(6);
+        return measure(&mut app, nodes);
+    }
     let source = match (matches.get_one::<String>("address"), matches.get_one::<PathBuf>("replay")) {
         (Some(address), _) => Feed::Live(source::live(address.clone(), 10, key)),
         (_, Some(path)) => {
@@ -294,6 +299,38 @@ fn picture(app: &App, model: &Model, width: u16, height: u16) -> Result<String, 
         text.push('\n');
     }
     Ok(text)
+}
+
+/// How long a picture takes, of each pane, and what an hour of their past takes in memory.
+fn measure(app: &mut App, nodes: u32) -> Result<u8, Failure> {
+    let mut model = Model::default();
+    for tick in 0..36_000u64 {
+        // An hour, ten times a second; all but the last minutes are told less often, as only so many samples are kept.
+        if tick % 20 != 0 && tick < 35_000 {
+            continue;
+        }
+        for rank in 0..nodes {
+            model.take(Frame::Report(demo::made_up(rank, nodes, tick)));
+        }
+    }
+    let resident = std::fs::read_to_string("/proc/self/statm").ok();
+    let pages = resident.and_then(|text| text.split(' ').nth(1)?.parse::<u64>().ok()).unwrap_or(0);
+    let mut out = io::stdout().lock();
+    let failed = |error: io::Error| error.to_string();
+    writeln!(out, "{nodes} nodes, an hour of history: {} MiB resident", pages * 4 / 1024).map_err(failed)?;
+    for (width, height) in [(80, 24), (200, 50)] {
+        for pane in app::Pane::ALL {
+            app.pane = pane;
+            let mut terminal = Terminal::new(TestBackend::new(width, height)).map_err(|error| error.to_string())?;
+            let begun = Instant::now();
+            for _ in 0..50 {
+                terminal.draw(|frame| view::draw(frame, app, &model)).map_err(|error| error.to_string())?;
+            }
+            let each = begun.elapsed().as_secs_f64() * 1e3 / 50.0;
+            writeln!(out, "{width}x{height} {:<12} {each:>8.3} ms a picture", pane.name()).map_err(failed)?;
+        }
+    }
+    Ok(0)
 }
 
 /// The screen, until it is left.

@@ -35,14 +35,52 @@ pub(crate) struct Sample {
     pub(crate) ratio: f64,
 }
 
+/// Samples from the beginning on.
+#[derive(Clone, Debug)]
+pub(crate) struct Past {
+    samples: VecDeque<Sample>,
+    /// Seconds between two.
+    every: f64,
+}
+
+impl Default for Past {
+    fn default() -> Self {
+        Self { samples: VecDeque::new(), every: 0.25 }
+    }
+}
+
+impl Past {
+    fn is_due(&self, at: f64) -> bool {
+        let last = self.samples.back().map_or(f64::NEG_INFINITY, |sample| sample.at);
+        at - last >= self.every || at < last
+    }
+
+    fn push(&mut self, sample: Sample) {
+        if !self.is_due(sample.at) {
+            return;
+        }
+        if self.samples.len() == SAMPLES {
+            let mut keep = false;
+            self.samples.retain(|_| {
+                keep = !keep;
+                keep
+            });
+            self.every *= 2.0;
+        }
+        self.samples.push_back(sample);
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Sample> {
+        self.samples.iter()
+    }
+}
+
 #[derive(Clone, Debug)]
 pub(crate) struct NodeView {
     pub(crate) report: Report,
     pub(crate) host: String,
     pub(crate) now: Sample,
-    pub(crate) history: VecDeque<Sample>,
-    /// Seconds between samples that are kept.
-    every: f64,
+    pub(crate) history: Past,
     /// The report that rates are counted from.
     from: Report,
 }
@@ -52,6 +90,8 @@ pub(crate) struct Model {
     pub(crate) run: Run,
     pub(crate) nodes: BTreeMap<u32, NodeView>,
     pub(crate) notes: VecDeque<Note>,
+    /// All nodes together: rates added up, the rest on average over those that tell it.
+    pub(crate) history: Past,
     /// The latest moment that was told of.
     pub(crate) now: Instant,
     /// Frames taken.
@@ -86,6 +126,11 @@ impl Model {
     }
 
     fn report(&mut self, report: Report) {
+        // All have said how they are by then.
+        if report.at > self.now && self.history.is_due(seconds(self.now)) {
+            let together = self.together();
+            self.history.push(together);
+        }
         self.now = self.now.max(report.at);
         let rank = report.status.me.0;
         if self.nodes.len() >= NODES_MAX && !self.nodes.contains_key(&rank) {
@@ -96,9 +141,31 @@ impl Model {
             None => {
                 let (host, from) = (printable(&report.host, 64), report.clone());
                 let now = Sample { at: seconds(report.at), ..Sample::default() };
-                let history = VecDeque::with_capacity(64);
-                self.nodes.insert(rank, NodeView { report, host, now, history, every: 0.25, from });
+                self.nodes.insert(rank, NodeView { report, host, now, history: Past::default(), from });
             }
+        }
+    }
+
+    /// All nodes as they are now, as one.
+    fn together(&self) -> Sample {
+        let mean = |of: fn(&Sample) -> f64| {
+            let told = self.nodes.values().map(|node| of(&node.now)).filter(|x| *x > 0.0);
+            let (sum, count) = told.fold((0.0, 0.0), |(sum, count), x| (sum + x, count + 1.0));
+            if count > 0.0 { sum / count } else { 0.0 }
+        };
+        Sample {
+            at: seconds(self.now),
+            examples: self.total(|node| node.now.examples),
+            bytes_out: self.total(|node| node.now.bytes_out),
+            bytes_in: self.total(|node| node.now.bytes_in),
+            density: mean(|s| s.density),
+            tau: mean(|s| s.tau),
+            residual: mean(|s| s.residual),
+            step: mean(|s| s.step),
+            wait: mean(|s| s.wait),
+            loss: mean(|s| s.loss),
+            accuracy: mean(|s| s.accuracy),
+            ratio: mean(|s| s.ratio),
         }
     }
 
@@ -140,18 +207,7 @@ impl NodeView {
         let span = seconds(report.at) - seconds(self.from.at);
         if span >= 0.4 {
             self.now = sample(&self.from, &report, span);
-            let last = self.history.back().map_or(f64::NEG_INFINITY, |sample| sample.at);
-            if self.now.at - last >= self.every || self.now.at < last {
-                if self.history.len() == SAMPLES {
-                    let mut keep = false;
-                    self.history.retain(|_| {
-                        keep = !keep;
-                        keep
-                    });
-                    self.every *= 2.0;
-                }
-                self.history.push_back(self.now);
-            }
+            self.history.push(self.now);
             self.from = report.clone();
         }
         self.report = report;
@@ -259,7 +315,8 @@ pub(crate) mod tests {
             model.take(Frame::Report(report(0, at, if k % 1009 == 0 { 0 } else { k })));
         }
         let node = &model.nodes[&0];
-        assert!(node.history.len() <= SAMPLES && node.history.len() > SAMPLES / 4);
+        let past = node.history.iter().count();
+        assert!(past <= SAMPLES && past > SAMPLES / 4 && model.history.iter().count() <= SAMPLES);
         for rank in 0..3000 {
             model.take(Frame::Report(report(rank, 1.0, 1)));
         }

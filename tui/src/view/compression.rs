@@ -9,7 +9,7 @@ pub(super) fn draw(frame: &mut Frame<'_>, app: &App, model: &Model, area: Rect) 
     let [top, bottom] = Layout::vertical([Constraint::Fill(1); 2]).areas(charts);
     let [a, b] = Layout::horizontal([Constraint::Fill(1); 2]).areas(top);
     let [c, d] = Layout::horizontal([Constraint::Fill(1); 2]).areas(bottom);
-    let over = |of: fn(&crate::model::Sample) -> f64| over_time(model, false, |sample| Some(of(sample)));
+    let over = |of: fn(&Sample) -> f64| over_time(model, of);
     curves(frame, app, a, " density ".into(), &[("density", over(|s| s.density))]);
     curves(frame, app, b, " threshold ".into(), &[("threshold", over(|s| s.tau))]);
     curves(frame, app, c, " norm of the residual ".into(), &[("residual", over(|s| s.residual))]);

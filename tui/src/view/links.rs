@@ -27,15 +27,17 @@ pub(super) fn draw(frame: &mut Frame<'_>, app: &App, model: &Model, area: Rect) 
             let link = node.report.status.links.iter().find(|link| link.peer.0 == *peer);
             let (text, style) = match link {
                 Some(link) if link.bytes_out > 0 => {
+                    let spoken = link.messages_in > 2;
                     let heard = link.last_heard.map_or(f64::MAX, |at| seconds(model.now) - seconds(at));
-                    let style = if heard > crate::model::SILENCE * 2.0 {
+                    let silent = spoken && heard > crate::model::SILENCE * 2.0;
+                    let style = if silent {
                         app.theme.warn()
                     } else if link.bytes_out > most / 2 {
                         app.theme.accent()
                     } else {
                         app.theme.good()
                     };
-                    let sign = if heard > crate::model::SILENCE * 2.0 { "!" } else { "" };
+                    let sign = if silent { "!" } else { "" };
                     (format!("{sign}{}", bytes(link.bytes_out as f64)), style)
                 }
                 _ => ((if app.theme.ascii { "." } else { "·" }).to_string(), app.theme.dim()),

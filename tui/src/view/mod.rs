@@ -17,7 +17,7 @@ use ratatui::widgets::{Axis, Block, Chart, Dataset, GraphType, Paragraph};
 
 use crate::app::{App, Pane};
 use crate::health::Health;
-use crate::model::{Model, seconds};
+use crate::model::{Model, Sample, seconds};
 use crate::theme::Theme;
 
 /// Draws everything.
@@ -175,34 +175,9 @@ pub(crate) fn curves(frame: &mut Frame<'_>, app: &App, area: Rect, title: String
     frame.render_widget(chart, area);
 }
 
-/// A moment's mean, or sum, over all nodes' histories: of samples that are close in time.
-pub(crate) fn over_time(
-    model: &Model,
-    sum: bool,
-    of: impl Fn(&crate::model::Sample) -> Option<f64>,
-) -> Vec<(f64, f64)> {
-    let samples = || model.nodes.values().flat_map(|node| node.history.iter());
-    let first = samples().map(|sample| sample.at).fold(f64::MAX, f64::min);
-    let last = samples().map(|sample| sample.at).fold(f64::MIN, f64::max);
-    if last < first {
-        return Vec::new();
-    }
-    const BINS: usize = 120;
-    let width = ((last - first) / BINS as f64).max(0.5);
-    // Of each node at most one value per bin, its last.
-    let mut bins = vec![(0.0, 0u32); BINS + 1];
-    for node in model.nodes.values() {
-        let mut taken = None;
-        for sample in node.history.iter().rev() {
-            let bin = (((sample.at - first) / width) as usize).min(BINS);
-            let Some(x) = of(sample).filter(|_| taken != Some(bin)) else { continue };
-            taken = Some(bin);
-            (bins[bin].0, bins[bin].1) = (bins[bin].0 + x, bins[bin].1 + 1);
-        }
-    }
-    let value = |(total, count): (f64, u32)| if sum { total } else { total / f64::from(count) };
-    let used = bins.into_iter().enumerate().filter(|(_, (_, count))| *count > 0);
-    used.map(|(i, bin)| (first + (i as f64 + 0.5) * width, value(bin))).collect()
+/// What all nodes together have told over time.
+pub(crate) fn over_time(model: &Model, of: impl Fn(&Sample) -> f64) -> Vec<(f64, f64)> {
+    model.history.iter().map(|sample| (sample.at, of(sample))).collect()
 }
 
 #[cfg(test)]

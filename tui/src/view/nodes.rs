@@ -66,7 +66,11 @@ pub(super) fn draw(frame: &mut Frame<'_>, app: &App, model: &Model, area: Rect) 
         Cell::from(format!("{name}{sign}"))
     });
     let header = Row::new(header).style(app.theme.title());
-    let rows = listed.iter().filter_map(|rank| {
+    // Only what there is room for is made.
+    let lines = usize::from(area.height.saturating_sub(3)).max(1);
+    let chosen = app.line.min(listed.len().saturating_sub(1));
+    let first = chosen.saturating_sub(lines - 1);
+    let rows = listed.iter().skip(first).take(lines).filter_map(|rank| {
         let node = model.nodes.get(rank)?;
         let (status, now) = (&node.report.status, &node.now);
         let (word, style) = state(app, model, *rank, node);
@@ -74,7 +78,10 @@ pub(super) fn draw(frame: &mut Frame<'_>, app: &App, model: &Model, area: Rect) 
             rank.to_string(),
             word,
             status.clock.0.to_string(),
-            format!("+{}", status.clock.0.saturating_sub(slowest)),
+            match *rank < model.run.workers.max(1) {
+                true => format!("+{}", status.clock.0.saturating_sub(slowest)),
+                false => "-".to_string(),
+            },
             format!("{:.0}%", 100.0 * now.wait),
             format!("{:.0}", now.examples),
             bytes(now.bytes_out),
@@ -97,6 +104,6 @@ pub(super) fn draw(frame: &mut Frame<'_>, app: &App, model: &Model, area: Rect) 
         .header(header)
         .block(block(app.theme, title))
         .row_highlight_style(app.theme.selected());
-    let mut chosen = TableState::default().with_selected(Some(app.line.min(listed.len().saturating_sub(1))));
-    frame.render_stateful_widget(table, area, &mut chosen);
+    let mut state = TableState::default().with_selected(Some(chosen - first));
+    frame.render_stateful_widget(table, area, &mut state);
 }

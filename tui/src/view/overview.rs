@@ -7,12 +7,12 @@ pub(super) fn draw(frame: &mut Frame<'_>, app: &App, model: &Model, area: Rect) 
     let [facts, charts] = Layout::vertical([Constraint::Length(8), Constraint::Fill(1)]).areas(area);
     frame.render_widget(Paragraph::new(lines(app, model)).block(block(app.theme, " cluster ".into())), facts);
     let [left, right] = Layout::horizontal([Constraint::Fill(1); 2]).areas(charts);
-    let loss = over_time(model, false, |sample| (sample.loss > 0.0).then_some(sample.loss));
-    let accuracy = over_time(model, false, |sample| (sample.accuracy > 0.0).then_some(sample.accuracy));
+    let loss = over_time(model, |sample| sample.loss);
+    let accuracy = over_time(model, |sample| sample.accuracy);
     let now = |points: &[(f64, f64)]| points.last().map_or_else(|| "not told".to_string(), |(_, y)| format!("{y:.4}"));
     let title = format!(" loss {}  accuracy {} ", now(&loss), now(&accuracy));
     curves(frame, app, left, title, &[("loss", loss), ("accuracy", accuracy)]);
-    let examples = over_time(model, true, |sample| Some(sample.examples));
+    let examples = over_time(model, |sample| sample.examples);
     let title = format!(" examples/s {} ", count(model.total(|node| node.now.examples)));
     curves(frame, app, right, title, &[("examples/s", examples)]);
 }
@@ -32,7 +32,7 @@ fn lines<'a>(app: &App, model: &Model) -> Vec<Line<'a>> {
         let (sum, count) = all.fold((0.0, 0.0), |(sum, n), one| (sum + one.sum() as f64, n + one.count() as f64));
         if count > 0.0 { sum / count } else { 0.0 }
     };
-    let lead = model.nodes.values().map(|node| node.report.status.clock.0).max().unwrap_or(0);
+    let lead = workers.iter().map(|(_, node)| node.report.status.clock.0).max().unwrap_or(0);
     let slowest = model.slowest().map_or_else(
         || "-".to_string(),
         |(rank, clock)| format!("peer {rank} at {clock}, {} behind the first", lead.saturating_sub(clock)),

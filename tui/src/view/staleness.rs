@@ -72,8 +72,8 @@ fn histogram(frame: &mut Frame<'_>, app: &App, model: &Model, area: Rect) {
     let (workers, updates) = (f64::from(model.run.workers), setting(&model.run.recipe, "updates").unwrap_or(1.0));
     let width = usize::from(area.width.saturating_sub(20)).max(2);
     let mut lines = vec![
-        Line::raw(format!("{mean:.2} on average, of {count} updates")),
-        Line::raw(format!("{:.2} for evenly paced workers, (N-1)/c", (workers - 1.0).max(0.0) / updates.max(1.0))),
+        Line::raw(format!("{mean:.2} mean of {count}")),
+        Line::raw(format!("{:.2} if paced evenly, (N-1)/c", (workers - 1.0).max(0.0) / updates.max(1.0))),
         Line::raw(""),
     ];
     if count == 0 {

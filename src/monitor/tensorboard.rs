@@ -1,0 +1,121 @@
+//! What a board has, as files that TensorBoard reads: scalars per rank, once a second.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::Path;
+use std::thread;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use gradwire_core::telemetry::Report;
+
+use super::Board;
+
+/// A scalar: its tag, and how a report has it.
+type Scalar = (&'static str, fn(&Report) -> f64);
+
+const SCALARS: &[Scalar] = &[
+    ("loss", |r| f64::from(r.progress.loss)),
+    ("accuracy", |r| f64::from(r.progress.accuracy)),
+    ("bytes_sent", |r| r.status.bytes_out() as f64),
+    ("density", |r| r.status.density),
+    ("staleness", |r| r.status.staleness.mean()),
+    ("residual_norm", |r| r.status.residual_norm),
+];
+
+impl Board {
+    /// Writes a file below `directory`, on a thread of its own, until the program ends.
+    ///
+    /// # Errors
+    /// When the file cannot be made.
+    pub fn tensorboard(&self, directory: &Path) -> io::Result<()> {
+        fs::create_dir_all(directory)?;
+        let begun = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let name = format!("events.out.tfevents.{}.gradwire.{}", begun.as_secs(), std::process::id());
+        let mut file = File::create(directory.join(name))?;
+        file.write_all(&record(&event(begun.as_secs_f64(), 0, &[bytes(3, b"brain.Event:2")].concat())))?;
+        let board = self.clone();
+        thread::Builder::new().name("tensorboard".into()).spawn(move || {
+            loop {
+                thread::sleep(Duration::from_secs(1));
+                let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();
+                let reports: Vec<Report> = board.lock().reports.values().map(|(_, report)| report.clone()).collect();
+                let records: Vec<u8> = reports.iter().flat_map(|report| scalars(now, report)).collect();
+                // A full disk is no trouble of the run's.
+                if file.write_all(&records).and_then(|()| file.flush()).is_err() {
+                    return;
+                }
+            }
+        })?;
+        Ok(())
+    }
+}
+
+/// One record with all scalars of a node.
+fn scalars(now: f64, report: &Report) -> Vec<u8> {
+    let values: Vec<u8> = SCALARS
+        .iter()
+        .filter_map(|(tag, of)| {
+            let (x, tag) = (of(report) as f32, format!("rank {}/{tag}", report.status.me));
+            let value = [bytes(1, tag.as_bytes()), [vec![2 << 3 | 5], x.to_le_bytes().to_vec()].concat()].concat();
+            x.is_finite().then(|| bytes(1, &value))
+        })
+        .flatten()
+        .collect();
+    record(&event(now, report.status.clock.0, &bytes(5, &values)))
+}
+
+/// An event: when, at which step, and what else.
+fn event(at: f64, step: u64, rest: &[u8]) -> Vec<u8> {
+    [&[1 << 3 | 1][..], &at.to_le_bytes(), &[2 << 3], &varint(step), rest].concat()
+}
+
+/// A field of bytes.
+fn bytes(field: u8, of: &[u8]) -> Vec<u8> {
+    [&[field << 3 | 2][..], &varint(of.len() as u64), of].concat()
+}
+
+fn varint(mut n: u64) -> Vec<u8> {
+    let mut out = Vec::new();
+    while n >= 0x80 {
+        out.push(n as u8 | 0x80);
+        n >>= 7;
+    }
+    out.push(n as u8);
+    out
+}
+
+/// A record: its length, the length's checksum, itself, its checksum.
+fn record(data: &[u8]) -> Vec<u8> {
+    let len = (data.len() as u64).to_le_bytes();
+    [&len[..], &masked(&len).to_le_bytes(), data, &masked(data).to_le_bytes()].concat()
+}
+
+/// CRC-32C, turned and shifted as these files have it.
+fn masked(data: &[u8]) -> u32 {
+    let mut crc = !0u32;
+    for byte in data {
+        crc ^= u32::from(*byte);
+        for _ in 0..8 {
+            crc = if crc & 1 == 1 { crc >> 1 ^ 0x82f6_3b78 } else { crc >> 1 };
+        }
+    }
+    (!crc).rotate_right(15).wrapping_add(0xa282_ead8)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The value that the format's documents give for "123456789", before it is masked: e3069283.
+    #[test]
+    fn checksums_are_those_of_the_format() {
+        assert_eq!(masked(b"123456789"), 0xe306_9283u32.rotate_right(15).wrapping_add(0xa282_ead8));
+    }
+
+    #[test]
+    fn records_are_framed() {
+        let record = record(b"abc");
+        assert_eq!(record.len(), 8 + 4 + 3 + 4);
+        assert_eq!((&record[..8], &record[12..15]), (&[3, 0, 0, 0, 0, 0, 0, 0][..], &b"abc"[..]));
+    }
+}

@@ -1,0 +1,110 @@
+//! What a board tells: to Prometheus and TensorBoard, and across processes.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::thread;
+use std::time::Duration;
+
+use gradwire::monitor::{Board, Frames, subscribe};
+use gradwire::telemetry::{Frame, Run};
+use gradwire::{Cluster, Layout, Mem, Recipe, Session};
+
+/// A board after two workers have taken some steps.
+fn board() -> Board {
+    let recipe: Recipe = "mesh tau=0.015625".parse().unwrap();
+    let board = Board::new(Run { recipe: recipe.to_string(), workers: 2, servers: 0, parameters: 64 });
+    let threads = Mem::cluster(2).into_iter().map(|transport| {
+        let board = board.clone();
+        thread::spawn(move || {
+            let cluster = Cluster { workers: 2, servers: 0 };
+            let builder = Session::builder(Layout::flat(64), recipe, cluster).monitor(board, "here");
+            let mut params = vec![0.0; 64];
+            let mut session = builder.join(transport, &mut params).unwrap();
+            for _ in 0..20 {
+                session.progress(0.25, f32::NAN);
+                session.step(&mut params, &[0.02; 64], 8).unwrap();
+            }
+            session.finish(&mut params).unwrap();
+        })
+    });
+    let threads: Vec<_> = threads.collect();
+    threads.into_iter().for_each(|thread| thread.join().unwrap());
+    board
+}
+
+#[test]
+fn metrics_are_open_metrics() {
+    let board = board();
+    let address = board.serve_metrics("127.0.0.1:0", false).unwrap();
+    let ask = |request: &str| {
+        let mut stream = TcpStream::connect(address).unwrap();
+        stream.write_all(request.as_bytes()).unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer
+    };
+    let answer = ask("GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n");
+    let (head, text) = answer.split_once("\r\n\r\n").unwrap();
+    assert!(head.starts_with("HTTP/1.1 200 OK") && head.contains("application/openmetrics-text"), "{head}");
+    assert!(text.ends_with("# EOF\n"));
+    for line in [
+        "gradwire_steps_total{rank=\"1\"} 20",
+        "gradwire_examples_total{rank=\"0\"} 160",
+        "gradwire_loss{rank=\"0\"} 0.25",
+    ] {
+        assert!(text.lines().any(|other| other == line), "{line} in {text}");
+    }
+    // What is no number is not told.
+    assert!(!text.contains("NaN") && !text.contains("gradwire_accuracy{"), "{text}");
+    // Each family once, before its samples.
+    let families: Vec<_> = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")).collect();
+    let mut once = families.clone();
+    once.sort_unstable();
+    once.dedup();
+    assert_eq!(once.len(), families.len());
+    assert!(ask("POST / HTTP/1.1\r\n\r\n").starts_with("HTTP/1.1 405"));
+    assert!(board.serve_metrics("0.0.0.0:0", false).is_err());
+}
+
+#[test]
+fn boards_of_other_processes_are_gathered() {
+    let (far, near) = (board(), Board::new(Run { workers: 2, ..Run::default() }));
+    let key = [3; 32];
+    let at = near.gather("127.0.0.1:0", Some(key), false).unwrap();
+    far.publish(at.to_string(), Some(key)).unwrap();
+    let address = near.serve("127.0.0.1:0", None, false).unwrap().to_string();
+    let mut stream = subscribe(&address, 10, None).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    let (mut frames, mut seen) = (Frames::default(), [false; 2]);
+    while seen != [true; 2] {
+        if let Frame::Report(report) = frames.next(&mut stream).unwrap() {
+            assert_eq!((report.host.as_str(), report.times.steps), ("here", 20));
+            seen[report.status.me.0 as usize] = true;
+        }
+    }
+    // Whoever has another key is not listened to.
+    let strange = Board::new(Run::default());
+    let at = strange.gather("127.0.0.1:0", Some([9; 32]), false).unwrap();
+    far.publish(at.to_string(), Some(key)).unwrap();
+    thread::sleep(Duration::from_millis(300));
+    assert!(!strange.metrics().contains("rank=\"0\""));
+}
+
+#[test]
+fn a_file_for_tensorboard_grows() {
+    let directory = std::env::temp_dir().join(format!("gradwire-tensorboard-{}", std::process::id()));
+    board().tensorboard(&directory).unwrap();
+    let size = || {
+        let files = std::fs::read_dir(&directory).unwrap().flatten();
+        files.map(|file| file.metadata().unwrap().len()).sum::<u64>()
+    };
+    let first = size();
+    let begun = std::time::Instant::now();
+    while size() == first {
+        assert!(begun.elapsed() < Duration::from_secs(20));
+        thread::sleep(Duration::from_millis(50));
+    }
+    std::fs::remove_dir_all(&directory).unwrap();
+}
