@@ -457,6 +457,10 @@ fn parse_report(reader: &mut Reader<'_>) -> Result<Report, LogError> {
     for bucket in &mut buckets[..used] {
         *bucket = reader.number()?;
     }
+    // The last that is told has something.
+    if used > 0 && buckets[used - 1] == 0 {
+        return Err(LogError::Body);
+    }
     let staleness = Histogram::from_parts(buckets, reader.number()?, reader.number()?);
     let workers = (0..reader.count(NODES_MAX)?).map(|_| {
         let rank = PeerId(reader.short()?);
