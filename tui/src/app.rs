@@ -2,7 +2,9 @@
 
 use std::cmp::Ordering;
 
-use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
+use gradwire_core::telemetry::Note;
+
+use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers, MouseButton, MouseEvent, MouseEventKind};
 
 use crate::model::{Model, NodeView};
 use crate::theme::Theme;
@@ -20,6 +22,14 @@ pub(crate) enum Pane {
 impl Pane {
     pub(crate) const ALL: [Self; 6] =
         [Self::Overview, Self::Nodes, Self::Staleness, Self::Compression, Self::Links, Self::Events];
+
+    /// What it is called among others, with little room or with enough.
+    pub(crate) fn tab(self, index: usize, width: u16) -> String {
+        match width < 70 {
+            true => format!("{}{} ", index + 1, &self.name()[..4]),
+            false => format!(" {} {} ", index + 1, self.name()),
+        }
+    }
 
     pub(crate) fn name(self) -> &'static str {
         match self {
@@ -102,6 +112,8 @@ pub(crate) struct App {
     /// The filter is being typed.
     pub(crate) typing: bool,
     pub(crate) help: bool,
+    /// Curves get all of the room.
+    pub(crate) expanded: bool,
     /// The node that is looked at.
     pub(crate) node: Option<u32>,
     /// The line that is chosen, in lists.
@@ -124,6 +136,7 @@ impl App {
             filter: String::new(),
             typing: false,
             help: false,
+            expanded: false,
             node: None,
             line: 0,
             frozen: None,
@@ -154,11 +167,47 @@ impl App {
         ranks
     }
 
+    /// Events as the log lists them, the latest first.
+    pub(crate) fn events<'a>(&self, model: &'a Model) -> Vec<&'a Note> {
+        let (wanted, inverted) = match self.filter.strip_prefix('!') {
+            Some(rest) => (rest, true),
+            None => (self.filter.as_str(), false),
+        };
+        let found = |note: &&Note| {
+            let found = note.rank.0.to_string() == wanted || note.to_string().contains(wanted);
+            wanted.is_empty() || found != inverted
+        };
+        model.notes.iter().rev().filter(found).collect()
+    }
+
     /// Lines that can be chosen.
     fn lines(&self, model: &Model) -> usize {
         match self.pane {
-            Pane::Events => model.notes.len(),
+            Pane::Events => self.events(model).len(),
             _ => self.listed(model).len(),
+        }
+    }
+
+    /// What a mouse does: the wheel moves lines, a click chooses a pane or a line.
+    pub(crate) fn mouse(&mut self, mouse: MouseEvent, model: &Model, tabs: (u16, u16)) {
+        let last = self.lines(model).saturating_sub(1);
+        let (row, width) = tabs;
+        match mouse.kind {
+            MouseEventKind::ScrollDown => self.line = (self.line + 3).min(last),
+            MouseEventKind::ScrollUp => self.line = self.line.saturating_sub(3),
+            MouseEventKind::Down(MouseButton::Left) if mouse.row == row => {
+                let mut end = 0;
+                for (i, pane) in Pane::ALL.into_iter().enumerate() {
+                    end += pane.tab(i, width).chars().count() as u16;
+                    if mouse.column < end {
+                        return self.show(pane);
+                    }
+                }
+            }
+            MouseEventKind::Down(MouseButton::Left) if mouse.row > row + 2 && self.node.is_none() => {
+                self.line = usize::from(mouse.row - row - 3).min(last);
+            }
+            _ => {}
         }
     }
 
@@ -202,6 +251,7 @@ impl App {
             }
             KeyCode::Char('S') => self.reverse = !self.reverse,
             KeyCode::Char('f') => self.freeze(model),
+            KeyCode::Char('e') => self.expanded = !self.expanded,
             KeyCode::Char(' ') => match &mut self.tape {
                 Some(tape) => tape.playing = !tape.playing,
                 None => self.freeze(model),
@@ -252,7 +302,7 @@ impl App {
     /// A node from the table; from an event, its node, and its moment if there is a tape.
     fn open(&mut self, model: &Model) {
         if self.pane == Pane::Events {
-            let Some(note) = model.notes.iter().rev().nth(self.line) else { return };
+            let Some(note) = self.events(model).get(self.line).copied() else { return };
             if let Some(tape) = &mut self.tape {
                 (tape.at, tape.playing) = (crate::model::seconds(note.at).min(tape.length), false);
             }

@@ -17,10 +17,12 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
+use clap_complete::Shell;
 use gradwire::monitor::MonitorKey;
 use gradwire_core::telemetry::{Frame, MAGIC};
 use ratatui::backend::TestBackend;
-use ratatui::crossterm::event::{self, Event, KeyEventKind};
+use ratatui::crossterm::event::{self, DisableMouseCapture, EnableMouseCapture, Event, KeyEventKind};
+use ratatui::crossterm::execute;
 use ratatui::{DefaultTerminal, Terminal};
 
 use app::{App, Column, Tape};
@@ -53,6 +55,9 @@ fn command() -> Command {
         .arg(value("sort", "rank, clock, stale, ex, out, in, wait or seen; - in front turns it round").default_value("rank").allow_hyphen_values(true))
         .arg(value("theme", "full, 16 or none").default_value("full").value_parser(["full", "16", "none"]))
         .arg(flag("ascii", "Nothing but ASCII"))
+        .arg(flag("no-mouse", "Leave the mouse to the terminal"))
+        .arg(value("config", "TOML file whose keys are these flags [default: dtop/config.toml in $XDG_CONFIG_HOME or ~/.config]").value_parser(value_parser!(PathBuf)))
+        .arg(value("completions", "Print completions for bash, elvish, fish, powershell or zsh").value_parser(value_parser!(Shell)))
         .arg(flag("measure", "Times pictures of as many made-up nodes, and ends").hide(true))
         .arg(value("key-file", "The monitors' key, if there is one").value_parser(value_parser!(PathBuf)))
 }
@@ -60,7 +65,7 @@ fn command() -> Command {
 type Failure = String;
 
 fn main() -> ExitCode {
-    let matches = match command().try_get_matches() {
+    let matches = match command().args_override_self(true).try_get_matches().and_then(with_config) {
         Ok(matches) => matches,
         Err(error) => {
             let _ = error.print();
@@ -78,7 +83,44 @@ fn main() -> ExitCode {
     }
 }
 
+/// Puts what a file says before what the command line says.
+fn with_config(matches: ArgMatches) -> Result<ArgMatches, clap::Error> {
+    let named = matches.get_one::<PathBuf>("config").cloned();
+    let home = || {
+        let base = std::env::var_os("XDG_CONFIG_HOME").map(PathBuf::from);
+        let base = base.or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".config")))?;
+        Some(base.join("dtop/config.toml")).filter(|path| path.exists())
+    };
+    let Some(path) = named.or_else(home) else { return Ok(matches) };
+    let failed = |what: String| {
+        let text = format!("--config {}: {what}\n", path.display());
+        clap::Error::raw(clap::error::ErrorKind::ValueValidation, text)
+    };
+    let text = std::fs::read_to_string(&path).map_err(|error| failed(error.to_string()))?;
+    let table: toml::Table = text.parse().map_err(|error: toml::de::Error| failed(error.message().to_string()))?;
+    let mut all: Vec<std::ffi::OsString> = std::env::args_os().take(1).collect();
+    for (key, value) in table {
+        match value {
+            toml::Value::Boolean(false) => {}
+            toml::Value::Boolean(true) => all.push(format!("--{key}").into()),
+            toml::Value::String(text) => all.push(format!("--{key}={text}").into()),
+            toml::Value::Integer(number) => all.push(format!("--{key}={number}").into()),
+            toml::Value::Float(number) => all.push(format!("--{key}={number}").into()),
+            other => {
+                let got = other.type_str();
+                return Err(failed(format!("{key}: expected text, a number, true or false, got {got}")));
+            }
+        }
+    }
+    all.extend(std::env::args_os().skip(1));
+    command().args_override_self(true).try_get_matches_from(all)
+}
+
 fn run(matches: &ArgMatches) -> Result<u8, Failure> {
+    if let Some(shell) = matches.get_one::<Shell>("completions") {
+        clap_complete::generate(*shell, &mut command(), "dtop", &mut io::stdout());
+        return Ok(0);
+    }
     let theme = theme(matches);
     let mut app = App::new(theme);
     app.filter = matches.get_one::<String>("filter").cloned().unwrap_or_default();
@@ -121,7 +163,11 @@ fn run(matches: &ArgMatches) -> Result<u8, Failure> {
     }
     // The terminal is put back whatever happens, panics included.
     let mut terminal = ratatui::try_init().map_err(|error| format!("the terminal: {error}"))?;
+    let mouse = !matches.get_flag("no-mouse") && execute!(io::stdout(), EnableMouseCapture).is_ok();
     let result = watch(&mut terminal, &mut app, &mut feeding, interval);
+    if mouse {
+        let _ = execute!(io::stdout(), DisableMouseCapture);
+    }
     ratatui::restore();
     result.map_err(|error| error.to_string())?;
     Ok(Health::of(&feeding.model).code())
@@ -348,6 +394,11 @@ fn watch(terminal: &mut DefaultTerminal, app: &mut App, feeding: &mut Feeding, i
             match event::read()? {
                 Event::Key(key) if key.kind != KeyEventKind::Release => {
                     app.key(key, &feeding.model);
+                    drawn = None;
+                }
+                Event::Mouse(mouse) => {
+                    let width = terminal.size()?.width;
+                    app.mouse(mouse, &feeding.model, (view::tab_row(app, &feeding.model), width));
                     drawn = None;
                 }
                 Event::Resize(..) => drawn = None,

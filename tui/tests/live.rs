@@ -153,6 +153,7 @@ fn bad_input_is_refused_in_one_line() {
         ("--demo --sort size".into(), "--sort: expected rank"),
         ("--demo --interval 0".into(), "--interval: expected 0.05 to 60"),
         ("--demo --key-file /nowhere".into(), "--key-file /nowhere"),
+        ("--demo --config /nowhere".into(), "--config /nowhere: No such file"),
     ] {
         let output = dtop(&args);
         let said = text(&output.stderr);

@@ -60,6 +60,38 @@ fn nodes_are_sorted_and_filtered() {
 }
 
 #[test]
+fn events_are_filtered_and_lead_to_their_nodes() {
+    use gradwire_core::telemetry::What;
+    use gradwire_core::{Instant, PeerId};
+    let (mut app, mut model) = (app(), model());
+    for (second, rank, what) in [(1, 0, What::Joined), (2, 3, What::PeerLost), (3, 4, What::Joined)] {
+        let (at, peer) = (Instant::from_nanos(second * 1_000_000_000), PeerId(2));
+        model.take(Frame::Note(gradwire_core::telemetry::Note { at, rank: PeerId(rank), what, peer, number: 0 }));
+    }
+    press(&mut app, &model, "6/given up\n");
+    assert_eq!(app.events(&model).len(), 1);
+    app.tape = Some(Tape { at: 9.0, length: 10.0, speed: 1, playing: true });
+    press(&mut app, &model, "\n");
+    assert_eq!((app.pane, app.node), (Pane::Nodes, Some(3)));
+    assert_eq!(app.tape, Some(Tape { at: 2.0, length: 10.0, speed: 1, playing: false }));
+}
+
+#[test]
+fn a_mouse_chooses() {
+    let (mut app, model) = (app(), model());
+    let mut act = |kind, column, row| {
+        app.mouse(MouseEvent { kind, column, row, modifiers: KeyModifiers::NONE }, &model, (1, 80));
+        (app.pane, app.line)
+    };
+    let click = MouseEventKind::Down(MouseButton::Left);
+    assert_eq!(act(click, 14, 1), (Pane::Nodes, 0));
+    assert_eq!(act(click, 5, 6), (Pane::Nodes, 2));
+    assert_eq!(act(MouseEventKind::ScrollDown, 5, 6), (Pane::Nodes, 4));
+    assert_eq!(act(MouseEventKind::ScrollUp, 5, 6), (Pane::Nodes, 1));
+    assert_eq!(act(click, 79, 1), (Pane::Nodes, 1));
+}
+
+#[test]
 fn what_is_frozen_stays() {
     let (mut app, mut model) = (app(), model());
     press(&mut app, &model, "f");

@@ -4,7 +4,8 @@ use super::*;
 use crate::theme::{bytes, count};
 
 pub(super) fn draw(frame: &mut Frame<'_>, app: &App, model: &Model, area: Rect) {
-    let [facts, charts] = Layout::vertical([Constraint::Length(8), Constraint::Fill(1)]).areas(area);
+    let [facts, charts] =
+        Layout::vertical([Constraint::Length(if app.expanded { 0 } else { 8 }), Constraint::Fill(1)]).areas(area);
     frame.render_widget(Paragraph::new(lines(app, model)).block(block(app.theme, " compression ".into())), facts);
     let [top, bottom] = Layout::vertical([Constraint::Fill(1); 2]).areas(charts);
     let [a, b] = Layout::horizontal([Constraint::Fill(1); 2]).areas(top);

@@ -2,13 +2,14 @@
 
 use super::*;
 
-const KEYS: [(&str, &str); 12] = [
+const KEYS: [(&str, &str); 13] = [
     ("1 to 6, Tab, h l", "panes"),
     ("j k, g G, PgUp PgDn", "lines"),
     ("Enter, Esc", "a node, and back"),
-    ("/", "filter nodes: a rank, a host, a role; ! in front inverts"),
+    ("/", "filter nodes and events: a rank, a host, a role, a word; ! inverts"),
     ("s, S", "sort by the next column, the other way round"),
     ("f", "freeze; again goes on"),
+    ("e", "curves get all of the room"),
     ("space, [ ], x", "of a recording: play, wind 5 s, speed 1x 5x 20x"),
     ("q, Ctrl-C", "quit"),
     ("", ""),

@@ -24,7 +24,7 @@ use crate::theme::Theme;
 pub(crate) fn draw(frame: &mut Frame<'_>, app: &App, model: &Model) {
     let model = app.frozen.as_deref().unwrap_or(model);
     let area = frame.area();
-    let banner = u16::from(!Health::of(model).reason().is_empty() || app.lost.is_some());
+    let banner = banner(app, model);
     let rows = [
         Constraint::Length(1),
         Constraint::Length(banner),
@@ -70,6 +70,16 @@ fn plain(frame: &mut Frame<'_>) {
     }
 }
 
+/// Lines of the banner.
+fn banner(app: &App, model: &Model) -> u16 {
+    u16::from(!Health::of(model).reason().is_empty() || app.lost.is_some())
+}
+
+/// The line that panes are chosen on.
+pub(crate) fn tab_row(app: &App, model: &Model) -> u16 {
+    1 + banner(app, app.frozen.as_deref().unwrap_or(model))
+}
+
 fn header<'a>(app: &App, model: &Model) -> Line<'a> {
     let health = Health::of(model);
     let style = match health {
@@ -112,10 +122,7 @@ fn alarms<'a>(app: &App, model: &Model) -> Paragraph<'a> {
 
 fn names<'a>(app: &App, width: u16) -> Line<'a> {
     let spans = Pane::ALL.into_iter().enumerate().map(|(i, pane)| {
-        let text = match width < 70 {
-            true => format!("{}{} ", i + 1, &pane.name()[..4]),
-            false => format!(" {} {} ", i + 1, pane.name()),
-        };
+        let text = pane.tab(i, width);
         if pane == app.pane { Span::styled(text, app.theme.selected()) } else { Span::raw(text) }
     });
     Line::from_iter(spans)

@@ -9,7 +9,8 @@ pub(super) fn draw(frame: &mut Frame<'_>, app: &App, model: &Model, rank: u32, a
         return;
     };
     let (status, now) = (&node.report.status, &node.now);
-    let [top, charts] = Layout::vertical([Constraint::Length(9), Constraint::Fill(1)]).areas(area);
+    let [top, charts] =
+        Layout::vertical([Constraint::Length(if app.expanded { 0 } else { 9 }), Constraint::Fill(1)]).areas(area);
     let [facts, times] = Layout::horizontal([Constraint::Fill(1); 2]).areas(top);
     let (word, style) = super::nodes::state(app, model, rank, node);
     let waits = match status.waiting {
