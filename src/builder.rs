@@ -143,7 +143,7 @@ impl Builder {
         Self { executor: Make(Arc::new(make)), ..self }
     }
 
-    /// Says how this node is on a board, ten times a second, for monitors to watch; `host` is what people call the place where it
+    /// Says how this node is on a board, ten times a second, for monitors to watch (which allocates, unlike a step); `host` is what people call the place where it
     /// runs.
     #[must_use]
     pub fn monitor(self, board: Board, host: &str) -> Self {

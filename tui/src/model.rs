@@ -127,7 +127,8 @@ impl Model {
 
     fn report(&mut self, report: Report) {
         // All have said how they are by then.
-        if report.at > self.now && self.history.is_due(seconds(self.now)) {
+        let known = self.nodes.values().any(|node| node.history.iter().next().is_some());
+        if known && report.at > self.now && self.history.is_due(seconds(self.now)) {
             let together = self.together();
             self.history.push(together);
         }

@@ -1,4 +1,7 @@
+use super::report::{PRESENCES, ROLES};
 use super::*;
+use crate::id::Clock;
+use crate::status::{Counters, Histogram, LinkStatus, Waiting, WorkerStatus};
 use alloc::vec;
 use proptest::prelude::*;
 

@@ -1,0 +1,202 @@
+//! How a report is written.
+
+use alloc::vec::Vec;
+
+use super::reader::Reader;
+use super::{LogError, NODES_MAX, Progress, Report, TEXT_MAX, Times, number, numbers, text};
+use crate::id::{Clock, PeerId};
+use crate::status::{Counters, Histogram, LinkStatus, Presence, Role, Status, Waiting, WorkerStatus};
+use crate::time::Instant;
+
+fn counters(counters: &Counters) -> [u64; 14] {
+    let Counters {
+        applied,
+        duplicates,
+        late,
+        dropped,
+        rejected,
+        empty,
+        applications,
+        entries,
+        left_out,
+        merged,
+        dense_bytes,
+        lost,
+        reconnects,
+        resent,
+    } = *counters;
+    [
+        applied,
+        duplicates,
+        late,
+        dropped,
+        rejected,
+        empty,
+        applications,
+        entries,
+        left_out,
+        merged,
+        dense_bytes,
+        lost,
+        reconnects,
+        resent,
+    ]
+}
+
+pub(super) const ROLES: [Role; 4] = [Role::Worker, Role::Server, Role::Collective, Role::Mesh];
+pub(super) const PRESENCES: [Presence; 5] =
+    [Presence::Awaited, Presence::Present, Presence::Suspect, Presence::Lost, Presence::Left];
+
+pub(super) fn emit(log: &mut Vec<u8>, report: &Report) {
+    let Report { at, host, status, times, progress } = report;
+    number(log, at.as_nanos());
+    text(log, host);
+    number(log, u64::from(status.me.0));
+    log.push(ROLES.iter().position(|role| *role == status.role).unwrap_or(0) as u8);
+    number(log, status.clock.0);
+    match status.waiting {
+        None => log.push(0),
+        Some(Waiting { on, at, clock, since, told_by }) => {
+            log.push(1);
+            numbers(log, &[u64::from(on.0), at.0, clock.0, since.as_nanos(), u64::from(told_by.0)]);
+        }
+    }
+    numbers(log, &counters(&status.counters));
+    // Of the buckets, those up to the last that has anything.
+    let buckets = status.staleness.buckets();
+    let used = buckets.iter().rposition(|count| *count > 0).map_or(0, |last| last + 1);
+    number(log, used as u64);
+    buckets[..used].iter().for_each(|count| number(log, *count));
+    numbers(log, &[status.staleness.sum(), status.staleness.max()]);
+    let workers = &status.workers[..status.workers.len().min(NODES_MAX)];
+    number(log, workers.len() as u64);
+    for worker in workers {
+        number(log, u64::from(worker.rank.0));
+        log.push(PRESENCES.iter().position(|state| *state == worker.state).unwrap_or(0) as u8);
+        number(log, worker.clock.0);
+    }
+    let links = &status.links[..status.links.len().min(NODES_MAX)];
+    number(log, links.len() as u64);
+    for link in links {
+        let LinkStatus { peer, bytes_out, bytes_in, messages_out, messages_in, last_heard } = *link;
+        let heard = last_heard.map_or(0, |at| at.as_nanos().saturating_add(1));
+        numbers(log, &[u64::from(peer.0), bytes_out, bytes_in, messages_out, messages_in, heard]);
+    }
+    for x in [status.residual_norm, status.density, status.tau, status.clipped] {
+        log.extend((x as f32).to_le_bytes());
+    }
+    numbers(log, &[status.operations as u64, status.updates, status.view, u64::from(status.members)]);
+    let Times { steps, compute, encode, decode, apply, wait } = *times;
+    numbers(log, &[steps, compute, encode, decode, apply, wait]);
+    log.extend(progress.loss.to_le_bytes());
+    log.extend(progress.accuracy.to_le_bytes());
+    number(log, progress.examples);
+}
+
+pub(super) fn parse(reader: &mut Reader<'_>) -> Result<Report, LogError> {
+    let at = Instant::from_nanos(reader.number()?);
+    let host = reader.text(TEXT_MAX)?;
+    let me = PeerId(reader.short()?);
+    let role = reader.one_of(&ROLES)?;
+    let clock = Clock(reader.number()?);
+    let waiting = match reader.byte()? {
+        0 => None,
+        1 => Some(Waiting {
+            on: PeerId(reader.short()?),
+            at: Clock(reader.number()?),
+            clock: Clock(reader.number()?),
+            since: Instant::from_nanos(reader.number()?),
+            told_by: PeerId(reader.short()?),
+        }),
+        got => return Err(LogError::Kind { got }),
+    };
+    let mut n = [0; 14];
+    for n in &mut n {
+        *n = reader.number()?;
+    }
+    let [
+        applied,
+        duplicates,
+        late,
+        dropped,
+        rejected,
+        empty,
+        applications,
+        entries,
+        left_out,
+        merged,
+        dense_bytes,
+        lost,
+        reconnects,
+        resent,
+    ] = n;
+    let counters = Counters {
+        applied,
+        duplicates,
+        late,
+        dropped,
+        rejected,
+        empty,
+        applications,
+        entries,
+        left_out,
+        merged,
+        dense_bytes,
+        lost,
+        reconnects,
+        resent,
+    };
+    let mut buckets = [0; Histogram::BUCKETS];
+    let used = reader.count(Histogram::BUCKETS)?;
+    for bucket in &mut buckets[..used] {
+        *bucket = reader.number()?;
+    }
+    // The last that is told has something.
+    if used > 0 && buckets[used - 1] == 0 {
+        return Err(LogError::Body);
+    }
+    let staleness = Histogram::from_parts(buckets, reader.number()?, reader.number()?);
+    let workers = (0..reader.count(NODES_MAX)?).map(|_| {
+        let rank = PeerId(reader.short()?);
+        Ok(WorkerStatus { rank, state: reader.one_of(&PRESENCES)?, clock: Clock(reader.number()?) })
+    });
+    let workers = workers.collect::<Result<_, LogError>>()?;
+    let links = (0..reader.count(NODES_MAX)?).map(|_| {
+        let peer = PeerId(reader.short()?);
+        let [bytes_out, bytes_in] = [reader.number()?, reader.number()?];
+        let [messages_out, messages_in] = [reader.number()?, reader.number()?];
+        let last_heard = reader.number()?.checked_sub(1).map(Instant::from_nanos);
+        Ok(LinkStatus { peer, bytes_out, bytes_in, messages_out, messages_in, last_heard })
+    });
+    let links = links.collect::<Result<_, LogError>>()?;
+    let mut x = [0.0; 4];
+    for x in &mut x {
+        *x = f64::from(reader.float()?);
+    }
+    let [residual_norm, density, tau, clipped] = x;
+    let operations = usize::try_from(reader.number()?).unwrap_or(usize::MAX);
+    let (updates, view, members) = (reader.number()?, reader.number()?, reader.short()?);
+    let status = Status {
+        me,
+        role,
+        clock,
+        waiting,
+        counters,
+        staleness,
+        workers,
+        links,
+        residual_norm,
+        density,
+        tau,
+        clipped,
+        operations,
+        updates,
+        view,
+        members,
+    };
+    let [steps, compute, encode] = [reader.number()?, reader.number()?, reader.number()?];
+    let [decode, apply, wait] = [reader.number()?, reader.number()?, reader.number()?];
+    let times = Times { steps, compute, encode, decode, apply, wait };
+    let progress = Progress { loss: reader.float()?, accuracy: reader.float()?, examples: reader.number()? };
+    Ok(Report { at, host, status, times, progress })
+}
