@@ -228,6 +228,9 @@ impl<T: Transport> Engine<T> {
                     }
                 }
                 Output::Transmit { op, peer, header, body } => {
+                    if let Some(observer) = &mut self.observer {
+                        observer.sends(op);
+                    }
                     self.transport.transmit(op, peer, header, body, &self.pool);
                 }
                 Output::Receive { op, peer, into } => {
@@ -363,7 +366,14 @@ impl<T: Transport> Pump for Engine<T> {
         };
         let polled = self.transport.poll(&mut self.pool, wait).map_err(|error| Error::Transport(Box::new(error)))?;
         match polled {
-            Some(input) => self.feed(input),
+            Some(input) => {
+                if let (Some(observer), Input::Completed { op, .. } | Input::Aborted { op }) =
+                    (&mut self.observer, input)
+                {
+                    observer.ended(op);
+                }
+                self.feed(input);
+            }
             None if timer.is_some_and(|timer| self.desk.origin.elapsed() >= elapsed + timer) => {
                 self.feed(Input::Timeout)
             }

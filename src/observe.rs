@@ -4,7 +4,7 @@ use std::time::{Duration, Instant as Time};
 
 use gradwire_core::kernel::Kernel;
 use gradwire_core::telemetry::{Progress, Report, Times};
-use gradwire_core::{Instant, Status};
+use gradwire_core::{Instant, OpId, Status};
 
 use crate::monitor::Board;
 
@@ -22,6 +22,9 @@ pub(crate) struct Observer {
     /// The kernel under way, and since when.
     kernel: Option<(Part, Time)>,
     reported: Option<Time>,
+    /// What is being sent, and since when there is anything.
+    sending: Vec<OpId>,
+    sends: Time,
 }
 
 /// Where a kernel's time counts.
@@ -42,6 +45,8 @@ impl Observer {
             turned: Time::now(),
             kernel: None,
             reported: None,
+            sending: Vec::new(),
+            sends: Time::now(),
         }
     }
 
@@ -79,6 +84,23 @@ impl Observer {
             Part::Encode => self.times.encode += took,
             Part::Decode => self.times.decode += took,
             Part::Apply => self.times.apply += took,
+        }
+    }
+
+    /// A transmission begins.
+    pub(crate) fn sends(&mut self, op: OpId) {
+        if self.sending.is_empty() {
+            self.sends = Time::now();
+        }
+        self.sending.push(op);
+    }
+
+    /// An operation has ended, a transmission perhaps.
+    pub(crate) fn ended(&mut self, op: OpId) {
+        let Some(at) = self.sending.iter().position(|sending| *sending == op) else { return };
+        self.sending.swap_remove(at);
+        if self.sending.is_empty() {
+            self.times.wire += self.sends.elapsed().as_nanos() as u64;
         }
     }
 

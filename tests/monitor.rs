@@ -81,6 +81,9 @@ fn boards_of_other_processes_are_gathered() {
     while seen != [true; 2] {
         if let Frame::Report(report) = frames.next(&mut stream).unwrap() {
             assert_eq!((report.host.as_str(), report.times.steps), ("here", 20));
+            // What travelled took time, and was answered.
+            assert!(report.times.wire > 0, "{:?}", report.times);
+            assert!(report.status.links.iter().any(|link| link.answers_in > 0), "{:?}", report.status.links);
             seen[report.status.me.0 as usize] = true;
         }
     }

@@ -141,6 +141,9 @@ pub struct LinkStatus {
     pub messages_in: u64,
     /// When the last message came.
     pub last_heard: Option<Instant>,
+    /// How long the peer takes to say something after it was spoken to, smoothed, in nanoseconds: the way there and back, and
+    /// whatever it does in between. 0: it has not.
+    pub answers_in: u64,
 }
 
 impl Status {

@@ -13,7 +13,7 @@ use alloc::vec::Vec;
 use core::fmt;
 
 use crate::id::PeerId;
-use crate::machine::Event;
+use crate::machine::{Event, Rejection};
 use crate::status::Status;
 use crate::time::Instant;
 use reader::Reader;
@@ -82,6 +82,8 @@ pub struct Times {
     pub apply: u64,
     /// The application waits in a step, whatever for; what of that is not spent on the kernels above is the network and others.
     pub wait: u64,
+    /// Something that this node sends is on its way; beside all of the others.
+    pub wire: u64,
 }
 
 /// What the application has said of its training. Not a number: nothing yet.
@@ -112,7 +114,8 @@ pub struct Note {
     pub what: What,
     /// With whom, where there is someone.
     pub peer: PeerId,
-    /// A number that says more, by what it is: a clock, a view, a shard.
+    /// A number that says more, by what it is: a clock, a view, a line; of a refusal, one more than the index of a float that is
+    /// not finite, or 0.
     pub number: u64,
 }
 
@@ -169,7 +172,10 @@ impl Note {
             Event::PeerLost { peer } => (What::PeerLost, peer, 0),
             Event::Cut { peer } => (What::Cut, peer, 0),
             Event::View { number, members } => (What::View, PeerId(members), number),
-            Event::Rejected { peer, .. } => (What::Rejected, peer, 0),
+            Event::Rejected { peer, reason: Rejection::NonFinite { index, .. } } => {
+                (What::Rejected, peer, u64::from(index) + 1)
+            }
+            Event::Rejected { peer, reason: Rejection::Malformed(_) } => (What::Rejected, peer, 0),
             Event::Refused { peer, line, .. } => (What::Refused, peer, u64::from(line)),
             Event::Stalled { on, at, .. } => (What::Stalled, on, at.0),
             Event::Elsewhere { peer, at } => (What::Elsewhere, peer, at.0),
@@ -190,7 +196,8 @@ impl fmt::Display for Note {
             What::PeerLost => write!(f, "has given up peer {peer}"),
             What::Cut => write!(f, "cannot go on without peer {peer}"),
             What::View => write!(f, "view {number}: {peer} workers go on together"),
-            What::Rejected => write!(f, "refused a contribution of peer {peer}"),
+            What::Rejected if *number == 0 => write!(f, "refused a contribution of peer {peer}: no body of its codec"),
+            What::Rejected => write!(f, "refused a contribution of peer {peer}: not finite at index {}", number - 1),
             What::Refused => write!(f, "met peer {peer}, which runs something else (line {number})"),
             What::Stalled => write!(f, "waits for peer {peer} (at clock {number})"),
             What::Elsewhere => write!(f, "met peer {peer}, which goes on from moment {number}"),

@@ -270,6 +270,7 @@ pub(crate) mod tests {
             messages_out: steps,
             messages_in: steps,
             last_heard: None,
+            answers_in: 1_500_000,
         };
         let status = Status {
             me: PeerId(rank),

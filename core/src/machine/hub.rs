@@ -94,6 +94,8 @@ struct Peer {
     /// Whom it waits for itself and at which clock that one is, as it last said.
     awaits: Option<(PeerId, Clock)>,
     traffic: LinkStatus,
+    /// Since when it has been spoken to and has said nothing.
+    spoken: Option<Instant>,
 }
 
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
@@ -130,7 +132,9 @@ impl<P: Copy> Hub<P> {
                 messages_out: 0,
                 messages_in: 0,
                 last_heard: None,
+                answers_in: 0,
             },
+            spoken: None,
         };
         Self {
             setup,
@@ -255,6 +259,7 @@ impl<P: Copy> Hub<P> {
         let traffic = &mut self.peers[peer.index()].traffic;
         traffic.messages_out += 1;
         traffic.bytes_out += HEADER_LEN as u64 + u64::from(header.length);
+        self.peers[peer.index()].spoken.get_or_insert(self.now);
         self.counters.dense_bytes += HEADER_LEN as u64 + u64::from(dense);
         let op = self.begin(purpose);
         self.outputs.push_back(Output::Transmit { op, peer, header, body });
@@ -355,6 +360,12 @@ impl<P: Copy> Hub<P> {
         entry.traffic.messages_in += 1;
         entry.traffic.bytes_in += HEADER_LEN as u64 + u64::from(header.length);
         entry.traffic.last_heard = Some(now);
+        if let Some(spoken) = entry.spoken.take() {
+            let took = now.since(spoken).as_nanos() as u64;
+            // An eighth of each.
+            let smoothed = entry.traffic.answers_in;
+            entry.traffic.answers_in = if smoothed == 0 { took } else { smoothed - smoothed / 8 + took / 8 };
+        }
         let base = if matches!(header.kind, Kind::Hello | Kind::Member) { 0 } else { header.base.0 };
         let got = header.sequence.0.max(header.clock.0).max(base);
         match (entry.link, header.kind) {

@@ -78,16 +78,16 @@ pub(super) fn emit(log: &mut Vec<u8>, report: &Report) {
     let links = &status.links[..status.links.len().min(NODES_MAX)];
     number(log, links.len() as u64);
     for link in links {
-        let LinkStatus { peer, bytes_out, bytes_in, messages_out, messages_in, last_heard } = *link;
+        let LinkStatus { peer, bytes_out, bytes_in, messages_out, messages_in, last_heard, answers_in } = *link;
         let heard = last_heard.map_or(0, |at| at.as_nanos().saturating_add(1));
-        numbers(log, &[u64::from(peer.0), bytes_out, bytes_in, messages_out, messages_in, heard]);
+        numbers(log, &[u64::from(peer.0), bytes_out, bytes_in, messages_out, messages_in, heard, answers_in]);
     }
     for x in [status.residual_norm, status.density, status.tau, status.clipped] {
         log.extend((x as f32).to_le_bytes());
     }
     numbers(log, &[status.operations as u64, status.updates, status.view, u64::from(status.members)]);
-    let Times { steps, compute, encode, decode, apply, wait } = *times;
-    numbers(log, &[steps, compute, encode, decode, apply, wait]);
+    let Times { steps, compute, encode, decode, apply, wait, wire } = *times;
+    numbers(log, &[steps, compute, encode, decode, apply, wait, wire]);
     log.extend(progress.loss.to_le_bytes());
     log.extend(progress.accuracy.to_le_bytes());
     number(log, progress.examples);
@@ -166,7 +166,8 @@ pub(super) fn parse(reader: &mut Reader<'_>) -> Result<Report, LogError> {
         let [bytes_out, bytes_in] = [reader.number()?, reader.number()?];
         let [messages_out, messages_in] = [reader.number()?, reader.number()?];
         let last_heard = reader.number()?.checked_sub(1).map(Instant::from_nanos);
-        Ok(LinkStatus { peer, bytes_out, bytes_in, messages_out, messages_in, last_heard })
+        let answers_in = reader.number()?;
+        Ok(LinkStatus { peer, bytes_out, bytes_in, messages_out, messages_in, last_heard, answers_in })
     });
     let links = links.collect::<Result<_, LogError>>()?;
     let mut x = [0.0; 4];
@@ -196,7 +197,8 @@ pub(super) fn parse(reader: &mut Reader<'_>) -> Result<Report, LogError> {
     };
     let [steps, compute, encode] = [reader.number()?, reader.number()?, reader.number()?];
     let [decode, apply, wait] = [reader.number()?, reader.number()?, reader.number()?];
-    let times = Times { steps, compute, encode, decode, apply, wait };
+    let wire = reader.number()?;
+    let times = Times { steps, compute, encode, decode, apply, wait, wire };
     let progress = Progress { loss: reader.float()?, accuracy: reader.float()?, examples: reader.number()? };
     Ok(Report { at, host, status, times, progress })
 }

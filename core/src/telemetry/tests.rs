@@ -16,6 +16,7 @@ fn report(seed: u64) -> Report {
         messages_out: n(4),
         messages_in: n(5),
         last_heard: k.is_multiple_of(2).then(|| Instant::from_nanos(n(6) >> 1)),
+        answers_in: n(24),
     };
     let worker = |k: u32| WorkerStatus {
         rank: PeerId(k),
@@ -47,7 +48,8 @@ fn report(seed: u64) -> Report {
         view: n(15),
         members: seed as u32 % 100,
     };
-    let times = Times { steps: n(16), compute: n(17), encode: n(18), decode: n(19), apply: n(20), wait: n(21) };
+    let times =
+        Times { steps: n(16), compute: n(17), encode: n(18), decode: n(19), apply: n(20), wait: n(21), wire: n(25) };
     let progress = Progress { loss: 0.75, accuracy: 0.5, examples: n(22) };
     Report { at: Instant::from_nanos(n(23)), host: "node-7.example".to_string(), status, times, progress }
 }

@@ -9,7 +9,7 @@ const KEYS: [(&str, &str); 13] = [
     ("/", "filter nodes and events: a rank, a host, a role, a word; ! inverts"),
     ("s, S", "sort by the next column, the other way round"),
     ("f", "freeze; again goes on"),
-    ("e", "curves get all of the room"),
+    ("e", "curves get all of the room; of links, how soon they answer"),
     ("space, [ ], x", "of a recording: play, wind 5 s, speed 1x 5x 20x"),
     ("q, Ctrl-C", "quit"),
     ("", ""),

@@ -1,4 +1,4 @@
-//! Who sends how much to whom, as a matrix, and who has not been heard of.
+//! Who sends how much to whom, and how soon it answers, as a matrix; and who has not been heard of.
 
 use super::*;
 use crate::theme::bytes;
@@ -38,7 +38,11 @@ pub(super) fn draw(frame: &mut Frame<'_>, app: &App, model: &Model, area: Rect) 
                         app.theme.good()
                     };
                     let sign = if silent { "!" } else { "" };
-                    (format!("{sign}{}", bytes(link.bytes_out as f64)), style)
+                    let text = match app.expanded {
+                        true => format!("{:.1} ms", link.answers_in as f64 / 1e6),
+                        false => bytes(link.bytes_out as f64),
+                    };
+                    (format!("{sign}{text}"), style)
                 }
                 _ => ((if app.theme.ascii { "." } else { "·" }).to_string(), app.theme.dim()),
             };
@@ -46,7 +50,10 @@ pub(super) fn draw(frame: &mut Frame<'_>, app: &App, model: &Model, area: Rect) 
         }
         lines.push(Line::from(spans));
     }
-    let title =
-        format!(" bytes sent, row to column; ! has not been heard of for {:.0} s ", crate::model::SILENCE * 2.0);
+    let silence = crate::model::SILENCE * 2.0;
+    let title = match app.expanded {
+        true => format!(" until row is answered by column; e: bytes; ! silent for {silence:.0} s "),
+        false => format!(" bytes sent, row to column; e: answers; ! silent for {silence:.0} s "),
+    };
     frame.render_widget(Paragraph::new(lines).block(block(app.theme, title)), area);
 }

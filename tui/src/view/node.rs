@@ -44,6 +44,9 @@ pub(super) fn draw(frame: &mut Frame<'_>, app: &App, model: &Model, rank: u32, a
             Line::raw(format!("{name:<16} {:>8.3} ms {} {:>3.0} %", ms, app.theme.bar(share, 8), 100.0 * share))
         })
         .collect();
+    let wire = node.report.times.wire as f64 / 1e6 / node.report.times.steps.max(1) as f64;
+    let mut lines = lines;
+    lines.push(Line::styled(format!("sending          {wire:>8.3} ms, beside these"), app.theme.dim()));
     frame.render_widget(Paragraph::new(lines).block(block(app.theme, format!(" a step: {all:.3} ms "))), times);
     let [left, right] = Layout::horizontal([Constraint::Fill(1); 2]).areas(charts);
     let history =
