@@ -2,7 +2,7 @@
 //!
 //! A monitor can say one thing: how often it wants to be told. It is told what has changed since the last time, from copies; one that
 //! does not read is cut off after [`PATIENCE`], and there are at most [`MONITORS_MAX`]. So whatever monitors do, a node's steps and
-//! memory stay as they are. Nodes of other processes say how they are at a listener of its own ([`gather`], [`publish`]).
+//! memory stay as they are. Nodes of other processes say how they are at a listener of its own ([`Board::gather`], [`Board::publish`]).
 
 mod metrics;
 mod tensorboard;
