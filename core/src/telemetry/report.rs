@@ -8,7 +8,8 @@ use crate::id::{Clock, PeerId};
 use crate::status::{Counters, Histogram, LinkStatus, Presence, Role, Status, Waiting, WorkerStatus};
 use crate::time::Instant;
 
-fn counters(counters: &Counters) -> [u64; 14] {
+/// In the order they are written and read.
+fn counts(counters: &mut Counters) -> [&mut u64; 14] {
     let Counters {
         applied,
         duplicates,
@@ -24,7 +25,7 @@ fn counters(counters: &Counters) -> [u64; 14] {
         lost,
         reconnects,
         resent,
-    } = *counters;
+    } = counters;
     [
         applied,
         duplicates,
@@ -61,7 +62,7 @@ pub(super) fn emit(log: &mut Vec<u8>, report: &Report) {
             numbers(log, &[u64::from(on.0), at.0, clock.0, since.as_nanos(), u64::from(told_by.0)]);
         }
     }
-    numbers(log, &counters(&status.counters));
+    numbers(log, &counts(&mut { status.counters }).map(|count| *count));
     // Of the buckets, those up to the last that has anything.
     let buckets = status.staleness.buckets();
     let used = buckets.iter().rposition(|count| *count > 0).map_or(0, |last| last + 1);
@@ -110,42 +111,10 @@ pub(super) fn parse(reader: &mut Reader<'_>) -> Result<Report, LogError> {
         }),
         got => return Err(LogError::Kind { got }),
     };
-    let mut n = [0; 14];
-    for n in &mut n {
-        *n = reader.number()?;
+    let mut counters = Counters::default();
+    for count in counts(&mut counters) {
+        *count = reader.number()?;
     }
-    let [
-        applied,
-        duplicates,
-        late,
-        dropped,
-        rejected,
-        empty,
-        applications,
-        entries,
-        left_out,
-        merged,
-        dense_bytes,
-        lost,
-        reconnects,
-        resent,
-    ] = n;
-    let counters = Counters {
-        applied,
-        duplicates,
-        late,
-        dropped,
-        rejected,
-        empty,
-        applications,
-        entries,
-        left_out,
-        merged,
-        dense_bytes,
-        lost,
-        reconnects,
-        resent,
-    };
     let mut buckets = [0; Histogram::BUCKETS];
     let used = reader.count(Histogram::BUCKETS)?;
     for bucket in &mut buckets[..used] {
