@@ -19,6 +19,7 @@ use std::time::{Duration, Instant};
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use clap_complete::Shell;
 use gradwire::monitor::MonitorKey;
+use gradwire::tcp::Key;
 use gradwire_core::telemetry::{Frame, MAGIC};
 use ratatui::backend::TestBackend;
 use ratatui::crossterm::event::{self, DisableMouseCapture, EnableMouseCapture, Event, KeyEventKind};
@@ -185,14 +186,9 @@ fn theme(matches: &ArgMatches) -> Theme {
     Theme { palette, ascii: matches.get_flag("ascii") || dumb }
 }
 
-/// 64 hexadecimal digits, as the cluster's keys are written.
 fn key(path: &Path) -> Result<MonitorKey, Failure> {
-    let text = std::fs::read_to_string(path).map_err(|error| format!("--key-file {}: {error}", path.display()))?;
-    let text = text.trim();
-    let byte = |i: usize| text.get(2 * i..2 * i + 2).and_then(|digits| u8::from_str_radix(digits, 16).ok());
-    let bytes: Option<Vec<u8>> = (0..32).map(byte).collect();
-    let bytes = bytes.filter(|_| text.len() == 64).and_then(|bytes| bytes.try_into().ok());
-    bytes.ok_or_else(|| format!("--key-file {}: expected 64 hexadecimal digits, got {}", path.display(), text.len()))
+    let key = Key::from_file(path).map_err(|error| format!("--key-file {}: {error}", path.display()))?;
+    Ok(key.to_bytes())
 }
 
 enum Feed {

@@ -5,6 +5,7 @@
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, Output};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -146,6 +147,8 @@ fn a_key_is_asked_for() {
 fn bad_input_is_refused_in_one_line() {
     let recording = std::env::temp_dir().join(format!("dtop-{}-bad.log", std::process::id()));
     std::fs::write(&recording, b"not a recording at all").unwrap();
+    // Others may read it, so it cannot be a key.
+    std::fs::set_permissions(&recording, std::fs::Permissions::from_mode(0o644)).unwrap();
     for (args, word) in [
         (String::new(), "expected HOST:PORT, --replay FILE or --demo"),
         ("--replay /nowhere".into(), "No such file"),
@@ -153,6 +156,10 @@ fn bad_input_is_refused_in_one_line() {
         ("--demo --sort size".into(), "--sort: expected rank"),
         ("--demo --interval 0".into(), "--interval: expected 0.05 to 60"),
         ("--demo --key-file /nowhere".into(), "--key-file /nowhere"),
+        (
+            format!("--demo --key-file {}", recording.display()),
+            "that only its owner can read (mode 0600), got mode 0644",
+        ),
         ("--demo --config /nowhere".into(), "--config /nowhere: No such file"),
     ] {
         let output = dtop(&args);
