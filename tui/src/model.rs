@@ -183,9 +183,9 @@ impl Model {
         self.notes.iter().rev().find(ends).is_some_and(|note| note.what != What::Joined)
     }
 
-    /// A sum over all nodes.
+    /// A sum over all nodes; of none, 0.0 (`sum` would say -0.0).
     pub(crate) fn total(&self, of: impl Fn(&NodeView) -> f64) -> f64 {
-        self.nodes.values().map(of).sum()
+        self.nodes.values().map(of).fold(0.0, |sum, x| sum + x)
     }
 
     /// The least clock of those that have not ended, of workers.

@@ -21,7 +21,7 @@ pub(super) fn draw(frame: &mut Frame<'_>, app: &App, model: &Model, area: Rect) 
 fn lines<'a>(app: &App, model: &Model) -> Vec<Line<'a>> {
     let workers: Vec<_> = model.nodes.iter().filter(|(rank, _)| **rank < model.run.workers.max(1)).collect();
     let mean = |of: &dyn Fn(&crate::model::NodeView) -> f64| {
-        workers.iter().map(|(_, node)| of(node)).sum::<f64>() / workers.len().max(1) as f64
+        workers.iter().fold(0.0, |sum, (_, node)| sum + of(node)) / workers.len().max(1) as f64
     };
     let (out, into) = (model.total(|node| node.now.bytes_out), model.total(|node| node.now.bytes_in));
     let sent = model.total(|node| node.report.status.bytes_out() as f64);

@@ -129,6 +129,15 @@ fn panes_are_as_they_were() {
     assert!(different.is_empty(), "{} differ, the first of them {}", different.len(), different[0]);
 }
 
+/// Before the first report there is nothing, which is not less than nothing.
+#[test]
+fn no_news_is_zero() {
+    for pane in Pane::ALL {
+        let text = shown(&app(pane, Palette::Full, false), &Model::default(), 80, 24);
+        assert!(!text.contains("-0"), "{pane:?}:\n{text}");
+    }
+}
+
 /// Nothing that can be told makes a picture panic: no number, no order, no size.
 #[test]
 fn absurd_tales_are_drawn() {
