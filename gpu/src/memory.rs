@@ -180,8 +180,7 @@ impl Memory {
     ) -> Result<wgpu::Buffer, GpuError> {
         let range = bytes(segment);
         let twin = self.twin(commands, segment.buffer, pool)?;
-        let newer: Vec<_> = twin.host.within(&range).collect();
-        for newer in newer {
+        for newer in twin.host.within(&range) {
             let part = Segment { buffer: segment.buffer, start: newer.start, len: (newer.end - newer.start) as u32 };
             commands.upload(&twin.buffer, newer.start, pool.bytes(part));
         }
