@@ -544,12 +544,15 @@ impl World {
 
     fn note(&mut self, me: PeerId, output: &Output) {
         let mut hasher = DefaultHasher::new();
-        (self.trace, self.now, me, std::mem::discriminant(output)).hash(&mut hasher);
+        (self.trace, self.now, me).hash(&mut hasher);
+        // The tags are fixed, so that traces of different revisions can be compared.
         match output {
-            Output::Transmit { op, peer, header, .. } => (op, peer, header.emit()).hash(&mut hasher),
-            Output::Receive { op, peer, .. } => (op, peer).hash(&mut hasher),
-            Output::Compute { op, .. } => op.hash(&mut hasher),
-            _ => {}
+            Output::Receive { op, peer, .. } => (0, op, peer).hash(&mut hasher),
+            Output::Transmit { op, peer, header, .. } => (1, op, peer, header.emit()).hash(&mut hasher),
+            Output::Compute { op, .. } => (2, op).hash(&mut hasher),
+            Output::Close { peer, .. } => (3, peer).hash(&mut hasher),
+            Output::Event(_) => 4.hash(&mut hasher),
+            Output::Wait { until } => (5, until).hash(&mut hasher),
         }
         self.trace = hasher.finish();
     }
