@@ -6,7 +6,7 @@
 use std::time::Instant as Clock;
 
 use gradwire_core::codec::Encoded;
-use gradwire_core::kernel::Found;
+use gradwire_core::kernel::KernelResult;
 use gradwire_core::wire::Header;
 use gradwire_core::{
     Cluster, Contract, Event, Incarnation, Input, Instant, Layout, Machine, Node, Output, Patience, PeerId, Recipe,
@@ -75,9 +75,9 @@ impl Handover {
                 Output::Compute { op, kernel } => {
                     let found = match kernel {
                         gradwire_core::kernel::Kernel::Encode { .. } => {
-                            Found::Encoded(Encoded { bytes: 64, entries: 16, ..Encoded::default() })
+                            KernelResult::Encoded(Encoded { bytes: 64, entries: 16, ..Encoded::default() })
                         }
-                        _ => Found::Nothing,
+                        _ => KernelResult::Nothing,
                     };
                     self.feed(node, Input::Completed { op, found });
                 }
@@ -88,10 +88,10 @@ impl Handover {
                     if queue.len() == 1 {
                         self.deliver(peer.index(), node);
                     }
-                    self.feed(node, Input::Completed { op, found: Found::Nothing });
+                    self.feed(node, Input::Completed { op, found: KernelResult::Nothing });
                 }
                 Output::Receive { op, peer, .. } => {
-                    self.feed(node, Input::Completed { op, found: Found::Nothing });
+                    self.feed(node, Input::Completed { op, found: KernelResult::Nothing });
                     self.held[node][peer.index()].remove(0);
                     self.deliver(node, peer.index());
                 }

@@ -366,7 +366,7 @@ impl Builder {
 /// Optimizer vectors travel exactly when the recipe averages them.
 fn check_vectors(recipe: &Recipe, count: u32) -> Result<(), Error> {
     use gradwire_core::recipe::OptimizerState;
-    if (recipe.optimizer_state() == OptimizerState::Average) == (count > 0) {
+    if (recipe.optimizer() == OptimizerState::Average) == (count > 0) {
         return Ok(());
     }
     Err(Error::OptimizerVectors { expected: u32::from(count == 0), got: count })

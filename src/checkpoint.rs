@@ -24,7 +24,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use bytemuck::cast_slice;
-use gradwire_core::Unkept;
+use gradwire_core::RestoreError;
 
 /// Checkpoints of a node that are kept.
 pub const KEPT: usize = 3;
@@ -72,7 +72,7 @@ pub enum CheckpointError {
     /// The others go on from another round, or another suspension.
     Moment { expected: u64, got: u64 },
     /// What the machine kept does not fit.
-    Kept { path: PathBuf, error: Unkept },
+    Kept { path: PathBuf, error: RestoreError },
     /// In recipes without rounds that everyone shares, no moment is everyone's but one at which the run is suspended.
     NoRounds,
     /// In recipes with rounds, a run need not be suspended to be saved.

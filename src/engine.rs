@@ -7,8 +7,8 @@ use std::time::Duration;
 use gradwire_core::kernel::executor::Executor;
 use gradwire_core::status::Waiting;
 use gradwire_core::{
-    Clock, Event, Input, Instant, Machine, Node, OURS, OpId, Output, PeerId, Pool, Segment, Setup, Storage, THEIRS,
-    Transport, Unkept,
+    Clock, Event, Input, Instant, Machine, Node, OURS, OpId, Output, PeerId, Pool, RestoreError, Segment, Setup,
+    Storage, THEIRS, Transport,
 };
 
 use crate::builder::Watcher;
@@ -133,7 +133,7 @@ impl<T: Transport> Engine<T> {
         let (expected, got) = (kept.len(), saved.len());
         let failed = |error| Error::from(CheckpointError::Kept { path: path.to_path_buf(), error });
         if expected != got {
-            return Err(failed(Unkept::Length { expected, got }));
+            return Err(failed(RestoreError::Length { expected, got }));
         }
         for (kept, saved) in kept.iter().zip(saved) {
             kept.restore(&mut self.pool, saved).map_err(failed)?;

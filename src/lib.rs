@@ -39,9 +39,9 @@ pub mod checkpoint;
 mod desk;
 mod engine;
 mod error;
+mod launch_env;
 pub mod monitor;
 mod observe;
-mod place;
 mod server;
 mod session;
 
@@ -57,6 +57,6 @@ pub use gradwire_mem::Mem;
 pub use gradwire_shm as shm;
 #[cfg(feature = "tcp")]
 pub use gradwire_tcp as tcp;
-pub use place::{Place, PlaceError};
+pub use launch_env::{LaunchEnv, LaunchEnvError};
 pub use server::Server;
 pub use session::Session;

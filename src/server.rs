@@ -48,7 +48,7 @@ impl Server {
 
     /// The ranges of the flat vector that the server of this rank holds.
     pub fn ranges(recipe: &Recipe, cluster: Cluster, rank: PeerId, len: usize) -> Vec<Range<usize>> {
-        let Topology::Servers { shards } = recipe.between() else { return Vec::new() };
+        let Topology::Servers { shards } = recipe.topology() else { return Vec::new() };
         let here = (0..shards).filter(|shard| cluster.servers > 0 && cluster.server_of(ShardId(*shard)) == rank);
         here.map(|shard| shard_range(len, shards, shard)).collect()
     }

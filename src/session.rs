@@ -102,7 +102,7 @@ impl Session {
         }
         self.steps += 1;
         let weight = self.local.stepped(params, examples, contribution(&mut self.spare));
-        self.synchronise(params, state, weight, self.recipe.what() == Payload::Parameters)
+        self.synchronise(params, state, weight, self.recipe.payload() == Payload::Parameters)
     }
 
     /// One step of a caller whose vectors are where the executor's are, for instance on the same device: `give` puts what is to
@@ -120,8 +120,8 @@ impl Session {
         give: impl FnOnce(&mut dyn Executor, Segment, &mut Pool) -> Result<(), Failure> + Send + 'static,
         take: impl FnOnce(&mut dyn Executor, Segment, &mut Pool) -> Result<(), Failure> + Send + 'static,
     ) -> Result<(), Error> {
-        let coded = matches!(self.recipe.written(), Codec::Threshold(_));
-        if self.recipe.what() != Payload::Updates || self.recipe.how_often() != Period::every(1) || !coded {
+        let coded = matches!(self.recipe.codec(), Codec::Threshold(_));
+        if self.recipe.payload() != Payload::Updates || self.recipe.period() != Period::every(1) || !coded {
             return Err(Error::Through { got: self.recipe.to_string() });
         }
         self.check_vectors(0)?;
@@ -334,7 +334,7 @@ impl Session {
         self.clock = clock;
         self.spare = spare;
         self.local.take(params, view.floats(), changed);
-        match self.recipe.optimizer_state() {
+        match self.recipe.optimizer() {
             OptimizerState::Average if changed => {
                 for (vector, from) in state.iter_mut().zip(view.floats()[len..].chunks(len)) {
                     vector.copy_from_slice(from);
@@ -385,7 +385,7 @@ impl Session {
 
     /// Vectors to average must be given; vectors to reset or keep may be.
     fn check_vectors(&self, got: usize) -> Result<(), Error> {
-        let average = self.recipe.optimizer_state() == OptimizerState::Average;
+        let average = self.recipe.optimizer() == OptimizerState::Average;
         let (expected, got) = (self.optimizer_vectors, got as u32);
         if average && expected != got {
             return Err(Error::OptimizerVectors { expected, got });

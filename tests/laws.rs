@@ -144,7 +144,7 @@ impl From<gradwire_sim::Halt> for End {
 fn mean_staleness_is_the_number_of_others_by_c() {
     for steps in [Steps::RoundRobin, Steps::Jittered, Steps::Exponential] {
         for (workers, c) in [(2, 1), (4, 1), (4, 2), (4, 4), (30, 1), (30, 2), (30, 30), (64, 8), (64, 64)] {
-            let recipe = Recipe::softsync(c).staleness(Staleness::constant());
+            let recipe = Recipe::softsync(c).with_staleness(Staleness::constant());
             let rounds = 400.max(u64::from(workers) * 40);
             let status = until_one_has_done(plan(recipe, workers, rounds), steps);
             let (mean, expected) = (status.staleness.mean(), f64::from(workers - 1) / f64::from(c));
@@ -170,7 +170,7 @@ fn round_robin_staleness_takes_one_or_two_values() {
 #[test]
 fn softsync_of_one_is_asynchronous() {
     for steps in [Steps::Jittered, Steps::Exponential] {
-        let softsync = Recipe::softsync(1).staleness(Staleness::constant());
+        let softsync = Recipe::softsync(1).with_staleness(Staleness::constant());
         let (one, _) = simulate(plan(softsync, 5, 40), steps, None);
         let (other, _) = simulate(plan(Recipe::asynchronous(), 5, 40), steps, None);
         assert_eq!(one.params(PeerId(5)), other.params(PeerId(5)));
@@ -182,7 +182,7 @@ fn softsync_of_one_is_asynchronous() {
 #[test]
 fn ssp_of_bound_zero_is_synchronous() {
     let (workers, lambda) = (4, 0.25);
-    let recipe = Recipe::ssp(0).merge(gradwire::recipe::Merge::Sum { lambda });
+    let recipe = Recipe::ssp(0).with_merge(gradwire::recipe::Merge::Sum { lambda });
     for steps in [Steps::RoundRobin, Steps::Exponential] {
         let (_, history) = simulate(plan(recipe, workers, 25), steps, None);
         let mut params = vec![0.0f32; LEN];
@@ -207,10 +207,10 @@ fn synchronous_steps_are_steps_on_the_union_batch() {
     let servers = Topology::Servers { shards: 2 };
     let recipes = [
         Recipe::sync(),
-        Recipe::sync().topology(Topology::Tree { fan_in: 3 }),
-        Recipe::sync().topology(servers),
+        Recipe::sync().with_topology(Topology::Tree { fan_in: 3 }),
+        Recipe::sync().with_topology(servers),
         Recipe::averaging(1),
-        Recipe::averaging(1).topology(servers),
+        Recipe::averaging(1).with_topology(servers),
     ];
     for workers in [1, 2, 4, 7] {
         for recipe in recipes {
@@ -242,12 +242,13 @@ fn averaging_parameters_is_applying_mean_updates() {
     for period in [1, 5, 20] {
         for momentum in [0.0, 0.9] {
             let train = |recipe| with_momentum(recipe, 3, 40, momentum);
-            let parameters = train(Recipe::averaging(period).optimizer(OptimizerState::Keep));
-            let updates = train(Recipe::sync().period(period));
+            let parameters = train(Recipe::averaging(period).with_optimizer(OptimizerState::Keep));
+            let updates = train(Recipe::sync().with_period(period));
             for (a, b) in parameters.iter().zip(&updates) {
                 assert!((a - b).abs() < 1e-5, "H = {period}, momentum {momentum}: {a} {b}");
             }
-            let sharded = |shards| train(Recipe::sync().period(period).topology(Topology::Servers { shards }));
+            let sharded =
+                |shards| train(Recipe::sync().with_period(period).with_topology(Topology::Servers { shards }));
             assert_eq!(sharded(1), sharded(4), "H = {period}, momentum {momentum}");
         }
     }
@@ -275,7 +276,7 @@ fn momentum_kept_or_averaged_is_momentum_of_the_mean() {
         }
     }
     let distance = |policy| {
-        let got = with_momentum(Recipe::averaging(1).optimizer(policy), workers, steps, mu);
+        let got = with_momentum(Recipe::averaging(1).with_optimizer(policy), workers, steps, mu);
         got.iter().zip(&expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max)
     };
     assert!(distance(OptimizerState::Keep) < 1e-5);
@@ -286,7 +287,7 @@ fn momentum_kept_or_averaged_is_momentum_of_the_mean() {
 
 /// Trains on threads with heavy-ball momentum at each worker; returns the parameters that all end with.
 fn with_momentum(recipe: Recipe, workers: u32, steps: u64, mu: f32) -> Vec<f32> {
-    let vectors = u32::from(recipe.optimizer_state() == OptimizerState::Average);
+    let vectors = u32::from(recipe.optimizer() == OptimizerState::Average);
     let cluster = Cluster { workers, servers: u32::from(recipe.needs_servers()) };
     let builder = Session::builder(Layout::flat(LEN), recipe, cluster).optimizer_vectors(vectors);
     let mut ends = Mem::cluster(cluster.nodes());
@@ -330,13 +331,13 @@ fn a_full_softsync_group_is_a_round_and_scales() {
         world.params(PeerId(workers)).to_vec()
     };
     let servers = Topology::Servers { shards: 1 };
-    let round = first(Recipe::sync().topology(servers), 1.0);
-    let group = first(Recipe::softsync(workers).staleness(Staleness::constant()), 1.0);
+    let round = first(Recipe::sync().with_topology(servers), 1.0);
+    let group = first(Recipe::softsync(workers).with_staleness(Staleness::constant()), 1.0);
     for (a, b) in round.iter().zip(&group) {
         assert!((a - b).abs() <= 4.0 * f32::EPSILON, "{a} {b}");
     }
     let twice: Vec<f32> = group.iter().map(|x| x * 4.0).collect();
-    assert_eq!(first(Recipe::softsync(workers).staleness(Staleness::constant()), 4.0), twice);
+    assert_eq!(first(Recipe::softsync(workers).with_staleness(Staleness::constant()), 4.0), twice);
 }
 
 /// Contributes the same weight of whatever it computes, times a factor.
@@ -364,11 +365,11 @@ fn threads_and_simulator_agree_bit_for_bit() {
     let recipes = [
         Recipe::sync(),
         Recipe::averaging(3),
-        Recipe::sync().period(4),
-        Recipe::sync().topology(servers),
-        Recipe::averaging(2).topology(servers),
-        Recipe::ssp(0).topology(servers),
-        Recipe::ssp(0).pace(Pace::Synchronous),
+        Recipe::sync().with_period(4),
+        Recipe::sync().with_topology(servers),
+        Recipe::averaging(2).with_topology(servers),
+        Recipe::ssp(0).with_topology(servers),
+        Recipe::ssp(0).with_pace(Pace::Synchronous),
     ];
     for recipe in recipes {
         let workers = 5;
@@ -411,7 +412,7 @@ fn on_threads(recipe: Recipe, workers: u32, steps: u64) -> Vec<Vec<f32>> {
 #[test]
 fn a_poisoned_update_is_refused_and_named() {
     let servers = Topology::Servers { shards: 1 };
-    for recipe in [Recipe::sync().topology(servers), Recipe::asynchronous(), Recipe::softsync(2), Recipe::ssp(0)] {
+    for recipe in [Recipe::sync().with_topology(servers), Recipe::asynchronous(), Recipe::softsync(2), Recipe::ssp(0)] {
         let (world, _) = simulate(plan(recipe, 3, 6), Steps::Jittered, Some(2));
         let refused: Vec<_> = world.log().iter().filter(|log| matches!(log.event, Event::Rejected { .. })).collect();
         assert_eq!(refused.len(), 1, "{recipe}");

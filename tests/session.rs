@@ -84,7 +84,7 @@ fn everyone_ends_with_the_same_parameters_under_every_recipe() {
 /// I-03, I-21: alone, every rule is the plain optimizer, bit for bit.
 #[test]
 fn one_worker_is_the_plain_optimizer() {
-    let staleness = Recipe::softsync(1).staleness(Staleness::constant());
+    let staleness = Recipe::softsync(1).with_staleness(Staleness::constant());
     for recipe in [Recipe::sync(), Recipe::averaging(3), Recipe::asynchronous(), Recipe::ssp(1), staleness] {
         let start = if recipe.needs_servers() { 0.0 } else { 0.5 };
         let results = run(recipe, 1, |rank, mut session, mut params| {
@@ -105,7 +105,7 @@ fn one_worker_is_the_plain_optimizer() {
 #[test]
 fn an_optimizer_that_works_in_place_can_sync() {
     for recipe in
-        [Recipe::averaging(2), Recipe::sync(), Recipe::sync().period(2), Recipe::asynchronous(), Recipe::ssp(2)]
+        [Recipe::averaging(2), Recipe::sync(), Recipe::sync().with_period(2), Recipe::asynchronous(), Recipe::ssp(2)]
     {
         let by = |in_place: bool| {
             move |rank: u32, mut session: Session, mut params: Vec<f32>| {
@@ -137,7 +137,7 @@ fn optimizer_state_follows_its_policy() {
         (OptimizerState::Reset, [[0.0; 2], [0.0; 2]]),
         (OptimizerState::Average, [[2.5; 2], [2.5; 2]]),
     ] {
-        let recipe = Recipe::averaging(1).optimizer(policy);
+        let recipe = Recipe::averaging(1).with_optimizer(policy);
         let cluster = cluster(&recipe, 2);
         let threads = Mem::cluster(2).into_iter().zip(0u32..).map(|(transport, rank)| {
             thread::spawn(move || {
@@ -200,7 +200,7 @@ fn train_and_finish(rank: u32, mut session: Session, mut params: Vec<f32>) -> Ve
 /// A worker that leaves does not hold up the others.
 #[test]
 fn others_go_on_when_one_leaves() {
-    let server_sync = Recipe::sync().topology(Topology::Servers { shards: 2 });
+    let server_sync = Recipe::sync().with_topology(Topology::Servers { shards: 2 });
     for recipe in six().into_iter().chain([server_sync]) {
         run(recipe, 3, |rank, mut session, mut params| {
             steps(rank, &mut session, &mut params, if rank == 2 { 2 } else { 8 });
@@ -271,7 +271,7 @@ fn bad_vectors_are_named_and_change_nothing() {
 /// Finite updates that add up to what is not are not handed on to others.
 #[test]
 fn a_diverged_worker_contributes_nothing() {
-    for recipe in [Recipe::averaging(2), Recipe::sync().period(2), Recipe::asynchronous().period(2)] {
+    for recipe in [Recipe::averaging(2), Recipe::sync().with_period(2), Recipe::asynchronous().with_period(2)] {
         let errors = run(recipe, 1, |_, mut session, mut params| {
             let huge = [-f32::MAX; LEN];
             session.step(&mut params, &huge, 1).unwrap();
@@ -297,14 +297,14 @@ fn bad_setups_are_refused_with_both_values() {
     );
     let five = Cluster { workers: 5, servers: 0 };
     assert_eq!(join(Recipe::sync(), five, 12, 0), "transport: expected 5 nodes (workers and servers), got 2");
-    let average = Recipe::averaging(2).optimizer(OptimizerState::Average);
+    let average = Recipe::averaging(2).with_optimizer(OptimizerState::Average);
     assert_eq!(join(average, cluster, 12, 0), "optimizer vectors: expected 1, got 0");
     let one = Cluster { workers: 1, servers: 1 };
     let served = Session::builder(layout(), Recipe::asynchronous(), one).serve(Mem::cluster(2).remove(0), &[0.0; LEN]);
     assert_eq!(served.unwrap_err().to_string(), "rank 0: expected a worker, got a server");
-    let sync = Recipe::ssp(0).pace(Pace::Synchronous);
+    let sync = Recipe::ssp(0).with_pace(Pace::Synchronous);
     assert!(
-        join(sync.staleness(Staleness::inverse()), Cluster { workers: 2, servers: 1 }, 12, 0)
+        join(sync.with_staleness(Staleness::inverse()), Cluster { workers: 2, servers: 1 }, 12, 0)
             .contains("cannot go with")
     );
 }

@@ -76,7 +76,7 @@ fn measure<T: Transport + 'static>(transport: T, name: &str, bytes: usize, tiny:
     let (rank, count) = transport.place();
     let len = bytes / 4;
     let topology = Topology::Ring;
-    let recipe = Recipe::averaging(1).topology(topology).chunk(chunk());
+    let recipe = Recipe::averaging(1).with_topology(topology).with_chunk(chunk());
     let cluster = Cluster { workers: count, servers: 0 };
     let mut params = vec![1.0f32; len];
     let mut session =

@@ -10,7 +10,7 @@ use gradwire::{Pool, Segment};
 use gradwire_core::BufferId;
 use gradwire_core::codec::threshold::Aim;
 use gradwire_core::kernel::executor::Executor;
-use gradwire_core::kernel::{self, Coding, Found, Kernel, MEAN_MAX, Place};
+use gradwire_core::kernel::{self, Coding, EncodeTarget, Kernel, KernelResult, MEAN_MAX};
 use gradwire_core::recipe::Control;
 use gradwire_gpu::{Context, Gpu, wgpu};
 
@@ -54,7 +54,7 @@ impl Bench {
         Self { gpu: Gpu::new(context), pool, len, rounds, copy: 0.0, encode: 0.0, wanted }
     }
 
-    fn run(&mut self, kernel: Kernel) -> Found {
+    fn run(&mut self, kernel: Kernel) -> KernelResult {
         let mut found = self.gpu.begin(&kernel, &mut self.pool).unwrap();
         while found.is_none() {
             found = self.gpu.poll(&mut self.pool).unwrap();
@@ -127,7 +127,7 @@ impl Bench {
         }
         for coding in [Coding::Bf16, Coding::Int8, Coding::Sign] {
             let body = Segment::floats(BODY, 0, coding.len_max(len, 1) / 4);
-            let place = Place { sections: Segment::floats(SECTIONS, 0, 4), scratch: BufferId(0), body };
+            let place = EncodeTarget { sections: Segment::floats(SECTIONS, 0, 4), scratch: BufferId(0), body };
             let bytes = 12 + coding.len_max(len, 1) / len;
             self.row(&format!("encode {coding:?}"), bytes, |set| Kernel::Encode {
                 coding,
@@ -182,10 +182,10 @@ impl Bench {
             let coding = Coding::Threshold(aim);
             let sections = Segment::floats(SECTIONS, 0, 4);
             let body = Segment::floats(BODY, 0, coding.len_max(len, 1) / 4);
-            let place = Place { sections, scratch: BufferId(0), body };
+            let place = EncodeTarget { sections, scratch: BufferId(0), body };
             let encode = |set: u32| Kernel::Encode { coding, update: Some(v(set, 0)), residual: v(set, 1), place };
             let seconds = self.time(encode);
-            let Found::Encoded(encoded) = self.run(encode(0)) else { panic!("an encoder") };
+            let KernelResult::Encoded(encoded) = self.run(encode(0)) else { panic!("an encoder") };
             if density == 3.6e-3 {
                 self.encode = seconds;
             }

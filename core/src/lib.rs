@@ -86,8 +86,8 @@ pub use id::{Clock, Cluster, Incarnation, OpId, PeerId, Sequence, ShardId};
 pub use layout::{Layout, Tensor, shard_range};
 pub use local::Local;
 pub use machine::{
-    Contract, Event, Input, Kept, Machine, Misuse, Node, OURS, Output, ProtocolError, Rejection, Resumed, Setup,
-    THEIRS, Unkept,
+    Contract, Event, Input, Machine, Misuse, Node, OURS, Output, ProtocolError, Rejection, RestoreError, Resumed,
+    SavedBuffer, Setup, THEIRS,
 };
 pub use recipe::{ConfigError, Recipe};
 pub use status::Status;

@@ -169,7 +169,7 @@ impl Report {
 
 /// Is anything written in another form than plain floats?
 fn is_coded(options: &Options) -> bool {
-    options.recipe.written() != gradwire::recipe::Codec::F32
+    options.recipe.codec() != gradwire::recipe::Codec::F32
 }
 
 fn bytes(count: u64) -> String {

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
-use gradwire::{Error, Event, Place, Session, Status, Transport};
+use gradwire::{Error, Event, LaunchEnv, Session, Status, Transport};
 use gradwire_tcp::{Key, KeyError, Notice, StreamError};
 
 use super::data::Data;
@@ -27,7 +27,7 @@ enum Wire {
 
 struct Node {
     options: Options,
-    place: Place,
+    place: LaunchEnv,
     /// Servers are processes of their own, the last ones.
     apart: bool,
     wire: Wire,
@@ -498,21 +498,23 @@ fn notice(rank: u32) -> impl FnMut(Notice) + Send + 'static {
 }
 
 /// Flags count more than what a launcher says.
-fn place(matches: &ArgMatches) -> Result<Place, Failure> {
-    let found = Place::detect().map_err(|error| (exit::USAGE, error.to_string()))?;
+fn place(matches: &ArgMatches) -> Result<LaunchEnv, Failure> {
+    let found = LaunchEnv::detect().map_err(|error| (exit::USAGE, error.to_string()))?;
     let number = |name: &str| matches.get_one::<u32>(name).copied();
     let meet = matches.get_one::<String>("meet").cloned();
     let place = match (number("rank"), number("processes"), found) {
-        (Some(rank), Some(processes), _) => Place { rank, processes, local_rank: None, meet: None, source: "flags" },
+        (Some(rank), Some(processes), _) => {
+            LaunchEnv { rank, processes, local_rank: None, meet: None, source: "flags" }
+        }
         (None, None, Some(place)) => place,
-        (None, None, None) => Place { rank: 0, processes: 1, local_rank: None, meet: None, source: "alone" },
+        (None, None, None) => LaunchEnv { rank: 0, processes: 1, local_rank: None, meet: None, source: "alone" },
         _ => return Err((exit::USAGE, "expected --rank and --processes together, got one of them".to_string())),
     };
     if place.rank >= place.processes {
         return Err((exit::USAGE, format!("--rank: expected less than {}, got {}", place.processes, place.rank)));
     }
     let alone = (place.processes == 1).then(|| "127.0.0.1:0".to_string());
-    Ok(Place { meet: meet.or(place.meet).or(alone), ..place })
+    Ok(LaunchEnv { meet: meet.or(place.meet).or(alone), ..place })
 }
 
 /// From a file, or from the environment; never from the arguments, which everyone on the host can read.

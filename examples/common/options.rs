@@ -286,7 +286,7 @@ impl Options {
 
     /// How many optimizer vectors travel: the momentum, where it is averaged.
     pub(crate) fn optimizer_vectors(&self) -> u32 {
-        u32::from(self.recipe.optimizer_state() == gradwire::recipe::OptimizerState::Average)
+        u32::from(self.recipe.optimizer() == gradwire::recipe::OptimizerState::Average)
     }
 }
 
@@ -315,7 +315,7 @@ fn default_rate(recipe: &Recipe, workers: u32) -> f32 {
     use gradwire::recipe::{Merge, Pace};
     let base = 0.1;
     let n = workers as f32;
-    match (recipe.what(), recipe.merging(), recipe.pacing()) {
+    match (recipe.payload(), recipe.merge(), recipe.pace()) {
         (Payload::Parameters, ..) => base * n.sqrt(),
         (_, Merge::Mean, Pace::Synchronous) => (base * n).min(0.4),
         _ => base,

@@ -81,10 +81,10 @@ pub(crate) fn train<T: Transport + 'static>(
     let mut begun = session.steps();
     if !resumed || session.is_outdated() {
         let clock = progress(options, &session.status()?);
-        begun += clock * u64::from(options.recipe.how_often().at(0));
+        begun += clock * u64::from(options.recipe.period().at(0));
     }
     let slower = options.slow.filter(|(slow, _)| *slow as usize == rank).map_or(1.0, |(_, factor)| factor);
-    let in_place = options.recipe.what() == Payload::Parameters;
+    let in_place = options.recipe.payload() == Payload::Parameters;
     let (mut update, mut gradient) = (vec![0.0; params.len()], vec![0.0; params.len()]);
     let (mut steps, mut examples, mut number) = (0, 0, 0);
     let (mut rate, mut accuracy) = (options.rate, f64::NAN);
@@ -156,7 +156,7 @@ pub(crate) fn train<T: Transport + 'static>(
 /// Where the run is that this worker has come to, in synchronisations of each worker. Peers of a mesh count their own
 /// messages only: there it is what the replica says.
 fn progress(options: &Options, status: &Status) -> u64 {
-    match options.recipe.between() {
+    match options.recipe.topology() {
         Topology::Mesh { .. } => status.updates / u64::from(options.cluster.workers),
         _ => status.clock.0,
     }

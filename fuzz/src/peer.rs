@@ -1,6 +1,6 @@
 //! A member that says anything: the machines of all roles, behind a hello that fits.
 
-use gradwire_core::kernel::{self, Found};
+use gradwire_core::kernel::{self, KernelResult};
 use gradwire_core::wire::Kind;
 use gradwire_core::{
     Clock, Cluster, Contract, Incarnation, Input, Instant, Layout, Machine, Node, OURS, Output, Patience, PeerId, Pool,
@@ -144,7 +144,7 @@ impl Host {
                     let found = kernel::run(&kernel, &mut self.pool);
                     self.end(Input::Completed { op, found });
                 }
-                Output::Transmit { op, .. } => self.end(Input::Completed { op, found: Found::Nothing }),
+                Output::Transmit { op, .. } => self.end(Input::Completed { op, found: KernelResult::Nothing }),
                 Output::Receive { op, peer, .. } => self.awaited = Some((op, peer)),
                 Output::Close { .. } | Output::Event(_) => {}
                 Output::Wait { .. } => return,
@@ -159,7 +159,7 @@ impl Host {
 
     fn receive_all(&mut self) {
         while let Some((op, _)) = self.awaited.take() {
-            self.feed(Input::Completed { op, found: Found::Nothing });
+            self.feed(Input::Completed { op, found: KernelResult::Nothing });
         }
     }
 }

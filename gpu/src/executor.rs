@@ -1,7 +1,7 @@
 //! The executor: kernels of one machine, on the device where there is a program for them, else on the host.
 
 use gradwire_core::kernel::executor::{Executor, Failure};
-use gradwire_core::kernel::{self, Coding, Found, Kernel};
+use gradwire_core::kernel::{self, Coding, Kernel, KernelResult};
 use gradwire_core::recipe::Control;
 use gradwire_core::{Pool, Segment};
 
@@ -141,7 +141,7 @@ impl Gpu {
         if got <= expected { Ok(()) } else { Err(GpuError::Limit { limit: "the buffer's size", expected, got }) }
     }
 
-    fn start(&mut self, kernel: &Kernel, pool: &mut Pool) -> Result<Option<Found>, GpuError> {
+    fn start(&mut self, kernel: &Kernel, pool: &mut Pool) -> Result<Option<KernelResult>, GpuError> {
         let Self { commands, memory, .. } = self;
         match *kernel {
             // What a machine says of texts and sections is on the host, and stays there.
@@ -191,13 +191,13 @@ impl Gpu {
         if elementwise::issue(kernel, commands, memory, pool)?
             || mean::issue(kernel, &mut self.sums, commands, memory, pool)?
         {
-            return Ok(Some(Found::Nothing));
+            return Ok(Some(KernelResult::Nothing));
         }
         self.host(kernel, pool)
     }
 
     /// Carries a kernel out on the host, when all that it reads is there.
-    fn host(&mut self, kernel: &Kernel, pool: &mut Pool) -> Result<Option<Found>, GpuError> {
+    fn host(&mut self, kernel: &Kernel, pool: &mut Pool) -> Result<Option<KernelResult>, GpuError> {
         for segment in kernel.reads() {
             if !self.memory.fetch(&mut self.commands, segment, pool)? {
                 self.pending = Some(Pending::Host(*kernel));
@@ -214,14 +214,15 @@ impl Gpu {
         Ok(Some(found))
     }
 
-    fn go_on(&mut self, pool: &mut Pool) -> Result<Option<Found>, GpuError> {
+    fn go_on(&mut self, pool: &mut Pool) -> Result<Option<KernelResult>, GpuError> {
         let Self { commands, memory, .. } = self;
         let found = match self.pending {
             None => return Ok(None),
             Some(Pending::Host(kernel)) => return self.host(&kernel, pool),
             Some(Pending::Scan) => {
                 let Some(scan) = &self.scan else { return Ok(None) };
-                let found = |first: Option<u32>| first.map_or(Found::Finite, |index| Found::NonFinite { index });
+                let found =
+                    |first: Option<u32>| first.map_or(KernelResult::Finite, |index| KernelResult::NonFinite { index });
                 scan.poll(commands)?.map(found)
             }
             Some(Pending::Dense) => {
@@ -242,14 +243,14 @@ impl Gpu {
 }
 
 impl Executor for Gpu {
-    fn begin(&mut self, kernel: &Kernel, pool: &mut Pool) -> Result<Option<Found>, Failure> {
+    fn begin(&mut self, kernel: &Kernel, pool: &mut Pool) -> Result<Option<KernelResult>, Failure> {
         debug_assert!(self.pending.is_none());
         let found = self.start(kernel, pool)?;
         self.commands.check()?;
         Ok(found)
     }
 
-    fn poll(&mut self, pool: &mut Pool) -> Result<Option<Found>, Failure> {
+    fn poll(&mut self, pool: &mut Pool) -> Result<Option<KernelResult>, Failure> {
         Ok(self.go_on(pool)?)
     }
 

@@ -4,7 +4,7 @@ use std::sync::OnceLock;
 
 use gradwire_core::codec::threshold::{Aim, Section};
 use gradwire_core::kernel::executor::Executor;
-use gradwire_core::kernel::{self, Coding, Found, Kernel, MEAN_MAX, Place};
+use gradwire_core::kernel::{self, Coding, EncodeTarget, Kernel, KernelResult, MEAN_MAX};
 use gradwire_core::recipe::Control;
 use gradwire_core::{BufferId, Pool, Segment};
 
@@ -47,7 +47,7 @@ impl Both {
 
     /// Runs a kernel on both sides; what they find must be the same, but for the sum of squares.
     #[track_caller]
-    fn run(&mut self, kernel: Kernel) -> Found {
+    fn run(&mut self, kernel: Kernel) -> KernelResult {
         let expected = kernel::run(&kernel, &mut self.host);
         let mut found = self.gpu.begin(&kernel, &mut self.device).unwrap();
         while found.is_none() {
@@ -56,7 +56,7 @@ impl Both {
         }
         let got = found.unwrap();
         match (expected, got) {
-            (Found::Encoded(mut expected), Found::Encoded(got)) => {
+            (KernelResult::Encoded(mut expected), KernelResult::Encoded(got)) => {
                 let (a, b) = (expected.squares, got.squares);
                 assert!((a - b).abs() <= 1e-4 * a.abs() || a.is_nan() || a.is_infinite(), "squares: {a}, got {b}");
                 expected.squares = b;
@@ -193,11 +193,14 @@ fn scans_find_the_first() {
     let random = &mut Random(3);
     for len in LENS {
         let mut words = vector("wide", len, random);
-        assert_eq!(Both::new(context.clone(), &[words.clone()]).run(Kernel::Scan { x: whole(0, len) }), Found::Finite);
+        assert_eq!(
+            Both::new(context.clone(), &[words.clone()]).run(Kernel::Scan { x: whole(0, len) }),
+            KernelResult::Finite
+        );
         for at in [0, len / 3, len.saturating_sub(1)].into_iter().filter(|at| *at < len).rev() {
             words[at] = f32::NAN.to_bits();
             let found = Both::new(context.clone(), &[words.clone()]).run(Kernel::Scan { x: whole(0, len) });
-            assert_eq!(found, Found::NonFinite { index: at as u32 });
+            assert_eq!(found, KernelResult::NonFinite { index: at as u32 });
         }
     }
 }
@@ -274,11 +277,11 @@ fn threshold_encoders_agree_with_their_bodies() {
                 ];
                 let mut both = Both::new(context.clone(), &buffers);
                 let [update, residual, sections] = [whole(0, len), whole(1, len), whole(2, 4 * lens.len())];
-                let place = Place { sections, scratch: BufferId(3), body: whole(4, body) };
+                let place = EncodeTarget { sections, scratch: BufferId(3), body: whole(4, body) };
                 let what = format!("{kind}, {len}, {lens:?}, {control:?}");
                 for (update, dense) in [(Some(update), false), (Some(update), true), (None, false), (None, true)] {
                     let found = both.run(Kernel::Encode { coding: coding(dense), update, residual, place });
-                    let Found::Encoded(encoded) = found else { panic!("{found:?}") };
+                    let KernelResult::Encoded(encoded) = found else { panic!("{found:?}") };
                     // What is behind the body is room.
                     let written = whole(4, body).first(encoded.bytes);
                     assert_eq!(both.host.words(written), both.device.words(written), "{what}: the body");
@@ -310,7 +313,7 @@ fn dense_encoders_agree_with_their_bodies() {
                 let mut both = Both::new(context.clone(), &buffers);
                 let (update, residual) = (whole(0, len), whole(1, len));
                 let body = Segment::floats(BufferId(4), 2, body);
-                let place = Place { sections: whole(2, 0), scratch: BufferId(3), body };
+                let place = EncodeTarget { sections: whole(2, 0), scratch: BufferId(3), body };
                 for update in [Some(update), None, Some(update)] {
                     both.run(Kernel::Encode { coding, update, residual, place });
                     both.check(&format!("{coding:?}, {kind}, {len}"), &[2, 3]);
@@ -338,14 +341,14 @@ fn long_vectors_are_cut() {
     let buffers =
         [sparse(random), sparse(random), sections(&[len as u32], tau), vec![0; 2 * len], vec![0; body], vec![0; len]];
     let mut both = Both::new(context, &buffers);
-    let place = Place { sections: whole(2, 4), scratch: BufferId(3), body: whole(4, body) };
+    let place = EncodeTarget { sections: whole(2, 4), scratch: BufferId(3), body: whole(4, body) };
     let (update, residual, ledger) = (Some(whole(0, len)), whole(1, len), whole(5, len));
     let found = both.run(Kernel::Encode { coding, update, residual, place });
-    let Found::Encoded(encoded) = found else { panic!("{found:?}") };
+    let KernelResult::Encoded(encoded) = found else { panic!("{found:?}") };
     both.run(Kernel::Decode { body: whole(4, body).first(encoded.bytes), sections: whole(2, 4), unit, ledger });
     both.run(Kernel::Apply { from: whole(0, len), update: residual, scale: 0.3, into: whole(0, len) });
     both.check("long", &[3]);
-    assert_eq!(both.run(Kernel::Scan { x: whole(0, len) }), Found::Finite);
+    assert_eq!(both.run(Kernel::Scan { x: whole(0, len) }), KernelResult::Finite);
 }
 
 /// From the second message on nothing is made on the device.
@@ -366,12 +369,12 @@ fn the_steady_state_makes_nothing() {
         vec![0; len],
     ];
     let mut both = Both::new(context, &buffers);
-    let place = Place { sections: whole(2, 4), scratch: BufferId(3), body: whole(4, body) };
+    let place = EncodeTarget { sections: whole(2, 4), scratch: BufferId(3), body: whole(4, body) };
     let (update, residual, ledger) = (Some(whole(0, len)), whole(1, len), whole(5, len));
     let mut made = 0;
     for step in 0..8 {
         let found = both.run(Kernel::Encode { coding, update, residual, place });
-        let Found::Encoded(encoded) = found else { panic!("{found:?}") };
+        let KernelResult::Encoded(encoded) = found else { panic!("{found:?}") };
         both.run(Kernel::Decode { body: whole(4, body).first(encoded.bytes), sections: whole(2, 4), unit, ledger });
         both.run(Kernel::Materialise { base: whole(0, len), ledger, unit, into: whole(6, len) });
         both.check("steady", &[3, 4]);

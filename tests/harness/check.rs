@@ -59,9 +59,9 @@ pub fn run(scenario: &Scenario) -> Result<Seen, Failure> {
     let truth = Arc::new(Mutex::new(Truth { contributed: vec![vec![0; len]; workers as usize], ..Truth::default() }));
     let crashing = scenario.crashing();
     // What is in a residual nobody sees yet.
-    let plain = plan.recipe.written() == Codec::F32;
-    let sum = plain && plan.recipe.merging() == Merge::Sum { lambda: 1.0 } && plan.recipe.needs_servers();
-    let lag = match plan.recipe.pacing() {
+    let plain = plan.recipe.codec() == Codec::F32;
+    let sum = plain && plan.recipe.merge() == Merge::Sum { lambda: 1.0 } && plan.recipe.needs_servers();
+    let lag = match plan.recipe.pace() {
         Pace::Stale { bound } if plain && crashing.is_empty() => Some(bound),
         _ => None,
     };
@@ -174,7 +174,7 @@ fn waits_for_the_dead(scenario: &Scenario, world: &World) -> bool {
 /// After every event.
 fn during(scenario: &Scenario, world: &World, node: PeerId, seen: &mut Seen) -> Result<(), Failure> {
     let plan = &scenario.plan;
-    if let Pace::Stale { bound } = plan.recipe.pacing() {
+    if let Pace::Stale { bound } = plan.recipe.pace() {
         if !plan.cluster.is_worker(node) || !world.is_computing(node) {
             seen.blocked += u64::from(plan.cluster.is_worker(node));
             return Ok(());
@@ -236,7 +236,7 @@ fn synchronous(scenario: &Scenario, world: &World, truth: &Truth) -> Result<(), 
     };
     let restarted = plan.faults.iter().any(|(_, fault)| comes_back(fault));
     let synced = |step: &u64| {
-        plan.recipe.how_often() == 1.into() || (step + 1).is_multiple_of(u64::from(plan.recipe.how_often().at(0)))
+        plan.recipe.period() == 1.into() || (step + 1).is_multiple_of(u64::from(plan.recipe.period().at(0)))
     };
     let crashing = scenario.crashing();
     if !restarted {
@@ -269,7 +269,7 @@ fn synchronous(scenario: &Scenario, world: &World, truth: &Truth) -> Result<(), 
         }
         let total: f64 = local.iter().map(|(weight, _)| weight).sum();
         for (weight, sum) in &mut local {
-            let share = if plan.recipe.merging() == Merge::Mean { *weight / total } else { 1.0 };
+            let share = if plan.recipe.merge() == Merge::Mean { *weight / total } else { 1.0 };
             expected.iter_mut().zip(&*sum).for_each(|(e, x)| *e -= share * x);
             (*weight, *sum) = (0.0, vec![0.0; expected.len()]);
         }
@@ -322,7 +322,7 @@ fn summed(scenario: &Scenario, world: &World, truth: &Truth) -> Result<(), Failu
 /// I-27, I-28: with a constant rule every update counts 1/c, those of a rest 1/k.
 fn softsync(scenario: &Scenario, world: &World, truth: &Truth) -> Result<(), Failure> {
     let plan = &scenario.plan;
-    let Merge::Softsync { updates } = plan.recipe.merging() else { unreachable!("a softsync scenario") };
+    let Merge::Softsync { updates } = plan.recipe.merge() else { unreachable!("a softsync scenario") };
     if !scenario.crashing().is_empty() {
         return Ok(());
     }
@@ -350,7 +350,7 @@ fn softsync(scenario: &Scenario, world: &World, truth: &Truth) -> Result<(), Fai
     }
     // I-28: a group is a mean, so that each moves the workers' own elements by one unit together, a rest too.
     let applied = server_params(scenario, world);
-    if constant && plan.recipe.between() == (Topology::Servers { shards: 1 }) {
+    if constant && plan.recipe.topology() == (Topology::Servers { shards: 1 }) {
         let own: f32 = applied[..plan.cluster.workers as usize].iter().sum();
         let expected = -UNIT * groups as f32;
         ensure!(
@@ -394,7 +394,7 @@ fn mesh(scenario: &Scenario, world: &World, truth: &Truth) -> Result<(), Failure
 
 fn server_params(scenario: &Scenario, world: &World) -> Vec<f32> {
     let plan = &scenario.plan;
-    let Topology::Servers { shards } = plan.recipe.between() else { unreachable!("a server scenario") };
+    let Topology::Servers { shards } = plan.recipe.topology() else { unreachable!("a server scenario") };
     let mut params = vec![0.0; plan.layout.len()];
     for shard in 0..shards {
         let range = gradwire_core::shard_range(params.len(), shards, shard);

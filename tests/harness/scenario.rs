@@ -55,8 +55,8 @@ const TAU: f32 = 16.0 / 1024.0;
 /// A tree, or a ring, with chunks of any size.
 fn collective(seed: u64, recipe: Recipe) -> Recipe {
     let mut random = Random::new(seed, 6);
-    let recipe = recipe.chunk(1 + random.below(20) as u32);
-    if random.chance(0.5) { recipe.topology(Topology::Ring) } else { recipe }
+    let recipe = recipe.with_chunk(1 + random.below(20) as u32);
+    if random.chance(0.5) { recipe.with_topology(Topology::Ring) } else { recipe }
 }
 
 /// A mesh with any controller and any start. From a stream of its own: what else a seed stands for stays.
@@ -77,7 +77,7 @@ fn mesh(seed: u64, workers: u32) -> Recipe {
     let (starters, head_start) =
         if random.chance(0.2) { (1 + random.below(u64::from(workers)) as u32, random.below(6) as u32) } else { (0, 0) };
     let correction = Correction { warmup, ramp, starters, head_start, ..Correction::none() };
-    Recipe::mesh(TAU).codec(Codec::Threshold(threshold)).correction(correction)
+    Recipe::mesh(TAU).with_codec(Codec::Threshold(threshold)).with_correction(correction)
 }
 
 /// Codecs both ways that lose nothing in the end: all contributions are small multiples of 2^-10, and a leaver's
@@ -96,18 +96,18 @@ fn coded(seed: u64, recipe: Recipe, overlap: bool) -> Recipe {
         3 => topk(&mut random),
         _ => threshold(&mut random),
     };
-    let recipe = match recipe.pacing() {
-        Pace::Asynchronous { .. } if overlap => recipe.pace(Pace::Asynchronous { overlap }).codec(codec),
-        Pace::Asynchronous { .. } if random.chance(0.3) => recipe.pace(Pace::Stale { bound: 2 }).codec(codec),
-        _ => recipe.codec(codec),
+    let recipe = match recipe.pace() {
+        Pace::Asynchronous { .. } if overlap => recipe.with_pace(Pace::Asynchronous { overlap }).with_codec(codec),
+        Pace::Asynchronous { .. } if random.chance(0.3) => recipe.with_pace(Pace::Stale { bound: 2 }).with_codec(codec),
+        _ => recipe.with_codec(codec),
     };
-    let plain = matches!(recipe.pacing(), Pace::Asynchronous { overlap: true } | Pace::Stale { .. });
+    let plain = matches!(recipe.pace(), Pace::Asynchronous { overlap: true } | Pace::Stale { .. });
     match random.below(4) {
         _ if plain => recipe,
         0 => recipe,
-        1 => recipe.pull(Codec::F16),
-        2 => recipe.pull(topk(&mut random)),
-        _ => recipe.pull(threshold(&mut random)),
+        1 => recipe.with_pull(Codec::F16),
+        2 => recipe.with_pull(topk(&mut random)),
+        _ => recipe.with_pull(threshold(&mut random)),
     }
 }
 
@@ -127,27 +127,27 @@ impl Scenario {
         let servers = Topology::Servers { shards };
         let recipe = match kind {
             Kind::Tree => {
-                collective(seed, Recipe::sync().topology(Topology::Tree { fan_in: 1 + random.below(3) as u32 }))
+                collective(seed, Recipe::sync().with_topology(Topology::Tree { fan_in: 1 + random.below(3) as u32 }))
             }
             Kind::Averaging => collective(seed, Recipe::averaging(1 + random.below(3) as u32)),
-            Kind::ServerSync => Recipe::sync().topology(servers),
-            Kind::Async => {
-                Recipe::asynchronous().topology(servers).pace(Pace::Asynchronous { overlap: random.chance(0.5) })
-            }
+            Kind::ServerSync => Recipe::sync().with_topology(servers),
+            Kind::Async => Recipe::asynchronous()
+                .with_topology(servers)
+                .with_pace(Pace::Asynchronous { overlap: random.chance(0.5) }),
             Kind::Softsync => {
                 let updates = 1 + random.below(u64::from(workers)) as u32;
                 let staleness = if random.chance(0.5) { Staleness::inverse_plus_one() } else { Staleness::constant() };
-                Recipe::softsync(updates).topology(servers).staleness(staleness)
+                Recipe::softsync(updates).with_topology(servers).with_staleness(staleness)
             }
-            Kind::Ssp => Recipe::ssp(1 + random.below(3)).topology(servers),
-            Kind::SspZero => Recipe::ssp(0).topology(servers),
+            Kind::Ssp => Recipe::ssp(1 + random.below(3)).with_topology(servers),
+            Kind::SspZero => Recipe::ssp(0).with_topology(servers),
             Kind::Coded => {
                 let overlap = random.chance(0.5);
-                coded(seed, Recipe::asynchronous().topology(servers), overlap)
+                coded(seed, Recipe::asynchronous().with_topology(servers), overlap)
             }
-            Kind::CodedSync => coded(seed, Recipe::sync().topology(servers), false),
+            Kind::CodedSync => coded(seed, Recipe::sync().with_topology(servers), false),
             Kind::Mesh => mesh(seed, workers),
-            Kind::Relay => mesh(seed, workers).topology(Topology::Mesh { relay: 1 + random.below(3) as u32 }),
+            Kind::Relay => mesh(seed, workers).with_topology(Topology::Mesh { relay: 1 + random.below(3) as u32 }),
         };
         let servers = match recipe.needs_servers() {
             true => 1 + random.below(u64::from(shards)) as u32,
@@ -203,7 +203,7 @@ impl Scenario {
 
     /// All but the nodes of a relayed mesh can start anew.
     fn restarts(&self, random: &mut Random) -> bool {
-        let may = match self.plan.recipe.between() {
+        let may = match self.plan.recipe.topology() {
             Topology::Servers { .. } | Topology::Tree { .. } | Topology::Ring => true,
             Topology::Mesh { relay } => relay == 0,
         };

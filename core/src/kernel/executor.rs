@@ -6,7 +6,7 @@ use core::any::Any;
 use core::error::Error;
 use core::fmt;
 
-use super::{Found, Kernel, run};
+use super::{Kernel, KernelResult, run};
 use crate::buffer::{Pool, Segment};
 
 /// Why a kernel was not carried out: a device that is gone, or cannot do it. The run cannot go on.
@@ -22,13 +22,13 @@ pub trait Executor: Send + fmt::Debug {
     ///
     /// # Errors
     /// When it cannot be carried out.
-    fn begin(&mut self, kernel: &Kernel, pool: &mut Pool) -> Result<Option<Found>, Failure>;
+    fn begin(&mut self, kernel: &Kernel, pool: &mut Pool) -> Result<Option<KernelResult>, Failure>;
 
     /// What the kernel that was begun has found, once that is known. Does not wait.
     ///
     /// # Errors
     /// When it cannot be carried out after all.
-    fn poll(&mut self, pool: &mut Pool) -> Result<Option<Found>, Failure>;
+    fn poll(&mut self, pool: &mut Pool) -> Result<Option<KernelResult>, Failure>;
 
     /// The host has written these bytes, or is about to.
     fn written(&mut self, segment: Segment);
@@ -49,11 +49,11 @@ pub trait Executor: Send + fmt::Debug {
 pub struct Cpu;
 
 impl Executor for Cpu {
-    fn begin(&mut self, kernel: &Kernel, pool: &mut Pool) -> Result<Option<Found>, Failure> {
+    fn begin(&mut self, kernel: &Kernel, pool: &mut Pool) -> Result<Option<KernelResult>, Failure> {
         Ok(Some(run(kernel, pool)))
     }
 
-    fn poll(&mut self, _: &mut Pool) -> Result<Option<Found>, Failure> {
+    fn poll(&mut self, _: &mut Pool) -> Result<Option<KernelResult>, Failure> {
         Ok(None)
     }
 

@@ -1,7 +1,7 @@
 //! Arithmetic as pure functions on slices: the CPU executor, and the oracle for any other.
 //!
 //! A machine asks for a [`Kernel`] by naming segments; [`run`] carries it out on a [`Pool`]. What a kernel finds
-//! out that the protocol needs comes back as a small [`Found`]. One file per kernel, each with a naive version
+//! out that the protocol needs comes back as a small [`KernelResult`]. One file per kernel, each with a naive version
 //! beside it that the tests compare with, bit for bit.
 
 pub mod apply;
@@ -31,7 +31,7 @@ pub const MEAN_MAX: usize = 9;
 #[derive(Copy, Clone, Debug, PartialEq)]
 #[allow(clippy::large_enum_variant, reason = "it is a value in a queue that is reused, and must not allocate")]
 pub enum Kernel {
-    /// Is every float of `x` finite? Finds [`Found::Finite`] or [`Found::NonFinite`].
+    /// Is every float of `x` finite? Finds [`KernelResult::Finite`] or [`KernelResult::NonFinite`].
     Scan {
         /// What to look at.
         x: Segment,
@@ -100,7 +100,7 @@ pub enum Kernel {
         section: Section,
     },
     /// Adds `update` to `residual`, writes to `body` what the codec can say of that, and keeps the rest in
-    /// `residual`. Finds [`Found::Encoded`].
+    /// `residual`. Finds [`KernelResult::Encoded`].
     Encode {
         /// How.
         coding: Coding,
@@ -109,10 +109,10 @@ pub enum Kernel {
         /// What is left.
         residual: Segment,
         /// Where to write and what is needed for it.
-        place: Place,
+        place: EncodeTarget,
     },
-    /// Adds the quanta of a threshold body to the ledger, all or none. Finds [`Found::Nothing`] or
-    /// [`Found::Malformed`].
+    /// Adds the quanta of a threshold body to the ledger, all or none. Finds [`KernelResult::Nothing`] or
+    /// [`KernelResult::Malformed`].
     Decode {
         /// The body.
         body: Segment,
@@ -123,7 +123,7 @@ pub enum Kernel {
         /// One integer per parameter.
         ledger: Segment,
     },
-    /// Writes what a body says as floats. Finds [`Found::Nothing`] or [`Found::Malformed`].
+    /// Writes what a body says as floats. Finds [`KernelResult::Nothing`] or [`KernelResult::Malformed`].
     Expand {
         /// Of which codec.
         coding: Coding,
@@ -145,14 +145,14 @@ pub enum Kernel {
         /// What is zeroed.
         velocity: Segment,
     },
-    /// Cuts the residual to ±`limit`. Finds [`Found::Clipped`].
+    /// Cuts the residual to ±`limit`. Finds [`KernelResult::Clipped`].
     Clip {
         /// What is cut.
         residual: Segment,
         /// To what.
         limit: f32,
     },
-    /// Writes the sum of two threshold bodies. Finds [`Found::Merged`], or [`Found::Unmerged`]: nothing of use has
+    /// Writes the sum of two threshold bodies. Finds [`KernelResult::Merged`], or [`KernelResult::Unmerged`]: nothing of use has
     /// been written then.
     Merge {
         /// One body.
@@ -162,7 +162,7 @@ pub enum Kernel {
         /// The smallest quantum.
         unit: f32,
         /// Where to write and what is needed for it.
-        place: Place,
+        place: EncodeTarget,
     },
     /// `into = base - unit * ledger`: the replica that the ledger stands for.
     Materialise {
@@ -175,7 +175,7 @@ pub enum Kernel {
         /// The parameters.
         into: Segment,
     },
-    /// Compares two texts line by line. Finds [`Found::Nothing`] or [`Found::Differs`].
+    /// Compares two texts line by line. Finds [`KernelResult::Nothing`] or [`KernelResult::Differs`].
     Compare {
         /// One text.
         ours: Segment,
@@ -260,7 +260,7 @@ pub enum Coding {
 
 /// Where an encoder writes, and what it needs for that.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
-pub struct Place {
+pub struct EncodeTarget {
     /// A [`Section`] each for the parts of the vector.
     pub sections: Segment,
     /// Two words per element.
@@ -287,7 +287,7 @@ impl Coding {
 
 /// What a kernel found out.
 #[derive(Copy, Clone, Debug, Default, PartialEq)]
-pub enum Found {
+pub enum KernelResult {
     /// Nothing to report.
     #[default]
     Nothing,
@@ -327,11 +327,11 @@ pub enum Found {
 ///
 /// # Panics
 /// When segments lie outside their buffers or their lengths do not fit together: the machine's own bug.
-pub fn run(kernel: &Kernel, pool: &mut Pool) -> Found {
+pub fn run(kernel: &Kernel, pool: &mut Pool) -> KernelResult {
     match *kernel {
         Kernel::Scan { x } => match scan::first_non_finite(pool.floats(x)) {
-            None => return Found::Finite,
-            Some(index) => return Found::NonFinite { index: index as u32 },
+            None => return KernelResult::Finite,
+            Some(index) => return KernelResult::NonFinite { index: index as u32 },
         },
         Kernel::Apply { from, update, scale, into } if from == into => {
             write(pool, into, |pool, into| apply::in_place(Tier::best(), into, pool.floats(update), scale));
@@ -368,13 +368,13 @@ pub fn run(kernel: &Kernel, pool: &mut Pool) -> Found {
                 let (body, sections) = (pool.words(body), pool.sections(sections));
                 codec::threshold::add(body, sections, unit, bytemuck::cast_slice_mut(ledger))
             });
-            return done.map_or_else(Found::Malformed, |()| Found::Nothing);
+            return done.map_or_else(KernelResult::Malformed, |()| KernelResult::Nothing);
         }
         Kernel::Expand { coding, body, sections, into } => {
             let done = pool.write(into, |pool, into| {
                 expand(coding, pool.words(body), pool.sections(sections), bytemuck::cast_slice_mut(into))
             });
-            return done.map_or_else(Found::Malformed, |()| Found::Nothing);
+            return done.map_or_else(KernelResult::Malformed, |()| KernelResult::Nothing);
         }
         Kernel::Mask { coding, body, sections, velocity } => {
             let done = pool.write(velocity, |pool, velocity| {
@@ -386,11 +386,11 @@ pub fn run(kernel: &Kernel, pool: &mut Pool) -> Found {
                     _ => Ok(()),
                 }
             });
-            return done.map_or_else(Found::Malformed, |()| Found::Nothing);
+            return done.map_or_else(KernelResult::Malformed, |()| KernelResult::Nothing);
         }
         Kernel::Clip { residual, limit } => {
             let (elements, lost) = momentum::clip(pool.floats_mut(residual), limit);
-            return Found::Clipped { elements, lost };
+            return KernelResult::Clipped { elements, lost };
         }
         Kernel::Merge { one, other, unit, place } => {
             let mut scratch = pool.take(place.scratch);
@@ -400,17 +400,18 @@ pub fn run(kernel: &Kernel, pool: &mut Pool) -> Found {
                 codec::threshold::merge(bodies, sections, unit, words, bytemuck::cast_slice_mut(body))
             });
             pool.replace(place.scratch, scratch);
-            return merged.map_or_else(Found::Unmerged, |words| Found::Merged { bytes: words as u32 * 4 });
+            return merged
+                .map_or_else(KernelResult::Unmerged, |words| KernelResult::Merged { bytes: words as u32 * 4 });
         }
         Kernel::Materialise { base, ledger, unit, into } => {
             write(pool, into, |pool, into| ledger::materialise(into, pool.floats(base), pool.integers(ledger), unit));
         }
         Kernel::Compare { ours, theirs } => {
             let line = compare::first_different_line(pool.bytes(ours), pool.bytes(theirs));
-            return line.map_or(Found::Nothing, |line| Found::Differs { line: line as u32 });
+            return line.map_or(KernelResult::Nothing, |line| KernelResult::Differs { line: line as u32 });
         }
     }
-    Found::Nothing
+    KernelResult::Nothing
 }
 
 fn write(pool: &mut Pool, into: Segment, write: impl FnOnce(&Pool, &mut [f32])) {
@@ -418,7 +419,13 @@ fn write(pool: &mut Pool, into: Segment, write: impl FnOnce(&Pool, &mut [f32])) 
 }
 
 /// The residual, the sections, the scratch and the body are all written: they are taken out of the pool meanwhile.
-fn encode(pool: &mut Pool, coding: Coding, update: Option<Segment>, residual: Segment, place: Place) -> Found {
+fn encode(
+    pool: &mut Pool,
+    coding: Coding,
+    update: Option<Segment>,
+    residual: Segment,
+    place: EncodeTarget,
+) -> KernelResult {
     let mut storages = [place.sections.buffer, place.scratch, place.body.buffer].map(|buffer| pool.take(buffer));
     let [sections, scratch, body] = storages.each_mut().map(|storage| Arc::make_mut(storage).words_mut());
     let sections = <[Section]>::mut_from_bytes(bytemuck::cast_slice_mut(&mut sections[place.sections.words()]))
@@ -444,7 +451,7 @@ fn encode(pool: &mut Pool, coding: Coding, update: Option<Segment>, residual: Se
     for (buffer, storage) in [place.sections.buffer, place.scratch, place.body.buffer].into_iter().zip(storages) {
         pool.replace(buffer, storage);
     }
-    Found::Encoded(encoded)
+    KernelResult::Encoded(encoded)
 }
 
 fn expand(coding: Coding, body: &[u32], sections: &[Section], into: &mut [f32]) -> Result<(), BodyError> {

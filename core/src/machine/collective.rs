@@ -28,7 +28,7 @@ use shape::Shape;
 use super::{Event, Hub, Input, Machine, Misuse, Notice, Output, ProtocolError, Rejection, Setup};
 use crate::buffer::{BufferId, Segment};
 use crate::id::{Clock, PeerId, Sequence, ShardId};
-use crate::kernel::{Found, Kernel, MEAN_MAX};
+use crate::kernel::{Kernel, KernelResult, MEAN_MAX};
 use crate::recipe::Payload;
 use crate::status::{Role, Status, Waiting};
 use crate::time::Instant;
@@ -408,7 +408,7 @@ impl Collective {
         }
     }
 
-    fn on_done(&mut self, job: Job, found: Found) {
+    fn on_done(&mut self, job: Job, found: KernelResult) {
         match job {
             Job::Receive(arrival) => self.on_arrived(arrival),
             Job::Scan(arrival) => self.on_scanned(arrival, found),

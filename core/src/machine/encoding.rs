@@ -4,12 +4,12 @@
 use alloc::vec::Vec;
 use core::ops::Range;
 
-use super::{Kept, Setup};
+use super::{SavedBuffer, Setup};
 use crate::buffer::{BufferId, Segment};
 use crate::codec::Encoded;
 use crate::codec::threshold::{Aim, Section};
 use crate::codec::topk;
-use crate::kernel::{Coding, Found, Kernel, Place};
+use crate::kernel::{Coding, EncodeTarget, Kernel, KernelResult};
 use crate::recipe::{Codec, Control, Correction};
 use crate::status::{Counters, Status};
 
@@ -114,12 +114,12 @@ impl Encoding {
     }
 
     /// What a node goes on from.
-    pub(super) fn kept(&self) -> Vec<Kept> {
+    pub(super) fn kept(&self) -> Vec<SavedBuffer> {
         let ([residual, sections, _, velocity], room) = (self.buffers(), self.room);
         let kept = [
-            (Kept::Floats(room.residual), residual),
-            (Kept::Sections(room.sections), sections),
-            (Kept::Floats(room.velocity), velocity),
+            (SavedBuffer::Floats(room.residual), residual),
+            (SavedBuffer::Sections(room.sections), sections),
+            (SavedBuffer::Floats(room.velocity), velocity),
         ];
         kept.into_iter().filter(|(_, len)| *len > 0).map(|(kept, _)| kept).collect()
     }
@@ -176,7 +176,7 @@ impl Encoding {
     }
 
     /// Kernels that write a part of `update` as its `message`-th message to `body`: perhaps one that goes before,
-    /// and the one that finds [`Found::Encoded`].
+    /// and the one that finds [`KernelResult::Encoded`].
     pub(super) fn encode(&self, part: usize, message: u64, update: Segment, body: Segment) -> (Option<Kernel>, Kernel) {
         let (momentum, velocity) = (self.correction.momentum, self.velocity(part));
         let before = (momentum > 0.0).then_some(Kernel::Accelerate { update, velocity, momentum });
@@ -198,7 +198,7 @@ impl Encoding {
     }
 
     /// Kernels to run after a part has been written, unless it was the last message. The second finds
-    /// [`Found::Clipped`].
+    /// [`KernelResult::Clipped`].
     pub(super) fn after(&self, part: usize, message: u64, body: Segment) -> (Option<Kernel>, Option<Kernel>) {
         let (coding, sections, velocity) = (self.coding(part, message), self.sections(part), self.velocity(part));
         let mask = Kernel::Mask { coding, body, sections, velocity };
@@ -218,8 +218,8 @@ impl Encoding {
     }
 
     /// A residual has been clipped.
-    pub(super) fn on_clipped(&mut self, found: Found) {
-        if let Found::Clipped { lost, .. } = found {
+    pub(super) fn on_clipped(&mut self, found: KernelResult) {
+        if let KernelResult::Clipped { lost, .. } = found {
             self.clipped += lost;
         }
     }
@@ -263,8 +263,8 @@ impl Encoding {
     }
 
     /// Where a part is written to a body.
-    pub(super) fn place(&self, part: usize, body: Segment) -> Place {
-        Place { sections: self.sections(part), scratch: self.room.scratch, body }
+    pub(super) fn place(&self, part: usize, body: Segment) -> EncodeTarget {
+        EncodeTarget { sections: self.sections(part), scratch: self.room.scratch, body }
     }
 }
 

@@ -9,7 +9,7 @@ use alloc::vec::Vec;
 use super::{Event, Input, Misuse, OURS, Output, ProtocolError, Setup, THEIRS};
 use crate::buffer::Segment;
 use crate::id::{Clock, Incarnation, OpId, PeerId, Sequence, ShardId};
-use crate::kernel::{Found, Kernel};
+use crate::kernel::{Kernel, KernelResult};
 use crate::status::{Counters, Histogram, LinkStatus, Presence, Role, Status, Waiting, WorkerStatus};
 use crate::time::Instant;
 use crate::wire::{CONTRACT_LEN_MAX, HEADER_LEN, Header, Kind};
@@ -50,7 +50,7 @@ pub(crate) enum Notice<P> {
     /// A message of an agreed peer.
     Message { peer: PeerId, header: Header },
     /// An operation of the machine's ended well.
-    Done { purpose: P, found: Found },
+    Done { purpose: P, found: KernelResult },
     /// An operation of the machine's was aborted.
     Failed { purpose: P },
     /// The application contributes.
@@ -461,9 +461,9 @@ impl<P: Copy> Hub<P> {
         self.outputs.push_back(Output::Compute { op, kernel: Kernel::Compare { ours, theirs } });
     }
 
-    fn on_compared(&mut self, found: Found) {
+    fn on_compared(&mut self, found: KernelResult) {
         let Some((peer, Header { length, base, .. })) = self.comparing.take() else { return };
-        let line = if let Found::Differs { line } = found { line } else { 0 };
+        let line = if let KernelResult::Differs { line } = found { line } else { 0 };
         self.event(Event::Refused { peer, line, length });
         self.close_contract(peer, base.0);
     }

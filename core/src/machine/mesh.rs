@@ -28,10 +28,10 @@ use alloc::vec;
 use alloc::vec::Vec;
 
 use super::encoding::{self, Encoding, Room};
-use super::{Event, Hub, Input, Kept, Machine, Misuse, Notice, Output, ProtocolError, Rejection, Setup};
+use super::{Event, Hub, Input, Machine, Misuse, Notice, Output, ProtocolError, Rejection, SavedBuffer, Setup};
 use crate::buffer::{BufferId, Segment};
 use crate::id::{Clock, Incarnation, PeerId, Sequence, ShardId};
-use crate::kernel::{Found, Kernel};
+use crate::kernel::{Kernel, KernelResult};
 use crate::recipe::{Codec, Threshold, Topology};
 use crate::status::{Role, Status, Waiting};
 use crate::time::{Duration, Instant};
@@ -424,7 +424,7 @@ impl Mesh {
 
     // Operations
 
-    fn on_done(&mut self, job: Job, found: Found) {
+    fn on_done(&mut self, job: Job, found: KernelResult) {
         match job {
             Job::Encode => self.on_encoded(found),
             Job::Aside => {}
@@ -589,7 +589,7 @@ impl Machine for Mesh {
         VIEW
     }
 
-    fn kept(&self) -> Vec<Kept> {
+    fn kept(&self) -> Vec<SavedBuffer> {
         self.encoding.kept()
     }
 

@@ -8,8 +8,8 @@ mod collective;
 mod contract;
 mod encoding;
 mod hub;
-mod kept;
 mod mesh;
+mod saved;
 mod server;
 mod worker;
 
@@ -20,11 +20,11 @@ use core::fmt;
 
 pub use contract::Contract;
 pub(crate) use hub::{Hub, Notice};
-pub use kept::{Kept, Unkept};
+pub use saved::{RestoreError, SavedBuffer};
 
 use crate::buffer::{BufferId, Segment};
 use crate::id::{Clock, Cluster, Incarnation, OpId, PeerId, ShardId};
-use crate::kernel::{Found, Kernel};
+use crate::kernel::{Kernel, KernelResult};
 use crate::recipe::{ConfigError, Recipe, Topology};
 use crate::status::{Status, Waiting};
 use crate::time::{Instant, Patience};
@@ -58,8 +58,8 @@ pub enum Input {
     Completed {
         /// Which.
         op: OpId,
-        /// What its kernel found out; [`Found::Nothing`] for transfers.
-        found: Found,
+        /// What its kernel found out; [`KernelResult::Nothing`] for transfers.
+        found: KernelResult,
     },
     /// An operation will not be carried out.
     Aborted {
@@ -335,7 +335,7 @@ pub trait Machine: fmt::Debug + Send {
     fn view(&self) -> BufferId;
 
     /// What a node that has left with `keep` goes on from, besides the parameters.
-    fn kept(&self) -> Vec<Kept> {
+    fn kept(&self) -> Vec<SavedBuffer> {
         Vec::new()
     }
 
@@ -388,7 +388,7 @@ impl Machine for Node {
         self.0.view()
     }
 
-    fn kept(&self) -> Vec<Kept> {
+    fn kept(&self) -> Vec<SavedBuffer> {
         self.0.kept()
     }
 

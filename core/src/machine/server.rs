@@ -29,7 +29,7 @@ use super::encoding::{Encoding, Room};
 use super::{Event, Hub, Input, Machine, Misuse, Notice, Output, ProtocolError, Rejection, Setup};
 use crate::buffer::{BufferId, Segment};
 use crate::id::{Clock, PeerId, Sequence, ShardId};
-use crate::kernel::{Found, Kernel};
+use crate::kernel::{Kernel, KernelResult};
 use crate::layout::shard_range;
 use crate::recipe::{Correction, Merge, Payload};
 use crate::rule::pace::{VectorClock, lead_max, may_read};
@@ -396,7 +396,7 @@ impl Server {
         shard.taking.is_none() && shard.clocks.slowest().is_some_and(|(next, _)| next == peer)
     }
 
-    fn on_done(&mut self, job: Job, found: Found) {
+    fn on_done(&mut self, job: Job, found: KernelResult) {
         match job {
             Job::Offer { shard, worker, header } => self.on_offered(shard, worker, header),
             Job::Receive { inbox } => {
@@ -469,15 +469,15 @@ impl Server {
         }
     }
 
-    fn on_scanned(&mut self, inbox: usize, found: Found) {
+    fn on_scanned(&mut self, inbox: usize, found: KernelResult) {
         let (peer, header) = self.push(inbox);
         let index = self.shard_of(header.shard);
         match found {
             // Refused before it touches anything; its clock ticks, so that nobody waits for it.
-            Found::NonFinite { .. } | Found::Malformed(_) if header.weight > 0 => {
+            KernelResult::NonFinite { .. } | KernelResult::Malformed(_) if header.weight > 0 => {
                 let reason = match found {
-                    Found::NonFinite { index } => Rejection::NonFinite { shard: header.shard, index },
-                    Found::Malformed(error) => Rejection::Malformed(error),
+                    KernelResult::NonFinite { index } => Rejection::NonFinite { shard: header.shard, index },
+                    KernelResult::Malformed(error) => Rejection::Malformed(error),
                     _ => unreachable!("one of the two above"),
                 };
                 self.hub.event(Event::Rejected { peer, reason });

@@ -139,7 +139,7 @@ impl Trace {
             if let Some(into) = into {
                 self.pool.floats_mut(into).fill(value);
             }
-            self.feed(Input::Completed { op, found: Found::Nothing });
+            self.feed(Input::Completed { op, found: KernelResult::Nothing });
         }
         self
     }
@@ -155,7 +155,7 @@ impl Trace {
             panic!("{kind:?} to {to} expected, got {want:?}")
         };
         assert_eq!((peer, header.kind), (PeerId(to), kind), "{header:?}");
-        self.feed(Input::Completed { op, found: Found::Nothing });
+        self.feed(Input::Completed { op, found: KernelResult::Nothing });
         header
     }
 
@@ -219,7 +219,7 @@ fn asynchronous_pushes_are_answered_at_once() {
 /// Zhang et al. 2016, section 3: two updates make one application.
 #[test]
 fn softsync_applies_every_second_push() {
-    let mut s = server(Recipe::softsync(2).staleness(Staleness::constant()), 3);
+    let mut s = server(Recipe::softsync(2).with_staleness(Staleness::constant()), 3);
     s.push(2, 1, 0, 1.0).expect_params(2, 1, 0, 0);
     s.push(0, 1, 0, 1.0).expect_params(0, 1, 1, 0);
     s.push(1, 1, 0, 1.0).expect_params(1, 1, 1, 1).expect_idle();
@@ -265,7 +265,7 @@ fn a_short_break_is_forgiven() {
 /// I-02: contributions of a round are taken in rank order, whoever comes first.
 #[test]
 fn a_round_is_taken_in_rank_order() {
-    let recipe = Recipe::sync().topology(Topology::Servers { shards: 1 });
+    let recipe = Recipe::sync().with_topology(Topology::Servers { shards: 1 });
     let mut s = server(recipe, 3);
     s.push(2, 1, 0, 3.0).expect_idle();
     s.push(1, 1, 0, 2.0).expect_idle();
@@ -287,7 +287,7 @@ fn a_push_that_comes_again_is_answered_and_not_applied() {
 /// A zombie's contribution to a round that is over is dropped and counted, and it is told where the others are.
 #[test]
 fn a_contribution_to_a_round_that_is_over_is_late() {
-    let mut s = server(Recipe::sync().topology(Topology::Servers { shards: 1 }), 2);
+    let mut s = server(Recipe::sync().with_topology(Topology::Servers { shards: 1 }), 2);
     s.at(10).disconnect(1).push(0, 1, 0, 1.0).expect_idle();
     s.at(1010).feed(Input::Timeout).expect_event(Event::PeerLost { peer: PeerId(1) }).expect_params(0, 1, 1, 1);
     s.at(1500).hello(1, 1).expect_event(Event::PeerJoined { peer: PeerId(1), incarnation: Incarnation(1) });
@@ -352,7 +352,7 @@ fn another_contract_is_refused_by_its_first_differing_line() {
     s.feed(Input::Header { peer: PeerId(0), header });
     let Some(Output::Receive { op, into: Some(into), .. }) = s.wants.pop_front() else { panic!("the text is read") };
     s.pool.bytes_mut(into).copy_from_slice(text.as_bytes());
-    s.feed(Input::Completed { op, found: Found::Nothing });
+    s.feed(Input::Completed { op, found: KernelResult::Nothing });
     let line = text.lines().position(|line| line == "bound = 5").unwrap() as u32;
     s.expect_event(Event::Refused { peer: PeerId(0), line, length: text.len() as u32 });
     assert!(matches!(s.wants.pop_front(), Some(Output::Close { reason: ProtocolError::Contract { .. }, .. })));
@@ -364,7 +364,7 @@ fn misuse_changes_nothing() {
     let before = s.machine.status();
     for (input, misuse) in [
         (Input::Step { weight: 1 }, Misuse::NotReady),
-        (Input::Completed { op: OpId(99), found: Found::Nothing }, Misuse::UnknownOp { op: OpId(99) }),
+        (Input::Completed { op: OpId(99), found: KernelResult::Nothing }, Misuse::UnknownOp { op: OpId(99) }),
         (Input::Connected { peer: PeerId(2) }, Misuse::UnknownPeer { peer: PeerId(2) }),
         (Input::Disconnected { peer: PeerId(7) }, Misuse::UnknownPeer { peer: PeerId(7) }),
     ] {
@@ -396,7 +396,7 @@ fn deadlines_fire_once() {
 /// A relay that hears its own message again knows it.
 #[test]
 fn an_own_message_that_is_echoed_is_a_duplicate() {
-    let mut m = trace(Recipe::mesh(0.5).topology(Topology::Mesh { relay: 1 }), 0, 2);
+    let mut m = trace(Recipe::mesh(0.5).with_topology(Topology::Mesh { relay: 1 }), 0, 2);
     m.hello(1, 1).expect_event(Event::PeerJoined { peer: PeerId(1), incarnation: Incarnation(1) });
     m.expect_transmit(1, Kind::Mark);
     let start = Header { base: Clock(1), ..m.header(1, Kind::Mark, 1) };

@@ -18,10 +18,10 @@ use alloc::vec;
 use alloc::vec::Vec;
 
 use super::encoding::{self, Encoding, Room};
-use super::{Event, Hub, Input, Kept, Machine, Misuse, Notice, Output, ProtocolError, Rejection, Setup};
+use super::{Event, Hub, Input, Machine, Misuse, Notice, Output, ProtocolError, Rejection, SavedBuffer, Setup};
 use crate::buffer::{BufferId, Segment};
 use crate::id::{Clock, PeerId, Sequence, ShardId};
-use crate::kernel::{Found, Kernel};
+use crate::kernel::{Kernel, KernelResult};
 use crate::layout::shard_range;
 use crate::recipe::{Correction, Merge};
 use crate::rule::pace::{lead_max, may_read, window};
@@ -410,7 +410,7 @@ impl Worker {
         }
     }
 
-    fn on_done(&mut self, job: Job, found: Found) {
+    fn on_done(&mut self, job: Job, found: KernelResult) {
         match job {
             Job::Aside => {}
             Job::Clip => self.encoding.on_clipped(found),
@@ -422,11 +422,11 @@ impl Worker {
                 let (body, into) = (self.pulled(shard, header.length), self.part(DIFFERENCE, shard));
                 self.hub.compute(Kernel::Expand { coding, body, sections, into }, Job::Expand { shard, header });
             }
-            Job::Expand { shard, .. } if matches!(found, Found::Malformed(_)) => {
+            Job::Expand { shard, .. } if matches!(found, KernelResult::Malformed(_)) => {
                 // A server that writes nonsense cannot be trained with.
                 let peer = self.server(shard);
                 self.hub.counters.rejected += 1;
-                if let Found::Malformed(error) = found {
+                if let KernelResult::Malformed(error) = found {
                     self.hub.event(Event::Rejected { peer, reason: Rejection::Malformed(error) });
                 }
                 self.hub.event(Event::Cut { peer });
@@ -681,7 +681,7 @@ impl Machine for Worker {
         VIEW
     }
 
-    fn kept(&self) -> Vec<Kept> {
+    fn kept(&self) -> Vec<SavedBuffer> {
         self.encoding.kept()
     }
 

@@ -39,7 +39,7 @@ pub const PRESETS: &[Preset] = &[
     Preset {
         name: "dl4j",
         about: "DL4J parameter averaging: every 5 steps, optimizer state averaged",
-        recipe: || Recipe::averaging(5).optimizer(OptimizerState::Average),
+        recipe: || Recipe::averaging(5).with_optimizer(OptimizerState::Average),
     },
     Preset {
         name: "su-chen",
@@ -54,17 +54,17 @@ pub const PRESETS: &[Preset] = &[
     Preset {
         name: "hardsync",
         about: "Gupta et al. 2015: synchronous updates at a parameter server",
-        recipe: || Recipe::sync().topology(Topology::Servers { shards: 1 }),
+        recipe: || Recipe::sync().with_topology(Topology::Servers { shards: 1 }),
     },
     Preset {
         name: "downpour",
         about: "Dean et al. 2012: asynchronous updates at 2 server shards",
-        recipe: || Recipe::asynchronous().topology(Topology::Servers { shards: 2 }),
+        recipe: || Recipe::asynchronous().with_topology(Topology::Servers { shards: 2 }),
     },
     Preset {
         name: "rudra",
         about: "Zhang et al. 2016: 1-update softsync, each divided by its staleness",
-        recipe: || Recipe::softsync(1).staleness(Staleness::inverse()),
+        recipe: || Recipe::softsync(1).with_staleness(Staleness::inverse()),
     },
     Preset { name: "petuum", about: "Ho et al. 2013: stale-synchronous, bound 2", recipe: || Recipe::ssp(2) },
     Preset {
@@ -77,7 +77,7 @@ pub const PRESETS: &[Preset] = &[
         about: "DL4J gradient sharing: threshold by a band of densities",
         recipe: || {
             let threshold = Threshold { control: Control::Band, ..Threshold::fixed(1.0 / 1024.0) };
-            Recipe::mesh(threshold.tau).codec(Codec::Threshold(threshold))
+            Recipe::mesh(threshold.tau).with_codec(Codec::Threshold(threshold))
         },
     },
     Preset {
@@ -85,9 +85,9 @@ pub const PRESETS: &[Preset] = &[
         about: "Lin et al. 2018: synchronous, the largest 0.1 %, momentum correction, ramp",
         recipe: || {
             Recipe::sync()
-                .topology(Topology::Servers { shards: 1 })
-                .codec(Codec::TopK(TopK { density: 1e-3 }))
-                .correction(Correction { momentum: 0.9, ramp: 500, ..Correction::none() })
+                .with_topology(Topology::Servers { shards: 1 })
+                .with_codec(Codec::TopK(TopK { density: 1e-3 }))
+                .with_correction(Correction { momentum: 0.9, ramp: 500, ..Correction::none() })
         },
     },
 ];
@@ -118,30 +118,32 @@ impl Recipe {
     /// Parameter averaging every `period` local steps (local SGD). Momentum is reset at each averaging, as is
     /// usual; Adam users will prefer `OptimizerState::Keep`.
     pub fn averaging(period: u32) -> Self {
-        Self::sync().payload(Payload::Parameters).period(period).optimizer(OptimizerState::Reset)
+        Self::sync().with_payload(Payload::Parameters).with_period(period).with_optimizer(OptimizerState::Reset)
     }
 
     /// Asynchronous SGD: a server applies every update as it comes.
     pub fn asynchronous() -> Self {
         Self::sync()
-            .topology(Topology::Servers { shards: 1 })
-            .pace(Pace::Asynchronous { overlap: false })
-            .merge(Merge::Sum { lambda: 1.0 })
+            .with_topology(Topology::Servers { shards: 1 })
+            .with_pace(Pace::Asynchronous { overlap: false })
+            .with_merge(Merge::Sum { lambda: 1.0 })
     }
 
     /// Softsync: a server applies the mean of every `updates` updates (Zhang et al. 2016), each scaled by
     /// 1 / (staleness + 1).
     pub fn softsync(updates: u32) -> Self {
-        Self::asynchronous().merge(Merge::Softsync { updates }).staleness(Staleness::inverse_plus_one())
+        Self::asynchronous().with_merge(Merge::Softsync { updates }).with_staleness(Staleness::inverse_plus_one())
     }
 
     /// Stale-synchronous parallel: nobody computes more than `bound` clocks ahead of the slowest (Ho et al. 2013).
     pub fn ssp(bound: u64) -> Self {
-        Self::asynchronous().pace(Pace::Stale { bound })
+        Self::asynchronous().with_pace(Pace::Stale { bound })
     }
 
     /// Decentralised: every worker sends quanta of ±`tau` to every other and keeps the rest (Strom 2015).
     pub fn mesh(tau: f32) -> Self {
-        Self::asynchronous().topology(Topology::Mesh { relay: 0 }).codec(Codec::Threshold(Threshold::fixed(tau)))
+        Self::asynchronous()
+            .with_topology(Topology::Mesh { relay: 0 })
+            .with_codec(Codec::Threshold(Threshold::fixed(tau)))
     }
 }

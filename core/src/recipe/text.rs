@@ -365,9 +365,9 @@ mod tests {
     #[test]
     fn unusual_choices_survive_too() {
         let recipe = Recipe::softsync(3)
-            .period("1,10@500,50@2000".parse::<Period>().unwrap())
-            .staleness(Staleness { scaling: Scaling::Exp { base: 0.9 }, drop_above: Some(40) })
-            .topology(Topology::Servers { shards: 7 });
+            .with_period("1,10@500,50@2000".parse::<Period>().unwrap())
+            .with_staleness(Staleness { scaling: Scaling::Exp { base: 0.9 }, drop_above: Some(40) })
+            .with_topology(Topology::Servers { shards: 7 });
         assert_eq!(recipe.to_string().parse(), Ok(recipe));
     }
 
@@ -388,7 +388,7 @@ mod tests {
     #[test]
     fn a_preset_can_be_overridden() {
         let recipe: Recipe = "ssp bound=7 shards=3".parse().unwrap();
-        assert_eq!(recipe, Recipe::ssp(7).topology(Topology::Servers { shards: 3 }));
+        assert_eq!(recipe, Recipe::ssp(7).with_topology(Topology::Servers { shards: 3 }));
     }
 
     #[test]

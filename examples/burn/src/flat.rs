@@ -62,12 +62,12 @@ pub(crate) fn with_params(net: Net, flat: Tensor<1>) -> Net {
 }
 
 /// Where a tensor lies on burn's device. Holds on to it.
-pub(crate) struct Place {
+pub(crate) struct LaunchEnv {
     resource: WgpuResource,
     _held: Box<dyn Send>,
 }
 
-impl Place {
+impl LaunchEnv {
     pub(crate) fn buffer(&self) -> wgpu::Buffer {
         self.resource.buffer.clone()
     }
@@ -79,9 +79,9 @@ impl Place {
 }
 
 /// Finds a tensor, which must be in one piece.
-pub(crate) fn place(tensor: Tensor<1>) -> Result<Place, Failure> {
+pub(crate) fn place(tensor: Tensor<1>) -> Result<LaunchEnv, Failure> {
     let primitive = tensor.try_into_primitive::<Wgpu>().map_err(|error| format!("{error:?}"))?;
     let held = primitive.client.get_resource::<WgpuServer<AutoCompiler>>(primitive.handle);
     let held = held.map_err(|error| format!("{error:?}"))?;
-    Ok(Place { resource: held.resource().clone(), _held: Box::new(held) })
+    Ok(LaunchEnv { resource: held.resource().clone(), _held: Box::new(held) })
 }

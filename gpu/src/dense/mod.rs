@@ -3,7 +3,7 @@
 //! Bodies that come in are written out by the host, which has to look at every word of them anyway.
 
 use gradwire_core::codec::{self, Encoded};
-use gradwire_core::kernel::{Coding, Found};
+use gradwire_core::kernel::{Coding, KernelResult};
 use gradwire_core::{Pool, Segment};
 
 use crate::commands::{Commands, Part};
@@ -122,7 +122,7 @@ impl Dense {
         Ok(true)
     }
 
-    pub(crate) fn poll(&self, commands: &Commands) -> Result<Option<Found>, GpuError> {
+    pub(crate) fn poll(&self, commands: &Commands) -> Result<Option<KernelResult>, GpuError> {
         if !self.staging.is_ready(commands)? {
             return Ok(None);
         }
@@ -133,6 +133,6 @@ impl Dense {
             let (refused, first_refused) = (word(0), Some(word(1)).filter(|at| *at != u32::MAX));
             Encoded { bytes, entries, squares, threshold: 0.0, refused, first_refused }
         })?;
-        Ok(Some(Found::Encoded(found)))
+        Ok(Some(KernelResult::Encoded(found)))
     }
 }

@@ -3,7 +3,7 @@
 
 use gradwire_core::codec::threshold;
 use gradwire_core::codec::topk;
-use gradwire_core::kernel::{Coding, Found, Kernel};
+use gradwire_core::kernel::{Coding, Kernel, KernelResult};
 use gradwire_core::{Pool, Segment};
 
 use crate::commands::{Commands, Part};
@@ -30,7 +30,7 @@ pub(crate) struct Scatter {
 
 /// What has become of a kernel.
 pub(crate) enum Issued {
-    Done(Found),
+    Done(KernelResult),
     /// It is for the host.
     Host,
 }
@@ -49,7 +49,7 @@ impl Scatter {
                 self.list.clear();
                 let (words, parts) = (pool.words(body), pool.sections(sections));
                 if let Err(error) = threshold::list(words, parts, unit, &mut self.list) {
-                    return Ok(Issued::Done(Found::Malformed(error)));
+                    return Ok(Issued::Done(KernelResult::Malformed(error)));
                 }
                 let largest = self.list.iter().map(|(_, units)| units.unsigned_abs()).max().unwrap_or(0);
                 self.bound += u64::from(largest);
@@ -64,7 +64,7 @@ impl Scatter {
                 self.list.clear();
                 let (words, parts) = (pool.words(body), pool.sections(sections));
                 if let Err(error) = threshold::list(words, parts, aim.unit, &mut self.list) {
-                    return Ok(Issued::Done(Found::Malformed(error)));
+                    return Ok(Issued::Done(KernelResult::Malformed(error)));
                 }
                 // Exact: a count has 15 bits, and the rest is powers of two.
                 let value = |units: i32| (units as f32 * aim.unit).to_bits();
@@ -77,13 +77,13 @@ impl Scatter {
                     pairs.push([at as u32, value.to_bits()]);
                 });
                 if let Err(error) = read {
-                    return Ok(Issued::Done(Found::Malformed(error)));
+                    return Ok(Issued::Done(KernelResult::Malformed(error)));
                 }
                 self.expand(into, commands, memory, pool)?;
             }
             _ => return Ok(Issued::Host),
         }
-        Ok(Issued::Done(Found::Nothing))
+        Ok(Issued::Done(KernelResult::Nothing))
     }
 
     /// The host has counted; it has looked at all of the ledger.

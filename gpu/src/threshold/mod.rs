@@ -5,7 +5,7 @@
 use gradwire_core::codec::threshold::{Aim, Choice, RUN, Sample, choose, quantum, write};
 use gradwire_core::codec::{Encoded, threshold::Section};
 use gradwire_core::kernel::threshold::{Quantum, Taken, read};
-use gradwire_core::kernel::{Found, Place};
+use gradwire_core::kernel::{EncodeTarget, KernelResult};
 use gradwire_core::{Pool, Segment};
 
 use crate::commands::{Commands, Part};
@@ -69,7 +69,7 @@ pub(crate) struct Encoder {
 struct Message {
     aim: Aim,
     residual: Segment,
-    place: Place,
+    place: EncodeTarget,
     encoded: Encoded,
     /// Sections written, and the words that they took.
     done: usize,
@@ -114,7 +114,7 @@ impl Encoder {
 
     pub(crate) fn begin(
         &mut self,
-        (aim, update, residual, place): (Aim, Option<Segment>, Segment, Place),
+        (aim, update, residual, place): (Aim, Option<Segment>, Segment, EncodeTarget),
         commands: &mut Commands,
         memory: &mut Memory,
         pool: &Pool,
@@ -262,7 +262,7 @@ impl Encoder {
         commands: &mut Commands,
         memory: &mut Memory,
         pool: &mut Pool,
-    ) -> Result<Option<Found>, GpuError> {
+    ) -> Result<Option<KernelResult>, GpuError> {
         let (Some(staging), Some(message)) = (&self.staging, &self.message) else { return Ok(None) };
         if !staging.is_ready(commands)? {
             return Ok(None);
@@ -279,7 +279,7 @@ impl Encoder {
         let Some(message) = self.message.take() else { return Ok(None) };
         memory.written(message.place.body);
         memory.written(message.place.sections);
-        Ok(Some(Found::Encoded(Encoded { bytes: 4 * message.at as u32, ..message.encoded })))
+        Ok(Some(KernelResult::Encoded(Encoded { bytes: 4 * message.at as u32, ..message.encoded })))
     }
 
     /// Writes the next section of the body, from what has been read; `false` if more has to be read first.

@@ -19,7 +19,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::task::{Wake, Waker};
 use std::time::Instant as Clock;
 
-use gradwire_core::kernel::Found;
+use gradwire_core::kernel::KernelResult;
 use gradwire_core::wire::Header;
 use gradwire_core::{Duration, Input, Lent, OpId, PeerId, Pool, ProtocolError, Segment, Transport};
 
@@ -101,7 +101,7 @@ impl Mem {
             Letter::Received(op) => {
                 if let Some(index) = stream.open.iter().position(|open| *open == op) {
                     stream.open.swap_remove(index);
-                    self.ready.push_back(Input::Completed { op, found: Found::Nothing });
+                    self.ready.push_back(Input::Completed { op, found: KernelResult::Nothing });
                 }
             }
             Letter::Disconnected if stream.connected => self.drop_stream(from),
@@ -170,7 +170,7 @@ impl Transport for Mem {
         // The loan ends before the sender hears of it: it may write to its buffer at once.
         drop(message);
         self.post(peer, Letter::Received(sender_op));
-        self.ready.push_back(Input::Completed { op, found: Found::Nothing });
+        self.ready.push_back(Input::Completed { op, found: KernelResult::Nothing });
         self.give_next(peer);
     }
 

@@ -7,7 +7,7 @@ use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
 use std::hash::{DefaultHasher, Hash, Hasher};
 
-use gradwire_core::kernel::{self, Found};
+use gradwire_core::kernel::{self, KernelResult};
 use gradwire_core::wire::{HEADER_LEN, Header};
 use gradwire_core::{
     Cluster, ConfigError, Contract, Duration, Event, Incarnation, Input, Instant, Layout, Local, Machine, Node, OURS,
@@ -347,7 +347,7 @@ impl World {
                         return None;
                     }
                     self.stream(node, peer).open.retain(|open| *open != op);
-                    return self.feed(node, Input::Completed { op, found: Found::Nothing });
+                    return self.feed(node, Input::Completed { op, found: KernelResult::Nothing });
                 }
                 None
             }

@@ -261,12 +261,12 @@ impl Collective {
         }
     }
 
-    pub(super) fn on_scanned(&mut self, arrival: Arrival, found: Found) {
+    pub(super) fn on_scanned(&mut self, arrival: Arrival, found: KernelResult) {
         let Arrival { epoch, from, chunk, child, mut weight, finishing, mut early } = arrival;
         if !self.exchange.ended(epoch) {
             return;
         }
-        if let Found::NonFinite { index } = found {
+        if let KernelResult::NonFinite { index } = found {
             let reason = Rejection::NonFinite { shard: ShardId(chunk as u32), index };
             self.hub.event(Event::Rejected { peer: from, reason });
             self.hub.counters.rejected += 1;

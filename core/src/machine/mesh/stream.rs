@@ -69,9 +69,9 @@ impl Mesh {
         })
     }
 
-    pub(super) fn on_decoded(&mut self, slot: usize, from: usize, found: Found) {
+    pub(super) fn on_decoded(&mut self, slot: usize, from: usize, found: KernelResult) {
         self.applying -= 1;
-        if let Found::Malformed(error) = found {
+        if let KernelResult::Malformed(error) = found {
             let peer = self.neighbours[from].peer;
             self.slots[slot].message = None;
             self.hub.counters.rejected += 1;
@@ -201,8 +201,8 @@ impl Mesh {
         }
     }
 
-    pub(super) fn on_encoded(&mut self, found: Found) {
-        let (State::Encoding { slot, leaving }, Found::Encoded(encoded)) = (self.state, found) else { return };
+    pub(super) fn on_encoded(&mut self, found: KernelResult) {
+        let (State::Encoding { slot, leaving }, KernelResult::Encoded(encoded)) = (self.state, found) else { return };
         let bytes = encoded.bytes;
         self.encoding.on_encoded(0, encoded, &mut self.hub.counters);
         if let Some(index) = encoded.first_refused {

@@ -12,7 +12,7 @@ use crate::kernel::scan;
 
 /// A buffer that outlives a suspension.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
-pub enum Kept {
+pub enum SavedBuffer {
     /// A residual, or a velocity.
     Floats(BufferId),
     /// [`Section`]s: thresholds.
@@ -23,7 +23,7 @@ pub enum Kept {
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 #[allow(missing_docs, reason = "the fields say what was expected and what came")]
-pub enum Unkept {
+pub enum RestoreError {
     /// Of another length, in words.
     Length { expected: usize, got: usize },
     /// A float that is not finite, or a threshold that is none.
@@ -32,7 +32,7 @@ pub enum Unkept {
     Section { index: usize },
 }
 
-impl Kept {
+impl SavedBuffer {
     /// What is kept now. Allocates it.
     pub fn save(self, pool: &Pool) -> Vec<u32> {
         pool.share(self.buffer()).words().to_vec()
@@ -42,16 +42,16 @@ impl Kept {
     ///
     /// # Errors
     /// When it does not fit, or cannot have been kept: then nothing has changed.
-    pub fn restore(self, pool: &mut Pool, words: &[u32]) -> Result<(), Unkept> {
+    pub fn restore(self, pool: &mut Pool, words: &[u32]) -> Result<(), RestoreError> {
         let mut storage = pool.share(self.buffer());
         let (expected, got) = (storage.words().len(), words.len());
         if expected != got {
-            return Err(Unkept::Length { expected, got });
+            return Err(RestoreError::Length { expected, got });
         }
         match self {
             Self::Floats(_) => {
                 if let Some(index) = scan::first_non_finite(bytemuck::cast_slice(words)) {
-                    return Err(Unkept::Number { index });
+                    return Err(RestoreError::Number { index });
                 }
             }
             Self::Sections(_) => {
@@ -59,11 +59,11 @@ impl Kept {
                 let came = <[Section]>::ref_from_bytes(words.as_bytes()).unwrap_or_default();
                 for (index, (there, came)) in there.iter().zip(came).enumerate() {
                     if (there.first, there.len) != (came.first, came.len) {
-                        return Err(Unkept::Section { index });
+                        return Err(RestoreError::Section { index });
                     }
                     let plausible = |x: f32| x.is_finite() && x >= 0.0;
                     if !plausible(came.threshold) || !plausible(came.bits) {
-                        return Err(Unkept::Number { index });
+                        return Err(RestoreError::Number { index });
                     }
                 }
             }
@@ -85,7 +85,7 @@ impl Kept {
     }
 }
 
-impl fmt::Display for Unkept {
+impl fmt::Display for RestoreError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Length { expected, got } => write!(f, "expected {expected} words of what was kept, got {got}"),
@@ -95,13 +95,13 @@ impl fmt::Display for Unkept {
     }
 }
 
-impl core::error::Error for Unkept {}
+impl core::error::Error for RestoreError {}
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const SECTIONS: Kept = Kept::Sections(BufferId(1));
+    const SECTIONS: SavedBuffer = SavedBuffer::Sections(BufferId(1));
 
     fn pool() -> Pool {
         let mut pool = Pool::new([12, 32]);
@@ -125,7 +125,7 @@ mod tests {
     #[test]
     fn what_was_kept_comes_back() {
         let mut there = pool();
-        let (floats, kept) = (Kept::Floats(BufferId(0)), [1.0f32, -0.0, f32::MIN_POSITIVE].map(f32::to_bits));
+        let (floats, kept) = (SavedBuffer::Floats(BufferId(0)), [1.0f32, -0.0, f32::MIN_POSITIVE].map(f32::to_bits));
         assert_eq!(floats.restore(&mut there, &kept), Ok(()));
         assert_eq!(floats.save(&there), kept);
         let mut sections = SECTIONS.save(&there);
@@ -137,16 +137,16 @@ mod tests {
     #[test]
     fn what_cannot_have_been_kept_is_refused_and_changes_nothing() {
         let mut there = pool();
-        let floats = Kept::Floats(BufferId(0));
-        assert_eq!(floats.restore(&mut there, &[0; 4]), Err(Unkept::Length { expected: 3, got: 4 }));
+        let floats = SavedBuffer::Floats(BufferId(0));
+        assert_eq!(floats.restore(&mut there, &[0; 4]), Err(RestoreError::Length { expected: 3, got: 4 }));
         let bad = [0, f32::NAN.to_bits(), 0];
-        assert_eq!(floats.restore(&mut there, &bad), Err(Unkept::Number { index: 1 }));
+        assert_eq!(floats.restore(&mut there, &bad), Err(RestoreError::Number { index: 1 }));
         let before = SECTIONS.save(&there);
         for (at, value, expected) in [
-            (1, 5, Unkept::Section { index: 0 }),
-            (4, 3, Unkept::Section { index: 1 }),
-            (6, f32::INFINITY.to_bits(), Unkept::Number { index: 1 }),
-            (3, (-1.0f32).to_bits(), Unkept::Number { index: 0 }),
+            (1, 5, RestoreError::Section { index: 0 }),
+            (4, 3, RestoreError::Section { index: 1 }),
+            (6, f32::INFINITY.to_bits(), RestoreError::Number { index: 1 }),
+            (3, (-1.0f32).to_bits(), RestoreError::Number { index: 0 }),
         ] {
             let mut words = before.clone();
             words[at] = value;

@@ -5,7 +5,7 @@ use std::fmt;
 
 /// A process's place among those that a launcher has started.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Place {
+pub struct LaunchEnv {
     /// Its number.
     pub rank: u32,
     /// How many there are.
@@ -20,7 +20,7 @@ pub struct Place {
 
 /// What a launcher has left in the environment makes no sense.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PlaceError {
+pub struct LaunchEnvError {
     /// The variable.
     pub name: &'static str,
     /// What it should be.
@@ -29,39 +29,39 @@ pub struct PlaceError {
     pub got: String,
 }
 
-impl fmt::Display for PlaceError {
+impl fmt::Display for LaunchEnvError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: expected {}, got \"{}\"", self.name, self.expected, self.got)
     }
 }
 
-impl std::error::Error for PlaceError {}
+impl std::error::Error for LaunchEnvError {}
 
 const NUMBER: &str = "a whole number";
 const PORT: u16 = 29510;
 
-impl Place {
+impl LaunchEnv {
     /// Asks the environment, in this order: gradwire's own variables, torchrun, Open MPI, PMI, Slurm, Kubernetes. None
     /// of them: `None`.
     ///
     /// # Errors
     /// When the first that is there makes no sense.
-    pub fn detect() -> Result<Option<Self>, PlaceError> {
+    pub fn detect() -> Result<Option<Self>, LaunchEnvError> {
         Self::detect_in(&|name| std::env::var(name).ok())
     }
 
-    fn detect_in(env: &dyn Fn(&'static str) -> Option<String>) -> Result<Option<Self>, PlaceError> {
+    fn detect_in(env: &dyn Fn(&'static str) -> Option<String>) -> Result<Option<Self>, LaunchEnvError> {
         let number = |name: &'static str| match env(name) {
             None => Ok(None),
             Some(text) => match text.trim().parse::<u32>() {
                 Ok(number) => Ok(Some(number)),
-                Err(_) => Err(PlaceError { name, expected: NUMBER, got: text }),
+                Err(_) => Err(LaunchEnvError { name, expected: NUMBER, got: text }),
             },
         };
-        let pair = |rank, processes, local, source| -> Result<Option<Self>, PlaceError> {
+        let pair = |rank, processes, local, source| -> Result<Option<Self>, LaunchEnvError> {
             let (Some(rank_is), Some(count)) = (number(rank)?, number(processes)?) else { return Ok(None) };
             if rank_is >= count {
-                return Err(PlaceError {
+                return Err(LaunchEnvError {
                     name: rank,
                     expected: "less than the number of processes",
                     got: rank_is.to_string(),
@@ -125,8 +125,8 @@ fn first_host(list: &str) -> Option<String> {
 mod tests {
     use super::*;
 
-    fn detect(vars: &[(&'static str, &str)]) -> Result<Option<Place>, PlaceError> {
-        Place::detect_in(&|name| vars.iter().find(|(key, _)| *key == name).map(|(_, value)| value.to_string()))
+    fn detect(vars: &[(&'static str, &str)]) -> Result<Option<LaunchEnv>, LaunchEnvError> {
+        LaunchEnv::detect_in(&|name| vars.iter().find(|(key, _)| *key == name).map(|(_, value)| value.to_string()))
     }
 
     #[test]
