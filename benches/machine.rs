@@ -9,8 +9,8 @@ use gradwire_core::codec::Encoded;
 use gradwire_core::kernel::KernelResult;
 use gradwire_core::wire::Header;
 use gradwire_core::{
-    Cluster, Contract, Event, Incarnation, Input, Instant, Layout, Machine, Node, Output, Patience, PeerId, Recipe,
-    Setup,
+    Cluster, Contract, Incarnation, Input, Instant, Layout, Machine, Node, Output, Patience, PeerId, Recipe, Setup,
+    Signal,
 };
 
 /// A cluster whose messages are handed over at once, and whose kernels do nothing.
@@ -73,13 +73,13 @@ impl Handover {
             self.outputs += 1;
             match output {
                 Output::Compute { op, kernel } => {
-                    let found = match kernel {
+                    let result = match kernel {
                         gradwire_core::kernel::Kernel::Encode { .. } => {
                             KernelResult::Encoded(Encoded { bytes: 64, entries: 16, ..Encoded::default() })
                         }
                         _ => KernelResult::Nothing,
                     };
-                    self.feed(node, Input::Completed { op, found });
+                    self.feed(node, Input::Completed { op, result });
                 }
                 Output::Transmit { op, peer, header, .. } => {
                     self.checksum = self.checksum.rotate_left(5) ^ header.sequence.0 ^ header.clock.0;
@@ -88,18 +88,18 @@ impl Handover {
                     if queue.len() == 1 {
                         self.deliver(peer.index(), node);
                     }
-                    self.feed(node, Input::Completed { op, found: KernelResult::Nothing });
+                    self.feed(node, Input::Completed { op, result: KernelResult::Nothing });
                 }
                 Output::Receive { op, peer, .. } => {
-                    self.feed(node, Input::Completed { op, found: KernelResult::Nothing });
+                    self.feed(node, Input::Completed { op, result: KernelResult::Nothing });
                     self.held[node][peer.index()].remove(0);
                     self.deliver(node, peer.index());
                 }
-                Output::Event(Event::Joined | Event::Ready { .. }) if self.steps[node] < self.target => {
+                Output::Signal(Signal::Joined { .. } | Signal::Ready { .. }) if self.steps[node] < self.target => {
                     self.steps[node] += 1;
                     self.feed(node, Input::Step { weight: 32 });
                 }
-                Output::Event(_) => {}
+                Output::Signal(_) | Output::Event(_) => {}
                 Output::Close { reason, .. } => panic!("{reason}"),
                 Output::Wait { .. } => unreachable!(),
             }

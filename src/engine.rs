@@ -6,16 +6,17 @@ use std::time::Duration;
 
 use gradwire_core::kernel::executor::Executor;
 use gradwire_core::status::Waiting;
+use gradwire_core::telemetry::Note;
 use gradwire_core::{
     Clock, Event, Input, Instant, Machine, Node, OURS, OpId, Output, PeerId, Pool, RestoreError, Segment, Setup,
-    Storage, THEIRS, Transport,
+    Signal, Storage, THEIRS, Transport,
 };
 
 use crate::builder::Watcher;
 use crate::checkpoint::CheckpointError;
 use crate::desk::{Answer, Command, Desk, Hand};
 use crate::error::Error;
-use crate::monitor::{self, Board};
+use crate::monitor::Board;
 use crate::observe::Observer;
 
 #[derive(Debug)]
@@ -129,7 +130,7 @@ impl<T: Transport> Engine<T> {
     pub(crate) fn restore(&mut self, saved: &[Vec<u32>], path: &Path) -> Result<(), Error> {
         // What the machine begins with comes first.
         while self.drain()?.busy {}
-        let kept = self.machine.kept();
+        let kept = self.machine.saved();
         let (expected, got) = (kept.len(), saved.len());
         let failed = |error| Error::from(CheckpointError::Kept { path: path.to_path_buf(), error });
         if expected != got {
@@ -198,14 +199,14 @@ impl<T: Transport> Engine<T> {
         const BUSY: Rest = Rest { until: None, busy: true };
         loop {
             if let Some(op) = self.computing {
-                let Some(found) = self.executor.poll(&mut self.pool).map_err(Error::Executor)? else {
+                let Some(result) = self.executor.poll(&mut self.pool).map_err(Error::Executor)? else {
                     return Ok(BUSY);
                 };
                 self.computing = None;
                 if let Some(observer) = &mut self.observer {
                     observer.kernel_ends();
                 }
-                self.feed(Input::Completed { op, found });
+                self.feed(Input::Completed { op, result });
             }
             let output = self.held.take().unwrap_or_else(|| self.machine.poll_output());
             if !self.is_here(&output)? {
@@ -218,11 +219,11 @@ impl<T: Transport> Engine<T> {
                         observer.kernel_begins(&kernel);
                     }
                     match self.executor.begin(&kernel, &mut self.pool).map_err(Error::Executor)? {
-                        Some(found) => {
+                        Some(result) => {
                             if let Some(observer) = &mut self.observer {
                                 observer.kernel_ends();
                             }
-                            self.feed(Input::Completed { op, found });
+                            self.feed(Input::Completed { op, result });
                         }
                         None => self.computing = Some(op),
                     }
@@ -240,7 +241,8 @@ impl<T: Transport> Engine<T> {
                     self.transport.receive(op, peer, into, &mut self.pool);
                 }
                 Output::Close { peer, reason } => self.transport.close(peer, reason),
-                Output::Event(event) => self.on_event(event)?,
+                Output::Signal(signal) => self.on_signal(signal)?,
+                Output::Event(event) => self.on_event(event),
                 Output::Wait { until } => return Ok(Rest { until, busy: false }),
             }
         }
@@ -252,10 +254,12 @@ impl<T: Transport> Engine<T> {
             Output::Transmit { body: Some(body), .. } => {
                 self.executor.fetch(body, &mut self.pool).map_err(Error::Executor)
             }
-            Output::Event(Event::Ready { .. }) if self.hand.is_some() => Ok(true),
-            Output::Event(event @ (Event::Joined | Event::Ready { .. } | Event::Left | Event::Finished)) => {
-                let keep = event == Event::Left && self.keep;
-                for kept in if keep { self.machine.kept() } else { Vec::new() } {
+            Output::Signal(Signal::Ready { .. }) if self.hand.is_some() => Ok(true),
+            Output::Signal(
+                signal @ (Signal::Joined { .. } | Signal::Ready { .. } | Signal::Left | Signal::Finished),
+            ) => {
+                let keep = signal == Signal::Left && self.keep;
+                for kept in if keep { self.machine.saved() } else { Vec::new() } {
                     let whole = kept.whole(&self.pool);
                     if !self.executor.fetch(whole, &mut self.pool).map_err(Error::Executor)? {
                         return Ok(false);
@@ -286,46 +290,49 @@ impl<T: Transport> Engine<T> {
         self.pool.share(self.machine.view())
     }
 
-    fn on_event(&mut self, event: Event) -> Result<(), Error> {
+    fn on_event(&mut self, event: Event) {
+        if let Some(Observer { board, .. }) = &self.observer {
+            board.note(Note::of_event(board.now(), self.me, &event));
+        }
+        self.outdated |= event == Event::Outdated;
+        self.watcher.tell(event);
+        self.desk.push_event(event);
+    }
+
+    fn on_signal(&mut self, signal: Signal) -> Result<(), Error> {
         if let Some(observer) = &mut self.observer {
-            if let Event::Ready { .. } = event {
+            if let Signal::Ready { .. } = signal {
                 observer.ends();
             }
-            monitor::note(&observer.board, self.me, &event);
+            let board = &observer.board;
+            Note::of_signal(board.now(), self.me, &signal).into_iter().for_each(|note| board.note(note));
         }
-        let answer = match event {
-            Event::Joined => {
-                let clock = self.machine.status().clock.0;
+        let answer = match signal {
+            Signal::Joined { clock: Clock(clock) } => {
                 let (view, outdated) = (self.view(), self.outdated);
                 self.spare.take().map(|spare| Answer::Joined { clock, view, spare, outdated })
             }
-            Event::Ready { changed, clock } => {
+            Signal::Ready { changed, clock } => {
                 if let Some(take) = self.hand.take().filter(|_| changed) {
                     let view = Segment::floats(self.machine.view(), 0, self.len);
                     (take.0)(&mut *self.executor, view, &mut self.pool).map_err(Error::Executor)?;
                 }
                 Some(Answer::Ready { clock: clock.0, view: self.view(), changed, spare: self.spare.take() })
             }
-            Event::Left | Event::Finished => {
+            Signal::Left | Signal::Finished => {
                 self.state = State::Done;
-                let kept = self.machine.kept().into_iter().filter(|_| self.keep);
+                let kept = self.machine.saved().into_iter().filter(|_| self.keep);
                 Some(Answer::Left { view: self.view(), kept: kept.map(|kept| kept.save(&self.pool)).collect() })
             }
-            Event::Cut { peer } => return Err(Error::Cut { peer }),
-            Event::Elsewhere { at, .. } => {
+            Signal::Cut { peer } => return Err(Error::Cut { peer }),
+            Signal::ResumedElsewhere { at, .. } => {
                 return Err(CheckpointError::Moment { expected: at.0, got: self.at.0 }.into());
             }
-            Event::Refused { peer, line, length } => {
+            Signal::ContractDiffers { peer, line, length } => {
                 let theirs = self.pool.bytes(Segment { buffer: THEIRS, start: 0, len: length });
                 let theirs = String::from_utf8_lossy(theirs);
                 let (expected, got) = (nth_line(&self.contract, line), nth_line(&theirs, line));
                 return Err(Error::Contract { peer, expected, got });
-            }
-            event => {
-                self.outdated |= event == Event::Outdated;
-                self.watcher.tell(event);
-                self.desk.push_event(event);
-                None
             }
         };
         if let Some(answer) = answer {

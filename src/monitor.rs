@@ -16,8 +16,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant as Time};
 
+use gradwire_core::Instant;
 use gradwire_core::telemetry::{BODY_MAX, Frame, MAGIC, NODES_MAX, Note, Report, Run};
-use gradwire_core::{Instant, PeerId};
 
 /// Monitors at a time.
 pub const MONITORS_MAX: usize = 8;
@@ -358,11 +358,4 @@ fn nonce() -> [u8; 32] {
 /// That whoever sends this has the key.
 fn proof(key: &MonitorKey, nonce: &[u8; 32]) -> [u8; 32] {
     *blake3::keyed_hash(key, nonce).as_bytes()
-}
-
-/// A rank's notes of its machine's events.
-pub(crate) fn note(board: &Board, rank: PeerId, event: &gradwire_core::Event) {
-    if let Some(note) = Note::of(board.now(), rank, event) {
-        board.note(note);
-    }
 }

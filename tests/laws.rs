@@ -10,7 +10,7 @@ use std::time::Duration;
 use gradwire::recipe::{OptimizerState, Pace, Staleness, Topology};
 use gradwire::{Cluster, Event, Layout, Mem, PeerId, Recipe, Session, Status};
 use gradwire_core::Patience;
-use gradwire_sim::{App, Life, Network, Plan, Random, World};
+use gradwire_sim::{App, Entry, Life, Network, Plan, Random, World};
 
 const LEN: usize = 9;
 
@@ -414,9 +414,10 @@ fn a_poisoned_update_is_refused_and_named() {
     let servers = Topology::Servers { shards: 1 };
     for recipe in [Recipe::sync().with_topology(servers), Recipe::asynchronous(), Recipe::softsync(2), Recipe::ssp(0)] {
         let (world, _) = simulate(plan(recipe, 3, 6), Steps::Jittered, Some(2));
-        let refused: Vec<_> = world.log().iter().filter(|log| matches!(log.event, Event::Rejected { .. })).collect();
+        let refused: Vec<_> =
+            world.log().iter().filter(|log| matches!(log.entry, Entry::Event(Event::Rejected { .. }))).collect();
         assert_eq!(refused.len(), 1, "{recipe}");
-        let Event::Rejected { peer, reason } = refused[0].event else { unreachable!() };
+        let Entry::Event(Event::Rejected { peer, reason }) = refused[0].entry else { unreachable!() };
         assert_eq!(
             (peer, reason.to_string().as_str()),
             (PeerId(0), "a float that is not finite at index 3 of shard 0")

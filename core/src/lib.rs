@@ -30,18 +30,18 @@
 //! loop {
 //!     match machine.poll_output() {
 //!         Output::Compute { op, kernel } => {
-//!             let found = kernel::run(&kernel, &mut pool);
-//!             machine.handle_input(now, Input::Completed { op, found })?;
+//!             let result = kernel::run(&kernel, &mut pool);
+//!             machine.handle_input(now, Input::Completed { op, result })?;
 //!         }
 //!         // Hand these to the transport, which answers with `Completed` or `Aborted`:
 //!         Output::Transmit { .. } | Output::Receive { .. } | Output::Close { .. } => unreachable!("alone"),
-//!         Output::Event(Event::Joined) => {}
-//!         Output::Event(Event::Ready { .. }) => {
+//!         Output::Signal(Signal::Joined { .. }) => {}
+//!         Output::Signal(Signal::Ready { .. }) => {
 //!             steps += 1;
 //!             let params = pool.floats(Segment::floats(machine.view(), 0, 3));
 //!             assert_eq!(params, [-1.0, -2.0, -3.0].map(|x| x * steps as f32));
 //!         }
-//!         Output::Event(_) => {}
+//!         Output::Signal(_) | Output::Event(_) => {}
 //!         // Drained: wait for the transport, the application, or the time.
 //!         Output::Wait { .. } if steps == 2 => break,
 //!         Output::Wait { .. } => {
@@ -87,7 +87,7 @@ pub use layout::{Layout, Tensor, shard_range};
 pub use local::Local;
 pub use machine::{
     Contract, Event, Input, Machine, Misuse, Node, OURS, Output, ProtocolError, Rejection, RestoreError, Resumed,
-    SavedBuffer, Setup, THEIRS,
+    SavedBuffer, Setup, Signal, THEIRS,
 };
 pub use recipe::{ConfigError, Recipe};
 pub use status::Status;

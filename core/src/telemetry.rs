@@ -13,7 +13,7 @@ use alloc::vec::Vec;
 use core::fmt;
 
 use crate::id::PeerId;
-use crate::machine::{Event, Rejection};
+use crate::machine::{Event, Rejection, Signal};
 use crate::status::Status;
 use crate::time::Instant;
 use reader::Reader;
@@ -111,7 +111,7 @@ pub struct Note {
     /// To whom.
     pub rank: PeerId,
     /// What.
-    pub what: What,
+    pub what: NoteKind,
     /// With whom, where there is someone.
     pub peer: PeerId,
     /// A number that says more, by what it is: a clock, a view, a line; of a refusal, one more than the index of a float that is
@@ -123,7 +123,7 @@ pub struct Note {
 #[derive(Copy, Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
 #[allow(missing_docs, reason = "named as events are")]
-pub enum What {
+pub enum NoteKind {
     Joined = 1,
     Left = 2,
     Finished = 3,
@@ -132,13 +132,13 @@ pub enum What {
     Cut = 6,
     View = 7,
     Rejected = 8,
-    Refused = 9,
+    ContractDiffers = 9,
     Stalled = 10,
-    Elsewhere = 11,
+    ResumedElsewhere = 11,
     Outdated = 12,
 }
 
-impl What {
+impl NoteKind {
     const ALL: [Self; 12] = [
         Self::Joined,
         Self::Left,
@@ -148,9 +148,9 @@ impl What {
         Self::Cut,
         Self::View,
         Self::Rejected,
-        Self::Refused,
+        Self::ContractDiffers,
         Self::Stalled,
-        Self::Elsewhere,
+        Self::ResumedElsewhere,
         Self::Outdated,
     ];
 
@@ -161,25 +161,32 @@ impl What {
 }
 
 impl Note {
-    /// What a machine's event says, if it is worth a note: steps are not.
-    pub fn of(at: Instant, rank: PeerId, event: &Event) -> Option<Self> {
+    /// The note of a machine's event.
+    pub fn of_event(at: Instant, rank: PeerId, event: &Event) -> Self {
         let (what, peer, number) = match *event {
-            Event::Ready { .. } => return None,
-            Event::Joined => (What::Joined, rank, 0),
-            Event::Left => (What::Left, rank, 0),
-            Event::Finished => (What::Finished, rank, 0),
-            Event::PeerJoined { peer, .. } => (What::PeerJoined, peer, 0),
-            Event::PeerLost { peer } => (What::PeerLost, peer, 0),
-            Event::Cut { peer } => (What::Cut, peer, 0),
-            Event::View { number, members } => (What::View, PeerId(members), number),
+            Event::PeerJoined { peer, .. } => (NoteKind::PeerJoined, peer, 0),
+            Event::PeerLost { peer } => (NoteKind::PeerLost, peer, 0),
+            Event::View { number, members } => (NoteKind::View, PeerId(members), number),
             Event::Rejected { peer, reason: Rejection::NonFinite { index, .. } } => {
-                (What::Rejected, peer, u64::from(index) + 1)
+                (NoteKind::Rejected, peer, u64::from(index) + 1)
             }
-            Event::Rejected { peer, reason: Rejection::Malformed(_) } => (What::Rejected, peer, 0),
-            Event::Refused { peer, line, .. } => (What::Refused, peer, u64::from(line)),
-            Event::Stalled { on, at, .. } => (What::Stalled, on, at.0),
-            Event::Elsewhere { peer, at } => (What::Elsewhere, peer, at.0),
-            Event::Outdated => (What::Outdated, rank, 0),
+            Event::Rejected { peer, reason: Rejection::Malformed(_) } => (NoteKind::Rejected, peer, 0),
+            Event::Stalled { on, at, .. } => (NoteKind::Stalled, on, at.0),
+            Event::Outdated => (NoteKind::Outdated, rank, 0),
+        };
+        Self { at, rank, what, peer, number }
+    }
+
+    /// The note of a machine's signal; `None` for [`Signal::Ready`], which comes with every step.
+    pub fn of_signal(at: Instant, rank: PeerId, signal: &Signal) -> Option<Self> {
+        let (what, peer, number) = match *signal {
+            Signal::Ready { .. } => return None,
+            Signal::Joined { .. } => (NoteKind::Joined, rank, 0),
+            Signal::Left => (NoteKind::Left, rank, 0),
+            Signal::Finished => (NoteKind::Finished, rank, 0),
+            Signal::Cut { peer } => (NoteKind::Cut, peer, 0),
+            Signal::ContractDiffers { peer, line, .. } => (NoteKind::ContractDiffers, peer, u64::from(line)),
+            Signal::ResumedElsewhere { peer, at } => (NoteKind::ResumedElsewhere, peer, at.0),
         };
         Some(Self { at, rank, what, peer, number })
     }
@@ -189,19 +196,23 @@ impl fmt::Display for Note {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { peer, number, .. } = self;
         match self.what {
-            What::Joined => write!(f, "takes part"),
-            What::Left => write!(f, "has left"),
-            What::Finished => write!(f, "all workers have left"),
-            What::PeerJoined => write!(f, "sees peer {peer}"),
-            What::PeerLost => write!(f, "has given up peer {peer}"),
-            What::Cut => write!(f, "cannot go on without peer {peer}"),
-            What::View => write!(f, "view {number}: {peer} workers go on together"),
-            What::Rejected if *number == 0 => write!(f, "refused a contribution of peer {peer}: no body of its codec"),
-            What::Rejected => write!(f, "refused a contribution of peer {peer}: not finite at index {}", number - 1),
-            What::Refused => write!(f, "met peer {peer}, which runs something else (line {number})"),
-            What::Stalled => write!(f, "waits for peer {peer} (at clock {number})"),
-            What::Elsewhere => write!(f, "met peer {peer}, which goes on from moment {number}"),
-            What::Outdated => write!(f, "came back to a run that has gone on, and dropped its residual"),
+            NoteKind::Joined => write!(f, "takes part"),
+            NoteKind::Left => write!(f, "has left"),
+            NoteKind::Finished => write!(f, "all workers have left"),
+            NoteKind::PeerJoined => write!(f, "sees peer {peer}"),
+            NoteKind::PeerLost => write!(f, "has given up peer {peer}"),
+            NoteKind::Cut => write!(f, "cannot go on without peer {peer}"),
+            NoteKind::View => write!(f, "view {number}: {peer} workers go on together"),
+            NoteKind::Rejected if *number == 0 => {
+                write!(f, "refused a contribution of peer {peer}: no body of its codec")
+            }
+            NoteKind::Rejected => {
+                write!(f, "refused a contribution of peer {peer}: not finite at index {}", number - 1)
+            }
+            NoteKind::ContractDiffers => write!(f, "met peer {peer}, which runs something else (line {number})"),
+            NoteKind::Stalled => write!(f, "waits for peer {peer} (at clock {number})"),
+            NoteKind::ResumedElsewhere => write!(f, "met peer {peer}, which goes on from moment {number}"),
+            NoteKind::Outdated => write!(f, "came back to a run that has gone on, and dropped its residual"),
         }
     }
 }
@@ -288,7 +299,7 @@ impl Frame {
             2 => Self::Report(report::parse(&mut reader)?),
             3 => {
                 let got = reader.byte()?;
-                let what = What::ALL.into_iter().find(|what| *what as u8 == got).ok_or(LogError::Kind { got })?;
+                let what = NoteKind::ALL.into_iter().find(|what| *what as u8 == got).ok_or(LogError::Kind { got })?;
                 let at = Instant::from_nanos(reader.number()?);
                 let (rank, peer) = (PeerId(reader.short()?), PeerId(reader.short()?));
                 Self::Note(Note { at, rank, what, peer, number: reader.number()? })

@@ -141,12 +141,12 @@ impl Host {
         for _ in 0..10_000 {
             match self.machine.poll_output() {
                 Output::Compute { op, kernel } => {
-                    let found = kernel::run(&kernel, &mut self.pool);
-                    self.end(Input::Completed { op, found });
+                    let result = kernel::run(&kernel, &mut self.pool);
+                    self.end(Input::Completed { op, result });
                 }
-                Output::Transmit { op, .. } => self.end(Input::Completed { op, found: KernelResult::Nothing }),
+                Output::Transmit { op, .. } => self.end(Input::Completed { op, result: KernelResult::Nothing }),
                 Output::Receive { op, peer, .. } => self.awaited = Some((op, peer)),
-                Output::Close { .. } | Output::Event(_) => {}
+                Output::Close { .. } | Output::Signal(_) | Output::Event(_) => {}
                 Output::Wait { .. } => return,
             }
         }
@@ -159,7 +159,7 @@ impl Host {
 
     fn receive_all(&mut self) {
         while let Some((op, _)) = self.awaited.take() {
-            self.feed(Input::Completed { op, found: KernelResult::Nothing });
+            self.feed(Input::Completed { op, result: KernelResult::Nothing });
         }
     }
 }

@@ -4,8 +4,8 @@ use std::sync::{Arc, Mutex};
 
 use gradwire_core::recipe::{Codec, Merge, Pace, Topology};
 use gradwire_core::status::Presence;
-use gradwire_core::{Clock, Duration, Event, PeerId, Status};
-use gradwire_sim::{App, Fault, Halt, Life, Network, Plan, Random, World};
+use gradwire_core::{Clock, Duration, Event, PeerId, Signal, Status};
+use gradwire_sim::{App, Entry, Fault, Halt, Life, Network, Plan, Random, World};
 
 use super::{Kind, Scenario, Trainer, Truth, UNIT};
 
@@ -107,11 +107,11 @@ pub fn run(scenario: &Scenario) -> Result<Seen, Failure> {
     }
     let mut joined = vec![0; plan.cluster.nodes() as usize];
     for entry in world.log() {
-        match entry.event {
-            Event::PeerLost { .. } => seen.lost += 1,
-            Event::Cut { .. } => seen.cut += 1,
-            Event::Joined => joined[entry.node.index()] += 1,
-            Event::View { number, .. } if number > 1 && entry.node == PeerId(0) => seen.views += 1,
+        match entry.entry {
+            Entry::Event(Event::PeerLost { .. }) => seen.lost += 1,
+            Entry::Signal(Signal::Cut { .. }) => seen.cut += 1,
+            Entry::Signal(Signal::Joined { .. }) => joined[entry.node.index()] += 1,
+            Entry::Event(Event::View { number, .. }) if number > 1 && entry.node == PeerId(0) => seen.views += 1,
             _ => {}
         }
     }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant as Time};
 use gradwire_core::status::{Counters, Histogram, LinkStatus, Presence, Role, Status};
 use gradwire_core::telemetry::{Frame, Note, Progress, Report, Run, Times};
 use gradwire_core::{Clock, Cluster, Instant, Layout, Patience, PeerId, Recipe};
-use gradwire_sim::{App, Fault, Halt, Life, Network, Plan, World};
+use gradwire_sim::{App, Entry, Fault, Halt, Life, Network, Plan, World};
 
 use crate::source::Said;
 
@@ -92,7 +92,11 @@ pub(crate) fn run(nodes: u32, tell: &SyncSender<Said>) {
     let _ = world.run(u64::MAX, |world: &World, _| -> Result<(), Halt> {
         let now = world.now();
         for log in &world.log()[told..] {
-            if let Some(note) = Note::of(log.at, log.node, &log.event) {
+            let note = match &log.entry {
+                Entry::Signal(signal) => Note::of_signal(log.at, log.node, signal),
+                Entry::Event(event) => Some(Note::of_event(log.at, log.node, event)),
+            };
+            if let Some(note) = note {
                 say(tell, Frame::Note(note))?;
             }
         }

@@ -177,10 +177,11 @@ impl Model {
 
     /// Has a node ended in good order?
     pub(crate) fn has_left(&self, rank: u32) -> bool {
-        use gradwire_core::telemetry::What;
-        let ends =
-            |note: &&Note| note.rank == PeerId(rank) && matches!(note.what, What::Left | What::Finished | What::Joined);
-        self.notes.iter().rev().find(ends).is_some_and(|note| note.what != What::Joined)
+        use gradwire_core::telemetry::NoteKind;
+        let ends = |note: &&Note| {
+            note.rank == PeerId(rank) && matches!(note.what, NoteKind::Left | NoteKind::Finished | NoteKind::Joined)
+        };
+        self.notes.iter().rev().find(ends).is_some_and(|note| note.what != NoteKind::Joined)
     }
 
     /// A sum over all nodes; of none, 0.0 (`sum` would say -0.0).

@@ -25,7 +25,7 @@ use coordinator::{Coordinator, Report};
 use exchange::Exchange;
 use shape::Shape;
 
-use super::{Event, Hub, Input, Machine, Misuse, Notice, Output, ProtocolError, Rejection, Setup};
+use super::{Event, Hub, Input, Machine, Misuse, Notice, Output, ProtocolError, Rejection, Setup, Signal};
 use crate::buffer::{BufferId, Segment};
 use crate::id::{Clock, PeerId, Sequence, ShardId};
 use crate::kernel::{Kernel, KernelResult, MEAN_MAX};
@@ -201,7 +201,7 @@ impl Collective {
         match notice {
             Notice::Agreed { peer, fresh } => self.on_agreed(peer, fresh),
             Notice::Message { peer, header } => self.on_message(peer, header),
-            Notice::Done { purpose, found } => self.on_done(purpose, found),
+            Notice::Done { purpose, result } => self.on_done(purpose, result),
             Notice::Failed { purpose } => self.on_failed(purpose),
             Notice::Step { weight } => self.on_step(weight)?,
             Notice::Leave { stay, .. } => self.on_leave(stay)?,
@@ -261,7 +261,7 @@ impl Collective {
         if self.alone {
             if !self.released && self.coordinator.as_ref().is_some_and(Coordinator::is_over) {
                 self.released = true;
-                self.hub.event(Event::Finished);
+                self.hub.signal(Signal::Finished);
             }
             return;
         }
@@ -271,7 +271,7 @@ impl Collective {
         if let Some(coordinator) = self.coordinator.as_ref().filter(|coordinator| self.late && coordinator.is_alone()) {
             let peer = coordinator.view().donor;
             self.own = Own::Left;
-            self.hub.event(Event::Cut { peer });
+            self.hub.signal(Signal::Cut { peer });
         }
         if !self.released {
             return;
@@ -297,7 +297,7 @@ impl Collective {
 
     fn become_left(&mut self) {
         self.own = Own::Left;
-        self.hub.event(Event::Left);
+        self.hub.signal(Signal::Left);
     }
 
     // Neighbours
@@ -408,10 +408,10 @@ impl Collective {
         }
     }
 
-    fn on_done(&mut self, job: Job, found: KernelResult) {
+    fn on_done(&mut self, job: Job, result: KernelResult) {
         match job {
             Job::Receive(arrival) => self.on_arrived(arrival),
-            Job::Scan(arrival) => self.on_scanned(arrival, found),
+            Job::Scan(arrival) => self.on_scanned(arrival, result),
             Job::Mean { epoch, chunk } => self.on_mean(epoch, chunk),
             Job::Up { epoch, chunk } => self.on_up_sent(epoch, chunk),
             Job::Down { epoch } => {
@@ -421,7 +421,7 @@ impl Collective {
             Job::State { epoch, round } => self.on_fetched(epoch, round),
             Job::Give => self.giving -= 1,
             Job::Aside => {}
-            Job::Goodbye => self.hub.event(Event::Left),
+            Job::Goodbye => self.hub.signal(Signal::Left),
         }
     }
 

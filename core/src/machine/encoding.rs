@@ -114,7 +114,7 @@ impl Encoding {
     }
 
     /// What a node goes on from.
-    pub(super) fn kept(&self) -> Vec<SavedBuffer> {
+    pub(super) fn saved(&self) -> Vec<SavedBuffer> {
         let ([residual, sections, _, velocity], room) = (self.buffers(), self.room);
         let kept = [
             (SavedBuffer::Floats(room.residual), residual),
@@ -218,8 +218,8 @@ impl Encoding {
     }
 
     /// A residual has been clipped.
-    pub(super) fn on_clipped(&mut self, found: KernelResult) {
-        if let KernelResult::Clipped { lost, .. } = found {
+    pub(super) fn on_clipped(&mut self, result: KernelResult) {
+        if let KernelResult::Clipped { lost, .. } = result {
             self.clipped += lost;
         }
     }

@@ -6,7 +6,7 @@
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 
-use super::{Event, Input, Misuse, OURS, Output, ProtocolError, Setup, THEIRS};
+use super::{Event, Input, Misuse, OURS, Output, ProtocolError, Setup, Signal, THEIRS};
 use crate::buffer::Segment;
 use crate::id::{Clock, Incarnation, OpId, PeerId, Sequence, ShardId};
 use crate::kernel::{Kernel, KernelResult};
@@ -50,7 +50,7 @@ pub(crate) enum Notice<P> {
     /// A message of an agreed peer.
     Message { peer: PeerId, header: Header },
     /// An operation of the machine's ended well.
-    Done { purpose: P, found: KernelResult },
+    Done { purpose: P, result: KernelResult },
     /// An operation of the machine's was aborted.
     Failed { purpose: P },
     /// The application contributes.
@@ -180,14 +180,14 @@ impl<P: Copy> Hub<P> {
                 Some(Notice::Tick)
             }
             Input::Header { peer, header } => self.on_header(peer, header),
-            Input::Completed { op, found } => match self.end(op)? {
-                Purpose::Machine(purpose) => Some(Notice::Done { purpose, found }),
+            Input::Completed { op, result } => match self.end(op)? {
+                Purpose::Machine(purpose) => Some(Notice::Done { purpose, result }),
                 Purpose::ReadContract => {
                     self.compare();
                     None
                 }
                 Purpose::Compare => {
-                    self.on_compared(found);
+                    self.on_compared(result);
                     None
                 }
                 Purpose::Nothing => None,
@@ -226,6 +226,10 @@ impl<P: Copy> Hub<P> {
 
     pub(crate) fn event(&mut self, event: Event) {
         self.outputs.push_back(Output::Event(event));
+    }
+
+    pub(crate) fn signal(&mut self, signal: Signal) {
+        self.outputs.push_back(Output::Signal(signal));
     }
 
     pub(crate) fn compute(&mut self, kernel: Kernel, purpose: P) {
@@ -389,7 +393,7 @@ impl<P: Copy> Hub<P> {
                 None
             }
             (Link::Agreed, Kind::Refuse) => {
-                self.event(Event::Cut { peer });
+                self.signal(Signal::Cut { peer });
                 None
             }
             (Link::Agreed, Kind::Again) => Some(Notice::Again),
@@ -425,7 +429,7 @@ impl<P: Copy> Hub<P> {
         self.discard(peer, header);
         let begins = !self.has && header.weight == 0;
         if begins && header.clock != self.suspension() {
-            self.event(Event::Elsewhere { peer, at: header.clock });
+            self.signal(Signal::ResumedElsewhere { peer, at: header.clock });
         }
         let entry = &mut self.peers[peer.index()];
         let fresh = entry.incarnation != header.incarnation;
@@ -461,10 +465,10 @@ impl<P: Copy> Hub<P> {
         self.outputs.push_back(Output::Compute { op, kernel: Kernel::Compare { ours, theirs } });
     }
 
-    fn on_compared(&mut self, found: KernelResult) {
+    fn on_compared(&mut self, result: KernelResult) {
         let Some((peer, Header { length, base, .. })) = self.comparing.take() else { return };
-        let line = if let KernelResult::Differs { line } = found { line } else { 0 };
-        self.event(Event::Refused { peer, line, length });
+        let line = if let KernelResult::Differs { line } = result { line } else { 0 };
+        self.signal(Signal::ContractDiffers { peer, line, length });
         self.close_contract(peer, base.0);
     }
 

@@ -28,7 +28,7 @@ use alloc::vec;
 use alloc::vec::Vec;
 
 use super::encoding::{self, Encoding, Room};
-use super::{Event, Hub, Input, Machine, Misuse, Notice, Output, ProtocolError, Rejection, SavedBuffer, Setup};
+use super::{Event, Hub, Input, Machine, Misuse, Notice, Output, ProtocolError, Rejection, SavedBuffer, Setup, Signal};
 use crate::buffer::{BufferId, Segment};
 use crate::id::{Clock, Incarnation, PeerId, Sequence, ShardId};
 use crate::kernel::{Kernel, KernelResult};
@@ -288,7 +288,7 @@ impl Mesh {
         match notice {
             Notice::Agreed { peer, fresh } => self.on_agreed(peer, fresh),
             Notice::Message { peer, header } => self.on_message(peer, header),
-            Notice::Done { purpose, found } => self.on_done(purpose, found),
+            Notice::Done { purpose, result } => self.on_done(purpose, result),
             Notice::Failed { purpose } => self.on_failed(purpose),
             Notice::Step { weight } => self.on_step(weight)?,
             Notice::Rate { scale } => self.encoding.set_rate(scale),
@@ -312,7 +312,7 @@ impl Mesh {
         let incarnation = self.hub.incarnation(peer);
         if fresh {
             if self.relay && self.neighbours[index].member {
-                self.hub.event(Event::Cut { peer });
+                self.hub.signal(Signal::Cut { peer });
                 return;
             }
             self.forget(index);
@@ -357,7 +357,7 @@ impl Mesh {
         let leaf = peer > self.hub.setup.me
             && peer.0.saturating_mul(relay).saturating_add(1) >= self.hub.setup.cluster.workers;
         if self.relay && !leaf && !self.marks.iter().all(Self::is_whole) {
-            self.hub.event(Event::Cut { peer });
+            self.hub.signal(Signal::Cut { peer });
             return;
         }
         self.marks[peer.index()].lost = true;
@@ -388,7 +388,7 @@ impl Mesh {
                 // Messages that went by while neither knew the other cannot be had any more.
                 let joined = !matches!(self.state, State::Joining { .. });
                 if joined && !self.relay && header.sequence > self.marks[peer.index()].sequence {
-                    self.hub.event(Event::Cut { peer });
+                    self.hub.signal(Signal::Cut { peer });
                 }
                 self.send_next(from);
             }
@@ -424,12 +424,12 @@ impl Mesh {
 
     // Operations
 
-    fn on_done(&mut self, job: Job, found: KernelResult) {
+    fn on_done(&mut self, job: Job, result: KernelResult) {
         match job {
-            Job::Encode => self.on_encoded(found),
+            Job::Encode => self.on_encoded(result),
             Job::Aside => {}
-            Job::Clip => self.encoding.on_clipped(found),
-            Job::Merge => self.on_merged(found),
+            Job::Clip => self.encoding.on_clipped(result),
+            Job::Merge => self.on_merged(result),
             Job::Own => self.applying -= 1,
             Job::Receive { slot, from } => {
                 let length = self.slots[slot].message.map_or(0, |message| message.length);
@@ -437,7 +437,7 @@ impl Mesh {
                 let kernel = self.decode(slot, length);
                 self.hub.compute(kernel, Job::Decode { slot, from });
             }
-            Job::Decode { slot, from } => self.on_decoded(slot, from, found),
+            Job::Decode { slot, from } => self.on_decoded(slot, from, result),
             Job::Send { slot } => self.on_sent(slot),
             Job::View => self.on_viewed(),
             Job::Based => self.on_based(),
@@ -589,8 +589,8 @@ impl Machine for Mesh {
         VIEW
     }
 
-    fn kept(&self) -> Vec<SavedBuffer> {
-        self.encoding.kept()
+    fn saved(&self) -> Vec<SavedBuffer> {
+        self.encoding.saved()
     }
 
     fn waiting(&self) -> Option<Waiting> {

@@ -26,7 +26,7 @@ use alloc::vec;
 use alloc::vec::Vec;
 
 use super::encoding::{Encoding, Room};
-use super::{Event, Hub, Input, Machine, Misuse, Notice, Output, ProtocolError, Rejection, Setup};
+use super::{Event, Hub, Input, Machine, Misuse, Notice, Output, ProtocolError, Rejection, Setup, Signal};
 use crate::buffer::{BufferId, Segment};
 use crate::id::{Clock, PeerId, Sequence, ShardId};
 use crate::kernel::{Kernel, KernelResult};
@@ -274,7 +274,7 @@ impl Server {
         match notice {
             Notice::Agreed { peer, fresh } => self.on_agreed(peer, fresh),
             Notice::Message { peer, header } => self.on_message(peer, header),
-            Notice::Done { purpose, found } => self.on_done(purpose, found),
+            Notice::Done { purpose, result } => self.on_done(purpose, result),
             Notice::Failed { purpose } => self.on_failed(purpose),
             Notice::Step { .. } | Notice::Leave { .. } => return Err(Misuse::NotReady),
             Notice::Rate { .. } | Notice::Again | Notice::Tick => {}
@@ -396,7 +396,7 @@ impl Server {
         shard.taking.is_none() && shard.clocks.slowest().is_some_and(|(next, _)| next == peer)
     }
 
-    fn on_done(&mut self, job: Job, found: KernelResult) {
+    fn on_done(&mut self, job: Job, result: KernelResult) {
         match job {
             Job::Offer { shard, worker, header } => self.on_offered(shard, worker, header),
             Job::Receive { inbox } => {
@@ -409,7 +409,7 @@ impl Server {
                 let kernel = if self.push.is_plain() { Kernel::Scan { x } } else { expand };
                 self.hub.compute(kernel, Job::Scan { inbox });
             }
-            Job::Scan { inbox } => self.on_scanned(inbox, found),
+            Job::Scan { inbox } => self.on_scanned(inbox, result),
             Job::Merge { shard, inbox, into } => {
                 self.shards[shard].busy = false;
                 match into {
@@ -430,7 +430,7 @@ impl Server {
             }
             Job::Write { shard, version, worker, owed, header } => {
                 self.shards[shard].readers[version] -= 1;
-                self.on_written(shard, worker, owed, header, found);
+                self.on_written(shard, worker, owed, header, result);
             }
             Job::Followed { shard, worker } | Job::Send { shard, worker, .. } => {
                 self.shards[shard].echoes[worker.index()].busy -= 1;
@@ -469,13 +469,13 @@ impl Server {
         }
     }
 
-    fn on_scanned(&mut self, inbox: usize, found: KernelResult) {
+    fn on_scanned(&mut self, inbox: usize, result: KernelResult) {
         let (peer, header) = self.push(inbox);
         let index = self.shard_of(header.shard);
-        match found {
+        match result {
             // Refused before it touches anything; its clock ticks, so that nobody waits for it.
             KernelResult::NonFinite { .. } | KernelResult::Malformed(_) if header.weight > 0 => {
-                let reason = match found {
+                let reason = match result {
                     KernelResult::NonFinite { index } => Rejection::NonFinite { shard: header.shard, index },
                     KernelResult::Malformed(error) => Rejection::Malformed(error),
                     _ => unreachable!("one of the two above"),

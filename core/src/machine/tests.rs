@@ -5,12 +5,18 @@ use alloc::string::ToString;
 
 use super::*;
 use crate::buffer::Pool;
+use crate::buffer::Segment;
 use crate::id::Sequence;
+use crate::id::{OpId, ShardId};
 use crate::kernel;
+use crate::kernel::KernelResult;
 use crate::layout::Layout;
 use crate::recipe::Staleness;
+use crate::recipe::Topology;
 use crate::status::Presence;
 use crate::time::Duration;
+use crate::time::Instant;
+use crate::wire::{Header, Kind};
 
 /// A machine under test, with its buffers; kernels run, transfers wait for the test.
 struct Trace {
@@ -82,8 +88,8 @@ impl Trace {
             match self.machine.poll_output() {
                 Output::Wait { .. } => return,
                 Output::Compute { op, kernel } => {
-                    let found = kernel::run(&kernel, &mut self.pool);
-                    self.machine.handle_input(self.now, Input::Completed { op, found }).unwrap();
+                    let result = kernel::run(&kernel, &mut self.pool);
+                    self.machine.handle_input(self.now, Input::Completed { op, result }).unwrap();
                 }
                 output => self.wants.push_back(output),
             }
@@ -139,7 +145,7 @@ impl Trace {
             if let Some(into) = into {
                 self.pool.floats_mut(into).fill(value);
             }
-            self.feed(Input::Completed { op, found: KernelResult::Nothing });
+            self.feed(Input::Completed { op, result: KernelResult::Nothing });
         }
         self
     }
@@ -155,7 +161,7 @@ impl Trace {
             panic!("{kind:?} to {to} expected, got {want:?}")
         };
         assert_eq!((peer, header.kind), (PeerId(to), kind), "{header:?}");
-        self.feed(Input::Completed { op, found: KernelResult::Nothing });
+        self.feed(Input::Completed { op, result: KernelResult::Nothing });
         header
     }
 
@@ -164,6 +170,12 @@ impl Trace {
     fn expect_params(&mut self, to: u32, sequence: u64, version: u64, row: u64) -> &mut Self {
         let header = self.expect_transmit(to, Kind::Params);
         assert_eq!((header.sequence.0, header.base.0, header.clock.0), (sequence, version, row), "{header:?}");
+        self
+    }
+
+    #[track_caller]
+    fn expect_signal(&mut self, signal: Signal) -> &mut Self {
+        assert_eq!(self.wants.pop_front(), Some(Output::Signal(signal)));
         self
     }
 
@@ -352,9 +364,9 @@ fn another_contract_is_refused_by_its_first_differing_line() {
     s.feed(Input::Header { peer: PeerId(0), header });
     let Some(Output::Receive { op, into: Some(into), .. }) = s.wants.pop_front() else { panic!("the text is read") };
     s.pool.bytes_mut(into).copy_from_slice(text.as_bytes());
-    s.feed(Input::Completed { op, found: KernelResult::Nothing });
+    s.feed(Input::Completed { op, result: KernelResult::Nothing });
     let line = text.lines().position(|line| line == "bound = 5").unwrap() as u32;
-    s.expect_event(Event::Refused { peer: PeerId(0), line, length: text.len() as u32 });
+    s.expect_signal(Signal::ContractDiffers { peer: PeerId(0), line, length: text.len() as u32 });
     assert!(matches!(s.wants.pop_front(), Some(Output::Close { reason: ProtocolError::Contract { .. }, .. })));
 }
 
@@ -364,7 +376,7 @@ fn misuse_changes_nothing() {
     let before = s.machine.status();
     for (input, misuse) in [
         (Input::Step { weight: 1 }, Misuse::NotReady),
-        (Input::Completed { op: OpId(99), found: KernelResult::Nothing }, Misuse::UnknownOp { op: OpId(99) }),
+        (Input::Completed { op: OpId(99), result: KernelResult::Nothing }, Misuse::UnknownOp { op: OpId(99) }),
         (Input::Connected { peer: PeerId(2) }, Misuse::UnknownPeer { peer: PeerId(2) }),
         (Input::Disconnected { peer: PeerId(7) }, Misuse::UnknownPeer { peer: PeerId(7) }),
     ] {
@@ -400,11 +412,11 @@ fn an_own_message_that_is_echoed_is_a_duplicate() {
     m.hello(1, 1).expect_event(Event::PeerJoined { peer: PeerId(1), incarnation: Incarnation(1) });
     m.expect_transmit(1, Kind::Mark);
     let start = Header { base: Clock(1), ..m.header(1, Kind::Mark, 1) };
-    m.feed(Input::Header { peer: PeerId(1), header: start }).expect_event(Event::Joined);
+    m.feed(Input::Header { peer: PeerId(1), header: start }).expect_signal(Signal::Joined { clock: Clock(0) });
     m.expect_transmit(1, Kind::Mark);
     let update = Segment::floats(m.machine.contribution(), 0, LEN);
     m.pool.floats_mut(update).fill(1.0);
-    m.feed(Input::Step { weight: 1 }).expect_event(Event::Ready { clock: Clock(1), changed: true });
+    m.feed(Input::Step { weight: 1 }).expect_signal(Signal::Ready { clock: Clock(1), changed: true });
     let echo = Header { sequence: Sequence(1), length: 4, ..m.header(0, Kind::Quanta, 900) };
     m.feed(Input::Header { peer: PeerId(1), header: echo });
     assert!(matches!(m.wants.pop_front(), Some(Output::Receive { into: None, .. })), "{:?}", m.wants);

@@ -18,7 +18,7 @@ use alloc::vec;
 use alloc::vec::Vec;
 
 use super::encoding::{self, Encoding, Room};
-use super::{Event, Hub, Input, Machine, Misuse, Notice, Output, ProtocolError, Rejection, SavedBuffer, Setup};
+use super::{Event, Hub, Input, Machine, Misuse, Notice, Output, ProtocolError, Rejection, SavedBuffer, Setup, Signal};
 use crate::buffer::{BufferId, Segment};
 use crate::id::{Clock, PeerId, Sequence, ShardId};
 use crate::kernel::{Kernel, KernelResult};
@@ -224,7 +224,7 @@ impl Worker {
         match notice {
             Notice::Agreed { peer, fresh } => self.on_agreed(peer, fresh),
             Notice::Message { peer, header } => self.on_message(peer, header),
-            Notice::Done { purpose, found } => self.on_done(purpose, found),
+            Notice::Done { purpose, result } => self.on_done(purpose, result),
             Notice::Failed { purpose } => self.on_failed(purpose),
             Notice::Step { weight } => self.on_step(weight)?,
             Notice::Leave { stay, keep } => self.on_leave(stay, keep)?,
@@ -302,7 +302,7 @@ impl Worker {
             self.maybe_left();
         } else if !stays && self.told.iter().all(|told| *told) {
             self.state = State::Left;
-            self.hub.event(Event::Left);
+            self.hub.signal(Signal::Left);
         }
     }
 
@@ -350,7 +350,7 @@ impl Worker {
                 self.told[index] = true;
             }
             // Where nobody comes back, there is nothing to wait for.
-            _ if self.hub.setup.patience.dead_after().is_zero() => self.hub.event(Event::Cut { peer }),
+            _ if self.hub.setup.patience.dead_after().is_zero() => self.hub.signal(Signal::Cut { peer }),
             _ => self.hub.event(Event::PeerLost { peer }),
         }
     }
@@ -410,11 +410,11 @@ impl Worker {
         }
     }
 
-    fn on_done(&mut self, job: Job, found: KernelResult) {
+    fn on_done(&mut self, job: Job, result: KernelResult) {
         match job {
             Job::Aside => {}
-            Job::Clip => self.encoding.on_clipped(found),
-            Job::Encode { shard, sequence, rest } => self.on_encoded(shard, sequence, rest, found),
+            Job::Clip => self.encoding.on_clipped(result),
+            Job::Encode { shard, sequence, rest } => self.on_encoded(shard, sequence, rest, result),
             Job::Push { slot } => self.pushes[slot].sending -= 1,
             Job::Row { shard, header } => self.on_row(shard, header),
             Job::Delta { shard, header } => {
@@ -422,14 +422,14 @@ impl Worker {
                 let (body, into) = (self.pulled(shard, header.length), self.part(DIFFERENCE, shard));
                 self.hub.compute(Kernel::Expand { coding, body, sections, into }, Job::Expand { shard, header });
             }
-            Job::Expand { shard, .. } if matches!(found, KernelResult::Malformed(_)) => {
+            Job::Expand { shard, .. } if matches!(result, KernelResult::Malformed(_)) => {
                 // A server that writes nonsense cannot be trained with.
                 let peer = self.server(shard);
                 self.hub.counters.rejected += 1;
-                if let KernelResult::Malformed(error) = found {
+                if let KernelResult::Malformed(error) = result {
                     self.hub.event(Event::Rejected { peer, reason: Rejection::Malformed(error) });
                 }
-                self.hub.event(Event::Cut { peer });
+                self.hub.signal(Signal::Cut { peer });
             }
             Job::Expand { shard, header } => {
                 let (view, update) = (self.part(VIEW, shard), self.part(DIFFERENCE, shard));
@@ -564,8 +564,9 @@ impl Worker {
             row.base = row.version;
             row.newer = false;
         }
-        let event = if joined { Event::Joined } else { Event::Ready { clock: self.clock(), changed: true } };
-        self.hub.event(event);
+        let clock = self.clock();
+        let signal = if joined { Signal::Joined { clock } } else { Signal::Ready { clock, changed: true } };
+        self.hub.signal(signal);
     }
 
     fn note_waiting(&mut self) {
@@ -681,8 +682,8 @@ impl Machine for Worker {
         VIEW
     }
 
-    fn kept(&self) -> Vec<SavedBuffer> {
-        self.encoding.kept()
+    fn saved(&self) -> Vec<SavedBuffer> {
+        self.encoding.saved()
     }
 
     fn waiting(&self) -> Option<Waiting> {

@@ -58,7 +58,7 @@ fn frames(seed: u64) -> Vec<Frame> {
     let note = Note {
         at: Instant::from_nanos(seed),
         rank: PeerId(1),
-        what: What::ALL[seed as usize % What::ALL.len()],
+        what: NoteKind::ALL[seed as usize % NoteKind::ALL.len()],
         peer: PeerId(2),
         number: seed,
     };

@@ -101,7 +101,7 @@ impl Mem {
             Letter::Received(op) => {
                 if let Some(index) = stream.open.iter().position(|open| *open == op) {
                     stream.open.swap_remove(index);
-                    self.ready.push_back(Input::Completed { op, found: KernelResult::Nothing });
+                    self.ready.push_back(Input::Completed { op, result: KernelResult::Nothing });
                 }
             }
             Letter::Disconnected if stream.connected => self.drop_stream(from),
@@ -170,7 +170,7 @@ impl Transport for Mem {
         // The loan ends before the sender hears of it: it may write to its buffer at once.
         drop(message);
         self.post(peer, Letter::Received(sender_op));
-        self.ready.push_back(Input::Completed { op, found: KernelResult::Nothing });
+        self.ready.push_back(Input::Completed { op, result: KernelResult::Nothing });
         self.give_next(peer);
     }
 

@@ -54,8 +54,8 @@ fn a_body_is_lent_until_it_is_received() {
     b.expect(Input::Header { peer: PeerId(0), header: header(Kind::Push, 1, 8) });
     a.expect_nothing();
     b.mem.receive(OpId(9), PeerId(0), Some(BODY), &mut b.pool);
-    b.expect(Input::Completed { op: OpId(9), found: KernelResult::Nothing });
-    a.expect(Input::Completed { op: OpId(7), found: KernelResult::Nothing });
+    b.expect(Input::Completed { op: OpId(9), result: KernelResult::Nothing });
+    a.expect(Input::Completed { op: OpId(7), result: KernelResult::Nothing });
     assert_eq!(b.pool.floats(BODY), [1.0, 2.0]);
 }
 
@@ -81,10 +81,10 @@ fn messages_come_in_order_and_one_body_at_a_time() {
     b.expect(Input::Header { peer: PeerId(0), header: header(Kind::Push, 2, 8) });
     b.expect_nothing();
     b.mem.receive(OpId(1), PeerId(0), None, &mut b.pool);
-    b.expect(Input::Completed { op: OpId(1), found: KernelResult::Nothing });
+    b.expect(Input::Completed { op: OpId(1), result: KernelResult::Nothing });
     b.expect(Input::Header { peer: PeerId(0), header: header(Kind::Ack, 3, 0) });
     for op in 1..=3 {
-        a.expect(Input::Completed { op: OpId(op), found: KernelResult::Nothing });
+        a.expect(Input::Completed { op: OpId(op), result: KernelResult::Nothing });
     }
 }
 

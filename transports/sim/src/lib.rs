@@ -12,6 +12,6 @@ mod random;
 mod world;
 
 pub use network::Network;
-pub use node::{App, Life, Log};
+pub use node::{App, Entry, Life, Log};
 pub use random::Random;
 pub use world::{Fault, Halt, Plan, World};

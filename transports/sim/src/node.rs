@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use gradwire_core::{Duration, Event, Incarnation, Instant, Local, Node, OpId, PeerId, Pool};
+use gradwire_core::{Duration, Event, Incarnation, Instant, Local, Node, OpId, PeerId, Pool, Signal};
 
 use crate::network::Message;
 
@@ -31,15 +31,23 @@ pub enum Life {
     Cut(PeerId),
 }
 
-/// An event of a node, with its time.
+/// A signal or event of a node's machine, with its time.
 #[derive(Copy, Clone, Debug, PartialEq)]
 pub struct Log {
-    /// When.
+    /// The virtual time.
     pub at: Instant,
-    /// Where.
+    /// The node.
     pub node: PeerId,
-    /// What.
-    pub event: Event,
+    /// What the machine said.
+    pub entry: Entry,
+}
+
+/// What a machine said, besides what it asked its driver to do.
+#[derive(Copy, Clone, Debug, PartialEq)]
+#[allow(missing_docs, reason = "named as the outputs are")]
+pub enum Entry {
+    Signal(Signal),
+    Event(Event),
 }
 
 /// What the host of a worker does next.

@@ -10,12 +10,12 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use gradwire_core::kernel::{self, KernelResult};
 use gradwire_core::wire::{HEADER_LEN, Header};
 use gradwire_core::{
-    Cluster, ConfigError, Contract, Duration, Event, Incarnation, Input, Instant, Layout, Local, Machine, Node, OURS,
-    OpId, Output, Patience, PeerId, Pool, Recipe, Segment, Setup, Status,
+    Cluster, ConfigError, Contract, Duration, Incarnation, Input, Instant, Layout, Local, Machine, Node, OURS, OpId,
+    Output, Patience, PeerId, Pool, Recipe, Segment, Setup, Signal, Status,
 };
 
 use crate::network::{Message, Network, Stream};
-use crate::node::{App, Life, Log, Phase, SimNode};
+use crate::node::{App, Entry, Life, Log, Phase, SimNode};
 use crate::random::Random;
 
 /// What goes wrong above the stream, and when.
@@ -347,7 +347,7 @@ impl World {
                         return None;
                     }
                     self.stream(node, peer).open.retain(|open| *open != op);
-                    return self.feed(node, Input::Completed { op, found: KernelResult::Nothing });
+                    return self.feed(node, Input::Completed { op, result: KernelResult::Nothing });
                 }
                 None
             }
@@ -518,9 +518,9 @@ impl World {
             match output {
                 Output::Compute { op, kernel } => {
                     let node = &mut self.nodes[me.index()];
-                    let found = kernel::run(&kernel, &mut node.pool);
+                    let result = kernel::run(&kernel, &mut node.pool);
                     let machine = node.machine.as_mut().expect("it has just computed");
-                    machine.handle_input(self.now, Input::Completed { op, found }).expect("an open operation");
+                    machine.handle_input(self.now, Input::Completed { op, result }).expect("an open operation");
                 }
                 Output::Transmit { op, peer, header, body } => self.transmit(me, op, peer, header, body),
                 Output::Receive { op, peer, into } => self.receive(me, op, peer, into),
@@ -528,7 +528,8 @@ impl World {
                     self.disconnect(me, peer);
                     self.reconnect(me, peer);
                 }
-                Output::Event(event) => self.on_machine_event(me, event),
+                Output::Signal(signal) => self.on_signal(me, signal),
+                Output::Event(event) => self.record(me, Entry::Event(event)),
                 Output::Wait { until } => {
                     let node = &mut self.nodes[me.index()];
                     if let Some(until) = until.filter(|until| node.wake.is_none_or(|wake| *until < wake)) {
@@ -551,7 +552,7 @@ impl World {
             Output::Transmit { op, peer, header, .. } => (1, op, peer, header.emit()).hash(&mut hasher),
             Output::Compute { op, .. } => (2, op).hash(&mut hasher),
             Output::Close { peer, .. } => (3, peer).hash(&mut hasher),
-            Output::Event(_) => 4.hash(&mut hasher),
+            Output::Signal(_) | Output::Event(_) => 4.hash(&mut hasher),
             Output::Wait { until } => (5, until).hash(&mut hasher),
         }
         self.trace = hasher.finish();

@@ -464,7 +464,7 @@ impl<C: Carrier> Streams<C> {
             let Some(link) = &mut self.links[slot] else { return Ok(false) };
             match link.step(pool, now) {
                 Ok(Step::Header(header)) => self.ready.push_back(Input::Header { peer: id, header }),
-                Ok(Step::Body(op)) => self.ready.push_back(Input::Completed { op, found: KernelResult::Nothing }),
+                Ok(Step::Body(op)) => self.ready.push_back(Input::Completed { op, result: KernelResult::Nothing }),
                 Ok(Step::Control(Control::Busy { millis })) => {
                     self.peers[peer].busy = Some(now + Duration::from_millis(millis.into()));
                 }
@@ -488,7 +488,7 @@ impl<C: Carrier> Streams<C> {
     fn write(&mut self, slot: usize) {
         let Some(link) = &mut self.links[slot] else { return };
         let result = link.write(&mut self.sent);
-        self.ready.extend(self.sent.drain(..).map(|op| Input::Completed { op, found: KernelResult::Nothing }));
+        self.ready.extend(self.sent.drain(..).map(|op| Input::Completed { op, result: KernelResult::Nothing }));
         if let Err(error) = result {
             self.break_link(slot, error.to_string());
         }

@@ -61,10 +61,10 @@ fn nodes_are_sorted_and_filtered() {
 
 #[test]
 fn events_are_filtered_and_lead_to_their_nodes() {
-    use gradwire_core::telemetry::What;
+    use gradwire_core::telemetry::NoteKind;
     use gradwire_core::{Instant, PeerId};
     let (mut app, mut model) = (app(), model());
-    for (second, rank, what) in [(1, 0, What::Joined), (2, 3, What::PeerLost), (3, 4, What::Joined)] {
+    for (second, rank, what) in [(1, 0, NoteKind::Joined), (2, 3, NoteKind::PeerLost), (3, 4, NoteKind::Joined)] {
         let (at, peer) = (Instant::from_nanos(second * 1_000_000_000), PeerId(2));
         model.take(Frame::Note(gradwire_core::telemetry::Note { at, rank: PeerId(rank), what, peer, number: 0 }));
     }

@@ -1,5 +1,5 @@
 use gradwire_core::status::Waiting;
-use gradwire_core::telemetry::{Frame as Told, Note, Run, What};
+use gradwire_core::telemetry::{Frame as Told, Note, NoteKind, Run};
 use gradwire_core::{Clock, Instant, PeerId};
 use ratatui::Terminal;
 use ratatui::backend::TestBackend;
@@ -41,8 +41,8 @@ fn model() -> Model {
         peer: PeerId(peer),
         number: 7,
     };
-    model.take(Told::Note(note(What::Joined, 0.1, 0, 0)));
-    model.take(Told::Note(note(What::PeerLost, 18.0, 2, 3)));
+    model.take(Told::Note(note(NoteKind::Joined, 0.1, 0, 0)));
+    model.take(Told::Note(note(NoteKind::PeerLost, 18.0, 2, 3)));
     model
 }
 

@@ -261,12 +261,12 @@ impl Collective {
         }
     }
 
-    pub(super) fn on_scanned(&mut self, arrival: Arrival, found: KernelResult) {
+    pub(super) fn on_scanned(&mut self, arrival: Arrival, result: KernelResult) {
         let Arrival { epoch, from, chunk, child, mut weight, finishing, mut early } = arrival;
         if !self.exchange.ended(epoch) {
             return;
         }
-        if let KernelResult::NonFinite { index } = found {
+        if let KernelResult::NonFinite { index } = result {
             let reason = Rejection::NonFinite { shard: ShardId(chunk as u32), index };
             self.hub.event(Event::Rejected { peer: from, reason });
             self.hub.counters.rejected += 1;
@@ -514,7 +514,7 @@ impl Collective {
         let Some(changed) = self.ready.take() else { return };
         if matches!(self.own, Own::Given { .. }) {
             self.own = Own::Computing;
-            self.hub.event(Event::Ready { clock: self.round, changed });
+            self.hub.signal(Signal::Ready { clock: self.round, changed });
         }
     }
 }

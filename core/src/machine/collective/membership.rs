@@ -224,7 +224,7 @@ impl Collective {
     fn on_current(&mut self) {
         if self.own == Own::Joining {
             self.own = Own::Computing;
-            self.hub.event(Event::Joined);
+            self.hub.signal(Signal::Joined { clock: self.round });
         }
         if self.last {
             self.report();
@@ -287,7 +287,7 @@ impl Collective {
         // Its contribution was in the round that it had not seen the end of.
         if done && matches!(self.own, Own::Given { .. }) && !self.last {
             self.own = Own::Computing;
-            self.hub.event(Event::Ready { clock: self.round, changed: true });
+            self.hub.signal(Signal::Ready { clock: self.round, changed: true });
         }
         self.on_current();
     }

@@ -27,9 +27,9 @@ impl Mesh {
         let ready = |n: &&Neighbour| n.start.is_some() && self.hub.is_agreed(n.peer);
         let running = self.neighbours.iter().filter(ready).find(|n| n.running);
         let founder = self.neighbours.iter().filter(ready).find(|n| n.peer < me && (self.relay || n.peer == PeerId(0)));
-        let found = running.or(founder).map(|n| n.peer);
-        self.state = State::Joining { provider: found, based: false };
-        if let Some(provider) = found {
+        let result = running.or(founder).map(|n| n.peer);
+        self.state = State::Joining { provider: result, based: false };
+        if let Some(provider) = result {
             self.fetch = ShardId(self.fetch.0.wrapping_add(1));
             self.hub.notify(provider, Header { shard: self.fetch, ..self.hub.header(Kind::Fetch) });
         }
@@ -134,7 +134,7 @@ impl Mesh {
             }
             State::Held if free => {
                 self.state = State::Ready;
-                self.hub.event(Event::Joined);
+                self.hub.signal(Signal::Joined { clock: Clock(self.sequence.0) });
             }
             _ => {}
         }

@@ -37,10 +37,10 @@ impl Mesh {
         a.sequence.next() == b.first && one.pending == other.pending && loose(one) && loose(other)
     }
 
-    pub(super) fn on_merged(&mut self, found: KernelResult) {
+    pub(super) fn on_merged(&mut self, result: KernelResult) {
         let Some((one, other)) = self.merging.take() else { return };
         let (Some(first), Some(last)) = (self.slots[one].message, self.slots[other].message) else { return };
-        if let KernelResult::Merged { bytes } = found {
+        if let KernelResult::Merged { bytes } = result {
             if !planted!(self.hub, MergeForgets) {
                 core::mem::swap(&mut self.slots[one].buffer, &mut self.spare);
             }

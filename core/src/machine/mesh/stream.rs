@@ -69,9 +69,9 @@ impl Mesh {
         })
     }
 
-    pub(super) fn on_decoded(&mut self, slot: usize, from: usize, found: KernelResult) {
+    pub(super) fn on_decoded(&mut self, slot: usize, from: usize, result: KernelResult) {
         self.applying -= 1;
-        if let KernelResult::Malformed(error) = found {
+        if let KernelResult::Malformed(error) = result {
             let peer = self.neighbours[from].peer;
             self.slots[slot].message = None;
             self.hub.counters.rejected += 1;
@@ -201,8 +201,8 @@ impl Mesh {
         }
     }
 
-    pub(super) fn on_encoded(&mut self, found: KernelResult) {
-        let (State::Encoding { slot, leaving }, KernelResult::Encoded(encoded)) = (self.state, found) else { return };
+    pub(super) fn on_encoded(&mut self, result: KernelResult) {
+        let (State::Encoding { slot, leaving }, KernelResult::Encoded(encoded)) = (self.state, result) else { return };
         let bytes = encoded.bytes;
         self.encoding.on_encoded(0, encoded, &mut self.hub.counters);
         if let Some(index) = encoded.first_refused {
@@ -288,10 +288,10 @@ impl Mesh {
     pub(super) fn on_viewed(&mut self) {
         if self.state == State::Closing {
             self.state = State::Left;
-            self.hub.event(Event::Left);
+            self.hub.signal(Signal::Left);
         } else if self.state == State::Viewing {
             self.state = State::Ready;
-            self.hub.event(Event::Ready { clock: Clock(self.sequence.0), changed: true });
+            self.hub.signal(Signal::Ready { clock: Clock(self.sequence.0), changed: true });
         }
     }
 }

@@ -131,7 +131,7 @@ impl Server {
         match moved {
             None => {
                 self.state = State::Finished;
-                self.hub.event(Event::Finished);
+                self.hub.signal(Signal::Finished);
             }
             Some(index) => {
                 let (from, into) = (self.version(index, self.shards[index].current), self.version(index, 0));

@@ -69,8 +69,15 @@ impl Server {
     }
 
     /// The body is there: the echo follows, and the body goes out.
-    pub(super) fn on_written(&mut self, index: usize, worker: PeerId, owed: Owed, header: Header, found: KernelResult) {
-        let KernelResult::Encoded(encoded) = found else { return };
+    pub(super) fn on_written(
+        &mut self,
+        index: usize,
+        worker: PeerId,
+        owed: Owed,
+        header: Header,
+        result: KernelResult,
+    ) {
+        let KernelResult::Encoded(encoded) = result else { return };
         let (pull, echo) = (&mut self.pulls[worker.index()], self.shards[index].echoes[worker.index()]);
         pull.on_encoded(index, encoded, &mut self.hub.counters);
         debug_assert!(echo.busy > 0);

@@ -35,8 +35,8 @@ impl Worker {
         }
     }
 
-    pub(super) fn on_encoded(&mut self, shard: usize, sequence: Sequence, rest: bool, found: KernelResult) {
-        let KernelResult::Encoded(encoded) = found else { return };
+    pub(super) fn on_encoded(&mut self, shard: usize, sequence: Sequence, rest: bool, result: KernelResult) {
+        let KernelResult::Encoded(encoded) = result else { return };
         self.encoding.on_encoded(shard, encoded, &mut self.hub.counters);
         if !rest {
             let body = self.body(shard, sequence).first(encoded.bytes);

@@ -3,18 +3,22 @@
 use super::*;
 
 impl World {
-    pub(super) fn on_machine_event(&mut self, me: PeerId, event: Event) {
-        self.log.push(Log { at: self.now, node: me, event });
+    pub(super) fn record(&mut self, me: PeerId, entry: Entry) {
+        self.log.push(Log { at: self.now, node: me, entry });
+    }
+
+    pub(super) fn on_signal(&mut self, me: PeerId, signal: Signal) {
+        self.record(me, Entry::Signal(signal));
         let len = self.plan.layout.len();
         let node = &mut self.nodes[me.index()];
         let Some(machine) = node.machine.as_ref() else { return };
         let view = Segment::floats(machine.view(), 0, len);
-        match event {
-            Event::Joined => {
+        match signal {
+            Signal::Joined { .. } => {
                 node.local.start(&mut node.params, node.pool.floats(view));
                 self.compute_next(me);
             }
-            Event::Ready { changed, .. } => {
+            Signal::Ready { changed, .. } => {
                 node.local.take(&mut node.params, node.pool.floats(view), changed);
                 if node.phase == Phase::Finishing {
                     self.step_machine(me, 0);
@@ -22,17 +26,17 @@ impl World {
                     self.stepped(me);
                 }
             }
-            Event::Left => {
+            Signal::Left => {
                 node.params.copy_from_slice(node.pool.floats(view));
                 node.life = Life::Done;
             }
-            Event::Finished => node.life = Life::Done,
-            Event::Cut { peer } => {
+            Signal::Finished => node.life = Life::Done,
+            Signal::Cut { peer } => {
                 // The program ends with an error, and its connections with it.
                 self.crash(me, None);
                 self.nodes[me.index()].life = Life::Cut(peer);
             }
-            _ => {}
+            Signal::ResumedElsewhere { .. } | Signal::ContractDiffers { .. } => {}
         }
     }
 

@@ -152,7 +152,7 @@ impl World {
         if let (Some(into), Some(body)) = (into, &message.body) {
             node.pool.bytes_mut(into).copy_from_slice(body.bytes());
         }
-        machine.handle_input(now, Input::Completed { op, found: KernelResult::Nothing }).expect("an open operation");
+        machine.handle_input(now, Input::Completed { op, result: KernelResult::Nothing }).expect("an open operation");
         self.received(me, peer, message.op);
         // What is behind it can be delivered now, once this node's outputs are drained.
         self.schedule(self.now, Scheduled::Resume { node: me });

@@ -1,0 +1,277 @@
+//! What passes between a machine and its driver: [`Input`]s, [`Output`]s, and the values in them.
+//!
+//! All of them are plain `Copy` values, so a run is a list of inputs: the same list gives the same outputs in a process,
+//! in the simulator and in a test.
+
+use core::fmt;
+
+use crate::buffer::{BufferId, Segment};
+use crate::id::{Clock, Incarnation, OpId, PeerId, ShardId};
+use crate::kernel::{Kernel, KernelResult};
+use crate::time::Instant;
+use crate::wire::{Header, Kind};
+
+/// An input of a machine: what the transport, the executor or the application did.
+#[derive(Copy, Clone, Debug, PartialEq)]
+#[allow(missing_docs, reason = "`peer` is the other end of the connection and `op` the operation, everywhere")]
+pub enum Input {
+    /// The moment of the last [`Output::Wait`] has come.
+    Timeout,
+    /// A connection to this peer is open.
+    Connected { peer: PeerId },
+    /// The connection to this peer is closed. The driver then aborts every open operation with the peer, before it
+    /// reports the peer as connected again.
+    Disconnected { peer: PeerId },
+    /// A message's header has arrived; its body, if any, is still unread. If the length is not 0, the peer's next header
+    /// follows only after an [`Output::Receive`] for this one.
+    Header { peer: PeerId, header: Header },
+    /// An operation has been carried out. A `Transmit` is complete when its buffer is no longer read.
+    Completed {
+        op: OpId,
+        /// The result of the kernel; [`KernelResult::Nothing`] for transfers.
+        result: KernelResult,
+    },
+    /// An operation will not be carried out.
+    Aborted { op: OpId },
+    /// The application has written its contribution (an update, or parameters) to [`Machine::contribution`], and waits
+    /// for [`Signal::Ready`].
+    ///
+    /// [`Machine::contribution`]: super::Machine::contribution
+    Step {
+        /// Examples behind the contribution. 0: there is no contribution, and the buffer is not read.
+        weight: u32,
+    },
+    /// The application's learning rate has changed. Fixed thresholds are scaled with it.
+    Rate {
+        /// The learning rate, as a multiple of the one at the start.
+        scale: f32,
+    },
+    /// The application makes no more contributions.
+    Leave {
+        /// Wait until all workers have left, so that the node ends with the final parameters.
+        stay: bool,
+        /// Keep residuals in their buffers for [`Machine::saved`], instead of sending them.
+        ///
+        /// [`Machine::saved`]: super::Machine::saved
+        keep: bool,
+    },
+}
+
+/// An output of a machine: what its driver has to do.
+#[derive(Copy, Clone, Debug, PartialEq)]
+#[must_use]
+#[allow(clippy::large_enum_variant, reason = "it is a value in a queue that is reused, and must not allocate")]
+#[allow(missing_docs, reason = "`peer` is the other end of the connection and `op` the operation, everywhere")]
+pub enum Output {
+    /// Read the body of this peer's last header.
+    Receive {
+        op: OpId,
+        peer: PeerId,
+        /// A segment as long as the body; `None`: read the body and drop it.
+        into: Option<Segment>,
+    },
+    /// Send a message.
+    Transmit {
+        op: OpId,
+        peer: PeerId,
+        header: Header,
+        /// The body, lent until the operation ends.
+        body: Option<Segment>,
+    },
+    /// Run a kernel. The kernels of one machine run in the order in which they are given, and before every transfer that
+    /// is given after them.
+    Compute { op: OpId, kernel: Kernel },
+    /// Close the connection: the peer broke the protocol.
+    Close { peer: PeerId, reason: ProtocolError },
+    /// The machine has reached a state that the driver must act on.
+    Signal(Signal),
+    /// Something for the application, a log or a monitor. The driver need not act on it.
+    Event(Event),
+    /// The machine has no further output until the next input.
+    Wait {
+        /// When to give [`Input::Timeout`], unless another input comes first.
+        until: Option<Instant>,
+    },
+}
+
+/// A state of the machine that its driver must act on.
+#[derive(Copy, Clone, Debug, PartialEq)]
+#[allow(missing_docs, reason = "`peer` is the other node")]
+pub enum Signal {
+    /// This node takes part. [`Machine::view`](super::Machine::view) holds the parameters to start from.
+    Joined {
+        /// The node's logical clock: 0 in a new run.
+        clock: Clock,
+    },
+    /// The step is done and the application may go on. [`Machine::view`](super::Machine::view) holds the parameters.
+    Ready {
+        /// Steps done, this one included.
+        clock: Clock,
+        /// False if the parameters are those of the step before, since no worker contributed an example.
+        changed: bool,
+    },
+    /// This node has left. If it stayed for the end, [`Machine::view`](super::Machine::view) holds the final parameters.
+    Left,
+    /// A server or coordinator: all workers have left, and the parameters are final.
+    Finished,
+    /// This node cannot go on: the peer has been gone for too long, or has given this node up.
+    Cut { peer: PeerId },
+    /// This node and the peer resumed from different checkpoints, and neither has begun.
+    ResumedElsewhere {
+        peer: PeerId,
+        /// The moment that the peer resumed from.
+        at: Clock,
+    },
+    /// The peer runs another contract. Its text is in [`THEIRS`], this node's in [`OURS`].
+    ContractDiffers {
+        peer: PeerId,
+        /// The first line that differs, counted from 0.
+        line: u32,
+        /// Bytes of the peer's text.
+        length: u32,
+    },
+}
+
+/// Something that an application, a log or a monitor may want to know.
+#[derive(Copy, Clone, Debug, PartialEq)]
+#[non_exhaustive]
+#[allow(missing_docs, reason = "`peer` is the other node")]
+pub enum Event {
+    /// A peer takes part.
+    PeerJoined {
+        peer: PeerId,
+        /// Its process: a restarted peer joins with another incarnation.
+        incarnation: Incarnation,
+    },
+    /// A peer has been unreachable for longer than `dead_after`. The run goes on without it.
+    PeerLost { peer: PeerId },
+    /// The members of a collective have agreed on a new view.
+    View {
+        /// The number of the view. Numbers grow.
+        number: u64,
+        /// How many workers are members.
+        members: u32,
+    },
+    /// A contribution was refused before it changed anything.
+    Rejected { peer: PeerId, reason: Rejection },
+    /// This node has waited for a peer for longer than `stall_after`; see [`Waiting`](crate::status::Waiting).
+    Stalled {
+        /// The peer at the end of the chain of waits.
+        on: PeerId,
+        /// The clock that the peer is at.
+        at: Clock,
+        /// When the wait began.
+        since: Instant,
+    },
+    /// The checkpoint that this node resumed from is older than the run: an earlier process of this rank rejoined after
+    /// it. The saved residual is dropped, since that process may have sent it already.
+    Outdated,
+}
+
+/// Why a contribution was refused.
+#[derive(Copy, Clone, Debug, PartialEq)]
+#[non_exhaustive]
+#[allow(missing_docs, reason = "the fields name the place")]
+pub enum Rejection {
+    /// The contribution has an infinite or NaN element at this index of the shard.
+    NonFinite { shard: ShardId, index: u32 },
+    /// The body could not be decoded.
+    Malformed(crate::codec::BodyError),
+}
+
+/// The buffer that holds the contract's text of this node.
+pub const OURS: BufferId = BufferId(0);
+/// The buffer that receives the contract's text of a peer, where it differs.
+pub const THEIRS: BufferId = BufferId(1);
+
+/// How a peer broke the protocol.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+#[allow(missing_docs, reason = "the fields say what was expected and what came")]
+pub enum ProtocolError {
+    /// A message before the hello.
+    NoHello { kind: Kind },
+    /// A hello with another node's rank.
+    WrongRank { expected: PeerId, got: PeerId },
+    /// Another contract.
+    Contract { expected: u64, got: u64 },
+    /// A message of a process that has ended, or has not said hello.
+    WrongIncarnation { expected: Incarnation, got: Incarnation },
+    /// A message that this role does not take, or not now.
+    Unexpected { kind: Kind },
+    /// A shard that this node does not hold.
+    NoSuchShard { got: ShardId },
+    /// A body of the wrong length, in bytes.
+    Length { kind: Kind, expected: u32, got: u32 },
+    /// A contribution made from a version of the parameters that does not exist yet.
+    FromTheFuture { version: Clock, got: Clock },
+    /// A gap in the sequence numbers.
+    Gap { expected: u64, got: u64 },
+}
+
+/// The driver broke the contract of [`Machine`](super::Machine): a bug in the caller.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+#[allow(missing_docs, reason = "the fields name the culprit")]
+pub enum Misuse {
+    /// A step before the last one was done, before joining, or after leaving.
+    NotReady,
+    /// The end of an operation that is not open.
+    UnknownOp { op: OpId },
+    /// A rank that the cluster does not have, or the machine's own.
+    UnknownPeer { peer: PeerId },
+}
+
+impl fmt::Display for Event {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Outdated => write!(f, "the run is ahead of this checkpoint: its saved residual is dropped"),
+            Self::PeerJoined { peer, .. } => write!(f, "peer {peer} has joined"),
+            Self::PeerLost { peer } => {
+                write!(f, "peer {peer} was unreachable for too long; the run goes on without it")
+            }
+            Self::View { number, members } => write!(f, "view {number}: {members} workers go on together"),
+            Self::Rejected { peer, reason } => write!(f, "rejected a contribution of peer {peer}: {reason}"),
+            Self::Stalled { on, at, .. } => write!(f, "waiting for peer {on} (at {at})"),
+        }
+    }
+}
+
+impl fmt::Display for ProtocolError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoHello { kind } => write!(f, "expected a hello first, got {kind:?}"),
+            Self::WrongRank { expected, got } => {
+                write!(f, "expected a hello of rank {expected}, got one of rank {got}")
+            }
+            Self::Contract { expected, got } => write!(f, "expected contract {expected:016x}, got {got:016x}"),
+            Self::WrongIncarnation { expected, got } => write!(f, "expected {expected}, got {got}"),
+            Self::Unexpected { kind } => write!(f, "expected no {kind:?} at this role"),
+            Self::NoSuchShard { got } => write!(f, "expected a shard that this node holds, got {got}"),
+            Self::Length { kind, expected, got } => write!(f, "expected {expected} bytes after {kind:?}, got {got}"),
+            Self::FromTheFuture { version, got } => write!(f, "expected a base of at most {version}, got {got}"),
+            Self::Gap { expected, got } => write!(f, "expected sequence {expected}, got {got}"),
+        }
+    }
+}
+
+impl fmt::Display for Rejection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NonFinite { shard, index } => write!(f, "element {index} of {shard} is not a finite number"),
+            Self::Malformed(error) => error.fmt(f),
+        }
+    }
+}
+
+impl fmt::Display for Misuse {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotReady => write!(f, "a step needs the last one to be done, and none begins before joining"),
+            Self::UnknownOp { op } => write!(f, "{op} is not open"),
+            Self::UnknownPeer { peer } => write!(f, "the cluster has no other node of rank {peer}"),
+        }
+    }
+}
+
+impl core::error::Error for Misuse {}

@@ -1,0 +1,65 @@
+//! [`Node`]: the machine of a rank. The recipe's topology and the rank say which role it is.
+
+use alloc::boxed::Box;
+use alloc::vec::Vec;
+
+use super::{Input, Machine, Misuse, Output, SavedBuffer, Setup, collective, mesh, server, worker};
+use crate::buffer::BufferId;
+use crate::recipe::{ConfigError, Topology};
+use crate::status::{Status, Waiting};
+use crate::time::Instant;
+
+/// The machine of a rank: what it is follows from the recipe's topology.
+#[derive(Debug)]
+pub struct Node(Box<dyn Machine>);
+
+impl Node {
+    /// The machine for a setup.
+    ///
+    /// # Errors
+    /// When recipe and cluster do not go together.
+    pub fn new(setup: Setup) -> Result<Self, ConfigError> {
+        setup.recipe.check_cluster(setup.cluster, setup.len)?;
+        setup.recipe.check_budget(setup.tensors.len())?;
+        Ok(Self(match setup.recipe.topology {
+            Topology::Servers { .. } if setup.cluster.is_worker(setup.me) => Box::new(worker::Worker::new(setup)),
+            Topology::Servers { .. } => Box::new(server::Server::new(setup)),
+            Topology::Tree { .. } | Topology::Ring => Box::new(collective::Collective::new(setup)),
+            Topology::Mesh { .. } => Box::new(mesh::Mesh::new(setup)),
+        }))
+    }
+}
+
+impl Machine for Node {
+    fn handle_input(&mut self, now: Instant, input: Input) -> Result<(), Misuse> {
+        self.0.handle_input(now, input)
+    }
+
+    fn poll_output(&mut self) -> Output {
+        self.0.poll_output()
+    }
+
+    fn buffers(&self) -> Vec<usize> {
+        self.0.buffers()
+    }
+
+    fn contribution(&self) -> BufferId {
+        self.0.contribution()
+    }
+
+    fn view(&self) -> BufferId {
+        self.0.view()
+    }
+
+    fn saved(&self) -> Vec<SavedBuffer> {
+        self.0.saved()
+    }
+
+    fn waiting(&self) -> Option<Waiting> {
+        self.0.waiting()
+    }
+
+    fn status(&self) -> Status {
+        self.0.status()
+    }
+}
