@@ -9,8 +9,7 @@ use gradwire_core::codec::Encoded;
 use gradwire_core::kernel::KernelResult;
 use gradwire_core::wire::Header;
 use gradwire_core::{
-    Cluster, Contract, Incarnation, Input, Instant, Layout, Machine, Node, Output, Patience, PeerId, Recipe, Setup,
-    Signal,
+    Cluster, Incarnation, Input, Instant, Layout, Machine, Node, Output, Patience, PeerId, Recipe, Setup, Signal,
 };
 
 /// A cluster whose messages are handed over at once, and whose kernels do nothing.
@@ -28,22 +27,12 @@ impl Handover {
     fn new(recipe: Recipe, workers: u32, target: u64) -> Self {
         let cluster = Cluster { workers, servers: u32::from(recipe.needs_servers()) };
         let layout = Layout::flat(1024);
-        let (contract, _) = Contract::new(&layout, &recipe, cluster, 0);
         let count = cluster.nodes() as usize;
         let node = |me| {
             let setup = Setup {
-                me: PeerId(me),
-                cluster,
-                recipe,
-                len: layout.len(),
-                tensors: layout.lens(),
                 incarnation: Incarnation(u64::from(me) + 1),
                 patience: Patience::default(),
-                quorum: 1,
-                resumed: None,
-                contract,
-                #[cfg(planted)]
-                bug: None,
+                ..Setup::new(PeerId(me), cluster, recipe, &layout, 0)
             };
             Node::new(setup).expect("a sound recipe")
         };

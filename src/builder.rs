@@ -192,7 +192,7 @@ impl Builder {
     fn origin(&self, directory: &Path, rank: PeerId, vectors: usize) -> Result<Origin, Error> {
         let (checkpoint, _) = Checkpoint::newest(directory, rank.0)?;
         let path = directory.join(format!("rank-{rank}"));
-        let (expected, got) = (self.contract().0.digest(), checkpoint.digest);
+        let (expected, got) = (self.contract().digest(), checkpoint.digest);
         if expected != got {
             return Err(CheckpointError::Contract { path, expected, got }.into());
         }
@@ -206,7 +206,7 @@ impl Builder {
         Ok(Origin { checkpoint, path })
     }
 
-    fn contract(&self) -> (Contract, String) {
+    fn contract(&self) -> Contract {
         Contract::new(&self.layout, &self.recipe, self.cluster, self.optimizer_vectors)
     }
 
@@ -217,7 +217,7 @@ impl Builder {
         from: Option<&Origin>,
     ) -> Result<Session, Error> {
         let (rank, _) = transport.place();
-        let digest = self.contract().0.digest();
+        let digest = self.contract().digest();
         let (desk, drive) = self.start(transport, params, true, from)?;
         let mut session = Session {
             layout: self.layout,
@@ -284,11 +284,8 @@ impl Builder {
         let (rank, _) = transport.place();
         let (desk, drive) = self.start(transport, params, false, from)?;
         let ranges = Server::ranges(&self.recipe, self.cluster, rank, self.layout.len());
-        let mark = Mark {
-            digest: self.contract().0.digest(),
-            rank,
-            suspensions: from.map_or(0, |from| from.checkpoint.clock),
-        };
+        let mark =
+            Mark { digest: self.contract().digest(), rank, suspensions: from.map_or(0, |from| from.checkpoint.clock) };
         Ok(Server::new(desk, drive, ranges, self.layout.len(), self.deadline, mark))
     }
 
@@ -312,23 +309,15 @@ impl Builder {
             return Err(Error::Length { what: "params", expected: self.layout.len(), got: params.len() });
         }
         check_finite("params", &self.layout, params)?;
-        let (contract, text) = self.contract();
         let patience = transport.patience().map_or(self.patience, Patience::new);
         let resumed =
             from.map(|Origin { checkpoint, .. }| Resumed { at: Clock(checkpoint.clock), made: checkpoint.made });
         let setup = Setup {
-            me,
-            cluster: self.cluster,
-            recipe: self.recipe,
-            len,
-            tensors: self.layout.lens(),
             incarnation: Incarnation(RandomState::new().build_hasher().finish() | 1),
             patience,
             quorum: self.quorum,
             resumed,
-            contract,
-            #[cfg(planted)]
-            bug: None,
+            ..Setup::new(me, self.cluster, self.recipe, &self.layout, self.optimizer_vectors)
         };
         // Averaged vectors lie behind the parameters.
         let averaged = from.map_or(&[][..], |from| &from.checkpoint.vectors[1..]);
@@ -337,8 +326,7 @@ impl Builder {
         let desk = Arc::new(Desk::new());
         let waker = transport.waker();
         let executor = (self.executor.0)();
-        let mut engine =
-            Engine::new(setup, text, transport, executor, &initial, Arc::clone(&desk), self.watcher.clone())?;
+        let mut engine = Engine::new(setup, transport, executor, &initial, Arc::clone(&desk), self.watcher.clone())?;
         if let Some(board) = &self.board {
             engine.observe(board.clone(), &self.host);
         }

@@ -8,7 +8,7 @@ use gradwire_core::kernel::executor::Executor;
 use gradwire_core::status::Waiting;
 use gradwire_core::telemetry::Note;
 use gradwire_core::{
-    Clock, Event, Input, Instant, Machine, Node, OURS, OpId, Output, PeerId, Pool, RestoreError, Segment, Setup,
+    Clock, Contract, Event, Input, Instant, Machine, Node, OpId, Output, PeerId, Pool, RestoreError, Segment, Setup,
     Signal, Storage, THEIRS, Transport,
 };
 
@@ -40,7 +40,7 @@ pub(crate) struct Engine<T> {
     /// The wait that the desk has been told of.
     told: Option<Waiting>,
     state: State,
-    contract: String,
+    contract: Contract,
     watcher: Watcher,
     /// What it goes on from.
     at: Clock,
@@ -81,7 +81,6 @@ impl<T: Transport> Engine<T> {
     /// An engine whose machine's view holds `initial`.
     pub(crate) fn new(
         setup: Setup,
-        contract: String,
         transport: T,
         executor: Box<dyn Executor>,
         initial: &[f32],
@@ -90,11 +89,8 @@ impl<T: Transport> Engine<T> {
     ) -> Result<Self, Error> {
         let me = setup.me;
         let (len, at) = (setup.len, setup.resumed.map_or(Clock(0), |resumed| resumed.at));
-        let machine = Node::new(setup)?;
-        let mut pool = Pool::new(machine.buffers());
-        let text = Segment { buffer: OURS, start: 0, len: contract.len() as u32 };
-        pool.bytes_mut(text).copy_from_slice(contract.as_bytes());
-        pool.floats_mut(Segment::floats(machine.view(), 0, initial.len())).copy_from_slice(initial);
+        let contract = setup.contract.clone();
+        let (machine, pool) = Node::open(setup, initial)?;
         let spare = Some(Arc::new(Storage::zeroed(len * 4)));
         let mut engine = Self {
             machine,
@@ -331,7 +327,7 @@ impl<T: Transport> Engine<T> {
             Signal::ContractDiffers { peer, line, length } => {
                 let theirs = self.pool.bytes(Segment { buffer: THEIRS, start: 0, len: length });
                 let theirs = String::from_utf8_lossy(theirs);
-                let (expected, got) = (nth_line(&self.contract, line), nth_line(&theirs, line));
+                let (expected, got) = (nth_line(self.contract.text(), line), nth_line(&theirs, line));
                 return Err(Error::Contract { peer, expected, got });
             }
         };

@@ -71,18 +71,12 @@ impl App for Worker {
 }
 
 fn plan(recipe: Recipe, workers: u32, steps: u64) -> Plan {
+    let cluster = Cluster { workers, servers: u32::from(recipe.needs_servers()) };
     Plan {
-        seed: 1,
-        layout: Layout::flat(LEN),
-        recipe,
-        cluster: Cluster { workers, servers: u32::from(recipe.needs_servers()) },
         network: Network { latency: Duration::from_nanos(1), ..Network::calm() },
         patience: Patience::default(),
         steps,
-        initial: vec![0.0; LEN],
-        faults: Vec::new(),
-        #[cfg(planted)]
-        bug: None,
+        ..Plan::new(1, Layout::flat(LEN), recipe, cluster)
     }
 }
 

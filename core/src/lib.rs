@@ -15,15 +15,8 @@
 //!
 //! let (layout, recipe) = (Layout::flat(3), Recipe::sync());
 //! let cluster = Cluster { workers: 1, servers: 0 };
-//! let (contract, text) = Contract::new(&layout, &recipe, cluster, 0);
-//! let setup = Setup {
-//!     me: PeerId(0), cluster, recipe, len: layout.len(), tensors: layout.lens(), incarnation: Incarnation(1),
-//!     patience: Patience::none(), quorum: 1, resumed: None, contract,
-//!     # #[cfg(planted)] bug: None,
-//! };
-//! let mut machine = Node::new(setup)?;
-//! let mut pool = Pool::new(machine.buffers());
-//! pool.bytes_mut(Segment { buffer: OURS, start: 0, len: text.len() as u32 }).copy_from_slice(text.as_bytes());
+//! let setup = Setup::new(PeerId(0), cluster, recipe, &layout, 0);
+//! let (mut machine, mut pool) = Node::open(setup, &[0.0; 3])?;
 //!
 //! let now = Instant::ORIGIN; // whatever clock the driver has
 //! let mut steps = 0;

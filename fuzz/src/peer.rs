@@ -3,8 +3,8 @@
 use gradwire_core::kernel::{self, KernelResult};
 use gradwire_core::wire::Kind;
 use gradwire_core::{
-    Clock, Cluster, Contract, Incarnation, Input, Instant, Layout, Machine, Node, OURS, Output, Patience, PeerId, Pool,
-    Recipe, Segment, Sequence, Setup, ShardId,
+    Clock, Cluster, Contract, Incarnation, Input, Instant, Layout, Machine, Node, Output, Patience, PeerId, Pool,
+    Recipe, Sequence, Setup, ShardId,
 };
 
 use super::*;
@@ -27,13 +27,15 @@ fn peer(data: &[u8]) {
     let recipe: Recipe = RECIPES[usize::from(*first) % RECIPES.len()].parse().unwrap();
     let cluster = Cluster { workers: 3, servers: u32::from(recipe.needs_servers()) };
     let (layout, me) = (Layout::flat(LEN), PeerId(u32::from(*first / 16) % cluster.nodes()));
-    let (contract, text) = Contract::new(&layout, &recipe, cluster, 0);
-    let (incarnation, patience) = (Incarnation(9), Patience::new(std::time::Duration::from_secs(1)));
-    let (tensors, len) = (layout.lens(), LEN);
-    let setup = Setup { me, cluster, recipe, len, tensors, incarnation, patience, quorum: 1, resumed: None, contract };
-    let mut host = Host { machine: Node::new(setup).unwrap(), pool: Pool::default(), now: 0, awaited: None };
-    host.pool = Pool::new(host.machine.buffers());
-    host.pool.bytes_mut(Segment { buffer: OURS, start: 0, len: text.len() as u32 }).copy_from_slice(text.as_bytes());
+    let setup = Setup {
+        incarnation: Incarnation(9),
+        patience: Patience::new(std::time::Duration::from_secs(1)),
+        ..Setup::new(me, cluster, recipe, &layout, 0)
+    };
+    let contract = setup.contract.clone();
+    let text = contract.text();
+    let (machine, pool) = Node::open(setup, &[]).unwrap();
+    let mut host = Host { machine, pool, now: 0, awaited: None };
     let others = || (0..cluster.nodes()).map(PeerId).filter(|peer| *peer != me);
     for peer in others() {
         host.feed(Input::Connected { peer });
@@ -97,7 +99,7 @@ fn kinds() -> Vec<Kind> {
             let mut bytes = blank(
                 Kind::Ack,
                 PeerId(0),
-                &Contract::new(&Layout::flat(1), &Recipe::sync(), Cluster { workers: 1, servers: 0 }, 0).0,
+                &Contract::new(&Layout::flat(1), &Recipe::sync(), Cluster { workers: 1, servers: 0 }, 0),
             )
             .emit();
             bytes[5] = kind;

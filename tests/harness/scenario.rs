@@ -156,18 +156,12 @@ impl Scenario {
         };
         let cluster = Cluster { workers, servers };
         let network = if random.chance(0.2) { Network::calm() } else { Network::stormy(&mut random) };
+        let layout = Layout::new().tensor("own", &[workers as usize]).tensor("shared", &[len - workers as usize]);
         let plan = Plan {
-            seed,
-            layout: Layout::new().tensor("own", &[workers as usize]).tensor("shared", &[len - workers as usize]),
-            recipe,
-            cluster,
             network,
             patience: Patience::new(Duration::from_millis(900)),
             steps: 1 + random.below(8),
-            initial: vec![0.0; len],
-            faults: Vec::new(),
-            #[cfg(planted)]
-            bug: None,
+            ..Plan::new(seed, layout, recipe, cluster)
         };
         let mut scenario = Self { seed, mask, kind, plan, spread: random.unit() };
         let faults = scenario.faults(&mut random);

@@ -66,17 +66,12 @@ pub(crate) fn run(nodes: u32, tell: &SyncSender<Said>) {
     }
     let spent: Vec<_> = (0..workers).map(|_| Arc::new(AtomicU64::new(0))).collect();
     let plan = Plan {
-        seed: 7,
-        layout: Layout::flat(LEN),
-        recipe,
-        cluster,
         network: Network { jitter: Duration::from_micros(300), ..Network::calm() },
         patience: Patience::new(Duration::from_secs(3)),
         steps: u64::MAX / 2,
         initial: vec![1.0; LEN],
         faults,
-        #[cfg(planted)]
-        bug: None,
+        ..Plan::new(7, Layout::flat(LEN), recipe, cluster)
     };
     let app = |rank: PeerId| -> Box<dyn App> {
         let spent = spent.get(rank.index()).cloned().unwrap_or_default();

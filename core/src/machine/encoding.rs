@@ -303,21 +303,7 @@ mod tests {
     fn codings_follow_the_start_and_the_learning_rate() {
         let recipe: crate::recipe::Recipe = "mesh tau=0.25 density=0.001 warmup=2 ramp=10".parse().unwrap();
         let (layout, cluster) = (crate::Layout::flat(1000), crate::Cluster { workers: 2, servers: 0 });
-        let (contract, _) = super::super::Contract::new(&layout, &recipe, cluster, 0);
-        let setup = Setup {
-            me: crate::PeerId(0),
-            cluster,
-            recipe,
-            len: 1000,
-            tensors: layout.lens(),
-            incarnation: crate::Incarnation(1),
-            patience: crate::Patience::none(),
-            quorum: 1,
-            resumed: None,
-            contract,
-            #[cfg(planted)]
-            bug: None,
-        };
+        let setup = Setup::new(crate::PeerId(0), cluster, recipe, &layout, 0);
         let whole = || core::iter::once(0..1000);
         let mut encoding = Encoding::new(&setup, recipe.codec, recipe.correction, whole(), Room::from(0));
         let aim = |encoding: &Encoding, message| match encoding.coding(0, message) {

@@ -155,7 +155,7 @@ impl<P: Copy> Hub<P> {
 
     /// Lengths of the buffers that every machine has: the two contracts.
     pub(crate) fn buffers(&self) -> [usize; 2] {
-        [self.setup.contract.length as usize, CONTRACT_LEN_MAX as usize]
+        [self.setup.contract.len() as usize, CONTRACT_LEN_MAX as usize]
     }
 
     /// Does the hub's part of an input.
@@ -317,7 +317,7 @@ impl<P: Copy> Hub<P> {
     pub(crate) fn header(&self, kind: Kind) -> Header {
         Header {
             kind,
-            digest: self.setup.contract.digest as u32,
+            digest: self.setup.contract.digest() as u32,
             origin: self.setup.me,
             shard: ShardId(0),
             weight: 0,
@@ -333,10 +333,10 @@ impl<P: Copy> Hub<P> {
 
     fn on_connected(&mut self, peer: PeerId) {
         self.peers[peer.index()].link = Link::Connected;
-        let contract = self.setup.contract;
-        let (base, length, weight) = (Clock(contract.digest), contract.length, u32::from(self.has));
+        let contract = &self.setup.contract;
+        let (base, length, weight) = (Clock(contract.digest()), contract.len(), u32::from(self.has));
         let hello = Header { base, length, weight, clock: self.suspension(), ..self.header(Kind::Hello) };
-        let text = Segment { buffer: OURS, start: 0, len: contract.length };
+        let text = Segment { buffer: OURS, start: 0, len: length };
         self.send(peer, hello, Some(text), hello.length, Purpose::Nothing);
     }
 
@@ -383,8 +383,8 @@ impl<P: Copy> Hub<P> {
                 self.close(peer, ProtocolError::NoHello { kind });
                 None
             }
-            (Link::Agreed, _) if header.digest != self.setup.contract.digest as u32 => {
-                let (expected, got) = (u64::from(self.setup.contract.digest as u32), u64::from(header.digest));
+            (Link::Agreed, _) if header.digest != self.setup.contract.digest() as u32 => {
+                let (expected, got) = (u64::from(self.setup.contract.digest() as u32), u64::from(header.digest));
                 self.close(peer, ProtocolError::Contract { expected, got });
                 None
             }
@@ -414,7 +414,7 @@ impl<P: Copy> Hub<P> {
             self.close(peer, ProtocolError::WrongRank { expected: peer, got: header.origin });
             return None;
         }
-        if header.base.0 != self.setup.contract.digest {
+        if header.base.0 != self.setup.contract.digest() {
             // One difference is told at a time; a second peer that differs is only cut off.
             if self.comparing.is_some() || header.length == 0 {
                 self.close_contract(peer, header.base.0);
@@ -454,12 +454,12 @@ impl<P: Copy> Hub<P> {
     }
 
     fn close_contract(&mut self, peer: PeerId, got: u64) {
-        self.close(peer, ProtocolError::Contract { expected: self.setup.contract.digest, got });
+        self.close(peer, ProtocolError::Contract { expected: self.setup.contract.digest(), got });
     }
 
     fn compare(&mut self) {
         let Some((_, Header { length, .. })) = self.comparing else { return };
-        let ours = Segment { buffer: OURS, start: 0, len: self.setup.contract.length };
+        let ours = Segment { buffer: OURS, start: 0, len: self.setup.contract.len() };
         let theirs = Segment { buffer: THEIRS, start: 0, len: length };
         let op = self.begin(Purpose::Compare);
         self.outputs.push_back(Output::Compute { op, kernel: Kernel::Compare { ours, theirs } });

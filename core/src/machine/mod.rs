@@ -27,40 +27,61 @@ pub use saved::{RestoreError, SavedBuffer};
 
 use crate::buffer::BufferId;
 use crate::id::{Clock, Cluster, Incarnation, PeerId};
+use crate::layout::Layout;
 use crate::recipe::Recipe;
 use crate::status::{Status, Waiting};
 use crate::time::{Instant, Patience};
 
-/// What a node is told at its start.
+/// Everything that a node is given at its start. Plain data: [`Setup::new`] fills it, and its fields can be changed.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Setup {
-    /// Its rank.
+    /// The node's rank. Workers are `0..workers`, servers follow.
     pub me: PeerId,
-    /// Who takes part.
+    /// The number of workers and servers.
     pub cluster: Cluster,
-    /// What is done.
+    /// The rule of the run.
     pub recipe: Recipe,
-    /// Floats exchanged: the layout's, and those of averaged optimizer vectors.
+    /// Floats of the vector that is exchanged: those of the layout, and of the averaged optimizer vectors.
     pub len: usize,
-    /// Floats of each tensor, in order: where thresholds are per tensor.
+    /// Floats of each tensor, in order, for thresholds per tensor.
     pub tensors: Arc<[usize]>,
-    /// Drawn at random at each start.
+    /// Tells this process from an earlier one of the same rank. Drawn at random; 1 unless set.
     pub incarnation: Incarnation,
-    /// The timeouts.
+    /// The timeouts; [`Patience::none`] unless set.
     pub patience: Patience,
-    /// Fewest workers that go on without the others, where there are views; at least 1.
+    /// Fewest workers that go on without the others, in trees and rings; 1 unless set.
     pub quorum: u32,
-    /// What the run goes on from: [`Machine::view`] then holds the parameters of that moment before the first input, and
-    /// [`Machine::saved`] what was saved before the first step, on every node.
+    /// The checkpoint that the run goes on from, if any. The driver then puts the saved parameters into [`Machine::view`]
+    /// before the first input, and restores [`Machine::saved`] before the first step.
     pub resumed: Option<Resumed>,
-    /// What peers must agree on.
+    /// The facts on which all nodes must agree.
     pub contract: Contract,
-    /// The bug to run with, in tests of the tests.
+    /// The bug to run with, in tests that check whether the tests find it.
     #[cfg(planted)]
     pub bug: Option<crate::planted::Bug>,
 }
 
-/// From where a run goes on.
+impl Setup {
+    /// The setup of node `me` in a new run. `extras` is the number of optimizer vectors that are averaged with the parameters.
+    pub fn new(me: PeerId, cluster: Cluster, recipe: Recipe, layout: &Layout, extras: u32) -> Self {
+        Self {
+            me,
+            cluster,
+            recipe,
+            len: layout.len() * (1 + extras as usize),
+            tensors: layout.lens(),
+            incarnation: Incarnation(1),
+            patience: Patience::none(),
+            quorum: 1,
+            resumed: None,
+            contract: Contract::new(layout, &recipe, cluster, extras),
+            #[cfg(planted)]
+            bug: None,
+        }
+    }
+}
+
+/// The moment of a checkpoint.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub struct Resumed {
     /// The moment, the same on every node: rounds that are done where all share rounds, else how often the run has been

@@ -3,8 +3,8 @@
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 
-use super::{Input, Machine, Misuse, Output, SavedBuffer, Setup, collective, mesh, server, worker};
-use crate::buffer::BufferId;
+use super::{Input, Machine, Misuse, OURS, Output, SavedBuffer, Setup, collective, mesh, server, worker};
+use crate::buffer::{BufferId, Pool, Segment};
 use crate::recipe::{ConfigError, Topology};
 use crate::status::{Status, Waiting};
 use crate::time::Instant;
@@ -14,10 +14,28 @@ use crate::time::Instant;
 pub struct Node(Box<dyn Machine>);
 
 impl Node {
-    /// The machine for a setup.
+    /// The machine for a setup, with its buffers: the contract's text is in [`OURS`], and `initial` at the start of
+    /// [`Machine::view`]. Copies both.
     ///
     /// # Errors
-    /// When recipe and cluster do not go together.
+    /// When the recipe does not fit the cluster.
+    ///
+    /// # Panics
+    /// When `initial` is longer than `setup.len`.
+    pub fn open(setup: Setup, initial: &[f32]) -> Result<(Self, Pool), ConfigError> {
+        let contract = setup.contract.clone();
+        let machine = Self::new(setup)?;
+        let mut pool = Pool::new(machine.buffers());
+        let text = Segment { buffer: OURS, start: 0, len: contract.len() };
+        pool.bytes_mut(text).copy_from_slice(contract.text().as_bytes());
+        pool.floats_mut(Segment::floats(machine.view(), 0, initial.len())).copy_from_slice(initial);
+        Ok((machine, pool))
+    }
+
+    /// The machine for a setup, for drivers with buffers of their own; see [`Machine::buffers`].
+    ///
+    /// # Errors
+    /// When the recipe does not fit the cluster.
     pub fn new(setup: Setup) -> Result<Self, ConfigError> {
         setup.recipe.check_cluster(setup.cluster, setup.len)?;
         setup.recipe.check_budget(setup.tensors.len())?;

@@ -32,26 +32,12 @@ const LEN: usize = 4;
 
 fn trace(recipe: Recipe, me: u32, workers: u32) -> Trace {
     let cluster = Cluster { workers, servers: u32::from(recipe.needs_servers()) };
-    let (contract, text) = Contract::new(&Layout::flat(LEN), &recipe, cluster, 0);
-    let patience = Patience::new(Duration::from_secs(1));
     let setup = Setup {
-        me: PeerId(me),
-        cluster,
-        recipe,
-        len: LEN,
-        tensors: [LEN].into(),
         incarnation: Incarnation(900),
-        patience,
-        quorum: 1,
-        resumed: None,
-        contract,
-        #[cfg(planted)]
-        bug: None,
+        patience: Patience::new(Duration::from_secs(1)),
+        ..Setup::new(PeerId(me), cluster, recipe, &Layout::flat(LEN), 0)
     };
-    let machine = Node::new(setup.clone()).unwrap();
-    let mut pool = Pool::new(machine.buffers());
-    let ours = Segment { buffer: OURS, start: 0, len: text.len() as u32 };
-    pool.bytes_mut(ours).copy_from_slice(text.as_bytes());
+    let (machine, pool) = Node::open(setup.clone(), &[]).unwrap();
     let mut trace = Trace { machine, pool, setup, now: Instant::ORIGIN, wants: VecDeque::new() };
     trace.feed(Input::Timeout);
     trace
@@ -321,7 +307,7 @@ fn peers_that_break_the_protocol_are_named_and_cut_off() {
     let broken: [(Change, &str); 7] = [
         (|h| h.digest ^= 1, "expected contract "),
         (|h| h.length = 12, "expected 16 bytes after Push, got 12"),
-        (|h| h.shard = ShardId(7), "expected a shard that is held here, got shard 7"),
+        (|h| h.shard = ShardId(7), "expected a shard that this node holds, got shard 7"),
         (|h| h.incarnation = Incarnation(5), "expected incarnation 1, got incarnation 5"),
         (|h| h.sequence = Sequence(3), "expected sequence 1, got 3"),
         (|h| h.base = Clock(9), "expected a base of at most clock 0, got clock 9"),
@@ -356,7 +342,8 @@ fn hellos_are_checked() {
 #[test]
 fn another_contract_is_refused_by_its_first_differing_line() {
     let mut s = trace(Recipe::ssp(2), 2, 2);
-    let (contract, text) = Contract::new(&Layout::flat(LEN), &Recipe::ssp(5), s.setup.cluster, 0);
+    let contract = Contract::new(&Layout::flat(LEN), &Recipe::ssp(5), s.setup.cluster, 0);
+    let text = contract.text();
     s.feed(Input::Connected { peer: PeerId(0) });
     s.expect_transmit(0, Kind::Hello);
     let base = Clock(contract.digest());

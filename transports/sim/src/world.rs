@@ -10,8 +10,8 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use gradwire_core::kernel::{self, KernelResult};
 use gradwire_core::wire::{HEADER_LEN, Header};
 use gradwire_core::{
-    Cluster, ConfigError, Contract, Duration, Incarnation, Input, Instant, Layout, Local, Machine, Node, OURS, OpId,
-    Output, Patience, PeerId, Pool, Recipe, Segment, Setup, Signal, Status,
+    Cluster, ConfigError, Contract, Duration, Incarnation, Input, Instant, Layout, Local, Machine, Node, OpId, Output,
+    Patience, PeerId, Pool, Recipe, Segment, Setup, Signal, Status,
 };
 
 use crate::network::{Message, Network, Stream};
@@ -68,6 +68,8 @@ pub struct Plan {
     pub network: Network,
     /// Timeouts of the machines.
     pub patience: Patience,
+    /// Fewest workers that go on without the others, in trees and rings.
+    pub quorum: u32,
     /// Steps of each worker.
     pub steps: u64,
     /// The parameters to start from.
@@ -77,6 +79,26 @@ pub struct Plan {
     /// The bug that the machines run with.
     #[cfg(planted)]
     pub bug: Option<gradwire_core::planted::Bug>,
+}
+
+impl Plan {
+    /// A run of one step per worker from parameters of zero, without faults, timeouts or delays.
+    pub fn new(seed: u64, layout: Layout, recipe: Recipe, cluster: Cluster) -> Self {
+        Self {
+            seed,
+            recipe,
+            cluster,
+            network: Network::calm(),
+            patience: Patience::none(),
+            quorum: 1,
+            steps: 1,
+            initial: vec![0.0; layout.len()],
+            layout,
+            faults: Vec::new(),
+            #[cfg(planted)]
+            bug: None,
+        }
+    }
 }
 
 /// Why a simulation stopped before everyone was done.
@@ -92,7 +114,6 @@ pub enum Halt {
 pub struct World {
     plan: Plan,
     contract: Contract,
-    text: String,
     now: Instant,
     events: BinaryHeap<Reverse<(Instant, u64, EventKey)>>,
     scheduled: u64,
@@ -170,7 +191,7 @@ impl World {
     /// When recipe and cluster do not go together.
     pub fn new(plan: Plan, mut app: impl FnMut(PeerId) -> Box<dyn App>) -> Result<Self, ConfigError> {
         plan.recipe.check_cluster(plan.cluster, plan.layout.len())?;
-        let (contract, text) = Contract::new(&plan.layout, &plan.recipe, plan.cluster, 0);
+        let contract = Contract::new(&plan.layout, &plan.recipe, plan.cluster, 0);
         let count = plan.cluster.nodes() as usize;
         let len = plan.layout.len();
         let nodes = (0..count as u32).map(PeerId).map(|me| SimNode {
@@ -198,7 +219,6 @@ impl World {
             random: Random::new(plan.seed, 1),
             incarnations: Random::new(plan.seed, 2),
             contract,
-            text,
             now: Instant::ORIGIN,
             events: BinaryHeap::new(),
             scheduled: 0,
@@ -423,26 +443,17 @@ impl World {
 
     fn start(&mut self, me: PeerId) -> Option<PeerId> {
         let incarnation = Incarnation(self.incarnations.next());
+        let Plan { cluster, recipe, patience, quorum, .. } = self.plan;
         let setup = Setup {
-            me,
-            cluster: self.plan.cluster,
-            recipe: self.plan.recipe,
-            len: self.plan.layout.len(),
-            tensors: self.plan.layout.lens(),
             incarnation,
-            patience: self.plan.patience,
-            quorum: 1,
-            resumed: None,
-            contract: self.contract,
+            patience,
+            quorum,
+            contract: self.contract.clone(),
             #[cfg(planted)]
             bug: self.plan.bug,
+            ..Setup::new(me, cluster, recipe, &self.plan.layout, 0)
         };
-        let machine = Node::new(setup).expect("the plan has been checked");
-        let mut pool = Pool::new(machine.buffers());
-        let text = Segment { buffer: OURS, start: 0, len: self.text.len() as u32 };
-        pool.bytes_mut(text).copy_from_slice(self.text.as_bytes());
-        pool.floats_mut(Segment::floats(machine.view(), 0, self.plan.initial.len()))
-            .copy_from_slice(&self.plan.initial);
+        let (machine, pool) = Node::open(setup, &self.plan.initial).expect("the plan has been checked");
         let node = &mut self.nodes[me.index()];
         node.epoch += 1;
         node.life = Life::Up;
