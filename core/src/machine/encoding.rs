@@ -1,10 +1,10 @@
-//! What a machine needs to write vectors by a codec: a residual, sections, room to work in, and what changes from
-//! message to message.
+//! One direction of a node's compression: the codec, its buffers, and the settings that change from message to message.
 
 use alloc::vec::Vec;
 use core::ops::Range;
 
-use super::{SavedBuffer, Setup};
+use super::Setup;
+use super::vectors::{Keep, Vectors};
 use crate::buffer::{BufferId, Segment};
 use crate::codec::Encoded;
 use crate::codec::threshold::{Aim, Section};
@@ -13,35 +13,32 @@ use crate::kernel::{Coding, EncodeTarget, Kernel, KernelResult};
 use crate::recipe::{Codec, Control, Correction};
 use crate::status::{Counters, Status};
 
-/// The buffers of an [`Encoding`].
+/// The buffers of an [`Encoding`]. A decoder has sections only: its other buffers are empty.
 #[derive(Copy, Clone, Debug)]
-pub(super) struct Room {
-    /// As long as the vector.
-    pub(super) residual: BufferId,
-    /// A section for each part that has a threshold of its own.
-    pub(super) sections: BufferId,
+struct Buffers {
+    /// What the messages so far did not carry; as long as the vector.
+    residual: BufferId,
+    /// A [`Section`] for each range with a threshold of its own.
+    sections: BufferId,
     /// Two words per element of the longest section.
-    pub(super) scratch: BufferId,
-    /// As long as the vector, if there is momentum.
-    pub(super) velocity: BufferId,
+    scratch: BufferId,
+    /// The momentum before the codec; as long as the vector, if there is momentum.
+    velocity: BufferId,
 }
 
-/// How many buffers that are.
-pub(super) const BUFFERS: u32 = 4;
-
-/// One direction of one node.
+/// How vectors of a node are encoded, or those of a peer decoded.
 #[derive(Clone, Debug)]
 pub(super) struct Encoding {
     codec: Codec,
     correction: Correction,
-    room: Room,
-    /// Ranges of the vector that are written apart: its shards.
+    buffers: Buffers,
+    /// Ranges of the vector that are encoded apart: its shards.
     parts: Vec<Part>,
-    /// Factor on a fixed threshold: the learning rate's.
+    /// Factor on a fixed threshold, which follows the learning rate.
     rate: f32,
     /// Messages made before the run was suspended.
     made: u64,
-    /// What clipping has taken in all.
+    /// L1 norm of everything that clipping has removed from the residual.
     clipped: f64,
     len: usize,
 }
@@ -57,24 +54,56 @@ struct Part {
     last: Encoded,
 }
 
-impl Room {
-    /// Buffers in a row.
-    pub(super) const fn from(first: u32) -> Self {
-        let [residual, sections, scratch, velocity] =
-            [BufferId(first), BufferId(first + 1), BufferId(first + 2), BufferId(first + 3)];
-        Self { residual, sections, scratch, velocity }
-    }
-}
-
 impl Encoding {
-    /// `parts` are ranges of the vector, in order.
-    pub(super) fn new(
+    /// An encoder, which declares all its buffers. `parts` are ranges of the vector, in order.
+    pub(super) fn encoder(
         setup: &Setup,
         codec: Codec,
         correction: Correction,
         parts: impl IntoIterator<Item = Range<usize>>,
-        room: Room,
+        vectors: &mut Vectors,
     ) -> Self {
+        let mut encoding = Self::new(setup, codec, correction, parts);
+        encoding.declare(vectors, true, Keep::Floats);
+        encoding
+    }
+
+    /// A decoder of the peers' vectors.
+    pub(super) fn decoder(
+        setup: &Setup,
+        codec: Codec,
+        parts: impl IntoIterator<Item = Range<usize>>,
+        vectors: &mut Vectors,
+    ) -> Self {
+        let mut encoding = Self::new(setup, codec, Correction::none(), parts);
+        encoding.declare(vectors, false, Keep::No);
+        encoding
+    }
+
+    /// Encoders of the same vector for `count` receivers. They use the same residual and scratch in turn: the caller writes the
+    /// residual anew for each message. Each has sections of its own.
+    pub(super) fn encoders(
+        count: u32,
+        setup: &Setup,
+        codec: Codec,
+        parts: impl IntoIterator<Item = Range<usize>>,
+        vectors: &mut Vectors,
+    ) -> Vec<Self> {
+        let mut first = Self::new(setup, codec, Correction::none(), parts);
+        if first.is_plain() {
+            return Vec::new();
+        }
+        first.declare(vectors, true, Keep::No);
+        let mut encodings = Vec::with_capacity(count as usize);
+        for _ in 1..count {
+            let sections = first.declare_sections(vectors, Keep::Sections);
+            encodings.push(Self { buffers: Buffers { sections, ..first.buffers }, ..first.clone() });
+        }
+        encodings.insert(0, first);
+        encodings
+    }
+
+    fn new(setup: &Setup, codec: Codec, correction: Correction, parts: impl IntoIterator<Item = Range<usize>>) -> Self {
         let per_tensor = matches!(codec, Codec::Threshold(threshold) if threshold.per_tensor);
         let mut sections = 0;
         let parts = parts.into_iter().map(|range| {
@@ -84,7 +113,30 @@ impl Encoding {
             Part { range, sections: before..sections, lens, last: Encoded::default() }
         });
         let made = setup.resumed.map_or(0, |resumed| resumed.made);
-        Self { codec, correction, room, parts: parts.collect(), rate: 1.0, made, clipped: 0.0, len: setup.len }
+        let none = BufferId(u32::MAX);
+        let buffers = Buffers { residual: none, sections: none, scratch: none, velocity: none };
+        Self { codec, correction, buffers, parts: parts.collect(), rate: 1.0, made, clipped: 0.0, len: setup.len }
+    }
+
+    /// Declares the buffers; those of a decoder but its sections, and all of a plain encoding, are empty.
+    fn declare(&mut self, vectors: &mut Vectors, encodes: bool, residual: Keep) {
+        let encodes = encodes && !self.is_plain();
+        let longest = self.parts.iter().flat_map(|part| &part.lens).max().copied().unwrap_or(0) as usize;
+        let whole = if encodes { self.len } else { 0 };
+        let scratch = if encodes && self.codec.is_sparse() { 2 * longest } else { 0 };
+        let velocity = if self.correction.momentum > 0.0 { whole } else { 0 };
+        self.buffers = Buffers {
+            residual: vectors.floats("residual", whole, residual),
+            sections: self.declare_sections(vectors, if encodes { Keep::Sections } else { Keep::No }),
+            scratch: vectors.floats("scratch of the encoder", scratch, Keep::No),
+            velocity: vectors.floats("velocity", velocity, Keep::Floats),
+        };
+    }
+
+    fn declare_sections(&self, vectors: &mut Vectors, keep: Keep) -> BufferId {
+        let count = self.parts.last().map_or(0, |part| part.sections.end);
+        let bytes = if self.is_plain() { 0 } else { SECTION as usize * count };
+        vectors.bytes("sections", bytes, keep)
     }
 
     /// Kernels to run before all others.
@@ -92,7 +144,8 @@ impl Encoding {
         self.parts.iter().flat_map(move |part| {
             let mut first = 0;
             part.lens.iter().zip(part.sections.clone()).map(move |(len, index)| {
-                let at = Segment { buffer: self.room.sections, start: index as u64 * u64::from(SECTION), len: SECTION };
+                let at =
+                    Segment { buffer: self.buffers.sections, start: index as u64 * u64::from(SECTION), len: SECTION };
                 let threshold = if let Codec::Threshold(threshold) = self.codec { threshold.tau } else { 0.0 };
                 let section = Section { first, len: *len, threshold, bits: 0.0 };
                 first += len;
@@ -101,32 +154,9 @@ impl Encoding {
         })
     }
 
-    /// Lengths of its buffers in bytes, in the order of [`Room`]'s fields.
-    pub(super) fn buffers(&self) -> [usize; BUFFERS as usize] {
-        if self.is_plain() {
-            return [0; BUFFERS as usize];
-        }
-        let sections = self.parts.last().map_or(0, |part| part.sections.end);
-        let longest = self.parts.iter().flat_map(|part| &part.lens).max().copied().unwrap_or(0) as usize;
-        let scratch = if self.codec.is_sparse() { 8 * longest } else { 0 };
-        let velocity = if self.correction.momentum > 0.0 { 4 * self.len } else { 0 };
-        [4 * self.len, SECTION as usize * sections, scratch, velocity]
-    }
-
-    /// What a node goes on from.
-    pub(super) fn saved(&self) -> Vec<SavedBuffer> {
-        let ([residual, sections, _, velocity], room) = (self.buffers(), self.room);
-        let kept = [
-            (SavedBuffer::Floats(room.residual), residual),
-            (SavedBuffer::Sections(room.sections), sections),
-            (SavedBuffer::Floats(room.velocity), velocity),
-        ];
-        kept.into_iter().filter(|(_, len)| *len > 0).map(|(kept, _)| kept).collect()
-    }
-
     /// Kernels that drop what the residual holds, and count it as clipped.
     pub(super) fn forget(&self) -> impl Iterator<Item = Kernel> + use<> {
-        let whole = Segment::floats(self.room.residual, 0, self.len);
+        let whole = Segment::floats(self.buffers.residual, 0, self.len);
         (!self.is_plain()).then_some(Kernel::Clip { residual: whole, limit: 0.0 }).into_iter()
     }
 
@@ -251,20 +281,20 @@ impl Encoding {
     pub(super) fn sections(&self, part: usize) -> Segment {
         let sections = &self.parts[part].sections;
         let start = sections.start as u64 * u64::from(SECTION);
-        Segment { buffer: self.room.sections, start, len: sections.len() as u32 * SECTION }
+        Segment { buffer: self.buffers.sections, start, len: sections.len() as u32 * SECTION }
     }
 
     pub(super) fn residual(&self, part: usize) -> Segment {
-        Segment::floats(self.room.residual, self.parts[part].range.start, self.parts[part].range.len())
+        Segment::floats(self.buffers.residual, self.parts[part].range.start, self.parts[part].range.len())
     }
 
     fn velocity(&self, part: usize) -> Segment {
-        Segment { buffer: self.room.velocity, ..self.residual(part) }
+        Segment { buffer: self.buffers.velocity, ..self.residual(part) }
     }
 
     /// Where a part is written to a body.
     pub(super) fn place(&self, part: usize, body: Segment) -> EncodeTarget {
-        EncodeTarget { sections: self.sections(part), scratch: self.room.scratch, body }
+        EncodeTarget { sections: self.sections(part), scratch: self.buffers.scratch, body }
     }
 }
 
@@ -304,8 +334,9 @@ mod tests {
         let recipe: crate::recipe::Recipe = "mesh tau=0.25 density=0.001 warmup=2 ramp=10".parse().unwrap();
         let (layout, cluster) = (crate::Layout::flat(1000), crate::Cluster { workers: 2, servers: 0 });
         let setup = Setup::new(crate::PeerId(0), cluster, recipe, &layout, 0);
-        let whole = || core::iter::once(0..1000);
-        let mut encoding = Encoding::new(&setup, recipe.codec, recipe.correction, whole(), Room::from(0));
+        let mut vectors = Vectors::new(&setup.contract);
+        let whole = core::iter::once(0..1000);
+        let mut encoding = Encoding::encoder(&setup, recipe.codec, recipe.correction, whole, &mut vectors);
         let aim = |encoding: &Encoding, message| match encoding.coding(0, message) {
             Coding::Threshold(aim) => aim,
             coding => panic!("{coding:?}"),

@@ -5,14 +5,17 @@
 //! gives the same outputs, in a process, in a simulator, in a test.
 
 mod collective;
+mod commit;
 mod contract;
 mod encoding;
+mod host;
 mod hub;
 mod io;
 mod mesh;
 mod node;
 mod saved;
 mod server;
+mod vectors;
 mod worker;
 
 use alloc::sync::Arc;
@@ -20,7 +23,6 @@ use alloc::vec::Vec;
 use core::fmt;
 
 pub use contract::Contract;
-pub(crate) use hub::{Hub, Notice};
 pub use io::{Event, Input, Misuse, OURS, Output, ProtocolError, Rejection, Signal, THEIRS};
 pub use node::Node;
 pub use saved::{RestoreError, SavedBuffer};

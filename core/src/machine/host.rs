@@ -1,0 +1,162 @@
+//! [`Host`]: a hub and a role make a machine.
+//!
+//! The host is the only implementation of [`Machine`]. It passes each input to the hub, passes what is left of it to the role, and
+//! then lets the role *settle*: do everything that the new state allows.
+
+use alloc::vec::Vec;
+use core::fmt;
+
+use super::hub::{Awaited, Hub, Incoming, Jobs, Notice, Port};
+use super::{Input, Machine, Misuse, Output, SavedBuffer, Setup};
+use crate::buffer::BufferId;
+use crate::id::PeerId;
+use crate::kernel::KernelResult;
+use crate::status::{Status, Waiting};
+use crate::time::Instant;
+use crate::wire::Message;
+
+/// What a kind of node does: worker, server, member of a collective, mesh peer.
+///
+/// A role reacts to messages, to ends of its operations, and to the application. It acts through the [`Port`].
+pub(crate) trait Role: fmt::Debug + Send {
+    /// Why an operation was started.
+    type Job: Copy + fmt::Debug + Send;
+
+    /// A peer takes part (again). `fresh`: it is a process that this node had not met.
+    fn on_agreed(&mut self, hub: &mut Port<'_, Self::Job>, peer: PeerId, fresh: bool);
+
+    /// A peer has been gone for too long, and is given up.
+    fn on_lost(&mut self, hub: &mut Port<'_, Self::Job>, peer: PeerId);
+
+    /// A message of an agreed peer. The role receives its body, discards it, holds the message, or closes the connection.
+    fn on_message(&mut self, hub: &mut Port<'_, Self::Job>, incoming: Incoming);
+
+    /// An operation has ended well.
+    fn on_done(&mut self, hub: &mut Port<'_, Self::Job>, job: Self::Job, result: KernelResult);
+
+    /// An operation was aborted.
+    fn on_failed(&mut self, hub: &mut Port<'_, Self::Job>, job: Self::Job);
+
+    /// The application contributes.
+    fn on_step(&mut self, hub: &mut Port<'_, Self::Job>, weight: u32) -> Result<(), Misuse>;
+
+    /// The application makes no more contributions; see [`Input::Leave`].
+    fn on_leave(&mut self, hub: &mut Port<'_, Self::Job>, stay: bool, keep: bool) -> Result<(), Misuse>;
+
+    /// The application's learning rate is `scale` times the one at the start.
+    fn on_rate(&mut self, _scale: f32) {}
+
+    /// An earlier process of this rank has rejoined the run after the checkpoint that this one resumed from.
+    fn on_outdated(&mut self, _hub: &mut Port<'_, Self::Job>) {}
+
+    /// Does everything that the present state allows. Runs after every input.
+    fn settle(&mut self, hub: &mut Port<'_, Self::Job>);
+
+    /// The peer that this node waits for, if any.
+    fn awaited(&self, hub: &Hub) -> Option<Awaited>;
+
+    /// May this peer wait for this node? Then it hears of this node's own waits.
+    fn is_awaited_by(&self, hub: &Hub, peer: PeerId) -> bool;
+
+    /// Where the next contribution goes.
+    fn contribution(&self) -> BufferId;
+
+    /// Where the parameters are.
+    fn view(&self) -> BufferId;
+
+    fn status(&self, hub: &Hub) -> Status;
+}
+
+/// A node with one role.
+#[derive(Debug)]
+pub(crate) struct Host<R: Role> {
+    hub: Hub,
+    jobs: Jobs<R::Job>,
+    role: R,
+}
+
+impl<R: Role> Host<R> {
+    /// The node. `open` makes the role: it declares the role's vectors, and may start kernels.
+    pub(crate) fn new(setup: Setup, open: impl FnOnce(&mut Port<'_, R::Job>) -> R) -> Self {
+        let (mut hub, mut jobs) = (Hub::new(setup), Jobs::new());
+        let role = open(&mut Port::new(&mut hub, &mut jobs));
+        Self { hub, jobs, role }
+    }
+
+    fn on_notice(&mut self, notice: Notice) -> Result<(), Misuse> {
+        let (role, mut hub) = (&mut self.role, Port::new(&mut self.hub, &mut self.jobs));
+        let hub = &mut hub;
+        match notice {
+            Notice::Agreed { peer, fresh } => role.on_agreed(hub, peer, fresh),
+            Notice::Message(incoming) => role.on_message(hub, incoming),
+            Notice::Done { op, result } => {
+                let job = hub.end(op);
+                role.on_done(hub, job, result);
+            }
+            Notice::Failed { op } => {
+                let job = hub.end(op);
+                role.on_failed(hub, job);
+            }
+            Notice::Step { weight } => role.on_step(hub, weight)?,
+            Notice::Leave { stay, keep } => role.on_leave(hub, stay, keep)?,
+            Notice::Rate { scale } => role.on_rate(scale),
+            Notice::Outdated => role.on_outdated(hub),
+            Notice::Tick => {}
+        }
+        Ok(())
+    }
+
+    /// Passes on a wait that has lasted for long, so that the node at the end of a chain of waits is known to all in it.
+    fn note_waiting(&mut self) {
+        let Some(Waiting { on, at, .. }) = self.hub.note_waiting(self.role.awaited(&self.hub)) else { return };
+        for peer in (0..self.hub.setup.cluster.nodes()).map(PeerId) {
+            let hears = peer != on && peer != self.hub.setup.me && self.role.is_awaited_by(&self.hub, peer);
+            if hears && self.hub.is_agreed(peer) {
+                self.hub.notify(peer, Message::Awaits { on, at });
+            }
+        }
+    }
+}
+
+impl<R: Role> Machine for Host<R> {
+    fn handle_input(&mut self, now: Instant, input: Input) -> Result<(), Misuse> {
+        if let Some(notice) = self.hub.handle_input(now, input)? {
+            self.on_notice(notice)?;
+        }
+        let mut hub = Port::new(&mut self.hub, &mut self.jobs);
+        while let Some(peer) = hub.take_lost() {
+            self.role.on_lost(&mut hub, peer);
+        }
+        self.role.settle(&mut hub);
+        self.note_waiting();
+        Ok(())
+    }
+
+    fn poll_output(&mut self) -> Output {
+        self.hub.poll_output()
+    }
+
+    fn buffers(&self) -> Vec<usize> {
+        self.hub.vectors.lengths()
+    }
+
+    fn contribution(&self) -> BufferId {
+        self.role.contribution()
+    }
+
+    fn view(&self) -> BufferId {
+        self.role.view()
+    }
+
+    fn saved(&self) -> Vec<SavedBuffer> {
+        self.hub.vectors.saved()
+    }
+
+    fn waiting(&self) -> Option<Waiting> {
+        self.hub.waiting()
+    }
+
+    fn status(&self) -> Status {
+        self.role.status(&self.hub)
+    }
+}

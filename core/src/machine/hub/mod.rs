@@ -1,0 +1,460 @@
+//! The part of a node that all roles share: operations, outputs, peers and their hellos, waits.
+//!
+//! On every connection both sides first say hello. A peer with the same contract is *agreed*, and only then are its messages
+//! passed to the role. A peer whose connection breaks stays a member for `dead_after`; then it is *lost*.
+//!
+//! | file | keeps |
+//! |---|---|
+//! | `operations.rs` | the open operations, and a role's record of why it started them |
+//! | `peers.rs` | the other nodes: connection, process, traffic |
+//! | `stalls.rs` | the peer that this node waits for |
+//! | `port.rs` | [`Port`], through which a role starts operations |
+
+mod operations;
+mod peers;
+mod port;
+mod stalls;
+
+use alloc::collections::VecDeque;
+
+pub(crate) use operations::Jobs;
+use operations::{Operations, Purpose};
+use peers::{Link, Peers};
+pub(crate) use port::Port;
+pub(crate) use stalls::Awaited;
+use stalls::Stalls;
+
+use super::vectors::Vectors;
+use super::{Event, Input, Misuse, OURS, Output, ProtocolError, Setup, Signal, THEIRS};
+use crate::buffer::Segment;
+use crate::id::{Clock, Incarnation, OpId, PeerId};
+use crate::kernel::{Kernel, KernelResult};
+use crate::status::{Counters, Histogram, Presence, Role, Status, Waiting, WorkerStatus};
+use crate::time::Instant;
+use crate::wire::{HEADER_LEN, Header, Hello, Message};
+
+/// Messages of one peer that can be held at once.
+const HELD_MAX: usize = 64;
+
+#[derive(Debug)]
+pub(crate) struct Hub {
+    pub(crate) setup: Setup,
+    pub(crate) counters: Counters,
+    pub(crate) staleness: Histogram,
+    pub(crate) vectors: Vectors,
+    /// This node has parameters of a run that has begun. Hellos say so.
+    pub(crate) has_parameters: bool,
+    now: Instant,
+    outputs: VecDeque<Output>,
+    operations: Operations,
+    peers: Peers,
+    stalls: Stalls,
+    /// Messages that wait for a free buffer or for their turn, in order of arrival.
+    holding: VecDeque<Incoming>,
+    /// The hello whose contract is being read and compared.
+    comparing: Option<Differing>,
+    /// When the role wants to be woken.
+    alarm: Option<Instant>,
+}
+
+/// A message of an agreed peer, whose body (if it has one) is still unread.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Incoming {
+    pub(crate) peer: PeerId,
+    pub(crate) message: Message,
+    /// Bytes of the body.
+    pub(crate) length: u32,
+}
+
+/// A peer whose contract differs.
+#[derive(Copy, Clone, Debug)]
+struct Differing {
+    peer: PeerId,
+    digest: u64,
+    /// Bytes of its text.
+    length: u32,
+}
+
+/// What is left of an input for the role.
+#[derive(Copy, Clone, Debug)]
+pub(crate) enum Notice {
+    /// A peer takes part (again). `fresh`: it is a process that this node had not met.
+    Agreed { peer: PeerId, fresh: bool },
+    /// A message of an agreed peer.
+    Message(Incoming),
+    /// An operation of the role has ended well.
+    Done { op: OpId, result: KernelResult },
+    /// An operation of the role was aborted.
+    Failed { op: OpId },
+    /// The application contributes.
+    Step { weight: u32 },
+    /// The application's learning rate is `scale` times the one at the start.
+    Rate { scale: f32 },
+    /// The application makes no more contributions.
+    Leave { stay: bool, keep: bool },
+    /// This node resumed from a checkpoint, and an earlier process of its rank has rejoined the run after that checkpoint.
+    Outdated,
+    /// Nothing but the time.
+    Tick,
+}
+
+impl Hub {
+    pub(crate) fn new(setup: Setup) -> Self {
+        let nodes = setup.cluster.nodes();
+        Self {
+            counters: Counters::default(),
+            staleness: Histogram::default(),
+            vectors: Vectors::new(&setup.contract),
+            has_parameters: false,
+            now: Instant::ORIGIN,
+            outputs: VecDeque::with_capacity(64),
+            operations: Operations::new(),
+            peers: Peers::new(nodes),
+            stalls: Stalls::new(setup.me, nodes),
+            holding: VecDeque::with_capacity(nodes as usize),
+            comparing: None,
+            alarm: None,
+            setup,
+        }
+    }
+
+    /// Does the hub's part of an input, and returns the role's.
+    pub(crate) fn handle_input(&mut self, now: Instant, input: Input) -> Result<Option<Notice>, Misuse> {
+        match input {
+            Input::Connected { peer } | Input::Disconnected { peer } | Input::Header { peer, .. }
+                if peer == self.setup.me || peer.index() >= self.peers.count() =>
+            {
+                return Err(Misuse::UnknownPeer { peer });
+            }
+            _ => {}
+        }
+        // A clock that runs backwards must not undo a deadline that has fired.
+        self.now = self.now.max(now);
+        Ok(match input {
+            Input::Timeout => Some(Notice::Tick),
+            Input::Connected { peer } => {
+                self.on_connected(peer);
+                None
+            }
+            Input::Disconnected { peer } => {
+                self.on_disconnected(peer);
+                Some(Notice::Tick)
+            }
+            Input::Header { peer, header } => self.on_header(peer, &header),
+            Input::Completed { op, result } => match self.operations.end(op)? {
+                Purpose::Role => Some(Notice::Done { op, result }),
+                Purpose::ReadContract => {
+                    self.compare();
+                    None
+                }
+                Purpose::Compare => {
+                    self.on_compared(result);
+                    None
+                }
+                Purpose::Nothing => None,
+            },
+            Input::Aborted { op } => match self.operations.end(op)? {
+                Purpose::Role => Some(Notice::Failed { op }),
+                Purpose::ReadContract | Purpose::Compare => {
+                    self.comparing = None;
+                    None
+                }
+                Purpose::Nothing => None,
+            },
+            Input::Step { weight } => Some(Notice::Step { weight }),
+            Input::Rate { scale } => Some(Notice::Rate { scale }),
+            Input::Leave { stay, keep } => Some(Notice::Leave { stay, keep }),
+        })
+    }
+
+    /// The next output, or how long to wait.
+    pub(crate) fn poll_output(&mut self) -> Output {
+        self.outputs.pop_front().unwrap_or_else(|| Output::Wait { until: self.next_deadline() })
+    }
+
+    fn next_deadline(&self) -> Option<Instant> {
+        let patience = &self.setup.patience;
+        let lost = self.peers.deadline(patience.dead_after());
+        let stalled = self.stalls.deadline(patience.stall_after());
+        lost.into_iter().chain(stalled).chain(self.alarm).min()
+    }
+
+    // Outputs
+
+    pub(crate) fn event(&mut self, event: Event) {
+        self.outputs.push_back(Output::Event(event));
+    }
+
+    pub(crate) fn signal(&mut self, signal: Signal) {
+        self.outputs.push_back(Output::Signal(signal));
+    }
+
+    /// Sends a message without a body. How the transmission ends has no consequence.
+    pub(crate) fn notify(&mut self, peer: PeerId, message: Message) {
+        self.send(peer, message, None, 0, Purpose::Nothing);
+    }
+
+    /// Sends a message. `dense` is the length that the body would have as plain floats, for the counters.
+    fn send(&mut self, peer: PeerId, message: Message, body: Option<Segment>, dense: u32, purpose: Purpose) -> OpId {
+        let length = body.map_or(0, |body| body.len);
+        let Setup { me, incarnation, .. } = self.setup;
+        let header = Header::new(self.setup.contract.digest() as u32, me, incarnation, length, message);
+        self.peers.get_mut(peer).on_sent(length, self.now);
+        self.counters.dense_bytes += HEADER_LEN as u64 + u64::from(dense);
+        let op = self.operations.begin(purpose);
+        self.outputs.push_back(Output::Transmit { op, peer, header, body });
+        op
+    }
+
+    fn read(&mut self, peer: PeerId, into: Option<Segment>, purpose: Purpose) -> OpId {
+        let op = self.operations.begin(purpose);
+        self.outputs.push_back(Output::Receive { op, peer, into });
+        op
+    }
+
+    fn run(&mut self, kernel: Kernel, purpose: Purpose) -> OpId {
+        let op = self.operations.begin(purpose);
+        self.outputs.push_back(Output::Compute { op, kernel });
+        op
+    }
+
+    /// Reads the body of a message, if it has one, and drops it.
+    pub(crate) fn discard(&mut self, incoming: &Incoming) {
+        if incoming.length > 0 {
+            self.read(incoming.peer, None, Purpose::Nothing);
+        }
+    }
+
+    /// Closes the connection to a peer that broke the protocol.
+    pub(crate) fn close(&mut self, peer: PeerId, reason: ProtocolError) {
+        self.outputs.push_back(Output::Close { peer, reason });
+        self.on_disconnected(peer);
+    }
+
+    /// Tells a peer that it cannot take part any more, and expects nothing of it from now on.
+    pub(crate) fn refuse(&mut self, peer: PeerId) {
+        self.notify(peer, Message::Refuse);
+        self.mark_left(peer);
+    }
+
+    // Peers
+
+    fn on_connected(&mut self, peer: PeerId) {
+        self.peers.get_mut(peer).link = Link::Connected;
+        let Setup { me, incarnation, .. } = self.setup;
+        let (digest, length) = (self.setup.contract.digest(), self.setup.contract.len());
+        let (has_parameters, resumed_at) = (self.has_parameters, self.suspension());
+        let hello = Hello { rank: me, incarnation, digest, has_parameters, resumed_at };
+        let text = Segment { buffer: OURS, start: 0, len: length };
+        self.send(peer, Message::Hello(hello), Some(text), length, Purpose::Nothing);
+    }
+
+    /// The suspension that this node resumed from. Collectives compare rounds instead, with the coordinator.
+    fn suspension(&self) -> Clock {
+        let resumed = self.setup.resumed.filter(|_| !self.setup.recipe.is_collective());
+        resumed.map_or(Clock(0), |resumed| resumed.at)
+    }
+
+    fn on_disconnected(&mut self, peer: PeerId) {
+        self.holding.retain(|incoming| incoming.peer != peer);
+        self.peers.get_mut(peer).on_disconnected(self.now);
+    }
+
+    fn on_header(&mut self, peer: PeerId, header: &Header) -> Option<Notice> {
+        let (message, length, ours) = (*header.message(), header.length(), self.setup.contract.digest() as u32);
+        let entry = self.peers.get_mut(peer);
+        entry.on_heard(length, self.now);
+        match (entry.link, message) {
+            // The connection has ended since; its messages may still arrive.
+            (Link::Never | Link::Down { .. } | Link::Lost, _) => None,
+            (Link::Connected, Message::Hello(hello)) => self.on_hello(peer, hello, length),
+            (Link::Connected, _) => {
+                self.close(peer, ProtocolError::NoHello { kind: header.kind() });
+                None
+            }
+            (Link::Agreed, _) if header.digest() != ours => {
+                let (expected, got) = (u64::from(ours), u64::from(header.digest()));
+                self.close(peer, ProtocolError::Contract { expected, got });
+                None
+            }
+            (Link::Agreed, Message::Hello(_)) => {
+                self.close(peer, ProtocolError::Unexpected { kind: header.kind() });
+                None
+            }
+            (Link::Agreed, Message::Refuse) => {
+                self.signal(Signal::Cut { peer });
+                None
+            }
+            (Link::Agreed, Message::Again) => Some(Notice::Outdated),
+            (Link::Agreed, Message::Awaits { on, at }) => {
+                self.stalls.on_awaits(peer, on, at);
+                Some(Notice::Tick)
+            }
+            (Link::Agreed, _) => {
+                self.stalls.on_progress(peer);
+                Some(Notice::Message(Incoming { peer, message, length }))
+            }
+        }
+    }
+
+    fn on_hello(&mut self, peer: PeerId, hello: Hello, length: u32) -> Option<Notice> {
+        if hello.rank != peer {
+            self.close(peer, ProtocolError::WrongRank { expected: peer, got: hello.rank });
+            return None;
+        }
+        if hello.digest != self.setup.contract.digest() {
+            // There is one buffer for a peer's text: while one difference is looked for, other peers are only cut off.
+            if self.comparing.is_some() || length == 0 {
+                self.close_contract(peer, hello.digest);
+            } else {
+                self.comparing = Some(Differing { peer, digest: hello.digest, length });
+                let into = Some(Segment { buffer: THEIRS, start: 0, len: length });
+                self.read(peer, into, Purpose::ReadContract);
+            }
+            return None;
+        }
+        self.discard(&Incoming { peer, message: Message::Hello(hello), length });
+        let neither_has_begun = !self.has_parameters && !hello.has_parameters;
+        if neither_has_begun && hello.resumed_at != self.suspension() {
+            self.signal(Signal::ResumedElsewhere { peer, at: hello.resumed_at });
+        }
+        let entry = self.peers.get_mut(peer);
+        let fresh = entry.incarnation != hello.incarnation;
+        let restarted = fresh && entry.incarnation != Incarnation(0);
+        if fresh {
+            entry.left = false;
+        } else {
+            self.counters.reconnects += 1;
+        }
+        entry.link = Link::Agreed;
+        entry.incarnation = hello.incarnation;
+        entry.had_parameters = hello.has_parameters;
+        if restarted && hello.resumed_at > Clock(0) {
+            self.notify(peer, Message::Again);
+        }
+        // The peer may have missed this while it was away.
+        if let Some(Waiting { on, at, .. }) = self.stalls.reported().filter(|wait| wait.on != peer) {
+            self.notify(peer, Message::Awaits { on, at });
+        }
+        Some(Notice::Agreed { peer, fresh })
+    }
+
+    fn close_contract(&mut self, peer: PeerId, got: u64) {
+        self.close(peer, ProtocolError::Contract { expected: self.setup.contract.digest(), got });
+    }
+
+    fn compare(&mut self) {
+        let Some(Differing { length, .. }) = self.comparing else { return };
+        let ours = Segment { buffer: OURS, start: 0, len: self.setup.contract.len() };
+        let theirs = Segment { buffer: THEIRS, start: 0, len: length };
+        self.run(Kernel::Compare { ours, theirs }, Purpose::Compare);
+    }
+
+    fn on_compared(&mut self, result: KernelResult) {
+        let Some(Differing { peer, digest, length }) = self.comparing.take() else { return };
+        let line = if let KernelResult::Differs { line } = result { line } else { 0 };
+        self.signal(Signal::ContractDiffers { peer, line, length });
+        self.close_contract(peer, digest);
+    }
+
+    /// Gives up the next peer that has been gone for too long.
+    pub(crate) fn take_lost(&mut self) -> Option<PeerId> {
+        self.peers.take_lost(self.now, self.setup.patience.dead_after())
+    }
+
+    /// The peer makes no more contributions: its disappearance is no loss.
+    pub(crate) fn mark_left(&mut self, peer: PeerId) {
+        self.peers.get_mut(peer).left = true;
+    }
+
+    pub(crate) fn is_agreed(&self, peer: PeerId) -> bool {
+        self.peers.get(peer).link == Link::Agreed
+    }
+
+    /// Had the peer parameters when it said hello?
+    pub(crate) fn had_parameters(&self, peer: PeerId) -> bool {
+        self.peers.get(peer).had_parameters
+    }
+
+    /// The peer's process; 0 before its first hello.
+    pub(crate) fn incarnation(&self, peer: PeerId) -> Incarnation {
+        self.peers.get(peer).incarnation
+    }
+
+    pub(crate) fn presence(&self, peer: PeerId) -> Presence {
+        self.peers.get(peer).presence()
+    }
+
+    // Held messages
+
+    /// Keeps a message whose body has no free buffer yet, or whose turn has not come. The body stays with the sender.
+    pub(crate) fn hold(&mut self, incoming: Incoming) {
+        // A message with a body keeps back the rest of its peer's messages. Only messages without one can pile up.
+        let peer = incoming.peer;
+        if self.holding.iter().filter(|held| held.peer == peer).count() >= HELD_MAX {
+            return self.close(peer, ProtocolError::Unexpected { kind: incoming.message.kind() });
+        }
+        self.holding.push_back(incoming);
+    }
+
+    /// The held messages, in order of arrival.
+    pub(crate) fn held(&self) -> impl Iterator<Item = &Incoming> {
+        self.holding.iter()
+    }
+
+    /// Takes the first held message that is due.
+    pub(crate) fn take_held(&mut self, due: impl FnMut(&Incoming) -> bool) -> Option<Incoming> {
+        let at = self.holding.iter().position(due)?;
+        self.holding.remove(at)
+    }
+
+    // Time and waits
+
+    /// Wakes the role at that time, whatever else happens.
+    pub(crate) fn set_alarm(&mut self, alarm: Option<Instant>) {
+        self.alarm = alarm;
+    }
+
+    pub(crate) fn now(&self) -> Instant {
+        self.now
+    }
+
+    /// Notes whom this node waits for. Returns the wait when it has lasted for `stall_after` and has to be passed on.
+    pub(crate) fn note_waiting(&mut self, awaited: Option<Awaited>) -> Option<Waiting> {
+        self.stalls.set(awaited, self.now);
+        let stall = self.stalls.take_stall(self.now, self.setup.patience.stall_after())?;
+        let Waiting { on, at, since, .. } = stall;
+        self.event(Event::Stalled { on, at, since });
+        Some(stall)
+    }
+
+    pub(crate) fn waiting(&self) -> Option<Waiting> {
+        self.stalls.waiting()
+    }
+
+    pub(crate) fn status(&self, role: Role, clock: Clock, worker_clock: impl Fn(PeerId) -> Clock) -> Status {
+        let me = self.setup.me;
+        let others = || (0..self.peers.count() as u32).map(PeerId).filter(|peer| *peer != me);
+        let workers = others().filter(|peer| self.setup.cluster.is_worker(*peer));
+        Status {
+            me,
+            role,
+            clock,
+            waiting: self.waiting(),
+            counters: self.counters,
+            staleness: self.staleness.clone(),
+            workers: workers
+                .map(|rank| WorkerStatus { rank, state: self.presence(rank), clock: worker_clock(rank) })
+                .collect(),
+            links: others().map(|peer| self.peers.get(peer).traffic).collect(),
+            residual_norm: 0.0,
+            density: 0.0,
+            tau: 0.0,
+            clipped: 0.0,
+            operations: self.operations.open(),
+            updates: 0,
+            view: 0,
+            members: 0,
+        }
+    }
+}

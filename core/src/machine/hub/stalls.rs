@@ -1,0 +1,106 @@
+//! The peer that this node waits for, and the node at the end of that chain of waits.
+//!
+//! A node that has waited for `stall_after` says so to the nodes that wait for it ([`Message::Awaits`]). So each of them can name
+//! the node that holds up all of them.
+//!
+//! [`Message::Awaits`]: crate::wire::Message::Awaits
+
+use alloc::vec;
+use alloc::vec::Vec;
+
+use crate::id::{Clock, PeerId};
+use crate::status::Waiting;
+use crate::time::{Duration, Instant};
+
+/// A wait of this node: for a peer that is at clock `at`, to reach `clock` itself.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Awaited {
+    pub(crate) on: PeerId,
+    pub(crate) at: Clock,
+    pub(crate) clock: Clock,
+}
+
+#[derive(Debug)]
+pub(super) struct Stalls {
+    me: PeerId,
+    wait: Option<Wait>,
+    /// By peer: the node that the peer waits for, and the clock that node is at, as the peer last said.
+    awaits: Vec<Option<(PeerId, Clock)>>,
+}
+
+#[derive(Copy, Clone, Debug)]
+struct Wait {
+    /// The wait as monitors see it: on the culprit, if the direct peer has named one.
+    shown: Waiting,
+    /// The peer that this node itself waits for.
+    direct: PeerId,
+    /// The nodes that wait for this one have been told.
+    reported: bool,
+}
+
+impl Stalls {
+    pub(super) fn new(me: PeerId, nodes: u32) -> Self {
+        Self { me, wait: None, awaits: vec![None; nodes as usize] }
+    }
+
+    pub(super) fn waiting(&self) -> Option<Waiting> {
+        self.wait.map(|wait| wait.shown)
+    }
+
+    /// The wait, if it has lasted long enough to have been reported.
+    pub(super) fn reported(&self) -> Option<Waiting> {
+        self.wait.filter(|wait| wait.reported).map(|wait| wait.shown)
+    }
+
+    /// When the present wait is to be reported.
+    pub(super) fn deadline(&self, stall_after: Duration) -> Option<Instant> {
+        self.wait.filter(|wait| !wait.reported).map(|wait| wait.shown.since.after(stall_after))
+    }
+
+    /// Notes whom the node waits for now.
+    pub(super) fn set(&mut self, awaited: Option<Awaited>, now: Instant) {
+        let Some(Awaited { on: direct, at, clock }) = awaited else {
+            self.wait = None;
+            return;
+        };
+        // If the peer has named the node that it waits for itself, that node is the culprit.
+        let named = self.awaits[direct.index()].filter(|(culprit, _)| *culprit != self.me);
+        let told_by = if named.is_some() { direct } else { self.me };
+        let (on, at) = named.unwrap_or((direct, at));
+        match &mut self.wait {
+            Some(wait) if wait.shown.clock == clock => {
+                if wait.direct != direct {
+                    (wait.direct, wait.reported) = (direct, false);
+                    (wait.shown.on, wait.shown.at, wait.shown.told_by) = (on, at, told_by);
+                }
+            }
+            wait => {
+                let shown = Waiting { on, at, clock, since: now, told_by };
+                *wait = Some(Wait { shown, direct, reported: false });
+            }
+        }
+    }
+
+    /// A peer says which node it waits for itself.
+    pub(super) fn on_awaits(&mut self, peer: PeerId, on: PeerId, at: Clock) {
+        self.awaits[peer.index()] = Some((on, at));
+        if let Some(wait) = self.wait.as_mut().filter(|wait| wait.direct == peer) {
+            // A new culprit is reported like the first.
+            wait.reported &= wait.shown.on == on;
+            (wait.shown.on, wait.shown.at, wait.shown.told_by) = (on, at, peer);
+        }
+    }
+
+    /// A peer has sent another message: it is not waiting any more.
+    pub(super) fn on_progress(&mut self, peer: PeerId) {
+        self.awaits[peer.index()] = None;
+    }
+
+    /// Returns the wait once, when it has lasted for `stall_after`.
+    pub(super) fn take_stall(&mut self, now: Instant, stall_after: Duration) -> Option<Waiting> {
+        let due = self.deadline(stall_after).is_some_and(|deadline| deadline <= now);
+        let wait = self.wait.as_mut().filter(|_| due)?;
+        wait.reported = true;
+        Some(wait.shown)
+    }
+}

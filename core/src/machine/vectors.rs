@@ -1,0 +1,97 @@
+//! The buffers of a machine, declared once each: name, length, and whether the buffer outlives a suspension.
+//!
+//! A role, a rule or an encoding asks for a vector and keeps the [`BufferId`] that it gets. The list of lengths that the driver
+//! allocates, and the list of buffers that a checkpoint saves, follow from these declarations.
+
+use alloc::vec::Vec;
+
+use super::{Contract, SavedBuffer};
+use crate::buffer::BufferId;
+use crate::wire::CONTRACT_LEN_MAX;
+
+/// Bytes of one float.
+const FLOAT: usize = size_of::<f32>();
+
+/// The declared buffers, in the order of their ids.
+#[derive(Clone, Debug)]
+pub(crate) struct Vectors(Vec<Vector>);
+
+#[derive(Copy, Clone, Debug)]
+struct Vector {
+    /// For a person who debugs a machine.
+    #[allow(dead_code, reason = "read by Debug only")]
+    name: &'static str,
+    bytes: usize,
+    keep: Keep,
+}
+
+/// What becomes of a buffer when the run is suspended.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Keep {
+    /// Its content is not needed.
+    No,
+    /// Its floats are saved.
+    Floats,
+    /// Its [`Section`](crate::codec::threshold::Section)s are saved.
+    Sections,
+}
+
+impl Vectors {
+    /// The two buffers of every machine: [`OURS`](super::OURS) and [`THEIRS`](super::THEIRS).
+    pub(crate) fn new(contract: &Contract) -> Self {
+        let mut vectors = Self(Vec::new());
+        let ours = vectors.bytes("contract", contract.len() as usize, Keep::No);
+        let theirs = vectors.bytes("a peer's contract", CONTRACT_LEN_MAX as usize, Keep::No);
+        debug_assert_eq!((ours, theirs), (super::OURS, super::THEIRS));
+        vectors
+    }
+
+    /// Declares a buffer of `len` floats that starts as zeros. A length of 0 declares a vector that this recipe does not use.
+    pub(crate) fn floats(&mut self, name: &'static str, len: usize, keep: Keep) -> BufferId {
+        self.bytes(name, len * FLOAT, keep)
+    }
+
+    /// Declares a buffer of any content, in bytes.
+    pub(crate) fn bytes(&mut self, name: &'static str, bytes: usize, keep: Keep) -> BufferId {
+        let id = BufferId(self.0.len() as u32);
+        self.0.push(Vector { name, bytes, keep });
+        id
+    }
+
+    /// Lengths in bytes, by id.
+    pub(crate) fn lengths(&self) -> Vec<usize> {
+        self.0.iter().map(|vector| vector.bytes).collect()
+    }
+
+    /// The buffers that a checkpoint saves, in the order of their ids. Empty ones are left out.
+    pub(crate) fn saved(&self) -> Vec<SavedBuffer> {
+        let ids = (0..).map(BufferId);
+        let saved = |(id, vector): (BufferId, &Vector)| match vector.keep {
+            _ if vector.bytes == 0 => None,
+            Keep::No => None,
+            Keep::Floats => Some(SavedBuffer::Floats(id)),
+            Keep::Sections => Some(SavedBuffer::Sections(id)),
+        };
+        ids.zip(&self.0).filter_map(saved).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Cluster, Layout, Recipe};
+
+    #[test]
+    fn ids_follow_the_order_of_declaration_and_only_kept_vectors_are_saved() {
+        let cluster = Cluster { workers: 1, servers: 0 };
+        let contract = Contract::new(&Layout::flat(3), &Recipe::sync(), cluster, 0);
+        let mut vectors = Vectors::new(&contract);
+        let view = vectors.floats("view", 3, Keep::No);
+        let residual = vectors.floats("residual", 3, Keep::Floats);
+        let sections = vectors.bytes("sections", 16, Keep::Sections);
+        let velocity = vectors.floats("velocity", 0, Keep::Floats);
+        assert_eq!([view, residual, sections, velocity].map(|id| id.0), [2, 3, 4, 5]);
+        assert_eq!(vectors.lengths()[2..], [12, 12, 16, 0]);
+        assert_eq!(vectors.saved(), [SavedBuffer::Floats(residual), SavedBuffer::Sections(sections)]);
+    }
+}

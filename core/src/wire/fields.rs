@@ -1,0 +1,386 @@
+//! Which field of the header holds which field of a message, by kind.
+//!
+//! A kind can carry two messages where one of its fields tells them apart: [`Kind::Ack`], [`Kind::Mark`], [`Kind::Fetch`],
+//! [`Kind::View`] and [`Kind::State`].
+
+use super::message::RANKS;
+use super::{
+    Ack, Commit, Hello, Kind, Leave, Message, Occasion, Offer, Part, Push, Quanta, Reply, Report, SnapshotMark,
+    WireError,
+};
+use crate::id::{Clock, Incarnation, PeerId, Sequence, ShardId};
+
+/// Counts above this are refused: no run reaches them, and sums of two do not overflow.
+const COUNT_MAX: u64 = u64::MAX / 4;
+/// Weight of the reply that welcomes a worker which is not ahead of the row clock.
+const WELCOME: u32 = 2;
+/// Bits of a report's weight.
+const HAS: u32 = 1;
+const LEAVES: u32 = 2;
+const LAST: u32 = 4;
+const BROKEN: u32 = 8;
+
+/// The fields whose content depends on the kind.
+#[derive(Copy, Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Fields {
+    pub(super) origin: u32,
+    pub(super) shard: u32,
+    pub(super) weight: u32,
+    pub(super) incarnation: u64,
+    pub(super) sequence: u64,
+    pub(super) clock: u64,
+    pub(super) base: u64,
+}
+
+impl Message {
+    /// Reads the fields of a header with a body of `length` bytes.
+    pub(super) fn parse(kind: Kind, fields: &Fields, length: u32) -> Result<Self, WireError> {
+        let mut reader = Reader { kind, rest: *fields };
+        let message = reader.message(length)?;
+        reader.end()?;
+        Ok(message)
+    }
+
+    /// The fields of the header. `sender` has the sender's origin and incarnation, and zeros.
+    pub(super) fn emit(&self, sender: Fields) -> Fields {
+        let of = |origin: PeerId, incarnation: Incarnation| Fields {
+            origin: origin.0,
+            incarnation: incarnation.0,
+            ..Fields::default()
+        };
+        match *self {
+            Self::Refuse | Self::Release | Self::Again => sender,
+            Self::Hello(hello) => Fields {
+                base: hello.digest,
+                weight: hello.has_parameters.into(),
+                clock: hello.resumed_at.0,
+                ..of(hello.rank, hello.incarnation)
+            },
+            Self::Push(push) => Fields {
+                shard: push.shard.0,
+                weight: push.weight,
+                sequence: push.sequence.0,
+                clock: push.clock.0,
+                base: push.base.0,
+                ..of(push.worker, push.incarnation)
+            },
+            Self::Params(reply) | Self::Delta(reply) => Fields {
+                shard: reply.shard.0,
+                sequence: reply.sequence.0,
+                clock: reply.row.0,
+                base: reply.version.0,
+                weight: match reply.occasion {
+                    Occasion::Answer => 0,
+                    Occasion::Final => 1,
+                    Occasion::Welcome { lead } => WELCOME.saturating_add(lead),
+                },
+                ..sender
+            },
+            Self::Up(part) | Self::Down(part) => Fields {
+                sequence: part.view.0,
+                clock: part.round.0,
+                shard: part.chunk,
+                weight: part.weight,
+                base: part.finishing.into(),
+                ..sender
+            },
+            Self::Quanta(quanta) => Fields {
+                sequence: quanta.last.0,
+                clock: quanta.first.0,
+                base: quanta.base.0,
+                ..of(quanta.origin, quanta.incarnation)
+            },
+            Self::QuantaAck(ack) => Fields { sequence: ack.last.0, ..of(ack.origin, ack.incarnation) },
+            Self::LeaveAck { origin, incarnation } => Fields { weight: 1, ..of(origin, incarnation) },
+            Self::StreamStart { after, joined } => {
+                Fields { base: 1, sequence: after.0, weight: joined.into(), ..sender }
+            }
+            Self::SnapshotMark(mark) => Fields {
+                shard: mark.request,
+                sequence: mark.sequence.0,
+                clock: mark.last.map_or(0, |last| last.0 + 1),
+                weight: u32::from(!mark.lost),
+                ..of(mark.origin, mark.incarnation)
+            },
+            Self::Seed { request } | Self::FetchSnapshot { request } => Fields { shard: request, ..sender },
+            Self::Ledger { request, applied } => Fields { shard: request, clock: applied.0, ..sender },
+            Self::FetchParameters { view } | Self::Prepare { view } => Fields { sequence: view.0, ..sender },
+            Self::Leave(leave) => {
+                Fields { sequence: leave.last.0, base: leave.stays.into(), ..of(leave.origin, leave.incarnation) }
+            }
+            Self::Awaits { on, at } => Fields { origin: on.0, clock: at.0, ..sender },
+            Self::Report(report) => Fields {
+                sequence: report.view.0,
+                clock: report.round.0,
+                weight: [(report.has, HAS), (report.leaves, LEAVES), (report.last, LAST), (report.broken, BROKEN)]
+                    .into_iter()
+                    .fold(0, |bits, (set, bit)| if set { bits | bit } else { bits }),
+                base: report.suspect.map_or(0, |peer| u64::from(peer.0) + 1),
+                ..sender
+            },
+            Self::Members { view, first, mask } => {
+                Fields { sequence: view.0, shard: first.0 / RANKS, base: mask, ..sender }
+            }
+            Self::Commit(commit) => Fields {
+                sequence: commit.view.0,
+                clock: commit.round.0,
+                shard: commit.donor.0,
+                weight: 1 + u32::from(commit.last),
+                ..sender
+            },
+            Self::Parameters { view, round, vector } => {
+                Fields { sequence: view.0, clock: round.0, shard: vector, ..sender }
+            }
+            Self::Offer(offer) => Fields {
+                shard: offer.shard.0,
+                sequence: offer.sequence.0,
+                clock: offer.row.0,
+                base: offer.version.0,
+                weight: offer.whole.into(),
+                ..sender
+            },
+        }
+    }
+}
+
+/// Takes the fields of a header one by one. A field that the kind does not use must be 0, so that every header has one
+/// meaning and one form.
+struct Reader {
+    kind: Kind,
+    rest: Fields,
+}
+
+impl Reader {
+    fn message(&mut self, length: u32) -> Result<Message, WireError> {
+        Ok(match self.kind {
+            Kind::Refuse => Message::Refuse,
+            Kind::Release => Message::Release,
+            Kind::Again => Message::Again,
+            Kind::Hello => Message::Hello(Hello {
+                rank: self.origin(),
+                incarnation: self.incarnation(),
+                digest: core::mem::take(&mut self.rest.base),
+                has_parameters: self.flag()?,
+                resumed_at: self.clock()?,
+            }),
+            Kind::Push => Message::Push(Push {
+                shard: ShardId(self.shard()),
+                worker: self.origin(),
+                incarnation: self.incarnation(),
+                sequence: self.sequence()?,
+                clock: self.clock()?,
+                base: self.base()?,
+                weight: self.weight(),
+            }),
+            Kind::Params => self.reply().map(Message::Params)?,
+            Kind::Delta => self.reply().map(Message::Delta)?,
+            Kind::Up => self.part(length).map(Message::Up)?,
+            Kind::Down => self.part(length).map(Message::Down)?,
+            Kind::Quanta => self.quanta().map(Message::Quanta)?,
+            Kind::Ack => self.ack()?,
+            Kind::Mark => self.mark()?,
+            Kind::Seed => Message::Seed { request: self.shard() },
+            Kind::Ledger => Message::Ledger { request: self.shard(), applied: self.clock()? },
+            Kind::Fetch if self.rest.sequence > 0 => Message::FetchParameters { view: self.sequence()? },
+            Kind::Fetch => Message::FetchSnapshot { request: self.shard() },
+            Kind::Leave => Message::Leave(Leave {
+                origin: self.origin(),
+                incarnation: self.incarnation(),
+                last: self.sequence()?,
+                stays: self.base_flag()?,
+            }),
+            Kind::Awaits => Message::Awaits { on: self.origin(), at: self.clock()? },
+            Kind::Report => self.report().map(Message::Report)?,
+            Kind::Member => {
+                let Some(first) = self.rest.shard.checked_mul(RANKS) else {
+                    return Err(self.error("shard", "at most 67108863", self.rest.shard.into()));
+                };
+                self.rest.shard = 0;
+                let mask = core::mem::take(&mut self.rest.base);
+                Message::Members { view: self.sequence()?, first: PeerId(first), mask }
+            }
+            Kind::View => match self.weight() {
+                0 => Message::Prepare { view: self.sequence()? },
+                weight @ (1 | 2) => Message::Commit(Commit {
+                    view: self.sequence()?,
+                    round: self.clock()?,
+                    donor: PeerId(self.shard()),
+                    last: weight == 2,
+                }),
+                got => return Err(self.error("weight", "0, 1 or 2", got.into())),
+            },
+            Kind::State => self.state(length)?,
+        })
+    }
+
+    fn reply(&mut self) -> Result<Reply, WireError> {
+        Ok(Reply {
+            shard: ShardId(self.shard()),
+            sequence: self.sequence()?,
+            row: self.clock()?,
+            version: self.base()?,
+            occasion: match self.weight() {
+                0 => Occasion::Answer,
+                1 => Occasion::Final,
+                weight => Occasion::Welcome { lead: weight - WELCOME },
+            },
+        })
+    }
+
+    fn part(&mut self, length: u32) -> Result<Part, WireError> {
+        let part = Part {
+            view: self.sequence()?,
+            round: self.clock()?,
+            chunk: self.shard(),
+            weight: self.weight(),
+            finishing: self.base_flag()?,
+        };
+        if (part.weight > 0) != (length > 0) {
+            return Err(self.error("length", "a body if and only if the weight is above 0", length.into()));
+        }
+        Ok(part)
+    }
+
+    fn quanta(&mut self) -> Result<Quanta, WireError> {
+        let quanta = Quanta {
+            origin: self.origin(),
+            incarnation: self.incarnation(),
+            first: Sequence(self.clock()?.0),
+            last: self.sequence()?,
+            base: self.base()?,
+        };
+        if quanta.last < quanta.first {
+            return Err(self.error("sequence", "at least the clock", quanta.last.0));
+        }
+        Ok(quanta)
+    }
+
+    fn ack(&mut self) -> Result<Message, WireError> {
+        let (origin, incarnation) = (self.origin(), self.incarnation());
+        if self.flag()? {
+            return Ok(Message::LeaveAck { origin, incarnation });
+        }
+        Ok(Message::QuantaAck(Ack { origin, incarnation, last: self.sequence()? }))
+    }
+
+    fn mark(&mut self) -> Result<Message, WireError> {
+        if self.base_flag()? {
+            return Ok(Message::StreamStart { after: self.sequence()?, joined: self.flag()? });
+        }
+        Ok(Message::SnapshotMark(SnapshotMark {
+            request: self.shard(),
+            origin: self.origin(),
+            incarnation: self.incarnation(),
+            sequence: self.sequence()?,
+            last: self.clock()?.0.checked_sub(1).map(Sequence),
+            lost: !self.flag()?,
+        }))
+    }
+
+    fn report(&mut self) -> Result<Report, WireError> {
+        let bits = self.weight();
+        if bits > (HAS | LEAVES | LAST | BROKEN) {
+            return Err(self.error("weight", "at most 15", bits.into()));
+        }
+        let base = core::mem::take(&mut self.rest.base);
+        let suspect = match base.checked_sub(1).map(u32::try_from) {
+            None => None,
+            Some(Ok(rank)) => Some(PeerId(rank)),
+            Some(Err(_)) => return Err(self.error("base", "a rank plus 1, or 0", base)),
+        };
+        Ok(Report {
+            view: self.sequence()?,
+            round: self.clock()?,
+            has: bits & HAS != 0,
+            leaves: bits & LEAVES != 0,
+            last: bits & LAST != 0,
+            broken: bits & BROKEN != 0,
+            suspect,
+        })
+    }
+
+    /// A donor's parameters have weight 0 and a body; a worker's offer has weight 1 and a body, or neither.
+    fn state(&mut self, length: u32) -> Result<Message, WireError> {
+        let whole = self.flag()?;
+        if !whole && length > 0 {
+            let (view, round, vector) = (self.sequence()?, self.clock()?, self.shard());
+            return Ok(Message::Parameters { view, round, vector });
+        }
+        if whole && length == 0 {
+            return Err(self.error("weight", "0 without a body", 1));
+        }
+        let (shard, sequence) = (ShardId(self.shard()), self.sequence()?);
+        Ok(Message::Offer(Offer { shard, sequence, row: self.clock()?, version: self.base()?, whole }))
+    }
+
+    // Fields
+
+    fn origin(&mut self) -> PeerId {
+        PeerId(core::mem::take(&mut self.rest.origin))
+    }
+
+    fn incarnation(&mut self) -> Incarnation {
+        Incarnation(core::mem::take(&mut self.rest.incarnation))
+    }
+
+    fn shard(&mut self) -> u32 {
+        core::mem::take(&mut self.rest.shard)
+    }
+
+    fn weight(&mut self) -> u32 {
+        core::mem::take(&mut self.rest.weight)
+    }
+
+    fn sequence(&mut self) -> Result<Sequence, WireError> {
+        let got = core::mem::take(&mut self.rest.sequence);
+        self.count("sequence", got).map(Sequence)
+    }
+
+    fn clock(&mut self) -> Result<Clock, WireError> {
+        let got = core::mem::take(&mut self.rest.clock);
+        self.count("clock", got).map(Clock)
+    }
+
+    fn base(&mut self) -> Result<Clock, WireError> {
+        let got = core::mem::take(&mut self.rest.base);
+        self.count("base", got).map(Clock)
+    }
+
+    fn flag(&mut self) -> Result<bool, WireError> {
+        match self.weight() {
+            weight @ (0 | 1) => Ok(weight == 1),
+            got => Err(self.error("weight", "0 or 1", got.into())),
+        }
+    }
+
+    fn base_flag(&mut self) -> Result<bool, WireError> {
+        match core::mem::take(&mut self.rest.base) {
+            base @ (0 | 1) => Ok(base == 1),
+            got => Err(self.error("base", "0 or 1", got)),
+        }
+    }
+
+    fn count(&self, field: &'static str, got: u64) -> Result<u64, WireError> {
+        if got <= COUNT_MAX { Ok(got) } else { Err(self.error(field, "at most 2^62 - 1", got)) }
+    }
+
+    /// Every field but the sender's has been taken, or is 0.
+    fn end(&self) -> Result<(), WireError> {
+        let rest = &self.rest;
+        let unused = [
+            ("shard", u64::from(rest.shard)),
+            ("weight", u64::from(rest.weight)),
+            ("sequence", rest.sequence),
+            ("clock", rest.clock),
+            ("base", rest.base),
+        ];
+        match unused.into_iter().find(|(_, got)| *got != 0) {
+            Some((field, got)) => Err(self.error(field, "0", got)),
+            None => Ok(()),
+        }
+    }
+
+    fn error(&self, field: &'static str, expected: &'static str, got: u64) -> WireError {
+        WireError::Field { kind: self.kind, field, expected, got }
+    }
+}

@@ -1,0 +1,336 @@
+//! The messages: a variant for each, with a name and a type for each of its fields. `fields.rs` puts them into headers.
+
+use super::Kind;
+use crate::id::{Clock, Incarnation, PeerId, Sequence, ShardId};
+
+/// Ranks that one [`Message::Members`] covers.
+pub(super) const RANKS: u32 = u64::BITS;
+
+/// What a node says to another. The body, if any, follows the header; its length is in the header.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub enum Message {
+    /// The first message on every connection. Body: the contract's text.
+    Hello(Hello),
+    /// The receiver cannot take part any more: its peers have given it up, or the run is over.
+    Refuse,
+    /// Worker to server: one shard of a contribution. Body: the shard, encoded by the recipe's codec.
+    Push(Push),
+    /// Server to worker: one shard of the parameters. Body: its floats.
+    Params(Reply),
+    /// Server to worker: the difference between the shard that the worker holds and the server's. Body: the difference, encoded by
+    /// the recipe's pull codec.
+    Delta(Reply),
+    /// Collective, child to parent: the weighted mean of a subtree for one chunk of a round. Body: its floats.
+    Up(Part),
+    /// Collective, parent to child: the result of one chunk of a round. Body: its floats.
+    Down(Part),
+    /// Mesh: quanta of one origin. Body: the quanta, encoded by the threshold codec.
+    Quanta(Quanta),
+    /// Mesh: the receiver of quanta needs them no more.
+    QuantaAck(Ack),
+    /// Mesh: the receiver has noted that an origin leaves.
+    LeaveAck {
+        /// The node that leaves.
+        origin: PeerId,
+        /// Its process.
+        incarnation: Incarnation,
+    },
+    /// Mesh, after each hello: the sender's quanta on this connection begin after `after`.
+    StreamStart {
+        /// Number of the last of the sender's messages that does not come on this connection.
+        after: Sequence,
+        /// The sender has parameters.
+        joined: bool,
+    },
+    /// Mesh, part of a snapshot: how much of one origin's stream is in it.
+    SnapshotMark(SnapshotMark),
+    /// Mesh, part of a snapshot: the initial parameters. Body: their floats.
+    Seed {
+        /// Number of the request that the snapshot answers.
+        request: u32,
+    },
+    /// Mesh, part of a snapshot: the ledger. Body: its integers.
+    Ledger {
+        /// Number of the request that the snapshot answers.
+        request: u32,
+        /// Messages that are in the ledger.
+        applied: Clock,
+    },
+    /// Mesh: asks a neighbour for a snapshot.
+    FetchSnapshot {
+        /// Number of this request, which every part of the answer repeats.
+        request: u32,
+    },
+    /// Collective: a member without the current parameters asks the view's donor for them.
+    FetchParameters {
+        /// The view, at least 1.
+        view: Sequence,
+    },
+    /// A worker has made its last contribution.
+    Leave(Leave),
+    /// The sender waits for another node. Sent to the nodes that wait for the sender.
+    Awaits {
+        /// The node at the end of the chain of waits.
+        on: PeerId,
+        /// The clock that this node is at.
+        at: Clock,
+    },
+    /// Collective, member to coordinator: the state of the member.
+    Report(Report),
+    /// Collective, coordinator to member: some of the members of a view that is about to be committed.
+    Members {
+        /// The view.
+        view: Sequence,
+        /// The rank of bit 0 of `mask`, a multiple of 64.
+        first: PeerId,
+        /// Bit i is set if rank `first + i` is a member.
+        mask: u64,
+    },
+    /// Collective, coordinator to member: stop, and report. View `view` is about to be formed.
+    Prepare {
+        /// The view.
+        view: Sequence,
+    },
+    /// Collective, coordinator to member: the view begins. The [`Message::Members`] before this one list its members.
+    Commit(Commit),
+    /// Collective, donor to member: the parameters. Body: one of the vectors of a donor's state.
+    Parameters {
+        /// The view, at least 1.
+        view: Sequence,
+        /// Rounds that are in the parameters.
+        round: Clock,
+        /// Which vector of the state: 0 is the parameters.
+        vector: u32,
+    },
+    /// Worker to server that has restarted: the shard as the worker has it. Body: its floats.
+    Offer(Offer),
+    /// The run is over for the receiver.
+    Release,
+    /// The receiver resumed from a checkpoint, but an earlier process of its rank has rejoined the run after that checkpoint.
+    Again,
+}
+
+/// Facts about the sender of a [`Message::Hello`].
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub struct Hello {
+    /// The sender's rank.
+    pub rank: PeerId,
+    /// The sender's process.
+    pub incarnation: Incarnation,
+    /// Digest of the sender's contract.
+    pub digest: u64,
+    /// The sender has parameters of a run that has begun.
+    pub has_parameters: bool,
+    /// The suspension that the sender resumed from; 0 for a new run.
+    pub resumed_at: Clock,
+}
+
+/// One shard of a contribution.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub struct Push {
+    /// The shard.
+    pub shard: ShardId,
+    /// The worker that made the contribution.
+    pub worker: PeerId,
+    /// The worker's process.
+    pub incarnation: Incarnation,
+    /// The number of the contribution in the worker's stream, from 1.
+    pub sequence: Sequence,
+    /// The worker's clock after the step.
+    pub clock: Clock,
+    /// The version of the shard that the contribution was computed from.
+    pub base: Clock,
+    /// Examples behind the contribution. 0: there is none.
+    pub weight: u32,
+}
+
+/// One shard of the parameters.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub struct Reply {
+    /// The shard.
+    pub shard: ShardId,
+    /// The worker's last contribution that is in the parameters.
+    pub sequence: Sequence,
+    /// The row clock: every contribution of earlier clocks is in the parameters.
+    pub row: Clock,
+    /// The version of the shard: the number of applications.
+    pub version: Clock,
+    /// Why the server sends the shard.
+    pub occasion: Occasion,
+}
+
+/// Why a server sends parameters.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub enum Occasion {
+    /// They answer a contribution.
+    Answer,
+    /// They are the final ones.
+    Final,
+    /// The worker enters, or enters again.
+    Welcome {
+        /// By how many clocks the worker is ahead of the row clock.
+        lead: u32,
+    },
+}
+
+/// One chunk of a round of a collective.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub struct Part {
+    /// The view.
+    pub view: Sequence,
+    /// The round.
+    pub round: Clock,
+    /// The chunk's number.
+    pub chunk: u32,
+    /// Examples behind the body. 0: there is no body.
+    pub weight: u32,
+    /// All workers whose contributions are in it make no more of them. In a result: the round is the last.
+    pub finishing: bool,
+}
+
+/// The sum of the messages `first` to `last` of one origin (mostly a single message).
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub struct Quanta {
+    /// The node that computed the quanta.
+    pub origin: PeerId,
+    /// Its process.
+    pub incarnation: Incarnation,
+    /// Number of the first message.
+    pub first: Sequence,
+    /// Number of the last message, at least `first`.
+    pub last: Sequence,
+    /// Messages that were in the origin's replica when the first was computed.
+    pub base: Clock,
+}
+
+/// Quanta that have been taken.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub struct Ack {
+    /// The node that computed the quanta.
+    pub origin: PeerId,
+    /// Its process.
+    pub incarnation: Incarnation,
+    /// Number of the last message in them.
+    pub last: Sequence,
+}
+
+/// How much of one origin's stream is in a snapshot.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub struct SnapshotMark {
+    /// Number of the request that the snapshot answers.
+    pub request: u32,
+    /// The origin.
+    pub origin: PeerId,
+    /// Its process.
+    pub incarnation: Incarnation,
+    /// Number of its last message that is in the snapshot.
+    pub sequence: Sequence,
+    /// Number of the last message that it makes, if it has said so.
+    pub last: Option<Sequence>,
+    /// Its peers have given it up.
+    pub lost: bool,
+}
+
+/// The end of a worker's contributions.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub struct Leave {
+    /// The worker that leaves: the sender, or in a relay tree a node behind it.
+    pub origin: PeerId,
+    /// Its process.
+    pub incarnation: Incarnation,
+    /// Number of its last contribution.
+    pub last: Sequence,
+    /// It stays for the final parameters.
+    pub stays: bool,
+}
+
+/// The state of a member of a collective.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub struct Report {
+    /// The last view that the member has heard of.
+    pub view: Sequence,
+    /// Rounds that it has done.
+    pub round: Clock,
+    /// It has the parameters of that round.
+    pub has: bool,
+    /// It makes no more contributions, and does not wait for the end.
+    pub leaves: bool,
+    /// The last round is done.
+    pub last: bool,
+    /// A connection between members broke within this view.
+    pub broken: bool,
+    /// A member that it has lost.
+    pub suspect: Option<PeerId>,
+}
+
+/// The beginning of a view.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub struct Commit {
+    /// The view.
+    pub view: Sequence,
+    /// Rounds that are done.
+    pub round: Clock,
+    /// The member that has the parameters of this round.
+    pub donor: PeerId,
+    /// The round was the last.
+    pub last: bool,
+}
+
+/// A shard that a worker offers to a server that has restarted.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub struct Offer {
+    /// The shard.
+    pub shard: ShardId,
+    /// The worker's contributions up to this one are in the parameters, or lost.
+    pub sequence: Sequence,
+    /// Row clock of the shard.
+    pub row: Clock,
+    /// Version of the shard.
+    pub version: Clock,
+    /// The worker has the whole shard, as the body. If not, there is no body.
+    pub whole: bool,
+}
+
+impl Message {
+    /// The kind that is sent in the header.
+    pub const fn kind(&self) -> Kind {
+        match self {
+            Self::Hello(_) => Kind::Hello,
+            Self::Refuse => Kind::Refuse,
+            Self::Push(_) => Kind::Push,
+            Self::Params(_) => Kind::Params,
+            Self::Delta(_) => Kind::Delta,
+            Self::Up(_) => Kind::Up,
+            Self::Down(_) => Kind::Down,
+            Self::Quanta(_) => Kind::Quanta,
+            Self::QuantaAck(_) | Self::LeaveAck { .. } => Kind::Ack,
+            Self::StreamStart { .. } | Self::SnapshotMark(_) => Kind::Mark,
+            Self::Seed { .. } => Kind::Seed,
+            Self::Ledger { .. } => Kind::Ledger,
+            Self::FetchSnapshot { .. } | Self::FetchParameters { .. } => Kind::Fetch,
+            Self::Leave(_) => Kind::Leave,
+            Self::Awaits { .. } => Kind::Awaits,
+            Self::Report(_) => Kind::Report,
+            Self::Members { .. } => Kind::Member,
+            Self::Prepare { .. } | Self::Commit(_) => Kind::View,
+            Self::Parameters { .. } | Self::Offer(_) => Kind::State,
+            Self::Release => Kind::Release,
+            Self::Again => Kind::Again,
+        }
+    }
+
+    /// The ranks that a [`Message::Members`] lists, below `workers`.
+    pub(crate) fn ranks(first: PeerId, mask: u64, workers: u32) -> impl Iterator<Item = PeerId> {
+        let ranks = (0..RANKS).filter(move |bit| mask & 1 << bit != 0).map(move |bit| first.0.saturating_add(bit));
+        ranks.filter(move |rank| *rank < workers).map(PeerId)
+    }
+
+    /// The [`Message::Members`] that list `members` of `workers` ranks, in order.
+    pub(crate) fn members(view: Sequence, members: &[PeerId], workers: u32) -> impl Iterator<Item = Self> {
+        (0..workers.div_ceil(RANKS)).map(move |piece| {
+            let here = members.iter().filter(|member| member.0 / RANKS == piece);
+            let mask = here.fold(0u64, |mask, member| mask | 1 << (member.0 % RANKS));
+            Self::Members { view, first: PeerId(piece * RANKS), mask }
+        })
+    }
+}
