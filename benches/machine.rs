@@ -71,7 +71,7 @@ impl Handover {
                     self.feed(node, Input::Completed { op, result });
                 }
                 Output::Transmit { op, peer, header, .. } => {
-                    self.checksum = self.checksum.rotate_left(5) ^ header.sequence.0 ^ header.clock.0;
+                    self.checksum = self.checksum.rotate_left(5) ^ header.kind() as u64 ^ u64::from(header.length());
                     let queue = &mut self.held[peer.index()][node];
                     queue.push(header);
                     if queue.len() == 1 {
@@ -98,11 +98,11 @@ impl Handover {
     /// Gives headers up to one with a body, which stays in front until it is read.
     fn deliver(&mut self, node: usize, peer: usize) {
         while let Some(header) = self.held[node][peer].first().copied() {
-            if header.length == 0 {
+            if header.length() == 0 {
                 self.held[node][peer].remove(0);
             }
             self.feed(node, Input::Header { peer: PeerId(peer as u32), header });
-            if header.length > 0 {
+            if header.length() > 0 {
                 return;
             }
         }

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-use gradwire_core::wire::{Header, Kind};
+use gradwire_core::wire::{Ack, Header, Message, Push};
 use gradwire_core::{
     Clock, Incarnation, Input, OpId, PeerId, Pool, ProtocolError, Segment, Sequence, ShardId, Transport,
 };
@@ -31,6 +31,15 @@ fn body(len: usize, salt: u64) -> Vec<u8> {
     (0..len as u64).map(|i| (i.wrapping_mul(0x9e37_79b9).wrapping_add(salt * 7919) >> 11) as u8).collect()
 }
 
+/// The number that a message was sent with.
+fn number(header: &Header) -> u64 {
+    match header.message() {
+        Message::Push(push) => push.sequence.0,
+        Message::QuantaAck(ack) => ack.last.0,
+        message => panic!("{message:?} was never sent"),
+    }
+}
+
 impl<T: Transport> Node<T> {
     fn new(transport: T) -> Self {
         let (me, nodes) = transport.place();
@@ -48,19 +57,14 @@ impl<T: Transport> Node<T> {
     /// Sends the first `len` bytes of the outgoing buffer.
     fn send(&mut self, to: u32, number: u64, len: usize) -> OpId {
         let op = self.op();
-        let kind = if len > 0 { Kind::Push } else { Kind::Ack };
-        let header = Header {
-            kind,
-            digest: 0,
-            origin: self.me,
-            shard: ShardId(0),
-            weight: 1,
-            incarnation: Incarnation(1),
-            sequence: Sequence(number),
-            clock: Clock(0),
-            base: Clock(0),
-            length: len as u32,
+        let (origin, incarnation, sequence) = (self.me, Incarnation(1), Sequence(number));
+        let message = if len > 0 {
+            let (shard, clock) = (ShardId(0), Clock(0));
+            Message::Push(Push { shard, worker: origin, incarnation, sequence, clock, base: clock, weight: 1 })
+        } else {
+            Message::QuantaAck(Ack { origin, incarnation, last: sequence })
         };
+        let header = Header::new(0, origin, incarnation, len as u32, message);
         let body = (len > 0).then_some(Segment { buffer: OUT, start: 0, len: len as u32 });
         self.transport.transmit(op, PeerId(to), header, body, &self.pool);
         op
@@ -141,18 +145,18 @@ fn delivers_in_order<T: Transport>(transports: Vec<T>) {
         match input {
             Some(Input::Header { peer, header }) => {
                 let from = peer.index();
-                assert_eq!(header.sequence.0, next[me][from], "order");
-                assert_eq!(header.length as usize, len(header.sequence.0));
+                assert_eq!(number(&header), next[me][from], "order");
+                assert_eq!(header.length() as usize, len(number(&header)));
                 next[me][from] += 1;
-                if header.length > 0 {
+                if header.length() > 0 {
                     // Every fifth is dropped.
-                    let op = if header.sequence.0 % 5 == 4 {
+                    let op = if number(&header) % 5 == 4 {
                         let op = nodes[me].op();
                         let node = &mut nodes[me];
                         node.transport.receive(op, peer, None, &mut node.pool);
                         op
                     } else {
-                        nodes[me].receive(peer.0, header.length)
+                        nodes[me].receive(peer.0, header.length())
                     };
                     reading[me][from] = Some((op, header));
                 }
@@ -160,8 +164,8 @@ fn delivers_in_order<T: Transport>(transports: Vec<T>) {
             Some(Input::Completed { op, .. }) => {
                 for (from, slot) in reading[me].iter_mut().enumerate() {
                     let Some((_, header)) = slot.take_if(|(reading, _)| *reading == op) else { continue };
-                    if header.sequence.0 % 5 != 4 {
-                        let place = Node::<T>::place(from as u32, header.length);
+                    if number(&header) % 5 != 4 {
+                        let place = Node::<T>::place(from as u32, header.length());
                         assert!(nodes[me].pool.bytes(place) == body(place.len as usize, from as u64), "body");
                     }
                 }
@@ -189,7 +193,7 @@ fn carries_large_bodies<T: Transport>(transports: Vec<T>) {
     let mut headers = 0;
     drive(&mut nodes, |nodes, me, input| {
         if let Some(Input::Header { peer, header }) = input {
-            nodes[me].receive(peer.0, header.length);
+            nodes[me].receive(peer.0, header.length());
             headers += 1;
         }
         headers == count * (count - 1) && nodes.iter().all(|node| node.open.is_empty())
@@ -214,7 +218,7 @@ fn holds_back<T: Transport>(transports: Vec<T>) {
             match peer.0 {
                 0 => assert!(held.replace(header).is_none(), "a second header before the first body was asked for"),
                 _ => {
-                    nodes[1].receive(peer.0, header.length);
+                    nodes[1].receive(peer.0, header.length());
                     other = true;
                 }
             }
@@ -227,7 +231,7 @@ fn holds_back<T: Transport>(transports: Vec<T>) {
     nodes[1].receive(0, first.length);
     drive(&mut nodes, |nodes, me, input| {
         if let (1, Some(Input::Header { peer, header })) = (me, input) {
-            nodes[1].receive(peer.0, header.length);
+            nodes[1].receive(peer.0, header.length());
         }
         nodes.iter().all(|node| node.open.is_empty())
     });
@@ -241,7 +245,7 @@ fn tells_of_a_death<T: Transport>(transports: Vec<T>) {
     drop(nodes.pop());
     drive(&mut nodes, |nodes, me, input| {
         if let Some(Input::Header { peer, header }) = input {
-            nodes[me].receive(peer.0, header.length);
+            nodes[me].receive(peer.0, header.length());
         }
         nodes.iter().all(|node| !node.connected.contains(&PeerId(2)) && node.open.is_empty())
     });
@@ -252,7 +256,7 @@ fn tells_of_a_death<T: Transport>(transports: Vec<T>) {
     nodes[1].send(0, 1, 64);
     drive(&mut nodes, |nodes, me, input| {
         if let Some(Input::Header { peer, header }) = input {
-            nodes[me].receive(peer.0, header.length);
+            nodes[me].receive(peer.0, header.length());
         }
         nodes.iter().all(|node| node.open.is_empty())
     });
@@ -277,8 +281,8 @@ fn comes_back<T: Transport>(transports: Vec<T>) {
         let op = nodes[0].send(1, 5, 64);
         drive(&mut nodes, |nodes, me, input| {
             if let Some(Input::Header { peer, header }) = input {
-                assert_eq!((me, header.sequence.0), (1, 5));
-                nodes[me].receive(peer.0, header.length);
+                assert_eq!((me, number(&header)), (1, 5));
+                nodes[me].receive(peer.0, header.length());
             }
             !nodes[0].open.contains(&op) && nodes[1].open.is_empty() && nodes[1].log.len() > 2
         });

@@ -10,6 +10,7 @@
 
 mod net;
 mod peer;
+mod raw;
 
 use gradwire_core::Recipe;
 use gradwire_core::codec::threshold::{self, Aim, Section, Unmerged};
@@ -30,6 +31,7 @@ pub fn targets() -> impl Iterator<Item = &'static Target> {
 /// Those of core's decoders.
 const TARGETS: &[Target] = &[
     ("header", header, header_seeds),
+    ("message", raw::message, raw::message_seeds),
     ("entries", list, list_seeds),
     ("quanta", quanta, quanta_seeds),
     ("topk", largest, largest_seeds),

@@ -10,7 +10,7 @@ use gradwire::monitor::Board;
 use gradwire::telemetry::{Frame, Note, NoteKind, Run};
 use gradwire::{Cluster, Layout, Mem, Recipe, Session};
 use gradwire_core::Instant;
-use gradwire_core::wire::Kind;
+use gradwire_core::wire::{Message, Part};
 use gradwire_core::{Clock, Incarnation, OpId, PeerId, Pool, Sequence, ShardId};
 use gradwire_shm::parts::{End, Segment};
 use gradwire_stream::parts::{CONTROL_LEN, Control, PREAMBLE_LEN, Preamble, Reader, Step, parse_book};
@@ -32,19 +32,8 @@ pub(crate) const TARGETS: &[Target] = &[
 
 // Frames
 
-fn frame(kind: Kind, body: &[u8]) -> Vec<u8> {
-    let header = Header {
-        kind,
-        digest: 1,
-        origin: PeerId(2),
-        shard: ShardId(0),
-        weight: 3,
-        incarnation: Incarnation(4),
-        sequence: Sequence(5),
-        clock: Clock(6),
-        base: Clock(7),
-        length: body.len() as u32,
-    };
+fn frame(message: Message, body: &[u8]) -> Vec<u8> {
+    let header = Header::new(1, PeerId(2), Incarnation(4), body.len() as u32, message);
     let mut bytes = header.emit().to_vec();
     bytes.extend(body);
     if !body.is_empty() {
@@ -112,10 +101,13 @@ fn stream(data: &[u8]) {
 }
 
 fn stream_seeds() -> Vec<Vec<u8>> {
-    let (small, large) = (frame(Kind::Up, &[7; 12]), frame(Kind::State, &[9; 9000]));
+    let (view, round) = (Sequence(5), Clock(6));
+    let part = Part { view, round, chunk: 0, weight: 3, finishing: false };
+    let small = frame(Message::Up(part), &[7; 12]);
+    let large = frame(Message::Parameters { view, round, vector: 0 }, &[9; 9000]);
     let book = [&Control::Book { length: 4 }.emit()[..], &0u32.to_le_bytes()].concat();
     vec![
-        [frame(Kind::Ack, &[]), small.clone(), Control::Alive.emit().to_vec(), large].concat(),
+        [frame(Message::Release, &[]), small.clone(), Control::Alive.emit().to_vec(), large].concat(),
         [small.clone(), book, Control::Busy { millis: 9 }.emit().to_vec()].concat(),
         small[..70].to_vec(),
         b"GET / HTTP/1.1\r\nHost: a.very.long.name.so.that.it.is.longer.than.a.header.of.ours\r\n\r\n".to_vec(),

@@ -55,3 +55,12 @@ pub(crate) fn merging(recipe: &Recipe) -> Box<dyn Merging> {
         Merge::Softsync { updates } => Box::new(softsync::Softsync::new(updates, recipe.staleness)),
     }
 }
+
+/// The factor on a worker's own update until the servers have merged it: what the merge rule will make of it on average.
+pub(crate) fn own_scale(merge: Merge) -> f32 {
+    match merge {
+        Merge::Sum { lambda } => lambda,
+        Merge::Softsync { updates } => 1.0 / updates as f32,
+        Merge::Mean => 1.0,
+    }
+}

@@ -1,24 +1,96 @@
 use proptest::prelude::*;
 
+use super::header::checksum;
 use super::*;
+use crate::id::{Clock, Incarnation, PeerId, Sequence, ShardId};
 use alloc::string::ToString;
 
+prop_compose! {
+    /// The integers that messages are made of, small enough to be counts.
+    fn any_fields()(words in any::<[u32; 4]>(), longs in any::<[u64; 4]>(), flags in any::<[bool; 4]>())
+        -> ([u32; 4], [u64; 4], [bool; 4])
+    {
+        (words, longs.map(|long| long >> 2), flags)
+    }
+}
+
+/// Any message, with a length that it can have.
 fn any_header() -> impl Strategy<Value = Header> {
-    (0..Kind::ALL.len(), any::<[u32; 5]>(), any::<[u64; 4]>()).prop_map(|(kind, words, longs)| {
-        let kind = Kind::ALL[kind];
-        let length = if kind == Kind::Hello { words[4] % (CONTRACT_LEN_MAX + 1) } else { words[4] & !3 };
-        Header {
-            kind,
-            digest: words[0],
-            origin: PeerId(words[1]),
-            shard: ShardId(words[2]),
-            weight: words[3],
-            incarnation: Incarnation(longs[0]),
-            sequence: Sequence(longs[1]),
-            clock: Clock(longs[2]),
-            base: Clock(longs[3]),
-            length: if kind.check_length(length).is_ok() { length } else { 0 },
-        }
+    (0u8..27, any_fields(), 1u32..1000).prop_map(|(kind, (words, longs, [a, b, c, d]), length)| {
+        let [rank, shard, weight, _] = words;
+        let [one, two, three, four] = longs;
+        let (origin, incarnation, shard_id) = (PeerId(rank), Incarnation(one), ShardId(shard));
+        let (sequence, clock, base) = (Sequence(two), Clock(three), Clock(four));
+        let occasion =
+            [Occasion::Answer, Occasion::Final, Occasion::Welcome { lead: weight >> 1 }][weight as usize % 3];
+        let reply = Reply { shard: shard_id, sequence, row: clock, version: base, occasion };
+        let part =
+            Part { view: sequence, round: clock, chunk: shard, weight: if a { weight | 1 } else { 0 }, finishing: b };
+        let part_length = if a { 4 * length } else { 0 };
+        let (last, view, floats) = (sequence, Sequence(two + 1), 4 * length);
+        let (message, length) = match kind {
+            0 => (
+                Message::Hello(Hello { rank: origin, incarnation, digest: four, has_parameters: a, resumed_at: clock }),
+                length,
+            ),
+            1 => (Message::Refuse, 0),
+            2 => {
+                let worker = origin;
+                (Message::Push(Push { shard: shard_id, worker, incarnation, sequence, clock, base, weight }), floats)
+            }
+            3 => (Message::Params(reply), floats),
+            4 => (Message::Delta(reply), floats),
+            5 => (Message::Up(part), part_length),
+            6 => (Message::Down(part), part_length),
+            7 => {
+                let (first, last) = (Sequence(two.min(three)), Sequence(two.max(three)));
+                (Message::Quanta(Quanta { origin, incarnation, first, last, base }), floats)
+            }
+            8 => (Message::QuantaAck(Ack { origin, incarnation, last }), 0),
+            9 => (Message::LeaveAck { origin, incarnation }, 0),
+            10 => (Message::StreamStart { after: sequence, joined: a }, 0),
+            11 => {
+                let last = a.then_some(Sequence(three / 2));
+                (
+                    Message::SnapshotMark(SnapshotMark {
+                        request: shard,
+                        origin,
+                        incarnation,
+                        sequence,
+                        last,
+                        lost: b,
+                    }),
+                    0,
+                )
+            }
+            12 => (Message::Seed { request: shard }, floats),
+            13 => (Message::Ledger { request: shard, applied: clock }, floats),
+            14 => (Message::FetchSnapshot { request: shard }, 0),
+            15 => (Message::FetchParameters { view }, 0),
+            16 => (Message::Leave(Leave { origin, incarnation, last, stays: a }), 0),
+            17 => (Message::Awaits { on: origin, at: clock }, 0),
+            18 => {
+                let suspect = (weight % 2 == 0).then_some(origin);
+                let report = Report { view: sequence, round: clock, has: a, leaves: b, last: c, broken: d, suspect };
+                (Message::Report(report), 0)
+            }
+            19 => (Message::Members { view: sequence, first: PeerId(rank / 64 * 64), mask: four }, 0),
+            20 => (Message::Prepare { view: sequence }, 0),
+            21 => (Message::Commit(Commit { view: sequence, round: clock, donor: origin, last: a }), 0),
+            22 => (Message::Parameters { view, round: clock, vector: shard }, floats),
+            23 => {
+                let length = if a { floats } else { 0 };
+                (Message::Offer(Offer { shard: shard_id, sequence, row: clock, version: base, whole: a }), length)
+            }
+            24 => (Message::Release, 0),
+            _ => (Message::Again, 0),
+        };
+        // A header that is read has the sender of its fields, so the origin of a message is given as the sender as well.
+        let sender = match message {
+            Message::Awaits { on, .. } => on,
+            _ => origin,
+        };
+        Header::new(words[3], sender, incarnation, length, message)
     })
 }
 
@@ -42,7 +114,7 @@ proptest! {
     {
         bytes[..4].copy_from_slice(b"GRWR");
         bytes[4] = VERSION;
-        bytes[5] %= 16;
+        bytes[5] = bytes[5] % 21 + 1;
         bytes[6..8].fill(0);
         if fix {
             let sum = checksum(&bytes);
@@ -55,18 +127,10 @@ proptest! {
 }
 
 fn sealed(change: impl FnOnce(&mut [u8; HEADER_LEN])) -> [u8; HEADER_LEN] {
-    let header = Header {
-        kind: Kind::Push,
-        digest: 1,
-        origin: PeerId(2),
-        shard: ShardId(0),
-        weight: 32,
-        incarnation: Incarnation(7),
-        sequence: Sequence(1),
-        clock: Clock(0),
-        base: Clock(0),
-        length: 8,
-    };
+    let (origin, incarnation) = (PeerId(2), Incarnation(7));
+    let (shard, sequence, clock) = (ShardId(0), Sequence(1), Clock(0));
+    let push = Push { shard, worker: origin, incarnation, sequence, clock, base: clock, weight: 32 };
+    let header = Header::new(1, origin, incarnation, 8, Message::Push(push));
     let mut bytes = header.emit();
     change(&mut bytes);
     let sum = checksum(&bytes);
@@ -89,6 +153,22 @@ fn errors_say_expected_and_got() {
     });
     let long = Header::parse(&long).unwrap_err().to_string();
     assert_eq!(long, "frame: expected at most 65536 bytes after Hello, got 65544");
+    assert_eq!(error(|b| b[47] = 0xff), "frame: expected at most 2^62 - 1 as clock of Push, got 18374686479671623680");
+    let up = |b: &mut [u8; HEADER_LEN]| b[5] = Kind::Up as u8;
+    let broken = |change: fn(&mut [u8; HEADER_LEN])| {
+        let bytes = sealed(|b| {
+            up(b);
+            change(b);
+        });
+        Header::parse(&bytes).unwrap_err().to_string()
+    };
+    assert_eq!(broken(|b| b[48] = 7), "frame: expected 0 or 1 as base of Up, got 7");
+    let lone = "frame: expected a body if and only if the weight is above 0 as length of Up, got 8";
+    assert_eq!(broken(|b| b[20] = 0), lone);
+    assert_eq!(
+        broken(|b| (b[5], b[56], b[16]) = (Kind::Awaits as u8, 0, 5)),
+        "frame: expected 0 as shard of Awaits, got 5"
+    );
     let mut bytes = sealed(|_| {});
     bytes[63] ^= 0xff;
     assert!(Header::parse(&bytes).unwrap_err().to_string().starts_with("frame: expected checksum "));

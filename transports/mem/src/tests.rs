@@ -1,23 +1,20 @@
-use gradwire_core::wire::Kind;
+use gradwire_core::wire::{Ack, Message, Push};
 use gradwire_core::{BufferId, Clock, Incarnation, Sequence, ShardId};
 
 use super::*;
 
 const BODY: Segment = Segment { buffer: BufferId(0), start: 0, len: 8 };
 
-fn header(kind: Kind, sequence: u64, length: u32) -> Header {
-    Header {
-        kind,
-        digest: 0,
-        origin: PeerId(0),
-        shard: ShardId(0),
-        weight: 0,
-        incarnation: Incarnation(1),
-        sequence: Sequence(sequence),
-        clock: Clock(0),
-        base: Clock(0),
-        length,
-    }
+/// A push with a body of `length` bytes, or an acknowledgement without one.
+fn header(sequence: u64, length: u32) -> Header {
+    let (origin, incarnation, sequence) = (PeerId(0), Incarnation(1), Sequence(sequence));
+    let message = if length > 0 {
+        let (shard, clock) = (ShardId(0), Clock(0));
+        Message::Push(Push { shard, worker: origin, incarnation, sequence, clock, base: clock, weight: 1 })
+    } else {
+        Message::QuantaAck(Ack { origin, incarnation, last: sequence })
+    };
+    Header::new(0, origin, incarnation, length, message)
 }
 
 struct End {
@@ -50,8 +47,8 @@ fn pair() -> [End; 2] {
 fn a_body_is_lent_until_it_is_received() {
     let [mut a, mut b] = pair();
     a.pool.floats_mut(BODY).copy_from_slice(&[1.0, 2.0]);
-    a.mem.transmit(OpId(7), PeerId(1), header(Kind::Push, 1, 8), Some(BODY), &a.pool);
-    b.expect(Input::Header { peer: PeerId(0), header: header(Kind::Push, 1, 8) });
+    a.mem.transmit(OpId(7), PeerId(1), header(1, 8), Some(BODY), &a.pool);
+    b.expect(Input::Header { peer: PeerId(0), header: header(1, 8) });
     a.expect_nothing();
     b.mem.receive(OpId(9), PeerId(0), Some(BODY), &mut b.pool);
     b.expect(Input::Completed { op: OpId(9), result: KernelResult::Nothing });
@@ -64,8 +61,8 @@ fn a_body_is_lent_until_it_is_received() {
 fn sending_does_not_copy() {
     let [mut a, mut b] = pair();
     let storage = a.pool.share(BufferId(0));
-    a.mem.transmit(OpId(1), PeerId(1), header(Kind::Push, 1, 8), Some(BODY), &a.pool);
-    b.expect(Input::Header { peer: PeerId(0), header: header(Kind::Push, 1, 8) });
+    a.mem.transmit(OpId(1), PeerId(1), header(1, 8), Some(BODY), &a.pool);
+    b.expect(Input::Header { peer: PeerId(0), header: header(1, 8) });
     assert_eq!(Arc::strong_count(&storage), 3, "the pool, this test and the message share one storage");
     b.mem.receive(OpId(1), PeerId(0), None, &mut b.pool);
     assert_eq!(Arc::strong_count(&storage), 2);
@@ -74,15 +71,15 @@ fn sending_does_not_copy() {
 #[test]
 fn messages_come_in_order_and_one_body_at_a_time() {
     let [mut a, mut b] = pair();
-    a.mem.transmit(OpId(1), PeerId(1), header(Kind::Ack, 1, 0), None, &a.pool);
-    a.mem.transmit(OpId(2), PeerId(1), header(Kind::Push, 2, 8), Some(BODY), &a.pool);
-    a.mem.transmit(OpId(3), PeerId(1), header(Kind::Ack, 3, 0), None, &a.pool);
-    b.expect(Input::Header { peer: PeerId(0), header: header(Kind::Ack, 1, 0) });
-    b.expect(Input::Header { peer: PeerId(0), header: header(Kind::Push, 2, 8) });
+    a.mem.transmit(OpId(1), PeerId(1), header(1, 0), None, &a.pool);
+    a.mem.transmit(OpId(2), PeerId(1), header(2, 8), Some(BODY), &a.pool);
+    a.mem.transmit(OpId(3), PeerId(1), header(3, 0), None, &a.pool);
+    b.expect(Input::Header { peer: PeerId(0), header: header(1, 0) });
+    b.expect(Input::Header { peer: PeerId(0), header: header(2, 8) });
     b.expect_nothing();
     b.mem.receive(OpId(1), PeerId(0), None, &mut b.pool);
     b.expect(Input::Completed { op: OpId(1), result: KernelResult::Nothing });
-    b.expect(Input::Header { peer: PeerId(0), header: header(Kind::Ack, 3, 0) });
+    b.expect(Input::Header { peer: PeerId(0), header: header(3, 0) });
     for op in 1..=3 {
         a.expect(Input::Completed { op: OpId(op), result: KernelResult::Nothing });
     }
@@ -91,11 +88,11 @@ fn messages_come_in_order_and_one_body_at_a_time() {
 #[test]
 fn a_peer_that_is_dropped_disconnects_and_aborts() {
     let [mut a, b] = pair();
-    a.mem.transmit(OpId(1), PeerId(1), header(Kind::Push, 1, 8), Some(BODY), &a.pool);
+    a.mem.transmit(OpId(1), PeerId(1), header(1, 8), Some(BODY), &a.pool);
     drop(b);
     a.expect(Input::Disconnected { peer: PeerId(1) });
     a.expect(Input::Aborted { op: OpId(1) });
-    a.mem.transmit(OpId(2), PeerId(1), header(Kind::Ack, 2, 0), None, &a.pool);
+    a.mem.transmit(OpId(2), PeerId(1), header(2, 0), None, &a.pool);
     a.expect(Input::Aborted { op: OpId(2) });
 }
 

@@ -169,8 +169,8 @@ impl Reader {
             return Ok(Step::Control(control));
         }
         let header = Header::parse(bytes).map_err(malformed)?;
-        if header.length > 0 {
-            self.phase = Phase::Held { length: header.length };
+        if header.length() > 0 {
+            self.phase = Phase::Held { length: header.length() };
         }
         Ok(Step::Header(header))
     }

@@ -1,127 +1,112 @@
-//! From an inbox to the parameters: the merge rule is asked, and its verdict carried out.
+//! Contributions from a shard's queue to its parameters: the merge rule decides, the commit step makes the new parameters.
 
-use super::*;
+use super::inbox::Received;
+use super::{Job, Owed, Port, Server, State};
+use crate::id::PeerId;
+use crate::kernel::Kernel;
+use crate::recipe::Merge;
+use crate::rule::Verdict;
+use crate::wire::Push;
 
 impl Server {
-    /// Hands the shard's next contribution to the merge rule, when the parameters are free.
-    pub(super) fn maybe_merge(&mut self, index: usize) {
+    /// Hands the shard's next contributions to the merge rule, while no kernel writes the parameters.
+    pub(super) fn maybe_merge(&mut self, hub: &mut Port<'_>, index: usize) {
         while !self.shards[index].busy {
             let Some(&inbox) = self.shards[index].queue.front() else { return };
-            // An application needs somewhere to go; the verdict is asked for only when there is such a place.
-            let Some(into) = self.free_version(index) else { return };
+            // The rule's verdict changes its state, so it is asked for only when an application has a version to go to.
+            let Some(into) = self.shards[index].free_version() else { return };
             let shard = &mut self.shards[index];
             shard.queue.pop_front();
-            let (_, header) = self.inboxes[inbox].push.expect("a queued inbox holds a push");
-            let mut staleness = shard.version.ahead_of(header.base);
-            let verdict = if header.weight == 0 {
-                Verdict::Skip
-            } else {
-                if planted!(self.hub, StalenessIgnored) {
-                    staleness = 0;
-                }
-                let weight = if planted!(self.hub, DenominatorByCount) { 1 } else { header.weight };
-                shard.rule.admit(weight, staleness)
-            };
-            let counters = &mut self.hub.counters;
+            let Received { push, .. } = self.inboxes.get(inbox);
+            let weight = if planted!(hub, DenominatorByCount) { push.weight.min(1) } else { push.weight };
+            let mut staleness = shard.version.ahead_of(push.base);
+            if planted!(hub, StalenessIgnored) && push.weight > 0 {
+                staleness = 0;
+            }
+            let verdict = if push.weight == 0 { Verdict::Skip } else { shard.rule.admit(weight, staleness) };
             match verdict {
-                Verdict::Drop => counters.dropped += 1,
-                Verdict::Skip => counters.empty += 1,
-                _ => {
-                    counters.applied += 1;
-                    self.hub.staleness.record(staleness);
+                Verdict::Drop => hub.counters.dropped += 1,
+                Verdict::Skip => hub.counters.empty += 1,
+                Verdict::Apply { .. } | Verdict::Add { .. } | Verdict::Blend { .. } => {
+                    hub.counters.applied += 1;
+                    hub.staleness.record(staleness);
                 }
             }
-            let update = self.inbox(inbox, self.shards[index].len);
-            match verdict {
-                Verdict::Drop | Verdict::Skip => self.account(inbox),
+            let (update, gathered) = (self.inboxes.floats(inbox, shard.len), shard.gathered());
+            let (kernel, into) = match verdict {
+                Verdict::Drop | Verdict::Skip => {
+                    self.account(hub, inbox);
+                    continue;
+                }
                 Verdict::Apply { scale } => {
-                    let from = self.version(index, self.shards[index].current);
-                    let kernel = Kernel::Apply { from, update, scale, into: self.version(index, into) };
-                    self.merge(kernel, index, inbox, Some(into));
+                    (self.commit.kernel(shard.params(), update, scale, shard.version(into)), Some(into))
                 }
-                Verdict::Add { scale, first } => {
-                    let kernel = Kernel::Accumulate { update, scale, first, into: self.gathered(index) };
-                    self.merge(kernel, index, inbox, None);
-                }
-                Verdict::Blend { held } => {
-                    let weight = if planted!(self.hub, DenominatorByCount) { 1 } else { header.weight };
-                    let kernel = Kernel::Blend { x: update, weight, held, into: self.gathered(index) };
-                    self.merge(kernel, index, inbox, None);
-                }
-            }
+                Verdict::Add { scale, first } => (Kernel::Accumulate { update, scale, first, into: gathered }, None),
+                Verdict::Blend { held } => (Kernel::Blend { x: update, weight, held, into: gathered }, None),
+            };
+            shard.busy = true;
+            hub.compute(kernel, Job::Merge { shard: index, inbox, into });
         }
     }
 
-    pub(super) fn merge(&mut self, kernel: Kernel, shard: usize, inbox: usize, into: Option<usize>) {
-        self.shards[shard].busy = true;
-        self.hub.compute(kernel, Job::Merge { shard, inbox, into });
-    }
-
-    pub(super) fn maybe_full(&mut self, shard: usize) {
+    pub(super) fn maybe_full(&mut self, hub: &mut Port<'_>, shard: usize) {
         if self.shards[shard].rule.is_full() {
-            self.apply_gathered(shard);
+            self.apply_gathered(hub, shard);
         }
     }
 
-    /// Applies what has been gathered, if there is anything.
-    pub(super) fn apply_gathered(&mut self, index: usize) -> bool {
-        let into = self.free_version(index).unwrap_or(self.shards[index].current);
-        let Some(mut scale) = self.shards[index].rule.take() else { return false };
-        if planted!(self.hub, RestDividedByC)
+    /// Commits the gathered contributions, if there are any.
+    pub(super) fn apply_gathered(&mut self, hub: &mut Port<'_>, index: usize) -> bool {
+        let shard = &mut self.shards[index];
+        let into = shard.free_version().unwrap_or(shard.current);
+        let Some(mut scale) = shard.rule.take() else { return false };
+        if planted!(hub, RestDividedByC)
             && self.state == State::Ending
-            && let Merge::Softsync { updates } = self.hub.setup.recipe.merge
+            && let Merge::Softsync { updates } = hub.setup.recipe.merge
         {
             scale = 1.0 / updates as f32;
         }
-        self.shards[index].busy = true;
-        let (from, into_segment) = (self.version(index, self.shards[index].current), self.version(index, into));
-        let kernel = match self.hub.setup.recipe.payload {
-            Payload::Parameters => Kernel::Copy { from: self.gathered(index), into: into_segment },
-            Payload::Updates => Kernel::Apply { from, update: self.gathered(index), scale, into: into_segment },
-        };
-        self.hub.compute(kernel, Job::Apply { shard: index, into });
+        shard.busy = true;
+        let kernel = self.commit.kernel(shard.params(), shard.gathered(), scale, shard.version(into));
+        hub.compute(kernel, Job::Apply { shard: index, into });
         true
     }
 
-    pub(super) fn on_applied(&mut self, index: usize, version: usize) {
+    pub(super) fn on_applied(&mut self, hub: &mut Port<'_>, index: usize, version: usize) {
         let shard = &mut self.shards[index];
         shard.current = version;
         shard.version = shard.version.next();
-        self.hub.counters.applications += 1;
+        hub.counters.applications += 1;
     }
 
-    /// The contribution of an inbox is in: its clock ticks, its worker is owed an answer, the inbox is free.
-    pub(super) fn account(&mut self, inbox: usize) {
-        let (peer, header) = self.push(inbox);
-        self.inboxes[inbox].push = None;
-        let index = self.shard_of(header.shard);
-        self.answer(index, peer, header);
+    /// The contribution of an inbox has been merged: its clock ticks, its worker is owed an answer, the inbox is free.
+    pub(super) fn account(&mut self, hub: &Port<'_>, inbox: usize) {
+        let Received { worker, push, .. } = self.inboxes.take(inbox);
+        let index = self.shard_of(hub, push.shard);
+        self.answer(hub, index, worker, &push);
     }
 
-    pub(super) fn answer(&mut self, index: usize, peer: PeerId, header: Header) {
+    pub(super) fn answer(&mut self, hub: &Port<'_>, index: usize, worker: PeerId, push: &Push) {
         let shard = &mut self.shards[index];
         shard.taking = None;
-        // Its worker may have been given up, or have restarted, in the meantime.
-        let current = shard.clocks.is_member(peer) && header.incarnation == self.hub.incarnation(peer);
-        if current && header.sequence > shard.marks[peer.index()] {
-            shard.marks[peer.index()] = header.sequence;
-            shard.clocks.tick(peer);
-            shard.replies[peer.index()].get_or_insert(Owed::Answer);
+        // The worker may have been given up, or have restarted, since it sent the contribution.
+        let current = shard.clocks.is_member(worker) && push.incarnation == hub.incarnation(worker);
+        if current && push.sequence > shard.seat(worker).mark {
+            shard.seat(worker).mark = push.sequence;
+            shard.clocks.tick(worker);
+            shard.seat(worker).owed.get_or_insert(Owed::Answer);
         }
     }
 
     /// A synchronous round ends when every member has contributed.
-    pub(super) fn maybe_end_round(&mut self, index: usize) {
+    pub(super) fn maybe_end_round(&mut self, hub: &mut Port<'_>, index: usize) {
         let shard = &self.shards[index];
-        if !self.hub.setup.recipe.is_synchronous() || shard.busy || !shard.queue.is_empty() {
+        if !hub.setup.recipe.is_synchronous() || shard.busy || !shard.queue.is_empty() {
             return;
         }
-        let ended = match shard.clocks.slowest() {
-            Some((_, clock)) => clock > shard.version,
-            None => false,
-        };
-        // A round without examples changes nothing, and ends all the same.
-        if ended && self.free_version(index).is_some() && !self.apply_gathered(index) {
+        let ended = shard.clocks.slowest().is_some_and(|(_, clock)| clock > shard.version);
+        // A round without examples ends as well, and changes nothing.
+        if ended && shard.free_version().is_some() && !self.apply_gathered(hub, index) {
             let shard = &mut self.shards[index];
             shard.version = shard.version.next();
         }

@@ -1,114 +1,116 @@
-//! Workers that come, go and come back, and the end of a run.
+//! Workers that enter, leave and are lost, and the end of the run.
 
-use super::*;
+use super::{Job, Life, Owed, Port, Server, State};
+use crate::id::{PeerId, Sequence};
+use crate::kernel::Kernel;
+use crate::machine::{Event, Signal};
 
 impl Server {
-    pub(super) fn on_agreed(&mut self, peer: PeerId, fresh: bool) {
-        if !self.hub.setup.cluster.is_worker(peer) {
-            return;
+    pub(super) fn on_worker(&mut self, hub: &mut Port<'_>, worker: PeerId, fresh: bool) {
+        if planted!(hub, DedupClearedOnReconnect) {
+            self.shards.iter_mut().for_each(|shard| shard.seat(worker).mark = Sequence(0));
         }
-        let state = self.workers[peer.index()];
-        if planted!(self.hub, DedupClearedOnReconnect) {
-            self.shards.iter_mut().for_each(|shard| shard.marks[peer.index()] = Sequence(0));
-        }
-        match (state, fresh) {
-            // The run is over for whoever comes now.
+        match (self.workers[worker.index()], fresh) {
             (_, true) | (Life::Lost | Life::Refused, _) if matches!(self.state, State::Ending | State::Finished) => {
-                self.workers[peer.index()] = Life::Refused;
-                self.hub.refuse(peer);
+                self.workers[worker.index()] = Life::Refused;
+                hub.refuse(worker);
             }
-            // A broken connection: what was owed is still owed. A welcome that got lost is sent again.
-            (Life::Present, false) if self.state == State::Starting || self.awaits_offers(peer) => {}
+            // After a broken connection, a worker is still owed what it was owed.
+            (Life::Present, false) if self.state == State::Starting || self.awaits_offers(worker) => {}
+            // A welcome may have got lost: a worker cannot ask for it.
             (Life::Present, false) => {
-                for shard in self.shards.iter_mut().filter(|shard| shard.marks[peer.index()] == Sequence(0)) {
-                    shard.replies[peer.index()] = Some(Owed::Welcome);
+                for shard in self.shards.iter_mut().filter(|shard| shard.seat_of(worker).mark == Sequence(0)) {
+                    shard.seat(worker).owed = Some(Owed::Welcome);
                 }
             }
             (Life::Staying, false) => {
                 for shard in self.shards.iter_mut().filter(|shard| shard.ending) {
-                    shard.replies[peer.index()] = Some(Owed::Last);
+                    shard.seat(worker).owed = Some(Owed::Final);
                 }
             }
             (Life::Left, false) => {}
-            _ => {
-                if fresh {
-                    self.forget(peer);
-                }
-                let incarnation = self.hub.incarnation(peer);
-                self.hub.event(Event::PeerJoined { peer, incarnation });
-                self.workers[peer.index()] = Life::Present;
-                self.forget_offers(peer);
-                if fresh && self.hub.had_parameters(peer) {
-                    self.expect_offers(peer);
-                } else if self.state == State::Running {
-                    self.welcome(peer);
-                }
-            }
+            (Life::Awaited | Life::Lost | Life::Refused, _) | (_, true) => self.enter(hub, worker, fresh),
         }
     }
 
-    /// Enters a worker at the clock of the slowest, and owes it the parameters. In synchronous rounds it enters all
-    /// shards in the same one: its contribution to a later round would stand in front of those to an earlier.
-    pub(super) fn welcome(&mut self, worker: PeerId) {
+    fn enter(&mut self, hub: &mut Port<'_>, worker: PeerId, fresh: bool) {
+        if fresh {
+            self.forget(worker);
+        }
+        let incarnation = hub.incarnation(worker);
+        hub.event(Event::PeerJoined { peer: worker, incarnation });
+        self.workers[worker.index()] = Life::Present;
+        self.forget_offers(worker);
+        if fresh && hub.had_parameters(worker) {
+            self.expect_offers(hub, worker);
+        } else if self.state == State::Running {
+            self.welcome(hub, worker);
+        }
+    }
+
+    /// Enters a worker at the clock of the slowest, and owes it the parameters. In synchronous recipes the worker enters all shards
+    /// in the same round: otherwise its contribution to a later round of one shard could hold back those to an earlier round of
+    /// another.
+    pub(super) fn welcome(&mut self, hub: &Port<'_>, worker: PeerId) {
         let rows = self.shards.iter().map(|shard| shard.clocks.row());
-        let round = rows.max().filter(|_| self.hub.setup.recipe.is_synchronous());
+        let round = rows.max().filter(|_| hub.setup.recipe.is_synchronous());
         for shard in &mut self.shards {
-            shard.clocks.join(worker, round.unwrap_or_else(|| shard.clocks.row()));
-            shard.replies[worker.index()] = Some(Owed::Welcome);
+            let row = shard.clocks.row();
+            shard.clocks.join(worker, round.unwrap_or(row));
+            shard.seat(worker).owed = Some(Owed::Welcome);
         }
     }
 
-    /// A worker restarted: what its former self sent is in, and its stream begins anew.
-    pub(super) fn forget(&mut self, worker: PeerId) {
+    /// A worker has restarted: the contributions of its earlier process are in, and its stream begins anew.
+    fn forget(&mut self, worker: PeerId) {
         self.retire(worker, Life::Lost);
         for shard in &mut self.shards {
-            shard.marks[worker.index()] = Sequence(0);
-            shard.echoes[worker.index()].answered = None;
+            let seat = shard.seat(worker);
+            seat.mark = Sequence(0);
+            seat.echo.answered = None;
         }
     }
 
-    pub(super) fn retire(&mut self, worker: PeerId, state: Life) {
-        self.workers[worker.index()] = state;
+    fn retire(&mut self, worker: PeerId, life: Life) {
+        self.workers[worker.index()] = life;
         for shard in self.shards.iter_mut().filter(|shard| shard.clocks.is_member(worker)) {
             shard.clocks.leave(worker);
-            shard.replies[worker.index()] = None;
+            shard.seat(worker).owed = None;
         }
     }
 
-    pub(super) fn on_lost(&mut self, peer: PeerId) {
-        if !self.hub.setup.cluster.is_worker(peer) {
-            return;
-        }
-        self.forget_offers(peer);
-        match self.workers[peer.index()] {
+    pub(super) fn on_worker_lost(&mut self, hub: &mut Port<'_>, worker: PeerId) {
+        self.forget_offers(worker);
+        match self.workers[worker.index()] {
             Life::Present => {
-                self.retire(peer, Life::Lost);
-                self.hub.event(Event::PeerLost { peer });
+                self.retire(worker, Life::Lost);
+                hub.event(Event::PeerLost { peer: worker });
             }
-            Life::Staying => self.retire(peer, Life::Left),
+            Life::Staying => self.retire(worker, Life::Left),
             Life::Awaited | Life::Lost | Life::Left | Life::Refused => {}
         }
     }
 
-    /// A worker that stays says so again when it has the final parameters.
-    pub(super) fn on_leave(&mut self, peer: PeerId, stays: bool) {
-        self.forget_offers(peer);
+    /// A worker makes no more contributions. One that stays says so a second time, without staying, when it has the final
+    /// parameters.
+    pub(super) fn on_worker_leaves(&mut self, hub: &mut Port<'_>, worker: PeerId, stays: bool) {
+        self.forget_offers(worker);
         if stays {
-            self.retire(peer, Life::Staying);
+            self.retire(worker, Life::Staying);
         } else {
-            self.hub.mark_left(peer);
-            self.retire(peer, Life::Left);
+            hub.mark_left(worker);
+            self.retire(worker, Life::Left);
         }
     }
 
-    /// Nothing more can come: what has been gathered is applied, and those who stayed get the result.
-    pub(super) fn maybe_end(&mut self) {
+    /// When no contribution can come any more, the gathered ones are committed, and the workers that stayed get the result.
+    pub(super) fn maybe_end(&mut self, hub: &mut Port<'_>) {
         let present = |life: &Life| matches!(life, Life::Awaited | Life::Present);
-        let idle = self.inboxes.iter().all(|inbox| inbox.push.is_none()) && self.shards.iter().all(|s| !s.busy);
+        let idle = self.inboxes.is_empty() && self.shards.iter().all(|shard| !shard.busy);
         if self.state == State::Running && !self.workers.iter().any(present) && idle {
             self.state = State::Ending;
             for index in 0..self.shards.len() {
-                self.apply_gathered(index);
+                self.apply_gathered(hub, index);
             }
         }
         if self.state != State::Ending || self.shards.iter().any(|shard| shard.busy) {
@@ -116,29 +118,25 @@ impl Server {
         }
         for shard in self.shards.iter_mut().filter(|shard| !shard.ending) {
             shard.ending = true;
-            for (reply, life) in shard.replies.iter_mut().zip(&self.workers) {
-                *reply = (*life == Life::Staying).then_some(Owed::Last);
+            for (rank, life) in self.workers.iter().enumerate() {
+                shard.seat(PeerId(rank as u32)).owed = (*life == Life::Staying).then_some(Owed::Final);
             }
         }
         if !self.workers.contains(&Life::Staying) {
-            self.finish();
+            self.finish(hub);
         }
     }
 
     /// Puts the parameters of all shards together in the view.
-    pub(super) fn finish(&mut self) {
+    fn finish(&mut self, hub: &mut Port<'_>) {
         let moved = (0..self.shards.len()).find(|index| self.shards[*index].current != 0);
-        match moved {
-            None => {
-                self.state = State::Finished;
-                self.hub.signal(Signal::Finished);
-            }
-            Some(index) => {
-                let (from, into) = (self.version(index, self.shards[index].current), self.version(index, 0));
-                self.shards[index].current = 0;
-                self.shards[index].busy = true;
-                self.hub.compute(Kernel::Copy { from, into }, Job::View { shard: index });
-            }
-        }
+        let Some(index) = moved else {
+            self.state = State::Finished;
+            return hub.signal(Signal::Finished);
+        };
+        let shard = &mut self.shards[index];
+        let (from, into) = (shard.params(), shard.version(0));
+        (shard.current, shard.busy) = (0, true);
+        hub.compute(Kernel::Copy { from, into }, Job::View { shard: index });
     }
 }

@@ -1,99 +1,160 @@
-//! Parameters as differences to what the worker holds.
+//! Parameters as differences to those that the worker holds.
 //!
 //! ```text
 //! difference = echo - version -> encoded -> Delta to the worker
-//! echo -= what the body says;  the worker does the same with its view
+//! echo -= decoded difference;  the worker subtracts the same from its view
 //! ```
-//! The echo is what the worker holds, bit for bit, once all that was sent has come. An answer that may have got lost
-//! is not worked out again: the worker gets the whole echo, which is the same whether it had the difference or not.
+//! The *echo* equals the worker's parameters, bit for bit, once all messages to it have arrived. If an answer may have got lost, the
+//! server sends the whole echo instead of encoding a difference again: the echo is right whether the difference arrived or not.
 
-use super::*;
+use alloc::vec::Vec;
+use core::ops::Range;
 
-/// What a worker holds of a shard, or will.
+use super::{Job, Owed, Port, Server};
+use crate::buffer::{BufferId, Segment};
+use crate::id::{Clock, PeerId, Sequence};
+use crate::kernel::{Kernel, KernelResult};
+use crate::machine::Setup;
+use crate::machine::encoding::Encoding;
+use crate::machine::vectors::{Keep, Vectors};
+use crate::wire::{Message, Reply};
+
+/// The state of a worker's echo of one shard.
 #[derive(Copy, Clone, Debug, Default)]
 pub(super) struct Echo {
-    /// For which contribution it was answered last, and whether with the final parameters. None: it holds nothing.
+    /// The contribution that the echo was last sent for, and whether as the final parameters. `None`: the worker holds nothing.
     pub(super) answered: Option<(Sequence, bool)>,
-    /// Row clock and version of that.
+    /// Row clock and version of that answer.
     made: (Clock, Clock),
-    /// Kernels and transmissions that need the echo or the body as it is.
+    /// Kernels and transmissions under way that need the echo or the body as they are.
     pub(super) busy: u32,
 }
 
-/// Buffers of a worker.
-const EACH: u32 = 3;
+/// The encodings of parameters, by worker. None if parameters travel as floats.
+#[derive(Debug)]
+pub(super) struct Pulls(Vec<Pull>);
 
-pub(super) const fn sections(worker: u32) -> BufferId {
-    BufferId(FIRST_PULL + worker * EACH)
+#[derive(Debug)]
+struct Pull {
+    encoding: Encoding,
+    echo: BufferId,
+    bodies: BufferId,
+}
+
+impl Pulls {
+    pub(super) fn new<R: Iterator<Item = Range<usize>>>(
+        setup: &Setup,
+        ranges: impl Fn() -> R,
+        vectors: &mut Vectors,
+    ) -> Self {
+        let encodings = Encoding::encoders(setup.cluster.workers, setup, setup.recipe.pull, ranges(), vectors);
+        let pull = |encoding: Encoding| {
+            let bodies = (0..ranges().count()).map(|shard| encoding.len_max(shard)).sum();
+            Pull {
+                echo: vectors.floats("echo", setup.len, Keep::No),
+                bodies: vectors.bytes("bodies of differences", bodies, Keep::No),
+                encoding,
+            }
+        };
+        Self(encodings.into_iter().map(pull).collect())
+    }
+
+    pub(super) fn are_plain(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    pub(super) fn encodings(&self) -> impl Iterator<Item = &Encoding> {
+        self.0.iter().map(|pull| &pull.encoding)
+    }
+
+    fn of(&self, worker: PeerId) -> &Pull {
+        &self.0[worker.index()]
+    }
+}
+
+impl Pull {
+    /// The place for the longest body of a shard.
+    fn body(&self, shard: usize) -> Segment {
+        let start = (0..shard).map(|shard| self.encoding.len_max(shard) as u64).sum();
+        Segment { buffer: self.bodies, start, len: self.encoding.len_max(shard) as u32 }
+    }
 }
 
 impl Server {
-    fn echo(&self, shard: usize, worker: PeerId) -> Segment {
-        Segment { buffer: BufferId(sections(worker.0).0 + 1), ..self.version(shard, 0) }
+    fn echo(&self, index: usize, worker: PeerId) -> Segment {
+        self.shards[index].part(self.pulls.of(worker).echo)
     }
 
-    fn pulled(&self, shard: usize, worker: PeerId) -> Segment {
-        let pull = &self.pulls[worker.index()];
-        let start = (0..shard).map(|shard| pull.len_max(shard) as u64).sum();
-        Segment { buffer: BufferId(sections(worker.0).0 + 2), start, len: pull.len_max(shard) as u32 }
-    }
-
-    pub(super) fn send_difference(&mut self, index: usize, worker: PeerId, owed: Owed, header: Header) {
-        let answer = (header.sequence, owed == Owed::Last);
-        let (version, echo) = (self.shards[index].current, self.echo(index, worker));
-        let entry = &mut self.shards[index].echoes[worker.index()];
-        let before = entry.answered.replace(answer);
-        if before == Some(answer) {
-            let (clock, base) = entry.made;
-            entry.busy += 1;
-            let header = Header { clock, base, ..header };
-            self.hub.transmit(worker, header, Some(echo), Job::Send { shard: index, worker, owed });
-            return;
-        }
-        entry.made = (header.clock, header.base);
-        if before.is_none() {
-            let kernel = Kernel::Copy { from: self.version(index, version), into: echo };
-            self.shards[index].readers[version] += 1;
-            self.shards[index].echoes[worker.index()].busy += 1;
-            self.hub.compute(kernel, Job::Echo { shard: index, version, worker });
-            return self.send_version(index, worker, owed, header);
-        }
-        self.shards[index].echoes[worker.index()].busy += 1;
-        let (pull, body) = (&self.pulls[worker.index()], self.pulled(index, worker));
-        let difference = pull.residual(index);
-        let encode = if owed == Owed::Last { pull.flush(index, body) } else { pull.write(index, body) };
-        let subtract = Kernel::Apply { from: echo, update: self.version(index, version), scale: 1.0, into: difference };
-        self.shards[index].readers[version] += 1;
-        self.hub.compute(subtract, Job::Aside);
-        self.hub.compute(encode, Job::Write { shard: index, version, worker, owed, header });
-    }
-
-    /// The body is there: the echo follows, and the body goes out.
-    pub(super) fn on_written(
+    pub(super) fn send_difference(
         &mut self,
+        hub: &mut Port<'_>,
         index: usize,
         worker: PeerId,
         owed: Owed,
-        header: Header,
+        reply: Reply,
+    ) {
+        let answer = (reply.sequence, owed == Owed::Final);
+        let echo = self.echo(index, worker);
+        let shard = &mut self.shards[index];
+        let version = shard.current;
+        let entry = &mut shard.seat(worker).echo;
+        let before = entry.answered.replace(answer);
+        if before == Some(answer) {
+            // The answer may have got lost: the whole echo goes out.
+            let (row, version) = entry.made;
+            entry.busy += 1;
+            let reply = Reply { row, version, ..reply };
+            return hub.transmit(worker, Message::Params(reply), Some(echo), Job::Send { shard: index, worker, owed });
+        }
+        entry.made = (reply.row, reply.version);
+        entry.busy += 1;
+        shard.readers[version] += 1;
+        if before.is_none() {
+            let kernel = Kernel::Copy { from: shard.params(), into: echo };
+            hub.compute(kernel, Job::Echo { shard: index, version, worker });
+            return self.send_version(hub, index, worker, owed, reply);
+        }
+        let pull = self.pulls.of(worker);
+        let (encoding, body) = (&pull.encoding, pull.body(index));
+        let encode = if owed == Owed::Final { encoding.flush(index, body) } else { encoding.write(index, body) };
+        let difference = encoding.residual(index);
+        let subtract = Kernel::Apply { from: echo, update: shard.params(), scale: 1.0, into: difference };
+        hub.compute(subtract, Job::Prepare);
+        hub.compute(encode, Job::Write { shard: index, version, worker, owed, reply });
+    }
+
+    /// A difference has been encoded: the echo follows it, and its body goes out.
+    pub(super) fn on_written(
+        &mut self,
+        hub: &mut Port<'_>,
+        index: usize,
+        worker: PeerId,
+        owed: Owed,
+        reply: Reply,
         result: KernelResult,
     ) {
         let KernelResult::Encoded(encoded) = result else { return };
-        let (pull, echo) = (&mut self.pulls[worker.index()], self.shards[index].echoes[worker.index()]);
-        pull.on_encoded(index, encoded, &mut self.hub.counters);
-        debug_assert!(echo.busy > 0);
-        let (coding, sections, into) = (pull.coding(index, u64::MAX), pull.sections(index), pull.residual(index));
-        let (body, echo) = (self.pulled(index, worker).first(encoded.bytes), self.echo(index, worker));
-        self.hub.compute(Kernel::Expand { coding, body, sections, into }, Job::Aside);
-        self.shards[index].echoes[worker.index()].busy += 1;
-        let follow = Kernel::Apply { from: echo, update: into, scale: 1.0, into: echo };
-        self.hub.compute(follow, Job::Followed { shard: index, worker });
-        let member = self.shards[index].echoes[worker.index()].answered == Some((header.sequence, owed == Owed::Last));
-        if self.hub.is_agreed(worker) && member {
-            let (dense, header) = (header.length, Header { kind: Kind::Delta, length: encoded.bytes, ..header });
-            self.hub.transmit_coded(worker, header, Some(body), dense, Job::Send { shard: index, worker, owed });
+        let echo = self.echo(index, worker);
+        let pull = &mut self.pulls.0[worker.index()];
+        pull.encoding.on_encoded(index, encoded, &mut hub.counters);
+        let encoding = &pull.encoding;
+        let (coding, sections) = (encoding.coding(index, u64::MAX), encoding.sections(index));
+        let (body, difference) = (pull.body(index).first(encoded.bytes), encoding.residual(index));
+        hub.compute(Kernel::Expand { coding, body, sections, into: difference }, Job::Prepare);
+        let shard = &mut self.shards[index];
+        let dense = shard.bytes();
+        let entry = &mut shard.seat(worker).echo;
+        debug_assert!(entry.busy > 0, "the body is in use since the difference was begun");
+        entry.busy += 1;
+        let current = entry.answered == Some((reply.sequence, owed == Owed::Final));
+        let follow = Kernel::Apply { from: echo, update: difference, scale: 1.0, into: echo };
+        hub.compute(follow, Job::Followed { shard: index, worker });
+        if hub.is_agreed(worker) && current {
+            let job = Job::Send { shard: index, worker, owed };
+            hub.transmit_coded(worker, Message::Delta(reply), Some(body), dense, job);
         } else {
-            self.shards[index].echoes[worker.index()].busy -= 1;
-            self.owe(index, worker, owed);
+            shard.seat(worker).echo.busy -= 1;
+            shard.owe(worker, owed);
         }
     }
 }

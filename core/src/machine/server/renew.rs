@@ -1,106 +1,122 @@
-//! A server that takes the place of a former self: workers offer it the parameters as they have them.
+//! A restarted server takes its parameters back: the workers offer them.
 //!
-//! Of each shard, the offer of the highest version is taken: the work that is lost is what no worker had seen. What a
-//! worker had under way counts as lost with it, and its stream goes on behind that, so that nothing is applied twice.
+//! For each shard, the server takes the offer of the highest version. So the run loses only the contributions that no worker had seen
+//! the effect of. Contributions that were under way to the earlier process count as lost, because it may have applied them and other
+//! workers may have seen that: each worker's stream continues behind them, and nothing is applied twice.
 
-use super::*;
+use alloc::vec::Vec;
+
+use super::{Job, Life, Owed, Port, Server, State};
+use crate::id::PeerId;
+use crate::kernel::Kernel;
+use crate::machine::ProtocolError;
+use crate::machine::hub::{Hub, Incoming};
+use crate::wire::{Kind, Message, Offer};
 
 impl Server {
-    /// A worker with parameters meets this server for the first time: it is going to offer them.
-    pub(super) fn expect_offers(&mut self, worker: PeerId) {
-        let now = self.hub.now();
-        self.renewing.get_or_insert(now);
+    /// A worker with parameters meets this process for the first time, and is going to offer them.
+    pub(super) fn expect_offers(&mut self, hub: &Port<'_>, worker: PeerId) {
+        self.renewing.get_or_insert(hub.now());
         for shard in &mut self.shards {
-            shard.offers[worker.index()] = true;
+            shard.seat(worker).awaits_offer = true;
         }
     }
 
-    /// Nothing is expected of it any more.
     pub(super) fn forget_offers(&mut self, worker: PeerId) {
         for shard in &mut self.shards {
-            shard.offers[worker.index()] = false;
+            shard.seat(worker).awaits_offer = false;
         }
     }
 
     pub(super) fn awaits_offers(&self, worker: PeerId) -> bool {
-        self.shards.iter().any(|shard| shard.offers[worker.index()])
+        self.shards.iter().any(|shard| shard.seat_of(worker).awaits_offer)
     }
 
-    pub(super) fn check_offer(&self, header: &Header) -> Result<(), ProtocolError> {
-        let (kind, got) = (header.kind, header.shard);
-        let shard = self.shards.iter().find(|shard| shard.id == got).ok_or(ProtocolError::NoSuchShard { got })?;
-        let expected = if header.weight > 0 { shard.len as u32 * 4 } else { 0 };
-        if header.length != expected {
-            return Err(ProtocolError::Length { kind, expected, got: header.length });
+    fn check_offer(&self, incoming: &Incoming, offer: &Offer) -> Result<(), ProtocolError> {
+        let shard = self.find_shard(offer.shard)?;
+        let expected = if offer.whole { shard.bytes() } else { 0 };
+        if incoming.length != expected {
+            return Err(ProtocolError::Length { kind: Kind::State, expected, got: incoming.length });
         }
         Ok(())
     }
 
-    /// Takes an offer that is better than what is here, as far as there is room; the rest is dropped.
-    pub(super) fn on_offer(&mut self, worker: PeerId, header: Header) {
-        let index = self.shard_of(header.shard);
+    pub(super) fn on_offer(&mut self, hub: &mut Port<'_>, incoming: Incoming, offer: Offer) {
+        match self.check_offer(&incoming, &offer) {
+            Ok(()) => self.take_offer(hub, incoming, offer),
+            Err(reason) => hub.close(incoming.peer, reason),
+        }
+    }
+
+    /// Receives an offer that is better than the parameters that are here; drops any other.
+    fn take_offer(&mut self, hub: &mut Port<'_>, incoming: Incoming, offer: Offer) {
+        let (worker, index) = (incoming.peer, self.shard_of(hub, offer.shard));
         let shard = &mut self.shards[index];
-        let better = self.state == State::Starting && header.base > shard.version && header.weight > 0;
-        if !better || !shard.offers[worker.index()] {
-            self.hub.discard(worker, header);
-            return self.on_told(index, worker, header);
+        let better = self.state == State::Starting && offer.version > shard.version && offer.whole;
+        if !better || !shard.seat(worker).awaits_offer {
+            hub.discard(&incoming);
+            return self.on_offer_seen(hub, index, worker, &offer);
         }
-        if shard.offered {
-            return self.hub.hold(worker, header);
+        if shard.receiving_offer {
+            // The gathered vector receives one offer at a time.
+            return hub.hold(incoming);
         }
-        shard.offered = true;
-        let into = self.gathered(index);
-        self.hub.receive(worker, into, Job::Offer { shard: index, worker, header });
+        shard.receiving_offer = true;
+        let into = shard.gathered();
+        hub.receive(&incoming, into, Job::Offer { shard: index, worker, offer });
     }
 
-    pub(super) fn on_offered(&mut self, index: usize, worker: PeerId, header: Header) {
-        self.shards[index].offered = false;
-        if self.state == State::Starting && header.base > self.shards[index].version {
-            let (from, into) = (self.gathered(index), self.version(index, 0));
-            self.hub.compute(Kernel::Copy { from, into }, Job::Aside);
-            self.shards[index].version = header.base;
-            self.shards[index].clocks.begin_at(header.clock);
-        }
-        self.on_told(index, worker, header);
-    }
-
-    /// Takes the offers that have waited for their turn.
-    pub(super) fn take_offers(&mut self) {
-        loop {
-            let due = |(_, header): &(PeerId, Header)| {
-                header.kind == Kind::State && !self.shards[self.shard_of(header.shard)].offered
-            };
-            let Some((peer, header)) = self.hub.held().find(due) else { return };
-            self.hub.release(peer, &header);
-            self.on_offer(peer, header);
-        }
-    }
-
-    /// A worker has said where its stream to a shard goes on.
-    fn on_told(&mut self, index: usize, worker: PeerId, header: Header) {
+    pub(super) fn on_offered(&mut self, hub: &mut Port<'_>, index: usize, worker: PeerId, offer: Offer) {
         let shard = &mut self.shards[index];
-        if !core::mem::take(&mut shard.offers[worker.index()]) {
-            // It has said so before, and has not got what it was answered with.
+        shard.receiving_offer = false;
+        if self.state == State::Starting && offer.version > shard.version {
+            let (from, into) = (shard.gathered(), shard.version(0));
+            hub.compute(Kernel::Copy { from, into }, Job::Prepare);
+            shard.version = offer.version;
+            shard.clocks.begin_at(offer.row);
+        }
+        self.on_offer_seen(hub, index, worker, &offer);
+    }
+
+    /// Takes the offers that had to wait for another.
+    pub(super) fn take_offers(&mut self, hub: &mut Port<'_>) {
+        let due = |server: &Self, hub: &Hub, incoming: &Incoming| match incoming.message {
+            Message::Offer(offer) => !server.shards[server.shard_of(hub, offer.shard)].receiving_offer,
+            _ => false,
+        };
+        while let Some(incoming) = hub.take_held(|hub, incoming| due(self, hub, incoming)) {
+            if let Message::Offer(offer) = incoming.message {
+                self.take_offer(hub, incoming, offer);
+            }
+        }
+    }
+
+    /// A worker has said where its stream to a shard continues.
+    fn on_offer_seen(&mut self, hub: &Port<'_>, index: usize, worker: PeerId, offer: &Offer) {
+        let shard = &mut self.shards[index];
+        if !core::mem::take(&mut shard.seat(worker).awaits_offer) {
+            // The worker offers a second time, since the reply to its first offer got lost.
             if self.state == State::Running && shard.clocks.is_member(worker) {
-                shard.replies[worker.index()] = Some(Owed::Welcome);
+                shard.seat(worker).owed = Some(Owed::Welcome);
             }
             return;
         }
-        shard.marks[worker.index()] = header.sequence;
+        shard.seat(worker).mark = offer.sequence;
         if self.state == State::Running && !self.awaits_offers(worker) {
-            self.welcome(worker);
+            self.welcome(hub, worker);
         }
     }
 
-    /// Begins when all are here and have said what they have; in place of a former self, with those who are.
-    pub(super) fn maybe_start(&mut self) {
+    /// Begins when all workers are here and have offered their parameters. A restarted server waits for `dead_after`, and begins
+    /// with the workers that are here then.
+    pub(super) fn maybe_start(&mut self, hub: &mut Port<'_>) {
         if self.state != State::Starting {
             return;
         }
-        let patience = self.hub.setup.patience.dead_after();
+        let patience = hub.setup.patience.dead_after();
         let deadline = self.renewing.map(|since| since.after(patience));
-        let late = deadline.is_some_and(|deadline| self.hub.now() >= deadline);
-        self.hub.set_alarm(deadline.filter(|_| !late));
+        let late = deadline.is_some_and(|deadline| hub.now() >= deadline);
+        hub.set_alarm(deadline.filter(|_| !late));
         let here = |worker: u32| self.workers[worker as usize] != Life::Awaited && !self.awaits_offers(PeerId(worker));
         let workers = 0..self.workers.len() as u32;
         let enough = workers.clone().all(here) || (late && workers.clone().any(here));
@@ -109,18 +125,18 @@ impl Server {
         }
         let (here, missing): (Vec<u32>, Vec<u32>) = workers.partition(|worker| here(*worker));
         self.state = State::Running;
-        self.hub.has = true;
-        self.hub.set_alarm(None);
+        hub.has_parameters = true;
+        hub.set_alarm(None);
         for worker in missing {
-            // One that says hello again later takes part from then on.
-            self.workers[worker as usize] = match self.workers[worker as usize] {
-                Life::Awaited => Life::Lost,
-                life => life,
-            };
+            // A missing worker takes part from its next hello on.
+            let life = &mut self.workers[worker as usize];
+            if *life == Life::Awaited {
+                *life = Life::Lost;
+            }
         }
         for worker in here {
             if self.workers[worker as usize] == Life::Present {
-                self.welcome(PeerId(worker));
+                self.welcome(hub, PeerId(worker));
             }
         }
     }

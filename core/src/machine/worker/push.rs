@@ -1,10 +1,16 @@
-//! Contributions: encoded, pushed to every shard, pushed again; and the residual as the last of them.
+//! Contributions: encoded, pushed to every shard, pushed again after a broken connection; and the residual as the last of them.
 
-use super::*;
+use alloc::vec::Vec;
+
+use super::{Job, Port, Progress, State, Worker};
+use crate::buffer::Segment;
+use crate::id::{PeerId, Sequence, ShardId};
+use crate::kernel::KernelResult;
+use crate::wire::{self, Leave, Message, Offer};
 
 impl Worker {
-    /// Contributes what the application has made, or what is left of all it has made.
-    pub(super) fn contribute(&mut self, weight: u32, rest: bool) {
+    /// Contributes the application's update; `rest`: the residual.
+    pub(super) fn contribute(&mut self, hub: &mut Port<'_>, weight: u32, rest: bool) {
         self.sequence = self.sequence.next();
         let sequence = self.sequence;
         let slot = self.slot(sequence);
@@ -13,44 +19,51 @@ impl Worker {
         for shard in 0..self.rows.len() {
             let row = &mut self.rows[shard];
             row.own = row.own.next();
-            row.bases[slot] = row.base;
-            row.lengths[slot] = match weight {
-                _ if self.encoding.is_plain() => Some(row.len as u32 * 4),
+            row.pushed[slot].base = row.base;
+            row.pushed[slot].length = match weight {
+                _ if self.encoding.is_plain() => Some(row.bytes()),
                 0 => Some(0),
                 _ => None,
             };
-            if self.rows[shard].lengths[slot].is_some() {
-                self.push(shard, sequence);
+            if row.pushed[slot].length.is_some() {
+                self.push(hub, shard, sequence);
                 continue;
             }
             let body = self.body(shard, sequence);
             if rest {
-                self.hub.compute(self.encoding.flush(shard, body), Job::Encode { shard, sequence, rest });
+                hub.compute(self.encoding.flush(shard, body), Job::Encode { shard, sequence, rest });
                 continue;
             }
             let update = self.part(self.update(sequence), shard);
             let (before, encode) = self.encoding.encode(shard, sequence.0, update, body);
-            before.into_iter().for_each(|kernel| self.hub.compute(kernel, Job::Aside));
-            self.hub.compute(encode, Job::Encode { shard, sequence, rest });
+            before.into_iter().for_each(|kernel| hub.compute(kernel, Job::Prepare));
+            hub.compute(encode, Job::Encode { shard, sequence, rest });
         }
     }
 
-    pub(super) fn on_encoded(&mut self, shard: usize, sequence: Sequence, rest: bool, result: KernelResult) {
+    pub(super) fn on_encoded(
+        &mut self,
+        hub: &mut Port<'_>,
+        shard: usize,
+        sequence: Sequence,
+        rest: bool,
+        result: KernelResult,
+    ) {
         let KernelResult::Encoded(encoded) = result else { return };
-        self.encoding.on_encoded(shard, encoded, &mut self.hub.counters);
+        self.encoding.on_encoded(shard, encoded, &mut hub.counters);
         if !rest {
             let body = self.body(shard, sequence).first(encoded.bytes);
             let (mask, clip) = self.encoding.after(shard, sequence.0, body);
-            mask.into_iter().for_each(|kernel| self.hub.compute(kernel, Job::Aside));
-            clip.into_iter().for_each(|kernel| self.hub.compute(kernel, Job::Clip));
+            mask.into_iter().for_each(|kernel| hub.compute(kernel, Job::Prepare));
+            clip.into_iter().for_each(|kernel| hub.compute(kernel, Job::Clip));
         }
         let slot = self.slot(sequence);
-        self.rows[shard].lengths[slot] = Some(encoded.bytes);
-        self.push(shard, sequence);
+        self.rows[shard].pushed[slot].length = Some(encoded.bytes);
+        self.push(hub, shard, sequence);
     }
 
-    /// A leaver's residual is its last contribution, of the same weight as the one before.
-    pub(super) fn maybe_flush(&mut self) {
+    /// A worker that leaves contributes its residual last, with the weight of the contribution before.
+    pub(super) fn maybe_flush(&mut self, hub: &mut Port<'_>) {
         if self.flushed || !matches!(self.state, State::Leaving { .. }) {
             return;
         }
@@ -61,74 +74,98 @@ impl Worker {
             for row in &mut self.rows {
                 row.base = row.version;
             }
-            self.contribute(self.weight, true);
+            self.contribute(hub, self.weight, true);
         }
     }
 
-    pub(super) fn push(&mut self, shard: usize, sequence: Sequence) {
-        // One that has started anew has to be told first where it is.
-        if !self.hub.is_agreed(self.server(shard)) || self.rows[shard].progress == Progress::Awaited {
+    pub(super) fn push(&mut self, hub: &mut Port<'_>, shard: usize, sequence: Sequence) {
+        let (server, row, slot) = (self.server(hub, shard), &self.rows[shard], self.slot(sequence));
+        // A restarted server first has to be told where it is.
+        if !hub.is_agreed(server) || row.progress == Progress::Awaited {
             return;
         }
-        let slot = self.slot(sequence);
-        let row = &self.rows[shard];
-        // One that is being encoded goes when that is done.
-        let Some(length) = row.lengths[slot] else { return };
-        self.pushes[slot].sending += 1;
-        let header = Header {
+        // If the contribution is still being encoded, it is pushed when that is done.
+        let Some(length) = row.pushed[slot].length else { return };
+        let push = wire::Push {
             shard: ShardId(shard as u32),
-            weight: self.pushes[slot].weight,
+            worker: hub.setup.me,
+            incarnation: hub.setup.incarnation,
             sequence,
             clock: row.own,
-            base: row.bases[slot],
-            length,
-            ..self.hub.header(Kind::Push)
+            base: row.pushed[slot].base,
+            weight: self.pushes[slot].weight,
         };
+        let dense = row.bytes();
         let body = (length > 0).then(|| self.body(shard, sequence).first(length));
-        let (server, dense) = (self.server(shard), row.len as u32 * 4);
-        self.hub.transmit_coded(server, header, body, dense, Job::Push { slot });
+        self.pushes[slot].sending += 1;
+        hub.transmit_coded(server, Message::Push(push), body, dense, Job::Push { slot });
     }
 
-    /// Offers a server that has started anew what it has forgotten. What is under way to it counts as lost: its former
-    /// self may have applied it, and others may have seen that.
-    pub(super) fn offer(&mut self, shard: usize) {
+    /// Pushes the contributions to a shard that have not been answered; says how many.
+    fn push_unanswered(&mut self, hub: &mut Port<'_>, shard: usize) -> u64 {
+        let answered = self.rows[shard].answered.0;
+        (answered + 1..=self.sequence.0).for_each(|sequence| self.push(hub, shard, Sequence(sequence)));
+        self.sequence.0.saturating_sub(answered)
+    }
+
+    pub(super) fn on_server(&mut self, hub: &mut Port<'_>, server: PeerId, fresh: bool) {
+        let shards: Vec<usize> = (0..self.rows.len()).filter(|shard| self.server(hub, *shard) == server).collect();
+        let (last, left) = (self.sequence, self.state == State::Left);
+        let link = self.link(hub, server);
+        link.leave_sent = false;
+        if fresh && left {
+            // A restarted server must not wait for this worker.
+            let (origin, incarnation) = (hub.setup.me, hub.setup.incarnation);
+            return hub.notify(server, Message::Leave(Leave { origin, incarnation, last, stays: false }));
+        }
+        link.renewing |= fresh && hub.has_parameters;
+        let renewing = link.renewing;
+        if fresh && !hub.has_parameters {
+            // Parameters that an earlier process of the server sent do not count: that run has not begun.
+            shards.iter().for_each(|shard| self.rows[*shard].progress = Progress::Awaited);
+        }
+        for shard in shards {
+            if renewing {
+                self.offer(hub, shard);
+            } else {
+                hub.counters.resent += self.push_unanswered(hub, shard);
+            }
+        }
+    }
+
+    /// Offers a restarted server the shard as this worker has it. Contributions under way to the server count as lost: its earlier
+    /// process may have applied them, and other workers may have seen that.
+    fn offer(&mut self, hub: &mut Port<'_>, shard: usize) {
+        let source = if self.pushes.len() > 1 { self.buffers.rows } else { self.buffers.view };
         let row = &mut self.rows[shard];
         row.progress = Progress::Awaited;
-        let (whole, base, clock) = (!row.torn, row.version, row.clock);
-        let body = whole.then(|| self.part(if self.pushes.len() > 1 { ROWS } else { VIEW }, shard));
-        let header = Header {
+        let offer = Offer {
             shard: ShardId(shard as u32),
-            weight: u32::from(whole),
             sequence: self.sequence,
-            clock,
-            base,
-            length: body.map_or(0, |body| body.len),
-            ..self.hub.header(Kind::State)
+            row: row.clock,
+            version: row.version,
+            whole: !row.torn,
         };
-        self.hub.transmit(self.server(shard), header, body, Job::Offer);
+        let body = offer.whole.then(|| self.part(source, shard));
+        hub.transmit(self.server(hub, shard), Message::Offer(offer), body, Job::Offer);
     }
 
-    /// A server that has started anew has answered: it gets what was made in the meantime.
-    pub(super) fn on_renewed(&mut self, shard: usize) {
-        let mut unanswered = self.rows[shard].answered.next();
-        while unanswered <= self.sequence {
-            self.push(shard, unanswered);
-            unanswered = unanswered.next();
-        }
-        let server = self.server(shard);
-        let mut shards = (0..self.rows.len()).filter(|shard| self.server(*shard) == server);
+    /// A restarted server has answered: it gets the contributions that were made in the meantime.
+    pub(super) fn on_renewed(&mut self, hub: &mut Port<'_>, shard: usize) {
+        self.push_unanswered(hub, shard);
+        let server = self.server(hub, shard);
+        let mut shards = (0..self.rows.len()).filter(|shard| self.server(hub, *shard) == server);
         if shards.all(|shard| self.rows[shard].progress != Progress::Awaited) {
-            let index = self.server_index(server);
-            self.renewing[index] = false;
+            self.link(hub, server).renewing = false;
         }
     }
 
-    /// Where a contribution's body lies: as it is, or encoded.
-    pub(super) fn body(&self, shard: usize, sequence: Sequence) -> Segment {
+    /// The body of a contribution: the update itself, or the place for the longest encoding of it.
+    fn body(&self, shard: usize, sequence: Sequence) -> Segment {
         if self.encoding.is_plain() {
             return self.part(self.update(sequence), shard);
         }
-        let buffer = BufferId(FIRST_UPDATE + (self.pushes.len() + self.slot(sequence)) as u32);
-        Segment { buffer, start: self.rows[shard].starts.0, len: self.encoding.len_max(shard) as u32 }
+        let buffer = self.pushes[self.slot(sequence)].bodies;
+        Segment { buffer, start: self.rows[shard].push_start, len: self.encoding.len_max(shard) as u32 }
     }
 }

@@ -1,0 +1,165 @@
+//! Contributions from the wire to the queue of their shard: checked, received, scanned.
+
+use super::inbox::Received;
+use super::{Job, Life, Owed, Port, Server, Shard};
+use crate::id::{PeerId, Sequence};
+use crate::kernel::{Kernel, KernelResult};
+use crate::machine::hub::{Hub, Incoming};
+use crate::machine::{Event, ProtocolError, Rejection};
+use crate::wire::{Kind, Message, Push};
+
+impl Server {
+    pub(super) fn on_push(&mut self, hub: &mut Port<'_>, incoming: Incoming, push: Push) {
+        let peer = incoming.peer;
+        // A worker that was refused may not have heard of it yet.
+        if self.workers[peer.index()] != Life::Present {
+            return hub.discard(&incoming);
+        }
+        match self.check_push(hub, &incoming, &push) {
+            Err(reason) => hub.close(peer, reason),
+            Ok(()) if self.is_due(hub, peer, &push) => self.take_push(hub, incoming, push),
+            Ok(()) => hub.hold(incoming),
+        }
+    }
+
+    fn check_push(&self, hub: &Hub, incoming: &Incoming, push: &Push) -> Result<(), ProtocolError> {
+        let (peer, length) = (incoming.peer, incoming.length);
+        let shard = self.find_shard(push.shard)?;
+        let longest = self.push.len_max(self.shard_of(hub, push.shard)) as u32;
+        let fits = match push.weight {
+            _ if self.push.is_plain() => length == shard.bytes(),
+            0 => length == 0,
+            _ => (1..=longest).contains(&length),
+        };
+        if !fits {
+            return Err(ProtocolError::Length { kind: Kind::Push, expected: longest, got: length });
+        }
+        let incarnation = hub.incarnation(peer);
+        if push.incarnation != incarnation || push.worker != peer {
+            return Err(ProtocolError::WrongIncarnation { expected: incarnation, got: push.incarnation });
+        }
+        let expected = self.admitted(hub, shard, peer).next();
+        if push.sequence > expected {
+            return Err(ProtocolError::Gap { expected: expected.0, got: push.sequence.0 });
+        }
+        if push.base > shard.version {
+            return Err(ProtocolError::FromTheFuture { version: shard.version, got: push.base });
+        }
+        Ok(())
+    }
+
+    /// The worker's last contribution that is in the parameters or in an inbox.
+    fn admitted(&self, hub: &Hub, shard: &Shard, worker: PeerId) -> Sequence {
+        let incarnation = hub.incarnation(worker);
+        let of_worker = |received: &&Received| {
+            let push = &received.push;
+            received.worker == worker && push.shard == shard.id && push.incarnation == incarnation
+        };
+        let inboxes = self.inboxes.iter().filter(of_worker);
+        inboxes.map(|received| received.push.sequence).fold(shard.seat_of(worker).mark, Sequence::max)
+    }
+
+    /// Takes the contributions whose bodies wait at their senders, as far as there is room and their turn has come.
+    pub(super) fn maybe_receive(&mut self, hub: &mut Port<'_>) {
+        let due = |server: &Self, hub: &Hub, incoming: &Incoming| match &incoming.message {
+            Message::Push(push) => server.is_due(hub, incoming.peer, push),
+            _ => false,
+        };
+        while let Some(incoming) = hub.take_held(|hub, incoming| due(self, hub, incoming)) {
+            if let Message::Push(push) = incoming.message {
+                self.take_push(hub, incoming, push);
+            }
+        }
+    }
+
+    /// Can this contribution be handled now?
+    fn is_due(&self, hub: &Hub, worker: PeerId, push: &Push) -> bool {
+        let shard = &self.shards[self.shard_of(hub, push.shard)];
+        let synchronous = hub.setup.recipe.is_synchronous();
+        let known = push.sequence <= self.admitted(hub, shard, worker);
+        let late = synchronous && push.base < shard.version;
+        let turn = !synchronous || is_turn(hub, shard, worker);
+        known || late || (self.inboxes.has_room() && turn)
+    }
+
+    fn take_push(&mut self, hub: &mut Port<'_>, incoming: Incoming, push: Push) {
+        let (worker, length) = (incoming.peer, incoming.length);
+        let index = self.shard_of(hub, push.shard);
+        let known = push.sequence <= self.admitted(hub, &self.shards[index], worker);
+        let shard = &mut self.shards[index];
+        if known && !planted!(hub, NoDedup) {
+            hub.counters.duplicates += 1;
+            // A contribution that is still in an inbox is answered when it has been applied.
+            if push.sequence <= shard.seat(worker).mark {
+                shard.seat(worker).owed.get_or_insert(Owed::Answer);
+            }
+            return hub.discard(&incoming);
+        }
+        if hub.setup.recipe.is_synchronous() && push.base < shard.version {
+            hub.counters.late += 1;
+            shard.seat(worker).mark = push.sequence;
+            // Its clock did not tick, so an answer would not tell it where it is. A welcome does.
+            shard.seat(worker).owed = Some(Owed::Welcome);
+            return hub.discard(&incoming);
+        }
+        shard.taking = Some(worker);
+        let inbox = self.inboxes.put(Received { worker, push, length });
+        if length == 0 {
+            shard.queue.push_back(inbox);
+            return;
+        }
+        let plain = self.push.is_plain();
+        let into = if plain { self.inboxes.floats(inbox, shard.len) } else { self.inboxes.body(inbox, length) };
+        hub.receive(&incoming, into, Job::Receive { inbox });
+    }
+
+    /// A body has arrived: it is scanned for floats that are not finite, or expanded to floats.
+    pub(super) fn on_received(&mut self, hub: &mut Port<'_>, inbox: usize) {
+        let Received { push, length, .. } = self.inboxes.get(inbox);
+        let index = self.shard_of(hub, push.shard);
+        let x = self.inboxes.floats(inbox, self.shards[index].len);
+        let kernel = if self.push.is_plain() {
+            Kernel::Scan { x }
+        } else {
+            let (body, sections) = (self.inboxes.body(inbox, length), self.push.sections(index));
+            Kernel::Expand { coding: self.push.coding(index, u64::MAX), body, sections, into: x }
+        };
+        hub.compute(kernel, Job::Scan { inbox });
+    }
+
+    /// A body did not arrive. The worker sends it again when it is back.
+    pub(super) fn on_not_received(&mut self, inbox: usize) {
+        let Received { push, .. } = self.inboxes.take(inbox);
+        let shard = self.shards.iter_mut().find(|shard| shard.id == push.shard);
+        shard.expect("a shard that is held here").taking = None;
+    }
+
+    pub(super) fn on_scanned(&mut self, hub: &mut Port<'_>, inbox: usize, result: KernelResult) {
+        let Received { worker, push, .. } = self.inboxes.get(inbox);
+        let index = self.shard_of(hub, push.shard);
+        let reason = match result {
+            KernelResult::NonFinite { index } => Some(Rejection::NonFinite { shard: push.shard, index }),
+            KernelResult::Malformed(error) => Some(Rejection::Malformed(error)),
+            _ => None,
+        };
+        match reason.filter(|_| push.weight > 0) {
+            // The worker's clock ticks although the contribution is refused, so that no other worker waits for it.
+            Some(reason) => {
+                hub.event(Event::Rejected { peer: worker, reason });
+                hub.counters.rejected += 1;
+                self.answer(hub, index, worker, &push);
+                self.inboxes.take(inbox);
+            }
+            None => self.shards[index].queue.push_back(inbox),
+        }
+    }
+}
+
+/// In a synchronous round, contributions are taken one at a time in rank order.
+#[cfg_attr(not(planted), allow(unused_variables, reason = "the hub says which bug is planted"))]
+fn is_turn(hub: &Hub, shard: &Shard, worker: PeerId) -> bool {
+    if planted!(hub, ArrivalOrder) {
+        return shard.taking.is_none();
+    }
+    shard.taking.is_none() && shard.clocks.slowest().is_some_and(|(next, _)| next == worker)
+}

@@ -1,0 +1,133 @@
+//! A shard: one range of the vector, its versions, and the facts about each worker.
+
+use alloc::boxed::Box;
+use alloc::collections::VecDeque;
+use alloc::vec;
+use alloc::vec::Vec;
+
+use super::Owed;
+use super::inbox::INBOXES;
+use super::pull::Echo;
+use crate::buffer::{BufferId, Segment};
+use crate::id::{Clock, PeerId, Sequence, ShardId};
+use crate::layout::shard_range;
+use crate::machine::Setup;
+use crate::rule::pace::VectorClock;
+use crate::rule::{Merging, merging};
+
+/// Versions per shard: the current one, and those that slow workers are still being sent.
+pub(super) const VERSIONS: usize = 4;
+
+#[derive(Debug)]
+pub(super) struct Shard {
+    pub(super) id: ShardId,
+    /// The first float of the shard in the vector.
+    first: usize,
+    /// Floats of the shard.
+    pub(super) len: usize,
+    pub(super) rule: Box<dyn Merging>,
+    /// Applications so far.
+    pub(super) version: Clock,
+    /// Which of the version buffers holds it.
+    pub(super) current: usize,
+    /// Replies under way from each version buffer.
+    pub(super) readers: [u32; VERSIONS],
+    versions: [BufferId; VERSIONS],
+    gathered: BufferId,
+    pub(super) clocks: VectorClock,
+    seats: Vec<Seat>,
+    /// Inboxes with contributions that wait for their application.
+    pub(super) queue: VecDeque<usize>,
+    /// A kernel writes the parameters or the gathered vector.
+    pub(super) busy: bool,
+    /// The worker whose contribution is being received, in a synchronous round.
+    pub(super) taking: Option<PeerId>,
+    /// The final parameters are being sent.
+    pub(super) ending: bool,
+    /// The shard is being received from a worker, to replace what an earlier process of this server had.
+    pub(super) receiving_offer: bool,
+}
+
+/// The facts about one worker at one shard.
+#[derive(Copy, Clone, Debug, Default)]
+pub(super) struct Seat {
+    /// The worker's last contribution that is in the parameters, refused or dropped.
+    pub(super) mark: Sequence,
+    /// Parameters that the worker has to be sent.
+    pub(super) owed: Option<Owed>,
+    /// The worker is going to offer the shard.
+    pub(super) awaits_offer: bool,
+    /// The parameters as the worker holds them, where differences are sent.
+    pub(super) echo: Echo,
+}
+
+impl Shard {
+    pub(super) fn new(setup: &Setup, id: ShardId, versions: [BufferId; VERSIONS], gathered: BufferId) -> Self {
+        let (workers, recipe) = (setup.cluster.workers, &setup.recipe);
+        let range = shard_range(setup.len, recipe.shards(), id.0);
+        Self {
+            id,
+            first: range.start,
+            len: range.len(),
+            rule: merging(recipe),
+            version: Clock(0),
+            current: 0,
+            readers: [0; VERSIONS],
+            versions,
+            gathered,
+            clocks: VectorClock::new(workers),
+            seats: vec![Seat::default(); workers as usize],
+            queue: VecDeque::with_capacity(INBOXES),
+            busy: false,
+            taking: None,
+            ending: false,
+            receiving_offer: false,
+        }
+    }
+
+    pub(super) fn seat(&mut self, worker: PeerId) -> &mut Seat {
+        &mut self.seats[worker.index()]
+    }
+
+    pub(super) fn seat_of(&self, worker: PeerId) -> &Seat {
+        &self.seats[worker.index()]
+    }
+
+    /// Bytes of the shard as floats.
+    pub(super) fn bytes(&self) -> u32 {
+        self.len as u32 * 4
+    }
+
+    /// The shard in one of the version buffers.
+    pub(super) fn version(&self, version: usize) -> Segment {
+        self.part(self.versions[version])
+    }
+
+    /// The shard's current parameters.
+    pub(super) fn params(&self) -> Segment {
+        self.version(self.current)
+    }
+
+    /// The contributions that the merge rule has gathered.
+    pub(super) fn gathered(&self) -> Segment {
+        self.part(self.gathered)
+    }
+
+    /// The shard in a buffer of the whole vector.
+    pub(super) fn part(&self, buffer: BufferId) -> Segment {
+        Segment::floats(buffer, self.first, self.len)
+    }
+
+    /// Where the next application can go: in place, unless a reply reads the current version.
+    pub(super) fn free_version(&self) -> Option<usize> {
+        let current = (self.readers[self.current] == 0).then_some(self.current);
+        current.or_else(|| self.readers.iter().position(|readers| *readers == 0))
+    }
+
+    /// A reply did not reach the worker. If the worker comes back it asks again, except for a welcome.
+    pub(super) fn owe(&mut self, worker: PeerId, owed: Owed) {
+        if self.clocks.is_member(worker) && self.seat_of(worker).owed != Some(Owed::Welcome) {
+            self.seat(worker).owed = Some(owed);
+        }
+    }
+}

@@ -1,0 +1,394 @@
+//! The worker of parameter-server recipes: pushes its contributions, takes the parameters that answer them, and goes on as soon as
+//! the recipe's pace allows.
+//!
+//! ```text
+//! step -> Push to every shard -> (window of two: own update applied to the view) -> may it go on? -> Ready
+//! ```
+//! With a window of two contributions, a worker computes while the last one travels. The parameters that it receives then lack the
+//! contributions under way, so it subtracts these again before it uses the parameters (read-my-writes, Ho et al. 2013): a worker
+//! always sees its own updates.
+//!
+//! With a codec, a contribution is encoded first, shard by shard, and the part that the codec leaves out stays in a residual. A worker
+//! that leaves sends the residual as a last contribution. If the servers have a codec of their own, they send differences, which the
+//! worker subtracts from its view.
+//!
+//! | file | |
+//! |---|---|
+//! | `row.rs` | a shard as this worker has it |
+//! | `push.rs` | contributions to the servers |
+//! | `pull.rs` | parameters from the servers, and the view made of them |
+//! | `leave.rs` | the end |
+
+mod leave;
+mod pull;
+mod push;
+mod row;
+
+use alloc::vec;
+use alloc::vec::Vec;
+
+use row::{Progress, Row};
+
+use super::encoding::Encoding;
+use super::host::Role;
+use super::hub::{self, Awaited, Hub, Incoming};
+use super::vectors::Keep;
+use super::{Event, Misuse, ProtocolError, Rejection, Signal};
+use crate::buffer::{BufferId, Segment};
+use crate::id::{Clock, PeerId, Sequence, ShardId};
+use crate::kernel::{Kernel, KernelResult};
+use crate::layout::shard_range;
+use crate::rule::own_scale;
+use crate::rule::pace::{lead_max, window};
+use crate::status::{Role as RoleName, Status};
+use crate::wire::{Message, Reply};
+
+type Port<'a> = hub::Port<'a, Job>;
+
+/// A node that trains.
+#[derive(Debug)]
+pub(crate) struct Worker {
+    rows: Vec<Row>,
+    servers: Vec<ServerLink>,
+    /// Contributions made.
+    sequence: Sequence,
+    /// The last contributions, at `sequence % window`.
+    pushes: Vec<Push>,
+    buffers: Buffers,
+    encoding: Encoding,
+    /// Decodes the servers' differences.
+    pull: Encoding,
+    /// The residual has been contributed, or is kept for a suspension.
+    flushed: bool,
+    /// Examples of the last contribution that had any.
+    weight: u32,
+    /// The largest lead with which this worker may compute.
+    lead_max: Option<u64>,
+    /// Factor on an own update that the servers have not merged yet.
+    own_scale: f32,
+    state: State,
+}
+
+#[derive(Copy, Clone, Debug)]
+struct Buffers {
+    /// The parameters that the application computes with.
+    view: BufferId,
+    /// With a window of two: the parameters as the servers sent them, without own updates on top.
+    rows: BufferId,
+    /// Bodies of differences.
+    bodies: BufferId,
+    /// Differences as floats.
+    difference: BufferId,
+}
+
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+enum State {
+    /// Until the first parameters of all shards are here.
+    Joining,
+    /// The application computes.
+    Ready,
+    /// A step is under way.
+    Stepping,
+    /// The view is being made of rows and own updates.
+    Refreshing {
+        /// Kernels that have not ended.
+        kernels: u32,
+    },
+    /// Until all servers know.
+    Leaving {
+        /// The worker waits for the final parameters first.
+        stays: bool,
+    },
+    Left,
+}
+
+/// A contribution.
+#[derive(Copy, Clone, Debug)]
+struct Push {
+    weight: u32,
+    /// Transmissions that still read its buffer.
+    sending: u32,
+    update: BufferId,
+    /// The encoded update, shard after shard.
+    bodies: BufferId,
+}
+
+/// The facts about one server.
+#[derive(Copy, Clone, Debug, Default)]
+struct ServerLink {
+    /// The message that this worker leaves has been sent on the present connection.
+    leave_sent: bool,
+    /// It has been sent completely at least once.
+    leave_delivered: bool,
+    /// The server has restarted, and has not answered this worker's offers yet.
+    renewing: bool,
+}
+
+/// Why an operation was started.
+#[derive(Copy, Clone, Debug)]
+pub(crate) enum Job {
+    /// To prepare for kernels that come later. Kernels run in order, so its end has no consequence.
+    Prepare,
+    /// To clip the residual.
+    Clip,
+    /// To encode a shard of a contribution; `rest`: the residual, for the last time.
+    Encode { shard: usize, sequence: Sequence, rest: bool },
+    /// To send a shard of the contribution in this slot.
+    Push { slot: usize },
+    /// To receive parameters.
+    Row { shard: usize, reply: Reply },
+    /// To receive the body of a difference, of `length` bytes.
+    Delta { shard: usize, reply: Reply, length: u32 },
+    /// To expand it to floats.
+    Expand { shard: usize, reply: Reply },
+    /// To subtract it from the view.
+    Subtract { shard: usize, reply: Reply },
+    /// To offer a shard to a server that has restarted.
+    Offer,
+    /// To apply an own update to the view.
+    Local,
+    /// To make the view of rows and own updates.
+    Refresh,
+    /// To tell a server that this worker leaves.
+    Leave { server: PeerId, stays: bool },
+}
+
+impl Worker {
+    pub(crate) fn new(hub: &mut Port<'_>) -> Self {
+        let setup = hub.setup.clone();
+        let (shards, window) = (setup.recipe.shards(), window(&setup.recipe));
+        let ranges = || (0..shards).map(|shard| shard_range(setup.len, shards, shard));
+        let vectors = &mut hub.vectors;
+        let view = vectors.floats("view", setup.len, Keep::No);
+        let rows = vectors.floats("rows", if window > 1 { setup.len } else { 0 }, Keep::No);
+        let encoding = Encoding::encoder(&setup, setup.recipe.codec, setup.recipe.correction, ranges(), vectors);
+        let pull = Encoding::decoder(&setup, setup.recipe.pull, ranges(), vectors);
+        let bodies = |encoding: &Encoding| match encoding.is_plain() {
+            true => 0,
+            false => (0..shards as usize).map(|shard| encoding.len_max(shard)).sum(),
+        };
+        let differences = if pull.is_plain() { 0 } else { setup.len };
+        let buffers = Buffers {
+            view,
+            rows,
+            bodies: vectors.bytes("bodies of differences", bodies(&pull), Keep::No),
+            difference: vectors.floats("difference", differences, Keep::No),
+        };
+        let mut push = || Push {
+            weight: 0,
+            sending: 0,
+            update: vectors.floats("update", setup.len, Keep::No),
+            bodies: vectors.bytes("bodies of the update", bodies(&encoding), Keep::No),
+        };
+        let pushes = (0..window).map(|_| push()).collect();
+        let (mut pushed, mut pulled) = (0, 0);
+        let row = |(index, range)| {
+            let row = Row::new(range, window, pushed, pulled);
+            pushed += encoding.len_max(index) as u64;
+            pulled += pull.len_max(index) as u64;
+            row
+        };
+        let worker = Self {
+            rows: ranges().enumerate().map(row).collect(),
+            servers: vec![ServerLink::default(); setup.cluster.servers as usize],
+            sequence: Sequence(0),
+            pushes,
+            buffers,
+            encoding,
+            pull,
+            flushed: false,
+            weight: 0,
+            lead_max: lead_max(&setup.recipe),
+            own_scale: own_scale(setup.recipe.merge),
+            state: State::Joining,
+        };
+        for encoding in [&worker.encoding, &worker.pull].into_iter().filter(|encoding| !encoding.is_plain()) {
+            encoding.kernels().for_each(|kernel| hub.compute(kernel, Job::Prepare));
+        }
+        worker
+    }
+
+    /// Steps of this worker, as far as all shards have them.
+    fn clock(&self) -> Clock {
+        self.rows.iter().map(|row| row.own).min().unwrap_or_default()
+    }
+
+    fn slot(&self, sequence: Sequence) -> usize {
+        (sequence.0 % self.pushes.len() as u64) as usize
+    }
+
+    fn update(&self, sequence: Sequence) -> BufferId {
+        self.pushes[self.slot(sequence)].update
+    }
+
+    fn part(&self, buffer: BufferId, shard: usize) -> Segment {
+        Segment::floats(buffer, self.rows[shard].first, self.rows[shard].len)
+    }
+
+    fn server(&self, hub: &Hub, shard: usize) -> PeerId {
+        hub.setup.cluster.server_of(ShardId(shard as u32))
+    }
+
+    fn link(&mut self, hub: &Hub, server: PeerId) -> &mut ServerLink {
+        &mut self.servers[(server.0 - hub.setup.cluster.workers) as usize]
+    }
+}
+
+impl Role for Worker {
+    type Job = Job;
+
+    fn on_agreed(&mut self, hub: &mut Port<'_>, peer: PeerId, fresh: bool) {
+        if !hub.setup.cluster.is_worker(peer) {
+            self.on_server(hub, peer, fresh);
+        }
+    }
+
+    fn on_lost(&mut self, hub: &mut Port<'_>, peer: PeerId) {
+        match self.state {
+            _ if hub.setup.cluster.is_worker(peer) => {}
+            State::Left => {}
+            // This worker needs nothing from it any more.
+            State::Leaving { stays: false } => self.link(hub, peer).leave_delivered = true,
+            // If no peer is waited for after its connection broke, the run cannot go on without a server.
+            _ if hub.setup.patience.dead_after().is_zero() => hub.signal(Signal::Cut { peer }),
+            _ => hub.event(Event::PeerLost { peer }),
+        }
+    }
+
+    fn on_message(&mut self, hub: &mut Port<'_>, incoming: Incoming) {
+        let Incoming { peer, message, .. } = incoming;
+        match message {
+            Message::Params(reply) | Message::Delta(reply) if !hub.setup.cluster.is_worker(peer) => {
+                self.on_reply(hub, incoming, reply);
+            }
+            _ => hub.close(peer, ProtocolError::Unexpected { kind: message.kind() }),
+        }
+    }
+
+    fn on_done(&mut self, hub: &mut Port<'_>, job: Job, result: KernelResult) {
+        match job {
+            Job::Prepare | Job::Local | Job::Offer => {}
+            Job::Clip => self.encoding.on_clipped(result),
+            Job::Encode { shard, sequence, rest } => self.on_encoded(hub, shard, sequence, rest, result),
+            Job::Push { slot } => self.pushes[slot].sending -= 1,
+            Job::Row { shard, reply } | Job::Subtract { shard, reply } => self.on_row(hub, shard, reply),
+            Job::Delta { shard, reply, length } => {
+                let (coding, sections) = (self.pull.coding(shard, u64::MAX), self.pull.sections(shard));
+                let (body, into) = (self.pulled(shard, length), self.part(self.buffers.difference, shard));
+                hub.compute(Kernel::Expand { coding, body, sections, into }, Job::Expand { shard, reply });
+            }
+            Job::Expand { shard, reply } => match result {
+                KernelResult::Malformed(error) => {
+                    // The view does not follow the server's parameters any more: this worker cannot go on.
+                    let peer = self.server(hub, shard);
+                    hub.counters.rejected += 1;
+                    hub.event(Event::Rejected { peer, reason: Rejection::Malformed(error) });
+                    hub.signal(Signal::Cut { peer });
+                }
+                _ => {
+                    let view = self.part(self.buffers.view, shard);
+                    let update = self.part(self.buffers.difference, shard);
+                    let kernel = Kernel::Apply { from: view, update, scale: 1.0, into: view };
+                    hub.compute(kernel, Job::Subtract { shard, reply });
+                }
+            },
+            Job::Refresh => {
+                if let State::Refreshing { kernels } = &mut self.state {
+                    *kernels -= 1;
+                }
+            }
+            Job::Leave { server, stays } => {
+                // A message of the first stage, when the worker stays, does not count for the second.
+                let current = self.state == State::Leaving { stays };
+                self.link(hub, server).leave_delivered |= current;
+            }
+        }
+    }
+
+    fn on_failed(&mut self, _hub: &mut Port<'_>, job: Job) {
+        match job {
+            Job::Push { slot } => self.pushes[slot].sending -= 1,
+            Job::Row { shard, .. } => {
+                let row = &mut self.rows[shard];
+                (row.progress, row.torn, row.newer) = (Progress::Idle, true, false);
+            }
+            Job::Delta { shard, .. } => self.rows[shard].progress = Progress::Idle,
+            _ => {}
+        }
+    }
+
+    fn on_step(&mut self, hub: &mut Port<'_>, weight: u32) -> Result<(), Misuse> {
+        if self.state != State::Ready {
+            return Err(Misuse::NotReady);
+        }
+        self.state = State::Stepping;
+        self.contribute(hub, weight, false);
+        // With a window of one, the answer replaces the view; else the view goes on from the own update.
+        if self.pushes.len() > 1 && weight > 0 {
+            let whole = |buffer| Segment::floats(buffer, 0, hub.setup.len);
+            let (view, update) = (whole(self.buffers.view), whole(self.update(self.sequence)));
+            hub.compute(Kernel::Apply { from: view, update, scale: self.own_scale, into: view }, Job::Local);
+        }
+        Ok(())
+    }
+
+    fn on_leave(&mut self, _hub: &mut Port<'_>, stay: bool, keep: bool) -> Result<(), Misuse> {
+        if matches!(self.state, State::Leaving { .. } | State::Left) {
+            return Err(Misuse::NotReady);
+        }
+        self.state = State::Leaving { stays: stay };
+        self.flushed = keep;
+        Ok(())
+    }
+
+    fn on_rate(&mut self, scale: f32) {
+        self.encoding.set_rate(scale);
+    }
+
+    fn on_outdated(&mut self, hub: &mut Port<'_>) {
+        if self.sequence == Sequence(0) {
+            self.encoding.forget().for_each(|kernel| hub.compute(kernel, Job::Clip));
+            hub.event(Event::Outdated);
+        }
+    }
+
+    fn settle(&mut self, hub: &mut Port<'_>) {
+        self.maybe_receive(hub);
+        self.maybe_joined(hub);
+        self.maybe_ready(hub);
+        self.maybe_flush(hub);
+        self.maybe_left(hub);
+    }
+
+    fn awaited(&self, hub: &Hub) -> Option<Awaited> {
+        let mut rows = self.rows.iter();
+        let missing = match self.state {
+            State::Joining => rows.position(|row| row.progress == Progress::Awaited || row.torn),
+            State::Stepping => rows.position(|row| !self.may_go_on(row)),
+            State::Leaving { .. } if !self.flushed => rows.position(|row| !self.may_go_on(row)),
+            State::Leaving { .. } => rows.position(|row| row.progress != Progress::Final),
+            State::Ready | State::Refreshing { .. } | State::Left => None,
+        };
+        let shard = missing?;
+        Some(Awaited { on: self.server(hub, shard), at: self.rows[shard].clock, clock: self.clock() })
+    }
+
+    fn is_awaited_by(&self, hub: &Hub, peer: PeerId) -> bool {
+        !hub.setup.cluster.is_worker(peer)
+    }
+
+    fn contribution(&self) -> BufferId {
+        self.update(self.sequence.next())
+    }
+
+    fn view(&self) -> BufferId {
+        self.buffers.view
+    }
+
+    fn status(&self, hub: &Hub) -> Status {
+        let mut status = hub.status(RoleName::Worker, self.clock(), |_| Clock(0));
+        // A worker hears nothing of the others' clocks.
+        status.workers.clear();
+        self.encoding.report(status)
+    }
+}
