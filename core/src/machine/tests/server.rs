@@ -1,0 +1,160 @@
+//! The server, input by input.
+
+use alloc::string::ToString;
+
+use super::*;
+use crate::recipe::{Staleness, Topology};
+use crate::status::Presence;
+
+/// A server (rank `workers`) whose workers have all joined and been welcomed.
+pub(super) fn server(recipe: Recipe, workers: u32) -> Trace {
+    let mut server = trace(recipe, workers, workers);
+    for worker in 0..workers {
+        server.hello(worker, 1).expect_event(joined(worker, 1));
+    }
+    for worker in 0..workers {
+        server.expect_params(worker, 0, 0, 0);
+    }
+    server.expect_idle();
+    server
+}
+
+#[test]
+fn a_server_starts_when_all_workers_are_there() {
+    let mut s = trace(Recipe::asynchronous(), 2, 2);
+    s.at(1).hello(0, 1).expect_event(joined(0, 1));
+    s.expect_idle();
+    s.expect_waiting(Some(1));
+    // A wait that lasts is reported, and those who wait for this node are told whom it waits for.
+    s.at(2000).feed(Input::Timeout).expect_event(Event::Stalled {
+        on: PeerId(1),
+        at: Clock(0),
+        since: Instant::ORIGIN,
+    });
+    let awaits = Message::Awaits { on: PeerId(1), at: Clock(0) };
+    assert_eq!(s.expect_transmit(0, Kind::Awaits), awaits);
+    s.at(2100).hello(1, 1).expect_event(joined(1, 1));
+    s.expect_params(0, 0, 0, 0).expect_params(1, 0, 0, 0).expect_idle();
+}
+
+#[test]
+fn asynchronous_pushes_are_answered_at_once() {
+    let mut s = server(Recipe::asynchronous(), 2);
+    s.at(5).push(1, 1, 0, 0.5).expect_params(1, 1, 1, 0).expect_idle();
+    s.at(6).push(0, 1, 0, 0.25).expect_params(0, 1, 2, 1).expect_idle();
+    let staleness = s.machine.status().staleness;
+    assert_eq!((staleness.sum(), staleness.count()), (1, 2));
+}
+
+/// Zhang et al. 2016, section 3: two updates make one application.
+#[test]
+fn softsync_applies_every_second_push() {
+    let mut s = server(Recipe::softsync(2).with_staleness(Staleness::constant()), 3);
+    s.push(2, 1, 0, 1.0).expect_params(2, 1, 0, 0);
+    s.push(0, 1, 0, 1.0).expect_params(0, 1, 1, 0);
+    s.push(1, 1, 0, 1.0).expect_params(1, 1, 1, 1).expect_idle();
+    assert_eq!((s.counters().applications, s.counters().applied), (1, 3));
+}
+
+/// Ho et al. 2013, section 3: a worker one beyond the bound waits for the slowest, and for nobody else.
+#[test]
+fn a_worker_beyond_the_bound_waits_for_the_slowest() {
+    let mut s = server(Recipe::ssp(1), 2);
+    s.push(0, 1, 0, 0.0).expect_params(0, 1, 1, 0);
+    s.push(0, 2, 1, 0.0).expect_idle();
+    assert_eq!(s.machine.waiting().map(|waiting| (waiting.on, waiting.at)), Some((PeerId(1), Clock(0))));
+    s.push(1, 1, 0, 0.0).expect_params(0, 2, 3, 1).expect_params(1, 1, 3, 1).expect_idle();
+}
+
+#[test]
+fn a_lost_worker_holds_nobody_back() {
+    let mut s = server(Recipe::ssp(0), 2);
+    s.at(10).push(0, 1, 0, 0.0).expect_idle();
+    s.at(20).disconnect(1).expect_idle();
+    s.at(1019).feed(Input::Timeout).expect_idle();
+    s.at(1020).feed(Input::Timeout).expect_event(Event::PeerLost { peer: PeerId(1) });
+    s.expect_params(0, 1, 1, 1).expect_idle();
+    assert_eq!(s.machine.status().workers[1].state, Presence::Lost);
+    // It comes back, anew, at the clock of the others.
+    s.at(2000).hello(1, 2).expect_event(joined(1, 2));
+    s.expect_params(1, 0, 1, 1);
+    s.push_of(1, 2, 1, 1, 0.0).expect_idle();
+    s.push(0, 2, 1, 0.0).receive(1, 0.0).expect_params(0, 2, 2, 2).expect_params(1, 1, 2, 2).expect_idle();
+}
+
+#[test]
+fn a_short_break_is_forgiven() {
+    let mut s = server(Recipe::ssp(0), 2);
+    // Its welcome may have got lost with the connection: it is said again.
+    s.at(10).disconnect(1).at(900).hello(1, 1).expect_params(1, 0, 0, 0).expect_idle();
+    s.at(901).push(0, 1, 0, 0.0).expect_idle();
+    s.push(1, 1, 0, 0.0).expect_params(0, 1, 1, 1).expect_params(1, 1, 1, 1).expect_idle();
+    assert_eq!(s.counters().reconnects, 1);
+}
+
+/// I-02: contributions of a round are taken in rank order, whoever comes first.
+#[test]
+fn a_round_is_taken_in_rank_order() {
+    let recipe = Recipe::sync().with_topology(Topology::Servers { shards: 1 });
+    let mut s = server(recipe, 3);
+    s.push(2, 1, 0, 3.0).expect_idle();
+    s.push(1, 1, 0, 2.0).expect_idle();
+    s.push(0, 1, 0, 1.0);
+    s.receive(1, 2.0).receive(2, 3.0);
+    s.expect_params(0, 1, 1, 1).expect_params(1, 1, 1, 1).expect_params(2, 1, 1, 1).expect_idle();
+}
+
+/// R1: what comes twice is applied once, and answered again.
+#[test]
+fn a_push_that_comes_again_is_answered_and_not_applied() {
+    let mut s = server(Recipe::asynchronous(), 2);
+    s.push(0, 1, 0, 1.0).expect_params(0, 1, 1, 0);
+    s.at(10).disconnect(0).at(20).hello(0, 1).expect_idle();
+    s.push(0, 1, 0, 1.0).expect_params(0, 1, 1, 0).expect_idle();
+    assert_eq!((s.counters().applied, s.counters().duplicates), (1, 1));
+}
+
+/// A zombie's contribution to a round that is over is dropped and counted, and it is told where the others are.
+#[test]
+fn a_contribution_to_a_round_that_is_over_is_late() {
+    let mut s = server(Recipe::sync().with_topology(Topology::Servers { shards: 1 }), 2);
+    s.at(10).disconnect(1).push(0, 1, 0, 1.0).expect_idle();
+    s.at(1010).feed(Input::Timeout).expect_event(Event::PeerLost { peer: PeerId(1) }).expect_params(0, 1, 1, 1);
+    s.at(1500).hello(1, 1).expect_event(joined(1, 1));
+    s.expect_params(1, 0, 1, 1);
+    s.push(1, 1, 0, 9.0).expect_params(1, 1, 1, 1).expect_idle();
+    assert_eq!(s.counters().late, 1);
+    s.push(0, 2, 1, 1.0).push(1, 2, 1, 1.0).expect_params(0, 2, 2, 2).expect_params(1, 2, 2, 2).expect_idle();
+}
+
+#[test]
+fn peers_that_break_the_protocol_are_named_and_cut_off() {
+    // Each changes the push, the digest of its header, or the floats of its body.
+    type Change = fn(&mut Push, &mut u32, &mut usize);
+    let broken: [(Change, &str); 6] = [
+        (|_, digest, _| *digest ^= 1, "expected contract "),
+        (|_, _, floats| *floats = 3, "expected 16 bytes after Push, got 12"),
+        (|push, _, _| push.shard = ShardId(7), "expected a shard that this node holds, got shard 7"),
+        (|push, _, _| push.incarnation = Incarnation(5), "expected incarnation 1, got incarnation 5"),
+        (|push, _, _| push.sequence = Sequence(3), "expected sequence 1, got 3"),
+        (|push, _, _| push.base = Clock(9), "expected a base of at most clock 0, got clock 9"),
+    ];
+    for (change, expected) in broken {
+        let mut s = server(Recipe::asynchronous(), 2);
+        let (mut push, mut digest, mut floats) = (push_message(0, 1, 1, 0), s.setup.contract.digest() as u32, LEN);
+        change(&mut push, &mut digest, &mut floats);
+        let header = Header::new(digest, PeerId(0), Incarnation(1), floats as u32 * 4, Message::Push(push));
+        s.feed(Input::Header { peer: PeerId(0), header });
+        let Some(Output::Close { peer: PeerId(0), reason }) = s.wants.pop_front() else { panic!("{expected}") };
+        assert!(reason.to_string().starts_with(expected), "{reason}, not {expected}");
+        // The other worker is served as before.
+        s.push(1, 1, 0, 1.0).expect_params(1, 1, 1, 0).expect_idle();
+    }
+}
+
+#[test]
+fn a_message_of_another_role_is_refused() {
+    let mut s = server(Recipe::asynchronous(), 2);
+    s.tell(0, Message::Prepare { view: Sequence(1) });
+    s.expect_close(0, ProtocolError::Unexpected { kind: Kind::View }).expect_idle();
+}

@@ -1,0 +1,295 @@
+//! The worker, input by input. The server has the rank after the workers; `S` is its rank here.
+
+use super::*;
+use crate::recipe::{Codec, Pace, TopK, Topology};
+use crate::wire::Leave;
+
+/// The rank of the server in runs of one worker.
+const S: u32 = 1;
+
+/// Worker 0 of one, which has met the server and taken parameters of 1.0.
+fn worker(recipe: Recipe) -> Trace {
+    let mut w = trace(recipe, 0, 1);
+    w.hello(S, 1).expect_idle();
+    w.send(S, params(Occasion::Welcome { lead: 0 }, 0, 0, 0), 1.0);
+    w.expect_signal(Signal::Joined { clock: Clock(0) }).expect_view(1.0).expect_idle();
+    w
+}
+
+fn params(occasion: Occasion, sequence: u64, version: u64, row: u64) -> Message {
+    Message::Params(reply(occasion, sequence, version, row))
+}
+
+fn answer(sequence: u64, version: u64, row: u64) -> Message {
+    params(Occasion::Answer, sequence, version, row)
+}
+
+fn overlapping() -> Recipe {
+    Recipe::asynchronous().with_pace(Pace::Asynchronous { overlap: true })
+}
+
+#[track_caller]
+fn expect_push(w: &mut Trace, sequence: u64, base: u64) {
+    let message = w.expect_transmit(S, Kind::Push);
+    let Message::Push(push) = message else { panic!("{message:?}") };
+    assert_eq!((push.sequence.0, push.base.0), (sequence, base), "{message:?}");
+}
+
+fn leave(last: u64, stays: bool) -> Message {
+    Message::Leave(Leave { origin: PeerId(0), incarnation: OWN, last: Sequence(last), stays })
+}
+
+#[test]
+fn a_worker_joins_when_it_has_all_shards() {
+    let mut w = trace(Recipe::asynchronous().with_topology(Topology::Servers { shards: 2 }), 0, 1);
+    w.expect_waiting(Some(S)).hello(S, 1).expect_idle();
+    let welcome = |shard| {
+        let occasion = Occasion::Welcome { lead: 0 };
+        Message::Params(Reply { shard: ShardId(shard), ..reply(occasion, 0, 0, 3) })
+    };
+    w.announce(S, welcome(1), LEN / 2).receive(S, 1.0).expect_waiting(Some(S)).expect_idle();
+    w.announce(S, welcome(0), LEN / 2).receive(S, 1.0);
+    w.expect_signal(Signal::Joined { clock: Clock(3) }).expect_view(1.0).expect_waiting(None).expect_idle();
+}
+
+#[test]
+fn a_step_is_done_when_the_server_has_answered() {
+    let mut w = worker(Recipe::asynchronous());
+    w.step(0.5);
+    expect_push(&mut w, 1, 0);
+    w.expect_waiting(Some(S)).expect_idle();
+    assert_eq!(w.machine.handle_input(w.now, Input::Step { weight: 1 }), Err(Misuse::NotReady));
+    w.send(S, answer(1, 1, 1), 0.5).expect_ready(1).expect_view(0.5).expect_idle();
+    // The next contribution is made from the version that has come.
+    w.step(0.25);
+    expect_push(&mut w, 2, 1);
+}
+
+/// A window of two: the worker computes while its last contribution travels, and sees its own updates meanwhile.
+#[test]
+fn with_overlap_a_worker_is_one_contribution_ahead_of_the_answers() {
+    let mut w = worker(overlapping());
+    w.step(0.5);
+    expect_push(&mut w, 1, 0);
+    w.expect_ready(1).expect_view(0.5);
+    w.step(0.25);
+    expect_push(&mut w, 2, 0);
+    // Two are under way: the third has to wait for an answer.
+    w.expect_view(0.25).expect_waiting(Some(S)).expect_idle();
+    w.send(S, answer(1, 1, 1), 0.5).expect_ready(2).expect_idle();
+}
+
+/// Ho et al. 2013: read-my-writes. Parameters that lack the last contribution get it again before they are used.
+#[test]
+fn own_updates_under_way_are_applied_to_parameters_that_lack_them() {
+    let mut w = worker(overlapping());
+    w.step(0.5);
+    expect_push(&mut w, 1, 0);
+    w.expect_ready(1).step(0.25);
+    expect_push(&mut w, 2, 0);
+    // Another worker has moved the parameters by 10 as well.
+    w.send(S, answer(1, 2, 1), -9.5).expect_ready(2).expect_view(-9.75);
+}
+
+/// The server sends parameters for a slow worker's push again and again; those that are received are never mixed.
+#[test]
+fn rows_that_arrive_while_another_is_received_wait() {
+    let mut w = worker(overlapping());
+    w.step(0.5);
+    expect_push(&mut w, 1, 0);
+    w.expect_ready(1).step(0.25);
+    expect_push(&mut w, 2, 0);
+    w.announce(S, answer(1, 1, 1), LEN);
+    let (op, into) = w.take_receive(S).unwrap();
+    assert!(into.is_some());
+    // The second answer is held until the first is complete.
+    w.announce(S, answer(2, 2, 2), LEN).expect_idle();
+    w.pool.floats_mut(into.unwrap()).fill(0.5);
+    w.feed(Input::Completed { op, result: KernelResult::Nothing });
+    w.receive(S, 0.25).expect_ready(2).expect_view(0.25).expect_idle();
+}
+
+#[test]
+fn after_a_broken_connection_unanswered_contributions_are_pushed_again() {
+    let mut w = worker(Recipe::asynchronous());
+    w.step(0.5);
+    expect_push(&mut w, 1, 0);
+    w.disconnect(S).expect_idle();
+    w.hello(S, 1);
+    expect_push(&mut w, 1, 0);
+    assert_eq!(w.counters().resent, 1);
+    w.send(S, answer(1, 1, 1), 0.5).expect_ready(1).expect_idle();
+    // With everything answered, nothing is pushed again.
+    w.disconnect(S).hello(S, 1).expect_idle();
+    assert_eq!(w.counters().resent, 1);
+}
+
+#[test]
+fn parameters_whose_transmission_broke_off_are_not_used() {
+    let mut w = worker(Recipe::asynchronous());
+    w.step(0.5);
+    expect_push(&mut w, 1, 0);
+    w.announce(S, answer(1, 1, 1), LEN);
+    let (op, _) = w.take_receive(S).unwrap();
+    w.disconnect(S).feed(Input::Aborted { op }).expect_waiting(Some(S)).expect_idle();
+    w.hello(S, 1);
+    expect_push(&mut w, 1, 0);
+    w.send(S, answer(1, 1, 1), 0.5).expect_ready(1).expect_view(0.5).expect_idle();
+}
+
+/// Ho et al. 2013, section 3: with bound s, a worker at clock c computes when the row clock is at least c - s.
+#[test]
+fn a_worker_waits_for_the_row_clock_of_its_bound() {
+    let mut w = worker(Recipe::ssp(1));
+    w.step(0.0);
+    expect_push(&mut w, 1, 0);
+    w.expect_ready(1).send(S, answer(1, 1, 0), 1.0);
+    w.step(0.0);
+    expect_push(&mut w, 2, 0);
+    // At clock 2 the row clock must be 1. The answer alone does not help.
+    w.send(S, answer(2, 2, 0), 1.0).expect_waiting(Some(S)).expect_idle();
+    w.send(S, answer(2, 3, 1), 1.0).expect_ready(2).expect_idle();
+}
+
+/// A worker that enters behind its own contributions starts ahead of the row clock.
+#[test]
+fn a_welcome_tells_a_worker_its_lead() {
+    let mut w = trace(Recipe::ssp(1), 0, 1);
+    w.hello(S, 1).send(S, params(Occasion::Welcome { lead: 1 }, 0, 4, 7), 1.0);
+    w.expect_signal(Signal::Joined { clock: Clock(8) });
+}
+
+/// A restarted server gets the parameters back, and the contributions under way to its earlier process count as lost.
+#[test]
+fn a_restarted_server_is_offered_the_parameters() {
+    let mut w = worker(Recipe::asynchronous());
+    w.step(0.5);
+    expect_push(&mut w, 1, 0);
+    w.send(S, answer(1, 1, 1), 0.5).expect_ready(1);
+    w.step(0.25);
+    expect_push(&mut w, 2, 1);
+    w.disconnect(S).hello(S, 2);
+    let (op, message, body) = w.expect_sending(S, Kind::State);
+    let Message::Offer(offer) = message else { panic!("{message:?}") };
+    assert_eq!((offer.version, offer.row, offer.sequence, offer.whole), (Clock(1), Clock(1), Sequence(2), true));
+    assert_eq!(w.pool.floats(body.unwrap()), [0.5; LEN]);
+    w.feed(Input::Completed { op, result: KernelResult::Nothing }).expect_idle();
+    // It is welcomed at the clock of the others, and its stream goes on behind what was lost.
+    w.send(S, params(Occasion::Welcome { lead: 0 }, 2, 1, 1), 0.5).expect_ready(1).expect_view(0.5).expect_idle();
+    assert_eq!((w.counters().lost, w.counters().resent), (1, 0));
+    w.step(0.125);
+    expect_push(&mut w, 3, 1);
+}
+
+#[test]
+fn a_leaving_worker_says_so_when_everything_is_answered() {
+    let mut w = worker(overlapping());
+    w.step(0.5);
+    expect_push(&mut w, 1, 0);
+    w.expect_ready(1).feed(Input::Leave { stay: false, keep: false }).expect_idle();
+    w.send(S, answer(1, 1, 1), 0.5);
+    assert_eq!(w.expect_transmit(S, Kind::Leave), leave(1, false));
+    w.expect_signal(Signal::Left).expect_idle();
+}
+
+#[test]
+fn a_worker_that_stays_takes_the_final_parameters_and_says_goodbye() {
+    let mut w = worker(Recipe::asynchronous());
+    w.feed(Input::Leave { stay: true, keep: false });
+    assert_eq!(w.expect_transmit(S, Kind::Leave), leave(0, true));
+    w.expect_waiting(Some(S)).expect_idle();
+    w.send(S, params(Occasion::Final, 0, 9, 9), 7.0).expect_view(7.0);
+    assert_eq!(w.expect_transmit(S, Kind::Leave), leave(0, false));
+    w.expect_signal(Signal::Left).expect_idle();
+}
+
+/// A farewell that was under way when the connection broke is sent again.
+#[test]
+fn a_farewell_that_got_lost_is_said_again() {
+    let mut w = worker(Recipe::asynchronous());
+    w.feed(Input::Leave { stay: false, keep: false });
+    let (op, ..) = w.expect_sending(S, Kind::Leave);
+    w.disconnect(S).feed(Input::Aborted { op }).expect_idle();
+    w.hello(S, 1);
+    assert_eq!(w.expect_transmit(S, Kind::Leave), leave(0, false));
+    w.expect_signal(Signal::Left).expect_idle();
+}
+
+fn sparse() -> Recipe {
+    Recipe::asynchronous().with_codec(Codec::TopK(TopK { density: 0.25 }))
+}
+
+/// Largest entries first: what the codec leaves out is contributed when the worker leaves.
+#[test]
+fn a_leaving_worker_contributes_its_residual() {
+    let mut w = worker(sparse());
+    w.step(0.5);
+    expect_push(&mut w, 1, 0);
+    w.send(S, answer(1, 1, 1), 0.5).expect_ready(1);
+    w.feed(Input::Leave { stay: false, keep: false });
+    expect_push(&mut w, 2, 1);
+    w.expect_idle().send(S, answer(2, 2, 2), 0.0);
+    assert_eq!(w.expect_transmit(S, Kind::Leave), leave(2, false));
+    w.expect_signal(Signal::Left).expect_idle();
+    assert_eq!(w.machine.status().residual_norm, 0.0);
+}
+
+/// A suspended worker leaves its residual where it is; a checkpoint saves it.
+#[test]
+fn a_suspended_worker_keeps_its_residual() {
+    let mut w = worker(sparse());
+    w.step(0.5);
+    expect_push(&mut w, 1, 0);
+    w.send(S, answer(1, 1, 1), 0.5).expect_ready(1);
+    w.feed(Input::Leave { stay: false, keep: true });
+    assert_eq!(w.expect_transmit(S, Kind::Leave), leave(1, false));
+    let saved: Vec<_> = w.machine.saved().into_iter().map(|saved| saved.save(&w.pool)).collect();
+    let half = 0.5f32.to_bits();
+    assert_eq!(saved[0].iter().filter(|word| **word == half).count(), 3, "{saved:?}");
+}
+
+/// The residual of a checkpoint that is older than the run may have been sent already.
+#[test]
+fn an_outdated_worker_drops_its_saved_residual() {
+    let resumed = Some(Resumed { at: Clock(1), made: 1 });
+    let mut w = trace_of(sparse(), 0, 1, |setup| Setup { resumed, ..setup });
+    let residual = w.machine.saved()[0];
+    residual.restore(&mut w.pool, &[1.0f32.to_bits(); LEN]).unwrap();
+    w.hello(S, 1);
+    w.expect_signal(Signal::ResumedElsewhere { peer: PeerId(S), at: Clock(0) });
+    w.tell(S, Message::Again).expect_event(Event::Outdated).expect_idle();
+    assert_eq!(residual.save(&w.pool), [0; LEN]);
+}
+
+#[test]
+fn a_lost_server_is_reported_and_waited_for() {
+    let mut w = worker(Recipe::asynchronous());
+    w.at(10).disconnect(S).expect_idle();
+    w.at(1010).feed(Input::Timeout).expect_event(Event::PeerLost { peer: PeerId(S) }).expect_idle();
+    let mut w = trace_of(Recipe::asynchronous(), 0, 1, |setup| Setup { patience: Patience::none(), ..setup });
+    w.hello(S, 1).send(S, params(Occasion::Welcome { lead: 0 }, 0, 0, 0), 1.0);
+    w.expect_signal(Signal::Joined { clock: Clock(0) });
+    w.disconnect(S).expect_signal(Signal::Cut { peer: PeerId(S) }).expect_idle();
+}
+
+#[test]
+fn replies_that_cannot_be_are_refused() {
+    let cases: [(Message, usize, ProtocolError); 4] = [
+        (answer(1, 1, 1), LEN, ProtocolError::Gap { expected: 0, got: 1 }),
+        (answer(0, 1, 1), 3, ProtocolError::Length { kind: Kind::Params, expected: 16, got: 12 }),
+        (
+            Message::Params(Reply { shard: ShardId(1), ..reply(Occasion::Answer, 0, 1, 1) }),
+            LEN,
+            ProtocolError::NoSuchShard { got: ShardId(1) },
+        ),
+        (
+            Message::Delta(reply(Occasion::Answer, 0, 1, 1)),
+            1,
+            ProtocolError::Length { kind: Kind::Delta, expected: 16, got: 4 },
+        ),
+    ];
+    for (message, floats, reason) in cases {
+        let mut w = worker(Recipe::asynchronous());
+        w.announce(S, message, floats).expect_close(S, reason).expect_idle();
+    }
+}
