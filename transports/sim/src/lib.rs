@@ -14,4 +14,4 @@ mod world;
 pub use network::Network;
 pub use node::{App, Entry, Life, Log};
 pub use random::Random;
-pub use world::{Fault, Halt, Plan, World};
+pub use world::{Fault, Halt, Plan, Saved, World};

@@ -74,6 +74,8 @@ pub(crate) struct SimNode {
     pub(crate) phase: Phase,
     /// Steps taken, over all its starts.
     pub(crate) step: u64,
+    /// Contributions with examples, those before a resumption included.
+    pub(crate) made: u64,
     pub(crate) incarnation: Incarnation,
     /// Raised at each start and crash, so that what was scheduled for a former self is nothing.
     pub(crate) epoch: u64,

@@ -10,8 +10,8 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use gradwire_core::kernel::{self, KernelResult};
 use gradwire_core::wire::{HEADER_LEN, Header};
 use gradwire_core::{
-    Cluster, ConfigError, Contract, Duration, Incarnation, Input, Instant, Layout, Local, Machine, Node, OpId, Output,
-    Patience, PeerId, Pool, Recipe, Segment, Setup, Signal, Status,
+    Clock, Cluster, ConfigError, Contract, Duration, Incarnation, Input, Instant, Layout, Local, Machine, Node, OpId,
+    Output, Patience, PeerId, Pool, Recipe, Resumed, Segment, Setup, Signal, Status,
 };
 
 use crate::network::{Message, Network, Stream};
@@ -70,6 +70,10 @@ pub struct Plan {
     pub patience: Patience,
     /// Fewest workers that go on without the others, in trees and rings.
     pub quorum: u32,
+    /// By rank: the checkpoint that each node goes on from. Empty: the run is new.
+    pub resumed: Vec<Saved>,
+    /// At the end of their steps, workers suspend the run instead of finishing it; see [`World::saved`].
+    pub suspend: bool,
     /// Steps of each worker.
     pub steps: u64,
     /// The parameters to start from.
@@ -79,6 +83,17 @@ pub struct Plan {
     /// The bug that the machines run with.
     #[cfg(planted)]
     pub bug: Option<gradwire_core::planted::Bug>,
+}
+
+/// A node's checkpoint: everything it needs to go on from a suspended run.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Saved {
+    /// The moment, and the contributions that the node made before it.
+    pub resumed: Resumed,
+    /// The parameters.
+    pub params: Vec<f32>,
+    /// The words of the buffers that [`Machine::saved`] names.
+    pub buffers: Vec<Vec<u32>>,
 }
 
 impl Plan {
@@ -91,6 +106,8 @@ impl Plan {
             network: Network::calm(),
             patience: Patience::none(),
             quorum: 1,
+            resumed: Vec::new(),
+            suspend: false,
             steps: 1,
             initial: vec![0.0; layout.len()],
             layout,
@@ -200,10 +217,11 @@ impl World {
             pool: Pool::default(),
             app: plan.cluster.is_worker(me).then(|| app(me)),
             local: Local::new(plan.recipe),
-            params: plan.initial.clone(),
+            params: plan.resumed.get(me.index()).map_or(&plan.initial, |saved| &saved.params).clone(),
             update: vec![0.0; len],
             phase: Phase::Joining,
             step: 0,
+            made: plan.resumed.get(me.index()).map_or(0, |saved| saved.resumed.made),
             incarnation: Incarnation(0),
             epoch: 0,
             inbox: vec![VecDeque::new(); count],
@@ -327,6 +345,21 @@ impl World {
         }
     }
 
+    /// The checkpoint of a node that has left or finished, in a plan that suspends.
+    pub fn saved(&self, node: PeerId) -> Option<Saved> {
+        let entry = &self.nodes[node.index()];
+        let machine = entry.machine.as_ref().filter(|_| self.plan.suspend && entry.life == Life::Done)?;
+        // Trees and rings number their moments by rounds, the others by suspensions.
+        let suspensions = self.plan.resumed.get(node.index()).map_or(0, |saved| saved.resumed.at.0);
+        let rounds = self.plan.recipe.is_collective();
+        let at = if rounds { machine.status().clock } else { Clock(suspensions + 1) };
+        Some(Saved {
+            resumed: Resumed { at, made: entry.made },
+            params: self.params(node).to_vec(),
+            buffers: machine.saved().into_iter().map(|buffer| buffer.save(&entry.pool)).collect(),
+        })
+    }
+
     /// A node's status, while it has a machine.
     pub fn status(&self, node: PeerId) -> Option<Status> {
         self.nodes[node.index()].machine.as_ref().map(Machine::status)
@@ -444,7 +477,9 @@ impl World {
     fn start(&mut self, me: PeerId) -> Option<PeerId> {
         let incarnation = Incarnation(self.incarnations.next());
         let Plan { cluster, recipe, patience, quorum, .. } = self.plan;
+        let saved = self.plan.resumed.get(me.index());
         let setup = Setup {
+            resumed: saved.map(|saved| saved.resumed),
             incarnation,
             patience,
             quorum,
@@ -453,7 +488,8 @@ impl World {
             bug: self.plan.bug,
             ..Setup::new(me, cluster, recipe, &self.plan.layout, 0)
         };
-        let (machine, pool) = Node::open(setup, &self.plan.initial).expect("the plan has been checked");
+        let (machine, pool) =
+            Node::open(setup, saved.map_or(&self.plan.initial, |saved| &saved.params)).expect("a sound plan");
         let node = &mut self.nodes[me.index()];
         node.epoch += 1;
         node.life = Life::Up;
@@ -470,8 +506,16 @@ impl World {
                 self.reconnect(me, peer);
             }
         }
-        // The first input tells the machine the time, from which its waits count.
-        self.feed(me, Input::Timeout)
+        // The first input tells the machine the time, from which its waits count. It also runs the kernels that a machine begins
+        // with, after which saved buffers can be restored.
+        let touched = self.feed(me, Input::Timeout);
+        let node = &mut self.nodes[me.index()];
+        if let (Some(saved), Some(machine)) = (self.plan.resumed.get(me.index()), &node.machine) {
+            for (buffer, words) in machine.saved().into_iter().zip(&saved.buffers) {
+                buffer.restore(&mut node.pool, words).expect("the checkpoint of this node");
+            }
+        }
+        touched
     }
 
     fn crash(&mut self, me: PeerId, restart: Option<Duration>) {

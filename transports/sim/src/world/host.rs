@@ -73,7 +73,9 @@ impl World {
 
     pub(super) fn step_machine(&mut self, me: PeerId, weight: u32) {
         let now = self.now;
-        let machine = self.nodes[me.index()].machine.as_mut().expect("a machine that was ready");
+        let node = &mut self.nodes[me.index()];
+        node.made += u64::from(weight > 0);
+        let machine = node.machine.as_mut().expect("a machine that was ready");
         machine.handle_input(now, Input::Step { weight }).expect("a machine that was ready");
         self.drive(me);
     }
@@ -98,6 +100,6 @@ impl World {
             return Some(me);
         }
         node.phase = Phase::Finishing;
-        self.feed(me, Input::Leave { stay: true, keep: false })
+        self.feed(me, Input::Leave { stay: true, keep: self.plan.suspend })
     }
 }
