@@ -89,6 +89,44 @@ pub enum Halt {
 }
 
 /// A cluster in virtual time.
+///
+/// ```
+/// use gradwire_core::{Cluster, Duration, Layout, Patience, PeerId, Recipe};
+/// use gradwire_sim::{App, Halt, Life, Network, Plan, World};
+///
+/// /// A program whose steps take 1 ms, and subtract 1 from each parameter.
+/// struct Descent;
+///
+/// impl App for Descent {
+///     fn duration(&mut self, _step: u64) -> Duration {
+///         Duration::from_millis(1)
+///     }
+///
+///     fn update(&mut self, _step: u64, _params: &[f32], update: &mut [f32]) -> u32 {
+///         update.fill(1.0);
+///         32
+///     }
+/// }
+///
+/// let plan = Plan {
+///     seed: 1,
+///     layout: Layout::flat(4),
+///     recipe: Recipe::sync(),
+///     cluster: Cluster { workers: 3, servers: 0 },
+///     network: Network::calm(),
+///     patience: Patience::default(),
+///     steps: 10,
+///     initial: vec![0.0; 4],
+///     faults: Vec::new(),
+///     # #[cfg(planted)] bug: None,
+/// };
+/// let mut world = World::new(plan, |_rank| Box::new(Descent))?;
+/// // At most 10,000 events. The closure could check invariants after each of them.
+/// world.run(10_000, |_world, _node| Ok::<(), Halt>(())).expect("every node ends");
+/// assert_eq!(world.life(PeerId(0)), Life::Done);
+/// assert_eq!(world.params(PeerId(2)), [-10.0; 4]);
+/// # Ok::<(), gradwire_core::ConfigError>(())
+/// ```
 pub struct World {
     plan: Plan,
     contract: Contract,
