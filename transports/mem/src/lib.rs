@@ -117,6 +117,7 @@ impl Mem {
     fn post(&self, to: PeerId, letter: Letter) {
         let mailbox = &self.mailboxes[to.index()];
         mailbox.lock().queue.push_back((self.me, letter));
+        // Only the mailbox's own node waits for it.
         mailbox.arrived.notify_one();
     }
 
@@ -233,6 +234,7 @@ impl Transport for Mem {
                     self.on_letter(from, letter);
                     break;
                 }
+                // After the letters: a waker that is called all the time must not hold them up.
                 if std::mem::take(&mut letters.woken) {
                     return Ok(None);
                 }
@@ -252,6 +254,7 @@ impl Transport for Mem {
 
 impl Drop for Mem {
     fn drop(&mut self) {
+        // Peers would wait for ever without this: no socket closes when a thread ends.
         for peer in (0..self.streams.len() as u32).map(PeerId) {
             if self.streams[peer.index()].connected {
                 self.post(peer, Letter::Disconnected);

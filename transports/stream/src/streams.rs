@@ -3,8 +3,8 @@
 //! exchanges preambles and addresses; `transport` implements [`Transport`](gradwire_core::Transport) and the end.
 //!
 //! Two tables describe connections. `links` holds each connection by *slot*, strangers included; `peers` holds each
-//! rank, with the slot of its connection. The poll reports readiness once per change (edge-triggered), so a link stays
-//! in `runnable` until reading and writing have both been refused.
+//! rank, with the slot of its connection. The poll reports readiness once per change (edge-triggered): a link with work
+//! left at the end of a pass must stay in `runnable`, because no further event would announce it.
 
 mod greeting;
 mod transport;
@@ -100,9 +100,9 @@ impl Config {
 
 /// A [`Transport`](gradwire_core::Transport) over the connections of a [`Carrier`].
 ///
-/// It has no thread of its own: connections are dialled, accepted, read and kept alive within `poll`. A program that
-/// computes for longer than `dead_after` / 10 between two calls of `poll` announces that with `busy`. Dropping it sends
-/// queued frames for at most a second, and then closes the connections.
+/// It has no thread of its own: connections are dialled, accepted, read and kept alive within `poll`. If `poll` is not
+/// called for two fifths of `dead_after`, peers disconnect this node, unless it has announced the pause with `busy`.
+/// Dropping the transport sends queued frames for at most a second, and then closes the connections.
 pub struct Streams<C: Carrier> {
     carrier: C,
     config: Config,
@@ -257,6 +257,7 @@ impl<C: Carrier> Streams<C> {
     fn on_time(&mut self, now: Instant) -> Result<(), StreamError> {
         let every = self.config.dead_after / 10;
         let gap = now.saturating_duration_since(std::mem::replace(&mut self.last_time, now));
+        // Shorter gaps are normal, and too short to matter for the silence limit.
         if gap > every {
             // This node did not poll for `gap`: bytes may have been waiting unread all the time. So the gap must not
             // count as silence of its peers.
@@ -471,6 +472,7 @@ impl<C: Carrier> Streams<C> {
                         | io::ErrorKind::PermissionDenied
                 );
                 let peer = &mut self.peers[rank];
+                // An error of another kind, such as a refused connection, shows that no process listens there yet.
                 peer.failed_handshakes = if hung_up { peer.failed_handshakes + 1 } else { 0 };
                 if peer.failed_handshakes <= 1 {
                     peer.failing_since = now;
@@ -643,7 +645,8 @@ fn is_stranger<S>(link: &Link<S>) -> bool {
     link.dialled.is_none() && !matches!(link.state, State::Open { .. })
 }
 
-/// 64-bit FNV-1a. It tells clusters apart by mistake, not by malice: keeping strangers out is the key's task.
+/// 64-bit FNV-1a of a cluster's name. It detects nodes configured for another cluster. It is no protection against
+/// attackers, which is the task of the key.
 fn digest(text: &str) -> u64 {
     text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
 }

@@ -199,6 +199,8 @@ impl Sealed {
             let length = match self.read_record(read) {
                 Ok(Some(length)) => length,
                 Ok(None) => return Err(io::ErrorKind::WouldBlock.into()),
+                // An attacker on the network can cause this end as well. It is harmless: the machines treat each end
+                // of a connection as a failure of the network.
                 Err(error) if error.kind() == io::ErrorKind::UnexpectedEof && self.incoming_len == 0 => return Ok(0),
                 Err(error) => return Err(error),
             };
@@ -213,6 +215,7 @@ impl Sealed {
                 let text = "encryption: a record was changed on its way";
                 return Err(io::Error::new(io::ErrorKind::InvalidData, text));
             };
+            // Both sides count records, and so change the key at the same record.
             self.opened += 1;
             if self.opened.is_multiple_of(REKEY_EVERY) {
                 state.rekey_incoming();
@@ -238,6 +241,7 @@ impl Sealed {
         from: &[IoSlice<'_>],
         write: &mut impl FnMut(&[u8]) -> io::Result<usize>,
     ) -> io::Result<usize> {
+        // Sealing more now would let `out` grow without bound.
         if !self.flush(write)? {
             return Err(io::ErrorKind::WouldBlock.into());
         }

@@ -164,6 +164,7 @@ impl Stream for Socket {
     }
 
     fn protects(&self) -> bool {
+        // Authentication covers each record. TCP's own 16-bit checksum misses too much damage.
         self.sealed.is_some()
     }
 
@@ -172,6 +173,7 @@ impl Stream for Socket {
     }
 
     fn host(&self) -> Option<String> {
+        // All processes of this host have the same address: a limit for it would keep members out.
         self.peer.filter(|peer| !peer.is_loopback()).map(|peer| peer.to_string())
     }
 }

@@ -126,9 +126,9 @@ impl<C: Carrier> Transport for Streams<C> {
 }
 
 impl<C: Carrier> Drop for Streams<C> {
-    /// Writes queued frames for at most [`FLUSH_MAX`], closes the sending direction of all connections, and reads for
-    /// at most [`LINGER_MAX`] until the peers have closed theirs. Closing a socket with unread bytes would reset the
-    /// connection, and the peer could lose frames that it has not read yet.
+    /// Writes queued frames for at most a second, closes the sending direction of all connections, and reads for at
+    /// most 200 ms until the peers have closed theirs. Closing a socket with unread bytes would reset the connection,
+    /// and the peer could lose frames that it has not read yet.
     fn drop(&mut self) {
         let until = Instant::now() + FLUSH_MAX;
         let unsent = |streams: &mut Self| {
