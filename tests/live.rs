@@ -304,11 +304,11 @@ fn who_does_not_fit_is_told_why() {
     // With another key, with none; a rank that is taken; another number of processes; another cluster.
     let wrong = intruder(1, 3, &format!("--recipe sync --key-file {}", other.display()));
     assert_eq!(wrong.code, Some(5), "{:?}", wrong.said);
-    assert!(last(&wrong).contains("it has another key"), "{:?}", wrong.said);
+    assert!(last(&wrong).contains("its key differs"), "{:?}", wrong.said);
     assert_eq!(intruder(1, 3, "--recipe sync").code, Some(5));
     let taken = intruder(1, 3, &format!("{args} --dead-after 1"));
     assert_eq!(
-        (taken.code, last(&taken).contains("a process with rank 1 takes part already")),
+        (taken.code, last(&taken).contains("rank 1 is taken by a running process")),
         (Some(4), true),
         "{:?}",
         taken.said

@@ -1,79 +1,108 @@
-//! Threads of one process.
+//! Transport between the threads of one process.
 //!
-//! A body is lent, not copied: the receiver copies it straight from the sender's buffer into its own place, once,
-//! and then the loan ends. Headers are passed as values. Nothing is allocated per message once the queues have
-//! grown to their working size.
+//! Each node has a [`Mem`] and moves it into its thread. A node sends by putting a message into the receiver's mailbox,
+//! a queue behind a mutex. The body is lent, not copied: the receiver copies it once, from the sender's buffer into its
+//! own, and then the loan ends. Sending and receiving allocate nothing once the queues have grown to their working
+//! size.
 //!
-//! An endpoint that is dropped is gone for good: its peers see it disconnect, and what they had under way with it is
-//! aborted.
-//!
-//! ```
-//! use gradwire_core::Transport;
-//! let endpoints = gradwire_mem::Mem::cluster(3);
-//! assert_eq!(endpoints[2].place(), (gradwire_core::PeerId(2), 3));
-//! ```
+//! A `Mem` that is dropped does not come back: its peers get `Disconnected`, and their operations with it are aborted.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::task::{Wake, Waker};
-use std::time::Instant as Clock;
+use std::time::Instant;
 
 use gradwire_core::kernel::KernelResult;
 use gradwire_core::wire::Header;
 use gradwire_core::{Duration, Input, Lent, OpId, PeerId, Pool, ProtocolError, Segment, Transport};
 
-/// One node's end of an in-process network.
+/// One node's end of an in-process network. All nodes are connected from the start.
+///
+/// ```
+/// use gradwire_core::wire::{Header, Kind};
+/// use gradwire_core::{BufferId, Clock, Incarnation, Input, OpId, PeerId, Pool, Segment, Sequence, ShardId, Transport};
+/// use gradwire_mem::Mem;
+///
+/// let mut nodes = Mem::cluster(2);
+/// let (mut b, mut a) = (nodes.pop().unwrap(), nodes.pop().unwrap());
+/// // Each node has a pool, here with one buffer of two floats.
+/// let (mut a_pool, mut b_pool) = (Pool::new([8]), Pool::new([8]));
+/// let floats = Segment { buffer: BufferId(0), start: 0, len: 8 };
+/// a_pool.floats_mut(floats).copy_from_slice(&[1.0, 2.0]);
+///
+/// let header = Header {
+///     kind: Kind::Push, digest: 0, origin: PeerId(0), shard: ShardId(0), weight: 1, incarnation: Incarnation(1),
+///     sequence: Sequence(1), clock: Clock(0), base: Clock(0), length: 8,
+/// };
+/// a.transmit(OpId(1), PeerId(1), header, Some(floats), &a_pool);
+///
+/// assert_eq!(b.poll(&mut b_pool, None)?, Some(Input::Connected { peer: PeerId(0) }));
+/// assert_eq!(b.poll(&mut b_pool, None)?, Some(Input::Header { peer: PeerId(0), header }));
+/// b.receive(OpId(1), PeerId(0), Some(floats), &mut b_pool);
+/// assert!(matches!(b.poll(&mut b_pool, None)?, Some(Input::Completed { op: OpId(1), .. })));
+/// assert_eq!(b_pool.floats(floats), [1.0, 2.0]);
+/// # Ok::<(), std::convert::Infallible>(())
+/// ```
 #[derive(Debug)]
 pub struct Mem {
+    /// This node's rank.
     me: PeerId,
+    /// Mailboxes of all nodes, by rank.
     mailboxes: Arc<[Arc<Mailbox>]>,
-    /// What was found out while doing something else.
+    /// Inputs for the machine, in order.
     ready: VecDeque<Input>,
-    /// Messages that have come, by peer. The front's header may have been given and its body not yet read.
+    /// State of each peer, by rank.
     streams: Vec<Stream>,
 }
 
+/// The state that this node keeps for one peer.
 #[derive(Debug, Default)]
 struct Stream {
+    /// Messages that have arrived and not been received.
     messages: VecDeque<Message>,
-    /// The front's header has been given.
+    /// The machine has the header of the first message, and has not received its body.
     reading: bool,
     connected: bool,
-    /// Own operations with this peer that have not ended.
+    /// This node's transmissions to the peer that have not ended.
     open: Vec<OpId>,
 }
 
 #[derive(Debug)]
 struct Message {
+    /// The sender's operation.
     op: OpId,
     header: Header,
     body: Option<Lent>,
 }
 
-/// What other threads put in for this one.
+/// The queue through which other threads reach one node.
 #[derive(Debug, Default)]
 struct Mailbox {
     letters: Mutex<Letters>,
+    /// Notified when a letter is added or the waker is called.
     arrived: Condvar,
 }
 
 #[derive(Debug, Default)]
 struct Letters {
+    /// Sender and letter, in order of arrival.
     queue: VecDeque<(PeerId, Letter)>,
+    /// The waker was called.
     woken: bool,
 }
 
 #[derive(Debug)]
 enum Letter {
     Message(Message),
-    /// The receiver has read what this operation sent.
+    /// The message of this operation has been received: its buffer is free again.
     Received(OpId),
+    /// The sender has closed the connection or was dropped.
     Disconnected,
 }
 
 impl Mem {
-    /// Endpoints of `nodes` nodes, in order of rank, all connected with each other.
+    /// The ends of a network of `nodes` nodes, in order of rank.
     pub fn cluster(nodes: u32) -> Vec<Self> {
         let mailboxes: Arc<[_]> = (0..nodes).map(|_| Arc::new(Mailbox::default())).collect();
         let endpoint = |me| {
@@ -88,43 +117,51 @@ impl Mem {
     fn post(&self, to: PeerId, letter: Letter) {
         let mailbox = &self.mailboxes[to.index()];
         mailbox.lock().queue.push_back((self.me, letter));
+        // Only the mailbox's own node waits for it.
         mailbox.arrived.notify_one();
     }
 
+    /// Handles a letter from this node's mailbox.
     fn on_letter(&mut self, from: PeerId, letter: Letter) {
         let stream = &mut self.streams[from.index()];
         match letter {
             Letter::Message(message) if stream.connected => {
                 stream.messages.push_back(message);
-                self.give_next(from);
+                self.deliver_headers(from);
             }
             Letter::Received(op) => {
+                // Unknown after a disconnect, which has aborted the operation already.
                 if let Some(index) = stream.open.iter().position(|open| *open == op) {
                     stream.open.swap_remove(index);
                     self.ready.push_back(Input::Completed { op, result: KernelResult::Nothing });
                 }
             }
-            Letter::Disconnected if stream.connected => self.drop_stream(from),
+            Letter::Disconnected if stream.connected => self.disconnect(from),
+            // Sent before the sender knew that this node had closed the connection.
             Letter::Message(_) | Letter::Disconnected => {}
         }
     }
 
-    fn drop_stream(&mut self, peer: PeerId) {
+    /// Ends the connection on this side, and aborts the operations on it.
+    fn disconnect(&mut self, peer: PeerId) {
         let stream = &mut self.streams[peer.index()];
         stream.connected = false;
         stream.reading = false;
+        // Ends the loans of the sender's buffers.
         stream.messages.clear();
         self.ready.push_back(Input::Disconnected { peer });
         self.ready.extend(stream.open.drain(..).map(|op| Input::Aborted { op }));
     }
 
-    /// Gives the headers at the front of a stream, up to one whose body must be read first.
-    fn give_next(&mut self, peer: PeerId) {
+    /// Passes headers from a peer to the machine, up to and including the first message with a body: the contract of
+    /// [`Transport`] is that the next header comes only after that body has been received.
+    fn deliver_headers(&mut self, peer: PeerId) {
         loop {
             let stream = &mut self.streams[peer.index()];
             let Some(front) = stream.messages.front().filter(|_| !stream.reading) else { return };
             let header = front.header;
             stream.reading = front.body.is_some();
+            // A message without a body is complete: its sender need not wait for a call of `receive`.
             if !stream.reading
                 && let Some(message) = stream.messages.pop_front()
             {
@@ -142,6 +179,7 @@ impl Transport for Mem {
         (self.me, self.mailboxes.len() as u32)
     }
 
+    /// Zero: a thread that has dropped its end cannot connect again.
     fn patience(&self) -> Option<Duration> {
         Some(Duration::ZERO)
     }
@@ -167,22 +205,22 @@ impl Transport for Mem {
             pool.bytes_mut(into).copy_from_slice(body.bytes());
         }
         let sender_op = message.op;
-        // The loan ends before the sender hears of it: it may write to its buffer at once.
+        // The loan must end before the sender is notified: it may write to its buffer at once.
         drop(message);
         self.post(peer, Letter::Received(sender_op));
         self.ready.push_back(Input::Completed { op, result: KernelResult::Nothing });
-        self.give_next(peer);
+        self.deliver_headers(peer);
     }
 
     fn close(&mut self, peer: PeerId, _reason: ProtocolError) {
         if self.streams[peer.index()].connected {
             self.post(peer, Letter::Disconnected);
-            self.drop_stream(peer);
+            self.disconnect(peer);
         }
     }
 
     fn poll(&mut self, _pool: &mut Pool, wait: Option<Duration>) -> Result<Option<Input>, Infallible> {
-        let until = wait.map(|wait| Clock::now() + wait);
+        let until = wait.map(|wait| Instant::now() + wait);
         let mailbox = Arc::clone(&self.mailboxes[self.me.index()]);
         loop {
             if let Some(input) = self.ready.pop_front() {
@@ -191,14 +229,16 @@ impl Transport for Mem {
             let mut letters = mailbox.lock();
             loop {
                 if let Some((from, letter)) = letters.queue.pop_front() {
+                    // Handling a letter can post into other mailboxes: holding two locks could deadlock.
                     drop(letters);
                     self.on_letter(from, letter);
                     break;
                 }
+                // After the letters: a waker that is called all the time must not hold them up.
                 if std::mem::take(&mut letters.woken) {
                     return Ok(None);
                 }
-                letters = match until.map(|until| until.saturating_duration_since(Clock::now())) {
+                letters = match until.map(|until| until.saturating_duration_since(Instant::now())) {
                     None => mailbox.arrived.wait(letters).unwrap_or_else(PoisonError::into_inner),
                     Some(Duration::ZERO) => return Ok(None),
                     Some(rest) => mailbox.arrived.wait_timeout(letters, rest).unwrap_or_else(PoisonError::into_inner).0,
@@ -214,6 +254,7 @@ impl Transport for Mem {
 
 impl Drop for Mem {
     fn drop(&mut self) {
+        // Peers would wait for ever without this: no socket closes when a thread ends.
         for peer in (0..self.streams.len() as u32).map(PeerId) {
             if self.streams[peer.index()].connected {
                 self.post(peer, Letter::Disconnected);
@@ -224,7 +265,7 @@ impl Drop for Mem {
 
 impl Mailbox {
     fn lock(&self) -> MutexGuard<'_, Letters> {
-        // Nothing that holds the lock can panic between two steps that belong together.
+        // A poisoned lock is still good: no code that holds it can panic halfway through a change.
         self.letters.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

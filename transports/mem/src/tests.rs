@@ -1,3 +1,5 @@
+//! Two endpoints in one thread: the order of inputs, and the life of loans.
+
 use gradwire_core::wire::{Ack, Message, Push};
 use gradwire_core::{BufferId, Clock, Incarnation, Sequence, ShardId};
 
@@ -17,6 +19,7 @@ fn header(sequence: u64, length: u32) -> Header {
     Header::new(0, origin, incarnation, length, message)
 }
 
+/// A node: its transport and its buffers.
 struct End {
     mem: Mem,
     pool: Pool,
@@ -35,6 +38,7 @@ impl End {
     }
 }
 
+/// Two nodes, past their `Connected` inputs.
 fn pair() -> [End; 2] {
     let ends = Mem::cluster(2).into_iter().map(|mem| End { mem, pool: Pool::new([8, 8]) });
     let mut ends: [End; 2] = ends.collect::<Vec<_>>().try_into().unwrap_or_else(|_| unreachable!());
@@ -44,7 +48,7 @@ fn pair() -> [End; 2] {
 }
 
 #[test]
-fn a_body_is_lent_until_it_is_received() {
+fn a_transmission_completes_when_its_body_has_been_received() {
     let [mut a, mut b] = pair();
     a.pool.floats_mut(BODY).copy_from_slice(&[1.0, 2.0]);
     a.mem.transmit(OpId(7), PeerId(1), header(1, 8), Some(BODY), &a.pool);
@@ -56,9 +60,9 @@ fn a_body_is_lent_until_it_is_received() {
     assert_eq!(b.pool.floats(BODY), [1.0, 2.0]);
 }
 
-/// The only copy is the one into the receiver's place: sending shares the very storage.
+/// The message refers to the storage of the sender's buffer. The only copy is made by the receiver.
 #[test]
-fn sending_does_not_copy() {
+fn a_message_shares_the_senders_storage() {
     let [mut a, mut b] = pair();
     let storage = a.pool.share(BufferId(0));
     a.mem.transmit(OpId(1), PeerId(1), header(1, 8), Some(BODY), &a.pool);
@@ -69,7 +73,7 @@ fn sending_does_not_copy() {
 }
 
 #[test]
-fn messages_come_in_order_and_one_body_at_a_time() {
+fn headers_are_delivered_in_order_and_wait_for_the_body_before_them() {
     let [mut a, mut b] = pair();
     a.mem.transmit(OpId(1), PeerId(1), header(1, 0), None, &a.pool);
     a.mem.transmit(OpId(2), PeerId(1), header(2, 8), Some(BODY), &a.pool);
@@ -86,7 +90,7 @@ fn messages_come_in_order_and_one_body_at_a_time() {
 }
 
 #[test]
-fn a_peer_that_is_dropped_disconnects_and_aborts() {
+fn dropping_an_endpoint_disconnects_its_peers_and_aborts_their_operations() {
     let [mut a, b] = pair();
     a.mem.transmit(OpId(1), PeerId(1), header(1, 8), Some(BODY), &a.pool);
     drop(b);
@@ -97,7 +101,7 @@ fn a_peer_that_is_dropped_disconnects_and_aborts() {
 }
 
 #[test]
-fn a_waiting_poll_can_be_woken() {
+fn the_waker_ends_a_poll_that_waits_in_another_thread() {
     let [mut a, _b] = pair();
     let waker = a.mem.waker();
     let other = std::thread::spawn(move || waker.wake());

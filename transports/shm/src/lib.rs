@@ -1,23 +1,20 @@
-//! Processes of one host: a ring of shared memory each way between two of them.
+//! Shared-memory transport between processes of one host: two ring buffers, one per direction, between each two nodes.
 //!
-//! Each node listens at a Unix socket in a directory that only its user can enter. Whoever dials makes a sealed piece
-//! of anonymous memory for the pair and passes it over; from then on bytes travel through that, and the socket serves
-//! as doorbell (a byte wakes a sleeper) and as sign of life (it ends with its process). So one `epoll` waits for rings,
-//! newcomers and deaths alike, where a futex would need a thread or a timeout for the others. Before sleeping, a node
-//! looks for work for a while: waking up costs a hundred times more than being awake.
+//! [`Builder`] sets a node up and returns [`Shm`], its transport. Framing, reconnecting, keep-alive and limits are
+//! common to stream transports and described in [`gradwire_stream`].
 //!
-//! What is common to stream transports is told in [`gradwire_stream`].
+//! Each node listens at a Unix socket, in a directory that only its user can enter. The dialling node creates a
+//! *segment*, a sealed piece of anonymous memory that holds both rings, and passes it over the socket. From then on,
+//! bytes travel through the rings. The socket remains as *doorbell* (a byte sent over it wakes a sleeping peer), and
+//! tells when the other process has ended. So one `epoll` waits for bytes, new connections and the death of peers;
+//! a futex would need a thread or a timeout for the latter two. A node polls for a while before it sleeps, because
+//! waking up costs about a hundred times more than finding work while awake.
 //!
-//! ```no_run
-//! let transport = gradwire_shm::Builder::new(0, 4).cluster("digits").open()?;
-//! # Ok::<(), gradwire_shm::ShmError>(())
-//! ```
+//! The content of shared memory is not trusted. A segment must be sealed against shrinking and growing, and have a
+//! valid size. Positions are read once and checked. Bytes are copied out of the ring before they are parsed. So a
+//! process of the same user can spoil messages, but cannot make this process read or write outside of the ring.
 //!
-//! Contents of shared memory are not trusted: a segment must be sealed against shrinking and growing and have the
-//! right size, positions are read once and checked, and what they point to is copied out before it is looked at.
-//! Processes of the same user can spoil each other's messages; they cannot make this one read or write elsewhere.
-//!
-//! Copies of a body on its way: into the ring, and out of it.
+//! A body is copied twice: into the ring, and out of it.
 
 mod ring;
 mod socket;
@@ -27,48 +24,73 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use gradwire_stream::DEAD_AFTER_MIN;
 pub use gradwire_stream::{Config, Notice, Refusal, StreamError, Streams};
 pub use socket::{Pair, Sockets};
 
-/// What tests and fuzzing look at.
+/// The ring buffers, which fuzzing uses directly. Not a stable API: this module can change in any release.
+#[doc(hidden)]
 pub mod parts {
     pub use crate::ring::{End, Segment};
 }
 
-/// One node's end of a host's memory.
+/// One node's end of a shared-memory network.
 pub type Shm = Streams<Sockets>;
 
-/// Bytes of each ring unless set: two for each pair of nodes. They fit the second-level cache of a core.
+/// Default length of a ring in bytes. Each two nodes have two rings, which together fit the second-level cache of a
+/// core.
 pub const RING_LEN: usize = 1 << 20;
-const SPIN: Duration = Duration::from_micros(50);
 
-/// Sets a node up.
+/// Settings of one node. [`open`](Self::open) makes the transport.
+///
+/// ```
+/// use std::time::Duration;
+///
+/// use gradwire_core::{Input, PeerId, Pool, Transport};
+/// use gradwire_shm::Builder;
+///
+/// // In practice each node is a process. All use the same cluster name, or the same directory.
+/// let directory = std::env::temp_dir().join(format!("gradwire-example-{}", std::process::id()));
+/// let mut first = Builder::new(0, 2).directory(&directory).open()?;
+/// let mut second = Builder::new(1, 2).directory(&directory).open()?;
+///
+/// // Nodes connect while they poll.
+/// let mut pool = Pool::new([0]);
+/// let poll = Some(Duration::from_millis(10));
+/// let connected = Some(Input::Connected { peer: PeerId(1) });
+/// while first.poll(&mut pool, poll)? != connected {
+///     second.poll(&mut pool, poll)?;
+/// }
+/// # drop((first, second));
+/// # std::fs::remove_dir(&directory)?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub struct Builder {
     directory: Option<PathBuf>,
     ring_len: usize,
     config: Config,
 }
 
-/// What keeps a node from being set up.
+/// Why [`Builder::open`] failed.
 #[derive(Debug)]
 #[non_exhaustive]
-#[allow(missing_docs, reason = "the fields say what was expected and what came")]
+#[allow(missing_docs, reason = "the fields are the value that was expected, the value that came, and the cause")]
 pub enum ShmError {
-    /// A rank that the cluster does not have.
+    /// The rank is not below the number of nodes.
     Rank { nodes: u32, got: u32 },
-    /// The length of a ring.
+    /// The length of a ring is not a power of two from 4 KiB to 1 GiB.
     Ring { got: usize },
-    /// The directory cannot be made or used.
+    /// The directory cannot be created or read.
     Directory { path: PathBuf, error: io::Error },
-    /// Others can enter the directory, or it is somebody else's.
+    /// The directory belongs to another user, lets other users in, or is a link.
     Shared { path: PathBuf, owner: u32, mode: u32 },
-    /// Too long for the address of a socket.
+    /// The path of the socket is longer than the system allows.
     Path { path: PathBuf, limit: usize, got: usize },
-    /// A live process listens there.
+    /// A running process listens at this node's socket.
     Taken { path: PathBuf },
-    /// The system does not let this node listen there.
+    /// The system refused to listen at the socket.
     Listen { path: PathBuf, error: io::Error },
-    /// The system gives no memory that can be shared, or not enough, or does not seal it.
+    /// The system does not provide `wanted` bytes of memory that can be shared and sealed.
     Memory { wanted: usize, error: io::Error },
 }
 
@@ -80,19 +102,27 @@ impl fmt::Display for ShmError {
             Self::Directory { path, error } => write!(f, "directory {}: {error}", path.display()),
             Self::Shared { path, owner, mode } => write!(
                 f,
-                "directory {}: expected one that only this user can enter (mode 0700), got mode {mode:04o} of user \
-                 {owner}",
+                "directory {}: expected a directory of this user that only it can enter (mode 0700), got mode \
+                 {mode:04o} of user {owner}; choose another directory",
                 path.display()
             ),
             Self::Path { path, limit, got } => {
-                write!(f, "socket {}: expected at most {limit} bytes of path, got {got}", path.display())
+                write!(
+                    f,
+                    "socket {}: expected a path of at most {limit} bytes, got {got}; choose a shorter directory",
+                    path.display()
+                )
             }
-            Self::Taken { path } => write!(f, "socket {}: a process with this rank takes part already", path.display()),
+            Self::Taken { path } => write!(
+                f,
+                "socket {}: a running process already has this rank; stop it, or use another cluster name or directory",
+                path.display()
+            ),
             Self::Listen { path, error } => write!(f, "socket {}: {error}", path.display()),
             Self::Memory { wanted, error } => write!(
                 f,
-                "shared memory: the system gives no {wanted} bytes that can be sealed and shared ({error}); the tcp \
-                 transport needs none"
+                "shared memory: expected {wanted} bytes that can be shared and sealed, got an error ({error}); use \
+                 shorter rings, or the tcp transport"
             ),
         }
     }
@@ -108,64 +138,64 @@ impl std::error::Error for ShmError {
 }
 
 impl Builder {
-    /// A node of `nodes`, workers and servers together.
+    /// The node of this rank among `nodes` nodes, workers and servers together.
     pub fn new(rank: u32, nodes: u32) -> Self {
-        let config = Config {
-            rank: gradwire_core::PeerId(rank),
-            nodes,
-            cluster: "gradwire".to_string(),
-            dead_after: Duration::from_secs(5),
-            spin: SPIN,
-            notices: Box::new(|_| {}),
-        };
-        Self { directory: None, ring_len: RING_LEN, config }
+        Self { directory: None, ring_len: RING_LEN, config: Config::new(rank, nodes) }
     }
 
-    /// The cluster's name: it names the directory, and nodes of another one are turned away.
+    /// The cluster's name. Nodes of another cluster are refused, and the default directory depends on the name.
+    /// Default: `gradwire`.
     #[must_use]
     pub fn cluster(mut self, name: &str) -> Self {
         self.config.cluster = name.to_string();
         self
     }
 
-    /// Where the sockets are. Unless set: `gradwire-NAME` in `$XDG_RUNTIME_DIR`, or `gradwire-UID-NAME` in the
-    /// directory for temporary files.
+    /// The directory of the sockets, the same for all nodes. It is created if necessary. Default: `gradwire-NAME` in
+    /// `$XDG_RUNTIME_DIR` if that is set, else `gradwire-UID-NAME` in the directory for temporary files; `NAME` is the
+    /// cluster's name.
     #[must_use]
     pub fn directory(self, path: &Path) -> Self {
         Self { directory: Some(path.to_path_buf()), ..self }
     }
 
-    /// Bytes of each ring, a power of two. [`RING_LEN`] unless set.
+    /// Length of each ring in bytes: a power of two from 4 KiB to 1 GiB. It counts for the connections that this node
+    /// dials. Default: [`RING_LEN`].
     #[must_use]
     pub fn ring_len(self, ring_len: usize) -> Self {
         Self { ring_len, ..self }
     }
 
-    /// The base figure of all timeouts: a peer that is silent for so long is given up. 5 s unless set.
+    /// All timeouts are fractions of this: a peer that is silent for so long is given up. At least 100 ms; shorter
+    /// times are raised to that. Default: 5 s.
     #[must_use]
     pub fn dead_after(mut self, dead_after: Duration) -> Self {
-        self.config.dead_after = dead_after.max(Duration::from_millis(100));
+        self.config.dead_after = dead_after.max(DEAD_AFTER_MIN);
         self
     }
 
-    /// How long to look for something to do before sleeping; zero where nodes outnumber processors. 50 µs unless set.
+    /// How long to poll for work before sleeping. Polling answers small messages faster, and occupies a processor:
+    /// zero where nodes outnumber processors. Default: 50 µs.
     #[must_use]
     pub fn spin(mut self, spin: Duration) -> Self {
         self.config.spin = spin;
         self
     }
 
-    /// Gets what people should know: who comes, goes, and is turned away.
+    /// Called with each [`Notice`]: connections that open, break or are refused. It runs on the thread that polls the
+    /// transport, and should not block. Default: notices are dropped.
     #[must_use]
     pub fn notices(mut self, notices: impl FnMut(Notice) + Send + 'static) -> Self {
         self.config.notices = Box::new(notices);
         self
     }
 
-    /// Listens, and is a transport from then on. Waits for nobody.
+    /// Starts to listen, and returns the transport. Does not wait for other nodes: they are dialled and accepted while
+    /// the transport is polled.
     ///
     /// # Errors
-    /// When the directory is not this user's alone, the rank is taken, or there is no memory to share.
+    /// When the rank or the length of rings is invalid, the directory or socket cannot be used, a running process has
+    /// this rank, or the system does not provide enough shared memory.
     pub fn open(self) -> Result<Shm, ShmError> {
         let (rank, nodes) = (self.config.rank.0, self.config.nodes);
         if rank >= nodes {
@@ -174,7 +204,8 @@ impl Builder {
         if !self.ring_len.is_power_of_two() || !(4096..=1 << 30).contains(&self.ring_len) {
             return Err(ShmError::Ring { got: self.ring_len });
         }
-        // Better now than when a peer comes: what the dialled side of all pairs will take is tried out.
+        // Segments are created only when nodes connect. Reserving (and releasing) the memory for all rings now makes a
+        // lack of it an error of this call rather than a failure during the run.
         for wanted in [self.ring_len, self.ring_len * nodes as usize] {
             ring::Segment::create(wanted.next_power_of_two())
                 .map_err(|error| ShmError::Memory { wanted: wanted * 2, error })?;

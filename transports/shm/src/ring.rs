@@ -1,18 +1,23 @@
-//! A segment of shared memory with a ring of bytes each way.
+//! [`Segment`], a piece of memory shared by two processes, and [`End`], one process's view of the two rings of bytes in
+//! it. Each ring has one writer and one reader.
 //!
-//! | bytes | | written by |
+//! | bytes | content | written by |
 //! |---|---|---|
-//! | 0..8 | bytes ever written by the dialling side | it |
-//! | 128..136 | bytes ever read of these | the other |
-//! | 256..260 | 1: the reader sleeps | both |
-//! | 384..388 | 1: the writer waits for room | both |
-//! | 512..1024 | the same for the other direction | |
-//! | 4096.. | the ring of the dialling side | it |
-//! | after it | the ring of the other | the other |
+//! | 0..8 | write position of the first ring | the dialling side |
+//! | 128..136 | read position of the first ring | the accepting side |
+//! | 256..260 | flag: the reader of the first ring sleeps | both |
+//! | 384..388 | flag: the writer of the first ring waits for room | both |
+//! | 512..1024 | the same for the second ring | the same, with the sides exchanged |
+//! | 4096.. | first ring, written by the dialling side | the dialling side |
+//! | behind it | second ring, written by the accepting side | the accepting side |
 //!
-//! Each position is on a cache line of its own (two, as processors fetch them in pairs). A side keeps its own position
-//! to itself and only publishes it; it never believes what it finds there. The other side's position is read once per
-//! call, and must be within one ring's length.
+//! A *position* counts the bytes written or read since the segment was created. It does not wrap at the length of the
+//! ring, so that an empty ring (equal positions) and a full ring (positions one length apart) differ. Each position has
+//! 128 bytes for itself, because processors fetch cache lines of 64 bytes in pairs.
+//!
+//! A process trusts only its own copies of its own positions; it publishes them in the segment and never reads them
+//! back. The position of the other process is read once per call, and is rejected if the two positions are further
+//! apart than one length of the ring.
 #![allow(unsafe_code, reason = "shared memory is raw memory; each block says why it is sound")]
 
 use std::io::{self, IoSlice};
@@ -23,16 +28,24 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 use memmap2::MmapRaw;
 use rustix::fs::{self, FallocateFlags, MemfdFlags, SealFlags};
 
+/// Offset of the first ring: the page before it holds positions and flags.
 const RINGS: usize = 4096;
-const DIRECTION: usize = 512;
-const READ: usize = 128;
+/// Offset of the second ring's positions and flags.
+const SECOND: usize = 512;
+/// Offsets within the positions and flags of a ring.
+const WRITE_POSITION: usize = 0;
+const READ_POSITION: usize = 128;
 const READER_SLEEPS: usize = 256;
 const WRITER_WAITS: usize = 384;
-/// Positions are published after so many bytes, so that the other side can begin.
+/// Indices into [`End::control`] and [`End::rings`].
+const OUT: usize = 0;
+const IN: usize = 1;
+/// Bytes after which a position is published within a call, so that the other process can start on them.
 const PIECE: usize = 64 * 1024;
+/// Without these, the other process could truncate the memory, and reading it would raise `SIGBUS`.
 const SEALS: SealFlags = SealFlags::SHRINK.union(SealFlags::GROW).union(SealFlags::SEAL);
 
-/// A mapped segment. Its size cannot change: it is sealed.
+/// A mapped segment. Its size cannot change, because it is sealed.
 #[derive(Debug)]
 pub struct Segment {
     map: MmapRaw,
@@ -40,43 +53,52 @@ pub struct Segment {
 }
 
 impl Segment {
-    /// A new one, its memory reserved.
+    /// Creates and maps a segment, with its memory reserved. Returns it with the file to pass to the other process.
     ///
     /// # Errors
-    /// When the system gives no such memory, or does not seal it.
+    /// When the system does not provide the memory, or cannot seal it.
+    ///
+    /// # Panics
+    /// If `ring_len` is not a power of two.
     pub fn create(ring_len: usize) -> io::Result<(Self, OwnedFd)> {
         assert!(ring_len.is_power_of_two());
         let file = fs::memfd_create("gradwire", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
         let len = (RINGS + 2 * ring_len) as u64;
         fs::ftruncate(&file, len)?;
-        // Without this, a host that is out of memory would kill us at the first touch.
+        // Without this, a host that runs out of memory would kill the process when it first writes to a page.
         fs::fallocate(&file, FallocateFlags::empty(), 0, len)?;
         fs::fcntl_add_seals(&file, SEALS)?;
         Ok((Self::map(&file)?, file))
     }
 
-    /// One that another process has made.
+    /// Maps a segment that another process has created.
     ///
     /// # Errors
-    /// When it could shrink under our hands, or has no size that a segment can have.
+    /// `InvalidData` when the file is not sealed, or has an invalid size; the error of the system when mapping fails.
     pub fn map(file: &OwnedFd) -> io::Result<Self> {
         let invalid = |text: String| io::Error::new(io::ErrorKind::InvalidData, text);
-        let seals =
-            fs::fcntl_get_seals(file).map_err(|_| invalid("segment: expected memory that can be sealed".into()))?;
+        let seals = fs::fcntl_get_seals(file)
+            .map_err(|_| invalid("segment: expected memory that can be sealed, got another file".into()))?;
         if !seals.contains(SEALS) {
-            return Err(invalid(format!("segment: expected one sealed against shrinking and growing, got {seals:?}")));
+            return Err(invalid(format!(
+                "segment: expected memory sealed against shrinking and growing, got {seals:?}"
+            )));
         }
-        // After the seals: from here on it stays as it is.
+        // Only after the seals have been checked: before, the size could still change.
         let len = usize::try_from(fs::fstat(file)?.st_size).unwrap_or(0);
         let ring_len = len.saturating_sub(RINGS) / 2;
         if !ring_len.is_power_of_two() || RINGS + 2 * ring_len != len || !(4096..=1 << 30).contains(&ring_len) {
             return Err(invalid(format!(
-                "segment: expected 4096 bytes and two rings of a power of two, got {len} bytes"
+                "segment: expected 4096 bytes and two rings of a power of two from 4 KiB to 1 GiB, got {len} bytes"
             )));
         }
         Ok(Self { map: memmap2::MmapOptions::new().len(len).map_raw(file)?, ring_len })
     }
 
+    /// A pointer to the `T` at an offset.
+    ///
+    /// # Panics
+    /// If it is outside of the mapping, or not aligned.
     fn at<T>(&self, offset: usize) -> *mut T {
         assert!(offset + size_of::<T>() <= self.map.len() && offset.is_multiple_of(align_of::<T>()));
         // SAFETY: within the mapping, as just checked.
@@ -84,8 +106,8 @@ impl Segment {
     }
 
     fn position(&self, offset: usize) -> &AtomicU64 {
-        // SAFETY: in bounds and aligned (`at`), lives as long as the mapping, and every process accesses it as an
-        // atomic; one that does not can only spoil the value, which is checked wherever it is read.
+        // SAFETY: in bounds and aligned (`at`), and valid as long as the mapping. Every process accesses it as an
+        // atomic. A hostile process that does not can only spoil the value, which is checked wherever it is read.
         unsafe { AtomicU64::from_ptr(self.at(offset)) }
     }
 
@@ -97,7 +119,7 @@ impl Segment {
     fn copy_in(&self, start: usize, from: &[u8]) {
         let into: *mut u8 = self.at(start);
         assert!(start + from.len() <= self.map.len());
-        // SAFETY: within the mapping, as just checked, and not within `from`, which is a Rust slice of this process.
+        // SAFETY: within the mapping, as just checked. It does not overlap `from`, which is a slice of private memory.
         // The other side reads these bytes only after the position that covers them has been published.
         unsafe { std::ptr::copy_nonoverlapping(from.as_ptr(), into, from.len()) }
     }
@@ -105,57 +127,63 @@ impl Segment {
     fn copy_out(&self, start: usize, into: &mut [u8]) {
         let from: *const u8 = self.at(start);
         assert!(start + into.len() <= self.map.len());
-        // SAFETY: as for `copy_in`. A process that writes to these bytes against the rules changes what is copied; it
-        // is looked at only afterwards, as any bytes from outside are.
+        // SAFETY: as for `copy_in`. A hostile process that writes to these bytes meanwhile changes the copy. The copy
+        // is parsed only afterwards, and treated like any bytes from outside.
         unsafe { std::ptr::copy_nonoverlapping(from, into.as_mut_ptr(), into.len()) }
     }
 }
 
-/// One side's end of a segment.
+/// One process's end of a segment: it writes one ring and reads the other.
 #[derive(Debug)]
 pub struct End {
     segment: Arc<Segment>,
-    /// Offsets of the two directions, outgoing first.
+    /// Offsets of the positions and flags, by direction ([`OUT`], [`IN`]).
     control: [usize; 2],
+    /// Offsets of the rings, by direction.
     rings: [usize; 2],
-    /// Own positions: bytes ever written and read.
+    /// This end's write position in the outgoing ring.
     written: u64,
+    /// This end's read position in the incoming ring.
     read: u64,
 }
 
 impl End {
-    /// The dialling side's end, or the other's. A segment is fresh when its ends are made.
+    /// The end of the dialling side, or of the accepting side. The segment must be new: positions start at 0.
     pub fn new(segment: Arc<Segment>, dials: bool) -> Self {
-        let (first, second) = ([0, RINGS], [DIRECTION, RINGS + segment.ring_len]);
-        let (out, back) = if dials { (first, second) } else { (second, first) };
-        Self { segment, control: [out[0], back[0]], rings: [out[1], back[1]], written: 0, read: 0 }
+        let (control, rings) = ([0, SECOND], [RINGS, RINGS + segment.ring_len]);
+        let (out, back) = if dials { (0, 1) } else { (1, 0) };
+        let (control, rings) = ([control[out], control[back]], [rings[out], rings[back]]);
+        Self { segment, control, rings, written: 0, read: 0 }
     }
 
-    fn position(&self, direction: usize, what: usize) -> &AtomicU64 {
-        self.segment.position(self.control[direction] + what)
+    fn position(&self, direction: usize, offset: usize) -> &AtomicU64 {
+        self.segment.position(self.control[direction] + offset)
     }
 
-    fn flag(&self, direction: usize, what: usize) -> &AtomicU32 {
-        self.segment.flag(self.control[direction] + what)
+    fn flag(&self, direction: usize, offset: usize) -> &AtomicU32 {
+        self.segment.flag(self.control[direction] + offset)
     }
 
-    /// Bytes that can be read.
+    /// The number of bytes that can be read.
     ///
     /// # Errors
-    /// When the other side says what cannot be.
+    /// `InvalidData` when the position of the other side is impossible.
     pub fn readable(&self) -> io::Result<usize> {
-        self.distance(self.position(1, 0).load(Ordering::Acquire), self.read)
+        // Acquire: the bytes that the position covers must be visible before they are copied.
+        self.distance(self.position(IN, WRITE_POSITION).load(Ordering::Acquire), self.read)
     }
 
-    /// Bytes that can be written.
+    /// The number of bytes that can be written.
     ///
     /// # Errors
-    /// When the other side says what cannot be.
+    /// `InvalidData` when the position of the other side is impossible.
     pub fn writable(&self) -> io::Result<usize> {
-        let used = self.distance(self.written, self.position(0, READ).load(Ordering::Acquire))?;
+        // Acquire: the other side must have finished reading before its bytes are overwritten.
+        let used = self.distance(self.written, self.position(OUT, READ_POSITION).load(Ordering::Acquire))?;
         Ok(self.segment.ring_len - used)
     }
 
+    /// How far the write position `ahead` is before the read position `behind`.
     fn distance(&self, ahead: u64, behind: u64) -> io::Result<usize> {
         let distance = ahead.wrapping_sub(behind);
         if distance > self.segment.ring_len as u64 {
@@ -166,28 +194,30 @@ impl End {
         Ok(distance as usize)
     }
 
-    /// Reads what is there. The second value: the other side waits for room, and is to be woken.
+    /// Reads available bytes. Returns their number, and whether the other side waits for room and must be woken.
     ///
     /// # Errors
-    /// When the other side says what cannot be.
+    /// `InvalidData` when the position of the other side is impossible.
     pub fn read(&mut self, into: &mut [u8]) -> io::Result<(usize, bool)> {
         let n = self.readable()?.min(into.len());
         for piece in into[..n].chunks_mut(PIECE) {
-            let (start, mask) = (self.read as usize & (self.segment.ring_len - 1), self.segment.ring_len);
-            let first = piece.len().min(mask - start);
-            let (head, tail) = piece.split_at_mut(first);
-            self.segment.copy_out(self.rings[1] + start, head);
-            self.segment.copy_out(self.rings[1], tail);
+            let start = self.read as usize & (self.segment.ring_len - 1);
+            // The part up to the end of the ring, and the part that continues at its beginning.
+            let (head, tail) = piece.split_at_mut(piece.len().min(self.segment.ring_len - start));
+            self.segment.copy_out(self.rings[IN] + start, head);
+            self.segment.copy_out(self.rings[IN], tail);
             self.read += piece.len() as u64;
-            self.position(1, READ).store(self.read, Ordering::Release);
+            // Release: after this, the other side may overwrite the bytes.
+            self.position(IN, READ_POSITION).store(self.read, Ordering::Release);
         }
-        Ok((n, n > 0 && self.wake(1, WRITER_WAITS)))
+        Ok((n, n > 0 && self.take_flag(IN, WRITER_WAITS)))
     }
 
-    /// Writes what there is room for. The second value: the other side sleeps, and is to be woken.
+    /// Writes as many bytes as there is room for. Returns their number, and whether the other side sleeps and must be
+    /// woken.
     ///
     /// # Errors
-    /// When the other side says what cannot be.
+    /// `InvalidData` when the position of the other side is impossible.
     pub fn write(&mut self, from: &[IoSlice<'_>]) -> io::Result<(usize, bool)> {
         let mut room = self.writable()?;
         let mut total = 0;
@@ -195,41 +225,50 @@ impl End {
             let part = &slice[..slice.len().min(room)];
             for piece in part.chunks(PIECE) {
                 let start = self.written as usize & (self.segment.ring_len - 1);
-                let first = piece.len().min(self.segment.ring_len - start);
-                self.segment.copy_in(self.rings[0] + start, &piece[..first]);
-                self.segment.copy_in(self.rings[0], &piece[first..]);
+                let (head, tail) = piece.split_at(piece.len().min(self.segment.ring_len - start));
+                self.segment.copy_in(self.rings[OUT] + start, head);
+                self.segment.copy_in(self.rings[OUT], tail);
                 self.written += piece.len() as u64;
+                // Smaller pieces are published together: each store takes the cache line from the reader.
                 if piece.len() == PIECE {
-                    self.position(0, 0).store(self.written, Ordering::Release);
+                    self.position(OUT, WRITE_POSITION).store(self.written, Ordering::Release);
                 }
             }
             (room, total) = (room - part.len(), total + part.len());
         }
-        self.position(0, 0).store(self.written, Ordering::Release);
-        Ok((total, total > 0 && self.wake(0, READER_SLEEPS)))
+        // Release: the bytes must be visible before the position that covers them.
+        self.position(OUT, WRITE_POSITION).store(self.written, Ordering::Release);
+        Ok((total, total > 0 && self.take_flag(OUT, READER_SLEEPS)))
     }
 
-    /// Is the other side to be woken? Its flag and our position must not pass each other unseen: each side writes its
-    /// own, and only then reads the other's.
-    fn wake(&self, direction: usize, what: usize) -> bool {
+    /// Clears a flag of the other side. Returns true if it was set, so that the other side must be woken.
+    ///
+    /// No wake-up is lost: this side publishes its position and then reads the flag, the other side sets its flag and
+    /// then reads the position ([`arm`](Self::arm)). With the fences between, at least one of the two sees the other's
+    /// write.
+    fn take_flag(&self, direction: usize, offset: usize) -> bool {
         fence(Ordering::SeqCst);
-        let flag = self.flag(direction, what);
+        let flag = self.flag(direction, offset);
+        // The load avoids the cost of a swap when the other side is awake, which is the usual case.
         flag.load(Ordering::Relaxed) != 0 && flag.swap(0, Ordering::Relaxed) != 0
     }
 
-    /// Says that this side is about to sleep until it is woken; true: there is work, and it should not.
+    /// Sets the flags that ask the other side for a wake-up: when there are bytes to read (`reads`), or room to write
+    /// (`writes`). Returns true if there is work already, so that this side must not sleep.
     pub fn arm(&self, reads: bool, writes: bool) -> bool {
         if reads {
-            self.flag(1, READER_SLEEPS).store(1, Ordering::Relaxed);
+            self.flag(IN, READER_SLEEPS).store(1, Ordering::Relaxed);
         }
         if writes {
-            self.flag(0, WRITER_WAITS).store(1, Ordering::Relaxed);
+            self.flag(OUT, WRITER_WAITS).store(1, Ordering::Relaxed);
         }
+        // See `take_flag`.
         fence(Ordering::SeqCst);
         self.has_work(reads, writes)
     }
 
-    /// Is there something to read, or room to write? A position that cannot be counts: whoever looks will see.
+    /// Whether there are bytes to read (considered only with `reads`), or room to write (only with `writes`). An
+    /// impossible position counts as work: the call that follows reports it.
     pub fn has_work(&self, reads: bool, writes: bool) -> bool {
         (reads && self.readable().map_or(true, |n| n > 0)) || (writes && self.writable().map_or(true, |n| n > 0))
     }
@@ -246,7 +285,7 @@ mod tests {
     }
 
     #[test]
-    fn bytes_come_out_as_they_went_in_across_the_end_of_the_ring() {
+    fn bytes_are_read_as_written_across_the_end_of_the_ring() {
         let (mut here, mut there, _) = ends(4096);
         let mut next = 0u8;
         let mut expected = 0u8;
@@ -273,7 +312,7 @@ mod tests {
     }
 
     #[test]
-    fn a_sleeper_is_woken_once() {
+    fn the_first_write_or_read_after_arming_asks_for_a_single_wake_up() {
         let (mut here, mut there, _) = ends(4096);
         assert!(!there.arm(true, false));
         assert_eq!(here.write(&[IoSlice::new(b"abc")]).unwrap(), (3, true));
@@ -285,21 +324,21 @@ mod tests {
         assert_eq!(there.read(&mut [0; 10]).unwrap(), (10, true));
     }
 
-    /// Whatever a hostile process writes into the control page, calls end with an error or with bytes of the ring.
+    /// For every value that a hostile process writes as its position, a call fails or stays within the ring.
     #[test]
-    fn positions_that_cannot_be_are_refused() {
+    fn impossible_positions_are_rejected() {
         for bad in [1 << 13, 1 << 62, 1 << 63, 4097] {
             let (mut here, there, segment) = ends(4096);
-            segment.position(DIRECTION).store(bad, Ordering::Release);
+            segment.position(SECOND).store(bad, Ordering::Release);
             assert!(here.read(&mut [0; 64]).is_err() && here.arm(true, false), "{bad}");
-            segment.position(READ).store(bad, Ordering::Release);
+            segment.position(READ_POSITION).store(bad, Ordering::Release);
             assert!(here.write(&[IoSlice::new(&[0; 64])]).is_err(), "{bad}");
             drop(there);
         }
     }
 
     #[test]
-    fn files_that_are_no_segments_are_refused() {
+    fn files_without_seals_or_of_an_invalid_size_are_rejected() {
         let unsealed = fs::memfd_create("t", MemfdFlags::ALLOW_SEALING).unwrap();
         fs::ftruncate(&unsealed, 4096 + 8192).unwrap();
         assert!(Segment::map(&unsealed).unwrap_err().to_string().contains("sealed against"));
@@ -315,9 +354,9 @@ mod tests {
         assert!(Segment::map(&ordinary).is_err());
     }
 
-    /// A sealed segment keeps its size: nobody can take the memory away from under a reader.
+    /// Otherwise a reader could be killed by `SIGBUS`.
     #[test]
-    fn a_segment_cannot_be_truncated() {
+    fn a_sealed_segment_cannot_be_truncated() {
         let (segment, file) = Segment::create(4096).unwrap();
         assert!(fs::ftruncate(&file, 0).is_err());
         let mut end = End::new(Arc::new(segment), true);

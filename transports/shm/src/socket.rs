@@ -1,4 +1,6 @@
-//! Unix sockets as carrier of the segments, doorbell and sign of life.
+//! [`Sockets`], the carrier of the shared-memory transport, and [`Pair`], one connection: a Unix socket and the rings
+//! that go with it. The socket passes the segment at the beginning. After that it is the doorbell, over which a byte
+//! wakes the other process, and it shows when the other process has ended.
 
 use std::io::{self, IoSlice, IoSliceMut, Read, Write};
 use std::mem::MaybeUninit;
@@ -19,26 +21,29 @@ use rustix::net::{
 use crate::ShmError;
 use crate::ring::{End, Segment};
 
-/// Longest path of a socket that the system takes.
+/// Longest path of a socket in bytes: `sockaddr_un` has 108, with a zero at the end.
 const PATH_MAX: usize = 107;
 
-/// How shared memory connects nodes.
+/// The carrier of the shared-memory transport.
 pub struct Sockets {
+    /// The directory with the socket of each node, named by its rank.
     directory: PathBuf,
     rank: u32,
     ring_len: usize,
 }
 
-/// A pair of rings, and the socket that goes with it.
+/// One connection: a pair of rings, and the socket that goes with it.
 pub struct Pair {
     stream: UnixStream,
+    /// This side's end of the rings. `None` on the accepting side until the segment has come.
     end: Option<End>,
-    /// The segment that is still to be passed over.
+    /// The file of the segment, on the dialling side, until it has been passed.
     passing: Option<OwnedFd>,
+    /// The address of the peer, for notices.
     seen: String,
-    /// The socket may have something to say.
+    /// The socket may have bytes to read, or its end.
     stirred: bool,
-    /// The other process has ended.
+    /// The other process has closed the socket or has ended. Bytes can remain in the ring.
     ended: bool,
 }
 
@@ -47,11 +52,13 @@ impl Sockets {
         Self { directory, rank, ring_len }
     }
 
+    /// The path of a node's socket.
     fn path(&self, rank: u32) -> PathBuf {
         self.directory.join(rank.to_string())
     }
 }
 
+/// The directory for a cluster that does not name one, see [`Builder::directory`](crate::Builder::directory).
 pub(crate) fn default_directory(cluster: &str) -> PathBuf {
     let name: String = cluster.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }).take(32).collect();
     match std::env::var_os("XDG_RUNTIME_DIR") {
@@ -60,11 +67,14 @@ pub(crate) fn default_directory(cluster: &str) -> PathBuf {
     }
 }
 
-/// Listens in a directory that only this user can enter.
+/// Listens at this rank's socket in a directory, which is created if necessary. Returns the listener and its path.
+///
+/// # Errors
+/// When other users can enter the directory, a running process has this rank, or the system refuses.
 pub(crate) fn listen(directory: &Path, rank: u32) -> Result<(UnixListener, PathBuf), ShmError> {
     let failed = |error| ShmError::Directory { path: directory.to_path_buf(), error };
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(failed)?;
-    // Of the directory itself: a link to one could be changed by whoever made it.
+    // Links are not followed: the owner of a link could point it elsewhere after this check.
     let metadata = std::fs::symlink_metadata(directory).map_err(failed)?;
     let (owner, mode) = (metadata.uid(), metadata.mode() & 0o7777);
     if !metadata.is_dir() || owner != rustix::process::getuid().as_raw() || mode & 0o077 != 0 {
@@ -77,7 +87,7 @@ pub(crate) fn listen(directory: &Path, rank: u32) -> Result<(UnixListener, PathB
     }
     let listener = match UnixListener::bind(&path) {
         Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
-            // Left behind by a process that is gone, or in use by one that is not.
+            // The socket is in use if a process answers, else a process that has ended left it behind.
             if std::os::unix::net::UnixStream::connect(&path).is_ok() {
                 return Err(ShmError::Taken { path });
             }
@@ -90,7 +100,7 @@ pub(crate) fn listen(directory: &Path, rank: u32) -> Result<(UnixListener, PathB
 
 impl Drop for Sockets {
     fn drop(&mut self) {
-        // It fails when the directory has been cleaned away, which is as well.
+        // This fails if the directory has been removed already.
         let _ = std::fs::remove_file(self.path(self.rank));
     }
 }
@@ -103,7 +113,7 @@ impl Carrier for Sockets {
         let (stream, _) = listener.accept()?;
         let seen = match stream.peer_addr().ok().and_then(|address| address.as_pathname().map(Path::to_path_buf)) {
             Some(path) => path.display().to_string(),
-            None => "a process of this host".to_string(),
+            None => "another process of this host".to_string(),
         };
         Ok(Pair { stream, end: None, passing: None, seen, stirred: true, ended: false })
     }
@@ -123,8 +133,10 @@ impl Carrier for Sockets {
         String::new()
     }
 
-    fn complete(&self, said: &str, _: &Pair) -> Result<String, String> {
-        Err(said.to_string())
+    // All addresses follow from the directory, so the next two are not needed, and peers cannot name other paths.
+
+    fn complete(&self, announced: &str, _: &Pair) -> Result<String, String> {
+        Err(announced.to_string())
     }
 
     fn may_dial(&self, _: &str) -> bool {
@@ -133,9 +145,10 @@ impl Carrier for Sockets {
 }
 
 impl Pair {
-    /// Takes the segment that the other side has made.
+    /// Accepting side: receives and maps the segment. Returns false until it has come.
     fn take_segment(&mut self) -> io::Result<bool> {
         let mut byte = [0; 1];
+        // Room for more files than expected, so that too many are reported rather than cut off.
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(4))];
         let mut ancillary = RecvAncillaryBuffer::new(&mut space);
         let message = rustix::net::recvmsg(
@@ -157,19 +170,21 @@ impl Pair {
         });
         let files: Vec<OwnedFd> = files.collect();
         let [file] = files.as_slice() else {
-            let text = format!("expected one segment, got {}", files.len());
+            let text = format!("segment: expected one file, got {}", files.len());
             return Err(io::Error::new(io::ErrorKind::InvalidData, text));
         };
         self.end = Some(End::new(Arc::new(Segment::map(file)?), false));
         Ok(true)
     }
 
+    /// Dialling side: sends the file of the segment. Returns false until it has been sent.
     fn pass_segment(&mut self) -> io::Result<bool> {
         let Some(file) = &self.passing else { return Ok(true) };
         let files = [file.as_fd()];
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
         let mut ancillary = SendAncillaryBuffer::new(&mut space);
         ancillary.push(SendAncillaryMessage::ScmRights(&files));
+        // A file must accompany at least one byte of data.
         let sent =
             rustix::net::sendmsg(self.stream.as_fd(), &[IoSlice::new(&[1])], &mut ancillary, SendFlags::NOSIGNAL);
         match sent.map_err(io::Error::from) {
@@ -180,11 +195,12 @@ impl Pair {
         Ok(true)
     }
 
-    fn ring(&mut self) -> io::Result<()> {
+    /// Wakes the other process.
+    fn ring_doorbell(&mut self) -> io::Result<()> {
         match self.stream.write(&[1]) {
-            // Full: it has been rung often enough.
+            // The socket is full of bytes that the peer has not read, so it will wake up anyway.
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(()),
-            // Nobody hears it; what was written before that is still to be read.
+            // The peer has ended. That is no error yet: bytes that it wrote before are still to be read.
             Err(error) if matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset) => {
                 self.ended = true;
                 Ok(())
@@ -193,8 +209,9 @@ impl Pair {
         }
     }
 
-    /// Empties the doorbell, and sees whether the other process is still there.
-    fn answer(&mut self) -> io::Result<()> {
+    /// Reads all bytes of the doorbell, and notes whether the other process has ended. The poll is edge-triggered:
+    /// bytes left in the socket would hide the next ones.
+    fn drain_doorbell(&mut self) -> io::Result<()> {
         let mut bytes = [0; 64];
         loop {
             match self.stream.read(&mut bytes) {
@@ -224,10 +241,11 @@ impl Stream for Pair {
     }
 
     fn establish(&mut self) -> io::Result<bool> {
+        // The permissions of the directory exclude other users already. This also holds if they were changed since.
         let theirs = rustix::net::sockopt::socket_peercred(self.stream.as_fd())?.uid;
         let ours = rustix::process::getuid();
         if theirs != ours {
-            let text = format!("expected a process of user {}, got one of user {}", ours.as_raw(), theirs.as_raw());
+            let text = format!("expected a process of user {}, got user {}", ours.as_raw(), theirs.as_raw());
             return Err(io::Error::new(io::ErrorKind::PermissionDenied, text));
         }
         if self.end.is_some() { self.pass_segment() } else { self.take_segment() }
@@ -237,12 +255,13 @@ impl Stream for Pair {
         let end = self.end.as_mut().ok_or_else(not_connected)?;
         let (mut n, mut wake) = end.read(into)?;
         if n == 0 && std::mem::take(&mut self.stirred) {
-            self.answer()?;
-            // What it wrote before it ended is still there.
+            self.drain_doorbell()?;
+            // Once more: the peer may have written after the first read and before it ended. Without this, the last
+            // bytes of a process would be lost.
             (n, wake) = self.end.as_mut().ok_or_else(not_connected)?.read(into)?;
         }
         if wake && !self.ended {
-            self.ring()?;
+            self.ring_doorbell()?;
         }
         match n {
             0 if into.is_empty() || self.ended => Ok(0),
@@ -257,16 +276,17 @@ impl Stream for Pair {
         }
         let (n, wake) = self.end.as_mut().ok_or_else(not_connected)?.write(from)?;
         if wake {
-            self.ring()?;
+            self.ring_doorbell()?;
         }
         if n == 0 { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(n) }
     }
 
     fn shutdown(&mut self) {
-        // It fails only for what is closed already.
+        // This fails only if the connection is closed already.
         let _ = self.stream.shutdown(Shutdown::Write);
     }
 
+    /// Memory does not damage bytes, so no checksums are needed.
     fn protects(&self) -> bool {
         true
     }
@@ -276,6 +296,7 @@ impl Stream for Pair {
     }
 
     fn arm(&mut self, reads: bool, writes: bool) -> bool {
+        // After the sleep, the first read that finds the ring empty must look at the doorbell.
         self.stirred = true;
         self.end.as_ref().is_some_and(|end| end.arm(reads, writes))
     }
@@ -286,7 +307,7 @@ impl Stream for Pair {
 
     fn is_over(&mut self, wanted: usize) -> bool {
         if std::mem::take(&mut self.stirred) {
-            self.ended |= self.answer().is_err();
+            self.ended |= self.drain_doorbell().is_err();
         }
         self.ended && self.end.as_ref().is_none_or(|end| end.readable().map_or(true, |n| n < wanted))
     }

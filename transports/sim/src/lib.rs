@@ -1,17 +1,21 @@
-//! A seeded network in virtual time.
+//! A simulated network in virtual time, for tests and demonstrations.
 //!
-//! [`World`] hosts any number of the machines that ship, each with its own buffers and an [`App`] in the place of
-//! the training program, and carries their messages over a simulated [`Network`]: latency, jitter, heavy tails,
-//! bandwidth; loss, duplication and reordering below the reliable stream; broken connections, partitions, pauses,
-//! crashes and restarts. Everything follows from one seed: two runs of the same [`World`] are equal to the bit, and
-//! [`World::trace`] is a hash that shows it.
+//! A [`World`] runs the same machines as the real transports, each with buffers of its own and an [`App`] in place of
+//! the training program. It carries their messages over a [`Network`] that models latency, jitter, heavy tails and
+//! bandwidth, and loss, duplication and reordering below a reliable stream. A [`Plan`] adds [`Fault`]s: broken
+//! connections, partitions, pauses, crashes and restarts.
+//!
+//! All random numbers follow from one seed. So two runs of the same plan are equal, bit for bit; [`World::trace`] is a
+//! hash to compare them by. No time passes in reality except for the arithmetic.
 
 mod network;
 mod node;
+mod plan;
 mod random;
 mod world;
 
 pub use network::Network;
 pub use node::{App, Entry, Life, Log};
+pub use plan::{Fault, Plan, Saved};
 pub use random::Random;
-pub use world::{Fault, Halt, Plan, Saved, World};
+pub use world::{Halt, World};

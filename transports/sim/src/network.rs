@@ -1,4 +1,5 @@
-//! Links: what happens to a message between two nodes.
+//! [`Network`], the parameters of all simulated links, and [`Stream`], one direction of a connection: it decides when a
+//! message arrives, and delivers messages in order.
 
 use std::collections::BTreeMap;
 
@@ -6,38 +7,41 @@ use gradwire_core::{Duration, Instant, Lent, OpId, wire::HEADER_LEN};
 
 use crate::random::Random;
 
-/// How links behave. The numbers are per message; a message travels whole.
+/// How links behave. Probabilities and delays apply to each message, which travels as a whole.
+///
+/// A *transmission* is one attempt to carry a message below the stream. The delays of a transmission add up.
 #[derive(Copy, Clone, Debug, PartialEq)]
 pub struct Network {
-    /// Smallest delay.
+    /// Delay of every transmission.
     pub latency: Duration,
-    /// Mean of an exponential delay on top.
+    /// Mean of a random delay from an exponential distribution.
     pub jitter: Duration,
-    /// Chance of [`tail_delay`](Self::tail_delay) on top of that.
+    /// Probability of a further delay of [`tail_delay`](Self::tail_delay), from 0 to 1.
     pub tail: f64,
-    /// A delay out of the ordinary.
+    /// Delay of the few transmissions that are much slower than the rest.
     pub tail_delay: Duration,
-    /// Bytes per second of each direction of each link; 0: no limit.
+    /// Bytes per second of each direction of each link. 0: no limit.
     pub bandwidth: u64,
-    /// Chance that a transmission is lost, and repeated after [`retransmit`](Self::retransmit).
+    /// Probability that a transmission is lost, from 0 to below 1. It is repeated after
+    /// [`retransmit`](Self::retransmit).
     pub loss: f64,
-    /// How long the stream waits for a lost transmission.
+    /// Delay of each repetition of a lost transmission.
     pub retransmit: Duration,
-    /// Chance that a transmission arrives twice.
+    /// Probability that a transmission arrives twice, from 0 to 1.
     pub duplicate: f64,
-    /// Chance that a transmission takes a detour, and those behind it overtake it.
+    /// Probability of a further delay of three latencies, from 0 to 1, so that later transmissions arrive first.
     pub reorder: f64,
-    /// A sender's operation ends when its bytes are on their way, as with a socket's buffer; else when the receiver
-    /// has them.
+    /// When the operation of a sender completes. True: when the link has taken its bytes, as with a socket that
+    /// buffers. False: when the receiver has received the message.
     pub buffered: bool,
-    /// How long a broken connection takes to come back.
+    /// Time from the break of a connection until it is open again.
     pub reconnect: Duration,
-    /// How long it takes to notice that a peer has crashed.
+    /// Time from the crash of a node until its peers learn of it.
     pub notice: Duration,
 }
 
 impl Network {
-    /// 100 µs and nothing goes wrong.
+    /// 100 µs of latency, and no randomness, limits or faults.
     pub const fn calm() -> Self {
         Self {
             latency: Duration::from_micros(100),
@@ -55,7 +59,8 @@ impl Network {
         }
     }
 
-    /// Random strengths of a random subset of what can go wrong below the stream.
+    /// A random subset of the faults below the stream, each with a random strength; the rest as in
+    /// [`calm`](Self::calm).
     pub fn stormy(random: &mut Random) -> Self {
         let mut often = |p: f64, strength: f64| if random.chance(p) { random.unit() * strength } else { 0.0 };
         let (loss, duplicate, reorder, tail) = (often(0.4, 0.3), often(0.4, 0.5), often(0.4, 0.3), often(0.3, 0.05));
@@ -75,37 +80,43 @@ impl Network {
     }
 }
 
-/// A message on its way, or arrived.
+/// A message on a link, or in the inbox of its receiver.
 #[derive(Clone, Debug)]
 pub(crate) struct Message {
+    /// The sender's operation.
     pub(crate) op: OpId,
+    /// The encoded header: the receiver parses it, as it would bytes from a socket.
     pub(crate) header: [u8; HEADER_LEN],
     pub(crate) body: Option<Lent>,
 }
 
-/// One direction of a connection: a reliable stream over an unreliable link.
+/// One direction of a connection: a reliable, ordered stream over an unreliable link.
 #[derive(Debug, Default)]
 pub(crate) struct Stream {
     /// Number of the next message sent.
     next_out: u64,
     /// Number of the next message to deliver.
     next_in: u64,
-    /// Arrived out of order.
+    /// Messages that arrived before an earlier one, by number.
     early: BTreeMap<u64, Message>,
-    /// When the link has sent what it was given.
+    /// When the link has taken all bytes sent so far.
     busy_until: Instant,
-    /// Operations whose end the sender still waits for.
+    /// The sender's operations that have not ended.
     pub(crate) open: Vec<OpId>,
 }
 
-/// When the transmissions of a message arrive, and when the link is done with it.
+/// The times of one message.
 pub(crate) struct Flight {
+    /// Number of the message in its stream.
     pub(crate) number: u64,
+    /// When the link has taken its bytes.
     pub(crate) sent: Instant,
+    /// When it arrives: once, or twice if it was duplicated.
     pub(crate) arrivals: [Option<Instant>; 2],
 }
 
 impl Stream {
+    /// Sends a message of `bytes` bytes: decides at random when it arrives.
     pub(crate) fn send(&mut self, network: &Network, random: &mut Random, now: Instant, bytes: u64) -> Flight {
         let number = self.next_out;
         self.next_out += 1;
@@ -130,13 +141,16 @@ impl Stream {
             }
             at
         };
+        // The second arrival is drawn even if it is not used, so that the random numbers of later messages do not
+        // depend on it.
         let first = arrive(sent);
         let second = arrive(sent);
         let twice = random.chance(network.duplicate);
         Flight { number, sent, arrivals: [Some(first), twice.then_some(second)] }
     }
 
-    /// A transmission has arrived: what can be delivered now, in order. A second copy is nothing.
+    /// A transmission arrives. Returns the messages that can be delivered now, in order: duplicates are dropped, and a
+    /// message waits for all earlier ones.
     pub(crate) fn arrive(&mut self, number: u64, message: Message) -> Vec<Message> {
         if number < self.next_in {
             return Vec::new();

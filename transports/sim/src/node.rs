@@ -1,4 +1,4 @@
-//! One simulated node: a machine, its buffers, and an application.
+//! [`SimNode`], one simulated node: a machine, its buffers, and an [`App`] that stands for the training program.
 
 use std::collections::VecDeque;
 
@@ -6,33 +6,35 @@ use gradwire_core::{Duration, Event, Incarnation, Instant, Local, Node, OpId, Pe
 
 use crate::network::Message;
 
-/// The training program of a simulated worker.
+/// The training program of a simulated worker. Steps are counted from 0, over all restarts of the worker.
 pub trait App: Send {
-    /// How long the step takes that begins now.
+    /// The virtual time that the computation of this step takes.
     fn duration(&mut self, step: u64) -> Duration;
 
-    /// Computes what is subtracted from `params`; returns the examples behind it.
+    /// Computes the update of this step, which will be subtracted from `params`. Returns the number of examples in it,
+    /// the weight of the update.
     fn update(&mut self, step: u64, params: &[f32], update: &mut [f32]) -> u32;
 
-    /// The step, and with it the synchronisation if there was one, is done.
+    /// Called at the end of a step, after its synchronisation if there was one. `params` are the new parameters.
     fn done(&mut self, _step: u64, _params: &[f32]) {}
 }
 
-/// Where a simulated node is.
+/// The state of a simulated node.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub enum Life {
     /// Not started, or crashed.
     Down,
-    /// Its machine runs.
+    /// Its machine and, of a worker, its program are running.
     Up,
-    /// It has left, or a server has finished.
+    /// Ended in good order: a worker has left, or a server has finished.
     Done,
-    /// It could not go on without this peer.
+    /// Ended because it cannot continue without this peer.
     Cut(PeerId),
 }
 
 /// A signal or event of a node's machine, with its time.
 #[derive(Copy, Clone, Debug, PartialEq)]
+#[allow(missing_docs, reason = "at: virtual time; node: its rank")]
 pub struct Log {
     /// The virtual time.
     pub at: Instant,
@@ -50,42 +52,49 @@ pub enum Entry {
     Event(Event),
 }
 
-/// What the host of a worker does next.
+/// The state of a worker's training program.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Phase {
-    /// Waits for the machine to join.
+    /// Waits until the machine has joined the run.
     Joining,
-    /// Computes step `step`.
+    /// Computes step `SimNode::step`.
     Computing,
-    /// Waits for the machine to be ready.
+    /// Waits until the machine has the new parameters.
     Syncing,
-    /// Has made its last contribution and stays for the end.
+    /// Has made its last contribution, and waits until all other workers have.
     Finishing,
 }
 
 pub(crate) struct SimNode {
     pub(crate) life: Life,
+    /// `None` before the first start and after a crash.
     pub(crate) machine: Option<Node>,
     pub(crate) pool: Pool,
+    /// The training program. `None` for a server.
     pub(crate) app: Option<Box<dyn App>>,
+    /// Local steps between synchronisations.
     pub(crate) local: Local,
+    /// The parameters as the training program sees them.
     pub(crate) params: Vec<f32>,
+    /// The update that the training program computes.
     pub(crate) update: Vec<f32>,
     pub(crate) phase: Phase,
-    /// Steps taken, over all its starts.
+    /// Steps done, over all starts of the node.
     pub(crate) step: u64,
     /// Contributions with examples, those before a resumption included.
     pub(crate) made: u64,
     pub(crate) incarnation: Incarnation,
-    /// Raised at each start and crash, so that what was scheduled for a former self is nothing.
+    /// Incremented at each start and crash. Scheduled events carry it, and are dropped if it has changed.
     pub(crate) epoch: u64,
-    /// Delivered and not yet read, by peer; the front may be waiting for its body to be read.
+    /// By peer: messages that have arrived and not been received.
     pub(crate) inbox: Vec<VecDeque<Message>>,
+    /// By peer: the machine has the header of the first message in `inbox`, and has not received its body.
     pub(crate) reading: Vec<bool>,
-    /// What the machine has been told of its connections.
+    /// By peer: whether the machine regards it as connected. It learns of a broken connection later than the network.
     pub(crate) connected: Vec<bool>,
-    /// Operations to abort when it is told that the connection broke.
+    /// By peer: operations on a broken connection. They are aborted when the machine learns that it broke.
     pub(crate) limbo: Vec<Vec<OpId>>,
     pub(crate) paused_until: Instant,
+    /// When the machine wants its next `Timeout`.
     pub(crate) wake: Option<Instant>,
 }

@@ -1,11 +1,15 @@
-//! Random numbers whose stream can never change under a committed seed.
+//! [`Random`], the generator of the simulator. It is written here, and not taken from a library, so that the numbers
+//! that follow from a recorded seed never change.
 
-/// SplitMix64 (Steele, Lea and Flood 2014). One per concern, so that more use of one does not reshuffle another.
+/// SplitMix64 (Steele, Lea and Flood, "Fast Splittable Pseudorandom Number Generators", 2014).
+///
+/// Each concern (the network, incarnations, ...) has a generator of its own: one that draws more numbers than before
+/// then does not change the numbers of the rest.
 #[derive(Clone, Debug)]
 pub struct Random(u64);
 
 impl Random {
-    /// The stream of a concern under a seed.
+    /// The generator for a seed and the number of a concern.
     pub fn new(seed: u64, concern: u64) -> Self {
         let mut random = Self(seed ^ concern.wrapping_mul(0xd134_2543_de82_ef95));
         random.next();
@@ -22,12 +26,12 @@ impl Random {
         z ^ (z >> 31)
     }
 
-    /// Uniform in [0, 1).
+    /// A number from [0, 1), uniformly distributed, with 53 random bits.
     pub fn unit(&mut self) -> f64 {
         (self.next() >> 11) as f64 / (1u64 << 53) as f64
     }
 
-    /// Uniform in `0..limit`; 0 when `limit` is 0.
+    /// A number from `0..limit`, uniformly distributed except for a bias below `limit` / 2^64. 0 if `limit` is 0.
     pub fn below(&mut self, limit: u64) -> u64 {
         ((u128::from(self.next()) * u128::from(limit)) >> 64) as u64
     }
@@ -37,7 +41,7 @@ impl Random {
         self.unit() < p
     }
 
-    /// Exponential with this mean.
+    /// A number from the exponential distribution with this mean.
     pub fn exponential(&mut self, mean: f64) -> f64 {
         -mean * (1.0 - self.unit()).ln()
     }

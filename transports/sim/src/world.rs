@@ -14,109 +14,10 @@ use gradwire_core::{
     Output, Patience, PeerId, Pool, Recipe, Resumed, Segment, Setup, Signal, Status,
 };
 
-use crate::network::{Message, Network, Stream};
+use crate::network::{Message, Stream};
 use crate::node::{App, Entry, Life, Log, Phase, SimNode};
+use crate::plan::{Fault, Plan, Saved};
 use crate::random::Random;
-
-/// What goes wrong above the stream, and when.
-#[derive(Copy, Clone, Debug, PartialEq)]
-pub enum Fault {
-    /// The connection of two nodes breaks, and comes back.
-    Cut {
-        /// One.
-        a: PeerId,
-        /// The other.
-        b: PeerId,
-    },
-    /// No transmission gets through between two nodes for a while; the stream repeats them.
-    Partition {
-        /// One.
-        a: PeerId,
-        /// The other.
-        b: PeerId,
-        /// How long.
-        lasts: Duration,
-    },
-    /// A node stands still.
-    Pause {
-        /// Which.
-        node: PeerId,
-        /// How long.
-        lasts: Duration,
-    },
-    /// A node dies, and starts anew after a while if `restart` says so.
-    Crash {
-        /// Which.
-        node: PeerId,
-        /// How long it is down.
-        restart: Option<Duration>,
-    },
-}
-
-/// A run to simulate.
-#[derive(Clone, Debug)]
-pub struct Plan {
-    /// Everything random follows from it.
-    pub seed: u64,
-    /// What is exchanged.
-    pub layout: Layout,
-    /// By which rule.
-    pub recipe: Recipe,
-    /// Between whom.
-    pub cluster: Cluster,
-    /// How links behave.
-    pub network: Network,
-    /// Timeouts of the machines.
-    pub patience: Patience,
-    /// Fewest workers that go on without the others, in trees and rings.
-    pub quorum: u32,
-    /// By rank: the checkpoint that each node goes on from. Empty: the run is new.
-    pub resumed: Vec<Saved>,
-    /// At the end of their steps, workers suspend the run instead of finishing it; see [`World::saved`].
-    pub suspend: bool,
-    /// Steps of each worker.
-    pub steps: u64,
-    /// The parameters to start from.
-    pub initial: Vec<f32>,
-    /// What goes wrong, in order of time.
-    pub faults: Vec<(Instant, Fault)>,
-    /// The bug that the machines run with.
-    #[cfg(planted)]
-    pub bug: Option<gradwire_core::planted::Bug>,
-}
-
-/// A node's checkpoint: everything it needs to go on from a suspended run.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Saved {
-    /// The moment, and the contributions that the node made before it.
-    pub resumed: Resumed,
-    /// The parameters.
-    pub params: Vec<f32>,
-    /// The words of the buffers that [`Machine::saved`] names.
-    pub buffers: Vec<Vec<u32>>,
-}
-
-impl Plan {
-    /// A run of one step per worker from parameters of zero, without faults, timeouts or delays.
-    pub fn new(seed: u64, layout: Layout, recipe: Recipe, cluster: Cluster) -> Self {
-        Self {
-            seed,
-            recipe,
-            cluster,
-            network: Network::calm(),
-            patience: Patience::none(),
-            quorum: 1,
-            resumed: Vec::new(),
-            suspend: false,
-            steps: 1,
-            initial: vec![0.0; layout.len()],
-            layout,
-            faults: Vec::new(),
-            #[cfg(planted)]
-            bug: None,
-        }
-    }
-}
 
 /// Why a simulation stopped before everyone was done.
 #[derive(Clone, Debug, PartialEq)]
@@ -128,6 +29,34 @@ pub enum Halt {
 }
 
 /// A cluster in virtual time.
+///
+/// ```
+/// use gradwire_core::{Cluster, Duration, Layout, PeerId, Recipe};
+/// use gradwire_sim::{App, Halt, Life, Plan, World};
+///
+/// /// A program whose steps take 1 ms, and subtract 1 from each parameter.
+/// struct Descent;
+///
+/// impl App for Descent {
+///     fn duration(&mut self, _step: u64) -> Duration {
+///         Duration::from_millis(1)
+///     }
+///
+///     fn update(&mut self, _step: u64, _params: &[f32], update: &mut [f32]) -> u32 {
+///         update.fill(1.0);
+///         32
+///     }
+/// }
+///
+/// let cluster = Cluster { workers: 3, servers: 0 };
+/// let plan = Plan { steps: 10, ..Plan::new(1, Layout::flat(4), Recipe::sync(), cluster) };
+/// let mut world = World::new(plan, |_rank| Box::new(Descent))?;
+/// // At most 10,000 events. The closure could check invariants after each of them.
+/// world.run(10_000, |_world, _node| Ok::<(), Halt>(())).expect("every node ends");
+/// assert_eq!(world.life(PeerId(0)), Life::Done);
+/// assert_eq!(world.params(PeerId(2)), [-10.0; 4]);
+/// # Ok::<(), gradwire_core::ConfigError>(())
+/// ```
 pub struct World {
     plan: Plan,
     contract: Contract,

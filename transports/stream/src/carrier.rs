@@ -1,69 +1,75 @@
-//! What a transport has to bring along.
+//! The interface between [`Streams`](crate::Streams) and a transport: [`Carrier`] opens connections, [`Stream`] is one
+//! connection. No call of either blocks.
 
 use std::io::{self, IoSlice};
 
 use gradwire_core::PeerId;
 use mio::event::Source;
 
-/// How bytes get from here to there.
+/// Opens connections: accepts, dials, and knows which addresses are valid.
 pub trait Carrier: Send + 'static {
-    /// Where others come in.
+    /// Accepts incoming connections.
     type Listener: Source + Send;
-    /// A connection.
+    /// One connection, incoming or outgoing.
     type Stream: Stream;
 
-    /// Takes the next connection that has come in.
+    /// Accepts the next incoming connection.
     ///
     /// # Errors
-    /// `WouldBlock` when there is none.
+    /// `WouldBlock` when no connection is pending. Any other error is taken as temporary, and accepting is retried.
     fn accept(&mut self, listener: &mut Self::Listener) -> io::Result<Self::Stream>;
 
-    /// Begins to connect.
+    /// Starts to connect to `address`. [`Stream::establish`] completes the connection.
     ///
     /// # Errors
-    /// When that cannot even be begun.
+    /// When the attempt cannot be started, for example because the address is invalid. Dialling is retried later.
     fn dial(&mut self, address: &str) -> io::Result<Self::Stream>;
 
-    /// Where a rank is to be found, if that is known beforehand.
+    /// The address of `rank`, if it is known from the configuration. `None`: the address comes from the peer itself or
+    /// from rank 0.
     fn address(&self, rank: PeerId) -> Option<String>;
 
-    /// Where this node is to be found, as far as it can tell: what is missing (the host) is what the others see.
+    /// The address that this node announces in its preamble. A wildcard host (`0.0.0.0`) is allowed: the receiver
+    /// replaces it, see [`complete`](Self::complete).
     fn own_address(&self) -> String;
 
-    /// Completes what a peer said of its own address by where it was seen.
+    /// Turns the address that a peer announced into one that can be dialled. A wildcard host is replaced by the host
+    /// that the connection `stream` comes from.
     ///
     /// # Errors
-    /// What it said, if it is no address.
-    fn complete(&self, said: &str, seen: &Self::Stream) -> Result<String, String>;
+    /// Returns `announced` if it is not a valid address.
+    fn complete(&self, announced: &str, stream: &Self::Stream) -> Result<String, String>;
 
-    /// Is this an address that may be dialled?
+    /// Whether an address from rank 0's address book is valid and may be dialled.
     fn may_dial(&self, address: &str) -> bool;
 }
 
-/// One connection: a stream of bytes each way.
+/// One connection: an ordered stream of bytes in each direction.
 pub trait Stream: Send {
-    /// What to wait for.
+    /// The event source that becomes ready when bytes or room for bytes may have arrived.
     fn source(&mut self) -> &mut dyn Source;
 
-    /// Carries on what the carrier itself needs before bytes can travel; true when they can.
+    /// Continues the carrier's own handshake. Returns true once bytes can be read and written.
     ///
     /// # Errors
-    /// When they never will. [`io::ErrorKind::PermissionDenied`]: the other side proved not to belong here.
+    /// When the handshake has failed for good. [`io::ErrorKind::PermissionDenied`]: the peer failed authentication.
     fn establish(&mut self) -> io::Result<bool>;
 
-    /// Reads; `Ok(0)`: the other side has ended.
+    /// Reads into `into` and returns the number of bytes. `Ok(0)`: the peer has closed the connection.
     ///
     /// # Errors
-    /// `WouldBlock`: nothing to read.
+    /// `WouldBlock` when no bytes are available; any other error means that the connection is broken.
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize>;
 
-    /// Writes what it can of the slices.
+    /// Writes a prefix of the concatenated slices and returns its length in bytes. Bytes may remain buffered in the
+    /// carrier until [`flush`](Self::flush).
     ///
     /// # Errors
-    /// `WouldBlock`: no room.
+    /// `WouldBlock` when there is no room; any other error means that the connection is broken.
     fn write(&mut self, from: &[IoSlice<'_>]) -> io::Result<usize>;
 
-    /// Carries on with what has been written and not been sent; true when nothing is left.
+    /// Sends bytes that [`write`](Self::write) has buffered. Returns true when no bytes remain. The default is for
+    /// carriers that buffer nothing.
     ///
     /// # Errors
     /// When the connection is broken.
@@ -71,37 +77,42 @@ pub trait Stream: Send {
         Ok(true)
     }
 
-    /// Ends the writing side.
+    /// Closes the sending direction. The peer can still read all bytes that were sent before.
     fn shutdown(&mut self);
 
-    /// Do damaged bytes get noticed without a checksum of ours?
+    /// Whether the carrier itself detects or excludes damaged bytes. If false, each body is followed by a checksum.
     fn protects(&self) -> bool;
 
-    /// Is there something to read (if that is of use), or room to write? Cheap: asks no system.
+    /// Non-blocking readiness check that makes no system call: true if bytes can be read (considered only with
+    /// `reads`) or there is room to write (only with `writes`). The default, false, is for carriers that must ask the
+    /// kernel.
     fn peek(&mut self, reads: bool, writes: bool) -> bool {
         let _ = (reads, writes);
         false
     }
 
-    /// This node is about to sleep until [`source`](Self::source) is ready; true: better not, there is work.
+    /// Called just before the node sleeps until [`source`](Self::source) is ready. Returns true if there is work in a
+    /// direction of interest already, so that the node must not sleep.
     fn arm(&mut self, reads: bool, writes: bool) -> bool {
         let _ = (reads, writes);
         false
     }
 
-    /// [`source`](Self::source) was ready.
+    /// Called after [`source`](Self::source) was reported ready.
     fn stirred(&mut self) {}
 
-    /// Has the other side ended, with less than so many bytes left to read? Asked while nothing is read.
+    /// True if the peer has closed the connection and fewer than `wanted` bytes are left to read. Called while the
+    /// reader is paused at a held body. The default is for carriers that notice the end only when they read.
     fn is_over(&mut self, wanted: usize) -> bool {
         let _ = wanted;
         false
     }
 
-    /// Where the other side is, for people to read.
+    /// The address of the peer, for notices.
     fn seen(&self) -> String;
 
-    /// Whom to count connections by: the host that it comes from, unless that is this one.
+    /// The remote host, by which strangers are counted and limited. `None` for connections from this host, which are
+    /// not limited per host.
     fn host(&self) -> Option<String> {
         None
     }

@@ -1,24 +1,30 @@
-//! What stream transports of gradwire share.
+//! The part that gradwire's stream transports (TCP and shared memory) have in common.
 //!
-//! TCP and shared memory both carry a stream of bytes per pair of nodes. Everything above that is here, once: who
-//! dials whom, what is said first, framing, reconnecting, keeping alive, budgets. A transport adds a [`Carrier`]: how
-//! to listen, dial, read and write.
+//! Both transports carry one ordered stream of bytes between each two nodes. This crate builds a
+//! [`Transport`](gradwire_core::Transport) on such streams: [`Streams`] dials and accepts, greets, frames messages,
+//! reconnects, sends keep-alives and enforces limits. A transport crate adds a [`Carrier`], which knows how to listen,
+//! dial, read and write.
 //!
-//! - **Who dials.** The higher rank dials the lower one. Where addresses are not known beforehand, rank 0 is the
-//!   meeting point: each node tells it where it listens, and is told where the others do, also when that changes.
-//! - **What is said first.** A *preamble* of fixed length each way: protocol, cluster, rank, and a number drawn at
-//!   the start of the process. Whoever does not fit is told why, and so is the user on either side ([`Notice`]).
-//! - **Frames.** Gradwire's own header, then the body, which is read straight into its place once the machine has
-//!   said where that is; until then it stays with the sender. Where the carrier does not protect its bytes itself, a
-//!   body is followed by its checksum. A body is complete only when that has been checked.
-//! - **Alive.** Every node says something at least every tenth of `dead_after`. A peer that is read from and silent
-//!   for two fifths of it is disconnected, and given up by the machines after the rest, unless it comes back. A peer
-//!   that moves, however slowly, is not silent.
-//! - **Strangers.** At most [`STRANGERS_MAX`] connections have not said who they are; each has [`GREETING_MAX`] for
-//!   that and costs a few kilobytes. Accepting takes a bounded part of each turn.
+//! - **Dialling.** The higher rank dials the lower one. Where addresses are not known beforehand, rank 0 is the
+//!   meeting point: each node reports the address where it listens to rank 0, and rank 0 sends the *address book*
+//!   (rank and address of all known nodes) to each node, again whenever an address changes.
+//! - **Greeting.** Each side first sends a *preamble* of fixed length: protocol version, cluster, rank, and the
+//!   *instance*, a random number drawn once per process. If the preambles do not match, the accepting side answers
+//!   with a [`Refusal`]; both sides report it to their users ([`Notice`], [`StreamError`]).
+//! - **Framing.** A message is gradwire's 64-byte header, followed by the body. After a header, the reader stops until
+//!   the machine has named the destination of the body; then it reads the body directly into that destination. Until
+//!   then the body is *held*: it stays in the buffers of the connection and of the sender. If the carrier does not
+//!   detect damaged bytes itself, each body is followed by a CRC-32, and is complete only when that matches.
+//! - **Keep-alive.** A node that has sent nothing for a tenth of `dead_after` sends a keep-alive frame. A peer that
+//!   has been silent for two fifths of `dead_after`, while this node was ready to read, is disconnected. The machines
+//!   give it up after the remaining three fifths, unless it reconnects. Every byte counts: a slow peer is not silent.
+//! - **Strangers.** A *stranger* is an accepted connection that has not completed its greeting. At most
+//!   [`STRANGERS_MAX`] are open at once; each must complete its greeting within [`GREETING_MAX`], and costs a few
+//!   kilobytes. Accepting takes a bounded part of each call of `poll`.
 //!
-//! Copies on the way of a body: none here (the carrier's own: the kernel's on either side for TCP, in and out of the
-//! ring for shared memory). Nothing is allocated per message once queues have grown to their working size.
+//! This crate copies at most the first 4 KiB of a body, which can arrive together with the header. The carrier adds
+//! its own copies: in and out of the kernel for TCP, in and out of the ring for shared memory. Sending and receiving
+//! allocate nothing once the queues have grown to their working size.
 
 #![forbid(unsafe_code)]
 
@@ -33,9 +39,10 @@ mod writer;
 
 pub use carrier::{Carrier, Stream};
 pub use notice::{Notice, Refusal, StreamError};
-pub use streams::{Config, GREETING_MAX, STRANGERS_MAX, Streams};
+pub use streams::{Config, DEAD_AFTER_MIN, GREETING_MAX, STRANGERS_MAX, Streams};
 
-/// What fuzzing feeds bytes to.
+/// Parsers that fuzzing feeds directly. Not a stable API: this module can change in any release.
+#[doc(hidden)]
 pub mod parts {
     pub use crate::control::{CONTROL_LEN, Control, parse_book};
     pub use crate::preamble::{PREAMBLE_LEN, Preamble};

@@ -1,8 +1,9 @@
-//! One connection, from its first byte to its last.
+//! A [`Link`] is one connection, from dialling or accepting to its end: the carrier's stream, the reader and the writer
+//! on it, and the times that keep-alive needs.
 
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
-use std::time::Instant as Clock;
+use std::time::Instant;
 
 use gradwire_core::{OpId, Pool, Segment};
 
@@ -17,32 +18,30 @@ pub(crate) struct Link<S> {
     pub(crate) state: State,
     pub(crate) reader: Reader,
     pub(crate) writer: Writer,
-    /// The rank that was dialled; none for one that came in.
+    /// The rank that this node dialled. `None` for an accepted connection.
     pub(crate) dialled: Option<u32>,
-    pub(crate) began: Clock,
-    /// Last read of anything, or last end of a pause in reading.
-    pub(crate) heard: Clock,
-    /// Last time that something was queued.
-    pub(crate) said: Clock,
-    /// Bytes may be there, or room.
+    /// When the connection was dialled or accepted: the greeting must be complete `GREETING_MAX` later.
+    pub(crate) started_at: Instant,
+    /// When bytes were last read, or reading was resumed after a pause of this node.
+    pub(crate) heard_at: Instant,
+    /// When a frame was last queued.
+    pub(crate) queued_at: Instant,
+    /// The link is in the list of links that may have work.
     pub(crate) runnable: bool,
 }
 
 #[derive(Debug)]
 pub(crate) enum State {
-    /// The carrier is not there yet.
+    /// The carrier's handshake is under way.
     Establishing,
-    /// Their preamble is on its way: what of it has come.
-    Greeting {
-        coming: Vec<u8>,
-    },
-    Open {
-        peer: usize,
-    },
+    /// The peer's preamble is being read. `received` holds the bytes so far.
+    Greeting { received: Vec<u8> },
+    /// Both preambles match. `peer` is the rank of the other node, as an index.
+    Open { peer: usize },
 }
 
 impl<S: Stream> Link<S> {
-    pub(crate) fn new(stream: S, dialled: Option<u32>, now: Clock) -> Self {
+    pub(crate) fn new(stream: S, dialled: Option<u32>, now: Instant) -> Self {
         let checked = !stream.protects();
         Self {
             stream,
@@ -50,23 +49,23 @@ impl<S: Stream> Link<S> {
             reader: Reader::new(checked),
             writer: Writer::new(checked),
             dialled,
-            began: now,
-            heard: now,
-            said: now,
+            started_at: now,
+            heard_at: now,
+            queued_at: now,
             runnable: true,
         }
     }
 
-    /// Carries the connection on until it can be greeted over; true when it can.
+    /// Continues the carrier's handshake. Returns true when it is done and preambles can be exchanged.
     pub(crate) fn establish(&mut self) -> io::Result<bool> {
         let done = self.stream.establish()?;
         if done {
-            self.state = State::Greeting { coming: Vec::new() };
+            self.state = State::Greeting { received: Vec::new() };
         }
         Ok(done)
     }
 
-    /// Says who we are. A connection that has no room for that is none.
+    /// Sends this node's preamble. It is the first thing sent, so a connection without room for it is broken.
     pub(crate) fn greet(&mut self, preamble: &Preamble) -> io::Result<()> {
         let bytes = preamble.emit();
         if self.stream.write(&[IoSlice::new(&bytes)])? < bytes.len() {
@@ -76,48 +75,54 @@ impl<S: Stream> Link<S> {
         Ok(())
     }
 
-    /// Who they are, once they have said so.
-    pub(crate) fn greeting(&mut self) -> io::Result<Option<Preamble>> {
-        let State::Greeting { coming } = &mut self.state else { return Ok(None) };
+    /// Reads the peer's preamble. Returns `None` until it is complete.
+    pub(crate) fn read_preamble(&mut self) -> io::Result<Option<Preamble>> {
+        let State::Greeting { received } = &mut self.state else { return Ok(None) };
         let mut bytes = [0; PREAMBLE_LEN];
-        while coming.len() < PREAMBLE_LEN {
-            match self.stream.read(&mut bytes[..PREAMBLE_LEN - coming.len()]) {
-                Ok(0) => return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "it ended before it said who it is")),
-                Ok(n) => coming.extend(&bytes[..n]),
+        while received.len() < PREAMBLE_LEN {
+            // Never more than the preamble: the frames behind it belong to the reader.
+            match self.stream.read(&mut bytes[..PREAMBLE_LEN - received.len()]) {
+                Ok(0) => {
+                    let text = "the connection ended before the greeting was complete";
+                    return Err(io::Error::new(io::ErrorKind::UnexpectedEof, text));
+                }
+                Ok(n) => received.extend(&bytes[..n]),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(None),
                 Err(error) => return Err(error),
             }
         }
-        bytes.copy_from_slice(coming);
+        bytes.copy_from_slice(received);
         let preamble = Preamble::parse(&bytes).map_err(|text| io::Error::new(io::ErrorKind::InvalidData, text))?;
         Ok(Some(preamble))
     }
 
-    /// Says where the body of the last header goes.
+    /// Names the destination of the held body, see [`Reader::receive`].
     pub(crate) fn receive(&mut self, op: OpId, into: Option<Segment>) -> bool {
-        self.heard = Clock::now();
+        // Nothing was read while the body was held: the peer's silence is counted from now.
+        self.heard_at = Instant::now();
         self.reader.receive(op, into)
     }
 
-    /// Is there a use for bytes that come, and for room?
+    /// Whether this link can use bytes to read, and room to write.
     pub(crate) fn wants(&self) -> (bool, bool) {
         (!self.reader.is_held(), !self.writer.is_empty())
     }
 
-    /// Writes frames; true when nothing is left to write.
-    pub(crate) fn write(&mut self, ended: &mut VecDeque<OpId>) -> io::Result<bool> {
+    /// Writes queued frames. Returns true when the queue is empty and the carrier has sent all bytes.
+    pub(crate) fn write(&mut self, completed: &mut VecDeque<OpId>) -> io::Result<bool> {
         let stream = &mut self.stream;
-        let all = self.writer.write(&mut |slices| stream.write(slices), ended)?;
+        let all = self.writer.write(&mut |slices| stream.write(slices), completed)?;
+        // Bytes buffered by the carrier must go out even if the queue has been empty for long.
         Ok(self.stream.flush()? && all)
     }
 
-    /// Reads frames.
-    pub(crate) fn step(&mut self, pool: &mut Pool, now: Clock) -> io::Result<Step> {
+    /// Reads up to the next complete frame, see [`Reader::step`].
+    pub(crate) fn step(&mut self, pool: &mut Pool, now: Instant) -> io::Result<Step> {
         let before = self.reader.total;
         let stream = &mut self.stream;
         let step = self.reader.step(&mut |into| stream.read(into), pool);
         if self.reader.total != before {
-            self.heard = now;
+            self.heard_at = now;
         }
         step
     }

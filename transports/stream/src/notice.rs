@@ -1,4 +1,5 @@
-//! What people should know, and what ends a run.
+//! The reports of connections to users: [`Notice`] for events that leave the run going, [`StreamError`] for failures
+//! that end it, and [`Refusal`] for the reasons why a node rejects a connection.
 
 use std::fmt;
 use std::io;
@@ -6,28 +7,29 @@ use std::io;
 use gradwire_core::PeerId;
 use gradwire_core::wire::WireError;
 
-/// Why a connection was turned away in its preamble.
+/// Why the accepting node rejected a connection after reading its preamble.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-#[allow(missing_docs, reason = "the fields say what was expected and what came")]
+#[allow(missing_docs, reason = "the fields are the value that was expected and the value that came")]
 pub enum Refusal {
-    /// Another version of the protocol.
+    /// The protocol versions differ.
     Version { expected: u64, got: u64 },
-    /// Another cluster: digests of the names.
+    /// The cluster names differ. The values are digests of the names.
     Cluster { expected: u64, got: u64 },
-    /// Another number of nodes.
+    /// The numbers of nodes (workers and servers) differ.
     Nodes { expected: u64, got: u64 },
-    /// A rank that does not exist, or must not dial this one.
+    /// The dialling rank is not above that of the accepting node, or not below `expected`, the number of nodes.
     Rank { expected: u64, got: u64 },
-    /// Another rank was meant to be here.
+    /// The node that was dialled has another rank. Temporary: addresses can change while nodes restart.
     NotHere { expected: u64, got: u64 },
-    /// A process with this rank takes part already.
+    /// Another process has this rank and is alive. Temporary: that process may be about to end.
     Taken { rank: u64 },
-    /// An address that cannot be one.
+    /// The announced address cannot be dialled.
     Address { rank: u64 },
 }
 
 impl Refusal {
+    /// The fields `code`, `expected` and `got` of a preamble. Unused values are 0.
     pub(crate) fn code(self) -> (u8, u64, u64) {
         match self {
             Self::Version { expected, got } => (1, expected, got),
@@ -40,6 +42,7 @@ impl Refusal {
         }
     }
 
+    /// The inverse of [`code`](Self::code). `None` for an unknown code.
     pub(crate) fn from_code(code: u8, expected: u64, got: u64) -> Option<Self> {
         Some(match code {
             1 => Self::Version { expected, got },
@@ -53,8 +56,8 @@ impl Refusal {
         })
     }
 
-    /// Can it be otherwise when asked again?
-    pub(crate) fn passes(self) -> bool {
+    /// Whether a later attempt can succeed without a change of the configuration.
+    pub(crate) fn is_temporary(self) -> bool {
         matches!(self, Self::NotHere { .. } | Self::Taken { .. })
     }
 }
@@ -62,33 +65,56 @@ impl Refusal {
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Version { expected, got } => write!(f, "expected protocol {expected}, got {got}"),
-            Self::Cluster { expected, got } => write!(f, "expected cluster {expected:016x}, got {got:016x}"),
-            Self::Nodes { expected, got } => write!(f, "expected {expected} nodes, got {got}"),
-            Self::Rank { expected, got } => write!(f, "expected a rank between this one's and {expected}, got {got}"),
-            Self::NotHere { expected, got } => write!(f, "expected to be asked for rank {expected}, got {got}"),
-            Self::Taken { rank } => write!(f, "a process with rank {rank} takes part already"),
-            Self::Address { rank } => write!(f, "rank {rank} says that it is where nobody can be"),
+            Self::Version { expected, got } => {
+                write!(f, "expected protocol version {expected}, got {got}; run the same release on all nodes")
+            }
+            Self::Cluster { expected, got } => write!(
+                f,
+                "expected cluster {expected:016x}, got {got:016x} (digests of the names); use one cluster name on all \
+                 nodes"
+            ),
+            Self::Nodes { expected, got } => {
+                write!(f, "expected {expected} nodes, got {got}; use one number of workers and servers on all nodes")
+            }
+            Self::Rank { expected, got } => {
+                write!(f, "expected a rank above that of the accepting node and below {expected}, got {got}")
+            }
+            // Either side can find this, with its own view of which rank was expected: so both are only listed.
+            Self::NotHere { expected, got } => write!(
+                f,
+                "expected the dialled rank at this address, got another one (ranks {expected} and {got}); check \
+                 addresses and ranks"
+            ),
+            Self::Taken { rank } => {
+                write!(f, "rank {rank} is taken by a running process; stop that process or use another rank")
+            }
+            Self::Address { rank } => write!(
+                f,
+                "rank {rank} announced an address that cannot be dialled: expected IP:PORT; check the address that it \
+                 advertises"
+            ),
         }
     }
 }
 
-/// What happened to connections. None of these ends a run.
+/// An event of a connection. The run goes on after each of them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-#[allow(missing_docs, reason = "the fields say who and why")]
+#[allow(missing_docs, reason = "peer: rank of the other node; address: where it is; reason: text for the log")]
 pub enum Notice {
-    /// A peer is connected.
+    /// The connection to a peer is open.
     Connected { peer: PeerId, address: String },
-    /// Its connection broke.
+    /// The connection to a peer is closed. Dialling starts again if that is this node's part.
     Disconnected { peer: PeerId, reason: String },
-    /// A connection was turned away.
+    /// This node rejected a stranger, or the stranger's greeting failed. At most ten a second, see
+    /// [`Flooded`](Self::Flooded).
     TurnedAway { address: String, reason: String },
-    /// This node was turned away, and will ask again.
+    /// A peer refused this node for a temporary reason. Dialling continues.
     Refused { peer: PeerId, address: String, reason: Refusal },
-    /// A peer cannot be reached; said at the first failure and then once in a while.
+    /// A peer could not be dialled or greeted. Given at the first failure, then at most every 10 s for each peer.
     Unreachable { peer: PeerId, address: String, reason: String },
-    /// Connections of strangers were closed without a notice each, unheard or turned away, since the last such notice.
+    /// Connections of strangers that were closed without a notice of their own since the last such notice: there were
+    /// too many of them. At most one a second.
     Flooded { count: u64 },
 }
 
@@ -97,41 +123,44 @@ impl fmt::Display for Notice {
         match self {
             Self::Connected { peer, address } => write!(f, "peer {peer} is connected ({address})"),
             Self::Disconnected { peer, reason } => write!(f, "peer {peer} is disconnected: {reason}"),
-            Self::TurnedAway { address, reason } => write!(f, "turned away {address}: {reason}"),
+            Self::TurnedAway { address, reason } => write!(f, "rejected a connection from {address}: {reason}"),
             Self::Refused { peer, address, reason } => {
-                write!(f, "turned away by peer {peer} ({address}): {reason}; asking again")
+                write!(f, "peer {peer} ({address}) refused this node: {reason}; retrying")
             }
             Self::Unreachable { peer, address, reason } => {
-                write!(f, "peer {peer} ({address}) cannot be reached: {reason}; trying again")
+                write!(f, "peer {peer} ({address}) is unreachable: {reason}; retrying")
             }
             Self::Flooded { count } => {
-                write!(f, "closed {count} more connections of strangers: too many to tell of each")
+                write!(f, "closed {count} more connections from unknown processes; notices are limited to 10 a second")
             }
         }
     }
 }
 
-/// What ends a run.
+/// A failure that ends the run.
 #[derive(Debug)]
 #[non_exhaustive]
-#[allow(missing_docs, reason = "the fields say who and why")]
+#[allow(missing_docs, reason = "peer: rank of the other node; address: where it was dialled")]
 pub enum StreamError {
-    /// A peer will not have this node.
+    /// A peer refused this node: for a reason that will not pass, or for longer than `dead_after`.
     Refused { peer: PeerId, address: String, reason: Refusal },
-    /// A peer ends every connection before anything is said.
+    /// A peer that was never connected has ended the last `times` connections during the handshake, over more than
+    /// half of `dead_after`.
     Handshake { peer: PeerId, address: String, times: u32 },
-    /// What it waits on failed.
+    /// The system calls to wait for events failed.
     Io(io::Error),
 }
 
 impl fmt::Display for StreamError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Refused { peer, address, reason } => write!(f, "turned away by peer {peer} ({address}): {reason}"),
+            Self::Refused { peer, address, reason } => {
+                write!(f, "peer {peer} ({address}) refused this node: {reason}")
+            }
             Self::Handshake { peer, address, times } => write!(
                 f,
-                "peer {peer} ({address}) ended {times} connections before anything was said: it has another key, or \
-                 one of the two has none, or it is no gradwire node"
+                "peer {peer} ({address}) ended {times} connections during the handshake: its key differs from this \
+                 node's, only one of the two nodes has a key, or no gradwire node listens there; check key and address"
             ),
             Self::Io(error) => error.fmt(f),
         }
@@ -150,7 +179,7 @@ impl From<io::Error> for StreamError {
     }
 }
 
-/// A frame that cannot be read ends its connection.
+/// An invalid message header, as the error that ends its connection.
 pub(crate) fn malformed(error: WireError) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, error.to_string())
 }

@@ -1,35 +1,36 @@
-//! The first bytes each way: who is there.
+//! The preamble: the first 128 bytes that each side of a connection sends. It identifies the sender, and carries the
+//! [`Refusal`] if the accepting side rejects the connection. Integers are little-endian.
 //!
-//! | bytes | field | |
+//! | bytes | field | meaning |
 //! |---|---|---|
 //! | 0..4 | magic | `GRWP` |
-//! | 4 | version | 1 |
-//! | 5 | code | 0: welcome; else why not, see [`Refusal`] |
-//! | 6..8 | length | of the address |
-//! | 8..16 | cluster | digest of its name |
-//! | 16..20 | nodes | |
-//! | 20..24 | rank | of the sender |
-//! | 24..28 | to | rank that is meant to be there |
+//! | 4 | version | version of the protocol, 1 |
+//! | 5 | code | 0: accepted; else the kind of refusal, see [`Refusal`] |
+//! | 6..8 | length | length of the address in bytes, 0 to 64 |
+//! | 8..16 | cluster | digest of the cluster's name |
+//! | 16..20 | nodes | number of nodes, workers and servers together |
+//! | 20..24 | rank | rank of the sender |
+//! | 24..28 | to | rank that the sender expects at the other end |
 //! | 28..32 | | 0 |
-//! | 32..40 | instance | drawn at random by the process |
-//! | 40..48 | expected | of a refusal |
-//! | 48..56 | got | |
-//! | 56..120 | address | where the sender listens, padded with zeros |
+//! | 32..40 | instance | random number of the sender's process |
+//! | 40..48 | expected | first value of the refusal, else 0 |
+//! | 48..56 | got | second value of the refusal, else 0 |
+//! | 56..120 | address | where the sender listens, printable ASCII padded with zeros |
 //! | 120..124 | | 0 |
-//! | 124..128 | checksum | CRC-32 of the bytes before |
+//! | 124..128 | checksum | CRC-32 of bytes 0..124 |
 
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use crate::notice::Refusal;
 
-/// Bytes of a preamble.
+/// Length of a preamble in bytes.
 pub const PREAMBLE_LEN: usize = 128;
 pub(crate) const VERSION: u8 = 1;
 const MAGIC: [u8; 4] = *b"GRWP";
 const ADDRESS_LEN: usize = 64;
 
-/// Who is there.
+/// A decoded preamble. An address longer than 64 bytes cannot be sent, see [`emit`](Self::emit).
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[allow(missing_docs, reason = "the fields are those of the module's table")]
 pub struct Preamble {
@@ -65,20 +66,21 @@ struct Raw {
 const _: () = assert!(size_of::<Raw>() == PREAMBLE_LEN);
 
 impl Preamble {
-    /// Reads a preamble; says what is wrong with one that is none.
+    /// Decodes a preamble.
     ///
     /// # Errors
-    /// In words for the log.
+    /// The text for a notice: the first field that is invalid, with the value that was expected and the one that came.
     pub fn parse(bytes: &[u8; PREAMBLE_LEN]) -> Result<Self, String> {
         let Ok(raw) = Raw::ref_from_bytes(bytes) else { unreachable!("Raw is unaligned and as long as a preamble") };
         if raw.magic != MAGIC {
             let got = raw.magic.escape_ascii();
-            return Err(format!("expected a gradwire node, got \"{got}\""));
+            return Err(format!("expected a gradwire preamble (\"GRWP\"), got \"{got}\""));
         }
         let checksum = crc32fast::hash(&bytes[..PREAMBLE_LEN - 4]);
         if raw.checksum != checksum {
-            return Err(format!("expected checksum {checksum:08x}, got {:08x}", raw.checksum));
+            return Err(format!("preamble: expected checksum {checksum:08x}, got {:08x}", raw.checksum));
         }
+        // Another version may lay out the remaining fields differently, so this check comes before any of them.
         if raw.version != VERSION {
             return Err(Refusal::Version { expected: VERSION.into(), got: raw.version.into() }.to_string());
         }
@@ -86,17 +88,21 @@ impl Preamble {
         let refusal = match raw.code {
             0 if (expected, got) == (0, 0) => None,
             code => {
-                let refusal = Refusal::from_code(code, expected, got).filter(|it| it.code() == (code, expected, got));
-                Some(refusal.ok_or_else(|| format!("expected a known code, got {code}"))?)
+                // A refusal with one value has 0 as the second. Comparing with its encoding rejects any other value.
+                let refusal = Refusal::from_code(code, expected, got);
+                let canonical = refusal.filter(|refusal| refusal.code() == (code, expected, got));
+                Some(canonical.ok_or_else(|| format!("preamble: expected a valid refusal, got code {code}"))?)
             }
         };
         let length = usize::from(raw.length.get());
-        let (address, padding) =
-            raw.address.split_at_checked(length).ok_or_else(|| format!("an address of {length} bytes"))?;
+        let (address, padding) = raw
+            .address
+            .split_at_checked(length)
+            .ok_or_else(|| format!("preamble: expected an address of at most {ADDRESS_LEN} bytes, got {length}"))?;
         let clean = padding.iter().all(|byte| *byte == 0) && raw.zero == 0 && raw.zeros == 0;
         let printable = address.iter().all(|byte| byte.is_ascii_graphic());
         if !clean || !printable {
-            return Err("expected a plain address, and zeros".to_string());
+            return Err("preamble: expected an address of printable ASCII, padded with zeros".to_string());
         }
         Ok(Self {
             cluster: raw.cluster.get(),
@@ -109,7 +115,7 @@ impl Preamble {
         })
     }
 
-    /// Writes it. An address longer than 64 bytes is left out.
+    /// Encodes the preamble. An address longer than 64 bytes is replaced by an empty one.
     pub fn emit(&self) -> [u8; PREAMBLE_LEN] {
         let (code, expected, got) = self.refusal.map_or((0, 0, 0), Refusal::code);
         let mut address = [0; ADDRESS_LEN];
@@ -150,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn a_preamble_comes_back_as_it_was() {
+    fn parse_returns_the_preamble_that_was_emitted() {
         for refusal in [None, Some(Refusal::Nodes { expected: 4, got: 5 }), Some(Refusal::Taken { rank: 3 })] {
             let preamble = preamble(refusal);
             assert_eq!(Preamble::parse(&preamble.emit()), Ok(preamble));
@@ -158,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn every_flipped_bit_is_noticed() {
+    fn a_preamble_with_any_single_bit_flipped_is_rejected() {
         let good = preamble(None).emit();
         for bit in 0..PREAMBLE_LEN * 8 {
             let mut bad = good;
@@ -168,9 +174,9 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_preamble_is_named() {
+    fn the_error_quotes_the_first_bytes_of_another_protocol() {
         let mut bytes = [0; PREAMBLE_LEN];
         bytes[..16].copy_from_slice(b"GET / HTTP/1.1\r\n");
-        assert_eq!(Preamble::parse(&bytes), Err("expected a gradwire node, got \"GET \"".to_string()));
+        assert_eq!(Preamble::parse(&bytes), Err("expected a gradwire preamble (\"GRWP\"), got \"GET \"".to_string()));
     }
 }

@@ -1,4 +1,15 @@
-//! The incoming side of a connection, without IO of its own: it is given something to read from.
+//! The incoming side of a connection: takes frames out of a stream of bytes. It does no IO itself; the caller passes a
+//! function that reads, so the same code serves every carrier and the fuzzer.
+//!
+//! ```text
+//!              message with a body           receive()                 all bytes read, checksum matches
+//!  Header ───────────────────────────> Held ───────────> Body ───────────────────────────────────────────> Header
+//!     └── address book ──> Book ──> Header
+//! ```
+//!
+//! Nothing is read past the header of a message until [`Reader::receive`] names the destination of its body, except for
+//! up to [`READ_AHEAD`] bytes that come with the header. This is the flow control between nodes: a body that has no
+//! destination yet fills the buffers of the connection, and then the sender has to wait.
 
 use std::io;
 
@@ -8,61 +19,69 @@ use gradwire_core::{OpId, Pool, Segment};
 use crate::control::{self, Control};
 use crate::notice::malformed;
 
-/// What is read ahead of what is asked for: headers and small bodies come with one read.
-const AHEAD: usize = 4096;
-/// At most so much of a body is read at once, so that its checksum is taken while it is in the cache.
-const PIECE: usize = 256 * 1024;
-/// A body that nobody wants is read into this much.
-const SINK: usize = 16 * 1024;
+/// Bytes that are read together with a header: enough for many headers, and for small bodies, per system call. More
+/// would mean more bytes copied at the beginning of large bodies.
+const READ_AHEAD: usize = 4096;
+/// Bytes of a body that are read at once, so that the checksum is computed while they are in the cache.
+const READ_MAX: usize = 256 * 1024;
+/// Bytes read at once of a body without a destination. They are dropped.
+const DISCARD_LEN: usize = 16 * 1024;
+/// Length of the CRC-32 after a body.
+const CHECKSUM_LEN: usize = 4;
 
-/// What came of reading.
+/// The outcome of [`Reader::step`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Step {
-    /// A message; its body, if it has one, waits for [`Reader::receive`].
+    /// The header of a message. If it has a body, the reader is now [`Held`](Self::Held).
     Header(Header),
-    /// A body is in its place, and right.
+    /// The body for this operation has been read completely, and its checksum matches.
     Body(OpId),
-    /// Something between transports.
+    /// A control frame. If it is [`Control::Book`], the address book follows.
     Control(Control),
-    /// Addresses.
+    /// An address book: ranks and addresses.
     Book(Vec<(u32, String)>),
-    /// Nothing more can be read now.
+    /// No more bytes are available now.
     Blocked,
-    /// The body of the last header has no place yet.
+    /// A body waits for [`Reader::receive`]. Nothing is read until then.
     Held,
-    /// The other side has ended, between two frames.
+    /// The peer has closed the connection, and no frame is incomplete.
     Ended,
 }
 
-/// Takes frames out of a stream of bytes.
+/// The incoming side of a connection: takes frames out of a stream of bytes.
 #[derive(Debug)]
 pub struct Reader {
-    ahead: Box<[u8; AHEAD]>,
-    /// What of `ahead` has come and has not been taken.
-    from: usize,
-    to: usize,
+    /// Bytes `start..end` have been read and not been consumed.
+    ahead: Box<[u8; READ_AHEAD]>,
+    start: usize,
+    end: usize,
     phase: Phase,
-    /// Bodies are followed by their checksum.
+    /// Each body is followed by its checksum.
     checked: bool,
-    /// Bytes read in all.
+    /// Bytes read since the connection was opened. The connection is alive while this grows.
     pub(crate) total: u64,
 }
 
 #[derive(Debug)]
 enum Phase {
+    /// The next bytes are a header or a control frame.
     Header,
+    /// A body of `length` bytes waits for its destination.
     Held { length: u32 },
+    /// A body is being read, `done` of `length` bytes so far. With `into: None` its bytes are dropped.
     Body { op: OpId, into: Option<Segment>, length: u32, done: u32, checksum: crc32fast::Hasher },
+    /// An address book of `length` bytes is being read.
     Book { length: u32, bytes: Vec<u8> },
 }
 
 impl Reader {
-    /// For a stream whose bodies have checksums, or not.
+    /// A reader for a new connection. `checked`: each body is followed by its checksum.
     pub fn new(checked: bool) -> Self {
-        Self { ahead: Box::new([0; AHEAD]), from: 0, to: 0, phase: Phase::Header, checked, total: 0 }
+        Self { ahead: Box::new([0; READ_AHEAD]), start: 0, end: 0, phase: Phase::Header, checked, total: 0 }
     }
 
-    /// Says where the body of the last header goes; `None`: nowhere. False when no body of that length waits.
+    /// Names the destination of the body that is held. `None`: the body is read and dropped. Returns false, and changes
+    /// nothing, if no body is held or `into` has another length.
     pub fn receive(&mut self, op: OpId, into: Option<Segment>) -> bool {
         let Phase::Held { length } = self.phase else { return false };
         if into.is_some_and(|into| into.len != length) {
@@ -72,83 +91,86 @@ impl Reader {
         true
     }
 
-    /// The operation that a body is being read for.
+    /// The operation whose body is being read. It must be aborted if the connection breaks.
     pub(crate) fn open(&self) -> Option<OpId> {
         if let Phase::Body { op, .. } = self.phase { Some(op) } else { None }
     }
 
-    /// Bytes of the body that waits for its place which have not been read ahead.
+    /// How many bytes of the held body are still in the carrier. 0 if no body is held.
     pub(crate) fn held(&self) -> usize {
         let Phase::Held { length } = self.phase else { return 0 };
-        (length as usize).saturating_sub(self.to - self.from)
+        (length as usize).saturating_sub(self.end - self.start)
     }
 
-    /// Does a body wait for its place? Then the other side need not be heard of.
+    /// Whether a body is held. Silence of the peer means nothing then, because this node does not read.
     pub(crate) fn is_held(&self) -> bool {
         matches!(self.phase, Phase::Held { .. })
     }
 
-    /// Reads on, to the next thing worth telling.
+    /// Reads until something is complete, or no bytes are available. Bodies go directly into `pool`.
     ///
     /// # Errors
-    /// When the stream is broken, or what comes is none of ours.
+    /// When `read` fails, the peer closes the connection inside a frame, or a frame is invalid. The connection must be
+    /// closed, and the operation of the body that was being read aborted.
     pub fn step(&mut self, read: &mut impl FnMut(&mut [u8]) -> io::Result<usize>, pool: &mut Pool) -> io::Result<Step> {
         loop {
             match &mut self.phase {
                 Phase::Held { .. } => return Ok(Step::Held),
                 Phase::Header => {
-                    if let Some(bytes) = self.take() {
+                    if let Some(bytes) = self.take_header() {
                         return self.on_header(&bytes);
                     }
                     match self.fill(read)? {
-                        Fill::Some => {}
+                        Fill::Progress => {}
                         Fill::Blocked => return Ok(Step::Blocked),
-                        Fill::Ended if self.from == self.to => return Ok(Step::Ended),
-                        Fill::Ended => return Err(cut_short()),
+                        Fill::Ended if self.start == self.end => return Ok(Step::Ended),
+                        Fill::Ended => return Err(truncated()),
                     }
                 }
                 Phase::Book { length, bytes } => {
-                    let piece = (*length as usize - bytes.len()).min(self.to - self.from);
-                    bytes.extend(&self.ahead[self.from..self.from + piece]);
-                    self.from += piece;
+                    // Grows with the bytes that come: the announced length alone must not make this node allocate.
+                    let piece = (*length as usize - bytes.len()).min(self.end - self.start);
+                    bytes.extend(&self.ahead[self.start..self.start + piece]);
+                    self.start += piece;
                     if bytes.len() == *length as usize {
                         let book = control::parse_book(bytes).map_err(io::Error::other)?;
                         self.phase = Phase::Header;
                         return Ok(Step::Book(book));
                     }
                     match self.fill(read)? {
-                        Fill::Some => {}
+                        Fill::Progress => {}
                         Fill::Blocked => return Ok(Step::Blocked),
-                        Fill::Ended => return Err(cut_short()),
+                        Fill::Ended => return Err(truncated()),
                     }
                 }
                 Phase::Body { op, length, done, .. } => {
                     let op = *op;
                     if done < length {
-                        match self.body(read, pool)? {
-                            Fill::Some => continue,
+                        match self.read_body(read, pool)? {
+                            Fill::Progress => continue,
                             Fill::Blocked => return Ok(Step::Blocked),
-                            Fill::Ended => return Err(cut_short()),
+                            Fill::Ended => return Err(truncated()),
                         }
                     }
-                    if self.checked && self.to - self.from < 4 {
+                    if self.checked && self.end - self.start < CHECKSUM_LEN {
                         match self.fill(read)? {
-                            Fill::Some => continue,
+                            Fill::Progress => continue,
                             Fill::Blocked => return Ok(Step::Blocked),
-                            Fill::Ended => return Err(cut_short()),
+                            Fill::Ended => return Err(truncated()),
                         }
                     }
                     let Phase::Body { checksum, .. } = std::mem::replace(&mut self.phase, Phase::Header) else {
                         unreachable!("a body is being read")
                     };
                     if self.checked {
-                        let (expected, mut got) = (checksum.finalize(), [0; 4]);
-                        got.copy_from_slice(&self.ahead[self.from..self.from + 4]);
-                        self.from += 4;
+                        let (expected, mut got) = (checksum.finalize(), [0; CHECKSUM_LEN]);
+                        got.copy_from_slice(&self.ahead[self.start..self.start + CHECKSUM_LEN]);
+                        self.start += CHECKSUM_LEN;
                         let got = u32::from_le_bytes(got);
                         if expected != got {
                             let text = format!("body: expected checksum {expected:08x}, got {got:08x}");
-                            // The operation is still open, and is aborted with the connection.
+                            // Back to `Body`, so that `open` names the operation when the connection is closed. Each
+                            // operation must end exactly once, and this one has not been completed.
                             self.phase =
                                 Phase::Body { op, into: None, length: 0, done: 0, checksum: crc32fast::Hasher::new() };
                             return Err(io::Error::new(io::ErrorKind::InvalidData, text));
@@ -175,41 +197,49 @@ impl Reader {
         Ok(Step::Header(header))
     }
 
-    /// The next bytes of a header's length, if they are here.
-    fn take(&mut self) -> Option<[u8; HEADER_LEN]> {
-        let bytes = *self.ahead[self.from..self.to].first_chunk::<HEADER_LEN>()?;
-        self.from += HEADER_LEN;
+    /// Consumes the next header from the bytes read ahead. `None` if it is not complete.
+    fn take_header(&mut self) -> Option<[u8; HEADER_LEN]> {
+        let bytes = *self.ahead[self.start..self.end].first_chunk::<HEADER_LEN>()?;
+        self.start += HEADER_LEN;
         Some(bytes)
     }
 
+    /// Reads once into `ahead`.
     fn fill(&mut self, read: &mut impl FnMut(&mut [u8]) -> io::Result<usize>) -> io::Result<Fill> {
-        self.ahead.copy_within(self.from..self.to, 0);
-        (self.from, self.to) = (0, self.to - self.from);
-        let (fill, n) = Fill::of(read(&mut self.ahead[self.to..]))?;
-        self.to += n;
+        // Callers leave less than a header here. So moving it is cheap, and there is always room to read into: an empty
+        // buffer would make `read` return 0, which means the end of the connection.
+        self.ahead.copy_within(self.start..self.end, 0);
+        (self.start, self.end) = (0, self.end - self.start);
+        let (fill, n) = Fill::from_read(read(&mut self.ahead[self.end..]))?;
+        self.end += n;
         self.total += n as u64;
         Ok(fill)
     }
 
-    /// Some of the body: what was read ahead, else straight into its place.
-    fn body(&mut self, read: &mut impl FnMut(&mut [u8]) -> io::Result<usize>, pool: &mut Pool) -> io::Result<Fill> {
+    /// Continues a body: first with the bytes read ahead, then reading directly into the destination.
+    fn read_body(
+        &mut self,
+        read: &mut impl FnMut(&mut [u8]) -> io::Result<usize>,
+        pool: &mut Pool,
+    ) -> io::Result<Fill> {
         let Phase::Body { into, length, done, checksum, .. } = &mut self.phase else { return Ok(Fill::Ended) };
-        let mut sink = [0; SINK];
+        let mut discarded = [0; DISCARD_LEN];
         let rest = (*length - *done) as usize;
-        let place = match into {
+        let destination = match into {
             Some(into) => {
-                let len = rest.min(PIECE) as u32;
+                let len = rest.min(READ_MAX) as u32;
                 pool.bytes_mut(Segment { start: into.start + u64::from(*done), len, ..*into })
             }
-            None => &mut sink[..rest.min(SINK)],
+            None => &mut discarded[..rest.min(DISCARD_LEN)],
         };
-        let here = (self.to - self.from).min(place.len());
-        let n = if here > 0 {
-            place[..here].copy_from_slice(&self.ahead[self.from..self.from + here]);
-            self.from += here;
-            here
+        let available = (self.end - self.start).min(destination.len());
+        let n = if available > 0 {
+            destination[..available].copy_from_slice(&self.ahead[self.start..self.start + available]);
+            self.start += available;
+            available
         } else {
-            let (fill, n) = Fill::of(read(place))?;
+            // Never reads beyond the body: the bytes behind it belong into `ahead`.
+            let (fill, n) = Fill::from_read(read(destination))?;
             if n == 0 {
                 return Ok(fill);
             }
@@ -217,31 +247,34 @@ impl Reader {
             n
         };
         if self.checked {
-            checksum.update(&place[..n]);
+            checksum.update(&destination[..n]);
         }
         *done += n as u32;
-        Ok(Fill::Some)
+        Ok(Fill::Progress)
     }
 }
 
+/// The outcome of one read call.
 enum Fill {
-    Some,
+    /// Bytes were read, or the call was interrupted: try again.
+    Progress,
     Blocked,
     Ended,
 }
 
 impl Fill {
-    fn of(result: io::Result<usize>) -> io::Result<(Self, usize)> {
+    /// Classifies the result of a read into a buffer that is not empty, with the number of bytes read.
+    fn from_read(result: io::Result<usize>) -> io::Result<(Self, usize)> {
         match result {
             Ok(0) => Ok((Self::Ended, 0)),
-            Ok(n) => Ok((Self::Some, n)),
+            Ok(n) => Ok((Self::Progress, n)),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok((Self::Blocked, 0)),
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok((Self::Some, 0)),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok((Self::Progress, 0)),
             Err(error) => Err(error),
         }
     }
 }
 
-fn cut_short() -> io::Error {
-    io::Error::new(io::ErrorKind::UnexpectedEof, "it ended in the middle of a frame")
+fn truncated() -> io::Error {
+    io::Error::new(io::ErrorKind::UnexpectedEof, "the connection ended inside a frame")
 }

@@ -1,4 +1,10 @@
-//! The transport: connections to all other nodes, and what becomes of them.
+//! [`Streams`], the transport: it owns the connections of this node, and decides when to dial, accept, read, write and
+//! disconnect. Here: timers, dialling and accepting, the table of links, and the loop over links with work. `greeting`
+//! exchanges preambles and addresses; `transport` implements [`Transport`](gradwire_core::Transport) and the end.
+//!
+//! Two tables describe connections. `links` holds each connection by *slot*, strangers included; `peers` holds each
+//! rank, with the slot of its connection. The poll reports readiness once per change (edge-triggered): a link with work
+//! left at the end of a pass must stay in `runnable`, because no further event would announce it.
 
 mod greeting;
 mod transport;
@@ -8,7 +14,7 @@ use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io;
 use std::sync::Arc;
 use std::task::Wake;
-use std::time::{Duration, Instant as Clock};
+use std::time::{Duration, Instant};
 
 use gradwire_core::kernel::KernelResult;
 use gradwire_core::{Input, OpId, PeerId, Pool};
@@ -20,150 +26,193 @@ use crate::link::{Link, State};
 use crate::notice::{Notice, StreamError};
 use crate::reader::Step;
 
-/// Connections at once that have not said who they are.
+/// Most strangers (accepted connections that have not completed the greeting) that are open at once. Further
+/// connections are closed at once.
 pub const STRANGERS_MAX: usize = 64;
-/// How long one may take for that.
+/// How long carrier handshake and greeting of a connection may take together.
 pub const GREETING_MAX: Duration = Duration::from_secs(5);
-/// Those among them from one host.
+/// Least value of [`Config::dead_after`]: below it, the load of a host alone makes peers look dead.
+pub const DEAD_AFTER_MIN: Duration = Duration::from_millis(100);
+/// Most strangers from one remote host, so that a single host cannot take all places.
 const STRANGERS_OF_HOST_MAX: usize = 8;
-/// Connections accepted in one turn.
-const ACCEPTS: usize = 16;
-/// Messages without a body taken from one connection in one turn.
-const STEPS: usize = 64;
-/// Frames that may wait for one peer. Machines keep far below it; more is a peer that never reads.
+/// Connections accepted in one pass over the links.
+const ACCEPTS_PER_PASS: usize = 16;
+/// Frames read from one connection in one pass, so that one busy peer does not delay the rest.
+const STEPS_PER_PASS: usize = 64;
+/// Most frames queued for one peer. Machines queue far fewer; a longer queue means that the peer never reads.
 const QUEUE_MAX: usize = 64 * 1024;
-/// First and last pause between attempts to connect.
-const PAUSE: [Duration; 2] = [Duration::from_millis(50), Duration::from_secs(1)];
-/// Handshakes that a peer may end in a row before it counts as another program.
-const HANDSHAKES: u32 = 5;
-/// Peers that cannot be reached are told of so often.
-const TELL: Duration = Duration::from_secs(10);
-/// Strangers that are turned away are told of one by one as long as they are no more than this apart.
-const TELL_OF_STRANGERS: Duration = Duration::from_millis(100);
-/// Rounds of work after which events are taken, though there is work left.
-const ROUNDS: u32 = 16;
-
-/// How often to look at the clock while peers are missing.
+/// Pauses between attempts to dial: the first, and the longest. They double from one to the other.
+const REDIAL_MIN: Duration = Duration::from_millis(50);
+const REDIAL_MAX: Duration = Duration::from_secs(1);
+/// Handshakes in a row that a peer may end before another kind of program, or another key, is assumed there.
+const FAILED_HANDSHAKES_MAX: u32 = 5;
+/// Least time between two notices that the same peer is unreachable.
+const UNREACHABLE_NOTICE_EVERY: Duration = Duration::from_secs(10);
+/// Least time between two notices of rejected strangers. Rejections in between are counted.
+const TURNED_AWAY_NOTICE_EVERY: Duration = Duration::from_millis(100);
+/// Least time between two notices of that count.
+const FLOODED_NOTICE_EVERY: Duration = Duration::from_secs(1);
+/// Passes over the links between two looks at the poll while there is always work left. Without them, new connections
+/// and the waker would have to wait for a moment without work.
+const PASSES_PER_POLL: u32 = 16;
+/// Interval of the timer while peers are missing, so that dialling keeps close to its pauses.
 const TICK: Duration = Duration::from_millis(10);
+/// How long a node polls before it sleeps, unless configured.
+const SPIN: Duration = Duration::from_micros(50);
+/// `dead_after`, unless configured.
+const DEAD_AFTER: Duration = Duration::from_secs(5);
 
+/// Tokens of the poll. Links follow: slot `i` has token `FIRST_LINK + i`.
 const LISTENER: Token = Token(0);
 const WAKER: Token = Token(1);
-const FIRST: usize = 2;
+const FIRST_LINK: usize = 2;
 
-/// What a stream transport is told at its start.
+/// The settings that all stream transports share. Their builders fill it in.
 pub struct Config {
     /// This node's rank.
     pub rank: PeerId,
-    /// How many nodes there are.
+    /// Number of nodes, workers and servers together.
     pub nodes: u32,
-    /// Name of the cluster: nodes of another one are turned away.
+    /// Name of the cluster. Nodes of another cluster are refused.
     pub cluster: String,
-    /// The base figure of all timeouts: a peer that is silent for so long is given up.
+    /// All timeouts are fractions of this: a peer that is silent for so long is given up.
     pub dead_after: Duration,
-    /// How long to look for something to do before going to sleep: waking up costs tens of microseconds.
+    /// How long to poll for work before sleeping: waking up from sleep costs tens of microseconds. Zero where nodes
+    /// outnumber processors.
     pub spin: Duration,
-    /// Gets what people should know.
+    /// Called with each [`Notice`], on the thread that polls the transport.
     pub notices: Box<dyn FnMut(Notice) + Send>,
 }
 
-/// A transport over connections of a [`Carrier`].
+impl Config {
+    /// The defaults: cluster `gradwire`, `dead_after` 5 s, `spin` 50 µs, notices dropped.
+    pub fn new(rank: u32, nodes: u32) -> Self {
+        Self {
+            rank: PeerId(rank),
+            nodes,
+            cluster: "gradwire".to_string(),
+            dead_after: DEAD_AFTER,
+            spin: SPIN,
+            notices: Box::new(|_| {}),
+        }
+    }
+}
+
+/// A [`Transport`](gradwire_core::Transport) over the connections of a [`Carrier`].
+///
+/// It has no thread of its own: connections are dialled, accepted, read and kept alive within `poll`. If `poll` is not
+/// called for two fifths of `dead_after`, peers disconnect this node, unless it has announced the pause with `busy`.
+/// Dropping the transport sends queued frames for at most a second, and then closes the connections.
 pub struct Streams<C: Carrier> {
     carrier: C,
     config: Config,
+    /// Digest of the cluster's name.
     cluster: u64,
-    /// Of this process.
+    /// Random number of this process, never 0. It distinguishes a peer that reconnects from one that was restarted.
     instance: u64,
     poll: Poll,
     events: Events,
-    waker: Arc<Doorbell>,
+    waker: Arc<PollWaker>,
     listener: C::Listener,
-    /// Connections have come in.
+    /// Connections may be waiting at the listener.
     accepting: bool,
+    /// Connections by slot. Slots are reused.
     links: Vec<Option<Link<C::Stream>>>,
-    /// Links to carry on.
+    /// Slots of links that may have bytes to read, or room to write. Each slot is listed at most once.
     runnable: Vec<usize>,
-    /// The list that is not in use.
-    resting: Vec<usize>,
+    /// The second list of `run`, kept so that no pass allocates.
+    spare: Vec<usize>,
+    /// Nodes by rank. The entry of this node stays unused.
     peers: Vec<Peer>,
+    /// Inputs for the machine, in order.
     ready: VecDeque<Input>,
-    /// Operations whose transmission is complete.
+    /// Scratch list of operations whose frames have been written.
     sent: VecDeque<OpId>,
-    /// When to look at the clock next.
-    timer: Clock,
-    /// When it was last looked at.
-    looked: Clock,
-    /// Rounds of work, to look for events among them.
-    rounds: u32,
+    /// When timers are due next.
+    timer: Instant,
+    /// When the clock was last read in `on_time`: a long gap means that this node did not poll.
+    last_time: Instant,
+    /// Passes since the last look at the poll, modulo `PASSES_PER_POLL`.
+    passes: u32,
+    /// The waker was called.
     woken: bool,
-    flooded: u64,
-    told_of_flood: Clock,
-    /// When a stranger that is turned away may be told of again.
-    tell: Clock,
+    /// Closed strangers that no notice has reported.
+    unreported_strangers: u64,
+    /// When that count was last reported.
+    flooded_notice_at: Instant,
+    /// When the next rejected stranger may get a notice of its own.
+    turned_away_notice_at: Instant,
+    /// State of the generator behind `jitter`.
     random: u64,
 }
 
 #[derive(Debug)]
 struct Peer {
-    /// Its connection, open or being greeted over.
+    /// Slot of its connection: open, or dialled by this node and not yet open.
     link: Option<usize>,
+    /// The connection in `link` is open.
     open: bool,
-    /// Times that its being connected waits to be told: until then the machine means an earlier connection.
-    untold: u32,
-    /// Of the process at its last connection.
+    /// `Connected` inputs of this peer in `ready`. Until the machine has taken the last of them, its calls refer to an
+    /// earlier connection and must not reach the present one.
+    unseen_connects: u32,
+    /// Instance of the process at the last connection. 0: it was never connected.
     instance: u64,
+    /// Where to dial it.
     address: Option<String>,
-    /// When to dial, if that is this node's part.
-    dial: Clock,
+    /// When to dial next, if its rank is lower than this node's.
+    dial_at: Instant,
+    /// Attempts to dial since the last open connection.
     attempts: u32,
-    /// Handshakes that it ended in a row, and since when.
-    ended: u32,
-    ending: Clock,
-    /// Until when it has said that it may be silent.
-    busy: Option<Clock>,
-    /// When its being out of reach may be told of again.
-    tell: Clock,
-    /// Since when it has refused this node.
-    refused: Option<Clock>,
+    /// Handshakes in a row that the peer has ended, and when the first of them ended.
+    failed_handshakes: u32,
+    failing_since: Instant,
+    /// Until when it has announced that it may be silent.
+    busy_until: Option<Instant>,
+    /// When the next notice that it is unreachable may be given.
+    unreachable_notice_at: Instant,
+    /// When it first refused this node, without a connection since.
+    refused_since: Option<Instant>,
 }
 
 #[derive(Debug)]
-struct Doorbell(mio::Waker);
+struct PollWaker(mio::Waker);
 
-impl Wake for Doorbell {
+impl Wake for PollWaker {
     fn wake(self: Arc<Self>) {
         self.wake_by_ref();
     }
 
     fn wake_by_ref(self: &Arc<Self>) {
-        // It fails only when the transport is gone.
+        // This fails only after the transport has been dropped. Then no call of `poll` is left to wake.
         let _ = self.0.wake();
     }
 }
 
 impl<C: Carrier> Streams<C> {
-    /// A node that listens at `listener`.
+    /// Starts a transport that accepts connections from `listener`. Dialling begins with the first call of `poll`.
     ///
     /// # Errors
-    /// When the system does not let it wait for connections.
+    /// When the poll cannot be created, or `listener` cannot be registered with it.
     pub fn new(carrier: C, mut listener: C::Listener, config: Config) -> io::Result<Self> {
         let poll = Poll::new()?;
-        let waker = Arc::new(Doorbell(mio::Waker::new(poll.registry(), WAKER)?));
+        let waker = Arc::new(PollWaker(mio::Waker::new(poll.registry(), WAKER)?));
         poll.registry().register(&mut listener, LISTENER, Interest::READABLE)?;
-        let now = Clock::now();
+        let now = Instant::now();
         let peer = |rank| Peer {
             link: None,
             open: false,
-            untold: 0,
+            unseen_connects: 0,
             instance: 0,
             address: carrier.address(PeerId(rank)),
-            dial: now,
+            dial_at: now,
             attempts: 0,
-            ended: 0,
-            ending: now,
-            busy: None,
-            tell: now,
-            refused: None,
+            failed_handshakes: 0,
+            failing_since: now,
+            busy_until: None,
+            unreachable_notice_at: now,
+            refused_since: None,
         };
+        // The keys of the standard library's hash maps are random; 0 is reserved for "never connected".
         let instance = RandomState::new().build_hasher().finish() | 1;
         Ok(Self {
             peers: (0..config.nodes).map(peer).collect(),
@@ -178,66 +227,72 @@ impl<C: Carrier> Streams<C> {
             accepting: true,
             links: Vec::new(),
             runnable: Vec::new(),
-            resting: Vec::new(),
+            spare: Vec::new(),
             ready: VecDeque::new(),
             sent: VecDeque::new(),
             timer: now,
-            looked: now,
-            rounds: 0,
+            last_time: now,
+            passes: 0,
             woken: false,
-            flooded: 0,
-            told_of_flood: now,
-            tell: now,
+            unreported_strangers: 0,
+            flooded_notice_at: now,
+            turned_away_notice_at: now,
             random: instance,
         })
     }
 
-    /// The carrier.
+    /// The carrier, for example to ask where it listens.
     pub fn carrier(&self) -> &C {
         &self.carrier
     }
 
     // Time
 
+    /// How long a peer may be silent before it is disconnected.
     fn silence(&self) -> Duration {
         self.config.dead_after * 2 / 5
     }
 
-    fn on_time(&mut self, now: Clock) -> Result<(), StreamError> {
+    /// Runs the timers that are due: greetings, keep-alive, silence, dialling.
+    fn on_time(&mut self, now: Instant) -> Result<(), StreamError> {
         let every = self.config.dead_after / 10;
-        let gap = now.saturating_duration_since(std::mem::replace(&mut self.looked, now));
+        let gap = now.saturating_duration_since(std::mem::replace(&mut self.last_time, now));
+        // Shorter gaps are normal, and too short to matter for the silence limit.
         if gap > every {
-            // Nobody has been reading: that is no silence of theirs.
+            // This node did not poll for `gap`: bytes may have been waiting unread all the time. So the gap must not
+            // count as silence of its peers.
             for link in self.links.iter_mut().flatten() {
-                (link.heard, link.began) = (link.heard + gap, link.began + gap);
+                (link.heard_at, link.started_at) = (link.heard_at + gap, link.started_at + gap);
             }
         }
         if now < self.timer {
             return Ok(());
         }
+        // A failed `accept` (no descriptors left) raises no new event when the cause has passed: try again.
         self.accepting = true;
         let complete = self.peers.iter().filter(|peer| peer.open).count() + 1 == self.peers.len();
         self.timer = now + if complete { every / 2 } else { TICK.min(every) };
         for slot in 0..self.links.len() {
             let Some(link) = &mut self.links[slot] else { continue };
             match link.state {
-                State::Establishing | State::Greeting { .. } if now > link.began + GREETING_MAX => {
-                    self.on_greeting_failed(slot, &io::Error::new(io::ErrorKind::TimedOut, "it said nothing for 5 s"))?;
+                State::Establishing | State::Greeting { .. } if now > link.started_at + GREETING_MAX => {
+                    let text = format!("expected a greeting within {} s, got none", GREETING_MAX.as_secs());
+                    self.on_greeting_failed(slot, &io::Error::new(io::ErrorKind::TimedOut, text))?;
                 }
                 State::Establishing | State::Greeting { .. } => {}
                 State::Open { peer } => {
-                    let busy = self.peers[peer].busy.filter(|until| now < *until);
+                    let busy = self.peers[peer].busy_until.filter(|until| now < *until);
                     if link.reader.is_held() || busy.is_some() {
-                        // It is this node that does not read, or it has been told.
-                        link.heard = now;
+                        // This node does not read, or the peer has announced its silence: neither counts.
+                        link.heard_at = now;
                     }
-                    if now >= link.said + every && link.writer.is_empty() {
+                    if now >= link.queued_at + every && link.writer.is_empty() {
                         link.writer.control(Control::Alive);
-                        link.said = now;
-                        self.mark(slot);
+                        link.queued_at = now;
+                        self.mark_runnable(slot);
                     }
                     let link = self.links[slot].as_ref();
-                    if link.is_some_and(|link| now > link.heard + self.silence()) {
+                    if link.is_some_and(|link| now > link.heard_at + self.silence()) {
                         let reason = format!("silent for {:.1} s", self.silence().as_secs_f64());
                         self.break_link(slot, reason);
                     }
@@ -246,51 +301,54 @@ impl<C: Carrier> Streams<C> {
         }
         for rank in 0..self.config.rank.index() {
             let peer = &self.peers[rank];
-            if peer.link.is_none() && now >= peer.dial && peer.address.is_some() {
+            if peer.link.is_none() && now >= peer.dial_at && peer.address.is_some() {
                 self.dial(rank, now)?;
             }
         }
-        if self.flooded > 0 && now > self.told_of_flood + Duration::from_secs(1) {
-            self.told_of_flood = now;
-            let count = std::mem::take(&mut self.flooded);
+        if self.unreported_strangers > 0 && now > self.flooded_notice_at + FLOODED_NOTICE_EVERY {
+            self.flooded_notice_at = now;
+            let count = std::mem::take(&mut self.unreported_strangers);
             (self.config.notices)(Notice::Flooded { count });
         }
         Ok(())
     }
 
-    /// Somewhat more or less than `pause`, so that nodes do not keep step.
+    /// `pause` times a random factor from 0.75 to 1.25, so that nodes started together do not all dial at once.
     fn jitter(&mut self, pause: Duration) -> Duration {
+        // A linear congruential generator (Knuth's MMIX constants). Quality does not matter here.
         self.random = self.random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         pause.mul_f64(0.75 + 0.5 * (self.random >> 40) as f64 / (1u64 << 24) as f64)
     }
 
-    fn dial_later(&mut self, rank: usize, now: Clock) {
-        let attempts = self.peers[rank].attempts.min(16);
-        let pause = self.jitter(PAUSE[1].min(PAUSE[0] * 2u32.pow(attempts.min(8))));
+    /// Sets the time of the next attempt to dial: exponential back-off with jitter.
+    fn dial_later(&mut self, rank: usize, now: Instant) {
+        let doublings = self.peers[rank].attempts.min(8);
+        let pause = self.jitter(REDIAL_MAX.min(REDIAL_MIN * 2u32.pow(doublings)));
         let peer = &mut self.peers[rank];
         peer.attempts += 1;
-        peer.dial = now + pause;
+        peer.dial_at = now + pause;
     }
 
-    /// The connection to a peer, if it is the one that the machine knows of.
-    fn told(&self, rank: usize) -> Option<usize> {
+    /// Slot of the open connection to a peer, if it is the connection that the machine knows of.
+    fn current_link(&self, rank: usize) -> Option<usize> {
         let peer = &self.peers[rank];
-        peer.link.filter(|_| peer.open && peer.untold == 0)
+        peer.link.filter(|_| peer.open && peer.unseen_connects == 0)
     }
 
-    /// The next thing that the machine is told.
-    fn next(&mut self) -> Option<Input> {
+    /// Takes the next input for the machine.
+    fn next_input(&mut self) -> Option<Input> {
         let input = self.ready.pop_front()?;
         if let Input::Connected { peer } = input {
-            self.peers[peer.index()].untold -= 1;
+            self.peers[peer.index()].unseen_connects -= 1;
         }
         Some(input)
     }
 
     // Connections
 
-    fn dial(&mut self, rank: usize, now: Clock) -> Result<(), StreamError> {
+    fn dial(&mut self, rank: usize, now: Instant) -> Result<(), StreamError> {
         let Some(address) = self.peers[rank].address.clone() else { return Ok(()) };
+        // The next attempt is scheduled before this one is known to fail, so that every kind of failure is covered.
         self.dial_later(rank, now);
         match self.carrier.dial(&address) {
             Ok(stream) => {
@@ -299,30 +357,31 @@ impl<C: Carrier> Streams<C> {
                 Ok(())
             }
             Err(error) => {
-                self.unreachable(rank, error.to_string(), now);
+                self.notify_unreachable(rank, error.to_string(), now);
                 Ok(())
             }
         }
     }
 
-    fn unreachable(&mut self, rank: usize, reason: String, now: Clock) {
+    fn notify_unreachable(&mut self, rank: usize, reason: String, now: Instant) {
         let peer = &mut self.peers[rank];
-        if now >= peer.tell {
-            peer.tell = now + TELL;
+        if now >= peer.unreachable_notice_at {
+            peer.unreachable_notice_at = now + UNREACHABLE_NOTICE_EVERY;
             let address = peer.address.clone().unwrap_or_default();
             (self.config.notices)(Notice::Unreachable { peer: PeerId(rank as u32), address, reason });
         }
     }
 
-    fn accept(&mut self, now: Clock) -> Result<(), StreamError> {
-        for _ in 0..ACCEPTS {
+    fn accept(&mut self, now: Instant) -> Result<(), StreamError> {
+        for _ in 0..ACCEPTS_PER_PASS {
             match self.carrier.accept(&mut self.listener) {
                 Ok(stream) => {
                     let strangers = self.links.iter().flatten().filter(|link| is_stranger(link));
                     let host = stream.host();
                     let same = strangers.clone().filter(|link| host.is_some() && link.stream.host() == host).count();
                     if strangers.count() >= STRANGERS_MAX || same >= STRANGERS_OF_HOST_MAX {
-                        self.flooded += 1;
+                        // Dropping the stream closes it. A member of the cluster dials again.
+                        self.unreported_strangers += 1;
                         continue;
                     }
                     self.insert(Link::new(stream, None, now))?;
@@ -331,10 +390,11 @@ impl<C: Carrier> Streams<C> {
                     self.accepting = false;
                     return Ok(());
                 }
-                // One that went before it was accepted; or no descriptor is left, which passes: later, then.
+                // The connection was closed before it was accepted, or no descriptors are left. Both pass; the next
+                // tick of the timer tries again.
                 Err(_) => {
                     self.accepting = false;
-                    self.flooded += 1;
+                    self.unreported_strangers += 1;
                     return Ok(());
                 }
             }
@@ -342,23 +402,27 @@ impl<C: Carrier> Streams<C> {
         Ok(())
     }
 
+    /// Adds a link in a free slot, registers it with the poll, and marks it runnable.
     fn insert(&mut self, mut link: Link<C::Stream>) -> Result<usize, StreamError> {
         let slot = self.links.iter().position(Option::is_none).unwrap_or_else(|| {
             self.links.push(None);
             self.links.len() - 1
         });
         let interest = Interest::READABLE | Interest::WRITABLE;
-        self.poll.registry().register(link.stream.source(), Token(FIRST + slot), interest)?;
+        self.poll.registry().register(link.stream.source(), Token(FIRST_LINK + slot), interest)?;
+        // `mark_runnable` sets this together with the list. The first pass finds out whether the link has work.
         link.runnable = false;
         self.links[slot] = Some(link);
-        self.mark(slot);
+        self.mark_runnable(slot);
         Ok(slot)
     }
 
+    /// Removes a link from all tables. Its operations are left to the caller.
     fn remove(&mut self, slot: usize) -> Option<Link<C::Stream>> {
         let mut link = self.links[slot].take()?;
-        // It fails only for what was never registered.
+        // This fails only for a source that was never registered.
         let _ = self.poll.registry().deregister(link.stream.source());
+        // The slot may be reused at once: a stale entry would list the next link twice.
         self.runnable.retain(|runnable| *runnable != slot);
         for peer in &mut self.peers {
             if peer.link == Some(slot) {
@@ -368,34 +432,37 @@ impl<C: Carrier> Streams<C> {
         Some(link)
     }
 
-    fn mark(&mut self, slot: usize) {
+    fn mark_runnable(&mut self, slot: usize) {
         if let Some(link) = self.links[slot].as_mut().filter(|link| !link.runnable) {
             link.runnable = true;
             self.runnable.push(slot);
         }
     }
 
-    /// An open connection is no more: what was under way on it is aborted.
+    /// Closes an open connection: reports it to the machine, aborts its operations, and schedules dialling.
     fn break_link(&mut self, slot: usize, reason: String) {
         let Some(mut link) = self.remove(slot) else { return };
         let State::Open { peer: rank } = link.state else { return };
         let peer = PeerId(rank as u32);
+        // The contract of `Transport`: first `Disconnected`, then the end of each operation.
         self.ready.push_back(Input::Disconnected { peer });
         let open = link.reader.open();
         let aborted = link.writer.abort().chain(open);
         self.ready.extend(aborted.map(|op| Input::Aborted { op }));
         let entry = &mut self.peers[rank];
-        (entry.attempts, entry.dial, entry.busy) = (0, Clock::now(), None);
+        (entry.attempts, entry.dial_at, entry.busy_until) = (0, Instant::now(), None);
         (self.config.notices)(Notice::Disconnected { peer, reason });
     }
 
+    /// A connection failed before it was open: reports it, and ends the run if the peer keeps ending handshakes.
     fn on_greeting_failed(&mut self, slot: usize, error: &io::Error) -> Result<(), StreamError> {
-        let now = Clock::now();
+        let now = Instant::now();
         let Some(link) = self.remove(slot) else { return Ok(()) };
         match link.dialled {
             Some(rank) => {
                 let rank = rank as usize;
-                // Who answers and hangs up again and again has something else in mind than this protocol.
+                // A peer that answers and then closes, again and again, has another key or speaks another protocol.
+                // That does not pass by itself, unlike a peer that does not answer yet.
                 let hung_up = matches!(
                     error.kind(),
                     io::ErrorKind::UnexpectedEof
@@ -405,75 +472,81 @@ impl<C: Carrier> Streams<C> {
                         | io::ErrorKind::PermissionDenied
                 );
                 let peer = &mut self.peers[rank];
-                peer.ended = if hung_up { peer.ended + 1 } else { 0 };
-                if peer.ended <= 1 {
-                    peer.ending = now;
+                // An error of another kind, such as a refused connection, shows that no process listens there yet.
+                peer.failed_handshakes = if hung_up { peer.failed_handshakes + 1 } else { 0 };
+                if peer.failed_handshakes <= 1 {
+                    peer.failing_since = now;
                 }
-                // One that has been here is no stranger: its host is in trouble, and that passes.
-                let strange = peer.instance == 0 && now > peer.ending + self.config.dead_after / 2;
-                if peer.ended >= HANDSHAKES && strange {
-                    let (address, times) = (peer.address.clone().unwrap_or_default(), peer.ended);
+                // A peer that was connected before has the right key: its host is overloaded or restarting.
+                let strange = peer.instance == 0 && now > peer.failing_since + self.config.dead_after / 2;
+                if peer.failed_handshakes >= FAILED_HANDSHAKES_MAX && strange {
+                    let (address, times) = (peer.address.clone().unwrap_or_default(), peer.failed_handshakes);
                     return Err(StreamError::Handshake { peer: PeerId(rank as u32), address, times });
                 }
-                self.unreachable(rank, error.to_string(), now);
+                self.notify_unreachable(rank, error.to_string(), now);
             }
-            None => self.turned_away(&link, error.to_string()),
+            None => self.notify_turned_away(&link, error.to_string()),
         }
         Ok(())
     }
 
-    fn turned_away(&mut self, link: &Link<C::Stream>, reason: String) {
-        let now = Clock::now();
-        if now < self.tell {
-            self.flooded += 1;
+    /// Reports a rejected stranger. Strangers can come at any rate, so the notices are limited and the rest counted.
+    fn notify_turned_away(&mut self, link: &Link<C::Stream>, reason: String) {
+        let now = Instant::now();
+        if now < self.turned_away_notice_at {
+            self.unreported_strangers += 1;
             return;
         }
-        self.tell = now + TELL_OF_STRANGERS;
+        self.turned_away_notice_at = now + TURNED_AWAY_NOTICE_EVERY;
         (self.config.notices)(Notice::TurnedAway { address: link.stream.seen(), reason });
     }
 
     // Work
 
+    /// One pass: accepts connections, and lets each runnable link read and write a bounded amount.
     fn run(&mut self, pool: &mut Pool) -> Result<(), StreamError> {
         if self.accepting {
-            self.accept(Clock::now())?;
+            self.accept(Instant::now())?;
         }
-        let mut slots = std::mem::replace(&mut self.runnable, std::mem::take(&mut self.resting));
+        // Links that stay runnable go into the other list, so that this pass visits each link once.
+        let mut slots = std::mem::replace(&mut self.runnable, std::mem::take(&mut self.spare));
         for slot in slots.drain(..) {
             let Some(link) = &mut self.links[slot] else { continue };
             link.runnable = false;
             if self.run_link(slot, pool)? {
-                self.mark(slot);
+                self.mark_runnable(slot);
             }
         }
-        self.resting = slots;
+        self.spare = slots;
         Ok(())
     }
 
-    /// Carries a link on; true when it is to be carried on again, without waiting.
+    /// Lets one link write and read. Returns true when it stopped only at its limit, and must run again.
     fn run_link(&mut self, slot: usize, pool: &mut Pool) -> Result<bool, StreamError> {
-        let now = Clock::now();
+        let now = Instant::now();
         let Some(link) = &self.links[slot] else { return Ok(false) };
         if !matches!(link.state, State::Open { .. }) {
             self.greet(slot, now)?;
         }
+        // The greeting may have opened or removed the link.
         let Some(Link { state: State::Open { peer }, .. }) = self.links[slot] else { return Ok(false) };
         let id = PeerId(peer as u32);
         self.write(slot);
-        for _ in 0..STEPS {
+        for _ in 0..STEPS_PER_PASS {
             let Some(link) = &mut self.links[slot] else { return Ok(false) };
             match link.step(pool, now) {
                 Ok(Step::Header(header)) => self.ready.push_back(Input::Header { peer: id, header }),
                 Ok(Step::Body(op)) => self.ready.push_back(Input::Completed { op, result: KernelResult::Nothing }),
                 Ok(Step::Control(Control::Busy { millis })) => {
-                    self.peers[peer].busy = Some(now + Duration::from_millis(millis.into()));
+                    self.peers[peer].busy_until = Some(now + Duration::from_millis(millis.into()));
                 }
                 Ok(Step::Control(_)) => {}
                 Ok(Step::Book(book)) => self.on_book(peer, book),
+                // A held body is not read, so a closed connection would go unnoticed: ask the carrier.
                 Ok(Step::Held) if !link.stream.is_over(link.reader.held()) => return Ok(false),
                 Ok(Step::Blocked) => return Ok(false),
                 Ok(Step::Ended | Step::Held) => {
-                    self.break_link(slot, "it ended the connection".to_string());
+                    self.break_link(slot, "the peer closed the connection".to_string());
                     return Ok(false);
                 }
                 Err(error) => {
@@ -485,28 +558,31 @@ impl<C: Carrier> Streams<C> {
         Ok(true)
     }
 
+    /// Writes queued frames of a link, and completes their operations.
     fn write(&mut self, slot: usize) {
         let Some(link) = &mut self.links[slot] else { return };
         let result = link.write(&mut self.sent);
+        // Also on an error: these frames were written before it.
         self.ready.extend(self.sent.drain(..).map(|op| Input::Completed { op, result: KernelResult::Nothing }));
         if let Err(error) = result {
             self.break_link(slot, error.to_string());
         }
     }
 
+    /// Waits for events for at most `wait`, and marks their links runnable.
     fn take_events(&mut self, wait: Option<Duration>) -> Result<(), StreamError> {
         match self.poll.poll(&mut self.events, wait) {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(()),
             result => result?,
         }
-        // Events borrow the queue that marking needs.
+        // `events` is borrowed below, so `mark_runnable`, which borrows all of `self`, cannot be called.
         let mut slots = std::mem::take(&mut self.runnable);
         for event in &self.events {
             match event.token() {
                 LISTENER => self.accepting = true,
                 WAKER => self.woken = true,
                 Token(token) => {
-                    let slot = token - FIRST;
+                    let slot = token - FIRST_LINK;
                     let Some(link) = self.links.get_mut(slot).and_then(Option::as_mut) else { continue };
                     link.stream.stirred();
                     if !std::mem::replace(&mut link.runnable, true) {
@@ -519,23 +595,23 @@ impl<C: Carrier> Streams<C> {
         Ok(())
     }
 
-    /// Looks at the links without asking the system; true when one has work.
+    /// Checks all links for work without a system call, and marks the ones that have some. Returns whether any has.
     fn peek(&mut self) -> bool {
         let mut found = false;
         for slot in 0..self.links.len() {
             let Some(link) = &mut self.links[slot] else { continue };
             let (reads, writes) = link.wants();
             if link.stream.peek(reads, writes) {
-                self.mark(slot);
+                self.mark_runnable(slot);
                 found = true;
             }
         }
         found
     }
 
-    /// Waits for something to happen: looks for a while, then sleeps.
+    /// Waits until there is work, for at most `wait`: polls for `spin` first, and then sleeps.
     fn sleep(&mut self, wait: Duration) -> Result<(), StreamError> {
-        let begun = Clock::now();
+        let begun = Instant::now();
         let spin = self.config.spin.min(wait);
         loop {
             if self.peek() {
@@ -550,11 +626,13 @@ impl<C: Carrier> Streams<C> {
             }
             std::hint::spin_loop();
         }
+        // From here on peers wake this node up. Work that came before it armed must not be slept over, so `arm` checks
+        // once more.
         for slot in 0..self.links.len() {
             let Some(link) = &mut self.links[slot] else { continue };
             let (reads, writes) = link.wants();
             if link.stream.arm(reads, writes) {
-                self.mark(slot);
+                self.mark_runnable(slot);
             }
         }
         let wait = if self.runnable.is_empty() { wait } else { Duration::ZERO };
@@ -562,11 +640,13 @@ impl<C: Carrier> Streams<C> {
     }
 }
 
+/// Whether an accepted connection has not completed its greeting.
 fn is_stranger<S>(link: &Link<S>) -> bool {
     link.dialled.is_none() && !matches!(link.state, State::Open { .. })
 }
 
-/// FNV-1a: guards against mistakes, not against people.
+/// 64-bit FNV-1a of a cluster's name. It detects nodes configured for another cluster. It is no protection against
+/// attackers, which is the task of the key.
 fn digest(text: &str) -> u64 {
     text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
 }

@@ -1,4 +1,4 @@
-//! The key that the nodes of a cluster share: 32 random bytes, as 64 hexadecimal digits in a file of its own.
+//! [`Key`], the pre-shared key of a cluster: 32 random bytes, stored as 64 hexadecimal digits in a file.
 
 use std::fmt;
 use std::fs::{File, OpenOptions};
@@ -8,33 +8,34 @@ use std::path::{Path, PathBuf};
 
 use zeroize::Zeroizing;
 
-/// Longest file that is read.
+/// Most bytes that are read of a key file, so that a wrong path (a large file, a device) does no harm.
 const FILE_MAX: u64 = 4096;
 
-/// A cluster's key. Whoever has it can take part; it is shown by nothing, and wiped when dropped.
+/// The key of a cluster. Every program that has it can join. `Debug` does not print it, and its memory is wiped when it
+/// is dropped.
 #[derive(Clone)]
 pub struct Key(Zeroizing<[u8; 32]>);
 
-/// Why there is no key. None of these shows what was read.
+/// Why a key could not be made, read or written. No variant contains bytes of the key or of the file.
 #[derive(Debug)]
 #[non_exhaustive]
-#[allow(missing_docs, reason = "the fields say what was expected and what came")]
+#[allow(missing_docs, reason = "the fields are the file, and the value that came or the cause")]
 pub enum KeyError {
     /// The file cannot be read or written.
     File { path: PathBuf, error: io::Error },
-    /// Others on this host can read the file.
+    /// The permissions of the file (`mode`) let other users read it.
     Readable { path: PathBuf, mode: u32 },
-    /// Not 64 hexadecimal digits.
+    /// The text is not 64 hexadecimal digits. `length` is its length in bytes.
     Format { length: usize },
-    /// The system gives no random bytes.
+    /// `/dev/urandom` cannot be read.
     Random,
 }
 
 impl Key {
-    /// A new one.
+    /// A new random key.
     ///
     /// # Errors
-    /// When the system gives no random bytes.
+    /// When `/dev/urandom` cannot be read.
     pub fn generate() -> Result<Self, KeyError> {
         let mut bytes = Zeroizing::new([0; 32]);
         let mut source = File::open("/dev/urandom").map_err(|_| KeyError::Random)?;
@@ -42,10 +43,10 @@ impl Key {
         Ok(Self(bytes))
     }
 
-    /// Reads 64 hexadecimal digits, with white space around them.
+    /// Reads a key from 64 hexadecimal digits. White space around them is ignored.
     ///
     /// # Errors
-    /// When they are none.
+    /// When the text is anything else.
     pub fn parse(text: &str) -> Result<Self, KeyError> {
         let digits = text.trim().as_bytes();
         let format = KeyError::Format { length: digits.len() };
@@ -61,13 +62,14 @@ impl Key {
         Ok(Self(bytes))
     }
 
-    /// Reads it from a file that only its owner can read.
+    /// Reads a key from a file, in the format of [`parse`](Self::parse).
     ///
     /// # Errors
-    /// When there is none, others can read it, or it holds something else.
+    /// When the file cannot be read, other users can read it, or its content is not a key.
     pub fn from_file(path: &Path) -> Result<Self, KeyError> {
         let failed = |error| KeyError::File { path: path.to_path_buf(), error };
         let file = File::open(path).map_err(failed)?;
+        // Of the open file, not of the path: the path could be replaced between the check and the read.
         let mode = file.metadata().map_err(failed)?.mode() & 0o7777;
         if mode & 0o077 != 0 {
             return Err(KeyError::Readable { path: path.to_path_buf(), mode });
@@ -77,17 +79,18 @@ impl Key {
         Self::parse(&text)
     }
 
-    /// Its bytes, for who proves to have it in a way of their own.
+    /// The bytes of the key, for protocols other than this transport's. The copy is not wiped.
     pub fn to_bytes(&self) -> [u8; 32] {
         *self.0
     }
 
-    /// Writes it to a new file that only its owner can read.
+    /// Writes the key to a new file with mode 0600.
     ///
     /// # Errors
-    /// When the file is there already, or cannot be written.
+    /// When the file exists already, or cannot be written.
     pub fn write(&self, path: &Path) -> Result<(), KeyError> {
         let failed = |error| KeyError::File { path: path.to_path_buf(), error };
+        // The mode is set at creation: a later change would leave a moment in which other users can open the file.
         let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(failed)?;
         let mut text = Zeroizing::new(String::with_capacity(65));
         for byte in self.0.iter() {
@@ -116,11 +119,14 @@ impl fmt::Display for KeyError {
             Self::File { path, error } => write!(f, "key {}: {error}", path.display()),
             Self::Readable { path, mode } => write!(
                 f,
-                "key {}: expected a file that only its owner can read (mode 0600), got mode {mode:04o}",
+                "key {}: expected a file that only its owner can read (mode 0600), got mode {mode:04o}; run chmod 600",
                 path.display()
             ),
-            Self::Format { length } => write!(f, "key: expected 64 hexadecimal digits, got {length} other characters"),
-            Self::Random => write!(f, "key: the system gives no random bytes"),
+            Self::Format { length: 64 } => {
+                write!(f, "key: expected 64 hexadecimal digits, got 64 bytes of which some are not digits")
+            }
+            Self::Format { length } => write!(f, "key: expected 64 hexadecimal digits, got {length} bytes of text"),
+            Self::Random => write!(f, "key: cannot read random bytes from /dev/urandom"),
         }
     }
 }

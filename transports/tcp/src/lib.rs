@@ -1,23 +1,15 @@
-//! Machines of a network: TCP on mio, without an async runtime, encrypted by a pre-shared key.
+//! TCP transport between machines: built on mio, without an async runtime, encrypted with a pre-shared key.
 //!
-//! Rank 0 is the meeting point. All others dial it, and are told by it where the rest is to be found, also when
-//! someone comes back at another address. What is common to stream transports (framing, reconnecting, keeping alive,
-//! limits) is told in [`gradwire_stream`].
+//! [`Builder`] sets a node up and returns [`Tcp`], its transport. Rank 0 is the meeting point: the other nodes dial it,
+//! and it tells each where the rest listen, again when a node comes back at another address. Framing, reconnecting,
+//! keep-alive and limits are common to stream transports and described in [`gradwire_stream`].
 //!
-//! ```no_run
-//! use gradwire_tcp::{Builder, Key};
+//! With a [`Key`], each connection begins with a Noise handshake (`NNpsk0`, X25519, AES-256-GCM, SHA-256). A program
+//! without the key learns nothing, and its bytes do not reach the machines. Without a key, a node listens on loopback
+//! only, unless [`Builder::insecure_open`] allows more.
 //!
-//! let key = Key::from_file("cluster.key".as_ref())?;
-//! let transport = Builder::new(2, 4, "10.0.0.1:29510").key(key).open()?;
-//! # Ok::<(), Box<dyn std::error::Error>>(())
-//! ```
-//!
-//! With a key, every connection begins with a Noise handshake (`NNpsk0`, X25519, AES-256-GCM, SHA-256) whose prologue
-//! is the version of this protocol; whoever does not have the key learns nothing and is not heard. Without one, a node
-//! listens on loopback only, unless it is told otherwise in so many words ([`Builder::insecure_open`]).
-//!
-//! Copies of a body on its way: the kernel's two. With a key, two more (sealed into records of 64 KiB, opened from
-//! them).
+//! The kernel copies a body twice, once on each side. A key adds two copies: into encrypted records of 64 KiB, and out
+//! of them.
 
 #![forbid(unsafe_code)]
 
@@ -30,23 +22,44 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs};
 use std::time::Duration;
 
+use gradwire_stream::DEAD_AFTER_MIN;
 pub use gradwire_stream::{Config, Notice, Refusal, StreamError, Streams};
 pub use key::{Key, KeyError};
 use mio::net::TcpListener;
 pub use socket::{Socket, Sockets};
 
-/// What fuzzing feeds bytes to.
+/// The cipher, which fuzzing feeds directly. Not a stable API: this module can change in any release.
+#[doc(hidden)]
 pub mod parts {
     pub use crate::noise::Sealed;
 }
 
-/// One node's end of a network.
+/// One node's end of a TCP network.
 pub type Tcp = Streams<Sockets>;
 
-/// How long a node looks for something to do before it sleeps.
-const SPIN: Duration = Duration::from_micros(50);
-
-/// Sets a node up.
+/// Settings of one node. [`open`](Self::open) makes the transport.
+///
+/// ```
+/// use std::time::Duration;
+///
+/// use gradwire_core::{Input, PeerId, Pool, Transport};
+/// use gradwire_tcp::{Builder, Key};
+///
+/// // In practice each node is a process, and reads the key from a file: see `Key::from_file`.
+/// let key = Key::generate()?;
+/// let mut first = Builder::new(0, 2, "127.0.0.1:0").key(key.clone()).open()?;
+/// let meet = first.carrier().listens_at().to_string();
+/// let mut second = Builder::new(1, 2, &meet).key(key).open()?;
+///
+/// // Nodes connect while they poll.
+/// let mut pool = Pool::new([0]);
+/// let poll = Some(Duration::from_millis(10));
+/// let connected = Some(Input::Connected { peer: PeerId(1) });
+/// while first.poll(&mut pool, poll)? != connected {
+///     second.poll(&mut pool, poll)?;
+/// }
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub struct Builder {
     meet: String,
     listen: Option<String>,
@@ -56,18 +69,18 @@ pub struct Builder {
     config: Config,
 }
 
-/// What keeps a node from being set up.
+/// Why [`Builder::open`] failed.
 #[derive(Debug)]
 #[non_exhaustive]
-#[allow(missing_docs, reason = "the fields say what was expected and what came")]
+#[allow(missing_docs, reason = "the fields are the value that was expected, the value that came, and the cause")]
 pub enum TcpError {
-    /// A rank that the cluster does not have.
+    /// The rank is not below the number of nodes.
     Rank { nodes: u32, got: u32 },
-    /// No address of ours.
+    /// The setting `what` is not `HOST:PORT`, or the host name was not found.
     Address { what: &'static str, got: String, error: io::Error },
-    /// Anyone who can reach this address could take part.
+    /// The address can be reached from other hosts, and there is no key.
     Open { address: SocketAddr },
-    /// The system does not let this node listen there.
+    /// The system refused to listen at the address.
     Listen { address: SocketAddr, error: io::Error },
 }
 
@@ -79,9 +92,9 @@ impl fmt::Display for TcpError {
             Self::Open { address } => write!(
                 f,
                 "listening on {address} without a key lets anyone who can reach it take part: expected a key, a \
-                 loopback address, or the explicit word that this is wanted"
+                 loopback address, or insecure_open (--insecure-open)"
             ),
-            Self::Listen { address, error } => write!(f, "listening on {address}: {error}"),
+            Self::Listen { address, error } => write!(f, "cannot listen on {address}: {error}"),
         }
     }
 }
@@ -96,77 +109,77 @@ impl std::error::Error for TcpError {
 }
 
 impl Builder {
-    /// A node of `nodes`, workers and servers together. Rank 0 listens at `meet`, the others dial it.
+    /// The node of this rank among `nodes` nodes, workers and servers together. `meet` is the meeting point
+    /// (`HOST:PORT`): rank 0 listens there, and the other ranks dial it.
     pub fn new(rank: u32, nodes: u32, meet: &str) -> Self {
-        let config = Config {
-            rank: gradwire_core::PeerId(rank),
-            nodes,
-            cluster: "gradwire".to_string(),
-            dead_after: Duration::from_secs(5),
-            spin: SPIN,
-            notices: Box::new(|_| {}),
-        };
-        let meet = meet.to_string();
+        let (meet, config) = (meet.to_string(), Config::new(rank, nodes));
         Self { meet, listen: None, advertise: None, key: None, insecure_open: false, config }
     }
 
-    /// Where to listen: `HOST:PORT`, port 0 for any. Unless set: rank 0 at the meeting point; others at any port, of
-    /// loopback if the meeting point is there, else of all interfaces.
+    /// Where to listen: `HOST:PORT`, with port 0 for any free port. Default: the meeting point for rank 0. The other
+    /// ranks take any free port, on loopback if the meeting point is on loopback, else on all interfaces.
     #[must_use]
     pub fn listen(self, address: &str) -> Self {
         Self { listen: Some(address.to_string()), ..self }
     }
 
-    /// Where others reach this node, if it is not where it listens. A name is looked up here, not by the others.
+    /// Where other nodes reach this node (`HOST:PORT`), if that differs from where it listens, for example behind NAT.
+    /// A host name is resolved on this node.
     #[must_use]
     pub fn advertise(self, address: &str) -> Self {
         Self { advertise: Some(address.to_string()), ..self }
     }
 
-    /// The key that all nodes share.
+    /// The key that all nodes share. Default: no key, no encryption.
     #[must_use]
     pub fn key(self, key: Key) -> Self {
         Self { key: Some(key), ..self }
     }
 
-    /// Listens beyond loopback without a key: anyone who can connect can take part, read and change everything.
+    /// Allows listening beyond loopback without a key. Any program that can connect can then join the run, and read and
+    /// change all messages. Default: false.
     #[must_use]
     pub fn insecure_open(self, yes: bool) -> Self {
         Self { insecure_open: yes, ..self }
     }
 
-    /// The cluster's name: nodes of another one are turned away.
+    /// The cluster's name. Nodes of another cluster are refused. Default: `gradwire`.
     #[must_use]
     pub fn cluster(mut self, name: &str) -> Self {
         self.config.cluster = name.to_string();
         self
     }
 
-    /// The base figure of all timeouts: a peer that is silent for so long is given up. 5 s unless set.
+    /// All timeouts are fractions of this: a peer that is silent for so long is given up. At least 100 ms; shorter
+    /// times are raised to that. Default: 5 s.
     #[must_use]
     pub fn dead_after(mut self, dead_after: Duration) -> Self {
-        self.config.dead_after = dead_after.max(Duration::from_millis(100));
+        self.config.dead_after = dead_after.max(DEAD_AFTER_MIN);
         self
     }
 
-    /// How long to look for something to do before sleeping; zero where nodes outnumber processors. 50 µs unless set.
+    /// How long to poll for work before sleeping. Polling answers small messages faster, and occupies a processor:
+    /// zero where nodes outnumber processors. Default: 50 µs.
     #[must_use]
     pub fn spin(mut self, spin: Duration) -> Self {
         self.config.spin = spin;
         self
     }
 
-    /// Gets what people should know: who comes, goes, and is turned away.
+    /// Called with each [`Notice`]: connections that open, break or are refused. It runs on the thread that polls the
+    /// transport, and should not block. Default: notices are dropped.
     #[must_use]
     pub fn notices(mut self, notices: impl FnMut(Notice) + Send + 'static) -> Self {
         self.config.notices = Box::new(notices);
         self
     }
 
-    /// Listens, and is a transport from then on. Waits for nobody.
+    /// Starts to listen, and returns the transport. Does not wait for other nodes: they are dialled and accepted while
+    /// the transport is polled.
     ///
     /// # Errors
-    /// When an address is none, or must not be listened at.
+    /// When the rank or an address is invalid, the system refuses to listen there, or listening there without a key is
+    /// not allowed.
     pub fn open(self) -> Result<Tcp, TcpError> {
         let (rank, nodes) = (self.config.rank.0, self.config.nodes);
         if rank >= nodes {
@@ -175,7 +188,8 @@ impl Builder {
         let address = match (&self.listen, rank) {
             (Some(listen), _) => resolve("listen", listen)?,
             (None, 0) => resolve("meet", &self.meet)?,
-            // A name that is not known yet will be by the first attempt; it is not this host's.
+            // The name of the meeting point may not be known yet, in a cluster that is starting. Then it is another
+            // host's, so this node must listen on all interfaces. Text without a port will never be an address.
             (None, _) => match resolve("meet", &self.meet) {
                 Ok(meet) if meet.ip().is_loopback() => SocketAddr::new(meet.ip(), 0),
                 Err(error) if !has_port(&self.meet) => return Err(error),
@@ -203,12 +217,14 @@ impl fmt::Debug for Builder {
     }
 }
 
+/// The first address of `HOST:PORT`. `what` names the setting in errors.
 fn resolve(what: &'static str, text: &str) -> Result<SocketAddr, TcpError> {
     let failed = |error| TcpError::Address { what, got: text.to_string(), error };
     let mut found = text.to_socket_addrs().map_err(failed)?;
     found.next().ok_or_else(|| failed(io::ErrorKind::NotFound.into()))
 }
 
+/// Whether the text has the form `HOST:PORT`, without resolving the host.
 fn has_port(text: &str) -> bool {
     text.rsplit_once(':').is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok_and(|port| port > 0))
 }

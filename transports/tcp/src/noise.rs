@@ -1,7 +1,11 @@
-//! The cipher, without IO of its own: it is given something to read from and to write to.
+//! The encryption of a connection: the Noise handshake `NNpsk0`, then records. It does no IO itself; the caller passes
+//! functions that read and write, so the same code serves the socket and the fuzzer.
 //!
-//! Noise `NNpsk0`: two messages, and then records of at most 64 KiB, each with its length before it. One that does not
-//! open ends the connection. The keys are changed after every 2^30 records.
+//! The handshake has two messages. After it, plain bytes are sealed (encrypted and authenticated) into records. Each
+//! message and each record is preceded by its length (2 bytes, big-endian), and has at most 65,535 bytes. A record
+//! that fails authentication ends the connection. Both sides change their keys after each 2^30 records.
+//!
+//! Source: The Noise Protocol Framework, revision 34: the pattern `NN`, its modifier `psk0`, and rekeying.
 
 use std::io::{self, IoSlice};
 
@@ -10,57 +14,65 @@ use snow::{HandshakeState, TransportState};
 use crate::key::Key;
 
 const PATTERN: &str = "Noise_NNpsk0_25519_AESGCM_SHA256";
-/// What both sides must mean by all of this.
+/// Mixed into the handshake: it fails between nodes with different versions of this protocol.
 const PROLOGUE: &[u8] = b"gradwire tcp 1";
-/// Longest message of a handshake: an ephemeral key and a tag, with nothing inside.
+/// Length of a handshake message: an ephemeral key (32 bytes) and the tag of an empty payload.
 const HANDSHAKE_LEN: usize = 48;
+/// Length of the authentication tag at the end of each record.
 const TAG: usize = 16;
+/// Longest record, tag included: the limit of Noise.
 const RECORD_MAX: usize = 65_535;
-/// What fits in one record.
+/// Most plain bytes in one record.
 const PLAIN_MAX: usize = RECORD_MAX - TAG;
-/// Records sealed before any is sent: memory per connection, and bytes per write.
+/// Records sealed by one call of `write`. More save system calls, and cost memory for each connection.
 const BATCH: usize = 4;
-const REKEY: u64 = 1 << 30;
+/// Records between two changes of the key. It bounds the data under one key to 64 TiB.
+const REKEY_EVERY: u64 = 1 << 30;
 
 /// One side of an encrypted connection.
 pub struct Sealed {
     state: State,
-    /// Bytes that have come and are not a whole record.
-    coming: Vec<u8>,
-    /// What of them is there.
-    there: usize,
-    /// The opened record that is being read.
+    /// Length and bytes of the record that is being read: `incoming_len` bytes so far.
+    incoming: Vec<u8>,
+    incoming_len: usize,
+    /// An opened record. Bytes `plain_start..plain_end` have not been passed on.
     plain: Vec<u8>,
-    plain_from: usize,
-    plain_to: usize,
-    /// Sealed records on their way out.
+    plain_start: usize,
+    plain_end: usize,
+    /// Sealed records, of which `out_done` bytes have been written.
     out: Vec<u8>,
     out_done: usize,
-    /// Small pieces are gathered here before they are sealed.
+    /// Scratch space in which small slices are joined into one record.
     gathered: Vec<u8>,
+    /// Records sealed since the handshake.
     sealed: u64,
+    /// Records opened since the handshake.
     opened: u64,
 }
 
 enum State {
     Handshake(Box<HandshakeState>),
     Open(Box<TransportState>),
-    /// It has failed.
+    /// A record was invalid. No more are read or written.
     Broken,
 }
 
+/// The error for a handshake message, or record to send, that Noise rejects. A message that cannot be decrypted means
+/// that the keys differ.
 fn broken(error: snow::Error) -> io::Error {
     match error {
-        snow::Error::Decrypt => io::Error::new(io::ErrorKind::PermissionDenied, "it has another key, or none"),
+        snow::Error::Decrypt => {
+            io::Error::new(io::ErrorKind::PermissionDenied, "the peer has a different key, or no key")
+        }
         error => io::Error::new(io::ErrorKind::InvalidData, format!("encryption: {error}")),
     }
 }
 
 impl Sealed {
-    /// The side that dials, or the one that is dialled.
+    /// Starts a handshake. `dials`: this side opened the connection, and sends the first message.
     ///
     /// # Errors
-    /// When the system gives no random bytes.
+    /// When the system provides no random bytes.
     pub fn new(key: &Key, dials: bool) -> io::Result<Self> {
         let params = PATTERN.parse().map_err(broken)?;
         let builder =
@@ -68,11 +80,11 @@ impl Sealed {
         let state = if dials { builder.build_initiator() } else { builder.build_responder() };
         let mut sealed = Self {
             state: State::Handshake(Box::new(state.map_err(broken)?)),
-            coming: vec![0; 2 + HANDSHAKE_LEN],
-            there: 0,
+            incoming: vec![0; 2 + HANDSHAKE_LEN],
+            incoming_len: 0,
             plain: Vec::new(),
-            plain_from: 0,
-            plain_to: 0,
+            plain_start: 0,
+            plain_end: 0,
             out: Vec::new(),
             out_done: 0,
             gathered: Vec::new(),
@@ -80,13 +92,13 @@ impl Sealed {
             opened: 0,
         };
         if dials {
-            sealed.say()?;
+            sealed.queue_handshake()?;
         }
         Ok(sealed)
     }
 
-    /// Queues this side's message of the handshake.
-    fn say(&mut self) -> io::Result<()> {
+    /// Queues this side's next handshake message.
+    fn queue_handshake(&mut self) -> io::Result<()> {
         let State::Handshake(state) = &mut self.state else { return Ok(()) };
         let mut message = [0; HANDSHAKE_LEN];
         let n = state.write_message(&[], &mut message).map_err(broken)?;
@@ -95,10 +107,11 @@ impl Sealed {
         Ok(())
     }
 
-    /// Carries the handshake on; true when it is over.
+    /// Continues the handshake. Returns true when it is done, and all of this side's messages have been written.
     ///
     /// # Errors
-    /// When the other side has another key, or speaks otherwise.
+    /// `PermissionDenied` when the peer has a different key; `InvalidData` when it speaks another protocol; the errors
+    /// of `read` and `write`.
     pub fn establish(
         &mut self,
         read: &mut impl FnMut(&mut [u8]) -> io::Result<usize>,
@@ -108,58 +121,63 @@ impl Sealed {
             let flushed = self.flush(write)?;
             let State::Handshake(state) = &mut self.state else { return Ok(flushed) };
             if state.is_handshake_finished() {
+                // The buffers for records are allocated only now: a stranger without the key does not get them.
                 let State::Handshake(state) = std::mem::replace(&mut self.state, State::Broken) else {
                     return Ok(false);
                 };
                 self.state = State::Open(Box::new(state.into_transport_mode().map_err(broken)?));
-                self.coming = vec![0; 2 + RECORD_MAX];
+                self.incoming = vec![0; 2 + RECORD_MAX];
                 self.plain = vec![0; RECORD_MAX];
                 continue;
             }
             if state.is_my_turn() {
-                self.say()?;
+                self.queue_handshake()?;
                 continue;
             }
-            let length = match self.record(read)? {
+            let length = match self.read_record(read)? {
                 Some(length) if length == HANDSHAKE_LEN => length,
                 Some(length) => {
-                    let text = format!("expected a handshake of {HANDSHAKE_LEN} bytes, got one of {length}");
+                    let text = format!("encryption: expected a handshake of {HANDSHAKE_LEN} bytes, got {length}");
                     return Err(io::Error::new(io::ErrorKind::InvalidData, text));
                 }
                 None => return Ok(false),
             };
             let State::Handshake(state) = &mut self.state else { return Ok(false) };
-            let mut nothing = [0; HANDSHAKE_LEN];
-            state.read_message(&self.coming[2..2 + length], &mut nothing).map_err(broken)?;
-            self.there = 0;
+            let mut payload = [0; HANDSHAKE_LEN];
+            state.read_message(&self.incoming[2..2 + length], &mut payload).map_err(broken)?;
+            self.incoming_len = 0;
         }
     }
 
-    /// The length of the next record, when all of it is there.
-    fn record(&mut self, read: &mut impl FnMut(&mut [u8]) -> io::Result<usize>) -> io::Result<Option<usize>> {
+    /// Reads the next record into `incoming`. Returns its length when it is complete, and `None` when no more bytes are
+    /// available.
+    fn read_record(&mut self, read: &mut impl FnMut(&mut [u8]) -> io::Result<usize>) -> io::Result<Option<usize>> {
         loop {
-            let length = (self.there >= 2).then(|| usize::from(u16::from_be_bytes([self.coming[0], self.coming[1]])));
+            let length =
+                (self.incoming_len >= 2).then(|| usize::from(u16::from_be_bytes([self.incoming[0], self.incoming[1]])));
             if let Some(length) = length {
-                // One without content would keep us reading without getting anywhere.
-                if length + 2 > self.coming.len() || length <= TAG {
+                // A record without content is valid Noise, but an endless series of them would keep `read` in its loop,
+                // and hold up all other connections.
+                if length + 2 > self.incoming.len() || length <= TAG {
                     self.state = State::Broken;
                     let text = format!(
-                        "expected a record of more than {TAG} and at most {} bytes, got one of {length}",
-                        self.coming.len() - 2
+                        "encryption: expected a record of more than {TAG} and at most {} bytes, got {length}",
+                        self.incoming.len() - 2
                     );
                     return Err(io::Error::new(io::ErrorKind::InvalidData, text));
                 }
-                if self.there >= length + 2 {
+                if self.incoming_len >= length + 2 {
                     return Ok(Some(length));
                 }
             }
+            // Never beyond the record: bytes of the next one would have to be moved.
             let end = length.map_or(2, |length| length + 2);
-            match read(&mut self.coming[self.there..end]) {
-                Ok(0) if self.there == 0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+            match read(&mut self.incoming[self.incoming_len..end]) {
+                Ok(0) if self.incoming_len == 0 => return Err(io::ErrorKind::UnexpectedEof.into()),
                 Ok(0) => {
-                    return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "it ended in the middle of a record"));
+                    return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the connection ended inside a record"));
                 }
-                Ok(n) => self.there += n,
+                Ok(n) => self.incoming_len += n,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(None),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(error),
@@ -167,56 +185,63 @@ impl Sealed {
         }
     }
 
-    /// Reads what the other side wrote; `Ok(0)`: it has ended, between two records.
+    /// Reads plain bytes. `Ok(0)`: the peer has closed the connection, between two records.
     ///
     /// # Errors
-    /// `WouldBlock`; and for good, when a record does not open.
+    /// `WouldBlock` when no complete record is available. `InvalidData` when a record is invalid: the connection is
+    /// broken from then on.
     pub fn read(
         &mut self,
         into: &mut [u8],
         read: &mut impl FnMut(&mut [u8]) -> io::Result<usize>,
     ) -> io::Result<usize> {
-        while self.plain_from == self.plain_to {
-            let length = match self.record(read) {
+        while self.plain_start == self.plain_end {
+            let length = match self.read_record(read) {
                 Ok(Some(length)) => length,
                 Ok(None) => return Err(io::ErrorKind::WouldBlock.into()),
-                Err(error) if error.kind() == io::ErrorKind::UnexpectedEof && self.there == 0 => return Ok(0),
+                // An attacker on the network can cause this end as well. It is harmless: the machines treat each end
+                // of a connection as a failure of the network.
+                Err(error) if error.kind() == io::ErrorKind::UnexpectedEof && self.incoming_len == 0 => return Ok(0),
                 Err(error) => return Err(error),
             };
             let State::Open(state) = &mut self.state else { return Err(io::ErrorKind::NotConnected.into()) };
-            let record = &self.coming[2..2 + length];
-            self.there = 0;
-            // Straight into its place, where there is room for the tag as well.
+            let record = &self.incoming[2..2 + length];
+            self.incoming_len = 0;
+            // Decrypting directly into the destination saves a copy. Noise needs room for the tag as well.
             let direct = into.len() >= length;
             let opened = state.read_message(record, if direct { into } else { &mut self.plain });
             let Ok(n) = opened else {
                 self.state = State::Broken;
-                return Err(io::Error::new(io::ErrorKind::InvalidData, "a record was changed on its way"));
+                let text = "encryption: a record was changed on its way";
+                return Err(io::Error::new(io::ErrorKind::InvalidData, text));
             };
+            // Both sides count records, and so change the key at the same record.
             self.opened += 1;
-            if self.opened.is_multiple_of(REKEY) {
+            if self.opened.is_multiple_of(REKEY_EVERY) {
                 state.rekey_incoming();
             }
             if direct {
                 return Ok(n);
             }
-            (self.plain_from, self.plain_to) = (0, n);
+            (self.plain_start, self.plain_end) = (0, n);
         }
-        let n = into.len().min(self.plain_to - self.plain_from);
-        into[..n].copy_from_slice(&self.plain[self.plain_from..self.plain_from + n]);
-        self.plain_from += n;
+        let n = into.len().min(self.plain_end - self.plain_start);
+        into[..n].copy_from_slice(&self.plain[self.plain_start..self.plain_start + n]);
+        self.plain_start += n;
         Ok(n)
     }
 
-    /// Seals what there is room for, and writes what it can of that.
+    /// Seals at most `BATCH` records and writes them as far as possible. Returns the number of plain bytes that were
+    /// sealed. Sealed bytes that could not be written go out with the next call of this or of [`flush`](Self::flush).
     ///
     /// # Errors
-    /// `WouldBlock`: no room.
+    /// `WouldBlock` when records of an earlier call are still waiting; the errors of `write`.
     pub fn write(
         &mut self,
         from: &[IoSlice<'_>],
         write: &mut impl FnMut(&[u8]) -> io::Result<usize>,
     ) -> io::Result<usize> {
+        // Sealing more now would let `out` grow without bound.
         if !self.flush(write)? {
             return Err(io::ErrorKind::WouldBlock.into());
         }
@@ -232,7 +257,8 @@ impl Sealed {
         Ok(taken)
     }
 
-    /// Seals one record of what comes after the first `skip` bytes.
+    /// Seals one record, from the bytes after the first `skip` bytes of the slices. Returns how many plain bytes it
+    /// contains, 0 if no bytes are left.
     fn seal(&mut self, from: &[IoSlice<'_>], mut skip: usize) -> io::Result<usize> {
         let State::Open(state) = &mut self.state else { return Err(io::ErrorKind::NotConnected.into()) };
         self.gathered.clear();
@@ -241,7 +267,7 @@ impl Sealed {
             let start = skip.min(slice.len());
             skip -= start;
             let part = &slice[start..];
-            // A whole record from one slice needs no copy.
+            // A slice that fills a record is sealed from where it is: large bodies are not copied.
             if self.gathered.is_empty() && part.len() >= PLAIN_MAX {
                 direct = &part[..PLAIN_MAX];
                 break;
@@ -261,16 +287,16 @@ impl Sealed {
         self.out.resize(start + 2 + plain.len() + TAG, 0);
         state.write_message(plain, &mut self.out[start + 2..]).map_err(broken)?;
         self.sealed += 1;
-        if self.sealed.is_multiple_of(REKEY) {
+        if self.sealed.is_multiple_of(REKEY_EVERY) {
             state.rekey_outgoing();
         }
         Ok(plain.len())
     }
 
-    /// Writes sealed records; true when all are out.
+    /// Writes sealed records. Returns true when all of them have been written.
     ///
     /// # Errors
-    /// When the connection is broken.
+    /// The errors of `write`, except `WouldBlock`.
     pub fn flush(&mut self, write: &mut impl FnMut(&[u8]) -> io::Result<usize>) -> io::Result<bool> {
         while self.out_done < self.out.len() {
             match write(&self.out[self.out_done..]) {

@@ -1,4 +1,5 @@
-//! Sockets as a carrier.
+//! [`Sockets`], the carrier of the TCP transport: listens, dials, and checks addresses. [`Socket`] is one connection,
+//! encrypted if there is a key.
 
 use std::io::{self, IoSlice, Read, Write};
 use std::net::{IpAddr, Shutdown, SocketAddr, ToSocketAddrs};
@@ -13,10 +14,13 @@ use rustix::net::sockopt;
 use crate::key::Key;
 use crate::noise::Sealed;
 
-/// How TCP connects nodes.
+/// The carrier of the TCP transport.
 pub struct Sockets {
+    /// The meeting point, where rank 0 listens.
     meet: String,
+    /// The address that this node announces.
     own: String,
+    /// The address where this node listens.
     bound: SocketAddr,
     key: Option<Key>,
     dead_after: Duration,
@@ -26,8 +30,10 @@ pub struct Sockets {
 pub struct Socket {
     stream: TcpStream,
     sealed: Option<Sealed>,
+    /// The address of the peer, for notices.
     seen: String,
     peer: Option<IpAddr>,
+    /// The TCP connection is established, which a dialled socket has to wait for.
     connected: bool,
     dead_after: Duration,
 }
@@ -37,7 +43,7 @@ impl Sockets {
         Self { meet, own, bound, key, dead_after }
     }
 
-    /// Where this node listens.
+    /// The address where this node listens, with the port that the system chose if port 0 was configured.
     pub fn listens_at(&self) -> SocketAddr {
         self.bound
     }
@@ -60,6 +66,8 @@ impl Carrier for Sockets {
     }
 
     fn dial(&mut self, address: &str) -> io::Result<Socket> {
+        // Only the meeting point, from this node's own configuration, can be a host name (see `may_dial`). Resolving it
+        // blocks.
         let target = address.to_socket_addrs()?.next().ok_or(io::ErrorKind::NotFound)?;
         self.socket(TcpStream::connect(target)?, address.to_string(), target.ip(), true)
     }
@@ -72,19 +80,19 @@ impl Carrier for Sockets {
         self.own.clone()
     }
 
-    fn complete(&self, said: &str, seen: &Socket) -> Result<String, String> {
-        match (said.parse::<SocketAddr>(), seen.peer) {
-            // It listens everywhere: here is where it was seen.
+    fn complete(&self, announced: &str, stream: &Socket) -> Result<String, String> {
+        match (announced.parse::<SocketAddr>(), stream.peer) {
+            // The peer listens on all interfaces. The host that it dialled from is one where it can be reached.
             (Ok(address), Some(peer)) if address.ip().is_unspecified() && address.port() != 0 => {
                 Ok(SocketAddr::new(peer, address.port()).to_string())
             }
-            _ if self.may_dial(said) => Ok(said.to_string()),
-            _ => Err(said.to_string()),
+            _ if self.may_dial(announced) => Ok(announced.to_string()),
+            _ => Err(announced.to_string()),
         }
     }
 
     fn may_dial(&self, address: &str) -> bool {
-        // A name would be looked up, and a lookup can take as long as it likes.
+        // No host names: resolving one blocks, and a peer could choose a name that takes long.
         address
             .parse::<SocketAddr>()
             .is_ok_and(|address| address.port() != 0 && !address.ip().is_unspecified() && !address.ip().is_multicast())
@@ -92,9 +100,11 @@ impl Carrier for Sockets {
 }
 
 impl Socket {
+    /// Sets the options of the socket. The connection must be established.
     fn tune(&self) -> io::Result<()> {
+        // Nagle's algorithm would delay small messages by up to a round trip.
         self.stream.set_nodelay(true)?;
-        // Data that nobody confirms, and a host that is gone without a word.
+        // Bounds how long sent data may stay unacknowledged when the peer's host or the network has failed.
         let millis = u32::try_from(self.dead_after.as_millis()).unwrap_or(u32::MAX);
         sockopt::set_tcp_user_timeout(&self.stream, millis)?;
         Ok(())
@@ -108,6 +118,7 @@ impl Stream for Socket {
 
     fn establish(&mut self) -> io::Result<bool> {
         if !self.connected {
+            // The portable order to learn how a non-blocking connect ended: the pending error first, then the peer.
             if let Some(error) = self.stream.take_error()? {
                 return Err(error);
             }
@@ -148,11 +159,12 @@ impl Stream for Socket {
     }
 
     fn shutdown(&mut self) {
-        // It fails only for what is closed already.
+        // This fails only if the connection is closed already.
         let _ = self.stream.shutdown(Shutdown::Write);
     }
 
     fn protects(&self) -> bool {
+        // Authentication covers each record. TCP's own 16-bit checksum misses too much damage.
         self.sealed.is_some()
     }
 
@@ -161,6 +173,7 @@ impl Stream for Socket {
     }
 
     fn host(&self) -> Option<String> {
+        // All processes of this host have the same address: a limit for it would keep members out.
         self.peer.filter(|peer| !peer.is_loopback()).map(|peer| peer.to_string())
     }
 }

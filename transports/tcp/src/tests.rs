@@ -1,3 +1,4 @@
+//! The cipher between two ends in memory, keys and their files, and the checks of the builder.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::collections::VecDeque;
@@ -11,6 +12,7 @@ fn key(digit: &str) -> Key {
     Key::parse(&digit.repeat(64)).unwrap()
 }
 
+/// One direction of a connection. `most`: the most bytes that one call reads or writes.
 #[derive(Default)]
 struct Pipe(VecDeque<u8>);
 
@@ -31,7 +33,7 @@ impl Pipe {
     }
 }
 
-/// Both ends of an encrypted connection whose wire takes so many bytes at a time.
+/// Both ends of an encrypted connection that moves at most `most` bytes in a call.
 fn ends(ours: &Key, theirs: &Key, most: usize) -> io::Result<(Sealed, Sealed)> {
     let (mut here, mut there) = (Sealed::new(ours, true)?, Sealed::new(theirs, false)?);
     let (mut east, mut west) = (Pipe::default(), Pipe::default());
@@ -46,7 +48,7 @@ fn ends(ours: &Key, theirs: &Key, most: usize) -> io::Result<(Sealed, Sealed)> {
 }
 
 #[test]
-fn what_is_sealed_comes_out_as_it_went_in_however_it_is_cut() {
+fn sealed_bytes_are_read_back_for_every_size_of_reads_and_writes() {
     for most in [1, 7, 4096, usize::MAX] {
         let (mut here, mut there) = ends(&key("a"), &key("a"), most).unwrap();
         let plain: Vec<u8> = (0..300_000u32).map(|i| ((i * 7) >> 3) as u8).collect();
@@ -70,17 +72,16 @@ fn what_is_sealed_comes_out_as_it_went_in_however_it_is_cut() {
 }
 
 #[test]
-fn another_key_opens_nothing() {
+fn a_handshake_with_a_different_key_is_denied() {
     let error = ends(&key("a"), &key("b"), usize::MAX).err().unwrap();
     assert_eq!(
         (error.kind(), error.to_string().as_str()),
-        (io::ErrorKind::PermissionDenied, "it has another key, or none")
+        (io::ErrorKind::PermissionDenied, "the peer has a different key, or no key")
     );
 }
 
-/// A record that was changed ends the connection.
 #[test]
-fn every_flipped_bit_of_a_record_is_noticed() {
+fn a_record_with_any_single_bit_flipped_ends_the_connection() {
     let sealed = || {
         let (mut here, there) = ends(&key("a"), &key("a"), usize::MAX).unwrap();
         let mut wire = Pipe::default();
@@ -94,12 +95,12 @@ fn every_flipped_bit_of_a_record_is_noticed() {
         let mut into = [0; 64];
         let result = there.read(&mut into, &mut |into| wire.read(into, usize::MAX));
         assert!(result.is_err(), "bit {bit}: {result:?}");
-        // And nothing that comes after it is read either.
+        // The connection stays broken.
         assert!(there.read(&mut into, &mut |into| wire.read(into, usize::MAX)).is_err(), "bit {bit}");
     }
 }
 
-/// Records without content could be sent for ever, and would hold up the reader of all other connections.
+/// An endless series of empty records would keep one call of `read` busy, and hold up all other connections.
 #[test]
 fn an_empty_record_ends_the_connection() {
     let (_, mut there) = ends(&key("a"), &key("a"), usize::MAX).unwrap();
@@ -112,7 +113,7 @@ fn an_empty_record_ends_the_connection() {
 }
 
 #[test]
-fn keys_are_read_from_files_that_only_their_owner_can_read() {
+fn a_key_is_read_only_from_a_file_that_other_users_cannot_read() {
     let directory = std::env::temp_dir().join(format!("gradwire-key-{}", std::process::id()));
     let _ = std::fs::remove_dir_all(&directory);
     std::fs::create_dir_all(&directory).unwrap();
@@ -126,14 +127,15 @@ fn keys_are_read_from_files_that_only_their_owner_can_read() {
     assert!(Key::generate().unwrap().write(&path).unwrap_err().to_string().contains("File exists"));
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o640)).unwrap();
     let error = Key::from_file(&path).unwrap_err().to_string();
-    assert!(error.ends_with("expected a file that only its owner can read (mode 0600), got mode 0640"), "{error}");
+    let expected = "expected a file that only its owner can read (mode 0600), got mode 0640; run chmod 600";
+    assert!(error.ends_with(expected), "{error}");
     for text in ["", "abc", &"g".repeat(64), &"a".repeat(65)] {
         assert!(matches!(Key::parse(text), Err(KeyError::Format { .. })), "{text}");
     }
 }
 
 #[test]
-fn a_node_without_a_key_listens_on_loopback_only() {
+fn a_node_without_a_key_refuses_to_listen_beyond_loopback() {
     let open = |rank, nodes, meet: &str| Builder::new(rank, nodes, meet).open().err().map(|error| error.to_string());
     assert_eq!(open(0, 2, "127.0.0.1:0"), None);
     let refused = open(0, 2, "0.0.0.0:0").unwrap();
@@ -141,7 +143,7 @@ fn a_node_without_a_key_listens_on_loopback_only() {
         refused.starts_with("listening on 0.0.0.0:0 without a key lets anyone who can reach it take part"),
         "{refused}"
     );
-    // Whoever meets beyond loopback listens there as well.
+    // If the meeting point is on another host, the node must listen for connections from other hosts.
     assert!(open(1, 2, "192.0.2.1:4000").unwrap().contains("without a key"));
     assert!(Builder::new(0, 2, "0.0.0.0:0").insecure_open(true).open().is_ok());
     assert!(Builder::new(0, 2, "0.0.0.0:0").key(key("a")).open().is_ok());

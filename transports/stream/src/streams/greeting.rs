@@ -1,7 +1,11 @@
-//! Who is there: preambles, and the addresses that rank 0 tells everyone.
+//! The greeting of [`Streams`]: the exchange and check of preambles on a new connection, and the address book that rank
+//! 0 sends to all nodes.
+//!
+//! The dialling node sends its preamble first. The accepting node checks it and answers with its own preamble, which
+//! either accepts or carries a [`Refusal`]. Only an accepted connection becomes a peer's link.
 
 use std::io;
-use std::time::Instant as Clock;
+use std::time::Instant;
 
 use gradwire_core::{Input, PeerId};
 
@@ -13,6 +17,7 @@ use crate::notice::{Notice, Refusal, StreamError};
 use crate::preamble::Preamble;
 
 impl<C: Carrier> Streams<C> {
+    /// This node's preamble for the node of rank `to`.
     fn preamble(&self, to: usize, refusal: Option<Refusal>) -> Preamble {
         Preamble {
             cluster: self.cluster,
@@ -25,22 +30,23 @@ impl<C: Carrier> Streams<C> {
         }
     }
 
-    /// Carries a greeting on.
-    pub(super) fn greet(&mut self, slot: usize, now: Clock) -> Result<(), StreamError> {
+    /// Continues a greeting as far as the bytes that have come allow.
+    pub(super) fn greet(&mut self, slot: usize, now: Instant) -> Result<(), StreamError> {
         match self.try_greet(slot, now) {
-            Err(Failure::Greeting(error)) => self.on_greeting_failed(slot, &error),
-            Err(Failure::End(error)) => Err(error),
+            Err(Failure::Connection(error)) => self.on_greeting_failed(slot, &error),
+            Err(Failure::Run(error)) => Err(error),
             Ok(()) => Ok(()),
         }
     }
 
-    fn try_greet(&mut self, slot: usize, now: Clock) -> Result<(), Failure> {
+    fn try_greet(&mut self, slot: usize, now: Instant) -> Result<(), Failure> {
         let Some(link) = &mut self.links[slot] else { return Ok(()) };
         let dialled = link.dialled.map(|rank| rank as usize);
         if let State::Establishing = link.state {
             if !link.establish()? {
                 return Ok(());
             }
+            // The accepting side sends nothing yet: a stranger learns nothing before it has identified itself.
             if let Some(rank) = dialled {
                 let preamble = self.preamble(rank, None);
                 if let Some(link) = &mut self.links[slot] {
@@ -49,15 +55,15 @@ impl<C: Carrier> Streams<C> {
             }
         }
         let Some(link) = &mut self.links[slot] else { return Ok(()) };
-        let Some(theirs) = link.greeting()? else { return Ok(()) };
+        let Some(theirs) = link.read_preamble()? else { return Ok(()) };
         match dialled {
             Some(rank) => self.on_answer(slot, rank, &theirs, now),
             None => self.on_caller(slot, theirs, now),
         }
     }
 
-    /// What does not fit in a preamble.
-    fn misfit(&self, theirs: &Preamble) -> Option<Refusal> {
+    /// The checks that both sides make: cluster, number of nodes, and the rank that the sender expects here.
+    fn mismatch(&self, theirs: &Preamble) -> Option<Refusal> {
         let (nodes, me) = (self.config.nodes, self.config.rank.0);
         if theirs.cluster != self.cluster {
             return Some(Refusal::Cluster { expected: self.cluster, got: theirs.cluster });
@@ -71,8 +77,10 @@ impl<C: Carrier> Streams<C> {
         None
     }
 
-    fn on_answer(&mut self, slot: usize, rank: usize, theirs: &Preamble, now: Clock) -> Result<(), Failure> {
-        let mismatch = theirs.refusal.or_else(|| self.misfit(theirs)).or_else(|| {
+    /// The answer to a preamble that this node sent to `rank`.
+    fn on_answer(&mut self, slot: usize, rank: usize, theirs: &Preamble, now: Instant) -> Result<(), Failure> {
+        // The peer's own reason comes first: it has seen both preambles.
+        let mismatch = theirs.refusal.or_else(|| self.mismatch(theirs)).or_else(|| {
             let (expected, got) = (rank as u64, u64::from(theirs.rank));
             (expected != got).then_some(Refusal::NotHere { expected, got })
         });
@@ -83,10 +91,11 @@ impl<C: Carrier> Streams<C> {
         self.remove(slot);
         let peer = &mut self.peers[rank];
         let address = peer.address.clone().unwrap_or_default();
-        let since = *peer.refused.get_or_insert(now);
+        let since = *peer.refused_since.get_or_insert(now);
         let peer = PeerId(rank as u32);
-        if !reason.passes() || now > since + self.config.dead_after {
-            return Err(Failure::End(StreamError::Refused { peer, address, reason }));
+        // A temporary reason has `dead_after` to pass: by then a process that has died no longer holds its rank.
+        if !reason.is_temporary() || now > since + self.config.dead_after {
+            return Err(Failure::Run(StreamError::Refused { peer, address, reason }));
         }
         if since == now {
             (self.config.notices)(Notice::Refused { peer, address, reason });
@@ -94,20 +103,25 @@ impl<C: Carrier> Streams<C> {
         Ok(())
     }
 
-    fn on_caller(&mut self, slot: usize, theirs: Preamble, now: Clock) -> Result<(), Failure> {
+    /// The preamble of a node that dialled this one.
+    fn on_caller(&mut self, slot: usize, theirs: Preamble, now: Instant) -> Result<(), Failure> {
         let (rank, nodes) = (theirs.rank as usize, self.config.nodes);
-        let refusal = self.misfit(&theirs).or_else(|| {
+        let refusal = self.mismatch(&theirs).or_else(|| {
+            // The higher rank dials. This also keeps `rank` within `peers` below.
             if rank <= self.config.rank.index() || rank >= nodes as usize {
                 return Some(Refusal::Rank { expected: nodes.into(), got: theirs.rank.into() });
             }
             let peer = &self.peers[rank];
             let alive = peer.link.and_then(|slot| self.links[slot].as_ref());
-            // One that has been silent for a while may be gone without a word.
-            let alive = alive.is_some_and(|link| now < link.heard + self.silence() / 2);
+            // Half of the time after which a silent peer is disconnected: a restarted process need not wait for all of
+            // it when its former connection ended without a trace.
+            let alive = alive.is_some_and(|link| now < link.heard_at + self.silence() / 2);
+            // The same process may always replace its own connection.
             (peer.open && alive && peer.instance != theirs.instance).then_some(Refusal::Taken { rank: rank as u64 })
         });
         let mut address = None;
         let refusal = refusal.or_else(|| {
+            // An address from the configuration is not replaced by an announced one.
             if self.carrier.address(PeerId(theirs.rank)).is_some() {
                 return None;
             }
@@ -122,14 +136,16 @@ impl<C: Carrier> Streams<C> {
         let Some(link) = &mut self.links[slot] else { return Ok(()) };
         link.greet(&answer)?;
         if let Some(refusal) = refusal {
+            // Closing only the sending direction lets the peer read the refusal.
             link.stream.shutdown();
             if let Some(link) = self.remove(slot) {
-                self.turned_away(&link, format!("rank {rank}: {refusal}"));
+                self.notify_turned_away(&link, format!("rank {rank}: {refusal}"));
             }
             return Ok(());
         }
+        // The former connection must be reported as broken before the new one is reported as open.
         if let Some(old) = self.peers[rank].link {
-            self.break_link(old, "it came anew".to_string());
+            self.break_link(old, "replaced by a new connection of the same rank".to_string());
         }
         if let Some(address) = address {
             self.peers[rank].address = Some(address);
@@ -141,23 +157,25 @@ impl<C: Carrier> Streams<C> {
         Ok(())
     }
 
-    pub(super) fn open(&mut self, slot: usize, rank: usize, instance: u64, now: Clock) {
+    /// Makes a greeted connection the link of its peer, and reports it to the machine and the user.
+    pub(super) fn open(&mut self, slot: usize, rank: usize, instance: u64, now: Instant) {
         let Some(link) = &mut self.links[slot] else { return };
         link.state = State::Open { peer: rank };
-        (link.heard, link.said) = (now, now);
+        (link.heard_at, link.queued_at) = (now, now);
+        let address = link.stream.seen();
         let peer = &mut self.peers[rank];
         (peer.link, peer.open, peer.instance) = (Some(slot), true, instance);
-        (peer.attempts, peer.ended, peer.busy, peer.refused, peer.tell) = (0, 0, None, None, now);
-        let (id, address) =
-            (PeerId(rank as u32), self.links[slot].as_ref().map_or_else(String::new, |l| l.stream.seen()));
-        (self.config.notices)(Notice::Connected { peer: id, address });
-        self.peers[rank].untold += 1;
-        self.ready.push_back(Input::Connected { peer: id });
+        (peer.attempts, peer.failed_handshakes, peer.busy_until) = (0, 0, None);
+        (peer.refused_since, peer.unreachable_notice_at) = (None, now);
+        peer.unseen_connects += 1;
+        let peer = PeerId(rank as u32);
+        (self.config.notices)(Notice::Connected { peer, address });
+        self.ready.push_back(Input::Connected { peer });
     }
 
     // Addresses
 
-    /// Tells everyone where everyone is: the newcomer of the others, the others of the newcomer.
+    /// Sends the newcomer the addresses of all other nodes, and each other node the address of the newcomer.
     fn send_book(&mut self, newcomer: usize) {
         let known = |rank: usize| Some((rank as u32, self.peers[rank].address.as_deref()?));
         let all = control::emit_book((1..self.peers.len()).filter(|rank| *rank != newcomer).filter_map(known));
@@ -165,13 +183,15 @@ impl<C: Carrier> Streams<C> {
         for rank in 1..self.peers.len() {
             let Some(slot) = self.peers[rank].link.filter(|_| self.peers[rank].open) else { continue };
             let book = if rank == newcomer { &all } else { &one };
+            // An empty book consists of its checksum, 4 bytes.
             if let Some(link) = self.links[slot].as_mut().filter(|_| book.len() > 4) {
                 link.writer.book(book.clone());
             }
-            self.mark(slot);
+            self.mark_runnable(slot);
         }
     }
 
+    /// An address book from the peer `from`. Only the meeting point, rank 0, may send one.
     pub(super) fn on_book(&mut self, from: usize, book: Vec<(u32, String)>) {
         let me = self.config.rank.0;
         if from != 0 {
@@ -182,22 +202,24 @@ impl<C: Carrier> Streams<C> {
             let Some(peer) = self.peers.get_mut(rank as usize).filter(|_| fits) else { continue };
             if peer.address.as_ref() != Some(&address) {
                 peer.address = Some(address);
-                (peer.attempts, peer.dial, peer.ended) = (0, Clock::now(), 0);
-                self.timer = Clock::now();
+                // Attempts at the old address say nothing about the new one: dial now, with the shortest pauses.
+                (peer.attempts, peer.dial_at, peer.failed_handshakes) = (0, Instant::now(), 0);
+                self.timer = Instant::now();
             }
         }
     }
 }
 
+/// The reach of a failed greeting.
 enum Failure {
-    /// Of this connection.
-    Greeting(io::Error),
-    /// Of the run.
-    End(StreamError),
+    /// This connection has failed. Dialling is retried.
+    Connection(io::Error),
+    /// The run must end.
+    Run(StreamError),
 }
 
 impl From<io::Error> for Failure {
     fn from(error: io::Error) -> Self {
-        Self::Greeting(error)
+        Self::Connection(error)
     }
 }

@@ -1,19 +1,24 @@
-//! What the session asks of it, and its end.
+//! [`Transport`] for [`Streams`]: the calls that a session makes, and the orderly end when the transport is dropped.
 
 use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
 use std::task::Waker;
-use std::time::{Duration, Instant as Clock};
+use std::time::{Duration, Instant};
 
 use gradwire_core::wire::Header;
 use gradwire_core::{Input, OpId, PeerId, Pool, ProtocolError, Segment, Transport};
 
-use super::{QUEUE_MAX, ROUNDS, Streams};
+use super::{PASSES_PER_POLL, QUEUE_MAX, Streams};
 use crate::carrier::{Carrier, Stream};
 use crate::control::Control;
 use crate::link::{Link, State};
 use crate::notice::StreamError;
+
+/// How long dropping a transport waits for queued frames to be written.
+const FLUSH_MAX: Duration = Duration::from_secs(1);
+/// How long dropping a transport then waits for its peers to close their side.
+const LINGER_MAX: Duration = Duration::from_millis(200);
 
 impl<C: Carrier> Transport for Streams<C> {
     type Error = StreamError;
@@ -22,42 +27,47 @@ impl<C: Carrier> Transport for Streams<C> {
         (self.config.rank, self.config.nodes)
     }
 
-    /// A peer whose connection broke has been silent for up to two fifths of the base figure.
+    /// `dead_after` less the silence that has passed before a connection is closed: a peer that dies without a trace is
+    /// given up `dead_after` after its last byte.
     fn patience(&self) -> Option<Duration> {
         Some(self.config.dead_after - self.silence())
     }
 
     fn transmit(&mut self, op: OpId, peer: PeerId, header: Header, body: Option<Segment>, pool: &Pool) {
         let rank = peer.index();
-        let Some(slot) = self.told(rank) else {
+        let Some(slot) = self.current_link(rank) else {
             self.ready.push_back(Input::Aborted { op });
             return;
         };
         let Some(link) = &mut self.links[slot] else { unreachable!("an open peer has a link") };
         let idle = link.writer.is_empty();
         link.writer.message(op, &header, body.map(|body| pool.lend(body)));
-        link.said = Clock::now();
+        link.queued_at = Instant::now();
         if link.writer.len() > QUEUE_MAX {
-            self.break_link(slot, format!("it does not read: {QUEUE_MAX} messages wait for it"));
+            self.break_link(slot, format!("the peer does not read: more than {QUEUE_MAX} messages are queued for it"));
         } else if idle {
+            // Write at once: waiting for the next `poll` would add latency. If frames were queued already, the
+            // connection takes no more bytes for now.
             self.write(slot);
         }
     }
 
     fn receive(&mut self, op: OpId, peer: PeerId, into: Option<Segment>, _pool: &mut Pool) {
-        let slot = self.told(peer.index());
+        let slot = self.current_link(peer.index());
         let link = slot.and_then(|slot| self.links[slot].as_mut());
         if !link.is_some_and(|link| link.receive(op, into)) {
             self.ready.push_back(Input::Aborted { op });
         } else if let Some(slot) = slot {
-            self.mark(slot);
+            // The event for bytes that came while the body was held has passed: only this makes them be read.
+            self.mark_runnable(slot);
         }
     }
 
     fn close(&mut self, peer: PeerId, reason: ProtocolError) {
-        if let Some(slot) = self.told(peer.index()) {
+        if let Some(slot) = self.current_link(peer.index()) {
             self.break_link(slot, reason.to_string());
-            let now = Clock::now();
+            // After a protocol error there must be a pause, or the two nodes would reconnect in a busy loop.
+            let now = Instant::now();
             self.dial_later(peer.index(), now);
         }
     }
@@ -68,40 +78,43 @@ impl<C: Carrier> Transport for Streams<C> {
             let Some(link) = &mut self.links[slot] else { continue };
             if let State::Open { .. } = link.state {
                 link.writer.control(Control::Busy { millis });
+                // At once: `poll` may not be called again before the computation.
                 self.write(slot);
             }
         }
     }
 
     fn poll(&mut self, pool: &mut Pool, wait: Option<Duration>) -> Result<Option<Input>, StreamError> {
-        let until = wait.map(|wait| Clock::now() + wait);
+        let until = wait.map(|wait| Instant::now() + wait);
         loop {
-            if let Some(input) = self.next() {
+            if let Some(input) = self.next_input() {
                 return Ok(Some(input));
             }
-            self.on_time(Clock::now())?;
-            self.rounds = (self.rounds + 1) % ROUNDS;
-            if self.rounds == 0 {
+            self.on_time(Instant::now())?;
+            self.passes = (self.passes + 1) % PASSES_PER_POLL;
+            if self.passes == 0 {
                 self.take_events(Some(Duration::ZERO))?;
             }
             self.run(pool)?;
+            // Inputs come before wake-ups, so that a waker that is called all the time cannot stop the transport.
             if !self.ready.is_empty() {
                 continue;
             }
             if std::mem::take(&mut self.woken) {
                 return Ok(None);
             }
-            let now = Clock::now();
+            let now = Instant::now();
             let rest = until.map(|until| until.saturating_duration_since(now));
             let timer = self.timer.saturating_duration_since(now);
             if rest.is_some_and(|rest| rest.is_zero()) {
+                // The time is up. Callers that never wait depend on this look: they would miss all events without it.
                 self.take_events(Some(Duration::ZERO))?;
                 if self.runnable.is_empty() && !self.accepting && !self.peek() {
                     self.woken = false;
                     return Ok(None);
                 }
                 self.run(pool)?;
-                return Ok(self.next());
+                return Ok(self.next_input());
             }
             self.sleep(rest.map_or(timer, |rest| rest.min(timer)))?;
         }
@@ -113,26 +126,27 @@ impl<C: Carrier> Transport for Streams<C> {
 }
 
 impl<C: Carrier> Drop for Streams<C> {
-    /// What has been handed over is sent, for at most a second; then connections are ended, and what still comes is
-    /// read for a moment, so that the other side can read what was sent before it sees the end.
+    /// Writes queued frames for at most a second, closes the sending direction of all connections, and reads for at
+    /// most 200 ms until the peers have closed theirs. Closing a socket with unread bytes would reset the connection,
+    /// and the peer could lose frames that it has not read yet.
     fn drop(&mut self) {
-        let until = Clock::now() + Duration::from_secs(1);
+        let until = Instant::now() + FLUSH_MAX;
         let unsent = |streams: &mut Self| {
             let links = streams.links.iter_mut().flatten().filter(|link| matches!(link.state, State::Open { .. }));
             let mut sink = VecDeque::new();
             links.filter_map(|link| link.write(&mut sink).ok()).fold(false, |unsent, done| unsent | !done)
         };
-        while unsent(self) && Clock::now() < until {
+        while unsent(self) && Instant::now() < until {
             if self.take_events(Some(Duration::from_millis(5))).is_err() {
                 break;
             }
         }
         let open = |link: &Link<C::Stream>| matches!(link.state, State::Open { .. });
         self.links.iter_mut().flatten().filter(|link| open(link)).for_each(|link| link.stream.shutdown());
-        let until = Clock::now() + Duration::from_millis(200);
+        let until = Instant::now() + LINGER_MAX;
         let mut sink = [0; 4096];
         let mut still: Vec<_> = self.links.iter_mut().flatten().filter(|link| open(link)).collect();
-        while !still.is_empty() && Clock::now() < until {
+        while !still.is_empty() && Instant::now() < until {
             still.retain_mut(|link| match link.stream.read(&mut sink) {
                 Ok(n) => n > 0,
                 Err(error) => error.kind() == io::ErrorKind::WouldBlock,
