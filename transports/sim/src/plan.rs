@@ -1,89 +1,72 @@
-//! What a simulation runs: [`Plan`], with its faults, and the checkpoints that it goes on from.
+//! What a simulation runs: a [`Plan`], with its faults and the checkpoints that it goes on from.
 
 use gradwire_core::{Cluster, Duration, Instant, Layout, Patience, PeerId, Recipe, Resumed};
 
 use crate::network::Network;
 
-/// What goes wrong above the stream, and when.
+/// A fault above the reliable stream. Loss, duplication and reordering below it belong to the [`Network`].
 #[derive(Copy, Clone, Debug, PartialEq)]
+#[allow(missing_docs, reason = "`a`, `b` and `node` are ranks; `lasts` is the length of the fault")]
 pub enum Fault {
-    /// The connection of two nodes breaks, and comes back.
-    Cut {
-        /// One.
-        a: PeerId,
-        /// The other.
-        b: PeerId,
-    },
-    /// No transmission gets through between two nodes for a while; the stream repeats them.
-    Partition {
-        /// One.
-        a: PeerId,
-        /// The other.
-        b: PeerId,
-        /// How long.
-        lasts: Duration,
-    },
-    /// A node stands still.
-    Pause {
-        /// Which.
-        node: PeerId,
-        /// How long.
-        lasts: Duration,
-    },
-    /// A node dies, and starts anew after a while if `restart` says so.
+    /// The connection of two nodes breaks, and is re-established after [`Network::reconnect`].
+    Cut { a: PeerId, b: PeerId },
+    /// No packet gets through between two nodes. The connection stays open, and the stream retransmits afterwards.
+    Partition { a: PeerId, b: PeerId, lasts: Duration },
+    /// The process of a node is stopped, as by SIGSTOP.
+    Pause { node: PeerId, lasts: Duration },
+    /// The process of a node is killed.
     Crash {
-        /// Which.
         node: PeerId,
-        /// How long it is down.
+        /// After how long the node is started again; `None`: never.
         restart: Option<Duration>,
     },
 }
 
-/// A run to simulate.
+/// A run to simulate. Plain data: [`Plan::new`] fills it, and its fields can be changed.
 #[derive(Clone, Debug)]
 pub struct Plan {
-    /// Everything random follows from it.
+    /// Seed of all random numbers of the run.
     pub seed: u64,
-    /// What is exchanged.
+    /// The tensors of the vector.
     pub layout: Layout,
-    /// By which rule.
+    /// The rule of the run.
     pub recipe: Recipe,
-    /// Between whom.
+    /// The number of workers and servers.
     pub cluster: Cluster,
-    /// How links behave.
+    /// The behaviour of the links.
     pub network: Network,
-    /// Timeouts of the machines.
+    /// The timeouts of the machines.
     pub patience: Patience,
     /// Fewest workers that go on without the others, in trees and rings.
     pub quorum: u32,
     /// By rank: the checkpoint that each node goes on from. Empty: the run is new.
     pub resumed: Vec<Saved>,
-    /// At the end of their steps, workers suspend the run instead of finishing it; see [`World::saved`].
+    /// At the end of their steps, workers suspend the run instead of finishing it; see [`World::saved`](crate::World::saved).
     pub suspend: bool,
     /// Steps of each worker.
     pub steps: u64,
-    /// The parameters to start from.
+    /// The initial parameters.
     pub initial: Vec<f32>,
-    /// What goes wrong, in order of time.
+    /// Faults and their times, in order of time.
     pub faults: Vec<(Instant, Fault)>,
     /// The bug that the machines run with.
     #[cfg(planted)]
     pub bug: Option<gradwire_core::planted::Bug>,
 }
 
-/// A node's checkpoint: everything it needs to go on from a suspended run.
+/// A node's checkpoint: everything that the node needs to go on from a suspended run.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Saved {
     /// The moment, and the contributions that the node made before it.
     pub resumed: Resumed,
     /// The parameters.
     pub params: Vec<f32>,
-    /// The words of the buffers that [`Machine::saved`] names.
+    /// The words of the buffers that [`Machine::saved`](gradwire_core::Machine::saved) names.
     pub buffers: Vec<Vec<u32>>,
 }
 
 impl Plan {
-    /// A run of one step per worker from parameters of zero, without faults, timeouts or delays.
+    /// A run of one step per worker, from parameters of zero, on a calm network without faults and timeouts.
     pub fn new(seed: u64, layout: Layout, recipe: Recipe, cluster: Cluster) -> Self {
         Self {
             seed,

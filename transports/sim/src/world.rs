@@ -1,4 +1,4 @@
-//! The event loop.
+//! The event loop: a queue of scheduled events in virtual time, and the nodes that they touch.
 
 mod host;
 mod links;
@@ -8,10 +8,10 @@ use std::collections::{BinaryHeap, VecDeque};
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 use gradwire_core::kernel::{self, KernelResult};
-use gradwire_core::wire::{HEADER_LEN, Header};
+use gradwire_core::wire::{HEADER_LEN, Header, Message as MachineMessage};
 use gradwire_core::{
-    Clock, Cluster, ConfigError, Contract, Duration, Incarnation, Input, Instant, Layout, Local, Machine, Node, OpId,
-    Output, Patience, PeerId, Pool, Recipe, Resumed, Segment, Setup, Signal, Status,
+    Clock, ConfigError, Contract, Duration, Incarnation, Input, Instant, Local, Machine, Node, OpId, Output, PeerId,
+    Pool, Resumed, Segment, Setup, Status,
 };
 
 use crate::network::{Message, Stream};
@@ -19,10 +19,10 @@ use crate::node::{App, Entry, Life, Log, Phase, SimNode};
 use crate::plan::{Fault, Plan, Saved};
 use crate::random::Random;
 
-/// Why a simulation stopped before everyone was done.
+/// Why a simulation stopped before every node was done.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Halt {
-    /// Nothing more can happen, and some wait.
+    /// No event is left, and some nodes still wait.
     Stuck(Vec<Status>),
     /// More events than the budget allows.
     Budget(Vec<Status>),
@@ -66,24 +66,25 @@ pub struct World {
     payloads: Vec<Option<Scheduled>>,
     free: Vec<usize>,
     nodes: Vec<SimNode>,
-    /// Connection sessions by pair, `a < b`.
+    /// Connections by pair, `a < b`.
     links: Vec<Link>,
     random: Random,
     incarnations: Random,
     log: Vec<Log>,
+    delivered: Vec<(PeerId, PeerId, MachineMessage)>,
     trace: u64,
 }
 
-/// Index into `payloads`, so that events order by time and number alone.
+/// Index into `payloads`. Events are ordered by time and number alone, so their content stays outside the heap.
 type EventKey = usize;
 
 #[derive(Debug, Default)]
 struct Link {
-    /// Raised when a connection breaks.
+    /// Incremented when the connection breaks. Events of an earlier session are ignored.
     session: u64,
     connected: bool,
     blocked_until: Instant,
-    /// From the lower rank to the higher, and back.
+    /// The streams from the lower rank to the higher, and back.
     streams: [Stream; 2],
 }
 
@@ -95,7 +96,7 @@ enum Scheduled {
         number: u64,
         message: Message,
     },
-    /// A sender's operation ends.
+    /// The transmit operation of a sender completes.
     Sent {
         node: PeerId,
         epoch: u64,
@@ -131,10 +132,10 @@ enum Scheduled {
 }
 
 impl World {
-    /// Sets a run up; `app` makes the application of each worker.
+    /// Sets up a run. `app` makes the training program of each worker.
     ///
     /// # Errors
-    /// When recipe and cluster do not go together.
+    /// When the recipe does not fit the cluster.
     pub fn new(plan: Plan, mut app: impl FnMut(PeerId) -> Box<dyn App>) -> Result<Self, ConfigError> {
         plan.recipe.check_cluster(plan.cluster, plan.layout.len())?;
         let contract = Contract::new(&plan.layout, &plan.recipe, plan.cluster, 0);
@@ -172,6 +173,7 @@ impl World {
             payloads: Vec::new(),
             free: Vec::new(),
             log: Vec::new(),
+            delivered: Vec::new(),
             trace: 0,
             plan,
         };
@@ -184,11 +186,11 @@ impl World {
         Ok(world)
     }
 
-    /// Runs until every node is done, at most `budget` events. After each, `check` may look at the world; what it
-    /// returns as an error ends the run.
+    /// Runs until every node is done, for at most `budget` events. `check` runs after each event, with the node that the event
+    /// touched; an error that it returns ends the run.
     ///
     /// # Errors
-    /// What `check` said, or why the run halted.
+    /// The error of `check`, or the reason why the run halted.
     pub fn run<E: From<Halt>>(
         &mut self,
         budget: u64,
@@ -210,45 +212,45 @@ impl World {
         self.payloads.iter().flatten().any(|event| matches!(event, Scheduled::Start { .. }))
     }
 
-    /// The time.
+    /// The virtual time.
     pub fn now(&self) -> Instant {
         self.now
     }
 
-    /// What happened, in order.
+    /// The signals and events of all machines, in order.
     pub fn log(&self) -> &[Log] {
         &self.log
     }
 
-    /// A hash over all outputs of all machines, with their times: equal for equal runs.
+    /// A hash over all outputs of all machines, with their times. Equal runs have equal hashes.
     pub fn trace(&self) -> u64 {
         self.trace
     }
 
-    /// Where a node is.
+    /// The state of a node's process.
     pub fn life(&self, node: PeerId) -> Life {
         self.nodes[node.index()].life
     }
 
-    /// When something happens next.
+    /// The time of the next event.
     pub fn next_at(&self) -> Option<Instant> {
         self.events.peek().map(|Reverse((at, ..))| *at)
     }
 
-    /// Does a node stand still?
+    /// Is the node's process stopped by [`Fault::Pause`]?
     pub fn is_paused(&self, node: PeerId) -> bool {
         self.nodes[node.index()].paused_until > self.now
     }
 
-    /// Does a worker's program compute, rather than wait?
+    /// Does the worker's program compute a step, rather than wait for its machine?
     pub fn is_computing(&self, node: PeerId) -> bool {
         self.nodes[node.index()].life == Life::Up && self.nodes[node.index()].phase == Phase::Computing
     }
 
-    /// Lets everything that is still under way come to its end.
+    /// Carries out the events that are left after the run, such as completions of transmissions.
     ///
     /// # Errors
-    /// When it takes more than `budget` events.
+    /// When there are more than `budget` events.
     pub fn settle(&mut self, budget: u64) -> Result<(), Halt> {
         for _ in 0..budget {
             if self.advance().is_none() {
@@ -258,12 +260,12 @@ impl World {
         Err(Halt::Budget(self.statuses()))
     }
 
-    /// Steps that a worker has taken, over all its starts.
+    /// Steps that a worker has taken, over all starts of its process.
     pub fn steps(&self, node: PeerId) -> u64 {
         self.nodes[node.index()].step
     }
 
-    /// The parameters of a worker's program; of a server, its machine's view.
+    /// The parameters of a worker's program. For a server: those in its machine's view.
     pub fn params(&self, node: PeerId) -> &[f32] {
         let entry = &self.nodes[node.index()];
         match &entry.machine {
@@ -289,7 +291,12 @@ impl World {
         })
     }
 
-    /// A node's status, while it has a machine.
+    /// The bodies that nodes have received in the last event, in order: the receiver, the sender and the message.
+    pub fn delivered(&self) -> &[(PeerId, PeerId, MachineMessage)] {
+        &self.delivered
+    }
+
+    /// A node's status; `None` if its process does not run.
     pub fn status(&self, node: PeerId) -> Option<Status> {
         self.nodes[node.index()].machine.as_ref().map(Machine::status)
     }
@@ -308,10 +315,11 @@ impl World {
         self.events.push(Reverse((at, self.scheduled, key)));
     }
 
-    /// Carries out the next event; says which node it touched. `None` when there is none left.
+    /// Carries out the next event, and returns the node that it touched. `None`: no event is left.
     fn advance(&mut self) -> Option<Option<PeerId>> {
         let Reverse((at, _, key)) = self.events.pop()?;
         self.now = self.now.max(at);
+        self.delivered.clear();
         let event = self.payloads[key].take()?;
         self.free.push(key);
         Some(self.on_event(event))
@@ -336,7 +344,7 @@ impl World {
             Scheduled::Connect { a, b, session } => {
                 let paused = [a, b].map(|node| self.nodes[node.index()].paused_until).into_iter().max();
                 if let Some(until) = paused.filter(|until| *until > self.now) {
-                    // After it has been told that the connection broke.
+                    // A node that is stopped first has to see that the old connection broke.
                     self.schedule(until.after(self.plan.network.latency), Scheduled::Connect { a, b, session });
                     return None;
                 }
@@ -391,7 +399,7 @@ impl World {
         entry.epoch == epoch && entry.machine.is_some()
     }
 
-    /// A paused node sees nothing until it goes on.
+    /// Events for a stopped process are deferred until it goes on.
     fn defer(&mut self, node: PeerId, again: impl FnOnce() -> Scheduled) -> bool {
         let until = self.nodes[node.index()].paused_until;
         if until <= self.now {
@@ -492,7 +500,7 @@ impl World {
         Some(me)
     }
 
-    /// Carries out a machine's outputs until it waits.
+    /// Carries out the machine's outputs until it waits.
     fn drive(&mut self, me: PeerId) {
         loop {
             let node = &mut self.nodes[me.index()];

@@ -1,6 +1,9 @@
-//! The application of a worker: computes, contributes, and takes what comes of it.
+//! The training program of a worker: it computes, contributes, and takes the new parameters.
 
-use super::*;
+use gradwire_core::{Input, Machine, PeerId, Segment, Signal};
+
+use super::{Scheduled, World};
+use crate::node::{Entry, Life, Log, Phase};
 
 impl World {
     pub(super) fn record(&mut self, me: PeerId, entry: Entry) {
@@ -32,7 +35,7 @@ impl World {
             }
             Signal::Finished => node.life = Life::Done,
             Signal::Cut { peer } => {
-                // The program ends with an error, and its connections with it.
+                // A session reports the error, its process ends, and its connections close.
                 self.crash(me, None);
                 self.nodes[me.index()].life = Life::Cut(peer);
             }
@@ -89,7 +92,7 @@ impl World {
         self.compute_next(me);
     }
 
-    /// The rest of a period, then the end.
+    /// Contributes the local steps of a period that has begun, then leaves.
     pub(super) fn finish(&mut self, me: PeerId) -> Option<PeerId> {
         let len = self.plan.layout.len();
         let node = &mut self.nodes[me.index()];

@@ -1,6 +1,12 @@
-//! Connections: messages on their way, and connections that break and come back.
+//! Connections: messages under way, and connections that break and are re-established.
 
-use super::*;
+use gradwire_core::kernel::KernelResult;
+use gradwire_core::wire::{HEADER_LEN, Header};
+use gradwire_core::{Input, Machine, OpId, PeerId, Segment};
+
+use super::{Link, Scheduled, World};
+use crate::network::{Message, Stream};
+use crate::node::Life;
 
 impl World {
     pub(super) fn link(&mut self, a: PeerId, b: PeerId) -> &mut Link {
@@ -73,7 +79,7 @@ impl World {
         }
     }
 
-    /// The connection is broken: the operation ends when the machine is told so, or now if it has been.
+    /// Aborts an operation on a broken connection: now if the machine knows that it is broken, else when it learns of it.
     pub(super) fn abort(&mut self, me: PeerId, peer: PeerId, op: OpId) {
         let now = self.now;
         let node = &mut self.nodes[me.index()];
@@ -108,7 +114,7 @@ impl World {
         self.deliver(to)
     }
 
-    /// Gives a node the headers that it can have: of each peer, the next after one whose body has been read.
+    /// Delivers the headers that a node can take: of each peer, the next one whose predecessor's body has been read.
     pub(super) fn deliver(&mut self, me: PeerId) -> Option<PeerId> {
         if self.nodes[me.index()].paused_until > self.now {
             return None;
@@ -144,21 +150,23 @@ impl World {
         let node = &mut self.nodes[me.index()];
         let machine = node.machine.as_mut().expect("it has just asked");
         if !node.reading[peer.index()] {
-            // Its connection has broken since.
+            // The connection has broken since the header was delivered.
             return self.abort(me, peer, op);
         }
         node.reading[peer.index()] = false;
         let message = node.inbox[peer.index()].pop_front().expect("a message is being read");
         if let (Some(into), Some(body)) = (into, &message.body) {
             node.pool.bytes_mut(into).copy_from_slice(body.bytes());
+            let header = Header::parse(&message.header).expect("headers travel unharmed");
+            self.delivered.push((me, peer, *header.message()));
         }
         machine.handle_input(now, Input::Completed { op, result: KernelResult::Nothing }).expect("an open operation");
         self.received(me, peer, message.op);
-        // What is behind it can be delivered now, once this node's outputs are drained.
+        // The peer's next header can be delivered, once this node's outputs are drained.
         self.schedule(self.now, Scheduled::Resume { node: me });
     }
 
-    /// Unless the link buffers, the sender's operation ends when the receiver has the message.
+    /// Completes the sender's operation now that the receiver has the message. A link that buffers has completed it already.
     pub(super) fn received(&mut self, me: PeerId, peer: PeerId, op: OpId) {
         if !self.plan.network.buffered {
             let at = self.now.after(self.plan.network.latency);
