@@ -2,11 +2,13 @@
 
 use std::sync::{Arc, Mutex};
 
-use gradwire_core::recipe::{Codec, Merge, Pace, Topology};
+use gradwire_core::recipe::{Codec, Merge, Pace, Payload, Topology};
 use gradwire_core::status::Presence;
+use gradwire_core::wire::{Message, Push};
 use gradwire_core::{Clock, Duration, Event, PeerId, Signal, Status};
 use gradwire_sim::{App, Entry, Fault, Halt, Life, Network, Plan, Random, World};
 
+use super::reference::Reference;
 use super::{Kind, Scenario, Trainer, Truth, UNIT};
 
 /// What a run did, for the marks that the suite must reach.
@@ -78,8 +80,14 @@ pub fn run(scenario: &Scenario) -> Result<Seen, Failure> {
     };
     let mut world = world(plan, &trainer)?;
     let mut seen = Seen::default();
+    let mut pushes = Vec::new();
     let result = world.run(BUDGET, |world, node| {
         seen.events += 1;
+        let pushed = |(_, _, message): &(PeerId, PeerId, Message)| match message {
+            Message::Push(push) => Some(*push),
+            _ => None,
+        };
+        pushes.extend(world.delivered().iter().filter_map(pushed));
         if let Some(complaint) = truth.lock().unwrap().complaint.take() {
             return Err(Failure::Broken(complaint));
         }
@@ -93,7 +101,7 @@ pub fn run(scenario: &Scenario) -> Result<Seen, Failure> {
             world.settle(BUDGET)?;
         }
     }
-    after(scenario, &world, &truth.lock().unwrap())?;
+    after(scenario, &world, &truth.lock().unwrap(), &pushes)?;
     if plan.recipe.is_synchronous() && crashing.is_empty() {
         same_on_a_calm_network(scenario, &world)?;
     }
@@ -202,7 +210,7 @@ fn during(scenario: &Scenario, world: &World, node: PeerId, seen: &mut Seen) -> 
 }
 
 /// When everyone is done.
-fn after(scenario: &Scenario, world: &World, truth: &Truth) -> Result<(), Failure> {
+fn after(scenario: &Scenario, world: &World, truth: &Truth, pushes: &[Push]) -> Result<(), Failure> {
     let plan = &scenario.plan;
     let cluster = plan.cluster;
     let crashing = scenario.crashing();
@@ -218,10 +226,17 @@ fn after(scenario: &Scenario, world: &World, truth: &Truth) -> Result<(), Failur
     }
     match scenario.kind {
         Kind::Tree | Kind::Averaging | Kind::ServerSync | Kind::SspZero => synchronous(scenario, world, truth),
-        Kind::Async | Kind::Ssp | Kind::Coded => summed(scenario, world, truth),
+        Kind::Async | Kind::Ssp => {
+            summed(scenario, world, truth)?;
+            merged_in_order(scenario, world, truth, pushes)
+        }
+        Kind::Coded => summed(scenario, world, truth),
         // Equal to a calm network's, which has been checked; there is no formula for what a codec makes of a mean.
         Kind::CodedSync => Ok(()),
-        Kind::Softsync => softsync(scenario, world, truth),
+        Kind::Softsync => {
+            softsync(scenario, world)?;
+            merged_in_order(scenario, world, truth, pushes)
+        }
         Kind::Mesh | Kind::Relay => mesh(scenario, world, truth),
     }
 }
@@ -255,32 +270,36 @@ fn synchronous(scenario: &Scenario, world: &World, truth: &Truth) -> Result<(), 
     if !scenario.crashing().is_empty() {
         return Ok(());
     }
-    let mut expected = vec![0f64; plan.layout.len()];
-    let mut local: Vec<(f64, Vec<f64>)> = vec![(0.0, vec![0.0; expected.len()]); plan.cluster.workers as usize];
+    // I-01, I-04, I-05, I-13: the parameters are those of the reference model, round by round.
+    let mut reference = Reference::new(&plan.recipe, &plan.initial);
+    let zeros = || (0, vec![0.0; plan.layout.len()]);
+    let mut local: Vec<(u32, Vec<f64>)> = (0..plan.cluster.workers).map(|_| zeros()).collect();
     let last = truth.steps.len() as u64;
     for (step, contributions) in &truth.steps {
         for (worker, (examples, units)) in contributions {
             let (weight, sum) = &mut local[*worker as usize];
-            *weight += f64::from(*examples);
+            *weight += examples;
             sum.iter_mut().zip(units).for_each(|(sum, x)| *sum += *x as f64 / 1024.0);
         }
         if !synced(step) && step + 1 != last {
             continue;
         }
-        let total: f64 = local.iter().map(|(weight, _)| weight).sum();
-        for (weight, sum) in &mut local {
-            let share = if plan.recipe.merge() == Merge::Mean { *weight / total } else { 1.0 };
-            expected.iter_mut().zip(&*sum).for_each(|(e, x)| *e -= share * x);
-            (*weight, *sum) = (0.0, vec![0.0; expected.len()]);
+        let base = reference.params.clone();
+        for entry in &mut local {
+            let (weight, sum) = std::mem::replace(entry, zeros());
+            let contribution: Vec<f64> = match plan.recipe.payload() {
+                Payload::Updates => sum,
+                Payload::Parameters => base.iter().zip(&sum).map(|(base, sum)| base - sum).collect(),
+            };
+            reference.push(&contribution, weight, reference.version);
         }
-        // I-01, I-04, I-05, I-13, within the tolerance of an f32 sum at each of the steps so far.
+        reference.end_round();
         // The rest of a period counts as a step of its own.
         let after = if synced(step) { *step } else { step + 1 };
         for (worker, got) in truth.after.get(&after).into_iter().flatten() {
-            for (i, (got, expected)) in got.iter().zip(&expected).enumerate() {
-                let close = (f64::from(*got) - expected).abs() <= 1e-6 * (step + 1) as f64;
-                ensure!(close, "after step {step}, element {i} of worker {worker} is {got}, not {expected}");
-            }
+            // The tolerance of an f32 sum at each of the steps so far.
+            let what = format!("after step {step}, worker {worker}");
+            close(&what, got, &reference.params, 1e-6 * (step + 1) as f64)?;
         }
     }
     for worker in (0..plan.cluster.workers).map(PeerId) {
@@ -319,8 +338,8 @@ fn summed(scenario: &Scenario, world: &World, truth: &Truth) -> Result<(), Failu
     Ok(())
 }
 
-/// I-27, I-28: with a constant rule every update counts 1/c, those of a rest 1/k.
-fn softsync(scenario: &Scenario, world: &World, truth: &Truth) -> Result<(), Failure> {
+/// I-27, I-28: groups are of c updates, but for a rest.
+fn softsync(scenario: &Scenario, world: &World) -> Result<(), Failure> {
     let plan = &scenario.plan;
     let Merge::Softsync { updates } = plan.recipe.merge() else { unreachable!("a softsync scenario") };
     if !scenario.crashing().is_empty() {
@@ -330,7 +349,7 @@ fn softsync(scenario: &Scenario, world: &World, truth: &Truth) -> Result<(), Fai
     let groups = pushes.div_ceil(u64::from(updates));
     for server in (plan.cluster.workers..plan.cluster.nodes()).map(PeerId) {
         let Some(status) = world.status(server) else { continue };
-        // With one update per application, those of others come in between.
+        // With one update per application, those of other workers come in between.
         let alone = plan.cluster.workers < 3 || plan.steps < 4 || !plan.faults.is_empty();
         ensure!(
             alone || updates > 1 || status.staleness.sum() > 0,
@@ -339,24 +358,38 @@ fn softsync(scenario: &Scenario, world: &World, truth: &Truth) -> Result<(), Fai
         );
         ensure!(status.clock == Clock(groups), "{pushes} updates in groups of {updates} made {}", status.clock);
     }
-    let constant = plan.recipe.to_string().contains("staleness=const");
-    if constant && pushes.is_multiple_of(u64::from(updates)) {
-        let applied = server_params(scenario, world);
-        for (i, got) in applied.iter().enumerate() {
-            let total = truth.contributed.iter().map(|sums| sums[i]).sum::<i64>() as f64 / 1024.0;
-            let expected = -total / f64::from(updates);
-            ensure!((f64::from(*got) - expected).abs() < 1e-5, "element {i} is {got}, not {expected}");
-        }
+    Ok(())
+}
+
+/// I-22, I-27, I-28: contributions that servers merge in the order of their arrival make the parameters of the reference model,
+/// shard by shard, with the factor of each contribution's staleness.
+fn merged_in_order(scenario: &Scenario, world: &World, truth: &Truth, pushes: &[Push]) -> Result<(), Failure> {
+    let plan = &scenario.plan;
+    let Topology::Servers { shards } = plan.recipe.topology() else { unreachable!("a server scenario") };
+    if !scenario.crashing().is_empty() {
+        return Ok(());
     }
-    // I-28: a group is a mean, so that each moves the workers' own elements by one unit together, a rest too.
-    let applied = server_params(scenario, world);
-    if constant && plan.recipe.topology() == (Topology::Servers { shards: 1 }) {
-        let own: f32 = applied[..plan.cluster.workers as usize].iter().sum();
-        let expected = -UNIT * groups as f32;
-        ensure!(
-            (own - expected).abs() < 1e-4,
-            "{groups} groups moved the workers' own elements by {own}, not {expected}"
-        );
+    let got = server_params(scenario, world);
+    for shard in 0..shards {
+        let range = gradwire_core::shard_range(got.len(), shards, shard);
+        let mut reference = Reference::new(&plan.recipe, &plan.initial[range.clone()]);
+        for push in pushes.iter().filter(|push| push.shard.0 == shard && push.weight > 0) {
+            // With a period of 1, a worker's contribution number n is of its step n - 1.
+            let (_, units) = &truth.steps[&(push.sequence.0 - 1)][&push.worker.0];
+            let update: Vec<f64> = units[range.clone()].iter().map(|x| *x as f64 / 1024.0).collect();
+            reference.push(&update, push.weight, push.base.0);
+        }
+        reference.end();
+        let tolerance = 1e-6 * (pushes.len() + 1) as f64;
+        close(&format!("shard {shard} of {}", plan.recipe), &got[range], &reference.params, tolerance)?;
+    }
+    Ok(())
+}
+
+fn close(what: &str, got: &[f32], expected: &[f64], tolerance: f64) -> Result<(), Failure> {
+    for (i, (got, expected)) in got.iter().zip(expected).enumerate() {
+        let near = (f64::from(*got) - expected).abs() <= tolerance;
+        ensure!(near, "{what}: element {i} is {got}, not {expected}");
     }
     Ok(())
 }

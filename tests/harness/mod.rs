@@ -8,6 +8,7 @@
 #![allow(dead_code, unreachable_pub, unused_imports, reason = "each test binary uses a part")]
 
 mod check;
+mod reference;
 mod scenario;
 mod shrink;
 

@@ -1,0 +1,185 @@
+//! The rules in `f64`: the parameters that a shard should have after contributions have been merged in a given order.
+//!
+//! There is one model per merge rule ([`Merging`]) and one per commit step ([`Commit`]), written from the formulas of the papers and
+//! without a look at the rules that ship. A rule with state of its own keeps that state in its model.
+
+use gradwire_core::Recipe;
+use gradwire_core::recipe::{Merge, Payload, Scaling, Staleness};
+
+/// A merge rule.
+trait Merging {
+    /// Takes a contribution of `weight` examples. Returns what is committed at once, if anything.
+    fn admit(&mut self, x: &[f64], weight: f64, staleness: u64) -> Option<Vec<f64>>;
+
+    /// Ends a round, or the run: returns the gathered contributions, if there are any.
+    fn take(&mut self) -> Option<Vec<f64>>;
+}
+
+/// A commit step: what becomes of the parameters.
+trait Commit {
+    fn commit(&mut self, params: &mut [f64], merged: &[f64]);
+}
+
+/// One shard, or one whole vector.
+pub struct Reference {
+    merge: Box<dyn Merging>,
+    commit: Box<dyn Commit>,
+    pub params: Vec<f64>,
+    /// Applications so far.
+    pub version: u64,
+}
+
+impl Reference {
+    pub fn new(recipe: &Recipe, initial: &[f32]) -> Self {
+        let staleness = recipe.staleness();
+        let merge: Box<dyn Merging> = match recipe.merge() {
+            Merge::Mean => Box::new(Mean::default()),
+            Merge::Sum { lambda } if recipe.is_synchronous() => Box::new(RoundSum { lambda, sum: None }),
+            Merge::Sum { lambda } => Box::new(Sum { lambda, staleness }),
+            Merge::Softsync { updates } => Box::new(Softsync { updates, staleness, count: 0, sum: Vec::new() }),
+        };
+        let commit: Box<dyn Commit> = match recipe.payload() {
+            Payload::Parameters => Box::new(Replace),
+            Payload::Updates => Box::new(Subtract),
+        };
+        Self { merge, commit, params: initial.iter().map(|x| f64::from(*x)).collect(), version: 0 }
+    }
+
+    /// A contribution, made from version `base`.
+    pub fn push(&mut self, x: &[f64], weight: u32, base: u64) {
+        let merged = self.merge.admit(x, f64::from(weight), self.version.saturating_sub(base));
+        self.apply(merged);
+    }
+
+    /// The round ends; a round without contributions counts as well.
+    pub fn end_round(&mut self) {
+        let version = self.version + 1;
+        self.end();
+        self.version = version;
+    }
+
+    /// The run ends.
+    pub fn end(&mut self) {
+        let merged = self.merge.take();
+        self.apply(merged);
+    }
+
+    fn apply(&mut self, merged: Option<Vec<f64>>) {
+        if let Some(merged) = merged {
+            self.commit.commit(&mut self.params, &merged);
+            self.version += 1;
+        }
+    }
+}
+
+/// `sum(m x) / sum(m)` over a round.
+#[derive(Default)]
+struct Mean {
+    weight: f64,
+    sum: Vec<f64>,
+}
+
+impl Merging for Mean {
+    fn admit(&mut self, x: &[f64], weight: f64, _staleness: u64) -> Option<Vec<f64>> {
+        self.sum.resize(x.len(), 0.0);
+        self.sum.iter_mut().zip(x).for_each(|(sum, x)| *sum += weight * x);
+        self.weight += weight;
+        None
+    }
+
+    fn take(&mut self) -> Option<Vec<f64>> {
+        let (weight, sum) = (std::mem::take(&mut self.weight), std::mem::take(&mut self.sum));
+        (weight > 0.0).then(|| sum.into_iter().map(|sum| sum / weight).collect())
+    }
+}
+
+/// `lambda a(tau) x`, at once.
+struct Sum {
+    lambda: f32,
+    staleness: Staleness,
+}
+
+impl Merging for Sum {
+    fn admit(&mut self, x: &[f64], _weight: f64, staleness: u64) -> Option<Vec<f64>> {
+        let factor = f64::from(self.lambda) * factor(self.staleness, staleness)?;
+        Some(x.iter().map(|x| factor * x).collect())
+    }
+
+    fn take(&mut self) -> Option<Vec<f64>> {
+        None
+    }
+}
+
+/// `lambda sum(x)` over a round.
+struct RoundSum {
+    lambda: f32,
+    sum: Option<Vec<f64>>,
+}
+
+impl Merging for RoundSum {
+    fn admit(&mut self, x: &[f64], _weight: f64, _staleness: u64) -> Option<Vec<f64>> {
+        let sum = self.sum.get_or_insert_with(|| vec![0.0; x.len()]);
+        sum.iter_mut().zip(x).for_each(|(sum, x)| *sum += f64::from(self.lambda) * x);
+        None
+    }
+
+    fn take(&mut self) -> Option<Vec<f64>> {
+        self.sum.take()
+    }
+}
+
+/// `1/c sum(a(tau) x)` over c contributions; over k at the end of the run, if only k are left.
+struct Softsync {
+    updates: u32,
+    staleness: Staleness,
+    count: u32,
+    sum: Vec<f64>,
+}
+
+impl Merging for Softsync {
+    fn admit(&mut self, x: &[f64], _weight: f64, staleness: u64) -> Option<Vec<f64>> {
+        let factor = factor(self.staleness, staleness)?;
+        self.sum.resize(x.len(), 0.0);
+        self.sum.iter_mut().zip(x).for_each(|(sum, x)| *sum += factor * x);
+        self.count += 1;
+        if self.count == self.updates { self.take() } else { None }
+    }
+
+    fn take(&mut self) -> Option<Vec<f64>> {
+        let (count, sum) = (std::mem::take(&mut self.count), std::mem::take(&mut self.sum));
+        (count > 0).then(|| sum.into_iter().map(|sum| sum / f64::from(count)).collect())
+    }
+}
+
+/// a(tau), or `None` if the contribution is dropped.
+fn factor(rule: Staleness, staleness: u64) -> Option<f64> {
+    if rule.drop_above.is_some_and(|limit| staleness > limit) {
+        return None;
+    }
+    let tau = staleness as f64;
+    Some(match rule.scaling {
+        Scaling::Const => 1.0,
+        Scaling::Inverse => 1.0 / tau.max(1.0),
+        Scaling::InversePlusOne => 1.0 / (tau + 1.0),
+        Scaling::Exp { base } => f64::from(base).powf(tau),
+        Scaling::Poly { power } => (tau + 1.0).powf(-f64::from(power)),
+    })
+}
+
+/// The merged parameters are the new parameters.
+struct Replace;
+
+impl Commit for Replace {
+    fn commit(&mut self, params: &mut [f64], merged: &[f64]) {
+        params.copy_from_slice(merged);
+    }
+}
+
+/// The merged update is subtracted.
+struct Subtract;
+
+impl Commit for Subtract {
+    fn commit(&mut self, params: &mut [f64], merged: &[f64]) {
+        params.iter_mut().zip(merged).for_each(|(param, merged)| *param -= merged);
+    }
+}
