@@ -7,10 +7,6 @@ use alloc::sync::Arc;
 use alloc::vec;
 use alloc::vec::Vec;
 
-use zerocopy::FromBytes;
-
-use crate::codec::threshold::Section;
-
 /// A buffer of a machine, numbered as in [`Machine::buffers`](crate::Machine::buffers).
 #[derive(Copy, Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct BufferId(pub u32);
@@ -182,16 +178,6 @@ impl Pool {
     /// Reads a range as 32-bit words.
     pub fn words(&self, segment: Segment) -> &[u32] {
         bytemuck::cast_slice(self.bytes(segment))
-    }
-
-    /// Reads a range as sections.
-    pub fn sections(&self, segment: Segment) -> &[Section] {
-        <[Section]>::ref_from_bytes(self.bytes(segment)).expect("sections are whole")
-    }
-
-    /// Writes a range as sections.
-    pub fn sections_mut(&mut self, segment: Segment) -> &mut [Section] {
-        <[Section]>::mut_from_bytes(self.bytes_mut(segment)).expect("sections are whole")
     }
 
     /// Reads a range as integers.

@@ -82,7 +82,8 @@ pub use machine::{
     Contract, Event, Input, Machine, Misuse, Node, OURS, Output, ProtocolError, Rejection, RestoreError, Resumed,
     SavedBuffer, Setup, Signal, THEIRS,
 };
-pub use recipe::{ConfigError, Recipe};
-pub use status::Status;
+pub use recipe::check::ConfigError;
+pub use recipe::settings::Recipe;
+pub use status::snapshot::Status;
 pub use time::{Duration, Instant, Patience};
 pub use transport::Transport;

@@ -6,8 +6,8 @@ use alloc::vec::Vec;
 
 use crate::kernel::apply;
 use crate::kernel::tier::Tier;
-use crate::recipe::{Payload, Recipe};
-use crate::rule::period::{LocalSteps, Period};
+use crate::recipe::{Payload, Period, Recipe};
+use crate::rule::period::LocalSteps;
 
 /// A worker's local steps. Vectors are of the layout's length; the machine's vectors are longer where optimizer
 /// vectors travel along, and their tails are the host's business.

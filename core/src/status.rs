@@ -1,46 +1,12 @@
 //! What tests and monitors read: numbers and names, no handles.
 
-use alloc::vec::Vec;
+pub(crate) mod snapshot;
 
 use crate::id::{Clock, PeerId};
 use crate::time::Instant;
 
-/// A snapshot of one node.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Status {
-    /// Its rank.
-    pub me: PeerId,
-    /// What it is.
-    pub role: Role,
-    /// Steps done (a server: applications, of the shard that has the most).
-    pub clock: Clock,
-    /// Whom it waits for, if it does.
-    pub waiting: Option<Waiting>,
-    /// What happened so far.
-    pub counters: Counters,
-    /// Staleness of the updates applied here.
-    pub staleness: Histogram,
-    /// The workers, as far as this node knows them.
-    pub workers: Vec<WorkerStatus>,
-    /// Connections to other nodes.
-    pub links: Vec<LinkStatus>,
-    /// Norm of the residual, where there is one: what was contributed and has not been sent.
-    pub residual_norm: f64,
-    /// Share of parameters in the last encoded update, where there was one.
-    pub density: f64,
-    /// The largest threshold of the last encoded update, where there was one.
-    pub tau: f64,
-    /// What clipping has taken from the residual in all, and nobody gets.
-    pub clipped: f64,
-    /// Operations under way.
-    pub operations: usize,
-    /// Updates of everyone that are in this node's replica, where there are replicas that count them (meshes).
-    pub updates: u64,
-    /// Number of the view, where there are views.
-    pub view: u64,
-    /// Its members.
-    pub members: u32,
-}
+// Users reach it at the root of the crate.
+pub(crate) use snapshot::Status;
 
 /// What a node is.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
@@ -144,18 +110,6 @@ pub struct LinkStatus {
     /// How long the peer takes to say something after it was spoken to, smoothed, in nanoseconds: the way there and back, and
     /// whatever it does in between. 0: it has not.
     pub answers_in: u64,
-}
-
-impl Status {
-    /// Headers and bodies sent, to all peers.
-    pub fn bytes_out(&self) -> u64 {
-        self.links.iter().map(|link| link.bytes_out).sum()
-    }
-
-    /// Headers and bodies received, from all peers.
-    pub fn bytes_in(&self) -> u64 {
-        self.links.iter().map(|link| link.bytes_in).sum()
-    }
 }
 
 /// Counts of small numbers, with their exact mean and maximum.

@@ -259,9 +259,9 @@ fn sample(from: &Report, to: &Report, span: f64) -> Sample {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use gradwire_core::Clock;
-    use gradwire_core::status::{Counters, Histogram, LinkStatus, Role, Status};
+    use gradwire_core::status::{Counters, Histogram, LinkStatus, Role};
     use gradwire_core::telemetry::{Progress, Times};
+    use gradwire_core::{Clock, Status};
 
     pub(crate) fn report(rank: u32, at: f64, steps: u64) -> Report {
         let link = LinkStatus {

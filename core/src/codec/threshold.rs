@@ -24,6 +24,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use super::entries::{self, Block, Form, Reader};
 use super::{BodyError, Encoded, bytes};
+use crate::buffer::{Pool, Segment};
 use crate::kernel::threshold::{QUANTA_MAX, Quantum, Taken, is_power_of_two, put_back, take};
 use crate::kernel::tier::Tier;
 use crate::recipe::{Control, Threshold};
@@ -43,6 +44,18 @@ pub struct Section {
     pub threshold: f32,
     /// Bits per entry of the last message that had any; 0 before.
     pub bits: f32,
+}
+
+impl Pool {
+    /// Reads a range as sections.
+    pub fn sections(&self, segment: Segment) -> &[Section] {
+        <[Section]>::ref_from_bytes(self.bytes(segment)).expect("sections are whole")
+    }
+
+    /// Writes a range as sections.
+    pub fn sections_mut(&mut self, segment: Segment) -> &mut [Section] {
+        <[Section]>::mut_from_bytes(self.bytes_mut(segment)).expect("sections are whole")
+    }
 }
 
 /// How one message is encoded.

@@ -9,7 +9,7 @@
 //! many there are. With c = 1 and a constant rule this is asynchronous SGD, bit for bit.
 
 use super::{Merging, Verdict};
-use crate::rule::staleness::Staleness;
+use crate::recipe::Staleness;
 
 /// A group that fills up.
 #[derive(Copy, Clone, Debug)]

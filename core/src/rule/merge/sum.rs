@@ -4,7 +4,7 @@
 //! rounds (`pace=synchronous`, or stale with bound 0), those of a round are added up in rank order first.
 
 use super::{Merging, Verdict};
-use crate::rule::staleness::Staleness;
+use crate::recipe::Staleness;
 
 /// Applies every update at once.
 #[derive(Copy, Clone, Debug)]
