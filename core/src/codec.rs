@@ -5,19 +5,27 @@
 //! decoder checks all of a body; one that it accepts is the one that the encoder would have written for what it
 //! says. Bodies are 32-bit words, little-endian.
 
+// Hidden modules: for the gpu crate, benches and fuzzing; no stable API.
+#[doc(hidden)]
 pub mod bf16;
+#[doc(hidden)]
 pub mod entries;
+#[doc(hidden)]
 pub mod f16;
+#[doc(hidden)]
 pub mod float32;
 mod half;
+#[doc(hidden)]
 pub mod int8;
+#[doc(hidden)]
 pub mod sign;
 pub mod threshold;
+#[doc(hidden)]
 pub mod topk;
 
 use core::fmt;
 
-pub use entries::Form;
+pub use entries::form::Form;
 
 use crate::kernel::scan;
 use crate::recipe::Threshold;
@@ -47,6 +55,7 @@ impl Encoded {
 }
 
 /// What a dense encoder did.
+#[doc(hidden)]
 #[derive(Copy, Clone, Debug, Default, PartialEq)]
 pub struct Dense {
     /// Sum of squares of the residual.

@@ -4,14 +4,23 @@
 //! out that the protocol needs comes back as a small [`KernelResult`]. One file per kernel, each with a naive version
 //! beside it that the tests compare with, bit for bit.
 
+// Hidden modules: for the gpu crate, benches and fuzzing; no stable API.
+#[doc(hidden)]
 pub mod apply;
+#[doc(hidden)]
 pub mod compare;
 pub mod executor;
+#[doc(hidden)]
 pub mod ledger;
+#[doc(hidden)]
 pub mod mean;
+#[doc(hidden)]
 pub mod momentum;
+#[doc(hidden)]
 pub mod scan;
+#[doc(hidden)]
 pub mod threshold;
+#[doc(hidden)]
 pub mod tier;
 
 use alloc::sync::Arc;

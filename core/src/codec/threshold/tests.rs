@@ -3,8 +3,11 @@ use alloc::vec::Vec;
 
 use proptest::prelude::*;
 
+use super::decode::sections;
 use super::*;
-use crate::recipe::Threshold;
+use crate::codec::Encoded;
+use crate::kernel::threshold::QUANTA_MAX;
+use crate::kernel::tier::Tier;
 
 const UNIT: f32 = 1.0 / 16384.0;
 const TAU: f32 = 1.0 / 64.0;
