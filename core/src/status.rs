@@ -30,7 +30,7 @@ pub struct Waiting {
     /// Since when.
     pub since: Instant,
     /// Who said so: this node itself, or a peer that waits in turn.
-    pub told_by: PeerId,
+    pub reported_by: PeerId,
 }
 
 /// What happened so far. Every contribution that comes in is counted in exactly one of the first six.
@@ -53,7 +53,7 @@ pub struct Counters {
     /// Elements that encoded updates said something about.
     pub entries: u64,
     /// Elements of encoded updates that came to something not finite, and were left out.
-    pub left_out: u64,
+    pub non_finite: u64,
     /// Messages that became part of another, for peers that did not keep up.
     pub merged: u64,
     /// Bytes that the messages sent would take with all their vectors as plain floats.
@@ -109,7 +109,7 @@ pub struct LinkStatus {
     pub last_heard: Option<Instant>,
     /// How long the peer takes to say something after it was spoken to, smoothed, in nanoseconds: the way there and back, and
     /// whatever it does in between. 0: it has not.
-    pub answers_in: u64,
+    pub response_ns: u64,
 }
 
 /// Counts of small numbers, with their exact mean and maximum.

@@ -111,7 +111,7 @@ pub struct Note {
     /// To whom.
     pub rank: PeerId,
     /// What.
-    pub what: NoteKind,
+    pub kind: NoteKind,
     /// With whom, where there is someone.
     pub peer: PeerId,
     /// A number that says more, by what it is: a clock, a view, a line; of a refusal, one more than the index of a float that is
@@ -163,7 +163,7 @@ impl NoteKind {
 impl Note {
     /// The note of a machine's event.
     pub fn of_event(at: Instant, rank: PeerId, event: &Event) -> Self {
-        let (what, peer, number) = match *event {
+        let (kind, peer, number) = match *event {
             Event::PeerJoined { peer, .. } => (NoteKind::PeerJoined, peer, 0),
             Event::PeerLost { peer } => (NoteKind::PeerLost, peer, 0),
             Event::View { number, members } => (NoteKind::View, PeerId(members), number),
@@ -174,12 +174,12 @@ impl Note {
             Event::Stalled { on, at, .. } => (NoteKind::Stalled, on, at.0),
             Event::Outdated => (NoteKind::Outdated, rank, 0),
         };
-        Self { at, rank, what, peer, number }
+        Self { at, rank, kind, peer, number }
     }
 
     /// The note of a machine's signal; `None` for [`Signal::Ready`], which comes with every step.
     pub fn of_signal(at: Instant, rank: PeerId, signal: &Signal) -> Option<Self> {
-        let (what, peer, number) = match *signal {
+        let (kind, peer, number) = match *signal {
             Signal::Ready { .. } => return None,
             Signal::Joined { .. } => (NoteKind::Joined, rank, 0),
             Signal::Left => (NoteKind::Left, rank, 0),
@@ -188,14 +188,14 @@ impl Note {
             Signal::ContractDiffers { peer, line, .. } => (NoteKind::ContractDiffers, peer, u64::from(line)),
             Signal::ResumedElsewhere { peer, at } => (NoteKind::ResumedElsewhere, peer, at.0),
         };
-        Some(Self { at, rank, what, peer, number })
+        Some(Self { at, rank, kind, peer, number })
     }
 }
 
 impl fmt::Display for Note {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { peer, number, .. } = self;
-        match self.what {
+        match self.kind {
             NoteKind::Joined => write!(f, "takes part"),
             NoteKind::Left => write!(f, "has left"),
             NoteKind::Finished => write!(f, "all workers have left"),
@@ -268,7 +268,7 @@ impl Frame {
                 report::emit(log, report);
             }
             Self::Note(note) => {
-                log.extend([3, note.what as u8]);
+                log.extend([3, note.kind as u8]);
                 let Note { at, rank, peer, number: more, .. } = *note;
                 numbers(log, &[at.as_nanos(), u64::from(rank.0), u64::from(peer.0), more]);
             }
@@ -299,10 +299,10 @@ impl Frame {
             2 => Self::Report(report::parse(&mut reader)?),
             3 => {
                 let got = reader.byte()?;
-                let what = NoteKind::ALL.into_iter().find(|what| *what as u8 == got).ok_or(LogError::Kind { got })?;
+                let kind = NoteKind::ALL.into_iter().find(|kind| *kind as u8 == got).ok_or(LogError::Kind { got })?;
                 let at = Instant::from_nanos(reader.number()?);
                 let (rank, peer) = (PeerId(reader.short()?), PeerId(reader.short()?));
-                Self::Note(Note { at, rank, what, peer, number: reader.number()? })
+                Self::Note(Note { at, rank, kind, peer, number: reader.number()? })
             }
             got => return Err(LogError::Kind { got }),
         };

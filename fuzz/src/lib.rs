@@ -12,7 +12,7 @@ mod net;
 mod peer;
 
 use gradwire_core::Recipe;
-use gradwire_core::codec::threshold::{self, Aim, Section, Unmerged};
+use gradwire_core::codec::threshold::{self, Aim, MergeError, Section};
 use gradwire_core::codec::{BodyError, Dense, Form, bf16, entries, f16, float32, int8, sign, topk};
 use gradwire_core::kernel::threshold::Entry;
 use gradwire_core::kernel::tier::Tier;
@@ -168,7 +168,7 @@ fn quanta(data: &[u8]) {
             threshold::expand(&twice[..used], &parts, unit, &mut doubled).unwrap();
             assert!(doubled.iter().zip(&floats).all(|(two, one)| *two == 2.0 * one));
         }
-        Err(error) => assert_eq!(error, Unmerged::TooMany),
+        Err(error) => assert_eq!(error, MergeError::TooMany),
     }
     // With the taus that it says, an encoder writes the same.
     let (mut at, mut again) = (0, Vec::new());

@@ -122,7 +122,7 @@ pub(crate) fn made_up(rank: u32, nodes: u32, tick: u64) -> Report {
         messages_out: tick,
         messages_in: tick,
         last_heard: None,
-        answers_in: 2_000_000,
+        response_ns: 2_000_000,
     };
     let mut staleness = Histogram::default();
     (0..8).for_each(|k| staleness.record(k));

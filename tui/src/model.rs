@@ -179,9 +179,9 @@ impl Model {
     pub(crate) fn has_left(&self, rank: u32) -> bool {
         use gradwire_core::telemetry::NoteKind;
         let ends = |note: &&Note| {
-            note.rank == PeerId(rank) && matches!(note.what, NoteKind::Left | NoteKind::Finished | NoteKind::Joined)
+            note.rank == PeerId(rank) && matches!(note.kind, NoteKind::Left | NoteKind::Finished | NoteKind::Joined)
         };
-        self.notes.iter().rev().find(ends).is_some_and(|note| note.what != NoteKind::Joined)
+        self.notes.iter().rev().find(ends).is_some_and(|note| note.kind != NoteKind::Joined)
     }
 
     /// A sum over all nodes; of none, 0.0 (`sum` would say -0.0).
@@ -271,7 +271,7 @@ pub(crate) mod tests {
             messages_out: steps,
             messages_in: steps,
             last_heard: None,
-            answers_in: 1_500_000,
+            response_ns: 1_500_000,
         };
         let status = Status {
             me: PeerId(rank),

@@ -91,14 +91,14 @@ impl Aim {
 
 /// Why two bodies have not become one.
 #[derive(Copy, Clone, Debug, PartialEq)]
-pub enum Unmerged {
+pub enum MergeError {
     /// An element would have more quanta than an entry can carry.
     TooMany,
     /// One of them is none.
     Body(BodyError),
 }
 
-impl From<BodyError> for Unmerged {
+impl From<BodyError> for MergeError {
     fn from(error: BodyError) -> Self {
         Self::Body(error)
     }

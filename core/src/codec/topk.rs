@@ -79,7 +79,7 @@ pub fn encode(
     let bytes = (HEADER_WORDS + words + found) as u32 * 4;
     let mut encoded = Encoded { bytes, entries: found as u32, squares: squares(residual), ..Encoded::default() };
     encoded.threshold = f32::from_bits(kth);
-    encoded.refuse(dense.refused, dense.first_refused);
+    encoded.add_non_finite(dense.non_finite, dense.first_non_finite);
     encoded
 }
 

@@ -29,7 +29,7 @@ use tier::Tier;
 use zerocopy::{FromBytes, IntoBytes};
 
 use crate::buffer::{BufferId, Pool, Segment};
-use crate::codec::threshold::{Aim, Section, Unmerged};
+use crate::codec::threshold::{Aim, MergeError, Section};
 use crate::codec::{self, BodyError, Encoded};
 
 /// Most vectors that one [`Kernel::Mean`] takes: a node of a tree and its children.
@@ -317,7 +317,7 @@ pub enum KernelResult {
         bytes: u32,
     },
     /// Two bodies are not one.
-    Unmerged(Unmerged),
+    Unmerged(MergeError),
     /// The residual was cut.
     Clipped {
         /// Elements cut.

@@ -214,7 +214,7 @@ impl Encoding {
     pub(super) fn on_encoded(&mut self, part: usize, encoded: Encoded, counters: &mut Counters) {
         self.parts[part].last = encoded;
         counters.entries += u64::from(encoded.entries);
-        counters.left_out += u64::from(encoded.refused);
+        counters.non_finite += u64::from(encoded.non_finite);
     }
 
     /// A residual has been clipped.

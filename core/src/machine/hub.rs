@@ -132,7 +132,7 @@ impl<P: Copy> Hub<P> {
                 messages_out: 0,
                 messages_in: 0,
                 last_heard: None,
-                answers_in: 0,
+                response_ns: 0,
             },
             spoken: None,
         };
@@ -367,8 +367,8 @@ impl<P: Copy> Hub<P> {
         if let Some(spoken) = entry.spoken.take() {
             let took = now.since(spoken).as_nanos() as u64;
             // An eighth of each.
-            let smoothed = entry.traffic.answers_in;
-            entry.traffic.answers_in = if smoothed == 0 { took } else { smoothed - smoothed / 8 + took / 8 };
+            let smoothed = entry.traffic.response_ns;
+            entry.traffic.response_ns = if smoothed == 0 { took } else { smoothed - smoothed / 8 + took / 8 };
         }
         let base = if matches!(header.kind, Kind::Hello | Kind::Member) { 0 } else { header.base.0 };
         let got = header.sequence.0.max(header.clock.0).max(base);
@@ -550,17 +550,17 @@ impl<P: Copy> Hub<P> {
         let me = self.setup.me;
         // What the peer has said of its own wait names the culprit better.
         let said = self.peers[on.index()].awaits.filter(|(culprit, _)| *culprit != me);
-        let (direct, told_by) = (on, if said.is_some() { on } else { me });
+        let (direct, reported_by) = (on, if said.is_some() { on } else { me });
         let (on, at) = said.unwrap_or((on, at));
         match &mut self.waiting {
             Some(wait) if wait.shown.clock == clock => {
                 if wait.direct != direct {
                     (wait.direct, wait.reported) = (direct, false);
-                    (wait.shown.on, wait.shown.at, wait.shown.told_by) = (on, at, told_by);
+                    (wait.shown.on, wait.shown.at, wait.shown.reported_by) = (on, at, reported_by);
                 }
             }
             waiting => {
-                let shown = Waiting { on, at, clock, since: self.now, told_by };
+                let shown = Waiting { on, at, clock, since: self.now, reported_by };
                 *waiting = Some(Wait { shown, direct, reported: false });
             }
         }
@@ -576,7 +576,7 @@ impl<P: Copy> Hub<P> {
         if let Some(wait) = self.waiting.as_mut().filter(|wait| wait.direct == peer) {
             // A better name is passed on like the first.
             wait.reported &= wait.shown.on == header.origin;
-            (wait.shown.on, wait.shown.at, wait.shown.told_by) = (header.origin, header.clock, peer);
+            (wait.shown.on, wait.shown.at, wait.shown.reported_by) = (header.origin, header.clock, peer);
         }
     }
 

@@ -16,7 +16,7 @@ fn report(seed: u64) -> Report {
         messages_out: n(4),
         messages_in: n(5),
         last_heard: k.is_multiple_of(2).then(|| Instant::from_nanos(n(6) >> 1)),
-        answers_in: n(24),
+        response_ns: n(24),
     };
     let worker = |k: u32| WorkerStatus {
         rank: PeerId(k),
@@ -28,7 +28,7 @@ fn report(seed: u64) -> Report {
         at: Clock(n(7)),
         clock: Clock(n(8)),
         since: Instant::from_nanos(n(9)),
-        told_by: PeerId(2),
+        reported_by: PeerId(2),
     };
     let status = Status {
         me: PeerId(seed as u32 % 1000),
@@ -58,7 +58,7 @@ fn frames(seed: u64) -> Vec<Frame> {
     let note = Note {
         at: Instant::from_nanos(seed),
         rank: PeerId(1),
-        what: NoteKind::ALL[seed as usize % NoteKind::ALL.len()],
+        kind: NoteKind::ALL[seed as usize % NoteKind::ALL.len()],
         peer: PeerId(2),
         number: seed,
     };

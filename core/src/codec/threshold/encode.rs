@@ -2,7 +2,7 @@
 
 use super::{Aim, HEADER_WORDS, Section, control};
 use crate::codec::{Encoded, entries};
-use crate::kernel::threshold::{Quantum, Taken, put_back, take};
+use crate::kernel::threshold::{PassResult, Quantum, put_back, take};
 use crate::kernel::tier::Tier;
 
 /// The most words that a body of these sections can take.
@@ -39,10 +39,10 @@ pub fn encode(
                 Ok(words) => break words,
                 Err(higher) => {
                     put_back(residual, quantum.tau, list);
-                    let (refused, first_refused) = (taken.refused, taken.first_refused);
+                    let (non_finite, first_non_finite) = (taken.non_finite, taken.first_non_finite);
                     quantum = higher;
                     taken = take(tier, None, residual, quantum, scratch);
-                    (taken.refused, taken.first_refused) = (refused, first_refused);
+                    (taken.non_finite, taken.first_non_finite) = (non_finite, first_non_finite);
                 }
             }
         };
@@ -76,10 +76,10 @@ pub fn write(
 
 impl Encoded {
     /// Counts what a pass over a section has done.
-    pub fn add(&mut self, section: &Section, quantum: Quantum, taken: &Taken) {
+    pub fn add(&mut self, section: &Section, quantum: Quantum, taken: &PassResult) {
         self.entries += taken.entries;
         self.squares += taken.squares;
-        self.refuse(taken.refused, taken.first_refused.map(|index| index + section.first));
+        self.add_non_finite(taken.non_finite, taken.first_non_finite.map(|index| index + section.first));
         self.threshold = self.threshold.max(quantum.threshold);
     }
 }

@@ -1,7 +1,7 @@
 //! Merging two threshold bodies.
 
 use super::decode::sections;
-use super::{HEADER_WORDS, Section, Unmerged};
+use super::{HEADER_WORDS, MergeError, Section};
 use crate::codec::entries;
 use crate::kernel::threshold::{Entry, QUANTA_MAX};
 
@@ -16,7 +16,7 @@ pub fn merge(
     unit: f32,
     scratch: &mut [u32],
     into: &mut [u32],
-) -> Result<usize, Unmerged> {
+) -> Result<usize, MergeError> {
     let mut at = 0;
     for (one, other) in sections(one, parts, unit).zip(sections(other, parts, unit)) {
         let ((section, one, ones), (_, other, others)) = (one?, other?);
@@ -42,7 +42,7 @@ pub fn merge(
                 b = others.next().transpose()?;
             }
             if count.unsigned_abs() > u64::from(QUANTA_MAX) {
-                return Err(Unmerged::TooMany);
+                return Err(MergeError::TooMany);
             }
             if count != 0 {
                 let entry = Entry { index, count: count as i32 };

@@ -94,7 +94,7 @@ proptest! {
             match merge((one, other), &side.parts, UNIT, &mut side.scratch, &mut side.body) {
                 Ok(words) => add(&side.body[..words], &side.parts, UNIT, &mut merged).unwrap(),
                 Err(error) => {
-                    prop_assert_eq!(error, Unmerged::TooMany);
+                    prop_assert_eq!(error, MergeError::TooMany);
                     pair.iter().for_each(|body| add(body, &side.parts, UNIT, &mut merged).unwrap());
                 }
             }
