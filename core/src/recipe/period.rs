@@ -1,32 +1,34 @@
-//! How often workers synchronise: every H local steps, where H may follow a schedule.
-//!
-//! A schedule covers warm-up (small H first) and post-local SGD (Lin et al. 2018: H = 1, later more).
+//! The period axis: local steps between synchronisations, fixed or by a schedule.
 
 use core::fmt;
 use core::str::FromStr;
 
 use super::{ConfigError, check_range};
 
-/// The averaging period H, by stages. Written `10`, or `1,10@500`: one, and ten from local step 500 on.
+/// The number H of local steps between synchronisations, in at most four stages.
+///
+/// The text form is `10` for a fixed H, or `1,10@500` for H = 1 up to local step 499 and H = 10 from step 500 on. A
+/// schedule expresses warm-up (small H first) and post-local SGD (Lin, Stich et al. 2018, "Don't use large mini-batches,
+/// use local SGD": H = 1 first, a larger H later). A stage starts with the first whole period after its step.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub struct Period {
-    /// (first local step, H); unused stages repeat the last.
+    /// (first local step, H) in rising order; unused entries repeat the last stage.
     stages: [(u64, u32); STAGES],
 }
 
 const STAGES: usize = 4;
 
-/// A text is no period.
+/// The text is not a period. See [`Period`] for the text form.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub struct PeriodParseError;
 
 impl Period {
-    /// Every `steps` local steps.
+    /// A synchronisation every `steps` local steps; at least 1.
     pub const fn every(steps: u32) -> Self {
         Self { stages: [(0, steps); STAGES] }
     }
 
-    /// H at local step `step`, counted from 0.
+    /// H for a period that starts at local step `step`, counted from 0.
     pub fn at(&self, step: u64) -> u32 {
         self.stages.iter().rev().find(|(from, _)| *from <= step).map_or(self.stages[0].1, |stage| stage.1)
     }
@@ -77,13 +79,21 @@ impl FromStr for Period {
     }
 }
 
+impl fmt::Display for PeriodParseError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "period: expected steps, or up to {STAGES} stages as in 1,10@500 with rising start steps")
+    }
+}
+
+impl core::error::Error for PeriodParseError {}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use alloc::string::ToString;
 
     #[test]
-    fn text_forms() {
+    fn text_forms_survive_and_malformed_ones_are_refused() {
         for text in ["1", "10", "1,10@500", "1,2@3,4@5,6@7"] {
             assert_eq!(text.parse::<Period>().unwrap().to_string(), text);
         }

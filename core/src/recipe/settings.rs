@@ -1,15 +1,58 @@
-//! The type [`Recipe`].
+//! The type [`Recipe`]: one choice on each axis, with setters and getters.
 
 use super::{Codec, Correction, Merge, OptimizerState, Pace, Payload, Period, Staleness, Topology};
 
-/// What a run does: one choice on each axis. Plain data; [`Recipe::check`] says whether the choices make sense
-/// together, and joining compares the recipes of all nodes field by field.
+/// The synchronisation method of a run: one choice on each axis. See [`recipe`](crate::recipe) for tables of all axes and
+/// presets.
+///
+/// A recipe is plain data and may hold choices that contradict each other: [`check`](Self::check) reports the first
+/// contradiction, and starting a node does so too. All nodes of a run must have equal recipes; they compare the text
+/// forms when they connect.
+///
+/// A recipe starts from a preset. Setters replace one choice each:
 ///
 /// ```
-/// use gradwire_core::{Recipe, recipe::Staleness};
-/// let recipe = Recipe::softsync(4).with_staleness(Staleness::inverse());
-/// assert!(recipe.check(8).is_ok());
+/// use gradwire_core::Recipe;
+/// use gradwire_core::recipe::{Codec, Pace, Staleness, Topology};
+///
+/// let recipe = Recipe::softsync(4)
+///     .with_staleness(Staleness::inverse())
+///     .with_topology(Topology::Servers { shards: 2 })
+///     .with_pull(Codec::Bf16);
+/// assert_eq!(recipe.check(8), Ok(()));
+/// assert_eq!(recipe.pace(), Pace::Asynchronous { overlap: false });
+/// ```
+///
+/// The text form is a preset and `key=value` words that change it. [`Display`](core::fmt::Display) writes all axes in a
+/// fixed order, and parsing that text gives an equal recipe:
+///
+/// ```
+/// # use gradwire_core::Recipe;
+/// let recipe: Recipe = "ssp bound=2 shards=4".parse()?;
+/// assert_eq!(
+///     recipe.to_string(),
+///     "payload=updates period=1 topology=servers shards=4 pace=stale bound=2 merge=sum lambda=1 \
+///      staleness=const codec=f32 pull=f32 optimizer=keep",
+/// );
 /// assert_eq!(recipe.to_string().parse(), Ok(recipe));
+/// # Ok::<(), gradwire_core::recipe::RecipeParseError>(())
+/// ```
+///
+/// Published methods are available by name:
+///
+/// ```
+/// # use gradwire_core::Recipe;
+/// assert_eq!(Recipe::preset("petuum"), Some(Recipe::ssp(2)));
+/// assert_eq!(Recipe::preset("unknown"), None);
+/// ```
+///
+/// A contradiction names both choices and the reason:
+///
+/// ```
+/// # use gradwire_core::Recipe;
+/// # use gradwire_core::recipe::Codec;
+/// let error = Recipe::sync().with_codec(Codec::Bf16).check(4).unwrap_err();
+/// assert!(error.to_string().starts_with("topology=tree requires codec=f32: "));
 /// ```
 #[derive(Copy, Clone, Debug, PartialEq)]
 pub struct Recipe {
@@ -19,48 +62,49 @@ pub struct Recipe {
     pub(crate) pace: Pace,
     pub(crate) merge: Merge,
     pub(crate) staleness: Staleness,
-    /// How contributions are written.
+    /// Codec of contributions, from a worker to its peers or servers.
     pub(crate) codec: Codec,
-    /// How parameters that a server sends are written.
+    /// Codec of parameters, from a server to a worker.
     pub(crate) pull: Codec,
     pub(crate) correction: Correction,
     pub(crate) optimizer: OptimizerState,
-    /// Longest part of the vector that travels as one message in a tree or ring, in floats.
+    /// Longest range of the vector that travels as one message in a tree or ring, in floats.
     pub(crate) chunk: u32,
 }
 
 impl Recipe {
-    /// Sets what travels.
+    /// Sets the vector that workers contribute.
     #[must_use]
     pub const fn with_payload(self, payload: Payload) -> Self {
         Self { payload, ..self }
     }
 
-    /// Sets how many local steps lie between synchronisations: a number, or a schedule.
+    /// Sets the number of local steps between synchronisations: a number, or a schedule.
     #[must_use]
     pub fn with_period(self, period: impl Into<Period>) -> Self {
         Self { period: period.into(), ..self }
     }
 
-    /// Sets between whom it travels.
+    /// Sets the nodes between which vectors travel.
     #[must_use]
     pub const fn with_topology(self, topology: Topology) -> Self {
         Self { topology, ..self }
     }
 
-    /// Sets the longest part of the vector, in floats, that travels as one message in a tree or ring.
+    /// Sets the longest range of the vector that travels as one message in a tree or ring: in floats, at least 1, default
+    /// 65,536. Without effect in other topologies.
     #[must_use]
     pub const fn with_chunk(self, chunk: u32) -> Self {
         Self { chunk, ..self }
     }
 
-    /// Sets when a worker may go on.
+    /// Sets the condition under which a worker may go on.
     #[must_use]
     pub const fn with_pace(self, pace: Pace) -> Self {
         Self { pace, ..self }
     }
 
-    /// Sets how many updates become one.
+    /// Sets how contributions are combined.
     #[must_use]
     pub const fn with_merge(self, merge: Merge) -> Self {
         Self { merge, ..self }
@@ -72,101 +116,103 @@ impl Recipe {
         Self { staleness, ..self }
     }
 
-    /// Sets how contributions are written to the wire.
+    /// Sets the codec of contributions.
     #[must_use]
     pub const fn with_codec(self, codec: Codec) -> Self {
         Self { codec, ..self }
     }
 
-    /// Sets how servers write parameters: those that the worker has not heard of, as differences.
+    /// Sets the codec of the parameters that servers send. With any codec but [`Codec::F32`], a server sends the
+    /// difference to the parameters that the worker holds.
     #[must_use]
     pub const fn with_pull(self, pull: Codec) -> Self {
         Self { pull, ..self }
     }
 
-    /// Sets what goes before a sparse codec.
+    /// Sets the momentum and the start-up schedule that precede a sparse codec.
     #[must_use]
     pub const fn with_correction(self, correction: Correction) -> Self {
         Self { correction, ..self }
     }
 
-    /// Sets what becomes of the worker's optimizer state.
+    /// Sets what happens to the workers' optimizer state at a synchronisation.
     #[must_use]
     pub const fn with_optimizer(self, optimizer: OptimizerState) -> Self {
         Self { optimizer, ..self }
     }
 
-    /// What travels.
+    /// The vector that workers contribute.
     pub const fn payload(&self) -> Payload {
         self.payload
     }
 
-    /// How many local steps lie between synchronisations.
+    /// The number of local steps between synchronisations.
     pub const fn period(&self) -> Period {
         self.period
     }
 
-    /// Between whom it travels.
+    /// The nodes between which vectors travel.
     pub const fn topology(&self) -> Topology {
         self.topology
     }
 
-    /// When a worker may go on.
+    /// The condition under which a worker may go on.
     pub const fn pace(&self) -> Pace {
         self.pace
     }
 
-    /// How many updates become one.
+    /// How contributions are combined.
     pub const fn merge(&self) -> Merge {
         self.merge
     }
 
-    /// Scaling of updates by their staleness.
+    /// How a late update is scaled.
     pub const fn staleness(&self) -> Staleness {
         self.staleness
     }
 
-    /// Codec of the parameters that servers send.
+    /// The codec of the parameters that servers send.
     pub const fn pull(&self) -> Codec {
         self.pull
     }
 
-    /// Longest message of a tree or ring, in floats.
+    /// The longest range of the vector that travels as one message in a tree or ring, in floats.
     pub const fn chunk(&self) -> u32 {
         self.chunk
     }
 
-    /// How contributions are written to the wire.
+    /// The codec of contributions.
     pub const fn codec(&self) -> Codec {
         self.codec
     }
 
-    /// What goes before a sparse codec.
+    /// The momentum and the start-up schedule that precede a sparse codec.
     pub const fn correction(&self) -> Correction {
         self.correction
     }
 
-    /// What becomes of the worker's optimizer state.
+    /// What happens to the workers' optimizer state at a synchronisation.
     pub const fn optimizer(&self) -> OptimizerState {
         self.optimizer
     }
 
-    /// Is it a tree or a ring, whose members agree on views?
+    /// True for a tree or ring: the members agree on numbered views and on the result of every round.
     pub const fn is_collective(&self) -> bool {
         matches!(self.topology, Topology::Tree { .. } | Topology::Ring)
     }
 
-    /// Does the recipe need server nodes?
+    /// True if the cluster must have server nodes.
     pub const fn needs_servers(&self) -> bool {
         matches!(self.topology, Topology::Servers { .. })
     }
 
-    /// Is every contribution of a round applied before anyone goes on? True of `Stale { bound: 0 }` too.
+    /// True if all contributions of a round are applied before any worker goes on. [`Pace::Stale`] with bound 0 is
+    /// synchronous too.
     pub const fn is_synchronous(&self) -> bool {
         matches!(self.pace, Pace::Synchronous | Pace::Stale { bound: 0 })
     }
 
-    /// How many ranges the vector is cut into.
+    /// Number of ranges into which the vector is cut.
     pub(crate) const fn shards(&self) -> u32 {
         match self.topology {
             Topology::Servers { shards } => shards,

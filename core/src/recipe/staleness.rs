@@ -1,35 +1,36 @@
-//! How much a late update still counts.
+//! The staleness axis: how much a late update still counts.
 //!
-//! The staleness of an update is `tau = T - j`: applications at the server since the parameters that it was
-//! computed from. Zhang et al. 2016 divide by `tau`; Odena 2016's code by `tau + 1`, which avoids the tie of
-//! 0 and 1; Chan and Lane 2014 let it decay exponentially.
+//! The staleness of an update is `tau = T - j`: T is the number of applications at the server so far, j their number in
+//! the parameters from which the update was computed. The arithmetic is in `rule/staleness.rs`.
 
 use super::{ConfigError, check_range};
 
-/// A scaling rule, and a limit above which an update is dropped.
+/// The factor on a late update, and an optional limit above which an update is dropped.
 #[derive(Copy, Clone, Debug, PartialEq)]
 pub struct Staleness {
     /// The factor as a function of staleness.
     pub scaling: Scaling,
-    /// Updates staler than this are dropped, and counted.
+    /// Updates with a staleness above this limit are dropped and counted in
+    /// [`Counters::dropped`](crate::status::Counters::dropped). `None`, the default: no limit.
     pub drop_above: Option<u64>,
 }
 
-/// The factor on an update of staleness `tau`.
+/// The factor on an update of staleness `tau`. It lies in (0, 1].
 #[derive(Copy, Clone, Debug, PartialEq)]
 pub enum Scaling {
-    /// 1
+    /// 1.
     Const,
-    /// 1 / max(tau, 1)
+    /// 1 / max(tau, 1) (Zhang et al. 2016).
     Inverse,
-    /// 1 / (tau + 1)
+    /// 1 / (tau + 1) (Odena 2016, from the code of that paper). Unlike [`Inverse`](Self::Inverse), it differs for tau = 0
+    /// and tau = 1.
     InversePlusOne,
-    /// base^tau
+    /// base^tau: exponential decay (Chan and Lane 2014).
     Exp {
-        /// In (0, 1].
+        /// Above 0, at most 1.
         base: f32,
     },
-    /// (tau + 1)^-power
+    /// (tau + 1)^-power.
     Poly {
         /// Above 0, at most 16.
         power: f32,
@@ -37,22 +38,22 @@ pub enum Scaling {
 }
 
 impl Staleness {
-    /// Every update counts in full.
+    /// Factor 1 for every update, no limit.
     pub const fn constant() -> Self {
         Self { scaling: Scaling::Const, drop_above: None }
     }
 
-    /// 1 / max(tau, 1) (Zhang et al. 2016).
+    /// Factor 1 / max(tau, 1), no limit (Zhang et al. 2016).
     pub const fn inverse() -> Self {
         Self { scaling: Scaling::Inverse, drop_above: None }
     }
 
-    /// 1 / (tau + 1) (Odena 2016).
+    /// Factor 1 / (tau + 1), no limit (Odena 2016).
     pub const fn inverse_plus_one() -> Self {
         Self { scaling: Scaling::InversePlusOne, drop_above: None }
     }
 
-    /// The same rule, dropping updates staler than `limit`.
+    /// The same factor, and updates with a staleness above `limit` are dropped.
     #[must_use]
     pub const fn dropping_above(self, limit: u64) -> Self {
         Self { drop_above: Some(limit), ..self }
