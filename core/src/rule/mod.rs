@@ -1,13 +1,17 @@
-//! Rules: pure decisions, one file each. A machine asks, and acts.
+//! Rules: the pure decisions that follow from a recipe. Machines ask a rule and act on its answer.
 //!
-//! Two axes live here as code: *merge* (what becomes of a contribution, [`Merging`]) and *pace* (when a worker may
-//! go on, [`pace`]); *period* and *staleness* are numbers that both use. What a rule needs to know comes in as
-//! arguments; what it decides comes out as a value. To add a merge rule, write its file in `merge/` and
-//! name it in [`merging`].
+//! A rule gets all that it depends on as arguments and returns a value; it touches no vector and sends nothing. There are
+//! four kinds:
+//! - [`merge`]: what happens to a contribution (trait [`Merging`], one file per rule);
+//! - [`pace`]: when a worker may go on;
+//! - [`period`]: after which local step a worker synchronises;
+//! - `staleness`: the factor on a late update, as the method [`Staleness::scale`](crate::recipe::Staleness::scale).
+//!
+//! A new merge rule is a file in `merge/` and an arm of [`merging`].
 
 mod merge;
 pub(crate) mod pace;
 pub(crate) mod period;
-pub(crate) mod staleness;
+mod staleness;
 
 pub(crate) use merge::{Merging, Verdict, merging};

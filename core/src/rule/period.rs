@@ -1,8 +1,9 @@
-//! Counts local steps until the next synchronisation, by the recipe's [`Period`].
+//! The decision when a worker synchronises: counts local steps by the recipe's [`Period`].
 
 use crate::recipe::Period;
 
-/// Counts local steps between synchronisations, for hosts of a machine.
+/// Counts local steps and examples since the last synchronisation. Hosts of a machine use it through
+/// [`Local`](crate::Local).
 #[derive(Copy, Clone, Debug)]
 pub(crate) struct LocalSteps {
     period: Period,
@@ -15,23 +16,25 @@ pub(crate) struct LocalSteps {
 }
 
 impl LocalSteps {
-    /// At the start of a run.
+    /// A counter at the start of a run.
     pub(crate) const fn new(period: Period) -> Self {
         Self::after(period, 0)
     }
 
-    /// After so many steps and a synchronisation.
+    /// A counter after `step` local steps, the last of which ended with a synchronisation.
     pub(crate) const fn after(period: Period, step: u64) -> Self {
         Self { period, step, since: 0, examples: 0 }
     }
 
+    /// True directly after a synchronisation.
     pub(crate) const fn is_at_rest(&self) -> bool {
         self.since == 0
     }
 
-    /// Takes one local step over `examples` examples. When it is the last of its period, returns the examples
-    /// of the whole period: it is time to synchronise.
+    /// Counts one local step over `examples` examples. If it is the last step of its period, a synchronisation is due and
+    /// the result is the number of examples of the whole period.
     pub(crate) fn take(&mut self, examples: u32) -> Option<u32> {
+        // The length is that of the stage in which the period started: a schedule does not cut a period short.
         let length = self.period.at(self.step - u64::from(self.since));
         self.step += 1;
         self.since += 1;
@@ -43,7 +46,7 @@ impl LocalSteps {
         Some(core::mem::take(&mut self.examples))
     }
 
-    /// The examples of a period that has begun and not ended, when the run ends.
+    /// Ends a period early, at the end of a run: returns its examples, or `None` directly after a synchronisation.
     pub(crate) fn rest(&mut self) -> Option<u32> {
         (core::mem::take(&mut self.since) > 0).then(|| core::mem::take(&mut self.examples))
     }
@@ -55,7 +58,7 @@ mod tests {
     use alloc::vec::Vec;
 
     #[test]
-    fn a_schedule_changes_at_the_end_of_a_period() {
+    fn a_schedule_changes_between_periods() {
         let period: Period = "1,3@2,2@7".parse().unwrap();
         let mut steps = LocalSteps::new(period);
         let synced: Vec<u64> = (0..12).filter(|_| steps.take(1).is_some()).collect();

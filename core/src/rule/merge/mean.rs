@@ -1,14 +1,15 @@
-//! The mean of a round, weighted by examples: `sum(m_j x_j) / sum(m_j)`.
+//! The mean of a round: `sum(m_j x_j) / sum(m_j)` over workers j, where m_j is the number of examples behind x_j.
 //!
-//! Parameter averaging (Su and Chen 2015) when parameters travel, synchronous SGD when updates do; the two differ
-//! only in what the mean is of. A contribution of weight 0 is skipped, not multiplied (0 · NaN is NaN), and a round
-//! without examples changes nothing.
+//! With `payload=parameters` this is parameter averaging (Su and Chen 2015), with `payload=updates` synchronous SGD. A
+//! contribution of weight 0 is skipped instead of multiplied by 0, because 0 · NaN is NaN. A round in which all weights
+//! are 0 leaves the parameters as they are.
 
 use super::{Merging, Verdict};
 
-/// The running weight of a round.
+/// A weighted mean that runs over the contributions of a round.
 #[derive(Copy, Clone, Debug, Default)]
 pub(crate) struct Mean {
+    /// Examples behind the gathered vector.
     held: u32,
 }
 
@@ -32,7 +33,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn weights_run_up_and_empty_rounds_change_nothing() {
+    fn weights_add_up_and_a_round_without_examples_applies_nothing() {
         let mut mean = Mean::default();
         assert_eq!(mean.admit(3, 0), Verdict::Blend { held: 0 });
         assert_eq!(mean.admit(0, 0), Verdict::Skip);

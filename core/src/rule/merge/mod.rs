@@ -1,4 +1,7 @@
-//! The merge axis: what becomes of a contribution. One file per rule, behind the trait [`Merging`].
+//! The merge axis: what a server does with a contribution. One file per rule, behind the trait [`Merging`].
+//!
+//! A server keeps one [`Merging`] per shard and one vector in which a group of contributions is gathered. The rule counts
+//! and weighs; the server runs the kernel that the [`Verdict`] names.
 
 mod mean;
 mod softsync;
@@ -9,37 +12,37 @@ use core::fmt::Debug;
 
 use crate::recipe::{Merge, Recipe};
 
-/// How contributions become applications, for one shard.
+/// A merge rule with the state of one shard.
 pub(crate) trait Merging: Debug + Send {
-    /// A contribution has come, with `weight` examples behind it, `staleness` applications after the parameters
-    /// that it was made from.
+    /// Decides on a contribution. `weight`: the number of examples behind it. `staleness`: applications since the
+    /// parameters from which it was computed.
     fn admit(&mut self, weight: u32, staleness: u64) -> Verdict;
 
-    /// Have enough been gathered to apply them without waiting for a round to end?
+    /// True if the group is complete and can be applied before a round ends.
     fn is_full(&self) -> bool {
         false
     }
 
-    /// Applies what has been gathered: the factor on it, or `None` when there is nothing. Begins anew.
+    /// Ends the group: returns the factor with which the gathered vector is applied, or `None` if the group is empty.
     fn take(&mut self) -> Option<f32>;
 }
 
-/// What becomes of a contribution.
+/// What the server does with a contribution.
 #[derive(Copy, Clone, Debug, PartialEq)]
 pub(crate) enum Verdict {
-    /// It is too stale.
+    /// Drop it: its staleness is above the limit.
     Drop,
-    /// There is nothing in it.
+    /// Ignore it: its weight is 0.
     Skip,
-    /// It is applied at once, times `scale`.
+    /// Apply it to the parameters at once, times `scale`.
     Apply { scale: f32 },
-    /// It is added to what has been gathered, times `scale`; it is the `first` of its group.
+    /// Add it to the gathered vector, times `scale`. `first`: it overwrites that vector, which holds an earlier group.
     Add { scale: f32, first: bool },
-    /// It is averaged into what has been gathered, which weighs `held`.
+    /// Average it into the gathered vector, whose weight so far is `held`.
     Blend { held: u32 },
 }
 
-/// The merge rule of a recipe.
+/// The merge rule of a recipe, with an empty group.
 pub(crate) fn merging(recipe: &Recipe) -> Box<dyn Merging> {
     match recipe.merge {
         Merge::Mean => Box::new(mean::Mean::default()),

@@ -1,23 +1,24 @@
-//! Softsync (Zhang et al. 2016, section 3; Gupta et al. 2015, Rudra): the server applies the mean of every c
-//! updates, in order of arrival, each scaled by its staleness when it comes.
+//! Softsync (Zhang et al. 2016, section 3; Gupta et al. 2015, Rudra): the server applies the mean of every c updates in
+//! order of arrival, each scaled by its staleness on arrival.
 //!
 //! ```text
 //! on push(g, j): tau = T - j;  buf += a(tau) g;  if ++k == c: w -= buf / c;  T += 1;  buf = 0;  k = 0
 //! ```
-//! The version T cannot move while the buffer fills, so staleness at receipt is staleness at application. It is
-//! divided by c always, even when one worker contributed twice; what is left at the end of a run is divided by how
-//! many there are. With c = 1 and a constant rule this is asynchronous SGD, bit for bit.
+//! g is an update computed from version j of the parameters, T the current version, a the factor of the staleness rule.
+//! T cannot change while the buffer fills, so staleness on arrival equals staleness at application. The divisor is always
+//! c, even if one worker contributed twice; an incomplete group at the end of a run is divided by its own size. With
+//! c = 1 and `staleness=const` this is asynchronous SGD, bit for bit.
 
 use super::{Merging, Verdict};
 use crate::recipe::Staleness;
 
-/// A group that fills up.
+/// A group that is applied when it has `updates` members.
 #[derive(Copy, Clone, Debug)]
 pub(crate) struct Softsync {
-    /// c
+    /// Updates per application: c in the formula.
     updates: u32,
     staleness: Staleness,
-    /// k
+    /// Updates in the group so far: k in the formula.
     gathered: u32,
 }
 
@@ -30,6 +31,7 @@ impl Softsync {
 impl Merging for Softsync {
     fn admit(&mut self, _weight: u32, staleness: u64) -> Verdict {
         let Some(scale) = self.staleness.scale(staleness) else { return Verdict::Drop };
+        // A group of one needs no gathered vector, and skipping it keeps this path identical to `merge=sum`.
         if self.updates == 1 {
             return Verdict::Apply { scale };
         }
@@ -52,7 +54,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn fills_scales_and_begins_anew() {
+    fn a_full_group_is_applied_and_the_next_one_starts_empty() {
         let mut rule = Softsync::new(3, Staleness::inverse());
         for (tau, scale) in [(0, 1.0), (2, 0.5), (4, 0.25)] {
             assert!(!rule.is_full());
@@ -64,9 +66,9 @@ mod tests {
         assert_eq!(rule.admit(1, 0), Verdict::Add { scale: 1.0, first: true });
     }
 
-    /// I-28: what is left at the end is divided by how many there are.
+    /// I-28: the end of a run applies an incomplete group.
     #[test]
-    fn a_rest_is_divided_by_its_own_number() {
+    fn an_incomplete_group_is_divided_by_its_own_size() {
         let mut rule = Softsync::new(4, Staleness::constant());
         rule.admit(1, 0);
         rule.admit(1, 0);
@@ -75,7 +77,7 @@ mod tests {
     }
 
     #[test]
-    fn a_dropped_update_takes_no_place() {
+    fn a_dropped_update_does_not_count_for_the_group() {
         let mut rule = Softsync::new(2, Staleness::constant().dropping_above(1));
         rule.admit(1, 0);
         assert_eq!(rule.admit(1, 2), Verdict::Drop);

@@ -1,12 +1,13 @@
 //! The sum of updates, times lambda.
 //!
-//! Asynchronously (Dean et al. 2012, Downpour), each update is applied as it comes: `w -= lambda a(tau) d`. In
-//! rounds (`pace=synchronous`, or stale with bound 0), those of a round are added up in rank order first.
+//! Without rounds (Dean et al. 2012, Downpour), each update d is applied on arrival: `w -= lambda a(tau) d`, where a is
+//! the factor of the recipe's staleness rule. In rounds (`pace=synchronous`, or `stale` with bound 0), the updates of a
+//! round are added up in rank order and applied once.
 
 use super::{Merging, Verdict};
 use crate::recipe::Staleness;
 
-/// Applies every update at once.
+/// The sum without rounds: applies every update on arrival.
 #[derive(Copy, Clone, Debug)]
 pub(crate) struct Sum {
     lambda: f32,
@@ -32,7 +33,7 @@ impl Merging for Sum {
     }
 }
 
-/// Adds up a round.
+/// The sum of a round.
 #[derive(Copy, Clone, Debug)]
 pub(crate) struct RoundSum {
     lambda: f32,
@@ -62,7 +63,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn applies_at_once_and_drops_what_is_too_stale() {
+    fn updates_apply_on_arrival_and_drop_above_the_limit() {
         let mut sum = Sum::new(0.5, Staleness::inverse().dropping_above(4));
         assert_eq!(sum.admit(1, 0), Verdict::Apply { scale: 0.5 });
         assert_eq!(sum.admit(1, 4), Verdict::Apply { scale: 0.125 });
@@ -71,7 +72,7 @@ mod tests {
     }
 
     #[test]
-    fn a_round_is_added_up_and_scaled_once() {
+    fn a_round_is_added_up_and_lambda_applied_once() {
         let mut sum = RoundSum::new(0.25);
         assert_eq!(sum.take(), None);
         assert_eq!(sum.admit(1, 0), Verdict::Add { scale: 1.0, first: true });
