@@ -5,50 +5,50 @@ use alloc::vec::Vec;
 use super::{Counters, Histogram, LinkStatus, Role, Waiting, WorkerStatus};
 use crate::id::{Clock, PeerId};
 
-/// A snapshot of one node.
+/// A snapshot of one node, for monitors and tests. Making one allocates.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Status {
-    /// Its rank.
+    /// Rank of this node.
     pub me: PeerId,
-    /// What it is.
+    /// The kind of machine that this node runs.
     pub role: Role,
-    /// Steps done (a server: applications, of the shard that has the most).
+    /// Completed steps. At a server: applications to the shard with the most.
     pub clock: Clock,
-    /// Whom it waits for, if it does.
+    /// The wait of this node, if it waits for a peer.
     pub waiting: Option<Waiting>,
-    /// What happened so far.
+    /// Counts of contributions and messages since the start.
     pub counters: Counters,
-    /// Staleness of the updates applied here.
+    /// Staleness of the updates that this node has applied.
     pub staleness: Histogram,
-    /// The workers, as far as this node knows them.
+    /// The workers that this node knows, by rank.
     pub workers: Vec<WorkerStatus>,
-    /// Connections to other nodes.
+    /// Connections to other nodes, by rank.
     pub links: Vec<LinkStatus>,
-    /// Norm of the residual, where there is one: what was contributed and has not been sent.
+    /// Euclidean norm of the residual: the part of the contributions that is not sent yet. 0 without a lossy codec.
     pub residual_norm: f64,
-    /// Share of parameters in the last encoded update, where there was one.
+    /// Share of the elements that the last encoded message carried. 0 without a lossy codec.
     pub density: f64,
-    /// The largest threshold of the last encoded update, where there was one.
+    /// The largest threshold of the last encoded message. 0 without a sparse codec.
     pub tau: f64,
-    /// What clipping has taken from the residual in all, and nobody gets.
+    /// Sum of the magnitudes that clipping has removed from the residual. This part of the contributions is lost.
     pub clipped: f64,
-    /// Operations under way.
+    /// Operations in progress.
     pub operations: usize,
-    /// Updates of everyone that are in this node's replica, where there are replicas that count them (meshes).
+    /// Mesh: updates of all workers that this node's replica contains.
     pub updates: u64,
-    /// Number of the view, where there are views.
+    /// Collectives: number of the current view.
     pub view: u64,
-    /// Its members.
+    /// Collectives: members of the current view.
     pub members: u32,
 }
 
 impl Status {
-    /// Headers and bodies sent, to all peers.
+    /// Bytes sent to all peers, headers and bodies.
     pub fn bytes_out(&self) -> u64 {
         self.links.iter().map(|link| link.bytes_out).sum()
     }
 
-    /// Headers and bodies received, from all peers.
+    /// Bytes received from all peers, headers and bodies.
     pub fn bytes_in(&self) -> u64 {
         self.links.iter().map(|link| link.bytes_in).sum()
     }
