@@ -1,4 +1,4 @@
-//! How a report is written.
+//! The encoding of a [`Report`]. [`emit`] and [`parse`] list the same fields in the same order.
 
 use alloc::vec::Vec;
 
@@ -8,7 +8,7 @@ use crate::id::{Clock, PeerId};
 use crate::status::{Counters, Histogram, LinkStatus, Presence, Role, Status, Waiting, WorkerStatus};
 use crate::time::Instant;
 
-/// In the order they are written and read.
+/// All counters, in the order of the encoding. Destructuring makes a forgotten field a compile error.
 fn counts(counters: &mut Counters) -> [&mut u64; 14] {
     let Counters {
         applied,
@@ -63,7 +63,7 @@ pub(super) fn emit(log: &mut Vec<u8>, report: &Report) {
         }
     }
     numbers(log, &counts(&mut { status.counters }).map(|count| *count));
-    // Of the buckets, those up to the last that has anything.
+    // Trailing empty buckets are not written: most runs use a few of 64.
     let buckets = status.staleness.buckets();
     let used = buckets.iter().rposition(|count| *count > 0).map_or(0, |last| last + 1);
     number(log, used as u64);
@@ -120,7 +120,7 @@ pub(super) fn parse(reader: &mut Reader<'_>) -> Result<Report, LogError> {
     for bucket in &mut buckets[..used] {
         *bucket = reader.number()?;
     }
-    // The last that is told has something.
+    // A trailing empty bucket would be a second encoding of the same histogram.
     if used > 0 && buckets[used - 1] == 0 {
         return Err(LogError::Body);
     }
