@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant as Clock};
 
-use gradwire_core::kernel::executor::{Executor, Failure};
+use gradwire_core::kernel::executor::{Executor, ExecutorError};
 use gradwire_core::status::Waiting;
 use gradwire_core::{Event, Pool, Segment, Status, Storage};
 
@@ -43,7 +43,7 @@ pub(crate) struct Papers {
 }
 
 /// Gives a vector to an executor, or takes one: told where it is.
-pub(crate) type Give = dyn FnOnce(&mut dyn Executor, Segment, &mut Pool) -> Result<(), Failure> + Send;
+pub(crate) type Give = dyn FnOnce(&mut dyn Executor, Segment, &mut Pool) -> Result<(), ExecutorError> + Send;
 
 pub(crate) struct Hand(pub(crate) Box<Give>);
 
@@ -140,7 +140,7 @@ impl Desk {
             at: waiting.at.0,
             clock: waiting.clock.0,
             since: self.origin.elapsed().saturating_sub(Duration::from_nanos(waiting.since.as_nanos())),
-            told_by: waiting.told_by,
+            told_by: waiting.reported_by,
         });
         Error::Deadline(Overdue { what, waited, on })
     }

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use gradwire_core::kernel::executor::Failure;
+use gradwire_core::kernel::executor::ExecutorError;
 use gradwire_core::{ConfigError, PeerId};
 
 use crate::checkpoint::CheckpointError;
@@ -38,7 +38,7 @@ pub enum Error {
     /// Vectors that stay where the executor has them need a recipe that writes every update by a threshold.
     Through { got: String },
     /// The device that kernels run on failed.
-    Executor(Failure),
+    Executor(ExecutorError),
     /// The transport as a whole failed.
     Transport(Box<dyn std::error::Error + Send + Sync>),
     /// The session has ended with an error before.

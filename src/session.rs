@@ -6,7 +6,7 @@ use std::task::Waker;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant as Clock};
 
-use gradwire_core::kernel::executor::{Executor, Failure};
+use gradwire_core::kernel::executor::{Executor, ExecutorError};
 use gradwire_core::kernel::scan;
 use gradwire_core::recipe::{Codec, OptimizerState, Payload, Period};
 use gradwire_core::{Cluster, Event, Layout, Local, PeerId, Pool, Recipe, Segment, Status, Storage};
@@ -117,8 +117,8 @@ impl Session {
     pub fn step_through(
         &mut self,
         examples: u32,
-        give: impl FnOnce(&mut dyn Executor, Segment, &mut Pool) -> Result<(), Failure> + Send + 'static,
-        take: impl FnOnce(&mut dyn Executor, Segment, &mut Pool) -> Result<(), Failure> + Send + 'static,
+        give: impl FnOnce(&mut dyn Executor, Segment, &mut Pool) -> Result<(), ExecutorError> + Send + 'static,
+        take: impl FnOnce(&mut dyn Executor, Segment, &mut Pool) -> Result<(), ExecutorError> + Send + 'static,
     ) -> Result<(), Error> {
         let coded = matches!(self.recipe.codec(), Codec::Threshold(_));
         if self.recipe.payload() != Payload::Updates || self.recipe.period() != Period::every(1) || !coded {

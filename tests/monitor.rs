@@ -83,7 +83,7 @@ fn boards_of_other_processes_are_gathered() {
             assert_eq!((report.host.as_str(), report.times.steps), ("here", 20));
             // What travelled took time, and was answered.
             assert!(report.times.wire > 0, "{:?}", report.times);
-            assert!(report.status.links.iter().any(|link| link.answers_in > 0), "{:?}", report.status.links);
+            assert!(report.status.links.iter().any(|link| link.response_ns > 0), "{:?}", report.status.links);
             seen[report.status.me.0 as usize] = true;
         }
     }

@@ -305,7 +305,7 @@ fn bad_setups_are_refused_with_both_values() {
     let sync = Recipe::ssp(0).with_pace(Pace::Synchronous);
     assert!(
         join(sync.with_staleness(Staleness::inverse()), Cluster { workers: 2, servers: 1 }, 12, 0)
-            .contains("cannot go with")
+            .contains("requires staleness=const")
     );
 }
 

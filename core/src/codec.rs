@@ -5,19 +5,27 @@
 //! decoder checks all of a body; one that it accepts is the one that the encoder would have written for what it
 //! says. Bodies are 32-bit words, little-endian.
 
+// Hidden modules: for the gpu crate, benches and fuzzing; no stable API.
+#[doc(hidden)]
 pub mod bf16;
+#[doc(hidden)]
 pub mod entries;
+#[doc(hidden)]
 pub mod f16;
+#[doc(hidden)]
 pub mod float32;
 mod half;
+#[doc(hidden)]
 pub mod int8;
+#[doc(hidden)]
 pub mod sign;
 pub mod threshold;
+#[doc(hidden)]
 pub mod topk;
 
 use core::fmt;
 
-pub use entries::Form;
+pub use entries::form::Form;
 
 use crate::kernel::scan;
 use crate::recipe::Threshold;
@@ -34,27 +42,28 @@ pub struct Encoded {
     /// The largest threshold with which elements were chosen; 0 for dense codecs.
     pub threshold: f32,
     /// Elements whose sum was not finite: they keep the residual they had, and what came in for them is dropped.
-    pub refused: u32,
+    pub non_finite: u32,
     /// The first of them.
-    pub first_refused: Option<u32>,
+    pub first_non_finite: Option<u32>,
 }
 
 impl Encoded {
-    fn refuse(&mut self, refused: u32, first: Option<u32>) {
-        self.refused += refused;
-        self.first_refused = self.first_refused.or(first);
+    fn add_non_finite(&mut self, count: u32, first: Option<u32>) {
+        self.non_finite += count;
+        self.first_non_finite = self.first_non_finite.or(first);
     }
 }
 
 /// What a dense encoder did.
+#[doc(hidden)]
 #[derive(Copy, Clone, Debug, Default, PartialEq)]
 pub struct Dense {
     /// Sum of squares of the residual.
     pub squares: f64,
     /// See [`Encoded::refused`].
-    pub refused: u32,
+    pub non_finite: u32,
     /// The first of them.
-    pub first_refused: Option<u32>,
+    pub first_non_finite: Option<u32>,
 }
 
 impl Dense {
@@ -73,17 +82,17 @@ impl Dense {
                 if finite((residual, update)) {
                     *residual += update;
                 } else {
-                    self.refused += 1;
-                    self.first_refused.get_or_insert((first + block * BLOCK + i) as u32);
+                    self.non_finite += 1;
+                    self.first_non_finite.get_or_insert((first + block * BLOCK + i) as u32);
                 }
             }
         }
     }
 
     pub(crate) fn encoded(self, words: usize, len: usize) -> Encoded {
-        let Self { squares, refused, first_refused } = self;
+        let Self { squares, non_finite, first_non_finite } = self;
         let (bytes, entries) = (words as u32 * 4, len as u32);
-        Encoded { bytes, entries, squares, threshold: 0.0, refused, first_refused }
+        Encoded { bytes, entries, squares, threshold: 0.0, non_finite, first_non_finite }
     }
 }
 

@@ -271,7 +271,7 @@ fn telemetry(data: &[u8]) {
 fn telemetry_seeds() -> Vec<Vec<u8>> {
     let board = Board::new(Run { recipe: "payload=updates".into(), workers: 3, servers: 1, parameters: 99 });
     let (at, rank, peer) = (Instant::from_nanos(7), PeerId(1), PeerId(2));
-    board.note(Note { at, rank, what: NoteKind::Stalled, peer, number: 9 });
+    board.note(Note { at, rank, kind: NoteKind::Stalled, peer, number: 9 });
     let cluster = Cluster { workers: 1, servers: 0 };
     let builder = Session::builder(Layout::flat(4), Recipe::sync(), cluster).monitor(board.clone(), "host");
     let mut params = vec![0.0; 4];

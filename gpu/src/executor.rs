@@ -1,6 +1,6 @@
 //! The executor: kernels of one machine, on the device where there is a program for them, else on the host.
 
-use gradwire_core::kernel::executor::{Executor, Failure};
+use gradwire_core::kernel::executor::{Executor, ExecutorError};
 use gradwire_core::kernel::{self, Coding, Kernel, KernelResult};
 use gradwire_core::recipe::Control;
 use gradwire_core::{Pool, Segment};
@@ -38,7 +38,7 @@ pub struct Gpu {
 pub fn give(
     from: wgpu::Buffer,
     start: u64,
-) -> impl FnOnce(&mut dyn Executor, Segment, &mut Pool) -> Result<(), Failure> + Send + 'static {
+) -> impl FnOnce(&mut dyn Executor, Segment, &mut Pool) -> Result<(), ExecutorError> + Send + 'static {
     move |executor, segment, pool| Ok(Gpu::of(executor)?.put(segment, &from, start, pool)?)
 }
 
@@ -47,7 +47,7 @@ pub fn give(
 pub fn take(
     into: wgpu::Buffer,
     start: u64,
-) -> impl FnOnce(&mut dyn Executor, Segment, &mut Pool) -> Result<(), Failure> + Send + 'static {
+) -> impl FnOnce(&mut dyn Executor, Segment, &mut Pool) -> Result<(), ExecutorError> + Send + 'static {
     move |executor, segment, pool| Ok(Gpu::of(executor)?.get(segment, &into, start, pool)?)
 }
 
@@ -243,14 +243,14 @@ impl Gpu {
 }
 
 impl Executor for Gpu {
-    fn begin(&mut self, kernel: &Kernel, pool: &mut Pool) -> Result<Option<KernelResult>, Failure> {
+    fn begin(&mut self, kernel: &Kernel, pool: &mut Pool) -> Result<Option<KernelResult>, ExecutorError> {
         debug_assert!(self.pending.is_none());
         let found = self.start(kernel, pool)?;
         self.commands.check()?;
         Ok(found)
     }
 
-    fn poll(&mut self, pool: &mut Pool) -> Result<Option<KernelResult>, Failure> {
+    fn poll(&mut self, pool: &mut Pool) -> Result<Option<KernelResult>, ExecutorError> {
         Ok(self.go_on(pool)?)
     }
 
@@ -262,7 +262,7 @@ impl Executor for Gpu {
         self
     }
 
-    fn fetch(&mut self, segment: Segment, pool: &mut Pool) -> Result<bool, Failure> {
+    fn fetch(&mut self, segment: Segment, pool: &mut Pool) -> Result<bool, ExecutorError> {
         let here = self.memory.fetch(&mut self.commands, segment, pool)?;
         self.commands.check()?;
         Ok(here)

@@ -6,9 +6,9 @@ use std::sync::mpsc::SyncSender;
 use std::thread;
 use std::time::{Duration, Instant as Time};
 
-use gradwire_core::status::{Counters, Histogram, LinkStatus, Presence, Role, Status};
+use gradwire_core::status::{Counters, Histogram, LinkStatus, Presence, Role};
 use gradwire_core::telemetry::{Frame, Note, Progress, Report, Run, Times};
-use gradwire_core::{Clock, Cluster, Instant, Layout, Patience, PeerId, Recipe};
+use gradwire_core::{Clock, Cluster, Instant, Layout, Patience, PeerId, Recipe, Status};
 use gradwire_sim::{App, Entry, Fault, Halt, Life, Network, Plan, World};
 
 use crate::source::Said;
@@ -122,7 +122,7 @@ pub(crate) fn made_up(rank: u32, nodes: u32, tick: u64) -> Report {
         messages_out: tick,
         messages_in: tick,
         last_heard: None,
-        answers_in: 2_000_000,
+        response_ns: 2_000_000,
     };
     let mut staleness = Histogram::default();
     (0..8).for_each(|k| staleness.record(k));

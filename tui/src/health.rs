@@ -60,7 +60,7 @@ impl Health {
             return Self::Degraded(format!("peer {rank} has not been heard of for {:.1} s", model.silence(node)));
         }
         let lost = model.notes.iter().rev().find(|note| {
-            note.what == NoteKind::PeerLost && model.nodes.get(&note.peer.0).is_none_or(|node| node.report.at < note.at)
+            note.kind == NoteKind::PeerLost && model.nodes.get(&note.peer.0).is_none_or(|node| node.report.at < note.at)
         });
         match lost {
             Some(note) => Self::Degraded(format!("peer {} was given up by peer {}", note.peer, note.rank)),

@@ -179,9 +179,9 @@ impl Model {
     pub(crate) fn has_left(&self, rank: u32) -> bool {
         use gradwire_core::telemetry::NoteKind;
         let ends = |note: &&Note| {
-            note.rank == PeerId(rank) && matches!(note.what, NoteKind::Left | NoteKind::Finished | NoteKind::Joined)
+            note.rank == PeerId(rank) && matches!(note.kind, NoteKind::Left | NoteKind::Finished | NoteKind::Joined)
         };
-        self.notes.iter().rev().find(ends).is_some_and(|note| note.what != NoteKind::Joined)
+        self.notes.iter().rev().find(ends).is_some_and(|note| note.kind != NoteKind::Joined)
     }
 
     /// A sum over all nodes; of none, 0.0 (`sum` would say -0.0).
@@ -259,9 +259,9 @@ fn sample(from: &Report, to: &Report, span: f64) -> Sample {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use gradwire_core::Clock;
-    use gradwire_core::status::{Counters, Histogram, LinkStatus, Role, Status};
+    use gradwire_core::status::{Counters, Histogram, LinkStatus, Role};
     use gradwire_core::telemetry::{Progress, Times};
+    use gradwire_core::{Clock, Status};
 
     pub(crate) fn report(rank: u32, at: f64, steps: u64) -> Report {
         let link = LinkStatus {
@@ -271,7 +271,7 @@ pub(crate) mod tests {
             messages_out: steps,
             messages_in: steps,
             last_heard: None,
-            answers_in: 1_500_000,
+            response_ns: 1_500_000,
         };
         let status = Status {
             me: PeerId(rank),

@@ -13,42 +13,16 @@
 //! Entries go in blocks of 128, read and written a block at a time: no list is ever unpacked as a whole.
 
 mod dense;
+pub(super) mod form;
 mod raw;
 mod rice;
 
-use crate::codec::{BodyError, bytes};
+use crate::codec::{BodyError, Form, bytes};
 use crate::kernel::threshold::{Entry, MORE, QUANTA_MAX};
 use crate::kernel::tier::Tier;
 
 /// Entries that are coded together.
 pub const BLOCK: usize = 128;
-
-/// How a list is written.
-#[derive(Copy, Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-#[repr(u32)]
-pub enum Form {
-    /// Golomb-Rice.
-    Rice = 0,
-    /// One word per entry.
-    Raw = 1,
-    /// Two bits per element.
-    Dense2 = 2,
-    /// Sixteen bits per element.
-    Dense16 = 3,
-}
-
-impl Form {
-    /// The form of that number.
-    pub(crate) const fn from_number(number: u32) -> Option<Self> {
-        match number {
-            0 => Some(Self::Rice),
-            1 => Some(Self::Raw),
-            2 => Some(Self::Dense2),
-            3 => Some(Self::Dense16),
-            _ => None,
-        }
-    }
-}
 
 /// The most words that a list over `len` elements can take, in the smallest form.
 pub const fn words_max(len: usize) -> usize {

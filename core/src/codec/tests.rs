@@ -51,7 +51,7 @@ proptest! {
             for tier in Tier::all() {
                 let (mut residual, mut body) = (vec![0.0; update.len()], vec![u32::MAX; (case.words)(update.len())]);
                 let dense = (case.encode)(tier, Some(&update), &mut residual, &mut body);
-                prop_assert_eq!(dense.refused, 0);
+                prop_assert_eq!(dense.non_finite, 0);
                 let mut said = vec![f32::NAN; update.len()];
                 prop_assert_eq!((case.expand)(tier, &body, &mut said), Ok(()), "{}", case.name);
                 for i in 0..update.len() {
@@ -158,7 +158,7 @@ fn what_is_not_finite_is_left_out() {
         let mut update = vec![1.0; 200];
         (update[70], update[199]) = (f32::NAN, f32::NEG_INFINITY);
         let dense = (case.encode)(Tier::best(), Some(&update), &mut residual, &mut body);
-        assert_eq!((dense.refused, dense.first_refused), (2, Some(70)), "{}", case.name);
+        assert_eq!((dense.non_finite, dense.first_non_finite), (2, Some(70)), "{}", case.name);
         assert!(residual.iter().all(|r| r.is_finite()) && dense.squares.is_finite());
     }
 }

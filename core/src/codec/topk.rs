@@ -3,8 +3,8 @@
 //! A body is a header of three words (entries, form and words of the list), the list of indices and signs as
 //! [`entries`] writes it, and the magnitudes as floats, none of them 0. Of equal magnitudes the first are taken.
 
-use super::entries::{self, Form, Reader};
-use super::{BodyError, Encoded, bytes, squares};
+use super::entries::{self, Reader};
+use super::{BodyError, Encoded, Form, bytes, squares};
 use crate::kernel::threshold::NEGATIVE;
 
 /// Words of a body's header.
@@ -79,7 +79,7 @@ pub fn encode(
     let bytes = (HEADER_WORDS + words + found) as u32 * 4;
     let mut encoded = Encoded { bytes, entries: found as u32, squares: squares(residual), ..Encoded::default() };
     encoded.threshold = f32::from_bits(kth);
-    encoded.refuse(dense.refused, dense.first_refused);
+    encoded.add_non_finite(dense.non_finite, dense.first_non_finite);
     encoded
 }
 

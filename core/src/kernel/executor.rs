@@ -10,7 +10,7 @@ use super::{Kernel, KernelResult, run};
 use crate::buffer::{Pool, Segment};
 
 /// Why a kernel was not carried out: a device that is gone, or cannot do it. The run cannot go on.
-pub type Failure = Box<dyn Error + Send + Sync>;
+pub type ExecutorError = Box<dyn Error + Send + Sync>;
 
 /// Carries out the kernels of one machine, one after the other, on its pool or on copies of the pool's buffers.
 ///
@@ -22,13 +22,13 @@ pub trait Executor: Send + fmt::Debug {
     ///
     /// # Errors
     /// When it cannot be carried out.
-    fn begin(&mut self, kernel: &Kernel, pool: &mut Pool) -> Result<Option<KernelResult>, Failure>;
+    fn begin(&mut self, kernel: &Kernel, pool: &mut Pool) -> Result<Option<KernelResult>, ExecutorError>;
 
     /// What the kernel that was begun has found, once that is known. Does not wait.
     ///
     /// # Errors
     /// When it cannot be carried out after all.
-    fn poll(&mut self, pool: &mut Pool) -> Result<Option<KernelResult>, Failure>;
+    fn poll(&mut self, pool: &mut Pool) -> Result<Option<KernelResult>, ExecutorError>;
 
     /// The host has written these bytes, or is about to.
     fn written(&mut self, segment: Segment);
@@ -41,7 +41,7 @@ pub trait Executor: Send + fmt::Debug {
     ///
     /// # Errors
     /// When they cannot be had any more.
-    fn fetch(&mut self, segment: Segment, pool: &mut Pool) -> Result<bool, Failure>;
+    fn fetch(&mut self, segment: Segment, pool: &mut Pool) -> Result<bool, ExecutorError>;
 }
 
 /// On the host, at once.
@@ -49,11 +49,11 @@ pub trait Executor: Send + fmt::Debug {
 pub struct Cpu;
 
 impl Executor for Cpu {
-    fn begin(&mut self, kernel: &Kernel, pool: &mut Pool) -> Result<Option<KernelResult>, Failure> {
+    fn begin(&mut self, kernel: &Kernel, pool: &mut Pool) -> Result<Option<KernelResult>, ExecutorError> {
         Ok(Some(run(kernel, pool)))
     }
 
-    fn poll(&mut self, _: &mut Pool) -> Result<Option<KernelResult>, Failure> {
+    fn poll(&mut self, _: &mut Pool) -> Result<Option<KernelResult>, ExecutorError> {
         Ok(None)
     }
 
@@ -63,7 +63,7 @@ impl Executor for Cpu {
         self
     }
 
-    fn fetch(&mut self, _: Segment, _: &mut Pool) -> Result<bool, Failure> {
+    fn fetch(&mut self, _: Segment, _: &mut Pool) -> Result<bool, ExecutorError> {
         Ok(true)
     }
 }

@@ -4,14 +4,23 @@
 //! out that the protocol needs comes back as a small [`KernelResult`]. One file per kernel, each with a naive version
 //! beside it that the tests compare with, bit for bit.
 
+// Hidden modules: for the gpu crate, benches and fuzzing; no stable API.
+#[doc(hidden)]
 pub mod apply;
+#[doc(hidden)]
 pub mod compare;
 pub mod executor;
+#[doc(hidden)]
 pub mod ledger;
+#[doc(hidden)]
 pub mod mean;
+#[doc(hidden)]
 pub mod momentum;
+#[doc(hidden)]
 pub mod scan;
+#[doc(hidden)]
 pub mod threshold;
+#[doc(hidden)]
 pub mod tier;
 
 use alloc::sync::Arc;
@@ -20,7 +29,7 @@ use tier::Tier;
 use zerocopy::{FromBytes, IntoBytes};
 
 use crate::buffer::{BufferId, Pool, Segment};
-use crate::codec::threshold::{Aim, Section, Unmerged};
+use crate::codec::threshold::{Aim, MergeError, Section};
 use crate::codec::{self, BodyError, Encoded};
 
 /// Most vectors that one [`Kernel::Mean`] takes: a node of a tree and its children.
@@ -308,7 +317,7 @@ pub enum KernelResult {
         bytes: u32,
     },
     /// Two bodies are not one.
-    Unmerged(Unmerged),
+    Unmerged(MergeError),
     /// The residual was cut.
     Clipped {
         /// Elements cut.

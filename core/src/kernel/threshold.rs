@@ -43,7 +43,7 @@ const BLOCK: usize = 4096;
 
 /// What one pass did.
 #[derive(Copy, Clone, Debug, Default, PartialEq)]
-pub struct Taken {
+pub struct PassResult {
     /// Words of `entries` written.
     pub words: usize,
     /// Elements that emitted something.
@@ -51,9 +51,9 @@ pub struct Taken {
     /// Sum of squares of the residual.
     pub squares: f64,
     /// Elements left out because `residual + update` was not finite.
-    pub refused: u32,
+    pub non_finite: u32,
     /// The first of them.
-    pub first_refused: Option<u32>,
+    pub first_non_finite: Option<u32>,
 }
 
 /// What a pass compares with and takes away.
@@ -104,7 +104,7 @@ struct Pass<'a> {
     entries: &'a mut [u32],
     /// Index of the block's first element.
     first: u32,
-    taken: Taken,
+    taken: PassResult,
     lanes: [f32; LANES],
     /// Words that the last block took.
     block_words: usize,
@@ -117,12 +117,18 @@ struct Pass<'a> {
 ///
 /// # Panics
 /// When the lengths differ or exceed [`LEN_MAX`], or there are fewer than two words per element.
-pub fn take(tier: Tier, update: Option<&[f32]>, residual: &mut [f32], quantum: Quantum, entries: &mut [u32]) -> Taken {
+pub fn take(
+    tier: Tier,
+    update: Option<&[f32]>,
+    residual: &mut [f32],
+    quantum: Quantum,
+    entries: &mut [u32],
+) -> PassResult {
     static NOTHING: [f32; BLOCK] = [0.0; BLOCK];
     assert!(update.is_none_or(|update| update.len() == residual.len()));
     assert!(residual.len() <= LEN_MAX && entries.len() >= 2 * residual.len());
     let per_tau = 1.0 / quantum.tau;
-    let (taken, lanes) = (Taken::default(), [0.0; LANES]);
+    let (taken, lanes) = (PassResult::default(), [0.0; LANES]);
     let mut pass = Pass { quantum, per_tau, entries, first: 0, taken, lanes, block_words: 0 };
     for (block, residual) in residual.chunks_mut(BLOCK).enumerate() {
         let first = block * BLOCK;
@@ -145,8 +151,8 @@ impl Pass<'_> {
     #[inline]
     fn emit(&mut self, index: u32, acc: f32, old: f32) -> f32 {
         if !acc.is_finite() {
-            self.taken.refused += 1;
-            self.taken.first_refused.get_or_insert(index);
+            self.taken.non_finite += 1;
+            self.taken.first_non_finite.get_or_insert(index);
             return old;
         }
         let count = ((acc.abs() * self.per_tau) as u32).min(QUANTA_MAX);

@@ -130,8 +130,8 @@ impl Dense {
         let found = self.staging.take(4 * (HEAD + groups) as u64, |came| {
             let word = |at: usize| u32::from_le_bytes(came[4 * at..4 * at + 4].try_into().unwrap_or_default());
             let squares = (HEAD..HEAD + groups).map(|at| f64::from(f32::from_bits(word(at)))).sum();
-            let (refused, first_refused) = (word(0), Some(word(1)).filter(|at| *at != u32::MAX));
-            Encoded { bytes, entries, squares, threshold: 0.0, refused, first_refused }
+            let (non_finite, first_non_finite) = (word(0), Some(word(1)).filter(|at| *at != u32::MAX));
+            Encoded { bytes, entries, squares, threshold: 0.0, non_finite, first_non_finite }
         })?;
         Ok(Some(KernelResult::Encoded(found)))
     }

@@ -4,7 +4,7 @@
 
 use gradwire_core::codec::threshold::{Aim, Choice, RUN, Sample, choose, quantum, write};
 use gradwire_core::codec::{Encoded, threshold::Section};
-use gradwire_core::kernel::threshold::{Quantum, Taken, read};
+use gradwire_core::kernel::threshold::{PassResult, Quantum, read};
 use gradwire_core::kernel::{EncodeTarget, KernelResult};
 use gradwire_core::{Pool, Segment};
 
@@ -315,9 +315,9 @@ impl Encoder {
         }
         let sums = &counters[HEAD + chunks..];
         let squares = sums.iter().map(|bits| f64::from(f32::from_bits(*bits))).sum();
-        let (refused, first_refused) =
+        let (non_finite, first_non_finite) =
             message.refused.take().unwrap_or_else(|| (counters[3], Some(counters[4]).filter(|at| *at != u32::MAX)));
-        let taken = Taken { words: self.list.len(), entries: counters[2], squares, refused, first_refused };
+        let taken = PassResult { words: self.list.len(), entries: counters[2], squares, non_finite, first_non_finite };
         let quantum = Quantum::with_threshold(f32::from_bits(counters[0]), f32::from_bits(counters[1]));
         let (total, aim, place) = (message.residual.len as usize / 4, message.aim, message.place);
         let mut section = pool.sections(place.sections)[index];
@@ -334,7 +334,7 @@ impl Encoder {
                 Ok(true)
             }
             Err(higher) => {
-                message.refused = Some((taken.refused, taken.first_refused));
+                message.refused = Some((taken.non_finite, taken.first_non_finite));
                 self.put_back(index, quantum.tau, commands, memory, pool)?;
                 self.take(index, None, Some(higher), commands, memory, pool)?;
                 let count = pool.sections(place.sections).len();

@@ -64,9 +64,9 @@ fn events_are_filtered_and_lead_to_their_nodes() {
     use gradwire_core::telemetry::NoteKind;
     use gradwire_core::{Instant, PeerId};
     let (mut app, mut model) = (app(), model());
-    for (second, rank, what) in [(1, 0, NoteKind::Joined), (2, 3, NoteKind::PeerLost), (3, 4, NoteKind::Joined)] {
+    for (second, rank, kind) in [(1, 0, NoteKind::Joined), (2, 3, NoteKind::PeerLost), (3, 4, NoteKind::Joined)] {
         let (at, peer) = (Instant::from_nanos(second * 1_000_000_000), PeerId(2));
-        model.take(Frame::Note(gradwire_core::telemetry::Note { at, rank: PeerId(rank), what, peer, number: 0 }));
+        model.take(Frame::Note(gradwire_core::telemetry::Note { at, rank: PeerId(rank), kind, peer, number: 0 }));
     }
     press(&mut app, &model, "6/given up\n");
     assert_eq!(app.events(&model).len(), 1);

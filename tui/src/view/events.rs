@@ -7,9 +7,9 @@ pub(super) fn draw(frame: &mut Frame<'_>, app: &App, model: &Model, area: Rect) 
     let skip = app.line.saturating_sub(room - 1);
     let events = app.events(model);
     let lines = events.iter().enumerate().skip(skip).take(room).map(|(i, note)| {
-        let sign = if note.what.is_trouble() { "!" } else { " " };
+        let sign = if note.kind.is_trouble() { "!" } else { " " };
         let text = format!("{:>7.1} s {sign} {:>3} {note}", seconds(note.at), note.rank.0);
-        let style = match (i == app.line, note.what.is_trouble()) {
+        let style = match (i == app.line, note.kind.is_trouble()) {
             (true, _) => app.theme.selected(),
             (_, true) => app.theme.warn(),
             _ => ratatui::style::Style::new(),

@@ -39,7 +39,7 @@ pub(super) fn draw(frame: &mut Frame<'_>, app: &App, model: &Model, area: Rect) 
                     };
                     let sign = if silent { "!" } else { "" };
                     let text = match app.expanded {
-                        true => format!("{:.1} ms", link.answers_in as f64 / 1e6),
+                        true => format!("{:.1} ms", link.response_ns as f64 / 1e6),
                         false => bytes(link.bytes_out as f64),
                     };
                     (format!("{sign}{text}"), style)

@@ -19,7 +19,7 @@ pub(super) fn draw(frame: &mut Frame<'_>, app: &App, model: &Model, rank: u32, a
             waiting.on,
             waiting.at.0,
             seconds(model.now) - seconds(waiting.since),
-            waiting.told_by
+            waiting.reported_by
         ),
         None => "nobody".into(),
     };

@@ -28,16 +28,17 @@ fn model() -> Model {
                 report.status.staleness.record(u64::from(age));
             }
             if rank == 1 && now > 16.0 {
-                let (on, told_by) = (PeerId(3), PeerId(1));
-                report.status.waiting = Some(Waiting { on, at: Clock(60), clock: Clock(64), since: at(16.0), told_by });
+                let (on, reported_by) = (PeerId(3), PeerId(1));
+                report.status.waiting =
+                    Some(Waiting { on, at: Clock(60), clock: Clock(64), since: at(16.0), reported_by });
             }
             model.take(Told::Report(report));
         }
     }
-    let note = |what, seconds, rank: u32, peer: u32| Note {
+    let note = |kind, seconds, rank: u32, peer: u32| Note {
         at: at(seconds),
         rank: PeerId(rank),
-        what,
+        kind,
         peer: PeerId(peer),
         number: 7,
     };
@@ -160,9 +161,9 @@ fn absurd_tales_are_drawn() {
             report.progress.loss = f32::from_bits(next() as u32);
             report.times.wait = next() << 8;
             report.times.compute = u64::MAX;
-            let (on, told_by) = (PeerId(next() as u32), PeerId(0));
+            let (on, reported_by) = (PeerId(next() as u32), PeerId(0));
             let (clock, since) = (Clock(next()), Instant::from_nanos(next()));
-            report.status.waiting = Some(Waiting { on, at: clock, clock, since, told_by });
+            report.status.waiting = Some(Waiting { on, at: clock, clock, since, reported_by });
             model.take(Told::Report(report));
         }
         for pane in Pane::ALL {

@@ -3,8 +3,11 @@ use alloc::vec::Vec;
 
 use proptest::prelude::*;
 
+use super::decode::sections;
 use super::*;
-use crate::recipe::Threshold;
+use crate::codec::Encoded;
+use crate::kernel::threshold::QUANTA_MAX;
+use crate::kernel::tier::Tier;
 
 const UNIT: f32 = 1.0 / 16384.0;
 const TAU: f32 = 1.0 / 64.0;
@@ -91,7 +94,7 @@ proptest! {
             match merge((one, other), &side.parts, UNIT, &mut side.scratch, &mut side.body) {
                 Ok(words) => add(&side.body[..words], &side.parts, UNIT, &mut merged).unwrap(),
                 Err(error) => {
-                    prop_assert_eq!(error, Unmerged::TooMany);
+                    prop_assert_eq!(error, MergeError::TooMany);
                     pair.iter().for_each(|body| add(body, &side.parts, UNIT, &mut merged).unwrap());
                 }
             }

@@ -9,11 +9,11 @@ const TAU: f32 = 1.0 / 64.0;
 
 /// The loop of the module's documentation, as it stands.
 fn oracle(update: &[f32], residual: &mut [f32], quantum: Quantum) -> (Vec<Entry>, u32) {
-    let (mut entries, mut refused) = (Vec::new(), 0);
+    let (mut entries, mut non_finite) = (Vec::new(), 0);
     for i in 0..update.len() {
         let acc = residual[i] + update[i];
         if !acc.is_finite() {
-            refused += 1;
+            non_finite += 1;
         } else if acc.abs() >= quantum.threshold {
             let q = (acc.abs() / quantum.tau).trunc().min(QUANTA_MAX as f32);
             entries.push(Entry { index: i as u32, count: if acc < 0.0 { -(q as i32) } else { q as i32 } });
@@ -22,7 +22,7 @@ fn oracle(update: &[f32], residual: &mut [f32], quantum: Quantum) -> (Vec<Entry>
             residual[i] = acc;
         }
     }
-    (entries, refused)
+    (entries, non_finite)
 }
 
 fn bits(x: &[f32]) -> Vec<u32> {
@@ -50,14 +50,14 @@ proptest! {
     fn every_tier_agrees_with_the_oracle((update, residual) in vectors(true), wide in any::<bool>()) {
         let quantum = if wide { Quantum::with_threshold(1.4 * TAU, TAU) } else { Quantum::of(TAU) };
         let mut expected = residual.clone();
-        let (entries, refused) = oracle(&update, &mut expected, quantum);
+        let (entries, non_finite) = oracle(&update, &mut expected, quantum);
         let mut squares = None;
         for tier in Tier::all() {
             let (mut left, mut words) = (residual.clone(), vec![u32::MAX; 2 * update.len()]);
             let taken = take(tier, Some(&update), &mut left, quantum, &mut words);
             prop_assert_eq!(bits(&left), bits(&expected), "{}", tier.name());
             prop_assert_eq!(read(&words[..taken.words]).collect::<Vec<_>>(), entries.clone());
-            prop_assert_eq!((taken.entries, taken.refused), (entries.len() as u32, refused));
+            prop_assert_eq!((taken.entries, taken.non_finite), (entries.len() as u32, non_finite));
             prop_assert_eq!(squares.get_or_insert(taken.squares).to_bits(), taken.squares.to_bits());
             let exact: f64 = left.iter().map(|r| f64::from(*r) * f64::from(*r)).sum();
             prop_assert!((taken.squares - exact).abs() <= 1e-5 * exact || !taken.squares.is_finite());

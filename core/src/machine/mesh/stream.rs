@@ -205,7 +205,7 @@ impl Mesh {
         let (State::Encoding { slot, leaving }, KernelResult::Encoded(encoded)) = (self.state, result) else { return };
         let bytes = encoded.bytes;
         self.encoding.on_encoded(0, encoded, &mut self.hub.counters);
-        if let Some(index) = encoded.first_refused {
+        if let Some(index) = encoded.first_non_finite {
             let reason = Rejection::NonFinite { shard: ShardId(0), index };
             self.hub.event(Event::Rejected { peer: self.hub.setup.me, reason });
         }
