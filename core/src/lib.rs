@@ -98,6 +98,7 @@ pub use machine::{
 };
 pub use recipe::check::ConfigError;
 pub use recipe::settings::Recipe;
+pub use saved::{RestoreError, SavedBuffer};
 pub use status::snapshot::Status;
 pub use time::{Duration, Instant, Patience};
 pub use transport::Transport;
