@@ -1,20 +1,24 @@
-//! Colours and signs. Meaning is never in a colour alone: every state has a word or a sign too.
+//! Colours, signs and number formats.
+//!
+//! A colour never carries a meaning alone: each state has a word or a sign as well.
 
 use ratatui::style::{Color, Modifier, Style};
 use ratatui::symbols::Marker;
 
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Palette {
-    /// Okabe and Ito's colours, which colour-blind people tell apart.
+    /// The colours of Okabe and Ito (2008), which are distinct with any kind of colour blindness.
     Full,
-    /// The terminal's own sixteen.
+    /// The sixteen colours of the terminal.
     Sixteen,
+    /// No colours.
     None,
 }
 
 #[derive(Copy, Clone, Debug)]
 pub(crate) struct Theme {
     pub(crate) palette: Palette,
+    /// Use ASCII characters only.
     pub(crate) ascii: bool,
 }
 
@@ -27,26 +31,32 @@ impl Theme {
         }
     }
 
+    /// For states that are good.
     pub(crate) fn good(self) -> Style {
         self.colour((0, 158, 115), Color::Green)
     }
 
+    /// For states that need attention.
     pub(crate) fn warn(self) -> Style {
         self.colour((230, 159, 0), Color::Yellow).add_modifier(Modifier::BOLD)
     }
 
+    /// For failures.
     pub(crate) fn bad(self) -> Style {
         self.colour((213, 94, 0), Color::Red).add_modifier(Modifier::BOLD | Modifier::REVERSED)
     }
 
+    /// For highlights, and the first curve of a chart.
     pub(crate) fn accent(self) -> Style {
         self.colour((86, 180, 233), Color::Cyan)
     }
 
+    /// For the second curve of a chart.
     pub(crate) fn second(self) -> Style {
         self.colour((204, 121, 167), Color::Magenta)
     }
 
+    /// For secondary text.
     pub(crate) fn dim(self) -> Style {
         match self.palette {
             Palette::None => Style::new(),
@@ -54,20 +64,22 @@ impl Theme {
         }
     }
 
+    /// For titles of panes and columns.
     pub(crate) fn title(self) -> Style {
         Style::new().add_modifier(Modifier::BOLD)
     }
 
+    /// For the selected line or tab.
     pub(crate) fn selected(self) -> Style {
         Style::new().add_modifier(Modifier::REVERSED)
     }
 
-    /// How curves are drawn.
+    /// The symbol of which curves consist.
     pub(crate) fn marker(self) -> Marker {
         if self.ascii { Marker::Dot } else { Marker::Braille }
     }
 
-    /// A bar of so much of `width`.
+    /// A bar of `width` characters, filled by `share`, which is clamped to 0 to 1.
     pub(crate) fn bar(self, share: f64, width: usize) -> String {
         let full = if share.is_finite() { (share.clamp(0.0, 1.0) * width as f64).round() as usize } else { 0 };
         let (on, off) = if self.ascii { ("#", ".") } else { ("█", "░") };
@@ -75,12 +87,12 @@ impl Theme {
     }
 }
 
-/// A number of bytes, in three digits.
+/// A number of bytes with a decimal unit, for example "80.0 kB".
 pub(crate) fn bytes(n: f64) -> String {
     scaled(n, &["B", "kB", "MB", "GB", "TB", "PB"], 1000.0)
 }
 
-/// A count, in three digits.
+/// A count with a decimal suffix, for example "50.8k".
 pub(crate) fn count(n: f64) -> String {
     scaled(n, &["", "k", "M", "G", "T", "P"], 1000.0)
 }
