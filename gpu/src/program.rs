@@ -25,7 +25,7 @@ pub(crate) const COMMON: &str = include_str!("common.wgsl");
 #[derive(Copy, Clone, Debug, Default, PartialEq, bytemuck::Pod, bytemuck::Zeroable)]
 #[repr(C)]
 pub(crate) struct Params {
-    /// Elements.
+    /// Elements that the dispatch covers.
     pub(crate) len: u32,
     /// Always 0. See `opaque` in common.wgsl.
     pub(crate) zero: u32,

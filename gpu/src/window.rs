@@ -10,7 +10,7 @@ use crate::wgpu;
 /// the range begins some words into the binding.
 #[derive(Copy, Clone, Debug)]
 pub(crate) struct Window<'a> {
-    /// The binding.
+    /// The range that is bound, aligned.
     pub(crate) part: Part<'a>,
     /// First word of the range, counted from the start of the binding.
     pub(crate) at: u32,

@@ -102,7 +102,7 @@ impl Column {
 pub(crate) struct Playback {
     /// Seconds since the start of the recording.
     pub(crate) position: f64,
-    /// Seconds.
+    /// Length of the recording in seconds.
     pub(crate) length: f64,
     /// Seconds of the recording per second: 1, 5 or 20.
     pub(crate) speed: u32,
@@ -115,7 +115,7 @@ pub(crate) struct App {
     pub(crate) theme: Theme,
     pub(crate) pane: Pane,
     pub(crate) sort: Column,
-    /// Descending order.
+    /// Sort in descending order.
     pub(crate) reverse: bool,
     /// Text that nodes and events must match; a leading `!` inverts.
     pub(crate) filter: String,
@@ -227,11 +227,13 @@ impl App {
 
     /// Handles a key.
     pub(crate) fn on_key(&mut self, key: KeyEvent, model: &Model) {
+        // First, so that it works in every mode: raw mode turns the terminal's own Ctrl-C off.
         if key.modifiers.contains(KeyModifiers::CONTROL) && key.code == KeyCode::Char('c') {
             self.quit = true;
         } else if self.editing_filter {
             self.edit_filter(key.code);
         } else if self.help {
+            // Any key closes the help and does nothing else.
             self.help = false;
         } else {
             self.on_command(key.code, model);
@@ -243,9 +245,11 @@ impl App {
             KeyCode::Enter => self.editing_filter = false,
             KeyCode::Esc => (self.editing_filter, self.filter) = (false, String::new()),
             KeyCode::Backspace => drop(self.filter.pop()),
+            // A longer text would not fit into the footer.
             KeyCode::Char(c) if self.filter.len() < 64 => self.filter.push(c),
             _ => {}
         }
+        // The list has changed, so the selected line would be another node.
         self.line = 0;
     }
 
@@ -306,6 +310,7 @@ impl App {
     fn freeze(&mut self, model: &Model) {
         self.frozen = match self.frozen.take() {
             Some(_) => None,
+            // A copy: the live model goes on, so nothing is missed while the screen is frozen.
             None => Some(Box::new(model.clone())),
         };
     }

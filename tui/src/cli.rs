@@ -17,7 +17,7 @@ use crate::Failure;
 use crate::app::Column;
 use crate::theme::{Palette, Theme};
 
-/// What the program has to do.
+/// The mode of a call, from its address or flags.
 pub(crate) enum Action {
     /// Follow a run through the monitor address of a node.
     Watch { address: String },

@@ -63,6 +63,7 @@ impl App for SimulatedWorker {
 /// Runs the demo until the receiver of `updates` is gone.
 pub(crate) fn run(nodes: u32, updates: &SyncSender<Update>) {
     let workers = nodes.max(2);
+    // A threshold and a bound, so that every pane has something to show.
     let recipe: Recipe = "ssp bound=4 codec=threshold tau=0.001953125 control=density density=0.02"
         .parse()
         .unwrap_or_else(|_| Recipe::ssp(4));
@@ -159,6 +160,7 @@ impl Reporter<'_> {
             return None;
         }
         let mut status = world.status(rank)?;
+        // Workers that have not connected yet would look like failures.
         status.workers.retain(|worker| worker.state != Presence::Awaited);
         let steps = world.steps(rank);
         let is_worker = rank.index() < self.computed.len();

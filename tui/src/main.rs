@@ -99,6 +99,7 @@ fn run(options: Options) -> Result<u8, Failure> {
         let _ = execute!(io::stdout(), DisableMouseCapture);
     }
     ratatui::restore();
+    // After the restore, so that an error is printed to a usable terminal.
     result.map_err(|error| error.to_string())?;
     Ok(Health::of(&feed.model).code())
 }

@@ -42,19 +42,19 @@ pub(crate) struct Sample {
     pub(crate) step: f64,
     /// Share of the time that the application waits, 0 to 1.
     pub(crate) wait: f64,
-    /// Training loss.
+    /// Training loss, as the application has reported it.
     pub(crate) loss: f64,
-    /// Accuracy, 0 to 1.
+    /// Accuracy, 0 to 1, as the application has reported it.
     pub(crate) accuracy: f64,
     /// Bytes sent, divided by the bytes of the same messages as plain f32.
     pub(crate) ratio: f64,
 }
 
-/// Samples from the start of the run on, at least `interval` apart.
+/// Samples from the start of the run on, of one node or of the whole cluster.
 #[derive(Clone, Debug)]
 pub(crate) struct History {
     samples: VecDeque<Sample>,
-    /// Seconds.
+    /// Least seconds between two samples.
     interval: f64,
 }
 
@@ -92,7 +92,7 @@ impl History {
     }
 }
 
-/// One node.
+/// A node of the cluster, as its reports describe it.
 #[derive(Clone, Debug)]
 pub(crate) struct Node {
     /// The last report.
@@ -154,6 +154,7 @@ impl Model {
             self.history.push(sample);
         }
         self.now = self.now.max(report.at);
+        // A hostile source could otherwise invent ranks until the memory is full.
         let rank = report.status.me.0;
         if self.nodes.len() >= NODES_MAX && !self.nodes.contains_key(&rank) {
             return;
@@ -202,6 +203,7 @@ impl Model {
         let ends = |note: &&Note| {
             note.rank == PeerId(rank) && matches!(note.what, NoteKind::Left | NoteKind::Finished | NoteKind::Joined)
         };
+        // The last of these notes decides: a node can leave and join again.
         self.notes.iter().rev().find(ends).is_some_and(|note| note.what != NoteKind::Joined)
     }
 
@@ -214,6 +216,7 @@ impl Model {
     /// The worker with the least clock among the ones that have not left: rank and clock.
     pub(crate) fn slowest(&self) -> Option<(u32, u64)> {
         let clock = |node: &Node| node.report.status.clock.0;
+        // The description of the run may be missing. Rank 0 is always a worker.
         let workers = self.nodes.iter().filter(|(rank, _)| **rank < self.run.workers.max(1) && !self.has_left(**rank));
         workers.map(|(rank, node)| (*rank, clock(node))).min_by_key(|(_, clock)| *clock)
     }
@@ -221,7 +224,7 @@ impl Model {
 
 impl Node {
     fn update(&mut self, report: Report) {
-        // A restarted node counts from 0 again, and its time may run back. Differences to earlier reports make no sense.
+        // A restarted node counts from 0 again, and its time may run back: no rate can be measured across a restart.
         let restarted = report.at < self.base.at
             || report.times.steps < self.base.times.steps
             || report.status.bytes_out() < self.base.status.bytes_out();

@@ -52,6 +52,7 @@ fn follow(address: &str, rate: u8, key: Option<MonitorKey>, updates: &SyncSender
 
 /// Runs `produce` on a thread of its own and returns the other end of its channel.
 pub(crate) fn spawn(produce: impl FnOnce(&SyncSender<Update>) + Send + 'static) -> Receiver<Update> {
+    // Bounded: a reader that stops must not make the sender's memory grow.
     let (sender, receiver) = sync_channel(CHANNEL_CAPACITY);
     thread::spawn(move || produce(&sender));
     receiver

@@ -5,16 +5,18 @@
 use ratatui::style::{Color, Modifier, Style};
 use ratatui::symbols::Marker;
 
+/// The set of colours.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Palette {
     /// The colours of Okabe and Ito (2008), which are distinct with any kind of colour blindness.
     Full,
     /// The sixteen colours of the terminal.
     Sixteen,
-    /// No colours.
+    /// No colours, only bold and reversed text.
     None,
 }
 
+/// Colours and character set of the screen.
 #[derive(Copy, Clone, Debug)]
 pub(crate) struct Theme {
     pub(crate) palette: Palette,
@@ -23,6 +25,7 @@ pub(crate) struct Theme {
 }
 
 impl Theme {
+    /// The foreground colour of the palette: as 24 bits, or one of the terminal's sixteen.
     fn colour(self, full: (u8, u8, u8), sixteen: Color) -> Style {
         match self.palette {
             Palette::Full => Style::new().fg(Color::Rgb(full.0, full.1, full.2)),
@@ -41,7 +44,7 @@ impl Theme {
         self.colour((230, 159, 0), Color::Yellow).add_modifier(Modifier::BOLD)
     }
 
-    /// For failures.
+    /// For failures that stop the run.
     pub(crate) fn bad(self) -> Style {
         self.colour((213, 94, 0), Color::Red).add_modifier(Modifier::BOLD | Modifier::REVERSED)
     }
@@ -59,6 +62,7 @@ impl Theme {
     /// For secondary text.
     pub(crate) fn dim(self) -> Style {
         match self.palette {
+            // Some terminals draw dim text in a grey that cannot be read on every background.
             Palette::None => Style::new(),
             _ => Style::new().add_modifier(Modifier::DIM),
         }
@@ -97,6 +101,7 @@ pub(crate) fn count(n: f64) -> String {
     scaled(n, &["", "k", "M", "G", "T", "P"], 1000.0)
 }
 
+/// A number with the first unit in which it is below `step`.
 fn scaled(mut n: f64, units: &[&str], step: f64) -> String {
     let mut unit = 0;
     while n.abs() >= step && unit + 1 < units.len() {

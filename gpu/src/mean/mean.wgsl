@@ -43,7 +43,8 @@ fn mean(@builtin(global_invocation_id) id: vec3<u32>) {
         if (p.more_n.w & CONTINUES) != 0u {
             let first = partial_sums[3u * i];
             flags = (first >> 1u) & 7u;
-            total = Double((first & 1u) != 0u, i32(first >> 4u) - 0x8000, partial_sums[3u * i + 1u], partial_sums[3u * i + 2u]);
+            let e = i32(first >> 4u) - 0x8000;
+            total = Double((first & 1u) != 0u, e, partial_sums[3u * i + 1u], partial_sums[3u * i + 2u]);
         }
         for (var k = 0u; k < inputs; k++) {
             var bits = 0u;

@@ -143,8 +143,8 @@ impl Mean<'_> {
     }
 }
 
-/// A positive, normal double in the form of double.wgsl: 64 bits of mantissa, of which the first is set, as high and low
-/// word, then the exponent.
+/// A positive, normal double in the form of double.wgsl: high and low word of a mantissa of 64 bits, of which the first
+/// is set; then the exponent.
 fn to_double(x: f64) -> (u32, u32, i32) {
     let bits = x.to_bits();
     let mantissa = (bits & ((1 << 52) - 1) | 1 << 52) << 11;

@@ -53,9 +53,9 @@ impl Scatter {
                 if let Err(error) = threshold::list(words, parts, unit, &mut self.entries) {
                     return Ok(Outcome::Done(KernelResult::Malformed(error)));
                 }
-                // The CPU kernel refuses a body that would overflow a count, before it changes the ledger. The shader
-                // cannot: it adds without looking. So the sum of the largest counts so far bounds every count, and
-                // once that could overflow, the host runs the kernel and measures the bound again.
+                // A body that would overflow a count is an error that must leave the ledger as it is. The shader cannot
+                // detect that: it adds without a check. The sum of the largest counts of all bodies bounds every count
+                // of the ledger. When the bound overflows, the host runs the kernel and measures the bound again.
                 let largest = self.entries.iter().map(|(_, units)| units.unsigned_abs()).max().unwrap_or(0);
                 self.ledger_bound += u64::from(largest);
                 if self.ledger_bound > i32::MAX as u64 {

@@ -1,8 +1,8 @@
 // sign: one bit per element, and a scale per block of 1,024 elements.
 //
 // The scale is the largest power of two up to the block's mean magnitude. The mean is added up in the order of the CPU
-// kernel (core/src/codec/sign.rs): sixteen sums of floats, then their sum in double precision. A workgroup takes a block
-// at a time.
+// kernel (core/src/codec/sign.rs): sixteen sums of floats, then their sum in double precision. A workgroup takes a
+// block at a time.
 //
 // more_n.x: index of the first block of this dispatch; more_n.y: words of all scales, which come first in the body.
 

@@ -5,8 +5,9 @@
 // finds the bin that has the rank.
 //
 // n.x: distance between runs of the sample in elements, 0 for all elements; n.y: 1 if there is an update; n.z: the
-// rank, from 1; n.w: elements of a run. more_n.x: lowest bit of this round; more_n.y: number of bits; more_n.z: 1 in the
-// first round. f.x: threshold if the sample has too few finite elements; f.y: least threshold; f.z: largest quantum.
+// rank, from 1; n.w: elements of a run. more_n.x: lowest bit of this round; more_n.y: number of bits; more_n.z: 1 in
+// the first round. f.x: threshold if the sample has too few finite elements; f.y: least threshold; f.z: largest
+// quantum.
 
 @group(0) @binding(1) var<storage, read_write> update: array<u32>;
 @group(0) @binding(2) var<storage, read_write> residual: array<u32>;

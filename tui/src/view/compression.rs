@@ -34,6 +34,7 @@ fn entropy(density: f64) -> f64 {
 }
 
 fn lines<'a>(app: &App, model: &Model) -> Vec<Line<'a>> {
+    // Nodes without a codec report a density of 0.
     let coded: Vec<_> = model.nodes.values().filter(|node| node.now.density > 0.0).collect();
     let sent = model.total(|node| node.report.status.bytes_out() as f64);
     let dense = model.total(|node| node.report.status.counters.dense_bytes as f64);
@@ -50,6 +51,7 @@ fn lines<'a>(app: &App, model: &Model) -> Vec<Line<'a>> {
     let parameters = model.run.parameters as f64;
     let entries = coded.iter().map(|node| node.report.status.counters.entries as f64).sum::<f64>();
     let messages = coded.iter().map(|node| node.report.times.steps as f64).sum::<f64>().max(1.0);
+    // Bits per entry times entries per message, in bytes.
     let bound = entropy(density) * entries / messages / 8.0;
     let coding =
         coded.iter().map(|node| (node.report.times.encode + node.report.times.decode) as f64 / 1e6).sum::<f64>();

@@ -12,6 +12,7 @@ use crate::model::{Model, seconds};
 
 pub(super) fn draw(frame: &mut Frame<'_>, app: &App, model: &Model, area: Rect) {
     let height = usize::from(area.height.saturating_sub(2)).max(1);
+    // Scroll so that the selected line is the last one visible at most.
     let skip = app.line.saturating_sub(height - 1);
     let events = app.events(model);
     let lines = events.iter().enumerate().skip(skip).take(height).map(|(i, note)| {

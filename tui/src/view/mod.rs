@@ -57,6 +57,7 @@ pub(crate) fn draw(frame: &mut Frame<'_>, app: &App, model: &Model) {
         }
     }
     frame.render_widget(footer(app), footer_area);
+    // Last, over the whole buffer: ratatui's widgets have no ASCII mode of their own.
     if app.theme.ascii {
         replace_symbols(frame);
     }
@@ -120,6 +121,7 @@ fn header<'a>(app: &App, model: &Model) -> Line<'a> {
 fn alarm<'a>(app: &App, model: &Model) -> Paragraph<'a> {
     let health = Health::of(model);
     let reason = match &app.disconnected {
+        // The health is that of the last report, so a lost connection comes first.
         Some(reason) => format!(" no connection, trying again: {reason} "),
         None => format!(" {} ", health.reason()),
     };

@@ -52,6 +52,7 @@ pub(super) fn draw(frame: &mut Frame<'_>, app: &App, model: &Model, area: Rect) 
     // Rows are made for the visible lines only: a cluster can have a thousand nodes.
     let lines = usize::from(area.height.saturating_sub(3)).max(1);
     let selected = app.line.min(listed.len().saturating_sub(1));
+    // Scroll so that the selected line is the last one visible at most.
     let first = selected.saturating_sub(lines - 1);
     let rows: Vec<_> = listed
         .iter()

@@ -11,6 +11,7 @@ use crate::model::{Model, Node};
 use crate::theme::{bytes, count};
 
 pub(super) fn draw(frame: &mut Frame<'_>, app: &App, model: &Model, area: Rect) {
+    // With expanded charts the facts get no height.
     let [facts, charts] =
         Layout::vertical([Constraint::Length(if app.expanded { 0 } else { 8 }), Constraint::Fill(1)]).areas(area);
     frame.render_widget(Paragraph::new(lines(app, model)).block(block(app.theme, " cluster ".into())), facts);
@@ -33,6 +34,7 @@ fn lines<'a>(app: &App, model: &Model) -> Vec<Line<'a>> {
     let (out, into) = (model.total(|node| node.now.bytes_out), model.total(|node| node.now.bytes_in));
     let sent = model.total(|node| node.report.status.bytes_out() as f64);
     let dense = model.total(|node| node.report.status.counters.dense_bytes as f64);
+    // A node that has not installed the latest view yet reports an older number.
     let view = model.nodes.values().map(|node| node.report.status.view).max().unwrap_or(0);
     let (step, wait) = (mean(&|node| node.now.step), mean(&|node| node.now.wait));
     let staleness = {
