@@ -1,9 +1,10 @@
 //! The protocol of gradwire as state machines without IO, clock, threads or randomness.
 //!
 //! Data-parallel training exchanges flat vectors of `f32` between workers by a method: parameter averaging, synchronous
-//! or asynchronous updates, softsync, bounded staleness, or quanta with residual. A [`Recipe`] describes the method, and a
-//! [`Machine`] runs it on one node. The machine takes [`Input`]s and returns [`Output`]s. It names buffers and does not
-//! access them, so the same machine runs in a thread of a training program, with gradients on a GPU, or in a simulator.
+//! or asynchronous updates, softsync, bounded staleness, or quanta with residual. A [`Recipe`] describes the method,
+//! and a [`Machine`] runs it on one node. The machine takes [`Input`]s and returns [`Output`]s. It names buffers and
+//! does not access them, so the same machine runs in a thread of a training program, with gradients on a GPU, or in a
+//! simulator.
 //!
 //! | module or type | content |
 //! |---|---|

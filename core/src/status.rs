@@ -24,7 +24,8 @@ pub enum Role {
 /// The wait of a node for a peer.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub struct Waiting {
-    /// The peer that must act next. Peers report their own waits, so this is the end of a chain of waits if one is known.
+    /// The peer that must act next. Peers report their own waits, so this is the end of a chain of waits if one is
+    /// known.
     pub on: PeerId,
     /// The clock of that peer, as far as this node knows.
     pub at: Clock,
@@ -61,7 +62,8 @@ pub struct Counters {
     pub merged: u64,
     /// Bytes that the sent messages would have taken with plain floats in place of encoded bodies.
     pub dense_bytes: u64,
-    /// Contributions lost with a server that restarted: in flight to it, or applied by it and in no worker's parameters.
+    /// Contributions lost with a server that restarted: in flight to it, or applied by it and in no worker's
+    /// parameters.
     pub lost: u64,
     /// Reconnections of peers.
     pub reconnects: u64,

@@ -8,8 +8,8 @@
 //! | byte 0 | kind of frame: 1 [`Run`], 2 [`Report`], 3 [`Note`] |
 //! | rest | the fields in order: integers as LEB128, floats as 32 bits little-endian, text as its length and UTF-8 |
 //!
-//! Monitors read logs from untrusted nodes. Parsing checks each length against a limit before it allocates, and accepts any
-//! value of a number. Text may contain any characters: show it through [`printable`].
+//! Monitors read logs from untrusted nodes. Parsing checks each length against a limit before it allocates, and accepts
+//! any value of a number. Text may contain any characters: show it through [`printable`].
 
 mod reader;
 mod report;
@@ -97,8 +97,8 @@ pub struct Times {
     pub decode: u64,
     /// Means, applications of updates, and replicas.
     pub apply: u64,
-    /// Time in which the application is blocked in a step. Minus `encode`, `decode` and `apply`, this is the network and
-    /// the wait for peers.
+    /// Time in which the application is blocked in a step. Minus `encode`, `decode` and `apply`, this is the network
+    /// and the wait for peers.
     pub wait: u64,
     /// Time with at least one transmission in flight. Overlaps the other fields.
     pub wire: u64,
@@ -134,8 +134,8 @@ pub struct Note {
     /// [`NoteKind::View`].
     pub peer: PeerId,
     /// A number that depends on the kind. `View`: its number. `Stalled`: the clock of the peer. `ContractDiffers`: the
-    /// first differing line. `ResumedElsewhere`: the clock of the peer's checkpoint. `Rejected`: the index of the element
-    /// that is not finite, plus 1, or 0 for a malformed body. Otherwise 0.
+    /// first differing line. `ResumedElsewhere`: the clock of the peer's checkpoint. `Rejected`: the index of the
+    /// element that is not finite, plus 1, or 0 for a malformed body. Otherwise 0.
     pub number: u64,
 }
 

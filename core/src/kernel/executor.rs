@@ -15,8 +15,8 @@ pub type ExecutorError = Box<dyn Error + Send + Sync>;
 /// Carries out the kernels of one machine, one after the other, on its pool or on copies of the pool's buffers.
 ///
 /// The host's memory is what transports and the application see. An executor with copies is told of what the host
-/// writes ([`written`](Self::written)), and asked for what the host is about to read ([`fetch`](Self::fetch)). Results are
-/// those of [`run`], bit for bit.
+/// writes ([`written`](Self::written)), and asked for what the host is about to read ([`fetch`](Self::fetch)). Results
+/// are those of [`run`], bit for bit.
 pub trait Executor: Send + fmt::Debug {
     /// Begins a kernel; the one before has ended. `None`: it is not known yet what it finds, ask [`poll`](Self::poll).
     ///
@@ -36,8 +36,8 @@ pub trait Executor: Send + fmt::Debug {
     /// Itself, for who knows what it is.
     fn as_any(&mut self) -> &mut dyn Any;
 
-    /// Sees to it that the host's copy of these bytes is what the kernels before have made of them. `false`: not yet; ask
-    /// again. Does not wait.
+    /// Sees to it that the host's copy of these bytes is what the kernels before have made of them. `false`: not yet;
+    /// ask again. Does not wait.
     ///
     /// # Errors
     /// When they cannot be had any more.

@@ -57,7 +57,8 @@ fn fused<const N: usize>(tier: Tier, into: &mut [f32], held: Option<u32>, inputs
     let weights = inputs.map(|(_, weight)| f64::from(weight));
     let total = held.map_or(0.0, f64::from) + weights.iter().sum::<f64>();
     let sum = Sum { into, held: held.map(f64::from), inputs: inputs.map(|(x, _)| x), weights, per_total: 1.0 / total };
-    // A product with a weight of up to 29 bits is exact, and adding it in the same step rounds as adding it in the next.
+    // A product with a weight of up to 29 bits is exact, and adding it in the same step rounds as adding it in the
+    // next.
     let tier = if sum.weights.iter().chain(&sum.held).all(|weight| *weight < (1 << 29) as f64) {
         tier
     } else {
@@ -95,8 +96,8 @@ impl<const N: usize> Sum<'_, N> {
 /// Vectors of `$lanes` doubles.
 #[cfg(target_arch = "x86_64")]
 macro_rules! vectors {
-    ($name:ident, $token:ty, $part:ident, $fused:ident, $lanes:literal, $set:ident, $widen:ident, $mul:ident, $fma:ident,
-     $narrow:ident) => {
+    ($name:ident, $token:ty, $part:ident, $fused:ident, $lanes:literal,
+     $set:ident, $widen:ident, $mul:ident, $fma:ident, $narrow:ident) => {
         struct $name<'a, const N: usize>($token, Sum<'a, N>);
 
         impl<const N: usize> pulp::NullaryFnOnce for $name<'_, N> {

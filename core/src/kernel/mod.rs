@@ -161,8 +161,8 @@ pub enum Kernel {
         /// To what.
         limit: f32,
     },
-    /// Writes the sum of two threshold bodies. Finds [`KernelResult::Merged`], or [`KernelResult::Unmerged`]: nothing of use has
-    /// been written then.
+    /// Writes the sum of two threshold bodies. Finds [`KernelResult::Merged`], or [`KernelResult::Unmerged`]: nothing
+    /// of use has been written then.
     Merge {
         /// One body.
         one: Segment,

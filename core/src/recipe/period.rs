@@ -8,8 +8,9 @@ use super::{ConfigError, check_range};
 /// The number H of local steps between synchronisations, in at most four stages.
 ///
 /// The text form is `10` for a fixed H, or `1,10@500` for H = 1 up to local step 499 and H = 10 from step 500 on. A
-/// schedule expresses warm-up (small H first) and post-local SGD (Lin, Stich et al. 2018, "Don't use large mini-batches,
-/// use local SGD": H = 1 first, a larger H later). A stage starts with the first whole period after its step.
+/// schedule expresses warm-up (small H first) and post-local SGD (Lin, Stich et al. 2018, "Don't use large
+/// mini-batches, use local SGD": H = 1 first, a larger H later). A stage starts with the first whole period after its
+/// step.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub struct Period {
     /// (first local step, H) in rising order; unused entries repeat the last stage.

@@ -22,8 +22,8 @@ pub enum Scaling {
     Const,
     /// 1 / max(tau, 1) (Zhang et al. 2016).
     Inverse,
-    /// 1 / (tau + 1) (Odena 2016, from the code of that paper). Unlike [`Inverse`](Self::Inverse), it differs for tau = 0
-    /// and tau = 1.
+    /// 1 / (tau + 1) (Odena 2016, from the code of that paper). Unlike [`Inverse`](Self::Inverse), it differs for tau =
+    /// 0 and tau = 1.
     InversePlusOne,
     /// base^tau: exponential decay (Chan and Lane 2014).
     Exp {

@@ -68,7 +68,12 @@ proptest! {
     #[test]
     fn tiers_agree_across_blocks(len in 0usize..3 * BLOCK, seed in any::<u32>()) {
         let mut state = seed | 1;
-        let mut next = || { state ^= state << 13; state ^= state >> 17; state ^= state << 5; state as f32 / u32::MAX as f32 * 0.04 - 0.02 };
+        let mut next = || {
+            state ^= state << 13;
+            state ^= state >> 17;
+            state ^= state << 5;
+            state as f32 / u32::MAX as f32 * 0.04 - 0.02
+        };
         let update: Vec<f32> = (0..len).map(|_| next()).collect();
         let mut first_result = None;
         for tier in Tier::all() {

@@ -1,7 +1,7 @@
 //! The merge axis: what a server does with a contribution. One file per rule, behind the trait [`Merging`].
 //!
-//! A server keeps one [`Merging`] per shard and one vector in which a group of contributions is gathered. The rule counts
-//! and weighs; the server runs the kernel that the [`Verdict`] names.
+//! A server keeps one [`Merging`] per shard and one vector in which a group of contributions is gathered. The rule
+//! counts and weighs; the server runs the kernel that the [`Verdict`] names.
 
 mod mean;
 mod softsync;

@@ -5,9 +5,9 @@
 //! on push(g, j): tau = T - j;  buf += a(tau) g;  if ++k == c: w -= buf / c;  T += 1;  buf = 0;  k = 0
 //! ```
 //! g is an update computed from version j of the parameters, T the current version, a the factor of the staleness rule.
-//! T cannot change while the buffer fills, so staleness on arrival equals staleness at application. The divisor is always
-//! c, even if one worker contributed twice; an incomplete group at the end of a run is divided by its own size. With
-//! c = 1 and `staleness=const` this is asynchronous SGD, bit for bit.
+//! T cannot change while the buffer fills, so staleness on arrival equals staleness at application. The divisor is
+//! always c, even if one worker contributed twice; an incomplete group at the end of a run is divided by its own size.
+//! With c = 1 and `staleness=const` this is asynchronous SGD, bit for bit.
 
 use super::{Merging, Verdict};
 use crate::recipe::Staleness;
