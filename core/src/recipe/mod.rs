@@ -14,8 +14,8 @@
 //!
 //! # Axes
 //!
-//! The text form of a recipe is a list of `key=value` words. This table has a row per value, with the keys of the numbers
-//! that belong to it and their defaults. Values in bold are the defaults of their axis.
+//! The text form of a recipe is a list of `key=value` words. This table has a row per value, with the keys of the
+//! numbers that belong to it and their defaults. Values in bold are the defaults of their axis.
 //!
 //! | axis | value | numbers | meaning |
 //! |---|---|---|---|
