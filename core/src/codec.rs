@@ -15,7 +15,7 @@
 //! | f16 | IEEE half precision, two per word | 16 | |
 //! | int8 | an exponent per block of 64 elements, then a byte per element | 8.125 | |
 //! | sign | a scale per block of 1,024 elements, then a bit per element | 1.03 | Seide et al. 2014 |
-//! | [threshold](threshold) | per section: a header, then a list of (index, count) | by density | Strom 2015 |
+//! | [`threshold`] | per section: a header, then a list of (index, count) | by density | Strom 2015 |
 //! | top-k | a header, a list of (index, sign), then a magnitude per entry | by density | Lin et al. 2018 |
 //!
 //! Lists of entries are written in the smallest of four forms; see [`Form`].
@@ -71,8 +71,8 @@ impl Encoded {
     }
 }
 
-/// The outcome of a dense encoder, whose body has a known length. The fields are those of [`Encoded`]. For the gpu
-/// crate, benches and fuzzing; no stable API.
+/// The outcome of a dense encoder: the fields of [`Encoded`] that do not follow from the length of the vector. For the
+/// gpu crate, benches and fuzzing; no stable API.
 #[doc(hidden)]
 #[derive(Copy, Clone, Debug, Default, PartialEq)]
 #[allow(missing_docs, reason = "the fields are those of Encoded")]
@@ -215,8 +215,8 @@ impl fmt::Display for BodyError {
             Self::Count { limit, index } => write!(f, "a count of at most {limit} at index {index}, got more"),
             Self::Run { limit, got } => write!(f, "at most {limit} zeros in a unary number, got {got}"),
             Self::Parameter { expected, got } => write!(f, "a Rice parameter of {expected}, got {got}"),
-            Self::Single { first } => write!(f, "several quanta in the block from index {first}, got one each"),
-            Self::Truncated { bits } => write!(f, "more than {bits} bits, got no more"),
+            Self::Single { first } => write!(f, "a count above 1 in the block from index {first}, got only 1"),
+            Self::Truncated { bits } => write!(f, "more bits after bit {bits}, got the end of the body"),
             Self::Padding { got } => write!(f, "zeros after the last entry, got {got:#x}"),
             Self::Trailing { expected, got } => write!(f, "{expected} bytes of entries, got {got}"),
             Self::Form { expected, got } => write!(f, "the form {expected:?}, which is the smallest, got {got:?}"),
@@ -227,8 +227,8 @@ impl fmt::Display for BodyError {
                 let max = unit * (1u32 << Threshold::SPAN) as f32;
                 write!(f, "a tau that is a power of two from {unit:e} to {max:e}, got {got:e}")
             }
-            Self::Scale { block, got } => write!(f, "the scale that fits block {block}, got {got:e}"),
-            Self::Value { index, got } => write!(f, "a finite value at index {index}, got {got}"),
+            Self::Scale { block, got } => write!(f, "a scale that fits the elements of block {block}, got {got:e}"),
+            Self::Value { index, got } => write!(f, "a finite value (above 0 in top-k) at index {index}, got {got}"),
             Self::Ledger { index } => write!(f, "a count within 32 bits at index {index}, got more"),
         }
     }

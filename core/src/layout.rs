@@ -92,6 +92,7 @@ impl Layout {
     /// Appends one line per tensor: the text that nodes compare when they connect.
     pub(crate) fn describe(&self, text: &mut String) {
         for tensor in &self.tensors {
+            // Writing to a string does not fail.
             let _ = writeln!(text, "tensor {} = {:?}", tensor.name, tensor.shape);
         }
     }
@@ -118,6 +119,7 @@ impl Tensor {
 /// lengths differ by at most one.
 pub fn shard_range(len: usize, shards: u32, index: u32) -> Range<usize> {
     let (shards, index) = (shards as usize, index as usize);
+    // The first `longer` shards have one element more.
     let (each, longer) = (len / shards, len % shards);
     let start = index * each + index.min(longer);
     start..start + each + usize::from(index < longer)

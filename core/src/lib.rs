@@ -15,12 +15,12 @@
 //! | [`kernel`] | the arithmetic that a machine asks for, and executors for it |
 //! | [`codec`] | the encodings of vectors on the wire |
 //! | [`wire`] | the header of a message |
-//! | [`Transport`] | what a transport must do |
+//! | [`Transport`] | the contract between a driver and a transport |
 //! | [`Local`] | a worker's local steps between synchronisations |
 //! | [`Status`], [`telemetry`] | the state of a node as numbers, and its encoding for monitors |
 //!
-//! Most users want the `gradwire` crate, whose `Session` drives a machine. The following program is a complete driver,
-//! for one worker that trains alone, so that its transport has no messages to carry:
+//! Most users want `Session` of the `gradwire` crate, which drives a machine. The following program is a complete
+//! driver, for one worker that trains alone, so that its transport has no messages to carry:
 //!
 //! ```
 //! use gradwire_core::*;

@@ -68,6 +68,7 @@ impl Local {
     /// Takes one local step that the caller's optimizer has already applied to `params`. Otherwise as
     /// [`step`](Self::step). Requires [`can_tell_update`](Self::can_tell_update).
     pub fn stepped(&mut self, params: &[f32], examples: u32, contribution: &mut [f32]) -> Option<u32> {
+        // Between synchronisations only the counter changes: parameters and base hold all that a contribution needs.
         let weight = self.steps.take(examples)?;
         self.contribute(params, contribution);
         Some(weight)
@@ -98,6 +99,7 @@ impl Local {
         let contribution = &mut contribution[..params.len()];
         match self.recipe.payload {
             Payload::Parameters => contribution.copy_from_slice(params),
+            // Base minus parameters: the sum of the updates, which were subtracted one by one.
             Payload::Updates => apply::apply(contribution, &self.base, params, 1.0),
         }
     }
@@ -112,6 +114,7 @@ impl Local {
             // The round changed nothing (all weights were 0), so the local steps since the base do not count either.
             params.copy_from_slice(&self.base);
         }
+        // The next contribution is relative to these parameters.
         if !self.base.is_empty() {
             self.base.copy_from_slice(params);
         }

@@ -186,8 +186,10 @@ impl Note {
         let (kind, peer, number) = match *event {
             Event::PeerJoined { peer, .. } => (NoteKind::PeerJoined, peer, 0),
             Event::PeerLost { peer } => (NoteKind::PeerLost, peer, 0),
+            // The format has two numbers, and a view has no peer: the number of members takes the place of one.
             Event::View { number, members } => (NoteKind::View, PeerId(members), number),
             Event::Rejected { peer, reason: Rejection::NonFinite { index, .. } } => {
+                // 0 stands for a malformed body.
                 (NoteKind::Rejected, peer, u64::from(index) + 1)
             }
             Event::Rejected { peer, reason: Rejection::Malformed(_) } => (NoteKind::Rejected, peer, 0),
@@ -254,7 +256,7 @@ pub enum LogError {
     },
     /// The number of a kind of frame, note, role or presence is unknown.
     Kind {
-        /// The number.
+        /// The unknown number.
         got: u8,
     },
     /// The body of a frame is truncated, has trailing bytes, or contains a number or text in a wrong encoding.
@@ -309,6 +311,7 @@ impl Frame {
     pub fn parse(log: &[u8]) -> Result<Option<(Self, usize)>, LogError> {
         let Some((len, rest)) = log.split_first_chunk::<4>() else { return Ok(None) };
         let len = u32::from_le_bytes(*len) as usize;
+        // Before waiting for the bytes: a hostile length would make the monitor buffer without end.
         if len > BODY_MAX {
             return Err(LogError::Length { limit: BODY_MAX, got: len });
         }
@@ -351,6 +354,7 @@ fn numbers(log: &mut Vec<u8>, all: &[u64]) {
 
 /// Appends a length and UTF-8, cut at a character boundary.
 fn text(log: &mut Vec<u8>, text: &str) {
+    // Cut here, so that a long host name cannot make a frame that monitors refuse.
     let mut end = text.len().min(TEXT_MAX);
     while !text.is_char_boundary(end) {
         end -= 1;

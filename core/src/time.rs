@@ -60,6 +60,7 @@ impl Patience {
     /// The duration of a wait after which the machine reports a stall and names the peer it waits for: twice
     /// `dead_after`, at least 2 s.
     pub fn stall_after(self) -> Duration {
+        // Twice: a wait for a peer that is only about to be given up should not be reported as a stall.
         (self.dead_after * 2).max(Duration::from_secs(2))
     }
 }

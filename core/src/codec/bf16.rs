@@ -17,6 +17,7 @@ pub fn narrow(x: f32) -> u16 {
     // Adding 0x7fff, and 1 if the kept part is odd, rounds to nearest with ties to even.
     let rounded = (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
     let sign = rounded & 0x8000;
+    // 0x7f7f is the largest finite bf16.
     (sign | (rounded & 0x7fff).min(0x7f7f)) as u16
 }
 

@@ -164,6 +164,7 @@ impl<'a> Reader<'a> {
         if last as usize >= self.len {
             return Err(BodyError::Index { limit: self.len as u32, got: last });
         }
+        // For the comparison of sizes at the end; the Rice reader has counted its own bits.
         if self.form != Form::Rice {
             let (bits, several) = rice::cost(floor, &self.block);
             self.sizes.rice_bits += bits;
@@ -191,6 +192,7 @@ impl<'a> Reader<'a> {
         if used != self.words.len() {
             return Err(BodyError::Trailing { expected: bytes(used), got: bytes(self.words.len()) });
         }
+        // A list in another form than the smallest would be a second encoding of the same entries.
         let (expected, _) = self.sizes.smallest(self.nnz, self.len);
         if expected != self.form {
             return Err(BodyError::Form { expected, got: self.form });

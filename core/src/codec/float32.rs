@@ -10,6 +10,7 @@ pub fn encode(update: Option<&[f32]>, residual: &mut [f32], body: &mut [u32]) ->
     let mut dense = Dense::default();
     dense.add(update, residual, 0);
     body[..residual.len()].copy_from_slice(bytemuck::cast_slice(residual));
+    // The codec is exact, so only elements that were not finite lose their update.
     residual.fill(0.0);
     dense
 }

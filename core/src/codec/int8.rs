@@ -78,9 +78,11 @@ fn block(residual: &mut [f32], values: &mut [i8]) -> u8 {
     const WHOLE: f32 = 12_582_912.0;
     let largest = residual.iter().fold(0, |largest, x| (x.to_bits() & 0x7fff_ffff).max(largest));
     let exponent = exponent(largest);
+    // Too small for a scale: the elements stay in the residual.
     if exponent == 0 {
         return 0;
     }
+    // 254 - e is the biased exponent of the reciprocal, so the division is an exact multiplication.
     let (scale, per_scale) = (scale(exponent), scale(254 - exponent));
     for (residual, value) in residual.iter_mut().zip(values) {
         let whole = ((*residual * per_scale + WHOLE) - WHOLE).clamp(-127.0, 127.0);

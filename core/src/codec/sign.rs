@@ -32,6 +32,7 @@ pub fn encode(tier: Tier, update: Option<&[f32]>, residual: &mut [f32], body: &m
         tier.run(|| dense.add(update, residual, i * BLOCK));
         let sum = tier.run(|| super::magnitudes(residual));
         let mean = ((sum / residual.len() as f64) as f32).min(SCALE_MAX);
+        // The exponent bits alone are the power of two; a subnormal mean gives scale 0.
         let scale = f32::from_bits(mean.to_bits() & 0x7f80_0000);
         scales[i] = scale.to_bits();
         tier.run(|| block(residual, signs, scale));
@@ -45,6 +46,7 @@ pub fn encode(tier: Tier, update: Option<&[f32]>, residual: &mut [f32], body: &m
 fn block(residual: &mut [f32], signs: &mut [u32], scale: f32) {
     for (residual, signs) in residual.chunks_mut(32).zip(signs) {
         *signs = 0;
+        // Without a scale, signs have no meaning, and bodies are canonical.
         if scale == 0.0 {
             continue;
         }
@@ -63,6 +65,7 @@ fn block(residual: &mut [f32], signs: &mut [u32], scale: f32) {
 pub fn expand(tier: Tier, body: &[u32], into: &mut [f32]) -> Result<(), BodyError> {
     super::check_words(body, words(into.len()))?;
     let (scales, signs) = body.split_at(into.len().div_ceil(BLOCK));
+    // Unused bits of the last word must be 0, because bodies are canonical.
     let used = into.len() % 32;
     if let Some(last) = signs.last().filter(|last| used > 0 && **last >> used != 0) {
         return Err(BodyError::Padding { got: last >> used });

@@ -174,22 +174,25 @@ fn errors_name_the_expected_and_the_found_value() {
         error(bf16::expand(tier, &[0, 1 << 16], &mut [0.0; 3])),
         "body: expected zeros after the last entry, got 0x1"
     );
-    assert_eq!(error(f16::expand(tier, &[0x7c00], &mut [0.0; 1])), "body: expected a finite value at index 0, got inf");
+    assert_eq!(
+        error(f16::expand(tier, &[0x7c00], &mut [0.0; 1])),
+        "body: expected a finite value (above 0 in top-k) at index 0, got inf"
+    );
     assert_eq!(
         error(bf16::expand(tier, &[0x7fc0], &mut [0.0; 1])),
-        "body: expected a finite value at index 0, got NaN"
+        "body: expected a finite value (above 0 in top-k) at index 0, got NaN"
     );
     assert_eq!(
         error(int8::expand(tier, &[127, 1], &mut [0.0; 1])),
-        "body: expected the scale that fits block 0, got 1e0"
+        "body: expected a scale that fits the elements of block 0, got 1e0"
     );
     assert_eq!(
         error(int8::expand(tier, &[127, 0x80], &mut [0.0; 1])),
-        "body: expected the scale that fits block 0, got 1e0"
+        "body: expected a scale that fits the elements of block 0, got 1e0"
     );
     assert_eq!(
         error(sign::expand(tier, &[0.3f32.to_bits(), 0], &mut [0.0; 1])),
-        "body: expected the scale that fits block 0, got 3e-1"
+        "body: expected a scale that fits the elements of block 0, got 3e-1"
     );
     assert_eq!(
         error(sign::expand(tier, &[1f32.to_bits(), 2], &mut [0.0; 1])),
@@ -197,6 +200,6 @@ fn errors_name_the_expected_and_the_found_value() {
     );
     assert_eq!(
         error(topk::expand(&[1, 0, 1, 1 << 7, 0], &mut [0.0; 1])),
-        "body: expected a finite value at index 0, got 0"
+        "body: expected a finite value (above 0 in top-k) at index 0, got 0"
     );
 }

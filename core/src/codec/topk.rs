@@ -39,6 +39,7 @@ fn kth(x: &[f32], count: usize) -> (u32, usize) {
                 bins[(magnitude >> shift & ((1 << bits) - 1)) as usize] += 1;
             }
         }
+        // Walk down from the largest bin to the one that holds the wanted rank.
         let mut bin = (1usize << bits) - 1;
         while (bins[bin] as usize) < left {
             left -= bins[bin] as usize;
@@ -67,6 +68,8 @@ pub fn encode(
     let mut found = 0;
     for (index, x) in residual.iter().enumerate() {
         let magnitude = x.to_bits() & !NEGATIVE;
+        // Of the elements equal to the smallest sent magnitude, the first ones, as many as belong to the `count`
+        // largest.
         let tie = magnitude == kth && ties > 0;
         ties -= usize::from(tie);
         if (magnitude > kth || tie) && magnitude != 0 {
@@ -79,6 +82,7 @@ pub fn encode(
     let values = &mut body[HEADER_WORDS + words..][..found];
     for (value, word) in values.iter_mut().zip(&scratch[..found]) {
         let residual = &mut residual[(word & !NEGATIVE) as usize];
+        // Sent exactly, so nothing of the element stays in the residual.
         *value = core::mem::take(residual).to_bits() & !NEGATIVE;
     }
     let bytes = (HEADER_WORDS + words + found) as u32 * 4;

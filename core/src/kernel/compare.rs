@@ -8,6 +8,7 @@ pub fn first_different_line(ours: &[u8], theirs: &[u8]) -> Option<usize> {
         match (a.next(), b.next()) {
             (None, None) => return None,
             (one, other) if one == other => line += 1,
+            // The lines differ, or one text is longer.
             _ => return Some(line),
         }
     }

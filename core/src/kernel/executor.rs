@@ -13,8 +13,8 @@ pub type ExecutorError = Box<dyn Error + Send + Sync>;
 
 /// Runs the kernels of one machine, one after the other, on the buffers of its pool or on copies of them.
 ///
-/// Transports and the application access only the pool, the *host's copy*. An executor with copies in other memory keeps
-/// both consistent: the driver calls [`written`](Self::written) when the host has written a segment, and
+/// Transports and the application access only the pool, the *host's copy*. An executor with copies in other memory
+/// keeps both consistent: the driver calls [`written`](Self::written) when the host has written a segment, and
 /// [`fetch`](Self::fetch) before the host reads one.
 ///
 /// Results must equal those of [`run`], bit for bit.

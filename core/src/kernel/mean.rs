@@ -22,6 +22,8 @@ pub fn mean(into: &mut [f32], inputs: &[(&[f32], u32)]) {
         [a, b, c, d] => fused(Tier::best(), into, None, [a, b, c, d]),
         _ => {
             check(into, inputs);
+            // The same operations in the same order as the loops above, so that results do not depend on the number of
+            // inputs.
             let per_total = 1.0 / inputs.iter().map(|(_, weight)| f64::from(*weight)).sum::<f64>();
             for (i, into) in into.iter_mut().enumerate() {
                 let sum: f64 = inputs.iter().map(|(x, weight)| f64::from(x[i]) * f64::from(*weight)).sum();
@@ -31,13 +33,14 @@ pub fn mean(into: &mut [f32], inputs: &[(&[f32], u32)]) {
     }
 }
 
-/// `into` = the weighted mean of `into`, with weight `held`, and of `others`, in one pass over memory. With `held` 0,
-/// the content of `into` does not count.
+/// `into` = the weighted mean of `into`, with weight `held`, and of `others`, in one pass over memory. With `held` 0 and
+/// a single other vector, this is a copy.
 ///
 /// # Panics
 /// If `others` is empty, a weight in it is 0, or lengths differ.
 pub fn in_place<const N: usize>(tier: Tier, into: &mut [f32], held: u32, others: [(&[f32], u32); N]) {
     match others.first() {
+        // Not a weight of 0 for `into`: its content may be NaN, and 0 · NaN is NaN.
         Some((only, _)) if N == 1 && held == 0 => into.copy_from_slice(only),
         first => {
             assert!(first.is_some());

@@ -53,7 +53,7 @@ pub enum Kernel {
     Apply {
         /// The parameters before the update.
         from: Segment,
-        /// The update.
+        /// The update, one float per element.
         update: Segment,
         /// Factor on the update.
         scale: f32,
@@ -62,9 +62,9 @@ pub enum Kernel {
     },
     /// `into += scale * update`, or `into = scale * update` if `first`.
     Accumulate {
-        /// The summand.
+        /// The vector to add.
         update: Segment,
-        /// Factor on the summand.
+        /// Factor on that vector.
         scale: f32,
         /// Start a new sum: the content of `into` is not read.
         first: bool,
@@ -112,7 +112,8 @@ pub enum Kernel {
         /// The initial state.
         section: Section,
     },
-    /// Adds `update` to `residual`, encodes the sum, and keeps the error in `residual`. Result: [`KernelResult::Encoded`].
+    /// Adds `update` to `residual`, encodes the sum, and keeps the error in `residual`. Result:
+    /// [`KernelResult::Encoded`].
     Encode {
         /// The codec and its settings for this message.
         coding: Coding,
@@ -211,6 +212,7 @@ impl Kernel {
         match *self {
             Self::Scan { x } => [Some(x), None, None],
             Self::Apply { from, update, .. } => [Some(from), Some(update), None],
+            // A destination that is overwritten is not listed: an executor with copies need not move it.
             Self::Accumulate { update, first, into, .. } => [Some(update), (!first).then_some(into), None],
             Self::Blend { x, held, into, .. } => [Some(x), (held > 0).then_some(into), None],
             Self::Copy { from, .. } => [Some(from), None, None],
@@ -240,6 +242,7 @@ impl Kernel {
             | Self::Materialise { into, .. } => [Some(into), None, None],
             Self::Accelerate { velocity, .. } | Self::Mask { velocity, .. } => [Some(velocity), None, None],
             Self::Section { at, .. } => [Some(at), None, None],
+            // Sections hold the state of the controller, which each message updates.
             Self::Encode { residual, place, .. } => [Some(residual), Some(place.sections), Some(place.body)],
             Self::Decode { ledger, .. } => [Some(ledger), None, None],
             Self::Clip { residual, .. } => [Some(residual), None, None],
@@ -340,6 +343,7 @@ pub fn run(kernel: &Kernel, pool: &mut Pool) -> KernelResult {
             None => return KernelResult::Finite,
             Some(index) => return KernelResult::NonFinite { index: index as u32 },
         },
+        // In place needs a kernel of its own: `write` gives no read access to the buffer of `into`.
         Kernel::Apply { from, update, scale, into } if from == into => {
             write(pool, into, |pool, into| apply::in_place(Tier::best(), into, pool.floats(update), scale));
         }
@@ -357,6 +361,7 @@ pub fn run(kernel: &Kernel, pool: &mut Pool) -> KernelResult {
             write(pool, into, |pool, into| mean::in_place(Tier::best(), into, held, [(pool.floats(x), weight)]));
         }
         Kernel::Mean { inputs, into } => write(pool, into, |pool, into| {
+            // An array and a count instead of a vector: a kernel does not allocate.
             let mut slices = [(&[][..], 0); MEAN_MAX];
             let mut count = 0;
             for (segment, weight) in inputs.into_iter().flatten() {
@@ -458,6 +463,7 @@ fn encode(
         };
         dense.encoded(coding.len_max(len, 0) / 4, len)
     });
+    // All codecs come here, so a codec must not return from this function.
     for (buffer, storage) in [place.sections.buffer, place.scratch, place.body.buffer].into_iter().zip(storages) {
         pool.replace(buffer, storage);
     }

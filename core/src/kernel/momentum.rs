@@ -21,6 +21,7 @@ pub fn accelerate(velocity: &mut [f32], update: &[f32], momentum: f32) {
 pub fn clip(residual: &mut [f32], limit: f32) -> (u32, f64) {
     let (mut elements, mut lost) = (0, 0.0);
     for x in residual {
+        // Summed in f64: in f32, a sum of many small differences would lose most of them.
         let over = x.abs() - limit;
         if over > 0.0 {
             (elements, lost) = (elements + 1, lost + f64::from(over));

@@ -27,7 +27,9 @@ mod tests {
         }
 
         #[test]
-        fn a_single_non_finite_float_is_found(len in 1usize..300, at in any::<prop::sample::Index>(), bits in any::<u32>()) {
+        fn a_single_non_finite_float_is_found(
+            len in 1usize..300, at in any::<prop::sample::Index>(), bits in any::<u32>())
+        {
             let mut x = alloc::vec![-0.0f32; len];
             let at = at.index(len);
             x[at] = f32::from_bits(bits | 0x7f80_0000);

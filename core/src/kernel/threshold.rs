@@ -132,8 +132,10 @@ pub fn take(
     quantum: Quantum,
     entries: &mut [u32],
 ) -> PassResult {
+    // A pass without an update adds zeros, so that each tier has one loop and not two. The zeros stay in the cache.
     static NOTHING: [f32; BLOCK] = [0.0; BLOCK];
     assert!(update.is_none_or(|update| update.len() == residual.len()));
+    // Two words per element is the worst case, so the loops need no bounds check per entry.
     assert!(residual.len() <= LEN_MAX && entries.len() >= 2 * residual.len());
     let per_tau = 1.0 / quantum.tau;
     let (taken, lanes) = (PassResult::default(), [0.0; LANES]);
@@ -164,6 +166,7 @@ impl Pass<'_> {
             self.taken.first_non_finite.get_or_insert(index);
             return old;
         }
+        // Multiplying by a power of two is exact, and the cast truncates and saturates.
         let count = ((acc.abs() * self.per_tau) as u32).min(QUANTA_MAX);
         self.taken.words += write(&mut self.entries[self.taken.words..], acc.to_bits() & NEGATIVE | index, count);
         self.taken.entries += 1;
@@ -188,6 +191,7 @@ impl Pass<'_> {
     fn one_by_one(&mut self, at: usize, update: &[f32], residual: &mut [f32]) {
         for (lane, (update, residual)) in update.iter().zip(residual).enumerate() {
             let acc = *residual + update;
+            // NaN compares as false, so it needs a test of its own.
             let reached = acc.abs() >= self.quantum.threshold || !acc.is_finite();
             *residual = if reached { self.emit(self.first + (at + lane) as u32, acc, *residual) } else { acc };
             self.lanes[lane] += *residual * *residual;
@@ -208,6 +212,7 @@ impl Pass<'_> {
 /// If the index of an entry is outside of `residual`.
 pub fn put_back(residual: &mut [f32], tau: f32, entries: &[u32]) {
     for entry in read(entries) {
+        // Exact, because taking the quanta was exact: see the module documentation.
         residual[entry.index as usize] += entry.count as f32 * tau;
     }
 }
@@ -223,6 +228,7 @@ pub struct Entry {
 
 /// Writes an entry from its first word and its number of quanta. Returns the number of words written.
 fn write(words: &mut [u32], word: u32, count: u32) -> usize {
+    // Most entries are a single quantum and take one word.
     words[0] = word;
     if count > 1 {
         words[1] = MORE | (count - 1);

@@ -43,6 +43,7 @@ impl Tier {
         let mut tiers = [V4::try_new().map(Self::Avx512), V3::try_new().map(Self::Avx2), Some(Self::Portable)];
         #[cfg(not(target_arch = "x86_64"))]
         let mut tiers = [Some(Self::Portable)];
+        // Missing tiers go to the end; the sort is stable, so the present ones stay in order.
         tiers.sort_by_key(Option::is_none);
         tiers.into_iter().flatten()
     }

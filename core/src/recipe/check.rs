@@ -82,6 +82,7 @@ impl Recipe {
         if workers == 0 {
             return Err(out_of_range("workers", "at least 1", 0.0));
         }
+        // A group larger than the cluster would wait for updates that no worker sends.
         if let Merge::Softsync { updates } = self.merge
             && updates > workers
         {
@@ -320,8 +321,7 @@ fn check_codec(codec: &Codec) -> Result<(), ConfigError> {
 }
 
 fn check_tau(tau: f32) -> Result<(), ConfigError> {
-    // The smallest and the largest quantum of the run, 2^-8 tau and 2^8 tau, must be normal floats, as must products of
-    // a quantum and a count.
+    // The smallest and the largest quantum of the run, 2^-8 tau and 2^8 tau, must be normal floats with room to spare.
     let (least, most) = (f32::from_bits((127 - 110) << 23), f32::from_bits((127 + 110) << 23));
     if !(tau >= least && tau <= most) {
         return Err(out_of_range("tau", "a power of two from 2^-110 to 2^110", f64::from(tau)));

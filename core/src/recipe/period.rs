@@ -49,6 +49,7 @@ impl From<u32> for Period {
 impl fmt::Display for Period {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.stages[0].1)?;
+        // Unused stages repeat the last one: they end the text.
         for pair in self.stages.windows(2).take_while(|pair| pair[0] != pair[1]) {
             write!(f, ",{}@{}", pair[1].1, pair[1].0)?;
         }
@@ -68,6 +69,7 @@ impl FromStr for Period {
                 None if count == 0 => (word, 0),
                 _ => return Err(PeriodParseError),
             };
+            // Rising steps make the text canonical and `at` a simple search.
             if count == STAGES || (count > 0 && from <= stages[count - 1].0) {
                 return Err(PeriodParseError);
             }

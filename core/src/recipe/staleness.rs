@@ -18,7 +18,7 @@ pub struct Staleness {
 /// The factor on an update of staleness `tau`. It lies in (0, 1].
 #[derive(Copy, Clone, Debug, PartialEq)]
 pub enum Scaling {
-    /// 1.
+    /// 1: staleness does not matter.
     Const,
     /// 1 / max(tau, 1) (Zhang et al. 2016).
     Inverse,

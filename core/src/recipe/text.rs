@@ -148,6 +148,7 @@ impl FromStr for Recipe {
                 .ok_or_else(|| RecipeParseError::UnknownPreset { got: name.to_string(), nearest: nearest(name) })?,
             None => Self::sync(),
         };
+        // In order, so that a number can follow the choice that it belongs to.
         for word in words {
             let (key, value) = word.split_once('=').ok_or_else(|| unknown_key(word))?;
             recipe.set(key, value)?;
@@ -219,6 +220,7 @@ impl Recipe {
             "ramp" => self.correction.ramp = number("ramp", WHOLE, value)?,
             "starters" => self.correction.starters = number("starters", WHOLE, value)?,
             "head_start" => self.correction.head_start = number("head_start", WHOLE, value)?,
+            // The remaining keys belong to a codec, and with a prefix to the codec of the servers.
             _ => {
                 let known = match key.strip_prefix("pull_") {
                     Some(key) => self.pull.set(key, value)?,

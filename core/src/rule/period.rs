@@ -38,6 +38,7 @@ impl LocalSteps {
         let length = self.period.at(self.step - u64::from(self.since));
         self.step += 1;
         self.since += 1;
+        // The sum is the weight of the contribution in a mean.
         self.examples = self.examples.saturating_add(examples);
         if self.since < length {
             return None;

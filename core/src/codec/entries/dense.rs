@@ -21,6 +21,7 @@ pub(super) fn write<const BITS: u32>(entries: &[u32], body: &mut [u32]) {
 
 /// The count of an element, sign-extended from its `BITS` bits in `word`.
 fn count<const BITS: u32>(word: u32, element: usize) -> i32 {
+    // Shift the field to the top, then arithmetically down: that extends the sign.
     let up = 32 - BITS - (element as u32 % (32 / BITS)) * BITS;
     (word << up) as i32 >> (32 - BITS)
 }

@@ -15,6 +15,7 @@ impl Reader<'_> {
         let mut floor = self.next;
         for word in &self.words[self.at..self.at + count] {
             let (index, count) = split(*word);
+            // This form has only single quanta, so the bit of a second word must be 0.
             if word & MORE != 0 {
                 return Err(BodyError::Index { limit: self.len as u32, got: word & !(1 << 31) });
             }

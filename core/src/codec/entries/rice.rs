@@ -282,6 +282,7 @@ impl Reader<'_> {
             ones &= ones - 1;
             let quotient = (one - at) as u32;
             at = one + 1;
+            // Before the shift, which could overflow.
             if quotient > cap {
                 return Err(BodyError::Run { limit: cap, got: quotient });
             }
@@ -296,6 +297,7 @@ impl Reader<'_> {
         }
         let gaps = next - u64::from(self.next) - count as u64;
         self.block.len = count;
+        // Another k would be a second encoding of the same block.
         let expected = parameter(gaps, count);
         if k != expected {
             return Err(BodyError::Parameter { expected, got: k });

@@ -131,14 +131,17 @@ fn errors_name_the_expected_and_the_found_value() {
     );
     // Rice with k = 5 and one entry at index 0, for which k = 0 is the only valid parameter.
     assert_eq!(error(Form::Rice, 1, 100, &[5 | 1 << 12]), "body: expected a Rice parameter of 0, got 5");
-    assert_eq!(error(Form::Rice, 1, 100, &[31]), "body: expected more than 32 bits, got no more");
-    assert_eq!(error(Form::Rice, 1, 100, &[0]), "body: expected more than 32 bits, got no more");
+    assert_eq!(error(Form::Rice, 1, 100, &[31]), "body: expected more bits after bit 32, got the end of the body");
+    assert_eq!(error(Form::Rice, 1, 100, &[0]), "body: expected more bits after bit 32, got the end of the body");
     assert_eq!(error(Form::Rice, 1, 3, &[1 << 20]), "body: expected at most 3 zeros in a unary number, got 13");
     assert_eq!(
         error(Form::Rice, 1, 100, &[32 | 1 << 7 | 1 << 8]),
-        "body: expected several quanta in the block from index 0, got one each"
+        "body: expected a count above 1 in the block from index 0, got only 1"
     );
-    assert_eq!(error(Form::Rice, 1, 1 << 20, &[32 | 1 << 7]), "body: expected more than 32 bits, got no more");
+    assert_eq!(
+        error(Form::Rice, 1, 1 << 20, &[32 | 1 << 7]),
+        "body: expected more bits after bit 32, got the end of the body"
+    );
     let (form, good) = coded(&[Entry { index: 70, count: -3 }], 100);
     assert_eq!(form, Form::Rice);
     let pad = good.iter().enumerate().map(|(i, word)| if i + 1 == good.len() { word | minus } else { *word });

@@ -117,6 +117,7 @@ pub(super) fn after(
     words: usize,
     entries: u32,
 ) -> Option<Quantum> {
+    // A dense message says nothing about the threshold of the next one, and is exempt from the budget.
     if aim.dense {
         return None;
     }
@@ -138,6 +139,7 @@ pub(super) fn after(
         Control::Budget { bytes } => {
             let long = (4 * words) as f32 > payload(bytes, section, total);
             if long && entries > 0 && quantum.threshold < f32::MAX {
+                // Steps of 12.5 %: few attempts, and not far above the lowest threshold that fits.
                 return Some(self::quantum(aim, quantum.threshold * 1.125));
             }
         }

@@ -65,6 +65,7 @@ fn check_end(body: &[u32], parts: &[Section], unit: f32) -> Result<(), BodyError
 /// If the body is malformed, or a count of the ledger would overflow.
 pub fn add(body: &[u32], parts: &[Section], unit: f32, ledger: &mut [i32]) -> Result<(), BodyError> {
     check_end(body, parts, unit)?;
+    // Number of entries added, for the undo below.
     let mut added = 0;
     let done = walk(body, parts, unit, |section, shift, block| {
         let ledger = &mut ledger[section.first as usize..(section.first + section.len) as usize];
@@ -101,6 +102,7 @@ pub fn add(body: &[u32], parts: &[Section], unit: f32, ledger: &mut [i32]) -> Re
 /// # Errors
 /// If the body is malformed; `list` is unchanged.
 pub fn list(body: &[u32], parts: &[Section], unit: f32, list: &mut Vec<(u32, i32)>) -> Result<(), BodyError> {
+    // Trailing bytes are found before anything is appended.
     check_end(body, parts, unit)?;
     let before = list.len();
     let done = walk(body, parts, unit, |section, shift, block| {
@@ -122,6 +124,7 @@ pub fn expand(body: &[u32], parts: &[Section], unit: f32, into: &mut [f32]) -> R
     into.fill(0.0);
     walk(body, parts, unit, |section, shift, block| {
         let into = &mut into[section.first as usize..(section.first + section.len) as usize];
+        // Exact: both factors are powers of two.
         let tau = unit * (1u32 << shift) as f32;
         block.entries().for_each(|entry| into[entry.index as usize] = entry.count as f32 * tau);
         Ok(())

@@ -20,6 +20,7 @@ pub fn merge(
     let mut at = 0;
     for (one, other) in sections(one, parts, unit).zip(sections(other, parts, unit)) {
         let ((section, one, ones), (_, other, others)) = (one?, other?);
+        // In the smaller quantum, all counts of both bodies are whole.
         let shift = one.shift.min(other.shift);
         let (up, other_up) = (one.shift - shift, other.shift - shift);
         let (mut ones, mut others) = (ones.entries(), others.entries());

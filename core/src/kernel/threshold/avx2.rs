@@ -30,6 +30,7 @@ impl NullaryFnOnce for Block<'_, '_> {
         let Self { simd, pass, update, residual } = self;
         let (avx, avx2) = (simd.avx, simd.avx2);
         // Without their sign, floats compare as integers. NaN and infinities lie above every threshold.
+        // AVX2 has only "greater than" for integers, so compare with the threshold minus one.
         let below = avx._mm256_set1_epi32(pass.quantum.threshold.to_bits() as i32 - 1);
         let magnitude = avx._mm256_set1_epi32(i32::MAX);
         let [mut low_sum, mut high_sum]: [__m256; 2] = cast(pass.lanes);
@@ -48,6 +49,7 @@ impl NullaryFnOnce for Block<'_, '_> {
                 let mask = |half: __m256i| avx._mm256_movemask_ps(cast(half)) as u32;
                 let mut mask = mask(reached[0]) | mask(reached[1]) << (LANES / 2);
                 let mut acc: [f32; LANES] = cast([low, high]);
+                // One iteration per set bit, from the lowest: entries must have rising indices.
                 while mask != 0 {
                     let lane = mask.trailing_zeros() as usize;
                     acc[lane] = pass.emit(pass.first + (at * LANES + lane) as u32, acc[lane], chunk[lane]);

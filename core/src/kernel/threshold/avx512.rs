@@ -49,6 +49,7 @@ impl<const SKIP: bool> NullaryFnOnce for Block<'_, '_, SKIP> {
         let mut index: __m512i = cast(core::array::from_fn::<u32, LANES, _>(|lane| pass.first + lane as u32));
         let mut sum: __m512 = cast(pass.lanes);
 
+        // Local copies of position and count: through `pass` they would be stored in every iteration.
         let mut entries = &mut pass.entries[pass.taken.words..];
         let mut words = 0;
         let (chunks, rest) = residual.as_chunks_mut::<LANES>();
@@ -63,6 +64,7 @@ impl<const SKIP: bool> NullaryFnOnce for Block<'_, '_, SKIP> {
                 left = avx._mm512_mask_sub_ps(left, hit, left, cast(quantum));
                 // Elements that need the scalar code: more than one quantum, or not finite.
                 let more = avx._mm512_mask_cmpge_epi32_mask(hit, avx._mm512_and_si512(cast(left), magnitude), tau);
+                // `None` near the end of the list, where a full vector does not fit.
                 match entries.get_mut(words..words + LANES) {
                     Some(room) if more == 0 => {
                         let packed = avx._mm512_maskz_compress_epi32(hit, avx._mm512_or_si512(signs, index));

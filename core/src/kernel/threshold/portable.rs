@@ -13,6 +13,7 @@ impl Pass<'_> {
         for (at, (chunk, update)) in chunks.iter_mut().zip(updates).enumerate() {
             let mut acc = [0.0f32; LANES];
             let mut any = 0;
+            // A sum of flags instead of an early exit: the loop vectorises, and exits are rare anyway.
             for lane in 0..LANES {
                 acc[lane] = chunk[lane] + update[lane];
                 any |= i32::from((acc[lane].to_bits() & 0x7fff_ffff) as i32 >= threshold);
@@ -33,6 +34,7 @@ impl Pass<'_> {
     /// the main loop.
     #[inline(never)]
     fn some(&mut self, at: usize, mut acc: [f32; LANES], chunk: &mut [f32; LANES], threshold: i32) {
+        // Groups of four first: at usual densities, most of them have no element that emits.
         for quad in (0..LANES).step_by(4) {
             let reached = |lane: usize| (acc[lane].to_bits() & 0x7fff_ffff) as i32 >= threshold;
             if !(reached(quad) | reached(quad + 1) | reached(quad + 2) | reached(quad + 3)) {

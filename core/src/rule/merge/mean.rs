@@ -24,6 +24,7 @@ impl Merging for Mean {
     }
 
     fn take(&mut self) -> Option<f32> {
+        // The gathered vector is a mean already, so its factor is 1.
         (core::mem::take(&mut self.held) > 0).then_some(1.0)
     }
 }

@@ -46,6 +46,7 @@ pub(crate) enum Verdict {
 pub(crate) fn merging(recipe: &Recipe) -> Box<dyn Merging> {
     match recipe.merge {
         Merge::Mean => Box::new(mean::Mean::default()),
+        // In rounds, updates are added up in rank order first, so that the result does not depend on arrival.
         Merge::Sum { lambda } if recipe.is_synchronous() => Box::new(sum::RoundSum::new(lambda)),
         Merge::Sum { lambda } => Box::new(sum::Sum::new(lambda, recipe.staleness)),
         Merge::Softsync { updates } => Box::new(softsync::Softsync::new(updates, recipe.staleness)),
