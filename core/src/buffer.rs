@@ -1,7 +1,7 @@
 //! Buffers of a machine: [`BufferId`] and [`Segment`] name memory, [`Pool`] and [`Storage`] hold it.
 //!
-//! A machine names segments of buffers and never accesses them. Its driver keeps the buffers in a [`Pool`], lends them to
-//! transports without a copy ([`Lent`]), and runs kernels on them.
+//! A machine names segments of buffers and never accesses them. Its driver keeps the buffers in a [`Pool`], lends them
+//! to transports without a copy ([`Lent`]), and runs kernels on them.
 
 use alloc::sync::Arc;
 use alloc::vec;
@@ -68,6 +68,7 @@ impl Storage {
         // 64 would be written at once, which takes time and memory for buffers that may never be used.
         let words = vec![0; len.div_ceil(4) + LINE / 4 - 1];
         let start = words.as_ptr().align_offset(LINE).min(LINE / 4 - 1);
+        // Truncating keeps the allocation, so the alignment stays.
         let mut storage = Self { words, start };
         storage.words.truncate(start + len.div_ceil(4));
         storage
@@ -174,8 +175,8 @@ impl Pool {
         Arc::clone(&self.buffers[buffer.0 as usize])
     }
 
-    /// Replaces the storage of a buffer and returns the previous one. Large vectors change threads in this way, without a
-    /// copy.
+    /// Replaces the storage of a buffer and returns the previous one. Large vectors change threads in this way, without
+    /// a copy.
     pub fn replace(&mut self, buffer: BufferId, storage: Arc<Storage>) -> Arc<Storage> {
         core::mem::replace(&mut self.buffers[buffer.0 as usize], storage)
     }
@@ -216,9 +217,10 @@ impl Pool {
         self.replace(buffer, vacant)
     }
 
-    /// Runs `write` on the bytes of `into`, with read access to all other buffers. During the call, the buffer of `into`
-    /// is empty in the pool.
+    /// Runs `write` on the bytes of `into`, with read access to all other buffers. During the call, the buffer of
+    /// `into` is empty in the pool.
     pub(crate) fn write<R>(&mut self, into: Segment, write: impl FnOnce(&Self, &mut [u8]) -> R) -> R {
+        // Taken out, so that `write` can borrow the pool and the buffer at once.
         let mut storage = self.take(into.buffer);
         let result = write(self, &mut Arc::make_mut(&mut storage).bytes_mut()[into.range()]);
         self.buffers[into.buffer.0 as usize] = storage;

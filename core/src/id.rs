@@ -30,8 +30,8 @@ id!(
     Clock(u64), "clock "
 );
 id!(
-    /// A number that a node draws at random when it starts. It tells a restarted node from its previous incarnation with
-    /// the same rank.
+    /// A number that a node draws at random when it starts. It tells a restarted node from its previous incarnation
+    /// with the same rank.
     Incarnation(u64), "incarnation "
 );
 id!(

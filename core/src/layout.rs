@@ -1,4 +1,5 @@
-//! [`Layout`]: the named tensors of a model in one flat vector. And [`shard_range`], the split of that vector into shards.
+//! [`Layout`]: the named tensors of a model in one flat vector. And [`shard_range`], the split of that vector into
+//! shards.
 
 use alloc::string::{String, ToString};
 use alloc::sync::Arc;
@@ -8,8 +9,8 @@ use core::ops::Range;
 
 /// The tensors of a model, in the order in which they lie in the flat vector.
 ///
-/// All nodes of a run must have equal layouts; they compare names and shapes when they connect. Codecs with one threshold
-/// per tensor use the ranges, and error messages use the names.
+/// All nodes of a run must have equal layouts; they compare names and shapes when they connect. Codecs with one
+/// threshold per tensor use the ranges, and error messages use the names.
 ///
 /// ```
 /// use gradwire_core::Layout;
@@ -46,8 +47,8 @@ impl Layout {
         Self::new().tensor("vector", &[len])
     }
 
-    /// The layout with one more tensor at the end. Names should be unique: [`range`](Self::range) finds the first tensor
-    /// with a name.
+    /// The layout with one more tensor at the end. Names should be unique: [`range`](Self::range) finds the first
+    /// tensor with a name.
     #[must_use]
     pub fn tensor(mut self, name: &str, shape: &[usize]) -> Self {
         let end = self.len + shape.iter().product::<usize>();
@@ -81,8 +82,8 @@ impl Layout {
         self.tensors.iter().find(|tensor| tensor.name == name).map(|tensor| tensor.range.clone())
     }
 
-    /// The name of the tensor at an index of the flat vector, and the index within that tensor. `None`: the index is out
-    /// of range.
+    /// The name of the tensor at an index of the flat vector, and the index within that tensor. `None`: the index is
+    /// out of range.
     pub fn locate(&self, index: usize) -> Option<(&str, usize)> {
         let tensor = self.tensors.iter().find(|tensor| tensor.range.contains(&index))?;
         Some((&tensor.name, index - tensor.range.start))
@@ -91,6 +92,7 @@ impl Layout {
     /// Appends one line per tensor: the text that nodes compare when they connect.
     pub(crate) fn describe(&self, text: &mut String) {
         for tensor in &self.tensors {
+            // Writing to a string does not fail.
             let _ = writeln!(text, "tensor {} = {:?}", tensor.name, tensor.shape);
         }
     }
@@ -117,6 +119,7 @@ impl Tensor {
 /// lengths differ by at most one.
 pub fn shard_range(len: usize, shards: u32, index: u32) -> Range<usize> {
     let (shards, index) = (shards as usize, index as usize);
+    // The first `longer` shards have one element more.
     let (each, longer) = (len / shards, len % shards);
     let start = index * each + index.min(longer);
     start..start + each + usize::from(index < longer)

@@ -1,9 +1,10 @@
 //! The protocol of gradwire as state machines without IO, clock, threads or randomness.
 //!
 //! Data-parallel training exchanges flat vectors of `f32` between workers by a method: parameter averaging, synchronous
-//! or asynchronous updates, softsync, bounded staleness, or quanta with residual. A [`Recipe`] describes the method, and a
-//! [`Machine`] runs it on one node. The machine takes [`Input`]s and returns [`Output`]s. It names buffers and does not
-//! access them, so the same machine runs in a thread of a training program, with gradients on a GPU, or in a simulator.
+//! or asynchronous updates, softsync, bounded staleness, or quanta with residual. A [`Recipe`] describes the method,
+//! and a [`Machine`] runs it on one node. The machine takes [`Input`]s and returns [`Output`]s. It names buffers and
+//! does not access them, so the same machine runs in a thread of a training program, with gradients on a GPU, or in a
+//! simulator.
 //!
 //! | module or type | content |
 //! |---|---|
@@ -14,12 +15,12 @@
 //! | [`kernel`] | the arithmetic that a machine asks for, and executors for it |
 //! | [`codec`] | the encodings of vectors on the wire |
 //! | [`wire`] | the header of a message |
-//! | [`Transport`] | what a transport must do |
+//! | [`Transport`] | the contract between a driver and a transport |
 //! | [`Local`] | a worker's local steps between synchronisations |
 //! | [`Status`], [`telemetry`] | the state of a node as numbers, and its encoding for monitors |
 //!
-//! Most users want the `gradwire` crate, whose `Session` drives a machine. The following program is a complete driver,
-//! for one worker that trains alone, so that its transport has no messages to carry:
+//! Most users want `Session` of the `gradwire` crate, which drives a machine. The following program is a complete
+//! driver, for one worker that trains alone, so that its transport has no messages to carry:
 //!
 //! ```
 //! use gradwire_core::*;

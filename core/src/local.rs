@@ -12,12 +12,12 @@ use crate::rule::period::LocalSteps;
 
 /// The local steps of a worker.
 ///
-/// Protocol of use: [`start`](Self::start) once, then [`step`](Self::step) or [`stepped`](Self::stepped) per local step.
-/// If that returns a number of examples, a synchronisation is due: the host gives the contribution to its machine, waits,
-/// and calls [`take`](Self::take) with the machine's view.
+/// Protocol of use: [`start`](Self::start) once, then [`step`](Self::step) or [`stepped`](Self::stepped) per local
+/// step. If that returns a number of examples, a synchronisation is due: the host gives the contribution to its
+/// machine, waits, and calls [`take`](Self::take) with the machine's view.
 ///
-/// `params` and `update` have the length of the layout. The machine's vectors are longer if optimizer vectors travel with
-/// the parameters; the host fills and reads these tails itself.
+/// `params` and `update` have the length of the layout. The machine's vectors are longer if optimizer vectors travel
+/// with the parameters; the host fills and reads these tails itself.
 #[derive(Clone, Debug)]
 pub struct Local {
     recipe: Recipe,
@@ -43,8 +43,8 @@ impl Local {
         self.steps.is_at_rest()
     }
 
-    /// Copies the common initial parameters from the machine's view. With `payload=updates`, allocates and fills the base
-    /// vector.
+    /// Copies the common initial parameters from the machine's view. With `payload=updates`, allocates and fills the
+    /// base vector.
     pub fn start(&mut self, params: &mut [f32], view: &[f32]) {
         params.copy_from_slice(&view[..params.len()]);
         if self.recipe.payload == Payload::Updates {
@@ -52,8 +52,8 @@ impl Local {
         }
     }
 
-    /// Takes one local step: subtracts `update`, computed over `examples` examples, from `params`. If a synchronisation is
-    /// due, fills `contribution` and returns the number of examples behind it; [`take`](Self::take) must follow.
+    /// Takes one local step: subtracts `update`, computed over `examples` examples, from `params`. If a synchronisation
+    /// is due, fills `contribution` and returns the number of examples behind it; [`take`](Self::take) must follow.
     pub fn step(&mut self, params: &mut [f32], update: &[f32], examples: u32, contribution: &mut [f32]) -> Option<u32> {
         if self.recipe.payload == Payload::Updates && self.recipe.period == Period::every(1) {
             // The update is the contribution, so the base vector is not needed: free its memory.
@@ -68,26 +68,27 @@ impl Local {
     /// Takes one local step that the caller's optimizer has already applied to `params`. Otherwise as
     /// [`step`](Self::step). Requires [`can_tell_update`](Self::can_tell_update).
     pub fn stepped(&mut self, params: &[f32], examples: u32, contribution: &mut [f32]) -> Option<u32> {
+        // Between synchronisations only the counter changes: parameters and base hold all that a contribution needs.
         let weight = self.steps.take(examples)?;
         self.contribute(params, contribution);
         Some(weight)
     }
 
-    /// Takes one local step of a caller whose vectors are in other memory, for instance on a device. Only counts steps and
-    /// examples. Requires `payload=updates` with period 1.
+    /// Takes one local step of a caller whose vectors are in other memory, for instance on a device. Only counts steps
+    /// and examples. Requires `payload=updates` with period 1.
     pub fn step_elsewhere(&mut self, examples: u32) -> Option<u32> {
         self.base = Vec::new();
         self.steps.take(examples)
     }
 
-    /// True if the contribution can be computed from the parameters alone, as [`stepped`](Self::stepped) does. False after
-    /// a [`step`](Self::step) whose update was the contribution, because that step drops the base vector.
+    /// True if the contribution can be computed from the parameters alone, as [`stepped`](Self::stepped) does. False
+    /// after a [`step`](Self::step) whose update was the contribution, because that step drops the base vector.
     pub fn can_tell_update(&self) -> bool {
         self.recipe.payload == Payload::Parameters || !self.base.is_empty()
     }
 
-    /// Ends an incomplete period at the end of a run: fills `contribution` and returns the number of examples behind it.
-    /// `None`: no local step was taken since the last synchronisation.
+    /// Ends an incomplete period at the end of a run: fills `contribution` and returns the number of examples behind
+    /// it. `None`: no local step was taken since the last synchronisation.
     pub fn rest(&mut self, params: &[f32], contribution: &mut [f32]) -> Option<u32> {
         let weight = self.steps.rest()?;
         self.contribute(params, contribution);
@@ -98,12 +99,13 @@ impl Local {
         let contribution = &mut contribution[..params.len()];
         match self.recipe.payload {
             Payload::Parameters => contribution.copy_from_slice(params),
+            // Base minus parameters: the sum of the updates, which were subtracted one by one.
             Payload::Updates => apply::apply(contribution, &self.base, params, 1.0),
         }
     }
 
-    /// Ends a synchronisation: copies the machine's view to `params`. `changed`: false if the view is the same as after the
-    /// previous synchronisation.
+    /// Ends a synchronisation: copies the machine's view to `params`. `changed`: false if the view is the same as after
+    /// the previous synchronisation.
     pub fn take(&mut self, params: &mut [f32], view: &[f32], changed: bool) {
         let view = &view[..params.len()];
         if changed {
@@ -112,6 +114,7 @@ impl Local {
             // The round changed nothing (all weights were 0), so the local steps since the base do not count either.
             params.copy_from_slice(&self.base);
         }
+        // The next contribution is relative to these parameters.
         if !self.base.is_empty() {
             self.base.copy_from_slice(params);
         }

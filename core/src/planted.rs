@@ -35,7 +35,7 @@ pub enum Bug {
 }
 
 impl Bug {
-    /// All bugs.
+    /// All bugs, in the order of the enum.
     pub const ALL: [Self; 14] = [
         Self::NoDedup,
         Self::DedupClearedOnReconnect,

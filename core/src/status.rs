@@ -1,4 +1,4 @@
-//! The parts of a [`Status`](crate::Status), the snapshot of a node that monitors and tests read. All are plain data.
+//! The parts of a [`Status`], the snapshot of a node that monitors and tests read. All are plain data.
 
 pub(crate) mod snapshot;
 
@@ -24,7 +24,8 @@ pub enum Role {
 /// The wait of a node for a peer.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub struct Waiting {
-    /// The peer that must act next. Peers report their own waits, so this is the end of a chain of waits if one is known.
+    /// The peer that must act next. Peers report their own waits, so this is the end of a chain of waits if one is
+    /// known.
     pub on: PeerId,
     /// The clock of that peer, as far as this node knows.
     pub at: Clock,
@@ -61,7 +62,8 @@ pub struct Counters {
     pub merged: u64,
     /// Bytes that the sent messages would have taken with plain floats in place of encoded bodies.
     pub dense_bytes: u64,
-    /// Contributions lost with a server that restarted: in flight to it, or applied by it and in no worker's parameters.
+    /// Contributions lost with a server that restarted: in flight to it, or applied by it and in no worker's
+    /// parameters.
     pub lost: u64,
     /// Reconnections of peers.
     pub reconnects: u64,
@@ -85,7 +87,7 @@ pub struct WorkerStatus {
 pub enum Presence {
     /// Has not connected yet.
     Awaited,
-    /// Takes part.
+    /// Connected, and takes part in the run.
     Present,
     /// Disconnected for less than [`Patience::dead_after`](crate::Patience::dead_after).
     Suspect,
@@ -104,9 +106,9 @@ pub struct LinkStatus {
     pub bytes_out: u64,
     /// Bytes received, headers and bodies.
     pub bytes_in: u64,
-    /// Messages sent.
+    /// Number of messages sent.
     pub messages_out: u64,
-    /// Messages received.
+    /// Number of messages received.
     pub messages_in: u64,
     /// Arrival of the last message.
     pub last_heard: Option<Instant>,
@@ -131,6 +133,7 @@ impl Histogram {
 
     /// A histogram from its encoding. The parts come from outside and may contradict each other.
     pub(crate) fn from_parts(buckets: [u64; Self::BUCKETS], sum: u64, max: u64) -> Self {
+        // Saturating, because a log may state any numbers.
         let count = buckets.iter().fold(0u64, |all, count| all.saturating_add(*count));
         Self { buckets, count, sum, max }
     }

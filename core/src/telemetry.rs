@@ -8,8 +8,8 @@
 //! | byte 0 | kind of frame: 1 [`Run`], 2 [`Report`], 3 [`Note`] |
 //! | rest | the fields in order: integers as LEB128, floats as 32 bits little-endian, text as its length and UTF-8 |
 //!
-//! Monitors read logs from untrusted nodes. Parsing checks each length against a limit before it allocates, and accepts any
-//! value of a number. Text may contain any characters: show it through [`printable`].
+//! Monitors read logs from untrusted nodes. Parsing checks each length against a limit before it allocates, and accepts
+//! any value of a number. Text may contain any characters: show it through [`printable`].
 
 mod reader;
 mod report;
@@ -97,8 +97,8 @@ pub struct Times {
     pub decode: u64,
     /// Means, applications of updates, and replicas.
     pub apply: u64,
-    /// Time in which the application is blocked in a step. Minus `encode`, `decode` and `apply`, this is the network and
-    /// the wait for peers.
+    /// Time in which the application is blocked in a step. Minus `encode`, `decode` and `apply`, this is the network
+    /// and the wait for peers.
     pub wait: u64,
     /// Time with at least one transmission in flight. Overlaps the other fields.
     pub wire: u64,
@@ -134,8 +134,8 @@ pub struct Note {
     /// [`NoteKind::View`].
     pub peer: PeerId,
     /// A number that depends on the kind. `View`: its number. `Stalled`: the clock of the peer. `ContractDiffers`: the
-    /// first differing line. `ResumedElsewhere`: the clock of the peer's checkpoint. `Rejected`: the index of the element
-    /// that is not finite, plus 1, or 0 for a malformed body. Otherwise 0.
+    /// first differing line. `ResumedElsewhere`: the clock of the peer's checkpoint. `Rejected`: the index of the
+    /// element that is not finite, plus 1, or 0 for a malformed body. Otherwise 0.
     pub number: u64,
 }
 
@@ -186,8 +186,10 @@ impl Note {
         let (kind, peer, number) = match *event {
             Event::PeerJoined { peer, .. } => (NoteKind::PeerJoined, peer, 0),
             Event::PeerLost { peer } => (NoteKind::PeerLost, peer, 0),
+            // The format has two numbers, and a view has no peer: the number of members takes the place of one.
             Event::View { number, members } => (NoteKind::View, PeerId(members), number),
             Event::Rejected { peer, reason: Rejection::NonFinite { index, .. } } => {
+                // 0 stands for a malformed body.
                 (NoteKind::Rejected, peer, u64::from(index) + 1)
             }
             Event::Rejected { peer, reason: Rejection::Malformed(_) } => (NoteKind::Rejected, peer, 0),
@@ -254,7 +256,7 @@ pub enum LogError {
     },
     /// The number of a kind of frame, note, role or presence is unknown.
     Kind {
-        /// The number.
+        /// The unknown number.
         got: u8,
     },
     /// The body of a frame is truncated, has trailing bytes, or contains a number or text in a wrong encoding.
@@ -309,6 +311,7 @@ impl Frame {
     pub fn parse(log: &[u8]) -> Result<Option<(Self, usize)>, LogError> {
         let Some((len, rest)) = log.split_first_chunk::<4>() else { return Ok(None) };
         let len = u32::from_le_bytes(*len) as usize;
+        // Before waiting for the bytes: a hostile length would make the monitor buffer without end.
         if len > BODY_MAX {
             return Err(LogError::Length { limit: BODY_MAX, got: len });
         }
@@ -351,6 +354,7 @@ fn numbers(log: &mut Vec<u8>, all: &[u64]) {
 
 /// Appends a length and UTF-8, cut at a character boundary.
 fn text(log: &mut Vec<u8>, text: &str) {
+    // Cut here, so that a long host name cannot make a frame that monitors refuse.
     let mut end = text.len().min(TEXT_MAX);
     while !text.is_char_boundary(end) {
         end -= 1;

@@ -1,12 +1,12 @@
-//! Time as an input: [`Instant`] counts nanoseconds from an origin that the driver chooses. [`Patience`] is the timeouts of
-//! a node.
+//! Time as an input: [`Instant`] counts nanoseconds from an origin that the driver chooses. [`Patience`] is the
+//! timeouts of a node.
 
 pub use core::time::Duration;
 
 /// A moment, in nanoseconds since the driver's origin.
 ///
-/// Machines never read a clock. Time enters through [`Machine::handle_input`](crate::Machine::handle_input), where it is
-/// clamped so that it never runs backwards.
+/// Machines never read a clock. Time enters through [`Machine::handle_input`](crate::Machine::handle_input), where it
+/// is clamped so that it never runs backwards.
 #[derive(Copy, Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Instant(u64);
 
@@ -57,9 +57,10 @@ impl Patience {
         self.dead_after
     }
 
-    /// The duration of a wait after which the machine reports a stall and names the peer it waits for: twice `dead_after`,
-    /// at least 2 s.
+    /// The duration of a wait after which the machine reports a stall and names the peer it waits for: twice
+    /// `dead_after`, at least 2 s.
     pub fn stall_after(self) -> Duration {
+        // Twice: a wait for a peer that is only about to be given up should not be reported as a stall.
         (self.dead_after * 2).max(Duration::from_secs(2))
     }
 }

@@ -11,9 +11,9 @@ use crate::wire::Header;
 /// Moves messages between nodes: reliably, in order, over one stream per pair of nodes. A transport does not interpret
 /// headers beyond the length of the body, and does not read bodies.
 ///
-/// Every operation ends exactly once: [`poll`](Self::poll) returns [`Input::Completed`] or [`Input::Aborted`] for it. When
-/// a connection breaks, `poll` returns [`Input::Disconnected`] and then [`Input::Aborted`] for each operation of that
-/// connection. A transport that can reconnect does so on its own, and then returns [`Input::Connected`].
+/// Every operation ends exactly once: [`poll`](Self::poll) returns [`Input::Completed`] or [`Input::Aborted`] for it.
+/// When a connection breaks, `poll` returns [`Input::Disconnected`] and then [`Input::Aborted`] for each operation of
+/// that connection. A transport that can reconnect does so on its own, and then returns [`Input::Connected`].
 pub trait Transport: Send {
     /// A failure of the transport as a whole. A failure of one connection is not an error but [`Input::Disconnected`].
     type Error: core::error::Error + Send + Sync + 'static;
@@ -30,8 +30,8 @@ pub trait Transport: Send {
     /// Starts to send a message. The body is lent from `pool` until the operation ends.
     fn transmit(&mut self, op: OpId, peer: PeerId, header: Header, body: Option<Segment>, pool: &Pool);
 
-    /// Starts to receive the body of the last header from `peer`. `into`: a segment with the length of the body, or `None`
-    /// to drop the body.
+    /// Starts to receive the body of the last header from `peer`. `into`: a segment with the length of the body, or
+    /// `None` to drop the body.
     fn receive(&mut self, op: OpId, peer: PeerId, into: Option<Segment>, pool: &mut Pool);
 
     /// Closes the connection to `peer`, which violated the protocol.
@@ -42,8 +42,8 @@ pub trait Transport: Send {
         let _ = span;
     }
 
-    /// Returns the next event. Waits for at most `wait` (`None`: without limit) or until [`waker`](Self::waker) is used;
-    /// then returns `Ok(None)`.
+    /// Returns the next event. Waits for at most `wait` (`None`: without limit) or until [`waker`](Self::waker) is
+    /// used; then returns `Ok(None)`.
     ///
     /// # Errors
     /// If the transport as a whole has failed.

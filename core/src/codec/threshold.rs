@@ -1,18 +1,25 @@
-//! Threshold: quanta with residual. The arithmetic is in [`kernel::threshold`](crate::kernel::threshold), the
-//! index coding in [`entries`]; here is the body, and who chooses the threshold.
+//! Threshold: elements whose accumulated update has reached a threshold are sent as integer counts of a quantum, ±tau
+//! each (Strom 2015). The rest stays in the residual.
 //!
-//! A body is one section per tensor, or one for all, each a header of four words and a list of entries:
+//! The arithmetic of one pass is in `kernel/threshold.rs`, the coding of lists in `codec/entries.rs`. This folder has
+//! the body (`encode.rs`, `decode.rs`, `merge.rs`) and the controllers that choose the threshold (`control.rs`).
 //!
-//! | word | |
+//! The vector is divided into [`Section`]s: one per tensor, or a single one. A body has for each section a header of
+//! four words and a list of entries:
+//!
+//! | word | content |
 //! |---|---|
-//! | 0 | entries |
+//! | 0 | number of entries |
 //! | 1 | tau, as a float |
-//! | 2 | form of the list |
-//! | 3 | words of the list |
+//! | 2 | form of the list: see [`Form`](super::Form) |
+//! | 3 | length of the list in words |
 //!
-//! tau of a run lies between a unit and 2^16 units, and a ledger counts in units: whatever quantum a message has,
-//! `count << log2(tau / unit)` is what it adds, exactly and in any order. So every peer may choose its own quantum
-//! for every message, and replicas stay equal bit for bit.
+//! # Units and ledgers
+//!
+//! All quanta of a run are powers of two between its *unit* and 2^16 units. A *ledger* is a vector of 32-bit integers
+//! that counts units: an entry adds `count << log2(tau / unit)` to its element. This is exact and does not depend on
+//! the order of messages. So each peer may choose its own quantum for each message, and replicas stay equal bit for
+//! bit.
 
 mod control;
 mod decode;
@@ -33,51 +40,60 @@ use super::BodyError;
 use crate::buffer::{Pool, Segment};
 use crate::recipe::{Control, Threshold};
 
-/// Words of a section's header.
+/// Length of a section's header in words.
 pub const HEADER_WORDS: usize = 4;
 
-/// A part of the vector with a threshold of its own, and what its controller remembers.
+/// A range of the vector with a threshold of its own, and the state of its controller. Kept in a buffer of the machine,
+/// so that it survives a suspension.
 #[derive(Copy, Clone, Debug, PartialEq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct Section {
-    /// Its first element.
+    /// Index of the first element in the vector.
     pub first: u32,
-    /// Its elements.
+    /// Number of elements.
     pub len: u32,
-    /// The threshold: of the last message, or the one to start with.
+    /// The threshold of the last message. Before the first message: the threshold to start with.
     pub threshold: f32,
-    /// Bits per entry of the last message that had any; 0 before.
+    /// Bits per entry of the last message that had entries. 0 before.
     pub bits: f32,
 }
 
+// Here and not in `buffer.rs`, because buffers know no codec. For the gpu crate; no stable API.
+#[doc(hidden)]
 impl Pool {
-    /// Reads a range as sections.
+    /// The sections of a range.
+    ///
+    /// # Panics
+    /// If the range is not a whole number of sections.
     pub fn sections(&self, segment: Segment) -> &[Section] {
         <[Section]>::ref_from_bytes(self.bytes(segment)).expect("sections are whole")
     }
 
-    /// Writes a range as sections.
+    /// The sections of a range, for writing.
+    ///
+    /// # Panics
+    /// If the range is not a whole number of sections.
     pub fn sections_mut(&mut self, segment: Segment) -> &mut [Section] {
         <[Section]>::mut_from_bytes(self.bytes_mut(segment)).expect("sections are whole")
     }
 }
 
-/// How one message is encoded.
+/// The settings with which one message is encoded.
 #[derive(Copy, Clone, Debug, PartialEq)]
 pub struct Aim {
-    /// The smallest quantum.
+    /// The smallest quantum of the run.
     pub unit: f32,
-    /// Who chooses the threshold.
+    /// The controller that chooses the threshold.
     pub control: Control,
-    /// The quantum to start with, or to keep.
+    /// The quantum of [`Control::Fixed`]. Other controllers do not use it.
     pub tau: f32,
-    /// Everything that is at least a unit, as far as counts go (128 times the tau of the recipe): a dense message, or
-    /// a leaver's last.
+    /// Encode with the smallest quantum, whatever the controller: a warm-up message, or the last message of a worker
+    /// that leaves. An element can carry at most 2^15 - 1 units, about 128 times the tau of the recipe.
     pub dense: bool,
 }
 
 impl Aim {
-    /// The recipe's choice, with the threshold scaled by `scale` (the learning rate's).
+    /// The settings of a recipe. `scale`: factor on tau, the ratio of the current learning rate to the initial one.
     pub fn of(threshold: &Threshold, scale: f32) -> Self {
         let (unit, max) = (threshold.unit(), threshold.tau_max());
         let tau = (threshold.tau * scale).clamp(unit, max);
@@ -89,12 +105,12 @@ impl Aim {
     }
 }
 
-/// Why two bodies have not become one.
+/// Why two bodies could not be merged.
 #[derive(Copy, Clone, Debug, PartialEq)]
 pub enum MergeError {
-    /// An element would have more quanta than an entry can carry.
+    /// The sum of two counts exceeds the largest count of an entry.
     TooMany,
-    /// One of them is none.
+    /// One of the bodies is malformed.
     Body(BodyError),
 }
 

@@ -26,8 +26,9 @@ pub enum Topology {
         /// Children per node, 1 to 8. The number of workers determines the depth.
         fan_in: u32,
     },
-    /// A ring of the workers (Patarasuk and Yuan 2009). Each chunk of the vector is reduced along a chain of all workers
-    /// to a root, and the result travels back. Roots rotate over the workers, so that all connections are in use.
+    /// A ring of the workers (Patarasuk and Yuan 2009). Each chunk of the vector is reduced along a chain of all
+    /// workers to a root, and the result travels back. Roots rotate over the workers, so that all connections are in
+    /// use.
     Ring,
     /// No server: every worker holds a replica of the parameters and sends its updates to all other workers.
     Mesh {

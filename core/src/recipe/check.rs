@@ -82,6 +82,7 @@ impl Recipe {
         if workers == 0 {
             return Err(out_of_range("workers", "at least 1", 0.0));
         }
+        // A group larger than the cluster would wait for updates that no worker sends.
         if let Merge::Softsync { updates } = self.merge
             && updates > workers
         {
@@ -91,8 +92,8 @@ impl Recipe {
         check_range("starters", "at most the number of workers", starters as f32, starters <= workers)
     }
 
-    /// Checks the recipe as [`check`](Self::check) does, then the number of server nodes and `len`, the length in floats of
-    /// the vector that is exchanged.
+    /// Checks the recipe as [`check`](Self::check) does, then the number of server nodes and `len`, the length in
+    /// floats of the vector that is exchanged.
     ///
     /// # Errors
     /// The first violation; see [`ConfigError`].
@@ -163,8 +164,8 @@ impl Recipe {
     fn check_axes(&self) -> Result<(), ConfigError> {
         const SYNCHRONOUS_MEAN: &str = "pace=synchronous merge=mean";
         const EQUAL_REPLICAS: &str = "every replica must apply exactly the same updates";
-        const OWN_UPDATES: &str = "the worker computes on parameters that include its own unanswered updates, so it does \
-                                   not hold the parameters to which a server's difference refers";
+        const OWN_UPDATES: &str = "the worker computes on parameters that include its own unanswered updates, so it \
+                                   does not hold the parameters to which a server's difference refers";
         let mesh = matches!(self.topology, Topology::Mesh { .. });
         let tree = self.is_collective();
         let shape = if self.topology == Topology::Ring { "topology=ring" } else { "topology=tree" };
@@ -320,8 +321,7 @@ fn check_codec(codec: &Codec) -> Result<(), ConfigError> {
 }
 
 fn check_tau(tau: f32) -> Result<(), ConfigError> {
-    // The smallest and the largest quantum of the run, 2^-8 tau and 2^8 tau, must be normal floats, as must products of a
-    // quantum and a count.
+    // The smallest and the largest quantum of the run, 2^-8 tau and 2^8 tau, must be normal floats with room to spare.
     let (least, most) = (f32::from_bits((127 - 110) << 23), f32::from_bits((127 + 110) << 23));
     if !(tau >= least && tau <= most) {
         return Err(out_of_range("tau", "a power of two from 2^-110 to 2^110", f64::from(tau)));

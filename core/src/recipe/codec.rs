@@ -14,8 +14,8 @@ pub enum Codec {
     F16,
     /// 8-bit integers with a power-of-two scale per block of 64 elements: 8.125 bits per element.
     Int8,
-    /// The sign, with a scale per block of 1,024 elements: about 1.03 bits per element (Seide et al. 2014; Karimireddy et
-    /// al. 2019).
+    /// The sign, with a scale per block of 1,024 elements: about 1.03 bits per element (Seide et al. 2014; Karimireddy
+    /// et al. 2019).
     Sign,
     /// Quanta of ±tau for elements whose accumulated update has reached a threshold (Strom 2015). Sparse.
     Threshold(Threshold),
@@ -26,8 +26,8 @@ pub enum Codec {
 /// Settings of the threshold codec.
 #[derive(Copy, Clone, Debug, PartialEq)]
 pub struct Threshold {
-    /// The quantum of the first message: a power of two from 2^-110 to 2^110, in units of the update. The controller may
-    /// change it for later messages, within 2^-8 to 2^8 times this value.
+    /// The quantum of the first message: a power of two from 2^-110 to 2^110, in units of the update. The controller
+    /// may change it for later messages, within 2^-8 to 2^8 times this value.
     pub tau: f32,
     /// The controller: it chooses the threshold of each message.
     pub control: Control,
@@ -53,8 +53,8 @@ pub struct TopK {
 pub enum Control {
     /// The threshold is tau, scaled with the learning rate.
     Fixed,
-    /// DL4J's rule. Below a density of 1e-4 the threshold falls by the factor 0.5^(1/20) per message; above a density of
-    /// 1e-2 it rises by the inverse.
+    /// DL4J's rule. Below a density of 1e-4 the threshold falls by the factor 0.5^(1/20) per message; above a density
+    /// of 1e-2 it rises by the inverse.
     Band,
     /// The threshold at which a message has this density, estimated by a quantile of a sample.
     Density {
@@ -79,8 +79,8 @@ pub struct Correction {
     pub warmup: u32,
     /// Number of messages after the warm-up over which the target density falls from 25 % by factors of 4.
     pub ramp: u32,
-    /// Mesh only: workers with a rank below this number train first while the other workers wait (Strom 2015, section 4).
-    /// 0: all start at once.
+    /// Mesh only: workers with a rank below this number train first while the other workers wait (Strom 2015, section
+    /// 4). 0: all start at once.
     pub starters: u32,
     /// Mesh only: the other workers start after this many messages of all starters together.
     pub head_start: u32,

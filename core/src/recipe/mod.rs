@@ -1,6 +1,6 @@
 //! Recipes: the synchronisation method of a run, as one choice on each of ten axes.
 //!
-//! A [`Recipe`](crate::Recipe) is plain data. A published method is a preset, that is, a point on these axes; no method
+//! A [`Recipe`] is plain data. A published method is a preset, that is, a point on these axes; no method
 //! has a code path of its own. The decisions that follow from a recipe are in `rule/`, the encoders in
 //! [`codec`](crate::codec).
 //!
@@ -14,44 +14,82 @@
 //!
 //! # Axes
 //!
-//! The text form of a recipe is a list of `key=value` words. Numbers that follow a choice belong to it; the table shows
-//! their defaults.
+//! The text form of a recipe is a list of `key=value` words. This table has a row per value, with the keys of the
+//! numbers that belong to it and their defaults. Values in bold are the defaults of their axis.
 //!
-//! | axis | question | text form | default |
+//! | axis | value | numbers | meaning |
 //! |---|---|---|---|
-//! | [`Payload`] | what do workers send? | `payload=updates`, `payload=parameters` | `updates` |
-//! | [`Period`] | how many local steps lie between synchronisations? | `period=10`, or stages: `period=1,10@500` is 1, and 10 from local step 500 on | `1` |
-//! | [`Topology`] | between which nodes? | `topology=servers shards=1`, `topology=tree fan_in=2`, `topology=ring`, `topology=mesh relay=0`; a tree or ring also has `chunk=65536` | `tree` |
-//! | [`Pace`] | when may a worker go on? | `pace=synchronous`, `pace=stale bound=3`, `pace=asynchronous overlap=false` | `synchronous` |
-//! | [`Merge`] | how are contributions combined? | `merge=mean`, `merge=sum lambda=1`, `merge=softsync updates=2` | `mean` |
-//! | [`Staleness`] | how much does a late update count? | `staleness=const`, `inverse`, `inverse-plus-one`, `exp base=0.5`, `poly power=0.5`; optional limit: `drop_above=40` | `const` |
-//! | [`Codec`] | how are contributions encoded? | `codec=f32`, `bf16`, `f16`, `int8`, `sign`, `topk density=0.001`, `threshold tau=0.001953125 scope=all clip=0 control=fixed`; other controls: `band`, `density density=0.001`, `budget budget=65536` | `f32` |
-//! | [`Codec`] | how do servers encode parameters? | `pull=…`, as `codec=…`; its numbers have a prefix, as in `pull_tau` | `f32` |
-//! | [`Correction`] | what precedes a sparse codec? | `momentum=0 warmup=0 ramp=0 starters=0 head_start=0` | all 0 |
-//! | [`OptimizerState`] | what becomes of the workers' optimizer state? | `optimizer=keep`, `reset`, `average` | `keep` |
+//! | [`payload`](Payload) | **`updates`** | | workers send the sum of their updates |
+//! | | `parameters` | | workers send their parameters |
+//! | [`period`](Period) | **`1`**, `2`, … | | local steps between synchronisations |
+//! | | `1,10@500` | | stages: 1, and 10 from local step 500 on |
+//! | [`topology`](Topology) | `servers` | `shards=1` | parameter servers |
+//! | | **`tree`** | `fan_in=2 chunk=65536` | reduce and broadcast over a tree of the workers |
+//! | | `ring` | `chunk=65536` | reduce and broadcast around a ring |
+//! | | `mesh` | `relay=0` | every worker to every other, without servers |
+//! | [`pace`](Pace) | **`synchronous`** | | a worker goes on after all have contributed |
+//! | | `stale` | `bound=3` | a worker goes on while its lead is within the bound |
+//! | | `asynchronous` | `overlap=false` | a worker goes on at once |
+//! | [`merge`](Merge) | **`mean`** | | mean of a round, weighted by examples |
+//! | | `sum` | `lambda=1` | sum, times lambda |
+//! | | `softsync` | `updates=2` | mean of every so many updates |
+//! | [`staleness`](Staleness) | **`const`** | `drop_above` (no limit) | factor 1 on a late update |
+//! | | `inverse` | | 1 / max(tau, 1) |
+//! | | `inverse-plus-one` | | 1 / (tau + 1) |
+//! | | `exp` | `base=0.5` | base^tau |
+//! | | `poly` | `power=0.5` | (tau + 1)^-power |
+//! | [`codec`](Codec) | **`f32`**, `bf16`, `f16`, `int8`, `sign` | | dense encodings of contributions |
+//! | | `threshold` | `tau=0.001953125 scope=all clip=0` | quanta of ±tau |
+//! | | `topk` | `density=0.001` | the largest elements |
+//! | [`control`](Control) of `threshold` | **`fixed`** | | tau follows the learning rate only |
+//! | | `band` | | threshold by a band of densities, as in DL4J |
+//! | | `density` | `density=0.001` | threshold for a density |
+//! | | `budget` | `budget=65536` | threshold for a length of messages in bytes |
+//! | `pull` | as `codec` | as `codec`, with a prefix: `pull_tau` | encoding of the parameters that servers send |
+//! | [`momentum`](Correction) | **`0`** to below 1 | `warmup=0 ramp=0` | precedes a sparse codec |
+//! | | | `starters=0 head_start=0` | ranks that start before the rest |
+//! | [`optimizer`](OptimizerState) | **`keep`** | | each worker keeps its optimizer state |
+//! | | `reset` | | set to zero at each synchronisation |
+//! | | `average` | | averaged together with the parameters |
 //!
 //! # Presets
 //!
-//! The second column is the preset's text form, or the words by which it differs from another preset.
+//! The second column is the text form, relative to another preset. Parsing it gives the recipe of the preset.
 //!
-//! | preset | recipe | source |
+//! | preset | text form | method |
 //! |---|---|---|
-//! | `averaging` | `sync payload=parameters period=10 optimizer=reset` | parameter averaging, local SGD |
-//! | `sync` | `payload=updates period=1 topology=tree pace=synchronous merge=mean` | synchronous SGD |
+//! | `averaging` | `sync payload=parameters period=10 optimizer=reset` | parameter averaging (local SGD) |
+//! | `sync` | `topology=tree pace=synchronous merge=mean` | synchronous SGD |
 //! | `async` | `sync topology=servers pace=asynchronous merge=sum` | asynchronous SGD |
-//! | `softsync` | `async merge=softsync updates=2 staleness=inverse-plus-one` | Zhang et al. 2016, with the factor of Odena 2016 |
-//! | `ssp` | `async pace=stale bound=3` | Ho et al. 2013 |
-//! | `mesh` | `async topology=mesh codec=threshold tau=0.001953125` | Strom 2015 |
+//! | `softsync` | `async merge=softsync updates=2 staleness=inverse-plus-one` | softsync with Odena's factor |
+//! | `ssp` | `async pace=stale bound=3` | stale-synchronous parallel |
+//! | `mesh` | `async topology=mesh codec=threshold tau=0.001953125` | threshold quanta without servers |
 //! | `dl4j` | `averaging period=5 optimizer=average` | DL4J, `ParameterAveragingTrainingMaster` |
-//! | `su-chen` | `averaging period=10` | Su and Chen 2015, "Experiments on parallel training of deep neural network using model averaging" |
-//! | `firecaffe` | `sync` | Iandola et al. 2015, "FireCaffe" |
-//! | `hardsync` | `sync topology=servers` | Gupta et al. 2015, "Model accuracy and runtime tradeoff in distributed deep learning" |
-//! | `downpour` | `async shards=2` | Dean et al. 2012, "Large scale distributed deep networks" |
-//! | `rudra` | `softsync updates=1 staleness=inverse` | Zhang et al. 2016, "Staleness-aware async-SGD for distributed deep learning" |
-//! | `petuum` | `ssp bound=2` | Ho et al. 2013, "More effective distributed ML via a stale synchronous parallel parameter server" |
-//! | `strom` | `mesh` | Strom 2015, "Scalable distributed DNN training using commodity GPU cloud computing" |
+//! | `su-chen` | `averaging period=10` | Su and Chen 2015 |
+//! | `firecaffe` | `sync` | Iandola et al. 2015 |
+//! | `hardsync` | `sync topology=servers` | Gupta et al. 2015 |
+//! | `downpour` | `async shards=2` | Dean et al. 2012 |
+//! | `rudra` | `softsync updates=1 staleness=inverse` | Zhang et al. 2016 |
+//! | `petuum` | `ssp bound=2` | Ho et al. 2013 |
+//! | `strom` | `mesh` | Strom 2015 |
 //! | `dl4j-sharing` | `mesh tau=0.0009765625 control=band` | DL4J, gradient sharing |
-//! | `dgc` | `hardsync codec=topk density=0.001 momentum=0.9 ramp=500` | Lin et al. 2018, "Deep gradient compression" |
+//! | `dgc` | `hardsync codec=topk density=0.001 momentum=0.9 ramp=500` | Lin et al. 2018 |
+//!
+//! # Sources
+//!
+//! - Chan and Lane 2014, "Distributed asynchronous optimization of convolutional neural networks"
+//! - Dean et al. 2012, "Large scale distributed deep networks"
+//! - Gupta et al. 2015, "Model accuracy and runtime tradeoff in distributed deep learning"
+//! - Ho et al. 2013, "More effective distributed ML via a stale synchronous parallel parameter server"
+//! - Iandola et al. 2015, "FireCaffe: near-linear acceleration of deep neural network training on compute clusters"
+//! - Karimireddy et al. 2019, "Error feedback fixes SignSGD and other gradient compression schemes"
+//! - Lin et al. 2018, "Deep gradient compression"
+//! - Odena 2016, "Faster asynchronous SGD"
+//! - Seide et al. 2014, "1-bit stochastic gradient descent"
+//! - Stich et al. 2018, "Sparsified SGD with memory"
+//! - Strom 2015, "Scalable distributed DNN training using commodity GPU cloud computing"
+//! - Su and Chen 2015, "Experiments on parallel training of deep neural network using model averaging"
+//! - Zhang et al. 2016, "Staleness-aware async-SGD for distributed deep learning"
 
 mod axes;
 pub(crate) mod check;

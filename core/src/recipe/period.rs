@@ -8,8 +8,9 @@ use super::{ConfigError, check_range};
 /// The number H of local steps between synchronisations, in at most four stages.
 ///
 /// The text form is `10` for a fixed H, or `1,10@500` for H = 1 up to local step 499 and H = 10 from step 500 on. A
-/// schedule expresses warm-up (small H first) and post-local SGD (Lin, Stich et al. 2018, "Don't use large mini-batches,
-/// use local SGD": H = 1 first, a larger H later). A stage starts with the first whole period after its step.
+/// schedule expresses warm-up (small H first) and post-local SGD (Lin, Stich et al. 2018, "Don't use large
+/// mini-batches, use local SGD": H = 1 first, a larger H later). A stage starts with the first whole period after its
+/// step.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub struct Period {
     /// (first local step, H) in rising order; unused entries repeat the last stage.
@@ -48,6 +49,7 @@ impl From<u32> for Period {
 impl fmt::Display for Period {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.stages[0].1)?;
+        // Unused stages repeat the last one: they end the text.
         for pair in self.stages.windows(2).take_while(|pair| pair[0] != pair[1]) {
             write!(f, ",{}@{}", pair[1].1, pair[1].0)?;
         }
@@ -67,6 +69,7 @@ impl FromStr for Period {
                 None if count == 0 => (word, 0),
                 _ => return Err(PeriodParseError),
             };
+            // Rising steps make the text canonical and `at` a simple search.
             if count == STAGES || (count > 0 && from <= stages[count - 1].0) {
                 return Err(PeriodParseError);
             }

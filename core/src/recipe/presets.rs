@@ -145,8 +145,8 @@ impl Recipe {
         Self::asynchronous().with_pace(Pace::Stale { bound })
     }
 
-    /// Decentralised threshold coding: every worker sends quanta of ±`tau` to every other worker and keeps the rest in a
-    /// residual (Strom 2015). `tau` is a power of two.
+    /// Decentralised threshold coding: every worker sends quanta of ±`tau` to every other worker and keeps the rest in
+    /// a residual (Strom 2015). `tau` is a power of two.
     pub fn mesh(tau: f32) -> Self {
         Self::asynchronous()
             .with_topology(Topology::Mesh { relay: 0 })

@@ -2,8 +2,8 @@
 
 use super::{Codec, Correction, Merge, OptimizerState, Pace, Payload, Period, Staleness, Topology};
 
-/// The synchronisation method of a run: one choice on each axis. See [`recipe`](crate::recipe) for tables of all axes and
-/// presets.
+/// The synchronisation method of a run: one choice on each axis. See [`recipe`](crate::recipe) for tables of all axes
+/// and presets.
 ///
 /// A recipe is plain data and may hold choices that contradict each other: [`check`](Self::check) reports the first
 /// contradiction, and starting a node does so too. All nodes of a run must have equal recipes; they compare the text
@@ -91,8 +91,8 @@ impl Recipe {
         Self { topology, ..self }
     }
 
-    /// Sets the longest range of the vector that travels as one message in a tree or ring: in floats, at least 1, default
-    /// 65,536. Without effect in other topologies.
+    /// Sets the longest range of the vector that travels as one message in a tree or ring: in floats, at least 1,
+    /// default 65,536. Without effect in other topologies.
     #[must_use]
     pub const fn with_chunk(self, chunk: u32) -> Self {
         Self { chunk, ..self }

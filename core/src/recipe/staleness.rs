@@ -18,12 +18,12 @@ pub struct Staleness {
 /// The factor on an update of staleness `tau`. It lies in (0, 1].
 #[derive(Copy, Clone, Debug, PartialEq)]
 pub enum Scaling {
-    /// 1.
+    /// 1: staleness does not matter.
     Const,
     /// 1 / max(tau, 1) (Zhang et al. 2016).
     Inverse,
-    /// 1 / (tau + 1) (Odena 2016, from the code of that paper). Unlike [`Inverse`](Self::Inverse), it differs for tau = 0
-    /// and tau = 1.
+    /// 1 / (tau + 1) (Odena 2016, from the code of that paper). Unlike [`Inverse`](Self::Inverse), it differs for tau =
+    /// 0 and tau = 1.
     InversePlusOne,
     /// base^tau: exponential decay (Chan and Lane 2014).
     Exp {

@@ -1,9 +1,9 @@
 //! The text form of a recipe: `key=value` words, separated by spaces or newlines. The module documentation of
 //! [`recipe`](crate::recipe) lists the keys.
 //!
-//! A first word without `=` names the preset to start from; without one, parsing starts from `sync`. Later words override
-//! earlier ones. Writing is canonical: every axis, in a fixed order, with the numbers that belong to its choice. Nodes
-//! compare recipes by this text.
+//! A first word without `=` names the preset to start from; without one, parsing starts from `sync`. Later words
+//! override earlier ones. Writing is canonical: every axis, in a fixed order, with the numbers that belong to its
+//! choice. Nodes compare recipes by this text.
 
 use alloc::string::{String, ToString};
 use core::fmt;
@@ -148,6 +148,7 @@ impl FromStr for Recipe {
                 .ok_or_else(|| RecipeParseError::UnknownPreset { got: name.to_string(), nearest: nearest(name) })?,
             None => Self::sync(),
         };
+        // In order, so that a number can follow the choice that it belongs to.
         for word in words {
             let (key, value) = word.split_once('=').ok_or_else(|| unknown_key(word))?;
             recipe.set(key, value)?;
@@ -219,6 +220,7 @@ impl Recipe {
             "ramp" => self.correction.ramp = number("ramp", WHOLE, value)?,
             "starters" => self.correction.starters = number("starters", WHOLE, value)?,
             "head_start" => self.correction.head_start = number("head_start", WHOLE, value)?,
+            // The remaining keys belong to a codec, and with a prefix to the codec of the servers.
             _ => {
                 let known = match key.strip_prefix("pull_") {
                     Some(key) => self.pull.set(key, value)?,
@@ -390,6 +392,7 @@ impl core::error::Error for RecipeParseError {}
 mod tests {
     use super::*;
     use crate::recipe::Staleness;
+    use alloc::vec::Vec;
 
     #[test]
     fn every_preset_passes_its_check_and_survives_the_text_form() {
@@ -438,6 +441,32 @@ mod tests {
         assert_eq!(error("sync bound=1"), "recipe: \"bound\" is not a setting of this recipe, it requires pace=stale");
         assert_eq!(error("sync bund=1"), "recipe: \"bund\" is not a setting");
         assert_eq!(error("sync merge=max"), "merge: expected mean, sum or softsync, got \"max\"");
+    }
+
+    /// The table of axes in the module documentation: each value parses, and the numbers beside it are its defaults.
+    #[test]
+    fn the_documented_values_and_defaults_are_those_of_the_parser() {
+        let code =
+            |cell: &str| -> Vec<String> { cell.split('`').skip(1).step_by(2).map(ToString::to_string).collect() };
+        let rows = include_str!("mod.rs").lines().skip_while(|line| !line.contains("# Axes"));
+        let rows = rows.take_while(|line| !line.contains("# Presets")).filter(|line| line.starts_with("//! | "));
+        let (mut axis, mut seen) = (String::new(), 0);
+        for row in rows.skip(1) {
+            let cells: Vec<&str> = row.split('|').collect();
+            axis = code(cells[1]).first().cloned().unwrap_or(axis);
+            let base: Recipe = if axis == "control" { "sync codec=threshold" } else { "sync" }.parse().unwrap();
+            for value in code(cells[2]).iter().filter(|value| *value != "codec") {
+                let mut recipe = base;
+                assert_eq!(recipe.set(&axis, value), Ok(()), "{row}");
+                assert!(!cells[2].contains(&alloc::format!("**`{value}`**")) || recipe == base, "{row}");
+                for number in code(cells[3]).join(" ").split(' ').filter_map(|number| number.split_once('=')) {
+                    let before = recipe;
+                    assert_eq!((recipe.set(number.0, number.1), recipe), (Ok(()), before), "{row}");
+                }
+                seen += 1;
+            }
+        }
+        assert!(seen > 30, "{seen} values");
     }
 
     #[test]

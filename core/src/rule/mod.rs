@@ -1,7 +1,7 @@
 //! Rules: the pure decisions that follow from a recipe. Machines ask a rule and act on its answer.
 //!
-//! A rule gets all that it depends on as arguments and returns a value; it touches no vector and sends nothing. There are
-//! four kinds:
+//! A rule gets all that it depends on as arguments and returns a value; it touches no vector and sends nothing. There
+//! are four kinds:
 //! - [`merge`]: what happens to a contribution (trait [`Merging`], one file per rule);
 //! - [`pace`]: when a worker may go on;
 //! - [`period`]: after which local step a worker synchronises;

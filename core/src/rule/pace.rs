@@ -31,6 +31,8 @@ pub(crate) fn may_read(clock: Clock, row: Clock, lead_max: Option<u64>) -> bool 
 pub(crate) fn window(recipe: &Recipe) -> usize {
     match recipe.pace {
         Pace::Synchronous | Pace::Stale { bound: 0 } | Pace::Asynchronous { overlap: false } => 1,
+        // With a bound of 1 or more, a worker may be ahead, so it need not wait for the answer to its last
+        // contribution.
         Pace::Stale { .. } | Pace::Asynchronous { overlap: true } => 2,
     }
 }
@@ -39,7 +41,7 @@ pub(crate) fn window(recipe: &Recipe) -> usize {
 /// clock would hold back the row, and with it every other worker, forever.
 #[derive(Clone, Debug)]
 pub(crate) struct VectorClock {
-    /// By rank.
+    /// One entry per worker, by rank.
     entries: Vec<Entry>,
     /// The row clock when a member last left. It is the row while there are no members, so that the row never falls.
     floor: Clock,
@@ -78,7 +80,9 @@ impl VectorClock {
         self.entries[worker.index()] = Entry { clock, member: true };
     }
 
+    /// Removes a member.
     pub(crate) fn leave(&mut self, worker: PeerId) {
+        // Before the removal: if this was the last member, the row stays where it was.
         self.floor = self.row();
         self.entries[worker.index()].member = false;
     }

@@ -31,13 +31,14 @@ impl LocalSteps {
         self.since == 0
     }
 
-    /// Counts one local step over `examples` examples. If it is the last step of its period, a synchronisation is due and
-    /// the result is the number of examples of the whole period.
+    /// Counts one local step over `examples` examples. If it is the last step of its period, a synchronisation is due
+    /// and the result is the number of examples of the whole period.
     pub(crate) fn take(&mut self, examples: u32) -> Option<u32> {
         // The length is that of the stage in which the period started: a schedule does not cut a period short.
         let length = self.period.at(self.step - u64::from(self.since));
         self.step += 1;
         self.since += 1;
+        // The sum is the weight of the contribution in a mean.
         self.examples = self.examples.saturating_add(examples);
         if self.since < length {
             return None;

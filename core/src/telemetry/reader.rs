@@ -52,6 +52,7 @@ impl<'a> Reader<'a> {
         if got > limit {
             return Err(LogError::Length { limit, got });
         }
+        // A short body cannot ask for a large allocation.
         if got > self.rest.len() { Err(LogError::Body) } else { Ok(got) }
     }
 

@@ -69,6 +69,7 @@ pub(super) fn emit(log: &mut Vec<u8>, report: &Report) {
     number(log, used as u64);
     buckets[..used].iter().for_each(|count| number(log, *count));
     numbers(log, &[status.staleness.sum(), status.staleness.max()]);
+    // Cut to the limit that `parse` enforces.
     let workers = &status.workers[..status.workers.len().min(NODES_MAX)];
     number(log, workers.len() as u64);
     for worker in workers {
@@ -80,6 +81,7 @@ pub(super) fn emit(log: &mut Vec<u8>, report: &Report) {
     number(log, links.len() as u64);
     for link in links {
         let LinkStatus { peer, bytes_out, bytes_in, messages_out, messages_in, last_heard, response_ns } = *link;
+        // 0 stands for no message yet.
         let heard = last_heard.map_or(0, |at| at.as_nanos().saturating_add(1));
         numbers(log, &[u64::from(peer.0), bytes_out, bytes_in, messages_out, messages_in, heard, response_ns]);
     }

@@ -1,4 +1,6 @@
-//! Reading threshold bodies.
+//! The decoders of threshold bodies: into a ledger, a list or floats.
+//!
+//! Each decoder reads the headers of all sections first ([`check_end`]), then the lists block by block.
 
 use alloc::vec::Vec;
 
@@ -9,15 +11,17 @@ use crate::kernel::threshold::is_power_of_two;
 use crate::kernel::tier::Tier;
 use crate::recipe::Threshold;
 
-/// A section's header, checked.
+/// The checked header of a section.
 pub(super) struct Header {
     pub(super) tau: f32,
-    /// log2 of tau in units.
+    /// log2(tau / unit).
     pub(super) shift: u32,
+    /// Length of the list in words.
     words: usize,
 }
 
-/// A body's sections: each header with its list.
+/// Iterates over the sections of a body: the section, its header, and a reader of its list. Ends with the last section;
+/// an error does not end the iteration, so callers stop at it.
 pub(super) fn sections<'a>(
     body: &'a [u32],
     sections: &'a [Section],
@@ -39,12 +43,13 @@ pub(super) fn sections<'a>(
     })
 }
 
-/// log2 of tau in units, if it is one of a run's quanta.
+/// log2(tau / unit), or `None` if tau is not a quantum of the run.
 fn shift(tau: f32, unit: f32) -> Option<u32> {
     let shift = (tau.to_bits() >> 23).checked_sub(unit.to_bits() >> 23)?;
     (is_power_of_two(tau) && shift <= Threshold::SPAN).then_some(shift)
 }
 
+/// Checks the headers, and that the body ends with the last section.
 fn check_end(body: &[u32], parts: &[Section], unit: f32) -> Result<(), BodyError> {
     let mut used = 0;
     for section in sections(body, parts, unit) {
@@ -53,17 +58,18 @@ fn check_end(body: &[u32], parts: &[Section], unit: f32) -> Result<(), BodyError
     if used == body.len() { Ok(()) } else { Err(BodyError::Trailing { expected: bytes(used), got: bytes(body.len()) }) }
 }
 
-/// Adds a body's quanta to a ledger that counts units. All or nothing: what was added before an error is found is
-/// taken back.
+/// Adds the quanta of a body to a ledger. All or nothing: if an error is found, the entries added before are subtracted
+/// again.
 ///
 /// # Errors
-/// When the body is none, or a count of the ledger would overflow.
+/// If the body is malformed, or a count of the ledger would overflow.
 pub fn add(body: &[u32], parts: &[Section], unit: f32, ledger: &mut [i32]) -> Result<(), BodyError> {
     check_end(body, parts, unit)?;
+    // Number of entries added, for the undo below.
     let mut added = 0;
     let done = walk(body, parts, unit, |section, shift, block| {
         let ledger = &mut ledger[section.first as usize..(section.first + section.len) as usize];
-        // Looked at before any is changed: the misses of a block overlap.
+        // Reading all elements of a block first lets their cache misses overlap; the loop below depends on each load.
         let mut seen = 0;
         for entry in block.entries() {
             seen |= ledger[entry.index as usize];
@@ -79,7 +85,7 @@ pub fn add(body: &[u32], parts: &[Section], unit: f32, ledger: &mut [i32]) -> Re
     });
     let Err(error) = done else { return Ok(()) };
     let mut left: u64 = added;
-    // The same blocks in the same order, up to the one where it failed.
+    // Undo: walk the same entries in the same order, and stop after the number that was added.
     let _ = walk(body, parts, unit, |section, shift, block| {
         for entry in block.entries() {
             left = left.checked_sub(1).ok_or(error)?;
@@ -90,11 +96,13 @@ pub fn add(body: &[u32], parts: &[Section], unit: f32, ledger: &mut [i32]) -> Re
     Err(error)
 }
 
-/// Appends a body's quanta to `list`, as pairs of an element and how many units it gets, in order. All or nothing.
+/// Appends the quanta of a body to `list`, as pairs of an element's index and its units, in rising order. All or
+/// nothing. Allocates if `list` has no room.
 ///
 /// # Errors
-/// When the body is none.
+/// If the body is malformed; `list` is unchanged.
 pub fn list(body: &[u32], parts: &[Section], unit: f32, list: &mut Vec<(u32, i32)>) -> Result<(), BodyError> {
+    // Trailing bytes are found before anything is appended.
     check_end(body, parts, unit)?;
     let before = list.len();
     let done = walk(body, parts, unit, |section, shift, block| {
@@ -107,25 +115,26 @@ pub fn list(body: &[u32], parts: &[Section], unit: f32, list: &mut Vec<(u32, i32
     done
 }
 
-/// Writes a body as floats: `count * tau` where there are quanta, else 0.
+/// Decodes a body into floats: `count * tau` for elements with an entry, 0 for the rest.
 ///
 /// # Errors
-/// When the body is none; `into` is of no use then.
+/// If the body is malformed; the content of `into` is unspecified then.
 pub fn expand(body: &[u32], parts: &[Section], unit: f32, into: &mut [f32]) -> Result<(), BodyError> {
     check_end(body, parts, unit)?;
     into.fill(0.0);
     walk(body, parts, unit, |section, shift, block| {
         let into = &mut into[section.first as usize..(section.first + section.len) as usize];
+        // Exact: both factors are powers of two.
         let tau = unit * (1u32 << shift) as f32;
         block.entries().for_each(|entry| into[entry.index as usize] = entry.count as f32 * tau);
         Ok(())
     })
 }
 
-/// Zeroes `velocity` where a body has an entry (momentum factor masking, Lin et al. 2018, section 3.2).
+/// Sets `velocity` to zero for elements with an entry (momentum factor masking, Lin et al. 2018, section 3.3).
 ///
 /// # Errors
-/// When the body is none.
+/// If the body is malformed. Elements of `velocity` may have been set before the error is found.
 pub fn mask(body: &[u32], parts: &[Section], unit: f32, velocity: &mut [f32]) -> Result<(), BodyError> {
     walk(body, parts, unit, |section, _, block| {
         block.entries().for_each(|entry| velocity[(section.first + entry.index) as usize] = 0.0);
@@ -133,6 +142,7 @@ pub fn mask(body: &[u32], parts: &[Section], unit: f32, velocity: &mut [f32]) ->
     })
 }
 
+/// Calls `visit` with each block of each section, and the section's shift.
 fn walk(
     body: &[u32],
     parts: &[Section],

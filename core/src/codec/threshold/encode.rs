@@ -1,20 +1,23 @@
-//! Writing threshold bodies.
+//! The encoder of threshold bodies: chooses a quantum per section, runs the pass over the vector, writes header and
+//! list.
 
 use super::{Aim, HEADER_WORDS, Section, control};
 use crate::codec::{Encoded, entries};
 use crate::kernel::threshold::{PassResult, Quantum, put_back, take};
 use crate::kernel::tier::Tier;
 
-/// The most words that a body of these sections can take.
+/// The largest length in words of a body with sections of these lengths.
 pub fn words_max(sections: impl IntoIterator<Item = usize>) -> usize {
     sections.into_iter().map(|len| HEADER_WORDS + entries::words_max(len)).sum()
 }
 
-/// Writes what of `residual + update` has reached the threshold, and keeps the rest in the residual. `scratch`
-/// needs two words per element of the longest section, `body` [`words_max`].
+/// Encodes the elements of `residual + update` that have reached the threshold, and keeps the rest in the residual.
+/// Updates the controller state in `sections`.
+///
+/// `scratch` needs two words per element of the longest section, `body` needs [`words_max`].
 ///
 /// # Panics
-/// When lengths do not fit together.
+/// If `update`, `scratch` or `body` is too short.
 pub fn encode(
     tier: Tier,
     aim: Aim,
@@ -34,11 +37,12 @@ pub fn encode(
         let mut taken = take(tier, update, residual, quantum, scratch);
         let words = loop {
             let list = &scratch[..taken.words];
-            // A budget is kept: what is too long goes back, whole, and fewer elements are taken.
+            // A list that exceeds the budget is put back as a whole, and fewer elements are taken.
             match write(&aim, section, total, quantum, list, taken.entries, &mut body[at..]) {
                 Ok(words) => break words,
                 Err(higher) => {
                     put_back(residual, quantum.tau, list);
+                    // The second pass sees only the residual, so it would not find them again.
                     let (non_finite, first_non_finite) = (taken.non_finite, taken.first_non_finite);
                     quantum = higher;
                     taken = take(tier, None, residual, quantum, scratch);
@@ -53,10 +57,11 @@ pub fn encode(
     encoded
 }
 
-/// Writes the section of a body: what a pass has taken with this quantum. Returns its words.
+/// Writes the section of a body for the `list` that a pass has taken with `quantum`, and updates the controller state.
+/// Returns the section's length in words. `total`: elements of all sections.
 ///
 /// # Errors
-/// When a budget does not hold it: with which quantum to try again.
+/// If the section exceeds its share of the budget: the quantum for the next attempt.
 pub fn write(
     aim: &Aim,
     section: &mut Section,
@@ -75,7 +80,8 @@ pub fn write(
 }
 
 impl Encoded {
-    /// Counts what a pass over a section has done.
+    /// Adds the result of a pass over a section. For the gpu crate; no stable API.
+    #[doc(hidden)]
     pub fn add(&mut self, section: &Section, quantum: Quantum, taken: &PassResult) {
         self.entries += taken.entries;
         self.squares += taken.squares;

@@ -34,6 +34,7 @@ impl Merging for Mean {
     }
 
     fn take(&mut self) -> Option<Merged> {
+        // The gathered vector is a mean already, so its factor is 1.
         (core::mem::take(&mut self.held) > 0).then_some(Merged { vector: self.gathered, scale: 1.0 })
     }
 }

@@ -57,6 +57,7 @@ pub(crate) fn merging(recipe: &Recipe, len: usize, vectors: &mut Vectors) -> Box
     let mut gathered = || Segment::floats(vectors.floats("gathered", len, Keep::No), 0, len);
     match recipe.merge {
         Merge::Mean => Box::new(mean::Mean::new(gathered())),
+        // In rounds, updates are added up in rank order first, so that the result does not depend on arrival.
         Merge::Sum { lambda } if recipe.is_synchronous() => Box::new(sum::RoundSum::new(lambda, gathered())),
         Merge::Sum { lambda } => Box::new(sum::Sum::new(lambda, recipe.staleness)),
         Merge::Softsync { updates: 1 } => Box::new(sum::Sum::new(1.0, recipe.staleness)),
