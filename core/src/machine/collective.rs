@@ -1,4 +1,4 @@
-//! A member of a collective, for synchronous recipes: every round, weighted means of all contributions reach everyone
+//! A member of a collective, for synchronous recipes: every round, the weighted mean of all contributions reaches all members
 //! (Iandola et al. 2015, FireCaffe, section 3; the article's tree-reduce; Patarasuk and Yuan 2009 for rings).
 //!
 //! ```text
@@ -6,528 +6,492 @@
 //!                           root: the mean is the result -> children -> their children          (Down)
 //! all chunks here -> parameters -> Ready
 //! ```
-//! Who is a child of whom follows from the view alone ([`shape`]), and so does the order of summation: the result does
-//! not depend on who comes first. Members and rounds are agreed on with the [`coordinator`]: when a member is lost,
-//! joins, leaves, or a connection between members breaks, everyone stops, and the round begins anew among those who are
-//! there. Contributions are kept until their round is done; parameters change only when all of a round is here. So a
-//! round counts for all or for none, and whoever lacks its result, or is new, gets the parameters of one who has them.
+//! The tree of a chunk follows from the view alone ([`shape`]), and so does the order of summation: the result does not depend on
+//! the order of arrival. Members and rounds are agreed on through [`views`](super::views). When a member is lost, joins or leaves,
+//! or a connection between members breaks, all members stop, and the round begins anew among the members of the next view.
+//! Contributions are kept until their round is done. Parameters change only when all of a round is here. So a round counts at all
+//! members or at none, and a member without its result gets the parameters of a member that has it.
+//!
+//! | file | keeps |
+//! |---|---|
+//! | `exchange.rs` | the round under way |
+//! | `chunks.rs` | the chunks of the vector: buffers, and how far each is |
+//! | `shape.rs` | the neighbours of a node in a chunk's tree |
+//! | `epochs.rs` | the open operations |
+//! | `replica.rs` | the parameters, and how a node without them gets them |
 
-mod coordinator;
+mod chunks;
+mod epochs;
 mod exchange;
-mod membership;
+mod replica;
 mod shape;
 
-use alloc::collections::VecDeque;
 use alloc::vec;
-use alloc::vec::Vec;
 
-use coordinator::{Coordinator, Report};
-use exchange::Exchange;
-use shape::Shape;
+use chunks::Mean;
+use epochs::Epoch;
+use exchange::{Exchange, Outcome, Task};
+use replica::Replica;
 
-use super::{Event, Hub, Input, Machine, Misuse, Notice, Output, ProtocolError, Rejection, Setup, Signal};
-use crate::buffer::{BufferId, Segment};
-use crate::id::{Clock, PeerId, Sequence, ShardId};
-use crate::kernel::{Kernel, KernelResult, MEAN_MAX};
-use crate::recipe::Payload;
-use crate::status::{Role, Status, Waiting};
-use crate::time::Instant;
-use crate::wire::{Header, Kind};
+use super::commit::Commit;
+use super::host::Role;
+use super::hub::{Awaited, Hub, Incoming, Port};
+use super::vectors::Keep;
+use super::views::{Change, Exit, Member, Standing, Timing, View};
+use super::{Event, Misuse, Signal};
+use crate::buffer::BufferId;
+use crate::id::{PeerId, Sequence};
+use crate::kernel::KernelResult;
+use crate::status::{self, Status};
+use crate::wire::{Leave, Message};
 
-/// The parameters, and those after the current round as far as it has come: they change places at its end.
-const PLACES: [BufferId; 2] = [BufferId(2), BufferId(3)];
-const OWN: BufferId = BufferId(4);
-const FIRST_CHUNK: u32 = 5;
-/// Messages that may come before their view.
-const EARLY_MAX: usize = 256 * 1024;
-
-/// A node of a collective. [`Machine::view`] holds the parameters after the last round.
+/// A node of a collective.
 #[derive(Debug)]
 pub(crate) struct Collective {
-    hub: Hub<Job>,
-    /// The node that hosts the coordinator.
-    host: PeerId,
-    /// This node does nothing else.
-    alone: bool,
-    coordinator: Option<Coordinator>,
-    /// Which of the places has the parameters.
-    params: usize,
-    /// They are there.
-    has: bool,
-    /// Rounds done.
-    round: Clock,
-    /// Everyone was finishing in the last round: there are no more.
-    last: bool,
-    own: Own,
-    /// The application makes no more contributions and stays for the end.
-    finishing: bool,
-    /// Number of the view that this node is in.
-    view: Sequence,
-    /// The last number that it has heard of: above `view` while everyone stops.
-    prepared: Sequence,
-    members: Vec<PeerId>,
-    /// Members of the view that is about to be committed, as they are told.
-    coming: Vec<PeerId>,
-    donor: PeerId,
-    /// It has not got the parameters of the view yet: those after this round.
-    fetching: Option<Clock>,
+    member: Member,
+    replica: Replica,
     exchange: Exchange,
-    /// The round is done, and has changed something: the application is to be told.
-    ready: Option<bool>,
-    /// The coordinator has released this node: the run is over for it.
-    released: bool,
-    /// This coordinator came back when the run was over: it sees the others off, and has no part in it.
-    late: bool,
-    /// Transmissions of the parameters to those who lack them.
-    giving: u32,
-    /// A member that this node has lost and the coordinator has been told of.
-    suspect: Option<PeerId>,
-    /// A connection broke in this view.
-    broken: bool,
-    /// Messages without a body, of a view that this node has not heard of.
-    early: VecDeque<(PeerId, Header)>,
-    /// The view that these have last been looked at for.
-    early_for: Sequence,
+    /// The buffer of the application's contribution.
+    contribution: BufferId,
+    stage: Stage,
+    /// The application contributes no more examples and stays for the end. It still takes part in rounds.
+    finishing: bool,
+    /// The last round of the run is done, here or at the donor of the view: no round follows.
+    last: bool,
 }
 
-/// What the application has done for the current round.
+/// The life of a node.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
-enum Own {
-    /// It waits for the parameters that everyone starts from.
+enum Stage {
+    /// The node only hosts the coordinator. `finished`: the driver has been told that the run is over.
+    Hosting { finished: bool },
+    /// The application waits for the parameters to start from.
     Joining,
-    /// It computes.
+    /// The application computes.
     Computing,
-    /// It has contributed.
-    Given {
-        weight: u32,
-    },
-    /// It makes no more contributions and does not wait for the end.
+    /// The application has contributed, and waits for the round.
+    Contributed { weight: u32 },
+    /// The application makes no more contributions and does not wait for the end. The coordinator has yet to release the node.
     Leaving,
+    /// The node has no part in the run any more.
     Left,
 }
 
+/// Why an operation was started.
 #[derive(Copy, Clone, Debug)]
-enum Job {
-    /// A child's chunk: received, then looked at. `early`: of the round after the current one.
-    Receive(Arrival),
-    Scan(Arrival),
-    Mean {
-        epoch: u64,
-        chunk: usize,
-    },
-    Up {
-        epoch: u64,
-        chunk: usize,
-    },
-    Down {
-        epoch: u64,
-    },
-    /// A chunk of the result.
-    Result {
-        epoch: u64,
-        chunk: usize,
-        weight: u32,
-        last: bool,
-    },
-    /// Parameters that this node lacks.
-    State {
-        epoch: u64,
-        round: Clock,
-    },
-    /// Parameters that another lacks.
+pub(crate) enum Job {
+    /// A part of a round.
+    Exchange(Task),
+    /// Receives a vector of the state that this node lacks.
+    Fetch { epoch: Epoch },
+    /// Sends a vector of the state to a node that lacks it.
     Give,
-    Aside,
-    Goodbye,
-}
-
-#[derive(Copy, Clone, Debug)]
-struct Arrival {
-    epoch: u64,
-    from: PeerId,
-    chunk: usize,
-    child: usize,
-    weight: u32,
-    finishing: bool,
-    early: bool,
+    /// Tells the coordinator that this node has left.
+    Leave,
 }
 
 impl Collective {
-    pub(crate) fn new(setup: Setup) -> Self {
-        let shape = Shape::of(setup.recipe.topology);
-        let (workers, patience) = (setup.cluster.workers, setup.patience);
-        // Rank 0 hosts the coordinator, unless there is a node for that.
-        let cluster = setup.cluster;
-        let host = if cluster.servers > 0 { PeerId(cluster.workers) } else { PeerId(0) };
-        let alone = setup.me == host && cluster.servers > 0;
-        let coordinator =
-            (setup.me == host).then(|| Coordinator::new(setup.me, workers, setup.quorum, patience.dead_after()));
+    pub(crate) fn new(hub: &mut Port<'_, Job>) -> Self {
+        let member = Member::new(hub);
+        let is_worker = !member.is_dedicated();
+        // A coordinator that is no worker has parameters for its driver, but takes part in no round.
+        let (len, round_len) = (hub.setup.len, if is_worker { hub.setup.len } else { 0 });
+        let places = [("parameters", len), ("parameters after the round", round_len)];
+        let places = places.map(|(name, len)| hub.vectors.floats(name, len, Keep::No));
+        let contribution = hub.vectors.floats("contribution", round_len, Keep::No);
+        let recipe = hub.setup.recipe;
+        let commit = Commit::new(&recipe, &mut hub.vectors);
+        let mut vectors = vec![places];
+        vectors.extend_from_slice(commit.state());
+        let round = hub.setup.resumed.map(|resumed| resumed.at);
         let mut collective = Self {
-            coordinator,
-            params: 0,
-            // At the start of a run, the coordinator's are everyone's.
-            has: setup.resumed.is_some(),
-            round: setup.resumed.map_or(Clock(0), |resumed| resumed.at),
-            last: false,
-            own: if alone { Own::Left } else { Own::Joining },
+            member,
+            replica: Replica::new(vectors, len, round),
+            exchange: Exchange::new(hub, is_worker, contribution, commit),
+            contribution,
+            stage: if is_worker { Stage::Joining } else { Stage::Hosting { finished: false } },
             finishing: false,
-            view: Sequence(0),
-            prepared: Sequence(0),
-            members: Vec::with_capacity(workers as usize),
-            coming: Vec::with_capacity(workers as usize),
-            donor: host,
-            host,
-            alone,
-            fetching: None,
-            exchange: Exchange::new(shape, setup.len, workers as usize, setup.recipe.chunk as usize),
-            ready: None,
-            released: false,
-            late: false,
-            giving: 0,
-            suspect: None,
-            broken: false,
-            early: VecDeque::new(),
-            early_for: Sequence(0),
-            hub: Hub::new(setup),
+            last: false,
         };
-        collective.report();
-        if cluster.nodes() == 1 {
-            // Nobody will come: there is nothing to wait for.
-            collective.advance();
+        collective.report(hub);
+        if hub.setup.cluster.nodes() == 1 {
+            // No input of a peer will ever come: this node starts at once.
+            collective.settle(hub);
         }
         collective
     }
 
-    fn on_notice(&mut self, notice: Notice<Job>) -> Result<(), Misuse> {
-        match notice {
-            Notice::Agreed { peer, fresh } => self.on_agreed(peer, fresh),
-            Notice::Message { peer, header } => self.on_message(peer, header),
-            Notice::Done { purpose, result } => self.on_done(purpose, result),
-            Notice::Failed { purpose } => self.on_failed(purpose),
-            Notice::Step { weight } => self.on_step(weight)?,
-            Notice::Leave { stay, .. } => self.on_leave(stay)?,
-            Notice::Again => {}
-            Notice::Rate { .. } | Notice::Tick => {}
+    fn standing(&self) -> Standing {
+        Standing {
+            round: self.replica.round(),
+            has: self.replica.is_there(),
+            leaves: matches!(self.stage, Stage::Leaving | Stage::Left) && !self.last,
+            last: self.last && !self.replica.is_behind(),
         }
-        Ok(())
     }
 
-    /// What can be done now.
-    fn advance(&mut self) {
+    fn report(&mut self, hub: &mut Hub) {
+        self.member.report(hub, self.standing());
+    }
+
+    // Views
+
+    /// Lets the coordinator act, if it is at this node, and carries out its decisions.
+    fn coordinate(&mut self, hub: &mut Port<'_, Job>) {
+        self.member.advance(hub);
+        while let Some(change) = self.member.take_change(hub, self.standing()) {
+            self.on_change(hub, change);
+        }
+    }
+
+    fn on_change(&mut self, hub: &mut Port<'_, Job>, change: Change) {
+        match change {
+            Change::Stop => self.stop(hub),
+            // A node that has left enters no view.
+            Change::Enter(_) if self.stage == Stage::Left => {}
+            Change::Enter(view) => self.enter(hub, view),
+            Change::Released if self.stage == Stage::Left => {
+                // The coordinator releases again: this node's message got lost.
+                let message = goodbye(hub);
+                hub.notify(self.member.host(), message);
+            }
+            Change::Released => {}
+            // With nothing left to agree on, the coordinator is not needed.
+            Change::HostLost if self.member.is_released() || self.last || self.stage == Stage::Leaving => {
+                self.become_left(hub);
+            }
+            Change::HostLost => {}
+        }
+    }
+
+    fn stop(&mut self, hub: &mut Port<'_, Job>) {
+        if planted!(hub, HalfRoundApplied) {
+            self.exchange.apply_half(hub, &self.replica);
+        }
+        self.exchange.stop();
+        self.replica.stop();
+        self.report(hub);
+    }
+
+    fn enter(&mut self, hub: &mut Port<'_, Job>, view: View) {
+        let me = hub.setup.me;
+        self.member.enter(hub, view);
+        let view = self.member.view();
+        // In a new run, the donor has no state yet but the initial parameters, which become the run's.
+        let has = self.replica.is_there() || view.donor == me;
+        let behind = !has || (self.replica.round() < view.round && !planted!(hub, BehindNotFetched));
+        let done = if behind { view.round } else { self.replica.round() };
+        self.exchange.enter(me, view, done.next());
+        self.replica.enter(view.round, behind);
+        self.last |= view.last;
+        if !behind {
+            self.on_current(hub);
+        }
+        self.member.check_members(hub, self.standing());
+    }
+
+    /// This node has the parameters of its view.
+    fn on_current(&mut self, hub: &mut Port<'_, Job>) {
+        if self.stage == Stage::Joining {
+            self.stage = Stage::Computing;
+            hub.signal(Signal::Joined { clock: self.replica.round() });
+        }
+        if self.last {
+            self.report(hub);
+        }
+    }
+
+    // Parameters
+
+    fn maybe_fetch(&mut self, hub: &mut Port<'_, Job>) {
+        if self.member.is_in_view() {
+            let view = self.member.view();
+            self.replica.maybe_fetch(hub, view.donor, view.number, &self.exchange.epochs);
+        }
+    }
+
+    fn on_fetch(&mut self, hub: &mut Port<'_, Job>, peer: PeerId) {
+        let view = self.member.view();
+        if view.members.contains(&peer) {
+            self.replica.give(hub, peer, view.number);
+        }
+    }
+
+    fn on_fetched(&mut self, hub: &mut Port<'_, Job>, epoch: Epoch) {
+        if !self.exchange.epochs.end(epoch) {
+            return;
+        }
+        let Some(advanced) = self.replica.on_arrived() else { return };
+        // The round whose end this node had not seen had its contribution in it.
+        if advanced && matches!(self.stage, Stage::Contributed { .. }) && !self.last {
+            self.become_ready(hub, true);
+        }
+        self.on_current(hub);
+    }
+
+    // Rounds
+
+    fn maybe_begin(&mut self, hub: &mut Port<'_, Job>) {
+        let Stage::Contributed { weight } = self.stage else { return };
+        let may = self.member.is_in_view() && !self.replica.is_behind() && !self.last;
+        if may && self.exchange.can_begin() {
+            self.exchange.begin(hub, &self.replica, Mean { weight, finishing: self.finishing });
+            self.maybe_complete(hub);
+        }
+    }
+
+    /// Ends the round when all of it is here.
+    fn maybe_complete(&mut self, hub: &mut Port<'_, Job>) {
+        let Some(Outcome { changed, last }) = self.exchange.take_outcome() else { return };
+        self.replica.complete_round(changed);
+        if changed {
+            hub.counters.applied += 1;
+            hub.counters.applications += 1;
+            hub.staleness.record(0);
+        }
+        if last {
+            self.last = true;
+            self.report(hub);
+        }
+    }
+
+    /// Lets the application go on after a round.
+    fn maybe_ready(&mut self, hub: &mut Port<'_, Job>) {
+        let Some(changed) = self.exchange.take_done() else { return };
+        if let Stage::Contributed { .. } = self.stage {
+            self.become_ready(hub, changed);
+        }
+    }
+
+    fn become_ready(&mut self, hub: &mut Port<'_, Job>, changed: bool) {
+        self.stage = Stage::Computing;
+        hub.signal(Signal::Ready { clock: self.replica.round(), changed });
+    }
+
+    // Messages
+
+    /// Takes messages that were held: of a view that has come or has ended, or that waited for a buffer.
+    fn take_held(&mut self, hub: &mut Port<'_, Job>) {
+        while let Some(incoming) = self.member.take_due(hub) {
+            self.on_message(hub, incoming);
+        }
         loop {
-            self.coordinate();
-            self.take_held();
-            self.maybe_fetch();
-            self.maybe_ready();
-            self.maybe_begin();
-            // A round that ends at once can be news for the coordinator.
-            if !self.coordinator.as_ref().is_some_and(Coordinator::has_commands) {
-                break;
-            }
-        }
-        self.maybe_leave();
-        self.note_waiting();
-    }
-
-    // The application
-
-    fn on_step(&mut self, weight: u32) -> Result<(), Misuse> {
-        if self.own != Own::Computing {
-            return Err(Misuse::NotReady);
-        }
-        self.own = Own::Given { weight };
-        Ok(())
-    }
-
-    fn on_leave(&mut self, stay: bool) -> Result<(), Misuse> {
-        match self.own {
-            Own::Leaving | Own::Left => Err(Misuse::NotReady),
-            Own::Computing if stay => {
-                self.finishing = true;
-                self.own = Own::Given { weight: 0 };
-                Ok(())
-            }
-            _ if stay => Err(Misuse::NotReady),
-            _ => {
-                self.own = Own::Leaving;
-                self.report();
-                Ok(())
-            }
+            let (view, stopped) = (self.member.view().number, !self.member.is_in_view());
+            let (clear, exchange) = (self.exchange.epochs.is_clear(), &self.exchange);
+            // Once all members stop, no message is worth waiting for.
+            let may = |message: &Message| {
+                stopped || ((clear || !matches!(message, Message::Up(_))) && !exchange.must_wait(message))
+            };
+            let due = |incoming: &Incoming| {
+                view_of(&incoming.message).is_some_and(|of| of < view || (of == view && may(&incoming.message)))
+            };
+            let Some(incoming) = hub.take_held(due) else { return };
+            self.on_message(hub, incoming);
         }
     }
 
-    /// With the last round done, or the application gone, this node goes when the coordinator lets it; that one itself
-    /// when nobody needs it any more.
-    fn maybe_leave(&mut self) {
-        if self.alone {
-            if !self.released && self.coordinator.as_ref().is_some_and(Coordinator::is_over) {
-                self.released = true;
-                self.hub.signal(Signal::Finished);
+    // Leaving
+
+    /// Leaves after the last round, or after the application, when the coordinator allows it.
+    fn maybe_leave(&mut self, hub: &mut Port<'_, Job>) {
+        match &mut self.stage {
+            Stage::Hosting { finished } => {
+                if !*finished && self.member.is_over() {
+                    *finished = true;
+                    hub.signal(Signal::Finished);
+                }
+                return;
             }
+            Stage::Left => return,
+            _ => {}
+        }
+        if self.replica.is_giving() || self.replica.is_behind() {
             return;
         }
-        if self.own == Own::Left || self.giving > 0 || self.fetching.is_some() {
-            return;
-        }
-        if let Some(coordinator) = self.coordinator.as_ref().filter(|coordinator| self.late && coordinator.is_alone()) {
-            let peer = coordinator.view().donor;
-            self.own = Own::Left;
-            self.hub.signal(Signal::Cut { peer });
-        }
-        if !self.released {
-            return;
-        }
-        match &self.coordinator {
-            Some(coordinator) if coordinator.is_alone() => self.become_left(),
-            Some(_) => {}
-            None if self.hub.is_agreed(self.host) => {
-                self.own = Own::Left;
-                self.hub.transmit(self.host, self.hub.header(Kind::Leave), None, Job::Goodbye);
+        match self.member.exit(hub) {
+            Some(Exit::Cut { peer }) => {
+                self.stage = Stage::Left;
+                hub.signal(Signal::Cut { peer });
+            }
+            Some(Exit::Alone) => self.become_left(hub),
+            Some(Exit::Tell { host }) => {
+                self.stage = Stage::Left;
+                let message = goodbye(hub);
+                hub.transmit(host, message, None, Job::Leave);
             }
             None => {}
         }
     }
 
-    fn on_release(&mut self) {
-        self.released = true;
-        if self.own == Own::Left {
-            // Its goodbye got lost.
-            self.hub.notify(self.host, self.hub.header(Kind::Leave));
-        }
-    }
-
-    fn become_left(&mut self) {
-        self.own = Own::Left;
-        self.hub.signal(Signal::Left);
-    }
-
-    // Neighbours
-
-    fn on_agreed(&mut self, peer: PeerId, fresh: bool) {
-        if fresh {
-            let incarnation = self.hub.incarnation(peer);
-            self.hub.event(Event::PeerJoined { peer, incarnation });
-        }
-        // Messages of this view may have got lost with the connection: the round begins anew.
-        let broken =
-            !fresh && self.members.contains(&peer) && self.is_in_view() && (!self.last || self.fetching.is_some());
-        if broken {
-            self.broken = true;
-            self.report();
-        }
-        if peer == self.host {
-            self.report();
-        }
-        if let Some(coordinator) = self.coordinator.as_mut().filter(|_| !fresh) {
-            coordinator.on_reconnected(peer);
-        }
-        // The coordinator says nothing of a view to one who has not been told of it on this connection: what cannot be
-        // understood yet would stand in front of what explains it.
-        if !broken && self.coordinator.is_none() {
-            self.send_due(peer);
-        }
-    }
-
-    fn on_lost(&mut self, peer: PeerId) {
-        if self.own == Own::Left && !self.alone {
-            return;
-        }
-        self.hub.event(Event::PeerLost { peer });
-        if let Some(coordinator) = &mut self.coordinator {
-            coordinator.on_lost(peer);
-        } else if peer == self.host {
-            // With nothing left to agree on, it is not missed.
-            if self.released || self.last || self.own == Own::Leaving {
-                self.become_left();
-            }
-        } else if self.members.contains(&peer) && self.is_in_view() {
-            self.suspect = Some(peer);
-            self.report();
-        }
-    }
-
-    fn on_message(&mut self, peer: PeerId, header: Header) {
-        match header.kind {
-            // The coordinator knows of every view first: for it, one above its own is of a run before it.
-            Kind::Up | Kind::Down | Kind::Fetch | Kind::State
-                if header.sequence > self.view && self.coordinator.is_none() =>
-            {
-                self.hold(peer, header);
-            }
-            Kind::Up | Kind::Down if header.sequence != self.view || !self.is_in_view() => {
-                self.hub.discard(peer, header);
-            }
-            Kind::Up => self.on_up(peer, header),
-            Kind::Down => self.on_down(peer, header),
-            Kind::State => self.on_state(peer, header),
-            Kind::Fetch => self.on_fetch(peer, header),
-            Kind::Report if self.coordinator.is_some() => self.on_report(peer, &header),
-            Kind::Leave if self.coordinator.is_some() => {
-                self.hub.mark_left(peer);
-                if let Some(coordinator) = &mut self.coordinator {
-                    coordinator.on_goodbye(peer);
-                }
-            }
-            Kind::Member | Kind::View if peer == self.host => self.on_view(&header),
-            Kind::Release if peer == self.host => self.on_release(),
-            kind => self.hub.close(peer, ProtocolError::Unexpected { kind }),
-        }
-    }
-
-    /// Keeps a message of a view that has not been heard of: its body, if it has one, stays with the sender.
-    fn hold(&mut self, peer: PeerId, header: Header) {
-        if header.length > 0 {
-            self.hub.hold(peer, header);
-        } else if self.early.len() < EARLY_MAX {
-            self.early.push_back((peer, header));
-        } else {
-            self.hub.close(peer, ProtocolError::Unexpected { kind: header.kind });
-        }
-    }
-
-    /// Messages of a view that had not been heard of when they came.
-    fn take_held(&mut self) {
-        let due = self.early_for != self.view;
-        self.early_for = self.view;
-        for _ in 0..if due { self.early.len() } else { 0 } {
-            let Some((peer, header)) = self.early.pop_front() else { return };
-            match header.sequence > self.view {
-                true => self.early.push_back((peer, header)),
-                false if self.hub.is_agreed(peer) => self.on_message(peer, header),
-                false => {}
-            }
-        }
-        loop {
-            let view = self.view;
-            let (stopped, clear) = (!self.is_in_view(), self.exchange.is_clear());
-            // Once everyone stops, nothing is worth waiting for.
-            let may = |header: &Header| stopped || ((clear || header.kind != Kind::Up) && !self.must_wait(header));
-            let due = |header: &Header| header.sequence < view || (header.sequence == view && may(header));
-            let Some((peer, header)) = self.hub.held().find(|(_, header)| due(header)) else { return };
-            self.hub.release(peer, &header);
-            self.on_message(peer, header);
-        }
-    }
-
-    fn on_done(&mut self, job: Job, result: KernelResult) {
-        match job {
-            Job::Receive(arrival) => self.on_arrived(arrival),
-            Job::Scan(arrival) => self.on_scanned(arrival, result),
-            Job::Mean { epoch, chunk } => self.on_mean(epoch, chunk),
-            Job::Up { epoch, chunk } => self.on_up_sent(epoch, chunk),
-            Job::Down { epoch } => {
-                self.exchange.sent(epoch);
-            }
-            Job::Result { epoch, chunk, weight, last } => self.on_result(epoch, chunk, weight, last),
-            Job::State { epoch, round } => self.on_fetched(epoch, round),
-            Job::Give => self.giving -= 1,
-            Job::Aside => {}
-            Job::Goodbye => self.hub.signal(Signal::Left),
-        }
-    }
-
-    fn on_failed(&mut self, job: Job) {
-        match job {
-            // What was not received comes again when the connection is back, in the next view.
-            Job::Receive(Arrival { epoch, .. }) | Job::Result { epoch, .. } | Job::State { epoch, .. } => {
-                self.exchange.ended(epoch);
-            }
-            Job::Up { epoch, .. } | Job::Down { epoch } => {
-                self.exchange.sent(epoch);
-            }
-            Job::Give => self.giving -= 1,
-            Job::Goodbye => self.own = Own::Leaving,
-            Job::Scan(_) | Job::Mean { .. } | Job::Aside => {}
-        }
-    }
-
-    fn note_waiting(&mut self) {
-        let current = self.round.next();
-        let hosts = self.coordinator.as_ref().and_then(Coordinator::awaited).filter(|peer| *peer != self.hub.setup.me);
-        let coordinator = || if self.coordinator.is_some() { hosts } else { Some(self.host) };
-        let awaited = match self.own {
-            Own::Left if self.alone => hosts,
-            Own::Left => None,
-            Own::Computing if self.is_in_view() => None,
-            // It has to say who goes on.
-            _ if !self.is_in_view() || self.broken || self.suspect.is_some() => coordinator(),
-            _ if self.ready.is_some() => None,
-            _ if self.fetching.is_some() => Some(self.donor),
-            _ if self.last || self.own == Own::Leaving => coordinator(),
-            _ => self.exchange.awaited(self.position(), &self.members),
-        };
-        match awaited {
-            Some(peer) => self.hub.wait_for(peer, self.round, current),
-            None => self.hub.stop_waiting(),
-        }
-        let Some(notice) = self.hub.take_stall() else { return };
-        for peer in (0..self.hub.setup.cluster.workers).map(PeerId) {
-            if peer != notice.origin && peer != self.hub.setup.me && self.hub.is_agreed(peer) {
-                self.hub.notify(peer, notice);
-            }
-        }
-    }
-
-    /// The round that the view is in.
-    fn current(&self) -> Clock {
-        self.fetching.unwrap_or(self.round).next()
-    }
-
-    fn whole(&self, buffer: BufferId) -> Segment {
-        Segment::floats(buffer, 0, self.hub.setup.len)
-    }
-
-    fn params(&self) -> BufferId {
-        PLACES[self.params]
-    }
-
-    fn after(&self) -> BufferId {
-        PLACES[1 - self.params]
+    fn become_left(&mut self, hub: &mut Hub) {
+        self.stage = Stage::Left;
+        hub.signal(Signal::Left);
     }
 }
 
-impl Machine for Collective {
-    fn handle_input(&mut self, now: Instant, input: Input) -> Result<(), Misuse> {
-        if let Some(notice) = self.hub.handle_input(now, input)? {
-            self.on_notice(notice)?;
+impl Role for Collective {
+    type Job = Job;
+
+    fn on_agreed(&mut self, hub: &mut Port<'_, Job>, peer: PeerId, fresh: bool) {
+        if fresh {
+            let incarnation = hub.incarnation(peer);
+            hub.event(Event::PeerJoined { peer, incarnation });
         }
-        while let Some(peer) = self.hub.take_lost() {
-            self.on_lost(peer);
+        let may_send = self.member.on_agreed(hub, peer, fresh, self.standing());
+        if may_send && self.member.is_in_view() {
+            self.exchange.send_due(hub, peer);
         }
-        self.advance();
+    }
+
+    fn on_lost(&mut self, hub: &mut Port<'_, Job>, peer: PeerId) {
+        if self.stage == Stage::Left {
+            return;
+        }
+        hub.event(Event::PeerLost { peer });
+        if let Some(change) = self.member.on_lost(hub, peer, self.standing()) {
+            self.on_change(hub, change);
+        }
+    }
+
+    fn on_message(&mut self, hub: &mut Port<'_, Job>, incoming: Incoming) {
+        let timing = view_of(&incoming.message).map(|view| (view, self.member.timing(view)));
+        let is_current = timing.is_some_and(|(_, timing)| timing == Timing::Current);
+        match (incoming.message, timing) {
+            (_, Some((view, Timing::Early))) => self.member.hold(hub, view, incoming),
+            (Message::Up(_) | Message::Down(_), Some((_, Timing::Past))) => hub.discard(&incoming),
+            (Message::Up(part), _) => self.exchange.on_up(hub, &self.replica, incoming, part),
+            (Message::Down(part), _) => self.exchange.on_down(hub, &self.replica, incoming, part),
+            (Message::Parameters { round, vector, .. }, _) => {
+                let wanted = is_current && incoming.peer == self.member.view().donor;
+                self.replica.on_vector(hub, &incoming, round, vector, wanted, &mut self.exchange.epochs);
+            }
+            (Message::FetchParameters { .. }, _) if is_current => self.on_fetch(hub, incoming.peer),
+            (Message::FetchParameters { .. }, _) => {}
+            _ => {
+                if let Some(change) = self.member.on_message(hub, &incoming, self.standing()) {
+                    self.on_change(hub, change);
+                }
+            }
+        }
+        self.maybe_complete(hub);
+    }
+
+    fn on_done(&mut self, hub: &mut Port<'_, Job>, job: Job, result: KernelResult) {
+        match job {
+            Job::Exchange(task) => {
+                self.exchange.on_done(hub, &self.replica, task, result);
+                self.maybe_complete(hub);
+            }
+            Job::Fetch { epoch } => self.on_fetched(hub, epoch),
+            Job::Give => self.replica.on_given(),
+            Job::Leave => hub.signal(Signal::Left),
+        }
+    }
+
+    fn on_failed(&mut self, _hub: &mut Port<'_, Job>, job: Job) {
+        match job {
+            Job::Exchange(task) => self.exchange.on_failed(task),
+            Job::Fetch { epoch } => {
+                self.exchange.epochs.end(epoch);
+            }
+            Job::Give => self.replica.on_given(),
+            // It tries again when the coordinator's node is connected.
+            Job::Leave => self.stage = Stage::Leaving,
+        }
+    }
+
+    fn on_step(&mut self, _hub: &mut Port<'_, Job>, weight: u32) -> Result<(), Misuse> {
+        if self.stage != Stage::Computing {
+            return Err(Misuse::NotReady);
+        }
+        self.stage = Stage::Contributed { weight };
         Ok(())
     }
 
-    fn poll_output(&mut self) -> Output {
-        self.hub.poll_output()
+    fn on_leave(&mut self, hub: &mut Port<'_, Job>, stay: bool, _keep: bool) -> Result<(), Misuse> {
+        match self.stage {
+            Stage::Hosting { .. } | Stage::Leaving | Stage::Left => return Err(Misuse::NotReady),
+            Stage::Computing if stay => {
+                self.finishing = true;
+                self.stage = Stage::Contributed { weight: 0 };
+            }
+            Stage::Joining | Stage::Contributed { .. } if stay => return Err(Misuse::NotReady),
+            Stage::Joining | Stage::Computing | Stage::Contributed { .. } => {
+                self.stage = Stage::Leaving;
+                self.exchange.withdraw();
+                self.report(hub);
+            }
+        }
+        Ok(())
     }
 
-    fn buffers(&self) -> Vec<usize> {
-        let [ours, theirs] = self.hub.buffers();
-        let len = self.hub.setup.len * 4;
-        if self.alone {
-            return vec![ours, theirs, len, 0, 0];
+    fn settle(&mut self, hub: &mut Port<'_, Job>) {
+        loop {
+            self.coordinate(hub);
+            self.take_held(hub);
+            self.maybe_fetch(hub);
+            // Before the next round begins: the application is told of every round.
+            self.maybe_ready(hub);
+            self.maybe_begin(hub);
+            // A round that ends at once can be news for the coordinator.
+            if !self.member.has_commands() {
+                break;
+            }
         }
-        let mut buffers = vec![ours, theirs, len, len, len];
-        buffers.extend(self.exchange.buffers());
-        buffers
+        self.maybe_leave(hub);
+    }
+
+    fn awaited(&self, _hub: &Hub) -> Option<Awaited> {
+        let on = match self.stage {
+            Stage::Hosting { .. } => self.member.awaited(),
+            Stage::Left => None,
+            Stage::Computing if self.member.is_in_view() => None,
+            // The next view decides which members go on.
+            _ if self.member.awaits_view() => self.member.awaited(),
+            _ if self.exchange.is_done() => None,
+            _ if self.replica.is_behind() => Some(self.member.view().donor),
+            _ if self.last || self.stage == Stage::Leaving => self.member.awaited(),
+            _ => self.exchange.awaited(),
+        };
+        let round = self.replica.round();
+        on.map(|on| Awaited { on, at: round, clock: round.next() })
+    }
+
+    fn is_awaited_by(&self, hub: &Hub, peer: PeerId) -> bool {
+        hub.setup.cluster.is_worker(peer)
     }
 
     fn contribution(&self) -> BufferId {
-        OWN
+        self.contribution
     }
 
     fn view(&self) -> BufferId {
-        self.params()
+        self.replica.parameters()
     }
 
-    fn waiting(&self) -> Option<Waiting> {
-        self.hub.waiting()
+    fn status(&self, hub: &Hub) -> Status {
+        let (round, contributors) = (self.replica.round(), self.exchange.contributors());
+        let clock = |peer| if contributors.contains(&peer) { round.next() } else { round };
+        let view = self.member.view();
+        Status {
+            view: view.number.0,
+            members: view.members.len() as u32,
+            ..hub.status(status::Role::Collective, round, clock)
+        }
     }
+}
 
-    fn status(&self) -> Status {
-        let (round, current) = (self.round, self.exchange.given(self.position(), &self.members));
-        let status =
-            self.hub.status(Role::Collective, round, |peer| if current.contains(&peer) { round.next() } else { round });
-        Status { view: self.view.0, members: self.members.len() as u32, ..status }
+/// The view of a message of the exchange.
+fn view_of(message: &Message) -> Option<Sequence> {
+    match *message {
+        Message::Up(part) | Message::Down(part) => Some(part.view),
+        Message::FetchParameters { view } | Message::Parameters { view, .. } => Some(view),
+        _ => None,
     }
+}
+
+/// This node has left.
+fn goodbye(hub: &Hub) -> Message {
+    let (origin, incarnation) = (hub.setup.me, hub.setup.incarnation);
+    Message::Leave(Leave { origin, incarnation, last: Sequence(0), stays: false })
 }

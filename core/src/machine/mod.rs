@@ -16,6 +16,7 @@ mod node;
 mod saved;
 mod server;
 mod vectors;
+mod views;
 mod worker;
 
 use alloc::sync::Arc;

@@ -1,15 +1,15 @@
-//! Who is a member: the coordinator of a collective's views, hosted by rank 0.
+//! The coordinator of the views, hosted by rank 0 or by a node of its own.
 //!
 //! ```text
-//! a report that changes something -> Prepare(n) to all who are to be members -> each stops, reports (n, round)
-//!                                 -> all have -> Commit(n, members, round, donor)
+//! a report that changes something -> Prepare(n) to all future members -> each stops, reports (n, round)
+//!                                 -> all have reported -> Commit(n, members, round, donor)
 //! ```
-//! A *view* is a numbered list of members. Between two views everyone stops, so that the coordinator sees which rounds
-//! are done: a round is done everywhere if it is done anywhere, because whoever lacks its result takes the parameters
-//! of one who has them (the *donor*). So a round is all or nothing, and two views never share one.
+//! Between two views all members stop, so that the coordinator sees which rounds are done. A round that is done at one member
+//! counts for all: a member without its result takes the parameters of a member that has it (the *donor*). So a round is all or
+//! nothing, and two views never share one.
 //!
-//! The state is short, and all of it is in the members' reports: a coordinator that starts anew asks them, and goes on
-//! with a higher number. Members need it only when something changes.
+//! The coordinator's state is short, and all of it is in the members' reports. A restarted coordinator asks the members and goes
+//! on with a higher number. Members need the coordinator only when something changes.
 
 use alloc::collections::VecDeque;
 use alloc::vec;
@@ -17,64 +17,47 @@ use alloc::vec::Vec;
 
 use crate::id::{Clock, Incarnation, PeerId, Sequence};
 use crate::time::{Duration, Instant};
+use crate::wire::Report;
 
-/// What a member says of itself.
-#[derive(Copy, Clone, Debug, PartialEq, Eq)]
-pub(super) struct Report {
-    pub(super) incarnation: Incarnation,
-    /// The last view that it has heard of.
-    pub(super) view: Sequence,
-    /// Rounds that it has done.
-    pub(super) round: Clock,
-    /// It has the parameters of that round.
-    pub(super) has: bool,
-    /// It makes no more contributions, and does not wait for the end.
-    pub(super) leaves: bool,
-    /// The last round is done.
-    pub(super) last: bool,
-    /// A connection between members broke within this view.
-    pub(super) broken: bool,
-    /// A member that it has lost.
-    pub(super) suspect: Option<PeerId>,
-}
-
-/// What the coordinator wants said.
+/// A message that the coordinator wants sent. A command to its own node is carried out without a message.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub(super) enum Command {
-    Prepare {
-        to: PeerId,
-    },
-    Commit {
-        to: PeerId,
-    },
-    /// The run is over for it.
-    Release {
-        to: PeerId,
-    },
-    /// It was given up, or comes when the run is over.
-    Refuse {
-        to: PeerId,
-    },
+    /// Stop, and report.
+    Prepare { to: PeerId },
+    /// The new view.
+    Commit { to: PeerId },
+    /// The run is over for this node.
+    Release { to: PeerId },
+    /// The node was given up, or has come after the end of the run.
+    Refuse { to: PeerId },
 }
 
 /// A committed view.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct View {
-    pub(super) number: Sequence,
+pub(crate) struct View {
+    pub(crate) number: Sequence,
     /// In order of rank.
-    pub(super) members: Vec<PeerId>,
-    /// Rounds done.
-    pub(super) round: Clock,
-    /// Who has their result.
-    pub(super) donor: PeerId,
-    /// That was the last round.
-    pub(super) last: bool,
+    pub(crate) members: Vec<PeerId>,
+    /// Rounds that are done.
+    pub(crate) round: Clock,
+    /// A member that has the result of these rounds.
+    pub(crate) donor: PeerId,
+    /// The last of these rounds is the run's last.
+    pub(crate) last: bool,
+}
+
+impl View {
+    /// The view before the first: without members.
+    pub(super) fn none(donor: PeerId) -> Self {
+        Self { number: Sequence(0), members: Vec::new(), round: Clock(0), donor, last: false }
+    }
 }
 
 #[derive(Debug)]
 pub(super) struct Coordinator {
     me: PeerId,
-    entries: Vec<Entry>,
+    /// By rank.
+    workers: Vec<Entry>,
     /// The highest number given out.
     number: Sequence,
     view: View,
@@ -84,55 +67,88 @@ pub(super) struct Coordinator {
     commands: VecDeque<Command>,
     /// Fewest members that a view may have.
     quorum: u32,
-    /// How long to wait for the members of a run that was under way before this coordinator.
+    /// How long a restarted coordinator waits for the members of the run.
     grace: Duration,
-    /// Since when it has known that there was one.
-    since: Option<Instant>,
-    /// Someone has had parameters.
+    /// When the coordinator first heard of a run that was under way before it.
+    run_known_since: Option<Instant>,
+    /// A worker has had parameters.
     begun: bool,
 }
 
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 enum Phase {
-    /// Until enough have come to begin with.
+    /// Before the first view: waits until enough workers have reported.
     Gathering,
+    /// The view is committed.
     Steady,
-    /// Until all have stopped.
+    /// The next view is prepared: waits until its members have stopped.
     Preparing,
 }
 
+/// A worker, as the coordinator knows it.
 #[derive(Copy, Clone, Debug)]
 struct Entry {
     report: Option<Report>,
-    /// It is to be a member of the next view.
-    wanted: bool,
-    /// It was given up; its former self must not come back.
+    /// The process that sent the report.
+    incarnation: Incarnation,
+    place: Place,
+    /// The process that was given up. It must not come back.
     ejected: Option<Incarnation>,
+    /// The worker has been told that the run is over for it.
     released: bool,
-    /// It has left, or has said goodbye after it was released.
-    gone: bool,
+}
+
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+enum Place {
+    /// Not heard of, given up, or about to leave.
+    Out,
+    /// To be a member of the next view.
+    Wanted,
+    /// The worker has left, was lost after its release, or came too late.
+    Gone,
+}
+
+impl Entry {
+    const NEW: Self =
+        Self { report: None, incarnation: Incarnation(0), place: Place::Out, ejected: None, released: false };
+
+    fn is_wanted(&self) -> bool {
+        self.place == Place::Wanted
+    }
+
+    fn is_gone(&self) -> bool {
+        self.place == Place::Gone
+    }
+
+    /// The worker has reported that it leaves.
+    fn leaves(&self) -> bool {
+        self.report.is_some_and(|report| report.leaves)
+    }
+
+    /// The worker has reported that the last round is done.
+    fn has_last(&self) -> bool {
+        self.report.is_some_and(|report| report.last)
+    }
 }
 
 impl Coordinator {
     pub(super) fn new(me: PeerId, workers: u32, quorum: u32, grace: Duration) -> Self {
-        let entry = Entry { report: None, wanted: false, ejected: None, released: false, gone: false };
-        let none = View { number: Sequence(0), members: Vec::new(), round: Clock(0), donor: me, last: false };
         Self {
             me,
-            entries: vec![entry; workers as usize],
+            workers: vec![Entry::NEW; workers as usize],
             number: Sequence(0),
-            view: none,
+            view: View::none(me),
             phase: Phase::Gathering,
             dirty: false,
             commands: VecDeque::with_capacity(2 * workers as usize),
             quorum: quorum.clamp(1, workers),
             grace,
-            since: None,
+            run_known_since: None,
             begun: false,
         }
     }
 
-    pub(super) fn take(&mut self) -> Option<Command> {
+    pub(super) fn take_command(&mut self) -> Option<Command> {
         self.commands.pop_front()
     }
 
@@ -144,108 +160,110 @@ impl Coordinator {
         &self.view
     }
 
-    /// The number that is being prepared, or the last.
+    /// The number that is being prepared, or that of the view.
     pub(super) fn number(&self) -> Sequence {
         self.number
     }
 
-    /// Is there a run that was not begun by this coordinator's own parameters just now?
-    pub(super) fn knows_of_a_run(&self) -> bool {
-        self.since.is_some() || self.view.number > Sequence(0)
+    /// The coordinator has a node of its own, which is no worker.
+    pub(super) fn is_dedicated(&self) -> bool {
+        self.me.index() >= self.workers.len()
     }
 
-    /// When to look again.
+    /// Has there been a view, or is a run under way that began before this coordinator?
+    pub(super) fn knows_of_a_run(&self) -> bool {
+        self.run_known_since.is_some() || self.view.number > Sequence(0)
+    }
+
+    /// When to call [`Self::advance`] without another reason.
     pub(super) fn deadline(&self) -> Option<Instant> {
-        let since = self.since.filter(|_| self.phase == Phase::Gathering && !self.resumes())?;
+        let since = self.run_known_since.filter(|_| self.phase == Phase::Gathering && !self.resumes())?;
         Some(since.after(self.grace))
     }
 
-    /// Does everyone go on from a checkpoint? Then everyone is waited for, as at a start.
+    /// Do all nodes resume from a checkpoint? Then the coordinator waits for all workers, as in a new run.
     fn resumes(&self) -> bool {
-        let own = self.entries.get(self.me.index()).and_then(|entry| entry.report);
-        let run = self.entries.iter().any(|entry| entry.report.is_some_and(|report| report.view > Sequence(0)));
+        let own = self.workers.get(self.me.index()).and_then(|entry| entry.report);
+        let run = self.workers.iter().any(|entry| entry.report.is_some_and(|report| report.view > Sequence(0)));
         own.is_some_and(|report| report.has && report.round > Clock(0)) && !run
     }
 
-    /// Whom it waits for itself.
+    /// The worker that the next view, or the end of the run, waits for.
     pub(super) fn awaited(&self) -> Option<PeerId> {
-        let ending = self.entries.iter().any(|entry| entry.report.is_some_and(|report| report.last));
+        let ending = self.workers.iter().any(Entry::has_last);
         let missing = |entry: &Entry| match self.phase {
-            Phase::Gathering => entry.report.is_none() && !entry.gone,
+            Phase::Gathering => entry.report.is_none() && !entry.is_gone(),
             Phase::Preparing if !self.dirty => {
-                entry.wanted && entry.report.is_none_or(|report| report.view != self.number)
+                entry.is_wanted() && entry.report.is_none_or(|report| report.view != self.number)
             }
-            // At the end, for whoever is not there yet, or has not gone.
-            Phase::Steady if ending && !self.dirty => {
-                entry.wanted && !entry.gone && (entry.released || !entry.report.is_some_and(|report| report.last))
-            }
-            // Short of members, it waits for whoever comes first.
-            _ => self.dirty && !self.is_enough() && !entry.wanted && !entry.gone,
+            // At the end: a worker that is not there yet, or that has been released and has not said goodbye.
+            Phase::Steady if ending && !self.dirty => entry.is_wanted() && (entry.released || !entry.has_last()),
+            // Below the quorum: any worker that could still come.
+            _ => self.dirty && !self.is_enough() && entry.place == Place::Out,
         };
-        self.entries.iter().position(missing).map(|index| PeerId(index as u32))
+        self.workers.iter().position(missing).map(|index| PeerId(index as u32))
     }
 
+    /// The members of the next view.
     fn members(&self) -> impl Iterator<Item = PeerId> + '_ {
-        self.entries.iter().enumerate().filter(|(_, entry)| entry.wanted).map(|(index, _)| PeerId(index as u32))
+        let wanted = self.workers.iter().enumerate().filter(|(_, entry)| entry.is_wanted());
+        wanted.map(|(index, _)| PeerId(index as u32))
     }
 
-    /// Has everyone but this node gone?
+    /// No worker but this node is wanted any more.
     pub(super) fn is_alone(&self) -> bool {
-        let others = self.entries.iter().enumerate().filter(|(index, _)| *index != self.me.index());
-        others.clone().all(|(_, entry)| entry.gone || !entry.wanted)
+        self.members().all(|member| member == self.me)
     }
 
-    /// Has everyone gone, after a run?
+    /// There was a run, and no worker is wanted any more.
     pub(super) fn is_over(&self) -> bool {
-        self.entries.iter().any(|entry| entry.gone) && self.entries.iter().all(|entry| entry.gone || !entry.wanted)
+        self.workers.iter().any(Entry::is_gone) && self.members().next().is_none()
     }
 
-    pub(super) fn on_report(&mut self, from: PeerId, report: Report, now: Instant) {
-        let over = self.over();
-        let entry = &mut self.entries[from.index()];
-        let fresh = entry.report.is_none_or(|before| before.incarnation != report.incarnation);
-        if entry.ejected == Some(report.incarnation) || (fresh && !report.last && over) {
+    pub(super) fn on_report(&mut self, from: PeerId, incarnation: Incarnation, report: Report, now: Instant) {
+        let over = self.workers.iter().any(|entry| entry.released && entry.has_last());
+        let entry = &mut self.workers[from.index()];
+        let fresh = entry.report.is_none() || entry.incarnation != incarnation;
+        if entry.ejected == Some(incarnation) || (fresh && !report.last && over) {
             if fresh {
-                // Its former self is no more.
-                (entry.gone, entry.wanted) = (true, false);
+                // An earlier process of this rank has ended.
+                entry.place = Place::Gone;
             }
             self.commands.push_back(Command::Refuse { to: from });
             return;
         }
         if fresh {
-            *entry = Entry { report: None, wanted: false, ejected: None, released: false, gone: false };
+            *entry = Entry { incarnation, ..Entry::NEW };
         }
         self.begun |= report.has;
-        let left = report.leaves && entry.report.is_none_or(|before| !before.leaves);
+        let left = report.leaves && !entry.leaves();
         entry.report = Some(report);
         if report.has && self.phase == Phase::Gathering && (report.round > Clock(0) || report.view > Sequence(0)) {
-            self.since.get_or_insert(now);
+            self.run_known_since.get_or_insert(now);
         }
         self.number = self.number.max(report.view);
-        entry.wanted = !report.leaves && !entry.gone;
+        if !entry.is_gone() {
+            entry.place = if report.leaves { Place::Out } else { Place::Wanted };
+        }
         let steady = self.phase == Phase::Steady && report.view == self.view.number;
         self.dirty |= fresh || left || (report.broken && steady);
         if let Some(suspect) = report.suspect.filter(|suspect| *suspect != self.me) {
-            let member = self.entries.get(suspect.index()).is_some_and(|entry| entry.wanted);
+            let member = self.workers.get(suspect.index()).is_some_and(Entry::is_wanted);
             if member && steady {
                 self.on_lost(suspect);
                 self.commands.push_back(Command::Refuse { to: suspect });
             }
         }
-        // What it may have missed while it was away.
-        if report.view < self.number && self.phase == Phase::Preparing && self.entries[from.index()].wanted {
+        // The worker may have missed the command while it was away.
+        if report.view < self.number && self.phase == Phase::Preparing && self.workers[from.index()].is_wanted() {
             self.commands.push_back(Command::Prepare { to: from });
         }
         self.advance(now);
     }
 
-    fn over(&self) -> bool {
-        self.entries.iter().any(|entry| entry.released && entry.report.is_some_and(|report| report.last))
-    }
-
-    /// It was connected again: what it was told last may have got lost.
+    /// A worker is connected again. The last command to it may have been lost with the connection.
     pub(super) fn on_reconnected(&mut self, peer: PeerId) {
-        let entry = &self.entries[peer.index()];
+        let entry = &self.workers[peer.index()];
         if entry.released {
             self.commands.push_back(Command::Release { to: peer });
         } else if entry.ejected.is_some() && entry.report.is_none() {
@@ -255,34 +273,31 @@ impl Coordinator {
         }
     }
 
-    /// It has been gone for too long.
+    /// A worker has been gone for too long.
     pub(super) fn on_lost(&mut self, peer: PeerId) {
-        let entry = &mut self.entries[peer.index()];
-        if entry.released {
-            entry.gone = true;
+        let entry = &mut self.workers[peer.index()];
+        if entry.report.take().is_some() {
+            entry.ejected = Some(entry.incarnation);
         }
-        if let Some(report) = entry.report.take() {
-            entry.ejected = Some(report.incarnation);
-        }
-        self.dirty |= core::mem::take(&mut entry.wanted);
+        self.dirty |= entry.is_wanted();
+        entry.place = match entry.place {
+            _ if entry.released => Place::Gone,
+            Place::Wanted => Place::Out,
+            place => place,
+        };
     }
 
-    /// It has heard that the run is over for it.
+    /// A worker has heard that the run is over for it.
     pub(super) fn on_goodbye(&mut self, peer: PeerId) {
-        let entry = &mut self.entries[peer.index()];
-        self.dirty |= entry.wanted && !entry.report.is_some_and(|report| report.last);
-        (entry.gone, entry.wanted) = (true, false);
+        let entry = &mut self.workers[peer.index()];
+        self.dirty |= entry.is_wanted() && !entry.has_last();
+        entry.place = Place::Gone;
     }
 
-    fn release(&mut self, to: PeerId) {
-        self.entries[to.index()].released = true;
-        self.commands.push_back(Command::Release { to });
-    }
-
-    /// Begins the next view when it is due, and commits it when all have stopped.
+    /// Begins the next view when it is due, and commits it when all of its members have stopped.
     pub(super) fn advance(&mut self, now: Instant) {
         if self.phase == Phase::Gathering {
-            let all = self.entries.iter().all(|entry| entry.report.is_some() || entry.gone);
+            let all = self.workers.iter().all(|entry| entry.report.is_some() || entry.is_gone());
             let waited = self.deadline().is_some_and(|deadline| now >= deadline);
             if !all && !waited {
                 return;
@@ -298,15 +313,10 @@ impl Coordinator {
         self.maybe_release();
     }
 
-    /// Are there as many as there must be? Those who have left of their own will count as well.
+    /// Is the quorum reached? Workers that have left of their own will count too.
     fn is_enough(&self) -> bool {
-        let counts = |entry: &&Entry| entry.wanted || entry.gone || entry.report.is_some_and(|report| report.leaves);
-        self.entries.iter().filter(counts).count() as u32 >= self.quorum
-    }
-
-    /// Are those who are left at their end?
-    fn ends(&self) -> bool {
-        self.members().all(|member| self.entries[member.index()].report.is_some_and(|report| report.last))
+        let counts = |entry: &&Entry| entry.is_wanted() || entry.is_gone() || entry.leaves();
+        self.workers.iter().filter(counts).count() as u32 >= self.quorum
     }
 
     fn prepare(&mut self) {
@@ -317,63 +327,63 @@ impl Coordinator {
     }
 
     fn maybe_commit(&mut self) {
-        let stopped = |member: PeerId| self.entries[member.index()].report.filter(|report| report.view == self.number);
+        let stopped = |member: PeerId| self.workers[member.index()].report.filter(|report| report.view == self.number);
         if !self.members().all(|member| stopped(member).is_some()) {
             return;
         }
-        let with = || self.members().filter_map(|member| Some((member, stopped(member)?)));
-        // Of those who have any; at the start of a run, this node's.
-        let round = with().filter(|(_, report)| report.has).map(|(_, report)| report.round).max();
-        let holders = || with().filter(|(_, report)| report.has && Some(report.round) == round);
-        let Some((donor, holder)) = holders().next().or_else(|| with().next().filter(|_| self.may_begin())) else {
+        let reports = || self.members().filter_map(|member| Some((member, stopped(member)?)));
+        // The newest parameters count. In a new run, no member has any but the coordinator's node.
+        let round = reports().filter(|(_, report)| report.has).map(|(_, report)| report.round).max();
+        let holders = || reports().filter(|(_, report)| report.has && Some(report.round) == round);
+        let Some((donor, held)) = holders().next().or_else(|| reports().next().filter(|_| self.may_begin())) else {
             return self.give_up();
         };
         let last = holders().any(|(_, report)| report.last);
-        // Whoever comes after the last round comes too late.
-        let late: Vec<_> = with().filter(|(_, report)| last && !report.has).map(|(member, _)| member).collect();
+        // A worker without parameters that comes after the last round comes too late.
+        let late: Vec<_> = reports().filter(|(_, report)| last && !report.has).map(|(member, _)| member).collect();
         for newcomer in late {
-            let entry = &mut self.entries[newcomer.index()];
-            (entry.wanted, entry.gone) = (false, true);
-            self.commands.push_back(Command::Refuse { to: newcomer });
+            self.expel(newcomer);
         }
         let members: Vec<_> = self.members().collect();
         self.commands.extend(members.iter().map(|to| Command::Commit { to: *to }));
-        self.view = View { number: self.number, members, round: holder.round, donor, last };
+        self.view = View { number: self.number, members, round: held.round, donor, last };
         self.phase = Phase::Steady;
-        // Leavers may go once nobody counts on them.
-        for index in 0..self.entries.len() {
-            let entry = &self.entries[index];
-            if entry.report.is_some_and(|report| report.leaves) && !entry.released && !entry.gone {
-                self.release(PeerId(index as u32));
-            }
-        }
+        // Leavers may go only now: until this commit, the members of the view before may have counted on them.
+        self.release(Entry::leaves);
     }
 
-    /// May the first member's own parameters be those that everyone starts from? A coordinator without any asks this.
+    /// May the first member's initial parameters be the run's? Only a coordinator that is no worker, and so has no parameters of
+    /// its own, needs this.
     fn may_begin(&self) -> bool {
-        self.me.index() >= self.entries.len() && !self.begun
+        self.is_dedicated() && !self.begun
     }
 
-    /// A run was under way, and nobody who is left has its parameters.
+    /// A run was under way, and no member has its parameters.
     fn give_up(&mut self) {
         let members: Vec<_> = self.members().collect();
-        for to in members {
-            let entry = &mut self.entries[to.index()];
-            (entry.wanted, entry.gone) = (false, true);
-            self.commands.push_back(Command::Refuse { to });
+        for member in members {
+            self.expel(member);
         }
     }
 
-    /// When all have done the last round, or all have left, the run is over.
+    fn expel(&mut self, member: PeerId) {
+        self.workers[member.index()].place = Place::Gone;
+        self.commands.push_back(Command::Refuse { to: member });
+    }
+
+    /// When all members have done the last round, or all workers have left, the run is over.
     fn maybe_release(&mut self) {
-        if self.phase == Phase::Gathering || !self.ends() {
-            return;
+        let ends = self.members().all(|member| self.workers[member.index()].has_last());
+        if self.phase != Phase::Gathering && ends {
+            self.release(|entry| entry.has_last() || entry.leaves());
         }
-        for index in 0..self.entries.len() {
-            let entry = &self.entries[index];
-            let done = entry.report.is_some_and(|report| report.last || report.leaves);
-            if done && !entry.released && !entry.gone {
-                self.release(PeerId(index as u32));
+    }
+
+    fn release(&mut self, due: impl Fn(&Entry) -> bool) {
+        for (index, entry) in self.workers.iter_mut().enumerate() {
+            if due(entry) && !entry.released && !entry.is_gone() {
+                entry.released = true;
+                self.commands.push_back(Command::Release { to: PeerId(index as u32) });
             }
         }
     }

@@ -1,294 +1,436 @@
-//! A member's side of views: stopping, reporting, beginning anew.
+//! A member's side of views: reports to the coordinator, stops, enters views, leaves.
 
-use super::coordinator::{Command, View};
-use super::*;
+use alloc::collections::VecDeque;
+use alloc::vec::Vec;
+
+use super::coordinator::{Command, Coordinator, View};
+use crate::id::{Clock, PeerId, Sequence};
+use crate::machine::hub::{Hub, Incoming};
+use crate::machine::{Event, ProtocolError};
 use crate::status::Presence;
+use crate::wire::{Commit, Message, Report};
 
-/// Bits of a report's weight.
-const HAS: u32 = 1;
-const LEAVES: u32 = 2;
-const LAST: u32 = 4;
-const BROKEN: u32 = 8;
-/// Kinds of a view message, by its weight: everyone stop; this is the view, whose last round may have been the last.
-const PREPARE: u32 = 0;
-const COMMIT: u32 = 1;
-const COMMIT_LAST: u32 = 2;
-/// Ranks in one message of members.
-const PIECE: u32 = 64;
+/// Messages without a body that are kept until their view comes.
+const EARLY_MAX: usize = 256 * 1024;
 
-impl Collective {
-    /// Is this node a member of a view that goes on?
-    pub(super) fn is_in_view(&self) -> bool {
-        self.view > Sequence(0) && self.view == self.prepared
+/// A node's membership in the views of a run.
+#[derive(Debug)]
+pub(crate) struct Member {
+    /// The node that hosts the coordinator.
+    host: PeerId,
+    /// The coordinator, if this node hosts it.
+    coordinator: Option<Coordinator>,
+    /// The view that this node has entered last.
+    view: View,
+    /// The highest number that the node has heard of: above the view's while all members stop.
+    prepared: Sequence,
+    /// Members of the view that is about to be committed, as far as they have been listed.
+    coming: Vec<PeerId>,
+    /// A member that this node has lost. The coordinator has been told.
+    suspect: Option<PeerId>,
+    /// A connection to a member broke in this view. The coordinator has been told.
+    broken: bool,
+    end: End,
+    /// Messages of a view that this node has not heard of, with its number.
+    early: VecDeque<(Sequence, Incoming)>,
+    /// Early messages whose view has come.
+    due: VecDeque<Incoming>,
+}
+
+/// How the run ends for this node, as the coordinator has said.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+enum End {
+    /// The run goes on.
+    Open,
+    /// The node may leave.
+    Released,
+    /// The coordinator has refused its own node, which came back after the end of the run, or to a run whose parameters are lost.
+    /// It stays until all other nodes have left.
+    Refused,
+}
+
+/// How far a node is. Reports tell the coordinator.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Standing {
+    /// Rounds that are done here.
+    pub(crate) round: Clock,
+    /// The node has the parameters after these rounds.
+    pub(crate) has: bool,
+    /// The application makes no more contributions, and the node does not wait for the end.
+    pub(crate) leaves: bool,
+    /// The node has the parameters after the last round.
+    pub(crate) last: bool,
+}
+
+/// A decision of the coordinator that the role has to carry out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Change {
+    /// Stop the exchange, and then call [`Member::report`].
+    Stop,
+    /// Call [`Member::enter`] unless the node has left, begin the exchange anew, and then call [`Member::check_members`].
+    Enter(View),
+    /// The run is over for this node. A node that has left already says so again: its message got lost.
+    Released,
+    /// The coordinator's node has been gone for too long.
+    HostLost,
+}
+
+/// When the view of a message is.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Timing {
+    /// The node has not heard of the view yet.
+    Early,
+    /// The node is in the view.
+    Current,
+    /// The view has ended or is about to, or belongs to a run before this one.
+    Past,
+}
+
+/// How a node leaves the run.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Exit {
+    /// It tells the coordinator.
+    Tell { host: PeerId },
+    /// It hosts the coordinator, and all other nodes have left.
+    Alone,
+    /// It cannot take part any more. `peer` was the donor of the last view.
+    Cut { peer: PeerId },
+}
+
+impl Member {
+    pub(crate) fn new(hub: &Hub) -> Self {
+        let (me, cluster) = (hub.setup.me, hub.setup.cluster);
+        // Rank 0 hosts the coordinator, unless there is a node for it.
+        let host = if cluster.servers > 0 { PeerId(cluster.workers) } else { PeerId(0) };
+        let grace = hub.setup.patience.dead_after();
+        let coordinator = (me == host).then(|| Coordinator::new(me, cluster.workers, hub.setup.quorum, grace));
+        Self {
+            host,
+            coordinator,
+            view: View::none(host),
+            prepared: Sequence(0),
+            coming: Vec::with_capacity(cluster.workers as usize),
+            suspect: None,
+            broken: false,
+            end: End::Open,
+            early: VecDeque::new(),
+            due: VecDeque::new(),
+        }
     }
 
-    pub(super) fn position(&self) -> usize {
-        let me = self.hub.setup.me;
-        self.members.iter().position(|member| *member == me).unwrap_or(0)
+    // State
+
+    /// The view that this node has entered last.
+    pub(crate) fn view(&self) -> &View {
+        &self.view
+    }
+
+    /// Is this node in a view that goes on?
+    pub(crate) fn is_in_view(&self) -> bool {
+        self.view.number > Sequence(0) && self.view.number == self.prepared
+    }
+
+    /// The node that hosts the coordinator.
+    pub(crate) fn host(&self) -> PeerId {
+        self.host
+    }
+
+    /// The node hosts the coordinator and is no worker.
+    pub(crate) fn is_dedicated(&self) -> bool {
+        self.coordinator.as_ref().is_some_and(Coordinator::is_dedicated)
+    }
+
+    /// Does the node wait for the coordinator to form the next view?
+    pub(crate) fn awaits_view(&self) -> bool {
+        !self.is_in_view() || self.broken || self.suspect.is_some()
+    }
+
+    /// The node that the next view, or the end of the run, waits for, as far as this node knows.
+    pub(crate) fn awaited(&self) -> Option<PeerId> {
+        match &self.coordinator {
+            Some(coordinator) => coordinator.awaited().filter(|peer| *peer != self.host),
+            None => Some(self.host),
+        }
+    }
+
+    /// The coordinator has released this node.
+    pub(crate) fn is_released(&self) -> bool {
+        self.end == End::Released
+    }
+
+    /// This node hosts the coordinator, and all workers have left after a run.
+    pub(crate) fn is_over(&self) -> bool {
+        self.coordinator.as_ref().is_some_and(Coordinator::is_over)
+    }
+
+    /// How the node leaves the run, when it may.
+    pub(crate) fn exit(&self, hub: &Hub) -> Option<Exit> {
+        match (self.end, &self.coordinator) {
+            (End::Refused, Some(coordinator)) if coordinator.is_alone() => {
+                Some(Exit::Cut { peer: coordinator.view().donor })
+            }
+            (End::Released, Some(coordinator)) if coordinator.is_alone() => Some(Exit::Alone),
+            (End::Released, None) if hub.is_agreed(self.host) => Some(Exit::Tell { host: self.host }),
+            _ => None,
+        }
     }
 
     // Reports
 
-    /// Tells the coordinator where this node is.
-    pub(super) fn report(&mut self) {
-        if self.alone {
-            return;
-        }
+    /// Tells the coordinator how far this node is.
+    pub(crate) fn report(&mut self, hub: &mut Hub, standing: Standing) {
+        let Standing { round, has, leaves, last } = standing;
         let report = Report {
-            incarnation: self.hub.setup.incarnation,
             view: self.prepared,
-            round: self.round,
-            // At the start of a run, the coordinator has what everyone starts from.
-            has: self.has || (self.coordinator.is_some() && self.has_initial()),
-            leaves: matches!(self.own, Own::Leaving | Own::Left) && !self.last,
-            last: self.last && self.fetching.is_none(),
+            round,
+            // In a new run, the initial parameters of the coordinator's node are the run's.
+            has: has || self.begins_the_run(),
+            leaves,
+            last,
             broken: self.broken,
             suspect: self.suspect,
         };
-        let now = self.hub.now();
-        if let Some(coordinator) = &mut self.coordinator {
-            coordinator.on_report(self.host, report, now);
-        } else if self.hub.is_agreed(self.host) {
-            let flags = [(report.has, HAS), (report.leaves, LEAVES), (report.last, LAST), (report.broken, BROKEN)];
-            let header = Header {
-                sequence: report.view,
-                clock: report.round,
-                weight: flags.iter().filter(|(set, _)| *set).map(|(_, bit)| bit).sum(),
-                base: Clock(report.suspect.map_or(0, |peer| u64::from(peer.0) + 1)),
-                ..self.hub.header(Kind::Report)
-            };
-            self.hub.notify(self.host, header);
+        match &mut self.coordinator {
+            Some(coordinator) if coordinator.is_dedicated() => {}
+            Some(coordinator) => coordinator.on_report(self.host, hub.setup.incarnation, report, hub.now()),
+            None if hub.is_agreed(self.host) => hub.notify(self.host, Message::Report(report)),
+            None => {}
         }
     }
 
-    /// Initial parameters count when nobody has been further.
-    fn has_initial(&self) -> bool {
+    /// This node hosts the coordinator, which knows of no run so far.
+    fn begins_the_run(&self) -> bool {
         self.coordinator.as_ref().is_some_and(|coordinator| !coordinator.knows_of_a_run())
     }
 
-    pub(super) fn on_report(&mut self, peer: PeerId, header: &Header) {
-        let flag = |bit| header.weight & bit != 0;
-        let report = Report {
-            incarnation: self.hub.incarnation(peer),
-            view: header.sequence,
-            round: header.clock,
-            has: flag(HAS),
-            leaves: flag(LEAVES),
-            last: flag(LAST),
-            broken: flag(BROKEN),
-            suspect: header.base.0.checked_sub(1).map(|rank| PeerId(rank as u32)),
-        };
-        let now = self.hub.now();
-        let knew = self.has_initial();
+    fn on_report(&mut self, hub: &mut Hub, peer: PeerId, report: Report, standing: Standing) {
+        let began = self.begins_the_run();
         if let Some(coordinator) = &mut self.coordinator {
-            coordinator.on_report(peer, report, now);
+            coordinator.on_report(peer, hub.incarnation(peer), report, hub.now());
         }
-        // A run is under way: what this node starts with is not what everyone has.
-        if knew && !self.has_initial() && !self.has {
-            self.report();
+        // A run is under way. The initial parameters here, which an earlier report may have counted, are not the run's.
+        if began && !self.begins_the_run() && !standing.has {
+            self.report(hub, standing);
         }
     }
 
-    // What the coordinator wants
+    // Peers
 
-    pub(super) fn coordinate(&mut self) {
-        let now = self.hub.now();
+    /// A peer takes part (again). Returns whether messages of the present view that are due to the peer can be sent now.
+    pub(crate) fn on_agreed(&mut self, hub: &mut Hub, peer: PeerId, fresh: bool, standing: Standing) -> bool {
+        // Messages of this view may have been lost with the connection: the round has to begin anew.
+        let broken = !fresh && self.view.members.contains(&peer) && self.is_in_view() && !standing.last;
+        if broken {
+            self.broken = true;
+            self.report(hub, standing);
+        }
+        if peer == self.host {
+            self.report(hub, standing);
+        }
+        if let Some(coordinator) = self.coordinator.as_mut().filter(|_| !fresh) {
+            coordinator.on_reconnected(peer);
+        }
+        // The coordinator's node sends nothing of a view to a peer before it has told the peer of the view on this connection. The
+        // peer could not understand the message yet, and would hold it in front of the message that explains it.
+        !broken && self.coordinator.is_none()
+    }
+
+    /// A peer has been gone for too long.
+    pub(crate) fn on_lost(&mut self, hub: &mut Hub, peer: PeerId, standing: Standing) -> Option<Change> {
         if let Some(coordinator) = &mut self.coordinator {
-            coordinator.advance(now);
-            let deadline = coordinator.deadline();
-            self.hub.set_alarm(deadline);
+            coordinator.on_lost(peer);
+        } else if peer == self.host {
+            return Some(Change::HostLost);
+        } else if self.view.members.contains(&peer) && self.is_in_view() {
+            self.suspect = Some(peer);
+            self.report(hub, standing);
         }
-        while let Some(command) = self.coordinator.as_mut().and_then(Coordinator::take) {
-            let me = self.hub.setup.me;
-            match command {
-                Command::Prepare { to } if to == me => {
-                    let number = self.coordinator.as_ref().map_or(Sequence(0), Coordinator::number);
-                    self.prepare(number);
+        None
+    }
+
+    // Messages of the exchange
+
+    /// When the view `number` of a message is.
+    pub(crate) fn timing(&self, number: Sequence) -> Timing {
+        // The coordinator's node knows every view first. There, a higher number is one of a run before this one.
+        if number > self.view.number && self.coordinator.is_none() {
+            Timing::Early
+        } else if number == self.view.number && self.is_in_view() {
+            Timing::Current
+        } else {
+            Timing::Past
+        }
+    }
+
+    /// Keeps an early message. Its body, if it has one, stays with the sender.
+    pub(crate) fn hold(&mut self, hub: &mut Hub, number: Sequence, incoming: Incoming) {
+        if incoming.length > 0 {
+            hub.hold(incoming);
+        } else if self.early.len() < EARLY_MAX {
+            self.early.push_back((number, incoming));
+        } else {
+            hub.close(incoming.peer, ProtocolError::Unexpected { kind: incoming.message.kind() });
+        }
+    }
+
+    /// Returns the early messages without a body, in order of arrival, when their view has come.
+    pub(crate) fn take_due(&mut self, hub: &Hub) -> Option<Incoming> {
+        core::iter::from_fn(|| self.due.pop_front()).find(|incoming| hub.is_agreed(incoming.peer))
+    }
+
+    // Messages of the coordinator and to it
+
+    /// Takes a message that is not one of the exchange.
+    pub(crate) fn on_message(&mut self, hub: &mut Hub, incoming: &Incoming, standing: Standing) -> Option<Change> {
+        let Incoming { peer, message, .. } = *incoming;
+        let hosts = self.coordinator.is_some();
+        match message {
+            Message::Report(report) if hosts => self.on_report(hub, peer, report, standing),
+            Message::Leave(_) if hosts => {
+                hub.mark_left(peer);
+                if let Some(coordinator) = &mut self.coordinator {
+                    coordinator.on_goodbye(peer);
                 }
-                Command::Commit { to } if to == me => {
-                    if let Some(view) = self.coordinator.as_ref().map(Coordinator::view).cloned() {
-                        self.commit(view);
-                    }
+            }
+            Message::Members { first, mask, .. } if peer == self.host => {
+                if first == PeerId(0) {
+                    self.coming.clear();
                 }
-                Command::Release { to } if to == me => self.released = true,
-                Command::Prepare { to } => self.tell_prepare(to),
-                Command::Commit { to } => self.tell_commit(to),
-                Command::Release { to } => self.tell(to, self.hub.header(Kind::Release)),
-                Command::Refuse { to } if to == me => self.late = true,
-                Command::Refuse { to } if self.hub.is_agreed(to) => self.hub.refuse(to),
-                Command::Refuse { .. } => {}
+                let workers = hub.setup.cluster.workers;
+                self.coming.extend(Message::ranks(first, mask, workers));
+                // A coordinator that repeats itself must not make the list grow.
+                self.coming.truncate(workers as usize);
             }
-        }
-    }
-
-    fn tell(&mut self, to: PeerId, header: Header) {
-        // One that is not connected is told when it is.
-        if self.hub.is_agreed(to) {
-            self.hub.notify(to, header);
-        }
-    }
-
-    fn tell_prepare(&mut self, to: PeerId) {
-        let Some(number) = self.coordinator.as_ref().map(Coordinator::number) else { return };
-        self.tell(to, Header { sequence: number, weight: PREPARE, ..self.hub.header(Kind::View) });
-    }
-
-    fn tell_commit(&mut self, to: PeerId) {
-        let Some(coordinator) = &self.coordinator else { return };
-        let View { number, round, donor, last, .. } = *coordinator.view();
-        for shard in 0..self.hub.setup.cluster.workers.div_ceil(PIECE) {
-            let Some(coordinator) = &self.coordinator else { return };
-            let here = coordinator.view().members.iter().filter(|member| member.0 / PIECE == shard);
-            let mask = here.fold(0u64, |mask, member| mask | 1 << (member.0 % PIECE));
-            let (shard, base) = (ShardId(shard), Clock(mask));
-            self.tell(to, Header { sequence: number, shard, base, ..self.hub.header(Kind::Member) });
-        }
-        let weight = if last { COMMIT_LAST } else { COMMIT };
-        let (clock, shard) = (round, ShardId(donor.0));
-        self.tell(to, Header { sequence: number, weight, clock, shard, ..self.hub.header(Kind::View) });
-    }
-
-    pub(super) fn on_view(&mut self, header: &Header) {
-        let workers = self.hub.setup.cluster.workers;
-        if header.kind == Kind::Member {
-            if header.shard == ShardId(0) {
-                self.coming.clear();
+            Message::Prepare { view } if peer == self.host => return self.prepare(hub, view, standing),
+            Message::Commit(commit) if peer == self.host => {
+                let Commit { view: number, round, donor, last } = commit;
+                let members = core::mem::take(&mut self.coming);
+                // A view without this node, or with a donor that is no member, is ignored.
+                if members.contains(&hub.setup.me) && members.contains(&donor) {
+                    return self.commit(View { number, members, round, donor, last });
+                }
             }
-            let first = header.shard.0.saturating_mul(PIECE);
-            let ranks = (0..PIECE).filter(|bit| header.base.0 & 1 << bit != 0).map(|bit| first.saturating_add(bit));
-            self.coming.extend(ranks.filter(|rank| *rank < workers).map(PeerId));
-            self.coming.truncate(workers as usize);
-            return;
+            Message::Release if peer == self.host => {
+                self.end = End::Released;
+                return Some(Change::Released);
+            }
+            message => hub.close(peer, ProtocolError::Unexpected { kind: message.kind() }),
         }
-        if header.weight == PREPARE {
-            return self.prepare(header.sequence);
-        }
-        let donor = PeerId(header.shard.0);
-        let members = core::mem::take(&mut self.coming);
-        // One that is not addressed to this node, or makes no sense, is none.
-        if members.contains(&self.hub.setup.me) && members.contains(&donor) {
-            let (number, round, last) = (header.sequence, header.clock, header.weight == COMMIT_LAST);
-            self.commit(View { number, members, round, donor, last });
-        }
+        None
     }
 
-    /// Stops, and says where that was.
-    fn prepare(&mut self, number: Sequence) {
-        if number <= self.view {
-            return;
+    fn prepare(&mut self, hub: &mut Hub, number: Sequence, standing: Standing) -> Option<Change> {
+        if number <= self.view.number {
+            return None;
         }
         if number > self.prepared {
             self.prepared = number;
-            if planted!(self.hub, HalfRoundApplied) {
-                self.apply_half();
-            }
-            self.exchange.stop();
-            self.fetching = None;
-            (self.suspect, self.broken) = (None, false);
+            self.forget_faults();
+            return Some(Change::Stop);
         }
-        self.report();
+        self.report(hub, standing);
+        None
     }
 
-    /// Goes on among the members of a view.
-    fn commit(&mut self, view: View) {
-        if view.number != self.prepared || view.number <= self.view || matches!(self.own, Own::Left) {
-            return;
-        }
-        self.view = view.number;
-        self.members.clear();
-        self.members.extend(&view.members);
-        self.donor = view.donor;
+    fn commit(&self, view: View) -> Option<Change> {
+        (view.number == self.prepared && view.number > self.view.number).then_some(Change::Enter(view))
+    }
+
+    fn forget_faults(&mut self) {
         (self.suspect, self.broken) = (None, false);
-        let count = self.members.len() as u32;
-        self.hub.event(Event::View { number: self.view.0, members: count });
-        self.exchange.form();
-        if self.donor == self.hub.setup.me && !self.has {
-            // The run begins with what this node was given.
-            self.has = true;
-        }
-        self.last |= view.last;
-        let behind = !self.has || (self.round < view.round && !planted!(self.hub, BehindNotFetched));
-        self.fetching = behind.then_some(view.round);
-        if !behind {
-            self.on_current();
-        }
-        // One that was lost before this view is no better in it.
-        let lost = |member: &&PeerId| self.hub.presence(**member) == Presence::Lost && **member != self.hub.setup.me;
-        if let Some(member) = self.members.iter().find(lost).copied().filter(|member| *member != self.host) {
+    }
+
+    /// Enters a view of [`Change::Enter`].
+    pub(crate) fn enter(&mut self, hub: &mut Hub, view: View) {
+        self.view = view;
+        self.forget_faults();
+        let (number, due) = (self.view.number, &mut self.due);
+        self.early.retain(|(of, incoming)| {
+            let early = *of > number;
+            if !early {
+                due.push_back(*incoming);
+            }
+            early
+        });
+        hub.event(Event::View { number: number.0, members: self.view.members.len() as u32 });
+    }
+
+    /// Reports a member of the view just entered that this node had lost before: the coordinator may not know.
+    pub(crate) fn check_members(&mut self, hub: &mut Hub, standing: Standing) {
+        let me = hub.setup.me;
+        let lost = |member: &&PeerId| **member != me && hub.presence(**member) == Presence::Lost;
+        let lost = self.view.members.iter().find(lost).copied();
+        if let Some(member) = lost.filter(|member| *member != self.host) {
             self.suspect = Some(member);
-            self.report();
+            self.report(hub, standing);
         }
     }
 
-    /// This node has the parameters of its view.
-    fn on_current(&mut self) {
-        if self.own == Own::Joining {
-            self.own = Own::Computing;
-            self.hub.signal(Signal::Joined { clock: self.round });
-        }
-        if self.last {
-            self.report();
+    // The coordinator at this node
+
+    /// Lets the coordinator act, if this node hosts it.
+    pub(crate) fn advance(&mut self, hub: &mut Hub) {
+        if let Some(coordinator) = &mut self.coordinator {
+            coordinator.advance(hub.now());
+            hub.set_alarm(coordinator.deadline());
         }
     }
 
-    // Parameters for those who lack them
-
-    pub(super) fn maybe_fetch(&mut self) {
-        if self.fetching.is_none()
-            || !self.is_in_view()
-            || !self.exchange.may_fetch()
-            || !self.hub.is_agreed(self.donor)
-        {
-            return;
-        }
-        self.exchange.asked = true;
-        let header = Header { sequence: self.view, ..self.hub.header(Kind::Fetch) };
-        self.hub.notify(self.donor, header);
+    /// The coordinator at this node has more to say: [`Self::take_change`] has to be called again.
+    pub(crate) fn has_commands(&self) -> bool {
+        self.coordinator.as_ref().is_some_and(Coordinator::has_commands)
     }
 
-    pub(super) fn on_fetch(&mut self, peer: PeerId, header: Header) {
-        let lacks = self.members.contains(&peer) && !self.exchange.given_to.contains(&peer);
-        if header.sequence != self.view || !self.is_in_view() || !self.has || self.fetching.is_some() || !lacks {
-            return;
+    /// Sends the coordinator's messages, up to a command that changes something at this node.
+    pub(crate) fn take_change(&mut self, hub: &mut Hub, standing: Standing) -> Option<Change> {
+        let me = hub.setup.me;
+        loop {
+            let coordinator = self.coordinator.as_mut()?;
+            let change = match coordinator.take_command()? {
+                Command::Prepare { to } if to == me => {
+                    let number = coordinator.number();
+                    self.prepare(hub, number, standing)
+                }
+                Command::Commit { to } if to == me => {
+                    let view = coordinator.view().clone();
+                    self.commit(view)
+                }
+                Command::Release { to } if to == me => {
+                    self.end = End::Released;
+                    None
+                }
+                Command::Refuse { to } if to == me => {
+                    self.end = End::Refused;
+                    None
+                }
+                command => {
+                    send(coordinator, hub, command);
+                    None
+                }
+            };
+            if change.is_some() {
+                return change;
+            }
         }
-        self.exchange.given_to.push(peer);
-        self.giving += 1;
-        let body = self.whole(self.params());
-        let header =
-            Header { sequence: self.view, clock: self.round, length: body.len, ..self.hub.header(Kind::State) };
-        self.hub.transmit(peer, header, Some(body), Job::Give);
     }
+}
 
-    pub(super) fn on_state(&mut self, peer: PeerId, header: Header) {
-        let expected = self.whole(self.params()).len;
-        if header.length != expected {
-            let (kind, got) = (header.kind, header.length);
-            return self.hub.close(peer, ProtocolError::Length { kind, expected, got });
-        }
-        if header.sequence != self.view
-            || !self.is_in_view()
-            || self.fetching != Some(header.clock)
-            || peer != self.donor
-        {
-            return self.hub.discard(peer, header);
-        }
-        let epoch = self.exchange.begin();
-        self.hub.receive(peer, self.whole(self.after()), Job::State { epoch, round: header.clock });
+/// Sends a command of the coordinator to another node. A node that is not connected is told when it is.
+fn send(coordinator: &Coordinator, hub: &mut Hub, command: Command) {
+    let (Command::Prepare { to } | Command::Commit { to } | Command::Release { to } | Command::Refuse { to }) = command;
+    if !hub.is_agreed(to) {
+        return;
     }
-
-    pub(super) fn on_fetched(&mut self, epoch: u64, round: Clock) {
-        if !self.exchange.ended(epoch) || self.fetching.is_none() {
-            return;
+    match command {
+        Command::Prepare { .. } => hub.notify(to, Message::Prepare { view: coordinator.number() }),
+        Command::Commit { .. } => {
+            let View { number, round, donor, last, ref members } = *coordinator.view();
+            for message in Message::members(number, members, hub.setup.cluster.workers) {
+                hub.notify(to, message);
+            }
+            hub.notify(to, Message::Commit(Commit { view: number, round, donor, last }));
         }
-        self.params = 1 - self.params;
-        (self.has, self.fetching) = (true, None);
-        let done = round > self.round;
-        self.round = round;
-        // Its contribution was in the round that it had not seen the end of.
-        if done && matches!(self.own, Own::Given { .. }) && !self.last {
-            self.own = Own::Computing;
-            self.hub.signal(Signal::Ready { clock: self.round, changed: true });
-        }
-        self.on_current();
+        Command::Release { .. } => hub.notify(to, Message::Release),
+        Command::Refuse { .. } => hub.refuse(to),
     }
 }
