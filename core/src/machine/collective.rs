@@ -14,23 +14,25 @@
 //!
 //! | file | keeps |
 //! |---|---|
+//! | `application.rs` | the application's side: what it has done for the round, and how it ends |
 //! | `exchange.rs` | the round under way |
 //! | `chunks.rs` | the chunks of the vector: buffers, and how far each is |
 //! | `shape.rs` | the neighbours of a node in a chunk's tree |
-//! | `epochs.rs` | the open operations |
+//! | `operations.rs` | the open operations |
 //! | `replica.rs` | the parameters, and how a node without them gets them |
 
+mod application;
 mod chunks;
-mod epochs;
 mod exchange;
+mod operations;
 mod replica;
 mod shape;
 
 use alloc::vec;
 
-use chunks::Mean;
-use epochs::Epoch;
-use exchange::{Exchange, Outcome, Task};
+use application::{Application, Stage};
+use exchange::{Exchange, Outcome};
+use operations::{Epoch, Task};
 use replica::Replica;
 
 use super::commit::Commit;
@@ -43,7 +45,7 @@ use crate::buffer::BufferId;
 use crate::id::{PeerId, Sequence};
 use crate::kernel::KernelResult;
 use crate::status::{self, Status};
-use crate::wire::{Leave, Message};
+use crate::wire::Message;
 
 /// A node of a collective.
 #[derive(Debug)]
@@ -53,28 +55,9 @@ pub(crate) struct Collective {
     exchange: Exchange,
     /// The buffer of the application's contribution.
     contribution: BufferId,
-    stage: Stage,
-    /// The application contributes no more examples and stays for the end. It still takes part in rounds.
-    finishing: bool,
+    application: Application,
     /// The last round of the run is done, here or at the donor of the view: no round follows.
     last: bool,
-}
-
-/// The life of a node.
-#[derive(Copy, Clone, Debug, PartialEq, Eq)]
-enum Stage {
-    /// The node only hosts the coordinator. `finished`: the driver has been told that the run is over.
-    Hosting { finished: bool },
-    /// The application waits for the parameters to start from.
-    Joining,
-    /// The application computes.
-    Computing,
-    /// The application has contributed, and waits for the round.
-    Contributed { weight: u32 },
-    /// The application makes no more contributions and does not wait for the end. The coordinator has yet to release the node.
-    Leaving,
-    /// The node has no part in the run any more.
-    Left,
 }
 
 /// Why an operation was started.
@@ -109,8 +92,7 @@ impl Collective {
             replica: Replica::new(vectors, len, round),
             exchange: Exchange::new(hub, is_worker, contribution, commit),
             contribution,
-            stage: if is_worker { Stage::Joining } else { Stage::Hosting { finished: false } },
-            finishing: false,
+            application: Application::new(if is_worker { Stage::Joining } else { Stage::Hosting }),
             last: false,
         };
         collective.report(hub);
@@ -125,7 +107,7 @@ impl Collective {
         Standing {
             round: self.replica.round(),
             has: self.replica.is_there(),
-            leaves: matches!(self.stage, Stage::Leaving | Stage::Left) && !self.last,
+            leaves: self.application.leaves() && !self.last,
             last: self.last && !self.replica.is_behind(),
         }
     }
@@ -148,19 +130,17 @@ impl Collective {
         match change {
             Change::Stop => self.stop(hub),
             // A node that has left enters no view.
-            Change::Enter(_) if self.stage == Stage::Left => {}
+            Change::Enter(_) if self.has_left() => {}
             Change::Enter(view) => self.enter(hub, view),
-            Change::Released if self.stage == Stage::Left => {
-                // The coordinator releases again: this node's message got lost.
-                let message = goodbye(hub);
-                hub.notify(self.member.host(), message);
-            }
+            // The coordinator releases again: this node's message got lost.
+            Change::Released if self.has_left() => self.member.repeat_goodbye(hub),
             Change::Released => {}
-            // With nothing left to agree on, the coordinator is not needed.
-            Change::HostLost if self.member.is_released() || self.last || self.stage == Stage::Leaving => {
-                self.become_left(hub);
+            Change::HostLost => {
+                // With nothing left to agree on, the coordinator is not needed.
+                if self.member.is_released() || self.last || self.application.leaves() {
+                    self.become_left(hub);
+                }
             }
-            Change::HostLost => {}
         }
     }
 
@@ -192,8 +172,7 @@ impl Collective {
 
     /// This node has the parameters of its view.
     fn on_current(&mut self, hub: &mut Port<'_, Job>) {
-        if self.stage == Stage::Joining {
-            self.stage = Stage::Computing;
+        if self.application.join() {
             hub.signal(Signal::Joined { clock: self.replica.round() });
         }
         if self.last {
@@ -205,15 +184,7 @@ impl Collective {
 
     fn maybe_fetch(&mut self, hub: &mut Port<'_, Job>) {
         if self.member.is_in_view() {
-            let view = self.member.view();
-            self.replica.maybe_fetch(hub, view.donor, view.number, &self.exchange.epochs);
-        }
-    }
-
-    fn on_fetch(&mut self, hub: &mut Port<'_, Job>, peer: PeerId) {
-        let view = self.member.view();
-        if view.members.contains(&peer) {
-            self.replica.give(hub, peer, view.number);
+            self.replica.maybe_fetch(hub, self.member.view(), &self.exchange.epochs);
         }
     }
 
@@ -223,8 +194,8 @@ impl Collective {
         }
         let Some(advanced) = self.replica.on_arrived() else { return };
         // The round whose end this node had not seen had its contribution in it.
-        if advanced && matches!(self.stage, Stage::Contributed { .. }) && !self.last {
-            self.become_ready(hub, true);
+        if advanced && !self.last {
+            self.go_on(hub, true);
         }
         self.on_current(hub);
     }
@@ -232,10 +203,10 @@ impl Collective {
     // Rounds
 
     fn maybe_begin(&mut self, hub: &mut Port<'_, Job>) {
-        let Stage::Contributed { weight } = self.stage else { return };
+        let Some(own) = self.application.contribution() else { return };
         let may = self.member.is_in_view() && !self.replica.is_behind() && !self.last;
         if may && self.exchange.can_begin() {
-            self.exchange.begin(hub, &self.replica, Mean { weight, finishing: self.finishing });
+            self.exchange.begin(hub, &self.replica, own);
             self.maybe_complete(hub);
         }
     }
@@ -255,17 +226,17 @@ impl Collective {
         }
     }
 
-    /// Lets the application go on after a round.
     fn maybe_ready(&mut self, hub: &mut Port<'_, Job>) {
-        let Some(changed) = self.exchange.take_done() else { return };
-        if let Stage::Contributed { .. } = self.stage {
-            self.become_ready(hub, changed);
+        if let Some(changed) = self.exchange.take_done() {
+            self.go_on(hub, changed);
         }
     }
 
-    fn become_ready(&mut self, hub: &mut Port<'_, Job>, changed: bool) {
-        self.stage = Stage::Computing;
-        hub.signal(Signal::Ready { clock: self.replica.round(), changed });
+    /// Lets the application go on, if it waits for its round.
+    fn go_on(&mut self, hub: &mut Port<'_, Job>, changed: bool) {
+        if self.application.go_on() {
+            hub.signal(Signal::Ready { clock: self.replica.round(), changed });
+        }
     }
 
     // Messages
@@ -294,15 +265,12 @@ impl Collective {
 
     /// Leaves after the last round, or after the application, when the coordinator allows it.
     fn maybe_leave(&mut self, hub: &mut Port<'_, Job>) {
-        match &mut self.stage {
-            Stage::Hosting { finished } => {
-                if !*finished && self.member.is_over() {
-                    *finished = true;
-                    hub.signal(Signal::Finished);
-                }
-                return;
+        match self.application.stage() {
+            Stage::Hosting if self.member.is_over() => {
+                self.application.become_finished();
+                return hub.signal(Signal::Finished);
             }
-            Stage::Left => return,
+            Stage::Hosting | Stage::Finished | Stage::Left => return,
             _ => {}
         }
         if self.replica.is_giving() || self.replica.is_behind() {
@@ -310,22 +278,25 @@ impl Collective {
         }
         match self.member.exit(hub) {
             Some(Exit::Cut { peer }) => {
-                self.stage = Stage::Left;
+                self.application.become_left();
                 hub.signal(Signal::Cut { peer });
             }
             Some(Exit::Alone) => self.become_left(hub),
-            Some(Exit::Tell { host }) => {
-                self.stage = Stage::Left;
-                let message = goodbye(hub);
-                hub.transmit(host, message, None, Job::Leave);
+            Some(Exit::Tell { host, goodbye }) => {
+                self.application.become_left();
+                hub.transmit(host, goodbye, None, Job::Leave);
             }
             None => {}
         }
     }
 
     fn become_left(&mut self, hub: &mut Hub) {
-        self.stage = Stage::Left;
+        self.application.become_left();
         hub.signal(Signal::Left);
+    }
+
+    fn has_left(&self) -> bool {
+        self.application.stage() == Stage::Left
     }
 }
 
@@ -344,7 +315,7 @@ impl Role for Collective {
     }
 
     fn on_lost(&mut self, hub: &mut Port<'_, Job>, peer: PeerId) {
-        if self.stage == Stage::Left {
+        if self.has_left() {
             return;
         }
         hub.event(Event::PeerLost { peer });
@@ -365,7 +336,9 @@ impl Role for Collective {
                 let wanted = is_current && incoming.peer == self.member.view().donor;
                 self.replica.on_vector(hub, &incoming, round, vector, wanted, &mut self.exchange.epochs);
             }
-            (Message::FetchParameters { .. }, _) if is_current => self.on_fetch(hub, incoming.peer),
+            (Message::FetchParameters { .. }, _) if is_current => {
+                self.replica.give(hub, incoming.peer, self.member.view());
+            }
             (Message::FetchParameters { .. }, _) => {}
             _ => {
                 if let Some(change) = self.member.on_message(hub, &incoming, self.standing()) {
@@ -396,31 +369,19 @@ impl Role for Collective {
             }
             Job::Give => self.replica.on_given(),
             // It tries again when the coordinator's node is connected.
-            Job::Leave => self.stage = Stage::Leaving,
+            Job::Leave => self.application.become_leaving(),
         }
     }
 
     fn on_step(&mut self, _hub: &mut Port<'_, Job>, weight: u32) -> Result<(), Misuse> {
-        if self.stage != Stage::Computing {
-            return Err(Misuse::NotReady);
-        }
-        self.stage = Stage::Contributed { weight };
-        Ok(())
+        self.application.on_step(weight)
     }
 
     fn on_leave(&mut self, hub: &mut Port<'_, Job>, stay: bool, _keep: bool) -> Result<(), Misuse> {
-        match self.stage {
-            Stage::Hosting { .. } | Stage::Leaving | Stage::Left => return Err(Misuse::NotReady),
-            Stage::Computing if stay => {
-                self.finishing = true;
-                self.stage = Stage::Contributed { weight: 0 };
-            }
-            Stage::Joining | Stage::Contributed { .. } if stay => return Err(Misuse::NotReady),
-            Stage::Joining | Stage::Computing | Stage::Contributed { .. } => {
-                self.stage = Stage::Leaving;
-                self.exchange.withdraw();
-                self.report(hub);
-            }
+        self.application.on_leave(stay)?;
+        if !stay {
+            self.exchange.withdraw();
+            self.report(hub);
         }
         Ok(())
     }
@@ -442,15 +403,15 @@ impl Role for Collective {
     }
 
     fn awaited(&self, _hub: &Hub) -> Option<Awaited> {
-        let on = match self.stage {
-            Stage::Hosting { .. } => self.member.awaited(),
+        let on = match self.application.stage() {
+            Stage::Hosting | Stage::Finished => self.member.awaited(),
             Stage::Left => None,
             Stage::Computing if self.member.is_in_view() => None,
             // The next view decides which members go on.
             _ if self.member.awaits_view() => self.member.awaited(),
             _ if self.exchange.is_done() => None,
             _ if self.replica.is_behind() => Some(self.member.view().donor),
-            _ if self.last || self.stage == Stage::Leaving => self.member.awaited(),
+            _ if self.last || self.application.leaves() => self.member.awaited(),
             _ => self.exchange.awaited(),
         };
         let round = self.replica.round();
@@ -488,10 +449,4 @@ fn view_of(message: &Message) -> Option<Sequence> {
         Message::FetchParameters { view } | Message::Parameters { view, .. } => Some(view),
         _ => None,
     }
-}
-
-/// This node has left.
-fn goodbye(hub: &Hub) -> Message {
-    let (origin, incarnation) = (hub.setup.me, hub.setup.incarnation);
-    Message::Leave(Leave { origin, incarnation, last: Sequence(0), stays: false })
 }

@@ -11,13 +11,13 @@ mod encoding;
 mod host;
 mod hub;
 mod io;
-mod mesh;
+//mod mesh;
 mod node;
 mod saved;
-mod server;
+//mod server;
 mod vectors;
 mod views;
-mod worker;
+//mod worker;
 
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -128,5 +128,5 @@ pub trait Machine: fmt::Debug + Send {
     fn status(&self) -> Status;
 }
 
-#[cfg(test)]
-mod tests;
+//#[cfg(test)]
+//mod tests;

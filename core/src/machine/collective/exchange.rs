@@ -4,7 +4,7 @@ use alloc::vec::Vec;
 
 use super::Job;
 use super::chunks::{Chunks, Mean, Progress};
-use super::epochs::{Epoch, Epochs};
+use super::operations::{Arrival, Epoch, Epochs, Task};
 use super::replica::Replica;
 use super::shape::{Routes, Shape};
 use crate::buffer::BufferId;
@@ -51,38 +51,6 @@ pub(super) struct Outcome {
     pub(super) changed: bool,
     /// No worker contributes any more: it was the last.
     pub(super) last: bool,
-}
-
-/// An operation of the exchange.
-#[derive(Copy, Clone, Debug)]
-pub(crate) enum Task {
-    /// Receives a child's part.
-    Receive(Arrival),
-    /// Looks for elements in it that are not finite.
-    Scan(Arrival),
-    /// Makes the mean of a chunk.
-    Reduce { epoch: Epoch, chunk: usize },
-    /// Sends a mean to the parent.
-    Up { epoch: Epoch, chunk: usize },
-    /// Sends a result to a child.
-    Down { epoch: Epoch },
-    /// Receives the result of a chunk.
-    Result { epoch: Epoch, chunk: usize, result: Mean },
-    /// Makes the next parameters of a result.
-    Commit,
-}
-
-/// A child's part of a chunk.
-#[derive(Copy, Clone, Debug)]
-pub(crate) struct Arrival {
-    epoch: Epoch,
-    from: PeerId,
-    chunk: usize,
-    /// The index of the sender among the chunk's children.
-    child: usize,
-    part: Mean,
-    /// It is a part of the round after the current one.
-    next: bool,
 }
 
 impl Exchange {

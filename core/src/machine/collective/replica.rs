@@ -3,11 +3,12 @@
 use alloc::vec::Vec;
 
 use super::Job;
-use super::epochs::Epochs;
+use super::operations::Epochs;
 use crate::buffer::{BufferId, Segment};
-use crate::id::{Clock, PeerId, Sequence, ShardId};
+use crate::id::{Clock, PeerId, ShardId};
 use crate::machine::ProtocolError;
 use crate::machine::hub::{Hub, Incoming, Port};
+use crate::machine::views::View;
 use crate::wire::Message;
 
 /// A node's copy of the state.
@@ -118,11 +119,11 @@ impl Replica {
     // The side that lacks the state
 
     /// Asks the donor of the view, once. Operations of earlier views may still use the places that the answer goes to.
-    pub(super) fn maybe_fetch(&mut self, hub: &mut Hub, donor: PeerId, view: Sequence, epochs: &Epochs) {
+    pub(super) fn maybe_fetch(&mut self, hub: &mut Hub, view: &View, epochs: &Epochs) {
         let Some(fetch) = self.fetch.as_mut().filter(|fetch| !fetch.asked) else { return };
-        if epochs.is_clear() && !epochs.is_sending() && hub.is_agreed(donor) {
+        if epochs.is_clear() && !epochs.is_sending() && hub.is_agreed(view.donor) {
             fetch.asked = true;
-            hub.notify(donor, Message::FetchParameters { view });
+            hub.notify(view.donor, Message::FetchParameters { view: view.number });
         }
     }
 
@@ -172,13 +173,15 @@ impl Replica {
     // The donor's side
 
     /// Sends the state to a member of the view that lacks it, once in a view.
-    pub(super) fn give(&mut self, hub: &mut Port<'_, Job>, peer: PeerId, view: Sequence) {
-        let Some(round) = self.round.filter(|_| self.fetch.is_none() && !self.given_to.contains(&peer)) else { return };
+    pub(super) fn give(&mut self, hub: &mut Port<'_, Job>, peer: PeerId, view: &View) {
+        let lacks = view.members.contains(&peer) && !self.given_to.contains(&peer);
+        let Some(round) = self.round.filter(|_| lacks && self.fetch.is_none()) else { return };
         self.given_to.push(peer);
         for (places, vector) in self.vectors.iter().zip(0..) {
             self.giving += 1;
             let body = self.whole(places[self.current]);
-            hub.transmit(peer, Message::Parameters { view, round, vector }, Some(body), Job::Give);
+            let message = Message::Parameters { view: view.number, round, vector };
+            hub.transmit(peer, message, Some(body), Job::Give);
         }
     }
 

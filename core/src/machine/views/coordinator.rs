@@ -15,6 +15,7 @@ use alloc::collections::VecDeque;
 use alloc::vec;
 use alloc::vec::Vec;
 
+use super::View;
 use crate::id::{Clock, Incarnation, PeerId, Sequence};
 use crate::time::{Duration, Instant};
 use crate::wire::Report;
@@ -30,27 +31,6 @@ pub(super) enum Command {
     Release { to: PeerId },
     /// The node was given up, or has come after the end of the run.
     Refuse { to: PeerId },
-}
-
-/// A committed view.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct View {
-    pub(crate) number: Sequence,
-    /// In order of rank.
-    pub(crate) members: Vec<PeerId>,
-    /// Rounds that are done.
-    pub(crate) round: Clock,
-    /// A member that has the result of these rounds.
-    pub(crate) donor: PeerId,
-    /// The last of these rounds is the run's last.
-    pub(crate) last: bool,
-}
-
-impl View {
-    /// The view before the first: without members.
-    pub(super) fn none(donor: PeerId) -> Self {
-        Self { number: Sequence(0), members: Vec::new(), round: Clock(0), donor, last: false }
-    }
 }
 
 #[derive(Debug)]

@@ -3,12 +3,13 @@
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 
-use super::coordinator::{Command, Coordinator, View};
-use crate::id::{Clock, PeerId, Sequence};
+use super::coordinator::{Command, Coordinator};
+use super::{Change, Exit, Standing, Timing, View};
+use crate::id::{PeerId, Sequence};
 use crate::machine::hub::{Hub, Incoming};
 use crate::machine::{Event, ProtocolError};
 use crate::status::Presence;
-use crate::wire::{Commit, Message, Report};
+use crate::wire::{Commit, Leave, Message, Report};
 
 /// Messages without a body that are kept until their view comes.
 const EARLY_MAX: usize = 256 * 1024;
@@ -49,54 +50,6 @@ enum End {
     Refused,
 }
 
-/// How far a node is. Reports tell the coordinator.
-#[derive(Copy, Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Standing {
-    /// Rounds that are done here.
-    pub(crate) round: Clock,
-    /// The node has the parameters after these rounds.
-    pub(crate) has: bool,
-    /// The application makes no more contributions, and the node does not wait for the end.
-    pub(crate) leaves: bool,
-    /// The node has the parameters after the last round.
-    pub(crate) last: bool,
-}
-
-/// A decision of the coordinator that the role has to carry out.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Change {
-    /// Stop the exchange, and then call [`Member::report`].
-    Stop,
-    /// Call [`Member::enter`] unless the node has left, begin the exchange anew, and then call [`Member::check_members`].
-    Enter(View),
-    /// The run is over for this node. A node that has left already says so again: its message got lost.
-    Released,
-    /// The coordinator's node has been gone for too long.
-    HostLost,
-}
-
-/// When the view of a message is.
-#[derive(Copy, Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Timing {
-    /// The node has not heard of the view yet.
-    Early,
-    /// The node is in the view.
-    Current,
-    /// The view has ended or is about to, or belongs to a run before this one.
-    Past,
-}
-
-/// How a node leaves the run.
-#[derive(Copy, Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Exit {
-    /// It tells the coordinator.
-    Tell { host: PeerId },
-    /// It hosts the coordinator, and all other nodes have left.
-    Alone,
-    /// It cannot take part any more. `peer` was the donor of the last view.
-    Cut { peer: PeerId },
-}
-
 impl Member {
     pub(crate) fn new(hub: &Hub) -> Self {
         let (me, cluster) = (hub.setup.me, hub.setup.cluster);
@@ -128,11 +81,6 @@ impl Member {
     /// Is this node in a view that goes on?
     pub(crate) fn is_in_view(&self) -> bool {
         self.view.number > Sequence(0) && self.view.number == self.prepared
-    }
-
-    /// The node that hosts the coordinator.
-    pub(crate) fn host(&self) -> PeerId {
-        self.host
     }
 
     /// The node hosts the coordinator and is no worker.
@@ -170,9 +118,17 @@ impl Member {
                 Some(Exit::Cut { peer: coordinator.view().donor })
             }
             (End::Released, Some(coordinator)) if coordinator.is_alone() => Some(Exit::Alone),
-            (End::Released, None) if hub.is_agreed(self.host) => Some(Exit::Tell { host: self.host }),
+            (End::Released, None) if hub.is_agreed(self.host) => {
+                Some(Exit::Tell { host: self.host, goodbye: goodbye(hub) })
+            }
             _ => None,
         }
+    }
+
+    /// Sends the message of [`Exit::Tell`] again.
+    pub(crate) fn repeat_goodbye(&self, hub: &mut Hub) {
+        let message = goodbye(hub);
+        hub.notify(self.host, message);
     }
 
     // Reports
@@ -413,6 +369,11 @@ impl Member {
             }
         }
     }
+}
+
+fn goodbye(hub: &Hub) -> Message {
+    let (origin, incarnation) = (hub.setup.me, hub.setup.incarnation);
+    Message::Leave(Leave { origin, incarnation, last: Sequence(0), stays: false })
 }
 
 /// Sends a command of the coordinator to another node. A node that is not connected is told when it is.

@@ -19,5 +19,78 @@
 mod coordinator;
 mod member;
 
-pub(super) use coordinator::View;
-pub(super) use member::{Change, Exit, Member, Standing, Timing};
+use alloc::vec::Vec;
+
+pub(super) use member::Member;
+
+use crate::id::{Clock, PeerId, Sequence};
+use crate::wire::Message;
+
+/// A committed view.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct View {
+    pub(crate) number: Sequence,
+    /// In order of rank.
+    pub(crate) members: Vec<PeerId>,
+    /// Rounds that are done.
+    pub(crate) round: Clock,
+    /// A member that has the result of these rounds.
+    pub(crate) donor: PeerId,
+    /// The last of these rounds is the run's last.
+    pub(crate) last: bool,
+}
+
+impl View {
+    /// The view before the first: without members.
+    fn none(donor: PeerId) -> Self {
+        Self { number: Sequence(0), members: Vec::new(), round: Clock(0), donor, last: false }
+    }
+}
+
+/// How far a node is. Reports tell the coordinator.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Standing {
+    /// Rounds that are done here.
+    pub(crate) round: Clock,
+    /// The node has the parameters after these rounds.
+    pub(crate) has: bool,
+    /// The application makes no more contributions, and the node does not wait for the end.
+    pub(crate) leaves: bool,
+    /// The node has the parameters after the last round.
+    pub(crate) last: bool,
+}
+
+/// A decision of the coordinator that the role has to carry out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Change {
+    /// Stop the exchange, and then call [`Member::report`].
+    Stop,
+    /// Call [`Member::enter`] unless the node has left, begin the exchange anew, and then call [`Member::check_members`].
+    Enter(View),
+    /// The run is over for this node. A node that has left already says so again: its message got lost.
+    Released,
+    /// The coordinator's node has been gone for too long.
+    HostLost,
+}
+
+/// When the view of a message is.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Timing {
+    /// The node has not heard of the view yet.
+    Early,
+    /// The node is in the view.
+    Current,
+    /// The view has ended or is about to, or belongs to a run before this one.
+    Past,
+}
+
+/// How a node leaves the run.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Exit {
+    /// It sends the coordinator's node this message.
+    Tell { host: PeerId, goodbye: Message },
+    /// It hosts the coordinator, and all other nodes have left.
+    Alone,
+    /// It cannot take part any more. `peer` was the donor of the last view.
+    Cut { peer: PeerId },
+}

@@ -1,4 +1,7 @@
-//! The operations of an exchange that have not ended.
+//! The operations of an exchange, and the count of the open ones.
+
+use super::chunks::Mean;
+use crate::id::PeerId;
 
 /// A span of an exchange without a stop. An operation carries the epoch that it began in.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
@@ -70,4 +73,36 @@ impl Epochs {
     pub(super) fn is_sending(&self) -> bool {
         self.sending > 0
     }
+}
+
+/// An operation of the exchange.
+#[derive(Copy, Clone, Debug)]
+pub(crate) enum Task {
+    /// Receives a child's part.
+    Receive(Arrival),
+    /// Looks for elements in it that are not finite.
+    Scan(Arrival),
+    /// Makes the mean of a chunk.
+    Reduce { epoch: Epoch, chunk: usize },
+    /// Sends a mean to the parent.
+    Up { epoch: Epoch, chunk: usize },
+    /// Sends a result to a child.
+    Down { epoch: Epoch },
+    /// Receives the result of a chunk.
+    Result { epoch: Epoch, chunk: usize, result: Mean },
+    /// Makes the next parameters of a result.
+    Commit,
+}
+
+/// A child's part of a chunk.
+#[derive(Copy, Clone, Debug)]
+pub(crate) struct Arrival {
+    pub(super) epoch: Epoch,
+    pub(super) from: PeerId,
+    pub(super) chunk: usize,
+    /// The index of the sender among the chunk's children.
+    pub(super) child: usize,
+    pub(super) part: Mean,
+    /// It is a part of the round after the current one.
+    pub(super) next: bool,
 }
