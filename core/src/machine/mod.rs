@@ -14,6 +14,7 @@ mod io;
 mod mesh;
 mod node;
 mod server;
+mod views;
 mod worker;
 
 use alloc::sync::Arc;
