@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 
 use crate::buffer::{BufferId, Segment};
 use crate::kernel::MEAN_MAX;
-use crate::machine::vectors::{Keep, Vectors};
+use crate::vectors::{Keep, Vectors};
 
 /// Most chunks of a vector.
 const CHUNKS_MAX: usize = 16 * 1024;

@@ -38,13 +38,13 @@ use replica::Replica;
 use super::commit::Commit;
 use super::host::Role;
 use super::hub::{Awaited, Hub, Incoming, Port};
-use crate::vectors::Keep;
 use super::views::{Change, Exit, Member, Standing, Timing, View};
 use super::{Event, Misuse, Signal};
 use crate::buffer::BufferId;
 use crate::id::{PeerId, Sequence};
 use crate::kernel::KernelResult;
 use crate::status::{self, Status};
+use crate::vectors::Keep;
 use crate::wire::Message;
 
 /// A node of a collective.
@@ -253,7 +253,7 @@ impl Collective {
             let may = |message: &Message| {
                 stopped || ((clear || !matches!(message, Message::Up(_))) && !exchange.must_wait(message))
             };
-            let due = |incoming: &Incoming| {
+            let due = |_: &Hub, incoming: &Incoming| {
                 view_of(&incoming.message).is_some_and(|of| of < view || (of == view && may(&incoming.message)))
             };
             let Some(incoming) = hub.take_held(due) else { return };

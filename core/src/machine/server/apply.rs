@@ -3,7 +3,6 @@
 use super::inbox::Received;
 use super::{Job, Owed, Port, Server, State};
 use crate::id::PeerId;
-use crate::kernel::Kernel;
 use crate::recipe::Merge;
 use crate::rule::{Merged, Verdict};
 use crate::wire::Push;

@@ -94,3 +94,6 @@ pub(crate) enum Exit {
     /// It cannot take part any more. `peer` was the donor of the last view.
     Cut { peer: PeerId },
 }
+
+#[cfg(test)]
+mod tests;
