@@ -1,7 +1,7 @@
-//! The exchange of messages with the neighbours: each message of each origin enters the ledger exactly once, and is kept
-//! until every neighbour that needs it has acknowledged it.
+//! The exchange of messages with the neighbours: each message of each origin enters the ledger exactly once, and is
+//! kept until every neighbour that needs it has acknowledged it.
 
-use super::Job;
+use super::job::Job;
 use super::marks::{End, Mark, Marks};
 use super::neighbours::{Neighbours, Start};
 use super::replica::Replica;
@@ -70,7 +70,8 @@ impl Exchange {
     pub(super) fn tell_start(&self, hub: &mut Hub, to: usize, made: Sequence, joined: bool) {
         let peer = self.neighbours.get(to).peer;
         if hub.is_agreed(peer) {
-            // Messages that the neighbour has not acknowledged are sent again. The rest was made before it was a member.
+            // Messages that the neighbour has not acknowledged are sent again. The rest of the messages were made
+            // before it was a member.
             let first = self.slots.first_needed(hub.setup.me, to);
             let after = first.map_or(made, |first| Sequence(first.0 - 1));
             hub.notify(peer, Message::StreamStart { after, joined });
@@ -267,7 +268,7 @@ impl Exchange {
         }
     }
 
-    /// An own message is in the residual no more. Its body, of `length` bytes, goes into the ledger and to the neighbours.
+    /// An own message has been encoded. Its body, of `length` bytes, goes into the ledger and to the neighbours.
     pub(super) fn on_encoded(&mut self, hub: &mut Port<'_, Job>, slot: usize, length: u32) {
         self.slots.set_length(slot, length);
         let Quanta { origin, last, .. } = self.slots.set_ready(slot).quanta;
@@ -291,7 +292,7 @@ impl Exchange {
     }
 
     /// Sends the messages that are due to neighbour `to`, as far as it has slots. A neighbour without parameters gets
-    /// none: it could not take them, and they would stand in front of the snapshot.
+    /// no messages: it could not take them, and they would stand in front of the snapshot.
     fn send_next(&mut self, hub: &mut Port<'_, Job>, to: usize) {
         let neighbour = self.neighbours.get(to);
         let (ready, peer) = (neighbour.is_running() || planted!(hub, SnapshotAppliedLate), neighbour.peer);

@@ -1,5 +1,5 @@
-//! How a node gets its first parameters: rank 0 founds the mesh, any other node takes a snapshot (marks, base and ledger)
-//! from a neighbour.
+//! How a node gets its first parameters: rank 0 founds the mesh, any other node takes a snapshot (marks, base and
+//! ledger) from a neighbour.
 
 use super::marks::{Mark, Marks};
 use super::neighbours::{Neighbour, Neighbours};
@@ -44,8 +44,8 @@ impl Joining {
         me == PeerId(0) && self.provider.is_none() && !self.based && neighbours.iter().all(fresh)
     }
 
-    /// Asks a neighbour for a snapshot: one that has parameters, or rank 0 (in a relay tree, the parent), which will have
-    /// them.
+    /// Asks a neighbour for a snapshot: a neighbour that has parameters, or rank 0 (in a relay tree, the parent), which
+    /// will have them.
     pub(super) fn maybe_ask(&mut self, hub: &mut Hub, neighbours: &Neighbours) {
         if self.retry.is_some_and(|retry| hub.now() < retry) {
             return;
@@ -79,8 +79,8 @@ impl Joining {
         self.based
     }
 
-    /// The snapshot is complete. It serves if no message falls between it and the neighbours' streams. If one does, asks
-    /// again later, and returns false.
+    /// Checks a complete snapshot. It serves if no message falls between it and the neighbours' streams. If one does,
+    /// returns false, and the node asks again later.
     pub(super) fn accept(&mut self, hub: &Hub, neighbours: &Neighbours, marks: &mut Marks) -> bool {
         let connects = |n: &Neighbour| {
             let mark = marks.get(n.peer);

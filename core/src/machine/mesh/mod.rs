@@ -1,12 +1,12 @@
-//! A peer of a mesh. There is no server: every peer holds a replica, sends quanta of its updates to all other peers, and
-//! applies the quanta that it receives (Strom 2015).
+//! A peer of a mesh. There is no server: every peer holds a replica, sends quanta of its updates to all other peers,
+//! and applies the quanta that it receives (Strom 2015).
 //!
 //! ```text
 //! step -> encode (residual += update; take quanta) -> own ledger -> Quanta to every neighbour -> Ready
 //! Quanta come -> known? -> Receive -> ledger -> Ack; a relay passes them on
 //! ```
-//! A replica is `base - unit * ledger`, where the ledger counts in units of the smallest quantum of the run. Addition of
-//! integers commutes. So replicas that have applied the same messages are equal bit for bit, in whatever order the
+//! A replica is `base - unit * ledger`, where the ledger counts in units of the smallest quantum of the run. Addition
+//! of integers commutes. So replicas that have applied the same messages are equal bit for bit, in whatever order the
 //! messages came, and with whatever quantum each was made.
 //!
 //! A message is kept until every neighbour has acknowledged it, and is sent again after a broken connection. A mark per
@@ -30,10 +30,13 @@
 //! | `own.rs` | the stream of own messages: encoder and residual |
 //! | `joining.rs` | this node's request for a snapshot |
 //! | `snapshots.rs` | the neighbours' requests for snapshots |
+//! | `state.rs` | the states of the peer |
+//! | `job.rs` | the reasons for operations |
 //!
-//! [`Mesh`] itself keeps the application's [`State`], and lets the parts act when it allows.
+//! [`Mesh`] itself keeps the state, and lets the parts act when the state allows it.
 
 mod exchange;
+mod job;
 mod joining;
 mod marks;
 mod neighbours;
@@ -41,8 +44,10 @@ mod own;
 mod replica;
 mod slots;
 mod snapshots;
+mod state;
 
 use exchange::Exchange;
+use job::Job;
 use joining::Joining;
 use marks::{End, Marks};
 use neighbours::{Neighbours, Start};
@@ -50,6 +55,8 @@ use own::Own;
 use replica::Replica;
 use slots::Slots;
 use snapshots::Snapshots;
+use state::{Cause, State};
+
 use super::encoding::Encoding;
 use super::host::Role;
 use super::hub::{Awaited, Hub, Incoming, Port};
@@ -60,7 +67,7 @@ use crate::id::{Clock, PeerId};
 use crate::kernel::KernelResult;
 use crate::recipe::{Codec, Topology};
 use crate::status::{self, Status};
-use crate::wire::{Kind, Message, SnapshotMark};
+use crate::wire::{Message, SnapshotMark};
 
 /// A peer of a mesh.
 #[derive(Debug)]
@@ -70,87 +77,6 @@ pub(crate) struct Mesh {
     own: Own,
     exchange: Exchange,
     snapshots: Snapshots,
-}
-
-/// The state of the application's node.
-#[derive(Copy, Clone, Debug, PartialEq, Eq)]
-enum State {
-    /// There are no parameters yet.
-    Joining,
-    /// The base or the snapshot is here, the view is being made.
-    Basing,
-    /// There are parameters; the first ranks go ahead.
-    Held,
-    /// The application computes.
-    Ready,
-    /// A message is to be made, and no slot is free for it.
-    Blocked(Cause),
-    /// The message in this slot is being encoded.
-    Encoding { slot: usize, cause: Cause },
-    /// The view is being made.
-    Viewing,
-    /// The last message is made. The neighbours have to get it, and to learn that it is the last.
-    Leaving {
-        /// The application waits for the final parameters.
-        stays: bool,
-        /// The neighbours that are connected have been told.
-        announced: bool,
-    },
-    /// All messages that the application waits for are in; the view is being made.
-    Closing,
-    /// The application has left.
-    Left,
-}
-
-/// Why a message is made.
-#[derive(Copy, Clone, Debug, PartialEq, Eq)]
-enum Cause {
-    /// The application has contributed.
-    Step,
-    /// The application leaves, and the message takes what the residual holds.
-    Leave { stays: bool },
-}
-
-/// Why an operation was started.
-#[derive(Copy, Clone, Debug)]
-pub(crate) enum Job {
-    Encode,
-    /// Only later kernels depend on it.
-    Aside,
-    Clip,
-    Merge,
-    /// An own message enters the ledger.
-    Own,
-    Receive {
-        slot: usize,
-        from: usize,
-    },
-    Decode {
-        slot: usize,
-        from: usize,
-    },
-    Send {
-        slot: usize,
-    },
-    View,
-    /// The base of a new run is copied, or the first view is made.
-    Base,
-    /// The base of a snapshot is received.
-    Seed,
-    /// The ledger of a snapshot is received.
-    Ledger,
-    /// The ledger is copied, for a neighbour's request.
-    Snapshot {
-        to: PeerId,
-        request: u32,
-    },
-    SendSnapshot,
-}
-
-impl State {
-    fn has_parameters(self) -> bool {
-        !matches!(self, Self::Joining | Self::Basing)
-    }
 }
 
 impl Mesh {
@@ -182,43 +108,29 @@ impl Mesh {
             snapshots: Snapshots::new(copy, neighbours.len()),
             exchange: Exchange { neighbours, marks, slots, replica },
         };
-        mesh.maybe_found(hub);
+        mesh.maybe_join(hub);
         mesh
     }
 
     // Joining
 
-    fn maybe_found(&mut self, hub: &mut Port<'_, Job>) {
-        let joining = self.state == State::Joining;
-        if joining && self.joining.may_found(hub.setup.me, &self.exchange.neighbours) {
+    /// Founds the mesh, or asks for a snapshot.
+    fn maybe_join(&mut self, hub: &mut Port<'_, Job>) {
+        if self.state != State::Joining {
+            return;
+        }
+        let Exchange { neighbours, replica, .. } = &self.exchange;
+        if self.joining.may_found(hub.setup.me, neighbours) {
             self.state = State::Basing;
-            self.exchange.replica.found(hub);
+            replica.found(hub);
+        } else {
+            self.joining.maybe_ask(hub, neighbours);
         }
     }
 
-    fn maybe_ask(&mut self, hub: &mut Port<'_, Job>) {
-        if self.state == State::Joining {
-            self.joining.maybe_ask(hub, &self.exchange.neighbours);
-        }
-    }
-
-    /// The answer to a request for a snapshot has broken off.
-    fn restart(&mut self) {
-        self.state = State::Joining;
-        self.joining.restart();
-    }
-
+    /// Is this part of a snapshot part of the answer to the last request?
     fn expects(&self, peer: PeerId, request: u32) -> bool {
         self.state == State::Joining && self.joining.expects(peer, request)
-    }
-
-    fn on_snapshot_mark(&mut self, hub: &mut Hub, peer: PeerId, mark: &SnapshotMark) {
-        let marks = &mut self.exchange.marks;
-        if !marks.contains(mark.origin) {
-            hub.close(peer, ProtocolError::Unexpected { kind: Kind::Mark });
-        } else if mark.origin != hub.setup.me {
-            marks.adopt(mark);
-        }
     }
 
     /// Marks, base and ledger are here.
@@ -269,17 +181,15 @@ impl Mesh {
         }
     }
 
-    fn maybe_merge(&mut self, hub: &mut Port<'_, Job>) {
-        if let State::Blocked(_) = self.state {
-            self.exchange.maybe_merge(hub, &self.own.encoding);
-        }
-    }
-
+    /// Encodes a message, or makes room for it: if all own slots are in use, two of their messages are merged.
     fn maybe_encode(&mut self, hub: &mut Port<'_, Job>) {
         let State::Blocked(cause) = self.state else { return };
-        let Some(slot) = self.exchange.slots.free_own() else { return };
-        self.own.encode(hub, &mut self.exchange, slot, cause != Cause::Step);
-        self.state = State::Encoding { slot, cause };
+        if let Some(slot) = self.exchange.slots.free_own() {
+            self.own.encode(hub, &mut self.exchange, slot, cause != Cause::Step);
+            self.state = State::Encoding { slot, cause };
+        } else {
+            self.exchange.maybe_merge(hub, &self.own.encoding);
+        }
     }
 
     fn on_encoded(&mut self, hub: &mut Port<'_, Job>, result: KernelResult) {
@@ -306,7 +216,8 @@ impl Mesh {
         }
     }
 
-    /// Answers a neighbour's request for a snapshot. During encoding, the residual is ahead of the ledger.
+    /// Answers a neighbour's request for a snapshot. Waits for the end of encoding: until then the number of own
+    /// messages, which starts of streams announce, is ahead of the own mark.
     fn maybe_provide(&mut self, hub: &mut Port<'_, Job>) {
         if self.state.has_parameters() && !matches!(self.state, State::Encoding { .. }) {
             self.snapshots.maybe_provide(hub, &self.exchange.marks, &self.exchange.replica);
@@ -371,6 +282,7 @@ impl Role for Mesh {
             Message::Quanta(quanta) if marks.contains(quanta.origin) && length <= slots.capacity() => {
                 hub.hold(incoming);
             }
+            Message::Quanta(_) => close_length(hub, &incoming, slots.capacity()),
             Message::QuantaAck(ack) if marks.contains(ack.origin) => self.exchange.on_ack(hub, from, ack),
             Message::LeaveAck { origin, .. } if marks.contains(origin) => {
                 self.exchange.neighbours.get_mut(from).knows[origin.index()] = true;
@@ -388,8 +300,11 @@ impl Role for Mesh {
             {
                 hub.discard(&incoming);
             }
-            Message::SnapshotMark(mark) => self.on_snapshot_mark(hub, peer, &mark),
-            Message::Quanta(_) => close_length(hub, &incoming, slots.capacity()),
+            Message::SnapshotMark(mark) if marks.contains(mark.origin) => {
+                if mark.origin != hub.setup.me {
+                    self.exchange.marks.adopt(&mark);
+                }
+            }
             Message::Seed { .. } if length == base.len => hub.receive(&incoming, base, Job::Seed),
             Message::Ledger { applied, .. } if length == ledger.len => {
                 self.exchange.replica.set_applied(applied);
@@ -426,32 +341,28 @@ impl Role for Mesh {
             Job::Receive { slot, .. } => self.exchange.slots.abandon(slot),
             Job::Send { slot } => self.exchange.on_sent(hub, slot),
             Job::SendSnapshot => self.snapshots.on_sent(),
-            Job::Seed | Job::Ledger => self.restart(),
+            Job::Seed | Job::Ledger => {
+                self.state = State::Joining;
+                self.joining.restart();
+            }
             _ => {}
         }
     }
 
     fn on_step(&mut self, hub: &mut Port<'_, Job>, weight: u32) -> Result<(), Misuse> {
-        if self.state != State::Ready {
-            return Err(Misuse::NotReady);
-        }
-        if weight == 0 {
-            hub.counters.empty += 1;
-            self.make_view(hub);
-        } else {
-            self.state = State::Blocked(Cause::Step);
+        match self.state {
+            State::Ready if weight > 0 => self.state = State::Blocked(Cause::Step),
+            State::Ready => {
+                hub.counters.empty += 1;
+                self.make_view(hub);
+            }
+            _ => return Err(Misuse::NotReady),
         }
         Ok(())
     }
 
     fn on_leave(&mut self, _hub: &mut Port<'_, Job>, stays: bool, keep: bool) -> Result<(), Misuse> {
-        self.state = match self.state {
-            State::Ready if !keep => State::Blocked(Cause::Leave { stays }),
-            State::Ready | State::Joining | State::Held | State::Blocked(_) => {
-                State::Leaving { stays, announced: false }
-            }
-            _ => return Err(Misuse::NotReady),
-        };
+        self.state = self.state.leave(stays, keep)?;
         Ok(())
     }
 
@@ -464,13 +375,10 @@ impl Role for Mesh {
     }
 
     fn settle(&mut self, hub: &mut Port<'_, Job>) {
-        self.maybe_found(hub);
-        self.maybe_ask(hub);
+        self.maybe_join(hub);
         self.maybe_receive(hub);
-        // Messages that have just been applied can be those that the first ranks still had to make.
+        // The messages that have just been received can be the ones that a node waits for before it begins.
         self.maybe_begin(hub);
-        // A merge does not free a slot before it ends, so the order of these two has no effect.
-        self.maybe_merge(hub);
         self.maybe_encode(hub);
         self.maybe_provide(hub);
         self.maybe_leave(hub);

@@ -49,13 +49,8 @@ impl Neighbours {
             0 => *rank != me,
             _ => is_child(*rank, me) || is_child(me, *rank),
         };
-        let neighbour = |rank| Neighbour {
-            peer: PeerId(rank),
-            member: false,
-            start: None,
-            joined: false,
-            knows: knows.clone(),
-        };
+        let neighbour =
+            |rank| Neighbour { peer: PeerId(rank), member: false, start: None, joined: false, knows: knows.clone() };
         let list = (0..workers).filter(is_neighbour).map(neighbour).collect();
         Self { me: PeerId(me), workers, fan_out, list }
     }
@@ -92,8 +87,8 @@ impl Neighbours {
 
     // Leaves
 
-    /// Must neighbour `to` still learn from this node that the origin leaves? In a full mesh each node announces its own
-    /// leave; a relay passes on the leaves of all nodes.
+    /// Must neighbour `to` still learn from this node that the origin leaves? In a full mesh each node announces its
+    /// own leave; a relay passes on the leaves of all nodes.
     fn must_tell(&self, origin: PeerId, to: usize) -> bool {
         let neighbour = &self.list[to];
         let mine = self.is_relay() || origin == self.me;

@@ -1,7 +1,7 @@
 //! The stream of this node's own messages: from the application's contributions to encoded quanta.
 
-use super::Job;
 use super::exchange::Exchange;
+use super::job::Job;
 use crate::buffer::Segment;
 use crate::codec::Encoded;
 use crate::id::{Sequence, ShardId};
@@ -16,7 +16,7 @@ pub(super) struct Own {
     pub(super) encoding: Encoding,
     /// The place of the application's contribution.
     update: Segment,
-    /// Messages made.
+    /// Number of the last message.
     sequence: Sequence,
 }
 
@@ -33,7 +33,7 @@ impl Own {
         self.sequence
     }
 
-    /// Starts to encode the next message into a free slot: the contribution, or if `last` all that the residual holds.
+    /// Starts to encode the next message into a free slot: the contribution, or if `last`, all that the residual holds.
     pub(super) fn encode(&mut self, hub: &mut Port<'_, Job>, exchange: &mut Exchange, slot: usize, last: bool) {
         self.sequence = self.sequence.next();
         let (origin, incarnation, base) = (hub.setup.me, hub.setup.incarnation, exchange.replica.seen());
@@ -77,7 +77,7 @@ impl Own {
         exchange.on_encoded(hub, slot, encoded.bytes);
     }
 
-    /// Drops what the residual holds from before a suspension: an earlier process of this rank may have sent it already.
+    /// Drops the residual from before a suspension: an earlier process of this rank may have sent it already.
     pub(super) fn on_outdated(&mut self, hub: &mut Port<'_, Job>) {
         if self.sequence == Sequence(0) {
             self.encoding.forget().for_each(|kernel| hub.compute(kernel, Job::Clip));

@@ -1,6 +1,6 @@
 //! The replica of the parameters: `base - unit * ledger`, and the view that the application reads.
 
-use super::Job;
+use super::job::Job;
 use crate::buffer::Segment;
 use crate::id::Clock;
 use crate::kernel::Kernel;

@@ -36,7 +36,7 @@ pub(super) struct Slots {
 struct Slot {
     buffer: BufferId,
     entry: Option<Entry>,
-    /// By neighbour.
+    /// The state of the delivery to each neighbour.
     deliveries: Vec<Delivery>,
     /// Transmissions that still read the buffer.
     sending: u32,
@@ -52,7 +52,7 @@ pub(super) struct Entry {
     pub(super) from: Option<usize>,
     /// The message is in the ledger and may be passed on.
     ready: bool,
-    /// Order of arrival: what came first is sent first.
+    /// Place in the order of arrival. Messages are sent in that order.
     stamp: u64,
 }
 
@@ -69,7 +69,8 @@ enum Delivery {
     },
     /// The message has been sent on this connection, and not been acknowledged.
     Sent,
-    /// The message has been sent on this connection, and the neighbour does not need it any more.
+    /// The message has been sent on this connection, and the neighbour does not need it any more. The next connection
+    /// counts it as sent on the last one.
     Over,
 }
 
@@ -246,17 +247,17 @@ impl Slots {
         self.merging.is_some_and(|pair| pair.contains(&slot))
     }
 
-    /// Two own messages to be merged, if all own slots are in use.
+    /// Two own messages that can be merged.
     ///
     /// The messages follow each other and wait for the same neighbours, and no neighbour can have either of them. A
-    /// message that has been sent, even on a connection that broke, must stay as it is, because a receiver takes a range
-    /// of sequences whole or not at all.
+    /// message that has been sent, even on a connection that broke, must stay as it is, because a receiver takes a
+    /// range of sequences whole or not at all.
     pub(super) fn pair_to_merge(&self) -> Option<[usize; 2]> {
-        if self.merging.is_some() || self.free_own().is_some() {
+        if self.merging.is_some() {
             return None;
         }
-        let pairs = (0..OWN_SLOTS).flat_map(|one| (0..OWN_SLOTS).map(move |other| [one, other]));
-        pairs.into_iter().find(|[one, other]| self.slots[*one].can_precede(&self.slots[*other]))
+        let mut pairs = (0..OWN_SLOTS).flat_map(|one| (0..OWN_SLOTS).map(move |other| [one, other]));
+        pairs.find(|[one, other]| self.slots[*one].can_precede(&self.slots[*other]))
     }
 
     /// Two messages are being merged. Returns where their sum goes.

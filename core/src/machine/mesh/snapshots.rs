@@ -2,7 +2,7 @@
 
 use alloc::collections::VecDeque;
 
-use super::Job;
+use super::job::Job;
 use super::marks::Marks;
 use super::replica::Replica;
 use crate::buffer::Segment;
