@@ -4,7 +4,7 @@ use alloc::boxed::Box;
 use alloc::vec::Vec;
 
 use super::host::Host;
-use super::{Input, Machine, Misuse, OURS, Output, SavedBuffer, Setup, collective, mesh, server, worker};
+use super::{Input, Machine, Misuse, OURS, Output, SavedBuffer, Setup, mesh};
 use crate::buffer::{BufferId, Pool, Segment};
 use crate::recipe::{ConfigError, Topology};
 use crate::status::{Status, Waiting};
@@ -41,11 +41,8 @@ impl Node {
         setup.recipe.check_cluster(setup.cluster, setup.len)?;
         setup.recipe.check_budget(setup.tensors.len())?;
         Ok(Self(match setup.recipe.topology {
-            Topology::Servers { .. } if setup.cluster.is_worker(setup.me) => {
-                Box::new(Host::new(setup, worker::Worker::new))
-            }
-            Topology::Servers { .. } => Box::new(Host::new(setup, server::Server::new)),
-            Topology::Tree { .. } | Topology::Ring => Box::new(Host::new(setup, collective::Collective::new)),
+            Topology::Servers { .. } => unimplemented!(),
+            Topology::Tree { .. } | Topology::Ring => unimplemented!(),
             Topology::Mesh { .. } => Box::new(Host::new(setup, mesh::Mesh::new)),
         }))
     }

@@ -425,3 +425,6 @@ fn close_length(hub: &mut Hub, incoming: &Incoming, expected: u32) {
     let Incoming { peer, message, length: got } = *incoming;
     hub.close(peer, ProtocolError::Length { kind: message.kind(), expected, got });
 }
+
+#[cfg(test)]
+mod tests;
