@@ -1,606 +1,430 @@
-//! A peer of a mesh: no server; every peer holds a replica, sends quanta of what it computes to all others, and
-//! applies what comes from them (Strom 2015).
+//! A peer of a mesh. There is no server: every peer holds a replica, sends quanta of its updates to all other peers,
+//! and applies the quanta that it receives (Strom 2015).
 //!
 //! ```text
 //! step -> encode (residual += update; take quanta) -> own ledger -> Quanta to every neighbour -> Ready
 //! Quanta come -> known? -> Receive -> ledger -> Ack; a relay passes them on
 //! ```
-//! A replica is `base - unit * ledger`, where the ledger counts in units of the smallest quantum of the run: addition
-//! of integers commutes, so replicas that have applied the same messages are equal bit for bit, in whatever order
-//! these came, and with whatever quantum each was made.
+//! A replica is `base - unit * ledger`, where the ledger counts in units of the smallest quantum of the run. Addition
+//! of integers commutes. So replicas that have applied the same messages are equal bit for bit, in whatever order the
+//! messages came, and with whatever quantum each was made.
 //!
-//! A message is kept until every neighbour has acknowledged it, and sent again after a broken connection; a
-//! per-origin mark drops what comes twice. So each message reaches each peer exactly once. For a peer that does not keep
-//! up, own messages that have not been sent to it are summed into one; it holds back its senders only when an element
-//! of that would have more quanta than can be written. In a full mesh, a peer that restarts takes a snapshot
-//! (marks, base, ledger) from a neighbour and goes on from there. In a relay tree, messages travel along the tree;
-//! its inner nodes cannot be replaced while it runs. A relay acknowledges a message when those behind it have it, and
-//! nobody sends a neighbour more unacknowledged messages than it has slots for this link: so no message ever waits
-//! in front of an acknowledgement, and streams in opposite directions cannot wait for each other.
+//! A message is kept until every neighbour has acknowledged it, and is sent again after a broken connection. A mark per
+//! origin drops messages that come twice. So each message reaches each peer exactly once. If a peer does not keep up,
+//! own messages that have not been sent to it are merged into one message. The peer holds back its senders only when an
+//! element of the sum would have more quanta than can be written.
+//!
+//! In a full mesh, a peer that restarts takes a snapshot (marks, base, ledger) from a neighbour and goes on from there.
+//! In a relay tree, messages travel along the tree; its inner nodes cannot be replaced during the run. A relay
+//! acknowledges a message when the peers behind it have the message, and no peer sends a neighbour more unacknowledged
+//! messages than the neighbour has slots for this link. So a message never waits in front of an acknowledgement, and
+//! streams in opposite directions cannot wait for each other.
+//!
+//! | file | keeps |
+//! |---|---|
+//! | `exchange.rs` | the exchange of messages, made of the next four |
+//! | `neighbours.rs` | the peers at the other ends of this node's connections |
+//! | `marks.rs` | per origin, the messages that are in the ledger, and the end of its stream |
+//! | `slots.rs` | the bodies of messages, and the neighbours that still need them |
+//! | `replica.rs` | base, ledger and view |
+//! | `own.rs` | the stream of own messages: encoder and residual |
+//! | `joining.rs` | this node's request for a snapshot |
+//! | `snapshots.rs` | the neighbours' requests for snapshots |
+//! | `state.rs` | the states of the peer |
+//! | `job.rs` | the reasons for operations |
+//!
+//! [`Mesh`] itself keeps the state, and lets the parts act when the state allows it.
 
-mod join;
-mod leave;
-mod merge;
-mod stream;
+mod exchange;
+mod job;
+mod joining;
+mod marks;
+mod neighbours;
+mod own;
+mod replica;
+mod slots;
+mod snapshots;
+mod state;
 
-use alloc::collections::VecDeque;
-use alloc::vec;
-use alloc::vec::Vec;
+use exchange::Exchange;
+use job::Job;
+use joining::Joining;
+use marks::{End, Marks};
+use neighbours::{Neighbours, Start};
+use own::Own;
+use replica::Replica;
+use slots::Slots;
+use snapshots::Snapshots;
+use state::{Cause, State};
 
-use super::encoding::{self, Encoding, Room};
-use super::{Event, Hub, Input, Machine, Misuse, Notice, Output, ProtocolError, Rejection, SavedBuffer, Setup, Signal};
+use super::encoding::Encoding;
+use super::host::Role;
+use super::hub::{Awaited, Hub, Incoming, Port};
+use super::vectors::Keep;
+use super::{Misuse, ProtocolError, Signal};
 use crate::buffer::{BufferId, Segment};
-use crate::id::{Clock, Incarnation, PeerId, Sequence, ShardId};
-use crate::kernel::{Kernel, KernelResult};
-use crate::recipe::{Codec, Threshold, Topology};
-use crate::status::{Role, Status, Waiting};
-use crate::time::{Duration, Instant};
-use crate::wire::{Header, Kind};
+use crate::id::{Clock, PeerId};
+use crate::kernel::KernelResult;
+use crate::recipe::{Codec, Topology};
+use crate::status::{self, Status};
+use crate::wire::{Message, SnapshotMark};
 
-const VIEW: BufferId = BufferId(2);
-const UPDATE: BufferId = BufferId(3);
-const LEDGER: BufferId = BufferId(4);
-const BASE: BufferId = BufferId(5);
-const SNAPSHOT: BufferId = BufferId(6);
-const FIRST_CODING: u32 = 7;
-const FIRST_SLOT: u32 = FIRST_CODING + encoding::BUFFERS;
-
-/// Own messages that can be under way: two that a peer has not acknowledged, and two to be made one.
-const OWN_SLOTS: usize = 4;
-/// Messages of others that can be received at once in a full mesh, and from each neighbour in a relay tree.
-const INBOUND_SLOTS: usize = 2;
-
-/// A peer. [`Machine::view`] holds its replica.
+/// A peer of a mesh.
 #[derive(Debug)]
 pub(crate) struct Mesh {
-    hub: Hub<Job>,
-    threshold: Threshold,
-    encoding: Encoding,
-    relay: bool,
-    neighbours: Vec<Neighbour>,
-    /// What is in the ledger, by origin.
-    marks: Vec<Mark>,
-    slots: Vec<Slot>,
-    /// The buffer that no slot has.
-    spare: BufferId,
-    /// Two own slots whose messages are being made one.
-    merging: Option<(usize, usize)>,
     state: State,
-    /// Own messages made.
-    sequence: Sequence,
-    /// Decoding kernels under way: the ledger is ahead of the marks.
-    applying: u32,
-    /// Who has asked for a snapshot, and the number of the request.
-    fetches: VecDeque<(PeerId, ShardId)>,
-    /// Number of the last own request: parts of another's answer are not mixed in.
-    fetch: ShardId,
-    /// When to ask again for a snapshot, after one that did not serve.
-    retry: Option<Instant>,
-    /// Transmissions that still read the snapshot or the base.
-    sending_snapshot: u32,
-    /// Messages that have entered a slot.
-    stamps: u64,
-    /// Messages in the ledger, of all origins.
-    applied: Clock,
-    /// Those among them that are in the view.
-    seen: Clock,
-}
-
-#[derive(Copy, Clone, Debug, PartialEq, Eq)]
-enum State {
-    /// Without parameters; the provider has been asked for them.
-    Joining {
-        provider: Option<PeerId>,
-        based: bool,
-    },
-    /// With parameters, it lets the first ranks go ahead.
-    Held,
-    /// The base or the snapshot is here, the view not yet.
-    Basing,
-    /// The application computes.
-    Ready,
-    /// The application has contributed (or leaves, staying or not); no slot is free for the message.
-    Blocked {
-        leaving: Option<bool>,
-    },
-    /// The message is being encoded.
-    Encoding {
-        slot: usize,
-        leaving: Option<bool>,
-    },
-    /// The view is being made.
-    Viewing,
-    /// The last message is out. `stays` for the end.
-    Leaving {
-        stays: bool,
-        told: bool,
-    },
-    /// Everyone's last message is in; the view is being made.
-    Closing,
-    Left,
-}
-
-#[derive(Copy, Clone, Debug)]
-enum Job {
-    Encode,
-    /// Nothing waits for it but kernels that come later.
-    Aside,
-    Clip,
-    Merge,
-    /// An own message reaches the own ledger.
-    Own,
-    Receive {
-        slot: usize,
-        from: usize,
-    },
-    Decode {
-        slot: usize,
-        from: usize,
-    },
-    Send {
-        slot: usize,
-    },
-    View,
-    Based,
-    Seed,
-    Ledger,
-    Snapshot {
-        to: PeerId,
-        shard: ShardId,
-    },
-    SendSnapshot,
-}
-
-#[derive(Clone, Debug)]
-struct Neighbour {
-    peer: PeerId,
-    /// It takes part: what is sent from now on must reach it.
-    member: bool,
-    /// Where its quanta on this connection begin.
-    start: Option<Sequence>,
-    /// It has parameters.
-    running: bool,
-    /// It has had parameters on some connection: it takes no snapshot any more.
-    joined: bool,
-    /// Origins of which it knows that they leave.
-    knows: Vec<bool>,
-}
-
-#[derive(Copy, Clone, Debug, Default)]
-struct Mark {
-    incarnation: Incarnation,
-    sequence: Sequence,
-    /// Its last message, once it has said so.
-    last: Option<Sequence>,
-    stays: bool,
-    /// Given up.
-    lost: bool,
-}
-
-/// A message's body, kept until all who need it have it.
-#[derive(Clone, Debug)]
-struct Slot {
-    message: Option<Message>,
-    buffer: BufferId,
-    /// The neighbour that it came from, who waits for an acknowledgement.
-    from: Option<usize>,
-    /// Order of arrival: what came first is sent first.
-    stamp: u64,
-    /// Neighbours that have not acknowledged it.
-    pending: Vec<bool>,
-    /// Those among them to whom it has been sent on this connection.
-    sent: Vec<bool>,
-    /// Those to whom it has been sent on any, or who may have it from a snapshot: it cannot become part of another.
-    fixed: Vec<bool>,
-    /// Transmissions that still read it.
-    sending: u32,
-}
-
-#[derive(Copy, Clone, Debug)]
-struct Message {
-    origin: PeerId,
-    incarnation: Incarnation,
-    /// Of how many messages it is the sum: those from `first` to `sequence`.
-    first: Sequence,
-    sequence: Sequence,
-    /// Messages that were in its origin's replica.
-    base: Clock,
-    length: u32,
-    /// It is in the ledger and may be passed on.
-    ready: bool,
-}
-
-impl Message {
-    /// Is this header of the same message?
-    fn is(&self, header: &Header) -> bool {
-        (self.origin, self.incarnation, self.sequence) == (header.origin, header.incarnation, header.sequence)
-    }
-
-    /// Of how many messages it is the sum.
-    fn count(&self) -> u64 {
-        self.sequence.0 - self.first.0 + 1
-    }
+    joining: Joining,
+    own: Own,
+    exchange: Exchange,
+    snapshots: Snapshots,
 }
 
 impl Mesh {
-    pub(crate) fn new(setup: Setup) -> Self {
+    /// The peer, which declares its vectors.
+    ///
+    /// # Panics
+    /// When the recipe is not a mesh's.
+    pub(crate) fn new(hub: &mut Port<'_, Job>) -> Self {
+        let Hub { setup, vectors, .. } = &mut **hub;
         let Codec::Threshold(threshold) = setup.recipe.codec else { unreachable!("a mesh's recipe has a threshold") };
         let Topology::Mesh { relay } = setup.recipe.topology else { unreachable!("a mesh's recipe says mesh") };
-        let (me, workers) = (setup.me.0, setup.cluster.workers);
-        let is_neighbour = |rank: u32| match relay {
-            0 => rank != me,
-            fan_out => (rank > 0 && (rank - 1) / fan_out == me) || (me > 0 && (me - 1) / fan_out == rank),
-        };
-        let knows = vec![false; workers as usize];
-        let neighbour = |rank| Neighbour {
-            peer: PeerId(rank),
-            member: false,
-            start: None,
-            running: false,
-            joined: false,
-            knows: knows.clone(),
-        };
-        let neighbours: Vec<_> = (0..workers).filter(|rank| is_neighbour(*rank)).map(neighbour).collect();
-        let inbound = if relay == 0 { INBOUND_SLOTS } else { INBOUND_SLOTS * neighbours.len() };
-        let none = vec![false; neighbours.len()];
-        let slot = |index: usize| Slot {
-            message: None,
-            buffer: BufferId(FIRST_SLOT + index as u32),
-            from: None,
-            stamp: 0,
-            pending: none.clone(),
-            sent: none.clone(),
-            fixed: none.clone(),
-            sending: 0,
-        };
-        let slots: Vec<_> = (0..OWN_SLOTS + inbound).map(slot).collect();
-        let (whole, correction) = (core::iter::once(0..setup.len), setup.recipe.correction);
-        let mut mesh = Self {
-            threshold,
-            encoding: Encoding::new(&setup, setup.recipe.codec, correction, whole, Room::from(FIRST_CODING)),
-            spare: BufferId(FIRST_SLOT + slots.len() as u32),
-            merging: None,
-            relay: relay > 0,
-            marks: vec![Mark { incarnation: Incarnation(0), ..Mark::default() }; workers as usize],
-            slots,
-            fetches: VecDeque::with_capacity(neighbours.len()),
-            neighbours,
-            state: State::Joining { provider: None, based: false },
-            sequence: Sequence(0),
-            applying: 0,
-            fetch: ShardId(0),
-            retry: None,
-            sending_snapshot: 0,
-            stamps: 0,
-            applied: Clock(0),
-            seen: Clock(0),
-            hub: Hub::new(setup),
-        };
-        mesh.marks[me as usize].incarnation = mesh.hub.setup.incarnation;
-        for kernel in mesh.encoding.kernels() {
-            mesh.hub.compute(kernel, Job::Aside);
+        let (me, workers, len) = (setup.me, setup.cluster.workers, setup.len);
+        let [view, update, ledger, base, copy] = ["view", "update", "ledger", "base", "snapshot"]
+            .map(|name| Segment::floats(vectors.floats(name, len, Keep::No), 0, len));
+        let (whole, correction) = (core::iter::once(0..len), setup.recipe.correction);
+        let encoding = Encoding::encoder(setup, setup.recipe.codec, correction, whole, vectors);
+        let neighbours = Neighbours::new(me, workers, relay);
+        let mut marks = Marks::new(workers);
+        marks.get_mut(me).incarnation = setup.incarnation;
+        let slots = Slots::new(vectors, neighbours.is_relay(), neighbours.len(), encoding.len_max(0));
+        let replica = Replica::new(view, ledger, base, encoding.sections(0), threshold.unit());
+        for kernel in encoding.kernels() {
+            hub.compute(kernel, Job::Aside);
         }
-        mesh.maybe_found();
+        let mut mesh = Self {
+            state: State::Joining,
+            joining: Joining::default(),
+            own: Own::new(encoding, update),
+            snapshots: Snapshots::new(copy, neighbours.len()),
+            exchange: Exchange { neighbours, marks, slots, replica },
+        };
+        mesh.maybe_join(hub);
         mesh
     }
 
-    fn on_notice(&mut self, notice: Notice<Job>) -> Result<(), Misuse> {
-        match notice {
-            Notice::Agreed { peer, fresh } => self.on_agreed(peer, fresh),
-            Notice::Message { peer, header } => self.on_message(peer, header),
-            Notice::Done { purpose, result } => self.on_done(purpose, result),
-            Notice::Failed { purpose } => self.on_failed(purpose),
-            Notice::Step { weight } => self.on_step(weight)?,
-            Notice::Rate { scale } => self.encoding.set_rate(scale),
-            Notice::Leave { stay, keep } => self.on_leave(stay, keep)?,
-            Notice::Again => self.on_again(),
-            Notice::Tick => {}
-        }
-        Ok(())
-    }
+    // Joining
 
-    // Neighbours
-
-    fn on_agreed(&mut self, peer: PeerId, fresh: bool) {
-        let Some(index) = self.index_of(peer) else { return };
-        if self.marks[peer.index()].lost && (!fresh || self.relay) {
-            // It was given up, and messages went by without it.
-            self.hub.refuse(peer);
-            self.forget(index);
+    /// Founds the mesh, or asks for a snapshot.
+    fn maybe_join(&mut self, hub: &mut Port<'_, Job>) {
+        if self.state != State::Joining {
             return;
         }
-        let incarnation = self.hub.incarnation(peer);
-        if fresh {
-            if self.relay && self.neighbours[index].member {
-                self.hub.signal(Signal::Cut { peer });
-                return;
-            }
-            self.forget(index);
-            self.neighbours[index].knows.fill(false);
-            self.neighbours[index].joined = false;
-            self.hub.event(Event::PeerJoined { peer, incarnation });
-            let mark = &mut self.marks[peer.index()];
-            mark.lost = false;
-            if mark.incarnation != incarnation {
-                *mark = Mark { incarnation, ..Mark::default() };
-            }
-        }
-        // What it had been asked for may have got lost with the connection.
-        if let State::Joining { .. } = self.state {
-            self.state = State::Joining { provider: None, based: false };
-            self.retry = None;
-        }
-        self.neighbours[index].member = true;
-        (self.neighbours[index].start, self.neighbours[index].running) = (None, false);
-        self.tell_start(index);
-        for slot in &mut self.slots {
-            self.hub.counters.resent += u64::from(core::mem::take(&mut slot.sent[index]));
-        }
-        for origin in 0..self.marks.len() {
-            self.tell_leave(PeerId(origin as u32), index);
+        let Exchange { neighbours, replica, .. } = &self.exchange;
+        if self.joining.may_found(hub.setup.me, neighbours) {
+            self.state = State::Basing;
+            replica.found(hub);
+        } else {
+            self.joining.maybe_ask(hub, neighbours);
         }
     }
 
-    /// Nothing waits for this neighbour any more.
-    fn forget(&mut self, index: usize) {
-        self.neighbours[index].member = false;
-        for slot in 0..self.slots.len() {
-            self.slots[slot].pending[index] = false;
-            self.maybe_free(slot);
+    /// Is this part of a snapshot part of the answer to the last request?
+    fn expects(&self, peer: PeerId, request: u32) -> bool {
+        self.state == State::Joining && self.joining.expects(peer, request)
+    }
+
+    /// Marks, base and ledger are here.
+    fn on_snapshot(&mut self, hub: &mut Port<'_, Job>) {
+        let Exchange { neighbours, marks, replica, .. } = &mut self.exchange;
+        if self.joining.accept(hub, neighbours, marks) {
+            self.state = State::Basing;
+            replica.materialise(hub, Job::Base);
         }
     }
 
-    fn on_lost(&mut self, peer: PeerId) {
-        let Some(index) = self.index_of(peer).filter(|_| self.state != State::Left) else { return };
-        self.forget(index);
-        let Topology::Mesh { relay } = self.hub.setup.recipe.topology else { unreachable!("a mesh") };
-        let leaf = peer > self.hub.setup.me
-            && peer.0.saturating_mul(relay).saturating_add(1) >= self.hub.setup.cluster.workers;
-        if self.relay && !leaf && !self.marks.iter().all(Self::is_whole) {
-            self.hub.signal(Signal::Cut { peer });
+    /// The view holds parameters.
+    fn on_based(&mut self, hub: &mut Port<'_, Job>) {
+        self.state = State::Held;
+        hub.has_parameters = true;
+        self.maybe_begin(hub);
+        for to in 0..self.exchange.neighbours.len() {
+            self.tell_start(hub, to);
+        }
+    }
+
+    /// Lets the application begin, if the first ranks are far enough ahead.
+    fn maybe_begin(&mut self, hub: &mut Port<'_, Job>) {
+        let Exchange { marks, replica, .. } = &mut self.exchange;
+        if self.state != State::Held || !marks.may_begin(hub.setup.me, &hub.setup.recipe.correction) {
             return;
         }
-        self.marks[peer.index()].lost = true;
-        self.hub.event(Event::PeerLost { peer });
-        if self.relay {
-            // All that it made came through this node: it knows which was the last.
-            self.note_last(peer, self.marks[peer.index()].sequence, false);
+        if replica.applied() > replica.seen() {
+            // The first ranks' messages are in the ledger, and not in the view yet.
+            self.state = State::Basing;
+            replica.materialise(hub, Job::Base);
+        } else {
+            self.state = State::Ready;
+            hub.signal(Signal::Joined { clock: self.clock() });
         }
     }
 
-    fn on_message(&mut self, peer: PeerId, header: Header) {
-        let Some(from) = self.index_of(peer) else {
-            return self.hub.close(peer, ProtocolError::Unexpected { kind: header.kind });
-        };
-        let joining = match self.state {
-            State::Joining { provider, .. } => provider == Some(peer) && header.shard == self.fetch,
-            _ => false,
-        };
-        let known = header.origin.index() < self.marks.len();
-        let (whole, longest) = (self.whole(BASE).len, self.encoding.len_max(0) as u32);
-        match header.kind {
-            Kind::Quanta if known && header.length <= longest => self.hub.hold(peer, header),
-            Kind::Ack if known => self.on_ack(from, header),
-            Kind::Mark if header.base == Clock(1) => {
-                self.neighbours[from].start = Some(header.sequence);
-                self.neighbours[from].running = header.weight == 1;
-                self.neighbours[from].joined |= header.weight == 1;
-                // Messages that went by while neither knew the other cannot be had any more.
-                let joined = !matches!(self.state, State::Joining { .. });
-                if joined && !self.relay && header.sequence > self.marks[peer.index()].sequence {
-                    self.hub.signal(Signal::Cut { peer });
-                }
-                self.send_next(from);
-            }
-            Kind::Mark if known && joining => {
-                let lost = self.marks[header.origin.index()].lost || header.weight == 0;
-                let (incarnation, sequence) = (header.incarnation, header.sequence);
-                // The origin itself may have said so before its neighbour knew.
-                let own = Some(self.marks[header.origin.index()]).filter(|mark| mark.incarnation == incarnation);
-                let last = header.clock.0.checked_sub(1).map(Sequence).or_else(|| own.and_then(|mark| mark.last));
-                if header.origin != self.hub.setup.me {
-                    self.marks[header.origin.index()] = Mark { incarnation, sequence, last, stays: true, lost };
-                }
-            }
-            Kind::Seed if joining && header.length == whole => self.hub.receive(peer, self.whole(BASE), Job::Seed),
-            Kind::Ledger if joining && header.length == whole => {
-                self.applied = header.clock;
-                self.hub.receive(peer, self.whole(LEDGER), Job::Ledger);
-            }
-            Kind::Mark | Kind::Seed | Kind::Ledger if !joining => self.hub.discard(peer, header),
-            Kind::Fetch => {
-                // Only the last request of each peer counts.
-                self.fetches.retain(|(from, _)| *from != peer);
-                self.fetches.push_back((peer, header.shard));
-            }
-            Kind::Leave if known => self.on_peer_leaves(from, header),
-            kind @ (Kind::Quanta | Kind::Seed | Kind::Ledger) => {
-                let expected = if kind == Kind::Quanta { longest } else { whole };
-                self.hub.close(peer, ProtocolError::Length { kind, expected, got: header.length });
-            }
-            kind => self.hub.close(peer, ProtocolError::Unexpected { kind }),
+    fn tell_start(&self, hub: &mut Hub, to: usize) {
+        self.exchange.tell_start(hub, to, self.own.sequence(), self.state.has_parameters());
+    }
+
+    // Messages
+
+    /// Takes the held messages. A snapshot that comes later would overwrite their effect, so they wait for it.
+    fn maybe_receive(&mut self, hub: &mut Port<'_, Job>) {
+        if self.state.has_parameters() || planted!(hub, SnapshotAppliedLate) {
+            self.exchange.maybe_receive(hub);
         }
     }
 
-    // Operations
+    /// Encodes a message, or makes room for it: if all own slots are in use, two of their messages are merged.
+    fn maybe_encode(&mut self, hub: &mut Port<'_, Job>) {
+        let State::Blocked(cause) = self.state else { return };
+        if let Some(slot) = self.exchange.slots.free_own() {
+            self.own.encode(hub, &mut self.exchange, slot, cause != Cause::Step);
+            self.state = State::Encoding { slot, cause };
+        } else {
+            self.exchange.maybe_merge(hub, &self.own.encoding);
+        }
+    }
 
-    fn on_done(&mut self, job: Job, result: KernelResult) {
+    fn on_encoded(&mut self, hub: &mut Port<'_, Job>, result: KernelResult) {
+        let (State::Encoding { slot, cause }, KernelResult::Encoded(encoded)) = (self.state, result) else { return };
+        self.own.on_encoded(hub, &mut self.exchange, slot, encoded, cause != Cause::Step);
+        match cause {
+            Cause::Step => self.make_view(hub),
+            Cause::Leave { stays } => self.state = State::Leaving { stays, announced: false },
+        }
+    }
+
+    fn make_view(&mut self, hub: &mut Port<'_, Job>) {
+        self.state = State::Viewing;
+        self.exchange.replica.materialise(hub, Job::View);
+    }
+
+    fn on_viewed(&mut self, hub: &mut Hub) {
+        if self.state == State::Closing {
+            self.state = State::Left;
+            hub.signal(Signal::Left);
+        } else if self.state == State::Viewing {
+            self.state = State::Ready;
+            hub.signal(Signal::Ready { clock: self.clock(), changed: true });
+        }
+    }
+
+    /// Answers a neighbour's request for a snapshot. Waits for the end of encoding: until then the number of own
+    /// messages, which starts of streams announce, is ahead of the own mark.
+    fn maybe_provide(&mut self, hub: &mut Port<'_, Job>) {
+        if self.state.has_parameters() && !matches!(self.state, State::Encoding { .. }) {
+            self.snapshots.maybe_provide(hub, &self.exchange.marks, &self.exchange.replica);
+        }
+    }
+
+    /// Leaves, alone or at the end of the run, after the neighbours have learned all that this node knows.
+    fn maybe_leave(&mut self, hub: &mut Port<'_, Job>) {
+        let State::Leaving { stays, announced } = self.state else { return };
+        if !self.exchange.slots.are_all_free() || self.exchange.replica.is_decoding() {
+            return;
+        }
+        if !announced {
+            self.state = State::Leaving { stays, announced: true };
+            let (me, last) = (hub.setup.me, self.own.sequence());
+            self.exchange.note_end(hub, me, End { last, stays });
+        }
+        let Exchange { neighbours, marks, .. } = &self.exchange;
+        // A relay stays until the end of the run: without it the tree would fall apart.
+        let complete = !(stays || neighbours.is_relay()) || marks.first_incomplete().is_none();
+        if !self.snapshots.is_asked() && complete && neighbours.know_all_leaves(marks) {
+            self.state = State::Closing;
+            self.exchange.replica.materialise(hub, Job::View);
+        }
+    }
+
+    /// Messages that this node has made.
+    fn clock(&self) -> Clock {
+        Clock(self.own.sequence().0)
+    }
+}
+
+impl Role for Mesh {
+    type Job = Job;
+
+    fn on_agreed(&mut self, hub: &mut Port<'_, Job>, peer: PeerId, fresh: bool) {
+        let Some(index) = self.exchange.neighbours.index_of(peer) else { return };
+        if !self.exchange.admit(hub, index, fresh) {
+            return;
+        }
+        if self.state == State::Joining {
+            self.joining.on_agreed();
+        }
+        self.tell_start(hub, index);
+        self.exchange.resume(hub, index);
+    }
+
+    fn on_lost(&mut self, hub: &mut Port<'_, Job>, peer: PeerId) {
+        if self.state != State::Left {
+            self.exchange.on_lost(hub, peer);
+        }
+    }
+
+    fn on_message(&mut self, hub: &mut Port<'_, Job>, incoming: Incoming) {
+        let Incoming { peer, message, length } = incoming;
+        let Exchange { neighbours, marks, slots, replica } = &self.exchange;
+        let Some(from) = neighbours.index_of(peer) else {
+            return hub.close(peer, ProtocolError::Unexpected { kind: message.kind() });
+        };
+        let (base, ledger) = (replica.base(), replica.ledger());
+        match message {
+            Message::Quanta(quanta) if marks.contains(quanta.origin) && length <= slots.capacity() => {
+                hub.hold(incoming);
+            }
+            Message::Quanta(_) => close_length(hub, &incoming, slots.capacity()),
+            Message::QuantaAck(ack) if marks.contains(ack.origin) => self.exchange.on_ack(hub, from, ack),
+            Message::LeaveAck { origin, .. } if marks.contains(origin) => {
+                self.exchange.neighbours.get_mut(from).knows[origin.index()] = true;
+            }
+            Message::Leave(leave) if marks.contains(leave.origin) => self.exchange.on_leave(hub, from, leave),
+            Message::StreamStart { after, joined } => {
+                let start = Start { after, joined };
+                self.exchange.on_start(hub, from, start, self.state != State::Joining);
+            }
+            // Parts of the answer to an earlier request.
+            Message::SnapshotMark(SnapshotMark { request, .. })
+            | Message::Seed { request }
+            | Message::Ledger { request, .. }
+                if !self.expects(peer, request) =>
+            {
+                hub.discard(&incoming);
+            }
+            Message::SnapshotMark(mark) if marks.contains(mark.origin) => {
+                if mark.origin != hub.setup.me {
+                    self.exchange.marks.adopt(&mark);
+                }
+            }
+            Message::Seed { .. } if length == base.len => hub.receive(&incoming, base, Job::Seed),
+            Message::Ledger { applied, .. } if length == ledger.len => {
+                self.exchange.replica.set_applied(applied);
+                hub.receive(&incoming, ledger, Job::Ledger);
+            }
+            Message::Seed { .. } | Message::Ledger { .. } => close_length(hub, &incoming, base.len),
+            Message::FetchSnapshot { request } => self.snapshots.on_request(peer, request),
+            _ => hub.close(peer, ProtocolError::Unexpected { kind: message.kind() }),
+        }
+    }
+
+    fn on_done(&mut self, hub: &mut Port<'_, Job>, job: Job, result: KernelResult) {
         match job {
-            Job::Encode => self.on_encoded(result),
+            Job::Encode => self.on_encoded(hub, result),
             Job::Aside => {}
-            Job::Clip => self.encoding.on_clipped(result),
-            Job::Merge => self.on_merged(result),
-            Job::Own => self.applying -= 1,
-            Job::Receive { slot, from } => {
-                let length = self.slots[slot].message.map_or(0, |message| message.length);
-                self.applying += 1;
-                let kernel = self.decode(slot, length);
-                self.hub.compute(kernel, Job::Decode { slot, from });
-            }
-            Job::Decode { slot, from } => self.on_decoded(slot, from, result),
-            Job::Send { slot } => self.on_sent(slot),
-            Job::View => self.on_viewed(),
-            Job::Based => self.on_based(),
-            Job::Seed => {
-                if let State::Joining { based, .. } = &mut self.state {
-                    *based = true;
-                }
-            }
-            Job::Ledger if matches!(self.state, State::Joining { based: true, .. }) => self.on_ledger(),
+            Job::Clip => self.own.encoding.on_clipped(result),
+            Job::Merge => self.exchange.on_merged(hub, result),
+            Job::Own => self.exchange.replica.on_decoded(),
+            Job::Receive { slot, from } => self.exchange.on_received(hub, slot, from),
+            Job::Decode { slot, from } => self.exchange.on_decoded(hub, slot, from, result),
+            Job::Send { slot } => self.exchange.on_sent(hub, slot),
+            Job::View => self.on_viewed(hub),
+            Job::Base => self.on_based(hub),
+            Job::Seed => self.joining.on_base(),
+            Job::Ledger if self.state == State::Joining && self.joining.has_base() => self.on_snapshot(hub),
             Job::Ledger => {}
-            Job::Snapshot { to, shard } => self.on_snapshot(to, shard),
-            Job::SendSnapshot => self.sending_snapshot -= 1,
+            Job::Snapshot { to, request } => self.snapshots.on_copied(hub, to, request, &self.exchange.replica),
+            Job::SendSnapshot => self.snapshots.on_sent(),
         }
     }
 
-    fn on_failed(&mut self, job: Job) {
+    fn on_failed(&mut self, hub: &mut Port<'_, Job>, job: Job) {
         match job {
-            Job::Receive { slot, .. } => self.slots[slot].message = None,
-            Job::Send { slot } => self.on_sent(slot),
-            Job::SendSnapshot => self.sending_snapshot -= 1,
-            Job::Seed | Job::Ledger => self.state = State::Joining { provider: None, based: false },
+            Job::Receive { slot, .. } => self.exchange.slots.abandon(slot),
+            Job::Send { slot } => self.exchange.on_sent(hub, slot),
+            Job::SendSnapshot => self.snapshots.on_sent(),
+            Job::Seed | Job::Ledger => {
+                self.state = State::Joining;
+                self.joining.restart();
+            }
             _ => {}
         }
     }
 
-    fn on_sent(&mut self, slot: usize) {
-        self.slots[slot].sending -= 1;
-        self.maybe_free(slot);
-    }
-
-    fn note_waiting(&mut self) {
-        let pending = |slot: &Slot| slot.pending.iter().position(|pending| *pending);
-        let missing = |n: &&Neighbour| !self.hub.is_agreed(n.peer);
-        let awaited = match self.state {
-            State::Joining { provider, .. } => {
-                let absent = |n: &&Neighbour| missing(n) && !Self::is_whole(&self.marks[n.peer.index()]);
-                self.neighbours
-                    .iter()
-                    .find(absent)
-                    .map(|n| n.peer)
-                    .filter(|_| !self.relay)
-                    .or(provider)
-                    .or_else(|| self.neighbours.iter().find(missing).map(|n| n.peer))
+    fn on_step(&mut self, hub: &mut Port<'_, Job>, weight: u32) -> Result<(), Misuse> {
+        match self.state {
+            State::Ready if weight > 0 => self.state = State::Blocked(Cause::Step),
+            State::Ready => {
+                hub.counters.empty += 1;
+                self.make_view(hub);
             }
-            State::Held => {
-                let starters = self.hub.setup.recipe.correction.starters as usize;
-                let behind = |mark: &&Mark| mark.last.is_none() && !mark.lost;
-                let slowest = self.marks.iter().take(starters).filter(behind).map(|mark| mark.sequence).min();
-                self.marks
-                    .iter()
-                    .position(|mark| behind(&mark) && Some(mark.sequence) == slowest)
-                    .map(|rank| PeerId(rank as u32))
-            }
-            State::Blocked { .. } | State::Leaving { told: false, .. } => {
-                self.slots.iter().find_map(pending).map(|index| self.neighbours[index].peer)
-            }
-            State::Leaving { .. } => {
-                self.marks.iter().position(|mark| !Self::is_whole(mark)).map(|rank| PeerId(rank as u32))
-            }
-            _ => None,
-        };
-        match awaited {
-            Some(peer) => {
-                let at = Clock(self.marks[peer.index()].sequence.0);
-                self.hub.wait_for(peer, at, Clock(self.sequence.0 + 1));
-            }
-            None => self.hub.stop_waiting(),
+            _ => return Err(Misuse::NotReady),
         }
-        let Some(notice) = self.hub.take_stall() else { return };
-        for index in 0..self.neighbours.len() {
-            let peer = self.neighbours[index].peer;
-            if peer != notice.origin && self.hub.is_agreed(peer) {
-                self.hub.notify(peer, notice);
-            }
-        }
-    }
-
-    // Places
-
-    fn index_of(&self, peer: PeerId) -> Option<usize> {
-        self.neighbours.iter().position(|neighbour| neighbour.peer == peer)
-    }
-
-    fn body(&self, slot: usize, length: u32) -> Segment {
-        Segment { buffer: self.slots[slot].buffer, start: 0, len: length }
-    }
-
-    fn decode(&self, slot: usize, length: u32) -> Kernel {
-        let (body, sections) = (self.body(slot, length), self.encoding.sections(0));
-        Kernel::Decode { body, sections, unit: self.threshold.unit(), ledger: self.whole(LEDGER) }
-    }
-
-    fn whole(&self, buffer: BufferId) -> Segment {
-        Segment::floats(buffer, 0, self.hub.setup.len)
-    }
-}
-
-impl Slot {
-    fn is_free(&self) -> bool {
-        self.message.is_none() && self.sending == 0
-    }
-}
-
-impl Machine for Mesh {
-    fn handle_input(&mut self, now: Instant, input: Input) -> Result<(), Misuse> {
-        if let Some(notice) = self.hub.handle_input(now, input)? {
-            self.on_notice(notice)?;
-        }
-        while let Some(peer) = self.hub.take_lost() {
-            self.on_lost(peer);
-        }
-        self.maybe_found();
-        self.maybe_fetch();
-        self.maybe_receive();
-        self.maybe_release();
-        self.maybe_merge();
-        self.maybe_encode();
-        self.maybe_provide();
-        self.maybe_leave();
-        self.note_waiting();
         Ok(())
     }
 
-    fn poll_output(&mut self) -> Output {
-        let retry = self.retry.filter(|_| matches!(self.state, State::Joining { .. }));
-        match (self.hub.poll_output(), retry) {
-            (Output::Wait { until }, Some(retry)) => {
-                Output::Wait { until: Some(until.map_or(retry, |until| until.min(retry))) }
-            }
-            (output, _) => output,
-        }
+    fn on_leave(&mut self, _hub: &mut Port<'_, Job>, stays: bool, keep: bool) -> Result<(), Misuse> {
+        self.state = self.state.leave(stays, keep)?;
+        Ok(())
     }
 
-    fn buffers(&self) -> Vec<usize> {
-        let [ours, theirs] = self.hub.buffers();
-        let len = self.hub.setup.len * 4;
-        let mut buffers = vec![ours, theirs];
-        buffers.extend([len; 5]);
-        buffers.extend(self.encoding.buffers());
-        buffers.extend((0..=self.slots.len()).map(|_| self.encoding.len_max(0)));
-        buffers
+    fn on_rate(&mut self, scale: f32) {
+        self.own.encoding.set_rate(scale);
+    }
+
+    fn on_outdated(&mut self, hub: &mut Port<'_, Job>) {
+        self.own.on_outdated(hub);
+    }
+
+    fn settle(&mut self, hub: &mut Port<'_, Job>) {
+        self.maybe_join(hub);
+        self.maybe_receive(hub);
+        // The messages that have just been received can be the ones that a node waits for before it begins.
+        self.maybe_begin(hub);
+        self.maybe_encode(hub);
+        self.maybe_provide(hub);
+        self.maybe_leave(hub);
+        hub.set_alarm(self.joining.retry().filter(|_| self.state == State::Joining));
+    }
+
+    fn awaited(&self, hub: &Hub) -> Option<Awaited> {
+        let Exchange { neighbours, marks, slots, .. } = &self.exchange;
+        let on = match self.state {
+            State::Joining => self.joining.awaited(hub, neighbours, marks),
+            State::Held => marks.slowest_starter(&hub.setup.recipe.correction),
+            State::Blocked(_) | State::Leaving { announced: false, .. } => {
+                slots.first_awaited().map(|index| neighbours.get(index).peer)
+            }
+            State::Leaving { .. } => marks.first_incomplete(),
+            _ => None,
+        }?;
+        let (at, clock) = (Clock(marks.get(on).sequence.0), self.clock().next());
+        Some(Awaited { on, at, clock })
+    }
+
+    fn is_awaited_by(&self, _hub: &Hub, peer: PeerId) -> bool {
+        self.exchange.neighbours.index_of(peer).is_some()
     }
 
     fn contribution(&self) -> BufferId {
-        UPDATE
+        self.own.update().buffer
     }
 
     fn view(&self) -> BufferId {
-        VIEW
+        self.exchange.replica.view().buffer
     }
 
-    fn saved(&self) -> Vec<SavedBuffer> {
-        self.encoding.saved()
-    }
-
-    fn waiting(&self) -> Option<Waiting> {
-        self.hub.waiting()
-    }
-
-    fn status(&self) -> Status {
-        let status = self.hub.status(Role::Mesh, Clock(self.sequence.0), |peer| {
-            Clock(self.marks.get(peer.index()).map_or(0, |mark| mark.sequence.0))
-        });
-        self.encoding.report(Status { updates: self.applied.0, ..status })
+    fn status(&self, hub: &Hub) -> Status {
+        let Exchange { marks, replica, .. } = &self.exchange;
+        let clock = |peer| Clock(if marks.contains(peer) { marks.get(peer).sequence.0 } else { 0 });
+        let status = hub.status(status::Role::Mesh, self.clock(), clock);
+        self.own.encoding.report(Status { updates: replica.applied().0, ..status })
     }
 }
+
+/// Closes the connection to a peer that has sent a body of the wrong length.
+fn close_length(hub: &mut Hub, incoming: &Incoming, expected: u32) {
+    let Incoming { peer, message, length: got } = *incoming;
+    hub.close(peer, ProtocolError::Length { kind: message.kind(), expected, got });
+}
+
+#[cfg(test)]
+mod tests;
