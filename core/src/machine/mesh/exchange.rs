@@ -160,7 +160,7 @@ impl Exchange {
         let dedup = !planted!(hub, NoDedup);
         loop {
             let mut turn = None;
-            let taken = hub.take_held(|incoming| {
+            let taken = hub.take_held(|_, incoming| {
                 turn = self.turn(incoming, dedup);
                 turn.is_some()
             });

@@ -60,7 +60,7 @@ use state::{Cause, State};
 use super::encoding::Encoding;
 use super::host::Role;
 use super::hub::{Awaited, Hub, Incoming, Port};
-use super::vectors::Keep;
+use crate::vectors::Keep;
 use super::{Misuse, ProtocolError, Signal};
 use crate::buffer::{BufferId, Segment};
 use crate::id::{Clock, PeerId};

@@ -64,7 +64,7 @@ impl Own {
         last: bool,
     ) {
         self.encoding.on_encoded(0, encoded, &mut hub.counters);
-        if let Some(index) = encoded.first_refused {
+        if let Some(index) = encoded.first_non_finite {
             let (peer, reason) = (hub.setup.me, Rejection::NonFinite { shard: ShardId(0), index });
             hub.event(Event::Rejected { peer, reason });
         }

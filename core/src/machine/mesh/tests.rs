@@ -15,9 +15,7 @@ use crate::wire::{Quanta, SnapshotMark};
 const ME: PeerId = PeerId(0);
 
 fn slots(relay: bool, neighbours: usize) -> Slots {
-    let cluster = Cluster { workers: neighbours as u32 + 1, servers: 0 };
-    let contract = Contract::new(&Layout::flat(4), &Recipe::mesh(0.5), cluster, 0);
-    Slots::new(&mut Vectors::new(&contract), relay, neighbours, 64)
+    Slots::new(&mut Vectors::default(), relay, neighbours, 64)
 }
 
 /// Messages `first` to `last` of this node.
