@@ -407,7 +407,7 @@ impl Hub {
     }
 
     /// Takes the first held message that is due.
-    pub(crate) fn take_held(&mut self, due: impl Fn(&Self, &Incoming) -> bool) -> Option<Incoming> {
+    pub(crate) fn take_held(&mut self, mut due: impl FnMut(&Self, &Incoming) -> bool) -> Option<Incoming> {
         let at = self.holding.iter().position(|incoming| due(self, incoming))?;
         self.holding.remove(at)
     }

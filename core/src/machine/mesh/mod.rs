@@ -60,13 +60,13 @@ use state::{Cause, State};
 use super::encoding::Encoding;
 use super::host::Role;
 use super::hub::{Awaited, Hub, Incoming, Port};
-use crate::vectors::Keep;
 use super::{Misuse, ProtocolError, Signal};
 use crate::buffer::{BufferId, Segment};
 use crate::id::{Clock, PeerId};
 use crate::kernel::KernelResult;
 use crate::recipe::{Codec, Topology};
 use crate::status::{self, Status};
+use crate::vectors::Keep;
 use crate::wire::{Message, SnapshotMark};
 
 /// A peer of a mesh.

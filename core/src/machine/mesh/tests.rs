@@ -5,11 +5,9 @@ use alloc::vec;
 use super::marks::{End, Mark, Marks};
 use super::neighbours::Neighbours;
 use super::slots::{Slots, ack};
-use crate::id::{Clock, Cluster, Incarnation, PeerId, Sequence};
-use crate::layout::Layout;
-use crate::machine::Contract;
+use crate::id::{Clock, Incarnation, PeerId, Sequence};
+use crate::recipe::Correction;
 use crate::vectors::Vectors;
-use crate::recipe::{Correction, Recipe};
 use crate::wire::{Quanta, SnapshotMark};
 
 const ME: PeerId = PeerId(0);
