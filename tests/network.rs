@@ -27,7 +27,7 @@ fn builder(rank: u32, workers: u32, min: u32, told: Told) -> gradwire::Builder {
     Session::builder(Layout::flat(LEN), Recipe::sync(), cluster)
         .deadline(Duration::from_secs(8))
         .min_workers(min)
-        .watch(move |event| {
+        .on_event(move |event| {
             let _ = told.send((rank, event));
         })
 }
@@ -87,7 +87,7 @@ fn who_has_said_that_it_is_busy_is_not_given_up() {
         let mut session = builder(1, 2, 1, told).caller_driven().join(tcp(1, 2, port), &mut params).unwrap();
         session.step(&mut params, &[0.25; LEN], 1).unwrap();
         if says_so {
-            session.busy(Duration::from_secs(20)).unwrap();
+            session.expect_silence(Duration::from_secs(20)).unwrap();
         }
         // A long validation.
         thread::sleep(3 * DEAD_AFTER);
