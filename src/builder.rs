@@ -10,6 +10,7 @@ use gradwire_core::{Cluster, Event, Layout, Patience, Recipe, Transport};
 use crate::check;
 use crate::checkpoint::LoadedCheckpoint;
 use crate::error::Error;
+use crate::exchange::Exchange;
 use crate::monitor::Board;
 use crate::node::{ExecutorFactory, NodeSettings, Role};
 use crate::server::Server;
@@ -168,8 +169,8 @@ impl Builder {
         let identity = self.settings.identity(rank);
         let drive = self.settings.start(transport, params, Role::Worker, from)?;
         let NodeSettings { layout, recipe, optimizer_vectors, .. } = self.settings;
-        let checkpoint = from.map(|from| &from.checkpoint);
-        Session::enter(layout, recipe, optimizer_vectors, identity, drive, checkpoint, params)
+        let exchange = Exchange::new(layout, recipe, optimizer_vectors, drive);
+        Session::enter(exchange, identity, from.map(|from| &from.checkpoint), params)
     }
 
     /// Enters the run as a server, at the transport's rank. `params` are the parameters from which the run starts.

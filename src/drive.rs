@@ -58,6 +58,8 @@ impl Drive {
     pub(crate) fn call<R: Request>(&mut self, purpose: &'static str, request: R) -> Result<R::Answer, Error> {
         self.check()?;
         self.mailbox.send(request);
+        // After the request is in: the engine looks into the mailbox once per wake-up, and then sleeps in its
+        // transport.
         self.wake();
         self.wait_for(purpose)
     }
@@ -95,6 +97,7 @@ impl Drive {
             if rest.is_zero() {
                 return Err(self.mailbox.overdue(purpose, begun.elapsed()));
             }
+            // Sleeps until one input has come. Its consequences are the work at hand of the next iteration.
             let _ = engine.pump(Some(rest))?;
             if let Some(result) = self.mailbox.find(&mut find) {
                 return Ok(result);

@@ -25,10 +25,11 @@ use crate::compute::Compute;
 use crate::drive::{Pump, RunState};
 use crate::error::Error;
 use crate::mailbox::{
-    Command, Departure, DeviceCopy, Ended, ExpectSilence, Joined, Leave, Mailbox, NextRound, Save, Saved,
-    SilenceAnnounced, Step, StepThrough, Stepped, SteppedThrough,
+    Command, Departure, Ended, ExpectSilence, Joined, Leave, Mailbox, NextRound, Save, Saved, SilenceAnnounced, Step,
+    StepThrough, Stepped, SteppedThrough,
 };
 use crate::observe::Observer;
+use crate::pending::Pending;
 use crate::watch::EventCallback;
 
 /// How long the engine sleeps between two looks at a device that works. A device cannot wake it.
@@ -60,29 +61,6 @@ pub(crate) struct Engine<T> {
     observer: Observer,
 }
 
-/// A call of the application that waits for a signal of the machine.
-#[derive(Debug)]
-enum Pending {
-    None,
-    /// `spare`: a buffer that the application will fill with its first contribution.
-    Join {
-        spare: Arc<Storage>,
-    },
-    /// `spare`: the buffer that the contribution replaced.
-    Step {
-        spare: Arc<Storage>,
-    },
-    StepThrough {
-        take: DeviceCopy,
-    },
-    Leave {
-        stay: bool,
-        keep: bool,
-    },
-    /// A server or a coordinator: the application waits for the end of the run.
-    Serve,
-}
-
 /// Why the engine has nothing more to do.
 #[derive(Copy, Clone)]
 enum Idle {
@@ -107,11 +85,7 @@ impl<T: Transport> Engine<T> {
     ) -> Result<Self, Error> {
         let (len, contract) = (setup.len, setup.contract.clone());
         let resumed_at = setup.resumed.map_or(Clock(0), |resumed| resumed.at);
-        let pending = if setup.cluster.is_worker(setup.me) {
-            Pending::Join { spare: Arc::new(Storage::zeroed(len * 4)) }
-        } else {
-            Pending::Serve
-        };
+        let pending = Pending::at_start(&setup);
         let (machine, pool) = Node::open(setup, initial)?;
         let mut engine = Self {
             machine,
@@ -162,6 +136,7 @@ impl<T: Transport> Engine<T> {
 
     fn feed(&mut self, input: Input) {
         let result = self.machine.handle_input(self.now(), input);
+        // Misuse is a bug of this crate, since applications only reach the machine through calls that wait.
         result.expect("a session waits for the answer to each call before the next one");
     }
 
@@ -172,6 +147,7 @@ impl<T: Transport> Engine<T> {
             None => {}
             Some(Command::Step(Step { weight, filled, rate })) => {
                 self.observer.step_begins(weight);
+                // The buffers trade places: the application fills the old one next, while peers read the new one.
                 let contribution = self.machine.contribution();
                 let spare = self.compute.replace(contribution, filled);
                 self.pending = Pending::Step { spare };
@@ -191,6 +167,7 @@ impl<T: Transport> Engine<T> {
                 self.set_rate(rate);
                 self.feed(Input::Leave { stay, keep });
             }
+            // The pending call is still `Leave`. A step of weight 0 reads no contribution, so no buffer changes hands.
             Some(Command::NextRound(NextRound)) => {
                 self.observer.step_begins(0);
                 self.feed(Input::Step { weight: 0 });
@@ -241,6 +218,7 @@ impl<T: Transport> Engine<T> {
                     self.transport.transmit(op, peer, header, body, &self.compute.pool);
                 }
                 Output::Receive { op, peer, into } => {
+                    // A device must not take its copy of these bytes for the newest while the transport writes.
                     if let Some(into) = into {
                         self.compute.written(into);
                     }
@@ -262,7 +240,7 @@ impl<T: Transport> Engine<T> {
             Output::Signal(Signal::Ready { .. }) if matches!(self.pending, Pending::StepThrough { .. }) => Ok(true),
             Output::Signal(Signal::Joined { .. } | Signal::Ready { .. }) => self.fetch_view(),
             Output::Signal(Signal::Left | Signal::Finished) => {
-                let buffers = if self.keeps() { self.machine.saved() } else { Vec::new() };
+                let buffers = if self.pending.keeps() { self.machine.saved() } else { Vec::new() };
                 Ok(self.compute.fetch_all(&buffers)? && self.fetch_view()?)
             }
             _ => Ok(true),
@@ -271,11 +249,6 @@ impl<T: Transport> Engine<T> {
 
     fn fetch_view(&mut self) -> Result<bool, Error> {
         self.compute.fetch(self.compute.whole(self.machine.view()))
-    }
-
-    /// Whether the end of this node's part leaves something for a checkpoint.
-    fn keeps(&self) -> bool {
-        matches!(self.pending, Pending::Leave { keep: true, .. } | Pending::Serve)
     }
 
     /// Answers a request to save, once the buffers are on the host. `false`: a device still copies them.
@@ -294,6 +267,7 @@ impl<T: Transport> Engine<T> {
     // Signals and events
 
     fn on_event(&mut self, event: Event) {
+        // For the answer to `Join`.
         self.outdated |= event == Event::Outdated;
         self.observer.event(&event);
         self.callback.call(event);
@@ -306,6 +280,7 @@ impl<T: Transport> Engine<T> {
             Signal::Joined { clock } => self.on_joined(clock),
             Signal::Ready { clock, changed } => self.on_ready(clock, changed)?,
             Signal::Left | Signal::Finished => self.on_ended(),
+            // Errors leave the pump, which ends the engine and with it the call that waits.
             Signal::Cut { peer } => return Err(Error::Cut { peer }),
             Signal::ResumedElsewhere { at, .. } => {
                 return Err(CheckpointError::Moment { expected: at.0, got: self.resumed_at.0 }.into());
@@ -319,17 +294,20 @@ impl<T: Transport> Engine<T> {
     }
 
     fn on_joined(&mut self, Clock(clock): Clock) {
-        match std::mem::replace(&mut self.pending, Pending::None) {
-            Pending::Join { spare } => {
-                let (view, outdated) = (self.view(), self.outdated);
-                self.mailbox.answer(Joined { clock, view, spare, outdated });
-            }
-            other => self.pending = other,
+        if let Pending::Join { spare } = self.pending.take_if(|pending| matches!(pending, Pending::Join { .. })) {
+            let (view, outdated) = (self.view(), self.outdated);
+            self.mailbox.answer(Joined { clock, view, spare, outdated });
         }
     }
 
     fn on_ready(&mut self, Clock(clock): Clock, changed: bool) -> Result<(), Error> {
-        match std::mem::replace(&mut self.pending, Pending::None) {
+        // A collective goes on until all members have left: this one takes part in their rounds.
+        if matches!(self.pending, Pending::Leave { stay: true, .. }) {
+            self.mailbox.answer(Departure::Round { view: self.view(), changed });
+            return Ok(());
+        }
+        let is_step = |pending: &Pending| matches!(pending, Pending::Step { .. } | Pending::StepThrough { .. });
+        match self.pending.take_if(is_step) {
             Pending::Step { spare } => self.mailbox.answer(Stepped { clock, view: self.view(), changed, spare }),
             Pending::StepThrough { take } => {
                 if changed {
@@ -338,23 +316,18 @@ impl<T: Transport> Engine<T> {
                 }
                 self.mailbox.answer(SteppedThrough { clock });
             }
-            // A collective goes on until all members have left: this one takes part in their rounds.
-            pending @ Pending::Leave { stay: true, .. } => {
-                self.pending = pending;
-                self.mailbox.answer(Departure::Round { view: self.view(), changed });
-            }
-            other => self.pending = other,
+            _ => {}
         }
         Ok(())
     }
 
     fn on_ended(&mut self) {
         self.state = RunState::Ended;
-        let saved = if self.keeps() { self.compute.save(&self.machine.saved()) } else { Vec::new() };
+        let saved = if self.pending.keeps() { self.compute.save(&self.machine.saved()) } else { Vec::new() };
         let ended = Ended { view: self.view(), saved, status: self.machine.status() };
         match self.pending {
             Pending::Serve => self.mailbox.answer_last(ended),
-            _ => self.mailbox.answer_last(Departure::Left(ended)),
+            _ => self.mailbox.answer_last(Departure::Left(Box::new(ended))),
         }
     }
 
@@ -367,7 +340,7 @@ impl<T: Transport> Engine<T> {
     /// Publishes a report, if there is a board and it is time, or the run has ended.
     fn report(&mut self) {
         if !self.observer.is_active() {
-            return;
+            return; // without a lock: this runs in every pump
         }
         if let Some((loss, accuracy)) = self.mailbox.take_progress() {
             self.observer.set_progress(loss, accuracy);
@@ -400,6 +373,7 @@ impl<T: Transport> Pump for Engine<T> {
         if self.state == RunState::Ended {
             return Ok(RunState::Ended);
         }
+        // Read once, so that the time of the wait and of the timeout's test below have the same origin.
         let elapsed = self.mailbox.elapsed();
         let (timeout, device) = match idle {
             Idle::Machine { until } => (until.map(|until| until.since(Moment::ORIGIN).saturating_sub(elapsed)), None),

@@ -128,6 +128,7 @@ impl fmt::Display for Error {
 impl fmt::Display for Overdue {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "waited {:.1} s to {}", self.waited.as_secs_f64(), self.what)?;
+        // Without a peer, the machine was busy or had not been asked: the purpose has to do.
         let Some(Awaited { peer, at, clock, since, reported_by }) = &self.on else { return Ok(()) };
         write!(
             f,

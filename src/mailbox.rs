@@ -127,8 +127,8 @@ pub(crate) struct SteppedThrough {
 pub(crate) enum Departure {
     /// The other workers have done one more round. The engine waits for [`NextRound`].
     Round { view: Arc<Storage>, changed: bool },
-    /// This worker has left.
-    Left(Ended),
+    /// This worker has left. Boxed, as it is much larger than `Round`.
+    Left(Box<Ended>),
 }
 
 /// The node's part in the run is over. A server is not asked: it gives this answer when all workers are gone.

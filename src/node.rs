@@ -112,6 +112,7 @@ impl NodeSettings {
         role: Role,
         from: Option<&LoadedCheckpoint>,
     ) -> Result<Drive, Error> {
+        // Everything is checked before a thread starts and before peers see this node.
         let (me, nodes) = transport.place();
         self.check(me, nodes, role)?;
         check::length("params", self.layout.len(), params.len())?;
@@ -119,6 +120,7 @@ impl NodeSettings {
         let setup = Setup {
             // A restarted process has to differ from the one before. 0 is no incarnation.
             incarnation: Incarnation(RandomState::new().build_hasher().finish() | 1),
+            // Threads of one process never reconnect, and the transport knows that better than the builder.
             patience: transport.patience().map_or(self.patience, Patience::new),
             quorum: self.quorum,
             resumed: from.map(|LoadedCheckpoint { checkpoint, .. }| Resumed {
@@ -133,6 +135,7 @@ impl NodeSettings {
         let initial: Vec<f32> = params.iter().chain(averaged.flatten()).copied().collect();
         let observer =
             self.board.as_ref().map_or_else(Observer::inactive, |(board, host)| Observer::new(board.clone(), host, me));
+        // Before the engine takes the transport, and a thread the engine.
         let waker = transport.waker();
         let executor = (self.executor.0)();
         let mut engine = Engine::new(setup, transport, executor, &initial, self.callback.clone(), observer)?;

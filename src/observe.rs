@@ -111,6 +111,7 @@ impl Observer {
     pub(crate) fn operation_ends(&mut self, op: OpId) {
         let Some(active) = &mut self.0 else { return };
         let Some(at) = active.sending.iter().position(|sending| *sending == op) else { return };
+        // The order does not matter: only whether anything is being sent.
         active.sending.swap_remove(at);
         if active.sending.is_empty() {
             active.times.wire += nanos(active.sending_since.elapsed());

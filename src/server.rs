@@ -102,6 +102,7 @@ impl Server {
         if self.ended.is_none() {
             match self.drive.wait("wait for the end of the run", limit, Answers::take) {
                 Ok(ended) => self.ended = Some(ended),
+                // Not a failure here: `limit` is the caller's polling interval.
                 Err(Error::Deadline(_)) => return Ok(RunState::Running),
                 Err(error) => return Err(error),
             }
@@ -123,6 +124,7 @@ impl Server {
     pub fn checkpoint(&mut self, directory: &Path, params: &[f32]) -> Result<bool, Error> {
         check::length("checkpoint", self.len, params.len())?;
         let Some(Ended { saved, status, .. }) = &self.ended else { return Ok(false) };
+        // Only workers that have left (or suspended) have a checkpoint that goes with this one.
         if !status.workers.iter().any(|worker| worker.state == Presence::Left) {
             return Ok(false);
         }

@@ -14,6 +14,7 @@ impl EventCallback {
         Self(Some(Arc::new(callback)))
     }
 
+    /// On the thread that drives the machine.
     pub(crate) fn call(&self, event: Event) {
         if let Some(callback) = &self.0 {
             callback(event);

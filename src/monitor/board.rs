@@ -100,6 +100,7 @@ impl Board {
             let ago = then.as_nanos().saturating_sub(at.as_nanos());
             Moment::from_nanos(now.as_nanos().saturating_sub(ago))
         };
+        // The clocks of two processes have different origins, but a node's ages are the same everywhere.
         report.at = now;
         if let Some(waiting) = &mut report.status.waiting {
             waiting.since = convert(waiting.since);
@@ -109,6 +110,7 @@ impl Board {
         }
         let mut contents = self.lock();
         let rank = report.status.me.0;
+        // Reports can come from the network, so their number is bounded.
         if contents.reports.len() >= NODES_MAX && !contents.reports.contains_key(&rank) {
             return;
         }

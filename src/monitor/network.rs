@@ -50,6 +50,8 @@ impl Board {
     /// Sends updates to one monitor until the connection ends.
     fn serve_one(&self, mut stream: TcpStream, key: Option<MonitorKey>) -> io::Result<()> {
         stream.set_nodelay(true)?;
+        // A monitor that does not read fails the write below, instead of holding a thread and a copy of the log for
+        // ever.
         stream.set_write_timeout(Some(PATIENCE))?;
         let nonce = greet(&mut stream)?;
         let mut subscription = [0; SUBSCRIPTION];
@@ -102,6 +104,7 @@ impl Board {
             match frames.next(&mut stream)? {
                 Frame::Report(report) => self.report(report),
                 Frame::Note(note) => self.note(note),
+                // The board that gathers describes the run itself.
                 Frame::Run(_) => {}
             }
         }
@@ -220,6 +223,7 @@ fn accept(
 ) -> io::Result<()> {
     thread::Builder::new().name(names[0].into()).spawn(move || {
         for stream in listener.incoming().flatten() {
+            // Counted before the thread starts: afterwards, a burst of connections could pass the check together.
             if open.fetch_add(1, Ordering::AcqRel) >= max {
                 open.fetch_sub(1, Ordering::AcqRel);
                 continue;
