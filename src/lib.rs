@@ -7,9 +7,9 @@
 //! ```
 //! use gradwire::{Cluster, Error, Layout, Mem, Recipe, Session};
 //!
-//! let layout = Layout::new().tensor("weight", &[2]).tensor("bias", &[1]);
-//! let cluster = Cluster { workers: 2, servers: 0 };
-//! let train = |transport: Mem, layout: Layout| -> Result<Vec<f32>, Error> {
+//! fn train(transport: Mem) -> Result<Vec<f32>, Error> {
+//!     let layout = Layout::new().tensor("weight", &[2]).tensor("bias", &[1]);
+//!     let cluster = Cluster { workers: 2, servers: 0 };
 //!     let mut params = vec![0.0; 3];
 //!     let mut session = Session::builder(layout, Recipe::sync(), cluster).join(transport, &mut params)?;
 //!     for _ in 0..10 {
@@ -18,11 +18,11 @@
 //!     }
 //!     session.finish(&mut params)?; // all workers end with the same parameters
 //!     Ok(params)
-//! };
-//! let endpoints = Mem::cluster(cluster.nodes()).into_iter();
-//! let start = |transport| std::thread::spawn({ let layout = layout.clone(); move || train(transport, layout) });
-//! for thread in endpoints.map(start).collect::<Vec<_>>() {
-//!     assert!((thread.join().unwrap()?[0] + 1.0).abs() < 1e-6);
+//! }
+//!
+//! let workers = Mem::cluster(2).into_iter().map(|transport| std::thread::spawn(|| train(transport)));
+//! for worker in workers.collect::<Vec<_>>() {
+//!     assert!((worker.join().unwrap()?[0] + 1.0).abs() < 1e-6);
 //! }
 //! # Ok::<(), Error>(())
 //! ```
