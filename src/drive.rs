@@ -34,7 +34,7 @@ pub(crate) trait Pump: Send {
 pub(crate) enum Driver {
     /// Its own. `waker` interrupts the transport's wait.
     Thread { thread: Option<JoinHandle<()>>, waker: Waker },
-    /// The one that calls the session, and only during its calls.
+    /// The application's thread, during its calls.
     Caller(Box<dyn Pump>),
 }
 
@@ -151,7 +151,7 @@ impl Drive {
 
 impl Drop for Drive {
     fn drop(&mut self) {
-        // In this order: a thread that is woken before it is told to stop goes back to sleep, and is joined for ever.
+        // In this order: a thread that wakes up before the flag is set goes back to sleep, and the join never returns.
         self.mailbox.stop();
         self.wake();
         if let Driver::Thread { thread, .. } = &mut self.driver {

@@ -104,7 +104,7 @@ impl<T: Transport> Engine<T> {
             callback,
             observer,
         };
-        // A machine acts on inputs only. This one has it start its first kernels.
+        // A machine acts on inputs only; a timeout makes it start its first kernels.
         engine.feed(Input::Timeout);
         Ok(engine)
     }
@@ -147,7 +147,7 @@ impl<T: Transport> Engine<T> {
             None => {}
             Some(Command::Step(Step { weight, filled, rate })) => {
                 self.observer.step_begins(weight);
-                // The buffers trade places: the application fills the old one next, while peers read the new one.
+                // The buffers trade places: the application fills the old buffer next, while peers read the new one.
                 let contribution = self.machine.contribution();
                 let spare = self.compute.replace(contribution, filled);
                 self.pending = Pending::Step { spare };
@@ -301,7 +301,7 @@ impl<T: Transport> Engine<T> {
     }
 
     fn on_ready(&mut self, Clock(clock): Clock, changed: bool) -> Result<(), Error> {
-        // A collective goes on until all members have left: this one takes part in their rounds.
+        // A collective goes on until all members have left, and this member takes part in their rounds.
         if matches!(self.pending, Pending::Leave { stay: true, .. }) {
             self.mailbox.answer(Departure::Round { view: self.view(), changed });
             return Ok(());

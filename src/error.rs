@@ -67,7 +67,7 @@ pub struct Overdue {
     pub what: &'static str,
     /// How long the call has waited.
     pub waited: Duration,
-    /// The peer that the machine waits for, if it is a particular one.
+    /// The peer that the machine waits for, if it waits for a particular peer.
     pub on: Option<Awaited>,
 }
 
@@ -82,7 +82,7 @@ pub struct Awaited {
     pub clock: u64,
     /// How long the machine has waited for the peer.
     pub since: Duration,
-    /// The node that named the peer: this one, or the next in a chain of waits.
+    /// The node that named the peer: this node, or the next in a chain of waits.
     pub reported_by: PeerId,
 }
 

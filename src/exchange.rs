@@ -27,7 +27,7 @@ pub(crate) struct Exchange {
     optimizer_vectors: u32,
     /// The buffer for the next contribution. The engine has it during a call, and keeps it if the call fails.
     spare: Option<Arc<Storage>>,
-    /// The learning rate as a multiple of the one at the start, if it has changed since the last contribution.
+    /// The learning rate relative to the start of the run, if it has changed since the last contribution.
     rate: Option<f32>,
     /// The machine's clock: rounds done in trees and rings, else synchronisations of this worker.
     clock: u64,
@@ -46,7 +46,7 @@ impl Exchange {
     pub(crate) fn join(&mut self, params: &mut [f32], from: Option<&Checkpoint>) -> Result<bool, Error> {
         let Joined { clock, view, spare, outdated } = self.drive.wait_for("join")?;
         if let Some(checkpoint) = from {
-            // In a collective all members are in the same round. A member that resumed alone joins at a later one, to
+            // In a collective all members are in the same round. A member that resumed alone joins at a later round, to
             // which its optimizer state does not belong.
             if self.recipe.is_collective() && clock != checkpoint.clock {
                 return Err(CheckpointError::Moment { expected: clock, got: checkpoint.clock }.into());
@@ -120,7 +120,7 @@ impl Exchange {
                     }
                     return Ok(ended);
                 }
-                // At once: if the next round fails, `params` are those of the last one that is done.
+                // At once: if the next round fails, `params` keep the result of this round.
                 Departure::Round { view, changed } => self.local.take(params, view.floats(), changed),
             }
             departure = self.drive.call(purpose, NextRound)?;

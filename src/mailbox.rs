@@ -1,7 +1,7 @@
 //! The mailbox between the application's calls and the engine that drives the machine.
 //!
 //! A call is a [`Request`]. It puts its [`Command`] into the mailbox, wakes the engine, and waits for the answer that
-//! its type names. Each type of answer has a slot of its own, so a call cannot take the answer to another one.
+//! its type names. Each type of answer has a slot of its own, so a call cannot take the answer to another call.
 //!
 //! Vectors change hands as pointers (`Arc<Storage>`), so the lock is held for a few instructions whatever the size of
 //! the model, and a step allocates nothing.
@@ -17,7 +17,7 @@ use gradwire_core::{Event, Pool, Segment, Status, Storage};
 
 use crate::error::{Awaited, Error, Overdue};
 
-/// Events that wait for the application to ask for them. When another one comes, the oldest is dropped.
+/// Events that wait for the application to ask for them. A further event replaces the oldest.
 const EVENTS_MAX: usize = 256;
 
 /// A call of the application.
@@ -53,7 +53,7 @@ pub(crate) struct Step {
     /// Examples behind the contribution.
     pub(crate) weight: u32,
     pub(crate) filled: Arc<Storage>,
-    /// The learning rate as a multiple of the one at the start, if it has changed since the last contribution.
+    /// The learning rate relative to the start of the run, if it has changed since the last contribution.
     pub(crate) rate: Option<f32>,
 }
 
@@ -125,7 +125,7 @@ pub(crate) struct SteppedThrough {
 /// How far [`Leave`] has come.
 #[derive(Debug)]
 pub(crate) enum Departure {
-    /// The other workers have done one more round. The engine waits for [`NextRound`].
+    /// The other workers have done another round. The engine waits for [`NextRound`].
     Round { view: Arc<Storage>, changed: bool },
     /// This worker has left. Boxed, as it is much larger than `Round`.
     Left(Box<Ended>),
@@ -144,7 +144,7 @@ pub(crate) struct Ended {
 #[derive(Debug)]
 pub(crate) struct Saved(pub(crate) Vec<Vec<u32>>);
 
-/// The transport has been told of the silence.
+/// The transport has queued the announcement of a silence.
 #[derive(Debug)]
 pub(crate) struct SilenceAnnounced;
 

@@ -4,7 +4,8 @@
 //!   events.
 //! - [`Board::serve`] accepts monitors over TCP, for instance the program `dtop`. A program of your own can
 //!   [`subscribe`] and read [`Frames`].
-//! - [`Board::publish`] forwards the reports of this process to a board in another one, which [`Board::gather`]s them.
+//! - [`Board::publish`] forwards the reports of this process to a board in another process, which [`Board::gather`]s
+//!   them.
 //! - [`Board::serve_metrics`] answers HTTP requests with OpenMetrics text. [`Board::tensorboard`] writes an event file.
 //!
 //! Monitors cannot slow a node down. They are sent copies, on threads of their own; the only thing that a monitor sends

@@ -118,7 +118,7 @@ impl NodeSettings {
         check::length("params", self.layout.len(), params.len())?;
         check::finite("params", &self.layout, params)?;
         let setup = Setup {
-            // A restarted process has to differ from the one before. 0 is no incarnation.
+            // A restarted process needs a new incarnation. The bit excludes 0, which is not valid.
             incarnation: Incarnation(RandomState::new().build_hasher().finish() | 1),
             // Threads of one process never reconnect, and the transport knows that better than the builder.
             patience: transport.patience().map_or(self.patience, Patience::new),

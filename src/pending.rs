@@ -22,7 +22,7 @@ pub(crate) enum Pending {
     StepThrough {
         take: DeviceCopy,
     },
-    /// Waits for `Left`. With `stay`, each `Ready` before it is one more round.
+    /// Waits for `Left`. With `stay`, each `Ready` before it ends another round.
     Leave {
         stay: bool,
         keep: bool,
@@ -41,14 +41,14 @@ impl Pending {
         }
     }
 
-    /// Takes the call, if it is one that `is_answered` by the signal; another one stays.
+    /// Takes the pending call if the signal answers it, as `is_answered` tells. Otherwise leaves it and returns `None`.
     pub(crate) fn take_if(&mut self, is_answered: impl FnOnce(&Self) -> bool) -> Self {
         if is_answered(self) { std::mem::replace(self, Self::None) } else { Self::None }
     }
 
     /// Whether the end of this node's part leaves buffers for a checkpoint.
     pub(crate) fn keeps(&self) -> bool {
-        // A server is not told whether its workers suspend or finish, so it always keeps them.
+        // A server cannot tell whether its workers suspend or finish, so it always keeps them.
         matches!(self, Self::Leave { keep: true, .. } | Self::Serve)
     }
 }

@@ -16,8 +16,9 @@ use crate::mailbox::{Answers, Ended};
 
 /// A parameter server's part in a run: it holds shards of the parameters until all workers have left or are lost.
 ///
-/// [`Builder::serve`](crate::Builder::serve) makes one, at a rank from `workers` on. In trees and rings the cluster may
-/// have one server, which then hosts the coordinator and holds no parameters. Dropping a server ends its part at once.
+/// [`Builder::serve`](crate::Builder::serve) makes one, at a rank from `workers` on. A cluster with a tree or ring may
+/// have a single server, which then hosts the coordinator and holds no parameters. Dropping a server ends its part at
+/// once.
 ///
 /// ```
 /// use std::time::Duration;

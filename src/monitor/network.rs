@@ -1,7 +1,7 @@
-//! Boards over TCP: monitors that read one, and boards of other processes that write to one.
+//! Boards over TCP: monitors read from a board, and boards of other processes write to it.
 //!
 //! Both protocols begin alike. The listener sends `MAGIC` and a random nonce of 32 bytes. The client proves that it has
-//! the key with the keyed BLAKE3 hash of the nonce, or sends zeros if there is none. A monitor sends one byte before
+//! the key with the keyed BLAKE3 hash of the nonce, or sends zeros if it has no key. A monitor sends a byte before
 //! that: the updates per second. Then frames go one way: to a monitor, or from another process's board.
 
 use std::io::{self, Read, Write};
@@ -89,7 +89,7 @@ impl Board {
         Ok(at)
     }
 
-    /// Reads the frames of one other board until the connection ends.
+    /// Reads the frames of another board until the connection ends.
     fn gather_one(&self, mut stream: TcpStream, key: Option<MonitorKey>) -> io::Result<()> {
         let nonce = greet(&mut stream)?;
         let mut got = [0; 32];
