@@ -1,4 +1,4 @@
-//! A step allocates nothing, in any thread, once a session runs.
+//! A step allocates nothing, in any thread of the process, after the first steps of a session.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -15,7 +15,7 @@ static COUNTING: AtomicBool = AtomicBool::new(false);
 static COUNT: AtomicU64 = AtomicU64::new(0);
 
 #[allow(unsafe_code)]
-// SAFETY: every call is passed on to the system's allocator as it is; counting touches no memory of theirs.
+// SAFETY: each call is passed unchanged to the system's allocator. Counting touches an atomic only.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, memory: Memory) -> *mut u8 {
         COUNT.fetch_add(u64::from(COUNTING.load(Ordering::Relaxed)), Ordering::Relaxed);
@@ -63,7 +63,7 @@ fn a_step_allocates_nothing() {
                 let (mut params, update) = (vec![0.0; 1000], vec![1.0 / 128.0; 1000]);
                 let mut session = builder.join(end, &mut params).unwrap();
                 for phase in 0..2 {
-                    // The first steps let queues grow to their working size.
+                    // Queues grow to their working size during the first steps.
                     for _ in 0..if phase == 0 { 300 } else { 200 } {
                         session.step(&mut params, &update, 1).unwrap();
                     }

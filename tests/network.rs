@@ -27,7 +27,7 @@ fn builder(rank: u32, workers: u32, min: u32, told: Told) -> gradwire::Builder {
     Session::builder(Layout::flat(LEN), Recipe::sync(), cluster)
         .deadline(Duration::from_secs(8))
         .min_workers(min)
-        .watch(move |event| {
+        .on_event(move |event| {
             let _ = told.send((rank, event));
         })
 }
@@ -77,17 +77,17 @@ fn below_the_minimum_the_rest_waits_until_someone_is_back() {
     }
 }
 
-/// A session that its caller drives is missed while the caller does something else, unless it has said so before.
+/// A caller-driven session is given up while its caller does not call for long, unless it has announced the silence.
 #[test]
-fn who_has_said_that_it_is_busy_is_not_given_up() {
-    for says_so in [true, false] {
+fn an_announced_silence_is_tolerated() {
+    for announced in [true, false] {
         let (port, (told, heard)) = (port(), channel());
         let other = worker(0, 2, 1, port, told.clone(), -5.0);
         let mut params = vec![0.0; LEN];
         let mut session = builder(1, 2, 1, told).caller_driven().join(tcp(1, 2, port), &mut params).unwrap();
         session.step(&mut params, &[0.25; LEN], 1).unwrap();
-        if says_so {
-            session.busy(Duration::from_secs(20)).unwrap();
+        if announced {
+            session.expect_silence(Duration::from_secs(20)).unwrap();
         }
         // A long validation.
         thread::sleep(3 * DEAD_AFTER);
@@ -99,6 +99,6 @@ fn who_has_said_that_it_is_busy_is_not_given_up() {
         })();
         other.join().unwrap().unwrap();
         let lost = heard.try_iter().any(|(rank, event)| rank == 0 && event == Event::PeerLost { peer: PeerId(1) });
-        assert_eq!((lost, end.is_ok()), (!says_so, says_so), "{end:?}");
+        assert_eq!((lost, end.is_ok()), (!announced, announced), "{end:?}");
     }
 }

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
-use gradwire::{Error, Event, LaunchEnv, Session, Status, Transport};
+use gradwire::{Error, Event, LaunchEnv, RunState, Session, Status, Transport};
 use gradwire_tcp::{Key, KeyError, Notice, StreamError};
 
 use super::data::Data;
@@ -320,13 +320,13 @@ impl Node {
             .optimizer_vectors(options.optimizer_vectors());
         let rank = transport.place().0.0;
         let builder = options.watched(options.executor.on(builder));
-        let builder = if self.quiet { builder } else { builder.watch(move |event| tell(rank, event)) };
+        let builder = if self.quiet { builder } else { builder.on_event(move |event| tell(rank, event)) };
         let run = || {
             let mut server = match self.keep.as_ref().filter(|keep| keep.resume) {
                 Some(keep) => builder.resume_serving(&keep.directory, transport)?,
                 None => builder.serve(transport, &params.clone())?,
             };
-            while server.wait(&mut params, Duration::from_millis(200))?.is_none() {}
+            while server.wait(&mut params, Duration::from_millis(200))? == RunState::Running {}
             if let Some(keep) = &self.keep {
                 server.checkpoint(&keep.directory, &params)?;
             }

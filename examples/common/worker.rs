@@ -64,7 +64,7 @@ pub(crate) fn train<T: Transport + 'static>(
         .optimizer_vectors(options.optimizer_vectors());
     let builder = options.watched(options.executor.on(builder));
     let builder = match watch.teller() {
-        Some(tell) => builder.watch(move |event| tell(rank as u32, event)),
+        Some(tell) => builder.on_event(move |event| tell(rank as u32, event)),
         None => builder,
     };
     let mut momentum = vec![0.0; params.len()];
@@ -123,7 +123,7 @@ pub(crate) fn train<T: Transport + 'static>(
             }
             (steps, examples, batches) = (steps + 1, examples + batch.len() as u64, batches + 1);
             watch.step(steps, &mut session)?;
-            session.progress((loss / f64::from(batches)) as f32, accuracy as f32);
+            session.report_progress((loss / f64::from(batches)) as f32, accuracy as f32);
             let Some(keep) = keep.filter(|_| options.recipe.is_collective()) else { continue };
             due |= number.is_multiple_of(keep.every);
             if due {

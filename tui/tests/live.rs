@@ -45,13 +45,13 @@ impl Running {
                 let cluster = Cluster { workers: 2, servers: 0 };
                 let mut params = vec![0.0; 8];
                 let builder =
-                    Session::builder(Layout::flat(8), recipe, cluster).monitor(board, &format!("host-{rank}"));
+                    Session::builder(Layout::flat(8), recipe, cluster).publish_to(board, &format!("host-{rank}"));
                 let mut session = builder.join(transport, &mut params).unwrap();
                 while !stop.load(Ordering::Relaxed) {
                     while rank == 1 && pause.load(Ordering::Relaxed) {
                         thread::sleep(Duration::from_millis(10));
                     }
-                    session.progress(0.5, 0.75);
+                    session.report_progress(0.5, 0.75);
                     session.step(&mut params, &[0.01; 8], 16).unwrap();
                     thread::sleep(Duration::from_millis(2));
                 }
