@@ -1,4 +1,4 @@
-//! A step allocates nothing, in any thread, once a session runs.
+//! A step allocates nothing, in any thread of the process, after the first steps of a session.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -9,13 +9,14 @@ use std::thread;
 
 use gradwire::{Cluster, Layout, Mem, Recipe, Session};
 
+/// The system's allocator, with a count of allocations while `COUNTING` is set.
 struct Counting;
 
 static COUNTING: AtomicBool = AtomicBool::new(false);
 static COUNT: AtomicU64 = AtomicU64::new(0);
 
 #[allow(unsafe_code)]
-// SAFETY: every call is passed on to the system's allocator as it is; counting touches no memory of theirs.
+// SAFETY: each call is passed unchanged to the system's allocator. Counting touches an atomic only.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, memory: Memory) -> *mut u8 {
         COUNT.fetch_add(u64::from(COUNTING.load(Ordering::Relaxed)), Ordering::Relaxed);
@@ -32,6 +33,7 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
+/// The recipe of a text form.
 fn coded(text: &str) -> Recipe {
     text.parse().unwrap()
 }
@@ -56,6 +58,7 @@ fn a_step_allocates_nothing() {
         let mut ends = Mem::cluster(cluster.nodes());
         let builder = Session::builder(Layout::flat(1000), recipe, cluster);
         let server = ends.split_off(3).pop().map(|end| builder.clone().serve(end, &[0.0; 1000]).unwrap());
+        // Of the three workers and this thread, which counts between the two waits of a phase.
         let barrier = Arc::new(Barrier::new(4));
         let threads = ends.into_iter().map(|end| {
             let (builder, barrier) = (builder.clone(), Arc::clone(&barrier));
@@ -63,7 +66,7 @@ fn a_step_allocates_nothing() {
                 let (mut params, update) = (vec![0.0; 1000], vec![1.0 / 128.0; 1000]);
                 let mut session = builder.join(end, &mut params).unwrap();
                 for phase in 0..2 {
-                    // The first steps let queues grow to their working size.
+                    // Queues grow to their working size during the first steps.
                     for _ in 0..if phase == 0 { 300 } else { 200 } {
                         session.step(&mut params, &update, 1).unwrap();
                     }
@@ -84,7 +87,8 @@ fn a_step_allocates_nothing() {
         barrier.wait();
         threads.into_iter().for_each(|thread| thread.join().unwrap());
         drop(server);
-        // 600 steps: a queue may still have grown once or twice; a step that allocates would show hundreds.
+        // Three workers take 200 steps each. A queue may still grow once or twice; an allocation per step would count
+        // hundreds.
         assert!(count <= 8, "{recipe}: {count} allocations in 600 steps");
     }
 }
