@@ -324,8 +324,8 @@ fn wakes_up<T: Transport + 'static>(mut transports: Vec<T>) {
     thread.join().expect("the poll does not fail");
 }
 
-/// Instantiates the tests for a transport, each with a cluster of three nodes. The second argument makes the cluster from
-/// the number of nodes and the name of the test.
+/// Instantiates the tests for a transport, each with a cluster of three nodes. The second argument makes the cluster
+/// from the number of nodes and the name of the test.
 macro_rules! conformance {
     ($name:ident, $cluster:expr, [$($test:ident),*]) => {
         mod $name {

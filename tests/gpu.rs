@@ -1,5 +1,5 @@
-//! Sessions with the GPU executor: they end with the parameters of sessions on the CPU, and vectors that the application
-//! has on the device are not copied to the host.
+//! Sessions with the GPU executor: they end with the parameters of sessions on the CPU, and vectors that the
+//! application has on the device are not copied to the host.
 //!
 //! Without an adapter the tests are skipped, with a message. With `GRADWIRE_REQUIRE_GPU` set they fail instead.
 

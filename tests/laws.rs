@@ -87,8 +87,8 @@ fn plan(recipe: Recipe, workers: u32, steps: u64) -> Plan {
     }
 }
 
-/// Runs a plan to its end. Returns the parameters after each step of worker 0 as well. `poison`: the step at which worker
-/// 0 contributes a NaN.
+/// Runs a plan to its end. Returns the parameters after each step of worker 0 as well. `poison`: the step at which
+/// worker 0 contributes a NaN.
 fn simulate(plan: Plan, steps: Steps, poison: Option<u64>) -> (World, Vec<Vec<f32>>) {
     let history = Arc::new(Mutex::new(Vec::new()));
     let app = |me: PeerId| -> Box<dyn App> {

@@ -1,7 +1,7 @@
 //! Tests of the harness: typical bugs are planted in the machines, one at a time, and random schedules must find each.
 //!
-//! The bugs are in `core/src/planted.rs`. They are compiled with `RUSTFLAGS="--cfg planted"` only; use a target directory
-//! of its own for that build:
+//! The bugs are in `core/src/planted.rs`. They are compiled with `RUSTFLAGS="--cfg planted"` only; use a target
+//! directory of its own for that build:
 //!
 //! ```sh
 //! RUSTFLAGS="--cfg planted" cargo test --target-dir target/planted --test planted -- --nocapture

@@ -89,8 +89,8 @@ fn a_run_that_was_suspended_twice_has_applied_every_contribution_once() {
     }
 }
 
-/// A tree or ring that is suspended and resumed over a bad network ends with the same parameters, bit for bit, as over a
-/// calm one.
+/// A tree or ring that is suspended and resumed over a bad network ends with the same parameters, bit for bit, as over
+/// a calm one.
 #[test]
 fn a_resumed_collective_does_not_depend_on_the_network() {
     for recipe in [Recipe::sync(), Recipe::averaging(1).with_topology(Topology::Ring), Recipe::averaging(5)] {

@@ -22,7 +22,7 @@
 //!
 //! | number | invariant | function |
 //! |---|---|---|
-//! | I-01, I-04, I-05 | a round is one step on the union of the workers' batches, weighted by examples | `synchronous` |
+//! | I-01, I-04, I-05 | a round equals one step on the union of the workers' batches | `synchronous` |
 //! | I-02 | the result of a synchronous recipe does not depend on the order of arrival | `same_on_a_calm_network` |
 //! | I-13 | averaging parameters and applying the mean of the updates give the same parameters | `synchronous` |
 //! | I-22, R1, R2 | each contribution is applied once: the applied updates add up to the change of a shard | `summed` |

@@ -131,8 +131,8 @@ impl Merging for RoundSum {
     }
 }
 
-/// `1/c sum(a(tau) x)` over c contributions (Zhang et al. 2016). At the end of the run, k < c contributions may be left;
-/// they are divided by k.
+/// `1/c sum(a(tau) x)` over c contributions (Zhang et al. 2016). At the end of the run, k < c contributions may be
+/// left; they are divided by k.
 struct Softsync {
     updates: u32,
     staleness: Staleness,
