@@ -1,8 +1,8 @@
 //! Times of the GPU kernels, as ratios to a copy on the same device and to the same kernel on the CPU.
 //!
-//! `cargo bench --bench gpu` runs all kernels, `-- NAME` the kernels whose name contains NAME, and `-- --test` all kernels
-//! at a small size. `WGPU_ADAPTER_NAME` chooses the adapter. Without an adapter the bench is skipped, or fails if
-//! `GRADWIRE_REQUIRE_GPU` is set.
+//! `cargo bench --bench gpu` runs all kernels, `-- NAME` the kernels whose name contains NAME, and `-- --test` all
+//! kernels at a small size. `WGPU_ADAPTER_NAME` chooses the adapter. Without an adapter the bench is skipped, or fails
+//! if `GRADWIRE_REQUIRE_GPU` is set.
 
 #![allow(clippy::unwrap_used, reason = "a benchmark fails by panicking")]
 
@@ -174,8 +174,8 @@ impl Bench {
         );
     }
 
-    /// Measures the threshold codec, from a gradient on the device to the bytes of a message on the host, and compares it
-    /// with reading the whole gradient.
+    /// Measures the threshold codec, from a gradient on the device to the bytes of a message on the host, and compares
+    /// it with reading the whole gradient.
     fn sparse(&mut self) {
         let len = self.len;
         let v = |set: u32, index: u32| vector(set, index, len);
@@ -227,8 +227,8 @@ impl Bench {
         }
     }
 
-    /// Compares the complete encoder, including reading the message back, with a textbook stream compaction alone, at the
-    /// same density.
+    /// Compares the complete encoder, including reading the message back, with a textbook stream compaction alone, at
+    /// the same density.
     fn textbook(&mut self) {
         let context = self.gpu.context().clone();
         let (device, queue) = (context.device(), context.queue());
