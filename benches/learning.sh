@@ -1,6 +1,8 @@
 #!/usr/bin/env bash
-# What compression costs in accuracy: the digits, a mesh of 4 workers, equal examples, several seeds.
-# Prints a table: mean and worst accuracy, bytes of a step and their share of dense floats.
+# The accuracy that compression costs: a mesh of 4 workers learns the digits with different thresholds and seeds.
+# Prints a table: mean and worst accuracy, bytes per step, and their share of the size as dense floats.
+#
+# usage: benches/learning.sh [SEEDS]      default: 5
 set -euo pipefail
 cd "$(dirname "$0")/.."
 seeds=${1:-5}
@@ -10,10 +12,15 @@ row() {
     for seed in $(seq 1 "$seeds"); do
         ./target/release/examples/cluster --recipe mesh --json --seed "$seed" "$@"
     done | awk -v name="$*" '
-        function field(key) { match($0, "\"" key "\":[-0-9.e]+"); split(substr($0, RSTART, RLENGTH), part, ":"); return part[2] }
+        function field(key) {
+            match($0, "\"" key "\":[-0-9.e]+")
+            split(substr($0, RSTART, RLENGTH), part, ":")
+            return part[2]
+        }
         { a = field("accuracy"); sum += a; if (NR == 1 || a < worst) worst = a
           sent += field("bytes_sent"); dense += field("bytes_dense"); steps += field("steps") }
-        END { printf "%-58s %7.2f%% %7.2f%% %10.0f %8.2f%%\n", name, 100 * sum / NR, 100 * worst, sent / steps, 100 * sent / dense }'
+        END { printf "%-58s %7.2f%% %7.2f%% %10.0f %8.2f%%\n",
+              name, 100 * sum / NR, 100 * worst, sent / steps, 100 * sent / dense }'
 }
 row --epochs 60 --warmup 1000000
 for density in 0.01 0.003 0.001; do

@@ -1,9 +1,10 @@
-//! What a decision costs: inputs and outputs of the machines, without kernels and without a transport.
+//! The cost of the state machines alone: inputs and outputs of a cluster of four workers, without kernels and without a
+//! transport.
 //!
-//! `cargo bench --bench machine` prints nanoseconds per output; the goal is under 200. Under `cargo test` a small size
-//! runs, so that it keeps working.
+//! `cargo bench --bench machine` prints nanoseconds per output (goal: under 200), `-- --json` a JSON object per recipe.
+//! `cargo test` runs a few steps, so that the bench keeps working.
 
-use std::time::Instant as Clock;
+use std::time::Instant as WallInstant;
 
 use gradwire_core::codec::Encoded;
 use gradwire_core::kernel::KernelResult;
@@ -12,14 +13,18 @@ use gradwire_core::{
     Cluster, Incarnation, Input, Instant, Layout, Machine, Node, Output, Patience, PeerId, Recipe, Setup, Signal,
 };
 
-/// A cluster whose messages are handed over at once, and whose kernels do nothing.
+/// A cluster that delivers messages at once, and whose kernels do nothing.
 struct Handover {
     nodes: Vec<Node>,
-    /// Headers that wait for the body before them to be read, by receiver and sender.
+    /// Headers that are not delivered yet, by receiver and sender: a header waits until the body before it is read.
     held: Vec<Vec<Vec<Header>>>,
+    /// Outputs of all nodes so far.
     outputs: u64,
+    /// Steps of each worker so far.
     steps: Vec<u64>,
+    /// Steps that each worker takes.
     target: u64,
+    /// Printed with the result, so that the compiler cannot remove any work.
     checksum: u64,
 }
 
@@ -34,7 +39,7 @@ impl Handover {
                 patience: Patience::default(),
                 ..Setup::new(PeerId(me), cluster, recipe, &layout, 0)
             };
-            Node::new(setup).expect("a sound recipe")
+            Node::new(setup).expect("the recipe and the cluster fit together")
         };
         Self {
             nodes: (0..cluster.nodes()).map(node).collect(),
@@ -47,10 +52,10 @@ impl Handover {
     }
 
     fn feed(&mut self, node: usize, input: Input) {
-        self.nodes[node].handle_input(Instant::ORIGIN, input).expect("the bench keeps the driver's contract");
+        self.nodes[node].handle_input(Instant::ORIGIN, input).expect("inputs in an order that a driver may use");
     }
 
-    /// Carries out the outputs of one node; says whether there were any.
+    /// Carries out all outputs of one node. Returns true if there were any.
     fn drive(&mut self, node: usize) -> bool {
         let mut any = false;
         loop {
@@ -95,7 +100,7 @@ impl Handover {
         }
     }
 
-    /// Gives headers up to one with a body, which stays in front until it is read.
+    /// Delivers headers up to the first one with a body. That one stays in front of the queue until its body is read.
     fn deliver(&mut self, node: usize, peer: usize) {
         while let Some(header) = self.held[node][peer].first().copied() {
             if header.length() == 0 {
@@ -108,6 +113,7 @@ impl Handover {
         }
     }
 
+    /// Connects all nodes, and runs until no node has an output.
     fn run(&mut self) {
         let count = self.nodes.len();
         for a in 0..count {
@@ -141,13 +147,14 @@ fn main() {
     ];
     for (name, recipe) in recipes {
         let mut cluster = Handover::new(recipe, 4, steps);
-        let begun = Clock::now();
+        let begun = WallInstant::now();
         cluster.run();
         let nanos = begun.elapsed().as_nanos() as f64 / cluster.outputs as f64;
         assert!(cluster.steps.iter().take(4).all(|taken| *taken == steps), "{name}: {:?}", cluster.steps);
         if json {
             println!(
-                "{{\"name\":\"machine/{name}\",\"value\":{nanos:.1},\"unit\":\"ns/output\",\"limit\":200,\"ratio\":{:.3}}}",
+                "{{\"name\":\"machine/{name}\",\"value\":{nanos:.1},\"unit\":\"ns/output\",\"limit\":200,\
+                 \"ratio\":{:.3}}}",
                 nanos / 200.0
             );
         } else {

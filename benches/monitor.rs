@@ -1,6 +1,6 @@
-//! What being watched costs: steps without a board, with one, and with monitors that read, do not read, and come and go.
+//! The cost of monitoring: the duration of a step without a board, with a board, and with connected monitors.
 //!
-//! `cargo bench --bench monitor`; `-- --test` runs few steps.
+//! `cargo bench --bench monitor`. With `-- --test` it takes only a few steps.
 
 #![allow(clippy::unwrap_used, reason = "a benchmark fails by panicking")]
 
@@ -13,9 +13,10 @@ use gradwire::monitor::{Board, Frames, MONITORS_MAX, subscribe};
 use gradwire::telemetry::Run;
 use gradwire::{Cluster, Layout, Mem, Recipe, Session};
 
+/// Floats of the vector: the parameters of the example's model.
 const LEN: usize = 50_826;
 
-/// Seconds of a step of two workers, each of which computes for a while in between.
+/// Runs two workers that compute for `compute` before each step. Returns the mean duration of a step in seconds.
 fn steps(count: u32, compute: Duration, board: Option<&Board>) -> f64 {
     let recipe = Recipe::sync();
     let threads = Mem::cluster(2).into_iter().map(|transport| {
@@ -53,16 +54,21 @@ fn main() {
         all.sort_by(f64::total_cmp);
         all[all.len() / 2]
     };
-    for (name, compute, count) in
-        [("nothing computed", Duration::ZERO, count), ("10 ms a step", Duration::from_millis(10), count / 10)]
-    {
+    for (name, compute, count) in [
+        ("no computation", Duration::ZERO, count),
+        ("10 ms of computation per step", Duration::from_millis(10), count / 10),
+    ] {
         println!("{name}, two workers, {LEN} floats");
         let alone = median(&mut || steps(count, compute, None));
         println!("  no board            {:>9.1} us a step", alone * 1e6);
-        let told = median(&mut || steps(count, compute, Some(&board)));
-        println!("  a board             {:>9.1} us a step, {:+.2} %", told * 1e6, 100.0 * (told / alone - 1.0));
+        let published = median(&mut || steps(count, compute, Some(&board)));
+        println!(
+            "  a board             {:>9.1} us a step, {:+.2} %",
+            published * 1e6,
+            100.0 * (published / alone - 1.0)
+        );
         stop.store(false, Ordering::Relaxed);
-        // One that reads, and others that never do.
+        // The maximum number of monitors: one reads all frames, the rest never read and are disconnected after a while.
         let reading = {
             let (address, stop) = (address.clone(), Arc::clone(&stop));
             thread::spawn(move || {
@@ -79,6 +85,7 @@ fn main() {
         );
         stop.store(true, Ordering::Relaxed);
         drop(idle);
+        // The reading monitor ends at the next frame, so some steps have to produce one.
         let _ = steps(20, Duration::from_millis(10), Some(&board));
         reading.join().unwrap();
     }

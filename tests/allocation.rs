@@ -9,6 +9,7 @@ use std::thread;
 
 use gradwire::{Cluster, Layout, Mem, Recipe, Session};
 
+/// The system's allocator, with a count of allocations while `COUNTING` is set.
 struct Counting;
 
 static COUNTING: AtomicBool = AtomicBool::new(false);
@@ -32,6 +33,7 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
+/// The recipe of a text form.
 fn coded(text: &str) -> Recipe {
     text.parse().unwrap()
 }
@@ -56,6 +58,7 @@ fn a_step_allocates_nothing() {
         let mut ends = Mem::cluster(cluster.nodes());
         let builder = Session::builder(Layout::flat(1000), recipe, cluster);
         let server = ends.split_off(3).pop().map(|end| builder.clone().serve(end, &[0.0; 1000]).unwrap());
+        // Of the three workers and this thread, which counts between the two waits of a phase.
         let barrier = Arc::new(Barrier::new(4));
         let threads = ends.into_iter().map(|end| {
             let (builder, barrier) = (builder.clone(), Arc::clone(&barrier));
@@ -84,7 +87,8 @@ fn a_step_allocates_nothing() {
         barrier.wait();
         threads.into_iter().for_each(|thread| thread.join().unwrap());
         drop(server);
-        // 600 steps: a queue may still have grown once or twice; a step that allocates would show hundreds.
+        // Three workers take 200 steps each. A queue may still grow once or twice; an allocation per step would count
+        // hundreds.
         assert!(count <= 8, "{recipe}: {count} allocations in 600 steps");
     }
 }

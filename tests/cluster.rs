@@ -87,7 +87,7 @@ fn a_missing_adapter_is_an_error_or_a_warning() {
     assert!(said.contains("expected an adapter whose name has \"no such adapter\" in it"), "{said}");
     let instead = with("auto");
     let said = String::from_utf8_lossy(&instead.stderr).to_string();
-    assert!(instead.status.success() && said.contains("executor: WARNING: the CPU, as gpu: expected"), "{said}");
+    assert!(instead.status.success() && said.contains("executor: WARNING: using the CPU: gpu: expected"), "{said}");
 }
 
 #[test]

@@ -1,42 +1,52 @@
-//! What every transport must do, stamped on each: delivery, order, large bodies, back-pressure, a slow reader, a broken
-//! connection, the death of a peer. Verdicts come from events, never from a pause.
+//! One test suite for all transports: order and integrity of messages, large bodies, flow control, lost peers,
+//! reconnection and wake-up.
+//!
+//! The tests are generic functions over [`Transport`]. The macro at the end of the file instantiates them for each
+//! transport. Tests wait for events of the transport, never for a fixed time.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-use gradwire_core::wire::{Ack, Header, Message, Push};
+use gradwire_core::wire::{Ack, Header, Kind, Message, Push};
 use gradwire_core::{
     Clock, Incarnation, Input, OpId, PeerId, Pool, ProtocolError, Segment, Sequence, ShardId, Transport,
 };
 
-/// Far more than anything here takes.
+/// The limit of each wait, far above its usual length.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// Bytes of a body that is larger than all buffers between two nodes together.
 const LARGE: usize = 8 << 20;
 
-/// A node that keeps books: every operation must end exactly once.
+/// A transport with its buffers. Asserts that each operation ends exactly once, and that connections open and close in
+/// turn.
 struct Node<T> {
     transport: T,
     pool: Pool,
     me: PeerId,
+    /// The last operation.
     next: u64,
+    /// Operations that have not ended.
     open: BTreeSet<OpId>,
     connected: BTreeSet<PeerId>,
     log: Vec<Input>,
 }
 
+/// The buffer from which all bodies are sent.
 const OUT: gradwire_core::BufferId = gradwire_core::BufferId(0);
+/// The first of the buffers that receive bodies, one per sender.
 const IN: u32 = 1;
 
+/// Bytes that differ by position and by `salt`.
 fn body(len: usize, salt: u64) -> Vec<u8> {
     (0..len as u64).map(|i| (i.wrapping_mul(0x9e37_79b9).wrapping_add(salt * 7919) >> 11) as u8).collect()
 }
 
-/// The number that a message was sent with.
+/// The number that the sender gave to a message.
 fn number(header: &Header) -> u64 {
     match header.message() {
         Message::Push(push) => push.sequence.0,
         Message::QuantaAck(ack) => ack.last.0,
-        message => panic!("{message:?} was never sent"),
+        message => panic!("expected a push or an acknowledgement, got {message:?}"),
     }
 }
 
@@ -48,13 +58,14 @@ impl<T: Transport> Node<T> {
         Self { transport, pool, me, next: 0, open, connected, log: Vec::new() }
     }
 
+    /// Begins an operation.
     fn op(&mut self) -> OpId {
         self.next += 1;
         self.open.insert(OpId(self.next));
         OpId(self.next)
     }
 
-    /// Sends the first `len` bytes of the outgoing buffer.
+    /// Sends the first `len` bytes of the outgoing buffer as message `number`.
     fn send(&mut self, to: u32, number: u64, len: usize) -> OpId {
         let op = self.op();
         let (origin, incarnation, sequence) = (self.me, Incarnation(1), Sequence(number));
@@ -70,17 +81,19 @@ impl<T: Transport> Node<T> {
         op
     }
 
+    /// The segment that receives bodies of rank `from`.
     fn place(from: u32, len: u32) -> Segment {
         Segment { buffer: gradwire_core::BufferId(IN + from), start: 0, len }
     }
 
+    /// Reads the body of the last header of rank `from`.
     fn receive(&mut self, from: u32, len: u32) -> OpId {
         let op = self.op();
         self.transport.receive(op, PeerId(from), Some(Self::place(from, len)), &mut self.pool);
         op
     }
 
-    /// The next thing that happens, if it does soon.
+    /// The next input, or `None` if there is none for `wait`.
     #[track_caller]
     fn poll(&mut self, wait: Duration) -> Option<Input> {
         let input = self.transport.poll(&mut self.pool, Some(wait)).unwrap_or_else(|error| panic!("{error}"))?;
@@ -95,7 +108,7 @@ impl<T: Transport> Node<T> {
     }
 }
 
-/// Lets all nodes go on until `done`, which sees each thing that happens.
+/// Polls all nodes in turn until `done` returns true. `done` receives the nodes, the index of one node, and its input.
 #[track_caller]
 fn drive<T: Transport>(nodes: &mut [Node<T>], mut done: impl FnMut(&mut [Node<T>], usize, Option<Input>) -> bool) {
     let begun = Instant::now();
@@ -107,22 +120,24 @@ fn drive<T: Transport>(nodes: &mut [Node<T>], mut done: impl FnMut(&mut [Node<T>
             }
         }
         let logs: Vec<_> = nodes.iter().map(|node| &node.log[node.log.len().saturating_sub(5)..]).collect();
-        assert!(begun.elapsed() < PATIENCE, "nothing more happens; the last inputs: {logs:?}");
+        assert!(begun.elapsed() < PATIENCE, "timeout; the last inputs of each node: {logs:?}");
     }
 }
 
+/// Nodes that are all connected to each other.
 fn cluster<T: Transport>(transports: Vec<T>) -> Vec<Node<T>> {
     let mut nodes: Vec<_> = transports.into_iter().map(Node::new).collect();
-    let others = nodes.len() - 1;
-    drive(&mut nodes, |nodes, _, _| nodes.iter().all(|node| node.connected.len() == others));
+    let peers = nodes.len() - 1;
+    drive(&mut nodes, |nodes, _, _| nodes.iter().all(|node| node.connected.len() == peers));
     nodes
 }
 
+/// Polls until all operations have ended.
 fn settle<T: Transport>(nodes: &mut [Node<T>]) {
     drive(nodes, |nodes, _, _| nodes.iter().all(|node| node.open.is_empty()));
 }
 
-/// Messages of all sizes, both ways at once, come in order and unharmed.
+/// Messages of all sizes, in both directions at once, arrive in order and with their bodies intact.
 fn delivers_in_order<T: Transport>(transports: Vec<T>) {
     const COUNT: u64 = 300;
     let len = |number: u64| [0, 4, 100, 4096, 70_000, 0, 300_000][number as usize % 7];
@@ -149,7 +164,7 @@ fn delivers_in_order<T: Transport>(transports: Vec<T>) {
                 assert_eq!(header.length() as usize, len(number(&header)));
                 next[me][from] += 1;
                 if header.length() > 0 {
-                    // Every fifth is dropped.
+                    // Every fifth body is dropped, which must not disturb the messages behind it.
                     let op = if number(&header) % 5 == 4 {
                         let op = nodes[me].op();
                         let node = &mut nodes[me];
@@ -177,7 +192,7 @@ fn delivers_in_order<T: Transport>(transports: Vec<T>) {
     });
 }
 
-/// Bodies larger than any buffer on the way, both ways at once.
+/// Bodies that are larger than all buffers on the way arrive intact, in both directions at once.
 fn carries_large_bodies<T: Transport>(transports: Vec<T>) {
     let mut nodes = cluster(transports);
     let count = nodes.len() as u32;
@@ -205,30 +220,30 @@ fn carries_large_bodies<T: Transport>(transports: Vec<T>) {
     }
 }
 
-/// A body that nobody has asked for stays with its sender, and holds up nobody else.
-fn holds_back<T: Transport>(transports: Vec<T>) {
+/// A body stays at its sender until the receiver has a place for it. Messages of other peers pass meanwhile.
+fn holds_bodies_back<T: Transport>(transports: Vec<T>) {
     let mut nodes = cluster(transports);
     for number in 0..3 {
         nodes[0].send(1, number, LARGE);
     }
     nodes[2].send(1, 7, 64);
-    let (mut held, mut other) = (None, false);
+    let (mut held, mut other_arrived) = (None, false);
     drive(&mut nodes, |nodes, me, input| {
         if let (1, Some(Input::Header { peer, header })) = (me, input) {
             match peer.0 {
-                0 => assert!(held.replace(header).is_none(), "a second header before the first body was asked for"),
+                0 => assert!(held.replace(header).is_none(), "a second header before the first body was received"),
                 _ => {
                     nodes[1].receive(peer.0, header.length());
-                    other = true;
+                    other_arrived = true;
                 }
             }
         }
-        other && held.is_some() && nodes[2].open.is_empty()
+        other_arrived && held.is_some() && nodes[2].open.is_empty()
     });
-    // The large ones cannot be on their way: no buffer holds them.
+    // At most a part of one large body fits into buffers, so the rest must still be open.
     assert!(nodes[0].open.len() >= 2, "{:?}", nodes[0].open);
-    let first = held.take().expect("it is held");
-    nodes[1].receive(0, first.length);
+    let first = held.take().expect("the header has arrived");
+    nodes[1].receive(0, first.length());
     drive(&mut nodes, |nodes, me, input| {
         if let (1, Some(Input::Header { peer, header })) = (me, input) {
             nodes[1].receive(peer.0, header.length());
@@ -237,8 +252,8 @@ fn holds_back<T: Transport>(transports: Vec<T>) {
     });
 }
 
-/// A peer that is gone is told of once, and what was under way with it is aborted.
-fn tells_of_a_death<T: Transport>(transports: Vec<T>) {
+/// The end of a peer is reported once, and its open operations are aborted.
+fn reports_a_lost_peer<T: Transport>(transports: Vec<T>) {
     let mut nodes = cluster(transports);
     let aborted: Vec<OpId> = (0..4).map(|number| nodes[0].send(2, number, LARGE)).collect();
     nodes[1].send(0, 0, 64);
@@ -249,9 +264,10 @@ fn tells_of_a_death<T: Transport>(transports: Vec<T>) {
         }
         nodes.iter().all(|node| !node.connected.contains(&PeerId(2)) && node.open.is_empty())
     });
+    // The first message may have been sent completely.
     let ends = |op: OpId| nodes[0].log.iter().any(|input| matches!(input, Input::Aborted { op: of } if *of == op));
     assert!(aborted.iter().skip(1).all(|op| ends(*op)));
-    // What is sent to it from now on ends as well.
+    // Later transmissions to the peer end too.
     nodes[0].send(2, 9, 64);
     nodes[1].send(0, 1, 64);
     drive(&mut nodes, |nodes, me, input| {
@@ -262,8 +278,8 @@ fn tells_of_a_death<T: Transport>(transports: Vec<T>) {
     });
 }
 
-/// A connection that is broken off comes back, and then carries messages from their beginning.
-fn comes_back<T: Transport>(transports: Vec<T>) {
+/// A closed connection is opened again, and then carries whole messages, not the rest of an old one.
+fn reconnects<T: Transport>(transports: Vec<T>) {
     let mut nodes = cluster(transports);
     for closer in [0, 1] {
         nodes[0].send(1, 0, LARGE);
@@ -290,13 +306,13 @@ fn comes_back<T: Transport>(transports: Vec<T>) {
     }
 }
 
-/// A thread that waits for ever is woken by another.
-fn is_woken<T: Transport + 'static>(mut transports: Vec<T>) {
+/// A waker ends a poll without a timeout, from another thread.
+fn wakes_up<T: Transport + 'static>(mut transports: Vec<T>) {
     let mut transport = transports.remove(0);
     let waker = transport.waker();
     let thread = std::thread::spawn(move || {
         let mut pool = Pool::new([64]);
-        // Peers that connect are no wake-up.
+        // Connections of peers end a poll too, but return an input.
         while transport.poll(&mut pool, None).unwrap_or_else(|error| panic!("{error}")).is_some() {}
     });
     let begun = Instant::now();
@@ -305,9 +321,11 @@ fn is_woken<T: Transport + 'static>(mut transports: Vec<T>) {
         assert!(begun.elapsed() < PATIENCE);
         std::thread::yield_now();
     }
-    thread.join().expect("it was woken");
+    thread.join().expect("the poll does not fail");
 }
 
+/// Instantiates the tests for a transport, each with a cluster of three nodes. The second argument makes the cluster
+/// from the number of nodes and the name of the test.
 macro_rules! conformance {
     ($name:ident, $cluster:expr, [$($test:ident),*]) => {
         mod $name {
@@ -323,6 +341,7 @@ fn mem(nodes: u32, _: &str) -> Vec<gradwire_mem::Mem> {
     gradwire_mem::Mem::cluster(nodes)
 }
 
+/// Connects nodes over loopback. Rank 0 listens on a free port, at which the rest meets.
 fn tcp(nodes: u32, name: &str, key: Option<gradwire_tcp::Key>) -> Vec<gradwire_tcp::Tcp> {
     use gradwire_tcp::Builder;
     let build = |rank, meet: &str| {
@@ -339,34 +358,41 @@ fn tcp(nodes: u32, name: &str, key: Option<gradwire_tcp::Key>) -> Vec<gradwire_t
     std::iter::once(first).chain((1..nodes).map(|rank| build(rank, &meet))).collect()
 }
 
+/// TCP without encryption.
 fn open(nodes: u32, name: &str) -> Vec<gradwire_tcp::Tcp> {
     tcp(nodes, name, None)
 }
 
+/// TCP with encryption.
 fn sealed(nodes: u32, name: &str) -> Vec<gradwire_tcp::Tcp> {
     tcp(nodes, name, Some(gradwire_tcp::Key::generate().expect("random bytes")))
 }
 
+/// Shared memory, with rings that are much smaller than a large body.
 fn shm(nodes: u32, name: &str) -> Vec<gradwire_shm::Shm> {
     let directory = std::env::temp_dir().join(format!("gradwire-test-{}-{name}", std::process::id()));
     let build = |rank| gradwire_shm::Builder::new(rank, nodes).directory(&directory).ring_len(1 << 16).open();
     (0..nodes).map(|rank| build(rank).unwrap_or_else(|error| panic!("{error}"))).collect()
 }
 
-// Threads of one process never come back, and lend their bodies: no buffer is on the way.
-conformance!(mem, super::mem, [delivers_in_order, carries_large_bodies, holds_back, tells_of_a_death, is_woken]);
+// Without `reconnects`: threads of one process do not reconnect.
+conformance!(
+    mem,
+    super::mem,
+    [delivers_in_order, carries_large_bodies, holds_bodies_back, reports_a_lost_peer, wakes_up]
+);
 conformance!(
     tcp_open,
     super::open,
-    [delivers_in_order, carries_large_bodies, holds_back, tells_of_a_death, comes_back, is_woken]
+    [delivers_in_order, carries_large_bodies, holds_bodies_back, reports_a_lost_peer, reconnects, wakes_up]
 );
 conformance!(
     tcp_sealed,
     super::sealed,
-    [delivers_in_order, carries_large_bodies, holds_back, tells_of_a_death, comes_back, is_woken]
+    [delivers_in_order, carries_large_bodies, holds_bodies_back, reports_a_lost_peer, reconnects, wakes_up]
 );
 conformance!(
     shm,
     super::shm,
-    [delivers_in_order, carries_large_bodies, holds_back, tells_of_a_death, comes_back, is_woken]
+    [delivers_in_order, carries_large_bodies, holds_bodies_back, reports_a_lost_peer, reconnects, wakes_up]
 );

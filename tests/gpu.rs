@@ -1,5 +1,7 @@
-//! Sessions whose arithmetic runs on a device: they end with what sessions on the processor end with, and vectors that the
-//! application has on the device stay there.
+//! Sessions with the GPU executor: they end with the parameters of sessions on the CPU, and vectors that the
+//! application has on the device are not copied to the host.
+//!
+//! Without an adapter the tests are skipped, with a message. With `GRADWIRE_REQUIRE_GPU` set they fail instead.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -12,7 +14,7 @@ use gradwire_gpu::{Context, Gpu, give, take, wgpu};
 const WORKERS: u32 = 3;
 const LEN: usize = 5000;
 
-/// None: there is no adapter, which is said, and is an error where `GRADWIRE_REQUIRE_GPU` is set.
+/// The device, or `None` if there is no adapter and the test is to be skipped.
 fn context() -> Option<Context> {
     match Context::open() {
         Ok(context) => Some(context),
@@ -24,13 +26,13 @@ fn context() -> Option<Context> {
     }
 }
 
-/// A multiple of 2^-10.
+/// A pseudo-random multiple of 2^-10, which floats add exactly.
 fn update(rank: u32, step: u32, i: usize) -> f32 {
     let mixed = (u64::from(rank * 31 + step * 7) + i as u64 * 13).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 58;
     mixed as f32 / 1024.0 - 24.0 / 1024.0
 }
 
-/// Trains on every worker; what they end with.
+/// Runs `train` on every worker, on the device if there is a `context`. Returns the final parameters of each worker.
 fn run(
     recipe: Recipe,
     context: Option<&Context>,
@@ -63,9 +65,9 @@ fn run(
     ends
 }
 
-/// Rounds are the same on the processor and on the device, bit for bit, for updates of every kind.
+/// Synchronous runs end with the same parameters on the CPU and on the device, bit for bit, with every codec.
 #[test]
-fn synchronous_results_are_those_of_the_processor() {
+fn synchronous_results_on_a_device_equal_those_on_the_cpu() {
     let Some(context) = context() else { return };
     let texts = [
         "sync",
@@ -94,9 +96,10 @@ fn synchronous_results_are_those_of_the_processor() {
     }
 }
 
-/// Nothing of a vector comes to the host but what is sent; and what is sent is everything.
+/// With vectors in buffers of the application, `step_through` contributes each update once: the final parameters are
+/// minus the sum of all updates.
 #[test]
-fn vectors_stay_on_the_device() {
+fn step_through_contributes_vectors_on_the_device() {
     let Some(context) = context() else { return };
     let recipe: Recipe = "mesh tau=0.03125".parse().unwrap();
     let steps = 5;
@@ -126,7 +129,7 @@ fn vectors_stay_on_the_device() {
     assert!(ends.iter().all(|end| *end == ends[0]));
 }
 
-/// A device that is gone is an error, and never zeros.
+/// A lost device is an error. It must not give zeros instead of results.
 #[test]
 fn a_lost_device_is_an_error() {
     let Some(context) = context() else { return };

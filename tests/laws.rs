@@ -1,5 +1,7 @@
-//! Published laws, on the machines that ship: staleness (Zhang et al. 2016; the exact law of section "softsync"),
+//! Laws that the algorithms must obey, on the machines of the library: the staleness of softsync (Zhang et al. 2016),
 //! equalities between recipes, and equality of the simulator and real threads.
+//!
+//! The doc comment of each test explains the invariant whose number (`I-n`) it carries.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -14,29 +16,33 @@ use gradwire_sim::{App, Entry, Life, Network, Plan, Random, World};
 
 const LEN: usize = 9;
 
-/// How long a worker's steps take.
+/// The distribution of the durations of a worker's steps, with a mean of 1 ms.
 #[derive(Copy, Clone, Debug)]
 enum Steps {
+    /// All equal; the workers take turns.
     RoundRobin,
+    /// Uniform, within 30 % of the mean.
     Jittered,
     Exponential,
 }
 
+/// The program of a simulated worker.
 struct Worker {
     me: PeerId,
     random: Random,
     steps: Steps,
-    /// Contributes NaN at this step.
+    /// The step at which the worker contributes a NaN.
     poison: Option<u64>,
+    /// The parameters after each step of worker 0.
     history: Arc<Mutex<Vec<Vec<f32>>>>,
 }
 
-/// What worker `rank` contributes at step `step`, and the examples behind it; it depends on the parameters, as a
-/// gradient does.
+/// Computes the update of worker `rank` at step `step`, and returns its number of examples. The update depends on the
+/// parameters, as a gradient does.
 fn update_of(rank: u32, step: u64, params: &[f32], update: &mut [f32]) -> u32 {
     for (i, (update, x)) in update.iter_mut().zip(params).enumerate() {
         let noise = ((u64::from(rank) * 31 + step * 17 + i as u64 * 7) % 23) as f32 / 23.0 - 0.5;
-        // Bounded, or thirty stale workers would diverge.
+        // Clamped: with unbounded gradients, thirty stale workers would diverge.
         *update = 0.1 * (x.clamp(-2.0, 2.0) - 1.0) + 0.05 * noise;
     }
     1 + (rank + step as u32) % 3
@@ -46,7 +52,7 @@ impl App for Worker {
     fn duration(&mut self, step: u64) -> Duration {
         let mean = 1e6;
         let nanos = match self.steps {
-            // All start together: an offset puts them in a row.
+            // All workers start together. The first step is longer by rank, so that they take turns from then on.
             Steps::RoundRobin if step == 0 => mean + mean / 64.0 * f64::from(self.me.0),
             Steps::RoundRobin => mean,
             Steps::Jittered => mean * (0.7 + 0.6 * self.random.unit()),
@@ -70,6 +76,7 @@ impl App for Worker {
     }
 }
 
+/// A run without faults, over a network with a negligible delay.
 fn plan(recipe: Recipe, workers: u32, steps: u64) -> Plan {
     let cluster = Cluster { workers, servers: u32::from(recipe.needs_servers()) };
     Plan {
@@ -80,6 +87,8 @@ fn plan(recipe: Recipe, workers: u32, steps: u64) -> Plan {
     }
 }
 
+/// Runs a plan to its end. Returns the parameters after each step of worker 0 as well. `poison`: the step at which
+/// worker 0 contributes a NaN.
 fn simulate(plan: Plan, steps: Steps, poison: Option<u64>) -> (World, Vec<Vec<f32>>) {
     let history = Arc::new(Mutex::new(Vec::new()));
     let app = |me: PeerId| -> Box<dyn App> {
@@ -98,8 +107,9 @@ fn simulate(plan: Plan, steps: Steps, poison: Option<u64>) -> (World, Vec<Vec<f3
     (world, history)
 }
 
-/// The server's status when the first worker has taken all its steps: later, fewer than N are in flight.
-fn until_one_has_done(plan: Plan, steps: Steps) -> Status {
+/// The status of the server at the moment when the first worker has taken all of its steps. Afterwards fewer than N
+/// updates are in flight, so that the law of staleness no longer holds.
+fn status_at_first_finish(plan: Plan, steps: Steps) -> Status {
     let (workers, rounds) = (plan.cluster.workers, plan.steps);
     let app = |me: PeerId| -> Box<dyn App> {
         Box::new(Worker {
@@ -119,10 +129,12 @@ fn until_one_has_done(plan: Plan, steps: Steps) -> Status {
     world.status(PeerId(workers)).unwrap()
 }
 
+/// Why a simulation was stopped before its end.
 #[derive(Debug)]
 enum End {
+    /// The first worker has taken all of its steps.
     Done,
-    #[allow(dead_code, reason = "printed")]
+    #[allow(dead_code, reason = "printed by Debug")]
     Halt(gradwire_sim::Halt),
 }
 
@@ -132,24 +144,25 @@ impl From<gradwire_sim::Halt> for End {
     }
 }
 
-/// The exact law: when every worker pulls right after its push, the mean staleness is (N - 1) / c, whatever
-/// the workers' speeds.
+/// Softsync with c updates per group and N workers that pull right after each push has a mean staleness of (N - 1) / c,
+/// independent of the workers' speeds. Tolerance: 1 %, for the start of the run.
 #[test]
-fn mean_staleness_is_the_number_of_others_by_c() {
+fn mean_staleness_of_softsync_is_n_minus_1_over_c() {
     for steps in [Steps::RoundRobin, Steps::Jittered, Steps::Exponential] {
         for (workers, c) in [(2, 1), (4, 1), (4, 2), (4, 4), (30, 1), (30, 2), (30, 30), (64, 8), (64, 64)] {
             let recipe = Recipe::softsync(c).with_staleness(Staleness::constant());
             let rounds = 400.max(u64::from(workers) * 40);
-            let status = until_one_has_done(plan(recipe, workers, rounds), steps);
+            let status = status_at_first_finish(plan(recipe, workers, rounds), steps);
             let (mean, expected) = (status.staleness.mean(), f64::from(workers - 1) / f64::from(c));
             let error = (mean / expected - 1.0).abs();
-            assert!(error < 0.01, "{steps:?}, {workers} workers, c = {c}: {mean}, not {expected}");
+            assert!(error < 0.01, "{steps:?}, {workers} workers, c = {c}: got {mean}, expected {expected}");
             assert!(status.staleness.count() >= rounds && status.counters.rejected == 0);
         }
     }
 }
 
-/// Round-robin, 30 workers: tau is 29 always for c = 1, {14, 15} for c = 2, {0, 1} for c = 30, but for the start.
+/// With 30 workers that take turns, the staleness is 29 for c = 1, 14 or 15 for c = 2, and 0 or 1 for c = 30, except at
+/// the start of the run.
 #[test]
 fn round_robin_staleness_takes_one_or_two_values() {
     for (c, values) in [(1, 29..=29), (2, 14..=15), (30, 0..=1)] {
@@ -160,9 +173,9 @@ fn round_robin_staleness_takes_one_or_two_values() {
     }
 }
 
-/// I-24: softsync with c = 1 and a constant rule is asynchronous SGD, bit for bit.
+/// I-24: softsync with c = 1 and a constant staleness rule equals asynchronous SGD, bit for bit.
 #[test]
-fn softsync_of_one_is_asynchronous() {
+fn softsync_of_one_equals_asynchronous_sgd() {
     for steps in [Steps::Jittered, Steps::Exponential] {
         let softsync = Recipe::softsync(1).with_staleness(Staleness::constant());
         let (one, _) = simulate(plan(softsync, 5, 40), steps, None);
@@ -171,10 +184,10 @@ fn softsync_of_one_is_asynchronous() {
     }
 }
 
-/// I-37: SSP with bound 0 and deterministic workers is bulk-synchronous, bit for bit: w -= lambda (d_0 + d_1 + …), in
-/// rank order, round by round.
+/// I-37: SSP with bound 0 and deterministic workers is bulk-synchronous, bit for bit: each round is
+/// w -= lambda (d_0 + d_1 + …), summed in rank order.
 #[test]
-fn ssp_of_bound_zero_is_synchronous() {
+fn ssp_with_bound_zero_is_bulk_synchronous() {
     let (workers, lambda) = (4, 0.25);
     let recipe = Recipe::ssp(0).with_merge(gradwire::recipe::Merge::Sum { lambda });
     for steps in [Steps::RoundRobin, Steps::Exponential] {
@@ -194,10 +207,10 @@ fn ssp_of_bound_zero_is_synchronous() {
     }
 }
 
-/// I-01, I-04, I-05, I-13: one step of `workers` workers is one step on the union of their batches; so are averaging
-/// with H = 1, and averaging of parameters or of updates. Off by at most N units in the last place per step.
+/// I-01, I-04, I-05, I-13: a synchronous step of N workers equals a step on the union of their batches, and so does
+/// averaging of parameters with H = 1. Tolerance: N units in the last place per step.
 #[test]
-fn synchronous_steps_are_steps_on_the_union_batch() {
+fn a_synchronous_step_equals_a_step_on_the_union_batch() {
     let servers = Topology::Servers { shards: 2 };
     let recipes = [
         Recipe::sync(),
@@ -222,17 +235,17 @@ fn synchronous_steps_are_steps_on_the_union_batch() {
                 params.iter_mut().zip(&sum).for_each(|(p, x)| *p -= x / total);
                 let tolerance = f64::from(f32::EPSILON) * f64::from(workers) * (step + 1) as f64;
                 for (got, expected) in got.iter().zip(&params) {
-                    assert!((f64::from(*got) - expected).abs() <= tolerance, "{recipe}, {workers}: {got} {expected}");
+                    assert!((f64::from(*got) - expected).abs() <= tolerance, "{recipe}, {workers}: {got}, {expected}");
                 }
             }
         }
     }
 }
 
-/// Sections 2 to 4: averaging parameters every H steps and applying the mean of updates over H steps are the same,
-/// for any H and any local optimizer (I-13); so is where it happens (I-23: sharded or not, bit for bit).
+/// I-13: averaging parameters every H steps gives the same result as applying the mean of the updates over H steps, for
+/// any H and any local optimizer. I-23: the number of shards does not change the result, bit for bit.
 #[test]
-fn averaging_parameters_is_applying_mean_updates() {
+fn averaging_parameters_equals_applying_mean_updates() {
     for period in [1, 5, 20] {
         for momentum in [0.0, 0.9] {
             let train = |recipe| with_momentum(recipe, 3, 40, momentum);
@@ -248,10 +261,10 @@ fn averaging_parameters_is_applying_mean_updates() {
     }
 }
 
-/// I-08: with H = 1, momentum that is kept, and momentum that is averaged, are momentum on the mean gradient;
-/// momentum that is reset is not.
+/// I-08: with H = 1, local momentum that is kept or averaged equals momentum on the mean gradient. Momentum that is
+/// reset does not.
 #[test]
-fn momentum_kept_or_averaged_is_momentum_of_the_mean() {
+fn kept_or_averaged_momentum_equals_momentum_of_the_mean_gradient() {
     let (workers, steps, mu) = (3, 12, 0.8f32);
     let mut expected = vec![0.0f32; LEN];
     let mut velocity = vec![0.0f32; LEN];
@@ -274,12 +287,12 @@ fn momentum_kept_or_averaged_is_momentum_of_the_mean() {
         got.iter().zip(&expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max)
     };
     assert!(distance(OptimizerState::Keep) < 1e-5);
-    // Averaged by examples, as the gradients are.
+    // Momentum is weighted by examples, as the gradients are.
     assert!(distance(OptimizerState::Average) < 1e-5);
     assert!(distance(OptimizerState::Reset) > 0.01);
 }
 
-/// Trains on threads with heavy-ball momentum at each worker; returns the parameters that all end with.
+/// Trains on threads, with heavy-ball momentum at each worker. Returns the final parameters, which all workers share.
 fn with_momentum(recipe: Recipe, workers: u32, steps: u64, mu: f32) -> Vec<f32> {
     let vectors = u32::from(recipe.optimizer() == OptimizerState::Average);
     let cluster = Cluster { workers, servers: u32::from(recipe.needs_servers()) };
@@ -298,7 +311,7 @@ fn with_momentum(recipe: Recipe, workers: u32, steps: u64, mu: f32) -> Vec<f32> 
                     *v = mu * *v + g;
                     *p -= *v;
                 }
-                // The same share at every step: local momentum adds up to that of the mean only then.
+                // The weight of a worker is constant: only then does averaged momentum equal momentum of the mean.
                 session.sync_with(&mut params, &mut [&mut velocity], 1 + rank).unwrap();
             }
             session.finish(&mut params).unwrap();
@@ -312,10 +325,10 @@ fn with_momentum(recipe: Recipe, workers: u32, steps: u64, mu: f32) -> Vec<f32> 
     results.into_iter().next().unwrap()
 }
 
-/// I-26: when each worker contributes once from the same version, softsync of all is the mean of the round. I-27: with
-/// every update k times as large, so is the step.
+/// I-26: if each worker contributes once from the same version, a softsync group of all workers equals the mean of a
+/// synchronous round. I-27: if every update is k times as large, the step is k times as large.
 #[test]
-fn a_full_softsync_group_is_a_round_and_scales() {
+fn a_softsync_group_of_all_workers_equals_a_round() {
     let workers = 4;
     let first = |recipe: Recipe, scale: f32| {
         let plan = plan(recipe, workers, 1);
@@ -330,11 +343,11 @@ fn a_full_softsync_group_is_a_round_and_scales() {
     for (a, b) in round.iter().zip(&group) {
         assert!((a - b).abs() <= 4.0 * f32::EPSILON, "{a} {b}");
     }
-    let twice: Vec<f32> = group.iter().map(|x| x * 4.0).collect();
-    assert_eq!(first(Recipe::softsync(workers).with_staleness(Staleness::constant()), 4.0), twice);
+    let four_times: Vec<f32> = group.iter().map(|x| x * 4.0).collect();
+    assert_eq!(first(Recipe::softsync(workers).with_staleness(Staleness::constant()), 4.0), four_times);
 }
 
-/// Contributes the same weight of whatever it computes, times a factor.
+/// A worker whose updates are multiplied by a factor, and always have the weight 1.
 struct Scaled {
     me: PeerId,
     scale: f32,
@@ -352,7 +365,7 @@ impl App for Scaled {
     }
 }
 
-/// Synchronous recipes give the same bits on real threads as in the simulator, whatever the schedule.
+/// Synchronous recipes end with the same parameters on real threads and in the simulator, bit for bit.
 #[test]
 fn threads_and_simulator_agree_bit_for_bit() {
     let servers = Topology::Servers { shards: 3 };
@@ -374,6 +387,7 @@ fn threads_and_simulator_agree_bit_for_bit() {
     }
 }
 
+/// Trains on threads. Returns the final parameters of each worker.
 fn on_threads(recipe: Recipe, workers: u32, steps: u64) -> Vec<Vec<f32>> {
     let cluster = Cluster { workers, servers: u32::from(recipe.needs_servers()) };
     let mut ends = Mem::cluster(cluster.nodes());
@@ -402,9 +416,10 @@ fn on_threads(recipe: Recipe, workers: u32, steps: u64) -> Vec<Vec<f32>> {
     params
 }
 
-/// I-46 and its kin: a non-finite update is refused by whoever receives it, named, and touches nothing.
+/// I-46: an update with a NaN is refused by the receiver, with the sender and the index of the element, and changes no
+/// parameters.
 #[test]
-fn a_poisoned_update_is_refused_and_named() {
+fn an_update_with_a_nan_is_refused() {
     let servers = Topology::Servers { shards: 1 };
     for recipe in [Recipe::sync().with_topology(servers), Recipe::asynchronous(), Recipe::softsync(2), Recipe::ssp(0)] {
         let (world, _) = simulate(plan(recipe, 3, 6), Steps::Jittered, Some(2));
@@ -412,16 +427,13 @@ fn a_poisoned_update_is_refused_and_named() {
             world.log().iter().filter(|log| matches!(log.entry, Entry::Event(Event::Rejected { .. }))).collect();
         assert_eq!(refused.len(), 1, "{recipe}");
         let Entry::Event(Event::Rejected { peer, reason }) = refused[0].entry else { unreachable!() };
-        assert_eq!(
-            (peer, reason.to_string().as_str()),
-            (PeerId(0), "a float that is not finite at index 3 of shard 0")
-        );
+        assert_eq!((peer, reason.to_string().as_str()), (PeerId(0), "element 3 of shard 0 is not a finite number"));
         let status = world.status(PeerId(3)).unwrap();
         assert_eq!((status.counters.rejected, status.counters.applied), (1, 17), "{recipe}");
         assert!((0..4).all(|node| world.params(PeerId(node)).iter().all(|x| x.is_finite())), "{recipe}");
         assert!((0..3).all(|node| world.life(PeerId(node)) == Life::Done));
     }
-    // In a tree, a child's poisoned contribution counts for nothing.
+    // In a tree, the parent leaves the contribution out of its mean.
     let mut tree = plan(Recipe::sync(), 3, 6);
     tree.seed = 2;
     let history = Arc::new(Mutex::new(Vec::new()));
@@ -441,9 +453,9 @@ fn a_poisoned_update_is_refused_and_named() {
     assert!(history.lock().unwrap().iter().flatten().all(|x: &f32| x.is_finite()));
 }
 
-/// The same seed gives the same run, another seed another.
+/// The same seed gives the same run, and another seed a different one.
 #[test]
-fn a_run_is_repeatable_from_its_seed() {
+fn a_seed_determines_the_run() {
     let trace = |seed| {
         let mut plan = plan(Recipe::asynchronous(), 6, 30);
         plan.seed = seed;

@@ -1,4 +1,4 @@
-//! Sessions over sockets, where time passes and peers go missing.
+//! Sessions over TCP: timeouts, lost workers, and the minimum number of workers.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -10,8 +10,10 @@ use gradwire::{Cluster, Error, Event, Layout, PeerId, Recipe, Session};
 use gradwire_tcp::{Builder, Tcp};
 
 const LEN: usize = 8;
+/// Short, so that tests can wait until a peer is given up.
 const DEAD_AFTER: Duration = Duration::from_millis(1000);
 
+/// A port that is free at this moment.
 fn port() -> u16 {
     std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
@@ -20,23 +22,32 @@ fn tcp(rank: u32, nodes: u32, port: u16) -> Tcp {
     Builder::new(rank, nodes, &format!("127.0.0.1:{port}")).dead_after(DEAD_AFTER).open().unwrap()
 }
 
-type Told = Sender<(u32, Event)>;
+/// Receives the events of all workers, with the rank of the worker.
+type Events = Sender<(u32, Event)>;
 
-fn builder(rank: u32, workers: u32, min: u32, told: Told) -> gradwire::Builder {
+fn builder(rank: u32, workers: u32, min: u32, events: Events) -> gradwire::Builder {
     let cluster = Cluster { workers, servers: 0 };
     Session::builder(Layout::flat(LEN), Recipe::sync(), cluster)
         .deadline(Duration::from_secs(8))
         .min_workers(min)
         .on_event(move |event| {
-            let _ = told.send((rank, event));
+            let _ = events.send((rank, event));
         })
 }
 
-/// Steps until the parameters have come to `until`, then to the end; what went wrong, if anything did.
-fn worker(rank: u32, workers: u32, min: u32, port: u16, told: Told, until: f32) -> JoinHandle<Result<Vec<f32>, Error>> {
+/// Starts a worker that takes steps until its parameters are at most `until`, and then finishes. Returns its final
+/// parameters.
+fn worker(
+    rank: u32,
+    workers: u32,
+    min: u32,
+    port: u16,
+    events: Events,
+    until: f32,
+) -> JoinHandle<Result<Vec<f32>, Error>> {
     thread::spawn(move || {
         let mut params = vec![0.0; LEN];
-        let mut session = builder(rank, workers, min, told).join(tcp(rank, workers, port), &mut params)?;
+        let mut session = builder(rank, workers, min, events).join(tcp(rank, workers, port), &mut params)?;
         while params[0] > until {
             session.step(&mut params, &[0.25; LEN], 1)?;
             thread::sleep(Duration::from_millis(2));
@@ -46,20 +57,20 @@ fn worker(rank: u32, workers: u32, min: u32, port: u16, told: Told, until: f32) 
     })
 }
 
-/// Below the fewest workers, the rest waits in so many words, and goes on when someone is back.
+/// With fewer workers than `min_workers`, the rest waits and reports the wait. It goes on when a lost worker is back.
 #[test]
-fn below_the_minimum_the_rest_waits_until_someone_is_back() {
-    let (port, (told, heard)) = (port(), channel());
-    let others: Vec<_> = [0, 1].map(|rank| worker(rank, 3, 3, port, told.clone(), -100.0)).into();
+fn a_run_below_min_workers_waits_for_a_lost_worker() {
+    let (port, (events, received)) = (port(), channel());
+    let rest: Vec<_> = [0, 1].map(|rank| worker(rank, 3, 3, port, events.clone(), -100.0)).into();
     let mut params = vec![0.0; LEN];
-    let mut session = builder(2, 3, 3, told.clone()).join(tcp(2, 3, port), &mut params).unwrap();
+    let mut session = builder(2, 3, 3, events.clone()).join(tcp(2, 3, port), &mut params).unwrap();
     for _ in 0..5 {
         session.step(&mut params, &[0.25; LEN], 1).unwrap();
     }
     drop(session);
     let mut views = Vec::new();
     let mut take = |until: &dyn Fn(u32, Event) -> bool| loop {
-        let (rank, event) = heard.recv_timeout(Duration::from_secs(30)).expect("it happens");
+        let (rank, event) = received.recv_timeout(Duration::from_secs(30)).expect("the event comes");
         if let (0, Event::View { members, .. }) = (rank, event) {
             views.push(members);
         }
@@ -68,28 +79,29 @@ fn below_the_minimum_the_rest_waits_until_someone_is_back() {
         }
     };
     take(&|rank, event| rank == 0 && event == Event::PeerLost { peer: PeerId(2) });
-    // The other one is told whom everyone waits for.
+    // Rank 1 learns through the coordinator, rank 0, which worker is missing.
     let views = take(&|rank, event| rank == 1 && matches!(event, Event::Stalled { on: PeerId(2) | PeerId(0), .. }));
     assert_eq!(views, [3]);
-    let back = worker(2, 3, 3, port, told, -100.0);
-    for thread in others.into_iter().chain([back]) {
+    let back = worker(2, 3, 3, port, events, -100.0);
+    for thread in rest.into_iter().chain([back]) {
         assert!(thread.join().unwrap().unwrap()[0] <= -100.0);
     }
 }
 
-/// A caller-driven session is given up while its caller does not call for long, unless it has announced the silence.
+/// A caller-driven session that makes no calls for longer than `dead_after` is given up, unless it has announced the
+/// silence.
 #[test]
-fn an_announced_silence_is_tolerated() {
-    for announced in [true, false] {
-        let (port, (told, heard)) = (port(), channel());
-        let other = worker(0, 2, 1, port, told.clone(), -5.0);
+fn an_announced_silence_does_not_count_as_a_loss() {
+    for announces in [true, false] {
+        let (port, (events, received)) = (port(), channel());
+        let other = worker(0, 2, 1, port, events.clone(), -5.0);
         let mut params = vec![0.0; LEN];
-        let mut session = builder(1, 2, 1, told).caller_driven().join(tcp(1, 2, port), &mut params).unwrap();
+        let mut session = builder(1, 2, 1, events).caller_driven().join(tcp(1, 2, port), &mut params).unwrap();
         session.step(&mut params, &[0.25; LEN], 1).unwrap();
-        if announced {
+        if announces {
             session.expect_silence(Duration::from_secs(20)).unwrap();
         }
-        // A long validation.
+        // Stands for a long validation.
         thread::sleep(3 * DEAD_AFTER);
         let end = (|| {
             while params[0] > -5.0 {
@@ -98,7 +110,7 @@ fn an_announced_silence_is_tolerated() {
             session.finish(&mut params).map(drop)
         })();
         other.join().unwrap().unwrap();
-        let lost = heard.try_iter().any(|(rank, event)| rank == 0 && event == Event::PeerLost { peer: PeerId(1) });
-        assert_eq!((lost, end.is_ok()), (!announced, announced), "{end:?}");
+        let lost = received.try_iter().any(|(rank, event)| rank == 0 && event == Event::PeerLost { peer: PeerId(1) });
+        assert_eq!((lost, end.is_ok()), (!announces, announces), "{end:?}");
     }
 }

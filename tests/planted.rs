@@ -1,6 +1,11 @@
-//! The harness finds the mistakes that this kind of system makes: each is planted in turn, and must be found.
+//! Tests of the harness: typical bugs are planted in the machines, one at a time, and random schedules must find each.
 //!
-//! Compiled with `RUSTFLAGS="--cfg planted"` only, in a target directory of its own.
+//! The bugs are in `core/src/planted.rs`. They are compiled with `RUSTFLAGS="--cfg planted"` only; use a target
+//! directory of its own for that build:
+//!
+//! ```sh
+//! RUSTFLAGS="--cfg planted" cargo test --target-dir target/planted --test planted -- --nocapture
+//! ```
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 #![cfg(planted)]
@@ -22,7 +27,7 @@ fn every_planted_bug_is_found() {
         let seed = scenario.seed;
         let (smallest, failure) = shrink(scenario);
         let text = report(&smallest, &failure);
-        let what = text.lines().next().unwrap_or_default();
-        println!("{bug:?}: found by schedule {seed}, shrunk to {} faults: {what}", smallest.plan.faults.len());
+        let first = text.lines().next().unwrap_or_default();
+        println!("{bug:?}: found by schedule {seed}, shrunk to {} faults: {first}", smallest.plan.faults.len());
     }
 }

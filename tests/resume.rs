@@ -1,4 +1,5 @@
-//! Suspended and resumed runs, and quorums, in the simulator: the machines that ship, with exact contributions.
+//! Suspension, resumption and quorums in the simulator: the machines of the library, with contributions that floats add
+//! exactly.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -15,29 +16,21 @@ const WORKERS: u32 = 3;
 const LEN: usize = 12;
 const TAU: f32 = 16.0 / 1024.0;
 
-/// Runs a plan to its end; contributions are added to `truth`.
+/// The program of each worker, which adds its contributions to `truth`.
+fn app(seed: u64, spread: f64, truth: &Arc<Mutex<Truth>>) -> impl Fn(PeerId) -> Box<dyn App> {
+    let truth = Arc::clone(truth);
+    move |me| Box::new(Trainer::new(seed, me, WORKERS, spread, &truth))
+}
+
+/// Runs a plan to its end.
 fn run(plan: Plan, truth: &Arc<Mutex<Truth>>) -> World {
-    let seed = plan.seed;
-    let app = |me: PeerId| {
-        let trainer = Trainer {
-            me,
-            workers: WORKERS,
-            random: Random::new(seed, 100 + u64::from(me.0)),
-            pace: Duration::from_millis(2),
-            spread: 0.5,
-            own: None,
-            sees_own: false,
-            lag: None,
-            truth: Arc::clone(truth),
-        };
-        let app: Box<dyn App> = Box::new(trainer);
-        app
-    };
+    let app = app(plan.seed, 0.5, truth);
     let mut world = World::new(plan, app).unwrap();
     world.run(1_000_000, |_, _| Ok::<(), Halt>(())).unwrap();
     world
 }
 
+/// A run of 5 steps per worker over a bad network.
 fn plan(seed: u64, recipe: Recipe, servers: u32) -> Plan {
     Plan {
         network: Network::stormy(&mut Random::new(seed, 9)),
@@ -63,10 +56,10 @@ fn in_three_parts(seed: u64, recipe: Recipe, servers: u32, truth: &Arc<Mutex<Tru
 }
 
 fn truth() -> Arc<Mutex<Truth>> {
-    Arc::new(Mutex::new(Truth { contributed: vec![vec![0; LEN]; WORKERS as usize], ..Truth::default() }))
+    Truth::new(WORKERS, LEN)
 }
 
-/// Nothing is lost and nothing is applied twice: final parameters are minus the sum of all contributions, residuals included.
+/// Residuals survive a suspension: the final parameters are minus the sum of all contributions, bit for bit.
 #[test]
 fn a_run_that_was_suspended_twice_has_applied_every_contribution_once() {
     let servers = Topology::Servers { shards: 2 };
@@ -96,11 +89,12 @@ fn a_run_that_was_suspended_twice_has_applied_every_contribution_once() {
     }
 }
 
-/// A tree or ring that resumes ends with the same parameters, bit for bit, as one that was never interrupted.
+/// A tree or ring that is suspended and resumed over a bad network ends with the same parameters, bit for bit, as over
+/// a calm one.
 #[test]
-fn a_collective_that_resumes_does_what_it_would_have_done() {
+fn a_resumed_collective_does_not_depend_on_the_network() {
     for recipe in [Recipe::sync(), Recipe::averaging(1).with_topology(Topology::Ring), Recipe::averaging(5)] {
-        // The contributions of a part depend on its seed and on nothing else.
+        // The contributions of a part depend only on its seed, so both runs have the same ones.
         let parts = in_three_parts(7, recipe, 0, &truth());
         let mut resumed = Vec::new();
         let mut calm = Vec::new();
@@ -114,32 +108,14 @@ fn a_collective_that_resumes_does_what_it_would_have_done() {
     }
 }
 
-/// A minority does not go on: with a quorum of two, the last of three workers waits for another.
+/// With a quorum of 2, one worker of three does not go on alone.
 #[test]
-fn below_its_quorum_a_collective_waits() {
+fn a_collective_below_its_quorum_waits() {
     let crash = |node| (Instant::from_nanos(5_000_000), Fault::Crash { node: PeerId(node), restart: None });
     for (quorum, crashed, goes_on) in [(1, vec![1, 2], true), (2, vec![2], true), (2, vec![1, 2], false)] {
         let faults = crashed.iter().map(|node| crash(*node)).collect();
         let plan = Plan { quorum, faults, network: Network::calm(), steps: 50, ..plan(3, Recipe::sync(), 0) };
-        let truth = truth();
-        let app = |me: PeerId| {
-            let random = Random::new(3, 100 + u64::from(me.0));
-            let (pace, truth) = (Duration::from_millis(2), Arc::clone(&truth));
-            let trainer = Trainer {
-                me,
-                workers: WORKERS,
-                random,
-                pace,
-                spread: 0.0,
-                own: None,
-                sees_own: false,
-                lag: None,
-                truth,
-            };
-            let app: Box<dyn App> = Box::new(trainer);
-            app
-        };
-        let mut world = World::new(plan, app).unwrap();
+        let mut world = World::new(plan, app(3, 0.0, &truth())).unwrap();
         let result = world.run(1_000_000, |_, _| Ok::<(), Halt>(()));
         assert_eq!(result.is_ok(), goes_on, "quorum {quorum}, crashed {crashed:?}");
         assert_eq!(world.steps(PeerId(0)) == 50, goes_on);

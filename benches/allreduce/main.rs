@@ -1,7 +1,10 @@
-//! Means of vectors over processes: `cargo bench --bench allreduce`. `benches/peers/run.sh` runs it beside others.
+//! All-reduce between processes: `cargo bench --bench allreduce`. `benches/peers/run.sh` compares it with gloo and Open
+//! MPI.
 //!
-//! Each process calls `Session::sync` on the thread that drives the session; a call is one all-reduce of the whole vector
-//! over a ring. It includes what a training program pays: a copy into the session and one out of it.
+//! Each process calls `Session::sync` on the thread that drives the session. A call averages the whole vector over a
+//! ring, and includes the two copies that a training program needs, into the session and out of it.
+//!
+//! Options after `--`: `--transport tcp,sealed,shm` (sealed: TCP with encryption), `--processes 2,4`, `--bytes N,N`.
 
 #![allow(clippy::unwrap_used, reason = "a bench fails by panicking")]
 
@@ -11,7 +14,8 @@ use std::time::{Duration, Instant};
 use gradwire::recipe::Topology;
 use gradwire::{Cluster, Layout, Recipe, Session, Transport};
 
-/// Bytes: a small message, a large one, the article's update, a model of 100 million parameters.
+/// Sizes of the vector in bytes: a small and a large message, the 14.6 million parameters of Strom 2015, and a model of
+/// 100 million parameters.
 const SIZES: [usize; 4] = [64 << 10, 1 << 20, 58_400_000, 400_000_000];
 
 fn main() {
@@ -37,6 +41,7 @@ fn main() {
     }
 }
 
+/// Starts one process per rank, and waits for them.
 fn run(transport: &str, count: u32, bytes: usize, tiny: bool) {
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let start = |rank: u32| {
@@ -51,11 +56,12 @@ fn run(transport: &str, count: u32, bytes: usize, tiny: bool) {
     assert!(children.iter_mut().all(|child| child.wait().unwrap().success()), "{transport} {count} {bytes}");
 }
 
+/// The process of one rank.
 fn child(rank: u32, args: &[String]) {
     let [_, transport, count, bytes, port, tiny] = args else { panic!("{args:?}") };
     let (count, bytes, tiny): (u32, usize, bool) = (count.parse().unwrap(), bytes.parse().unwrap(), tiny == "1");
     let processors = std::thread::available_parallelism().map_or(1, usize::from);
-    // Looking for work takes the processor from whoever has some, where there are more processes.
+    // With more processes than processors, a process that spins takes the processor from one that could work.
     let spin = if count as usize > processors { Duration::ZERO } else { Duration::from_micros(200) };
     let meet = format!("127.0.0.1:{port}");
     match transport.as_str() {
@@ -72,6 +78,7 @@ fn child(rank: u32, args: &[String]) {
     }
 }
 
+/// Averages the vector repeatedly, checks the results, and prints the times at rank 0.
 fn measure<T: Transport + 'static>(transport: T, name: &str, bytes: usize, tiny: bool) {
     let (rank, count) = transport.place();
     let len = bytes / 4;
@@ -89,9 +96,10 @@ fn measure<T: Transport + 'static>(transport: T, name: &str, bytes: usize, tiny:
         session.sync(&mut params, 1).unwrap();
         times.push(begun.elapsed());
         let expected = (count - 1) as f32 / 2.0 + round as f32;
-        assert!(params[0] == expected && params[len - 1] == expected, "{} instead of {expected}", params[0]);
+        assert!(params[0] == expected && params[len - 1] == expected, "expected {expected}, got {}", params[0]);
     }
     session.finish(&mut params).unwrap();
+    // The first sixth warms caches and connections up.
     let mut times = times.split_off(rounds / 5 + 1);
     times.sort_unstable();
     if rank.0 == 0 {
@@ -105,7 +113,7 @@ fn measure<T: Transport + 'static>(transport: T, name: &str, bytes: usize, tiny:
     }
 }
 
-/// Floats per message, to try others.
+/// Floats per message. `GRADWIRE_CHUNK` sets another value.
 fn chunk() -> u32 {
     std::env::var("GRADWIRE_CHUNK").ok().and_then(|text| text.parse().ok()).unwrap_or(64 * 1024)
 }

@@ -1,6 +1,8 @@
-//! Kernels on a device against what the device can copy, and against the processor beside it.
+//! Times of the GPU kernels, as ratios to a copy on the same device and to the same kernel on the CPU.
 //!
-//! `cargo bench --bench gpu`; `-- apply` runs what has that in its name, `-- --test` all at a small size. The adapter is chosen as wgpu's are: `WGPU_ADAPTER_NAME`.
+//! `cargo bench --bench gpu` runs all kernels, `-- NAME` the kernels whose name contains NAME, and `-- --test` all
+//! kernels at a small size. `WGPU_ADAPTER_NAME` chooses the adapter. Without an adapter the bench is skipped, or fails
+//! if `GRADWIRE_REQUIRE_GPU` is set.
 
 #![allow(clippy::unwrap_used, reason = "a benchmark fails by panicking")]
 
@@ -14,8 +16,9 @@ use gradwire_core::kernel::{self, Coding, EncodeTarget, Kernel, KernelResult, ME
 use gradwire_core::recipe::Control;
 use gradwire_gpu::{Context, Gpu, wgpu};
 
-/// Vectors of a set; several sets take turns, so that what a cache holds of one is gone.
+/// Vectors of a set.
 const VECTORS: u32 = 6;
+/// Rounds use several sets of vectors in turn, so that a round does not find its vectors in a cache.
 const SETS: u32 = 3;
 const SECTIONS: BufferId = BufferId(VECTORS * SETS);
 const BODY: BufferId = BufferId(VECTORS * SETS + 1);
@@ -23,15 +26,18 @@ const BODY: BufferId = BufferId(VECTORS * SETS + 1);
 struct Bench {
     gpu: Gpu,
     pool: Pool,
+    /// Floats of a vector.
     len: usize,
     rounds: u32,
-    /// GB/s of a copy on the device.
+    /// GB/s of a copy on the device; 0 before it has been measured.
     copy: f64,
-    /// Seconds of encoding at 3.6e-3.
+    /// Seconds of encoding at a density of 3.6e-3.
     encode: f64,
+    /// Parts of the names of the kernels to run; empty: all.
     wanted: Vec<String>,
 }
 
+/// A vector of a set.
 fn vector(set: u32, index: u32, len: usize) -> Segment {
     Segment::floats(BufferId(set % SETS * VECTORS + index), 0, len)
 }
@@ -54,20 +60,21 @@ impl Bench {
         Self { gpu: Gpu::new(context), pool, len, rounds, copy: 0.0, encode: 0.0, wanted }
     }
 
+    /// Runs a kernel and waits for its result. The kernel itself may still be in the device's queue.
     fn run(&mut self, kernel: Kernel) -> KernelResult {
-        let mut found = self.gpu.begin(&kernel, &mut self.pool).unwrap();
-        while found.is_none() {
-            found = self.gpu.poll(&mut self.pool).unwrap();
+        let mut result = self.gpu.begin(&kernel, &mut self.pool).unwrap();
+        while result.is_none() {
+            result = self.gpu.poll(&mut self.pool).unwrap();
         }
-        found.unwrap_or_default()
+        result.unwrap_or_default()
     }
 
-    /// Names given on the command line choose; the copy is always measured.
+    /// True if the command line selects this kernel. The copy comes first and is always measured.
     fn is_wanted(&self, name: &str) -> bool {
         self.copy == 0.0 || self.wanted.is_empty() || self.wanted.iter().any(|wanted| name.contains(wanted.as_str()))
     }
 
-    /// Seconds of one kernel, by the set it works on.
+    /// The mean duration of a kernel in seconds. `kernel` makes the kernel for a set of vectors.
     fn time(&mut self, kernel: impl Fn(u32) -> Kernel) -> f64 {
         for set in 0..SETS {
             self.run(kernel(set));
@@ -81,6 +88,7 @@ impl Bench {
         begun.elapsed().as_secs_f64() / f64::from(self.rounds)
     }
 
+    /// Measures a kernel that moves `bytes_each` bytes per element, prints its row, and returns its rate in GB/s.
     fn row(&mut self, name: &str, bytes_each: usize, kernel: impl Fn(u32) -> Kernel) -> f64 {
         if !self.is_wanted(name) {
             return 0.0;
@@ -94,6 +102,7 @@ impl Bench {
         rate
     }
 
+    /// Measures all selected kernels.
     fn kernels(&mut self) {
         let len = self.len;
         let v = |set: u32, index: u32| vector(set, index, len);
@@ -145,7 +154,7 @@ impl Bench {
         }
     }
 
-    /// The same axpy by the processor, one thread.
+    /// Measures the axpy on one thread of the CPU. `device`: its rate on the device in GB/s.
     fn host(&mut self, device: f64) {
         let (from, update) = (vector(0, 1, self.len), vector(0, 0, self.len));
         let kernel = Kernel::Apply { from, update, scale: 1e-3, into: from };
@@ -158,25 +167,26 @@ impl Bench {
         let seconds = begun.elapsed().as_secs_f64() / f64::from(self.rounds);
         let rate = (12 * self.len) as f64 / seconds / 1e9;
         println!(
-            "{:<28} {:>10.3} ms {rate:>8.2} GB/s; the device's is {:.2} of it",
-            "axpy, processor",
+            "{:<28} {:>10.3} ms {rate:>8.2} GB/s; the device reaches {:.2} of it",
+            "axpy on the CPU",
             seconds * 1e3,
             device / rate
         );
     }
 
-    /// From a gradient on the device to the bytes of a message on the host, against reading the gradient.
+    /// Measures the threshold codec, from a gradient on the device to the bytes of a message on the host, and compares
+    /// it with reading the whole gradient.
     fn sparse(&mut self) {
         let len = self.len;
         let v = |set: u32, index: u32| vector(set, index, len);
         let begun = Instant::now();
         for round in 0..self.rounds {
-            // Written on the device, or there is nothing to fetch.
+            // The copy makes the device's version of the vector newer, so that `fetch` has to read it.
             self.run(Kernel::Copy { from: v(round, 0), into: v(round, 2) });
             while !self.gpu.fetch(v(round, 2), &mut self.pool).unwrap() {}
         }
         let raw = begun.elapsed().as_secs_f64() / f64::from(self.rounds);
-        println!("{:<28} {:>10.3} ms, a copy before it included", "gradient to the host", raw * 1e3);
+        println!("{:<28} {:>10.3} ms, including a copy on the device", "gradient to the host", raw * 1e3);
         for density in [1e-1, 1e-2, 3.6e-3, 1e-3, 1e-4] {
             let aim = Aim { unit: 1.0 / 4096.0, control: Control::Density { density }, tau: 0.5, dense: false };
             let coding = Coding::Threshold(aim);
@@ -185,7 +195,9 @@ impl Bench {
             let place = EncodeTarget { sections, scratch: BufferId(0), body };
             let encode = |set: u32| Kernel::Encode { coding, update: Some(v(set, 0)), residual: v(set, 1), place };
             let seconds = self.time(encode);
-            let KernelResult::Encoded(encoded) = self.run(encode(0)) else { panic!("an encoder") };
+            let KernelResult::Encoded(encoded) = self.run(encode(0)) else {
+                panic!("expected the result of an encoder")
+            };
             if density == 3.6e-3 {
                 self.encode = seconds;
             }
@@ -215,11 +227,12 @@ impl Bench {
         }
     }
 
-    /// All of an encoder's work, its message read back, against a textbook's compaction alone, at the same density.
+    /// Compares the complete encoder, including reading the message back, with a textbook stream compaction alone, at
+    /// the same density.
     fn textbook(&mut self) {
         let context = self.gpu.context().clone();
         let (device, queue) = (context.device(), context.queue());
-        // As many workgroups as one dispatch can have.
+        // A dispatch has at most 65,535 workgroups per dimension.
         let len = self.len.min(65_535 * 256);
         let buffer = |size: usize, usage| {
             device.create_buffer(&wgpu::BufferDescriptor {
@@ -267,7 +280,7 @@ impl Bench {
         let textbook = begun.elapsed().as_secs_f64() / f64::from(self.rounds) / len as f64;
         let ours = self.encode / self.len as f64;
         println!(
-            "{:<28} {:>10.2} Melem/s; a textbook's scan alone {:.2}: {:.1} times",
+            "{:<28} {:>10.2} Melem/s; textbook compaction alone {:.2}: {:.1} times as fast",
             "encode at 3.6e-3",
             1e-6 / ours,
             1e-6 / textbook,
@@ -287,7 +300,7 @@ fn main() {
         }
     };
     println!("adapter: {}{}", context.name(), if context.flushes_denormals() { ", flushes denormals" } else { "" });
-    // The longer one takes 10 GB.
+    // The longer vectors take 10 GB of memory, which a software adapter takes from the host.
     let sizes: &[usize] = match (small, context.is_software()) {
         (true, _) => &[20_000],
         (false, true) => &[14_600_000],

@@ -1,4 +1,7 @@
-//! Kernels and codecs against an axpy in place, measured in the same round.
+//! Times of kernels and codecs, as ratios to an axpy in place.
+//!
+//! Each round measures the axpy and all kernels once over the same buffers, and a row is a median over rounds of the
+//! ratio within a round. So a change of the memory's speed during the run affects both sides of a ratio.
 
 use gradwire_core::Storage;
 use gradwire_core::codec::threshold::{self, Aim, Section};
@@ -11,9 +14,11 @@ use gradwire_core::recipe::{Control, Threshold};
 use crate::CACHED;
 use crate::measure::{Limit, Random, Report, floats, median, seconds};
 
+/// The threshold of all messages.
 const TAU: f32 = 1.0 / 64.0;
 
-/// A residual within 0.4 tau, and updates of 1.4 tau at random positions: these emit, no other does.
+/// A residual within 0.4 tau, and an update that is 1.4 tau at random positions and at most 0.05 tau elsewhere. So
+/// exactly these positions emit a quantum, and density is the share of emitted elements.
 fn data(len: usize, density: f64) -> (Storage, Storage) {
     let mut random = Random(0x9e37_79b9_7f4a_7c15);
     let tau = f64::from(TAU);
@@ -26,10 +31,12 @@ fn data(len: usize, density: f64) -> (Storage, Storage) {
     (residual, update)
 }
 
+/// The length as the rows show it.
 fn size(len: usize) -> String {
     if len == CACHED { "64 Ki".into() } else { format!("{:.1} M", len as f64 / 1e6) }
 }
 
+/// Measures the threshold codec at one density: the encoder of each tier, the index coder, and the decoder.
 pub(crate) fn sparse(report: &mut Report, len: usize, density: f64, rounds: usize) {
     let (residual, update) = data(len, density);
     let (start, update) = (residual.floats(), update.floats());
@@ -42,9 +49,12 @@ pub(crate) fn sparse(report: &mut Report, len: usize, density: f64, rounds: usiz
     let aim = Aim::of(&recipe, 1.0);
     let quantile = Aim::of(&Threshold { control: Control::Density { density: density as f32 }, ..recipe }, 1.0);
     let tiers: Vec<Tier> = Tier::all().collect();
+    // 0: axpy, 1: writing indices, 2: reading them, 3: encoding, 4: decoding, 5: encoding with a sampled quantile, and
+    // from 6 on: the first pass of the encoder in each tier.
     let mut times: Vec<Vec<f64>> = vec![Vec::new(); 6 + tiers.len()];
     let mut taken = Default::default();
     for _ in 0..rounds {
+        // Kernels change the residual, so each starts from a copy.
         let mut fresh = |what: usize, run: &mut dyn FnMut(&mut [f32])| {
             work.floats_mut().copy_from_slice(start);
             let time = seconds(|| run(work.floats_mut()));
@@ -82,9 +92,22 @@ pub(crate) fn sparse(report: &mut Report, len: usize, density: f64, rounds: usiz
             threshold::encode(Tier::best(), quantile, Some(update), r, &mut parts, scratch, body);
         });
     }
+    sparse_rows(report, len, density, &tiers, &times, taken.entries);
+}
+
+/// The median in milliseconds.
+fn ms(times: &[f64]) -> f64 {
+    median(times.iter().copied()) * 1e3
+}
+
+/// The median of the ratios within a round.
+fn over(a: &[f64], b: &[f64]) -> f64 {
+    median(a.iter().zip(b).map(|(a, b)| a / b))
+}
+
+/// Prints the rows of [`sparse`]. `entries`: the number of emitted elements.
+fn sparse_rows(report: &mut Report, len: usize, density: f64, tiers: &[Tier], times: &[Vec<f64>], entries: u32) {
     let large = len != CACHED;
-    let ms = |times: &[f64]| median(times.iter().copied()) * 1e3;
-    let over = |a: &[f64], b: &[f64]| median(a.iter().zip(b).map(|(a, b)| a / b));
     let size = size(len);
     let bandwidth = len as f64 * 12.0 / ms(&times[0]) / 1e6;
     report.row(&format!("axpy in place, {size}"), density, bandwidth, "GB/s", 1.0, Limit::None);
@@ -107,20 +130,22 @@ pub(crate) fn sparse(report: &mut Report, len: usize, density: f64, rounds: usiz
     let limit = if large && density == 3.6e-3 { Limit::AtMost(0.15) } else { Limit::None };
     let name = format!("decode and apply, {size}, to axpy");
     report.row(&name, density, ms(&times[4]), "ms", over(&times[4], &times[0]), limit);
-    let enough = taken.entries > 1000;
+    // In short messages, cold caches and the last block dominate.
+    let enough = entries > 1000;
     for (what, name, most) in [(1, "index coder, writing", 3.0), (2, "index coder, reading", 2.5)] {
-        let ns = ms(&times[what]) * 1e6 / f64::from(taken.entries.max(1));
+        let ns = ms(&times[what]) * 1e6 / f64::from(entries.max(1));
         let limit = if large && enough { Limit::AtMost(most) } else { Limit::None };
         report.row(&format!("{name}, {size}"), density, ns, "ns/entry", ns, limit);
     }
 }
 
-/// One and two threads, each with its half.
+/// Measures an axpy and the encoder on one thread and on two, each with a half of the vector.
 pub(crate) fn threads(report: &mut Report, len: usize, rounds: usize) {
     let density = 3.6e-3;
     let (residual, update) = data(len, density);
     let (start, update) = (residual.floats(), update.floats());
     let (mut work, mut scratch) = (residual.clone(), Storage::zeroed(len * 8));
+    // 0 and 1: axpy on one thread and on two; 2 and 3: the encoder.
     let mut times = [const { Vec::new() }; 4];
     for _ in 0..rounds.min(41) {
         for (what, times) in times.iter_mut().enumerate() {
@@ -153,8 +178,6 @@ pub(crate) fn threads(report: &mut Report, len: usize, rounds: usize) {
             times.push(time);
         }
     }
-    let over = |a: &[f64], b: &[f64]| median(a.iter().zip(b).map(|(a, b)| a / b));
-    let ms = |times: &[f64]| median(times.iter().copied()) * 1e3;
     let size = size(len);
     let mut row = |name: &str, what: usize, ratio| {
         report.row(&format!("{name}, {size}"), density, ms(&times[what]), "ms", ratio, Limit::None)
@@ -164,85 +187,24 @@ pub(crate) fn threads(report: &mut Report, len: usize, rounds: usize) {
     row("encode to axpy, 2 threads", 3, over(&times[1], &times[3]));
 }
 
-/// Means, and codecs that write every element: per byte, as an axpy moves 12 per element.
+/// A kernel of [`dense`]: its name, the bytes that it moves per element, its limit, and the kernel, which gets the
+/// vector to work on, a body and scratch space.
+type Case<'a> = (&'static str, f64, Limit, Box<dyn FnMut(&mut [f32], &mut [u32], &mut [u32]) + 'a>);
+
+/// Measures means, and codecs that write every element. Ratios are per byte of memory traffic: an axpy moves 12 bytes
+/// per element.
 pub(crate) fn dense(report: &mut Report, len: usize, rounds: usize) {
     let mut random = Random(7);
     let inputs: Vec<Storage> = (0..9).map(|_| floats(len, || random.unit() - 0.5)).collect();
-    let x = |i: usize| (inputs[i].floats(), 3);
     let mut work = inputs[0].clone();
     let mut body = Storage::zeroed(len * 8 + 64);
     let mut scratch = Storage::zeroed(len * 8);
-    let tier = Tier::best();
-    let update = Some(inputs[1].floats());
-    let count = topk::count(len, 1e-3);
-    type Work<'a> = (&'static str, f64, Limit, Box<dyn FnMut(&mut [f32], &mut [u32], &mut [u32]) + 'a>);
-    let large = len != CACHED;
-    let least = |least| if large { Limit::AtLeast(least) } else { Limit::None };
-    let mut cases: Vec<Work<'_>> = vec![
-        ("mean of 2 in place", 12.0, least(1.0), Box::new(|r, _, _| mean::in_place(tier, r, 2, [x(1)]))),
-        ("mean of 4 in place", 20.0, least(0.9), Box::new(|r, _, _| mean::in_place(tier, r, 2, [x(1), x(2), x(3)]))),
-        (
-            "mean of 8 in place",
-            36.0,
-            least(0.75),
-            Box::new(|r, _, _| mean::in_place(tier, r, 2, [x(1), x(2), x(3), x(4), x(5), x(6), x(7)])),
-        ),
-        (
-            "apply, scaled, to another place",
-            12.0,
-            Limit::None,
-            Box::new(|r, _, _| apply::apply(r, x(1).0, x(2).0, 0.25)),
-        ),
-        (
-            "bf16, encode",
-            14.0,
-            Limit::None,
-            Box::new(|r, b, _| {
-                _ = bf16::encode(tier, update, r, b);
-            }),
-        ),
-        ("bf16, decode", 6.0, Limit::None, Box::new(|r, b, _| bf16::expand(tier, &b[..bf16::words(len)], r).unwrap())),
-        (
-            "f16, encode",
-            14.0,
-            Limit::None,
-            Box::new(|r, b, _| {
-                _ = f16::encode(tier, update, r, b);
-            }),
-        ),
-        ("f16, decode", 6.0, Limit::None, Box::new(|r, b, _| f16::expand(tier, &b[..f16::words(len)], r).unwrap())),
-        (
-            "int8, encode",
-            13.0,
-            Limit::None,
-            Box::new(|r, b, _| {
-                _ = int8::encode(tier, update, r, b);
-            }),
-        ),
-        ("int8, decode", 5.0, Limit::None, Box::new(|r, b, _| int8::expand(tier, &b[..int8::words(len)], r).unwrap())),
-        (
-            "sign, encode",
-            12.0,
-            Limit::None,
-            Box::new(|r, b, _| {
-                _ = sign::encode(tier, update, r, b);
-            }),
-        ),
-        ("sign, decode", 4.0, Limit::None, Box::new(|r, b, _| sign::expand(tier, &b[..sign::words(len)], r).unwrap())),
-        (
-            "top-k of 0.1 %, encode",
-            12.0,
-            Limit::None,
-            Box::new(|r, b, s| {
-                _ = topk::encode(count, update, r, s, b);
-            }),
-        ),
-    ];
+    let mut cases = dense_cases(&inputs, len);
     let mut times: Vec<Vec<f64>> = vec![Vec::new(); cases.len() + 1];
     for _ in 0..rounds.min(101) {
-        times[0].push(seconds(|| apply::in_place(Tier::Portable, work.floats_mut(), x(1).0, 1e-3)));
+        times[0].push(seconds(|| apply::in_place(Tier::Portable, work.floats_mut(), inputs[1].floats(), 1e-3)));
         for (case, times) in cases.iter_mut().zip(&mut times[1..]) {
-            work.floats_mut().copy_from_slice(x(0).0);
+            work.floats_mut().copy_from_slice(inputs[0].floats());
             times.push(seconds(|| case.3(work.floats_mut(), body.words_mut(), scratch.words_mut())));
         }
     }
@@ -251,4 +213,99 @@ pub(crate) fn dense(report: &mut Report, len: usize, rounds: usize) {
         let name = format!("{}, {}, to axpy per byte", case.0, size(len));
         report.row(&name, 0.0, median(time.iter().copied()) * 1e3, "ms", ratio, case.2);
     }
+}
+
+/// The table of kernels.
+fn dense_cases(inputs: &[Storage], len: usize) -> Vec<Case<'_>> {
+    let x = move |i: usize| (inputs[i].floats(), 3);
+    let tier = Tier::best();
+    let update = Some(inputs[1].floats());
+    let count = topk::count(len, 1e-3);
+    let large = len != CACHED;
+    let least = |least| if large { Limit::AtLeast(least) } else { Limit::None };
+    vec![
+        ("mean of 2 in place", 12.0, least(1.0), Box::new(move |r, _, _| mean::in_place(tier, r, 2, [x(1)]))),
+        (
+            "mean of 4 in place",
+            20.0,
+            least(0.9),
+            Box::new(move |r, _, _| mean::in_place(tier, r, 2, [x(1), x(2), x(3)])),
+        ),
+        (
+            "mean of 8 in place",
+            36.0,
+            least(0.75),
+            Box::new(move |r, _, _| mean::in_place(tier, r, 2, [x(1), x(2), x(3), x(4), x(5), x(6), x(7)])),
+        ),
+        (
+            "apply, scaled, to another place",
+            12.0,
+            Limit::None,
+            Box::new(move |r, _, _| apply::apply(r, x(1).0, x(2).0, 0.25)),
+        ),
+        (
+            "bf16, encode",
+            14.0,
+            Limit::None,
+            Box::new(move |r, b, _| {
+                _ = bf16::encode(tier, update, r, b);
+            }),
+        ),
+        (
+            "bf16, decode",
+            6.0,
+            Limit::None,
+            Box::new(move |r, b, _| bf16::expand(tier, &b[..bf16::words(len)], r).unwrap()),
+        ),
+        (
+            "f16, encode",
+            14.0,
+            Limit::None,
+            Box::new(move |r, b, _| {
+                _ = f16::encode(tier, update, r, b);
+            }),
+        ),
+        (
+            "f16, decode",
+            6.0,
+            Limit::None,
+            Box::new(move |r, b, _| f16::expand(tier, &b[..f16::words(len)], r).unwrap()),
+        ),
+        (
+            "int8, encode",
+            13.0,
+            Limit::None,
+            Box::new(move |r, b, _| {
+                _ = int8::encode(tier, update, r, b);
+            }),
+        ),
+        (
+            "int8, decode",
+            5.0,
+            Limit::None,
+            Box::new(move |r, b, _| int8::expand(tier, &b[..int8::words(len)], r).unwrap()),
+        ),
+        (
+            "sign, encode",
+            12.0,
+            Limit::None,
+            Box::new(move |r, b, _| {
+                _ = sign::encode(tier, update, r, b);
+            }),
+        ),
+        (
+            "sign, decode",
+            4.0,
+            Limit::None,
+            Box::new(move |r, b, _| sign::expand(tier, &b[..sign::words(len)], r).unwrap()),
+        ),
+        (
+            "top-k of 0.1 %, encode",
+            12.0,
+            Limit::None,
+            Box::new(move |r, b, s| {
+                _ = topk::encode(count, update, r, s, b);
+            }),
+        ),
+    ]
 }

@@ -1,8 +1,9 @@
-//! What compression reaches, as ratios to limits measured in the same run: an axpy in place over the same memory,
-//! and the entropy of the positions.
+//! Compression as ratios to its limits. The limit of a kernel is an axpy in place over the same memory, measured in the
+//! same round; the limit of a message's size is the entropy of its positions and signs.
 //!
-//! `cargo bench --bench limits` prints a table, `-- --json` a line of JSON per row, `-- --elements N` takes another
-//! length. Without `--bench` (under `cargo test`) it runs at a small size, to see that it runs.
+//! `cargo bench --bench limits` prints a table, and with `-- --json` a JSON object per row. `-- --elements N` sets the
+//! length of the vectors (default 14.6 million). Without `--bench`, as under `cargo test`, it runs once at a small
+//! size.
 
 #![allow(clippy::unwrap_used, reason = "a benchmark fails by panicking")]
 
@@ -12,9 +13,11 @@ mod wire;
 
 use measure::Report;
 
-/// The article's network: 14.6 million parameters.
+/// The parameters of the acoustic model in Strom 2015.
 const ARTICLE: usize = 14_600_000;
+/// The length of vectors that fit into the caches.
 const CACHED: usize = 1 << 16;
+/// Shares of the elements that are sent.
 const DENSITIES: [f64; 6] = [1e-1, 1e-2, 3.6e-3, 1e-3, 1e-4, 1e-5];
 
 fn main() {

@@ -1,10 +1,10 @@
-//! Rounds, medians, rows.
+//! Measuring and reporting: times, medians, random numbers, and the rows of the table.
 
 use std::time::Instant;
 
 use gradwire_core::Storage;
 
-/// What a row is held against.
+/// The aim of a row, which its ratio must reach.
 #[derive(Copy, Clone)]
 pub(crate) enum Limit {
     None,
@@ -12,6 +12,7 @@ pub(crate) enum Limit {
     AtMost(f64),
 }
 
+/// Prints rows, and counts the aims that were reached.
 pub(crate) struct Report {
     json: bool,
     missed: Vec<String>,
@@ -26,7 +27,8 @@ impl Report {
         Self { json, missed: Vec::new(), held: 0 }
     }
 
-    /// `value` is what was measured; `ratio` what the limit is about.
+    /// Prints a row: `value` is the measurement in `unit`, `ratio` the number that the limit applies to. A density of 0
+    /// is left out.
     pub(crate) fn row(&mut self, name: &str, density: f64, value: f64, unit: &str, ratio: f64, limit: Limit) {
         let (number, sign, met) = match limit {
             Limit::None => (None, "", true),
@@ -36,7 +38,8 @@ impl Report {
         if self.json {
             let limit = number.map_or_else(|| "null".into(), |limit| format!("{limit}"));
             println!(
-                "{{\"name\":\"{name}\",\"density\":{density:e},\"value\":{value:.4},\"unit\":\"{unit}\",\"limit\":{limit},\"ratio\":{ratio:.4},\"met\":{met}}}"
+                "{{\"name\":\"{name}\",\"density\":{density:e},\"value\":{value:.4},\"unit\":\"{unit}\",\
+                 \"limit\":{limit},\"ratio\":{ratio:.4},\"met\":{met}}}"
             );
         } else {
             let limit = number.map_or_else(String::new, |limit| format!("{sign} {limit}"));
@@ -53,6 +56,7 @@ impl Report {
         }
     }
 
+    /// Prints how many limits were held, and the ones that were missed.
     pub(crate) fn end(self) {
         if !self.json {
             println!("\n{} limits held, {} missed", self.held, self.missed.len());
@@ -61,24 +65,26 @@ impl Report {
     }
 }
 
-/// Seconds that `work` takes.
+/// The duration of `work` in seconds.
 pub(crate) fn seconds(work: impl FnOnce()) -> f64 {
     let start = Instant::now();
     work();
     start.elapsed().as_secs_f64()
 }
 
+/// The upper median.
 pub(crate) fn median(values: impl IntoIterator<Item = f64>) -> f64 {
     let mut values: Vec<f64> = values.into_iter().collect();
     values.sort_by(f64::total_cmp);
     values[values.len() / 2]
 }
 
-/// xorshift: the same data in every run.
+/// A generator of random numbers (xorshift64). A fixed seed gives the same data in every run.
 #[derive(Clone)]
 pub(crate) struct Random(pub(crate) u64);
 
 impl Random {
+    /// Uniform in 0..1.
     pub(crate) fn unit(&mut self) -> f64 {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
@@ -86,13 +92,13 @@ impl Random {
         (self.0 >> 11) as f64 / (1u64 << 53) as f64
     }
 
-    /// Normal, by the sum of twelve.
+    /// Approximately standard normal: the sum of twelve uniform numbers, minus 6.
     pub(crate) fn normal(&mut self) -> f64 {
         (0..12).map(|_| self.unit()).sum::<f64>() - 6.0
     }
 }
 
-/// Floats from a function, in memory as machines have it.
+/// A buffer of `len` floats, allocated as the buffers of machines, with values from `of`.
 pub(crate) fn floats(len: usize, mut of: impl FnMut() -> f64) -> Storage {
     let mut storage = Storage::zeroed(len * 4);
     storage.floats_mut().iter_mut().for_each(|x| *x = of() as f32);

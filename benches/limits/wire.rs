@@ -1,16 +1,17 @@
-//! Bytes against the entropy of what they say.
+//! The size of encoded index lists, against the entropy of the positions and signs.
 
 use gradwire_core::codec::entries;
 use gradwire_core::kernel::threshold::Entry;
 
 use crate::measure::{Limit, Random, Report};
 
-/// H(p)/p + 1: bits per entry of independent positions and fair signs.
+/// The entropy bound in bits per entry, for independent positions of density p and fair signs: H(p)/p + 1.
 fn bound(p: f64) -> f64 {
     -(p * p.log2() + (1.0 - p) * (1.0 - p).log2()) / p + 1.0
 }
 
-/// Entries at independent positions with the density of each 64 Ki elements, and how many there were.
+/// A random list of entries at independent positions, and their number. `density` gives the density of each segment of
+/// 64 Ki elements.
 fn list(len: usize, mut density: impl FnMut(usize) -> f64) -> (Vec<u32>, u32) {
     let mut random = Random(11);
     let (mut words, mut nnz, mut p) = (Vec::new(), 0, 0.0);
@@ -29,13 +30,15 @@ fn list(len: usize, mut density: impl FnMut(usize) -> f64) -> (Vec<u32>, u32) {
     (words, nnz)
 }
 
+/// The length of the encoded list in bits.
 fn bits(list: &[u32], nnz: u32, len: usize) -> f64 {
     let mut body = vec![0; entries::words_max(len)];
     let (_, words) = entries::write(list, nnz, len, &mut body);
     words as f64 * 32.0
 }
 
-/// Independent positions. The second row is Golomb-Rice with one k for the whole message, in theory.
+/// Lists of even density. The first row compares with the entropy bound, the second with the expected length of
+/// Golomb-Rice coding with one parameter k for the whole message.
 pub(crate) fn even(report: &mut Report, len: usize) {
     let theory =
         [(1e-1, 5.76), (1e-2, 9.11), (3.6e-3, 10.66), (1e-3, 12.50), (1e-4, 15.79), (7.7e-5, 16.14), (1e-5, 19.08)];
@@ -50,13 +53,14 @@ pub(crate) fn even(report: &mut Report, len: usize) {
         let actual = f64::from(nnz) / len as f64;
         report.row("wire, even, to the entropy bound", density, per_entry, "bits", per_entry / bound(actual), limit);
         let off = per_entry / (expected + bound(actual) - bound(density));
-        // Below a thousand entries, chance and the rest of a word are more than that.
+        // With fewer than a thousand entries, chance and the unused bits of the last word exceed 1 %.
         let limit = if full && nnz >= 1000 { Limit::AtMost(1.01) } else { Limit::None };
         report.row("wire, even, to the table of Golomb-Rice", density, per_entry, "bits", off, limit);
     }
 }
 
-/// Densities of 64 Ki elements, log-normal around 3.6e-3 with sigma 1.5: the bound is the segments' own.
+/// A list of uneven density: that of each segment of 64 Ki elements is log-normal around 3.6e-3 with sigma 1.5. The
+/// bound is the sum of the segments' entropies.
 pub(crate) fn uneven(report: &mut Report, len: usize) {
     let mut random = Random(13);
     let densities: Vec<f64> =
@@ -74,7 +78,8 @@ pub(crate) fn uneven(report: &mut Report, len: usize) {
     report.row("wire, uneven, to the segments' entropy", density, coded / f64::from(nnz), "bits", coded / ideal, limit);
 }
 
-/// The article's update: 58.4 MB of floats, 0.21 MB as 52,500 words, and what coding makes of it.
+/// The update of Strom 2015: 52,500 entries of 14.6 million parameters, which are 58.4 MB as floats and 0.21 MB as
+/// words.
 pub(crate) fn article(report: &mut Report, len: usize) {
     let target = (52_500.0 * len as f64 / 14_600_000.0) as u32;
     let mut random = Random(17);

@@ -1,7 +1,9 @@
 #!/usr/bin/env bash
-# All-reduce beside gloo (PyTorch's, on the CPU) and Open MPI, back to back in one run; prints ratios of medians.
-# Debian: installs python3-torch, openmpi-bin and python3-mpi4py if they are not there. Nothing else needs them.
-#   benches/peers/run.sh [PROCESSES ...]
+# Compares all-reduce with gloo (of PyTorch, on the CPU) and Open MPI in one run, and prints ratios of medians.
+#
+# usage: benches/peers/run.sh [PROCESSES ...]      default: 2 4
+#
+# On Debian it installs python3-torch, openmpi-bin and python3-mpi4py if they are missing. Only this comparison needs them.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 python=/usr/bin/python3
@@ -19,16 +21,19 @@ for n in "${@:-2 4}"; do
         for bytes in 65536 1048576 58400000 400000000; do
             {
                 $python $here/gloo.py "$n" "$bytes"
-                cargo bench --quiet --bench allreduce -- --transport tcp,shm --processes "$n" --bytes "$bytes" | tail -n 2 | cut -c1-54
+                cargo bench --quiet --bench allreduce -- --transport tcp,shm --processes "$n" --bytes "$bytes" |
+                    tail -n 2 | cut -c1-54
                 mpirun --allow-run-as-root --oversubscribe -n "$n" $python $here/mpi.py "$bytes" 2>/dev/null
             } | tee -a "$results"
         done
     done
 done
 echo
-echo 'times as fast, by medians'
+echo 'ratios of medians (2 means twice as fast)'
 awk '{ t[$2 " " $3, $1] = $4; key[$2 " " $3] = NR }
-     END { for (k in key) printf "%d n=%-2s %11s B   tcp to gloo %6.2f   shm to gloo %6.2f   shm to openmpi %6.2f\n", key[k],
+     END { row = "%d n=%-2s %11s B   tcp to gloo %6.2f   shm to gloo %6.2f   shm to openmpi %6.2f\n"
+           for (k in key) printf row, key[k],
            substr(k, 1, index(k, " ") - 1), substr(k, index(k, " ") + 1),
-           t[k, "gloo"] / t[k, "tcp"], t[k, "gloo"] / t[k, "shm"], t[k, "openmpi"] / t[k, "shm"] }' "$results" | sort -n | cut -d' ' -f2-
+           t[k, "gloo"] / t[k, "tcp"], t[k, "gloo"] / t[k, "shm"], t[k, "openmpi"] / t[k, "shm"] }' "$results" |
+    sort -n | cut -d' ' -f2-
 rm -f "$results"

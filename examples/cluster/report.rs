@@ -1,4 +1,4 @@
-//! What is printed: a line per epoch while it runs, a table at its end, or one JSON object.
+//! The output of `cluster`: a line per epoch during the run and a table at its end, or one JSON object.
 
 use std::fmt::Write as _;
 use std::io::Write as _;
@@ -9,39 +9,51 @@ use crate::common::model::Model;
 use crate::common::options::Options;
 use crate::threads::{Progress, staleness, traffic};
 
-/// How it ended, in numbers.
+/// The result of a run.
 pub(crate) struct Outcome {
+    /// Share of the test images that are classified correctly, 0 to 1.
     pub(crate) accuracy: f64,
+    /// Mean loss on the test images.
     pub(crate) loss: f64,
-    /// Of each worker's parameters.
+    /// A digest of each worker's parameters.
     pub(crate) digests: Vec<u64>,
+    /// Steps of all workers together.
     pub(crate) steps: u64,
     pub(crate) examples: u64,
     pub(crate) seconds: f64,
+    /// Bytes sent by all nodes.
     pub(crate) sent: u64,
+    /// Bytes that the same messages take as dense floats.
     pub(crate) dense: u64,
     pub(crate) staleness_mean: f64,
     pub(crate) staleness_max: u64,
+    /// Share of the elements in the last message of worker 0, 0 to 1.
     pub(crate) density: f64,
+    /// Threshold of the last message of worker 0.
     pub(crate) tau: f64,
+    /// Norm of the residual of worker 0.
     pub(crate) residual_norm: f64,
+    /// Total that worker 0 has cut from its residual.
     pub(crate) clipped: f64,
+    /// Mesh messages that were summed for slow neighbours.
     pub(crate) merged: u64,
 }
 
 impl Outcome {
-    /// Does every worker end with the same parameters, bit for bit?
+    /// True if all workers have the same parameters, bit for bit.
     pub(crate) fn replicas_equal(&self) -> bool {
         self.digests.iter().all(|digest| *digest == self.digests[0])
     }
 }
 
+/// Prints the progress and the result of a run.
 pub(crate) struct Report {
     options: Options,
     parameters: usize,
 }
 
 impl Report {
+    /// Prints the header of the table of epochs.
     pub(crate) fn new(options: &Options, model: &Model, train: &Data, test: &Data) -> Self {
         let parameters = model.layout().len();
         let report = Self { options: options.clone(), parameters };
@@ -69,15 +81,16 @@ impl Report {
         report
     }
 
+    /// Prints a line of text, unless the output is JSON.
     fn print(&self, text: &str) {
         if !self.options.json {
-            // A closed pipe (`| head`) does not matter: the exit code still says how it ended.
+            // An error is ignored: with a closed pipe (`| head`), the exit code still shows the result.
             let _ = writeln!(std::io::stdout(), "{text}");
         }
     }
 
-    /// Prints a line for every epoch that worker 0 has ended.
-    pub(crate) fn look(&mut self, progress: &Progress, model: &mut Model, test: &Data) {
+    /// Evaluates the model and prints a line, for every epoch that worker 0 has ended since the last call.
+    pub(crate) fn update(&mut self, progress: &Progress, model: &mut Model, test: &Data) {
         loop {
             let ended = progress.epochs.lock().unwrap_or_else(|error| error.into_inner()).pop_front();
             let Some((epoch, loss, params)) = ended else { return };
@@ -91,13 +104,14 @@ impl Report {
         }
     }
 
+    /// Prints the line of an epoch.
     fn line(&self, progress: &Progress, epoch: u32, loss: f64, accuracy: f64) {
         let steps = progress.steps.iter().map(|steps| steps.load(Ordering::Relaxed));
-        let (least, most) = (steps.clone().min().unwrap_or(0), steps.max().unwrap_or(0));
+        let (min, max) = (steps.clone().min().unwrap_or(0), steps.max().unwrap_or(0));
         let statuses = progress.statuses.lock().unwrap_or_else(|error| error.into_inner());
         let known = || statuses.iter().flatten();
         let (sent, dense) = traffic(known());
-        let clocks = if least == most { format!("{most}") } else { format!("{least} to {most}") };
+        let clocks = if min == max { format!("{max}") } else { format!("{min} to {max}") };
         let mean = staleness(known()).mean();
         let steps: u64 = progress.steps.iter().map(|steps| steps.load(Ordering::Relaxed)).sum();
         let coded = match known().next().filter(|_| is_coded(&self.options)) {
@@ -114,6 +128,7 @@ impl Report {
         ));
     }
 
+    /// Prints the result.
     pub(crate) fn end(&self, outcome: &Outcome) {
         let Outcome { accuracy, loss, steps, examples, seconds, sent, dense, .. } = *outcome;
         let rate = examples as f64 / seconds;
@@ -121,7 +136,7 @@ impl Report {
         let equal = match outcome.replicas_equal() {
             true if workers == 1 => String::new(),
             true => format!(", the same on all {workers} workers"),
-            false => format!(", others on other workers: {:016x?}", outcome.digests),
+            false => format!(", different on other workers: {:016x?}", outcome.digests),
         };
         let digest = outcome.digests.first().copied().unwrap_or(0);
         if self.options.json {
@@ -153,7 +168,8 @@ impl Report {
             return;
         }
         self.print(&format!(
-            "\naccuracy        {:.2} % on the test images\nloss            {loss:.4}\nsteps           {steps} in all, {} per worker\n\
+            "\naccuracy        {:.2} % on the test images\nloss            {loss:.4}\n\
+             steps           {steps} in total, {} per worker\n\
              time            {seconds:.2} s, {rate:.0} examples/s\nsent            {}, as dense floats {} ({:.1} %)\n\
              staleness       mean {:.2}, at most {}\nparameters      digest {digest:016x}{equal}",
             accuracy * 100.0,
@@ -167,11 +183,12 @@ impl Report {
     }
 }
 
-/// Is anything written in another form than plain floats?
+/// True if updates are encoded: then density, threshold and bytes per step are printed.
 fn is_coded(options: &Options) -> bool {
     options.recipe.codec() != gradwire::recipe::Codec::F32
 }
 
+/// A number of bytes with a unit.
 fn bytes(count: u64) -> String {
     match count {
         0..10_000 => format!("{count} B"),

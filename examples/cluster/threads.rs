@@ -1,4 +1,4 @@
-//! The cluster as threads over the in-process transport.
+//! Runs the cluster as threads of this process, connected by [`Mem`].
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -15,19 +15,19 @@ use crate::common::options::Options;
 use crate::common::worker::{self, Done, Watch, digest};
 use crate::report::Outcome;
 
-/// What the threads say of themselves while they run.
+/// The progress of all nodes. Their threads write it, and the main thread prints it.
 pub(crate) struct Progress {
-    /// Steps of each worker.
+    /// Steps of each worker so far.
     pub(crate) steps: Vec<AtomicU64>,
-    /// The last status of each node.
+    /// The last status of each node, by rank.
     pub(crate) statuses: Mutex<Vec<Option<Status>>>,
-    /// Epochs that worker 0 has ended: number, mean training loss, parameters.
+    /// Epochs that worker 0 has ended and the main thread has not printed: number, mean training loss, parameters.
     pub(crate) epochs: Mutex<VecDeque<(u32, f64, Vec<f32>)>>,
-    /// The accuracy after the last of them that has been looked at.
+    /// The accuracy of the last epoch that the main thread has evaluated.
     pub(crate) accuracy: Mutex<Option<f64>>,
 }
 
-/// How it ended.
+/// The result of all threads.
 pub(crate) struct Ended {
     params: Vec<f32>,
     digests: Vec<u64>,
@@ -38,16 +38,16 @@ pub(crate) struct Ended {
 }
 
 impl Ended {
-    /// What everyone has ended with.
+    /// The final parameters of a worker.
     pub(crate) fn params(&self) -> &[f32] {
         &self.params
     }
 
-    /// In numbers, with what the parameters are worth.
-    pub(crate) fn judged(&self, judge: &mut Model, test: &Data) -> Outcome {
+    /// Sums the results up, and evaluates the final parameters.
+    pub(crate) fn evaluated(&self, evaluator: &mut Model, test: &Data) -> Outcome {
         let (sent, dense) = traffic(self.statuses.iter());
         let (staleness, worker) = (staleness(self.statuses.iter()), &self.statuses[0]);
-        let (accuracy, loss) = judge.evaluate(&self.params, test);
+        let (accuracy, loss) = evaluator.evaluate(&self.params, test);
         Outcome {
             accuracy,
             loss,
@@ -84,7 +84,7 @@ impl Progress {
     }
 }
 
-/// One worker's part of the progress.
+/// Writes the progress of one worker. The second field is its rank.
 struct Mine<'a>(&'a Progress, usize);
 
 impl Watch for Mine<'_> {
@@ -103,25 +103,28 @@ impl Watch for Mine<'_> {
     }
 }
 
-/// Staleness of all updates that were applied, at whichever nodes.
+/// The staleness of all applied updates, over all nodes.
 pub(crate) fn staleness<'a>(statuses: impl Iterator<Item = &'a Status>) -> Histogram {
     let mut all = Histogram::default();
     statuses.for_each(|status| all.merge(&status.staleness));
     all
 }
 
-/// Bytes sent by all nodes, and what these messages would take as dense floats.
+/// The bytes that all nodes have sent, and the bytes of the same messages as dense floats.
 pub(crate) fn traffic<'a>(statuses: impl Iterator<Item = &'a Status>) -> (u64, u64) {
     statuses.fold((0, 0), |(sent, dense), status| (sent + status.bytes_out(), dense + status.counters.dense_bytes))
 }
 
-/// Trains until all epochs are done, calling `look` a few times a second.
+/// Runs all nodes to the end of the training. Calls `update` every 20 ms on this thread.
+///
+/// # Errors
+/// The error of a worker or server; see below for the choice among several.
 pub(crate) fn run(
     options: &Options,
     train: &Arc<Data>,
     progress: &Arc<Progress>,
     initial: &[f32],
-    mut look: impl FnMut(),
+    mut update: impl FnMut(),
 ) -> Result<Ended, Error> {
     let model = Model::new(train.pixels, &options.hidden, options.batch);
     let layout = model.layout();
@@ -142,9 +145,9 @@ pub(crate) fn run(
     }
     while workers.iter().any(|thread| !thread.is_finished()) {
         thread::sleep(Duration::from_millis(20));
-        look();
+        update();
     }
-    look();
+    update();
     let (mut params, mut steps, mut examples) = (Vec::new(), 0, 0);
     let (mut statuses, mut digests) = (Vec::new(), Vec::new());
     let mut failure = None;
@@ -156,7 +159,7 @@ pub(crate) fn run(
                 digests.push(digest(&done.params));
                 params = done.params;
             }
-            // Of several, the one that says most: a deadline or a differing contract, before peers that went.
+            // A lost peer is often the consequence of another worker's error, so any other error takes precedence.
             Err(error) if failure.is_none() || matches!(failure, Some(Error::Cut { .. })) => failure = Some(error),
             Err(_) => {}
         }
@@ -173,6 +176,7 @@ pub(crate) fn run(
     }
 }
 
+/// Runs a server to the end of the run, and returns its last status.
 fn server(
     options: &Options,
     layout: Layout,
@@ -183,7 +187,7 @@ fn server(
     let mut params = initial.to_vec();
     let builder =
         Session::builder(layout, options.recipe, options.cluster).optimizer_vectors(options.optimizer_vectors());
-    let mut server = options.watched(options.executor.on(builder)).serve(transport, initial)?;
+    let mut server = options.with_monitoring(options.executor.on(builder)).serve(transport, initial)?;
     while server.wait(&mut params, Duration::from_millis(100))? == RunState::Running {
         progress.note(server.status()?);
     }

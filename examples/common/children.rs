@@ -1,4 +1,5 @@
-//! Processes that belong together: started with their place in the environment, listened to, and stopped together.
+//! Child processes of one run: [`Children`] starts them with rank and address in their environment, passes on their
+//! output, restarts and stops them.
 
 use std::ffi::OsString;
 use std::io::{BufRead, BufReader, Read};
@@ -10,40 +11,50 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// What a child has said.
-pub(crate) enum Said {
+/// A line of a child's output, with the child's rank.
+pub(crate) enum Line {
+    /// From stdout.
     Out(u32, String),
+    /// From stderr, or about the child's end.
     Err(u32, String),
 }
 
-/// Processes of one run.
+/// The child processes of one run. Dropping it kills them.
 pub(crate) struct Children {
     program: OsString,
     args: Vec<OsString>,
-    /// What they find in the environment besides.
+    /// An additional environment variable for the children.
     env: Option<(&'static str, &'static str)>,
-    /// A place to meet, at a port that was free when they were started.
+    /// The address of rank 0: a port of this host that was free at the start.
     meet: String,
+    /// By rank.
     children: Vec<Slot>,
-    sender: Sender<Said>,
-    pub(crate) said: Receiver<Said>,
+    sender: Sender<Line>,
+    pub(crate) lines: Receiver<Line>,
 }
 
+/// A rank, and the process that has it.
 struct Slot {
     child: Option<Child>,
-    /// How often it may be started again.
+    /// How often the process may still be restarted.
     restarts: u32,
-    /// How it ended.
+    /// The exit code of the last process; minus the signal's number if a signal ended it.
     code: Option<i32>,
-    again: Option<Instant>,
+    /// When to start the next process.
+    restart_at: Option<Instant>,
 }
 
-/// How long after the first request to stop the rest is killed.
+/// Time between SIGTERM and SIGKILL.
 const GRACE: Duration = Duration::from_secs(10);
-/// How long to listen to pipes whose processes have ended.
-const LAST_WORDS: Duration = Duration::from_secs(2);
+/// Time to wait for the rest of the output after all processes have ended.
+const OUTPUT_GRACE: Duration = Duration::from_secs(2);
 
 impl Children {
+    /// Starts `count` processes with the same program and arguments. A process that fails is restarted up to `restarts`
+    /// times.
+    ///
+    /// # Errors
+    /// If a process cannot be started.
     pub(crate) fn start(
         program: OsString,
         args: Vec<OsString>,
@@ -52,15 +63,16 @@ impl Children {
         env: Option<(&'static str, &'static str)>,
     ) -> std::io::Result<Self> {
         let meet = TcpListener::bind("127.0.0.1:0")?.local_addr()?.to_string();
-        let (sender, said) = channel();
-        let mut children = Self { program, args, env, meet, children: Vec::new(), sender, said };
+        let (sender, lines) = channel();
+        let mut children = Self { program, args, env, meet, children: Vec::new(), sender, lines };
         for rank in 0..count {
             let child = children.spawn(rank, count)?;
-            children.children.push(Slot { child: Some(child), restarts, code: None, again: None });
+            children.children.push(Slot { child: Some(child), restarts, code: None, restart_at: None });
         }
         Ok(children)
     }
 
+    /// Starts the process of a rank, and two threads that read its output.
     fn spawn(&self, rank: u32, count: u32) -> std::io::Result<Child> {
         let mut child = Command::new(&self.program)
             .args(&self.args)
@@ -74,34 +86,34 @@ impl Children {
             .stderr(Stdio::piped())
             .spawn()?;
         if let Some(out) = child.stdout.take() {
-            self.read(out, move |line| Said::Out(rank, line));
+            self.read(out, move |line| Line::Out(rank, line));
         }
         if let Some(err) = child.stderr.take() {
-            self.read(err, move |line| Said::Err(rank, line));
+            self.read(err, move |line| Line::Err(rank, line));
         }
         Ok(child)
     }
 
-    fn read(&self, from: impl Read + Send + 'static, said: impl Fn(String) -> Said + Send + 'static) {
+    fn read(&self, from: impl Read + Send + 'static, line: impl Fn(String) -> Line + Send + 'static) {
         let sender = self.sender.clone();
         thread::spawn(move || {
-            for line in BufReader::new(from).lines().map_while(Result::ok) {
-                if sender.send(said(line)).is_err() {
+            for text in BufReader::new(from).lines().map_while(Result::ok) {
+                if sender.send(line(text)).is_err() {
                     return;
                 }
             }
         });
     }
 
-    /// Waits until all have ended, handing on what they say. When `stop` is set, asks them to stop, and after a while
-    /// stops them. Returns how each has ended; below 0, by a signal.
-    pub(crate) fn wait(mut self, stop: &Arc<AtomicBool>, mut heard: impl FnMut(Said)) -> Vec<i32> {
+    /// Waits until all processes have ended, and passes each line of their output to `print`. When `stop` is set, sends
+    /// SIGTERM, and after [`GRACE`] SIGKILL. Returns the exit codes by rank, with minus the number of a signal.
+    pub(crate) fn wait(mut self, stop: &Arc<AtomicBool>, mut print: impl FnMut(Line)) -> Vec<i32> {
         let mut asked: Option<Instant> = None;
         loop {
-            // Bounded: who talks without end keeps nobody from being looked after.
+            // Bounded, so that processes are reaped even if one of them prints without a pause.
             for _ in 0..1000 {
-                let Ok(said) = self.said.recv_timeout(Duration::from_millis(20)) else { break };
-                heard(said);
+                let Ok(line) = self.lines.recv_timeout(Duration::from_millis(20)) else { break };
+                print(line);
             }
             if stop.load(Ordering::Relaxed) && asked.is_none() {
                 asked = Some(Instant::now());
@@ -110,25 +122,26 @@ impl Children {
             if asked.is_some_and(|asked| asked.elapsed() > GRACE) {
                 self.each(|child| drop(child.kill()));
             }
-            if self.reap(asked.is_some(), &mut heard) {
-                // Their last words may still be on the way: until every pipe has ended, but no longer than a while, as
-                // some process of theirs may keep one open.
+            if self.reap(asked.is_some(), &mut print) {
+                // Pipes may still hold output. Without this sender, the channel ends when all pipes have ended; the
+                // limit is for grandchildren that keep a pipe open.
                 self.sender = channel().0;
-                let until = Instant::now() + LAST_WORDS;
-                while let Ok(said) = self.said.recv_timeout(until.saturating_duration_since(Instant::now())) {
-                    heard(said);
+                let until = Instant::now() + OUTPUT_GRACE;
+                while let Ok(line) = self.lines.recv_timeout(until.saturating_duration_since(Instant::now())) {
+                    print(line);
                 }
                 return self.children.iter().map(|slot| slot.code.unwrap_or(-1)).collect();
             }
         }
     }
 
+    /// Calls `act` for each running process.
     fn each(&mut self, mut act: impl FnMut(&mut Child)) {
         self.children.iter_mut().filter_map(|slot| slot.child.as_mut()).for_each(&mut act);
     }
 
-    /// Notes who has ended, and starts those again who may be; true when all have ended for good.
-    fn reap(&mut self, stopping: bool, heard: &mut impl FnMut(Said)) -> bool {
+    /// Collects exit codes, and restarts processes that failed. Returns true when all processes have ended for good.
+    fn reap(&mut self, stopping: bool, print: &mut impl FnMut(Line)) -> bool {
         let count = self.children.len() as u32;
         for rank in 0..count {
             let slot = &mut self.children[rank as usize];
@@ -139,20 +152,21 @@ impl Children {
                 if code != 0 && !stopping {
                     let how =
                         if code < 0 { format!("killed by signal {}", -code) } else { format!("exit code {code}") };
-                    let again = slot.restarts > 0;
-                    heard(Said::Err(rank, format!("ended: {how}{}", if again { "; starting it again" } else { "" })));
-                    slot.again = again.then(|| Instant::now() + Duration::from_millis(200));
+                    let restart = slot.restarts > 0;
+                    print(Line::Err(rank, format!("ended: {how}{}", if restart { "; restarting" } else { "" })));
+                    // The pause keeps a process that fails at once from being restarted in a busy loop.
+                    slot.restart_at = restart.then(|| Instant::now() + Duration::from_millis(200));
                     slot.restarts = slot.restarts.saturating_sub(1);
                 }
             }
-            if self.children[rank as usize].again.is_some_and(|at| at <= Instant::now() && !stopping) {
-                self.children[rank as usize].again = None;
+            if self.children[rank as usize].restart_at.is_some_and(|at| at <= Instant::now() && !stopping) {
+                self.children[rank as usize].restart_at = None;
                 if let Ok(child) = self.spawn(rank, count) {
                     self.children[rank as usize].child = Some(child);
                 }
             }
         }
-        self.children.iter().all(|slot| slot.child.is_none() && (slot.again.is_none() || stopping))
+        self.children.iter().all(|slot| slot.child.is_none() && (slot.restart_at.is_none() || stopping))
     }
 }
 
@@ -165,7 +179,7 @@ impl Drop for Children {
     }
 }
 
-/// Sends a signal: with a program that is there on every Unix, as the standard library only kills.
+/// Sends a signal by the program `kill`, since the standard library can only send SIGKILL.
 fn signal(child: &Child, name: &str) {
     let _ = Command::new("kill").args([name, &child.id().to_string()]).status();
 }

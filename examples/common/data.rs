@@ -1,4 +1,4 @@
-//! Images and labels: the digits that come with the example, or the user's own IDX files.
+//! Training data: labelled images, from the digits in the program or from IDX files (the format of MNIST).
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -6,14 +6,18 @@ use std::path::{Path, PathBuf};
 static IMAGES: &[u8] = include_bytes!("../data/digits-images-idx3-ubyte");
 static LABELS: &[u8] = include_bytes!("../data/digits-labels-idx1-ubyte");
 
-/// Labelled images, as floats in 0..=1.
+/// Labelled images.
 #[derive(Clone)]
 pub(crate) struct Data {
+    /// Pixels of an image.
     pub(crate) pixels: usize,
+    /// The pixels of all images in 0..=1, image after image.
     pub(crate) images: Vec<f32>,
+    /// The class of each image, 0 to 9.
     pub(crate) labels: Vec<u8>,
 }
 
+/// Why files are no training data.
 #[derive(Debug)]
 pub(crate) enum DataError {
     Missing { path: PathBuf, error: std::io::Error },
@@ -42,13 +46,13 @@ impl fmt::Display for DataError {
 }
 
 impl Data {
-    /// The digits that come with the example.
+    /// The digits in the program: 1,797 images of 8×8 pixels.
     pub(crate) fn digits() -> Result<Self, DataError> {
         Self::parse(Path::new("digits-images"), IMAGES, Path::new("digits-labels"), LABELS)
     }
 
-    /// The first pair of IDX files in a directory, by MNIST's names: `*images-idx3-ubyte`, `*labels-idx1-ubyte`, where
-    /// `train-` is preferred.
+    /// Loads a pair of IDX files from a directory: `*images-idx3-ubyte` and `*labels-idx1-ubyte`. A pair with `train`
+    /// in its name takes precedence.
     pub(crate) fn load(dir: &Path) -> Result<Self, DataError> {
         let missing = |path: &Path, error| DataError::Missing { path: path.to_path_buf(), error };
         let entries = std::fs::read_dir(dir).map_err(|error| missing(dir, error))?;
@@ -88,7 +92,7 @@ impl Data {
         &self.images[index * self.pixels..][..self.pixels]
     }
 
-    /// Splits into train and test, a fifth of each class in the test set, chosen by the seed.
+    /// Splits into training and test data. The test data are a fifth of each class, chosen at random by the seed.
     pub(crate) fn split(&self, seed: u64) -> (Self, Self) {
         let mut parts = [
             Self { images: Vec::new(), labels: Vec::new(), ..*self },
@@ -108,7 +112,7 @@ impl Data {
     }
 }
 
-/// The header of an IDX file of unsigned bytes, and what follows it.
+/// The dimensions and the contents of an IDX file of unsigned bytes. `expected`: its magic number.
 fn idx<'a, const N: usize>(path: &Path, bytes: &'a [u8], expected: u32) -> Result<([usize; N], &'a [u8]), DataError> {
     let truncated = |expected| DataError::Truncated { path: path.to_path_buf(), expected, got: bytes.len() };
     let head = 4 + 4 * N;
@@ -128,7 +132,7 @@ fn idx<'a, const N: usize>(path: &Path, bytes: &'a [u8], expected: u32) -> Resul
     Ok((dims, &bytes[head..end]))
 }
 
-/// Fisher and Yates, with a small generator: the same order on every machine.
+/// Shuffles in place (Fisher and Yates). A seed gives the same order on every machine.
 pub(crate) fn shuffle(items: &mut [usize], seed: u64) {
     let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
     for i in (1..items.len()).rev() {
@@ -136,7 +140,7 @@ pub(crate) fn shuffle(items: &mut [usize], seed: u64) {
     }
 }
 
-/// xorshift64*.
+/// The next random number (xorshift64*). `state` must not be 0.
 pub(crate) fn next(state: &mut u64) -> u64 {
     *state ^= *state >> 12;
     *state ^= *state << 25;

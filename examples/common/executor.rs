@@ -1,4 +1,4 @@
-//! Where the arithmetic of the nodes of this process runs.
+//! The device on which the nodes of this process compute.
 
 use std::io::Write as _;
 
@@ -7,7 +7,7 @@ use gradwire_gpu::{Context, Gpu};
 
 use super::options::exit;
 
-/// Threads of one process share a device.
+/// A device that is open. Threads of one process share it.
 #[derive(Clone, Debug)]
 pub(crate) enum Executor {
     Cpu,
@@ -15,7 +15,7 @@ pub(crate) enum Executor {
 }
 
 impl Executor {
-    /// `cpu`, `gpu`, or `auto`: a GPU if there is one, which is said either way.
+    /// `cpu`, `gpu`, or `auto`: a GPU if there is one. Both `gpu` and `auto` print their choice.
     pub(crate) fn from_name(name: &str) -> Result<Self, (u8, String)> {
         let opened = match name {
             "gpu" | "auto" => Context::open(),
@@ -27,14 +27,14 @@ impl Executor {
                 Ok(Self::Gpu(context))
             }
             Err(error) if name == "auto" => {
-                let _ = writeln!(std::io::stderr(), "executor: WARNING: the CPU, as {error}");
+                let _ = writeln!(std::io::stderr(), "executor: WARNING: using the CPU: {error}");
                 Ok(Self::Cpu)
             }
             Err(error) => Err((exit::RUN, format!("--executor gpu: {error}"))),
         }
     }
 
-    /// Has a node use it.
+    /// Lets a node compute on this device.
     pub(crate) fn on(&self, builder: Builder) -> Builder {
         match self {
             Self::Cpu => builder,

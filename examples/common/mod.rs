@@ -1,4 +1,4 @@
-//! What the example binaries share.
+//! The code that the example programs share: options, data, model, the training loop, and the program `node`.
 
 pub(crate) mod data;
 pub(crate) mod executor;
@@ -11,11 +11,11 @@ pub(crate) mod worker;
 use std::io::Write;
 use std::process::ExitCode;
 
-/// Ends a program: with what went wrong in one line, if anything did.
+/// Ends a program: prints the message of an error in one line, and returns its exit code.
 pub(crate) fn end(result: Result<(), (u8, String)>) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
-        // `--help` is no error.
+        // The text of `--help`.
         Err((0, text)) => {
             let _ = write!(std::io::stdout(), "{text}");
             ExitCode::SUCCESS

@@ -4,13 +4,15 @@ use gradwire::Layout;
 
 use super::data::{Data, next};
 
-/// The shape of the model, and room for one batch.
+/// The shape of the model, and buffers for one batch. The parameters are not part of it.
 pub(crate) struct Model {
+    /// Sizes of the layers, from the input to the 10 classes.
     sizes: Vec<usize>,
+    /// Examples for which the buffers have room.
     batch: usize,
-    /// Activations of each layer, the input first; `batch` rows each.
+    /// Activations of each layer, beginning with the input: `batch` rows each.
     activations: Vec<Vec<f32>>,
-    /// Gradient by the activations of a layer, and of the one before it.
+    /// Gradients of the loss by the activations of the current layer, and by the activations of the layer below.
     delta: [Vec<f32>; 2],
 }
 
@@ -26,20 +28,20 @@ impl Model {
         }
     }
 
-    /// Weights of a layer (one row per input) and its biases, layer after layer.
+    /// The tensors in the parameter vector: for each layer its weights, one row per input, then its biases.
     pub(crate) fn layout(&self) -> Layout {
         self.sizes.windows(2).enumerate().fold(Layout::new(), |layout, (i, pair)| {
             layout.tensor(&format!("dense{i}.weight"), pair).tensor(&format!("dense{i}.bias"), &pair[1..])
         })
     }
 
-    /// He initialisation.
+    /// Random initial parameters, by He et al. 2015.
     pub(crate) fn initial(&self, seed: u64) -> Vec<f32> {
         let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
         let mut params = Vec::new();
         for pair in self.sizes.windows(2) {
             let spread = (2.0 / pair[0] as f32).sqrt();
-            // The sum of twelve uniforms is near enough to normal.
+            // The sum of twelve uniform numbers, minus 6, is approximately standard normal.
             let mut normal =
                 || (0..12).map(|_| (next(&mut state) >> 24) as f32 / (1u64 << 24) as f32).sum::<f32>() - 6.0;
             params.extend((0..pair[0] * pair[1]).map(|_| normal() * spread));
@@ -48,7 +50,7 @@ impl Model {
         params
     }
 
-    /// Mean loss over the images of `indices`, and its gradient.
+    /// Writes the gradient of the mean loss over the images of `indices`, and returns that loss.
     pub(crate) fn gradient(&mut self, params: &[f32], data: &Data, indices: &[usize], gradient: &mut [f32]) -> f32 {
         let rows = self.forward(params, data, indices);
         let loss = self.softmax(data, indices);
@@ -69,7 +71,7 @@ impl Model {
                 }
                 if layer > 0 {
                     for (i, below) in below[row * inputs..][..inputs].iter_mut().enumerate() {
-                        // The derivative of ReLU is 0 where it gave 0.
+                        // The derivative of ReLU is 0 where its output is 0.
                         *below = if input[i] > 0.0 { dot(&weights[i * outputs..][..outputs], delta) } else { 0.0 };
                     }
                 }
@@ -80,7 +82,7 @@ impl Model {
         loss
     }
 
-    /// Share of images that the model names rightly, and its mean loss.
+    /// The share of images that the model classifies correctly, and the mean loss.
     pub(crate) fn evaluate(&mut self, params: &[f32], data: &Data) -> (f64, f64) {
         let (mut right, mut loss) = (0, 0.0);
         let all: Vec<usize> = (0..data.len()).collect();
@@ -97,6 +99,7 @@ impl Model {
         (right as f64 / data.len() as f64, loss / data.len() as f64)
     }
 
+    /// Computes the activations for the images of `indices`. Returns their number.
     fn forward(&mut self, params: &[f32], data: &Data, indices: &[usize]) -> usize {
         assert!(indices.len() <= self.batch);
         for (row, index) in indices.iter().enumerate() {
@@ -122,7 +125,7 @@ impl Model {
         indices.len()
     }
 
-    /// Mean cross-entropy; leaves its gradient by the scores in `delta`.
+    /// Computes the mean cross-entropy of the last layer, and leaves its gradient by the scores in `delta`.
     fn softmax(&mut self, data: &Data, indices: &[usize]) -> f32 {
         let scores = &self.activations[self.sizes.len() - 1];
         let (mut loss, share) = (0.0, 1.0 / indices.len() as f32);
@@ -140,11 +143,12 @@ impl Model {
     }
 }
 
+/// `into += scale * x`.
 fn add_scaled(into: &mut [f32], x: &[f32], scale: f32) {
     into.iter_mut().zip(x).for_each(|(into, x)| *into += scale * x);
 }
 
-/// In eight lanes, so that it vectorises.
+/// The dot product. Eight partial sums let the compiler use vector instructions.
 fn dot(a: &[f32], b: &[f32]) -> f32 {
     let mut lanes = [0.0f32; 8];
     let (a, a_rest) = a.as_chunks::<8>();

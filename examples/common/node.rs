@@ -1,4 +1,6 @@
-//! One process of a run: a worker, a server, or a worker with the servers beside it.
+//! The program `node`: one process of a run. It is a worker, a server, or (rank 0 by default) a worker and all servers.
+//!
+//! `cluster` and `launch` contain this program as well, and start themselves as its processes.
 
 use std::ffi::OsString;
 use std::io::Write as _;
@@ -14,119 +16,174 @@ use gradwire_tcp::{Key, KeyError, Notice, StreamError};
 use super::data::Data;
 use super::model::Model;
 use super::options::{self, Options, exit, value};
-use super::worker::{self, Keep, Watch, digest};
+use super::worker::{self, Checkpoints, Watch, digest};
 
+/// An exit code and a message.
 type Failure = (u8, String);
 
-/// How processes reach each other.
+/// The transport between processes.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 enum Wire {
     Tcp,
     Shm,
 }
 
+/// The checked options of a process.
 struct Node {
     options: Options,
-    place: LaunchEnv,
-    /// Servers are processes of their own, the last ones.
+    /// Rank, number of processes, and the address of rank 0.
+    env: LaunchEnv,
+    /// Servers are processes of their own, with the last ranks, instead of threads of rank 0.
     apart: bool,
     wire: Wire,
+    /// Name of the cluster. Processes with another name are refused.
     cluster: String,
     dead_after: Duration,
+    /// How long a thread polls its connections before it sleeps.
     spin: Duration,
     listen: Option<String>,
     advertise: Option<String>,
     key: Option<Key>,
     insecure_open: bool,
-    keep: Option<Keep>,
+    checkpoints: Option<Checkpoints>,
+    /// Print no events.
     quiet: bool,
-    /// Lines per epoch beside JSON.
+    /// Print a line per epoch even with `--json`: `cluster` reads both.
     progress: bool,
 }
 
+/// The command line of a process.
 pub(crate) fn command() -> Command {
     let command = Command::new("node")
-        .about("One process of a run: trains handwritten digits together with others, over TCP or shared memory.")
+        .about("One process of a run: learns handwritten digits together with other processes.")
+        // A later flag overrides an earlier one, so that flags on the command line override a configuration file.
         .args_override_self(true)
         .subcommand_negates_reqs(true)
         .subcommand(
             Command::new("keygen")
-                .about("Writes a new key to a file that only you can read; copy it to every machine.")
-                .arg(Arg::new("file").required(true).value_parser(value_parser!(PathBuf))),
+                .about("Write a new key to a file that only its owner can read; copy it to every machine.")
+                .arg(
+                    Arg::new("file")
+                        .required(true)
+                        .help("The file, which must not exist")
+                        .value_parser(value_parser!(PathBuf)),
+                ),
         )
         .after_help(format!(
-            "Rank, number of processes and meeting point come from flags, else from what a launcher has left in the \
-             environment: GRADWIRE_RANK, GRADWIRE_PROCESSES and GRADWIRE_MEET; torchrun; Open MPI or PMI; Slurm; \
-             Kubernetes.\n\n{}\n\n\
-             By hand, in four terminals:\n  node --rank 0 --processes 4 --meet 127.0.0.1:29510 --recipe ssp\n  node --rank 1 \
-             --processes 4 --meet 127.0.0.1:29510 --recipe ssp\n  …\n\nBetween machines: node keygen cluster.key; then on \
-             each: node --key-file cluster.key --meet HOST:29510 …",
+            "Rank, number of processes and the address of rank 0 come from flags, or from a launcher's environment:\n\
+             GRADWIRE_RANK, GRADWIRE_PROCESSES, GRADWIRE_MEET; torchrun; Open MPI; PMI; Slurm; Kubernetes.\n\n{}\n\n\
+             Example, in four terminals:\n  \
+             node --rank 0 --processes 4 --meet 127.0.0.1:29510 --recipe ssp\n  \
+             node --rank 1 --processes 4 --meet 127.0.0.1:29510 --recipe ssp      and so on\n\n\
+             Between machines, with the same key on all of them:\n  \
+             node keygen cluster.key\n  \
+             node --key-file cluster.key --meet HOST:29510 ...",
             options::recipes()
-        ))
-        .arg(value("rank", "Number of this process, from 0").value_parser(value_parser!(u32)))
-        .arg(value("processes", "How many processes there are").value_parser(value_parser!(u32).range(1..=1024)))
-        .arg(value("meet", "HOST:PORT where rank 0 listens (tcp)"))
-        .arg(value("transport", "tcp or shm").default_value("tcp").value_parser(["tcp", "shm"]))
+        ));
+    let command = process_flags(command.next_help_heading("Process"));
+    let command = network_flags(command.next_help_heading("Network"));
+    let command = checkpoint_flags(command.next_help_heading("Checkpoints"));
+    options::training(command)
+}
+
+fn process_flags(command: Command) -> Command {
+    command
+        .arg(value("rank", "N", "Rank of this process, from 0; needs --processes").value_parser(value_parser!(u32)))
+        .arg(
+            value("processes", "N", "Number of processes; needs --rank")
+                .value_parser(value_parser!(u32).range(1..=1024)),
+        )
         .arg(
             Arg::new("apart")
                 .long("apart")
                 .action(ArgAction::SetTrue)
-                .help("Servers are processes of their own, the last ones, instead of threads of rank 0"),
+                .help("Servers are processes of their own, with the last ranks [default: threads of rank 0]"),
         )
-        .arg(value("listen", "HOST:PORT to listen at [default: rank 0 where it is met, others at any port] (tcp)"))
-        .arg(value("advertise", "HOST:PORT where others reach this process, if it is another (tcp)"))
         .arg(
-            value("key-file", "File with the cluster's key, made by keygen; or GRADWIRE_KEY_FILE (tcp)")
+            value("cluster", "NAME", "Name of the run; processes with another name are refused")
+                .default_value("gradwire"),
+        )
+        .arg(
+            value("config", "FILE", "TOML file with flags as keys; flags on the command line override it")
+                .value_parser(value_parser!(PathBuf)),
+        )
+        .arg(
+            Arg::new("quiet").long("quiet").action(ArgAction::SetTrue).help("Print no events of peers and connections"),
+        )
+        .arg(Arg::new("progress").long("progress").action(ArgAction::SetTrue).hide(true))
+}
+
+fn network_flags(command: Command) -> Command {
+    command
+        .arg(
+            value("transport", "NAME", "tcp, or shm: shared memory of one host")
+                .default_value("tcp")
+                .value_parser(["tcp", "shm"])
+                .hide_possible_values(true),
+        )
+        .arg(value("meet", "HOST:PORT", "Address of rank 0 (tcp)"))
+        .arg(value("listen", "HOST:PORT", "Address to listen at (tcp) [default: --meet for rank 0, else any port]"))
+        .arg(value("advertise", "HOST:PORT", "Address at which peers reach this process (tcp) [default: --listen]"))
+        .arg(
+            value("key-file", "FILE", "Key of the cluster, made by keygen (tcp) [default: $GRADWIRE_KEY_FILE]")
                 .value_parser(value_parser!(PathBuf)),
         )
         .arg(
             Arg::new("insecure-open")
                 .long("insecure-open")
                 .action(ArgAction::SetTrue)
-                .help("Listen beyond loopback without a key: anyone who can connect can take part"),
+                .help("Listen beyond loopback without a key: any host that can connect can take part"),
         )
-        .arg(value("cluster", "Name of the cluster: others are turned away").default_value("gradwire"))
         .arg(
-            value("dead-after", "Seconds of silence after which a process is given up; all timeouts follow from it")
+            value("dead-after", "SECONDS", "Silence after which a peer is given up, 0.1 to 86400; sets all timeouts")
                 .default_value("5")
                 .value_parser(value_parser!(f64)),
         )
         .arg(
-            value("spin", "Microseconds to look for work before sleeping [default: 50, or 0 where processes outnumber processors]")
-                .value_parser(value_parser!(u64)),
+            value(
+                "spin",
+                "MICROS",
+                "Time to poll before sleeping [default: 50, or 0 with more processes than processors]",
+            )
+            .value_parser(value_parser!(u64)),
+        )
+}
+
+fn checkpoint_flags(command: Command) -> Command {
+    command
+        .arg(
+            value(
+                "checkpoint",
+                "DIR",
+                "Directory for checkpoints; servers and meshes write one when all processes get SIGTERM",
+            )
+            .value_parser(value_parser!(PathBuf)),
         )
         .arg(
-            value("checkpoint", "Directory for checkpoints: trees and rings write them as they go, others when all their processes are asked to stop (SIGTERM)").value_parser(value_parser!(PathBuf)),
-        )
-        .arg(
-            value("every", "Steps between checkpoints").default_value("100").value_parser(value_parser!(u64).range(1..)),
+            value("every", "N", "Steps between two checkpoints (tree, ring)")
+                .default_value("100")
+                .value_parser(value_parser!(u64).range(1..)),
         )
         .arg(
             Arg::new("resume")
                 .long("resume")
                 .action(ArgAction::SetTrue)
                 .requires("checkpoint")
-                .help("Go on from the newest checkpoint; every process does"),
+                .help("Go on from the newest checkpoint; required of every process"),
         )
-        .arg(Arg::new("progress").long("progress").action(ArgAction::SetTrue).hide(true))
-        .arg(
-            Arg::new("quiet").long("quiet").action(ArgAction::SetTrue).help("Say nothing of who comes and goes"),
-        )
-        .arg(
-            value("config", "TOML file whose keys are these flags; flags on the command line count more")
-                .value_parser(value_parser!(PathBuf)),
-        );
-    options::training(command)
 }
 
-/// Runs a process with these arguments, the program's name first.
+/// Runs a process with these arguments. The first one is the name of the program.
+///
+/// # Errors
+/// An exit code and a message.
 pub(crate) fn main(args: Vec<OsString>) -> Result<(), Failure> {
     let matches = options::matches(command(), args.clone())?;
     if let Some(("keygen", matches)) = matches.subcommand() {
         let path = matches.get_one::<PathBuf>("file").cloned().unwrap_or_default();
         let key = Key::generate().and_then(|key| key.write(&path)).map_err(|error| (exit::AUTH, error.to_string()));
         return key.map(|()| {
-            let _ = writeln!(std::io::stdout(), "wrote a new key to {}; only you can read it", path.display());
+            let _ = writeln!(std::io::stdout(), "wrote a new key to {}, readable by its owner only", path.display());
         });
     }
     let matches = match matches.get_one::<PathBuf>("config") {
@@ -135,12 +192,12 @@ pub(crate) fn main(args: Vec<OsString>) -> Result<(), Failure> {
     };
     let mut node = Node::from_matches(&matches)?;
     let parameters = Model::new(node.pixels()?, &node.options.hidden, 1).layout().len();
-    node.options.monitored(&matches, Some(node.place.rank), parameters)?;
+    node.options.start_monitoring(&matches, Some(node.env.rank), parameters)?;
     let stop = stop_on_signals().map_err(|error| (exit::RUN, format!("signals: {error}")))?;
     node.run(&stop)
 }
 
-/// Puts what a file says before what the command line says.
+/// The arguments with those of a TOML file before them, so that the command line overrides the file.
 fn with_config(path: &std::path::Path, args: Vec<OsString>) -> Result<Vec<OsString>, Failure> {
     let failed = |what: String| (exit::USAGE, format!("--config {}: {what}", path.display()));
     let text = std::fs::read_to_string(path).map_err(|error| failed(error.to_string()))?;
@@ -148,6 +205,7 @@ fn with_config(path: &std::path::Path, args: Vec<OsString>) -> Result<Vec<OsStri
     let mut all: Vec<OsString> = args.iter().take(1).cloned().collect();
     for (key, value) in table {
         match value {
+            // `false` is the default of every flag.
             toml::Value::Boolean(false) => {}
             toml::Value::Boolean(true) => all.push(format!("--{key}").into()),
             toml::Value::String(text) => all.push(format!("--{key}={text}").into()),
@@ -162,7 +220,10 @@ fn with_config(path: &std::path::Path, args: Vec<OsString>) -> Result<Vec<OsStri
     Ok(all)
 }
 
-/// The first SIGTERM or SIGINT asks to stop; the second ends the process at once.
+/// A flag that the first SIGTERM or SIGINT sets. The second signal ends the process at once, with exit code 130.
+///
+/// # Errors
+/// If the operating system does not install the handler.
 pub(crate) fn stop_on_signals() -> std::io::Result<Arc<AtomicBool>> {
     let stop = Arc::new(AtomicBool::new(false));
     for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
@@ -175,29 +236,30 @@ pub(crate) fn stop_on_signals() -> std::io::Result<Arc<AtomicBool>> {
 impl Node {
     fn from_matches(matches: &ArgMatches) -> Result<Self, Failure> {
         let text = |name: &str| matches.get_one::<String>(name).cloned();
-        let place = place(matches)?;
+        let env = launch_env(matches)?;
         let seconds = matches.get_one::<f64>("dead-after").copied().unwrap_or(5.0);
         if !(0.1..=86_400.0).contains(&seconds) {
             return Err((exit::USAGE, format!("--dead-after: expected 0.1 to 86400 seconds, got {seconds}")));
         }
         let apart = matches.get_flag("apart");
-        // With servers apart, workers are those that are left.
-        let all = Options::from_matches(matches, place.processes)?;
+        // With `--apart`, the number of servers determines the number of workers, and the recipe that of servers.
+        let all = Options::from_matches(matches, env.processes)?;
         let options = if apart {
-            let workers = place.processes.checked_sub(all.cluster.servers).filter(|workers| *workers > 0);
+            let workers = env.processes.checked_sub(all.cluster.servers).filter(|workers| *workers > 0);
             let workers = workers.ok_or_else(|| {
                 let text =
-                    format!("--apart: expected more than {} processes, got {}", all.cluster.servers, place.processes);
+                    format!("--apart: expected more than {} processes, got {}", all.cluster.servers, env.processes);
                 (exit::CONFIG, text)
             })?;
             Options::from_matches(matches, workers)?
         } else {
             all
         };
+        // Where nodes outnumber processors, a thread that polls takes the processor from one that could work.
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
         let crowded = options.cluster.nodes() as usize > processors;
         let spin = matches.get_one::<u64>("spin").copied().unwrap_or(if crowded { 0 } else { 50 });
-        let keep = matches.get_one::<PathBuf>("checkpoint").map(|directory| Keep {
+        let checkpoints = matches.get_one::<PathBuf>("checkpoint").map(|directory| Checkpoints {
             directory: directory.clone(),
             every: matches.get_one::<u64>("every").copied().unwrap_or(100),
             resume: matches.get_flag("resume"),
@@ -212,28 +274,28 @@ impl Node {
             advertise: text("advertise"),
             key: key(matches).map_err(|error| (exit::AUTH, error.to_string()))?,
             insecure_open: matches.get_flag("insecure-open"),
-            keep,
+            checkpoints,
             quiet: matches.get_flag("quiet"),
             progress: matches.get_flag("progress"),
             options,
-            place,
+            env,
         })
     }
 
+    /// Runs the nodes of this process to the end of the run. `stop`: leave, or suspend the run.
     fn run(&self, stop: &AtomicBool) -> Result<(), Failure> {
-        let rank = self.place.rank;
-        self.say(&format!(
+        let rank = self.env.rank;
+        self.log(&format!(
             "process {rank} of {} ({}), {} of {} over {}",
-            self.place.processes,
-            self.place.source,
+            self.env.processes,
+            self.env.source,
             if rank < self.options.cluster.workers { "a worker" } else { "a server" },
             self.options.name,
             if self.wire == Wire::Tcp { "TCP" } else { "shared memory" },
         ));
         if self.insecure_open && self.key.is_none() && self.wire == Wire::Tcp {
-            // Quiet or not.
-            let text =
-                "WARNING: no key, and listening beyond loopback is allowed: anyone who can connect can take part";
+            // Printed even with `--quiet`.
+            let text = "WARNING: no key and --insecure-open: any host that can connect can take part";
             let _ = writeln!(std::io::stderr(), "node {rank}: {text}");
         }
         match self.wire {
@@ -247,11 +309,11 @@ impl Node {
         stop: &AtomicBool,
         open: impl Fn(u32) -> Result<T, Failure>,
     ) -> Result<(), Failure> {
-        let (rank, workers) = (self.place.rank, self.options.cluster.workers);
+        let (rank, workers) = (self.env.rank, self.options.cluster.workers);
         if rank >= workers {
             return self.serve(open(rank)?).map(|status| self.report(None, &status, 0, 0, 0.0));
         }
-        // Opened in this order: rank 0 is whom the others meet.
+        // Rank 0 first: the servers of this process connect to it.
         let own = open(rank)?;
         let beside = if rank == 0 && !self.apart { workers..self.options.cluster.nodes() } else { 0..0 };
         let servers = beside.map(open).collect::<Result<Vec<_>, _>>()?;
@@ -264,7 +326,7 @@ impl Node {
                     .map(|thread| thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
                     .collect()
             } else {
-                // They wait for workers that may not come any more; the process ends with this one.
+                // The servers would wait for workers that may not come back, so the process ends with its worker.
                 let (code, text) = trained.err().unwrap_or_default();
                 let _ = writeln!(std::io::stderr(), "{text}");
                 std::process::exit(code.into());
@@ -276,6 +338,7 @@ impl Node {
         })
     }
 
+    /// Trains as a worker, and prints the result. Rank 0 also evaluates the model.
     fn train<T: Transport + 'static>(&self, transport: T, stop: &AtomicBool) -> Result<(), Failure> {
         let options = &self.options;
         let data = match &options.data {
@@ -286,24 +349,24 @@ impl Node {
         if train.len() < options.cluster.workers as usize {
             return Err((exit::CONFIG, format!("workers: expected at most {} (one image each)", train.len())));
         }
-        let rank = self.place.rank;
-        let judge = (rank == 0).then(|| (Model::new(test.pixels, &options.hidden, 256), test));
-        let mut progress = Progress { node: self, stop, judge, steps: 0, begun: Instant::now() };
+        let rank = self.env.rank;
+        let evaluator = (rank == 0).then(|| (Model::new(test.pixels, &options.hidden, 256), test));
+        let mut progress = Progress { node: self, stop, evaluator, steps: 0, begun: Instant::now() };
         let model = Model::new(train.pixels, &options.hidden, options.batch);
         let initial = options.initial(&model)?;
-        let done = worker::train(options, &train, transport, initial, self.keep.as_ref(), &mut progress);
+        let done = worker::train(options, &train, transport, initial, self.checkpoints.as_ref(), &mut progress);
         let done = done.map_err(|error| self.failure(&error))?;
         if rank == 0 {
-            options.keep(&model, &done.params)?;
+            options.write_export(&model, &done.params)?;
         }
         let seconds = progress.begun.elapsed().as_secs_f64();
-        let verdict = progress.judge.as_mut().map(|(model, test)| model.evaluate(&done.params, test));
-        let last = Last { verdict, digest: digest(&done.params), drained: done.drained };
-        self.report(Some(last), &done.status, done.steps, done.examples, seconds);
+        let evaluation = progress.evaluator.as_mut().map(|(model, test)| model.evaluate(&done.params, test));
+        let result = TrainingResult { evaluation, digest: digest(&done.params), drained: done.drained };
+        self.report(Some(result), &done.status, done.steps, done.examples, seconds);
         Ok(())
     }
 
-    /// Of an image.
+    /// The number of pixels of an image in the training data.
     fn pixels(&self) -> Result<usize, Failure> {
         let data = match &self.options.data {
             Some(directory) => Data::load(directory),
@@ -312,6 +375,7 @@ impl Node {
         data.map(|data| data.pixels).map_err(|error| (exit::DATA, format!("data: {error}")))
     }
 
+    /// Runs a server to the end of the run. Returns its last status.
     fn serve<T: Transport + 'static>(&self, transport: T) -> Result<Status, Failure> {
         let options = &self.options;
         let model = Model::new(self.pixels()?, &options.hidden, options.batch);
@@ -319,16 +383,16 @@ impl Node {
         let builder = Session::builder(model.layout(), options.recipe, options.cluster)
             .optimizer_vectors(options.optimizer_vectors());
         let rank = transport.place().0.0;
-        let builder = options.watched(options.executor.on(builder));
-        let builder = if self.quiet { builder } else { builder.on_event(move |event| tell(rank, event)) };
+        let builder = options.with_monitoring(options.executor.on(builder));
+        let builder = if self.quiet { builder } else { builder.on_event(move |event| print_event(rank, event)) };
         let run = || {
-            let mut server = match self.keep.as_ref().filter(|keep| keep.resume) {
-                Some(keep) => builder.resume_serving(&keep.directory, transport)?,
+            let mut server = match self.checkpoints.as_ref().filter(|checkpoints| checkpoints.resume) {
+                Some(checkpoints) => builder.resume_serving(&checkpoints.directory, transport)?,
                 None => builder.serve(transport, &params.clone())?,
             };
             while server.wait(&mut params, Duration::from_millis(200))? == RunState::Running {}
-            if let Some(keep) = &self.keep {
-                server.checkpoint(&keep.directory, &params)?;
+            if let Some(checkpoints) = &self.checkpoints {
+                server.checkpoint(&checkpoints.directory, &params)?;
             }
             server.status()
         };
@@ -338,8 +402,9 @@ impl Node {
     // Transports
 
     fn tcp(&self, rank: u32) -> Result<gradwire_tcp::Tcp, Failure> {
-        let meet = self.place.meet.clone().ok_or_else(|| {
-            (exit::USAGE, "--meet: expected HOST:PORT, where rank 0 listens; no launcher has told it".to_string())
+        let meet = self.env.meet.clone().ok_or_else(|| {
+            let text = "--meet: expected HOST:PORT, the address of rank 0, which no launcher has set";
+            (exit::USAGE, text.to_string())
         })?;
         let nodes = self.options.cluster.nodes();
         let mut builder = gradwire_tcp::Builder::new(rank, nodes, &meet)
@@ -347,11 +412,11 @@ impl Node {
             .dead_after(self.dead_after)
             .spin(self.spin)
             .insecure_open(self.insecure_open);
-        // Servers beside a worker listen at ports of their own.
-        if let Some(listen) = self.listen.as_ref().filter(|_| rank == self.place.rank) {
+        // `--listen` and `--advertise` belong to one rank. Servers in the same process use any free port.
+        if let Some(listen) = self.listen.as_ref().filter(|_| rank == self.env.rank) {
             builder = builder.listen(listen);
         }
-        if let Some(advertise) = self.advertise.as_ref().filter(|_| rank == self.place.rank) {
+        if let Some(advertise) = self.advertise.as_ref().filter(|_| rank == self.env.rank) {
             builder = builder.advertise(advertise);
         }
         if let Some(key) = &self.key {
@@ -377,14 +442,16 @@ impl Node {
         builder.open().map_err(|error| (exit::RUN, format!("node {rank}: {error}")))
     }
 
-    // What is said
+    // Output
 
-    fn say(&self, text: &str) {
+    /// Prints a message about this process, unless `--quiet` is set.
+    fn log(&self, text: &str) {
         if !self.quiet {
-            let _ = writeln!(std::io::stderr(), "node {}: {text}", self.place.rank);
+            let _ = writeln!(std::io::stderr(), "node {}: {text}", self.env.rank);
         }
     }
 
+    /// The exit code and the message for an error of a session or server.
     fn failure(&self, error: &Error) -> Failure {
         let code = match error {
             Error::Config(_) | Error::Contract { .. } | Error::Nodes { .. } | Error::Role { .. } => exit::CONFIG,
@@ -395,31 +462,34 @@ impl Node {
             },
             _ => exit::RUN,
         };
-        (code, format!("node {}: {error}", self.place.rank))
+        (code, format!("node {}: {error}", self.env.rank))
     }
 
-    /// The last line: one object, for whoever started this process; or a few words.
-    fn report(&self, last: Option<Last>, status: &Status, steps: u64, examples: u64, seconds: f64) {
+    /// Prints the result at the end: a JSON object per node, or text at rank 0. `result`: `None` for a server.
+    fn report(&self, result: Option<TrainingResult>, status: &Status, steps: u64, examples: u64, seconds: f64) {
         let mut out = std::io::stdout();
         if !self.options.json {
-            if let Some(Last { verdict: Some((accuracy, loss)), digest, drained }) = last {
+            if let Some(TrainingResult { evaluation: Some((accuracy, loss)), digest, drained }) = result {
+                let drained = if drained { ", ended early by a signal" } else { "" };
                 let _ = writeln!(
                     out,
-                    "\naccuracy        {:.2} % on the test images\nloss            {loss:.4}\nsteps           {steps} of this \
-                     worker{}\ntime            {seconds:.2} s\nparameters      digest {digest:016x}",
+                    "\naccuracy        {:.2} % on the test images\nloss            {loss:.4}\n\
+                     steps           {steps} of this worker{drained}\ntime            {seconds:.2} s\n\
+                     parameters      digest {digest:016x}",
                     accuracy * 100.0,
-                    if drained { ", then asked to stop" } else { "" },
                 );
             }
             return;
         }
-        let (accuracy, loss) = last.as_ref().and_then(|last| last.verdict).unwrap_or((-1.0, -1.0));
-        let (digest, drained) = last.map_or((0, false), |last| (last.digest, last.drained));
+        let (accuracy, loss) = result.as_ref().and_then(|result| result.evaluation).unwrap_or((-1.0, -1.0));
+        let (digest, drained) = result.map_or((0, false), |result| (result.digest, result.drained));
         let _ = writeln!(
             out,
-            "{{\"rank\":{},\"steps\":{steps},\"examples\":{examples},\"seconds\":{seconds:.4},\"accuracy\":{accuracy:.4},\
+            "{{\"rank\":{},\"steps\":{steps},\"examples\":{examples},\"seconds\":{seconds:.4},\
+             \"accuracy\":{accuracy:.4},\
              \"loss\":{loss:.5},\"bytes_sent\":{},\"bytes_dense\":{},\"staleness_sum\":{},\"staleness_count\":{},\
-             \"staleness_max\":{},\"density\":{:.6},\"tau\":{:e},\"view\":{},\"reconnects\":{},\"residual_norm\":{:.6},\"clipped\":{:.6},\"merged\":{},\"drained\":{drained},\
+             \"staleness_max\":{},\"density\":{:.6},\"tau\":{:e},\"view\":{},\"reconnects\":{},\
+             \"residual_norm\":{:.6},\"clipped\":{:.6},\"merged\":{},\"drained\":{drained},\
              \"digest\":\"{digest:016x}\"}}",
             status.me,
             status.bytes_out(),
@@ -438,33 +508,38 @@ impl Node {
     }
 }
 
-struct Last {
-    verdict: Option<(f64, f64)>,
+/// The result of a worker.
+struct TrainingResult {
+    /// Accuracy (0 to 1) and mean loss on the test images, at rank 0.
+    evaluation: Option<(f64, f64)>,
+    /// See [`digest`].
     digest: u64,
+    /// A signal ended the training early.
     drained: bool,
 }
 
-/// What a worker says while it trains: rank 0, a line per epoch.
+/// Follows the training of this process's worker. Rank 0 prints a line per epoch.
 struct Progress<'a> {
     node: &'a Node,
     stop: &'a AtomicBool,
-    judge: Option<(Model, Data)>,
+    /// At rank 0: a model for evaluation, and the test images.
+    evaluator: Option<(Model, Data)>,
     steps: u64,
     begun: Instant,
 }
 
 impl Watch for Progress<'_> {
-    fn stops(&self) -> bool {
+    fn should_stop(&self) -> bool {
         self.stop.load(Ordering::Relaxed)
     }
 
-    fn teller(&self) -> Option<fn(u32, Event)> {
-        (!self.node.quiet).then_some(tell)
+    fn on_event(&self) -> Option<fn(u32, Event)> {
+        (!self.node.quiet).then_some(print_event)
     }
 
     fn step(&mut self, steps: u64, _: &mut Session) -> Result<(), Error> {
         if steps == 1 && !self.node.quiet {
-            self.node.say("first step done");
+            self.node.log("first step done");
         }
         self.steps = steps;
         Ok(())
@@ -473,7 +548,7 @@ impl Watch for Progress<'_> {
     fn epoch(&mut self, epoch: u32, loss: f64, params: &[f32], _: &mut Session) -> Result<Option<f64>, Error> {
         let options = &self.node.options;
         let wanted = self.node.progress || !options.json || options.monitor.is_some();
-        let Some((model, test)) = self.judge.as_mut().filter(|_| wanted) else { return Ok(None) };
+        let Some((model, test)) = self.evaluator.as_mut().filter(|_| wanted) else { return Ok(None) };
         let (accuracy, _) = model.evaluate(params, test);
         if self.node.progress || !options.json {
             let (steps, seconds) = (self.steps, self.begun.elapsed().as_secs_f64());
@@ -487,37 +562,39 @@ impl Watch for Progress<'_> {
     }
 }
 
-fn tell(rank: u32, event: Event) {
+fn print_event(rank: u32, event: Event) {
     let _ = writeln!(std::io::stderr(), "node {rank}: {event}");
 }
 
+/// Prints the notices of a transport.
 fn notice(rank: u32) -> impl FnMut(Notice) + Send + 'static {
     move |notice| {
         let _ = writeln!(std::io::stderr(), "node {rank}: {notice}");
     }
 }
 
-/// Flags count more than what a launcher says.
-fn place(matches: &ArgMatches) -> Result<LaunchEnv, Failure> {
+/// Rank, number of processes and the address of rank 0: from flags, else from a launcher, else one process alone.
+fn launch_env(matches: &ArgMatches) -> Result<LaunchEnv, Failure> {
     let found = LaunchEnv::detect().map_err(|error| (exit::USAGE, error.to_string()))?;
     let number = |name: &str| matches.get_one::<u32>(name).copied();
     let meet = matches.get_one::<String>("meet").cloned();
-    let place = match (number("rank"), number("processes"), found) {
+    let env = match (number("rank"), number("processes"), found) {
         (Some(rank), Some(processes), _) => {
             LaunchEnv { rank, processes, local_rank: None, meet: None, source: "flags" }
         }
-        (None, None, Some(place)) => place,
+        (None, None, Some(env)) => env,
         (None, None, None) => LaunchEnv { rank: 0, processes: 1, local_rank: None, meet: None, source: "alone" },
         _ => return Err((exit::USAGE, "expected --rank and --processes together, got one of them".to_string())),
     };
-    if place.rank >= place.processes {
-        return Err((exit::USAGE, format!("--rank: expected less than {}, got {}", place.processes, place.rank)));
+    if env.rank >= env.processes {
+        return Err((exit::USAGE, format!("--rank: expected less than {}, got {}", env.processes, env.rank)));
     }
-    let alone = (place.processes == 1).then(|| "127.0.0.1:0".to_string());
-    Ok(LaunchEnv { meet: meet.or(place.meet).or(alone), ..place })
+    let alone = (env.processes == 1).then(|| "127.0.0.1:0".to_string());
+    Ok(LaunchEnv { meet: meet.or(env.meet).or(alone), ..env })
 }
 
-/// From a file, or from the environment; never from the arguments, which everyone on the host can read.
+/// The key of the cluster, from a file or from the environment. There is no flag for the key itself: all users of a
+/// host can read the arguments of a process.
 fn key(matches: &ArgMatches) -> Result<Option<Key>, KeyError> {
     let path = matches.get_one::<PathBuf>("key-file").cloned();
     match path.or_else(|| std::env::var_os("GRADWIRE_KEY_FILE").map(PathBuf::from)) {

@@ -1,4 +1,6 @@
-//! What is trained and by which rule, from the command line: the same for threads and for processes.
+//! The options of a training: model, data, recipe, cluster and monitoring. `cluster` and `node` share them.
+//!
+//! [`training`] adds the flags to a command, and [`Options::from_matches`] checks and converts their values.
 
 use std::path::PathBuf;
 
@@ -12,148 +14,216 @@ use super::executor::Executor;
 use super::model::Model;
 use super::tensors;
 
-/// Exit codes, as `--help` lists them.
+/// Exit codes. `--help` lists them; 0 is success, and 130 the end after Ctrl-C.
 pub(crate) mod exit {
+    /// A flag or its value is wrong.
     pub(crate) const USAGE: u8 = 2;
+    /// The recipe does not fit the cluster, or a peer has another contract.
     pub(crate) const CONFIG: u8 = 3;
+    /// The run or the network failed.
     pub(crate) const RUN: u8 = 4;
+    /// A key is missing, unreadable or different from the peers' key.
     pub(crate) const AUTH: u8 = 5;
+    /// Training data, a parameter file or a checkpoint cannot be used.
     pub(crate) const DATA: u8 = 6;
 }
 
+/// The checked options of a training.
 #[derive(Clone, Debug)]
 pub(crate) struct Options {
+    /// The recipe as it was given, for messages.
     pub(crate) name: String,
     pub(crate) recipe: Recipe,
     pub(crate) cluster: Cluster,
     pub(crate) epochs: u32,
+    /// Examples per step and worker.
     pub(crate) batch: usize,
+    /// Learning rate of the first epoch.
     pub(crate) rate: f32,
+    /// Momentum of each worker's optimizer, 0 to 1.
     pub(crate) momentum: f32,
     /// Factor on the learning rate after each epoch.
     pub(crate) decay: f32,
+    /// Sizes of the hidden layers.
     pub(crate) hidden: Vec<usize>,
+    /// Seed of the split of the data, the order of examples and the initial parameters.
     pub(crate) seed: u64,
+    /// Directory of the training data; `None`: the digits in the program.
     pub(crate) data: Option<PathBuf>,
-    /// Rank and factor.
+    /// The rank of a worker that is slowed down, and the factor.
     pub(crate) slow: Option<(u32, f64)>,
-    /// Steps per second of each worker, to watch.
+    /// Steps per second of each worker; `None`: no limit.
     pub(crate) pace: Option<u32>,
+    /// Seconds that a wait may last.
     pub(crate) deadline: u64,
-    /// Fewest workers that go on (tree, ring).
+    /// The smallest number of workers that goes on (tree, ring).
     pub(crate) min_workers: u32,
+    /// Print a JSON object instead of text.
     pub(crate) json: bool,
     pub(crate) executor: Executor,
-    /// What monitors are told is left there.
+    /// The board that nodes of this process publish their status to, if the run is monitored.
     pub(crate) monitor: Option<Board>,
-    /// Safetensors to begin with, and to end with.
+    /// Safetensors file with the initial parameters; `None`: random ones.
     pub(crate) init: Option<PathBuf>,
+    /// Safetensors file that receives the final parameters.
     pub(crate) export: Option<PathBuf>,
 }
 
-/// The recipe's own knobs: flag, key of the recipe's text form, meaning.
-const KNOBS: &[(&str, &str, &str)] = &[
-    ("topology", "topology", "servers, tree, ring or mesh [default: the recipe's]"),
-    ("period", "period", "Local steps between synchronisations (H), or a schedule: 1,10@500"),
-    ("bound", "bound", "Largest lead over the slowest worker (ssp)"),
-    ("updates", "updates", "Updates per application (softsync's c)"),
+/// Flags that change one setting of the recipe: flag, key in the recipe's text form, help text.
+const RECIPE_FLAGS: &[(&str, &str, &str)] = &[
+    ("topology", "topology", "Nodes between which vectors travel: servers, tree, ring or mesh"),
+    ("period", "period", "Local steps between synchronisations (H), or a schedule such as 1,10@500"),
+    ("bound", "bound", "Clocks that a worker may be ahead of the slowest one (ssp)"),
+    ("updates", "updates", "Updates per application, c in the paper (softsync)"),
     ("lambda", "lambda", "Factor on every update (async, ssp)"),
-    ("staleness", "staleness", "const, inverse, inverse-plus-one, exp or poly"),
-    ("drop-above", "drop_above", "Drop updates staler than this"),
-    ("overlap", "overlap", "true: compute while the last update travels (async, softsync)"),
-    ("codec", "codec", "How updates are written: f32, bf16, f16, int8, sign, threshold or topk"),
-    ("pull", "pull", "How servers write parameters: the same, as differences"),
-    ("tau", "tau", "Quantum, a power of two; the one to start with, unless it is fixed (threshold)"),
-    ("control", "control", "Who chooses the threshold: fixed, band (DL4J's), density or budget"),
-    ("density", "density", "Share of the parameters to send, above 0 and at most 1 (threshold, topk)"),
-    ("byte-budget", "budget", "Bytes that no body may exceed, but for dense first ones and the last (threshold)"),
-    ("scope", "scope", "all: one threshold; tensor: one for each"),
-    ("clip", "clip", "Cut the residual to so many thresholds, and lose the rest; 0 keeps all"),
-    ("momentum-correction", "momentum", "Momentum before the residual, forgotten where it is sent (threshold, topk)"),
-    ("warmup", "warmup", "First messages that are dense (threshold, topk)"),
-    ("ramp", "ramp", "Messages over which the density comes down from 25 %"),
-    ("starters", "starters", "Ranks that begin alone (mesh)"),
-    ("head-start", "head_start", "Messages of theirs before the others join in"),
+    ("staleness", "staleness", "Scaling of late updates: const, inverse, inverse-plus-one, exp or poly"),
+    ("drop-above", "drop_above", "Staleness above which updates are dropped"),
+    ("overlap", "overlap", "true: compute while the last update is in flight (async, softsync)"),
+    ("codec", "codec", "Encoding of updates: f32, bf16, f16, int8, sign, threshold or topk"),
+    ("pull", "pull", "Encoding of the parameters from servers, as --codec; any but f32 sends differences"),
+    ("tau", "tau", "Threshold, a power of two; the first one, if a control changes it (threshold)"),
+    ("control", "control", "Control of the threshold: fixed, band (as in DL4J), density or budget"),
+    ("density", "density", "Share of the elements to send, above 0 and at most 1 (threshold, topk)"),
+    ("byte-budget", "budget", "Limit of a message in bytes, except dense first ones and the last (threshold)"),
+    ("scope", "scope", "Number of thresholds: all for one, tensor for one per tensor"),
+    ("clip", "clip", "Limit of the residual, in thresholds; the excess is lost and counted; 0: no limit"),
+    ("momentum-correction", "momentum", "Momentum before the residual, reset where it is sent (threshold, topk)"),
+    ("warmup", "warmup", "Number of dense messages at the start (threshold, topk)"),
+    ("ramp", "ramp", "Messages over which the density falls from 25 % to its target"),
+    ("starters", "starters", "Number of ranks that begin before the rest (mesh)"),
+    ("head-start", "head_start", "Messages of the starters before the rest begins"),
     ("pull-tau", "pull_tau", "As --tau, for --pull"),
     ("pull-density", "pull_density", "As --density, for --pull"),
-    ("relay", "relay", "Children per relay, 0 for everyone to everyone (mesh)"),
+    ("relay", "relay", "Children per relay; 0: every worker sends to every other one (mesh)"),
     ("fan-in", "fan_in", "Children per node (tree)"),
-    ("chunk", "chunk", "Most floats of a message (tree, ring)"),
-    ("shards", "shards", "Ranges of the parameters (recipes with servers)"),
-    ("optimizer", "optimizer", "keep, reset or average the momentum (averaging)"),
+    ("chunk", "chunk", "Largest message in floats (tree, ring)"),
+    ("shards", "shards", "Ranges into which the parameters are cut (recipes with servers)"),
+    ("optimizer", "optimizer", "Momentum at a synchronisation: keep, reset or average (averaging)"),
 ];
 
-/// Recipes and exit codes, for the end of a help text.
+/// The list of recipes and of exit codes, for the end of a help text.
 pub(crate) fn recipes() -> String {
     let recipes: Vec<String> = PRESETS.iter().map(|preset| format!("  {:<12} {}", preset.name, preset.about)).collect();
     format!(
-        "Recipes:\n{}\n  or any recipe in full, for instance \"ssp bound=5 shards=2\"\n\n\
-         Exit codes: 0 done, 2 usage, 3 recipe, cluster or contract, 4 run or network failed, 5 key, 6 data",
+        "Recipes (a recipe with changes is one argument: \"ssp bound=5 shards=2\"):\n{}\n\n\
+         Exit codes:\n  0  success\n  2  wrong usage\n  3  recipe, cluster or contract do not fit\n  \
+         4  the run or the network failed\n  5  key\n  6  data, parameter file or checkpoint",
         recipes.join("\n")
     )
 }
 
-pub(crate) fn value(name: &'static str, help: &'static str) -> Arg {
-    Arg::new(name).long(name).help(help).value_name("VALUE")
+/// A flag with a value. `unit` is the name of the value in the help text.
+pub(crate) fn value(name: &'static str, unit: &'static str, help: &'static str) -> Arg {
+    Arg::new(name).long(name).help(help).value_name(unit)
 }
 
-/// Adds the flags of a training to a command.
+/// A flag with a number and a default.
+fn number(name: &'static str, unit: &'static str, default: &'static str, help: &'static str) -> Arg {
+    // Negative numbers must reach the range check, whose message names the limits.
+    value(name, unit, help).default_value(default).allow_negative_numbers(true)
+}
+
+/// Adds the flags of a training to a command, in groups.
 pub(crate) fn training(command: Command) -> Command {
-    let number =
-        |name, default: &'static str, help| value(name, help).default_value(default).allow_negative_numbers(true);
-    let mut command = command
-        .arg(
-            value("servers", "Nodes that hold shards [default: 1 for recipes with servers]; of a tree or ring: 1 to coordinate and nothing else")
-                .value_parser(value_parser!(u32)),
-        )
-        .arg(value("recipe", "By which rule").default_value("averaging"))
-        .arg(number("epochs", "20", "Passes over the training data").value_parser(value_parser!(u32).range(1..)))
-        .arg(number("batch", "16", "Examples per step and worker").value_parser(value_parser!(u32).range(1..=4096)))
-        .arg(value("rate", "Learning rate [default: by recipe]").value_parser(value_parser!(f32)))
-        .arg(number("momentum", "0", "Momentum of each worker's optimizer").value_parser(value_parser!(f32)))
-        .arg(number("decay", "1", "Factor on the learning rate after each epoch").value_parser(value_parser!(f32)))
-        .arg(value("hidden", "Sizes of the hidden layers").default_value("256,128"))
-        .arg(number("seed", "1", "Seed of split, order and initial parameters").value_parser(value_parser!(u64)))
-        .arg(value("data", "Directory with MNIST-style IDX files [default: the digits that come along]"))
-        .arg(value("slow-rank", "R:FACTOR, makes worker R that many times slower"))
-        .arg(
-            value("pace", "Steps per second of each worker, to watch [default: as fast as it goes]")
-                .value_parser(value_parser!(u32).range(1..=1_000_000)),
-        )
-        .arg(number("deadline", "60", "Seconds that any wait may last").value_parser(value_parser!(u64).range(1..)))
-        .arg(value("init", "Safetensors file with the parameters to begin with [default: random ones]"))
-        .arg(value("export", "Safetensors file that gets the parameters at the end"))
-        .arg(
-            value("min-workers", "Fewest workers that go on without the others (tree, ring) [default: 1]")
-                .value_parser(value_parser!(u32)),
-        )
-        .arg(
-            value("executor", "Where updates, means and codes are computed: cpu, gpu, or auto, a GPU if there is one")
-                .default_value("cpu")
-                .value_parser(["cpu", "gpu", "auto"]),
-        )
-        .arg(value("monitor", "HOST:PORT where dtop is told how the run is: rank 0 listens there, and others tell it at the port above"))
-        .arg(
-            value("monitor-key-file", "File with a key that monitors must have, made by node keygen; not the cluster's")
-                .value_parser(value_parser!(PathBuf)),
-        )
-        .arg(value("metrics", "HOST:PORT where Prometheus finds the run as OpenMetrics text (loopback; of this process, and of those that tell it)"))
-        .arg(value("tensorboard", "Directory that gets a file for TensorBoard").value_parser(value_parser!(PathBuf)))
-        .arg(Arg::new("json").long("json").help("Print one JSON object and nothing else").action(ArgAction::SetTrue));
-    for (flag, _, help) in KNOBS {
-        command = command.arg(value(flag, help).help_heading("Knobs of the recipe").allow_negative_numbers(true));
+    let command = run_flags(command.next_help_heading("Run"));
+    let command = learning_flags(command.next_help_heading("Model, data and optimizer"));
+    let mut command = monitor_flags(command.next_help_heading("Monitoring and output"));
+    for (flag, _, help) in RECIPE_FLAGS {
+        let arg = value(flag, "VALUE", help).help_heading("Settings of the recipe [default: the recipe's own]");
+        command = command.arg(arg.allow_negative_numbers(true));
     }
     command
 }
 
+fn run_flags(command: Command) -> Command {
+    command
+        .arg(value("recipe", "RECIPE", "Synchronisation method; see the list below").default_value("averaging"))
+        .arg(
+            value(
+                "servers",
+                "N",
+                "Server nodes; for a tree or ring, 1 hosts the coordinator [default: 1 if the recipe needs servers]",
+            )
+            .value_parser(value_parser!(u32)),
+        )
+        .arg(
+            value("min-workers", "N", "Workers that must be left for the run to go on (tree, ring) [default: 1]")
+                .value_parser(value_parser!(u32)),
+        )
+        .arg(number("deadline", "SECONDS", "60", "Longest wait").value_parser(value_parser!(u64).range(1..)))
+        .arg(
+            value("pace", "N", "Steps per second of each worker [default: no limit]")
+                .value_parser(value_parser!(u32).range(1..=1_000_000)),
+        )
+        .arg(value("slow-rank", "R:FACTOR", "Make worker R slower by FACTOR, 1 to 1000"))
+        .arg(
+            value(
+                "executor",
+                "DEVICE",
+                "Device for updates, means and codecs: cpu, gpu, or auto for a GPU if there is one",
+            )
+            .default_value("cpu")
+            .value_parser(["cpu", "gpu", "auto"])
+            .hide_possible_values(true),
+        )
+}
+
+fn learning_flags(command: Command) -> Command {
+    command
+        .arg(number("epochs", "N", "20", "Passes over the data").value_parser(value_parser!(u32).range(1..)))
+        .arg(
+            number("batch", "N", "16", "Examples per step and worker, 1 to 4096")
+                .value_parser(value_parser!(u32).range(1..=4096)),
+        )
+        .arg(value("rate", "RATE", "Learning rate [default: depends on the recipe]").value_parser(value_parser!(f32)))
+        .arg(
+            number("decay", "FACTOR", "1", "Factor on the learning rate after each epoch")
+                .value_parser(value_parser!(f32)),
+        )
+        .arg(
+            number("momentum", "M", "0", "Momentum of each worker's optimizer, at least 0 and below 1")
+                .value_parser(value_parser!(f32)),
+        )
+        .arg(value("hidden", "N,N", "Sizes of the hidden layers").default_value("256,128"))
+        .arg(
+            number("seed", "N", "1", "Seed of the split, the order of examples and the initial parameters")
+                .value_parser(value_parser!(u64)),
+        )
+        .arg(value("data", "DIR", "Directory with IDX files, named as those of MNIST [default: built-in digits]"))
+        .arg(value("init", "FILE", "Safetensors file with the initial parameters [default: random parameters]"))
+        .arg(value("export", "FILE", "Safetensors file that receives the final parameters"))
+}
+
+fn monitor_flags(command: Command) -> Command {
+    command
+        .arg(value(
+            "monitor",
+            "HOST:PORT",
+            "Address for dtop; rank 0 listens there, and at the next port for reports of the other processes",
+        ))
+        .arg(
+            value("monitor-key-file", "FILE", "Key that monitors need, made by node keygen; not the cluster's key")
+                .value_parser(value_parser!(PathBuf)),
+        )
+        .arg(value("metrics", "HOST:PORT", "Loopback address that serves OpenMetrics text for Prometheus (rank 0)"))
+        .arg(
+            value("tensorboard", "DIR", "Directory that receives an event file for TensorBoard (rank 0)")
+                .value_parser(value_parser!(PathBuf)),
+        )
+        .arg(Arg::new("json").long("json").help("Print one JSON object instead of text").action(ArgAction::SetTrue))
+}
+
 impl Options {
-    /// What the flags say, for so many workers.
+    /// The options of a command line, for this number of workers. Opens the device of `--executor`.
+    ///
+    /// # Errors
+    /// An exit code and a message, if a value is out of range or the recipe does not fit the cluster.
     pub(crate) fn from_matches(matches: &ArgMatches, workers: u32) -> Result<Self, (u8, String)> {
         let usage = |text: String| (exit::USAGE, text);
         let text = |name: &str| matches.get_one::<String>(name).cloned();
         let name = text("recipe").unwrap_or_default();
         let mut recipe: Recipe = name.parse().map_err(|error| usage(format!("{error}")))?;
-        for (flag, key, _) in KNOBS {
+        for (flag, key, _) in RECIPE_FLAGS {
             if let Some(value) = text(flag) {
                 recipe.set(key, &value).map_err(|error| usage(format!("--{flag}: {error}")))?;
             }
@@ -164,7 +234,8 @@ impl Options {
         let hidden = text("hidden").unwrap_or_default();
         let hidden: Result<Vec<usize>, _> = hidden.split(',').filter(|size| !size.is_empty()).map(str::parse).collect();
         let hidden = hidden.ok().filter(|sizes| sizes.iter().all(|size| (1..=65_536).contains(size)));
-        let hidden = hidden.ok_or_else(|| usage("--hidden: expected sizes from 1 to 65536 joined by commas".into()))?;
+        let hidden =
+            hidden.ok_or_else(|| usage("--hidden: expected sizes from 1 to 65536, separated by commas".into()))?;
         let momentum = matches.get_one::<f32>("momentum").copied().unwrap_or(0.0);
         if !(0.0..1.0).contains(&momentum) {
             return Err(usage(format!("--momentum: expected at least 0 and below 1, got {momentum}")));
@@ -178,6 +249,7 @@ impl Options {
             return Err(usage(format!("--decay: expected above 0 and at most 1, got {decay}")));
         }
         let cluster = Cluster { workers, servers };
+        // The length of the vector is not known before the data are loaded. The session checks it again.
         recipe.check_cluster(cluster, usize::MAX / 8).or_else(|error| match error {
             gradwire::ConfigError::TooLong { .. } => Ok(()),
             error => Err((exit::CONFIG, error.to_string())),
@@ -206,9 +278,12 @@ impl Options {
         })
     }
 
-    /// Has the nodes of this process say how they are: told at `--monitor` by the process of rank 0, which the others tell. All
-    /// in one process if `rank` is none.
-    pub(crate) fn monitored(
+    /// Starts monitoring, if a flag asks for it. The process of rank 0 serves monitors and collects the reports of the
+    /// other processes, which publish theirs. `rank`: of this process; `None`: all nodes run in this process.
+    ///
+    /// # Errors
+    /// An exit code and a message, if an address, a directory or the key cannot be used.
+    pub(crate) fn start_monitoring(
         &mut self,
         matches: &ArgMatches,
         rank: Option<u32>,
@@ -245,24 +320,25 @@ impl Options {
             Ok::<_, (u8, String)>(key.to_bytes())
         });
         let key = key.transpose()?;
-        let (host, port) =
-            address.rsplit_once(':').ok_or_else(|| (exit::USAGE, "--monitor: expected HOST:PORT".to_string()))?;
+        let (host, port) = address
+            .rsplit_once(':')
+            .ok_or_else(|| (exit::USAGE, format!("--monitor: expected HOST:PORT, got {address:?}")))?;
         let port: u16 = port.parse().map_err(|_| (exit::USAGE, format!("--monitor: expected a port, got {port:?}")))?;
-        let above = format!("{host}:{}", port.saturating_add(1));
+        let reports = format!("{host}:{}", port.saturating_add(1));
         match rank {
-            Some(rank) if rank > 0 => board.publish(above, key).map_err(failed)?,
+            Some(rank) if rank > 0 => board.publish(reports, key).map_err(failed)?,
             _ => {
                 board.serve(address.as_str(), key, false).map_err(failed)?;
                 if rank.is_some() {
-                    board.gather(above.as_str(), key, false).map_err(failed)?;
+                    board.gather(reports.as_str(), key, false).map_err(failed)?;
                 }
             }
         }
         Ok(())
     }
 
-    /// Has a node watched, if the run is.
-    pub(crate) fn watched(&self, builder: Builder) -> Builder {
+    /// Lets a node publish its status, if the run is monitored.
+    pub(crate) fn with_monitoring(&self, builder: Builder) -> Builder {
         let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
         match &self.monitor {
             Some(board) => builder.publish_to(board.clone(), host.trim()),
@@ -270,7 +346,7 @@ impl Options {
         }
     }
 
-    /// The parameters to begin with.
+    /// The initial parameters: from `--init`, or random.
     pub(crate) fn initial(&self, model: &Model) -> Result<Vec<f32>, (u8, String)> {
         let mut params = model.initial(self.seed);
         let Some(path) = &self.init else { return Ok(params) };
@@ -278,19 +354,19 @@ impl Options {
         read.map(|()| params).map_err(|error| (exit::DATA, format!("--init {error}")))
     }
 
-    /// Writes those at the end, if they are wanted.
-    pub(crate) fn keep(&self, model: &Model, params: &[f32]) -> Result<(), (u8, String)> {
+    /// Writes the final parameters to the file of `--export`, if it is set.
+    pub(crate) fn write_export(&self, model: &Model, params: &[f32]) -> Result<(), (u8, String)> {
         let Some(path) = &self.export else { return Ok(()) };
         tensors::export(&model.layout(), params, path).map_err(|error| (exit::DATA, format!("--export {error}")))
     }
 
-    /// How many optimizer vectors travel: the momentum, where it is averaged.
+    /// The number of optimizer vectors that are averaged: 1 (the momentum) for `--optimizer average`, else 0.
     pub(crate) fn optimizer_vectors(&self) -> u32 {
         u32::from(self.recipe.optimizer() == gradwire::recipe::OptimizerState::Average)
     }
 }
 
-/// Reads a command line. `--help` is an error with code 0.
+/// Parses a command line. The text of `--help` is returned as an error with code 0.
 pub(crate) fn matches(command: Command, args: Vec<std::ffi::OsString>) -> Result<ArgMatches, (u8, String)> {
     command.try_get_matches_from(args).map_err(|error| {
         let code = if error.use_stderr() { exit::USAGE } else { 0 };
@@ -298,6 +374,7 @@ pub(crate) fn matches(command: Command, args: Vec<std::ffi::OsString>) -> Result
     })
 }
 
+/// Parses `R:FACTOR`.
 fn slow_rank(text: &str, workers: u32) -> Result<(u32, f64), String> {
     let parsed = text.split_once(':').and_then(|(rank, factor)| Some((rank.parse().ok()?, factor.parse().ok()?)));
     match parsed {
@@ -308,9 +385,13 @@ fn slow_rank(text: &str, workers: u32) -> Result<(u32, f64), String> {
     }
 }
 
-/// Rules that make one step of N workers' updates take N times the step (Goyal et al. 2017). Softsync divides by c and by
-/// its staleness + 1, and could take more than `base` of evenly paced workers; between processes some updates are a dozen
-/// versions old, and one run in thirty ended four points below the rest.
+/// The default learning rate. The mean of N workers' updates is a step on a batch that is N times as large, so
+/// synchronous means use N times the rate of one worker, at most 0.4 (Goyal et al. 2017); averaged parameters use
+/// sqrt(N) times.
+///
+/// Softsync divides by c and by the staleness + 1, so it could take a higher rate if all workers had the same pace. But
+/// between processes some updates are a dozen versions old, and with a higher rate one run in thirty ended four points
+/// below the rest.
 fn default_rate(recipe: &Recipe, workers: u32) -> f32 {
     use gradwire::recipe::{Merge, Pace};
     let base = 0.1;

@@ -1,11 +1,11 @@
-//! Parameters as safetensors, for everyone who reads that: PyTorch, burn, candle.
+//! Parameters in files of the safetensors format, which PyTorch, burn and candle read and write.
 
 use std::path::Path;
 
 use gradwire::Layout;
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 
-/// Writes parameters to a file, a tensor each.
+/// Writes parameters to a file, with one entry per tensor of the layout.
 pub(crate) fn export(layout: &Layout, params: &[f32], path: &Path) -> Result<(), String> {
     let failed = |error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
     let bytes: Vec<u8> = params.iter().flat_map(|x| x.to_le_bytes()).collect();
@@ -19,7 +19,10 @@ pub(crate) fn export(layout: &Layout, params: &[f32], path: &Path) -> Result<(),
     std::fs::write(path, file).map_err(|error| failed(&error))
 }
 
-/// Reads parameters from a file: every tensor of the layout, by name.
+/// Reads all tensors of the layout from a file, by name.
+///
+/// # Errors
+/// If the file cannot be read, or a tensor is missing or has another type or shape.
 pub(crate) fn import(layout: &Layout, path: &Path, params: &mut [f32]) -> Result<(), String> {
     let failed = |error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
     let file = std::fs::read(path).map_err(|error| failed(&error))?;
@@ -28,8 +31,8 @@ pub(crate) fn import(layout: &Layout, path: &Path, params: &mut [f32]) -> Result
         let view = tensors.tensor(tensor.name()).map_err(|error| failed(&error))?;
         if view.dtype() != Dtype::F32 || view.shape() != tensor.shape() {
             let (name, expected) = (tensor.name(), tensor.shape());
-            let what = format!("{name}: expected F32 of {expected:?}, got {:?} of {:?}", view.dtype(), view.shape());
-            return Err(failed(&what));
+            let text = format!("{name}: expected F32 of {expected:?}, got {:?} of {:?}", view.dtype(), view.shape());
+            return Err(failed(&text));
         }
         for (into, bytes) in params[tensor.range()].iter_mut().zip(view.data().as_chunks::<4>().0) {
             *into = f32::from_le_bytes(*bytes);

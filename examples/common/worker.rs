@@ -1,4 +1,7 @@
-//! One worker's training loop, over whatever transport.
+//! The training loop of a worker, over any transport.
+//!
+//! [`train`] joins or resumes a run, takes steps until all epochs are done or the worker has to stop, and leaves. It
+//! reports to a [`Watch`] on the way.
 
 use std::io::Write as _;
 use std::path::PathBuf;
@@ -12,85 +15,64 @@ use super::data::{Data, shuffle};
 use super::model::Model;
 use super::options::Options;
 
-/// What a worker has done.
+/// The result of a worker.
 pub(crate) struct Done {
     pub(crate) params: Vec<f32>,
+    /// The last status.
     pub(crate) status: Status,
+    /// Steps taken by this process.
     pub(crate) steps: u64,
+    /// Examples behind these steps.
     pub(crate) examples: u64,
-    /// It was asked to stop before its time.
+    /// The worker had to stop before all epochs were done.
     pub(crate) drained: bool,
 }
 
-/// Where a worker keeps what it needs to go on after a pause.
+/// The checkpoints of a worker.
 #[derive(Clone, Debug)]
-pub(crate) struct Keep {
+pub(crate) struct Checkpoints {
     pub(crate) directory: PathBuf,
-    /// Steps between checkpoints, in recipes with rounds; others are suspended when they are asked to stop.
+    /// Steps between checkpoints, in trees and rings. Other recipes write one only when the run is suspended.
     pub(crate) every: u64,
+    /// Begin from the newest checkpoint.
     pub(crate) resume: bool,
 }
 
-/// What the loop tells and asks while it runs.
+/// Observes a training, and can end it.
 pub(crate) trait Watch {
-    /// Has this worker been asked to stop?
-    fn stops(&self) -> bool {
+    /// True if the worker has to stop before its next step.
+    fn should_stop(&self) -> bool {
         false
     }
-    /// Who is told what happens.
-    fn teller(&self) -> Option<fn(u32, Event)> {
+    /// A function that receives the events of the session, with this worker's rank.
+    fn on_event(&self) -> Option<fn(u32, Event)> {
         None
     }
-    /// A step is done.
+    /// Called after each step.
     fn step(&mut self, steps: u64, session: &mut Session) -> Result<(), Error>;
-    /// A pass over the data is done; returns the accuracy, if it is known.
+    /// Called after each pass over the data, with the mean training loss. Returns the accuracy, if it is known.
     fn epoch(&mut self, epoch: u32, loss: f64, params: &[f32], session: &mut Session) -> Result<Option<f64>, Error>;
 }
 
-/// Takes part as the worker of this rank, until all epochs are done or it is asked to stop.
+/// Takes part as the worker at the transport's rank, until all epochs are done or [`Watch::should_stop`] returns true.
 pub(crate) fn train<T: Transport + 'static>(
     options: &Options,
     train: &Data,
     transport: T,
     mut params: Vec<f32>,
-    keep: Option<&Keep>,
+    checkpoints: Option<&Checkpoints>,
     watch: &mut dyn Watch,
 ) -> Result<Done, Error> {
     let rank = transport.place().0.index();
-    let mut model = Model::new(train.pixels, &options.hidden, options.batch);
-    let builder = Session::builder(model.layout(), options.recipe, options.cluster)
-        .deadline(Duration::from_secs(options.deadline))
-        .min_workers(options.min_workers)
-        .optimizer_vectors(options.optimizer_vectors());
-    let builder = options.watched(options.executor.on(builder));
-    let builder = match watch.teller() {
-        Some(tell) => builder.on_event(move |event| tell(rank as u32, event)),
-        None => builder,
-    };
     let mut momentum = vec![0.0; params.len()];
-    let (mut session, resumed) = match keep.filter(|keep| keep.resume) {
-        Some(keep) => {
-            let mut extra = vec![0.0; params.len()];
-            let session = builder.resume(&keep.directory, transport, &mut params, &mut [&mut extra])?;
-            momentum.copy_from_slice(&extra);
-            (session, true)
-        }
-        None => (builder.join(transport, &mut params)?, false),
-    };
-    // Who comes to a run that has gone on takes part from where the others are.
-    let mut begun = session.steps();
-    if !resumed || session.is_outdated() {
-        let clock = progress(options, &session.status()?);
-        begun += clock * u64::from(options.recipe.period().at(0));
-    }
-    let slower = options.slow.filter(|(slow, _)| *slow as usize == rank).map_or(1.0, |(_, factor)| factor);
-    let in_place = options.recipe.payload() == Payload::Parameters;
-    let (mut update, mut gradient) = (vec![0.0; params.len()], vec![0.0; params.len()]);
+    let mut session = enter(options, train, transport, checkpoints, watch, &mut params, &mut momentum)?;
+    let begun = batches_before(options, checkpoints, &mut session)?;
+    let mut trainer = Trainer::new(options, train, rank, params.len());
     let (mut steps, mut examples, mut number) = (0, 0, 0);
     let (mut rate, mut accuracy) = (options.rate, f64::NAN);
-    // A checkpoint is to be written when the period ends.
+    // A checkpoint is to be written at the next synchronisation.
     let mut due = false;
-    // Everyone takes the same number of batches of each epoch, of different examples.
+    // Every worker takes the same number of batches per epoch, with different examples.
     let share = train.len() / options.cluster.workers as usize;
     'training: for epoch in 0..options.epochs {
         let mut order: Vec<usize> = (0..train.len()).collect();
@@ -99,43 +81,22 @@ pub(crate) fn train<T: Transport + 'static>(
         let (mut loss, mut batches) = (0.0, 0);
         for batch in mine.chunks(options.batch) {
             number += 1;
+            // Batches before the checkpoint, or before the clock at which this worker has joined.
             if number <= begun {
                 continue;
             }
-            if watch.stops() {
+            if watch.should_stop() {
                 break 'training;
             }
-            let begun = Instant::now();
-            loss += f64::from(model.gradient(&params, train, batch, &mut gradient));
-            for ((update, momentum), gradient) in update.iter_mut().zip(&mut momentum).zip(&gradient) {
-                *momentum = options.momentum * *momentum + gradient;
-                *update = rate * *momentum;
-            }
-            let least = options.pace.map_or(Duration::ZERO, |pace| Duration::from_secs(1) / pace);
-            let took = begun.elapsed();
-            thread::sleep(took.max(least).mul_f64(slower).saturating_sub(took));
-            let weight = batch.len() as u32;
-            if in_place {
-                params.iter_mut().zip(&update).for_each(|(p, u)| *p -= u);
-                session.sync_with(&mut params, &mut [&mut momentum], weight)?;
-            } else {
-                session.step(&mut params, &update, weight)?;
-            }
+            loss += trainer.compute(batch, rate, &params, &mut momentum);
+            trainer.synchronise(&mut session, &mut params, &mut momentum, batch.len() as u32)?;
             (steps, examples, batches) = (steps + 1, examples + batch.len() as u64, batches + 1);
             watch.step(steps, &mut session)?;
             session.report_progress((loss / f64::from(batches)) as f32, accuracy as f32);
-            let Some(keep) = keep.filter(|_| options.recipe.is_collective()) else { continue };
-            due |= number.is_multiple_of(keep.every);
+            let Some(checkpoints) = checkpoints.filter(|_| options.recipe.is_collective()) else { continue };
+            due |= number.is_multiple_of(checkpoints.every);
             if due {
-                match session.checkpoint(&keep.directory, &params, &[&momentum]) {
-                    Ok(written) => due = !written,
-                    // A full disk is no reason to stop; the last one that was written is still there.
-                    Err(Error::Checkpoint(error)) => {
-                        let _ = writeln!(std::io::stderr(), "node {rank}: {error}; training goes on");
-                        due = false;
-                    }
-                    Err(error) => return Err(error),
-                }
+                due = !write_checkpoint(&mut session, checkpoints, rank, &params, &momentum)?;
             }
         }
         rate *= options.decay;
@@ -144,17 +105,126 @@ pub(crate) fn train<T: Transport + 'static>(
             accuracy = watch.epoch(epoch + 1, loss / f64::from(batches), &params, &mut session)?.unwrap_or(accuracy);
         }
     }
-    let drained = number > begun && watch.stops();
-    let status = match keep.filter(|_| !options.recipe.is_collective()) {
-        Some(keep) if drained => session.suspend(&keep.directory, &mut params, &[&momentum])?,
+    let drained = number > begun && watch.should_stop();
+    let status = match checkpoints.filter(|_| !options.recipe.is_collective()) {
+        Some(checkpoints) if drained => session.suspend(&checkpoints.directory, &mut params, &[&momentum])?,
         _ if drained => session.leave(&mut params)?,
         _ => session.finish(&mut params)?,
     };
     Ok(Done { params, status, steps, examples, drained })
 }
 
-/// Where the run is that this worker has come to, in synchronisations of each worker. Peers of a mesh count their own
-/// messages only: there it is what the replica says.
+/// Joins the run, or resumes it from a checkpoint. Fills `params`, and `momentum` from a checkpoint.
+fn enter<T: Transport + 'static>(
+    options: &Options,
+    train: &Data,
+    transport: T,
+    checkpoints: Option<&Checkpoints>,
+    watch: &dyn Watch,
+    params: &mut [f32],
+    momentum: &mut [f32],
+) -> Result<Session, Error> {
+    let rank = transport.place().0.0;
+    let layout = Model::new(train.pixels, &options.hidden, options.batch).layout();
+    let builder = Session::builder(layout, options.recipe, options.cluster)
+        .deadline(Duration::from_secs(options.deadline))
+        .min_workers(options.min_workers)
+        .optimizer_vectors(options.optimizer_vectors());
+    let builder = options.with_monitoring(options.executor.on(builder));
+    let builder = match watch.on_event() {
+        Some(callback) => builder.on_event(move |event| callback(rank, event)),
+        None => builder,
+    };
+    match checkpoints.filter(|checkpoints| checkpoints.resume) {
+        Some(checkpoints) => builder.resume(&checkpoints.directory, transport, params, &mut [momentum]),
+        None => builder.join(transport, params),
+    }
+}
+
+/// The number of batches that this worker skips, because they lie before its checkpoint or before the current clock of
+/// a run that it joins late.
+fn batches_before(options: &Options, checkpoints: Option<&Checkpoints>, session: &mut Session) -> Result<u64, Error> {
+    let mut begun = session.steps();
+    // An outdated checkpoint: the session has taken the parameters of the running workers instead.
+    if !checkpoints.is_some_and(|checkpoints| checkpoints.resume) || session.is_outdated() {
+        let clock = progress(options, &session.status()?);
+        begun += clock * u64::from(options.recipe.period().at(0));
+    }
+    Ok(begun)
+}
+
+/// Writes a checkpoint. Returns false if it has to be tried again after the next step, within a local period.
+fn write_checkpoint(
+    session: &mut Session,
+    checkpoints: &Checkpoints,
+    rank: usize,
+    params: &[f32],
+    momentum: &[f32],
+) -> Result<bool, Error> {
+    match session.checkpoint(&checkpoints.directory, params, &[momentum]) {
+        // A full disk does not stop the training: the checkpoint before is intact.
+        Err(Error::Checkpoint(error)) => {
+            let _ = writeln!(std::io::stderr(), "node {rank}: {error}; training goes on");
+            Ok(true)
+        }
+        result => result,
+    }
+}
+
+/// The computation of a worker's steps.
+struct Trainer<'a> {
+    options: &'a Options,
+    train: &'a Data,
+    model: Model,
+    /// Factor on the duration of a step, for `--slow-rank`.
+    slower: f64,
+    update: Vec<f32>,
+    gradient: Vec<f32>,
+}
+
+impl<'a> Trainer<'a> {
+    fn new(options: &'a Options, train: &'a Data, rank: usize, len: usize) -> Self {
+        let model = Model::new(train.pixels, &options.hidden, options.batch);
+        let slower = options.slow.filter(|(slow, _)| *slow as usize == rank).map_or(1.0, |(_, factor)| factor);
+        Self { options, train, model, slower, update: vec![0.0; len], gradient: vec![0.0; len] }
+    }
+
+    /// Computes the update of a batch, and returns its loss. Sleeps for the rest of the time that `--pace` and
+    /// `--slow-rank` give to a step.
+    fn compute(&mut self, batch: &[usize], rate: f32, params: &[f32], momentum: &mut [f32]) -> f64 {
+        let options = self.options;
+        let begun = Instant::now();
+        let loss = f64::from(self.model.gradient(params, self.train, batch, &mut self.gradient));
+        for ((update, momentum), gradient) in self.update.iter_mut().zip(momentum).zip(&self.gradient) {
+            *momentum = options.momentum * *momentum + gradient;
+            *update = rate * *momentum;
+        }
+        let least = options.pace.map_or(Duration::ZERO, |pace| Duration::from_secs(1) / pace);
+        let took = begun.elapsed();
+        thread::sleep(took.max(least).mul_f64(self.slower).saturating_sub(took));
+        loss
+    }
+
+    /// Applies the update, and synchronises as the recipe demands.
+    fn synchronise(
+        &self,
+        session: &mut Session,
+        params: &mut [f32],
+        momentum: &mut [f32],
+        examples: u32,
+    ) -> Result<(), Error> {
+        // Averaging also synchronises the optimizer's state, which only `sync_with` takes.
+        if self.options.recipe.payload() == Payload::Parameters {
+            params.iter_mut().zip(&self.update).for_each(|(p, u)| *p -= u);
+            session.sync_with(params, &mut [momentum], examples)
+        } else {
+            session.step(params, &self.update, examples)
+        }
+    }
+}
+
+/// The number of synchronisations that each worker of the run has made. The clock of a mesh peer counts only its own
+/// messages, so there the number of updates in the replica is used.
 fn progress(options: &Options, status: &Status) -> u64 {
     match options.recipe.topology() {
         Topology::Mesh { .. } => status.updates / u64::from(options.cluster.workers),
@@ -162,7 +232,7 @@ fn progress(options: &Options, status: &Status) -> u64 {
     }
 }
 
-/// FNV-1a over the bits: equal parameters have equal digests.
+/// A hash (FNV-1a) over the bits of the parameters, to compare workers and runs.
 pub(crate) fn digest(params: &[f32]) -> u64 {
     let bytes = params.iter().flat_map(|x| x.to_le_bytes());
     bytes.fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))

@@ -1,6 +1,8 @@
-//! Starts processes of one run on this machine: `launch -n 4 -- node --recipe ssp`.
+//! The program `launch`: starts the processes of a run on this machine, for instance `launch -n 4 -- node --recipe
+//! ssp`.
 //!
-//! Each gets its place in the environment; what it says is passed on with its rank in front; all are stopped together.
+//! Each process finds its rank and the address of rank 0 in its environment. `launch` prints the output of all
+//! processes with their ranks in front, restarts processes that fail, and stops all of them together. The program
 //! `node` is built in; any other program is started as it is.
 
 #[path = "../common/mod.rs"]
@@ -13,40 +15,51 @@ use std::ffi::OsString;
 use std::io::Write as _;
 use std::process::ExitCode;
 
-use children::{Children, Said};
+use children::{Children, Line};
 use clap::{Arg, Command, value_parser};
 use common::options::{self, exit, value};
 
 fn main() -> ExitCode {
     let mut args = std::env::args_os();
-    // Started by itself, as the program that is built in.
+    // `launch` has started itself as the built-in program.
     if std::env::var_os(BUILT_IN).is_some() {
         return common::end(common::node::main(args.collect()));
     }
     common::end(run(args.by_ref().collect()))
 }
 
-/// Says that this is a child, and which.
+/// The environment variable of children that run the built-in program.
 const BUILT_IN: &str = "GRADWIRE_BUILT_IN";
 
 fn command() -> Command {
     Command::new("launch")
-        .about("Starts processes of one run on this machine, and stops them together.")
+        .about("Starts the processes of a run on this machine, and stops them together.")
         .after_help(
-            "Examples:\n  launch -n 4 -- node --recipe ssp --epochs 5\n  launch -n 4 --restart 3 -- node --transport shm \
-             --recipe mesh\n  launch -n 2 -- ./my-trainer\n\nEach process finds GRADWIRE_RANK, GRADWIRE_PROCESSES, \
-             GRADWIRE_LOCAL_RANK and GRADWIRE_MEET in its environment.\n\
-             Exit code: that of the first process that failed; 130 after Ctrl-C.",
+            "Each process finds GRADWIRE_RANK, GRADWIRE_PROCESSES, GRADWIRE_LOCAL_RANK and GRADWIRE_MEET in its \
+             environment.\n\nExamples:\n  \
+             launch -n 4 -- node --recipe ssp --epochs 5\n  \
+             launch -n 4 --restart 3 -- node --transport shm --recipe mesh\n  \
+             launch -n 2 -- ./my-trainer\n\n\
+             Exit code: that of the lowest rank that failed (4 if a signal ended it), or 130 after Ctrl-C.",
         )
-        .arg(value("processes", "How many").short('n').default_value("4").value_parser(value_parser!(u32).range(1..=1024)))
-        .arg(value("restart", "How often a process that fails is started again").default_value("0").value_parser(value_parser!(u32)))
+        .arg(
+            value("processes", "N", "Number of processes, 1 to 1024")
+                .short('n')
+                .default_value("4")
+                .value_parser(value_parser!(u32).range(1..=1024)),
+        )
+        .arg(
+            value("restart", "N", "How often a process that fails is restarted")
+                .default_value("0")
+                .value_parser(value_parser!(u32)),
+        )
         .arg(
             Arg::new("command")
                 .required(true)
                 .num_args(1..)
                 .last(true)
                 .value_name("PROGRAM")
-                .help("What to start, and its arguments")
+                .help("The program and its arguments; node is built in")
                 .value_parser(value_parser!(OsString)),
         )
 }
@@ -65,10 +78,11 @@ fn run(args: Vec<OsString>) -> Result<(), (u8, String)> {
     };
     let built_in = (name == "node").then_some((BUILT_IN, "node"));
     let children = Children::start(program, command.collect(), count, restarts, built_in).map_err(failed)?;
-    let codes = children.wait(&stop, |said| {
-        let _ = match said {
-            Said::Out(rank, line) => writeln!(std::io::stdout(), "[{rank}] {line}"),
-            Said::Err(rank, line) => writeln!(std::io::stderr(), "[{rank}] {line}"),
+    let codes = children.wait(&stop, |line| {
+        // A closed stdout or stderr must not end the run.
+        let _ = match line {
+            Line::Out(rank, text) => writeln!(std::io::stdout(), "[{rank}] {text}"),
+            Line::Err(rank, text) => writeln!(std::io::stderr(), "[{rank}] {text}"),
         };
     });
     if stop.load(std::sync::atomic::Ordering::Relaxed) {

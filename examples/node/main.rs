@@ -1,4 +1,4 @@
-//! One process of a run over TCP or shared memory. `node --help` tells what can be chosen.
+//! The program `node`: one process of a run over TCP or shared memory. See `node --help`, and `common/node.rs`.
 
 #[path = "../common/mod.rs"]
 mod common;

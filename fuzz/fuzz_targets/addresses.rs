@@ -1,4 +1,4 @@
-//! See the library: `addresses`.
+//! Runs the target `addresses` of the library under `cargo fuzz`.
 
 #![no_main]
 

@@ -1,4 +1,4 @@
-//! See the library: `bf16`.
+//! Runs the target `bf16` of the library under `cargo fuzz`.
 
 #![no_main]
 

@@ -1,4 +1,4 @@
-//! See the library: `checkpoint`.
+//! Runs the target `checkpoint` of the library under `cargo fuzz`.
 
 #![no_main]
 

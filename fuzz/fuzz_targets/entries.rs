@@ -1,4 +1,4 @@
-//! See the library: `entries`.
+//! Runs the target `entries` of the library under `cargo fuzz`.
 
 #![no_main]
 

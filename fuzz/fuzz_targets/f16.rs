@@ -1,4 +1,4 @@
-//! See the library: `f16`.
+//! Runs the target `f16` of the library under `cargo fuzz`.
 
 #![no_main]
 

@@ -1,4 +1,4 @@
-//! See the library: `float32`.
+//! Runs the target `float32` of the library under `cargo fuzz`.
 
 #![no_main]
 

@@ -1,4 +1,4 @@
-//! See the library: `handshake`.
+//! Runs the target `handshake` of the library under `cargo fuzz`.
 
 #![no_main]
 

@@ -1,4 +1,4 @@
-//! See the library: `header`.
+//! Runs the target `header` of the library under `cargo fuzz`.
 
 #![no_main]
 

@@ -1,4 +1,4 @@
-//! See the library: `int8`.
+//! Runs the target `int8` of the library under `cargo fuzz`.
 
 #![no_main]
 

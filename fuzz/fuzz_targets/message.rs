@@ -1,4 +1,4 @@
-//! See the library: `message`.
+//! Runs the target `message` of the library under `cargo fuzz`.
 
 #![no_main]
 

@@ -1,4 +1,4 @@
-//! See the library: `peer`.
+//! Runs the target `peer` of the library under `cargo fuzz`.
 
 #![no_main]
 

@@ -1,4 +1,4 @@
-//! See the library: `preamble`.
+//! Runs the target `preamble` of the library under `cargo fuzz`.
 
 #![no_main]
 

@@ -1,4 +1,4 @@
-//! See the library: `quanta`.
+//! Runs the target `quanta` of the library under `cargo fuzz`.
 
 #![no_main]
 

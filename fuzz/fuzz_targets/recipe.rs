@@ -1,4 +1,4 @@
-//! See the library: `recipe`.
+//! Runs the target `recipe` of the library under `cargo fuzz`.
 
 #![no_main]
 

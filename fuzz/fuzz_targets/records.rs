@@ -1,4 +1,4 @@
-//! See the library: `records`.
+//! Runs the target `records` of the library under `cargo fuzz`.
 
 #![no_main]
 

@@ -1,4 +1,4 @@
-//! See the library: `ring`.
+//! Runs the target `ring` of the library under `cargo fuzz`.
 
 #![no_main]
 

@@ -1,4 +1,4 @@
-//! See the library: `sign`.
+//! Runs the target `sign` of the library under `cargo fuzz`.
 
 #![no_main]
 

@@ -1,4 +1,4 @@
-//! See the library: `stream`.
+//! Runs the target `stream` of the library under `cargo fuzz`.
 
 #![no_main]
 

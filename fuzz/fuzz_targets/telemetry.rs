@@ -1,4 +1,4 @@
-//! See the library: `telemetry`.
+//! Runs the target `telemetry` of the library under `cargo fuzz`.
 
 #![no_main]
 

@@ -1,4 +1,4 @@
-//! See the library: `topk`.
+//! Runs the target `topk` of the library under `cargo fuzz`.
 
 #![no_main]
 

@@ -1,6 +1,12 @@
-//! What must hold for any bytes from outside: a decoder fails or what it accepts is canonical, nothing panics, and a
-//! body that is refused has touched nothing. Each target is a plain function, run by `cargo test` over the seeds in
-//! `corpus/` and mutations of them, and by `cargo fuzz` for as long as one likes:
+//! Fuzz targets: properties that must hold for any bytes from a network, a file or shared memory.
+//!
+//! - A decoder returns an error, or its input is canonical: encoding the decoded value gives the same bytes.
+//! - No input causes a panic.
+//! - A body that is refused has not changed any buffer.
+//!
+//! Each target is a plain function over bytes. This file has the decoders of core; `raw.rs` headers with arbitrary
+//! fields, `net.rs` transports, checkpoints and telemetry, and `peer.rs` whole machines. `cargo test` runs all targets
+//! over the seeds in `corpus/` and mutations of them. `cargo fuzz` runs one target without a time limit:
 //!
 //! ```text
 //! cargo +nightly fuzz run quanta --features libfuzzer -- -runs=10000000
@@ -20,15 +26,15 @@ use gradwire_core::kernel::tier::Tier;
 use gradwire_core::recipe::Threshold;
 use gradwire_core::wire::{HEADER_LEN, Header};
 
-/// A target: its name, its body, and seeds to begin with.
+/// A target: its name, its function, and the inputs that fuzzing begins with.
 pub type Target = (&'static str, fn(&[u8]), fn() -> Vec<Vec<u8>>);
 
-/// All of them.
+/// All targets.
 pub fn targets() -> impl Iterator<Item = &'static Target> {
     TARGETS.iter().chain(net::TARGETS).chain(peer::TARGETS)
 }
 
-/// Those of core's decoders.
+/// Targets for the decoders of core.
 const TARGETS: &[Target] = &[
     ("header", header, header_seeds),
     ("message", raw::message, raw::message_seeds),
@@ -43,16 +49,16 @@ const TARGETS: &[Target] = &[
     ("recipe", recipe, recipe_seeds),
 ];
 
-/// Runs the target of that name.
+/// Runs the target of this name on one input.
 ///
 /// # Panics
-/// When there is none, or at a finding.
+/// If there is no such target, or a property does not hold.
 pub fn run(name: &str, data: &[u8]) {
-    let (_, target, _) = targets().find(|(target, ..)| *target == name).expect("a target of that name");
+    let (_, target, _) = targets().find(|(target, ..)| *target == name).expect("a target of this name");
     target(data);
 }
 
-/// Whole words of the bytes.
+/// The input as little-endian words; the last 1 to 3 bytes are dropped if they do not fill a word.
 fn words(data: &[u8]) -> Vec<u32> {
     data.as_chunks::<4>().0.iter().map(|word| u32::from_le_bytes(*word)).collect()
 }
@@ -61,9 +67,10 @@ fn bytes(parts: &[&[u8]]) -> Vec<u8> {
     parts.concat()
 }
 
-// A header
+// Headers
 
-/// With its checksum put right, or nothing else would ever be reached.
+/// Parses the input as a header, once as it is and once with its checksum corrected: random bytes rarely have the right
+/// checksum.
 fn header(data: &[u8]) {
     let mut raw = [0; HEADER_LEN];
     let len = data.len().min(HEADER_LEN - 4);
@@ -80,6 +87,7 @@ fn header(data: &[u8]) {
     }
 }
 
+/// A bitwise CRC-32, independent of the crate that the library uses.
 fn crc32(data: &[u8]) -> u32 {
     !data.iter().fold(u32::MAX, |crc, byte| {
         (0..8).fold(crc ^ u32::from(*byte), |crc, _| if crc & 1 == 1 { crc >> 1 ^ 0xedb8_8320 } else { crc >> 1 })
@@ -90,8 +98,9 @@ fn header_seeds() -> Vec<Vec<u8>> {
     (1..=15u8).map(|kind| bytes(&[b"GRWR", &[1, kind, 0, 0], &[7; 48], &[0; 4]])).collect()
 }
 
-// A list of entries: form, length and count in front
+// Lists of entries
 
+/// Input: a byte for the form, two for the length, two for the count, then the words of the list.
 fn list(data: &[u8]) {
     let [form, high, low, nnz_high, nnz_low, rest @ ..] = data else { return };
     let len = usize::from(u16::from_be_bytes([*high, *low])) % 2000 + 1;
@@ -134,10 +143,11 @@ fn list_seeds() -> Vec<Vec<u8>> {
     ]
 }
 
-// A threshold body: length in front
+// Threshold bodies
 
 const THRESHOLD: Threshold = Threshold::fixed(1.0 / 64.0);
 
+/// The sections of a vector: one, or two of different lengths.
 fn sections(len: u32, split: bool) -> Vec<Section> {
     let section = |first, len| Section { first, len, threshold: THRESHOLD.tau, bits: 0.0 };
     if split && len > 1 {
@@ -147,6 +157,8 @@ fn sections(len: u32, split: bool) -> Vec<Section> {
     }
 }
 
+/// Input: a byte for the length, a byte for the number of sections, then the body. If the body is accepted, adding it,
+/// merging it with itself and encoding it again must agree.
 fn quanta(data: &[u8]) {
     let [len, split, rest @ ..] = data else { return };
     let len = u32::from(*len) * 4 + 1;
@@ -161,7 +173,7 @@ fn quanta(data: &[u8]) {
         return;
     }
     assert_eq!(expanded, Ok(()));
-    // A body and itself are twice the body.
+    // Merging a body with itself gives twice its values.
     let (mut scratch, mut twice) =
         (vec![0; 2 * len as usize], vec![0; threshold::words_max(parts.iter().map(|p| p.len as usize))]);
     match threshold::merge((&body, &body), &parts, unit, &mut scratch, &mut twice) {
@@ -172,7 +184,7 @@ fn quanta(data: &[u8]) {
         }
         Err(error) => assert_eq!(error, MergeError::TooMany),
     }
-    // With the taus that it says, an encoder writes the same.
+    // Canonical: encoding the values again, with the thresholds in the body, gives the same body.
     let (mut at, mut again) = (0, Vec::new());
     for part in &parts {
         let (tau, used) = (f32::from_bits(body[at + 1]), body[at + 3] as usize);
@@ -209,20 +221,21 @@ fn quanta_seeds() -> Vec<Vec<u8>> {
     ]
 }
 
-// A top-k body: length in front
+// Top-k bodies
 
+/// Input: a byte for the length, then the body.
 fn largest(data: &[u8]) {
     let [len, rest @ ..] = data else { return };
     let len = usize::from(*len) * 4 + 1;
     let body = words(rest);
-    let mut said = vec![0.0; len];
-    if topk::expand(&body, &mut said).is_err() {
+    let mut values = vec![0.0; len];
+    if topk::expand(&body, &mut values).is_err() {
         return;
     }
-    let entries = said.iter().filter(|x| **x != 0.0).count().max(1);
+    let entries = values.iter().filter(|x| **x != 0.0).count().max(1);
     let (mut residual, mut scratch) = (vec![0.0; len], vec![0; len]);
     let mut again = vec![0; topk::words_max(len, entries)];
-    let encoded = topk::encode(entries, Some(&said), &mut residual, &mut scratch, &mut again);
+    let encoded = topk::encode(entries, Some(&values), &mut residual, &mut scratch, &mut again);
     assert_eq!(&again[..encoded.bytes as usize / 4], &body[..]);
 }
 
@@ -237,29 +250,32 @@ fn largest_seeds() -> Vec<Vec<u8>> {
     vec![write(60, 5), write(60, 100), write(1, 1), write(5, 21)]
 }
 
-// Dense bodies: the length follows from theirs as far as it can, the first byte says the rest
+// Dense bodies
 
 type Expand = fn(Tier, &[u32], &mut [f32]) -> Result<(), BodyError>;
 type Encode = fn(Tier, Option<&[f32]>, &mut [f32], &mut [u32]) -> Dense;
 
+/// Input: two bytes for the length of the vector, then the body. A body of another length must be refused; it is then
+/// brought to the right length, so that its contents are tested too.
 fn dense(data: &[u8], count: fn(usize) -> usize, encode: Encode, expand: Expand) {
     let [len, high, rest @ ..] = data else { return };
     let len = usize::from(*len) + 256 * usize::from(high % 8);
     let mut body = words(rest);
-    let mut said = vec![0.0; len];
-    assert!(body.len() == count(len) || expand(Tier::best(), &body, &mut said).is_err());
+    let mut values = vec![0.0; len];
+    assert!(body.len() == count(len) || expand(Tier::best(), &body, &mut values).is_err());
     body.resize(count(len), 0);
-    if expand(Tier::best(), &body, &mut said).is_err() {
+    if expand(Tier::best(), &body, &mut values).is_err() {
         return;
     }
-    assert!(said.iter().all(|x| x.is_finite()));
+    assert!(values.iter().all(|x| x.is_finite()));
     let (mut residual, mut again) = (vec![0.0; len], vec![u32::MAX; body.len()]);
-    encode(Tier::best(), Some(&said), &mut residual, &mut again);
-    // A sum does not keep the sign of a zero.
-    assert!(again == body || said.iter().any(|x| x.to_bits() == 1 << 31));
+    encode(Tier::best(), Some(&values), &mut residual, &mut again);
+    // Encoding adds the residual first, which turns -0.0 into 0.0.
+    assert!(again == body || values.iter().any(|x| x.to_bits() == 1 << 31));
     assert!(residual.iter().all(|rest| *rest == 0.0));
 }
 
+/// The length of a float32 body: the codec has no function for it.
 const fn float32_words(len: usize) -> usize {
     len
 }
@@ -285,8 +301,9 @@ fn sign_seeds() -> Vec<Vec<u8>> {
     vec![bytes(&[&[40, 0], &one, &[0xa5; 5], &[0; 3]]), bytes(&[&[0, 4], &one, &[0x5a; 128]])]
 }
 
-// A recipe's text
+// Recipes
 
+/// The text form of a recipe that was parsed gives the same recipe again.
 fn recipe(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
     if let Ok(recipe) = text.parse::<Recipe>() {

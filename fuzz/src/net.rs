@@ -1,4 +1,5 @@
-//! Bytes from sockets, shared memory and disks.
+//! Targets for bytes from sockets, shared memory and files: streams of frames, greetings, encryption, checkpoints,
+//! telemetry, and the control page of a ring.
 
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
@@ -10,14 +11,14 @@ use gradwire::monitor::Board;
 use gradwire::telemetry::{Frame, Note, NoteKind, Run};
 use gradwire::{Cluster, Layout, Mem, Recipe, Session};
 use gradwire_core::Instant;
-use gradwire_core::wire::{Message, Part};
+use gradwire_core::wire::{HEADER_LEN, Header, Message, Part};
 use gradwire_core::{Clock, Incarnation, OpId, PeerId, Pool, Sequence, ShardId};
 use gradwire_shm::parts::{End, Segment};
 use gradwire_stream::parts::{CONTROL_LEN, Control, PREAMBLE_LEN, Preamble, Reader, Step, parse_book};
 use gradwire_tcp::Key;
 use gradwire_tcp::parts::Sealed;
 
-use super::*;
+use super::Target;
 
 pub(crate) const TARGETS: &[Target] = &[
     ("stream", stream, stream_seeds),
@@ -32,6 +33,7 @@ pub(crate) const TARGETS: &[Target] = &[
 
 // Frames
 
+/// A message as the stream carries it: header, body, checksum of the body.
 fn frame(message: Message, body: &[u8]) -> Vec<u8> {
     let header = Header::new(1, PeerId(2), Incarnation(4), body.len() as u32, message);
     let mut bytes = header.emit().to_vec();
@@ -42,7 +44,8 @@ fn frame(message: Message, body: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// What a reader makes of bytes that come in pieces.
+/// The steps of a reader, as text, for bytes that arrive in pieces. `piece` gives the length of each piece minus 1; 0
+/// stands for a moment without bytes first.
 fn read(bytes: &[u8], mut piece: impl FnMut() -> usize) -> Vec<String> {
     let (mut reader, mut pool, mut at, mut log) = (Reader::new(true), Pool::new([0]), 0, Vec::new());
     for op in 0..100_000 {
@@ -52,7 +55,7 @@ fn read(bytes: &[u8], mut piece: impl FnMut() -> usize) -> Vec<String> {
                 if at == bytes.len() {
                     return Ok(0);
                 }
-                // Now and then nothing comes.
+                // The socket is empty for a moment.
                 blocked = !blocked && piece() == 0;
                 if blocked {
                     return Err(io::ErrorKind::WouldBlock.into());
@@ -81,10 +84,11 @@ fn read(bytes: &[u8], mut piece: impl FnMut() -> usize) -> Vec<String> {
             }
         }
     }
-    panic!("a reader without an end");
+    panic!("the reader does not end");
 }
 
-/// However bytes are cut into pieces, the same comes out. The first header's checksum is put right.
+/// The result does not depend on how the bytes are cut into pieces. The checksum of the first header is corrected, so
+/// that the bytes behind it are reached.
 fn stream(data: &[u8]) {
     let mut bytes = data.to_vec();
     if bytes.len() >= HEADER_LEN {
@@ -115,9 +119,9 @@ fn stream_seeds() -> Vec<Vec<u8>> {
     ]
 }
 
-// Preambles
+// Greetings
 
-/// With its checksum put right, or nothing else would ever be reached.
+/// A preamble with a corrected checksum, and a control frame, are canonical if they are accepted.
 fn preamble(data: &[u8]) {
     let mut bytes = [0; PREAMBLE_LEN];
     let len = data.len().min(PREAMBLE_LEN - 4);
@@ -151,11 +155,12 @@ fn addresses_seeds() -> Vec<Vec<u8>> {
 
 // Encryption
 
+/// A fixed key.
 fn key() -> Key {
     Key::parse(&"a5".repeat(32)).unwrap()
 }
 
-/// A pipe of bytes each way, without IO.
+/// The bytes of one direction of a connection, in memory.
 #[derive(Default)]
 struct Pipe(VecDeque<u8>);
 
@@ -175,7 +180,8 @@ impl Pipe {
     }
 }
 
-/// Whatever a stranger sends, the side that was dialled neither believes it nor falls over.
+/// The accepting side of a handshake does not accept arbitrary bytes, and does not panic. A valid first message needs
+/// at least 50 bytes.
 fn handshake(data: &[u8]) {
     let mut here = Sealed::new(&key(), false).unwrap();
     let (mut coming, mut going) = (Pipe(data.iter().copied().collect()), Pipe::default());
@@ -194,6 +200,7 @@ fn handshake_seeds() -> Vec<Vec<u8>> {
     vec![going.0.into(), vec![0, 48], vec![0xff; 80], Vec::new()]
 }
 
+/// Two sides after a handshake.
 fn established() -> (Sealed, Sealed) {
     let (mut here, mut there) = (Sealed::new(&key(), true).unwrap(), Sealed::new(&key(), false).unwrap());
     let (mut east, mut west) = (Pipe::default(), Pipe::default());
@@ -204,7 +211,8 @@ fn established() -> (Sealed, Sealed) {
     (here, there)
 }
 
-/// A record that was not sealed by the other side is never opened; one that was comes out as it went in.
+/// Data that one side encrypts is decrypted unchanged by the other. Replayed records and data that were not encrypted
+/// by the other side are refused.
 fn records(data: &[u8]) {
     let (mut here, mut there) = established();
     let mut wire = Pipe::default();
@@ -219,7 +227,7 @@ fn records(data: &[u8]) {
         got += n;
     }
     assert_eq!(out[..got], data[..got]);
-    // The same again is a replay, and the data itself is no record.
+    // First a replay of valid records, then the plain data.
     for bytes in [&honest[..], data] {
         let mut wire = Pipe(bytes.iter().copied().collect());
         assert!(there.read(&mut out, &mut |into| wire.read(into)).is_err());
@@ -232,11 +240,12 @@ fn records_seeds() -> Vec<Vec<u8>> {
 
 // Checkpoints
 
+/// A checkpoint that is accepted is canonical, also with a corrected checksum.
 fn checkpoint(data: &[u8]) {
     if let Ok(checkpoint) = Checkpoint::parse(data) {
         assert_eq!(checkpoint.emit(), data);
     }
-    // With its checksum put right, or nothing else would ever be reached.
+    // Random bytes rarely have the right checksum.
     if let Some(body) = data.len().checked_sub(32) {
         let sum = gradwire::checkpoint::checksum(&data[..body]);
         let bytes = [&data[..body], &sum[..]].concat();
@@ -254,15 +263,15 @@ fn checkpoint_seeds() -> Vec<Vec<u8>> {
     vec![Checkpoint { saved, ..whole.clone() }.emit(), whole.emit(), empty.emit(), Vec::new()]
 }
 
-// What monitors are told
+// Telemetry
 
-/// Reading ends, and what is read is written as it was.
+/// Parsing a log ends, and encoding a parsed frame gives as many bytes again.
 fn telemetry(data: &[u8]) {
     let mut rest = data;
     while let Ok(Some((frame, used))) = Frame::parse(rest) {
         let mut again = Vec::new();
         frame.emit(&mut again);
-        // Floats that are no numbers may come back as others.
+        // Only the length is compared: the bits of a NaN may change.
         assert_eq!(again.len(), used);
         assert!(matches!(Frame::parse(&again), Ok(Some((_, length))) if length == used));
         rest = &rest[used..];
@@ -286,7 +295,8 @@ fn telemetry_seeds() -> Vec<Vec<u8>> {
 
 // Shared memory
 
-/// Whatever the other process writes into the segment, calls end, with an error or with bytes of the ring.
+/// Reads and writes end, with an error or with bytes of the ring, whatever another process writes into the control
+/// page. Input: 9 bytes per change: the place in units of 8 bytes, and the new value.
 fn ring(data: &[u8]) {
     let (segment, file) = Segment::create(4096).unwrap();
     let file = std::fs::File::from(file);

@@ -1,4 +1,6 @@
-//! A member that says anything: the machines of all roles, behind a hello that fits.
+//! A hostile member: machines of all roles receive arbitrary messages from peers whose hello was accepted.
+//!
+//! The machine must not panic, must end its outputs, and must keep the number of open operations bounded.
 
 use gradwire_core::kernel::{self, KernelResult};
 use gradwire_core::wire::{Header, Hello, Message};
@@ -6,6 +8,7 @@ use gradwire_core::{
     Clock, Cluster, Incarnation, Input, Instant, Layout, Machine, Node, Output, Patience, PeerId, Pool, Recipe, Setup,
 };
 
+use super::Target;
 use super::raw::Raw;
 
 pub(crate) const TARGETS: &[Target] = &[("peer", peer, peer_seeds)];
@@ -18,9 +21,12 @@ const RECIPES: [&str; 6] = [
     "mesh",
     "mesh relay=2",
 ];
+/// Floats of the vector.
 const LEN: usize = 10;
 
-/// One message in twelve bytes: kind, sender, shard, weight, sequence, clock, base, length, flags.
+/// Input: one byte for recipe and rank, then twelve bytes per message: kind, sender, shard, weight, sequence, clock,
+/// base, length, flags, origin, incarnation, and the time since the message before. Some flags stand for a
+/// reconnection, a timeout or a call of the application instead of a message.
 fn peer(data: &[u8]) {
     let Some((first, rest)) = data.split_first() else { return };
     let recipe: Recipe = RECIPES[usize::from(*first) % RECIPES.len()].parse().unwrap();
@@ -35,7 +41,7 @@ fn peer(data: &[u8]) {
     let text = contract.text();
     let (machine, pool) = Node::open(setup, &[]).unwrap();
     let mut host = Host { machine, pool, now: 0, awaited: None };
-    let others = || (0..cluster.nodes()).map(PeerId).filter(|peer| *peer != me);
+    let peers = || (0..cluster.nodes()).map(PeerId).filter(|peer| *peer != me);
     let greet = |host: &mut Host, peer: PeerId| {
         let (digest, rank, incarnation) = (contract.digest(), peer, incarnation_of(peer));
         let hello = Hello { rank, incarnation, digest, has_parameters: false, resumed_at: Clock(0) };
@@ -44,12 +50,12 @@ fn peer(data: &[u8]) {
         host.feed(Input::Header { peer, header });
         host.receive_all();
     };
-    for peer in others() {
+    for peer in peers() {
         greet(&mut host, peer);
     }
     for message in rest.as_chunks::<12>().0.iter().take(64) {
         let [kind, sender, shard, weight, sequence, clock, base, length, flags, a, b, c] = *message;
-        let peer = others().nth(usize::from(sender) % 8 % (cluster.nodes() as usize - 1)).unwrap();
+        let peer = peers().nth(usize::from(sender) % 8 % (cluster.nodes() as usize - 1)).unwrap();
         host.now += u64::from(c) << 22;
         match flags % 8 {
             0 => {
@@ -57,7 +63,7 @@ fn peer(data: &[u8]) {
                 greet(&mut host, peer);
             }
             1 => host.feed(Input::Timeout),
-            // What the application may do, when it may.
+            // A step or an end at the wrong time is the caller's mistake, and returns an error.
             2 => drop(host.machine.handle_input(Instant::from_nanos(host.now), Input::Step { weight: weight.into() })),
             3 => drop(host.machine.handle_input(
                 Instant::from_nanos(host.now),
@@ -68,7 +74,7 @@ fn peer(data: &[u8]) {
                 let raw = Raw {
                     kind: 1 + kind % 21,
                     digest: contract.digest() as u32,
-                    // Most messages are the sender's own, or only few would get past the first checks.
+                    // Mostly the sender itself: other origins are refused early in most roles.
                     origin: if a > 64 { peer.0 } else { u32::from(a % 6) },
                     shard: u32::from(shard % 8),
                     weight: u32::from(weight % 4),
@@ -78,7 +84,7 @@ fn peer(data: &[u8]) {
                     base: wide(base),
                     length: if length > 250 { 1 << 20 } else { u32::from(length % 24) * 2 },
                 };
-                // Fields that contradict each other die in `parse`; without those that a kind does not use, more get through.
+                // `parse` refuses contradictory fields. With some fields set to 0, more messages reach the machine.
                 let header = Header::parse(&raw.emit()).or_else(|_| Header::parse(&raw.trimmed(flags).emit()));
                 if let Ok(header) = header {
                     host.feed(Input::Header { peer, header });
@@ -96,20 +102,25 @@ fn incarnation_of(peer: PeerId) -> Incarnation {
     Incarnation(1 + u64::from(peer.0))
 }
 
+/// A driver that carries out every output at once.
 struct Host {
     machine: Node,
     pool: Pool,
+    /// The time in nanoseconds.
     now: u64,
+    /// The body that the machine wants to receive.
     awaited: Option<(gradwire_core::OpId, PeerId)>,
 }
 
 impl Host {
     fn feed(&mut self, input: Input) {
-        self.machine.handle_input(Instant::from_nanos(self.now), input).expect("the order of a driver");
+        self.machine
+            .handle_input(Instant::from_nanos(self.now), input)
+            .expect("inputs in an order that a driver may use");
         self.drain();
     }
 
-    /// Everything is carried out at once; bodies are zeros.
+    /// Carries out all outputs. Bodies that are received leave the buffer as it is.
     fn drain(&mut self) {
         for _ in 0..10_000 {
             match self.machine.poll_output() {
@@ -123,13 +134,14 @@ impl Host {
                 Output::Wait { .. } => return,
             }
         }
-        panic!("outputs without an end");
+        panic!("the outputs do not end");
     }
 
     fn end(&mut self, input: Input) {
         self.machine.handle_input(Instant::from_nanos(self.now), input).expect("an open operation");
     }
 
+    /// Completes the reception of bodies until the machine wants none.
     fn receive_all(&mut self) {
         while let Some((op, _)) = self.awaited.take() {
             self.feed(Input::Completed { op, result: KernelResult::Nothing });
@@ -138,7 +150,7 @@ impl Host {
 }
 
 fn peer_seeds() -> Vec<Vec<u8>> {
-    // A round of a tree as its root sees it; a push; a view; quanta.
+    // The first byte selects the recipe and the rank; the messages are typical for that role.
     let message = |kind: u8, rest: [u8; 11]| [&[kind][..], &rest].concat();
     vec![
         [vec![0], message(15, [0, 0, 1, 0, 0, 0, 0, 9, 1, 0, 0]), message(15, [1, 0, 1, 1, 0, 0, 0, 9, 2, 0, 0])]

@@ -1,8 +1,8 @@
-//! Headers field by field, as no `Message` can say them.
+//! Headers with arbitrary fields, also with combinations that no [`Message`](gradwire_core::wire::Message) has.
 
 use gradwire_core::wire::{HEADER_LEN, Header, VERSION};
 
-/// The fields of a header, in the order in which they lie on the wire.
+/// The fields of a header, with the meaning that the kind gives to them.
 #[derive(Copy, Clone, Debug, Default)]
 pub(crate) struct Raw {
     pub(crate) kind: u8,
@@ -18,7 +18,7 @@ pub(crate) struct Raw {
 }
 
 impl Raw {
-    /// The header's bytes, with the right magic, version and checksum.
+    /// The bytes of the header, with the right magic, version and checksum.
     pub(crate) fn emit(&self) -> [u8; HEADER_LEN] {
         let mut bytes = [0; HEADER_LEN];
         bytes[..4].copy_from_slice(b"GRWR");
@@ -37,7 +37,7 @@ impl Raw {
         bytes
     }
 
-    /// The same without the fields whose bit in `mask` is set.
+    /// The header with some fields set to 0: bits 3 to 7 of `mask` stand for shard, weight, sequence, clock and base.
     pub(crate) fn trimmed(self, mask: u8) -> Self {
         let keep = |bit: u8| u64::from(mask >> bit & 1 == 0);
         Self {
@@ -51,7 +51,8 @@ impl Raw {
     }
 }
 
-/// Any combination of fields is a message that is written the same again, or is refused with a reason.
+/// Any combination of fields parses to a message whose encoding is the same again, or is refused with the expected
+/// values. Input: 10 bytes per header.
 pub(crate) fn message(data: &[u8]) {
     for fields in data.as_chunks::<10>().0 {
         let [kind, origin, shard, weight, incarnation, sequence, clock, base, length, mask] = *fields;
@@ -76,7 +77,7 @@ pub(crate) fn message(data: &[u8]) {
     }
 }
 
-/// Each kind, with few fields set.
+/// Each kind, with all combinations of fields.
 pub(crate) fn message_seeds() -> Vec<Vec<u8>> {
     (1..22).map(|kind| (0..32).flat_map(|mask| [kind, 1, 1, 1, 1, 2, 2, 1, kind % 4, mask << 3]).collect()).collect()
 }

@@ -1,7 +1,10 @@
-//! Every target over its seeds, the committed ones, and mutations of them. `GRADWIRE_FUZZ` sets how many.
+//! Runs every target over the seeds in `corpus/` and over random mutations of its seeds.
+//!
+//! `GRADWIRE_FUZZ` sets the number of mutations per target (default 20,000); `GRADWIRE_FUZZ_TARGET` selects one target.
 
 use super::*;
 
+/// Changes the input at one to four random places: cuts, inserts, replaces, repeats or flips bits.
 fn mutate(data: &mut Vec<u8>, next: &mut impl FnMut() -> u64) {
     for _ in 0..=next() % 4 {
         let at = next() as usize % data.len().max(1);
@@ -19,9 +22,10 @@ fn mutate(data: &mut Vec<u8>, next: &mut impl FnMut() -> u64) {
     }
 }
 
-/// The seeds lie in `corpus/` too, where `cargo fuzz` begins; `GRADWIRE_WRITE_CORPUS=1` writes them.
+/// All inputs in `corpus/`, which contains the seeds for `cargo fuzz`. `GRADWIRE_WRITE_CORPUS=1` writes the seeds
+/// there.
 #[test]
-fn the_committed_corpus_holds() {
+fn targets_hold_for_the_committed_corpus() {
     let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus");
     for (name, target, seeds) in targets() {
         let dir = root.join(name);
@@ -32,13 +36,17 @@ fn the_committed_corpus_holds() {
             }
         }
         let files: Vec<_> = std::fs::read_dir(&dir).unwrap().map(|entry| entry.unwrap().path()).collect();
-        assert!(files.len() >= seeds().len(), "{name} has seeds that are not in {}", dir.display());
+        assert!(
+            files.len() >= seeds().len(),
+            "{name}: expected at least as many inputs in {} as the target has seeds",
+            dir.display()
+        );
         files.iter().for_each(|file| target(&std::fs::read(file).unwrap()));
     }
 }
 
 #[test]
-fn mutations_of_the_seeds_hold() {
+fn targets_hold_for_mutations_of_the_seeds() {
     let runs: u64 = std::env::var("GRADWIRE_FUZZ").ok().and_then(|runs| runs.parse().ok()).unwrap_or(20_000);
     let only = std::env::var("GRADWIRE_FUZZ_TARGET").ok();
     for (name, target, seeds) in targets().filter(|(name, ..)| only.as_deref().is_none_or(|only| only == *name)) {

@@ -1,40 +1,56 @@
-//! The invariants.
+//! Runs a scenario, and checks the invariants during the run and at its end.
+//!
+//! [`run`] is the entry point. `during` checks after every event; `after` dispatches on the kind of the scenario at the
+//! end of the run. The table in the parent module lists the invariants by number.
 
 use std::sync::{Arc, Mutex};
 
 use gradwire_core::recipe::{Codec, Merge, Pace, Payload, Topology};
 use gradwire_core::status::Presence;
 use gradwire_core::wire::{Message, Push};
-use gradwire_core::{Clock, Duration, Event, PeerId, Signal, Status};
+use gradwire_core::{Clock, Event, PeerId, Signal, Status};
 use gradwire_sim::{App, Entry, Fault, Halt, Life, Network, Plan, Random, World};
 
 use super::reference::Reference;
 use super::{Kind, Scenario, Trainer, Truth, UNIT};
 
-/// What a run did, for the marks that the suite must reach.
+/// Counters of the situations that a run has met. A suite asserts that each of them occurs in some run.
 #[derive(Copy, Clone, Debug, Default, PartialEq, Eq)]
-pub struct Seen {
+pub struct Coverage {
+    /// A hash over all outputs of all machines, with their times.
     pub trace: u64,
+    /// Events of the simulator.
     pub events: u64,
+    /// Messages that a receiver dropped because it had them already.
     pub duplicates: u64,
+    /// Contributions that came after the end of their round.
     pub late: u64,
     pub reconnects: u64,
+    /// Messages sent again after a broken connection.
     pub resent: u64,
+    /// Peers that a node has given up.
     pub lost: u64,
+    /// Nodes that joined more than once.
     pub rejoined: u64,
+    /// Nodes that could not go on without a peer.
     pub cut: u64,
+    /// Events at which a worker of an SSP run waits.
     pub blocked: u64,
+    /// Mesh messages that were summed for a slow neighbour.
     pub merged: u64,
-    /// Views after the first.
+    /// Views after the first one of a collective.
     pub views: u64,
-    /// Coordinators that came back to a run that was under way.
+    /// Runs of a collective in which the coordinator restarted.
     pub resumed: u64,
 }
 
+/// Why a run has failed.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Failure {
+    /// The run came to no end: no node could go on, or the budget of events was used up.
     Halt(Halt),
-    Broken(String),
+    /// An invariant does not hold; the text says which one, with the values.
+    Violation(String),
 }
 
 impl From<Halt> for Failure {
@@ -45,55 +61,39 @@ impl From<Halt> for Failure {
 
 macro_rules! ensure {
     ($condition:expr, $($message:tt)*) => {
+        // Bound first: clippy refuses the direct negation of a comparison of floats.
         let holds: bool = $condition;
         if !holds {
-            return Err(Failure::Broken(format!($($message)*)));
+            return Err(Failure::Violation(format!($($message)*)));
         }
     };
 }
 
+/// The most events that a run may take, so that a run without progress ends.
 const BUDGET: u64 = 300_000;
 
-/// Runs a scenario and checks it, during and after.
-pub fn run(scenario: &Scenario) -> Result<Seen, Failure> {
+/// Runs a scenario and checks it, during the run and at its end.
+pub fn run(scenario: &Scenario) -> Result<Coverage, Failure> {
     let plan = &scenario.plan;
-    let (workers, len) = (plan.cluster.workers, plan.layout.len());
-    let truth = Arc::new(Mutex::new(Truth { contributed: vec![vec![0; len]; workers as usize], ..Truth::default() }));
+    let truth = Truth::new(plan.cluster.workers, plan.layout.len());
     let crashing = scenario.crashing();
-    // What is in a residual nobody sees yet.
-    let plain = plan.recipe.codec() == Codec::F32;
-    let sum = plain && plan.recipe.merge() == Merge::Sum { lambda: 1.0 } && plan.recipe.needs_servers();
-    let lag = match plan.recipe.pace() {
-        Pace::Stale { bound } if plain && crashing.is_empty() => Some(bound),
-        _ => None,
-    };
-    let trainer = Trainer {
-        me: PeerId(0),
-        workers,
-        random: Random::new(0, 0),
-        pace: Duration::from_millis(2),
-        spread: scenario.spread,
-        own: None,
-        sees_own: sum && crashing.is_empty(),
-        lag,
-        truth: Arc::clone(&truth),
-    };
-    let mut world = world(plan, &trainer)?;
-    let mut seen = Seen::default();
+    let mut world = world(plan, &trainer(scenario, &truth))?;
+    let mut coverage = Coverage::default();
     let mut pushes = Vec::new();
     let result = world.run(BUDGET, |world, node| {
-        seen.events += 1;
+        coverage.events += 1;
         let pushed = |(_, _, message): &(PeerId, PeerId, Message)| match message {
             Message::Push(push) => Some(*push),
             _ => None,
         };
         pushes.extend(world.delivered().iter().filter_map(pushed));
-        if let Some(complaint) = truth.lock().unwrap().complaint.take() {
-            return Err(Failure::Broken(complaint));
+        if let Some(violation) = truth.lock().unwrap().violation.take() {
+            return Err(Failure::Violation(violation));
         }
-        during(scenario, world, node, &mut seen)
+        during(scenario, world, node, &mut coverage)
     });
-    // One who was never met is waited for; so is a server that has gone by one who starts anew.
+    // A node that crashed before its first hello is not given up, and neither is a server that left before a worker
+    // restarted. Runs that wait for one of these do not end.
     match result {
         Err(Failure::Halt(_)) if waits_for_the_dead(scenario, &world) => {}
         other => {
@@ -105,55 +105,69 @@ pub fn run(scenario: &Scenario) -> Result<Seen, Failure> {
     if plan.recipe.is_synchronous() && crashing.is_empty() {
         same_on_a_calm_network(scenario, &world)?;
     }
-    seen.trace = world.trace();
-    for status in statuses(&world, plan.cluster.nodes()) {
-        seen.duplicates += status.counters.duplicates;
-        seen.late += status.counters.late;
-        seen.reconnects += status.counters.reconnects;
-        seen.resent += status.counters.resent;
-        seen.merged += status.counters.merged;
-    }
-    let mut joined = vec![0; plan.cluster.nodes() as usize];
-    for entry in world.log() {
-        match entry.entry {
-            Entry::Event(Event::PeerLost { .. }) => seen.lost += 1,
-            Entry::Signal(Signal::Cut { .. }) => seen.cut += 1,
-            Entry::Signal(Signal::Joined { .. }) => joined[entry.node.index()] += 1,
-            Entry::Event(Event::View { number, .. }) if number > 1 && entry.node == PeerId(0) => seen.views += 1,
-            _ => {}
-        }
-    }
-    seen.resumed = u64::from(joined[0] > 1 && plan.recipe.is_collective());
-    seen.rejoined = joined.iter().filter(|times| **times > 1).count() as u64;
-    Ok(seen)
+    coverage.count(scenario, &world);
+    Ok(coverage)
 }
 
+/// The trainer of all workers, with the checks that this scenario allows.
+fn trainer(scenario: &Scenario, truth: &Arc<Mutex<Truth>>) -> Trainer {
+    let Plan { seed, cluster, recipe, .. } = &scenario.plan;
+    let calm = scenario.crashing().is_empty();
+    // With a lossy codec, parts of an update wait in a residual, where they are not visible in the parameters.
+    let plain = recipe.codec() == Codec::F32;
+    let sum = plain && recipe.merge() == Merge::Sum { lambda: 1.0 } && recipe.needs_servers();
+    let lag = match recipe.pace() {
+        Pace::Stale { bound } if plain && calm => Some(bound),
+        _ => None,
+    };
+    Trainer { sees_own: sum && calm, lag, ..Trainer::new(*seed, PeerId(0), cluster.workers, scenario.spread, truth) }
+}
+
+impl Coverage {
+    /// Adds the counters of all nodes and the entries of the log, at the end of a run.
+    fn count(&mut self, scenario: &Scenario, world: &World) {
+        let plan = &scenario.plan;
+        self.trace = world.trace();
+        for status in statuses(world, plan.cluster.nodes()) {
+            self.duplicates += status.counters.duplicates;
+            self.late += status.counters.late;
+            self.reconnects += status.counters.reconnects;
+            self.resent += status.counters.resent;
+            self.merged += status.counters.merged;
+        }
+        let mut joined = vec![0; plan.cluster.nodes() as usize];
+        for entry in world.log() {
+            match entry.entry {
+                Entry::Event(Event::PeerLost { .. }) => self.lost += 1,
+                Entry::Signal(Signal::Cut { .. }) => self.cut += 1,
+                Entry::Signal(Signal::Joined { .. }) => joined[entry.node.index()] += 1,
+                Entry::Event(Event::View { number, .. }) if number > 1 && entry.node == PeerId(0) => self.views += 1,
+                _ => {}
+            }
+        }
+        self.resumed = u64::from(joined[0] > 1 && plan.recipe.is_collective());
+        self.rejoined = joined.iter().filter(|times| **times > 1).count() as u64;
+    }
+}
+
+/// A world in which each worker runs a copy of `trainer`, with contributions of its own.
 fn world(plan: &Plan, trainer: &Trainer) -> Result<World, Failure> {
     let app = |me: PeerId| {
         let random = Random::new(plan.seed, 100 + u64::from(me.0));
         let app: Box<dyn App> = Box::new(Trainer { me, random, ..trainer.clone() });
         app
     };
-    World::new(plan.clone(), app).map_err(|error| Failure::Broken(error.to_string()))
+    World::new(plan.clone(), app).map_err(|error| Failure::Violation(error.to_string()))
 }
 
-/// I-02: the result of a synchronous recipe does not depend on who comes first, on delays or on broken connections.
+/// I-02: the result of a synchronous recipe does not depend on the order of arrival, on delays or on broken
+/// connections. The same plan without them gives the same parameters, bit for bit.
 fn same_on_a_calm_network(scenario: &Scenario, stormy: &World) -> Result<(), Failure> {
     let mut plan = scenario.plan.clone();
     (plan.network, plan.faults) = (Network::calm(), Vec::new());
-    let (workers, len) = (plan.cluster.workers, plan.layout.len());
-    let truth = Truth { contributed: vec![vec![0; len]; workers as usize], ..Truth::default() };
-    let trainer = Trainer {
-        me: PeerId(0),
-        workers,
-        random: Random::new(0, 0),
-        pace: Duration::from_millis(2),
-        spread: 0.0,
-        own: None,
-        sees_own: false,
-        lag: None,
-        truth: Arc::new(Mutex::new(truth)),
-    };
+    let workers = plan.cluster.workers;
+    let truth = Truth::new(workers, plan.layout.len());
+    let trainer = Trainer::new(plan.seed, PeerId(0), workers, 0.0, &truth);
     let mut calm = world(&plan, &trainer)?;
     calm.run(BUDGET, |_, _| Ok::<(), Failure>(()))?;
     for worker in (0..workers).map(PeerId) {
@@ -167,49 +181,52 @@ fn statuses(world: &World, nodes: u32) -> Vec<Status> {
     (0..nodes).filter_map(|node| world.status(PeerId(node))).collect()
 }
 
-/// Everyone who is still up waits for one who is down for good (or, starting late, for one who is done) and says so.
+/// True if every node that is up waits for a node that is not, and its status names that node.
 fn waits_for_the_dead(scenario: &Scenario, world: &World) -> bool {
     let cluster = scenario.plan.cluster;
     let up = (0..cluster.nodes()).map(PeerId).filter(|node| world.life(*node) == Life::Up);
-    let names_one = |node| {
+    let names_a_dead_node = |node| {
         let waiting = world.status(node).and_then(|status| status.waiting);
-        // A server waits only while it owes someone an answer.
+        // A server waits only while it owes an answer to a worker.
         waiting.map_or_else(|| !cluster.is_worker(node), |waiting| world.life(waiting.on) != Life::Up)
     };
-    !scenario.crashing().is_empty() && up.into_iter().all(names_one)
+    !scenario.crashing().is_empty() && up.into_iter().all(names_a_dead_node)
 }
 
-/// After every event.
-fn during(scenario: &Scenario, world: &World, node: PeerId, seen: &mut Seen) -> Result<(), Failure> {
+/// Checks after every event of `node`.
+fn during(scenario: &Scenario, world: &World, node: PeerId, coverage: &mut Coverage) -> Result<(), Failure> {
     let plan = &scenario.plan;
-    if let Pace::Stale { bound } = plan.recipe.pace() {
-        if !plan.cluster.is_worker(node) || !world.is_computing(node) {
-            seen.blocked += u64::from(plan.cluster.is_worker(node));
-            return Ok(());
-        }
-        // A server that starts anew goes on from what a worker had seen: clocks of others may be ahead of that.
-        if scenario.crashing().iter().any(|node| !plan.cluster.is_worker(*node)) {
-            return Ok(());
-        }
-        let Some(own) = world.status(node).map(|status| status.clock) else { return Ok(()) };
-        // I-36, R4: nobody computes with a lead above s over a member.
-        for server in plan.cluster.workers..plan.cluster.nodes() {
-            let Some(server) = world.status(PeerId(server)) else { continue };
-            let members = |state| matches!(state, Presence::Present | Presence::Suspect);
-            let Some(me) = server.workers.iter().find(|worker| worker.rank == node) else { continue };
-            let clocks = server.workers.iter().filter(|worker| members(worker.state)).map(|worker| worker.clock);
-            let slowest = clocks.min().unwrap_or(own);
-            ensure!(
-                !members(me.state) || own.ahead_of(slowest) <= bound,
-                "worker {node} computes at {own}, the slowest member is at {slowest}, the bound is {bound}: {:?}",
-                server.workers
-            );
-        }
+    let Pace::Stale { bound } = plan.recipe.pace() else { return Ok(()) };
+    if !plan.cluster.is_worker(node) || !world.is_computing(node) {
+        coverage.blocked += u64::from(plan.cluster.is_worker(node));
+        return Ok(());
+    }
+    // A restarted server goes on from the version that a worker had seen, so that other workers' clocks can be ahead.
+    if scenario.crashing().iter().any(|node| !plan.cluster.is_worker(*node)) {
+        return Ok(());
+    }
+    check_lead(plan, world, node, bound)
+}
+
+/// I-36, R4: worker `node`, which computes, is at most `bound` clocks ahead of the slowest member, at every server.
+fn check_lead(plan: &Plan, world: &World, node: PeerId, bound: u64) -> Result<(), Failure> {
+    let Some(own) = world.status(node).map(|status| status.clock) else { return Ok(()) };
+    for server in plan.cluster.workers..plan.cluster.nodes() {
+        let Some(server) = world.status(PeerId(server)) else { continue };
+        let members = |state| matches!(state, Presence::Present | Presence::Suspect);
+        let Some(me) = server.workers.iter().find(|worker| worker.rank == node) else { continue };
+        let clocks = server.workers.iter().filter(|worker| members(worker.state)).map(|worker| worker.clock);
+        let slowest = clocks.min().unwrap_or(own);
+        ensure!(
+            !members(me.state) || own.ahead_of(slowest) <= bound,
+            "worker {node} computes at {own}, the slowest member is at {slowest}, the bound is {bound}: {:?}",
+            server.workers
+        );
     }
     Ok(())
 }
 
-/// When everyone is done.
+/// Checks at the end of a run.
 fn after(scenario: &Scenario, world: &World, truth: &Truth, pushes: &[Push]) -> Result<(), Failure> {
     let plan = &scenario.plan;
     let cluster = plan.cluster;
@@ -231,7 +248,7 @@ fn after(scenario: &Scenario, world: &World, truth: &Truth, pushes: &[Push]) -> 
             merged_in_order(scenario, world, truth, pushes)
         }
         Kind::Coded => summed(scenario, world, truth),
-        // Equal to a calm network's, which has been checked; there is no formula for what a codec makes of a mean.
+        // `run` compares the result with that of a calm network. A mean of encoded updates has no closed formula.
         Kind::CodedSync => Ok(()),
         Kind::Softsync => {
             softsync(scenario, world)?;
@@ -241,38 +258,53 @@ fn after(scenario: &Scenario, world: &World, truth: &Truth, pushes: &[Push]) -> 
     }
 }
 
-/// R5: replicas are equal at every step; without a crash, they are what the formula says.
+/// R5: replicas are equal after every synchronised step. Without crashes, they equal the reference model.
 fn synchronous(scenario: &Scenario, world: &World, truth: &Truth) -> Result<(), Failure> {
     let plan = &scenario.plan;
-    // One that comes back enters at a later step than it left.
-    let comes_back = |fault: &Fault| match fault {
-        Fault::Crash { restart, .. } => restart.is_some(),
-        _ => false,
-    };
-    let restarted = plan.faults.iter().any(|(_, fault)| comes_back(fault));
-    let synced = |step: &u64| {
-        plan.recipe.period() == 1.into() || (step + 1).is_multiple_of(u64::from(plan.recipe.period().at(0)))
-    };
-    let crashing = scenario.crashing();
-    if !restarted {
-        for (step, params) in truth.after.iter().filter(|(step, _)| synced(step)) {
-            // One that dies may have seen the end of a round that the others then did without it.
-            let mut replicas = params.iter().filter(|(worker, _)| !crashing.contains(&PeerId(**worker)));
-            let Some((first, expected)) = replicas.next() else { continue };
-            for (other, got) in replicas {
-                ensure!(
-                    bits(got) == bits(expected),
-                    "after step {step}, worker {other} has {got:?}, worker {first} {expected:?}"
-                );
-            }
-        }
+    let restarts = |fault: &Fault| matches!(fault, Fault::Crash { restart: Some(_), .. });
+    // A restarted worker counts its steps from 0 again, so its steps are not those of the other workers.
+    if !plan.faults.iter().any(|(_, fault)| restarts(fault)) {
+        replicas_are_equal_after_each_step(scenario, truth)?;
     }
     if !scenario.crashing().is_empty() {
         return Ok(());
     }
-    // I-01, I-04, I-05, I-13: the parameters are those of the reference model, round by round.
+    rounds_equal_the_reference(plan, truth)?;
+    for worker in (0..plan.cluster.workers).map(PeerId) {
+        let same = bits(world.params(worker)) == bits(world.params(PeerId(0)));
+        ensure!(same, "workers 0 and {worker} end with different parameters");
+    }
+    Ok(())
+}
+
+/// True if the workers synchronise after this step, counted from 0.
+fn is_synchronised(plan: &Plan, step: u64) -> bool {
+    let period = plan.recipe.period();
+    period == 1.into() || (step + 1).is_multiple_of(u64::from(period.at(0)))
+}
+
+/// R5, for all workers that do not crash.
+fn replicas_are_equal_after_each_step(scenario: &Scenario, truth: &Truth) -> Result<(), Failure> {
+    let crashing = scenario.crashing();
+    for (step, params) in truth.after.iter().filter(|(step, _)| is_synchronised(&scenario.plan, **step)) {
+        // A worker that dies may have seen the end of a round that the rest then repeated without it.
+        let mut replicas = params.iter().filter(|(worker, _)| !crashing.contains(&PeerId(**worker)));
+        let Some((first, expected)) = replicas.next() else { continue };
+        for (other, got) in replicas {
+            ensure!(
+                bits(got) == bits(expected),
+                "after step {step}, worker {other} has {got:?}, worker {first} {expected:?}"
+            );
+        }
+    }
+    Ok(())
+}
+
+/// I-01, I-04, I-05, I-13: the parameters are those of the reference model, round by round.
+fn rounds_equal_the_reference(plan: &Plan, truth: &Truth) -> Result<(), Failure> {
     let mut reference = Reference::new(&plan.recipe, &plan.initial);
     let zeros = || (0, vec![0.0; plan.layout.len()]);
+    // Examples and summed updates of each worker since the last synchronisation.
     let mut local: Vec<(u32, Vec<f64>)> = (0..plan.cluster.workers).map(|_| zeros()).collect();
     let last = truth.steps.len() as u64;
     for (step, contributions) in &truth.steps {
@@ -281,7 +313,7 @@ fn synchronous(scenario: &Scenario, world: &World, truth: &Truth) -> Result<(), 
             *weight += examples;
             sum.iter_mut().zip(units).for_each(|(sum, x)| *sum += *x as f64 / 1024.0);
         }
-        if !synced(step) && step + 1 != last {
+        if !is_synchronised(plan, *step) && step + 1 != last {
             continue;
         }
         let base = reference.params.clone();
@@ -294,25 +326,22 @@ fn synchronous(scenario: &Scenario, world: &World, truth: &Truth) -> Result<(), 
             reference.push(&contribution, weight, reference.version);
         }
         reference.end_round();
-        // The rest of a period counts as a step of its own.
-        let after = if synced(step) { *step } else { step + 1 };
+        // The last, incomplete period is contributed when the worker leaves, which the trainer sees as one more step.
+        let after = if is_synchronised(plan, *step) { *step } else { step + 1 };
         for (worker, got) in truth.after.get(&after).into_iter().flatten() {
-            // The tolerance of an f32 sum at each of the steps so far.
+            // Each step so far may have rounded an f32 sum.
             let what = format!("after step {step}, worker {worker}");
             close(&what, got, &reference.params, 1e-6 * (step + 1) as f64)?;
         }
     }
-    for worker in (0..plan.cluster.workers).map(PeerId) {
-        let same = bits(world.params(worker)) == bits(world.params(PeerId(0)));
-        ensure!(same, "workers 0 and {worker} end with different parameters");
-    }
     Ok(())
 }
 
-/// R1, R2, I-22: every update is applied exactly once.
+/// R1, R2, I-22: every update is applied exactly once, except for the last ones of a worker that crashed.
 fn summed(scenario: &Scenario, world: &World, truth: &Truth) -> Result<(), Failure> {
     let plan = &scenario.plan;
     let crashing = scenario.crashing();
+    // Updates that were in flight to a crashed server are counted as lost.
     if crashing.iter().any(|node| !plan.cluster.is_worker(*node)) {
         return Ok(());
     }
@@ -320,7 +349,7 @@ fn summed(scenario: &Scenario, world: &World, truth: &Truth) -> Result<(), Failu
     for (worker, sums) in truth.contributed.iter().enumerate() {
         let crashes = crashing.iter().filter(|node| node.index() == worker).count() as f32;
         let (made, there) = (sums[worker] as f32 / 1024.0 / UNIT, -applied[worker] / UNIT);
-        // A crash can take with it what was under way: at most two updates.
+        // A crash loses the updates in flight, at most two, and with a codec also the residual.
         ensure!(
             there <= made && (there >= made - 2.0 * crashes || (crashes > 0.0 && scenario.kind == Kind::Coded)),
             "worker {worker} contributed {made} updates and crashed {crashes} times; {there} were applied"
@@ -338,7 +367,7 @@ fn summed(scenario: &Scenario, world: &World, truth: &Truth) -> Result<(), Failu
     Ok(())
 }
 
-/// I-27, I-28: groups are of c updates, but for a rest.
+/// I-27, I-28: every group has c updates, except for the last one.
 fn softsync(scenario: &Scenario, world: &World) -> Result<(), Failure> {
     let plan = &scenario.plan;
     let Merge::Softsync { updates } = plan.recipe.merge() else { unreachable!("a softsync scenario") };
@@ -349,7 +378,7 @@ fn softsync(scenario: &Scenario, world: &World) -> Result<(), Failure> {
     let groups = pushes.div_ceil(u64::from(updates));
     for server in (plan.cluster.workers..plan.cluster.nodes()).map(PeerId) {
         let Some(status) = world.status(server) else { continue };
-        // With one update per application, those of other workers come in between.
+        // With one update per group, updates of other workers are applied between a worker's pull and its push.
         let alone = plan.cluster.workers < 3 || plan.steps < 4 || !plan.faults.is_empty();
         ensure!(
             alone || updates > 1 || status.staleness.sum() > 0,
@@ -361,8 +390,8 @@ fn softsync(scenario: &Scenario, world: &World) -> Result<(), Failure> {
     Ok(())
 }
 
-/// I-22, I-27, I-28: contributions that servers merge in the order of their arrival make the parameters of the reference model,
-/// shard by shard, with the factor of each contribution's staleness.
+/// I-22, I-27, I-28: shard by shard, the parameters of a server equal those of the reference model, which merges the
+/// same contributions in the order of their arrival and scales each by its staleness.
 fn merged_in_order(scenario: &Scenario, world: &World, truth: &Truth, pushes: &[Push]) -> Result<(), Failure> {
     let plan = &scenario.plan;
     let Topology::Servers { shards } = plan.recipe.topology() else { unreachable!("a server scenario") };
@@ -374,7 +403,7 @@ fn merged_in_order(scenario: &Scenario, world: &World, truth: &Truth, pushes: &[
         let range = gradwire_core::shard_range(got.len(), shards, shard);
         let mut reference = Reference::new(&plan.recipe, &plan.initial[range.clone()]);
         for push in pushes.iter().filter(|push| push.shard.0 == shard && push.weight > 0) {
-            // With a period of 1, a worker's contribution number n is of its step n - 1.
+            // The period is 1, sequence numbers begin at 1 and steps at 0.
             let (_, units) = &truth.steps[&(push.sequence.0 - 1)][&push.worker.0];
             let update: Vec<f64> = units[range.clone()].iter().map(|x| *x as f64 / 1024.0).collect();
             reference.push(&update, push.weight, push.base.0);
@@ -386,15 +415,16 @@ fn merged_in_order(scenario: &Scenario, world: &World, truth: &Truth, pushes: &[
     Ok(())
 }
 
+/// Compares parameters with those of a reference model, element by element.
 fn close(what: &str, got: &[f32], expected: &[f64], tolerance: f64) -> Result<(), Failure> {
     for (i, (got, expected)) in got.iter().zip(expected).enumerate() {
         let near = (f64::from(*got) - expected).abs() <= tolerance;
-        ensure!(near, "{what}: element {i} is {got}, not {expected}");
+        ensure!(near, "{what}: element {i} is {got}, expected {expected}");
     }
     Ok(())
 }
 
-/// I-40, I-44, I-45: replicas are equal, and as all residuals were sent at the end, they lack nothing.
+/// I-40, I-44, I-45: replicas are equal, and contain all contributions: leaving workers have sent their residuals.
 fn mesh(scenario: &Scenario, world: &World, truth: &Truth) -> Result<(), Failure> {
     let plan = &scenario.plan;
     let crashing = scenario.crashing();
@@ -412,6 +442,7 @@ fn mesh(scenario: &Scenario, world: &World, truth: &Truth) -> Result<(), Failure
         }
         for (i, got) in params.iter().enumerate() {
             let total = truth.contributed.iter().map(|sums| sums[i]).sum::<i64>() as f32 / 1024.0;
+            // After crashes, only elements of workers that neither crashed nor were cut off are complete.
             let whole = crashing.is_empty()
                 || (i < plan.cluster.workers as usize
                     && !crashing.contains(&PeerId(i as u32))
@@ -425,6 +456,7 @@ fn mesh(scenario: &Scenario, world: &World, truth: &Truth) -> Result<(), Failure
     Ok(())
 }
 
+/// The parameters of all shards, each from the server that holds it.
 fn server_params(scenario: &Scenario, world: &World) -> Vec<f32> {
     let plan = &scenario.plan;
     let Topology::Servers { shards } = plan.recipe.topology() else { unreachable!("a server scenario") };
@@ -437,6 +469,7 @@ fn server_params(scenario: &Scenario, world: &World) -> Vec<f32> {
     params
 }
 
+/// The bit patterns, so that a comparison distinguishes 0.0 from -0.0.
 fn bits(params: &[f32]) -> Vec<u32> {
     params.iter().map(|x| x.to_bits()).collect()
 }

@@ -1,9 +1,37 @@
-//! Random runs of real machines in the simulator, and what must hold in each of them.
+//! The harness: random runs of the real machines in the simulator, checked against invariants and reference models.
 //!
-//! Everything about a run follows from one seed: recipe, cluster, network, faults. Workers contribute integers
-//! (multiples of 2^-10), so that what was contributed, what was applied and what is left can be compared exactly.
-//! Element `j` of the vector belongs to worker `j` alone, which adds [`UNIT`] to it at every step: any replica shows
-//! how many updates of each worker are in it.
+//! 1. A *seed* determines a [`Scenario`] (`scenario.rs`): recipe, cluster, network and faults.
+//! 2. [`run`] (`check.rs`) executes the scenario in virtual time. It checks some invariants after every event and the
+//!    rest at the end of the run. It also counts rare situations in a [`Coverage`], so that a suite can assert that it
+//!    has met them.
+//! 3. The *reference models* (`reference.rs`) compute in `f64`, from the formulas of the papers, the parameters that a
+//!    run must end with.
+//! 4. A scenario that fails is reduced by [`shrink`] (`shrink.rs`): it removes faults as long as the run still fails.
+//!    [`report`] prints the result with the command that runs it again.
+//!
+//! Contributions are exact: workers contribute multiples of 2^-10 that floats add without rounding, so that
+//! contributions, parameters and residuals can be compared with `==`. Element `j` of the vector belongs to worker `j`,
+//! for each `j` below the number of workers. Only that worker changes it, by [`UNIT`] per step, so that any replica
+//! shows how many updates of each worker it contains.
+//!
+//! # Invariants
+//!
+//! Invariants are numbered `I-n` if they concern the result of an algorithm, and `Rn` if they concern the reliability
+//! of the protocol. The doc comment of a test explains the number that it checks (for instance `tests/laws.rs` and the
+//! unit tests of the codecs). The harness checks these:
+//!
+//! | number | invariant | function |
+//! |---|---|---|
+//! | I-01, I-04, I-05 | a round equals one step on the union of the workers' batches | `synchronous` |
+//! | I-02 | the result of a synchronous recipe does not depend on the order of arrival | `same_on_a_calm_network` |
+//! | I-13 | averaging parameters and applying the mean of the updates give the same parameters | `synchronous` |
+//! | I-22, R1, R2 | each contribution is applied once: the applied updates add up to the change of a shard | `summed` |
+//! | I-27, I-28 | softsync applies groups of c updates; the last, smaller group is divided by its size | `softsync` |
+//! | I-36, R4 | a worker computes at most s clocks ahead of the slowest member (SSP) | `check_lead` |
+//! | I-40 | sent quanta plus residual equal the updates: no element is lost | `mesh` |
+//! | I-44, I-45 | replicas of a mesh are equal at the end, and contain all contributions | `mesh` |
+//! | R5 | replicas of a synchronous recipe are equal after every step | `synchronous` |
+//! | R12 | the same seed gives the same run | `tests/schedules.rs` |
 
 #![allow(dead_code, unreachable_pub, unused_imports, reason = "each test binary uses a part")]
 
@@ -15,47 +43,75 @@ mod shrink;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
-pub use check::{Failure, Seen, run};
+pub use check::{Coverage, Failure, run};
 use gradwire_core::{Duration, PeerId};
 use gradwire_sim::{App, Random};
 pub use scenario::{Kind, Scenario};
 pub use shrink::{report, shrink};
 
-/// What a worker adds to its own element at each step.
+/// The update that a worker contributes to its own element at each step.
 pub const UNIT: f32 = 8.0 / 1024.0;
 
-/// What the workers saw and did, across the whole run.
+/// The contributions and the parameters of all workers in a run, as the workers saw them.
 #[derive(Debug, Default)]
 pub struct Truth {
-    /// Sum of all contributions, by element, as integers of 2^-10; by worker.
+    /// The sum of each worker's contributions, by worker and element, in units of 2^-10.
     pub contributed: Vec<Vec<i64>>,
-    /// Contributions of each step: (examples, update), by worker.
+    /// Examples and update of each contribution, by step and worker. Updates are in units of 2^-10.
     pub steps: BTreeMap<u64, BTreeMap<u32, (u32, Vec<i64>)>>,
-    /// Parameters after each step, by worker.
+    /// Parameters after each step, by step and worker.
     pub after: BTreeMap<u64, BTreeMap<u32, Vec<f32>>>,
-    /// The first thing that a worker saw and should not have.
-    pub complaint: Option<String>,
+    /// The first violation that a worker has seen in its parameters.
+    pub violation: Option<String>,
 }
 
+impl Truth {
+    /// The record of a run that has not begun, for `workers` workers and a vector of `len` elements.
+    pub fn new(workers: u32, len: usize) -> Arc<Mutex<Self>> {
+        Arc::new(Mutex::new(Self { contributed: vec![vec![0; len]; workers as usize], ..Self::default() }))
+    }
+}
+
+/// The training loop of a simulated worker: it contributes random integers, and checks the parameters that it sees.
 #[derive(Clone)]
 pub struct Trainer {
     pub me: PeerId,
     pub workers: u32,
-    /// Of the contributions; the pace has its own, or delays would change what is contributed.
+    /// Determines the contributions. Step times have a generator of their own, so that a change of the step times does
+    /// not change the contributions.
     pub random: Random,
+    /// The mean duration of a step.
     pub pace: Duration,
+    /// The random share of a step's duration, from 0 to 1.
     pub spread: f64,
-    /// Own element when this worker last looked; a worker must always see its own updates.
+    /// The value that this worker's own element must have at its next step.
     pub own: Option<f32>,
+    /// Check that each step sees all earlier updates of this worker.
     pub sees_own: bool,
-    /// With nobody crashing, a worker at step c must see every other's first `c - lag` updates.
+    /// Check that step c sees the first `c - lag` updates of every worker. Only valid in runs without crashes.
     pub lag: Option<u64>,
     pub truth: Arc<Mutex<Truth>>,
 }
 
 impl Trainer {
-    fn complain(&self, truth: &mut Truth, what: String) {
-        truth.complaint.get_or_insert(what);
+    /// A worker of a run with this seed, which checks nothing but counts its contributions in `truth`.
+    pub fn new(seed: u64, me: PeerId, workers: u32, spread: f64, truth: &Arc<Mutex<Truth>>) -> Self {
+        Self {
+            me,
+            workers,
+            random: Random::new(seed, 100 + u64::from(me.0)),
+            pace: Duration::from_millis(2),
+            spread,
+            own: None,
+            sees_own: false,
+            lag: None,
+            truth: Arc::clone(truth),
+        }
+    }
+
+    /// Records a violation, if it is the first of the run: later ones are often consequences of the first.
+    fn violate(&self, truth: &mut Truth, message: String) {
+        truth.violation.get_or_insert(message);
     }
 }
 
@@ -72,18 +128,19 @@ impl App for Trainer {
         let mut truth = truth.lock().unwrap();
         let seen = params[mine];
         if let Some(expected) = self.own.filter(|expected| self.sees_own && *expected != seen) {
-            let message = format!("worker {mine} at step {step} sees {seen} of its own updates, not {expected}");
-            self.complain(&mut truth, message);
+            let message = format!("worker {mine} at step {step} sees its own element at {seen}, expected {expected}");
+            self.violate(&mut truth, message);
         }
         if let Some(lag) = self.lag {
             for (other, own) in params.iter().enumerate().take(self.workers as usize) {
                 let count = (-own / UNIT).round();
                 if count < step.saturating_sub(lag) as f32 {
-                    let message = format!("worker {mine} at step {step} sees {count} updates of worker {other}");
-                    self.complain(&mut truth, message);
+                    let message = format!("worker {mine} at step {step} sees only {count} updates of worker {other}");
+                    self.violate(&mut truth, message);
                 }
             }
         }
+        // In units of 2^-10: UNIT for the own element, 0 for elements of other workers, random for the shared rest.
         for (i, x) in update.iter_mut().enumerate() {
             let units = match i {
                 _ if i == mine => 8,

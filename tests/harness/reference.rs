@@ -1,35 +1,38 @@
-//! The rules in `f64`: the parameters that a shard should have after contributions have been merged in a given order.
+//! Reference models in `f64`: the parameters of a shard after contributions have been merged in a given order.
 //!
-//! There is one model per merge rule ([`Merging`]) and one per commit step ([`Commit`]), written from the formulas of the papers and
-//! without a look at the rules that ship. A rule with state of its own keeps that state in its model.
+//! Each merge rule has a model ([`Merging`]), and so has each commit step ([`Commit`]). The models are written from the
+//! formulas of the papers, independently of the rules in `core/src/rule`, so that a mistake there is not repeated here.
+//! State of a rule is state of its model. [`Reference`] combines a merge rule and a commit step.
 
 use gradwire_core::Recipe;
 use gradwire_core::recipe::{Merge, Payload, Scaling, Staleness};
 
-/// A merge rule.
+/// The model of a merge rule: how contributions become one update, or one vector of parameters.
 trait Merging {
-    /// Takes a contribution of `weight` examples. Returns what is committed at once, if anything.
+    /// Takes a contribution of `weight` examples. Returns the merged vector if the rule commits at once.
     fn admit(&mut self, x: &[f64], weight: f64, staleness: u64) -> Option<Vec<f64>>;
 
-    /// Ends a round, or the run: returns the gathered contributions, if there are any.
+    /// Ends a round, or the run. Returns the merged vector of the gathered contributions, if there are any.
     fn take(&mut self) -> Option<Vec<f64>>;
 }
 
-/// A commit step: what becomes of the parameters.
+/// The model of a commit step: how a merged vector changes the parameters.
 trait Commit {
+    /// Changes `params` by the merged vector.
     fn commit(&mut self, params: &mut [f64], merged: &[f64]);
 }
 
-/// One shard, or one whole vector.
+/// The parameters of one shard, or of a whole vector, and the rules that change them.
 pub struct Reference {
     merge: Box<dyn Merging>,
     commit: Box<dyn Commit>,
     pub params: Vec<f64>,
-    /// Applications so far.
+    /// Number of commits so far.
     pub version: u64,
 }
 
 impl Reference {
+    /// A model of the recipe's rules, at version 0 with these parameters.
     pub fn new(recipe: &Recipe, initial: &[f32]) -> Self {
         let staleness = recipe.staleness();
         let merge: Box<dyn Merging> = match recipe.merge() {
@@ -45,20 +48,20 @@ impl Reference {
         Self { merge, commit, params: initial.iter().map(|x| f64::from(*x)).collect(), version: 0 }
     }
 
-    /// A contribution, made from version `base`.
+    /// Takes a contribution of `weight` examples that was computed from version `base`.
     pub fn push(&mut self, x: &[f64], weight: u32, base: u64) {
         let merged = self.merge.admit(x, f64::from(weight), self.version.saturating_sub(base));
         self.apply(merged);
     }
 
-    /// The round ends; a round without contributions counts as well.
+    /// Ends a round. A round without contributions increases the version too.
     pub fn end_round(&mut self) {
         let version = self.version + 1;
         self.end();
         self.version = version;
     }
 
-    /// The run ends.
+    /// Ends the run: commits contributions that are still gathered.
     pub fn end(&mut self) {
         let merged = self.merge.take();
         self.apply(merged);
@@ -72,7 +75,7 @@ impl Reference {
     }
 }
 
-/// `sum(m x) / sum(m)` over a round.
+/// `sum(m x) / sum(m)` over a round, where m is the number of examples behind x.
 #[derive(Default)]
 struct Mean {
     weight: f64,
@@ -93,7 +96,7 @@ impl Merging for Mean {
     }
 }
 
-/// `lambda a(tau) x`, at once.
+/// `lambda a(tau) x` for each contribution at once, where tau is its staleness and a the staleness rule.
 struct Sum {
     lambda: f32,
     staleness: Staleness,
@@ -110,7 +113,7 @@ impl Merging for Sum {
     }
 }
 
-/// `lambda sum(x)` over a round.
+/// `lambda sum(x)` over a round: bulk-synchronous SSP.
 struct RoundSum {
     lambda: f32,
     sum: Option<Vec<f64>>,
@@ -128,7 +131,8 @@ impl Merging for RoundSum {
     }
 }
 
-/// `1/c sum(a(tau) x)` over c contributions; over k at the end of the run, if only k are left.
+/// `1/c sum(a(tau) x)` over c contributions (Zhang et al. 2016). At the end of the run, k < c contributions may be
+/// left; they are divided by k.
 struct Softsync {
     updates: u32,
     staleness: Staleness,
@@ -151,7 +155,7 @@ impl Merging for Softsync {
     }
 }
 
-/// a(tau), or `None` if the contribution is dropped.
+/// The factor a(tau) of a staleness rule, or `None` if the rule drops the contribution.
 fn factor(rule: Staleness, staleness: u64) -> Option<f64> {
     if rule.drop_above.is_some_and(|limit| staleness > limit) {
         return None;
@@ -166,7 +170,7 @@ fn factor(rule: Staleness, staleness: u64) -> Option<f64> {
     })
 }
 
-/// The merged parameters are the new parameters.
+/// For merged parameters: they become the new parameters.
 struct Replace;
 
 impl Commit for Replace {
@@ -175,7 +179,7 @@ impl Commit for Replace {
     }
 }
 
-/// The merged update is subtracted.
+/// For merged updates: they are subtracted from the parameters.
 struct Subtract;
 
 impl Commit for Subtract {

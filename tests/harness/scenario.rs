@@ -1,24 +1,36 @@
-//! A run, drawn from a seed.
+//! [`Scenario`]: a random run, determined by a seed.
+//!
+//! A failure is reported by its seed, and fixed bugs are kept as seeds in `tests/schedules.rs`. So new choices must not
+//! change the scenarios of old seeds: each group of choices draws from a generator (`Random::new(seed, stream)`) of its
+//! own.
 
 use gradwire_core::recipe::{Codec, Control, Correction, Pace, Staleness, Threshold, TopK, Topology};
 use gradwire_core::{Cluster, Duration, Instant, Layout, Patience, PeerId, Recipe};
 use gradwire_sim::{Fault, Network, Plan, Random};
 
-/// Which rule a scenario is about.
+/// The group of recipes that a scenario belongs to. It determines the checks at the end.
 #[derive(Copy, Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Kind {
+    /// Means of updates in a tree or ring.
     Tree,
+    /// Means of parameters in a tree or ring.
     Averaging,
+    /// Rounds at servers.
     ServerSync,
+    /// Asynchronous updates at servers.
     Async,
     Softsync,
+    /// SSP with a bound from 1 to 3.
     Ssp,
+    /// SSP with bound 0, which is bulk-synchronous.
     SspZero,
+    /// A mesh in which every worker sends to every other one.
     Mesh,
+    /// A mesh with relays.
     Relay,
-    /// Servers without rounds, and codecs both ways.
+    /// Servers without rounds, with codecs in both directions.
     Coded,
-    /// Rounds at servers, and codecs both ways.
+    /// Rounds at servers, with codecs in both directions.
     CodedSync,
 }
 
@@ -38,28 +50,31 @@ impl Kind {
     ];
 }
 
+/// A run that [`run`](super::run) executes and checks.
 #[derive(Clone, Debug)]
 pub struct Scenario {
     pub seed: u64,
-    /// Which of the seed's faults happen, a bit each: what shrinking takes away.
+    /// Bit i is set if fault i of the seed takes place. Shrinking clears bits.
     pub mask: u64,
     pub kind: Kind,
+    /// Recipe, cluster, network, faults and number of steps.
     pub plan: Plan,
+    /// The random share of a step's duration, from 0 to 1.
     pub spread: f64,
 }
 
-/// The quantum in mesh scenarios: two units of a worker's own element. The smallest is 2^-14, of which all
-/// contributions are multiples: a leaver's last message leaves nothing.
+/// The first threshold of mesh scenarios: twice the update of a worker's own element. Thresholds can shrink to 2^-14.
+/// All contributions are multiples of that, so the last message of a leaving worker can empty the residual.
 const TAU: f32 = 16.0 / 1024.0;
 
-/// A tree, or a ring, with chunks of any size.
+/// A recipe of a tree or a ring, with random chunks.
 fn collective(seed: u64, recipe: Recipe) -> Recipe {
     let mut random = Random::new(seed, 6);
     let recipe = recipe.with_chunk(1 + random.below(20) as u32);
     if random.chance(0.5) { recipe.with_topology(Topology::Ring) } else { recipe }
 }
 
-/// A mesh with any controller and any start. From a stream of its own: what else a seed stands for stays.
+/// A recipe of a mesh, with a random controller of the threshold and a random warm-up.
 fn mesh(seed: u64, workers: u32) -> Recipe {
     let mut random = Random::new(seed, 5);
     let control = match random.below(6) {
@@ -80,8 +95,9 @@ fn mesh(seed: u64, workers: u32) -> Recipe {
     Recipe::mesh(TAU).with_codec(Codec::Threshold(threshold)).with_correction(correction)
 }
 
-/// Codecs both ways that lose nothing in the end: all contributions are small multiples of 2^-10, and a leaver's
-/// last message and the last parameters are written as well as the codec can.
+/// A recipe of servers with random codecs for contributions and parameters. No update is lost at the end: contributions
+/// are small multiples of 2^-10, which the most precise form of each codec represents exactly. A leaving worker's last
+/// message and the final parameters use that form.
 fn coded(seed: u64, recipe: Recipe, overlap: bool) -> Recipe {
     let mut random = Random::new(seed, 6);
     let threshold = |random: &mut Random| {
@@ -112,10 +128,11 @@ fn coded(seed: u64, recipe: Recipe, overlap: bool) -> Recipe {
 }
 
 impl Scenario {
+    /// The scenario of a seed, with the faults whose bits are set in `mask`; `u64::MAX` selects all.
     pub fn new(seed: u64, mask: u64) -> Self {
         let mut random = Random::new(seed, 3);
-        // The first nine are drawn; some of them become one of the last two, so that a seed stands for what it did
-        // before there were these.
+        // Coded and CodedSync were added later. They replace some scenarios of two older kinds, so that the other seeds
+        // keep their scenarios.
         let kind = match Kind::ALL[random.below(9) as usize] {
             Kind::Async if matches!(seed % 7, 1 | 4 | 6) => Kind::Coded,
             Kind::ServerSync if matches!(seed % 7, 1 | 4 | 6) => Kind::CodedSync,
@@ -151,7 +168,7 @@ impl Scenario {
         };
         let servers = match recipe.needs_servers() {
             true => 1 + random.below(u64::from(shards)) as u32,
-            // A coordinator of its own, now and then.
+            // Sometimes the coordinator is a node of its own, instead of a part of rank 0.
             false => u32::from(recipe.is_collective() && Random::new(seed, 7).chance(0.3)),
         };
         let cluster = Cluster { workers, servers };
@@ -170,11 +187,12 @@ impl Scenario {
         scenario
     }
 
-    /// Up to eight faults, at times within the run.
+    /// Up to eight faults in the first 30 ms, at most two of them partitions or pauses.
     fn faults(&self, random: &mut Random) -> Vec<(Instant, Fault)> {
         let nodes = u64::from(self.plan.cluster.nodes());
         let count = if nodes < 2 || random.chance(0.2) { 0 } else { random.below(9) };
         let mut faults = Vec::new();
+        // Long faults in a row would keep a connection broken for longer than `dead_after`, without a crash.
         let mut longer = 0;
         for _ in 0..count {
             let at = Instant::from_nanos((random.unit() * 30e6) as u64);
@@ -195,7 +213,7 @@ impl Scenario {
         faults
     }
 
-    /// All but the nodes of a relayed mesh can start anew.
+    /// Draws whether a crashed node restarts. Nodes of a mesh with relays cannot rejoin.
     fn restarts(&self, random: &mut Random) -> bool {
         let may = match self.plan.recipe.topology() {
             Topology::Servers { .. } | Topology::Tree { .. } | Topology::Ring => true,
@@ -204,7 +222,7 @@ impl Scenario {
         may && random.chance(0.6)
     }
 
-    /// Nodes that crash at some time.
+    /// The nodes that crash during the run, in order of time.
     pub fn crashing(&self) -> Vec<PeerId> {
         let crash = |(_, fault): &(Instant, Fault)| match fault {
             Fault::Crash { node, .. } => Some(*node),

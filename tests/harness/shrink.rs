@@ -1,31 +1,37 @@
-//! From a failing case to the smallest one that fails.
+//! Reduces a scenario that fails to the fewest faults with which it still fails, and prints the result.
 
 use gradwire_core::Status;
 use gradwire_sim::Halt;
 
 use super::{Failure, Scenario, run};
 
-/// Takes away faults, one at a time, as long as the run still fails.
+/// Removes faults, one at a time, as long as the run still fails.
+///
+/// # Panics
+/// If the scenario does not fail.
 pub fn shrink(scenario: Scenario) -> (Scenario, Failure) {
     let mut smallest = scenario;
-    let mut failure = run(&smallest).expect_err("only a failing case is shrunk");
-    let mut again = true;
-    while std::mem::take(&mut again) {
+    let mut failure = run(&smallest).expect_err("expected a scenario that fails");
+    // After a removal, faults that were needed before may have become removable: try all of them again.
+    let mut removed = true;
+    while std::mem::take(&mut removed) {
         for bit in (0..64).filter(|bit| smallest.mask & (1 << bit) != 0).collect::<Vec<_>>() {
             let candidate = Scenario::new(smallest.seed, smallest.mask & !(1 << bit));
             let candidate = keep_bug(candidate, &smallest);
+            // The seed has no fault at this bit.
             if candidate.plan.faults.len() == smallest.plan.faults.len() {
                 smallest.mask = candidate.mask;
                 continue;
             }
             if let Err(error) = run(&candidate) {
-                (smallest, failure, again) = (candidate, error, true);
+                (smallest, failure, removed) = (candidate, error, true);
             }
         }
     }
     (smallest, failure)
 }
 
+/// The candidate with the planted bug of the other scenario. The seed does not determine the bug.
 fn keep_bug(candidate: Scenario, _of: &Scenario) -> Scenario {
     #[cfg(planted)]
     let candidate = {
@@ -37,22 +43,22 @@ fn keep_bug(candidate: Scenario, _of: &Scenario) -> Scenario {
 }
 
 fn describe(failure: &Failure) -> String {
-    let (what, statuses) = match failure {
-        Failure::Broken(what) => return what.clone(),
-        Failure::Halt(Halt::Stuck(statuses)) => ("stuck", statuses),
-        Failure::Halt(Halt::Budget(statuses)) => ("no end in sight", statuses),
+    let (reason, statuses) = match failure {
+        Failure::Violation(violation) => return violation.clone(),
+        Failure::Halt(Halt::Stuck(statuses)) => ("deadlock: no event is left, and these nodes wait", statuses),
+        Failure::Halt(Halt::Budget(statuses)) => ("the budget of events is used up; the nodes", statuses),
     };
-    let mut text = String::from(what);
+    let mut text = String::from(reason);
     for status in statuses {
         let Status { me, role, clock, waiting, operations, .. } = status;
         let workers: Vec<_> =
             status.workers.iter().map(|w| format!("{}:{:?}@{}", w.rank, w.state, w.clock.0)).collect();
-        text += &format!("\n  {me} {role:?} at {clock}, {operations} operations, {waiting:?}, knows {workers:?}");
+        text += &format!("\n  {me} {role:?} at {clock}, {operations} operations, {waiting:?}, workers {workers:?}");
     }
     text
 }
 
-/// What is printed of a failing case: all that is needed to see it again.
+/// The text for a scenario that fails: the failure, the scenario, and the command that runs it again.
 pub fn report(scenario: &Scenario, failure: &Failure) -> String {
     format!(
         "{}\n{:?}, {:?}, {} steps, recipe {}\nnetwork {:?}\nfaults {:#?}\n\

@@ -1,4 +1,5 @@
-//! Processes of the example binaries, listened to; and a proxy that does to their connections what networks do.
+//! Helpers for tests with several processes: [`Process`] runs an example program and reads its output; [`Proxy`] stands
+//! between two processes, and delays, damages or cuts their connections.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
@@ -10,10 +11,10 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// Far more than anything here takes.
+/// The limit of each wait, far above its usual length.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(90);
 
-/// `cargo test` builds examples beside the tests' own directory.
+/// The path of an example program: `cargo test` builds examples into a directory beside the tests' one.
 pub(crate) fn binary(name: &str) -> PathBuf {
     let test = std::env::current_exe().expect("a test has a path");
     let target = test.parent().and_then(std::path::Path::parent).expect("target/debug/deps/test");
@@ -22,11 +23,12 @@ pub(crate) fn binary(name: &str) -> PathBuf {
     path
 }
 
-/// A port that was free a moment ago.
+/// A port that is free at this moment.
 pub(crate) fn port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
+/// An empty directory of this process.
 pub(crate) fn scratch(name: &str) -> PathBuf {
     let path = std::env::temp_dir().join(format!("gradwire-live-{}-{name}", std::process::id()));
     let _ = std::fs::remove_dir_all(&path);
@@ -34,20 +36,24 @@ pub(crate) fn scratch(name: &str) -> PathBuf {
     path
 }
 
-/// A process, and all that it says.
+/// A running program. Its stdout and stderr are read together, line by line. Dropping it kills the program.
 pub(crate) struct Process {
     child: Child,
     lines: Receiver<String>,
+    /// The lines so far.
     said: Vec<String>,
 }
 
+/// A program that has ended.
 pub(crate) struct Ended {
+    /// The exit code; `None`: ended by a signal.
     pub(crate) code: Option<i32>,
+    /// All lines of stdout and stderr.
     pub(crate) said: Vec<String>,
 }
 
 impl Ended {
-    /// A number or text of the JSON object that it ended with.
+    /// The text of a field in the last JSON object of the output.
     #[track_caller]
     pub(crate) fn field(&self, name: &str) -> String {
         let line =
@@ -56,6 +62,7 @@ impl Ended {
         rest[..rest.find([',', '}']).unwrap()].trim_matches('"').to_string()
     }
 
+    /// Asserts that the exit code is 0.
     #[track_caller]
     pub(crate) fn succeeded(self) -> Self {
         assert_eq!(self.code, Some(0), "{:#?}", self.said);
@@ -64,10 +71,12 @@ impl Ended {
 }
 
 impl Process {
+    /// Starts an example program. `args` is split at white space.
     pub(crate) fn start(name: &str, args: &str) -> Self {
         Self::start_with(name, args, &[])
     }
 
+    /// As [`start`](Self::start), with additional environment variables.
     pub(crate) fn start_with(name: &str, args: &str, env: &[(&str, &str)]) -> Self {
         let mut child = Command::new(binary(name))
             .args(args.split_whitespace())
@@ -89,13 +98,13 @@ impl Process {
         Self { child, lines, said: Vec::new() }
     }
 
-    /// Waits until it says something with `text` in it; how long that took.
+    /// Waits for a line that contains `text`. Returns how long that took.
     #[track_caller]
     pub(crate) fn until(&mut self, text: &str) -> Duration {
         let begun = Instant::now();
         loop {
             let Ok(line) = self.lines.recv_timeout(PATIENCE.saturating_sub(begun.elapsed())) else {
-                panic!("it never said \"{text}\", but: {:#?}", self.said)
+                panic!("expected a line with \"{text}\", got: {:#?}", self.said)
             };
             let found = line.contains(text);
             self.said.push(line);
@@ -105,7 +114,7 @@ impl Process {
         }
     }
 
-    /// Waits until it trains.
+    /// Waits until the first step is done.
     #[track_caller]
     pub(crate) fn begins(&mut self) {
         self.until("first step done");
@@ -119,6 +128,7 @@ impl Process {
         signal(self.id(), name);
     }
 
+    /// Waits for the end of the program.
     #[track_caller]
     pub(crate) fn end(mut self) -> Ended {
         let begun = Instant::now();
@@ -129,8 +139,9 @@ impl Process {
             while let Ok(line) = self.lines.recv_timeout(Duration::from_millis(5)) {
                 self.said.push(line);
             }
-            assert!(begun.elapsed() < PATIENCE, "it does not end: {:#?}", self.said);
+            assert!(begun.elapsed() < PATIENCE, "the program does not end: {:#?}", self.said);
         };
+        // The threads that read the pipes may still have lines.
         while let Ok(line) = self.lines.recv_timeout(Duration::from_millis(500)) {
             self.said.push(line);
         }
@@ -145,36 +156,40 @@ impl Drop for Process {
     }
 }
 
+/// Sends a signal, such as `-KILL`, to a process.
 pub(crate) fn signal(id: u32, name: &str) {
     assert!(Command::new("kill").args([name, &id.to_string()]).status().unwrap().success());
 }
 
-/// What a proxy does to what passes through it.
+/// The fault that a proxy causes.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Chaos {
-    /// Nothing.
+    /// None: passes all bytes on.
     Calm,
     /// Passes pieces of 1 to 7 bytes.
     Trickle,
-    /// Holds every piece for so many milliseconds.
+    /// Delays every piece by this number of milliseconds.
     Delay(u64),
-    /// Ends each connection after so many bytes in all, a few more each time.
+    /// Closes each connection after this number of bytes in both directions together, plus 4,099 for each earlier
+    /// connection.
     Cut(u64),
-    /// Flips a bit after so many bytes of each connection, once per connection, a few more each time.
+    /// Flips one bit per connection, at the same place.
     Flip(u64),
 }
 
-/// A proxy in front of one address.
+/// A TCP proxy in front of a port of this host.
 pub(crate) struct Proxy {
+    /// The port that the proxy listens on.
     pub(crate) port: u16,
-    /// While set, nothing passes, and nothing ends.
+    /// While set, connections stay open but carry no bytes.
     hole: Arc<AtomicBool>,
     stop: Arc<AtomicBool>,
-    /// Connections that it has ended or damaged.
+    /// Number of connections that the proxy has cut or damaged.
     pub(crate) harmed: Arc<AtomicU64>,
 }
 
 impl Proxy {
+    /// Starts a proxy that forwards to port `to`.
     pub(crate) fn start(to: u16, chaos: Chaos) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
@@ -188,37 +203,40 @@ impl Proxy {
                     return;
                 }
                 let Ok(server) = TcpStream::connect(("127.0.0.1", to)) else { continue };
-                // Later connections live longer, so that a run gets on.
+                // Later connections live longer, so that the run makes progress.
                 let passed = Arc::new(Mutex::new(0));
-                let limit = number as u64 * 4099;
+                let extra = number as u64 * 4099;
                 for (from, into) in [(&client, &server), (&server, &client)] {
                     let (from, into) = (from.try_clone().unwrap(), into.try_clone().unwrap());
                     let (passed, hole, harmed) = (Arc::clone(&passed), Arc::clone(&h), Arc::clone(&n));
-                    thread::spawn(move || pump(from, into, chaos, limit, &passed, &hole, &harmed));
+                    thread::spawn(move || pump(from, into, chaos, extra, &passed, &hole, &harmed));
                 }
             }
         });
         Self { port, hole, stop, harmed }
     }
 
-    /// From now on, or no longer, nothing passes.
-    pub(crate) fn hole(&self, yes: bool) {
-        self.hole.store(yes, Ordering::Relaxed);
+    /// Starts or ends a black hole: connections stay open, but carry no bytes.
+    pub(crate) fn hole(&self, active: bool) {
+        self.hole.store(active, Ordering::Relaxed);
     }
 }
 
 impl Drop for Proxy {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
+        // The accepting thread checks `stop` only after a connection.
         let _ = TcpStream::connect(("127.0.0.1", self.port));
     }
 }
 
+/// Forwards one direction of a connection, until its end or its cut. `passed` counts the bytes of both directions;
+/// `extra` is added to the position of the fault.
 fn pump(
     mut from: TcpStream,
     mut into: TcpStream,
     chaos: Chaos,
-    later: u64,
+    extra: u64,
     passed: &Mutex<u64>,
     hole: &AtomicBool,
     harmed: &AtomicU64,
@@ -246,13 +264,13 @@ fn pump(
         };
         match chaos {
             Chaos::Delay(millis) => thread::sleep(Duration::from_millis(millis)),
-            Chaos::Cut(at) if before + n as u64 > at + later => {
-                let keep = (at + later).saturating_sub(before) as usize;
+            Chaos::Cut(at) if before + n as u64 > at + extra => {
+                let keep = (at + extra).saturating_sub(before) as usize;
                 piece = &mut piece[..keep];
                 over = true;
             }
-            Chaos::Flip(at) if (before..before + n as u64).contains(&(at + later)) => {
-                piece[(at + later - before) as usize] ^= 0x10;
+            Chaos::Flip(at) if (before..before + n as u64).contains(&(at + extra)) => {
+                piece[(at + extra - before) as usize] ^= 0x10;
                 harmed.fetch_add(1, Ordering::Relaxed);
             }
             _ => {}

@@ -1,7 +1,8 @@
-//! A burn model, trained on handwritten digits by several workers of gradwire: with gradients as slices of the host's memory, and
-//! with burn's own wgpu device, queue and buffers, from which no parameter and no gradient is copied to the host.
+//! A burn model that learns handwritten digits on two workers, in two ways:
 //!
-//! `cargo run --release -- host` or `cargo run --release -- device`
+//! - `cargo run --release -- host`: gradients and parameters are slices in host memory.
+//! - `cargo run --release -- device`: gradwire uses burn's wgpu device, queue and buffers. Neither gradients nor
+//!   parameters are copied to the host.
 
 #[path = "../../common/data.rs"]
 #[allow(dead_code, reason = "the other examples use more of it")]
@@ -45,18 +46,18 @@ impl Net {
 }
 
 fn main() -> Result<(), Failure> {
-    let way = env::args().nth(1).unwrap_or_default();
+    let mode = env::args().nth(1).unwrap_or_default();
     let begun = Instant::now();
-    let accuracy = match way.as_str() {
+    let accuracy = match mode.as_str() {
         "host" => on_host()?,
         "device" => on_device()?,
-        _ => return Err("expected host or device: where vectors are when gradwire gets them".into()),
+        _ => return Err("expected one argument: host or device, the memory that holds the vectors".into()),
     };
-    println!("{way}: {:.1} % of the test images after {:.1} s", accuracy * 100.0, begun.elapsed().as_secs_f64());
+    println!("{mode}: {:.1} % of the test images after {:.1} s", accuracy * 100.0, begun.elapsed().as_secs_f64());
     Ok(())
 }
 
-/// Gradients come out of burn as slices, parameters go in as slices; any of burn's devices would do.
+/// Trains with slices: gradients are read from burn, and parameters written back. Works with any device of burn.
 fn on_host() -> Result<f64, Failure> {
     let device = Device::flex();
     train(device, |net, session, images, labels| {
@@ -68,26 +69,26 @@ fn on_host() -> Result<f64, Failure> {
     })
 }
 
-/// Gradients go from burn's buffers to gradwire's, and parameters back, without leaving the device. gradwire's kernels take the
-/// quanta that travel, and only these come to the host.
+/// Trains with shared buffers: gradients go from burn's buffers to gradwire's on the device, and parameters back.
+/// gradwire's kernels encode the updates, so that only encoded messages are copied to the host.
 fn on_device() -> Result<f64, Failure> {
     let (device, setup) = Device::wgpu_options().init_with_setup()?;
-    // The same device and queue: what one submits before the other is done before the other.
+    // With the same queue, the device does the work of both libraries in the order of submission.
     let context = Context::new(setup.device, setup.queue)?;
     println!("device: {}", context.name());
     train_on(device, Some(context), |net, session, images, labels| {
         let device = net.hidden.weight.device().inner();
         let update = flat::gradient(&net, images, labels) * RATE;
         let params = Tensor::<1>::zeros([update.shape().num_elements()], &device);
-        // What burn has queued is handed to the device, and its buffers are held until the step is done.
+        // `flush` submits burn's queued work before gradwire's. Both tensors must exist until the step is done.
         device.flush()?;
-        let (update, params_there) = (flat::place(update)?, flat::place(params.clone())?);
+        let (update, new_params) = (flat::memory(update)?, flat::memory(params.clone())?);
         session.step_through(
             BATCH as u32,
             give(update.buffer(), update.start()),
-            take(params_there.buffer(), params_there.start()),
+            take(new_params.buffer(), new_params.start()),
         )?;
-        drop((update, params_there));
+        drop((update, new_params));
         Ok(flat::with_params(net, params))
     })
 }
@@ -96,13 +97,15 @@ fn train(device: Device, step: impl Step) -> Result<f64, Failure> {
     train_on(device, None, step)
 }
 
-/// One step: the model that goes on, from a batch.
+/// A step on one batch: returns the model with the new parameters.
 trait Step: Fn(Net, &mut Session, Tensor<2>, Tensor<1, Int>) -> Result<Net, Failure> + Clone + Send + 'static {}
 
-impl<F> Step for F where F: Fn(Net, &mut Session, Tensor<2>, Tensor<1, Int>) -> Result<Net, Failure> + Clone + Send + 'static
-{}
+impl<F> Step for F where
+    F: Fn(Net, &mut Session, Tensor<2>, Tensor<1, Int>) -> Result<Net, Failure> + Clone + Send + 'static
+{
+}
 
-/// Trains one model by all workers; its accuracy on images that none of them has seen.
+/// Trains one model on all workers. Returns its accuracy on the test images.
 fn train_on(device: Device, context: Option<Context>, step: impl Step) -> Result<f64, Failure> {
     let (train, test) = Data::digits().map_err(|error| error.to_string())?.split(1);
     let recipe: Recipe = "mesh tau=0.001953125".parse()?;
@@ -118,7 +121,7 @@ fn train_on(device: Device, context: Option<Context>, step: impl Step) -> Result
             if let Some(context) = context {
                 builder = builder.executor(move || Box::new(Gpu::new(context.clone())));
             }
-            // Everyone starts from the parameters of rank 0.
+            // `join` fills `params` with the parameters of rank 0, so that all workers start from the same ones.
             let mut session = builder.join(transport, &mut params)?;
             let begin = Tensor::<1>::from_data(TensorData::from(params.as_slice()), &device);
             net = flat::with_params(net, begin);
@@ -150,7 +153,7 @@ fn train_on(device: Device, context: Option<Context>, step: impl Step) -> Result
     Ok(right as f64 / truth.len() as f64)
 }
 
-/// A batch as burn has it.
+/// A batch of images and labels as burn's tensors.
 fn tensors(data: &Data, batch: &[usize], device: &Device) -> (Tensor<2>, Tensor<1, Int>) {
     let image = |i: &usize| data.images[i * data.pixels..][..data.pixels].to_vec();
     let images: Vec<f32> = batch.iter().flat_map(image).collect();
