@@ -2,7 +2,7 @@
 //!
 //! Servers and collectives both end here: a server whenever its merge rule says so, a collective once per round and chunk. An
 //! optimizer at this level (BMUF, DiLoCo, a server's Adam) belongs here. Its kernel takes the place of [`Commit::kernel`]'s. Its
-//! vectors are declared by [`Commit::new`] and listed by [`Commit::state`], so that checkpoints and donors carry them.
+//! vectors are declared by [`Commit::new`] and listed by [`Commit::state`]; checkpoints save them, and donors send them.
 
 use alloc::vec::Vec;
 
@@ -22,6 +22,15 @@ impl Commit {
     /// The commit step of a recipe. Declares the vectors of the step; the recipes of today need none.
     pub(crate) fn new(recipe: &Recipe, _vectors: &mut Vectors) -> Self {
         Self { payload: recipe.payload, state: Vec::new() }
+    }
+
+    /// A step with `count` vectors of `len` floats, for tests of the roles that carry them.
+    #[cfg(test)]
+    pub(crate) fn with_state(recipe: &Recipe, len: usize, count: usize, vectors: &mut Vectors) -> Self {
+        use crate::vectors::Keep;
+        let mut place = || vectors.floats("state", len, Keep::No);
+        let state = (0..count).map(|_| [place(), place()]).collect();
+        Self { payload: recipe.payload, state }
     }
 
     /// The kernel that makes the new parameters `into` of the `old` ones and the `merged` contributions. `scale` is the merge

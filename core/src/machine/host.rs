@@ -59,6 +59,12 @@ pub(crate) trait Role: fmt::Debug + Send {
     /// May this peer wait for this node? Then it hears of this node's own waits.
     fn is_awaited_by(&self, hub: &Hub, peer: PeerId) -> bool;
 
+    /// The buffers that hold the vectors of the commit step at this moment. A checkpoint saves them besides the vectors that are
+    /// declared to be kept.
+    fn state(&self) -> Vec<BufferId> {
+        Vec::new()
+    }
+
     /// Where the next contribution goes.
     fn contribution(&self) -> BufferId;
 
@@ -150,7 +156,9 @@ impl<R: Role> Machine for Host<R> {
     }
 
     fn saved(&self) -> Vec<SavedBuffer> {
-        self.hub.vectors.saved()
+        let mut saved = self.hub.vectors.saved();
+        saved.extend(self.role.state().into_iter().map(SavedBuffer::Floats));
+        saved
     }
 
     fn waiting(&self) -> Option<Waiting> {

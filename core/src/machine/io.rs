@@ -193,7 +193,7 @@ pub enum ProtocolError {
     NoHello { kind: Kind },
     /// A hello with another node's rank.
     WrongRank { expected: PeerId, got: PeerId },
-    /// Another contract.
+    /// A contract with another digest.
     Contract { expected: u64, got: u64 },
     /// A message of a process that has ended, or has not said hello.
     WrongIncarnation { expected: Incarnation, got: Incarnation },

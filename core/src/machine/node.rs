@@ -13,7 +13,7 @@ use crate::time::Instant;
 
 /// The machine of a rank: what it is follows from the recipe's topology.
 #[derive(Debug)]
-pub struct Node(Box<dyn Machine>);
+pub struct Node(pub(super) Box<dyn Machine>);
 
 impl Node {
     /// The machine for a setup, with its buffers: the contract's text is in [`OURS`], and `initial` at the start of

@@ -153,7 +153,7 @@ impl Header {
         self.message.kind()
     }
 
-    /// The message.
+    /// The message that the header carries.
     pub const fn message(&self) -> &Message {
         &self.message
     }

@@ -32,7 +32,7 @@ pub enum Message {
     LeaveAck {
         /// The node that leaves.
         origin: PeerId,
-        /// Its process.
+        /// The origin's process.
         incarnation: Incarnation,
     },
     /// Mesh, after each hello: the sender's quanta on this connection begin after `after`.
@@ -79,7 +79,7 @@ pub enum Message {
     Report(Report),
     /// Collective, coordinator to member: some of the members of a view that is about to be committed.
     Members {
-        /// The view.
+        /// Number of the view.
         view: Sequence,
         /// The rank of bit 0 of `mask`, a multiple of 64.
         first: PeerId,
@@ -88,7 +88,7 @@ pub enum Message {
     },
     /// Collective, coordinator to member: stop, and report. View `view` is about to be formed.
     Prepare {
-        /// The view.
+        /// Number of the view.
         view: Sequence,
     },
     /// Collective, coordinator to member: the view begins. The [`Message::Members`] before this one list its members.
@@ -128,7 +128,7 @@ pub struct Hello {
 /// One shard of a contribution.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub struct Push {
-    /// The shard.
+    /// The shard's number.
     pub shard: ShardId,
     /// The worker that made the contribution.
     pub worker: PeerId,
@@ -147,7 +147,7 @@ pub struct Push {
 /// One shard of the parameters.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub struct Reply {
-    /// The shard.
+    /// The shard's number.
     pub shard: ShardId,
     /// The worker's last contribution that is in the parameters.
     pub sequence: Sequence,
@@ -176,9 +176,9 @@ pub enum Occasion {
 /// One chunk of a round of a collective.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub struct Part {
-    /// The view.
+    /// Number of the view.
     pub view: Sequence,
-    /// The round.
+    /// Number of the round.
     pub round: Clock,
     /// The chunk's number.
     pub chunk: u32,
@@ -193,7 +193,7 @@ pub struct Part {
 pub struct Quanta {
     /// The node that computed the quanta.
     pub origin: PeerId,
-    /// Its process.
+    /// The origin's process.
     pub incarnation: Incarnation,
     /// Number of the first message.
     pub first: Sequence,
@@ -208,7 +208,7 @@ pub struct Quanta {
 pub struct Ack {
     /// The node that computed the quanta.
     pub origin: PeerId,
-    /// Its process.
+    /// The origin's process.
     pub incarnation: Incarnation,
     /// Number of the last message in them.
     pub last: Sequence,
@@ -219,9 +219,9 @@ pub struct Ack {
 pub struct SnapshotMark {
     /// Number of the request that the snapshot answers.
     pub request: u32,
-    /// The origin.
+    /// The node that made the messages.
     pub origin: PeerId,
-    /// Its process.
+    /// The origin's process.
     pub incarnation: Incarnation,
     /// Number of its last message that is in the snapshot.
     pub sequence: Sequence,
@@ -236,7 +236,7 @@ pub struct SnapshotMark {
 pub struct Leave {
     /// The worker that leaves: the sender, or in a relay tree a node behind it.
     pub origin: PeerId,
-    /// Its process.
+    /// The origin's process.
     pub incarnation: Incarnation,
     /// Number of its last contribution.
     pub last: Sequence,
@@ -266,7 +266,7 @@ pub struct Report {
 /// The beginning of a view.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub struct Commit {
-    /// The view.
+    /// Number of the view.
     pub view: Sequence,
     /// Rounds that are done.
     pub round: Clock,
@@ -279,7 +279,7 @@ pub struct Commit {
 /// A shard that a worker offers to a server that has restarted.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub struct Offer {
-    /// The shard.
+    /// The shard's number.
     pub shard: ShardId,
     /// The worker's contributions up to this one are in the parameters, or lost.
     pub sequence: Sequence,

@@ -38,13 +38,13 @@ pub enum Life {
 pub struct Log {
     /// The virtual time.
     pub at: Instant,
-    /// The node.
+    /// The node's rank.
     pub node: PeerId,
-    /// What the machine said.
+    /// The signal or event.
     pub entry: Entry,
 }
 
-/// What a machine said, besides what it asked its driver to do.
+/// An output of a machine that is no operation.
 #[derive(Copy, Clone, Debug, PartialEq)]
 #[allow(missing_docs, reason = "named as the outputs are")]
 pub enum Entry {

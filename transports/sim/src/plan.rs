@@ -59,7 +59,7 @@ pub struct Plan {
 pub struct Saved {
     /// The moment, and the contributions that the node made before it.
     pub resumed: Resumed,
-    /// The parameters.
+    /// The parameters at that moment.
     pub params: Vec<f32>,
     /// The words of the buffers that [`Machine::saved`](gradwire_core::Machine::saved) names.
     pub buffers: Vec<Vec<u32>>,

@@ -29,6 +29,7 @@ mod replica;
 mod shape;
 
 use alloc::vec;
+use alloc::vec::Vec;
 
 use application::{Application, Stage};
 use exchange::{Exchange, Outcome};
@@ -75,6 +76,13 @@ pub(crate) enum Job {
 
 impl Collective {
     pub(crate) fn new(hub: &mut Port<'_, Job>) -> Self {
+        let recipe = hub.setup.recipe;
+        let commit = Commit::new(&recipe, &mut hub.vectors);
+        Self::with_commit(hub, commit)
+    }
+
+    /// A node with this commit step.
+    pub(super) fn with_commit(hub: &mut Port<'_, Job>, commit: Commit) -> Self {
         let member = Member::new(hub);
         let is_worker = !member.is_dedicated();
         // A coordinator that is no worker has parameters for its driver, but takes part in no round.
@@ -82,8 +90,6 @@ impl Collective {
         let places = [("parameters", len), ("parameters after the round", round_len)];
         let places = places.map(|(name, len)| hub.vectors.floats(name, len, Keep::No));
         let contribution = hub.vectors.floats("contribution", round_len, Keep::No);
-        let recipe = hub.setup.recipe;
-        let commit = Commit::new(&recipe, &mut hub.vectors);
         let mut vectors = vec![places];
         vectors.extend_from_slice(commit.state());
         let round = hub.setup.resumed.map(|resumed| resumed.at);
@@ -420,6 +426,11 @@ impl Role for Collective {
 
     fn is_awaited_by(&self, hub: &Hub, peer: PeerId) -> bool {
         hub.setup.cluster.is_worker(peer)
+    }
+
+    fn state(&self) -> Vec<BufferId> {
+        // The parameters are the first vector; drivers save them apart.
+        self.replica.vectors().skip(1).map(|(now, _)| now).collect()
     }
 
     fn contribution(&self) -> BufferId {

@@ -66,9 +66,9 @@ pub(crate) struct Server {
     /// The first version buffer: the initial and the final parameters of the whole vector.
     view: BufferId,
     inboxes: Inboxes,
-    /// Decodes contributions.
+    /// The decoder of contributions.
     push: Encoding,
-    /// Encodes parameters.
+    /// The encoders of parameters.
     pulls: Pulls,
     commit: Commit,
     workers: Vec<Life>,
@@ -297,6 +297,10 @@ impl Role for Server {
 
     fn is_awaited_by(&self, hub: &Hub, peer: PeerId) -> bool {
         hub.setup.cluster.is_worker(peer)
+    }
+
+    fn state(&self) -> Vec<BufferId> {
+        self.commit.state().iter().map(|places| places[0]).collect()
     }
 
     fn contribution(&self) -> BufferId {

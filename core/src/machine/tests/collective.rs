@@ -1,6 +1,12 @@
 //! The collective, input by input: members of views, and rounds among them.
 
+use alloc::vec::Vec;
+
 use super::*;
+use crate::machine::collective::{self, Collective};
+use crate::machine::commit::Commit;
+use crate::machine::host::Host;
+use crate::machine::hub::Port;
 use crate::recipe::Topology;
 use crate::wire::{Commit, Leave, Part, Report};
 
@@ -296,4 +302,50 @@ fn in_a_ring_each_chunk_has_another_root() {
     r.feed(Input::Completed { op, result: KernelResult::Nothing });
     r.announce(1, Message::Down(Part { chunk: 1, ..part(1, 2) }), 2).receive(1, 2.0);
     r.expect_ready(1).expect_view(-2.0).expect_idle();
+}
+
+/// A member of a collective whose commit step has two vectors of its own.
+fn stateful(me: u32) -> Trace {
+    let cluster = Cluster { workers: 2, servers: 0 };
+    let setup = Setup { incarnation: OWN, ..Setup::new(PeerId(me), cluster, chain(), &Layout::flat(LEN), 0) };
+    let open = |hub: &mut Port<'_, collective::Job>| {
+        let recipe = hub.setup.recipe;
+        let commit = Commit::with_state(&recipe, LEN, 2, &mut hub.vectors);
+        Collective::with_commit(hub, commit)
+    };
+    trace_machine(Node(alloc::boxed::Box::new(Host::new(setup.clone(), open))), setup)
+}
+
+/// A newcomer needs all of the donor's state: an outer optimizer without its momentum would go another way.
+#[test]
+fn a_newcomer_gets_the_vectors_of_the_commit_step_too() {
+    let mut m = stateful(1);
+    m.hello(0, 1).expect_event(joined(0, 1)).expect_report();
+    m.commit(1, 2, 4, 0).expect_transmit(0, Kind::Fetch);
+    let vector = |vector| Message::Parameters { view: Sequence(1), round: Clock(4), vector };
+    m.send(0, vector(0), 1.0).expect_idle().send(0, vector(1), 2.0).expect_idle().send(0, vector(2), 3.0);
+    m.expect_signal(Signal::Joined { clock: Clock(4) }).expect_view(1.0);
+    let saved: Vec<_> = m.machine.saved().into_iter().map(|saved| saved.save(&m.pool)).collect();
+    assert_eq!(saved, [2.0f32, 3.0].map(|value| alloc::vec![value.to_bits(); LEN]));
+    // A vector that comes twice, or that there is not, is refused.
+    let mut m = stateful(1);
+    m.hello(0, 1).expect_event(joined(0, 1)).expect_report();
+    m.commit(1, 2, 4, 0).expect_transmit(0, Kind::Fetch);
+    m.send(0, vector(0), 1.0).announce(0, vector(0), LEN);
+    m.expect_close(0, ProtocolError::NoSuchShard { got: ShardId(0) }).expect_idle();
+}
+
+#[test]
+fn a_donor_sends_every_vector_of_its_state() {
+    let mut r = stateful(0);
+    r.hello(1, 1).expect_event(joined(1, 1)).tell(1, report(0, 0, false)).expect_transmit(1, Kind::View);
+    r.tell(1, report(1, 0, false)).expect_event(Event::View { number: 1, members: 2 });
+    r.expect_signal(Signal::Joined { clock: Clock(0) });
+    expect_commit(&mut r, 1, 0b11, 0);
+    r.tell(1, Message::FetchParameters { view: Sequence(1) });
+    for vector in 0..3 {
+        let (view, round) = (Sequence(1), Clock(0));
+        assert_eq!(r.expect_transmit(1, Kind::State), Message::Parameters { view, round, vector });
+    }
+    r.expect_idle();
 }

@@ -46,7 +46,15 @@ fn trace_of(recipe: Recipe, me: u32, workers: u32, change: impl FnOnce(Setup) ->
         patience: Patience::new(Duration::from_secs(1)),
         ..Setup::new(PeerId(me), cluster, recipe, &Layout::flat(LEN), 0)
     });
-    let (machine, pool) = Node::open(setup.clone(), &[]).unwrap();
+    let machine = Node::new(setup.clone()).unwrap();
+    trace_machine(machine, setup)
+}
+
+/// A machine that has been made otherwise.
+fn trace_machine(machine: Node, setup: Setup) -> Trace {
+    let mut pool = Pool::new(machine.buffers());
+    let text = Segment { buffer: OURS, start: 0, len: setup.contract.len() };
+    pool.bytes_mut(text).copy_from_slice(setup.contract.text().as_bytes());
     let mut trace = Trace { machine, pool, setup, now: Instant::ORIGIN, wants: VecDeque::new() };
     trace.feed(Input::Timeout);
     trace

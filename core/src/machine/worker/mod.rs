@@ -50,7 +50,7 @@ type Port<'a> = hub::Port<'a, Job>;
 pub(crate) struct Worker {
     rows: Vec<Row>,
     servers: Vec<ServerLink>,
-    /// Contributions made.
+    /// The number of the last contribution.
     sequence: Sequence,
     /// The last contributions, at `sequence % window`.
     pushes: Vec<Push>,
@@ -102,7 +102,7 @@ enum State {
     Left,
 }
 
-/// A contribution.
+/// One of the last contributions, by slot.
 #[derive(Copy, Clone, Debug)]
 struct Push {
     weight: u32,
