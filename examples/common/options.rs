@@ -370,7 +370,7 @@ pub(crate) fn matches(command: Command, args: Vec<std::ffi::OsString>) -> Result
     })
 }
 
-/// Parses `R:FACTOR`.
+/// Parses the value of `--slow-rank`, `R:FACTOR`.
 fn slow_rank(text: &str, workers: u32) -> Result<(u32, f64), String> {
     let parsed = text.split_once(':').and_then(|(rank, factor)| Some((rank.parse().ok()?, factor.parse().ok()?)));
     match parsed {
