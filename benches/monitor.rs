@@ -24,7 +24,7 @@ fn steps(count: u32, compute: Duration, board: Option<&Board>) -> f64 {
         thread::spawn(move || {
             let mut builder = Session::builder(Layout::flat(LEN), recipe, Cluster { workers: 2, servers: 0 });
             if let Some(board) = board {
-                builder = builder.monitor(board, "bench");
+                builder = builder.publish_to(board, "bench");
             }
             let mut params = vec![0.0; LEN];
             let mut session = builder.join(transport, &mut params).unwrap();

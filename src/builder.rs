@@ -1,174 +1,147 @@
-//! Setting a session up.
+//! [`Builder`]: sets a node up, and has it enter the run as a worker or a server.
 
-use std::fmt;
-use std::hash::{BuildHasher, Hasher, RandomState};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use gradwire_core::kernel::executor::{Cpu, Executor};
-use gradwire_core::{
-    Clock, Cluster, Contract, Event, Incarnation, Layout, Local, Patience, PeerId, Recipe, Resumed, Setup, Transport,
-};
+use gradwire_core::kernel::executor::Executor;
+use gradwire_core::{Cluster, Event, Layout, Patience, Recipe, Transport};
 
-use crate::checkpoint::{Checkpoint, CheckpointError};
-use crate::desk::{Answer, Desk};
-use crate::engine::{Engine, Pump};
+use crate::check;
+use crate::checkpoint::LoadedCheckpoint;
 use crate::error::Error;
+use crate::exchange::Exchange;
 use crate::monitor::Board;
-use crate::server::{Mark, Server};
-use crate::session::{Drive, Session, check_finite};
+use crate::node::{ExecutorFactory, NodeSettings, Role};
+use crate::server::Server;
+use crate::session::Session;
+use crate::watch::EventCallback;
 
-/// What a node needs to know before it takes part. Made by [`Session::builder`]; ended by [`join`](Self::join) for a
-/// worker, by [`serve`](Self::serve) for a server.
+/// The settings of a node before it enters the run.
+///
+/// [`Session::builder`] makes one. All nodes of a run need the same layout, recipe, cluster and number of optimizer
+/// vectors; the other settings are each node's own. [`join`](Self::join) makes the node a worker,
+/// [`serve`](Self::serve) a server; [`resume`](Self::resume) and [`resume_serving`](Self::resume_serving) do the same
+/// from a checkpoint.
+///
+/// ```
+/// use std::time::Duration;
+///
+/// use gradwire::{Cluster, Error, Event, Layout, Mem, Recipe, Session};
+///
+/// let builder = Session::builder(Layout::flat(4), Recipe::sync(), Cluster { workers: 1, servers: 0 })
+///     .deadline(Duration::from_secs(10))
+///     .on_event(|event| {
+///         if let Event::PeerLost { peer } = event {
+///             eprintln!("peer {peer} is lost");
+///         }
+///     });
+/// let mut params = vec![0.0; 4];
+/// let session = builder.clone().join(Mem::cluster(1).remove(0), &mut params)?;
+/// session.finish(&mut params)?;
+///
+/// // Settings that do not fit together are refused when the node enters the run.
+/// let error = builder.join(Mem::cluster(2).remove(0), &mut params).unwrap_err();
+/// assert!(matches!(error, Error::Nodes { expected: 1, got: 2 }));
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct Builder {
-    layout: Layout,
-    recipe: Recipe,
-    cluster: Cluster,
-    deadline: Duration,
-    patience: Patience,
-    quorum: u32,
-    optimizer_vectors: u32,
-    own_thread: bool,
-    watcher: Watcher,
-    executor: Make,
-    board: Option<Board>,
-    host: String,
+    settings: NodeSettings,
 }
 
-/// Makes an executor for a node.
-#[derive(Clone)]
-struct Make(Arc<dyn Fn() -> Box<dyn Executor> + Send + Sync>);
-
-impl Default for Make {
-    fn default() -> Self {
-        Self(Arc::new(|| Box::new(Cpu)))
-    }
-}
-
-impl fmt::Debug for Make {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Make")
-    }
-}
-
-/// What a node goes on from, and where it was found.
-struct Origin {
-    checkpoint: Checkpoint,
-    path: PathBuf,
-}
-
-/// Whom to tell what happens.
-#[derive(Clone, Default)]
-pub(crate) struct Watcher(Option<Arc<dyn Fn(Event) + Send + Sync>>);
-
-impl Watcher {
-    pub(crate) fn tell(&self, event: Event) {
-        if let Some(watcher) = &self.0 {
-            watcher(event);
-        }
-    }
-}
-
-impl fmt::Debug for Watcher {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Watcher({})", self.0.is_some())
+impl Session {
+    /// A builder with the default settings, for a node of a run with this layout, recipe and cluster.
+    pub fn builder(layout: Layout, recipe: Recipe, cluster: Cluster) -> Builder {
+        Builder { settings: NodeSettings::new(layout, recipe, cluster) }
     }
 }
 
 impl Builder {
-    pub(crate) fn new(layout: Layout, recipe: Recipe, cluster: Cluster) -> Self {
-        Self {
-            layout,
-            recipe,
-            cluster,
-            deadline: Duration::from_secs(60),
-            patience: Patience::default(),
-            quorum: 1,
-            optimizer_vectors: 0,
-            own_thread: true,
-            watcher: Watcher::default(),
-            executor: Make::default(),
-            board: None,
-            host: String::new(),
-        }
-    }
-
-    /// How long any call may wait before it fails with the name of whom it waits for. 60 s unless set.
+    /// The longest wait of a call, after which it fails with [`Error::Deadline`]. Default: 60 s.
     #[must_use]
-    pub fn deadline(self, deadline: Duration) -> Self {
-        Self { deadline, ..self }
+    pub fn deadline(mut self, deadline: Duration) -> Self {
+        self.settings.deadline = deadline;
+        self
     }
 
-    /// How long a peer may stay disconnected before the run goes on without it. 5 s unless set or the transport
-    /// knows better.
+    /// How long a peer may stay disconnected before the run goes on without it. Default: 5 s. A transport that knows
+    /// its own value overrides it: [`Mem`](crate::Mem) uses 0, since threads of one process do not reconnect.
     #[must_use]
-    pub fn dead_after(self, dead_after: Duration) -> Self {
-        Self { patience: Patience::new(dead_after), ..self }
+    pub fn dead_after(mut self, dead_after: Duration) -> Self {
+        self.settings.patience = Patience::new(dead_after);
+        self
     }
 
-    /// Fewest workers that go on without the others, in recipes whose workers agree on views (trees and rings): with
-    /// fewer, the rest waits until some come back. 1 unless set; more than there are is as many as there are.
+    /// The smallest number of workers that goes on after losses, in recipes of trees and rings. With fewer, the rest
+    /// waits until lost workers are back. Default: 1. Capped at the number of workers in the cluster.
     #[must_use]
-    pub fn min_workers(self, min: u32) -> Self {
-        Self { quorum: min.max(1), ..self }
+    pub fn min_workers(mut self, min: u32) -> Self {
+        self.settings.quorum = min.max(1);
+        self
     }
 
-    /// How many vectors of optimizer state, each as long as the layout, are averaged along with the parameters
-    /// (`optimizer=average`); see [`Session::sync_with`].
+    /// How many vectors of optimizer state are averaged with the parameters, for recipes with `optimizer=average`; see
+    /// [`Session::sync_with`]. Each is as long as the layout. Default: 0.
     #[must_use]
-    pub fn optimizer_vectors(self, count: u32) -> Self {
-        Self { optimizer_vectors: count, ..self }
+    pub fn optimizer_vectors(mut self, count: u32) -> Self {
+        self.settings.optimizer_vectors = count;
+        self
     }
 
-    /// Calls `watcher` whenever something happens, also while a step waits: stalls, peers that come and go, views. It is
-    /// called on the thread that drives the session, and must not take long.
+    /// Calls `callback` for each event as it happens, also while a step waits. The callback runs on the thread that
+    /// drives the machine and delays it, so it should return quickly.
     #[must_use]
-    pub fn watch(self, watcher: impl Fn(Event) + Send + Sync + 'static) -> Self {
-        Self { watcher: Watcher(Some(Arc::new(watcher))), ..self }
+    pub fn on_event(mut self, callback: impl Fn(Event) + Send + Sync + 'static) -> Self {
+        self.settings.callback = EventCallback::new(callback);
+        self
     }
 
-    /// Drives the session on the caller's thread only, in its calls and in [`Session::pump`], instead of on a thread
-    /// of its own.
+    /// Drives the machine on the caller's thread, during calls to the session and in [`Session::pump`], instead of on a
+    /// thread of its own.
     #[must_use]
-    pub fn caller_driven(self) -> Self {
-        Self { own_thread: false, ..self }
+    pub fn caller_driven(mut self) -> Self {
+        self.settings.own_thread = false;
+        self
     }
 
-    /// Who carries out the arithmetic of this node, for instance a device; `make` is called when the node enters. The
-    /// processor it enters on, unless set.
+    /// Runs this node's arithmetic on the executor that `make` returns, for instance a GPU. `make` is called when the
+    /// node enters the run. Default: [`device::Cpu`](crate::device::Cpu), on the thread that drives the machine.
     #[must_use]
-    pub fn executor(self, make: impl Fn() -> Box<dyn Executor> + Send + Sync + 'static) -> Self {
-        Self { executor: Make(Arc::new(make)), ..self }
+    pub fn executor(mut self, make: impl Fn() -> Box<dyn Executor> + Send + Sync + 'static) -> Self {
+        self.settings.executor = ExecutorFactory(Arc::new(make));
+        self
     }
 
-    /// Says how this node is on a board, ten times a second, for monitors to watch (which allocates, unlike a step); `host` is what people call the place where it
-    /// runs.
+    /// Publishes this node's status to `board` ten times a second, and its events as they happen. `host` is the display
+    /// name of the machine. Each report allocates, on the thread that drives the machine.
     #[must_use]
-    pub fn monitor(self, board: Board, host: &str) -> Self {
-        Self { board: Some(board), host: host.to_string(), ..self }
+    pub fn publish_to(mut self, board: Board, host: &str) -> Self {
+        self.settings.board = Some((board, host.to_string()));
+        self
     }
 
-    /// Takes part as a worker, at the rank of the transport. Waits until `params` holds the parameters that everyone
-    /// starts from: those of the servers, or without servers those of rank 0.
+    /// Joins the run as a worker, at the transport's rank. Waits until `params` holds the parameters from which all
+    /// workers start: the servers' parameters, or without servers those of rank 0.
     ///
     /// # Errors
-    /// When recipe, cluster and transport do not go together, `params` is not of the layout's length or not finite,
-    /// a peer runs something else, or not all have come by the deadline.
+    /// If recipe, cluster and transport do not fit together; if `params` has another length than the layout, or an
+    /// element that is not finite; if a peer runs another contract; if a node is still missing at the deadline.
     pub fn join<T: Transport + 'static>(self, transport: T, params: &mut [f32]) -> Result<Session, Error> {
         self.enter(transport, params, None)
     }
 
-    /// Takes part as a worker, going on from the newest whole checkpoint of this rank below `directory`: `params` and the
-    /// optimizer vectors `state` are as they were, and [`Session::steps`] says after how many steps. So are residuals,
-    /// in recipes that have them. Everyone resumes, from the same moment.
+    /// Joins the run as a worker that goes on from the newest intact checkpoint of its rank below `directory`. Fills
+    /// `params` and the optimizer vectors in `state` from it, and restores residuals. [`Session::steps`] returns the
+    /// number of steps before the checkpoint.
     ///
-    /// A worker that is started anew in a run that was resumed may do so as well, where there are no rounds: it takes the
-    /// others' parameters then, its residual is dropped, and [`Session::is_outdated`] says so.
+    /// All nodes resume from the same moment. In recipes without shared rounds, a worker that is restarted later may
+    /// resume as well: it then takes the other workers' parameters, its residual is dropped, and
+    /// [`Session::is_outdated`] returns true.
     ///
     /// # Errors
-    /// As for [`join`](Self::join); and when there is no checkpoint that fits, or the others go on from another moment.
+    /// As for [`join`](Self::join). Also if there is no checkpoint that fits this node, or the peers resumed from
+    /// another moment.
     pub fn resume<T: Transport + 'static>(
         self,
         directory: &Path,
@@ -177,185 +150,61 @@ impl Builder {
         state: &mut [&mut [f32]],
     ) -> Result<Session, Error> {
         let (rank, _) = transport.place();
-        let origin = self.origin(directory, rank, 1 + state.len())?;
+        let from = self.settings.load(directory, rank, 1 + state.len())?;
         let into = std::iter::once(&mut *params).chain(state.iter_mut().map(|vector| &mut **vector));
-        for (into, vector) in into.zip(&origin.checkpoint.vectors) {
-            if into.len() != vector.len() {
-                return Err(Error::Length { what: "resume", expected: vector.len(), got: into.len() });
-            }
+        for (into, vector) in into.zip(&from.checkpoint.vectors) {
+            check::length("resume", vector.len(), into.len())?;
             into.copy_from_slice(vector);
         }
-        self.enter(transport, params, Some(&origin))
-    }
-
-    /// The newest checkpoint of a rank, which must be of this run and have so many vectors.
-    fn origin(&self, directory: &Path, rank: PeerId, vectors: usize) -> Result<Origin, Error> {
-        let (checkpoint, _) = Checkpoint::newest(directory, rank.0)?;
-        let path = directory.join(format!("rank-{rank}"));
-        let (expected, got) = (self.contract().digest(), checkpoint.digest);
-        if expected != got {
-            return Err(CheckpointError::Contract { path, expected, got }.into());
-        }
-        if checkpoint.rank != rank.0 {
-            return Err(CheckpointError::Rank { path, expected: rank.0, got: checkpoint.rank }.into());
-        }
-        let (expected, got) = (vectors, checkpoint.vectors.len());
-        if expected != got || checkpoint.vectors.iter().any(|vector| vector.len() != self.layout.len()) {
-            return Err(CheckpointError::Vectors { path, expected, got }.into());
-        }
-        Ok(Origin { checkpoint, path })
-    }
-
-    fn contract(&self) -> Contract {
-        Contract::new(&self.layout, &self.recipe, self.cluster, self.optimizer_vectors)
+        self.enter(transport, params, Some(&from))
     }
 
     fn enter<T: Transport + 'static>(
         self,
         transport: T,
         params: &mut [f32],
-        from: Option<&Origin>,
+        from: Option<&LoadedCheckpoint>,
     ) -> Result<Session, Error> {
         let (rank, _) = transport.place();
-        let digest = self.contract().digest();
-        let (desk, drive) = self.start(transport, params, true, from)?;
-        let mut session = Session {
-            layout: self.layout,
-            recipe: self.recipe,
-            local: Local::new(self.recipe),
-            desk,
-            drive,
-            deadline: self.deadline,
-            optimizer_vectors: self.optimizer_vectors,
-            spare: None,
-            steps: from.map_or(0, |from| from.checkpoint.steps),
-            clock: 0,
-            suspensions: 0,
-            made: from.map_or(0, |from| from.checkpoint.made),
-            outdated: false,
-            rank,
-            digest,
-            over: false,
-        };
-        let Answer::Joined { clock, view, spare, outdated } = session.answer("join")? else {
-            unreachable!("a machine joins before anything else")
-        };
-        (session.clock, session.outdated) = (clock, outdated);
-        if let Some(Origin { checkpoint, .. }) = from {
-            let (expected, got) = (clock, checkpoint.clock);
-            if !session.recipe.is_collective() {
-                session.suspensions = checkpoint.clock;
-            } else if expected != got {
-                return Err(CheckpointError::Moment { expected, got }.into());
-            }
-            session.local.resume(checkpoint.steps);
-        }
-        session.local.start(params, view.floats());
-        session.spare = Some(spare);
-        Ok(session)
+        let identity = self.settings.identity(rank);
+        let drive = self.settings.start(transport, params, Role::Worker, from)?;
+        let NodeSettings { layout, recipe, optimizer_vectors, .. } = self.settings;
+        let exchange = Exchange::new(layout, recipe, optimizer_vectors, drive);
+        Session::enter(exchange, identity, from.map(|from| &from.checkpoint), params)
     }
 
-    /// Takes part as a server, at the rank of the transport, starting from `params`. Returns at once;
-    /// [`Server::wait`] waits for the end.
+    /// Enters the run as a server, at the transport's rank. `params` are the parameters from which the run starts.
+    /// Returns at once; [`Server::wait`] waits for the end of the run.
     ///
     /// # Errors
-    /// As for [`join`](Self::join), but does not wait for anyone.
+    /// If recipe, cluster and transport do not fit together; if `params` has another length than the layout, or an
+    /// element that is not finite.
     pub fn serve<T: Transport + 'static>(self, transport: T, params: &[f32]) -> Result<Server, Error> {
         self.serve_from(transport, params, None)
     }
 
-    /// Takes part as a server, going on from the newest whole checkpoint of this rank below `directory`; see
+    /// Enters the run as a server that goes on from the newest intact checkpoint of its rank below `directory`; see
     /// [`resume`](Self::resume).
     ///
     /// # Errors
-    /// As for [`serve`](Self::serve), and when there is no checkpoint that fits.
+    /// As for [`serve`](Self::serve). Also if there is no checkpoint that fits this node.
     pub fn resume_serving<T: Transport + 'static>(self, directory: &Path, transport: T) -> Result<Server, Error> {
         let (rank, _) = transport.place();
-        let origin = self.origin(directory, rank, 1)?;
-        self.serve_from(transport, &origin.checkpoint.vectors[0], Some(&origin))
+        let from = self.settings.load(directory, rank, 1)?;
+        self.serve_from(transport, &from.checkpoint.vectors[0], Some(&from))
     }
 
     fn serve_from<T: Transport + 'static>(
         self,
         transport: T,
         params: &[f32],
-        from: Option<&Origin>,
+        from: Option<&LoadedCheckpoint>,
     ) -> Result<Server, Error> {
         let (rank, _) = transport.place();
-        let (desk, drive) = self.start(transport, params, false, from)?;
-        let ranges = Server::ranges(&self.recipe, self.cluster, rank, self.layout.len());
-        let mark =
-            Mark { digest: self.contract().digest(), rank, suspensions: from.map_or(0, |from| from.checkpoint.clock) };
-        Ok(Server::new(desk, drive, ranges, self.layout.len(), self.deadline, mark))
+        let settings = &self.settings;
+        let drive = settings.start(transport, params, Role::Server, from)?;
+        let ranges = Server::ranges(&settings.recipe, settings.cluster, rank, settings.layout.len());
+        let suspensions = from.map_or(0, |from| from.checkpoint.clock);
+        Ok(Server::new(drive, ranges, settings.layout.len(), settings.identity(rank), suspensions))
     }
-
-    fn start<T: Transport + 'static>(
-        &self,
-        transport: T,
-        params: &[f32],
-        worker: bool,
-        from: Option<&Origin>,
-    ) -> Result<(Arc<Desk>, Drive), Error> {
-        let (me, nodes) = transport.place();
-        let len = self.layout.len() * (1 + self.optimizer_vectors as usize);
-        self.recipe.check_cluster(self.cluster, len)?;
-        let (expected, got) = (self.cluster.nodes(), nodes);
-        if expected != got {
-            return Err(Error::Nodes { expected, got });
-        }
-        self.check_role(me, worker)?;
-        check_vectors(&self.recipe, self.optimizer_vectors)?;
-        if params.len() != self.layout.len() {
-            return Err(Error::Length { what: "params", expected: self.layout.len(), got: params.len() });
-        }
-        check_finite("params", &self.layout, params)?;
-        let patience = transport.patience().map_or(self.patience, Patience::new);
-        let resumed =
-            from.map(|Origin { checkpoint, .. }| Resumed { at: Clock(checkpoint.clock), made: checkpoint.made });
-        let setup = Setup {
-            incarnation: Incarnation(RandomState::new().build_hasher().finish() | 1),
-            patience,
-            quorum: self.quorum,
-            resumed,
-            ..Setup::new(me, self.cluster, self.recipe, &self.layout, self.optimizer_vectors)
-        };
-        // Averaged vectors lie behind the parameters.
-        let averaged = from.map_or(&[][..], |from| &from.checkpoint.vectors[1..]);
-        let averaged = averaged.iter().take(self.optimizer_vectors as usize);
-        let initial: Vec<f32> = params.iter().chain(averaged.flatten()).copied().collect();
-        let desk = Arc::new(Desk::new());
-        let waker = transport.waker();
-        let executor = (self.executor.0)();
-        let mut engine = Engine::new(setup, transport, executor, &initial, Arc::clone(&desk), self.watcher.clone())?;
-        if let Some(board) = &self.board {
-            engine.observe(board.clone(), &self.host);
-        }
-        if let Some(Origin { checkpoint, path }) = from {
-            engine.restore(&checkpoint.kept, path)?;
-        }
-        if !self.own_thread {
-            return Ok((desk, Drive::Caller(Box::new(engine))));
-        }
-        let name = format!("gradwire-{me}");
-        let thread = std::thread::Builder::new().name(name).spawn(move || engine.run());
-        let thread = thread.map_err(|error| Error::Transport(Box::new(error)))?;
-        Ok((desk, Drive::Thread { thread: Some(thread), waker }))
-    }
-
-    fn check_role(&self, rank: PeerId, worker: bool) -> Result<(), Error> {
-        let role = |worker| if worker { "worker" } else { "server" };
-        if self.cluster.is_worker(rank) == worker {
-            return Ok(());
-        }
-        Err(Error::Role { rank, expected: role(!worker), got: role(worker) })
-    }
-}
-
-/// Optimizer vectors travel exactly when the recipe averages them.
-fn check_vectors(recipe: &Recipe, count: u32) -> Result<(), Error> {
-    use gradwire_core::recipe::OptimizerState;
-    if (recipe.optimizer() == OptimizerState::Average) == (count > 0) {
-        return Ok(());
-    }
-    Err(Error::OptimizerVectors { expected: u32::from(count == 0), got: count })
 }

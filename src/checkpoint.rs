@@ -1,108 +1,117 @@
-//! Checkpoints: one file per node, written whole or not at all.
+//! Checkpoints: one file per node and moment, either intact or absent.
 //!
-//! | bytes | | |
+//! | bytes | field | contents |
 //! |---|---|---|
 //! | 0..8 | magic | `GRWCKPT` and the version, 2 |
 //! | 8..16 | digest | of the contract: layout, recipe, cluster |
-//! | 16..20 | rank | |
-//! | 20..24 | vectors | parameters, then optimizer vectors |
-//! | 24..32 | clock | rounds done; where there are none, how often the run has been suspended |
+//! | 16..20 | rank | of the node |
+//! | 20..24 | vectors | number: the parameters, then the optimizer vectors |
+//! | 24..32 | clock | rounds done in trees and rings; else how often the run has been suspended |
 //! | 32..40 | steps | of this worker |
 //! | 40..48 | length | of each vector, in floats |
 //! | 48..56 | contributions | of this worker |
-//! | 56..64 | kept | buffers of the machine: residuals, thresholds, velocities |
-//! | 64.. | length of each of these, in words; then the vectors, and these | |
-//! | last 32 | checksum | BLAKE3 of all before |
+//! | 56..64 | saved | number of machine buffers: residuals, thresholds, velocities |
+//! | 64.. | contents | the length of each machine buffer, in 32-bit words; the vectors; the machine buffers |
+//! | last 32 | checksum | BLAKE3 of all bytes before it |
 //!
-//! A file is written beside its place, synchronised to the disk, and then put there; the last [`KEPT`] are kept. Loading
-//! takes the newest one that is whole, and says which were not.
+//! Numbers are little-endian. A file is written under a temporary name, synchronised to the disk, and then renamed, so
+//! that a crash leaves no partial checkpoint under a checkpoint's name. The newest [`KEPT`] files of a node are kept.
+//! Loading takes the newest intact one.
 
-use std::fmt;
+mod error;
+
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use bytemuck::cast_slice;
-use gradwire_core::RestoreError;
+use bytemuck::{cast_slice, cast_slice_mut};
+use gradwire_core::PeerId;
 
-/// Checkpoints of a node that are kept.
+pub use error::{CheckpointError, Damage};
+
+/// The number of checkpoints of a node that are kept. Older ones are removed after a new one is on the disk.
 pub const KEPT: usize = 3;
 
 const MAGIC: [u8; 8] = *b"GRWCKPT\x02";
 const HEADER: usize = 64;
 const CHECKSUM: usize = 32;
 
-/// What a node keeps.
+/// The contents of a node's checkpoint.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Checkpoint {
-    /// Of the contract that it belongs to.
+    /// The digest of the run's contract: layout, recipe and cluster.
     pub digest: u64,
-    /// Whose it is.
+    /// The node's rank.
     pub rank: u32,
-    /// Rounds done; where there are none, how often the run has been suspended.
+    /// Rounds done in trees and rings; else how often the run has been suspended, this time included.
     pub clock: u64,
-    /// Steps of this worker.
+    /// Steps of this worker; 0 for a server.
     pub steps: u64,
-    /// Contributions of this worker.
-    pub made: u64,
-    /// Parameters, then optimizer vectors: all of one length.
+    /// Contributions of this worker; 0 for a server.
+    pub contributions: u64,
+    /// The parameters, then the optimizer vectors, all of one length.
     pub vectors: Vec<Vec<f32>>,
-    /// What the machine keeps: residuals, thresholds, velocities.
-    pub kept: Vec<Vec<u32>>,
+    /// The machine's buffers that outlive a suspension, in 32-bit words: residuals, thresholds, velocities.
+    pub saved: Vec<Vec<u32>>,
 }
 
-/// Why there is no checkpoint.
+/// The run and the node that a checkpoint belongs to.
+#[derive(Copy, Clone, Debug)]
+pub(crate) struct NodeIdentity {
+    /// The digest of the run's contract.
+    pub(crate) digest: u64,
+    pub(crate) rank: PeerId,
+}
+
+/// A checkpoint that fits the node that resumes from it.
 #[derive(Debug)]
-#[non_exhaustive]
-#[allow(missing_docs, reason = "the fields say what was expected and what came")]
-pub enum CheckpointError {
-    /// The system said no.
-    File { path: PathBuf, error: io::Error },
-    /// Not a checkpoint, or not a whole one.
-    Damaged { path: PathBuf, what: Damage },
-    /// Of another run: another layout, recipe or cluster.
-    Contract { path: PathBuf, expected: u64, got: u64 },
-    /// Of another node.
-    Rank { path: PathBuf, expected: u32, got: u32 },
-    /// Another number of vectors than the session has, or of other lengths.
-    Vectors { path: PathBuf, expected: usize, got: usize },
-    /// There is none.
-    None { directory: PathBuf },
-    /// The others go on from another round, or another suspension.
-    Moment { expected: u64, got: u64 },
-    /// What the machine kept does not fit.
-    Kept { path: PathBuf, error: RestoreError },
-    /// In recipes without rounds that everyone shares, no moment is everyone's but one at which the run is suspended.
-    NoRounds,
-    /// In recipes with rounds, a run need not be suspended to be saved.
-    Rounds,
+pub(crate) struct LoadedCheckpoint {
+    pub(crate) checkpoint: Checkpoint,
+    /// The node's directory, for errors.
+    pub(crate) path: PathBuf,
 }
 
-/// What is wrong with a file.
-#[derive(Copy, Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-#[allow(missing_docs, reason = "the fields say what was expected and what came")]
-pub enum Damage {
-    Kind,
-    Magic,
-    Length { expected: u64, got: u64 },
-    Checksum,
+impl LoadedCheckpoint {
+    /// Loads the newest intact checkpoint of a node, which must have `vectors` vectors of `len` floats.
+    pub(crate) fn load(
+        directory: &Path,
+        NodeIdentity { digest, rank }: NodeIdentity,
+        vectors: usize,
+        len: usize,
+    ) -> Result<Self, CheckpointError> {
+        let (checkpoint, _) = Checkpoint::newest(directory, rank.0)?;
+        let path = own_directory(directory, rank.0);
+        if checkpoint.digest != digest {
+            return Err(CheckpointError::Contract { path, expected: digest, got: checkpoint.digest });
+        }
+        // A file can have been copied from another rank's directory.
+        if checkpoint.rank != rank.0 {
+            return Err(CheckpointError::Rank { path, expected: rank.0, got: checkpoint.rank });
+        }
+        let got = checkpoint.vectors.len();
+        if got != vectors || checkpoint.vectors.iter().any(|vector| vector.len() != len) {
+            return Err(CheckpointError::Vectors { path, expected: vectors, got });
+        }
+        Ok(Self { checkpoint, path })
+    }
 }
 
 impl Checkpoint {
-    /// Writes the file of this clock in a node's own directory below `directory`, and removes older ones.
+    /// Writes the file `rank-R/CLOCK.gwck` below `directory`, and removes the oldest files if there are more than
+    /// [`KEPT`]. Returns its path. Blocks until the file is on the disk.
     ///
     /// # Errors
-    /// When the system says no; then older ones are still there.
+    /// On an I/O error. Older checkpoints are then intact.
     pub fn write(&self, directory: &Path) -> Result<PathBuf, CheckpointError> {
         let own = own_directory(directory, self.rank);
         let path = own.join(format!("{:012}.gwck", self.clock));
         let failed = |error| CheckpointError::File { path: path.clone(), error };
         fs::create_dir_all(&own).map_err(failed)?;
         let part = own.join(format!(".{:012}.{}.part", self.clock, std::process::id()));
-        // What a former self left behind there is not ours to append to.
+        // An earlier process with the same id may have crashed and left its file behind.
         let _ = fs::remove_file(&part);
+        // The directory is synchronised last: before that, a power failure can undo the renaming.
         let result =
             self.write_to(&part).and_then(|()| fs::rename(&part, &path)).and_then(|()| File::open(&own)?.sync_all());
         if let Err(error) = result {
@@ -110,13 +119,14 @@ impl Checkpoint {
             return Err(failed(error));
         }
         for old in files(&own).into_iter().skip(KEPT) {
-            // It is in nobody's way.
+            // A file that cannot be removed does no harm: loading prefers newer ones.
             let _ = fs::remove_file(old);
         }
         Ok(path)
     }
 
     fn write_to(&self, part: &Path) -> io::Result<()> {
+        // Only for the owner: parameters may be secret. `create_new` follows no link that someone else has put there.
         let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(part)?;
         let mut hasher = blake3::Hasher::new();
         let header = self.header();
@@ -128,6 +138,7 @@ impl Checkpoint {
         file.sync_all()
     }
 
+    /// The header, and the lengths of the machine buffers.
     fn header(&self) -> Vec<u8> {
         let mut header = [0; HEADER];
         let len = self.vectors.first().map_or(0, Vec::len);
@@ -138,17 +149,19 @@ impl Checkpoint {
         header[24..32].copy_from_slice(&self.clock.to_le_bytes());
         header[32..40].copy_from_slice(&self.steps.to_le_bytes());
         header[40..48].copy_from_slice(&(len as u64).to_le_bytes());
-        header[48..56].copy_from_slice(&self.made.to_le_bytes());
-        header[56..64].copy_from_slice(&(self.kept.len() as u64).to_le_bytes());
-        [&header[..], cast_slice(&self.kept.iter().map(|kept| kept.len() as u64).collect::<Vec<_>>())].concat()
+        header[48..56].copy_from_slice(&self.contributions.to_le_bytes());
+        header[56..64].copy_from_slice(&(self.saved.len() as u64).to_le_bytes());
+        let lens: Vec<u64> = self.saved.iter().map(|words| words.len() as u64).collect();
+        [&header[..], cast_slice(&lens)].concat()
     }
 
+    /// All bytes of the file but the checksum.
     fn pieces<'a>(&'a self, header: &'a [u8]) -> impl Iterator<Item = &'a [u8]> {
         let vectors = self.vectors.iter().map(|vector| cast_slice(vector));
-        std::iter::once(header).chain(vectors).chain(self.kept.iter().map(|kept| cast_slice(kept)))
+        std::iter::once(header).chain(vectors).chain(self.saved.iter().map(|words| cast_slice(words)))
     }
 
-    /// The bytes of its file.
+    /// The bytes of the file.
     pub fn emit(&self) -> Vec<u8> {
         let header = self.header();
         let mut bytes = self.pieces(&header).collect::<Vec<_>>().concat();
@@ -156,23 +169,24 @@ impl Checkpoint {
         bytes
     }
 
-    /// Reads the bytes of a file.
+    /// Parses the bytes of a file.
     ///
     /// # Errors
-    /// What is wrong with them.
+    /// If the bytes are no intact checkpoint.
     pub fn parse(bytes: &[u8]) -> Result<Self, Damage> {
         let result = Self::load(bytes, bytes.len() as u64);
+        // A slice that ends early is the only I/O error here, and the length has been compared before.
         result.unwrap_or(Err(Damage::Length { expected: bytes.len() as u64, got: 0 }))
     }
 
-    /// Reads one file. Allocates no more than the file is long.
+    /// Reads one file. Allocates at most as much memory as the file is long.
     ///
     /// # Errors
-    /// When it cannot be read, or is not whole.
+    /// If the file cannot be read, or is no intact checkpoint.
     pub fn read(path: &Path) -> Result<Self, CheckpointError> {
         let failed = |error| CheckpointError::File { path: path.to_path_buf(), error };
         let damaged = |what| CheckpointError::Damaged { path: path.to_path_buf(), what };
-        // Never a pipe or a device, which could keep us waiting.
+        // Opening a pipe or a device could block for ever.
         let kind = fs::symlink_metadata(path).map_err(failed)?;
         if !kind.is_file() {
             return Err(damaged(Damage::Kind));
@@ -180,6 +194,7 @@ impl Checkpoint {
         Self::load(File::open(path).map_err(failed)?, kind.len()).map_err(failed)?.map_err(damaged)
     }
 
+    /// Reads a file of `got` bytes. Every length is compared with that before memory is allocated for it.
     fn load(mut from: impl Read, got: u64) -> io::Result<Result<Self, Damage>> {
         let least = (HEADER + CHECKSUM) as u64;
         if got < least {
@@ -192,69 +207,75 @@ impl Checkpoint {
         if header[..8] != MAGIC {
             return Ok(Err(Damage::Magic));
         }
-        let (count, len, kept) = (u64::from(short(20)), number(40), number(56));
-        let table = kept.checked_mul(8).and_then(|table| table.checked_add(least)).unwrap_or(u64::MAX);
+        let (count, len, saved) = (u64::from(short(20)), number(40), number(56));
+        let table = saved.checked_mul(8).and_then(|table| table.checked_add(least)).unwrap_or(u64::MAX);
         if table > got {
             return Ok(Err(Damage::Length { expected: table, got }));
         }
         let mut hasher = blake3::Hasher::new();
         hasher.update(&header);
-        let mut lens = vec![0u64; kept as usize];
-        from.read_exact(bytemuck::cast_slice_mut(&mut lens))?;
+        let mut lens = vec![0u64; saved as usize];
+        from.read_exact(cast_slice_mut(&mut lens))?;
         hasher.update(cast_slice(&lens));
-        let floats = count.checked_mul(len);
-        let words = lens.iter().try_fold(floats, |sum, len| Some(sum?.checked_add(*len))).flatten();
-        let bytes = words.and_then(|words| words.checked_mul(4));
-        let expected = bytes.and_then(|bytes| bytes.checked_add(table)).unwrap_or(u64::MAX);
-        // Nothing says how many vectors of no length there are.
+        let expected = file_len(table, count, len, &lens);
+        // Empty vectors add nothing to the length of the file, so a header could claim 2^32 of them. They are refused.
         if expected != got || (len == 0 && count > 0) || (count == 0 && len > 0) {
             return Ok(Err(Damage::Length { expected, got }));
         }
         let mut read = |len: u64| {
             let mut words = vec![0u32; len as usize];
-            from.read_exact(bytemuck::cast_slice_mut(&mut words))?;
+            from.read_exact(cast_slice_mut(&mut words))?;
             hasher.update(cast_slice(&words));
             Ok::<_, io::Error>(words)
         };
         let floats = |words: Vec<u32>| words.into_iter().map(f32::from_bits).collect::<Vec<_>>();
         let vectors = (0..count).map(|_| read(len).map(floats)).collect::<Result<Vec<_>, _>>()?;
-        let kept = lens.into_iter().map(&mut read).collect::<Result<Vec<_>, _>>()?;
+        let saved = lens.into_iter().map(&mut read).collect::<Result<Vec<_>, _>>()?;
         let mut checksum = [0; CHECKSUM];
         from.read_exact(&mut checksum)?;
         if hasher.finalize() != checksum {
             return Ok(Err(Damage::Checksum));
         }
-        let (clock, steps, made) = (number(24), number(32), number(48));
-        Ok(Ok(Self { digest: number(8), rank: short(16), clock, steps, made, vectors, kept }))
+        let (clock, steps, contributions) = (number(24), number(32), number(48));
+        Ok(Ok(Self { digest: number(8), rank: short(16), clock, steps, contributions, vectors, saved }))
     }
 
-    /// The newest whole checkpoint of a node, and what was wrong with newer ones.
+    /// Reads the newest intact checkpoint of a node. Returns it with the errors of newer files.
     ///
     /// # Errors
-    /// When there is none.
+    /// If there is no intact checkpoint. With damaged files only, the error is that of the newest.
     pub fn newest(directory: &Path, rank: u32) -> Result<(Self, Vec<CheckpointError>), CheckpointError> {
-        let mut wrong = Vec::new();
+        let mut errors = Vec::new();
         for path in files(&own_directory(directory, rank)) {
             match Self::read(&path) {
-                Ok(checkpoint) => return Ok((checkpoint, wrong)),
-                Err(error) => wrong.push(error),
+                Ok(checkpoint) => return Ok((checkpoint, errors)),
+                Err(error) => errors.push(error),
             }
         }
-        // One that is damaged says more than that there is none.
-        Err(wrong.into_iter().next().unwrap_or_else(|| CheckpointError::None { directory: directory.to_path_buf() }))
+        Err(errors.into_iter().next().unwrap_or_else(|| CheckpointError::None { directory: directory.to_path_buf() }))
     }
 }
 
-/// What a file ends with.
+/// The checksum at the end of a file, over all bytes before it.
 pub fn checksum(bytes: &[u8]) -> [u8; CHECKSUM] {
     *blake3::hash(bytes).as_bytes()
+}
+
+/// The length of a file in bytes; `u64::MAX` if the lengths in it add up to more. `table`: the header, the lengths of
+/// the machine buffers and the checksum.
+fn file_len(table: u64, count: u64, len: u64, lens: &[u64]) -> u64 {
+    let floats = count.checked_mul(len);
+    let words = lens.iter().try_fold(floats, |sum, len| Some(sum?.checked_add(*len))).flatten();
+    let bytes = words.and_then(|words| words.checked_mul(4));
+    bytes.and_then(|bytes| bytes.checked_add(table)).unwrap_or(u64::MAX)
 }
 
 fn own_directory(directory: &Path, rank: u32) -> PathBuf {
     directory.join(format!("rank-{rank}"))
 }
 
-/// Checkpoints in a directory, newest first.
+/// The checkpoints in a node's directory, newest first. Their names are clocks with leading zeros, so they sort as
+/// text.
 fn files(directory: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(directory).into_iter().flatten().flatten().map(|entry| entry.path());
     let mut files: Vec<_> =
@@ -263,133 +284,5 @@ fn files(directory: &Path) -> Vec<PathBuf> {
     files
 }
 
-impl fmt::Display for CheckpointError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::File { path, error } => write!(f, "checkpoint {}: {error}", path.display()),
-            Self::Damaged { path, what } => write!(f, "checkpoint {}: {what}", path.display()),
-            Self::Contract { path, expected, got } => write!(
-                f,
-                "checkpoint {}: expected one of contract {expected:016x} (layout, recipe, cluster), got {got:016x}",
-                path.display()
-            ),
-            Self::Rank { path, expected, got } => {
-                write!(f, "checkpoint {}: expected one of rank {expected}, got {got}", path.display())
-            }
-            Self::Vectors { path, expected, got } => {
-                write!(f, "checkpoint {}: expected {expected} vectors of the layout, got {got}", path.display())
-            }
-            Self::None { directory } => write!(f, "checkpoint: none in {}", directory.display()),
-            Self::Moment { expected, got } => write!(
-                f,
-                "checkpoint: expected one of moment {expected} (rounds done, or suspensions), from which the others go on, \
-                 got one of moment {got}"
-            ),
-            Self::Kept { path, error } => write!(f, "checkpoint {}: {error}", path.display()),
-            Self::NoRounds => write!(
-                f,
-                "checkpoint: expected a recipe whose topology is tree or ring; in others a run is saved by suspending it"
-            ),
-            Self::Rounds => write!(
-                f,
-                "suspend: expected a recipe of servers or a mesh; in trees and rings a run is saved by checkpoints as it goes"
-            ),
-        }
-    }
-}
-
-impl fmt::Display for Damage {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Kind => write!(f, "expected a file, got something else"),
-            Self::Magic => write!(f, "expected a checkpoint of version 2, got something else"),
-            Self::Length { expected, got } => write!(f, "expected {expected} bytes, got {got}"),
-            Self::Checksum => write!(f, "expected contents that match their checksum, got others"),
-        }
-    }
-}
-
-impl std::error::Error for CheckpointError {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        if let Self::File { error, .. } = self { Some(error) } else { None }
-    }
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn scratch(name: &str) -> PathBuf {
-        let path = std::env::temp_dir().join(format!("gradwire-checkpoint-{}-{name}", std::process::id()));
-        let _ = fs::remove_dir_all(&path);
-        fs::create_dir_all(&path).unwrap();
-        path
-    }
-
-    fn checkpoint(clock: u64) -> Checkpoint {
-        let vectors = vec![vec![1.0, -0.0, f32::MIN_POSITIVE, 3.5], vec![0.25; 4]];
-        let kept = vec![vec![5, 6, 7], vec![], vec![8]];
-        Checkpoint { digest: 7, rank: 2, clock, steps: 10 * clock, made: 9 * clock, vectors, kept }
-    }
-
-    #[test]
-    fn the_newest_comes_back_and_three_are_kept() {
-        let directory = scratch("newest");
-        (1..=5).for_each(|clock| drop(checkpoint(clock).write(&directory).unwrap()));
-        assert_eq!(Checkpoint::newest(&directory, 2).unwrap().0, checkpoint(5));
-        assert_eq!(files(&own_directory(&directory, 2)).len(), KEPT);
-        assert!(matches!(Checkpoint::newest(&directory, 1), Err(CheckpointError::None { .. })));
-    }
-
-    /// Every truncation and every flipped bit is noticed, and the one before is taken.
-    #[test]
-    fn what_is_not_whole_is_not_taken() {
-        let directory = scratch("damage");
-        checkpoint(1).write(&directory).unwrap();
-        let path = checkpoint(2).write(&directory).unwrap();
-        let whole = fs::read(&path).unwrap();
-        for len in 0..whole.len() {
-            fs::write(&path, &whole[..len]).unwrap();
-            assert!(Checkpoint::read(&path).is_err(), "{len}");
-        }
-        for bit in 0..whole.len() * 8 {
-            let mut bad = whole.clone();
-            bad[bit / 8] ^= 1 << (bit % 8);
-            fs::write(&path, &bad).unwrap();
-            assert!(Checkpoint::read(&path).is_err(), "bit {bit}");
-        }
-        let (fallback, wrong) = Checkpoint::newest(&directory, 2).unwrap();
-        assert_eq!((fallback, wrong.len()), (checkpoint(1), 1));
-    }
-
-    /// Lengths that no file can have are refused before anything is allocated for them.
-    #[test]
-    fn absurd_lengths_are_refused() {
-        let directory = scratch("absurd");
-        let path = checkpoint(1).write(&directory).unwrap();
-        let whole = fs::read(&path).unwrap();
-        for len in [u64::MAX, 1 << 63, 1 << 40] {
-            let mut bad = whole.clone();
-            for at in [40, 56, 64, 72] {
-                bad[at..at + 8].copy_from_slice(&len.to_le_bytes());
-                fs::write(&path, &bad).unwrap();
-                let error = Checkpoint::read(&path).unwrap_err();
-                assert!(matches!(error, CheckpointError::Damaged { what: Damage::Length { .. }, .. }), "{error}");
-            }
-        }
-    }
-
-    #[test]
-    fn what_is_no_file_is_named() {
-        let directory = scratch("kinds");
-        let path = directory.join("rank-0").join("1.gwck");
-        fs::create_dir_all(&path).unwrap();
-        assert!(Checkpoint::read(&path).unwrap_err().to_string().ends_with("expected a file, got something else"));
-        let target = checkpoint(1).write(&directory).unwrap();
-        let link = directory.join("link.gwck");
-        std::os::unix::fs::symlink(target, &link).unwrap();
-        assert!(Checkpoint::read(&link).is_err());
-        let error = checkpoint(1).write(&PathBuf::from("/proc/nowhere")).unwrap_err().to_string();
-        assert!(error.starts_with("checkpoint /proc/nowhere/rank-2/000000000001.gwck: "), "{error}");
-    }
-}
+mod tests;

@@ -1,4 +1,13 @@
-//! Drives a machine over a transport, with the CPU as executor.
+//! The engine: drives one machine over a transport and an executor, on behalf of a session or a server.
+//!
+//! ```text
+//! pump: command from the mailbox -> Input
+//!       drain: Output -> kernels, transfers, answers, events, until the machine waits
+//!       one input from the transport, or the machine's timeout -> drain again
+//! ```
+//!
+//! The machine decides when a call of the application is answered: the engine remembers the call ([`Pending`]), and the
+//! machine's next [`Signal`] completes it.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -6,405 +15,409 @@ use std::time::Duration;
 
 use gradwire_core::kernel::executor::Executor;
 use gradwire_core::status::Waiting;
-use gradwire_core::telemetry::Note;
 use gradwire_core::{
-    Clock, Contract, Event, Input, Instant, Machine, Node, OpId, Output, PeerId, Pool, RestoreError, Segment, Setup,
-    Signal, Storage, THEIRS, Transport,
+    Clock, Contract, Event, Input, Instant as Moment, Machine, Node, Output, Segment, Setup, Signal, Storage, THEIRS,
+    Transport,
 };
 
-use crate::builder::Watcher;
 use crate::checkpoint::CheckpointError;
-use crate::desk::{Answer, Command, Desk, Hand};
+use crate::compute::Compute;
+use crate::drive::{Pump, RunState};
 use crate::error::Error;
-use crate::monitor::Board;
+use crate::mailbox::{
+    Command, Departure, Ended, ExpectSilence, Joined, Leave, Mailbox, NextRound, Save, Saved, SilenceAnnounced, Step,
+    StepThrough, Stepped, SteppedThrough,
+};
 use crate::observe::Observer;
+use crate::pending::Pending;
+use crate::watch::EventCallback;
+
+/// How long the engine sleeps between two looks at a device that works. A device cannot wake it.
+const DEVICE_POLL: Duration = Duration::from_micros(50);
 
 #[derive(Debug)]
 pub(crate) struct Engine<T> {
     machine: Node,
-    pool: Pool,
-    executor: Box<dyn Executor>,
-    /// The kernel that it is at.
-    computing: Option<OpId>,
-    me: PeerId,
-    /// Who takes the parameters after the step that is under way, if not the host.
-    hand: Option<Hand>,
-    /// Floats that the machine exchanges.
-    len: usize,
-    /// What waits until the host has what it is about.
-    held: Option<Output>,
+    compute: Compute,
     transport: T,
-    desk: Arc<Desk>,
-    /// The buffer that the last contribution took the place of.
-    spare: Option<Arc<Storage>>,
-    /// The wait that the desk has been told of.
-    told: Option<Waiting>,
-    state: State,
+    mailbox: Arc<Mailbox>,
+    /// The call that the next signal answers.
+    pending: Pending,
+    /// The application has asked for a copy of the saved buffers.
+    saving: bool,
+    /// An output that reads bytes which a device is still copying to the host.
+    postponed: Option<Output>,
+    state: RunState,
+    /// Floats of the vector that the machine exchanges.
+    len: usize,
     contract: Contract,
-    watcher: Watcher,
-    /// What it goes on from.
-    at: Clock,
-    /// What is in residuals is kept at the end.
-    keep: bool,
+    /// The moment of the checkpoint that this node resumed from; 0 in a new run.
+    resumed_at: Clock,
+    /// The checkpoint is older than the run.
     outdated: bool,
-    observer: Option<Observer>,
+    /// The wait that the mailbox shows.
+    shown: Option<Waiting>,
+    callback: EventCallback,
+    observer: Observer,
 }
 
-/// Why nothing more can be done at once.
-struct Rest {
-    /// When the machine wants to be woken.
-    until: Option<Instant>,
-    /// A device is at work; what comes after it is not known.
-    busy: bool,
-}
-
-/// How long to look after the transport between two looks at a device.
-const GLANCE: Duration = Duration::from_micros(50);
-
-#[derive(Copy, Clone, Debug, PartialEq, Eq)]
-pub(crate) enum State {
-    Running,
-    /// The machine has left, or the server has finished.
-    Done,
-}
-
-/// What a session needs of its engine, whatever the transport.
-pub(crate) trait Pump: Send {
-    /// Does what can be done, waiting at most `wait` for something to happen.
-    fn pump(&mut self, wait: Option<Duration>) -> Result<State, Error>;
-
-    /// Pumps until done or told to stop; what goes wrong is left on the desk.
-    fn run(&mut self);
+/// Why the engine has nothing more to do.
+#[derive(Copy, Clone)]
+enum Idle {
+    /// The machine waits for an input, at most until this moment.
+    Machine { until: Option<Moment> },
+    /// A device works.
+    Device,
 }
 
 impl<T: Transport> Engine<T> {
-    /// An engine whose machine's view holds `initial`.
+    /// An engine for the machine of a setup. `initial` are the parameters to start from.
+    ///
+    /// # Errors
+    /// When the recipe does not fit the cluster.
     pub(crate) fn new(
         setup: Setup,
         transport: T,
         executor: Box<dyn Executor>,
         initial: &[f32],
-        desk: Arc<Desk>,
-        watcher: Watcher,
+        callback: EventCallback,
+        observer: Observer,
     ) -> Result<Self, Error> {
-        let me = setup.me;
-        let (len, at) = (setup.len, setup.resumed.map_or(Clock(0), |resumed| resumed.at));
-        let contract = setup.contract.clone();
+        let (len, contract) = (setup.len, setup.contract.clone());
+        let resumed_at = setup.resumed.map_or(Clock(0), |resumed| resumed.at);
+        let pending = Pending::at_start(&setup);
         let (machine, pool) = Node::open(setup, initial)?;
-        let spare = Some(Arc::new(Storage::zeroed(len * 4)));
         let mut engine = Self {
             machine,
-            pool,
-            executor,
-            computing: None,
-            me,
-            hand: None,
-            len,
-            held: None,
+            compute: Compute::new(pool, executor),
             transport,
-            desk,
-            spare,
-            told: None,
-            state: State::Running,
+            mailbox: Arc::new(Mailbox::new()),
+            pending,
+            saving: false,
+            postponed: None,
+            state: RunState::Running,
+            len,
             contract,
-            watcher,
-            at,
-            keep: false,
+            resumed_at,
             outdated: false,
-            observer: None,
+            shown: None,
+            callback,
+            observer,
         };
+        // A machine acts on inputs only; a timeout makes it start its first kernels.
         engine.feed(Input::Timeout);
         Ok(engine)
     }
 
-    /// Has itself watched.
-    pub(crate) fn observe(&mut self, board: Board, host: &str) {
-        self.observer = Some(Observer::new(board, host));
+    pub(crate) fn mailbox(&self) -> Arc<Mailbox> {
+        Arc::clone(&self.mailbox)
     }
 
-    /// Puts back what a suspended worker kept.
+    /// Puts the machine's buffers of a checkpoint back. `path` is for errors.
     pub(crate) fn restore(&mut self, saved: &[Vec<u32>], path: &Path) -> Result<(), Error> {
-        // What the machine begins with comes first.
-        while self.drain()?.busy {}
-        let kept = self.machine.saved();
-        let (expected, got) = (kept.len(), saved.len());
-        let failed = |error| Error::from(CheckpointError::Kept { path: path.to_path_buf(), error });
+        // The kernels with which a machine begins write to some of these buffers, so they run first.
+        while let Idle::Device = self.drain()? {}
+        let buffers = self.machine.saved();
+        let (expected, got) = (buffers.len(), saved.len());
         if expected != got {
-            return Err(failed(RestoreError::Length { expected, got }));
+            return Err(CheckpointError::SavedBuffers { path: path.to_path_buf(), expected, got }.into());
         }
-        for (kept, saved) in kept.iter().zip(saved) {
-            kept.restore(&mut self.pool, saved).map_err(failed)?;
-            self.executor.written(kept.whole(&self.pool));
+        for (buffer, words) in buffers.into_iter().zip(saved) {
+            let restored = self.compute.restore(buffer, words);
+            restored.map_err(|error| CheckpointError::SavedState { path: path.to_path_buf(), error })?;
         }
         Ok(())
+    }
+
+    /// The machine's time.
+    fn now(&self) -> Moment {
+        Moment::from_nanos(self.mailbox.elapsed().as_nanos() as u64)
     }
 
     fn feed(&mut self, input: Input) {
-        let now = Instant::from_nanos(self.desk.origin.elapsed().as_nanos() as u64);
-        let result = self.machine.handle_input(now, input);
-        result.expect("the session keeps the order of calls");
+        let result = self.machine.handle_input(self.now(), input);
+        // Misuse is a bug of this crate, since applications only reach the machine through calls that wait.
+        result.expect("a session waits for the answer to each call before the next one");
     }
 
+    // Commands
+
     fn take_command(&mut self) -> Result<(), Error> {
-        let (command, rate, busy, status_wanted) = {
-            let mut papers = self.desk.lock();
-            let command = papers.command.take();
-            let rate = if command.is_some() { papers.rate.take() } else { None };
-            (command, rate, papers.busy.take(), std::mem::take(&mut papers.status_wanted))
-        };
-        if let Some(span) = busy {
-            self.transport.busy(span);
-        }
-        if let Some(scale) = rate {
-            self.feed(Input::Rate { scale });
-        }
-        match command {
-            Some(Command::Step { weight, filled }) => {
-                if let Some(observer) = &mut self.observer {
-                    observer.begins(weight);
-                }
+        match self.mailbox.take_command() {
+            None => {}
+            Some(Command::Step(Step { weight, filled, rate })) => {
+                self.observer.step_begins(weight);
+                // The buffers trade places: the application fills the old buffer next, while peers read the new one.
                 let contribution = self.machine.contribution();
-                self.spare = Some(self.pool.replace(contribution, filled));
-                self.executor.written(Segment::floats(contribution, 0, self.pool.len(contribution) / 4));
+                let spare = self.compute.replace(contribution, filled);
+                self.pending = Pending::Step { spare };
+                self.set_rate(rate);
                 self.feed(Input::Step { weight });
             }
-            Some(Command::Hand { weight, give, take }) => {
-                if let Some(observer) = &mut self.observer {
-                    observer.begins(weight);
-                }
+            Some(Command::StepThrough(StepThrough { weight, rate, give, take })) => {
+                self.observer.step_begins(weight);
                 let contribution = Segment::floats(self.machine.contribution(), 0, self.len);
-                (give.0)(&mut *self.executor, contribution, &mut self.pool).map_err(Error::Executor)?;
-                self.hand = Some(take);
+                self.compute.copy_with(give, contribution)?;
+                self.pending = Pending::StepThrough { take };
+                self.set_rate(rate);
                 self.feed(Input::Step { weight });
             }
-            Some(Command::Leave { stay, keep }) => {
-                self.keep = keep;
+            Some(Command::Leave(Leave { stay, keep, rate })) => {
+                self.pending = Pending::Leave { stay, keep };
+                self.set_rate(rate);
                 self.feed(Input::Leave { stay, keep });
             }
-            None => {}
-        }
-        if status_wanted {
-            let status = self.machine.status();
-            self.desk.put(|papers| papers.status = Some(status));
+            // The pending call is still `Leave`. A step of weight 0 reads no contribution, so no buffer changes hands.
+            Some(Command::NextRound(NextRound)) => {
+                self.observer.step_begins(0);
+                self.feed(Input::Step { weight: 0 });
+            }
+            Some(Command::Save(Save)) => self.saving = true,
+            Some(Command::ReadStatus(_)) => self.mailbox.answer(self.machine.status()),
+            Some(Command::ExpectSilence(ExpectSilence(span))) => {
+                self.transport.busy(span);
+                self.mailbox.answer(SilenceAnnounced);
+            }
         }
         Ok(())
     }
 
-    /// Carries out outputs until the machine waits, or something has to come from a device first.
-    fn drain(&mut self) -> Result<Rest, Error> {
-        const BUSY: Rest = Rest { until: None, busy: true };
+    /// Before the contribution that was made with this learning rate: the machine scales its threshold first.
+    fn set_rate(&mut self, rate: Option<f32>) {
+        if let Some(scale) = rate {
+            self.feed(Input::Rate { scale });
+        }
+    }
+
+    // Outputs
+
+    /// Carries out outputs until the machine waits, or an output has to wait for a device.
+    fn drain(&mut self) -> Result<Idle, Error> {
         loop {
-            if let Some(op) = self.computing {
-                let Some(result) = self.executor.poll(&mut self.pool).map_err(Error::Executor)? else {
-                    return Ok(BUSY);
-                };
-                self.computing = None;
-                if let Some(observer) = &mut self.observer {
-                    observer.kernel_ends();
-                }
+            // Kernels run one after the other, and before the transfers that follow them: no output is taken meanwhile.
+            if self.compute.is_running() {
+                let Some((op, result)) = self.compute.poll()? else { return Ok(Idle::Device) };
+                self.observer.kernel_ends();
                 self.feed(Input::Completed { op, result });
             }
-            let output = self.held.take().unwrap_or_else(|| self.machine.poll_output());
-            if !self.is_here(&output)? {
-                self.held = Some(output);
-                return Ok(BUSY);
+            let output = self.postponed.take().unwrap_or_else(|| self.machine.poll_output());
+            if !self.is_on_host(&output)? {
+                self.postponed = Some(output);
+                return Ok(Idle::Device);
             }
             match output {
                 Output::Compute { op, kernel } => {
-                    if let Some(observer) = &mut self.observer {
-                        observer.kernel_begins(&kernel);
-                    }
-                    match self.executor.begin(&kernel, &mut self.pool).map_err(Error::Executor)? {
-                        Some(result) => {
-                            if let Some(observer) = &mut self.observer {
-                                observer.kernel_ends();
-                            }
-                            self.feed(Input::Completed { op, result });
-                        }
-                        None => self.computing = Some(op),
+                    self.observer.kernel_begins(&kernel);
+                    if let Some(result) = self.compute.begin(op, &kernel)? {
+                        self.observer.kernel_ends();
+                        self.feed(Input::Completed { op, result });
                     }
                 }
                 Output::Transmit { op, peer, header, body } => {
-                    if let Some(observer) = &mut self.observer {
-                        observer.sends(op);
-                    }
-                    self.transport.transmit(op, peer, header, body, &self.pool);
+                    self.observer.transmission_begins(op);
+                    self.transport.transmit(op, peer, header, body, &self.compute.pool);
                 }
                 Output::Receive { op, peer, into } => {
+                    // A device must not take its copy of these bytes for the newest while the transport writes.
                     if let Some(into) = into {
-                        self.executor.written(into);
+                        self.compute.written(into);
                     }
-                    self.transport.receive(op, peer, into, &mut self.pool);
+                    self.transport.receive(op, peer, into, &mut self.compute.pool);
                 }
                 Output::Close { peer, reason } => self.transport.close(peer, reason),
                 Output::Signal(signal) => self.on_signal(signal)?,
                 Output::Event(event) => self.on_event(event),
-                Output::Wait { until } => return Ok(Rest { until, busy: false }),
+                Output::Wait { until } => return Ok(Idle::Machine { until }),
             }
         }
     }
 
-    /// Has the host what it needs to carry this out?
-    fn is_here(&mut self, output: &Output) -> Result<bool, Error> {
+    /// Whether the host's copy of the bytes that this output reads is up to date. Starts to copy them if not.
+    fn is_on_host(&mut self, output: &Output) -> Result<bool, Error> {
         match *output {
-            Output::Transmit { body: Some(body), .. } => {
-                self.executor.fetch(body, &mut self.pool).map_err(Error::Executor)
-            }
-            Output::Signal(Signal::Ready { .. }) if self.hand.is_some() => Ok(true),
-            Output::Signal(
-                signal @ (Signal::Joined { .. } | Signal::Ready { .. } | Signal::Left | Signal::Finished),
-            ) => {
-                let keep = signal == Signal::Left && self.keep;
-                for kept in if keep { self.machine.saved() } else { Vec::new() } {
-                    let whole = kept.whole(&self.pool);
-                    if !self.executor.fetch(whole, &mut self.pool).map_err(Error::Executor)? {
-                        return Ok(false);
-                    }
-                }
-                let view = self.machine.view();
-                let view = Segment::floats(view, 0, self.pool.len(view) / 4);
-                self.executor.fetch(view, &mut self.pool).map_err(Error::Executor)
+            Output::Transmit { body: Some(body), .. } => self.compute.fetch(body),
+            // The parameters go from one device buffer to another.
+            Output::Signal(Signal::Ready { .. }) if matches!(self.pending, Pending::StepThrough { .. }) => Ok(true),
+            Output::Signal(Signal::Joined { .. } | Signal::Ready { .. }) => self.fetch_view(),
+            Output::Signal(Signal::Left | Signal::Finished) => {
+                let buffers = if self.pending.keeps() { self.machine.saved() } else { Vec::new() };
+                Ok(self.compute.fetch_all(&buffers)? && self.fetch_view()?)
             }
             _ => Ok(true),
         }
     }
 
-    /// Tells monitors, if there may be any and it is time.
-    fn say_how_it_is(&mut self) {
-        let Some(observer) = &mut self.observer else { return };
-        let told = self.desk.lock().progress.take();
-        if let Some((loss, accuracy)) = told {
-            observer.progress(loss, accuracy);
+    fn fetch_view(&mut self) -> Result<bool, Error> {
+        self.compute.fetch(self.compute.whole(self.machine.view()))
+    }
+
+    /// Answers a request to save, once the buffers are on the host. `false`: a device still copies them.
+    fn maybe_save(&mut self) -> Result<bool, Error> {
+        if self.saving {
+            let buffers = self.machine.saved();
+            if !self.compute.fetch_all(&buffers)? {
+                return Ok(false);
+            }
+            self.saving = false;
+            self.mailbox.answer(Saved(self.compute.save(&buffers)));
         }
-        if observer.is_due() || self.state == State::Done {
-            let now = Instant::from_nanos(self.desk.origin.elapsed().as_nanos() as u64);
-            observer.report(now, self.machine.status());
+        Ok(true)
+    }
+
+    // Signals and events
+
+    fn on_event(&mut self, event: Event) {
+        // For the answer to `Join`.
+        self.outdated |= event == Event::Outdated;
+        self.observer.event(&event);
+        self.callback.call(event);
+        self.mailbox.push_event(event);
+    }
+
+    fn on_signal(&mut self, signal: Signal) -> Result<(), Error> {
+        self.observer.signal(&signal);
+        match signal {
+            Signal::Joined { clock } => self.on_joined(clock),
+            Signal::Ready { clock, changed } => self.on_ready(clock, changed)?,
+            Signal::Left | Signal::Finished => self.on_ended(),
+            // Errors leave the pump, which ends the engine and with it the call that waits.
+            Signal::Cut { peer } => return Err(Error::Cut { peer }),
+            Signal::ResumedElsewhere { at, .. } => {
+                return Err(CheckpointError::Moment { expected: at.0, got: self.resumed_at.0 }.into());
+            }
+            Signal::ContractDiffers { peer, line, length } => {
+                let theirs = self.compute.pool.bytes(Segment { buffer: THEIRS, start: 0, len: length });
+                return Err(Error::contract(peer, self.contract.text(), theirs, line as usize));
+            }
+        }
+        Ok(())
+    }
+
+    fn on_joined(&mut self, Clock(clock): Clock) {
+        if let Pending::Join { spare } = self.pending.take_if(|pending| matches!(pending, Pending::Join { .. })) {
+            let (view, outdated) = (self.view(), self.outdated);
+            self.mailbox.answer(Joined { clock, view, spare, outdated });
+        }
+    }
+
+    fn on_ready(&mut self, Clock(clock): Clock, changed: bool) -> Result<(), Error> {
+        // A collective goes on until all members have left, and this member takes part in their rounds.
+        if matches!(self.pending, Pending::Leave { stay: true, .. }) {
+            self.mailbox.answer(Departure::Round { view: self.view(), changed });
+            return Ok(());
+        }
+        let is_step = |pending: &Pending| matches!(pending, Pending::Step { .. } | Pending::StepThrough { .. });
+        match self.pending.take_if(is_step) {
+            Pending::Step { spare } => self.mailbox.answer(Stepped { clock, view: self.view(), changed, spare }),
+            Pending::StepThrough { take } => {
+                if changed {
+                    let view = Segment::floats(self.machine.view(), 0, self.len);
+                    self.compute.copy_with(take, view)?;
+                }
+                self.mailbox.answer(SteppedThrough { clock });
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn on_ended(&mut self) {
+        self.state = RunState::Ended;
+        let saved = if self.pending.keeps() { self.compute.save(&self.machine.saved()) } else { Vec::new() };
+        let ended = Ended { view: self.view(), saved, status: self.machine.status() };
+        match self.pending {
+            Pending::Serve => self.mailbox.answer_last(ended),
+            _ => self.mailbox.answer_last(Departure::Left(Box::new(ended))),
         }
     }
 
     fn view(&self) -> Arc<Storage> {
-        self.pool.share(self.machine.view())
+        self.compute.pool.share(self.machine.view())
     }
 
-    fn on_event(&mut self, event: Event) {
-        if let Some(Observer { board, .. }) = &self.observer {
-            board.note(Note::of_event(board.now(), self.me, &event));
+    // Observation
+
+    /// Publishes a report, if there is a board and it is time, or the run has ended.
+    fn report(&mut self) {
+        if !self.observer.is_active() {
+            return; // without a lock: this runs in every pump
         }
-        self.outdated |= event == Event::Outdated;
-        self.watcher.tell(event);
-        self.desk.push_event(event);
+        if let Some((loss, accuracy)) = self.mailbox.take_progress() {
+            self.observer.set_progress(loss, accuracy);
+        }
+        if self.state == RunState::Ended || self.observer.due_in() == Some(Duration::ZERO) {
+            self.observer.report(self.now(), self.machine.status());
+        }
     }
 
-    fn on_signal(&mut self, signal: Signal) -> Result<(), Error> {
-        if let Some(observer) = &mut self.observer {
-            if let Signal::Ready { .. } = signal {
-                observer.ends();
-            }
-            let board = &observer.board;
-            Note::of_signal(board.now(), self.me, &signal).into_iter().for_each(|note| board.note(note));
+    /// Shows the machine's wait to the application, for the error of a call that waits too long.
+    fn show_waiting(&mut self) {
+        let waiting = self.machine.waiting();
+        // Most pumps change nothing, and need no lock.
+        if waiting != self.shown {
+            self.shown = waiting;
+            self.mailbox.set_waiting(waiting);
         }
-        let answer = match signal {
-            Signal::Joined { clock: Clock(clock) } => {
-                let (view, outdated) = (self.view(), self.outdated);
-                self.spare.take().map(|spare| Answer::Joined { clock, view, spare, outdated })
-            }
-            Signal::Ready { changed, clock } => {
-                if let Some(take) = self.hand.take().filter(|_| changed) {
-                    let view = Segment::floats(self.machine.view(), 0, self.len);
-                    (take.0)(&mut *self.executor, view, &mut self.pool).map_err(Error::Executor)?;
-                }
-                Some(Answer::Ready { clock: clock.0, view: self.view(), changed, spare: self.spare.take() })
-            }
-            Signal::Left | Signal::Finished => {
-                self.state = State::Done;
-                let kept = self.machine.saved().into_iter().filter(|_| self.keep);
-                Some(Answer::Left { view: self.view(), kept: kept.map(|kept| kept.save(&self.pool)).collect() })
-            }
-            Signal::Cut { peer } => return Err(Error::Cut { peer }),
-            Signal::ResumedElsewhere { at, .. } => {
-                return Err(CheckpointError::Moment { expected: at.0, got: self.at.0 }.into());
-            }
-            Signal::ContractDiffers { peer, line, length } => {
-                let theirs = self.pool.bytes(Segment { buffer: THEIRS, start: 0, len: length });
-                let theirs = String::from_utf8_lossy(theirs);
-                let (expected, got) = (nth_line(self.contract.text(), line), nth_line(&theirs, line));
-                return Err(Error::Contract { peer, expected, got });
-            }
-        };
-        if let Some(answer) = answer {
-            let last = (self.state == State::Done).then(|| self.machine.status());
-            self.desk.put(|papers| (papers.answer, papers.last) = (Some(answer), last));
-        }
-        Ok(())
     }
-}
-
-/// A line of a contract as it may be shown: printable, and not too long.
-fn nth_line(text: &str, line: u32) -> String {
-    let line = text.lines().nth(line as usize).unwrap_or("(nothing)");
-    line.chars().filter(|c| !c.is_control()).take(200).collect()
 }
 
 impl<T: Transport> Pump for Engine<T> {
-    fn pump(&mut self, wait: Option<Duration>) -> Result<State, Error> {
+    fn pump(&mut self, wait: Option<Duration>) -> Result<RunState, Error> {
         self.take_command()?;
-        let Rest { until, busy } = self.drain()?;
-        self.say_how_it_is();
-        let waiting = self.machine.waiting();
-        if waiting != self.told {
-            self.told = waiting;
-            self.desk.put(|papers| papers.waiting = waiting);
+        let mut idle = self.drain()?;
+        if !self.maybe_save()? {
+            idle = Idle::Device;
         }
-        if self.state == State::Done {
-            return Ok(State::Done);
+        self.report();
+        self.show_waiting();
+        if self.state == RunState::Ended {
+            return Ok(RunState::Ended);
         }
-        let elapsed = self.desk.origin.elapsed();
-        let timer = until.map(|until| Duration::from_nanos(until.as_nanos()).saturating_sub(elapsed));
-        let due = self.observer.as_ref().map(Observer::due_in);
-        let wait = due.map_or(wait, |due| Some(wait.map_or(due, |wait| wait.min(due))));
-        let wait = if busy { Some(wait.map_or(GLANCE, |wait| wait.min(GLANCE))) } else { wait };
-        let wait = match (wait, timer) {
-            (Some(wait), Some(timer)) => Some(wait.min(timer)),
-            (wait, timer) => wait.or(timer),
+        // Read once, so that the time of the wait and of the timeout's test below have the same origin.
+        let elapsed = self.mailbox.elapsed();
+        let (timeout, device) = match idle {
+            Idle::Machine { until } => (until.map(|until| until.since(Moment::ORIGIN).saturating_sub(elapsed)), None),
+            Idle::Device => (None, Some(DEVICE_POLL)),
         };
-        let polled = self.transport.poll(&mut self.pool, wait).map_err(|error| Error::Transport(Box::new(error)))?;
-        match polled {
+        let wait = [wait, timeout, device, self.observer.due_in()].into_iter().flatten().min();
+        let polled = self.transport.poll(&mut self.compute.pool, wait);
+        match polled.map_err(|error| Error::Transport(Box::new(error)))? {
             Some(input) => {
-                if let (Some(observer), Input::Completed { op, .. } | Input::Aborted { op }) =
-                    (&mut self.observer, input)
-                {
-                    observer.ended(op);
+                if let Input::Completed { op, .. } | Input::Aborted { op } = input {
+                    self.observer.operation_ends(op);
                 }
                 self.feed(input);
             }
-            None if timer.is_some_and(|timer| self.desk.origin.elapsed() >= elapsed + timer) => {
-                self.feed(Input::Timeout)
+            // Only when it is due: the transport also returns after a wake-up, or for a report or a device.
+            None if timeout.is_some_and(|timeout| self.mailbox.elapsed() >= elapsed + timeout) => {
+                self.feed(Input::Timeout);
             }
             None => {}
         }
-        self.drain()?;
-        if self.state == State::Done {
-            self.say_how_it_is();
+        // Once more: a caller-driven session may not pump again for long, and peers wait for these outputs.
+        let _ = self.drain()?;
+        if self.state == RunState::Ended {
+            self.report();
         }
         Ok(self.state)
     }
 
     fn run(&mut self) {
-        // A panic in the machine must not leave the application waiting for its deadline.
-        struct Guard(Arc<Desk>);
+        /// A panic in the machine or a callback fails the application's call at once, instead of at its deadline.
+        struct Guard(Arc<Mailbox>);
         impl Drop for Guard {
             fn drop(&mut self) {
                 if std::thread::panicking() {
-                    self.0.put(|papers| papers.failure = Some(Error::Ended));
+                    self.0.fail(Error::Ended);
                 }
             }
         }
-        let _guard = Guard(Arc::clone(&self.desk));
-        while !self.desk.lock().stop {
+        let _guard = Guard(self.mailbox());
+        while !self.mailbox.is_stopped() {
             match self.pump(None) {
-                Ok(State::Running) => {}
-                Ok(State::Done) => return,
-                Err(error) => return self.desk.put(|papers| papers.failure = Some(error)),
+                Ok(RunState::Running) => {}
+                Ok(RunState::Ended) => return,
+                Err(error) => return self.mailbox.fail(error),
             }
         }
     }

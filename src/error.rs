@@ -1,74 +1,89 @@
-//! What can go wrong, and whose doing it is.
+//! [`Error`]: why a call to a session, a server or a builder failed.
 
 use std::fmt;
 use std::time::Duration;
 
-use gradwire_core::kernel::executor::Failure;
+use gradwire_core::kernel::executor::ExecutorError;
 use gradwire_core::{ConfigError, PeerId};
 
 use crate::checkpoint::CheckpointError;
 
-/// Why a call failed. What it was to change is unchanged, unless it says otherwise.
+/// Why a call failed. The call has then changed nothing, unless its documentation says otherwise.
 #[derive(Debug)]
 #[non_exhaustive]
-#[allow(missing_docs, reason = "the fields say what was expected and what came")]
+#[allow(
+    missing_docs,
+    reason = "the fields are the name of a vector, the value that was expected and the one that came"
+)]
 pub enum Error {
-    /// The recipe makes no sense, or not with this cluster.
+    /// The recipe contradicts itself or does not fit the cluster.
     Config(ConfigError),
     /// The transport connects another number of nodes than the cluster has.
     Nodes { expected: u32, got: u32 },
-    /// A worker's call at the rank of a server, or the other way round.
+    /// A worker's call at the rank of a server, or a server's call at the rank of a worker.
     Role { rank: PeerId, expected: &'static str, got: &'static str },
-    /// A vector of the wrong length.
+    /// A vector has the wrong length, in floats.
     Length { what: &'static str, expected: usize, got: usize },
-    /// A float that is not finite, refused before it touched anything.
+    /// A vector has a NaN or an infinity. `index` counts within the tensor.
     NonFinite { what: &'static str, tensor: String, index: usize, got: f32 },
-    /// The wrong number of optimizer vectors.
+    /// A call has the wrong number of optimizer vectors.
     OptimizerVectors { expected: u32, got: u32 },
-    /// `sync` after `step`: what changed since the last synchronisation is not known any more.
+    /// `sync` was called after `step`, which keeps no copy of the parameters at the last synchronisation.
     Mixed,
-    /// A peer runs something else. One differing line of both contracts.
+    /// A peer runs another contract (recipe, layout, cluster). The fields are the first line that differs.
     Contract { peer: PeerId, expected: String, got: String },
-    /// A wait lasted longer than the deadline. The session cannot be used any more.
+    /// A wait has reached the deadline. The session has ended.
     Deadline(Overdue),
-    /// A peer without which this node cannot go on is gone, or has given this node up.
+    /// A peer that this node needs is lost, or has given this node up.
     Cut { peer: PeerId },
-    /// There is no checkpoint to go on from, or none could be written.
+    /// A checkpoint could not be written, or the node could not resume from one.
     Checkpoint(CheckpointError),
-    /// Vectors that stay where the executor has them need a recipe that writes every update by a threshold.
+    /// `step_through` was called for a recipe that does not encode every update by a threshold.
     Through { got: String },
-    /// The device that kernels run on failed.
-    Executor(Failure),
-    /// The transport as a whole failed.
+    /// The device that runs the kernels has failed.
+    Executor(ExecutorError),
+    /// The transport as a whole has failed.
     Transport(Box<dyn std::error::Error + Send + Sync>),
-    /// The session has ended with an error before.
+    /// The session or server has ended before, with an error that an earlier call returned, or at the end of the run.
     Ended,
 }
 
-/// A wait that lasted too long.
+impl Error {
+    /// A peer's contract differs from this node's in this line, counted from 0.
+    pub(crate) fn contract(peer: PeerId, ours: &str, theirs: &[u8], line: usize) -> Self {
+        // The peer's text comes from the network: without control characters and cut, it is fit to print.
+        let printable = |text: &str| {
+            let line = text.lines().nth(line).unwrap_or("(nothing)");
+            line.chars().filter(|c| !c.is_control()).take(200).collect()
+        };
+        Self::Contract { peer, expected: printable(ours), got: printable(&String::from_utf8_lossy(theirs)) }
+    }
+}
+
+/// A wait that has reached the deadline.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Overdue {
-    /// What was waited for.
+    /// The purpose of the wait, as an infinitive: "take a step".
     pub what: &'static str,
-    /// How long.
+    /// How long the call has waited.
     pub waited: Duration,
-    /// Whom for, the clock that this peer is at, and since when; unless nobody in particular.
+    /// The peer that the machine waits for, if it waits for a particular peer.
     pub on: Option<Awaited>,
 }
 
-/// A peer that is waited for.
+/// A peer that a machine waits for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Awaited {
-    /// Who.
+    /// The peer's rank.
     pub peer: PeerId,
-    /// The clock that it is at, as far as is known.
+    /// The last clock of the peer that is known.
     pub at: u64,
-    /// The clock that this node waits for.
+    /// The clock that the peer has to reach.
     pub clock: u64,
-    /// For how long.
+    /// How long the machine has waited for the peer.
     pub since: Duration,
-    /// Who said so.
-    pub told_by: PeerId,
+    /// The node that named the peer: this node, or the next in a chain of waits.
+    pub reported_by: PeerId,
 }
 
 impl fmt::Display for Error {
@@ -86,21 +101,26 @@ impl fmt::Display for Error {
             Self::OptimizerVectors { expected, got } => {
                 write!(f, "optimizer vectors: expected {expected}, got {got}")
             }
-            Self::Mixed => {
-                write!(f, "sync: expected a session that never used step, whose update is all that travelled")
-            }
-            Self::Contract { peer, expected, got } => {
-                write!(f, "peer {peer} runs something else: expected \"{expected}\", got \"{got}\"")
-            }
+            Self::Mixed => write!(
+                f,
+                "sync() cannot follow step() in one session: with period=1, step() keeps no copy of the parameters \
+                 from which sync() could compute the update"
+            ),
+            Self::Contract { peer, expected, got } => write!(
+                f,
+                "peer {peer} runs another contract (recipe, layout or cluster): expected \"{expected}\", got \"{got}\""
+            ),
             Self::Deadline(overdue) => overdue.fmt(f),
-            Self::Cut { peer } => write!(f, "peer {peer} is gone, or has given this node up, and the run cannot go on"),
+            Self::Cut { peer } => {
+                write!(f, "peer {peer} is lost, or has given this node up; this node cannot go on")
+            }
             Self::Checkpoint(error) => error.fmt(f),
             Self::Through { got } => {
                 write!(f, "step_through: expected a recipe with payload=updates period=1 codec=threshold, got {got}")
             }
             Self::Executor(error) => write!(f, "executor: {error}"),
             Self::Transport(error) => write!(f, "transport: {error}"),
-            Self::Ended => write!(f, "this session has ended with an error before"),
+            Self::Ended => write!(f, "the session or server has already ended; enter the run with a new one"),
         }
     }
 }
@@ -108,13 +128,14 @@ impl fmt::Display for Error {
 impl fmt::Display for Overdue {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "waited {:.1} s to {}", self.waited.as_secs_f64(), self.what)?;
-        let Some(Awaited { peer, at, clock, since, told_by }) = &self.on else { return Ok(()) };
+        // Without a peer, the machine was busy or had not been asked: the purpose has to do.
+        let Some(Awaited { peer, at, clock, since, reported_by }) = &self.on else { return Ok(()) };
         write!(
             f,
             ": waiting for peer {peer} (at clock {at}) since {:.1} s, to reach clock {clock}",
             since.as_secs_f64()
         )?;
-        write!(f, ", says peer {told_by}")
+        write!(f, "; reported by peer {reported_by}")
     }
 }
 

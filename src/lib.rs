@@ -1,56 +1,73 @@
-//! Train one model on many workers: threads, processes, machines.
+//! Data-parallel training of one model on many workers: threads, processes, machines.
 //!
-//! gradwire exchanges flat vectors of `f32` between the workers of a data-parallel training run, by the rule that a
-//! [`Recipe`] names: parameter averaging, synchronous SGD, asynchronous SGD, softsync, bounded staleness, or a mesh of
-//! sparse quanta with residual. It computes no gradients and owns no tensor type: your loop, your buffers.
+//! gradwire exchanges flat vectors of `f32` between workers, by the rule that a [`Recipe`] names: parameter averaging,
+//! synchronous or asynchronous SGD, softsync, bounded staleness, or a mesh of sparse updates. It computes no gradients
+//! and has no tensor type: the training loop and the buffers stay yours.
 //!
 //! ```
-//! use gradwire::{Cluster, Layout, Mem, Recipe, Session};
+//! use gradwire::{Cluster, Error, Layout, Mem, Recipe, Session};
 //!
-//! let layout = Layout::new().tensor("weight", &[2]).tensor("bias", &[1]);
-//! let cluster = Cluster { workers: 2, servers: 0 };
-//! let workers = Mem::cluster(2).into_iter().map(|transport| {
-//!     let layout = layout.clone();
-//!     std::thread::spawn(move || -> Result<Vec<f32>, gradwire::Error> {
-//!         let mut params = vec![0.0; 3];
-//!         let mut session = Session::builder(layout, Recipe::sync(), cluster).join(transport, &mut params)?;
-//!         for _ in 0..10 {
-//!             let update = vec![0.1; 3]; // learning rate times gradient: what is to be subtracted
-//!             session.step(&mut params, &update, 32)?; // 32 examples stand behind it
-//!         }
-//!         session.finish(&mut params)?; // everyone ends with the same parameters
-//!         Ok(params)
-//!     })
-//! });
-//! let threads: Vec<_> = workers.collect();
-//! for thread in threads {
-//!     assert!((thread.join().unwrap()?[0] + 1.0).abs() < 1e-6);
+//! fn train(transport: Mem) -> Result<Vec<f32>, Error> {
+//!     let layout = Layout::new().tensor("weight", &[2]).tensor("bias", &[1]);
+//!     let cluster = Cluster { workers: 2, servers: 0 };
+//!     let mut params = vec![0.0; 3];
+//!     let mut session = Session::builder(layout, Recipe::sync(), cluster).join(transport, &mut params)?;
+//!     for _ in 0..10 {
+//!         let update = vec![0.1; 3]; // learning rate times gradient, of a batch of 32 examples
+//!         session.step(&mut params, &update, 32)?; // subtracts the mean of all workers' updates
+//!     }
+//!     session.finish(&mut params)?; // all workers end with the same parameters
+//!     Ok(params)
 //! }
-//! # Ok::<(), gradwire::Error>(())
+//!
+//! let workers = Mem::cluster(2).into_iter().map(|transport| std::thread::spawn(|| train(transport)));
+//! for worker in workers.collect::<Vec<_>>() {
+//!     assert!((worker.join().unwrap()?[0] + 1.0).abs() < 1e-6);
+//! }
+//! # Ok::<(), Error>(())
 //! ```
 //!
-//! The decisions are made by the machines of [`core`](gradwire_core), which do no IO; a [`Session`] drives one over a
-//! [`Transport`], by default on a thread of its own, so that communication goes on while you compute.
+//! # Where to start
+//!
+//! - A worker is a [`Session`], made by [`Session::builder`] and [`Builder::join`].
+//! - A parameter server is a [`Server`], made by [`Builder::serve`]. Only some recipes need servers.
+//! - The rule is a [`Recipe`]: a preset such as [`Recipe::ssp`], or a text such as `"ssp bound=5".parse()`.
+//! - The vector is described by a [`Layout`], the nodes by a [`Cluster`].
+//! - A [`Transport`] connects the nodes: [`Mem`] between threads, `tcp` between machines, `shm` between processes of
+//!   one host.
+//! - A process that was started by torchrun, MPI, Slurm or Kubernetes finds its rank with [`LaunchEnv`].
+//! - [`monitor::Board`] publishes the state of a run; [`checkpoint`] is the format of saved runs; [`device`] is for
+//!   vectors on a GPU.
+//!
+//! The decisions are made by the state machines of [`gradwire_core`], which do no IO. A session drives one over its
+//! transport, by default on a thread of its own, so that communication goes on while the application computes.
 
 #![forbid(unsafe_code)]
 
 mod builder;
+mod check;
 pub mod checkpoint;
-mod desk;
+mod compute;
+pub mod device;
+mod drive;
 mod engine;
 mod error;
+mod exchange;
 mod launch_env;
+mod mailbox;
 pub mod monitor;
+mod node;
 mod observe;
+mod pending;
 mod server;
 mod session;
+mod watch;
 
 pub use builder::Builder;
+pub use drive::RunState;
 pub use error::{Awaited, Error, Overdue};
-pub use gradwire_core::kernel::executor;
 pub use gradwire_core::{
-    Cluster, ConfigError, Event, Layout, PeerId, Pool, Recipe, Segment, Status, Transport, recipe, shard_range, status,
-    telemetry,
+    Cluster, ConfigError, Event, Layout, PeerId, Recipe, Status, Transport, recipe, shard_range, status, telemetry,
 };
 pub use gradwire_mem::Mem;
 #[cfg(feature = "shm")]

@@ -1,126 +1,168 @@
-//! What an engine notes of itself for monitors: where its time goes, and how it is, ten times a second.
+//! Measures where a node's time goes, and publishes reports and notes to a board.
+//!
+//! A node without a board has an observer as well, which does nothing and reads no clock.
 
-use std::time::{Duration, Instant as Time};
+use std::time::{Duration, Instant};
 
 use gradwire_core::kernel::Kernel;
-use gradwire_core::telemetry::{Progress, Report, Times};
-use gradwire_core::{Instant, OpId, Status};
+use gradwire_core::telemetry::{Note, Progress, Report, Times};
+use gradwire_core::{Event, Instant as Moment, OpId, PeerId, Signal, Status};
 
 use crate::monitor::Board;
 
-/// How often a node says how it is.
+/// Time between two reports of a node.
 const PERIOD: Duration = Duration::from_millis(100);
 
 #[derive(Debug)]
-pub(crate) struct Observer {
-    pub(crate) board: Board,
+pub(crate) struct Observer(Option<Active>);
+
+#[derive(Debug)]
+struct Active {
+    board: Board,
     host: String,
+    me: PeerId,
     times: Times,
     progress: Progress,
-    /// When the application's step began, or its last one ended.
-    turned: Time,
-    /// The kernel under way, and since when.
-    kernel: Option<(Part, Time)>,
-    reported: Option<Time>,
-    /// What is being sent, and since when there is anything.
+    /// When the application last changed between computing and waiting in a step.
+    turned: Instant,
+    /// The kernel that runs, and its start.
+    kernel: Option<(KernelClass, Instant)>,
+    reported: Option<Instant>,
+    /// Transmissions under way.
     sending: Vec<OpId>,
-    sends: Time,
+    /// When `sending` last became non-empty.
+    sending_since: Instant,
 }
 
-/// Where a kernel's time counts.
+/// The counter of [`Times`] that a kernel's time goes to.
 #[derive(Copy, Clone, Debug)]
-enum Part {
+enum KernelClass {
     Encode,
     Decode,
     Apply,
 }
 
 impl Observer {
-    pub(crate) fn new(board: Board, host: &str) -> Self {
-        Self {
+    /// For a node without a board.
+    pub(crate) fn inactive() -> Self {
+        Self(None)
+    }
+
+    /// `host`: the display name of the machine.
+    pub(crate) fn new(board: Board, host: &str, me: PeerId) -> Self {
+        let now = Instant::now();
+        Self(Some(Active {
             board,
             host: host.to_string(),
+            me,
             times: Times::default(),
             progress: Progress::default(),
-            turned: Time::now(),
+            turned: now,
             kernel: None,
             reported: None,
             sending: Vec::new(),
-            sends: Time::now(),
-        }
+            sending_since: now,
+        }))
     }
 
-    /// The application hands over its contribution.
-    pub(crate) fn begins(&mut self, examples: u32) {
-        self.times.compute += self.turn();
-        self.progress.examples += u64::from(examples);
+    pub(crate) fn is_active(&self) -> bool {
+        self.0.is_some()
     }
 
-    /// The application goes on.
-    pub(crate) fn ends(&mut self) {
-        self.times.wait += self.turn();
-        self.times.steps += 1;
-    }
-
-    fn turn(&mut self) -> u64 {
-        let now = Time::now();
-        let took = now.duration_since(std::mem::replace(&mut self.turned, now));
-        took.as_nanos() as u64
+    /// The application has called for a step, with a contribution of so many examples.
+    pub(crate) fn step_begins(&mut self, examples: u32) {
+        let Some(active) = &mut self.0 else { return };
+        active.times.compute += active.turn();
+        active.progress.examples += u64::from(examples);
     }
 
     pub(crate) fn kernel_begins(&mut self, kernel: &Kernel) {
-        let part = match kernel {
-            Kernel::Encode { .. } | Kernel::Merge { .. } | Kernel::Mask { .. } | Kernel::Clip { .. } => Part::Encode,
-            Kernel::Decode { .. } | Kernel::Expand { .. } | Kernel::Scan { .. } => Part::Decode,
-            _ => Part::Apply,
+        let Some(active) = &mut self.0 else { return };
+        let class = match kernel {
+            Kernel::Encode { .. } | Kernel::Merge { .. } | Kernel::Mask { .. } | Kernel::Clip { .. } => {
+                KernelClass::Encode
+            }
+            Kernel::Decode { .. } | Kernel::Expand { .. } | Kernel::Scan { .. } => KernelClass::Decode,
+            _ => KernelClass::Apply,
         };
-        self.kernel = Some((part, Time::now()));
+        active.kernel = Some((class, Instant::now()));
     }
 
     pub(crate) fn kernel_ends(&mut self) {
-        let Some((part, since)) = self.kernel.take() else { return };
-        let took = since.elapsed().as_nanos() as u64;
-        match part {
-            Part::Encode => self.times.encode += took,
-            Part::Decode => self.times.decode += took,
-            Part::Apply => self.times.apply += took,
+        let Some(active) = &mut self.0 else { return };
+        let Some((class, since)) = active.kernel.take() else { return };
+        let took = nanos(since.elapsed());
+        match class {
+            KernelClass::Encode => active.times.encode += took,
+            KernelClass::Decode => active.times.decode += took,
+            KernelClass::Apply => active.times.apply += took,
         }
     }
 
-    /// A transmission begins.
-    pub(crate) fn sends(&mut self, op: OpId) {
-        if self.sending.is_empty() {
-            self.sends = Time::now();
+    pub(crate) fn transmission_begins(&mut self, op: OpId) {
+        let Some(active) = &mut self.0 else { return };
+        if active.sending.is_empty() {
+            active.sending_since = Instant::now();
         }
-        self.sending.push(op);
+        active.sending.push(op);
     }
 
-    /// An operation has ended, a transmission perhaps.
-    pub(crate) fn ended(&mut self, op: OpId) {
-        let Some(at) = self.sending.iter().position(|sending| *sending == op) else { return };
-        self.sending.swap_remove(at);
-        if self.sending.is_empty() {
-            self.times.wire += self.sends.elapsed().as_nanos() as u64;
+    /// An operation of the transport has ended. It may be one that received.
+    pub(crate) fn operation_ends(&mut self, op: OpId) {
+        let Some(active) = &mut self.0 else { return };
+        let Some(at) = active.sending.iter().position(|sending| *sending == op) else { return };
+        // The order does not matter: only whether anything is being sent.
+        active.sending.swap_remove(at);
+        if active.sending.is_empty() {
+            active.times.wire += nanos(active.sending_since.elapsed());
         }
     }
 
-    pub(crate) fn progress(&mut self, loss: f32, accuracy: f32) {
-        (self.progress.loss, self.progress.accuracy) = (loss, accuracy);
+    pub(crate) fn signal(&mut self, signal: &Signal) {
+        let Some(active) = &mut self.0 else { return };
+        if let Signal::Ready { .. } = signal {
+            active.times.wait += active.turn();
+            active.times.steps += 1;
+        }
+        if let Some(note) = Note::of_signal(active.board.now(), active.me, signal) {
+            active.board.note(note);
+        }
     }
 
-    /// Is it time to say how this node is?
-    pub(crate) fn is_due(&self) -> bool {
-        self.reported.is_none_or(|reported| reported.elapsed() >= PERIOD)
+    pub(crate) fn event(&self, event: &Event) {
+        let Some(active) = &self.0 else { return };
+        active.board.note(Note::of_event(active.board.now(), active.me, event));
     }
 
-    /// When it will be.
-    pub(crate) fn due_in(&self) -> Duration {
-        self.reported.map_or(Duration::ZERO, |reported| PERIOD.saturating_sub(reported.elapsed()))
+    /// Training loss and accuracy, as the application reports them.
+    pub(crate) fn set_progress(&mut self, loss: f32, accuracy: f32) {
+        let Some(active) = &mut self.0 else { return };
+        (active.progress.loss, active.progress.accuracy) = (loss, accuracy);
     }
 
-    pub(crate) fn report(&mut self, at: Instant, status: Status) {
-        self.reported = Some(Time::now());
-        let (host, times, progress) = (self.host.clone(), self.times, self.progress);
-        self.board.report(Report { at, host, status, times, progress });
+    /// Time until the next report is due; `None` without a board.
+    pub(crate) fn due_in(&self) -> Option<Duration> {
+        let active = self.0.as_ref()?;
+        Some(active.reported.map_or(Duration::ZERO, |reported| PERIOD.saturating_sub(reported.elapsed())))
     }
+
+    /// Publishes a report. `at` is the machine's time, in which the status was taken.
+    pub(crate) fn report(&mut self, at: Moment, status: Status) {
+        let Some(active) = &mut self.0 else { return };
+        active.reported = Some(Instant::now());
+        let (host, times, progress) = (active.host.clone(), active.times, active.progress);
+        active.board.report(Report { at, host, status, times, progress });
+    }
+}
+
+impl Active {
+    /// Nanoseconds since the last turn; a new one begins.
+    fn turn(&mut self) -> u64 {
+        let now = Instant::now();
+        nanos(now.duration_since(std::mem::replace(&mut self.turned, now)))
+    }
+}
+
+fn nanos(span: Duration) -> u64 {
+    span.as_nanos() as u64
 }

@@ -1,124 +1,145 @@
-//! A server's part in a run.
+//! [`Server`]: a node that holds shards of the parameters.
 
 use std::ops::Range;
 use std::path::Path;
-use std::sync::Arc;
-use std::time::{Duration, Instant as Clock};
+use std::time::Duration;
 
 use gradwire_core::recipe::Topology;
 use gradwire_core::status::Presence;
 use gradwire_core::{Cluster, Event, PeerId, Recipe, ShardId, Status, shard_range};
 
-use crate::checkpoint::Checkpoint;
-use crate::desk::{Answer, Desk, Papers};
+use crate::check;
+use crate::checkpoint::{Checkpoint, NodeIdentity};
+use crate::drive::{Drive, RunState};
 use crate::error::Error;
-use crate::session::Drive;
+use crate::mailbox::{Answers, Ended};
 
-/// A server's part in a run: it holds shards of the parameters until all workers have left or are lost.
+/// A parameter server's part in a run: it holds shards of the parameters until all workers have left or are lost.
+///
+/// [`Builder::serve`](crate::Builder::serve) makes one, at a rank from `workers` on. A cluster with a tree or ring may
+/// have a single server, which then hosts the coordinator and holds no parameters. Dropping a server ends its part at
+/// once.
+///
+/// ```
+/// use std::time::Duration;
+///
+/// use gradwire::{Cluster, Layout, Mem, Recipe, RunState, Session};
+///
+/// let cluster = Cluster { workers: 1, servers: 1 };
+/// let builder = Session::builder(Layout::flat(2), Recipe::asynchronous(), cluster);
+/// let mut endpoints = Mem::cluster(cluster.nodes());
+/// let mut server = builder.clone().serve(endpoints.remove(1), &[1.0, 2.0])?;
+///
+/// let mut params = vec![0.0; 2]; // replaced by the server's parameters
+/// let mut session = builder.join(endpoints.remove(0), &mut params)?;
+/// session.step(&mut params, &[0.5, 0.5], 8)?;
+/// session.finish(&mut params)?;
+///
+/// let mut last = vec![0.0; 2];
+/// while server.wait(&mut last, Duration::from_millis(100))? == RunState::Running {}
+/// assert_eq!(last, [0.5, 1.5]);
+/// # Ok::<(), gradwire::Error>(())
+/// ```
 #[derive(Debug)]
 pub struct Server {
-    desk: Arc<Desk>,
     drive: Drive,
     ranges: Vec<Range<usize>>,
     len: usize,
-    deadline: Duration,
-    mark: Mark,
-}
-
-/// What a server's checkpoint says of it.
-#[derive(Copy, Clone, Debug)]
-pub(crate) struct Mark {
-    pub(crate) digest: u64,
-    pub(crate) rank: PeerId,
-    /// How often the run had been suspended.
-    pub(crate) suspensions: u64,
+    identity: NodeIdentity,
+    /// How often the run had been suspended when this server started.
+    suspensions: u64,
+    /// The engine's last answer, once the run is over.
+    ended: Option<Ended>,
 }
 
 impl Server {
     pub(crate) fn new(
-        desk: Arc<Desk>,
         drive: Drive,
         ranges: Vec<Range<usize>>,
         len: usize,
-        deadline: Duration,
-        mark: Mark,
+        identity: NodeIdentity,
+        suspensions: u64,
     ) -> Self {
-        Self { desk, drive, ranges, len, deadline, mark }
+        Self { drive, ranges, len, identity, suspensions, ended: None }
     }
 
-    /// The ranges of the flat vector that the server of this rank holds.
+    /// The ranges of the flat parameter vector, in elements, that the server of this rank holds. `len` is the length of
+    /// the vector. Empty for workers and for recipes without servers.
     pub fn ranges(recipe: &Recipe, cluster: Cluster, rank: PeerId, len: usize) -> Vec<Range<usize>> {
         let Topology::Servers { shards } = recipe.topology() else { return Vec::new() };
         let here = (0..shards).filter(|shard| cluster.servers > 0 && cluster.server_of(ShardId(*shard)) == rank);
         here.map(|shard| shard_range(len, shards, shard)).collect()
     }
 
-    /// A snapshot of numbers; the last one, once the run is over. Allocates.
+    /// A snapshot of this node's status; the last one, once the run is over. Allocates.
     ///
     /// # Errors
-    /// When the server has ended with an error.
+    /// If the server has failed, or does not answer by the deadline.
     pub fn status(&mut self) -> Result<Status, Error> {
-        self.desk.lock().status_wanted = true;
-        self.wake();
-        let status = |papers: &mut Papers| papers.status.take().or_else(|| papers.last.clone());
-        self.drive.wait(&self.desk, "read the status", self.deadline, status)
-    }
-
-    /// What happened since the last call.
-    pub fn events(&mut self) -> Vec<Event> {
-        self.desk.lock().events.drain(..).collect()
-    }
-
-    /// Waits until all workers have left or are lost, at most `limit`; then puts the final parameters of this server's
-    /// ranges into `params`. `None` when the time is over and the run is not.
-    ///
-    /// # Errors
-    /// When `params` is not of the layout's length, or the run cannot go on.
-    pub fn wait(&mut self, params: &mut [f32], limit: Duration) -> Result<Option<()>, Error> {
-        if params.len() != self.len {
-            return Err(Error::Length { what: "params", expected: self.len, got: params.len() });
-        }
-        let begun = Clock::now();
-        let left = self.drive.wait(&self.desk, "wait for all workers to leave", limit, |papers| papers.answer.take());
-        match left {
-            Ok(Answer::Left { view, .. } | Answer::Ready { view, .. } | Answer::Joined { view, .. }) => {
-                for range in &self.ranges {
-                    params[range.clone()].copy_from_slice(&view.floats()[range.clone()]);
-                }
-                Ok(Some(()))
+        if self.ended.is_none() {
+            self.drive.request_status();
+            // The run can end before the engine sees the request: then its last answer has the status.
+            let find = |answers: &mut Answers| answers.take::<Status>().map(Ok).or_else(|| answers.take().map(Err));
+            match self.drive.wait("read the status", self.drive.deadline(), find)? {
+                Ok(status) => return Ok(status),
+                Err(ended) => self.ended = Some(ended),
             }
-            Err(Error::Deadline(_)) if begun.elapsed() >= limit => Ok(None),
-            Err(error) => Err(error),
         }
+        self.ended.as_ref().map(|ended| ended.status.clone()).ok_or(Error::Ended)
     }
 
-    /// Writes a checkpoint of a server whose run has been suspended: `params` as [`wait`](Self::wait) has left them. Not
-    /// if all workers were lost (`Ok(false)`): then there is no common moment to go on from.
+    /// The events since the last call. At most the newest 256 are held.
+    pub fn events(&mut self) -> Vec<Event> {
+        self.drive.events()
+    }
+
+    /// Waits at most `limit` for the end of the run: all workers have left or are lost. At the end, copies the final
+    /// parameters of this server's [`ranges`](Self::ranges) into `params`, and leaves its other elements as they are.
     ///
     /// # Errors
-    /// When `params` is not of the layout's length, or the disk says no.
-    pub fn checkpoint(&mut self, directory: &Path, params: &[f32]) -> Result<bool, Error> {
-        if params.len() != self.len {
-            return Err(Error::Length { what: "checkpoint", expected: self.len, got: params.len() });
+    /// If `params` has another length than the layout, or the server has failed.
+    pub fn wait(&mut self, params: &mut [f32], limit: Duration) -> Result<RunState, Error> {
+        check::length("params", self.len, params.len())?;
+        if self.ended.is_none() {
+            match self.drive.wait("wait for the end of the run", limit, Answers::take) {
+                Ok(ended) => self.ended = Some(ended),
+                // Not a failure here: `limit` is the caller's polling interval.
+                Err(Error::Deadline(_)) => return Ok(RunState::Running),
+                Err(error) => return Err(error),
+            }
         }
-        if !self.status()?.workers.iter().any(|worker| worker.state == Presence::Left) {
+        if let Some(Ended { view, .. }) = &self.ended {
+            for range in &self.ranges {
+                params[range.clone()].copy_from_slice(&view.floats()[range.clone()]);
+            }
+        }
+        Ok(RunState::Ended)
+    }
+
+    /// Writes a checkpoint below `directory`, after [`wait`](Self::wait) has returned [`RunState::Ended`] and filled
+    /// `params`, in a run that its workers have suspended. Returns false and writes nothing if the run has not ended,
+    /// or if every worker was lost: then the nodes have no common moment to resume from.
+    ///
+    /// # Errors
+    /// If `params` has another length than the layout, or on an I/O error.
+    pub fn checkpoint(&mut self, directory: &Path, params: &[f32]) -> Result<bool, Error> {
+        check::length("checkpoint", self.len, params.len())?;
+        let Some(Ended { saved, status, .. }) = &self.ended else { return Ok(false) };
+        // Only workers that have left (or suspended) have a checkpoint that goes with this one.
+        if !status.workers.iter().any(|worker| worker.state == Presence::Left) {
             return Ok(false);
         }
-        let Mark { digest, rank, suspensions } = self.mark;
-        let (clock, vectors) = (suspensions + 1, vec![params.to_vec()]);
-        Checkpoint { digest, rank: rank.0, clock, steps: 0, made: 0, vectors, kept: Vec::new() }.write(directory)?;
+        let NodeIdentity { digest, rank } = self.identity;
+        let checkpoint = Checkpoint {
+            digest,
+            rank: rank.0,
+            clock: self.suspensions + 1,
+            steps: 0,
+            contributions: 0,
+            vectors: vec![params.to_vec()],
+            saved: saved.clone(),
+        };
+        checkpoint.write(directory)?;
         Ok(true)
-    }
-
-    fn wake(&self) {
-        if let Drive::Thread { waker, .. } = &self.drive {
-            waker.wake_by_ref();
-        }
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        self.desk.lock().stop = true;
     }
 }

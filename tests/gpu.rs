@@ -8,7 +8,7 @@
 use std::thread;
 use std::time::Duration;
 
-use gradwire::{Cluster, Layout, Mem, Recipe, Session};
+use gradwire::{Cluster, Layout, Mem, Recipe, RunState, Session};
 use gradwire_gpu::{Context, Gpu, give, take, wgpu};
 
 const WORKERS: u32 = 3;
@@ -60,7 +60,7 @@ fn run(
     }
     let ends = threads.into_iter().map(|thread| thread.join().unwrap()).collect();
     for mut server in servers {
-        server.wait(&mut [0.0; LEN], Duration::from_secs(60)).unwrap().unwrap();
+        assert_eq!(server.wait(&mut [0.0; LEN], Duration::from_secs(60)).unwrap(), RunState::Ended);
     }
     ends
 }

@@ -10,7 +10,7 @@ use std::thread;
 use std::time::Duration;
 
 use gradwire::recipe::{OptimizerState, Pace, Staleness, Topology};
-use gradwire::{Cluster, Event, Layout, Mem, PeerId, Recipe, Session, Status};
+use gradwire::{Cluster, Event, Layout, Mem, PeerId, Recipe, RunState, Session, Status};
 use gradwire_core::Patience;
 use gradwire_sim::{App, Entry, Life, Network, Plan, Random, World};
 
@@ -411,7 +411,7 @@ fn on_threads(recipe: Recipe, workers: u32, steps: u64) -> Vec<Vec<f32>> {
     let threads: Vec<_> = threads.collect();
     let params = threads.into_iter().map(|thread| thread.join().unwrap()).collect();
     servers.iter_mut().for_each(|server| {
-        server.wait(&mut [0.0; LEN], Duration::from_secs(20)).unwrap().expect("everyone has left");
+        assert_eq!(server.wait(&mut [0.0; LEN], Duration::from_secs(20)).unwrap(), RunState::Ended);
     });
     params
 }

@@ -1,5 +1,6 @@
-//! Processes over real sockets and shared memory: they learn, and when one is killed, stopped, cut off or wrong, the
-//! others say so and go on. Verdicts come from what processes say and how they end, never from a pause.
+//! Runs of several processes over sockets and shared memory. They learn; when a process is killed, stopped,
+//! disconnected or misconfigured, its peers report it and go on. Tests wait for output or exit codes of processes,
+//! never for a fixed time.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -17,7 +18,7 @@ fn cluster(args: &str) -> Ended {
     Process::start("cluster", &format!("--json {args}")).end().succeeded()
 }
 
-/// Nodes by hand, as in so many terminals.
+/// Starts `count` nodes as from one terminal each. Rank 0 listens on a free port.
 fn nodes(count: u32, args: &str) -> Vec<Process> {
     let meet = port();
     (0..count).map(|rank| node(rank, count, meet, args)).collect()
@@ -28,7 +29,7 @@ fn node(rank: u32, count: u32, meet: u16, args: &str) -> Process {
 }
 
 #[test]
-fn every_rule_learns_over_sockets_and_shared_memory() {
+fn every_recipe_learns_over_sockets_and_shared_memory() {
     for transport in ["tcp", "shm"] {
         for recipe in RECIPES {
             let ended = cluster(&format!("--transport {transport} --recipe {recipe}"));
@@ -38,9 +39,9 @@ fn every_rule_learns_over_sockets_and_shared_memory() {
     }
 }
 
-/// Synchronous recipes give the same parameters, bit for bit, over every transport.
+/// Synchronous recipes end with the same parameters, bit for bit, over every transport.
 #[test]
-fn synchronous_results_are_those_of_threads() {
+fn synchronous_results_do_not_depend_on_the_transport() {
     for recipe in ["sync", "averaging", "hardsync", "sync --topology ring --chunk 1000", "averaging --topology ring"] {
         let digest =
             |transport| cluster(&format!("--transport {transport} --epochs 3 --recipe {recipe}")).field("digest");
@@ -55,7 +56,7 @@ fn nodes_start_by_hand_and_by_torchrun_variables() {
     let by_hand = nodes(3, "--recipe sync --epochs 1");
     let digests: Vec<_> = by_hand.into_iter().map(|node| node.end().succeeded().field("digest")).collect();
     assert!(digests.iter().all(|digest| *digest == digests[0]), "{digests:?}");
-    // The port that is named belongs to the launcher's own store: the one after it is used.
+    // MASTER_PORT belongs to torchrun's own store, so nodes use the port after it.
     let meet = (port() - 1).to_string();
     let start = |rank: &str| {
         let env = [
@@ -74,10 +75,10 @@ fn nodes_start_by_hand_and_by_torchrun_variables() {
     }
 }
 
-/// Whoever is killed, the coordinator too: the others wait for it, it comes back to where they are, and the result is
-/// that of a run in which nothing happened.
+/// The rest waits for a killed worker (rank 0 hosts the coordinator). After a restart it goes on in the current round,
+/// and the final parameters equal those of a run without a failure.
 #[test]
-fn a_killed_member_comes_back_and_changes_nothing() {
+fn a_restarted_member_does_not_change_the_result() {
     let args = "--recipe sync --pace 60 --epochs 5";
     let expected = cluster("--recipe sync --epochs 5 --workers 3").field("digest");
     for victim in [1, 0] {
@@ -95,9 +96,9 @@ fn a_killed_member_comes_back_and_changes_nothing() {
     }
 }
 
-/// The coordinator on a node of its own, killed and started again: it learns from the others where they are.
+/// A coordinator on a node of its own, killed and restarted, learns the current round from the workers.
 #[test]
-fn a_coordinator_alone_can_be_killed() {
+fn a_restarted_coordinator_does_not_change_the_result() {
     let args = "--recipe sync --pace 60 --epochs 4 --servers 1 --apart";
     let expected = cluster("--recipe sync --epochs 4 --workers 3").field("digest");
     let meet = port();
@@ -113,9 +114,9 @@ fn a_coordinator_alone_can_be_killed() {
     }
 }
 
-/// A killed worker that does not come back is given up, and the rest goes on without it.
+/// A killed worker that is not restarted is given up after `dead_after`, and the rest goes on without it.
 #[test]
-fn a_killed_member_that_stays_away_is_given_up() {
+fn a_killed_member_is_given_up() {
     for transport in ["tcp", "shm"] {
         let name = format!("away-{}-{transport}", std::process::id());
         let args =
@@ -123,7 +124,7 @@ fn a_killed_member_that_stays_away_is_given_up() {
         let mut all = nodes(3, &args);
         all.iter_mut().for_each(Process::begins);
         all[1].signal("-KILL");
-        let took = all[2].until("peer 1 is gone");
+        let took = all[2].until("peer 1 was unreachable for too long");
         assert!(took < Duration::from_secs(5), "{took:?}");
         drop(all.remove(1));
         let digests: Vec<_> = all.into_iter().map(|node| node.end().succeeded().field("digest")).collect();
@@ -131,7 +132,7 @@ fn a_killed_member_that_stays_away_is_given_up() {
     }
 }
 
-/// The servers' process starts anew: workers give it back what it had, and train on.
+/// A restarted server gets its parameters back from the workers, and training goes on.
 #[test]
 fn a_killed_server_gets_its_parameters_back() {
     for recipe in ["async", "ssp", "hardsync"] {
@@ -149,24 +150,24 @@ fn a_killed_server_gets_its_parameters_back() {
     }
 }
 
-/// A pause is no death; a long one is, and who wakes up from it is told.
+/// A process that is stopped for longer than `dead_after` is given up, and ends with an error when it runs again.
 #[test]
-fn who_is_stopped_is_waited_for_and_then_given_up() {
+fn a_stopped_process_is_given_up() {
     let mut all = nodes(3, "--recipe sync --pace 100 --epochs 3 --dead-after 2");
     all.iter_mut().for_each(Process::begins);
     all[1].signal("-STOP");
-    let took = all[2].until("peer 1 is gone");
+    let took = all[2].until("peer 1 was unreachable for too long");
     assert!(took < Duration::from_secs(6), "{took:?}");
     all[1].signal("-CONT");
-    let zombie = all.remove(1).end();
-    assert_eq!(zombie.code, Some(4));
-    assert!(zombie.said.last().unwrap().contains("given this node up"), "{:?}", zombie.said);
+    let stopped = all.remove(1).end();
+    assert_eq!(stopped.code, Some(4));
+    assert!(stopped.said.last().unwrap().contains("given this node up"), "{:?}", stopped.said);
     all.into_iter().for_each(|node| drop(node.end().succeeded()));
 }
 
-/// A connection that carries nothing and does not end: whom it concerns is named.
+/// A connection that stays open but carries nothing is closed, with an error that names the silent peer.
 #[test]
-fn a_black_hole_is_noticed_by_name() {
+fn a_silent_connection_is_reported_by_peer() {
     let (listen, args) = (port(), "--recipe sync --pace 100 --epochs 2 --dead-after 2");
     let proxy = Proxy::start(listen, Chaos::Calm);
     let mut first = node(0, 2, listen, args);
@@ -177,14 +178,15 @@ fn a_black_hole_is_noticed_by_name() {
     assert!(first.until("peer 1 is disconnected: silent") < Duration::from_secs(4));
     second.until("peer 0 is disconnected: silent");
     proxy.hole(false);
-    // It had been given up, or came back in time.
+    // Rank 1 was given up or reconnected in time, so only rank 0 certainly succeeds.
     first.end().succeeded();
     drop(second);
 }
 
-/// Whatever happens to the bytes on their way, synchronous runs end with the parameters of one to which nothing did.
+/// Synchronous runs end with the same parameters, whether or not a proxy cuts, delays, splits or damages their
+/// connections.
 #[test]
-fn cut_trickled_delayed_and_damaged_connections_change_no_result() {
+fn bad_connections_do_not_change_the_result() {
     let expected = cluster("--recipe sync --epochs 1 --workers 2 --hidden 32").field("digest");
     let key = scratch("chaos").join("key");
     Process::start("node", &format!("keygen {}", key.display())).end().succeeded();
@@ -207,13 +209,13 @@ fn cut_trickled_delayed_and_damaged_connections_change_no_result() {
             assert_eq!(node.end().succeeded().field("digest"), expected, "{chaos:?} {security}");
         }
         let harmed = proxy.harmed.load(std::sync::atomic::Ordering::Relaxed);
-        assert!(harmed > 0 || matches!(chaos, Chaos::Trickle | Chaos::Delay(_)), "{chaos:?} never happened");
+        assert!(harmed > 0 || matches!(chaos, Chaos::Trickle | Chaos::Delay(_)), "{chaos:?} changed no bytes");
     }
 }
 
-/// A run that is stopped and resumed is the run that was not, bit for bit.
+/// A run that is killed and resumed ends with the parameters of one without interruption, bit for bit.
 #[test]
-fn a_resumed_run_is_the_one_that_never_stopped() {
+fn a_resumed_run_equals_an_uninterrupted_one() {
     for recipe in [
         "sync --momentum 0.5",
         "averaging --optimizer keep --momentum 0.5 --period 5",
@@ -223,19 +225,19 @@ fn a_resumed_run_is_the_one_that_never_stopped() {
         let args = format!("--recipe {recipe} --epochs 4 --checkpoint {} --every 10", directory.display());
         let expected = cluster(&format!("--recipe {recipe} --epochs 4 --workers 3")).field("digest");
         let mut all = nodes(3, &format!("{args} --pace 100"));
-        // Until two checkpoints of everyone are there.
-        let there = |rank: u32| {
+        // Wait until each rank has two checkpoints.
+        let has_two = |rank: u32| {
             std::fs::read_dir(directory.join(format!("rank-{rank}"))).is_ok_and(|entries| {
                 entries.flatten().filter(|entry| entry.path().extension().is_some_and(|it| it == "gwck")).count() > 1
             })
         };
         all[0].until("first step done");
         let begun = std::time::Instant::now();
-        while !(0..3).all(there) {
+        while !(0..3).all(has_two) {
             assert!(begun.elapsed() < process::PATIENCE);
             std::thread::yield_now();
         }
-        // All at once, as a machine that goes down: some may have written one more than others.
+        // Killed together, as by a power failure: some ranks may have written one checkpoint more than the rest.
         all.iter().for_each(|node| node.signal("-KILL"));
         drop(all);
         let newest = |rank: u32| {
@@ -259,8 +261,8 @@ fn a_resumed_run_is_the_one_that_never_stopped() {
     }
 }
 
-/// Recipes without rounds are saved when all are asked to stop, and go on; who is killed after that, and started with the
-/// same words again, takes part from where the others are.
+/// SIGTERM suspends a run without rounds, and `--resume` goes on. A worker that is killed after that and resumes again
+/// from its old checkpoint takes the parameters of the running workers.
 #[test]
 fn a_suspended_run_goes_on() {
     for recipe in ["mesh", "async --servers 1"] {
@@ -277,19 +279,19 @@ fn a_suspended_run_goes_on() {
         all.iter_mut().for_each(Process::begins);
         all[2].signal("-KILL");
         let mut again = resumed(2);
-        again.until("the run has gone on since this checkpoint");
+        again.until("the run is ahead of this checkpoint");
         drop(std::mem::replace(&mut all[2], again));
         for node in all {
             let ended = node.end().succeeded();
             let accuracy: f64 = ended.field("accuracy").parse().unwrap();
-            // Only rank 0 judges.
+            // Only rank 0 evaluates the model; the other ranks print NaN.
             assert!(!(0.0..0.9).contains(&accuracy), "{recipe}: {accuracy}");
         }
     }
 }
 
 #[test]
-fn who_does_not_fit_is_told_why() {
+fn a_process_that_does_not_fit_ends_with_the_reason() {
     let directory = scratch("misfits");
     let [key, other] = ["key", "other"].map(|name| directory.join(name));
     for path in [&key, &other] {
@@ -301,7 +303,7 @@ fn who_does_not_fit_is_told_why() {
     all.iter_mut().for_each(Process::begins);
     let last = |ended: &Ended| ended.said.last().cloned().unwrap_or_default();
     let intruder = |rank: u32, count: u32, args: &str| node(rank, count, meet, args).end();
-    // With another key, with none; a rank that is taken; another number of processes; another cluster.
+    // Another key, no key; a rank that is taken; another number of processes; another cluster.
     let wrong = intruder(1, 3, &format!("--recipe sync --key-file {}", other.display()));
     assert_eq!(wrong.code, Some(5), "{:?}", wrong.said);
     assert!(last(&wrong).contains("its key differs"), "{:?}", wrong.said);
@@ -317,7 +319,7 @@ fn who_does_not_fit_is_told_why() {
     assert!(last(&many).contains("expected 3 nodes, got 4"), "{:?}", many.said);
     let foreign = intruder(1, 3, &format!("{args} --cluster other"));
     assert!(last(&foreign).contains("expected cluster "), "{:?}", foreign.said);
-    // And strangers of all kinds.
+    // Clients of other protocols must not disturb the run.
     for words in ["GET / HTTP/1.1\r\nHost: x\r\n\r\n", "SSH-2.0-OpenSSH_9.6\r\n", "\x16\x03\x01\x02\x00\x01", ""] {
         let mut stream = TcpStream::connect(("127.0.0.1", meet)).unwrap();
         let _ = stream.write_all(words.as_bytes());
@@ -327,7 +329,7 @@ fn who_does_not_fit_is_told_why() {
 }
 
 #[test]
-fn another_recipe_is_refused_with_both_values() {
+fn a_different_recipe_is_refused_with_both_values() {
     let meet = port();
     let mut first = node(0, 2, meet, "--recipe ssp --bound 3 --apart --servers 1");
     let second = node(1, 2, meet, "--recipe ssp --bound 4 --apart --servers 1");
@@ -339,9 +341,9 @@ fn another_recipe_is_refused_with_both_values() {
     assert_eq!(first.end().code, Some(3));
 }
 
-/// SIGTERM lets a worker leave in good order; the others go on.
+/// A worker that gets SIGTERM contributes its rest and leaves, and the remaining workers finish.
 #[test]
-fn a_worker_that_is_asked_to_stop_leaves_in_good_order() {
+fn a_worker_leaves_cleanly_on_sigterm() {
     let mut all = nodes(3, "--recipe sync --pace 50 --epochs 4");
     all.iter_mut().for_each(Process::begins);
     all[1].signal("-TERM");
@@ -351,7 +353,7 @@ fn a_worker_that_is_asked_to_stop_leaves_in_good_order() {
 }
 
 #[test]
-fn launch_starts_prefixes_restarts_and_reports() {
+fn launch_starts_processes_and_reports_their_exit() {
     let ended = Process::start("launch", "-n 3 -- node --recipe mesh --epochs 1").end().succeeded();
     assert!(ended.said.iter().any(|line| line.starts_with("[0] epoch   1")), "{:?}", ended.said);
     let failing = Process::start("launch", "-n 2 -- false").end();
@@ -369,7 +371,7 @@ fn launch_starts_prefixes_restarts_and_reports() {
     assert_eq!(stopped.end().code, Some(130));
 }
 
-/// Bad input is refused in one line, with a code of its own.
+/// Bad input is refused in one line, with an exit code per kind of error.
 #[test]
 fn bad_input_is_refused_in_one_line() {
     let directory = scratch("bad");

@@ -1,4 +1,4 @@
-//! What a board tells: to Prometheus and TensorBoard, and across processes.
+//! The outputs of a board: OpenMetrics text, event files for TensorBoard, and other processes' boards.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -11,7 +11,7 @@ use gradwire::monitor::{Board, Frames, subscribe};
 use gradwire::telemetry::{Frame, Run};
 use gradwire::{Cluster, Layout, Mem, Recipe, Session};
 
-/// A board after two workers have taken some steps.
+/// A board after a run in which two workers have taken 20 steps each.
 fn board() -> Board {
     let recipe: Recipe = "mesh tau=0.015625".parse().unwrap();
     let board = Board::new(Run { recipe: recipe.to_string(), workers: 2, servers: 0, parameters: 64 });
@@ -19,11 +19,11 @@ fn board() -> Board {
         let board = board.clone();
         thread::spawn(move || {
             let cluster = Cluster { workers: 2, servers: 0 };
-            let builder = Session::builder(Layout::flat(64), recipe, cluster).monitor(board, "here");
+            let builder = Session::builder(Layout::flat(64), recipe, cluster).publish_to(board, "here");
             let mut params = vec![0.0; 64];
             let mut session = builder.join(transport, &mut params).unwrap();
             for _ in 0..20 {
-                session.progress(0.25, f32::NAN);
+                session.report_progress(0.25, f32::NAN);
                 session.step(&mut params, &[0.02; 64], 8).unwrap();
             }
             session.finish(&mut params).unwrap();
@@ -35,7 +35,7 @@ fn board() -> Board {
 }
 
 #[test]
-fn metrics_are_open_metrics() {
+fn metrics_are_served_as_open_metrics_text() {
     let board = board();
     let address = board.serve_metrics("127.0.0.1:0", false).unwrap();
     let ask = |request: &str| {
@@ -56,9 +56,9 @@ fn metrics_are_open_metrics() {
     ] {
         assert!(text.lines().any(|other| other == line), "{line} in {text}");
     }
-    // What is no number is not told.
+    // NaN values are left out: the accuracy was never reported.
     assert!(!text.contains("NaN") && !text.contains("gradwire_accuracy{"), "{text}");
-    // Each family once, before its samples.
+    // OpenMetrics allows each family once, before its samples.
     let families: Vec<_> = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")).collect();
     let mut once = families.clone();
     once.sort_unstable();
@@ -69,7 +69,7 @@ fn metrics_are_open_metrics() {
 }
 
 #[test]
-fn boards_of_other_processes_are_gathered() {
+fn a_board_gathers_the_reports_of_another_board() {
     let (far, near) = (board(), Board::new(Run { workers: 2, ..Run::default() }));
     let key = [3; 32];
     let at = near.gather("127.0.0.1:0", Some(key), false).unwrap();
@@ -81,13 +81,13 @@ fn boards_of_other_processes_are_gathered() {
     while seen != [true; 2] {
         if let Frame::Report(report) = frames.next(&mut stream).unwrap() {
             assert_eq!((report.host.as_str(), report.times.steps), ("here", 20));
-            // What travelled took time, and was answered.
+            // Transmissions took time, and peers answered.
             assert!(report.times.wire > 0, "{:?}", report.times);
-            assert!(report.status.links.iter().any(|link| link.answers_in > 0), "{:?}", report.status.links);
+            assert!(report.status.links.iter().any(|link| link.response_ns > 0), "{:?}", report.status.links);
             seen[report.status.me.0 as usize] = true;
         }
     }
-    // Whoever has another key is not listened to.
+    // A board with another key is ignored.
     let strange = Board::new(Run::default());
     let at = strange.gather("127.0.0.1:0", Some([9; 32]), false).unwrap();
     far.publish(at.to_string(), Some(key)).unwrap();
@@ -96,7 +96,7 @@ fn boards_of_other_processes_are_gathered() {
 }
 
 #[test]
-fn a_file_for_tensorboard_grows() {
+fn an_event_file_for_tensorboard_grows() {
     let directory = std::env::temp_dir().join(format!("gradwire-tensorboard-{}", std::process::id()));
     board().tensorboard(&directory).unwrap();
     let size = || {

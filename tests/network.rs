@@ -30,7 +30,7 @@ fn builder(rank: u32, workers: u32, min: u32, events: Events) -> gradwire::Build
     Session::builder(Layout::flat(LEN), Recipe::sync(), cluster)
         .deadline(Duration::from_secs(8))
         .min_workers(min)
-        .watch(move |event| {
+        .on_event(move |event| {
             let _ = events.send((rank, event));
         })
 }
@@ -99,7 +99,7 @@ fn an_announced_silence_does_not_count_as_a_loss() {
         let mut session = builder(1, 2, 1, events).caller_driven().join(tcp(1, 2, port), &mut params).unwrap();
         session.step(&mut params, &[0.25; LEN], 1).unwrap();
         if announces {
-            session.busy(Duration::from_secs(20)).unwrap();
+            session.expect_silence(Duration::from_secs(20)).unwrap();
         }
         // Stands for a long validation.
         thread::sleep(3 * DEAD_AFTER);

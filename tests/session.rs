@@ -1,4 +1,5 @@
-//! Sessions over the in-process transport: the API as a user meets it, and what it says when it is misused.
+//! Sessions and servers over the in-process transport: results, leaving and failing workers, and the errors of wrong
+//! calls.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -7,7 +8,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use gradwire::recipe::{OptimizerState, Pace, Staleness, Topology};
-use gradwire::{Cluster, Error, Event, Layout, Mem, Recipe, Session, Status};
+use gradwire::{Cluster, Error, Event, Layout, Mem, Recipe, RunState, Session, Status};
 
 const LEN: usize = 12;
 
@@ -19,7 +20,8 @@ fn cluster(recipe: &Recipe, workers: u32) -> Cluster {
     Cluster { workers, servers: u32::from(recipe.needs_servers()) }
 }
 
-/// Runs `train` on every worker, servers beside them; returns what the workers return.
+/// Runs `train` on each worker, with the servers that the recipe needs. Returns the results of `train` in order of
+/// rank.
 fn run<R: Send + 'static>(
     recipe: Recipe,
     workers: u32,
@@ -42,12 +44,13 @@ fn run<R: Send + 'static>(
     }
     let results = threads.into_iter().map(|thread| thread.join().unwrap()).collect();
     for mut server in servers {
-        server.wait(&mut [0.0; LEN], Duration::from_secs(20)).unwrap().expect("all workers have left");
+        assert_eq!(server.wait(&mut [0.0; LEN], Duration::from_secs(20)).unwrap(), RunState::Ended);
     }
     results
 }
 
-fn six() -> [Recipe; 6] {
+/// One recipe of each family.
+fn recipes() -> [Recipe; 6] {
     [
         Recipe::averaging(3),
         Recipe::sync(),
@@ -66,10 +69,10 @@ fn steps(rank: u32, session: &mut Session, params: &mut [f32], count: u32) {
 }
 
 #[test]
-fn everyone_ends_with_the_same_parameters_under_every_recipe() {
-    for recipe in six() {
+fn all_workers_end_with_the_same_parameters_under_every_recipe() {
+    for recipe in recipes() {
         let results = run(recipe, 4, |rank, mut session, mut params| {
-            // Unequal numbers of steps: nobody may hang for it.
+            // Unequal numbers of steps: a worker that finishes early must not stop the rest.
             steps(rank, &mut session, &mut params, 7 + rank);
             let status = session.finish(&mut params).unwrap();
             (params, status)
@@ -81,7 +84,7 @@ fn everyone_ends_with_the_same_parameters_under_every_recipe() {
     }
 }
 
-/// I-03, I-21: alone, every rule is the plain optimizer, bit for bit.
+/// I-03, I-21: with one worker, every rule is the plain optimizer, bit for bit.
 #[test]
 fn one_worker_is_the_plain_optimizer() {
     let staleness = Recipe::softsync(1).with_staleness(Staleness::constant());
@@ -103,7 +106,7 @@ fn one_worker_is_the_plain_optimizer() {
 }
 
 #[test]
-fn an_optimizer_that_works_in_place_can_sync() {
+fn sync_in_place_equals_step_with_the_same_updates() {
     for recipe in
         [Recipe::averaging(2), Recipe::sync(), Recipe::sync().with_period(2), Recipe::asynchronous(), Recipe::ssp(2)]
     {
@@ -129,7 +132,7 @@ fn an_optimizer_that_works_in_place_can_sync() {
     }
 }
 
-/// s 3: momentum is averaged, set to zero or left alone.
+/// Momentum is averaged, set to zero or left as it is, by the recipe's policy.
 #[test]
 fn optimizer_state_follows_its_policy() {
     for (policy, expected) in [
@@ -147,7 +150,7 @@ fn optimizer_state_follows_its_policy() {
                     .optimizer_vectors(u32::from(policy == OptimizerState::Average))
                     .join(transport, &mut params)
                     .unwrap();
-                // Weighted by examples: one of rank 0, three of rank 1.
+                // Weighted by examples: 1 for rank 0 and 3 for rank 1.
                 session.sync_with(&mut params, &mut [&mut momentum], 1 + 2 * rank).unwrap();
                 session.finish(&mut params).unwrap();
                 momentum
@@ -161,7 +164,7 @@ fn optimizer_state_follows_its_policy() {
 }
 
 #[test]
-fn a_session_can_be_driven_by_its_caller() {
+fn a_session_runs_on_the_callers_thread() {
     let recipe = Recipe::sync();
     let cluster = cluster(&recipe, 2);
     let threads = Mem::cluster(2).into_iter().map(|transport| {
@@ -183,7 +186,7 @@ fn a_session_can_be_driven_by_its_caller() {
 }
 
 #[test]
-fn two_runs_share_a_process() {
+fn two_runs_in_one_process_do_not_mix() {
     let one = thread::spawn(|| run(Recipe::ssp(1), 3, train_and_finish));
     let other = run(Recipe::mesh(1.0 / 64.0), 3, train_and_finish);
     let one = one.join().unwrap();
@@ -197,11 +200,10 @@ fn train_and_finish(rank: u32, mut session: Session, mut params: Vec<f32>) -> Ve
     params
 }
 
-/// A worker that leaves does not hold up the others.
 #[test]
-fn others_go_on_when_one_leaves() {
+fn the_rest_goes_on_when_a_worker_leaves() {
     let server_sync = Recipe::sync().with_topology(Topology::Servers { shards: 2 });
-    for recipe in six().into_iter().chain([server_sync]) {
+    for recipe in recipes().into_iter().chain([server_sync]) {
         run(recipe, 3, |rank, mut session, mut params| {
             steps(rank, &mut session, &mut params, if rank == 2 { 2 } else { 8 });
             if rank == 2 {
@@ -213,9 +215,9 @@ fn others_go_on_when_one_leaves() {
     }
 }
 
-/// A worker that is dropped without a word is noticed at once, and the others go on.
+/// Threads cannot reconnect, so a dropped session counts as lost at once.
 #[test]
-fn others_go_on_when_one_vanishes() {
+fn the_rest_goes_on_when_a_worker_vanishes() {
     for recipe in [Recipe::sync(), Recipe::asynchronous(), Recipe::ssp(1), Recipe::mesh(1.0 / 64.0)] {
         let results = run(recipe, 3, |rank, mut session, mut params| {
             steps(rank, &mut session, &mut params, 3);
@@ -231,10 +233,11 @@ fn others_go_on_when_one_vanishes() {
             continue;
         }
         let lost = results[..2].iter().flatten().any(|event| matches!(event, Event::PeerLost { peer } if peer.0 == 2));
-        assert!(lost, "{recipe}: nobody noticed");
+        assert!(lost, "{recipe}: no PeerLost event");
     }
 }
 
+/// The errors of `spoil` on each worker, after checks that the refused call changed nothing.
 fn error_of(
     recipe: Recipe,
     spoil: impl Fn(&mut Session, &mut Vec<f32>) -> Error + Send + Sync + Copy + 'static,
@@ -243,7 +246,7 @@ fn error_of(
         let before = params.clone();
         let error = spoil(&mut session, &mut params);
         assert_eq!(params, before, "a refused call changed the parameters");
-        // The session is unharmed.
+        // The session still works.
         session.step(&mut params, &[1.0; LEN], 1).unwrap();
         assert_ne!(params, before);
         session.finish(&mut params).unwrap();
@@ -252,7 +255,7 @@ fn error_of(
 }
 
 #[test]
-fn bad_vectors_are_named_and_change_nothing() {
+fn a_refused_vector_is_named_and_changes_nothing() {
     for recipe in [Recipe::averaging(3), Recipe::sync(), Recipe::softsync(1), Recipe::ssp(2), Recipe::mesh(0.5)] {
         for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
             let errors = error_of(recipe, move |session, params| {
@@ -268,7 +271,7 @@ fn bad_vectors_are_named_and_change_nothing() {
     }
 }
 
-/// Finite updates that add up to what is not are not handed on to others.
+/// Finite updates can add up to an infinity, which must not reach the peers.
 #[test]
 fn a_diverged_worker_contributes_nothing() {
     for recipe in [Recipe::averaging(2), Recipe::sync().with_period(2), Recipe::asynchronous().with_period(2)] {
@@ -282,7 +285,7 @@ fn a_diverged_worker_contributes_nothing() {
 }
 
 #[test]
-fn bad_setups_are_refused_with_both_values() {
+fn a_wrong_setup_is_refused_with_both_values() {
     let cluster = Cluster { workers: 2, servers: 0 };
     let join = |recipe: Recipe, cluster, params: usize, vectors| {
         let transport = Mem::cluster(2).remove(0);
@@ -305,12 +308,12 @@ fn bad_setups_are_refused_with_both_values() {
     let sync = Recipe::ssp(0).with_pace(Pace::Synchronous);
     assert!(
         join(sync.with_staleness(Staleness::inverse()), Cluster { workers: 2, servers: 1 }, 12, 0)
-            .contains("cannot go with")
+            .contains("requires staleness=const")
     );
 }
 
 #[test]
-fn two_recipes_in_one_cluster_are_told_apart() {
+fn nodes_with_different_recipes_refuse_each_other() {
     let cluster = Cluster { workers: 2, servers: 0 };
     let recipes = [Recipe::averaging(5), Recipe::averaging(7)];
     let threads = Mem::cluster(2).into_iter().zip(recipes).map(|(transport, recipe)| {
@@ -318,7 +321,7 @@ fn two_recipes_in_one_cluster_are_told_apart() {
             let mut params = vec![0.5; LEN];
             let builder = Session::builder(layout(), recipe, cluster).deadline(Duration::from_secs(20));
             let joined = builder.join(transport, &mut params);
-            // Rank 0 starts with its own parameters, and learns of the other at its first synchronisation.
+            // Rank 0 joins with its own parameters, and meets the other contract at its first synchronisation.
             let mut session = match joined {
                 Ok(session) => session,
                 Err(error) => return error,
@@ -329,12 +332,16 @@ fn two_recipes_in_one_cluster_are_told_apart() {
         })
     });
     let mut errors = threads.collect::<Vec<_>>().into_iter().map(|thread| thread.join().unwrap().to_string());
-    assert_eq!(errors.next().unwrap(), "peer 1 runs something else: expected \"period = 5\", got \"period = 7\"");
-    assert_eq!(errors.next().unwrap(), "peer 0 runs something else: expected \"period = 7\", got \"period = 5\"");
+    let refused = |peer, expected, got| {
+        let contract = "another contract (recipe, layout or cluster)";
+        format!("peer {peer} runs {contract}: expected \"period = {expected}\", got \"period = {got}\"")
+    };
+    assert_eq!(errors.next().unwrap(), refused(1, 5, 7));
+    assert_eq!(errors.next().unwrap(), refused(0, 7, 5));
 }
 
 #[test]
-fn a_deadline_names_whom_it_waited_for() {
+fn a_deadline_error_names_the_peer_that_is_waited_for() {
     let recipe = Recipe::ssp(1);
     let cluster = Cluster { workers: 2, servers: 1 };
     let mut ends = Mem::cluster(3);
@@ -345,7 +352,7 @@ fn a_deadline_names_whom_it_waited_for() {
         thread::spawn(move || {
             let mut params = vec![0.0; LEN];
             let session = Session::builder(layout(), recipe, cluster).join(transport, &mut params).unwrap();
-            // Joins, and never takes a step.
+            // Joins, but never takes a step.
             let _ = receiver.recv();
             drop(session);
         })
@@ -358,9 +365,9 @@ fn a_deadline_names_whom_it_waited_for() {
     let error = (0..5).find_map(|_| session.step(&mut params, &[0.0; LEN], 1).err()).expect("the bound holds it back");
     assert!(begun.elapsed() < deadline + Duration::from_secs(2));
     let Error::Deadline(overdue) = &error else { panic!("{error}") };
-    let on = overdue.on.as_ref().expect("someone is waited for");
-    // The server has said who it is that holds everyone up.
-    assert_eq!((on.peer.0, on.told_by.0, on.at), (1, 2, 0), "{error}");
+    let on = overdue.on.as_ref().expect("a peer is waited for");
+    // Worker 0 waits for the server, which has named the worker behind its own wait.
+    assert_eq!((on.peer.0, on.reported_by.0, on.at), (1, 2, 0), "{error}");
     assert!(error.to_string().contains("waiting for peer 1 (at clock 0) since "), "{error}");
     assert!(matches!(session.step(&mut params, &[0.0; LEN], 1), Err(Error::Ended)));
     drop(sender);
@@ -368,7 +375,7 @@ fn a_deadline_names_whom_it_waited_for() {
 }
 
 #[test]
-fn a_status_tells_what_happened() {
+fn a_status_counts_what_happened() {
     let statuses: Vec<Status> = run(Recipe::mesh(1.0 / 64.0), 3, |rank, mut session, mut params| {
         steps(rank, &mut session, &mut params, 30);
         let live = session.status().unwrap();
@@ -376,13 +383,60 @@ fn a_status_tells_what_happened() {
         session.finish(&mut params).unwrap()
     });
     for status in statuses {
-        // 31 messages of each: 30 steps and the rest of the residual. Some may have come with the initial snapshot.
+        // 31 messages of each worker: 30 steps and the rest of the residual. The initial snapshot may contain some of
+        // them.
         assert!(status.workers.iter().all(|worker| worker.clock.0 == 31), "{status:?}");
         assert!((52..=62).contains(&status.counters.applied), "{status:?}");
         assert_eq!(status.staleness.count(), status.counters.applied);
-        // The last message left less than the smallest quantum, 2^-14, of each element.
+        // The last message leaves less than the smallest quantum, 2^-14, in each element of the residual.
         assert!(status.counters.entries > 0 && status.residual_norm <= (LEN as f64).sqrt() / 16384.0);
         assert!(status.bytes_out() < status.counters.dense_bytes + 64 * 200);
         assert!(status.links.iter().all(|link| link.messages_in >= 10 && link.messages_out >= 10));
     }
+}
+
+/// `Server::wait` and `Server::status` can be called again after the end of the run.
+#[test]
+fn a_server_keeps_its_results_after_the_run() {
+    let (recipe, cluster) = (Recipe::asynchronous(), Cluster { workers: 1, servers: 1 });
+    for caller_driven in [false, true] {
+        let mut ends = Mem::cluster(2);
+        let builder = Session::builder(layout(), recipe, cluster).deadline(Duration::from_secs(20));
+        let server_builder = if caller_driven { builder.clone().caller_driven() } else { builder.clone() };
+        let mut server = server_builder.serve(ends.remove(1), &[1.0; LEN]).unwrap();
+        let mut params = [0.0; LEN];
+        assert_eq!(server.wait(&mut params, Duration::from_millis(10)).unwrap(), RunState::Running);
+        assert_eq!((server.status().unwrap().clock.0, params), (0, [0.0; LEN]));
+        let worker = thread::spawn(move || {
+            let mut params = vec![0.0; LEN];
+            let mut session = builder.join(ends.remove(0), &mut params).unwrap();
+            session.step(&mut params, &[0.25; LEN], 1).unwrap();
+            session.finish(&mut params).unwrap();
+        });
+        for _ in 0..2 {
+            assert_eq!(server.wait(&mut params, Duration::from_secs(20)).unwrap(), RunState::Ended);
+            assert_eq!((server.status().unwrap().clock.0, params), (1, [0.75; LEN]));
+        }
+        worker.join().unwrap();
+    }
+}
+
+/// A learning rate takes effect with the next contribution, also if other calls come between.
+#[test]
+fn a_learning_rate_waits_for_the_next_step() {
+    let recipe: Recipe = "mesh tau=0.5".parse().unwrap();
+    let results = run(recipe, 2, |rank, mut session, mut params| {
+        session.step(&mut params, &[0.25; LEN], 1).unwrap();
+        let first = session.status().unwrap().tau;
+        if rank == 0 {
+            session.set_learning_rate(0.25);
+            session.expect_silence(Duration::from_secs(1)).unwrap();
+            assert_eq!(session.status().unwrap().tau, first);
+            session.step(&mut params, &[0.0; LEN], 1).unwrap();
+            assert_eq!(session.status().unwrap().tau, first / 4.0);
+        }
+        session.finish(&mut params).unwrap();
+        params
+    });
+    assert_eq!(results[0], results[1]);
 }

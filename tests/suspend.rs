@@ -1,4 +1,4 @@
-//! Runs that are suspended and resumed: nothing of what was contributed is lost, and nothing counts twice.
+//! Runs that are suspended and resumed: no contribution is lost, and no contribution is counted twice.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;
 
-use gradwire::checkpoint::CheckpointError;
-use gradwire::{Cluster, Error, Layout, Mem, Recipe, Session};
+use gradwire::checkpoint::{Checkpoint, CheckpointError};
+use gradwire::{Cluster, Error, Layout, Mem, Recipe, RunState, Session};
 
 const LEN: usize = 40;
 const WORKERS: u32 = 3;
@@ -22,16 +22,17 @@ fn scratch(name: &str) -> PathBuf {
     path
 }
 
-/// A multiple of 2^-10 that is below the recipes' thresholds for most elements, most of the time.
+/// A pseudo-random multiple of 2^-10. Most values are below the recipes' thresholds, so that residuals are not empty.
 fn update(rank: u32, step: u64, i: usize) -> f32 {
     let mixed = (u64::from(rank) * 31 + step * 7 + i as u64 * 13).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 58;
     mixed as f32 / 1024.0 - 24.0 / 1024.0
 }
 
-/// What the workers are left with, and the norm of what is in their residuals.
+/// Each worker's parameters and residual norm at the end of a leg.
 type Leg = Vec<Result<(Vec<f32>, f64), Error>>;
 
-/// One stretch of a run: so many steps from where the last one ended, the last of them to the end.
+/// Runs `steps` steps from where the leg before was suspended; `first`: from the start. Then suspends the run; `last`:
+/// finishes it.
 fn leg(recipe: Recipe, directory: &Path, first: bool, steps: u64, last: bool) -> Leg {
     let cluster = Cluster { workers: WORKERS, servers: u32::from(recipe.needs_servers()) };
     let (mut threads, mut servers) = (Vec::new(), Vec::new());
@@ -67,7 +68,7 @@ fn leg(recipe: Recipe, directory: &Path, first: bool, steps: u64, last: bool) ->
     let results = threads.into_iter().map(|thread| thread.join().unwrap()).collect();
     for mut server in servers {
         let mut params = vec![0.0; LEN];
-        if server.wait(&mut params, Duration::from_secs(20)).is_ok_and(|ended| ended.is_some()) {
+        if server.wait(&mut params, Duration::from_secs(20)).is_ok_and(|state| state == RunState::Ended) {
             assert!(server.checkpoint(directory, &params).unwrap());
         }
     }
@@ -90,10 +91,11 @@ fn recipes() -> Vec<Recipe> {
     texts.iter().map(|text| text.parse().unwrap_or_else(|error| panic!("{text}: {error}"))).collect()
 }
 
-/// With contributions that add up exactly, the parameters at the end are minus their sum: bit for bit.
+/// The contributions are small multiples of 2^-10, so floats add them exactly: the final parameters are minus their
+/// sum, bit for bit.
 #[test]
-fn nothing_is_lost_and_nothing_counts_twice() {
-    // An even number of updates each: what is left of a softsync pair counts for more.
+fn final_parameters_are_the_sum_of_all_contributions() {
+    // Even numbers: softsync merges pairs, and half a pair at a suspension would be weighted differently.
     const STEPS: [u64; 3] = [4, 2, 6];
     for recipe in recipes() {
         let directory = scratch("exact");
@@ -123,7 +125,7 @@ fn nothing_is_lost_and_nothing_counts_twice() {
 }
 
 #[test]
-fn all_go_on_from_the_same_moment() {
+fn nodes_resume_from_the_same_moment_only() {
     for recipe in ["mesh tau=0.03125", "async"] {
         let recipe: Recipe = recipe.parse().unwrap();
         let directory = scratch("moments");
@@ -131,20 +133,45 @@ fn all_go_on_from_the_same_moment() {
         leg(recipe, &directory, false, 3, false).into_iter().for_each(|end| drop(end.unwrap()));
         std::fs::remove_file(directory.join("rank-1/000000000002.gwck")).unwrap();
         let ends = leg(recipe, &directory, false, 3, false);
-        let named = |end: &Result<_, Error>| {
+        let is_refused = |end: &Result<_, Error>| {
             matches!(end, Err(Error::Checkpoint(CheckpointError::Moment { expected: 2, got: 1 })))
         };
-        assert!(named(&ends[1]), "{recipe}: {ends:?}");
+        assert!(is_refused(&ends[1]), "{recipe}: {ends:?}");
         std::fs::remove_dir_all(directory).unwrap();
     }
 }
 
+/// A checkpoint whose machine buffers do not fit the recipe is refused before the node enters the run.
 #[test]
-fn what_is_saved_another_way_says_so() {
+fn a_checkpoint_without_its_residual_is_refused() {
+    let recipe: Recipe = "mesh tau=0.03125".parse().unwrap();
+    let directory = scratch("buffers");
+    leg(recipe, &directory, true, 3, false).into_iter().for_each(|end| drop(end.unwrap()));
+    let (mut checkpoint, _) = Checkpoint::newest(&directory, 0).unwrap();
+    let buffers = checkpoint.saved.len();
+    assert!(buffers > 0);
+    checkpoint.saved.clear();
+    checkpoint.write(&directory).unwrap();
+    let cluster = Cluster { workers: WORKERS, servers: 0 };
+    let resume = Session::builder(layout(), recipe, cluster).resume(
+        &directory,
+        Mem::cluster(WORKERS).remove(0),
+        &mut [0.0; LEN],
+        &mut [],
+    );
+    let Err(Error::Checkpoint(CheckpointError::SavedBuffers { expected, got, .. })) = resume else {
+        panic!("{resume:?}")
+    };
+    assert_eq!((expected, got), (buffers, 0));
+    std::fs::remove_dir_all(directory).unwrap();
+}
+
+#[test]
+fn a_collective_refuses_to_suspend() {
     let directory = scratch("kinds");
     let ends = leg(Recipe::sync(), &directory, true, 1, false);
     for end in ends {
         let error = end.unwrap_err().to_string();
-        assert!(error.starts_with("suspend: expected a recipe of servers or a mesh"), "{error}");
+        assert!(error.starts_with("suspend: expected a recipe with servers or a mesh"), "{error}");
     }
 }

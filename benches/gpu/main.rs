@@ -8,7 +8,7 @@
 
 use std::time::Instant;
 
-use gradwire::{Pool, Segment};
+use gradwire::device::{Pool, Segment};
 use gradwire_core::BufferId;
 use gradwire_core::codec::threshold::Aim;
 use gradwire_core::kernel::executor::Executor;

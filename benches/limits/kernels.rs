@@ -5,7 +5,7 @@
 
 use gradwire_core::Storage;
 use gradwire_core::codec::threshold::{self, Aim, Section};
-use gradwire_core::codec::{bf16, entries, f16, int8, sign, topk};
+use gradwire_core::codec::{Form, bf16, entries, f16, int8, sign, topk};
 use gradwire_core::kernel::threshold::{Quantum, take};
 use gradwire_core::kernel::tier::Tier;
 use gradwire_core::kernel::{apply, mean};
@@ -64,7 +64,7 @@ pub(crate) fn sparse(report: &mut Report, len: usize, density: f64, rounds: usiz
         for (i, tier) in tiers.iter().enumerate() {
             fresh(6 + i, &mut |r| taken = take(*tier, Some(update), r, Quantum::of(TAU), scratch.words_mut()));
         }
-        let mut written = (entries::Form::Rice, 0);
+        let mut written = (Form::Rice, 0);
         fresh(1, &mut |_| {
             let list = &scratch.words()[..taken.words];
             written = entries::write(list, taken.entries, len, body.words_mut());

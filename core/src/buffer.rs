@@ -1,44 +1,43 @@
-//! Buffers: what machines name and drivers own.
+//! Buffers of a machine: [`BufferId`] and [`Segment`] name memory, [`Pool`] and [`Storage`] hold it.
 //!
-//! A machine never touches a parameter. It names a [`Segment`] of a buffer; the driver keeps the buffers in a
-//! [`Pool`], lends them to transports (shared, without a copy) and runs kernels on them.
+//! A machine names segments of buffers and never accesses them. Its driver keeps the buffers in a [`Pool`], lends them
+//! to transports without a copy ([`Lent`]), and runs kernels on them.
 
 use alloc::sync::Arc;
 use alloc::vec;
 use alloc::vec::Vec;
 
-use zerocopy::FromBytes;
-
-use crate::codec::threshold::Section;
-
-/// A buffer of a machine, numbered as in [`Machine::buffers`](crate::Machine::buffers).
+/// The number of a buffer of a machine: an index into [`Machine::buffers`](crate::Machine::buffers).
 #[derive(Copy, Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct BufferId(pub u32);
 
-/// A range of bytes of one buffer. Start and length are multiples of four wherever floats are meant.
+/// A range of bytes of one buffer. Start and length are multiples of 4 where the bytes are floats, integers or words.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub struct Segment {
-    /// The buffer.
+    /// The buffer that contains the range.
     pub buffer: BufferId,
-    /// First byte.
+    /// Offset of the first byte in the buffer.
     pub start: u64,
     /// Length in bytes.
     pub len: u32,
 }
 
 impl Segment {
-    /// `len` floats of `buffer` from float `first` on.
+    /// The range of `len` floats of `buffer` that starts at float `first`.
     pub const fn floats(buffer: BufferId, first: usize, len: usize) -> Self {
         Self { buffer, start: first as u64 * 4, len: (len * 4) as u32 }
     }
 
     /// The first `len` bytes of the same range.
+    ///
+    /// # Panics
+    /// If the range is shorter than `len`.
     pub const fn first(self, len: u32) -> Self {
         assert!(len <= self.len);
         Self { len, ..self }
     }
 
-    /// Its words, in its buffer.
+    /// The range as indices of 32-bit words in its buffer.
     pub(crate) const fn words(self) -> core::ops::Range<usize> {
         let start = self.start as usize / 4;
         start..start + self.len as usize / 4
@@ -50,61 +49,64 @@ impl Segment {
     }
 }
 
-/// One buffer's memory, seen as bytes, words, floats or integers. Cloning an `Arc` of it lends it.
+/// The memory of one buffer, readable as bytes, words or floats. A buffer is lent by cloning an `Arc` of its storage.
 ///
-/// It begins at a cache line, which vectors of 64 bytes then never straddle.
+/// It starts at a cache line of 64 bytes, so that 64-byte vector loads never straddle two lines.
 #[derive(Debug, Default)]
 pub struct Storage {
     words: Vec<u32>,
-    /// Where the first cache line begins.
+    /// Index of the word at which the first cache line starts. The words before it are padding.
     start: usize,
 }
 
 const LINE: usize = 64;
 
 impl Storage {
-    /// Zeroed memory for `len` bytes, rounded up to whole words.
+    /// Allocates zeroed memory for `len` bytes, rounded up to whole words.
     pub fn zeroed(len: usize) -> Self {
-        // Not a type of that alignment: memory of it would not come zeroed, and be touched before it is needed.
+        // `vec![0u32]` gets zeroed pages from the system without touching them. A vector of a type with an alignment of
+        // 64 would be written at once, which takes time and memory for buffers that may never be used.
         let words = vec![0; len.div_ceil(4) + LINE / 4 - 1];
         let start = words.as_ptr().align_offset(LINE).min(LINE / 4 - 1);
+        // Truncating keeps the allocation, so the alignment stays.
         let mut storage = Self { words, start };
         storage.words.truncate(start + len.div_ceil(4));
         storage
     }
 
-    /// All of it as 32-bit words.
+    /// The whole buffer as 32-bit words.
     pub fn words(&self) -> &[u32] {
         &self.words[self.start..]
     }
 
-    /// All of it as 32-bit words.
+    /// The whole buffer as 32-bit words, for writing.
     pub fn words_mut(&mut self) -> &mut [u32] {
         &mut self.words[self.start..]
     }
 
-    /// All of it as bytes.
+    /// The whole buffer as bytes.
     pub fn bytes(&self) -> &[u8] {
         bytemuck::cast_slice(self.words())
     }
 
-    /// All of it as bytes.
+    /// The whole buffer as bytes, for writing.
     pub fn bytes_mut(&mut self) -> &mut [u8] {
         bytemuck::cast_slice_mut(self.words_mut())
     }
 
-    /// All of it as floats.
+    /// The whole buffer as floats.
     pub fn floats(&self) -> &[f32] {
         bytemuck::cast_slice(self.words())
     }
 
-    /// All of it as floats.
+    /// The whole buffer as floats, for writing.
     pub fn floats_mut(&mut self) -> &mut [f32] {
         bytemuck::cast_slice_mut(self.words_mut())
     }
 }
 
 impl Clone for Storage {
+    /// Copies the content into new memory. The padding is not copied, because a new allocation may need another one.
     fn clone(&self) -> Self {
         let mut clone = Self::zeroed(self.words().len() * 4);
         clone.words_mut().copy_from_slice(self.words());
@@ -112,7 +114,7 @@ impl Clone for Storage {
     }
 }
 
-/// A range of a buffer, lent without a copy. Whoever drops it ends the loan.
+/// A range of a buffer, lent without a copy. The loan ends when the value is dropped.
 #[derive(Clone, Debug)]
 pub struct Lent {
     storage: Arc<Storage>,
@@ -126,92 +128,99 @@ impl Lent {
     }
 }
 
-/// The buffers of one machine. Loans are shared; writing needs the only reference, which the machine's own
-/// leases guarantee. Were a loan still out (a peer cut off in the middle of a copy), the write would get a
-/// fresh copy of the buffer, and the reader would keep the old one.
+/// The buffers of one machine, owned by its driver.
+///
+/// Loans are read-only and shared. A machine does not ask for a write to a buffer that it has lent, so a write normally
+/// finds the only reference and copies nothing. If a loan is still out (for instance in a thread whose connection was
+/// cut while it copied), the write goes to a fresh copy of the buffer, and the borrower keeps the old content.
+///
+/// ```
+/// use gradwire_core::{BufferId, Pool, Segment};
+///
+/// let mut pool = Pool::new([4 * 8, 4 * 2]); // two buffers, of 8 and of 2 floats
+/// let tail = Segment::floats(BufferId(0), 6, 2);
+/// pool.floats_mut(tail).copy_from_slice(&[1.0, 2.0]);
+///
+/// let lent = pool.lend(tail); // shares the memory
+/// pool.floats_mut(tail)[0] = 5.0; // copies the buffer first, because it is lent
+/// assert_eq!(lent.bytes(), [1f32.to_le_bytes(), 2f32.to_le_bytes()].concat());
+/// assert_eq!(pool.floats(tail), [5.0, 2.0]);
+/// ```
 #[derive(Debug, Default)]
 pub struct Pool {
     buffers: Vec<Arc<Storage>>,
-    /// Stands in for a buffer while a kernel writes to it.
+    /// An empty placeholder for a buffer that [`take`](Self::take) has taken out.
     vacant: Arc<Storage>,
 }
 
 impl Pool {
-    /// Zeroed buffers of these lengths in bytes.
+    /// Allocates zeroed buffers with these lengths in bytes.
     pub fn new(lengths: impl IntoIterator<Item = usize>) -> Self {
         let buffers = lengths.into_iter().map(|len| Arc::new(Storage::zeroed(len))).collect();
         Self { buffers, vacant: Arc::default() }
     }
 
-    /// Bytes of a buffer.
+    /// Length of a buffer in bytes, rounded up to whole words.
     pub fn len(&self, buffer: BufferId) -> usize {
         self.buffers[buffer.0 as usize].words().len() * 4
     }
 
-    /// Lends a range.
+    /// Lends a range, without a copy.
     pub fn lend(&self, segment: Segment) -> Lent {
         Lent { storage: self.share(segment.buffer), segment }
     }
 
-    /// Lends a whole buffer.
+    /// Lends a whole buffer, without a copy.
     pub fn share(&self, buffer: BufferId) -> Arc<Storage> {
         Arc::clone(&self.buffers[buffer.0 as usize])
     }
 
-    /// Puts `storage` in the place of a buffer and returns what was there: how large vectors change hands
-    /// between threads without a copy.
+    /// Replaces the storage of a buffer and returns the previous one. Large vectors change threads in this way, without
+    /// a copy.
     pub fn replace(&mut self, buffer: BufferId, storage: Arc<Storage>) -> Arc<Storage> {
         core::mem::replace(&mut self.buffers[buffer.0 as usize], storage)
     }
 
-    /// Reads a range as bytes.
+    /// The bytes of a range.
     pub fn bytes(&self, segment: Segment) -> &[u8] {
         &self.buffers[segment.buffer.0 as usize].bytes()[segment.range()]
     }
 
-    /// Writes a range as bytes.
+    /// The bytes of a range, for writing. Copies the whole buffer first if it is lent.
     pub fn bytes_mut(&mut self, segment: Segment) -> &mut [u8] {
         &mut Arc::make_mut(&mut self.buffers[segment.buffer.0 as usize]).bytes_mut()[segment.range()]
     }
 
-    /// Reads a range as floats.
+    /// The floats of a range.
     pub fn floats(&self, segment: Segment) -> &[f32] {
         bytemuck::cast_slice(self.bytes(segment))
     }
 
-    /// Reads a range as 32-bit words.
+    /// The 32-bit words of a range.
     pub fn words(&self, segment: Segment) -> &[u32] {
         bytemuck::cast_slice(self.bytes(segment))
     }
 
-    /// Reads a range as sections.
-    pub fn sections(&self, segment: Segment) -> &[Section] {
-        <[Section]>::ref_from_bytes(self.bytes(segment)).expect("sections are whole")
-    }
-
-    /// Writes a range as sections.
-    pub fn sections_mut(&mut self, segment: Segment) -> &mut [Section] {
-        <[Section]>::mut_from_bytes(self.bytes_mut(segment)).expect("sections are whole")
-    }
-
-    /// Reads a range as integers.
+    /// The 32-bit integers of a range.
     pub fn integers(&self, segment: Segment) -> &[i32] {
         bytemuck::cast_slice(self.bytes(segment))
     }
 
-    /// Writes a range as floats.
+    /// The floats of a range, for writing. Copies the whole buffer first if it is lent.
     pub fn floats_mut(&mut self, segment: Segment) -> &mut [f32] {
         bytemuck::cast_slice_mut(self.bytes_mut(segment))
     }
 
-    /// Takes a buffer out, until it is put back with [`replace`](Self::replace).
+    /// Takes a buffer out of the pool. The caller puts it back with [`replace`](Self::replace).
     pub(crate) fn take(&mut self, buffer: BufferId) -> Arc<Storage> {
         let vacant = Arc::clone(&self.vacant);
         self.replace(buffer, vacant)
     }
 
-    /// Runs `write` on `into` while the other buffers can be read.
+    /// Runs `write` on the bytes of `into`, with read access to all other buffers. During the call, the buffer of
+    /// `into` is empty in the pool.
     pub(crate) fn write<R>(&mut self, into: Segment, write: impl FnOnce(&Self, &mut [u8]) -> R) -> R {
+        // Taken out, so that `write` can borrow the pool and the buffer at once.
         let mut storage = self.take(into.buffer);
         let result = write(self, &mut Arc::make_mut(&mut storage).bytes_mut()[into.range()]);
         self.buffers[into.buffer.0 as usize] = storage;
@@ -219,6 +228,6 @@ impl Pool {
     }
 }
 
-/// Floats and integers are written to the wire as they lie in memory.
+// Bodies are sent as they lie in memory, and the wire format is little-endian.
 #[cfg(target_endian = "big")]
-compile_error!("gradwire's wire format is little-endian, and so must be the machine");
+compile_error!("gradwire requires a little-endian target: vectors are sent as they lie in memory");

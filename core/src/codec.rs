@@ -1,70 +1,97 @@
-//! How vectors are written: a codec per file, and index coding in [`entries`].
+//! Codecs: the encodings of vectors in message bodies. One file per codec, as pure functions on slices.
 //!
-//! An encoder adds an update to a residual, writes what it can say of the sum, and keeps the rest in the residual
-//! (error feedback: Seide et al. 2014, Stich et al. 2018): what is written plus what is kept is what came in. A
-//! decoder checks all of a body; one that it accepts is the one that the encoder would have written for what it
-//! says. Bodies are 32-bit words, little-endian.
+//! An encoder adds an update to a residual, writes an approximation of the sum to the body, and keeps the error in the
+//! residual for the next message (error feedback; Seide et al. 2014, Stich et al. 2018). The decoded body plus the new
+//! residual equals the old residual plus the update, exactly or up to one rounding per element. An element whose sum is
+//! not finite is left out: its residual stays as it was, and the encoder reports it in [`Encoded::non_finite`].
+//!
+//! A decoder ("expand") checks the whole body. Encodings are canonical: a body that a decoder accepts is the body that
+//! the encoder writes for the decoded vector. Bodies are sequences of 32-bit words, little-endian.
+//!
+//! | codec | body | bits per element | source |
+//! |---|---|---|---|
+//! | f32 | the floats | 32 | |
+//! | bf16 | upper halves of the floats, two per word | 16 | |
+//! | f16 | IEEE half precision, two per word | 16 | |
+//! | int8 | an exponent per block of 64 elements, then a byte per element | 8.125 | |
+//! | sign | a scale per block of 1,024 elements, then a bit per element | 1.03 | Seide et al. 2014 |
+//! | [`threshold`] | per section: a header, then a list of (index, count) | by density | Strom 2015 |
+//! | top-k | a header, a list of (index, sign), then a magnitude per entry | by density | Lin et al. 2018 |
+//!
+//! Lists of entries are written in the smallest of four forms; see [`Form`].
 
+// Hidden modules: for the gpu crate, benches and fuzzing; no stable API.
+#[doc(hidden)]
 pub mod bf16;
+#[doc(hidden)]
 pub mod entries;
+#[doc(hidden)]
 pub mod f16;
+#[doc(hidden)]
 pub mod float32;
 mod half;
+#[doc(hidden)]
 pub mod int8;
+#[doc(hidden)]
 pub mod sign;
 pub mod threshold;
+#[doc(hidden)]
 pub mod topk;
 
 use core::fmt;
 
-pub use entries::Form;
+pub use entries::form::Form;
 
 use crate::kernel::scan;
 use crate::recipe::Threshold;
 
-/// What an encoder did.
+/// The outcome of encoding one message.
 #[derive(Copy, Clone, Debug, Default, PartialEq)]
 pub struct Encoded {
-    /// Bytes of the body.
+    /// Length of the body in bytes.
     pub bytes: u32,
-    /// Elements that it says something about.
+    /// Elements that the body carries: all of them with a dense codec.
     pub entries: u32,
-    /// Sum of squares of the residual.
+    /// Sum of squares of the residual after encoding.
     pub squares: f64,
-    /// The largest threshold with which elements were chosen; 0 for dense codecs.
+    /// The largest threshold of a section; the smallest sent magnitude with top-k; 0 with a dense codec.
     pub threshold: f32,
-    /// Elements whose sum was not finite: they keep the residual they had, and what came in for them is dropped.
-    pub refused: u32,
-    /// The first of them.
-    pub first_refused: Option<u32>,
+    /// Elements left out because update plus residual was not finite. Their residual is unchanged, their update
+    /// dropped.
+    pub non_finite: u32,
+    /// Index of the first element that was left out.
+    pub first_non_finite: Option<u32>,
 }
 
 impl Encoded {
-    fn refuse(&mut self, refused: u32, first: Option<u32>) {
-        self.refused += refused;
-        self.first_refused = self.first_refused.or(first);
+    /// Counts elements that were left out. `first` of an earlier call is kept: sections are encoded in order.
+    fn add_non_finite(&mut self, count: u32, first: Option<u32>) {
+        self.non_finite += count;
+        self.first_non_finite = self.first_non_finite.or(first);
     }
 }
 
-/// What a dense encoder did.
+/// The outcome of a dense encoder: the fields of [`Encoded`] that do not follow from the length of the vector. For the
+/// gpu crate, benches and fuzzing; no stable API.
+#[doc(hidden)]
 #[derive(Copy, Clone, Debug, Default, PartialEq)]
+#[allow(missing_docs, reason = "the fields are those of Encoded")]
 pub struct Dense {
-    /// Sum of squares of the residual.
     pub squares: f64,
-    /// See [`Encoded::refused`].
-    pub refused: u32,
-    /// The first of them.
-    pub first_refused: Option<u32>,
+    pub non_finite: u32,
+    pub first_non_finite: Option<u32>,
 }
 
 impl Dense {
-    /// `residual += update`, but where that is not finite. `first` is the index of the first element.
+    /// `residual += update`, except for elements whose sum is not finite; these are counted. `first` is the index of
+    /// the slice's first element in the vector.
     #[inline(always)]
     fn add(&mut self, update: Option<&[f32]>, residual: &mut [f32], first: usize) {
         const BLOCK: usize = 64;
         let Some(update) = update else { return };
         for (block, (residual, update)) in residual.chunks_mut(BLOCK).zip(update.chunks(BLOCK)).enumerate() {
             let finite = |(r, u): (&f32, &f32)| (r + u).is_finite();
+            // A fold without a branch vectorises. Blocks with an element that is not finite are rare.
             if residual.iter().zip(update).fold(0, |bad, pair| bad | u32::from(!finite(pair))) == 0 {
                 residual.iter_mut().zip(update).for_each(|(residual, update)| *residual += update);
                 continue;
@@ -73,21 +100,22 @@ impl Dense {
                 if finite((residual, update)) {
                     *residual += update;
                 } else {
-                    self.refused += 1;
-                    self.first_refused.get_or_insert((first + block * BLOCK + i) as u32);
+                    self.non_finite += 1;
+                    self.first_non_finite.get_or_insert((first + block * BLOCK + i) as u32);
                 }
             }
         }
     }
 
     pub(crate) fn encoded(self, words: usize, len: usize) -> Encoded {
-        let Self { squares, refused, first_refused } = self;
+        let Self { squares, non_finite, first_non_finite } = self;
         let (bytes, entries) = (words as u32 * 4, len as u32);
-        Encoded { bytes, entries, squares, threshold: 0.0, refused, first_refused }
+        Encoded { bytes, entries, squares, threshold: 0.0, non_finite, first_non_finite }
     }
 }
 
-/// Sixteen sums, added up in order: the same on every machine.
+/// Sum of `of(x)` in sixteen lanes that are added up in order. The fixed order makes the result the same with any
+/// vector instructions.
 #[inline(always)]
 fn lanes(x: &[f32], of: impl Fn(f32) -> f32) -> f64 {
     let mut lanes = [0.0f32; 16];
@@ -103,17 +131,19 @@ fn lanes(x: &[f32], of: impl Fn(f32) -> f32) -> f64 {
     lanes.into_iter().map(f64::from).sum()
 }
 
+/// Sum of squares. Each chunk of 4,096 elements is summed in f32 and the chunks in f64, as the threshold kernel does.
 #[inline(always)]
 fn squares(x: &[f32]) -> f64 {
     x.chunks(4096).map(|x| lanes(x, |x| x * x)).sum()
 }
 
+/// Sum of magnitudes.
 #[inline(always)]
 fn magnitudes(x: &[f32]) -> f64 {
     lanes(x, f32::abs)
 }
 
-/// Bytes of so many words, for errors: no more than fit 32 bits.
+/// The length in bytes of a number of words, for errors: saturates at 32 bits.
 fn bytes(words: usize) -> u32 {
     u32::try_from(words.saturating_mul(4)).unwrap_or(u32::MAX)
 }
@@ -132,46 +162,46 @@ fn check_finite(x: &[f32]) -> Result<(), BodyError> {
     }
 }
 
-/// Bytes that are no body of their codec.
+/// Why a body could not be decoded. Indices count elements of the vector, or of a section in a threshold body.
 #[derive(Copy, Clone, Debug, PartialEq)]
 #[non_exhaustive]
-#[allow(missing_docs, reason = "the fields say what was expected and what came")]
+#[allow(missing_docs, reason = "the fields are the expected and the found value")]
 pub enum BodyError {
-    /// More entries than there can be.
+    /// A list states more entries than its words or the vector can hold.
     Entries { limit: u32, got: u32 },
-    /// Indices do not rise.
+    /// The indices of a list do not rise.
     Order { expected: u32, got: u32 },
-    /// No such parameter.
+    /// An index is not below the length of the vector.
     Index { limit: u32, got: u32 },
-    /// More quanta of one parameter than can be.
+    /// An entry has more quanta than the format allows.
     Count { limit: u32, index: u32 },
-    /// A unary number longer than the vector allows.
+    /// A unary number of a Rice list is larger than any gap in the vector.
     Run { limit: u32, got: u32 },
-    /// Not the Rice parameter that belongs to these gaps.
+    /// The Rice parameter of a block is not the one that follows from its gaps.
     Parameter { expected: u32, got: u32 },
-    /// Counts are given where none is above 1.
+    /// A Rice block states counts although all of them are 1.
     Single { first: u32 },
     /// The body ends within an entry.
     Truncated { bits: u64 },
-    /// Bits after the last entry.
+    /// Bits after the last entry are not 0.
     Padding { got: u32 },
-    /// Bytes after the last entry.
+    /// There are bytes after the last entry.
     Trailing { expected: u32, got: u32 },
-    /// Another form is smaller.
+    /// A list is not in the smallest form.
     Form { expected: Form, got: Form },
-    /// No such form.
+    /// The number of a form is unknown.
     UnknownForm { got: u32 },
-    /// The body ends before its list does.
+    /// The body ends before a header or list does.
     Short { expected: u32, got: u32 },
-    /// Not as long as a vector of this length makes it.
+    /// A dense body does not have the length that follows from the vector's.
     Length { expected: u32, got: u32 },
-    /// Not a quantum of this run.
+    /// A quantum is not a power of two between the run's smallest and largest quantum.
     Tau { unit: f32, got: f32 },
-    /// Not a block's scale.
+    /// The scale of a block does not fit its elements.
     Scale { block: u32, got: f32 },
-    /// Not a value that is sent.
+    /// An element is not finite, or is a value that the codec does not send.
     Value { index: u32, got: f32 },
-    /// The ledger's count of this parameter would overflow.
+    /// The ledger's count of this element would overflow 32 bits.
     Ledger { index: u32 },
 }
 
@@ -185,8 +215,8 @@ impl fmt::Display for BodyError {
             Self::Count { limit, index } => write!(f, "a count of at most {limit} at index {index}, got more"),
             Self::Run { limit, got } => write!(f, "at most {limit} zeros in a unary number, got {got}"),
             Self::Parameter { expected, got } => write!(f, "a Rice parameter of {expected}, got {got}"),
-            Self::Single { first } => write!(f, "several quanta in the block from index {first}, got one each"),
-            Self::Truncated { bits } => write!(f, "more than {bits} bits, got no more"),
+            Self::Single { first } => write!(f, "a count above 1 in the block from index {first}, got only 1"),
+            Self::Truncated { bits } => write!(f, "more bits after bit {bits}, got the end of the body"),
             Self::Padding { got } => write!(f, "zeros after the last entry, got {got:#x}"),
             Self::Trailing { expected, got } => write!(f, "{expected} bytes of entries, got {got}"),
             Self::Form { expected, got } => write!(f, "the form {expected:?}, which is the smallest, got {got:?}"),
@@ -197,8 +227,8 @@ impl fmt::Display for BodyError {
                 let max = unit * (1u32 << Threshold::SPAN) as f32;
                 write!(f, "a tau that is a power of two from {unit:e} to {max:e}, got {got:e}")
             }
-            Self::Scale { block, got } => write!(f, "the scale that fits block {block}, got {got:e}"),
-            Self::Value { index, got } => write!(f, "a finite value at index {index}, got {got}"),
+            Self::Scale { block, got } => write!(f, "a scale that fits the elements of block {block}, got {got:e}"),
+            Self::Value { index, got } => write!(f, "a finite value (above 0 in top-k) at index {index}, got {got}"),
             Self::Ledger { index } => write!(f, "a count within 32 bits at index {index}, got more"),
         }
     }

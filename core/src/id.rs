@@ -1,4 +1,5 @@
-//! Names of things that must not be mixed up.
+//! Newtypes for numbers that must not be mixed up: ranks, shards, clocks, operations. And [`Cluster`], the numbers of
+//! nodes.
 
 use core::fmt;
 
@@ -17,27 +18,28 @@ macro_rules! id {
 }
 
 id!(
-    /// A node's rank: workers come first (`0..workers`), then servers.
+    /// The rank of a node: `0..workers` are workers, `workers..workers + servers` are servers.
     PeerId(u32), ""
 );
 id!(
-    /// One contiguous range of the flat vector, held by one server node.
+    /// The number of a shard: a contiguous range of the flat vector, held by one server node.
     ShardId(u32), "shard "
 );
 id!(
-    /// A count of completed steps of a worker, or of applications at a server.
+    /// A logical clock: the number of completed steps of a worker, or of applications to the parameters at a server.
     Clock(u64), "clock "
 );
 id!(
-    /// Drawn at random at each start of a node, so that a restarted node is never taken for its former self.
+    /// A number that a node draws at random when it starts. It tells a restarted node from its previous incarnation
+    /// with the same rank.
     Incarnation(u64), "incarnation "
 );
 id!(
-    /// Position of an update in its origin's stream, from 1.
+    /// The position of an update among all updates of its worker, from 1.
     Sequence(u64), "#"
 );
 id!(
-    /// An operation handed to the driver. It ends exactly once, completed or aborted.
+    /// The number of an operation that a machine asked its driver for. It ends exactly once, completed or aborted.
     OpId(u64), "op "
 );
 
@@ -47,7 +49,7 @@ impl Clock {
         Self(self.0 + 1)
     }
 
-    /// How far `self` is ahead of `other`; zero when it is not.
+    /// The lead of `self` over `other`; 0 if `self` is not ahead.
     pub const fn ahead_of(self, other: Self) -> u64 {
         self.0.saturating_sub(other.0)
     }
@@ -61,37 +63,37 @@ impl Sequence {
 }
 
 impl PeerId {
-    /// The rank as an index into tables of nodes.
+    /// The rank as an index into a table of nodes.
     pub const fn index(self) -> usize {
         self.0 as usize
     }
 }
 
-/// Who takes part: ranks `0..workers` train, ranks `workers..workers + servers` hold shards.
+/// The numbers of nodes of a run. Ranks `0..workers` train, ranks `workers..workers + servers` are servers.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub struct Cluster {
-    /// How many nodes train, at least 1.
+    /// Number of nodes that train, at least 1.
     pub workers: u32,
-    /// How many nodes hold shards: 0 unless the recipe's topology is parameter servers. For a tree or ring, 1 is a node
-    /// that hosts the coordinator and does nothing else.
+    /// Number of server nodes. With parameter servers: 1 to the number of shards. In a tree or ring: 0, or 1 for a node
+    /// that hosts only the coordinator. In a mesh: 0.
     pub servers: u32,
 }
 
 impl Cluster {
-    /// How many nodes there are in all.
+    /// Number of all nodes.
     pub const fn nodes(self) -> u32 {
         self.workers + self.servers
     }
 
-    /// Does this rank train?
+    /// True if the node with this rank trains.
     pub const fn is_worker(self, peer: PeerId) -> bool {
         peer.0 < self.workers
     }
 
-    /// The node that holds a shard: shards go round the servers.
+    /// The node that holds a shard: shard `k` is held by server `k % servers`.
     ///
     /// # Panics
-    /// When the cluster has no servers.
+    /// If the cluster has no servers.
     pub const fn server_of(self, shard: ShardId) -> PeerId {
         PeerId(self.workers + shard.0 % self.servers)
     }

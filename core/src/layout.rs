@@ -1,4 +1,5 @@
-//! Named tensors over one flat vector.
+//! [`Layout`]: the named tensors of a model in one flat vector. And [`shard_range`], the split of that vector into
+//! shards.
 
 use alloc::string::{String, ToString};
 use alloc::sync::Arc;
@@ -6,14 +7,20 @@ use alloc::vec::Vec;
 use core::fmt::Write;
 use core::ops::Range;
 
-/// The tensors of a model in the order in which they lie in the flat vector. Every node of a run must have the
-/// same layout; joining compares it.
+/// The tensors of a model, in the order in which they lie in the flat vector.
+///
+/// All nodes of a run must have equal layouts; they compare names and shapes when they connect. Codecs with one
+/// threshold per tensor use the ranges, and error messages use the names.
 ///
 /// ```
 /// use gradwire_core::Layout;
+///
 /// let layout = Layout::new().tensor("dense.weight", &[64, 10]).tensor("dense.bias", &[10]);
 /// assert_eq!(layout.len(), 650);
 /// assert_eq!(layout.range("dense.bias"), Some(640..650));
+///
+/// // Index 643 of the flat vector is element 3 of the bias.
+/// assert_eq!(layout.locate(643), Some(("dense.bias", 3)));
 /// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Layout {
@@ -35,12 +42,13 @@ impl Layout {
         Self::default()
     }
 
-    /// A layout of one unnamed vector of `len` floats.
+    /// A layout with a single tensor of `len` floats, named `vector`.
     pub fn flat(len: usize) -> Self {
         Self::new().tensor("vector", &[len])
     }
 
-    /// The layout with one more tensor at its end.
+    /// The layout with one more tensor at the end. Names should be unique: [`range`](Self::range) finds the first
+    /// tensor with a name.
     #[must_use]
     pub fn tensor(mut self, name: &str, shape: &[usize]) -> Self {
         let end = self.len + shape.iter().product::<usize>();
@@ -49,66 +57,69 @@ impl Layout {
         self
     }
 
-    /// How many floats the flat vector has.
+    /// Length of the flat vector in floats.
     pub fn len(&self) -> usize {
         self.len
     }
 
-    /// Has the layout no floats at all?
+    /// True if the flat vector has no floats.
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }
 
-    /// The tensors, in order.
+    /// The tensors in the order of the flat vector.
     pub fn tensors(&self) -> &[Tensor] {
         &self.tensors
     }
 
-    /// How many floats each tensor has, in order.
+    /// The length of each tensor in floats, in the order of the flat vector.
     pub fn lens(&self) -> Arc<[usize]> {
         self.tensors.iter().map(|tensor| tensor.range.len()).collect()
     }
 
-    /// Where a tensor lies in the flat vector.
+    /// The range of a tensor in the flat vector, or `None` if there is no tensor with this name.
     pub fn range(&self, name: &str) -> Option<Range<usize>> {
         self.tensors.iter().find(|tensor| tensor.name == name).map(|tensor| tensor.range.clone())
     }
 
-    /// The name of the tensor that an index of the flat vector falls into, and the index within it.
+    /// The name of the tensor at an index of the flat vector, and the index within that tensor. `None`: the index is
+    /// out of range.
     pub fn locate(&self, index: usize) -> Option<(&str, usize)> {
         let tensor = self.tensors.iter().find(|tensor| tensor.range.contains(&index))?;
         Some((&tensor.name, index - tensor.range.start))
     }
 
-    /// One line per tensor, as joining compares them.
+    /// Appends one line per tensor: the text that nodes compare when they connect.
     pub(crate) fn describe(&self, text: &mut String) {
         for tensor in &self.tensors {
+            // Writing to a string does not fail.
             let _ = writeln!(text, "tensor {} = {:?}", tensor.name, tensor.shape);
         }
     }
 }
 
 impl Tensor {
-    /// The name given to it.
+    /// The name, as given to [`Layout::tensor`].
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// Its dimensions, outermost first.
+    /// The dimensions, outermost first.
     pub fn shape(&self) -> &[usize] {
         &self.shape
     }
 
-    /// Where it lies in the flat vector.
+    /// The range in the flat vector.
     pub fn range(&self) -> Range<usize> {
         self.range.clone()
     }
 }
 
-/// The range of shard `index` of `shards` over a vector of `len` floats: contiguous, in order, and of lengths
-/// that differ by at most one.
+/// The range of shard `index` of `shards` in a vector of `len` floats. Shards are contiguous and in order, and their
+/// lengths differ by at most one.
 pub fn shard_range(len: usize, shards: u32, index: u32) -> Range<usize> {
     let (shards, index) = (shards as usize, index as usize);
+    // The first `longer` shards have one element more.
     let (each, longer) = (len / shards, len % shards);
     let start = index * each + index.min(longer);
     start..start + each + usize::from(index < longer)
@@ -133,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn an_index_is_named_by_its_tensor() {
+    fn an_index_is_located_in_its_tensor() {
         let layout = Layout::new().tensor("a", &[2, 3]).tensor("b", &[4]);
         assert_eq!(layout.locate(5), Some(("a", 5)));
         assert_eq!(layout.locate(6), Some(("b", 0)));

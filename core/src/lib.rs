@@ -1,13 +1,26 @@
-//! The part of gradwire that decides.
+//! The protocol of gradwire as state machines without IO, clock, threads or randomness.
 //!
-//! Data-parallel training exchanges flat vectors of `f32` between workers by some rule: averaging, synchronous or
-//! asynchronous updates, softsync, bounded staleness, quanta with residual. Here every rule is a pure state machine:
-//! no IO, no clock, no randomness, no threads, no floats moved. A [`Machine`] is fed [`Input`]s and asked for
-//! [`Output`]s; it names buffers and never touches them. So the same machine runs in a thread of a training
-//! program, with gradients that never leave a GPU, or a thousand times a second in a simulator.
+//! Data-parallel training exchanges flat vectors of `f32` between workers by a method: parameter averaging, synchronous
+//! or asynchronous updates, softsync, bounded staleness, or quanta with residual. A [`Recipe`] describes the method,
+//! and a [`Machine`] runs it on one node. The machine takes [`Input`]s and returns [`Output`]s. It names buffers and
+//! does not access them, so the same machine runs in a thread of a training program, with gradients on a GPU, or in a
+//! simulator.
 //!
-//! Most users want the `gradwire` crate, whose `Session` drives a machine. A driver in full, for one worker that
-//! trains alone, over a transport that has nothing to carry:
+//! | module or type | content |
+//! |---|---|
+//! | [`Node`], [`Machine`], [`Input`], [`Output`] | the state machine of one node and its interface |
+//! | [`Recipe`], [`recipe`] | the method of a run: axes, presets, text form |
+//! | [`Layout`] | the tensors of a model in one flat vector |
+//! | [`Pool`], [`Segment`] | the buffers of a node, which the driver owns |
+//! | [`kernel`] | the arithmetic that a machine asks for, and executors for it |
+//! | [`codec`] | the encodings of vectors on the wire |
+//! | [`wire`] | the header of a message |
+//! | [`Transport`] | the contract between a driver and a transport |
+//! | [`Local`] | a worker's local steps between synchronisations |
+//! | [`Status`], [`telemetry`] | the state of a node as numbers, and its encoding for monitors |
+//!
+//! Most users want `Session` of the `gradwire` crate, which drives a machine. The following program is a complete
+//! driver, for one worker that trains alone, so that its transport has no messages to carry:
 //!
 //! ```
 //! use gradwire_core::*;
@@ -18,7 +31,7 @@
 //! let setup = Setup::new(PeerId(0), cluster, recipe, &layout, 0);
 //! let (mut machine, mut pool) = Node::open(setup, &[0.0; 3])?;
 //!
-//! let now = Instant::ORIGIN; // whatever clock the driver has
+//! let now = Instant::ORIGIN; // a driver reads its own clock here
 //! let mut steps = 0;
 //! loop {
 //!     match machine.poll_output() {
@@ -26,7 +39,7 @@
 //!             let result = kernel::run(&kernel, &mut pool);
 //!             machine.handle_input(now, Input::Completed { op, result })?;
 //!         }
-//!         // Hand these to the transport, which answers with `Completed` or `Aborted`:
+//!         // A driver hands these to its transport, which answers with `Completed` or `Aborted`.
 //!         Output::Transmit { .. } | Output::Receive { .. } | Output::Close { .. } => unreachable!("alone"),
 //!         Output::Signal(Signal::Joined { .. }) => {}
 //!         Output::Signal(Signal::Ready { .. }) => {
@@ -35,7 +48,7 @@
 //!             assert_eq!(params, [-1.0, -2.0, -3.0].map(|x| x * steps as f32));
 //!         }
 //!         Output::Signal(_) | Output::Event(_) => {}
-//!         // Drained: wait for the transport, the application, or the time.
+//!         // No more outputs: a driver waits for its transport, the application or a timeout.
 //!         Output::Wait { .. } if steps == 2 => break,
 //!         Output::Wait { .. } => {
 //!             let update = Segment::floats(machine.contribution(), 0, 3);
@@ -68,10 +81,12 @@ mod machine;
 pub mod planted;
 pub mod recipe;
 mod rule;
+mod saved;
 pub mod status;
 pub mod telemetry;
 mod time;
 mod transport;
+mod vectors;
 pub mod wire;
 
 pub use buffer::{BufferId, Lent, Pool, Segment, Storage};
@@ -79,10 +94,12 @@ pub use id::{Clock, Cluster, Incarnation, OpId, PeerId, Sequence, ShardId};
 pub use layout::{Layout, Tensor, shard_range};
 pub use local::Local;
 pub use machine::{
-    Contract, Event, Input, Machine, Misuse, Node, OURS, Output, ProtocolError, Rejection, RestoreError, Resumed,
-    SavedBuffer, Setup, Signal, THEIRS,
+    Contract, Event, Input, Machine, Misuse, Node, OURS, Output, ProtocolError, Rejection, Resumed, Setup, Signal,
+    THEIRS,
 };
-pub use recipe::{ConfigError, Recipe};
-pub use status::Status;
+pub use recipe::check::ConfigError;
+pub use recipe::settings::Recipe;
+pub use saved::{RestoreError, SavedBuffer};
+pub use status::snapshot::Status;
 pub use time::{Duration, Instant, Patience};
 pub use transport::Transport;

@@ -1,41 +1,50 @@
-//! The worker's side of a recipe: local steps between synchronisations, what is contributed at their end, and how
-//! the machine's view becomes the worker's parameters. Shared by all hosts of a machine, so that what is simulated
-//! is what runs.
+//! [`Local`]: a worker's local steps between synchronisations, the contribution at their end, and the step from the
+//! machine's view to the worker's parameters.
+//!
+//! Sessions and the simulator use the same code here, so that the simulator tests what a session runs.
 
 use alloc::vec::Vec;
 
 use crate::kernel::apply;
 use crate::kernel::tier::Tier;
-use crate::recipe::{Payload, Recipe};
-use crate::rule::period::{LocalSteps, Period};
+use crate::recipe::{Payload, Period, Recipe};
+use crate::rule::period::LocalSteps;
 
-/// A worker's local steps. Vectors are of the layout's length; the machine's vectors are longer where optimizer
-/// vectors travel along, and their tails are the host's business.
+/// The local steps of a worker.
+///
+/// Protocol of use: [`start`](Self::start) once, then [`step`](Self::step) or [`stepped`](Self::stepped) per local
+/// step. If that returns a number of examples, a synchronisation is due: the host gives the contribution to its
+/// machine, waits, and calls [`take`](Self::take) with the machine's view.
+///
+/// `params` and `update` have the length of the layout. The machine's vectors are longer if optimizer vectors travel
+/// with the parameters; the host fills and reads these tails itself.
 #[derive(Clone, Debug)]
 pub struct Local {
     recipe: Recipe,
     steps: LocalSteps,
-    /// Parameters at the last synchronisation, where updates of several steps travel as one.
+    /// Parameters at the last synchronisation, to compute the sum of updates since. Empty if it is not needed: with
+    /// `payload=parameters`, and with one local step per synchronisation once the caller hands over the update itself.
     base: Vec<f32>,
 }
 
 impl Local {
-    /// At the start of a run.
+    /// The local steps at the start of a run.
     pub fn new(recipe: Recipe) -> Self {
         Self { recipe, steps: LocalSteps::new(recipe.period), base: Vec::new() }
     }
 
-    /// Goes on after so many local steps, the last of which ended with a synchronisation.
+    /// Continues a resumed run after `steps` local steps, the last of which ended with a synchronisation.
     pub fn resume(&mut self, steps: u64) {
         self.steps = LocalSteps::after(self.recipe.period, steps);
     }
 
-    /// Has no step been taken since the last synchronisation?
+    /// True if no local step has been taken since the last synchronisation.
     pub fn is_at_rest(&self) -> bool {
         self.steps.is_at_rest()
     }
 
-    /// Takes the parameters that everyone starts from.
+    /// Copies the common initial parameters from the machine's view. With `payload=updates`, allocates and fills the
+    /// base vector.
     pub fn start(&mut self, params: &mut [f32], view: &[f32]) {
         params.copy_from_slice(&view[..params.len()]);
         if self.recipe.payload == Payload::Updates {
@@ -43,11 +52,11 @@ impl Local {
         }
     }
 
-    /// One local step: `update` is what is subtracted. When it is time to synchronise, fills `contribution` and
-    /// returns the examples behind it; [`take`](Self::take) must follow.
+    /// Takes one local step: subtracts `update`, computed over `examples` examples, from `params`. If a synchronisation
+    /// is due, fills `contribution` and returns the number of examples behind it; [`take`](Self::take) must follow.
     pub fn step(&mut self, params: &mut [f32], update: &[f32], examples: u32, contribution: &mut [f32]) -> Option<u32> {
         if self.recipe.payload == Payload::Updates && self.recipe.period == Period::every(1) {
-            // The update itself travels: what it starts from need not be kept.
+            // The update is the contribution, so the base vector is not needed: free its memory.
             self.base = Vec::new();
             contribution[..update.len()].copy_from_slice(update);
             return self.steps.take(examples);
@@ -56,28 +65,30 @@ impl Local {
         self.stepped(params, examples, contribution)
     }
 
-    /// One local step that the caller's optimizer has already taken on `params`. Not to be mixed with
-    /// [`step`](Self::step); see [`can_tell_update`](Self::can_tell_update).
+    /// Takes one local step that the caller's optimizer has already applied to `params`. Otherwise as
+    /// [`step`](Self::step). Requires [`can_tell_update`](Self::can_tell_update).
     pub fn stepped(&mut self, params: &[f32], examples: u32, contribution: &mut [f32]) -> Option<u32> {
+        // Between synchronisations only the counter changes: parameters and base hold all that a contribution needs.
         let weight = self.steps.take(examples)?;
         self.contribute(params, contribution);
         Some(weight)
     }
 
-    /// One step of a caller whose vectors are elsewhere, where updates are synchronised at every step: nothing is kept of
-    /// them here.
+    /// Takes one local step of a caller whose vectors are in other memory, for instance on a device. Only counts steps
+    /// and examples. Requires `payload=updates` with period 1.
     pub fn step_elsewhere(&mut self, examples: u32) -> Option<u32> {
         self.base = Vec::new();
         self.steps.take(examples)
     }
 
-    /// Can what changed be told from the parameters alone? Not after a [`step`](Self::step) whose update travelled
-    /// as it was.
+    /// True if the contribution can be computed from the parameters alone, as [`stepped`](Self::stepped) does. False
+    /// after a [`step`](Self::step) whose update was the contribution, because that step drops the base vector.
     pub fn can_tell_update(&self) -> bool {
         self.recipe.payload == Payload::Parameters || !self.base.is_empty()
     }
 
-    /// What remains of a period that has begun, at the end of a run.
+    /// Ends an incomplete period at the end of a run: fills `contribution` and returns the number of examples behind
+    /// it. `None`: no local step was taken since the last synchronisation.
     pub fn rest(&mut self, params: &[f32], contribution: &mut [f32]) -> Option<u32> {
         let weight = self.steps.rest()?;
         self.contribute(params, contribution);
@@ -88,18 +99,22 @@ impl Local {
         let contribution = &mut contribution[..params.len()];
         match self.recipe.payload {
             Payload::Parameters => contribution.copy_from_slice(params),
+            // Base minus parameters: the sum of the updates, which were subtracted one by one.
             Payload::Updates => apply::apply(contribution, &self.base, params, 1.0),
         }
     }
 
-    /// Takes what a synchronisation brought: the machine's view after a step.
+    /// Ends a synchronisation: copies the machine's view to `params`. `changed`: false if the view is the same as after
+    /// the previous synchronisation.
     pub fn take(&mut self, params: &mut [f32], view: &[f32], changed: bool) {
         let view = &view[..params.len()];
         if changed {
             params.copy_from_slice(view);
         } else if !self.base.is_empty() {
+            // The round changed nothing (all weights were 0), so the local steps since the base do not count either.
             params.copy_from_slice(&self.base);
         }
+        // The next contribution is relative to these parameters.
         if !self.base.is_empty() {
             self.base.copy_from_slice(params);
         }

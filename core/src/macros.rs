@@ -1,7 +1,7 @@
-//! Small macros.
+//! Macros of the crate.
 
-/// Does this node run with the planted bug? Always false, and nothing at run time, unless compiled with
-/// `--cfg planted`.
+/// True if this node runs with a planted bug. Without `--cfg planted`, the constant `false`, so that the code of the
+/// bug is compiled out.
 macro_rules! planted {
     ($hub:expr, $bug:ident) => {{
         #[cfg(planted)]

@@ -1,42 +1,41 @@
-//! Bugs to plant, so that the property harness can show that it would find them. Compiled with `--cfg planted`
-//! only.
+//! Deliberate bugs, compiled with `--cfg planted` only. `tests/planted.rs` turns on one at a time and checks that the
+//! random schedules of the property harness find it.
 
-/// One mistake that this kind of system makes.
+/// A mistake that is typical of this kind of system.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
-#[allow(missing_docs, reason = "named by what they do")]
 pub enum Bug {
-    /// A server applies an update again when it comes again.
+    /// A server applies an update again if it arrives twice.
     NoDedup,
-    /// A server forgets which updates it has when a worker reconnects.
+    /// A server forgets which updates of a worker it has applied when the worker reconnects.
     DedupClearedOnReconnect,
     /// The stale-synchronous bound is off by one.
     BoundOffByOne,
-    /// The row clock counts the dead.
+    /// The row clock includes lost workers.
     MinimumOverDead,
-    /// A mean divides by the number of contributions, not by their examples.
+    /// A mean divides by the number of contributions instead of the number of examples.
     DenominatorByCount,
-    /// What an encoder keeps back is forgotten.
+    /// The residual of an encoder is set to zero after each message.
     ResidualDropped,
-    /// A later joiner takes messages before its snapshot, and the snapshot overwrites them.
+    /// A joining mesh peer applies messages before its snapshot, and the snapshot overwrites them.
     SnapshotAppliedLate,
-    /// A round is applied in order of arrival.
+    /// The contributions of a round are merged in order of arrival instead of rank order.
     ArrivalOrder,
-    /// Late updates get the scale of fresh ones.
+    /// Late updates get the factor of fresh updates.
     StalenessIgnored,
-    /// Softsync divides a rest by c.
+    /// Softsync divides an incomplete group by c instead of its size.
     RestDividedByC,
-    /// A worker's refreshed parameters lack its own updates that are still under way.
+    /// The parameters that a worker receives lack its own updates that are still in flight.
     OwnWritesLost,
-    /// A message that becomes part of another is forgotten.
+    /// A mesh message that is merged into another is lost.
     MergeForgets,
-    /// A member that lacks a round goes on without it.
+    /// A member that lacks the result of a round continues without it.
     BehindNotFetched,
-    /// A member applies what it has of a round when everyone stops.
+    /// A member applies its part of an incomplete round when the view changes.
     HalfRoundApplied,
 }
 
 impl Bug {
-    /// All of them.
+    /// All bugs, in the order of the enum.
     pub const ALL: [Self; 14] = [
         Self::NoDedup,
         Self::DedupClearedOnReconnect,

@@ -1,167 +1,126 @@
-//! What tests and monitors read: numbers and names, no handles.
+//! The parts of a [`Status`], the snapshot of a node that monitors and tests read. All are plain data.
 
-use alloc::vec::Vec;
+pub(crate) mod snapshot;
 
 use crate::id::{Clock, PeerId};
 use crate::time::Instant;
 
-/// A snapshot of one node.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Status {
-    /// Its rank.
-    pub me: PeerId,
-    /// What it is.
-    pub role: Role,
-    /// Steps done (a server: applications, of the shard that has the most).
-    pub clock: Clock,
-    /// Whom it waits for, if it does.
-    pub waiting: Option<Waiting>,
-    /// What happened so far.
-    pub counters: Counters,
-    /// Staleness of the updates applied here.
-    pub staleness: Histogram,
-    /// The workers, as far as this node knows them.
-    pub workers: Vec<WorkerStatus>,
-    /// Connections to other nodes.
-    pub links: Vec<LinkStatus>,
-    /// Norm of the residual, where there is one: what was contributed and has not been sent.
-    pub residual_norm: f64,
-    /// Share of parameters in the last encoded update, where there was one.
-    pub density: f64,
-    /// The largest threshold of the last encoded update, where there was one.
-    pub tau: f64,
-    /// What clipping has taken from the residual in all, and nobody gets.
-    pub clipped: f64,
-    /// Operations under way.
-    pub operations: usize,
-    /// Updates of everyone that are in this node's replica, where there are replicas that count them (meshes).
-    pub updates: u64,
-    /// Number of the view, where there are views.
-    pub view: u64,
-    /// Its members.
-    pub members: u32,
-}
+// The public path of this type is the root of the crate.
+pub(crate) use snapshot::Status;
 
-/// What a node is.
+/// The kind of machine that a node runs.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
-#[allow(missing_docs, reason = "named by their machines")]
 pub enum Role {
+    /// A worker of parameter servers.
     Worker,
+    /// A server node: it holds shards, or hosts the coordinator of a collective.
     Server,
+    /// A member of a tree or ring.
     Collective,
+    /// A peer of a mesh.
     Mesh,
 }
 
-/// Whom a node waits for.
+/// The wait of a node for a peer.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub struct Waiting {
-    /// The peer that must act next.
+    /// The peer that must act next. Peers report their own waits, so this is the end of a chain of waits if one is
+    /// known.
     pub on: PeerId,
-    /// The clock which that peer is at, as far as is known.
+    /// The clock of that peer, as far as this node knows.
     pub at: Clock,
     /// The clock that this node waits for.
     pub clock: Clock,
-    /// Since when.
+    /// The moment at which the wait started.
     pub since: Instant,
-    /// Who said so: this node itself, or a peer that waits in turn.
-    pub told_by: PeerId,
+    /// The source of this information: this node itself, or a peer that reported its own wait.
+    pub reported_by: PeerId,
 }
 
-/// What happened so far. Every contribution that comes in is counted in exactly one of the first six.
+/// Counts since the start of a node. Each contribution that arrives is counted in exactly one of the first six fields.
 #[derive(Copy, Clone, Debug, Default, PartialEq, Eq)]
 pub struct Counters {
     /// Contributions applied, or gathered for the next application.
     pub applied: u64,
-    /// Contributions that had come before.
+    /// Contributions that had arrived before.
     pub duplicates: u64,
     /// Contributions to a round that was over.
     pub late: u64,
-    /// Contributions staler than the recipe's limit.
+    /// Contributions with a staleness above the recipe's limit.
     pub dropped: u64,
-    /// Contributions refused for what was in them.
+    /// Contributions refused because of their content: elements that are not finite, or a malformed body.
     pub rejected: u64,
     /// Contributions of weight 0.
     pub empty: u64,
     /// Applications to the parameters.
     pub applications: u64,
-    /// Elements that encoded updates said something about.
+    /// Elements that encoded messages of this node carried.
     pub entries: u64,
-    /// Elements of encoded updates that came to something not finite, and were left out.
-    pub left_out: u64,
-    /// Messages that became part of another, for peers that did not keep up.
+    /// Elements that an encoder of this node left out because update plus residual was not finite.
+    pub non_finite: u64,
+    /// Mesh: messages that were merged into another because a neighbour was slow.
     pub merged: u64,
-    /// Bytes that the messages sent would take with all their vectors as plain floats.
+    /// Bytes that the sent messages would have taken with plain floats in place of encoded bodies.
     pub dense_bytes: u64,
-    /// Contributions that were on their way to a server that started anew, or in it and in nothing that is left.
+    /// Contributions lost with a server that restarted: in flight to it, or applied by it and in no worker's
+    /// parameters.
     pub lost: u64,
-    /// Peers that came back after a broken connection.
+    /// Reconnections of peers.
     pub reconnects: u64,
     /// Messages sent again after a broken connection.
     pub resent: u64,
 }
 
-/// A worker as another node sees it.
+/// A worker from the perspective of another node.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub struct WorkerStatus {
-    /// Its rank.
+    /// Rank of the worker.
     pub rank: PeerId,
-    /// Where it is in its life.
+    /// Participation of the worker.
     pub state: Presence,
-    /// Steps of it that are in.
+    /// Steps of the worker that this node has received.
     pub clock: Clock,
 }
 
-/// Where a peer is in its life.
+/// The participation of a peer.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub enum Presence {
-    /// Not seen yet.
+    /// Has not connected yet.
     Awaited,
-    /// Takes part.
+    /// Connected, and takes part in the run.
     Present,
-    /// Disconnected, not given up yet.
+    /// Disconnected for less than [`Patience::dead_after`](crate::Patience::dead_after).
     Suspect,
-    /// Given up.
+    /// Disconnected for longer, and given up.
     Lost,
     /// Has made its last contribution.
     Left,
 }
 
-/// Traffic with one peer.
+/// Traffic with one peer since the start.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub struct LinkStatus {
-    /// Which.
+    /// Rank of the peer.
     pub peer: PeerId,
-    /// Headers and bodies sent.
+    /// Bytes sent, headers and bodies.
     pub bytes_out: u64,
-    /// Headers and bodies received.
+    /// Bytes received, headers and bodies.
     pub bytes_in: u64,
-    /// Messages sent.
+    /// Number of messages sent.
     pub messages_out: u64,
-    /// Messages received.
+    /// Number of messages received.
     pub messages_in: u64,
-    /// When the last message came.
+    /// Arrival of the last message.
     pub last_heard: Option<Instant>,
-    /// How long the peer takes to say something after it was spoken to, smoothed, in nanoseconds: the way there and back, and
-    /// whatever it does in between. 0: it has not.
-    pub answers_in: u64,
+    /// Time in nanoseconds between a message to the peer and the next message from it, smoothed with weight 1/8. It
+    /// includes the peer's own work. 0: not measured yet.
+    pub response_ns: u64,
 }
 
-impl Status {
-    /// Headers and bodies sent, to all peers.
-    pub fn bytes_out(&self) -> u64 {
-        self.links.iter().map(|link| link.bytes_out).sum()
-    }
-
-    /// Headers and bodies received, from all peers.
-    pub fn bytes_in(&self) -> u64 {
-        self.links.iter().map(|link| link.bytes_in).sum()
-    }
-}
-
-/// Counts of small numbers, with their exact mean and maximum.
+/// A histogram of small integers, with exact mean and maximum.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Histogram {
-    /// How often each value came; the last bucket holds all values from its index on.
+    /// Occurrences of each value. The last bucket counts its index and all larger values.
     buckets: [u64; Self::BUCKETS],
     count: u64,
     sum: u64,
@@ -169,11 +128,12 @@ pub struct Histogram {
 }
 
 impl Histogram {
-    /// Values up to one less than this are counted apart.
+    /// Number of buckets. Values from `BUCKETS - 1` on share the last bucket.
     pub const BUCKETS: usize = 64;
 
-    /// Counts as they were told: `sum` and `max` of what is in the buckets.
+    /// A histogram from its encoding. The parts come from outside and may contradict each other.
     pub(crate) fn from_parts(buckets: [u64; Self::BUCKETS], sum: u64, max: u64) -> Self {
+        // Saturating, because a log may state any numbers.
         let count = buckets.iter().fold(0u64, |all, count| all.saturating_add(*count));
         Self { buckets, count, sum, max }
     }
@@ -186,7 +146,7 @@ impl Histogram {
         self.max = self.max.max(value);
     }
 
-    /// Takes in another histogram.
+    /// Adds the counts of another histogram.
     pub fn merge(&mut self, other: &Self) {
         for (bucket, more) in self.buckets.iter_mut().zip(other.buckets) {
             *bucket += more;
@@ -196,27 +156,27 @@ impl Histogram {
         self.max = self.max.max(other.max);
     }
 
-    /// How often each value came.
+    /// Occurrences of each value. The last bucket counts its index and all larger values.
     pub fn buckets(&self) -> &[u64; Self::BUCKETS] {
         &self.buckets
     }
 
-    /// How many values came.
+    /// Number of values.
     pub fn count(&self) -> u64 {
         self.count
     }
 
-    /// Their sum.
+    /// Sum of the values.
     pub fn sum(&self) -> u64 {
         self.sum
     }
 
-    /// The largest.
+    /// The largest value; 0 without values.
     pub fn max(&self) -> u64 {
         self.max
     }
 
-    /// Their mean; 0 when none came.
+    /// Mean of the values; 0 without values.
     pub fn mean(&self) -> f64 {
         if self.count == 0 { 0.0 } else { self.sum as f64 / self.count as f64 }
     }

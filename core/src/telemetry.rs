@@ -1,9 +1,15 @@
-//! What nodes tell monitors, as plain data with a compact encoding: the same for watching live, recording, replaying, and the
-//! simulator.
+//! Telemetry: the data that nodes publish for monitors, and its encoding. Live connections, recordings, replays and the
+//! simulator use the same format.
 //!
-//! A log is [`MAGIC`] and frames, each a 32-bit length and a body. A body is the kind of frame and numbers: whole ones as
-//! LEB128, others as they lie in memory. What is read is checked against limits before anything is allocated for it, and
-//! nothing in it is trusted: text is for people to read, and a number may be any number.
+//! A *log* is [`MAGIC`] followed by frames. A [`Frame`] is a 32-bit little-endian length and a body of that many bytes:
+//!
+//! | body | content |
+//! |---|---|
+//! | byte 0 | kind of frame: 1 [`Run`], 2 [`Report`], 3 [`Note`] |
+//! | rest | the fields in order: integers as LEB128, floats as 32 bits little-endian, text as its length and UTF-8 |
+//!
+//! Monitors read logs from untrusted nodes. Parsing checks each length against a limit before it allocates, and accepts
+//! any value of a number. Text may contain any characters: show it through [`printable`].
 
 mod reader;
 mod report;
@@ -18,82 +24,94 @@ use crate::status::Status;
 use crate::time::Instant;
 use reader::Reader;
 
-/// What a log begins with.
+/// The first 8 bytes of a log: a signature, and the format version in the last two.
 pub const MAGIC: [u8; 8] = *b"GRWLOG\x00\x01";
-/// The longest body of a frame.
+/// Limit of a frame's body in bytes.
 pub const BODY_MAX: usize = 256 * 1024;
-/// The most nodes that are told of.
+/// Limit of the number of workers, and of links, in a report. Longer lists are cut when they are written.
 pub const NODES_MAX: usize = 1024 + 64;
-/// The longest text.
+/// Limit of a text in bytes. Longer texts are cut when they are written.
 const TEXT_MAX: usize = 4096;
 
-/// One thing that is told.
+/// One entry of a log.
+///
+/// ```
+/// use gradwire_core::telemetry::{Frame, Run};
+///
+/// let run = Run { recipe: "sync".into(), workers: 4, servers: 0, parameters: 650 };
+/// let mut log = Vec::new();
+/// Frame::Run(run.clone()).emit(&mut log);
+///
+/// assert_eq!(Frame::parse(&log), Ok(Some((Frame::Run(run), log.len()))));
+/// assert_eq!(Frame::parse(&log[..3]), Ok(None)); // incomplete: read more bytes first
+/// ```
 #[derive(Clone, Debug, PartialEq)]
-#[allow(clippy::large_enum_variant, reason = "most are reports")]
+#[allow(clippy::large_enum_variant, reason = "most frames are reports")]
 pub enum Frame {
-    /// What is run: told first.
+    /// The description of the run: the first frame of a log.
     Run(Run),
-    /// How a node is.
+    /// The state of a node, sent several times a second.
     Report(Report),
-    /// What happened to a node.
+    /// An event at a node.
     Note(Note),
 }
 
-/// What is run.
+/// The description of a run.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Run {
-    /// The recipe, in full.
+    /// The text form of the recipe.
     pub recipe: String,
-    /// Nodes that train.
+    /// Number of workers.
     pub workers: u32,
-    /// Nodes that hold shards, or coordinate.
+    /// Number of server nodes.
     pub servers: u32,
-    /// Floats of the model.
+    /// Length of the parameter vector in floats.
     pub parameters: u64,
 }
 
-/// How a node is.
+/// The state of a node at a moment.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Report {
-    /// When, by the clock that the log is kept by.
+    /// The moment, by the clock of the process that keeps the log.
     pub at: Instant,
-    /// Where it runs, as it says.
+    /// Name of the machine on which the node runs, as the node reports it.
     pub host: String,
-    /// Its machine.
+    /// Snapshot of the node's machine.
     pub status: Status,
-    /// Where its time goes.
+    /// Time that the node has spent, by activity.
     pub times: Times,
-    /// What the application has said.
+    /// Training progress, as the application reports it.
     pub progress: Progress,
 }
 
-/// Nanoseconds so far, and steps they went into.
+/// Nanoseconds that a node has spent since its start, by activity, and the number of steps.
 #[derive(Copy, Clone, Debug, Default, PartialEq, Eq)]
 pub struct Times {
     /// Steps of the application.
     pub steps: u64,
-    /// The application computes: between a step's end and the next one's begin.
+    /// Computation of the application: from the end of a step call to the start of the next.
     pub compute: u64,
-    /// Contributions and differences are encoded.
+    /// Encoding of contributions, and of differences that servers send.
     pub encode: u64,
-    /// Bodies are decoded and looked at.
+    /// Decoding and checking of received bodies.
     pub decode: u64,
-    /// Means, updates and replicas are computed.
+    /// Means, applications of updates, and replicas.
     pub apply: u64,
-    /// The application waits in a step, whatever for; what of that is not spent on the kernels above is the network and others.
+    /// Time in which the application is blocked in a step. Minus `encode`, `decode` and `apply`, this is the network
+    /// and the wait for peers.
     pub wait: u64,
-    /// Something that this node sends is on its way; beside all of the others.
+    /// Time with at least one transmission in flight. Overlaps the other fields.
     pub wire: u64,
 }
 
-/// What the application has said of its training. Not a number: nothing yet.
+/// Training progress, as the application reports it. A value of NaN means that it has not been reported.
 #[derive(Copy, Clone, Debug, PartialEq)]
 pub struct Progress {
-    /// Mean loss, of training.
+    /// Mean training loss.
     pub loss: f32,
-    /// From 0 to 1, on examples that are not trained on.
+    /// Share of correct answers on held-out examples, from 0 to 1.
     pub accuracy: f32,
-    /// Examples that this node has contributed.
+    /// Number of examples behind this node's contributions so far.
     pub examples: u64,
 }
 
@@ -103,26 +121,28 @@ impl Default for Progress {
     }
 }
 
-/// What happened to a node.
+/// An event at a node, in a form of fixed size.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub struct Note {
-    /// When, by the clock that the log is kept by.
+    /// The moment, by the clock of the process that keeps the log.
     pub at: Instant,
-    /// To whom.
+    /// Rank of the node.
     pub rank: PeerId,
-    /// What.
-    pub what: NoteKind,
-    /// With whom, where there is someone.
+    /// Kind of event.
+    pub kind: NoteKind,
+    /// The peer that the event concerns. The node itself if there is no peer; the number of members for
+    /// [`NoteKind::View`].
     pub peer: PeerId,
-    /// A number that says more, by what it is: a clock, a view, a line; of a refusal, one more than the index of a float that is
-    /// not finite, or 0.
+    /// A number that depends on the kind. `View`: its number. `Stalled`: the clock of the peer. `ContractDiffers`: the
+    /// first differing line. `ResumedElsewhere`: the clock of the peer's checkpoint. `Rejected`: the index of the
+    /// element that is not finite, plus 1, or 0 for a malformed body. Otherwise 0.
     pub number: u64,
 }
 
-/// Kinds of notes, as of [`Event`]s.
+/// Kinds of notes: the variants of [`Event`] and [`Signal`]. The numbers are part of the format.
 #[derive(Copy, Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
-#[allow(missing_docs, reason = "named as events are")]
+#[allow(missing_docs, reason = "the variants have the names of events and signals, which are documented")]
 pub enum NoteKind {
     Joined = 1,
     Left = 2,
@@ -154,32 +174,34 @@ impl NoteKind {
         Self::Outdated,
     ];
 
-    /// Is it something that people should look at?
+    /// True if the event needs attention: a lost peer, a stall, a refusal.
     pub fn is_trouble(self) -> bool {
         !matches!(self, Self::Joined | Self::Left | Self::Finished | Self::PeerJoined | Self::View)
     }
 }
 
 impl Note {
-    /// The note of a machine's event.
+    /// The note for an event of a machine.
     pub fn of_event(at: Instant, rank: PeerId, event: &Event) -> Self {
-        let (what, peer, number) = match *event {
+        let (kind, peer, number) = match *event {
             Event::PeerJoined { peer, .. } => (NoteKind::PeerJoined, peer, 0),
             Event::PeerLost { peer } => (NoteKind::PeerLost, peer, 0),
+            // The format has two numbers, and a view has no peer: the number of members takes the place of one.
             Event::View { number, members } => (NoteKind::View, PeerId(members), number),
             Event::Rejected { peer, reason: Rejection::NonFinite { index, .. } } => {
+                // 0 stands for a malformed body.
                 (NoteKind::Rejected, peer, u64::from(index) + 1)
             }
             Event::Rejected { peer, reason: Rejection::Malformed(_) } => (NoteKind::Rejected, peer, 0),
             Event::Stalled { on, at, .. } => (NoteKind::Stalled, on, at.0),
             Event::Outdated => (NoteKind::Outdated, rank, 0),
         };
-        Self { at, rank, what, peer, number }
+        Self { at, rank, kind, peer, number }
     }
 
-    /// The note of a machine's signal; `None` for [`Signal::Ready`], which comes with every step.
+    /// The note for a signal of a machine. `None` for [`Signal::Ready`], which occurs at every step.
     pub fn of_signal(at: Instant, rank: PeerId, signal: &Signal) -> Option<Self> {
-        let (what, peer, number) = match *signal {
+        let (kind, peer, number) = match *signal {
             Signal::Ready { .. } => return None,
             Signal::Joined { .. } => (NoteKind::Joined, rank, 0),
             Signal::Left => (NoteKind::Left, rank, 0),
@@ -188,64 +210,66 @@ impl Note {
             Signal::ContractDiffers { peer, line, .. } => (NoteKind::ContractDiffers, peer, u64::from(line)),
             Signal::ResumedElsewhere { peer, at } => (NoteKind::ResumedElsewhere, peer, at.0),
         };
-        Some(Self { at, rank, what, peer, number })
+        Some(Self { at, rank, kind, peer, number })
     }
 }
 
 impl fmt::Display for Note {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { peer, number, .. } = self;
-        match self.what {
+        match self.kind {
             NoteKind::Joined => write!(f, "takes part"),
             NoteKind::Left => write!(f, "has left"),
             NoteKind::Finished => write!(f, "all workers have left"),
-            NoteKind::PeerJoined => write!(f, "sees peer {peer}"),
+            NoteKind::PeerJoined => write!(f, "is joined by peer {peer}"),
             NoteKind::PeerLost => write!(f, "has given up peer {peer}"),
             NoteKind::Cut => write!(f, "cannot go on without peer {peer}"),
             NoteKind::View => write!(f, "view {number}: {peer} workers go on together"),
             NoteKind::Rejected if *number == 0 => {
-                write!(f, "refused a contribution of peer {peer}: no body of its codec")
+                write!(f, "refused a contribution of peer {peer}: malformed body")
             }
             NoteKind::Rejected => {
-                write!(f, "refused a contribution of peer {peer}: not finite at index {}", number - 1)
+                write!(f, "refused a contribution of peer {peer}: element {} is not finite", number - 1)
             }
-            NoteKind::ContractDiffers => write!(f, "met peer {peer}, which runs something else (line {number})"),
+            NoteKind::ContractDiffers => write!(f, "refused peer {peer}: its contract differs (line {number})"),
             NoteKind::Stalled => write!(f, "waits for peer {peer} (at clock {number})"),
-            NoteKind::ResumedElsewhere => write!(f, "met peer {peer}, which goes on from moment {number}"),
-            NoteKind::Outdated => write!(f, "came back to a run that has gone on, and dropped its residual"),
+            NoteKind::ResumedElsewhere => {
+                write!(f, "refused peer {peer}: it resumed from another checkpoint (moment {number})")
+            }
+            NoteKind::Outdated => write!(f, "resumed from an outdated checkpoint and dropped its residual"),
         }
     }
 }
 
-/// Bytes that are no frame.
+/// Why bytes could not be parsed as a log.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum LogError {
-    /// Not the beginning of a log of this version.
+    /// The first bytes are not [`MAGIC`]: not a log, or a log of another format version.
     Magic,
-    /// A frame or a list in it is longer than is allowed.
+    /// A frame, list or text is longer than its limit.
     Length {
-        /// The most.
+        /// The limit: bytes, or elements of a list.
         limit: usize,
-        /// What it says.
+        /// The length that the log states.
         got: usize,
     },
-    /// A kind of frame, node or note that is none.
+    /// The number of a kind of frame, note, role or presence is unknown.
     Kind {
-        /// Its number.
+        /// The unknown number.
         got: u8,
     },
-    /// The body ends too early, or goes on.
+    /// The body of a frame is truncated, has trailing bytes, or contains a number or text in a wrong encoding.
     Body,
 }
 
 impl fmt::Display for LogError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Magic => write!(f, "log: expected one of version 1, got something else"),
-            Self::Length { limit, got } => write!(f, "log: expected at most {limit} of something, got {got}"),
-            Self::Kind { got } => write!(f, "log: expected a kind that there is, got {got}"),
-            Self::Body => write!(f, "log: expected a frame's body to end where it says"),
+            Self::Magic => write!(f, "log: expected a gradwire log of format version 1, got other first bytes"),
+            Self::Length { limit, got } => write!(f, "log: expected a length of at most {limit}, got {got}"),
+            Self::Kind { got } => write!(f, "log: expected a known kind, got {got} (from a newer version?)"),
+            Self::Body => write!(f, "log: expected a complete frame, got a malformed body"),
         }
     }
 }
@@ -253,7 +277,7 @@ impl fmt::Display for LogError {
 impl core::error::Error for LogError {}
 
 impl Frame {
-    /// Appends the frame to a log.
+    /// Appends the frame to a log. Texts and lists beyond their limits are cut.
     pub fn emit(&self, log: &mut Vec<u8>) {
         let start = log.len();
         log.extend([0; 4]);
@@ -268,22 +292,26 @@ impl Frame {
                 report::emit(log, report);
             }
             Self::Note(note) => {
-                log.extend([3, note.what as u8]);
+                log.extend([3, note.kind as u8]);
                 let Note { at, rank, peer, number: more, .. } = *note;
                 numbers(log, &[at.as_nanos(), u64::from(rank.0), u64::from(peer.0), more]);
             }
         }
+        // The length is known only now: it replaces the four zeros in front of the body.
         let len = (log.len() - start - 4) as u32;
         log[start..start + 4].copy_from_slice(&len.to_le_bytes());
     }
 
-    /// Reads a frame, and how many bytes it takes; `None`: there are not enough yet.
+    /// Parses the first frame of `log`, and returns it with its length in bytes. `Ok(None)`: the frame is incomplete.
+    ///
+    /// Allocates memory for texts and lists, at most up to the limits of this module.
     ///
     /// # Errors
-    /// When the bytes are no frame. Nothing is allocated beyond what the limits allow.
+    /// [`LogError`] if the bytes are not a frame. Later frames cannot be found then, so the log ends there.
     pub fn parse(log: &[u8]) -> Result<Option<(Self, usize)>, LogError> {
         let Some((len, rest)) = log.split_first_chunk::<4>() else { return Ok(None) };
         let len = u32::from_le_bytes(*len) as usize;
+        // Before waiting for the bytes: a hostile length would make the monitor buffer without end.
         if len > BODY_MAX {
             return Err(LogError::Length { limit: BODY_MAX, got: len });
         }
@@ -299,10 +327,10 @@ impl Frame {
             2 => Self::Report(report::parse(&mut reader)?),
             3 => {
                 let got = reader.byte()?;
-                let what = NoteKind::ALL.into_iter().find(|what| *what as u8 == got).ok_or(LogError::Kind { got })?;
+                let kind = NoteKind::ALL.into_iter().find(|kind| *kind as u8 == got).ok_or(LogError::Kind { got })?;
                 let at = Instant::from_nanos(reader.number()?);
                 let (rank, peer) = (PeerId(reader.short()?), PeerId(reader.short()?));
-                Self::Note(Note { at, rank, what, peer, number: reader.number()? })
+                Self::Note(Note { at, rank, kind, peer, number: reader.number()? })
             }
             got => return Err(LogError::Kind { got }),
         };
@@ -311,7 +339,7 @@ impl Frame {
     }
 }
 
-/// LEB128.
+/// Appends `n` as LEB128: 7 bits per byte, the lowest first; the top bit is set in all bytes but the last.
 fn number(log: &mut Vec<u8>, mut n: u64) {
     while n >= 0x80 {
         log.push(n as u8 | 0x80);
@@ -324,7 +352,9 @@ fn numbers(log: &mut Vec<u8>, all: &[u64]) {
     all.iter().for_each(|n| number(log, *n));
 }
 
+/// Appends a length and UTF-8, cut at a character boundary.
 fn text(log: &mut Vec<u8>, text: &str) {
+    // Cut here, so that a long host name cannot make a frame that monitors refuse.
     let mut end = text.len().min(TEXT_MAX);
     while !text.is_char_boundary(end) {
         end -= 1;
@@ -333,7 +363,7 @@ fn text(log: &mut Vec<u8>, text: &str) {
     log.extend(&text.as_bytes()[..end]);
 }
 
-/// Text from elsewhere as it may be shown: printable, on one line, and not long.
+/// Text from an untrusted source, made safe to show: without control characters, trimmed, at most `longest` characters.
 pub fn printable(text: &str, longest: usize) -> String {
     let shown: String = text.chars().filter(|c| !c.is_control()).take(longest).collect();
     shown.trim().to_string()

@@ -1,9 +1,12 @@
-//! Time as the machines see it: nanoseconds from an origin that the driver picks.
+//! Time as an input: [`Instant`] counts nanoseconds from an origin that the driver chooses. [`Patience`] is the
+//! timeouts of a node.
 
 pub use core::time::Duration;
 
-/// A moment, in nanoseconds since the driver's origin. Machines never read a clock: time enters through
-/// [`Machine::handle_input`](crate::Machine::handle_input) and is clamped so that it never runs backwards.
+/// A moment, in nanoseconds since the driver's origin.
+///
+/// Machines never read a clock. Time enters through [`Machine::handle_input`](crate::Machine::handle_input), where it
+/// is clamped so that it never runs backwards.
 #[derive(Copy, Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Instant(u64);
 
@@ -21,42 +24,43 @@ impl Instant {
         self.0
     }
 
-    /// Time since `earlier`, zero when `earlier` is not earlier.
+    /// The time since `earlier`; zero if `earlier` is later than this moment.
     pub const fn since(self, earlier: Self) -> Duration {
         Duration::from_nanos(self.0.saturating_sub(earlier.0))
     }
 
-    /// This moment moved forward, saturating about 584 years after the origin.
+    /// The moment `wait` after this one, saturating about 584 years after the origin.
     pub fn after(self, wait: Duration) -> Self {
         Self(self.0.saturating_add(u64::try_from(wait.as_nanos()).unwrap_or(u64::MAX)))
     }
 }
 
-/// The timeouts of a node, all derived from one base figure so that their order cannot contradict itself.
+/// The timeouts of a node. All are derived from one duration, so that they cannot contradict each other. Default: 5 s.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub struct Patience {
     dead_after: Duration,
 }
 
 impl Patience {
-    /// A lost connection is forgiven for `dead_after`; then its peer counts as gone.
+    /// Timeouts derived from `dead_after`: a peer that stays disconnected for that long is given up as lost.
     pub const fn new(dead_after: Duration) -> Self {
         Self { dead_after }
     }
 
-    /// For transports on which a lost connection cannot come back (threads of one process).
+    /// For transports without reconnection, such as threads of one process: a disconnected peer is lost at once.
     pub const fn none() -> Self {
         Self::new(Duration::ZERO)
     }
 
-    /// How long a peer may stay disconnected before it counts as gone.
+    /// The longest time for which a peer may stay disconnected before it is given up as lost.
     pub const fn dead_after(self) -> Duration {
         self.dead_after
     }
 
-    /// How long a wait may last before it is reported with the name of whom it waits for: twice the base
-    /// figure, and never under two seconds.
+    /// The duration of a wait after which the machine reports a stall and names the peer it waits for: twice
+    /// `dead_after`, at least 2 s.
     pub fn stall_after(self) -> Duration {
+        // Twice: a wait for a peer that is only about to be given up should not be reported as a stall.
         (self.dead_after * 2).max(Duration::from_secs(2))
     }
 }

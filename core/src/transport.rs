@@ -1,4 +1,4 @@
-//! What a transport must do.
+//! The trait [`Transport`]: the contract between a driver and the code that moves messages.
 
 use core::task::Waker;
 
@@ -8,46 +8,47 @@ use crate::machine::{Input, ProtocolError};
 use crate::time::Duration;
 use crate::wire::Header;
 
-/// Moves bytes between nodes: reliable, in order, one stream per pair of nodes. It knows no rule and looks into no
-/// message.
+/// Moves messages between nodes: reliably, in order, over one stream per pair of nodes. A transport does not interpret
+/// headers beyond the length of the body, and does not read bodies.
 ///
-/// Every operation ends exactly once, as [`Input::Completed`] or [`Input::Aborted`] from [`poll`](Self::poll). When
-/// a connection breaks, [`Input::Disconnected`] is given and then its operations are aborted; a transport that can
-/// reconnect then does so, and gives [`Input::Connected`].
+/// Every operation ends exactly once: [`poll`](Self::poll) returns [`Input::Completed`] or [`Input::Aborted`] for it.
+/// When a connection breaks, `poll` returns [`Input::Disconnected`] and then [`Input::Aborted`] for each operation of
+/// that connection. A transport that can reconnect does so on its own, and then returns [`Input::Connected`].
 pub trait Transport: Send {
-    /// What can go wrong with the transport as a whole. Trouble with one peer is `Disconnected`.
+    /// A failure of the transport as a whole. A failure of one connection is not an error but [`Input::Disconnected`].
     type Error: core::error::Error + Send + Sync + 'static;
 
-    /// This node's rank, and how many nodes there are.
+    /// The rank of this node, and the number of nodes of the run.
     fn place(&self) -> (PeerId, u32);
 
-    /// How long a peer may stay disconnected before it counts as gone, where the transport knows better than its
-    /// user: threads of one process never come back.
+    /// The longest time for which a peer may stay disconnected before it is given up, if the transport prescribes one.
+    /// `None`, the default: the user's setting applies. Threads of one process cannot reconnect and return zero.
     fn patience(&self) -> Option<Duration> {
         None
     }
 
-    /// Sends a message. The body is lent until the operation ends.
+    /// Starts to send a message. The body is lent from `pool` until the operation ends.
     fn transmit(&mut self, op: OpId, peer: PeerId, header: Header, body: Option<Segment>, pool: &Pool);
 
-    /// Reads the body of the peer's last header into a segment of that length, or drops it.
+    /// Starts to receive the body of the last header from `peer`. `into`: a segment with the length of the body, or
+    /// `None` to drop the body.
     fn receive(&mut self, op: OpId, peer: PeerId, into: Option<Segment>, pool: &mut Pool);
 
-    /// Breaks a connection.
+    /// Closes the connection to `peer`, which violated the protocol.
     fn close(&mut self, peer: PeerId, reason: ProtocolError);
 
-    /// Tells all peers that this node may not be heard of for a while, and should not be missed.
+    /// Asks all peers not to treat silence of this node as a failure for the next `span`. The default does nothing.
     fn busy(&mut self, span: Duration) {
         let _ = span;
     }
 
-    /// The next thing that happened. Waits for at most `wait` (`None`: for ever), or until woken; `Ok(None)` when
-    /// nothing happened.
+    /// Returns the next event. Waits for at most `wait` (`None`: without limit) or until [`waker`](Self::waker) is
+    /// used; then returns `Ok(None)`.
     ///
     /// # Errors
-    /// When the transport as a whole has failed.
+    /// If the transport as a whole has failed.
     fn poll(&mut self, pool: &mut Pool, wait: Option<Duration>) -> Result<Option<Input>, Self::Error>;
 
-    /// Ends a [`poll`](Self::poll) that waits in another thread.
+    /// A waker that ends a waiting [`poll`](Self::poll) of another thread.
     fn waker(&self) -> Waker;
 }

@@ -7,7 +7,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use gradwire::status::Histogram;
-use gradwire::{Error, Layout, Mem, Session, Status};
+use gradwire::{Error, Layout, Mem, RunState, Session, Status};
 
 use crate::common::data::Data;
 use crate::common::model::Model;
@@ -188,7 +188,7 @@ fn server(
     let builder =
         Session::builder(layout, options.recipe, options.cluster).optimizer_vectors(options.optimizer_vectors());
     let mut server = options.with_monitoring(options.executor.on(builder)).serve(transport, initial)?;
-    while server.wait(&mut params, Duration::from_millis(100))?.is_none() {
+    while server.wait(&mut params, Duration::from_millis(100))? == RunState::Running {
         progress.note(server.status()?);
     }
     server.status()

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
-use gradwire::{Error, Event, LaunchEnv, Session, Status, Transport};
+use gradwire::{Error, Event, LaunchEnv, RunState, Session, Status, Transport};
 use gradwire_tcp::{Key, KeyError, Notice, StreamError};
 
 use super::data::Data;
@@ -384,13 +384,13 @@ impl Node {
             .optimizer_vectors(options.optimizer_vectors());
         let rank = transport.place().0.0;
         let builder = options.with_monitoring(options.executor.on(builder));
-        let builder = if self.quiet { builder } else { builder.watch(move |event| print_event(rank, event)) };
+        let builder = if self.quiet { builder } else { builder.on_event(move |event| print_event(rank, event)) };
         let run = || {
             let mut server = match self.checkpoints.as_ref().filter(|checkpoints| checkpoints.resume) {
                 Some(checkpoints) => builder.resume_serving(&checkpoints.directory, transport)?,
                 None => builder.serve(transport, &params.clone())?,
             };
-            while server.wait(&mut params, Duration::from_millis(200))?.is_none() {}
+            while server.wait(&mut params, Duration::from_millis(200))? == RunState::Running {}
             if let Some(checkpoints) = &self.checkpoints {
                 server.checkpoint(&checkpoints.directory, &params)?;
             }

@@ -337,7 +337,7 @@ impl Options {
     pub(crate) fn with_monitoring(&self, builder: Builder) -> Builder {
         let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
         match &self.monitor {
-            Some(board) => builder.monitor(board.clone(), host.trim()),
+            Some(board) => builder.publish_to(board.clone(), host.trim()),
             None => builder,
         }
     }

@@ -92,7 +92,7 @@ pub(crate) fn train<T: Transport + 'static>(
             trainer.synchronise(&mut session, &mut params, &mut momentum, batch.len() as u32)?;
             (steps, examples, batches) = (steps + 1, examples + batch.len() as u64, batches + 1);
             watch.step(steps, &mut session)?;
-            session.progress((loss / f64::from(batches)) as f32, accuracy as f32);
+            session.report_progress((loss / f64::from(batches)) as f32, accuracy as f32);
             let Some(checkpoints) = checkpoints.filter(|_| options.recipe.is_collective()) else { continue };
             due |= number.is_multiple_of(checkpoints.every);
             if due {
@@ -132,7 +132,7 @@ fn enter<T: Transport + 'static>(
         .optimizer_vectors(options.optimizer_vectors());
     let builder = options.with_monitoring(options.executor.on(builder));
     let builder = match watch.on_event() {
-        Some(callback) => builder.watch(move |event| callback(rank, event)),
+        Some(callback) => builder.on_event(move |event| callback(rank, event)),
         None => builder,
     };
     match checkpoints.filter(|checkpoints| checkpoints.resume) {

@@ -19,8 +19,8 @@ mod peer;
 mod raw;
 
 use gradwire_core::Recipe;
-use gradwire_core::codec::threshold::{self, Aim, Section, Unmerged};
-use gradwire_core::codec::{BodyError, Dense, bf16, entries, f16, float32, int8, sign, topk};
+use gradwire_core::codec::threshold::{self, Aim, MergeError, Section};
+use gradwire_core::codec::{BodyError, Dense, Form, bf16, entries, f16, float32, int8, sign, topk};
 use gradwire_core::kernel::threshold::Entry;
 use gradwire_core::kernel::tier::Tier;
 use gradwire_core::recipe::Threshold;
@@ -105,8 +105,7 @@ fn list(data: &[u8]) {
     let [form, high, low, nnz_high, nnz_low, rest @ ..] = data else { return };
     let len = usize::from(u16::from_be_bytes([*high, *low])) % 2000 + 1;
     let nnz = u32::from(u16::from_be_bytes([*nnz_high, *nnz_low]));
-    let form =
-        [entries::Form::Rice, entries::Form::Raw, entries::Form::Dense2, entries::Form::Dense16][*form as usize % 4];
+    let form = [Form::Rice, Form::Raw, Form::Dense2, Form::Dense16][*form as usize % 4];
     let body = words(rest);
     let read = || entries::Reader::new(form, nnz, len, &body)?.entries().collect::<Result<Vec<Entry>, BodyError>>();
     let Ok(list) = read() else { return };
@@ -183,7 +182,7 @@ fn quanta(data: &[u8]) {
             threshold::expand(&twice[..used], &parts, unit, &mut doubled).unwrap();
             assert!(doubled.iter().zip(&floats).all(|(two, one)| *two == 2.0 * one));
         }
-        Err(error) => assert_eq!(error, Unmerged::TooMany),
+        Err(error) => assert_eq!(error, MergeError::TooMany),
     }
     // Canonical: encoding the values again, with the thresholds in the body, gives the same body.
     let (mut at, mut again) = (0, Vec::new());

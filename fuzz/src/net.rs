@@ -256,10 +256,11 @@ fn checkpoint(data: &[u8]) {
 }
 
 fn checkpoint_seeds() -> Vec<Vec<u8>> {
-    let (vectors, kept) = (vec![vec![1.0, f32::NAN, -0.0], vec![0.5; 3]], vec![vec![7, 8], Vec::new()]);
-    let empty = Checkpoint { digest: 1, rank: 0, clock: 2, steps: 3, made: 1, vectors: Vec::new(), kept: Vec::new() };
+    let (vectors, saved) = (vec![vec![1.0, f32::NAN, -0.0], vec![0.5; 3]], vec![vec![7, 8], Vec::new()]);
+    let empty =
+        Checkpoint { digest: 1, rank: 0, clock: 2, steps: 3, contributions: 1, vectors: Vec::new(), saved: Vec::new() };
     let whole = Checkpoint { vectors, ..empty.clone() };
-    vec![Checkpoint { kept, ..whole.clone() }.emit(), whole.emit(), empty.emit(), Vec::new()]
+    vec![Checkpoint { saved, ..whole.clone() }.emit(), whole.emit(), empty.emit(), Vec::new()]
 }
 
 // Telemetry
@@ -280,9 +281,9 @@ fn telemetry(data: &[u8]) {
 fn telemetry_seeds() -> Vec<Vec<u8>> {
     let board = Board::new(Run { recipe: "payload=updates".into(), workers: 3, servers: 1, parameters: 99 });
     let (at, rank, peer) = (Instant::from_nanos(7), PeerId(1), PeerId(2));
-    board.note(Note { at, rank, what: NoteKind::Stalled, peer, number: 9 });
+    board.note(Note { at, rank, kind: NoteKind::Stalled, peer, number: 9 });
     let cluster = Cluster { workers: 1, servers: 0 };
-    let builder = Session::builder(Layout::flat(4), Recipe::sync(), cluster).monitor(board.clone(), "host");
+    let builder = Session::builder(Layout::flat(4), Recipe::sync(), cluster).publish_to(board.clone(), "host");
     let mut params = vec![0.0; 4];
     let mut session = builder.join(Mem::cluster(1).remove(0), &mut params).unwrap();
     session.step(&mut params, &[1.0; 4], 2).unwrap();

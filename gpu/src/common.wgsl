@@ -1,14 +1,18 @@
-// What every kernel begins with.
+// Source that precedes every shader: parameters, constants, and sums with the rounding of a CPU.
+//
+// Shaders handle floats as their bits (u32). So copies keep every bit, NaN payloads and denormals included, and a
+// value becomes an f32 only for an arithmetic operation.
 
+// The uniform parameters of a dispatch. See `Params` in program.rs.
 struct Params {
     // Elements.
     len: u32,
-    // 0, which no compiler knows: see `opaque`.
+    // Always 0, which no compiler can know: see `opaque`.
     zero: u32,
-    // Workgroups.
+    // Workgroups of the dispatch.
     groups: u32,
     spare: u32,
-    // Where each binding's segment begins, in words.
+    // First word of the segment within each binding.
     at: vec4<u32>,
     more_at: vec4<u32>,
     n: vec4<u32>,
@@ -18,15 +22,16 @@ struct Params {
 
 @group(0) @binding(0) var<uniform> p: Params;
 
-// The adapter takes numbers below 2^-126 for 0.
+// The adapter flushes denormals: it treats numbers below 2^-126 as 0.
 override flushes: bool = false;
 
 const INFINITY: u32 = 0x7f800000u;
 const MAGNITUDE: u32 = 0x7fffffffu;
 const SIGN: u32 = 0x80000000u;
 
-// A product that cannot be fused with what is added to it: it has been a word in between, combined with another that is 0
-// but might not be.
+// Returns x. Prevents that a compiler fuses the product x with a later sum, which would skip the rounding of the
+// product. The integer operation in between forces it to have the rounded bits, and `p.zero` is only known when the
+// shader runs, so the operation cannot be optimised away.
 fn opaque(x: f32) -> f32 {
     return bitcast<f32>(bitcast<u32>(x) ^ p.zero);
 }
@@ -35,8 +40,9 @@ fn is_finite(bits: u32) -> bool {
     return (bits & INFINITY) != INFINITY;
 }
 
-// A float below 2^-60, times 2^100, though it may be denormal and the adapter flush those.
-fn up(bits: u32) -> f32 {
+// bits * 2^100, for magnitudes below 2^-60. Exact on adapters that flush denormals too: a denormal is converted as an
+// integer number of 2^-149.
+fn scale_up(bits: u32) -> f32 {
     if (bits & INFINITY) == 0u {
         // 2^-149 * 2^100
         let x = f32(bits & 0x7fffffu) * 1.7763568394002505e-15;
@@ -45,22 +51,23 @@ fn up(bits: u32) -> f32 {
     return bitcast<f32>(bits) * 1.2676506002282294e30;
 }
 
-// Back again; exact, as sums of floats are multiples of 2^-149.
-fn down(x: f32) -> u32 {
+// x * 2^-100, as bits. Exact, because sums of floats are multiples of 2^-149.
+fn scale_down(x: f32) -> u32 {
     let bits = bitcast<u32>(x);
-    // Below 2^-26, what was 2^-126: whole numbers of 2^-49.
+    // Below 2^-26 the result is below 2^-126, a denormal: its bits are the integer number of 2^-149.
     if (bits & MAGNITUDE) < 0x32800000u {
         return (bits & SIGN) | u32(abs(x) * 562949953421312.0);
     }
     return bits - (100u << 23u);
 }
 
-// The sum, rounded to nearest, ties to even, whether the adapter flushes or not.
+// a + b, rounded to nearest, ties to even. Operands below 2^-60 are scaled if the adapter flushes denormals; larger
+// sums have no denormal operand that matters and no denormal result.
 fn sum(a: u32, b: u32) -> u32 {
     if flushes {
         let largest = max(a & MAGNITUDE, b & MAGNITUDE);
         if largest < 0x21800000u && largest != 0u {
-            return down(up(a) + up(b));
+            return scale_down(scale_up(a) + scale_up(b));
         }
     }
     return bitcast<u32>(bitcast<f32>(a) + bitcast<f32>(b));

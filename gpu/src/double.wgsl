@@ -1,6 +1,8 @@
-// Doubles as words: few adapters have them, and none promises to round them.
+// Double precision in integer words. WGSL has no f64, and the native ones of a few adapters do not promise to round
+// like a CPU. Normal numbers only: the exponents of means lie far within those of f64.
 
-// 2^e times a number from 1 to 2: the first bit of `high` is set, of the 64 bits the last eleven are 0. Zero has none.
+// 2^e times a number in [1, 2). `high` and `low` are its mantissa of 64 bits, of which the first is set. Of a rounded
+// number the last eleven bits are 0, which leaves 53. Zero has a mantissa of 0.
 struct Double {
     negative: bool,
     e: i32,
@@ -16,7 +18,7 @@ fn is_zero(x: Double) -> bool {
     return x.high == 0u;
 }
 
-// Shifted to the left until the first bit is set; some is.
+// Shifts a mantissa to the left until its first bit is set. It must not be 0.
 fn first_bit_set(negative: bool, e: i32, high: u32, low: u32) -> Double {
     if high == 0u {
         let by = countLeadingZeros(low);
@@ -29,7 +31,7 @@ fn first_bit_set(negative: bool, e: i32, high: u32, low: u32) -> Double {
     return Double(negative, e - i32(by), (high << by) | (low >> (32u - by)), low << by);
 }
 
-// To 53 bits, to nearest, ties to even.
+// Rounds to 53 bits, to nearest, ties to even.
 fn rounded(x: Double) -> Double {
     let rest = x.low & 0x7ffu;
     var low = x.low & ~0x7ffu;
@@ -48,8 +50,8 @@ fn rounded(x: Double) -> Double {
     return Double(x.negative, e, high, low);
 }
 
-// All 64 bits of a product.
-fn wide(x: u32, y: u32) -> vec2<u32> {
+// All 64 bits of a product, low word first: WGSL multiplies to 32 bits.
+fn wide_product(x: u32, y: u32) -> vec2<u32> {
     let x0 = x & 0xffffu;
     let x1 = x >> 16u;
     let y0 = y & 0xffffu;
@@ -59,7 +61,7 @@ fn wide(x: u32, y: u32) -> vec2<u32> {
     return vec2(x * y, x1 * y1 + (middle >> 16u) + (other >> 16u));
 }
 
-// A finite float times a weight of at most 29 bits: exact.
+// A finite float times an integer of at most 29 bits. Exact: 24 + 29 bits.
 fn product(bits: u32, weight: u32) -> Double {
     let exponent = (bits >> 23u) & 0xffu;
     let fraction = bits & 0x7fffffu;
@@ -68,10 +70,11 @@ fn product(bits: u32, weight: u32) -> Double {
     if mantissa == 0u {
         return zero(negative);
     }
-    let both = wide(mantissa, weight);
+    let both = wide_product(mantissa, weight);
     return first_bit_set(negative, max(i32(exponent), 1) - 150 + 63, both.y, both.x);
 }
 
+// x + y, rounded.
 fn plus(x: Double, y: Double) -> Double {
     if is_zero(x) {
         if is_zero(y) {
@@ -82,6 +85,7 @@ fn plus(x: Double, y: Double) -> Double {
     if is_zero(y) {
         return x;
     }
+    // The subtraction below needs the larger magnitude first.
     let swap = y.e > x.e || (y.e == x.e && (y.high > x.high || (y.high == x.high && y.low > x.low)));
     var large = x;
     var small = y;
@@ -89,7 +93,7 @@ fn plus(x: Double, y: Double) -> Double {
         large = y;
         small = x;
     }
-    // What is shifted out is remembered in the last bit.
+    // Align `small` with `large`. The last bit is sticky: it is set if any 1 is shifted out, so that rounding sees it.
     let by = u32(large.e - small.e);
     var high = small.high;
     var low = small.low;
@@ -111,6 +115,7 @@ fn plus(x: Double, y: Double) -> Double {
         let sum_high = large.high + high;
         let over = sum_high < high;
         let all_high = sum_high + carry;
+        // The sum has 65 bits: shift right by one, with the last bit sticky.
         if over || (carry == 1u && all_high == 0u) {
             let kept = (sum_low >> 1u) | (all_high << 31u) | (sum_low & 1u);
             return rounded(Double(large.negative, large.e + 1, (all_high >> 1u) | SIGN, kept));
@@ -120,29 +125,31 @@ fn plus(x: Double, y: Double) -> Double {
     let left_low = large.low - low;
     let left_high = large.high - high - select(0u, 1u, large.low < low);
     if left_high == 0u && left_low == 0u {
+        // x - x is +0 when rounding to nearest.
         return zero(false);
     }
     return rounded(first_bit_set(large.negative, large.e, left_high, left_low));
 }
 
-// A word more; the second counts what is carried.
-fn add(x: vec2<u32>, y: u32) -> vec2<u32> {
+// Adds y to the low word of x; the high word counts the carries.
+fn add_word(x: vec2<u32>, y: u32) -> vec2<u32> {
     let low = x.x + y;
     return vec2(low, x.y + select(0u, 1u, low < y));
 }
 
+// x * y, rounded.
 fn times(x: Double, y: Double) -> Double {
     if is_zero(x) || is_zero(y) {
         return zero(x.negative != y.negative);
     }
-    // 128 bits; of the lower half it matters only whether there are any.
-    let lowest = wide(x.low, y.low);
-    let one = wide(x.high, y.low);
-    let other = wide(x.low, y.high);
-    let highest = wide(x.high, y.high);
-    let half = add(vec2(lowest.y, 0u), one.x);
-    let second = add(half, other.x);
-    let third = add(add(add(vec2(highest.x, 0u), one.y), other.y), second.y);
+    // A product of 128 bits in four words. The lower two only matter as a sticky bit.
+    let lowest = wide_product(x.low, y.low);
+    let cross = wide_product(x.high, y.low);
+    let other_cross = wide_product(x.low, y.high);
+    let highest = wide_product(x.high, y.high);
+    let half = add_word(vec2(lowest.y, 0u), cross.x);
+    let second = add_word(half, other_cross.x);
+    let third = add_word(add_word(add_word(vec2(highest.x, 0u), cross.y), other_cross.y), second.y);
     let fourth = highest.y + third.y;
     let negative = x.negative != y.negative;
     if (fourth & SIGN) != 0u {
@@ -154,7 +161,7 @@ fn times(x: Double, y: Double) -> Double {
     return rounded(Double(negative, x.e + y.e, (fourth << 1u) | (third.x >> 31u), low));
 }
 
-// To the nearest float, ties to even.
+// Rounds to f32 bits, to nearest, ties to even. Above the largest float: infinity.
 fn narrow(x: Double) -> u32 {
     let sign = select(0u, SIGN, x.negative);
     if is_zero(x) {
@@ -163,8 +170,9 @@ fn narrow(x: Double) -> u32 {
     if x.e > 127 {
         return sign | INFINITY;
     }
-    // Bits of `high` that do not fit; all 32 of them, and more, where the result is below 2^-149.
+    // Bits of `high` that do not fit: 8 for a normal result, more for a denormal one.
     let by = select(8u, 8u + u32(-126 - x.e), x.e < -126);
+    // Less than half of the smallest denormal.
     if by > 32u {
         return sign;
     }
@@ -179,7 +187,7 @@ fn narrow(x: Double) -> u32 {
     if rest > half || (rest == half && (x.low != 0u || (kept & 1u) == 1u)) {
         kept += 1u;
     }
-    // A carry out of the fraction raises the exponent, up to infinity.
+    // The addition below is deliberate: a carry out of the fraction raises the exponent, up to infinity.
     if x.e < -126 {
         return sign | kept;
     }

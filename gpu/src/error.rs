@@ -1,50 +1,50 @@
-//! What can go wrong on a device.
+//! [`GpuError`]: the reasons why a device cannot be used.
 
 use std::fmt;
 
-/// Why a device cannot be used, or not any more.
+/// The reason why a device cannot be used, or can no longer be used.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum GpuError {
-    /// There is no adapter, or none of the name that was asked for.
+    /// The system has no adapter, or none with the requested name.
     NoAdapter {
-        /// What was looked for.
+        /// Description of the requested adapter.
         wanted: String,
-        /// What there is.
+        /// Names of the adapters that the system has.
         found: Vec<String>,
     },
-    /// An adapter gave no device.
+    /// The adapter could not be opened.
     NoDevice {
-        /// Whose.
+        /// Name of the adapter.
         adapter: String,
-        /// Why.
+        /// The error that wgpu reported.
         reason: String,
     },
-    /// The adapter does not count as a promise of equal bits needs.
+    /// The adapter rounds differently from a CPU, so results could not be equal bit for bit.
     Arithmetic {
-        /// Which.
+        /// Name of the adapter, with backend and driver.
         adapter: String,
-        /// What was computed.
+        /// The expression that was evaluated.
         what: &'static str,
-        /// The bits that were expected.
+        /// Bits of the result on a CPU.
         expected: u32,
-        /// Those that came.
+        /// Bits of the result on the adapter.
         got: u32,
     },
-    /// A buffer is longer than the device allows.
+    /// A size exceeds a limit.
     Limit {
-        /// Which limit.
+        /// Name of the limit.
         limit: &'static str,
-        /// How many bytes it allows.
+        /// The limit, in bytes.
         expected: u64,
-        /// How many are needed.
+        /// The required size, in bytes.
         got: u64,
     },
-    /// The session's arithmetic runs elsewhere.
+    /// The session has another executor than a [`Gpu`](crate::Gpu).
     Other,
-    /// The device is lost, with everything on it.
+    /// The device is lost. The contents of its memory are lost as well.
     Lost {
-        /// What it said.
+        /// The first error that wgpu reported.
         reason: String,
     },
 }
@@ -53,18 +53,19 @@ impl fmt::Display for GpuError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NoAdapter { wanted, found } if found.is_empty() => {
-                write!(f, "gpu: expected {wanted}, found no adapter at all (is a driver installed?)")
+                write!(f, "gpu: expected {wanted}, found no adapter: install a Vulkan, Metal or DX12 driver")
             }
             Self::NoAdapter { wanted, found } => write!(f, "gpu: expected {wanted}, found {}", found.join(", ")),
-            Self::NoDevice { adapter, reason } => write!(f, "gpu: {adapter} gave no device: {reason}"),
+            Self::NoDevice { adapter, reason } => write!(f, "gpu: cannot open {adapter}: {reason}"),
             Self::Arithmetic { adapter, what, expected, got } => write!(
                 f,
-                "gpu: {adapter} cannot give the same results as a CPU: {what}: expected {expected:#010x}, got {got:#010x}"
+                "gpu: {adapter} rounds differently from a CPU: {what}: expected {expected:#010x}, got {got:#010x}; use \
+                 another adapter or the CPU"
             ),
             Self::Limit { limit, expected, got } => {
                 write!(f, "gpu: expected at most {expected} bytes ({limit}), got {got}")
             }
-            Self::Other => write!(f, "gpu: expected a session whose executor is a Gpu, got one that runs elsewhere"),
+            Self::Other => write!(f, "gpu: expected a session whose executor is a Gpu, got another executor"),
             Self::Lost { reason } => write!(f, "gpu: the device is lost: {reason}"),
         }
     }

@@ -1,6 +1,8 @@
-//! The executor: kernels of one machine, on the device where there is a program for them, else on the host.
+//! [`Gpu`]: the executor of one machine. It dispatches each kernel to a kernel module, or runs it on the host.
+//!
+//! [`give`] and [`take`] are here too: they reach the `Gpu` of a session through `Session::step_through`.
 
-use gradwire_core::kernel::executor::{Executor, Failure};
+use gradwire_core::kernel::executor::{Executor, ExecutorError};
 use gradwire_core::kernel::{self, Coding, Kernel, KernelResult};
 use gradwire_core::recipe::Control;
 use gradwire_core::{Pool, Segment};
@@ -10,61 +12,95 @@ use crate::context::Context;
 use crate::dense::Dense;
 use crate::error::GpuError;
 use crate::memory::{CHUNK, Memory};
+use crate::recorder::Recorder;
 use crate::scan::Scan;
-use crate::scatter::{Issued, Scatter};
+use crate::scatter::{Outcome, Scatter};
 use crate::threshold::Encoder;
 use crate::{elementwise, mean, wgpu};
 
-/// Carries out kernels on a device. It keeps copies of the buffers that these work on, and brings over the bus what the other
-/// side reads next, and no more: a vector that the application gives and takes on the device ([`put`](Self::put),
-/// [`get`](Self::get)) never leaves it.
+/// Runs the kernels of one machine on a device.
+///
+/// A session creates its executor through its builder: `.executor(move || Box::new(Gpu::new(context.clone())))`.
+///
+/// The executor keeps device copies of the pool's buffers and copies bytes only when the other side reads them next. So
+/// a vector that the application gives and takes on the device ([`put`](Self::put), [`get`](Self::get)) never passes
+/// through host memory. A kernel without a shader runs on the host, on bytes that are downloaded for it.
+///
+/// # Example
+///
+/// A kernel on a buffer of 1,024 floats. Kernels with a result need time on the device, so their result comes from a
+/// later [`poll`](Executor::poll).
+///
+/// ```no_run
+/// use gradwire_core::kernel::executor::{Executor, ExecutorError};
+/// use gradwire_core::kernel::{Kernel, KernelResult};
+/// use gradwire_core::{BufferId, Pool, Segment};
+/// use gradwire_gpu::{Context, Gpu};
+///
+/// # fn main() -> Result<(), ExecutorError> {
+/// let mut gpu = Gpu::new(Context::open()?);
+/// let mut pool = Pool::new([4096]);
+/// let x = Segment::floats(BufferId(0), 0, 1024);
+///
+/// let mut result = gpu.begin(&Kernel::Scan { x }, &mut pool)?;
+/// while result.is_none() {
+///     gpu.wait()?;
+///     result = gpu.poll(&mut pool)?;
+/// }
+/// assert_eq!(result, Some(KernelResult::Finite));
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
 pub struct Gpu {
     commands: Commands,
     memory: Memory,
     scan: Option<Scan>,
-    /// By the residual that they work on: its lists are its own.
+    /// One encoder per residual: read lengths and buffers fit the sections of that vector.
     encoders: Vec<(Segment, Encoder)>,
     dense: Option<Dense>,
     scatter: Scatter,
-    sums: mean::Room,
+    partial_sums: mean::PartialSums,
     pending: Option<Pending>,
-    /// Kernels that were for the host, so far.
+    /// Kernels run on the host so far.
     on_host: u64,
 }
 
-/// Gives a session the floats of the application's buffer from byte `start` on, for its `step_through`: they are copied on the
-/// device, after what was submitted to the queue before.
+/// Returns a `give` for `Session::step_through`: it passes the floats of `from`, from byte `start` on, to the session.
+///
+/// The floats are copied on the device, after all work that the application has submitted to the queue before. `start`
+/// must be a multiple of 4.
 pub fn give(
     from: wgpu::Buffer,
     start: u64,
-) -> impl FnOnce(&mut dyn Executor, Segment, &mut Pool) -> Result<(), Failure> + Send + 'static {
+) -> impl FnOnce(&mut dyn Executor, Segment, &mut Pool) -> Result<(), ExecutorError> + Send + 'static {
     move |executor, segment, pool| Ok(Gpu::of(executor)?.put(segment, &from, start, pool)?)
 }
 
-/// Takes a session's parameters into the application's buffer, from byte `start` on; what is submitted to the queue after the
-/// step sees them.
+/// Returns a `take` for `Session::step_through`: it copies the session's parameters to `into`, from byte `start` on.
+///
+/// Work that the application submits to the queue after the step sees the parameters. `start` must be a multiple of 4.
 pub fn take(
     into: wgpu::Buffer,
     start: u64,
-) -> impl FnOnce(&mut dyn Executor, Segment, &mut Pool) -> Result<(), Failure> + Send + 'static {
+) -> impl FnOnce(&mut dyn Executor, Segment, &mut Pool) -> Result<(), ExecutorError> + Send + 'static {
     move |executor, segment, pool| Ok(Gpu::of(executor)?.get(segment, &into, start, pool)?)
 }
 
-/// What is under way.
+/// The kernel whose result is not known yet.
 #[derive(Copy, Clone, Debug)]
-#[allow(clippy::large_enum_variant, reason = "there is one")]
+#[allow(clippy::large_enum_variant, reason = "an executor has one value of this type")]
 enum Pending {
     Scan,
-    /// Of this residual.
+    /// A threshold message, by its residual.
     Encode(Segment),
     Dense,
-    /// The host needs what the kernel reads.
+    /// A kernel for the host, which waits for downloads of the bytes that it reads.
     Host(Kernel),
 }
 
 impl Gpu {
-    /// An executor on this device.
+    /// An executor on this device. Allocates little: device buffers are created when kernels first use them.
     pub fn new(context: Context) -> Self {
         Self {
             commands: Commands::new(context),
@@ -73,131 +109,143 @@ impl Gpu {
             encoders: Vec::new(),
             dense: None,
             scatter: Scatter::default(),
-            sums: mean::Room::default(),
+            partial_sums: mean::PartialSums::default(),
             pending: None,
             on_host: 0,
         }
     }
 
-    /// This executor, if it is one of these.
+    /// Downcasts an executor to a `Gpu`.
     ///
     /// # Errors
-    /// When it is another.
+    /// [`GpuError::Other`] when it is of another type.
     pub fn of(executor: &mut dyn Executor) -> Result<&mut Self, GpuError> {
         executor.as_any().downcast_mut().ok_or(GpuError::Other)
     }
 
-    /// The device.
+    /// The context that was passed to [`new`](Self::new).
     pub fn context(&self) -> &Context {
         &self.commands.context
     }
 
-    /// Device resources made so far: buffers and bind groups. In the steady state a step makes none.
+    /// Number of device buffers and bind groups created so far. In the steady state a step creates none.
     pub fn resources_made(&self) -> u64 {
         self.commands.created
     }
 
-    /// Kernels carried out on the host so far, as there is no program for them.
+    /// Number of kernels run on the host so far.
     pub fn on_host(&self) -> u64 {
         self.on_host
     }
 
-    /// Copies floats of the application's, on the device, to where `segment` is; in the order of its queue.
+    /// Copies floats from a buffer of the application to `segment`, on the device and in the order of the queue.
+    ///
+    /// `start` is the first byte of the floats within `from`, a multiple of 4.
     ///
     /// # Errors
-    /// When the device is lost, or `from` is too short.
+    /// [`GpuError::Limit`] when `from` is too short, and [`GpuError::Lost`] when the device is lost.
     pub fn put(&mut self, segment: Segment, from: &wgpu::Buffer, start: u64, pool: &Pool) -> Result<(), GpuError> {
-        self.fits(from, start, segment)?;
+        check_range(from, start, segment)?;
         let target = self.memory.write(&mut self.commands, segment, pool)?;
         self.commands.copy(Part { buffer: from, start, len: u64::from(segment.len) }, &target, segment.start);
+        // At once: the application may overwrite `from` with its next submission.
         self.commands.submit();
         self.commands.check()
     }
 
-    /// Copies what `segment` holds to a buffer of the application's; in the order of its queue.
+    /// Copies the floats of `segment` to a buffer of the application, on the device and in the order of the queue.
+    ///
+    /// `start` is the byte of `into` that receives the first of them, a multiple of 4.
     ///
     /// # Errors
-    /// As for [`put`](Self::put).
+    /// [`GpuError::Limit`] when `into` is too short, and [`GpuError::Lost`] when the device is lost.
     pub fn get(&mut self, segment: Segment, into: &wgpu::Buffer, start: u64, pool: &Pool) -> Result<(), GpuError> {
-        self.fits(into, start, segment)?;
+        check_range(into, start, segment)?;
         let source = self.memory.read(&mut self.commands, segment, pool)?;
         let part = Part { buffer: &source, start: segment.start, len: u64::from(segment.len) };
         self.commands.copy(part, into, start);
+        // At once: the application's next submission reads `into`.
         self.commands.submit();
         self.commands.check()
     }
 
-    /// Submits what has been given so far, and waits until the device has done it.
+    /// Submits all recorded commands and waits until the device has done them.
     ///
     /// # Errors
-    /// When the device is lost.
+    /// [`GpuError::Lost`] when the device is lost.
     pub fn wait(&mut self) -> Result<(), GpuError> {
         self.commands.submit();
         self.commands.context.wait()
     }
 
-    fn fits(&self, buffer: &wgpu::Buffer, start: u64, segment: Segment) -> Result<(), GpuError> {
-        let (expected, got) = (buffer.size(), start.saturating_add(u64::from(segment.len)));
-        if got <= expected { Ok(()) } else { Err(GpuError::Limit { limit: "the buffer's size", expected, got }) }
-    }
-
+    /// Starts a kernel. Returns `None` if its result is pending.
     fn start(&mut self, kernel: &Kernel, pool: &mut Pool) -> Result<Option<KernelResult>, GpuError> {
-        let Self { commands, memory, .. } = self;
         match *kernel {
-            // What a machine says of texts and sections is on the host, and stays there.
-            Kernel::Section { .. } | Kernel::Compare { .. } | Kernel::Merge { .. } => return self.host(kernel, pool),
+            // Texts, sections and merged bodies are small and on the host already.
+            Kernel::Section { .. } | Kernel::Compare { .. } | Kernel::Merge { .. } => self.run_on_host(kernel, pool),
             Kernel::Scan { x } if x.len > 0 => {
-                let scan = self.scan.get_or_insert_with(|| Scan::new(commands));
-                scan.issue(x, commands, memory, pool)?;
+                let scan = self.scan.get_or_insert_with(|| Scan::new(&mut self.commands));
+                scan.begin(x, &mut Recorder { commands: &mut self.commands, memory: &mut self.memory, pool })?;
                 self.pending = Some(Pending::Scan);
-                return Ok(None);
+                Ok(None)
             }
-            Kernel::Encode { coding: Coding::Threshold(aim), update, residual, place } => {
-                let longest = pool.sections(place.sections).iter().map(|section| section.len as usize).max();
-                let longest = longest.unwrap_or(0);
-                let sampled = matches!(aim.control, Control::Density { .. } | Control::Budget { .. });
-                if longest == 0 || (sampled && longest > 3 * CHUNK) {
-                    return self.host(kernel, pool);
-                }
-                let index = match self.encoders.iter().position(|(key, _)| *key == residual) {
-                    Some(index) if self.encoders[index].1.room() >= longest => index,
-                    _ => {
-                        self.encoders.retain(|(key, _)| *key != residual);
-                        self.encoders.push((residual, Encoder::new(commands, longest)));
-                        self.encoders.len() - 1
-                    }
-                };
-                let (key, encoder) = &mut self.encoders[index];
-                encoder.begin((aim, update, residual, place), commands, memory, pool)?;
-                self.pending = Some(Pending::Encode(*key));
-                return Ok(None);
-            }
-            Kernel::Encode { coding, update, residual, place } => {
-                let dense = self.dense.get_or_insert_with(|| Dense::new(commands));
-                if !dense.begin((coding, update, residual, place.body), commands, memory, pool)? {
-                    return self.host(kernel, pool);
-                }
-                self.pending = Some(Pending::Dense);
-                return Ok(None);
-            }
+            Kernel::Encode { .. } => self.encode(kernel, pool),
             Kernel::Decode { .. } | Kernel::Expand { .. } => {
-                return match self.scatter.issue(kernel, commands, memory, pool)? {
-                    Issued::Done(found) => Ok(Some(found)),
-                    Issued::Host => self.host(kernel, pool),
-                };
+                let mut recorder = Recorder { commands: &mut self.commands, memory: &mut self.memory, pool };
+                match self.scatter.record(kernel, &mut recorder)? {
+                    Outcome::Done(result) => Ok(Some(result)),
+                    Outcome::Unsupported => self.run_on_host(kernel, pool),
+                }
             }
-            _ => {}
+            _ => {
+                let mut recorder = Recorder { commands: &mut self.commands, memory: &mut self.memory, pool };
+                if elementwise::record(kernel, &mut recorder)?
+                    || mean::record(kernel, &mut self.partial_sums, &mut recorder)?
+                {
+                    // These kernels have no result, so the machine can go on before the device has run them. Later
+                    // kernels come after them on the queue.
+                    return Ok(Some(KernelResult::Nothing));
+                }
+                self.run_on_host(kernel, pool)
+            }
         }
-        if elementwise::issue(kernel, commands, memory, pool)?
-            || mean::issue(kernel, &mut self.sums, commands, memory, pool)?
-        {
-            return Ok(Some(KernelResult::Nothing));
-        }
-        self.host(kernel, pool)
     }
 
-    /// Carries a kernel out on the host, when all that it reads is there.
-    fn host(&mut self, kernel: &Kernel, pool: &mut Pool) -> Result<Option<KernelResult>, GpuError> {
+    /// Starts an `Encode`, on the device if its codec and the lengths allow it.
+    fn encode(&mut self, kernel: &Kernel, pool: &mut Pool) -> Result<Option<KernelResult>, GpuError> {
+        let Kernel::Encode { coding, update, residual, place: target } = *kernel else { return Ok(None) };
+        let Coding::Threshold(aim) = coding else {
+            let dense = self.dense.get_or_insert_with(|| Dense::new(&mut self.commands));
+            let mut recorder = Recorder { commands: &mut self.commands, memory: &mut self.memory, pool };
+            if !dense.begin(coding, update, residual, target.body, &mut recorder)? {
+                return self.run_on_host(kernel, pool);
+            }
+            self.pending = Some(Pending::Dense);
+            return Ok(None);
+        };
+        let longest = pool.sections(target.sections).iter().map(|section| section.len as usize).max().unwrap_or(0);
+        // The shader takes its sample through one binding, which does not reach all of a longer section.
+        let sampled = matches!(aim.control, Control::Density { .. } | Control::Budget { .. });
+        if longest == 0 || (sampled && longest > 3 * CHUNK) {
+            return self.run_on_host(kernel, pool);
+        }
+        let index = match self.encoders.iter().position(|(key, _)| *key == residual) {
+            Some(index) if self.encoders[index].1.capacity() >= longest => index,
+            _ => {
+                self.encoders.retain(|(key, _)| *key != residual);
+                self.encoders.push((residual, Encoder::new(&mut self.commands, longest)));
+                self.encoders.len() - 1
+            }
+        };
+        let (key, encoder) = &mut self.encoders[index];
+        let mut recorder = Recorder { commands: &mut self.commands, memory: &mut self.memory, pool };
+        encoder.begin(aim, update, residual, target, &mut recorder)?;
+        self.pending = Some(Pending::Encode(*key));
+        Ok(None)
+    }
+
+    /// Runs a kernel on the host once the host has all bytes that it reads. Until then the kernel is pending.
+    fn run_on_host(&mut self, kernel: &Kernel, pool: &mut Pool) -> Result<Option<KernelResult>, GpuError> {
         for segment in kernel.reads() {
             if !self.memory.fetch(&mut self.commands, segment, pool)? {
                 self.pending = Some(Pending::Host(*kernel));
@@ -206,24 +254,26 @@ impl Gpu {
         }
         self.pending = None;
         self.on_host += 1;
-        let found = kernel::run(kernel, pool);
+        let result = kernel::run(kernel, pool);
+        // The device copies of the outputs are outdated now.
         kernel.writes().for_each(|segment| self.memory.written(segment));
         if let Kernel::Decode { ledger, .. } = kernel {
-            self.scatter.counted(pool.integers(*ledger));
+            self.scatter.measure_ledger(pool.integers(*ledger));
         }
-        Ok(Some(found))
+        Ok(Some(result))
     }
 
-    fn go_on(&mut self, pool: &mut Pool) -> Result<Option<KernelResult>, GpuError> {
+    /// Polls the pending kernel.
+    fn poll_pending(&mut self, pool: &mut Pool) -> Result<Option<KernelResult>, GpuError> {
         let Self { commands, memory, .. } = self;
-        let found = match self.pending {
+        let result = match self.pending {
             None => return Ok(None),
-            Some(Pending::Host(kernel)) => return self.host(&kernel, pool),
+            Some(Pending::Host(kernel)) => return self.run_on_host(&kernel, pool),
             Some(Pending::Scan) => {
                 let Some(scan) = &self.scan else { return Ok(None) };
-                let found =
+                let result =
                     |first: Option<u32>| first.map_or(KernelResult::Finite, |index| KernelResult::NonFinite { index });
-                scan.poll(commands)?.map(found)
+                scan.poll(commands)?.map(result)
             }
             Some(Pending::Dense) => {
                 let Some(dense) = &self.dense else { return Ok(None) };
@@ -235,23 +285,30 @@ impl Gpu {
                 encoder.poll(commands, memory, pool)?
             }
         };
-        if found.is_some() {
+        if result.is_some() {
             self.pending = None;
         }
-        Ok(found)
+        Ok(result)
     }
 }
 
+/// Fails if a segment does not fit into `buffer` from byte `start` on.
+fn check_range(buffer: &wgpu::Buffer, start: u64, segment: Segment) -> Result<(), GpuError> {
+    let (expected, got) = (buffer.size(), start.saturating_add(u64::from(segment.len)));
+    if got <= expected { Ok(()) } else { Err(GpuError::Limit { limit: "the buffer's size", expected, got }) }
+}
+
 impl Executor for Gpu {
-    fn begin(&mut self, kernel: &Kernel, pool: &mut Pool) -> Result<Option<KernelResult>, Failure> {
+    fn begin(&mut self, kernel: &Kernel, pool: &mut Pool) -> Result<Option<KernelResult>, ExecutorError> {
         debug_assert!(self.pending.is_none());
-        let found = self.start(kernel, pool)?;
+        let result = self.start(kernel, pool)?;
+        // A lost device ignores commands, and its results would be zeros.
         self.commands.check()?;
-        Ok(found)
+        Ok(result)
     }
 
-    fn poll(&mut self, pool: &mut Pool) -> Result<Option<KernelResult>, Failure> {
-        Ok(self.go_on(pool)?)
+    fn poll(&mut self, pool: &mut Pool) -> Result<Option<KernelResult>, ExecutorError> {
+        Ok(self.poll_pending(pool)?)
     }
 
     fn written(&mut self, segment: Segment) {
@@ -262,9 +319,9 @@ impl Executor for Gpu {
         self
     }
 
-    fn fetch(&mut self, segment: Segment, pool: &mut Pool) -> Result<bool, Failure> {
-        let here = self.memory.fetch(&mut self.commands, segment, pool)?;
+    fn fetch(&mut self, segment: Segment, pool: &mut Pool) -> Result<bool, ExecutorError> {
+        let fetched = self.memory.fetch(&mut self.commands, segment, pool)?;
         self.commands.check()?;
-        Ok(here)
+        Ok(fetched)
     }
 }

@@ -1,15 +1,39 @@
-//! gradwire's kernels on any GPU: WGSL on wgpu 30.
+//! gradwire's kernels on a GPU: WGSL shaders, run through wgpu 30.
 //!
-//! A machine of gradwire asks for arithmetic on segments of buffers; [`Gpu`] does it on a device, the application's own
-//! ([`Context::new`]) or one that it opens ([`Context::open`]). Residuals, ledgers and parameters stay on the device; the entries
-//! of a sparse message are what comes to the host.
+//! A gradwire machine describes its arithmetic as [`Kernel`](gradwire_core::kernel::Kernel) values over segments of
+//! buffers, and an [`Executor`](gradwire_core::kernel::executor::Executor) runs them. This crate has the executor for
+//! devices:
 //!
-//! Results are those of the CPU kernels of [`gradwire_core`], bit for bit, with these exceptions: which of the many ways to
-//! say "not a number" comes out; the sum of squares of a residual, which is for people; and, on adapters that take numbers below
-//! 2^-126 for 0 ([`Context::flushes_denormals`]), products that small. How an adapter counts is looked at when it is opened: one
-//! that rounds otherwise is an error.
+//! - [`Context`] is a wgpu device with its queue and compiled shaders. The device is the application's own
+//!   ([`Context::new`]) or one that this crate opens ([`Context::open`]). All executors of a process can share it.
+//! - [`Gpu`] is the executor of one machine. A kernel that has no shader runs on the host instead.
+//! - [`give`] and [`take`] connect `Session::step_through` to wgpu buffers of the application.
+//! - [`GpuError`] lists the reasons why a device cannot be used.
 //!
-//! wgpu is re-exported: buffers that are shared with this crate must be of this version.
+//! Residuals, ledgers and parameters stay in device memory. For each encoded message the host reads a few counters
+//! and, with a sparse codec, the list of entries.
+//!
+//! # How a kernel runs
+//!
+//! `memory` keeps a device copy of each buffer of the machine's pool and tracks which side has the newer bytes. The
+//! module of the kernel (`elementwise`, `mean`, `scan`, `scatter`, `dense`, `threshold`) uploads the bytes that the
+//! shader reads and records dispatches in `commands`. Kernels whose result the protocol needs copy it to a staging
+//! buffer, and [`Gpu`] returns it from a later `poll`.
+//!
+//! # Equal results
+//!
+//! Results equal the CPU kernels of [`gradwire_core`] bit for bit, with three exceptions:
+//!
+//! - the payload bits of a NaN;
+//! - the sum of squares of a residual, which is reported to monitors only;
+//! - products below 2^-126, on adapters that flush denormals to zero ([`Context::flushes_denormals`]).
+//!
+//! A probe measures the rounding of an adapter when its [`Context`] is created. An adapter with other rounding is an
+//! error.
+//!
+//! # wgpu version
+//!
+//! wgpu is re-exported. Buffers that an application shares with this crate must come from this version of wgpu.
 
 #![forbid(unsafe_code)]
 
@@ -23,8 +47,10 @@ mod error;
 mod executor;
 mod mean;
 mod memory;
+mod open;
 mod probe;
 mod program;
+mod recorder;
 mod scan;
 mod scatter;
 mod threshold;

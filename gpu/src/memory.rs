@@ -1,4 +1,10 @@
-//! The device's copies of a pool's buffers, and which side has written which bytes last.
+//! [`Memory`]: the device copies of a pool's buffers, and which side has the newer bytes.
+//!
+//! The host writes buffers when bodies arrive and when the application steps; the device writes them in kernels. Per
+//! buffer, two sets of byte ranges say which side has to be brought up to date: [`Memory::read`] uploads before a
+//! kernel, [`Memory::fetch`] downloads before the host reads. Bytes that the other side never reads are never copied.
+//!
+//! [`Staging`] is a buffer through which the host reads device memory. Kernel modules use it for their results.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -10,12 +16,13 @@ use crate::commands::{Commands, Part};
 use crate::error::GpuError;
 use crate::wgpu;
 
-/// Offsets of bindings are multiples of this: the default limit.
+/// Bindings start at multiples of this many bytes: the default limit `min_storage_buffer_offset_alignment`.
 pub(crate) const ALIGNMENT: u64 = 256;
-/// Elements that one dispatch goes over: bindings of 128 MiB hold them, and two words for each.
+/// Most elements of one dispatch. The largest operand has two words per element, which is 64 MiB of the 128 MiB that a
+/// binding can have by default (`max_storage_buffer_binding_size`).
 pub(crate) const CHUNK: usize = 8 << 20;
 
-/// Bytes, as disjoint ranges in order.
+/// A set of bytes, as disjoint and ascending ranges that do not touch.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Ranges(Vec<Range<u64>>);
 
@@ -24,7 +31,7 @@ impl Ranges {
         if range.is_empty() {
             return;
         }
-        // A hole can make two of one; there are few.
+        // A vector is enough: segments are whole vectors or shards, so the set has few ranges.
         let mut i = 0;
         while i < self.0.len() {
             let own = self.0[i].clone();
@@ -44,6 +51,7 @@ impl Ranges {
         if range.is_empty() {
             return;
         }
+        // Ranges that overlap or touch the new one become part of it.
         self.0.retain(|own| {
             let apart = own.end < range.start || own.start > range.end;
             if !apart {
@@ -55,6 +63,7 @@ impl Ranges {
         self.0.insert(at, range);
     }
 
+    /// The members of the set within `range`.
     fn within(&self, range: &Range<u64>) -> impl Iterator<Item = Range<u64>> + use<'_> {
         let range = range.clone();
         let cut = move |own: &Range<u64>| own.start.max(range.start)..own.end.min(range.end);
@@ -62,25 +71,33 @@ impl Ranges {
     }
 }
 
-/// A buffer on both sides.
+/// The device copy of one buffer. A byte is newer on one side at most.
 #[derive(Debug)]
-struct Twin {
+struct Mirror {
     buffer: wgpu::Buffer,
-    /// What the host has written since the device read it.
-    host: Ranges,
-    /// What the device has written since the host read it.
-    device: Ranges,
+    /// Bytes that are newer on the host: the device must not read them before an upload.
+    newer_on_host: Ranges,
+    /// Bytes that are newer on the device: the host must not read them before a download.
+    newer_on_device: Ranges,
 }
 
-/// Bytes on their way to the host.
+const PENDING: u8 = 0;
+const MAPPED: u8 = 1;
+const FAILED: u8 = 2;
+
+/// A buffer that the host can map to read results of the device.
+///
+/// Order of use: record copies into `buffer`, submit, [`map`](Self::map), poll [`is_ready`](Self::is_ready),
+/// [`take`](Self::take).
 #[derive(Debug)]
 pub(crate) struct Staging {
     pub(crate) buffer: wgpu::Buffer,
-    /// 0: on their way; 1: here; 2: they will not come.
+    /// `PENDING`, `MAPPED` or `FAILED`. Shared with wgpu's callback.
     state: Arc<AtomicU8>,
 }
 
 impl Staging {
+    /// A buffer of at least `len` bytes: a power of two and at least a page, so that it can often be reused.
     pub(crate) fn new(commands: &mut Commands, len: u64) -> Self {
         commands.created += 1;
         let buffer = commands.context.device.create_buffer(&wgpu::BufferDescriptor {
@@ -92,52 +109,58 @@ impl Staging {
         Self { buffer, state: Arc::default() }
     }
 
-    /// Asks for the first `len` bytes, after what was submitted.
+    /// Starts to map the first `len` bytes. wgpu maps them once the work submitted so far is done.
     pub(crate) fn map(&self, len: u64) {
-        self.state.store(0, Ordering::Release);
+        self.state.store(PENDING, Ordering::Release);
         let state = Arc::clone(&self.state);
         self.buffer.map_async(wgpu::MapMode::Read, 0..len, move |mapped| {
-            state.store(if mapped.is_ok() { 1 } else { 2 }, Ordering::Release);
+            state.store(if mapped.is_ok() { MAPPED } else { FAILED }, Ordering::Release);
         });
     }
 
-    /// Are they here?
+    /// True once the bytes can be read. Polls the device; does not wait.
     pub(crate) fn is_ready(&self, commands: &Commands) -> Result<bool, GpuError> {
+        // wgpu calls the callback of `map` from within this poll.
         commands.context.poll()?;
         match self.state.load(Ordering::Acquire) {
-            0 => Ok(false),
-            1 => Ok(true),
+            PENDING => Ok(false),
+            MAPPED => Ok(true),
             _ => Err(commands
                 .check()
                 .err()
-                .unwrap_or_else(|| GpuError::Lost { reason: "a buffer cannot be read".into() })),
+                .unwrap_or_else(|| GpuError::Lost { reason: "a staging buffer cannot be mapped".into() })),
         }
     }
 
-    /// Hands the bytes to `read`, and is free for others after that.
+    /// Passes the first `len` bytes to `read`, then unmaps the buffer. Only after [`is_ready`](Self::is_ready).
     pub(crate) fn take<R>(&self, len: u64, read: impl FnOnce(&[u8]) -> R) -> Result<R, GpuError> {
         let view = self.buffer.get_mapped_range(0..len);
         let view = view.map_err(|error| GpuError::Lost { reason: error.to_string() })?;
         let result = read(&view);
+        // A view must not outlive the mapping.
         drop(view);
         self.buffer.unmap();
         Ok(result)
     }
 }
 
-/// Bytes of one buffer that are being fetched.
+/// A copy from the device to the host that is under way, for ranges of one buffer.
 #[derive(Debug)]
-struct Flight {
+struct Download {
     buffer: BufferId,
+    /// The ranges, in the order in which they lie in the staging buffer.
     ranges: Vec<Range<u64>>,
+    /// Sum of their lengths.
     len: u64,
 }
 
+/// All device copies of one pool. At most one download is under way at a time.
 #[derive(Debug, Default)]
 pub(crate) struct Memory {
-    twins: Vec<Option<Twin>>,
+    /// By buffer number. `None` until a kernel uses the buffer.
+    mirrors: Vec<Option<Mirror>>,
     staging: Option<Staging>,
-    flight: Option<Flight>,
+    download: Option<Download>,
 }
 
 fn bytes(segment: Segment) -> Range<u64> {
@@ -145,12 +168,13 @@ fn bytes(segment: Segment) -> Range<u64> {
 }
 
 impl Memory {
-    fn twin(&mut self, commands: &mut Commands, buffer: BufferId, pool: &Pool) -> Result<&mut Twin, GpuError> {
+    /// The device copy of a buffer, created at its first use.
+    fn mirror(&mut self, commands: &mut Commands, buffer: BufferId, pool: &Pool) -> Result<&mut Mirror, GpuError> {
         let index = buffer.0 as usize;
-        if self.twins.len() <= index {
-            self.twins.resize_with(index + 1, || None);
+        if self.mirrors.len() <= index {
+            self.mirrors.resize_with(index + 1, || None);
         }
-        if self.twins[index].is_none() {
+        if self.mirrors[index].is_none() {
             let len = pool.len(buffer) as u64;
             let limits = commands.context.device.limits();
             if len > limits.max_buffer_size {
@@ -160,18 +184,20 @@ impl Memory {
             commands.created += 1;
             let buffer = commands.context.device.create_buffer(&wgpu::BufferDescriptor {
                 label: Some("gradwire buffer"),
+                // Rounded up, and never empty: wgpu rejects empty bindings.
                 size: len.next_multiple_of(ALIGNMENT).max(ALIGNMENT),
                 usage: wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC | wgpu::BufferUsages::COPY_DST,
                 mapped_at_creation: false,
             });
-            let mut host = Ranges::default();
-            host.add(0..len);
-            self.twins[index] = Some(Twin { buffer, host, device: Ranges::default() });
+            // The host has the only copy so far.
+            let mut newer_on_host = Ranges::default();
+            newer_on_host.add(0..len);
+            self.mirrors[index] = Some(Mirror { buffer, newer_on_host, newer_on_device: Ranges::default() });
         }
-        Ok(self.twins[index].as_mut().expect("it was just made"))
+        Ok(self.mirrors[index].as_mut().expect("created above"))
     }
 
-    /// The device's copy of a buffer, these bytes of which a kernel reads.
+    /// The device buffer of a segment that a kernel reads. Uploads the bytes of it that are newer on the host.
     pub(crate) fn read(
         &mut self,
         commands: &mut Commands,
@@ -179,16 +205,19 @@ impl Memory {
         pool: &Pool,
     ) -> Result<wgpu::Buffer, GpuError> {
         let range = bytes(segment);
-        let twin = self.twin(commands, segment.buffer, pool)?;
-        for newer in twin.host.within(&range) {
+        let mirror = self.mirror(commands, segment.buffer, pool)?;
+        for newer in mirror.newer_on_host.within(&range) {
             let part = Segment { buffer: segment.buffer, start: newer.start, len: (newer.end - newer.start) as u32 };
-            commands.upload(&twin.buffer, newer.start, pool.bytes(part));
+            commands.upload(&mirror.buffer, newer.start, pool.bytes(part));
         }
-        twin.host.remove(&range);
-        Ok(twin.buffer.clone())
+        mirror.newer_on_host.remove(&range);
+        Ok(mirror.buffer.clone())
     }
 
-    /// The device's copy of a buffer, these bytes of which a kernel writes, all of them.
+    /// The device buffer of a segment that a kernel overwrites completely: nothing is uploaded.
+    ///
+    /// A kernel that also reads bytes of the segment needs [`read`](Self::read) first. Afterwards the host's bytes
+    /// count as outdated, and a read would no longer upload them.
     pub(crate) fn write(
         &mut self,
         commands: &mut Commands,
@@ -196,32 +225,38 @@ impl Memory {
         pool: &Pool,
     ) -> Result<wgpu::Buffer, GpuError> {
         let range = bytes(segment);
-        let twin = self.twin(commands, segment.buffer, pool)?;
-        twin.host.remove(&range);
-        twin.device.add(range);
-        Ok(twin.buffer.clone())
+        let mirror = self.mirror(commands, segment.buffer, pool)?;
+        mirror.newer_on_host.remove(&range);
+        mirror.newer_on_device.add(range);
+        Ok(mirror.buffer.clone())
     }
 
-    /// The host has written these bytes.
+    /// Marks bytes that the host has written.
     pub(crate) fn written(&mut self, segment: Segment) {
-        if let Some(twin) = self.twins.get_mut(segment.buffer.0 as usize).and_then(Option::as_mut) {
-            twin.host.add(bytes(segment));
-            twin.device.remove(&bytes(segment));
+        // Without a mirror there is nothing to mark: a new mirror is newer on the host everywhere.
+        if let Some(mirror) = self.mirrors.get_mut(segment.buffer.0 as usize).and_then(Option::as_mut) {
+            mirror.newer_on_host.add(bytes(segment));
+            mirror.newer_on_device.remove(&bytes(segment));
         }
     }
 
-    /// Brings bytes that the device has written last to the host; `false` until they are there.
+    /// Brings the host's copy of a segment up to date. Returns false while a download is under way.
+    ///
+    /// The caller must repeat the call until it returns true before the host or a kernel writes the segment. The
+    /// download would otherwise replace newer bytes.
     pub(crate) fn fetch(
         &mut self,
         commands: &mut Commands,
         segment: Segment,
         pool: &mut Pool,
     ) -> Result<bool, GpuError> {
-        if self.flight.is_some() && !self.land(commands, pool)? {
+        // The earlier download may be for another segment. It has the staging buffer, so it is finished first.
+        if self.download.is_some() && !self.finish_download(commands, pool)? {
             return Ok(false);
         }
-        let Some(twin) = self.twins.get(segment.buffer.0 as usize).and_then(Option::as_ref) else { return Ok(true) };
-        let ranges: Vec<_> = twin.device.within(&bytes(segment)).collect();
+        let mirror = self.mirrors.get(segment.buffer.0 as usize).and_then(Option::as_ref);
+        let Some(mirror) = mirror else { return Ok(true) };
+        let ranges: Vec<_> = mirror.newer_on_device.within(&bytes(segment)).collect();
         if ranges.is_empty() {
             return Ok(true);
         }
@@ -233,34 +268,35 @@ impl Memory {
         let mut at = 0;
         for range in &ranges {
             let len = range.end - range.start;
-            commands.copy(Part { buffer: &twin.buffer, start: range.start, len }, &staging.buffer, at);
+            commands.copy(Part { buffer: &mirror.buffer, start: range.start, len }, &staging.buffer, at);
             at += len;
         }
         commands.submit();
         staging.map(len);
         self.staging = Some(staging);
-        self.flight = Some(Flight { buffer: segment.buffer, ranges, len });
+        self.download = Some(Download { buffer: segment.buffer, ranges, len });
         Ok(false)
     }
 
-    fn land(&mut self, commands: &Commands, pool: &mut Pool) -> Result<bool, GpuError> {
+    /// Copies a download into the pool. Returns false while it is still under way.
+    fn finish_download(&mut self, commands: &Commands, pool: &mut Pool) -> Result<bool, GpuError> {
         let Some(staging) = self.staging.as_ref() else { return Ok(true) };
         if !staging.is_ready(commands)? {
             return Ok(false);
         }
-        let Some(Flight { buffer, ranges, len }) = self.flight.take() else { return Ok(true) };
-        let twin = self.twins[buffer.0 as usize].as_mut();
+        let Some(Download { buffer, ranges, len }) = self.download.take() else { return Ok(true) };
+        let mirror = self.mirrors[buffer.0 as usize].as_mut();
         let mut at = 0;
-        staging.take(len, |came| {
+        staging.take(len, |downloaded| {
             for range in &ranges {
                 let len = (range.end - range.start) as usize;
                 let part = Segment { buffer, start: range.start, len: len as u32 };
-                pool.bytes_mut(part).copy_from_slice(&came[at..at + len]);
+                pool.bytes_mut(part).copy_from_slice(&downloaded[at..at + len]);
                 at += len;
             }
         })?;
-        if let Some(twin) = twin {
-            ranges.iter().for_each(|range| twin.device.remove(range));
+        if let Some(mirror) = mirror {
+            ranges.iter().for_each(|range| mirror.newer_on_device.remove(range));
         }
         Ok(true)
     }
@@ -271,7 +307,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ranges_are_what_a_bitmap_says() {
+    fn ranges_agree_with_a_bitmap() {
         let mut state = 7u64;
         let mut next = |below: u64| {
             state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
@@ -281,8 +317,8 @@ mod tests {
         for _ in 0..2000 {
             let start = next(64);
             let range = start..start + next(64 - start + 1);
-            let (add, mine) = (next(2) == 0, range.start as usize..range.end as usize);
-            bits[mine].fill(add);
+            let add = next(2) == 0;
+            bits[range.start as usize..range.end as usize].fill(add);
             if add {
                 ranges.add(range)
             } else {

@@ -1,66 +1,51 @@
-//! Kernels as the device knows them: compiled once, when first needed, and kept.
+//! Programs: the shaders of this crate. Each is compiled at its first use, once per device.
 
 use std::collections::HashMap;
 
-use crate::context::Context;
 use crate::wgpu;
 
-/// One entry point of one source, and how many buffers it works on.
+/// One entry point of a WGSL source. A kernel module declares its programs as statics.
 #[derive(Debug)]
 pub(crate) struct Program {
-    /// The entry point, and what the pipeline is called.
+    /// Name of the entry point, also used as the label of the pipeline. Unique in this crate: it is the cache key.
     pub(crate) name: &'static str,
+    /// WGSL source, without [`COMMON`].
     pub(crate) source: &'static str,
+    /// Number of storage buffers, which take the bindings from 1 on. At most [`BUFFERS_MAX`].
     pub(crate) buffers: usize,
-    /// Invocations of a workgroup.
+    /// Invocations of a workgroup, as in the shader's `@workgroup_size`.
     pub(crate) invocations: u32,
 }
 
+/// WGSL source that precedes each program.
 pub(crate) const COMMON: &str = include_str!("common.wgsl");
 
-/// What every kernel is told; the same as `Params` in WGSL.
+/// The uniform parameters of a dispatch, with the layout of `Params` in common.wgsl. Each shader documents its use of
+/// the general fields `n`, `more_n` and `f`.
 #[derive(Copy, Clone, Debug, Default, PartialEq, bytemuck::Pod, bytemuck::Zeroable)]
 #[repr(C)]
 pub(crate) struct Params {
+    /// Elements that the dispatch covers.
     pub(crate) len: u32,
+    /// Always 0. See `opaque` in common.wgsl.
     pub(crate) zero: u32,
+    /// Workgroups of the dispatch.
     pub(crate) groups: u32,
+    /// Padding to 16 bytes.
     pub(crate) spare: u32,
+    /// First word of the segment within each of the bindings 1 to 4.
     pub(crate) at: [u32; 4],
+    /// First word of the segment within the bindings from 5 on.
     pub(crate) more_at: [u32; 4],
     pub(crate) n: [u32; 4],
     pub(crate) more_n: [u32; 4],
     pub(crate) f: [f32; 4],
 }
 
-/// Most buffers that a program works on.
+/// Most storage buffers of one program. wgpu's default limits allow 8.
 pub(crate) const BUFFERS_MAX: usize = 6;
 
-/// Every program in this crate.
-#[cfg(test)]
-pub(crate) const ALL: &[&Program] = &[
-    &crate::probe::PROBE,
-    &crate::scan::SCAN,
-    &crate::elementwise::APPLY,
-    &crate::elementwise::APPLY_IN_PLACE,
-    &crate::elementwise::SCALE,
-    &crate::elementwise::ACCELERATE,
-    &crate::elementwise::MATERIALISE,
-    &crate::threshold::TAKE,
-    &crate::threshold::COUNT,
-    &crate::threshold::GATHER,
-    &crate::threshold::TALLY,
-    &crate::threshold::PICK,
-    &crate::threshold::PUT_BACK,
-    &crate::scatter::ADD,
-    &crate::scatter::PUT,
-    &crate::mean::MEAN,
-    &crate::dense::HALF,
-    &crate::dense::INT8,
-    &crate::dense::SIGN,
-];
-
-/// The programs compiled so far.
+/// The pipelines compiled so far, and one layout per number of buffers.
 #[derive(Debug, Default)]
 pub(crate) struct Programs {
     compiled: HashMap<&'static str, (wgpu::ComputePipeline, wgpu::BindGroupLayout)>,
@@ -68,21 +53,24 @@ pub(crate) struct Programs {
 }
 
 impl Programs {
-    /// Cloning what it returns copies two pointers.
+    /// The pipeline of a program and its bind group layout. `flushes`: the adapter flushes denormals.
+    ///
+    /// Compiles the program at its first use. The results are cheap clones of shared handles.
     pub(crate) fn get(
         &mut self,
-        context: &Context,
+        device: &wgpu::Device,
+        flushes: bool,
         program: &'static Program,
     ) -> (wgpu::ComputePipeline, wgpu::BindGroupLayout) {
         let layouts = &mut self.layouts[program.buffers];
         let compiled = self.compiled.entry(program.name).or_insert_with(|| {
-            let (layout, pipeline_layout) = layouts.get_or_insert_with(|| layout(&context.device, program.buffers));
-            let module = context.device.create_shader_module(wgpu::ShaderModuleDescriptor {
+            let (layout, pipeline_layout) = layouts.get_or_insert_with(|| layout(device, program.buffers));
+            let module = device.create_shader_module(wgpu::ShaderModuleDescriptor {
                 label: Some(program.name),
                 source: wgpu::ShaderSource::Wgsl(format!("{COMMON}\n{}", program.source).into()),
             });
-            let constants = [("flushes", f64::from(u8::from(context.flushes)))];
-            let pipeline = context.device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
+            let constants = [("flushes", f64::from(u8::from(flushes)))];
+            let pipeline = device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
                 label: Some(program.name),
                 layout: Some(pipeline_layout),
                 module: &module,
@@ -99,8 +87,8 @@ impl Programs {
     }
 }
 
-/// Parameters at an offset that changes, then so many buffers. All can be written: two of a kernel's segments may lie in
-/// one buffer.
+/// The layout of all programs with this many storage buffers: a uniform buffer with a dynamic offset, then the
+/// storage buffers.
 fn layout(device: &wgpu::Device, buffers: usize) -> (wgpu::BindGroupLayout, wgpu::PipelineLayout) {
     let entry = |binding: usize| wgpu::BindGroupLayoutEntry {
         binding: binding as u32,
@@ -108,6 +96,8 @@ fn layout(device: &wgpu::Device, buffers: usize) -> (wgpu::BindGroupLayout, wgpu
         ty: wgpu::BindingType::Buffer {
             ty: match binding {
                 0 => wgpu::BufferBindingType::Uniform,
+                // Inputs are writable too. Two segments of a kernel may lie in one buffer, and wgpu does not accept a
+                // buffer that is read-only in one binding and writable in another of the same dispatch.
                 _ => wgpu::BufferBindingType::Storage { read_only: false },
             },
             has_dynamic_offset: binding == 0,

@@ -1,4 +1,8 @@
-//! Kernels on the device against those on the host: every buffer, bit for bit, whatever was in the outputs before.
+//! Every kernel on the device, compared with the same kernel on the host.
+//!
+//! A comparison runs a kernel on two pools with the same contents and compares all buffers bit for bit. Outputs hold
+//! poison before, so a word that a shader leaves out is a difference. Without an adapter each test says on stderr that
+//! it is skipped; with `GRADWIRE_REQUIRE_GPU` set it fails.
 
 use std::sync::OnceLock;
 
@@ -8,31 +12,55 @@ use gradwire_core::kernel::{self, Coding, EncodeTarget, Kernel, KernelResult, ME
 use gradwire_core::recipe::Control;
 use gradwire_core::{BufferId, Pool, Segment};
 
+use crate::program::Program;
 use crate::{Context, Gpu};
 
-/// One device for all tests. None: there is no adapter, which is said, and is an error where `GRADWIRE_REQUIRE_GPU` is set.
+/// Every program of this crate.
+const PROGRAMS: [&Program; 19] = [
+    &crate::probe::PROBE,
+    &crate::scan::SCAN,
+    &crate::elementwise::APPLY,
+    &crate::elementwise::APPLY_IN_PLACE,
+    &crate::elementwise::SCALE,
+    &crate::elementwise::ACCELERATE,
+    &crate::elementwise::MATERIALISE,
+    &crate::threshold::TAKE,
+    &crate::threshold::COUNT,
+    &crate::threshold::GATHER,
+    &crate::threshold::TALLY,
+    &crate::threshold::PICK,
+    &crate::threshold::PUT_BACK,
+    &crate::scatter::ADD,
+    &crate::scatter::PUT,
+    &crate::mean::MEAN,
+    &crate::dense::HALF,
+    &crate::dense::INT8,
+    &crate::dense::SIGN,
+];
+
+/// The device that all tests share. `None` if there is no adapter and `GRADWIRE_REQUIRE_GPU` is not set.
 fn context() -> Option<Context> {
     static CONTEXT: OnceLock<Result<Context, String>> = OnceLock::new();
     match CONTEXT.get_or_init(|| Context::open().map_err(|error| error.to_string())) {
         Ok(context) => Some(context.clone()),
         Err(error) => {
             assert!(std::env::var_os("GRADWIRE_REQUIRE_GPU").is_none(), "GRADWIRE_REQUIRE_GPU is set, but {error}");
-            // Past the harness, which keeps what a test that passes has said.
+            // Directly to stderr: the test harness captures `eprintln!` and hides it if the test passes.
             let _ = std::io::Write::write_all(&mut std::io::stderr(), format!("skipped: {error}\n").as_bytes());
             None
         }
     }
 }
 
-/// Both sides of a comparison.
-struct Both {
+/// The two sides of a comparison: a `Gpu` with its pool, and the pool on which the host runs the same kernels.
+struct Comparison {
     gpu: Gpu,
     host: Pool,
     device: Pool,
     count: usize,
 }
 
-impl Both {
+impl Comparison {
     fn new(context: Context, buffers: &[Vec<u32>]) -> Self {
         let pool = || {
             let mut pool = Pool::new(buffers.iter().map(|words| words.len() * 4));
@@ -45,16 +73,17 @@ impl Both {
         Self { gpu: Gpu::new(context), host: pool(), device: pool(), count: buffers.len() }
     }
 
-    /// Runs a kernel on both sides; what they find must be the same, but for the sum of squares.
+    /// Runs a kernel on both sides and compares the results. Sums of squares may differ by 1e-4: they are added up in
+    /// another order.
     #[track_caller]
     fn run(&mut self, kernel: Kernel) -> KernelResult {
         let expected = kernel::run(&kernel, &mut self.host);
-        let mut found = self.gpu.begin(&kernel, &mut self.device).unwrap();
-        while found.is_none() {
+        let mut result = self.gpu.begin(&kernel, &mut self.device).unwrap();
+        while result.is_none() {
             self.gpu.context().wait().unwrap();
-            found = self.gpu.poll(&mut self.device).unwrap();
+            result = self.gpu.poll(&mut self.device).unwrap();
         }
-        let got = found.unwrap();
+        let got = result.unwrap();
         match (expected, got) {
             (KernelResult::Encoded(mut expected), KernelResult::Encoded(got)) => {
                 let (a, b) = (expected.squares, got.squares);
@@ -67,9 +96,9 @@ impl Both {
         got
     }
 
-    /// Every buffer is the same on both sides. One "not a number" is as good as another.
+    /// Compares all buffers but `skip`, bit for bit. A NaN equals any NaN.
     #[track_caller]
-    fn check(&mut self, what: &str, skip: &[u32]) {
+    fn check(&mut self, context: &str, skip: &[u32]) {
         for id in (0..self.count as u32).filter(|id| !skip.contains(id)) {
             let whole = Segment::floats(BufferId(id), 0, self.device.len(BufferId(id)) / 4);
             while !self.gpu.fetch(whole, &mut self.device).unwrap() {
@@ -78,7 +107,7 @@ impl Both {
             let (expected, got) = (self.host.words(whole), self.device.words(whole));
             let same = |(a, b): (&u32, &u32)| a == b || (f32::from_bits(*a).is_nan() && f32::from_bits(*b).is_nan());
             if let Some(i) = expected.iter().zip(got).position(|pair| !same(pair)) {
-                panic!("{what}: buffer {id}, word {i}: expected {:#010x}, got {:#010x}", expected[i], got[i]);
+                panic!("{context}: buffer {id}, word {i}: expected {:#010x}, got {:#010x}", expected[i], got[i]);
             }
         }
     }
@@ -94,7 +123,7 @@ impl Random {
         self.0
     }
 
-    /// About from -1 to 1, around 0.
+    /// Between -1 and 1, most of them near 0.
     fn float(&mut self) -> f32 {
         let bits = self.next();
         let x = ((bits >> 40) as f32 / (1u64 << 24) as f32) * 2.0 - 1.0;
@@ -102,10 +131,11 @@ impl Random {
     }
 }
 
+/// Distributions of the words of a vector.
 const KINDS: [&str; 8] = ["even", "wide", "denormal", "any bits", "zeros", "equal", "large", "tiny"];
 
 fn vector(kind: &str, len: usize, random: &mut Random) -> Vec<u32> {
-    let one = |random: &mut Random| match kind {
+    let word = |random: &mut Random| match kind {
         "even" => random.float().to_bits(),
         "wide" => (random.float() * 2f32.powi((random.next() % 120) as i32 - 60)).to_bits(),
         "denormal" => (random.next() as u32) & 0x80ff_ffff,
@@ -115,12 +145,12 @@ fn vector(kind: &str, len: usize, random: &mut Random) -> Vec<u32> {
         "large" => (random.float().signum() * 1e30).to_bits(),
         _ => (random.float() * 1e-37).to_bits(),
     };
-    (0..len).map(|_| one(random)).collect()
+    (0..len).map(|_| word(random)).collect()
 }
 
-/// 0, 1, and around what a tile, a workgroup and a grid of them go over.
+/// 0, 1, and lengths next to the sizes of a workgroup (64, 256) and of a tile (1,024); and more than one of them.
 const LENS: [usize; 11] = [0, 1, 2, 63, 64, 255, 257, 1023, 1025, 20_000, 70_001];
-/// What outputs hold before.
+/// The contents of outputs before a kernel.
 const POISON: u32 = 0xdead_beef;
 
 fn whole(id: u32, len: usize) -> Segment {
@@ -129,8 +159,8 @@ fn whole(id: u32, len: usize) -> Segment {
 
 #[test]
 fn every_program_is_valid() {
-    // With a driver or without: what wgpu's front end does with each source.
-    for program in crate::program::ALL {
+    // Needs no driver: the front end of wgpu parses and validates each source.
+    for program in PROGRAMS {
         let source = format!("{}\n{}", crate::program::COMMON, program.source);
         let module = wgpu::naga::front::wgsl::parse_str(&source);
         let module = module.unwrap_or_else(|error| panic!("{}: {}", program.name, error.emit_to_string(&source)));
@@ -143,10 +173,10 @@ fn every_program_is_valid() {
 }
 
 #[test]
-fn elementwise_kernels_agree() {
+fn elementwise_kernels_equal_the_host() {
     let Some(context) = context() else { return };
     let random = &mut Random(5);
-    // Products below 2^-126 are 0 on an adapter that flushes.
+    // On an adapter that flushes denormals, products below 2^-126 are 0: the one permitted difference.
     let flushes = context.flushes_denormals();
     for kind in KINDS.into_iter().filter(|kind| !flushes || !["denormal", "tiny", "any bits"].contains(kind)) {
         for len in LENS {
@@ -155,81 +185,81 @@ fn elementwise_kernels_agree() {
             let vectors: Vec<_> = (0..3).map(|_| vector(kind, len, random)).collect();
             let buffers =
                 [vectors[0].clone(), vectors[1].clone(), poisoned.clone(), poisoned, vectors[2].clone(), ledger];
-            let mut both = Both::new(context.clone(), &buffers);
+            let mut comparison = Comparison::new(context.clone(), &buffers);
             let [a, b, c, d, e, ledger] = [0, 1, 2, 3, 4, 5].map(|id| whole(id, len));
             for scale in [1.0, 0.1, -0.75, 3.0e-5] {
-                both.run(Kernel::Apply { from: a, update: b, scale, into: c });
-                both.run(Kernel::Apply { from: e, update: a, scale, into: e });
-                both.run(Kernel::Accumulate { update: b, scale, first: true, into: d });
-                both.run(Kernel::Accumulate { update: c, scale, first: false, into: d });
-                both.run(Kernel::Accelerate { update: b, velocity: e, momentum: scale });
-                both.check(&format!("{kind}, {len}, {scale}"), &[]);
+                comparison.run(Kernel::Apply { from: a, update: b, scale, into: c });
+                comparison.run(Kernel::Apply { from: e, update: a, scale, into: e });
+                comparison.run(Kernel::Accumulate { update: b, scale, first: true, into: d });
+                comparison.run(Kernel::Accumulate { update: c, scale, first: false, into: d });
+                comparison.run(Kernel::Accelerate { update: b, velocity: e, momentum: scale });
+                comparison.check(&format!("{kind}, {len}, {scale}"), &[]);
             }
-            both.run(Kernel::Copy { from: d, into: a });
-            both.run(Kernel::Materialise { base: e, ledger, unit: 1.0 / 1024.0, into: c });
-            both.check(&format!("{kind}, {len}: copy, materialise"), &[]);
+            comparison.run(Kernel::Copy { from: d, into: a });
+            comparison.run(Kernel::Materialise { base: e, ledger, unit: 1.0 / 1024.0, into: c });
+            comparison.check(&format!("{kind}, {len}: copy, materialise"), &[]);
         }
     }
 }
 
-/// Segments begin at any word, and what is beside them is left alone.
+/// A segment may begin at any word, although bindings are aligned. Words beside the segment keep their values.
 #[test]
-fn segments_begin_anywhere() {
+fn segments_may_begin_at_any_word() {
     let Some(context) = context() else { return };
     let random = &mut Random(11);
     let buffers: Vec<_> = (0..3).map(|_| vector("even", 5000, random)).collect();
-    let mut both = Both::new(context, &buffers);
+    let mut comparison = Comparison::new(context, &buffers);
     for (from, update, into, len) in [(0, 1, 2, 3000), (65, 64, 63, 100), (4999, 0, 1, 1), (777, 1234, 99, 2048)] {
         let part = |id: u32, first: usize| Segment::floats(BufferId(id), first, len);
-        both.run(Kernel::Apply { from: part(0, from), update: part(1, update), scale: 0.3, into: part(2, into) });
-        both.run(Kernel::Blend { x: part(0, into), weight: 3, held: 5, into: part(2, from) });
-        both.check(&format!("{len} from {from}, {update} and {into}"), &[]);
+        comparison.run(Kernel::Apply { from: part(0, from), update: part(1, update), scale: 0.3, into: part(2, into) });
+        comparison.run(Kernel::Blend { x: part(0, into), weight: 3, held: 5, into: part(2, from) });
+        comparison.check(&format!("{len} from {from}, {update} and {into}"), &[]);
     }
 }
 
 #[test]
-fn scans_find_the_first() {
+fn a_scan_finds_the_first_float_that_is_not_finite() {
     let Some(context) = context() else { return };
     let random = &mut Random(3);
     for len in LENS {
         let mut words = vector("wide", len, random);
         assert_eq!(
-            Both::new(context.clone(), &[words.clone()]).run(Kernel::Scan { x: whole(0, len) }),
+            Comparison::new(context.clone(), &[words.clone()]).run(Kernel::Scan { x: whole(0, len) }),
             KernelResult::Finite
         );
         for at in [0, len / 3, len.saturating_sub(1)].into_iter().filter(|at| *at < len).rev() {
             words[at] = f32::NAN.to_bits();
-            let found = Both::new(context.clone(), &[words.clone()]).run(Kernel::Scan { x: whole(0, len) });
+            let found = Comparison::new(context.clone(), &[words.clone()]).run(Kernel::Scan { x: whole(0, len) });
             assert_eq!(found, KernelResult::NonFinite { index: at as u32 });
         }
     }
 }
 
 #[test]
-fn means_agree() {
+fn means_equal_the_host() {
     let Some(context) = context() else { return };
     let random = &mut Random(17);
     for kind in KINDS {
         for len in [0, 1, 255, 3000] {
             for count in 1..=MEAN_MAX {
                 let mut buffers: Vec<_> = (0..count).map(|_| vector(kind, len, random)).collect();
-                // What cancels, and what nearly does.
+                // Inputs that cancel, exactly or up to the last bit.
                 for i in (0..len.min(100)).filter(|_| count > 1) {
                     buffers[1][i] = buffers[0][i] ^ 0x8000_0000 ^ (i as u32 & 1);
                 }
                 buffers.push(vec![POISON; len]);
-                let mut both = Both::new(context.clone(), &buffers);
+                let mut comparison = Comparison::new(context.clone(), &buffers);
                 let mut inputs = [None; MEAN_MAX];
                 for (id, input) in inputs.iter_mut().enumerate().take(count) {
                     let weight = [1, 32, 7, (1 << 29) - 1][(random.next() % 4) as usize];
                     *input = Some((whole(id as u32, len), weight));
                 }
                 let into = whole(count as u32, len);
-                both.run(Kernel::Mean { inputs, into });
-                both.check(&format!("{kind}, {len}: mean of {count}"), &[]);
+                comparison.run(Kernel::Mean { inputs, into });
+                comparison.check(&format!("{kind}, {len}: mean of {count}"), &[]);
                 let weight = 1 + (random.next() % 1000) as u32;
-                both.run(Kernel::Blend { x: whole(0, len), weight, held: (count as u32 - 1) * 13, into });
-                both.check(&format!("{kind}, {len}: blend"), &[]);
+                comparison.run(Kernel::Blend { x: whole(0, len), weight, held: (count as u32 - 1) * 13, into });
+                comparison.check(&format!("{kind}, {len}: blend"), &[]);
             }
         }
     }
@@ -247,7 +277,7 @@ fn sections(lens: &[u32], threshold: f32) -> Vec<u32> {
 }
 
 #[test]
-fn threshold_encoders_agree_with_their_bodies() {
+fn threshold_bodies_and_residuals_equal_the_host() {
     let Some(context) = context() else { return };
     let random = &mut Random(23);
     let (tau, unit) = (1.0 / 64.0, 1.0 / 16384.0);
@@ -275,31 +305,31 @@ fn threshold_encoders_agree_with_their_bodies() {
                     vec![POISON; body],
                     vec![0; len],
                 ];
-                let mut both = Both::new(context.clone(), &buffers);
+                let mut comparison = Comparison::new(context.clone(), &buffers);
                 let [update, residual, sections] = [whole(0, len), whole(1, len), whole(2, 4 * lens.len())];
                 let place = EncodeTarget { sections, scratch: BufferId(3), body: whole(4, body) };
                 let what = format!("{kind}, {len}, {lens:?}, {control:?}");
                 for (update, dense) in [(Some(update), false), (Some(update), true), (None, false), (None, true)] {
-                    let found = both.run(Kernel::Encode { coding: coding(dense), update, residual, place });
-                    let KernelResult::Encoded(encoded) = found else { panic!("{found:?}") };
-                    // What is behind the body is room.
+                    let result = comparison.run(Kernel::Encode { coding: coding(dense), update, residual, place });
+                    let KernelResult::Encoded(encoded) = result else { panic!("{result:?}") };
+                    // Words after the body are unspecified.
                     let written = whole(4, body).first(encoded.bytes);
-                    assert_eq!(both.host.words(written), both.device.words(written), "{what}: the body");
-                    both.check(&what, &[3, 4]);
+                    assert_eq!(comparison.host.words(written), comparison.device.words(written), "{what}: the body");
+                    comparison.check(&what, &[3, 4]);
                     let ledger = whole(5, len);
-                    both.run(Kernel::Decode { body: written, sections, unit, ledger });
-                    both.check(&format!("{what}: the ledger"), &[3, 4]);
+                    comparison.run(Kernel::Decode { body: written, sections, unit, ledger });
+                    comparison.check(&format!("{what}: the ledger"), &[3, 4]);
                 }
-                // Counts that could overflow are looked at on the host.
+                // Large values make counts that could overflow the ledger: the host decodes such bodies.
                 let small = ["even", "denormal", "zeros", "equal", "tiny"].contains(&kind);
-                assert!(both.gpu.on_host() == 0 || !small, "{what}");
+                assert!(comparison.gpu.on_host() == 0 || !small, "{what}");
             }
         }
     }
 }
 
 #[test]
-fn dense_encoders_agree_with_their_bodies() {
+fn dense_bodies_and_residuals_equal_the_host() {
     let Some(context) = context() else { return };
     let random = &mut Random(41);
     for coding in [Coding::Bf16, Coding::F16, Coding::Int8, Coding::Sign] {
@@ -307,26 +337,26 @@ fn dense_encoders_agree_with_their_bodies() {
             for len in LENS.into_iter().filter(|len| *len > 0) {
                 let body = coding.len_max(len, 1) / 4;
                 let kept = vector(if len % 2 == 0 { "even" } else { kind }, len, random);
-                // What is in a residual is finite.
+                // Residuals are finite: encoders refuse other sums.
                 let kept = kept.into_iter().map(|bits| if f32::from_bits(bits).is_finite() { bits } else { 0 });
                 let buffers = [vector(kind, len, random), kept.collect(), vec![], vec![], vec![POISON; body + 3]];
-                let mut both = Both::new(context.clone(), &buffers);
+                let mut comparison = Comparison::new(context.clone(), &buffers);
                 let (update, residual) = (whole(0, len), whole(1, len));
                 let body = Segment::floats(BufferId(4), 2, body);
                 let place = EncodeTarget { sections: whole(2, 0), scratch: BufferId(3), body };
                 for update in [Some(update), None, Some(update)] {
-                    both.run(Kernel::Encode { coding, update, residual, place });
-                    both.check(&format!("{coding:?}, {kind}, {len}"), &[2, 3]);
+                    comparison.run(Kernel::Encode { coding, update, residual, place });
+                    comparison.check(&format!("{coding:?}, {kind}, {len}"), &[2, 3]);
                 }
-                assert_eq!(both.gpu.on_host(), 0);
+                assert_eq!(comparison.gpu.on_host(), 0);
             }
         }
     }
 }
 
-/// Lengths above what 65,535 workgroups of one element each, or one binding, can hold.
+/// A vector longer than a chunk takes several dispatches, and several lists of a threshold message.
 #[test]
-fn long_vectors_are_cut() {
+fn long_vectors_are_taken_in_chunks() {
     let Some(context) = context() else { return };
     let random = &mut Random(31);
     let len = 2 * crate::memory::CHUNK + 77;
@@ -340,20 +370,20 @@ fn long_vectors_are_cut() {
     let body = coding.len_max(len, 1) / 4;
     let buffers =
         [sparse(random), sparse(random), sections(&[len as u32], tau), vec![0; 2 * len], vec![0; body], vec![0; len]];
-    let mut both = Both::new(context, &buffers);
+    let mut comparison = Comparison::new(context, &buffers);
     let place = EncodeTarget { sections: whole(2, 4), scratch: BufferId(3), body: whole(4, body) };
     let (update, residual, ledger) = (Some(whole(0, len)), whole(1, len), whole(5, len));
-    let found = both.run(Kernel::Encode { coding, update, residual, place });
-    let KernelResult::Encoded(encoded) = found else { panic!("{found:?}") };
-    both.run(Kernel::Decode { body: whole(4, body).first(encoded.bytes), sections: whole(2, 4), unit, ledger });
-    both.run(Kernel::Apply { from: whole(0, len), update: residual, scale: 0.3, into: whole(0, len) });
-    both.check("long", &[3]);
-    assert_eq!(both.run(Kernel::Scan { x: whole(0, len) }), KernelResult::Finite);
+    let result = comparison.run(Kernel::Encode { coding, update, residual, place });
+    let KernelResult::Encoded(encoded) = result else { panic!("{result:?}") };
+    comparison.run(Kernel::Decode { body: whole(4, body).first(encoded.bytes), sections: whole(2, 4), unit, ledger });
+    comparison.run(Kernel::Apply { from: whole(0, len), update: residual, scale: 0.3, into: whole(0, len) });
+    comparison.check("long", &[3]);
+    assert_eq!(comparison.run(Kernel::Scan { x: whole(0, len) }), KernelResult::Finite);
 }
 
-/// From the second message on nothing is made on the device.
+/// After the first few messages, which settle the read lengths, no message creates a buffer or a bind group.
 #[test]
-fn the_steady_state_makes_nothing() {
+fn the_steady_state_creates_no_resources() {
     let Some(context) = context() else { return };
     let random = &mut Random(37);
     let (len, unit) = (30_000, 1.0 / 16384.0);
@@ -368,17 +398,22 @@ fn the_steady_state_makes_nothing() {
         vec![0; len],
         vec![0; len],
     ];
-    let mut both = Both::new(context, &buffers);
+    let mut comparison = Comparison::new(context, &buffers);
     let place = EncodeTarget { sections: whole(2, 4), scratch: BufferId(3), body: whole(4, body) };
     let (update, residual, ledger) = (Some(whole(0, len)), whole(1, len), whole(5, len));
-    let mut made = 0;
+    let mut created = 0;
     for step in 0..8 {
-        let found = both.run(Kernel::Encode { coding, update, residual, place });
-        let KernelResult::Encoded(encoded) = found else { panic!("{found:?}") };
-        both.run(Kernel::Decode { body: whole(4, body).first(encoded.bytes), sections: whole(2, 4), unit, ledger });
-        both.run(Kernel::Materialise { base: whole(0, len), ledger, unit, into: whole(6, len) });
-        both.check("steady", &[3, 4]);
-        assert!(step < 4 || both.gpu.resources_made() == made, "step {step}");
-        made = both.gpu.resources_made();
+        let result = comparison.run(Kernel::Encode { coding, update, residual, place });
+        let KernelResult::Encoded(encoded) = result else { panic!("{result:?}") };
+        comparison.run(Kernel::Decode {
+            body: whole(4, body).first(encoded.bytes),
+            sections: whole(2, 4),
+            unit,
+            ledger,
+        });
+        comparison.run(Kernel::Materialise { base: whole(0, len), ledger, unit, into: whole(6, len) });
+        comparison.check("steady", &[3, 4]);
+        assert!(step < 4 || comparison.gpu.resources_made() == created, "step {step}");
+        created = comparison.gpu.resources_made();
     }
 }

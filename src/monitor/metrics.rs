@@ -1,4 +1,4 @@
-//! What a board has, as OpenMetrics text for Prometheus and its like.
+//! The contents of a board as OpenMetrics text, for Prometheus and compatible monitoring systems.
 
 use std::fmt::Write as _;
 use std::io::{self, Read, Write};
@@ -7,62 +7,94 @@ use std::thread;
 
 use gradwire_core::telemetry::Report;
 
-use super::{Board, PATIENCE, listen};
+use super::board::Board;
+use super::network::{PATIENCE, listen};
 
-/// A metric: its name, its unit, whether it only rises, what it says, and how a report has it.
-type Metric = (&'static str, &'static str, bool, &'static str, fn(&Report) -> f64);
+/// Bytes of the longest HTTP request that is read.
+const REQUEST_MAX: usize = 8192;
+
+/// A metric of a node.
+struct Metric {
+    /// The name, after `gradwire_`.
+    name: &'static str,
+    /// Empty for a plain number.
+    unit: &'static str,
+    kind: Kind,
+    help: &'static str,
+    value: fn(&Report) -> f64,
+}
+
+/// A counter only rises; a gauge can fall.
+#[derive(Copy, Clone, PartialEq, Eq)]
+enum Kind {
+    Counter,
+    Gauge,
+}
+
+const fn counter(name: &'static str, help: &'static str, value: fn(&Report) -> f64) -> Metric {
+    Metric { name, unit: "", kind: Kind::Counter, help, value }
+}
+
+/// A counter whose unit ends its name, as OpenMetrics demands.
+const fn measured(name: &'static str, unit: &'static str, help: &'static str, value: fn(&Report) -> f64) -> Metric {
+    Metric { name, unit, kind: Kind::Counter, help, value }
+}
+
+const fn gauge(name: &'static str, help: &'static str, value: fn(&Report) -> f64) -> Metric {
+    Metric { name, unit: "", kind: Kind::Gauge, help, value }
+}
 
 const METRICS: &[Metric] = &[
-    ("steps", "", true, "Steps of the application.", |r| r.times.steps as f64),
-    ("examples", "", true, "Examples contributed.", |r| r.progress.examples as f64),
-    ("sent_bytes", "bytes", true, "Bytes sent to all peers.", |r| r.status.bytes_out() as f64),
-    ("received_bytes", "bytes", true, "Bytes received from all peers.", |r| r.status.bytes_in() as f64),
-    ("dense_bytes", "bytes", true, "Bytes that the messages sent would take as plain floats.", |r| {
+    counter("steps", "Steps of the application.", |r| r.times.steps as f64),
+    counter("examples", "Examples contributed.", |r| r.progress.examples as f64),
+    measured("sent_bytes", "bytes", "Bytes sent to all peers.", |r| r.status.bytes_out() as f64),
+    measured("received_bytes", "bytes", "Bytes received from all peers.", |r| r.status.bytes_in() as f64),
+    measured("dense_bytes", "bytes", "Bytes that the messages sent would take with their vectors as floats.", |r| {
         r.status.counters.dense_bytes as f64
     }),
-    ("compute_seconds", "seconds", true, "Time between steps.", |r| r.times.compute as f64 / 1e9),
-    ("wait_seconds", "seconds", true, "Time within steps.", |r| r.times.wait as f64 / 1e9),
-    ("staleness", "", true, "Sum of the staleness of updates applied.", |r| r.status.staleness.sum() as f64),
-    ("stale_updates", "", true, "Updates applied that have a staleness.", |r| r.status.staleness.count() as f64),
-    ("refused_contributions", "", true, "Contributions refused for what was in them.", |r| {
+    measured("compute_seconds", "seconds", "Time of the application between steps.", |r| r.times.compute as f64 / 1e9),
+    measured("wait_seconds", "seconds", "Time of the application within steps.", |r| r.times.wait as f64 / 1e9),
+    counter("staleness", "Sum of the staleness of the updates applied.", |r| r.status.staleness.sum() as f64),
+    counter("stale_updates", "Updates applied that have a staleness.", |r| r.status.staleness.count() as f64),
+    counter("refused_contributions", "Contributions refused because of their contents.", |r| {
         r.status.counters.rejected as f64
     }),
-    ("reconnects", "", true, "Peers that came back after a broken connection.", |r| {
-        r.status.counters.reconnects as f64
-    }),
-    ("clock", "", false, "Synchronisations done.", |r| r.status.clock.0 as f64),
-    ("density", "", false, "Share of parameters in the last encoded update.", |r| r.status.density),
-    ("threshold", "", false, "Threshold of the last encoded update.", |r| r.status.tau),
-    ("residual_norm", "", false, "Norm of what has not been sent.", |r| r.status.residual_norm),
-    ("loss", "", false, "Loss of training, as the application says.", |r| f64::from(r.progress.loss)),
-    ("accuracy", "", false, "Accuracy, as the application says.", |r| f64::from(r.progress.accuracy)),
-    ("view", "", false, "Number of the view.", |r| r.status.view as f64),
-    ("waiting", "", false, "1 while the node waits for a peer.", |r| f64::from(u8::from(r.status.waiting.is_some()))),
+    counter("reconnects", "Peers that came back after a broken connection.", |r| r.status.counters.reconnects as f64),
+    gauge("clock", "Synchronisations done.", |r| r.status.clock.0 as f64),
+    gauge("density", "Share of the elements in the last encoded update.", |r| r.status.density),
+    gauge("threshold", "Threshold of the last encoded update.", |r| r.status.tau),
+    gauge("residual_norm", "Norm of the residual, which has not been sent.", |r| r.status.residual_norm),
+    gauge("loss", "Training loss, as reported by the application.", |r| f64::from(r.progress.loss)),
+    gauge("accuracy", "Accuracy, as reported by the application.", |r| f64::from(r.progress.accuracy)),
+    gauge("view", "Number of the membership view.", |r| r.status.view as f64),
+    gauge("waiting", "1 while the node waits for a peer.", |r| f64::from(u8::from(r.status.waiting.is_some()))),
 ];
 
 impl Board {
-    /// All nodes as OpenMetrics text.
+    /// The last report of each node as OpenMetrics text. Values that are not finite are left out.
     pub fn metrics(&self) -> String {
-        let reports: Vec<Report> = self.lock().reports.values().map(|(_, report)| report.clone()).collect();
+        let reports = self.reports();
         let now = self.now();
         let mut text = String::new();
-        for (name, unit, rises, help, of) in METRICS {
-            let kind = if *rises { "counter" } else { "gauge" };
+        for Metric { name, unit, kind, help, value } in METRICS {
+            let (kind, suffix) = match kind {
+                Kind::Counter => ("counter", "_total"),
+                Kind::Gauge => ("gauge", ""),
+            };
             let _ = writeln!(text, "# TYPE gradwire_{name} {kind}");
             if !unit.is_empty() {
                 let _ = writeln!(text, "# UNIT gradwire_{name} {unit}");
             }
             let _ = writeln!(text, "# HELP gradwire_{name} {help}");
-            let total = if *rises { "_total" } else { "" };
             for report in &reports {
-                let (rank, value) = (report.status.me, of(report));
+                let (rank, value) = (report.status.me, value(report));
                 if value.is_finite() {
-                    let _ = writeln!(text, "gradwire_{name}{total}{{rank=\"{rank}\"}} {value}");
+                    let _ = writeln!(text, "gradwire_{name}{suffix}{{rank=\"{rank}\"}} {value}");
                 }
             }
         }
         let _ = writeln!(text, "# TYPE gradwire_seen_seconds gauge\n# UNIT gradwire_seen_seconds seconds");
-        let _ = writeln!(text, "# HELP gradwire_seen_seconds Time since the node was last heard of.");
+        let _ = writeln!(text, "# HELP gradwire_seen_seconds Time since the node's last report.");
         for report in &reports {
             let ago = now.since(report.at).as_secs_f64();
             let _ = writeln!(text, "gradwire_seen_seconds{{rank=\"{}\"}} {ago}", report.status.me);
@@ -70,17 +102,18 @@ impl Board {
         text + "# EOF\n"
     }
 
-    /// Answers whoever asks by HTTP at `address` with [`metrics`](Self::metrics), one after the other, on a thread of its own.
-    /// Loopback only, unless `open` says that anyone may ask.
+    /// Answers HTTP GET requests at `address` with [`metrics`](Self::metrics), one at a time, on a thread of its own,
+    /// until the process ends. Returns the address, with the port that the system chose if `address` has port 0. HTTP
+    /// has no key here, so an address beyond loopback needs `open`.
     ///
     /// # Errors
-    /// When the address cannot be listened at, or anyone could ask.
+    /// If the board cannot listen at the address or start a thread, and for an address beyond loopback without `open`.
     pub fn serve_metrics(&self, address: impl ToSocketAddrs, open: bool) -> io::Result<SocketAddr> {
         let (listener, at) = listen(address, open)?;
         let board = self.clone();
         thread::Builder::new().name("metrics".into()).spawn(move || {
             for stream in listener.incoming().flatten() {
-                // Who asks badly gets nothing.
+                // A client that fails asks again at its next interval.
                 let _ = board.answer(stream);
             }
         })?;
@@ -88,17 +121,18 @@ impl Board {
     }
 
     fn answer(&self, mut stream: TcpStream) -> io::Result<()> {
+        // One thread serves all clients, so a slow one must not hold it for long.
         stream.set_read_timeout(Some(PATIENCE))?;
         stream.set_write_timeout(Some(PATIENCE))?;
-        let mut asked = Vec::new();
+        let mut request = Vec::new();
         let mut more = [0; 1024];
-        while !asked.ends_with(b"\r\n\r\n") && asked.len() < 8192 {
+        while !request.ends_with(b"\r\n\r\n") && request.len() < REQUEST_MAX {
             match stream.read(&mut more)? {
                 0 => return Ok(()),
-                read => asked.extend(&more[..read]),
+                read => request.extend(&more[..read]),
             }
         }
-        if !asked.starts_with(b"GET ") {
+        if !request.starts_with(b"GET ") {
             return stream
                 .write_all(b"HTTP/1.1 405 Method Not Allowed\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
         }

@@ -1,4 +1,12 @@
-//! What a board has, as files that TensorBoard reads: scalars per rank, once a second.
+//! The contents of a board as an event file for TensorBoard: scalars per rank, once a second.
+//!
+//! The file is a sequence of records (TensorFlow's `TFRecord`). Each holds a protocol buffer `Event`, of which only a
+//! few fields are needed, so they are encoded here by hand:
+//!
+//! ```text
+//! Event   { 1: wall_time (double), 2: step (varint), 3: file_version (string) or 5: Summary }
+//! Summary { 1: Value, repeated }      Value { 1: tag (string), 2: simple_value (float) }
+//! ```
 
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -8,9 +16,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use gradwire_core::telemetry::Report;
 
-use super::Board;
+use super::board::Board;
 
-/// A scalar: its tag, and how a report has it.
+/// A scalar of a node: its tag after `rank N/`, and its value in a report.
 type Scalar = (&'static str, fn(&Report) -> f64);
 
 const SCALARS: &[Scalar] = &[
@@ -23,24 +31,25 @@ const SCALARS: &[Scalar] = &[
 ];
 
 impl Board {
-    /// Writes a file below `directory`, on a thread of its own, until the program ends.
+    /// Writes an event file below `directory` once a second, on a thread of its own, until the process ends or a write
+    /// fails.
     ///
     /// # Errors
-    /// When the file cannot be made.
+    /// If the file cannot be created, or no thread can be started.
     pub fn tensorboard(&self, directory: &Path) -> io::Result<()> {
         fs::create_dir_all(directory)?;
         let begun = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        // TensorBoard finds files by `tfevents` in their names. Time and process keep two runs apart.
         let name = format!("events.out.tfevents.{}.gradwire.{}", begun.as_secs(), std::process::id());
         let mut file = File::create(directory.join(name))?;
-        file.write_all(&record(&event(begun.as_secs_f64(), 0, &[bytes(3, b"brain.Event:2")].concat())))?;
+        file.write_all(&record(&event(begun.as_secs_f64(), 0, &bytes(3, b"brain.Event:2"))))?;
         let board = self.clone();
         thread::Builder::new().name("tensorboard".into()).spawn(move || {
             loop {
                 thread::sleep(Duration::from_secs(1));
                 let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();
-                let reports: Vec<Report> = board.lock().reports.values().map(|(_, report)| report.clone()).collect();
-                let records: Vec<u8> = reports.iter().flat_map(|report| scalars(now, report)).collect();
-                // A full disk is no trouble of the run's.
+                let records: Vec<u8> = board.reports().iter().flat_map(|report| scalars(now, report)).collect();
+                // Training goes on with a full disk. Half a record would make the rest of the file unreadable.
                 if file.write_all(&records).and_then(|()| file.flush()).is_err() {
                     return;
                 }
@@ -50,7 +59,7 @@ impl Board {
     }
 }
 
-/// One record with all scalars of a node.
+/// A record with all scalars of a node. Values that are not finite are left out.
 fn scalars(now: f64, report: &Report) -> Vec<u8> {
     let values: Vec<u8> = SCALARS
         .iter()
@@ -64,12 +73,12 @@ fn scalars(now: f64, report: &Report) -> Vec<u8> {
     record(&event(now, report.status.clock.0, &bytes(5, &values)))
 }
 
-/// An event: when, at which step, and what else.
+/// An `Event` at `at` seconds since 1970, with one more encoded field in `rest`.
 fn event(at: f64, step: u64, rest: &[u8]) -> Vec<u8> {
     [&[1 << 3 | 1][..], &at.to_le_bytes(), &[2 << 3], &varint(step), rest].concat()
 }
 
-/// A field of bytes.
+/// A length-delimited field of a protocol buffer: wire type 2.
 fn bytes(field: u8, of: &[u8]) -> Vec<u8> {
     [&[field << 3 | 2][..], &varint(of.len() as u64), of].concat()
 }
@@ -84,13 +93,13 @@ fn varint(mut n: u64) -> Vec<u8> {
     out
 }
 
-/// A record: its length, the length's checksum, itself, its checksum.
+/// A record: the length, its checksum, the data, their checksum.
 fn record(data: &[u8]) -> Vec<u8> {
     let len = (data.len() as u64).to_le_bytes();
     [&len[..], &masked(&len).to_le_bytes(), data, &masked(data).to_le_bytes()].concat()
 }
 
-/// CRC-32C, turned and shifted as these files have it.
+/// CRC-32C, rotated and shifted as the record format demands. Bit by bit: a second's records are a few kilobytes.
 fn masked(data: &[u8]) -> u32 {
     let mut crc = !0u32;
     for byte in data {
@@ -106,14 +115,14 @@ fn masked(data: &[u8]) -> u32 {
 mod tests {
     use super::*;
 
-    /// The value that the format's documents give for "123456789", before it is masked: e3069283.
+    /// The check value of CRC-32C for "123456789" is e3069283, before it is masked.
     #[test]
-    fn checksums_are_those_of_the_format() {
+    fn a_checksum_is_a_masked_crc32c() {
         assert_eq!(masked(b"123456789"), 0xe306_9283u32.rotate_right(15).wrapping_add(0xa282_ead8));
     }
 
     #[test]
-    fn records_are_framed() {
+    fn a_record_is_framed_by_length_and_checksums() {
         let record = record(b"abc");
         assert_eq!(record.len(), 8 + 4 + 3 + 4);
         assert_eq!((&record[..8], &record[12..15]), (&[3, 0, 0, 0, 0, 0, 0, 0][..], &b"abc"[..]));

@@ -1,14 +1,17 @@
-//! What is shown and what keys do: no terminal, no clock.
+//! [`App`]: the state of the user interface, and its reaction to keys and mouse.
+//!
+//! It has no terminal and no clock, so tests press keys and look at the state. The panes in `view` draw a model and an
+//! app.
 
 use std::cmp::Ordering;
 
 use gradwire_core::telemetry::Note;
-
 use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers, MouseButton, MouseEvent, MouseEventKind};
 
-use crate::model::{Model, NodeView};
+use crate::model::{Model, Node, seconds};
 use crate::theme::Theme;
 
+/// The tabs of the screen.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Pane {
     Overview,
@@ -23,7 +26,7 @@ impl Pane {
     pub(crate) const ALL: [Self; 6] =
         [Self::Overview, Self::Nodes, Self::Staleness, Self::Compression, Self::Links, Self::Events];
 
-    /// What it is called among others, with little room or with enough.
+    /// The text of the pane's tab. Narrow screens get the first letters of the name.
     pub(crate) fn tab(self, index: usize, width: u16) -> String {
         match width < 70 {
             true => format!("{}{} ", index + 1, &self.name()[..4]),
@@ -43,7 +46,7 @@ impl Pane {
     }
 }
 
-/// What nodes are sorted by.
+/// The columns by which nodes can be sorted.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Column {
     Rank,
@@ -73,11 +76,13 @@ impl Column {
         }
     }
 
+    /// The column with this name. The suffix "/s" is optional, as it is awkward on a command line.
     pub(crate) fn from_name(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|column| column.name().trim_end_matches("/s") == name.trim_end_matches("/s"))
     }
 
-    fn of(self, model: &Model, rank: u32, node: &NodeView) -> f64 {
+    /// The sort key of a node.
+    fn key(self, model: &Model, rank: u32, node: &Node) -> f64 {
         let status = &node.report.status;
         match self {
             Self::Rank => f64::from(rank),
@@ -92,37 +97,43 @@ impl Column {
     }
 }
 
-/// Position in a recording.
+/// The playback of a recording.
 #[derive(Copy, Clone, Debug, PartialEq)]
-pub(crate) struct Tape {
-    /// Seconds.
-    pub(crate) at: f64,
+pub(crate) struct Playback {
+    /// Seconds since the start of the recording.
+    pub(crate) position: f64,
+    /// Length of the recording in seconds.
     pub(crate) length: f64,
+    /// Seconds of the recording per second: 1, 5 or 20.
     pub(crate) speed: u32,
     pub(crate) playing: bool,
 }
 
+/// The state of the user interface.
 #[derive(Debug)]
 pub(crate) struct App {
     pub(crate) theme: Theme,
     pub(crate) pane: Pane,
     pub(crate) sort: Column,
+    /// Sort in descending order.
     pub(crate) reverse: bool,
+    /// Text that nodes and events must match; a leading `!` inverts.
     pub(crate) filter: String,
-    /// The filter is being typed.
-    pub(crate) typing: bool,
+    /// Keys go to the filter.
+    pub(crate) editing_filter: bool,
     pub(crate) help: bool,
-    /// Curves get all of the room.
+    /// Charts get the whole pane. In the pane of links: response times instead of bytes.
     pub(crate) expanded: bool,
-    /// The node that is looked at.
+    /// The node whose details the pane of nodes shows.
     pub(crate) node: Option<u32>,
-    /// The line that is chosen, in lists.
+    /// The selected line of a list, or the first line to show.
     pub(crate) line: usize,
-    /// What is shown while it is frozen.
+    /// While the screen is frozen: the model that it shows.
     pub(crate) frozen: Option<Box<Model>>,
-    pub(crate) tape: Option<Tape>,
-    /// Why there is nothing new.
-    pub(crate) lost: Option<String>,
+    /// `None` for live sources.
+    pub(crate) playback: Option<Playback>,
+    /// While the source has no connection: the reason.
+    pub(crate) disconnected: Option<String>,
     pub(crate) quit: bool,
 }
 
@@ -134,32 +145,30 @@ impl App {
             sort: Column::Rank,
             reverse: false,
             filter: String::new(),
-            typing: false,
+            editing_filter: false,
             help: false,
             expanded: false,
             node: None,
             line: 0,
             frozen: None,
-            tape: None,
-            lost: None,
+            playback: None,
+            disconnected: None,
             quit: false,
         }
     }
 
-    /// Nodes as the table lists them.
+    /// The ranks of the nodes that match the filter, in the order of the table.
     pub(crate) fn listed(&self, model: &Model) -> Vec<u32> {
-        let (wanted, inverted) = match self.filter.strip_prefix('!') {
-            Some(rest) => (rest, true),
-            None => (self.filter.as_str(), false),
-        };
-        let matches = |rank: u32, node: &NodeView| {
-            let role = format!("{:?}", node.report.status.role).to_lowercase();
-            let found = rank.to_string() == wanted || node.host.contains(wanted) || role.contains(wanted);
-            wanted.is_empty() || found != inverted
+        let matches = |rank: u32, node: &Node| {
+            self.matches(|text| {
+                let role = format!("{:?}", node.report.status.role).to_lowercase();
+                rank.to_string() == text || node.host.contains(text) || role.contains(text)
+            })
         };
         let mut ranks: Vec<u32> =
             model.nodes.iter().filter(|(rank, node)| matches(**rank, node)).map(|(rank, _)| *rank).collect();
-        let key = |rank: &u32| model.nodes.get(rank).map_or(0.0, |node| self.sort.of(model, *rank, node));
+        let key = |rank: &u32| model.nodes.get(rank).map_or(0.0, |node| self.sort.key(model, *rank, node));
+        // A stable sort: nodes with equal keys stay in the order of their ranks.
         ranks.sort_by(|a, b| {
             let order = key(a).partial_cmp(&key(b)).unwrap_or(Ordering::Equal);
             if self.reverse { order.reverse() } else { order }
@@ -167,30 +176,34 @@ impl App {
         ranks
     }
 
-    /// Events as the log lists them, the latest first.
+    /// The events that match the filter, the latest first.
     pub(crate) fn events<'a>(&self, model: &'a Model) -> Vec<&'a Note> {
-        let (wanted, inverted) = match self.filter.strip_prefix('!') {
-            Some(rest) => (rest, true),
-            None => (self.filter.as_str(), false),
-        };
-        let found = |note: &&Note| {
-            let found = note.rank.0.to_string() == wanted || note.to_string().contains(wanted);
-            wanted.is_empty() || found != inverted
-        };
-        model.notes.iter().rev().filter(found).collect()
+        let matches =
+            |note: &&Note| self.matches(|text| note.rank.0.to_string() == text || note.to_string().contains(text));
+        model.notes.iter().rev().filter(matches).collect()
     }
 
-    /// Lines that can be chosen.
-    fn lines(&self, model: &Model) -> usize {
+    /// Applies the filter to something for which `contains` tests a text. An empty filter matches everything.
+    fn matches(&self, contains: impl Fn(&str) -> bool) -> bool {
+        match self.filter.strip_prefix('!') {
+            Some(text) => text.is_empty() || !contains(text),
+            None => self.filter.is_empty() || contains(&self.filter),
+        }
+    }
+
+    /// Number of lines that can be selected in the current pane.
+    fn line_count(&self, model: &Model) -> usize {
         match self.pane {
             Pane::Events => self.events(model).len(),
             _ => self.listed(model).len(),
         }
     }
 
-    /// What a mouse does: the wheel moves lines, a click chooses a pane or a line.
-    pub(crate) fn mouse(&mut self, mouse: MouseEvent, model: &Model, tabs: (u16, u16)) {
-        let last = self.lines(model).saturating_sub(1);
+    /// Handles the mouse: the wheel moves the selection, a click selects a tab or a line.
+    ///
+    /// `tabs`: the screen row of the tabs, and the width of the screen.
+    pub(crate) fn on_mouse(&mut self, mouse: MouseEvent, model: &Model, tabs: (u16, u16)) {
+        let last = self.line_count(model).saturating_sub(1);
         let (row, width) = tabs;
         match mouse.kind {
             MouseEventKind::ScrollDown => self.line = (self.line + 3).min(last),
@@ -204,6 +217,7 @@ impl App {
                     }
                 }
             }
+            // Lists begin three rows below the tabs, after the border and the titles of the columns.
             MouseEventKind::Down(MouseButton::Left) if mouse.row > row + 2 && self.node.is_none() => {
                 self.line = usize::from(mouse.row - row - 3).min(last);
             }
@@ -211,40 +225,44 @@ impl App {
         }
     }
 
-    /// What a key does.
-    pub(crate) fn key(&mut self, key: KeyEvent, model: &Model) {
+    /// Handles a key.
+    pub(crate) fn on_key(&mut self, key: KeyEvent, model: &Model) {
+        // First, so that it works in every mode: raw mode turns the terminal's own Ctrl-C off.
         if key.modifiers.contains(KeyModifiers::CONTROL) && key.code == KeyCode::Char('c') {
             self.quit = true;
-        } else if self.typing {
-            self.type_filter(key.code);
+        } else if self.editing_filter {
+            self.edit_filter(key.code);
         } else if self.help {
+            // Any key closes the help and does nothing else.
             self.help = false;
         } else {
-            self.act(key.code, model);
+            self.on_command(key.code, model);
         }
     }
 
-    fn type_filter(&mut self, code: KeyCode) {
+    fn edit_filter(&mut self, code: KeyCode) {
         match code {
-            KeyCode::Enter => self.typing = false,
-            KeyCode::Esc => (self.typing, self.filter) = (false, String::new()),
+            KeyCode::Enter => self.editing_filter = false,
+            KeyCode::Esc => (self.editing_filter, self.filter) = (false, String::new()),
             KeyCode::Backspace => drop(self.filter.pop()),
+            // A longer text would not fit into the footer.
             KeyCode::Char(c) if self.filter.len() < 64 => self.filter.push(c),
             _ => {}
         }
+        // The list has changed, so the selected line would be another node.
         self.line = 0;
     }
 
-    fn act(&mut self, code: KeyCode, model: &Model) {
-        let last = self.lines(model).saturating_sub(1);
-        let turn = |pane: Pane, by: usize| {
+    fn on_command(&mut self, code: KeyCode, model: &Model) {
+        let last = self.line_count(model).saturating_sub(1);
+        let neighbour = |pane: Pane, by: usize| {
             let at = Pane::ALL.iter().position(|other| *other == pane).unwrap_or(0);
             Pane::ALL[(at + by) % Pane::ALL.len()]
         };
         match code {
             KeyCode::Char('q') => self.quit = true,
             KeyCode::Char('?') | KeyCode::F(1) => self.help = true,
-            KeyCode::Char('/') => self.typing = true,
+            KeyCode::Char('/') => self.editing_filter = true,
             KeyCode::Char('s') => {
                 let at = Column::ALL.iter().position(|column| *column == self.sort).unwrap_or(0);
                 self.sort = Column::ALL[(at + 1) % Column::ALL.len()];
@@ -252,15 +270,15 @@ impl App {
             KeyCode::Char('S') => self.reverse = !self.reverse,
             KeyCode::Char('f') => self.freeze(model),
             KeyCode::Char('e') => self.expanded = !self.expanded,
-            KeyCode::Char(' ') => match &mut self.tape {
-                Some(tape) => tape.playing = !tape.playing,
+            KeyCode::Char(' ') => match &mut self.playback {
+                Some(playback) => playback.playing = !playback.playing,
                 None => self.freeze(model),
             },
-            KeyCode::Char('[') => self.wind(-5.0),
-            KeyCode::Char(']') => self.wind(5.0),
+            KeyCode::Char('[') => self.seek(-5.0),
+            KeyCode::Char(']') => self.seek(5.0),
             KeyCode::Char('x') => {
-                if let Some(tape) = &mut self.tape {
-                    tape.speed = match tape.speed {
+                if let Some(playback) = &mut self.playback {
+                    playback.speed = match playback.speed {
                         1 => 5,
                         5 => 20,
                         _ => 1,
@@ -268,8 +286,10 @@ impl App {
                 }
             }
             KeyCode::Char(c @ '1'..='6') => self.show(Pane::ALL[c as usize - '1' as usize]),
-            KeyCode::Tab | KeyCode::Right | KeyCode::Char('l') => self.show(turn(self.pane, 1)),
-            KeyCode::BackTab | KeyCode::Left | KeyCode::Char('h') => self.show(turn(self.pane, Pane::ALL.len() - 1)),
+            KeyCode::Tab | KeyCode::Right | KeyCode::Char('l') => self.show(neighbour(self.pane, 1)),
+            KeyCode::BackTab | KeyCode::Left | KeyCode::Char('h') => {
+                self.show(neighbour(self.pane, Pane::ALL.len() - 1))
+            }
             KeyCode::Down | KeyCode::Char('j') => self.line = (self.line + 1).min(last),
             KeyCode::Up | KeyCode::Char('k') => self.line = self.line.saturating_sub(1),
             KeyCode::PageDown => self.line = (self.line + 10).min(last),
@@ -286,25 +306,28 @@ impl App {
         (self.pane, self.node, self.line) = (pane, None, 0);
     }
 
+    /// Freezes the screen, or continues.
     fn freeze(&mut self, model: &Model) {
         self.frozen = match self.frozen.take() {
             Some(_) => None,
+            // A copy: the live model goes on, so nothing is missed while the screen is frozen.
             None => Some(Box::new(model.clone())),
         };
     }
 
-    fn wind(&mut self, by: f64) {
-        if let Some(tape) = &mut self.tape {
-            tape.at = (tape.at + by).clamp(0.0, tape.length);
+    /// Moves the playback position by this many seconds.
+    fn seek(&mut self, by: f64) {
+        if let Some(playback) = &mut self.playback {
+            playback.position = (playback.position + by).clamp(0.0, playback.length);
         }
     }
 
-    /// A node from the table; from an event, its node, and its moment if there is a tape.
+    /// Opens the details of the selected node. For an event: of its node, with the playback paused at that time.
     fn open(&mut self, model: &Model) {
         if self.pane == Pane::Events {
             let Some(note) = self.events(model).get(self.line).copied() else { return };
-            if let Some(tape) = &mut self.tape {
-                (tape.at, tape.playing) = (crate::model::seconds(note.at).min(tape.length), false);
+            if let Some(playback) = &mut self.playback {
+                (playback.position, playback.playing) = (seconds(note.at).min(playback.length), false);
             }
             (self.pane, self.node) = (Pane::Nodes, Some(note.rank.0));
         } else if let Some(rank) = self.listed(model).get(self.line) {

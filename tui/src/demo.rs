@@ -1,43 +1,54 @@
-//! A simulated cluster with faults: the machines that ship, in virtual time that goes as fast as the real one.
+//! The demo: a simulated cluster with faults, shown at the speed of real time.
+//!
+//! The simulator runs the machines of core in virtual time. After each event the demo sends the new notes, and the
+//! reports that are due by then. [`synthetic_report`] is for `--measure` and needs no simulation.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::SyncSender;
 use std::thread;
-use std::time::{Duration, Instant as Time};
+use std::time::{Duration, Instant};
 
-use gradwire_core::status::{Counters, Histogram, LinkStatus, Presence, Role, Status};
+use gradwire_core::Instant as Moment;
+use gradwire_core::status::{Counters, Histogram, LinkStatus, Presence, Role};
 use gradwire_core::telemetry::{Frame, Note, Progress, Report, Run, Times};
-use gradwire_core::{Clock, Cluster, Instant, Layout, Patience, PeerId, Recipe};
+use gradwire_core::{Clock, Cluster, Layout, Patience, PeerId, Recipe, Status};
 use gradwire_sim::{App, Entry, Fault, Halt, Life, Network, Plan, World};
 
-use crate::source::Said;
+use crate::source::Update;
 
+/// Parameters of the model.
 const LEN: usize = 4000;
-/// How often nodes say how they are.
-const PERIOD: u64 = 100_000_000;
+/// Nanoseconds between two reports of a node.
+const REPORT_INTERVAL: u64 = 100_000_000;
+/// Examples per step.
+const BATCH: u32 = 16;
+/// Periods of 30 s for which faults are planned: an hour.
+const FAULT_PERIODS: u32 = 120;
 
-/// A worker that goes down a bowl, in steps of a dozen milliseconds.
-struct Toy {
+/// A worker that minimises |x|^2 / 2 with noisy gradients. A step takes 9 to 15 ms.
+struct SimulatedWorker {
     rank: u32,
+    /// State of the random numbers.
     state: u64,
-    spent: Arc<AtomicU64>,
+    /// Nanoseconds computed so far, for the reports.
+    computed: Arc<AtomicU64>,
 }
 
-impl Toy {
+impl SimulatedWorker {
     fn random(&mut self) -> u64 {
         self.state = self.state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         self.state >> 33
     }
 }
 
-impl App for Toy {
+impl App for SimulatedWorker {
     fn duration(&mut self, _: u64) -> Duration {
-        // One of them is on a slower machine.
-        let slower = if self.rank == 3 { 2 } else { 1 };
-        let took = Duration::from_micros((9_000 + self.random() % 6_000) * slower);
-        self.spent.fetch_add(took.as_nanos() as u64, Ordering::Relaxed);
-        took
+        // Rank 3 has a machine of half the speed, so that the demo has a straggler.
+        let slowdown = if self.rank == 3 { 2 } else { 1 };
+        let duration = Duration::from_micros((9_000 + self.random() % 6_000) * slowdown);
+        self.computed.fetch_add(duration.as_nanos() as u64, Ordering::Relaxed);
+        duration
     }
 
     fn update(&mut self, _: u64, params: &[f32], update: &mut [f32]) -> u32 {
@@ -45,76 +56,130 @@ impl App for Toy {
             let noise = (self.random() % 2001) as f32 / 1000.0 - 1.0;
             *update = 0.002 * (x + noise);
         }
-        16
+        BATCH
     }
 }
 
-/// Runs until nobody listens.
-pub(crate) fn run(nodes: u32, tell: &SyncSender<Said>) {
+/// Runs the demo until the receiver of `updates` is gone.
+pub(crate) fn run(nodes: u32, updates: &SyncSender<Update>) {
     let workers = nodes.max(2);
+    // A threshold and a bound, so that every pane has something to show.
     let recipe: Recipe = "ssp bound=4 codec=threshold tau=0.001953125 control=density density=0.02"
         .parse()
         .unwrap_or_else(|_| Recipe::ssp(4));
     let cluster = Cluster { workers, servers: 1 };
-    let second = |s: f64| Instant::from_nanos((s * 1e9) as u64);
-    let mut faults = Vec::new();
-    for k in 0..120 {
-        let (at, node) = (30.0 * f64::from(k), |n: u32| PeerId((n + k) % workers));
-        faults.push((second(at + 6.0), Fault::Crash { node: node(1), restart: Some(Duration::from_secs(5)) }));
-        faults.push((second(at + 16.0), Fault::Pause { node: node(2), lasts: Duration::from_secs(4) }));
-        faults.push((second(at + 24.0), Fault::Cut { a: node(0), b: PeerId(workers) }));
-    }
-    let spent: Vec<_> = (0..workers).map(|_| Arc::new(AtomicU64::new(0))).collect();
+    let computed: Vec<_> = (0..workers).map(|_| Arc::new(AtomicU64::new(0))).collect();
     let plan = Plan {
         network: Network { jitter: Duration::from_micros(300), ..Network::calm() },
         patience: Patience::new(Duration::from_secs(3)),
         steps: u64::MAX / 2,
         initial: vec![1.0; LEN],
-        faults,
+        faults: faults(workers),
         ..Plan::new(7, Layout::flat(LEN), recipe, cluster)
     };
     let app = |rank: PeerId| -> Box<dyn App> {
-        let spent = spent.get(rank.index()).cloned().unwrap_or_default();
-        Box::new(Toy { rank: rank.0, state: u64::from(rank.0) + 1, spent })
+        let computed = computed.get(rank.index()).cloned().unwrap_or_default();
+        Box::new(SimulatedWorker { rank: rank.0, state: u64::from(rank.0) + 1, computed })
     };
     let Ok(mut world) = World::new(plan, app) else { return };
     let run = Run { recipe: recipe.to_string(), workers, servers: 1, parameters: LEN as u64 };
-    if tell.send(Said::Frame(Box::new(Frame::Run(run)))).is_err() {
-        return;
+    let mut reporter = Reporter { updates, computed, cluster, started: Instant::now(), notes_sent: 0, next_report: 0 };
+    if reporter.send(Frame::Run(run)).is_ok() {
+        let _ = world.run(u64::MAX, |world, _| reporter.on_event(world));
     }
-    let begun = Time::now();
-    let (mut told, mut next) = (0, 0);
-    let _ = world.run(u64::MAX, |world: &World, _| -> Result<(), Halt> {
-        let now = world.now();
-        for log in &world.log()[told..] {
+}
+
+/// The faults of the demo. In each period of 30 s one worker crashes and restarts, one pauses, and one connection to
+/// the server breaks. The workers take turns.
+fn faults(workers: u32) -> Vec<(Moment, Fault)> {
+    let moment = |seconds: f64| Moment::from_nanos((seconds * 1e9) as u64);
+    (0..FAULT_PERIODS)
+        .flat_map(|k| {
+            let (start, node) = (30.0 * f64::from(k), |n: u32| PeerId((n + k) % workers));
+            [
+                (moment(start + 6.0), Fault::Crash { node: node(1), restart: Some(Duration::from_secs(5)) }),
+                (moment(start + 16.0), Fault::Pause { node: node(2), lasts: Duration::from_secs(4) }),
+                (moment(start + 24.0), Fault::Cut { a: node(0), b: PeerId(workers) }),
+            ]
+        })
+        .collect()
+}
+
+/// Sends the frames of a simulated run, in step with real time.
+struct Reporter<'a> {
+    updates: &'a SyncSender<Update>,
+    /// Nanoseconds computed by each worker.
+    computed: Vec<Arc<AtomicU64>>,
+    cluster: Cluster,
+    /// Real time at virtual time 0.
+    started: Instant,
+    /// Entries of the world's log that have been sent as notes.
+    notes_sent: usize,
+    /// Virtual time of the next reports, in nanoseconds.
+    next_report: u64,
+}
+
+impl Reporter<'_> {
+    /// Sends new notes, and all reports that are due before the next event. Fails if the receiver is gone.
+    fn on_event(&mut self, world: &World) -> Result<(), Halt> {
+        for log in &world.log()[self.notes_sent..] {
             let note = match &log.entry {
                 Entry::Signal(signal) => Note::of_signal(log.at, log.node, signal),
                 Entry::Event(event) => Some(Note::of_event(log.at, log.node, event)),
             };
             if let Some(note) = note {
-                say(tell, Frame::Note(note))?;
+                self.send(Frame::Note(note))?;
             }
         }
-        told = world.log().len();
-        // Until something happens next, everyone stays as it is.
+        self.notes_sent = world.log().len();
+        // Nothing changes before the next event, so the current state holds for all reports until then.
+        let now = world.now();
         let until = world.next_at().map_or(now, |at| at.max(now));
-        while next <= until.as_nanos() {
-            let at = Instant::from_nanos(next.max(now.as_nanos()));
-            next = at.as_nanos() + PERIOD;
-            // Not ahead of the real time.
-            thread::sleep(Duration::from_nanos(at.as_nanos()).saturating_sub(begun.elapsed()));
-            for rank in 0..cluster.nodes() {
-                if let Some(report) = report(world, PeerId(rank), &spent, at) {
-                    say(tell, Frame::Report(report))?;
+        while self.next_report <= until.as_nanos() {
+            let at = Moment::from_nanos(self.next_report.max(now.as_nanos()));
+            self.next_report = at.as_nanos() + REPORT_INTERVAL;
+            // Virtual time must not run ahead of real time.
+            thread::sleep(Duration::from_nanos(at.as_nanos()).saturating_sub(self.started.elapsed()));
+            for rank in 0..self.cluster.nodes() {
+                if let Some(report) = self.report(world, PeerId(rank), at) {
+                    self.send(Frame::Report(report))?;
                 }
             }
         }
         Ok(())
-    });
+    }
+
+    fn send(&self, frame: Frame) -> Result<(), Halt> {
+        // `World::run` ends with any error. This one stands for a receiver that is gone.
+        self.updates.send(Update::Frame(Box::new(frame))).map_err(|_| Halt::Budget(Vec::new()))
+    }
+
+    /// The report of a node; `None` while it is down or paused.
+    fn report(&self, world: &World, rank: PeerId, now: Moment) -> Option<Report> {
+        if world.life(rank) != Life::Up || world.is_paused(rank) {
+            return None;
+        }
+        let mut status = world.status(rank)?;
+        // Workers that have not connected yet would look like failures.
+        status.workers.retain(|worker| worker.state != Presence::Awaited);
+        let steps = world.steps(rank);
+        let is_worker = rank.index() < self.computed.len();
+        let compute = self.computed.get(rank.index()).map_or(0, |computed| computed.load(Ordering::Relaxed));
+        // A worker that does not compute waits.
+        let wait = if compute > 0 { now.as_nanos().saturating_sub(compute) } else { 0 };
+        let times = Times { steps, compute, wait, ..Times::default() };
+        let params = world.params(rank);
+        let loss = params.iter().map(|x| x * x).sum::<f32>() / params.len().max(1) as f32;
+        let progress = match is_worker {
+            true => Progress { loss, accuracy: (1.0 - loss).clamp(0.0, 1.0), examples: u64::from(BATCH) * steps },
+            false => Progress::default(),
+        };
+        Some(Report { at: now, host: format!("sim-{}", rank.0 / 4), status, times, progress })
+    }
 }
 
-/// A report of a node that there is not, for measuring.
-pub(crate) fn made_up(rank: u32, nodes: u32, tick: u64) -> Report {
+/// A plausible report of a node in a mesh of `nodes`, `tick` tenths of a second after the start.
+pub(crate) fn synthetic_report(rank: u32, nodes: u32, tick: u64) -> Report {
     let link = |peer: u32| LinkStatus {
         peer: PeerId(peer % nodes),
         bytes_out: tick * 1000,
@@ -122,7 +187,7 @@ pub(crate) fn made_up(rank: u32, nodes: u32, tick: u64) -> Report {
         messages_out: tick,
         messages_in: tick,
         last_heard: None,
-        answers_in: 2_000_000,
+        response_ns: 2_000_000,
     };
     let mut staleness = Histogram::default();
     (0..8).for_each(|k| staleness.record(k));
@@ -146,31 +211,6 @@ pub(crate) fn made_up(rank: u32, nodes: u32, tick: u64) -> Report {
     };
     let times = Times { steps: tick, compute: tick * 8_000_000, wait: tick * 2_000_000, ..Times::default() };
     let progress = Progress { loss: 1.0 / (1.0 + tick as f32), accuracy: 0.9, examples: tick * 16 };
-    let at = Instant::from_nanos(tick * PERIOD);
+    let at = Moment::from_nanos(tick * REPORT_INTERVAL);
     Report { at, host: format!("host-{}", rank / 8), status, times, progress }
-}
-
-fn say(tell: &SyncSender<Said>, frame: Frame) -> Result<(), Halt> {
-    tell.send(Said::Frame(Box::new(frame))).map_err(|_| Halt::Budget(Vec::new()))
-}
-
-/// A node as it would say itself; who is down says nothing.
-fn report(world: &World, rank: PeerId, spent: &[Arc<AtomicU64>], now: Instant) -> Option<Report> {
-    if world.life(rank) != Life::Up || world.is_paused(rank) {
-        return None;
-    }
-    let mut status = world.status(rank)?;
-    status.workers.retain(|worker| worker.state != Presence::Awaited);
-    let steps = world.steps(rank);
-    let compute = spent.get(rank.index()).map_or(0, |spent| spent.load(Ordering::Relaxed));
-    let wait = now.as_nanos().saturating_sub(compute);
-    let params = world.params(rank);
-    let loss = params.iter().map(|x| x * x).sum::<f32>() / params.len().max(1) as f32;
-    let times = Times { steps, compute, wait: if compute > 0 { wait } else { 0 }, ..Times::default() };
-    let trains = spent.get(rank.index()).is_some();
-    let progress = match trains {
-        true => Progress { loss, accuracy: (1.0 - loss).clamp(0.0, 1.0), examples: 16 * steps },
-        false => Progress::default(),
-    };
-    Some(Report { at: now, host: format!("sim-{}", rank.0 / 4), status, times, progress })
 }

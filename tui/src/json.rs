@@ -1,9 +1,12 @@
-//! One object per tick, for scripts: its keys stay as they are, and more may come.
+//! JSON output: one object with the state of the cluster.
+//!
+//! Scripts depend on the keys: a key keeps its name and meaning, and new keys may be added. `version` changes if that
+//! cannot be kept.
 
 use crate::health::Health;
-use crate::model::{Model, seconds};
+use crate::model::{Model, Node, seconds};
 
-/// Text as JSON has it.
+/// A JSON string.
 fn quoted(text: &str) -> String {
     let mut out = String::from('"');
     for c in text.chars() {
@@ -16,61 +19,69 @@ fn quoted(text: &str) -> String {
     out + "\""
 }
 
-/// A number as JSON has it: none for what is none.
+/// A JSON number; `null` for NaN and infinities, which JSON does not have.
 fn number(x: f64) -> String {
     if x.is_finite() { format!("{x}") } else { "null".to_string() }
 }
 
+/// A JSON object of these members, whose values are JSON already.
+fn object_of(members: &[(&str, String)]) -> String {
+    let members: Vec<String> = members.iter().map(|(key, value)| format!("\"{key}\":{value}")).collect();
+    format!("{{{}}}", members.join(","))
+}
+
+/// The cluster as one JSON object, on one line.
 pub(crate) fn object(model: &Model) -> String {
     let health = Health::of(model);
-    let nodes: Vec<String> = model
-        .nodes
-        .iter()
-        .map(|(rank, node)| {
-            let (status, now) = (&node.report.status, &node.now);
-            let waits = status.waiting.map_or_else(|| "null".to_string(), |waiting| {
-                let since = seconds(model.now) - seconds(waiting.since);
-                format!("{{\"on\":{},\"at\":{},\"seconds\":{}}}", waiting.on, waiting.at.0, number(since))
-            });
-            format!(
-                "{{\"rank\":{rank},\"host\":{},\"role\":{},\"clock\":{},\"staleness_mean\":{},\"staleness_max\":{},\
-                 \"examples_per_second\":{},\"bytes_out_per_second\":{},\"bytes_in_per_second\":{},\"density\":{},\"tau\":{},\
-                 \"residual_norm\":{},\"step_ms\":{},\"wait_share\":{},\"loss\":{},\"accuracy\":{},\"queue\":{},\"view\":{},\
-                 \"seen_seconds\":{},\"left\":{},\"waits\":{waits}}}",
-                quoted(&node.host),
-                quoted(&format!("{:?}", status.role).to_lowercase()),
-                status.clock.0,
-                number(status.staleness.mean()),
-                status.staleness.max(),
-                number(now.examples),
-                number(now.bytes_out),
-                number(now.bytes_in),
-                number(now.density),
-                number(now.tau),
-                number(now.residual),
-                number(now.step),
-                number(now.wait),
-                number(f64::from(node.report.progress.loss)),
-                number(f64::from(node.report.progress.accuracy)),
-                status.operations,
-                status.view,
-                number(model.silence(node)),
-                model.has_left(*rank),
-            )
-        })
-        .collect();
-    format!(
-        "{{\"version\":1,\"at\":{},\"health\":{},\"reason\":{},\"recipe\":{},\"workers\":{},\"servers\":{},\"parameters\":{},\
-         \"examples_per_second\":{},\"bytes_out_per_second\":{},\"nodes\":[{}]}}",
-        number(seconds(model.now)),
-        quoted(health.word()),
-        quoted(health.reason()),
-        quoted(&model.run.recipe),
-        model.run.workers,
-        model.run.servers,
-        model.run.parameters,
-        number(model.total(|node| node.now.examples)),
-        number(model.total(|node| node.now.bytes_out)),
-        nodes.join(",")
-    )
+    let nodes: Vec<String> = model.nodes.iter().map(|(rank, entry)| node(model, *rank, entry)).collect();
+    object_of(&[
+        ("version", "1".into()),
+        ("at", number(seconds(model.now))),
+        ("health", quoted(health.word())),
+        ("reason", quoted(health.reason())),
+        ("recipe", quoted(&model.run.recipe)),
+        ("workers", model.run.workers.to_string()),
+        ("servers", model.run.servers.to_string()),
+        ("parameters", model.run.parameters.to_string()),
+        ("examples_per_second", number(model.total(|node| node.now.examples))),
+        ("bytes_out_per_second", number(model.total(|node| node.now.bytes_out))),
+        ("nodes", format!("[{}]", nodes.join(","))),
+    ])
+}
+
+fn node(model: &Model, rank: u32, node: &Node) -> String {
+    let (status, now) = (&node.report.status, &node.now);
+    let waits = status.waiting.map_or_else(
+        || "null".to_string(),
+        |waiting| {
+            object_of(&[
+                ("on", waiting.on.to_string()),
+                ("at", waiting.at.0.to_string()),
+                ("seconds", number(seconds(model.now) - seconds(waiting.since))),
+            ])
+        },
+    );
+    object_of(&[
+        ("rank", rank.to_string()),
+        ("host", quoted(&node.host)),
+        ("role", quoted(&format!("{:?}", status.role).to_lowercase())),
+        ("clock", status.clock.0.to_string()),
+        ("staleness_mean", number(status.staleness.mean())),
+        ("staleness_max", status.staleness.max().to_string()),
+        ("examples_per_second", number(now.examples)),
+        ("bytes_out_per_second", number(now.bytes_out)),
+        ("bytes_in_per_second", number(now.bytes_in)),
+        ("density", number(now.density)),
+        ("tau", number(now.tau)),
+        ("residual_norm", number(now.residual)),
+        ("step_ms", number(now.step)),
+        ("wait_share", number(now.wait)),
+        ("loss", number(f64::from(node.report.progress.loss))),
+        ("accuracy", number(f64::from(node.report.progress.accuracy))),
+        ("queue", status.operations.to_string()),
+        ("view", status.view.to_string()),
+        ("seen_seconds", number(model.silence(node))),
+        ("left", model.has_left(rank).to_string()),
+        ("waits", waits),
+    ])
 }

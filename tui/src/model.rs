@@ -1,71 +1,88 @@
-//! What is known of a cluster, made from frames alone: live, replayed and simulated runs look the same.
+//! [`Model`]: the state of a cluster, built from frames.
 //!
-//! Everything is bounded: nodes by what a log may tell of, samples per node by [`SAMPLES`], notes by [`NOTES`].
+//! Frames are the only input, so live runs, recordings and simulations look the same. Frames come from other machines
+//! and are not trusted: texts are cleaned, numbers are clamped, and all storage is bounded (nodes by [`NODES_MAX`],
+//! samples per node by [`SAMPLES_MAX`], notes by [`NOTES_MAX`]).
 
 use std::collections::{BTreeMap, VecDeque};
 
-use gradwire_core::telemetry::{Frame, NODES_MAX, Note, Report, Run, printable};
+use gradwire_core::telemetry::{Frame, NODES_MAX, Note, NoteKind, Report, Run, printable};
 use gradwire_core::{Instant, PeerId};
 
-/// Samples kept of a node. When they are all taken, every other is dropped and the next ones come half as often: so they
-/// reach back to the beginning, however long that is.
-pub(crate) const SAMPLES: usize = 512;
-/// Notes kept.
-pub(crate) const NOTES: usize = 2000;
-/// Silence after which a node is suspect.
-pub(crate) const SILENCE: f64 = 1.5;
+/// Samples kept of a node. When a history is full, every other sample is dropped and the interval doubles, so it
+/// always reaches back to the start of the run.
+pub(crate) const SAMPLES_MAX: usize = 512;
+/// Notes kept. The oldest are dropped.
+pub(crate) const NOTES_MAX: usize = 2000;
+/// A node without a report for this many seconds is silent, and suspected to have failed.
+pub(crate) const SILENT_AFTER: f64 = 1.5;
+/// Initial seconds between two samples of a history.
+const SAMPLE_INTERVAL: f64 = 0.25;
+/// Least seconds over which a rate is measured. Nodes report every 0.1 s, which alone would make rates jump.
+const RATE_SPAN: f64 = 0.4;
 
-/// Numbers of a node at a moment.
+/// Measurements of a node, or of all nodes, at one time.
 #[derive(Copy, Clone, Debug, Default, PartialEq)]
 pub(crate) struct Sample {
+    /// Seconds since the start of the run.
     pub(crate) at: f64,
+    /// Examples per second.
     pub(crate) examples: f64,
+    /// Bytes sent per second.
     pub(crate) bytes_out: f64,
+    /// Bytes received per second.
     pub(crate) bytes_in: f64,
+    /// Share of the elements in the last encoded update.
     pub(crate) density: f64,
+    /// Threshold of the last encoded update.
     pub(crate) tau: f64,
+    /// Norm of the residual.
     pub(crate) residual: f64,
-    /// Milliseconds of a step.
+    /// Milliseconds per step.
     pub(crate) step: f64,
-    /// Share of the time that the application waits.
+    /// Share of the time that the application waits, 0 to 1.
     pub(crate) wait: f64,
+    /// Training loss, as the application has reported it.
     pub(crate) loss: f64,
+    /// Accuracy, 0 to 1, as the application has reported it.
     pub(crate) accuracy: f64,
-    /// Bytes sent, of what plain floats would take.
+    /// Bytes sent, divided by the bytes of the same messages as plain f32.
     pub(crate) ratio: f64,
 }
 
-/// Samples from the beginning on.
+/// Samples from the start of the run on, of one node or of the whole cluster.
 #[derive(Clone, Debug)]
-pub(crate) struct Past {
+pub(crate) struct History {
     samples: VecDeque<Sample>,
-    /// Seconds between two.
-    every: f64,
+    /// Least seconds between two samples.
+    interval: f64,
 }
 
-impl Default for Past {
+impl Default for History {
     fn default() -> Self {
-        Self { samples: VecDeque::new(), every: 0.25 }
+        Self { samples: VecDeque::new(), interval: SAMPLE_INTERVAL }
     }
 }
 
-impl Past {
+impl History {
     fn is_due(&self, at: f64) -> bool {
         let last = self.samples.back().map_or(f64::NEG_INFINITY, |sample| sample.at);
-        at - last >= self.every || at < last
+        // The time of reports can run back when a node restarts.
+        at - last >= self.interval || at < last
     }
 
+    /// Adds a sample if it is due.
     fn push(&mut self, sample: Sample) {
         if !self.is_due(sample.at) {
             return;
         }
-        if self.samples.len() == SAMPLES {
+        if self.samples.len() == SAMPLES_MAX {
             let mut keep = false;
             self.samples.retain(|_| {
                 keep = !keep;
                 keep
             });
-            self.every *= 2.0;
+            self.interval *= 2.0;
         }
         self.samples.push_back(sample);
     }
@@ -75,49 +92,53 @@ impl Past {
     }
 }
 
+/// A node of the cluster, as its reports describe it.
 #[derive(Clone, Debug)]
-pub(crate) struct NodeView {
+pub(crate) struct Node {
+    /// The last report.
     pub(crate) report: Report,
+    /// Display name of the node's machine, cleaned of control characters.
     pub(crate) host: String,
+    /// The latest measurements.
     pub(crate) now: Sample,
-    pub(crate) history: Past,
-    /// The report that rates are counted from.
-    from: Report,
+    pub(crate) history: History,
+    /// The report from which the next rates are measured.
+    base: Report,
 }
 
+/// The state of a cluster.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Model {
     pub(crate) run: Run,
-    pub(crate) nodes: BTreeMap<u32, NodeView>,
+    /// The nodes by rank.
+    pub(crate) nodes: BTreeMap<u32, Node>,
+    /// Notes in the order in which they came.
     pub(crate) notes: VecDeque<Note>,
-    /// All nodes together: rates added up, the rest on average over those that tell it.
-    pub(crate) history: Past,
-    /// The latest moment that was told of.
+    /// The cluster as a whole: rates are sums over the nodes, all else is the mean over the nodes that report it.
+    pub(crate) history: History,
+    /// The latest time in any frame.
     pub(crate) now: Instant,
-    /// Frames taken.
-    pub(crate) frames: u64,
 }
 
-/// A moment in seconds.
+/// A time in seconds since the start of the run.
 pub(crate) fn seconds(at: Instant) -> f64 {
     at.as_nanos() as f64 / 1e9
 }
 
-/// A number that can be shown and drawn: what is none is 0, what is absurd is cut.
+/// A number that can be displayed: NaN and infinities become 0, others are clamped.
 pub(crate) fn sane(x: f64) -> f64 {
     if x.is_finite() { x.clamp(-1e15, 1e15) } else { 0.0 }
 }
 
 impl Model {
-    /// Takes what was told.
+    /// Updates the model with a frame.
     pub(crate) fn take(&mut self, frame: Frame) {
-        self.frames += 1;
         match frame {
             Frame::Run(run) => self.run = Run { recipe: printable(&run.recipe, 1000), ..run },
             Frame::Report(report) => self.report(report),
             Frame::Note(note) => {
                 self.now = self.now.max(note.at);
-                if self.notes.len() == NOTES {
+                if self.notes.len() == NOTES_MAX {
                     self.notes.pop_front();
                 }
                 self.notes.push_back(note);
@@ -126,13 +147,14 @@ impl Model {
     }
 
     fn report(&mut self, report: Report) {
-        // All have said how they are by then.
+        // The sample is for the previous time: when a later report comes, all nodes have reported for that time.
         let known = self.nodes.values().any(|node| node.history.iter().next().is_some());
         if known && report.at > self.now && self.history.is_due(seconds(self.now)) {
-            let together = self.together();
-            self.history.push(together);
+            let sample = self.cluster_sample();
+            self.history.push(sample);
         }
         self.now = self.now.max(report.at);
+        // A hostile source could otherwise invent ranks until the memory is full.
         let rank = report.status.me.0;
         if self.nodes.len() >= NODES_MAX && !self.nodes.contains_key(&rank) {
             return;
@@ -140,18 +162,19 @@ impl Model {
         match self.nodes.get_mut(&rank) {
             Some(node) => node.update(report),
             None => {
-                let (host, from) = (printable(&report.host, 64), report.clone());
+                let (host, base) = (printable(&report.host, 64), report.clone());
                 let now = Sample { at: seconds(report.at), ..Sample::default() };
-                self.nodes.insert(rank, NodeView { report, host, now, history: Past::default(), from });
+                self.nodes.insert(rank, Node { report, host, now, history: History::default(), base });
             }
         }
     }
 
-    /// All nodes as they are now, as one.
-    fn together(&self) -> Sample {
+    /// The measurements of the cluster as a whole.
+    fn cluster_sample(&self) -> Sample {
         let mean = |of: fn(&Sample) -> f64| {
-            let told = self.nodes.values().map(|node| of(&node.now)).filter(|x| *x > 0.0);
-            let (sum, count) = told.fold((0.0, 0.0), |(sum, count), x| (sum + x, count + 1.0));
+            // A node that does not measure something reports 0.
+            let known = self.nodes.values().map(|node| of(&node.now)).filter(|x| *x > 0.0);
+            let (sum, count) = known.fold((0.0, 0.0), |(sum, count), x| (sum + x, count + 1.0));
             if count > 0.0 { sum / count } else { 0.0 }
         };
         Sample {
@@ -170,53 +193,55 @@ impl Model {
         }
     }
 
-    /// How long ago a node was heard of, in seconds.
-    pub(crate) fn silence(&self, node: &NodeView) -> f64 {
+    /// Seconds since a node's last report.
+    pub(crate) fn silence(&self, node: &Node) -> f64 {
         seconds(self.now) - seconds(node.report.at)
     }
 
-    /// Has a node ended in good order?
+    /// True if a node has left or finished, and has not joined again.
     pub(crate) fn has_left(&self, rank: u32) -> bool {
-        use gradwire_core::telemetry::NoteKind;
         let ends = |note: &&Note| {
-            note.rank == PeerId(rank) && matches!(note.what, NoteKind::Left | NoteKind::Finished | NoteKind::Joined)
+            note.rank == PeerId(rank) && matches!(note.kind, NoteKind::Left | NoteKind::Finished | NoteKind::Joined)
         };
-        self.notes.iter().rev().find(ends).is_some_and(|note| note.what != NoteKind::Joined)
+        // The last of these notes decides: a node can leave and join again.
+        self.notes.iter().rev().find(ends).is_some_and(|note| note.kind != NoteKind::Joined)
     }
 
-    /// A sum over all nodes; of none, 0.0 (`sum` would say -0.0).
-    pub(crate) fn total(&self, of: impl Fn(&NodeView) -> f64) -> f64 {
+    /// A sum over all nodes.
+    pub(crate) fn total(&self, of: impl Fn(&Node) -> f64) -> f64 {
+        // `Iterator::sum` of no floats is -0.0, which would be displayed as "-0".
         self.nodes.values().map(of).fold(0.0, |sum, x| sum + x)
     }
 
-    /// The least clock of those that have not ended, of workers.
+    /// The worker with the least clock among the ones that have not left: rank and clock.
     pub(crate) fn slowest(&self) -> Option<(u32, u64)> {
-        let clock = |node: &NodeView| node.report.status.clock.0;
+        let clock = |node: &Node| node.report.status.clock.0;
+        // The description of the run may be missing. Rank 0 is always a worker.
         let workers = self.nodes.iter().filter(|(rank, _)| **rank < self.run.workers.max(1) && !self.has_left(**rank));
         workers.map(|(rank, node)| (*rank, clock(node))).min_by_key(|(_, clock)| *clock)
     }
 }
 
-impl NodeView {
+impl Node {
     fn update(&mut self, report: Report) {
-        // A node that started anew counts from 0 again, and time may run back: rates begin anew then.
-        let anew = report.at < self.from.at
-            || report.times.steps < self.from.times.steps
-            || report.status.bytes_out() < self.from.status.bytes_out();
-        if anew {
-            self.from = report.clone();
+        // A restarted node counts from 0 again, and its time may run back: no rate can be measured across a restart.
+        let restarted = report.at < self.base.at
+            || report.times.steps < self.base.times.steps
+            || report.status.bytes_out() < self.base.status.bytes_out();
+        if restarted {
+            self.base = report.clone();
         }
-        let span = seconds(report.at) - seconds(self.from.at);
-        if span >= 0.4 {
-            self.now = sample(&self.from, &report, span);
+        let span = seconds(report.at) - seconds(self.base.at);
+        if span >= RATE_SPAN {
+            self.now = sample(&self.base, &report, span);
             self.history.push(self.now);
-            self.from = report.clone();
+            self.base = report.clone();
         }
         self.report = report;
     }
 
-    /// Where the time of a step goes, in milliseconds per step since the beginning: computing, encoding, decoding, applying, and
-    /// the rest of what the application waits.
+    /// Mean milliseconds per step since the start of the node, by activity. The last entry is the rest of the time that
+    /// the application waits.
     pub(crate) fn breakdown(&self) -> [(&'static str, f64); 5] {
         let times = self.report.times;
         let steps = times.steps.max(1) as f64;
@@ -227,16 +252,18 @@ impl NodeView {
             ("encode", each(times.encode)),
             ("decode", each(times.decode)),
             ("apply", each(times.apply)),
-            ("network, others", (each(times.wait) - kernels).max(0.0)),
+            ("network, peers", (each(times.wait) - kernels).max(0.0)),
         ]
     }
 }
 
+/// The measurements between two reports that are `span` seconds apart.
 fn sample(from: &Report, to: &Report, span: f64) -> Sample {
+    // Counters can fall, in reports of a node that is broken or hostile.
     let rate = |a: u64, b: u64| sane(b.saturating_sub(a) as f64 / span);
     let (a, b) = (&from.status, &to.status);
     let steps = to.times.steps.saturating_sub(from.times.steps);
-    let busy = to.times.compute.saturating_sub(from.times.compute) as f64;
+    let compute = to.times.compute.saturating_sub(from.times.compute) as f64;
     let wait = to.times.wait.saturating_sub(from.times.wait) as f64;
     let sent = b.bytes_out().saturating_sub(a.bytes_out()) as f64;
     let dense = b.counters.dense_bytes.saturating_sub(a.counters.dense_bytes) as f64;
@@ -248,8 +275,8 @@ fn sample(from: &Report, to: &Report, span: f64) -> Sample {
         density: sane(b.density),
         tau: sane(b.tau),
         residual: sane(b.residual_norm),
-        step: if steps > 0 { sane((busy + wait) / 1e6 / steps as f64) } else { 0.0 },
-        wait: if busy + wait > 0.0 { sane(wait / (busy + wait)) } else { 0.0 },
+        step: if steps > 0 { sane((compute + wait) / 1e6 / steps as f64) } else { 0.0 },
+        wait: if compute + wait > 0.0 { sane(wait / (compute + wait)) } else { 0.0 },
         loss: sane(f64::from(to.progress.loss)),
         accuracy: sane(f64::from(to.progress.accuracy)),
         ratio: if dense > 0.0 { sane(sent / dense) } else { 0.0 },
@@ -259,10 +286,11 @@ fn sample(from: &Report, to: &Report, span: f64) -> Sample {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use gradwire_core::Clock;
-    use gradwire_core::status::{Counters, Histogram, LinkStatus, Role, Status};
+    use gradwire_core::status::{Counters, Histogram, LinkStatus, Role};
     use gradwire_core::telemetry::{Progress, Times};
+    use gradwire_core::{Clock, Status};
 
+    /// A worker's report `at` seconds after the start: a step takes 6 ms to compute and 4 ms of waiting.
     pub(crate) fn report(rank: u32, at: f64, steps: u64) -> Report {
         let link = LinkStatus {
             peer: PeerId(rank + 1),
@@ -271,7 +299,7 @@ pub(crate) mod tests {
             messages_out: steps,
             messages_in: steps,
             last_heard: None,
-            answers_in: 1_500_000,
+            response_ns: 1_500_000,
         };
         let status = Status {
             me: PeerId(rank),
@@ -297,7 +325,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn rates_follow_from_reports() {
+    fn rates_are_differences_between_reports() {
         let mut model = Model::default();
         for k in 0..30 {
             model.take(Frame::Report(report(0, 0.1 * f64::from(k), 10 * k as u64)));
@@ -308,18 +336,18 @@ pub(crate) mod tests {
         assert!((node.now.ratio - 0.1).abs() < 1e-9 && node.host == "a[2Jb");
     }
 
-    /// However long it runs, and whatever it is told, the past of a node is so many samples.
+    /// Histories and nodes stay within their bounds, also when times and counters run back.
     #[test]
-    fn history_is_bounded() {
+    fn histories_and_nodes_are_bounded() {
         let mut model = Model::default();
         for k in 0..100_000u64 {
-            // Time that runs back and counters that fall, now and then.
             let at = if k % 997 == 0 { 1.0 } else { k as f64 };
             model.take(Frame::Report(report(0, at, if k % 1009 == 0 { 0 } else { k })));
         }
         let node = &model.nodes[&0];
-        let past = node.history.iter().count();
-        assert!(past <= SAMPLES && past > SAMPLES / 4 && model.history.iter().count() <= SAMPLES);
+        let samples = node.history.iter().count();
+        assert!(samples <= SAMPLES_MAX && samples > SAMPLES_MAX / 4);
+        assert!(model.history.iter().count() <= SAMPLES_MAX);
         for rank in 0..3000 {
             model.take(Frame::Report(report(rank, 1.0, 1)));
         }

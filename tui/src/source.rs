@@ -1,4 +1,6 @@
-//! Where frames come from: a node, a recording, or a simulation. Each on a thread of its own, through a bounded channel.
+//! Sources of frames: a node of a live run, a thread of this process, or a recording.
+//!
+//! A live source runs on a thread of its own and sends [`Update`]s through a bounded channel.
 
 use std::fs::File;
 use std::io::{self, BufReader, Read};
@@ -10,63 +12,69 @@ use std::time::Duration;
 use gradwire::monitor::{Frames, MonitorKey, subscribe};
 use gradwire_core::telemetry::{Frame, MAGIC};
 
-/// Frames that wait to be looked at; what comes above is dropped, as monitors are told anew anyway.
-const WAITING: usize = 8192;
+/// Capacity of the channel. A frame that finds it full is dropped; the next report of the node replaces it.
+const CHANNEL_CAPACITY: usize = 8192;
+/// Time between two attempts to connect.
+const RETRY_AFTER: Duration = Duration::from_millis(500);
 
-/// What a source says.
-pub(crate) enum Said {
+/// A message from a live source.
+pub(crate) enum Update {
+    /// A frame of the run.
     Frame(Box<Frame>),
-    /// The connection is gone, for this reason; it is tried again.
-    Lost(String),
+    /// The connection failed, for this reason. The source connects again.
+    Disconnected(String),
 }
 
-/// Frames of a node that monitors are told by, again and again if it goes.
-pub(crate) fn live(address: String, rate: u8, key: Option<MonitorKey>) -> Receiver<Said> {
-    let (tell, told) = sync_channel(WAITING);
-    thread::spawn(move || {
-        loop {
-            let result = subscribe(&address, rate, key).and_then(|mut stream| {
-                let mut frames = Frames::default();
-                loop {
-                    let frame = frames.next(&mut stream)?;
-                    if let Err(TrySendError::Disconnected(_)) = tell.try_send(Said::Frame(Box::new(frame))) {
-                        return Ok(());
-                    }
-                }
-            });
-            let Err(error) = result else { return };
-            if tell.send(Said::Lost(format!("{address}: {error}"))).is_err() {
+/// Subscribes to the monitor address of a node, at `rate` reports per second. Connects again after a failure.
+pub(crate) fn connect(address: String, rate: u8, key: Option<MonitorKey>) -> Receiver<Update> {
+    spawn(move |updates| {
+        while let Err(error) = follow(&address, rate, key, updates) {
+            if updates.send(Update::Disconnected(format!("{address}: {error}"))).is_err() {
                 return;
             }
-            thread::sleep(Duration::from_millis(500));
+            thread::sleep(RETRY_AFTER);
         }
-    });
-    told
+    })
 }
 
-/// Frames of a thread in this process.
-pub(crate) fn own(make: impl FnOnce(&SyncSender<Said>) + Send + 'static) -> Receiver<Said> {
-    let (tell, told) = sync_channel(WAITING);
-    thread::spawn(move || make(&tell));
-    told
+/// Sends the frames of one connection. Returns `Ok` when the receiver is gone.
+fn follow(address: &str, rate: u8, key: Option<MonitorKey>, updates: &SyncSender<Update>) -> io::Result<()> {
+    let mut stream = subscribe(address, rate, key)?;
+    let mut frames = Frames::default();
+    loop {
+        let frame = frames.next(&mut stream)?;
+        // Not a blocking send: a slow screen must not let the connection fill up, or the node would close it.
+        if let Err(TrySendError::Disconnected(_)) = updates.try_send(Update::Frame(Box::new(frame))) {
+            return Ok(());
+        }
+    }
 }
 
-/// All frames of a recording.
-pub(crate) fn recorded(path: &Path) -> io::Result<Vec<Frame>> {
+/// Runs `produce` on a thread of its own and returns the other end of its channel.
+pub(crate) fn spawn(produce: impl FnOnce(&SyncSender<Update>) + Send + 'static) -> Receiver<Update> {
+    // Bounded: a reader that stops must not make the sender's memory grow.
+    let (sender, receiver) = sync_channel(CHANNEL_CAPACITY);
+    thread::spawn(move || produce(&sender));
+    receiver
+}
+
+/// Reads all frames of a recording.
+///
+/// # Errors
+/// On an I/O error, and when the file is not a recording of this version or has a malformed frame.
+pub(crate) fn read_recording(path: &Path) -> io::Result<Vec<Frame>> {
     let mut file = BufReader::new(File::open(path)?);
     let mut magic = [0; 8];
     file.read_exact(&mut magic)?;
     if magic != MAGIC {
-        return Err(io::Error::new(
-            io::ErrorKind::InvalidData,
-            "expected a recording of version 1, got something else",
-        ));
+        let text = "expected a recording of version 1 (made with --record), got another file";
+        return Err(io::Error::new(io::ErrorKind::InvalidData, text));
     }
     let (mut frames, mut all) = (Frames::default(), Vec::new());
     loop {
         match frames.next(&mut file) {
             Ok(frame) => all.push(frame),
-            // A recording that was cut off is good up to there.
+            // The end of the file, or a last frame that is incomplete because the recorder was killed.
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(all),
             Err(error) => return Err(error),
         }

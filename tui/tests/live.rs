@@ -1,5 +1,5 @@
-//! A cluster, the monitor's listener, and the program that people start: what it says of a run that is well, of one in which
-//! somebody waits, and of what is no run at all; and that a recording shows the same again.
+//! The program `dtop` with a real cluster: a healthy run, a stalled run and its recording, the demo, and bad input; and
+//! monitors that misbehave.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -25,7 +25,7 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).to_string()
 }
 
-/// Two workers that take steps until they are told to stop; the second pauses while `pause` says so.
+/// Two workers that step until `stop` is set, with a monitor address. Rank 1 pauses while `pause` is set.
 struct Running {
     address: String,
     pause: Arc<AtomicBool>,
@@ -45,13 +45,13 @@ impl Running {
                 let cluster = Cluster { workers: 2, servers: 0 };
                 let mut params = vec![0.0; 8];
                 let builder =
-                    Session::builder(Layout::flat(8), recipe, cluster).monitor(board, &format!("host-{rank}"));
+                    Session::builder(Layout::flat(8), recipe, cluster).publish_to(board, &format!("host-{rank}"));
                 let mut session = builder.join(transport, &mut params).unwrap();
                 while !stop.load(Ordering::Relaxed) {
                     while rank == 1 && pause.load(Ordering::Relaxed) {
                         thread::sleep(Duration::from_millis(10));
                     }
-                    session.progress(0.5, 0.75);
+                    session.report_progress(0.5, 0.75);
                     session.step(&mut params, &[0.01; 8], 16).unwrap();
                     thread::sleep(Duration::from_millis(2));
                 }
@@ -69,52 +69,55 @@ impl Running {
 }
 
 #[test]
-fn a_run_is_watched() {
+fn a_stalled_run_and_its_recording_name_the_culprit() {
     let running = Running::start();
     let address = running.address.clone();
-    let begun = Instant::now();
-    let well = dtop(&format!("{address} --once --json --wait 1"));
-    let said = text(&well.stdout);
-    assert_eq!(well.status.code(), Some(0), "{said}{}", text(&well.stderr));
+    let started = Instant::now();
+    let healthy = dtop(&format!("{address} --once --json --wait 1"));
+    let output_text = text(&healthy.stdout);
+    assert_eq!(healthy.status.code(), Some(0), "{output_text}{}", text(&healthy.stderr));
     for field in ["\"version\":1", "\"health\":\"ok\"", "\"host\":\"host-1\"", "\"accuracy\":0.75", "\"workers\":2"] {
-        assert!(said.contains(field), "{field} in {said}");
+        assert!(output_text.contains(field), "{field} in {output_text}");
     }
-    assert!(begun.elapsed() < Duration::from_secs(4));
-    let picture = dtop(&format!("{address} --once --ascii --wait 1"));
-    let said = text(&picture.stdout);
-    assert!(said.is_ascii() && said.contains("examples/s") && said.contains(" ok "), "{said}");
-    // Somebody stands still: whoever waits says for whom.
+    assert!(started.elapsed() < Duration::from_secs(4));
+    let screen = dtop(&format!("{address} --once --ascii --wait 1"));
+    let output_text = text(&screen.stdout);
+    assert!(
+        output_text.is_ascii() && output_text.contains("examples/s") && output_text.contains(" ok "),
+        "{output_text}"
+    );
+    // Rank 1 stops: rank 0 waits, and its report names rank 1.
     running.pause.store(true, Ordering::Relaxed);
     let recording = std::env::temp_dir().join(format!("dtop-{}.log", std::process::id()));
     let stalled = dtop(&format!("{address} --once --wait 3.5 --record {}", recording.display()));
-    let said = text(&stalled.stdout);
-    assert_eq!(stalled.status.code(), Some(2), "{said}");
-    assert!(said.contains("STALLED") && said.contains("for peer 1"), "{said}");
+    let output_text = text(&stalled.stdout);
+    assert_eq!(stalled.status.code(), Some(2), "{output_text}");
+    assert!(output_text.contains("STALLED") && output_text.contains("for peer 1"), "{output_text}");
     running.pause.store(false, Ordering::Relaxed);
-    // And the recording says the same, with nobody there.
+    // The recording shows the same when the run is over.
     running.end();
-    let again = dtop(&format!("--replay {} --once", recording.display()));
-    let said = text(&again.stdout);
-    assert!(again.status.code() == Some(2) && said.contains("for peer 1"), "{said}");
+    let replayed = dtop(&format!("--replay {} --once", recording.display()));
+    let output_text = text(&replayed.stdout);
+    assert!(replayed.status.code() == Some(2) && output_text.contains("for peer 1"), "{output_text}");
     std::fs::remove_file(recording).unwrap();
 }
 
-/// Nothing that monitors do changes a run: those that never read, say what they must not, or are too many.
+/// Monitors cannot disturb a run: not by never reading, by sending data, or by their number.
 #[test]
-fn hostile_monitors_are_cut_off() {
+fn misbehaving_monitors_are_disconnected() {
     let running = Running::start();
     let mut idle: Vec<TcpStream> = (0..MONITORS_MAX).map(|_| subscribe(&running.address, 10, None).unwrap()).collect();
-    // One more is turned away.
+    // A monitor above the limit is disconnected.
     let mut more = TcpStream::connect(&running.address).unwrap();
     assert_eq!(more.read(&mut [0; 64]).unwrap_or(0), 0);
-    // Who speaks is cut off.
+    // A monitor that sends more than its subscription is disconnected.
     let mut talker = idle.remove(0);
     talker.write_all(b"GET / HTTP/1.1\r\n").unwrap();
     talker.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
     let mut frames = Frames::default();
     while frames.next(&mut talker).is_ok() {}
     drop(idle);
-    // There is room again, for one that asks in order.
+    // Slots are free again, and a correct subscription works.
     let (found, first) = channel();
     let address = running.address.clone();
     thread::spawn(move || {
@@ -132,7 +135,7 @@ fn hostile_monitors_are_cut_off() {
 }
 
 #[test]
-fn a_key_is_asked_for() {
+fn a_board_with_a_key_requires_it() {
     let board = Board::new(Run::default());
     let key = [7; 32];
     let address = board.serve("127.0.0.1:0", Some(key), false).unwrap().to_string();
@@ -140,14 +143,14 @@ fn a_key_is_asked_for() {
     assert!(first(Some(key)).is_ok());
     assert!(first(None).is_err() && first(Some([8; 32])).is_err());
     let error = board.serve("0.0.0.0:0", None, false).unwrap_err().to_string();
-    assert!(error.contains("without a key lets anyone watch"), "{error}");
+    assert!(error.contains("without a key"), "{error}");
 }
 
 #[test]
-fn bad_input_is_refused_in_one_line() {
+fn bad_input_is_an_error_that_names_the_option() {
     let recording = std::env::temp_dir().join(format!("dtop-{}-bad.log", std::process::id()));
     std::fs::write(&recording, b"not a recording at all").unwrap();
-    // Others may read it, so it cannot be a key.
+    // A file that others can read is not accepted as a key.
     std::fs::set_permissions(&recording, std::fs::Permissions::from_mode(0o644)).unwrap();
     for (args, word) in [
         (String::new(), "expected HOST:PORT, --replay FILE or --demo"),
@@ -155,30 +158,28 @@ fn bad_input_is_refused_in_one_line() {
         (format!("--replay {}", recording.display()), "expected a recording of version 1"),
         ("--demo --sort size".into(), "--sort: expected rank"),
         ("--demo --interval 0".into(), "--interval: expected 0.05 to 60"),
+        ("--demo --wait nan".into(), "--wait: expected 0 to 3600"),
         ("--demo --key-file /nowhere".into(), "--key-file /nowhere"),
-        (
-            format!("--demo --key-file {}", recording.display()),
-            "that only its owner can read (mode 0600), got mode 0644",
-        ),
+        (format!("--demo --key-file {}", recording.display()), "got mode 0644"),
         ("--demo --config /nowhere".into(), "--config /nowhere: No such file"),
     ] {
         let output = dtop(&args);
-        let said = text(&output.stderr);
-        assert_eq!(output.status.code(), Some(4), "{args}: {said}");
-        assert!(said.contains(word) && !said.contains("panicked"), "{args}: {said}");
+        let output_text = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(4), "{args}: {output_text}");
+        assert!(output_text.contains(word) && !output_text.contains("panicked"), "{args}: {output_text}");
     }
-    // Nobody there: it is said, and tried again.
+    // No listener: the screen shows the error, and the program keeps trying.
     let output = dtop("127.0.0.1:9 --once --wait 0.3");
     assert_eq!(output.status.code(), Some(3));
-    assert!(text(&output.stdout).contains("no news"), "{}", text(&output.stdout));
+    assert!(text(&output.stdout).contains("no connection"), "{}", text(&output.stdout));
     std::fs::remove_file(recording).unwrap();
 }
 
 #[test]
-fn the_demo_shows_faults() {
+fn the_demo_has_a_server_and_faults() {
     let output = dtop("--demo --once --json --wait 9");
-    let said = text(&output.stdout);
-    assert!(said.contains("\"role\":\"server\"") && said.contains("\"host\":\"sim-0\""), "{said}");
-    // A worker is down by then.
-    assert!(matches!(output.status.code(), Some(1 | 2)), "{said}");
+    let output_text = text(&output.stdout);
+    assert!(output_text.contains("\"role\":\"server\"") && output_text.contains("\"host\":\"sim-0\""), "{output_text}");
+    // The first crash is at 6 s.
+    assert!(matches!(output.status.code(), Some(1 | 2)), "{output_text}");
 }

@@ -1,61 +1,37 @@
-//! How sparse quanta are written: sorted entries of (index, count) as the smallest of four forms.
+//! Lists of entries: pairs (index, count) with rising indices, written in the smallest of four forms. For benches and
+//! fuzzing; no stable API.
 //!
-//! | form | bits | where it wins |
+//! | form | content | smallest for |
 //! |---|---|---|
-//! | Rice | gap and sign of each entry, [`rice`](self) | almost everywhere |
-//! | raw | 32 per entry: sign and index | a handful of entries far apart |
-//! | dense, 2 bits | per element: 0, +1, -1 | nearly every element has one quantum |
-//! | dense, 16 bits | per element: a count | nearly every element has many |
+//! | Rice (`rice.rs`) | gap and sign of each entry, in blocks | almost all lists |
+//! | raw (`raw.rs`) | 32 bits per entry: sign and index | a few entries far apart |
+//! | dense, 2 bits (`dense.rs`) | 2 bits per element: 0, +1, -1 | nearly every element with one quantum |
+//! | dense, 16 bits (`dense.rs`) | 16 bits per element: a count | nearly every element with several quanta |
 //!
-//! A list is counted before it is written, and a reader checks that what it reads is what a writer would have
-//! written: one list has one form, and every other sequence of words is an error.
+//! The writer computes the size of each form and takes the smallest. The reader computes the same sizes from the
+//! entries that it reads and refuses a list in another form. So each list has exactly one encoding, and every other
+//! sequence of words is an error.
 //!
-//! Entries go in blocks of 128, read and written a block at a time: no list is ever unpacked as a whole.
+//! Entries are read and written in blocks of 128. No list is unpacked as a whole.
 
 mod dense;
+pub(super) mod form;
 mod raw;
 mod rice;
 
-use crate::codec::{BodyError, bytes};
+use crate::codec::{BodyError, Form, bytes};
 use crate::kernel::threshold::{Entry, MORE, QUANTA_MAX};
 use crate::kernel::tier::Tier;
 
-/// Entries that are coded together.
+/// Entries per block.
 pub const BLOCK: usize = 128;
 
-/// How a list is written.
-#[derive(Copy, Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-#[repr(u32)]
-pub enum Form {
-    /// Golomb-Rice.
-    Rice = 0,
-    /// One word per entry.
-    Raw = 1,
-    /// Two bits per element.
-    Dense2 = 2,
-    /// Sixteen bits per element.
-    Dense16 = 3,
-}
-
-impl Form {
-    /// The form of that number.
-    pub(crate) const fn from_number(number: u32) -> Option<Self> {
-        match number {
-            0 => Some(Self::Rice),
-            1 => Some(Self::Raw),
-            2 => Some(Self::Dense2),
-            3 => Some(Self::Dense16),
-            _ => None,
-        }
-    }
-}
-
-/// The most words that a list over `len` elements can take, in the smallest form.
+/// The largest length in words of a list over `len` elements: that of the 16-bit dense form.
 pub const fn words_max(len: usize) -> usize {
     len.div_ceil(2)
 }
 
-/// A block of entries, unpacked.
+/// A block of entries, decoded.
 #[derive(Clone, Debug)]
 pub struct Block {
     index: [u32; BLOCK],
@@ -68,7 +44,7 @@ impl Block {
         Self { index: [0; BLOCK], count: [0; BLOCK], len: 0 }
     }
 
-    /// Its entries, in order.
+    /// The entries, with rising indices.
     #[inline]
     pub fn entries(&self) -> impl Iterator<Item = Entry> {
         let index = self.index[..self.len].iter();
@@ -81,18 +57,20 @@ impl Block {
     }
 }
 
-/// What there is to write or was read, counted: from this follows the form.
+/// The properties of a list from which its form follows.
 #[derive(Copy, Clone, Debug, Default, PartialEq, Eq)]
 struct Sizes {
+    /// Size of the Rice form in bits.
     rice_bits: u64,
+    /// Some entry has more than one quantum.
     several: bool,
 }
 
 impl Sizes {
-    /// The smallest form, and its words; the first of equals.
+    /// The smallest form and its length in words, for `nnz` entries over `len` elements.
     fn smallest(&self, nnz: u32, len: usize) -> (Form, usize) {
         let rice = (Form::Rice, self.rice_bits.div_ceil(32) as usize);
-        // Rice needs room for the word after its last full one.
+        // The Rice writer also stores the word after its last full one, so it needs room for that.
         let mut best = if self.rice_bits / 32 < words_max(len) as u64 { rice } else { (Form::Dense16, words_max(len)) };
         for (form, words) in [(Form::Raw, nnz as usize), (Form::Dense2, len.div_ceil(16))] {
             if !self.several && words < best.1 {
@@ -103,15 +81,16 @@ impl Sizes {
     }
 }
 
-/// Writes `nnz` entries, as [`take`](crate::kernel::threshold::take) lists them, over `len` elements from index 0.
-/// Returns the form and the words written: at most [`words_max`].
+/// Writes a list of `nnz` entries over `len` elements. `entries` has the format of
+/// [`take`](crate::kernel::threshold::take). Returns the form and the length in words, at most [`words_max`].
 ///
 /// # Panics
-/// When `body` is shorter than [`words_max`].
+/// If `body` is shorter than [`words_max`].
 pub fn write(entries: &[u32], nnz: u32, len: usize, body: &mut [u32]) -> (Form, usize) {
     let limit = words_max(len);
     let several = entries.len() > nnz as usize;
-    // Rice is written while it is counted, and given up as soon as it cannot be the smallest.
+    // The Rice form is almost always the smallest, so it is written while its size is counted. The writer stops when it
+    // exceeds the limit.
     let rice_bits = Tier::best().run(|| rice::write(entries, several, &mut body[..limit]));
     let sizes = Sizes { rice_bits: rice_bits.unwrap_or(u64::MAX >> 8), several };
     let (form, words) = sizes.smallest(nnz, len);
@@ -124,31 +103,34 @@ pub fn write(entries: &[u32], nnz: u32, len: usize, body: &mut [u32]) -> (Form, 
     (form, words)
 }
 
-/// Reads a list a block at a time, checking each.
+/// Reads a list block by block, and checks each block. After the last block it checks that the list is canonical.
 #[derive(Debug)]
 pub struct Reader<'a> {
     form: Form,
     words: &'a [u32],
+    /// Elements of the vector.
     len: usize,
+    /// Entries of the list.
     nnz: u32,
-    /// Entries read.
+    /// Entries read so far.
     read: u32,
-    /// Index after the last entry.
+    /// The lowest index that the next entry can have.
     next: u32,
-    /// Where in `words` the next block begins, in bits, words or elements.
+    /// Position of the next block in `words`: in bits (Rice), words (raw) or elements (dense).
     at: usize,
+    /// Sizes of the entries read so far.
     sizes: Sizes,
     block: Block,
 }
 
 impl<'a> Reader<'a> {
-    /// A list of `nnz` entries over `len` elements.
+    /// A reader of a list with `nnz` entries over `len` elements.
     ///
     /// # Errors
-    /// When there cannot be as many entries.
+    /// [`BodyError::Entries`] if `words` or the vector is too short for so many entries.
     pub fn new(form: Form, nnz: u32, len: usize, words: &'a [u32]) -> Result<Self, BodyError> {
         let possible = match form {
-            // The shortest entry: a sign and the end of a unary number.
+            // The shortest entry has two bits: a sign and the end of a unary number.
             Form::Rice => words.len() * 16,
             Form::Raw => words.len(),
             Form::Dense2 | Form::Dense16 => len,
@@ -160,10 +142,10 @@ impl<'a> Reader<'a> {
         Ok(Self { form, words, len, nnz, read, next, at, sizes: Sizes::default(), block: Block::new() })
     }
 
-    /// The next block, or none at the end of the list.
+    /// Reads the next block. `Ok(None)`: the list has ended, and is canonical.
     ///
     /// # Errors
-    /// When the words are not what a writer writes. Blocks that came before were.
+    /// If the list is malformed or not canonical. Blocks before the error have been returned.
     #[inline(always)]
     pub fn next_block(&mut self) -> Result<Option<&Block>, BodyError> {
         let count = (self.nnz - self.read).min(BLOCK as u32) as usize;
@@ -182,6 +164,7 @@ impl<'a> Reader<'a> {
         if last as usize >= self.len {
             return Err(BodyError::Index { limit: self.len as u32, got: last });
         }
+        // For the comparison of sizes at the end; the Rice reader has counted its own bits.
         if self.form != Form::Rice {
             let (bits, several) = rice::cost(floor, &self.block);
             self.sizes.rice_bits += bits;
@@ -192,6 +175,7 @@ impl<'a> Reader<'a> {
         Ok(Some(&self.block))
     }
 
+    /// Checks the end of the list: no trailing words, padding of zeros, and the smallest form.
     fn finish(&mut self) -> Result<(), BodyError> {
         let used = match self.form {
             Form::Rice => {
@@ -208,6 +192,7 @@ impl<'a> Reader<'a> {
         if used != self.words.len() {
             return Err(BodyError::Trailing { expected: bytes(used), got: bytes(self.words.len()) });
         }
+        // A list in another form than the smallest would be a second encoding of the same entries.
         let (expected, _) = self.sizes.smallest(self.nnz, self.len);
         if expected != self.form {
             return Err(BodyError::Form { expected, got: self.form });
@@ -216,7 +201,6 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// The entries of a list, one by one, until the first error.
 impl Iterator for Entries<'_> {
     type Item = Result<Entry, BodyError>;
 
@@ -238,26 +222,28 @@ impl Iterator for Entries<'_> {
     }
 }
 
-/// See [`Reader::entries`].
+/// The entries of a list one at a time: see [`Reader::entries`].
 #[derive(Debug)]
 pub struct Entries<'a> {
     reader: Reader<'a>,
+    /// Entries of the current block that have been returned.
     at: usize,
 }
 
 impl<'a> Reader<'a> {
-    /// One by one: slower than blocks, and what merging two lists needs.
+    /// Iterates over single entries, for merging two lists. Slower than [`next_block`](Self::next_block). After an
+    /// error, the items are unspecified.
     pub fn entries(self) -> Entries<'a> {
         Entries { reader: self, at: 0 }
     }
 }
 
-/// Sign and index of an entry's first word.
+/// Index, and sign as ±1, from the first word of an entry.
 const fn split(word: u32) -> (u32, i32) {
     (word & (MORE - 1), if word >> 31 == 0 { 1 } else { -1 })
 }
 
-/// The most that a count can be.
+/// The largest magnitude of a count.
 const COUNT_MAX: i32 = QUANTA_MAX as i32;
 
 #[cfg(test)]

@@ -1,8 +1,9 @@
-//! What bf16 and f16 have in common: 16 bits per element, two elements a word, the rest in the residual.
+//! The common part of bf16 and f16: 16 bits per element, two elements per word, rounding errors in the residual.
 
 use super::{BodyError, Dense, squares};
 use crate::kernel::tier::Tier;
 
+/// Elements per pass. Three loops run over a chunk while it is in the cache.
 const CHUNK: usize = 4096;
 
 pub(super) const fn words(len: usize) -> usize {
@@ -19,6 +20,7 @@ pub(super) fn encode(
     widen: impl Fn(u16) -> f32 + Copy,
 ) -> Dense {
     let body = &mut body[..words(residual.len())];
+    // The unused half of the last word must be 0, because bodies are canonical.
     if let Some(last) = body.last_mut() {
         *last = 0;
     }
@@ -26,7 +28,7 @@ pub(super) fn encode(
     let mut dense = Dense::default();
     for (i, (residual, out)) in residual.chunks_mut(CHUNK).zip(out.chunks_mut(CHUNK)).enumerate() {
         let update = update.map(|update| &update[i * CHUNK..i * CHUNK + residual.len()]);
-        // One loop each: together they are more than the compiler makes vectors of.
+        // Separate loops: the compiler does not vectorise them as one.
         tier.run(|| dense.add(update, residual, i * CHUNK));
         tier.run(|| {
             for (residual, out) in residual.iter_mut().zip(out) {

@@ -10,7 +10,7 @@ use crate::kernel::tier::Tier;
 type Encode = fn(Tier, Option<&[f32]>, &mut [f32], &mut [u32]) -> Dense;
 type Expand = fn(Tier, &[u32], &mut [f32]) -> Result<(), BodyError>;
 
-/// A codec by its functions.
+/// The functions of a dense codec.
 struct Case {
     name: &'static str,
     words: fn(usize) -> usize,
@@ -42,24 +42,25 @@ fn bits(x: &[f32]) -> Vec<u32> {
 }
 
 proptest! {
-    /// I-51: what is sent plus what is kept is what came in (to one rounding where a scale is coarser than the
-    /// element); every tier does the same; what a decoder accepts is what an encoder writes for it.
+    /// I-51: decoded body plus residual equals the update, up to one rounding where the scale is coarser than the
+    /// element. All tiers write the same bits, and encoding the decoded vector gives the same body.
     #[test]
-    fn dense_codecs_lose_nothing(update in floats()) {
+    fn dense_codecs_are_lossless_with_their_residual_and_canonical(update in floats()) {
         for case in &CASES {
             let mut first: Option<(Vec<u32>, Vec<u32>)> = None;
             for tier in Tier::all() {
                 let (mut residual, mut body) = (vec![0.0; update.len()], vec![u32::MAX; (case.words)(update.len())]);
                 let dense = (case.encode)(tier, Some(&update), &mut residual, &mut body);
-                prop_assert_eq!(dense.refused, 0);
-                let mut said = vec![f32::NAN; update.len()];
-                prop_assert_eq!((case.expand)(tier, &body, &mut said), Ok(()), "{}", case.name);
+                prop_assert_eq!(dense.non_finite, 0);
+                let mut decoded = vec![f32::NAN; update.len()];
+                prop_assert_eq!((case.expand)(tier, &body, &mut decoded), Ok(()), "{}", case.name);
                 for i in 0..update.len() {
-                    let (sum, x) = (f64::from(said[i]) + f64::from(residual[i]), f64::from(update[i]));
-                    prop_assert!((sum - x).abs() <= f64::from(said[i]).abs().max(x.abs()) * 6e-8, "{}: {sum} {x}", case.name);
+                    let (sum, x) = (f64::from(decoded[i]) + f64::from(residual[i]), f64::from(update[i]));
+                    let limit = f64::from(decoded[i]).abs().max(x.abs()) * 6e-8;
+                    prop_assert!((sum - x).abs() <= limit, "{}: {sum} {x}", case.name);
                 }
                 let (mut rest, mut again) = (vec![0.0; update.len()], vec![0; body.len()]);
-                (case.encode)(tier, Some(&said), &mut rest, &mut again);
+                (case.encode)(tier, Some(&decoded), &mut rest, &mut again);
                 prop_assert_eq!(&again, &body, "{} is not canonical", case.name);
                 let result = (bits(&residual), body);
                 prop_assert_eq!(first.get_or_insert_with(|| result.clone()), &result, "{}", case.name);
@@ -67,30 +68,30 @@ proptest! {
         }
     }
 
-    /// Words of any kind are refused or canonical.
     #[test]
-    fn damaged_bodies_are_refused_or_canonical(update in floats(), at in any::<prop::sample::Index>(), word in any::<u32>(), bit in 0u32..32) {
+    fn damaged_bodies_are_refused_or_canonical(
+        update in floats(), at in any::<prop::sample::Index>(), word in any::<u32>(), bit in 0u32..32)
+    {
         prop_assume!(!update.is_empty());
         for case in &CASES {
             let (mut residual, mut body) = (vec![0.0; update.len()], vec![0; (case.words)(update.len())]);
             (case.encode)(Tier::best(), Some(&update), &mut residual, &mut body);
             let at = at.index(body.len());
             body[at] = if word & 1 == 0 { word } else { body[at] ^ 1 << bit };
-            let mut said = vec![0.0; update.len()];
-            if (case.expand)(Tier::best(), &body, &mut said).is_ok() {
+            let mut decoded = vec![0.0; update.len()];
+            if (case.expand)(Tier::best(), &body, &mut decoded).is_ok() {
                 let mut again = vec![0; body.len()];
                 residual.fill(0.0);
-                (case.encode)(Tier::best(), Some(&said), &mut residual, &mut again);
-                // The one thing that a sum cannot keep is the sign of a zero.
-                let zero = said.iter().any(|x| x.to_bits() == 1 << 31);
+                (case.encode)(Tier::best(), Some(&decoded), &mut residual, &mut again);
+                // -0.0 is the exception: the encoder adds it to a residual of 0.0, which loses the sign.
+                let zero = decoded.iter().any(|x| x.to_bits() == 1 << 31);
                 prop_assert!(again == body || zero, "{}", case.name);
             }
         }
     }
 
-    /// bf16 and f16 are the nearest.
     #[test]
-    fn halves_are_the_nearest(x in any::<f32>()) {
+    fn bf16_and_f16_round_to_the_nearest(x in any::<f32>()) {
         prop_assume!(x.is_finite());
         for (narrow, widen, most) in [
             (bf16::narrow as fn(f32) -> u16, bf16::widen as fn(u16) -> f32, 0x7f7fu16),
@@ -108,9 +109,9 @@ proptest! {
         }
     }
 
-    /// The k largest, the first of equals; I-54: with k = n, nothing is kept.
+    /// Among equal magnitudes the lowest indices are sent. I-54: with k = n, the residual is 0.
     #[test]
-    fn topk_takes_the_largest(update in floats(), share in 0.0f32..1.0) {
+    fn topk_sends_the_largest(update in floats(), share in 0.0f32..1.0) {
         prop_assume!(!update.is_empty());
         let count = topk::count(update.len(), share);
         let (mut residual, mut scratch) = (vec![0.0; update.len()], vec![0; update.len()]);
@@ -121,17 +122,19 @@ proptest! {
         order.sort_by_key(|i| (core::cmp::Reverse(update[*i].to_bits() & 0x7fff_ffff), *i));
         let mut expected = vec![0.0; update.len()];
         order[..count].iter().filter(|i| update[**i] != 0.0).for_each(|i| expected[*i] = update[*i]);
-        let mut said = vec![f32::NAN; update.len()];
-        topk::expand(&body, &mut said).unwrap();
-        prop_assert_eq!(&said, &expected);
+        let mut decoded = vec![f32::NAN; update.len()];
+        topk::expand(&body, &mut decoded).unwrap();
+        prop_assert_eq!(&decoded, &expected);
         for i in 0..update.len() {
-            prop_assert_eq!(residual[i], if said[i] == 0.0 { update[i] } else { 0.0 });
+            prop_assert_eq!(residual[i], if decoded[i] == 0.0 { update[i] } else { 0.0 });
         }
         prop_assert!(count < update.len() || residual.iter().all(|r| *r == 0.0));
     }
 
     #[test]
-    fn damaged_topk_is_refused(update in floats(), at in any::<prop::sample::Index>(), bit in 0u32..32, cut in any::<bool>()) {
+    fn damaged_topk_bodies_are_refused_or_canonical(
+        update in floats(), at in any::<prop::sample::Index>(), bit in 0u32..32, cut in any::<bool>())
+    {
         prop_assume!(!update.is_empty());
         let count = topk::count(update.len(), 0.1);
         let (mut residual, mut scratch) = (vec![0.0; update.len()], vec![0; update.len()]);
@@ -140,31 +143,30 @@ proptest! {
         body.truncate(encoded.bytes as usize / 4);
         let at = at.index(body.len());
         if cut { body.truncate(at) } else { body[at] ^= 1 << bit }
-        let mut said = vec![0.0; update.len()];
-        if topk::expand(&body, &mut said).is_ok() {
+        let mut decoded = vec![0.0; update.len()];
+        if topk::expand(&body, &mut decoded).is_ok() {
             let (mut rest, mut again) = (vec![0.0; update.len()], vec![0; topk::words_max(update.len(), update.len())]);
-            let entries = said.iter().filter(|x| **x != 0.0).count().max(1);
-            let encoded = topk::encode(entries, Some(&said), &mut rest, &mut scratch, &mut again);
+            let entries = decoded.iter().filter(|x| **x != 0.0).count().max(1);
+            let encoded = topk::encode(entries, Some(&decoded), &mut rest, &mut scratch, &mut again);
             prop_assert_eq!(&again[..encoded.bytes as usize / 4], &body[..]);
         }
     }
 }
 
-/// What is not finite is left out, named, and touches nothing.
 #[test]
-fn what_is_not_finite_is_left_out() {
+fn elements_that_are_not_finite_are_left_out_and_counted() {
     for case in &CASES {
         let (mut residual, mut body) = (vec![0.0; 200], vec![0; (case.words)(200)]);
         let mut update = vec![1.0; 200];
         (update[70], update[199]) = (f32::NAN, f32::NEG_INFINITY);
         let dense = (case.encode)(Tier::best(), Some(&update), &mut residual, &mut body);
-        assert_eq!((dense.refused, dense.first_refused), (2, Some(70)), "{}", case.name);
+        assert_eq!((dense.non_finite, dense.first_non_finite), (2, Some(70)), "{}", case.name);
         assert!(residual.iter().all(|r| r.is_finite()) && dense.squares.is_finite());
     }
 }
 
 #[test]
-fn dense_errors_say_expected_and_got() {
+fn errors_name_the_expected_and_the_found_value() {
     let error = |result: Result<(), BodyError>| result.unwrap_err().to_string();
     let tier = Tier::best();
     assert_eq!(error(bf16::expand(tier, &[0; 3], &mut [0.0; 3])), "body: expected 8 bytes, got 12");
@@ -172,22 +174,25 @@ fn dense_errors_say_expected_and_got() {
         error(bf16::expand(tier, &[0, 1 << 16], &mut [0.0; 3])),
         "body: expected zeros after the last entry, got 0x1"
     );
-    assert_eq!(error(f16::expand(tier, &[0x7c00], &mut [0.0; 1])), "body: expected a finite value at index 0, got inf");
+    assert_eq!(
+        error(f16::expand(tier, &[0x7c00], &mut [0.0; 1])),
+        "body: expected a finite value (above 0 in top-k) at index 0, got inf"
+    );
     assert_eq!(
         error(bf16::expand(tier, &[0x7fc0], &mut [0.0; 1])),
-        "body: expected a finite value at index 0, got NaN"
+        "body: expected a finite value (above 0 in top-k) at index 0, got NaN"
     );
     assert_eq!(
         error(int8::expand(tier, &[127, 1], &mut [0.0; 1])),
-        "body: expected the scale that fits block 0, got 1e0"
+        "body: expected a scale that fits the elements of block 0, got 1e0"
     );
     assert_eq!(
         error(int8::expand(tier, &[127, 0x80], &mut [0.0; 1])),
-        "body: expected the scale that fits block 0, got 1e0"
+        "body: expected a scale that fits the elements of block 0, got 1e0"
     );
     assert_eq!(
         error(sign::expand(tier, &[0.3f32.to_bits(), 0], &mut [0.0; 1])),
-        "body: expected the scale that fits block 0, got 3e-1"
+        "body: expected a scale that fits the elements of block 0, got 3e-1"
     );
     assert_eq!(
         error(sign::expand(tier, &[1f32.to_bits(), 2], &mut [0.0; 1])),
@@ -195,6 +200,6 @@ fn dense_errors_say_expected_and_got() {
     );
     assert_eq!(
         error(topk::expand(&[1, 0, 1, 1 << 7, 0], &mut [0.0; 1])),
-        "body: expected a finite value at index 0, got 0"
+        "body: expected a finite value (above 0 in top-k) at index 0, got 0"
     );
 }

@@ -1,27 +1,32 @@
-//! Top-k: the elements of largest magnitude, as they are (Lin et al. 2018); the rest stays in the residual.
+//! Top-k: the elements of largest magnitude, as floats (Lin et al. 2018). The other elements stay in the residual. For
+//! the gpu crate, benches and fuzzing; no stable API.
 //!
-//! A body is a header of three words (entries, form and words of the list), the list of indices and signs as
-//! [`entries`] writes it, and the magnitudes as floats, none of them 0. Of equal magnitudes the first are taken.
+//! A body is a header of three words (number of entries, form of the list, words of the list), the list of indices and
+//! signs as [`entries`] writes it, and the magnitudes as floats above 0. Among equal magnitudes the lowest indices are
+//! sent.
 
-use super::entries::{self, Form, Reader};
-use super::{BodyError, Encoded, bytes, squares};
+use super::entries::{self, Reader};
+use super::{BodyError, Encoded, Form, bytes, squares};
 use crate::kernel::threshold::NEGATIVE;
 
-/// Words of a body's header.
+/// Length of a body's header in words.
 pub const HEADER_WORDS: usize = 3;
 
-/// The most words that a body of `count` entries can take.
+/// The largest length in words of a body with `count` entries over `len` elements.
 pub const fn words_max(len: usize, count: usize) -> usize {
     HEADER_WORDS + entries::words_max(len) + count
 }
 
-/// How many elements a density stands for: at least one.
+/// Number of elements for a density, at least 1.
 pub fn count(len: usize, density: f32) -> usize {
     ((f64::from(density) * len as f64) as usize).clamp(1, len)
 }
 
-/// The number of magnitude bits above which fewer than `count` elements lie, and how many of exactly that many
-/// belong to the largest `count`. Three passes that count by 11, 11 and 9 bits: no sorting, no allocation.
+/// Selects the `count`-th largest magnitude. Returns its bits, and the number of elements with exactly this magnitude
+/// that are among the `count` largest.
+///
+/// A radix selection: three passes count by the next 11, 11 and 9 bits of the magnitude. Time is linear, and it neither
+/// sorts nor allocates.
 fn kth(x: &[f32], count: usize) -> (u32, usize) {
     const BITS: [(u32, u32); 3] = [(20, 11), (9, 11), (0, 9)];
     let (mut prefix, mut left) = (0u32, count);
@@ -34,6 +39,7 @@ fn kth(x: &[f32], count: usize) -> (u32, usize) {
                 bins[(magnitude >> shift & ((1 << bits) - 1)) as usize] += 1;
             }
         }
+        // Walk down from the largest bin to the one that holds the wanted rank.
         let mut bin = (1usize << bits) - 1;
         while (bins[bin] as usize) < left {
             left -= bins[bin] as usize;
@@ -44,11 +50,11 @@ fn kth(x: &[f32], count: usize) -> (u32, usize) {
     (prefix, left)
 }
 
-/// Writes the `count` largest elements of `residual + update` that are not 0, and keeps the others. `scratch` needs
-/// a word per element, `body` [`words_max`].
+/// Writes the `count` largest elements of `residual + update` to `body`, without elements that are 0, and keeps the
+/// other elements in the residual. `scratch` needs one word per element, `body` [`words_max`].
 ///
 /// # Panics
-/// When lengths do not fit together, or `count` is 0 or above the length.
+/// If `update`, `scratch` or `body` is too short, or `count` is 0 or above the length.
 pub fn encode(
     count: usize,
     update: Option<&[f32]>,
@@ -62,6 +68,8 @@ pub fn encode(
     let mut found = 0;
     for (index, x) in residual.iter().enumerate() {
         let magnitude = x.to_bits() & !NEGATIVE;
+        // Of the elements equal to the smallest sent magnitude, the first ones, as many as belong to the `count`
+        // largest.
         let tie = magnitude == kth && ties > 0;
         ties -= usize::from(tie);
         if (magnitude > kth || tie) && magnitude != 0 {
@@ -74,19 +82,20 @@ pub fn encode(
     let values = &mut body[HEADER_WORDS + words..][..found];
     for (value, word) in values.iter_mut().zip(&scratch[..found]) {
         let residual = &mut residual[(word & !NEGATIVE) as usize];
+        // Sent exactly, so nothing of the element stays in the residual.
         *value = core::mem::take(residual).to_bits() & !NEGATIVE;
     }
     let bytes = (HEADER_WORDS + words + found) as u32 * 4;
     let mut encoded = Encoded { bytes, entries: found as u32, squares: squares(residual), ..Encoded::default() };
     encoded.threshold = f32::from_bits(kth);
-    encoded.refuse(dense.refused, dense.first_refused);
+    encoded.add_non_finite(dense.non_finite, dense.first_non_finite);
     encoded
 }
 
 /// Calls `visit` with index and value of each entry.
 ///
 /// # Errors
-/// When the body is none; what was visited before was part of it.
+/// If the body is malformed. Entries may have been visited before the error is found.
 pub fn read(body: &[u32], len: usize, mut visit: impl FnMut(usize, f32)) -> Result<(), BodyError> {
     let short = BodyError::Short { expected: bytes(HEADER_WORDS), got: bytes(body.len()) };
     let (&[nnz, number, words], rest) = body.split_first_chunk::<HEADER_WORDS>().ok_or(short)?;
@@ -97,6 +106,7 @@ pub fn read(body: &[u32], len: usize, mut visit: impl FnMut(usize, f32)) -> Resu
         return Err(BodyError::Trailing { expected, got: bytes(rest.len()) });
     }
     let (list, values) = rest.split_at(words as usize);
+    // The magnitude bits of a finite float above 0.
     if let Some(at) = values.iter().position(|value| !(1..0x7f80_0000).contains(value)) {
         return Err(BodyError::Value { index: at as u32, got: f32::from_bits(values[at]) });
     }
@@ -113,8 +123,10 @@ pub fn read(body: &[u32], len: usize, mut visit: impl FnMut(usize, f32)) -> Resu
     Ok(())
 }
 
+/// Decodes a body into `into`.
+///
 /// # Errors
-/// When the body is none; `into` is of no use then.
+/// If the body is malformed; the content of `into` is unspecified then.
 pub fn expand(body: &[u32], into: &mut [f32]) -> Result<(), BodyError> {
     into.fill(0.0);
     read(body, into.len(), |index, value| into[index] = value)

@@ -1,14 +1,14 @@
-//! `into = from - scale * update`, the rule by which every update is applied.
+//! Application of an update: `into = from - scale * update`.
 //!
-//! Multiplication and subtraction are rounded separately: a fused one would round differently, and then CPU tiers
-//! and GPUs could not agree bit for bit.
+//! Multiplication and subtraction are rounded separately. A fused multiply-subtract would round once, and not all CPU
+//! tiers and GPUs have it, so results would differ.
 
 use super::tier::Tier;
 
 /// `into[i] = from[i] - scale * update[i]`
 ///
 /// # Panics
-/// When the lengths differ.
+/// If the lengths differ.
 pub fn apply(into: &mut [f32], from: &[f32], update: &[f32], scale: f32) {
     assert!(into.len() == from.len() && into.len() == update.len());
     Tier::best().run(|| {
@@ -21,7 +21,7 @@ pub fn apply(into: &mut [f32], from: &[f32], update: &[f32], scale: f32) {
 /// `into[i] -= scale * update[i]`
 ///
 /// # Panics
-/// When the lengths differ.
+/// If the lengths differ.
 pub fn in_place(tier: Tier, into: &mut [f32], update: &[f32], scale: f32) {
     assert_eq!(into.len(), update.len());
     tier.run(|| {
@@ -34,7 +34,7 @@ pub fn in_place(tier: Tier, into: &mut [f32], update: &[f32], scale: f32) {
 /// `into[i] = scale * update[i]`
 ///
 /// # Panics
-/// When the lengths differ.
+/// If the lengths differ.
 pub fn scale(into: &mut [f32], update: &[f32], scale: f32) {
     assert_eq!(into.len(), update.len());
     Tier::best().run(|| {

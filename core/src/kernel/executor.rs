@@ -1,5 +1,4 @@
-//! Where kernels run. A machine asks for arithmetic on segments of buffers; an executor does it, on the host's memory
-//! or on copies of its own elsewhere.
+//! Executors: the trait [`Executor`] for code that runs kernels, and [`Cpu`], the executor on the host.
 
 use alloc::boxed::Box;
 use core::any::Any;
@@ -9,51 +8,54 @@ use core::fmt;
 use super::{Kernel, KernelResult, run};
 use crate::buffer::{Pool, Segment};
 
-/// Why a kernel was not carried out: a device that is gone, or cannot do it. The run cannot go on.
-pub type Failure = Box<dyn Error + Send + Sync>;
+/// A failure of an executor, for instance a lost device. The run cannot continue after it.
+pub type ExecutorError = Box<dyn Error + Send + Sync>;
 
-/// Carries out the kernels of one machine, one after the other, on its pool or on copies of the pool's buffers.
+/// Runs the kernels of one machine, one after the other, on the buffers of its pool or on copies of them.
 ///
-/// The host's memory is what transports and the application see. An executor with copies is told of what the host
-/// writes ([`written`](Self::written)), and asked for what the host is about to read ([`fetch`](Self::fetch)). Results are
-/// those of [`run`], bit for bit.
+/// Transports and the application access only the pool, the *host's copy*. An executor with copies in other memory
+/// keeps both consistent: the driver calls [`written`](Self::written) when the host has written a segment, and
+/// [`fetch`](Self::fetch) before the host reads one.
+///
+/// Results must equal those of [`run`], bit for bit.
 pub trait Executor: Send + fmt::Debug {
-    /// Begins a kernel; the one before has ended. `None`: it is not known yet what it finds, ask [`poll`](Self::poll).
+    /// Starts a kernel. The previous kernel must have ended. Returns the result, or `None` if it is not known yet;
+    /// [`poll`](Self::poll) returns it later.
     ///
     /// # Errors
-    /// When it cannot be carried out.
-    fn begin(&mut self, kernel: &Kernel, pool: &mut Pool) -> Result<Option<KernelResult>, Failure>;
+    /// If the kernel cannot be executed.
+    fn begin(&mut self, kernel: &Kernel, pool: &mut Pool) -> Result<Option<KernelResult>, ExecutorError>;
 
-    /// What the kernel that was begun has found, once that is known. Does not wait.
+    /// Returns the result of the kernel in progress, or `None` if it is not known yet. Does not block.
     ///
     /// # Errors
-    /// When it cannot be carried out after all.
-    fn poll(&mut self, pool: &mut Pool) -> Result<Option<KernelResult>, Failure>;
+    /// If the kernel has failed.
+    fn poll(&mut self, pool: &mut Pool) -> Result<Option<KernelResult>, ExecutorError>;
 
-    /// The host has written these bytes, or is about to.
+    /// Notes that the host has written these bytes of its copy, or is about to.
     fn written(&mut self, segment: Segment);
 
-    /// Itself, for who knows what it is.
+    /// For downcasting to the concrete executor.
     fn as_any(&mut self) -> &mut dyn Any;
 
-    /// Sees to it that the host's copy of these bytes is what the kernels before have made of them. `false`: not yet; ask
-    /// again. Does not wait.
+    /// Brings the host's copy of these bytes up to date with all kernels so far. `false`: the transfer is in progress,
+    /// call again. Does not block.
     ///
     /// # Errors
-    /// When they cannot be had any more.
-    fn fetch(&mut self, segment: Segment, pool: &mut Pool) -> Result<bool, Failure>;
+    /// If the bytes cannot be read back.
+    fn fetch(&mut self, segment: Segment, pool: &mut Pool) -> Result<bool, ExecutorError>;
 }
 
-/// On the host, at once.
+/// The executor on the host: runs each kernel at once, on the pool itself.
 #[derive(Copy, Clone, Debug, Default)]
 pub struct Cpu;
 
 impl Executor for Cpu {
-    fn begin(&mut self, kernel: &Kernel, pool: &mut Pool) -> Result<Option<KernelResult>, Failure> {
+    fn begin(&mut self, kernel: &Kernel, pool: &mut Pool) -> Result<Option<KernelResult>, ExecutorError> {
         Ok(Some(run(kernel, pool)))
     }
 
-    fn poll(&mut self, _: &mut Pool) -> Result<Option<KernelResult>, Failure> {
+    fn poll(&mut self, _: &mut Pool) -> Result<Option<KernelResult>, ExecutorError> {
         Ok(None)
     }
 
@@ -63,7 +65,7 @@ impl Executor for Cpu {
         self
     }
 
-    fn fetch(&mut self, _: Segment, _: &mut Pool) -> Result<bool, Failure> {
+    fn fetch(&mut self, _: Segment, _: &mut Pool) -> Result<bool, ExecutorError> {
         Ok(true)
     }
 }

@@ -1,19 +1,20 @@
 //! Means weighted by examples: `sum(m_j x_j) / sum(m_j)`.
 //!
-//! The product of a float and a weight of up to 29 bits is exact in f64, and a sum is divided by multiplying with the
-//! reciprocal, which is off by far less than f32 can tell: so the mean of equal vectors is that vector, and a
-//! result is off by at most one unit in the last place of the largest operand. Sums run in the order of the inputs;
-//! arrival order plays no part.
+//! Sums are in f64, where the product of a float and a weight of up to 29 bits is exact. The division is a
+//! multiplication by the reciprocal of the total, whose error is far below the precision of f32. So the mean of equal
+//! vectors is that vector, and the error of a result is at most one unit in the last place of the largest operand. Sums
+//! run in the order of the inputs, which machines derive from ranks, so the order of arrival does not matter.
 
 use super::MEAN_MAX;
 use super::tier::Tier;
 
-/// `into` = weighted mean of `inputs`.
+/// `into` = the weighted mean of `inputs`.
 ///
 /// # Panics
-/// When there are no inputs, more than [`MEAN_MAX`], a weight of 0, or unequal lengths.
+/// If there are no inputs or more than [`MEAN_MAX`], a weight is 0, or lengths differ.
 pub fn mean(into: &mut [f32], inputs: &[(&[f32], u32)]) {
     assert!((1..=MEAN_MAX).contains(&inputs.len()));
+    // Up to four inputs, the usual case, run in loops that are unrolled over the inputs.
     match *inputs {
         [a] => into.copy_from_slice(a.0),
         [a, b] => fused(Tier::best(), into, None, [a, b]),
@@ -21,6 +22,8 @@ pub fn mean(into: &mut [f32], inputs: &[(&[f32], u32)]) {
         [a, b, c, d] => fused(Tier::best(), into, None, [a, b, c, d]),
         _ => {
             check(into, inputs);
+            // The same operations in the same order as the loops above, so that results do not depend on the number of
+            // inputs.
             let per_total = 1.0 / inputs.iter().map(|(_, weight)| f64::from(*weight)).sum::<f64>();
             for (i, into) in into.iter_mut().enumerate() {
                 let sum: f64 = inputs.iter().map(|(x, weight)| f64::from(x[i]) * f64::from(*weight)).sum();
@@ -30,13 +33,14 @@ pub fn mean(into: &mut [f32], inputs: &[(&[f32], u32)]) {
     }
 }
 
-/// `into` = weighted mean of `into`, of weight `held`, and `others`: one pass, and nothing is read that is not
-/// needed. With `held` 0, what was in `into` does not count.
+/// `into` = the weighted mean of `into`, with weight `held`, and of `others`, in one pass over memory. With `held` 0 and
+/// a single other vector, this is a copy.
 ///
 /// # Panics
-/// When there are no others, a weight of theirs is 0, or lengths differ.
+/// If `others` is empty, a weight in it is 0, or lengths differ.
 pub fn in_place<const N: usize>(tier: Tier, into: &mut [f32], held: u32, others: [(&[f32], u32); N]) {
     match others.first() {
+        // Not a weight of 0 for `into`: its content may be NaN, and 0 · NaN is NaN.
         Some((only, _)) if N == 1 && held == 0 => into.copy_from_slice(only),
         first => {
             assert!(first.is_some());
@@ -49,15 +53,16 @@ fn check(into: &[f32], inputs: &[(&[f32], u32)]) {
     assert!(inputs.iter().all(|(x, weight)| x.len() == into.len() && *weight > 0));
 }
 
-/// One pass over a number of inputs that the compiler knows; `into` is the first of them if it has a weight. The
-/// conversions between f32 and f64 are spelled out: left to itself, the compiler makes single steps of them.
+/// The mean of `N` inputs in one pass. `into` is an additional first input if it has a weight. Vector code converts
+/// between f32 and f64 explicitly, because the compiler does not vectorise these conversions.
 #[inline(always)]
 fn fused<const N: usize>(tier: Tier, into: &mut [f32], held: Option<u32>, inputs: [(&[f32], u32); N]) {
     check(into, &inputs);
     let weights = inputs.map(|(_, weight)| f64::from(weight));
     let total = held.map_or(0.0, f64::from) + weights.iter().sum::<f64>();
     let sum = Sum { into, held: held.map(f64::from), inputs: inputs.map(|(x, _)| x), weights, per_total: 1.0 / total };
-    // A product with a weight of up to 29 bits is exact, and adding it in the same step rounds as adding it in the next.
+    // The vector code uses fused multiply-add. While the product is exact (weights below 2^29), it rounds as separate
+    // operations do. Larger weights take the portable loop.
     let tier = if sum.weights.iter().chain(&sum.held).all(|weight| *weight < (1 << 29) as f64) {
         tier
     } else {
@@ -72,15 +77,19 @@ fn fused<const N: usize>(tier: Tier, into: &mut [f32], held: Option<u32>, inputs
     }
 }
 
+/// The arguments of a pass.
 struct Sum<'a, const N: usize> {
     into: &'a mut [f32],
+    /// Weight of `into`; `None` if it is not an input.
     held: Option<f64>,
     inputs: [&'a [f32]; N],
     weights: [f64; N],
+    /// 1 / sum of all weights.
     per_total: f64,
 }
 
 impl<const N: usize> Sum<'_, N> {
+    /// The portable loop, from element `first` on.
     fn one_by_one(self, first: usize) {
         for i in first..self.into.len() {
             let mut sum = self.held.map_or(0.0, |held| f64::from(self.into[i]) * held);
@@ -92,11 +101,11 @@ impl<const N: usize> Sum<'_, N> {
     }
 }
 
-/// Vectors of `$lanes` doubles.
+/// Defines the loop of a tier, in vectors of `$lanes` doubles, two vectors per iteration.
 #[cfg(target_arch = "x86_64")]
 macro_rules! vectors {
-    ($name:ident, $token:ty, $part:ident, $fused:ident, $lanes:literal, $set:ident, $widen:ident, $mul:ident, $fma:ident,
-     $narrow:ident) => {
+    ($name:ident, $token:ty, $part:ident, $fused:ident, $lanes:literal,
+     $set:ident, $widen:ident, $mul:ident, $fma:ident, $narrow:ident) => {
         struct $name<'a, const N: usize>($token, Sum<'a, N>);
 
         impl<const N: usize> pulp::NullaryFnOnce for $name<'_, N> {
@@ -181,7 +190,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn agrees_with_the_oracle(inputs in inputs()) {
+        fn all_loops_agree_with_the_naive_mean(inputs in inputs()) {
             let len = inputs[0].0.len();
             let total: f64 = inputs.iter().map(|(_, w)| f64::from(*w)).sum();
             let oracle: Vec<f32> = (0..len).map(|i| {
@@ -201,9 +210,9 @@ mod tests {
             }
         }
 
-        /// I-06: the mean of identical vectors is that vector, whatever the weights.
+        /// I-06.
         #[test]
-        fn identical_inputs_are_left_alone(x in prop::collection::vec(-1e30f32..1e30, 1..50),
+        fn the_mean_of_equal_vectors_is_that_vector_for_any_weights(x in prop::collection::vec(-1e30f32..1e30, 1..50),
             weights in prop::collection::vec(1u32..100_000, 1..=MEAN_MAX))
         {
             let inputs: Vec<(&[f32], u32)> = weights.iter().map(|w| (&x[..], *w)).collect();
@@ -218,7 +227,7 @@ mod tests {
             prop_assert_eq!(&got, &x);
         }
 
-        /// I-11, I-12: weights sum up to one, so a mean lies between its inputs; second moments stay at least 0.
+        /// I-11, I-12. In particular, averaged second moments of an optimizer stay at least 0.
         #[test]
         fn a_mean_lies_between_its_inputs(inputs in inputs()) {
             let mut got = alloc::vec![f32::NAN; inputs[0].0.len()];
@@ -230,9 +239,9 @@ mod tests {
             }
         }
 
-        /// A running mean differs from the mean in one go by at most one rounding per input.
+        /// At most one rounding per input.
         #[test]
-        fn blending_one_by_one_is_the_mean(inputs in inputs()) {
+        fn a_running_mean_is_close_to_the_mean_of_all_inputs(inputs in inputs()) {
             let len = inputs[0].0.len();
             let (mut all, mut running, mut held) = (alloc::vec![0.0; len], alloc::vec![f32::NAN; len], 0);
             mean(&mut all, &slices(&inputs));

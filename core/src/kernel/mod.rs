@@ -1,17 +1,28 @@
-//! Arithmetic as pure functions on slices: the CPU executor, and the oracle for any other.
+//! Kernels: the arithmetic on vectors, as pure functions on slices.
 //!
-//! A machine asks for a [`Kernel`] by naming segments; [`run`] carries it out on a [`Pool`]. What a kernel finds
-//! out that the protocol needs comes back as a small [`KernelResult`]. One file per kernel, each with a naive version
-//! beside it that the tests compare with, bit for bit.
+//! A machine asks for a [`Kernel`] by naming segments of buffers. [`run`] executes it on a [`Pool`] and returns a
+//! [`KernelResult`], a few numbers that the protocol needs. [`run`] is the executor on the CPU and defines the results:
+//! other executors ([`executor::Executor`]) must produce the same bits.
+//!
+//! One file per kernel. Its tests compare it with a naive version, bit for bit.
 
+// Hidden modules: for the gpu crate, benches and fuzzing; no stable API.
+#[doc(hidden)]
 pub mod apply;
+#[doc(hidden)]
 pub mod compare;
 pub mod executor;
+#[doc(hidden)]
 pub mod ledger;
+#[doc(hidden)]
 pub mod mean;
+#[doc(hidden)]
 pub mod momentum;
+#[doc(hidden)]
 pub mod scan;
+#[doc(hidden)]
 pub mod threshold;
+#[doc(hidden)]
 pub mod tier;
 
 use alloc::sync::Arc;
@@ -20,172 +31,175 @@ use tier::Tier;
 use zerocopy::{FromBytes, IntoBytes};
 
 use crate::buffer::{BufferId, Pool, Segment};
-use crate::codec::threshold::{Aim, Section, Unmerged};
+use crate::codec::threshold::{Aim, MergeError, Section};
 use crate::codec::{self, BodyError, Encoded};
 
-/// Most vectors that one [`Kernel::Mean`] takes: a node of a tree and its children.
+/// Limit of the number of inputs of one [`Kernel::Mean`]: a node of a tree and its 8 children.
 pub const MEAN_MAX: usize = 9;
 
-/// One piece of arithmetic. Segments of different buffers never overlap; where a kernel may work in place, it
-/// says so.
+/// A request for one piece of arithmetic. Vectors are of equal length; segments do not overlap, except where a kernel
+/// works in place.
+///
+/// A kernel without a stated result returns [`KernelResult::Nothing`].
 #[derive(Copy, Clone, Debug, PartialEq)]
-#[allow(clippy::large_enum_variant, reason = "it is a value in a queue that is reused, and must not allocate")]
+#[allow(clippy::large_enum_variant, reason = "kernels are values in queues that are reused, and must not allocate")]
 pub enum Kernel {
-    /// Is every float of `x` finite? Finds [`KernelResult::Finite`] or [`KernelResult::NonFinite`].
+    /// Checks that all floats of `x` are finite. Result: [`KernelResult::Finite`] or [`KernelResult::NonFinite`].
     Scan {
-        /// What to look at.
+        /// The floats to check.
         x: Segment,
     },
-    /// `into = from - scale * update`; `from` may be `into`.
+    /// `into = from - scale * update`. `from` may be the same segment as `into`.
     Apply {
-        /// The parameters before.
+        /// The parameters before the update.
         from: Segment,
-        /// What to subtract.
+        /// The update, one float per element.
         update: Segment,
-        /// Factor on it.
+        /// Factor on the update.
         scale: f32,
-        /// The parameters after.
+        /// The parameters after the update.
         into: Segment,
     },
-    /// `into = scale * update`, or `into += scale * update` if not `first`.
+    /// `into += scale * update`, or `into = scale * update` if `first`.
     Accumulate {
-        /// What to add.
+        /// The vector to add.
         update: Segment,
-        /// Factor on it.
+        /// Factor on that vector.
         scale: f32,
-        /// Does it start the sum?
+        /// Start a new sum: the content of `into` is not read.
         first: bool,
-        /// The sum.
+        /// The running sum.
         into: Segment,
     },
-    /// `into = (held * into + weight * x) / (held + weight)`, in f64, rounded once. With `held` 0, a copy.
+    /// `into = (held * into + weight * x) / (held + weight)`, computed in f64 and rounded once.
     Blend {
-        /// What to take in.
+        /// The vector to average into the mean.
         x: Segment,
-        /// Its weight, above 0.
+        /// Weight of `x`, above 0.
         weight: u32,
-        /// The weight of what is in `into`.
+        /// Weight of `into`. With 0, the kernel copies `x` and does not read `into`.
         held: u32,
         /// The running weighted mean.
         into: Segment,
     },
-    /// `into` = the weighted mean of all inputs, summed in their order in f64 and rounded once.
+    /// `into` = the weighted mean of the inputs, summed in f64 in the order of the inputs and rounded once.
     Mean {
-        /// Segments with weights above 0. At least one.
+        /// Vectors and their weights, each above 0. At least one input.
         inputs: [Option<(Segment, u32)>; MEAN_MAX],
-        /// Where the mean goes.
+        /// Destination of the mean.
         into: Segment,
     },
     /// `into = from`.
     Copy {
-        /// Source.
+        /// The bytes to copy.
         from: Segment,
-        /// Destination.
+        /// Destination of the copy.
         into: Segment,
     },
     /// `velocity = momentum * velocity + update`.
     Accelerate {
-        /// What to add.
+        /// The update, one float per element.
         update: Segment,
-        /// The sum that decays.
+        /// The velocity, one float per element.
         velocity: Segment,
-        /// By how much.
+        /// Momentum, from 0 to below 1.
         momentum: f32,
     },
-    /// Makes a section: a part of the vector with a threshold of its own.
+    /// Writes the initial state of a [`Section`].
     Section {
-        /// Where it is kept: 16 bytes.
+        /// The 16 bytes that hold the section.
         at: Segment,
-        /// What it starts with.
+        /// The initial state.
         section: Section,
     },
-    /// Adds `update` to `residual`, writes to `body` what the codec can say of that, and keeps the rest in
-    /// `residual`. Finds [`KernelResult::Encoded`].
+    /// Adds `update` to `residual`, encodes the sum, and keeps the error in `residual`. Result:
+    /// [`KernelResult::Encoded`].
     Encode {
-        /// How.
+        /// The codec and its settings for this message.
         coding: Coding,
-        /// What to add; nothing for what is left alone.
+        /// The update. `None`: encode the residual alone.
         update: Option<Segment>,
-        /// What is left.
+        /// The residual, one float per element.
         residual: Segment,
-        /// Where to write and what is needed for it.
+        /// Body, sections and scratch memory.
         place: EncodeTarget,
     },
-    /// Adds the quanta of a threshold body to the ledger, all or none. Finds [`KernelResult::Nothing`] or
+    /// Adds the quanta of a threshold body to a ledger, all or none. Result: [`KernelResult::Nothing`] or
     /// [`KernelResult::Malformed`].
     Decode {
-        /// The body.
+        /// The received body.
         body: Segment,
-        /// Its sections.
+        /// Sections of the vector.
         sections: Segment,
-        /// The smallest quantum.
+        /// The smallest quantum of the run.
         unit: f32,
-        /// One integer per parameter.
+        /// The ledger: one 32-bit integer per element.
         ledger: Segment,
     },
-    /// Writes what a body says as floats. Finds [`KernelResult::Nothing`] or [`KernelResult::Malformed`].
+    /// Decodes a body to floats. Result: [`KernelResult::Nothing`] or [`KernelResult::Malformed`].
     Expand {
-        /// Of which codec.
+        /// The codec of the body.
         coding: Coding,
-        /// The body.
+        /// The received body.
         body: Segment,
-        /// Its sections.
+        /// Sections of the vector.
         sections: Segment,
-        /// The floats.
+        /// Destination of the decoded floats.
         into: Segment,
     },
-    /// Zeroes the velocity where a body has an entry.
+    /// Sets the velocity to zero for elements with an entry in a sparse body. Result: [`KernelResult::Nothing`] or
+    /// [`KernelResult::Malformed`].
     Mask {
-        /// Of which codec.
+        /// The codec. With a dense codec the kernel does nothing.
         coding: Coding,
-        /// The body.
+        /// The body that this node has encoded.
         body: Segment,
-        /// Its sections.
+        /// Sections of the vector.
         sections: Segment,
-        /// What is zeroed.
+        /// The velocity, one float per element.
         velocity: Segment,
     },
-    /// Cuts the residual to ±`limit`. Finds [`KernelResult::Clipped`].
+    /// Clamps the residual to ±`limit`. Result: [`KernelResult::Clipped`].
     Clip {
-        /// What is cut.
+        /// The residual, one float per element.
         residual: Segment,
-        /// To what.
+        /// Largest magnitude that is kept, 0 or more.
         limit: f32,
     },
-    /// Writes the sum of two threshold bodies. Finds [`KernelResult::Merged`], or [`KernelResult::Unmerged`]: nothing of use has
-    /// been written then.
+    /// Writes the sum of two threshold bodies as one body. Result: [`KernelResult::Merged`] or
+    /// [`KernelResult::Unmerged`].
     Merge {
-        /// One body.
+        /// The first body.
         one: Segment,
-        /// The other.
+        /// The second body.
         other: Segment,
-        /// The smallest quantum.
+        /// The smallest quantum of the run.
         unit: f32,
-        /// Where to write and what is needed for it.
+        /// Body, sections and scratch memory. After [`KernelResult::Unmerged`], the content of the body is unspecified.
         place: EncodeTarget,
     },
-    /// `into = base - unit * ledger`: the replica that the ledger stands for.
+    /// `into = base - unit * ledger`: the replica that the ledger describes.
     Materialise {
         /// The initial parameters.
         base: Segment,
-        /// One integer per parameter.
+        /// The ledger: one 32-bit integer per element.
         ledger: Segment,
-        /// What the ledger counts.
+        /// The smallest quantum of the run.
         unit: f32,
-        /// The parameters.
+        /// Destination of the parameters.
         into: Segment,
     },
-    /// Compares two texts line by line. Finds [`KernelResult::Nothing`] or [`KernelResult::Differs`].
+    /// Compares two texts line by line. Result: [`KernelResult::Nothing`] or [`KernelResult::Differs`].
     Compare {
-        /// One text.
+        /// The text of this node.
         ours: Segment,
-        /// The other.
+        /// The text of the peer.
         theirs: Segment,
     },
 }
 
 impl Kernel {
-    /// What it reads; of an [`Encode`](Self::Encode) or a [`Merge`](Self::Merge) the scratch is not said.
+    /// The segments that the kernel reads, scratch memory excluded.
     pub fn reads(&self) -> impl Iterator<Item = Segment> {
         let (inputs, others) = match *self {
             Self::Mean { inputs, .. } => (inputs, [None; 3]),
@@ -198,6 +212,7 @@ impl Kernel {
         match *self {
             Self::Scan { x } => [Some(x), None, None],
             Self::Apply { from, update, .. } => [Some(from), Some(update), None],
+            // A destination that is overwritten is not listed: an executor with copies need not move it.
             Self::Accumulate { update, first, into, .. } => [Some(update), (!first).then_some(into), None],
             Self::Blend { x, held, into, .. } => [Some(x), (held > 0).then_some(into), None],
             Self::Copy { from, .. } => [Some(from), None, None],
@@ -214,7 +229,7 @@ impl Kernel {
         }
     }
 
-    /// What it writes, besides scratch.
+    /// The segments that the kernel writes, scratch memory excluded.
     pub fn writes(&self) -> impl Iterator<Item = Segment> {
         let segments = match *self {
             Self::Scan { .. } | Self::Compare { .. } => [None; 3],
@@ -227,6 +242,7 @@ impl Kernel {
             | Self::Materialise { into, .. } => [Some(into), None, None],
             Self::Accelerate { velocity, .. } | Self::Mask { velocity, .. } => [Some(velocity), None, None],
             Self::Section { at, .. } => [Some(at), None, None],
+            // Sections hold the state of the controller, which each message updates.
             Self::Encode { residual, place, .. } => [Some(residual), Some(place.sections), Some(place.body)],
             Self::Decode { ledger, .. } => [Some(ledger), None, None],
             Self::Clip { residual, .. } => [Some(residual), None, None],
@@ -236,41 +252,35 @@ impl Kernel {
     }
 }
 
-/// A codec, and how it is to encode one message.
+/// A codec with its settings for one message. The module [`codec`] describes the codecs.
 #[derive(Copy, Clone, Debug, PartialEq)]
+#[allow(missing_docs, reason = "the codecs are documented in their module")]
 pub enum Coding {
-    /// As they are.
     F32,
-    /// See [`codec::bf16`].
     Bf16,
-    /// See [`codec::f16`].
     F16,
-    /// See [`codec::int8`].
     Int8,
-    /// See [`codec::sign`].
     Sign,
-    /// See [`codec::threshold`].
     Threshold(Aim),
-    /// See [`codec::topk`].
     TopK {
-        /// Elements to send.
+        /// Number of elements to send, at least 1.
         count: u32,
     },
 }
 
-/// Where an encoder writes, and what it needs for that.
+/// The memory that an encoder writes.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub struct EncodeTarget {
-    /// A [`Section`] each for the parts of the vector.
+    /// The sections of the vector: an array of [`Section`].
     pub sections: Segment,
-    /// Two words per element.
+    /// Scratch memory of a sparse codec: two words per element of the longest section.
     pub scratch: BufferId,
-    /// The body: as long as [`Coding::len_max`] says.
+    /// The body: at least [`Coding::len_max`] bytes.
     pub body: Segment,
 }
 
 impl Coding {
-    /// The most bytes that a body over `len` elements in so many sections can take.
+    /// The largest length in bytes of a body over `len` elements in a number of sections.
     pub fn len_max(&self, len: usize, sections: usize) -> usize {
         4 * match self {
             Self::F32 => len,
@@ -278,61 +288,62 @@ impl Coding {
             Self::F16 => codec::f16::words(len),
             Self::Int8 => codec::int8::words(len),
             Self::Sign => codec::sign::words(len),
-            // Each section may round up.
+            // Each section has a header, and rounds its list up to a whole word.
             Self::Threshold(_) => codec::threshold::words_max([len]) + (codec::threshold::HEADER_WORDS + 1) * sections,
             Self::TopK { count } => codec::topk::words_max(len, *count as usize),
         }
     }
 }
 
-/// What a kernel found out.
+/// The result of a kernel.
 #[derive(Copy, Clone, Debug, Default, PartialEq)]
 pub enum KernelResult {
-    /// Nothing to report.
+    /// Done, without numbers to report.
     #[default]
     Nothing,
-    /// Every float is finite.
+    /// All floats are finite.
     Finite,
-    /// The first float that is not.
+    /// Some float is not finite.
     NonFinite {
-        /// Its index in the segment.
+        /// Index of the first one in the segment.
         index: u32,
     },
-    /// A body was written.
+    /// A body was encoded.
     Encoded(Encoded),
-    /// The body is none: nothing was touched.
+    /// The body is malformed. A ledger is unchanged; the content of other destinations is unspecified.
     Malformed(BodyError),
-    /// Two bodies are one, of this many bytes.
+    /// Two bodies were merged.
     Merged {
-        /// Its length.
+        /// Length of the merged body in bytes.
         bytes: u32,
     },
-    /// Two bodies are not one.
-    Unmerged(Unmerged),
-    /// The residual was cut.
+    /// Two bodies could not be merged.
+    Unmerged(MergeError),
+    /// The residual was clamped.
     Clipped {
-        /// Elements cut.
+        /// Number of elements that changed.
         elements: u32,
-        /// How much was cut from all of them.
+        /// Sum of the magnitudes that were removed.
         lost: f64,
     },
     /// The texts differ.
     Differs {
-        /// The first line that does, from 0.
+        /// The first line that differs, from 0.
         line: u32,
     },
 }
 
-/// Carries a kernel out on the CPU.
+/// Executes a kernel on the CPU. Does not allocate, unless a destination is lent: see [`Pool`].
 ///
 /// # Panics
-/// When segments lie outside their buffers or their lengths do not fit together: the machine's own bug.
+/// If segments lie outside of their buffers, or lengths do not fit together. Both are bugs of the machine.
 pub fn run(kernel: &Kernel, pool: &mut Pool) -> KernelResult {
     match *kernel {
         Kernel::Scan { x } => match scan::first_non_finite(pool.floats(x)) {
             None => return KernelResult::Finite,
             Some(index) => return KernelResult::NonFinite { index: index as u32 },
         },
+        // In place needs a kernel of its own: `write` gives no read access to the buffer of `into`.
         Kernel::Apply { from, update, scale, into } if from == into => {
             write(pool, into, |pool, into| apply::in_place(Tier::best(), into, pool.floats(update), scale));
         }
@@ -342,6 +353,7 @@ pub fn run(kernel: &Kernel, pool: &mut Pool) -> KernelResult {
         Kernel::Accumulate { update, scale, first: true, into } => {
             write(pool, into, |pool, into| apply::scale(into, pool.floats(update), scale));
         }
+        // `a += s * u` as `a -= (-s) * u`: negation is exact, so both round in the same way.
         Kernel::Accumulate { update, scale, first: false, into } => {
             write(pool, into, |pool, into| apply::in_place(Tier::best(), into, pool.floats(update), -scale));
         }
@@ -349,6 +361,7 @@ pub fn run(kernel: &Kernel, pool: &mut Pool) -> KernelResult {
             write(pool, into, |pool, into| mean::in_place(Tier::best(), into, held, [(pool.floats(x), weight)]));
         }
         Kernel::Mean { inputs, into } => write(pool, into, |pool, into| {
+            // An array and a count instead of a vector: a kernel does not allocate.
             let mut slices = [(&[][..], 0); MEAN_MAX];
             let mut count = 0;
             for (segment, weight) in inputs.into_iter().flatten() {
@@ -414,11 +427,13 @@ pub fn run(kernel: &Kernel, pool: &mut Pool) -> KernelResult {
     KernelResult::Nothing
 }
 
+/// [`Pool::write`] on floats.
 fn write(pool: &mut Pool, into: Segment, write: impl FnOnce(&Pool, &mut [f32])) {
     pool.write(into, |pool, into| write(pool, bytemuck::cast_slice_mut(into)));
 }
 
-/// The residual, the sections, the scratch and the body are all written: they are taken out of the pool meanwhile.
+/// Runs the encoder of a codec. It writes to four buffers at once, so three of them are taken out of the pool
+/// meanwhile.
 fn encode(
     pool: &mut Pool,
     coding: Coding,
@@ -448,12 +463,14 @@ fn encode(
         };
         dense.encoded(coding.len_max(len, 0) / 4, len)
     });
+    // All codecs come here, so a codec must not return from this function.
     for (buffer, storage) in [place.sections.buffer, place.scratch, place.body.buffer].into_iter().zip(storages) {
         pool.replace(buffer, storage);
     }
     KernelResult::Encoded(encoded)
 }
 
+/// Runs the decoder of a codec.
 fn expand(coding: Coding, body: &[u32], sections: &[Section], into: &mut [f32]) -> Result<(), BodyError> {
     let tier = Tier::best();
     match coding {

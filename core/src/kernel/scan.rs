@@ -1,9 +1,10 @@
-//! The first float that is not finite: what is looked for before an update touches anything.
+//! The check for NaN and infinities. A node scans each contribution before it changes anything with it.
 
-/// Index of the first NaN or infinity.
+/// The index of the first NaN or infinity.
 pub fn first_non_finite(x: &[f32]) -> Option<usize> {
     const BLOCK: usize = 64;
-    // A float is finite iff its exponent is not all ones. The inner loop has no branch, so that it vectorises.
+    // A float is finite if its exponent is not all ones. The inner loop has no branch, so that it vectorises; the exact
+    // index is searched in the one block that needs it.
     let block = x.chunks(BLOCK).position(|block| {
         let bad = block.iter().fold(0u32, |bad, x| bad | u32::from((x.to_bits() & 0x7f80_0000) == 0x7f80_0000));
         bad != 0
@@ -19,14 +20,16 @@ mod tests {
 
     proptest! {
         #[test]
-        fn agrees_with_the_oracle(mut x in prop::collection::vec(any::<f32>(), 0..300)) {
+        fn agrees_with_the_naive_search(mut x in prop::collection::vec(any::<f32>(), 0..300)) {
             prop_assert_eq!(first_non_finite(&x), x.iter().position(|x| !x.is_finite()));
             x.iter_mut().for_each(|x| if !x.is_finite() { *x = f32::MAX });
             prop_assert_eq!(first_non_finite(&x), None);
         }
 
         #[test]
-        fn finds_the_only_one(len in 1usize..300, at in any::<prop::sample::Index>(), bits in any::<u32>()) {
+        fn a_single_non_finite_float_is_found(
+            len in 1usize..300, at in any::<prop::sample::Index>(), bits in any::<u32>())
+        {
             let mut x = alloc::vec![-0.0f32; len];
             let at = at.index(len);
             x[at] = f32::from_bits(bits | 0x7f80_0000);

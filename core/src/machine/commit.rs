@@ -6,10 +6,10 @@
 
 use alloc::vec::Vec;
 
-use super::vectors::Vectors;
 use crate::buffer::{BufferId, Segment};
 use crate::kernel::Kernel;
 use crate::recipe::{Payload, Recipe};
+use crate::vectors::Vectors;
 
 /// The commit step of a node.
 #[derive(Clone, Debug)]

@@ -4,7 +4,6 @@ use alloc::vec::Vec;
 use core::ops::Range;
 
 use super::Setup;
-use super::vectors::{Keep, Vectors};
 use crate::buffer::{BufferId, Segment};
 use crate::codec::Encoded;
 use crate::codec::threshold::{Aim, Section};
@@ -12,6 +11,7 @@ use crate::codec::topk;
 use crate::kernel::{Coding, EncodeTarget, Kernel, KernelResult};
 use crate::recipe::{Codec, Control, Correction};
 use crate::status::{Counters, Status};
+use crate::vectors::{Keep, Vectors};
 
 /// The buffers of an [`Encoding`]. A decoder has sections only: its other buffers are empty.
 #[derive(Copy, Clone, Debug)]
@@ -244,7 +244,7 @@ impl Encoding {
     pub(super) fn on_encoded(&mut self, part: usize, encoded: Encoded, counters: &mut Counters) {
         self.parts[part].last = encoded;
         counters.entries += u64::from(encoded.entries);
-        counters.left_out += u64::from(encoded.refused);
+        counters.non_finite += u64::from(encoded.non_finite);
     }
 
     /// A residual has been clipped.
@@ -334,7 +334,7 @@ mod tests {
         let recipe: crate::recipe::Recipe = "mesh tau=0.25 density=0.001 warmup=2 ramp=10".parse().unwrap();
         let (layout, cluster) = (crate::Layout::flat(1000), crate::Cluster { workers: 2, servers: 0 });
         let setup = Setup::new(crate::PeerId(0), cluster, recipe, &layout, 0);
-        let mut vectors = Vectors::new(&setup.contract);
+        let mut vectors = Vectors::default();
         let whole = core::iter::once(0..1000);
         let mut encoding = Encoding::encoder(&setup, recipe.codec, recipe.correction, whole, &mut vectors);
         let aim = |encoding: &Encoding, message| match encoding.coding(0, message) {

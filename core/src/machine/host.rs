@@ -7,10 +7,11 @@ use alloc::vec::Vec;
 use core::fmt;
 
 use super::hub::{Awaited, Hub, Incoming, Jobs, Notice, Port};
-use super::{Input, Machine, Misuse, Output, SavedBuffer, Setup};
+use super::{Input, Machine, Misuse, Output, Setup};
 use crate::buffer::BufferId;
 use crate::id::PeerId;
 use crate::kernel::KernelResult;
+use crate::saved::SavedBuffer;
 use crate::status::{Status, Waiting};
 use crate::time::Instant;
 use crate::wire::Message;

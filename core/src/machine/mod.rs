@@ -13,9 +13,8 @@ mod hub;
 mod io;
 mod mesh;
 mod node;
-mod saved;
 mod server;
-mod vectors;
+mod views;
 mod worker;
 
 use alloc::sync::Arc;
@@ -25,12 +24,12 @@ use core::fmt;
 pub use contract::Contract;
 pub use io::{Event, Input, Misuse, OURS, Output, ProtocolError, Rejection, Signal, THEIRS};
 pub use node::Node;
-pub use saved::{RestoreError, SavedBuffer};
 
 use crate::buffer::BufferId;
 use crate::id::{Clock, Cluster, Incarnation, PeerId};
 use crate::layout::Layout;
 use crate::recipe::Recipe;
+use crate::saved::SavedBuffer;
 use crate::status::{Status, Waiting};
 use crate::time::{Instant, Patience};
 

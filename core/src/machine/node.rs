@@ -4,9 +4,10 @@ use alloc::boxed::Box;
 use alloc::vec::Vec;
 
 use super::host::Host;
-use super::{Input, Machine, Misuse, OURS, Output, SavedBuffer, Setup, collective, mesh, server, worker};
+use super::{Input, Machine, Misuse, OURS, Output, Setup, collective, mesh, server, worker};
 use crate::buffer::{BufferId, Pool, Segment};
 use crate::recipe::{ConfigError, Topology};
+use crate::saved::SavedBuffer;
 use crate::status::{Status, Waiting};
 use crate::time::Instant;
 

@@ -1,44 +1,44 @@
-//! Which combinations make sense, and why the others do not.
+//! Checks of a recipe: ranges of numbers, and combinations of choices that cannot work, each with its reason.
 
 use core::fmt;
 
 use super::{Codec, Control, Correction, Merge, OptimizerState, Pace, Payload, Recipe, Threshold, TopK, Topology};
 use crate::id::Cluster;
 
-/// Why a recipe, or a recipe with this cluster, cannot run.
+/// Why a recipe, or a recipe with this cluster and layout, cannot run.
 #[derive(Copy, Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum ConfigError {
     /// A number is out of its range.
     OutOfRange {
-        /// The field of the text form.
+        /// Key of the text form.
         field: &'static str,
-        /// What would be accepted.
+        /// The accepted range.
         expected: &'static str,
-        /// What was given.
+        /// The given number.
         got: f64,
     },
-    /// A power of two is needed, and this is the nearest.
+    /// The number must be a power of two.
     NotPowerOfTwo {
-        /// The field of the text form.
+        /// Key of the text form.
         field: &'static str,
-        /// What was given.
+        /// The given number.
         got: f32,
-        /// The power of two below it.
+        /// The nearest power of two below it.
         nearest: f32,
     },
-    /// Two choices contradict each other.
+    /// One choice requires another that the recipe does not make.
     Contradiction {
-        /// One choice.
-        one: &'static str,
-        /// The other.
-        other: &'static str,
-        /// Why they cannot go together.
-        because: &'static str,
+        /// The choice that the recipe makes, as in the text form.
+        choice: &'static str,
+        /// The choice that it requires, as in the text form.
+        required: &'static str,
+        /// Why it requires that.
+        reason: &'static str,
     },
-    /// More updates per application than there are workers.
+    /// Softsync needs more updates per application than there are workers.
     TooFewWorkers {
-        /// Softsync's c.
+        /// Updates per application.
         updates: u32,
         /// Workers in the cluster.
         workers: u32,
@@ -50,38 +50,39 @@ pub enum ConfigError {
         /// Server nodes in the cluster.
         got: u32,
     },
-    /// More shards than parameters.
+    /// There are more shards than parameters.
     TooManyShards {
-        /// Shards asked for.
+        /// Shards of the recipe.
         shards: u32,
         /// Floats in the vector.
         len: usize,
     },
-    /// The vector is longer than one message may be.
+    /// A shard, or the whole vector where there are no shards, exceeds the longest message.
     TooLong {
         /// Floats in the longest shard.
         len: usize,
-        /// The limit.
+        /// Floats in the longest message.
         limit: usize,
     },
     /// The layout has no parameters.
     EmptyLayout,
 }
 
-/// The longest shard, in floats: a body's length must fit 32 bits.
+/// Longest shard in floats: the length of a body in bytes must fit 32 bits.
 const SHARD_LEN_MAX: usize = (1 << 30) - 1;
 
 impl Recipe {
-    /// Checks that the choices make sense together and for this many workers.
+    /// Checks ranges, combinations of choices, and the number of workers.
     ///
     /// # Errors
-    /// The first thing wrong, with its reason.
+    /// The first violation; see [`ConfigError`].
     pub fn check(&self, workers: u32) -> Result<(), ConfigError> {
         self.check_numbers()?;
         self.check_axes()?;
         if workers == 0 {
             return Err(out_of_range("workers", "at least 1", 0.0));
         }
+        // A group larger than the cluster would wait for updates that no worker sends.
         if let Merge::Softsync { updates } = self.merge
             && updates > workers
         {
@@ -91,10 +92,11 @@ impl Recipe {
         check_range("starters", "at most the number of workers", starters as f32, starters <= workers)
     }
 
-    /// Checks the recipe against the whole cluster and the length of the vector that is exchanged.
+    /// Checks the recipe as [`check`](Self::check) does, then the number of server nodes and `len`, the length in
+    /// floats of the vector that is exchanged.
     ///
     /// # Errors
-    /// The first thing wrong, with its reason.
+    /// The first violation; see [`ConfigError`].
     pub fn check_cluster(&self, cluster: Cluster, len: usize) -> Result<(), ConfigError> {
         self.check(cluster.workers)?;
         match (self.needs_servers(), cluster.servers) {
@@ -102,12 +104,14 @@ impl Recipe {
             (true, got) if got > self.shards() => {
                 return Err(ConfigError::Servers { expected: "at most one server node per shard", got });
             }
-            // One node for the coordinator alone.
+            // A collective may have one server node, which hosts the coordinator of views and no shard.
             (false, 1) if self.is_collective() => {}
             (false, got) if got > 1 && self.is_collective() => {
-                return Err(ConfigError::Servers { expected: "none, or 1 node for the coordinator alone", got });
+                return Err(ConfigError::Servers { expected: "0 server nodes, or 1 for the coordinator", got });
             }
-            (false, got) if got > 0 => return Err(ConfigError::Servers { expected: "no server nodes", got }),
+            (false, got) if got > 0 => {
+                return Err(ConfigError::Servers { expected: "0 server nodes with this topology", got });
+            }
             _ => {}
         }
         if len == 0 {
@@ -123,7 +127,7 @@ impl Recipe {
         Ok(())
     }
 
-    /// Checks that a budget has room for the headers of all tensors, and some entries each.
+    /// Checks that a byte budget has room for a header and some entries per tensor.
     pub(crate) fn check_budget(&self, tensors: usize) -> Result<(), ConfigError> {
         for codec in [&self.codec, &self.pull] {
             if let Codec::Threshold(Threshold { control: Control::Budget { bytes }, per_tensor: true, .. }) = *codec {
@@ -158,128 +162,133 @@ impl Recipe {
     }
 
     fn check_axes(&self) -> Result<(), ConfigError> {
+        const SYNCHRONOUS_MEAN: &str = "pace=synchronous merge=mean";
+        const EQUAL_REPLICAS: &str = "every replica must apply exactly the same updates";
+        const OWN_UPDATES: &str = "the worker computes on parameters that include its own unanswered updates, so it \
+                                   does not hold the parameters to which a server's difference refers";
         let mesh = matches!(self.topology, Topology::Mesh { .. });
         let tree = self.is_collective();
         let shape = if self.topology == Topology::Ring { "topology=ring" } else { "topology=tree" };
         let servers = self.needs_servers();
         let synchronous = self.is_synchronous();
-        let refused: &[(bool, &str, &str, &str)] = &[
+        let synchronous_mean = self.pace == Pace::Synchronous && self.merge == Merge::Mean;
+        let asynchronous = matches!(self.pace, Pace::Asynchronous { .. });
+        let lossy_pull = servers && self.pull != Codec::F32;
+        // (contradiction, choice, what it requires, reason), the most basic first: only the first one is reported.
+        let contradictions: &[(bool, &str, &str, &str)] = &[
             (
-                self.payload == Payload::Parameters && !(self.pace == Pace::Synchronous && self.merge == Merge::Mean),
+                self.payload == Payload::Parameters && !synchronous_mean,
                 "payload=parameters",
-                "any pace but synchronous or any merge but mean",
-                "parameters that arrive late would overwrite the progress of others; let updates travel instead",
+                SYNCHRONOUS_MEAN,
+                "late parameters would overwrite the progress of other workers; use payload=updates",
             ),
             (
                 tree && self.pace != Pace::Synchronous,
                 shape,
-                "any pace but synchronous",
-                "a node can add up what others pass on to it only when all of it has come",
+                "pace=synchronous",
+                "a node passes on the sum of what it receives, so all contributions of a round must be there; use \
+                 topology=servers or mesh for other paces",
             ),
             (
                 tree && self.merge != Merge::Mean,
                 shape,
-                "any merge but mean",
-                "it carries weighted means; scale the learning rate for a sum",
+                "merge=mean",
+                "its messages are weighted means; to apply a sum, scale the learning rate",
             ),
             (
                 self.merge == Merge::Mean && self.pace != Pace::Synchronous,
                 "merge=mean",
-                "any pace but synchronous",
-                "a mean needs to know whose updates it is of; without rounds, use sum or softsync",
+                "pace=synchronous",
+                "a mean needs rounds with one contribution per worker; use merge=sum or softsync for other paces",
             ),
             (
-                matches!(self.merge, Merge::Softsync { .. }) && !matches!(self.pace, Pace::Asynchronous { .. }),
+                matches!(self.merge, Merge::Softsync { .. }) && !asynchronous,
                 "merge=softsync",
-                "any pace but asynchronous",
-                "an update waiting for others to fill its group would not count for its clock",
+                "pace=asynchronous",
+                "an update that waits for its group to fill would not advance the clock of its worker",
             ),
             (
-                mesh && !matches!(self.pace, Pace::Asynchronous { .. }),
+                mesh && !asynchronous,
                 "topology=mesh",
-                "any pace but asynchronous",
-                "peers of a mesh apply what comes when it comes; nobody counts clocks for them",
+                "pace=asynchronous",
+                "a peer of a mesh applies every message on arrival and keeps no clocks of other peers",
             ),
-            (
-                mesh && self.merge != (Merge::Sum { lambda: 1.0 }),
-                "topology=mesh",
-                "any merge but sum with lambda=1",
-                "a replica must apply exactly what every other applies",
-            ),
+            (mesh && self.merge != (Merge::Sum { lambda: 1.0 }), "topology=mesh", "merge=sum lambda=1", EQUAL_REPLICAS),
             (
                 mesh && !matches!(self.codec, Codec::Threshold(_)),
                 "topology=mesh",
-                "any codec but threshold",
-                "replicas of a mesh stay equal because they count quanta, which only this codec sends",
+                "codec=threshold",
+                "replicas stay equal by counting quanta, and only this codec sends quanta",
             ),
             (
                 tree && self.codec != Codec::F32,
                 shape,
-                "any codec but f32",
-                "every node would round the mean of those behind it again; use topology=servers",
+                "codec=f32",
+                "every node would round the mean of its subtree again; use topology=servers for other codecs",
             ),
             (
                 self.payload == Payload::Parameters && self.codec != Codec::F32,
                 "payload=parameters",
-                "any codec but f32",
-                "what is left of parameters in a residual would be added to other parameters; let updates travel",
+                "codec=f32",
+                "a residual of earlier parameters would be added to later ones; use payload=updates",
             ),
             (
                 !servers && self.pull != Codec::F32,
-                "pull=",
-                "any topology but servers",
-                "nobody else sends parameters to be pulled",
+                "a pull codec other than f32",
+                "topology=servers",
+                "in other topologies no node sends parameters",
             ),
             (
-                servers && self.pull != Codec::F32 && matches!(self.pace, Pace::Asynchronous { overlap: true }),
-                "pull=",
-                "overlap=true",
-                "a worker that computes on its own updates does not hold what the server sent",
+                lossy_pull && self.pace == (Pace::Asynchronous { overlap: true }),
+                "a pull codec other than f32",
+                "overlap=false",
+                OWN_UPDATES,
             ),
             (
-                servers && self.pull != Codec::F32 && matches!(self.pace, Pace::Stale { bound: 1.. }),
-                "pull=",
-                "pace=stale",
-                "a worker that computes on its own updates does not hold what the server sent",
+                lossy_pull && matches!(self.pace, Pace::Stale { bound: 1.. }),
+                "a pull codec other than f32",
+                "pace=synchronous or asynchronous, or bound=0",
+                OWN_UPDATES,
             ),
             (
                 !self.codec.is_sparse() && self.correction != Correction::none(),
                 "momentum, warmup, ramp or starters",
-                "a dense codec",
-                "they make up for elements that are sent late, and there all are sent at once",
+                "codec=threshold or topk",
+                "these correct for elements that are sent late, and other codecs send every element at once",
             ),
             (
                 !mesh && self.correction.starters > 0,
                 "starters",
-                "any topology but mesh",
-                "a server would wait for those who have not started",
+                "topology=mesh",
+                "a server would wait for the workers that have not started",
             ),
             (
-                !self.staleness.is_constant() && (synchronous || mesh),
-                "a staleness rule",
-                if mesh { "topology=mesh" } else { "a synchronous pace (or bound=0)" },
-                if mesh {
-                    "a replica must apply exactly what every other applies"
-                } else {
-                    "every update is fresh there, so nothing would be scaled"
-                },
+                mesh && !self.staleness.is_constant(),
+                "topology=mesh",
+                "staleness=const without drop_above",
+                EQUAL_REPLICAS,
+            ),
+            (
+                synchronous && !self.staleness.is_constant(),
+                "a synchronous pace (or bound=0)",
+                "staleness=const without drop_above",
+                "all updates of a round have staleness 0, so nothing would be scaled or dropped",
             ),
             (
                 self.optimizer == OptimizerState::Average && self.payload != Payload::Parameters,
                 "optimizer=average",
-                "payload=updates",
-                "the state belongs to the parameters that are averaged; let these travel",
+                "payload=parameters",
+                "optimizer state is averaged together with the parameters",
             ),
             (
-                self.optimizer != OptimizerState::Keep
-                    && !(self.pace == Pace::Synchronous && self.merge == Merge::Mean),
+                self.optimizer != OptimizerState::Keep && !synchronous_mean,
                 "optimizer=reset or average",
-                "any pace but synchronous or any merge but mean",
-                "optimizer state is merged when everyone's parameters are, and here they never all are",
+                SYNCHRONOUS_MEAN,
+                "without rounds there is no moment at which all workers have the same parameters",
             ),
         ];
-        match refused.iter().find(|(refused, ..)| *refused) {
-            Some(&(_, one, other, because)) => Err(ConfigError::Contradiction { one, other, because }),
+        match contradictions.iter().find(|(found, ..)| *found) {
+            Some(&(_, choice, required, reason)) => Err(ConfigError::Contradiction { choice, required, reason }),
             None => Ok(()),
         }
     }
@@ -312,7 +321,7 @@ fn check_codec(codec: &Codec) -> Result<(), ConfigError> {
 }
 
 fn check_tau(tau: f32) -> Result<(), ConfigError> {
-    // So that the smallest and the largest quantum of the run are ordinary numbers too.
+    // The smallest and the largest quantum of the run, 2^-8 tau and 2^8 tau, must be normal floats with room to spare.
     let (least, most) = (f32::from_bits((127 - 110) << 23), f32::from_bits((127 + 110) << 23));
     if !(tau >= least && tau <= most) {
         return Err(out_of_range("tau", "a power of two from 2^-110 to 2^110", f64::from(tau)));
@@ -331,7 +340,7 @@ impl fmt::Display for ConfigError {
             Self::NotPowerOfTwo { field, got, nearest } => {
                 write!(f, "{field}: expected a power of two, got {got} (the nearest below is {nearest})")
             }
-            Self::Contradiction { one, other, because } => write!(f, "{one} cannot go with {other}: {because}"),
+            Self::Contradiction { choice, required, reason } => write!(f, "{choice} requires {required}: {reason}"),
             Self::TooFewWorkers { updates, workers } => {
                 write!(f, "updates: expected at most the number of workers ({workers}), got {updates}")
             }
@@ -340,7 +349,7 @@ impl fmt::Display for ConfigError {
                 write!(f, "shards: expected at most the number of parameters ({len}), got {shards}")
             }
             Self::TooLong { len, limit } => {
-                write!(f, "shards: expected at most {limit} parameters in one, got {len}; use more shards")
+                write!(f, "shards: expected at most {limit} parameters per shard, got {len}; use more shards")
             }
             Self::EmptyLayout => write!(f, "layout: expected at least 1 parameter, got 0"),
         }

@@ -1,122 +1,131 @@
-//! The codec axis: how vectors are written.
+//! The codec axis: how vectors are encoded on the wire, and the corrections that precede a sparse codec.
+//!
+//! These are the choices as data. The encoders are in [`codec`](crate::codec).
 
-/// How updates are written to the wire. All but `F32` lose something, and keep what they lose in a residual on the
-/// side that writes, to be written later.
+/// The encoding of a vector on the wire. All codecs but [`F32`](Self::F32) are lossy: the sender keeps the error in a
+/// residual and adds it to its next message (error feedback; Seide et al. 2014, Stich et al. 2018).
 #[derive(Copy, Clone, Debug, PartialEq)]
 pub enum Codec {
-    /// As they are: 32 bits per element.
+    /// Plain floats: 32 bits per element, no error.
     F32,
-    /// The upper half of a float: 16 bits, 8 of them precision.
+    /// The upper half of a float: 16 bits per element, 8 of them precision.
     Bf16,
-    /// IEEE half precision: 16 bits, 11 of them precision.
+    /// IEEE half precision: 16 bits per element, 11 of them precision. Elements are clamped to ±65504.
     F16,
-    /// 8 bits and a scale per block of 64.
+    /// 8-bit integers with a power-of-two scale per block of 64 elements: 8.125 bits per element.
     Int8,
-    /// 1 bit and a scale per block of 1,024 (Seide et al. 2014; Karimireddy et al. 2019).
+    /// The sign, with a scale per block of 1,024 elements: about 1.03 bits per element (Seide et al. 2014; Karimireddy
+    /// et al. 2019).
     Sign,
-    /// Quanta of ±tau where the accumulated update has reached a threshold (Strom 2015).
+    /// Quanta of ±tau for elements whose accumulated update has reached a threshold (Strom 2015). Sparse.
     Threshold(Threshold),
-    /// The largest elements, as they are (Lin et al. 2018).
+    /// The elements of largest magnitude, as floats (Lin et al. 2018). Sparse.
     TopK(TopK),
 }
 
-/// How a threshold is chosen, and for what.
+/// Settings of the threshold codec.
 #[derive(Copy, Clone, Debug, PartialEq)]
 pub struct Threshold {
-    /// The quantum, or where a controller starts: a power of two, in units of the update. All quanta of a run are
-    /// powers of two from 2^-8 to 2^8 times this one.
+    /// The quantum of the first message: a power of two from 2^-110 to 2^110, in units of the update. The controller
+    /// may change it for later messages, within 2^-8 to 2^8 times this value.
     pub tau: f32,
-    /// Who chooses from then on.
+    /// The controller: it chooses the threshold of each message.
     pub control: Control,
-    /// Does each tensor have its own threshold? Else there is one for all.
+    /// True: each tensor has a threshold of its own. False: one threshold for the whole vector.
     pub per_tensor: bool,
-    /// Clipping as in DL4J: after each message the residual is cut to ± this many thresholds, and what is cut is lost,
-    /// and counted. All whole quanta are sent, so that from 1 on there is nothing to cut but what one message cannot
-    /// carry (2^15 quanta of an element). 0, the default: nothing is lost.
+    /// Clipping as in DL4J: after each message, the residual is cut to ± this many thresholds. What is cut is lost, and
+    /// counted in [`Status::clipped`](crate::Status::clipped). 0, the default, disables clipping.
+    ///
+    /// A message carries all whole quanta of an element, up to 2^15 - 1. So a clip of 1 or more only affects elements
+    /// above that count.
     pub clip: f32,
 }
 
-/// The largest elements.
+/// Settings of the top-k codec.
 #[derive(Copy, Clone, Debug, PartialEq)]
 pub struct TopK {
-    /// Which share of the elements is sent, above 0 and at most 1.
+    /// Share of the elements that a message carries: above 0, at most 1.
     pub density: f32,
 }
 
-/// Who chooses the threshold.
+/// The controller of a threshold: it chooses the threshold of each message from the data or from earlier messages.
 #[derive(Copy, Clone, Debug, PartialEq)]
 pub enum Control {
-    /// It stays, scaled only with the learning rate.
+    /// The threshold is tau, scaled with the learning rate.
     Fixed,
-    /// DL4J's rule: below a density of 1e-4 it falls by the factor 0.5^(1/20), above 1e-2 it rises by as much.
+    /// DL4J's rule. Below a density of 1e-4 the threshold falls by the factor 0.5^(1/20) per message; above a density
+    /// of 1e-2 it rises by the inverse.
     Band,
-    /// In one go, to this share of elements, by the quantile of a sample.
+    /// The threshold at which a message has this density, estimated by a quantile of a sample.
     Density {
-        /// Above 0 and at most 1.
+        /// Share of the elements that a message carries: above 0, at most 1.
         density: f32,
     },
-    /// In one go, so that no body is longer than this, but for dense first messages and a leaver's last.
+    /// The lowest threshold at which a message's body fits a number of bytes. Exempt are dense messages: the first ones
+    /// if [`Correction::warmup`] is set, and the last one of a worker that leaves.
     Budget {
-        /// Bytes of a message's body.
+        /// Limit of a body in bytes: at least 64, and at least 64 per tensor with one threshold per tensor.
         bytes: u32,
     },
 }
 
-/// What goes before a sparse codec: DGC's momentum correction (Lin et al. 2018), and an easy start.
+/// Corrections that precede a sparse codec: momentum (Lin et al. 2018, section 3) and a start-up schedule.
 #[derive(Copy, Clone, Debug, PartialEq)]
 pub struct Correction {
-    /// Momentum that is applied before the residual instead of by the optimizer, and forgotten where an element is
-    /// sent. 0: none.
+    /// Momentum that is applied before the residual, in place of the optimizer's momentum: from 0 to below 1. The
+    /// velocity of an element is set to zero when the element is sent (momentum factor masking). 0: no momentum.
     pub momentum: f32,
-    /// First messages that are dense: whatever is at least the smallest quantum.
+    /// Number of first messages that are dense: they carry every element of at least the smallest quantum.
     pub warmup: u32,
-    /// Messages after those, over which the target density comes down from 25 % by factors of 4.
+    /// Number of messages after the warm-up over which the target density falls from 25 % by factors of 4.
     pub ramp: u32,
-    /// Ranks that begin alone. 0: all.
+    /// Mesh only: workers with a rank below this number train first while the other workers wait (Strom 2015, section
+    /// 4). 0: all start at once.
     pub starters: u32,
-    /// Messages of theirs after which the others join in.
+    /// Mesh only: the other workers start after this many messages of all starters together.
     pub head_start: u32,
 }
 
 impl Codec {
-    /// Does it send some elements and not others?
+    /// True if a message carries some elements and leaves out the rest.
     pub const fn is_sparse(&self) -> bool {
         matches!(self, Self::Threshold(_) | Self::TopK(_))
     }
 }
 
 impl Threshold {
-    /// How many times the quantum can double between the smallest and the largest of a run.
+    /// The largest quantum of a run is 2^`SPAN` times the smallest.
     pub const SPAN: u32 = 16;
 
-    /// A fixed quantum for all tensors together, and nothing is ever lost.
+    /// A fixed quantum for the whole vector, without clipping.
     pub const fn fixed(tau: f32) -> Self {
         Self { tau, control: Control::Fixed, per_tensor: false, clip: 0.0 }
     }
 
-    /// The smallest quantum of a run, in which its ledgers count.
+    /// The smallest quantum of a run: 2^-8 tau. Ledgers count in this unit.
     pub const fn unit(&self) -> f32 {
         self.tau / (1u32 << (Self::SPAN / 2)) as f32
     }
 
-    /// The largest quantum of a run.
+    /// The largest quantum of a run: 2^8 tau.
     pub const fn tau_max(&self) -> f32 {
         self.tau * (1u32 << (Self::SPAN / 2)) as f32
     }
 }
 
 impl Correction {
-    /// None at all.
+    /// No momentum, no warm-up, no ramp, and all workers start at once.
     pub const fn none() -> Self {
         Self { momentum: 0.0, warmup: 0, ramp: 0, starters: 0, head_start: 0 }
     }
 
-    /// The target density of a message, counted from 1, where `density` is the one to arrive at.
+    /// The target density of message number `message`, counted from 1. `density` is the target after the ramp.
     pub fn density(&self, message: u64, density: f32) -> f32 {
         let at = message.saturating_sub(u64::from(self.warmup) + 1);
         if at >= u64::from(self.ramp) {
             return density;
         }
+        // Five stages of equal length: 25 %, 6.25 %, … as in Lin et al. 2018, section 3.3.
         let stage = at * 5 / u64::from(self.ramp);
         (0.25 / (1u32 << (2 * stage)) as f32).max(density)
     }

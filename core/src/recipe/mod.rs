@@ -1,279 +1,112 @@
-//! Recipes: every method is one choice on each of a few axes.
+//! Recipes: the synchronisation method of a run, as one choice on each of ten axes.
 //!
-//! | axis | question | values here |
+//! A [`Recipe`] is plain data. A published method is a preset, that is, a point on these axes; no method
+//! has a code path of its own. The decisions that follow from a recipe are in `rule/`, the encoders in
+//! [`codec`](crate::codec).
+//!
+//! Terms used below:
+//! - *update*: the vector that a worker subtracts from its parameters in one local step, after learning rate and
+//!   optimizer.
+//! - *contribution*: the vector that a worker sends at a synchronisation: the sum of its updates since the previous
+//!   synchronisation, or its parameters.
+//! - *staleness* of an update: applications at the server since the parameters from which the update was computed.
+//! - *residual*: the part of the contributions so far that a lossy codec has not sent yet.
+//!
+//! # Axes
+//!
+//! The text form of a recipe is a list of `key=value` words. This table has a row per value, with the keys of the
+//! numbers that belong to it and their defaults. Values in bold are the defaults of their axis.
+//!
+//! | axis | value | numbers | meaning |
+//! |---|---|---|---|
+//! | [`payload`](Payload) | **`updates`** | | workers send the sum of their updates |
+//! | | `parameters` | | workers send their parameters |
+//! | [`period`](Period) | **`1`**, `2`, … | | local steps between synchronisations |
+//! | | `1,10@500` | | stages: 1, and 10 from local step 500 on |
+//! | [`topology`](Topology) | `servers` | `shards=1` | parameter servers |
+//! | | **`tree`** | `fan_in=2 chunk=65536` | reduce and broadcast over a tree of the workers |
+//! | | `ring` | `chunk=65536` | reduce and broadcast around a ring |
+//! | | `mesh` | `relay=0` | every worker to every other, without servers |
+//! | [`pace`](Pace) | **`synchronous`** | | a worker goes on after all have contributed |
+//! | | `stale` | `bound=3` | a worker goes on while its lead is within the bound |
+//! | | `asynchronous` | `overlap=false` | a worker goes on at once |
+//! | [`merge`](Merge) | **`mean`** | | mean of a round, weighted by examples |
+//! | | `sum` | `lambda=1` | sum, times lambda |
+//! | | `softsync` | `updates=2` | mean of every so many updates |
+//! | [`staleness`](Staleness) | **`const`** | `drop_above` (no limit) | factor 1 on a late update |
+//! | | `inverse` | | 1 / max(tau, 1) |
+//! | | `inverse-plus-one` | | 1 / (tau + 1) |
+//! | | `exp` | `base=0.5` | base^tau |
+//! | | `poly` | `power=0.5` | (tau + 1)^-power |
+//! | [`codec`](Codec) | **`f32`**, `bf16`, `f16`, `int8`, `sign` | | dense encodings of contributions |
+//! | | `threshold` | `tau=0.001953125 scope=all clip=0` | quanta of ±tau |
+//! | | `topk` | `density=0.001` | the largest elements |
+//! | [`control`](Control) of `threshold` | **`fixed`** | | tau follows the learning rate only |
+//! | | `band` | | threshold by a band of densities, as in DL4J |
+//! | | `density` | `density=0.001` | threshold for a density |
+//! | | `budget` | `budget=65536` | threshold for a length of messages in bytes |
+//! | `pull` | as `codec` | as `codec`, with a prefix: `pull_tau` | encoding of the parameters that servers send |
+//! | [`momentum`](Correction) | **`0`** to below 1 | `warmup=0 ramp=0` | precedes a sparse codec |
+//! | | | `starters=0 head_start=0` | ranks that start before the rest |
+//! | [`optimizer`](OptimizerState) | **`keep`** | | each worker keeps its optimizer state |
+//! | | `reset` | | set to zero at each synchronisation |
+//! | | `average` | | averaged together with the parameters |
+//!
+//! # Presets
+//!
+//! The second column is the text form, relative to another preset. Parsing it gives the recipe of the preset.
+//!
+//! | preset | text form | method |
 //! |---|---|---|
-//! | payload | what travels | parameters, updates |
-//! | period | how often | every H local steps, H by a schedule |
-//! | topology | between whom | parameter servers, tree, ring, mesh (full or relayed) |
-//! | pace | when may a worker go on | synchronous, stale-synchronous, asynchronous |
-//! | merge | how many become one | example-weighted mean, sum times lambda, softsync |
-//! | staleness | how a late update is scaled | const, inverse, inverse-plus-one, exp, poly; drop-above |
-//! | codec, each way | how it is written | f32, bf16, f16, int8, sign, threshold, top-k |
-//! | correction | what goes before a sparse codec | momentum with masking, warm-up, ramp, head start |
-//! | optimizer | what becomes of the worker's optimizer state | keep, reset, average |
+//! | `averaging` | `sync payload=parameters period=10 optimizer=reset` | parameter averaging (local SGD) |
+//! | `sync` | `topology=tree pace=synchronous merge=mean` | synchronous SGD |
+//! | `async` | `sync topology=servers pace=asynchronous merge=sum` | asynchronous SGD |
+//! | `softsync` | `async merge=softsync updates=2 staleness=inverse-plus-one` | softsync with Odena's factor |
+//! | `ssp` | `async pace=stale bound=3` | stale-synchronous parallel |
+//! | `mesh` | `async topology=mesh codec=threshold tau=0.001953125` | threshold quanta without servers |
+//! | `dl4j` | `averaging period=5 optimizer=average` | DL4J, `ParameterAveragingTrainingMaster` |
+//! | `su-chen` | `averaging period=10` | Su and Chen 2015 |
+//! | `firecaffe` | `sync` | Iandola et al. 2015 |
+//! | `hardsync` | `sync topology=servers` | Gupta et al. 2015 |
+//! | `downpour` | `async shards=2` | Dean et al. 2012 |
+//! | `rudra` | `softsync updates=1 staleness=inverse` | Zhang et al. 2016 |
+//! | `petuum` | `ssp bound=2` | Ho et al. 2013 |
+//! | `strom` | `mesh` | Strom 2015 |
+//! | `dl4j-sharing` | `mesh tau=0.0009765625 control=band` | DL4J, gradient sharing |
+//! | `dgc` | `hardsync codec=topk density=0.001 momentum=0.9 ramp=500` | Lin et al. 2018 |
 //!
-//! Code follows the axes: a rule lives in one file of its axis, and a published method is a preset
-//! ([`presets`](crate::recipe::PRESETS)), never a code path of its own.
+//! # Sources
+//!
+//! - Chan and Lane 2014, "Distributed asynchronous optimization of convolutional neural networks"
+//! - Dean et al. 2012, "Large scale distributed deep networks"
+//! - Gupta et al. 2015, "Model accuracy and runtime tradeoff in distributed deep learning"
+//! - Ho et al. 2013, "More effective distributed ML via a stale synchronous parallel parameter server"
+//! - Iandola et al. 2015, "FireCaffe: near-linear acceleration of deep neural network training on compute clusters"
+//! - Karimireddy et al. 2019, "Error feedback fixes SignSGD and other gradient compression schemes"
+//! - Lin et al. 2018, "Deep gradient compression"
+//! - Odena 2016, "Faster asynchronous SGD"
+//! - Seide et al. 2014, "1-bit stochastic gradient descent"
+//! - Stich et al. 2018, "Sparsified SGD with memory"
+//! - Strom 2015, "Scalable distributed DNN training using commodity GPU cloud computing"
+//! - Su and Chen 2015, "Experiments on parallel training of deep neural network using model averaging"
+//! - Zhang et al. 2016, "Staleness-aware async-SGD for distributed deep learning"
 
-mod check;
+mod axes;
+pub(crate) mod check;
 mod codec;
+mod period;
 mod presets;
+pub(crate) mod settings;
+mod staleness;
 mod text;
 
-pub use check::ConfigError;
-pub(crate) use check::check_range;
+pub use axes::{Merge, OptimizerState, Pace, Payload, Topology};
 pub use codec::{Codec, Control, Correction, Threshold, TopK};
+pub use period::{Period, PeriodParseError};
 pub use presets::{PRESETS, Preset};
+pub use staleness::{Scaling, Staleness};
 pub use text::RecipeParseError;
 
-pub use crate::rule::period::{Period, PeriodParseError};
-pub use crate::rule::staleness::{Scaling, Staleness};
-
-/// What a run does: one choice on each axis. Plain data; [`Recipe::check`] says whether the choices make sense
-/// together, and joining compares the recipes of all nodes field by field.
-///
-/// ```
-/// use gradwire_core::{Recipe, recipe::Staleness};
-/// let recipe = Recipe::softsync(4).with_staleness(Staleness::inverse());
-/// assert!(recipe.check(8).is_ok());
-/// assert_eq!(recipe.to_string().parse(), Ok(recipe));
-/// ```
-#[derive(Copy, Clone, Debug, PartialEq)]
-pub struct Recipe {
-    pub(crate) payload: Payload,
-    pub(crate) period: Period,
-    pub(crate) topology: Topology,
-    pub(crate) pace: Pace,
-    pub(crate) merge: Merge,
-    pub(crate) staleness: Staleness,
-    /// How contributions are written.
-    pub(crate) codec: Codec,
-    /// How parameters that a server sends are written.
-    pub(crate) pull: Codec,
-    pub(crate) correction: Correction,
-    pub(crate) optimizer: OptimizerState,
-    /// Longest part of the vector that travels as one message in a tree or ring, in floats.
-    pub(crate) chunk: u32,
-}
-
-/// What travels.
-#[derive(Copy, Clone, Debug, PartialEq, Eq)]
-pub enum Payload {
-    /// The worker's parameters.
-    Parameters,
-    /// What the worker would subtract from the parameters, after learning rate and optimizer.
-    Updates,
-}
-
-/// Between whom it travels.
-#[derive(Copy, Clone, Debug, PartialEq, Eq)]
-pub enum Topology {
-    /// Parameter servers: the vector is cut into `shards` ranges, which go round the server nodes.
-    Servers {
-        /// How many ranges, at least 1.
-        shards: u32,
-    },
-    /// A tree over the workers, rank 0 at its root: reduce up, broadcast down.
-    Tree {
-        /// Children per node, 1 to 8. The depth follows.
-        fan_in: u32,
-    },
-    /// A ring of the workers: each passes parts of the vector on to the next.
-    Ring,
-    /// Every worker holds a replica and sends its updates to all others.
-    Mesh {
-        /// 0: everyone to everyone. Otherwise updates travel along a tree with this many children per node.
-        relay: u32,
-    },
-}
-
-/// When a worker may go on.
-#[derive(Copy, Clone, Debug, PartialEq, Eq)]
-pub enum Pace {
-    /// When all have contributed (bulk-synchronous parallel).
-    Synchronous,
-    /// While it is at most `bound` clocks ahead of the slowest (stale-synchronous parallel; s in Ho et al. 2013).
-    Stale {
-        /// The largest lead with which a worker may compute.
-        bound: u64,
-    },
-    /// At once.
-    Asynchronous {
-        /// Compute the next update while the last one travels. Hides latency, roughly doubles staleness.
-        overlap: bool,
-    },
-}
-
-/// How many updates become one.
-#[derive(Copy, Clone, Debug, PartialEq)]
-pub enum Merge {
-    /// The mean, weighted by examples.
-    Mean,
-    /// The sum, times `lambda`.
-    Sum {
-        /// Factor on every update.
-        lambda: f32,
-    },
-    /// The mean of every `updates` updates, in order of arrival (the article's s; floor(lambda / n) in the papers).
-    Softsync {
-        /// How many updates are gathered per application (c).
-        updates: u32,
-    },
-}
-
-/// What becomes of the worker's optimizer state when parameters are averaged.
-#[derive(Copy, Clone, Debug, PartialEq, Eq)]
-pub enum OptimizerState {
-    /// It stays with the worker.
-    Keep,
-    /// It is set to zero after each synchronisation.
-    Reset,
-    /// It is averaged with the parameters.
-    Average,
-}
-
-impl Recipe {
-    /// Sets what travels.
-    #[must_use]
-    pub const fn with_payload(self, payload: Payload) -> Self {
-        Self { payload, ..self }
-    }
-
-    /// Sets how many local steps lie between synchronisations: a number, or a schedule.
-    #[must_use]
-    pub fn with_period(self, period: impl Into<Period>) -> Self {
-        Self { period: period.into(), ..self }
-    }
-
-    /// Sets between whom it travels.
-    #[must_use]
-    pub const fn with_topology(self, topology: Topology) -> Self {
-        Self { topology, ..self }
-    }
-
-    /// Sets the longest part of the vector, in floats, that travels as one message in a tree or ring.
-    #[must_use]
-    pub const fn with_chunk(self, chunk: u32) -> Self {
-        Self { chunk, ..self }
-    }
-
-    /// Sets when a worker may go on.
-    #[must_use]
-    pub const fn with_pace(self, pace: Pace) -> Self {
-        Self { pace, ..self }
-    }
-
-    /// Sets how many updates become one.
-    #[must_use]
-    pub const fn with_merge(self, merge: Merge) -> Self {
-        Self { merge, ..self }
-    }
-
-    /// Sets how a late update is scaled.
-    #[must_use]
-    pub const fn with_staleness(self, staleness: Staleness) -> Self {
-        Self { staleness, ..self }
-    }
-
-    /// Sets how contributions are written to the wire.
-    #[must_use]
-    pub const fn with_codec(self, codec: Codec) -> Self {
-        Self { codec, ..self }
-    }
-
-    /// Sets how servers write parameters: those that the worker has not heard of, as differences.
-    #[must_use]
-    pub const fn with_pull(self, pull: Codec) -> Self {
-        Self { pull, ..self }
-    }
-
-    /// Sets what goes before a sparse codec.
-    #[must_use]
-    pub const fn with_correction(self, correction: Correction) -> Self {
-        Self { correction, ..self }
-    }
-
-    /// Sets what becomes of the worker's optimizer state.
-    #[must_use]
-    pub const fn with_optimizer(self, optimizer: OptimizerState) -> Self {
-        Self { optimizer, ..self }
-    }
-
-    /// What travels.
-    pub const fn payload(&self) -> Payload {
-        self.payload
-    }
-
-    /// How many local steps lie between synchronisations.
-    pub const fn period(&self) -> Period {
-        self.period
-    }
-
-    /// Between whom it travels.
-    pub const fn topology(&self) -> Topology {
-        self.topology
-    }
-
-    /// When a worker may go on.
-    pub const fn pace(&self) -> Pace {
-        self.pace
-    }
-
-    /// How many updates become one.
-    pub const fn merge(&self) -> Merge {
-        self.merge
-    }
-
-    /// Scaling of updates by their staleness.
-    pub const fn staleness(&self) -> Staleness {
-        self.staleness
-    }
-
-    /// Codec of the parameters that servers send.
-    pub const fn pull(&self) -> Codec {
-        self.pull
-    }
-
-    /// Longest message of a tree or ring, in floats.
-    pub const fn chunk(&self) -> u32 {
-        self.chunk
-    }
-
-    /// How contributions are written to the wire.
-    pub const fn codec(&self) -> Codec {
-        self.codec
-    }
-
-    /// What goes before a sparse codec.
-    pub const fn correction(&self) -> Correction {
-        self.correction
-    }
-
-    /// What becomes of the worker's optimizer state.
-    pub const fn optimizer(&self) -> OptimizerState {
-        self.optimizer
-    }
-
-    /// Is it a tree or a ring, whose members agree on views?
-    pub const fn is_collective(&self) -> bool {
-        matches!(self.topology, Topology::Tree { .. } | Topology::Ring)
-    }
-
-    /// Does the recipe need server nodes?
-    pub const fn needs_servers(&self) -> bool {
-        matches!(self.topology, Topology::Servers { .. })
-    }
-
-    /// Is every contribution of a round applied before anyone goes on? True of `Stale { bound: 0 }` too.
-    pub const fn is_synchronous(&self) -> bool {
-        matches!(self.pace, Pace::Synchronous | Pace::Stale { bound: 0 })
-    }
-
-    /// How many ranges the vector is cut into.
-    pub(crate) const fn shards(&self) -> u32 {
-        match self.topology {
-            Topology::Servers { shards } => shards,
-            Topology::Tree { .. } | Topology::Ring | Topology::Mesh { .. } => 1,
-        }
-    }
-}
+// The public path of these two types is the root of the crate.
+pub(crate) use check::{ConfigError, check_range};
+pub(crate) use settings::Recipe;

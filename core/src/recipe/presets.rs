@@ -1,4 +1,5 @@
-//! Published methods as points on the axes.
+//! Published methods as points on the axes. The module documentation of [`recipe`](crate::recipe) lists them with their
+//! sources.
 
 use super::{
     Codec, Control, Correction, Merge, OptimizerState, Pace, Payload, Period, Recipe, Staleness, Threshold, TopK,
@@ -8,19 +9,23 @@ use super::{
 /// A named recipe.
 #[derive(Copy, Clone, Debug)]
 pub struct Preset {
-    /// Its name on command lines.
+    /// The first word of the text form, for command lines and configuration files.
     pub name: &'static str,
-    /// What it is, in a few words.
+    /// A description of at most 80 characters, for help texts.
     pub about: &'static str,
-    /// The recipe with its usual settings.
+    /// Returns the recipe with its default numbers.
     pub recipe: fn() -> Recipe,
 }
 
-/// All presets: first the six rules by their plain names, then published systems.
+/// All presets: first the six methods by their plain names, then published systems.
 pub const PRESETS: &[Preset] = &[
     Preset { name: "averaging", about: "mean of parameters every 10 local steps", recipe: || Recipe::averaging(10) },
     Preset { name: "sync", about: "mean of updates at every step", recipe: Recipe::sync },
-    Preset { name: "async", about: "every update applied as it comes, however stale", recipe: Recipe::asynchronous },
+    Preset {
+        name: "async",
+        about: "a server applies each update on arrival, at any staleness",
+        recipe: Recipe::asynchronous,
+    },
     Preset {
         name: "softsync",
         about: "mean of every 2 updates, each divided by its staleness + 1",
@@ -28,12 +33,12 @@ pub const PRESETS: &[Preset] = &[
     },
     Preset {
         name: "ssp",
-        about: "stale-synchronous: at most 3 clocks ahead of the slowest",
+        about: "stale-synchronous: at most 3 clocks ahead of the slowest worker",
         recipe: || Recipe::ssp(3),
     },
     Preset {
         name: "mesh",
-        about: "no server: quanta of ±2^-9 with residual, to everyone",
+        about: "no server: quanta of ±2^-9 with residual, from every worker to every other",
         recipe: || Recipe::mesh(1.0 / 512.0),
     },
     Preset {
@@ -43,7 +48,7 @@ pub const PRESETS: &[Preset] = &[
     },
     Preset {
         name: "su-chen",
-        about: "Su and Chen 2015: parameter averaging about every 10 steps",
+        about: "Su and Chen 2015: parameter averaging every 10 steps",
         recipe: || Recipe::averaging(10),
     },
     Preset {
@@ -69,12 +74,12 @@ pub const PRESETS: &[Preset] = &[
     Preset { name: "petuum", about: "Ho et al. 2013: stale-synchronous, bound 2", recipe: || Recipe::ssp(2) },
     Preset {
         name: "strom",
-        about: "Strom 2015: threshold quanta with residual, everyone to everyone",
+        about: "Strom 2015: threshold quanta with residual, from every worker to every other",
         recipe: || Recipe::mesh(1.0 / 512.0),
     },
     Preset {
         name: "dl4j-sharing",
-        about: "DL4J gradient sharing: threshold by a band of densities",
+        about: "DL4J gradient sharing: threshold controlled by a band of densities",
         recipe: || {
             let threshold = Threshold { control: Control::Band, ..Threshold::fixed(1.0 / 1024.0) };
             Recipe::mesh(threshold.tau).with_codec(Codec::Threshold(threshold))
@@ -93,12 +98,12 @@ pub const PRESETS: &[Preset] = &[
 ];
 
 impl Recipe {
-    /// The preset of that name.
+    /// The preset with this name from [`PRESETS`].
     pub fn preset(name: &str) -> Option<Self> {
         PRESETS.iter().find(|preset| preset.name == name).map(|preset| (preset.recipe)())
     }
 
-    /// Synchronous SGD: the example-weighted mean of all updates at every step, over a binary tree.
+    /// Synchronous SGD: the mean of all updates, weighted by examples, at every step over a binary tree.
     pub const fn sync() -> Self {
         Self {
             payload: Payload::Updates,
@@ -115,13 +120,13 @@ impl Recipe {
         }
     }
 
-    /// Parameter averaging every `period` local steps (local SGD). Momentum is reset at each averaging, as is
-    /// usual; Adam users will prefer `OptimizerState::Keep`.
+    /// Parameter averaging every `period` local steps (local SGD; Su and Chen 2015). Optimizer state is reset at each
+    /// averaging, which suits momentum; with Adam, [`OptimizerState::Keep`] usually works better.
     pub fn averaging(period: u32) -> Self {
         Self::sync().with_payload(Payload::Parameters).with_period(period).with_optimizer(OptimizerState::Reset)
     }
 
-    /// Asynchronous SGD: a server applies every update as it comes.
+    /// Asynchronous SGD: a server applies every update on arrival (Dean et al. 2012).
     pub fn asynchronous() -> Self {
         Self::sync()
             .with_topology(Topology::Servers { shards: 1 })
@@ -135,15 +140,45 @@ impl Recipe {
         Self::asynchronous().with_merge(Merge::Softsync { updates }).with_staleness(Staleness::inverse_plus_one())
     }
 
-    /// Stale-synchronous parallel: nobody computes more than `bound` clocks ahead of the slowest (Ho et al. 2013).
+    /// Stale-synchronous parallel: a worker computes at most `bound` clocks ahead of the slowest (Ho et al. 2013).
     pub fn ssp(bound: u64) -> Self {
         Self::asynchronous().with_pace(Pace::Stale { bound })
     }
 
-    /// Decentralised: every worker sends quanta of ±`tau` to every other and keeps the rest (Strom 2015).
+    /// Decentralised threshold coding: every worker sends quanta of ±`tau` to every other worker and keeps the rest in
+    /// a residual (Strom 2015). `tau` is a power of two.
     pub fn mesh(tau: f32) -> Self {
         Self::asynchronous()
             .with_topology(Topology::Mesh { relay: 0 })
             .with_codec(Codec::Threshold(Threshold::fixed(tau)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::vec::Vec;
+
+    /// The table of presets in the module documentation: name and text form of each row.
+    #[test]
+    fn the_documented_text_form_of_each_preset_is_its_recipe() {
+        let rows: Vec<(&str, &str)> = include_str!("mod.rs")
+            .lines()
+            .skip_while(|line| !line.contains("# Presets"))
+            .filter_map(|line| line.strip_prefix("//! | `")?.split_once("` | `"))
+            .map(|(name, rest)| (name, rest.split('`').next().unwrap()))
+            .collect();
+        assert_eq!(rows.len(), PRESETS.len());
+        for (preset, (name, text)) in PRESETS.iter().zip(rows) {
+            assert_eq!((preset.name, Ok((preset.recipe)())), (name, text.parse()));
+        }
+    }
+
+    /// Help texts print the descriptions in one line each.
+    #[test]
+    fn descriptions_are_short() {
+        for preset in PRESETS {
+            assert!(preset.about.chars().count() <= 80, "{}: {}", preset.name, preset.about);
+        }
     }
 }

@@ -1,7 +1,9 @@
-//! The text form: `key=value` words, separated by spaces or newlines.
+//! The text form of a recipe: `key=value` words, separated by spaces or newlines. The module documentation of
+//! [`recipe`](crate::recipe) lists the keys.
 //!
-//! A first word without `=` names the preset to start from; later words override it. What is written is
-//! canonical: every axis, in one order, with the numbers that its choice needs.
+//! A first word without `=` names the preset to start from; without one, parsing starts from `sync`. Later words
+//! override earlier ones. Writing is canonical: every axis, in a fixed order, with the numbers that belong to its
+//! choice. Nodes compare recipes by this text.
 
 use alloc::string::{String, ToString};
 use core::fmt;
@@ -12,29 +14,31 @@ use super::{
     TopK, Topology,
 };
 
-/// Why a text is not a recipe.
+/// Why a text could not be parsed as a recipe.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum RecipeParseError {
-    /// There is no preset of that name.
+    /// There is no preset with this name.
     UnknownPreset {
-        /// What was given.
+        /// The given name.
         got: String,
-        /// The preset whose name is nearest, if any is near.
+        /// The preset with the most similar name, if one is similar enough for a suggestion.
         nearest: Option<&'static str>,
     },
-    /// There is no such key, or it does not belong to the choice made on its axis.
+    /// There is no such key, or it belongs to a choice that the recipe has not made.
     UnknownKey {
-        /// What was given.
+        /// The given key.
         got: String,
+        /// The choice that the key belongs to, for instance `pace=stale` for `bound`.
+        required: Option<&'static str>,
     },
-    /// The value is none of those that the key takes.
+    /// The key does not take this value.
     BadValue {
-        /// The key.
+        /// The key, without a prefix `pull_`.
         key: &'static str,
-        /// What it takes.
+        /// The values that the key takes.
         expected: &'static str,
-        /// What was given.
+        /// The given value.
         got: String,
     },
 }
@@ -74,7 +78,7 @@ impl fmt::Display for Recipe {
         }
         write!(f, " codec=")?;
         write_codec(f, &self.codec, "")?;
-        // Where they make no sense, too: what was said is what is refused.
+        // Contradictory choices are written too, so that the text shows them and parses to the same recipe.
         if self.needs_servers() || self.pull != Codec::F32 {
             write!(f, " pull=")?;
             write_codec(f, &self.pull, "pull_")?;
@@ -113,7 +117,7 @@ fn write_codec(f: &mut fmt::Formatter<'_>, codec: &Codec, prefix: &str) -> fmt::
 }
 
 impl Codec {
-    /// Changes one of its numbers; false when it has none of that name.
+    /// Changes one number of the codec. `Ok(false)`: this codec has no such key.
     fn set(&mut self, key: &str, value: &str) -> Result<bool, RecipeParseError> {
         match (key, self) {
             ("density", Self::TopK(TopK { density })) => *density = number("density", NUMBER, value)?,
@@ -121,7 +125,7 @@ impl Codec {
             ("clip", Self::Threshold(threshold)) => threshold.clip = number("clip", NUMBER, value)?,
             ("scope", Self::Threshold(threshold)) => threshold.per_tensor = choice("scope", value, SCOPES)?,
             ("control", Self::Threshold(threshold)) => threshold.control = choice("control", value, CONTROLS)?,
-            // These two say who controls, too.
+            // These two keys also select the controller that they belong to.
             ("density", Self::Threshold(threshold)) => {
                 threshold.control = Control::Density { density: number("density", NUMBER, value)? };
             }
@@ -144,9 +148,9 @@ impl FromStr for Recipe {
                 .ok_or_else(|| RecipeParseError::UnknownPreset { got: name.to_string(), nearest: nearest(name) })?,
             None => Self::sync(),
         };
+        // In order, so that a number can follow the choice that it belongs to.
         for word in words {
-            let (key, value) =
-                word.split_once('=').ok_or_else(|| RecipeParseError::UnknownKey { got: word.to_string() })?;
+            let (key, value) = word.split_once('=').ok_or_else(|| unknown_key(word))?;
             recipe.set(key, value)?;
         }
         Ok(recipe)
@@ -154,13 +158,13 @@ impl FromStr for Recipe {
 }
 
 impl Recipe {
-    /// Changes one field of the text form, for instance `set("bound", "4")`. Numbers of a choice (`bound`,
-    /// `tau`, …) can be set only once the choice is made.
+    /// Changes one key of the text form, for instance `set("bound", "4")`. A number that belongs to a choice (`bound`,
+    /// `tau`, …) can be set only after the choice is made.
     ///
     /// # Errors
-    /// When there is no such key, or the value is not one that it takes. The recipe is unchanged then.
+    /// [`RecipeParseError::UnknownKey`] or [`RecipeParseError::BadValue`]; the recipe is unchanged.
     pub fn set(&mut self, key: &str, value: &str) -> Result<(), RecipeParseError> {
-        let unknown = || Err(RecipeParseError::UnknownKey { got: key.to_string() });
+        let unknown = || Err(unknown_key(key));
         match key {
             "payload" => self.payload = choice("payload", value, PAYLOADS)?,
             "period" => {
@@ -216,6 +220,7 @@ impl Recipe {
             "ramp" => self.correction.ramp = number("ramp", WHOLE, value)?,
             "starters" => self.correction.starters = number("starters", WHOLE, value)?,
             "head_start" => self.correction.head_start = number("head_start", WHOLE, value)?,
+            // The remaining keys belong to a codec, and with a prefix to the codec of the servers.
             _ => {
                 let known = match key.strip_prefix("pull_") {
                     Some(key) => self.pull.set(key, value)?,
@@ -233,7 +238,7 @@ impl Recipe {
 const WHOLE: &str = "a whole number, 0 or more";
 const NUMBER: &str = "a number";
 
-/// What a key takes, in words, and the choices by name.
+/// The values of a key, in words for error messages, and by name.
 type Choices<T> = (&'static str, &'static [(&'static str, T)]);
 
 const PAYLOADS: Choices<Payload> =
@@ -296,6 +301,37 @@ const OPTIMIZERS: Choices<OptimizerState> = (
     &[("keep", OptimizerState::Keep), ("reset", OptimizerState::Reset), ("average", OptimizerState::Average)],
 );
 
+/// The choice that a key belongs to, for keys that a recipe has only after that choice.
+const REQUIRED: &[(&str, &str)] = &[
+    ("shards", "topology=servers"),
+    ("fan_in", "topology=tree"),
+    ("chunk", "topology=tree or ring"),
+    ("relay", "topology=mesh"),
+    ("bound", "pace=stale"),
+    ("overlap", "pace=asynchronous"),
+    ("lambda", "merge=sum"),
+    ("updates", "merge=softsync"),
+    ("base", "staleness=exp"),
+    ("power", "staleness=poly"),
+    ("tau", "codec=threshold"),
+    ("scope", "codec=threshold"),
+    ("clip", "codec=threshold"),
+    ("control", "codec=threshold"),
+    ("budget", "codec=threshold"),
+    ("density", "codec=threshold or topk"),
+    ("pull_tau", "pull=threshold"),
+    ("pull_scope", "pull=threshold"),
+    ("pull_clip", "pull=threshold"),
+    ("pull_control", "pull=threshold"),
+    ("pull_budget", "pull=threshold"),
+    ("pull_density", "pull=threshold or topk"),
+];
+
+fn unknown_key(key: &str) -> RecipeParseError {
+    let required = REQUIRED.iter().find(|(name, _)| *name == key).map(|(_, required)| *required);
+    RecipeParseError::UnknownKey { got: key.to_string(), required }
+}
+
 fn choice<T: Copy>(key: &'static str, value: &str, (expected, choices): Choices<T>) -> Result<T, RecipeParseError> {
     let found = choices.iter().find(|(name, _)| *name == value);
     found.map(|(_, choice)| *choice).ok_or_else(|| RecipeParseError::BadValue { key, expected, got: value.to_string() })
@@ -305,13 +341,14 @@ fn number<T: FromStr>(key: &'static str, expected: &'static str, value: &str) ->
     value.parse().map_err(|_| RecipeParseError::BadValue { key, expected, got: value.to_string() })
 }
 
-/// The preset whose name takes the fewest changes of one letter to reach, if that is at most half of them.
+/// The preset with the smallest edit distance to `name`, if that is at most half the length of the preset's name.
 fn nearest(name: &str) -> Option<&'static str> {
     let distance = |preset: &str| edit_distance(name.as_bytes(), preset.as_bytes());
     let best = PRESETS.iter().map(|preset| preset.name).min_by_key(|preset| distance(preset))?;
     (distance(best) * 2 <= best.len()).then_some(best)
 }
 
+/// Levenshtein distance, with one row of the table in memory.
 fn edit_distance(a: &[u8], b: &[u8]) -> usize {
     let mut row: alloc::vec::Vec<usize> = (0..=b.len()).collect();
     for (i, x) in a.iter().enumerate() {
@@ -330,17 +367,20 @@ impl fmt::Display for RecipeParseError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::UnknownPreset { got, nearest } => {
-                write!(f, "recipe: expected one of ")?;
+                write!(f, "recipe: expected a preset (")?;
                 for (i, preset) in PRESETS.iter().enumerate() {
                     write!(f, "{}{}", if i == 0 { "" } else { ", " }, preset.name)?;
                 }
-                write!(f, "; got {got:?}")?;
+                write!(f, ") or key=value, got {got:?}")?;
                 match nearest {
                     Some(name) => write!(f, " (did you mean {name:?}?)"),
                     None => Ok(()),
                 }
             }
-            Self::UnknownKey { got } => write!(f, "recipe: {got:?} is no setting of this recipe"),
+            Self::UnknownKey { got, required: Some(required) } => {
+                write!(f, "recipe: {got:?} is not a setting of this recipe, it requires {required}")
+            }
+            Self::UnknownKey { got, required: None } => write!(f, "recipe: {got:?} is not a setting"),
             Self::BadValue { key, expected, got } => write!(f, "{key}: expected {expected}, got {got:?}"),
         }
     }
@@ -352,9 +392,10 @@ impl core::error::Error for RecipeParseError {}
 mod tests {
     use super::*;
     use crate::recipe::Staleness;
+    use alloc::vec::Vec;
 
     #[test]
-    fn every_preset_is_sound_and_survives_its_text_form() {
+    fn every_preset_passes_its_check_and_survives_the_text_form() {
         for preset in PRESETS {
             let recipe = (preset.recipe)();
             assert_eq!(recipe.check(4), Ok(()), "{}", preset.name);
@@ -363,7 +404,7 @@ mod tests {
     }
 
     #[test]
-    fn unusual_choices_survive_too() {
+    fn stages_limits_and_shards_survive_the_text_form() {
         let recipe = Recipe::softsync(3)
             .with_period("1,10@500,50@2000".parse::<Period>().unwrap())
             .with_staleness(Staleness { scaling: Scaling::Exp { base: 0.9 }, drop_above: Some(40) })
@@ -372,7 +413,7 @@ mod tests {
     }
 
     #[test]
-    fn codecs_survive_in_both_directions() {
+    fn codecs_of_both_directions_survive_the_text_form() {
         let controls = ["", " control=band", " density=0.01", " budget=4096 scope=tensor clip=3"];
         let threshold = controls.map(|control| alloc::format!("mesh tau=0.25 momentum=0.9 warmup=3 ramp=10{control}"));
         let dense =
@@ -392,17 +433,53 @@ mod tests {
     }
 
     #[test]
-    fn errors_say_what_was_expected_and_what_came() {
+    fn parse_errors_say_what_was_expected_and_what_came() {
         let error = |text: &str| text.parse::<Recipe>().unwrap_err().to_string();
         assert!(error("asinc").ends_with("got \"asinc\" (did you mean \"async\"?)"));
         assert!(error("qqqqqqqq").ends_with("got \"qqqqqqqq\""));
         assert_eq!(error("ssp bound=-1"), "bound: expected a whole number, 0 or more, got \"-1\"");
-        assert_eq!(error("sync bound=1"), "recipe: \"bound\" is no setting of this recipe");
+        assert_eq!(error("sync bound=1"), "recipe: \"bound\" is not a setting of this recipe, it requires pace=stale");
+        assert_eq!(error("sync bund=1"), "recipe: \"bund\" is not a setting");
         assert_eq!(error("sync merge=max"), "merge: expected mean, sum or softsync, got \"max\"");
     }
 
+    /// The table of axes in the module documentation: each value parses, and the numbers beside it are its defaults.
     #[test]
-    fn senseless_recipes_are_refused_with_the_reason() {
+    fn the_documented_values_and_defaults_are_those_of_the_parser() {
+        let code =
+            |cell: &str| -> Vec<String> { cell.split('`').skip(1).step_by(2).map(ToString::to_string).collect() };
+        let rows = include_str!("mod.rs").lines().skip_while(|line| !line.contains("# Axes"));
+        let rows = rows.take_while(|line| !line.contains("# Presets")).filter(|line| line.starts_with("//! | "));
+        let (mut axis, mut seen) = (String::new(), 0);
+        for row in rows.skip(1) {
+            let cells: Vec<&str> = row.split('|').collect();
+            axis = code(cells[1]).first().cloned().unwrap_or(axis);
+            let base: Recipe = if axis == "control" { "sync codec=threshold" } else { "sync" }.parse().unwrap();
+            for value in code(cells[2]).iter().filter(|value| *value != "codec") {
+                let mut recipe = base;
+                assert_eq!(recipe.set(&axis, value), Ok(()), "{row}");
+                assert!(!cells[2].contains(&alloc::format!("**`{value}`**")) || recipe == base, "{row}");
+                for number in code(cells[3]).join(" ").split(' ').filter_map(|number| number.split_once('=')) {
+                    let before = recipe;
+                    assert_eq!((recipe.set(number.0, number.1), recipe), (Ok(()), before), "{row}");
+                }
+                seen += 1;
+            }
+        }
+        assert!(seen > 30, "{seen} values");
+    }
+
+    #[test]
+    fn a_key_exists_after_the_choice_that_an_error_suggests() {
+        for (key, required) in REQUIRED {
+            let choice = required.split(" or ").next().unwrap();
+            let mut recipe: Recipe = choice.parse().unwrap();
+            assert!(matches!(recipe.set(key, "?"), Err(RecipeParseError::BadValue { .. })), "{key}");
+        }
+    }
+
+    #[test]
+    fn contradictory_recipes_are_refused_with_the_reason() {
         let error = |text: &str| text.parse::<Recipe>().unwrap().check(4).unwrap_err().to_string();
         assert_eq!(error("averaging period=0"), "period: expected at least 1, got 0");
         assert_eq!(error("mesh tau=0"), "tau: expected a power of two from 2^-110 to 2^110, got 0");
@@ -435,7 +512,7 @@ mod tests {
             "async merge=mean",
             "mesh pace=stale",
         ] {
-            assert!(error(text).contains(" cannot go with "), "{text}: {}", error(text));
+            assert!(error(text).contains(" requires "), "{text}: {}", error(text));
         }
     }
 }

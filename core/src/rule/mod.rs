@@ -1,66 +1,17 @@
-//! Rules: pure decisions, one file each. A machine asks, and acts.
+//! Rules: the pure decisions that follow from a recipe. Machines ask a rule and act on its answer.
 //!
-//! Two axes live here as code: *merge* (what becomes of a contribution, [`Merging`]) and *pace* (when a worker may
-//! go on, [`pace`]); *period* and *staleness* are numbers that both use. What a rule needs to know comes in as
-//! arguments; what it decides comes out as a value. To add a merge rule, write its file and name it in [`merging`].
+//! A rule gets all that it depends on as arguments and returns a value; it touches no vector and sends nothing. There
+//! are four kinds:
+//! - [`merge`]: what happens to a contribution (trait [`Merging`], one file per rule);
+//! - [`pace`]: when a worker may go on;
+//! - [`period`]: after which local step a worker synchronises;
+//! - `staleness`: the factor on a late update, as the method [`Staleness::scale`](crate::recipe::Staleness::scale).
+//!
+//! A new merge rule is a file in `merge/` and an arm of [`merging`].
 
-pub(crate) mod mean;
+mod merge;
 pub(crate) mod pace;
 pub(crate) mod period;
-pub(crate) mod softsync;
-pub(crate) mod staleness;
-pub(crate) mod sum;
+mod staleness;
 
-use alloc::boxed::Box;
-use core::fmt::Debug;
-
-use crate::recipe::{Merge, Recipe};
-
-/// How contributions become applications, for one shard.
-pub(crate) trait Merging: Debug + Send {
-    /// A contribution has come, with `weight` examples behind it, `staleness` applications after the parameters
-    /// that it was made from.
-    fn admit(&mut self, weight: u32, staleness: u64) -> Verdict;
-
-    /// Have enough been gathered to apply them without waiting for a round to end?
-    fn is_full(&self) -> bool {
-        false
-    }
-
-    /// Applies what has been gathered: the factor on it, or `None` when there is nothing. Begins anew.
-    fn take(&mut self) -> Option<f32>;
-}
-
-/// What becomes of a contribution.
-#[derive(Copy, Clone, Debug, PartialEq)]
-pub(crate) enum Verdict {
-    /// It is too stale.
-    Drop,
-    /// There is nothing in it.
-    Skip,
-    /// It is applied at once, times `scale`.
-    Apply { scale: f32 },
-    /// It is added to what has been gathered, times `scale`; it is the `first` of its group.
-    Add { scale: f32, first: bool },
-    /// It is averaged into what has been gathered, which weighs `held`.
-    Blend { held: u32 },
-}
-
-/// The merge rule of a recipe.
-pub(crate) fn merging(recipe: &Recipe) -> Box<dyn Merging> {
-    match recipe.merge {
-        Merge::Mean => Box::new(mean::Mean::default()),
-        Merge::Sum { lambda } if recipe.is_synchronous() => Box::new(sum::RoundSum::new(lambda)),
-        Merge::Sum { lambda } => Box::new(sum::Sum::new(lambda, recipe.staleness)),
-        Merge::Softsync { updates } => Box::new(softsync::Softsync::new(updates, recipe.staleness)),
-    }
-}
-
-/// The factor on a worker's own update until the servers have merged it: what the merge rule will make of it on average.
-pub(crate) fn own_scale(merge: Merge) -> f32 {
-    match merge {
-        Merge::Sum { lambda } => lambda,
-        Merge::Softsync { updates } => 1.0 / updates as f32,
-        Merge::Mean => 1.0,
-    }
-}
+pub(crate) use merge::{Merged, Merging, Verdict, merging, own_scale};

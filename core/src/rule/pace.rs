@@ -1,10 +1,10 @@
-//! When a worker may go on: stale-synchronous parallel (Ho et al. 2013, section 3), with bulk-synchronous and
-//! asynchronous as its ends.
+//! When a worker may go on: stale-synchronous parallel (Ho et al. 2013, section 3). Bulk-synchronous and asynchronous
+//! are its limits.
 //!
-//! A worker's clock counts its completed steps. The server's row clock is the number of steps that it has of
-//! *every* member: all updates of earlier steps are in the parameters. A worker at clock c may read them when
-//! `row >= c - s`: nobody computes with a lead above s, and `max - min <= s + 1`. s = 0 is bulk-synchronous; no
-//! bound is asynchronous. The slowest member is never held back.
+//! A worker's clock counts its completed steps. The server's *row clock* is the smallest clock of a member, so the
+//! parameters contain all updates of steps before it. A worker at clock c may read the parameters when `row >= c - s`,
+//! where s is the bound. Then no worker computes with a lead above s, and `max - min <= s + 1`. s = 0 is
+//! bulk-synchronous, no bound is asynchronous. The slowest member never waits, so the rule cannot deadlock.
 
 use alloc::vec;
 use alloc::vec::Vec;
@@ -12,7 +12,7 @@ use alloc::vec::Vec;
 use crate::id::{Clock, PeerId};
 use crate::recipe::{Pace, Recipe};
 
-/// The largest lead with which a worker may compute; `None`: any.
+/// The largest lead with which a worker may compute, in clocks: s above. `None`: no bound.
 pub(crate) fn lead_max(recipe: &Recipe) -> Option<u64> {
     match recipe.pace {
         Pace::Synchronous => Some(0),
@@ -21,24 +21,29 @@ pub(crate) fn lead_max(recipe: &Recipe) -> Option<u64> {
     }
 }
 
-/// May a worker at clock `clock` read parameters of row clock `row`?
+/// True if a worker at clock `clock` may read parameters of row clock `row`.
 pub(crate) fn may_read(clock: Clock, row: Clock, lead_max: Option<u64>) -> bool {
     lead_max.is_none_or(|bound| clock.ahead_of(row) <= bound)
 }
 
-/// How many contributions a worker may have under way: with two, it computes while one travels.
+/// The number of unanswered contributions that a worker may have. With 2, it computes the next one while the previous
+/// one is in flight.
 pub(crate) fn window(recipe: &Recipe) -> usize {
     match recipe.pace {
         Pace::Synchronous | Pace::Stale { bound: 0 } | Pace::Asynchronous { overlap: false } => 1,
+        // With a bound of 1 or more, a worker may be ahead, so it need not wait for the answer to its last
+        // contribution.
         Pace::Stale { .. } | Pace::Asynchronous { overlap: true } => 2,
     }
 }
 
-/// The clocks of the members. One who dies leaves it: a dead clock would hold back everyone for ever.
+/// The clocks of the members at a server. A member is a worker that takes part; a lost worker is removed, because its
+/// clock would hold back the row, and with it every other worker, forever.
 #[derive(Clone, Debug)]
 pub(crate) struct VectorClock {
+    /// One entry per worker, by rank.
     entries: Vec<Entry>,
-    /// The row clock when the last member left, so that it never falls.
+    /// The row clock when a member last left. It is the row while there are no members, so that the row never falls.
     floor: Clock,
 }
 
@@ -53,34 +58,36 @@ impl VectorClock {
         Self { entries: vec![Entry { clock: Clock(0), member: false }; workers as usize], floor: Clock(0) }
     }
 
-    /// Smallest clock of a member.
+    /// The row clock: the smallest clock of a member.
     pub(crate) fn row(&self) -> Clock {
         self.slowest().map_or(self.floor, |(_, clock)| clock)
     }
 
-    /// The member with the smallest clock; of several, the one of the lowest rank.
+    /// The member with the smallest clock, and among equals the lowest rank.
     pub(crate) fn slowest(&self) -> Option<(PeerId, Clock)> {
         let members = self.entries.iter().enumerate().filter(|(_, entry)| entry.member);
         members.min_by_key(|(_, entry)| entry.clock).map(|(rank, entry)| (PeerId(rank as u32), entry.clock))
     }
 
-    /// Before anyone has entered: the row that the first enter at.
+    /// Sets the row clock for a server that starts with restored parameters. Call it before the first member joins.
     pub(crate) fn begin_at(&mut self, floor: Clock) {
         self.floor = floor;
     }
 
-    /// Enters a worker, at a clock not below the slowest.
+    /// Adds a member. `clock` must not be below the row, or the row would fall.
     pub(crate) fn join(&mut self, worker: PeerId, clock: Clock) {
         debug_assert!(clock >= self.row());
         self.entries[worker.index()] = Entry { clock, member: true };
     }
 
+    /// Removes a member.
     pub(crate) fn leave(&mut self, worker: PeerId) {
+        // Before the removal: if this was the last member, the row stays where it was.
         self.floor = self.row();
         self.entries[worker.index()].member = false;
     }
 
-    /// One more step of this worker is in.
+    /// Counts one more step of this worker.
     pub(crate) fn tick(&mut self, worker: PeerId) {
         let entry = &mut self.entries[worker.index()];
         entry.clock = entry.clock.next();
@@ -95,7 +102,7 @@ impl VectorClock {
     }
 
     #[cfg(planted)]
-    /// Smallest clock of anyone who ever took part.
+    /// Smallest clock of all workers, lost ones included.
     pub(crate) fn row_of_all(&self) -> Clock {
         self.entries.iter().map(|entry| entry.clock).min().unwrap_or(self.floor)
     }
@@ -106,7 +113,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_lead_of_the_bound_may_read_and_one_more_may_not() {
+    fn a_worker_may_read_at_a_lead_of_the_bound_but_not_above() {
         assert!(may_read(Clock(5), Clock(2), Some(3)));
         assert!(!may_read(Clock(6), Clock(2), Some(3)));
         assert!(may_read(Clock(6), Clock(2), None));
@@ -114,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn the_row_is_the_slowest_member_and_never_falls() {
+    fn the_row_is_the_clock_of_the_slowest_member_and_never_falls() {
         let mut clocks = VectorClock::new(3);
         for worker in 0..3 {
             clocks.join(PeerId(worker), Clock(0));

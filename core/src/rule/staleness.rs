@@ -1,64 +1,12 @@
-//! How much a late update still counts.
+//! The factor on a late update, by the recipe's [`Staleness`].
 //!
-//! The staleness of an update is `tau = T - j`: applications at the server since the parameters that it was
-//! computed from. Zhang et al. 2016 divide by `tau`; Odena 2016's code by `tau + 1`, which avoids the tie of
-//! 0 and 1; Chan and Lane 2014 let it decay exponentially.
+//! Nodes on different platforms must compute the same bits. So the functions here use only operations that IEEE 754
+//! defines exactly, and not `powf`, which differs between platforms.
 
-use crate::recipe::{ConfigError, check_range};
-
-/// A scaling rule, and a limit above which an update is dropped.
-#[derive(Copy, Clone, Debug, PartialEq)]
-pub struct Staleness {
-    /// The factor as a function of staleness.
-    pub scaling: Scaling,
-    /// Updates staler than this are dropped, and counted.
-    pub drop_above: Option<u64>,
-}
-
-/// The factor on an update of staleness `tau`.
-#[derive(Copy, Clone, Debug, PartialEq)]
-pub enum Scaling {
-    /// 1
-    Const,
-    /// 1 / max(tau, 1)
-    Inverse,
-    /// 1 / (tau + 1)
-    InversePlusOne,
-    /// base^tau
-    Exp {
-        /// In (0, 1].
-        base: f32,
-    },
-    /// (tau + 1)^-power
-    Poly {
-        /// Above 0, at most 16.
-        power: f32,
-    },
-}
+use crate::recipe::{Scaling, Staleness};
 
 impl Staleness {
-    /// Every update counts in full.
-    pub const fn constant() -> Self {
-        Self { scaling: Scaling::Const, drop_above: None }
-    }
-
-    /// 1 / max(tau, 1) (Zhang et al. 2016).
-    pub const fn inverse() -> Self {
-        Self { scaling: Scaling::Inverse, drop_above: None }
-    }
-
-    /// 1 / (tau + 1) (Odena 2016).
-    pub const fn inverse_plus_one() -> Self {
-        Self { scaling: Scaling::InversePlusOne, drop_above: None }
-    }
-
-    /// The same rule, dropping updates staler than `limit`.
-    #[must_use]
-    pub const fn dropping_above(self, limit: u64) -> Self {
-        Self { drop_above: Some(limit), ..self }
-    }
-
-    /// The factor for an update of staleness `tau`, in (0, 1]; `None` when it is dropped.
+    /// The factor on an update of staleness `tau`, in (0, 1]. `None`: the update is dropped.
     pub fn scale(&self, tau: u64) -> Option<f32> {
         if self.drop_above.is_some_and(|limit| tau > limit) {
             return None;
@@ -71,21 +19,9 @@ impl Staleness {
             Scaling::Poly { power } => 1.0 / root_power(tau.saturating_add(1), power),
         })
     }
-
-    pub(crate) fn is_constant(&self) -> bool {
-        self.scaling == Scaling::Const && self.drop_above.is_none()
-    }
-
-    pub(crate) fn check(&self) -> Result<(), ConfigError> {
-        match self.scaling {
-            Scaling::Exp { base } => check_range("base", "above 0, at most 1", base, base > 0.0 && base <= 1.0),
-            Scaling::Poly { power } => check_range("power", "above 0, at most 16", power, power > 0.0 && power <= 16.0),
-            _ => Ok(()),
-        }
-    }
 }
 
-/// base^n by squaring: no dependence on a platform's `powf`, so that every node computes the same bits.
+/// base^n by repeated squaring.
 fn power_of(base: f32, mut n: u64) -> f32 {
     let (mut square, mut result) = (f64::from(base), 1.0f64);
     while n > 0 {
@@ -95,10 +31,11 @@ fn power_of(base: f32, mut n: u64) -> f32 {
         square *= square;
         n >>= 1;
     }
+    // Above 0: only `drop_above` drops an update, and counts it.
     (result as f32).max(f32::MIN_POSITIVE)
 }
 
-/// x^power for x ≥ 1 and power ≤ 16: the whole part by squaring, the binary fraction by repeated square roots.
+/// x^power for x ≥ 1 and power ≤ 16: the whole part by multiplication, the binary fraction by repeated square roots.
 fn root_power(x: u64, power: f32) -> f32 {
     let whole = power as u64;
     let mut fraction = f64::from(power) - whole as f64;
@@ -117,8 +54,9 @@ fn root_power(x: u64, power: f32) -> f32 {
     result as f32
 }
 
-/// Newton's iteration (`f64::sqrt` needs std). Accurate to a few units in the last place for x ≥ 1.
+/// Newton's iteration, because `f64::sqrt` needs std. Accurate to a few units in the last place for x ≥ 1.
 fn square_root(x: f64) -> f64 {
+    // Half the exponent as a first guess; five iterations then reach full precision.
     let mut y = f64::from_bits((x.to_bits() >> 1) + (1023u64 << 51));
     for _ in 0..5 {
         y = 0.5 * (y + x / y);
@@ -136,7 +74,7 @@ mod tests {
     }
 
     #[test]
-    fn the_published_rules() {
+    fn factors_are_those_of_the_published_rules() {
         let scales = |s: Staleness| [0, 1, 2, 9].map(|tau| s.scale(tau).unwrap());
         assert_eq!(scales(Staleness::constant()), [1.0; 4]);
         assert_eq!(scales(Staleness::inverse()), [1.0, 1.0, 0.5, 1.0 / 9.0]);
@@ -145,7 +83,7 @@ mod tests {
     }
 
     #[test]
-    fn drop_above_drops_strictly_above() {
+    fn an_update_is_dropped_strictly_above_the_limit() {
         let rule = Staleness::constant().dropping_above(3);
         assert_eq!(rule.scale(3), Some(1.0));
         assert_eq!(rule.scale(4), None);
@@ -153,22 +91,21 @@ mod tests {
 
     proptest! {
         #[test]
-        fn poly_is_the_power(tau in 0u64..100_000, power in 0.01f32..16.0) {
+        fn poly_agrees_with_powf(tau in 0u64..100_000, power in 0.01f32..16.0) {
             let got = f64::from(rule(Scaling::Poly { power }).scale(tau).unwrap());
             let expected = ((tau + 1) as f64).powf(-f64::from(power));
             prop_assert!((got - expected).abs() <= 1e-5 * expected + 1e-38, "{got} {expected}");
         }
 
         #[test]
-        fn exp_is_the_power(tau in 0u64..200, base in 0.5f32..1.0) {
+        fn exp_agrees_with_powi(tau in 0u64..200, base in 0.5f32..1.0) {
             let got = f64::from(rule(Scaling::Exp { base }).scale(tau).unwrap());
             let expected = f64::from(base).powi(tau as i32).max(f64::from(f32::MIN_POSITIVE));
             prop_assert!((got - expected).abs() <= 1e-6 * expected, "{got} {expected}");
         }
 
-        /// Scales lie in (0, 1] and never rise with staleness.
         #[test]
-        fn scales_fall_with_staleness(tau in 0u64..1_000_000, which in 0usize..5) {
+        fn factors_lie_above_zero_and_never_rise_with_staleness(tau in 0u64..1_000_000, which in 0usize..5) {
             let rule = rule([Scaling::Const, Scaling::Inverse, Scaling::InversePlusOne,
                 Scaling::Exp { base: 0.7 }, Scaling::Poly { power: 0.5 }][which]);
             let (now, later) = (rule.scale(tau).unwrap(), rule.scale(tau + 1).unwrap());

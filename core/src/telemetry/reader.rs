@@ -1,12 +1,13 @@
-//! Numbers and text out of a frame's body.
+//! Reads numbers and text from the body of a frame, with bounds on everything.
 
 use alloc::string::{String, ToString};
 
 use super::LogError;
 
-/// What is left of a body.
+/// A cursor over the body of a frame.
 #[derive(Debug)]
 pub(super) struct Reader<'a> {
+    /// The bytes that are not read yet.
     rest: &'a [u8],
 }
 
@@ -21,12 +22,13 @@ impl<'a> Reader<'a> {
         Ok(*first)
     }
 
-    /// LEB128, of as few bytes as it takes.
+    /// An integer as LEB128 in its shortest form.
     pub(super) fn number(&mut self) -> Result<u64, LogError> {
         let mut n = 0u64;
         for shift in (0..64).step_by(7) {
             let byte = self.byte()?;
             let bits = u64::from(byte & 0x7f);
+            // The tenth byte holds only the top bit of 64. A last byte of 0 would be a longer form of the same number.
             if shift == 63 && bits > 1 || (byte == 0 && shift > 0) {
                 return Err(LogError::Body);
             }
@@ -38,20 +40,23 @@ impl<'a> Reader<'a> {
         Err(LogError::Body)
     }
 
-    /// A number of 32 bits.
+    /// An integer as LEB128 that fits 32 bits.
     pub(super) fn short(&mut self) -> Result<u32, LogError> {
         u32::try_from(self.number()?).map_err(|_| LogError::Body)
     }
 
-    /// How many of something follow; each takes a byte at least.
+    /// The length of a list or text. It is at most `limit`, and at most the number of bytes that are left, because each
+    /// element takes at least one byte. So the caller may allocate that many elements.
     pub(super) fn count(&mut self, limit: usize) -> Result<usize, LogError> {
         let got = usize::try_from(self.number()?).unwrap_or(usize::MAX);
         if got > limit {
             return Err(LogError::Length { limit, got });
         }
+        // A short body cannot ask for a large allocation.
         if got > self.rest.len() { Err(LogError::Body) } else { Ok(got) }
     }
 
+    /// A byte that is an index into `all`.
     pub(super) fn one_of<T: Copy>(&mut self, all: &[T]) -> Result<T, LogError> {
         let got = self.byte()?;
         all.get(usize::from(got)).copied().ok_or(LogError::Kind { got })
@@ -70,6 +75,7 @@ impl<'a> Reader<'a> {
         core::str::from_utf8(text).map(ToString::to_string).map_err(|_| LogError::Body)
     }
 
+    /// Checks that the whole body has been read.
     pub(super) fn end(&self) -> Result<(), LogError> {
         if self.rest.is_empty() { Ok(()) } else { Err(LogError::Body) }
     }

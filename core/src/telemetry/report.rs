@@ -1,4 +1,4 @@
-//! How a report is written.
+//! The encoding of a [`Report`]. [`emit`] and [`parse`] list the same fields in the same order.
 
 use alloc::vec::Vec;
 
@@ -8,7 +8,7 @@ use crate::id::{Clock, PeerId};
 use crate::status::{Counters, Histogram, LinkStatus, Presence, Role, Status, Waiting, WorkerStatus};
 use crate::time::Instant;
 
-/// In the order they are written and read.
+/// All counters, in the order of the encoding. Destructuring makes a forgotten field a compile error.
 fn counts(counters: &mut Counters) -> [&mut u64; 14] {
     let Counters {
         applied,
@@ -19,7 +19,7 @@ fn counts(counters: &mut Counters) -> [&mut u64; 14] {
         empty,
         applications,
         entries,
-        left_out,
+        non_finite,
         merged,
         dense_bytes,
         lost,
@@ -35,7 +35,7 @@ fn counts(counters: &mut Counters) -> [&mut u64; 14] {
         empty,
         applications,
         entries,
-        left_out,
+        non_finite,
         merged,
         dense_bytes,
         lost,
@@ -57,18 +57,19 @@ pub(super) fn emit(log: &mut Vec<u8>, report: &Report) {
     number(log, status.clock.0);
     match status.waiting {
         None => log.push(0),
-        Some(Waiting { on, at, clock, since, told_by }) => {
+        Some(Waiting { on, at, clock, since, reported_by }) => {
             log.push(1);
-            numbers(log, &[u64::from(on.0), at.0, clock.0, since.as_nanos(), u64::from(told_by.0)]);
+            numbers(log, &[u64::from(on.0), at.0, clock.0, since.as_nanos(), u64::from(reported_by.0)]);
         }
     }
     numbers(log, &counts(&mut { status.counters }).map(|count| *count));
-    // Of the buckets, those up to the last that has anything.
+    // Trailing empty buckets are not written: most runs use a few of 64.
     let buckets = status.staleness.buckets();
     let used = buckets.iter().rposition(|count| *count > 0).map_or(0, |last| last + 1);
     number(log, used as u64);
     buckets[..used].iter().for_each(|count| number(log, *count));
     numbers(log, &[status.staleness.sum(), status.staleness.max()]);
+    // Cut to the limit that `parse` enforces.
     let workers = &status.workers[..status.workers.len().min(NODES_MAX)];
     number(log, workers.len() as u64);
     for worker in workers {
@@ -79,9 +80,10 @@ pub(super) fn emit(log: &mut Vec<u8>, report: &Report) {
     let links = &status.links[..status.links.len().min(NODES_MAX)];
     number(log, links.len() as u64);
     for link in links {
-        let LinkStatus { peer, bytes_out, bytes_in, messages_out, messages_in, last_heard, answers_in } = *link;
+        let LinkStatus { peer, bytes_out, bytes_in, messages_out, messages_in, last_heard, response_ns } = *link;
+        // 0 stands for no message yet.
         let heard = last_heard.map_or(0, |at| at.as_nanos().saturating_add(1));
-        numbers(log, &[u64::from(peer.0), bytes_out, bytes_in, messages_out, messages_in, heard, answers_in]);
+        numbers(log, &[u64::from(peer.0), bytes_out, bytes_in, messages_out, messages_in, heard, response_ns]);
     }
     for x in [status.residual_norm, status.density, status.tau, status.clipped] {
         log.extend((x as f32).to_le_bytes());
@@ -107,7 +109,7 @@ pub(super) fn parse(reader: &mut Reader<'_>) -> Result<Report, LogError> {
             at: Clock(reader.number()?),
             clock: Clock(reader.number()?),
             since: Instant::from_nanos(reader.number()?),
-            told_by: PeerId(reader.short()?),
+            reported_by: PeerId(reader.short()?),
         }),
         got => return Err(LogError::Kind { got }),
     };
@@ -120,7 +122,7 @@ pub(super) fn parse(reader: &mut Reader<'_>) -> Result<Report, LogError> {
     for bucket in &mut buckets[..used] {
         *bucket = reader.number()?;
     }
-    // The last that is told has something.
+    // A trailing empty bucket would be a second encoding of the same histogram.
     if used > 0 && buckets[used - 1] == 0 {
         return Err(LogError::Body);
     }
@@ -135,8 +137,8 @@ pub(super) fn parse(reader: &mut Reader<'_>) -> Result<Report, LogError> {
         let [bytes_out, bytes_in] = [reader.number()?, reader.number()?];
         let [messages_out, messages_in] = [reader.number()?, reader.number()?];
         let last_heard = reader.number()?.checked_sub(1).map(Instant::from_nanos);
-        let answers_in = reader.number()?;
-        Ok(LinkStatus { peer, bytes_out, bytes_in, messages_out, messages_in, last_heard, answers_in })
+        let response_ns = reader.number()?;
+        Ok(LinkStatus { peer, bytes_out, bytes_in, messages_out, messages_in, last_heard, response_ns })
     });
     let links = links.collect::<Result<_, LogError>>()?;
     let mut x = [0.0; 4];

@@ -16,7 +16,7 @@ fn report(seed: u64) -> Report {
         messages_out: n(4),
         messages_in: n(5),
         last_heard: k.is_multiple_of(2).then(|| Instant::from_nanos(n(6) >> 1)),
-        answers_in: n(24),
+        response_ns: n(24),
     };
     let worker = |k: u32| WorkerStatus {
         rank: PeerId(k),
@@ -28,7 +28,7 @@ fn report(seed: u64) -> Report {
         at: Clock(n(7)),
         clock: Clock(n(8)),
         since: Instant::from_nanos(n(9)),
-        told_by: PeerId(2),
+        reported_by: PeerId(2),
     };
     let status = Status {
         me: PeerId(seed as u32 % 1000),
@@ -58,7 +58,7 @@ fn frames(seed: u64) -> Vec<Frame> {
     let note = Note {
         at: Instant::from_nanos(seed),
         rank: PeerId(1),
-        what: NoteKind::ALL[seed as usize % NoteKind::ALL.len()],
+        kind: NoteKind::ALL[seed as usize % NoteKind::ALL.len()],
         peer: PeerId(2),
         number: seed,
     };
@@ -67,7 +67,7 @@ fn frames(seed: u64) -> Vec<Frame> {
 }
 
 #[test]
-fn what_is_written_is_read() {
+fn frames_survive_their_encoding_and_incomplete_ones_are_awaited() {
     for seed in 0..500 {
         let frames = frames(seed);
         let mut log = Vec::new();
@@ -76,7 +76,6 @@ fn what_is_written_is_read() {
         for frame in &frames {
             let (read, used) = Frame::parse(rest).unwrap().unwrap();
             assert_eq!(&read, frame);
-            // Whatever is missing of it, it is waited for.
             (0..used).for_each(|len| assert_eq!(Frame::parse(&rest[..len]), Ok(None)));
             rest = &rest[used..];
         }
@@ -89,7 +88,7 @@ fn lengths_are_limited_before_anything_is_allocated() {
     let mut long = (BODY_MAX as u32 + 1).to_le_bytes().to_vec();
     long.extend([0; 100]);
     assert_eq!(Frame::parse(&long), Err(LogError::Length { limit: BODY_MAX, got: BODY_MAX + 1 }));
-    // A text of 2^60 bytes.
+    // A text with a stated length of 2^60 bytes.
     let mut log = vec![10, 0, 0, 0, 1];
     log.extend([0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x10]);
     assert!(matches!(Frame::parse(&log), Err(LogError::Length { limit: TEXT_MAX, .. })));
@@ -98,15 +97,17 @@ fn lengths_are_limited_before_anything_is_allocated() {
 }
 
 #[test]
-fn text_is_made_harmless() {
+fn printable_text_has_no_control_characters_and_a_limit() {
     assert_eq!(printable("  a\u{1b}[31mb\r\nc\u{7}  ", 64), "a[31mbc");
     assert_eq!(printable(&"x".repeat(1000), 10), "xxxxxxxxxx");
 }
 
 proptest! {
-    /// Whatever the bytes, reading them ends; and what is read would be written as it was.
+    /// Parsing terminates for any bytes, and a parsed frame has an encoding of about the same length.
     #[test]
-    fn any_bytes_are_read_or_refused(bytes in prop::collection::vec(any::<u8>(), 0..300), at in any::<usize>(), seed in 0u64..99) {
+    fn any_bytes_are_parsed_or_refused(
+        bytes in prop::collection::vec(any::<u8>(), 0..300), at in any::<usize>(), seed in 0u64..99)
+    {
         let _ = Frame::parse(&bytes);
         let mut log = Vec::new();
         frames(seed).iter().for_each(|frame| frame.emit(&mut log));

@@ -1,12 +1,15 @@
-//! One element in, one out: updates applied and scaled, velocities, replicas made from ledgers.
+//! Elementwise kernels: each output element depends on the input elements of the same index.
+//!
+//! `Apply`, `Accumulate`, `Accelerate`, `Materialise` and `Copy`. They have no result, so they are recorded and done.
 
+use gradwire_core::Segment;
 use gradwire_core::kernel::Kernel;
-use gradwire_core::{Pool, Segment};
 
-use crate::commands::{Commands, Part};
+use crate::commands::Part;
 use crate::error::GpuError;
-use crate::memory::{CHUNK, Memory};
+use crate::memory::CHUNK;
 use crate::program::{Params, Program};
+use crate::recorder::Recorder;
 use crate::window::Window;
 
 const SOURCE: &str = include_str!("elementwise.wgsl");
@@ -18,14 +21,10 @@ pub(crate) static SCALE: Program = Program { name: "scale", source: SOURCE, buff
 pub(crate) static ACCELERATE: Program = Program { name: "accelerate", source: SOURCE, buffers: 2, invocations: 256 };
 pub(crate) static MATERIALISE: Program = Program { name: "materialise", source: SOURCE, buffers: 3, invocations: 256 };
 
-/// Gives the commands for one of these kernels; `false` if it is none of them.
-pub(crate) fn issue(
-    kernel: &Kernel,
-    commands: &mut Commands,
-    memory: &mut Memory,
-    pool: &Pool,
-) -> Result<bool, GpuError> {
-    let (program, reads, into, factor) = match *kernel {
+/// Records an elementwise kernel. Returns false for all other kernels.
+pub(crate) fn record(kernel: &Kernel, recorder: &mut Recorder<'_>) -> Result<bool, GpuError> {
+    // The inputs of the program besides `into`, in the order of its bindings.
+    let (program, inputs, into, factor) = match *kernel {
         Kernel::Apply { from, update, scale, into } if from == into => {
             (&APPLY_IN_PLACE, [Some(update), None], into, scale)
         }
@@ -36,41 +35,38 @@ pub(crate) fn issue(
         }
         Kernel::Accelerate { update, velocity, momentum } => (&ACCELERATE, [Some(update), None], velocity, momentum),
         Kernel::Materialise { base, ledger, unit, into } => (&MATERIALISE, [Some(base), Some(ledger)], into, unit),
-        Kernel::Copy { from, into } => return copy(from, into, commands, memory, pool).map(|()| true),
+        Kernel::Copy { from, into } => return copy(from, into, recorder).map(|()| true),
         _ => return Ok(false),
     };
+    // All reads come before the write: kernels in place read `into`, and the write marks the host's bytes of it as
+    // outdated.
     for segment in kernel.reads() {
-        memory.read(commands, segment, pool)?;
+        recorder.read(segment)?;
     }
-    let into_buffer = memory.write(commands, into, pool)?;
-    let mut buffers = Vec::with_capacity(2);
-    for segment in reads.into_iter().flatten() {
-        buffers.push((memory.read(commands, segment, pool)?, segment));
+    let into_buffer = recorder.write(into)?;
+    let mut operands = Vec::with_capacity(3);
+    for segment in inputs.into_iter().flatten() {
+        operands.push((recorder.read(segment)?, segment));
     }
-    buffers.push((into_buffer, into));
+    operands.push((into_buffer, into));
     let len = into.len as usize / 4;
     for first in (0..len).step_by(CHUNK) {
         let count = CHUNK.min(len - first);
         let mut params = Params { len: count as u32, f: [factor, 0.0, 0.0, 0.0], ..Params::default() };
-        params.groups = commands.workgroups(program, params.len);
-        let windows = buffers.iter().map(|(buffer, segment)| Window::new(buffer, *segment, first, count));
+        params.groups = recorder.commands.workgroups(program, params.len);
+        let windows = operands.iter().map(|(buffer, segment)| Window::new(buffer, *segment, first, count));
         let windows: Vec<_> = windows.collect();
         windows.iter().zip(&mut params.at).for_each(|(window, at)| *at = window.at);
         let parts: Vec<_> = windows.iter().map(|window| window.part).collect();
-        commands.run(program, &parts, params);
+        recorder.commands.run(program, &parts, params);
     }
     Ok(true)
 }
 
-fn copy(
-    from: Segment,
-    into: Segment,
-    commands: &mut Commands,
-    memory: &mut Memory,
-    pool: &Pool,
-) -> Result<(), GpuError> {
-    let source = memory.read(commands, from, pool)?;
-    let target = memory.write(commands, into, pool)?;
-    commands.copy(Part { buffer: &source, start: from.start, len: u64::from(from.len) }, &target, into.start);
+fn copy(from: Segment, into: Segment, recorder: &mut Recorder<'_>) -> Result<(), GpuError> {
+    let source = recorder.read(from)?;
+    let target = recorder.write(into)?;
+    let part = Part { buffer: &source, start: from.start, len: u64::from(from.len) };
+    recorder.commands.copy(part, &target, into.start);
     Ok(())
 }

@@ -1,15 +1,17 @@
-//! What sparse bodies say, into vectors on the device. A body is read on the host, all of it before anything is touched; what
-//! goes over the bus is its entries.
+//! Sparse bodies into device vectors: the kernels `Decode` and `Expand` of the codecs threshold and top-k.
+//!
+//! The host parses a body and checks all of it before the device is touched, so a malformed body changes nothing. Its
+//! entries then go to the device as pairs of an index and a word, and a shader scatters them.
 
-use gradwire_core::codec::threshold;
-use gradwire_core::codec::topk;
+use gradwire_core::Segment;
+use gradwire_core::codec::{threshold, topk};
 use gradwire_core::kernel::{Coding, Kernel, KernelResult};
-use gradwire_core::{Pool, Segment};
 
-use crate::commands::{Commands, Part};
+use crate::commands::Part;
 use crate::error::GpuError;
-use crate::memory::{CHUNK, Memory};
+use crate::memory::CHUNK;
 use crate::program::{Params, Program};
+use crate::recorder::Recorder;
 use crate::wgpu;
 use crate::window::Window;
 
@@ -18,58 +20,60 @@ const SOURCE: &str = include_str!("scatter.wgsl");
 pub(crate) static ADD: Program = Program { name: "add", source: SOURCE, buffers: 2, invocations: 256 };
 pub(crate) static PUT: Program = Program { name: "put", source: SOURCE, buffers: 2, invocations: 256 };
 
-/// Entries on their way, and how far ledgers can have counted.
+/// Buffers that are reused from one body to the next, and a bound on the ledger's counts.
 #[derive(Debug, Default)]
 pub(crate) struct Scatter {
-    list: Vec<(u32, i32)>,
+    /// Entries of a threshold body: index and units.
+    entries: Vec<(u32, i32)>,
+    /// Entries in the shader's form: index and word, ascending by index.
     pairs: Vec<[u32; 2]>,
+    /// The pairs on the device.
     buffer: Option<wgpu::Buffer>,
-    /// No count of the ledger, and there is one at most, is above this in magnitude.
-    bound: u64,
+    /// Upper bound of the magnitudes in the ledger. A machine has one ledger at most.
+    ledger_bound: u64,
 }
 
-/// What has become of a kernel.
-pub(crate) enum Issued {
+/// The outcome of [`Scatter::record`].
+pub(crate) enum Outcome {
+    /// The kernel is recorded, or the body is malformed.
     Done(KernelResult),
-    /// It is for the host.
-    Host,
+    /// Nothing is recorded: the host has to run the kernel.
+    Unsupported,
 }
 
 impl Scatter {
-    pub(crate) fn issue(
-        &mut self,
-        kernel: &Kernel,
-        commands: &mut Commands,
-        memory: &mut Memory,
-        pool: &Pool,
-    ) -> Result<Issued, GpuError> {
+    /// Records a `Decode` or `Expand`.
+    pub(crate) fn record(&mut self, kernel: &Kernel, recorder: &mut Recorder<'_>) -> Result<Outcome, GpuError> {
         self.pairs.clear();
+        let pool = recorder.pool;
         match *kernel {
             Kernel::Decode { body, sections, unit, ledger } => {
-                self.list.clear();
+                self.entries.clear();
                 let (words, parts) = (pool.words(body), pool.sections(sections));
-                if let Err(error) = threshold::list(words, parts, unit, &mut self.list) {
-                    return Ok(Issued::Done(KernelResult::Malformed(error)));
+                if let Err(error) = threshold::list(words, parts, unit, &mut self.entries) {
+                    return Ok(Outcome::Done(KernelResult::Malformed(error)));
                 }
-                let largest = self.list.iter().map(|(_, units)| units.unsigned_abs()).max().unwrap_or(0);
-                self.bound += u64::from(largest);
-                if self.bound > i32::MAX as u64 {
-                    // The host looks at each count.
-                    return Ok(Issued::Host);
+                // A body that would overflow a count is an error that must leave the ledger as it is. The shader cannot
+                // detect that: it adds without a check. The sum of the largest counts of all bodies bounds every count
+                // of the ledger. When the bound overflows, the host runs the kernel and measures the bound again.
+                let largest = self.entries.iter().map(|(_, units)| units.unsigned_abs()).max().unwrap_or(0);
+                self.ledger_bound += u64::from(largest);
+                if self.ledger_bound > i32::MAX as u64 {
+                    return Ok(Outcome::Unsupported);
                 }
-                self.pairs.extend(self.list.iter().map(|(at, units)| [*at, *units as u32]));
-                self.scatter(&ADD, ledger, commands, memory, pool)?;
+                self.pairs.extend(self.entries.iter().map(|(at, units)| [*at, *units as u32]));
+                self.scatter(&ADD, ledger, recorder)?;
             }
             Kernel::Expand { coding: Coding::Threshold(aim), body, sections, into } => {
-                self.list.clear();
+                self.entries.clear();
                 let (words, parts) = (pool.words(body), pool.sections(sections));
-                if let Err(error) = threshold::list(words, parts, aim.unit, &mut self.list) {
-                    return Ok(Issued::Done(KernelResult::Malformed(error)));
+                if let Err(error) = threshold::list(words, parts, aim.unit, &mut self.entries) {
+                    return Ok(Outcome::Done(KernelResult::Malformed(error)));
                 }
-                // Exact: a count has 15 bits, and the rest is powers of two.
+                // Exact: units are a count of 15 bits times a power of two, and the unit is a power of two.
                 let value = |units: i32| (units as f32 * aim.unit).to_bits();
-                self.pairs.extend(self.list.iter().map(|(at, units)| [*at, value(*units)]));
-                self.expand(into, commands, memory, pool)?;
+                self.pairs.extend(self.entries.iter().map(|(at, units)| [*at, value(*units)]));
+                self.expand(into, recorder)?;
             }
             Kernel::Expand { coding: Coding::TopK { .. }, body, into, .. } => {
                 let pairs = &mut self.pairs;
@@ -77,49 +81,45 @@ impl Scatter {
                     pairs.push([at as u32, value.to_bits()]);
                 });
                 if let Err(error) = read {
-                    return Ok(Issued::Done(KernelResult::Malformed(error)));
+                    return Ok(Outcome::Done(KernelResult::Malformed(error)));
                 }
-                self.expand(into, commands, memory, pool)?;
+                self.expand(into, recorder)?;
             }
-            _ => return Ok(Issued::Host),
+            // The bodies of other codecs have a word for every element: there is no less to upload than their floats.
+            _ => return Ok(Outcome::Unsupported),
         }
-        Ok(Issued::Done(KernelResult::Nothing))
+        Ok(Outcome::Done(KernelResult::Nothing))
     }
 
-    /// The host has counted; it has looked at all of the ledger.
-    pub(crate) fn counted(&mut self, ledger: &[i32]) {
-        self.bound = ledger.iter().map(|units| u64::from(units.unsigned_abs())).max().unwrap_or(0);
+    /// Measures the bound of the ledger, after the host has run a `Decode`. `ledger` must be up to date and complete.
+    pub(crate) fn measure_ledger(&mut self, ledger: &[i32]) {
+        self.ledger_bound = ledger.iter().map(|units| u64::from(units.unsigned_abs())).max().unwrap_or(0);
     }
 
-    fn expand(
-        &mut self,
-        into: Segment,
-        commands: &mut Commands,
-        memory: &mut Memory,
-        pool: &Pool,
-    ) -> Result<(), GpuError> {
-        let target = memory.write(commands, into, pool)?;
+    /// Zeroes `into` and puts the pairs there.
+    fn expand(&mut self, into: Segment, recorder: &mut Recorder<'_>) -> Result<(), GpuError> {
+        // Before `scatter` reads the segment: all of it is overwritten, so the host's bytes need no upload.
+        let target = recorder.write(into)?;
         if into.len > 0 {
-            commands.encoder().clear_buffer(&target, into.start, Some(u64::from(into.len)));
+            recorder.commands.encoder().clear_buffer(&target, into.start, Some(u64::from(into.len)));
         }
-        self.scatter(&PUT, into, commands, memory, pool)
+        self.scatter(&PUT, into, recorder)
     }
 
+    /// Uploads the pairs and runs `program` on them.
     fn scatter(
         &mut self,
         program: &'static Program,
         into: Segment,
-        commands: &mut Commands,
-        memory: &mut Memory,
-        pool: &Pool,
+        recorder: &mut Recorder<'_>,
     ) -> Result<(), GpuError> {
         if self.pairs.is_empty() {
             return Ok(());
         }
         let size = (8 * self.pairs.len()) as u64;
         if self.buffer.as_ref().is_none_or(|buffer| buffer.size() < size) {
-            commands.created += 1;
-            self.buffer = Some(commands.context.device.create_buffer(&wgpu::BufferDescriptor {
+            recorder.commands.created += 1;
+            self.buffer = Some(recorder.commands.context.device.create_buffer(&wgpu::BufferDescriptor {
                 label: Some("entries"),
                 size: size.next_power_of_two().max(4096),
                 usage: wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_DST,
@@ -127,17 +127,20 @@ impl Scatter {
             }));
         }
         let Some(buffer) = &self.buffer else { return Ok(()) };
-        memory.read(commands, into, pool)?;
-        let target = memory.write(commands, into, pool)?;
-        commands.upload(buffer, 0, bytemuck::cast_slice(&self.pairs));
+        // The shader changes some words of the segment and keeps the rest: read, then write.
+        recorder.read(into)?;
+        let target = recorder.write(into)?;
+        recorder.commands.upload(buffer, 0, bytemuck::cast_slice(&self.pairs));
         let len = into.len as usize / 4;
+        // A binding of the target covers a chunk of it, and the pairs are sorted: each chunk has a range of them.
         for first in (0..len).step_by(CHUNK) {
             let count = CHUNK.min(len - first);
             let mut from = self.pairs.partition_point(|pair| (pair[0] as usize) < first);
             let end = self.pairs.partition_point(|pair| (pair[0] as usize) < first + count);
             while from < end {
                 let entries = (end - from).min(CHUNK);
-                // All of the buffer, if a binding can: what it is bound to is then the same for every message.
+                // Bind the whole buffer if a binding can be that long. The bind group is then the same for every
+                // message and comes from the cache.
                 let source = Segment { buffer: into.buffer, start: 8 * from as u64, len: 8 * entries as u32 };
                 let pairs = match buffer.size() <= 8 * CHUNK as u64 {
                     true => Window { part: Part::whole(buffer), at: 2 * from as u32 },
@@ -145,10 +148,11 @@ impl Scatter {
                 };
                 let to = Window::new(&target, into, first, count);
                 let mut params = Params { len: entries as u32, ..Params::default() };
-                params.groups = commands.workgroups(program, params.len);
+                params.groups = recorder.commands.workgroups(program, params.len);
+                // `pairs.at` counts words, the shader counts pairs.
                 (params.at[0], params.at[1]) = (pairs.at / 2, to.at);
                 (params.n[0], params.n[1]) = (first as u32, count as u32);
-                commands.run(program, &[pairs.part, to.part], params);
+                recorder.commands.run(program, &[pairs.part, to.part], params);
                 from += entries;
             }
         }

@@ -1,9 +1,13 @@
-// What a sparse body says, into a vector: pairs of an element and a word, each element at most once.
+// Scatters the entries of a sparse body into a vector. An index occurs at most once, so no two invocations write the
+// same word and no atomics are needed.
+//
+// n.x: index of the first element that is bound; n.y: number of bound elements. at.x: first pair.
 
+// Index of an element, and the word for it.
 @group(0) @binding(1) var<storage, read_write> pairs: array<vec2<u32>>;
 @group(0) @binding(2) var<storage, read_write> into: array<u32>;
 
-// Whole numbers are added.
+// Adds integers (the counts of a ledger).
 @compute @workgroup_size(256)
 fn add(@builtin(global_invocation_id) id: vec3<u32>) {
     for (var i = id.x; i < p.len; i += p.groups * 256u) {
@@ -15,7 +19,7 @@ fn add(@builtin(global_invocation_id) id: vec3<u32>) {
     }
 }
 
-// Words are put there.
+// Stores words.
 @compute @workgroup_size(256)
 fn put(@builtin(global_invocation_id) id: vec3<u32>) {
     for (var i = id.x; i < p.len; i += p.groups * 256u) {

@@ -1,5 +1,10 @@
-// One bit per element, and a power of two per block of 1,024: the largest up to the block's mean magnitude, which is added up
-// as on the CPU, sixteen sums of floats and then their sum as doubles. A workgroup goes over a block at a time.
+// sign: one bit per element, and a scale per block of 1,024 elements.
+//
+// The scale is the largest power of two up to the block's mean magnitude. The mean is added up in the order of the CPU
+// kernel (core/src/codec/sign.rs): sixteen sums of floats, then their sum in double precision. A workgroup takes a
+// block at a time.
+//
+// more_n.x: index of the first block of this dispatch; more_n.y: words of all scales, which come first in the body.
 
 const BLOCK: u32 = 1024u;
 // 2^100.
@@ -10,7 +15,8 @@ var<workgroup> lanes: array<u32, 16>;
 var<workgroup> signs: array<atomic<u32>, 32>;
 var<workgroup> scale: u32;
 
-// A positive number by a whole one of at most 1,024, rounded to a double: bit by bit.
+// x / by, rounded to a double, for a positive x and an integer of at most 1,024. Long division, one bit per iteration:
+// it runs once per block.
 fn divided(x: Double, by: u32) -> Double {
     if is_zero(x) {
         return x;
@@ -18,7 +24,7 @@ fn divided(x: Double, by: u32) -> Double {
     var rest = 0u;
     var high = 0u;
     var low = 0u;
-    // 64 bits of the number, then as many zeros as give 64 bits from the first that is set.
+    // The dividend is the mantissa, then zeros. The quotient starts at its first bit that is set and has 64 bits.
     var got = 0u;
     var e = x.e;
     var at = 0u;
@@ -48,6 +54,7 @@ fn divided(x: Double, by: u32) -> Double {
         }
         at += 1u;
     }
+    // A remainder sets the sticky bit.
     return rounded(Double(false, e, high, low | select(0u, 1u, rest != 0u)));
 }
 
@@ -59,7 +66,7 @@ fn sign_bits(@builtin(local_invocation_index) me: u32, @builtin(workgroup_id) gr
         let first = block * BLOCK;
         let len = min(BLOCK, p.len - first);
         for (var k = me; k < len; k += 64u) {
-            values[k] = joined(first + k);
+            values[k] = accumulated(first + k);
         }
         if me < 32u {
             atomicStore(&signs[me], 0u);
@@ -80,7 +87,6 @@ fn sign_bits(@builtin(local_invocation_index) me: u32, @builtin(workgroup_id) gr
             }
             let mean = min(narrow(divided(all, len)), SCALE_MAX);
             scale = mean & INFINITY;
-            // `more_n.x`: number of the first block.
             atomicStore(&body[p.at.z + p.more_n.x + block], scale);
         }
         workgroupBarrier();
@@ -88,22 +94,21 @@ fn sign_bits(@builtin(local_invocation_index) me: u32, @builtin(workgroup_id) gr
             let x = values[k];
             var left = x;
             if scale != 0u {
-                // 0 is positive, with either sign.
+                // -0 counts as positive.
                 let negative = (x & SIGN) != 0u && (x & MAGNITUDE) != 0u;
                 if negative {
                     atomicOr(&signs[k / 32u], 1u << (k % 32u));
                 }
                 left = sum(x, scale | select(SIGN, 0u, negative));
             }
-            total += keep(first + k, left);
+            total += store_residual(first + k, left);
         }
         workgroupBarrier();
-        // `more_n.y`: words of all scales.
         if me < (len + 31u) / 32u {
             let word = p.more_n.y + (p.more_n.x + block) * 32u + me;
             atomicStore(&body[p.at.z + word], atomicLoad(&signs[me]));
         }
         workgroupBarrier();
     }
-    leave(me, group.x, total);
+    store_squares(me, group.x, total);
 }

@@ -1,19 +1,30 @@
-// Which magnitude is the largest of some rank in a sample of residual + update: three rounds that count by 11, 11 and 9 bits.
-// `tally` counts, in as many workgroups as there is work for; `pick` then says which of the bits it is.
+// Chooses a threshold: the magnitude with a given rank, from the largest down, in a sample of residual + update.
+//
+// A radix selection in three rounds over the 31 bits of a magnitude, from the highest down: 11, 11 and 9 bits. In each
+// round `tally` makes a histogram of these bits over the elements that agree with the bits known so far, and `pick`
+// finds the bin that has the rank.
+//
+// n.x: distance between runs of the sample in elements, 0 for all elements; n.y: 1 if there is an update; n.z: the
+// rank, from 1; n.w: elements of a run. more_n.x: lowest bit of this round; more_n.y: number of bits; more_n.z: 1 in
+// the first round. f.x: threshold if the sample has too few finite elements; f.y: least threshold; f.z: largest
+// quantum.
 
 @group(0) @binding(1) var<storage, read_write> update: array<u32>;
 @group(0) @binding(2) var<storage, read_write> residual: array<u32>;
 @group(0) @binding(3) var<storage, read_write> counters: array<u32>;
-// Zeros before a round, and after.
+// The histogram. All zeros before a round and after it.
 @group(0) @binding(4) var<storage, read_write> bins: array<atomic<u32>, 2048>;
 
-// Of `counters`: the bits that are known, and the rank among those that have them; 0 when there are not so many.
+// Indices of `counters`. The threshold and the quantum are the results, as in section.rs.
+const THRESHOLD: u32 = 0u;
+const TAU: u32 = 1u;
+// Between rounds: the bits known so far, and the rank among the elements that have them; 0 if there are too few.
 const PREFIX: u32 = 5u;
 const RANK: u32 = 6u;
 
+// A histogram per workgroup keeps most atomic operations out of device memory.
 var<workgroup> own: array<atomic<u32>, 2048>;
 
-// `more_n.x`: the lowest of the bits that are counted; `more_n.y`: how many; `more_n.z`: is it the first round?
 @compute @workgroup_size(256)
 fn tally(@builtin(local_invocation_index) me: u32, @builtin(workgroup_id) group: vec3<u32>) {
     for (var i = me; i < 2048u; i += 256u) {
@@ -26,13 +37,13 @@ fn tally(@builtin(local_invocation_index) me: u32, @builtin(workgroup_id) group:
     let first_round = p.more_n.z == 1u;
     let prefix = counters[PREFIX] >> min(above, 31u);
     let len = p.len;
-    let every = p.n.x;
+    let stride = p.n.x;
     let run = p.n.w;
     for (var i = group.x * 256u + me; i < len; i += p.groups * 256u) {
-        // Runs of elements side by side, `every` apart; all of them if that is 0.
+        // Runs of adjacent elements use whole cache lines.
         var at = i;
-        if every != 0u {
-            at = (i / run) * every + i % run;
+        if stride != 0u {
+            at = (i / run) * stride + i % run;
         }
         var acc = residual[p.at.y + at];
         if p.n.y == 1u {
@@ -53,19 +64,21 @@ fn tally(@builtin(local_invocation_index) me: u32, @builtin(workgroup_id) group:
 }
 
 var<workgroup> counts: array<u32, 2048>;
+// Sums of eight bins each.
 var<workgroup> sums: array<u32, 256>;
 
 @compute @workgroup_size(256)
 fn pick(@builtin(local_invocation_index) me: u32) {
-    var eight = 0u;
+    var subtotal = 0u;
     for (var i = 0u; i < 8u; i++) {
         let bin = me * 8u + i;
         counts[bin] = atomicLoad(&bins[bin]);
         atomicStore(&bins[bin], 0u);
-        eight += counts[bin];
+        subtotal += counts[bin];
     }
-    sums[me] = eight;
+    sums[me] = subtotal;
     workgroupBarrier();
+    // The search is short: at most 256 sums and 8 bins.
     if me != 0u {
         return;
     }
@@ -75,7 +88,7 @@ fn pick(@builtin(local_invocation_index) me: u32) {
         prefix = 0u;
         rank = p.n.z;
     }
-    // From the largest down.
+    // From the largest magnitudes down: subtract counts from the rank until a bin has it.
     var found = false;
     if rank != 0u {
         var part = 256u;
@@ -98,13 +111,14 @@ fn pick(@builtin(local_invocation_index) me: u32) {
     }
     counters[PREFIX] = prefix;
     counters[RANK] = select(0u, rank, found);
+    // Only the last round, which has the lowest bits, stores the result.
     if p.more_n.x != 0u {
         return;
     }
     var threshold = select(bitcast<u32>(p.f.x), prefix, found);
-    // Not below a unit; the quantum is the power of two below it, and not above the largest. Positive floats compare as their
-    // bits do.
+    // The quantum is the largest power of two up to the threshold, within its limit. Positive floats compare like their
+    // bits.
     threshold = clamp(threshold, bitcast<u32>(p.f.y), INFINITY - 1u);
-    counters[0] = threshold;
-    counters[1] = min(threshold & INFINITY, bitcast<u32>(p.f.z));
+    counters[THRESHOLD] = threshold;
+    counters[TAU] = min(threshold & INFINITY, bitcast<u32>(p.f.z));
 }

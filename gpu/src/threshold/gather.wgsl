@@ -1,6 +1,10 @@
-// Moves the tiles' entries together, in order: each invocation those of 32 elements.
+// Third pass over a chunk: moves the tiles' entries from their places in `scratch` to the list, in order.
+//
+// The passes before are `take` and `count` in threshold.wgsl. Half of a workgroup handles a tile, and an invocation
+// handles the entries of 32 elements: one word of a mask.
 
 @group(0) @binding(1) var<storage, read_write> scratch: array<u32>;
+// First word of each tile in the list.
 @group(0) @binding(2) var<storage, read_write> tiles: array<u32>;
 @group(0) @binding(3) var<storage, read_write> counters: array<u32>;
 @group(0) @binding(4) var<storage, read_write> list: array<u32>;
@@ -10,7 +14,6 @@ const TILE: u32 = 1024u;
 
 var<workgroup> words: array<u32, 64>;
 
-// Two tiles at a time, one by each half of the workgroup.
 @compute @workgroup_size(64)
 fn gather(@builtin(local_invocation_index) me: u32, @builtin(workgroup_id) group: vec3<u32>) {
     let count = (p.len + TILE - 1u) / TILE;
@@ -29,6 +32,7 @@ fn gather(@builtin(local_invocation_index) me: u32, @builtin(workgroup_id) group
         }
         words[me] = countOneBits(entries) + countOneBits(longer);
         workgroupBarrier();
+        // Most words of a mask are 0, because messages are sparse.
         if entries != 0u {
             var to = tiles[tile];
             for (var k = me - lane; k < me; k++) {
@@ -46,6 +50,7 @@ fn gather(@builtin(local_invocation_index) me: u32, @builtin(workgroup_id) group
                 }
             }
         }
+        // `words` is written again in the next iteration.
         workgroupBarrier();
     }
 }

@@ -1,19 +1,35 @@
-// Takes quanta out of residual + update, in one pass over both: tiles of 1,024 elements, each handled by 64 invocations. What an
-// element emits is written to a place of its own, and a bit says so. Then the tiles are counted up, and their entries
-// moved together in order (`gather`). No invocation waits for another workgroup, and the order of entries does not depend on
-// the order in which workgroups run.
+// Threshold encoding: takes quanta out of residual + update.
+//
+//   acc = residual + update
+//   if acc is not finite:    the residual keeps its value, the element is refused
+//   elif |acc| >= threshold: q = min(trunc(|acc| / tau), QUANTA_MAX) quanta leave with acc's sign
+//                            residual = acc - sign(acc) * q * tau
+//   else:                    residual = acc
+//
+// The list of entries must be in the order of the elements, without a workgroup that waits for another one. Three
+// passes do that:
+//
+// 1. `take` goes over both vectors once, in tiles of 1,024 elements, 16 for each of 64 invocations. The entry of an
+//    element goes to a place in `scratch` that belongs to the element, and a bit in `masks` marks it.
+// 2. `count` turns the number of words of each tile into the tile's place in the list (a prefix sum).
+// 3. `gather` (gather.wgsl) moves the entries of each tile to its place.
+//
+// An entry is one word, the sign and the index; a second word follows if there is more than one quantum.
+//
+// n.x: index of the first element of this chunk within the section; n.y: 1 if there is an update; n.z: word of
+// `counters` for the first workgroup's sum of squares; n.w: word of `counters` for the length of the chunk's list.
 
 @group(0) @binding(1) var<storage, read_write> update: array<u32>;
 @group(0) @binding(2) var<storage, read_write> residual: array<u32>;
-// Two words per element, of those that have an entry.
+// Two words per element: its entry, if it has one.
 @group(0) @binding(3) var<storage, read_write> scratch: array<u32>;
-// Of each tile: a bit per element that has an entry, another if that has a second word.
-@group(0) @binding(6) var<storage, read_write> masks: array<u32>;
-// Words of each tile; then where they begin in the list.
+// Number of words of each tile; after `count`, the tile's first word in the list.
 @group(0) @binding(4) var<storage, read_write> tiles: array<u32>;
 @group(0) @binding(5) var<storage, read_write> counters: array<atomic<u32>>;
+// 64 words per tile: 32 with a bit for each element that has an entry, 32 with a bit for each second word.
+@group(0) @binding(6) var<storage, read_write> masks: array<u32>;
 
-// Of `counters`: the threshold and the quantum, as floats; what follows is added up.
+// Indices of `counters`, as in section.rs. The threshold and the quantum are floats; the rest is added up.
 const THRESHOLD: u32 = 0u;
 const TAU: u32 = 1u;
 const ENTRIES: u32 = 2u;
@@ -22,6 +38,7 @@ const FIRST_REFUSED: u32 = 4u;
 
 const INVOCATIONS: u32 = 64u;
 const TILE: u32 = 1024u;
+// Marks the second word of an entry.
 const MORE: u32 = 0x40000000u;
 const QUANTA_MAX: u32 = 32767u;
 
@@ -30,7 +47,7 @@ var<workgroup> words: atomic<u32>;
 var<workgroup> number: atomic<u32>;
 var<workgroup> squares: array<f32, 64>;
 
-// trunc(magnitude / tau), tau a power of two up to it.
+// min(trunc(magnitude / tau), QUANTA_MAX), for a power of two tau <= magnitude: a shift of the mantissa.
 fn quanta(magnitude: u32, tau: u32) -> u32 {
     let apart = (magnitude >> 23u) - (tau >> 23u);
     if apart >= 15u {
@@ -43,7 +60,7 @@ fn quanta(magnitude: u32, tau: u32) -> u32 {
 fn take(@builtin(local_invocation_index) me: u32, @builtin(workgroup_id) group: vec3<u32>) {
     let threshold = atomicLoad(&counters[THRESHOLD]);
     let tau = atomicLoad(&counters[TAU]);
-    // Read once: a loop would read them again and again.
+    // Copies, because some drivers load parameters again in every iteration of a loop.
     let len = p.len;
     let first = p.n.x;
     let with_update = p.n.y == 1u;
@@ -51,7 +68,7 @@ fn take(@builtin(local_invocation_index) me: u32, @builtin(workgroup_id) group: 
     let at_residual = p.at.y;
     let groups = p.groups;
     let count = (len + TILE - 1u) / TILE;
-    // Tiles that lie side by side.
+    // A workgroup takes adjacent tiles.
     let each = (count + groups - 1u) / groups;
     let last = min(count, (group.x + 1u) * each);
     var total = 0.0;
@@ -62,8 +79,8 @@ fn take(@builtin(local_invocation_index) me: u32, @builtin(workgroup_id) group: 
             atomicStore(&number, 0u);
         }
         workgroupBarrier();
-        // What is done for every element has no branches: a vector of invocations goes through both sides of one. Bit k of
-        // these is the k-th element of this invocation.
+        // The loop over all elements has no branches: invocations run in lockstep and would take both sides. Bit k of
+        // these masks is the k-th element of this invocation; the rare elements follow in loops of their own.
         var reached = 0u;
         var refused = 0u;
         let start = tile * TILE + me;
@@ -71,19 +88,20 @@ fn take(@builtin(local_invocation_index) me: u32, @builtin(workgroup_id) group: 
         for (var k = 0u; k < own; k++) {
             let i = start + k * INVOCATIONS;
             let old = residual[at_residual + i];
-            // Without an update, 0 is added all the same: it makes -0 a 0.
-            var came = 0u;
+            // Without an update 0 is added, as on the CPU: it turns -0 into 0.
+            var added = 0u;
             if with_update {
-                came = update[at_update + i];
+                added = update[at_update + i];
             }
-            let acc = sum(old, came);
+            let acc = sum(old, added);
             let magnitude = acc & MAGNITUDE;
-            let odd = magnitude >= INFINITY;
-            refused |= select(0u, 1u << k, odd);
-            reached |= select(0u, 1u << k, magnitude >= threshold && !odd);
-            let left = select(acc, old, odd);
+            let not_finite = magnitude >= INFINITY;
+            refused |= select(0u, 1u << k, not_finite);
+            reached |= select(0u, 1u << k, magnitude >= threshold && !not_finite);
+            let left = select(acc, old, not_finite);
             residual[at_residual + i] = left;
-            let x = bitcast<f32>(select(left, 0u, magnitude >= threshold && !odd));
+            // Elements that emit are squared below, with what is left of them.
+            let x = bitcast<f32>(select(left, 0u, magnitude >= threshold && !not_finite));
             total += x * x;
         }
         while refused != 0u {
@@ -106,6 +124,7 @@ fn take(@builtin(local_invocation_index) me: u32, @builtin(workgroup_id) group: 
                 atomicOr(&bits[32u + word_of], bit);
                 scratch[2u * i + 1u] = MORE | (q - 1u);
             }
+            // Exact: q has 15 bits. The sign makes it the negative of acc's.
             let taken = f32(q) * bitcast<f32>(tau);
             let left = sum(acc, bitcast<u32>(taken) | (~acc & SIGN));
             residual[at_residual + i] = left;
@@ -128,6 +147,7 @@ fn take(@builtin(local_invocation_index) me: u32, @builtin(workgroup_id) group: 
         }
         workgroupBarrier();
     }
+    // WGSL has no atomic floats: one sum per workgroup, which the host adds up.
     squares[me] = total;
     workgroupBarrier();
     if me == 0u {
@@ -139,9 +159,10 @@ fn take(@builtin(local_invocation_index) me: u32, @builtin(workgroup_id) group: 
     }
 }
 
-// Where each tile's words begin in the list: one workgroup, a run of tiles for each invocation.
+// Words of the tiles of each invocation; then of all invocations up to it.
 var<workgroup> runs: array<u32, 256>;
 
+// One workgroup: an invocation adds up a run of adjacent tiles, then the runs are added up.
 @compute @workgroup_size(256)
 fn count(@builtin(local_invocation_index) me: u32) {
     let all = (p.len + TILE - 1u) / TILE;
@@ -154,7 +175,7 @@ fn count(@builtin(local_invocation_index) me: u32) {
     }
     runs[me] = words;
     workgroupBarrier();
-    // Sums of all runs before: eight steps.
+    // An inclusive prefix sum in eight steps (Hillis and Steele 1986).
     for (var step = 1u; step < 256u; step *= 2u) {
         var left = 0u;
         if me >= step {

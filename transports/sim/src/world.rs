@@ -8,7 +8,7 @@ use std::collections::{BinaryHeap, VecDeque};
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 use gradwire_core::kernel::{self, KernelResult};
-use gradwire_core::wire::{HEADER_LEN, Header, Message as MachineMessage};
+use gradwire_core::wire::Message as MachineMessage;
 use gradwire_core::{
     Clock, ConfigError, Contract, Duration, Incarnation, Input, Instant, Local, Machine, Node, OpId, Output, PeerId,
     Pool, Resumed, Segment, Setup, Status,

@@ -1,8 +1,12 @@
-use gradwire_core::telemetry::Frame;
+//! Keys, mouse, sorting and filters, without a terminal.
+
+use gradwire_core::telemetry::{Frame, NoteKind};
+use gradwire_core::{Instant, PeerId};
 
 use super::*;
 use crate::theme::Palette;
 
+/// Five nodes with reports over 5 seconds. Lower ranks are faster.
 fn model() -> Model {
     let mut model = Model::default();
     for at in 0..20 {
@@ -18,6 +22,7 @@ fn app() -> App {
     App::new(Theme { palette: Palette::None, ascii: true })
 }
 
+/// Presses the keys of a text: newline is Enter, ESC is Esc, tab is Tab.
 fn press(app: &mut App, model: &Model, keys: &str) {
     for c in keys.chars() {
         let code = match c {
@@ -26,7 +31,7 @@ fn press(app: &mut App, model: &Model, keys: &str) {
             '\t' => KeyCode::Tab,
             c => KeyCode::Char(c),
         };
-        app.key(KeyEvent::new(code, KeyModifiers::NONE), model);
+        app.on_key(KeyEvent::new(code, KeyModifiers::NONE), model);
     }
 }
 
@@ -60,39 +65,38 @@ fn nodes_are_sorted_and_filtered() {
 }
 
 #[test]
-fn events_are_filtered_and_lead_to_their_nodes() {
-    use gradwire_core::telemetry::NoteKind;
-    use gradwire_core::{Instant, PeerId};
+fn events_are_filtered_and_enter_opens_their_node() {
     let (mut app, mut model) = (app(), model());
-    for (second, rank, what) in [(1, 0, NoteKind::Joined), (2, 3, NoteKind::PeerLost), (3, 4, NoteKind::Joined)] {
+    for (second, rank, kind) in [(1, 0, NoteKind::Joined), (2, 3, NoteKind::PeerLost), (3, 4, NoteKind::Joined)] {
         let (at, peer) = (Instant::from_nanos(second * 1_000_000_000), PeerId(2));
-        model.take(Frame::Note(gradwire_core::telemetry::Note { at, rank: PeerId(rank), what, peer, number: 0 }));
+        model.take(Frame::Note(Note { at, rank: PeerId(rank), kind, peer, number: 0 }));
     }
-    press(&mut app, &model, "6/given up\n");
+    let lost = model.notes[1].to_string();
+    press(&mut app, &model, &format!("6/{lost}\n"));
     assert_eq!(app.events(&model).len(), 1);
-    app.tape = Some(Tape { at: 9.0, length: 10.0, speed: 1, playing: true });
+    app.playback = Some(Playback { position: 9.0, length: 10.0, speed: 1, playing: true });
     press(&mut app, &model, "\n");
     assert_eq!((app.pane, app.node), (Pane::Nodes, Some(3)));
-    assert_eq!(app.tape, Some(Tape { at: 2.0, length: 10.0, speed: 1, playing: false }));
+    assert_eq!(app.playback, Some(Playback { position: 2.0, length: 10.0, speed: 1, playing: false }));
 }
 
 #[test]
-fn a_mouse_chooses() {
+fn the_mouse_selects_tabs_and_lines() {
     let (mut app, model) = (app(), model());
-    let mut act = |kind, column, row| {
-        app.mouse(MouseEvent { kind, column, row, modifiers: KeyModifiers::NONE }, &model, (1, 80));
+    let mut mouse = |kind, column, row| {
+        app.on_mouse(MouseEvent { kind, column, row, modifiers: KeyModifiers::NONE }, &model, (1, 80));
         (app.pane, app.line)
     };
     let click = MouseEventKind::Down(MouseButton::Left);
-    assert_eq!(act(click, 14, 1), (Pane::Nodes, 0));
-    assert_eq!(act(click, 5, 6), (Pane::Nodes, 2));
-    assert_eq!(act(MouseEventKind::ScrollDown, 5, 6), (Pane::Nodes, 4));
-    assert_eq!(act(MouseEventKind::ScrollUp, 5, 6), (Pane::Nodes, 1));
-    assert_eq!(act(click, 79, 1), (Pane::Nodes, 1));
+    assert_eq!(mouse(click, 14, 1), (Pane::Nodes, 0));
+    assert_eq!(mouse(click, 5, 6), (Pane::Nodes, 2));
+    assert_eq!(mouse(MouseEventKind::ScrollDown, 5, 6), (Pane::Nodes, 4));
+    assert_eq!(mouse(MouseEventKind::ScrollUp, 5, 6), (Pane::Nodes, 1));
+    assert_eq!(mouse(click, 79, 1), (Pane::Nodes, 1));
 }
 
 #[test]
-fn what_is_frozen_stays() {
+fn a_frozen_screen_keeps_its_model() {
     let (mut app, mut model) = (app(), model());
     press(&mut app, &model, "f");
     let frozen = app.frozen.as_ref().unwrap().now;
@@ -103,11 +107,11 @@ fn what_is_frozen_stays() {
 }
 
 #[test]
-fn a_tape_is_wound() {
+fn a_playback_is_paused_and_moved_within_its_length() {
     let (mut app, model) = (app(), model());
-    app.tape = Some(Tape { at: 7.0, length: 10.0, speed: 1, playing: true });
+    app.playback = Some(Playback { position: 7.0, length: 10.0, speed: 1, playing: true });
     press(&mut app, &model, " ]xx");
-    assert_eq!(app.tape, Some(Tape { at: 10.0, length: 10.0, speed: 20, playing: false }));
+    assert_eq!(app.playback, Some(Playback { position: 10.0, length: 10.0, speed: 20, playing: false }));
     press(&mut app, &model, "[[[x");
-    assert_eq!(app.tape, Some(Tape { at: 0.0, length: 10.0, speed: 1, playing: false }));
+    assert_eq!(app.playback, Some(Playback { position: 0.0, length: 10.0, speed: 1, playing: false }));
 }

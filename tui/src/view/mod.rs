@@ -1,4 +1,14 @@
-//! Panes: what is shown, from a model and an app's state.
+//! Drawing: the screen from a model and the state of the user interface. One file per pane.
+//!
+//! ```text
+//! header      health, number of nodes, time, playback position
+//! alarm       the reason of a bad health, only if there is one
+//! tabs        the panes
+//! body        the selected pane, the details of a node, or the help
+//! footer      keys, or the filter that is being edited
+//! ```
+//!
+//! Drawing is a pure function of its arguments, so tests compare screens as text.
 
 mod compression;
 mod events;
@@ -8,34 +18,31 @@ mod node;
 mod nodes;
 mod overview;
 mod staleness;
+mod widgets;
 
 use ratatui::Frame;
-use ratatui::layout::{Constraint, Layout, Rect};
-use ratatui::symbols::border;
+use ratatui::layout::{Constraint, Layout};
 use ratatui::text::{Line, Span};
-use ratatui::widgets::{Axis, Block, Chart, Dataset, GraphType, Paragraph};
+use ratatui::widgets::Paragraph;
 
 use crate::app::{App, Pane};
 use crate::health::Health;
-use crate::model::{Model, Sample, seconds};
-use crate::theme::Theme;
+use crate::model::{Model, seconds};
 
-/// Draws everything.
+/// Draws the whole screen. A frozen app shows its own model.
 pub(crate) fn draw(frame: &mut Frame<'_>, app: &App, model: &Model) {
     let model = app.frozen.as_deref().unwrap_or(model);
-    let area = frame.area();
-    let banner = banner(app, model);
     let rows = [
         Constraint::Length(1),
-        Constraint::Length(banner),
+        Constraint::Length(alarm_height(app, model)),
         Constraint::Length(1),
         Constraint::Fill(1),
         Constraint::Length(1),
     ];
-    let [head, alarm, tabs, body, foot] = Layout::vertical(rows).areas(area);
-    frame.render_widget(header(app, model), head);
-    frame.render_widget(alarms(app, model), alarm);
-    frame.render_widget(names(app, tabs.width), tabs);
+    let [header_area, alarm_area, tabs_area, body, footer_area] = Layout::vertical(rows).areas(frame.area());
+    frame.render_widget(header(app, model), header_area);
+    frame.render_widget(alarm(app, model), alarm_area);
+    frame.render_widget(tabs(app, tabs_area.width), tabs_area);
     if app.help {
         help::draw(frame, app, body);
     } else {
@@ -49,35 +56,36 @@ pub(crate) fn draw(frame: &mut Frame<'_>, app: &App, model: &Model) {
             (Pane::Events, _) => events::draw(frame, app, model, body),
         }
     }
-    frame.render_widget(footer(app), foot);
+    frame.render_widget(footer(app), footer_area);
+    // Last, over the whole buffer: ratatui's widgets have no ASCII mode of their own.
     if app.theme.ascii {
-        plain(frame);
+        replace_symbols(frame);
     }
 }
 
-/// Signs that widgets bring along, as ASCII has them.
-fn plain(frame: &mut Frame<'_>) {
+/// Replaces the symbols that ratatui's widgets draw by ASCII characters. The panes' own symbols are ASCII already.
+fn replace_symbols(frame: &mut Frame<'_>) {
     for cell in &mut frame.buffer_mut().content {
-        let sign = match cell.symbol() {
-            sign if sign.is_ascii() => continue,
+        let symbol = match cell.symbol() {
+            symbol if symbol.is_ascii() => continue,
             "•" => "*",
             "│" | "┃" => "|",
             "─" => "-",
             "└" | "┘" | "┌" | "┐" => "+",
             _ => "?",
         };
-        cell.set_symbol(sign);
+        cell.set_symbol(symbol);
     }
 }
 
-/// Lines of the banner.
-fn banner(app: &App, model: &Model) -> u16 {
-    u16::from(!Health::of(model).reason().is_empty() || app.lost.is_some())
+/// Lines of the alarm: 0 or 1.
+fn alarm_height(app: &App, model: &Model) -> u16 {
+    u16::from(!Health::of(model).reason().is_empty() || app.disconnected.is_some())
 }
 
-/// The line that panes are chosen on.
+/// The screen row of the tabs, for the mouse.
 pub(crate) fn tab_row(app: &App, model: &Model) -> u16 {
-    1 + banner(app, app.frozen.as_deref().unwrap_or(model))
+    1 + alarm_height(app, app.frozen.as_deref().unwrap_or(model))
 }
 
 fn header<'a>(app: &App, model: &Model) -> Line<'a> {
@@ -101,26 +109,27 @@ fn header<'a>(app: &App, model: &Model) -> Line<'a> {
     if app.frozen.is_some() {
         spans.push(Span::styled("  FROZEN", app.theme.warn()));
     }
-    if let Some(tape) = app.tape {
-        let way = if tape.playing { "playing" } else { "paused" };
-        let bar = app.theme.bar(tape.at / tape.length.max(1e-9), 12);
-        spans.push(Span::raw(format!("  {way} {}x {bar} {:.0}/{:.0} s", tape.speed, tape.at, tape.length)));
+    if let Some(playback) = app.playback {
+        let state = if playback.playing { "playing" } else { "paused" };
+        let bar = app.theme.bar(playback.position / playback.length.max(1e-9), 12);
+        let (speed, position, length) = (playback.speed, playback.position, playback.length);
+        spans.push(Span::raw(format!("  {state} {speed}x {bar} {position:.0}/{length:.0} s")));
     }
     Line::from(spans)
 }
 
-fn alarms<'a>(app: &App, model: &Model) -> Paragraph<'a> {
+fn alarm<'a>(app: &App, model: &Model) -> Paragraph<'a> {
     let health = Health::of(model);
-    let reason = match &app.lost {
-        Some(lost) => format!(" no news: {lost} "),
+    let reason = match &app.disconnected {
+        // The health is that of the last report, so a lost connection comes first.
+        Some(reason) => format!(" no connection, trying again: {reason} "),
         None => format!(" {} ", health.reason()),
     };
-    let style =
-        if matches!(health, Health::Stalled(_)) || app.lost.is_some() { app.theme.bad() } else { app.theme.warn() };
-    Paragraph::new(Span::styled(reason, style))
+    let is_bad = matches!(health, Health::Stalled(_)) || app.disconnected.is_some();
+    Paragraph::new(Span::styled(reason, if is_bad { app.theme.bad() } else { app.theme.warn() }))
 }
 
-fn names<'a>(app: &App, width: u16) -> Line<'a> {
+fn tabs<'a>(app: &App, width: u16) -> Line<'a> {
     let spans = Pane::ALL.into_iter().enumerate().map(|(i, pane)| {
         let text = pane.tab(i, width);
         if pane == app.pane { Span::styled(text, app.theme.selected()) } else { Span::raw(text) }
@@ -129,62 +138,15 @@ fn names<'a>(app: &App, width: u16) -> Line<'a> {
 }
 
 fn footer<'a>(app: &App) -> Line<'a> {
-    if app.typing {
+    if app.editing_filter {
         return Line::from(vec![
             Span::styled(format!("/{}", app.filter), app.theme.accent()),
-            Span::raw("_  Enter keeps, Esc drops"),
+            Span::raw("_  Enter applies the filter, Esc clears it"),
         ]);
     }
     let filter = if app.filter.is_empty() { String::new() } else { format!("  filter: {}", app.filter) };
-    let tape = if app.tape.is_some() { "  space play  [ ] wind  x speed" } else { "  f freeze" };
-    Line::styled(format!("q quit  ? help  Tab pane  / filter  s sort{tape}{filter}"), app.theme.dim())
-}
-
-/// A frame around a part, with its name.
-pub(crate) fn block<'a>(theme: Theme, title: String) -> Block<'a> {
-    const ASCII: border::Set<'static> = border::Set {
-        top_left: "+",
-        top_right: "+",
-        bottom_left: "+",
-        bottom_right: "+",
-        vertical_left: "|",
-        vertical_right: "|",
-        horizontal_top: "-",
-        horizontal_bottom: "-",
-    };
-    let block = Block::bordered().title(Span::styled(title, theme.title()));
-    if theme.ascii { block.border_set(ASCII) } else { block }
-}
-
-/// Curves over time, each with a name and a style of its own.
-pub(crate) fn curves(frame: &mut Frame<'_>, app: &App, area: Rect, title: String, sets: &[(&str, Vec<(f64, f64)>)]) {
-    let theme = app.theme;
-    let points = || sets.iter().flat_map(|(_, points)| points.iter().copied());
-    let (mut first, mut last, mut low, mut high) = (f64::MAX, f64::MIN, 0.0f64, f64::MIN);
-    for (x, y) in points() {
-        (first, last, low, high) = (first.min(x), last.max(x), low.min(y), high.max(y));
-    }
-    if points().next().is_none() || area.height < 4 || area.width < 20 {
-        frame.render_widget(Paragraph::new("nothing yet").style(theme.dim()).block(block(theme, title)), area);
-        return;
-    }
-    let (high, last) = (if high > low { high } else { low + 1.0 }, if last > first { last } else { first + 1.0 });
-    let styles = [theme.accent(), theme.second(), theme.good()];
-    let datasets = sets.iter().zip(styles.into_iter().cycle()).map(|((name, points), style)| {
-        let set = Dataset::default().marker(theme.marker()).graph_type(GraphType::Line).style(style).data(points);
-        if sets.len() > 1 { set.name(name.to_string()) } else { set }
-    });
-    let label = |y: f64| if y != 0.0 && y.abs() < 0.01 { format!("{y:.0e}") } else { format!("{y:.2}") };
-    let chart = Chart::new(datasets.collect())
-        .block(block(theme, title))
-        .x_axis(Axis::default().bounds([first, last]).labels([format!("{first:.0} s"), format!("{last:.0} s")]))
-        .y_axis(Axis::default().bounds([low, high]).labels([label(low), label(high)]));
-    frame.render_widget(chart, area);
-}
-
-/// What all nodes together have told over time.
-pub(crate) fn over_time(model: &Model, of: impl Fn(&Sample) -> f64) -> Vec<(f64, f64)> {
-    model.history.iter().map(|sample| (sample.at, of(sample))).collect()
+    let source = if app.playback.is_some() { "  space pause  [ ] seek  x speed" } else { "  f freeze" };
+    Line::styled(format!("q quit  ? help  Tab pane  / filter  s sort{source}{filter}"), app.theme.dim())
 }
 
 #[cfg(test)]

@@ -1,45 +1,51 @@
-//! Golomb-Rice: the gap to the entry before, split into a quotient by `2^k` in unary and `k` low bits.
+//! The Golomb-Rice form: the gap between an entry and the previous one is split into a quotient by `2^k`, written in
+//! unary, and the `k` low bits.
 //!
-//! A block of up to 128 entries:
+//! A block has up to 128 entries:
 //! ```text
 //! k: 5 bits   several: 1 bit
-//! for each entry: low k bits of its gap, sign             (fields of one width: read without a chain of dependence)
+//! for each entry: low k bits of its gap, sign             (fixed width, so that reads do not depend on each other)
 //! for each entry: gap >> k zeros, then a one
 //! if several, for each entry: its count as an Elias gamma number
 //! ```
-//! k follows from the block's mean gap m by integer arithmetic, `floor(log2(0.9624 (m + 1/2)))`, which is Kiely's
-//! optimum `1 + floor(log2(ln(phi - 1) / ln(1 - p)))` for p = 1 / (m + 1) (Kiely 2004, "Selecting the Golomb
-//! parameter in Rice coding"). So k adapts to where the entries are, and a reader can check it. Bits fill words
-//! from the lowest up.
+//! k follows from the block's mean gap m by integer arithmetic: `floor(log2(0.9624 (m + 1/2)))`. That is Kiely's
+//! optimum `1 + floor(log2(ln(phi - 1) / ln(1 - p)))` for p = 1 / (m + 1), where phi is the golden ratio (Kiely 2004,
+//! "Selecting the Golomb parameter in Rice coding"). So k adapts to the local density, and the reader can check it.
+//! Bits fill words from the lowest up.
 
 use super::{BLOCK, Block, COUNT_MAX, Reader};
 use crate::codec::BodyError;
 use crate::kernel::threshold;
 
+/// Bits of a block's header: k and `several`.
 const HEADER_BITS: u32 = 6;
 
-/// The low bits that a block of this many entries and sum of gaps keeps.
+/// The Rice parameter k for a block with this sum of gaps and number of entries. 493 / 1024 is 0.9624 / 2.
 fn parameter(gaps: u64, entries: usize) -> u32 {
     let entries = entries as u64;
     (((2 * gaps + entries) * 493) / (1024 * entries)).checked_ilog2().unwrap_or(0)
 }
 
-/// Bits of an Elias gamma number.
+/// Length of an Elias gamma number in bits.
 const fn gamma_bits(count: u32) -> u32 {
     2 * count.ilog2() + 1
 }
 
-/// A block's gaps, with signs and counts where these are needed.
+/// The entries of a block before coding.
 struct Gaps {
+    /// Elements without an entry before each entry.
     gap: [u32; BLOCK],
+    /// 1 for negative counts.
     sign: [u32; BLOCK],
+    /// Magnitudes of the counts. Read only if an entry of the list has more than one quantum.
     count: [u32; BLOCK],
     len: usize,
 }
 
-/// What a block costs, and with which k.
+/// The parameters of a block, and its size.
 struct Cost {
     k: u32,
+    /// The block has counts above 1, so it writes all counts.
     several: bool,
     bits: u64,
 }
@@ -57,7 +63,8 @@ impl Gaps {
     }
 }
 
-/// What a block, read in another form, would cost here, and whether it has several quanta of one element.
+/// The size in this form of a block that was read in another form, and whether it has counts above 1. `floor`: the
+/// lowest index that the first entry can have.
 pub(super) fn cost(floor: u32, block: &Block) -> (u64, bool) {
     let mut gaps = Gaps { gap: [0; BLOCK], sign: [0; BLOCK], count: [1; BLOCK], len: block.len };
     let mut next = floor;
@@ -69,7 +76,7 @@ pub(super) fn cost(floor: u32, block: &Block) -> (u64, bool) {
     (cost.bits, cost.several)
 }
 
-/// Writes all entries and returns the bits they take, or nothing if there is not room enough for them.
+/// Writes all entries and returns their size in bits, or `None` if `body` is too short.
 #[inline(always)]
 pub(super) fn write(entries: &[u32], several: bool, body: &mut [u32]) -> Option<u64> {
     let mut writer = Writer { words: body, at: 0, held: 0, bits: 0 };
@@ -107,27 +114,29 @@ pub(super) fn write(entries: &[u32], several: bool, body: &mut [u32]) -> Option<
     Some(bits)
 }
 
-/// Bits into words, the lowest first.
+/// Writes bits into words, from the lowest up.
 struct Writer<'a> {
     words: &'a mut [u32],
-    /// Words that are full.
+    /// Number of full words.
     at: usize,
+    /// Bits that do not fill a word yet.
     held: u64,
-    /// Bits in `held`, fewer than 32 between puts.
+    /// Number of bits in `held`, below 32 between calls of [`put`](Self::put).
     bits: u32,
 }
 
 impl Writer<'_> {
+    /// Number of bits written.
     fn total(&self) -> u64 {
         self.at as u64 * 32 + u64::from(self.bits)
     }
 
-    /// Adds the low `bits` bits of `value`, at most 32, whose other bits are 0.
+    /// Appends the low `bits` bits of `value`, at most 32. The other bits of `value` must be 0.
     #[inline(always)]
     fn put(&mut self, value: u64, bits: u32) {
         self.held |= value << self.bits;
         self.bits += bits;
-        // Stored whether the word is full or not: a branch here could not be predicted.
+        // Store the word even if it is not full, because a branch here would be unpredictable.
         self.words[self.at] = self.held as u32;
         let full = self.bits >> 5;
         self.at += full as usize;
@@ -141,7 +150,7 @@ impl Writer<'_> {
         }
     }
 
-    /// `zeros` zeros and a one.
+    /// Appends `zeros` zeros and a one.
     #[inline(always)]
     fn unary(&mut self, zeros: u32) {
         let mut zeros = zeros;
@@ -152,10 +161,11 @@ impl Writer<'_> {
         self.put(1 << zeros, zeros + 1);
     }
 
+    /// Appends a block. `None`: `words` is too short, and nothing is written.
     #[inline(always)]
     fn block(&mut self, gaps: &Gaps, several: bool) -> Option<()> {
         let Cost { k, several, bits } = gaps.cost(several);
-        // The word after the last one is written too.
+        // `put` also stores the word after the last full one, so that must exist.
         if (self.total() + bits) / 32 >= self.words.len() as u64 {
             return None;
         }
@@ -164,7 +174,7 @@ impl Writer<'_> {
         let (gap, sign) = (&gaps.gap[..gaps.len], &gaps.sign[..gaps.len]);
         let field = |i: usize| u64::from(gap[i] & low | sign[i] << k);
         let width = k + 1;
-        // As many fields at once as fit a word.
+        // Put several fields at once while they fit 32 bits: `put` is a chain of dependent operations.
         let mut i = 0;
         if width <= 8 {
             while i + 4 <= gap.len() {
@@ -182,6 +192,7 @@ impl Writer<'_> {
             self.put(field(i), width);
             i += 1;
         }
+        // Unary numbers in pairs, for the same reason.
         let (pairs, last) = gap.as_chunks::<2>();
         for [one, other] in pairs {
             let (one, other) = (one >> k, other >> k);
@@ -207,14 +218,14 @@ impl Writer<'_> {
 }
 
 impl Reader<'_> {
-    /// Up to 32 bits from bit `at` on; zeros after the end.
+    /// At least 32 bits from bit `at` on, with zeros after the end of the list.
     #[inline]
     fn peek(&self, at: usize) -> u64 {
         let word = |i: usize| self.words.get(i).copied().unwrap_or(0);
         (u64::from(word(at / 32)) | u64::from(word(at / 32 + 1)) << 32) >> (at % 32)
     }
 
-    /// Zeros before the next one, and where that is.
+    /// Reads a unary number at bit `at`: the number of zeros, and the position after the one that ends it.
     fn unary(&self, at: usize) -> Result<(u32, usize), BodyError> {
         let mut word = at / 32;
         let mut bits = self.words.get(word).copied().unwrap_or(0) & (u32::MAX << (at % 32));
@@ -230,7 +241,7 @@ impl Reader<'_> {
         BodyError::Truncated { bits: (self.words.len() * 32) as u64 }
     }
 
-    /// `at` counts bits.
+    /// Reads a block of `count` entries. `at` counts bits.
     #[inline(always)]
     pub(super) fn read_rice(&mut self, count: usize) -> Result<(), BodyError> {
         let words = self.words;
@@ -243,7 +254,7 @@ impl Reader<'_> {
             return Err(self.truncated());
         }
         let (index, counts) = (&mut self.block.index[..count], &mut self.block.count[..count]);
-        // Low bits and signs, which need nothing of each other.
+        // Low bits and signs: the fields have a fixed width, so the iterations are independent.
         let low = (1u32 << k) - 1;
         let mut bit = fields;
         for (index, count) in index.iter_mut().zip(counts) {
@@ -253,7 +264,7 @@ impl Reader<'_> {
             *count = 1 - 2 * (field >> k & 1) as i32;
             bit += width;
         }
-        // Then the unary numbers, by walking the ones of 64 bits at a time.
+        // Unary quotients: find the ones in 64 bits at a time, instead of reading bit by bit.
         let pair = |word: usize| {
             let second = words.get(word + 1).copied().unwrap_or(0);
             words.get(word).map(|first| u64::from(*first) | u64::from(second) << 32)
@@ -271,6 +282,7 @@ impl Reader<'_> {
             ones &= ones - 1;
             let quotient = (one - at) as u32;
             at = one + 1;
+            // Before the shift, which could overflow.
             if quotient > cap {
                 return Err(BodyError::Run { limit: cap, got: quotient });
             }
@@ -279,11 +291,13 @@ impl Reader<'_> {
                 let got = u32::try_from(next).unwrap_or(u32::MAX);
                 return Err(BodyError::Index { limit: self.len as u32, got });
             }
+            // The low bits become the index in place.
             *index = next as u32;
             next += 1;
         }
         let gaps = next - u64::from(self.next) - count as u64;
         self.block.len = count;
+        // Another k would be a second encoding of the same block.
         let expected = parameter(gaps, count);
         if k != expected {
             return Err(BodyError::Parameter { expected, got: k });
@@ -297,6 +311,7 @@ impl Reader<'_> {
         Ok(())
     }
 
+    /// Reads the Elias gamma counts of a block from bit `at` on. Returns the position after them.
     fn read_counts(&mut self, mut at: usize, entries: usize) -> Result<usize, BodyError> {
         let mut any = false;
         for i in 0..entries {
@@ -319,9 +334,10 @@ impl Reader<'_> {
 mod tests {
     use super::*;
 
-    /// The closed form of the optimum, for p from 0.5 to 1e-6.
+    /// Kiely's closed form, for p from 0.5 to 5e-6. Integer arithmetic may differ where the logarithm is near an
+    /// integer.
     #[test]
-    fn the_parameter_is_the_optimum_for_random_positions() {
+    fn the_parameter_is_kielys_optimum_for_random_positions() {
         let golden = (1.0 + 5f64.sqrt()) / 2.0;
         let mut off = 0;
         for i in 1..2000 {

@@ -27,7 +27,7 @@ fn decoded(form: Form, nnz: u32, len: usize, body: &[u32]) -> Result<Vec<Entry>,
     Reader::new(form, nnz, len, body)?.entries().collect()
 }
 
-/// Lists over up to 3,000 elements: sparse, dense, clustered, of one or of many quanta.
+/// Lists over up to 3,000 elements: sparse or dense, with single or several quanta.
 pub(crate) fn lists() -> impl Strategy<Value = (usize, Vec<Entry>)> {
     let count = prop_oneof![8 => -1i32..=1, 1 => -4i32..=4, 1 => -COUNT_MAX..=COUNT_MAX];
     let single = prop_oneof![-1i32..=1];
@@ -42,16 +42,17 @@ pub(crate) fn lists() -> impl Strategy<Value = (usize, Vec<Entry>)> {
 }
 
 proptest! {
-    /// I-43, I-47: reading what was written gives the list; the words are as few as promised.
+    /// I-43, I-47.
     #[test]
-    fn round_trip((len, entries) in lists()) {
+    fn a_written_list_is_read_back((len, entries) in lists()) {
         let (form, body) = coded(&entries, len);
         prop_assert_eq!(decoded(form, entries.len() as u32, len, &body), Ok(entries));
     }
 
-    /// I-48, with k by block: never longer than the worst case of the block's own k, nor than dense.
+    /// I-48: no longer than the dense forms, and no longer than the worst case of Rice coding with the best k per
+    /// block.
     #[test]
-    fn worst_case((len, entries) in lists()) {
+    fn a_list_is_no_longer_than_its_worst_case((len, entries) in lists()) {
         let (_, body) = coded(&entries, len);
         prop_assert!(body.len() <= words_max(len));
         if entries.iter().all(|entry| entry.count.abs() == 1) {
@@ -62,7 +63,7 @@ proptest! {
                 let end = block[block.len() - 1].index + 1;
                 let span = u64::from(end - next) - block.len() as u64;
                 let k = (0..30).map(|k| block.len() as u64 * (k + 2) + (span >> k)).min().unwrap();
-                // k is the optimum for random gaps; for any others it costs at most a bit and a half more.
+                // k is the optimum for random gaps. For other gaps it costs at most 1.5 bits more per entry.
                 bound += 6 + k + 3 * block.len() as u64 / 2;
                 next = end;
             }
@@ -70,7 +71,7 @@ proptest! {
         }
     }
 
-    /// I-50: words of any kind fail or are canonical, and never give an index out of range.
+    /// I-50: decoding arbitrary words never gives an index out of range.
     #[test]
     fn any_words_fail_or_are_canonical(len in 1usize..300, nnz in 0u32..300, number in 0u32..4,
         body in prop::collection::vec(any::<u32>(), 0..40))
@@ -82,10 +83,9 @@ proptest! {
         }
     }
 
-    /// The same for words that are almost right.
     #[test]
-    fn damaged_words_fail_or_are_canonical((len, entries) in lists(), at in any::<prop::sample::Index>(), bit in 0u32..32,
-        cut in any::<bool>())
+    fn damaged_words_fail_or_are_canonical(
+        (len, entries) in lists(), at in any::<prop::sample::Index>(), bit in 0u32..32, cut in any::<bool>())
     {
         let (form, mut body) = coded(&entries, len);
         prop_assume!(!body.is_empty());
@@ -98,7 +98,7 @@ proptest! {
 }
 
 #[test]
-fn the_forms_win_where_they_should() {
+fn each_form_is_chosen_where_it_is_the_smallest() {
     let ones =
         |indices: &mut dyn Iterator<Item = u32>| indices.map(|index| Entry { index, count: 1 }).collect::<Vec<_>>();
     assert_eq!(coded(&ones(&mut (0..0)), 1000), (Form::Rice, vec![]));
@@ -109,9 +109,9 @@ fn the_forms_win_where_they_should() {
     assert_eq!(coded(&many, 1000).0, Form::Dense16);
 }
 
-/// Every line of what can be wrong with a list, and what is said about it.
+/// One case for each error of a list.
 #[test]
-fn errors_say_expected_and_got() {
+fn errors_name_the_expected_and_the_found_value() {
     use alloc::string::ToString;
     let error = |form, nnz, len, body: &[u32]| decoded(form, nnz, len, body).unwrap_err().to_string();
     let minus = 1 << 31;
@@ -129,16 +129,19 @@ fn errors_say_expected_and_got() {
         error(Form::Dense2, 1, 40, &[1, 0, 0]),
         "body: expected the form Rice, which is the smallest, got Dense2"
     );
-    // Rice: k = 5 and one entry at 0, for which k = 0 is right.
+    // Rice with k = 5 and one entry at index 0, for which k = 0 is the only valid parameter.
     assert_eq!(error(Form::Rice, 1, 100, &[5 | 1 << 12]), "body: expected a Rice parameter of 0, got 5");
-    assert_eq!(error(Form::Rice, 1, 100, &[31]), "body: expected more than 32 bits, got no more");
-    assert_eq!(error(Form::Rice, 1, 100, &[0]), "body: expected more than 32 bits, got no more");
+    assert_eq!(error(Form::Rice, 1, 100, &[31]), "body: expected more bits after bit 32, got the end of the body");
+    assert_eq!(error(Form::Rice, 1, 100, &[0]), "body: expected more bits after bit 32, got the end of the body");
     assert_eq!(error(Form::Rice, 1, 3, &[1 << 20]), "body: expected at most 3 zeros in a unary number, got 13");
     assert_eq!(
         error(Form::Rice, 1, 100, &[32 | 1 << 7 | 1 << 8]),
-        "body: expected several quanta in the block from index 0, got one each"
+        "body: expected a count above 1 in the block from index 0, got only 1"
     );
-    assert_eq!(error(Form::Rice, 1, 1 << 20, &[32 | 1 << 7]), "body: expected more than 32 bits, got no more");
+    assert_eq!(
+        error(Form::Rice, 1, 1 << 20, &[32 | 1 << 7]),
+        "body: expected more bits after bit 32, got the end of the body"
+    );
     let (form, good) = coded(&[Entry { index: 70, count: -3 }], 100);
     assert_eq!(form, Form::Rice);
     let pad = good.iter().enumerate().map(|(i, word)| if i + 1 == good.len() { word | minus } else { *word });

@@ -3,8 +3,11 @@ use alloc::vec::Vec;
 
 use proptest::prelude::*;
 
+use super::decode::sections;
 use super::*;
-use crate::recipe::Threshold;
+use crate::codec::Encoded;
+use crate::kernel::threshold::QUANTA_MAX;
+use crate::kernel::tier::Tier;
 
 const UNIT: f32 = 1.0 / 16384.0;
 const TAU: f32 = 1.0 / 64.0;
@@ -19,15 +22,15 @@ fn parts(lens: &[usize]) -> Vec<Section> {
     lens.iter().map(section).collect()
 }
 
-/// One side of a connection.
-struct Side {
+/// An encoder with its buffers.
+struct Sender {
     residual: Vec<f32>,
     parts: Vec<Section>,
     scratch: Vec<u32>,
     body: Vec<u32>,
 }
 
-impl Side {
+impl Sender {
     fn new(lens: &[usize]) -> Self {
         let len = lens.iter().sum();
         let body = vec![0xabad_cafe; words_max(lens.iter().copied())];
@@ -52,88 +55,87 @@ fn controls() -> impl Strategy<Value = Aim> {
         .prop_map(|(control, dense)| Aim { dense, ..aim(control) })
 }
 
-/// Contributions in whole 2^-10, so that sums are exact.
+/// Contributions in multiples of 2^-10, so that sums are exact.
 fn updates(len: usize) -> impl Strategy<Value = Vec<Vec<i32>>> {
     prop::collection::vec(prop::collection::vec(prop_oneof![9 => -12i32..12, 1 => -4000i32..4000], len), 1..12)
 }
 
 proptest! {
-    /// I-40, I-44: with any controller, per tensor or not, what the ledger has plus what the residual has is what
-    /// came in, exactly; in whatever order messages come, ledgers are equal. A leaver's last message leaves less
-    /// than a unit.
+    /// I-40, I-44: with any controller and any sections, ledger plus residual equals the sum of the updates, exactly.
+    /// Ledgers are equal for any order of messages. The last message of a leaver leaves less than a unit.
     #[test]
-    fn nothing_is_lost(updates in updates(90), aim in controls(), split in any::<bool>()) {
+    fn ledger_plus_residual_is_the_sum_of_updates(updates in updates(90), aim in controls(), split in any::<bool>()) {
         let lens: &[usize] = if split { &[10, 1, 79] } else { &[90] };
-        let mut side = Side::new(lens);
+        let mut sender = Sender::new(lens);
         let (mut ledger, mut total, mut bodies) = (vec![0i32; 90], vec![0i64; 90], Vec::new());
         for update in &updates {
             let floats: Vec<f32> = update.iter().map(|x| *x as f32 / 1024.0).collect();
-            let (_, body) = side.send(aim, Some(&floats));
-            prop_assert_eq!(add(&body, &side.parts, UNIT, &mut ledger), Ok(()));
+            let (_, body) = sender.send(aim, Some(&floats));
+            prop_assert_eq!(add(&body, &sender.parts, UNIT, &mut ledger), Ok(()));
             bodies.push(body);
             for i in 0..90 {
                 total[i] += i64::from(update[i]);
-                prop_assert_eq!(f64::from(ledger[i]) * f64::from(UNIT) + f64::from(side.residual[i]), total[i] as f64 / 1024.0);
+                let sent = f64::from(ledger[i]) * f64::from(UNIT);
+                prop_assert_eq!(sent + f64::from(sender.residual[i]), total[i] as f64 / 1024.0);
             }
         }
-        let held = side.residual.iter().fold(0f32, |most, r| most.max(r.abs()));
-        let (encoded, body) = side.send(Aim { dense: true, ..aim }, None);
-        add(&body, &side.parts, UNIT, &mut ledger).unwrap();
+        let held = sender.residual.iter().fold(0f32, |most, r| most.max(r.abs()));
+        let (encoded, body) = sender.send(Aim { dense: true, ..aim }, None);
+        add(&body, &sender.parts, UNIT, &mut ledger).unwrap();
         bodies.push(body);
         prop_assert!(encoded.squares == 0.0 || held > QUANTA_MAX as f32 * UNIT);
         let mut backwards = vec![0i32; 90];
-        bodies.iter().rev().for_each(|body| add(body, &side.parts, UNIT, &mut backwards).unwrap());
+        bodies.iter().rev().for_each(|body| add(body, &sender.parts, UNIT, &mut backwards).unwrap());
         prop_assert_eq!(&backwards, &ledger);
-        // Merged in pairs, they are the same sum.
+        // Merging messages in pairs does not change the sum.
         let mut merged = vec![0i32; 90];
         for pair in bodies.chunks(2) {
-            let [one, other] = pair else { add(&pair[0], &side.parts, UNIT, &mut merged).unwrap(); continue };
-            match merge((one, other), &side.parts, UNIT, &mut side.scratch, &mut side.body) {
-                Ok(words) => add(&side.body[..words], &side.parts, UNIT, &mut merged).unwrap(),
+            let [one, other] = pair else { add(&pair[0], &sender.parts, UNIT, &mut merged).unwrap(); continue };
+            match merge((one, other), &sender.parts, UNIT, &mut sender.scratch, &mut sender.body) {
+                Ok(words) => add(&sender.body[..words], &sender.parts, UNIT, &mut merged).unwrap(),
                 Err(error) => {
-                    prop_assert_eq!(error, Unmerged::TooMany);
-                    pair.iter().for_each(|body| add(body, &side.parts, UNIT, &mut merged).unwrap());
+                    prop_assert_eq!(error, MergeError::TooMany);
+                    pair.iter().for_each(|body| add(body, &sender.parts, UNIT, &mut merged).unwrap());
                 }
             }
         }
         prop_assert_eq!(&merged, &ledger);
     }
 
-    /// A budget is kept, whatever comes, as long as one entry fits.
     #[test]
-    fn a_budget_is_kept(updates in updates(200), bytes in 64u32..300) {
-        let mut side = Side::new(&[200]);
+    fn no_body_exceeds_its_budget(updates in updates(200), bytes in 64u32..300) {
+        let mut sender = Sender::new(&[200]);
         for update in updates {
             let floats: Vec<f32> = update.iter().map(|x| *x as f32 / 1024.0).collect();
-            let (encoded, _) = side.send(aim(Control::Budget { bytes }), Some(&floats));
+            let (encoded, _) = sender.send(aim(Control::Budget { bytes }), Some(&floats));
             prop_assert!(encoded.bytes <= bytes, "{} bytes, {bytes} allowed", encoded.bytes);
         }
     }
 
-    /// Any words are refused, or are what an encoder writes; a refused body leaves the ledger as it was.
+    /// A refused body leaves the ledger unchanged.
     #[test]
-    fn any_words_are_refused_or_canonical(updates in updates(60), at in any::<prop::sample::Index>(), bit in 0u32..32,
-        cut in any::<bool>())
+    fn damaged_bodies_are_refused_or_canonical(
+        updates in updates(60), at in any::<prop::sample::Index>(), bit in 0u32..32, cut in any::<bool>())
     {
-        let mut side = Side::new(&[40, 20]);
+        let mut sender = Sender::new(&[40, 20]);
         for update in updates {
             let floats: Vec<f32> = update.iter().map(|x| *x as f32 / 1024.0).collect();
-            let (_, mut body) = side.send(aim(Control::Fixed), Some(&floats));
+            let (_, mut body) = sender.send(aim(Control::Fixed), Some(&floats));
             let at = at.index(body.len());
             if cut { body.truncate(at) } else { body[at] ^= 1 << bit }
             let mut ledger: Vec<i32> = (0..60).map(|i| i * 7919).collect();
             let before = ledger.clone();
-            if add(&body, &side.parts, UNIT, &mut ledger).is_err() {
+            if add(&body, &sender.parts, UNIT, &mut ledger).is_err() {
                 prop_assert_eq!(ledger, before);
             } else {
-                // What it says, encoded with the taus that it says, is the same words.
+                // Encoding the decoded floats with the tau of each section gives the same words.
                 let mut floats = vec![0.0; 60];
-                expand(&body, &side.parts, UNIT, &mut floats).unwrap();
-                let again: Vec<u32> = sections(&body, &side.parts, UNIT)
+                expand(&body, &sender.parts, UNIT, &mut floats).unwrap();
+                let again: Vec<u32> = sections(&body, &sender.parts, UNIT)
                     .flat_map(|section| {
                         let (part, header, _) = section.unwrap();
                         let floats = &floats[part.first as usize..(part.first + part.len) as usize];
-                        let mut one = Side::new(&[part.len as usize]);
+                        let mut one = Sender::new(&[part.len as usize]);
                         one.send(Aim { tau: header.tau, ..aim(Control::Fixed) }, Some(floats)).1
                     })
                     .collect();
@@ -143,40 +145,39 @@ proptest! {
     }
 }
 
-/// Momentum is forgotten where something was sent, and nowhere else.
 #[test]
-fn a_mask_zeroes_what_was_sent() {
-    let mut side = Side::new(&[5, 35]);
+fn a_mask_zeroes_the_velocity_of_sent_elements_only() {
+    let mut sender = Sender::new(&[5, 35]);
     let update: Vec<f32> = (0..40).map(|i| if i % 7 == 3 { -2.0 * TAU } else { TAU / 2.0 }).collect();
-    let (_, body) = side.send(aim(Control::Fixed), Some(&update));
+    let (_, body) = sender.send(aim(Control::Fixed), Some(&update));
     let mut velocity = update.clone();
-    mask(&body, &side.parts, UNIT, &mut velocity).unwrap();
+    mask(&body, &sender.parts, UNIT, &mut velocity).unwrap();
     for (i, (velocity, update)) in velocity.iter().zip(&update).enumerate() {
         assert_eq!(*velocity, if i % 7 == 3 { 0.0 } else { *update }, "{i}");
     }
 }
 
-/// Sums that are not finite, or as large as can be, neither panic nor loop, and leave the residual finite.
+/// The largest floats, and sums that are not finite, neither panic nor loop.
 #[test]
-fn the_largest_values_are_survived() {
+fn the_residual_stays_finite_for_any_values() {
     let controls = [Control::Fixed, Control::Band, Control::Density { density: 0.1 }, Control::Budget { bytes: 64 }];
     for control in controls {
         for update in [[3e38; 40], [f32::MAX; 40], [f32::NAN; 40]] {
-            let mut side = Side::new(&[40]);
+            let mut sender = Sender::new(&[40]);
             for _ in 0..3 {
-                let (_, body) = side.send(aim(control), Some(&update));
+                let (_, body) = sender.send(aim(control), Some(&update));
                 let mut floats = vec![0.0; 40];
-                expand(&body, &side.parts, UNIT, &mut floats).unwrap();
-                assert!(side.residual.iter().all(|r| r.is_finite()), "{control:?}");
+                expand(&body, &sender.parts, UNIT, &mut floats).unwrap();
+                assert!(sender.residual.iter().all(|r| r.is_finite()), "{control:?}");
             }
         }
     }
 }
 
-/// I-56: on exponential data, one sample brings the density within 10 % of the target. I-57: a higher target does
+/// I-56: on exponential data, one sample gives a density within 10 % of the target. I-57: a higher target density does
 /// not raise the threshold.
 #[test]
-fn a_quantile_hits_its_density() {
+fn a_sampled_threshold_gives_the_target_density() {
     let len = 1 << 20;
     let mut state = 1u64;
     let update: Vec<f32> = (0..len)
@@ -188,8 +189,8 @@ fn a_quantile_hits_its_density() {
         .collect();
     let mut last = f32::INFINITY;
     for density in [1e-3, 3.6e-3, 1e-2, 1e-1] {
-        let mut side = Side::new(&[len]);
-        let (encoded, _) = side.send(aim(Control::Density { density }), Some(&update));
+        let mut sender = Sender::new(&[len]);
+        let (encoded, _) = sender.send(aim(Control::Density { density }), Some(&update));
         let got = encoded.entries as f32 / len as f32;
         assert!((got / density - 1.0).abs() < 0.1, "{got} for {density}");
         assert!(encoded.threshold <= last);
@@ -197,42 +198,42 @@ fn a_quantile_hits_its_density() {
     }
 }
 
-/// DL4J's band, step by step: twenty steps halve or double, and within the band nothing moves.
+/// DL4J's rule: twenty steps halve or double the threshold, and within the band it does not change.
 #[test]
-fn the_band_is_dl4js() {
-    let mut side = Side::new(&[1000]);
+fn the_band_controller_follows_dl4j() {
+    let mut sender = Sender::new(&[1000]);
     let quiet = vec![0.0; 1000];
     for step in 1..=20 {
-        side.send(aim(Control::Band), Some(&quiet));
+        sender.send(aim(Control::Band), Some(&quiet));
         let expected = TAU * 0.5f32.powf(step as f32 / 20.0);
-        assert!((side.parts[0].threshold / expected - 1.0).abs() < 1e-5, "step {step}");
+        assert!((sender.parts[0].threshold / expected - 1.0).abs() < 1e-5, "step {step}");
     }
-    // 1 of 1,000 lies within.
+    // A density of 1e-3 is within the band.
     let within: Vec<f32> = (0..1000).map(|i| if i == 3 { TAU } else { 0.0 }).collect();
-    let before = side.parts[0].threshold;
-    side.send(aim(Control::Band), Some(&within));
-    assert_eq!(side.parts[0].threshold, before);
-    // 2 % lie above.
+    let before = sender.parts[0].threshold;
+    sender.send(aim(Control::Band), Some(&within));
+    assert_eq!(sender.parts[0].threshold, before);
+    // A density of 2e-2 is above the band.
     let above: Vec<f32> = (0..1000).map(|i| if i < 20 { TAU } else { 0.0 }).collect();
-    side.send(aim(Control::Band), Some(&above));
-    assert!((side.parts[0].threshold / before - 2f32.powf(1.0 / 20.0)).abs() < 1e-5);
+    sender.send(aim(Control::Band), Some(&above));
+    assert!((sender.parts[0].threshold / before - 2f32.powf(1.0 / 20.0)).abs() < 1e-5);
 }
 
 #[test]
-fn a_tau_that_is_not_the_runs_is_refused() {
+fn a_tau_outside_of_the_run_is_refused() {
     use alloc::string::ToString;
-    let mut side = Side::new(&[4]);
-    let (_, good) = side.send(aim(Control::Fixed), Some(&[TAU, 0.0, -TAU, 0.0]));
+    let mut sender = Sender::new(&[4]);
+    let (_, good) = sender.send(aim(Control::Fixed), Some(&[TAU, 0.0, -TAU, 0.0]));
     for tau in [0.0, -TAU, f32::NAN, f32::INFINITY, 1e-40, 0.3, UNIT / 2.0, UNIT * 131_072.0] {
         let mut body = good.clone();
         body[1] = tau.to_bits();
-        let error = add(&body, &side.parts, UNIT, &mut [0; 4]).unwrap_err().to_string();
+        let error = add(&body, &sender.parts, UNIT, &mut [0; 4]).unwrap_err().to_string();
         assert!(
             error.starts_with("body: expected a tau that is a power of two from 6.1035156e-5 to 4e0, got "),
             "{error}"
         );
     }
-    let error = |body: &[u32]| add(body, &side.parts, UNIT, &mut [0; 4]).unwrap_err().to_string();
+    let error = |body: &[u32]| add(body, &sender.parts, UNIT, &mut [0; 4]).unwrap_err().to_string();
     assert_eq!(error(&[]), "body: expected at least 16 more bytes, got 0");
     assert_eq!(error(&good[..3]), "body: expected at least 16 more bytes, got 12");
     assert_eq!(error(&[good.clone(), vec![0]].concat()), "body: expected 20 bytes of entries, got 24");
@@ -241,6 +242,6 @@ fn a_tau_that_is_not_the_runs_is_refused() {
         error(&[good[0], good[1], 0, u32::MAX, good[4]]),
         "body: expected at least 4294967295 more bytes, got 4"
     );
-    let full = add(&good, &side.parts, UNIT, &mut [i32::MAX, 0, 0, 0]).unwrap_err().to_string();
+    let full = add(&good, &sender.parts, UNIT, &mut [i32::MAX, 0, 0, 0]).unwrap_err().to_string();
     assert_eq!(full, "body: expected a count within 32 bits at index 0, got more");
 }

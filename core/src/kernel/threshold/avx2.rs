@@ -1,5 +1,5 @@
-//! Two vectors of eight at a time. Where none of the sixteen elements emits, which is the rule, they are stored;
-//! else the bits of a mask say which do.
+//! The AVX2 loop: two vectors of eight elements per iteration. If no element emits, which is the usual case, both
+//! vectors are stored; otherwise a bit mask selects the elements for the scalar code.
 
 use core::arch::x86_64::{__m256, __m256i};
 
@@ -29,7 +29,8 @@ impl NullaryFnOnce for Block<'_, '_> {
     fn call(self) {
         let Self { simd, pass, update, residual } = self;
         let (avx, avx2) = (simd.avx, simd.avx2);
-        // Floats without their sign compare as integers do; what is not finite lies above every threshold.
+        // Without their sign, floats compare as integers. NaN and infinities lie above every threshold.
+        // AVX2 has only "greater than" for integers, so compare with the threshold minus one.
         let below = avx._mm256_set1_epi32(pass.quantum.threshold.to_bits() as i32 - 1);
         let magnitude = avx._mm256_set1_epi32(i32::MAX);
         let [mut low_sum, mut high_sum]: [__m256; 2] = cast(pass.lanes);
@@ -48,6 +49,7 @@ impl NullaryFnOnce for Block<'_, '_> {
                 let mask = |half: __m256i| avx._mm256_movemask_ps(cast(half)) as u32;
                 let mut mask = mask(reached[0]) | mask(reached[1]) << (LANES / 2);
                 let mut acc: [f32; LANES] = cast([low, high]);
+                // One iteration per set bit, from the lowest: entries must have rising indices.
                 while mask != 0 {
                     let lane = mask.trailing_zeros() as usize;
                     acc[lane] = pass.emit(pass.first + (at * LANES + lane) as u32, acc[lane], chunk[lane]);

@@ -1,6 +1,9 @@
-//! Sixteen elements at a time, without a branch on what they are: those that emit are compressed to the front of
-//! a register and stored, all sixteen lanes of it, on top of which the next ones go. Skipping vectors without any
-//! would be slower, because whether there are any cannot be predicted; and so would compressing to memory.
+//! The AVX-512 loop: sixteen elements per iteration, without a branch on their values. Elements that emit are
+//! compressed to the front of a register. All sixteen lanes of it are stored, and the next iteration overwrites the
+//! unused ones.
+//!
+//! Two alternatives are slower: a branch that skips vectors without entries, because it is unpredictable at the usual
+//! densities, and compressing stores to memory. The branch pays below one entry in 200 elements (`SKIP`).
 
 use core::arch::x86_64::{__m512, __m512i};
 
@@ -19,7 +22,7 @@ struct Block<'a, 'b, const SKIP: bool> {
 
 impl Pass<'_> {
     pub(super) fn avx512(&mut self, simd: V4, update: &[f32], residual: &mut [f32]) {
-        // Neighbouring blocks are about as dense.
+        // The density of a block is close to that of the previous one.
         let words = self.taken.words;
         if self.block_words * 200 < BLOCK {
             simd.vectorize(Block::<true> { simd, pass: self, update, residual });
@@ -37,7 +40,7 @@ impl<const SKIP: bool> NullaryFnOnce for Block<'_, '_, SKIP> {
     fn call(self) {
         let Self { simd, pass, update, residual } = self;
         let avx = simd.avx512f;
-        // Floats without their sign compare as integers do; what is not finite lies above every threshold.
+        // Without their sign, floats compare as integers. NaN and infinities lie above every threshold.
         let threshold = avx._mm512_set1_epi32(pass.quantum.threshold.to_bits() as i32);
         let tau = avx._mm512_set1_epi32(pass.quantum.tau.to_bits() as i32);
         let magnitude = avx._mm512_set1_epi32(i32::MAX);
@@ -46,6 +49,7 @@ impl<const SKIP: bool> NullaryFnOnce for Block<'_, '_, SKIP> {
         let mut index: __m512i = cast(core::array::from_fn::<u32, LANES, _>(|lane| pass.first + lane as u32));
         let mut sum: __m512 = cast(pass.lanes);
 
+        // Local copies of position and count: through `pass` they would be stored in every iteration.
         let mut entries = &mut pass.entries[pass.taken.words..];
         let mut words = 0;
         let (chunks, rest) = residual.as_chunks_mut::<LANES>();
@@ -58,8 +62,9 @@ impl<const SKIP: bool> NullaryFnOnce for Block<'_, '_, SKIP> {
                 let signs = avx._mm512_and_si512(acc, sign);
                 let quantum = avx._mm512_or_si512(tau, signs);
                 left = avx._mm512_mask_sub_ps(left, hit, left, cast(quantum));
-                // More than one quantum, or not finite.
+                // Elements that need the scalar code: more than one quantum, or not finite.
                 let more = avx._mm512_mask_cmpge_epi32_mask(hit, avx._mm512_and_si512(cast(left), magnitude), tau);
+                // `None` near the end of the list, where a full vector does not fit.
                 match entries.get_mut(words..words + LANES) {
                     Some(room) if more == 0 => {
                         let packed = avx._mm512_maskz_compress_epi32(hit, avx._mm512_or_si512(signs, index));

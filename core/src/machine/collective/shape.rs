@@ -1,13 +1,60 @@
-//! Which way a chunk of the vector goes: up to its root, and down again.
+//! The path of a chunk of the vector: up to its root, and down again.
 //!
-//! Every chunk has a tree over the members of the view. In a *tree* topology it is the same for all chunks, with the
-//! first member at its root. In a *ring* it is a chain, and roots go round the members: member `p` passes a chunk on to
-//! `p + 1`, until it has reached its root, and results go back the way they came. So every connection is used in both
-//! directions, each member sends and receives 2 (N - 1) / N of the vector, and all chunks are under way at once
-//! (Patarasuk and Yuan 2009, with the second half turned round).
+//! Every chunk has a tree over the members of the view. In a *tree* topology it is the same for all chunks, with the first member at
+//! its root. In a *ring* it is a chain, and the chunks' roots rotate over the members: member `p` passes a chunk on to `p + 1` until
+//! it has reached its root, and results go back the same way. So every connection is used in both directions, each member sends and
+//! receives 2 (N - 1) / N of the vector, and all chunks are under way at once (Patarasuk and Yuan 2009, with the second half
+//! reversed).
 
+use alloc::vec::Vec;
+
+use crate::id::PeerId;
 use crate::recipe::Topology;
 
+/// The neighbours of one node in the trees of a view's chunks.
+#[derive(Debug)]
+pub(super) struct Routes {
+    shape: Shape,
+    /// The members, in order: their positions in the shape.
+    members: Vec<PeerId>,
+    /// This node's position.
+    at: usize,
+}
+
+impl Routes {
+    /// Routes without members.
+    pub(super) fn new(shape: Shape) -> Self {
+        Self { shape, members: Vec::new(), at: 0 }
+    }
+
+    /// Sets the members of a view, this node among them.
+    pub(super) fn set(&mut self, me: PeerId, members: &[PeerId]) {
+        self.members.clear();
+        self.members.extend(members);
+        self.at = members.iter().position(|member| *member == me).expect("a node that enters a view is a member");
+    }
+
+    /// The member that this node sends its part of a chunk to; none at the chunk's root.
+    pub(super) fn parent(&self, chunk: usize) -> Option<PeerId> {
+        let position = self.shape.parent(chunk, self.at, self.members.len())?;
+        self.members.get(position).copied()
+    }
+
+    /// The members that send their parts of a chunk to this node, each with its index among the children.
+    pub(super) fn children(&self, chunk: usize) -> impl Iterator<Item = (usize, PeerId)> + '_ {
+        (0..self.shape.width()).filter_map(move |index| {
+            let position = self.shape.child(chunk, self.at, self.members.len(), index)?;
+            Some((index, *self.members.get(position)?))
+        })
+    }
+
+    /// Is this node the only member?
+    pub(super) fn is_alone(&self) -> bool {
+        self.members.len() == 1
+    }
+}
+
+/// How chunks travel among the members of a view, which count as positions from 0.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub(super) enum Shape {
     Tree { fan_in: usize },
@@ -27,8 +74,8 @@ impl Shape {
         if let Self::Tree { fan_in } = self { fan_in } else { 1 }
     }
 
-    /// Where position `at` of `count` sends its part of a chunk; none from its root.
-    pub(super) fn parent(self, chunk: usize, at: usize, count: usize) -> Option<usize> {
+    /// The position that `at`, one of `count`, sends its part of a chunk to; none at the chunk's root.
+    fn parent(self, chunk: usize, at: usize, count: usize) -> Option<usize> {
         match self {
             Self::Tree { .. } if at == 0 => None,
             Self::Tree { fan_in } => Some((at - 1) / fan_in),
@@ -38,19 +85,19 @@ impl Shape {
     }
 
     /// The `index`-th position that sends its part of a chunk to `at`.
-    pub(super) fn child(self, chunk: usize, at: usize, count: usize, index: usize) -> Option<usize> {
+    fn child(self, chunk: usize, at: usize, count: usize, index: usize) -> Option<usize> {
         match self {
             Self::Tree { fan_in } => Some(fan_in * at + 1 + index).filter(|child| index < fan_in && *child < count),
-            // The chain begins behind its root.
+            // The chain begins at the position after its root.
             Self::Ring if index > 0 || count == 0 || at == (chunk + 1) % count => None,
             Self::Ring => Some((at + count - 1) % count),
         }
     }
 
-    /// Floats of each chunk of a vector.
+    /// Floats of each chunk of a vector of `len` floats: at most `most`.
     pub(super) fn chunk_len(self, len: usize, count: usize, most: usize) -> usize {
         let share = if self == Self::Ring { len.div_ceil(count.max(1)) } else { len };
-        // Whole cache lines, where that makes no difference to the rest.
+        // Whole cache lines, in chunks that are long enough for the rounding not to matter.
         let share = if share > 1024 { share.next_multiple_of(16) } else { share };
         share.min(most).max(1)
     }

@@ -24,14 +24,14 @@ pub(crate) use port::Port;
 pub(crate) use stalls::Awaited;
 use stalls::Stalls;
 
-use super::vectors::Vectors;
 use super::{Event, Input, Misuse, OURS, Output, ProtocolError, Setup, Signal, THEIRS};
 use crate::buffer::Segment;
 use crate::id::{Clock, Incarnation, OpId, PeerId};
 use crate::kernel::{Kernel, KernelResult};
 use crate::status::{Counters, Histogram, Presence, Role, Status, Waiting, WorkerStatus};
 use crate::time::Instant;
-use crate::wire::{HEADER_LEN, Header, Hello, Message};
+use crate::vectors::{Keep, Vectors};
+use crate::wire::{CONTRACT_LEN_MAX, HEADER_LEN, Header, Hello, Message};
 
 /// Messages of one peer that can be held at once.
 const HELD_MAX: usize = 64;
@@ -101,10 +101,14 @@ pub(crate) enum Notice {
 impl Hub {
     pub(crate) fn new(setup: Setup) -> Self {
         let nodes = setup.cluster.nodes();
+        let mut vectors = Vectors::default();
+        let ours = vectors.bytes("contract", setup.contract.len() as usize, Keep::No);
+        let theirs = vectors.bytes("a peer's contract", CONTRACT_LEN_MAX as usize, Keep::No);
+        debug_assert_eq!((ours, theirs), (OURS, THEIRS), "drivers find the texts by these ids");
         Self {
             counters: Counters::default(),
             staleness: Histogram::default(),
-            vectors: Vectors::new(&setup.contract),
+            vectors,
             has_parameters: false,
             now: Instant::ORIGIN,
             outputs: VecDeque::with_capacity(64),
@@ -403,7 +407,7 @@ impl Hub {
     }
 
     /// Takes the first held message that is due.
-    pub(crate) fn take_held(&mut self, due: impl Fn(&Self, &Incoming) -> bool) -> Option<Incoming> {
+    pub(crate) fn take_held(&mut self, mut due: impl FnMut(&Self, &Incoming) -> bool) -> Option<Incoming> {
         let at = self.holding.iter().position(|incoming| due(self, incoming))?;
         self.holding.remove(at)
     }

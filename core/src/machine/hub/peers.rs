@@ -58,7 +58,7 @@ impl Peers {
                 messages_out: 0,
                 messages_in: 0,
                 last_heard: None,
-                answers_in: 0,
+                response_ns: 0,
             },
             unanswered_since: None,
         };
@@ -122,8 +122,8 @@ impl Peer {
         if let Some(since) = self.unanswered_since.take() {
             let took = now.since(since).as_nanos() as u64;
             // An exponential mean, as TCP smooths its round trip times (RFC 6298): each sample counts one eighth.
-            let smoothed = self.traffic.answers_in;
-            self.traffic.answers_in = if smoothed == 0 { took } else { smoothed - smoothed / 8 + took / 8 };
+            let smoothed = self.traffic.response_ns;
+            self.traffic.response_ns = if smoothed == 0 { took } else { smoothed - smoothed / 8 + took / 8 };
         }
     }
 

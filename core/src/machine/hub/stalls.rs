@@ -65,17 +65,17 @@ impl Stalls {
         };
         // If the peer has named the node that it waits for itself, that node is the culprit.
         let named = self.awaits[direct.index()].filter(|(culprit, _)| *culprit != self.me);
-        let told_by = if named.is_some() { direct } else { self.me };
+        let reported_by = if named.is_some() { direct } else { self.me };
         let (on, at) = named.unwrap_or((direct, at));
         match &mut self.wait {
             Some(wait) if wait.shown.clock == clock => {
                 if wait.direct != direct {
                     (wait.direct, wait.reported) = (direct, false);
-                    (wait.shown.on, wait.shown.at, wait.shown.told_by) = (on, at, told_by);
+                    (wait.shown.on, wait.shown.at, wait.shown.reported_by) = (on, at, reported_by);
                 }
             }
             wait => {
-                let shown = Waiting { on, at, clock, since: now, told_by };
+                let shown = Waiting { on, at, clock, since: now, reported_by };
                 *wait = Some(Wait { shown, direct, reported: false });
             }
         }
@@ -87,7 +87,7 @@ impl Stalls {
         if let Some(wait) = self.wait.as_mut().filter(|wait| wait.direct == peer) {
             // A new culprit is reported like the first.
             wait.reported &= wait.shown.on == on;
-            (wait.shown.on, wait.shown.at, wait.shown.told_by) = (on, at, peer);
+            (wait.shown.on, wait.shown.at, wait.shown.reported_by) = (on, at, peer);
         }
     }
 

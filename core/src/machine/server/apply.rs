@@ -3,9 +3,8 @@
 use super::inbox::Received;
 use super::{Job, Owed, Port, Server, State};
 use crate::id::PeerId;
-use crate::kernel::Kernel;
 use crate::recipe::Merge;
-use crate::rule::Verdict;
+use crate::rule::{Merged, Verdict};
 use crate::wire::Push;
 
 impl Server {
@@ -17,33 +16,29 @@ impl Server {
             let Some(into) = self.shards[index].free_version() else { return };
             let shard = &mut self.shards[index];
             shard.queue.pop_front();
-            let Received { push, .. } = self.inboxes.get(inbox);
-            let weight = if planted!(hub, DenominatorByCount) { push.weight.min(1) } else { push.weight };
-            let mut staleness = shard.version.ahead_of(push.base);
-            if planted!(hub, StalenessIgnored) && push.weight > 0 {
-                staleness = 0;
-            }
-            let verdict = if push.weight == 0 { Verdict::Skip } else { shard.rule.admit(weight, staleness) };
-            match verdict {
-                Verdict::Drop => hub.counters.dropped += 1,
-                Verdict::Skip => hub.counters.empty += 1,
-                Verdict::Apply { .. } | Verdict::Add { .. } | Verdict::Blend { .. } => {
-                    hub.counters.applied += 1;
-                    hub.staleness.record(staleness);
-                }
-            }
-            let (update, gathered) = (self.inboxes.floats(inbox, shard.len), shard.gathered());
+            let Received { worker, push, .. } = self.inboxes.get(inbox);
+            let weight = if planted!(hub, DenominatorByCount) { 1 } else { push.weight };
+            let staleness = if planted!(hub, StalenessIgnored) { 0 } else { shard.version.ahead_of(push.base) };
+            let update = self.inboxes.floats(inbox, shard.len);
+            let verdict = match push.weight {
+                0 => Verdict::Skip,
+                _ => shard.rule.admit(worker, update, weight, staleness),
+            };
             let (kernel, into) = match verdict {
                 Verdict::Drop | Verdict::Skip => {
+                    let dropped = verdict == Verdict::Drop;
+                    hub.counters.dropped += u64::from(dropped);
+                    hub.counters.empty += u64::from(!dropped);
                     self.account(hub, inbox);
                     continue;
                 }
                 Verdict::Apply { scale } => {
                     (self.commit.kernel(shard.params(), update, scale, shard.version(into)), Some(into))
                 }
-                Verdict::Add { scale, first } => (Kernel::Accumulate { update, scale, first, into: gathered }, None),
-                Verdict::Blend { held } => (Kernel::Blend { x: update, weight, held, into: gathered }, None),
+                Verdict::Gather { kernel } => (kernel, None),
             };
+            hub.counters.applied += 1;
+            hub.staleness.record(staleness);
             shard.busy = true;
             hub.compute(kernel, Job::Merge { shard: index, inbox, into });
         }
@@ -59,7 +54,7 @@ impl Server {
     pub(super) fn apply_gathered(&mut self, hub: &mut Port<'_>, index: usize) -> bool {
         let shard = &mut self.shards[index];
         let into = shard.free_version().unwrap_or(shard.current);
-        let Some(mut scale) = shard.rule.take() else { return false };
+        let Some(Merged { vector, mut scale }) = shard.rule.take() else { return false };
         if planted!(hub, RestDividedByC)
             && self.state == State::Ending
             && let Merge::Softsync { updates } = hub.setup.recipe.merge
@@ -67,7 +62,7 @@ impl Server {
             scale = 1.0 / updates as f32;
         }
         shard.busy = true;
-        let kernel = self.commit.kernel(shard.params(), shard.gathered(), scale, shard.version(into));
+        let kernel = self.commit.kernel(shard.params(), vector, scale, shard.version(into));
         hub.compute(kernel, Job::Apply { shard: index, into });
         true
     }

@@ -2,7 +2,7 @@
 
 use crate::buffer::{BufferId, Segment};
 use crate::id::PeerId;
-use crate::machine::vectors::{Keep, Vectors};
+use crate::vectors::{Keep, Vectors};
 use crate::wire::Push;
 
 /// Contributions that can be received or wait for their application at once.

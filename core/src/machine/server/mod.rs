@@ -45,7 +45,6 @@ use super::commit::Commit;
 use super::encoding::Encoding;
 use super::host::Role;
 use super::hub::{self, Awaited, Hub, Incoming};
-use super::vectors::Keep;
 use super::{Misuse, ProtocolError};
 use crate::buffer::BufferId;
 use crate::id::{PeerId, ShardId};
@@ -54,6 +53,7 @@ use crate::layout::shard_range;
 use crate::rule::pace::lead_max;
 use crate::status::{Presence, Role as RoleName, Status};
 use crate::time::Instant;
+use crate::vectors::Keep;
 use crate::wire::{Message, Offer, Reply};
 
 type Port<'a> = hub::Port<'a, Job>;
@@ -151,12 +151,11 @@ impl Server {
         let ranges = || mine.clone().map(|id| shard_range(len, count, id));
         let vectors = &mut hub.vectors;
         let versions: [BufferId; VERSIONS] = core::array::from_fn(|_| vectors.floats("version", len, Keep::No));
-        let gathered = vectors.floats("gathered", len, Keep::No);
         let push = Encoding::decoder(&setup, recipe.codec, ranges(), vectors);
         let longest = (0..ranges().count()).map(|shard| push.len_max(shard)).max().unwrap_or(0);
-        let shard = |id| Shard::new(&setup, ShardId(id), versions, gathered);
+        let shards = mine.clone().map(|id| Shard::new(&setup, ShardId(id), versions, vectors)).collect();
         let server = Self {
-            shards: mine.clone().map(shard).collect(),
+            shards,
             view: versions[0],
             inboxes: Inboxes::new(len.div_ceil(count as usize), if push.is_plain() { 0 } else { longest }, vectors),
             push,

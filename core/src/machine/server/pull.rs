@@ -16,7 +16,7 @@ use crate::id::{Clock, PeerId, Sequence};
 use crate::kernel::{Kernel, KernelResult};
 use crate::machine::Setup;
 use crate::machine::encoding::Encoding;
-use crate::machine::vectors::{Keep, Vectors};
+use crate::vectors::{Keep, Vectors};
 use crate::wire::{Message, Reply};
 
 /// The state of a worker's echo of one shard.

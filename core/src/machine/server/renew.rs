@@ -58,11 +58,11 @@ impl Server {
             return self.on_offer_seen(hub, index, worker, &offer);
         }
         if shard.receiving_offer {
-            // The gathered vector receives one offer at a time.
+            // There is one place to receive an offer.
             return hub.hold(incoming);
         }
         shard.receiving_offer = true;
-        let into = shard.gathered();
+        let into = shard.offered();
         hub.receive(&incoming, into, Job::Offer { shard: index, worker, offer });
     }
 
@@ -70,7 +70,7 @@ impl Server {
         let shard = &mut self.shards[index];
         shard.receiving_offer = false;
         if self.state == State::Starting && offer.version > shard.version {
-            let (from, into) = (shard.gathered(), shard.version(0));
+            let (from, into) = (shard.offered(), shard.version(0));
             hub.compute(Kernel::Copy { from, into }, Job::Prepare);
             shard.version = offer.version;
             shard.clocks.begin_at(offer.row);

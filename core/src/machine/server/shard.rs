@@ -14,6 +14,7 @@ use crate::layout::shard_range;
 use crate::machine::Setup;
 use crate::rule::pace::VectorClock;
 use crate::rule::{Merging, merging};
+use crate::vectors::Vectors;
 
 /// Versions per shard: the current one, and those that slow workers are still being sent.
 pub(super) const VERSIONS: usize = 4;
@@ -33,7 +34,6 @@ pub(super) struct Shard {
     /// Replies under way from each version buffer.
     pub(super) readers: [u32; VERSIONS],
     versions: [BufferId; VERSIONS],
-    gathered: BufferId,
     pub(super) clocks: VectorClock,
     seats: Vec<Seat>,
     /// Inboxes with contributions that wait for their application.
@@ -62,19 +62,18 @@ pub(super) struct Seat {
 }
 
 impl Shard {
-    pub(super) fn new(setup: &Setup, id: ShardId, versions: [BufferId; VERSIONS], gathered: BufferId) -> Self {
+    pub(super) fn new(setup: &Setup, id: ShardId, versions: [BufferId; VERSIONS], vectors: &mut Vectors) -> Self {
         let (workers, recipe) = (setup.cluster.workers, &setup.recipe);
         let range = shard_range(setup.len, recipe.shards(), id.0);
         Self {
             id,
             first: range.start,
             len: range.len(),
-            rule: merging(recipe),
+            rule: merging(recipe, range.len(), vectors),
             version: Clock(0),
             current: 0,
             readers: [0; VERSIONS],
             versions,
-            gathered,
             clocks: VectorClock::new(workers),
             seats: vec![Seat::default(); workers as usize],
             queue: VecDeque::with_capacity(INBOXES),
@@ -108,9 +107,9 @@ impl Shard {
         self.version(self.current)
     }
 
-    /// The contributions that the merge rule has gathered.
-    pub(super) fn gathered(&self) -> Segment {
-        self.part(self.gathered)
+    /// The place for a worker's offer. Until the server starts, it uses no other version than the first.
+    pub(super) fn offered(&self) -> Segment {
+        self.version(1)
     }
 
     /// The shard in a buffer of the whole vector.

@@ -32,7 +32,6 @@ use row::{Progress, Row};
 use super::encoding::Encoding;
 use super::host::Role;
 use super::hub::{self, Awaited, Hub, Incoming};
-use super::vectors::Keep;
 use super::{Event, Misuse, ProtocolError, Rejection, Signal};
 use crate::buffer::{BufferId, Segment};
 use crate::id::{Clock, PeerId, Sequence, ShardId};
@@ -41,6 +40,7 @@ use crate::layout::shard_range;
 use crate::rule::own_scale;
 use crate::rule::pace::{lead_max, window};
 use crate::status::{Role as RoleName, Status};
+use crate::vectors::Keep;
 use crate::wire::{Message, Reply};
 
 type Port<'a> = hub::Port<'a, Job>;

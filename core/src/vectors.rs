@@ -5,15 +5,14 @@
 
 use alloc::vec::Vec;
 
-use super::{Contract, SavedBuffer};
 use crate::buffer::BufferId;
-use crate::wire::CONTRACT_LEN_MAX;
+use crate::saved::SavedBuffer;
 
 /// Bytes of one float.
 const FLOAT: usize = size_of::<f32>();
 
 /// The declared buffers, in the order of their ids.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Vectors(Vec<Vector>);
 
 #[derive(Copy, Clone, Debug)]
@@ -37,15 +36,6 @@ pub(crate) enum Keep {
 }
 
 impl Vectors {
-    /// The two buffers of every machine: [`OURS`](super::OURS) and [`THEIRS`](super::THEIRS).
-    pub(crate) fn new(contract: &Contract) -> Self {
-        let mut vectors = Self(Vec::new());
-        let ours = vectors.bytes("contract", contract.len() as usize, Keep::No);
-        let theirs = vectors.bytes("a peer's contract", CONTRACT_LEN_MAX as usize, Keep::No);
-        debug_assert_eq!((ours, theirs), (super::OURS, super::THEIRS));
-        vectors
-    }
-
     /// Declares a buffer of `len` floats that starts as zeros. A length of 0 declares a vector that this recipe does not use.
     pub(crate) fn floats(&mut self, name: &'static str, len: usize, keep: Keep) -> BufferId {
         self.bytes(name, len * FLOAT, keep)
@@ -79,19 +69,16 @@ impl Vectors {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Cluster, Layout, Recipe};
 
     #[test]
     fn ids_follow_the_order_of_declaration_and_only_kept_vectors_are_saved() {
-        let cluster = Cluster { workers: 1, servers: 0 };
-        let contract = Contract::new(&Layout::flat(3), &Recipe::sync(), cluster, 0);
-        let mut vectors = Vectors::new(&contract);
+        let mut vectors = Vectors::default();
         let view = vectors.floats("view", 3, Keep::No);
         let residual = vectors.floats("residual", 3, Keep::Floats);
         let sections = vectors.bytes("sections", 16, Keep::Sections);
         let velocity = vectors.floats("velocity", 0, Keep::Floats);
-        assert_eq!([view, residual, sections, velocity].map(|id| id.0), [2, 3, 4, 5]);
-        assert_eq!(vectors.lengths()[2..], [12, 12, 16, 0]);
+        assert_eq!([view, residual, sections, velocity].map(|id| id.0), [0, 1, 2, 3]);
+        assert_eq!(vectors.lengths(), [12, 12, 16, 0]);
         assert_eq!(vectors.saved(), [SavedBuffer::Floats(residual), SavedBuffer::Sections(sections)]);
     }
 }

@@ -1,0 +1,210 @@
+//! The chunks of a vector: the cut, the buffers, and how far each chunk is in the current round.
+
+use alloc::vec;
+use alloc::vec::Vec;
+
+use crate::buffer::{BufferId, Segment};
+use crate::kernel::MEAN_MAX;
+use crate::vectors::{Keep, Vectors};
+
+/// Most chunks of a vector.
+const CHUNKS_MAX: usize = 16 * 1024;
+/// Most children of a node.
+const WIDTH: usize = MEAN_MAX - 1;
+
+/// The chunks of a vector.
+#[derive(Debug)]
+pub(super) struct Chunks {
+    states: Vec<Chunk>,
+    buffers: Vec<Buffers>,
+    /// Floats of every chunk but the last.
+    chunk_len: usize,
+    /// Floats of the vector.
+    len: usize,
+    /// Chunks without a result.
+    missing: usize,
+    /// The first of them.
+    first_missing: usize,
+}
+
+/// The buffers of a chunk. They are buffers of their own, since a transmission lends whole buffers.
+#[derive(Copy, Clone, Debug)]
+struct Buffers {
+    /// For the mean, and then for the result.
+    result: BufferId,
+    /// For the parts of the children. Only as many are declared as a node can have children.
+    inboxes: [BufferId; WIDTH],
+}
+
+/// A chunk in the current round.
+#[derive(Copy, Clone, Debug, Default)]
+pub(super) struct Chunk {
+    /// The parts of the children that are here.
+    parts: [Option<Mean>; WIDTH],
+    /// Parts of the next round: a child may have the result of the current round before this node.
+    next_parts: [Option<Mean>; WIDTH],
+    pub(super) progress: Progress,
+}
+
+/// What is known of a mean, without its floats.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Mean {
+    /// Examples behind it. 0: there is no body.
+    pub(super) weight: u32,
+    /// All workers whose contributions are in it make no more of them.
+    pub(super) finishing: bool,
+}
+
+/// How far a chunk is.
+#[derive(Copy, Clone, Debug, Default, PartialEq, Eq)]
+pub(super) enum Progress {
+    /// A child's part or the own contribution is missing.
+    #[default]
+    Gathering,
+    /// The mean is being made, or is here. `own`: it is this node's contribution, and is sent from there.
+    Reduced { mean: Mean, own: bool },
+    /// The mean is being sent to the parent, so that its buffer must not be written.
+    Sending,
+    /// The parent has the mean.
+    Sent,
+    /// The result is here. `sent` has a bit for each child that the result has been sent to.
+    Done { result: Mean, sent: u16 },
+}
+
+impl Chunks {
+    /// The chunks of a vector of `len` floats, with at most `most` in each, and their buffers. The cut does not depend on the view.
+    pub(super) fn new(len: usize, most: usize, children: usize, vectors: &mut Vectors) -> Self {
+        let chunk_len = most.max(len.div_ceil(CHUNKS_MAX)).max(1);
+        let count = len.div_ceil(chunk_len);
+        let mut chunks = Self {
+            states: vec![Chunk::default(); count],
+            buffers: Vec::with_capacity(count),
+            chunk_len,
+            len,
+            missing: count,
+            first_missing: 0,
+        };
+        for chunk in 0..count {
+            let floats = chunks.chunk_len(chunk);
+            let mut buffers = Buffers {
+                result: vectors.floats("a chunk's result", floats, Keep::No),
+                inboxes: [BufferId(u32::MAX); WIDTH],
+            };
+            for inbox in &mut buffers.inboxes[..children] {
+                *inbox = vectors.floats("a child's part of a chunk", floats, Keep::No);
+            }
+            chunks.buffers.push(buffers);
+        }
+        chunks
+    }
+
+    pub(super) fn count(&self) -> usize {
+        self.states.len()
+    }
+
+    /// Forgets the round.
+    pub(super) fn reset(&mut self) {
+        self.states.fill(Chunk::default());
+        (self.missing, self.first_missing) = (self.count(), 0);
+    }
+
+    /// Goes on to the next round.
+    pub(super) fn next_round(&mut self) {
+        for chunk in &mut self.states {
+            *chunk = Chunk { parts: chunk.next_parts, ..Chunk::default() };
+        }
+        (self.missing, self.first_missing) = (self.count(), 0);
+    }
+
+    // Segments
+
+    fn chunk_len(&self, chunk: usize) -> usize {
+        self.chunk_len.min(self.len - chunk * self.chunk_len)
+    }
+
+    /// The chunk's place in a buffer that holds the whole vector.
+    pub(super) fn segment(&self, buffer: BufferId, chunk: usize) -> Segment {
+        Segment::floats(buffer, chunk * self.chunk_len, self.chunk_len(chunk))
+    }
+
+    /// The buffer for the chunk's mean, and then for its result.
+    pub(super) fn result(&self, chunk: usize) -> Segment {
+        Segment::floats(self.buffers[chunk].result, 0, self.chunk_len(chunk))
+    }
+
+    /// The buffer for a child's part of the chunk.
+    pub(super) fn inbox(&self, chunk: usize, child: usize) -> Segment {
+        Segment::floats(self.buffers[chunk].inboxes[child], 0, self.chunk_len(chunk))
+    }
+
+    // States
+
+    pub(super) fn get(&self, chunk: usize) -> &Chunk {
+        &self.states[chunk]
+    }
+
+    pub(super) fn progress_mut(&mut self, chunk: usize) -> &mut Progress {
+        &mut self.states[chunk].progress
+    }
+
+    /// Notes a child's part, of this round or of the next.
+    pub(super) fn add_part(&mut self, chunk: usize, child: usize, next: bool, part: Mean) {
+        let chunk = &mut self.states[chunk];
+        let parts = if next { &mut chunk.next_parts } else { &mut chunk.parts };
+        parts[child] = Some(part);
+    }
+
+    /// Notes the result of a chunk.
+    pub(super) fn set_result(&mut self, chunk: usize, result: Mean) {
+        self.states[chunk].progress = Progress::Done { result, sent: 0 };
+        self.missing -= 1;
+        let is_done = |chunk: &Chunk| matches!(chunk.progress, Progress::Done { .. });
+        while self.states.get(self.first_missing).is_some_and(is_done) {
+            self.first_missing += 1;
+        }
+    }
+
+    /// The first chunk without a result.
+    pub(super) fn first_missing(&self) -> Option<usize> {
+        (self.missing > 0).then_some(self.first_missing)
+    }
+
+    /// Are the results of all chunks here?
+    pub(super) fn is_complete(&self) -> bool {
+        self.missing == 0
+    }
+
+    /// The results that are here, with their chunks.
+    pub(super) fn results(&self) -> impl Iterator<Item = (usize, Mean)> + '_ {
+        self.states.iter().enumerate().filter_map(|(index, chunk)| Some((index, chunk.result()?)))
+    }
+}
+
+impl Mean {
+    /// The body of a message with this mean, which is at `at`.
+    pub(super) fn body(self, at: Segment) -> Option<Segment> {
+        (self.weight > 0).then_some(at)
+    }
+}
+
+impl Chunk {
+    /// A child's part of this round, if it is here.
+    pub(super) fn part(&self, child: usize) -> Option<Mean> {
+        self.parts[child]
+    }
+
+    /// A child's part of this round or of the next, if it is here.
+    pub(super) fn part_of(&self, child: usize, next: bool) -> Option<Mean> {
+        if next { self.next_parts[child] } else { self.parts[child] }
+    }
+
+    /// Is the mean being made, or further?
+    pub(super) fn is_reduced(&self) -> bool {
+        self.progress != Progress::Gathering
+    }
+
+    /// The result, if it is here.
+    pub(super) fn result(&self) -> Option<Mean> {
+        if let Progress::Done { result, .. } = self.progress { Some(result) } else { None }
+    }
+}

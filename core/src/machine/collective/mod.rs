@@ -1,0 +1,452 @@
+//! A member of a collective, for synchronous recipes: every round, the weighted mean of all contributions reaches all members
+//! (Iandola et al. 2015, FireCaffe, section 3; the article's tree-reduce; Patarasuk and Yuan 2009 for rings).
+//!
+//! ```text
+//! round r, for each chunk:  own contribution + children's means, in order -> mean -> parent      (Up)
+//!                           root: the mean is the result -> children -> their children          (Down)
+//! all chunks here -> parameters -> Ready
+//! ```
+//! The tree of a chunk follows from the view alone ([`shape`]), and so does the order of summation: the result does not depend on
+//! the order of arrival. Members and rounds are agreed on through [`views`](super::views). When a member is lost, joins or leaves,
+//! or a connection between members breaks, all members stop, and the round begins anew among the members of the next view.
+//! Contributions are kept until their round is done. Parameters change only when all of a round is here. So a round counts at all
+//! members or at none, and a member without its result gets the parameters of a member that has it.
+//!
+//! | file | keeps |
+//! |---|---|
+//! | `application.rs` | the application's side: what it has done for the round, and how it ends |
+//! | `exchange.rs` | the round under way |
+//! | `chunks.rs` | the chunks of the vector: buffers, and how far each is |
+//! | `shape.rs` | the neighbours of a node in a chunk's tree |
+//! | `operations.rs` | the open operations |
+//! | `replica.rs` | the parameters, and how a node without them gets them |
+
+mod application;
+mod chunks;
+mod exchange;
+mod operations;
+mod replica;
+mod shape;
+
+use alloc::vec;
+
+use application::{Application, Stage};
+use exchange::{Exchange, Outcome};
+use operations::{Epoch, Task};
+use replica::Replica;
+
+use super::commit::Commit;
+use super::host::Role;
+use super::hub::{Awaited, Hub, Incoming, Port};
+use super::views::{Change, Exit, Member, Standing, Timing, View};
+use super::{Event, Misuse, Signal};
+use crate::buffer::BufferId;
+use crate::id::{PeerId, Sequence};
+use crate::kernel::KernelResult;
+use crate::status::{self, Status};
+use crate::vectors::Keep;
+use crate::wire::Message;
+
+/// A node of a collective.
+#[derive(Debug)]
+pub(crate) struct Collective {
+    member: Member,
+    replica: Replica,
+    exchange: Exchange,
+    /// The buffer of the application's contribution.
+    contribution: BufferId,
+    application: Application,
+    /// The last round of the run is done, here or at the donor of the view: no round follows.
+    last: bool,
+}
+
+/// Why an operation was started.
+#[derive(Copy, Clone, Debug)]
+pub(crate) enum Job {
+    /// A part of a round.
+    Exchange(Task),
+    /// Receives a vector of the state that this node lacks.
+    Fetch { epoch: Epoch },
+    /// Sends a vector of the state to a node that lacks it.
+    Give,
+    /// Tells the coordinator that this node has left.
+    Leave,
+}
+
+impl Collective {
+    pub(crate) fn new(hub: &mut Port<'_, Job>) -> Self {
+        let member = Member::new(hub);
+        let is_worker = !member.is_dedicated();
+        // A coordinator that is no worker has parameters for its driver, but takes part in no round.
+        let (len, round_len) = (hub.setup.len, if is_worker { hub.setup.len } else { 0 });
+        let places = [("parameters", len), ("parameters after the round", round_len)];
+        let places = places.map(|(name, len)| hub.vectors.floats(name, len, Keep::No));
+        let contribution = hub.vectors.floats("contribution", round_len, Keep::No);
+        let recipe = hub.setup.recipe;
+        let commit = Commit::new(&recipe, &mut hub.vectors);
+        let mut vectors = vec![places];
+        vectors.extend_from_slice(commit.state());
+        let round = hub.setup.resumed.map(|resumed| resumed.at);
+        let mut collective = Self {
+            member,
+            replica: Replica::new(vectors, len, round),
+            exchange: Exchange::new(hub, is_worker, contribution, commit),
+            contribution,
+            application: Application::new(if is_worker { Stage::Joining } else { Stage::Hosting }),
+            last: false,
+        };
+        collective.report(hub);
+        if hub.setup.cluster.nodes() == 1 {
+            // No input of a peer will ever come: this node starts at once.
+            collective.settle(hub);
+        }
+        collective
+    }
+
+    fn standing(&self) -> Standing {
+        Standing {
+            round: self.replica.round(),
+            has: self.replica.is_there(),
+            leaves: self.application.leaves() && !self.last,
+            last: self.last && !self.replica.is_behind(),
+        }
+    }
+
+    fn report(&mut self, hub: &mut Hub) {
+        self.member.report(hub, self.standing());
+    }
+
+    // Views
+
+    /// Lets the coordinator act, if it is at this node, and carries out its decisions.
+    fn coordinate(&mut self, hub: &mut Port<'_, Job>) {
+        self.member.advance(hub);
+        while let Some(change) = self.member.take_change(hub, self.standing()) {
+            self.on_change(hub, change);
+        }
+    }
+
+    fn on_change(&mut self, hub: &mut Port<'_, Job>, change: Change) {
+        match change {
+            Change::Stop => self.stop(hub),
+            // A node that has left enters no view.
+            Change::Enter(_) if self.has_left() => {}
+            Change::Enter(view) => self.enter(hub, view),
+            // The coordinator releases again: this node's message got lost.
+            Change::Released if self.has_left() => self.member.repeat_goodbye(hub),
+            Change::Released => {}
+            Change::HostLost => {
+                // With nothing left to agree on, the coordinator is not needed.
+                if self.member.is_released() || self.last || self.application.leaves() {
+                    self.become_left(hub);
+                }
+            }
+        }
+    }
+
+    fn stop(&mut self, hub: &mut Port<'_, Job>) {
+        if planted!(hub, HalfRoundApplied) {
+            self.exchange.apply_half(hub, &self.replica);
+        }
+        self.exchange.stop();
+        self.replica.stop();
+        self.report(hub);
+    }
+
+    fn enter(&mut self, hub: &mut Port<'_, Job>, view: View) {
+        let me = hub.setup.me;
+        self.member.enter(hub, view);
+        let view = self.member.view();
+        // In a new run, the donor has no state yet but the initial parameters, which become the run's.
+        let has = self.replica.is_there() || view.donor == me;
+        let behind = !has || (self.replica.round() < view.round && !planted!(hub, BehindNotFetched));
+        let done = if behind { view.round } else { self.replica.round() };
+        self.exchange.enter(me, view, done.next());
+        self.replica.enter(view.round, behind);
+        self.last |= view.last;
+        if !behind {
+            self.on_current(hub);
+        }
+        self.member.check_members(hub, self.standing());
+    }
+
+    /// This node has the parameters of its view.
+    fn on_current(&mut self, hub: &mut Port<'_, Job>) {
+        if self.application.join() {
+            hub.signal(Signal::Joined { clock: self.replica.round() });
+        }
+        if self.last {
+            self.report(hub);
+        }
+    }
+
+    // Parameters
+
+    fn maybe_fetch(&mut self, hub: &mut Port<'_, Job>) {
+        if self.member.is_in_view() {
+            self.replica.maybe_fetch(hub, self.member.view(), &self.exchange.epochs);
+        }
+    }
+
+    fn on_fetched(&mut self, hub: &mut Port<'_, Job>, epoch: Epoch) {
+        if !self.exchange.epochs.end(epoch) {
+            return;
+        }
+        let Some(advanced) = self.replica.on_arrived() else { return };
+        // The round whose end this node had not seen had its contribution in it.
+        if advanced && !self.last {
+            self.go_on(hub, true);
+        }
+        self.on_current(hub);
+    }
+
+    // Rounds
+
+    fn maybe_begin(&mut self, hub: &mut Port<'_, Job>) {
+        let Some(own) = self.application.contribution() else { return };
+        let may = self.member.is_in_view() && !self.replica.is_behind() && !self.last;
+        if may && self.exchange.can_begin() {
+            self.exchange.begin(hub, &self.replica, own);
+            self.maybe_complete(hub);
+        }
+    }
+
+    /// Ends the round when all of it is here.
+    fn maybe_complete(&mut self, hub: &mut Port<'_, Job>) {
+        let Some(Outcome { changed, last }) = self.exchange.take_outcome() else { return };
+        self.replica.complete_round(changed);
+        if changed {
+            hub.counters.applied += 1;
+            hub.counters.applications += 1;
+            hub.staleness.record(0);
+        }
+        if last {
+            self.last = true;
+            self.report(hub);
+        }
+    }
+
+    fn maybe_ready(&mut self, hub: &mut Port<'_, Job>) {
+        if let Some(changed) = self.exchange.take_done() {
+            self.go_on(hub, changed);
+        }
+    }
+
+    /// Lets the application go on, if it waits for its round.
+    fn go_on(&mut self, hub: &mut Port<'_, Job>, changed: bool) {
+        if self.application.go_on() {
+            hub.signal(Signal::Ready { clock: self.replica.round(), changed });
+        }
+    }
+
+    // Messages
+
+    /// Takes messages that were held: of a view that has come or has ended, or that waited for a buffer.
+    fn take_held(&mut self, hub: &mut Port<'_, Job>) {
+        while let Some(incoming) = self.member.take_due(hub) {
+            self.on_message(hub, incoming);
+        }
+        loop {
+            let (view, stopped) = (self.member.view().number, !self.member.is_in_view());
+            let (clear, exchange) = (self.exchange.epochs.is_clear(), &self.exchange);
+            // Once all members stop, no message is worth waiting for.
+            let may = |message: &Message| {
+                stopped || ((clear || !matches!(message, Message::Up(_))) && !exchange.must_wait(message))
+            };
+            let due = |_: &Hub, incoming: &Incoming| {
+                view_of(&incoming.message).is_some_and(|of| of < view || (of == view && may(&incoming.message)))
+            };
+            let Some(incoming) = hub.take_held(due) else { return };
+            self.on_message(hub, incoming);
+        }
+    }
+
+    // Leaving
+
+    /// Leaves after the last round, or after the application, when the coordinator allows it.
+    fn maybe_leave(&mut self, hub: &mut Port<'_, Job>) {
+        match self.application.stage() {
+            Stage::Hosting if self.member.is_over() => {
+                self.application.become_finished();
+                return hub.signal(Signal::Finished);
+            }
+            Stage::Hosting | Stage::Finished | Stage::Left => return,
+            _ => {}
+        }
+        if self.replica.is_giving() || self.replica.is_behind() {
+            return;
+        }
+        match self.member.exit(hub) {
+            Some(Exit::Cut { peer }) => {
+                self.application.become_left();
+                hub.signal(Signal::Cut { peer });
+            }
+            Some(Exit::Alone) => self.become_left(hub),
+            Some(Exit::Tell { host, goodbye }) => {
+                self.application.become_left();
+                hub.transmit(host, goodbye, None, Job::Leave);
+            }
+            None => {}
+        }
+    }
+
+    fn become_left(&mut self, hub: &mut Hub) {
+        self.application.become_left();
+        hub.signal(Signal::Left);
+    }
+
+    fn has_left(&self) -> bool {
+        self.application.stage() == Stage::Left
+    }
+}
+
+impl Role for Collective {
+    type Job = Job;
+
+    fn on_agreed(&mut self, hub: &mut Port<'_, Job>, peer: PeerId, fresh: bool) {
+        if fresh {
+            let incarnation = hub.incarnation(peer);
+            hub.event(Event::PeerJoined { peer, incarnation });
+        }
+        let may_send = self.member.on_agreed(hub, peer, fresh, self.standing());
+        if may_send && self.member.is_in_view() {
+            self.exchange.send_due(hub, peer);
+        }
+    }
+
+    fn on_lost(&mut self, hub: &mut Port<'_, Job>, peer: PeerId) {
+        if self.has_left() {
+            return;
+        }
+        hub.event(Event::PeerLost { peer });
+        if let Some(change) = self.member.on_lost(hub, peer, self.standing()) {
+            self.on_change(hub, change);
+        }
+    }
+
+    fn on_message(&mut self, hub: &mut Port<'_, Job>, incoming: Incoming) {
+        let timing = view_of(&incoming.message).map(|view| (view, self.member.timing(view)));
+        let is_current = timing.is_some_and(|(_, timing)| timing == Timing::Current);
+        match (incoming.message, timing) {
+            (_, Some((view, Timing::Early))) => self.member.hold(hub, view, incoming),
+            (Message::Up(_) | Message::Down(_), Some((_, Timing::Past))) => hub.discard(&incoming),
+            (Message::Up(part), _) => self.exchange.on_up(hub, &self.replica, incoming, part),
+            (Message::Down(part), _) => self.exchange.on_down(hub, &self.replica, incoming, part),
+            (Message::Parameters { round, vector, .. }, _) => {
+                let wanted = is_current && incoming.peer == self.member.view().donor;
+                self.replica.on_vector(hub, &incoming, round, vector, wanted, &mut self.exchange.epochs);
+            }
+            (Message::FetchParameters { .. }, _) if is_current => {
+                self.replica.give(hub, incoming.peer, self.member.view());
+            }
+            (Message::FetchParameters { .. }, _) => {}
+            _ => {
+                if let Some(change) = self.member.on_message(hub, &incoming, self.standing()) {
+                    self.on_change(hub, change);
+                }
+            }
+        }
+        self.maybe_complete(hub);
+    }
+
+    fn on_done(&mut self, hub: &mut Port<'_, Job>, job: Job, result: KernelResult) {
+        match job {
+            Job::Exchange(task) => {
+                self.exchange.on_done(hub, &self.replica, task, result);
+                self.maybe_complete(hub);
+            }
+            Job::Fetch { epoch } => self.on_fetched(hub, epoch),
+            Job::Give => self.replica.on_given(),
+            Job::Leave => hub.signal(Signal::Left),
+        }
+    }
+
+    fn on_failed(&mut self, _hub: &mut Port<'_, Job>, job: Job) {
+        match job {
+            Job::Exchange(task) => self.exchange.on_failed(task),
+            Job::Fetch { epoch } => {
+                self.exchange.epochs.end(epoch);
+            }
+            Job::Give => self.replica.on_given(),
+            // It tries again when the coordinator's node is connected.
+            Job::Leave => self.application.become_leaving(),
+        }
+    }
+
+    fn on_step(&mut self, _hub: &mut Port<'_, Job>, weight: u32) -> Result<(), Misuse> {
+        self.application.on_step(weight)
+    }
+
+    fn on_leave(&mut self, hub: &mut Port<'_, Job>, stay: bool, _keep: bool) -> Result<(), Misuse> {
+        self.application.on_leave(stay)?;
+        if !stay {
+            self.exchange.withdraw();
+            self.report(hub);
+        }
+        Ok(())
+    }
+
+    fn settle(&mut self, hub: &mut Port<'_, Job>) {
+        loop {
+            self.coordinate(hub);
+            self.take_held(hub);
+            self.maybe_fetch(hub);
+            // Before the next round begins: the application is told of every round.
+            self.maybe_ready(hub);
+            self.maybe_begin(hub);
+            // A round that ends at once can be news for the coordinator.
+            if !self.member.has_commands() {
+                break;
+            }
+        }
+        self.maybe_leave(hub);
+    }
+
+    fn awaited(&self, _hub: &Hub) -> Option<Awaited> {
+        let on = match self.application.stage() {
+            Stage::Hosting | Stage::Finished => self.member.awaited(),
+            Stage::Left => None,
+            Stage::Computing if self.member.is_in_view() => None,
+            // The next view decides which members go on.
+            _ if self.member.awaits_view() => self.member.awaited(),
+            _ if self.exchange.is_done() => None,
+            _ if self.replica.is_behind() => Some(self.member.view().donor),
+            _ if self.last || self.application.leaves() => self.member.awaited(),
+            _ => self.exchange.awaited(),
+        };
+        let round = self.replica.round();
+        on.map(|on| Awaited { on, at: round, clock: round.next() })
+    }
+
+    fn is_awaited_by(&self, hub: &Hub, peer: PeerId) -> bool {
+        hub.setup.cluster.is_worker(peer)
+    }
+
+    fn contribution(&self) -> BufferId {
+        self.contribution
+    }
+
+    fn view(&self) -> BufferId {
+        self.replica.parameters()
+    }
+
+    fn status(&self, hub: &Hub) -> Status {
+        let (round, contributors) = (self.replica.round(), self.exchange.contributors());
+        let clock = |peer| if contributors.contains(&peer) { round.next() } else { round };
+        let view = self.member.view();
+        Status {
+            view: view.number.0,
+            members: view.members.len() as u32,
+            ..hub.status(status::Role::Collective, round, clock)
+        }
+    }
+}
+
+/// The view of a message of the exchange.
+fn view_of(message: &Message) -> Option<Sequence> {
+    match *message {
+        Message::Up(part) | Message::Down(part) => Some(part.view),
+        Message::FetchParameters { view } | Message::Parameters { view, .. } => Some(view),
+        _ => None,
+    }
+}

@@ -1,0 +1,110 @@
+//! The replica of the parameters: `base - unit * ledger`, and the view that the application reads.
+
+use super::job::Job;
+use crate::buffer::Segment;
+use crate::id::Clock;
+use crate::kernel::Kernel;
+use crate::machine::hub::{Hub, Port};
+
+#[derive(Clone, Debug)]
+pub(super) struct Replica {
+    view: Segment,
+    /// One integer per parameter: the sum of the quanta of all messages.
+    ledger: Segment,
+    /// The initial parameters.
+    base: Segment,
+    /// The sections of a body, for decoding.
+    sections: Segment,
+    /// The smallest quantum: what the ledger counts.
+    unit: f32,
+    /// Messages in the ledger, of all origins.
+    applied: Clock,
+    /// The value of `applied` for which the view was last made.
+    seen: Clock,
+    /// Decoding kernels that have not ended. The ledger is ahead of the marks by their messages.
+    decoding: u32,
+}
+
+impl Replica {
+    /// A replica without parameters: `ledger` and `base` are to be filled.
+    pub(super) fn new(view: Segment, ledger: Segment, base: Segment, sections: Segment, unit: f32) -> Self {
+        let (applied, seen) = (Clock(0), Clock(0));
+        Self { view, ledger, base, sections, unit, applied, seen, decoding: 0 }
+    }
+
+    pub(super) fn view(&self) -> Segment {
+        self.view
+    }
+
+    pub(super) fn ledger(&self) -> Segment {
+        self.ledger
+    }
+
+    pub(super) fn base(&self) -> Segment {
+        self.base
+    }
+
+    pub(super) fn unit(&self) -> f32 {
+        self.unit
+    }
+
+    pub(super) fn applied(&self) -> Clock {
+        self.applied
+    }
+
+    pub(super) fn seen(&self) -> Clock {
+        self.seen
+    }
+
+    /// The ledger of a snapshot comes, with so many messages in it.
+    pub(super) fn set_applied(&mut self, applied: Clock) {
+        self.applied = applied;
+    }
+
+    /// Makes the parameters in the view those of a new run.
+    pub(super) fn found(&self, hub: &mut Port<'_, Job>) {
+        hub.compute(Kernel::Copy { from: self.view, into: self.base }, Job::Base);
+    }
+
+    /// Makes the view.
+    pub(super) fn materialise(&mut self, hub: &mut Port<'_, Job>, job: Job) {
+        self.seen = self.applied;
+        let Self { base, ledger, unit, view: into, .. } = *self;
+        hub.compute(Kernel::Materialise { base, ledger, unit, into }, job);
+    }
+
+    /// Adds a body to the ledger. Its end is [`on_decoded`](Self::on_decoded).
+    pub(super) fn decode(&mut self, hub: &mut Port<'_, Job>, body: Segment, job: Job) {
+        let Self { sections, unit, ledger, .. } = *self;
+        hub.compute(Kernel::Decode { body, sections, unit, ledger }, job);
+        self.on_decoding();
+    }
+
+    /// A kernel that counts as decoding has been started.
+    pub(super) fn on_decoding(&mut self) {
+        self.decoding += 1;
+    }
+
+    pub(super) fn on_decoded(&mut self) {
+        self.decoding -= 1;
+    }
+
+    pub(super) fn is_decoding(&self) -> bool {
+        self.decoding > 0
+    }
+
+    /// Counts an own message.
+    pub(super) fn on_own(&mut self) {
+        self.applied = self.applied.next();
+    }
+
+    /// Counts a message of another origin, made of `count` messages. Records the staleness of each.
+    pub(super) fn on_applied(&mut self, hub: &mut Hub, count: u64, base: Clock) {
+        hub.counters.applied += count;
+        // A sum counts as all of its messages, made when the first of them was.
+        for _ in 0..count {
+            hub.staleness.record(self.applied.ahead_of(base));
+            self.applied = self.applied.next();
+        }
+    }
+}

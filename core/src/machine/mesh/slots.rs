@@ -1,0 +1,359 @@
+//! The slots: the bodies of the messages that this node keeps, and the neighbours that still need each of them.
+//!
+//! Only facts are here; `exchange.rs` acts on them.
+
+use alloc::vec;
+use alloc::vec::Vec;
+
+use crate::buffer::{BufferId, Segment};
+use crate::id::{PeerId, Sequence};
+use crate::vectors::{Keep, Vectors};
+use crate::wire::{Ack, Quanta};
+
+/// Own messages that can be under way: two that a peer has not acknowledged, and two to be merged.
+const OWN_SLOTS: usize = 4;
+/// Messages of other origins that can be received at once in a full mesh, and from each neighbour in a relay tree.
+const INBOUND_SLOTS: usize = 2;
+
+#[derive(Debug)]
+pub(super) struct Slots {
+    /// Slots for own messages, then slots for messages of other origins.
+    slots: Vec<Slot>,
+    /// Each neighbour has inbound slots of its own.
+    relay: bool,
+    /// Length of each buffer in bytes.
+    capacity: u32,
+    /// The buffer that no slot has. Two messages are merged into it.
+    spare: BufferId,
+    /// Two own slots whose messages are being merged, in order of their messages.
+    merging: Option<[usize; 2]>,
+    /// Messages that have entered a slot.
+    stamps: u64,
+}
+
+/// A place for one message.
+#[derive(Debug)]
+struct Slot {
+    buffer: BufferId,
+    entry: Option<Entry>,
+    /// The state of the delivery to each neighbour.
+    deliveries: Vec<Delivery>,
+    /// Transmissions that still read the buffer.
+    sending: u32,
+}
+
+/// A message that is kept until all neighbours that need it have it.
+#[derive(Copy, Clone, Debug)]
+pub(super) struct Entry {
+    pub(super) quanta: Quanta,
+    /// Bytes of the body.
+    pub(super) length: u32,
+    /// The neighbour that the message came from, which waits for an acknowledgement. `None` for own messages.
+    pub(super) from: Option<usize>,
+    /// The message is in the ledger and may be passed on.
+    ready: bool,
+    /// Place in the order of arrival. Messages are sent in that order.
+    stamp: u64,
+}
+
+/// How far the delivery of a message to one neighbour has got.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+enum Delivery {
+    /// The neighbour does not need the message from this node.
+    Unneeded,
+    /// The message is to be sent.
+    Due {
+        /// The message must not be merged with another one: the neighbour may have it already, from an earlier
+        /// connection or from a snapshot, or the merge has failed.
+        fixed: bool,
+    },
+    /// The message has been sent on this connection, and not been acknowledged.
+    Sent,
+    /// The message has been sent on this connection, and the neighbour does not need it any more. The next connection
+    /// counts it as sent on the last one.
+    Over,
+}
+
+impl Slots {
+    /// Empty slots for a node with so many neighbours. Bodies take at most `capacity` bytes.
+    pub(super) fn new(vectors: &mut Vectors, relay: bool, neighbours: usize, capacity: usize) -> Self {
+        let inbound = if relay { INBOUND_SLOTS * neighbours } else { INBOUND_SLOTS };
+        let mut slot = || Slot {
+            buffer: vectors.bytes("a message", capacity, Keep::No),
+            entry: None,
+            deliveries: vec![Delivery::Unneeded; neighbours],
+            sending: 0,
+        };
+        let slots = (0..OWN_SLOTS + inbound).map(|_| slot()).collect();
+        let spare = vectors.bytes("a merged message", capacity, Keep::No);
+        Self { slots, relay, capacity: capacity as u32, spare, merging: None, stamps: 0 }
+    }
+
+    /// Most bytes of a body.
+    pub(super) fn capacity(&self) -> u32 {
+        self.capacity
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.slots.len()
+    }
+
+    // Entries
+
+    /// A free slot for an own message.
+    pub(super) fn free_own(&self) -> Option<usize> {
+        (0..OWN_SLOTS).find(|slot| self.slots[*slot].is_free())
+    }
+
+    /// A free slot for a message of another origin that comes from neighbour `from`.
+    pub(super) fn free_inbound(&self, from: usize) -> Option<usize> {
+        let first = OWN_SLOTS + from * INBOUND_SLOTS;
+        let slots = if self.relay { first..first + INBOUND_SLOTS } else { OWN_SLOTS..self.slots.len() };
+        slots.into_iter().find(|slot| self.slots[*slot].is_free())
+    }
+
+    pub(super) fn are_all_free(&self) -> bool {
+        self.slots.iter().all(Slot::is_free)
+    }
+
+    /// Puts a message into a free slot. Its body is still to come.
+    pub(super) fn occupy(&mut self, slot: usize, from: Option<usize>, quanta: Quanta, length: u32) {
+        self.stamps += 1;
+        let slot = &mut self.slots[slot];
+        slot.entry = Some(Entry { quanta, length, from, ready: false, stamp: self.stamps });
+        slot.deliveries.fill(Delivery::Unneeded);
+    }
+
+    /// Marks the message of a slot as applied, and returns it.
+    pub(super) fn set_ready(&mut self, slot: usize) -> Entry {
+        let entry = self.entry_mut(slot);
+        entry.ready = true;
+        *entry
+    }
+
+    /// Sets the length of a message that has just been encoded.
+    pub(super) fn set_length(&mut self, slot: usize, length: u32) {
+        self.entry_mut(slot).length = length;
+    }
+
+    /// Drops a message whose body has not come, or is malformed.
+    pub(super) fn abandon(&mut self, slot: usize) {
+        self.slots[slot].entry = None;
+    }
+
+    /// Removes a message that no neighbour needs any more, and returns it.
+    pub(super) fn take_unneeded(&mut self, slot: usize) -> Option<Entry> {
+        let merging = self.is_merging(slot);
+        let Slot { entry, deliveries, sending, .. } = &mut self.slots[slot];
+        let needed = *sending > 0 || merging || deliveries.iter().any(Delivery::is_needed);
+        entry.take_if(|entry| entry.ready && !needed)
+    }
+
+    pub(super) fn entry(&self, slot: usize) -> &Entry {
+        self.slots[slot].entry.as_ref().expect("a slot in use holds a message")
+    }
+
+    fn entry_mut(&mut self, slot: usize) -> &mut Entry {
+        self.slots[slot].entry.as_mut().expect("a slot in use holds a message")
+    }
+
+    fn entries(&self) -> impl Iterator<Item = &Entry> {
+        self.slots.iter().filter_map(|slot| slot.entry.as_ref())
+    }
+
+    /// Does a slot hold the message that `ack` names?
+    pub(super) fn is_message(&self, slot: usize, ack: Ack) -> bool {
+        self.slots[slot].entry.is_some_and(|entry| entry.ack() == ack)
+    }
+
+    /// Is this message, as received from neighbour `from`, still in a slot?
+    pub(super) fn holds(&self, ack: Ack, from: usize) -> bool {
+        self.entries().any(|entry| entry.ack() == ack && entry.from == Some(from))
+    }
+
+    /// Is a message of this origin on its way into the ledger?
+    pub(super) fn is_taking(&self, origin: PeerId) -> bool {
+        self.entries().any(|entry| entry.quanta.origin == origin && !entry.ready)
+    }
+
+    /// The body of a slot's message.
+    pub(super) fn body(&self, slot: usize) -> Segment {
+        Segment { len: self.entry(slot).length, ..self.room(slot) }
+    }
+
+    /// The whole buffer of a slot.
+    pub(super) fn room(&self, slot: usize) -> Segment {
+        Segment { buffer: self.slots[slot].buffer, start: 0, len: self.capacity }
+    }
+
+    // Deliveries
+
+    /// The message must reach neighbour `to`. `fixed`: see [`Delivery::Due`].
+    pub(super) fn set_due(&mut self, slot: usize, to: usize, fixed: bool) {
+        self.slots[slot].deliveries[to] = Delivery::Due { fixed };
+    }
+
+    /// The message need not reach neighbour `to` any more.
+    pub(super) fn set_unneeded(&mut self, slot: usize, to: usize) {
+        self.slots[slot].deliveries[to].end();
+    }
+
+    /// The slot whose message is to be sent to neighbour `to` now, if there is one and the neighbour has room. Messages
+    /// are sent in order of arrival.
+    pub(super) fn next_to_send(&self, to: usize) -> Option<usize> {
+        let sent = self.slots.iter().filter(|slot| slot.deliveries[to] == Delivery::Sent).count();
+        let due = |slot: &Slot| {
+            let due = matches!(slot.deliveries[to], Delivery::Due { .. });
+            slot.entry.filter(|entry| due && entry.ready).map(|entry| entry.stamp)
+        };
+        let stamps = self.slots.iter().enumerate().filter_map(|(index, slot)| Some((due(slot)?, index)));
+        let (_, first) = stamps.min()?;
+        // A message that is being merged is sent after that, and no other overtakes it.
+        (sent < INBOUND_SLOTS && !self.is_merging(first)).then_some(first)
+    }
+
+    /// A transmission to neighbour `to` begins.
+    pub(super) fn on_sending(&mut self, slot: usize, to: usize) {
+        let slot = &mut self.slots[slot];
+        slot.deliveries[to] = Delivery::Sent;
+        slot.sending += 1;
+    }
+
+    /// A transmission does not read the buffer any more.
+    pub(super) fn on_sent(&mut self, slot: usize) {
+        self.slots[slot].sending -= 1;
+    }
+
+    /// The connection to neighbour `to` is new: nothing has been sent on it. Returns the number of messages that had
+    /// been sent on the old one.
+    pub(super) fn on_reconnected(&mut self, to: usize) -> u64 {
+        self.slots.iter_mut().map(|slot| u64::from(slot.deliveries[to].restart())).sum()
+    }
+
+    /// The first neighbour that a slot waits for.
+    pub(super) fn first_awaited(&self) -> Option<usize> {
+        self.slots.iter().find_map(|slot| slot.deliveries.iter().position(Delivery::is_needed))
+    }
+
+    /// The first message of `origin` that neighbour `to` needs.
+    pub(super) fn first_needed(&self, origin: PeerId, to: usize) -> Option<Sequence> {
+        let needed = self.slots.iter().filter(|slot| slot.deliveries[to].is_needed()).filter_map(|slot| slot.entry);
+        needed.filter(|entry| entry.quanta.origin == origin).map(|entry| entry.quanta.first).min()
+    }
+
+    // Merging
+
+    fn is_merging(&self, slot: usize) -> bool {
+        self.merging.is_some_and(|pair| pair.contains(&slot))
+    }
+
+    /// Two own messages that can be merged.
+    ///
+    /// The messages follow each other and wait for the same neighbours, and no neighbour can have either of them. A
+    /// message that has been sent, even on a connection that broke, must stay as it is, because a receiver takes a
+    /// range of sequences whole or not at all.
+    pub(super) fn pair_to_merge(&self) -> Option<[usize; 2]> {
+        if self.merging.is_some() {
+            return None;
+        }
+        let mut pairs = (0..OWN_SLOTS).flat_map(|one| (0..OWN_SLOTS).map(move |other| [one, other]));
+        pairs.find(|[one, other]| self.slots[*one].can_precede(&self.slots[*other]))
+    }
+
+    /// Two messages are being merged. Returns where their sum goes.
+    pub(super) fn on_merging(&mut self, pair: [usize; 2]) -> Segment {
+        self.merging = Some(pair);
+        Segment { buffer: self.spare, start: 0, len: self.capacity }
+    }
+
+    /// The end of a merge. Returns the two slots.
+    pub(super) fn end_merge(&mut self) -> Option<[usize; 2]> {
+        self.merging.take()
+    }
+
+    /// The sum of two messages, of `length` bytes, is in the spare buffer: slot `one` takes that buffer.
+    pub(super) fn take_spare(&mut self, one: usize, length: u32) {
+        self.entry_mut(one).length = length;
+        core::mem::swap(&mut self.slots[one].buffer, &mut self.spare);
+    }
+
+    /// The message of slot `one` now stands for both messages, and that of slot `other` ends.
+    pub(super) fn join(&mut self, [one, other]: [usize; 2]) {
+        self.entry_mut(one).quanta.last = self.entry(other).quanta.last;
+        self.slots[other].entry = None;
+        self.slots[other].deliveries.iter_mut().for_each(Delivery::end);
+    }
+
+    /// The message of a slot cannot be merged.
+    pub(super) fn fix(&mut self, slot: usize) {
+        self.slots[slot].deliveries.iter_mut().for_each(Delivery::fix);
+    }
+}
+
+impl Slot {
+    fn is_free(&self) -> bool {
+        self.entry.is_none() && self.sending == 0
+    }
+
+    /// Can the message be merged with a message of the same origin?
+    fn is_loose(&self) -> bool {
+        let fixed = |delivery: &Delivery| matches!(delivery, Delivery::Due { fixed: true } | Delivery::Sent);
+        self.sending == 0 && !self.deliveries.iter().any(fixed)
+    }
+
+    /// Can the message be merged with that of the other slot, which follows it?
+    fn can_precede(&self, other: &Self) -> bool {
+        let (Some(a), Some(b)) = (self.entry, other.entry) else { return false };
+        let same_need = |(one, other): (&Delivery, &Delivery)| one.is_needed() == other.is_needed();
+        let same_needs = self.deliveries.iter().zip(&other.deliveries).all(same_need);
+        let whole = |entry: Entry| entry.ready && entry.length > 0;
+        let follows = a.quanta.last.next() == b.quanta.first;
+        follows && same_needs && self.is_loose() && other.is_loose() && whole(a) && whole(b)
+    }
+}
+
+impl Entry {
+    /// The acknowledgement of the message.
+    pub(super) fn ack(&self) -> Ack {
+        ack(&self.quanta)
+    }
+
+    /// The number of messages whose sum this one is.
+    pub(super) fn count(&self) -> u64 {
+        self.quanta.last.0 - self.quanta.first.0 + 1
+    }
+}
+
+/// The acknowledgement of a message.
+pub(super) fn ack(quanta: &Quanta) -> Ack {
+    let Quanta { origin, incarnation, last, .. } = *quanta;
+    Ack { origin, incarnation, last }
+}
+
+impl Delivery {
+    fn is_needed(&self) -> bool {
+        matches!(self, Self::Due { .. } | Self::Sent)
+    }
+
+    /// The neighbour does not need the message any more.
+    fn end(&mut self) {
+        *self = if matches!(self, Self::Sent | Self::Over) { Self::Over } else { Self::Unneeded };
+    }
+
+    fn fix(&mut self) {
+        if let Self::Due { fixed } = self {
+            *fixed = true;
+        }
+    }
+
+    /// The connection is a new one. Was the message sent on the old one?
+    fn restart(&mut self) -> bool {
+        let (after, sent) = match *self {
+            Self::Sent => (Self::Due { fixed: true }, true),
+            Self::Over => (Self::Unneeded, true),
+            unsent @ (Self::Due { .. } | Self::Unneeded) => (unsent, false),
+        };
+        *self = after;
+        sent
+    }
+}

@@ -1,0 +1,299 @@
+//! The collective, input by input: members of views, and rounds among them.
+
+use super::*;
+use crate::recipe::Topology;
+use crate::wire::{Commit, Leave, Part, Report};
+
+/// A chain of workers: `k` sends its means to `k - 1`, and results to `k + 1`.
+fn chain() -> Recipe {
+    Recipe::sync().with_topology(Topology::Tree { fan_in: 1 })
+}
+
+/// A part of the only chunk, in view 1.
+fn part(round: u64, weight: u32) -> Part {
+    Part { view: Sequence(1), round: Clock(round), chunk: 0, weight, finishing: false }
+}
+
+fn up(round: u64, weight: u32) -> Message {
+    Message::Up(part(round, weight))
+}
+
+fn down(round: u64, weight: u32) -> Message {
+    Message::Down(part(round, weight))
+}
+
+impl Trace {
+    /// The coordinator, rank 0, commits a view of the first `members` ranks. The node stops, reports, and enters it.
+    #[track_caller]
+    fn commit(&mut self, view: u64, members: u32, round: u64, donor: u32) -> &mut Self {
+        let number = Sequence(view);
+        self.tell(0, Message::Prepare { view: number });
+        let report = self.expect_report();
+        assert_eq!(report.view, number, "{report:?}");
+        self.tell(0, Message::Members { view: number, first: PeerId(0), mask: (1 << members) - 1 });
+        let (round, donor) = (Clock(round), PeerId(donor));
+        self.tell(0, Message::Commit(Commit { view: number, round, donor, last: false }));
+        self.expect_event(Event::View { number: view, members })
+    }
+
+    #[track_caller]
+    fn expect_report(&mut self) -> Report {
+        match self.expect_transmit(0, Kind::Report) {
+            Message::Report(report) => report,
+            message => panic!("{message:?}"),
+        }
+    }
+
+    /// A mean or a result goes out.
+    #[track_caller]
+    fn expect_part(&mut self, to: u32, kind: Kind, round: u64, weight: u32, value: f32) -> &mut Self {
+        let (op, message, body) = self.expect_sending(to, kind);
+        let (Message::Up(part) | Message::Down(part)) = message else { panic!("{message:?}") };
+        assert_eq!((part.round.0, part.weight), (round, weight), "{message:?}");
+        assert_eq!(body.map(|body| self.pool.floats(body).to_vec()), (weight > 0).then(|| alloc::vec![value; LEN]));
+        self.feed(Input::Completed { op, result: KernelResult::Nothing })
+    }
+}
+
+/// Worker `me` of a chain of `workers`, which has met its neighbours and taken parameters of 1.0 in view 1.
+fn member(me: u32, workers: u32) -> Trace {
+    let mut m = trace(chain(), me, workers);
+    m.hello(0, 1).expect_event(joined(0, 1)).expect_report();
+    if me + 1 < workers {
+        m.hello(me + 1, 1).expect_event(joined(me + 1, 1)).expect_idle();
+    }
+    m.commit(1, workers, 0, 0);
+    assert_eq!(m.expect_transmit(0, Kind::Fetch), Message::FetchParameters { view: Sequence(1) });
+    m.send(0, Message::Parameters { view: Sequence(1), round: Clock(0), vector: 0 }, 1.0);
+    m.expect_signal(Signal::Joined { clock: Clock(0) }).expect_view(1.0).expect_idle();
+    m
+}
+
+/// Rank 0 of two, which hosts the coordinator, in view 1 with parameters of zero.
+fn root() -> Trace {
+    let mut r = trace(chain(), 0, 2);
+    r.hello(1, 1).expect_event(joined(1, 1)).expect_idle();
+    r.tell(1, report(0, 0, false));
+    assert_eq!(r.expect_transmit(1, Kind::View), Message::Prepare { view: Sequence(1) });
+    r.tell(1, report(1, 0, false));
+    // The coordinator's own node enters first.
+    r.expect_event(Event::View { number: 1, members: 2 }).expect_signal(Signal::Joined { clock: Clock(0) });
+    expect_commit(&mut r, 1, 0b11, 0);
+    r.expect_idle();
+    r
+}
+
+fn report(view: u64, round: u64, has: bool) -> Message {
+    let (view, round) = (Sequence(view), Clock(round));
+    Message::Report(Report { view, round, has, leaves: false, last: false, broken: false, suspect: None })
+}
+
+#[track_caller]
+fn expect_commit(r: &mut Trace, view: u64, mask: u64, round: u64) {
+    let view = Sequence(view);
+    assert_eq!(r.expect_transmit(1, Kind::Member), Message::Members { view, first: PeerId(0), mask });
+    let commit = Commit { view, round: Clock(round), donor: PeerId(0), last: false };
+    assert_eq!(r.expect_transmit(1, Kind::View), Message::Commit(commit));
+}
+
+#[test]
+fn a_member_joins_with_the_donors_parameters() {
+    member(1, 2);
+}
+
+#[test]
+fn a_leaf_sends_its_contribution_up_and_takes_the_result() {
+    let mut m = member(1, 2);
+    m.step(0.5).expect_part(0, Kind::Up, 1, 1, 0.5).expect_waiting(Some(0)).expect_idle();
+    m.send(0, down(1, 2), 0.25).expect_ready(1).expect_view(0.75).expect_idle();
+}
+
+/// The mean is weighted by examples, and made when the contribution and all children's means are there.
+#[test]
+fn an_inner_node_sends_the_weighted_mean_of_its_subtree() {
+    let mut m = member(1, 3);
+    m.send(2, up(1, 3), 5.0).expect_idle();
+    m.step(1.0).expect_part(0, Kind::Up, 1, 4, 4.0);
+    m.send(0, down(1, 6), 2.0).expect_part(2, Kind::Down, 1, 6, 2.0).expect_ready(1).expect_view(-1.0).expect_idle();
+}
+
+#[test]
+fn the_root_makes_the_result_and_sends_it_down() {
+    let mut r = root();
+    r.step(1.0).expect_waiting(Some(1)).expect_idle();
+    r.send(1, up(1, 3), 5.0).expect_part(1, Kind::Down, 1, 4, 4.0).expect_ready(1).expect_view(-4.0).expect_idle();
+}
+
+/// The application goes on only when all that others need of the round has been sent: a driver on the application's thread may not
+/// come back to the machine for long.
+#[test]
+fn the_application_waits_until_results_have_been_sent() {
+    let mut r = root();
+    r.step(1.0).send(1, up(1, 1), 1.0);
+    let (op, ..) = r.expect_sending(1, Kind::Down);
+    r.expect_idle();
+    r.feed(Input::Completed { op, result: KernelResult::Nothing }).expect_ready(1);
+}
+
+/// A round is all or nothing: a new view begins it anew, with the same contributions.
+#[test]
+fn a_round_that_is_broken_off_leaves_no_trace_and_is_done_in_the_next_view() {
+    let mut m = member(1, 3);
+    m.step(1.0).send(2, up(1, 3), 5.0).expect_part(0, Kind::Up, 1, 4, 4.0);
+    // Worker 2 is lost: the coordinator forms a view without it.
+    m.commit(2, 2, 0, 0);
+    let again = Part { view: Sequence(2), ..part(1, 1) };
+    let (op, message, _) = m.expect_sending(0, Kind::Up);
+    assert_eq!(message, Message::Up(again));
+    m.feed(Input::Completed { op, result: KernelResult::Nothing }).expect_view(1.0);
+    m.send(0, Message::Down(Part { weight: 2, ..again }), 0.5).expect_ready(1).expect_view(0.5).expect_idle();
+}
+
+/// A member that has not seen the end of a round takes its result from the donor; its contribution is in it.
+#[test]
+fn a_member_that_is_behind_takes_the_result_of_its_round_from_the_donor() {
+    let mut m = member(1, 2);
+    m.step(1.0).expect_part(0, Kind::Up, 1, 1, 1.0);
+    m.commit(2, 2, 1, 0);
+    assert_eq!(m.expect_transmit(0, Kind::Fetch), Message::FetchParameters { view: Sequence(2) });
+    m.send(0, Message::Parameters { view: Sequence(2), round: Clock(1), vector: 0 }, 7.0);
+    m.expect_ready(1).expect_view(7.0).expect_idle();
+}
+
+#[test]
+fn the_donor_gives_its_parameters_to_each_member_once() {
+    let mut r = root();
+    r.tell(1, Message::FetchParameters { view: Sequence(1) });
+    let parameters = Message::Parameters { view: Sequence(1), round: Clock(0), vector: 0 };
+    assert_eq!(r.expect_transmit(1, Kind::State), parameters);
+    r.tell(1, Message::FetchParameters { view: Sequence(1) }).expect_idle();
+}
+
+/// A message of a view that this node has not heard of waits: its body stays with the sender.
+#[test]
+fn a_message_of_the_next_view_waits_for_the_view() {
+    let mut m = member(1, 3);
+    let next = Part { view: Sequence(2), ..part(1, 3) };
+    m.announce(2, Message::Up(next), LEN).expect_idle();
+    m.commit(2, 3, 0, 0).receive(2, 5.0).expect_idle();
+    m.step(1.0);
+    let (_, message, _) = m.expect_sending(0, Kind::Up);
+    assert_eq!(message, Message::Up(Part { weight: 4, ..next }));
+}
+
+#[test]
+fn a_message_of_an_ended_view_is_dropped() {
+    let mut m = member(1, 3);
+    m.commit(2, 3, 0, 0);
+    m.announce(2, up(1, 3), LEN);
+    assert!(matches!(m.take_receive(2), Some((_, None))));
+    m.step(1.0).expect_waiting(Some(2)).expect_idle();
+}
+
+#[test]
+fn a_contribution_that_is_not_finite_is_left_out_of_the_mean() {
+    let mut r = root();
+    r.step(1.0).send(1, up(1, 3), f32::NAN);
+    let reason = Rejection::NonFinite { shard: ShardId(0), index: 0 };
+    r.expect_event(Event::Rejected { peer: PeerId(1), reason });
+    r.expect_part(1, Kind::Down, 1, 1, 1.0).expect_ready(1).expect_view(-1.0).expect_idle();
+    assert_eq!(r.counters().rejected, 1);
+}
+
+/// A round without examples ends as well, and changes nothing.
+#[test]
+fn a_round_without_examples_changes_nothing() {
+    let mut m = member(1, 2);
+    m.feed(Input::Step { weight: 0 }).expect_part(0, Kind::Up, 1, 0, 0.0);
+    m.tell(0, down(1, 0))
+        .expect_signal(Signal::Ready { clock: Clock(1), changed: false })
+        .expect_view(1.0)
+        .expect_idle();
+}
+
+#[test]
+fn a_part_of_another_round_is_refused() {
+    let mut m = member(1, 3);
+    m.announce(2, up(3, 1), LEN).expect_close(2, ProtocolError::Gap { expected: 1, got: 3 });
+    let mut m = member(1, 3);
+    m.announce(2, up(1, 1), 3).expect_close(2, ProtocolError::Length { kind: Kind::Up, expected: 16, got: 12 });
+    let mut m = member(1, 2);
+    // A result before the contribution.
+    m.announce(0, down(1, 2), LEN).expect_close(0, ProtocolError::Unexpected { kind: Kind::Down }).expect_idle();
+}
+
+#[test]
+fn a_lost_member_is_reported_to_the_coordinator() {
+    let mut m = member(1, 3);
+    m.at(10).disconnect(2).expect_idle();
+    m.at(1010).feed(Input::Timeout).expect_event(Event::PeerLost { peer: PeerId(2) });
+    assert_eq!(m.expect_report().suspect, Some(PeerId(2)));
+    m.expect_idle();
+}
+
+/// Messages of the view may have got lost with the connection.
+#[test]
+fn a_connection_that_broke_in_the_view_is_reported_when_it_is_back() {
+    let mut m = member(1, 3);
+    m.at(10).disconnect(2).expect_idle();
+    m.at(20).hello(2, 1);
+    assert!(m.expect_report().broken);
+    m.expect_idle();
+}
+
+/// A worker that stays contributes no examples, until all others stay as well; that round is the last.
+#[test]
+fn the_run_ends_with_a_round_in_which_all_are_finishing() {
+    let mut m = member(1, 2);
+    m.feed(Input::Leave { stay: true, keep: false });
+    let finishing = Part { finishing: true, ..part(1, 0) };
+    assert_eq!(m.expect_transmit(0, Kind::Up), Message::Up(finishing));
+    m.tell(0, Message::Down(finishing));
+    assert!(m.expect_report().last);
+    m.expect_idle().tell(0, Message::Release);
+    let leave = Leave { origin: PeerId(1), incarnation: OWN, last: Sequence(0), stays: false };
+    assert_eq!(m.expect_transmit(0, Kind::Leave), Message::Leave(leave));
+    m.expect_signal(Signal::Left).expect_view(1.0).expect_idle();
+}
+
+/// A worker that leaves at once waits for its release: a view must first be formed without it.
+#[test]
+fn a_worker_that_leaves_reports_it_and_goes_when_it_is_released() {
+    let mut m = member(1, 2);
+    m.feed(Input::Leave { stay: false, keep: false });
+    assert!(m.expect_report().leaves);
+    m.expect_idle().tell(0, Message::Release).expect_transmit(0, Kind::Leave);
+    m.expect_signal(Signal::Left).expect_idle();
+}
+
+#[test]
+fn a_view_without_this_node_is_ignored() {
+    let mut m = member(1, 3);
+    m.tell(0, Message::Prepare { view: Sequence(2) }).expect_report();
+    m.tell(0, Message::Members { view: Sequence(2), first: PeerId(0), mask: 0b101 });
+    let commit = Commit { view: Sequence(2), round: Clock(0), donor: PeerId(0), last: false };
+    m.tell(0, Message::Commit(commit)).expect_idle();
+    assert_eq!(m.machine.status().view, 1);
+}
+
+/// With two chunks in a ring, each worker is the root of one.
+#[test]
+fn in_a_ring_each_chunk_has_another_root() {
+    let mut r = trace(Recipe::sync().with_topology(Topology::Ring).with_chunk(2), 0, 2);
+    r.hello(1, 1).expect_event(joined(1, 1));
+    r.tell(1, self::report(0, 0, false)).expect_transmit(1, Kind::View);
+    r.tell(1, self::report(1, 0, false));
+    r.expect_event(Event::View { number: 1, members: 2 }).expect_signal(Signal::Joined { clock: Clock(0) });
+    expect_commit(&mut r, 1, 0b11, 0);
+    r.step(1.0);
+    // Of chunk 1 this node is not the root: it sends its part.
+    let Message::Up(sent) = r.expect_transmit(1, Kind::Up) else { panic!("a part") };
+    assert_eq!((sent.chunk, sent.weight), (1, 1));
+    r.announce(1, up(1, 1), 2).receive(1, 3.0);
+    // Of chunk 0 it is: the result is the mean of 1 and 3.
+    let (op, message, body) = r.expect_sending(1, Kind::Down);
+    assert_eq!((message, r.pool.floats(body.unwrap())), (down(1, 2), [2.0; 2].as_slice()));
+    r.feed(Input::Completed { op, result: KernelResult::Nothing });
+    r.announce(1, Message::Down(Part { chunk: 1, ..part(1, 2) }), 2).receive(1, 2.0);
+    r.expect_ready(1).expect_view(-2.0).expect_idle();
+}

@@ -1,0 +1,397 @@
+//! A member's side of views: reports to the coordinator, stops, enters views, leaves.
+
+use alloc::collections::VecDeque;
+use alloc::vec::Vec;
+
+use super::coordinator::{Command, Coordinator};
+use super::{Change, Exit, Standing, Timing, View};
+use crate::id::{PeerId, Sequence};
+use crate::machine::hub::{Hub, Incoming};
+use crate::machine::{Event, ProtocolError};
+use crate::status::Presence;
+use crate::wire::{Commit, Leave, Message, Report};
+
+/// Messages without a body that are kept until their view comes.
+const EARLY_MAX: usize = 256 * 1024;
+
+/// A node's membership in the views of a run.
+#[derive(Debug)]
+pub(crate) struct Member {
+    /// The node that hosts the coordinator.
+    host: PeerId,
+    /// The coordinator, if this node hosts it.
+    coordinator: Option<Coordinator>,
+    /// The view that this node has entered last.
+    view: View,
+    /// The highest number that the node has heard of: above the view's while all members stop.
+    prepared: Sequence,
+    /// Members of the view that is about to be committed, as far as they have been listed.
+    coming: Vec<PeerId>,
+    /// A member that this node has lost. The coordinator has been told.
+    suspect: Option<PeerId>,
+    /// A connection to a member broke in this view. The coordinator has been told.
+    broken: bool,
+    end: End,
+    /// Messages of a view that this node has not heard of, with its number.
+    early: VecDeque<(Sequence, Incoming)>,
+    /// Early messages whose view has come.
+    due: VecDeque<Incoming>,
+}
+
+/// How the run ends for this node, as the coordinator has said.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+enum End {
+    /// The run goes on.
+    Open,
+    /// The node may leave.
+    Released,
+    /// The coordinator has refused its own node, which came back after the end of the run, or to a run whose parameters are lost.
+    /// It stays until all other nodes have left.
+    Refused,
+}
+
+impl Member {
+    pub(crate) fn new(hub: &Hub) -> Self {
+        let (me, cluster) = (hub.setup.me, hub.setup.cluster);
+        // Rank 0 hosts the coordinator, unless there is a node for it.
+        let host = if cluster.servers > 0 { PeerId(cluster.workers) } else { PeerId(0) };
+        let grace = hub.setup.patience.dead_after();
+        let coordinator = (me == host).then(|| Coordinator::new(me, cluster.workers, hub.setup.quorum, grace));
+        Self {
+            host,
+            coordinator,
+            view: View::none(host),
+            prepared: Sequence(0),
+            coming: Vec::with_capacity(cluster.workers as usize),
+            suspect: None,
+            broken: false,
+            end: End::Open,
+            early: VecDeque::new(),
+            due: VecDeque::new(),
+        }
+    }
+
+    // State
+
+    /// The view that this node has entered last.
+    pub(crate) fn view(&self) -> &View {
+        &self.view
+    }
+
+    /// Is this node in a view that goes on?
+    pub(crate) fn is_in_view(&self) -> bool {
+        self.view.number > Sequence(0) && self.view.number == self.prepared
+    }
+
+    /// The node hosts the coordinator and is no worker.
+    pub(crate) fn is_dedicated(&self) -> bool {
+        self.coordinator.as_ref().is_some_and(Coordinator::is_dedicated)
+    }
+
+    /// Does the node wait for the coordinator to form the next view?
+    pub(crate) fn awaits_view(&self) -> bool {
+        !self.is_in_view() || self.broken || self.suspect.is_some()
+    }
+
+    /// The node that the next view, or the end of the run, waits for, as far as this node knows.
+    pub(crate) fn awaited(&self) -> Option<PeerId> {
+        match &self.coordinator {
+            Some(coordinator) => coordinator.awaited().filter(|peer| *peer != self.host),
+            None => Some(self.host),
+        }
+    }
+
+    /// The coordinator has released this node.
+    pub(crate) fn is_released(&self) -> bool {
+        self.end == End::Released
+    }
+
+    /// This node hosts the coordinator, and all workers have left after a run.
+    pub(crate) fn is_over(&self) -> bool {
+        self.coordinator.as_ref().is_some_and(Coordinator::is_over)
+    }
+
+    /// How the node leaves the run, when it may.
+    pub(crate) fn exit(&self, hub: &Hub) -> Option<Exit> {
+        match (self.end, &self.coordinator) {
+            (End::Refused, Some(coordinator)) if coordinator.is_alone() => {
+                Some(Exit::Cut { peer: coordinator.view().donor })
+            }
+            (End::Released, Some(coordinator)) if coordinator.is_alone() => Some(Exit::Alone),
+            (End::Released, None) if hub.is_agreed(self.host) => {
+                Some(Exit::Tell { host: self.host, goodbye: goodbye(hub) })
+            }
+            _ => None,
+        }
+    }
+
+    /// Sends the message of [`Exit::Tell`] again.
+    pub(crate) fn repeat_goodbye(&self, hub: &mut Hub) {
+        let message = goodbye(hub);
+        hub.notify(self.host, message);
+    }
+
+    // Reports
+
+    /// Tells the coordinator how far this node is.
+    pub(crate) fn report(&mut self, hub: &mut Hub, standing: Standing) {
+        let Standing { round, has, leaves, last } = standing;
+        let report = Report {
+            view: self.prepared,
+            round,
+            // In a new run, the initial parameters of the coordinator's node are the run's.
+            has: has || self.begins_the_run(),
+            leaves,
+            last,
+            broken: self.broken,
+            suspect: self.suspect,
+        };
+        match &mut self.coordinator {
+            Some(coordinator) if coordinator.is_dedicated() => {}
+            Some(coordinator) => coordinator.on_report(self.host, hub.setup.incarnation, report, hub.now()),
+            None if hub.is_agreed(self.host) => hub.notify(self.host, Message::Report(report)),
+            None => {}
+        }
+    }
+
+    /// This node hosts the coordinator, which knows of no run so far.
+    fn begins_the_run(&self) -> bool {
+        self.coordinator.as_ref().is_some_and(|coordinator| !coordinator.knows_of_a_run())
+    }
+
+    fn on_report(&mut self, hub: &mut Hub, peer: PeerId, report: Report, standing: Standing) {
+        let began = self.begins_the_run();
+        if let Some(coordinator) = &mut self.coordinator {
+            coordinator.on_report(peer, hub.incarnation(peer), report, hub.now());
+        }
+        // A run is under way. The initial parameters here, which an earlier report may have counted, are not the run's.
+        if began && !self.begins_the_run() && !standing.has {
+            self.report(hub, standing);
+        }
+    }
+
+    // Peers
+
+    /// A peer takes part (again). Returns whether messages of the present view that are due to the peer can be sent now.
+    pub(crate) fn on_agreed(&mut self, hub: &mut Hub, peer: PeerId, fresh: bool, standing: Standing) -> bool {
+        // Messages of this view may have been lost with the connection: the round has to begin anew.
+        let broken = !fresh && self.view.members.contains(&peer) && self.is_in_view() && !standing.last;
+        if broken {
+            self.broken = true;
+            self.report(hub, standing);
+        }
+        if peer == self.host {
+            self.report(hub, standing);
+        }
+        if let Some(coordinator) = self.coordinator.as_mut().filter(|_| !fresh) {
+            coordinator.on_reconnected(peer);
+        }
+        // The coordinator's node sends nothing of a view to a peer before it has told the peer of the view on this connection. The
+        // peer could not understand the message yet, and would hold it in front of the message that explains it.
+        !broken && self.coordinator.is_none()
+    }
+
+    /// A peer has been gone for too long.
+    pub(crate) fn on_lost(&mut self, hub: &mut Hub, peer: PeerId, standing: Standing) -> Option<Change> {
+        if let Some(coordinator) = &mut self.coordinator {
+            coordinator.on_lost(peer);
+        } else if peer == self.host {
+            return Some(Change::HostLost);
+        } else if self.view.members.contains(&peer) && self.is_in_view() {
+            self.suspect = Some(peer);
+            self.report(hub, standing);
+        }
+        None
+    }
+
+    // Messages of the exchange
+
+    /// When the view `number` of a message is.
+    pub(crate) fn timing(&self, number: Sequence) -> Timing {
+        // The coordinator's node knows every view first. There, a higher number is one of a run before this one.
+        if number > self.view.number && self.coordinator.is_none() {
+            Timing::Early
+        } else if number == self.view.number && self.is_in_view() {
+            Timing::Current
+        } else {
+            Timing::Past
+        }
+    }
+
+    /// Keeps an early message. Its body, if it has one, stays with the sender.
+    pub(crate) fn hold(&mut self, hub: &mut Hub, number: Sequence, incoming: Incoming) {
+        if incoming.length > 0 {
+            hub.hold(incoming);
+        } else if self.early.len() < EARLY_MAX {
+            self.early.push_back((number, incoming));
+        } else {
+            hub.close(incoming.peer, ProtocolError::Unexpected { kind: incoming.message.kind() });
+        }
+    }
+
+    /// Returns the early messages without a body, in order of arrival, when their view has come.
+    pub(crate) fn take_due(&mut self, hub: &Hub) -> Option<Incoming> {
+        core::iter::from_fn(|| self.due.pop_front()).find(|incoming| hub.is_agreed(incoming.peer))
+    }
+
+    // Messages of the coordinator and to it
+
+    /// Takes a message that is not one of the exchange.
+    pub(crate) fn on_message(&mut self, hub: &mut Hub, incoming: &Incoming, standing: Standing) -> Option<Change> {
+        let Incoming { peer, message, .. } = *incoming;
+        let hosts = self.coordinator.is_some();
+        match message {
+            Message::Report(report) if hosts => self.on_report(hub, peer, report, standing),
+            Message::Leave(_) if hosts => {
+                hub.mark_left(peer);
+                if let Some(coordinator) = &mut self.coordinator {
+                    coordinator.on_goodbye(peer);
+                }
+            }
+            Message::Members { first, mask, .. } if peer == self.host => {
+                if first == PeerId(0) {
+                    self.coming.clear();
+                }
+                let workers = hub.setup.cluster.workers;
+                self.coming.extend(Message::ranks(first, mask, workers));
+                // A coordinator that repeats itself must not make the list grow.
+                self.coming.truncate(workers as usize);
+            }
+            Message::Prepare { view } if peer == self.host => return self.prepare(hub, view, standing),
+            Message::Commit(commit) if peer == self.host => {
+                let Commit { view: number, round, donor, last } = commit;
+                let members = core::mem::take(&mut self.coming);
+                // A view without this node, or with a donor that is no member, is ignored.
+                if members.contains(&hub.setup.me) && members.contains(&donor) {
+                    return self.commit(View { number, members, round, donor, last });
+                }
+            }
+            Message::Release if peer == self.host => {
+                self.end = End::Released;
+                return Some(Change::Released);
+            }
+            message => hub.close(peer, ProtocolError::Unexpected { kind: message.kind() }),
+        }
+        None
+    }
+
+    fn prepare(&mut self, hub: &mut Hub, number: Sequence, standing: Standing) -> Option<Change> {
+        if number <= self.view.number {
+            return None;
+        }
+        if number > self.prepared {
+            self.prepared = number;
+            self.forget_faults();
+            return Some(Change::Stop);
+        }
+        self.report(hub, standing);
+        None
+    }
+
+    fn commit(&self, view: View) -> Option<Change> {
+        (view.number == self.prepared && view.number > self.view.number).then_some(Change::Enter(view))
+    }
+
+    fn forget_faults(&mut self) {
+        (self.suspect, self.broken) = (None, false);
+    }
+
+    /// Enters a view of [`Change::Enter`].
+    pub(crate) fn enter(&mut self, hub: &mut Hub, view: View) {
+        self.view = view;
+        self.forget_faults();
+        let (number, due) = (self.view.number, &mut self.due);
+        self.early.retain(|(of, incoming)| {
+            let early = *of > number;
+            if !early {
+                due.push_back(*incoming);
+            }
+            early
+        });
+        hub.event(Event::View { number: number.0, members: self.view.members.len() as u32 });
+    }
+
+    /// Reports a member of the view just entered that this node had lost before: the coordinator may not know.
+    pub(crate) fn check_members(&mut self, hub: &mut Hub, standing: Standing) {
+        let me = hub.setup.me;
+        let lost = |member: &&PeerId| **member != me && hub.presence(**member) == Presence::Lost;
+        let lost = self.view.members.iter().find(lost).copied();
+        if let Some(member) = lost.filter(|member| *member != self.host) {
+            self.suspect = Some(member);
+            self.report(hub, standing);
+        }
+    }
+
+    // The coordinator at this node
+
+    /// Lets the coordinator act, if this node hosts it.
+    pub(crate) fn advance(&mut self, hub: &mut Hub) {
+        if let Some(coordinator) = &mut self.coordinator {
+            coordinator.advance(hub.now());
+            hub.set_alarm(coordinator.deadline());
+        }
+    }
+
+    /// The coordinator at this node has more to say: [`Self::take_change`] has to be called again.
+    pub(crate) fn has_commands(&self) -> bool {
+        self.coordinator.as_ref().is_some_and(Coordinator::has_commands)
+    }
+
+    /// Sends the coordinator's messages, up to a command that changes something at this node.
+    pub(crate) fn take_change(&mut self, hub: &mut Hub, standing: Standing) -> Option<Change> {
+        let me = hub.setup.me;
+        loop {
+            let coordinator = self.coordinator.as_mut()?;
+            let change = match coordinator.take_command()? {
+                Command::Prepare { to } if to == me => {
+                    let number = coordinator.number();
+                    self.prepare(hub, number, standing)
+                }
+                Command::Commit { to } if to == me => {
+                    let view = coordinator.view().clone();
+                    self.commit(view)
+                }
+                Command::Release { to } if to == me => {
+                    self.end = End::Released;
+                    None
+                }
+                Command::Refuse { to } if to == me => {
+                    self.end = End::Refused;
+                    None
+                }
+                command => {
+                    send(coordinator, hub, command);
+                    None
+                }
+            };
+            if change.is_some() {
+                return change;
+            }
+        }
+    }
+}
+
+fn goodbye(hub: &Hub) -> Message {
+    let (origin, incarnation) = (hub.setup.me, hub.setup.incarnation);
+    Message::Leave(Leave { origin, incarnation, last: Sequence(0), stays: false })
+}
+
+/// Sends a command of the coordinator to another node. A node that is not connected is told when it is.
+fn send(coordinator: &Coordinator, hub: &mut Hub, command: Command) {
+    let (Command::Prepare { to } | Command::Commit { to } | Command::Release { to } | Command::Refuse { to }) = command;
+    if !hub.is_agreed(to) {
+        return;
+    }
+    match command {
+        Command::Prepare { .. } => hub.notify(to, Message::Prepare { view: coordinator.number() }),
+        Command::Commit { .. } => {
+            let View { number, round, donor, last, ref members } = *coordinator.view();
+            for message in Message::members(number, members, hub.setup.cluster.workers) {
+                hub.notify(to, message);
+            }
+            hub.notify(to, Message::Commit(Commit { view: number, round, donor, last }));
+        }
+        Command::Release { .. } => hub.notify(to, Message::Release),
+        Command::Refuse { .. } => hub.refuse(to),
+    }
+}

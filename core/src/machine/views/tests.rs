@@ -1,0 +1,223 @@
+//! The coordinator, report by report. Worker 0 hosts it, unless a test says otherwise.
+
+use alloc::vec::Vec;
+
+use super::View;
+use super::coordinator::{Command, Coordinator};
+use crate::id::{Clock, Incarnation, PeerId, Sequence};
+use crate::time::{Duration, Instant};
+use crate::wire::Report;
+
+struct Trace {
+    coordinator: Coordinator,
+    now: Instant,
+}
+
+const GRACE: Duration = Duration::from_secs(1);
+
+fn coordinator(workers: u32, quorum: u32) -> Trace {
+    Trace { coordinator: Coordinator::new(PeerId(0), workers, quorum, GRACE), now: Instant::ORIGIN }
+}
+
+/// A member that has done `round` rounds, and has heard of `view`.
+fn at(view: u64, round: u64) -> Report {
+    let (view, round) = (Sequence(view), Clock(round));
+    Report { view, round, has: true, leaves: false, last: false, broken: false, suspect: None }
+}
+
+/// A member without parameters.
+fn new(view: u64) -> Report {
+    Report { has: false, ..at(view, 0) }
+}
+
+fn prepare(to: u32) -> Command {
+    Command::Prepare { to: PeerId(to) }
+}
+
+fn commit(to: u32) -> Command {
+    Command::Commit { to: PeerId(to) }
+}
+
+fn release(to: u32) -> Command {
+    Command::Release { to: PeerId(to) }
+}
+
+fn refuse(to: u32) -> Command {
+    Command::Refuse { to: PeerId(to) }
+}
+
+impl Trace {
+    /// Process 1 of a worker reports.
+    fn hear(&mut self, from: u32, report: Report) -> &mut Self {
+        self.hear_of(from, 1, report)
+    }
+
+    fn hear_of(&mut self, from: u32, incarnation: u64, report: Report) -> &mut Self {
+        self.coordinator.on_report(PeerId(from), Incarnation(incarnation), report, self.now);
+        self
+    }
+
+    fn lose(&mut self, worker: u32) -> &mut Self {
+        self.coordinator.on_lost(PeerId(worker));
+        self.coordinator.advance(self.now);
+        self
+    }
+
+    fn at(&mut self, millis: u64) -> &mut Self {
+        self.now = Instant::from_nanos(millis * 1_000_000);
+        self.coordinator.advance(self.now);
+        self
+    }
+
+    #[track_caller]
+    fn expect(&mut self, commands: &[Command]) -> &mut Self {
+        let got: Vec<_> = core::iter::from_fn(|| self.coordinator.take_command()).collect();
+        assert_eq!(got, commands);
+        self
+    }
+
+    #[track_caller]
+    fn expect_view(&mut self, number: u64, members: &[u32], round: u64, donor: u32) -> &mut Self {
+        let members = members.iter().copied().map(PeerId).collect();
+        let view = View { number: Sequence(number), members, round: Clock(round), donor: PeerId(donor), last: false };
+        assert_eq!(*self.coordinator.view(), view);
+        self
+    }
+}
+
+/// Three workers in view 1, with no round done.
+fn three(quorum: u32) -> Trace {
+    let mut c = coordinator(3, quorum);
+    c.hear(0, at(0, 0)).hear(1, new(0)).expect(&[]);
+    c.hear(2, new(0)).expect(&[prepare(0), prepare(1), prepare(2)]);
+    c.hear(0, at(1, 0)).hear(1, new(1)).expect(&[]);
+    c.hear(2, new(1)).expect(&[commit(0), commit(1), commit(2)]);
+    c.expect_view(1, &[0, 1, 2], 0, 0);
+    c
+}
+
+#[test]
+fn the_first_view_has_all_workers_and_the_coordinators_parameters() {
+    three(1);
+}
+
+/// A view is committed only when every member has stopped: else two views could share a round.
+#[test]
+fn a_view_waits_until_all_its_members_have_stopped() {
+    let mut c = three(1);
+    c.lose(2).expect(&[prepare(0), prepare(1)]);
+    c.hear(0, at(2, 4)).expect(&[]);
+    // A report that was under way when the member was told to stop does not count. The member is told again.
+    c.hear(1, at(1, 4)).expect(&[prepare(1)]);
+    c.hear(1, at(2, 4)).expect(&[commit(0), commit(1)]).expect_view(2, &[0, 1], 4, 0);
+}
+
+/// A round that is done at one member is done: the others take the parameters of that member.
+#[test]
+fn the_donor_is_the_first_member_with_the_most_rounds() {
+    let mut c = three(1);
+    c.lose(0).expect(&[prepare(1), prepare(2)]);
+    c.hear(1, at(2, 4)).hear(2, at(2, 5)).expect(&[commit(1), commit(2)]).expect_view(2, &[1, 2], 5, 2);
+}
+
+#[test]
+fn a_restarted_worker_starts_a_new_view_without_parameters() {
+    let mut c = three(1);
+    c.hear_of(2, 2, new(0)).expect(&[prepare(0), prepare(1), prepare(2)]);
+    c.hear(0, at(2, 3)).hear(1, at(2, 3)).hear_of(2, 2, new(2));
+    c.expect(&[commit(0), commit(1), commit(2)]).expect_view(2, &[0, 1, 2], 3, 0);
+}
+
+#[test]
+fn a_broken_connection_starts_a_new_view_once() {
+    let mut c = three(1);
+    c.hear(1, Report { broken: true, ..at(1, 2) }).expect(&[prepare(0), prepare(1), prepare(2)]);
+    // The other end of the connection reports it as well, of a view that is about to end.
+    c.hear(2, Report { broken: true, ..at(1, 2) }).expect(&[prepare(2)]);
+    c.hear(0, at(2, 2)).hear(1, at(2, 2)).hear(2, at(2, 2)).expect(&[commit(0), commit(1), commit(2)]);
+    // The report of view 1 is late by now.
+    c.hear(1, Report { broken: true, ..at(1, 2) }).expect(&[]);
+}
+
+/// A member that another has lost is given up for all; its process must not come back.
+#[test]
+fn a_suspect_is_refused_and_left_out() {
+    let mut c = three(1);
+    c.hear(1, Report { suspect: Some(PeerId(2)), ..at(1, 2) }).expect(&[refuse(2), prepare(0), prepare(1)]);
+    c.hear(2, at(1, 2)).expect(&[refuse(2)]);
+    c.hear(0, at(2, 2)).hear(1, at(2, 2)).expect(&[commit(0), commit(1)]).expect_view(2, &[0, 1], 2, 0);
+    // A new process of the same rank is welcome.
+    c.hear_of(2, 2, new(0)).expect(&[prepare(0), prepare(1), prepare(2)]);
+}
+
+#[test]
+fn below_the_quorum_no_view_is_prepared() {
+    let mut c = three(2);
+    c.lose(2).expect(&[prepare(0), prepare(1)]);
+    c.lose(1).expect(&[]);
+    assert_eq!(c.coordinator.awaited(), Some(PeerId(1)));
+    // The newcomer is first told of the view that cannot be formed any more.
+    c.hear_of(2, 2, new(0)).expect(&[prepare(2), prepare(0), prepare(2)]);
+    c.hear(0, at(3, 4)).hear_of(2, 2, new(3)).expect(&[commit(0), commit(2)]).expect_view(3, &[0, 2], 4, 0);
+}
+
+/// A worker that leaves goes when the next view does not count on it.
+#[test]
+fn a_worker_that_leaves_is_released_after_the_next_view() {
+    let mut c = three(1);
+    c.hear(2, Report { leaves: true, ..at(1, 2) }).expect(&[prepare(0), prepare(1)]);
+    c.hear(0, at(2, 2)).expect(&[]);
+    c.hear(1, at(2, 2)).expect(&[commit(0), commit(1), release(2)]).expect_view(2, &[0, 1], 2, 0);
+    // It had reported that it leaves, so its disappearance starts no view.
+    c.lose(2).expect(&[]);
+}
+
+#[test]
+fn when_all_have_done_the_last_round_they_are_released_and_newcomers_are_refused() {
+    let mut c = three(1);
+    let last = Report { last: true, ..at(1, 9) };
+    c.hear(0, last).hear(1, last).expect(&[]);
+    c.hear(2, last).expect(&[release(0), release(1), release(2)]);
+    c.hear_of(1, 2, new(0)).expect(&[refuse(1)]);
+    // A worker that lost its connection may have missed its release.
+    c.coordinator.on_reconnected(PeerId(2));
+    c.expect(&[release(2)]);
+}
+
+/// A restarted coordinator learns of the run from the members' reports. It waits for all members, but not for ever.
+#[test]
+fn a_restarted_coordinator_goes_on_with_the_members_that_report() {
+    let mut c = coordinator(3, 1);
+    c.at(10).hear(0, new(0)).hear(1, at(7, 4)).expect(&[]);
+    assert_eq!(c.coordinator.deadline(), Some(c.now.after(GRACE)));
+    c.at(1009).expect(&[]);
+    c.at(1010).expect(&[prepare(0), prepare(1)]);
+    // Its numbers go on above those of the run.
+    c.hear(0, new(8)).hear(1, at(8, 4)).expect(&[commit(0), commit(1)]).expect_view(8, &[0, 1], 4, 1);
+}
+
+/// If all workers resume from a checkpoint, a worker that is late would miss rounds: all are waited for.
+#[test]
+fn workers_that_resume_wait_for_all() {
+    let mut c = coordinator(2, 1);
+    c.at(10).hear(0, at(0, 5)).at(60_000).expect(&[]);
+    c.hear(1, at(0, 5)).expect(&[prepare(0), prepare(1)]);
+    c.hear(0, at(1, 5)).hear(1, at(1, 5)).expect(&[commit(0), commit(1)]).expect_view(1, &[0, 1], 5, 0);
+}
+
+/// When no worker that is left has the parameters of a run, the run is lost, and no worker starts another in its place.
+#[test]
+fn without_the_parameters_of_the_run_all_are_refused() {
+    let mut c = three(1);
+    c.lose(0).hear(1, at(2, 4)).expect(&[prepare(1), prepare(2)]);
+    c.lose(1).expect(&[prepare(2)]);
+    c.hear(2, new(3)).expect(&[refuse(2)]);
+}
+
+/// A coordinator without a worker starts the run with the parameters of the first member.
+#[test]
+fn a_dedicated_coordinator_takes_the_first_members_parameters() {
+    let mut c = Trace { coordinator: Coordinator::new(PeerId(2), 2, 1, GRACE), now: Instant::ORIGIN };
+    c.hear(0, new(0)).hear(1, new(0)).expect(&[prepare(0), prepare(1)]);
+    c.hear(0, new(1)).hear(1, new(1)).expect(&[commit(0), commit(1)]).expect_view(1, &[0, 1], 0, 0);
+}

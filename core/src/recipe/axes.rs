@@ -1,0 +1,87 @@
+//! The axes of a recipe that are a plain choice: payload, topology, pace, merge and optimizer state.
+//!
+//! The other axes have files of their own: `period.rs`, `staleness.rs` and `codec.rs`.
+
+/// The payload axis: the vector that a worker contributes at a synchronisation.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub enum Payload {
+    /// The worker's parameters. Requires a synchronous pace and [`Merge::Mean`].
+    Parameters,
+    /// The sum of the worker's updates since the previous synchronisation: the vector to subtract from the parameters,
+    /// after learning rate and optimizer.
+    Updates,
+}
+
+/// The topology axis: the nodes between which vectors travel.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub enum Topology {
+    /// Parameter servers (Li et al. 2014). The vector is cut into contiguous ranges, the shards; shard `k` is held by
+    /// server node `k % servers`.
+    Servers {
+        /// Number of shards: at least 1, and at least the number of server nodes.
+        shards: u32,
+    },
+    /// A tree over the workers with rank 0 at the root: reduce towards the root, then broadcast.
+    Tree {
+        /// Children per node, 1 to 8. The number of workers determines the depth.
+        fan_in: u32,
+    },
+    /// A ring of the workers (Patarasuk and Yuan 2009). Each chunk of the vector is reduced along a chain of all
+    /// workers to a root, and the result travels back. Roots rotate over the workers, so that all connections are in
+    /// use.
+    Ring,
+    /// No server: every worker holds a replica of the parameters and sends its updates to all other workers.
+    Mesh {
+        /// 0: every worker sends to every other. Above 0: updates are relayed along a tree with this many children per
+        /// node.
+        relay: u32,
+    },
+}
+
+/// The pace axis: the condition under which a worker may start its next step.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub enum Pace {
+    /// After the contributions of all workers to this round are applied (bulk-synchronous parallel, Valiant 1990).
+    Synchronous,
+    /// While the worker is at most `bound` clocks ahead of the slowest worker (stale-synchronous parallel, Ho et al.
+    /// 2013). Bound 0 is synchronous.
+    Stale {
+        /// Largest lead, in clocks, with which a worker may compute: s in Ho et al. 2013.
+        bound: u64,
+    },
+    /// At once, without waiting for other workers.
+    Asynchronous {
+        /// Compute the next update while the previous contribution is in flight. Hides latency and roughly doubles
+        /// staleness.
+        overlap: bool,
+    },
+}
+
+/// The merge axis: how contributions are combined before they change the parameters.
+#[derive(Copy, Clone, Debug, PartialEq)]
+pub enum Merge {
+    /// The mean of a round, weighted by the number of examples behind each contribution.
+    Mean,
+    /// The sum, times `lambda`.
+    Sum {
+        /// Factor on every update: finite and above 0. 1 applies updates as they are.
+        lambda: f32,
+    },
+    /// The mean of every `updates` updates in order of arrival (Zhang et al. 2016, section 3).
+    Softsync {
+        /// Updates per application: c in the paper, 1 to the number of workers. Their n-softsync with λ workers is
+        /// c = floor(λ / n).
+        updates: u32,
+    },
+}
+
+/// The optimizer axis: what happens to a worker's optimizer state when parameters are averaged.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub enum OptimizerState {
+    /// Each worker keeps its own state.
+    Keep,
+    /// The state is set to zero after each synchronisation.
+    Reset,
+    /// The state is averaged together with the parameters. Requires [`Payload::Parameters`].
+    Average,
+}

@@ -1,0 +1,222 @@
+//! The type [`Recipe`]: one choice on each axis, with setters and getters.
+
+use super::{Codec, Correction, Merge, OptimizerState, Pace, Payload, Period, Staleness, Topology};
+
+/// The synchronisation method of a run: one choice on each axis. See [`recipe`](crate::recipe) for tables of all axes
+/// and presets.
+///
+/// A recipe is plain data and may hold choices that contradict each other: [`check`](Self::check) reports the first
+/// contradiction, and starting a node does so too. All nodes of a run must have equal recipes; they compare the text
+/// forms when they connect.
+///
+/// A recipe starts from a preset. Setters replace one choice each:
+///
+/// ```
+/// use gradwire_core::Recipe;
+/// use gradwire_core::recipe::{Codec, Pace, Staleness, Topology};
+///
+/// let recipe = Recipe::softsync(4)
+///     .with_staleness(Staleness::inverse())
+///     .with_topology(Topology::Servers { shards: 2 })
+///     .with_pull(Codec::Bf16);
+/// assert_eq!(recipe.check(8), Ok(()));
+/// assert_eq!(recipe.pace(), Pace::Asynchronous { overlap: false });
+/// ```
+///
+/// The text form is a preset and `key=value` words that change it. [`Display`](core::fmt::Display) writes all axes in a
+/// fixed order, and parsing that text gives an equal recipe:
+///
+/// ```
+/// # use gradwire_core::Recipe;
+/// let recipe: Recipe = "ssp bound=2 shards=4".parse()?;
+/// assert_eq!(
+///     recipe.to_string(),
+///     "payload=updates period=1 topology=servers shards=4 pace=stale bound=2 merge=sum lambda=1 \
+///      staleness=const codec=f32 pull=f32 optimizer=keep",
+/// );
+/// assert_eq!(recipe.to_string().parse(), Ok(recipe));
+/// # Ok::<(), gradwire_core::recipe::RecipeParseError>(())
+/// ```
+///
+/// Published methods are available by name:
+///
+/// ```
+/// # use gradwire_core::Recipe;
+/// assert_eq!(Recipe::preset("petuum"), Some(Recipe::ssp(2)));
+/// assert_eq!(Recipe::preset("unknown"), None);
+/// ```
+///
+/// A contradiction names both choices and the reason:
+///
+/// ```
+/// # use gradwire_core::Recipe;
+/// # use gradwire_core::recipe::Codec;
+/// let error = Recipe::sync().with_codec(Codec::Bf16).check(4).unwrap_err();
+/// assert!(error.to_string().starts_with("topology=tree requires codec=f32: "));
+/// ```
+#[derive(Copy, Clone, Debug, PartialEq)]
+pub struct Recipe {
+    pub(crate) payload: Payload,
+    pub(crate) period: Period,
+    pub(crate) topology: Topology,
+    pub(crate) pace: Pace,
+    pub(crate) merge: Merge,
+    pub(crate) staleness: Staleness,
+    /// Codec of contributions, from a worker to its peers or servers.
+    pub(crate) codec: Codec,
+    /// Codec of parameters, from a server to a worker.
+    pub(crate) pull: Codec,
+    pub(crate) correction: Correction,
+    pub(crate) optimizer: OptimizerState,
+    /// Longest range of the vector that travels as one message in a tree or ring, in floats.
+    pub(crate) chunk: u32,
+}
+
+impl Recipe {
+    /// Sets the vector that workers contribute.
+    #[must_use]
+    pub const fn with_payload(self, payload: Payload) -> Self {
+        Self { payload, ..self }
+    }
+
+    /// Sets the number of local steps between synchronisations: a number, or a schedule.
+    #[must_use]
+    pub fn with_period(self, period: impl Into<Period>) -> Self {
+        Self { period: period.into(), ..self }
+    }
+
+    /// Sets the nodes between which vectors travel.
+    #[must_use]
+    pub const fn with_topology(self, topology: Topology) -> Self {
+        Self { topology, ..self }
+    }
+
+    /// Sets the longest range of the vector that travels as one message in a tree or ring: in floats, at least 1,
+    /// default 65,536. Without effect in other topologies.
+    #[must_use]
+    pub const fn with_chunk(self, chunk: u32) -> Self {
+        Self { chunk, ..self }
+    }
+
+    /// Sets the condition under which a worker may go on.
+    #[must_use]
+    pub const fn with_pace(self, pace: Pace) -> Self {
+        Self { pace, ..self }
+    }
+
+    /// Sets how contributions are combined.
+    #[must_use]
+    pub const fn with_merge(self, merge: Merge) -> Self {
+        Self { merge, ..self }
+    }
+
+    /// Sets how a late update is scaled.
+    #[must_use]
+    pub const fn with_staleness(self, staleness: Staleness) -> Self {
+        Self { staleness, ..self }
+    }
+
+    /// Sets the codec of contributions.
+    #[must_use]
+    pub const fn with_codec(self, codec: Codec) -> Self {
+        Self { codec, ..self }
+    }
+
+    /// Sets the codec of the parameters that servers send. With any codec but [`Codec::F32`], a server sends the
+    /// difference to the parameters that the worker holds.
+    #[must_use]
+    pub const fn with_pull(self, pull: Codec) -> Self {
+        Self { pull, ..self }
+    }
+
+    /// Sets the momentum and the start-up schedule that precede a sparse codec.
+    #[must_use]
+    pub const fn with_correction(self, correction: Correction) -> Self {
+        Self { correction, ..self }
+    }
+
+    /// Sets what happens to the workers' optimizer state at a synchronisation.
+    #[must_use]
+    pub const fn with_optimizer(self, optimizer: OptimizerState) -> Self {
+        Self { optimizer, ..self }
+    }
+
+    /// The vector that workers contribute.
+    pub const fn payload(&self) -> Payload {
+        self.payload
+    }
+
+    /// The number of local steps between synchronisations.
+    pub const fn period(&self) -> Period {
+        self.period
+    }
+
+    /// The nodes between which vectors travel.
+    pub const fn topology(&self) -> Topology {
+        self.topology
+    }
+
+    /// The condition under which a worker may go on.
+    pub const fn pace(&self) -> Pace {
+        self.pace
+    }
+
+    /// How contributions are combined.
+    pub const fn merge(&self) -> Merge {
+        self.merge
+    }
+
+    /// How a late update is scaled.
+    pub const fn staleness(&self) -> Staleness {
+        self.staleness
+    }
+
+    /// The codec of the parameters that servers send.
+    pub const fn pull(&self) -> Codec {
+        self.pull
+    }
+
+    /// The longest range of the vector that travels as one message in a tree or ring, in floats.
+    pub const fn chunk(&self) -> u32 {
+        self.chunk
+    }
+
+    /// The codec of contributions.
+    pub const fn codec(&self) -> Codec {
+        self.codec
+    }
+
+    /// The momentum and the start-up schedule that precede a sparse codec.
+    pub const fn correction(&self) -> Correction {
+        self.correction
+    }
+
+    /// What happens to the workers' optimizer state at a synchronisation.
+    pub const fn optimizer(&self) -> OptimizerState {
+        self.optimizer
+    }
+
+    /// True for a tree or ring: the members agree on numbered views and on the result of every round.
+    pub const fn is_collective(&self) -> bool {
+        matches!(self.topology, Topology::Tree { .. } | Topology::Ring)
+    }
+
+    /// True if the cluster must have server nodes.
+    pub const fn needs_servers(&self) -> bool {
+        matches!(self.topology, Topology::Servers { .. })
+    }
+
+    /// True if all contributions of a round are applied before any worker goes on. [`Pace::Stale`] with bound 0 is
+    /// synchronous too.
+    pub const fn is_synchronous(&self) -> bool {
+        matches!(self.pace, Pace::Synchronous | Pace::Stale { bound: 0 })
+    }
+
+    /// Number of ranges into which the vector is cut.
+    pub(crate) const fn shards(&self) -> u32 {
+        match self.topology {
+            Topology::Servers { shards } => shards,
+            Topology::Tree { .. } | Topology::Ring | Topology::Mesh { .. } => 1,
+        }
+    }
+}

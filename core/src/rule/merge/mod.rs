@@ -1,0 +1,75 @@
+//! The merge axis: what a server does with a contribution. One file per rule, behind the trait [`Merging`].
+//!
+//! A server keeps one [`Merging`] per shard. The rule decides, counts and weighs. Vectors that it needs (a sum that is gathered, a
+//! velocity, a copy per worker) it asks for when it is made, and it names the kernel that works on them; the server runs the kernel.
+
+mod mean;
+mod softsync;
+mod sum;
+
+use alloc::boxed::Box;
+use core::fmt::Debug;
+
+use crate::buffer::Segment;
+use crate::id::PeerId;
+use crate::kernel::Kernel;
+use crate::recipe::{Merge, Recipe};
+use crate::vectors::{Keep, Vectors};
+
+/// A merge rule with the state of one shard.
+pub(crate) trait Merging: Debug + Send {
+    /// Decides on a contribution. `update`: its floats. `weight`: the number of examples behind it. `staleness`: applications since
+    /// the parameters from which it was computed.
+    fn admit(&mut self, worker: PeerId, update: Segment, weight: u32, staleness: u64) -> Verdict;
+
+    /// True if the group is complete and can be applied before a round ends.
+    fn is_full(&self) -> bool {
+        false
+    }
+
+    /// Ends the group: returns the merged contributions, or `None` if the group is empty.
+    fn take(&mut self) -> Option<Merged>;
+}
+
+/// What the server does with a contribution.
+#[derive(Copy, Clone, Debug, PartialEq)]
+pub(crate) enum Verdict {
+    /// Drop it: its staleness is above the limit.
+    Drop,
+    /// Ignore it: its weight is 0.
+    Skip,
+    /// Commit it to the parameters at once, times `scale`.
+    Apply { scale: f32 },
+    /// Run this kernel, which merges it into a vector of the rule.
+    Gather { kernel: Kernel },
+}
+
+/// A group of contributions, as one vector of the rule.
+#[derive(Copy, Clone, Debug, PartialEq)]
+pub(crate) struct Merged {
+    pub(crate) vector: Segment,
+    /// The factor with which the vector is committed.
+    pub(crate) scale: f32,
+}
+
+/// The merge rule of a recipe for a shard of `len` floats, with an empty group. Declares the vectors of the rule.
+pub(crate) fn merging(recipe: &Recipe, len: usize, vectors: &mut Vectors) -> Box<dyn Merging> {
+    let mut gathered = || Segment::floats(vectors.floats("gathered", len, Keep::No), 0, len);
+    match recipe.merge {
+        Merge::Mean => Box::new(mean::Mean::new(gathered())),
+        // In rounds, updates are added up in rank order first, so that the result does not depend on arrival.
+        Merge::Sum { lambda } if recipe.is_synchronous() => Box::new(sum::RoundSum::new(lambda, gathered())),
+        Merge::Sum { lambda } => Box::new(sum::Sum::new(lambda, recipe.staleness)),
+        Merge::Softsync { updates: 1 } => Box::new(sum::Sum::new(1.0, recipe.staleness)),
+        Merge::Softsync { updates } => Box::new(softsync::Softsync::new(updates, recipe.staleness, gathered())),
+    }
+}
+
+/// The factor on a worker's own update until the servers have merged it: the share that it will have in the parameters.
+pub(crate) fn own_scale(merge: Merge) -> f32 {
+    match merge {
+        Merge::Sum { lambda } => lambda,
+        Merge::Softsync { updates } => 1.0 / updates as f32,
+        Merge::Mean => 1.0,
+    }
+}

@@ -1,0 +1,55 @@
+//! The type [`Status`].
+
+use alloc::vec::Vec;
+
+use super::{Counters, Histogram, LinkStatus, Role, Waiting, WorkerStatus};
+use crate::id::{Clock, PeerId};
+
+/// A snapshot of one node, for monitors and tests. Making one allocates.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Status {
+    /// Rank of this node.
+    pub me: PeerId,
+    /// The kind of machine that this node runs.
+    pub role: Role,
+    /// Completed steps. At a server: applications to the shard with the most.
+    pub clock: Clock,
+    /// The wait of this node, if it waits for a peer.
+    pub waiting: Option<Waiting>,
+    /// Counts of contributions and messages since the start.
+    pub counters: Counters,
+    /// Staleness of the updates that this node has applied.
+    pub staleness: Histogram,
+    /// The workers that this node knows, by rank.
+    pub workers: Vec<WorkerStatus>,
+    /// Connections to other nodes, by rank.
+    pub links: Vec<LinkStatus>,
+    /// Euclidean norm of the residual: the part of the contributions that is not sent yet. 0 without a lossy codec.
+    pub residual_norm: f64,
+    /// Share of the elements that the last encoded message carried. 0 without a lossy codec.
+    pub density: f64,
+    /// The largest threshold of the last encoded message. 0 without a sparse codec.
+    pub tau: f64,
+    /// Sum of the magnitudes that clipping has removed from the residual. This part of the contributions is lost.
+    pub clipped: f64,
+    /// Operations in progress.
+    pub operations: usize,
+    /// Mesh: updates of all workers that this node's replica contains.
+    pub updates: u64,
+    /// Collectives: number of the current view.
+    pub view: u64,
+    /// Collectives: members of the current view.
+    pub members: u32,
+}
+
+impl Status {
+    /// Bytes sent to all peers, headers and bodies.
+    pub fn bytes_out(&self) -> u64 {
+        self.links.iter().map(|link| link.bytes_out).sum()
+    }
+
+    /// Bytes received from all peers, headers and bodies.
+    pub fn bytes_in(&self) -> u64 {
+        self.links.iter().map(|link| link.bytes_in).sum()
+    }
+}

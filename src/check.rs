@@ -1,0 +1,28 @@
+//! Checks of the vectors that an application passes in. Each error says what was expected and what came.
+
+use gradwire_core::kernel::scan;
+use gradwire_core::recipe::OptimizerState;
+use gradwire_core::{Layout, Recipe};
+
+use crate::error::Error;
+
+/// Refuses a vector of another length, in floats. `what` is the name of the vector in the error.
+pub(crate) fn length(what: &'static str, expected: usize, got: usize) -> Result<(), Error> {
+    if got == expected { Ok(()) } else { Err(Error::Length { what, expected, got }) }
+}
+
+/// Refuses a vector with a NaN or an infinity, and names the first one's tensor and index.
+pub(crate) fn finite(what: &'static str, layout: &Layout, vector: &[f32]) -> Result<(), Error> {
+    let Some(index) = scan::first_non_finite(vector) else { return Ok(()) };
+    let (tensor, within) = layout.locate(index).unwrap_or(("", index));
+    Err(Error::NonFinite { what, tensor: tensor.to_string(), index: within, got: vector[index] })
+}
+
+/// Refuses optimizer vectors for a recipe that does not average them, and a recipe that averages none.
+pub(crate) fn averaged_vectors(recipe: &Recipe, count: u32) -> Result<(), Error> {
+    let averages = recipe.optimizer() == OptimizerState::Average;
+    if averages == (count > 0) {
+        return Ok(());
+    }
+    Err(Error::OptimizerVectors { expected: u32::from(averages), got: count })
+}

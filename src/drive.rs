@@ -1,0 +1,171 @@
+//! How a session or server reaches its engine: on a thread of the engine's own, or on the caller's thread.
+
+use std::fmt;
+use std::sync::Arc;
+use std::task::Waker;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use gradwire_core::{Event, Status};
+
+use crate::error::Error;
+use crate::mailbox::{Answer, Answers, Mailbox, ReadStatus, Request};
+
+/// Whether a node still takes part in the run.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+#[must_use]
+pub enum RunState {
+    /// The run goes on.
+    Running,
+    /// The node's part is over: a worker has left, or all workers of a server have left or are lost.
+    Ended,
+}
+
+/// An engine as its session or server sees it, whatever the transport.
+pub(crate) trait Pump: Send {
+    /// Does the work at hand. Waits at most `wait` (`None`: for ever) for one input, if there is no work.
+    fn pump(&mut self, wait: Option<Duration>) -> Result<RunState, Error>;
+
+    /// Pumps until the run has ended or the mailbox says to stop. A failure is left in the mailbox.
+    fn run(&mut self);
+}
+
+/// The thread on which the engine runs.
+pub(crate) enum Driver {
+    /// Its own. `waker` interrupts the transport's wait.
+    Thread { thread: Option<JoinHandle<()>>, waker: Waker },
+    /// The application's thread, during its calls.
+    Caller(Box<dyn Pump>),
+}
+
+/// The engine of a session or server, and the calls to it. Dropping it stops the engine and closes its connections.
+#[derive(Debug)]
+pub(crate) struct Drive {
+    mailbox: Arc<Mailbox>,
+    driver: Driver,
+    /// The longest wait of a call.
+    deadline: Duration,
+    /// A call has failed: the application's vectors and the machine may disagree, so there is no way on.
+    failed: bool,
+}
+
+impl Drive {
+    pub(crate) fn new(mailbox: Arc<Mailbox>, driver: Driver, deadline: Duration) -> Self {
+        Self { mailbox, driver, deadline, failed: false }
+    }
+
+    /// Makes a call and waits for its answer. A failure is final.
+    pub(crate) fn call<R: Request>(&mut self, purpose: &'static str, request: R) -> Result<R::Answer, Error> {
+        self.check()?;
+        self.mailbox.send(request);
+        // After the request is in: the engine looks into the mailbox once per wake-up, and then sleeps in its
+        // transport.
+        self.wake();
+        self.wait_for(purpose)
+    }
+
+    /// Waits for an answer that no request asks for, or to a request that has been sent. A failure is final.
+    pub(crate) fn wait_for<A: Answer>(&mut self, purpose: &'static str) -> Result<A, Error> {
+        self.check()?;
+        let result = self.wait(purpose, self.deadline, Answers::take);
+        self.failed = result.is_err();
+        result
+    }
+
+    /// Waits until `find` returns an answer, at most `limit`. The engine is driven meanwhile if it has no thread.
+    pub(crate) fn wait<R>(
+        &mut self,
+        purpose: &'static str,
+        limit: Duration,
+        mut find: impl FnMut(&mut Answers) -> Option<R>,
+    ) -> Result<R, Error> {
+        let engine = match &mut self.driver {
+            Driver::Thread { .. } => return self.mailbox.wait(purpose, limit, &mut find),
+            Driver::Caller(engine) => engine,
+        };
+        let begun = Instant::now();
+        loop {
+            let rest = limit.saturating_sub(begun.elapsed());
+            // The work at hand comes first: an engine that sleeps with an output undone can make its peers wait for it.
+            let state = engine.pump(Some(Duration::ZERO))?;
+            if let Some(result) = self.mailbox.find(&mut find) {
+                return Ok(result);
+            }
+            if state == RunState::Ended {
+                return Err(Error::Ended);
+            }
+            if rest.is_zero() {
+                return Err(self.mailbox.overdue(purpose, begun.elapsed()));
+            }
+            // Sleeps until one input has come. Its consequences are the work at hand of the next iteration.
+            let _ = engine.pump(Some(rest))?;
+            if let Some(result) = self.mailbox.find(&mut find) {
+                return Ok(result);
+            }
+        }
+    }
+
+    /// Requests a snapshot of the machine's status, for a call to [`wait`](Self::wait).
+    pub(crate) fn request_status(&self) {
+        self.mailbox.send(ReadStatus);
+        self.wake();
+    }
+
+    pub(crate) fn status(&mut self) -> Result<Status, Error> {
+        self.call("read the status", ReadStatus)
+    }
+
+    pub(crate) fn events(&self) -> Vec<Event> {
+        self.mailbox.take_events()
+    }
+
+    pub(crate) fn report_progress(&self, loss: f32, accuracy: f32) {
+        self.mailbox.set_progress(loss, accuracy);
+    }
+
+    pub(crate) fn deadline(&self) -> Duration {
+        self.deadline
+    }
+
+    /// An error if an earlier call has failed.
+    pub(crate) fn check(&self) -> Result<(), Error> {
+        if self.failed { Err(Error::Ended) } else { Ok(()) }
+    }
+
+    /// Does the work at hand without waiting, if the engine has no thread.
+    pub(crate) fn pump(&mut self) -> Result<(), Error> {
+        if let (Driver::Caller(engine), false) = (&mut self.driver, self.failed) {
+            let result = engine.pump(Some(Duration::ZERO)).map(|_| ());
+            self.failed = result.is_err();
+            return result;
+        }
+        Ok(())
+    }
+
+    fn wake(&self) {
+        if let Driver::Thread { waker, .. } = &self.driver {
+            waker.wake_by_ref();
+        }
+    }
+}
+
+impl Drop for Drive {
+    fn drop(&mut self) {
+        // In this order: a thread that wakes up before the flag is set goes back to sleep, and the join never returns.
+        self.mailbox.stop();
+        self.wake();
+        if let Driver::Thread { thread, .. } = &mut self.driver {
+            // A panic of the thread has already reached the application as a failure of its call.
+            let _ = thread.take().map(JoinHandle::join);
+        }
+    }
+}
+
+impl fmt::Debug for Driver {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Thread { .. } => "Thread",
+            Self::Caller(_) => "Caller",
+        })
+    }
+}

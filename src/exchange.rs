@@ -1,0 +1,221 @@
+//! [`Exchange`]: the synchronisations of one worker. Fills contributions, passes them to the engine, and takes the
+//! parameters that come back.
+
+use std::sync::Arc;
+
+use gradwire_core::recipe::{OptimizerState, Payload};
+use gradwire_core::{Layout, Local, Recipe, Storage};
+
+use crate::check;
+use crate::checkpoint::{Checkpoint, CheckpointError};
+use crate::drive::Drive;
+use crate::error::Error;
+use crate::mailbox::{
+    Departure, DeviceCopy, Ended, Joined, Leave, NextRound, Step, StepThrough, Stepped, SteppedThrough,
+};
+
+const HAS_SPARE: &str = "a session that has joined and not failed has a spare buffer between calls";
+
+#[derive(Debug)]
+pub(crate) struct Exchange {
+    layout: Layout,
+    recipe: Recipe,
+    /// Counts local steps, and computes contributions.
+    local: Local,
+    drive: Drive,
+    /// Averaged optimizer vectors, which follow the parameters in a contribution.
+    optimizer_vectors: u32,
+    /// The buffer for the next contribution. The engine has it during a call, and keeps it if the call fails.
+    spare: Option<Arc<Storage>>,
+    /// The learning rate relative to the start of the run, if it has changed since the last contribution.
+    rate: Option<f32>,
+    /// The machine's clock: rounds done in trees and rings, else synchronisations of this worker.
+    clock: u64,
+    /// Contributions made, including those before a checkpoint.
+    contributions: u64,
+}
+
+impl Exchange {
+    pub(crate) fn new(layout: Layout, recipe: Recipe, optimizer_vectors: u32, drive: Drive) -> Self {
+        let local = Local::new(recipe);
+        Self { layout, recipe, local, drive, optimizer_vectors, spare: None, rate: None, clock: 0, contributions: 0 }
+    }
+
+    /// Waits until the machine has joined. `params` receives the parameters to start from. Returns whether the
+    /// checkpoint that the worker resumes from is older than the run.
+    pub(crate) fn join(&mut self, params: &mut [f32], from: Option<&Checkpoint>) -> Result<bool, Error> {
+        let Joined { clock, view, spare, outdated } = self.drive.wait_for("join")?;
+        if let Some(checkpoint) = from {
+            // In a collective all members are in the same round. A member that resumed alone joins at a later round, to
+            // which its optimizer state does not belong.
+            if self.recipe.is_collective() && clock != checkpoint.clock {
+                return Err(CheckpointError::Moment { expected: clock, got: checkpoint.clock }.into());
+            }
+            // The schedule of the averaging period goes by local steps.
+            self.local.resume(checkpoint.steps);
+            self.contributions = checkpoint.contributions;
+        }
+        self.clock = clock;
+        self.spare = Some(spare);
+        self.local.start(params, view.floats());
+        Ok(outdated)
+    }
+
+    /// One step with an update that [`check_vector`](Self::check_vector) has accepted.
+    pub(crate) fn step(&mut self, params: &mut [f32], update: &[f32], examples: u32) -> Result<(), Error> {
+        let weight = self.local.step(params, update, examples, contribution(&mut self.spare));
+        // Without a base, the contribution is the update itself.
+        let checked = !self.local.can_tell_update();
+        self.synchronise(params, &mut [], weight, checked)
+    }
+
+    /// One step whose parameters and optimizer vectors [`check_vector`](Self::check_vector) has accepted.
+    pub(crate) fn sync(&mut self, params: &mut [f32], state: &mut [&mut [f32]], examples: u32) -> Result<(), Error> {
+        let weight = self.local.stepped(params, examples, contribution(&mut self.spare));
+        // Parameters travel as they are. Differences of parameters can overflow.
+        let checked = self.recipe.payload() == Payload::Parameters;
+        self.synchronise(params, state, weight, checked)
+    }
+
+    /// One step with vectors in the executor's memory.
+    pub(crate) fn step_through(&mut self, examples: u32, give: DeviceCopy, take: DeviceCopy) -> Result<(), Error> {
+        let Some(weight) = self.local.step_elsewhere(examples) else { return Ok(()) };
+        self.contributions += u64::from(weight > 0);
+        let request = StepThrough { weight, rate: self.rate.take(), give, take };
+        let SteppedThrough { clock } = self.drive.call("take a step", request)?;
+        self.clock = clock;
+        Ok(())
+    }
+
+    /// From the next contribution on: it is the first that was computed with this learning rate.
+    pub(crate) fn set_learning_rate(&mut self, scale: f32) {
+        self.rate = Some(scale);
+    }
+
+    /// Contributes the rest of a period that has begun.
+    pub(crate) fn contribute_rest(&mut self, params: &mut [f32]) -> Result<(), Error> {
+        self.check_length("params", params.len())?;
+        let weight = self.local.rest(params, contribution(&mut self.spare));
+        // Averaged optimizer vectors are not at hand here. Without them a contribution would distort the common
+        // average.
+        self.synchronise(params, &mut [], weight.filter(|_| self.optimizer_vectors == 0), false)
+    }
+
+    /// Leaves the run: at once, or with `stay` when all workers leave. `params` then receive the final parameters. The
+    /// deadline counts from the last round that is done.
+    pub(crate) fn depart(
+        &mut self,
+        params: &mut [f32],
+        purpose: &'static str,
+        stay: bool,
+        keep: bool,
+    ) -> Result<Box<Ended>, Error> {
+        let leave = Leave { stay, keep, rate: self.rate.take() };
+        let mut departure = self.drive.call(purpose, leave)?;
+        loop {
+            match departure {
+                Departure::Left(ended) => {
+                    if stay {
+                        params.copy_from_slice(&ended.view.floats()[..params.len()]);
+                    }
+                    return Ok(ended);
+                }
+                // At once: if the next round fails, `params` keep the result of this round.
+                Departure::Round { view, changed } => self.local.take(params, view.floats(), changed),
+            }
+            departure = self.drive.call(purpose, NextRound)?;
+        }
+    }
+
+    /// Contributes the vector in the spare buffer, if the local period is over (`weight` is some), and takes the
+    /// resulting parameters. `checked`: all of its elements are known to be finite.
+    fn synchronise(
+        &mut self,
+        params: &mut [f32],
+        state: &mut [&mut [f32]],
+        weight: Option<u32>,
+        checked: bool,
+    ) -> Result<(), Error> {
+        let Some(weight) = weight else { return Ok(()) };
+        let len = params.len();
+        // Finite updates can add up to an infinity. Servers would refuse it, and collectives spread it.
+        if !checked {
+            check::finite("contribution", &self.layout, &contribution(&mut self.spare)[..len])?;
+        }
+        let tail = &mut contribution(&mut self.spare)[len..];
+        for (into, vector) in tail.chunks_mut(len).zip(&*state) {
+            into.copy_from_slice(vector);
+        }
+        // A step of weight 0 only asks for parameters, and is not numbered.
+        self.contributions += u64::from(weight > 0);
+        let filled = self.spare.take().expect(HAS_SPARE);
+        let request = Step { weight, filled, rate: self.rate.take() };
+        let Stepped { clock, view, changed, spare } = self.drive.call("take a step", request)?;
+        self.clock = clock;
+        self.spare = Some(spare);
+        self.local.take(params, view.floats(), changed);
+        match self.recipe.optimizer() {
+            OptimizerState::Average if changed => {
+                for (vector, from) in state.iter_mut().zip(view.floats()[len..].chunks(len)) {
+                    vector.copy_from_slice(from);
+                }
+            }
+            OptimizerState::Reset => state.iter_mut().for_each(|vector| vector.fill(0.0)),
+            OptimizerState::Average | OptimizerState::Keep => {}
+        }
+        Ok(())
+    }
+
+    pub(crate) fn drive(&mut self) -> &mut Drive {
+        &mut self.drive
+    }
+
+    pub(crate) fn recipe(&self) -> &Recipe {
+        &self.recipe
+    }
+
+    pub(crate) fn clock(&self) -> u64 {
+        self.clock
+    }
+
+    pub(crate) fn contributions(&self) -> u64 {
+        self.contributions
+    }
+
+    /// Whether no local step has been taken since the last synchronisation.
+    pub(crate) fn is_at_rest(&self) -> bool {
+        self.local.is_at_rest()
+    }
+
+    // Checks, before a call changes anything
+
+    pub(crate) fn check_vector(&self, what: &'static str, vector: &[f32]) -> Result<(), Error> {
+        self.check_length(what, vector.len())?;
+        check::finite(what, &self.layout, vector)
+    }
+
+    /// Refuses a vector of another length, and every call after a failure.
+    pub(crate) fn check_length(&self, what: &'static str, got: usize) -> Result<(), Error> {
+        self.drive.check()?;
+        check::length(what, self.layout.len(), got)
+    }
+
+    /// A recipe that averages optimizer vectors needs all of them. For other recipes they are optional.
+    pub(crate) fn check_optimizer_vectors(&self, got: usize) -> Result<(), Error> {
+        let (expected, got) = (self.optimizer_vectors, got as u32);
+        if self.recipe.optimizer() == OptimizerState::Average && expected != got {
+            return Err(Error::OptimizerVectors { expected, got });
+        }
+        Ok(())
+    }
+
+    /// Refuses [`sync`](Self::sync) after [`step`](Self::step) has dropped the parameters of the last synchronisation.
+    pub(crate) fn check_base(&self) -> Result<(), Error> {
+        if self.local.can_tell_update() { Ok(()) } else { Err(Error::Mixed) }
+    }
+}
+
+/// The spare buffer, for writing. Copies it only if a peer of the same process still reads it.
+fn contribution(spare: &mut Option<Arc<Storage>>) -> &mut [f32] {
+    Arc::make_mut(spare.as_mut().expect(HAS_SPARE)).floats_mut()
+}

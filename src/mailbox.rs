@@ -1,0 +1,428 @@
+//! The mailbox between the application's calls and the engine that drives the machine.
+//!
+//! A call is a [`Request`]. It puts its [`Command`] into the mailbox, wakes the engine, and waits for the answer that
+//! its type names. Each type of answer has a slot of its own, so a call cannot take the answer to another call.
+//!
+//! Vectors change hands as pointers (`Arc<Storage>`), so the lock is held for a few instructions whatever the size of
+//! the model, and a step allocates nothing.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use gradwire_core::kernel::executor::{Executor, ExecutorError};
+use gradwire_core::status::Waiting;
+use gradwire_core::{Event, Pool, Segment, Status, Storage};
+
+use crate::error::{Awaited, Error, Overdue};
+
+/// Events that wait for the application to ask for them. A further event replaces the oldest.
+const EVENTS_MAX: usize = 256;
+
+/// A call of the application.
+pub(crate) trait Request {
+    /// The answer that the engine owes this call.
+    type Answer: Answer;
+
+    /// The call, as the engine takes it.
+    fn into_command(self) -> Command;
+}
+
+/// An answer of the engine.
+pub(crate) trait Answer: Sized {
+    /// The slot of this type.
+    fn slot(answers: &mut Answers) -> &mut Option<Self>;
+}
+
+/// Any [`Request`].
+#[derive(Debug)]
+pub(crate) enum Command {
+    Step(Step),
+    StepThrough(StepThrough),
+    Leave(Leave),
+    NextRound(NextRound),
+    Save(Save),
+    ReadStatus(ReadStatus),
+    ExpectSilence(ExpectSilence),
+}
+
+/// Contribute the vector in `filled`, and wait for parameters.
+#[derive(Debug)]
+pub(crate) struct Step {
+    /// Examples behind the contribution.
+    pub(crate) weight: u32,
+    pub(crate) filled: Arc<Storage>,
+    /// The learning rate relative to the start of the run, if it has changed since the last contribution.
+    pub(crate) rate: Option<f32>,
+}
+
+/// Contribute a vector that `give` writes to the executor's memory, and pass the parameters there to `take`.
+#[derive(Debug)]
+pub(crate) struct StepThrough {
+    pub(crate) weight: u32,
+    pub(crate) rate: Option<f32>,
+    pub(crate) give: DeviceCopy,
+    pub(crate) take: DeviceCopy,
+}
+
+/// Make no more contributions.
+#[derive(Debug)]
+pub(crate) struct Leave {
+    /// Wait until all workers have left.
+    pub(crate) stay: bool,
+    /// Keep residuals in their buffers and return them, instead of sending them.
+    pub(crate) keep: bool,
+    pub(crate) rate: Option<f32>,
+}
+
+/// Take part in the next round without a contribution, after [`Departure::Round`].
+#[derive(Debug)]
+pub(crate) struct NextRound;
+
+/// Copy the machine's buffers that belong into a checkpoint.
+#[derive(Debug)]
+pub(crate) struct Save;
+
+/// Take a snapshot of the machine's status.
+#[derive(Debug)]
+pub(crate) struct ReadStatus;
+
+/// Tell the peers that this node may be silent for this long.
+#[derive(Debug)]
+pub(crate) struct ExpectSilence(pub(crate) Duration);
+
+/// This worker takes part.
+#[derive(Debug)]
+pub(crate) struct Joined {
+    /// The machine's clock: synchronisations done.
+    pub(crate) clock: u64,
+    /// The parameters to start from.
+    pub(crate) view: Arc<Storage>,
+    /// A buffer for the first contribution.
+    pub(crate) spare: Arc<Storage>,
+    /// The node resumed from a checkpoint that is older than the run.
+    pub(crate) outdated: bool,
+}
+
+/// A step is done.
+#[derive(Debug)]
+pub(crate) struct Stepped {
+    pub(crate) clock: u64,
+    pub(crate) view: Arc<Storage>,
+    /// The parameters differ from those after the step before.
+    pub(crate) changed: bool,
+    /// A buffer for the next contribution.
+    pub(crate) spare: Arc<Storage>,
+}
+
+/// A step is done whose parameters, if they have changed, were passed to [`StepThrough::take`].
+#[derive(Debug)]
+pub(crate) struct SteppedThrough {
+    pub(crate) clock: u64,
+}
+
+/// How far [`Leave`] has come.
+#[derive(Debug)]
+pub(crate) enum Departure {
+    /// The other workers have done another round. The engine waits for [`NextRound`].
+    Round { view: Arc<Storage>, changed: bool },
+    /// This worker has left. Boxed, as it is much larger than `Round`.
+    Left(Box<Ended>),
+}
+
+/// The node's part in the run is over. A server is not asked: it gives this answer when all workers are gone.
+#[derive(Debug)]
+pub(crate) struct Ended {
+    pub(crate) view: Arc<Storage>,
+    /// Buffers for a checkpoint, in the order of the machine's list; empty for a worker that left without keeping them.
+    pub(crate) saved: Vec<Vec<u32>>,
+    pub(crate) status: Status,
+}
+
+/// The buffers for a checkpoint of a node that goes on, in the order of the machine's list.
+#[derive(Debug)]
+pub(crate) struct Saved(pub(crate) Vec<Vec<u32>>);
+
+/// The transport has queued the announcement of a silence.
+#[derive(Debug)]
+pub(crate) struct SilenceAnnounced;
+
+/// A function that copies one vector to or from the memory of an executor.
+pub(crate) struct DeviceCopy(pub(crate) Box<CopyFn>);
+
+pub(crate) type CopyFn = dyn FnOnce(&mut dyn Executor, Segment, &mut Pool) -> Result<(), ExecutorError> + Send;
+
+impl fmt::Debug for DeviceCopy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("DeviceCopy")
+    }
+}
+
+macro_rules! requests {
+    ($($request:ident -> $answer:ty,)*) => {$(
+        impl Request for $request {
+            type Answer = $answer;
+
+            fn into_command(self) -> Command {
+                Command::$request(self)
+            }
+        }
+    )*};
+}
+
+requests! {
+    Step -> Stepped,
+    StepThrough -> SteppedThrough,
+    Leave -> Departure,
+    NextRound -> Departure,
+    Save -> Saved,
+    ReadStatus -> Status,
+    ExpectSilence -> SilenceAnnounced,
+}
+
+macro_rules! answers {
+    ($($slot:ident: $answer:ty,)*) => {
+        /// Answers that have not been taken yet: one slot per type.
+        #[derive(Debug, Default)]
+        pub(crate) struct Answers {
+            $($slot: Option<$answer>,)*
+        }
+
+        $(impl Answer for $answer {
+            fn slot(answers: &mut Answers) -> &mut Option<Self> {
+                &mut answers.$slot
+            }
+        })*
+    };
+}
+
+answers! {
+    joined: Joined,
+    stepped: Stepped,
+    stepped_through: SteppedThrough,
+    departure: Departure,
+    ended: Ended,
+    saved: Saved,
+    status: Status,
+    silence: SilenceAnnounced,
+}
+
+impl Answers {
+    pub(crate) fn take<A: Answer>(&mut self) -> Option<A> {
+        A::slot(self).take()
+    }
+}
+
+/// Shared by one session or server and its engine.
+#[derive(Debug)]
+pub(crate) struct Mailbox {
+    contents: Mutex<Contents>,
+    /// Signalled when the engine has put something in. The engine itself sleeps in its transport.
+    changed: Condvar,
+    /// Time 0 of the machine.
+    origin: Instant,
+}
+
+#[derive(Debug, Default)]
+struct Contents {
+    /// At most one: a session is borrowed exclusively by each call, and a call waits for its answer.
+    command: Option<Command>,
+    answers: Answers,
+    /// Training loss and accuracy, as the application reported them last.
+    progress: Option<(f32, f32)>,
+    /// The peer that the machine waits for.
+    waiting: Option<Waiting>,
+    events: VecDeque<Event>,
+    failure: Option<Error>,
+    /// The session or server has been dropped.
+    stop: bool,
+    /// The engine has stopped: no further answer will come.
+    over: bool,
+}
+
+impl Mailbox {
+    pub(crate) fn new() -> Self {
+        // Room for all events from the start, so that a burst of them allocates nothing in the middle of a step.
+        let contents = Contents { events: VecDeque::with_capacity(EVENTS_MAX), ..Contents::default() };
+        Self { contents: Mutex::new(contents), changed: Condvar::new(), origin: Instant::now() }
+    }
+
+    /// Time since the machine's origin.
+    pub(crate) fn elapsed(&self) -> Duration {
+        self.origin.elapsed()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Contents> {
+        // A thread that panics while it holds the lock leaves whole values behind: each change is one assignment.
+        self.contents.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Contents)) {
+        change(&mut self.lock());
+        self.changed.notify_all();
+    }
+
+    // The application's side
+
+    /// Leaves a request for the engine, which the caller then has to wake.
+    pub(crate) fn send<R: Request>(&self, request: R) {
+        let mut contents = self.lock();
+        // A call that reached its deadline may have left its answer behind.
+        *R::Answer::slot(&mut contents.answers) = None;
+        contents.command = Some(request.into_command());
+    }
+
+    pub(crate) fn stop(&self) {
+        self.lock().stop = true;
+    }
+
+    pub(crate) fn set_progress(&self, loss: f32, accuracy: f32) {
+        self.lock().progress = Some((loss, accuracy));
+    }
+
+    pub(crate) fn take_events(&self) -> Vec<Event> {
+        self.lock().events.drain(..).collect()
+    }
+
+    /// Looks for an answer without waiting.
+    pub(crate) fn find<R>(&self, find: &mut impl FnMut(&mut Answers) -> Option<R>) -> Option<R> {
+        find(&mut self.lock().answers)
+    }
+
+    /// Waits until `find` returns an answer, the engine fails, or `limit` is over. `purpose` completes the sentence
+    /// "waited … to …" in the error.
+    pub(crate) fn wait<R>(
+        &self,
+        purpose: &'static str,
+        limit: Duration,
+        find: &mut impl FnMut(&mut Answers) -> Option<R>,
+    ) -> Result<R, Error> {
+        let begun = Instant::now();
+        let mut contents = self.lock();
+        loop {
+            // Before the failure: an engine can answer and then fail, and the answer is still good.
+            if let Some(result) = find(&mut contents.answers) {
+                return Ok(result);
+            }
+            if let Some(failure) = contents.failure.take() {
+                return Err(failure);
+            }
+            if contents.over {
+                return Err(Error::Ended);
+            }
+            let waited = begun.elapsed();
+            let Some(rest) = limit.checked_sub(waited).filter(|rest| !rest.is_zero()) else {
+                return Err(self.overdue_in(&contents, purpose, waited));
+            };
+            contents = self.changed.wait_timeout(contents, rest).unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+
+    /// The error of a call that has waited too long. It names the peer that the machine waits for.
+    pub(crate) fn overdue(&self, purpose: &'static str, waited: Duration) -> Error {
+        self.overdue_in(&self.lock(), purpose, waited)
+    }
+
+    fn overdue_in(&self, contents: &Contents, purpose: &'static str, waited: Duration) -> Error {
+        let on = contents.waiting.map(|waiting| Awaited {
+            peer: waiting.on,
+            at: waiting.at.0,
+            clock: waiting.clock.0,
+            since: self.elapsed().saturating_sub(Duration::from_nanos(waiting.since.as_nanos())),
+            reported_by: waiting.reported_by,
+        });
+        Error::Deadline(Overdue { what: purpose, waited, on })
+    }
+
+    // The engine's side
+
+    pub(crate) fn take_command(&self) -> Option<Command> {
+        self.lock().command.take()
+    }
+
+    pub(crate) fn is_stopped(&self) -> bool {
+        self.lock().stop
+    }
+
+    pub(crate) fn answer<A: Answer>(&self, answer: A) {
+        self.change(|contents| *A::slot(&mut contents.answers) = Some(answer));
+    }
+
+    /// Answers, and stops answering.
+    pub(crate) fn answer_last<A: Answer>(&self, answer: A) {
+        self.change(|contents| {
+            *A::slot(&mut contents.answers) = Some(answer);
+            contents.over = true;
+        });
+    }
+
+    pub(crate) fn fail(&self, error: Error) {
+        self.change(|contents| contents.failure = Some(error));
+    }
+
+    pub(crate) fn set_waiting(&self, waiting: Option<Waiting>) {
+        self.lock().waiting = waiting;
+    }
+
+    pub(crate) fn take_progress(&self) -> Option<(f32, f32)> {
+        self.lock().progress.take()
+    }
+
+    pub(crate) fn push_event(&self, event: Event) {
+        let mut contents = self.lock();
+        if contents.events.len() == EVENTS_MAX {
+            contents.events.pop_front();
+        }
+        contents.events.push_back(event);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: Duration = Duration::ZERO;
+
+    fn wait<A: Answer>(mailbox: &Mailbox) -> Result<A, Error> {
+        mailbox.wait("test", NOW, &mut Answers::take)
+    }
+
+    #[test]
+    fn a_call_takes_only_the_answer_of_its_type() {
+        let mailbox = Mailbox::new();
+        mailbox.answer(SteppedThrough { clock: 7 });
+        assert!(matches!(wait::<Saved>(&mailbox), Err(Error::Deadline(_))));
+        assert_eq!(wait::<SteppedThrough>(&mailbox).unwrap().clock, 7);
+        assert!(matches!(wait::<SteppedThrough>(&mailbox), Err(Error::Deadline(_))));
+    }
+
+    #[test]
+    fn a_late_answer_is_not_the_answer_to_the_next_call() {
+        let mailbox = Mailbox::new();
+        mailbox.send(Save);
+        assert!(matches!(wait::<Saved>(&mailbox), Err(Error::Deadline(_))));
+        mailbox.answer(Saved(vec![vec![1]]));
+        mailbox.send(Save);
+        assert!(matches!(wait::<Saved>(&mailbox), Err(Error::Deadline(_))));
+    }
+
+    #[test]
+    fn an_answer_comes_before_the_failure_after_it() {
+        let mailbox = Mailbox::new();
+        mailbox.answer_last(Saved(Vec::new()));
+        mailbox.fail(Error::Ended);
+        assert!(wait::<Saved>(&mailbox).is_ok());
+        assert!(matches!(wait::<Saved>(&mailbox), Err(Error::Ended)));
+    }
+
+    #[test]
+    fn the_newest_events_are_held() {
+        let mailbox = Mailbox::new();
+        for number in 0..EVENTS_MAX as u64 + 3 {
+            mailbox.push_event(Event::View { number, members: 1 });
+        }
+        let events = mailbox.take_events();
+        assert_eq!((events.len(), events[0]), (EVENTS_MAX, Event::View { number: 3, members: 1 }));
+    }
+}

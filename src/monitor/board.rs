@@ -1,0 +1,160 @@
+//! [`Board`]: the last report of each node, and the last notes.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::fmt;
+use std::sync::atomic::AtomicUsize;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use gradwire_core::Instant as Moment;
+use gradwire_core::telemetry::{Frame, NODES_MAX, Note, Report, Run};
+
+/// Notes that are kept for monitors that connect later. When another one comes, the oldest is dropped.
+const NOTES_MAX: usize = 1024;
+
+/// A registry of node status: the last report of each node, the last 1,024 notes, and the description of the run. Nodes
+/// publish to it, monitors read from it. A clone refers to the same board.
+///
+/// ```
+/// use gradwire::monitor::{Board, Frames, subscribe};
+/// use gradwire::telemetry::{Frame, Run};
+/// use gradwire::{Cluster, Layout, Mem, Recipe, Session};
+///
+/// let recipe = Recipe::sync();
+/// let board = Board::new(Run { recipe: recipe.to_string(), workers: 1, servers: 0, parameters: 2 });
+/// let address = board.serve("127.0.0.1:0", None, false)?; // `dtop` could connect here
+///
+/// let builder = Session::builder(Layout::flat(2), recipe, Cluster { workers: 1, servers: 0 });
+/// let mut params = vec![0.0; 2];
+/// let mut session = builder.publish_to(board, "my-laptop").join(Mem::cluster(1).remove(0), &mut params)?;
+/// session.step(&mut params, &[0.1, 0.2], 32)?;
+/// session.finish(&mut params)?;
+///
+/// let (mut stream, mut frames) = (subscribe(&address.to_string(), 10, None)?, Frames::default());
+/// let report = loop {
+///     if let Frame::Report(report) = frames.next(&mut stream)? {
+///         break report;
+///     }
+/// };
+/// assert_eq!((report.host.as_str(), report.times.steps, report.progress.examples), ("my-laptop", 1, 32));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone)]
+pub struct Board(Arc<Shared>);
+
+struct Shared {
+    /// Time 0 of the board.
+    origin: Instant,
+    contents: Mutex<Contents>,
+    /// The number of monitors that are connected, on all listeners of the board.
+    monitors: Arc<AtomicUsize>,
+}
+
+#[derive(Default)]
+struct Contents {
+    run: Option<Run>,
+    /// The last report of each rank, with its number.
+    reports: BTreeMap<u32, (u64, Report)>,
+    notes: VecDeque<(u64, Note)>,
+    /// The number of the last report or note. A reader asks for everything after a number.
+    number: u64,
+}
+
+impl Default for Board {
+    fn default() -> Self {
+        // A reader starts with 0 and gets the run's description then, so the board itself starts with 1.
+        let contents = Contents { number: 1, ..Contents::default() };
+        Self(Arc::new(Shared { origin: Instant::now(), contents: Mutex::new(contents), monitors: Arc::default() }))
+    }
+}
+
+impl fmt::Debug for Board {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Board({} nodes)", self.lock().reports.len())
+    }
+}
+
+impl Board {
+    /// An empty board for this run.
+    pub fn new(run: Run) -> Self {
+        let board = Self::default();
+        board.lock().run = Some(run);
+        board
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Contents> {
+        // A thread that panics while it holds the lock leaves whole reports and notes behind.
+        self.0.contents.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The board's time: since the board was made.
+    pub fn now(&self) -> Moment {
+        Moment::from_nanos(self.0.origin.elapsed().as_nanos() as u64)
+    }
+
+    /// Replaces the last report of a node. The times in the report have the origin of the node's clock, and `report.at`
+    /// is its present; they are converted to the board's time. Ignored for a new rank if the board has 1,088 nodes.
+    pub fn report(&self, mut report: Report) {
+        let (now, then) = (self.now(), report.at);
+        let convert = |at: Moment| {
+            let ago = then.as_nanos().saturating_sub(at.as_nanos());
+            Moment::from_nanos(now.as_nanos().saturating_sub(ago))
+        };
+        // The clocks of two processes have different origins, but a node's ages are the same everywhere.
+        report.at = now;
+        if let Some(waiting) = &mut report.status.waiting {
+            waiting.since = convert(waiting.since);
+        }
+        for link in &mut report.status.links {
+            link.last_heard = link.last_heard.map(convert);
+        }
+        let mut contents = self.lock();
+        let rank = report.status.me.0;
+        // Reports can come from the network, so their number is bounded.
+        if contents.reports.len() >= NODES_MAX && !contents.reports.contains_key(&rank) {
+            return;
+        }
+        contents.number += 1;
+        let number = contents.number;
+        contents.reports.insert(rank, (number, report));
+    }
+
+    /// Adds a note, at the present of the board's time.
+    pub fn note(&self, note: Note) {
+        let mut contents = self.lock();
+        if contents.notes.len() == NOTES_MAX {
+            contents.notes.pop_front();
+        }
+        contents.number += 1;
+        let number = contents.number;
+        contents.notes.push_back((number, Note { at: self.now(), ..note }));
+    }
+
+    /// Appends the frames of all reports and notes after number `since` to `log`, and first the run's description if
+    /// `since` is 0. Returns the number to continue with. Copies the reports.
+    pub fn since(&self, since: u64, log: &mut Vec<u8>) -> u64 {
+        let contents = self.lock();
+        if let (0, Some(run)) = (since, &contents.run) {
+            Frame::Run(run.clone()).emit(log);
+        }
+        let reports = contents.reports.values().filter(|(number, _)| *number > since);
+        let reports: Vec<Report> = reports.map(|(_, report)| report.clone()).collect();
+        let notes = contents.notes.iter().filter(|(number, _)| *number > since);
+        let notes: Vec<Note> = notes.map(|(_, note)| *note).collect();
+        let number = contents.number;
+        // Encoding takes longer than copying, and nodes that publish wait for the lock.
+        drop(contents);
+        reports.into_iter().for_each(|report| Frame::Report(report).emit(log));
+        notes.into_iter().for_each(|note| Frame::Note(note).emit(log));
+        number
+    }
+
+    pub(super) fn monitors(&self) -> Arc<AtomicUsize> {
+        Arc::clone(&self.0.monitors)
+    }
+
+    /// A copy of the last report of each node, in order of rank.
+    pub(super) fn reports(&self) -> Vec<Report> {
+        self.lock().reports.values().map(|(_, report)| report.clone()).collect()
+    }
+}

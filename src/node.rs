@@ -1,0 +1,167 @@
+//! The settings of a node, and its start: checks, the engine, and the thread that drives it.
+
+use std::fmt;
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use gradwire_core::kernel::executor::{Cpu, Executor};
+use gradwire_core::{
+    Clock, Cluster, Contract, Incarnation, Layout, Patience, PeerId, Recipe, Resumed, Setup, Transport,
+};
+
+use crate::check;
+use crate::checkpoint::{LoadedCheckpoint, NodeIdentity};
+use crate::drive::{Drive, Driver, Pump};
+use crate::engine::Engine;
+use crate::error::Error;
+use crate::monitor::Board;
+use crate::observe::Observer;
+use crate::watch::EventCallback;
+
+/// What [`Builder`](crate::Builder) sets. Its methods document the fields.
+#[derive(Clone, Debug)]
+pub(crate) struct NodeSettings {
+    pub(crate) layout: Layout,
+    pub(crate) recipe: Recipe,
+    pub(crate) cluster: Cluster,
+    pub(crate) deadline: Duration,
+    pub(crate) patience: Patience,
+    pub(crate) quorum: u32,
+    pub(crate) optimizer_vectors: u32,
+    pub(crate) own_thread: bool,
+    pub(crate) callback: EventCallback,
+    pub(crate) executor: ExecutorFactory,
+    /// The board to publish to, and the display name of the machine.
+    pub(crate) board: Option<(Board, String)>,
+}
+
+/// Makes the executor of a node when the node starts.
+#[derive(Clone)]
+pub(crate) struct ExecutorFactory(pub(crate) Arc<dyn Fn() -> Box<dyn Executor> + Send + Sync>);
+
+impl Default for ExecutorFactory {
+    fn default() -> Self {
+        Self(Arc::new(|| Box::new(Cpu)))
+    }
+}
+
+impl fmt::Debug for ExecutorFactory {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ExecutorFactory")
+    }
+}
+
+/// The part of a node in a cluster. Its rank must fit: workers are `0..workers`, servers follow.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Role {
+    Worker,
+    Server,
+}
+
+impl Role {
+    fn of(rank: PeerId, cluster: Cluster) -> Self {
+        if cluster.is_worker(rank) { Self::Worker } else { Self::Server }
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Worker => "worker",
+            Self::Server => "server",
+        }
+    }
+}
+
+impl NodeSettings {
+    pub(crate) fn new(layout: Layout, recipe: Recipe, cluster: Cluster) -> Self {
+        Self {
+            layout,
+            recipe,
+            cluster,
+            deadline: Duration::from_secs(60),
+            patience: Patience::default(),
+            quorum: 1,
+            optimizer_vectors: 0,
+            own_thread: true,
+            callback: EventCallback::default(),
+            executor: ExecutorFactory::default(),
+            board: None,
+        }
+    }
+
+    fn contract(&self) -> Contract {
+        Contract::new(&self.layout, &self.recipe, self.cluster, self.optimizer_vectors)
+    }
+
+    /// What a checkpoint of this rank has to match.
+    pub(crate) fn identity(&self, rank: PeerId) -> NodeIdentity {
+        NodeIdentity { digest: self.contract().digest(), rank }
+    }
+
+    /// The newest checkpoint of a rank below `directory`, with so many vectors of the layout.
+    pub(crate) fn load(&self, directory: &Path, rank: PeerId, vectors: usize) -> Result<LoadedCheckpoint, Error> {
+        Ok(LoadedCheckpoint::load(directory, self.identity(rank), vectors, self.layout.len())?)
+    }
+
+    /// Checks the settings, and starts the engine of a node whose parameters are `params`.
+    pub(crate) fn start<T: Transport + 'static>(
+        &self,
+        transport: T,
+        params: &[f32],
+        role: Role,
+        from: Option<&LoadedCheckpoint>,
+    ) -> Result<Drive, Error> {
+        // Everything is checked before a thread starts and before peers see this node.
+        let (me, nodes) = transport.place();
+        self.check(me, nodes, role)?;
+        check::length("params", self.layout.len(), params.len())?;
+        check::finite("params", &self.layout, params)?;
+        let setup = Setup {
+            // A restarted process needs a new incarnation. The bit excludes 0, which is not valid.
+            incarnation: Incarnation(RandomState::new().build_hasher().finish() | 1),
+            // Threads of one process never reconnect, and the transport knows that better than the builder.
+            patience: transport.patience().map_or(self.patience, Patience::new),
+            quorum: self.quorum,
+            resumed: from.map(|LoadedCheckpoint { checkpoint, .. }| Resumed {
+                at: Clock(checkpoint.clock),
+                made: checkpoint.contributions,
+            }),
+            ..Setup::new(me, self.cluster, self.recipe, &self.layout, self.optimizer_vectors)
+        };
+        // The averaged optimizer vectors follow the parameters in the vector that the machine exchanges.
+        let averaged = from.map_or(&[][..], |from| &from.checkpoint.vectors[1..]);
+        let averaged = averaged.iter().take(self.optimizer_vectors as usize);
+        let initial: Vec<f32> = params.iter().chain(averaged.flatten()).copied().collect();
+        let observer =
+            self.board.as_ref().map_or_else(Observer::inactive, |(board, host)| Observer::new(board.clone(), host, me));
+        // Before the engine takes the transport, and a thread the engine.
+        let waker = transport.waker();
+        let executor = (self.executor.0)();
+        let mut engine = Engine::new(setup, transport, executor, &initial, self.callback.clone(), observer)?;
+        if let Some(LoadedCheckpoint { checkpoint, path }) = from {
+            engine.restore(&checkpoint.saved, path)?;
+        }
+        let mailbox = engine.mailbox();
+        let driver = if self.own_thread {
+            let spawned = std::thread::Builder::new().name(format!("gradwire-{me}")).spawn(move || engine.run());
+            Driver::Thread { thread: Some(spawned.map_err(|error| Error::Transport(Box::new(error)))?), waker }
+        } else {
+            Driver::Caller(Box::new(engine))
+        };
+        Ok(Drive::new(mailbox, driver, self.deadline))
+    }
+
+    fn check(&self, me: PeerId, nodes: u32, role: Role) -> Result<(), Error> {
+        let len = self.layout.len() * (1 + self.optimizer_vectors as usize);
+        self.recipe.check_cluster(self.cluster, len)?;
+        if self.cluster.nodes() != nodes {
+            return Err(Error::Nodes { expected: self.cluster.nodes(), got: nodes });
+        }
+        let expected = Role::of(me, self.cluster);
+        if expected != role {
+            return Err(Error::Role { rank: me, expected: expected.name(), got: role.name() });
+        }
+        check::averaged_vectors(&self.recipe, self.optimizer_vectors)
+    }
+}

@@ -1,0 +1,54 @@
+//! [`Pending`]: the call of the application that a signal of the machine will answer.
+
+use std::sync::Arc;
+
+use gradwire_core::{Setup, Storage};
+
+use crate::mailbox::DeviceCopy;
+
+/// A call that waits for a signal of the machine. A session makes one call at a time, so there is at most one.
+#[derive(Debug)]
+pub(crate) enum Pending {
+    None,
+    /// Waits for `Joined`. `spare`: a buffer that the application will fill with its first contribution.
+    Join {
+        spare: Arc<Storage>,
+    },
+    /// Waits for `Ready`. `spare`: the buffer that the contribution replaced.
+    Step {
+        spare: Arc<Storage>,
+    },
+    /// Waits for `Ready`. `take` then copies the parameters on the device.
+    StepThrough {
+        take: DeviceCopy,
+    },
+    /// Waits for `Left`. With `stay`, each `Ready` before it ends another round.
+    Leave {
+        stay: bool,
+        keep: bool,
+    },
+    /// A server or a coordinator: waits for `Finished`.
+    Serve,
+}
+
+impl Pending {
+    /// At the start of a node. Workers join without a request, and servers are not asked for their end.
+    pub(crate) fn at_start(setup: &Setup) -> Self {
+        if setup.cluster.is_worker(setup.me) {
+            Self::Join { spare: Arc::new(Storage::zeroed(setup.len * 4)) }
+        } else {
+            Self::Serve
+        }
+    }
+
+    /// Takes the pending call if the signal answers it, as `is_answered` tells. Otherwise leaves it and returns `None`.
+    pub(crate) fn take_if(&mut self, is_answered: impl FnOnce(&Self) -> bool) -> Self {
+        if is_answered(self) { std::mem::replace(self, Self::None) } else { Self::None }
+    }
+
+    /// Whether the end of this node's part leaves buffers for a checkpoint.
+    pub(crate) fn keeps(&self) -> bool {
+        // A server cannot tell whether its workers suspend or finish, so it always keeps them.
+        matches!(self, Self::Leave { keep: true, .. } | Self::Serve)
+    }
+}
