@@ -56,7 +56,7 @@ class Node:
 
 
 def run(extra, disturb):
-    """Runs all processes to their end, with kills if `disturb`. Returns None if a process fails or the run does not end."""
+    """Runs all processes to their end, with kills if `disturb`. Returns None if one fails or the run does not end."""
     meet, begun = free_port(), time.monotonic()
     nodes = [Node(rank, meet, extra) for rank in range(args.processes)]
     latencies, kills, pending = [], 0, None
@@ -103,6 +103,6 @@ if paced:
     seconds, kills = paced["seconds"], paced["kills"]
     print(f"{args.recipe}, {args.processes} processes over {args.transport}: {kills} kills in {seconds:.0f} s")
     print(f"  start to first accepted step  p50 {p50:.2f} s  p99 {p99:.2f} s  longest {waits[-1]:.2f} s")
-    print(f"  duration                      {seconds:.1f} s, undisturbed {ideal:.1f} s: {ideal / seconds:.2f} of its pace")
+    print(f"  duration                      {seconds:.1f} s, undisturbed {ideal:.1f} s: pace {ideal / seconds:.2f}")
     print(f"  accuracy                      {paced['accuracy']:.4f}, undisturbed {calm['accuracy']:.4f}")
     print(f"  parameters                    {same} undisturbed, {equal} on all workers")

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""The cost of unauthenticated connections: two processes train while a client opens 1,000 connections a second, which send
-nothing or data of other protocols, and eight more connections that never read. Prints memory and step time beside those
-of an undisturbed run.
+"""The cost of unauthenticated connections: two processes train while a client opens 1,000 connections a second, which
+send nothing or data of other protocols, and eight more connections that never read. Prints memory and step time beside
+the values of an undisturbed run.
 
 usage: benches/flood.py [SECONDS]      default: 20; needs `cargo build --release --examples`
 """
@@ -79,5 +79,6 @@ for name, r in ("undisturbed", calm), ("flooded", flooded):
           f"{r['cpu']:.2f} s of processor time, exit codes {r['codes']}")
 slower = 100 * (flooded["took"] / calm["took"] - 1)
 each = 1e3 * (flooded["cpu"] - calm["cpu"]) / max(1, flooded["tried"])
-print(f"{flooded['tried']} foreign connections: step time {slower:+.2f} %, memory {flooded['rss'] - calm['rss']:+d} KiB, "
+more = flooded["rss"] - calm["rss"]
+print(f"{flooded['tried']} foreign connections: step time {slower:+.2f} %, memory {more:+d} KiB, "
       f"{each:.3f} ms of processor time each")

@@ -1,6 +1,6 @@
-// Textbook stream compaction, for comparison: one element per invocation, a prefix sum by doubling over the 256 elements of
-// a workgroup, and an atomic counter that gives each workgroup its place in the list. The order of entries is not
-// deterministic.
+// Textbook stream compaction, for comparison: one element per invocation, a prefix sum by doubling over the 256
+// elements of a workgroup, and an atomic counter that gives each workgroup its place in the list. The order of entries
+// is not deterministic.
 
 @group(0) @binding(0) var<storage, read> x: array<f32>;
 @group(0) @binding(1) var<storage, read_write> list: array<u32>;

@@ -14,7 +14,7 @@ mod wire;
 use measure::Report;
 
 /// The parameters of the acoustic model in Strom 2015.
-const ARTICLE: usize = 14_600_000;
+const STROM: usize = 14_600_000;
 /// The length of vectors that fit into the caches.
 const CACHED: usize = 1 << 16;
 /// Shares of the elements that are sent.
@@ -25,7 +25,7 @@ fn main() {
     let has = |flag: &str| args.iter().any(|arg| arg == flag);
     let small = !has("--bench") || has("--test");
     let elements = args.iter().position(|arg| arg == "--elements").map(|at| args[at + 1].parse().unwrap());
-    let large = elements.unwrap_or(if small { 1 << 14 } else { ARTICLE });
+    let large = elements.unwrap_or(if small { 1 << 14 } else { STROM });
     let mut report = Report::new(has("--json"));
     for (len, rounds) in [(large, if small { 1 } else { 15 }), (CACHED.min(large), if small { 1 } else { 301 })] {
         for density in DENSITIES.into_iter().filter(|density| !small || *density == 1e-2) {
@@ -36,6 +36,6 @@ fn main() {
     }
     wire::even(&mut report, large);
     wire::uneven(&mut report, large);
-    wire::article(&mut report, large);
+    wire::strom(&mut report, large);
     report.end();
 }

@@ -80,7 +80,7 @@ pub(crate) fn uneven(report: &mut Report, len: usize) {
 
 /// The update of Strom 2015: 52,500 entries of 14.6 million parameters, which are 58.4 MB as floats and 0.21 MB as
 /// words.
-pub(crate) fn article(report: &mut Report, len: usize) {
+pub(crate) fn strom(report: &mut Report, len: usize) {
     let target = (52_500.0 * len as f64 / 14_600_000.0) as u32;
     let mut random = Random(17);
     let mut indices: Vec<u32> = Vec::new();
@@ -93,9 +93,9 @@ pub(crate) fn article(report: &mut Report, len: usize) {
     let dense = len as f64 * 4.0;
     let raw = f64::from(target) * 4.0;
     let coded = bits(&indices, target, len) / 8.0 + 16.0;
-    report.row("the article's update, dense f32", 1.0, dense / 1e6, "MB", 1.0, Limit::None);
-    report.row("the article's update, raw words, dense to it", density, raw / 1e6, "MB", dense / raw, Limit::None);
+    report.row("Strom 2015, update as dense f32", 1.0, dense / 1e6, "MB", 1.0, Limit::None);
+    report.row("Strom 2015, update as raw words, dense to it", density, raw / 1e6, "MB", dense / raw, Limit::None);
     let limit = if len == 14_600_000 { Limit::AtMost(0.0705) } else { Limit::None };
-    report.row("the article's update, coded, in MB", density, coded / 1e6, "MB", coded / 1e6, limit);
-    report.row("the article's update, coded, dense to it", density, coded / 1e6, "MB", dense / coded, Limit::None);
+    report.row("Strom 2015, update encoded, in MB", density, coded / 1e6, "MB", coded / 1e6, limit);
+    report.row("Strom 2015, update encoded, dense to it", density, coded / 1e6, "MB", dense / coded, Limit::None);
 }

@@ -3,7 +3,7 @@
 #
 # usage: benches/peers/run.sh [PROCESSES ...]      default: 2 4
 #
-# On Debian it installs python3-torch, openmpi-bin and python3-mpi4py if they are missing. Only this comparison needs them.
+# On Debian it installs python3-torch, openmpi-bin and python3-mpi4py if they are missing. Only this script needs them.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 python=/usr/bin/python3

@@ -13,9 +13,9 @@ use std::time::{Duration, Instant};
 
 /// A line of a child's output, with the child's rank.
 pub(crate) enum Line {
-    /// From stdout.
+    /// A line of stdout.
     Out(u32, String),
-    /// From stderr, or about the child's end.
+    /// A line of stderr, or a message about the end of the process.
     Err(u32, String),
 }
 
@@ -27,7 +27,7 @@ pub(crate) struct Children {
     env: Option<(&'static str, &'static str)>,
     /// The address of rank 0: a port of this host that was free at the start.
     meet: String,
-    /// By rank.
+    /// The processes, in order of rank.
     children: Vec<Slot>,
     sender: Sender<Line>,
     pub(crate) lines: Receiver<Line>,

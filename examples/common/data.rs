@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 static IMAGES: &[u8] = include_bytes!("../data/digits-images-idx3-ubyte");
 static LABELS: &[u8] = include_bytes!("../data/digits-labels-idx1-ubyte");
 
-/// Labelled images.
+/// Images of digits with their labels.
 #[derive(Clone)]
 pub(crate) struct Data {
     /// Pixels of an image.

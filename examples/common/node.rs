@@ -512,7 +512,7 @@ impl Node {
 struct TrainingResult {
     /// Accuracy (0 to 1) and mean loss on the test images, at rank 0.
     evaluation: Option<(f64, f64)>,
-    /// See [`digest`].
+    /// A hash of the final parameters.
     digest: u64,
     /// A signal ended the training early.
     drained: bool,

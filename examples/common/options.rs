@@ -85,7 +85,7 @@ const RECIPE_FLAGS: &[(&str, &str, &str)] = &[
     ("control", "control", "Control of the threshold: fixed, band (as in DL4J), density or budget"),
     ("density", "density", "Share of the elements to send, above 0 and at most 1 (threshold, topk)"),
     ("byte-budget", "budget", "Limit of a message in bytes, except dense first ones and the last (threshold)"),
-    ("scope", "scope", "Number of thresholds: all for one, tensor for one per tensor"),
+    ("scope", "scope", "all: one threshold for the vector; tensor: one per tensor"),
     ("clip", "clip", "Limit of the residual, in thresholds; the excess is lost and counted; 0: no limit"),
     ("momentum-correction", "momentum", "Momentum before the residual, reset where it is sent (threshold, topk)"),
     ("warmup", "warmup", "Number of dense messages at the start (threshold, topk)"),
@@ -142,7 +142,7 @@ fn run_flags(command: Command) -> Command {
             value(
                 "servers",
                 "N",
-                "Server nodes; for a tree or ring, 1 hosts the coordinator [default: 1 if the recipe needs servers]",
+                "Server nodes; 1 hosts the coordinator of a tree or ring [default: 1 if servers are needed]",
             )
             .value_parser(value_parser!(u32)),
         )
@@ -155,16 +155,12 @@ fn run_flags(command: Command) -> Command {
             value("pace", "N", "Steps per second of each worker [default: no limit]")
                 .value_parser(value_parser!(u32).range(1..=1_000_000)),
         )
-        .arg(value("slow-rank", "R:FACTOR", "Make worker R slower by FACTOR, 1 to 1000"))
+        .arg(value("slow-rank", "R:FACTOR", "Make the steps of worker R FACTOR times as long, 1 to 1000"))
         .arg(
-            value(
-                "executor",
-                "DEVICE",
-                "Device for updates, means and codecs: cpu, gpu, or auto for a GPU if there is one",
-            )
-            .default_value("cpu")
-            .value_parser(["cpu", "gpu", "auto"])
-            .hide_possible_values(true),
+            value("executor", "DEVICE", "Device for updates, means and codecs: cpu, gpu, or auto (a GPU if present)")
+                .default_value("cpu")
+                .value_parser(["cpu", "gpu", "auto"])
+                .hide_possible_values(true),
         )
 }
 
@@ -199,7 +195,7 @@ fn monitor_flags(command: Command) -> Command {
         .arg(value(
             "monitor",
             "HOST:PORT",
-            "Address for dtop; rank 0 listens there, and at the next port for reports of the other processes",
+            "Address for dtop, at rank 0; the next port takes the reports of the other processes",
         ))
         .arg(
             value("monitor-key-file", "FILE", "Key that monitors need, made by node keygen; not the cluster's key")
@@ -374,7 +370,7 @@ pub(crate) fn matches(command: Command, args: Vec<std::ffi::OsString>) -> Result
     })
 }
 
-/// Parses `R:FACTOR`.
+/// Parses the value of `--slow-rank`, `R:FACTOR`.
 fn slow_rank(text: &str, workers: u32) -> Result<(u32, f64), String> {
     let parsed = text.split_once(':').and_then(|(rank, factor)| Some((rank.parse().ok()?, factor.parse().ok()?)));
     match parsed {

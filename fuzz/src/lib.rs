@@ -29,7 +29,7 @@ use gradwire_core::wire::{HEADER_LEN, Header};
 /// A target: its name, its function, and the inputs that fuzzing begins with.
 pub type Target = (&'static str, fn(&[u8]), fn() -> Vec<Vec<u8>>);
 
-/// All targets.
+/// The targets of all files of this crate.
 pub fn targets() -> impl Iterator<Item = &'static Target> {
     TARGETS.iter().chain(net::TARGETS).chain(peer::TARGETS)
 }
