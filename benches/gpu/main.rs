@@ -6,13 +6,13 @@
 
 use std::time::Instant;
 
+use gradwire::gpu::{Context, Gpu, wgpu};
 use gradwire::{Pool, Segment};
 use gradwire_core::BufferId;
 use gradwire_core::codec::threshold::Aim;
 use gradwire_core::kernel::executor::Executor;
 use gradwire_core::kernel::{self, Coding, Found, Kernel, MEAN_MAX, Place};
 use gradwire_core::recipe::Control;
-use gradwire_gpu::{Context, Gpu, wgpu};
 
 /// Vectors of a set; several sets take turns, so that what a cache holds of one is gone.
 const VECTORS: u32 = 6;

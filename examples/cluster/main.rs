@@ -3,11 +3,6 @@
 //!
 //! `cargo run --release --example cluster -- --help` tells what can be chosen.
 
-#[path = "../common/mod.rs"]
-mod common;
-
-#[path = "../common/children.rs"]
-mod children;
 mod processes;
 mod report;
 mod threads;
@@ -17,9 +12,10 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::{Command, value_parser};
-use common::data::Data;
-use common::model::Model;
-use common::options::{self, Options, exit, value};
+use gradwire_examples::data::Data;
+use gradwire_examples::model::Model;
+use gradwire_examples::node;
+use gradwire_examples::options::{self, Options, exit, value};
 use report::Report;
 use threads::Progress;
 
@@ -27,9 +23,9 @@ fn main() -> ExitCode {
     let args: Vec<OsString> = std::env::args_os().collect();
     // Started by itself, as one of the processes.
     if std::env::var_os(processes::CHILD).is_some() {
-        return common::end(common::node::main(args));
+        return gradwire_examples::end(node::main(args));
     }
-    common::end(run(args))
+    gradwire_examples::end(run(args))
 }
 
 fn command() -> Command {

@@ -3,9 +3,10 @@
 use std::ffi::OsString;
 use std::io::Write as _;
 
-use crate::children::{Children, Said};
-use crate::common::node;
-use crate::common::options::{Options, exit};
+use gradwire_examples::children::{Children, Said};
+use gradwire_examples::node;
+use gradwire_examples::options::{Options, exit};
+
 use crate::report::Outcome;
 
 /// Says that this is one of the processes.

@@ -11,13 +11,13 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 /// What a child has said.
-pub(crate) enum Said {
+pub enum Said {
     Out(u32, String),
     Err(u32, String),
 }
 
 /// Processes of one run.
-pub(crate) struct Children {
+pub struct Children {
     program: OsString,
     args: Vec<OsString>,
     /// What they find in the environment besides.
@@ -26,7 +26,7 @@ pub(crate) struct Children {
     meet: String,
     children: Vec<Slot>,
     sender: Sender<Said>,
-    pub(crate) said: Receiver<Said>,
+    pub said: Receiver<Said>,
 }
 
 struct Slot {
@@ -44,7 +44,7 @@ const GRACE: Duration = Duration::from_secs(10);
 const LAST_WORDS: Duration = Duration::from_secs(2);
 
 impl Children {
-    pub(crate) fn start(
+    pub fn start(
         program: OsString,
         args: Vec<OsString>,
         count: u32,
@@ -95,7 +95,7 @@ impl Children {
 
     /// Waits until all have ended, handing on what they say. When `stop` is set, asks them to stop, and after a while
     /// stops them. Returns how each has ended; below 0, by a signal.
-    pub(crate) fn wait(mut self, stop: &Arc<AtomicBool>, mut heard: impl FnMut(Said)) -> Vec<i32> {
+    pub fn wait(mut self, stop: &Arc<AtomicBool>, mut heard: impl FnMut(Said)) -> Vec<i32> {
         let mut asked: Option<Instant> = None;
         loop {
             // Bounded: who talks without end keeps nobody from being looked after.

@@ -8,14 +8,14 @@ static LABELS: &[u8] = include_bytes!("../data/digits-labels-idx1-ubyte");
 
 /// Labelled images, as floats in 0..=1.
 #[derive(Clone)]
-pub(crate) struct Data {
-    pub(crate) pixels: usize,
-    pub(crate) images: Vec<f32>,
-    pub(crate) labels: Vec<u8>,
+pub struct Data {
+    pub pixels: usize,
+    pub images: Vec<f32>,
+    pub labels: Vec<u8>,
 }
 
 #[derive(Debug)]
-pub(crate) enum DataError {
+pub enum DataError {
     Missing { path: PathBuf, error: std::io::Error },
     Truncated { path: PathBuf, expected: usize, got: usize },
     Magic { path: PathBuf, expected: u32, got: u32 },
@@ -43,13 +43,13 @@ impl fmt::Display for DataError {
 
 impl Data {
     /// The digits that come with the example.
-    pub(crate) fn digits() -> Result<Self, DataError> {
+    pub fn digits() -> Result<Self, DataError> {
         Self::parse(Path::new("digits-images"), IMAGES, Path::new("digits-labels"), LABELS)
     }
 
     /// The first pair of IDX files in a directory, by MNIST's names: `*images-idx3-ubyte`, `*labels-idx1-ubyte`, where
     /// `train-` is preferred.
-    pub(crate) fn load(dir: &Path) -> Result<Self, DataError> {
+    pub fn load(dir: &Path) -> Result<Self, DataError> {
         let missing = |path: &Path, error| DataError::Missing { path: path.to_path_buf(), error };
         let entries = std::fs::read_dir(dir).map_err(|error| missing(dir, error))?;
         let mut names: Vec<PathBuf> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
@@ -80,16 +80,17 @@ impl Data {
         Ok(Self { pixels: rows * columns, images, labels: labels.to_vec() })
     }
 
-    pub(crate) fn len(&self) -> usize {
+    #[allow(clippy::len_without_is_empty, reason = "data that can be loaded are never empty")]
+    pub fn len(&self) -> usize {
         self.labels.len()
     }
 
-    pub(crate) fn image(&self, index: usize) -> &[f32] {
+    pub fn image(&self, index: usize) -> &[f32] {
         &self.images[index * self.pixels..][..self.pixels]
     }
 
     /// Splits into train and test, a fifth of each class in the test set, chosen by the seed.
-    pub(crate) fn split(&self, seed: u64) -> (Self, Self) {
+    pub fn split(&self, seed: u64) -> (Self, Self) {
         let mut parts = [
             Self { images: Vec::new(), labels: Vec::new(), ..*self },
             Self { images: Vec::new(), labels: Vec::new(), ..*self },
@@ -129,7 +130,7 @@ fn idx<'a, const N: usize>(path: &Path, bytes: &'a [u8], expected: u32) -> Resul
 }
 
 /// Fisher and Yates, with a small generator: the same order on every machine.
-pub(crate) fn shuffle(items: &mut [usize], seed: u64) {
+pub fn shuffle(items: &mut [usize], seed: u64) {
     let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
     for i in (1..items.len()).rev() {
         items.swap(i, (next(&mut state) % (i as u64 + 1)) as usize);
@@ -137,7 +138,7 @@ pub(crate) fn shuffle(items: &mut [usize], seed: u64) {
 }
 
 /// xorshift64*.
-pub(crate) fn next(state: &mut u64) -> u64 {
+pub fn next(state: &mut u64) -> u64 {
     *state ^= *state >> 12;
     *state ^= *state << 25;
     *state ^= *state >> 27;

@@ -8,8 +8,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
+use gradwire::tcp::{Key, KeyError, Notice, StreamError};
 use gradwire::{Error, Event, Place, Session, Status, Transport};
-use gradwire_tcp::{Key, KeyError, Notice, StreamError};
 
 use super::data::Data;
 use super::model::Model;
@@ -44,7 +44,7 @@ struct Node {
     progress: bool,
 }
 
-pub(crate) fn command() -> Command {
+pub fn command() -> Command {
     let command = Command::new("node")
         .about("One process of a run: trains handwritten digits together with others, over TCP or shared memory.")
         .args_override_self(true)
@@ -120,7 +120,7 @@ pub(crate) fn command() -> Command {
 }
 
 /// Runs a process with these arguments, the program's name first.
-pub(crate) fn main(args: Vec<OsString>) -> Result<(), Failure> {
+pub fn main(args: Vec<OsString>) -> Result<(), Failure> {
     let matches = options::matches(command(), args.clone())?;
     if let Some(("keygen", matches)) = matches.subcommand() {
         let path = matches.get_one::<PathBuf>("file").cloned().unwrap_or_default();
@@ -163,7 +163,7 @@ fn with_config(path: &std::path::Path, args: Vec<OsString>) -> Result<Vec<OsStri
 }
 
 /// The first SIGTERM or SIGINT asks to stop; the second ends the process at once.
-pub(crate) fn stop_on_signals() -> std::io::Result<Arc<AtomicBool>> {
+pub fn stop_on_signals() -> std::io::Result<Arc<AtomicBool>> {
     let stop = Arc::new(AtomicBool::new(false));
     for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
         signal_hook::flag::register_conditional_shutdown(signal, 130, Arc::clone(&stop))?;
@@ -337,12 +337,12 @@ impl Node {
 
     // Transports
 
-    fn tcp(&self, rank: u32) -> Result<gradwire_tcp::Tcp, Failure> {
+    fn tcp(&self, rank: u32) -> Result<gradwire::tcp::Tcp, Failure> {
         let meet = self.place.meet.clone().ok_or_else(|| {
             (exit::USAGE, "--meet: expected HOST:PORT, where rank 0 listens; no launcher has told it".to_string())
         })?;
         let nodes = self.options.cluster.nodes();
-        let mut builder = gradwire_tcp::Builder::new(rank, nodes, &meet)
+        let mut builder = gradwire::tcp::Builder::new(rank, nodes, &meet)
             .cluster(&self.cluster)
             .dead_after(self.dead_after)
             .spin(self.spin)
@@ -361,13 +361,13 @@ impl Node {
             builder = builder.notices(notice(rank));
         }
         builder.open().map_err(|error| {
-            let code = if matches!(error, gradwire_tcp::TcpError::Open { .. }) { exit::AUTH } else { exit::RUN };
+            let code = if matches!(error, gradwire::tcp::TcpError::Open { .. }) { exit::AUTH } else { exit::RUN };
             (code, format!("node {rank}: {error}"))
         })
     }
 
-    fn shm(&self, rank: u32) -> Result<gradwire_shm::Shm, Failure> {
-        let mut builder = gradwire_shm::Builder::new(rank, self.options.cluster.nodes())
+    fn shm(&self, rank: u32) -> Result<gradwire::shm::Shm, Failure> {
+        let mut builder = gradwire::shm::Builder::new(rank, self.options.cluster.nodes())
             .cluster(&self.cluster)
             .dead_after(self.dead_after)
             .spin(self.spin);

@@ -13,42 +13,42 @@ use super::model::Model;
 use super::tensors;
 
 /// Exit codes, as `--help` lists them.
-pub(crate) mod exit {
-    pub(crate) const USAGE: u8 = 2;
-    pub(crate) const CONFIG: u8 = 3;
-    pub(crate) const RUN: u8 = 4;
-    pub(crate) const AUTH: u8 = 5;
-    pub(crate) const DATA: u8 = 6;
+pub mod exit {
+    pub const USAGE: u8 = 2;
+    pub const CONFIG: u8 = 3;
+    pub const RUN: u8 = 4;
+    pub const AUTH: u8 = 5;
+    pub const DATA: u8 = 6;
 }
 
 #[derive(Clone, Debug)]
-pub(crate) struct Options {
-    pub(crate) name: String,
-    pub(crate) recipe: Recipe,
-    pub(crate) cluster: Cluster,
-    pub(crate) epochs: u32,
-    pub(crate) batch: usize,
-    pub(crate) rate: f32,
-    pub(crate) momentum: f32,
+pub struct Options {
+    pub name: String,
+    pub recipe: Recipe,
+    pub cluster: Cluster,
+    pub epochs: u32,
+    pub batch: usize,
+    pub rate: f32,
+    pub momentum: f32,
     /// Factor on the learning rate after each epoch.
-    pub(crate) decay: f32,
-    pub(crate) hidden: Vec<usize>,
-    pub(crate) seed: u64,
-    pub(crate) data: Option<PathBuf>,
+    pub decay: f32,
+    pub hidden: Vec<usize>,
+    pub seed: u64,
+    pub data: Option<PathBuf>,
     /// Rank and factor.
-    pub(crate) slow: Option<(u32, f64)>,
+    pub slow: Option<(u32, f64)>,
     /// Steps per second of each worker, to watch.
-    pub(crate) pace: Option<u32>,
-    pub(crate) deadline: u64,
+    pub pace: Option<u32>,
+    pub deadline: u64,
     /// Fewest workers that go on (tree, ring).
-    pub(crate) min_workers: u32,
-    pub(crate) json: bool,
-    pub(crate) executor: Executor,
+    pub min_workers: u32,
+    pub json: bool,
+    pub executor: Executor,
     /// What monitors are told is left there.
-    pub(crate) monitor: Option<Board>,
+    pub monitor: Option<Board>,
     /// Safetensors to begin with, and to end with.
-    pub(crate) init: Option<PathBuf>,
-    pub(crate) export: Option<PathBuf>,
+    pub init: Option<PathBuf>,
+    pub export: Option<PathBuf>,
 }
 
 /// The recipe's own knobs: flag, key of the recipe's text form, meaning.
@@ -84,7 +84,7 @@ const KNOBS: &[(&str, &str, &str)] = &[
 ];
 
 /// Recipes and exit codes, for the end of a help text.
-pub(crate) fn recipes() -> String {
+pub fn recipes() -> String {
     let recipes: Vec<String> = PRESETS.iter().map(|preset| format!("  {:<12} {}", preset.name, preset.about)).collect();
     format!(
         "Recipes:\n{}\n  or any recipe in full, for instance \"ssp bound=5 shards=2\"\n\n\
@@ -93,12 +93,12 @@ pub(crate) fn recipes() -> String {
     )
 }
 
-pub(crate) fn value(name: &'static str, help: &'static str) -> Arg {
+pub fn value(name: &'static str, help: &'static str) -> Arg {
     Arg::new(name).long(name).help(help).value_name("VALUE")
 }
 
 /// Adds the flags of a training to a command.
-pub(crate) fn training(command: Command) -> Command {
+pub fn training(command: Command) -> Command {
     let number =
         |name, default: &'static str, help| value(name, help).default_value(default).allow_negative_numbers(true);
     let mut command = command
@@ -148,7 +148,7 @@ pub(crate) fn training(command: Command) -> Command {
 
 impl Options {
     /// What the flags say, for so many workers.
-    pub(crate) fn from_matches(matches: &ArgMatches, workers: u32) -> Result<Self, (u8, String)> {
+    pub fn from_matches(matches: &ArgMatches, workers: u32) -> Result<Self, (u8, String)> {
         let usage = |text: String| (exit::USAGE, text);
         let text = |name: &str| matches.get_one::<String>(name).cloned();
         let name = text("recipe").unwrap_or_default();
@@ -208,7 +208,7 @@ impl Options {
 
     /// Has the nodes of this process say how they are: told at `--monitor` by the process of rank 0, which the others tell. All
     /// in one process if `rank` is none.
-    pub(crate) fn monitored(
+    pub fn monitored(
         &mut self,
         matches: &ArgMatches,
         rank: Option<u32>,
@@ -241,7 +241,7 @@ impl Options {
         let Some(address) = address else { return Ok(()) };
         let failed = |error: std::io::Error| (exit::RUN, format!("--monitor {address}: {error}"));
         let key = matches.get_one::<PathBuf>("monitor-key-file").map(|path| {
-            let key = gradwire_tcp::Key::from_file(path).map_err(|error| (exit::AUTH, error.to_string()))?;
+            let key = gradwire::tcp::Key::from_file(path).map_err(|error| (exit::AUTH, error.to_string()))?;
             Ok::<_, (u8, String)>(key.to_bytes())
         });
         let key = key.transpose()?;
@@ -262,7 +262,7 @@ impl Options {
     }
 
     /// Has a node watched, if the run is.
-    pub(crate) fn watched(&self, builder: Builder) -> Builder {
+    pub fn watched(&self, builder: Builder) -> Builder {
         let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
         match &self.monitor {
             Some(board) => builder.monitor(board.clone(), host.trim()),
@@ -271,7 +271,7 @@ impl Options {
     }
 
     /// The parameters to begin with.
-    pub(crate) fn initial(&self, model: &Model) -> Result<Vec<f32>, (u8, String)> {
+    pub fn initial(&self, model: &Model) -> Result<Vec<f32>, (u8, String)> {
         let mut params = model.initial(self.seed);
         let Some(path) = &self.init else { return Ok(params) };
         let read = tensors::import(&model.layout(), path, &mut params);
@@ -279,19 +279,19 @@ impl Options {
     }
 
     /// Writes those at the end, if they are wanted.
-    pub(crate) fn keep(&self, model: &Model, params: &[f32]) -> Result<(), (u8, String)> {
+    pub fn keep(&self, model: &Model, params: &[f32]) -> Result<(), (u8, String)> {
         let Some(path) = &self.export else { return Ok(()) };
         tensors::export(&model.layout(), params, path).map_err(|error| (exit::DATA, format!("--export {error}")))
     }
 
     /// How many optimizer vectors travel: the momentum, where it is averaged.
-    pub(crate) fn optimizer_vectors(&self) -> u32 {
+    pub fn optimizer_vectors(&self) -> u32 {
         u32::from(self.recipe.optimizer_state() == gradwire::recipe::OptimizerState::Average)
     }
 }
 
 /// Reads a command line. `--help` is an error with code 0.
-pub(crate) fn matches(command: Command, args: Vec<std::ffi::OsString>) -> Result<ArgMatches, (u8, String)> {
+pub fn matches(command: Command, args: Vec<std::ffi::OsString>) -> Result<ArgMatches, (u8, String)> {
     command.try_get_matches_from(args).map_err(|error| {
         let code = if error.use_stderr() { exit::USAGE } else { 0 };
         (code, error.to_string())

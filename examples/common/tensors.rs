@@ -6,7 +6,7 @@ use gradwire::Layout;
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 
 /// Writes parameters to a file, a tensor each.
-pub(crate) fn export(layout: &Layout, params: &[f32], path: &Path) -> Result<(), String> {
+pub fn export(layout: &Layout, params: &[f32], path: &Path) -> Result<(), String> {
     let failed = |error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
     let bytes: Vec<u8> = params.iter().flat_map(|x| x.to_le_bytes()).collect();
     let mut views = Vec::new();
@@ -20,7 +20,7 @@ pub(crate) fn export(layout: &Layout, params: &[f32], path: &Path) -> Result<(),
 }
 
 /// Reads parameters from a file: every tensor of the layout, by name.
-pub(crate) fn import(layout: &Layout, path: &Path, params: &mut [f32]) -> Result<(), String> {
+pub fn import(layout: &Layout, path: &Path, params: &mut [f32]) -> Result<(), String> {
     let failed = |error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
     let file = std::fs::read(path).map_err(|error| failed(&error))?;
     let tensors = SafeTensors::deserialize(&file).map_err(|error| failed(&error))?;

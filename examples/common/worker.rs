@@ -13,26 +13,26 @@ use super::model::Model;
 use super::options::Options;
 
 /// What a worker has done.
-pub(crate) struct Done {
-    pub(crate) params: Vec<f32>,
-    pub(crate) status: Status,
-    pub(crate) steps: u64,
-    pub(crate) examples: u64,
+pub struct Done {
+    pub params: Vec<f32>,
+    pub status: Status,
+    pub steps: u64,
+    pub examples: u64,
     /// It was asked to stop before its time.
-    pub(crate) drained: bool,
+    pub drained: bool,
 }
 
 /// Where a worker keeps what it needs to go on after a pause.
 #[derive(Clone, Debug)]
-pub(crate) struct Keep {
-    pub(crate) directory: PathBuf,
+pub struct Keep {
+    pub directory: PathBuf,
     /// Steps between checkpoints, in recipes with rounds; others are suspended when they are asked to stop.
-    pub(crate) every: u64,
-    pub(crate) resume: bool,
+    pub every: u64,
+    pub resume: bool,
 }
 
 /// What the loop tells and asks while it runs.
-pub(crate) trait Watch {
+pub trait Watch {
     /// Has this worker been asked to stop?
     fn stops(&self) -> bool {
         false
@@ -48,7 +48,7 @@ pub(crate) trait Watch {
 }
 
 /// Takes part as the worker of this rank, until all epochs are done or it is asked to stop.
-pub(crate) fn train<T: Transport + 'static>(
+pub fn train<T: Transport + 'static>(
     options: &Options,
     train: &Data,
     transport: T,
@@ -163,7 +163,7 @@ fn progress(options: &Options, status: &Status) -> u64 {
 }
 
 /// FNV-1a over the bits: equal parameters have equal digests.
-pub(crate) fn digest(params: &[f32]) -> u64 {
+pub fn digest(params: &[f32]) -> u64 {
     let bytes = params.iter().flat_map(|x| x.to_le_bytes());
     bytes.fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
 }

@@ -3,27 +3,22 @@
 //! Each gets its place in the environment; what it says is passed on with its rank in front; all are stopped together.
 //! `node` is built in; any other program is started as it is.
 
-#[path = "../common/mod.rs"]
-mod common;
-
-#[path = "../common/children.rs"]
-mod children;
-
 use std::ffi::OsString;
 use std::io::Write as _;
 use std::process::ExitCode;
 
-use children::{Children, Said};
 use clap::{Arg, Command, value_parser};
-use common::options::{self, exit, value};
+use gradwire_examples::children::{Children, Said};
+use gradwire_examples::node;
+use gradwire_examples::options::{self, exit, value};
 
 fn main() -> ExitCode {
     let mut args = std::env::args_os();
     // Started by itself, as the program that is built in.
     if std::env::var_os(BUILT_IN).is_some() {
-        return common::end(common::node::main(args.collect()));
+        return gradwire_examples::end(node::main(args.collect()));
     }
-    common::end(run(args.by_ref().collect()))
+    gradwire_examples::end(run(args.by_ref().collect()))
 }
 
 /// Says that this is a child, and which.
@@ -58,7 +53,7 @@ fn run(args: Vec<OsString>) -> Result<(), (u8, String)> {
     let mut command = matches.get_many::<OsString>("command").into_iter().flatten().cloned();
     let name = command.next().unwrap_or_default();
     let failed = |error: std::io::Error| (exit::RUN, format!("launch: {}: {error}", name.display()));
-    let stop = common::node::stop_on_signals().map_err(failed)?;
+    let stop = node::stop_on_signals().map_err(failed)?;
     let program = match name == "node" {
         true => std::env::current_exe().map_err(failed)?.into_os_string(),
         false => name.clone(),

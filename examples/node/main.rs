@@ -1,10 +1,9 @@
 //! One process of a run over TCP or shared memory. `node --help` tells what can be chosen.
 
-#[path = "../common/mod.rs"]
-mod common;
-
 use std::process::ExitCode;
 
+use gradwire_examples::node;
+
 fn main() -> ExitCode {
-    common::end(common::node::main(std::env::args_os().collect()))
+    gradwire_examples::end(node::main(std::env::args_os().collect()))
 }

@@ -10,17 +10,10 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::binary::binary;
+
 /// Far more than anything here takes.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(90);
-
-/// `cargo test` builds examples beside the tests' own directory.
-pub(crate) fn binary(name: &str) -> PathBuf {
-    let test = std::env::current_exe().expect("a test has a path");
-    let target = test.parent().and_then(std::path::Path::parent).expect("target/debug/deps/test");
-    let path = target.join("examples").join(name);
-    assert!(path.exists(), "{}: `cargo test` builds it, `cargo test --test live` alone does not", path.display());
-    path
-}
 
 /// A port that was free a moment ago.
 pub(crate) fn port() -> u16 {
