@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use gradwire::tcp::{Key, KeyError, Notice, StreamError};
 use gradwire::{Error, Event, Place, Session, Status, Transport};
+use toml::de::{DeTable, DeValue};
 
 use super::data::Data;
 use super::model::Model;
@@ -144,15 +145,16 @@ pub fn main(args: Vec<OsString>) -> Result<(), Failure> {
 fn with_config(path: &std::path::Path, args: Vec<OsString>) -> Result<Vec<OsString>, Failure> {
     let failed = |what: String| (exit::USAGE, format!("--config {}: {what}", path.display()));
     let text = std::fs::read_to_string(path).map_err(|error| failed(error.to_string()))?;
-    let table: toml::Table = text.parse().map_err(|error: toml::de::Error| failed(error.message().to_string()))?;
+    let table = DeTable::parse(&text).map_err(|error| failed(error.message().to_string()))?.into_inner();
     let mut all: Vec<OsString> = args.iter().take(1).cloned().collect();
     for (key, value) in table {
-        match value {
-            toml::Value::Boolean(false) => {}
-            toml::Value::Boolean(true) => all.push(format!("--{key}").into()),
-            toml::Value::String(text) => all.push(format!("--{key}={text}").into()),
-            toml::Value::Integer(number) => all.push(format!("--{key}={number}").into()),
-            toml::Value::Float(number) => all.push(format!("--{key}={number}").into()),
+        let key = key.into_inner();
+        match value.into_inner() {
+            DeValue::Boolean(false) => {}
+            DeValue::Boolean(true) => all.push(format!("--{key}").into()),
+            DeValue::String(text) => all.push(format!("--{key}={text}").into()),
+            DeValue::Integer(number) => all.push(format!("--{key}={number}").into()),
+            DeValue::Float(number) => all.push(format!("--{key}={}", number.as_str()).into()),
             other => {
                 return Err(failed(format!("{key}: expected text, a number, true or false, got {}", other.type_str())));
             }
