@@ -4,7 +4,7 @@
 Prints the time from the start of a killed process to its first accepted step, and the duration and the accuracy of the
 run beside those of an undisturbed run. Needs `cargo build --release --examples`. See --help for the options.
 """
-import argparse, json, os, random, socket, subprocess, threading, time
+import argparse, json, os, random, socket, subprocess, sys, threading, time
 
 parser = argparse.ArgumentParser(formatter_class=argparse.ArgumentDefaultsHelpFormatter)
 parser.add_argument("--recipe", default="sync", help="recipe of the run")
@@ -18,7 +18,10 @@ parser.add_argument("--seed", type=int, default=1, help="seed of the choice of p
 parser.add_argument("--apart", action="store_true", help="the servers are processes of their own, with the last ranks")
 args = parser.parse_args()
 random.seed(args.seed)
-node = os.path.join(os.path.dirname(__file__), "..", "target", "release", "examples", "node")
+target = os.environ.get("CARGO_TARGET_DIR") or os.path.join(os.path.dirname(__file__), "..", "target")
+node = os.path.join(target, "release", "examples", "node")
+if not os.path.exists(node):
+    sys.exit(f"{node}: not built; cargo build --release --examples")
 workers = args.processes - args.apart
 pace, share = 40, 1433 // workers
 batches = -(-share // 16)

@@ -8,7 +8,10 @@ usage: benches/flood.py [SECONDS]      default: 20; needs `cargo build --release
 import json, os, re, socket, subprocess, sys, threading, time
 
 seconds = float(sys.argv[1]) if len(sys.argv) > 1 else 20
-node = os.path.join(os.path.dirname(__file__), "..", "target", "release", "examples", "node")
+target = os.environ.get("CARGO_TARGET_DIR") or os.path.join(os.path.dirname(__file__), "..", "target")
+node = os.path.join(target, "release", "examples", "node")
+if not os.path.exists(node):
+    sys.exit(f"{node}: not built; cargo build --release --examples")
 words = [b"", b"GET / HTTP/1.1\r\n\r\n", os.urandom(200), b"GRWP" + bytes(124)]
 
 

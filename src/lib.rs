@@ -69,6 +69,8 @@ pub use error::{Awaited, Error, Overdue};
 pub use gradwire_core::{
     Cluster, ConfigError, Event, Layout, PeerId, Recipe, Status, Transport, recipe, shard_range, status, telemetry,
 };
+#[cfg(feature = "gpu")]
+pub use gradwire_gpu as gpu;
 pub use gradwire_mem::Mem;
 #[cfg(feature = "shm")]
 pub use gradwire_shm as shm;

@@ -8,8 +8,8 @@
 use std::thread;
 use std::time::Duration;
 
+use gradwire::gpu::{Context, Gpu, give, take, wgpu};
 use gradwire::{Cluster, Layout, Mem, Recipe, RunState, Session};
-use gradwire_gpu::{Context, Gpu, give, take, wgpu};
 
 const WORKERS: u32 = 3;
 const LEN: usize = 5000;

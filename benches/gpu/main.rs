@@ -1,6 +1,6 @@
 //! Times of the GPU kernels, as ratios to a copy on the same device and to the same kernel on the CPU.
 //!
-//! `cargo bench --bench gpu` runs all kernels, `-- NAME` the kernels whose name contains NAME, and `-- --test` all
+//! `cargo bench --features gpu --bench gpu` runs all kernels, `-- NAME` the kernels whose name contains NAME, and `-- --test` all
 //! kernels at a small size. `WGPU_ADAPTER_NAME` chooses the adapter. Without an adapter the bench is skipped, or fails
 //! if `GRADWIRE_REQUIRE_GPU` is set.
 
@@ -14,7 +14,6 @@ use gradwire_core::codec::threshold::Aim;
 use gradwire_core::kernel::executor::Executor;
 use gradwire_core::kernel::{self, Coding, EncodeTarget, Kernel, KernelResult, MEAN_MAX};
 use gradwire_core::recipe::Control;
-use gradwire_gpu::{Context, Gpu, wgpu};
 
 /// Vectors of a set.
 const VECTORS: u32 = 6;

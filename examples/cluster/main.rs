@@ -4,11 +4,6 @@
 //! See `cargo run --release --example cluster -- --help`. `threads.rs` and `processes.rs` run the workers, `report.rs`
 //! prints progress and results.
 
-#[path = "../common/mod.rs"]
-mod common;
-
-#[path = "../common/children.rs"]
-mod children;
 mod processes;
 mod report;
 mod threads;
@@ -18,9 +13,10 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::{Command, value_parser};
-use common::data::Data;
-use common::model::Model;
-use common::options::{self, Options, exit, value};
+use gradwire_examples::data::Data;
+use gradwire_examples::model::Model;
+use gradwire_examples::node;
+use gradwire_examples::options::{self, Options, exit, value};
 use report::Report;
 use threads::Progress;
 
@@ -28,9 +24,9 @@ fn main() -> ExitCode {
     let args: Vec<OsString> = std::env::args_os().collect();
     // `cluster` has started itself as one of the processes.
     if std::env::var_os(processes::CHILD).is_some() {
-        return common::end(common::node::main(args));
+        return gradwire_examples::end(node::main(args));
     }
-    common::end(run(args))
+    gradwire_examples::end(run(args))
 }
 
 fn command() -> Command {

@@ -4,9 +4,10 @@
 use std::ffi::OsString;
 use std::io::Write as _;
 
-use crate::children::{Children, Line};
-use crate::common::node;
-use crate::common::options::{Options, exit};
+use gradwire_examples::children::{Children, Line};
+use gradwire_examples::node;
+use gradwire_examples::options::{Options, exit};
+
 use crate::report::Outcome;
 
 /// The environment variable of processes that are workers.

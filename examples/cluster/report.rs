@@ -4,9 +4,10 @@ use std::fmt::Write as _;
 use std::io::Write as _;
 use std::sync::atomic::Ordering;
 
-use crate::common::data::Data;
-use crate::common::model::Model;
-use crate::common::options::Options;
+use gradwire_examples::data::Data;
+use gradwire_examples::model::Model;
+use gradwire_examples::options::Options;
+
 use crate::threads::{Progress, staleness, traffic};
 
 /// The result of a run.

@@ -8,11 +8,11 @@ use std::time::{Duration, Instant};
 
 use gradwire::status::Histogram;
 use gradwire::{Error, Layout, Mem, RunState, Session, Status};
+use gradwire_examples::data::Data;
+use gradwire_examples::model::Model;
+use gradwire_examples::options::Options;
+use gradwire_examples::worker::{self, Done, Watch, digest};
 
-use crate::common::data::Data;
-use crate::common::model::Model;
-use crate::common::options::Options;
-use crate::common::worker::{self, Done, Watch, digest};
 use crate::report::Outcome;
 
 /// The progress of all nodes. Their threads write it, and the main thread prints it.

@@ -12,7 +12,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 /// A line of a child's output, with the child's rank.
-pub(crate) enum Line {
+pub enum Line {
     /// A line of stdout.
     Out(u32, String),
     /// A line of stderr, or a message about the end of the process.
@@ -20,7 +20,7 @@ pub(crate) enum Line {
 }
 
 /// The child processes of one run. Dropping it kills them.
-pub(crate) struct Children {
+pub struct Children {
     program: OsString,
     args: Vec<OsString>,
     /// An additional environment variable for the children.
@@ -30,7 +30,7 @@ pub(crate) struct Children {
     /// The processes, in order of rank.
     children: Vec<Slot>,
     sender: Sender<Line>,
-    pub(crate) lines: Receiver<Line>,
+    pub lines: Receiver<Line>,
 }
 
 /// A rank, and the process that has it.
@@ -55,7 +55,7 @@ impl Children {
     ///
     /// # Errors
     /// If a process cannot be started.
-    pub(crate) fn start(
+    pub fn start(
         program: OsString,
         args: Vec<OsString>,
         count: u32,
@@ -107,7 +107,7 @@ impl Children {
 
     /// Waits until all processes have ended, and passes each line of their output to `print`. When `stop` is set, sends
     /// SIGTERM, and after [`GRACE`] SIGKILL. Returns the exit codes by rank, with minus the number of a signal.
-    pub(crate) fn wait(mut self, stop: &Arc<AtomicBool>, mut print: impl FnMut(Line)) -> Vec<i32> {
+    pub fn wait(mut self, stop: &Arc<AtomicBool>, mut print: impl FnMut(Line)) -> Vec<i32> {
         let mut asked: Option<Instant> = None;
         loop {
             // Bounded, so that processes are reaped even if one of them prints without a pause.

@@ -8,18 +8,18 @@ static LABELS: &[u8] = include_bytes!("../data/digits-labels-idx1-ubyte");
 
 /// Images of digits with their labels.
 #[derive(Clone)]
-pub(crate) struct Data {
+pub struct Data {
     /// Pixels of an image.
-    pub(crate) pixels: usize,
+    pub pixels: usize,
     /// The pixels of all images in 0..=1, image after image.
-    pub(crate) images: Vec<f32>,
+    pub images: Vec<f32>,
     /// The class of each image, 0 to 9.
-    pub(crate) labels: Vec<u8>,
+    pub labels: Vec<u8>,
 }
 
 /// Why files are no training data.
 #[derive(Debug)]
-pub(crate) enum DataError {
+pub enum DataError {
     Missing { path: PathBuf, error: std::io::Error },
     Truncated { path: PathBuf, expected: usize, got: usize },
     Magic { path: PathBuf, expected: u32, got: u32 },
@@ -47,13 +47,13 @@ impl fmt::Display for DataError {
 
 impl Data {
     /// The digits in the program: 1,797 images of 8×8 pixels.
-    pub(crate) fn digits() -> Result<Self, DataError> {
+    pub fn digits() -> Result<Self, DataError> {
         Self::parse(Path::new("digits-images"), IMAGES, Path::new("digits-labels"), LABELS)
     }
 
     /// Loads a pair of IDX files from a directory: `*images-idx3-ubyte` and `*labels-idx1-ubyte`. A pair with `train`
     /// in its name takes precedence.
-    pub(crate) fn load(dir: &Path) -> Result<Self, DataError> {
+    pub fn load(dir: &Path) -> Result<Self, DataError> {
         let missing = |path: &Path, error| DataError::Missing { path: path.to_path_buf(), error };
         let entries = std::fs::read_dir(dir).map_err(|error| missing(dir, error))?;
         let mut names: Vec<PathBuf> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
@@ -84,16 +84,17 @@ impl Data {
         Ok(Self { pixels: rows * columns, images, labels: labels.to_vec() })
     }
 
-    pub(crate) fn len(&self) -> usize {
+    #[allow(clippy::len_without_is_empty, reason = "data that can be loaded are never empty")]
+    pub fn len(&self) -> usize {
         self.labels.len()
     }
 
-    pub(crate) fn image(&self, index: usize) -> &[f32] {
+    pub fn image(&self, index: usize) -> &[f32] {
         &self.images[index * self.pixels..][..self.pixels]
     }
 
     /// Splits into training and test data. The test data are a fifth of each class, chosen at random by the seed.
-    pub(crate) fn split(&self, seed: u64) -> (Self, Self) {
+    pub fn split(&self, seed: u64) -> (Self, Self) {
         let mut parts = [
             Self { images: Vec::new(), labels: Vec::new(), ..*self },
             Self { images: Vec::new(), labels: Vec::new(), ..*self },
@@ -133,7 +134,7 @@ fn idx<'a, const N: usize>(path: &Path, bytes: &'a [u8], expected: u32) -> Resul
 }
 
 /// Shuffles in place (Fisher and Yates). A seed gives the same order on every machine.
-pub(crate) fn shuffle(items: &mut [usize], seed: u64) {
+pub fn shuffle(items: &mut [usize], seed: u64) {
     let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
     for i in (1..items.len()).rev() {
         items.swap(i, (next(&mut state) % (i as u64 + 1)) as usize);
@@ -141,7 +142,7 @@ pub(crate) fn shuffle(items: &mut [usize], seed: u64) {
 }
 
 /// The next random number (xorshift64*). `state` must not be 0.
-pub(crate) fn next(state: &mut u64) -> u64 {
+pub fn next(state: &mut u64) -> u64 {
     *state ^= *state >> 12;
     *state ^= *state << 25;
     *state ^= *state >> 27;

@@ -3,28 +3,33 @@
 use std::io::Write as _;
 
 use gradwire::Builder;
-use gradwire_gpu::{Context, Gpu};
 
 use super::options::exit;
 
 /// A device that is open. Threads of one process share it.
+#[cfg(feature = "gpu")]
+type Device = gradwire::gpu::Context;
+/// No device can be open in a build without the feature.
+#[cfg(not(feature = "gpu"))]
+type Device = std::convert::Infallible;
+
 #[derive(Clone, Debug)]
-pub(crate) enum Executor {
+pub enum Executor {
     Cpu,
-    Gpu(Context),
+    Gpu(Device),
 }
 
 impl Executor {
     /// `cpu`, `gpu`, or `auto`: a GPU if there is one. Both `gpu` and `auto` print their choice.
-    pub(crate) fn from_name(name: &str) -> Result<Self, (u8, String)> {
+    pub fn from_name(name: &str) -> Result<Self, (u8, String)> {
         let opened = match name {
-            "gpu" | "auto" => Context::open(),
+            "gpu" | "auto" => open(),
             _ => return Ok(Self::Cpu),
         };
         match opened {
-            Ok(context) => {
-                let _ = writeln!(std::io::stderr(), "executor: {}", context.name());
-                Ok(Self::Gpu(context))
+            Ok((device, said)) => {
+                let _ = writeln!(std::io::stderr(), "executor: {said}");
+                Ok(Self::Gpu(device))
             }
             Err(error) if name == "auto" => {
                 let _ = writeln!(std::io::stderr(), "executor: WARNING: using the CPU: {error}");
@@ -35,13 +40,31 @@ impl Executor {
     }
 
     /// Lets a node compute on this device.
-    pub(crate) fn on(&self, builder: Builder) -> Builder {
+    pub fn on(&self, builder: Builder) -> Builder {
         match self {
             Self::Cpu => builder,
-            Self::Gpu(context) => {
-                let context = context.clone();
-                builder.executor(move || Box::new(Gpu::new(context.clone())))
+            #[cfg(feature = "gpu")]
+            Self::Gpu(device) => {
+                let device = device.clone();
+                builder.executor(move || Box::new(gradwire::gpu::Gpu::new(device.clone())))
             }
+            #[cfg(not(feature = "gpu"))]
+            Self::Gpu(device) => match *device {},
         }
     }
+}
+
+/// The first adapter, and its name.
+#[cfg(feature = "gpu")]
+fn open() -> Result<(Device, String), String> {
+    let device = Device::open().map_err(|error| error.to_string())?;
+    let name = device.name().to_string();
+    Ok((device, name))
+}
+
+#[cfg(not(feature = "gpu"))]
+fn open() -> Result<(Device, String), String> {
+    let text = "this program was built without its feature gpu; \
+                cargo run --release --features gpu --example cluster -- --executor gpu";
+    Err(text.to_string())
 }

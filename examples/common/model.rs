@@ -5,7 +5,7 @@ use gradwire::Layout;
 use super::data::{Data, next};
 
 /// The shape of the model, and buffers for one batch. The parameters are not part of it.
-pub(crate) struct Model {
+pub struct Model {
     /// Sizes of the layers, from the input to the 10 classes.
     sizes: Vec<usize>,
     /// Examples for which the buffers have room.
@@ -17,7 +17,7 @@ pub(crate) struct Model {
 }
 
 impl Model {
-    pub(crate) fn new(pixels: usize, hidden: &[usize], batch: usize) -> Self {
+    pub fn new(pixels: usize, hidden: &[usize], batch: usize) -> Self {
         let sizes: Vec<usize> = [pixels].iter().chain(hidden).copied().chain([10]).collect();
         let widest = sizes.iter().copied().max().unwrap_or(0);
         Self {
@@ -29,14 +29,14 @@ impl Model {
     }
 
     /// The tensors in the parameter vector: for each layer its weights, one row per input, then its biases.
-    pub(crate) fn layout(&self) -> Layout {
+    pub fn layout(&self) -> Layout {
         self.sizes.windows(2).enumerate().fold(Layout::new(), |layout, (i, pair)| {
             layout.tensor(&format!("dense{i}.weight"), pair).tensor(&format!("dense{i}.bias"), &pair[1..])
         })
     }
 
     /// Random initial parameters, by He et al. 2015.
-    pub(crate) fn initial(&self, seed: u64) -> Vec<f32> {
+    pub fn initial(&self, seed: u64) -> Vec<f32> {
         let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
         let mut params = Vec::new();
         for pair in self.sizes.windows(2) {
@@ -51,7 +51,7 @@ impl Model {
     }
 
     /// Writes the gradient of the mean loss over the images of `indices`, and returns that loss.
-    pub(crate) fn gradient(&mut self, params: &[f32], data: &Data, indices: &[usize], gradient: &mut [f32]) -> f32 {
+    pub fn gradient(&mut self, params: &[f32], data: &Data, indices: &[usize], gradient: &mut [f32]) -> f32 {
         let rows = self.forward(params, data, indices);
         let loss = self.softmax(data, indices);
         gradient.fill(0.0);
@@ -83,7 +83,7 @@ impl Model {
     }
 
     /// The share of images that the model classifies correctly, and the mean loss.
-    pub(crate) fn evaluate(&mut self, params: &[f32], data: &Data) -> (f64, f64) {
+    pub fn evaluate(&mut self, params: &[f32], data: &Data) -> (f64, f64) {
         let (mut right, mut loss) = (0, 0.0);
         let all: Vec<usize> = (0..data.len()).collect();
         for indices in all.chunks(self.batch) {

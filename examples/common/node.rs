@@ -10,8 +10,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
+use gradwire::tcp::{Key, KeyError, Notice, StreamError};
 use gradwire::{Error, Event, LaunchEnv, RunState, Session, Status, Transport};
-use gradwire_tcp::{Key, KeyError, Notice, StreamError};
+use toml::de::{DeTable, DeValue};
 
 use super::data::Data;
 use super::model::Model;
@@ -53,7 +54,7 @@ struct Node {
 }
 
 /// The command line of a process.
-pub(crate) fn command() -> Command {
+pub fn command() -> Command {
     let command = Command::new("node")
         .about("One process of a run: learns handwritten digits together with other processes.")
         // A later flag overrides an earlier one, so that flags on the command line override a configuration file.
@@ -177,7 +178,7 @@ fn checkpoint_flags(command: Command) -> Command {
 ///
 /// # Errors
 /// An exit code and a message.
-pub(crate) fn main(args: Vec<OsString>) -> Result<(), Failure> {
+pub fn main(args: Vec<OsString>) -> Result<(), Failure> {
     let matches = options::matches(command(), args.clone())?;
     if let Some(("keygen", matches)) = matches.subcommand() {
         let path = matches.get_one::<PathBuf>("file").cloned().unwrap_or_default();
@@ -201,16 +202,17 @@ pub(crate) fn main(args: Vec<OsString>) -> Result<(), Failure> {
 fn with_config(path: &std::path::Path, args: Vec<OsString>) -> Result<Vec<OsString>, Failure> {
     let failed = |what: String| (exit::USAGE, format!("--config {}: {what}", path.display()));
     let text = std::fs::read_to_string(path).map_err(|error| failed(error.to_string()))?;
-    let table: toml::Table = text.parse().map_err(|error: toml::de::Error| failed(error.message().to_string()))?;
+    let table = DeTable::parse(&text).map_err(|error| failed(error.message().to_string()))?.into_inner();
     let mut all: Vec<OsString> = args.iter().take(1).cloned().collect();
     for (key, value) in table {
-        match value {
+        let key = key.into_inner();
+        match value.into_inner() {
             // `false` is the default of every flag.
-            toml::Value::Boolean(false) => {}
-            toml::Value::Boolean(true) => all.push(format!("--{key}").into()),
-            toml::Value::String(text) => all.push(format!("--{key}={text}").into()),
-            toml::Value::Integer(number) => all.push(format!("--{key}={number}").into()),
-            toml::Value::Float(number) => all.push(format!("--{key}={number}").into()),
+            DeValue::Boolean(false) => {}
+            DeValue::Boolean(true) => all.push(format!("--{key}").into()),
+            DeValue::String(text) => all.push(format!("--{key}={text}").into()),
+            DeValue::Integer(number) => all.push(format!("--{key}={number}").into()),
+            DeValue::Float(number) => all.push(format!("--{key}={}", number.as_str()).into()),
             other => {
                 return Err(failed(format!("{key}: expected text, a number, true or false, got {}", other.type_str())));
             }
@@ -224,7 +226,7 @@ fn with_config(path: &std::path::Path, args: Vec<OsString>) -> Result<Vec<OsStri
 ///
 /// # Errors
 /// If the operating system does not install the handler.
-pub(crate) fn stop_on_signals() -> std::io::Result<Arc<AtomicBool>> {
+pub fn stop_on_signals() -> std::io::Result<Arc<AtomicBool>> {
     let stop = Arc::new(AtomicBool::new(false));
     for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
         signal_hook::flag::register_conditional_shutdown(signal, 130, Arc::clone(&stop))?;
@@ -401,13 +403,13 @@ impl Node {
 
     // Transports
 
-    fn tcp(&self, rank: u32) -> Result<gradwire_tcp::Tcp, Failure> {
+    fn tcp(&self, rank: u32) -> Result<gradwire::tcp::Tcp, Failure> {
         let meet = self.env.meet.clone().ok_or_else(|| {
             let text = "--meet: expected HOST:PORT, the address of rank 0, which no launcher has set";
             (exit::USAGE, text.to_string())
         })?;
         let nodes = self.options.cluster.nodes();
-        let mut builder = gradwire_tcp::Builder::new(rank, nodes, &meet)
+        let mut builder = gradwire::tcp::Builder::new(rank, nodes, &meet)
             .cluster(&self.cluster)
             .dead_after(self.dead_after)
             .spin(self.spin)
@@ -426,13 +428,13 @@ impl Node {
             builder = builder.notices(notice(rank));
         }
         builder.open().map_err(|error| {
-            let code = if matches!(error, gradwire_tcp::TcpError::Open { .. }) { exit::AUTH } else { exit::RUN };
+            let code = if matches!(error, gradwire::tcp::TcpError::Open { .. }) { exit::AUTH } else { exit::RUN };
             (code, format!("node {rank}: {error}"))
         })
     }
 
-    fn shm(&self, rank: u32) -> Result<gradwire_shm::Shm, Failure> {
-        let mut builder = gradwire_shm::Builder::new(rank, self.options.cluster.nodes())
+    fn shm(&self, rank: u32) -> Result<gradwire::shm::Shm, Failure> {
+        let mut builder = gradwire::shm::Builder::new(rank, self.options.cluster.nodes())
             .cluster(&self.cluster)
             .dead_after(self.dead_after)
             .spin(self.spin);

@@ -15,58 +15,58 @@ use super::model::Model;
 use super::tensors;
 
 /// Exit codes. `--help` lists them; 0 is success, and 130 the end after Ctrl-C.
-pub(crate) mod exit {
+pub mod exit {
     /// A flag or its value is wrong.
-    pub(crate) const USAGE: u8 = 2;
+    pub const USAGE: u8 = 2;
     /// The recipe does not fit the cluster, or a peer has another contract.
-    pub(crate) const CONFIG: u8 = 3;
+    pub const CONFIG: u8 = 3;
     /// The run or the network failed.
-    pub(crate) const RUN: u8 = 4;
+    pub const RUN: u8 = 4;
     /// A key is missing, unreadable or different from the peers' key.
-    pub(crate) const AUTH: u8 = 5;
+    pub const AUTH: u8 = 5;
     /// Training data, a parameter file or a checkpoint cannot be used.
-    pub(crate) const DATA: u8 = 6;
+    pub const DATA: u8 = 6;
 }
 
 /// The checked options of a training.
 #[derive(Clone, Debug)]
-pub(crate) struct Options {
+pub struct Options {
     /// The recipe as it was given, for messages.
-    pub(crate) name: String,
-    pub(crate) recipe: Recipe,
-    pub(crate) cluster: Cluster,
-    pub(crate) epochs: u32,
+    pub name: String,
+    pub recipe: Recipe,
+    pub cluster: Cluster,
+    pub epochs: u32,
     /// Examples per step and worker.
-    pub(crate) batch: usize,
+    pub batch: usize,
     /// Learning rate of the first epoch.
-    pub(crate) rate: f32,
+    pub rate: f32,
     /// Momentum of each worker's optimizer, 0 to 1.
-    pub(crate) momentum: f32,
+    pub momentum: f32,
     /// Factor on the learning rate after each epoch.
-    pub(crate) decay: f32,
+    pub decay: f32,
     /// Sizes of the hidden layers.
-    pub(crate) hidden: Vec<usize>,
+    pub hidden: Vec<usize>,
     /// Seed of the split of the data, the order of examples and the initial parameters.
-    pub(crate) seed: u64,
+    pub seed: u64,
     /// Directory of the training data; `None`: the digits in the program.
-    pub(crate) data: Option<PathBuf>,
+    pub data: Option<PathBuf>,
     /// The rank of a worker that is slowed down, and the factor.
-    pub(crate) slow: Option<(u32, f64)>,
+    pub slow: Option<(u32, f64)>,
     /// Steps per second of each worker; `None`: no limit.
-    pub(crate) pace: Option<u32>,
+    pub pace: Option<u32>,
     /// Seconds that a wait may last.
-    pub(crate) deadline: u64,
+    pub deadline: u64,
     /// The smallest number of workers that goes on (tree, ring).
-    pub(crate) min_workers: u32,
+    pub min_workers: u32,
     /// Print a JSON object instead of text.
-    pub(crate) json: bool,
-    pub(crate) executor: Executor,
+    pub json: bool,
+    pub executor: Executor,
     /// The board that nodes of this process publish their status to, if the run is monitored.
-    pub(crate) monitor: Option<Board>,
+    pub monitor: Option<Board>,
     /// Safetensors file with the initial parameters; `None`: random ones.
-    pub(crate) init: Option<PathBuf>,
+    pub init: Option<PathBuf>,
     /// Safetensors file that receives the final parameters.
-    pub(crate) export: Option<PathBuf>,
+    pub export: Option<PathBuf>,
 }
 
 /// Flags that change one setting of the recipe: flag, key in the recipe's text form, help text.
@@ -102,7 +102,7 @@ const RECIPE_FLAGS: &[(&str, &str, &str)] = &[
 ];
 
 /// The list of recipes and of exit codes, for the end of a help text.
-pub(crate) fn recipes() -> String {
+pub fn recipes() -> String {
     let recipes: Vec<String> = PRESETS.iter().map(|preset| format!("  {:<12} {}", preset.name, preset.about)).collect();
     format!(
         "Recipes (a recipe with changes is one argument: \"ssp bound=5 shards=2\"):\n{}\n\n\
@@ -113,7 +113,7 @@ pub(crate) fn recipes() -> String {
 }
 
 /// A flag with a value. `unit` is the name of the value in the help text.
-pub(crate) fn value(name: &'static str, unit: &'static str, help: &'static str) -> Arg {
+pub fn value(name: &'static str, unit: &'static str, help: &'static str) -> Arg {
     Arg::new(name).long(name).help(help).value_name(unit)
 }
 
@@ -124,7 +124,7 @@ fn number(name: &'static str, unit: &'static str, default: &'static str, help: &
 }
 
 /// Adds the flags of a training to a command, in groups.
-pub(crate) fn training(command: Command) -> Command {
+pub fn training(command: Command) -> Command {
     let command = run_flags(command.next_help_heading("Run"));
     let command = learning_flags(command.next_help_heading("Model, data and optimizer"));
     let mut command = monitor_flags(command.next_help_heading("Monitoring and output"));
@@ -214,7 +214,7 @@ impl Options {
     ///
     /// # Errors
     /// An exit code and a message, if a value is out of range or the recipe does not fit the cluster.
-    pub(crate) fn from_matches(matches: &ArgMatches, workers: u32) -> Result<Self, (u8, String)> {
+    pub fn from_matches(matches: &ArgMatches, workers: u32) -> Result<Self, (u8, String)> {
         let usage = |text: String| (exit::USAGE, text);
         let text = |name: &str| matches.get_one::<String>(name).cloned();
         let name = text("recipe").unwrap_or_default();
@@ -279,7 +279,7 @@ impl Options {
     ///
     /// # Errors
     /// An exit code and a message, if an address, a directory or the key cannot be used.
-    pub(crate) fn start_monitoring(
+    pub fn start_monitoring(
         &mut self,
         matches: &ArgMatches,
         rank: Option<u32>,
@@ -312,7 +312,7 @@ impl Options {
         let Some(address) = address else { return Ok(()) };
         let failed = |error: std::io::Error| (exit::RUN, format!("--monitor {address}: {error}"));
         let key = matches.get_one::<PathBuf>("monitor-key-file").map(|path| {
-            let key = gradwire_tcp::Key::from_file(path).map_err(|error| (exit::AUTH, error.to_string()))?;
+            let key = gradwire::tcp::Key::from_file(path).map_err(|error| (exit::AUTH, error.to_string()))?;
             Ok::<_, (u8, String)>(key.to_bytes())
         });
         let key = key.transpose()?;
@@ -334,7 +334,7 @@ impl Options {
     }
 
     /// Lets a node publish its status, if the run is monitored.
-    pub(crate) fn with_monitoring(&self, builder: Builder) -> Builder {
+    pub fn with_monitoring(&self, builder: Builder) -> Builder {
         let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
         match &self.monitor {
             Some(board) => builder.publish_to(board.clone(), host.trim()),
@@ -343,7 +343,7 @@ impl Options {
     }
 
     /// The initial parameters: from `--init`, or random.
-    pub(crate) fn initial(&self, model: &Model) -> Result<Vec<f32>, (u8, String)> {
+    pub fn initial(&self, model: &Model) -> Result<Vec<f32>, (u8, String)> {
         let mut params = model.initial(self.seed);
         let Some(path) = &self.init else { return Ok(params) };
         let read = tensors::import(&model.layout(), path, &mut params);
@@ -351,19 +351,19 @@ impl Options {
     }
 
     /// Writes the final parameters to the file of `--export`, if it is set.
-    pub(crate) fn write_export(&self, model: &Model, params: &[f32]) -> Result<(), (u8, String)> {
+    pub fn write_export(&self, model: &Model, params: &[f32]) -> Result<(), (u8, String)> {
         let Some(path) = &self.export else { return Ok(()) };
         tensors::export(&model.layout(), params, path).map_err(|error| (exit::DATA, format!("--export {error}")))
     }
 
     /// The number of optimizer vectors that are averaged: 1 (the momentum) for `--optimizer average`, else 0.
-    pub(crate) fn optimizer_vectors(&self) -> u32 {
+    pub fn optimizer_vectors(&self) -> u32 {
         u32::from(self.recipe.optimizer() == gradwire::recipe::OptimizerState::Average)
     }
 }
 
 /// Parses a command line. The text of `--help` is returned as an error with code 0.
-pub(crate) fn matches(command: Command, args: Vec<std::ffi::OsString>) -> Result<ArgMatches, (u8, String)> {
+pub fn matches(command: Command, args: Vec<std::ffi::OsString>) -> Result<ArgMatches, (u8, String)> {
     command.try_get_matches_from(args).map_err(|error| {
         let code = if error.use_stderr() { exit::USAGE } else { 0 };
         (code, error.to_string())

@@ -16,30 +16,30 @@ use super::model::Model;
 use super::options::Options;
 
 /// The result of a worker.
-pub(crate) struct Done {
-    pub(crate) params: Vec<f32>,
+pub struct Done {
+    pub params: Vec<f32>,
     /// The last status.
-    pub(crate) status: Status,
+    pub status: Status,
     /// Steps taken by this process.
-    pub(crate) steps: u64,
+    pub steps: u64,
     /// Examples behind these steps.
-    pub(crate) examples: u64,
+    pub examples: u64,
     /// The worker had to stop before all epochs were done.
-    pub(crate) drained: bool,
+    pub drained: bool,
 }
 
 /// The checkpoints of a worker.
 #[derive(Clone, Debug)]
-pub(crate) struct Checkpoints {
-    pub(crate) directory: PathBuf,
+pub struct Checkpoints {
+    pub directory: PathBuf,
     /// Steps between checkpoints, in trees and rings. Other recipes write one only when the run is suspended.
-    pub(crate) every: u64,
+    pub every: u64,
     /// Begin from the newest checkpoint.
-    pub(crate) resume: bool,
+    pub resume: bool,
 }
 
 /// Observes a training, and can end it.
-pub(crate) trait Watch {
+pub trait Watch {
     /// True if the worker has to stop before its next step.
     fn should_stop(&self) -> bool {
         false
@@ -55,7 +55,7 @@ pub(crate) trait Watch {
 }
 
 /// Takes part as the worker at the transport's rank, until all epochs are done or [`Watch::should_stop`] returns true.
-pub(crate) fn train<T: Transport + 'static>(
+pub fn train<T: Transport + 'static>(
     options: &Options,
     train: &Data,
     transport: T,
@@ -233,7 +233,7 @@ fn progress(options: &Options, status: &Status) -> u64 {
 }
 
 /// A hash (FNV-1a) over the bits of the parameters, to compare workers and runs.
-pub(crate) fn digest(params: &[f32]) -> u64 {
+pub fn digest(params: &[f32]) -> u64 {
     let bytes = params.iter().flat_map(|x| x.to_le_bytes());
     bytes.fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
 }

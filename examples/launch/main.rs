@@ -5,27 +5,22 @@
 //! processes with their ranks in front, restarts processes that fail, and stops all of them together. The program
 //! `node` is built in; any other program is started as it is.
 
-#[path = "../common/mod.rs"]
-mod common;
-
-#[path = "../common/children.rs"]
-mod children;
-
 use std::ffi::OsString;
 use std::io::Write as _;
 use std::process::ExitCode;
 
-use children::{Children, Line};
 use clap::{Arg, Command, value_parser};
-use common::options::{self, exit, value};
+use gradwire_examples::children::{Children, Line};
+use gradwire_examples::node;
+use gradwire_examples::options::{self, exit, value};
 
 fn main() -> ExitCode {
     let mut args = std::env::args_os();
     // `launch` has started itself as the built-in program.
     if std::env::var_os(BUILT_IN).is_some() {
-        return common::end(common::node::main(args.collect()));
+        return gradwire_examples::end(node::main(args.collect()));
     }
-    common::end(run(args.by_ref().collect()))
+    gradwire_examples::end(run(args.by_ref().collect()))
 }
 
 /// The environment variable of children that run the built-in program.
@@ -71,7 +66,7 @@ fn run(args: Vec<OsString>) -> Result<(), (u8, String)> {
     let mut command = matches.get_many::<OsString>("command").into_iter().flatten().cloned();
     let name = command.next().unwrap_or_default();
     let failed = |error: std::io::Error| (exit::RUN, format!("launch: {}: {error}", name.display()));
-    let stop = common::node::stop_on_signals().map_err(failed)?;
+    let stop = node::stop_on_signals().map_err(failed)?;
     let program = match name == "node" {
         true => std::env::current_exe().map_err(failed)?.into_os_string(),
         false => name.clone(),

@@ -1,10 +1,9 @@
 //! The program `node`: one process of a run over TCP or shared memory. See `node --help`, and `common/node.rs`.
 
-#[path = "../common/mod.rs"]
-mod common;
-
 use std::process::ExitCode;
 
+use gradwire_examples::node;
+
 fn main() -> ExitCode {
-    common::end(common::node::main(std::env::args_os().collect()))
+    gradwire_examples::end(node::main(std::env::args_os().collect()))
 }

@@ -12,6 +12,7 @@ use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use clap_complete::Shell;
 use gradwire::monitor::MonitorKey;
 use gradwire::tcp::Key;
+use toml::de::{DeTable, DeValue};
 
 use crate::Failure;
 use crate::app::Column;
@@ -152,16 +153,17 @@ fn with_config(matches: ArgMatches) -> Result<ArgMatches, clap::Error> {
         clap::Error::raw(clap::error::ErrorKind::ValueValidation, text)
     };
     let text = std::fs::read_to_string(&path).map_err(|error| failed(error.to_string()))?;
-    let table: toml::Table = text.parse().map_err(|error: toml::de::Error| failed(error.message().to_string()))?;
+    let table = DeTable::parse(&text).map_err(|error| failed(error.message().to_string()))?.into_inner();
     let mut all: Vec<OsString> = std::env::args_os().take(1).collect();
     for (key, value) in table {
-        match value {
+        let key = key.into_inner();
+        match value.into_inner() {
             // `false` is the default of every flag.
-            toml::Value::Boolean(false) => {}
-            toml::Value::Boolean(true) => all.push(format!("--{key}").into()),
-            toml::Value::String(text) => all.push(format!("--{key}={text}").into()),
-            toml::Value::Integer(number) => all.push(format!("--{key}={number}").into()),
-            toml::Value::Float(number) => all.push(format!("--{key}={number}").into()),
+            DeValue::Boolean(false) => {}
+            DeValue::Boolean(true) => all.push(format!("--{key}").into()),
+            DeValue::String(text) => all.push(format!("--{key}={text}").into()),
+            DeValue::Integer(number) => all.push(format!("--{key}={number}").into()),
+            DeValue::Float(number) => all.push(format!("--{key}={}", number.as_str()).into()),
             other => {
                 let got = other.type_str();
                 return Err(failed(format!("{key}: expected text, a number, true or false, got {got}")));

@@ -4,7 +4,7 @@ use alloc::vec::Vec;
 
 use super::*;
 use crate::machine::collective::{self, Collective};
-use crate::machine::commit::Commit;
+use crate::machine::commit;
 use crate::machine::host::Host;
 use crate::machine::hub::Port;
 use crate::recipe::Topology;
@@ -310,7 +310,7 @@ fn stateful(me: u32) -> Trace {
     let setup = Setup { incarnation: OWN, ..Setup::new(PeerId(me), cluster, chain(), &Layout::flat(LEN), 0) };
     let open = |hub: &mut Port<'_, collective::Job>| {
         let recipe = hub.setup.recipe;
-        let commit = Commit::with_state(&recipe, LEN, 2, &mut hub.vectors);
+        let commit = commit::Commit::with_state(&recipe, LEN, 2, &mut hub.vectors);
         Collective::with_commit(hub, commit)
     };
     trace_machine(Node(alloc::boxed::Box::new(Host::new(setup.clone(), open))), setup)

@@ -2,24 +2,14 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
-use std::sync::OnceLock;
+mod binary;
 
-/// The path of the program: `cargo test` builds examples into a directory beside the tests' one.
-fn binary() -> &'static Path {
-    static BINARY: OnceLock<PathBuf> = OnceLock::new();
-    BINARY.get_or_init(|| {
-        let test = std::env::current_exe().expect("a test has a path");
-        let target = test.parent().and_then(Path::parent).expect("target/debug/deps/test");
-        target.join("examples").join(format!("cluster{}", std::env::consts::EXE_SUFFIX))
-    })
-}
+use std::process::{Command, Output};
+
+use binary::binary;
 
 fn cluster(args: &str) -> Output {
-    Command::new(binary()).args(args.split_whitespace()).output().unwrap_or_else(|error| {
-        panic!("{}: {error}; `cargo test` builds it, `cargo test --test cluster` alone does not", binary().display())
-    })
+    Command::new(binary("cluster")).args(args.split_whitespace()).output().unwrap()
 }
 
 fn field(json: &str, name: &str) -> f64 {
@@ -54,6 +44,8 @@ fn every_recipe_learns_the_digits() {
 
 /// Synchronous runs on a GPU and on the CPU end with the same parameters, bit for bit; an asynchronous run on a GPU
 /// learns.
+/// The arithmetic of a run may be done by a GPU: it learns, and synchronous results are the same to the bit.
+#[cfg(feature = "gpu")]
 #[test]
 fn a_gpu_gives_the_same_parameters() {
     let tail = |json: &str| json[json.find("digest").unwrap()..].to_string();
@@ -74,10 +66,25 @@ fn a_gpu_gives_the_same_parameters() {
 }
 
 /// Without an adapter, `--executor gpu` fails with the name that was searched for, and `auto` warns and uses the CPU.
+/// A build without the feature refuses a GPU, and prints the command that builds with the feature.
+#[cfg(not(feature = "gpu"))]
+#[test]
+fn a_missing_feature_is_named() {
+    let command = "cargo run --release --features gpu --example cluster -- --executor gpu";
+    refused("--executor gpu", 4, "--executor gpu: this program was built without its feature gpu");
+    refused("--executor gpu", 4, command);
+    let instead = cluster("--recipe sync --epochs 1 --json --executor auto");
+    let said = String::from_utf8_lossy(&instead.stderr).to_string();
+    assert!(instead.status.success() && said.contains("executor: WARNING: the CPU, as this program"), "{said}");
+    assert!(said.contains(command), "{said}");
+}
+
+/// No adapter is an error that names what was looked for, or the processor, said loudly; never zeros.
+#[cfg(feature = "gpu")]
 #[test]
 fn a_missing_adapter_is_an_error_or_a_warning() {
     let with = |executor: &str| {
-        let mut command = Command::new(binary());
+        let mut command = Command::new(binary("cluster"));
         let args = ["--recipe", "sync", "--epochs", "1", "--json", "--executor", executor];
         command.args(args).env("WGPU_ADAPTER_NAME", "no such adapter").output().unwrap()
     };

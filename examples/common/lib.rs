@@ -1,18 +1,21 @@
 //! The code that the example programs share: options, data, model, the training loop, and the program `node`.
 
-pub(crate) mod data;
-pub(crate) mod executor;
-pub(crate) mod model;
-pub(crate) mod node;
-pub(crate) mod options;
-pub(crate) mod tensors;
-pub(crate) mod worker;
+#![allow(missing_docs, reason = "the programs in this package are the only readers")]
+
+pub mod children;
+pub mod data;
+pub mod executor;
+pub mod model;
+pub mod node;
+pub mod options;
+pub mod tensors;
+pub mod worker;
 
 use std::io::Write;
 use std::process::ExitCode;
 
 /// Ends a program: prints the message of an error in one line, and returns its exit code.
-pub(crate) fn end(result: Result<(), (u8, String)>) -> ExitCode {
+pub fn end(result: Result<(), (u8, String)>) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         // The text of `--help`.

@@ -11,17 +11,10 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::binary::binary;
+
 /// The limit of each wait, far above its usual length.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(90);
-
-/// The path of an example program: `cargo test` builds examples into a directory beside the tests' one.
-pub(crate) fn binary(name: &str) -> PathBuf {
-    let test = std::env::current_exe().expect("a test has a path");
-    let target = test.parent().and_then(std::path::Path::parent).expect("target/debug/deps/test");
-    let path = target.join("examples").join(name);
-    assert!(path.exists(), "{}: `cargo test` builds it, `cargo test --test live` alone does not", path.display());
-    path
-}
 
 /// A port that is free at this moment.
 pub(crate) fn port() -> u16 {
