@@ -1,4 +1,4 @@
-//! Checks of the vectors that an application passes in. Each error says what was expected and what came.
+//! Checks of the vectors that an application passes in. Each error has the expected value and the value that came.
 
 use gradwire_core::kernel::scan;
 use gradwire_core::recipe::OptimizerState;
@@ -18,7 +18,7 @@ pub(crate) fn finite(what: &'static str, layout: &Layout, vector: &[f32]) -> Res
     Err(Error::NonFinite { what, tensor: tensor.to_string(), index: within, got: vector[index] })
 }
 
-/// Refuses optimizer vectors for a recipe that does not average them, and a recipe that averages none.
+/// Refuses optimizer vectors for a recipe that does not average them, and demands at least one if it does.
 pub(crate) fn averaged_vectors(recipe: &Recipe, count: u32) -> Result<(), Error> {
     let averages = recipe.optimizer() == OptimizerState::Average;
     if averages == (count > 0) {

@@ -35,7 +35,7 @@ pub(crate) trait Answer: Sized {
     fn slot(answers: &mut Answers) -> &mut Option<Self>;
 }
 
-/// Any [`Request`].
+/// A request of any type, as the engine takes it.
 #[derive(Debug)]
 pub(crate) enum Command {
     Step(Step),

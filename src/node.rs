@@ -20,7 +20,7 @@ use crate::monitor::Board;
 use crate::observe::Observer;
 use crate::watch::EventCallback;
 
-/// What [`Builder`](crate::Builder) sets. Its methods document the fields.
+/// The settings of a node. The methods of [`Builder`](crate::Builder) document them.
 #[derive(Clone, Debug)]
 pub(crate) struct NodeSettings {
     pub(crate) layout: Layout,
@@ -94,7 +94,7 @@ impl NodeSettings {
         Contract::new(&self.layout, &self.recipe, self.cluster, self.optimizer_vectors)
     }
 
-    /// What a checkpoint of this rank has to match.
+    /// The identity that a checkpoint of this rank has to match.
     pub(crate) fn identity(&self, rank: PeerId) -> NodeIdentity {
         NodeIdentity { digest: self.contract().digest(), rank }
     }

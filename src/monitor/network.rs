@@ -17,7 +17,7 @@ use super::board::Board;
 
 /// Monitors that a board serves at a time.
 pub const MONITORS_MAX: usize = 8;
-/// How long a client may take to send its part of the greeting, or to read what it is sent.
+/// How long a client may take to send its part of the greeting, or to read an update.
 pub const PATIENCE: Duration = Duration::from_secs(2);
 /// The highest rate of updates that a monitor can ask for, per second.
 pub const RATE_MAX: u8 = 10;
