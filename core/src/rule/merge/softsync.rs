@@ -66,7 +66,7 @@ mod tests {
         assert_eq!(rule.admit(1, 0), Verdict::Add { scale: 1.0, first: true });
     }
 
-    /// I-28: the end of a run applies an incomplete group.
+    /// The end of a run applies an incomplete group.
     #[test]
     fn an_incomplete_group_is_divided_by_its_own_size() {
         let mut rule = Softsync::new(4, Staleness::constant());
