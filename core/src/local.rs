@@ -1,7 +1,7 @@
 //! [`Local`]: a worker's local steps between synchronisations, the contribution at their end, and the step from the
 //! machine's view to the worker's parameters.
 //!
-//! Sessions and the simulator use the same code here, so that the simulator tests what a session runs.
+//! Sessions and the simulator use the same code here, so that the simulator tests the code of sessions.
 
 use alloc::vec::Vec;
 
@@ -74,7 +74,7 @@ impl Local {
         Some(weight)
     }
 
-    /// Takes one local step of a caller whose vectors are in other memory, for instance on a device. Only counts steps
+    /// Takes one local step of a caller with vectors in other memory, for instance on a device. Only counts steps
     /// and examples. Requires `payload=updates` with period 1.
     pub fn step_elsewhere(&mut self, examples: u32) -> Option<u32> {
         self.base = Vec::new();

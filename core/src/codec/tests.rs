@@ -1,3 +1,5 @@
+//! Properties of the dense codecs and of top-k: lossless with their residual, canonical, equal in all tiers.
+
 use alloc::string::ToString;
 use alloc::vec;
 use alloc::vec::Vec;
@@ -42,7 +44,7 @@ fn bits(x: &[f32]) -> Vec<u32> {
 }
 
 proptest! {
-    /// I-51: decoded body plus residual equals the update, up to one rounding where the scale is coarser than the
+    /// Decoded body plus residual equals the update, up to one rounding where the scale is coarser than the
     /// element. All tiers write the same bits, and encoding the decoded vector gives the same body.
     #[test]
     fn dense_codecs_are_lossless_with_their_residual_and_canonical(update in floats()) {
@@ -59,9 +61,9 @@ proptest! {
                     let limit = f64::from(decoded[i]).abs().max(x.abs()) * 6e-8;
                     prop_assert!((sum - x).abs() <= limit, "{}: {sum} {x}", case.name);
                 }
-                let (mut rest, mut again) = (vec![0.0; update.len()], vec![0; body.len()]);
-                (case.encode)(tier, Some(&decoded), &mut rest, &mut again);
-                prop_assert_eq!(&again, &body, "{} is not canonical", case.name);
+                let (mut rest, mut reencoded) = (vec![0.0; update.len()], vec![0; body.len()]);
+                (case.encode)(tier, Some(&decoded), &mut rest, &mut reencoded);
+                prop_assert_eq!(&reencoded, &body, "{} is not canonical", case.name);
                 let result = (bits(&residual), body);
                 prop_assert_eq!(first.get_or_insert_with(|| result.clone()), &result, "{}", case.name);
             }
@@ -80,12 +82,12 @@ proptest! {
             body[at] = if word & 1 == 0 { word } else { body[at] ^ 1 << bit };
             let mut decoded = vec![0.0; update.len()];
             if (case.expand)(Tier::best(), &body, &mut decoded).is_ok() {
-                let mut again = vec![0; body.len()];
+                let mut reencoded = vec![0; body.len()];
                 residual.fill(0.0);
-                (case.encode)(Tier::best(), Some(&decoded), &mut residual, &mut again);
+                (case.encode)(Tier::best(), Some(&decoded), &mut residual, &mut reencoded);
                 // -0.0 is the exception: the encoder adds it to a residual of 0.0, which loses the sign.
                 let zero = decoded.iter().any(|x| x.to_bits() == 1 << 31);
-                prop_assert!(again == body || zero, "{}", case.name);
+                prop_assert!(reencoded == body || zero, "{}", case.name);
             }
         }
     }
@@ -109,7 +111,7 @@ proptest! {
         }
     }
 
-    /// Among equal magnitudes the lowest indices are sent. I-54: with k = n, the residual is 0.
+    /// Among equal magnitudes the lowest indices are sent. With k = n, the residual is 0.
     #[test]
     fn topk_sends_the_largest(update in floats(), share in 0.0f32..1.0) {
         prop_assume!(!update.is_empty());
@@ -145,10 +147,10 @@ proptest! {
         if cut { body.truncate(at) } else { body[at] ^= 1 << bit }
         let mut decoded = vec![0.0; update.len()];
         if topk::expand(&body, &mut decoded).is_ok() {
-            let (mut rest, mut again) = (vec![0.0; update.len()], vec![0; topk::words_max(update.len(), update.len())]);
+            let (mut rest, mut reencoded) = (vec![0.0; update.len()], vec![0; topk::words_max(update.len(), update.len())]);
             let entries = decoded.iter().filter(|x| **x != 0.0).count().max(1);
-            let encoded = topk::encode(entries, Some(&decoded), &mut rest, &mut scratch, &mut again);
-            prop_assert_eq!(&again[..encoded.bytes as usize / 4], &body[..]);
+            let encoded = topk::encode(entries, Some(&decoded), &mut rest, &mut scratch, &mut reencoded);
+            prop_assert_eq!(&reencoded[..encoded.bytes as usize / 4], &body[..]);
         }
     }
 }

@@ -33,8 +33,8 @@ pub fn mean(into: &mut [f32], inputs: &[(&[f32], u32)]) {
     }
 }
 
-/// `into` = the weighted mean of `into`, with weight `held`, and of `others`, in one pass over memory. With `held` 0 and
-/// a single other vector, this is a copy.
+/// `into` = the weighted mean of `into`, with weight `held`, and of `others`, in one pass over memory. With `held` 0
+/// and a single other vector, this is a copy.
 ///
 /// # Panics
 /// If `others` is empty, a weight in it is 0, or lengths differ.
@@ -210,7 +210,6 @@ mod tests {
             }
         }
 
-        /// I-06.
         #[test]
         fn the_mean_of_equal_vectors_is_that_vector_for_any_weights(x in prop::collection::vec(-1e30f32..1e30, 1..50),
             weights in prop::collection::vec(1u32..100_000, 1..=MEAN_MAX))
@@ -227,7 +226,7 @@ mod tests {
             prop_assert_eq!(&got, &x);
         }
 
-        /// I-11, I-12. In particular, averaged second moments of an optimizer stay at least 0.
+        /// In particular, averaged second moments of an optimizer stay at least 0.
         #[test]
         fn a_mean_lies_between_its_inputs(inputs in inputs()) {
             let mut got = alloc::vec![f32::NAN; inputs[0].0.len()];

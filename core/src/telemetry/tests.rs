@@ -1,3 +1,5 @@
+//! Round trips of frames, limits of lengths, and arbitrary bytes.
+
 use super::report::{PRESENCES, ROLES};
 use super::*;
 use crate::id::Clock;
@@ -117,9 +119,9 @@ proptest! {
         }
         let mut rest = &log[..];
         while let Ok(Some((frame, used))) = Frame::parse(rest) {
-            let mut again = Vec::new();
-            frame.emit(&mut again);
-            prop_assert!(again.len() <= used + 40);
+            let mut reencoded = Vec::new();
+            frame.emit(&mut reencoded);
+            prop_assert!(reencoded.len() <= used + 40);
             rest = &rest[used..];
         }
     }

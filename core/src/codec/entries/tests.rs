@@ -1,3 +1,5 @@
+//! Properties of lists of entries: round trips, sizes, canonical form, and one case per error.
+
 use alloc::vec;
 use alloc::vec::Vec;
 use std::collections::BTreeMap;
@@ -42,14 +44,13 @@ pub(crate) fn lists() -> impl Strategy<Value = (usize, Vec<Entry>)> {
 }
 
 proptest! {
-    /// I-43, I-47.
     #[test]
     fn a_written_list_is_read_back((len, entries) in lists()) {
         let (form, body) = coded(&entries, len);
         prop_assert_eq!(decoded(form, entries.len() as u32, len, &body), Ok(entries));
     }
 
-    /// I-48: no longer than the dense forms, and no longer than the worst case of Rice coding with the best k per
+    /// No longer than the dense forms, and no longer than the worst case of Rice coding with the best k per
     /// block.
     #[test]
     fn a_list_is_no_longer_than_its_worst_case((len, entries) in lists()) {
@@ -71,7 +72,7 @@ proptest! {
         }
     }
 
-    /// I-50: decoding arbitrary words never gives an index out of range.
+    /// Decoding arbitrary words never gives an index out of range.
     #[test]
     fn any_words_fail_or_are_canonical(len in 1usize..300, nnz in 0u32..300, number in 0u32..4,
         body in prop::collection::vec(any::<u32>(), 0..40))

@@ -1,3 +1,5 @@
+//! Properties of threshold bodies and controllers: exactness, order, budgets, damage, densities.
+
 use alloc::vec;
 use alloc::vec::Vec;
 
@@ -61,7 +63,7 @@ fn updates(len: usize) -> impl Strategy<Value = Vec<Vec<i32>>> {
 }
 
 proptest! {
-    /// I-40, I-44: with any controller and any sections, ledger plus residual equals the sum of the updates, exactly.
+    /// With any controller and any sections, ledger plus residual equals the sum of the updates, exactly.
     /// Ledgers are equal for any order of messages. The last message of a leaver leaves less than a unit.
     #[test]
     fn ledger_plus_residual_is_the_sum_of_updates(updates in updates(90), aim in controls(), split in any::<bool>()) {
@@ -131,7 +133,7 @@ proptest! {
                 // Encoding the decoded floats with the tau of each section gives the same words.
                 let mut floats = vec![0.0; 60];
                 expand(&body, &sender.parts, UNIT, &mut floats).unwrap();
-                let again: Vec<u32> = sections(&body, &sender.parts, UNIT)
+                let reencoded: Vec<u32> = sections(&body, &sender.parts, UNIT)
                     .flat_map(|section| {
                         let (part, header, _) = section.unwrap();
                         let floats = &floats[part.first as usize..(part.first + part.len) as usize];
@@ -139,7 +141,7 @@ proptest! {
                         one.send(Aim { tau: header.tau, ..aim(Control::Fixed) }, Some(floats)).1
                     })
                     .collect();
-                prop_assert_eq!(again, body);
+                prop_assert_eq!(reencoded, body);
             }
         }
     }
@@ -174,7 +176,7 @@ fn the_residual_stays_finite_for_any_values() {
     }
 }
 
-/// I-56: on exponential data, one sample gives a density within 10 % of the target. I-57: a higher target density does
+/// On exponential data, one sample gives a density within 10 % of the target. A higher target density does
 /// not raise the threshold.
 #[test]
 fn a_sampled_threshold_gives_the_target_density() {

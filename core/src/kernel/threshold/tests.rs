@@ -1,3 +1,5 @@
+//! Properties of the threshold pass: all tiers against a naive loop, exactness, putting quanta back.
+
 use alloc::vec;
 use alloc::vec::Vec;
 
@@ -85,7 +87,7 @@ proptest! {
         }
     }
 
-    /// I-40, exactly. I-41: after a pass the residual is below tau.
+    /// Exactly. After a pass the residual is below tau.
     #[test]
     fn quanta_plus_residual_is_the_sum_of_updates(
         updates in prop::collection::vec(prop::collection::vec(-400i32..400, 20), 1..40))
@@ -104,7 +106,6 @@ proptest! {
         }
     }
 
-    /// I-42.
     #[test]
     fn below_the_threshold_the_residual_is_the_sum(update in prop::collection::vec(-0.9f32..0.9, 1..50)) {
         let mut residual = vec![0.0; update.len()];

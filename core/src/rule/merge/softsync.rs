@@ -82,7 +82,7 @@ mod tests {
         assert_eq!(admit(&mut rule, 0), add(1.0, true));
     }
 
-    /// I-28: the end of a run applies an incomplete group.
+    /// The end of a run applies an incomplete group.
     #[test]
     fn an_incomplete_group_is_divided_by_its_own_size() {
         let mut rule = Softsync::new(4, Staleness::constant(), BUFFER);
