@@ -9,6 +9,7 @@
 use std::time::Instant;
 
 use gradwire::device::{Pool, Segment};
+use gradwire::gpu::{Context, Gpu, wgpu};
 use gradwire_core::BufferId;
 use gradwire_core::codec::threshold::Aim;
 use gradwire_core::kernel::executor::Executor;
