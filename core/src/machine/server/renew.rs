@@ -16,7 +16,7 @@ use crate::wire::{Kind, Message, Offer};
 impl Server {
     /// A worker with parameters meets this process for the first time, and is going to offer them.
     pub(super) fn expect_offers(&mut self, hub: &Port<'_>, worker: PeerId) {
-        self.renewing.get_or_insert(hub.now());
+        self.renewing.get_or_insert_with(|| hub.now());
         for shard in &mut self.shards {
             shard.seat(worker).awaits_offer = true;
         }

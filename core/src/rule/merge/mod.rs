@@ -33,6 +33,7 @@ pub(crate) trait Merging: Debug + Send {
 
 /// What the server does with a contribution.
 #[derive(Copy, Clone, Debug, PartialEq)]
+#[allow(clippy::large_enum_variant, reason = "it is looked at once, and must not allocate")]
 pub(crate) enum Verdict {
     /// Drop it: its staleness is above the limit.
     Drop,
