@@ -225,7 +225,8 @@ fn the_rest_goes_on_when_a_worker_vanishes() {
                 return;
             }
             steps(rank, &mut session, &mut params, 5);
-            // A mesh does not wait for its peers, so the loss can come after these steps. Servers report it to no worker.
+            // A mesh does not wait for its peers, so the loss can come after these steps. Servers report it to no
+            // worker.
             let begun = Instant::now();
             let is_lost = |event: &Event| matches!(event, Event::PeerLost { peer } if peer.0 == 2);
             while !recipe.needs_servers() && !session.events().iter().any(is_lost) {

@@ -1,7 +1,7 @@
 //! The buffers of a machine, declared once each: name, length, and whether the buffer outlives a suspension.
 //!
-//! A role, a rule or an encoding asks for a vector and keeps the [`BufferId`] that it gets. The list of lengths that the driver
-//! allocates, and the list of buffers that a checkpoint saves, follow from these declarations.
+//! A role, a rule or an encoding asks for a vector and keeps the [`BufferId`] that it gets. The list of lengths that
+//! the driver allocates, and the list of buffers that a checkpoint saves, follow from these declarations.
 
 use alloc::vec::Vec;
 
@@ -36,7 +36,8 @@ pub(crate) enum Keep {
 }
 
 impl Vectors {
-    /// Declares a buffer of `len` floats that starts as zeros. A length of 0 declares a vector that this recipe does not use.
+    /// Declares a buffer of `len` floats that starts as zeros. A length of 0 declares a vector that this recipe does
+    /// not use.
     pub(crate) fn floats(&mut self, name: &'static str, len: usize, keep: Keep) -> BufferId {
         self.bytes(name, len * FLOAT, keep)
     }

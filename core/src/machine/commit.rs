@@ -1,8 +1,9 @@
 //! The commit step: from "what was merged" to the new parameters.
 //!
-//! Servers and collectives both end here: a server whenever its merge rule says so, a collective once per round and chunk. An
-//! optimizer at this level (BMUF, DiLoCo, a server's Adam) belongs here. Its kernel takes the place of [`Commit::kernel`]'s. Its
-//! vectors are declared by [`Commit::new`] and listed by [`Commit::state`]; checkpoints save them, and donors send them.
+//! Servers and collectives both end here: a server whenever its merge rule says so, a collective once per round and
+//! chunk. An optimizer at this level (BMUF, DiLoCo, a server's Adam) belongs here. Its kernel takes the place of
+//! [`Commit::kernel`]'s. Its vectors are declared by [`Commit::new`] and listed by [`Commit::state`]; checkpoints save
+//! them, and donors send them.
 
 use alloc::vec::Vec;
 
@@ -33,8 +34,8 @@ impl Commit {
         Self { payload: recipe.payload, state }
     }
 
-    /// The kernel that makes the new parameters `into` of the `old` ones and the `merged` contributions. `scale` is the merge
-    /// rule's factor on updates. `into` may be `old`.
+    /// The kernel that makes the new parameters `into` of the `old` ones and the `merged` contributions. `scale` is the
+    /// merge rule's factor on updates. `into` may be `old`.
     pub(crate) fn kernel(&self, old: Segment, merged: Segment, scale: f32, into: Segment) -> Kernel {
         match self.payload {
             // The mean of parameters is the new parameters.
@@ -53,8 +54,9 @@ impl Commit {
         self.payload == Payload::Parameters && self.state.is_empty()
     }
 
-    /// The vectors of the parameters' length that the step reads and writes besides the parameters. A newcomer needs them, in this
-    /// order. Each has two places, like the parameters of a collective: a round that is broken off must leave the first as it was.
+    /// The vectors of the parameters' length that the step reads and writes besides the parameters. A newcomer needs
+    /// them, in this order. Each has two places, like the parameters of a collective: a round that is broken off must
+    /// leave the first as it was.
     pub(crate) fn state(&self) -> &[[BufferId; 2]] {
         &self.state
     }

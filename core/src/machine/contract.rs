@@ -34,8 +34,8 @@ impl Contract {
         let _ = writeln!(text, "parameters = {}", layout.len());
         layout.describe(&mut text);
         let digest = fnv1a(text.as_bytes());
-        // The text travels in a hello, whose length is bounded. Of a layout with thousands of tensors, the end is compared by
-        // digest only.
+        // The text travels in a hello, whose length is bounded. Of a layout with thousands of tensors, the end is
+        // compared by digest only.
         if text.len() > CONTRACT_LEN_MAX as usize {
             let mut end = CONTRACT_LEN_MAX as usize - 40;
             while !text.is_char_boundary(end) {

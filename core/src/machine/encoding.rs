@@ -80,8 +80,8 @@ impl Encoding {
         encoding
     }
 
-    /// Encoders of the same vector for `count` receivers. They use the same residual and scratch in turn: the caller writes the
-    /// residual anew for each message. Each has sections of its own.
+    /// Encoders of the same vector for `count` receivers. They use the same residual and scratch in turn: the caller
+    /// writes the residual anew for each message. Each has sections of its own.
     pub(super) fn encoders(
         count: u32,
         setup: &Setup,

@@ -1,7 +1,7 @@
 //! [`Host`]: a hub and a role make a machine.
 //!
-//! The host is the only implementation of [`Machine`]. It passes each input to the hub, passes what is left of it to the role, and
-//! then lets the role *settle*: do everything that the new state allows.
+//! The host is the only implementation of [`Machine`]. It passes each input to the hub, passes what is left of it to
+//! the role, and then lets the role *settle*: do everything that the new state allows.
 
 use alloc::vec::Vec;
 use core::fmt;
@@ -29,7 +29,8 @@ pub(crate) trait Role: fmt::Debug + Send {
     /// A peer has been gone for too long, and is given up.
     fn on_lost(&mut self, hub: &mut Port<'_, Self::Job>, peer: PeerId);
 
-    /// A message of an agreed peer. The role receives its body, discards it, holds the message, or closes the connection.
+    /// A message of an agreed peer. The role receives its body, discards it, holds the message, or closes the
+    /// connection.
     fn on_message(&mut self, hub: &mut Port<'_, Self::Job>, incoming: Incoming);
 
     /// An operation has ended well.
@@ -59,8 +60,8 @@ pub(crate) trait Role: fmt::Debug + Send {
     /// May this peer wait for this node? Then it hears of this node's own waits.
     fn is_awaited_by(&self, hub: &Hub, peer: PeerId) -> bool;
 
-    /// The buffers that hold the vectors of the commit step at this moment. A checkpoint saves them besides the vectors that are
-    /// declared to be kept.
+    /// The buffers that hold the vectors of the commit step at this moment. A checkpoint saves them besides the vectors
+    /// that are declared to be kept.
     fn state(&self) -> Vec<BufferId> {
         Vec::new()
     }
@@ -113,7 +114,8 @@ impl<R: Role> Host<R> {
         Ok(())
     }
 
-    /// Passes on a wait that has lasted for long, so that the node at the end of a chain of waits is known to all in it.
+    /// Passes on a wait that has lasted for long, so that the node at the end of a chain of waits is known to all in
+    /// it.
     fn note_waiting(&mut self) {
         let Some(Waiting { on, at, .. }) = self.hub.note_waiting(self.role.awaited(&self.hub)) else { return };
         for peer in (0..self.hub.setup.cluster.nodes()).map(PeerId) {

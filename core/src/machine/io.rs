@@ -1,7 +1,7 @@
 //! What passes between a machine and its driver: [`Input`]s, [`Output`]s, and the values in them.
 //!
-//! All of them are plain `Copy` values, so a run is a list of inputs: the same list gives the same outputs in a process,
-//! in the simulator and in a test.
+//! All of them are plain `Copy` values, so a run is a list of inputs: the same list gives the same outputs in a
+//! process, in the simulator and in a test.
 
 use core::fmt;
 
@@ -22,8 +22,8 @@ pub enum Input {
     /// The connection to this peer is closed. The driver then aborts every open operation with the peer, before it
     /// reports the peer as connected again.
     Disconnected { peer: PeerId },
-    /// A message's header has arrived; its body, if any, is still unread. If the length is not 0, the peer's next header
-    /// follows only after an [`Output::Receive`] for this one.
+    /// A message's header has arrived; its body, if any, is still unread. If the length is not 0, the peer's next
+    /// header follows only after an [`Output::Receive`] for this one.
     Header { peer: PeerId, header: Header },
     /// An operation has been carried out. A `Transmit` is complete when its buffer is no longer read.
     Completed {
@@ -78,8 +78,8 @@ pub enum Output {
         /// The body, lent until the operation ends.
         body: Option<Segment>,
     },
-    /// Run a kernel. The kernels of one machine run in the order in which they are given, and before every transfer that
-    /// is given after them.
+    /// Run a kernel. The kernels of one machine run in the order in which they are given, and before every transfer
+    /// that is given after them.
     Compute { op: OpId, kernel: Kernel },
     /// Close the connection: the peer broke the protocol.
     Close { peer: PeerId, reason: ProtocolError },
@@ -110,7 +110,8 @@ pub enum Signal {
         /// False if the parameters are those of the step before, since no worker contributed an example.
         changed: bool,
     },
-    /// This node has left. If it stayed for the end, [`Machine::view`](super::Machine::view) holds the final parameters.
+    /// This node has left. If it stayed for the end, [`Machine::view`](super::Machine::view) holds the final
+    /// parameters.
     Left,
     /// A server or coordinator: all workers have left, and the parameters are final.
     Finished,

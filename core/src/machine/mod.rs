@@ -52,8 +52,8 @@ pub struct Setup {
     pub patience: Patience,
     /// Fewest workers that go on without the others, in trees and rings; 1 unless set.
     pub quorum: u32,
-    /// The checkpoint that the run goes on from, if any. The driver then puts the saved parameters into [`Machine::view`]
-    /// before the first input, and restores [`Machine::saved`] before the first step.
+    /// The checkpoint that the run goes on from, if any. The driver then puts the saved parameters into
+    /// [`Machine::view`] before the first input, and restores [`Machine::saved`] before the first step.
     pub resumed: Option<Resumed>,
     /// The facts on which all nodes must agree.
     pub contract: Contract,
@@ -63,7 +63,8 @@ pub struct Setup {
 }
 
 impl Setup {
-    /// The setup of node `me` in a new run. `extras` is the number of optimizer vectors that are averaged with the parameters.
+    /// The setup of node `me` in a new run. `extras` is the number of optimizer vectors that are averaged with the
+    /// parameters.
     pub fn new(me: PeerId, cluster: Cluster, recipe: Recipe, layout: &Layout, extras: u32) -> Self {
         Self {
             me,

@@ -1,7 +1,7 @@
 //! Which field of the header holds which field of a message, by kind.
 //!
-//! A kind can carry two messages where one of its fields tells them apart: [`Kind::Ack`], [`Kind::Mark`], [`Kind::Fetch`],
-//! [`Kind::View`] and [`Kind::State`].
+//! A kind can carry two messages where one of its fields tells them apart: [`Kind::Ack`], [`Kind::Mark`],
+//! [`Kind::Fetch`], [`Kind::View`] and [`Kind::State`].
 
 use super::message::RANKS;
 use super::{

@@ -17,8 +17,8 @@
 //! | 56..60 | length | of the body in bytes |
 //! | 60..64 | checksum | CRC-32 of the bytes before |
 //!
-//! What shard, weight, sequence, clock and base hold depends on the kind; `fields.rs` says it. A field that a kind does not use is
-//! 0.
+//! What shard, weight, sequence, clock and base hold depends on the kind; `fields.rs` says it. A field that a kind does
+//! not use is 0.
 
 use core::fmt;
 
@@ -75,8 +75,8 @@ const _: () = {
 };
 
 impl Header {
-    /// The header of a message with a body of `length` bytes. `digest` is the low half of the contract's digest; `origin` and
-    /// `incarnation` are the sender's, and are sent with messages that do not name an origin of their own.
+    /// The header of a message with a body of `length` bytes. `digest` is the low half of the contract's digest;
+    /// `origin` and `incarnation` are the sender's, and are sent with messages that do not name an origin of their own.
     pub const fn new(digest: u32, origin: PeerId, incarnation: Incarnation, length: u32, message: Message) -> Self {
         Self { digest, origin, incarnation, length, message }
     }
@@ -84,8 +84,8 @@ impl Header {
     /// Reads a header. Never allocates.
     ///
     /// # Errors
-    /// When the bytes are no header of this version, the kind cannot have a body of this length, or a field has a value that the
-    /// kind does not define.
+    /// When the bytes are no header of this version, the kind cannot have a body of this length, or a field has a value
+    /// that the kind does not define.
     pub fn parse(bytes: &[u8; HEADER_LEN]) -> Result<Self, WireError> {
         let Ok(raw) = Raw::ref_from_bytes(bytes) else { unreachable!("Raw is unaligned and as long as a header") };
         if raw.magic != MAGIC {

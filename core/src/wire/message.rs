@@ -17,8 +17,8 @@ pub enum Message {
     Push(Push),
     /// Server to worker: one shard of the parameters. Body: its floats.
     Params(Reply),
-    /// Server to worker: the difference between the shard that the worker holds and the server's. Body: the difference, encoded by
-    /// the recipe's pull codec.
+    /// Server to worker: the difference between the shard that the worker holds and the server's. Body: the difference,
+    /// encoded by the recipe's pull codec.
     Delta(Reply),
     /// Collective, child to parent: the weighted mean of a subtree for one chunk of a round. Body: its floats.
     Up(Part),
@@ -106,7 +106,8 @@ pub enum Message {
     Offer(Offer),
     /// The run is over for the receiver.
     Release,
-    /// The receiver resumed from a checkpoint, but an earlier process of its rank has rejoined the run after that checkpoint.
+    /// The receiver resumed from a checkpoint, but an earlier process of its rank has rejoined the run after that
+    /// checkpoint.
     Again,
 }
 

@@ -85,7 +85,8 @@ fn any_header() -> impl Strategy<Value = Header> {
             24 => (Message::Release, 0),
             _ => (Message::Again, 0),
         };
-        // A header that is read has the sender of its fields, so the origin of a message is given as the sender as well.
+        // A header that is read has the sender of its fields, so the origin of a message is given as the sender as
+        // well.
         let sender = match message {
             Message::Awaits { on, .. } => on,
             _ => origin,

@@ -41,7 +41,8 @@ pub struct Plan {
     pub quorum: u32,
     /// By rank: the checkpoint that each node goes on from. Empty: the run is new.
     pub resumed: Vec<Saved>,
-    /// At the end of their steps, workers suspend the run instead of finishing it; see [`World::saved`](crate::World::saved).
+    /// At the end of their steps, workers suspend the run instead of finishing it; see
+    /// [`World::saved`](crate::World::saved).
     pub suspend: bool,
     /// Steps of each worker.
     pub steps: u64,

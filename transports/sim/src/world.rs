@@ -186,8 +186,8 @@ impl World {
         Ok(world)
     }
 
-    /// Runs until every node is done, for at most `budget` events. `check` runs after each event, with the node that the event
-    /// touched; an error that it returns ends the run.
+    /// Runs until every node is done, for at most `budget` events. `check` runs after each event, with the node that
+    /// the event touched; an error that it returns ends the run.
     ///
     /// # Errors
     /// The error of `check`, or the reason why the run halted.
@@ -443,8 +443,8 @@ impl World {
                 self.reconnect(me, peer);
             }
         }
-        // The first input tells the machine the time, from which its waits count. It also runs the kernels that a machine begins
-        // with, after which saved buffers can be restored.
+        // The first input tells the machine the time, from which its waits count. It also runs the kernels that a
+        // machine begins with, after which saved buffers can be restored.
         let touched = self.feed(me, Input::Timeout);
         let node = &mut self.nodes[me.index()];
         if let (Some(saved), Some(machine)) = (self.plan.resumed.get(me.index()), &node.machine) {

@@ -24,7 +24,8 @@ pub(super) enum Stage {
     Computing,
     /// The application has contributed, and waits for the round.
     Contributed { weight: u32 },
-    /// The application makes no more contributions and does not wait for the end. The coordinator has yet to release the node.
+    /// The application makes no more contributions and does not wait for the end. The coordinator has yet to release
+    /// the node.
     Leaving,
     /// The node has no part in the run any more.
     Left,

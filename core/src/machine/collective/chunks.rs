@@ -72,7 +72,8 @@ pub(super) enum Progress {
 }
 
 impl Chunks {
-    /// The chunks of a vector of `len` floats, with at most `most` in each, and their buffers. The cut does not depend on the view.
+    /// The chunks of a vector of `len` floats, with at most `most` in each, and their buffers. The cut does not depend
+    /// on the view.
     pub(super) fn new(len: usize, most: usize, children: usize, vectors: &mut Vectors) -> Self {
         let chunk_len = most.max(len.div_ceil(CHUNKS_MAX)).max(1);
         let count = len.div_ceil(chunk_len);

@@ -39,8 +39,8 @@ enum Phase {
     Idle,
     /// The round is under way. `own` is this node's contribution, and `None` if the application has left since.
     Running { own: Option<Mean> },
-    /// The round is done. The application is told when everything is sent that other members need of the round: a driver on the
-    /// application's thread may not come back to this machine for long.
+    /// The round is done. The application is told when everything is sent that other members need of the round: a
+    /// driver on the application's thread may not come back to this machine for long.
     Done { changed: bool },
 }
 
@@ -288,8 +288,8 @@ impl Exchange {
         if planted!(hub, DenominatorByCount) {
             inputs.iter_mut().flatten().for_each(|(_, weight)| *weight = 1);
         }
-        // A mean of this node's contribution alone is sent from where it is. At the root it becomes the result, which needs a
-        // buffer of its own.
+        // A mean of this node's contribution alone is sent from where it is. At the root it becomes the result, which
+        // needs a buffer of its own.
         let own = inputs[1..].iter().all(Option::is_none) && self.routes.parent(chunk).is_some();
         let mean = Mean { weight, finishing };
         *self.chunks.progress_mut(chunk) = Progress::Reduced { mean, own };
@@ -388,7 +388,8 @@ impl Exchange {
         }
     }
 
-    /// Is a chunk's result received right where the next parameters are? Not if it is sent on: a transmission lends whole buffers.
+    /// Is a chunk's result received right where the next parameters are? Not if it is sent on: a transmission lends
+    /// whole buffers.
     fn is_direct(&self, chunk: usize) -> bool {
         self.commit.is_identity() && self.routes.children(chunk).next().is_none() && !self.routes.is_alone()
     }

@@ -1,16 +1,17 @@
-//! A member of a collective, for synchronous recipes: every round, the weighted mean of all contributions reaches all members
-//! (Iandola et al. 2015, FireCaffe, section 3; the article's tree-reduce; Patarasuk and Yuan 2009 for rings).
+//! A member of a collective, for synchronous recipes: every round, the weighted mean of all contributions reaches all
+//! members (Iandola et al. 2015, FireCaffe, section 3; the article's tree-reduce; Patarasuk and Yuan 2009 for rings).
 //!
 //! ```text
 //! round r, for each chunk:  own contribution + children's means, in order -> mean -> parent      (Up)
 //!                           root: the mean is the result -> children -> their children          (Down)
 //! all chunks here -> parameters -> Ready
 //! ```
-//! The tree of a chunk follows from the view alone ([`shape`]), and so does the order of summation: the result does not depend on
-//! the order of arrival. Members and rounds are agreed on through [`views`](super::views). When a member is lost, joins or leaves,
-//! or a connection between members breaks, all members stop, and the round begins anew among the members of the next view.
-//! Contributions are kept until their round is done. Parameters change only when all of a round is here. So a round counts at all
-//! members or at none, and a member without its result gets the parameters of a member that has it.
+//! The tree of a chunk follows from the view alone ([`shape`]), and so does the order of summation: the result does not
+//! depend on the order of arrival. Members and rounds are agreed on through [`views`](super::views). When a member is
+//! lost, joins or leaves, or a connection between members breaks, all members stop, and the round begins anew among the
+//! members of the next view. Contributions are kept until their round is done. Parameters change only when all of a
+//! round is here. So a round counts at all members or at none, and a member without its result gets the parameters of a
+//! member that has it.
 //!
 //! | file | keeps |
 //! |---|---|

@@ -9,8 +9,8 @@ pub(crate) struct Epoch(u64);
 
 /// Counts open operations, by epoch.
 ///
-/// When the exchange stops, a new epoch begins. Operations of earlier epochs then have no effect when they end. But as long as one
-/// is open, it may still read or write buffers, which nothing else may write.
+/// When the exchange stops, a new epoch begins. Operations of earlier epochs then have no effect when they end. But as
+/// long as one is open, it may still read or write buffers, which nothing else may write.
 #[derive(Debug)]
 pub(super) struct Epochs {
     current: Epoch,

@@ -1,4 +1,5 @@
-//! The state of training at one node: the parameters, the vectors of the commit step, and how a node without them gets them.
+//! The state of training at one node: the parameters, the vectors of the commit step, and how a node without them gets
+//! them.
 
 use alloc::vec::Vec;
 
@@ -14,8 +15,9 @@ use crate::wire::Message;
 /// A node's copy of the state.
 #[derive(Debug)]
 pub(super) struct Replica {
-    /// The parameters, then the vectors of the commit step. Each has two places: one holds the state, and the other takes the state
-    /// after the current round. The places of all vectors are exchanged together, when all of the round is here.
+    /// The parameters, then the vectors of the commit step. Each has two places: one holds the state, and the other
+    /// takes the state after the current round. The places of all vectors are exchanged together, when all of the round
+    /// is here.
     vectors: Vec<[BufferId; 2]>,
     /// Which of the places holds the state.
     current: usize,
@@ -155,8 +157,8 @@ impl Replica {
         hub.receive(incoming, into, Job::Fetch { epoch: epochs.begin() });
     }
 
-    /// A vector has arrived. When it was the last one, the state is the donor's, and the result says whether it has more rounds
-    /// than this node's had.
+    /// A vector has arrived. When it was the last one, the state is the donor's, and the result says whether it has
+    /// more rounds than this node's had.
     pub(super) fn on_arrived(&mut self) -> Option<bool> {
         let fetch = self.fetch.as_mut()?;
         fetch.arrived += 1;

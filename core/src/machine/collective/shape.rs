@@ -1,10 +1,10 @@
 //! The path of a chunk of the vector: up to its root, and down again.
 //!
-//! Every chunk has a tree over the members of the view. In a *tree* topology it is the same for all chunks, with the first member at
-//! its root. In a *ring* it is a chain, and the chunks' roots rotate over the members: member `p` passes a chunk on to `p + 1` until
-//! it has reached its root, and results go back the same way. So every connection is used in both directions, each member sends and
-//! receives 2 (N - 1) / N of the vector, and all chunks are under way at once (Patarasuk and Yuan 2009, with the second half
-//! reversed).
+//! Every chunk has a tree over the members of the view. In a *tree* topology it is the same for all chunks, with the
+//! first member at its root. In a *ring* it is a chain, and the chunks' roots rotate over the members: member `p`
+//! passes a chunk on to `p + 1` until it has reached its root, and results go back the same way. So every connection is
+//! used in both directions, each member sends and receives 2 (N - 1) / N of the vector, and all chunks are under way at
+//! once (Patarasuk and Yuan 2009, with the second half reversed).
 
 use alloc::vec::Vec;
 

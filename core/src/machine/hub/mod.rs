@@ -1,7 +1,7 @@
 //! The part of a node that all roles share: operations, outputs, peers and their hellos, waits.
 //!
-//! On every connection both sides first say hello. A peer with the same contract is *agreed*, and only then are its messages
-//! passed to the role. A peer whose connection breaks stays a member for `dead_after`; then it is *lost*.
+//! On every connection both sides first say hello. A peer with the same contract is *agreed*, and only then are its
+//! messages passed to the role. A peer whose connection breaks stays a member for `dead_after`; then it is *lost*.
 //!
 //! | file | keeps |
 //! |---|---|
@@ -92,7 +92,8 @@ pub(crate) enum Notice {
     Rate { scale: f32 },
     /// The application makes no more contributions.
     Leave { stay: bool, keep: bool },
-    /// This node resumed from a checkpoint, and an earlier process of its rank has rejoined the run after that checkpoint.
+    /// This node resumed from a checkpoint, and an earlier process of its rank has rejoined the run after that
+    /// checkpoint.
     Outdated,
     /// Nothing but the time.
     Tick,

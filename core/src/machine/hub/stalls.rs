@@ -1,7 +1,7 @@
 //! The peer that this node waits for, and the node at the end of that chain of waits.
 //!
-//! A node that has waited for `stall_after` says so to the nodes that wait for it ([`Message::Awaits`]). So each of them can name
-//! the node that holds up all of them.
+//! A node that has waited for `stall_after` says so to the nodes that wait for it ([`Message::Awaits`]). So each of
+//! them can name the node that holds up all of them.
 //!
 //! [`Message::Awaits`]: crate::wire::Message::Awaits
 

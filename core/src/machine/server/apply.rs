@@ -1,4 +1,5 @@
-//! Contributions from a shard's queue to its parameters: the merge rule decides, the commit step makes the new parameters.
+//! Contributions from a shard's queue to its parameters: the merge rule decides, the commit step makes the new
+//! parameters.
 
 use super::inbox::Received;
 use super::{Job, Owed, Port, Server, State};

@@ -48,9 +48,9 @@ impl Server {
         }
     }
 
-    /// Enters a worker at the clock of the slowest, and owes it the parameters. In synchronous recipes the worker enters all shards
-    /// in the same round: otherwise its contribution to a later round of one shard could hold back those to an earlier round of
-    /// another.
+    /// Enters a worker at the clock of the slowest, and owes it the parameters. In synchronous recipes the worker
+    /// enters all shards in the same round: otherwise its contribution to a later round of one shard could hold back
+    /// those to an earlier round of another.
     pub(super) fn welcome(&mut self, hub: &Port<'_>, worker: PeerId) {
         let rows = self.shards.iter().map(|shard| shard.clocks.row());
         let round = rows.max().filter(|_| hub.setup.recipe.is_synchronous());
@@ -91,8 +91,8 @@ impl Server {
         }
     }
 
-    /// A worker makes no more contributions. One that stays says so a second time, without staying, when it has the final
-    /// parameters.
+    /// A worker makes no more contributions. One that stays says so a second time, without staying, when it has the
+    /// final parameters.
     pub(super) fn on_worker_leaves(&mut self, hub: &mut Port<'_>, worker: PeerId, stays: bool) {
         self.forget_offers(worker);
         if stays {
@@ -103,7 +103,8 @@ impl Server {
         }
     }
 
-    /// When no contribution can come any more, the gathered ones are committed, and the workers that stayed get the result.
+    /// When no contribution can come any more, the gathered ones are committed, and the workers that stayed get the
+    /// result.
     pub(super) fn maybe_end(&mut self, hub: &mut Port<'_>) {
         let present = |life: &Life| matches!(life, Life::Awaited | Life::Present);
         let idle = self.inboxes.is_empty() && self.shards.iter().all(|shard| !shard.busy);

@@ -1,19 +1,19 @@
-//! The parameter server: holds shards, applies the workers' contributions by the recipe's merge rule, and answers each with
-//! parameters as soon as the recipe's pace allows.
+//! The parameter server: holds shards, applies the workers' contributions by the recipe's merge rule, and answers each
+//! with parameters as soon as the recipe's pace allows.
 //!
 //! ```text
 //! Push arrives -> its turn, and a free inbox? -> receive -> scan -> queue of its shard -> merge rule -> commit -> reply
 //!                 no: held; the body stays with the worker
 //! ```
-//! Every shard keeps a few *versions* of its parameters. An application writes in place if no reply reads the current version,
-//! else into a free one. So a slow worker pins the version that it is being sent, and holds up no other.
+//! Every shard keeps a few *versions* of its parameters. An application writes in place if no reply reads the current
+//! version, else into a free one. So a slow worker pins the version that it is being sent, and holds up no other.
 //!
-//! Synchronous recipes take the contributions of a round in rank order. So the order of arrival has no effect on the result, and one
-//! inbox serves any number of workers.
+//! Synchronous recipes take the contributions of a round in rank order. So the order of arrival has no effect on the
+//! result, and one inbox serves any number of workers.
 //!
-//! With a codec for contributions, a body is expanded to floats before anything else happens to it. With a codec for parameters, the
-//! server keeps an *echo*: the parameters as each worker holds them. It sends the difference to the echo. The part of a difference
-//! that the codec leaves out stays in the next difference.
+//! With a codec for contributions, a body is expanded to floats before anything else happens to it. With a codec for
+//! parameters, the server keeps an *echo*: the parameters as each worker holds them. It sends the difference to the
+//! echo. The part of a difference that the codec leaves out stays in the next difference.
 //!
 //! | file | |
 //! |---|---|
@@ -58,8 +58,8 @@ use crate::wire::{Message, Offer, Reply};
 
 type Port<'a> = hub::Port<'a, Job>;
 
-/// A node that holds the shards `k` with `k % servers == rank - workers`. Its view is the whole vector; only its own shards in it
-/// matter.
+/// A node that holds the shards `k` with `k % servers == rank - workers`. Its view is the whole vector; only its own
+/// shards in it matter.
 #[derive(Debug)]
 pub(crate) struct Server {
     shards: Vec<Shard>,

@@ -4,8 +4,9 @@
 //! difference = echo - version -> encoded -> Delta to the worker
 //! echo -= decoded difference;  the worker subtracts the same from its view
 //! ```
-//! The *echo* equals the worker's parameters, bit for bit, once all messages to it have arrived. If an answer may have got lost, the
-//! server sends the whole echo instead of encoding a difference again: the echo is right whether the difference arrived or not.
+//! The *echo* equals the worker's parameters, bit for bit, once all messages to it have arrived. If an answer may have
+//! got lost, the server sends the whole echo instead of encoding a difference again: the echo is right whether the
+//! difference arrived or not.
 
 use alloc::vec::Vec;
 use core::ops::Range;
@@ -22,7 +23,8 @@ use crate::wire::{Message, Reply};
 /// The state of a worker's echo of one shard.
 #[derive(Copy, Clone, Debug, Default)]
 pub(super) struct Echo {
-    /// The contribution that the echo was last sent for, and whether as the final parameters. `None`: the worker holds nothing.
+    /// The contribution that the echo was last sent for, and whether as the final parameters. `None`: the worker holds
+    /// nothing.
     pub(super) answered: Option<(Sequence, bool)>,
     /// Row clock and version of that answer.
     made: (Clock, Clock),

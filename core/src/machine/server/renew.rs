@@ -1,8 +1,9 @@
 //! A restarted server takes its parameters back: the workers offer them.
 //!
-//! For each shard, the server takes the offer of the highest version. So the run loses only the contributions that no worker had seen
-//! the effect of. Contributions that were under way to the earlier process count as lost, because it may have applied them and other
-//! workers may have seen that: each worker's stream continues behind them, and nothing is applied twice.
+//! For each shard, the server takes the offer of the highest version. So the run loses only the contributions that no
+//! worker had seen the effect of. Contributions that were under way to the earlier process count as lost, because it
+//! may have applied them and other workers may have seen that: each worker's stream continues behind them, and nothing
+//! is applied twice.
 
 use alloc::vec::Vec;
 
@@ -107,8 +108,8 @@ impl Server {
         }
     }
 
-    /// Begins when all workers are here and have offered their parameters. A restarted server waits for `dead_after`, and begins
-    /// with the workers that are here then.
+    /// Begins when all workers are here and have offered their parameters. A restarted server waits for `dead_after`,
+    /// and begins with the workers that are here then.
     pub(super) fn maybe_start(&mut self, hub: &mut Port<'_>) {
         if self.state != State::Starting {
             return;

@@ -18,7 +18,8 @@ impl Server {
             let lead_max = self.lead_max.map(|lead| lead + u64::from(planted!(hub, BoundOffByOne)));
             let at_once = match owed {
                 Owed::Answer => false,
-                // A newcomer may read at once, except in synchronous recipes: there it waits for the round to be applied.
+                // A newcomer may read at once, except in synchronous recipes: there it waits for the round to be
+                // applied.
                 Owed::Welcome => !hub.setup.recipe.is_synchronous(),
                 Owed::Final => true,
             };
@@ -37,7 +38,8 @@ impl Server {
         let occasion = match owed {
             Owed::Answer => Occasion::Answer,
             Owed::Final => Occasion::Final,
-            // Contributions that the worker pushed before it was welcomed may be in by now: then it is ahead of the row.
+            // Contributions that the worker pushed before it was welcomed may be in by now: then it is ahead of the
+            // row.
             Owed::Welcome => {
                 let lead = shard.clocks.clock(worker).ahead_of(row);
                 Occasion::Welcome { lead: u32::try_from(lead).unwrap_or(u32::MAX) }

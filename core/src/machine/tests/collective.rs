@@ -130,8 +130,8 @@ fn the_root_makes_the_result_and_sends_it_down() {
     r.send(1, up(1, 3), 5.0).expect_part(1, Kind::Down, 1, 4, 4.0).expect_ready(1).expect_view(-4.0).expect_idle();
 }
 
-/// The application goes on only when all that others need of the round has been sent: a driver on the application's thread may not
-/// come back to the machine for long.
+/// The application goes on only when all that others need of the round has been sent: a driver on the application's
+/// thread may not come back to the machine for long.
 #[test]
 fn the_application_waits_until_results_have_been_sent() {
     let mut r = root();

@@ -180,8 +180,8 @@ fn after_a_broken_connection_unacknowledged_messages_are_sent_again() {
     assert_eq!(m.counters().resent, 1);
 }
 
-/// Strom 2015: a peer that does not keep up gets the sum. Messages that it may have are not changed: a receiver takes a range of
-/// numbers whole or not at all.
+/// Strom 2015: a peer that does not keep up gets the sum. Messages that it may have are not changed: a receiver takes a
+/// range of numbers whole or not at all.
 #[test]
 fn messages_that_wait_for_a_slow_neighbour_become_one() {
     let mut m = pair();
@@ -262,7 +262,8 @@ fn chain(me: u32) -> Trace {
     trace(Recipe::mesh(0.5).with_topology(Topology::Mesh { relay: 1 }), me, 3)
 }
 
-/// A relay acknowledges a message when the nodes behind it have it, so that no message waits in front of an acknowledgement.
+/// A relay acknowledges a message when the nodes behind it have it, so that no message waits in front of an
+/// acknowledgement.
 #[test]
 fn a_relay_passes_messages_on_and_acknowledges_them_when_those_behind_it_have() {
     let mut m = chain(1);

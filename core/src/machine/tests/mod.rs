@@ -1,7 +1,7 @@
 //! Machines, input by input. A test reads like a trace: what arrives, and what must go out.
 //!
-//! [`Trace`] is the vocabulary. It runs kernels at once and leaves transfers to the test, so that a test decides when a body has
-//! arrived or has been sent. Every output must be expected: [`Trace::expect_idle`] fails if any is left.
+//! [`Trace`] is the vocabulary. It runs kernels at once and leaves transfers to the test, so that a test decides when a
+//! body has arrived or has been sent. Every output must be expected: [`Trace::expect_idle`] fails if any is left.
 
 mod collective;
 mod hub;

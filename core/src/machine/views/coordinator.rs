@@ -4,12 +4,12 @@
 //! a report that changes something -> Prepare(n) to all future members -> each stops, reports (n, round)
 //!                                 -> all have reported -> Commit(n, members, round, donor)
 //! ```
-//! Between two views all members stop, so that the coordinator sees which rounds are done. A round that is done at one member
-//! counts for all: a member without its result takes the parameters of a member that has it (the *donor*). So a round is all or
-//! nothing, and two views never share one.
+//! Between two views all members stop, so that the coordinator sees which rounds are done. A round that is done at one
+//! member counts for all: a member without its result takes the parameters of a member that has it (the *donor*). So a
+//! round is all or nothing, and two views never share one.
 //!
-//! The coordinator's state is short, and all of it is in the members' reports. A restarted coordinator asks the members and goes
-//! on with a higher number. Members need the coordinator only when something changes.
+//! The coordinator's state is short, and all of it is in the members' reports. A restarted coordinator asks the members
+//! and goes on with a higher number. Members need the coordinator only when something changes.
 
 use alloc::collections::VecDeque;
 use alloc::vec;
@@ -332,8 +332,8 @@ impl Coordinator {
         self.release(Entry::leaves);
     }
 
-    /// May the first member's initial parameters be the run's? Only a coordinator that is no worker, and so has no parameters of
-    /// its own, needs this.
+    /// May the first member's initial parameters be the run's? Only a coordinator that is no worker, and so has no
+    /// parameters of its own, needs this.
     fn may_begin(&self) -> bool {
         self.is_dedicated() && !self.begun
     }

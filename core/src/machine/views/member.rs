@@ -45,8 +45,8 @@ enum End {
     Open,
     /// The node may leave.
     Released,
-    /// The coordinator has refused its own node, which came back after the end of the run, or to a run whose parameters are lost.
-    /// It stays until all other nodes have left.
+    /// The coordinator has refused its own node, which came back after the end of the run, or to a run whose parameters
+    /// are lost. It stays until all other nodes have left.
     Refused,
 }
 
@@ -172,7 +172,8 @@ impl Member {
 
     // Peers
 
-    /// A peer takes part (again). Returns whether messages of the present view that are due to the peer can be sent now.
+    /// A peer takes part (again). Returns whether messages of the present view that are due to the peer can be sent
+    /// now.
     pub(crate) fn on_agreed(&mut self, hub: &mut Hub, peer: PeerId, fresh: bool, standing: Standing) -> bool {
         // Messages of this view may have been lost with the connection: the round has to begin anew.
         let broken = !fresh && self.view.members.contains(&peer) && self.is_in_view() && !standing.last;
@@ -186,8 +187,9 @@ impl Member {
         if let Some(coordinator) = self.coordinator.as_mut().filter(|_| !fresh) {
             coordinator.on_reconnected(peer);
         }
-        // The coordinator's node sends nothing of a view to a peer before it has told the peer of the view on this connection. The
-        // peer could not understand the message yet, and would hold it in front of the message that explains it.
+        // The coordinator's node sends nothing of a view to a peer before it has told the peer of the view on this
+        // connection. The peer could not understand the message yet, and would hold it in front of the message that
+        // explains it.
         !broken && self.coordinator.is_none()
     }
 

@@ -1,5 +1,5 @@
-//! The end of a worker. A worker that stays tells the servers twice: that it makes no more contributions, and that it has the final
-//! parameters.
+//! The end of a worker. A worker that stays tells the servers twice: that it makes no more contributions, and that it
+//! has the final parameters.
 
 use super::{Job, Port, Progress, State, Worker};
 use crate::id::PeerId;

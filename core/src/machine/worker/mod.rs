@@ -1,16 +1,16 @@
-//! The worker of parameter-server recipes: pushes its contributions, takes the parameters that answer them, and goes on as soon as
-//! the recipe's pace allows.
+//! The worker of parameter-server recipes: pushes its contributions, takes the parameters that answer them, and goes on
+//! as soon as the recipe's pace allows.
 //!
 //! ```text
 //! step -> Push to every shard -> (window of two: own update applied to the view) -> may it go on? -> Ready
 //! ```
-//! With a window of two contributions, a worker computes while the last one travels. The parameters that it receives then lack the
-//! contributions under way, so it subtracts these again before it uses the parameters (read-my-writes, Ho et al. 2013): a worker
-//! always sees its own updates.
+//! With a window of two contributions, a worker computes while the last one travels. The parameters that it receives
+//! then lack the contributions under way, so it subtracts these again before it uses the parameters (read-my-writes, Ho
+//! et al. 2013): a worker always sees its own updates.
 //!
-//! With a codec, a contribution is encoded first, shard by shard, and the part that the codec leaves out stays in a residual. A worker
-//! that leaves sends the residual as a last contribution. If the servers have a codec of their own, they send differences, which the
-//! worker subtracts from its view.
+//! With a codec, a contribution is encoded first, shard by shard, and the part that the codec leaves out stays in a
+//! residual. A worker that leaves sends the residual as a last contribution. If the servers have a codec of their own,
+//! they send differences, which the worker subtracts from its view.
 //!
 //! | file | |
 //! |---|---|

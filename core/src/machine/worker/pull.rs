@@ -37,8 +37,9 @@ impl Worker {
         Ok(())
     }
 
-    /// May these parameters be received now? Not while the view is made of the ones before. And not while others of the same shard
-    /// are received: parameters that are sent again after a broken connection must not meet a difference that is half applied.
+    /// May these parameters be received now? Not while the view is made of the ones before. And not while others of the
+    /// same shard are received: parameters that are sent again after a broken connection must not meet a difference
+    /// that is half applied.
     fn is_due(&self, reply: &Reply) -> bool {
         let refreshing = matches!(self.state, State::Refreshing { .. });
         !refreshing && self.rows[reply.shard.0 as usize].progress != Progress::Receiving

@@ -1,4 +1,5 @@
-//! Contributions: encoded, pushed to every shard, pushed again after a broken connection; and the residual as the last of them.
+//! Contributions: encoded, pushed to every shard, pushed again after a broken connection; and the residual as the last
+//! of them.
 
 use alloc::vec::Vec;
 
@@ -133,8 +134,8 @@ impl Worker {
         }
     }
 
-    /// Offers a restarted server the shard as this worker has it. Contributions under way to the server count as lost: its earlier
-    /// process may have applied them, and other workers may have seen that.
+    /// Offers a restarted server the shard as this worker has it. Contributions under way to the server count as lost:
+    /// its earlier process may have applied them, and other workers may have seen that.
     fn offer(&mut self, hub: &mut Port<'_>, shard: usize) {
         let source = if self.pushes.len() > 1 { self.buffers.rows } else { self.buffers.view };
         let row = &mut self.rows[shard];

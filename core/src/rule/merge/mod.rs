@@ -1,7 +1,8 @@
 //! The merge axis: what a server does with a contribution. One file per rule, behind the trait [`Merging`].
 //!
-//! A server keeps one [`Merging`] per shard. The rule decides, counts and weighs. Vectors that it needs (a sum that is gathered, a
-//! velocity, a copy per worker) it asks for when it is made, and it names the kernel that works on them; the server runs the kernel.
+//! A server keeps one [`Merging`] per shard. The rule decides, counts and weighs. Vectors that it needs (a sum that is
+//! gathered, a velocity, a copy per worker) it asks for when it is made, and it names the kernel that works on them;
+//! the server runs the kernel.
 
 mod mean;
 mod softsync;
@@ -18,8 +19,8 @@ use crate::vectors::{Keep, Vectors};
 
 /// A merge rule with the state of one shard.
 pub(crate) trait Merging: Debug + Send {
-    /// Decides on a contribution. `update`: its floats. `weight`: the number of examples behind it. `staleness`: applications since
-    /// the parameters from which it was computed.
+    /// Decides on a contribution. `update`: its floats. `weight`: the number of examples behind it. `staleness`:
+    /// applications since the parameters from which it was computed.
     fn admit(&mut self, worker: PeerId, update: Segment, weight: u32, staleness: u64) -> Verdict;
 
     /// True if the group is complete and can be applied before a round ends.

@@ -5,10 +5,10 @@
 //! on push(g, j): tau = T - j;  buf += a(tau) g;  if ++k == c: w -= buf / c;  T += 1;  buf = 0;  k = 0
 //! ```
 //! g is an update computed from version j of the parameters, T the current version, a the factor of the staleness rule.
-//! T cannot change while the buffer fills, so staleness on arrival equals staleness at application. The divisor is always
-//! c, even if one worker contributed twice; an incomplete group at the end of a run is divided by its own size. A group of
-//! one needs no buffer: [`merging`](super::merging) makes it a [`Sum`](super::sum::Sum), so that c = 1 with `staleness=const` is
-//! asynchronous SGD, bit for bit.
+//! T cannot change while the buffer fills, so staleness on arrival equals staleness at application. The divisor is
+//! always c, even if one worker contributed twice; an incomplete group at the end of a run is divided by its own size.
+//! A group of one needs no buffer: [`merging`](super::merging) makes it a [`Sum`](super::sum::Sum), so that c = 1 with
+//! `staleness=const` is asynchronous SGD, bit for bit.
 
 use super::{Merged, Merging, Verdict};
 use crate::buffer::Segment;

@@ -79,7 +79,8 @@ impl World {
         }
     }
 
-    /// Aborts an operation on a broken connection: now if the machine knows that it is broken, else when it learns of it.
+    /// Aborts an operation on a broken connection: now if the machine knows that it is broken, else when it learns of
+    /// it.
     pub(super) fn abort(&mut self, me: PeerId, peer: PeerId, op: OpId) {
         let now = self.now;
         let node = &mut self.nodes[me.index()];
@@ -166,7 +167,8 @@ impl World {
         self.schedule(self.now, Scheduled::Resume { node: me });
     }
 
-    /// Completes the sender's operation now that the receiver has the message. A link that buffers has completed it already.
+    /// Completes the sender's operation now that the receiver has the message. A link that buffers has completed it
+    /// already.
     pub(super) fn received(&mut self, me: PeerId, peer: PeerId, op: OpId) {
         if !self.plan.network.buffered {
             let at = self.now.after(self.plan.network.latency);
