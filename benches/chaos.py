@@ -6,7 +6,7 @@
 Prints how long a killed worker takes until its first step is accepted, how much longer the run takes than one that nobody
 disturbs, and what it has learnt beside that one. Needs `cargo build --release --examples`.
 """
-import argparse, json, os, random, socket, subprocess, threading, time
+import argparse, json, os, random, socket, subprocess, sys, threading, time
 
 parser = argparse.ArgumentParser()
 parser.add_argument("--recipe", default="sync")
@@ -20,7 +20,10 @@ parser.add_argument("--seed", type=int, default=1)
 parser.add_argument("--apart", action="store_true")
 args = parser.parse_args()
 random.seed(args.seed)
-node = os.path.join(os.path.dirname(__file__), "..", "target", "release", "examples", "node")
+target = os.environ.get("CARGO_TARGET_DIR") or os.path.join(os.path.dirname(__file__), "..", "target")
+node = os.path.join(target, "release", "examples", "node")
+if not os.path.exists(node):
+    sys.exit(f"{node}: not built; cargo build --release --examples")
 workers = args.processes - args.apart
 pace, share = 40, 1433 // workers
 batches = -(-share // 16)

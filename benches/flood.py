@@ -7,7 +7,10 @@ eight stay and never read. Prints memory and pace beside those of an undisturbed
 import json, os, re, socket, subprocess, sys, threading, time
 
 seconds = float(sys.argv[1]) if len(sys.argv) > 1 else 20
-node = os.path.join(os.path.dirname(__file__), "..", "target", "release", "examples", "node")
+target = os.environ.get("CARGO_TARGET_DIR") or os.path.join(os.path.dirname(__file__), "..", "target")
+node = os.path.join(target, "release", "examples", "node")
+if not os.path.exists(node):
+    sys.exit(f"{node}: not built; cargo build --release --examples")
 words = [b"", b"GET / HTTP/1.1\r\n\r\n", os.urandom(200), b"GRWP" + bytes(124)]
 
 

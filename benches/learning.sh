@@ -8,7 +8,7 @@ cargo build --quiet --release --example cluster
 printf '%-58s %8s %8s %10s %9s\n' "cluster --recipe mesh ..." "accuracy" "worst" "B a step" "of dense"
 row() {
     for seed in $(seq 1 "$seeds"); do
-        ./target/release/examples/cluster --recipe mesh --json --seed "$seed" "$@"
+        "${CARGO_TARGET_DIR:-target}/release/examples/cluster" --recipe mesh --json --seed "$seed" "$@"
     done | awk -v name="$*" '
         function field(key) { match($0, "\"" key "\":[-0-9.e]+"); split(substr($0, RSTART, RLENGTH), part, ":"); return part[2] }
         { a = field("accuracy"); sum += a; if (NR == 1 || a < worst) worst = a

@@ -1,6 +1,7 @@
 //! Kernels on a device against what the device can copy, and against the processor beside it.
 //!
-//! `cargo bench --bench gpu`; `-- apply` runs what has that in its name, `-- --test` all at a small size. The adapter is chosen as wgpu's are: `WGPU_ADAPTER_NAME`.
+//! `cargo bench --features gpu --bench gpu`; `-- apply` runs the rows with that in their names, `-- --test` all rows at a
+//! small size. The adapter is chosen as wgpu's are: `WGPU_ADAPTER_NAME`.
 
 #![allow(clippy::unwrap_used, reason = "a benchmark fails by panicking")]
 

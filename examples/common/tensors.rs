@@ -1,7 +1,7 @@
 //! Parameters as safetensors files, which PyTorch, burn and candle read and write.
 //!
-//! Such a file is the length of its header (8 bytes, little-endian), the header (JSON), and the elements. The header is read
-//! here without the crate safetensors: its JSON parser and its derives would take a tenth of a first build.
+//! Such a file is the length of its header (8 bytes, little-endian), the header (JSON), and the elements. The crate
+//! safetensors is not used: its JSON parser and its derives would take a tenth of a first build.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -234,11 +234,12 @@ mod tests {
         assert_eq!(encode(&small, &[1.0, 2.0]), file(&format!("{header}       "), &[1.0, 2.0]));
     }
 
-    /// Written by others: another order, text about the file, tensors that are not asked for, escapes, spaces.
+    /// Another program writes another order, text about the file, tensors beyond the layout, escapes and spaces.
     #[test]
     fn files_of_others_are_read() {
-        let header = r#" {"__metadata__": {"format": "pt", "by": "\u00e9"}, "other": {"dtype": "BF16", "shape": [], "data_offsets":
-            [0, 2]}, "more": {"dtype": "U8", "shape": [0, 2], "data_offsets": [2, 2]},
+        let header = r#" {"__metadata__": {"format": "pt", "by": "\u00e9"},
+            "other": {"dtype": "BF16", "shape": [], "data_offsets": [0, 2]},
+            "more": {"dtype": "U8", "shape": [0, 2], "data_offsets": [2, 2]},
             "\u0078\ud83d\ude00\/": {"data_offsets": [4, 12], "shape": [2], "dtype": "F32"}} "#;
         let mut params = [0.0; 2];
         decode(&Layout::new().tensor("x😀/", &[2]), &file(header, &[9.0, 1.0, 2.0]), &mut params).unwrap();
