@@ -39,6 +39,17 @@
 //! - [`monitor::Board`] publishes the state of a run; [`checkpoint`] is the format of saved runs; [`device`] is for
 //!   vectors on a GPU.
 //!
+//! # Features
+//!
+//! No feature is on by default. A feature adds items and changes no behaviour.
+//!
+//! | feature | adds | costs a first build |
+//! |---|---|---|
+//! | (none) | sessions between threads of one process ([`Mem`]) | |
+//! | `tcp` | `gradwire::tcp`: sessions between machines, encrypted | some seconds: mio, and the ciphers of Noise |
+//! | `shm` | `gradwire::shm`: sessions between processes of one host | a few seconds: mio, memmap2 |
+//! | `gpu` | `gradwire::gpu`: kernels on a device | minutes: wgpu |
+//!
 //! The decisions are made by the state machines of [`gradwire_core`], which do no IO. A session drives one over its
 //! transport, by default on a thread of its own, so that communication goes on while the application computes.
 
