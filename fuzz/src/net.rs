@@ -12,7 +12,7 @@ use gradwire::telemetry::{Frame, Note, NoteKind, Run};
 use gradwire::{Cluster, Layout, Mem, Recipe, Session};
 use gradwire_core::Instant;
 use gradwire_core::wire::{HEADER_LEN, Header, Message, Part};
-use gradwire_core::{Clock, Incarnation, OpId, PeerId, Pool, Sequence, ShardId};
+use gradwire_core::{Clock, Incarnation, OpId, PeerId, Pool, Sequence};
 use gradwire_shm::parts::{End, Segment};
 use gradwire_stream::parts::{CONTROL_LEN, Control, PREAMBLE_LEN, Preamble, Reader, Step, parse_book};
 use gradwire_tcp::Key;
