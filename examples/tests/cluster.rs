@@ -91,7 +91,7 @@ fn a_missing_adapter_is_an_error_or_a_warning() {
     let refused = with("gpu");
     let said = String::from_utf8_lossy(&refused.stderr).to_string();
     assert_eq!(refused.status.code(), Some(4), "{said}");
-    assert!(said.contains("expected an adapter whose name has \"no such adapter\" in it"), "{said}");
+    assert!(said.contains("expected an adapter whose name contains \"no such adapter\""), "{said}");
     let instead = with("auto");
     let said = String::from_utf8_lossy(&instead.stderr).to_string();
     assert!(instead.status.success() && said.contains("executor: WARNING: using the CPU: gpu: expected"), "{said}");
