@@ -307,7 +307,8 @@ fn in_a_ring_each_chunk_has_another_root() {
 /// A member of a collective whose commit step has two vectors of its own.
 fn stateful(me: u32) -> Trace {
     let cluster = Cluster { workers: 2, servers: 0 };
-    let setup = Setup { incarnation: OWN, ..Setup::new(PeerId(me), cluster, chain(), &Layout::flat(LEN), 0) };
+    let patience = Patience::new(Duration::from_secs(1));
+    let setup = Setup { incarnation: OWN, patience, ..Setup::new(PeerId(me), cluster, chain(), &Layout::flat(LEN), 0) };
     let open = |hub: &mut Port<'_, collective::Job>| {
         let recipe = hub.setup.recipe;
         let commit = commit::Commit::with_state(&recipe, LEN, 2, &mut hub.vectors);
