@@ -75,7 +75,7 @@ fn a_missing_feature_is_named() {
     refused("--executor gpu", 4, command);
     let instead = cluster("--recipe sync --epochs 1 --json --executor auto");
     let said = String::from_utf8_lossy(&instead.stderr).to_string();
-    assert!(instead.status.success() && said.contains("executor: WARNING: the CPU, as this program"), "{said}");
+    assert!(instead.status.success() && said.contains("executor: WARNING: using the CPU: this program"), "{said}");
     assert!(said.contains(command), "{said}");
 }
 

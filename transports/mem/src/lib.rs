@@ -20,7 +20,7 @@ use gradwire_core::{Duration, Input, Lent, OpId, PeerId, Pool, ProtocolError, Se
 /// One node's end of an in-process network. All nodes are connected from the start.
 ///
 /// ```
-/// use gradwire_core::wire::{Header, Kind};
+/// use gradwire_core::wire::{Header, Message, Push};
 /// use gradwire_core::{BufferId, Clock, Incarnation, Input, OpId, PeerId, Pool, Segment, Sequence, ShardId, Transport};
 /// use gradwire_mem::Mem;
 ///
@@ -31,10 +31,10 @@ use gradwire_core::{Duration, Input, Lent, OpId, PeerId, Pool, ProtocolError, Se
 /// let floats = Segment { buffer: BufferId(0), start: 0, len: 8 };
 /// a_pool.floats_mut(floats).copy_from_slice(&[1.0, 2.0]);
 ///
-/// let header = Header {
-///     kind: Kind::Push, digest: 0, origin: PeerId(0), shard: ShardId(0), weight: 1, incarnation: Incarnation(1),
-///     sequence: Sequence(1), clock: Clock(0), base: Clock(0), length: 8,
-/// };
+/// let (shard, worker, incarnation) = (ShardId(0), PeerId(0), Incarnation(1));
+/// let (sequence, clock) = (Sequence(1), Clock(0));
+/// let push = Push { shard, worker, incarnation, sequence, clock, base: clock, weight: 1 };
+/// let header = Header::new(0, worker, incarnation, 8, Message::Push(push));
 /// a.transmit(OpId(1), PeerId(1), header, Some(floats), &a_pool);
 ///
 /// assert_eq!(b.poll(&mut b_pool, None)?, Some(Input::Connected { peer: PeerId(0) }));
