@@ -41,14 +41,15 @@
 //!
 //! # Features
 //!
-//! No feature is on by default. A feature adds items and changes no behaviour.
+//! No feature is on by default. A feature adds items and changes no behaviour. The last column is processor time of a
+//! first release build; two cores take about half of it.
 //!
-//! | feature | adds | costs a first build |
+//! | feature | adds | costs |
 //! |---|---|---|
-//! | (none) | sessions between threads of one process ([`Mem`]) | |
-//! | `tcp` | `gradwire::tcp`: sessions between machines, encrypted | some seconds: mio, and the ciphers of Noise |
-//! | `shm` | `gradwire::shm`: sessions between processes of one host | a few seconds: mio, memmap2 |
-//! | `gpu` | `gradwire::gpu`: kernels on a device | minutes: wgpu |
+//! | (no feature) | [`Mem`]: threads of one process | 70 s |
+//! | `shm` | `gradwire::shm`: processes of one host, over shared memory | 15 s more |
+//! | `tcp` | `gradwire::tcp`: machines of a network, with or without encryption | 45 s more; a C compiler |
+//! | `gpu` | `gradwire::gpu`: kernels on a GPU, by wgpu | 200 s more |
 //!
 //! The decisions are made by the state machines of [`gradwire_core`], which do no IO. A session drives one over its
 //! transport, by default on a thread of its own, so that communication goes on while the application computes.
