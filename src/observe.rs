@@ -79,10 +79,15 @@ impl Observer {
     pub(crate) fn kernel_begins(&mut self, kernel: &Kernel) {
         let Some(active) = &mut self.0 else { return };
         let class = match kernel {
-            Kernel::Encode { .. } | Kernel::Merge { .. } | Kernel::Mask { .. } | Kernel::Clip { .. } => {
-                KernelClass::Encode
+            Kernel::Encode { .. }
+            | Kernel::Merge { .. }
+            | Kernel::Mask { .. }
+            | Kernel::Clip { .. }
+            | Kernel::Scale { .. }
+            | Kernel::Norm { .. } => KernelClass::Encode,
+            Kernel::Decode { .. } | Kernel::Expand { .. } | Kernel::Scatter { .. } | Kernel::Scan { .. } => {
+                KernelClass::Decode
             }
-            Kernel::Decode { .. } | Kernel::Expand { .. } | Kernel::Scan { .. } => KernelClass::Decode,
             _ => KernelClass::Apply,
         };
         active.kernel = Some((class, Instant::now()));

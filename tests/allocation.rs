@@ -43,10 +43,10 @@ fn a_step_allocates_nothing() {
     let recipes = [
         Recipe::averaging(2),
         Recipe::sync(),
-        Recipe::asynchronous(),
+        Recipe::asynchronous().with_lambda(1.0),
         Recipe::softsync(2),
-        Recipe::ssp(2),
-        Recipe::mesh(1.0 / 64.0),
+        Recipe::ssp(2).with_lambda(1.0),
+        Recipe::mesh(1.0 / 64.0).with_lambda(1.0),
         coded("mesh density=0.05 scope=tensor momentum=0.5 clip=4"),
         coded("mesh budget=200 relay=1"),
         coded("async codec=int8 pull=threshold pull_density=0.1"),

@@ -179,7 +179,7 @@ fn softsync_of_one_equals_asynchronous_sgd() {
     for steps in [Steps::Jittered, Steps::Exponential] {
         let softsync = Recipe::softsync(1).with_staleness(Staleness::constant());
         let (one, _) = simulate(plan(softsync, 5, 40), steps, None);
-        let (other, _) = simulate(plan(Recipe::asynchronous(), 5, 40), steps, None);
+        let (other, _) = simulate(plan(Recipe::asynchronous().with_lambda(1.0), 5, 40), steps, None);
         assert_eq!(one.params(PeerId(5)), other.params(PeerId(5)));
     }
 }
@@ -189,7 +189,7 @@ fn softsync_of_one_equals_asynchronous_sgd() {
 #[test]
 fn ssp_with_bound_zero_is_bulk_synchronous() {
     let (workers, lambda) = (4, 0.25);
-    let recipe = Recipe::ssp(0).with_merge(gradwire::recipe::Merge::Sum { lambda });
+    let recipe = Recipe::ssp(0).with_lambda(lambda);
     for steps in [Steps::RoundRobin, Steps::Exponential] {
         let (_, history) = simulate(plan(recipe, workers, 25), steps, None);
         let mut params = vec![0.0f32; LEN];
@@ -375,8 +375,8 @@ fn threads_and_simulator_agree_bit_for_bit() {
         Recipe::sync().with_period(4),
         Recipe::sync().with_topology(servers),
         Recipe::averaging(2).with_topology(servers),
-        Recipe::ssp(0).with_topology(servers),
-        Recipe::ssp(0).with_pace(Pace::Synchronous),
+        Recipe::ssp(0).with_lambda(1.0).with_topology(servers),
+        Recipe::ssp(0).with_lambda(1.0).with_pace(Pace::Synchronous),
     ];
     for recipe in recipes {
         let workers = 5;
@@ -421,7 +421,12 @@ fn on_threads(recipe: Recipe, workers: u32, steps: u64) -> Vec<Vec<f32>> {
 #[test]
 fn an_update_with_a_nan_is_refused() {
     let servers = Topology::Servers { shards: 1 };
-    for recipe in [Recipe::sync().with_topology(servers), Recipe::asynchronous(), Recipe::softsync(2), Recipe::ssp(0)] {
+    for recipe in [
+        Recipe::sync().with_topology(servers),
+        Recipe::asynchronous().with_lambda(1.0),
+        Recipe::softsync(2),
+        Recipe::ssp(0).with_lambda(1.0),
+    ] {
         let (world, _) = simulate(plan(recipe, 3, 6), Steps::Jittered, Some(2));
         let refused: Vec<_> =
             world.log().iter().filter(|log| matches!(log.entry, Entry::Event(Event::Rejected { .. }))).collect();
@@ -457,7 +462,7 @@ fn an_update_with_a_nan_is_refused() {
 #[test]
 fn a_seed_determines_the_run() {
     let trace = |seed| {
-        let mut plan = plan(Recipe::asynchronous(), 6, 30);
+        let mut plan = plan(Recipe::asynchronous().with_lambda(1.0), 6, 30);
         plan.seed = seed;
         plan.network = Network::stormy(&mut Random::new(seed, 5));
         simulate(plan, Steps::Exponential, None).0.trace()

@@ -64,15 +64,15 @@ fn truth() -> Arc<Mutex<Truth>> {
 fn a_run_that_was_suspended_twice_has_applied_every_contribution_once() {
     let servers = Topology::Servers { shards: 2 };
     let threshold = Codec::Threshold(Threshold { control: Control::Density { density: 0.3 }, ..Threshold::fixed(TAU) });
-    let asynchronous = Recipe::asynchronous().with_topology(servers);
+    let asynchronous = Recipe::asynchronous().with_lambda(1.0).with_topology(servers);
     let recipes = [
         asynchronous,
         asynchronous.with_pace(Pace::Asynchronous { overlap: true }).with_codec(Codec::Int8),
         asynchronous.with_codec(threshold).with_pull(Codec::TopK(TopK { density: 0.2 })),
-        Recipe::ssp(2).with_topology(servers).with_codec(Codec::TopK(TopK { density: 0.1 })),
-        Recipe::mesh(TAU),
-        Recipe::mesh(TAU).with_codec(threshold),
-        Recipe::mesh(TAU).with_topology(Topology::Mesh { relay: 1 }),
+        Recipe::ssp(2).with_lambda(1.0).with_topology(servers).with_codec(Codec::TopK(TopK { density: 0.1 })),
+        Recipe::mesh(TAU).with_lambda(1.0),
+        Recipe::mesh(TAU).with_lambda(1.0).with_codec(threshold),
+        Recipe::mesh(TAU).with_lambda(1.0).with_topology(Topology::Mesh { relay: 1 }),
     ];
     for (index, recipe) in recipes.into_iter().enumerate() {
         for seed in 0..20 {

@@ -54,10 +54,10 @@ fn recipes() -> [Recipe; 6] {
     [
         Recipe::averaging(3),
         Recipe::sync(),
-        Recipe::asynchronous(),
+        Recipe::asynchronous().with_lambda(1.0),
         Recipe::softsync(2),
-        Recipe::ssp(2),
-        Recipe::mesh(1.0 / 64.0),
+        Recipe::ssp(2).with_lambda(1.0),
+        Recipe::mesh(1.0 / 64.0).with_lambda(1.0),
     ]
 }
 
@@ -88,7 +88,13 @@ fn all_workers_end_with_the_same_parameters_under_every_recipe() {
 #[test]
 fn one_worker_is_the_plain_optimizer() {
     let staleness = Recipe::softsync(1).with_staleness(Staleness::constant());
-    for recipe in [Recipe::sync(), Recipe::averaging(3), Recipe::asynchronous(), Recipe::ssp(1), staleness] {
+    for recipe in [
+        Recipe::sync(),
+        Recipe::averaging(3),
+        Recipe::asynchronous().with_lambda(1.0),
+        Recipe::ssp(1).with_lambda(1.0),
+        staleness,
+    ] {
         let start = if recipe.needs_servers() { 0.0 } else { 0.5 };
         let results = run(recipe, 1, |rank, mut session, mut params| {
             steps(rank, &mut session, &mut params, 10);
@@ -107,9 +113,13 @@ fn one_worker_is_the_plain_optimizer() {
 
 #[test]
 fn sync_in_place_equals_step_with_the_same_updates() {
-    for recipe in
-        [Recipe::averaging(2), Recipe::sync(), Recipe::sync().with_period(2), Recipe::asynchronous(), Recipe::ssp(2)]
-    {
+    for recipe in [
+        Recipe::averaging(2),
+        Recipe::sync(),
+        Recipe::sync().with_period(2),
+        Recipe::asynchronous().with_lambda(1.0),
+        Recipe::ssp(2).with_lambda(1.0),
+    ] {
         let by = |in_place: bool| {
             move |rank: u32, mut session: Session, mut params: Vec<f32>| {
                 for step in 0..6 {
@@ -187,8 +197,8 @@ fn a_session_runs_on_the_callers_thread() {
 
 #[test]
 fn two_runs_in_one_process_do_not_mix() {
-    let one = thread::spawn(|| run(Recipe::ssp(1), 3, train_and_finish));
-    let other = run(Recipe::mesh(1.0 / 64.0), 3, train_and_finish);
+    let one = thread::spawn(|| run(Recipe::ssp(1).with_lambda(1.0), 3, train_and_finish));
+    let other = run(Recipe::mesh(1.0 / 64.0).with_lambda(1.0), 3, train_and_finish);
     let one = one.join().unwrap();
     assert!(one.iter().all(|params| params == &one[0]) && other.iter().all(|params| params == &other[0]));
     assert_ne!(one[0], other[0]);
@@ -218,7 +228,12 @@ fn the_rest_goes_on_when_a_worker_leaves() {
 /// Threads cannot reconnect, so a dropped session counts as lost at once.
 #[test]
 fn the_rest_goes_on_when_a_worker_vanishes() {
-    for recipe in [Recipe::sync(), Recipe::asynchronous(), Recipe::ssp(1), Recipe::mesh(1.0 / 64.0)] {
+    for recipe in [
+        Recipe::sync(),
+        Recipe::asynchronous().with_lambda(1.0),
+        Recipe::ssp(1).with_lambda(1.0),
+        Recipe::mesh(1.0 / 64.0).with_lambda(1.0),
+    ] {
         run(recipe, 3, move |rank, mut session, mut params| {
             steps(rank, &mut session, &mut params, 3);
             if rank == 2 {
@@ -257,7 +272,13 @@ fn error_of(
 
 #[test]
 fn a_refused_vector_is_named_and_changes_nothing() {
-    for recipe in [Recipe::averaging(3), Recipe::sync(), Recipe::softsync(1), Recipe::ssp(2), Recipe::mesh(0.5)] {
+    for recipe in [
+        Recipe::averaging(3),
+        Recipe::sync(),
+        Recipe::softsync(1),
+        Recipe::ssp(2).with_lambda(1.0),
+        Recipe::mesh(0.5).with_lambda(1.0),
+    ] {
         for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
             let errors = error_of(recipe, move |session, params| {
                 let mut update = vec![0.0; LEN];
@@ -275,7 +296,9 @@ fn a_refused_vector_is_named_and_changes_nothing() {
 /// Finite updates can add up to an infinity, which must not reach the peers.
 #[test]
 fn a_diverged_worker_contributes_nothing() {
-    for recipe in [Recipe::averaging(2), Recipe::sync().with_period(2), Recipe::asynchronous().with_period(2)] {
+    for recipe in
+        [Recipe::averaging(2), Recipe::sync().with_period(2), Recipe::asynchronous().with_lambda(1.0).with_period(2)]
+    {
         let errors = run(recipe, 1, |_, mut session, mut params| {
             let huge = [-f32::MAX; LEN];
             session.step(&mut params, &huge, 1).unwrap();
@@ -294,7 +317,10 @@ fn a_wrong_setup_is_refused_with_both_values() {
         builder.join(transport, &mut vec![0.0; params]).unwrap_err().to_string()
     };
     assert_eq!(join(Recipe::sync(), cluster, 11, 0), "params: expected 12 floats, got 11");
-    assert_eq!(join(Recipe::ssp(1), cluster, 12, 0), "servers: expected at least 1 server node, got 0");
+    assert_eq!(
+        join(Recipe::ssp(1).with_lambda(1.0), cluster, 12, 0),
+        "servers: expected at least 1 server node, got 0"
+    );
     assert_eq!(
         join(Recipe::softsync(3), Cluster { workers: 2, servers: 1 }, 12, 0),
         "updates: expected at most the number of workers (2), got 3"
@@ -304,9 +330,10 @@ fn a_wrong_setup_is_refused_with_both_values() {
     let average = Recipe::averaging(2).with_optimizer(OptimizerState::Average);
     assert_eq!(join(average, cluster, 12, 0), "optimizer vectors: expected 1, got 0");
     let one = Cluster { workers: 1, servers: 1 };
-    let served = Session::builder(layout(), Recipe::asynchronous(), one).serve(Mem::cluster(2).remove(0), &[0.0; LEN]);
+    let served = Session::builder(layout(), Recipe::asynchronous().with_lambda(1.0), one)
+        .serve(Mem::cluster(2).remove(0), &[0.0; LEN]);
     assert_eq!(served.unwrap_err().to_string(), "rank 0: expected a worker, got a server");
-    let sync = Recipe::ssp(0).with_pace(Pace::Synchronous);
+    let sync = Recipe::ssp(0).with_lambda(1.0).with_pace(Pace::Synchronous);
     assert!(
         join(sync.with_staleness(Staleness::inverse()), Cluster { workers: 2, servers: 1 }, 12, 0)
             .contains("requires staleness=const")
@@ -343,7 +370,7 @@ fn nodes_with_different_recipes_refuse_each_other() {
 
 #[test]
 fn a_deadline_error_names_the_peer_that_is_waited_for() {
-    let recipe = Recipe::ssp(1);
+    let recipe = Recipe::ssp(1).with_lambda(1.0);
     let cluster = Cluster { workers: 2, servers: 1 };
     let mut ends = Mem::cluster(3);
     let _server = Session::builder(layout(), recipe, cluster).serve(ends.remove(2), &[0.0; LEN]).unwrap();
@@ -377,7 +404,7 @@ fn a_deadline_error_names_the_peer_that_is_waited_for() {
 
 #[test]
 fn a_status_counts_what_happened() {
-    let statuses: Vec<Status> = run(Recipe::mesh(1.0 / 64.0), 3, |rank, mut session, mut params| {
+    let statuses: Vec<Status> = run(Recipe::mesh(1.0 / 64.0).with_lambda(1.0), 3, |rank, mut session, mut params| {
         steps(rank, &mut session, &mut params, 30);
         let live = session.status().unwrap();
         assert!(live.clock.0 == 30 && live.bytes_out() > 0);
@@ -399,7 +426,7 @@ fn a_status_counts_what_happened() {
 /// `Server::wait` and `Server::status` can be called again after the end of the run.
 #[test]
 fn a_server_keeps_its_results_after_the_run() {
-    let (recipe, cluster) = (Recipe::asynchronous(), Cluster { workers: 1, servers: 1 });
+    let (recipe, cluster) = (Recipe::asynchronous().with_lambda(1.0), Cluster { workers: 1, servers: 1 });
     for caller_driven in [false, true] {
         let mut ends = Mem::cluster(2);
         let builder = Session::builder(layout(), recipe, cluster).deadline(Duration::from_secs(20));

@@ -42,7 +42,7 @@ use core::fmt;
 
 pub use entries::form::Form;
 
-use crate::kernel::scan;
+use crate::kernel::{Coding, scan};
 use crate::recipe::Threshold;
 
 /// The outcome of encoding one message.
@@ -146,6 +146,30 @@ fn magnitudes(x: &[f32]) -> f64 {
 /// The length in bytes of a number of words, for errors: saturates at 32 bits.
 fn bytes(words: usize) -> u32 {
     u32::try_from(words.saturating_mul(4)).unwrap_or(u32::MAX)
+}
+
+/// `into += scale * x` for the vector x of a sparse body. The body is checked before anything is added.
+///
+/// # Errors
+/// If the body is malformed; `into` is unchanged.
+///
+/// # Panics
+/// If the codec is not sparse.
+pub(crate) fn scatter(
+    coding: Coding,
+    body: &[u32],
+    sections: &[threshold::Section],
+    scale: f32,
+    into: &mut [f32],
+) -> Result<(), BodyError> {
+    let len = into.len();
+    let read = |visit: &mut dyn FnMut(usize, f32)| match coding {
+        Coding::Threshold(aim) => threshold::read(body, sections, aim.unit, visit),
+        Coding::TopK { .. } => topk::read(body, len, visit),
+        _ => unreachable!("a sparse codec"),
+    };
+    read(&mut |_, _| {})?;
+    read(&mut |index, value| into[index] += scale * value)
 }
 
 fn check_words(body: &[u32], expected: usize) -> Result<(), BodyError> {

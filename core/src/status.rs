@@ -1,5 +1,6 @@
 //! The parts of a [`Status`], the snapshot of a node that monitors and tests read. All are plain data.
 
+mod rest;
 pub(crate) mod snapshot;
 
 use crate::id::{Clock, PeerId};
@@ -7,6 +8,8 @@ use crate::time::Instant;
 
 // The public path of this type is the root of the crate.
 pub(crate) use snapshot::Status;
+
+pub use rest::Rest;
 
 /// The kind of machine that a node runs.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]

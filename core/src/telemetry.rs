@@ -20,6 +20,7 @@ use core::fmt;
 
 use crate::id::PeerId;
 use crate::machine::{Event, Rejection, Signal};
+use crate::recipe::Hint;
 use crate::status::Status;
 use crate::time::Instant;
 use reader::Reader;
@@ -131,11 +132,12 @@ pub struct Note {
     /// Kind of event.
     pub kind: NoteKind,
     /// The peer that the event concerns. The node itself if there is no peer; the number of members for
-    /// [`NoteKind::View`].
+    /// [`NoteKind::View`], of messages for [`NoteKind::Rest`], and which hint for [`NoteKind::Hint`].
     pub peer: PeerId,
     /// A number that depends on the kind. `View`: its number. `Stalled`: the clock of the peer. `ContractDiffers`: the
     /// first differing line. `ResumedElsewhere`: the clock of the peer's checkpoint. `Rejected`: the index of the
-    /// element that is not finite, plus 1, or 0 for a malformed body. Otherwise 0.
+    /// element that is not finite, plus 1, or 0 for a malformed body. `Rest`: hundredths of the norm of an update.
+    /// `Hint`: messages, or norms of an update. Otherwise 0.
     pub number: u64,
 }
 
@@ -156,10 +158,12 @@ pub enum NoteKind {
     Stalled = 10,
     ResumedElsewhere = 11,
     Outdated = 12,
+    Rest = 13,
+    Hint = 14,
 }
 
 impl NoteKind {
-    const ALL: [Self; 12] = [
+    const ALL: [Self; 14] = [
         Self::Joined,
         Self::Left,
         Self::Finished,
@@ -172,11 +176,13 @@ impl NoteKind {
         Self::Stalled,
         Self::ResumedElsewhere,
         Self::Outdated,
+        Self::Rest,
+        Self::Hint,
     ];
 
     /// True if the event needs attention: a lost peer, a stall, a refusal.
     pub fn is_trouble(self) -> bool {
-        !matches!(self, Self::Joined | Self::Left | Self::Finished | Self::PeerJoined | Self::View)
+        !matches!(self, Self::Joined | Self::Left | Self::Finished | Self::PeerJoined | Self::View | Self::Rest)
     }
 }
 
@@ -195,6 +201,11 @@ impl Note {
             Event::Rejected { peer, reason: Rejection::Malformed(_) } => (NoteKind::Rejected, peer, 0),
             Event::Stalled { on, at, .. } => (NoteKind::Stalled, on, at.0),
             Event::Outdated => (NoteKind::Outdated, rank, 0),
+            Event::Rest(rest) => (NoteKind::Rest, PeerId(rest.messages), (rest.updates * 100.0) as u64),
+            Event::Hint(Hint::DensePull) => (NoteKind::Hint, PeerId(0), 0),
+            Event::Hint(Hint::NothingSent { messages, .. }) => (NoteKind::Hint, PeerId(1), messages),
+            Event::Hint(Hint::ResidualGrows { updates }) => (NoteKind::Hint, PeerId(2), updates as u64),
+            Event::Hint(Hint::LateElements { messages, .. }) => (NoteKind::Hint, PeerId(3), messages),
         };
         Self { at, rank, kind, peer, number }
     }
@@ -236,6 +247,19 @@ impl fmt::Display for Note {
             NoteKind::ResumedElsewhere => {
                 write!(f, "refused peer {peer}: it resumed from another checkpoint (moment {number})")
             }
+            NoteKind::Rest => {
+                write!(f, "ended with {:.2} updates in its residual, ", *number as f64 / 100.0)?;
+                match peer.0 {
+                    0 => write!(f, "which were not sent"),
+                    messages => write!(f, "and sent them in {messages} messages"),
+                }
+            }
+            NoteKind::Hint => match peer.0 {
+                0 => write!(f, "hint: sparse updates are answered with dense parameters (pull=)"),
+                1 => write!(f, "hint: {number} messages in a row carried no element (tau, density)"),
+                2 => write!(f, "hint: the residual grows, and holds {number} updates (density, tau)"),
+                _ => write!(f, "hint: most elements are sent less than once in {number} messages (density)"),
+            },
             NoteKind::Outdated => write!(f, "resumed from an outdated checkpoint and dropped its residual"),
         }
     }

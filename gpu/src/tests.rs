@@ -22,6 +22,7 @@ const PROGRAMS: [&Program; 19] = [
     &crate::elementwise::APPLY,
     &crate::elementwise::APPLY_IN_PLACE,
     &crate::elementwise::SCALE,
+    &crate::elementwise::SCALE_IN_PLACE,
     &crate::elementwise::ACCELERATE,
     &crate::elementwise::MATERIALISE,
     &crate::threshold::TAKE,
@@ -193,6 +194,7 @@ fn elementwise_kernels_equal_the_host() {
                 comparison.run(Kernel::Accumulate { update: b, scale, first: true, into: d });
                 comparison.run(Kernel::Accumulate { update: c, scale, first: false, into: d });
                 comparison.run(Kernel::Accelerate { update: b, velocity: e, momentum: scale });
+                comparison.run(Kernel::Scale { x: e, factor: scale });
                 comparison.check(&format!("{kind}, {len}, {scale}"), &[]);
             }
             comparison.run(Kernel::Copy { from: d, into: a });

@@ -5,7 +5,7 @@
 
 use std::sync::{Arc, Mutex};
 
-use gradwire_core::recipe::{Codec, Merge, Pace, Payload, Topology};
+use gradwire_core::recipe::{Codec, Lambda, Merge, Pace, Payload, Topology};
 use gradwire_core::status::Presence;
 use gradwire_core::wire::{Message, Push};
 use gradwire_core::{Clock, Event, PeerId, Signal, Status};
@@ -115,7 +115,7 @@ fn trainer(scenario: &Scenario, truth: &Arc<Mutex<Truth>>) -> Trainer {
     let calm = scenario.crashing().is_empty();
     // With a lossy codec, parts of an update wait in a residual, where they are not visible in the parameters.
     let plain = recipe.codec() == Codec::F32;
-    let sum = plain && recipe.merge() == Merge::Sum { lambda: 1.0 } && recipe.needs_servers();
+    let sum = plain && recipe.merge() == Merge::Sum { lambda: Lambda::fixed(1.0) } && recipe.needs_servers();
     let lag = match recipe.pace() {
         Pace::Stale { bound } if plain && calm => Some(bound),
         _ => None,
@@ -302,7 +302,7 @@ fn replicas_are_equal_after_each_step(scenario: &Scenario, truth: &Truth) -> Res
 
 /// I-01, I-04, I-05, I-13: the parameters are those of the reference model, round by round.
 fn rounds_equal_the_reference(plan: &Plan, truth: &Truth) -> Result<(), Failure> {
-    let mut reference = Reference::new(&plan.recipe, &plan.initial);
+    let mut reference = Reference::new(&plan.recipe, plan.cluster.workers, &plan.initial);
     let zeros = || (0, vec![0.0; plan.layout.len()]);
     // Examples and summed updates of each worker since the last synchronisation.
     let mut local: Vec<(u32, Vec<f64>)> = (0..plan.cluster.workers).map(|_| zeros()).collect();
@@ -401,7 +401,7 @@ fn merged_in_order(scenario: &Scenario, world: &World, truth: &Truth, pushes: &[
     let got = server_params(scenario, world);
     for shard in 0..shards {
         let range = gradwire_core::shard_range(got.len(), shards, shard);
-        let mut reference = Reference::new(&plan.recipe, &plan.initial[range.clone()]);
+        let mut reference = Reference::new(&plan.recipe, plan.cluster.workers, &plan.initial[range.clone()]);
         for push in pushes.iter().filter(|push| push.shard.0 == shard && push.weight > 0) {
             // The period is 1, sequence numbers begin at 1 and steps at 0.
             let (_, units) = &truth.steps[&(push.sequence.0 - 1)][&push.worker.0];

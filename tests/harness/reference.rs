@@ -33,12 +33,14 @@ pub struct Reference {
 
 impl Reference {
     /// A model of the recipe's rules, at version 0 with these parameters.
-    pub fn new(recipe: &Recipe, initial: &[f32]) -> Self {
+    pub fn new(recipe: &Recipe, workers: u32, initial: &[f32]) -> Self {
         let staleness = recipe.staleness();
         let merge: Box<dyn Merging> = match recipe.merge() {
             Merge::Mean => Box::new(Mean::default()),
-            Merge::Sum { lambda } if recipe.is_synchronous() => Box::new(RoundSum { lambda, sum: None }),
-            Merge::Sum { lambda } => Box::new(Sum { lambda, staleness }),
+            Merge::Sum { lambda } if recipe.is_synchronous() => {
+                Box::new(RoundSum { lambda: lambda.of(workers), sum: None })
+            }
+            Merge::Sum { lambda } => Box::new(Sum { lambda: lambda.of(workers), staleness }),
             Merge::Softsync { updates } => Box::new(Softsync { updates, staleness, count: 0, sum: Vec::new() }),
         };
         let commit: Box<dyn Commit> = match recipe.payload() {

@@ -92,7 +92,7 @@ fn mesh(seed: u64, workers: u32) -> Recipe {
     let (starters, head_start) =
         if random.chance(0.2) { (1 + random.below(u64::from(workers)) as u32, random.below(6) as u32) } else { (0, 0) };
     let correction = Correction { warmup, ramp, starters, head_start, ..Correction::none() };
-    Recipe::mesh(TAU).with_codec(Codec::Threshold(threshold)).with_correction(correction)
+    Recipe::mesh(TAU).with_lambda(1.0).with_codec(Codec::Threshold(threshold)).with_correction(correction)
 }
 
 /// A recipe of servers with random codecs for contributions and parameters. No update is lost at the end: contributions
@@ -149,6 +149,7 @@ impl Scenario {
             Kind::Averaging => collective(seed, Recipe::averaging(1 + random.below(3) as u32)),
             Kind::ServerSync => Recipe::sync().with_topology(servers),
             Kind::Async => Recipe::asynchronous()
+                .with_lambda(1.0)
                 .with_topology(servers)
                 .with_pace(Pace::Asynchronous { overlap: random.chance(0.5) }),
             Kind::Softsync => {
@@ -156,11 +157,11 @@ impl Scenario {
                 let staleness = if random.chance(0.5) { Staleness::inverse_plus_one() } else { Staleness::constant() };
                 Recipe::softsync(updates).with_topology(servers).with_staleness(staleness)
             }
-            Kind::Ssp => Recipe::ssp(1 + random.below(3)).with_topology(servers),
-            Kind::SspZero => Recipe::ssp(0).with_topology(servers),
+            Kind::Ssp => Recipe::ssp(1 + random.below(3)).with_lambda(1.0).with_topology(servers),
+            Kind::SspZero => Recipe::ssp(0).with_lambda(1.0).with_topology(servers),
             Kind::Coded => {
                 let overlap = random.chance(0.5);
-                coded(seed, Recipe::asynchronous().with_topology(servers), overlap)
+                coded(seed, Recipe::asynchronous().with_lambda(1.0).with_topology(servers), overlap)
             }
             Kind::CodedSync => coded(seed, Recipe::sync().with_topology(servers), false),
             Kind::Mesh => mesh(seed, workers),

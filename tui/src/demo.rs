@@ -201,6 +201,8 @@ pub(crate) fn synthetic_report(rank: u32, nodes: u32, tick: u64) -> Report {
         workers: Vec::new(),
         links: (1..9).map(|k| link(rank + k)).collect(),
         residual_norm: 0.5,
+        residual_updates: 0.25,
+        rest: None,
         density: 0.01,
         tau: 0.001,
         clipped: 0.0,

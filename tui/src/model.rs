@@ -311,6 +311,8 @@ pub(crate) mod tests {
             workers: Vec::new(),
             links: vec![link],
             residual_norm: 0.5,
+            residual_updates: 0.25,
+            rest: None,
             density: 0.01,
             tau: 0.001,
             clipped: 0.0,

@@ -29,7 +29,7 @@ mod merge;
 #[doc(hidden)] // For the gpu crate, benches and fuzzing; no stable API.
 pub use {
     control::{Choice, RUN, Sample, choose, quantum},
-    decode::{add, expand, list, mask},
+    decode::{add, expand, list, mask, read},
     encode::{encode, words_max, write},
     merge::merge,
 };

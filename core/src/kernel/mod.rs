@@ -19,6 +19,8 @@ pub mod mean;
 #[doc(hidden)]
 pub mod momentum;
 #[doc(hidden)]
+pub mod norm;
+#[doc(hidden)]
 pub mod scan;
 #[doc(hidden)]
 pub mod threshold;
@@ -96,6 +98,21 @@ pub enum Kernel {
         /// Destination of the copy.
         into: Segment,
     },
+    /// `x = factor * x`.
+    Scale {
+        /// The vector, which is changed in place.
+        x: Segment,
+        /// Factor on every element.
+        factor: f32,
+    },
+    /// Measures the Euclidean norm of `x`, and scales `x` down to the norm `limit` if it is larger. Result:
+    /// [`KernelResult::Norm`].
+    Norm {
+        /// The vector, which is changed in place.
+        x: Segment,
+        /// The largest norm. 0: there is none, and `x` is not changed.
+        limit: f32,
+    },
     /// `velocity = momentum * velocity + update`.
     Accelerate {
         /// The update, one float per element.
@@ -145,6 +162,20 @@ pub enum Kernel {
         /// Sections of the vector.
         sections: Segment,
         /// Destination of the decoded floats.
+        into: Segment,
+    },
+    /// `into += scale * x`, where x is the vector that a sparse body holds, all of it or nothing. Result:
+    /// [`KernelResult::Nothing`] or [`KernelResult::Malformed`].
+    Scatter {
+        /// The codec of the body: threshold or top-k.
+        coding: Coding,
+        /// The received body.
+        body: Segment,
+        /// Sections of the vector.
+        sections: Segment,
+        /// Factor on every element of the body.
+        scale: f32,
+        /// The sum, one float per element.
         into: Segment,
     },
     /// Sets the velocity to zero for elements with an entry in a sparse body. Result: [`KernelResult::Nothing`] or
@@ -216,10 +247,12 @@ impl Kernel {
             Self::Accumulate { update, first, into, .. } => [Some(update), (!first).then_some(into), None],
             Self::Blend { x, held, into, .. } => [Some(x), (held > 0).then_some(into), None],
             Self::Copy { from, .. } => [Some(from), None, None],
+            Self::Scale { x, .. } | Self::Norm { x, .. } => [Some(x), None, None],
             Self::Accelerate { update, velocity, .. } => [Some(update), Some(velocity), None],
             Self::Encode { update, residual, place, .. } => [update, Some(residual), Some(place.sections)],
             Self::Decode { body, sections, ledger, .. } => [Some(body), Some(sections), Some(ledger)],
             Self::Expand { body, sections, .. } => [Some(body), Some(sections), None],
+            Self::Scatter { body, sections, into, .. } => [Some(body), Some(sections), Some(into)],
             Self::Mask { body, sections, velocity, .. } => [Some(body), Some(sections), Some(velocity)],
             Self::Clip { residual, .. } => [Some(residual), None, None],
             Self::Merge { one, other, place, .. } => [Some(one), Some(other), Some(place.sections)],
@@ -232,13 +265,15 @@ impl Kernel {
     /// The segments that the kernel writes, scratch memory excluded.
     pub fn writes(&self) -> impl Iterator<Item = Segment> {
         let segments = match *self {
-            Self::Scan { .. } | Self::Compare { .. } => [None; 3],
+            Self::Scan { .. } | Self::Compare { .. } | Self::Norm { limit: 0.0, .. } => [None; 3],
+            Self::Scale { x, .. } | Self::Norm { x, .. } => [Some(x), None, None],
             Self::Apply { into, .. }
             | Self::Accumulate { into, .. }
             | Self::Blend { into, .. }
             | Self::Mean { into, .. }
             | Self::Copy { into, .. }
             | Self::Expand { into, .. }
+            | Self::Scatter { into, .. }
             | Self::Materialise { into, .. } => [Some(into), None, None],
             Self::Accelerate { velocity, .. } | Self::Mask { velocity, .. } => [Some(velocity), None, None],
             Self::Section { at, .. } => [Some(at), None, None],
@@ -319,6 +354,11 @@ pub enum KernelResult {
     },
     /// Two bodies could not be merged.
     Unmerged(MergeError),
+    /// A norm was measured.
+    Norm {
+        /// Sum of squares of the vector, before it was scaled down.
+        squares: f64,
+    },
     /// The residual was clamped.
     Clipped {
         /// Number of elements that changed.
@@ -371,6 +411,14 @@ pub fn run(kernel: &Kernel, pool: &mut Pool) -> KernelResult {
             mean::mean(into, &slices[..count]);
         }),
         Kernel::Copy { from, into } => pool.write(into, |pool, into| into.copy_from_slice(pool.bytes(from))),
+        Kernel::Scale { x, factor } => norm::scale(pool.floats_mut(x), factor),
+        Kernel::Norm { x, limit } => {
+            let squares = norm::squares(pool.floats(x));
+            if let Some(factor) = norm::factor(squares, limit) {
+                norm::scale(pool.floats_mut(x), factor);
+            }
+            return KernelResult::Norm { squares };
+        }
         Kernel::Accelerate { update, velocity, momentum } => {
             write(pool, velocity, |pool, velocity| momentum::accelerate(velocity, pool.floats(update), momentum));
         }
@@ -386,6 +434,13 @@ pub fn run(kernel: &Kernel, pool: &mut Pool) -> KernelResult {
         Kernel::Expand { coding, body, sections, into } => {
             let done = pool.write(into, |pool, into| {
                 expand(coding, pool.words(body), pool.sections(sections), bytemuck::cast_slice_mut(into))
+            });
+            return done.map_or_else(KernelResult::Malformed, |()| KernelResult::Nothing);
+        }
+        Kernel::Scatter { coding, body, sections, scale, into } => {
+            let done = pool.write(into, |pool, into| {
+                let into: &mut [f32] = bytemuck::cast_slice_mut(into);
+                codec::scatter(coding, pool.words(body), pool.sections(sections), scale, into)
             });
             return done.map_or_else(KernelResult::Malformed, |()| KernelResult::Nothing);
         }

@@ -8,6 +8,7 @@ use crate::buffer::{BufferId, Segment};
 use crate::codec::Encoded;
 use crate::codec::threshold::{Aim, Section};
 use crate::codec::topk;
+use crate::kernel::norm::square_root;
 use crate::kernel::{Coding, EncodeTarget, Kernel, KernelResult};
 use crate::recipe::{Codec, Control, Correction};
 use crate::status::{Counters, Status};
@@ -296,14 +297,6 @@ impl Encoding {
     pub(super) fn place(&self, part: usize, body: Segment) -> EncodeTarget {
         EncodeTarget { sections: self.sections(part), scratch: self.buffers.scratch, body }
     }
-}
-
-/// Newton's iteration: core has no square root without std.
-fn square_root(x: f64) -> f64 {
-    if x <= 0.0 {
-        return 0.0;
-    }
-    (0..64).fold(x.max(1.0), |y, _| 0.5 * (y + x / y))
 }
 
 const SECTION: u32 = size_of::<Section>() as u32;

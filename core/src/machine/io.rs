@@ -8,6 +8,8 @@ use core::fmt;
 use crate::buffer::{BufferId, Segment};
 use crate::id::{Clock, Incarnation, OpId, PeerId, ShardId};
 use crate::kernel::{Kernel, KernelResult};
+use crate::recipe::Hint;
+use crate::status::Rest;
 use crate::time::Instant;
 use crate::wire::{Header, Kind};
 
@@ -164,6 +166,10 @@ pub enum Event {
         /// When the wait began.
         since: Instant,
     },
+    /// This node ends, and its residual held a part of its updates.
+    Rest(Rest),
+    /// A choice of the recipe costs much in this run.
+    Hint(Hint),
     /// The checkpoint that this node resumed from is older than the run: an earlier process of this rank rejoined after
     /// it. The saved residual is dropped, since that process may have sent it already.
     Outdated,
@@ -227,6 +233,8 @@ impl fmt::Display for Event {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Outdated => write!(f, "the run is ahead of this checkpoint: its saved residual is dropped"),
+            Self::Rest(rest) => rest.fmt(f),
+            Self::Hint(hint) => write!(f, "hint: {hint}"),
             Self::PeerJoined { peer, .. } => write!(f, "peer {peer} has joined"),
             Self::PeerLost { peer } => {
                 write!(f, "peer {peer} was unreachable for too long; the run goes on without it")

@@ -1,6 +1,8 @@
 //! The axes of a recipe that are a plain choice: payload, topology, pace, merge and optimizer state.
 //!
-//! The other axes have files of their own: `period.rs`, `staleness.rs` and `codec.rs`.
+//! The other axes have files of their own: `period.rs`, `lambda.rs`, `staleness.rs`, `codec.rs` and `end.rs`.
+
+use super::Lambda;
 
 /// The payload axis: the vector that a worker contributes at a synchronisation.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
@@ -30,7 +32,8 @@ pub enum Topology {
     /// workers to a root, and the result travels back. Roots rotate over the workers, so that all connections are in
     /// use.
     Ring,
-    /// No server: every worker holds a replica of the parameters and sends its updates to all other workers.
+    /// No server: every worker holds a replica of the parameters and sends its encoded updates to all other workers.
+    /// With a synchronous pace, all workers apply the mean of the messages of each round.
     Mesh {
         /// 0: every worker sends to every other. Above 0: updates are relayed along a tree with this many children per
         /// node.
@@ -64,8 +67,9 @@ pub enum Merge {
     Mean,
     /// The sum, times `lambda`.
     Sum {
-        /// Factor on every update: finite and above 0. 1 applies updates as they are.
-        lambda: f32,
+        /// Factor on every update: finite and above 0. 1 applies updates as they are. A mesh scales an update before it
+        /// encodes it, a server when it applies it.
+        lambda: Lambda,
     },
     /// The mean of every `updates` updates in order of arrival (Zhang et al. 2016, section 3).
     Softsync {

@@ -2,7 +2,7 @@
 
 use core::fmt;
 
-use super::{Codec, Control, Correction, Merge, OptimizerState, Pace, Payload, Recipe, Threshold, TopK, Topology};
+use super::{Codec, Control, Correction, End, Merge, OptimizerState, Pace, Payload, Recipe, Threshold, TopK, Topology};
 use crate::id::Cluster;
 
 /// Why a recipe, or a recipe with this cluster and layout, cannot run.
@@ -149,15 +149,15 @@ impl Recipe {
             _ => {}
         }
         match self.merge {
-            Merge::Sum { lambda } if !(lambda.is_finite() && lambda > 0.0) => {
-                return Err(out_of_range("lambda", "finite and above 0", f64::from(lambda)));
-            }
+            Merge::Sum { lambda } => lambda.check()?,
             Merge::Softsync { updates: 0 } => return Err(out_of_range("updates", "at least 1", 0.0)),
             _ => {}
         }
         check_codec(&self.codec)?;
         check_codec(&self.pull)?;
-        let Correction { momentum, .. } = self.correction;
+        self.end.check()?;
+        let Correction { momentum, clip_norm, .. } = self.correction;
+        check_range("clip_norm", "a finite norm, 0 or more", clip_norm, clip_norm >= 0.0 && clip_norm.is_finite())?;
         check_range("momentum", "from 0 to below 1", momentum, (0.0..1.0).contains(&momentum))
     }
 
@@ -167,7 +167,10 @@ impl Recipe {
         const OWN_UPDATES: &str = "the worker computes on parameters that include its own unanswered updates, so it \
                                    does not hold the parameters to which a server's difference refers";
         let mesh = matches!(self.topology, Topology::Mesh { .. });
-        let tree = self.is_collective();
+        let tree = self.has_chunks();
+        // A mesh whose members apply the mean of a round.
+        let gather = mesh && self.pace == Pace::Synchronous;
+        let rounds = self.is_collective();
         let shape = if self.topology == Topology::Ring { "topology=ring" } else { "topology=tree" };
         let servers = self.needs_servers();
         let synchronous = self.is_synchronous();
@@ -208,23 +211,65 @@ impl Recipe {
                 "an update that waits for its group to fill would not advance the clock of its worker",
             ),
             (
-                mesh && !asynchronous,
+                mesh && !asynchronous && !gather,
                 "topology=mesh",
-                "pace=asynchronous",
-                "a peer of a mesh applies every message on arrival and keeps no clocks of other peers",
+                "pace=asynchronous or synchronous",
+                "a peer of a mesh keeps no clocks of other peers; it has rounds, or applies messages on arrival",
             ),
-            (mesh && self.merge != (Merge::Sum { lambda: 1.0 }), "topology=mesh", "merge=sum lambda=1", EQUAL_REPLICAS),
             (
-                mesh && !matches!(self.codec, Codec::Threshold(_)),
-                "topology=mesh",
+                gather && self.merge != Merge::Mean,
+                "topology=mesh pace=synchronous",
+                "merge=mean",
+                "a round applies the mean of its messages; to apply a sum, scale the learning rate",
+            ),
+            (
+                mesh && !gather && !matches!(self.merge, Merge::Sum { .. }),
+                "topology=mesh pace=asynchronous",
+                "merge=sum",
+                "a peer adds every message on arrival; lambda=1/n makes the rate that of a mean",
+            ),
+            (
+                mesh && !gather && !matches!(self.codec, Codec::Threshold(_)),
+                "topology=mesh pace=asynchronous",
                 "codec=threshold",
-                "replicas stay equal by counting quanta, and only this codec sends quanta",
+                "replicas stay equal by counting quanta, and only this codec sends quanta; with pace=synchronous, a mesh \
+                 takes the other codecs",
             ),
             (
-                tree && self.codec != Codec::F32,
+                gather && self.codec == Codec::F32,
+                "topology=mesh pace=synchronous",
+                "a codec other than f32",
+                "every worker sends its message to every other one; a ring moves plain floats in fewer bytes",
+            ),
+            (
+                gather && self.topology != (Topology::Mesh { relay: 0 }),
+                "topology=mesh pace=synchronous",
+                "relay=0",
+                "the messages of a round go straight from each worker to each other one",
+            ),
+            (
+                gather && self.correction.starters > 0,
+                "starters",
+                "pace=asynchronous",
+                "a round needs the contributions of all workers",
+            ),
+            (
+                tree && self.codec.is_sparse(),
                 shape,
-                "codec=f32",
-                "every node would round the mean of its subtree again; use topology=servers for other codecs",
+                "a codec other than threshold or topk",
+                "the sum of sparse messages is less sparse at every hop; use topology=mesh pace=synchronous",
+            ),
+            (
+                self.end != End::Keep && self.codec == Codec::F32,
+                "end=send or spread",
+                "a codec other than f32",
+                "f32 leaves no residual",
+            ),
+            (
+                self.end != End::Keep && rounds,
+                "end=send or spread",
+                "topology=servers, or topology=mesh pace=asynchronous",
+                "in a round all workers contribute at once, so a worker that ends has no message of its own",
             ),
             (
                 self.payload == Payload::Parameters && self.codec != Codec::F32,

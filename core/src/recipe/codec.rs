@@ -84,6 +84,9 @@ pub struct Correction {
     pub starters: u32,
     /// Mesh only: the other workers start after this many messages of all starters together.
     pub head_start: u32,
+    /// Limit of the Euclidean norm of an update, before momentum: the update of each of n workers is scaled down to
+    /// `clip_norm / sqrt(n)` (Lin et al. 2018, section 3.2). In units of the update. 0: no limit.
+    pub clip_norm: f32,
 }
 
 impl Codec {
@@ -116,7 +119,7 @@ impl Threshold {
 impl Correction {
     /// No momentum, no warm-up, no ramp, and all workers start at once.
     pub const fn none() -> Self {
-        Self { momentum: 0.0, warmup: 0, ramp: 0, starters: 0, head_start: 0 }
+        Self { momentum: 0.0, warmup: 0, ramp: 0, starters: 0, head_start: 0, clip_norm: 0.0 }
     }
 
     /// The target density of message number `message`, counted from 1. `density` is the target after the ramp.

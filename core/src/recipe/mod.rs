@@ -1,4 +1,4 @@
-//! Recipes: the synchronisation method of a run, as one choice on each of ten axes.
+//! Recipes: the synchronisation method of a run, as one choice on each of eleven axes.
 //!
 //! A [`Recipe`] is plain data. A published method is a preset, that is, a point on these axes; no method
 //! has a code path of its own. The decisions that follow from a recipe are in `rule/`, the encoders in
@@ -31,7 +31,7 @@
 //! | | `stale` | `bound=3` | a worker goes on while its lead is within the bound |
 //! | | `asynchronous` | `overlap=false` | a worker goes on at once |
 //! | [`merge`](Merge) | **`mean`** | | mean of a round, weighted by examples |
-//! | | `sum` | `lambda=1` | sum, times lambda |
+//! | | `sum` | `lambda=1/n` | sum, times lambda |
 //! | | `softsync` | `updates=2` | mean of every so many updates |
 //! | [`staleness`](Staleness) | **`const`** | `drop_above` (no limit) | factor 1 on a late update |
 //! | | `inverse` | | 1 / max(tau, 1) |
@@ -46,8 +46,11 @@
 //! | | `density` | `density=0.001` | threshold for a density |
 //! | | `budget` | `budget=65536` | threshold for a length of messages in bytes |
 //! | `pull` | as `codec` | as `codec`, with a prefix: `pull_tau` | encoding of the parameters that servers send |
-//! | [`momentum`](Correction) | **`0`** to below 1 | `warmup=0 ramp=0` | precedes a sparse codec |
+//! | [`momentum`](Correction) | **`0`** to below 1 | `warmup=0 ramp=0 clip_norm=0` | precedes a sparse codec |
 //! | | | `starters=0 head_start=0` | ranks that start before the rest |
+//! | [`end`](End) of a lossy codec | **`keep`** | | the residual is not sent |
+//! | | `send` | | all of it is sent at once |
+//! | | `spread` | `messages=20` | its largest part is sent in small steps |
 //! | [`optimizer`](OptimizerState) | **`keep`** | | each worker keeps its optimizer state |
 //! | | `reset` | | set to zero at each synchronisation |
 //! | | `average` | | averaged together with the parameters |
@@ -63,7 +66,12 @@
 //! | `async` | `sync topology=servers pace=asynchronous merge=sum` | asynchronous SGD |
 //! | `softsync` | `async merge=softsync updates=2 staleness=inverse-plus-one` | softsync with Odena's factor |
 //! | `ssp` | `async pace=stale bound=3` | stale-synchronous parallel |
-//! | `mesh` | `async topology=mesh codec=threshold tau=0.001953125` | threshold quanta without servers |
+//! | `mesh` | `async topology=mesh codec=threshold tau=0.001953125 density=0.01` | threshold quanta without servers |
+//! | `ring-bf16` | `sync topology=ring codec=bf16` | synchronous SGD with half the bytes |
+//! | `ring-int8` | `sync topology=ring codec=int8` | synchronous SGD with a quarter of the bytes |
+//! | `sparse` | `sync topology=mesh codec=topk density=0.01` | synchronous SGD with the largest 1 % |
+//! | `local-sparse` | `sparse period=10` | `sparse` every 10 local steps |
+//! | `local-bf16` | `ring-bf16 period=20` | `ring-bf16` every 20 local steps |
 //! | `dl4j` | `averaging period=5 optimizer=average` | DL4J, `ParameterAveragingTrainingMaster` |
 //! | `su-chen` | `averaging period=10` | Su and Chen 2015 |
 //! | `firecaffe` | `sync` | Iandola et al. 2015 |
@@ -71,9 +79,9 @@
 //! | `downpour` | `async shards=2` | Dean et al. 2012 |
 //! | `rudra` | `softsync updates=1 staleness=inverse` | Zhang et al. 2016 |
 //! | `petuum` | `ssp bound=2` | Ho et al. 2013 |
-//! | `strom` | `mesh` | Strom 2015 |
+//! | `strom` | `mesh control=fixed` | Strom 2015 |
 //! | `dl4j-sharing` | `mesh tau=0.0009765625 control=band` | DL4J, gradient sharing |
-//! | `dgc` | `hardsync codec=topk density=0.001 momentum=0.9 ramp=500` | Lin et al. 2018 |
+//! | `dgc` | `sparse density=0.001 momentum=0.9 ramp=500` | Lin et al. 2018 |
 //!
 //! # Sources
 //!
@@ -94,14 +102,21 @@
 mod axes;
 pub(crate) mod check;
 mod codec;
+mod end;
+mod hint;
+mod lambda;
 mod period;
 mod presets;
+mod rate;
 pub(crate) mod settings;
 mod staleness;
 mod text;
 
 pub use axes::{Merge, OptimizerState, Pace, Payload, Topology};
 pub use codec::{Codec, Control, Correction, Threshold, TopK};
+pub use end::End;
+pub use hint::Hint;
+pub use lambda::{Lambda, LambdaParseError};
 pub use period::{Period, PeriodParseError};
 pub use presets::{PRESETS, Preset};
 pub use staleness::{Scaling, Staleness};

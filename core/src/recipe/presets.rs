@@ -2,8 +2,8 @@
 //! sources.
 
 use super::{
-    Codec, Control, Correction, Merge, OptimizerState, Pace, Payload, Period, Recipe, Staleness, Threshold, TopK,
-    Topology,
+    Codec, Control, Correction, End, Lambda, Merge, OptimizerState, Pace, Payload, Period, Recipe, Staleness,
+    Threshold, TopK, Topology,
 };
 
 /// A named recipe.
@@ -17,7 +17,7 @@ pub struct Preset {
     pub recipe: fn() -> Recipe,
 }
 
-/// All presets: first the six methods by their plain names, then published systems.
+/// All presets: first the methods by their plain names, then published systems.
 pub const PRESETS: &[Preset] = &[
     Preset { name: "averaging", about: "mean of parameters every 10 local steps", recipe: || Recipe::averaging(10) },
     Preset { name: "sync", about: "mean of updates at every step", recipe: Recipe::sync },
@@ -38,8 +38,37 @@ pub const PRESETS: &[Preset] = &[
     },
     Preset {
         name: "mesh",
-        about: "no server: quanta of ±2^-9 with residual, from every worker to every other",
-        recipe: || Recipe::mesh(1.0 / 512.0),
+        about: "no server or rounds: the largest 1 % of updates, as quanta, to all workers",
+        recipe: || {
+            let control = Control::Density { density: 0.01 };
+            let threshold = Threshold { control, ..Threshold::fixed(1.0 / 512.0) };
+            Recipe::mesh(threshold.tau).with_codec(Codec::Threshold(threshold))
+        },
+    },
+    Preset {
+        name: "ring-bf16",
+        about: "mean of updates at every step over a ring, in half the bytes",
+        recipe: || Recipe::sync().with_topology(Topology::Ring).with_codec(Codec::Bf16),
+    },
+    Preset {
+        name: "ring-int8",
+        about: "mean of updates at every step over a ring, in a quarter of the bytes",
+        recipe: || Recipe::sync().with_topology(Topology::Ring).with_codec(Codec::Int8),
+    },
+    Preset {
+        name: "sparse",
+        about: "mean of the largest 1 % of updates at every step, between all workers",
+        recipe: || Recipe::sparse(0.01),
+    },
+    Preset {
+        name: "local-sparse",
+        about: "the same every 10 local steps: for slow networks",
+        recipe: || Recipe::sparse(0.01).with_period(10),
+    },
+    Preset {
+        name: "local-bf16",
+        about: "mean of the updates of 20 local steps over a ring, in half the bytes",
+        recipe: || Recipe::sync().with_period(20).with_topology(Topology::Ring).with_codec(Codec::Bf16),
     },
     Preset {
         name: "dl4j",
@@ -88,12 +117,7 @@ pub const PRESETS: &[Preset] = &[
     Preset {
         name: "dgc",
         about: "Lin et al. 2018: synchronous, the largest 0.1 %, momentum correction, ramp",
-        recipe: || {
-            Recipe::sync()
-                .with_topology(Topology::Servers { shards: 1 })
-                .with_codec(Codec::TopK(TopK { density: 1e-3 }))
-                .with_correction(Correction { momentum: 0.9, ramp: 500, ..Correction::none() })
-        },
+        recipe: || Recipe::sparse(1e-3).with_correction(Correction { momentum: 0.9, ramp: 500, ..Correction::none() }),
     },
 ];
 
@@ -115,6 +139,7 @@ impl Recipe {
             codec: Codec::F32,
             pull: Codec::F32,
             correction: Correction::none(),
+            end: End::Keep,
             optimizer: OptimizerState::Keep,
             chunk: 64 * 1024,
         }
@@ -126,12 +151,12 @@ impl Recipe {
         Self::sync().with_payload(Payload::Parameters).with_period(period).with_optimizer(OptimizerState::Reset)
     }
 
-    /// Asynchronous SGD: a server applies every update on arrival (Dean et al. 2012).
+    /// Asynchronous SGD: a server applies every update on arrival, divided by the number of workers (Dean et al. 2012).
     pub fn asynchronous() -> Self {
         Self::sync()
             .with_topology(Topology::Servers { shards: 1 })
             .with_pace(Pace::Asynchronous { overlap: false })
-            .with_merge(Merge::Sum { lambda: 1.0 })
+            .with_merge(Merge::Sum { lambda: Lambda::per_worker(1.0) })
     }
 
     /// Softsync: a server applies the mean of every `updates` updates (Zhang et al. 2016), each scaled by
@@ -145,8 +170,15 @@ impl Recipe {
         Self::asynchronous().with_pace(Pace::Stale { bound })
     }
 
+    /// Synchronous SGD with sparse messages: every worker sends the elements of largest magnitude, a share of `density`,
+    /// to every other worker, and all apply the mean of the messages (the exchange of Lin et al. 2018).
+    pub fn sparse(density: f32) -> Self {
+        Self::sync().with_topology(Topology::Mesh { relay: 0 }).with_codec(Codec::TopK(TopK { density }))
+    }
+
     /// Decentralised threshold coding: every worker sends quanta of ±`tau` to every other worker and keeps the rest in
-    /// a residual (Strom 2015). `tau` is a power of two.
+    /// a residual (Strom 2015). Updates are divided by the number of workers before they are encoded. `tau` is a power
+    /// of two.
     pub fn mesh(tau: f32) -> Self {
         Self::asynchronous()
             .with_topology(Topology::Mesh { relay: 0 })

@@ -1,6 +1,6 @@
 //! The type [`Recipe`]: one choice on each axis, with setters and getters.
 
-use super::{Codec, Correction, Merge, OptimizerState, Pace, Payload, Period, Staleness, Topology};
+use super::{Codec, Correction, End, Lambda, Merge, OptimizerState, Pace, Payload, Period, Staleness, Topology};
 
 /// The synchronisation method of a run: one choice on each axis. See [`recipe`](crate::recipe) for tables of all axes
 /// and presets.
@@ -31,7 +31,7 @@ use super::{Codec, Correction, Merge, OptimizerState, Pace, Payload, Period, Sta
 /// let recipe: Recipe = "ssp bound=2 shards=4".parse()?;
 /// assert_eq!(
 ///     recipe.to_string(),
-///     "payload=updates period=1 topology=servers shards=4 pace=stale bound=2 merge=sum lambda=1 \
+///     "payload=updates period=1 topology=servers shards=4 pace=stale bound=2 merge=sum lambda=1/n \
 ///      staleness=const codec=f32 pull=f32 optimizer=keep",
 /// );
 /// assert_eq!(recipe.to_string().parse(), Ok(recipe));
@@ -50,9 +50,9 @@ use super::{Codec, Correction, Merge, OptimizerState, Pace, Payload, Period, Sta
 ///
 /// ```
 /// # use gradwire_core::Recipe;
-/// # use gradwire_core::recipe::Codec;
-/// let error = Recipe::sync().with_codec(Codec::Bf16).check(4).unwrap_err();
-/// assert!(error.to_string().starts_with("topology=tree requires codec=f32: "));
+/// # use gradwire_core::recipe::{Codec, End};
+/// let error = Recipe::asynchronous().with_codec(Codec::Bf16).with_end(End::Send).with_codec(Codec::F32).check(4).unwrap_err();
+/// assert!(error.to_string().starts_with("end=send or spread requires a codec other than f32: "));
 /// ```
 #[derive(Copy, Clone, Debug, PartialEq)]
 pub struct Recipe {
@@ -67,6 +67,8 @@ pub struct Recipe {
     /// Codec of parameters, from a server to a worker.
     pub(crate) pull: Codec,
     pub(crate) correction: Correction,
+    /// The residual of a worker that ends.
+    pub(crate) end: End,
     pub(crate) optimizer: OptimizerState,
     /// Longest range of the vector that travels as one message in a tree or ring, in floats.
     pub(crate) chunk: u32,
@@ -110,6 +112,12 @@ impl Recipe {
         Self { merge, ..self }
     }
 
+    /// Sets the merge rule to the sum of updates, times `lambda`: a number, or [`Lambda::per_worker`].
+    #[must_use]
+    pub fn with_lambda(self, lambda: impl Into<Lambda>) -> Self {
+        self.with_merge(Merge::Sum { lambda: lambda.into() })
+    }
+
     /// Sets how a late update is scaled.
     #[must_use]
     pub const fn with_staleness(self, staleness: Staleness) -> Self {
@@ -133,6 +141,12 @@ impl Recipe {
     #[must_use]
     pub const fn with_correction(self, correction: Correction) -> Self {
         Self { correction, ..self }
+    }
+
+    /// Sets what becomes of the residual of a worker that ends.
+    #[must_use]
+    pub const fn with_end(self, end: End) -> Self {
+        Self { end, ..self }
     }
 
     /// Sets what happens to the workers' optimizer state at a synchronisation.
@@ -191,13 +205,28 @@ impl Recipe {
         self.correction
     }
 
+    /// What becomes of the residual of a worker that ends.
+    pub const fn end(&self) -> End {
+        self.end
+    }
+
     /// What happens to the workers' optimizer state at a synchronisation.
     pub const fn optimizer(&self) -> OptimizerState {
         self.optimizer
     }
 
-    /// True for a tree or ring: the members agree on numbered views and on the result of every round.
+    /// True for a tree, a ring, and a mesh with a synchronous pace: the members agree on numbered views and on the
+    /// result of every round.
     pub const fn is_collective(&self) -> bool {
+        match self.topology {
+            Topology::Tree { .. } | Topology::Ring => true,
+            Topology::Mesh { .. } => matches!(self.pace, Pace::Synchronous),
+            Topology::Servers { .. } => false,
+        }
+    }
+
+    /// True for a tree or ring, whose messages are chunks of the vector.
+    pub(crate) const fn has_chunks(&self) -> bool {
         matches!(self.topology, Topology::Tree { .. } | Topology::Ring)
     }
 

@@ -10,8 +10,8 @@ use core::fmt;
 use core::str::FromStr;
 
 use super::{
-    Codec, Control, Correction, Merge, OptimizerState, PRESETS, Pace, Payload, Period, Recipe, Scaling, Threshold,
-    TopK, Topology,
+    Codec, Control, Correction, End, Lambda, Merge, OptimizerState, PRESETS, Pace, Payload, Period, Recipe, Scaling,
+    Threshold, TopK, Topology,
 };
 
 /// Why a text could not be parsed as a recipe.
@@ -84,8 +84,15 @@ impl fmt::Display for Recipe {
             write_codec(f, &self.pull, "pull_")?;
         }
         if self.codec.is_sparse() || self.correction != Correction::none() {
-            let Correction { momentum, warmup, ramp, starters, head_start } = self.correction;
+            let Correction { momentum, warmup, ramp, starters, head_start, clip_norm } = self.correction;
             write!(f, " momentum={momentum} warmup={warmup} ramp={ramp} starters={starters} head_start={head_start}")?;
+            write!(f, " clip_norm={clip_norm}")?;
+        }
+        match self.end {
+            End::Keep if self.codec == Codec::F32 => {}
+            End::Keep => write!(f, " end=keep")?,
+            End::Send => write!(f, " end=send")?,
+            End::Spread { messages } => write!(f, " end=spread messages={messages}")?,
         }
         match self.optimizer {
             OptimizerState::Keep => write!(f, " optimizer=keep"),
@@ -185,7 +192,7 @@ impl Recipe {
                 Topology::Tree { fan_in } => *fan_in = number("fan_in", WHOLE, value)?,
                 _ => return unknown(),
             },
-            "chunk" if self.is_collective() => self.chunk = number("chunk", WHOLE, value)?,
+            "chunk" if self.has_chunks() => self.chunk = number("chunk", WHOLE, value)?,
             "relay" => match &mut self.topology {
                 Topology::Mesh { relay } => *relay = number("relay", WHOLE, value)?,
                 _ => return unknown(),
@@ -199,7 +206,7 @@ impl Recipe {
                 _ => return unknown(),
             },
             "lambda" => match &mut self.merge {
-                Merge::Sum { lambda } => *lambda = number("lambda", NUMBER, value)?,
+                Merge::Sum { lambda } => *lambda = number("lambda", "a number, or a number over n as in 1/n", value)?,
                 _ => return unknown(),
             },
             "updates" => match &mut self.merge {
@@ -219,6 +226,12 @@ impl Recipe {
             "warmup" => self.correction.warmup = number("warmup", WHOLE, value)?,
             "ramp" => self.correction.ramp = number("ramp", WHOLE, value)?,
             "starters" => self.correction.starters = number("starters", WHOLE, value)?,
+            "clip_norm" => self.correction.clip_norm = number("clip_norm", NUMBER, value)?,
+            "end" => self.end = choice("end", value, ENDS)?,
+            "messages" => match &mut self.end {
+                End::Spread { messages } => *messages = number("messages", WHOLE, value)?,
+                _ => return unknown(),
+            },
             "head_start" => self.correction.head_start = number("head_start", WHOLE, value)?,
             // The remaining keys belong to a codec, and with a prefix to the codec of the servers.
             _ => {
@@ -262,7 +275,11 @@ const PACES: Choices<Pace> = (
 );
 const MERGES: Choices<Merge> = (
     "mean, sum or softsync",
-    &[("mean", Merge::Mean), ("sum", Merge::Sum { lambda: 1.0 }), ("softsync", Merge::Softsync { updates: 2 })],
+    &[
+        ("mean", Merge::Mean),
+        ("sum", Merge::Sum { lambda: Lambda::per_worker(1.0) }),
+        ("softsync", Merge::Softsync { updates: 2 }),
+    ],
 );
 const SCALINGS: Choices<Scaling> = (
     "const, inverse, inverse-plus-one, exp or poly",
@@ -296,6 +313,8 @@ const CONTROLS: Choices<Control> = (
     ],
 );
 const SCOPES: Choices<bool> = ("all or tensor", &[("all", false), ("tensor", true)]);
+const ENDS: Choices<End> =
+    ("keep, send or spread", &[("keep", End::Keep), ("send", End::Send), ("spread", End::Spread { messages: 20 })]);
 const OPTIMIZERS: Choices<OptimizerState> = (
     "keep, reset or average",
     &[("keep", OptimizerState::Keep), ("reset", OptimizerState::Reset), ("average", OptimizerState::Average)],
@@ -311,6 +330,7 @@ const REQUIRED: &[(&str, &str)] = &[
     ("overlap", "pace=asynchronous"),
     ("lambda", "merge=sum"),
     ("updates", "merge=softsync"),
+    ("messages", "end=spread"),
     ("base", "staleness=exp"),
     ("power", "staleness=poly"),
     ("tau", "codec=threshold"),
@@ -501,7 +521,16 @@ mod tests {
             "ssp merge=softsync",
             "mesh codec=f32",
             "mesh codec=bf16",
-            "sync codec=bf16",
+            "sparse codec=f32",
+            "sparse relay=2",
+            "sparse starters=1",
+            "sparse merge=sum",
+            "sparse end=send",
+            "sync codec=topk",
+            "sync topology=ring codec=threshold",
+            "ring-int8 end=spread",
+            "async end=send",
+            "averaging codec=bf16",
             "averaging topology=servers codec=int8",
             "async codec=sign momentum=0.9",
             "async warmup=3",

@@ -2,7 +2,7 @@
 
 use alloc::vec::Vec;
 
-use super::{Counters, Histogram, LinkStatus, Role, Waiting, WorkerStatus};
+use super::{Counters, Histogram, LinkStatus, Rest, Role, Waiting, WorkerStatus};
 use crate::id::{Clock, PeerId};
 
 /// A snapshot of one node, for monitors and tests. Making one allocates.
@@ -26,6 +26,11 @@ pub struct Status {
     pub links: Vec<LinkStatus>,
     /// Euclidean norm of the residual: the part of the contributions that is not sent yet. 0 without a lossy codec.
     pub residual_norm: f64,
+    /// Norm of the residual as a multiple of the norm of an update, measured at some of the updates. 0 without a lossy
+    /// codec.
+    pub residual_updates: f64,
+    /// What became of the residual, once this node has ended.
+    pub rest: Option<Rest>,
     /// Share of the elements that the last encoded message carried. 0 without a lossy codec.
     pub density: f64,
     /// The largest threshold of the last encoded message. 0 without a sparse codec.

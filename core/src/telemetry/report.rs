@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 use super::reader::Reader;
 use super::{LogError, NODES_MAX, Progress, Report, TEXT_MAX, Times, number, numbers, text};
 use crate::id::{Clock, PeerId};
-use crate::status::{Counters, Histogram, LinkStatus, Presence, Role, Status, Waiting, WorkerStatus};
+use crate::status::{Counters, Histogram, LinkStatus, Presence, Rest, Role, Status, Waiting, WorkerStatus};
 use crate::time::Instant;
 
 /// All counters, in the order of the encoding. Destructuring makes a forgotten field a compile error.
@@ -85,8 +85,13 @@ pub(super) fn emit(log: &mut Vec<u8>, report: &Report) {
         let heard = last_heard.map_or(0, |at| at.as_nanos().saturating_add(1));
         numbers(log, &[u64::from(peer.0), bytes_out, bytes_in, messages_out, messages_in, heard, response_ns]);
     }
-    for x in [status.residual_norm, status.density, status.tau, status.clipped] {
+    for x in [status.residual_norm, status.residual_updates, status.density, status.tau, status.clipped] {
         log.extend((x as f32).to_le_bytes());
+    }
+    log.push(u8::from(status.rest.is_some()));
+    if let Some(Rest { norm, updates, messages, kept }) = status.rest {
+        [norm, updates, kept].iter().for_each(|x| log.extend((*x as f32).to_le_bytes()));
+        number(log, u64::from(messages));
     }
     numbers(log, &[status.operations as u64, status.updates, status.view, u64::from(status.members)]);
     let Times { steps, compute, encode, decode, apply, wait, wire } = *times;
@@ -141,11 +146,19 @@ pub(super) fn parse(reader: &mut Reader<'_>) -> Result<Report, LogError> {
         Ok(LinkStatus { peer, bytes_out, bytes_in, messages_out, messages_in, last_heard, response_ns })
     });
     let links = links.collect::<Result<_, LogError>>()?;
-    let mut x = [0.0; 4];
+    let mut x = [0.0; 5];
     for x in &mut x {
         *x = f64::from(reader.float()?);
     }
-    let [residual_norm, density, tau, clipped] = x;
+    let [residual_norm, residual_updates, density, tau, clipped] = x;
+    let rest = match reader.byte()? {
+        0 => None,
+        1 => {
+            let [norm, updates, kept] = [reader.float()?, reader.float()?, reader.float()?].map(f64::from);
+            Some(Rest { norm, updates, kept, messages: reader.short()? })
+        }
+        got => return Err(LogError::Kind { got }),
+    };
     let operations = usize::try_from(reader.number()?).unwrap_or(usize::MAX);
     let (updates, view, members) = (reader.number()?, reader.number()?, reader.short()?);
     let status = Status {
@@ -158,6 +171,8 @@ pub(super) fn parse(reader: &mut Reader<'_>) -> Result<Report, LogError> {
         workers,
         links,
         residual_norm,
+        residual_updates,
+        rest,
         density,
         tau,
         clipped,

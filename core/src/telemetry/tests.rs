@@ -42,6 +42,13 @@ fn report(seed: u64) -> Report {
         workers: (0..(seed % 9) as u32).map(worker).collect(),
         links: (0..(seed % 5) as u32).map(link).collect(),
         residual_norm: 0.5,
+        residual_updates: 2.5,
+        rest: seed.is_multiple_of(2).then_some(crate::status::Rest {
+            norm: 1.5,
+            updates: 2.5,
+            messages: seed as u32 % 7,
+            kept: 0.5,
+        }),
         density: 0.25,
         tau: 0.125,
         clipped: 0.0,

@@ -59,6 +59,15 @@ fn scale(@builtin(local_invocation_index) me: u32, @builtin(workgroup_id) group:
     }
 }
 
+// x = factor * x
+@compute @workgroup_size(256)
+fn scale_in_place(@builtin(local_invocation_index) me: u32, @builtin(workgroup_id) group: vec3<u32>) {
+    let s = share(group.x, me);
+    for (var i = s.i; i < s.end; i += 256u) {
+        x[s.x + i] = times(s.factor, x[s.x + i]);
+    }
+}
+
 // velocity = momentum * velocity + update
 @compute @workgroup_size(256)
 fn accelerate(@builtin(local_invocation_index) me: u32, @builtin(workgroup_id) group: vec3<u32>) {

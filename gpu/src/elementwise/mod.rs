@@ -1,6 +1,6 @@
 //! Elementwise kernels: each output element depends on the input elements of the same index.
 //!
-//! `Apply`, `Accumulate`, `Accelerate`, `Materialise` and `Copy`. They have no result, so they are recorded and done.
+//! `Apply`, `Accumulate`, `Scale`, `Accelerate`, `Materialise` and `Copy`. They have no result, so they are recorded and done.
 
 use gradwire_core::Segment;
 use gradwire_core::kernel::Kernel;
@@ -18,6 +18,8 @@ pub(crate) static APPLY: Program = Program { name: "apply", source: SOURCE, buff
 pub(crate) static APPLY_IN_PLACE: Program =
     Program { name: "apply_in_place", source: SOURCE, buffers: 2, invocations: 256 };
 pub(crate) static SCALE: Program = Program { name: "scale", source: SOURCE, buffers: 2, invocations: 256 };
+pub(crate) static SCALE_IN_PLACE: Program =
+    Program { name: "scale_in_place", source: SOURCE, buffers: 1, invocations: 256 };
 pub(crate) static ACCELERATE: Program = Program { name: "accelerate", source: SOURCE, buffers: 2, invocations: 256 };
 pub(crate) static MATERIALISE: Program = Program { name: "materialise", source: SOURCE, buffers: 3, invocations: 256 };
 
@@ -33,6 +35,7 @@ pub(crate) fn record(kernel: &Kernel, recorder: &mut Recorder<'_>) -> Result<boo
         Kernel::Accumulate { update, scale, first: false, into } => {
             (&APPLY_IN_PLACE, [Some(update), None], into, -scale)
         }
+        Kernel::Scale { x, factor } => (&SCALE_IN_PLACE, [None, None], x, factor),
         Kernel::Accelerate { update, velocity, momentum } => (&ACCELERATE, [Some(update), None], velocity, momentum),
         Kernel::Materialise { base, ledger, unit, into } => (&MATERIALISE, [Some(base), Some(ledger)], into, unit),
         Kernel::Copy { from, into } => return copy(from, into, recorder).map(|()| true),

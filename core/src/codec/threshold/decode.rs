@@ -131,6 +131,20 @@ pub fn expand(body: &[u32], parts: &[Section], unit: f32, into: &mut [f32]) -> R
     })
 }
 
+/// Calls `visit` with index and value of each entry.
+///
+/// # Errors
+/// If the body is malformed. Entries may have been visited before the error is found.
+pub fn read(body: &[u32], parts: &[Section], unit: f32, visit: &mut dyn FnMut(usize, f32)) -> Result<(), BodyError> {
+    check_end(body, parts, unit)?;
+    walk(body, parts, unit, |section, shift, block| {
+        let tau = unit * (1u32 << shift) as f32;
+        let first = section.first as usize;
+        block.entries().for_each(|entry| visit(first + entry.index as usize, entry.count as f32 * tau));
+        Ok(())
+    })
+}
+
 /// Sets `velocity` to zero for elements with an entry (momentum factor masking, Lin et al. 2018, section 3.3).
 ///
 /// # Errors

@@ -453,6 +453,8 @@ impl Hub {
                 .collect(),
             links: others().map(|peer| self.peers.get(peer).traffic).collect(),
             residual_norm: 0.0,
+            residual_updates: 0.0,
+            rest: None,
             density: 0.0,
             tau: 0.0,
             clipped: 0.0,

@@ -69,7 +69,7 @@ impl Shard {
             id,
             first: range.start,
             len: range.len(),
-            rule: merging(recipe, range.len(), vectors),
+            rule: merging(recipe, workers, range.len(), vectors),
             version: Clock(0),
             current: 0,
             readers: [0; VERSIONS],

@@ -5,7 +5,7 @@ use super::*;
 
 #[test]
 fn hellos_are_checked() {
-    let mut s = trace(Recipe::asynchronous(), 2, 2);
+    let mut s = trace(Recipe::asynchronous().with_lambda(1.0), 2, 2);
     s.feed(Input::Connected { peer: PeerId(0) });
     s.expect_transmit(0, Kind::Hello);
     s.announce(0, Message::Push(push_message(0, 1, 1, 0)), LEN);
@@ -20,8 +20,8 @@ fn hellos_are_checked() {
 
 #[test]
 fn another_contract_is_refused_by_its_first_differing_line() {
-    let mut s = trace(Recipe::ssp(2), 2, 2);
-    let contract = Contract::new(&Layout::flat(LEN), &Recipe::ssp(5), s.setup.cluster, 0);
+    let mut s = trace(Recipe::ssp(2).with_lambda(1.0), 2, 2);
+    let contract = Contract::new(&Layout::flat(LEN), &Recipe::ssp(5).with_lambda(1.0), s.setup.cluster, 0);
     let text = contract.text();
     s.feed(Input::Connected { peer: PeerId(0) });
     s.expect_transmit(0, Kind::Hello);
@@ -39,7 +39,7 @@ fn another_contract_is_refused_by_its_first_differing_line() {
 
 #[test]
 fn misuse_changes_nothing() {
-    let mut s = server(Recipe::asynchronous(), 2);
+    let mut s = server(Recipe::asynchronous().with_lambda(1.0), 2);
     let before = s.machine.status();
     for (input, misuse) in [
         (Input::Step { weight: 1 }, Misuse::NotReady),
@@ -50,14 +50,14 @@ fn misuse_changes_nothing() {
         assert_eq!(s.machine.handle_input(s.now, input), Err(misuse));
     }
     assert_eq!(s.machine.status(), before);
-    let mut worker = trace(Recipe::asynchronous(), 0, 2);
+    let mut worker = trace(Recipe::asynchronous().with_lambda(1.0), 0, 2);
     assert_eq!(worker.machine.handle_input(worker.now, Input::Step { weight: 1 }), Err(Misuse::NotReady));
 }
 
 /// Time enters through inputs and never runs backwards; a deadline that has fired is not given again.
 #[test]
 fn deadlines_fire_once() {
-    let mut s = server(Recipe::ssp(0), 2);
+    let mut s = server(Recipe::ssp(0).with_lambda(1.0), 2);
     s.at(100).push(0, 1, 0, 0.0);
     let due = Instant::from_nanos(2_100_000_000);
     assert_eq!(s.until(), Some(due));

@@ -77,7 +77,7 @@ impl Trace {
 
 /// Rank 0 of a full mesh, which has founded it. Its neighbours have no parameters yet.
 fn founder(workers: u32) -> Trace {
-    let mut m = trace(Recipe::mesh(0.5), 0, workers);
+    let mut m = trace(Recipe::mesh(0.5).with_lambda(1.0), 0, workers);
     (1..workers).for_each(|peer| {
         m.meet(peer).expect_idle();
     });
@@ -109,7 +109,7 @@ fn body() -> Vec<u8> {
 
 #[test]
 fn rank_0_founds_the_mesh_when_all_its_neighbours_are_there() {
-    let mut m = trace(Recipe::mesh(0.5), 0, 3);
+    let mut m = trace(Recipe::mesh(0.5).with_lambda(1.0), 0, 3);
     m.meet(1).tell(1, start(0, false)).expect_waiting(Some(2)).expect_idle();
     m.meet(2).expect_idle().tell(2, start(0, false));
     m.expect_signal(Signal::Joined { clock: Clock(0) });
@@ -117,7 +117,7 @@ fn rank_0_founds_the_mesh_when_all_its_neighbours_are_there() {
 
 #[test]
 fn a_newcomer_joins_with_a_snapshot_of_a_neighbour() {
-    let mut m = trace(Recipe::mesh(0.5), 1, 2);
+    let mut m = trace(Recipe::mesh(0.5).with_lambda(1.0), 1, 2);
     m.meet(0).tell(0, start(3, true));
     assert_eq!(m.expect_transmit(0, Kind::Fetch), Message::FetchSnapshot { request: 1 });
     m.tell(0, mark(0, 3)).send(0, Message::Seed { request: 1 }, 5.0).expect_idle();
@@ -130,7 +130,7 @@ fn a_newcomer_joins_with_a_snapshot_of_a_neighbour() {
 /// A message between the snapshot and the stream would be missing for ever: another snapshot is asked for.
 #[test]
 fn a_snapshot_that_does_not_reach_the_neighbours_stream_is_not_used() {
-    let mut m = trace(Recipe::mesh(0.5), 1, 2);
+    let mut m = trace(Recipe::mesh(0.5).with_lambda(1.0), 1, 2);
     m.meet(0).tell(0, start(3, true)).expect_transmit(0, Kind::Fetch);
     m.tell(0, mark(0, 2)).send(0, Message::Seed { request: 1 }, 5.0);
     m.send(0, Message::Ledger { request: 1, applied: Clock(2) }, 0.0).expect_idle();
@@ -257,7 +257,7 @@ fn a_peer_that_stays_waits_for_the_last_messages_of_all() {
 }
 
 fn chain(me: u32) -> Trace {
-    trace(Recipe::mesh(0.5).with_topology(Topology::Mesh { relay: 1 }), me, 3)
+    trace(Recipe::mesh(0.5).with_lambda(1.0).with_topology(Topology::Mesh { relay: 1 }), me, 3)
 }
 
 /// A relay acknowledges a message when the nodes behind it have it, so that no message waits in front of an
@@ -276,7 +276,7 @@ fn a_relay_passes_messages_on_and_acknowledges_them_when_those_behind_it_have() 
 
 #[test]
 fn a_relay_does_not_apply_its_own_message_when_it_comes_back() {
-    let mut m = trace(Recipe::mesh(0.5).with_topology(Topology::Mesh { relay: 1 }), 0, 2);
+    let mut m = trace(Recipe::mesh(0.5).with_lambda(1.0).with_topology(Topology::Mesh { relay: 1 }), 0, 2);
     m.meet(1).tell(1, start(0, false)).expect_signal(Signal::Joined { clock: Clock(0) }).expect_start(1, 0, true);
     m.step(1.0).expect_ready(1);
     let echo = Quanta { origin: PeerId(0), incarnation: OWN, ..quanta(0, 1, 1) };

@@ -21,7 +21,7 @@ pub(super) fn server(recipe: Recipe, workers: u32) -> Trace {
 
 #[test]
 fn a_server_starts_when_all_workers_are_there() {
-    let mut s = trace(Recipe::asynchronous(), 2, 2);
+    let mut s = trace(Recipe::asynchronous().with_lambda(1.0), 2, 2);
     s.at(1).hello(0, 1).expect_event(joined(0, 1));
     s.expect_idle();
     s.expect_waiting(Some(1));
@@ -39,7 +39,7 @@ fn a_server_starts_when_all_workers_are_there() {
 
 #[test]
 fn asynchronous_pushes_are_answered_at_once() {
-    let mut s = server(Recipe::asynchronous(), 2);
+    let mut s = server(Recipe::asynchronous().with_lambda(1.0), 2);
     s.at(5).push(1, 1, 0, 0.5).expect_params(1, 1, 1, 0).expect_idle();
     s.at(6).push(0, 1, 0, 0.25).expect_params(0, 1, 2, 1).expect_idle();
     let staleness = s.machine.status().staleness;
@@ -59,7 +59,7 @@ fn softsync_applies_every_second_push() {
 /// Ho et al. 2013, section 3: a worker one beyond the bound waits for the slowest, and for nobody else.
 #[test]
 fn a_worker_beyond_the_bound_waits_for_the_slowest() {
-    let mut s = server(Recipe::ssp(1), 2);
+    let mut s = server(Recipe::ssp(1).with_lambda(1.0), 2);
     s.push(0, 1, 0, 0.0).expect_params(0, 1, 1, 0);
     s.push(0, 2, 1, 0.0).expect_idle();
     assert_eq!(s.machine.waiting().map(|waiting| (waiting.on, waiting.at)), Some((PeerId(1), Clock(0))));
@@ -68,7 +68,7 @@ fn a_worker_beyond_the_bound_waits_for_the_slowest() {
 
 #[test]
 fn a_lost_worker_holds_nobody_back() {
-    let mut s = server(Recipe::ssp(0), 2);
+    let mut s = server(Recipe::ssp(0).with_lambda(1.0), 2);
     s.at(10).push(0, 1, 0, 0.0).expect_idle();
     s.at(20).disconnect(1).expect_idle();
     s.at(1019).feed(Input::Timeout).expect_idle();
@@ -84,7 +84,7 @@ fn a_lost_worker_holds_nobody_back() {
 
 #[test]
 fn a_short_break_is_forgiven() {
-    let mut s = server(Recipe::ssp(0), 2);
+    let mut s = server(Recipe::ssp(0).with_lambda(1.0), 2);
     // Its welcome may have got lost with the connection: it is said again.
     s.at(10).disconnect(1).at(900).hello(1, 1).expect_params(1, 0, 0, 0).expect_idle();
     s.at(901).push(0, 1, 0, 0.0).expect_idle();
@@ -107,7 +107,7 @@ fn a_round_is_taken_in_rank_order() {
 /// R1: what comes twice is applied once, and answered again.
 #[test]
 fn a_push_that_comes_again_is_answered_and_not_applied() {
-    let mut s = server(Recipe::asynchronous(), 2);
+    let mut s = server(Recipe::asynchronous().with_lambda(1.0), 2);
     s.push(0, 1, 0, 1.0).expect_params(0, 1, 1, 0);
     s.at(10).disconnect(0).at(20).hello(0, 1).expect_idle();
     s.push(0, 1, 0, 1.0).expect_params(0, 1, 1, 0).expect_idle();
@@ -140,7 +140,7 @@ fn peers_that_break_the_protocol_are_named_and_cut_off() {
         (|push, _, _| push.base = Clock(9), "expected a base of at most clock 0, got clock 9"),
     ];
     for (change, expected) in broken {
-        let mut s = server(Recipe::asynchronous(), 2);
+        let mut s = server(Recipe::asynchronous().with_lambda(1.0), 2);
         let (mut push, mut digest, mut floats) = (push_message(0, 1, 1, 0), s.setup.contract.digest() as u32, LEN);
         change(&mut push, &mut digest, &mut floats);
         let header = Header::new(digest, PeerId(0), Incarnation(1), floats as u32 * 4, Message::Push(push));
@@ -154,7 +154,7 @@ fn peers_that_break_the_protocol_are_named_and_cut_off() {
 
 #[test]
 fn a_message_of_another_role_is_refused() {
-    let mut s = server(Recipe::asynchronous(), 2);
+    let mut s = server(Recipe::asynchronous().with_lambda(1.0), 2);
     s.tell(0, Message::Prepare { view: Sequence(1) });
     s.expect_close(0, ProtocolError::Unexpected { kind: Kind::View }).expect_idle();
 }

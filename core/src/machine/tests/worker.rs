@@ -25,7 +25,7 @@ fn answer(sequence: u64, version: u64, row: u64) -> Message {
 }
 
 fn overlapping() -> Recipe {
-    Recipe::asynchronous().with_pace(Pace::Asynchronous { overlap: true })
+    Recipe::asynchronous().with_lambda(1.0).with_pace(Pace::Asynchronous { overlap: true })
 }
 
 #[track_caller]
@@ -41,7 +41,7 @@ fn leave(last: u64, stays: bool) -> Message {
 
 #[test]
 fn a_worker_joins_when_it_has_all_shards() {
-    let mut w = trace(Recipe::asynchronous().with_topology(Topology::Servers { shards: 2 }), 0, 1);
+    let mut w = trace(Recipe::asynchronous().with_lambda(1.0).with_topology(Topology::Servers { shards: 2 }), 0, 1);
     w.expect_waiting(Some(S)).hello(S, 1).expect_idle();
     let welcome = |shard| {
         let occasion = Occasion::Welcome { lead: 0 };
@@ -54,7 +54,7 @@ fn a_worker_joins_when_it_has_all_shards() {
 
 #[test]
 fn a_step_is_done_when_the_server_has_answered() {
-    let mut w = worker(Recipe::asynchronous());
+    let mut w = worker(Recipe::asynchronous().with_lambda(1.0));
     w.step(0.5);
     expect_push(&mut w, 1, 0);
     w.expect_waiting(Some(S)).expect_idle();
@@ -111,7 +111,7 @@ fn rows_that_arrive_while_another_is_received_wait() {
 
 #[test]
 fn after_a_broken_connection_unanswered_contributions_are_pushed_again() {
-    let mut w = worker(Recipe::asynchronous());
+    let mut w = worker(Recipe::asynchronous().with_lambda(1.0));
     w.step(0.5);
     expect_push(&mut w, 1, 0);
     w.disconnect(S).expect_idle();
@@ -126,7 +126,7 @@ fn after_a_broken_connection_unanswered_contributions_are_pushed_again() {
 
 #[test]
 fn parameters_whose_transmission_broke_off_are_not_used() {
-    let mut w = worker(Recipe::asynchronous());
+    let mut w = worker(Recipe::asynchronous().with_lambda(1.0));
     w.step(0.5);
     expect_push(&mut w, 1, 0);
     w.announce(S, answer(1, 1, 1), LEN);
@@ -140,7 +140,7 @@ fn parameters_whose_transmission_broke_off_are_not_used() {
 /// Ho et al. 2013, section 3: with bound s, a worker at clock c computes when the row clock is at least c - s.
 #[test]
 fn a_worker_waits_for_the_row_clock_of_its_bound() {
-    let mut w = worker(Recipe::ssp(1));
+    let mut w = worker(Recipe::ssp(1).with_lambda(1.0));
     w.step(0.0);
     expect_push(&mut w, 1, 0);
     w.expect_ready(1).send(S, answer(1, 1, 0), 1.0);
@@ -154,7 +154,7 @@ fn a_worker_waits_for_the_row_clock_of_its_bound() {
 /// A worker that enters behind its own contributions starts ahead of the row clock.
 #[test]
 fn a_welcome_tells_a_worker_its_lead() {
-    let mut w = trace(Recipe::ssp(1), 0, 1);
+    let mut w = trace(Recipe::ssp(1).with_lambda(1.0), 0, 1);
     w.hello(S, 1).send(S, params(Occasion::Welcome { lead: 1 }, 0, 4, 7), 1.0);
     w.expect_signal(Signal::Joined { clock: Clock(8) });
 }
@@ -162,7 +162,7 @@ fn a_welcome_tells_a_worker_its_lead() {
 /// A restarted server gets the parameters back, and the contributions under way to its earlier process count as lost.
 #[test]
 fn a_restarted_server_is_offered_the_parameters() {
-    let mut w = worker(Recipe::asynchronous());
+    let mut w = worker(Recipe::asynchronous().with_lambda(1.0));
     w.step(0.5);
     expect_push(&mut w, 1, 0);
     w.send(S, answer(1, 1, 1), 0.5).expect_ready(1);
@@ -194,7 +194,7 @@ fn a_leaving_worker_says_so_when_everything_is_answered() {
 
 #[test]
 fn a_worker_that_stays_takes_the_final_parameters_and_says_goodbye() {
-    let mut w = worker(Recipe::asynchronous());
+    let mut w = worker(Recipe::asynchronous().with_lambda(1.0));
     w.feed(Input::Leave { stay: true, keep: false });
     assert_eq!(w.expect_transmit(S, Kind::Leave), leave(0, true));
     w.expect_waiting(Some(S)).expect_idle();
@@ -206,7 +206,7 @@ fn a_worker_that_stays_takes_the_final_parameters_and_says_goodbye() {
 /// A farewell that was under way when the connection broke is sent again.
 #[test]
 fn a_farewell_that_got_lost_is_said_again() {
-    let mut w = worker(Recipe::asynchronous());
+    let mut w = worker(Recipe::asynchronous().with_lambda(1.0));
     w.feed(Input::Leave { stay: false, keep: false });
     let (op, ..) = w.expect_sending(S, Kind::Leave);
     w.disconnect(S).feed(Input::Aborted { op }).expect_idle();
@@ -216,7 +216,7 @@ fn a_farewell_that_got_lost_is_said_again() {
 }
 
 fn sparse() -> Recipe {
-    Recipe::asynchronous().with_codec(Codec::TopK(TopK { density: 0.25 }))
+    Recipe::asynchronous().with_lambda(1.0).with_codec(Codec::TopK(TopK { density: 0.25 }))
 }
 
 /// Largest entries first: what the codec leaves out is contributed when the worker leaves.
@@ -263,10 +263,11 @@ fn an_outdated_worker_drops_its_saved_residual() {
 
 #[test]
 fn a_lost_server_is_reported_and_waited_for() {
-    let mut w = worker(Recipe::asynchronous());
+    let mut w = worker(Recipe::asynchronous().with_lambda(1.0));
     w.at(10).disconnect(S).expect_idle();
     w.at(1010).feed(Input::Timeout).expect_event(Event::PeerLost { peer: PeerId(S) }).expect_idle();
-    let mut w = trace_of(Recipe::asynchronous(), 0, 1, |setup| Setup { patience: Patience::none(), ..setup });
+    let mut w =
+        trace_of(Recipe::asynchronous().with_lambda(1.0), 0, 1, |setup| Setup { patience: Patience::none(), ..setup });
     w.hello(S, 1).send(S, params(Occasion::Welcome { lead: 0 }, 0, 0, 0), 1.0);
     w.expect_signal(Signal::Joined { clock: Clock(0) });
     w.disconnect(S).expect_signal(Signal::Cut { peer: PeerId(S) }).expect_idle();
@@ -289,7 +290,7 @@ fn replies_that_cannot_be_are_refused() {
         ),
     ];
     for (message, floats, reason) in cases {
-        let mut w = worker(Recipe::asynchronous());
+        let mut w = worker(Recipe::asynchronous().with_lambda(1.0));
         w.announce(S, message, floats).expect_close(S, reason).expect_idle();
     }
 }

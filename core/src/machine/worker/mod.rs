@@ -199,7 +199,7 @@ impl Worker {
             flushed: false,
             weight: 0,
             lead_max: lead_max(&setup.recipe),
-            own_scale: own_scale(setup.recipe.merge),
+            own_scale: own_scale(setup.recipe.merge, setup.cluster.workers),
             state: State::Joining,
         };
         for encoding in [&worker.encoding, &worker.pull].into_iter().filter(|encoding| !encoding.is_plain()) {

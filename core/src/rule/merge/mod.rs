@@ -55,22 +55,24 @@ pub(crate) struct Merged {
 }
 
 /// The merge rule of a recipe for a shard of `len` floats, with an empty group. Declares the vectors of the rule.
-pub(crate) fn merging(recipe: &Recipe, len: usize, vectors: &mut Vectors) -> Box<dyn Merging> {
+pub(crate) fn merging(recipe: &Recipe, workers: u32, len: usize, vectors: &mut Vectors) -> Box<dyn Merging> {
     let mut gathered = || Segment::floats(vectors.floats("gathered", len, Keep::No), 0, len);
     match recipe.merge {
         Merge::Mean => Box::new(mean::Mean::new(gathered())),
         // In rounds, updates are added up in rank order first, so that the result does not depend on arrival.
-        Merge::Sum { lambda } if recipe.is_synchronous() => Box::new(sum::RoundSum::new(lambda, gathered())),
-        Merge::Sum { lambda } => Box::new(sum::Sum::new(lambda, recipe.staleness)),
+        Merge::Sum { lambda } if recipe.is_synchronous() => {
+            Box::new(sum::RoundSum::new(lambda.of(workers), gathered()))
+        }
+        Merge::Sum { lambda } => Box::new(sum::Sum::new(lambda.of(workers), recipe.staleness)),
         Merge::Softsync { updates: 1 } => Box::new(sum::Sum::new(1.0, recipe.staleness)),
         Merge::Softsync { updates } => Box::new(softsync::Softsync::new(updates, recipe.staleness, gathered())),
     }
 }
 
 /// The factor on a worker's own update until the servers have merged it: the share that it will have in the parameters.
-pub(crate) fn own_scale(merge: Merge) -> f32 {
+pub(crate) fn own_scale(merge: Merge, workers: u32) -> f32 {
     match merge {
-        Merge::Sum { lambda } => lambda,
+        Merge::Sum { lambda } => lambda.of(workers),
         Merge::Softsync { updates } => 1.0 / updates as f32,
         Merge::Mean => 1.0,
     }

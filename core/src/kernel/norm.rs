@@ -1,0 +1,68 @@
+//! The Euclidean norm of a vector, and scaling in place: the factor lambda of a mesh, and gradient clipping by norm (Lin
+//! et al. 2018, section 3.2).
+
+use super::tier::Tier;
+
+/// Sum of squares, in f64: squares of floats do not overflow there.
+pub fn squares(x: &[f32]) -> f64 {
+    // Eight sums in a fixed order: the same result with any vector instructions.
+    let mut lanes = [0.0f64; 8];
+    let (chunks, rest) = x.as_chunks::<8>();
+    Tier::best().run(|| {
+        for chunk in chunks {
+            for lane in 0..8 {
+                lanes[lane] += f64::from(chunk[lane]) * f64::from(chunk[lane]);
+            }
+        }
+    });
+    for (lane, x) in lanes.iter_mut().zip(rest) {
+        *lane += f64::from(*x) * f64::from(*x);
+    }
+    lanes.into_iter().sum()
+}
+
+/// The factor that scales a vector down to the norm `limit`. `None`: its norm is not larger, or there is no limit.
+pub fn factor(squares: f64, limit: f32) -> Option<f32> {
+    let limit = f64::from(limit);
+    (limit > 0.0 && squares > limit * limit).then(|| (limit / square_root(squares)) as f32)
+}
+
+/// `x[i] = factor * x[i]`.
+pub fn scale(x: &mut [f32], factor: f32) {
+    Tier::best().run(|| x.iter_mut().for_each(|x| *x *= factor));
+}
+
+/// Newton's iteration, because core has no square root without std. The first guess halves the exponent, and each
+/// iteration doubles the correct digits.
+pub fn square_root(x: f64) -> f64 {
+    if x <= 0.0 {
+        return 0.0;
+    }
+    let guess = f64::from_bits((x.to_bits() >> 1) + (1023u64 << 51));
+    (0..5).fold(guess, |y, _| 0.5 * (y + x / y))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::vec::Vec;
+
+    #[test]
+    fn the_norm_is_that_of_a_naive_loop_and_clipping_reaches_the_limit() {
+        let mut x: Vec<f32> = (0..1003).map(|i| ((i * 37 % 101) as f32 - 50.0) / 8.0).collect();
+        let naive: f64 = x.iter().map(|x| f64::from(*x) * f64::from(*x)).sum();
+        assert!((squares(&x) - naive).abs() < 1e-9 * naive);
+        assert_eq!((factor(naive, 0.0), factor(naive, 1e6)), (None, None));
+        scale(&mut x, factor(naive, 2.0).unwrap());
+        assert!((squares(&x) - 4.0).abs() < 1e-5, "{}", squares(&x));
+    }
+
+    #[test]
+    fn square_roots_are_accurate_at_any_size() {
+        for x in [1e-300, 2e-30, 0.25, 2.0, 9.0, 1e30, 1e300] {
+            let root = square_root(x);
+            assert!((root * root / x - 1.0).abs() < 1e-14, "{x}: {root}");
+        }
+        assert_eq!(square_root(0.0), 0.0);
+    }
+}

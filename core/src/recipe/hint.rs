@@ -1,0 +1,105 @@
+//! Hints: choices of a recipe that are allowed and cost much, and signs of them during a run.
+
+use core::fmt;
+
+use super::{Codec, Recipe, TopK};
+use crate::recipe::Control;
+
+/// A choice that costs much in this run. Each hint is given once per node, as [`Event::Hint`](crate::Event::Hint).
+#[derive(Copy, Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub enum Hint {
+    /// Contributions are sparse, and servers answer each of them with dense floats.
+    DensePull,
+    /// The last messages of this node carried no element: the threshold is too large for the updates.
+    NothingSent {
+        /// Messages in a row without an element.
+        messages: u64,
+        /// The threshold of the last one.
+        tau: f64,
+    },
+    /// The residual of this node keeps growing.
+    ResidualGrows {
+        /// The norm of the residual, as a multiple of the norm of an update.
+        updates: f64,
+    },
+    /// At this density, a message carries a given element less than once in the whole run.
+    LateElements {
+        /// Share of the elements that a message carries.
+        density: f64,
+        /// Messages of the whole run.
+        messages: u64,
+    },
+}
+
+impl Recipe {
+    /// The hints that follow from the recipe alone. `messages`: synchronisations of a worker in the whole run, if known.
+    pub fn hints(&self, messages: Option<u64>) -> impl Iterator<Item = Hint> + use<> {
+        let dense_pull = self.needs_servers() && self.codec.is_sparse() && self.pull == Codec::F32;
+        let late = messages.and_then(|messages| {
+            let density = f64::from(self.codec.density()?);
+            (density * (messages as f64) < 1.0).then_some(Hint::LateElements { density, messages })
+        });
+        dense_pull.then_some(Hint::DensePull).into_iter().chain(late)
+    }
+}
+
+impl Codec {
+    /// The share of the elements that a message carries, if it is a setting of the codec.
+    pub const fn density(&self) -> Option<f32> {
+        match *self {
+            Self::TopK(TopK { density }) => Some(density),
+            Self::Threshold(threshold) => match threshold.control {
+                Control::Density { density } => Some(density),
+                _ => None,
+            },
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Display for Hint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::DensePull => write!(
+                f,
+                "servers answer sparse updates with dense parameters; set pull= to a sparse codec as well, or use \
+                 topology=mesh"
+            ),
+            Self::NothingSent { messages, tau } => write!(
+                f,
+                "the last {messages} messages carried no element: the threshold of {tau:.1e} is too large for the \
+                 updates; lower tau, or use density="
+            ),
+            Self::ResidualGrows { updates } => write!(
+                f,
+                "the residual keeps growing, and is {updates:.0} times as large as an update; raise the density or lower \
+                 tau"
+            ),
+            Self::LateElements { density, messages } => write!(
+                f,
+                "at a density of {:.2} %, most elements are sent less than once in {messages} messages; raise the \
+                 density",
+                density * 100.0
+            ),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::vec::Vec;
+
+    #[test]
+    fn hints_follow_from_the_recipe_and_the_length_of_the_run() {
+        let hints = |text: &str, messages| text.parse::<Recipe>().unwrap().hints(messages).collect::<Vec<_>>();
+        assert_eq!(hints("hardsync codec=topk", None), [Hint::DensePull]);
+        assert_eq!(hints("hardsync codec=topk pull=topk", None), []);
+        assert_eq!(hints("hardsync codec=bf16", Some(1)), []);
+        let late = [Hint::LateElements { density: f64::from(0.125f32), messages: 7 }];
+        assert_eq!(hints("sparse density=0.125", Some(7)), late);
+        assert_eq!(hints("sparse density=0.125", Some(8)), []);
+        assert_eq!(hints("mesh density=0.125", Some(7)), late);
+    }
+}
