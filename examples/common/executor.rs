@@ -64,7 +64,7 @@ fn open() -> Result<(Device, String), String> {
 
 #[cfg(not(feature = "gpu"))]
 fn open() -> Result<(Device, String), String> {
-    let text = "this program was built without its feature gpu; \
+    let text = "this program was built without its feature gpu; a build with it: \
                 cargo run --release --features gpu --example cluster -- --executor gpu";
     Err(text.to_string())
 }
