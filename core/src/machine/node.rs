@@ -42,12 +42,14 @@ impl Node {
         setup.recipe.check_cluster(setup.cluster, setup.len)?;
         setup.recipe.check_budget(setup.tensors.len())?;
         Ok(Self(match setup.recipe.topology {
+            _ if setup.recipe.is_collective() => Box::new(Host::new(setup, collective::Collective::new)),
             Topology::Servers { .. } if setup.cluster.is_worker(setup.me) => {
                 Box::new(Host::new(setup, worker::Worker::new))
             }
             Topology::Servers { .. } => Box::new(Host::new(setup, server::Server::new)),
-            Topology::Tree { .. } | Topology::Ring => Box::new(Host::new(setup, collective::Collective::new)),
-            Topology::Mesh { .. } => Box::new(Host::new(setup, mesh::Mesh::new)),
+            Topology::Tree { .. } | Topology::Ring | Topology::Mesh { .. } => {
+                Box::new(Host::new(setup, mesh::Mesh::new))
+            }
         }))
     }
 }

@@ -103,6 +103,11 @@ impl Chunks {
         self.states.len()
     }
 
+    /// Floats of the vector.
+    pub(super) fn len(&self) -> usize {
+        self.len
+    }
+
     /// Forgets the round.
     pub(super) fn reset(&mut self) {
         self.states.fill(Chunk::default());

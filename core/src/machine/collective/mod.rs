@@ -16,7 +16,10 @@
 //! | file | keeps |
 //! |---|---|
 //! | `application.rs` | the application's side: what it has done for the round, and how it ends |
-//! | `exchange.rs` | the round under way |
+//! | `exchange.rs` | what an exchange is, and the round under way |
+//! | `reduce.rs` | the exchange of trees and rings |
+//! | `hops.rs` | their codec: a residual per hop |
+//! | `gather.rs` | the exchange of a mesh with rounds |
 //! | `chunks.rs` | the chunks of the vector: buffers, and how far each is |
 //! | `shape.rs` | the neighbours of a node in a chunk's tree |
 //! | `operations.rs` | the open operations |
@@ -25,16 +28,22 @@
 mod application;
 mod chunks;
 mod exchange;
+mod gather;
+mod hops;
 mod operations;
+mod reduce;
 mod replica;
 mod shape;
 
+use alloc::boxed::Box;
 use alloc::vec;
 use alloc::vec::Vec;
 
 use application::{Application, Stage};
 use exchange::{Exchange, Outcome};
+use gather::Gather;
 use operations::{Epoch, Task};
+use reduce::Reduce;
 use replica::Replica;
 
 use super::commit::Commit;
@@ -45,7 +54,7 @@ use super::{Event, Misuse, Signal};
 use crate::buffer::BufferId;
 use crate::id::{PeerId, Sequence};
 use crate::kernel::KernelResult;
-use crate::status::{self, Status};
+use crate::status::{self, Rest, Status};
 use crate::vectors::Keep;
 use crate::wire::Message;
 
@@ -54,12 +63,14 @@ use crate::wire::Message;
 pub(crate) struct Collective {
     member: Member,
     replica: Replica,
-    exchange: Exchange,
+    exchange: Box<dyn Exchange>,
     /// The buffer of the application's contribution.
     contribution: BufferId,
     application: Application,
     /// The last round of the run is done, here or at the donor of the view: no round follows.
     last: bool,
+    /// What became of the residual, once this node has left.
+    rest: Option<Rest>,
 }
 
 /// Why an operation was started.
@@ -94,13 +105,19 @@ impl Collective {
         let mut vectors = vec![places];
         vectors.extend_from_slice(commit.state());
         let round = hub.setup.resumed.map(|resumed| resumed.at);
+        let exchange: Box<dyn Exchange> = if hub.setup.recipe.has_chunks() {
+            Box::new(Reduce::new(hub, is_worker, contribution, commit))
+        } else {
+            Box::new(Gather::new(hub, is_worker, member.host(), contribution, commit))
+        };
         let mut collective = Self {
             member,
             replica: Replica::new(vectors, len, round),
-            exchange: Exchange::new(hub, is_worker, contribution, commit),
+            exchange,
             contribution,
             application: Application::new(if is_worker { Stage::Joining } else { Stage::Hosting }),
             last: false,
+            rest: None,
         };
         collective.report(hub);
         if hub.setup.cluster.nodes() == 1 {
@@ -155,7 +172,7 @@ impl Collective {
         if planted!(hub, HalfRoundApplied) {
             self.exchange.apply_half(hub, &self.replica);
         }
-        self.exchange.stop();
+        self.exchange.round_mut().stop();
         self.replica.stop();
         self.report(hub);
     }
@@ -191,16 +208,19 @@ impl Collective {
 
     fn maybe_fetch(&mut self, hub: &mut Port<'_, Job>) {
         if self.member.is_in_view() {
-            self.replica.maybe_fetch(hub, self.member.view(), &self.exchange.epochs);
+            self.replica.maybe_fetch(hub, self.member.view(), &self.exchange.round().epochs);
         }
     }
 
     fn on_fetched(&mut self, hub: &mut Port<'_, Job>, epoch: Epoch) {
-        if !self.exchange.epochs.end(epoch) {
+        if !self.exchange.round_mut().epochs.end(epoch) {
             return;
         }
         let Some(advanced) = self.replica.on_arrived() else { return };
         // The round whose end this node had not seen had its contribution in it.
+        if advanced {
+            self.exchange.on_advanced();
+        }
         if advanced && !self.last {
             self.go_on(hub, true);
         }
@@ -212,7 +232,7 @@ impl Collective {
     fn maybe_begin(&mut self, hub: &mut Port<'_, Job>) {
         let Some(own) = self.application.contribution() else { return };
         let may = self.member.is_in_view() && !self.replica.is_behind() && !self.last;
-        if may && self.exchange.can_begin() {
+        if may && self.exchange.round().can_begin() {
             self.exchange.begin(hub, &self.replica, own);
             self.maybe_complete(hub);
         }
@@ -234,7 +254,7 @@ impl Collective {
     }
 
     fn maybe_ready(&mut self, hub: &mut Port<'_, Job>) {
-        if let Some(changed) = self.exchange.take_done() {
+        if let Some(changed) = self.exchange.round_mut().take_done() {
             self.go_on(hub, changed);
         }
     }
@@ -255,13 +275,13 @@ impl Collective {
         }
         loop {
             let (view, stopped) = (self.member.view().number, !self.member.is_in_view());
-            let (clear, exchange) = (self.exchange.epochs.is_clear(), &self.exchange);
+            let (clear, exchange) = (self.exchange.round().epochs.is_clear(), &self.exchange);
             // Once all members stop, no message is worth waiting for.
-            let may = |message: &Message| {
-                stopped || ((clear || !matches!(message, Message::Up(_))) && !exchange.must_wait(message))
+            let may = |incoming: &Incoming| {
+                stopped || ((clear || !matches!(incoming.message, Message::Up(_))) && !exchange.must_wait(incoming))
             };
             let due = |_: &Hub, incoming: &Incoming| {
-                view_of(&incoming.message).is_some_and(|of| of < view || (of == view && may(&incoming.message)))
+                view_of(&incoming.message).is_some_and(|of| of < view || (of == view && may(incoming)))
             };
             let Some(incoming) = hub.take_held(due) else { return };
             self.on_message(hub, incoming);
@@ -285,12 +305,12 @@ impl Collective {
         }
         match self.member.exit(hub) {
             Some(Exit::Cut { peer }) => {
-                self.application.become_left();
+                self.end(hub);
                 hub.signal(Signal::Cut { peer });
             }
             Some(Exit::Alone) => self.become_left(hub),
             Some(Exit::Tell { host, goodbye }) => {
-                self.application.become_left();
+                self.end(hub);
                 hub.transmit(host, goodbye, None, Job::Leave);
             }
             None => {}
@@ -298,8 +318,18 @@ impl Collective {
     }
 
     fn become_left(&mut self, hub: &mut Hub) {
-        self.application.become_left();
+        self.end(hub);
         hub.signal(Signal::Left);
+    }
+
+    /// The application has no part in the run any more. What its residual holds is not sent: in a round, all workers
+    /// contribute at once.
+    fn end(&mut self, hub: &mut Hub) {
+        self.application.become_left();
+        if self.rest.is_none() {
+            self.rest = self.exchange.rest();
+            self.rest.into_iter().for_each(|rest| hub.event(Event::Rest(rest)));
+        }
     }
 
     fn has_left(&self) -> bool {
@@ -341,7 +371,7 @@ impl Role for Collective {
             (Message::Down(part), _) => self.exchange.on_down(hub, &self.replica, incoming, part),
             (Message::Parameters { round, vector, .. }, _) => {
                 let wanted = is_current && incoming.peer == self.member.view().donor;
-                self.replica.on_vector(hub, &incoming, round, vector, wanted, &mut self.exchange.epochs);
+                self.replica.on_vector(hub, &incoming, round, vector, wanted, &mut self.exchange.round_mut().epochs);
             }
             (Message::FetchParameters { .. }, _) if is_current => {
                 self.replica.give(hub, incoming.peer, self.member.view());
@@ -372,7 +402,7 @@ impl Role for Collective {
         match job {
             Job::Exchange(task) => self.exchange.on_failed(task),
             Job::Fetch { epoch } => {
-                self.exchange.epochs.end(epoch);
+                self.exchange.round_mut().epochs.end(epoch);
             }
             Job::Give => self.replica.on_given(),
             // It tries again when the coordinator's node is connected.
@@ -384,10 +414,14 @@ impl Role for Collective {
         self.application.on_step(weight)
     }
 
+    fn on_rate(&mut self, scale: f32) {
+        self.exchange.on_rate(scale);
+    }
+
     fn on_leave(&mut self, hub: &mut Port<'_, Job>, stay: bool, _keep: bool) -> Result<(), Misuse> {
         self.application.on_leave(stay)?;
         if !stay {
-            self.exchange.withdraw();
+            self.exchange.round_mut().withdraw();
             self.report(hub);
         }
         Ok(())
@@ -416,7 +450,7 @@ impl Role for Collective {
             Stage::Computing if self.member.is_in_view() => None,
             // The next view decides which members go on.
             _ if self.member.awaits_view() => self.member.awaited(),
-            _ if self.exchange.is_done() => None,
+            _ if self.exchange.round().is_done() => None,
             _ if self.replica.is_behind() => Some(self.member.view().donor),
             _ if self.last || self.application.leaves() => self.member.awaited(),
             _ => self.exchange.awaited(),
@@ -431,7 +465,8 @@ impl Role for Collective {
 
     fn state(&self) -> Vec<BufferId> {
         // The parameters are the first vector; drivers save them apart.
-        self.replica.vectors().skip(1).map(|(now, _)| now).collect()
+        let vectors = self.replica.vectors().skip(1).map(|(now, _)| now);
+        vectors.chain(self.exchange.residuals()).collect()
     }
 
     fn contribution(&self) -> BufferId {
@@ -446,11 +481,8 @@ impl Role for Collective {
         let (round, contributors) = (self.replica.round(), self.exchange.contributors());
         let clock = |peer| if contributors.contains(&peer) { round.next() } else { round };
         let view = self.member.view();
-        Status {
-            view: view.number.0,
-            members: view.members.len() as u32,
-            ..hub.status(status::Role::Collective, round, clock)
-        }
+        let status = self.exchange.report(hub.status(status::Role::Collective, round, clock));
+        Status { view: view.number.0, members: view.members.len() as u32, rest: self.rest, ..status }
     }
 }
 

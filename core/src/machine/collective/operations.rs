@@ -1,7 +1,7 @@
 //! The operations of an exchange, and the count of the open ones.
 
 use super::chunks::Mean;
-use crate::id::PeerId;
+use crate::id::{Clock, PeerId};
 
 /// A span of an exchange without a stop. An operation carries the epoch that it began in.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
@@ -82,7 +82,7 @@ pub(crate) enum Task {
     Receive(Arrival),
     /// Looks for elements in it that are not finite.
     Scan(Arrival),
-    /// Makes the mean of a chunk.
+    /// Makes the message about a chunk: the mean, encoded if there is a codec.
     Reduce { epoch: Epoch, chunk: usize },
     /// Sends a mean to the parent.
     Up { epoch: Epoch, chunk: usize },
@@ -90,8 +90,29 @@ pub(crate) enum Task {
     Down { epoch: Epoch },
     /// Receives the result of a chunk.
     Result { epoch: Epoch, chunk: usize, result: Mean },
-    /// Makes the next parameters of a result.
+    /// Decodes the result of a chunk.
+    Expand { epoch: Epoch, chunk: usize, result: Mean },
+    /// Measures the contribution.
+    Measure,
+    /// Makes the next parameters of a result. Also any other kernel on which only later kernels depend.
     Commit,
+    /// A part of the exchange of a mesh.
+    Gather(Step),
+}
+
+/// An operation of the exchange of a mesh.
+#[derive(Copy, Clone, Debug)]
+pub(crate) enum Step {
+    /// Encodes the own message.
+    Encode,
+    /// Clips the residual.
+    Clip,
+    /// Sends the own message to a member.
+    Send { epoch: Epoch },
+    /// Receives the message of the member at this position.
+    Receive { epoch: Epoch, member: usize, round: Clock },
+    /// Adds the next message in rank order to the sum.
+    Add { epoch: Epoch },
 }
 
 /// A child's part of a chunk.

@@ -83,6 +83,11 @@ impl Member {
         self.view.number > Sequence(0) && self.view.number == self.prepared
     }
 
+    /// The node of the coordinator.
+    pub(crate) fn host(&self) -> PeerId {
+        self.host
+    }
+
     /// The node hosts the coordinator and is no worker.
     pub(crate) fn is_dedicated(&self) -> bool {
         self.coordinator.as_ref().is_some_and(Coordinator::is_dedicated)

@@ -1,0 +1,182 @@
+//! The codec of a tree or ring: what a node encodes, hop by hop, and what its own encoding takes away.
+//!
+//! A node encodes the mean of its subtree on the way up; the root encodes the result. Each adds its residual first, and
+//! keeps the error as its next residual. So for every chunk and round, over all nodes:
+//!
+//! ```text
+//! decoded result + residuals after, each by its node's share = mean of the contributions + residuals before
+//! ```
+//! A residual belongs to a node. It is added to the node's next mean as it is, also where the members or the weights
+//! have changed since.
+//!
+//! A round that is broken off must leave no trace, because its contributions are given again. So the residual has two
+//! places, like the parameters: one before the round, and one after it. They are exchanged when the round is done.
+
+use alloc::vec::Vec;
+
+use super::chunks::Chunks;
+use crate::buffer::{BufferId, Segment};
+use crate::codec::Encoded;
+use crate::kernel::norm::square_root;
+use crate::kernel::{Coding, EncodeTarget, Kernel, KernelResult, MEAN_MAX};
+use crate::recipe::{Codec, Recipe};
+use crate::status::{Counters, Rest, Status};
+use crate::vectors::{Keep, Vectors};
+
+/// The encoder of a node, and the buffers of encoded chunks.
+#[derive(Debug)]
+pub(super) struct Hops {
+    coding: Coding,
+    /// The residual before and after the round, in changing order.
+    residual: [BufferId; 2],
+    /// Which of them is the one before the round.
+    current: usize,
+    /// Empty: dense codecs have no sections and need no scratch memory.
+    sections: BufferId,
+    scratch: BufferId,
+    chunks: Vec<Encoding>,
+    /// Chunks of this round whose residual is in the place for after the round.
+    made: usize,
+    /// Contributions so far.
+    contributions: u64,
+    /// Norm of the last contribution that was measured.
+    measured: f64,
+    /// Elements of the vector.
+    len: usize,
+}
+
+/// The state of one chunk.
+#[derive(Debug)]
+struct Encoding {
+    /// For the message of this node, and then for the encoded result.
+    body: Segment,
+    /// For the bodies of the children.
+    inboxes: [BufferId; MEAN_MAX - 1],
+    /// The chunk's last encoding.
+    last: Encoded,
+}
+
+impl Hops {
+    /// The codec of a recipe for messages in chunks. `None`: they are plain floats, and no buffers are declared.
+    pub(super) fn new(recipe: &Recipe, chunks: &Chunks, children: usize, vectors: &mut Vectors) -> Option<Self> {
+        let coding = match recipe.codec {
+            Codec::Bf16 => Coding::Bf16,
+            Codec::F16 => Coding::F16,
+            Codec::Int8 => Coding::Int8,
+            Codec::Sign => Coding::Sign,
+            // Trees and rings take no sparse codecs.
+            Codec::F32 | Codec::Threshold(_) | Codec::TopK(_) => return None,
+        };
+        let len = chunks.len();
+        let mut encoding = |chunk| {
+            let bytes = coding.len_max(chunks.result(chunk).len as usize / 4, 0);
+            let buffer = vectors.bytes("a chunk's body", bytes, Keep::No);
+            let mut inboxes = [BufferId(u32::MAX); MEAN_MAX - 1];
+            for inbox in &mut inboxes[..children] {
+                *inbox = vectors.bytes("a child's body of a chunk", bytes, Keep::No);
+            }
+            Encoding { body: Segment { buffer, start: 0, len: bytes as u32 }, inboxes, last: Encoded::default() }
+        };
+        let all = (0..chunks.count()).map(&mut encoding).collect();
+        let residual = ["residual", "residual after the round"].map(|name| vectors.floats(name, len, Keep::No));
+        let [sections, scratch] = ["sections", "scratch"].map(|name| vectors.bytes(name, 0, Keep::No));
+        Some(Self { coding, residual, current: 0, sections, scratch, chunks: all, made: 0, contributions: 0, measured: 0.0, len })
+    }
+
+    // Places
+
+    /// The body of this node's message about a chunk, and then of the chunk's result.
+    pub(super) fn body(&self, chunk: usize) -> Segment {
+        self.chunks[chunk].body
+    }
+
+    /// The body of a child's message about a chunk.
+    pub(super) fn inbox(&self, chunk: usize, child: usize) -> Segment {
+        Segment { buffer: self.chunks[chunk].inboxes[child], ..self.chunks[chunk].body }
+    }
+
+    /// The residual before the round: the one that outlives a suspension.
+    pub(super) fn residual(&self) -> BufferId {
+        self.residual[self.current]
+    }
+
+    // Rounds
+
+    /// The round begins, perhaps again. `contributes`: with a contribution of this node, which is measured now and then
+    /// by the kernel that this returns.
+    pub(super) fn begin(&mut self, contributes: bool, contribution: BufferId) -> Option<Kernel> {
+        self.made = 0;
+        self.contributions += u64::from(contributes);
+        // A kernel over the whole vector, at rounds that become rarer and rarer.
+        let measures = contributes && self.contributions.is_power_of_two();
+        measures.then_some(Kernel::Norm { x: Segment::floats(contribution, 0, self.len), limit: 0.0 })
+    }
+
+    /// The kernels that encode `mean` as this node's message about a chunk, or the root's result. The second finds
+    /// [`KernelResult::Encoded`].
+    pub(super) fn encode(&mut self, chunk: usize, mean: Segment, place: Segment) -> [Kernel; 2] {
+        let copy = self.skip(place);
+        let residual = Segment { buffer: self.residual[1 - self.current], ..place };
+        let target = EncodeTarget { sections: self.no_sections(), scratch: self.scratch, body: self.body(chunk) };
+        [copy, Kernel::Encode { coding: self.coding, update: Some(mean), residual, place: target }]
+    }
+
+    /// The kernel for a chunk to which nothing was contributed below this node. `place`: the chunk in a whole vector.
+    pub(super) fn skip(&mut self, place: Segment) -> Kernel {
+        self.made += 1;
+        let [from, into] = [self.current, 1 - self.current].map(|i| Segment { buffer: self.residual[i], ..place });
+        Kernel::Copy { from, into }
+    }
+
+    /// The kernel that decodes a body to floats.
+    pub(super) fn expand(&self, body: Segment, into: Segment) -> Kernel {
+        Kernel::Expand { coding: self.coding, body, sections: self.no_sections(), into }
+    }
+
+    fn no_sections(&self) -> Segment {
+        Segment { buffer: self.sections, start: 0, len: 0 }
+    }
+
+    pub(super) fn on_encoded(&mut self, chunk: usize, result: KernelResult, counters: &mut Counters) -> Option<u32> {
+        let KernelResult::Encoded(encoded) = result else { return None };
+        self.chunks[chunk].last = encoded;
+        counters.entries += u64::from(encoded.entries);
+        counters.non_finite += u64::from(encoded.non_finite);
+        encoded.first_non_finite
+    }
+
+    pub(super) fn on_measured(&mut self, result: KernelResult) {
+        if let KernelResult::Norm { squares } = result {
+            self.measured = square_root(squares);
+        }
+    }
+
+    /// The round counts: the residual after it is the one before the next. Does nothing unless all chunks are encoded.
+    pub(super) fn complete(&mut self) {
+        if core::mem::take(&mut self.made) == self.chunks.len() {
+            self.current = 1 - self.current;
+        }
+    }
+
+    // Reports
+
+    fn norm(&self) -> f64 {
+        square_root(self.chunks.iter().map(|chunk| chunk.last.squares).sum())
+    }
+
+    fn updates(&self) -> f64 {
+        if self.measured > 0.0 { self.norm() / self.measured } else { 0.0 }
+    }
+
+    pub(super) fn report(&self, status: Status) -> Status {
+        let density = if self.contributions > 0 { 1.0 } else { 0.0 };
+        Status { residual_norm: self.norm(), residual_updates: self.updates(), density, ..status }
+    }
+
+    /// The residual, if this node has encoded anything.
+    pub(super) fn rest(&self) -> Option<Rest> {
+        let (norm, updates) = (self.norm(), self.updates());
+        let rest = Rest { norm, updates, messages: 0, kept: norm };
+        self.chunks.iter().any(|chunk| chunk.last.bytes > 0).then_some(rest)
+    }
+}

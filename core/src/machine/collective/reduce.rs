@@ -1,0 +1,465 @@
+//! The exchange of trees and rings: parts of chunks go up to the chunks' roots, and results come down.
+//!
+//! With a codec, every node encodes the mean that it sends up, and the root encodes the result, which all nodes pass on
+//! as it is. So all members decode the same body. Each node keeps what its own encoding takes away in a residual
+//! ([`Hops`]).
+
+use alloc::vec::Vec;
+
+use super::Job;
+use super::chunks::{Chunks, Mean, Progress};
+use super::exchange::{Exchange, Outcome, Phase, Round, reject};
+use super::hops::Hops;
+use super::operations::{Arrival, Epoch, Task};
+use super::replica::Replica;
+use super::shape::{Routes, Shape};
+use crate::buffer::BufferId;
+use crate::id::{Clock, PeerId, ShardId};
+use crate::kernel::{Kernel, KernelResult, MEAN_MAX};
+use crate::machine::commit::Commit;
+use crate::machine::hub::{Hub, Incoming, Port};
+use crate::machine::views::View;
+use crate::machine::{Event, ProtocolError, Rejection};
+use crate::status::{Rest, Status};
+use crate::wire::{Kind, Message, Part};
+
+/// The rounds of a tree or ring.
+#[derive(Debug)]
+pub(super) struct Reduce {
+    routes: Routes,
+    chunks: Chunks,
+    /// The codec of the messages; `None` if they are plain floats.
+    hops: Option<Hops>,
+    /// The application's contribution.
+    contribution: BufferId,
+    commit: Commit,
+    round: Round,
+}
+
+impl Reduce {
+    /// An exchange without members. Declares the buffers of the chunks, of which a node that is no worker has none.
+    pub(super) fn new(hub: &mut Hub, is_worker: bool, contribution: BufferId, commit: Commit) -> Self {
+        let Hub { setup, vectors, .. } = hub;
+        let shape = Shape::of(setup.recipe.topology);
+        let most = shape.chunk_len(setup.len, setup.cluster.workers as usize, setup.recipe.chunk as usize);
+        let len = if is_worker { setup.len } else { 0 };
+        let chunks = Chunks::new(len, most, shape.width(), vectors);
+        let hops = Hops::new(&setup.recipe, &chunks, shape.width(), vectors);
+        Self { routes: Routes::new(shape), chunks, hops, contribution, commit, round: Round::new() }
+    }
+
+    /// Checks the chunk and the length of a part or result.
+    fn check(&self, incoming: &Incoming, part: &Part) -> Result<usize, ProtocolError> {
+        let chunk = part.chunk as usize;
+        if chunk >= self.chunks.count() {
+            return Err(ProtocolError::NoSuchShard { got: ShardId(part.chunk) });
+        }
+        let body = || self.hops.as_ref().map_or(self.chunks.result(chunk).len, |hops| hops.body(chunk).len);
+        let expected = if part.weight > 0 { body() } else { 0 };
+        if incoming.length != expected {
+            let kind = incoming.message.kind();
+            return Err(ProtocolError::Length { kind, expected, got: incoming.length });
+        }
+        Ok(chunk)
+    }
+
+    // Up
+
+    fn on_arrived(&mut self, hub: &mut Port<'_, Job>, arrival: Arrival) {
+        if !self.round.epochs.end(arrival.epoch) {
+            return;
+        }
+        self.round.epochs.begin();
+        let (chunk, child) = (arrival.chunk, arrival.child);
+        let x = self.chunks.inbox(chunk, child);
+        let kernel = match &self.hops {
+            // A body that can be decoded has no float that is not finite.
+            Some(hops) => hops.expand(hops.inbox(chunk, child), x),
+            None => Kernel::Scan { x },
+        };
+        hub.compute(kernel, Job::Exchange(Task::Scan(arrival)));
+    }
+
+    fn on_scanned(&mut self, hub: &mut Port<'_, Job>, replica: &Replica, arrival: Arrival, result: KernelResult) {
+        let Arrival { epoch, from, chunk, child, mut part, mut next } = arrival;
+        if !self.round.epochs.end(epoch) {
+            return;
+        }
+        let reason = match result {
+            KernelResult::NonFinite { index } => Some(Rejection::NonFinite { shard: ShardId(chunk as u32), index }),
+            KernelResult::Malformed(error) => Some(Rejection::Malformed(error)),
+            _ => None,
+        };
+        if let Some(reason) = reason {
+            reject(hub, from, reason);
+            part.weight = 0;
+        }
+        // The round that was the next when the part came may have begun since.
+        next &= self.chunks.get(chunk).is_reduced();
+        self.chunks.add_part(chunk, child, next, part);
+        self.maybe_reduce(hub, replica, chunk);
+    }
+
+    /// Makes the mean of a chunk when the own contribution and the parts of all children are here.
+    fn maybe_reduce(&mut self, hub: &mut Port<'_, Job>, replica: &Replica, chunk: usize) {
+        let Phase::Running { own: Some(own) } = self.round.phase else { return };
+        let state = self.chunks.get(chunk);
+        if state.is_reduced() || self.routes.children(chunk).any(|(child, _)| state.part(child).is_none()) {
+            return;
+        }
+        // In the order of the children, so that the sum does not depend on which part comes first.
+        let mut inputs = [None; MEAN_MAX];
+        let contribution = self.chunks.segment(self.contribution, chunk);
+        inputs[0] = (own.weight > 0).then_some((contribution, own.weight));
+        let mut finishing = own.finishing;
+        for (child, _) in self.routes.children(chunk) {
+            let Some(part) = state.part(child) else { continue };
+            finishing &= part.finishing;
+            inputs[child + 1] = (part.weight > 0).then_some((self.chunks.inbox(chunk, child), part.weight));
+        }
+        let weight = inputs.iter().flatten().fold(0u32, |sum, (_, weight)| sum.saturating_add(*weight));
+        if planted!(hub, DenominatorByCount) {
+            inputs.iter_mut().flatten().for_each(|(_, weight)| *weight = 1);
+        }
+        // A mean of this node's contribution alone is sent from where it is. At the root it becomes the result, which
+        // needs a buffer of its own.
+        let own = inputs[1..].iter().all(Option::is_none) && self.routes.parent(chunk).is_some();
+        let mean = Mean { weight, finishing };
+        *self.chunks.progress_mut(chunk) = Progress::Reduced { mean, own };
+        let into = self.chunks.result(chunk);
+        let reduce = (weight > 0 && !own).then_some(Kernel::Mean { inputs, into });
+        let encode = self.hops.as_mut().map(|hops| match weight {
+            0 => [Some(hops.skip(contribution)), None],
+            _ => hops.encode(chunk, if own { contribution } else { into }, contribution).map(Some),
+        });
+        // The last of these kernels says when the message is there. Kernels run in order.
+        let kernels = reduce.into_iter().chain(encode.into_iter().flatten().flatten());
+        let mut kernels = kernels.peekable();
+        if kernels.peek().is_none() || weight == 0 {
+            kernels.for_each(|kernel| hub.compute(kernel, Job::Exchange(Task::Commit)));
+            return self.on_reduced(hub, replica, chunk);
+        }
+        let epoch = self.round.epochs.begin();
+        while let Some(kernel) = kernels.next() {
+            let task = if kernels.peek().is_some() { Task::Commit } else { Task::Reduce { epoch, chunk } };
+            hub.compute(kernel, Job::Exchange(task));
+        }
+    }
+
+    /// A chunk's message is there, encoded if there is a codec.
+    fn on_made(&mut self, hub: &mut Port<'_, Job>, replica: &Replica, chunk: usize, result: KernelResult) {
+        let Some(hops) = &mut self.hops else { return self.on_reduced(hub, replica, chunk) };
+        if let Some(index) = hops.on_encoded(chunk, result, &mut hub.counters) {
+            let (me, shard) = (hub.setup.me, ShardId(chunk as u32));
+            hub.event(Event::Rejected { peer: me, reason: Rejection::NonFinite { shard, index } });
+        }
+        if self.routes.parent(chunk).is_none() {
+            // The root takes the result that all others decode.
+            let kernel = hops.expand(hops.body(chunk), self.chunks.result(chunk));
+            hub.compute(kernel, Job::Exchange(Task::Commit));
+        }
+        self.on_reduced(hub, replica, chunk);
+    }
+
+    fn on_reduced(&mut self, hub: &mut Port<'_, Job>, replica: &Replica, chunk: usize) {
+        if let Some(parent) = self.routes.parent(chunk) {
+            self.send_up(hub, chunk, parent);
+        } else if let Progress::Reduced { mean, .. } = self.chunks.get(chunk).progress {
+            self.on_result(hub, replica, chunk, mean);
+        }
+    }
+
+    fn send_up(&mut self, hub: &mut Port<'_, Job>, chunk: usize, parent: PeerId) {
+        let Progress::Reduced { mean, own } = self.chunks.get(chunk).progress else { return };
+        if !hub.is_agreed(parent) {
+            return;
+        }
+        *self.chunks.progress_mut(chunk) = Progress::Sending;
+        let plain = if own { self.chunks.segment(self.contribution, chunk) } else { self.chunks.result(chunk) };
+        let from = self.hops.as_ref().map_or(plain, |hops| hops.body(chunk));
+        let message = Message::Up(self.round.part(chunk as u32, mean));
+        let task = Task::Up { epoch: self.round.epochs.begin_sending(), chunk };
+        hub.transmit_coded(parent, message, mean.body(from), plain.len, Job::Exchange(task));
+    }
+
+    /// A mean has been sent up, and its buffer is free for the result.
+    fn on_up_sent(&mut self, epoch: Epoch, chunk: usize) {
+        let current = self.round.epochs.end_sending(epoch);
+        let progress = self.chunks.progress_mut(chunk);
+        if current && *progress == Progress::Sending {
+            *progress = Progress::Sent;
+        }
+    }
+
+    // Down
+
+    /// A result has been received, and is decoded first if it is encoded.
+    fn on_result_arrived(&mut self, hub: &mut Port<'_, Job>, replica: &Replica, chunk: usize, result: Mean) {
+        let Some(hops) = &self.hops else { return self.on_result(hub, replica, chunk, result) };
+        let kernel = hops.expand(hops.body(chunk), self.chunks.result(chunk));
+        let epoch = self.round.epochs.begin();
+        hub.compute(kernel, Job::Exchange(Task::Expand { epoch, chunk, result }));
+    }
+
+    fn on_expanded(
+        &mut self,
+        hub: &mut Port<'_, Job>,
+        replica: &Replica,
+        chunk: usize,
+        mean: Mean,
+        result: KernelResult,
+    ) {
+        if let KernelResult::Malformed(error) = result {
+            // Without this result the round cannot end. The connection breaks, and the next view begins the round anew.
+            let Some(peer) = self.routes.parent(chunk) else { return };
+            reject(hub, peer, Rejection::Malformed(error));
+            return hub.close(peer, ProtocolError::Unexpected { kind: Kind::Down });
+        }
+        self.on_result(hub, replica, chunk, mean);
+    }
+
+    /// A chunk's result is here: passes it on, and makes the next parameters of it.
+    fn on_result(&mut self, hub: &mut Port<'_, Job>, replica: &Replica, chunk: usize, result: Mean) {
+        self.chunks.set_result(chunk, result);
+        self.send_down(hub, chunk, None);
+        // The next parameters have a place of their own: the present ones stay until all of the round is here.
+        let place = |buffer| self.chunks.segment(buffer, chunk);
+        if result.weight == 0 {
+            for (old, new) in replica.vectors() {
+                hub.compute(self.commit.unchanged(place(old), place(new)), Job::Exchange(Task::Commit));
+            }
+        } else if !self.is_direct(chunk) {
+            let (old, new) = (place(replica.parameters()), place(replica.next_parameters()));
+            hub.compute(self.commit.kernel(old, self.chunks.result(chunk), 1.0, new), Job::Exchange(Task::Commit));
+        }
+    }
+
+    /// Is a chunk's result received right where the next parameters are? Not if it is sent on: a transmission lends
+    /// whole buffers. Parameters travel as plain floats, without a codec.
+    fn is_direct(&self, chunk: usize) -> bool {
+        self.commit.is_identity() && self.routes.children(chunk).next().is_none() && !self.routes.is_alone()
+    }
+
+    /// Sends a result to the children that have not been sent it: to all, or only to one.
+    fn send_down(&mut self, hub: &mut Port<'_, Job>, chunk: usize, only: Option<PeerId>) {
+        let Progress::Done { result, mut sent } = self.chunks.get(chunk).progress else { return };
+        let message = Message::Down(self.round.part(chunk as u32, result));
+        let plain = self.chunks.result(chunk);
+        let from = self.hops.as_ref().map_or(plain, |hops| hops.body(chunk));
+        for (child, peer) in self.routes.children(chunk) {
+            if sent & 1 << child != 0 || only.is_some_and(|only| only != peer) || !hub.is_agreed(peer) {
+                continue;
+            }
+            sent |= 1 << child;
+            let task = Task::Down { epoch: self.round.epochs.begin_sending() };
+            hub.transmit_coded(peer, message, result.body(from), plain.len, Job::Exchange(task));
+        }
+        *self.chunks.progress_mut(chunk) = Progress::Done { result, sent };
+    }
+}
+
+impl Exchange for Reduce {
+    fn round(&self) -> &Round {
+        &self.round
+    }
+
+    fn round_mut(&mut self) -> &mut Round {
+        &mut self.round
+    }
+
+    fn enter(&mut self, me: PeerId, view: &View, round: Clock) {
+        self.round.enter(view, round);
+        self.chunks.reset();
+        self.routes.set(me, &view.members);
+    }
+
+    fn begin(&mut self, hub: &mut Port<'_, Job>, replica: &Replica, own: Mean) {
+        self.round.phase = Phase::Running { own: Some(own) };
+        let measure = self.hops.as_mut().and_then(|hops| hops.begin(own.weight > 0, self.contribution));
+        measure.into_iter().for_each(|kernel| hub.compute(kernel, Job::Exchange(Task::Measure)));
+        for chunk in 0..self.chunks.count() {
+            self.maybe_reduce(hub, replica, chunk);
+        }
+    }
+
+    fn take_outcome(&mut self) -> Option<Outcome> {
+        if !self.round.is_running() || !self.chunks.is_complete() {
+            return None;
+        }
+        let changed = self.chunks.results().any(|(_, result)| result.weight > 0);
+        let last = self.chunks.results().all(|(_, result)| result.finishing);
+        self.chunks.next_round();
+        self.on_advanced();
+        let outcome = Outcome { changed, last };
+        self.round.complete(outcome);
+        Some(outcome)
+    }
+
+    fn on_advanced(&mut self) {
+        self.hops.iter_mut().for_each(Hops::complete);
+    }
+
+    /// The member that the first chunk without a result waits for.
+    fn awaited(&self) -> Option<PeerId> {
+        let index = self.chunks.first_missing()?;
+        let chunk = self.chunks.get(index);
+        let child = self.routes.children(index).find(|(child, _)| chunk.part(*child).is_none());
+        child.map(|(_, member)| member).or_else(|| self.routes.parent(index))
+    }
+
+    /// The children that have sent a part of this round.
+    fn contributors(&self) -> Vec<PeerId> {
+        let of = |index| {
+            let chunk = self.chunks.get(index);
+            self.routes.children(index).filter(move |(child, _)| chunk.part(*child).is_some())
+        };
+        (0..self.chunks.count()).flat_map(of).map(|(_, member)| member).collect()
+    }
+
+    fn on_up(&mut self, hub: &mut Port<'_, Job>, replica: &Replica, incoming: Incoming, part: Part) {
+        let peer = incoming.peer;
+        let chunk = match self.check(&incoming, &part) {
+            Ok(chunk) => chunk,
+            Err(reason) => return hub.close(peer, reason),
+        };
+        let Some((child, _)) = self.routes.children(chunk).find(|(_, member)| *member == peer) else {
+            return hub.close(peer, ProtocolError::Unexpected { kind: incoming.message.kind() });
+        };
+        // A child may have the result of this round before this node, and be at the next round.
+        let next = part.round == self.round.number.next();
+        let state = self.chunks.get(chunk);
+        let fits = part.round == self.round.number || (next && state.is_reduced());
+        if !fits || state.part_of(child, next).is_some() {
+            return hub.close(peer, ProtocolError::Gap { expected: self.round.number.0, got: part.round.0 });
+        }
+        let mean = Mean { weight: part.weight, finishing: part.finishing };
+        if mean.weight == 0 {
+            hub.counters.empty += 1;
+            self.chunks.add_part(chunk, child, next, mean);
+            return self.maybe_reduce(hub, replica, chunk);
+        }
+        if !self.round.epochs.is_clear() {
+            // A message of an earlier view may still be on its way into the same buffer.
+            return hub.hold(incoming);
+        }
+        let arrival = Arrival { epoch: self.round.epochs.begin(), from: peer, chunk, child, part: mean, next };
+        let plain = self.chunks.inbox(chunk, child);
+        let into = self.hops.as_ref().map_or(plain, |hops| hops.inbox(chunk, child));
+        hub.receive(&incoming, into, Job::Exchange(Task::Receive(arrival)));
+    }
+
+    fn on_down(&mut self, hub: &mut Port<'_, Job>, replica: &Replica, incoming: Incoming, part: Part) {
+        let peer = incoming.peer;
+        let chunk = match self.check(&incoming, &part) {
+            Ok(chunk) => chunk,
+            Err(reason) => return hub.close(peer, reason),
+        };
+        let progress = self.chunks.get(chunk).progress;
+        let due = matches!(progress, Progress::Sending | Progress::Sent);
+        if self.routes.parent(chunk) != Some(peer) || part.round != self.round.number || !due {
+            return hub.close(peer, ProtocolError::Unexpected { kind: incoming.message.kind() });
+        }
+        let result = Mean { weight: part.weight, finishing: part.finishing };
+        if result.weight == 0 {
+            return self.on_result(hub, replica, chunk, result);
+        }
+        if progress == Progress::Sending {
+            // The parent has the mean already, but this node's transmission has not ended: its buffer is still lent.
+            return hub.hold(incoming);
+        }
+        let epoch = self.round.epochs.begin();
+        let into = match &self.hops {
+            Some(hops) => hops.body(chunk),
+            None if self.is_direct(chunk) => self.chunks.segment(replica.next_parameters(), chunk),
+            None => self.chunks.result(chunk),
+        };
+        hub.receive(&incoming, into, Job::Exchange(Task::Result { epoch, chunk, result }));
+    }
+
+    /// Is a message a result whose buffer is still lent to a transmission?
+    fn must_wait(&self, incoming: &Incoming) -> bool {
+        let Message::Down(part) = incoming.message else { return false };
+        let chunk = part.chunk as usize;
+        chunk < self.chunks.count() && self.chunks.get(chunk).progress == Progress::Sending
+    }
+
+    fn send_due(&mut self, hub: &mut Port<'_, Job>, peer: PeerId) {
+        if !self.round.is_running() {
+            return;
+        }
+        for chunk in 0..self.chunks.count() {
+            if self.routes.parent(chunk) == Some(peer) {
+                self.send_up(hub, chunk, peer);
+            }
+            self.send_down(hub, chunk, Some(peer));
+        }
+    }
+
+    fn on_done(&mut self, hub: &mut Port<'_, Job>, replica: &Replica, task: Task, result: KernelResult) {
+        match task {
+            Task::Receive(arrival) => self.on_arrived(hub, arrival),
+            Task::Scan(arrival) => self.on_scanned(hub, replica, arrival, result),
+            Task::Reduce { epoch, chunk } => {
+                if self.round.epochs.end(epoch) {
+                    self.on_made(hub, replica, chunk, result);
+                }
+            }
+            Task::Up { epoch, chunk } => self.on_up_sent(epoch, chunk),
+            Task::Down { epoch } => {
+                self.round.epochs.end_sending(epoch);
+            }
+            Task::Result { epoch, chunk, result } => {
+                if self.round.epochs.end(epoch) {
+                    self.on_result_arrived(hub, replica, chunk, result);
+                }
+            }
+            Task::Expand { epoch, chunk, result: mean } => {
+                if self.round.epochs.end(epoch) {
+                    self.on_expanded(hub, replica, chunk, mean, result);
+                }
+            }
+            Task::Measure => self.hops.iter_mut().for_each(|hops| hops.on_measured(result)),
+            Task::Commit => {}
+            Task::Gather(_) => unreachable!("a task of a mesh"),
+        }
+    }
+
+    fn on_failed(&mut self, task: Task) {
+        match task {
+            // The message comes again in the next view, which begins when the connection is back.
+            Task::Receive(Arrival { epoch, .. }) | Task::Result { epoch, .. } => {
+                self.round.epochs.end(epoch);
+            }
+            Task::Up { epoch, .. } | Task::Down { epoch } => {
+                self.round.epochs.end_sending(epoch);
+            }
+            // Kernels are not aborted.
+            Task::Scan(_) | Task::Reduce { .. } | Task::Expand { .. } | Task::Measure | Task::Commit => {}
+            Task::Gather(_) => unreachable!("a task of a mesh"),
+        }
+    }
+
+    fn on_rate(&mut self, _scale: f32) {}
+
+    fn residuals(&self) -> Vec<BufferId> {
+        self.hops.iter().map(Hops::residual).collect()
+    }
+
+    fn report(&self, status: Status) -> Status {
+        match &self.hops {
+            Some(hops) => hops.report(status),
+            None => status,
+        }
+    }
+
+    fn rest(&self) -> Option<Rest> {
+        self.hops.as_ref().and_then(Hops::rest)
+    }
+
+    fn apply_half(&self, hub: &mut Port<'_, Job>, replica: &Replica) {
+        for (chunk, _) in self.chunks.results().filter(|(_, result)| result.weight > 0) {
+            let (from, into) = (self.chunks.result(chunk), self.chunks.segment(replica.parameters(), chunk));
+            hub.compute(Kernel::Copy { from, into }, Job::Exchange(Task::Commit));
+        }
+    }
+}
