@@ -48,12 +48,16 @@ fn assert_coverage(all: &[(Kind, Coverage)]) {
     let servers = [Kind::Async, Kind::Ssp, Kind::Softsync, Kind::ServerSync, Kind::SspZero];
     let coded = [Kind::Coded, Kind::CodedSync];
     let collectives = [Kind::Tree, Kind::Averaging];
+    let coded_rounds = [Kind::CodedTree, Kind::Gather];
     for (name, count) in [
         ("duplicate dropped by a server", reached(|it| it.duplicates, &servers)),
         ("duplicate dropped by a server with codecs", reached(|it| it.duplicates, &coded)),
         ("worker rejoined a server with codecs", reached(|it| it.rejoined, &coded)),
         ("duplicate dropped in a mesh", reached(|it| it.duplicates, &[Kind::Mesh, Kind::Relay])),
         ("round repeated in a new view", reached(|it| it.views, &collectives)),
+        ("round with codecs repeated in a new view", reached(|it| it.views, &coded_rounds)),
+        ("member rejoined a round of a mesh", reached(|it| it.rejoined, &[Kind::Gather])),
+        ("coordinator of a mesh restarted", reached(|it| it.resumed, &[Kind::Gather])),
         ("member rejoined a collective", reached(|it| it.rejoined, &collectives)),
         ("coordinator restarted", reached(|it| it.resumed, &collectives)),
         ("reconnected", reached(|it| it.reconnects, &Kind::ALL)),

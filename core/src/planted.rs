@@ -32,11 +32,15 @@ pub enum Bug {
     BehindNotFetched,
     /// A member applies its part of an incomplete round when the view changes.
     HalfRoundApplied,
+    /// The residual of a hop keeps what a round that was broken off has left in it.
+    BrokenRoundInResidual,
+    /// A member of a mesh encodes its contribution again when a round begins anew.
+    EncodedTwice,
 }
 
 impl Bug {
     /// All bugs, in the order of the enum.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 16] = [
         Self::NoDedup,
         Self::DedupClearedOnReconnect,
         Self::BoundOffByOne,
@@ -51,5 +55,7 @@ impl Bug {
         Self::MergeForgets,
         Self::BehindNotFetched,
         Self::HalfRoundApplied,
+        Self::BrokenRoundInResidual,
+        Self::EncodedTwice,
     ];
 }

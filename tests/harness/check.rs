@@ -242,7 +242,9 @@ fn after(scenario: &Scenario, world: &World, truth: &Truth, pushes: &[Push]) -> 
         }
     }
     match scenario.kind {
-        Kind::Tree | Kind::Averaging | Kind::ServerSync | Kind::SspZero => synchronous(scenario, world, truth),
+        Kind::Tree | Kind::Averaging | Kind::ServerSync | Kind::SspZero | Kind::CodedTree | Kind::Gather => {
+            synchronous(scenario, world, truth)
+        }
         Kind::Async | Kind::Ssp => {
             summed(scenario, world, truth)?;
             merged_in_order(scenario, world, truth, pushes)
@@ -269,7 +271,10 @@ fn synchronous(scenario: &Scenario, world: &World, truth: &Truth) -> Result<(), 
     if !scenario.crashing().is_empty() {
         return Ok(());
     }
-    rounds_equal_the_reference(plan, truth)?;
+    // A mean of encoded updates has no closed formula. `run` compares the result with that of a calm network.
+    if plan.recipe.codec() == Codec::F32 {
+        rounds_equal_the_reference(plan, truth)?;
+    }
     for worker in (0..plan.cluster.workers).map(PeerId) {
         let same = bits(world.params(worker)) == bits(world.params(PeerId(0)));
         ensure!(same, "workers 0 and {worker} end with different parameters");

@@ -32,10 +32,14 @@ pub enum Kind {
     Coded,
     /// Rounds at servers, with codecs in both directions.
     CodedSync,
+    /// Means of updates in a tree or ring, with a codec at every hop.
+    CodedTree,
+    /// Rounds of a mesh.
+    Gather,
 }
 
 impl Kind {
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 13] = [
         Self::Tree,
         Self::Averaging,
         Self::ServerSync,
@@ -47,6 +51,8 @@ impl Kind {
         Self::Relay,
         Self::Coded,
         Self::CodedSync,
+        Self::CodedTree,
+        Self::Gather,
     ];
 }
 
@@ -72,6 +78,30 @@ fn collective(seed: u64, recipe: Recipe) -> Recipe {
     let mut random = Random::new(seed, 6);
     let recipe = recipe.with_chunk(1 + random.below(20) as u32);
     if random.chance(0.5) { recipe.with_topology(Topology::Ring) } else { recipe }
+}
+
+/// A dense lossy codec.
+fn dense(random: &mut Random) -> Codec {
+    [Codec::Bf16, Codec::F16, Codec::Int8, Codec::Sign][random.below(4) as usize]
+}
+
+/// A recipe of a mesh with rounds, with a random codec and random corrections before a sparse one.
+fn gather(seed: u64) -> Recipe {
+    let mut random = Random::new(seed, 9);
+    let density = (random.unit() as f32).max(0.05);
+    let codec = match random.below(3) {
+        0 => dense(&mut random),
+        1 => Codec::TopK(TopK { density }),
+        _ => {
+            let control = if random.chance(0.5) { Control::Fixed } else { Control::Density { density } };
+            Codec::Threshold(Threshold { control, per_tensor: random.chance(0.5), ..Threshold::fixed(TAU) })
+        }
+    };
+    let (momentum, clip_norm) = (random.below(2) as f32 / 2.0, random.below(2) as f32 / 64.0);
+    let (warmup, ramp) = (random.below(3) as u32, random.below(6) as u32);
+    let correction = Correction { momentum, clip_norm, warmup, ramp, ..Correction::none() };
+    let correction = if codec.is_sparse() { correction } else { Correction::none() };
+    Recipe::sparse(density).with_codec(codec).with_correction(correction)
 }
 
 /// A recipe of a mesh, with a random controller of the threshold and a random warm-up.
@@ -131,11 +161,13 @@ impl Scenario {
     /// The scenario of a seed, with the faults whose bits are set in `mask`; `u64::MAX` selects all.
     pub fn new(seed: u64, mask: u64) -> Self {
         let mut random = Random::new(seed, 3);
-        // Coded and CodedSync were added later. They replace some scenarios of two older kinds, so that the other seeds
-        // keep their scenarios.
+        // Kinds that were added later replace some scenarios of older kinds, so that the other seeds keep their
+        // scenarios.
         let kind = match Kind::ALL[random.below(9) as usize] {
             Kind::Async if matches!(seed % 7, 1 | 4 | 6) => Kind::Coded,
             Kind::ServerSync if matches!(seed % 7, 1 | 4 | 6) => Kind::CodedSync,
+            Kind::Tree if matches!(seed % 7, 1 | 2 | 5) => Kind::CodedTree,
+            Kind::SspZero if matches!(seed % 7, 1 | 2 | 5) => Kind::Gather,
             kind => kind,
         };
         let workers = 1 + random.below(6) as u32;
@@ -146,6 +178,11 @@ impl Scenario {
             Kind::Tree => {
                 collective(seed, Recipe::sync().with_topology(Topology::Tree { fan_in: 1 + random.below(3) as u32 }))
             }
+            Kind::CodedTree => {
+                let tree = Topology::Tree { fan_in: 1 + random.below(3) as u32 };
+                collective(seed, Recipe::sync().with_topology(tree)).with_codec(dense(&mut Random::new(seed, 9)))
+            }
+            Kind::Gather => gather(seed),
             Kind::Averaging => collective(seed, Recipe::averaging(1 + random.below(3) as u32)),
             Kind::ServerSync => Recipe::sync().with_topology(servers),
             Kind::Async => Recipe::asynchronous()

@@ -36,7 +36,7 @@ pub(super) trait Exchange: fmt::Debug + Send {
     /// This node has taken the state after the round from another member. Its contribution is in it.
     fn on_advanced(&mut self);
 
-    /// The member that the round waits for.
+    /// The member that the round waits for. Once the round is done: a member that has not taken this node's message yet.
     fn awaited(&self) -> Option<PeerId>;
 
     /// The members whose messages of this round are here.

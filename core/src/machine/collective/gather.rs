@@ -9,15 +9,17 @@
 //! once: if the round begins anew in another view, the same body is sent again, and the residual stays as it is.
 //!
 //! Bodies are received in rank order, which needs few buffers. A body whose turn has not come stays with its sender, and
-//! stands in front of the sender's later messages. The coordinator's messages must not wait for another member, so the
-//! member at the coordinator's node has buffers of its own, for this round and for the next.
+//! stands in front of the sender's later messages. Two members send messages that must not wait for other members: the
+//! member at the coordinator's node, and the donor of the view, which sends its state to members that lack it. The
+//! bodies of these two have buffers of their own, the former's for this round and for the next.
 
 use alloc::vec::Vec;
+use core::ops::Range;
 
 use super::Job;
 use super::chunks::Mean;
 use super::exchange::{Exchange, Outcome, Phase, Round, reject};
-use super::operations::{Step, Task};
+use super::operations::{Epoch, Step, Task};
 use super::replica::Replica;
 use crate::buffer::{BufferId, Segment};
 use crate::id::{Clock, PeerId, ShardId};
@@ -32,7 +34,11 @@ use crate::vectors::Keep;
 use crate::wire::{Message, Part};
 
 /// Buffers for bodies of members in rank order: one is received while another is added.
-const INBOXES: usize = 2;
+const IN_ORDER: Range<usize> = 0..2;
+/// Buffers for the bodies of the member at the coordinator's node.
+const OF_HOST: Range<usize> = 2..4;
+/// The buffer for the donor's body of this round.
+const OF_DONOR: Range<usize> = 4..5;
 
 /// The rounds of a mesh.
 #[derive(Debug)]
@@ -42,6 +48,8 @@ pub(super) struct Gather {
     me: usize,
     /// The member at the coordinator's node; `None` if that node is no member.
     host: Option<PeerId>,
+    /// The donor of the view.
+    donor: PeerId,
     encoding: Encoding,
     /// The message of this node that is not in a round yet.
     own: Own,
@@ -50,8 +58,7 @@ pub(super) struct Gather {
     /// The application's contribution.
     contribution: Segment,
     body: Segment,
-    /// For the members in rank order, then for the member at the coordinator's node: this round's and the next one's.
-    inboxes: [Inbox; 2 * INBOXES],
+    inboxes: [Inbox; OF_DONOR.end],
     /// The sum of the bodies, in units of the first weight.
     sum: Segment,
     /// One body as floats; empty with a sparse codec.
@@ -69,6 +76,8 @@ struct Member {
     messages: [Arrived; 2],
     /// This node's message of the round has been sent to it.
     sent: bool,
+    /// That transmission has not ended.
+    sending: bool,
 }
 
 /// A member's message of one round.
@@ -139,9 +148,10 @@ impl Gather {
             Encoding::decoder(setup, codec, whole, vectors)
         };
         let capacity = if is_worker { encoding.len_max(0) } else { 0 };
-        let mut room = |name| Segment { buffer: vectors.bytes(name, capacity, Keep::No), start: 0, len: capacity as u32 };
+        let mut room =
+            |name| Segment { buffer: vectors.bytes(name, capacity, Keep::No), start: 0, len: capacity as u32 };
         let body = room("the own message");
-        let inboxes = [(); 2 * INBOXES].map(|()| Inbox { room: room("a member's message"), used: false });
+        let inboxes = [(); OF_DONOR.end].map(|()| Inbox { room: room("a member's message"), used: false });
         let sum = Segment::floats(vectors.floats("sum of the messages", len, Keep::No), 0, len);
         let floats = if codec.is_sparse() { 0 } else { len };
         let floats = Segment::floats(vectors.floats("a message as floats", floats, Keep::No), 0, floats);
@@ -150,6 +160,7 @@ impl Gather {
         Self {
             members: Vec::new(),
             me: 0,
+            donor: host,
             host: hub.setup.cluster.is_worker(host).then_some(host),
             encoding,
             own: Own::Raw,
@@ -218,24 +229,34 @@ impl Gather {
         if to == self.me || sent || !hub.is_agreed(peer) {
             return;
         }
-        self.members[to].sent = true;
-        let task = Task::Gather(Step::Send { epoch: self.round.epochs.begin_sending() });
+        (self.members[to].sent, self.members[to].sending) = (true, true);
+        let task = Task::Gather(Step::Send { epoch: self.round.epochs.begin_sending(), member: to });
         let message = Message::Up(self.round.part(0, own));
         hub.transmit_coded(peer, message, body, self.sum.len, Job::Exchange(task));
+    }
+
+    fn on_sent(&mut self, epoch: Epoch, to: usize) {
+        if self.round.epochs.end_sending(epoch) {
+            self.members[to].sending = false;
+        }
     }
 
     // The members' messages
 
     /// The inbox for a member's message about this round or the next, if one is free and the message's turn has come.
     fn free_inbox(&self, member: usize, next: bool) -> Option<usize> {
-        let is_host = |member: &Member| Some(member.peer) == self.host;
-        let all = if is_host(&self.members[member]) { INBOXES..2 * INBOXES } else { 0..INBOXES };
+        let is_apart = |peer: PeerId| Some(peer) == self.host || peer == self.donor;
         // In rank order: not before the headers of all members of lower rank are here.
-        let is_known = |(i, other): (usize, &Member)| {
-            i == self.me || is_host(other) || other.messages[0].part.is_some()
+        let is_known =
+            |(i, other): (usize, &Member)| i == self.me || is_apart(other.peer) || other.messages[0].part.is_some();
+        let peer = self.members[member].peer;
+        let (inboxes, is_due) = match next {
+            _ if Some(peer) == self.host => (OF_HOST, true),
+            false if peer == self.donor => (OF_DONOR, true),
+            false => (IN_ORDER, self.members[..member].iter().enumerate().all(is_known)),
+            true => (IN_ORDER, false),
         };
-        let is_due = is_host(&self.members[member]) || (!next && self.members[..member].iter().enumerate().all(is_known));
-        all.into_iter().find(|index| is_due && !self.inboxes[*index].used)
+        inboxes.into_iter().find(|index| is_due && !self.inboxes[*index].used)
     }
 
     /// Is this a message about the next round?
@@ -305,12 +326,8 @@ impl Gather {
             if self.added.first == 0 {
                 self.added.first = weight;
             } else if self.floats.len > 0 {
-                let kernel = Kernel::Accumulate {
-                    update: self.floats,
-                    scale: self.scale(weight),
-                    first: false,
-                    into: self.sum,
-                };
+                let kernel =
+                    Kernel::Accumulate { update: self.floats, scale: self.scale(weight), first: false, into: self.sum };
                 hub.compute(kernel, Job::Exchange(Task::Commit));
             }
             self.added.weight += u64::from(weight);
@@ -357,8 +374,10 @@ impl Exchange for Gather {
     fn enter(&mut self, me: PeerId, view: &View, round: Clock) {
         self.round.enter(view, round);
         self.members.clear();
-        let member = |peer: &PeerId| Member { peer: *peer, messages: [Arrived::default(); 2], sent: false };
+        let member =
+            |peer: &PeerId| Member { peer: *peer, messages: [Arrived::default(); 2], sent: false, sending: false };
         self.members.extend(view.members.iter().map(member));
+        self.donor = view.donor;
         self.me = self.position(me).expect("a node that enters a view is a member");
         self.inboxes.iter_mut().for_each(|inbox| inbox.used = false);
         self.added = Added::nothing();
@@ -366,6 +385,9 @@ impl Exchange for Gather {
 
     fn begin(&mut self, hub: &mut Port<'_, Job>, replica: &Replica, own: Mean) {
         self.round.phase = Phase::Running { own: Some(own) };
+        if planted!(hub, EncodedTwice) {
+            self.own = Own::Raw;
+        }
         self.maybe_contribute(hub);
         self.maybe_add(hub, replica);
     }
@@ -390,7 +412,11 @@ impl Exchange for Gather {
     }
 
     fn awaited(&self) -> Option<PeerId> {
-        self.members.iter().find(|member| member.messages[0].part.is_none()).map(|member| member.peer)
+        let is_awaited = |member: &&Member| match self.round.is_done() {
+            true => member.sending,
+            false => member.messages[0].part.is_none(),
+        };
+        self.members.iter().find(is_awaited).map(|member| member.peer)
     }
 
     fn contributors(&self) -> Vec<PeerId> {
@@ -415,8 +441,7 @@ impl Exchange for Gather {
         let Some(inbox) = inbox else { return hub.hold(incoming) };
         self.inboxes[inbox].used = true;
         let body = self.inboxes[inbox].room.first(incoming.length);
-        self.members[member].messages[usize::from(next)] =
-            Arrived { part: Some(mean), body: Some(body), ready: false };
+        self.members[member].messages[usize::from(next)] = Arrived { part: Some(mean), body: Some(body), ready: false };
         let task = Step::Receive { epoch: self.round.epochs.begin(), member, round: part.round };
         hub.receive(&incoming, body, Job::Exchange(Task::Gather(task)));
     }
@@ -449,9 +474,7 @@ impl Exchange for Gather {
                 self.maybe_add(hub, replica);
             }
             Step::Clip => self.encoding.on_clipped(result),
-            Step::Send { epoch } => {
-                self.round.epochs.end_sending(epoch);
-            }
+            Step::Send { epoch, member } => self.on_sent(epoch, member),
             Step::Receive { epoch, member, round } => {
                 if self.round.epochs.end(epoch) {
                     self.on_received(hub, replica, member, round);
@@ -467,9 +490,7 @@ impl Exchange for Gather {
 
     fn on_failed(&mut self, task: Task) {
         match task {
-            Task::Gather(Step::Send { epoch }) => {
-                self.round.epochs.end_sending(epoch);
-            }
+            Task::Gather(Step::Send { epoch, member }) => self.on_sent(epoch, member),
             // The message comes again in the next view, which begins when the connection is back.
             Task::Gather(Step::Receive { epoch, .. }) => {
                 self.round.epochs.end(epoch);

@@ -80,7 +80,18 @@ impl Hops {
         let all = (0..chunks.count()).map(&mut encoding).collect();
         let residual = ["residual", "residual after the round"].map(|name| vectors.floats(name, len, Keep::No));
         let [sections, scratch] = ["sections", "scratch"].map(|name| vectors.bytes(name, 0, Keep::No));
-        Some(Self { coding, residual, current: 0, sections, scratch, chunks: all, made: 0, contributions: 0, measured: 0.0, len })
+        Some(Self {
+            coding,
+            residual,
+            current: 0,
+            sections,
+            scratch,
+            chunks: all,
+            made: 0,
+            contributions: 0,
+            measured: 0.0,
+            len,
+        })
     }
 
     // Places

@@ -450,7 +450,7 @@ impl Role for Collective {
             Stage::Computing if self.member.is_in_view() => None,
             // The next view decides which members go on.
             _ if self.member.awaits_view() => self.member.awaited(),
-            _ if self.exchange.round().is_done() => None,
+            _ if self.exchange.round().is_done() => self.exchange.awaited(),
             _ if self.replica.is_behind() => Some(self.member.view().donor),
             _ if self.last || self.application.leaves() => self.member.awaited(),
             _ => self.exchange.awaited(),

@@ -108,7 +108,7 @@ pub(crate) enum Step {
     /// Clips the residual.
     Clip,
     /// Sends the own message to a member.
-    Send { epoch: Epoch },
+    Send { epoch: Epoch, member: usize },
     /// Receives the message of the member at this position.
     Receive { epoch: Epoch, member: usize, round: Clock },
     /// Adds the next message in rank order to the sum.

@@ -275,6 +275,9 @@ impl Exchange for Reduce {
 
     fn begin(&mut self, hub: &mut Port<'_, Job>, replica: &Replica, own: Mean) {
         self.round.phase = Phase::Running { own: Some(own) };
+        if planted!(hub, BrokenRoundInResidual) {
+            self.on_advanced();
+        }
         let measure = self.hops.as_mut().and_then(|hops| hops.begin(own.weight > 0, self.contribution));
         measure.into_iter().for_each(|kernel| hub.compute(kernel, Job::Exchange(Task::Measure)));
         for chunk in 0..self.chunks.count() {
@@ -301,6 +304,10 @@ impl Exchange for Reduce {
 
     /// The member that the first chunk without a result waits for.
     fn awaited(&self) -> Option<PeerId> {
+        // Members take the messages of a round at once, so nothing is waited for after it.
+        if self.round.is_done() {
+            return None;
+        }
         let index = self.chunks.first_missing()?;
         let chunk = self.chunks.get(index);
         let child = self.routes.children(index).find(|(child, _)| chunk.part(*child).is_none());
