@@ -13,13 +13,16 @@ use super::raw::Raw;
 
 pub(crate) const TARGETS: &[Target] = &[("peer", peer, peer_seeds)];
 
-const RECIPES: [&str; 6] = [
+const RECIPES: [&str; 9] = [
     "sync chunk=3",
     "averaging topology=ring chunk=2",
     "ssp shards=2",
     "async codec=int8 pull=bf16",
     "mesh",
     "mesh relay=2",
+    "sync codec=int8 chunk=3",
+    "sync topology=mesh codec=bf16",
+    "sparse density=0.3 momentum=0.5",
 ];
 /// Floats of the vector.
 const LEN: usize = 10;

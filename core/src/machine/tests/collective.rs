@@ -20,18 +20,18 @@ fn part(round: u64, weight: u32) -> Part {
     Part { view: Sequence(1), round: Clock(round), chunk: 0, weight, finishing: false }
 }
 
-fn up(round: u64, weight: u32) -> Message {
+pub(super) fn up(round: u64, weight: u32) -> Message {
     Message::Up(part(round, weight))
 }
 
-fn down(round: u64, weight: u32) -> Message {
+pub(super) fn down(round: u64, weight: u32) -> Message {
     Message::Down(part(round, weight))
 }
 
 impl Trace {
     /// The coordinator, rank 0, commits a view of the first `members` ranks. The node stops, reports, and enters it.
     #[track_caller]
-    fn commit(&mut self, view: u64, members: u32, round: u64, donor: u32) -> &mut Self {
+    pub(super) fn commit(&mut self, view: u64, members: u32, round: u64, donor: u32) -> &mut Self {
         let number = Sequence(view);
         self.tell(0, Message::Prepare { view: number });
         let report = self.expect_report();
@@ -43,7 +43,7 @@ impl Trace {
     }
 
     #[track_caller]
-    fn expect_report(&mut self) -> Report {
+    pub(super) fn expect_report(&mut self) -> Report {
         match self.expect_transmit(0, Kind::Report) {
             Message::Report(report) => report,
             message => panic!("{message:?}"),

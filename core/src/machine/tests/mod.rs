@@ -6,6 +6,7 @@
 mod collective;
 mod hub;
 mod mesh;
+mod rounds;
 mod server;
 mod worker;
 
