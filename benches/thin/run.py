@@ -75,8 +75,9 @@ def build(count):
     """A namespace with a bridge, and `count` namespaces with a port of it."""
 
     def add(namespace):
-        tool("ip", "netns", "add", namespace)
+        # Noted first: a signal can come between the two.
         namespaces.append(namespace)
+        tool("ip", "netns", "add", namespace)
         tool("ip", "-n", namespace, "link", "set", "lo", "up")
 
     switch = f"{net}-sw"
@@ -94,13 +95,18 @@ def build(count):
         limit(node, "eth0")
 
 
-def clean():
+def stop():
+    """Ends the processes of a row."""
     for process in running:
         if process.poll() is None:
             # Each child leads a process group of its own.
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
     running.clear()
+
+
+def clean():
+    stop()
     while namespaces:
         tool("ip", "netns", "del", namespaces.pop(), check=False)
 
@@ -123,21 +129,13 @@ def measure(commands, seconds):
         quiet = os.environ | {"RUST_BACKTRACE": "0"}
         process = subprocess.Popen(command, stdout=out, stderr=err, env=quiet, start_new_session=True)
         running.append(process)
-    end, error = time.monotonic() + seconds, None
-    while error is None and any(process.poll() is None for process in running):
-        failed = [rank for rank, process in enumerate(running) if process.poll()]
-        if failed:
-            error = failed[0]
-        elif time.monotonic() > end:
-            error = f"no result after {seconds:.0f} s"
+    end = time.monotonic() + seconds
+    ended = lambda: all(process.poll() is not None for process in running)
+    while not ended() and not any(process.poll() for process in running) and time.monotonic() < end:
         time.sleep(0.02)
     failed = [rank for rank, process in enumerate(running) if process.poll()]
-    error = failed[0] if error is None and failed else error
-    for process in running:
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-    running.clear()
+    late = not failed and not ended()
+    stop()
     texts = []
     for pair in files:
         for file in pair:
@@ -145,38 +143,46 @@ def measure(commands, seconds):
         texts.append((pair[0].read(), pair[1].read()))
         for file in pair:
             file.close()
-    if isinstance(error, int):
-        lines = [line for line in texts[error][1].splitlines() if line.strip() and not line.startswith("note:")]
-        return f"rank {error}: {lines[-1] if lines else 'failed without a message'}"
-    return error or [json.loads(out.splitlines()[-1]) for out, _ in texts]
+    if late:
+        return f"no result after {seconds:.0f} s"
+    if failed:
+        lines = [line for line in texts[failed[0]][1].splitlines() if line.strip() and not line.startswith("note:")]
+        return f"rank {failed[0]}: {lines[-1] if lines else 'failed without a message'}"
+    return [json.loads(out.splitlines()[-1]) for out, _ in texts]
 
 
 def rows(count, floats, node, torch):
-    chosen = [(text, text, lambda n: 1 / 4) for text in args.recipe] if args.recipe else ROWS
+    """Label, share, and for a number of steps the commands of all ranks."""
     wanted = [word.strip() for word in args.only.split(",") if word.strip()]
+    common = ["--processes", str(count), "--floats", str(floats), "--interface", "eth0"]
     # 10.77.0.1 is rank 0.
-    for label, recipe, share in chosen:
-        command = lambda rank, steps: [node, "--bench", "--rank", str(rank), "--processes", str(count), "--meet",
-            "10.77.0.1:29510", "--recipe", recipe, "--floats", str(floats), "--steps", str(steps), "--interface",
-            "eth0"] + ["--insecure-open"] * args.insecure_open
-        if not wanted or label in wanted:
-            yield label, share, command
-    for label, hook, share in TORCH if torch else []:
-        command = lambda rank, steps: [args.python, os.path.join(HERE, "ddp.py"), str(rank), str(count),
-            "10.77.0.1:29511", str(floats), str(steps), "eth0", hook]
-        if not wanted or label in wanted:
-            yield label, share, command
+    common += ["--meet", "10.77.0.1:29510"] + ["--insecure-open"] * args.insecure_open
+
+    def gradwire(recipe):
+        command = [node, "--bench", "--recipe", recipe] + common
+        return lambda steps: [command + ["--steps", str(steps), "--rank", str(rank)] for rank in range(count)]
+
+    def ddp(hook):
+        command = [args.python, os.path.join(HERE, "ddp.py")]
+        last = ["eth0", hook]
+        return lambda steps: [
+            command + [str(rank), str(count), "10.77.0.1:29511", str(floats), str(steps)] + last for rank in range(count)]
+
+    chosen = [(text, text, lambda n: 1 / 4) for text in args.recipe] if args.recipe else ROWS
+    found = [(label, share, gradwire(recipe)) for label, recipe, share in chosen]
+    found += [(label, share, ddp(hook)) for label, hook, share in TORCH if torch]
+    return [row for row in found if not wanted or row[0] in wanted]
 
 
 def table(count, floats, node, torch):
     print(f"\n{count} processes, {floats} floats ({floats * 4 / 1e6:.2f} MB), {args.mbit:g} Mbit/s per port and direction")
     results = []
-    for label, share, command in rows(count, floats, node, torch):
+    for label, share, commands in rows(count, floats, node, torch):
         steps, expected = steps_of(share, count, floats)
         # All processes begin with the parameters of rank 0, and some recipes end with dense ones.
         around = 6 * count * floats * 32 / (args.mbit * 1e6)
-        results.append((label, measure([command(rank, steps) for rank in range(count)], 60 + around + 4 * steps * expected)))
-        said = results[-1][1]
+        said = measure(commands(steps), 60 + around + 4 * steps * expected)
+        results.append((label, said))
         brief = said if isinstance(said, str) else f"{said[0]['median'] * 1e3:.1f} ms"
         print(f"  {label}: {brief}", file=sys.stderr, flush=True)
         if args.json:
