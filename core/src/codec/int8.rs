@@ -6,10 +6,8 @@
 //! byte each; both parts are padded with zeros to whole words. A block whose elements are too small for a scale has
 //! exponent 0 and elements 0.
 
-use pulp::NullaryFnOnce;
-
 use super::{BodyError, Dense, squares};
-use crate::kernel::tier::Tier;
+use crate::kernel::tier::{Tier, Work};
 
 /// Elements per block.
 pub const BLOCK: usize = 64;
@@ -59,7 +57,7 @@ struct Blocks<'a> {
     scales: &'a mut [u8],
 }
 
-impl NullaryFnOnce for Blocks<'_> {
+impl Work for Blocks<'_> {
     type Output = ();
 
     #[inline(always)]

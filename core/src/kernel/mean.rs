@@ -70,9 +70,9 @@ fn fused<const N: usize>(tier: Tier, into: &mut [f32], held: Option<u32>, inputs
     };
     match tier {
         Tier::Portable => sum.one_by_one(0),
-        #[cfg(target_arch = "x86_64")]
+        #[cfg(all(target_arch = "x86_64", target_feature = "sse2"))]
         Tier::Avx2(simd) => simd.vectorize(Avx2(simd, sum)),
-        #[cfg(target_arch = "x86_64")]
+        #[cfg(all(target_arch = "x86_64", target_feature = "sse2"))]
         Tier::Avx512(simd) => simd.vectorize(Avx512(simd, sum)),
     }
 }
@@ -102,7 +102,7 @@ impl<const N: usize> Sum<'_, N> {
 }
 
 /// Defines the loop of a tier, in vectors of `$lanes` doubles, two vectors per iteration.
-#[cfg(target_arch = "x86_64")]
+#[cfg(all(target_arch = "x86_64", target_feature = "sse2"))]
 macro_rules! vectors {
     ($name:ident, $token:ty, $part:ident, $fused:ident, $lanes:literal,
      $set:ident, $widen:ident, $mul:ident, $fma:ident, $narrow:ident) => {
@@ -145,7 +145,7 @@ macro_rules! vectors {
     };
 }
 
-#[cfg(target_arch = "x86_64")]
+#[cfg(all(target_arch = "x86_64", target_feature = "sse2"))]
 vectors!(
     Avx2,
     pulp::x86::V3,
@@ -158,7 +158,7 @@ vectors!(
     _mm256_fmadd_pd,
     _mm256_cvtpd_ps
 );
-#[cfg(target_arch = "x86_64")]
+#[cfg(all(target_arch = "x86_64", target_feature = "sse2"))]
 vectors!(
     Avx512,
     pulp::x86::V4,

@@ -19,9 +19,9 @@
 //! Entries are a list of words: a word with the sign in its top bit and the index below, and after it, if the element
 //! has more than one quantum, a word with [`MORE`] and the number of further quanta.
 
-#[cfg(target_arch = "x86_64")]
+#[cfg(all(target_arch = "x86_64", target_feature = "sse2"))]
 mod avx2;
-#[cfg(target_arch = "x86_64")]
+#[cfg(all(target_arch = "x86_64", target_feature = "sse2"))]
 mod avx512;
 mod portable;
 
@@ -116,6 +116,7 @@ struct Pass<'a> {
     /// Sums of squares of the block so far.
     lanes: [f32; LANES],
     /// Words that the previous block has written to `entries`.
+    #[cfg(all(target_arch = "x86_64", target_feature = "sse2"))]
     block_words: usize,
 }
 
@@ -139,16 +140,25 @@ pub fn take(
     assert!(residual.len() <= LEN_MAX && entries.len() >= 2 * residual.len());
     let per_tau = 1.0 / quantum.tau;
     let (taken, lanes) = (PassResult::default(), [0.0; LANES]);
-    let mut pass = Pass { quantum, per_tau, entries, first: 0, taken, lanes, block_words: 0 };
+    let mut pass = Pass {
+        quantum,
+        per_tau,
+        entries,
+        first: 0,
+        taken,
+        lanes,
+        #[cfg(all(target_arch = "x86_64", target_feature = "sse2"))]
+        block_words: 0,
+    };
     for (block, residual) in residual.chunks_mut(BLOCK).enumerate() {
         let first = block * BLOCK;
         let update = update.map_or(&NOTHING[..residual.len()], |update| &update[first..first + residual.len()]);
         pass.first = first as u32;
         match tier {
             Tier::Portable => pass.portable(update, residual),
-            #[cfg(target_arch = "x86_64")]
+            #[cfg(all(target_arch = "x86_64", target_feature = "sse2"))]
             Tier::Avx2(simd) => pass.avx2(simd, update, residual),
-            #[cfg(target_arch = "x86_64")]
+            #[cfg(all(target_arch = "x86_64", target_feature = "sse2"))]
             Tier::Avx512(simd) => pass.avx512(simd, update, residual),
         }
         pass.fold();
@@ -171,18 +181,6 @@ impl Pass<'_> {
         self.taken.words += write(&mut self.entries[self.taken.words..], acc.to_bits() & NEGATIVE | index, count);
         self.taken.entries += 1;
         acc - (count as f32 * self.quantum.tau).copysign(acc)
-    }
-
-    /// Calls [`emit`](Self::emit) for the elements of a vector whose bits are set in `mask`. Not inlined: it would take
-    /// registers from the vector loop.
-    #[inline(never)]
-    fn emit_all(&mut self, at: usize, mut acc: [f32; LANES], old: &[f32; LANES], mut mask: u16) -> [f32; LANES] {
-        while mask != 0 {
-            let lane = mask.trailing_zeros() as usize;
-            acc[lane] = self.emit(self.first + (at + lane) as u32, acc[lane], old[lane]);
-            mask &= mask - 1;
-        }
-        acc
     }
 
     /// Handles the up to [`LANES`] elements after the last whole vector. Not inlined: it would take registers from the

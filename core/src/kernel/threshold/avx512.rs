@@ -31,6 +31,18 @@ impl Pass<'_> {
         }
         self.block_words = self.taken.words - words;
     }
+
+    /// Calls [`emit`](Self::emit) for the elements of a vector whose bits are set in `mask`. Not inlined: it would take
+    /// registers from the vector loop.
+    #[inline(never)]
+    fn emit_all(&mut self, at: usize, mut acc: [f32; LANES], old: &[f32; LANES], mut mask: u16) -> [f32; LANES] {
+        while mask != 0 {
+            let lane = mask.trailing_zeros() as usize;
+            acc[lane] = self.emit(self.first + (at + lane) as u32, acc[lane], old[lane]);
+            mask &= mask - 1;
+        }
+        acc
+    }
 }
 
 impl<const SKIP: bool> NullaryFnOnce for Block<'_, '_, SKIP> {
