@@ -190,7 +190,7 @@ impl Gpu {
                 Ok(None)
             }
             Kernel::Encode { .. } => self.encode(kernel, pool),
-            Kernel::Decode { .. } | Kernel::Expand { .. } => {
+            Kernel::Decode { .. } | Kernel::Expand { .. } | Kernel::Scatter { .. } => {
                 let mut recorder = Recorder { commands: &mut self.commands, memory: &mut self.memory, pool };
                 match self.scatter.record(kernel, &mut recorder)? {
                     Outcome::Done(result) => Ok(Some(result)),

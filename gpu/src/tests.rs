@@ -16,7 +16,7 @@ use crate::program::Program;
 use crate::{Context, Gpu};
 
 /// Every program of this crate.
-const PROGRAMS: [&Program; 19] = [
+const PROGRAMS: [&Program; 21] = [
     &crate::probe::PROBE,
     &crate::scan::SCAN,
     &crate::elementwise::APPLY,
@@ -32,6 +32,7 @@ const PROGRAMS: [&Program; 19] = [
     &crate::threshold::PICK,
     &crate::threshold::PUT_BACK,
     &crate::scatter::ADD,
+    &crate::scatter::ADD_FLOATS,
     &crate::scatter::PUT,
     &crate::mean::MEAN,
     &crate::dense::HALF,
@@ -306,6 +307,7 @@ fn threshold_bodies_and_residuals_equal_the_host() {
                     scratch,
                     vec![POISON; body],
                     vec![0; len],
+                    vector(kind, len, random),
                 ];
                 let mut comparison = Comparison::new(context.clone(), &buffers);
                 let [update, residual, sections] = [whole(0, len), whole(1, len), whole(2, 4 * lens.len())];
@@ -321,11 +323,50 @@ fn threshold_bodies_and_residuals_equal_the_host() {
                     let ledger = whole(5, len);
                     comparison.run(Kernel::Decode { body: written, sections, unit, ledger });
                     comparison.check(&format!("{what}: the ledger"), &[3, 4]);
+                    let coding = coding(dense);
+                    comparison.run(Kernel::Scatter {
+                        coding,
+                        body: written,
+                        sections,
+                        scale: 0.3,
+                        into: whole(6, len),
+                    });
+                    comparison.check(&format!("{what}: the sum"), &[3, 4]);
                 }
                 // Large values make counts that could overflow the ledger: the host decodes such bodies.
                 let small = ["even", "denormal", "zeros", "equal", "tiny"].contains(&kind);
                 assert!(comparison.gpu.on_host() == 0 || !small, "{what}");
             }
+        }
+    }
+}
+
+#[test]
+fn top_k_bodies_are_expanded_and_added_as_on_the_host() {
+    let Some(context) = context() else { return };
+    let random = &mut Random(29);
+    for kind in KINDS {
+        for len in [1, 64, 1025, 20_000] {
+            let coding = Coding::TopK { count: (len as u32).div_ceil(3) };
+            let body = coding.len_max(len, 0) / 4;
+            let buffers = [
+                vector(kind, len, random),
+                vec![0; len],
+                Vec::new(),
+                vec![POISON; 2 * len],
+                vec![POISON; body],
+                vec![POISON; len],
+                vector(kind, len, random),
+            ];
+            let mut comparison = Comparison::new(context.clone(), &buffers);
+            let sections = whole(2, 0);
+            let place = EncodeTarget { sections, scratch: BufferId(3), body: whole(4, body) };
+            let encode = Kernel::Encode { coding, update: Some(whole(0, len)), residual: whole(1, len), place };
+            let KernelResult::Encoded(encoded) = comparison.run(encode) else { panic!("{kind}, {len}") };
+            let body = whole(4, body).first(encoded.bytes);
+            comparison.run(Kernel::Expand { coding, body, sections, into: whole(5, len) });
+            comparison.run(Kernel::Scatter { coding, body, sections, scale: -1.7, into: whole(6, len) });
+            comparison.check(&format!("{kind}, {len}"), &[3, 4]);
         }
     }
 }

@@ -1,11 +1,11 @@
-//! Sparse bodies into device vectors: the kernels `Decode` and `Expand` of the codecs threshold and top-k.
+//! Sparse bodies into device vectors: the kernels `Decode`, `Expand` and `Scatter` of the codecs threshold and top-k.
 //!
 //! The host parses a body and checks all of it before the device is touched, so a malformed body changes nothing. Its
 //! entries then go to the device as pairs of an index and a word, and a shader scatters them.
 
-use gradwire_core::Segment;
-use gradwire_core::codec::{threshold, topk};
+use gradwire_core::codec::{BodyError, threshold, topk};
 use gradwire_core::kernel::{Coding, Kernel, KernelResult};
+use gradwire_core::{Pool, Segment};
 
 use crate::commands::Part;
 use crate::error::GpuError;
@@ -18,6 +18,7 @@ use crate::window::Window;
 const SOURCE: &str = include_str!("scatter.wgsl");
 
 pub(crate) static ADD: Program = Program { name: "add", source: SOURCE, buffers: 2, invocations: 256 };
+pub(crate) static ADD_FLOATS: Program = Program { name: "add_floats", source: SOURCE, buffers: 2, invocations: 256 };
 pub(crate) static PUT: Program = Program { name: "put", source: SOURCE, buffers: 2, invocations: 256 };
 
 /// Buffers that are reused from one body to the next, and a bound on the ledger's counts.
@@ -42,7 +43,7 @@ pub(crate) enum Outcome {
 }
 
 impl Scatter {
-    /// Records a `Decode` or `Expand`.
+    /// Records a `Decode`, `Expand` or `Scatter`.
     pub(crate) fn record(&mut self, kernel: &Kernel, recorder: &mut Recorder<'_>) -> Result<Outcome, GpuError> {
         self.pairs.clear();
         let pool = recorder.pool;
@@ -64,31 +65,40 @@ impl Scatter {
                 self.pairs.extend(self.entries.iter().map(|(at, units)| [*at, *units as u32]));
                 self.scatter(&ADD, ledger, recorder)?;
             }
-            Kernel::Expand { coding: Coding::Threshold(aim), body, sections, into } => {
-                self.entries.clear();
-                let (words, parts) = (pool.words(body), pool.sections(sections));
-                if let Err(error) = threshold::list(words, parts, aim.unit, &mut self.entries) {
+            Kernel::Expand { coding: coding @ (Coding::Threshold(_) | Coding::TopK { .. }), body, sections, into } => {
+                if let Err(error) = self.read(coding, body, sections, into, 1.0, pool) {
                     return Ok(Outcome::Done(KernelResult::Malformed(error)));
                 }
-                // Exact: units are a count of 15 bits times a power of two, and the unit is a power of two.
-                let value = |units: i32| (units as f32 * aim.unit).to_bits();
-                self.pairs.extend(self.entries.iter().map(|(at, units)| [*at, value(*units)]));
                 self.expand(into, recorder)?;
             }
-            Kernel::Expand { coding: Coding::TopK { .. }, body, into, .. } => {
-                let pairs = &mut self.pairs;
-                let read = topk::read(pool.words(body), into.len as usize / 4, |at, value| {
-                    pairs.push([at as u32, value.to_bits()]);
-                });
-                if let Err(error) = read {
+            Kernel::Scatter { coding, body, sections, scale, into } => {
+                if let Err(error) = self.read(coding, body, sections, into, scale, pool) {
                     return Ok(Outcome::Done(KernelResult::Malformed(error)));
                 }
-                self.expand(into, recorder)?;
+                self.scatter(&ADD_FLOATS, into, recorder)?;
             }
             // The bodies of other codecs have a word for every element: there is no less to upload than their floats.
             _ => return Ok(Outcome::Unsupported),
         }
         Ok(Outcome::Done(KernelResult::Nothing))
+    }
+
+    /// Reads the entries of a body for the elements of `into`, times `scale`, which is 1 or rounds once.
+    fn read(
+        &mut self,
+        coding: Coding,
+        body: Segment,
+        sections: Segment,
+        into: Segment,
+        scale: f32,
+        pool: &Pool,
+    ) -> Result<(), BodyError> {
+        let pairs = &mut self.pairs;
+        let mut add = |at: usize, value: f32| pairs.push([at as u32, (scale * value).to_bits()]);
+        match coding {
+            Coding::Threshold(aim) => threshold::read(pool.words(body), pool.sections(sections), aim.unit, &mut add),
+            _ => topk::read(pool.words(body), into.len as usize / 4, add),
+        }
     }
 
     /// Measures the bound of the ledger, after the host has run a `Decode`. `ledger` must be up to date and complete.

@@ -19,6 +19,18 @@ fn add(@builtin(global_invocation_id) id: vec3<u32>) {
     }
 }
 
+// Adds floats.
+@compute @workgroup_size(256)
+fn add_floats(@builtin(global_invocation_id) id: vec3<u32>) {
+    for (var i = id.x; i < p.len; i += p.groups * 256u) {
+        let pair = pairs[p.at.x + i];
+        let at = pair.x - p.n.x;
+        if at < p.n.y {
+            into[p.at.y + at] = sum(into[p.at.y + at], pair.y);
+        }
+    }
+}
+
 // Stores words.
 @compute @workgroup_size(256)
 fn put(@builtin(global_invocation_id) id: vec3<u32>) {
