@@ -96,11 +96,12 @@ const WORKERS: u32 = 4;
 /// The table of recipes, the meaning of the learning rate, and exit codes, for the end of a help text.
 pub fn help() -> String {
     let mut text = String::from("Recipes (a recipe with changes is one argument: \"ssp bound=5 shards=2\"):\n");
+    text += "    name         gain  when to use it\n";
     for (group, presets) in GROUPS {
-        text += &format!("\n  {:<14} gain  when to use it\n", format!("{group}:"));
+        text += &format!("\n  {group}\n");
         for (name, when) in *presets {
             let gain = Recipe::preset(name).map_or(0.0, |recipe| recipe.gain(WORKERS));
-            text += &format!("  {name:<14} {gain:>4.1}  {when}\n");
+            text += &format!("    {name:<12} {gain:>4.1}  {when}\n");
         }
     }
     text += &format!(

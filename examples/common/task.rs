@@ -60,8 +60,8 @@ impl Name {
     /// The learning rate of plain SGD that is best for one worker with batches of 16.
     pub const fn rate(self) -> f32 {
         match self {
-            Self::Digits => 0.2,
-            Self::Sequence => 0.4,
+            Self::Digits => 0.1,
+            Self::Sequence => 0.2,
         }
     }
 
