@@ -4,11 +4,11 @@
 use std::ffi::OsString;
 use std::io::Write as _;
 
+use gradwire::status::Rest;
 use gradwire_examples::children::{Children, Line};
 use gradwire_examples::node;
 use gradwire_examples::options::{Options, exit};
-
-use crate::report::Outcome;
+use gradwire_examples::outcome::{Ending, Outcome};
 
 /// The environment variable of processes that are workers.
 pub(crate) const CHILD: &str = "GRADWIRE_CLUSTER_CHILD";
@@ -50,7 +50,7 @@ pub(crate) fn run(options: &Options, args: Vec<OsString>) -> Result<Outcome, (u8
     if let Some(rank) = (0..workers).find(|rank| !has_result(*rank)) {
         return Err((exit::RUN, format!("cluster: expected a JSON result from process {rank}, got none")));
     }
-    Ok(outcome(&lines, workers))
+    Ok(outcome(options, &lines, workers))
 }
 
 /// The arguments of this program, without those that `node` does not have.
@@ -64,17 +64,38 @@ fn node_args(args: Vec<OsString>) -> impl Iterator<Item = OsString> {
 }
 
 /// The result of the cluster, from the JSON objects of all nodes.
-fn outcome(lines: &[String], workers: u32) -> Outcome {
-    let number = |line: &str, name: &str| field(line, name).and_then(|text| text.parse::<f64>().ok()).unwrap_or(0.0);
+fn outcome(options: &Options, lines: &[String], workers: u32) -> Outcome {
+    let number = |line: &str, name: &str| match field(line, name) {
+        // A number that JSON does not have.
+        Some("null") => f64::NAN,
+        text => text.and_then(|text| text.parse().ok()).unwrap_or(0.0),
+    };
     let sum = |name: &str| lines.iter().map(|line| number(line, name)).sum::<f64>();
     let max = |name: &str| lines.iter().map(|line| number(line, name)).fold(0.0, f64::max);
     let worker = |line: &&String| number(line, "rank") < f64::from(workers);
     let first = lines.iter().find(|line| number(line, "rank") == 0.0);
     let of_first = |name: &str| first.map_or(0.0, |line| number(line, name));
     let digest = |line: &String| field(line, "digest").and_then(|text| u64::from_str_radix(text, 16).ok()).unwrap_or(0);
+    let rest = first.is_some_and(|line| line.contains("\"rest\":{"));
+    let rest = rest.then(|| Rest {
+        norm: of_first("norm"),
+        updates: of_first("updates"),
+        messages: of_first("messages") as u32,
+        kept: of_first("kept"),
+    });
+    for line in lines {
+        hints(line).for_each(|text| options.hints.report(text, options.json));
+    }
     Outcome {
         accuracy: of_first("accuracy"),
         loss: of_first("loss"),
+        ending: Ending {
+            before: (of_first("accuracy_before_end"), of_first("loss_before_end")),
+            residual_updates: of_first("residual_updates"),
+            rest,
+            kept: sum("kept_in_all"),
+        },
+        hints: options.hints.clone(),
         digests: lines.iter().filter(worker).map(digest).collect(),
         steps: sum("steps") as u64,
         examples: sum("examples") as u64,
@@ -91,9 +112,29 @@ fn outcome(lines: &[String], workers: u32) -> Outcome {
     }
 }
 
-/// The value of a field in a JSON object. Sufficient for the objects of this program: flat, without commas in strings.
+/// The texts of the field `hints` in a JSON object.
+fn hints(line: &str) -> impl Iterator<Item = &str> {
+    let list = line.split_once("\"hints\":[").and_then(|(_, rest)| rest.split_once(']')).map_or("", |(list, _)| list);
+    // Every second piece is between two texts.
+    list.split('"').skip(1).step_by(2)
+}
+
+/// The value of a number or of a text without commas in a JSON object. Names are unique within an object.
 fn field<'a>(line: &'a str, name: &str) -> Option<&'a str> {
     let (_, rest) = line.split_once(&format!("\"{name}\":"))?;
     let end = rest.find([',', '}'])?;
     Some(rest[..end].trim_matches('"'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fields_and_hints_are_found() {
+        let line = "{\"rank\":0,\"residual_norm\":2,\"rest\":{\"norm\":1.5,\"kept\":0.5},\"hints\":[\"a, b\",\"c\"]}";
+        assert_eq!((field(line, "norm"), field(line, "kept"), field(line, "none")), (Some("1.5"), Some("0.5"), None));
+        assert_eq!(hints(line).collect::<Vec<_>>(), ["a, b", "c"]);
+        assert_eq!(hints("{\"hints\":[]}").count(), 0);
+    }
 }

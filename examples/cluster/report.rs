@@ -4,48 +4,10 @@ use std::fmt::Write as _;
 use std::io::Write as _;
 use std::sync::atomic::Ordering;
 
-use gradwire_examples::data::Data;
-use gradwire_examples::model::Model;
 use gradwire_examples::options::Options;
-
-use crate::threads::{Progress, staleness, traffic};
-
-/// The result of a run.
-pub(crate) struct Outcome {
-    /// Share of the test images that are classified correctly, 0 to 1.
-    pub(crate) accuracy: f64,
-    /// Mean loss on the test images.
-    pub(crate) loss: f64,
-    /// A digest of each worker's parameters.
-    pub(crate) digests: Vec<u64>,
-    /// Steps of all workers together.
-    pub(crate) steps: u64,
-    pub(crate) examples: u64,
-    pub(crate) seconds: f64,
-    /// Bytes sent by all nodes.
-    pub(crate) sent: u64,
-    /// Bytes that the same messages take as dense floats.
-    pub(crate) dense: u64,
-    pub(crate) staleness_mean: f64,
-    pub(crate) staleness_max: u64,
-    /// Share of the elements in the last message of worker 0, 0 to 1.
-    pub(crate) density: f64,
-    /// Threshold of the last message of worker 0.
-    pub(crate) tau: f64,
-    /// Norm of the residual of worker 0.
-    pub(crate) residual_norm: f64,
-    /// Total that worker 0 has cut from its residual.
-    pub(crate) clipped: f64,
-    /// Mesh messages that were summed for slow neighbours.
-    pub(crate) merged: u64,
-}
-
-impl Outcome {
-    /// True if all workers have the same parameters, bit for bit.
-    pub(crate) fn replicas_equal(&self) -> bool {
-        self.digests.iter().all(|digest| *digest == self.digests[0])
-    }
-}
+use gradwire_examples::outcome::{Outcome, number};
+use gradwire_examples::task::Task;
+use gradwire_examples::threads::{Progress, staleness, traffic};
 
 /// Prints the progress and the result of a run.
 pub(crate) struct Report {
@@ -55,21 +17,19 @@ pub(crate) struct Report {
 
 impl Report {
     /// Prints the header of the table of epochs.
-    pub(crate) fn new(options: &Options, model: &Model, train: &Data, test: &Data) -> Self {
-        let parameters = model.layout().len();
+    pub(crate) fn new(options: &Options, task: &dyn Task) -> Self {
+        let parameters = task.layout().len();
         let report = Self { options: options.clone(), parameters };
         let servers = match options.cluster.servers {
             0 => String::new(),
             servers => format!(" and {servers} server{}", if servers == 1 { "" } else { "s" }),
         };
         report.print(&format!(
-            "{} workers{servers} learn {} images of {} pixels ({} more to test), {} parameters\nrecipe {}: {}\n\
+            "{} workers{servers} learn {}, {} parameters\nrecipe {}: {}\n\
              learning rate {}, batch {} per worker, {} epochs, seed {}\n\n\
              epoch  accuracy   loss    steps of each   staleness   sent     of dense{}",
             options.cluster.workers,
-            train.len(),
-            train.pixels,
-            test.len(),
+            task.about(),
             parameters,
             options.name,
             options.recipe,
@@ -91,12 +51,12 @@ impl Report {
     }
 
     /// Evaluates the model and prints a line, for every epoch that worker 0 has ended since the last call.
-    pub(crate) fn update(&mut self, progress: &Progress, model: &mut Model, test: &Data) {
+    pub(crate) fn update(&mut self, progress: &Progress, task: &mut dyn Task) {
         loop {
             let ended = progress.epochs.lock().unwrap_or_else(|error| error.into_inner()).pop_front();
             let Some((epoch, loss, params)) = ended else { return };
             if !self.options.json || self.options.monitor.is_some() {
-                let (accuracy, _) = model.evaluate(&params, test);
+                let (accuracy, _) = task.evaluate(&params);
                 *progress.accuracy.lock().unwrap_or_else(|error| error.into_inner()) = Some(accuracy);
                 if !self.options.json {
                     self.line(progress, epoch, loss, accuracy);
@@ -147,14 +107,18 @@ impl Report {
             let _ = write!(
                 text,
                 "{{\"recipe\":\"{name}\",\"recipe_in_full\":\"{recipe}\",\"workers\":{},\"servers\":{},\
-                 \"parameters\":{},\"accuracy\":{accuracy:.4},\"loss\":{loss:.5},\"steps\":{steps},\
+                 \"task\":\"{}\",\"parameters\":{},\"accuracy\":{},\"loss\":{},{}\"steps\":{steps},\
                  \"examples\":{examples},\"seconds\":{seconds:.3},\"examples_per_second\":{rate:.1},\
                  \"bytes_sent\":{sent},\"bytes_dense\":{dense},\"staleness_mean\":{:.4},\"staleness_max\":{},\
                  \"density\":{:.6},\"tau\":{:e},\"bytes_per_step\":{},\"residual_norm\":{:.6},\"clipped\":{:.6},\
-                 \"merged\":{},\"replicas_equal\":{},\"digest\":\"{digest:016x}\"}}",
+                 \"merged\":{},\"replicas_equal\":{},\"digest\":\"{digest:016x}\",\"hints\":{}}}",
                 cluster.workers,
                 cluster.servers,
+                self.options.task.text(),
                 self.parameters,
+                number(accuracy, 4),
+                number(loss, 5),
+                outcome.ending.json(),
                 outcome.staleness_mean,
                 outcome.staleness_max,
                 outcome.density,
@@ -164,16 +128,18 @@ impl Report {
                 outcome.clipped,
                 outcome.merged,
                 outcome.replicas_equal(),
+                outcome.hints.json(),
             );
             let _ = writeln!(std::io::stdout(), "{text}");
             return;
         }
         self.print(&format!(
-            "\naccuracy        {:.2} % on the test images\nloss            {loss:.4}\n\
+            "\naccuracy        {:.2} % on the test data\nloss            {loss:.4}\n{}\
              steps           {steps} in total, {} per worker\n\
              time            {seconds:.2} s, {rate:.0} examples/s\nsent            {}, as dense floats {} ({:.1} %)\n\
              staleness       mean {:.2}, at most {}\nparameters      digest {digest:016x}{equal}",
             accuracy * 100.0,
+            outcome.ending.text(&self.options, (accuracy, loss)),
             steps / u64::from(workers),
             bytes(sent),
             bytes(dense),
@@ -181,6 +147,9 @@ impl Report {
             outcome.staleness_mean,
             outcome.staleness_max,
         ));
+        for hint in outcome.hints.texts() {
+            self.print(&format!("hint            {hint}"));
+        }
     }
 }
 

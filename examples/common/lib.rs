@@ -1,14 +1,18 @@
-//! The code that the example programs share: options, data, model, the training loop, and the program `node`.
+//! The code that the example programs share: options, tasks, the training loop, and the program `node`.
 
 #![allow(missing_docs, reason = "the programs in this package are the only readers")]
 
 pub mod children;
 pub mod data;
 pub mod executor;
-pub mod model;
+pub mod hints;
 pub mod node;
 pub mod options;
+pub mod outcome;
+pub mod recipes;
+pub mod task;
 pub mod tensors;
+pub mod threads;
 pub mod worker;
 
 use std::io::Write;

@@ -14,10 +14,11 @@ use gradwire::tcp::{Key, KeyError, Notice, StreamError};
 use gradwire::{Error, Event, LaunchEnv, RunState, Session, Status, Transport};
 use toml::de::{DeTable, DeValue};
 
-use super::data::Data;
-use super::model::Model;
 use super::options::{self, Options, exit, value};
-use super::worker::{self, Checkpoints, Watch, digest};
+use super::outcome::{Ending, number};
+use super::recipes;
+use super::task::Task;
+use super::worker::{self, Checkpoints, OnEvent, Watch, digest};
 
 /// An exit code and a message.
 type Failure = (u8, String);
@@ -56,7 +57,7 @@ struct Node {
 /// The command line of a process.
 pub fn command() -> Command {
     let command = Command::new("node")
-        .about("One process of a run: learns handwritten digits together with other processes.")
+        .about("One process of a run: learns a task together with other processes.")
         // A later flag overrides an earlier one, so that flags on the command line override a configuration file.
         .args_override_self(true)
         .subcommand_negates_reqs(true)
@@ -79,7 +80,7 @@ pub fn command() -> Command {
              Between machines, with the same key on all of them:\n  \
              node keygen cluster.key\n  \
              node --key-file cluster.key --meet HOST:29510 ...",
-            options::recipes()
+            recipes::help()
         ));
     let command = process_flags(command.next_help_heading("Process"));
     let command = network_flags(command.next_help_heading("Network"));
@@ -192,10 +193,10 @@ pub fn main(args: Vec<OsString>) -> Result<(), Failure> {
         None => matches,
     };
     let mut node = Node::from_matches(&matches)?;
-    let parameters = Model::new(node.pixels()?, &node.options.hidden, 1).layout().len();
-    node.options.start_monitoring(&matches, Some(node.env.rank), parameters)?;
+    let task = node.options.open()?;
+    node.options.start_monitoring(&matches, Some(node.env.rank), task.layout().len())?;
     let stop = stop_on_signals().map_err(|error| (exit::RUN, format!("signals: {error}")))?;
-    node.run(&stop)
+    node.run(&*task, &stop)
 }
 
 /// The arguments with those of a TOML file before them, so that the command line overrides the file.
@@ -285,7 +286,7 @@ impl Node {
     }
 
     /// Runs the nodes of this process to the end of the run. `stop`: leave, or suspend the run.
-    fn run(&self, stop: &AtomicBool) -> Result<(), Failure> {
+    fn run(&self, task: &dyn Task, stop: &AtomicBool) -> Result<(), Failure> {
         let rank = self.env.rank;
         self.log(&format!(
             "process {rank} of {} ({}), {} of {} over {}",
@@ -300,28 +301,36 @@ impl Node {
             let text = "WARNING: no key and --insecure-open: any host that can connect can take part";
             let _ = writeln!(std::io::stderr(), "node {rank}: {text}");
         }
+        self.options.hint(task, self.quiet);
         match self.wire {
-            Wire::Tcp => self.run_over(stop, |rank| self.tcp(rank)),
-            Wire::Shm => self.run_over(stop, |rank| self.shm(rank)),
+            Wire::Tcp => self.run_over(task, stop, |rank| self.tcp(rank)),
+            Wire::Shm => self.run_over(task, stop, |rank| self.shm(rank)),
         }
     }
 
     fn run_over<T: Transport + 'static>(
         &self,
+        task: &dyn Task,
         stop: &AtomicBool,
         open: impl Fn(u32) -> Result<T, Failure>,
     ) -> Result<(), Failure> {
         let (rank, workers) = (self.env.rank, self.options.cluster.workers);
         if rank >= workers {
-            return self.serve(open(rank)?).map(|status| self.report(None, &status, 0, 0, 0.0));
+            return self.serve(task, open(rank)?).map(|status| self.report(None, &status, 0, 0, 0.0));
         }
         // Rank 0 first: the servers of this process connect to it.
         let own = open(rank)?;
         let beside = if rank == 0 && !self.apart { workers..self.options.cluster.nodes() } else { 0..0 };
         let servers = beside.map(open).collect::<Result<Vec<_>, _>>()?;
         std::thread::scope(|scope| {
-            let servers: Vec<_> = servers.into_iter().map(|transport| scope.spawn(|| self.serve(transport))).collect();
-            let trained = self.train(own, stop);
+            let servers: Vec<_> = servers
+                .into_iter()
+                .map(|transport| {
+                    let task = task.copy();
+                    scope.spawn(move || self.serve(&*task, transport))
+                })
+                .collect();
+            let trained = self.train(task, own, stop);
             let served: Vec<_> = if trained.is_ok() {
                 servers
                     .into_iter()
@@ -341,52 +350,37 @@ impl Node {
     }
 
     /// Trains as a worker, and prints the result. Rank 0 also evaluates the model.
-    fn train<T: Transport + 'static>(&self, transport: T, stop: &AtomicBool) -> Result<(), Failure> {
+    fn train<T: Transport + 'static>(&self, task: &dyn Task, transport: T, stop: &AtomicBool) -> Result<(), Failure> {
         let options = &self.options;
-        let data = match &options.data {
-            Some(directory) => Data::load(directory),
-            None => Data::digits(),
-        };
-        let (train, test) = data.map_err(|error| (exit::DATA, format!("data: {error}")))?.split(options.seed);
-        if train.len() < options.cluster.workers as usize {
-            return Err((exit::CONFIG, format!("workers: expected at most {} (one image each)", train.len())));
-        }
         let rank = self.env.rank;
-        let evaluator = (rank == 0).then(|| (Model::new(test.pixels, &options.hidden, 256), test));
+        let evaluator = (rank == 0).then(|| task.copy());
         let mut progress = Progress { node: self, stop, evaluator, steps: 0, begun: Instant::now() };
-        let model = Model::new(train.pixels, &options.hidden, options.batch);
-        let initial = options.initial(&model)?;
-        let done = worker::train(options, &train, transport, initial, self.checkpoints.as_ref(), &mut progress);
+        let initial = options.initial(task)?;
+        let checkpoints = self.checkpoints.as_ref();
+        let done = worker::train(options, &mut *task.copy(), transport, initial, checkpoints, &mut progress);
         let done = done.map_err(|error| self.failure(&error))?;
         if rank == 0 {
-            options.write_export(&model, &done.params)?;
+            options.write_export(task, &done.params)?;
         }
         let seconds = progress.begun.elapsed().as_secs_f64();
-        let evaluation = progress.evaluator.as_mut().map(|(model, test)| model.evaluate(&done.params, test));
+        let evaluation = progress.evaluator.as_mut().map(|task| {
+            let after = task.evaluate(&done.params);
+            (after, if done.before_end == done.params { after } else { task.evaluate(&done.before_end) })
+        });
         let result = TrainingResult { evaluation, digest: digest(&done.params), drained: done.drained };
         self.report(Some(result), &done.status, done.steps, done.examples, seconds);
         Ok(())
     }
 
-    /// The number of pixels of an image in the training data.
-    fn pixels(&self) -> Result<usize, Failure> {
-        let data = match &self.options.data {
-            Some(directory) => Data::load(directory),
-            None => Data::digits(),
-        };
-        data.map(|data| data.pixels).map_err(|error| (exit::DATA, format!("data: {error}")))
-    }
-
     /// Runs a server to the end of the run. Returns its last status.
-    fn serve<T: Transport + 'static>(&self, transport: T) -> Result<Status, Failure> {
+    fn serve<T: Transport + 'static>(&self, task: &dyn Task, transport: T) -> Result<Status, Failure> {
         let options = &self.options;
-        let model = Model::new(self.pixels()?, &options.hidden, options.batch);
-        let mut params = options.initial(&model)?;
-        let builder = Session::builder(model.layout(), options.recipe, options.cluster)
+        let mut params = options.initial(task)?;
+        let builder = Session::builder(task.layout(), options.recipe, options.cluster)
             .optimizer_vectors(options.optimizer_vectors());
         let rank = transport.place().0.0;
         let builder = options.with_monitoring(options.executor.on(builder));
-        let builder = if self.quiet { builder } else { builder.on_event(move |event| print_event(rank, event)) };
+        let builder = builder.on_event(self.on_event(rank));
         let run = || {
             let mut server = match self.checkpoints.as_ref().filter(|checkpoints| checkpoints.resume) {
                 Some(checkpoints) => builder.resume_serving(&checkpoints.directory, transport)?,
@@ -446,6 +440,16 @@ impl Node {
 
     // Output
 
+    /// Prints the events of a node, unless `--quiet` is set, and collects its hints.
+    fn on_event(&self, rank: u32) -> OnEvent {
+        let (hints, quiet) = (self.options.hints.clone(), self.quiet);
+        Box::new(move |event| match event {
+            Event::Hint(hint) => hints.report(&hint.to_string(), quiet),
+            _ if quiet => {}
+            event => drop(writeln!(std::io::stderr(), "node {rank}: {event}")),
+        })
+    }
+
     /// Prints a message about this process, unless `--quiet` is set.
     fn log(&self, text: &str) {
         if !self.quiet {
@@ -471,11 +475,12 @@ impl Node {
     fn report(&self, result: Option<TrainingResult>, status: &Status, steps: u64, examples: u64, seconds: f64) {
         let mut out = std::io::stdout();
         if !self.options.json {
-            if let Some(TrainingResult { evaluation: Some((accuracy, loss)), digest, drained }) = result {
+            if let Some(TrainingResult { evaluation: Some(((accuracy, loss), before)), digest, drained }) = result {
                 let drained = if drained { ", ended early by a signal" } else { "" };
+                let ending = ending(status, before).text(&self.options, (accuracy, loss));
                 let _ = writeln!(
                     out,
-                    "\naccuracy        {:.2} % on the test images\nloss            {loss:.4}\n\
+                    "\naccuracy        {:.2} % on the test data\nloss            {loss:.4}\n{ending}\
                      steps           {steps} of this worker{drained}\ntime            {seconds:.2} s\n\
                      parameters      digest {digest:016x}",
                     accuracy * 100.0,
@@ -483,17 +488,20 @@ impl Node {
             }
             return;
         }
-        let (accuracy, loss) = result.as_ref().and_then(|result| result.evaluation).unwrap_or((-1.0, -1.0));
+        let evaluation = result.as_ref().and_then(|result| result.evaluation);
+        let ((accuracy, loss), before) = evaluation.unwrap_or(((-1.0, -1.0), (-1.0, -1.0)));
         let (digest, drained) = result.map_or((0, false), |result| (result.digest, result.drained));
         let _ = writeln!(
             out,
             "{{\"rank\":{},\"steps\":{steps},\"examples\":{examples},\"seconds\":{seconds:.4},\
-             \"accuracy\":{accuracy:.4},\
-             \"loss\":{loss:.5},\"bytes_sent\":{},\"bytes_dense\":{},\"staleness_sum\":{},\"staleness_count\":{},\
+             \"accuracy\":{},\"loss\":{},{}\"bytes_sent\":{},\"bytes_dense\":{},\"staleness_sum\":{},\"staleness_count\":{},\
              \"staleness_max\":{},\"density\":{:.6},\"tau\":{:e},\"view\":{},\"reconnects\":{},\
              \"residual_norm\":{:.6},\"clipped\":{:.6},\"merged\":{},\"drained\":{drained},\
-             \"digest\":\"{digest:016x}\"}}",
+             \"digest\":\"{digest:016x}\",\"hints\":{}}}",
             status.me,
+            number(accuracy, 4),
+            number(loss, 5),
+            ending(status, before).json(),
             status.bytes_out(),
             status.counters.dense_bytes,
             status.staleness.sum(),
@@ -506,14 +514,15 @@ impl Node {
             status.residual_norm,
             status.clipped,
             status.counters.merged,
+            self.options.hints.json(),
         );
     }
 }
 
 /// The result of a worker.
 struct TrainingResult {
-    /// Accuracy (0 to 1) and mean loss on the test images, at rank 0.
-    evaluation: Option<(f64, f64)>,
+    /// Accuracy (0 to 1) and mean loss on the test data, after and before the end, at rank 0.
+    evaluation: Option<((f64, f64), (f64, f64))>,
     /// A hash of the final parameters.
     digest: u64,
     /// A signal ended the training early.
@@ -524,8 +533,8 @@ struct TrainingResult {
 struct Progress<'a> {
     node: &'a Node,
     stop: &'a AtomicBool,
-    /// At rank 0: a model for evaluation, and the test images.
-    evaluator: Option<(Model, Data)>,
+    /// At rank 0: a model for evaluation.
+    evaluator: Option<Box<dyn Task>>,
     steps: u64,
     begun: Instant,
 }
@@ -535,8 +544,8 @@ impl Watch for Progress<'_> {
         self.stop.load(Ordering::Relaxed)
     }
 
-    fn on_event(&self) -> Option<fn(u32, Event)> {
-        (!self.node.quiet).then_some(print_event)
+    fn on_event(&self) -> Option<OnEvent> {
+        Some(self.node.on_event(self.node.env.rank))
     }
 
     fn step(&mut self, steps: u64, _: &mut Session) -> Result<(), Error> {
@@ -550,8 +559,8 @@ impl Watch for Progress<'_> {
     fn epoch(&mut self, epoch: u32, loss: f64, params: &[f32], _: &mut Session) -> Result<Option<f64>, Error> {
         let options = &self.node.options;
         let wanted = self.node.progress || !options.json || options.monitor.is_some();
-        let Some((model, test)) = self.evaluator.as_mut().filter(|_| wanted) else { return Ok(None) };
-        let (accuracy, _) = model.evaluate(params, test);
+        let Some(task) = self.evaluator.as_mut().filter(|_| wanted) else { return Ok(None) };
+        let (accuracy, _) = task.evaluate(params);
         if self.node.progress || !options.json {
             let (steps, seconds) = (self.steps, self.begun.elapsed().as_secs_f64());
             let _ = writeln!(
@@ -564,8 +573,10 @@ impl Watch for Progress<'_> {
     }
 }
 
-fn print_event(rank: u32, event: Event) {
-    let _ = writeln!(std::io::stderr(), "node {rank}: {event}");
+/// The end of a node with this status. `before`: accuracy and loss before it.
+fn ending(status: &Status, before: (f64, f64)) -> Ending {
+    let Status { residual_updates, rest, .. } = *status;
+    Ending { before, residual_updates, rest, kept: rest.map_or(0.0, |rest| rest.kept) }
 }
 
 /// Prints the notices of a transport.

@@ -1,4 +1,4 @@
-//! The options of a training: model, data, recipe, cluster and monitoring. `cluster` and `node` share them.
+//! The options of a training: task, recipe, cluster and monitoring. `cluster` and `node` share them.
 //!
 //! [`training`] adds the flags to a command, and [`Options::from_matches`] checks and converts their values.
 
@@ -6,12 +6,13 @@ use std::path::PathBuf;
 
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use gradwire::monitor::Board;
-use gradwire::recipe::{PRESETS, Payload};
 use gradwire::telemetry::Run;
 use gradwire::{Builder, Cluster, Recipe};
 
 use super::executor::Executor;
-use super::model::Model;
+use super::hints::Hints;
+use super::recipes;
+use super::task::{self, Task};
 use super::tensors;
 
 /// Exit codes. `--help` lists them; 0 is success, and 130 the end after Ctrl-C.
@@ -35,6 +36,7 @@ pub struct Options {
     pub name: String,
     pub recipe: Recipe,
     pub cluster: Cluster,
+    pub task: task::Name,
     pub epochs: u32,
     /// Examples per step and worker.
     pub batch: usize,
@@ -46,9 +48,9 @@ pub struct Options {
     pub decay: f32,
     /// Sizes of the hidden layers.
     pub hidden: Vec<usize>,
-    /// Seed of the split of the data, the order of examples and the initial parameters.
+    /// Seed of the data, the order of examples and the initial parameters.
     pub seed: u64,
-    /// Directory of the training data; `None`: the digits in the program.
+    /// Directory with images; `None`: the digits in the program.
     pub data: Option<PathBuf>,
     /// The rank of a worker that is slowed down, and the factor.
     pub slow: Option<(u32, f64)>,
@@ -63,53 +65,12 @@ pub struct Options {
     pub executor: Executor,
     /// The board that nodes of this process publish their status to, if the run is monitored.
     pub monitor: Option<Board>,
+    /// The hints of the nodes of this process.
+    pub hints: Hints,
     /// Safetensors file with the initial parameters; `None`: random ones.
     pub init: Option<PathBuf>,
     /// Safetensors file that receives the final parameters.
     pub export: Option<PathBuf>,
-}
-
-/// Flags that change one setting of the recipe: flag, key in the recipe's text form, help text.
-const RECIPE_FLAGS: &[(&str, &str, &str)] = &[
-    ("topology", "topology", "Nodes between which vectors travel: servers, tree, ring or mesh"),
-    ("period", "period", "Local steps between synchronisations (H), or a schedule such as 1,10@500"),
-    ("bound", "bound", "Clocks that a worker may be ahead of the slowest one (ssp)"),
-    ("updates", "updates", "Updates per application, c in the paper (softsync)"),
-    ("lambda", "lambda", "Factor on every update (async, ssp)"),
-    ("staleness", "staleness", "Scaling of late updates: const, inverse, inverse-plus-one, exp or poly"),
-    ("drop-above", "drop_above", "Staleness above which updates are dropped"),
-    ("overlap", "overlap", "true: compute while the last update is in flight (async, softsync)"),
-    ("codec", "codec", "Encoding of updates: f32, bf16, f16, int8, sign, threshold or topk"),
-    ("pull", "pull", "Encoding of the parameters from servers, as --codec; any but f32 sends differences"),
-    ("tau", "tau", "Threshold, a power of two; the first one, if a control changes it (threshold)"),
-    ("control", "control", "Control of the threshold: fixed, band (as in DL4J), density or budget"),
-    ("density", "density", "Share of the elements to send, above 0 and at most 1 (threshold, topk)"),
-    ("byte-budget", "budget", "Limit of a message in bytes, except dense first ones and the last (threshold)"),
-    ("scope", "scope", "all: one threshold for the vector; tensor: one per tensor"),
-    ("clip", "clip", "Limit of the residual, in thresholds; the excess is lost and counted; 0: no limit"),
-    ("momentum-correction", "momentum", "Momentum before the residual, reset where it is sent (threshold, topk)"),
-    ("warmup", "warmup", "Number of dense messages at the start (threshold, topk)"),
-    ("ramp", "ramp", "Messages over which the density falls from 25 % to its target"),
-    ("starters", "starters", "Number of ranks that begin before the rest (mesh)"),
-    ("head-start", "head_start", "Messages of the starters before the rest begins"),
-    ("pull-tau", "pull_tau", "As --tau, for --pull"),
-    ("pull-density", "pull_density", "As --density, for --pull"),
-    ("relay", "relay", "Children per relay; 0: every worker sends to every other one (mesh)"),
-    ("fan-in", "fan_in", "Children per node (tree)"),
-    ("chunk", "chunk", "Largest message in floats (tree, ring)"),
-    ("shards", "shards", "Ranges into which the parameters are cut (recipes with servers)"),
-    ("optimizer", "optimizer", "Momentum at a synchronisation: keep, reset or average (averaging)"),
-];
-
-/// The list of recipes and of exit codes, for the end of a help text.
-pub fn recipes() -> String {
-    let recipes: Vec<String> = PRESETS.iter().map(|preset| format!("  {:<12} {}", preset.name, preset.about)).collect();
-    format!(
-        "Recipes (a recipe with changes is one argument: \"ssp bound=5 shards=2\"):\n{}\n\n\
-         Exit codes:\n  0  success\n  2  wrong usage\n  3  recipe, cluster or contract do not fit\n  \
-         4  the run or the network failed\n  5  key\n  6  data, parameter file or checkpoint",
-        recipes.join("\n")
-    )
 }
 
 /// A flag with a value. `unit` is the name of the value in the help text.
@@ -126,13 +87,8 @@ fn number(name: &'static str, unit: &'static str, default: &'static str, help: &
 /// Adds the flags of a training to a command, in groups.
 pub fn training(command: Command) -> Command {
     let command = run_flags(command.next_help_heading("Run"));
-    let command = learning_flags(command.next_help_heading("Model, data and optimizer"));
-    let mut command = monitor_flags(command.next_help_heading("Monitoring and output"));
-    for (flag, _, help) in RECIPE_FLAGS {
-        let arg = value(flag, "VALUE", help).help_heading("Settings of the recipe [default: the recipe's own]");
-        command = command.arg(arg.allow_negative_numbers(true));
-    }
-    command
+    let command = learning_flags(command.next_help_heading("Task and optimizer"));
+    recipes::flags(monitor_flags(command.next_help_heading("Monitoring and output")))
 }
 
 fn run_flags(command: Command) -> Command {
@@ -166,12 +122,21 @@ fn run_flags(command: Command) -> Command {
 
 fn learning_flags(command: Command) -> Command {
     command
+        .arg(
+            value("task", "NAME", "digits: handwritten digits; sequence: generated sequences for a recurrent network")
+                .default_value(task::Name::Digits.text())
+                .value_parser(task::Name::ALL.map(task::Name::text))
+                .hide_possible_values(true),
+        )
         .arg(number("epochs", "N", "20", "Passes over the data").value_parser(value_parser!(u32).range(1..)))
         .arg(
             number("batch", "N", "16", "Examples per step and worker, 1 to 4096")
                 .value_parser(value_parser!(u32).range(1..=4096)),
         )
-        .arg(value("rate", "RATE", "Learning rate [default: depends on the recipe]").value_parser(value_parser!(f32)))
+        .arg(
+            value("rate", "RATE", "Learning rate [default: see below the list of recipes]")
+                .value_parser(value_parser!(f32)),
+        )
         .arg(
             number("decay", "FACTOR", "1", "Factor on the learning rate after each epoch")
                 .value_parser(value_parser!(f32)),
@@ -180,12 +145,12 @@ fn learning_flags(command: Command) -> Command {
             number("momentum", "M", "0", "Momentum of each worker's optimizer, at least 0 and below 1")
                 .value_parser(value_parser!(f32)),
         )
-        .arg(value("hidden", "N,N", "Sizes of the hidden layers").default_value("256,128"))
+        .arg(value("hidden", "N,N", "Sizes of the hidden layers [default: 256,128 for digits, 48 for sequence]"))
         .arg(
-            number("seed", "N", "1", "Seed of the split, the order of examples and the initial parameters")
+            number("seed", "N", "1", "Seed of the data, the order of examples and the initial parameters")
                 .value_parser(value_parser!(u64)),
         )
-        .arg(value("data", "DIR", "Directory with IDX files, named as those of MNIST [default: built-in digits]"))
+        .arg(value("data", "DIR", "Directory with IDX files, named as those of MNIST (digits) [default: built in]"))
         .arg(value("init", "FILE", "Safetensors file with the initial parameters [default: random parameters]"))
         .arg(value("export", "FILE", "Safetensors file that receives the final parameters"))
 }
@@ -218,25 +183,27 @@ impl Options {
         let usage = |text: String| (exit::USAGE, text);
         let text = |name: &str| matches.get_one::<String>(name).cloned();
         let name = text("recipe").unwrap_or_default();
-        let mut recipe: Recipe = name.parse().map_err(|error| usage(format!("{error}")))?;
-        for (flag, key, _) in RECIPE_FLAGS {
-            if let Some(value) = text(flag) {
-                recipe.set(key, &value).map_err(|error| usage(format!("--{flag}: {error}")))?;
-            }
-        }
+        let recipe = recipes::from_matches(&name, matches)?;
         let default_servers = u32::from(recipe.needs_servers());
         let servers = matches.get_one::<u32>("servers").copied().unwrap_or(default_servers);
         let slow = text("slow-rank").map(|value| slow_rank(&value, workers)).transpose().map_err(usage)?;
-        let hidden = text("hidden").unwrap_or_default();
-        let hidden: Result<Vec<usize>, _> = hidden.split(',').filter(|size| !size.is_empty()).map(str::parse).collect();
-        let hidden = hidden.ok().filter(|sizes| sizes.iter().all(|size| (1..=65_536).contains(size)));
-        let hidden =
-            hidden.ok_or_else(|| usage("--hidden: expected sizes from 1 to 65536, separated by commas".into()))?;
+        let task = task::Name::ALL.into_iter().find(|task| text("task").as_deref() == Some(task.text()));
+        let task = task.unwrap_or(task::Name::Digits);
+        let hidden = match text("hidden") {
+            Some(text) => hidden(&text, task).map_err(usage)?,
+            None => task.hidden().to_vec(),
+        };
+        let data = text("data").map(PathBuf::from);
+        if data.is_some() && task != task::Name::Digits {
+            return Err(usage("--data: expected --task digits, the other tasks generate their data".to_string()));
+        }
         let momentum = matches.get_one::<f32>("momentum").copied().unwrap_or(0.0);
         if !(0.0..1.0).contains(&momentum) {
             return Err(usage(format!("--momentum: expected at least 0 and below 1, got {momentum}")));
         }
-        let rate = matches.get_one::<f32>("rate").copied().unwrap_or_else(|| default_rate(&recipe, workers));
+        // Momentum lets steps go 1 / (1 - momentum) times as far.
+        let default = recipe.learning_rate(task.rate() * (1.0 - momentum), workers);
+        let rate = matches.get_one::<f32>("rate").copied().unwrap_or(default);
         if !(rate.is_finite() && rate > 0.0) {
             return Err(usage(format!("--rate: expected a finite number above 0, got {rate}")));
         }
@@ -254,6 +221,7 @@ impl Options {
             name,
             recipe,
             cluster,
+            task,
             epochs: matches.get_one::<u32>("epochs").copied().unwrap_or(20),
             batch: matches.get_one::<u32>("batch").copied().unwrap_or(16) as usize,
             rate,
@@ -261,13 +229,14 @@ impl Options {
             decay,
             hidden,
             seed: matches.get_one::<u64>("seed").copied().unwrap_or(1),
-            data: text("data").map(PathBuf::from),
+            data,
             slow,
             pace: matches.get_one::<u32>("pace").copied(),
             deadline: matches.get_one::<u64>("deadline").copied().unwrap_or(60),
             min_workers: matches.get_one::<u32>("min-workers").copied().unwrap_or(1),
             json: matches.get_flag("json"),
             monitor: None,
+            hints: Hints::default(),
             executor: Executor::from_name(&text("executor").unwrap_or_default())?,
             init: text("init").map(PathBuf::from),
             export: text("export").map(PathBuf::from),
@@ -342,18 +311,51 @@ impl Options {
         }
     }
 
+    /// The task with its data.
+    ///
+    /// # Errors
+    /// An exit code and a message, if the data cannot be used, or are too few for the workers.
+    pub fn open(&self) -> Result<Box<dyn Task>, (u8, String)> {
+        let task = self.task.open(&self.hidden, self.seed, self.data.as_deref());
+        let task = task.map_err(|error| (exit::DATA, format!("data: {error}")))?;
+        if task.examples() < self.cluster.workers as usize {
+            let text = format!("workers: expected at most {} (one example each)", task.examples());
+            return Err((exit::CONFIG, text));
+        }
+        Ok(task)
+    }
+
+    /// The number of synchronisations of each worker in the whole run.
+    pub fn messages(&self, task: &dyn Task) -> u64 {
+        let share = task.examples() / self.cluster.workers as usize;
+        let steps = u64::from(self.epochs) * share.div_ceil(self.batch) as u64;
+        let (mut step, mut messages) = (0, 0);
+        while step < steps {
+            step += u64::from(self.recipe.period().at(step));
+            messages += 1;
+        }
+        messages
+    }
+
+    /// Collects the hints that follow from the recipe, and prints them unless `quiet`.
+    pub fn hint(&self, task: &dyn Task, quiet: bool) {
+        for hint in self.recipe.hints(Some(self.messages(task))) {
+            self.hints.report(&hint.to_string(), quiet);
+        }
+    }
+
     /// The initial parameters: from `--init`, or random.
-    pub fn initial(&self, model: &Model) -> Result<Vec<f32>, (u8, String)> {
-        let mut params = model.initial(self.seed);
+    pub fn initial(&self, task: &dyn Task) -> Result<Vec<f32>, (u8, String)> {
+        let mut params = task.initial(self.seed);
         let Some(path) = &self.init else { return Ok(params) };
-        let read = tensors::import(&model.layout(), path, &mut params);
+        let read = tensors::import(&task.layout(), path, &mut params);
         read.map(|()| params).map_err(|error| (exit::DATA, format!("--init {error}")))
     }
 
     /// Writes the final parameters to the file of `--export`, if it is set.
-    pub fn write_export(&self, model: &Model, params: &[f32]) -> Result<(), (u8, String)> {
+    pub fn write_export(&self, task: &dyn Task, params: &[f32]) -> Result<(), (u8, String)> {
         let Some(path) = &self.export else { return Ok(()) };
-        tensors::export(&model.layout(), params, path).map_err(|error| (exit::DATA, format!("--export {error}")))
+        tensors::export(&task.layout(), params, path).map_err(|error| (exit::DATA, format!("--export {error}")))
     }
 
     /// The number of optimizer vectors that are averaged: 1 (the momentum) for `--optimizer average`, else 0.
@@ -381,20 +383,15 @@ fn slow_rank(text: &str, workers: u32) -> Result<(u32, f64), String> {
     }
 }
 
-/// The default learning rate. The mean of N workers' updates is a step on a batch that is N times as large, so
-/// synchronous means use N times the rate of one worker, at most 0.4 (Goyal et al. 2017); averaged parameters use
-/// sqrt(N) times.
-///
-/// Softsync divides by c and by the staleness + 1, so it could take a higher rate if all workers had the same pace. But
-/// between processes some updates are a dozen versions old, and with a higher rate one run in thirty ended four points
-/// below the rest.
-fn default_rate(recipe: &Recipe, workers: u32) -> f32 {
-    use gradwire::recipe::{Merge, Pace};
-    let base = 0.1;
-    let n = workers as f32;
-    match (recipe.payload(), recipe.merge(), recipe.pace()) {
-        (Payload::Parameters, ..) => base * n.sqrt(),
-        (_, Merge::Mean, Pace::Synchronous) => (base * n).min(0.4),
-        _ => base,
+/// Parses the value of `--hidden`.
+fn hidden(text: &str, task: task::Name) -> Result<Vec<usize>, String> {
+    let sizes: Result<Vec<usize>, _> = text.split(',').filter(|size| !size.is_empty()).map(str::parse).collect();
+    let sizes = sizes.ok().filter(|sizes| sizes.iter().all(|size| (1..=65_536).contains(size)));
+    let sizes = sizes.ok_or("--hidden: expected sizes from 1 to 65536, separated by commas")?;
+    match task {
+        task::Name::Sequence if sizes.len() != 1 => {
+            Err(format!("--hidden: expected one size with --task sequence, got {}", sizes.len()))
+        }
+        _ => Ok(sizes),
     }
 }

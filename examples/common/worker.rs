@@ -11,13 +11,15 @@ use std::time::{Duration, Instant};
 use gradwire::recipe::{Payload, Topology};
 use gradwire::{Error, Event, Session, Status, Transport};
 
-use super::data::{Data, shuffle};
-use super::model::Model;
+use super::data::shuffle;
 use super::options::Options;
+use super::task::Task;
 
 /// The result of a worker.
 pub struct Done {
     pub params: Vec<f32>,
+    /// The parameters after the last step, before the end of the run was negotiated with the other nodes.
+    pub before_end: Vec<f32>,
     /// The last status.
     pub status: Status,
     /// Steps taken by this process.
@@ -38,14 +40,17 @@ pub struct Checkpoints {
     pub resume: bool,
 }
 
+/// Receives the events of a session.
+pub type OnEvent = Box<dyn Fn(Event) + Send + Sync>;
+
 /// Observes a training, and can end it.
 pub trait Watch {
     /// True if the worker has to stop before its next step.
     fn should_stop(&self) -> bool {
         false
     }
-    /// A function that receives the events of the session, with this worker's rank.
-    fn on_event(&self) -> Option<fn(u32, Event)> {
+    /// The receiver of the session's events.
+    fn on_event(&self) -> Option<OnEvent> {
         None
     }
     /// Called after each step.
@@ -57,7 +62,7 @@ pub trait Watch {
 /// Takes part as the worker at the transport's rank, until all epochs are done or [`Watch::should_stop`] returns true.
 pub fn train<T: Transport + 'static>(
     options: &Options,
-    train: &Data,
+    task: &mut dyn Task,
     transport: T,
     mut params: Vec<f32>,
     checkpoints: Option<&Checkpoints>,
@@ -65,17 +70,18 @@ pub fn train<T: Transport + 'static>(
 ) -> Result<Done, Error> {
     let rank = transport.place().0.index();
     let mut momentum = vec![0.0; params.len()];
-    let mut session = enter(options, train, transport, checkpoints, watch, &mut params, &mut momentum)?;
+    let mut session = enter(options, task, transport, checkpoints, watch, &mut params, &mut momentum)?;
     let begun = batches_before(options, checkpoints, &mut session)?;
-    let mut trainer = Trainer::new(options, train, rank, params.len());
+    let all = task.examples();
+    let mut trainer = Trainer::new(options, task, rank, params.len());
     let (mut steps, mut examples, mut number) = (0, 0, 0);
     let (mut rate, mut accuracy) = (options.rate, f64::NAN);
     // A checkpoint is to be written at the next synchronisation.
     let mut due = false;
     // Every worker takes the same number of batches per epoch, with different examples.
-    let share = train.len() / options.cluster.workers as usize;
+    let share = all / options.cluster.workers as usize;
     'training: for epoch in 0..options.epochs {
-        let mut order: Vec<usize> = (0..train.len()).collect();
+        let mut order: Vec<usize> = (0..all).collect();
         shuffle(&mut order, options.seed ^ (u64::from(epoch) << 32));
         let mine = &order[rank * share..][..share];
         let (mut loss, mut batches) = (0.0, 0);
@@ -106,33 +112,32 @@ pub fn train<T: Transport + 'static>(
         }
     }
     let drained = number > begun && watch.should_stop();
+    let before_end = params.clone();
     let status = match checkpoints.filter(|_| !options.recipe.is_collective()) {
         Some(checkpoints) if drained => session.suspend(&checkpoints.directory, &mut params, &[&momentum])?,
         _ if drained => session.leave(&mut params)?,
         _ => session.finish(&mut params)?,
     };
-    Ok(Done { params, status, steps, examples, drained })
+    Ok(Done { params, before_end, status, steps, examples, drained })
 }
 
 /// Joins the run, or resumes it from a checkpoint. Fills `params`, and `momentum` from a checkpoint.
 fn enter<T: Transport + 'static>(
     options: &Options,
-    train: &Data,
+    task: &dyn Task,
     transport: T,
     checkpoints: Option<&Checkpoints>,
     watch: &dyn Watch,
     params: &mut [f32],
     momentum: &mut [f32],
 ) -> Result<Session, Error> {
-    let rank = transport.place().0.0;
-    let layout = Model::new(train.pixels, &options.hidden, options.batch).layout();
-    let builder = Session::builder(layout, options.recipe, options.cluster)
+    let builder = Session::builder(task.layout(), options.recipe, options.cluster)
         .deadline(Duration::from_secs(options.deadline))
         .min_workers(options.min_workers)
         .optimizer_vectors(options.optimizer_vectors());
     let builder = options.with_monitoring(options.executor.on(builder));
     let builder = match watch.on_event() {
-        Some(callback) => builder.on_event(move |event| callback(rank, event)),
+        Some(callback) => builder.on_event(callback),
         None => builder,
     };
     match checkpoints.filter(|checkpoints| checkpoints.resume) {
@@ -174,8 +179,7 @@ fn write_checkpoint(
 /// The computation of a worker's steps.
 struct Trainer<'a> {
     options: &'a Options,
-    train: &'a Data,
-    model: Model,
+    task: &'a mut dyn Task,
     /// Factor on the duration of a step, for `--slow-rank`.
     slower: f64,
     update: Vec<f32>,
@@ -183,10 +187,9 @@ struct Trainer<'a> {
 }
 
 impl<'a> Trainer<'a> {
-    fn new(options: &'a Options, train: &'a Data, rank: usize, len: usize) -> Self {
-        let model = Model::new(train.pixels, &options.hidden, options.batch);
+    fn new(options: &'a Options, task: &'a mut dyn Task, rank: usize, len: usize) -> Self {
         let slower = options.slow.filter(|(slow, _)| *slow as usize == rank).map_or(1.0, |(_, factor)| factor);
-        Self { options, train, model, slower, update: vec![0.0; len], gradient: vec![0.0; len] }
+        Self { options, task, slower, update: vec![0.0; len], gradient: vec![0.0; len] }
     }
 
     /// Computes the update of a batch, and returns its loss. Sleeps for the rest of the time that `--pace` and
@@ -194,7 +197,7 @@ impl<'a> Trainer<'a> {
     fn compute(&mut self, batch: &[usize], rate: f32, params: &[f32], momentum: &mut [f32]) -> f64 {
         let options = self.options;
         let begun = Instant::now();
-        let loss = f64::from(self.model.gradient(params, self.train, batch, &mut self.gradient));
+        let loss = f64::from(self.task.gradient(params, batch, &mut self.gradient));
         for ((update, momentum), gradient) in self.update.iter_mut().zip(momentum).zip(&self.gradient) {
             *momentum = options.momentum * *momentum + gradient;
             *update = rate * *momentum;

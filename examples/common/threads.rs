@@ -7,29 +7,30 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use gradwire::status::Histogram;
-use gradwire::{Error, Layout, Mem, RunState, Session, Status};
-use gradwire_examples::data::Data;
-use gradwire_examples::model::Model;
-use gradwire_examples::options::Options;
-use gradwire_examples::worker::{self, Done, Watch, digest};
+use gradwire::{Error, Event, Layout, Mem, RunState, Session, Status};
 
-use crate::report::Outcome;
+use super::options::Options;
+use super::outcome::{Ending, Outcome};
+use super::task::Task;
+use super::worker::{self, Done, OnEvent, Watch, digest};
 
 /// The progress of all nodes. Their threads write it, and the main thread prints it.
-pub(crate) struct Progress {
+pub struct Progress {
     /// Steps of each worker so far.
-    pub(crate) steps: Vec<AtomicU64>,
+    pub steps: Vec<AtomicU64>,
     /// The last status of each node, by rank.
-    pub(crate) statuses: Mutex<Vec<Option<Status>>>,
+    pub statuses: Mutex<Vec<Option<Status>>>,
     /// Epochs that worker 0 has ended and the main thread has not printed: number, mean training loss, parameters.
-    pub(crate) epochs: Mutex<VecDeque<(u32, f64, Vec<f32>)>>,
+    pub epochs: Mutex<VecDeque<(u32, f64, Vec<f32>)>>,
     /// The accuracy of the last epoch that the main thread has evaluated.
-    pub(crate) accuracy: Mutex<Option<f64>>,
+    pub accuracy: Mutex<Option<f64>>,
 }
 
 /// The result of all threads.
-pub(crate) struct Ended {
+pub struct Ended {
+    /// The final parameters of worker 0, and its parameters after its last step.
     params: Vec<f32>,
+    before_end: Vec<f32>,
     digests: Vec<u64>,
     statuses: Vec<Status>,
     steps: u64,
@@ -38,19 +39,23 @@ pub(crate) struct Ended {
 }
 
 impl Ended {
-    /// The final parameters of a worker.
-    pub(crate) fn params(&self) -> &[f32] {
+    /// The final parameters of worker 0.
+    pub fn params(&self) -> &[f32] {
         &self.params
     }
 
-    /// Sums the results up, and evaluates the final parameters.
-    pub(crate) fn evaluated(&self, evaluator: &mut Model, test: &Data) -> Outcome {
+    /// Sums the results up, and evaluates the parameters of worker 0 before and after the end.
+    pub fn evaluated(&self, options: &Options, evaluator: &mut dyn Task) -> Outcome {
         let (sent, dense) = traffic(self.statuses.iter());
         let (staleness, worker) = (staleness(self.statuses.iter()), &self.statuses[0]);
-        let (accuracy, loss) = evaluator.evaluate(&self.params, test);
+        let after = evaluator.evaluate(&self.params);
+        let before = if self.before_end == self.params { after } else { evaluator.evaluate(&self.before_end) };
+        let kept = self.statuses.iter().filter_map(|status| Some(status.rest?.kept)).sum();
         Outcome {
-            accuracy,
-            loss,
+            accuracy: after.0,
+            loss: after.1,
+            ending: Ending { before, residual_updates: worker.residual_updates, rest: worker.rest, kept },
+            hints: options.hints.clone(),
             digests: self.digests.clone(),
             steps: self.steps,
             examples: self.examples,
@@ -69,7 +74,7 @@ impl Ended {
 }
 
 impl Progress {
-    pub(crate) fn new(options: &Options) -> Self {
+    pub fn new(options: &Options) -> Self {
         Self {
             steps: (0..options.cluster.workers).map(|_| AtomicU64::new(0)).collect(),
             statuses: Mutex::new((0..options.cluster.nodes()).map(|_| None).collect()),
@@ -84,34 +89,52 @@ impl Progress {
     }
 }
 
-/// Writes the progress of one worker. The second field is its rank.
-struct Mine<'a>(&'a Progress, usize);
+/// Writes the progress of one worker.
+struct Mine<'a> {
+    progress: &'a Progress,
+    rank: usize,
+    options: &'a Options,
+}
 
 impl Watch for Mine<'_> {
+    fn on_event(&self) -> Option<OnEvent> {
+        Some(hints_of(self.options))
+    }
+
     fn step(&mut self, steps: u64, _: &mut Session) -> Result<(), Error> {
-        self.0.steps[self.1].store(steps, Ordering::Relaxed);
+        self.progress.steps[self.rank].store(steps, Ordering::Relaxed);
         Ok(())
     }
 
     fn epoch(&mut self, epoch: u32, loss: f64, params: &[f32], session: &mut Session) -> Result<Option<f64>, Error> {
-        self.0.note(session.status()?);
-        if self.1 == 0 {
+        self.progress.note(session.status()?);
+        if self.rank == 0 {
             let ended = (epoch, loss, params.to_vec());
-            self.0.epochs.lock().unwrap_or_else(|error| error.into_inner()).push_back(ended);
+            self.progress.epochs.lock().unwrap_or_else(|error| error.into_inner()).push_back(ended);
         }
-        Ok(*self.0.accuracy.lock().unwrap_or_else(|error| error.into_inner()))
+        Ok(*self.progress.accuracy.lock().unwrap_or_else(|error| error.into_inner()))
     }
 }
 
+/// Collects the hints among the events of a node, and prints them unless the output is JSON.
+fn hints_of(options: &Options) -> OnEvent {
+    let (hints, quiet) = (options.hints.clone(), options.json);
+    Box::new(move |event| {
+        if let Event::Hint(hint) = event {
+            hints.report(&hint.to_string(), quiet);
+        }
+    })
+}
+
 /// The staleness of all applied updates, over all nodes.
-pub(crate) fn staleness<'a>(statuses: impl Iterator<Item = &'a Status>) -> Histogram {
+pub fn staleness<'a>(statuses: impl Iterator<Item = &'a Status>) -> Histogram {
     let mut all = Histogram::default();
     statuses.for_each(|status| all.merge(&status.staleness));
     all
 }
 
 /// The bytes that all nodes have sent, and the bytes of the same messages as dense floats.
-pub(crate) fn traffic<'a>(statuses: impl Iterator<Item = &'a Status>) -> (u64, u64) {
+pub fn traffic<'a>(statuses: impl Iterator<Item = &'a Status>) -> (u64, u64) {
     statuses.fold((0, 0), |(sent, dense), status| (sent + status.bytes_out(), dense + status.counters.dense_bytes))
 }
 
@@ -119,24 +142,24 @@ pub(crate) fn traffic<'a>(statuses: impl Iterator<Item = &'a Status>) -> (u64, u
 ///
 /// # Errors
 /// The error of a worker or server; see below for the choice among several.
-pub(crate) fn run(
+pub fn run(
     options: &Options,
-    train: &Arc<Data>,
+    task: &dyn Task,
     progress: &Arc<Progress>,
     initial: &[f32],
     mut update: impl FnMut(),
 ) -> Result<Ended, Error> {
-    let model = Model::new(train.pixels, &options.hidden, options.batch);
-    let layout = model.layout();
+    let layout = task.layout();
     let begun = Instant::now();
     let mut workers = Vec::new();
     let mut servers = Vec::new();
     for (rank, transport) in Mem::cluster(options.cluster.nodes()).into_iter().enumerate() {
         let (options, progress, initial) = (options.clone(), Arc::clone(progress), initial.to_vec());
         if rank < options.cluster.workers as usize {
-            let train = Arc::clone(train);
+            let mut task = task.copy();
             workers.push(thread::spawn(move || -> Result<Done, Error> {
-                worker::train(&options, &train, transport, initial, None, &mut Mine(&progress, rank))
+                let mut mine = Mine { progress: &progress, rank, options: &options };
+                worker::train(&options, &mut *task, transport, initial, None, &mut mine)
             }));
         } else {
             let layout = layout.clone();
@@ -148,7 +171,7 @@ pub(crate) fn run(
         update();
     }
     update();
-    let (mut params, mut steps, mut examples) = (Vec::new(), 0, 0);
+    let (mut first, mut steps, mut examples) = (None, 0, 0);
     let (mut statuses, mut digests) = (Vec::new(), Vec::new());
     let mut failure = None;
     for thread in workers {
@@ -157,7 +180,7 @@ pub(crate) fn run(
                 (steps, examples) = (steps + done.steps, examples + done.examples);
                 statuses.push(done.status);
                 digests.push(digest(&done.params));
-                params = done.params;
+                first.get_or_insert((done.params, done.before_end));
             }
             // A lost peer is often the consequence of another worker's error, so any other error takes precedence.
             Err(error) if failure.is_none() || matches!(failure, Some(Error::Cut { .. })) => failure = Some(error),
@@ -170,9 +193,12 @@ pub(crate) fn run(
             Err(error) => failure = failure.or(Some(error)),
         }
     }
+    let (params, before_end) = first.unwrap_or_default();
     match failure {
         Some(error) => Err(error),
-        None => Ok(Ended { params, digests, statuses, steps, examples, seconds: begun.elapsed().as_secs_f64() }),
+        None => {
+            Ok(Ended { params, before_end, digests, statuses, steps, examples, seconds: begun.elapsed().as_secs_f64() })
+        }
     }
 }
 
@@ -187,7 +213,8 @@ fn server(
     let mut params = initial.to_vec();
     let builder =
         Session::builder(layout, options.recipe, options.cluster).optimizer_vectors(options.optimizer_vectors());
-    let mut server = options.with_monitoring(options.executor.on(builder)).serve(transport, initial)?;
+    let mut server =
+        options.with_monitoring(options.executor.on(builder.on_event(hints_of(options)))).serve(transport, initial)?;
     while server.wait(&mut params, Duration::from_millis(100))? == RunState::Running {
         progress.note(server.status()?);
     }

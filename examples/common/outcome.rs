@@ -1,0 +1,95 @@
+//! The result of a run.
+
+use gradwire::recipe::Codec;
+use gradwire::status::Rest;
+
+use super::hints::Hints;
+use super::options::Options;
+
+/// The result of a run of the cluster.
+pub struct Outcome {
+    /// Share of the test examples that are classified correctly, 0 to 1.
+    pub accuracy: f64,
+    /// Mean loss on the test examples.
+    pub loss: f64,
+    pub ending: Ending,
+    pub hints: Hints,
+    /// A digest of each worker's parameters.
+    pub digests: Vec<u64>,
+    /// Steps of all workers together.
+    pub steps: u64,
+    pub examples: u64,
+    pub seconds: f64,
+    /// Bytes sent by all nodes.
+    pub sent: u64,
+    /// Bytes that the same messages take as dense floats.
+    pub dense: u64,
+    pub staleness_mean: f64,
+    pub staleness_max: u64,
+    /// Share of the elements in the last message of worker 0, 0 to 1.
+    pub density: f64,
+    /// Threshold of the last message of worker 0.
+    pub tau: f64,
+    /// Norm of the residual of worker 0.
+    pub residual_norm: f64,
+    /// Total that worker 0 has cut from its residual.
+    pub clipped: f64,
+    /// Mesh messages that were summed for slow neighbours.
+    pub merged: u64,
+}
+
+/// The end of a run: the model of worker 0 before it, and the residuals.
+#[derive(Copy, Clone, Debug)]
+pub struct Ending {
+    /// Accuracy (0 to 1) and mean loss after the last step of worker 0.
+    pub before: (f64, f64),
+    /// Norm of the residual of worker 0 as a multiple of the norm of an update.
+    pub residual_updates: f64,
+    /// What became of the residual of worker 0.
+    pub rest: Option<Rest>,
+    /// Norms of what was not sent, summed over all workers.
+    pub kept: f64,
+}
+
+impl Outcome {
+    /// True if all workers have the same parameters, bit for bit.
+    pub fn replicas_equal(&self) -> bool {
+        self.digests.iter().all(|digest| *digest == self.digests[0])
+    }
+}
+
+impl Ending {
+    /// Lines of the summary. `after`: accuracy and loss after the end.
+    pub fn text(&self, options: &Options, after: (f64, f64)) -> String {
+        let mut text = String::new();
+        let (accuracy, loss) = self.before;
+        if self.before != after || options.recipe.codec() != Codec::F32 {
+            text += &format!("before the end  {:.2} %, loss {loss:.4}\n", accuracy * 100.0);
+        }
+        if let Some(rest) = self.rest {
+            text += &format!("the end         {rest}\n");
+        }
+        text
+    }
+
+    /// The fields of a JSON object, each followed by a comma.
+    pub fn json(&self) -> String {
+        let rest = self.rest.map_or("null".to_string(), |Rest { norm, updates, messages, kept }| {
+            let [norm, updates, kept] = [norm, updates, kept].map(|x| number(x, 6));
+            format!("{{\"norm\":{norm},\"updates\":{updates},\"messages\":{messages},\"kept\":{kept}}}")
+        });
+        format!(
+            "\"accuracy_before_end\":{},\"loss_before_end\":{},\"residual_updates\":{},\"rest\":{rest},\
+             \"kept_in_all\":{},",
+            number(self.before.0, 4),
+            number(self.before.1, 5),
+            number(self.residual_updates, 3),
+            number(self.kept, 6),
+        )
+    }
+}
+
+/// A number for a JSON object, which has no infinities and no NaN: `null` instead of them.
+pub fn number(x: f64, digits: usize) -> String {
+    if x.is_finite() { format!("{x:.digits$}") } else { "null".to_string() }
+}

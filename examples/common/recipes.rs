@@ -1,0 +1,182 @@
+//! Recipes on the command line: a flag per setting, and the table of presets in help texts.
+
+use clap::{Arg, ArgMatches, Command};
+use gradwire::Recipe;
+
+use super::options::{exit, value};
+
+/// Flags that change one setting of the recipe, in the order in which they are applied: flag, key in the recipe's text
+/// form, help text. A choice comes before the numbers that belong to it.
+const FLAGS: &[(&str, &str, &str)] = &[
+    ("payload", "payload", "What workers send: updates or parameters"),
+    ("topology", "topology", "Nodes between which vectors travel: servers, tree, ring or mesh"),
+    ("recipe-pace", "pace", "When a worker goes on: synchronous, stale or asynchronous"),
+    ("merge", "merge", "How updates are combined: mean, sum or softsync"),
+    ("period", "period", "Local steps between synchronisations (H), or a schedule such as 1,10@500"),
+    ("bound", "bound", "Clocks that a worker may be ahead of the slowest one (stale)"),
+    ("updates", "updates", "Updates per application, c in the paper (softsync)"),
+    ("lambda", "lambda", "Factor on every update (sum); 1/n: divide by the number of workers"),
+    ("staleness", "staleness", "Scaling of late updates: const, inverse, inverse-plus-one, exp or poly"),
+    ("base", "base", "Base of the scaling exp, above 0 and at most 1"),
+    ("power", "power", "Power of the scaling poly"),
+    ("drop-above", "drop_above", "Staleness above which updates are dropped"),
+    ("overlap", "overlap", "true: compute while the last update is in flight (async, softsync)"),
+    ("codec", "codec", "Encoding of updates: f32, bf16, f16, int8, sign, threshold or topk"),
+    ("pull", "pull", "Encoding of the parameters from servers, as --codec"),
+    ("tau", "tau", "Threshold, a power of two; the first one under a control (threshold)"),
+    ("control", "control", "Control of the threshold: fixed, band (as in DL4J), density or budget"),
+    ("density", "density", "Share of the elements to send, above 0 and at most 1 (threshold, topk)"),
+    ("byte-budget", "budget", "Limit of a message in bytes, except dense ones (threshold)"),
+    ("scope", "scope", "all: one threshold for the vector; tensor: one per tensor"),
+    ("clip", "clip", "Limit of the residual in thresholds; the excess is lost; 0: no limit"),
+    ("momentum-correction", "momentum", "Momentum before the residual, reset where it is sent"),
+    ("clip-norm", "clip_norm", "Limit of the norm of an update, before momentum; 0: no limit"),
+    ("warmup", "warmup", "Number of dense messages at the start (threshold, topk)"),
+    ("ramp", "ramp", "Messages over which the density falls from 25 % to its target"),
+    ("starters", "starters", "Number of ranks that begin before the rest (mesh)"),
+    ("head-start", "head_start", "Messages of the starters before the rest begins"),
+    ("end", "end", "The residual of a worker that ends: keep (unsent), send, or spread"),
+    ("end-messages", "messages", "Most messages over which spread sends it"),
+    ("pull-tau", "pull_tau", "As --tau, for --pull"),
+    ("pull-control", "pull_control", "As --control, for --pull"),
+    ("pull-density", "pull_density", "As --density, for --pull"),
+    ("pull-byte-budget", "pull_budget", "As --byte-budget, for --pull"),
+    ("pull-scope", "pull_scope", "As --scope, for --pull"),
+    ("pull-clip", "pull_clip", "As --clip, for --pull"),
+    ("relay", "relay", "Children per relay; 0: every worker sends to every other one (mesh)"),
+    ("fan-in", "fan_in", "Children per node (tree)"),
+    ("chunk", "chunk", "Largest message in floats (tree, ring)"),
+    ("shards", "shards", "Ranges into which the parameters are cut (servers)"),
+    ("optimizer", "optimizer", "Momentum at a synchronisation: keep, reset or average"),
+];
+
+/// The presets in groups: for each its name, and when to use it, in at most 56 characters.
+const GROUPS: &[(&str, &[(&str, &str)])] = &[
+    (
+        "Plain methods",
+        &[
+            ("averaging", "few synchronisations: every 10 steps; a little less exact"),
+            ("sync", "the reference: as one worker with a batch n times as large"),
+            ("async", "workers of different speed; one server; late updates"),
+            ("softsync", "as async, with means of 2 updates and less weight if late"),
+            ("ssp", "as async, but nobody runs more than 3 steps ahead"),
+            ("mesh", "as async without a server, with the largest 1 % only"),
+        ],
+    ),
+    (
+        "For slow networks",
+        &[
+            ("ring-bf16", "half the bytes of sync, and nothing to tune"),
+            ("ring-int8", "a quarter of the bytes of sync"),
+            ("sparse", "a few per cent of the bytes, at every step"),
+            ("local-bf16", "a fortieth of the bytes; every 20 steps"),
+            ("local-sparse", "the fewest bytes: the largest 1 %, every 10 steps"),
+        ],
+    ),
+    (
+        "Published systems, to compare with",
+        &[
+            ("dl4j", "averaging every 5 steps, with the optimizer's momentum"),
+            ("su-chen", "averaging every 10 steps (2015)"),
+            ("firecaffe", "sync over a binary tree (2015)"),
+            ("hardsync", "sync at a parameter server (2015)"),
+            ("downpour", "async at 2 shards (2012)"),
+            ("rudra", "softsync of 1 update, divided by its staleness (2016)"),
+            ("petuum", "ssp with bound 2 (2013)"),
+            ("strom", "mesh with a fixed threshold, which you must tune (2015)"),
+            ("dl4j-sharing", "mesh with a threshold that finds a density"),
+            ("dgc", "sparse at 0.1 % with momentum 0.9; for long runs (2018)"),
+        ],
+    ),
+];
+
+/// The number of workers for which the table states the gain.
+const WORKERS: u32 = 4;
+
+/// The table of recipes, the meaning of the learning rate, and exit codes, for the end of a help text.
+pub fn help() -> String {
+    let mut text = String::from("Recipes (a recipe with changes is one argument: \"ssp bound=5 shards=2\"):\n");
+    text += "    name         gain  when to use it\n";
+    for (group, presets) in GROUPS {
+        text += &format!("\n  {group}\n");
+        for (name, when) in *presets {
+            let gain = Recipe::preset(name).map_or(0.0, |recipe| recipe.gain(WORKERS));
+            text += &format!("    {name:<12} {gain:>4.1}  {when}\n");
+        }
+    }
+    text += &format!(
+        "\n\
+         The gain is how far a step of all workers (here {WORKERS}) moves the parameters, relative\n\
+         to a step of one worker with the same learning rate. So the best rate of one\n\
+         machine is safe where the gain is near 1. The momentum of dgc replaces that of\n\
+         the optimizer: its gain is 1 if your rate was tuned with momentum 0.9.\n\
+         The default of --rate is the best rate of one worker, times the number of\n\
+         workers (at most 4; its root for averaging), divided by the gain.\n\n\
+         Exit codes:\n  0  success\n  2  wrong usage\n  3  recipe, cluster or contract do not fit\n  \
+         4  the run or the network failed\n  5  key\n  6  data, parameter file or checkpoint"
+    );
+    text
+}
+
+/// Adds a flag per setting of the recipe.
+pub fn flags(mut command: Command) -> Command {
+    for (flag, _, help) in FLAGS {
+        let arg: Arg = value(flag, "VALUE", help).help_heading("Settings of the recipe [default: the recipe's own]");
+        command = command.arg(arg.allow_negative_numbers(true));
+    }
+    command
+}
+
+/// The recipe with this name or text, changed by flags.
+///
+/// # Errors
+/// An exit code and a message.
+pub fn from_matches(text: &str, matches: &ArgMatches) -> Result<Recipe, (u8, String)> {
+    let usage = |text: String| (exit::USAGE, text);
+    let mut recipe: Recipe = text.parse().map_err(|error| usage(format!("{error}")))?;
+    for (flag, key, _) in FLAGS {
+        if let Some(value) = matches.get_one::<String>(flag) {
+            recipe.set(key, value).map_err(|error| usage(format!("--{flag}: {error}")))?;
+        }
+    }
+    Ok(recipe)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use gradwire::recipe::PRESETS;
+
+    #[test]
+    fn every_preset_is_in_one_group() {
+        let mut listed: Vec<&str> =
+            GROUPS.iter().flat_map(|(_, presets)| presets.iter().map(|(name, _)| *name)).collect();
+        let mut presets: Vec<&str> = PRESETS.iter().map(|preset| preset.name).collect();
+        listed.sort_unstable();
+        presets.sort_unstable();
+        assert_eq!(listed, presets);
+    }
+
+    #[test]
+    fn the_table_fits_80_columns() {
+        for line in help().lines() {
+            assert!(line.chars().count() <= 80, "{line}");
+        }
+    }
+
+    /// Every key that the text form of a recipe can have has a flag.
+    #[test]
+    fn every_key_has_a_flag() {
+        let threshold = |control: &str| format!("async codec=threshold pull=threshold {control} pull_{control}");
+        let mut texts: Vec<String> = PRESETS.iter().map(|preset| (preset.recipe)().to_string()).collect();
+        texts.extend(["density=0.1", "budget=100", "control=band"].map(threshold));
+        texts
+            .extend(["async staleness=exp codec=bf16 end=spread", "ssp staleness=poly drop_above=3"].map(String::from));
+        for text in texts {
+            let written = text.parse::<Recipe>().unwrap().to_string();
+            for key in written.split(' ').filter_map(|word| Some(word.split_once('=')?.0)) {
+                assert!(FLAGS.iter().any(|(_, known, _)| *known == key), "{key}");
+            }
+        }
+    }
+}

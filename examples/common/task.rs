@@ -1,0 +1,124 @@
+//! Tasks: the data that workers learn from, and the model that learns them. One file per task.
+
+pub mod digits;
+pub mod sequence;
+
+mod math;
+
+use std::path::Path;
+
+use gradwire::Layout;
+
+use super::data::DataError;
+use digits::Digits;
+use sequence::Sequences;
+
+/// A model and its data. Workers and evaluators on several threads have a copy each.
+pub trait Task: Send {
+    /// Another model of the same task. The data are shared.
+    fn copy(&self) -> Box<dyn Task>;
+    /// The task in words, for the header of a run.
+    fn about(&self) -> String;
+    /// The tensors in the parameter vector.
+    fn layout(&self) -> Layout;
+    /// Random initial parameters.
+    fn initial(&self, seed: u64) -> Vec<f32>;
+    /// Number of training examples.
+    fn examples(&self) -> usize;
+    /// Writes the gradient of the mean loss over training examples, and returns that loss.
+    fn gradient(&mut self, params: &[f32], indices: &[usize], gradient: &mut [f32]) -> f32;
+    /// The share of the test examples that the model classifies correctly, and the mean loss over them.
+    fn evaluate(&mut self, params: &[f32]) -> (f64, f64);
+}
+
+/// The tasks by name.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub enum Name {
+    Digits,
+    Sequence,
+}
+
+impl Name {
+    pub const ALL: [Self; 2] = [Self::Digits, Self::Sequence];
+
+    /// The value of `--task`.
+    pub const fn text(self) -> &'static str {
+        match self {
+            Self::Digits => "digits",
+            Self::Sequence => "sequence",
+        }
+    }
+
+    /// The sizes of the hidden layers, if `--hidden` is not set.
+    pub const fn hidden(self) -> &'static [usize] {
+        match self {
+            Self::Digits => &[256, 128],
+            Self::Sequence => &[48],
+        }
+    }
+
+    /// The learning rate of plain SGD that is best for one worker with batches of 16.
+    pub const fn rate(self) -> f32 {
+        match self {
+            Self::Digits => 0.1,
+            Self::Sequence => 0.2,
+        }
+    }
+
+    /// Loads or generates the data. `data`: a directory with images, for digits only.
+    pub fn open(self, hidden: &[usize], seed: u64, data: Option<&Path>) -> Result<Box<dyn Task>, DataError> {
+        Ok(match self {
+            Self::Digits => Box::new(Digits::open(hidden, seed, data)?),
+            Self::Sequence => Box::new(Sequences::new(hidden[0], seed)),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The gradient of a task equals difference quotients of its loss.
+    #[test]
+    fn gradients_are_derivatives_of_the_loss() {
+        for name in Name::ALL {
+            let mut task = name.open(&[12, 8][..name.hidden().len()], 1, None).unwrap();
+            let mut params = task.initial(7);
+            let indices = [3, 1, 4, 15];
+            let (mut gradient, mut unused) = (vec![f32::NAN; params.len()], vec![0.0; params.len()]);
+            task.gradient(&params, &indices, &mut gradient);
+            let largest = gradient.iter().fold(0.0f32, |max, x| max.max(x.abs()));
+            for i in (0..params.len()).step_by(params.len() / 97) {
+                let (at, by) = (params[i], 1e-2);
+                let mut loss = |x: f32| {
+                    params[i] = x;
+                    f64::from(task.gradient(&params, &indices, &mut unused))
+                };
+                let quotient = (loss(at + by) - loss(at - by)) / f64::from(2.0 * by);
+                params[i] = at;
+                let error = (quotient - f64::from(gradient[i])).abs();
+                assert!(error < 0.01 * f64::from(largest), "{name:?}, {i}: {quotient} and {}", gradient[i]);
+            }
+        }
+    }
+
+    /// One worker learns each task with plain SGD at the rate that is the default.
+    #[test]
+    fn plain_sgd_learns_every_task() {
+        for name in Name::ALL {
+            let mut task = name.open(name.hidden(), 1, None).unwrap();
+            let mut params = task.initial(1);
+            let mut gradient = vec![0.0; params.len()];
+            let mut order: Vec<usize> = (0..task.examples()).collect();
+            for epoch in 0..20 {
+                crate::data::shuffle(&mut order, epoch);
+                for batch in order.chunks(16) {
+                    task.gradient(&params, batch, &mut gradient);
+                    params.iter_mut().zip(&gradient).for_each(|(p, g)| *p -= name.rate() * g);
+                }
+            }
+            let (accuracy, loss) = task.evaluate(&params);
+            assert!(accuracy > 0.95 && loss < 0.3, "{name:?}: {accuracy}, {loss}");
+        }
+    }
+}

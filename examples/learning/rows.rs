@@ -1,0 +1,154 @@
+//! The rows of the tables.
+
+use gradwire::recipe::PRESETS;
+use gradwire_examples::task::Name;
+
+/// A run, except for its seed.
+#[derive(Clone, Debug)]
+pub(crate) struct Setup {
+    pub(crate) task: Name,
+    pub(crate) workers: u32,
+    pub(crate) recipe: String,
+    pub(crate) rate: Rate,
+}
+
+/// The learning rate of a run.
+#[derive(Copy, Clone, Debug)]
+pub(crate) enum Rate {
+    /// `Recipe::learning_rate` for the number of workers.
+    Default,
+    /// The rate that is best for one worker.
+    Single,
+}
+
+/// A row of a table: several setups, in columns.
+pub(crate) struct Row {
+    pub(crate) task: Name,
+    /// Rows of a group are compared with its first row.
+    pub(crate) group: String,
+    pub(crate) name: String,
+    pub(crate) columns: Vec<Setup>,
+}
+
+impl Row {
+    /// All words of the row, for `--filter`.
+    pub(crate) fn words(&self) -> String {
+        let recipes: Vec<&str> = self.columns.iter().map(|setup| setup.recipe.as_str()).collect();
+        format!("{} | {} | {}", self.group, self.name, recipes.join(" | "))
+    }
+}
+
+/// Codecs by name, with the words of the recipe. `pull` words are these with a prefix.
+const CODECS: &[(&str, &[(&str, &str)])] = &[
+    ("f32", &[("codec", "f32")]),
+    ("bf16", &[("codec", "bf16")]),
+    ("f16", &[("codec", "f16")]),
+    ("int8", &[("codec", "int8")]),
+    ("sign", &[("codec", "sign")]),
+    ("top-k 10 %", &[("codec", "topk"), ("density", "0.1")]),
+    ("top-k 1 %", &[("codec", "topk"), ("density", "0.01")]),
+    ("threshold 1 %", &[("codec", "threshold"), ("density", "0.01")]),
+];
+/// The number of codecs that are dense.
+const DENSE: usize = 5;
+
+/// The words of a codec for contributions, and those for pulls.
+fn words(codec: &[(&str, &str)]) -> (String, String) {
+    let codec_words: Vec<String> = codec.iter().map(|(key, value)| format!("{key}={value}")).collect();
+    let pull = |(key, value): &(&str, &str)| match *key {
+        "codec" => format!("pull={value}"),
+        key => format!("pull_{key}={value}"),
+    };
+    (codec_words.join(" "), codec.iter().map(pull).collect::<Vec<_>>().join(" "))
+}
+
+/// Each codec on each topology that takes it. The first row of a group is dense.
+pub(crate) fn codecs(task: Name, workers: u32) -> Vec<Row> {
+    let mut rows = Vec::new();
+    let mut row = |group: &str, name: &str, recipe: String| {
+        let setup = Setup { task, workers, recipe, rate: Rate::Default };
+        rows.push(Row { task, group: group.to_string(), name: name.to_string(), columns: vec![setup] });
+    };
+    for (name, codec) in &CODECS[..DENSE] {
+        row("ring", name, format!("sync topology=ring {}", words(codec).0));
+    }
+    for (name, codec) in CODECS {
+        row("servers, dense pull", name, format!("hardsync {}", words(codec).0));
+    }
+    for (name, codec) in CODECS {
+        let (push, pull) = words(codec);
+        row("servers, coded pull", name, format!("hardsync {push} {pull}"));
+    }
+    row("mesh, synchronous", "f32 (ring)", "sync topology=ring codec=f32".to_string());
+    for (name, codec) in &CODECS[1..] {
+        row("mesh, synchronous", name, format!("sync topology=mesh {}", words(codec).0));
+    }
+    for (name, codec) in &CODECS[DENSE..] {
+        let recipe = format!("sync topology=mesh {} warmup=30", words(codec).0);
+        row("mesh, synchronous", &format!("{name}, 30 dense first"), recipe);
+    }
+    // Every message carries every element of at least the smallest quantum.
+    row("mesh, asynchronous", "all elements", "mesh warmup=1000000000".to_string());
+    for density in ["0.1", "0.01"] {
+        let percent = if density == "0.1" { 10 } else { 1 };
+        row("mesh, asynchronous", &format!("threshold {percent} %"), format!("mesh density={density}"));
+        let name = format!("threshold {percent} %, 30 dense first");
+        row("mesh, asynchronous", &name, format!("mesh density={density} warmup=30"));
+    }
+    rows
+}
+
+/// What becomes of a residual, for codecs that leave one. A column per choice.
+pub(crate) const ENDS: [&str; 3] = ["keep", "send", "spread messages=20"];
+
+pub(crate) fn ends(task: Name, workers: u32) -> Vec<Row> {
+    let codecs = [
+        ("top-k 0.1 %", "codec=topk density=0.001"),
+        ("top-k 1 %", "codec=topk density=0.01"),
+        ("threshold 0.1 %", "codec=threshold density=0.001"),
+        ("threshold 1 %", "codec=threshold density=0.01"),
+        ("sign", "codec=sign"),
+        ("int8", "codec=int8"),
+    ];
+    let mut rows = Vec::new();
+    for group in ["async", "ssp", "hardsync", "mesh"] {
+        for (name, codec) in codecs.iter().filter(|(name, _)| group != "mesh" || name.starts_with("threshold")) {
+            let column =
+                |end| Setup { task, workers, recipe: format!("{group} {codec} end={end}"), rate: Rate::Default };
+            let columns = ENDS.into_iter().map(column).collect();
+            rows.push(Row { task, group: group.to_string(), name: (*name).to_string(), columns });
+        }
+    }
+    rows
+}
+
+/// The numbers of workers that the table of presets has a column for.
+pub(crate) const WORKERS: [u32; 3] = [2, 4, 8];
+
+/// Every preset, at the rate that is best for one worker.
+pub(crate) fn presets(task: Name, _: u32) -> Vec<Row> {
+    let setup = |recipe: &str, workers| Setup { task, workers, recipe: recipe.to_string(), rate: Rate::Single };
+    let row = |name: &str, columns| Row { task, group: "presets".to_string(), name: name.to_string(), columns };
+    let mut rows = vec![row("one worker", vec![setup("sync", 1)])];
+    for preset in PRESETS {
+        rows.push(row(preset.name, WORKERS.map(|workers| setup(preset.name, workers)).to_vec()));
+    }
+    rows
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use gradwire::Recipe;
+
+    #[test]
+    fn every_recipe_of_the_tables_passes_its_check() {
+        let tables = Name::ALL.map(|task| [codecs(task, 4), ends(task, 4), presets(task, 4)]);
+        for row in tables.iter().flatten().flatten() {
+            for setup in &row.columns {
+                let recipe: Recipe = setup.recipe.parse().unwrap_or_else(|error| panic!("{}: {error}", setup.recipe));
+                assert_eq!(recipe.check(setup.workers), Ok(()), "{}", setup.recipe);
+            }
+        }
+    }
+}
