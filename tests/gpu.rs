@@ -101,7 +101,7 @@ fn synchronous_results_on_a_device_equal_those_on_the_cpu() {
 #[test]
 fn step_through_contributes_vectors_on_the_device() {
     let Some(context) = context() else { return };
-    let recipe: Recipe = "mesh tau=0.03125".parse().unwrap();
+    let recipe: Recipe = "strom tau=0.03125 lambda=1 end=send".parse().unwrap();
     let steps = 5;
     let device = context.clone();
     let train = move |rank: u32, session: &mut Session, _: &mut [f32]| {
@@ -136,7 +136,7 @@ fn a_lost_device_is_an_error() {
     let cluster = Cluster { workers: 1, servers: 0 };
     let transport = Mem::cluster(1).remove(0);
     let on = context.clone();
-    let builder = Session::builder(Layout::flat(LEN), "mesh tau=0.03125".parse().unwrap(), cluster)
+    let builder = Session::builder(Layout::flat(LEN), "strom tau=0.03125".parse().unwrap(), cluster)
         .deadline(Duration::from_secs(20))
         .executor(move || Box::new(Gpu::new(on.clone())));
     let mut params = vec![1.0; LEN];

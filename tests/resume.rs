@@ -7,7 +7,7 @@ mod harness;
 
 use std::sync::{Arc, Mutex};
 
-use gradwire_core::recipe::{Codec, Control, Pace, Threshold, TopK, Topology};
+use gradwire_core::recipe::{Codec, Control, End, Pace, Threshold, TopK, Topology};
 use gradwire_core::{Cluster, Duration, Instant, Layout, Patience, PeerId, Recipe};
 use gradwire_sim::{App, Fault, Halt, Network, Plan, Random, World};
 use harness::{Trainer, Truth};
@@ -65,14 +65,16 @@ fn a_run_that_was_suspended_twice_has_applied_every_contribution_once() {
     let servers = Topology::Servers { shards: 2 };
     let threshold = Codec::Threshold(Threshold { control: Control::Density { density: 0.3 }, ..Threshold::fixed(TAU) });
     let asynchronous = Recipe::asynchronous().with_lambda(1.0).with_topology(servers);
+    let mesh = Recipe::mesh(TAU).with_lambda(1.0).with_end(End::Send);
+    let coded = asynchronous.with_codec(Codec::Int8).with_end(End::Send);
     let recipes = [
         asynchronous,
-        asynchronous.with_pace(Pace::Asynchronous { overlap: true }).with_codec(Codec::Int8),
-        asynchronous.with_codec(threshold).with_pull(Codec::TopK(TopK { density: 0.2 })),
-        Recipe::ssp(2).with_lambda(1.0).with_topology(servers).with_codec(Codec::TopK(TopK { density: 0.1 })),
-        Recipe::mesh(TAU).with_lambda(1.0),
-        Recipe::mesh(TAU).with_lambda(1.0).with_codec(threshold),
-        Recipe::mesh(TAU).with_lambda(1.0).with_topology(Topology::Mesh { relay: 1 }),
+        coded.with_pace(Pace::Asynchronous { overlap: true }),
+        coded.with_codec(threshold).with_pull(Codec::TopK(TopK { density: 0.2 })),
+        coded.with_pace(Pace::Stale { bound: 2 }).with_codec(Codec::TopK(TopK { density: 0.1 })),
+        mesh,
+        mesh.with_codec(threshold),
+        mesh.with_topology(Topology::Mesh { relay: 1 }),
     ];
     for (index, recipe) in recipes.into_iter().enumerate() {
         for seed in 0..20 {

@@ -7,7 +7,7 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use gradwire::recipe::{OptimizerState, Pace, Staleness, Topology};
+use gradwire::recipe::{End, OptimizerState, Pace, Staleness, Topology};
 use gradwire::{Cluster, Error, Event, Layout, Mem, Recipe, RunState, Session, Status};
 
 const LEN: usize = 12;
@@ -404,7 +404,8 @@ fn a_deadline_error_names_the_peer_that_is_waited_for() {
 
 #[test]
 fn a_status_counts_what_happened() {
-    let statuses: Vec<Status> = run(Recipe::mesh(1.0 / 64.0).with_lambda(1.0), 3, |rank, mut session, mut params| {
+    let recipe = Recipe::mesh(1.0 / 64.0).with_lambda(1.0).with_end(End::Send);
+    let statuses: Vec<Status> = run(recipe, 3, |rank, mut session, mut params| {
         steps(rank, &mut session, &mut params, 30);
         let live = session.status().unwrap();
         assert!(live.clock.0 == 30 && live.bytes_out() > 0);
@@ -452,7 +453,7 @@ fn a_server_keeps_its_results_after_the_run() {
 /// A learning rate takes effect with the next contribution, also if other calls come between.
 #[test]
 fn a_learning_rate_waits_for_the_next_step() {
-    let recipe: Recipe = "mesh tau=0.5".parse().unwrap();
+    let recipe: Recipe = "strom tau=0.5".parse().unwrap();
     let results = run(recipe, 2, |rank, mut session, mut params| {
         session.step(&mut params, &[0.25; LEN], 1).unwrap();
         let first = session.status().unwrap().tau;

@@ -77,16 +77,16 @@ fn leg(recipe: Recipe, directory: &Path, first: bool, steps: u64, last: bool) ->
 
 fn recipes() -> Vec<Recipe> {
     let texts = [
-        "async",
+        "async lambda=1",
         "softsync updates=2 staleness=const",
-        "ssp bound=2",
+        "ssp bound=2 lambda=1",
         "hardsync",
-        "async codec=threshold tau=0.03125",
-        "async codec=threshold tau=0.03125 pull=threshold",
-        "ssp bound=2 codec=threshold tau=0.03125 shards=2",
-        "mesh tau=0.03125",
-        "mesh tau=0.03125 control=density density=0.05 warmup=2",
-        "mesh tau=0.03125 relay=1",
+        "async lambda=1 codec=threshold tau=0.03125 end=send",
+        "async lambda=1 codec=threshold tau=0.03125 pull=threshold end=send",
+        "ssp bound=2 lambda=1 codec=threshold tau=0.03125 shards=2 end=send",
+        "strom tau=0.03125 lambda=1 end=send",
+        "strom tau=0.03125 lambda=1 end=send control=density density=0.05 warmup=2",
+        "strom tau=0.03125 lambda=1 end=send relay=1",
     ];
     texts.iter().map(|text| text.parse().unwrap_or_else(|error| panic!("{text}: {error}"))).collect()
 }
@@ -126,7 +126,7 @@ fn final_parameters_are_the_sum_of_all_contributions() {
 
 #[test]
 fn nodes_resume_from_the_same_moment_only() {
-    for recipe in ["mesh tau=0.03125", "async"] {
+    for recipe in ["strom tau=0.03125", "async"] {
         let recipe: Recipe = recipe.parse().unwrap();
         let directory = scratch("moments");
         leg(recipe, &directory, true, 3, false).into_iter().for_each(|end| drop(end.unwrap()));
@@ -144,7 +144,7 @@ fn nodes_resume_from_the_same_moment_only() {
 /// A checkpoint whose machine buffers do not fit the recipe is refused before the node enters the run.
 #[test]
 fn a_checkpoint_without_its_residual_is_refused() {
-    let recipe: Recipe = "mesh tau=0.03125".parse().unwrap();
+    let recipe: Recipe = "strom tau=0.03125".parse().unwrap();
     let directory = scratch("buffers");
     leg(recipe, &directory, true, 3, false).into_iter().for_each(|end| drop(end.unwrap()));
     let (mut checkpoint, _) = Checkpoint::newest(&directory, 0).unwrap();

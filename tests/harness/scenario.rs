@@ -4,7 +4,7 @@
 //! change the scenarios of old seeds: each group of choices draws from a generator (`Random::new(seed, stream)`) of its
 //! own.
 
-use gradwire_core::recipe::{Codec, Control, Correction, Pace, Staleness, Threshold, TopK, Topology};
+use gradwire_core::recipe::{Codec, Control, Correction, End, Pace, Staleness, Threshold, TopK, Topology};
 use gradwire_core::{Cluster, Duration, Instant, Layout, Patience, PeerId, Recipe};
 use gradwire_sim::{Fault, Network, Plan, Random};
 
@@ -104,6 +104,15 @@ fn gather(seed: u64) -> Recipe {
     Recipe::sparse(density).with_codec(codec).with_correction(correction)
 }
 
+/// What becomes of the residuals at the end.
+fn end(seed: u64) -> End {
+    match Random::new(seed, 8).below(4) {
+        0 => End::Keep,
+        1 => End::Spread { messages: 3 },
+        _ => End::Send,
+    }
+}
+
 /// A recipe of a mesh, with a random controller of the threshold and a random warm-up.
 fn mesh(seed: u64, workers: u32) -> Recipe {
     let mut random = Random::new(seed, 5);
@@ -122,7 +131,11 @@ fn mesh(seed: u64, workers: u32) -> Recipe {
     let (starters, head_start) =
         if random.chance(0.2) { (1 + random.below(u64::from(workers)) as u32, random.below(6) as u32) } else { (0, 0) };
     let correction = Correction { warmup, ramp, starters, head_start, ..Correction::none() };
-    Recipe::mesh(TAU).with_lambda(1.0).with_codec(Codec::Threshold(threshold)).with_correction(correction)
+    Recipe::mesh(TAU)
+        .with_lambda(1.0)
+        .with_codec(Codec::Threshold(threshold))
+        .with_correction(correction)
+        .with_end(end(seed))
 }
 
 /// A recipe of servers with random codecs for contributions and parameters. No update is lost at the end: contributions
@@ -147,6 +160,7 @@ fn coded(seed: u64, recipe: Recipe, overlap: bool) -> Recipe {
         Pace::Asynchronous { .. } if random.chance(0.3) => recipe.with_pace(Pace::Stale { bound: 2 }).with_codec(codec),
         _ => recipe.with_codec(codec),
     };
+    let recipe = recipe.with_end(end(seed));
     let plain = matches!(recipe.pace(), Pace::Asynchronous { overlap: true } | Pace::Stale { .. });
     match random.below(4) {
         _ if plain => recipe,

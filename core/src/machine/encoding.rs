@@ -1,7 +1,17 @@
 //! One direction of a node's compression: the codec, its buffers, and the settings that change from message to message.
+//!
+//! For each contribution: the kernels of [`Encoding::prepare`] over the whole of it, those of [`Encoding::encode`] for
+//! each part, [`Encoding::on_encoded`] and [`Encoding::after`] when a part is written, and [`Encoding::watch`] when all
+//! parts are. `ending.rs` has the end of the stream, `watch.rs` what an encoder observes.
+
+mod ending;
+mod watch;
 
 use alloc::vec::Vec;
 use core::ops::Range;
+
+use ending::Ending;
+use watch::Watch;
 
 use super::Setup;
 use crate::buffer::{BufferId, Segment};
@@ -10,7 +20,7 @@ use crate::codec::threshold::{Aim, Section};
 use crate::codec::topk;
 use crate::kernel::norm::square_root;
 use crate::kernel::{Coding, EncodeTarget, Kernel, KernelResult};
-use crate::recipe::{Codec, Control, Correction};
+use crate::recipe::{Codec, Control, Correction, End, Merge, Topology};
 use crate::status::{Counters, Status};
 use crate::vectors::{Keep, Vectors};
 
@@ -37,8 +47,20 @@ pub(super) struct Encoding {
     parts: Vec<Part>,
     /// Factor on a fixed threshold, which follows the learning rate.
     rate: f32,
-    /// Messages made before the run was suspended.
+    /// Messages made before the run was suspended, and since.
     made: u64,
+    messages: u64,
+    /// The residual may come from a checkpoint.
+    resumed: bool,
+    /// Largest norm of a contribution; 0: no limit.
+    clip_norm: f32,
+    /// Factor on contributions.
+    lambda: f32,
+    /// Norm of the last contribution that was measured, as it is encoded.
+    measured: f64,
+    watch: Watch,
+    end: End,
+    ending: Ending,
     /// L1 norm of everything that clipping has removed from the residual.
     clipped: f64,
     len: usize,
@@ -69,14 +91,16 @@ impl Encoding {
         encoding
     }
 
-    /// A decoder of the peers' vectors.
+    /// A decoder of the peers' vectors, which they encode with these corrections.
     pub(super) fn decoder(
         setup: &Setup,
         codec: Codec,
+        correction: Correction,
         parts: impl IntoIterator<Item = Range<usize>>,
         vectors: &mut Vectors,
     ) -> Self {
-        let mut encoding = Self::new(setup, codec, Correction::none(), parts);
+        // The corrections tell how long messages are. Vectors before the codec are the encoder's only.
+        let mut encoding = Self::new(setup, codec, Correction { momentum: 0.0, ..correction }, parts);
         encoding.declare(vectors, false, Keep::No);
         encoding
     }
@@ -116,7 +140,33 @@ impl Encoding {
         let made = setup.resumed.map_or(0, |resumed| resumed.made);
         let none = BufferId(u32::MAX);
         let buffers = Buffers { residual: none, sections: none, scratch: none, velocity: none };
-        Self { codec, correction, buffers, parts: parts.collect(), rate: 1.0, made, clipped: 0.0, len: setup.len }
+        let recipe = &setup.recipe;
+        let lambda = match recipe.merge {
+            // Servers apply the factor when they merge, and a mesh must apply it before replicas count quanta.
+            Merge::Sum { lambda } if matches!(recipe.topology, Topology::Mesh { .. }) => {
+                lambda.of(setup.cluster.workers)
+            }
+            _ => 1.0,
+        };
+        let root = square_root(f64::from(setup.cluster.workers));
+        Self {
+            codec,
+            correction,
+            buffers,
+            parts: parts.collect(),
+            rate: 1.0,
+            made,
+            messages: 0,
+            resumed: setup.resumed.is_some(),
+            clip_norm: (f64::from(correction.clip_norm) / root) as f32,
+            lambda,
+            measured: 0.0,
+            watch: Watch::default(),
+            end: recipe.end,
+            ending: Ending::default(),
+            clipped: 0.0,
+            len: setup.len,
+        }
     }
 
     /// Declares the buffers; those of a decoder but its sections, and all of a plain encoding, are empty.
@@ -174,7 +224,11 @@ impl Encoding {
 
     /// How the `message`-th message of a part is written, counted from 1.
     pub(super) fn coding(&self, part: usize, message: u64) -> Coding {
-        let message = message.saturating_add(self.made);
+        self.coding_of(part, message.saturating_add(self.made))
+    }
+
+    /// The same for the `message`-th message of a run, over all suspensions.
+    fn coding_of(&self, part: usize, message: u64) -> Coding {
         let density = |density| self.correction.density(message, density);
         let dense = message <= u64::from(self.correction.warmup);
         match self.codec {
@@ -197,7 +251,7 @@ impl Encoding {
         }
     }
 
-    /// How a leaver's last message is written: everything that can be.
+    /// How a message is written that carries everything that can be.
     fn last_coding(&self, part: usize) -> Coding {
         match self.coding(part, u64::MAX) {
             Coding::Threshold(aim) => Coding::Threshold(Aim { dense: true, ..aim }),
@@ -222,8 +276,8 @@ impl Encoding {
         Kernel::Encode { coding, update: None, residual, place }
     }
 
-    /// The same, for the last time: everything that can be written.
-    pub(super) fn flush(&self, part: usize, body: Segment) -> Kernel {
+    /// The same, with everything that can be written.
+    fn flush(&self, part: usize, body: Segment) -> Kernel {
         let (coding, residual, place) = (self.last_coding(part), self.residual(part), self.place(part, body));
         Kernel::Encode { coding, update: None, residual, place }
     }
@@ -255,6 +309,16 @@ impl Encoding {
         }
     }
 
+    /// Sum of squares of the residual.
+    fn squares(&self) -> f64 {
+        self.parts.iter().map(|part| part.last.squares).sum()
+    }
+
+    /// Has a message been written?
+    fn has_encoded(&self) -> bool {
+        self.parts.iter().any(|part| part.last.bytes > 0)
+    }
+
     /// Into a status: the residual, and the last message of all parts.
     pub(super) fn report(&self, status: Status) -> Status {
         if self.is_plain() {
@@ -263,7 +327,9 @@ impl Encoding {
         let last = || self.parts.iter().map(|part| part.last);
         let entries: f64 = last().map(|last| f64::from(last.entries)).sum();
         Status {
-            residual_norm: square_root(last().map(|last| last.squares).sum()),
+            residual_norm: square_root(self.squares()),
+            residual_updates: self.residual_updates(),
+            rest: self.rest(),
             density: entries / self.len as f64,
             tau: f64::from(last().map(|last| last.threshold).fold(0.0, f32::max)),
             clipped: self.clipped,
@@ -276,7 +342,13 @@ impl Encoding {
     /// The most bytes that a body of a part can take, in any message.
     pub(super) fn len_max(&self, part: usize) -> usize {
         let (range, sections) = (&self.parts[part].range, self.parts[part].lens.len());
-        self.last_coding(part).len_max(range.len(), sections)
+        let longest = match self.codec {
+            // Warm-up and ramp only make messages shorter, so the first one of a run is the longest, unless all of the
+            // residual can be sent.
+            Codec::TopK(_) if self.end != End::Send => self.coding_of(part, 1),
+            _ => self.last_coding(part),
+        };
+        longest.len_max(range.len(), sections)
     }
 
     pub(super) fn sections(&self, part: usize) -> Segment {

@@ -287,8 +287,15 @@ impl World {
         Some(Saved {
             resumed: Resumed { at, made: entry.made },
             params: self.params(node).to_vec(),
-            buffers: machine.saved().into_iter().map(|buffer| buffer.save(&entry.pool)).collect(),
+            buffers: self.saved_buffers(node),
         })
+    }
+
+    /// The buffers that a checkpoint of a node would save now: residuals first. Empty if its process does not run.
+    pub fn saved_buffers(&self, node: PeerId) -> Vec<Vec<u32>> {
+        let entry = &self.nodes[node.index()];
+        let saved = entry.machine.iter().flat_map(|machine| machine.saved());
+        saved.map(|buffer| buffer.save(&entry.pool)).collect()
     }
 
     /// The bodies that nodes have received in the last event, in order: the receiver, the sender and the message.

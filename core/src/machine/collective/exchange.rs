@@ -68,8 +68,8 @@ pub(super) trait Exchange: fmt::Debug + Send {
     /// Adds what is known of the codec to a status.
     fn report(&self, status: Status) -> Status;
 
-    /// The residual at the end of this node, if a codec has left one.
-    fn rest(&self) -> Option<Rest>;
+    /// The node ends: its residual, if a codec has left one.
+    fn take_rest(&mut self, hub: &mut Hub) -> Option<Rest>;
 
     /// The planted bug: a round that is not complete changes the parameters.
     #[cfg_attr(not(planted), allow(dead_code, reason = "called when it is planted"))]

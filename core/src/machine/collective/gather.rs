@@ -145,7 +145,7 @@ impl Gather {
         let encoding = if is_worker {
             Encoding::encoder(setup, codec, setup.recipe.correction, whole, vectors)
         } else {
-            Encoding::decoder(setup, codec, whole, vectors)
+            Encoding::decoder(setup, codec, setup.recipe.correction, whole, vectors)
         };
         let capacity = if is_worker { encoding.len_max(0) } else { 0 };
         let mut room =
@@ -186,6 +186,8 @@ impl Gather {
     fn encode(&mut self, hub: &mut Port<'_, Job>) {
         self.own = Own::Encoding;
         self.made += 1;
+        let (norm, _) = self.encoding.prepare(self.contribution, self.made);
+        norm.into_iter().for_each(|kernel| hub.compute(kernel, Job::Exchange(Task::Measure)));
         let (before, encode) = self.encoding.encode(0, self.made, self.contribution, self.body);
         before.into_iter().for_each(|kernel| hub.compute(kernel, Job::Exchange(Task::Commit)));
         hub.compute(encode, Job::Exchange(Task::Gather(Step::Encode)));
@@ -202,6 +204,7 @@ impl Gather {
         let (mask, clip) = self.encoding.after(0, self.made, self.body.first(encoded.bytes));
         mask.into_iter().for_each(|kernel| hub.compute(kernel, Job::Exchange(Task::Commit)));
         clip.into_iter().for_each(|kernel| hub.compute(kernel, Job::Exchange(Task::Gather(Step::Clip))));
+        self.encoding.watch().into_iter().for_each(|hint| hub.event(Event::Hint(hint)));
     }
 
     /// The own message is there: it takes part in the sum, and is sent to all members.
@@ -465,7 +468,11 @@ impl Exchange for Gather {
     }
 
     fn on_done(&mut self, hub: &mut Port<'_, Job>, replica: &Replica, task: Task, result: KernelResult) {
-        let Task::Gather(step) = task else { return };
+        let step = match task {
+            Task::Gather(step) => step,
+            Task::Measure => return self.encoding.on_measured(result),
+            _ => return,
+        };
         match step {
             // The message is the same in every view.
             Step::Encode => {
@@ -513,8 +520,10 @@ impl Exchange for Gather {
         self.encoding.report(status)
     }
 
-    fn rest(&self) -> Option<Rest> {
-        None
+    fn take_rest(&mut self, hub: &mut Hub) -> Option<Rest> {
+        self.encoding.begin_end();
+        self.encoding.late_hint().into_iter().for_each(|hint| hub.event(Event::Hint(hint)));
+        self.encoding.take_rest()
     }
 
     fn apply_half(&self, hub: &mut Port<'_, Job>, replica: &Replica) {

@@ -327,7 +327,7 @@ impl Collective {
     fn end(&mut self, hub: &mut Hub) {
         self.application.become_left();
         if self.rest.is_none() {
-            self.rest = self.exchange.rest();
+            self.rest = self.exchange.take_rest(hub);
             self.rest.into_iter().for_each(|rest| hub.event(Event::Rest(rest)));
         }
     }

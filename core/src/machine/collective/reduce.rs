@@ -459,7 +459,7 @@ impl Exchange for Reduce {
         }
     }
 
-    fn rest(&self) -> Option<Rest> {
+    fn take_rest(&mut self, _hub: &mut Hub) -> Option<Rest> {
         self.hops.as_ref().and_then(Hops::rest)
     }
 

@@ -192,6 +192,10 @@ impl Hub {
 
     pub(crate) fn signal(&mut self, signal: Signal) {
         self.outputs.push_back(Output::Signal(signal));
+        // Once in a run: all nodes have the same recipe.
+        if matches!(signal, Signal::Joined { .. }) && self.setup.me == PeerId(0) {
+            self.setup.recipe.hints(None).for_each(|hint| self.outputs.push_back(Output::Event(Event::Hint(hint))));
+        }
     }
 
     /// Sends a message without a body. How the transmission ends has no consequence.

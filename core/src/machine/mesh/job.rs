@@ -9,6 +9,8 @@ pub(crate) enum Job {
     Encode,
     /// A kernel on which only later kernels depend.
     Aside,
+    /// Measure the contribution.
+    Measure,
     /// Clip the residual.
     Clip,
     /// Merge two own messages.

@@ -197,7 +197,18 @@ impl Mesh {
         self.own.on_encoded(hub, &mut self.exchange, slot, encoded, cause != Cause::Step);
         match cause {
             Cause::Step => self.make_view(hub),
-            Cause::Leave { stays } => self.state = State::Leaving { stays, announced: false },
+            Cause::Leave { stays } => self.become_leaving(hub, stays),
+        }
+    }
+
+    /// The application makes no more contributions. Perhaps messages with parts of the residual are due before the node
+    /// leaves.
+    fn become_leaving(&mut self, hub: &mut Port<'_, Job>, stays: bool) {
+        if self.own.encoding.wants_last() {
+            self.state = State::Blocked(Cause::Leave { stays });
+        } else {
+            self.own.tell_rest(hub);
+            self.state = State::Leaving { stays, announced: false };
         }
     }
 
@@ -320,6 +331,7 @@ impl Role for Mesh {
         match job {
             Job::Encode => self.on_encoded(hub, result),
             Job::Aside => {}
+            Job::Measure => self.own.encoding.on_measured(result),
             Job::Clip => self.own.encoding.on_clipped(result),
             Job::Merge => self.exchange.on_merged(hub, result),
             Job::Own => self.exchange.replica.on_decoded(),
@@ -361,8 +373,12 @@ impl Role for Mesh {
         Ok(())
     }
 
-    fn on_leave(&mut self, _hub: &mut Port<'_, Job>, stays: bool, keep: bool) -> Result<(), Misuse> {
-        self.state = self.state.leave(stays, keep)?;
+    fn on_leave(&mut self, hub: &mut Port<'_, Job>, stays: bool, keep: bool) -> Result<(), Misuse> {
+        self.state = self.state.leave(stays)?;
+        if !keep {
+            self.own.encoding.begin_end();
+            self.become_leaving(hub, stays);
+        }
         Ok(())
     }
 

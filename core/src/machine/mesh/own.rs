@@ -33,7 +33,7 @@ impl Own {
         self.sequence
     }
 
-    /// Starts to encode the next message into a free slot: the contribution, or if `last`, all that the residual holds.
+    /// Starts to encode the next message into a free slot: the contribution, or if `last`, a part of the residual.
     pub(super) fn encode(&mut self, hub: &mut Port<'_, Job>, exchange: &mut Exchange, slot: usize, last: bool) {
         self.sequence = self.sequence.next();
         let (origin, incarnation, base) = (hub.setup.me, hub.setup.incarnation, exchange.replica.seen());
@@ -41,8 +41,12 @@ impl Own {
         exchange.slots.occupy(slot, None, quanta, 0);
         let body = exchange.slots.room(slot);
         if last {
-            hub.compute(self.encoding.flush(0, body), Job::Encode);
+            self.encoding.begin_last();
+            hub.compute(self.encoding.last(0, body), Job::Encode);
         } else {
+            let (norm, scale) = self.encoding.prepare(self.update, self.sequence.0);
+            norm.into_iter().for_each(|kernel| hub.compute(kernel, Job::Measure));
+            scale.into_iter().for_each(|kernel| hub.compute(kernel, Job::Aside));
             let (before, encode) = self.encoding.encode(0, self.sequence.0, self.update, body);
             before.into_iter().for_each(|kernel| hub.compute(kernel, Job::Aside));
             hub.compute(encode, Job::Encode);
@@ -73,8 +77,17 @@ impl Own {
             let (mask, clip) = self.encoding.after(0, self.sequence.0, body);
             mask.into_iter().for_each(|kernel| hub.compute(kernel, Job::Aside));
             clip.into_iter().for_each(|kernel| hub.compute(kernel, Job::Clip));
+            self.encoding.watch().into_iter().for_each(|hint| hub.event(Event::Hint(hint)));
         }
         exchange.on_encoded(hub, slot, encoded.bytes);
+    }
+
+    /// No message is due any more: says what became of the residual.
+    pub(super) fn tell_rest(&mut self, hub: &mut Port<'_, Job>) {
+        if let Some(rest) = self.encoding.take_rest() {
+            hub.event(Event::Rest(rest));
+            self.encoding.late_hint().into_iter().for_each(|hint| hub.event(Event::Hint(hint)));
+        }
     }
 
     /// Drops the residual from before a suspension: an earlier process of this rank may have sent it already.

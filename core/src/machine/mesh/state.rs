@@ -44,7 +44,7 @@ pub(super) enum State {
 pub(super) enum Cause {
     /// The application has contributed.
     Step,
-    /// The application leaves, and the message takes what the residual holds.
+    /// The application leaves, and the message takes a part of the residual.
     Leave { stays: bool },
 }
 
@@ -54,11 +54,9 @@ impl State {
         !matches!(self, Self::Joining | Self::Basing)
     }
 
-    /// The state after the application has said that it makes no more contributions. `keep`: the residual is kept for a
-    /// later run instead of being sent.
-    pub(super) fn leave(self, stays: bool, keep: bool) -> Result<Self, Misuse> {
+    /// The state after the application has said that it makes no more contributions.
+    pub(super) fn leave(self, stays: bool) -> Result<Self, Misuse> {
         match self {
-            Self::Ready if !keep => Ok(Self::Blocked(Cause::Leave { stays })),
             Self::Ready | Self::Joining | Self::Held | Self::Blocked(_) => {
                 Ok(Self::Leaving { stays, announced: false })
             }

@@ -151,7 +151,7 @@ impl Server {
         let ranges = || mine.clone().map(|id| shard_range(len, count, id));
         let vectors = &mut hub.vectors;
         let versions: [BufferId; VERSIONS] = core::array::from_fn(|_| vectors.floats("version", len, Keep::No));
-        let push = Encoding::decoder(&setup, recipe.codec, ranges(), vectors);
+        let push = Encoding::decoder(&setup, recipe.codec, recipe.correction, ranges(), vectors);
         let longest = (0..ranges().count()).map(|shard| push.len_max(shard)).max().unwrap_or(0);
         let shards = mine.clone().map(|id| Shard::new(&setup, ShardId(id), versions, vectors)).collect();
         let server = Self {

@@ -6,7 +6,7 @@
 //! ```
 //! The *echo* equals the worker's parameters, bit for bit, once all messages to it have arrived. If an answer may have
 //! got lost, the server sends the whole echo instead of encoding a difference again: the echo is right whether the
-//! difference arrived or not.
+//! difference arrived or not. The final parameters are no difference; they travel as they are.
 
 use alloc::vec::Vec;
 use core::ops::Range;
@@ -23,9 +23,8 @@ use crate::wire::{Message, Reply};
 /// The state of a worker's echo of one shard.
 #[derive(Copy, Clone, Debug, Default)]
 pub(super) struct Echo {
-    /// The contribution that the echo was last sent for, and whether as the final parameters. `None`: the worker holds
-    /// nothing.
-    pub(super) answered: Option<(Sequence, bool)>,
+    /// The contribution that the echo was last sent for. `None`: the worker holds nothing.
+    pub(super) answered: Option<Sequence>,
     /// Row clock and version of that answer.
     made: (Clock, Clock),
     /// Kernels and transmissions under way that need the echo or the body as they are.
@@ -95,7 +94,7 @@ impl Server {
         owed: Owed,
         reply: Reply,
     ) {
-        let answer = (reply.sequence, owed == Owed::Final);
+        let answer = reply.sequence;
         let echo = self.echo(index, worker);
         let shard = &mut self.shards[index];
         let version = shard.current;
@@ -118,7 +117,7 @@ impl Server {
         }
         let pull = self.pulls.of(worker);
         let (encoding, body) = (&pull.encoding, pull.body(index));
-        let encode = if owed == Owed::Final { encoding.flush(index, body) } else { encoding.write(index, body) };
+        let encode = encoding.write(index, body);
         let difference = encoding.residual(index);
         let subtract = Kernel::Apply { from: echo, update: shard.params(), scale: 1.0, into: difference };
         hub.compute(subtract, Job::Prepare);
@@ -148,7 +147,7 @@ impl Server {
         let entry = &mut shard.seat(worker).echo;
         debug_assert!(entry.busy > 0, "the body is in use since the difference was begun");
         entry.busy += 1;
-        let current = entry.answered == Some((reply.sequence, owed == Owed::Final));
+        let current = entry.answered == Some(reply.sequence);
         let follow = Kernel::Apply { from: echo, update: difference, scale: 1.0, into: echo };
         hub.compute(follow, Job::Followed { shard: index, worker });
         if hub.is_agreed(worker) && current {

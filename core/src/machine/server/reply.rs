@@ -47,7 +47,8 @@ impl Server {
         };
         let sequence = shard.seat_of(worker).mark;
         let reply = Reply { shard: shard.id, sequence, row, version: shard.version, occasion };
-        if self.pulls.are_plain() {
+        // The final parameters are exact whatever the codec, so that all workers end with the same ones.
+        if self.pulls.are_plain() || owed == Owed::Final {
             return self.send_version(hub, index, worker, owed, reply);
         }
         self.send_difference(hub, index, worker, owed, reply);

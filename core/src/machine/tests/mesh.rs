@@ -3,7 +3,8 @@
 use alloc::vec::Vec;
 
 use super::*;
-use crate::recipe::Topology;
+use crate::recipe::{End, Topology};
+use crate::status::Rest;
 use crate::wire::{Ack, Leave, Quanta, SnapshotMark};
 
 fn start(after: u64, joined: bool) -> Message {
@@ -77,7 +78,11 @@ impl Trace {
 
 /// Rank 0 of a full mesh, which has founded it. Its neighbours have no parameters yet.
 fn founder(workers: u32) -> Trace {
-    let mut m = trace(Recipe::mesh(0.5).with_lambda(1.0), 0, workers);
+    founder_of(Recipe::mesh(0.5).with_lambda(1.0), workers)
+}
+
+fn founder_of(recipe: Recipe, workers: u32) -> Trace {
+    let mut m = trace(recipe, 0, workers);
     (1..workers).for_each(|peer| {
         m.meet(peer).expect_idle();
     });
@@ -94,7 +99,11 @@ fn founder(workers: u32) -> Trace {
 
 /// A founder whose one neighbour has joined.
 fn pair() -> Trace {
-    let mut m = founder(2);
+    pair_of(Recipe::mesh(0.5).with_lambda(1.0))
+}
+
+fn pair_of(recipe: Recipe) -> Trace {
+    let mut m = founder_of(recipe, 2);
     m.tell(1, start(0, true)).expect_idle();
     m
 }
@@ -227,28 +236,85 @@ fn a_lost_neighbour_holds_nothing_back() {
     m.expect_idle();
 }
 
+/// A pair in which this node has contributed `value` in every element, with a threshold of a half, and leaves.
+fn leaving(end: End, value: f32) -> Trace {
+    let mut m = pair_of(Recipe::mesh(0.5).with_lambda(1.0).with_end(end));
+    m.step(value).expect_quanta(1, 1, 1).expect_ready(1).expect_view(0.0);
+    m.feed(Input::Leave { stay: false, keep: false });
+    m
+}
+
+#[track_caller]
+fn expect_rest(m: &mut Trace, norm: f64, messages: u32, kept: f64) {
+    m.expect_event(Event::Rest(Rest { norm, updates: 1.0, messages, kept }));
+}
+
 /// The residual is the last message. A peer goes when its neighbours have all its messages and know which was the last.
 #[test]
 fn a_peer_that_leaves_sends_its_residual_and_waits_for_the_acknowledgements() {
-    let mut m = pair();
     // A quarter is below the threshold, and stays in the residual.
-    m.step(0.25).expect_quanta(1, 1, 1).expect_ready(1).expect_view(0.0);
-    m.feed(Input::Leave { stay: false, keep: false }).expect_quanta(1, 2, 2).expect_idle();
-    m.tell(1, ack(1)).expect_idle().tell(1, ack(2));
+    let mut m = leaving(End::Send, 0.25);
+    m.expect_quanta(1, 2, 2);
+    expect_rest(&mut m, 0.5, 1, 0.0);
+    m.expect_idle().tell(1, ack(1)).expect_idle().tell(1, ack(2));
     let leave = Leave { origin: PeerId(0), incarnation: OWN, last: Sequence(2), stays: false };
     assert_eq!(m.expect_transmit(1, Kind::Leave), Message::Leave(leave));
     m.expect_idle().tell(1, Message::LeaveAck { origin: PeerId(0), incarnation: OWN });
     m.expect_signal(Signal::Left).expect_view(-0.25).expect_idle();
 }
 
+#[test]
+fn a_peer_that_leaves_keeps_its_residual() {
+    let mut m = leaving(End::Keep, 0.25);
+    expect_rest(&mut m, 0.5, 0, 0.5);
+    m.expect_idle().tell(1, ack(1));
+    m.expect_transmit(1, Kind::Leave);
+    m.tell(1, Message::LeaveAck { origin: PeerId(0), incarnation: OWN });
+    m.expect_signal(Signal::Left).expect_view(0.0).expect_idle();
+}
+
+/// Ordinary messages say nothing of a residual below the threshold, so one of them is enough to know.
+#[test]
+fn a_residual_below_the_threshold_is_not_spread() {
+    let mut m = leaving(End::Spread { messages: 9 }, 0.25);
+    m.expect_quanta(1, 2, 2);
+    expect_rest(&mut m, 0.5, 1, 0.5);
+    m.expect_idle();
+}
+
+/// One message has room for 2^15 - 1 smallest quanta per element, about 64 here. The rest follows in further messages.
+#[test]
+fn a_residual_of_any_size_is_sent() {
+    let mut m = pair_of(Recipe::mesh(0.5).with_lambda(1.0).with_end(End::Send));
+    m.step(0.25).expect_quanta(1, 1, 1).expect_ready(1);
+    let residual = m.machine.saved()[0];
+    residual.restore(&mut m.pool, &[200.25f32.to_bits(); LEN]).unwrap();
+    m.feed(Input::Leave { stay: false, keep: false });
+    // 3 * 63.998 + 8.256. The neighbour has room for two messages at a time.
+    m.expect_quanta(1, 2, 2).tell(1, ack(1)).expect_quanta(1, 3, 3);
+    let event = m.wants.pop_front();
+    let Some(Output::Event(Event::Rest(rest))) = event else { panic!("{event:?}") };
+    assert_eq!((rest.messages, rest.kept), (4, 0.0));
+    m.tell(1, ack(2)).expect_quanta(1, 4, 4).tell(1, ack(3));
+    m.expect_quanta(1, 5, 5).tell(1, ack(4)).tell(1, ack(5)).expect_transmit(1, Kind::Leave);
+    m.tell(1, Message::LeaveAck { origin: PeerId(0), incarnation: OWN });
+    m.expect_signal(Signal::Left).expect_view(-200.25).expect_idle();
+}
+
+/// A mesh scales an update before it encodes it.
+#[test]
+fn an_update_is_multiplied_by_lambda() {
+    let mut m = pair_of(Recipe::mesh(0.5));
+    // lambda is one half: two workers.
+    m.step(2.0).expect_quanta(1, 1, 1).expect_ready(1).expect_view(-1.0).expect_idle();
+    assert_eq!(m.machine.status().residual_norm, 0.0);
+}
+
 /// A peer that stays for the end has all messages of all peers in its replica.
 #[test]
 fn a_peer_that_stays_waits_for_the_last_messages_of_all() {
     let mut m = pair();
-    m.feed(Input::Leave { stay: true, keep: false })
-        .expect_quanta(1, 1, 1)
-        .tell(1, ack(1))
-        .expect_transmit(1, Kind::Leave);
+    m.feed(Input::Leave { stay: true, keep: false }).expect_transmit(1, Kind::Leave);
     m.tell(1, Message::LeaveAck { origin: PeerId(0), incarnation: OWN }).expect_waiting(Some(1)).expect_idle();
     let leave = Leave { origin: PeerId(1), incarnation: Incarnation(1), last: Sequence(1), stays: true };
     m.tell(1, Message::Leave(leave)).expect_transmit(1, Kind::Ack);

@@ -1,7 +1,8 @@
 //! The worker, input by input. The server has the rank after the workers; `S` is its rank here.
 
 use super::*;
-use crate::recipe::{Codec, Pace, TopK, Topology};
+use crate::recipe::{Codec, End, Hint, Pace, TopK, Topology};
+use crate::status::Rest;
 use crate::wire::Leave;
 
 /// The rank of the server in runs of one worker.
@@ -215,23 +216,73 @@ fn a_farewell_that_got_lost_is_said_again() {
     w.expect_signal(Signal::Left).expect_idle();
 }
 
+/// One element of four is sent, the first of equal ones. Three of them stay in the residual.
 fn sparse() -> Recipe {
-    Recipe::asynchronous().with_lambda(1.0).with_codec(Codec::TopK(TopK { density: 0.25 }))
+    let codec = Codec::TopK(TopK { density: 0.25 });
+    Recipe::asynchronous().with_lambda(1.0).with_codec(codec).with_pull(codec)
 }
 
-/// Largest entries first: what the codec leaves out is contributed when the worker leaves.
-#[test]
-fn a_leaving_worker_contributes_its_residual() {
-    let mut w = worker(sparse());
+/// A worker that has contributed 0.5 in every element, and leaves.
+fn leaving(end: End) -> Trace {
+    let mut w = worker(sparse().with_end(end));
     w.step(0.5);
     expect_push(&mut w, 1, 0);
     w.send(S, answer(1, 1, 1), 0.5).expect_ready(1);
     w.feed(Input::Leave { stay: false, keep: false });
+    w
+}
+
+/// The worker says what became of its residual of norm sqrt(3) / 2.
+#[track_caller]
+fn expect_rest(w: &mut Trace, messages: u32, kept: f64) {
+    let norm = 0.75f64.sqrt();
+    let rest = Rest { norm, updates: norm, messages, kept };
+    w.expect_event(Event::Rest(rest));
+    assert_eq!(w.machine.status().rest, Some(rest));
+    // One contribution with a density of a quarter is less than one message per element.
+    let hint = Hint::LateElements { density: 0.25, messages: 1 };
+    w.expect_event(Event::Hint(hint));
+}
+
+#[track_caller]
+fn expect_left(w: &mut Trace, sequence: u64) {
+    assert_eq!(w.expect_transmit(S, Kind::Leave), leave(sequence, false));
+    w.expect_signal(Signal::Left).expect_idle();
+}
+
+#[test]
+fn a_leaving_worker_keeps_its_residual() {
+    let mut w = leaving(End::Keep);
+    expect_rest(&mut w, 0, 0.75f64.sqrt());
+    expect_left(&mut w, 1);
+}
+
+#[test]
+fn a_leaving_worker_sends_its_residual() {
+    let mut w = leaving(End::Send);
+    expect_push(&mut w, 2, 1);
+    expect_rest(&mut w, 1, 0.0);
+    w.expect_idle().send(S, answer(2, 2, 2), 0.0);
+    expect_left(&mut w, 2);
+}
+
+/// Each message has one element, as all others of this recipe. One of three stays.
+#[test]
+fn a_leaving_worker_spreads_its_residual() {
+    let mut w = leaving(End::Spread { messages: 2 });
     expect_push(&mut w, 2, 1);
     w.expect_idle().send(S, answer(2, 2, 2), 0.0);
-    assert_eq!(w.expect_transmit(S, Kind::Leave), leave(2, false));
-    w.expect_signal(Signal::Left).expect_idle();
-    assert_eq!(w.machine.status().residual_norm, 0.0);
+    expect_push(&mut w, 3, 2);
+    expect_rest(&mut w, 2, 0.5);
+    w.expect_idle().send(S, answer(3, 3, 3), 0.0);
+    expect_left(&mut w, 3);
+}
+
+#[test]
+fn dense_answers_to_sparse_contributions_call_for_a_hint() {
+    let mut w = trace(sparse().with_pull(Codec::F32), 0, 1);
+    w.hello(S, 1).send(S, params(Occasion::Welcome { lead: 0 }, 0, 0, 0), 1.0);
+    w.expect_signal(Signal::Joined { clock: Clock(0) }).expect_event(Event::Hint(Hint::DensePull)).expect_idle();
 }
 
 /// A suspended worker leaves its residual where it is; a checkpoint saves it.

@@ -9,8 +9,8 @@
 //! et al. 2013): a worker always sees its own updates.
 //!
 //! With a codec, a contribution is encoded first, shard by shard, and the part that the codec leaves out stays in a
-//! residual. A worker that leaves sends the residual as a last contribution. If the servers have a codec of their own,
-//! they send differences, which the worker subtracts from its view.
+//! residual. A worker that leaves keeps its residual or contributes it, as the recipe says. If the servers have a codec of
+//! their own, they send differences, which the worker subtracts from its view.
 //!
 //! | file | |
 //! |---|---|
@@ -37,6 +37,7 @@ use crate::buffer::{BufferId, Segment};
 use crate::id::{Clock, PeerId, Sequence, ShardId};
 use crate::kernel::{Kernel, KernelResult};
 use crate::layout::shard_range;
+use crate::recipe::Correction;
 use crate::rule::own_scale;
 use crate::rule::pace::{lead_max, window};
 use crate::status::{Role as RoleName, Status};
@@ -58,7 +59,7 @@ pub(crate) struct Worker {
     encoding: Encoding,
     /// Decodes the servers' differences.
     pull: Encoding,
-    /// The residual has been contributed, or is kept for a suspension.
+    /// The worker makes no more contributions, also none with parts of its residual.
     flushed: bool,
     /// Examples of the last contribution that had any.
     weight: u32,
@@ -129,9 +130,11 @@ struct ServerLink {
 pub(crate) enum Job {
     /// To prepare for kernels that come later. Kernels run in order, so its end has no consequence.
     Prepare,
+    /// To measure a contribution.
+    Measure,
     /// To clip the residual.
     Clip,
-    /// To encode a shard of a contribution; `rest`: the residual, for the last time.
+    /// To encode a shard of a contribution; `rest`: of the residual alone.
     Encode { shard: usize, sequence: Sequence, rest: bool },
     /// To send a shard of the contribution in this slot.
     Push { slot: usize },
@@ -162,7 +165,7 @@ impl Worker {
         let view = vectors.floats("view", setup.len, Keep::No);
         let rows = vectors.floats("rows", if window > 1 { setup.len } else { 0 }, Keep::No);
         let encoding = Encoding::encoder(&setup, setup.recipe.codec, setup.recipe.correction, ranges(), vectors);
-        let pull = Encoding::decoder(&setup, setup.recipe.pull, ranges(), vectors);
+        let pull = Encoding::decoder(&setup, setup.recipe.pull, Correction::none(), ranges(), vectors);
         let bodies = |encoding: &Encoding| match encoding.is_plain() {
             true => 0,
             false => (0..shards as usize).map(|shard| encoding.len_max(shard)).sum(),
@@ -268,6 +271,7 @@ impl Role for Worker {
     fn on_done(&mut self, hub: &mut Port<'_>, job: Job, result: KernelResult) {
         match job {
             Job::Prepare | Job::Local | Job::Offer => {}
+            Job::Measure => self.encoding.on_measured(result),
             Job::Clip => self.encoding.on_clipped(result),
             Job::Encode { shard, sequence, rest } => self.on_encoded(hub, shard, sequence, rest, result),
             Job::Push { slot } => self.pushes[slot].sending -= 1,
@@ -338,6 +342,9 @@ impl Role for Worker {
         }
         self.state = State::Leaving { stays: stay };
         self.flushed = keep;
+        if !keep {
+            self.encoding.begin_end();
+        }
         Ok(())
     }
 

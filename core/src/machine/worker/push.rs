@@ -1,5 +1,5 @@
 //! Contributions: encoded, pushed to every shard, pushed again after a broken connection; and the residual as the last
-//! of them.
+//! of them, if the recipe says so.
 
 use alloc::vec::Vec;
 
@@ -7,16 +7,23 @@ use super::{Job, Port, Progress, State, Worker};
 use crate::buffer::Segment;
 use crate::id::{PeerId, Sequence, ShardId};
 use crate::kernel::KernelResult;
+use crate::machine::Event;
 use crate::wire::{self, Leave, Message, Offer};
 
 impl Worker {
-    /// Contributes the application's update; `rest`: the residual.
+    /// Contributes the application's update; `rest`: a part of the residual.
     pub(super) fn contribute(&mut self, hub: &mut Port<'_>, weight: u32, rest: bool) {
         self.sequence = self.sequence.next();
         let sequence = self.sequence;
         let slot = self.slot(sequence);
         self.pushes[slot].weight = weight;
         self.weight = if weight > 0 { weight } else { self.weight };
+        if weight > 0 && !rest {
+            let whole = Segment::floats(self.update(sequence), 0, hub.setup.len);
+            let (norm, scale) = self.encoding.prepare(whole, sequence.0);
+            norm.into_iter().for_each(|kernel| hub.compute(kernel, Job::Measure));
+            scale.into_iter().for_each(|kernel| hub.compute(kernel, Job::Prepare));
+        }
         for shard in 0..self.rows.len() {
             let row = &mut self.rows[shard];
             row.own = row.own.next();
@@ -32,7 +39,7 @@ impl Worker {
             }
             let body = self.body(shard, sequence);
             if rest {
-                hub.compute(self.encoding.flush(shard, body), Job::Encode { shard, sequence, rest });
+                hub.compute(self.encoding.last(shard, body), Job::Encode { shard, sequence, rest });
                 continue;
             }
             let update = self.part(self.update(sequence), shard);
@@ -60,23 +67,35 @@ impl Worker {
         }
         let slot = self.slot(sequence);
         self.rows[shard].pushed[slot].length = Some(encoded.bytes);
+        if !rest && self.is_encoded() {
+            self.encoding.watch().into_iter().for_each(|hint| hub.event(Event::Hint(hint)));
+        }
         self.push(hub, shard, sequence);
     }
 
-    /// A worker that leaves contributes its residual last, with the weight of the contribution before.
+    /// A worker that leaves makes contributions of its residual, if the recipe says so, with the weight of the
+    /// contribution before.
     pub(super) fn maybe_flush(&mut self, hub: &mut Port<'_>) {
-        if self.flushed || !matches!(self.state, State::Leaving { .. }) {
+        if self.flushed || !matches!(self.state, State::Leaving { .. }) || !self.is_encoded() {
             return;
         }
-        if self.encoding.is_plain() || self.weight == 0 {
+        if !self.encoding.wants_last() {
             self.flushed = true;
+            self.encoding.take_rest().into_iter().for_each(|rest| hub.event(Event::Rest(rest)));
+            self.encoding.late_hint().into_iter().for_each(|hint| hub.event(Event::Hint(hint)));
         } else if self.is_free() {
-            self.flushed = true;
             for row in &mut self.rows {
                 row.base = row.version;
             }
-            self.contribute(hub, self.weight, true);
+            self.encoding.begin_last();
+            self.contribute(hub, self.weight.max(1), true);
         }
+    }
+
+    /// Are all shards of the last contribution encoded?
+    fn is_encoded(&self) -> bool {
+        let slot = self.slot(self.sequence);
+        self.sequence == Sequence(0) || self.rows.iter().all(|row| row.pushed[slot].length.is_some())
     }
 
     pub(super) fn push(&mut self, hub: &mut Port<'_>, shard: usize, sequence: Sequence) {

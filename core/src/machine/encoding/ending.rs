@@ -1,0 +1,90 @@
+//! The end of a worker's messages: what becomes of its residual ([`End`]).
+//!
+//! Protocol of use: [`Encoding::begin_end`] when the worker makes no more contributions; while
+//! [`Encoding::wants_last`], a message of [`Encoding::last`]; then [`Encoding::take_rest`], once.
+
+use super::Encoding;
+use crate::buffer::Segment;
+use crate::kernel::Kernel;
+use crate::kernel::norm::square_root;
+use crate::recipe::{End, Hint};
+use crate::status::Rest;
+
+/// Most messages of [`End::Send`]. A threshold message carries up to 128 times the tau of the recipe per element, so
+/// only a run that does not learn comes near this limit.
+const MESSAGES_MAX: u32 = 1024;
+
+/// How far the end of a worker's messages is.
+#[derive(Copy, Clone, Debug, Default)]
+pub(super) struct Ending {
+    /// Norm of the residual when the end began.
+    norm: Option<f64>,
+    /// Last messages made so far.
+    messages: u32,
+    /// Sum of squares of the residual before the last of them.
+    before: f64,
+    /// The worker has been told what became of the residual.
+    told: bool,
+}
+
+impl Encoding {
+    /// The worker makes no more contributions.
+    pub(in crate::machine) fn begin_end(&mut self) {
+        self.ending.norm.get_or_insert(square_root(self.squares()));
+    }
+
+    /// Is another message due before the worker may go?
+    pub(in crate::machine) fn wants_last(&self) -> bool {
+        let Ending { messages, before, .. } = self.ending;
+        if self.is_plain() || !(self.has_encoded() || self.resumed) {
+            return false;
+        }
+        let carried = self.parts.iter().any(|part| part.last.entries > 0);
+        let squares = self.squares();
+        match self.end {
+            End::Keep => false,
+            // A resumed worker that has not encoded anything yet does not know its residual.
+            _ if messages == 0 => squares > 0.0 || !self.has_encoded(),
+            End::Spread { messages: most } => messages < most && squares > 0.0 && carried,
+            // A dense message that did not halve the norm of the residual is followed by none that does.
+            End::Send => {
+                let helps = self.codec.is_sparse() || squares <= before / 4.0;
+                messages < MESSAGES_MAX && squares > 0.0 && carried && helps
+            }
+        }
+    }
+
+    /// A last message begins: the kernels of [`last`](Self::last) follow, one for each part.
+    pub(in crate::machine) fn begin_last(&mut self) {
+        self.ending.messages += 1;
+        self.ending.before = if self.has_encoded() { self.squares() } else { f64::INFINITY };
+    }
+
+    /// The kernel that writes a part of the residual to `body`, as its end demands.
+    pub(in crate::machine) fn last(&self, part: usize, body: Segment) -> Kernel {
+        match self.end {
+            End::Send => self.flush(part, body),
+            End::Spread { .. } | End::Keep => self.write(part, body),
+        }
+    }
+
+    /// What became of the residual. Returns it once, when no message is due any more; `None` if nothing was encoded.
+    pub(in crate::machine) fn take_rest(&mut self) -> Option<Rest> {
+        let first = !core::mem::replace(&mut self.ending.told, true);
+        self.rest().filter(|_| first)
+    }
+
+    /// The same, as often as asked; `None` before it is told.
+    pub(in crate::machine) fn rest(&self) -> Option<Rest> {
+        let norm = self.ending.norm.filter(|_| self.ending.told && !self.is_plain() && self.has_encoded())?;
+        let updates = if self.measured > 0.0 { norm / self.measured } else { 0.0 };
+        Some(Rest { norm, updates, messages: self.ending.messages, kept: square_root(self.squares()) })
+    }
+
+    /// The hint for a run that was shorter than its elements waited.
+    pub(in crate::machine) fn late_hint(&self) -> Option<Hint> {
+        let messages = self.made + self.messages;
+        let density = f64::from(self.codec.density()?);
+        (self.has_encoded() && density * (messages as f64) < 1.0).then_some(Hint::LateElements { density, messages })
+    }
+}
