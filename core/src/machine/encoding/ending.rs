@@ -35,7 +35,7 @@ impl Encoding {
 
     /// Is another message due before the worker may go?
     pub(in crate::machine) fn wants_last(&self) -> bool {
-        let Ending { messages, before, .. } = self.ending;
+        let Ending { norm, messages, before, .. } = self.ending;
         if self.is_plain() || !(self.has_encoded() || self.resumed) {
             return false;
         }
@@ -46,9 +46,11 @@ impl Encoding {
             // A resumed worker that has not encoded anything yet does not know its residual.
             _ if messages == 0 => squares > 0.0 || !self.has_encoded(),
             End::Spread { messages: most } => messages < most && squares > 0.0 && carried,
-            // A dense message that did not halve the norm of the residual is followed by none that does.
+            // Every dense message leaves an error. The end is where a thousandth of the norm is left, or a message no
+            // longer helps.
             End::Send => {
-                let helps = self.codec.is_sparse() || squares <= before / 4.0;
+                let enough = norm.is_some_and(|norm| squares <= 1e-6 * norm * norm);
+                let helps = self.codec.is_sparse() || (squares < before && !enough);
                 messages < MESSAGES_MAX && squares > 0.0 && carried && helps
             }
         }
