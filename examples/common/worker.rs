@@ -230,7 +230,7 @@ impl<'a> Trainer<'a> {
 /// messages, so there the number of updates in the replica is used.
 fn progress(options: &Options, status: &Status) -> u64 {
     match options.recipe.topology() {
-        Topology::Mesh { .. } => status.updates / u64::from(options.cluster.workers),
+        Topology::Mesh { .. } if !options.recipe.is_collective() => status.updates / u64::from(options.cluster.workers),
         _ => status.clock.0,
     }
 }
