@@ -62,7 +62,7 @@ pub enum Control {
         density: f32,
     },
     /// The lowest threshold at which a message's body fits a number of bytes. Exempt are dense messages: the first ones
-    /// if [`Correction::warmup`] is set, and the last one of a worker that leaves.
+    /// if [`Correction::warmup`] is set, and the last ones with [`End::Send`](super::End::Send).
     Budget {
         /// Limit of a body in bytes: at least 64, and at least 64 per tensor with one threshold per tensor.
         bytes: u32,

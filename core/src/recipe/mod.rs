@@ -83,6 +83,28 @@
 //! | `dl4j-sharing` | `mesh tau=0.0009765625 control=band` | DL4J, gradient sharing |
 //! | `dgc` | `sparse density=0.001 momentum=0.9 ramp=500` | Lin et al. 2018 |
 //!
+//! # The learning rate, momentum and servers
+//!
+//! n is the number of workers. The *gain* is how far a step of all workers moves the parameters, relative to one worker
+//! that takes one step with the same learning rate ([`Recipe::gain`]). Where it is 1, the best learning rate of one
+//! machine is a safe start; [`Recipe::learning_rate`] suggests a faster one.
+//!
+//! | recipe | gain | momentum | servers |
+//! |---|---|---|---|
+//! | `averaging`, `su-chen` | 1: the mean of parameters | in the optimizer; reset at each average | none |
+//! | `dl4j` | 1 | in the optimizer; averaged with the parameters | none |
+//! | `sync`, `firecaffe`, `ring-bf16`, `ring-int8` | 1: the mean of updates | in the optimizer | none |
+//! | `sparse`, `local-sparse`, `local-bf16` | 1: the mean of messages | in the optimizer | none |
+//! | `dgc` | 1 / (1 - 0.9) = 10; 1 relative to an optimizer with momentum 0.9 | in the recipe; none in the optimizer | none |
+//! | `hardsync` | 1: the mean of updates | in the optimizer | 1, on any host; `shards=N`: N of them |
+//! | `async`, `ssp`, `petuum` | 1: `lambda=1/n` | in the optimizer, small: staleness adds momentum | 1; `shards=N`: N |
+//! | `downpour` | 1: `lambda=1/n` | in the optimizer, small | 2 |
+//! | `softsync`, `rudra` | n / c, divided by the staleness (+ 1) | in the optimizer, small | 1; `shards=N`: N |
+//! | `mesh`, `strom`, `dl4j-sharing` | 1: `lambda=1/n`, before the codec | in the optimizer, or `momentum=` | none |
+//!
+//! A server moves the bytes of all workers over the link of its host. Servers on the hosts of several workers, with
+//! `shards=` at least as many, share that load.
+//!
 //! # Sources
 //!
 //! - Chan and Lane 2014, "Distributed asynchronous optimization of convolutional neural networks"

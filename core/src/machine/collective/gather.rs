@@ -235,7 +235,8 @@ impl Gather {
         (self.members[to].sent, self.members[to].sending) = (true, true);
         let task = Task::Gather(Step::Send { epoch: self.round.epochs.begin_sending(), member: to });
         let message = Message::Up(self.round.part(0, own));
-        hub.transmit_coded(peer, message, body, self.sum.len, Job::Exchange(task));
+        let dense = body.map_or(0, |_| self.sum.len);
+        hub.transmit_coded(peer, message, body, dense, Job::Exchange(task));
     }
 
     fn on_sent(&mut self, epoch: Epoch, to: usize) {

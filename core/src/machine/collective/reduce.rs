@@ -179,7 +179,8 @@ impl Reduce {
         let from = self.hops.as_ref().map_or(plain, |hops| hops.body(chunk));
         let message = Message::Up(self.round.part(chunk as u32, mean));
         let task = Task::Up { epoch: self.round.epochs.begin_sending(), chunk };
-        hub.transmit_coded(parent, message, mean.body(from), plain.len, Job::Exchange(task));
+        let dense = mean.body(plain).map_or(0, |plain| plain.len);
+        hub.transmit_coded(parent, message, mean.body(from), dense, Job::Exchange(task));
     }
 
     /// A mean has been sent up, and its buffer is free for the result.
@@ -246,13 +247,14 @@ impl Reduce {
         let message = Message::Down(self.round.part(chunk as u32, result));
         let plain = self.chunks.result(chunk);
         let from = self.hops.as_ref().map_or(plain, |hops| hops.body(chunk));
+        let dense = result.body(plain).map_or(0, |plain| plain.len);
         for (child, peer) in self.routes.children(chunk) {
             if sent & 1 << child != 0 || only.is_some_and(|only| only != peer) || !hub.is_agreed(peer) {
                 continue;
             }
             sent |= 1 << child;
             let task = Task::Down { epoch: self.round.epochs.begin_sending() };
-            hub.transmit_coded(peer, message, result.body(from), plain.len, Job::Exchange(task));
+            hub.transmit_coded(peer, message, result.body(from), dense, Job::Exchange(task));
         }
         *self.chunks.progress_mut(chunk) = Progress::Done { result, sent };
     }
