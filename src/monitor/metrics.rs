@@ -64,6 +64,9 @@ const METRICS: &[Metric] = &[
     gauge("density", "Share of the elements in the last encoded update.", |r| r.status.density),
     gauge("threshold", "Threshold of the last encoded update.", |r| r.status.tau),
     gauge("residual_norm", "Norm of the residual, which has not been sent.", |r| r.status.residual_norm),
+    gauge("residual_updates", "Norm of the residual, as a multiple of the norm of an update.", |r| {
+        r.status.residual_updates
+    }),
     gauge("loss", "Training loss, as reported by the application.", |r| f64::from(r.progress.loss)),
     gauge("accuracy", "Accuracy, as reported by the application.", |r| f64::from(r.progress.accuracy)),
     gauge("view", "Number of the membership view.", |r| r.status.view as f64),

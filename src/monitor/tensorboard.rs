@@ -28,6 +28,7 @@ const SCALARS: &[Scalar] = &[
     ("density", |r| r.status.density),
     ("staleness", |r| r.status.staleness.mean()),
     ("residual_norm", |r| r.status.residual_norm),
+    ("residual_updates", |r| r.status.residual_updates),
 ];
 
 impl Board {

@@ -1,5 +1,6 @@
 //! The pane of compression: density, bytes saved, the cost of coding, and the link speed below which it pays off.
 
+use gradwire_core::telemetry::NoteKind;
 use ratatui::Frame;
 use ratatui::layout::{Constraint, Layout, Rect};
 use ratatui::text::{Line, Span};
@@ -65,8 +66,14 @@ fn lines<'a>(app: &App, model: &Model) -> Vec<Line<'a>> {
         "coding time not reported yet".to_string()
     };
     let factor = if sent > 0.0 { dense / sent } else { 1.0 };
-    let residual = coded.iter().map(|node| node.now.residual).sum::<f64>();
-    vec![
+    let updates = coded.iter().map(|node| node.report.status.residual_updates).sum::<f64>() / n;
+    let ended: Vec<_> = coded.iter().filter_map(|node| node.report.status.rest).collect();
+    let residual = match ended.iter().map(|rest| rest.kept).sum::<f64>() {
+        _ if ended.is_empty() => format!("residual  {updates:.2} updates per worker, not sent yet"),
+        kept => format!("residual  {updates:.2} updates per worker; at the end {kept:.2e} was not sent"),
+    };
+    let hint = model.notes.iter().rev().find(|note| note.kind == NoteKind::Hint);
+    let mut lines = vec![
         Line::raw(format!(
             "density   {density:.2e}: {} of {} elements",
             count(density * parameters),
@@ -75,6 +82,8 @@ fn lines<'a>(app: &App, model: &Model) -> Vec<Line<'a>> {
         Line::raw(format!("sent      {} instead of {} as f32: a factor of {factor:.0}", bytes(sent), bytes(dense))),
         Line::raw(format!("bound     {} per message: entropy of random positions", bytes(bound))),
         Line::from(vec![Span::raw("verdict   "), Span::styled(verdict, app.theme.accent())]),
-        Line::raw(format!("residual  {residual:.3e}: sum of the norms, not sent yet")),
-    ]
+        Line::raw(residual),
+    ];
+    lines.extend(hint.map(|hint| Line::styled(format!("{hint} (rank {})", hint.rank), app.theme.warn())));
+    lines
 }
