@@ -144,6 +144,8 @@ fn main() {
         ("softsync", Recipe::softsync(2)),
         ("ssp", Recipe::ssp(3)),
         ("mesh", Recipe::mesh(1.0 / 512.0)),
+        ("ring-int8", Recipe::preset("ring-int8").unwrap_or_else(Recipe::sync)),
+        ("sparse", Recipe::sparse(0.01)),
     ];
     for (name, recipe) in recipes {
         let mut cluster = Handover::new(recipe, 4, steps);

@@ -80,6 +80,12 @@ fn synchronous_results_on_a_device_equal_those_on_the_cpu() {
         "hardsync codec=sign",
         "hardsync codec=topk density=0.02 pull=f16",
         "ssp bound=0",
+        "sync codec=int8",
+        "sync topology=ring codec=bf16 chunk=1000",
+        "sync topology=ring codec=sign",
+        "sparse density=0.02 momentum=0.5",
+        "sync topology=mesh codec=threshold density=0.02 momentum=0.5 clip_norm=0.5",
+        "sync topology=mesh codec=f16",
     ];
     for text in texts {
         let recipe: Recipe = text.parse().unwrap();

@@ -13,7 +13,8 @@ use std::time::Duration;
 
 use process::{Chaos, Ended, Process, Proxy, port, scratch};
 
-const RECIPES: [&str; 6] = ["averaging", "sync", "async", "softsync", "ssp", "mesh"];
+const RECIPES: [&str; 9] =
+    ["averaging", "sync", "async", "softsync", "ssp", "mesh", "ring-int8", "sparse", "local-bf16"];
 
 fn cluster(args: &str) -> Ended {
     Process::start("cluster", &format!("--json {args}")).end().succeeded()

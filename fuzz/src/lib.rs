@@ -18,13 +18,14 @@ mod net;
 mod peer;
 mod raw;
 
-use gradwire_core::Recipe;
 use gradwire_core::codec::threshold::{self, Aim, MergeError, Section};
 use gradwire_core::codec::{BodyError, Dense, Form, bf16, entries, f16, float32, int8, sign, topk};
 use gradwire_core::kernel::threshold::Entry;
 use gradwire_core::kernel::tier::Tier;
+use gradwire_core::kernel::{self, Coding, Kernel, KernelResult};
 use gradwire_core::recipe::Threshold;
 use gradwire_core::wire::{HEADER_LEN, Header};
+use gradwire_core::{BufferId, Pool, Recipe, Segment};
 
 /// A target: its name, its function, and the inputs that fuzzing begins with.
 pub type Target = (&'static str, fn(&[u8]), fn() -> Vec<Vec<u8>>);
@@ -229,7 +230,9 @@ fn largest(data: &[u8]) {
     let len = usize::from(*len) * 4 + 1;
     let body = words(rest);
     let mut values = vec![0.0; len];
-    if topk::expand(&body, &mut values).is_err() {
+    let expanded = topk::expand(&body, &mut values);
+    assert_eq!(scattered(&body, len), expanded.map(|()| values.clone()).ok());
+    if expanded.is_err() {
         return;
     }
     let entries = values.iter().filter(|x| **x != 0.0).count().max(1);
@@ -237,6 +240,24 @@ fn largest(data: &[u8]) {
     let mut again = vec![0; topk::words_max(len, entries)];
     let encoded = topk::encode(entries, Some(&values), &mut residual, &mut scratch, &mut again);
     assert_eq!(&again[..encoded.bytes as usize / 4], &body[..]);
+}
+
+/// A body that is added to zeros by the kernel, all of it or nothing; `None`: it is refused.
+fn scattered(body: &[u32], len: usize) -> Option<Vec<f32>> {
+    let mut pool = Pool::new([4 * body.len(), 0, 4 * len]);
+    let whole = |id: u32, words: usize| Segment::floats(BufferId(id), 0, words);
+    pool.bytes_mut(whole(0, body.len())).copy_from_slice(bytemuck::cast_slice(body));
+    let (coding, into) = (Coding::TopK { count: 1 }, whole(2, len));
+    let kernel = Kernel::Scatter { coding, body: whole(0, body.len()), sections: whole(1, 0), scale: 1.0, into };
+    let result = kernel::run(&kernel, &mut pool);
+    let sum = pool.floats(into).to_vec();
+    match result {
+        KernelResult::Malformed(_) => {
+            assert!(sum.iter().all(|x| *x == 0.0), "a refused body has changed the sum");
+            None
+        }
+        _ => Some(sum),
+    }
 }
 
 fn largest_seeds() -> Vec<Vec<u8>> {

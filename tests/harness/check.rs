@@ -446,6 +446,8 @@ fn close(what: &str, got: &[f32], expected: &[f64], tolerance: f64) -> Result<()
 fn mesh(scenario: &Scenario, world: &World, truth: &Truth) -> Result<(), Failure> {
     let plan = &scenario.plan;
     let kept = kept(plan, world);
+    let Merge::Sum { lambda } = plan.recipe.merge() else { unreachable!("a mesh adds updates") };
+    let lambda = lambda.of(plan.cluster.workers);
     let crashing = scenario.crashing();
     let done: Vec<PeerId> =
         (0..plan.cluster.workers).map(PeerId).filter(|worker| world.life(*worker) == Life::Done).collect();
@@ -460,7 +462,8 @@ fn mesh(scenario: &Scenario, world: &World, truth: &Truth) -> Result<(), Failure
             );
         }
         for (i, got) in params.iter().enumerate() {
-            let total = truth.contributed.iter().map(|sums| sums[i]).sum::<i64>() as f32 / 1024.0;
+            let sum = truth.contributed.iter().map(|sums| sums[i]).sum::<i64>();
+            let total = lambda * sum as f32 / 1024.0;
             // After crashes, only elements of workers that neither crashed nor were cut off are complete.
             let whole = crashing.is_empty()
                 || (i < plan.cluster.workers as usize

@@ -104,6 +104,11 @@ fn gather(seed: u64) -> Recipe {
     Recipe::sparse(density).with_codec(codec).with_correction(correction)
 }
 
+/// A factor that leaves sums exact: updates are multiples of 2^-10 and thresholds go down to 2^-14.
+fn lambda(seed: u64) -> f32 {
+    [1.0, 1.0, 0.5, 0.25][Random::new(seed, 10).below(4) as usize]
+}
+
 /// What becomes of the residuals at the end.
 fn end(seed: u64) -> End {
     match Random::new(seed, 8).below(4) {
@@ -132,7 +137,7 @@ fn mesh(seed: u64, workers: u32) -> Recipe {
         if random.chance(0.2) { (1 + random.below(u64::from(workers)) as u32, random.below(6) as u32) } else { (0, 0) };
     let correction = Correction { warmup, ramp, starters, head_start, ..Correction::none() };
     Recipe::mesh(TAU)
-        .with_lambda(1.0)
+        .with_lambda(lambda(seed))
         .with_codec(Codec::Threshold(threshold))
         .with_correction(correction)
         .with_end(end(seed))
