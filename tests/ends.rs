@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use gradwire::recipe::{Codec, End, Merge, Pace, Payload, Threshold, TopK, Topology};
 use gradwire::status::Rest;
-use gradwire::{Cluster, Layout, Mem, Recipe, Server, Session, Status};
+use gradwire::{Cluster, Layout, Mem, Recipe, RunState, Server, Session, Status};
 
 const WORKERS: u32 = 3;
 /// Long enough for two blocks of `int8`.
@@ -107,8 +107,12 @@ fn run(recipe: Recipe) -> Vec<(Vec<f32>, Status)> {
         })
     });
     let workers: Vec<_> = workers.collect();
-    let ends = workers.into_iter().map(|worker| worker.join().unwrap()).collect();
-    drop(serving);
+    let ends: Vec<(Vec<f32>, Status)> = workers.into_iter().map(|worker| worker.join().unwrap()).collect();
+    for mut server in serving {
+        let mut params = vec![0.0; LEN];
+        assert_eq!(server.wait(&mut params, Duration::from_secs(30)).unwrap(), RunState::Ended);
+        assert_eq!(params, ends[0].0, "{recipe}: the server has other parameters");
+    }
     ends
 }
 
@@ -138,10 +142,18 @@ fn check_rest(recipe: &Recipe, status: &Status) {
     match recipe.end() {
         End::Keep => assert_eq!((messages, kept), (0, norm), "{recipe}"),
         End::Spread { messages: most } => assert!(messages <= most && kept <= 2.0 * norm, "{recipe}: {status:?}"),
-        // Of a threshold's residual, less than the smallest quantum per element is left; of other codecs' a small share.
+        // Of a threshold's residual, less than the smallest quantum per element is left; of top-k's nothing; of a dense
+        // codec's a small share.
         End::Send => {
             let quantum = 1.0 / 64.0 / 256.0 * (LEN as f64).sqrt();
-            assert!(kept <= quantum.max(0.01 * norm), "{recipe}: {norm}, {kept} is kept after {messages} messages");
+            let (most, left) = match recipe.codec() {
+                Codec::Threshold(_) => (1024, quantum),
+                Codec::TopK(_) => (1, 0.0),
+                Codec::Sign => (16, 0.25 * norm),
+                _ => (1, norm / 16.0),
+            };
+            let holds = kept <= left && messages <= most;
+            assert!(holds, "{recipe}: {norm}, {kept} is kept after {messages} messages");
         }
     }
 }

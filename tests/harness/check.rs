@@ -351,10 +351,13 @@ fn summed(scenario: &Scenario, world: &World, truth: &Truth) -> Result<(), Failu
         return Ok(());
     }
     let applied = server_params(scenario, world);
+    // Servers multiply by lambda what they receive; a residual is not multiplied yet.
+    let lambda = lambda(plan);
+    let applied_of = |i: usize| applied[i] / lambda;
     let kept = kept(plan, world);
     for (worker, sums) in truth.contributed.iter().enumerate() {
         let crashes = crashing.iter().filter(|node| node.index() == worker).count() as f32;
-        let (made, there) = (sums[worker] as f32 / 1024.0 / UNIT, (kept[worker] - applied[worker]) / UNIT);
+        let (made, there) = (sums[worker] as f32 / 1024.0 / UNIT, (kept[worker] - applied_of(worker)) / UNIT);
         // A crash loses the updates in flight, at most two, and with a codec also the residual.
         ensure!(
             there <= made && (there >= made - 2.0 * crashes || (crashes > 0.0 && scenario.kind == Kind::Coded)),
@@ -363,15 +366,24 @@ fn summed(scenario: &Scenario, world: &World, truth: &Truth) -> Result<(), Failu
     }
     if crashing.is_empty() {
         let total = |i: usize| truth.contributed.iter().map(|sums| sums[i]).sum::<i64>() as f32 / 1024.0;
-        for (i, got) in applied.iter().enumerate() {
-            let (total, kept) = (total(i), kept[i]);
-            ensure!(*got == kept - total, "element {i} is {got}, contributions sum up to {total}, {kept} is kept");
+        for i in 0..applied.len() {
+            let (total, kept, got) = (total(i), kept[i], applied_of(i));
+            ensure!(
+                got == kept - total,
+                "element {i} is {got} over lambda, contributions sum up to {total}, {kept} is kept"
+            );
         }
         for worker in (0..plan.cluster.workers).map(PeerId) {
             ensure!(bits(world.params(worker)) == bits(&applied), "worker {worker} ends with other parameters");
         }
     }
     Ok(())
+}
+
+/// The factor of a recipe that adds; a power of two in each scenario.
+fn lambda(plan: &Plan) -> f32 {
+    let Merge::Sum { lambda } = plan.recipe.merge() else { unreachable!("a recipe that adds") };
+    lambda.of(plan.cluster.workers)
 }
 
 /// The sum of what the residuals of all workers hold at the end.
@@ -446,8 +458,8 @@ fn close(what: &str, got: &[f32], expected: &[f64], tolerance: f64) -> Result<()
 fn mesh(scenario: &Scenario, world: &World, truth: &Truth) -> Result<(), Failure> {
     let plan = &scenario.plan;
     let kept = kept(plan, world);
-    let Merge::Sum { lambda } = plan.recipe.merge() else { unreachable!("a mesh adds updates") };
-    let lambda = lambda.of(plan.cluster.workers);
+    // A mesh multiplies by lambda before it encodes, so residuals are multiplied already.
+    let lambda = lambda(plan);
     let crashing = scenario.crashing();
     let done: Vec<PeerId> =
         (0..plan.cluster.workers).map(PeerId).filter(|worker| world.life(*worker) == Life::Done).collect();
@@ -462,8 +474,7 @@ fn mesh(scenario: &Scenario, world: &World, truth: &Truth) -> Result<(), Failure
             );
         }
         for (i, got) in params.iter().enumerate() {
-            let sum = truth.contributed.iter().map(|sums| sums[i]).sum::<i64>();
-            let total = lambda * sum as f32 / 1024.0;
+            let total = lambda * truth.contributed.iter().map(|sums| sums[i]).sum::<i64>() as f32 / 1024.0;
             // After crashes, only elements of workers that neither crashed nor were cut off are complete.
             let whole = crashing.is_empty()
                 || (i < plan.cluster.workers as usize

@@ -4,7 +4,7 @@
 //! change the scenarios of old seeds: each group of choices draws from a generator (`Random::new(seed, stream)`) of its
 //! own.
 
-use gradwire_core::recipe::{Codec, Control, Correction, End, Pace, Staleness, Threshold, TopK, Topology};
+use gradwire_core::recipe::{Codec, Control, Correction, End, Lambda, Pace, Staleness, Threshold, TopK, Topology};
 use gradwire_core::{Cluster, Duration, Instant, Layout, Patience, PeerId, Recipe};
 use gradwire_sim::{Fault, Network, Plan, Random};
 
@@ -104,17 +104,21 @@ fn gather(seed: u64) -> Recipe {
     Recipe::sparse(density).with_codec(codec).with_correction(correction)
 }
 
-/// A factor that leaves sums exact: updates are multiples of 2^-10 and thresholds go down to 2^-14.
-fn lambda(seed: u64) -> f32 {
-    [1.0, 1.0, 0.5, 0.25][Random::new(seed, 10).below(4) as usize]
-}
-
 /// What becomes of the residuals at the end.
 fn end(seed: u64) -> End {
     match Random::new(seed, 8).below(4) {
         0 => End::Keep,
         1 => End::Spread { messages: 3 },
         _ => End::Send,
+    }
+}
+
+/// The factor lambda of a sum. Powers of two, so that products with contributions are exact.
+fn lambda(seed: u64, workers: u32) -> Lambda {
+    match Random::new(seed, 10).below(4) {
+        0 => Lambda::fixed(0.5),
+        1 if workers.is_power_of_two() => Lambda::per_worker(1.0),
+        _ => Lambda::fixed(1.0),
     }
 }
 
@@ -137,7 +141,7 @@ fn mesh(seed: u64, workers: u32) -> Recipe {
         if random.chance(0.2) { (1 + random.below(u64::from(workers)) as u32, random.below(6) as u32) } else { (0, 0) };
     let correction = Correction { warmup, ramp, starters, head_start, ..Correction::none() };
     Recipe::mesh(TAU)
-        .with_lambda(lambda(seed))
+        .with_lambda(lambda(seed, workers))
         .with_codec(Codec::Threshold(threshold))
         .with_correction(correction)
         .with_end(end(seed))
@@ -217,7 +221,8 @@ impl Scenario {
             Kind::SspZero => Recipe::ssp(0).with_lambda(1.0).with_topology(servers),
             Kind::Coded => {
                 let overlap = random.chance(0.5);
-                coded(seed, Recipe::asynchronous().with_lambda(1.0).with_topology(servers), overlap)
+                let lambda = lambda(seed, workers);
+                coded(seed, Recipe::asynchronous().with_lambda(lambda).with_topology(servers), overlap)
             }
             Kind::CodedSync => coded(seed, Recipe::sync().with_topology(servers), false),
             Kind::Mesh => mesh(seed, workers),

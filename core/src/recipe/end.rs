@@ -12,7 +12,8 @@ pub enum End {
     /// The residual is not sent. The run ends with the parameters that it was last trained and validated with.
     Keep,
     /// All of the residual is sent at once, in as many messages as it takes. With a sparse codec, this is one large
-    /// step in a direction that is many steps old, which can undo a part of the training.
+    /// step in a direction that is many steps old, which can undo a part of the training. Messages of a dense codec
+    /// leave an error, which is not sent: less than 1/16 of the residual, or with `sign` what 16 messages leave.
     Send,
     /// The worker sends further messages as the codec makes them, without new updates: the largest part of the residual
     /// in small steps. What is left after the last of them is not sent.

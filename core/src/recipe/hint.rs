@@ -2,7 +2,7 @@
 
 use core::fmt;
 
-use super::{Codec, Recipe, TopK};
+use super::{Codec, Correction, Recipe, TopK};
 use crate::recipe::Control;
 
 /// A choice that costs much in this run. Each hint is given once per node, as [`Event::Hint`](crate::Event::Hint).
@@ -36,11 +36,26 @@ impl Recipe {
     /// The hints that follow from the recipe alone. `messages`: synchronisations of a worker in the whole run, if known.
     pub fn hints(&self, messages: Option<u64>) -> impl Iterator<Item = Hint> + use<> {
         let dense_pull = self.needs_servers() && self.codec.is_sparse() && self.pull == Codec::F32;
-        let late = messages.and_then(|messages| {
-            let density = f64::from(self.codec.density()?);
-            (density * (messages as f64) < 1.0).then_some(Hint::LateElements { density, messages })
-        });
+        let late = messages.and_then(|messages| self.correction.late_elements(&self.codec, messages));
         dense_pull.then_some(Hint::DensePull).into_iter().chain(late)
+    }
+}
+
+impl Correction {
+    /// The hint for a run of so many messages, if they carry a given element less than once. Messages of a warm-up carry
+    /// all elements, and those of a ramp more than later ones.
+    pub(crate) fn late_elements(&self, codec: &Codec, messages: u64) -> Option<Hint> {
+        let density = codec.density().filter(|_| self.warmup == 0)?;
+        let ramp = messages.min(u64::from(self.ramp));
+        let mut carried = f64::from(density) * (messages - ramp) as f64;
+        // The first stages are dense enough to end this sum after about a thousand messages.
+        for message in 1..=ramp {
+            if carried >= 1.0 {
+                break;
+            }
+            carried += f64::from(self.density(message, density));
+        }
+        (carried < 1.0).then_some(Hint::LateElements { density: f64::from(density), messages })
     }
 }
 
@@ -101,5 +116,10 @@ mod tests {
         assert_eq!(hints("sparse density=0.125", Some(7)), late);
         assert_eq!(hints("sparse density=0.125", Some(8)), []);
         assert_eq!(hints("mesh density=0.125", Some(7)), late);
+        // The first of five stages sends a quarter, the second at least an eighth.
+        assert_eq!(hints("sparse density=0.125 ramp=5", Some(7)), []);
+        assert_eq!(hints("sparse density=0.125 warmup=1", Some(2)), []);
+        assert_eq!(hints("dgc", Some(300)), []);
+        assert_eq!(hints("dgc", Some(3)).len(), 1);
     }
 }

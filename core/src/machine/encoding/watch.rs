@@ -9,10 +9,13 @@ use crate::recipe::Hint;
 /// Messages in a row without an element that call for a hint. Shorter silences are common at the start of a run and
 /// with elements that rarely change.
 const EMPTY_MAX: u64 = 16;
-/// A residual of error feedback grows until its elements are sent as fast as they gather: to about 1 / density updates,
-/// less what updates of different signs cancel. The hint is for residuals that have gone far beyond that and still
-/// double from one power of two of the messages to the next.
+/// A residual that collects updates without sending them grows with the number of messages n: as n if the updates have
+/// one direction, as the root of n if their directions are random. So it grows by a factor of 2 or 1.4 from one power of
+/// two to the next, and by less once elements are sent as fast as they gather. With a density, that is the case after
+/// about 1 / density messages.
+const GROWTH: f64 = 1.25;
 const GROWTH_FROM: u64 = 64;
+/// Norm of a residual, in updates, below which it is not worth a hint.
 const GROWN: f64 = 50.0;
 
 /// Observations from message to message.
@@ -68,10 +71,68 @@ impl Encoding {
             return None;
         }
         let (norm, updates) = (square_root(self.squares()), self.residual_updates());
-        let grows = self.messages > GROWTH_FROM && updates > GROWN && norm > 2.0 * self.watch.norm;
+        let settled = self.codec.density().is_none_or(|density| self.messages as f64 * f64::from(density) >= 2.0);
+        let due = self.messages > GROWTH_FROM && settled && updates > GROWN;
+        let grows = due && norm > GROWTH * self.watch.norm;
         self.watch.norm = norm;
         let told = self.watch.told_growth;
         self.watch.told_growth |= grows;
         (grows && !told).then_some(Hint::ResidualGrows { updates })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::codec::Encoded;
+    use crate::machine::Setup;
+    use crate::status::Counters;
+    use crate::vectors::Vectors;
+
+    fn encoding(recipe: &str) -> Encoding {
+        let recipe: crate::recipe::Recipe = recipe.parse().unwrap();
+        let (layout, cluster) = (crate::Layout::flat(1000), crate::Cluster { workers: 2, servers: 1 });
+        let setup = Setup::new(crate::PeerId(0), cluster, recipe, &layout, 0);
+        let whole = core::iter::once(0..1000);
+        Encoding::encoder(&setup, recipe.codec, recipe.correction, whole, &mut Vectors::default())
+    }
+
+    /// Updates of norm 1. `encoded`: entries, and norm of the residual, after a number of messages.
+    fn first_hint(recipe: &str, encoded: impl Fn(u64) -> (u32, f64)) -> Option<(u64, Hint)> {
+        let mut encoding = encoding(recipe);
+        encoding.on_measured(KernelResult::Norm { squares: 1.0 });
+        (1..=10_000).find_map(|message| {
+            let (entries, norm) = encoded(message);
+            let encoded = Encoded { bytes: 4, entries, squares: norm * norm, threshold: 0.5, ..Encoded::default() };
+            encoding.on_encoded(0, encoded, &mut Counters::default());
+            Some((message, encoding.watch()?))
+        })
+    }
+
+    #[test]
+    fn silence_calls_for_a_hint_once() {
+        let silent = |message| (u32::from(message == 3), 1.0);
+        let hint = Hint::NothingSent { messages: 16, tau: 0.5 };
+        assert_eq!(first_hint("strom", silent), Some((19, hint)));
+        assert_eq!(first_hint("strom", |message| (u32::from(message % 16 == 0), 1.0)), None);
+        let mut encoding = encoding("strom");
+        let hints = (0..100).filter(|_| encoding.watch().is_some());
+        assert_eq!(hints.count(), 1);
+    }
+
+    #[test]
+    fn a_residual_that_keeps_growing_calls_for_a_hint() {
+        let grows = |recipe, norm: fn(f64) -> f64| {
+            let hint = first_hint(recipe, |message| (1, norm(message as f64)));
+            hint.map(|(message, hint)| (message, matches!(hint, Hint::ResidualGrows { .. })))
+        };
+        // Updates of one direction, and random ones, of which almost nothing is sent.
+        assert_eq!(grows("strom lambda=1", |n| n), Some((128, true)));
+        assert_eq!(grows("strom lambda=1", square_root), Some((4096, true)));
+        // Elements are sent as fast as they gather.
+        assert_eq!(grows("strom lambda=1", |n| n.min(60.0)), None);
+        // Until each element has been sent about twice, every residual of a density grows.
+        assert_eq!(grows("async codec=topk density=0.01", |n| n.min(100.0)), None);
+        assert_eq!(grows("async codec=topk density=0.01", |n| n), Some((256, true)));
     }
 }

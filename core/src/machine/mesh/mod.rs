@@ -374,8 +374,10 @@ impl Role for Mesh {
     }
 
     fn on_leave(&mut self, hub: &mut Port<'_, Job>, stays: bool, keep: bool) -> Result<(), Misuse> {
+        let has_joined = self.state.has_parameters();
         self.state = self.state.leave(stays)?;
-        if !keep {
+        // Without parameters there is no ledger yet that a last message could enter.
+        if !keep && has_joined {
             self.own.encoding.begin_end();
             self.become_leaving(hub, stays);
         }

@@ -342,9 +342,6 @@ impl Role for Worker {
         }
         self.state = State::Leaving { stays: stay };
         self.flushed = keep;
-        if !keep {
-            self.encoding.begin_end();
-        }
         Ok(())
     }
 

@@ -67,7 +67,7 @@ impl Worker {
         }
         let slot = self.slot(sequence);
         self.rows[shard].pushed[slot].length = Some(encoded.bytes);
-        if !rest && self.is_encoded() {
+        if !rest && self.is_encoded(sequence) {
             self.encoding.watch().into_iter().for_each(|hint| hub.event(Event::Hint(hint)));
         }
         self.push(hub, shard, sequence);
@@ -76,9 +76,10 @@ impl Worker {
     /// A worker that leaves makes contributions of its residual, if the recipe says so, with the weight of the
     /// contribution before.
     pub(super) fn maybe_flush(&mut self, hub: &mut Port<'_>) {
-        if self.flushed || !matches!(self.state, State::Leaving { .. }) || !self.is_encoded() {
+        if self.flushed || !matches!(self.state, State::Leaving { .. }) || !self.is_encoded(self.sequence) {
             return;
         }
+        self.encoding.begin_end();
         if !self.encoding.wants_last() {
             self.flushed = true;
             self.encoding.take_rest().into_iter().for_each(|rest| hub.event(Event::Rest(rest)));
@@ -92,10 +93,10 @@ impl Worker {
         }
     }
 
-    /// Are all shards of the last contribution encoded?
-    fn is_encoded(&self) -> bool {
-        let slot = self.slot(self.sequence);
-        self.sequence == Sequence(0) || self.rows.iter().all(|row| row.pushed[slot].length.is_some())
+    /// Are all shards of one of the last contributions encoded?
+    fn is_encoded(&self, sequence: Sequence) -> bool {
+        let slot = self.slot(sequence);
+        sequence == Sequence(0) || self.rows.iter().all(|row| row.pushed[slot].length.is_some())
     }
 
     pub(super) fn push(&mut self, hub: &mut Port<'_>, shard: usize, sequence: Sequence) {
