@@ -12,6 +12,7 @@ use core::ops::Range;
 
 use ending::Ending;
 use watch::Watch;
+pub(super) use watch::{is_measured, smooth};
 
 use super::Setup;
 use crate::buffer::{BufferId, Segment};
@@ -56,7 +57,7 @@ pub(super) struct Encoding {
     clip_norm: f32,
     /// Factor on contributions.
     lambda: f32,
-    /// Norm of the last contribution that was measured, as it is encoded.
+    /// Norm of contributions as they are encoded, smoothed over those that were measured.
     measured: f64,
     watch: Watch,
     end: End,

@@ -19,6 +19,7 @@ use crate::buffer::{BufferId, Segment};
 use crate::codec::Encoded;
 use crate::kernel::norm::square_root;
 use crate::kernel::{Coding, EncodeTarget, Kernel, KernelResult, MEAN_MAX};
+use crate::machine::encoding::{is_measured, smooth};
 use crate::recipe::{Codec, Recipe};
 use crate::status::{Counters, Rest, Status};
 use crate::vectors::{Keep, Vectors};
@@ -39,7 +40,7 @@ pub(super) struct Hops {
     made: usize,
     /// Contributions so far.
     contributions: u64,
-    /// Norm of the last contribution that was measured.
+    /// Norm of contributions, smoothed over those that were measured.
     measured: f64,
     /// Elements of the vector.
     len: usize,
@@ -118,8 +119,7 @@ impl Hops {
     pub(super) fn begin(&mut self, contributes: bool, contribution: BufferId) -> Option<Kernel> {
         self.made = 0;
         self.contributions += u64::from(contributes);
-        // A kernel over the whole vector, at rounds that become rarer and rarer.
-        let measures = contributes && self.contributions.is_power_of_two();
+        let measures = contributes && is_measured(self.contributions);
         measures.then_some(Kernel::Norm { x: Segment::floats(contribution, 0, self.len), limit: 0.0 })
     }
 
@@ -158,7 +158,7 @@ impl Hops {
 
     pub(super) fn on_measured(&mut self, result: KernelResult) {
         if let KernelResult::Norm { squares } = result {
-            self.measured = square_root(squares);
+            self.measured = smooth(self.measured, square_root(squares));
         }
     }
 

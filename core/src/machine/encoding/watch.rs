@@ -18,6 +18,16 @@ const GROWTH_FROM: u64 = 64;
 /// Norm of a residual, in updates, below which it is not worth a hint.
 const GROWN: f64 = 50.0;
 
+/// Is the norm of this contribution measured? It takes a pass over the vector.
+pub(in crate::machine) fn is_measured(message: u64) -> bool {
+    message.is_power_of_two() || message.is_multiple_of(32)
+}
+
+/// A mean of measured norms that follows them: norms vary by some factor from one contribution to the next.
+pub(in crate::machine) fn smooth(mean: f64, norm: f64) -> f64 {
+    if mean == 0.0 { norm } else { mean + (norm - mean) / 4.0 }
+}
+
 /// Observations from message to message.
 #[derive(Copy, Clone, Debug, Default)]
 pub(super) struct Watch {
@@ -35,8 +45,8 @@ impl Encoding {
     /// mesh. `message`: its number, from 1. The first kernel finds [`KernelResult::Norm`], for
     /// [`on_measured`](Self::on_measured).
     pub(in crate::machine) fn prepare(&self, update: Segment, message: u64) -> (Option<Kernel>, Option<Kernel>) {
-        // Without a limit, the norm is measured for monitors only: at messages that become rarer and rarer.
-        let measures = !self.is_plain() && (self.clip_norm > 0.0 || message.is_power_of_two());
+        // Without a limit, the norm is measured for monitors only: at the first messages, and later now and then.
+        let measures = !self.is_plain() && (self.clip_norm > 0.0 || is_measured(message));
         let norm = measures.then_some(Kernel::Norm { x: update, limit: self.clip_norm });
         let scale = (self.lambda != 1.0).then_some(Kernel::Scale { x: update, factor: self.lambda });
         (norm, scale)
@@ -47,7 +57,7 @@ impl Encoding {
         if let KernelResult::Norm { squares } = result {
             let norm = square_root(squares);
             let clipped = if self.clip_norm > 0.0 { norm.min(f64::from(self.clip_norm)) } else { norm };
-            self.measured = clipped * f64::from(self.lambda);
+            self.measured = smooth(self.measured, clipped * f64::from(self.lambda));
         }
     }
 
