@@ -132,7 +132,7 @@ fn all_workers_end_with_the_same_parameters() {
     }
 }
 
-/// The status says what became of the residual, and it is what the recipe demands.
+/// The status reports the fate of the residual, as the recipe demands it.
 fn check_rest(recipe: &Recipe, status: &Status) {
     if recipe.codec() == Codec::F32 {
         return assert_eq!(status.rest, None, "{recipe}");

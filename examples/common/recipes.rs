@@ -59,18 +59,18 @@ const GROUPS: &[(&str, &[(&str, &str)])] = &[
             ("sync", "the reference: as one worker with a batch n times as large"),
             ("async", "workers of different speed; one server; late updates"),
             ("softsync", "as async, with means of 2 updates and less weight if late"),
-            ("ssp", "as async, but nobody runs more than 3 steps ahead"),
+            ("ssp", "as async, but no worker runs more than 3 steps ahead"),
             ("mesh", "as async without a server, with the largest 1 % only"),
         ],
     ),
     (
         "For slow networks",
         &[
-            ("ring-bf16", "half the bytes of sync, and nothing to tune"),
-            ("ring-int8", "a quarter of the bytes of sync"),
-            ("sparse", "a few per cent of the bytes, at every step"),
+            ("ring-bf16", "half the bytes of sync, and the same loss"),
+            ("ring-int8", "a quarter of the bytes of sync, and the same loss"),
+            ("sparse", "a few per cent of the bytes; a higher loss in short runs"),
             ("local-bf16", "a fortieth of the bytes; every 20 steps"),
-            ("local-sparse", "the fewest bytes: the largest 1 %, every 10 steps"),
+            ("local-sparse", "the fewest bytes: sparse every 10 steps; learns slower"),
         ],
     ),
     (

@@ -205,3 +205,34 @@ fn errors_name_the_expected_and_the_found_value() {
         "body: expected a finite value (above 0 in top-k) at index 0, got 0"
     );
 }
+
+/// Long vectors are selected from the candidates of a sample, also where the sample is not typical: the entries are the
+/// first of the largest, as by sorting.
+#[test]
+fn topk_of_a_long_vector_is_exact() {
+    let len = 70_000;
+    let noise = |i: usize| ((i as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40) as f32 / (1u32 << 24) as f32 - 0.5;
+    let stride = len / 4096;
+    let vectors: [(&str, fn(usize, usize, f32) -> f32); 5] = [
+        ("noise", |_, _, noise| noise),
+        ("large where the sample looks", |i, stride, noise| if i % stride == 0 { 9.0 + noise } else { noise }),
+        ("small where the sample looks", |i, stride, noise| if i % stride == 0 { 0.0 } else { noise }),
+        ("equal", |i, _, noise| 0.25f32.copysign(noise + (i % 2) as f32 - 0.5)),
+        ("mostly zeros", |i, _, noise| if i % 1000 == 7 { noise } else { 0.0 }),
+    ];
+    for (name, of) in vectors {
+        let update: Vec<f32> = (0..len).map(|i| of(i, stride, noise(i))).collect();
+        for count in [1, 7, 70, 700, 7_000, 60_000] {
+            let (mut residual, mut scratch) = (vec![0.0; len], vec![0; len]);
+            let mut body = vec![0; topk::words_max(len, count)];
+            let encoded = topk::encode(count, Some(&update), &mut residual, &mut scratch, &mut body);
+            let mut order: Vec<usize> = (0..len).filter(|i| update[*i] != 0.0).collect();
+            order.sort_by(|a, b| update[*b].abs().total_cmp(&update[*a].abs()));
+            let mut expected = vec![0.0; len];
+            order.iter().take(count).for_each(|i| expected[*i] = update[*i]);
+            let mut decoded = vec![f32::NAN; len];
+            topk::expand(&body[..encoded.bytes as usize / 4], &mut decoded).unwrap();
+            assert!(decoded == expected, "{name}, {count}");
+        }
+    }
+}

@@ -8,6 +8,7 @@
 use super::entries::{self, Reader};
 use super::{BodyError, Encoded, Form, bytes, squares};
 use crate::kernel::threshold::NEGATIVE;
+use crate::kernel::tier::Tier;
 
 /// Length of a body's header in words.
 pub const HEADER_WORDS: usize = 3;
@@ -22,19 +23,59 @@ pub fn count(len: usize, density: f32) -> usize {
     ((f64::from(density) * len as f64) as usize).clamp(1, len)
 }
 
-/// Selects the `count`-th largest magnitude. Returns its bits, and the number of elements with exactly this magnitude
-/// that are among the `count` largest.
+/// Elements of the sample that [`floor`] takes.
+const SAMPLE: usize = 4096;
+
+/// The bits of a magnitude that a few more than `count` elements reach, by a strided sample. It saves the exact
+/// selection from looking at all other elements. 0: the sample would save nothing.
+fn floor(x: &[f32], count: usize) -> u32 {
+    let stride = x.len() / SAMPLE;
+    // The rank in the sample, and four standard deviations more.
+    let expected = count / stride.max(1);
+    let rank = expected + 4 * expected.isqrt() + 8;
+    if stride < 8 || rank >= SAMPLE / 2 {
+        return 0;
+    }
+    let mut sample = [0u32; SAMPLE];
+    for (magnitude, x) in sample.iter_mut().zip(x.iter().step_by(stride)) {
+        *magnitude = x.to_bits() & !NEGATIVE;
+    }
+    *sample.select_nth_unstable(SAMPLE - 1 - rank).1
+}
+
+/// Writes the indices of the elements whose magnitude is at least `floor` to `into`, and returns their number.
+fn candidates(x: &[f32], floor: u32, into: &mut [u32]) -> usize {
+    const BLOCK: usize = 16;
+    let mut found = 0;
+    Tier::best().run(|| {
+        for (block, x) in x.chunks(BLOCK).enumerate() {
+            // A fold without a branch vectorises. Most blocks have no candidate.
+            let reach = |x: &f32| u32::from(x.to_bits() & !NEGATIVE >= floor);
+            if x.iter().fold(0, |any, x| any | reach(x)) == 0 {
+                continue;
+            }
+            for (i, _) in x.iter().enumerate().filter(|(_, x)| reach(x) == 1) {
+                into[found] = (block * BLOCK + i) as u32;
+                found += 1;
+            }
+        }
+    });
+    found
+}
+
+/// Selects the `count`-th largest magnitude of the candidates. Returns its bits, and the number of elements with exactly
+/// this magnitude that are among the `count` largest.
 ///
 /// A radix selection: three passes count by the next 11, 11 and 9 bits of the magnitude. Time is linear, and it neither
 /// sorts nor allocates.
-fn kth(x: &[f32], count: usize) -> (u32, usize) {
+fn kth(x: &[f32], candidates: &[u32], count: usize) -> (u32, usize) {
     const BITS: [(u32, u32); 3] = [(20, 11), (9, 11), (0, 9)];
     let (mut prefix, mut left) = (0u32, count);
     for (shift, bits) in BITS {
         let mut bins = [0u32; 1 << 11];
         let above = shift + bits;
-        for x in x {
-            let magnitude = x.to_bits() & !NEGATIVE;
+        for index in candidates {
+            let magnitude = x[*index as usize].to_bits() & !NEGATIVE;
             if above == 31 || magnitude >> above == prefix >> above {
                 bins[(magnitude >> shift & ((1 << bits) - 1)) as usize] += 1;
             }
@@ -64,16 +105,23 @@ pub fn encode(
 ) -> Encoded {
     let mut dense = super::Dense::default();
     dense.add(update, residual, 0);
-    let (kth, mut ties) = kth(residual, count);
+    let mut considered = candidates(residual, floor(residual, count), scratch);
+    if considered < count {
+        // The sample was not typical of the vector.
+        considered = candidates(residual, 0, scratch);
+    }
+    let (kth, mut ties) = kth(residual, &scratch[..considered], count);
     let mut found = 0;
-    for (index, x) in residual.iter().enumerate() {
-        let magnitude = x.to_bits() & !NEGATIVE;
+    for i in 0..considered {
+        let index = scratch[i];
+        let bits = residual[index as usize].to_bits();
+        let magnitude = bits & !NEGATIVE;
         // Of the elements equal to the smallest sent magnitude, the first ones, as many as belong to the `count`
         // largest.
         let tie = magnitude == kth && ties > 0;
         ties -= usize::from(tie);
         if (magnitude > kth || tie) && magnitude != 0 {
-            scratch[found] = x.to_bits() & NEGATIVE | index as u32;
+            scratch[found] = bits & NEGATIVE | index;
             found += 1;
         }
     }

@@ -1,4 +1,4 @@
-//! What the exchange of a round is, whatever its shape: [`Exchange`], and the state that all shapes share.
+//! [`Exchange`]: the exchange of a round, of any shape; and the state that all shapes share.
 //!
 //! [`Reduce`](super::reduce::Reduce) is the exchange of trees and rings, [`Gather`](super::gather::Gather) that of
 //! meshes.

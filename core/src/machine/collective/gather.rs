@@ -112,7 +112,7 @@ enum Own {
 /// How far the sum is.
 #[derive(Copy, Clone, Debug, Default)]
 struct Added {
-    /// Members whose messages are in the sum, or have none.
+    /// Members that are counted: their messages are in the sum, or carry no body.
     members: usize,
     /// A message is being added.
     busy: bool,

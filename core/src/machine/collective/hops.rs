@@ -1,4 +1,4 @@
-//! The codec of a tree or ring: what a node encodes, hop by hop, and what its own encoding takes away.
+//! The codec of a tree or ring: an encoder with a residual at every hop.
 //!
 //! A node encodes the mean of its subtree on the way up; the root encodes the result. Each adds its residual first, and
 //! keeps the error as its next residual. So for every chunk and round, over all nodes:
