@@ -4,6 +4,8 @@
 //! All contributions are small multiples of 2^-10 with equal weights, and the numbers of workers are powers of two. So
 //! all sums are exact, and the equality has no tolerance.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use gradwire_core::{Cluster, Duration, Layout, PeerId, Recipe};
 use gradwire_sim::{App, Halt, Network, Plan, Random, Saved, World};
 

@@ -3,6 +3,8 @@
 //!
 //! The model is written from the paper (sections 3.1 to 3.3 and algorithm 4), independently of the codecs and kernels.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::sync::{Arc, Mutex};
 
 use gradwire_core::{Cluster, Duration, Layout, PeerId, Recipe};

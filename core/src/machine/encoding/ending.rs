@@ -35,7 +35,8 @@ pub(super) struct Ending {
 impl Encoding {
     /// The worker makes no more contributions.
     pub(in crate::machine) fn begin_end(&mut self) {
-        self.ending.norm.get_or_insert(square_root(self.squares()));
+        let norm = self.ending.norm.unwrap_or_else(|| square_root(self.squares()));
+        self.ending.norm = Some(norm);
     }
 
     /// Is another message due before the worker may go?
