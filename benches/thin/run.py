@@ -5,10 +5,10 @@ Starts one process per network namespace. A veth pair connects each namespace to
 port in both directions. All namespaces are made here and removed at the end. Needs root, ip, and a kernel with tbf;
 without them, nothing is measured. The updates are random; nothing is trained, so that a step is communication only.
 
-Columns: the median time of a step at rank 0, the megabytes of a step at the busiest port (the larger of sent and
-received, headers of TCP included), the time that these take at the rate of the link, and how many times faster the step
-is than a dense ring and than PyTorch with its bf16 hook. In the recipe `mesh`, a step does not wait for the link: where
-its time is below that of the link's limit, messages were merged.
+Columns: the time of a step at rank 0 (median; in asynchronous recipes the mean), the best time, the megabytes of a step
+at the busiest port (the larger of sent and received, headers of TCP included), the time that these take at the rate of
+the link, and how many times faster the step is than a dense ring and than PyTorch with its bf16 hook. Steps of the
+recipe `mesh` do not wait for others; if they are faster than the link, messages are merged, which is counted.
 
 The connections of gradwire are encrypted, as is its default beyond loopback (--insecure-open: they are not); those of
 gloo cannot be.
@@ -183,14 +183,14 @@ def table(count, floats, node, torch):
         around = 6 * count * floats * 32 / (args.mbit * 1e6)
         said = measure(commands(steps), 60 + around + 4 * steps * expected)
         results.append((label, said))
-        brief = said if isinstance(said, str) else f"{said[0]['median'] * 1e3:.1f} ms"
+        brief = said if isinstance(said, str) else f"{said[0]['step'] * 1e3:.1f} ms"
         print(f"  {label}: {brief}", file=sys.stderr, flush=True)
         if args.json:
             with open(args.json, "a") as file:
                 row = {"processes": count, "floats": floats, "mbit": args.mbit, "row": label, "ranks": said}
                 print(json.dumps(row), file=file)
-    medians = {label: got[0]["median"] for label, got in results if not isinstance(got, str)}
-    ratio = lambda label, base: f"{medians[base] / medians[label]:8.2f}" if base in medians else f"{'-':>8}"
+    times = {label: got[0]["step"] for label, got in results if not isinstance(got, str)}
+    ratio = lambda label, base: f"{times[base] / times[label]:8.2f}" if base in times else f"{'-':>8}"
     print(f"{'':<20} {'steps':>6} {'step ms':>9} {'best ms':>9} {'MB/step':>9} {'link ms':>9} {'to ring':>8} {'to bf16':>8}")
     for label, got in results:
         if isinstance(got, str):
@@ -198,7 +198,7 @@ def table(count, floats, node, torch):
             continue
         megabytes = max(max(rank["sent"], rank["received"]) for rank in got) / 1e6
         link = megabytes * 8e3 / args.mbit
-        row = f"{label:<20} {got[0]['steps']:>6} {got[0]['median'] * 1e3:>9.1f} {got[0]['best'] * 1e3:>9.1f}"
+        row = f"{label:<20} {got[0]['steps']:>6} {got[0]['step'] * 1e3:>9.1f} {got[0]['best'] * 1e3:>9.1f}"
         row += f" {megabytes:>9.4f} {link:>9.1f} {ratio(label, 'ring')} {ratio(label, 'torch bf16 hook')}"
         merged = sum(rank["merged"] for rank in got)
         print(row + (f"  {merged} messages merged" if merged else ""), flush=True)
