@@ -8,6 +8,9 @@ use std::process::{Command, Output};
 
 use binary::binary;
 
+const RECIPES: [&str; 10] =
+    ["averaging", "sync", "async", "softsync", "ssp", "mesh", "dl4j", "downpour", "rudra", "dl4j-sharing"];
+
 fn cluster(args: &str) -> Output {
     Command::new(binary("cluster")).args(args.split_whitespace()).output().unwrap()
 }
@@ -30,7 +33,7 @@ fn train(args: &str) -> String {
 fn every_recipe_learns_the_digits() {
     let alone = field(&train("--workers 1 --recipe sync"), "accuracy");
     assert!(alone >= 0.95);
-    for recipe in ["averaging", "sync", "async", "softsync", "ssp", "mesh"] {
+    for recipe in RECIPES {
         let json = train(&format!("--recipe {recipe}"));
         let accuracy = field(&json, "accuracy");
         assert!(accuracy >= 0.95 && accuracy > alone - 0.02, "{recipe}: {accuracy}, alone {alone}");
@@ -40,6 +43,84 @@ fn every_recipe_learns_the_digits() {
         }
         assert!(field(&json, "staleness_mean") >= 0.0);
     }
+}
+
+#[test]
+fn recipes_learn_the_sequences() {
+    for recipe in ["averaging", "hardsync", "mesh"] {
+        let json = train(&format!("--task sequence --recipe {recipe} --epochs 8"));
+        assert!(json.contains("\"task\":\"sequence\"") && field(&json, "accuracy") > 0.9, "{recipe}: {json}");
+    }
+    refused("--task sequence --hidden 20,10", 2, "--hidden: expected one size with --task sequence, got 2");
+    refused("--task sequence --data .", 2, "--data: expected --task digits");
+    refused("--task sums", 2, "invalid value 'sums'");
+}
+
+/// The default rate is that of one worker, times the number of workers, at most 4, and divided by the gain.
+#[test]
+fn the_default_rate_follows_the_recipe() {
+    for (args, rate) in [
+        ("--workers 1 --recipe sync", "0.1"),
+        ("--recipe sync", "0.4"),
+        ("--recipe averaging", "0.2"),
+        ("--recipe async --lambda 1 --workers 2", "0.1"),
+        ("--recipe sync --momentum 0.75", "0.1"),
+        ("--recipe mesh --momentum-correction 0.75 --task sequence", "0.2"),
+    ] {
+        let text = String::from_utf8(cluster(&format!("{args} --epochs 1")).stdout).unwrap();
+        assert!(text.contains(&format!("learning rate {rate},")), "{args}: {text}");
+    }
+}
+
+/// Hints that follow from the recipe are printed once, and are in the JSON object, also of a run between processes.
+#[test]
+fn hints_are_given_once() {
+    let dense_pull = "servers answer sparse updates with dense parameters";
+    for transport in ["mem", "shm"] {
+        let args = format!("--recipe hardsync --codec topk --density 0.01 --epochs 1 --transport {transport}");
+        let text = cluster(&args);
+        let said = String::from_utf8(text.stderr).unwrap();
+        assert_eq!(said.matches(dense_pull).count(), 1, "{said}");
+        assert!(said.contains("hint: at a density of 1.00 %, most elements"), "{said}");
+        assert!(String::from_utf8(text.stdout).unwrap().contains("hint            at a density of 1.00 %"));
+        let json = train(&args);
+        assert_eq!(json.matches(dense_pull).count(), 1, "{json}");
+    }
+    assert!(train("--recipe sync --epochs 1").trim_end().ends_with("\"hints\":[]}"));
+}
+
+/// The model before the end is in the output, as it is after it.
+#[test]
+fn the_end_is_visible() {
+    for transport in ["mem", "shm"] {
+        let args = format!("--recipe mesh --density 0.01 --epochs 4 --transport {transport}");
+        let json = train(&args);
+        assert!(field(&json, "accuracy_before_end") > 0.5 && field(&json, "loss_before_end") < 1.5, "{json}");
+        assert!(json.contains("\"residual_updates\":") && json.contains("\"rest\":"), "{json}");
+        let text = String::from_utf8(cluster(&args).stdout).unwrap();
+        assert!(text.lines().any(|line| line.starts_with("before the end  ")), "{text}");
+    }
+    // A dense synchronous run ends with the parameters of its last round.
+    let text = String::from_utf8(cluster("--recipe sync --epochs 1").stdout).unwrap();
+    assert!(!text.contains("before the end"), "{text}");
+}
+
+#[test]
+fn the_bench_of_learning_prints_its_tables() {
+    let run = |args: &str| {
+        let output = Command::new(binary("learning")).args(args.split_whitespace()).output().unwrap();
+        assert!(output.status.success(), "{args}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let small = "--task digits --seeds 2 --epochs 1 --workers 2";
+    let codecs = run(&format!("{small} --table codecs --filter int8"));
+    assert_eq!((codecs.matches("| ring | int8 |").count(), codecs.matches('%').count()), (1, 8), "{codecs}");
+    let ends = run(&format!("{small} --table ends --filter sign --json"));
+    assert_eq!(ends.lines().filter(|line| line.contains("\"failed\":null")).count(), 9, "{ends}");
+    assert_eq!(run(&format!("{small} --table presets --filter petuum")).lines().count(), 3);
+    // A run that fails is a row.
+    let failed = run(&format!("{small} --table presets --filter petuum --limit 0"));
+    assert!(failed.contains("| digits | petuum | failed: "), "{failed}");
 }
 
 /// Synchronous runs on a GPU and on the CPU end with the same parameters, bit for bit; an asynchronous run on a GPU
@@ -125,6 +206,13 @@ fn recipe_options_appear_in_the_recipe_that_runs() {
     assert!(json.contains("pace=stale bound=1") && json.contains("shards=3"));
     assert!(train("--recipe averaging --optimizer average --momentum 0.5 --epochs 1").contains("optimizer=average"));
     assert!(train("--recipe mesh --relay 2 --epochs 1").contains("relay=2"));
+    let args = "--recipe mesh --end spread --end-messages 7 --clip-norm 2.5 --lambda 0.5/n --epochs 1";
+    let json = train(args);
+    assert!(["end=spread messages=7", "clip_norm=2.5", "lambda=0.5/n"].iter().all(|words| json.contains(words)));
+    let args = "--recipe hardsync --codec topk --pull threshold --pull-control band --pull-clip 9 --epochs 1";
+    assert!(train(args).contains("pull_clip=9 pull_control=band"));
+    let args = "--recipe averaging --payload updates --topology servers --recipe-pace stale --merge sum --bound 1";
+    assert!(train(&format!("{args} --staleness poly --power 0.25 --epochs 1")).contains("poly power=0.25"));
 }
 
 /// A run with each codec option learns and sends less than dense messages; a mesh ends with equal replicas.
@@ -140,7 +228,6 @@ fn codecs_save_bytes_and_keep_replicas_equal() {
         ("--recipe async --codec sign --pull bf16", 0.5),
         ("--recipe hardsync --codec bf16 --pull f16", 0.6),
         ("--recipe async --codec topk --density 0.02 --pull threshold --pull-density 0.05", 0.3),
-        ("--recipe dgc --density 0.01 --rate 0.05", 0.7),
     ] {
         let json = train(&format!("{args} --epochs 8"));
         let share = field(&json, "bytes_sent") / field(&json, "bytes_dense");
@@ -175,8 +262,17 @@ fn bad_arguments_are_refused_by_name() {
     refused("--recipe mesh --tau -0.5", 3, "tau: expected a power of two from 2^-110 to 2^110, got -0.5");
     refused("--recipe mesh --density 2", 3, "density: expected above 0 and at most 1, got 2");
     refused("--recipe mesh --byte-budget 3", 3, "budget: expected at least 64 bytes, got 3");
-    refused("--recipe mesh --codec int8", 3, "topology=mesh requires codec=threshold");
-    refused("--recipe sync --codec bf16", 3, "topology=tree requires codec=f32");
+    refused("--recipe mesh --codec int8", 3, "topology=mesh pace=asynchronous requires codec=threshold");
+    refused("--recipe sync --codec topk", 3, "topology=tree requires a codec other than threshold or topk");
+    refused("--recipe sync --end send", 3, "end=send or spread requires a codec other than f32");
+    refused("--recipe mesh --end never", 2, "--end: end: expected keep, send or spread, got \"never\"");
+    refused(
+        "--recipe mesh --end-messages 3",
+        2,
+        "\"messages\" is not a setting of this recipe, it requires end=spread",
+    );
+    refused("--recipe mesh --lambda 1/4", 2, "lambda: expected a number, or a number over n as in 1/n, got \"1/4\"");
+    refused("--recipe mesh --clip-norm -1", 3, "clip_norm: expected a finite norm, 0 or more, got -1");
     refused("--recipe async --codec zip", 2, "expected f32, bf16, f16, int8, sign, threshold or topk, got \"zip\"");
     refused("--recipe mesh --decay 0", 2, "--decay: expected above 0 and at most 1, got 0");
     refused("--recipe mesh --tau 0.3", 3, "(the nearest below is 0.25)");
