@@ -74,10 +74,13 @@ impl Ending {
 
     /// The fields of a JSON object, each followed by a comma.
     pub fn json(&self) -> String {
-        let rest = self.rest.map_or("null".to_string(), |Rest { norm, updates, messages, kept }| {
-            let [norm, updates, kept] = [norm, updates, kept].map(|x| number(x, 6));
-            format!("{{\"norm\":{norm},\"updates\":{updates},\"messages\":{messages},\"kept\":{kept}}}")
-        });
+        let rest = self.rest.map_or_else(
+            || "null".to_string(),
+            |Rest { norm, updates, messages, kept }| {
+                let [norm, updates, kept] = [norm, updates, kept].map(|x| number(x, 6));
+                format!("{{\"norm\":{norm},\"updates\":{updates},\"messages\":{messages},\"kept\":{kept}}}")
+            },
+        );
         format!(
             "\"accuracy_before_end\":{},\"loss_before_end\":{},\"residual_updates\":{},\"rest\":{rest},\
              \"kept_in_all\":{},",

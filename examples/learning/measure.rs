@@ -79,7 +79,7 @@ impl Measure {
         let matches = options::matches(options::training(Command::new("learning")), args);
         let options = matches.and_then(|matches| Options::from_matches(&matches, workers));
         let options = options.map_err(|(_, text)| text)?;
-        let single = self.rate.unwrap_or(task.rate());
+        let single = self.rate.unwrap_or_else(|| task.rate());
         let rate = match rate {
             Rate::Default => options.recipe.learning_rate(single, workers),
             // The momentum of a codec replaces that of an optimizer, whose best rate is lower by the same factor.

@@ -158,7 +158,7 @@ fn failure(ran: &[Ran]) -> Option<String> {
 fn emit(table: &str, row: &Row, setup: &Setup, ran: &[Ran], more: &str) {
     let list = |of: fn(&Run) -> f64| {
         let items: Vec<String> =
-            ran.iter().map(|run| run.as_ref().map_or("null".into(), |run| number(of(run), 5))).collect();
+            ran.iter().map(|run| run.as_ref().map_or_else(|_| "null".into(), |run| number(of(run), 5))).collect();
         format!("[{}]", items.join(","))
     };
     let mut hints: Vec<String> = ran.iter().flatten().flat_map(|run| run.hints.clone()).collect();
@@ -173,7 +173,7 @@ fn emit(table: &str, row: &Row, setup: &Setup, ran: &[Ran], more: &str) {
         row.name,
         setup.recipe,
         setup.workers,
-        failure(ran).map_or("null".to_string(), |text| format!("\"{text}\"")),
+        failure(ran).map_or_else(|| "null".to_string(), |text| format!("\"{text}\"")),
         list(|run| run.before.0),
         list(|run| run.after.0),
         list(|run| run.before.1),

@@ -75,7 +75,7 @@ fn node(model: &Model, rank: u32, node: &Node) -> String {
         ("tau", number(now.tau)),
         ("residual_norm", number(now.residual)),
         ("residual_updates", number(status.residual_updates)),
-        ("residual_kept", status.rest.map_or("null".to_string(), |rest| number(rest.kept))),
+        ("residual_kept", status.rest.map_or_else(|| "null".to_string(), |rest| number(rest.kept))),
         ("step_ms", number(now.step)),
         ("wait_share", number(now.wait)),
         ("loss", number(f64::from(node.report.progress.loss))),

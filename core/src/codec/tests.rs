@@ -213,7 +213,9 @@ fn topk_of_a_long_vector_is_exact() {
     let len = 70_000;
     let noise = |i: usize| ((i as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40) as f32 / (1u32 << 24) as f32 - 0.5;
     let stride = len / 4096;
-    let vectors: [(&str, fn(usize, usize, f32) -> f32); 5] = [
+    /// An element, of its index, the stride of the sample, and noise.
+    type Element = fn(usize, usize, f32) -> f32;
+    let vectors: [(&str, Element); 5] = [
         ("noise", |_, _, noise| noise),
         ("large where the sample looks", |i, stride, noise| if i % stride == 0 { 9.0 + noise } else { noise }),
         ("small where the sample looks", |i, stride, noise| if i % stride == 0 { 0.0 } else { noise }),

@@ -54,8 +54,11 @@ impl Reduce {
         if chunk >= self.chunks.count() {
             return Err(ProtocolError::NoSuchShard { got: ShardId(part.chunk) });
         }
-        let body = || self.hops.as_ref().map_or(self.chunks.result(chunk).len, |hops| hops.body(chunk).len);
-        let expected = if part.weight > 0 { body() } else { 0 };
+        let body = match &self.hops {
+            Some(hops) => hops.body(chunk),
+            None => self.chunks.result(chunk),
+        };
+        let expected = if part.weight > 0 { body.len } else { 0 };
         if incoming.length != expected {
             let kind = incoming.message.kind();
             return Err(ProtocolError::Length { kind, expected, got: incoming.length });
