@@ -211,7 +211,7 @@ fn recipe_options_appear_in_the_recipe_that_runs() {
     assert!(["end=spread messages=7", "clip_norm=2.5", "lambda=0.5/n"].iter().all(|words| json.contains(words)));
     let args = "--recipe hardsync --codec topk --pull threshold --pull-control band --pull-clip 9 --epochs 1";
     assert!(train(args).contains("pull_clip=9 pull_control=band"));
-    let args = "--recipe averaging --payload updates --topology servers --recipe-pace stale --merge sum --bound 1";
+    let args = "--recipe averaging --optimizer keep --payload updates --topology servers --recipe-pace stale --merge sum --bound 1";
     assert!(train(&format!("{args} --staleness poly --power 0.25 --epochs 1")).contains("poly power=0.25"));
 }
 
