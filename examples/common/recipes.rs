@@ -55,10 +55,10 @@ const GROUPS: &[(&str, &[(&str, &str)])] = &[
     (
         "Plain methods",
         &[
-            ("averaging", "few synchronisations: every 10 steps; a little less exact"),
-            ("sync", "the reference: as one worker with a batch n times as large"),
+            ("averaging", "few messages: synchronises every 10 steps"),
+            ("sync", "the reference: one worker with n times the batch"),
             ("async", "workers of different speed; one server; late updates"),
-            ("softsync", "as async, with means of 2 updates and less weight if late"),
+            ("softsync", "as async; means of 2 updates, with less weight if late"),
             ("ssp", "as async, but no worker runs more than 3 steps ahead"),
             ("mesh", "as async without a server, with the largest 1 % only"),
         ],
@@ -106,12 +106,13 @@ pub fn help() -> String {
     }
     text += &format!(
         "\n\
-         The gain is how far a step of all workers (here {WORKERS}) moves the parameters, relative\n\
-         to a step of one worker with the same learning rate. So the best rate of one\n\
-         machine is safe where the gain is near 1. The momentum of dgc replaces that of\n\
-         the optimizer: its gain is 1 if your rate was tuned with momentum 0.9.\n\
-         The default of --rate is the best rate of one worker, times the number of\n\
-         workers (at most 4; its root for averaging), divided by the gain.\n\n\
+         The gain is how far a step of all workers (here {WORKERS}) moves the parameters,\n\
+         relative to a step of one worker with the same learning rate. So the best rate\n\
+         of one machine is safe where the gain is near 1. The momentum of dgc replaces\n\
+         that of the optimizer: its gain is 1 for a rate tuned with momentum 0.9.\n\
+         The default of --rate is the rate of one worker (0.1 for digits, 0.2 for\n\
+         sequence), times the number of workers (at most 4; its root for averaging), and\n\
+         divided by the gain.\n\n\
          Exit codes:\n  0  success\n  2  wrong usage\n  3  recipe, cluster or contract do not fit\n  \
          4  the run or the network failed\n  5  key\n  6  data, parameter file or checkpoint"
     );

@@ -50,7 +50,7 @@ impl Ended {
         let (staleness, worker) = (staleness(self.statuses.iter()), &self.statuses[0]);
         let after = evaluator.evaluate(&self.params);
         let before = if self.before_end == self.params { after } else { evaluator.evaluate(&self.before_end) };
-        let kept = self.statuses.iter().filter_map(|status| Some(status.rest?.kept)).sum();
+        let kept = self.statuses.iter().filter_map(|status| status.rest).fold(0.0, |sum, rest| sum + rest.kept);
         Outcome {
             accuracy: after.0,
             loss: after.1,

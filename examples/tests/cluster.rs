@@ -8,8 +8,23 @@ use std::process::{Command, Output};
 
 use binary::binary;
 
-const RECIPES: [&str; 10] =
-    ["averaging", "sync", "async", "softsync", "ssp", "mesh", "dl4j", "downpour", "rudra", "dl4j-sharing"];
+const RECIPES: [&str; 15] = [
+    "averaging",
+    "sync",
+    "async",
+    "softsync",
+    "ssp",
+    "mesh",
+    "ring-bf16",
+    "ring-int8",
+    "sparse",
+    "local-bf16",
+    "local-sparse",
+    "dl4j",
+    "downpour",
+    "rudra",
+    "dl4j-sharing",
+];
 
 fn cluster(args: &str) -> Output {
     Command::new(binary("cluster")).args(args.split_whitespace()).output().unwrap()
@@ -211,7 +226,7 @@ fn recipe_options_appear_in_the_recipe_that_runs() {
     assert!(["end=spread messages=7", "clip_norm=2.5", "lambda=0.5/n"].iter().all(|words| json.contains(words)));
     let args = "--recipe hardsync --codec topk --pull threshold --pull-control band --pull-clip 9 --epochs 1";
     assert!(train(args).contains("pull_clip=9 pull_control=band"));
-    let args = "--recipe averaging --payload updates --topology servers --recipe-pace stale --merge sum --bound 1";
+    let args = "--recipe averaging --optimizer keep --payload updates --topology servers --recipe-pace stale --merge sum --bound 1";
     assert!(train(&format!("{args} --staleness poly --power 0.25 --epochs 1")).contains("poly power=0.25"));
 }
 
@@ -226,6 +241,8 @@ fn codecs_save_bytes_and_keep_replicas_equal() {
         ("--recipe mesh --density 0.01 --relay 2 --decay 0.9", 0.1),
         ("--recipe async --codec int8", 0.7),
         ("--recipe async --codec sign --pull bf16", 0.5),
+        ("--recipe ring-int8", 0.4),
+        ("--recipe sparse", 0.05),
         ("--recipe hardsync --codec bf16 --pull f16", 0.6),
         ("--recipe async --codec topk --density 0.02 --pull threshold --pull-density 0.05", 0.3),
     ] {
