@@ -207,8 +207,9 @@ impl Session {
 
     // Leaving
 
-    /// Leaves the run, which goes on without this worker. Contributes the rest of a period that has begun and the
-    /// residual, if there is one. `params` are then this worker's last ones. Returns the last status.
+    /// Leaves the run, which goes on without this worker. Contributes the rest of a period that has begun, and of the
+    /// residual of a lossy codec what the recipe's [`End`](crate::recipe::End) says. `params` are then this worker's last
+    /// ones. Returns the last status; [`Status::rest`] is the residual.
     ///
     /// # Errors
     /// If `params` have another length than the layout, a wait reaches the deadline, or the run cannot go on.
@@ -217,8 +218,8 @@ impl Session {
         Ok(self.exchange.depart(params, "leave", false, false)?.status)
     }
 
-    /// Makes no more contributions, and waits until all workers have left. Then all of them have the same `params`.
-    /// Returns the last status.
+    /// Makes no more contributions, apart from those that [`leave`](Self::leave) makes, and waits until all workers have
+    /// left. Then all of them have the same `params`, bit for bit. Returns the last status.
     ///
     /// # Errors
     /// If `params` have another length than the layout, a wait reaches the deadline, or the run cannot go on.

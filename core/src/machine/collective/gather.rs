@@ -110,7 +110,7 @@ enum Own {
 }
 
 /// How far the sum is.
-#[derive(Copy, Clone, Debug, Default)]
+#[derive(Copy, Clone, Debug)]
 struct Added {
     /// Members that are counted: their messages are in the sum, or carry no body.
     members: usize,
