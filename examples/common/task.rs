@@ -66,8 +66,8 @@ impl Name {
     /// | digits | 0.094 | 0.074 | 0.066 | 0.057 | 0.057 | |
     /// | sequence | | 0.103 | 0.106 | 0.082 | 0.088 | 0.092 |
     ///
-    /// For digits this is half of the best rate. By default, four workers use four times the rate of one, divided by the
-    /// gain of the recipe. With 0.2 for one worker, softsync (1.2) and `local-sparse` (0.8) diverge with some seeds.
+    /// For digits this is half of the best rate. By default, four workers use four times the rate of one, and from 0.2
+    /// `local-sparse` did not learn with some seeds.
     pub const fn rate(self) -> f32 {
         match self {
             Self::Digits => 0.1,

@@ -28,16 +28,23 @@ impl Recipe {
     /// assert_eq!(Recipe::asynchronous().with_lambda(1.0).gain(8), 8.0);
     /// ```
     pub fn gain(&self, workers: u32) -> f32 {
-        let late = |per_application: u32| {
-            let staleness = u64::from(workers.saturating_sub(1).div_ceil(per_application.max(1)));
-            // Above the limit an update is dropped. As a mean that cannot be, so the factor is the one at the limit.
-            let staleness = self.staleness.drop_above.map_or(staleness, |limit| staleness.min(limit));
-            self.staleness.scale(staleness).unwrap_or(1.0)
+        let per_application = match self.merge {
+            Merge::Softsync { updates } => updates.max(1),
+            Merge::Mean | Merge::Sum { .. } => 1,
         };
+        let staleness = u64::from(workers.saturating_sub(1).div_ceil(per_application));
+        // Above the limit an update is dropped. As a mean that cannot be, so the factor is the one at the limit.
+        let staleness = self.staleness.drop_above.map_or(staleness, |limit| staleness.min(limit));
+        let late = if self.merge == Merge::Mean { 1.0 } else { self.staleness.scale(staleness).unwrap_or(1.0) };
+        self.gain_of_fresh(workers) * late
+    }
+
+    /// The gain if no update is late.
+    fn gain_of_fresh(&self, workers: u32) -> f32 {
         let merged = match self.merge {
             Merge::Mean => 1.0,
-            Merge::Sum { lambda } => workers as f32 * lambda.of(workers.max(1)) * late(1),
-            Merge::Softsync { updates } => workers as f32 / updates.max(1) as f32 * late(updates),
+            Merge::Sum { lambda } => workers as f32 * lambda.of(workers.max(1)),
+            Merge::Softsync { updates } => workers as f32 / updates.max(1) as f32,
         };
         merged / (1.0 - self.correction.momentum)
     }
@@ -47,8 +54,9 @@ impl Recipe {
     ///
     /// `single` itself is safe wherever the [gain](Self::gain) is near 1. A step of n workers is a step on a batch that
     /// is n times as large, which allows n times the rate, up to a limit (Goyal et al. 2017). So this returns `single`
-    /// times n, at most 4, divided by the gain. Averaged parameters use the square root of n, because each worker takes
-    /// steps on small batches between two averages.
+    /// times n, at most 4, divided by the gain of updates that are not late: some updates are not, also where most are.
+    /// Averaged parameters use the square root of n, because each worker takes steps on small batches between two
+    /// averages.
     ///
     /// ```
     /// use gradwire_core::Recipe;
@@ -63,7 +71,7 @@ impl Recipe {
             Payload::Parameters => square_root(n),
             Payload::Updates => n,
         };
-        single * speedup.min(SPEEDUP_MAX) / self.gain(workers.max(1))
+        single * speedup.min(SPEEDUP_MAX) / self.gain_of_fresh(workers.max(1))
     }
 }
 
@@ -93,5 +101,7 @@ mod tests {
         let recipe = Recipe::sparse(0.01);
         let heavy = recipe.with_correction(Correction { momentum: 0.75, ..Correction::none() });
         assert_eq!((recipe.learning_rate(0.1, 4), heavy.learning_rate(0.1, 4)), (0.4, 0.1));
+        // A mean of two updates of four workers, however late they are.
+        assert_eq!(Recipe::softsync(2).learning_rate(0.1, 4), 0.2);
     }
 }
