@@ -68,7 +68,7 @@ const GROUPS: &[(&str, &[(&str, &str)])] = &[
         &[
             ("ring-bf16", "half the bytes of sync, and the same loss"),
             ("ring-int8", "a quarter of the bytes of sync, and the same loss"),
-            ("sparse", "a few per cent of the bytes; a higher loss in short runs"),
+            ("sparse", "a few per cent of the bytes; higher loss in short runs"),
             ("local-bf16", "a fortieth of the bytes; every 20 steps"),
             ("local-sparse", "the fewest bytes: sparse every 10 steps; learns slower"),
         ],
