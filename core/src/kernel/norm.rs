@@ -21,10 +21,11 @@ pub fn squares(x: &[f32]) -> f64 {
     lanes.into_iter().sum()
 }
 
-/// The factor that scales a vector down to the norm `limit`. `None`: its norm is not larger, or there is no limit.
+/// The factor that scales a vector down to the norm `limit`. `None`: its norm is not larger, or there is no limit, or an
+/// element is not finite: a factor of 0 would take the other elements along.
 pub fn factor(squares: f64, limit: f32) -> Option<f32> {
     let limit = f64::from(limit);
-    (limit > 0.0 && squares > limit * limit).then(|| (limit / square_root(squares)) as f32)
+    (limit > 0.0 && squares.is_finite() && squares > limit * limit).then(|| (limit / square_root(squares)) as f32)
 }
 
 /// `x[i] = factor * x[i]`.
@@ -52,7 +53,7 @@ mod tests {
         let mut x: Vec<f32> = (0..1003).map(|i| ((i * 37 % 101) as f32 - 50.0) / 8.0).collect();
         let naive: f64 = x.iter().map(|x| f64::from(*x) * f64::from(*x)).sum();
         assert!((squares(&x) - naive).abs() < 1e-9 * naive);
-        assert_eq!((factor(naive, 0.0), factor(naive, 1e6)), (None, None));
+        assert_eq!([factor(naive, 0.0), factor(naive, 1e6), factor(f64::INFINITY, 1.0)], [None; 3]);
         scale(&mut x, factor(naive, 2.0).unwrap());
         assert!((squares(&x) - 4.0).abs() < 1e-5, "{}", squares(&x));
     }

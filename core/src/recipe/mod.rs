@@ -95,7 +95,7 @@
 //! | `dl4j` | 1 | in the optimizer; averaged with the parameters | none |
 //! | `sync`, `firecaffe`, `ring-bf16`, `ring-int8` | 1: the mean of updates | in the optimizer | none |
 //! | `sparse`, `local-sparse`, `local-bf16` | 1: the mean of messages | in the optimizer | none |
-//! | `dgc` | 1 / (1 - 0.9) = 10; 1 relative to an optimizer with momentum 0.9 | in the recipe; none in the optimizer | none |
+//! | `dgc` | 1 / (1 - 0.9) = 10; 1 relative to an optimizer with momentum 0.9 | in the recipe, not in the optimizer | none |
 //! | `hardsync` | 1: the mean of updates | in the optimizer | 1, on any host; `shards=N`: N of them |
 //! | `async`, `ssp`, `petuum` | 1: `lambda=1/n` | in the optimizer, small: staleness adds momentum | 1; `shards=N`: N |
 //! | `downpour` | 1: `lambda=1/n` | in the optimizer, small | 2 |

@@ -1,6 +1,7 @@
 //! The learning rate under a recipe: how far a step of all workers moves the parameters.
 
 use super::{Merge, Payload, Recipe};
+use crate::kernel::norm::square_root;
 
 /// Largest factor on the learning rate for a larger batch, see [`Recipe::learning_rate`].
 const SPEEDUP_MAX: f32 = 4.0;
@@ -68,16 +69,11 @@ impl Recipe {
     pub fn learning_rate(&self, single: f32, workers: u32) -> f32 {
         let n = workers.max(1) as f32;
         let speedup = match self.payload {
-            Payload::Parameters => square_root(n),
+            Payload::Parameters => square_root(f64::from(n)) as f32,
             Payload::Updates => n,
         };
         single * speedup.min(SPEEDUP_MAX) / self.gain_of_fresh(workers.max(1))
     }
-}
-
-/// Newton's iteration, because core has no square root without std. For x of at least 1.
-fn square_root(x: f32) -> f32 {
-    (0..32).fold(x, |y, _| 0.5 * (y + x / y))
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 //! Nodes on different platforms must compute the same bits. So the functions here use only operations that IEEE 754
 //! defines exactly, and not `powf`, which differs between platforms.
 
+use crate::kernel::norm::square_root;
 use crate::recipe::{Scaling, Staleness};
 
 impl Staleness {
@@ -52,16 +53,6 @@ fn root_power(x: u64, power: f32) -> f32 {
         }
     }
     result as f32
-}
-
-/// Newton's iteration, because `f64::sqrt` needs std. Accurate to a few units in the last place for x ≥ 1.
-fn square_root(x: f64) -> f64 {
-    // Half the exponent as a first guess; five iterations then reach full precision.
-    let mut y = f64::from_bits((x.to_bits() >> 1) + (1023u64 << 51));
-    for _ in 0..5 {
-        y = 0.5 * (y + x / y);
-    }
-    y
 }
 
 #[cfg(test)]

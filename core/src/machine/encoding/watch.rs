@@ -54,7 +54,10 @@ impl Encoding {
 
     /// The norm of a contribution.
     pub(in crate::machine) fn on_measured(&mut self, result: KernelResult) {
-        if let KernelResult::Norm { squares } = result {
+        // Elements that are not finite are refused one by one by the encoder. They say nothing of the other updates.
+        if let KernelResult::Norm { squares } = result
+            && squares.is_finite()
+        {
             let norm = square_root(squares);
             let clipped = if self.clip_norm > 0.0 { norm.min(f64::from(self.clip_norm)) } else { norm };
             self.measured = smooth(self.measured, clipped * f64::from(self.lambda));
@@ -69,9 +72,9 @@ impl Encoding {
     /// All parts of an ordinary message have been written. Returns a hint that is due.
     pub(in crate::machine) fn watch(&mut self) -> Option<Hint> {
         self.messages += 1;
-        let entries: u32 = self.parts.iter().map(|part| part.last.entries).sum();
+        let silent = self.parts.iter().all(|part| part.last.entries == 0);
         let watch = &mut self.watch;
-        watch.empty = if self.codec.is_sparse() && entries == 0 { watch.empty + 1 } else { 0 };
+        watch.empty = if self.codec.is_sparse() && silent { watch.empty + 1 } else { 0 };
         if watch.empty >= EMPTY_MAX && !watch.told_empty {
             watch.told_empty = true;
             let tau = f64::from(self.parts.iter().map(|part| part.last.threshold).fold(0.0, f32::max));
