@@ -74,7 +74,9 @@ impl Builder {
     }
 
     /// The smallest number of workers that goes on after losses, in recipes of trees and rings. With fewer, the rest
-    /// waits until lost workers are back. Default: 1. Capped at the number of workers in the cluster.
+    /// waits until lost workers are back. Workers that have left of their own count. Capped at the number of workers in
+    /// the cluster. Default: at least half of those that went on together before, which is safe when a network splits:
+    /// the half without rank 0, which hosts the coordinator, waits.
     #[must_use]
     pub fn min_workers(mut self, min: u32) -> Self {
         self.settings.quorum = min.max(1);

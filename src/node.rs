@@ -81,7 +81,7 @@ impl NodeSettings {
             cluster,
             deadline: Duration::from_secs(60),
             patience: Patience::default(),
-            quorum: 1,
+            quorum: 0,
             optimizer_vectors: 0,
             own_thread: true,
             callback: EventCallback::default(),

@@ -66,7 +66,7 @@ pub struct Counters {
     /// Bytes that the sent messages would have taken with plain floats in place of encoded bodies.
     pub dense_bytes: u64,
     /// Contributions lost with a server that restarted: in flight to it, or applied by it and in no worker's
-    /// parameters.
+    /// parameters. Trees and rings: parameters of this node that were dropped, because the run had gone on without it.
     pub lost: u64,
     /// Reconnections of peers.
     pub reconnects: u64,

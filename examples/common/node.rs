@@ -376,11 +376,8 @@ impl Node {
     fn serve<T: Transport + 'static>(&self, task: &dyn Task, transport: T) -> Result<Status, Failure> {
         let options = &self.options;
         let mut params = options.initial(task)?;
-        let builder = Session::builder(task.layout(), options.recipe, options.cluster)
-            .optimizer_vectors(options.optimizer_vectors());
         let rank = transport.place().0.0;
-        let builder = options.with_monitoring(options.executor.on(builder));
-        let builder = builder.on_event(self.on_event(rank));
+        let builder = options.builder(task.layout()).on_event(self.on_event(rank));
         let run = || {
             let mut server = match self.checkpoints.as_ref().filter(|checkpoints| checkpoints.resume) {
                 Some(checkpoints) => builder.resume_serving(&checkpoints.directory, transport)?,

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use gradwire::monitor::Board;
 use gradwire::telemetry::Run;
-use gradwire::{Builder, Cluster, Recipe};
+use gradwire::{Builder, Cluster, Layout, Recipe, Session};
 
 use super::executor::Executor;
 use super::hints::Hints;
@@ -59,7 +59,7 @@ pub struct Options {
     /// Seconds that a wait may last.
     pub deadline: u64,
     /// The smallest number of workers that goes on (tree, ring).
-    pub min_workers: u32,
+    pub min_workers: Option<u32>,
     /// Print a JSON object instead of text.
     pub json: bool,
     pub executor: Executor,
@@ -103,7 +103,7 @@ fn run_flags(command: Command) -> Command {
             .value_parser(value_parser!(u32)),
         )
         .arg(
-            value("min-workers", "N", "Workers that must be left for the run to go on (tree, ring) [default: 1]")
+            value("min-workers", "N", "Workers that must be left for the run to go on [default: half of those before]")
                 .value_parser(value_parser!(u32)),
         )
         .arg(number("deadline", "SECONDS", "60", "Longest wait").value_parser(value_parser!(u64).range(1..)))
@@ -233,7 +233,7 @@ impl Options {
             slow,
             pace: matches.get_one::<u32>("pace").copied(),
             deadline: matches.get_one::<u64>("deadline").copied().unwrap_or(60),
-            min_workers: matches.get_one::<u32>("min-workers").copied().unwrap_or(1),
+            min_workers: matches.get_one::<u32>("min-workers").copied(),
             json: matches.get_flag("json"),
             monitor: None,
             hints: Hints::default(),
@@ -302,8 +302,10 @@ impl Options {
         Ok(())
     }
 
-    /// Lets a node publish its status, if the run is monitored.
-    pub fn with_monitoring(&self, builder: Builder) -> Builder {
+    /// What all nodes of the run have in common. A node publishes its status if the run is monitored.
+    pub fn builder(&self, layout: Layout) -> Builder {
+        let builder = Session::builder(layout, self.recipe, self.cluster).optimizer_vectors(self.optimizer_vectors());
+        let builder = self.executor.on(self.min_workers.into_iter().fold(builder, Builder::min_workers));
         let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
         match &self.monitor {
             Some(board) => builder.publish_to(board.clone(), host.trim()),

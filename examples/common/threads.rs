@@ -211,10 +211,7 @@ fn server(
     progress: &Progress,
 ) -> Result<Status, Error> {
     let mut params = initial.to_vec();
-    let builder =
-        Session::builder(layout, options.recipe, options.cluster).optimizer_vectors(options.optimizer_vectors());
-    let mut server =
-        options.with_monitoring(options.executor.on(builder.on_event(hints_of(options)))).serve(transport, initial)?;
+    let mut server = options.builder(layout).on_event(hints_of(options)).serve(transport, initial)?;
     while server.wait(&mut params, Duration::from_millis(100))? == RunState::Running {
         progress.note(server.status()?);
     }

@@ -131,11 +131,7 @@ fn enter<T: Transport + 'static>(
     params: &mut [f32],
     momentum: &mut [f32],
 ) -> Result<Session, Error> {
-    let builder = Session::builder(task.layout(), options.recipe, options.cluster)
-        .deadline(Duration::from_secs(options.deadline))
-        .min_workers(options.min_workers)
-        .optimizer_vectors(options.optimizer_vectors());
-    let builder = options.with_monitoring(options.executor.on(builder));
+    let builder = options.builder(task.layout()).deadline(Duration::from_secs(options.deadline));
     let builder = match watch.on_event() {
         Some(callback) => builder.on_event(callback),
         None => builder,

@@ -50,7 +50,8 @@ pub struct Setup {
     pub incarnation: Incarnation,
     /// The timeouts; [`Patience::none`] unless set.
     pub patience: Patience,
-    /// Fewest workers that go on without the others, in trees and rings; 1 unless set.
+    /// Fewest workers that go on without the others, where workers agree on views; workers that have left of their own
+    /// count. 0, unless set: at least half of the members of the view before that have not left.
     pub quorum: u32,
     /// The checkpoint that the run goes on from, if any. The driver then puts the saved parameters into
     /// [`Machine::view`] before the first input, and restores [`Machine::saved`] before the first step.
@@ -74,7 +75,7 @@ impl Setup {
             tensors: layout.lens(),
             incarnation: Incarnation(1),
             patience: Patience::none(),
-            quorum: 1,
+            quorum: 0,
             resumed: None,
             contract: Contract::new(layout, &recipe, cluster, extras),
             #[cfg(planted)]

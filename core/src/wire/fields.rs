@@ -1,7 +1,7 @@
 //! Which field of the header holds which field of a message, by kind.
 //!
 //! A kind can carry two messages where one of its fields tells them apart: [`Kind::Ack`], [`Kind::Mark`],
-//! [`Kind::Fetch`], [`Kind::View`] and [`Kind::State`].
+//! [`Kind::Fetch`], [`Kind::Member`], [`Kind::View`] and [`Kind::State`].
 
 use super::message::RANKS;
 use super::{
@@ -115,17 +115,19 @@ impl Message {
                 weight: [(report.has, HAS), (report.leaves, LEAVES), (report.last, LAST), (report.broken, BROKEN)]
                     .into_iter()
                     .fold(0, |bits, (set, bit)| if set { bits | bit } else { bits }),
-                base: report.suspect.map_or(0, |peer| u64::from(peer.0) + 1),
+                base: report.entered.0,
+                shard: report.members,
                 ..sender
             },
             Self::Members { view, first, mask } => {
                 Fields { sequence: view.0, shard: first.0 / RANKS, base: mask, ..sender }
             }
+            Self::Lost { first, mask } => Fields { weight: 1, shard: first.0 / RANKS, base: mask, ..sender },
             Self::Commit(commit) => Fields {
                 sequence: commit.view.0,
                 clock: commit.round.0,
                 shard: commit.donor.0,
-                weight: 1 + u32::from(commit.last),
+                weight: 1 + u32::from(commit.last) + 2 * u32::from(commit.returns),
                 ..sender
             },
             Self::Parameters { view, round, vector } => {
@@ -196,18 +198,22 @@ impl Reader {
                     return Err(self.error("shard", "at most 67108863", self.rest.shard.into()));
                 };
                 self.rest.shard = 0;
-                let mask = core::mem::take(&mut self.rest.base);
-                Message::Members { view: self.sequence()?, first: PeerId(first), mask }
+                let (first, mask) = (PeerId(first), core::mem::take(&mut self.rest.base));
+                match self.flag()? {
+                    true => Message::Lost { first, mask },
+                    false => Message::Members { view: self.sequence()?, first, mask },
+                }
             }
             Kind::View => match self.weight() {
                 0 => Message::Prepare { view: self.sequence()? },
-                weight @ (1 | 2) => Message::Commit(Commit {
+                weight @ 1..=4 => Message::Commit(Commit {
                     view: self.sequence()?,
                     round: self.clock()?,
                     donor: PeerId(self.shard()),
-                    last: weight == 2,
+                    last: (weight - 1) & 1 != 0,
+                    returns: (weight - 1) & 2 != 0,
                 }),
-                got => return Err(self.error("weight", "0, 1 or 2", got.into())),
+                got => return Err(self.error("weight", "at most 4", got.into())),
             },
             Kind::State => self.state(length)?,
         })
@@ -282,20 +288,15 @@ impl Reader {
         if bits > (HAS | LEAVES | LAST | BROKEN) {
             return Err(self.error("weight", "at most 15", bits.into()));
         }
-        let base = core::mem::take(&mut self.rest.base);
-        let suspect = match base.checked_sub(1).map(u32::try_from) {
-            None => None,
-            Some(Ok(rank)) => Some(PeerId(rank)),
-            Some(Err(_)) => return Err(self.error("base", "a rank plus 1, or 0", base)),
-        };
         Ok(Report {
             view: self.sequence()?,
+            entered: Sequence(self.base()?.0),
+            members: self.shard(),
             round: self.clock()?,
             has: bits & HAS != 0,
             leaves: bits & LEAVES != 0,
             last: bits & LAST != 0,
             broken: bits & BROKEN != 0,
-            suspect,
         })
     }
 

@@ -86,6 +86,13 @@ pub enum Message {
         /// Bit i is set if rank `first + i` is a member.
         mask: u64,
     },
+    /// Member to coordinator: workers that the sender has lost and has not met again.
+    Lost {
+        /// The rank of bit 0 of `mask`, a multiple of 64.
+        first: PeerId,
+        /// Bit i is set if rank `first + i` is lost.
+        mask: u64,
+    },
     /// Collective, coordinator to member: stop, and report. View `view` is about to be formed.
     Prepare {
         /// Number of the view.
@@ -250,6 +257,10 @@ pub struct Leave {
 pub struct Report {
     /// The last view that the member has heard of.
     pub view: Sequence,
+    /// The last view that it has entered; 0 before the first.
+    pub entered: Sequence,
+    /// Members of that view.
+    pub members: u32,
     /// Rounds that it has done.
     pub round: Clock,
     /// It has the parameters of that round.
@@ -260,8 +271,6 @@ pub struct Report {
     pub last: bool,
     /// A connection between members broke within this view.
     pub broken: bool,
-    /// A member that it has lost.
-    pub suspect: Option<PeerId>,
 }
 
 /// The beginning of a view.
@@ -275,6 +284,8 @@ pub struct Commit {
     pub donor: PeerId,
     /// The round was the last.
     pub last: bool,
+    /// The run has gone on without the receiver, whose state counts for nothing.
+    pub returns: bool,
 }
 
 /// A shard that a worker offers to a server that has restarted.
@@ -312,7 +323,7 @@ impl Message {
             Self::Leave(_) => Kind::Leave,
             Self::Awaits { .. } => Kind::Awaits,
             Self::Report(_) => Kind::Report,
-            Self::Members { .. } => Kind::Member,
+            Self::Members { .. } | Self::Lost { .. } => Kind::Member,
             Self::Prepare { .. } | Self::Commit(_) => Kind::View,
             Self::Parameters { .. } | Self::Offer(_) => Kind::State,
             Self::Release => Kind::Release,

@@ -70,19 +70,24 @@ fn any_header() -> impl Strategy<Value = Header> {
             16 => (Message::Leave(Leave { origin, incarnation, last, stays: a }), 0),
             17 => (Message::Awaits { on: origin, at: clock }, 0),
             18 => {
-                let suspect = (weight % 2 == 0).then_some(origin);
-                let report = Report { view: sequence, round: clock, has: a, leaves: b, last: c, broken: d, suspect };
+                let (entered, members) = (Sequence(base.0), shard);
+                let report =
+                    Report { view: sequence, entered, members, round: clock, has: a, leaves: b, last: c, broken: d };
                 (Message::Report(report), 0)
             }
             19 => (Message::Members { view: sequence, first: PeerId(rank / 64 * 64), mask: four }, 0),
             20 => (Message::Prepare { view: sequence }, 0),
-            21 => (Message::Commit(Commit { view: sequence, round: clock, donor: origin, last: a }), 0),
+            21 => {
+                let commit = Commit { view: sequence, round: clock, donor: origin, last: a, returns: b };
+                (Message::Commit(commit), 0)
+            }
             22 => (Message::Parameters { view, round: clock, vector: shard }, floats),
             23 => {
                 let length = if a { floats } else { 0 };
                 (Message::Offer(Offer { shard: shard_id, sequence, row: clock, version: base, whole: a }), length)
             }
             24 => (Message::Release, 0),
+            25 => (Message::Lost { first: PeerId(rank / 64 * 64), mask: four }, 0),
             _ => (Message::Again, 0),
         };
         // A header that is read has the sender of its fields, so the origin of a message is given as the sender as

@@ -44,7 +44,7 @@ use exchange::{Exchange, Outcome};
 use gather::Gather;
 use operations::{Epoch, Task};
 use reduce::Reduce;
-use replica::Replica;
+use replica::{Arrival, Replica};
 
 use super::commit::Commit;
 use super::host::Role;
@@ -54,6 +54,7 @@ use super::{Event, Misuse, Signal};
 use crate::buffer::BufferId;
 use crate::id::{PeerId, Sequence};
 use crate::kernel::KernelResult;
+use crate::recipe::Payload;
 use crate::status::{self, Rest, Status};
 use crate::vectors::Keep;
 use crate::wire::Message;
@@ -154,8 +155,8 @@ impl Collective {
         match change {
             Change::Stop => self.stop(hub),
             // A node that has left enters no view.
-            Change::Enter(_) if self.has_left() => {}
-            Change::Enter(view) => self.enter(hub, view),
+            Change::Enter { .. } if self.has_left() => {}
+            Change::Enter { view, returns } => self.enter(hub, view, returns),
             // The coordinator releases again: this node's message got lost.
             Change::Released if self.has_left() => self.member.repeat_goodbye(hub),
             Change::Released => {}
@@ -177,21 +178,20 @@ impl Collective {
         self.report(hub);
     }
 
-    fn enter(&mut self, hub: &mut Port<'_, Job>, view: View) {
+    fn enter(&mut self, hub: &mut Port<'_, Job>, view: View, returns: bool) {
         let me = hub.setup.me;
         self.member.enter(hub, view);
         let view = self.member.view();
         // In a new run, the donor has no state yet but the initial parameters, which become the run's.
         let has = self.replica.is_there() || view.donor == me;
-        let behind = !has || (self.replica.round() < view.round && !planted!(hub, BehindNotFetched));
+        let behind = !has || returns || (self.replica.round() < view.round && !planted!(hub, BehindNotFetched));
         let done = if behind { view.round } else { self.replica.round() };
         self.exchange.enter(me, view, done.next());
-        self.replica.enter(view.round, behind);
+        self.replica.enter(view.round, behind, returns);
         self.last |= view.last;
         if !behind {
             self.on_current(hub);
         }
-        self.member.check_members(hub, self.standing());
     }
 
     /// This node has the parameters of its view.
@@ -216,15 +216,30 @@ impl Collective {
         if !self.exchange.round_mut().epochs.end(epoch) {
             return;
         }
-        let Some(advanced) = self.replica.on_arrived() else { return };
-        // The round whose end this node had not seen had its contribution in it.
-        if advanced {
-            self.exchange.on_advanced();
-        }
+        let advanced = match self.replica.on_arrived() {
+            None => return,
+            Some(Arrival::Advanced) => {
+                // The round whose end this node had not seen had its contribution in it.
+                self.exchange.on_advanced();
+                true
+            }
+            Some(Arrival::New) => self.drop_stale(hub),
+            Some(Arrival::Same) => false,
+        };
         if advanced && !self.last {
             self.go_on(hub, true);
         }
         self.on_current(hub);
+    }
+
+    /// The run has gone on without this node. An update that waits for its round goes into the next one. Parameters
+    /// would pull the mean back to where the others were before, so they are dropped, and counted. Returns whether they
+    /// were.
+    fn drop_stale(&mut self, hub: &mut Hub) -> bool {
+        let contribution = self.application.contribution().filter(|own| own.weight > 0);
+        let stale = contribution.is_some() && hub.setup.recipe.payload() == Payload::Parameters;
+        hub.counters.lost += u64::from(stale);
+        stale
     }
 
     // Rounds
@@ -356,7 +371,7 @@ impl Role for Collective {
             return;
         }
         hub.event(Event::PeerLost { peer });
-        if let Some(change) = self.member.on_lost(hub, peer, self.standing()) {
+        if let Some(change) = self.member.on_lost(hub, peer) {
             self.on_change(hub, change);
         }
     }

@@ -46,6 +46,16 @@ struct Fetch {
     arrived: u32,
 }
 
+/// The state that a donor has given, compared with the state that this node had.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub(super) enum Arrival {
+    /// It has more rounds: this node's contribution is in them.
+    Advanced,
+    Same,
+    /// This node had none, or one that counts for nothing.
+    New,
+}
+
 impl Replica {
     /// The state in `vectors` of `len` floats, in which there are `round` rounds.
     pub(super) fn new(vectors: Vec<[BufferId; 2]>, len: usize, round: Option<Clock>) -> Self {
@@ -108,9 +118,13 @@ impl Replica {
         self.fetch = None;
     }
 
-    /// A view begins, after `round` rounds. `behind`: this node has to fetch its state.
-    pub(super) fn enter(&mut self, round: Clock, behind: bool) {
+    /// A view begins, after `round` rounds. `behind`: this node has to fetch its state. `returns`: its own state counts
+    /// for nothing, since the run has gone on without it.
+    pub(super) fn enter(&mut self, round: Clock, behind: bool, returns: bool) {
         self.given_to.clear();
+        if returns {
+            self.round = None;
+        }
         self.fetch = behind.then_some(Fetch { round, asked: false, begun: 0, arrived: 0 });
         if !behind {
             // The donor of a new run has the initial parameters, which are the run's from now on.
@@ -157,19 +171,23 @@ impl Replica {
         hub.receive(incoming, into, Job::Fetch { epoch: epochs.begin() });
     }
 
-    /// A vector has arrived. When it was the last one, the state is the donor's, and the result says whether it has
-    /// more rounds than this node's had.
-    pub(super) fn on_arrived(&mut self) -> Option<bool> {
+    /// A vector has arrived. When it was the last one, the state is the donor's, and the result says how it relates to
+    /// the state that this node had.
+    pub(super) fn on_arrived(&mut self) -> Option<Arrival> {
         let fetch = self.fetch.as_mut()?;
         fetch.arrived += 1;
         if fetch.arrived < self.vectors.len() as u32 {
             return None;
         }
-        let advanced = fetch.round > self.round.unwrap_or(Clock(0));
+        let arrival = match self.round {
+            Some(round) if fetch.round > round => Arrival::Advanced,
+            Some(_) => Arrival::Same,
+            None => Arrival::New,
+        };
         self.round = Some(fetch.round);
         self.current = 1 - self.current;
         self.fetch = None;
-        Some(advanced)
+        Some(arrival)
     }
 
     // The donor's side

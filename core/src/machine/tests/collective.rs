@@ -38,7 +38,7 @@ impl Trace {
         assert_eq!(report.view, number, "{report:?}");
         self.tell(0, Message::Members { view: number, first: PeerId(0), mask: (1 << members) - 1 });
         let (round, donor) = (Clock(round), PeerId(donor));
-        self.tell(0, Message::Commit(Commit { view: number, round, donor, last: false }));
+        self.tell(0, Message::Commit(Commit { view: number, round, donor, last: false, returns: false }));
         self.expect_event(Event::View { number: view, members })
     }
 
@@ -91,14 +91,15 @@ fn root() -> Trace {
 
 fn report(view: u64, round: u64, has: bool) -> Message {
     let (view, round) = (Sequence(view), Clock(round));
-    Message::Report(Report { view, round, has, leaves: false, last: false, broken: false, suspect: None })
+    let (entered, members) = (Sequence(0), 0);
+    Message::Report(Report { view, entered, members, round, has, leaves: false, last: false, broken: false })
 }
 
 #[track_caller]
 fn expect_commit(r: &mut Trace, view: u64, mask: u64, round: u64) {
     let view = Sequence(view);
     assert_eq!(r.expect_transmit(1, Kind::Member), Message::Members { view, first: PeerId(0), mask });
-    let commit = Commit { view, round: Clock(round), donor: PeerId(0), last: false };
+    let commit = Commit { view, round: Clock(round), donor: PeerId(0), last: false, returns: true };
     assert_eq!(r.expect_transmit(1, Kind::View), Message::Commit(commit));
 }
 
@@ -233,7 +234,11 @@ fn a_lost_member_is_reported_to_the_coordinator() {
     let mut m = member(1, 3);
     m.at(10).disconnect(2).expect_idle();
     m.at(1010).feed(Input::Timeout).expect_event(Event::PeerLost { peer: PeerId(2) });
-    assert_eq!(m.expect_report().suspect, Some(PeerId(2)));
+    assert_eq!(m.expect_transmit(0, Kind::Member), Message::Lost { first: PeerId(0), mask: 0b100 });
+    // Until it is met again.
+    m.expect_idle().at(1020).hello(2, 1);
+    assert!(m.expect_report().broken);
+    assert_eq!(m.expect_transmit(0, Kind::Member), Message::Lost { first: PeerId(0), mask: 0 });
     m.expect_idle();
 }
 
@@ -277,7 +282,7 @@ fn a_view_without_this_node_is_ignored() {
     let mut m = member(1, 3);
     m.tell(0, Message::Prepare { view: Sequence(2) }).expect_report();
     m.tell(0, Message::Members { view: Sequence(2), first: PeerId(0), mask: 0b101 });
-    let commit = Commit { view: Sequence(2), round: Clock(0), donor: PeerId(0), last: false };
+    let commit = Commit { view: Sequence(2), round: Clock(0), donor: PeerId(0), last: false, returns: false };
     m.tell(0, Message::Commit(commit)).expect_idle();
     assert_eq!(m.machine.status().view, 1);
 }

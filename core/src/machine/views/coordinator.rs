@@ -10,6 +10,19 @@
 //!
 //! The coordinator's state is short, and all of it is in the members' reports. A restarted coordinator asks the members
 //! and goes on with a higher number. Members need the coordinator only when something changes.
+//!
+//! # Networks that split
+//!
+//! There is one coordinator, so there is one view. A view is formed only if at least half of the members of the view
+//! before are in it ([`Quorum`]). Members that have left of their own count for neither side. So a coordinator that is
+//! cut off waits, and does not go on alone.
+//!
+//! A worker that was given up and reports again, or that starts again, becomes a member of the next view. Its state
+//! counts only if it was a member of the view before (it is *current*): the run has gone on without all others, so that
+//! they take the state of a donor. The commit tells each of them so.
+//!
+//! Two workers that have lost each other cannot be members of one view. Workers tell whom they have lost, as long as
+//! they have lost them. The next view then leaves out the worker that has the most such conflicts, until they are over.
 
 use alloc::collections::VecDeque;
 use alloc::vec;
@@ -20,17 +33,30 @@ use crate::id::{Clock, Incarnation, PeerId, Sequence};
 use crate::time::{Duration, Instant};
 use crate::wire::Report;
 
+/// Ranks in a word of a mask.
+const RANKS: usize = u64::BITS as usize;
+
 /// A message that the coordinator wants sent. A command to its own node is carried out without a message.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub(super) enum Command {
     /// Stop, and report.
     Prepare { to: PeerId },
-    /// The new view.
-    Commit { to: PeerId },
+    /// The new view. `returns`: the run has gone on without the worker, whose state counts for nothing.
+    Commit { to: PeerId, returns: bool },
     /// The run is over for this node.
     Release { to: PeerId },
-    /// The node was given up, or has come after the end of the run.
+    /// The node has come after the end of the run, or the run's parameters are lost.
     Refuse { to: PeerId },
+}
+
+/// How many workers have to be in a view.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+enum Quorum {
+    /// At least half of the members of the view before that have not left of their own. Half is enough, because the
+    /// coordinator is on one side only.
+    Half,
+    /// So many, those that have left of their own included.
+    Fixed(u32),
 }
 
 #[derive(Debug)]
@@ -45,12 +71,13 @@ pub(super) struct Coordinator {
     /// The next view is due.
     dirty: bool,
     commands: VecDeque<Command>,
-    /// Fewest members that a view may have.
-    quorum: u32,
+    quorum: Quorum,
     /// How long a restarted coordinator waits for the members of the run.
     grace: Duration,
     /// When the coordinator first heard of a run that was under way before it.
     run_known_since: Option<Instant>,
+    /// The grace is over.
+    waited: bool,
     /// A worker has had parameters.
     begun: bool,
 }
@@ -66,14 +93,18 @@ enum Phase {
 }
 
 /// A worker, as the coordinator knows it.
-#[derive(Copy, Clone, Debug)]
+#[derive(Clone, Debug)]
 struct Entry {
     report: Option<Report>,
     /// The process that sent the report.
     incarnation: Incarnation,
     place: Place,
-    /// The process that was given up. It must not come back.
-    ejected: Option<Incarnation>,
+    /// The process that was a member of the view.
+    member: Option<Incarnation>,
+    /// The worker is to be a member of the view that is being prepared, or is a member of the view.
+    chosen: bool,
+    /// The workers that this one has lost: 64 ranks in each word.
+    lost: Vec<u64>,
     /// The worker has been told that the run is over for it.
     released: bool,
 }
@@ -82,15 +113,22 @@ struct Entry {
 enum Place {
     /// Not heard of, given up, or about to leave.
     Out,
-    /// To be a member of the next view.
+    /// To be a member of the next view, unless it has lost a member.
     Wanted,
     /// The worker has left, was lost after its release, or came too late.
     Gone,
 }
 
 impl Entry {
-    const NEW: Self =
-        Self { report: None, incarnation: Incarnation(0), place: Place::Out, ejected: None, released: false };
+    const NEW: Self = Self {
+        report: None,
+        incarnation: Incarnation(0),
+        place: Place::Out,
+        member: None,
+        chosen: false,
+        lost: Vec::new(),
+        released: false,
+    };
 
     fn is_wanted(&self) -> bool {
         self.place == Place::Wanted
@@ -98,6 +136,16 @@ impl Entry {
 
     fn is_gone(&self) -> bool {
         self.place == Place::Gone
+    }
+
+    /// The worker is a member of the view, or of the one that is being prepared.
+    fn is_in(&self) -> bool {
+        self.chosen && self.is_wanted()
+    }
+
+    /// The worker has lost the worker of this rank.
+    fn has_lost(&self, rank: usize) -> bool {
+        self.lost.get(rank / RANKS).is_some_and(|mask| mask & 1 << (rank % RANKS) != 0)
     }
 
     /// The worker has reported that it leaves.
@@ -121,9 +169,10 @@ impl Coordinator {
             phase: Phase::Gathering,
             dirty: false,
             commands: VecDeque::with_capacity(2 * workers as usize),
-            quorum: quorum.clamp(1, workers),
+            quorum: if quorum == 0 { Quorum::Half } else { Quorum::Fixed(quorum.min(workers)) },
             grace,
             run_known_since: None,
+            waited: false,
             begun: false,
         }
     }
@@ -157,8 +206,8 @@ impl Coordinator {
 
     /// When to call [`Self::advance`] without another reason.
     pub(super) fn deadline(&self) -> Option<Instant> {
-        let since = self.run_known_since.filter(|_| self.phase == Phase::Gathering && !self.resumes())?;
-        Some(since.after(self.grace))
+        let gathers = self.phase == Phase::Gathering && !self.waited && !self.resumes();
+        Some(self.run_known_since.filter(|_| gathers)?.after(self.grace))
     }
 
     /// Do all nodes resume from a checkpoint? Then the coordinator waits for all workers, as in a new run.
@@ -172,48 +221,108 @@ impl Coordinator {
     pub(super) fn awaited(&self) -> Option<PeerId> {
         let ending = self.workers.iter().any(Entry::has_last);
         let missing = |entry: &Entry| match self.phase {
+            Phase::Gathering if self.waited => entry.place == Place::Out && !self.is_enough(),
             Phase::Gathering => entry.report.is_none() && !entry.is_gone(),
             Phase::Preparing if !self.dirty => {
-                entry.is_wanted() && entry.report.is_none_or(|report| report.view != self.number)
+                entry.is_in() && entry.report.is_none_or(|report| report.view != self.number)
             }
             // At the end: a worker that is not there yet, or that has been released and has not said goodbye.
-            Phase::Steady if ending && !self.dirty => entry.is_wanted() && (entry.released || !entry.has_last()),
+            Phase::Steady if ending && !self.dirty => entry.is_in() && (entry.released || !entry.has_last()),
             // Below the quorum: any worker that could still come.
             _ => self.dirty && !self.is_enough() && entry.place == Place::Out,
         };
         self.workers.iter().position(missing).map(|index| PeerId(index as u32))
     }
 
-    /// The members of the next view.
+    /// The members of the view, or of the one that is being prepared.
     fn members(&self) -> impl Iterator<Item = PeerId> + '_ {
-        let wanted = self.workers.iter().enumerate().filter(|(_, entry)| entry.is_wanted());
-        wanted.map(|(index, _)| PeerId(index as u32))
+        self.ranks(Entry::is_in)
+    }
+
+    fn ranks<'a>(&'a self, counts: impl Fn(&Entry) -> bool + 'a) -> impl Iterator<Item = PeerId> + 'a {
+        let counted = self.workers.iter().enumerate().filter(move |(_, entry)| counts(entry));
+        counted.map(|(index, _)| PeerId(index as u32))
     }
 
     /// No worker but this node is wanted any more.
     pub(super) fn is_alone(&self) -> bool {
-        self.members().all(|member| member == self.me)
+        self.ranks(Entry::is_wanted).all(|worker| worker == self.me)
     }
 
     /// There was a run, and no worker is wanted any more.
     pub(super) fn is_over(&self) -> bool {
-        self.workers.iter().any(Entry::is_gone) && self.members().next().is_none()
+        self.workers.iter().any(Entry::is_gone) && self.ranks(Entry::is_wanted).next().is_none()
+    }
+
+    /// The newest view that a worker has entered.
+    fn newest(&self) -> Sequence {
+        let entered = self.workers.iter().filter_map(|entry| entry.report).map(|report| report.entered);
+        entered.max().unwrap_or(Sequence(0)).max(self.view.number)
+    }
+
+    /// Does the state of this worker count? It was a member of the view before, whether or not it has heard of that.
+    fn is_current(&self, entry: &Entry) -> bool {
+        entry.member == Some(entry.incarnation) || entry.report.is_some_and(|report| report.entered == self.newest())
+    }
+
+    // The choice of members
+
+    /// Have these workers lost each other?
+    fn in_conflict(&self, one: PeerId, other: PeerId) -> bool {
+        let (one, other) = (one.index(), other.index());
+        self.workers[one].has_lost(other) || self.workers[other].has_lost(one)
+    }
+
+    /// The members of the next view: wanted workers of which none has lost another. The coordinator's node comes first,
+    /// then the workers whose state counts, those with the fewest conflicts first.
+    fn choice(&self) -> Vec<PeerId> {
+        let wanted: Vec<PeerId> = self.ranks(Entry::is_wanted).collect();
+        if self.workers.iter().all(|entry| entry.lost.is_empty()) {
+            return wanted;
+        }
+        let rank = |worker: &PeerId| {
+            let conflicts = wanted.iter().filter(|other| self.in_conflict(*worker, **other)).count();
+            (*worker != self.me, !self.is_current(&self.workers[worker.index()]), conflicts, *worker)
+        };
+        let mut order = wanted.clone();
+        order.sort_by_cached_key(rank);
+        let mut chosen = Vec::with_capacity(order.len());
+        for worker in order {
+            if !chosen.iter().any(|member| self.in_conflict(worker, *member)) {
+                chosen.push(worker);
+            }
+        }
+        chosen.sort_unstable();
+        chosen
+    }
+
+    /// A worker says which of 64 ranks, from `first` on, it has lost.
+    pub(super) fn on_lost_by(&mut self, from: PeerId, first: PeerId, mask: u64) {
+        let words = self.workers.len().div_ceil(RANKS);
+        let (lost, word) = (&mut self.workers[from.index()].lost, first.index() / RANKS);
+        if word >= words || (mask == 0 && lost.is_empty()) {
+            return;
+        }
+        lost.resize(words, 0);
+        lost[word] = mask;
+        if lost.iter().all(|word| *word == 0) {
+            lost.clear();
+        }
+        self.dirty |= self.phase != Phase::Gathering && self.choice() != self.members().collect::<Vec<_>>();
     }
 
     pub(super) fn on_report(&mut self, from: PeerId, incarnation: Incarnation, report: Report, now: Instant) {
         let over = self.workers.iter().any(|entry| entry.released && entry.has_last());
         let entry = &mut self.workers[from.index()];
         let fresh = entry.report.is_none() || entry.incarnation != incarnation;
-        if entry.ejected == Some(incarnation) || (fresh && !report.last && over) {
-            if fresh {
-                // An earlier process of this rank has ended.
-                entry.place = Place::Gone;
-            }
+        if fresh && !report.last && over {
+            // An earlier process of this rank has ended.
+            entry.place = Place::Gone;
             self.commands.push_back(Command::Refuse { to: from });
             return;
         }
-        if fresh {
-            *entry = Entry { incarnation, ..Entry::NEW };
+        if entry.incarnation != incarnation {
+            *entry = Entry { incarnation, member: entry.member, ..Entry::NEW };
         }
         self.begun |= report.has;
         let left = report.leaves && !entry.leaves();
@@ -227,18 +336,14 @@ impl Coordinator {
         }
         let steady = self.phase == Phase::Steady && report.view == self.view.number;
         self.dirty |= fresh || left || (report.broken && steady);
-        if let Some(suspect) = report.suspect.filter(|suspect| *suspect != self.me) {
-            let member = self.workers.get(suspect.index()).is_some_and(Entry::is_wanted);
-            if member && steady {
-                self.on_lost(suspect);
-                self.commands.push_back(Command::Refuse { to: suspect });
-            }
-        }
-        // The worker may have missed the command while it was away.
-        if report.view < self.number && self.phase == Phase::Preparing && self.workers[from.index()].is_wanted() {
+        let number = self.number;
+        self.advance(now);
+        // The worker may have missed the command while it was away. A worker that the view leaves out stops as well.
+        let entry = &self.workers[from.index()];
+        let stops = self.phase == Phase::Preparing || (self.phase == Phase::Steady && !entry.chosen);
+        if report.view < self.number && number == self.number && stops && entry.is_wanted() {
             self.commands.push_back(Command::Prepare { to: from });
         }
-        self.advance(now);
     }
 
     /// A worker is connected again. The last command to it may have been lost with the connection.
@@ -246,19 +351,16 @@ impl Coordinator {
         let entry = &self.workers[peer.index()];
         if entry.released {
             self.commands.push_back(Command::Release { to: peer });
-        } else if entry.ejected.is_some() && entry.report.is_none() {
-            self.commands.push_back(Command::Refuse { to: peer });
-        } else if self.view.members.contains(&peer) && self.phase == Phase::Steady {
-            self.commands.push_back(Command::Commit { to: peer });
+        } else if self.phase == Phase::Steady && entry.report.is_some() && self.view.members.contains(&peer) {
+            self.commands.push_back(Command::Commit { to: peer, returns: false });
         }
     }
 
     /// A worker has been gone for too long.
     pub(super) fn on_lost(&mut self, peer: PeerId) {
         let entry = &mut self.workers[peer.index()];
-        if entry.report.take().is_some() {
-            entry.ejected = Some(entry.incarnation);
-        }
+        entry.report = None;
+        entry.lost.clear();
         self.dirty |= entry.is_wanted();
         entry.place = match entry.place {
             _ if entry.released => Place::Gone,
@@ -278,8 +380,8 @@ impl Coordinator {
     pub(super) fn advance(&mut self, now: Instant) {
         if self.phase == Phase::Gathering {
             let all = self.workers.iter().all(|entry| entry.report.is_some() || entry.is_gone());
-            let waited = self.deadline().is_some_and(|deadline| now >= deadline);
-            if !all && !waited {
+            self.waited |= self.deadline().is_some_and(|deadline| now >= deadline);
+            if !all && !self.waited {
                 return;
             }
             self.dirty = true;
@@ -293,17 +395,38 @@ impl Coordinator {
         self.maybe_release();
     }
 
-    /// Is the quorum reached? Workers that have left of their own will count too.
+    /// Is the quorum reached?
     fn is_enough(&self) -> bool {
-        let counts = |entry: &&Entry| entry.is_wanted() || entry.is_gone() || entry.leaves();
-        self.workers.iter().filter(counts).count() as u32 >= self.quorum
+        let choice = self.choice();
+        let left = |entry: &Entry| entry.is_gone() || entry.leaves();
+        match self.quorum {
+            Quorum::Fixed(quorum) => (choice.len() + self.ranks(left).count()) as u32 >= quorum,
+            Quorum::Half if self.view.number > Sequence(0) => {
+                let before = || self.view.members.iter().filter(|member| !left(&self.workers[member.index()]));
+                2 * before().filter(|member| choice.contains(member)).count() >= before().count()
+            }
+            // A coordinator that was restarted knows the size of the view before, and not its members.
+            Quorum::Half => 2 * choice.len() >= self.size_before() as usize,
+        }
+    }
+
+    /// Members of the newest view that a worker has entered, as the workers say.
+    fn size_before(&self) -> u32 {
+        let reports = self.workers.iter().filter_map(|entry| entry.report);
+        let newest = self.newest();
+        reports.filter(|report| report.entered == newest).map(|report| report.members).max().unwrap_or(0)
     }
 
     fn prepare(&mut self) {
         (self.dirty, self.phase) = (false, Phase::Preparing);
         self.number = self.number.next();
-        let members: Vec<_> = self.members().collect();
-        self.commands.extend(members.into_iter().map(|to| Command::Prepare { to }));
+        let choice = self.choice();
+        for (index, entry) in self.workers.iter_mut().enumerate() {
+            entry.chosen = choice.contains(&PeerId(index as u32));
+        }
+        // Also those that the view leaves out: they must not go on in the view before.
+        let stopping: Vec<_> = self.ranks(Entry::is_wanted).collect();
+        self.commands.extend(stopping.into_iter().map(|to| Command::Prepare { to }));
     }
 
     fn maybe_commit(&mut self) {
@@ -311,7 +434,12 @@ impl Coordinator {
         if !self.members().all(|member| stopped(member).is_some()) {
             return;
         }
-        let reports = || self.members().filter_map(|member| Some((member, stopped(member)?)));
+        // What a worker has counts only if the run has not gone on without it.
+        let counted = |member: PeerId, report: Report| {
+            let has = report.has && self.is_current(&self.workers[member.index()]);
+            Report { has, last: report.last && has, ..report }
+        };
+        let reports = || self.members().filter_map(|member| Some((member, counted(member, stopped(member)?))));
         // The newest parameters count. In a new run, no member has any but the coordinator's node.
         let round = reports().filter(|(_, report)| report.has).map(|(_, report)| report.round).max();
         let holders = || reports().filter(|(_, report)| report.has && Some(report.round) == round);
@@ -321,11 +449,16 @@ impl Coordinator {
         let last = holders().any(|(_, report)| report.last);
         // A worker without parameters that comes after the last round comes too late.
         let late: Vec<_> = reports().filter(|(_, report)| last && !report.has).map(|(member, _)| member).collect();
+        let returns: Vec<_> = reports().filter(|(_, report)| !report.has).map(|(member, _)| member).collect();
         for newcomer in late {
             self.expel(newcomer);
         }
         let members: Vec<_> = self.members().collect();
-        self.commands.extend(members.iter().map(|to| Command::Commit { to: *to }));
+        let commit = |to: &PeerId| Command::Commit { to: *to, returns: *to != donor && returns.contains(to) };
+        self.commands.extend(members.iter().map(commit));
+        for (index, entry) in self.workers.iter_mut().enumerate() {
+            entry.member = members.contains(&PeerId(index as u32)).then_some(entry.incarnation);
+        }
         self.view = View { number: self.number, members, round: held.round, donor, last };
         self.phase = Phase::Steady;
         // Leavers may go only now: until this commit, the members of the view before may have counted on them.
@@ -354,8 +487,14 @@ impl Coordinator {
     /// When all members have done the last round, or all workers have left, the run is over.
     fn maybe_release(&mut self) {
         let ends = self.members().all(|member| self.workers[member.index()].has_last());
-        if self.phase != Phase::Gathering && ends {
-            self.release(|entry| entry.has_last() || entry.leaves());
+        if self.phase == Phase::Gathering || self.dirty || !ends || !self.is_enough() {
+            return;
+        }
+        self.release(|entry| entry.has_last() || entry.leaves());
+        // A worker that the last view has left out comes too late.
+        let late: Vec<_> = self.ranks(|entry| entry.is_wanted() && !entry.chosen).collect();
+        for worker in late {
+            self.expel(worker);
         }
     }
 

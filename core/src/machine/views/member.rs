@@ -11,6 +11,9 @@ use crate::machine::{Event, ProtocolError};
 use crate::status::Presence;
 use crate::wire::{Commit, Leave, Message, Report};
 
+/// Ranks in a word of a mask.
+const RANKS: u32 = u64::BITS;
+
 /// Messages without a body that are kept until their view comes.
 const EARLY_MAX: usize = 256 * 1024;
 
@@ -27,8 +30,9 @@ pub(crate) struct Member {
     prepared: Sequence,
     /// Members of the view that is about to be committed, as far as they have been listed.
     coming: Vec<PeerId>,
-    /// A member that this node has lost. The coordinator has been told.
-    suspect: Option<PeerId>,
+    /// The workers that this node has lost, as it has last told the coordinator: 64 ranks in each word. Empty until
+    /// there is one.
+    lost: Vec<u64>,
     /// A connection to a member broke in this view. The coordinator has been told.
     broken: bool,
     end: End,
@@ -63,7 +67,7 @@ impl Member {
             view: View::none(host),
             prepared: Sequence(0),
             coming: Vec::with_capacity(cluster.workers as usize),
-            suspect: None,
+            lost: Vec::new(),
             broken: false,
             end: End::Open,
             early: VecDeque::new(),
@@ -95,7 +99,15 @@ impl Member {
 
     /// Does the node wait for the coordinator to form the next view?
     pub(crate) fn awaits_view(&self) -> bool {
-        !self.is_in_view() || self.broken || self.suspect.is_some()
+        !self.is_in_view() || self.broken || self.has_lost_a_member()
+    }
+
+    /// Has this node lost a member of its view?
+    fn has_lost_a_member(&self) -> bool {
+        let has_lost = |rank: &PeerId| {
+            self.lost.get((rank.0 / RANKS) as usize).is_some_and(|mask| mask & 1 << (rank.0 % RANKS) != 0)
+        };
+        !self.lost.is_empty() && self.view.members.iter().any(has_lost)
     }
 
     /// The node that the next view, or the end of the run, waits for, as far as this node knows.
@@ -143,13 +155,14 @@ impl Member {
         let Standing { round, has, leaves, last } = standing;
         let report = Report {
             view: self.prepared,
+            entered: self.view.number,
+            members: self.view.members.len() as u32,
             round,
             // In a new run, the initial parameters of the coordinator's node are the run's.
             has: has || self.begins_the_run(),
             leaves,
             last,
             broken: self.broken,
-            suspect: self.suspect,
         };
         match &mut self.coordinator {
             Some(coordinator) if coordinator.is_dedicated() => {}
@@ -189,6 +202,8 @@ impl Member {
         if peer == self.host {
             self.report(hub, standing);
         }
+        // A coordinator that has lost this node, or has started again, has to hear of all workers that are lost.
+        self.tell_lost(hub, peer == self.host);
         if let Some(coordinator) = self.coordinator.as_mut().filter(|_| !fresh) {
             coordinator.on_reconnected(peer);
         }
@@ -199,16 +214,44 @@ impl Member {
     }
 
     /// A peer has been gone for too long.
-    pub(crate) fn on_lost(&mut self, hub: &mut Hub, peer: PeerId, standing: Standing) -> Option<Change> {
+    pub(crate) fn on_lost(&mut self, hub: &mut Hub, peer: PeerId) -> Option<Change> {
         if let Some(coordinator) = &mut self.coordinator {
             coordinator.on_lost(peer);
         } else if peer == self.host {
             return Some(Change::HostLost);
-        } else if self.view.members.contains(&peer) && self.is_in_view() {
-            self.suspect = Some(peer);
-            self.report(hub, standing);
         }
+        self.tell_lost(hub, false);
         None
+    }
+
+    /// Tells the coordinator which workers this node has lost and not met again, if that has changed; or `all` of them.
+    fn tell_lost(&mut self, hub: &mut Hub, all: bool) {
+        if self.is_dedicated() {
+            return;
+        }
+        let workers = hub.setup.cluster.workers;
+        let is_lost = |hub: &Hub, rank: u32| rank < workers && hub.presence(PeerId(rank)) == Presence::Lost;
+        if self.lost.is_empty() {
+            if !(0..workers).any(|rank| is_lost(hub, rank)) {
+                return;
+            }
+            self.lost.resize(workers.div_ceil(RANKS) as usize, 0);
+        }
+        let me = hub.setup.me;
+        for (piece, told) in (0..).zip(&mut self.lost) {
+            let first = piece * RANKS;
+            let lost = (0..RANKS).filter(|bit| is_lost(hub, first + bit) && first + bit != me.0);
+            let mask = lost.fold(0u64, |mask, bit| mask | 1 << bit);
+            if mask == *told && !all {
+                continue;
+            }
+            *told = mask;
+            match &mut self.coordinator {
+                Some(coordinator) => coordinator.on_lost_by(me, PeerId(first), mask),
+                None if hub.is_agreed(self.host) => hub.notify(self.host, Message::Lost { first: PeerId(first), mask }),
+                None => {}
+            }
+        }
     }
 
     // Messages of the exchange
@@ -248,7 +291,14 @@ impl Member {
         let Incoming { peer, message, .. } = *incoming;
         let hosts = self.coordinator.is_some();
         match message {
-            Message::Report(report) if hosts => self.on_report(hub, peer, report, standing),
+            Message::Report(report) if hosts && hub.setup.cluster.is_worker(peer) => {
+                self.on_report(hub, peer, report, standing);
+            }
+            Message::Lost { first, mask } if hosts && hub.setup.cluster.is_worker(peer) => {
+                if let Some(coordinator) = &mut self.coordinator {
+                    coordinator.on_lost_by(peer, first, mask);
+                }
+            }
             Message::Leave(_) if hosts => {
                 hub.mark_left(peer);
                 if let Some(coordinator) = &mut self.coordinator {
@@ -266,11 +316,11 @@ impl Member {
             }
             Message::Prepare { view } if peer == self.host => return self.prepare(hub, view, standing),
             Message::Commit(commit) if peer == self.host => {
-                let Commit { view: number, round, donor, last } = commit;
+                let Commit { view: number, round, donor, last, returns } = commit;
                 let members = core::mem::take(&mut self.coming);
                 // A view without this node, or with a donor that is no member, is ignored.
                 if members.contains(&hub.setup.me) && members.contains(&donor) {
-                    return self.commit(View { number, members, round, donor, last });
+                    return self.commit(View { number, members, round, donor, last }, returns);
                 }
             }
             Message::Release if peer == self.host => {
@@ -288,25 +338,22 @@ impl Member {
         }
         if number > self.prepared {
             self.prepared = number;
-            self.forget_faults();
+            self.broken = false;
             return Some(Change::Stop);
         }
         self.report(hub, standing);
         None
     }
 
-    fn commit(&self, view: View) -> Option<Change> {
-        (view.number == self.prepared && view.number > self.view.number).then_some(Change::Enter(view))
-    }
-
-    fn forget_faults(&mut self) {
-        (self.suspect, self.broken) = (None, false);
+    fn commit(&self, view: View, returns: bool) -> Option<Change> {
+        let due = view.number == self.prepared && view.number > self.view.number;
+        due.then_some(Change::Enter { view, returns })
     }
 
     /// Enters a view of [`Change::Enter`].
     pub(crate) fn enter(&mut self, hub: &mut Hub, view: View) {
         self.view = view;
-        self.forget_faults();
+        self.broken = false;
         let (number, due) = (self.view.number, &mut self.due);
         self.early.retain(|(of, incoming)| {
             let early = *of > number;
@@ -316,17 +363,6 @@ impl Member {
             early
         });
         hub.event(Event::View { number: number.0, members: self.view.members.len() as u32 });
-    }
-
-    /// Reports a member of the view just entered that this node had lost before: the coordinator may not know.
-    pub(crate) fn check_members(&mut self, hub: &mut Hub, standing: Standing) {
-        let me = hub.setup.me;
-        let lost = |member: &&PeerId| **member != me && hub.presence(**member) == Presence::Lost;
-        let lost = self.view.members.iter().find(lost).copied();
-        if let Some(member) = lost.filter(|member| *member != self.host) {
-            self.suspect = Some(member);
-            self.report(hub, standing);
-        }
     }
 
     // The coordinator at this node
@@ -354,9 +390,9 @@ impl Member {
                     let number = coordinator.number();
                     self.prepare(hub, number, standing)
                 }
-                Command::Commit { to } if to == me => {
+                Command::Commit { to, returns } if to == me => {
                     let view = coordinator.view().clone();
-                    self.commit(view)
+                    self.commit(view, returns)
                 }
                 Command::Release { to } if to == me => {
                     self.end = End::Released;
@@ -385,18 +421,19 @@ fn goodbye(hub: &Hub) -> Message {
 
 /// Sends a command of the coordinator to another node. A node that is not connected is told when it is.
 fn send(coordinator: &Coordinator, hub: &mut Hub, command: Command) {
-    let (Command::Prepare { to } | Command::Commit { to } | Command::Release { to } | Command::Refuse { to }) = command;
+    let (Command::Prepare { to } | Command::Commit { to, .. } | Command::Release { to } | Command::Refuse { to }) =
+        command;
     if !hub.is_agreed(to) {
         return;
     }
     match command {
         Command::Prepare { .. } => hub.notify(to, Message::Prepare { view: coordinator.number() }),
-        Command::Commit { .. } => {
+        Command::Commit { returns, .. } => {
             let View { number, round, donor, last, ref members } = *coordinator.view();
             for message in Message::members(number, members, hub.setup.cluster.workers) {
                 hub.notify(to, message);
             }
-            hub.notify(to, Message::Commit(Commit { view: number, round, donor, last }));
+            hub.notify(to, Message::Commit(Commit { view: number, round, donor, last, returns }));
         }
         Command::Release { .. } => hub.notify(to, Message::Release),
         Command::Refuse { .. } => hub.refuse(to),

@@ -70,9 +70,12 @@ pub(crate) struct Standing {
 pub(crate) enum Change {
     /// Stop the exchange, and then call [`Member::report`].
     Stop,
-    /// Call [`Member::enter`] unless the node has left, begin the exchange anew, and then call
-    /// [`Member::check_members`].
-    Enter(View),
+    /// Call [`Member::enter`] unless the node has left, and begin the exchange anew.
+    Enter {
+        view: View,
+        /// The run has gone on without this node: it takes the state of the view's donor, whatever it has itself.
+        returns: bool,
+    },
     /// The run is over for this node. A node that has left already says so again: its message got lost.
     Released,
     /// The coordinator's node has been gone for too long.

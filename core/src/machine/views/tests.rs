@@ -1,5 +1,6 @@
 //! The coordinator, report by report. Worker 0 hosts it, unless a test says otherwise.
 
+use alloc::vec;
 use alloc::vec::Vec;
 
 use super::View;
@@ -22,12 +23,17 @@ fn coordinator(workers: u32, quorum: u32) -> Trace {
 /// A member that has done `round` rounds, and has heard of `view`.
 fn at(view: u64, round: u64) -> Report {
     let (view, round) = (Sequence(view), Clock(round));
-    Report { view, round, has: true, leaves: false, last: false, broken: false, suspect: None }
+    Report { view, entered: view, members: 3, round, has: true, leaves: false, last: false, broken: false }
+}
+
+/// A member that has stopped for view `view`, and had entered view `entered`.
+fn stopped(view: u64, entered: u64, round: u64) -> Report {
+    Report { entered: Sequence(entered), ..at(view, round) }
 }
 
 /// A member without parameters.
 fn new(view: u64) -> Report {
-    Report { has: false, ..at(view, 0) }
+    Report { has: false, ..stopped(view, 0, 0) }
 }
 
 fn prepare(to: u32) -> Command {
@@ -35,7 +41,12 @@ fn prepare(to: u32) -> Command {
 }
 
 fn commit(to: u32) -> Command {
-    Command::Commit { to: PeerId(to) }
+    Command::Commit { to: PeerId(to), returns: false }
+}
+
+/// The commit to a worker whose state counts for nothing.
+fn commit_new(to: u32) -> Command {
+    Command::Commit { to: PeerId(to), returns: true }
 }
 
 fn release(to: u32) -> Command {
@@ -54,6 +65,13 @@ impl Trace {
 
     fn hear_of(&mut self, from: u32, incarnation: u64, report: Report) -> &mut Self {
         self.coordinator.on_report(PeerId(from), Incarnation(incarnation), report, self.now);
+        self
+    }
+
+    /// A worker says which workers it has lost.
+    fn hears_lost(&mut self, from: u32, mask: u64) -> &mut Self {
+        self.coordinator.on_lost_by(PeerId(from), PeerId(0), mask);
+        self.coordinator.advance(self.now);
         self
     }
 
@@ -85,14 +103,27 @@ impl Trace {
     }
 }
 
+fn ignore(_: &mut Trace) {}
+
 /// Three workers in view 1, with no round done.
 fn three(quorum: u32) -> Trace {
     let mut c = coordinator(3, quorum);
     c.hear(0, at(0, 0)).hear(1, new(0)).expect(&[]);
     c.hear(2, new(0)).expect(&[prepare(0), prepare(1), prepare(2)]);
     c.hear(0, at(1, 0)).hear(1, new(1)).expect(&[]);
-    c.hear(2, new(1)).expect(&[commit(0), commit(1), commit(2)]);
+    c.hear(2, new(1)).expect(&[commit(0), commit_new(1), commit_new(2)]);
     c.expect_view(1, &[0, 1, 2], 0, 0);
+    c
+}
+
+/// A number of workers in view 1, at round 2, with the quorum that is the default.
+fn many(workers: u32) -> Trace {
+    let mut c = coordinator(workers, 0);
+    c.hear(0, at(0, 0));
+    (1..workers).for_each(|worker| ignore(c.hear(worker, new(0))));
+    (0..workers).for_each(|worker| ignore(c.hear(worker, if worker == 0 { at(1, 0) } else { new(1) })));
+    (0..workers).for_each(|worker| ignore(c.hear(worker, at(1, 2))));
+    while c.coordinator.take_command().is_some() {}
     c
 }
 
@@ -106,10 +137,10 @@ fn the_first_view_has_all_workers_and_the_coordinators_parameters() {
 fn a_view_waits_until_all_its_members_have_stopped() {
     let mut c = three(1);
     c.lose(2).expect(&[prepare(0), prepare(1)]);
-    c.hear(0, at(2, 4)).expect(&[]);
+    c.hear(0, stopped(2, 1, 4)).expect(&[]);
     // A report that was under way when the member was told to stop does not count. The member is told again.
     c.hear(1, at(1, 4)).expect(&[prepare(1)]);
-    c.hear(1, at(2, 4)).expect(&[commit(0), commit(1)]).expect_view(2, &[0, 1], 4, 0);
+    c.hear(1, stopped(2, 1, 4)).expect(&[commit(0), commit(1)]).expect_view(2, &[0, 1], 4, 0);
 }
 
 /// A round that is done at one member is done: the others take the parameters of that member.
@@ -117,15 +148,24 @@ fn a_view_waits_until_all_its_members_have_stopped() {
 fn the_donor_is_the_first_member_with_the_most_rounds() {
     let mut c = three(1);
     c.lose(0).expect(&[prepare(1), prepare(2)]);
-    c.hear(1, at(2, 4)).hear(2, at(2, 5)).expect(&[commit(1), commit(2)]).expect_view(2, &[1, 2], 5, 2);
+    c.hear(1, stopped(2, 1, 4)).hear(2, stopped(2, 1, 5)).expect(&[commit(1), commit(2)]).expect_view(2, &[1, 2], 5, 2);
 }
 
 #[test]
 fn a_restarted_worker_starts_a_new_view_without_parameters() {
     let mut c = three(1);
     c.hear_of(2, 2, new(0)).expect(&[prepare(0), prepare(1), prepare(2)]);
-    c.hear(0, at(2, 3)).hear(1, at(2, 3)).hear_of(2, 2, new(2));
-    c.expect(&[commit(0), commit(1), commit(2)]).expect_view(2, &[0, 1, 2], 3, 0);
+    c.hear(0, stopped(2, 1, 3)).hear(1, stopped(2, 1, 3)).hear_of(2, 2, new(2));
+    c.expect(&[commit(0), commit(1), commit_new(2)]).expect_view(2, &[0, 1, 2], 3, 0);
+}
+
+/// The parameters of a checkpoint are older than those of the run that goes on.
+#[test]
+fn a_restarted_worker_with_a_checkpoint_takes_the_parameters_of_the_run() {
+    let mut c = three(1);
+    c.hear_of(2, 2, stopped(0, 0, 7)).expect(&[prepare(0), prepare(1), prepare(2)]);
+    c.hear(0, stopped(2, 1, 3)).hear(1, stopped(2, 1, 3)).hear_of(2, 2, stopped(2, 0, 7));
+    c.expect(&[commit(0), commit(1), commit_new(2)]).expect_view(2, &[0, 1, 2], 3, 0);
 }
 
 #[test]
@@ -134,20 +174,115 @@ fn a_broken_connection_starts_a_new_view_once() {
     c.hear(1, Report { broken: true, ..at(1, 2) }).expect(&[prepare(0), prepare(1), prepare(2)]);
     // The other end of the connection reports it as well, of a view that is about to end.
     c.hear(2, Report { broken: true, ..at(1, 2) }).expect(&[prepare(2)]);
-    c.hear(0, at(2, 2)).hear(1, at(2, 2)).hear(2, at(2, 2)).expect(&[commit(0), commit(1), commit(2)]);
+    c.hear(0, stopped(2, 1, 2)).hear(1, stopped(2, 1, 2)).hear(2, stopped(2, 1, 2)).expect(&[
+        commit(0),
+        commit(1),
+        commit(2),
+    ]);
     // The report of view 1 is late by now.
     c.hear(1, Report { broken: true, ..at(1, 2) }).expect(&[]);
 }
 
-/// A member that another has lost is given up for all; its process must not come back.
+/// Two members that have lost each other cannot go on together. The one that is left out stops, and comes back when
+/// they have met again. Its state counts for nothing then.
 #[test]
-fn a_suspect_is_refused_and_left_out() {
+fn a_member_that_another_has_lost_is_left_out_until_they_meet_again() {
     let mut c = three(1);
-    c.hear(1, Report { suspect: Some(PeerId(2)), ..at(1, 2) }).expect(&[refuse(2), prepare(0), prepare(1)]);
-    c.hear(2, at(1, 2)).expect(&[refuse(2)]);
-    c.hear(0, at(2, 2)).hear(1, at(2, 2)).expect(&[commit(0), commit(1)]).expect_view(2, &[0, 1], 2, 0);
-    // A new process of the same rank is welcome.
-    c.hear_of(2, 2, new(0)).expect(&[prepare(0), prepare(1), prepare(2)]);
+    c.hears_lost(1, 0b100).expect(&[prepare(0), prepare(1), prepare(2)]);
+    c.hear(2, stopped(2, 1, 2)).hear(0, stopped(2, 1, 2)).hear(1, stopped(2, 1, 2));
+    c.expect(&[commit(0), commit(1)]).expect_view(2, &[0, 1], 2, 0);
+    // The other end has lost the connection as well.
+    c.hears_lost(2, 0b10).expect(&[]);
+    c.hears_lost(1, 0).expect(&[]);
+    c.hears_lost(2, 0).expect(&[prepare(0), prepare(1), prepare(2)]);
+    c.hear(0, stopped(3, 2, 5)).hear(1, stopped(3, 2, 5)).hear(2, stopped(3, 1, 7));
+    c.expect(&[commit(0), commit(1), commit_new(2)]).expect_view(3, &[0, 1, 2], 5, 0);
+}
+
+/// The worker that has lost most others is left out, whoever was the first to say so.
+#[test]
+fn the_worker_with_most_conflicts_is_left_out() {
+    let mut c = many(4);
+    c.hears_lost(1, 0b1100);
+    while c.coordinator.take_command().is_some() {}
+    [0, 1, 2, 3].into_iter().for_each(|worker| ignore(c.hear(worker, stopped(2, 1, 2))));
+    c.expect(&[commit(0), commit(2), commit(3)]).expect_view(2, &[0, 2, 3], 2, 0);
+}
+
+/// A report of a process that was given up: it was only cut off.
+#[test]
+fn a_member_that_was_given_up_comes_back_as_a_newcomer() {
+    let mut c = three(1);
+    c.lose(2).expect(&[prepare(0), prepare(1)]);
+    c.hear(0, stopped(2, 1, 2)).hear(1, stopped(2, 1, 2)).expect(&[commit(0), commit(1)]);
+    c.hear(2, at(1, 3)).expect(&[prepare(0), prepare(1), prepare(2)]);
+    c.hear(0, stopped(3, 2, 2)).hear(1, stopped(3, 2, 2)).hear(2, stopped(3, 1, 3));
+    c.expect(&[commit(0), commit(1), commit_new(2)]).expect_view(3, &[0, 1, 2], 2, 0);
+}
+
+/// A coordinator that was cut off waits. When the others are back, nothing has happened, and their rounds count.
+#[test]
+fn a_coordinator_without_half_of_the_view_waits_and_goes_on_with_all() {
+    let mut c = many(4);
+    c.lose(1).expect(&[prepare(0), prepare(2), prepare(3)]);
+    c.lose(2).expect(&[prepare(0), prepare(3)]);
+    c.lose(3).hear(0, stopped(3, 1, 2)).expect(&[]).at(60_000).expect(&[]);
+    assert_eq!(c.coordinator.awaited(), Some(PeerId(1)));
+    // Half of the view is enough, as the coordinator can be on one side only.
+    c.hear(1, at(1, 3)).expect(&[prepare(0), prepare(1)]);
+    c.hear(2, at(1, 2)).expect(&[prepare(0), prepare(1), prepare(2)]);
+    c.hear(3, at(1, 2)).expect(&[prepare(0), prepare(1), prepare(2), prepare(3)]);
+    [0, 2, 3].into_iter().for_each(|worker| ignore(c.hear(worker, stopped(6, 1, 2))));
+    c.hear(1, stopped(6, 1, 3)).expect(&[commit(0), commit(1), commit(2), commit(3)]);
+    c.expect_view(6, &[0, 1, 2, 3], 3, 1);
+}
+
+/// The view before counts, and not the first one. Those that have left count for neither side.
+#[test]
+fn half_of_the_view_before_is_enough() {
+    let mut c = many(5);
+    for (view, lost, left) in [(2, 4, vec![0, 1, 2, 3]), (3, 3, vec![0, 1, 2]), (4, 2, vec![0, 1])] {
+        c.lose(lost);
+        left.iter().for_each(|worker| ignore(c.hear(*worker, stopped(view, view - 1, 2))));
+        let members: Vec<_> = left.iter().map(|worker| PeerId(*worker)).collect();
+        assert_eq!((c.coordinator.view().number, &c.coordinator.view().members), (Sequence(view), &members));
+    }
+    let mut c = many(5);
+    c.lose(3).lose(4);
+    [0, 1, 2].into_iter().for_each(|worker| ignore(c.hear(worker, stopped(3, 1, 2))));
+    c.expect_view(3, &[0, 1, 2], 2, 0);
+    c.lose(1).lose(2);
+    assert_eq!(c.coordinator.awaited(), Some(PeerId(1)));
+    let mut c = many(4);
+    c.hear(3, Report { leaves: true, ..at(1, 2) }).lose(2);
+    [0, 1].into_iter().for_each(|worker| ignore(c.hear(worker, stopped(c.coordinator.number().0, 1, 2))));
+    assert_eq!(c.coordinator.view().members, [PeerId(0), PeerId(1)]);
+}
+
+/// A restarted coordinator knows the size of the view before from its members.
+#[test]
+fn a_restarted_coordinator_waits_for_half_of_the_view_before() {
+    let mut c = coordinator(6, 0);
+    let of_five = |view, entered| Report { members: 5, ..stopped(view, entered, 4) };
+    c.at(10).hear(0, new(0)).hear(1, of_five(7, 7)).at(5000).expect(&[]);
+    assert_eq!(c.coordinator.deadline(), None);
+    c.hear(2, of_five(7, 7)).expect(&[prepare(0), prepare(1), prepare(2)]);
+    c.hear(0, new(8)).hear(1, of_five(8, 7)).hear(2, of_five(8, 7));
+    c.expect(&[commit_new(0), commit(1), commit(2)]).expect_view(8, &[0, 1, 2], 4, 1);
+}
+
+/// Only who has said so has left: a worker that was given up does not count towards a fixed quorum.
+#[test]
+fn workers_that_were_given_up_do_not_count_as_leavers() {
+    let mut c = coordinator(4, 3);
+    c.hear(0, at(0, 0)).hear(1, new(0)).hear(2, new(0)).hear(3, new(0));
+    [0, 1, 2, 3].into_iter().for_each(|worker| ignore(c.hear(worker, if worker == 0 { at(1, 0) } else { new(1) })));
+    while c.coordinator.take_command().is_some() {}
+    c.lose(1).expect(&[prepare(0), prepare(2), prepare(3)]);
+    c.lose(2).lose(3).hear(0, stopped(2, 1, 2)).expect(&[]);
+    // It stops, and waits.
+    c.hear(1, at(1, 2)).expect(&[prepare(1)]);
+    c.hear(2, at(1, 2)).expect(&[prepare(0), prepare(1), prepare(2)]);
 }
 
 #[test]
@@ -156,9 +291,9 @@ fn below_the_quorum_no_view_is_prepared() {
     c.lose(2).expect(&[prepare(0), prepare(1)]);
     c.lose(1).expect(&[]);
     assert_eq!(c.coordinator.awaited(), Some(PeerId(1)));
-    // The newcomer is first told of the view that cannot be formed any more.
-    c.hear_of(2, 2, new(0)).expect(&[prepare(2), prepare(0), prepare(2)]);
-    c.hear(0, at(3, 4)).hear_of(2, 2, new(3)).expect(&[commit(0), commit(2)]).expect_view(3, &[0, 2], 4, 0);
+    c.hear_of(2, 2, new(0)).expect(&[prepare(0), prepare(2)]);
+    c.hear(0, stopped(3, 1, 4)).hear_of(2, 2, new(3));
+    c.expect(&[commit(0), commit_new(2)]).expect_view(3, &[0, 2], 4, 0);
 }
 
 /// A worker that leaves goes when the next view does not count on it.
@@ -166,8 +301,8 @@ fn below_the_quorum_no_view_is_prepared() {
 fn a_worker_that_leaves_is_released_after_the_next_view() {
     let mut c = three(1);
     c.hear(2, Report { leaves: true, ..at(1, 2) }).expect(&[prepare(0), prepare(1)]);
-    c.hear(0, at(2, 2)).expect(&[]);
-    c.hear(1, at(2, 2)).expect(&[commit(0), commit(1), release(2)]).expect_view(2, &[0, 1], 2, 0);
+    c.hear(0, stopped(2, 1, 2)).expect(&[]);
+    c.hear(1, stopped(2, 1, 2)).expect(&[commit(0), commit(1), release(2)]).expect_view(2, &[0, 1], 2, 0);
     // It had reported that it leaves, so its disappearance starts no view.
     c.lose(2).expect(&[]);
 }
@@ -193,7 +328,7 @@ fn a_restarted_coordinator_goes_on_with_the_members_that_report() {
     c.at(1009).expect(&[]);
     c.at(1010).expect(&[prepare(0), prepare(1)]);
     // Its numbers go on above those of the run.
-    c.hear(0, new(8)).hear(1, at(8, 4)).expect(&[commit(0), commit(1)]).expect_view(8, &[0, 1], 4, 1);
+    c.hear(0, new(8)).hear(1, stopped(8, 7, 4)).expect(&[commit_new(0), commit(1)]).expect_view(8, &[0, 1], 4, 1);
 }
 
 /// If all workers resume from a checkpoint, a worker that is late would miss rounds: all are waited for.
@@ -202,14 +337,15 @@ fn workers_that_resume_wait_for_all() {
     let mut c = coordinator(2, 1);
     c.at(10).hear(0, at(0, 5)).at(60_000).expect(&[]);
     c.hear(1, at(0, 5)).expect(&[prepare(0), prepare(1)]);
-    c.hear(0, at(1, 5)).hear(1, at(1, 5)).expect(&[commit(0), commit(1)]).expect_view(1, &[0, 1], 5, 0);
+    c.hear(0, stopped(1, 0, 5)).hear(1, stopped(1, 0, 5));
+    c.expect(&[commit(0), commit(1)]).expect_view(1, &[0, 1], 5, 0);
 }
 
 /// When no worker that is left has the parameters of a run, the run is lost, and no worker starts another in its place.
 #[test]
 fn without_the_parameters_of_the_run_all_are_refused() {
     let mut c = three(1);
-    c.lose(0).hear(1, at(2, 4)).expect(&[prepare(1), prepare(2)]);
+    c.lose(0).hear(1, stopped(2, 1, 4)).expect(&[prepare(1), prepare(2)]);
     c.lose(1).expect(&[prepare(2)]);
     c.hear(2, new(3)).expect(&[refuse(2)]);
 }
@@ -219,5 +355,5 @@ fn without_the_parameters_of_the_run_all_are_refused() {
 fn a_dedicated_coordinator_takes_the_first_members_parameters() {
     let mut c = Trace { coordinator: Coordinator::new(PeerId(2), 2, 1, GRACE), now: Instant::ORIGIN };
     c.hear(0, new(0)).hear(1, new(0)).expect(&[prepare(0), prepare(1)]);
-    c.hear(0, new(1)).hear(1, new(1)).expect(&[commit(0), commit(1)]).expect_view(1, &[0, 1], 0, 0);
+    c.hear(0, new(1)).hear(1, new(1)).expect(&[commit(0), commit_new(1)]).expect_view(1, &[0, 1], 0, 0);
 }
