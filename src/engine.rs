@@ -282,6 +282,7 @@ impl<T: Transport> Engine<T> {
             Signal::Left | Signal::Finished => self.on_ended(),
             // Errors leave the pump, which ends the engine and with it the call that waits.
             Signal::Cut { peer } => return Err(Error::Cut { peer }),
+            Signal::LedgerFull { index } => return Err(Error::LedgerFull { index }),
             Signal::ResumedElsewhere { at, .. } => {
                 return Err(CheckpointError::Moment { expected: at.0, got: self.resumed_at.0 }.into());
             }

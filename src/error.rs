@@ -36,6 +36,9 @@ pub enum Error {
     Deadline(Overdue),
     /// A peer that this node needs is lost, or has given this node up.
     Cut { peer: PeerId },
+    /// A mesh: the sum of all quanta of an element, counted from 0 in the flat vector, no longer fits into 64 bits. The
+    /// threshold is too small for the distance that this parameter moves.
+    LedgerFull { index: u32 },
     /// A checkpoint could not be written, or the node could not resume from one.
     Checkpoint(CheckpointError),
     /// `step_through` was called for a recipe that does not encode every update by a threshold.
@@ -114,6 +117,11 @@ impl fmt::Display for Error {
             Self::Cut { peer } => {
                 write!(f, "peer {peer} is lost, or has given this node up; this node cannot go on")
             }
+            Self::LedgerFull { index } => write!(
+                f,
+                "mesh: the sum of the quanta of element {index} no longer fits into 64 bits: tau is too small for the \
+                 distance that this parameter moves; raise tau"
+            ),
             Self::Checkpoint(error) => error.fmt(f),
             Self::Through { got } => {
                 write!(f, "step_through: expected a recipe with payload=updates period=1 codec=threshold, got {got}")

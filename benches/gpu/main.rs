@@ -13,13 +13,19 @@ use gradwire::gpu::{Context, Gpu, wgpu};
 use gradwire_core::BufferId;
 use gradwire_core::codec::threshold::Aim;
 use gradwire_core::kernel::executor::Executor;
-use gradwire_core::kernel::{self, Coding, EncodeTarget, Kernel, KernelResult, MEAN_MAX};
+use gradwire_core::kernel::{self, Coding, EncodeTarget, Kernel, KernelResult, MEAN_MAX, ledger};
 use gradwire_core::recipe::Control;
 
 /// Vectors of a set.
 const VECTORS: u32 = 6;
 /// Rounds use several sets of vectors in turn, so that a round does not find its vectors in a cache.
 const SETS: u32 = 3;
+/// The ledger, of which a machine has one: index 3 of set 0.
+fn ledger(len: usize) -> Segment {
+    vector(0, LEDGER, ledger::words(len))
+}
+
+const LEDGER: u32 = 3;
 const SECTIONS: BufferId = BufferId(VECTORS * SETS);
 const BODY: BufferId = BufferId(VECTORS * SETS + 1);
 
@@ -45,7 +51,8 @@ fn vector(set: u32, index: u32, len: usize) -> Segment {
 impl Bench {
     fn new(context: Context, len: usize, rounds: u32, wanted: Vec<String>) -> Self {
         let body = Coding::Bf16.len_max(len, 1) + 64;
-        let lens = (0..VECTORS * SETS).map(|_| 4 * len).chain([16, body]);
+        let words = |index: u32| if index == LEDGER { ledger::words(len) } else { len };
+        let lens = (0..VECTORS * SETS).map(|index| 4 * words(index)).chain([16, body]);
         let mut pool = Pool::new(lens);
         let mut state = 1u64;
         for set in 0..SETS {
@@ -121,7 +128,7 @@ impl Bench {
         });
         self.row("materialise", 12, |set| Kernel::Materialise {
             base: v(set, 0),
-            ledger: v(set, 3),
+            ledger: ledger(len),
             unit: 1.0 / 1024.0,
             into: v(set, 2),
         });
@@ -211,11 +218,11 @@ impl Bench {
                 seconds / raw,
                 encoded.bytes
             );
-            let decode = |set: u32| Kernel::Decode {
+            let decode = |_: u32| Kernel::Decode {
                 body: body.first(encoded.bytes),
                 sections,
                 unit: aim.unit,
-                ledger: v(set, 3),
+                ledger: ledger(len),
             };
             let seconds = self.time(decode);
             println!(

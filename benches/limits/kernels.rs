@@ -6,6 +6,7 @@
 use gradwire_core::Storage;
 use gradwire_core::codec::threshold::{self, Aim, Section};
 use gradwire_core::codec::{Form, bf16, entries, f16, int8, sign, topk};
+use gradwire_core::kernel::ledger::{self, Ledger};
 use gradwire_core::kernel::threshold::{Quantum, take};
 use gradwire_core::kernel::tier::Tier;
 use gradwire_core::kernel::{apply, mean};
@@ -43,7 +44,7 @@ pub(crate) fn sparse(report: &mut Report, len: usize, density: f64, rounds: usiz
     let mut work = residual.clone();
     let mut scratch = Storage::zeroed(len * 8);
     let mut body = Storage::zeroed(threshold::words_max([len]) * 4);
-    let mut ledger = Storage::zeroed(len * 4);
+    let mut ledger = Storage::zeroed(ledger::words(len) * 4);
     let mut parts = [Section { first: 0, len: len as u32, threshold: TAU, bits: 0.0 }];
     let recipe = Threshold::fixed(TAU);
     let aim = Aim::of(&recipe, 1.0);
@@ -84,8 +85,8 @@ pub(crate) fn sparse(report: &mut Report, len: usize, density: f64, rounds: usiz
             bytes = threshold::encode(Tier::best(), aim, Some(update), r, &mut parts, scratch, body).bytes;
         });
         fresh(4, &mut |_| {
-            let ledger = bytemuck::cast_slice_mut(ledger.words_mut());
-            threshold::add(&body.words()[..bytes as usize / 4], &parts, recipe.unit(), ledger).unwrap();
+            let mut ledger = Ledger::of(bytemuck::cast_slice_mut(ledger.words_mut()));
+            threshold::add(&body.words()[..bytes as usize / 4], &parts, recipe.unit(), &mut ledger).unwrap();
         });
         fresh(5, &mut |r| {
             let (scratch, body) = (scratch.words_mut(), body.words_mut());

@@ -225,7 +225,7 @@ pub enum BodyError {
     Scale { block: u32, got: f32 },
     /// An element is not finite, or is a value that the codec does not send.
     Value { index: u32, got: f32 },
-    /// The ledger's count of this element would overflow 32 bits.
+    /// The ledger's count of this element would exceed 64 bits.
     Ledger { index: u32 },
 }
 
@@ -253,7 +253,7 @@ impl fmt::Display for BodyError {
             }
             Self::Scale { block, got } => write!(f, "a scale that fits the elements of block {block}, got {got:e}"),
             Self::Value { index, got } => write!(f, "a finite value (above 0 in top-k) at index {index}, got {got}"),
-            Self::Ledger { index } => write!(f, "a count within 32 bits at index {index}, got more"),
+            Self::Ledger { index } => write!(f, "a sum of quanta within 64 bits at index {index}, got more"),
         }
     }
 }

@@ -160,10 +160,11 @@ pub enum NoteKind {
     Outdated = 12,
     Rest = 13,
     Hint = 14,
+    LedgerFull = 15,
 }
 
 impl NoteKind {
-    const ALL: [Self; 14] = [
+    const ALL: [Self; 15] = [
         Self::Joined,
         Self::Left,
         Self::Finished,
@@ -178,6 +179,7 @@ impl NoteKind {
         Self::Outdated,
         Self::Rest,
         Self::Hint,
+        Self::LedgerFull,
     ];
 
     /// True if the event needs attention: a lost peer, a stall, a refusal.
@@ -220,6 +222,7 @@ impl Note {
             Signal::Cut { peer } => (NoteKind::Cut, peer, 0),
             Signal::ContractDiffers { peer, line, .. } => (NoteKind::ContractDiffers, peer, u64::from(line)),
             Signal::ResumedElsewhere { peer, at } => (NoteKind::ResumedElsewhere, peer, at.0),
+            Signal::LedgerFull { index } => (NoteKind::LedgerFull, rank, u64::from(index)),
         };
         Some(Self { at, rank, kind, peer, number })
     }
@@ -244,6 +247,7 @@ impl fmt::Display for Note {
             }
             NoteKind::ContractDiffers => write!(f, "refused peer {peer}: its contract differs (line {number})"),
             NoteKind::Stalled => write!(f, "waits for peer {peer} (at clock {number})"),
+            NoteKind::LedgerFull => write!(f, "cannot go on: the ledger is full at element {number}"),
             NoteKind::ResumedElsewhere => {
                 write!(f, "refused peer {peer}: it resumed from another checkpoint (moment {number})")
             }

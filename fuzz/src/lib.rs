@@ -20,6 +20,7 @@ mod raw;
 
 use gradwire_core::codec::threshold::{self, Aim, MergeError, Section};
 use gradwire_core::codec::{BodyError, Dense, Form, bf16, entries, f16, float32, int8, sign, topk};
+use gradwire_core::kernel::ledger::{self, Ledger};
 use gradwire_core::kernel::threshold::Entry;
 use gradwire_core::kernel::tier::Tier;
 use gradwire_core::kernel::{self, Coding, Kernel, KernelResult};
@@ -165,10 +166,11 @@ fn quanta(data: &[u8]) {
     let len = u32::from(*len) * 4 + 1;
     let (parts, body, unit) = (sections(len, split & 1 == 1), words(rest), THRESHOLD.unit());
     let mut ledger: Vec<i32> = (0..len as i32).map(|i| i.wrapping_mul(0x3fff_ffff)).collect();
+    ledger.resize(ledger::words(len as usize), 0);
     let before = ledger.clone();
     let mut floats = vec![f32::NAN; len as usize];
     let expanded = threshold::expand(&body, &parts, unit, &mut floats);
-    if let Err(error) = threshold::add(&body, &parts, unit, &mut ledger) {
+    if let Err(error) = threshold::add(&body, &parts, unit, &mut Ledger::of(&mut ledger)) {
         assert_eq!(ledger, before, "{error}");
         assert!(expanded.is_err() || matches!(error, BodyError::Ledger { .. }));
         return;

@@ -197,6 +197,8 @@ impl Gpu {
                     Outcome::Unsupported => self.run_on_host(kernel, pool),
                 }
             }
+            // Shaders read the low words of the counts only.
+            Kernel::Materialise { ledger, .. } if !self.scatter.is_small(ledger) => self.run_on_host(kernel, pool),
             _ => {
                 let mut recorder = Recorder { commands: &mut self.commands, memory: &mut self.memory, pool };
                 if elementwise::record(kernel, &mut recorder)?
@@ -257,8 +259,11 @@ impl Gpu {
         let result = kernel::run(kernel, pool);
         // The device copies of the outputs are outdated now.
         kernel.writes().for_each(|segment| self.memory.written(segment));
-        if let Kernel::Decode { ledger, .. } = kernel {
-            self.scatter.measure_ledger(pool.integers(*ledger));
+        match *kernel {
+            Kernel::Decode { ledger, .. } | Kernel::Materialise { ledger, .. } => {
+                self.scatter.measure_ledger(ledger, pool.integers(ledger));
+            }
+            _ => kernel.writes().for_each(|segment| self.scatter.written(segment)),
         }
         Ok(Some(result))
     }
@@ -313,6 +318,7 @@ impl Executor for Gpu {
 
     fn written(&mut self, segment: Segment) {
         self.memory.written(segment);
+        self.scatter.written(segment);
     }
 
     fn as_any(&mut self) -> &mut dyn std::any::Any {

@@ -16,8 +16,8 @@
 //!
 //! # Units and ledgers
 //!
-//! All quanta of a run are powers of two between its *unit* and 2^16 units. A *ledger* is a vector of 32-bit integers
-//! that counts units: an entry adds `count << log2(tau / unit)` to its element. This is exact and does not depend on
+//! All quanta of a run are powers of two between its *unit* and 2^16 units. A *ledger* is a vector of integers that
+//! counts units: an entry adds `count << log2(tau / unit)` to its element ([`ledger`](crate::kernel::ledger)). This is exact and does not depend on
 //! the order of messages. So each peer may choose its own quantum for each message, and replicas stay equal bit for
 //! bit.
 

@@ -150,7 +150,7 @@ pub enum Kernel {
         sections: Segment,
         /// The smallest quantum of the run.
         unit: f32,
-        /// The ledger: one 32-bit integer per element.
+        /// The ledger: [`ledger::words`] words.
         ledger: Segment,
     },
     /// Decodes a body to floats. Result: [`KernelResult::Nothing`] or [`KernelResult::Malformed`].
@@ -213,7 +213,7 @@ pub enum Kernel {
     Materialise {
         /// The initial parameters.
         base: Segment,
-        /// The ledger: one 32-bit integer per element.
+        /// The ledger: [`ledger::words`] words.
         ledger: Segment,
         /// The smallest quantum of the run.
         unit: f32,
@@ -427,7 +427,8 @@ pub fn run(kernel: &Kernel, pool: &mut Pool) -> KernelResult {
         Kernel::Decode { body, sections, unit, ledger } => {
             let done = pool.write(ledger, |pool, ledger| {
                 let (body, sections) = (pool.words(body), pool.sections(sections));
-                codec::threshold::add(body, sections, unit, bytemuck::cast_slice_mut(ledger))
+                let mut ledger = ledger::Ledger::of(bytemuck::cast_slice_mut(ledger));
+                codec::threshold::add(body, sections, unit, &mut ledger)
             });
             return done.map_or_else(KernelResult::Malformed, |()| KernelResult::Nothing);
         }

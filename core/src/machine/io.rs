@@ -125,6 +125,11 @@ pub enum Signal {
         /// The moment that the peer resumed from.
         at: Clock,
     },
+    /// This node cannot go on: the sum of the quanta of an element no longer fits into its ledger.
+    LedgerFull {
+        /// Index of the element.
+        index: u32,
+    },
     /// The peer runs another contract. Its text is in [`THEIRS`], this node's in [`OURS`].
     ContractDiffers {
         peer: PeerId,

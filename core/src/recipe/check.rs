@@ -4,6 +4,7 @@ use core::fmt;
 
 use super::{Codec, Control, Correction, End, Merge, OptimizerState, Pace, Payload, Recipe, Threshold, TopK, Topology};
 use crate::id::Cluster;
+use crate::kernel::ledger;
 
 /// Why a recipe, or a recipe with this cluster and layout, cannot run.
 #[derive(Copy, Clone, Debug, PartialEq)]
@@ -121,8 +122,10 @@ impl Recipe {
             return Err(ConfigError::TooManyShards { shards: self.shards(), len });
         }
         let longest = len.div_ceil(self.shards() as usize);
-        if longest > SHARD_LEN_MAX {
-            return Err(ConfigError::TooLong { len: longest, limit: SHARD_LEN_MAX });
+        // A mesh without rounds sends its ledger as one body.
+        let limit = if self.has_ledger() { ledger::LEN_MAX } else { SHARD_LEN_MAX };
+        if longest > limit {
+            return Err(ConfigError::TooLong { len: longest, limit });
         }
         Ok(())
     }

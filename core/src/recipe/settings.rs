@@ -230,6 +230,11 @@ impl Recipe {
         matches!(self.topology, Topology::Tree { .. } | Topology::Ring)
     }
 
+    /// True for a mesh without rounds, whose replicas count quanta in a ledger.
+    pub(crate) const fn has_ledger(&self) -> bool {
+        matches!(self.topology, Topology::Mesh { .. }) && !self.is_collective()
+    }
+
     /// True if the cluster must have server nodes.
     pub const fn needs_servers(&self) -> bool {
         matches!(self.topology, Topology::Servers { .. })

@@ -37,14 +37,17 @@ pub(crate) fn record(kernel: &Kernel, recorder: &mut Recorder<'_>) -> Result<boo
         }
         Kernel::Scale { x, factor } => (&SCALE_IN_PLACE, [None, None], x, factor),
         Kernel::Accelerate { update, velocity, momentum } => (&ACCELERATE, [Some(update), None], velocity, momentum),
-        Kernel::Materialise { base, ledger, unit, into } => (&MATERIALISE, [Some(base), Some(ledger)], into, unit),
+        // Only the low words: the executor has checked that they are all of the ledger.
+        Kernel::Materialise { base, ledger, unit, into } => {
+            (&MATERIALISE, [Some(base), Some(ledger.first(into.len))], into, unit)
+        }
         Kernel::Copy { from, into } => return copy(from, into, recorder).map(|()| true),
         _ => return Ok(false),
     };
     // All reads come before the write: kernels in place read `into`, and the write marks the host's bytes of it as
     // outdated.
     for segment in kernel.reads() {
-        recorder.read(segment)?;
+        recorder.read(segment.first(segment.len.min(into.len)))?;
     }
     let into_buffer = recorder.write(into)?;
     let mut operands = Vec::with_capacity(3);

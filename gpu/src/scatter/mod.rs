@@ -4,7 +4,7 @@
 //! entries then go to the device as pairs of an index and a word, and a shader scatters them.
 
 use gradwire_core::codec::{BodyError, threshold, topk};
-use gradwire_core::kernel::{Coding, Kernel, KernelResult};
+use gradwire_core::kernel::{Coding, Kernel, KernelResult, ledger};
 use gradwire_core::{Pool, Segment};
 
 use crate::commands::Part;
@@ -30,8 +30,9 @@ pub(crate) struct Scatter {
     pairs: Vec<[u32; 2]>,
     /// The pairs on the device.
     buffer: Option<wgpu::Buffer>,
-    /// Upper bound of the magnitudes in the ledger. A machine has one ledger at most.
-    ledger_bound: u64,
+    /// The ledger, and an upper bound of the magnitudes in it. `None`: not known, because the host has written it. A
+    /// machine has one ledger at most.
+    ledger: Option<(Segment, u64)>,
 }
 
 /// The outcome of [`Scatter::record`].
@@ -54,16 +55,16 @@ impl Scatter {
                 if let Err(error) = threshold::list(words, parts, unit, &mut self.entries) {
                     return Ok(Outcome::Done(KernelResult::Malformed(error)));
                 }
-                // A body that would overflow a count is an error that must leave the ledger as it is. The shader cannot
-                // detect that: it adds without a check. The sum of the largest counts of all bodies bounds every count
-                // of the ledger. When the bound overflows, the host runs the kernel and measures the bound again.
+                // The shader adds to the low words of the counts, without carries. The sum of the largest counts of all
+                // bodies bounds every count of the ledger. When the bound exceeds 32 bits or is not known, the host runs
+                // the kernel and measures the bound again.
                 let largest = self.entries.iter().map(|(_, units)| units.unsigned_abs()).max().unwrap_or(0);
-                self.ledger_bound += u64::from(largest);
-                if self.ledger_bound > i32::MAX as u64 {
+                if !self.raise_bound(ledger, u64::from(largest)) {
                     return Ok(Outcome::Unsupported);
                 }
                 self.pairs.extend(self.entries.iter().map(|(at, units)| [*at, *units as u32]));
-                self.scatter(&ADD, ledger, recorder)?;
+                let len = ledger::len(ledger.len as usize / 4);
+                self.scatter(&ADD, ledger.first(4 * len as u32), recorder)?;
             }
             Kernel::Expand { coding: coding @ (Coding::Threshold(_) | Coding::TopK { .. }), body, sections, into } => {
                 if let Err(error) = self.read(coding, body, sections, into, 1.0, pool) {
@@ -101,9 +102,27 @@ impl Scatter {
         }
     }
 
-    /// Measures the bound of the ledger, after the host has run a `Decode`. `ledger` must be up to date and complete.
-    pub(crate) fn measure_ledger(&mut self, ledger: &[i32]) {
-        self.ledger_bound = ledger.iter().map(|units| u64::from(units.unsigned_abs())).max().unwrap_or(0);
+    /// Adds to the bound of the ledger. Returns false, and forgets the bound, if counts may exceed 32 bits then.
+    fn raise_bound(&mut self, ledger: Segment, by: u64) -> bool {
+        let bound = self.ledger.filter(|(known, _)| *known == ledger).map(|(_, bound)| bound.saturating_add(by));
+        self.ledger = bound.filter(|bound| *bound <= i32::MAX as u64).map(|bound| (ledger, bound));
+        self.ledger.is_some()
+    }
+
+    /// Are all counts of the ledger known to fit into 32 bits?
+    pub(crate) fn is_small(&self, ledger: Segment) -> bool {
+        self.ledger.is_some_and(|(known, _)| known == ledger)
+    }
+
+    /// Measures the bound of a ledger that is up to date and complete on the host.
+    pub(crate) fn measure_ledger(&mut self, ledger: Segment, words: &[i32]) {
+        let bound = ledger::largest(words);
+        self.ledger = (bound <= i32::MAX as u64).then_some((ledger, bound));
+    }
+
+    /// The host has written `segment`.
+    pub(crate) fn written(&mut self, segment: Segment) {
+        self.ledger = self.ledger.filter(|(ledger, _)| ledger.buffer != segment.buffer);
     }
 
     /// Zeroes `into` and puts the pairs there.

@@ -7,6 +7,7 @@ use alloc::vec::Vec;
 use super::{HEADER_WORDS, Section};
 use crate::codec::entries::{Block, Reader};
 use crate::codec::{BodyError, Form, bytes};
+use crate::kernel::ledger::Ledger;
 use crate::kernel::threshold::is_power_of_two;
 use crate::kernel::tier::Tier;
 use crate::recipe::Threshold;
@@ -62,23 +63,23 @@ fn check_end(body: &[u32], parts: &[Section], unit: f32) -> Result<(), BodyError
 /// again.
 ///
 /// # Errors
-/// If the body is malformed, or a count of the ledger would overflow.
-pub fn add(body: &[u32], parts: &[Section], unit: f32, ledger: &mut [i32]) -> Result<(), BodyError> {
+/// If the body is malformed, or a count of the ledger would exceed 64 bits.
+pub fn add(body: &[u32], parts: &[Section], unit: f32, ledger: &mut Ledger<'_>) -> Result<(), BodyError> {
     check_end(body, parts, unit)?;
     // Number of entries added, for the undo below.
     let mut added = 0;
     let done = walk(body, parts, unit, |section, shift, block| {
-        let ledger = &mut ledger[section.first as usize..(section.first + section.len) as usize];
         // Reading all elements of a block first lets their cache misses overlap; the loop below depends on each load.
         let mut seen = 0;
         for entry in block.entries() {
-            seen |= ledger[entry.index as usize];
+            seen |= ledger.low()[(section.first + entry.index) as usize];
         }
         core::hint::black_box(seen);
         for entry in block.entries() {
-            let units = &mut ledger[entry.index as usize];
-            let sum = units.checked_add(entry.count << shift);
-            *units = sum.ok_or(BodyError::Ledger { index: section.first + entry.index })?;
+            let index = section.first + entry.index;
+            if !ledger.add(index as usize, entry.count << shift) {
+                return Err(BodyError::Ledger { index });
+            }
             added += 1;
         }
         Ok(())
@@ -89,7 +90,8 @@ pub fn add(body: &[u32], parts: &[Section], unit: f32, ledger: &mut [i32]) -> Re
     let _ = walk(body, parts, unit, |section, shift, block| {
         for entry in block.entries() {
             left = left.checked_sub(1).ok_or(error)?;
-            ledger[(section.first + entry.index) as usize] -= entry.count << shift;
+            // Does not fail: the count returns to a value that it has had.
+            ledger.add((section.first + entry.index) as usize, -(entry.count << shift));
         }
         Ok(())
     });

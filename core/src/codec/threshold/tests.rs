@@ -8,6 +8,7 @@ use proptest::prelude::*;
 use super::decode::sections;
 use super::*;
 use crate::codec::Encoded;
+use crate::kernel::ledger::{Ledger, words};
 use crate::kernel::threshold::QUANTA_MAX;
 use crate::kernel::tier::Tier;
 
@@ -69,11 +70,11 @@ proptest! {
     fn ledger_plus_residual_is_the_sum_of_updates(updates in updates(90), aim in controls(), split in any::<bool>()) {
         let lens: &[usize] = if split { &[10, 1, 79] } else { &[90] };
         let mut sender = Sender::new(lens);
-        let (mut ledger, mut total, mut bodies) = (vec![0i32; 90], vec![0i64; 90], Vec::new());
+        let (mut ledger, mut total, mut bodies) = (vec![0i32; words(90)], vec![0i64; 90], Vec::new());
         for update in &updates {
             let floats: Vec<f32> = update.iter().map(|x| *x as f32 / 1024.0).collect();
             let (_, body) = sender.send(aim, Some(&floats));
-            prop_assert_eq!(add(&body, &sender.parts, UNIT, &mut ledger), Ok(()));
+            prop_assert_eq!(add(&body, &sender.parts, UNIT, &mut Ledger::of(&mut ledger)), Ok(()));
             bodies.push(body);
             for i in 0..90 {
                 total[i] += i64::from(update[i]);
@@ -83,21 +84,21 @@ proptest! {
         }
         let held = sender.residual.iter().fold(0f32, |most, r| most.max(r.abs()));
         let (encoded, body) = sender.send(Aim { dense: true, ..aim }, None);
-        add(&body, &sender.parts, UNIT, &mut ledger).unwrap();
+        add(&body, &sender.parts, UNIT, &mut Ledger::of(&mut ledger)).unwrap();
         bodies.push(body);
         prop_assert!(encoded.squares == 0.0 || held > QUANTA_MAX as f32 * UNIT);
-        let mut backwards = vec![0i32; 90];
-        bodies.iter().rev().for_each(|body| add(body, &sender.parts, UNIT, &mut backwards).unwrap());
+        let mut backwards = vec![0i32; words(90)];
+        bodies.iter().rev().for_each(|body| add(body, &sender.parts, UNIT, &mut Ledger::of(&mut backwards)).unwrap());
         prop_assert_eq!(&backwards, &ledger);
         // Merging messages in pairs does not change the sum.
-        let mut merged = vec![0i32; 90];
+        let mut merged = vec![0i32; words(90)];
         for pair in bodies.chunks(2) {
-            let [one, other] = pair else { add(&pair[0], &sender.parts, UNIT, &mut merged).unwrap(); continue };
+            let [one, other] = pair else { add(&pair[0], &sender.parts, UNIT, &mut Ledger::of(&mut merged)).unwrap(); continue };
             match merge((one, other), &sender.parts, UNIT, &mut sender.scratch, &mut sender.body) {
-                Ok(words) => add(&sender.body[..words], &sender.parts, UNIT, &mut merged).unwrap(),
+                Ok(words) => add(&sender.body[..words], &sender.parts, UNIT, &mut Ledger::of(&mut merged)).unwrap(),
                 Err(error) => {
                     prop_assert_eq!(error, MergeError::TooMany);
-                    pair.iter().for_each(|body| add(body, &sender.parts, UNIT, &mut merged).unwrap());
+                    pair.iter().for_each(|body| add(body, &sender.parts, UNIT, &mut Ledger::of(&mut merged)).unwrap());
                 }
             }
         }
@@ -126,8 +127,9 @@ proptest! {
             let at = at.index(body.len());
             if cut { body.truncate(at) } else { body[at] ^= 1 << bit }
             let mut ledger: Vec<i32> = (0..60).map(|i| i * 7919).collect();
+            ledger.resize(words(60), 0);
             let before = ledger.clone();
-            if add(&body, &sender.parts, UNIT, &mut ledger).is_err() {
+            if add(&body, &sender.parts, UNIT, &mut Ledger::of(&mut ledger)).is_err() {
                 prop_assert_eq!(ledger, before);
             } else {
                 // Encoding the decoded floats with the tau of each section gives the same words.
@@ -229,13 +231,14 @@ fn a_tau_outside_of_the_run_is_refused() {
     for tau in [0.0, -TAU, f32::NAN, f32::INFINITY, 1e-40, 0.3, UNIT / 2.0, UNIT * 131_072.0] {
         let mut body = good.clone();
         body[1] = tau.to_bits();
-        let error = add(&body, &sender.parts, UNIT, &mut [0; 4]).unwrap_err().to_string();
+        let error = add(&body, &sender.parts, UNIT, &mut Ledger::of(&mut [0; words(4)])).unwrap_err().to_string();
         assert!(
             error.starts_with("body: expected a tau that is a power of two from 6.1035156e-5 to 4e0, got "),
             "{error}"
         );
     }
-    let error = |body: &[u32]| add(body, &sender.parts, UNIT, &mut [0; 4]).unwrap_err().to_string();
+    let error =
+        |body: &[u32]| add(body, &sender.parts, UNIT, &mut Ledger::of(&mut [0; words(4)])).unwrap_err().to_string();
     assert_eq!(error(&[]), "body: expected at least 16 more bytes, got 0");
     assert_eq!(error(&good[..3]), "body: expected at least 16 more bytes, got 12");
     assert_eq!(error(&[good.clone(), vec![0]].concat()), "body: expected 20 bytes of entries, got 24");
@@ -244,6 +247,10 @@ fn a_tau_outside_of_the_run_is_refused() {
         error(&[good[0], good[1], 0, u32::MAX, good[4]]),
         "body: expected at least 4294967295 more bytes, got 4"
     );
-    let full = add(&good, &sender.parts, UNIT, &mut [i32::MAX, 0, 0, 0]).unwrap_err().to_string();
-    assert_eq!(full, "body: expected a count within 32 bits at index 0, got more");
+    // The last of two entries does not fit: the first one is taken back.
+    let mut ledger = [-5, 0, i32::MIN, 0, 1, 0, 0, i32::MIN, 0];
+    let before = ledger;
+    let full = add(&good, &sender.parts, UNIT, &mut Ledger::of(&mut ledger)).unwrap_err().to_string();
+    assert_eq!(ledger, before);
+    assert_eq!(full, "body: expected a sum of quanta within 64 bits at index 2, got more");
 }

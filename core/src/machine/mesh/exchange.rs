@@ -6,6 +6,7 @@ use super::marks::{End, Mark, Marks};
 use super::neighbours::{Neighbours, Start};
 use super::replica::Replica;
 use super::slots::{Slots, ack};
+use crate::codec::BodyError;
 use crate::id::{Incarnation, PeerId, Sequence};
 use crate::kernel::{Kernel, KernelResult};
 use crate::machine::encoding::Encoding;
@@ -217,6 +218,11 @@ impl Exchange {
 
     pub(super) fn on_decoded(&mut self, hub: &mut Port<'_, Job>, slot: usize, from: usize, result: KernelResult) {
         self.replica.on_decoded();
+        if let KernelResult::Malformed(BodyError::Ledger { index }) = result {
+            // The limit is this node's: the peer has done nothing wrong, and must not be given up for it.
+            self.slots.abandon(slot);
+            return hub.signal(Signal::LedgerFull { index });
+        }
         if let KernelResult::Malformed(error) = result {
             let peer = self.neighbours.get(from).peer;
             self.slots.abandon(slot);
@@ -278,6 +284,17 @@ impl Exchange {
         self.replica.decode(hub, self.slots.body(slot), Job::Own);
         self.send_to_all(hub, slot, None);
         self.maybe_free(hub, slot);
+    }
+
+    /// An own message is in the ledger, or does not fit.
+    pub(super) fn on_own(&mut self, hub: &mut Hub, result: KernelResult) {
+        self.replica.on_decoded();
+        match result {
+            KernelResult::Malformed(BodyError::Ledger { index }) => hub.signal(Signal::LedgerFull { index }),
+            // Only a bug can do this. The ledger lacks a message that peers get, so this node must not go on.
+            KernelResult::Malformed(error) => panic!("an own message cannot be decoded: {error}"),
+            _ => {}
+        }
     }
 
     fn send_to_all(&mut self, hub: &mut Port<'_, Job>, slot: usize, except: Option<usize>) {

@@ -63,7 +63,7 @@ use super::hub::{Awaited, Hub, Incoming, Port};
 use super::{Misuse, ProtocolError, Signal};
 use crate::buffer::{BufferId, Segment};
 use crate::id::{Clock, PeerId};
-use crate::kernel::KernelResult;
+use crate::kernel::{KernelResult, ledger};
 use crate::recipe::{Codec, Topology};
 use crate::status::{self, Status};
 use crate::vectors::Keep;
@@ -89,8 +89,9 @@ impl Mesh {
         let Codec::Threshold(threshold) = setup.recipe.codec else { unreachable!("a mesh's recipe has a threshold") };
         let Topology::Mesh { relay } = setup.recipe.topology else { unreachable!("a mesh's recipe says mesh") };
         let (me, workers, len) = (setup.me, setup.cluster.workers, setup.len);
-        let [view, update, ledger, base, copy] = ["view", "update", "ledger", "base", "snapshot"]
-            .map(|name| Segment::floats(vectors.floats(name, len, Keep::No), 0, len));
+        let mut vector = |name, len| Segment::floats(vectors.floats(name, len, Keep::No), 0, len);
+        let [view, update, base] = ["view", "update", "base"].map(|name| vector(name, len));
+        let [ledger, copy] = ["ledger", "snapshot"].map(|name| vector(name, ledger::words(len)));
         let (whole, correction) = (core::iter::once(0..len), setup.recipe.correction);
         let encoding = Encoding::encoder(setup, setup.recipe.codec, correction, whole, vectors);
         let neighbours = Neighbours::new(me, workers, relay);
@@ -321,7 +322,8 @@ impl Role for Mesh {
                 self.exchange.replica.set_applied(applied);
                 hub.receive(&incoming, ledger, Job::Ledger);
             }
-            Message::Seed { .. } | Message::Ledger { .. } => close_length(hub, &incoming, base.len),
+            Message::Seed { .. } => close_length(hub, &incoming, base.len),
+            Message::Ledger { .. } => close_length(hub, &incoming, ledger.len),
             Message::FetchSnapshot { request } => self.snapshots.on_request(peer, request),
             _ => hub.close(peer, ProtocolError::Unexpected { kind: message.kind() }),
         }
@@ -334,7 +336,7 @@ impl Role for Mesh {
             Job::Measure => self.own.encoding.on_measured(result),
             Job::Clip => self.own.encoding.on_clipped(result),
             Job::Merge => self.exchange.on_merged(hub, result),
-            Job::Own => self.exchange.replica.on_decoded(),
+            Job::Own => self.exchange.on_own(hub, result),
             Job::Receive { slot, from } => self.exchange.on_received(hub, slot, from),
             Job::Decode { slot, from } => self.exchange.on_decoded(hub, slot, from, result),
             Job::Send { slot } => self.exchange.on_sent(hub, slot),

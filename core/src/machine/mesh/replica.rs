@@ -9,7 +9,7 @@ use crate::machine::hub::{Hub, Port};
 #[derive(Clone, Debug)]
 pub(super) struct Replica {
     view: Segment,
-    /// One integer per parameter: the sum of the quanta of all messages.
+    /// An integer per parameter: the sum of the quanta of all messages.
     ledger: Segment,
     /// The initial parameters.
     base: Segment,

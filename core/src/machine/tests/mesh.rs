@@ -136,6 +136,34 @@ fn a_newcomer_joins_with_a_snapshot_of_a_neighbour() {
     m.send_quanta(0, quanta(0, 4, 4)).expect_ack(0, 0, 4).look().expect_view(4.0);
 }
 
+/// A newcomer whose snapshot has the largest possible count in every element.
+fn full() -> Trace {
+    let mut m = trace(Recipe::mesh(0.5).with_lambda(1.0), 1, 2);
+    m.meet(0).tell(0, start(3, true)).expect_transmit(0, Kind::Fetch);
+    m.tell(0, mark(0, 3)).send(0, Message::Seed { request: 1 }, 0.0).expect_idle();
+    let words = kernel::ledger::words(LEN);
+    m.announce(0, Message::Ledger { request: 1, applied: Clock(3) }, words);
+    let (op, into) = m.take_receive(0).unwrap();
+    let ledger: &mut [f32] = m.pool.floats_mut(into.unwrap());
+    ledger.fill(f32::from_bits(i32::MAX as u32));
+    ledger[LEN] = f32::from_bits(LEN as u32);
+    m.feed(Input::Completed { op, result: KernelResult::Nothing });
+    m.expect_signal(Signal::Joined { clock: Clock(0) }).expect_start(0, 0, true).expect_idle();
+    m
+}
+
+/// Neither the own message nor the peer's is to blame, so no connection is closed.
+#[test]
+fn a_full_ledger_ends_this_node_by_name_and_no_peer() {
+    let mut m = full();
+    m.send_quanta(0, quanta(0, 4, 4)).expect_signal(Signal::LedgerFull { index: 0 }).expect_idle();
+    let mut m = full();
+    m.tell(0, start(3, true)).step(1.0).expect_quanta(0, 1, 1).expect_signal(Signal::LedgerFull { index: 0 });
+    // Quanta of the other sign make room.
+    let mut m = full();
+    m.step(-1.0).expect_quanta(0, 1, 1).expect_ready(1).expect_idle();
+}
+
 /// A message between the snapshot and the stream would be missing for ever: another snapshot is asked for.
 #[test]
 fn a_snapshot_that_does_not_reach_the_neighbours_stream_is_not_used() {

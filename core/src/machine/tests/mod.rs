@@ -116,7 +116,8 @@ impl Trace {
 
     /// A message whose body is `LEN` floats of `value`. If the machine takes the body now, it gets it.
     fn send(&mut self, from: u32, message: Message, value: f32) -> &mut Self {
-        self.announce(from, message, LEN).receive(from, value)
+        let floats = if message.kind() == Kind::Ledger { kernel::ledger::words(LEN) } else { LEN };
+        self.announce(from, message, floats).receive(from, value)
     }
 
     /// The header of a message with a body of `floats` floats, which stays with the sender.

@@ -39,7 +39,7 @@ impl World {
                 self.crash(me, None);
                 self.nodes[me.index()].life = Life::Cut(peer);
             }
-            Signal::ResumedElsewhere { .. } | Signal::ContractDiffers { .. } => {}
+            Signal::ResumedElsewhere { .. } | Signal::ContractDiffers { .. } | Signal::LedgerFull { .. } => {}
         }
     }
 
