@@ -66,7 +66,8 @@ fn assert_coverage(all: &[(Kind, Coverage)]) {
         ("worker rejoined a server", reached(|it| it.rejoined, &servers)),
         ("peer rejoined a mesh", reached(|it| it.rejoined, &[Kind::Mesh])),
         ("messages of a mesh merged", reached(|it| it.merged, &[Kind::Mesh, Kind::Relay])),
-        ("relay cut off", reached(|it| it.cut, &[Kind::Relay])),
+        ("mesh in a new view", reached(|it| it.views, &[Kind::Mesh])),
+        ("relay tree in a new shape", reached(|it| it.views, &[Kind::Relay])),
         ("worker held back by the SSP bound", reached(|it| it.blocked, &[Kind::Ssp])),
     ] {
         println!("{name}: {count}");

@@ -265,7 +265,7 @@ impl Scenario {
                 0..4 => Fault::Cut { a, b },
                 4..6 if longer < 2 => Fault::Partition { a, b, lasts },
                 6..8 if longer < 2 => Fault::Pause { node: a, lasts },
-                8 | 9 => Fault::Crash { node: a, restart: self.restarts(random).then_some(lasts * 15) },
+                8 | 9 => Fault::Crash { node: a, restart: random.chance(0.6).then_some(lasts * 15) },
                 _ => Fault::Cut { a, b },
             };
             longer += u32::from(matches!(fault, Fault::Partition { .. } | Fault::Pause { .. }));
@@ -273,15 +273,6 @@ impl Scenario {
         }
         faults.sort_by_key(|(at, _)| *at);
         faults
-    }
-
-    /// Draws whether a crashed node restarts. Nodes of a mesh with relays cannot rejoin.
-    fn restarts(&self, random: &mut Random) -> bool {
-        let may = match self.plan.recipe.topology() {
-            Topology::Servers { .. } | Topology::Tree { .. } | Topology::Ring => true,
-            Topology::Mesh { relay } => relay == 0,
-        };
-        may && random.chance(0.6)
     }
 
     /// The nodes that crash during the run, in order of time.

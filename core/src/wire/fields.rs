@@ -5,7 +5,7 @@
 
 use super::message::RANKS;
 use super::{
-    Ack, Commit, Hello, Kind, Leave, Message, Occasion, Offer, Part, Push, Quanta, Reply, Report, SnapshotMark,
+    Ack, Commit, Hello, Kind, Leave, Message, Occasion, Offer, Part, Push, Quanta, Reply, Report, SnapshotMark, Wanted,
     WireError,
 };
 use crate::id::{Clock, Incarnation, PeerId, Sequence, ShardId};
@@ -19,6 +19,15 @@ const HAS: u32 = 1;
 const LEAVES: u32 = 2;
 const LAST: u32 = 4;
 const BROKEN: u32 = 8;
+
+/// The weight of a request for these parts of a snapshot.
+const fn wanted_code(wanted: Wanted) -> u32 {
+    match wanted {
+        Wanted::Marks => 1,
+        Wanted::Ledger => 2,
+        Wanted::All => 3,
+    }
+}
 
 /// The fields whose content depends on the kind.
 #[derive(Copy, Clone, Debug, Default, PartialEq, Eq)]
@@ -91,19 +100,19 @@ impl Message {
                 ..of(quanta.origin, quanta.incarnation)
             },
             Self::QuantaAck(ack) => Fields { sequence: ack.last.0, ..of(ack.origin, ack.incarnation) },
-            Self::LeaveAck { origin, incarnation } => Fields { weight: 1, ..of(origin, incarnation) },
-            Self::StreamStart { after, joined } => {
-                Fields { base: 1, sequence: after.0, weight: joined.into(), ..sender }
+            Self::StreamEnd { origin, incarnation, last } => {
+                Fields { weight: 1, sequence: last.0, ..of(origin, incarnation) }
             }
+            Self::Have { view, last } => Fields { weight: 1, base: view.0, sequence: last.0, ..sender },
             Self::SnapshotMark(mark) => Fields {
-                shard: mark.request,
+                base: mark.view.0,
                 sequence: mark.sequence.0,
                 clock: mark.last.map_or(0, |last| last.0 + 1),
-                weight: u32::from(!mark.lost),
                 ..of(mark.origin, mark.incarnation)
             },
-            Self::Seed { request } | Self::FetchSnapshot { request } => Fields { shard: request, ..sender },
-            Self::Ledger { request, applied } => Fields { shard: request, clock: applied.0, ..sender },
+            Self::Seed { view } => Fields { sequence: view.0, ..sender },
+            Self::FetchSnapshot { view, wanted } => Fields { sequence: view.0, weight: wanted_code(wanted), ..sender },
+            Self::Ledger { view, applied } => Fields { sequence: view.0, clock: applied.0, ..sender },
             Self::FetchParameters { view } | Self::Prepare { view } => Fields { sequence: view.0, ..sender },
             Self::Leave(leave) => {
                 Fields { sequence: leave.last.0, base: leave.stays.into(), ..of(leave.origin, leave.incarnation) }
@@ -181,10 +190,17 @@ impl Reader {
             Kind::Quanta => self.quanta().map(Message::Quanta)?,
             Kind::Ack => self.ack()?,
             Kind::Mark => self.mark()?,
-            Kind::Seed => Message::Seed { request: self.shard() },
-            Kind::Ledger => Message::Ledger { request: self.shard(), applied: self.clock()? },
-            Kind::Fetch if self.rest.sequence > 0 => Message::FetchParameters { view: self.sequence()? },
-            Kind::Fetch => Message::FetchSnapshot { request: self.shard() },
+            Kind::Seed => Message::Seed { view: self.sequence()? },
+            Kind::Ledger => Message::Ledger { view: self.sequence()?, applied: self.clock()? },
+            Kind::Fetch => match self.weight() {
+                0 => Message::FetchParameters { view: self.sequence()? },
+                got => {
+                    let wanted = [Wanted::Marks, Wanted::Ledger, Wanted::All];
+                    let wanted = wanted.into_iter().find(|wanted| wanted_code(*wanted) == got);
+                    let wanted = wanted.ok_or_else(|| self.error("weight", "at most 3", got.into()))?;
+                    Message::FetchSnapshot { view: self.sequence()?, wanted }
+                }
+            },
             Kind::Leave => Message::Leave(Leave {
                 origin: self.origin(),
                 incarnation: self.incarnation(),
@@ -264,22 +280,22 @@ impl Reader {
     fn ack(&mut self) -> Result<Message, WireError> {
         let (origin, incarnation) = (self.origin(), self.incarnation());
         if self.flag()? {
-            return Ok(Message::LeaveAck { origin, incarnation });
+            return Ok(Message::StreamEnd { origin, incarnation, last: self.sequence()? });
         }
         Ok(Message::QuantaAck(Ack { origin, incarnation, last: self.sequence()? }))
     }
 
     fn mark(&mut self) -> Result<Message, WireError> {
-        if self.base_flag()? {
-            return Ok(Message::StreamStart { after: self.sequence()?, joined: self.flag()? });
+        let view = Sequence(self.base()?.0);
+        if self.flag()? {
+            return Ok(Message::Have { view, last: self.sequence()? });
         }
         Ok(Message::SnapshotMark(SnapshotMark {
-            request: self.shard(),
+            view,
             origin: self.origin(),
             incarnation: self.incarnation(),
             sequence: self.sequence()?,
             last: self.clock()?.0.checked_sub(1).map(Sequence),
-            lost: !self.flag()?,
         }))
     }
 

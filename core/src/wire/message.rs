@@ -28,38 +28,43 @@ pub enum Message {
     Quanta(Quanta),
     /// Mesh: the receiver of quanta needs them no more.
     QuantaAck(Ack),
-    /// Mesh: the receiver has noted that an origin leaves.
-    LeaveAck {
-        /// The node that leaves.
+    /// Mesh: an origin makes no more messages.
+    StreamEnd {
+        /// The node that makes the messages.
         origin: PeerId,
         /// The origin's process.
         incarnation: Incarnation,
+        /// Number of its last message.
+        last: Sequence,
     },
-    /// Mesh, after each hello: the sender's quanta on this connection begin after `after`.
-    StreamStart {
-        /// Number of the last of the sender's messages that does not come on this connection.
-        after: Sequence,
-        /// The sender has parameters.
-        joined: bool,
+    /// Mesh: the sender has all that the view begins with. On each connection, all messages after this one are of the
+    /// view.
+    Have {
+        /// The view, at least 1.
+        view: Sequence,
+        /// Number of the receiver's last message that the sender has.
+        last: Sequence,
     },
     /// Mesh, part of a snapshot: how much of one origin's stream is in it.
     SnapshotMark(SnapshotMark),
     /// Mesh, part of a snapshot: the initial parameters. Body: their floats.
     Seed {
-        /// Number of the request that the snapshot answers.
-        request: u32,
+        /// The view, at least 1.
+        view: Sequence,
     },
     /// Mesh, part of a snapshot: the ledger. Body: its integers.
     Ledger {
-        /// Number of the request that the snapshot answers.
-        request: u32,
+        /// The view, at least 1.
+        view: Sequence,
         /// Messages that are in the ledger.
         applied: Clock,
     },
-    /// Mesh: asks a neighbour for a snapshot.
+    /// Mesh: a member that enters a view asks its donor for a snapshot.
     FetchSnapshot {
-        /// Number of this request, which every part of the answer repeats.
-        request: u32,
+        /// The view, at least 1.
+        view: Sequence,
+        /// The parts of the snapshot.
+        wanted: Wanted,
     },
     /// Collective: a member without the current parameters asks the view's donor for them.
     FetchParameters {
@@ -225,8 +230,8 @@ pub struct Ack {
 /// How much of one origin's stream is in a snapshot.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub struct SnapshotMark {
-    /// Number of the request that the snapshot answers.
-    pub request: u32,
+    /// The view, at least 1.
+    pub view: Sequence,
     /// The node that made the messages.
     pub origin: PeerId,
     /// The origin's process.
@@ -235,8 +240,17 @@ pub struct SnapshotMark {
     pub sequence: Sequence,
     /// Number of the last message that it makes, if it has said so.
     pub last: Option<Sequence>,
-    /// Its peers have given it up.
-    pub lost: bool,
+}
+
+/// The parts of a snapshot that a member needs.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub enum Wanted {
+    /// The marks.
+    Marks,
+    /// Marks and ledger.
+    Ledger,
+    /// Marks, base and ledger.
+    All,
 }
 
 /// The end of a worker's contributions.
@@ -315,8 +329,8 @@ impl Message {
             Self::Up(_) => Kind::Up,
             Self::Down(_) => Kind::Down,
             Self::Quanta(_) => Kind::Quanta,
-            Self::QuantaAck(_) | Self::LeaveAck { .. } => Kind::Ack,
-            Self::StreamStart { .. } | Self::SnapshotMark(_) => Kind::Mark,
+            Self::QuantaAck(_) | Self::StreamEnd { .. } => Kind::Ack,
+            Self::Have { .. } | Self::SnapshotMark(_) => Kind::Mark,
             Self::Seed { .. } => Kind::Seed,
             Self::Ledger { .. } => Kind::Ledger,
             Self::FetchSnapshot { .. } | Self::FetchParameters { .. } => Kind::Fetch,

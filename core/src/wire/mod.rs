@@ -13,7 +13,7 @@ mod message;
 pub use header::{HEADER_LEN, Header, VERSION, WireError};
 pub use kind::{CONTRACT_LEN_MAX, Kind};
 pub use message::{
-    Ack, Commit, Hello, Leave, Message, Occasion, Offer, Part, Push, Quanta, Reply, Report, SnapshotMark,
+    Ack, Commit, Hello, Leave, Message, Occasion, Offer, Part, Push, Quanta, Reply, Report, SnapshotMark, Wanted,
 };
 
 #[cfg(test)]

@@ -16,7 +16,7 @@ prop_compose! {
 
 /// Any message, with a length that it can have.
 fn any_header() -> impl Strategy<Value = Header> {
-    (0u8..27, any_fields(), 1u32..1000).prop_map(|(kind, (words, longs, [a, b, c, d]), length)| {
+    (0u8..28, any_fields(), 1u32..1000).prop_map(|(kind, (words, longs, [a, b, c, d]), length)| {
         let [rank, shard, weight, _] = words;
         let [one, two, three, four] = longs;
         let (origin, incarnation, shard_id) = (PeerId(rank), Incarnation(one), ShardId(shard));
@@ -47,25 +47,19 @@ fn any_header() -> impl Strategy<Value = Header> {
                 (Message::Quanta(Quanta { origin, incarnation, first, last, base }), floats)
             }
             8 => (Message::QuantaAck(Ack { origin, incarnation, last }), 0),
-            9 => (Message::LeaveAck { origin, incarnation }, 0),
-            10 => (Message::StreamStart { after: sequence, joined: a }, 0),
+            9 => (Message::StreamEnd { origin, incarnation, last }, 0),
+            10 => (Message::Have { view, last }, 0),
             11 => {
                 let last = a.then_some(Sequence(three / 2));
-                (
-                    Message::SnapshotMark(SnapshotMark {
-                        request: shard,
-                        origin,
-                        incarnation,
-                        sequence,
-                        last,
-                        lost: b,
-                    }),
-                    0,
-                )
+                let view = Sequence(four);
+                (Message::SnapshotMark(SnapshotMark { view, origin, incarnation, sequence, last }), 0)
             }
-            12 => (Message::Seed { request: shard }, floats),
-            13 => (Message::Ledger { request: shard, applied: clock }, floats),
-            14 => (Message::FetchSnapshot { request: shard }, 0),
+            12 => (Message::Seed { view }, floats),
+            13 => (Message::Ledger { view, applied: clock }, floats),
+            14 => {
+                let wanted = [Wanted::Marks, Wanted::Ledger, Wanted::All][weight as usize % 3];
+                (Message::FetchSnapshot { view, wanted }, 0)
+            }
             15 => (Message::FetchParameters { view }, 0),
             16 => (Message::Leave(Leave { origin, incarnation, last, stays: a }), 0),
             17 => (Message::Awaits { on: origin, at: clock }, 0),

@@ -360,7 +360,8 @@ impl Role for Collective {
             let incarnation = hub.incarnation(peer);
             hub.event(Event::PeerJoined { peer, incarnation });
         }
-        let may_send = self.member.on_agreed(hub, peer, fresh, self.standing());
+        // Messages of this view may have been lost with the connection: the round has to begin anew.
+        let may_send = self.member.on_agreed(hub, peer, !fresh, fresh, self.standing());
         if may_send && self.member.is_in_view() {
             self.exchange.send_due(hub, peer);
         }

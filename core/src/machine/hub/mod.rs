@@ -390,6 +390,11 @@ impl Hub {
         self.peers.get(peer).incarnation
     }
 
+    /// The process of a node, this one included; 0 before its first hello.
+    pub(crate) fn process(&self, node: PeerId) -> Incarnation {
+        if node == self.setup.me { self.setup.incarnation } else { self.incarnation(node) }
+    }
+
     pub(crate) fn presence(&self, peer: PeerId) -> Presence {
         self.peers.get(peer).presence()
     }

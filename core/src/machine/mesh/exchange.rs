@@ -2,7 +2,7 @@
 //! kept until every neighbour that needs it has acknowledged it.
 
 use super::job::Job;
-use super::marks::{End, Mark, Marks};
+use super::marks::{Mark, Marks};
 use super::neighbours::{Neighbours, Start};
 use super::replica::Replica;
 use super::slots::{Slots, ack};
@@ -11,11 +11,16 @@ use crate::id::{Incarnation, PeerId, Sequence};
 use crate::kernel::{Kernel, KernelResult};
 use crate::machine::encoding::Encoding;
 use crate::machine::hub::{Hub, Incoming, Port};
+use crate::machine::views::View;
 use crate::machine::{Event, ProtocolError, Rejection, Signal};
-use crate::wire::{Ack, Kind, Leave, Message, Quanta};
+use crate::wire::{Ack, Kind, Message, Quanta};
 
 #[derive(Debug)]
 pub(super) struct Exchange {
+    /// The view that messages belong to; 0 before the first.
+    pub(super) view: Sequence,
+    /// This node takes and sends messages of the view.
+    open: bool,
     pub(super) neighbours: Neighbours,
     pub(super) marks: Marks,
     pub(super) slots: Slots,
@@ -28,129 +33,166 @@ struct Turn {
     quanta: Quanta,
     /// The neighbour that sent it.
     from: usize,
-    /// The slot for its body; `None` if the message is known.
+    /// The slot for its body; `None` if nothing is to be done with it.
     slot: Option<usize>,
+    /// It is not in the ledger yet.
+    new: bool,
 }
 
 impl Exchange {
-    // Neighbours
-
-    /// A neighbour is connected. Returns false if it does not take part.
-    pub(super) fn admit(&mut self, hub: &mut Hub, index: usize, fresh: bool) -> bool {
-        let (relay, peer) = (self.neighbours.is_relay(), self.neighbours.get(index).peer);
-        if self.marks.get(peer).lost && (!fresh || relay) {
-            // The peer was given up, and messages have gone by without it.
-            hub.refuse(peer);
-            self.forget(hub, index);
-            return false;
-        }
-        if fresh {
-            if relay && self.neighbours.get(index).member {
-                hub.signal(Signal::Cut { peer });
-                return false;
-            }
-            self.forget(hub, index);
-            let neighbour = self.neighbours.get_mut(index);
-            neighbour.knows.fill(false);
-            neighbour.joined = false;
-            let incarnation = hub.incarnation(peer);
-            hub.event(Event::PeerJoined { peer, incarnation });
-            let mark = self.marks.get_mut(peer);
-            mark.lost = false;
-            if mark.incarnation != incarnation {
-                *mark = Mark::new(incarnation, Sequence(0));
-            }
-        }
-        let neighbour = self.neighbours.get_mut(index);
-        (neighbour.member, neighbour.start) = (true, None);
-        true
+    pub(super) fn new(neighbours: Neighbours, marks: Marks, slots: Slots, replica: Replica) -> Self {
+        Self { view: Sequence(0), open: false, neighbours, marks, slots, replica }
     }
 
-    /// Announces to neighbour `to` where this node's messages on this connection begin. `made`: own messages so far.
-    /// `joined`: this node has parameters.
-    pub(super) fn tell_start(&self, hub: &mut Hub, to: usize, made: Sequence, joined: bool) {
-        let peer = self.neighbours.get(to).peer;
-        if hub.is_agreed(peer) {
-            // Messages that the neighbour has not acknowledged are sent again. The rest of the messages were made
-            // before it was a member.
-            let first = self.slots.first_needed(hub.setup.me, to);
-            let after = first.map_or(made, |first| Sequence(first.0 - 1));
-            hub.notify(peer, Message::StreamStart { after, joined });
-        }
+    // Views
+
+    /// Is no operation under way that changes the ledger, or a message?
+    pub(super) fn is_quiet(&self) -> bool {
+        !self.replica.is_decoding() && self.slots.is_quiet()
     }
 
-    /// Goes on with neighbour `to` where the last connection broke off.
-    pub(super) fn resume(&mut self, hub: &mut Hub, to: usize) {
-        hub.counters.resent += self.slots.on_reconnected(to);
-        for (origin, mark) in self.marks.iter() {
-            self.neighbours.tell_leave(hub, origin, mark, to);
+    /// A view begins. Messages of the view before are of no use any more.
+    pub(super) fn enter(&mut self, hub: &mut Hub, view: &View) {
+        (self.view, self.open) = (view.number, false);
+        self.neighbours.enter(hub.setup.me, &view.members);
+        self.marks.enter(&view.members, |origin| hub.process(origin));
+        self.slots.enter(self.neighbours.len());
+        while let Some(incoming) = hub.take_held(|_, _| true) {
+            hub.discard(&incoming);
         }
-    }
-
-    /// Neighbour `from` has announced the start of its messages. `joined`: this node has parameters, or gets them now.
-    pub(super) fn on_start(&mut self, hub: &mut Port<'_, Job>, from: usize, start: Start, joined: bool) {
-        let relay = self.neighbours.is_relay();
-        let neighbour = self.neighbours.get_mut(from);
-        let peer = neighbour.peer;
-        neighbour.start = Some(start);
-        neighbour.joined |= start.joined;
-        // Messages that were made while neither node knew the other cannot be had any more.
-        if joined && !relay && start.after > self.marks.get(peer).sequence {
-            hub.signal(Signal::Cut { peer });
-        }
-        self.send_next(hub, from);
-    }
-
-    /// No message is kept for this neighbour any more.
-    fn forget(&mut self, hub: &mut Hub, index: usize) {
-        self.neighbours.get_mut(index).member = false;
         for slot in 0..self.slots.len() {
-            self.slots.set_unneeded(slot, index);
             self.maybe_free(hub, slot);
         }
-    }
-
-    pub(super) fn on_lost(&mut self, hub: &mut Hub, peer: PeerId) {
-        let Some(index) = self.neighbours.index_of(peer) else { return };
-        self.forget(hub, index);
-        let relay = self.neighbours.is_relay();
-        if relay && !self.neighbours.is_leaf(peer) && self.marks.first_incomplete().is_some() {
-            hub.signal(Signal::Cut { peer });
-            return;
-        }
-        self.marks.get_mut(peer).lost = true;
-        hub.event(Event::PeerLost { peer });
-        if relay {
-            // All messages of a leaf come through this node, so this node knows the last one.
-            self.note_end(hub, peer, End { last: self.marks.get(peer).sequence, stays: false });
-        }
-    }
-
-    // Leaves
-
-    /// Neighbour `from` says that an origin leaves.
-    pub(super) fn on_leave(&mut self, hub: &mut Hub, from: usize, leave: Leave) {
-        let Leave { origin, incarnation, last, stays } = leave;
-        let neighbour = self.neighbours.get_mut(from);
-        let peer = neighbour.peer;
-        neighbour.knows[origin.index()] = true;
-        hub.notify(peer, Message::LeaveAck { origin, incarnation });
-        if self.marks.get(origin).end.is_some() || origin == hub.setup.me {
-            return;
-        }
-        if origin == peer && !stays && !self.neighbours.is_relay() {
+        // A worker that has announced its end and is no member any more has left.
+        for (origin, _) in self.marks.iter().filter(|(_, mark)| mark.out && mark.last.is_some()) {
             hub.mark_left(origin);
-            self.forget(hub, from);
         }
-        self.note_end(hub, origin, End { last, stays });
+    }
+
+    /// The ledger is that of the donor, whose marks are these. Own messages that are not in it are added.
+    pub(super) fn adopt(&mut self, hub: &mut Port<'_, Job>, marks: &[Mark]) {
+        let (me, incarnation) = (hub.setup.me, hub.setup.incarnation);
+        let end = self.marks.get(me).last;
+        self.marks.adopt(marks);
+        let own = *self.marks.get(me);
+        for slot in self.slots.own() {
+            let entry = *self.slots.entry(slot);
+            if !own.covers(&entry.quanta) {
+                self.replica.on_own(entry.count());
+                self.replica.decode(hub, self.slots.body(slot), Job::Own);
+            }
+        }
+        *self.marks.get_mut(me) = Mark { last: end, ..Mark::new(incarnation, own.sequence) };
+    }
+
+    /// This node has what the view begins with: the exchange with its neighbours begins. `made`: own messages so far.
+    pub(super) fn begin(&mut self, hub: &mut Port<'_, Job>, made: Sequence) {
+        self.open = true;
+        let own = self.marks.get_mut(hub.setup.me);
+        (own.sequence, own.passed) = (made, made);
+        for peer in self.neighbours.others() {
+            self.tell_have(hub, *peer);
+        }
+        for to in 0..self.neighbours.len() {
+            self.restart(hub, to);
+        }
+    }
+
+    // Neighbours
+
+    /// A peer is connected, perhaps again.
+    pub(super) fn on_agreed(&mut self, hub: &mut Hub, peer: PeerId) {
+        self.neighbours.forget_start(peer);
+        if self.open && self.neighbours.others().contains(&peer) {
+            self.tell_have(hub, peer);
+        }
+        let mark = self.marks.get_mut(peer);
+        if mark.incarnation != hub.incarnation(peer) {
+            // Another process has announced that end.
+            mark.last = None;
+        }
+    }
+
+    /// Tells a member that this node is in the view, and how much of the member's stream is in the ledger.
+    fn tell_have(&self, hub: &mut Hub, peer: PeerId) {
+        if hub.is_agreed(peer) {
+            let mark = self.marks.get(peer);
+            let last = if mark.incarnation == hub.incarnation(peer) { mark.sequence } else { Sequence(0) };
+            hub.notify(peer, Message::Have { view: self.view, last });
+        }
+    }
+
+    /// A worker is in a view, and says how much it has of this node's stream.
+    pub(super) fn on_have(&mut self, hub: &mut Port<'_, Job>, peer: PeerId, start: Start) {
+        self.neighbours.set_start(peer, start);
+        if let Some(to) = self.neighbours.index_of(peer).filter(|_| self.open) {
+            self.restart(hub, to);
+        }
+    }
+
+    /// Begins to send to neighbour `to` on a new connection, or in a new view.
+    fn restart(&mut self, hub: &mut Port<'_, Job>, to: usize) {
+        let Some(start) = self.start(hub, to) else { return };
+        hub.counters.resent += self.slots.restart(to);
+        if !self.neighbours.is_relay() {
+            // What the neighbour has need not be sent. In a relay tree, those behind it may lack it.
+            for slot in 0..self.slots.len() {
+                if self.slots.has_own_up_to(slot, start.have) {
+                    self.slots.set_unneeded(slot, to);
+                    self.maybe_free(hub, slot);
+                }
+            }
+        }
+        for (origin, mark) in self.marks.iter() {
+            self.tell_end(hub, origin, mark, to);
+        }
+        self.send_next(hub, to);
+    }
+
+    /// What neighbour `to` has said on this connection, if it is in the view.
+    fn start(&self, hub: &Hub, to: usize) -> Option<Start> {
+        let peer = self.neighbours.get(to);
+        self.neighbours.start(peer, self.view).filter(|_| hub.is_agreed(peer))
+    }
+
+    /// Is this message one of the view? The peer has entered it, and says so before anything else.
+    pub(super) fn is_timely(&self, peer: PeerId) -> bool {
+        self.neighbours.start(peer, self.view).is_some() && self.neighbours.index_of(peer).is_some()
+    }
+
+    // Ends
+
+    /// Announces the end of an origin's stream to neighbour `to`. In a full mesh each node announces its own end; a relay
+    /// passes on the ends of all.
+    fn tell_end(&self, hub: &mut Hub, origin: PeerId, mark: &Mark, to: usize) {
+        let peer = self.neighbours.get(to);
+        let mine = origin == hub.setup.me || (self.neighbours.is_relay() && !mark.out);
+        if let Some(last) = mark.last.filter(|_| mine && origin != peer && hub.is_agreed(peer)) {
+            hub.notify(peer, Message::StreamEnd { origin, incarnation: mark.incarnation, last });
+        }
     }
 
     /// Notes the end of an origin's stream, and announces it.
-    pub(super) fn note_end(&mut self, hub: &mut Hub, origin: PeerId, end: End) {
+    pub(super) fn note_end(&mut self, hub: &mut Hub, origin: PeerId, incarnation: Incarnation, last: Sequence) {
         let mark = self.marks.get_mut(origin);
-        mark.end = Some(end);
+        if mark.incarnation != incarnation {
+            (mark.incarnation, mark.sequence) = (incarnation, Sequence(0));
+        }
+        mark.last = Some(last);
+        let mark = *mark;
         for to in 0..self.neighbours.len() {
-            self.neighbours.tell_leave(hub, origin, mark, to);
+            if self.open && self.start(hub, to).is_some() {
+                self.tell_end(hub, origin, &mark, to);
+            }
+        }
+    }
+
+    /// A neighbour says that an origin makes no more messages.
+    pub(super) fn on_end(&mut self, hub: &mut Hub, origin: PeerId, incarnation: Incarnation, last: Sequence) {
+        let mark = self.marks.get(origin);
+        let known = mark.incarnation == incarnation && mark.last.is_some();
+        if !known && origin != hub.setup.me {
+            self.note_end(hub, origin, incarnation, last);
         }
     }
 
@@ -159,6 +201,9 @@ impl Exchange {
     /// Takes the held messages, as far as there are slots.
     pub(super) fn maybe_receive(&mut self, hub: &mut Port<'_, Job>) {
         let dedup = !planted!(hub, NoDedup);
+        if !self.open && !planted!(hub, SnapshotAppliedLate) {
+            return;
+        }
         loop {
             let mut turn = None;
             let taken = hub.take_held(|_, incoming| {
@@ -170,20 +215,24 @@ impl Exchange {
         }
     }
 
-    /// Is it the turn of this held message: is it known, or is there a slot for it?
+    /// Is it the turn of this held message: is there nothing to do with it, or a slot for it?
     fn turn(&self, incoming: &Incoming, dedup: bool) -> Option<Turn> {
         let Message::Quanta(quanta) = incoming.message else { return None };
         let from = self.neighbours.index_of(incoming.peer)?;
-        if self.marks.get(quanta.origin).covers(&quanta) && dedup {
-            return Some(Turn { quanta, from, slot: None });
+        let mark = self.marks.get(quanta.origin);
+        let known = mark.covers(&quanta) && dedup;
+        // A relay can have a message in its ledger, from a snapshot, that those behind it have not.
+        let done = known && (!self.neighbours.is_relay() || quanta.last <= mark.passed);
+        if done {
+            return Some(Turn { quanta, from, slot: None, new: false });
         }
         // Two messages of one origin must not be under way at once: the mark does not count the first one yet.
         let free = self.slots.free_inbound(from).filter(|_| !self.slots.is_taking(quanta.origin));
-        free.map(|slot| Turn { quanta, from, slot: Some(slot) })
+        free.map(|slot| Turn { quanta, from, slot: Some(slot), new: !known })
     }
 
     fn take(&mut self, hub: &mut Port<'_, Job>, incoming: &Incoming, turn: Turn, dedup: bool) {
-        let (Turn { quanta, from, slot }, peer) = (turn, incoming.peer);
+        let (Turn { quanta, from, slot, new }, peer) = (turn, incoming.peer);
         let Some(slot) = slot else {
             hub.counters.duplicates += 1;
             hub.discard(incoming);
@@ -194,16 +243,15 @@ impl Exchange {
             return;
         };
         let mark = self.marks.get(quanta.origin);
-        let replaced = mark.incarnation != quanta.incarnation && mark.incarnation != Incarnation(0);
-        if replaced || (!self.neighbours.is_relay() && quanta.origin != peer) {
-            let (expected, got) = (mark.incarnation, quanta.incarnation);
+        if !self.neighbours.is_relay() && (quanta.origin != peer || quanta.incarnation != hub.incarnation(peer)) {
+            let (expected, got) = (hub.incarnation(peer), quanta.incarnation);
             return hub.close(peer, ProtocolError::WrongIncarnation { expected, got });
         }
-        let (expected, got) = (mark.sequence.next().0, quanta.first.0);
-        if expected != got && dedup {
+        let (expected, got) = (mark.next(quanta.incarnation).0, quanta.first.0);
+        if new && expected != got && dedup {
             return hub.close(peer, ProtocolError::Gap { expected, got });
         }
-        self.slots.occupy(slot, Some(from), quanta, incoming.length);
+        self.slots.occupy(slot, Some(from), quanta, incoming.length, new);
         if incoming.length > 0 {
             hub.receive(incoming, self.slots.body(slot), Job::Receive { slot, from });
         } else {
@@ -213,7 +261,11 @@ impl Exchange {
 
     /// A body has come.
     pub(super) fn on_received(&mut self, hub: &mut Port<'_, Job>, slot: usize, from: usize) {
-        self.replica.decode(hub, self.slots.body(slot), Job::Decode { slot, from });
+        if self.slots.entry(slot).new {
+            self.replica.decode(hub, self.slots.body(slot), Job::Decode { slot, from });
+        } else {
+            self.on_applied(hub, slot, from);
+        }
     }
 
     pub(super) fn on_decoded(&mut self, hub: &mut Port<'_, Job>, slot: usize, from: usize, result: KernelResult) {
@@ -224,7 +276,7 @@ impl Exchange {
             return hub.signal(Signal::LedgerFull { index });
         }
         if let KernelResult::Malformed(error) = result {
-            let peer = self.neighbours.get(from).peer;
+            let peer = self.neighbours.get(from);
             self.slots.abandon(slot);
             hub.counters.rejected += 1;
             hub.event(Event::Rejected { peer, reason: Rejection::Malformed(error) });
@@ -238,9 +290,17 @@ impl Exchange {
     fn on_applied(&mut self, hub: &mut Port<'_, Job>, slot: usize, from: usize) {
         let entry = self.slots.set_ready(slot);
         let Quanta { origin, incarnation, last, base, .. } = entry.quanta;
-        self.replica.on_applied(hub, entry.count(), base);
         let mark = self.marks.get_mut(origin);
-        (mark.incarnation, mark.sequence) = (incarnation, last);
+        mark.passed = last;
+        if entry.new {
+            if mark.incarnation != incarnation {
+                mark.last = None;
+            }
+            (mark.incarnation, mark.sequence) = (incarnation, last);
+            self.replica.on_applied(hub, entry.count(), base);
+        } else {
+            hub.counters.duplicates += 1;
+        }
         if self.neighbours.is_relay() {
             self.send_to_all(hub, slot, Some(from));
         }
@@ -248,7 +308,7 @@ impl Exchange {
     }
 
     fn acknowledge(&self, hub: &mut Hub, to: usize, ack: Ack) {
-        let peer = self.neighbours.get(to).peer;
+        let peer = self.neighbours.get(to);
         if hub.is_agreed(peer) {
             hub.notify(peer, Message::QuantaAck(ack));
         }
@@ -278,9 +338,10 @@ impl Exchange {
     pub(super) fn on_encoded(&mut self, hub: &mut Port<'_, Job>, slot: usize, length: u32) {
         self.slots.set_length(slot, length);
         let Quanta { origin, last, .. } = self.slots.set_ready(slot).quanta;
-        self.replica.on_own();
+        self.replica.on_own(1);
         // Own messages have a mark like all messages: an own message that comes back is known.
-        self.marks.get_mut(origin).sequence = last;
+        let mark = self.marks.get_mut(origin);
+        (mark.sequence, mark.passed) = (last, last);
         self.replica.decode(hub, self.slots.body(slot), Job::Own);
         self.send_to_all(hub, slot, None);
         self.maybe_free(hub, slot);
@@ -298,22 +359,18 @@ impl Exchange {
     }
 
     fn send_to_all(&mut self, hub: &mut Port<'_, Job>, slot: usize, except: Option<usize>) {
-        for to in 0..self.neighbours.len() {
-            let neighbour = self.neighbours.get(to);
-            if neighbour.member && Some(to) != except {
-                // A neighbour without parameters may get the message in a snapshot.
-                self.slots.set_due(slot, to, !neighbour.joined);
-                self.send_next(hub, to);
-            }
+        for to in (0..self.neighbours.len()).filter(|to| Some(*to) != except) {
+            // A member that is not in the view yet may get the message in a snapshot.
+            self.slots.set_due(slot, to, !self.neighbours.is_past_snapshots(to, self.view));
+            self.send_next(hub, to);
         }
     }
 
-    /// Sends the messages that are due to neighbour `to`, as far as it has slots. A neighbour without parameters gets
-    /// no messages: it could not take them, and they would stand in front of the snapshot.
+    /// Sends the messages that are due to neighbour `to`, as far as it has slots. A neighbour that is not in the view
+    /// gets no messages: it could not take them, and they would stand in front of the snapshot.
     fn send_next(&mut self, hub: &mut Port<'_, Job>, to: usize) {
-        let neighbour = self.neighbours.get(to);
-        let (ready, peer) = (neighbour.is_running() || planted!(hub, SnapshotAppliedLate), neighbour.peer);
-        if !ready || !hub.is_agreed(peer) {
+        let peer = self.neighbours.get(to);
+        if !self.open || self.start(hub, to).is_none() {
             return;
         }
         while let Some(slot) = self.slots.next_to_send(to) {

@@ -1,6 +1,6 @@
 //! The reasons for a mesh peer's operations.
 
-use crate::id::PeerId;
+use crate::id::{Clock, PeerId, Sequence};
 
 /// Why an operation was started. `slot` is an index of a slot, `from` that of the neighbour whose message is in it.
 #[derive(Copy, Clone, Debug)]
@@ -23,16 +23,18 @@ pub(crate) enum Job {
     Decode { slot: usize, from: usize },
     /// Send a message to a neighbour.
     Send { slot: usize },
-    /// Make the view, after a step or at the end.
+    /// Make the view: before the first step, after a step, or at the end.
     View,
-    /// Make the base of a new run, or the view before the first step.
-    Base,
-    /// Receive the base of a snapshot.
-    Seed,
-    /// Receive the ledger of a snapshot.
-    Ledger,
-    /// Copy the ledger for a neighbour's request.
-    Snapshot { to: PeerId, request: u32 },
+    /// Make the base of a new run.
+    Found,
+    /// Receive the base of a snapshot, in this view.
+    Seed { view: Sequence },
+    /// Receive the ledger of a snapshot, in this view.
+    Ledger { view: Sequence },
+    /// Copy the ledger for a member that enters.
+    Snapshot { to: PeerId, view: Sequence, applied: Clock },
     /// Send the base or the copied ledger.
     SendSnapshot,
+    /// Tell the coordinator that this node has left.
+    Leave { stays: bool },
 }

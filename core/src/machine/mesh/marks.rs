@@ -5,37 +5,34 @@ use alloc::vec::Vec;
 
 use crate::id::{Incarnation, PeerId, Sequence};
 use crate::recipe::Correction;
-use crate::wire::{Quanta, SnapshotMark};
+use crate::wire::Quanta;
 
 /// A [`Mark`] for each origin, by rank.
 #[derive(Clone, Debug)]
 pub(super) struct Marks(Vec<Mark>);
 
 /// The state of one origin's stream of messages.
-#[derive(Copy, Clone, Debug, Default)]
+#[derive(Copy, Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Mark {
-    /// The origin's process; 0 until it is known.
+    /// The origin's process; 0 until a message of it has come. A new process has a new stream.
     pub(super) incarnation: Incarnation,
     /// The origin's last message in the ledger.
     pub(super) sequence: Sequence,
-    /// The end of the stream, once the origin has announced it.
-    pub(super) end: Option<End>,
-    /// The origin has been given up.
-    pub(super) lost: bool,
-}
-
-/// The end of an origin's stream.
-#[derive(Copy, Clone, Debug)]
-pub(super) struct End {
-    /// The origin's last message.
-    pub(super) last: Sequence,
-    /// The origin stays for the final parameters.
-    pub(super) stays: bool,
+    /// The last message that the origin makes, once it has said so.
+    pub(super) last: Option<Sequence>,
+    /// The origin is no member of the view: it makes no messages in it.
+    pub(super) out: bool,
+    /// In a relay tree: the origin's last message that this node has taken to pass on, in this view.
+    pub(super) passed: Sequence,
 }
 
 impl Marks {
     pub(super) fn new(workers: u32) -> Self {
         Self(vec![Mark::default(); workers as usize])
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
     }
 
     pub(super) fn contains(&self, origin: PeerId) -> bool {
@@ -54,20 +51,30 @@ impl Marks {
         (0..).map(PeerId).zip(&self.0)
     }
 
+    /// A view begins, with these members. An end that another process of the origin has announced is none.
+    pub(super) fn enter(&mut self, members: &[PeerId], process: impl Fn(PeerId) -> Incarnation) {
+        for (origin, mark) in (0..).map(PeerId).zip(&mut self.0) {
+            mark.out = !members.contains(&origin);
+            mark.passed = Sequence(0);
+            if !mark.out && mark.incarnation != process(origin) {
+                mark.last = None;
+            }
+        }
+    }
+
+    /// Takes the donor's marks, with its ledger.
+    pub(super) fn adopt(&mut self, donor: &[Mark]) {
+        for (own, theirs) in self.0.iter_mut().zip(donor) {
+            // The origin may have announced its end to this node before it did so to the donor.
+            let known = own.last.filter(|_| own.incarnation == theirs.incarnation);
+            let last = theirs.last.or(known);
+            *own = Mark { last, out: own.out, passed: own.passed, ..*theirs };
+        }
+    }
+
     /// The first origin whose stream is not complete.
     pub(super) fn first_incomplete(&self) -> Option<PeerId> {
         self.iter().find(|(_, mark)| !mark.is_complete()).map(|(origin, _)| origin)
-    }
-
-    /// Takes the mark of an origin from a snapshot.
-    pub(super) fn adopt(&mut self, mark: &SnapshotMark) {
-        let SnapshotMark { incarnation, sequence, .. } = *mark;
-        let own = self.get(mark.origin);
-        let lost = own.lost || mark.lost;
-        // The origin may have announced its end to this node before it did so to the provider.
-        let known = own.end.filter(|_| own.incarnation == incarnation).map(|end| end.last);
-        let end = mark.last.or(known).map(|last| End { last, stays: true });
-        *self.get_mut(mark.origin) = Mark { incarnation, sequence, end, lost };
     }
 
     /// May this node begin? The first ranks begin alone, until they have made so many messages or cannot make them any
@@ -91,21 +98,36 @@ impl Marks {
 impl Mark {
     /// The mark of a process whose messages up to `sequence` are in the ledger.
     pub(super) fn new(incarnation: Incarnation, sequence: Sequence) -> Self {
-        Self { incarnation, sequence, end: None, lost: false }
+        Self { incarnation, sequence, ..Self::default() }
     }
 
     /// The origin makes no more messages.
     pub(super) fn is_over(&self) -> bool {
-        self.lost || self.end.is_some()
+        self.out || self.last.is_some()
     }
 
-    /// The ledger holds all messages that the origin has made or will make, or the origin has been given up.
+    /// The ledger holds all messages that the origin has made or will make, or the origin is no member.
     pub(super) fn is_complete(&self) -> bool {
-        self.lost || self.end.is_some_and(|end| end.last == self.sequence)
+        self.out || self.last == Some(self.sequence)
     }
 
     /// The message is in the ledger already.
     pub(super) fn covers(&self, quanta: &Quanta) -> bool {
         quanta.incarnation == self.incarnation && quanta.last <= self.sequence
+    }
+
+    /// Do both marks say that the same messages of the origin are in the ledger?
+    pub(super) fn stands_for_the_same(&self, other: &Self) -> bool {
+        self.sequence == other.sequence && (self.incarnation == other.incarnation || self.sequence == Sequence(0))
+    }
+
+    /// Can this process of the origin go on behind this mark?
+    pub(super) fn may_flow(&self, process: Incarnation) -> bool {
+        self.incarnation == process || self.incarnation == Incarnation(0)
+    }
+
+    /// The number of the next message of this process of the origin.
+    pub(super) fn next(&self, incarnation: Incarnation) -> Sequence {
+        if incarnation == self.incarnation { self.sequence.next() } else { Sequence(1) }
     }
 }

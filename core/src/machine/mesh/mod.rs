@@ -14,22 +14,26 @@
 //! own messages that have not been sent to it are merged into one message. The peer holds back its senders only when an
 //! element of the sum would have more quanta than can be written.
 //!
-//! In a full mesh, a peer that restarts takes a snapshot (marks, base, ledger) from a neighbour and goes on from there.
-//! In a relay tree, messages travel along the tree; its inner nodes cannot be replaced during the run. A relay
-//! acknowledges a message when the peers behind it have the message, and no peer sends a neighbour more unacknowledged
-//! messages than the neighbour has slots for this link. So a message never waits in front of an acknowledgement, and
-//! streams in opposite directions cannot wait for each other.
+//! Peers are members of [`views`](super::views), which their coordinator forms. While a view changes, no peer makes
+//! messages, and no message is lost: each member keeps its own until all have them. How a member enters a view is in
+//! `sync.rs`. A view that has lost its coordinator goes on, as long as more than half of its members can reach each
+//! other; only a change of the members has to wait.
+//!
+//! In a relay tree, messages travel along a tree that follows from the view. A relay acknowledges a message when the
+//! peers behind it have the message, and no peer sends a neighbour more unacknowledged messages than the neighbour has
+//! slots for this link. So a message never waits in front of an acknowledgement, and streams in opposite directions
+//! cannot wait for each other.
 //!
 //! | file | keeps |
 //! |---|---|
 //! | `exchange.rs` | the exchange of messages, made of the next four |
-//! | `neighbours.rs` | the peers at the other ends of this node's connections |
+//! | `neighbours.rs` | the peers that this node exchanges messages with |
 //! | `marks.rs` | per origin, the messages that are in the ledger, and the end of its stream |
 //! | `slots.rs` | the bodies of messages, and the neighbours that still need them |
 //! | `replica.rs` | base, ledger and view |
 //! | `own.rs` | the stream of own messages: encoder and residual |
-//! | `joining.rs` | this node's request for a snapshot |
-//! | `snapshots.rs` | the neighbours' requests for snapshots |
+//! | `sync.rs` | this node's way into a view |
+//! | `snapshots.rs` | what this node gives to others on their way into a view |
 //! | `state.rs` | the states of the peer |
 //! | `job.rs` | the reasons for operations |
 //!
@@ -37,7 +41,6 @@
 
 mod exchange;
 mod job;
-mod joining;
 mod marks;
 mod neighbours;
 mod own;
@@ -45,38 +48,43 @@ mod replica;
 mod slots;
 mod snapshots;
 mod state;
+mod sync;
 
 use exchange::Exchange;
 use job::Job;
-use joining::Joining;
-use marks::{End, Marks};
+use marks::Marks;
 use neighbours::{Neighbours, Start};
 use own::Own;
 use replica::Replica;
 use slots::Slots;
 use snapshots::Snapshots;
 use state::{Cause, State};
+use sync::{Stage, Sync};
 
 use super::encoding::Encoding;
 use super::host::Role;
 use super::hub::{Awaited, Hub, Incoming, Port};
-use super::{Misuse, ProtocolError, Signal};
+use super::views::{Change, Exit, Member, Standing};
+use super::{Event, Misuse, ProtocolError, Signal};
 use crate::buffer::{BufferId, Segment};
 use crate::id::{Clock, PeerId};
 use crate::kernel::{KernelResult, ledger};
 use crate::recipe::{Codec, Topology};
 use crate::status::{self, Status};
 use crate::vectors::Keep;
-use crate::wire::{Message, SnapshotMark};
+use crate::wire::{Message, Wanted};
 
 /// A peer of a mesh.
 #[derive(Debug)]
 pub(crate) struct Mesh {
+    member: Member,
+    sync: Sync,
     state: State,
-    joining: Joining,
     own: Own,
     exchange: Exchange,
     snapshots: Snapshots,
+    /// What the coordinator has heard last of this node's plans: it leaves, it is at the end.
+    told: (bool, bool),
 }
 
 impl Mesh {
@@ -85,106 +93,162 @@ impl Mesh {
     /// # Panics
     /// When the recipe is not a mesh's.
     pub(crate) fn new(hub: &mut Port<'_, Job>) -> Self {
+        let member = Member::new(hub);
         let Hub { setup, vectors, .. } = &mut **hub;
         let Codec::Threshold(threshold) = setup.recipe.codec else { unreachable!("a mesh's recipe has a threshold") };
         let Topology::Mesh { relay } = setup.recipe.topology else { unreachable!("a mesh's recipe says mesh") };
-        let (me, workers, len) = (setup.me, setup.cluster.workers, setup.len);
+        let (workers, len) = (setup.cluster.workers, setup.len);
         let mut vector = |name, len| Segment::floats(vectors.floats(name, len, Keep::No), 0, len);
         let [view, update, base] = ["view", "update", "base"].map(|name| vector(name, len));
-        let [ledger, copy] = ["ledger", "snapshot"].map(|name| vector(name, ledger::words(len)));
+        let [ledger, copy] = ["ledger", "second ledger"].map(|name| vector(name, ledger::words(len)));
         let (whole, correction) = (core::iter::once(0..len), setup.recipe.correction);
         let encoding = Encoding::encoder(setup, setup.recipe.codec, correction, whole, vectors);
-        let neighbours = Neighbours::new(me, workers, relay);
+        let neighbours = Neighbours::new(workers, relay);
         let mut marks = Marks::new(workers);
-        marks.get_mut(me).incarnation = setup.incarnation;
-        let slots = Slots::new(vectors, neighbours.is_relay(), neighbours.len(), encoding.len_max(0));
-        let replica = Replica::new(view, ledger, base, encoding.sections(0), threshold.unit());
+        marks.get_mut(setup.me).incarnation = setup.incarnation;
+        let slots = Slots::new(vectors, relay > 0, Neighbours::most(workers, relay), encoding.len_max(0));
+        let replica = Replica::new(view, [ledger, copy], base, encoding.sections(0), threshold.unit());
         for kernel in encoding.kernels() {
             hub.compute(kernel, Job::Aside);
         }
         let mut mesh = Self {
+            member,
+            sync: Sync::new(workers),
             state: State::Joining,
-            joining: Joining::default(),
             own: Own::new(encoding, update),
-            snapshots: Snapshots::new(copy, neighbours.len()),
-            exchange: Exchange { neighbours, marks, slots, replica },
+            exchange: Exchange::new(neighbours, marks, slots, replica),
+            snapshots: Snapshots::new(workers),
+            told: (false, false),
         };
-        mesh.maybe_join(hub);
+        mesh.report(hub);
+        if hub.setup.cluster.nodes() == 1 {
+            // No input of a peer will ever come: this node starts at once.
+            mesh.settle(hub);
+        }
         mesh
     }
 
-    // Joining
+    // Views
 
-    /// Founds the mesh, or asks for a snapshot.
-    fn maybe_join(&mut self, hub: &mut Port<'_, Job>) {
-        if self.state != State::Joining {
-            return;
-        }
-        let Exchange { neighbours, replica, .. } = &self.exchange;
-        if self.joining.may_found(hub.setup.me, neighbours) {
-            self.state = State::Basing;
-            replica.found(hub);
-        } else {
-            self.joining.maybe_ask(hub, neighbours);
-        }
+    fn standing(&self) -> Standing {
+        let round = self.exchange.replica.applied();
+        let (leaves, last) = self.told;
+        Standing { round, has: self.sync.holds(), leaves, last }
     }
 
-    /// Is this part of a snapshot part of the answer to the last request?
-    fn expects(&self, peer: PeerId, request: u32) -> bool {
-        self.state == State::Joining && self.joining.expects(peer, request)
+    fn report(&mut self, hub: &mut Hub) {
+        self.member.report(hub, self.standing());
     }
 
-    /// Marks, base and ledger are here.
-    fn on_snapshot(&mut self, hub: &mut Port<'_, Job>) {
-        let Exchange { neighbours, marks, replica, .. } = &mut self.exchange;
-        if self.joining.accept(hub, neighbours, marks) {
-            self.state = State::Basing;
-            replica.materialise(hub, Job::Base);
+    /// Lets the coordinator act, if it is at this node, and carries out its decisions.
+    fn coordinate(&mut self, hub: &mut Port<'_, Job>) {
+        self.member.advance(hub);
+        while let Some(change) = self.member.take_change(hub, self.standing()) {
+            self.on_change(hub, change);
         }
     }
 
-    /// The view holds parameters.
-    fn on_based(&mut self, hub: &mut Port<'_, Job>) {
-        self.state = State::Held;
+    fn on_change(&mut self, hub: &mut Port<'_, Job>, change: Change) {
+        match change {
+            Change::Stop => {
+                self.sync.stop();
+                self.report(hub);
+            }
+            // A node that has left enters no view.
+            Change::Enter { .. } if self.state == State::Left => {}
+            Change::Enter { view, returns } => {
+                self.member.enter(hub, view);
+                self.sync.enter(returns);
+            }
+            // The coordinator releases again: this node's message got lost.
+            Change::Released if self.state == State::Left => self.member.repeat_goodbye(hub),
+            Change::Released => {}
+            Change::HostLost => {
+                // With nothing left to agree on, the coordinator is not needed.
+                if self.member.is_released() || self.told != (false, false) {
+                    self.close(hub);
+                }
+            }
+        }
+    }
+
+    /// Enters the view that has come, when no operation of the view before is open.
+    fn maybe_enter(&mut self, hub: &mut Port<'_, Job>) {
+        if self.sync.stage() == Stage::Entering && self.exchange.is_quiet() {
+            let (me, view) = (hub.setup.me, self.member.view());
+            self.exchange.enter(hub, view);
+            self.sync.begin(view.donor == me);
+            match self.sync.stage() {
+                Stage::Founding => self.exchange.replica.found(hub),
+                Stage::Current => self.begin(hub),
+                _ => {}
+            }
+        }
+        if !self.snapshots.is_giving() {
+            self.sync.maybe_ask(hub, self.member.view());
+        }
+    }
+
+    /// This node has what the view begins with.
+    fn begin(&mut self, hub: &mut Port<'_, Job>) {
+        self.sync.become_current();
         hub.has_parameters = true;
-        self.maybe_begin(hub);
-        for to in 0..self.exchange.neighbours.len() {
-            self.tell_start(hub, to);
+        self.exchange.begin(hub, self.own.sequence());
+    }
+
+    /// Is this part of a snapshot part of the answer that this node waits for?
+    fn expects(&self, incoming: &Incoming, wanted: impl Fn(Wanted) -> bool) -> bool {
+        let view = self.member.view();
+        let of = match incoming.message {
+            Message::SnapshotMark(mark) => mark.view,
+            Message::Seed { view } | Message::Ledger { view, .. } => view,
+            _ => return false,
+        };
+        of == view.number && incoming.peer == view.donor && self.sync.expects(wanted)
+    }
+
+    /// A mark of the donor has come, perhaps the last.
+    fn maybe_compare(&mut self, hub: &mut Port<'_, Job>) {
+        let Exchange { marks, neighbours, .. } = &self.exchange;
+        if self.sync.compare(hub, marks, self.member.view(), neighbours.is_relay()) == Some(true) {
+            self.begin(hub);
         }
     }
+
+    /// A part of the donor's snapshot is here.
+    fn on_snapshot(&mut self, hub: &mut Port<'_, Job>, is_ledger: bool) {
+        self.sync.on_received();
+        if !is_ledger {
+            self.sync.on_base();
+        } else if let Some(applied) = self.sync.take_snapshot(&self.exchange.marks) {
+            self.exchange.replica.take_copy(applied);
+            self.exchange.adopt(hub, self.sync.offered());
+            self.begin(hub);
+        }
+    }
+
+    // Steps
 
     /// Lets the application begin, if the first ranks are far enough ahead.
-    fn maybe_begin(&mut self, hub: &mut Port<'_, Job>) {
-        let Exchange { marks, replica, .. } = &mut self.exchange;
-        if self.state != State::Held || !marks.may_begin(hub.setup.me, &hub.setup.recipe.correction) {
-            return;
-        }
-        if replica.applied() > replica.seen() {
-            // The first ranks' messages are in the ledger, and not in the view yet.
+    fn maybe_join(&mut self, hub: &mut Port<'_, Job>) {
+        let may_begin = self.exchange.marks.may_begin(hub.setup.me, &hub.setup.recipe.correction);
+        if self.state == State::Joining && self.sync.is_current() && may_begin {
             self.state = State::Basing;
-            replica.materialise(hub, Job::Base);
-        } else {
-            self.state = State::Ready;
-            hub.signal(Signal::Joined { clock: self.clock() });
+            self.exchange.replica.materialise(hub, Job::View);
         }
     }
 
-    fn tell_start(&self, hub: &mut Hub, to: usize) {
-        self.exchange.tell_start(hub, to, self.own.sequence(), self.state.has_parameters());
-    }
-
-    // Messages
-
-    /// Takes the held messages. A snapshot that comes later would overwrite their effect, so they wait for it.
-    fn maybe_receive(&mut self, hub: &mut Port<'_, Job>) {
-        if self.state.has_parameters() || planted!(hub, SnapshotAppliedLate) {
-            self.exchange.maybe_receive(hub);
-        }
+    /// May this node make messages? Not while the view changes, nor without most of its members.
+    fn may_contribute(&self, hub: &Hub) -> bool {
+        self.sync.is_current() && self.member.is_in_view() && self.member.has_quorum(hub)
     }
 
     /// Encodes a message, or makes room for it: if all own slots are in use, two of their messages are merged.
     fn maybe_encode(&mut self, hub: &mut Port<'_, Job>) {
         let State::Blocked(cause) = self.state else { return };
+        if !self.may_contribute(hub) {
+            return;
+        }
         if let Some(slot) = self.exchange.slots.free_own() {
             self.own.encode(hub, &mut self.exchange, slot, cause != Cause::Step);
             self.state = State::Encoding { slot, cause };
@@ -202,6 +266,28 @@ impl Mesh {
         }
     }
 
+    fn make_view(&mut self, hub: &mut Port<'_, Job>) {
+        self.state = State::Viewing;
+        self.exchange.replica.materialise(hub, Job::View);
+    }
+
+    fn on_viewed(&mut self, hub: &mut Port<'_, Job>) {
+        match self.state {
+            State::Basing => {
+                self.state = State::Ready;
+                hub.signal(Signal::Joined { clock: self.clock() });
+            }
+            State::Viewing => {
+                self.state = State::Ready;
+                hub.signal(Signal::Ready { clock: self.clock(), changed: true });
+            }
+            State::Closing { .. } => self.say_goodbye(hub),
+            _ => {}
+        }
+    }
+
+    // Leaving
+
     /// The application makes no more contributions. Perhaps messages with parts of the residual are due before the node
     /// leaves.
     fn become_leaving(&mut self, hub: &mut Port<'_, Job>, stays: bool) {
@@ -213,47 +299,64 @@ impl Mesh {
         }
     }
 
-    fn make_view(&mut self, hub: &mut Port<'_, Job>) {
-        self.state = State::Viewing;
-        self.exchange.replica.materialise(hub, Job::View);
-    }
-
-    fn on_viewed(&mut self, hub: &mut Hub) {
-        if self.state == State::Closing {
-            self.state = State::Left;
-            hub.signal(Signal::Left);
-        } else if self.state == State::Viewing {
-            self.state = State::Ready;
-            hub.signal(Signal::Ready { clock: self.clock(), changed: true });
-        }
-    }
-
-    /// Answers a neighbour's request for a snapshot. Waits for the end of encoding: until then the number of own
-    /// messages, which starts of streams announce, is ahead of the own mark.
-    fn maybe_provide(&mut self, hub: &mut Port<'_, Job>) {
-        if self.state.has_parameters() && !matches!(self.state, State::Encoding { .. }) {
-            self.snapshots.maybe_provide(hub, &self.exchange.marks, &self.exchange.replica);
-        }
-    }
-
-    /// Leaves, alone or at the end of the run, after the neighbours have learned all that this node knows.
+    /// Announces the end of this node's stream when its neighbours have all messages, tells the coordinator when nothing
+    /// more is to be done, and leaves when the coordinator allows it.
     fn maybe_leave(&mut self, hub: &mut Port<'_, Job>) {
+        if let (Some(Exit::Cut { peer }), true) = (self.member.exit(hub), self.state != State::Left) {
+            self.state = State::Left;
+            return hub.signal(Signal::Cut { peer });
+        }
         let State::Leaving { stays, announced } = self.state else { return };
-        if !self.exchange.slots.are_all_free() || self.exchange.replica.is_decoding() {
-            return;
-        }
-        if !announced {
+        let delivered = self.exchange.slots.are_all_free() && self.exchange.is_quiet();
+        // A node that has never had parameters has no stream that could end.
+        let has_stream = self.sync.holds();
+        if !announced && delivered && (self.sync.is_current() || !has_stream) {
             self.state = State::Leaving { stays, announced: true };
-            let (me, last) = (hub.setup.me, self.own.sequence());
-            self.exchange.note_end(hub, me, End { last, stays });
+            if has_stream {
+                let (me, incarnation) = (hub.setup.me, hub.setup.incarnation);
+                self.exchange.note_end(hub, me, incarnation, self.own.sequence());
+            }
         }
-        let Exchange { neighbours, marks, .. } = &self.exchange;
-        // A relay stays until the end of the run: without it the tree would fall apart.
-        let complete = !(stays || neighbours.is_relay()) || marks.first_incomplete().is_none();
-        if !self.snapshots.is_asked() && complete && neighbours.know_all_leaves(marks) {
-            self.state = State::Closing;
+        let announced = matches!(self.state, State::Leaving { announced: true, .. });
+        let complete = self.sync.is_current() && self.exchange.marks.first_incomplete().is_none();
+        let plans = (announced && delivered && !stays, announced && delivered && stays && complete);
+        // A view that does not begin from what this node has seen takes nothing back.
+        if plans != self.told {
+            self.told = plans;
+            self.report(hub);
+            self.coordinate(hub);
+        }
+        if self.member.exit(hub).is_some() && !self.snapshots.is_giving() && delivered {
+            self.close(hub);
+        }
+    }
+
+    /// Makes the last view.
+    fn close(&mut self, hub: &mut Port<'_, Job>) {
+        if let State::Leaving { stays, .. } = self.state {
+            self.state = State::Closing { stays };
             self.exchange.replica.materialise(hub, Job::View);
         }
+    }
+
+    fn say_goodbye(&mut self, hub: &mut Port<'_, Job>) {
+        let State::Closing { stays } = self.state else { return };
+        let host_lost = hub.presence(self.member.host()) == status::Presence::Lost;
+        match self.member.exit(hub) {
+            Some(Exit::Tell { host, goodbye }) => {
+                self.state = State::Left;
+                hub.transmit(host, goodbye, None, Job::Leave { stays });
+            }
+            Some(Exit::Alone) => self.become_left(hub),
+            None if host_lost => self.become_left(hub),
+            // It tries again when the coordinator's node is connected.
+            _ => self.state = State::Leaving { stays, announced: true },
+        }
+    }
+
+    fn become_left(&mut self, hub: &mut Hub) {
+        self.state = State::Left;
+        hub.signal(Signal::Left);
     }
 
     /// Messages that this node has made.
@@ -266,66 +369,80 @@ impl Role for Mesh {
     type Job = Job;
 
     fn on_agreed(&mut self, hub: &mut Port<'_, Job>, peer: PeerId, fresh: bool) {
-        let Some(index) = self.exchange.neighbours.index_of(peer) else { return };
-        if !self.exchange.admit(hub, index, fresh) {
-            return;
+        if fresh {
+            let incarnation = hub.incarnation(peer);
+            hub.event(Event::PeerJoined { peer, incarnation });
         }
-        if self.state == State::Joining {
-            self.joining.on_agreed();
+        // The rest of a stream that this node relies on does not come from another process.
+        let doubtful = fresh && self.sync.trusts(peer);
+        self.member.on_agreed(hub, peer, doubtful, fresh, self.standing());
+        self.snapshots.requests.forget(peer);
+        if self.exchange.marks.contains(peer) {
+            self.exchange.on_agreed(hub, peer);
         }
-        self.tell_start(hub, index);
-        self.exchange.resume(hub, index);
+        if peer == self.member.view().donor {
+            self.sync.restart();
+        }
     }
 
     fn on_lost(&mut self, hub: &mut Port<'_, Job>, peer: PeerId) {
-        if self.state != State::Left {
-            self.exchange.on_lost(hub, peer);
+        if self.state == State::Left {
+            return;
+        }
+        hub.event(Event::PeerLost { peer });
+        if let Some(change) = self.member.on_lost(hub, peer) {
+            self.on_change(hub, change);
         }
     }
 
     fn on_message(&mut self, hub: &mut Port<'_, Job>, incoming: Incoming) {
         let Incoming { peer, message, length } = incoming;
-        let Exchange { neighbours, marks, slots, replica } = &self.exchange;
-        let Some(from) = neighbours.index_of(peer) else {
-            return hub.close(peer, ProtocolError::Unexpected { kind: message.kind() });
-        };
-        let (base, ledger) = (replica.base(), replica.ledger());
+        let Exchange { neighbours, marks, slots, replica, .. } = &self.exchange;
+        let (base, copy) = (replica.base(), replica.copy());
         match message {
-            Message::Quanta(quanta) if marks.contains(quanta.origin) && length <= slots.capacity() => {
-                hub.hold(incoming);
-            }
-            Message::Quanta(_) => close_length(hub, &incoming, slots.capacity()),
-            Message::QuantaAck(ack) if marks.contains(ack.origin) => self.exchange.on_ack(hub, from, ack),
-            Message::LeaveAck { origin, .. } if marks.contains(origin) => {
-                self.exchange.neighbours.get_mut(from).knows[origin.index()] = true;
-            }
-            Message::Leave(leave) if marks.contains(leave.origin) => self.exchange.on_leave(hub, from, leave),
-            Message::StreamStart { after, joined } => {
-                let start = Start { after, joined };
-                self.exchange.on_start(hub, from, start, self.state != State::Joining);
-            }
-            // Parts of the answer to an earlier request.
-            Message::SnapshotMark(SnapshotMark { request, .. })
-            | Message::Seed { request }
-            | Message::Ledger { request, .. }
-                if !self.expects(peer, request) =>
-            {
-                hub.discard(&incoming);
-            }
-            Message::SnapshotMark(mark) if marks.contains(mark.origin) => {
-                if mark.origin != hub.setup.me {
-                    self.exchange.marks.adopt(&mark);
+            Message::Quanta(_) if length > slots.capacity() => close_length(hub, &incoming, slots.capacity()),
+            Message::Quanta(quanta) if marks.contains(quanta.origin) => match self.exchange.is_timely(peer) {
+                true => hub.hold(incoming),
+                false => hub.discard(&incoming),
+            },
+            Message::QuantaAck(ack) if marks.contains(ack.origin) => {
+                if let Some(from) = neighbours.index_of(peer).filter(|_| self.exchange.is_timely(peer)) {
+                    self.exchange.on_ack(hub, from, ack);
                 }
             }
-            Message::Seed { .. } if length == base.len => hub.receive(&incoming, base, Job::Seed),
-            Message::Ledger { applied, .. } if length == ledger.len => {
-                self.exchange.replica.set_applied(applied);
-                hub.receive(&incoming, ledger, Job::Ledger);
+            Message::StreamEnd { origin, incarnation, last } if marks.contains(origin) => {
+                if self.exchange.is_timely(peer) {
+                    self.exchange.on_end(hub, origin, incarnation, last);
+                }
             }
-            Message::Seed { .. } => close_length(hub, &incoming, base.len),
-            Message::Ledger { .. } => close_length(hub, &incoming, ledger.len),
-            Message::FetchSnapshot { request } => self.snapshots.on_request(peer, request),
-            _ => hub.close(peer, ProtocolError::Unexpected { kind: message.kind() }),
+            Message::Have { view, last: have } if marks.contains(peer) => {
+                self.exchange.on_have(hub, peer, Start { view, have });
+            }
+            Message::FetchSnapshot { view, wanted } => self.snapshots.requests.put(peer, view, wanted),
+            Message::SnapshotMark(mark) => {
+                if self.expects(&incoming, |_| true) {
+                    self.sync.on_mark(&mark, marks.len());
+                    self.maybe_compare(hub);
+                }
+            }
+            Message::Seed { .. } if length != base.len => close_length(hub, &incoming, base.len),
+            Message::Ledger { .. } if length != copy.len => close_length(hub, &incoming, copy.len),
+            Message::Seed { view } if self.expects(&incoming, |wanted| wanted == Wanted::All) => {
+                self.sync.on_receiving();
+                hub.receive(&incoming, base, Job::Seed { view });
+            }
+            Message::Ledger { view, applied } if self.expects(&incoming, |wanted| wanted != Wanted::Marks) => {
+                self.sync.set_applied(applied);
+                self.sync.on_receiving();
+                hub.receive(&incoming, copy, Job::Ledger { view });
+            }
+            // Parts of an answer that is not waited for any more.
+            Message::Seed { .. } | Message::Ledger { .. } => hub.discard(&incoming),
+            _ => {
+                if let Some(change) = self.member.on_message(hub, &incoming, self.standing()) {
+                    self.on_change(hub, change);
+                }
+            }
         }
     }
 
@@ -341,12 +458,16 @@ impl Role for Mesh {
             Job::Decode { slot, from } => self.exchange.on_decoded(hub, slot, from, result),
             Job::Send { slot } => self.exchange.on_sent(hub, slot),
             Job::View => self.on_viewed(hub),
-            Job::Base => self.on_based(hub),
-            Job::Seed => self.joining.on_base(),
-            Job::Ledger if self.state == State::Joining && self.joining.has_base() => self.on_snapshot(hub),
-            Job::Ledger => {}
-            Job::Snapshot { to, request } => self.snapshots.on_copied(hub, to, request, &self.exchange.replica),
+            Job::Found if self.sync.stage() == Stage::Founding => self.begin(hub),
+            Job::Found => {}
+            Job::Seed { view } if self.is_asking(view) => self.on_snapshot(hub, false),
+            Job::Ledger { view } if self.is_asking(view) => self.on_snapshot(hub, true),
+            Job::Seed { .. } | Job::Ledger { .. } => self.sync.on_received(),
+            Job::Snapshot { to, view, applied } => {
+                self.snapshots.on_copied(hub, to, Message::Ledger { view, applied }, &self.exchange.replica);
+            }
             Job::SendSnapshot => self.snapshots.on_sent(),
+            Job::Leave { .. } => hub.signal(Signal::Left),
         }
     }
 
@@ -355,10 +476,12 @@ impl Role for Mesh {
             Job::Receive { slot, .. } => self.exchange.slots.abandon(slot),
             Job::Send { slot } => self.exchange.on_sent(hub, slot),
             Job::SendSnapshot => self.snapshots.on_sent(),
-            Job::Seed | Job::Ledger => {
-                self.state = State::Joining;
-                self.joining.restart();
+            Job::Seed { .. } | Job::Ledger { .. } => {
+                self.sync.on_received();
+                self.sync.restart();
             }
+            // It tries again when the coordinator's node is connected.
+            Job::Leave { stays } => self.state = State::Leaving { stays, announced: true },
             _ => {}
         }
     }
@@ -376,7 +499,7 @@ impl Role for Mesh {
     }
 
     fn on_leave(&mut self, hub: &mut Port<'_, Job>, stays: bool, keep: bool) -> Result<(), Misuse> {
-        let has_joined = self.state.has_parameters();
+        let has_joined = self.state != State::Joining;
         self.state = self.state.leave(stays)?;
         // Without parameters there is no ledger yet that a last message could enter.
         if !keep && has_joined {
@@ -395,33 +518,48 @@ impl Role for Mesh {
     }
 
     fn settle(&mut self, hub: &mut Port<'_, Job>) {
-        self.maybe_join(hub);
-        self.maybe_receive(hub);
-        // The messages that have just been received can be the ones that a node waits for before it begins.
-        self.maybe_begin(hub);
-        self.maybe_encode(hub);
-        self.maybe_provide(hub);
-        self.maybe_leave(hub);
-        hub.set_alarm(self.joining.retry().filter(|_| self.state == State::Joining));
+        loop {
+            self.coordinate(hub);
+            self.maybe_enter(hub);
+            self.exchange.maybe_receive(hub);
+            // The messages that have just been received can be the ones that a node waits for before it begins.
+            self.maybe_join(hub);
+            self.maybe_encode(hub);
+            if self.sync.is_current() && !self.sync.is_receiving() {
+                let Exchange { marks, replica, view, .. } = &self.exchange;
+                self.snapshots.maybe_provide(hub, marks, replica, *view);
+            }
+            self.maybe_leave(hub);
+            if !self.member.has_commands() {
+                break;
+            }
+        }
     }
 
     fn awaited(&self, hub: &Hub) -> Option<Awaited> {
         let Exchange { neighbours, marks, slots, .. } = &self.exchange;
+        let view = self.member.view();
         let on = match self.state {
-            State::Joining => self.joining.awaited(hub, neighbours, marks),
-            State::Held => marks.slowest_starter(&hub.setup.recipe.correction),
-            State::Blocked(_) | State::Leaving { announced: false, .. } => {
-                slots.first_awaited().map(|index| neighbours.get(index).peer)
+            State::Joining | State::Blocked(_) | State::Leaving { .. } if !self.member.is_in_view() => {
+                self.member.awaited()
             }
-            State::Leaving { .. } => marks.first_incomplete(),
+            State::Joining | State::Blocked(_) | State::Leaving { .. } if !self.sync.is_current() => Some(view.donor),
+            State::Joining => marks.slowest_starter(&hub.setup.recipe.correction),
+            State::Blocked(_) if !self.member.has_quorum(hub) => self.member.first_lost(hub),
+            State::Blocked(_) | State::Leaving { announced: false, .. } => {
+                slots.first_awaited().map(|index| neighbours.get(index))
+            }
+            State::Leaving { .. } => marks.first_incomplete().or_else(|| self.member.awaited()),
+            State::Left if self.member.hosts() => self.member.awaited(),
             _ => None,
-        }?;
-        let (at, clock) = (Clock(marks.get(on).sequence.0), self.clock().next());
-        Some(Awaited { on, at, clock })
+        };
+        let on = on.filter(|on| *on != hub.setup.me)?;
+        let at = if marks.contains(on) { Clock(marks.get(on).sequence.0) } else { Clock(0) };
+        Some(Awaited { on, at, clock: self.clock().next() })
     }
 
-    fn is_awaited_by(&self, _hub: &Hub, peer: PeerId) -> bool {
-        self.exchange.neighbours.index_of(peer).is_some()
+    fn is_awaited_by(&self, hub: &Hub, peer: PeerId) -> bool {
+        hub.setup.cluster.is_worker(peer)
     }
 
     fn contribution(&self) -> BufferId {
@@ -436,7 +574,15 @@ impl Role for Mesh {
         let Exchange { marks, replica, .. } = &self.exchange;
         let clock = |peer| Clock(if marks.contains(peer) { marks.get(peer).sequence.0 } else { 0 });
         let status = hub.status(status::Role::Mesh, self.clock(), clock);
-        self.own.encoding.report(Status { updates: replica.applied().0, ..status })
+        let (view, members) = (self.member.view().number.0, self.member.view().members.len() as u32);
+        self.own.encoding.report(Status { updates: replica.applied().0, view, members, ..status })
+    }
+}
+
+impl Mesh {
+    /// Does this node still wait for the snapshot of this view?
+    fn is_asking(&self, view: crate::id::Sequence) -> bool {
+        view == self.member.view().number && self.sync.expects(|_| true)
     }
 }
 

@@ -38,7 +38,7 @@ impl Own {
         self.sequence = self.sequence.next();
         let (origin, incarnation, base) = (hub.setup.me, hub.setup.incarnation, exchange.replica.seen());
         let quanta = Quanta { origin, incarnation, first: self.sequence, last: self.sequence, base };
-        exchange.slots.occupy(slot, None, quanta, 0);
+        exchange.slots.occupy(slot, None, quanta, 0, true);
         let body = exchange.slots.room(slot);
         if last {
             self.encoding.begin_last();

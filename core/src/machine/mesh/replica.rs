@@ -11,6 +11,8 @@ pub(super) struct Replica {
     view: Segment,
     /// An integer per parameter: the sum of the quanta of all messages.
     ledger: Segment,
+    /// A second ledger: the copy that a newcomer is sent, or the donor's that comes.
+    copy: Segment,
     /// The initial parameters.
     base: Segment,
     /// The sections of a body, for decoding.
@@ -27,9 +29,15 @@ pub(super) struct Replica {
 
 impl Replica {
     /// A replica without parameters: `ledger` and `base` are to be filled.
-    pub(super) fn new(view: Segment, ledger: Segment, base: Segment, sections: Segment, unit: f32) -> Self {
+    pub(super) fn new(
+        view: Segment,
+        [ledger, copy]: [Segment; 2],
+        base: Segment,
+        sections: Segment,
+        unit: f32,
+    ) -> Self {
         let (applied, seen) = (Clock(0), Clock(0));
-        Self { view, ledger, base, sections, unit, applied, seen, decoding: 0 }
+        Self { view, ledger, copy, base, sections, unit, applied, seen, decoding: 0 }
     }
 
     pub(super) fn view(&self) -> Segment {
@@ -38,6 +46,10 @@ impl Replica {
 
     pub(super) fn ledger(&self) -> Segment {
         self.ledger
+    }
+
+    pub(super) fn copy(&self) -> Segment {
+        self.copy
     }
 
     pub(super) fn base(&self) -> Segment {
@@ -56,14 +68,15 @@ impl Replica {
         self.seen
     }
 
-    /// The ledger of a snapshot comes, with so many messages in it.
-    pub(super) fn set_applied(&mut self, applied: Clock) {
+    /// The donor's ledger has come into the copy, with so many messages in it: it is this node's from now on.
+    pub(super) fn take_copy(&mut self, applied: Clock) {
+        core::mem::swap(&mut self.ledger, &mut self.copy);
         self.applied = applied;
     }
 
     /// Makes the parameters in the view those of a new run.
     pub(super) fn found(&self, hub: &mut Port<'_, Job>) {
-        hub.compute(Kernel::Copy { from: self.view, into: self.base }, Job::Base);
+        hub.compute(Kernel::Copy { from: self.view, into: self.base }, Job::Found);
     }
 
     /// Makes the view.
@@ -93,9 +106,9 @@ impl Replica {
         self.decoding > 0
     }
 
-    /// Counts an own message.
-    pub(super) fn on_own(&mut self) {
-        self.applied = self.applied.next();
+    /// Counts `count` own messages.
+    pub(super) fn on_own(&mut self, count: u64) {
+        self.applied = Clock(self.applied.0 + count);
     }
 
     /// Counts a message of another origin, made of `count` messages. Records the staleness of each.

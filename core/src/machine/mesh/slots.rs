@@ -2,7 +2,6 @@
 //!
 //! Only facts are here; `exchange.rs` acts on them.
 
-use alloc::vec;
 use alloc::vec::Vec;
 
 use crate::buffer::{BufferId, Segment};
@@ -50,6 +49,8 @@ pub(super) struct Entry {
     pub(super) length: u32,
     /// The neighbour that the message came from, which waits for an acknowledgement. `None` for own messages.
     pub(super) from: Option<usize>,
+    /// The message is to be added to the ledger. If not, it is in the ledger already, and is only passed on.
+    pub(super) new: bool,
     /// The message is in the ledger and may be passed on.
     ready: bool,
     /// Place in the order of arrival. Messages are sent in that order.
@@ -69,19 +70,16 @@ enum Delivery {
     },
     /// The message has been sent on this connection, and not been acknowledged.
     Sent,
-    /// The message has been sent on this connection, and the neighbour does not need it any more. The next connection
-    /// counts it as sent on the last one.
-    Over,
 }
 
 impl Slots {
-    /// Empty slots for a node with so many neighbours. Bodies take at most `capacity` bytes.
+    /// Empty slots for a node with at most so many neighbours. Bodies take at most `capacity` bytes.
     pub(super) fn new(vectors: &mut Vectors, relay: bool, neighbours: usize, capacity: usize) -> Self {
         let inbound = if relay { INBOUND_SLOTS * neighbours } else { INBOUND_SLOTS };
         let mut slot = || Slot {
             buffer: vectors.bytes("a message", capacity, Keep::No),
             entry: None,
-            deliveries: vec![Delivery::Unneeded; neighbours],
+            deliveries: Vec::with_capacity(neighbours),
             sending: 0,
         };
         let slots = (0..OWN_SLOTS + inbound).map(|_| slot()).collect();
@@ -96,6 +94,33 @@ impl Slots {
 
     pub(super) fn len(&self) -> usize {
         self.slots.len()
+    }
+
+    /// A view begins, with so many neighbours. Own messages are due to all of them, since each may have taken a snapshot.
+    /// Messages of other origins come again, if they are not in all ledgers.
+    pub(super) fn enter(&mut self, neighbours: usize) {
+        for slot in &mut self.slots {
+            slot.entry.take_if(|entry| entry.from.is_some());
+            let delivery = if slot.entry.is_some() { Delivery::Due { fixed: true } } else { Delivery::Unneeded };
+            slot.deliveries.clear();
+            slot.deliveries.resize(neighbours, delivery);
+        }
+    }
+
+    /// Is no message on its way into a slot, or being merged?
+    pub(super) fn is_quiet(&self) -> bool {
+        self.merging.is_none() && self.entries().all(|entry| entry.ready)
+    }
+
+    /// Own messages in slots, in order.
+    pub(super) fn own(&self) -> impl Iterator<Item = usize> + '_ {
+        let stamp = |slot: &usize| self.slots[*slot].entry.as_ref().map(|entry| entry.stamp);
+        let mut own: [Option<(u64, usize)>; OWN_SLOTS] = [None; OWN_SLOTS];
+        for (place, slot) in own.iter_mut().zip(0..OWN_SLOTS) {
+            *place = stamp(&slot).map(|stamp| (stamp, slot));
+        }
+        own.sort_unstable();
+        own.into_iter().flatten().map(|(_, slot)| slot)
     }
 
     // Entries
@@ -117,10 +142,10 @@ impl Slots {
     }
 
     /// Puts a message into a free slot. Its body is still to come.
-    pub(super) fn occupy(&mut self, slot: usize, from: Option<usize>, quanta: Quanta, length: u32) {
+    pub(super) fn occupy(&mut self, slot: usize, from: Option<usize>, quanta: Quanta, length: u32, new: bool) {
         self.stamps += 1;
         let slot = &mut self.slots[slot];
-        slot.entry = Some(Entry { quanta, length, from, ready: false, stamp: self.stamps });
+        slot.entry = Some(Entry { quanta, length, from, new, ready: false, stamp: self.stamps });
         slot.deliveries.fill(Delivery::Unneeded);
     }
 
@@ -188,6 +213,11 @@ impl Slots {
 
     // Deliveries
 
+    /// Does a slot hold an own message that is among the first `last`?
+    pub(super) fn has_own_up_to(&self, slot: usize, last: Sequence) -> bool {
+        self.slots[slot].entry.is_some_and(|entry| entry.from.is_none() && entry.ready && entry.quanta.last <= last)
+    }
+
     /// The message must reach neighbour `to`. `fixed`: see [`Delivery::Due`].
     pub(super) fn set_due(&mut self, slot: usize, to: usize, fixed: bool) {
         self.slots[slot].deliveries[to] = Delivery::Due { fixed };
@@ -225,20 +255,14 @@ impl Slots {
     }
 
     /// The connection to neighbour `to` is new: nothing has been sent on it. Returns the number of messages that had
-    /// been sent on the old one.
-    pub(super) fn on_reconnected(&mut self, to: usize) -> u64 {
+    /// been sent on the old one, and not been acknowledged.
+    pub(super) fn restart(&mut self, to: usize) -> u64 {
         self.slots.iter_mut().map(|slot| u64::from(slot.deliveries[to].restart())).sum()
     }
 
     /// The first neighbour that a slot waits for.
     pub(super) fn first_awaited(&self) -> Option<usize> {
         self.slots.iter().find_map(|slot| slot.deliveries.iter().position(Delivery::is_needed))
-    }
-
-    /// The first message of `origin` that neighbour `to` needs.
-    pub(super) fn first_needed(&self, origin: PeerId, to: usize) -> Option<Sequence> {
-        let needed = self.slots.iter().filter(|slot| slot.deliveries[to].is_needed()).filter_map(|slot| slot.entry);
-        needed.filter(|entry| entry.quanta.origin == origin).map(|entry| entry.quanta.first).min()
     }
 
     // Merging
@@ -337,7 +361,7 @@ impl Delivery {
 
     /// The neighbour does not need the message any more.
     fn end(&mut self) {
-        *self = if matches!(self, Self::Sent | Self::Over) { Self::Over } else { Self::Unneeded };
+        *self = Self::Unneeded;
     }
 
     fn fix(&mut self) {
@@ -348,12 +372,10 @@ impl Delivery {
 
     /// The connection is a new one. Was the message sent on the old one?
     fn restart(&mut self) -> bool {
-        let (after, sent) = match *self {
-            Self::Sent => (Self::Due { fixed: true }, true),
-            Self::Over => (Self::Unneeded, true),
-            unsent @ (Self::Due { .. } | Self::Unneeded) => (unsent, false),
-        };
-        *self = after;
+        let sent = matches!(self, Self::Sent);
+        if sent {
+            *self = Self::Due { fixed: true };
+        }
         sent
     }
 }

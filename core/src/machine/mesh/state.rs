@@ -1,23 +1,21 @@
-//! The states of a mesh peer, as its application sees it.
+//! The states of a mesh peer, as its application sees it. How far the node has come into its view is kept apart.
 //!
 //! ```text
-//! the beginning  Joining -> Basing <-> Held -> Ready
+//! the beginning  Joining -> Basing -> Ready
 //! a step         Ready -> Blocked -> Encoding -> Viewing -> Ready
 //! the end        Ready -> Blocked -> Encoding -> Leaving -> Closing -> Left
 //! ```
-//! A step without examples goes from Ready to Viewing. A node can also leave while it is Joining, Held or Blocked.
+//! A step without examples goes from Ready to Viewing. A node can also leave while it is Joining or Blocked.
 
 use crate::machine::Misuse;
 
 /// The state of the application's node.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub(super) enum State {
-    /// There are no parameters yet.
+    /// There are no parameters yet, or the first ranks go ahead.
     Joining,
-    /// The base or the snapshot is here, the view is being made.
+    /// The first view is being made.
     Basing,
-    /// There are parameters; the first ranks go ahead.
-    Held,
     /// The application computes.
     Ready,
     /// A message is to be made, and no slot is free for it.
@@ -33,8 +31,11 @@ pub(super) enum State {
         /// The neighbours that are connected have been told.
         announced: bool,
     },
-    /// All messages that the application waits for are in; the view is being made.
-    Closing,
+    /// The coordinator has released the node; the view is being made.
+    Closing {
+        /// The application waits for the final parameters.
+        stays: bool,
+    },
     /// The application has left.
     Left,
 }
@@ -49,17 +50,10 @@ pub(super) enum Cause {
 }
 
 impl State {
-    /// The replica holds parameters that can be changed and handed on.
-    pub(super) fn has_parameters(self) -> bool {
-        !matches!(self, Self::Joining | Self::Basing)
-    }
-
     /// The state after the application has said that it makes no more contributions.
     pub(super) fn leave(self, stays: bool) -> Result<Self, Misuse> {
         match self {
-            Self::Ready | Self::Joining | Self::Held | Self::Blocked(_) => {
-                Ok(Self::Leaving { stays, announced: false })
-            }
+            Self::Ready | Self::Joining | Self::Blocked(_) => Ok(Self::Leaving { stays, announced: false }),
             _ => Err(Misuse::NotReady),
         }
     }

@@ -5,10 +5,20 @@ use alloc::vec::Vec;
 use super::*;
 use crate::recipe::{End, Topology};
 use crate::status::Rest;
-use crate::wire::{Ack, Leave, Quanta, SnapshotMark};
+use crate::wire::{Ack, Commit, Leave, Quanta, Report, SnapshotMark, Wanted};
 
-fn start(after: u64, joined: bool) -> Message {
-    Message::StreamStart { after: Sequence(after), joined }
+const FIRST: Sequence = Sequence(1);
+
+/// A member of view 1 has the receiver's messages up to `last`.
+fn have(last: u64) -> Message {
+    Message::Have { view: FIRST, last: Sequence(last) }
+}
+
+/// The report of a member that has heard of view `view` and has entered view `entered`.
+fn report(view: u64, entered: u64) -> Message {
+    let (view, entered, round) = (Sequence(view), Sequence(entered), Clock(0));
+    let (has, members) = (entered > Sequence(0), 2);
+    Message::Report(Report { view, entered, members, round, has, leaves: false, last: false, broken: false })
 }
 
 /// Messages `first` to `last` of process 1 of a peer.
@@ -17,9 +27,9 @@ fn quanta(origin: u32, first: u64, last: u64) -> Quanta {
     Quanta { origin: PeerId(origin), incarnation: Incarnation(1), first, last, base: Clock(0) }
 }
 
-fn mark(origin: u32, sequence: u64) -> Message {
+fn mark(view: u64, origin: u32, sequence: u64) -> Message {
     let (origin, incarnation, sequence) = (PeerId(origin), Incarnation(1), Sequence(sequence));
-    Message::SnapshotMark(SnapshotMark { request: 1, origin, incarnation, sequence, last: None, lost: false })
+    Message::SnapshotMark(SnapshotMark { view: Sequence(view), origin, incarnation, sequence, last: None })
 }
 
 /// Own messages up to `last` have been taken.
@@ -28,16 +38,49 @@ fn ack(last: u64) -> Message {
 }
 
 impl Trace {
-    /// A peer connects; both say where their streams begin.
     #[track_caller]
-    fn meet(&mut self, peer: u32) -> &mut Self {
-        self.hello(peer, 1).expect_event(joined(peer, 1));
-        self.expect_start(peer, 0, false)
+    fn expect_have(&mut self, to: u32, view: u64, last: u64) -> &mut Self {
+        let (view, last) = (Sequence(view), Sequence(last));
+        assert_eq!(self.expect_transmit(to, Kind::Mark), Message::Have { view, last });
+        self
+    }
+
+    /// The coordinator, which is at rank 0, forms a view in which this node is.
+    #[track_caller]
+    fn enter_view(&mut self, view: u64, members: u64, donor: u32, returns: bool) -> &mut Self {
+        let number = Sequence(view);
+        self.tell(0, Message::Members { view: number, first: PeerId(0), mask: members });
+        let (round, donor) = (Clock(0), PeerId(donor));
+        self.tell(0, Message::Commit(Commit { view: number, round, donor, last: false, returns }));
+        self.expect_event(Event::View { number: view, members: members.count_ones() })
+    }
+
+    /// This node is told to stop.
+    #[track_caller]
+    fn prepare(&mut self, view: u64) -> &mut Self {
+        self.tell(0, Message::Prepare { view: Sequence(view) }).expect_transmit(0, Kind::Report);
+        self
     }
 
     #[track_caller]
-    fn expect_start(&mut self, to: u32, after: u64, joined: bool) -> &mut Self {
-        assert_eq!(self.expect_transmit(to, Kind::Mark), start(after, joined));
+    fn expect_fetch(&mut self, from: u32, view: u64, wanted: Wanted) -> &mut Self {
+        let view = Sequence(view);
+        assert_eq!(self.expect_transmit(from, Kind::Fetch), Message::FetchSnapshot { view, wanted });
+        self
+    }
+
+    /// The donor's base and ledger come.
+    fn give(&mut self, from: u32, view: u64, base: f32, applied: u64) -> &mut Self {
+        let view = Sequence(view);
+        self.send(from, Message::Seed { view }, base).expect_idle();
+        self.send(from, Message::Ledger { view, applied: Clock(applied) }, 0.0)
+    }
+
+    /// This node, which hosts the coordinator, commits a view.
+    #[track_caller]
+    fn expect_commit(&mut self, to: u32) -> &mut Self {
+        self.expect_transmit(to, Kind::Member);
+        self.expect_transmit(to, Kind::View);
         self
     }
 
@@ -76,7 +119,7 @@ impl Trace {
     }
 }
 
-/// Rank 0 of a full mesh, which has founded it. Its neighbours have no parameters yet.
+/// Rank 0 of a full mesh, which has founded it. The others have not entered the view yet.
 fn founder(workers: u32) -> Trace {
     founder_of(Recipe::mesh(0.5).with_lambda(1.0), workers)
 }
@@ -84,27 +127,52 @@ fn founder(workers: u32) -> Trace {
 fn founder_of(recipe: Recipe, workers: u32) -> Trace {
     let mut m = trace(recipe, 0, workers);
     (1..workers).for_each(|peer| {
-        m.meet(peer).expect_idle();
+        m.hello(peer, 1).expect_event(joined(peer, 1)).expect_idle();
     });
     (1..workers).for_each(|peer| {
-        m.tell(peer, start(0, false));
+        m.tell(peer, report(0, 0));
     });
-    m.expect_signal(Signal::Joined { clock: Clock(0) });
+    (1..workers).for_each(|peer| assert_eq!(m.expect_transmit(peer, Kind::View), Message::Prepare { view: FIRST }));
     (1..workers).for_each(|peer| {
-        m.expect_start(peer, 0, true);
+        m.tell(peer, report(1, 0));
     });
-    m.expect_idle();
+    m.expect_event(Event::View { number: 1, members: workers });
+    (1..workers).for_each(|peer| {
+        m.expect_commit(peer);
+    });
+    (1..workers).for_each(|peer| {
+        m.expect_have(peer, 1, 0);
+    });
+    m.expect_signal(Signal::Joined { clock: Clock(0) }).expect_idle();
     m
 }
 
-/// A founder whose one neighbour has joined.
+/// A founder whose one neighbour has entered the view.
 fn pair() -> Trace {
     pair_of(Recipe::mesh(0.5).with_lambda(1.0))
 }
 
 fn pair_of(recipe: Recipe) -> Trace {
     let mut m = founder_of(recipe, 2);
-    m.tell(1, start(0, true)).expect_idle();
+    m.tell(1, have(0)).expect_idle();
+    m
+}
+
+/// Rank 1 of three, which has entered view 1 with three messages of rank 0 and `two` of rank 2.
+fn member(two: u64) -> Trace {
+    let mut m = entering();
+    m.tell(0, mark(1, 0, 3)).tell(0, mark(1, 1, 0)).tell(0, mark(1, 2, two)).give(0, 1, 5.0, 3 + two);
+    m.expect_have(0, 1, 3).expect_have(2, 1, two).expect_signal(Signal::Joined { clock: Clock(0) }).expect_view(5.0);
+    m.tell(0, have(0)).tell(2, have(0)).expect_idle();
+    m
+}
+
+/// Rank 1 of three, which has asked for a snapshot.
+fn entering() -> Trace {
+    let mut m = trace(Recipe::mesh(0.5).with_lambda(1.0), 1, 3);
+    m.hello(0, 1).expect_event(joined(0, 1)).expect_transmit(0, Kind::Report);
+    m.hello(2, 1).expect_event(joined(2, 1)).expect_idle();
+    m.prepare(1).enter_view(1, 0b111, 0, true).expect_fetch(0, 1, Wanted::All).expect_idle();
     m
 }
 
@@ -117,38 +185,33 @@ fn body() -> Vec<u8> {
 }
 
 #[test]
-fn rank_0_founds_the_mesh_when_all_its_neighbours_are_there() {
+fn rank_0_founds_the_mesh_when_all_are_there() {
     let mut m = trace(Recipe::mesh(0.5).with_lambda(1.0), 0, 3);
-    m.meet(1).tell(1, start(0, false)).expect_waiting(Some(2)).expect_idle();
-    m.meet(2).expect_idle().tell(2, start(0, false));
-    m.expect_signal(Signal::Joined { clock: Clock(0) });
+    m.hello(1, 1).expect_event(joined(1, 1)).tell(1, report(0, 0)).expect_waiting(Some(2)).expect_idle();
+    founder(3);
 }
 
 #[test]
-fn a_newcomer_joins_with_a_snapshot_of_a_neighbour() {
-    let mut m = trace(Recipe::mesh(0.5).with_lambda(1.0), 1, 2);
-    m.meet(0).tell(0, start(3, true));
-    assert_eq!(m.expect_transmit(0, Kind::Fetch), Message::FetchSnapshot { request: 1 });
-    m.tell(0, mark(0, 3)).send(0, Message::Seed { request: 1 }, 5.0).expect_idle();
-    m.send(0, Message::Ledger { request: 1, applied: Clock(3) }, 0.0);
-    m.expect_signal(Signal::Joined { clock: Clock(0) }).expect_view(5.0).expect_start(0, 0, true).expect_idle();
-    // Its neighbour's stream goes on behind the snapshot.
+fn a_newcomer_joins_with_a_snapshot_of_the_donor() {
+    let mut m = member(0);
+    // Its neighbours' streams go on behind the snapshot.
     m.send_quanta(0, quanta(0, 4, 4)).expect_ack(0, 0, 4).look().expect_view(4.0);
 }
 
 /// A newcomer whose snapshot has the largest possible count in every element.
 fn full() -> Trace {
-    let mut m = trace(Recipe::mesh(0.5).with_lambda(1.0), 1, 2);
-    m.meet(0).tell(0, start(3, true)).expect_transmit(0, Kind::Fetch);
-    m.tell(0, mark(0, 3)).send(0, Message::Seed { request: 1 }, 0.0).expect_idle();
+    let mut m = entering();
+    m.tell(0, mark(1, 0, 3)).tell(0, mark(1, 1, 0)).tell(0, mark(1, 2, 0));
+    m.send(0, Message::Seed { view: FIRST }, 0.0).expect_idle();
     let words = kernel::ledger::words(LEN);
-    m.announce(0, Message::Ledger { request: 1, applied: Clock(3) }, words);
+    m.announce(0, Message::Ledger { view: FIRST, applied: Clock(3) }, words);
     let (op, into) = m.take_receive(0).unwrap();
     let ledger: &mut [f32] = m.pool.floats_mut(into.unwrap());
     ledger.fill(f32::from_bits(i32::MAX as u32));
     ledger[LEN] = f32::from_bits(LEN as u32);
     m.feed(Input::Completed { op, result: KernelResult::Nothing });
-    m.expect_signal(Signal::Joined { clock: Clock(0) }).expect_start(0, 0, true).expect_idle();
+    m.expect_have(0, 1, 3).expect_have(2, 1, 0).expect_signal(Signal::Joined { clock: Clock(0) });
+    m.tell(0, have(0)).expect_idle();
     m
 }
 
@@ -158,25 +221,84 @@ fn a_full_ledger_ends_this_node_by_name_and_no_peer() {
     let mut m = full();
     m.send_quanta(0, quanta(0, 4, 4)).expect_signal(Signal::LedgerFull { index: 0 }).expect_idle();
     let mut m = full();
-    m.tell(0, start(3, true)).step(1.0).expect_quanta(0, 1, 1).expect_signal(Signal::LedgerFull { index: 0 });
+    m.step(1.0).expect_quanta(0, 1, 1).expect_signal(Signal::LedgerFull { index: 0 });
     // Quanta of the other sign make room.
     let mut m = full();
     m.step(-1.0).expect_quanta(0, 1, 1).expect_ready(1).expect_idle();
 }
 
-/// A message between the snapshot and the stream would be missing for ever: another snapshot is asked for.
+/// A member that is as far as the donor in the streams of those that are gone keeps its ledger.
 #[test]
-fn a_snapshot_that_does_not_reach_the_neighbours_stream_is_not_used() {
-    let mut m = trace(Recipe::mesh(0.5).with_lambda(1.0), 1, 2);
-    m.meet(0).tell(0, start(3, true)).expect_transmit(0, Kind::Fetch);
-    m.tell(0, mark(0, 2)).send(0, Message::Seed { request: 1 }, 5.0);
-    m.send(0, Message::Ledger { request: 1, applied: Clock(2) }, 0.0).expect_idle();
-    m.at(49).feed(Input::Timeout).expect_idle();
-    m.at(50).feed(Input::Timeout);
-    assert_eq!(m.expect_transmit(0, Kind::Fetch), Message::FetchSnapshot { request: 2 });
-    // What is left of the first answer is not mixed into the second.
-    m.announce(0, Message::Seed { request: 1 }, LEN);
-    assert!(matches!(m.take_receive(0), Some((_, None))));
+fn a_member_enters_the_next_view_with_its_own_ledger() {
+    let mut m = member(2);
+    m.prepare(2).enter_view(2, 0b011, 0, false).expect_fetch(0, 2, Wanted::Marks).expect_idle();
+    // The stream of a member goes on, wherever the donor is in it.
+    m.tell(0, mark(2, 0, 9)).tell(0, mark(2, 1, 0)).tell(0, mark(2, 2, 2)).expect_have(0, 2, 3).expect_idle();
+    m.tell(0, Message::Have { view: Sequence(2), last: Sequence(0) }).step(1.0).expect_quanta(0, 1, 1).expect_ready(1);
+}
+
+/// Messages of a worker that is gone reach all members or none: here the donor lacks one. Own messages are added to the
+/// donor's ledger, and sent to all again.
+#[test]
+fn a_member_takes_the_donors_ledger_if_a_lost_stream_differs() {
+    let mut m = member(2);
+    m.step(1.0).expect_quanta(0, 1, 1).expect_quanta(2, 1, 1).expect_ready(1).expect_view(4.0);
+    m.send_quanta(2, quanta(2, 3, 3)).expect_ack(2, 2, 3).look().expect_view(3.0);
+    m.prepare(2).enter_view(2, 0b011, 0, false).expect_fetch(0, 2, Wanted::Marks);
+    m.tell(0, mark(2, 0, 3)).tell(0, mark(2, 1, 0)).tell(0, mark(2, 2, 2)).expect_fetch(0, 2, Wanted::Ledger);
+    m.tell(0, mark(2, 0, 3)).tell(0, mark(2, 1, 0)).tell(0, mark(2, 2, 2)).expect_idle();
+    m.send(0, Message::Ledger { view: Sequence(2), applied: Clock(5) }, 0.0).expect_have(0, 2, 3);
+    m.tell(0, Message::Have { view: Sequence(2), last: Sequence(0) }).expect_quanta(0, 1, 1);
+    m.look().expect_view(4.0).expect_idle();
+}
+
+/// The run has gone on without this node. Its contribution is not lost.
+#[test]
+fn a_member_that_was_cut_off_comes_back_with_its_messages() {
+    let mut m = member(0);
+    m.step(1.0).expect_quanta(0, 1, 1).expect_quanta(2, 1, 1).expect_ready(1);
+    m.prepare(3).enter_view(3, 0b111, 2, true).expect_fetch(2, 3, Wanted::All).expect_idle();
+    m.tell(2, mark(3, 0, 8)).tell(2, mark(3, 1, 0)).tell(2, mark(3, 2, 4)).give(2, 3, 5.0, 12);
+    m.expect_have(0, 3, 8).expect_have(2, 3, 4).look().expect_view(4.0);
+    m.tell(2, Message::Have { view: Sequence(3), last: Sequence(0) }).expect_quanta(2, 1, 1).expect_idle();
+}
+
+/// Half of an answer is of no use when the connection to the donor breaks: all of it is asked for again.
+#[test]
+fn a_snapshot_that_breaks_off_is_asked_for_again() {
+    let mut m = entering();
+    m.tell(0, mark(1, 0, 3)).announce(0, Message::Seed { view: FIRST }, LEN);
+    let (op, _) = m.take_receive(0).unwrap();
+    m.disconnect(0).feed(Input::Aborted { op }).expect_idle();
+    m.hello(0, 1).expect_transmit(0, Kind::Report);
+    m.expect_fetch(0, 1, Wanted::All);
+    m.tell(0, mark(1, 0, 3)).tell(0, mark(1, 1, 0)).tell(0, mark(1, 2, 0)).give(0, 1, 5.0, 3);
+    m.expect_have(0, 1, 3).expect_have(2, 1, 0).expect_signal(Signal::Joined { clock: Clock(0) });
+}
+
+/// Messages of the view before must not enter the ledger of the next, in which the receiver may be elsewhere.
+#[test]
+fn messages_of_the_view_before_are_dropped() {
+    let mut m = member(0);
+    m.prepare(2).send_quanta(2, quanta(2, 1, 1)).expect_ack(2, 2, 1);
+    m.enter_view(2, 0b111, 0, false).expect_fetch(0, 2, Wanted::Marks);
+    m.announce(2, Message::Quanta(quanta(2, 2, 2)), LEN);
+    assert!(matches!(m.take_receive(2), Some((_, None))));
+    // An acknowledgement of that view says nothing of this one.
+    m.expect_idle();
+}
+
+/// Nobody makes messages while the view changes, nor without most of the members.
+#[test]
+fn nobody_outside_a_quorum_steps() {
+    let mut m = member(0);
+    m.prepare(2).step(1.0).expect_idle();
+    let mut m = member(0);
+    m.at(10).disconnect(0).disconnect(2).expect_idle().at(1010).feed(Input::Timeout);
+    m.expect_event(Event::PeerLost { peer: PeerId(0) }).expect_event(Event::PeerLost { peer: PeerId(2) });
+    m.step(1.0).expect_waiting(Some(0)).expect_idle();
+    // With one of the other two, it is most of them.
+    m.hello(2, 1).expect_ready(1).expect_have(2, 1, 0).tell(2, have(0)).expect_quanta(2, 1, 1).expect_idle();
 }
 
 #[test]
@@ -190,7 +312,7 @@ fn a_step_is_sent_to_the_neighbours_and_ready_at_once() {
 fn a_neighbour_without_parameters_is_sent_nothing() {
     let mut m = founder(2);
     m.step(1.0).expect_ready(1).expect_idle();
-    m.tell(1, start(0, true)).expect_quanta(1, 1, 1).expect_idle();
+    m.tell(1, have(0)).expect_quanta(1, 1, 1).expect_idle();
 }
 
 #[test]
@@ -212,8 +334,8 @@ fn after_a_broken_connection_unacknowledged_messages_are_sent_again() {
     let mut m = pair();
     m.step(1.0).expect_quanta(1, 1, 1).expect_ready(1);
     m.tell(1, ack(1)).step(1.0).expect_quanta(1, 2, 2).expect_ready(2);
-    m.disconnect(1).expect_idle().hello(1, 1).expect_start(1, 1, true);
-    m.tell(1, start(0, true)).expect_quanta(1, 2, 2).expect_idle();
+    m.disconnect(1).expect_idle().hello(1, 1).expect_have(1, 1, 0).expect_commit(1);
+    m.tell(1, have(1)).expect_quanta(1, 2, 2).expect_idle();
     assert_eq!(m.counters().resent, 1);
 }
 
@@ -236,7 +358,7 @@ fn messages_that_wait_for_a_slow_neighbour_become_one() {
 #[test]
 fn a_message_that_is_under_way_to_one_neighbour_is_not_merged() {
     let mut m = founder(3);
-    m.tell(1, start(0, true)).tell(2, start(0, true)).expect_idle();
+    m.tell(1, have(0)).tell(2, have(0)).expect_idle();
     for number in 1..=2 {
         m.step(1.0).expect_quanta(1, number, number).expect_quanta(2, number, number).expect_ready(number);
         m.tell(1, ack(number)).expect_idle();
@@ -255,13 +377,20 @@ fn a_lost_neighbour_holds_nothing_back() {
         m.step(1.0).expect_quanta(1, number, number).expect_ready(number);
     }
     m.at(10).disconnect(1).at(1010).feed(Input::Timeout).expect_event(Event::PeerLost { peer: PeerId(1) });
+    m.expect_event(Event::View { number: 2, members: 1 });
     (3..10).for_each(|number| {
         m.step(1.0).expect_ready(number).expect_idle();
     });
     assert_eq!(m.counters().merged, 0);
-    // Its process was given up: only a new one may come.
-    m.at(1020).hello(1, 1).expect_transmit(1, Kind::Refuse);
-    m.expect_idle();
+    // It was only cut off: it is a member of the next view.
+    m.at(1020).hello(1, 1).expect_idle();
+    m.tell(1, report(1, 1));
+    assert_eq!(m.expect_transmit(1, Kind::View), Message::Prepare { view: Sequence(3) });
+    m.tell(1, report(3, 1)).expect_event(Event::View { number: 3, members: 2 });
+    m.expect_transmit(1, Kind::Member);
+    let Message::Commit(commit) = m.expect_transmit(1, Kind::View) else { panic!("a commit") };
+    assert!(commit.returns && commit.donor == PeerId(0));
+    m.expect_have(1, 3, 0).expect_idle();
 }
 
 /// A pair in which this node has contributed `value` in every element, with a threshold of a half, and leaves.
@@ -270,6 +399,17 @@ fn leaving(end: End, value: f32) -> Trace {
     m.step(value).expect_quanta(1, 1, 1).expect_ready(1).expect_view(0.0);
     m.feed(Input::Leave { stay: false, keep: false });
     m
+}
+
+/// This node, which hosts the coordinator, announces its last message, and is the last to leave.
+#[track_caller]
+fn leave(m: &mut Trace, last: u64) {
+    let (origin, incarnation, last) = (PeerId(0), OWN, Sequence(last));
+    assert_eq!(m.expect_transmit(1, Kind::Ack), Message::StreamEnd { origin, incarnation, last });
+    m.expect_transmit(1, Kind::View);
+    m.tell(1, report(2, 1)).expect_commit(1).expect_idle();
+    let goodbye = Leave { origin: PeerId(1), incarnation: Incarnation(1), last: Sequence(0), stays: false };
+    m.tell(1, Message::Leave(goodbye));
 }
 
 #[track_caller]
@@ -285,9 +425,7 @@ fn a_peer_that_leaves_sends_its_residual_and_waits_for_the_acknowledgements() {
     m.expect_quanta(1, 2, 2);
     expect_rest(&mut m, 0.5, 1, 0.0);
     m.expect_idle().tell(1, ack(1)).expect_idle().tell(1, ack(2));
-    let leave = Leave { origin: PeerId(0), incarnation: OWN, last: Sequence(2), stays: false };
-    assert_eq!(m.expect_transmit(1, Kind::Leave), Message::Leave(leave));
-    m.expect_idle().tell(1, Message::LeaveAck { origin: PeerId(0), incarnation: OWN });
+    leave(&mut m, 2);
     m.expect_signal(Signal::Left).expect_view(-0.25).expect_idle();
 }
 
@@ -296,8 +434,7 @@ fn a_peer_that_leaves_keeps_its_residual() {
     let mut m = leaving(End::Keep, 0.25);
     expect_rest(&mut m, 0.5, 0, 0.5);
     m.expect_idle().tell(1, ack(1));
-    m.expect_transmit(1, Kind::Leave);
-    m.tell(1, Message::LeaveAck { origin: PeerId(0), incarnation: OWN });
+    leave(&mut m, 1);
     m.expect_signal(Signal::Left).expect_view(0.0).expect_idle();
 }
 
@@ -324,8 +461,8 @@ fn a_residual_of_any_size_is_sent() {
     let Some(Output::Event(Event::Rest(rest))) = event else { panic!("{event:?}") };
     assert_eq!((rest.messages, rest.kept), (4, 0.0));
     m.tell(1, ack(2)).expect_quanta(1, 4, 4).tell(1, ack(3));
-    m.expect_quanta(1, 5, 5).tell(1, ack(4)).tell(1, ack(5)).expect_transmit(1, Kind::Leave);
-    m.tell(1, Message::LeaveAck { origin: PeerId(0), incarnation: OWN });
+    m.expect_quanta(1, 5, 5).tell(1, ack(4)).tell(1, ack(5));
+    leave(&mut m, 5);
     m.expect_signal(Signal::Left).expect_view(-200.25).expect_idle();
 }
 
@@ -342,11 +479,15 @@ fn an_update_is_multiplied_by_lambda() {
 #[test]
 fn a_peer_that_stays_waits_for_the_last_messages_of_all() {
     let mut m = pair();
-    m.feed(Input::Leave { stay: true, keep: false }).expect_transmit(1, Kind::Leave);
-    m.tell(1, Message::LeaveAck { origin: PeerId(0), incarnation: OWN }).expect_waiting(Some(1)).expect_idle();
-    let leave = Leave { origin: PeerId(1), incarnation: Incarnation(1), last: Sequence(1), stays: true };
-    m.tell(1, Message::Leave(leave)).expect_transmit(1, Kind::Ack);
-    m.expect_idle().send_quanta(1, quanta(1, 1, 1)).expect_ack(1, 1, 1);
+    m.feed(Input::Leave { stay: true, keep: false }).expect_transmit(1, Kind::Ack);
+    m.expect_waiting(Some(1)).expect_idle();
+    let (origin, incarnation, last) = (PeerId(1), Incarnation(1), Sequence(1));
+    m.tell(1, Message::StreamEnd { origin, incarnation, last }).expect_idle();
+    m.send_quanta(1, quanta(1, 1, 1)).expect_ack(1, 1, 1).expect_idle();
+    // It has all of them now. The coordinator releases both when the other has, too.
+    let Message::Report(at_end) = report(1, 1) else { unreachable!() };
+    m.tell(1, Message::Report(Report { last: true, ..at_end })).expect_transmit(1, Kind::Release);
+    m.expect_idle().tell(1, Message::Leave(Leave { origin, incarnation, last: Sequence(0), stays: false }));
     m.expect_signal(Signal::Left).expect_view(-1.0).expect_idle();
 }
 
@@ -359,20 +500,38 @@ fn chain(me: u32) -> Trace {
 #[test]
 fn a_relay_passes_messages_on_and_acknowledges_them_when_those_behind_it_have() {
     let mut m = chain(1);
-    m.meet(0).meet(2).tell(2, start(0, false)).tell(0, start(0, true)).expect_transmit(0, Kind::Fetch);
-    m.send(0, Message::Seed { request: 1 }, 0.0).send(0, Message::Ledger { request: 1, applied: Clock(0) }, 0.0);
-    m.expect_signal(Signal::Joined { clock: Clock(0) }).expect_start(0, 0, true).expect_start(2, 0, true);
-    m.tell(2, start(0, true)).expect_idle();
-    m.send_quanta(0, quanta(0, 1, 1)).expect_quanta(2, 1, 1).expect_idle();
+    m.hello(0, 1).expect_event(joined(0, 1)).expect_transmit(0, Kind::Report);
+    m.hello(2, 1).expect_event(joined(2, 1)).prepare(1).enter_view(1, 0b111, 0, true).expect_fetch(0, 1, Wanted::All);
+    m.tell(0, mark(1, 0, 1)).tell(0, mark(1, 1, 0)).tell(0, mark(1, 2, 0)).give(0, 1, 0.0, 1);
+    m.expect_have(0, 1, 1).expect_have(2, 1, 0).expect_signal(Signal::Joined { clock: Clock(0) });
+    m.tell(0, have(0)).tell(2, have(0)).expect_idle();
+    m.send_quanta(0, quanta(0, 2, 2)).expect_quanta(2, 2, 2).expect_idle();
+    m.tell(2, Message::QuantaAck(Ack { origin: PeerId(0), incarnation: Incarnation(1), last: Sequence(2) }));
+    m.expect_ack(0, 0, 2).look().expect_view(-1.0).expect_idle();
+}
+
+/// A message that this node has from a snapshot is passed on: those behind it may lack it.
+#[test]
+fn a_relay_passes_on_what_it_has_from_a_snapshot() {
+    let mut m = chain(1);
+    m.hello(0, 1).expect_event(joined(0, 1)).expect_transmit(0, Kind::Report);
+    m.hello(2, 1).expect_event(joined(2, 1)).prepare(1).enter_view(1, 0b111, 0, true).expect_fetch(0, 1, Wanted::All);
+    m.tell(0, mark(1, 0, 1)).tell(0, mark(1, 1, 0)).tell(0, mark(1, 2, 0)).give(0, 1, 0.0, 1);
+    m.expect_have(0, 1, 1).expect_have(2, 1, 0).expect_signal(Signal::Joined { clock: Clock(0) });
+    m.tell(0, have(0)).tell(2, have(0)).expect_idle();
+    m.send_quanta(0, quanta(0, 1, 1)).expect_quanta(2, 1, 1).expect_idle().look().expect_view(0.0);
+    // The second time, there is nothing to do.
     m.tell(2, Message::QuantaAck(Ack { origin: PeerId(0), incarnation: Incarnation(1), last: Sequence(1) }));
-    m.expect_ack(0, 0, 1).look().expect_view(-1.0).expect_idle();
+    m.expect_ack(0, 0, 1).send_quanta(0, quanta(0, 1, 1)).expect_ack(0, 0, 1).expect_idle();
 }
 
 #[test]
 fn a_relay_does_not_apply_its_own_message_when_it_comes_back() {
     let mut m = trace(Recipe::mesh(0.5).with_lambda(1.0).with_topology(Topology::Mesh { relay: 1 }), 0, 2);
-    m.meet(1).tell(1, start(0, false)).expect_signal(Signal::Joined { clock: Clock(0) }).expect_start(1, 0, true);
-    m.step(1.0).expect_ready(1);
+    m.hello(1, 1).expect_event(joined(1, 1)).tell(1, report(0, 0)).expect_transmit(1, Kind::View);
+    m.tell(1, report(1, 0)).expect_event(Event::View { number: 1, members: 2 }).expect_commit(1).expect_have(1, 1, 0);
+    m.expect_signal(Signal::Joined { clock: Clock(0) }).tell(1, have(0));
+    m.step(1.0).expect_quanta(1, 1, 1).expect_ready(1);
     let echo = Quanta { origin: PeerId(0), incarnation: OWN, ..quanta(0, 1, 1) };
     m.announce(1, Message::Quanta(echo), 1);
     assert!(matches!(m.take_receive(1), Some((_, None))));

@@ -103,6 +103,8 @@ struct Entry {
     member: Option<Incarnation>,
     /// The worker is to be a member of the view that is being prepared, or is a member of the view.
     chosen: bool,
+    /// The run has gone on without the worker before the view.
+    returns: bool,
     /// The workers that this one has lost: 64 ranks in each word.
     lost: Vec<u64>,
     /// The worker has been told that the run is over for it.
@@ -126,6 +128,7 @@ impl Entry {
         place: Place::Out,
         member: None,
         chosen: false,
+        returns: false,
         lost: Vec::new(),
         released: false,
     };
@@ -352,7 +355,7 @@ impl Coordinator {
         if entry.released {
             self.commands.push_back(Command::Release { to: peer });
         } else if self.phase == Phase::Steady && entry.report.is_some() && self.view.members.contains(&peer) {
-            self.commands.push_back(Command::Commit { to: peer, returns: false });
+            self.commands.push_back(Command::Commit { to: peer, returns: entry.returns });
         }
     }
 
@@ -454,10 +457,13 @@ impl Coordinator {
             self.expel(newcomer);
         }
         let members: Vec<_> = self.members().collect();
-        let commit = |to: &PeerId| Command::Commit { to: *to, returns: *to != donor && returns.contains(to) };
-        self.commands.extend(members.iter().map(commit));
-        for (index, entry) in self.workers.iter_mut().enumerate() {
-            entry.member = members.contains(&PeerId(index as u32)).then_some(entry.incarnation);
+        for (rank, entry) in (0..).map(PeerId).zip(&mut self.workers) {
+            let is_member = members.contains(&rank);
+            entry.member = is_member.then_some(entry.incarnation);
+            entry.returns = rank != donor && returns.contains(&rank);
+            if is_member {
+                self.commands.push_back(Command::Commit { to: rank, returns: entry.returns });
+            }
         }
         self.view = View { number: self.number, members, round: held.round, donor, last };
         self.phase = Phase::Steady;

@@ -92,6 +92,35 @@ impl Member {
         self.host
     }
 
+    /// Does this node host the coordinator?
+    pub(crate) fn hosts(&self) -> bool {
+        self.coordinator.is_some()
+    }
+
+    /// Has this node lost so few members of its view that it may go on? Another part of the view could do so too, and
+    /// must not have a quorum as well.
+    pub(crate) fn has_quorum(&self, hub: &Hub) -> bool {
+        let mut present = 0;
+        let mut all = 0;
+        for member in self.view.members.iter().filter(|member| hub.presence(**member) != Presence::Left) {
+            all += 1;
+            present += u32::from(*member == hub.setup.me || hub.presence(*member) != Presence::Lost);
+        }
+        match hub.setup.quorum {
+            // Of two halves, the coordinator's goes on.
+            0 => {
+                let with_host = self.hosts() || hub.presence(self.host) != Presence::Lost;
+                2 * present > all || (2 * present == all && with_host)
+            }
+            quorum => present + (self.view.members.len() as u32 - all) >= quorum.min(hub.setup.cluster.workers),
+        }
+    }
+
+    /// The first member of the view that this node has lost.
+    pub(crate) fn first_lost(&self, hub: &Hub) -> Option<PeerId> {
+        self.view.members.iter().copied().find(|member| hub.presence(*member) == Presence::Lost)
+    }
+
     /// The node hosts the coordinator and is no worker.
     pub(crate) fn is_dedicated(&self) -> bool {
         self.coordinator.as_ref().is_some_and(Coordinator::is_dedicated)
@@ -190,11 +219,17 @@ impl Member {
 
     // Peers
 
-    /// A peer takes part (again). Returns whether messages of the present view that are due to the peer can be sent
-    /// now.
-    pub(crate) fn on_agreed(&mut self, hub: &mut Hub, peer: PeerId, fresh: bool, standing: Standing) -> bool {
-        // Messages of this view may have been lost with the connection: the round has to begin anew.
-        let broken = !fresh && self.view.members.contains(&peer) && self.is_in_view() && !standing.last;
+    /// A peer takes part (again). `breaks`: the exchange with a member has to begin anew in another view. Returns whether
+    /// messages of the present view that are due to the peer can be sent now.
+    pub(crate) fn on_agreed(
+        &mut self,
+        hub: &mut Hub,
+        peer: PeerId,
+        breaks: bool,
+        fresh: bool,
+        standing: Standing,
+    ) -> bool {
+        let broken = breaks && self.view.members.contains(&peer) && self.is_in_view() && !standing.last;
         if broken {
             self.broken = true;
             self.report(hub, standing);
