@@ -1,14 +1,15 @@
 //! [`Builder`]: sets a node up, and has it enter the run as a worker or a server.
 
+use std::fmt::Display;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use gradwire_core::kernel::executor::Executor;
-use gradwire_core::{Cluster, Event, Layout, Patience, Recipe, Transport};
+use gradwire_core::{Cluster, ContractNote, Event, Layout, Patience, Recipe, RunId, Transport};
 
 use crate::check;
-use crate::checkpoint::LoadedCheckpoint;
+use crate::checkpoint::{Candidates, LoadedCheckpoint, Notice, NoticeCallback};
 use crate::error::Error;
 use crate::exchange::Exchange;
 use crate::monitor::Board;
@@ -99,6 +100,41 @@ impl Builder {
         self
     }
 
+    /// The run that this node is of. Nodes of different runs refuse each other, and each run has a directory of its own
+    /// for checkpoints. Default: the run of the checkpoint that the node resumes from; else that of its peers; in a new
+    /// run that has not been named, a random name.
+    #[must_use]
+    pub fn run(mut self, run: RunId) -> Self {
+        self.settings.run = Some(run);
+        self
+    }
+
+    /// The name of a run that is new: that of the launcher's job, for instance. Unlike with [`run`](Self::run), a node
+    /// that resumes goes on with the run that was written last, if the job has written none; and a node that has
+    /// nothing to resume from adopts the run of its peers.
+    #[must_use]
+    pub fn job(mut self, job: RunId) -> Self {
+        self.settings.job = Some(job);
+        self
+    }
+
+    /// Adds a fact to the contract on which all nodes must agree, such as the seed, a digest of the data, the batch
+    /// size or the learning rate. Nodes with different facts refuse each other, and name the fact. A checkpoint can be
+    /// resumed with other facts than it was written with. All nodes add the same keys in the same order.
+    #[must_use]
+    pub fn note(mut self, key: &str, value: impl Display) -> Self {
+        self.settings.notes.push(ContractNote { key: key.to_string(), value: value.to_string() });
+        self
+    }
+
+    /// Calls `callback` for each [`Notice`] about checkpoints, on the thread that reads or writes them. Default: notices
+    /// are dropped.
+    #[must_use]
+    pub fn on_checkpoint_notice(mut self, callback: impl Fn(&Notice) + Send + Sync + 'static) -> Self {
+        self.settings.notices = NoticeCallback::new(callback);
+        self
+    }
+
     /// Drives the machine on the caller's thread, during calls to the session and in [`Session::pump`], instead of on a
     /// thread of its own.
     #[must_use]
@@ -129,36 +165,47 @@ impl Builder {
     /// # Errors
     /// If recipe, cluster and transport do not fit together; if `params` has another length than the layout, or an
     /// element that is not finite; if a peer runs another contract; if a node is still missing at the deadline.
-    pub fn join<T: Transport + 'static>(self, transport: T, params: &mut [f32]) -> Result<Session, Error> {
+    pub fn join<T: Transport + 'static>(mut self, transport: T, params: &mut [f32]) -> Result<Session, Error> {
+        // Nothing else can give this node a run.
+        self.settings.run = self.settings.run.or(self.settings.job);
         self.enter(transport, params, None)
     }
 
-    /// Joins the run as a worker that goes on from the newest intact checkpoint of its rank below `directory`. Fills
-    /// `params` and the optimizer vectors in `state` from it, and restores residuals. [`Session::steps`] returns the
-    /// number of steps before the checkpoint.
+    /// Joins the run as a worker that goes on from the newest intact checkpoint of its rank and [run](Self::run) below
+    /// `directory`. Fills `params` and the optimizer vectors in `state` from it, and restores residuals.
+    /// [`Session::steps`] returns the number of steps before the checkpoint. Without a checkpoint, it is
+    /// [`join`](Self::join).
     ///
-    /// All nodes resume from the same moment. In recipes without shared rounds, a worker that is restarted later may
-    /// resume as well: it then takes the other workers' parameters, its residual is dropped, and
-    /// [`Session::is_outdated`] returns true.
+    /// If no run was named, the run that was written last is taken, and [`Notice::RunChosen`] names the others.
+    ///
+    /// All nodes resume from the same moment. A worker that is restarted later may resume as well: it then takes the
+    /// other workers' parameters, its residual is dropped, and [`Session::is_outdated`] returns true.
     ///
     /// # Errors
-    /// As for [`join`](Self::join). Also if there is no checkpoint that fits this node, or the peers resumed from
-    /// another moment.
+    /// As for [`join`](Self::join). Also if a checkpoint does not fit this node, or the peers resumed from another
+    /// moment.
     pub fn resume<T: Transport + 'static>(
-        self,
+        mut self,
         directory: &Path,
         transport: T,
         params: &mut [f32],
         state: &mut [&mut [f32]],
     ) -> Result<Session, Error> {
         let (rank, _) = transport.place();
-        let from = self.settings.load(directory, rank, 1 + state.len())?;
+        let candidates = self.settings.candidates(directory, rank, 1 + state.len())?;
+        let Some(from) = newest(candidates.as_ref())? else {
+            return self.enter(transport, params, None);
+        };
         let into = std::iter::once(&mut *params).chain(state.iter_mut().map(|vector| &mut **vector));
         for (into, vector) in into.zip(&from.checkpoint.vectors) {
             check::length("resume", vector.len(), into.len())?;
             into.copy_from_slice(vector);
         }
-        self.enter(transport, params, Some(&from))
+        let session = self.enter(transport, params, Some(&from))?;
+        if let Some(candidates) = candidates {
+            candidates.go_on_from(session.begun_at(), !session.is_outdated());
+        }
+        Ok(session)
     }
 
     fn enter<T: Transport + 'static>(
@@ -170,9 +217,9 @@ impl Builder {
         let (rank, _) = transport.place();
         let identity = self.settings.identity(rank);
         let drive = self.settings.start(transport, params, Role::Worker, from)?;
-        let NodeSettings { layout, recipe, optimizer_vectors, .. } = self.settings;
+        let NodeSettings { layout, recipe, optimizer_vectors, notices, .. } = self.settings;
         let exchange = Exchange::new(layout, recipe, optimizer_vectors, drive);
-        Session::enter(exchange, identity, from.map(|from| &from.checkpoint), params)
+        Session::enter(exchange, identity, from.map(|from| &from.checkpoint), params, notices)
     }
 
     /// Enters the run as a server, at the transport's rank. `params` are the parameters from which the run starts.
@@ -181,19 +228,27 @@ impl Builder {
     /// # Errors
     /// If recipe, cluster and transport do not fit together; if `params` has another length than the layout, or an
     /// element that is not finite.
-    pub fn serve<T: Transport + 'static>(self, transport: T, params: &[f32]) -> Result<Server, Error> {
+    pub fn serve<T: Transport + 'static>(mut self, transport: T, params: &[f32]) -> Result<Server, Error> {
+        self.settings.run = self.settings.run.or(self.settings.job);
         self.serve_from(transport, params, None)
     }
 
     /// Enters the run as a server that goes on from the newest intact checkpoint of its rank below `directory`; see
-    /// [`resume`](Self::resume).
+    /// [`resume`](Self::resume). Without one, the run starts from `params`, as with [`serve`](Self::serve).
     ///
     /// # Errors
-    /// As for [`serve`](Self::serve). Also if there is no checkpoint that fits this node.
-    pub fn resume_serving<T: Transport + 'static>(self, directory: &Path, transport: T) -> Result<Server, Error> {
+    /// As for [`serve`](Self::serve). Also if a checkpoint does not fit this node.
+    pub fn resume_serving<T: Transport + 'static>(
+        mut self,
+        directory: &Path,
+        transport: T,
+        params: &[f32],
+    ) -> Result<Server, Error> {
         let (rank, _) = transport.place();
-        let from = self.settings.load(directory, rank, 1)?;
-        self.serve_from(transport, &from.checkpoint.vectors[0], Some(&from))
+        match newest(self.settings.candidates(directory, rank, 1)?.as_ref())? {
+            Some(from) => self.serve_from(transport, &from.checkpoint.vectors[0], Some(&from)),
+            None => self.serve_from(transport, params, None),
+        }
     }
 
     fn serve_from<T: Transport + 'static>(
@@ -207,6 +262,14 @@ impl Builder {
         let drive = settings.start(transport, params, Role::Server, from)?;
         let ranges = Server::ranges(&settings.recipe, settings.cluster, rank, settings.layout.len());
         let suspensions = from.map_or(0, |from| from.checkpoint.clock);
-        Ok(Server::new(drive, ranges, settings.layout.len(), settings.identity(rank), suspensions))
+        let (identity, notices) = (settings.identity(rank), settings.notices.clone());
+        Ok(Server::new(drive, ranges, settings.layout.len(), identity, suspensions, notices))
     }
+}
+
+/// The newest checkpoint, if there is one.
+fn newest(candidates: Option<&Candidates>) -> Result<Option<LoadedCheckpoint>, Error> {
+    let Some(candidates) = candidates else { return Ok(None) };
+    let newest = candidates.moments().next();
+    Ok(newest.map(|(clock, _)| candidates.load(clock)).transpose()?)
 }

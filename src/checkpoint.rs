@@ -1,9 +1,9 @@
-//! Checkpoints: one file per node and moment, either intact or absent.
+//! Checkpoints: one file per run, node and moment, either intact or absent.
 //!
 //! | bytes | field | contents |
 //! |---|---|---|
-//! | 0..8 | magic | `GRWCKPT` and the version, 2 |
-//! | 8..16 | digest | of the contract: layout, recipe, cluster |
+//! | 0..8 | magic | `GRWCKPT` and the version, 3 |
+//! | 8..16 | digest | of the contract without its notes: layout, recipe, cluster |
 //! | 16..20 | rank | of the node |
 //! | 20..24 | vectors | number: the parameters, then the optimizer vectors |
 //! | 24..32 | clock | rounds done in trees and rings; else how often the run has been suspended |
@@ -11,36 +11,47 @@
 //! | 40..48 | length | of each vector, in floats |
 //! | 48..56 | contributions | of this worker |
 //! | 56..64 | saved | number of machine buffers: residuals, thresholds, velocities |
-//! | 64.. | contents | the length of each machine buffer, in 32-bit words; the vectors; the machine buffers |
+//! | 64..128 | run | name of the run, padded with zeros |
+//! | 128..136 | written | time at which the file was written, in milliseconds since 1970 |
+//! | 136.. | contents | the length of each machine buffer, in 32-bit words; the vectors; the machine buffers |
 //! | last 32 | checksum | BLAKE3 of all bytes before it |
 //!
-//! Numbers are little-endian. A file is written under a temporary name, synchronised to the disk, and then renamed, so
-//! that a crash leaves no partial checkpoint under a checkpoint's name. The newest [`KEPT`] files of a node are kept.
-//! Loading takes the newest intact one.
+//! Numbers are little-endian. The file of a moment is `RUN/rank-R/CLOCK.gwck`. It is written under a temporary name,
+//! synchronised to the disk, and then renamed, so that a crash leaves no partial checkpoint under a checkpoint's name.
+//! The newest [`KEPT`] files of a node of a run are kept. Files of other runs are left alone.
 
 mod error;
+mod notice;
+mod resume;
+mod store;
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::fs::{self, File};
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use bytemuck::{cast_slice, cast_slice_mut};
-use gradwire_core::PeerId;
+use gradwire_core::{PeerId, RunId};
 
 pub use error::{CheckpointError, Damage};
+pub use notice::Notice;
+pub(crate) use notice::NoticeCallback;
+pub use resume::newest_run;
+pub(crate) use resume::{Candidates, LoadedCheckpoint, has_run};
+pub(crate) use store::Store;
 
 /// The number of checkpoints of a node that are kept. Older ones are removed after a new one is on the disk.
 pub const KEPT: usize = 3;
 
-const MAGIC: [u8; 8] = *b"GRWCKPT\x02";
-const HEADER: usize = 64;
+const MAGIC: [u8; 8] = *b"GRWCKPT\x03";
+const HEADER: usize = 136;
 const CHECKSUM: usize = 32;
 
 /// The contents of a node's checkpoint.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Checkpoint {
-    /// The digest of the run's contract: layout, recipe and cluster.
+    /// The run.
+    pub run: RunId,
+    /// The digest of the run's contract without its notes: layout, recipe and cluster.
     pub digest: u64,
     /// The node's rank.
     pub rank: u32,
@@ -50,121 +61,110 @@ pub struct Checkpoint {
     pub steps: u64,
     /// Contributions of this worker; 0 for a server.
     pub contributions: u64,
+    /// When the checkpoint was made, in milliseconds since 1970, by the clock of the node's machine.
+    pub written: u64,
     /// The parameters, then the optimizer vectors, all of one length.
     pub vectors: Vec<Vec<f32>>,
     /// The machine's buffers that outlive a suspension, in 32-bit words: residuals, thresholds, velocities.
     pub saved: Vec<Vec<u32>>,
 }
 
-/// The run and the node that a checkpoint belongs to.
+/// The node that a checkpoint belongs to.
 #[derive(Copy, Clone, Debug)]
 pub(crate) struct NodeIdentity {
-    /// The digest of the run's contract.
+    /// The digest of the run's contract without its notes.
     pub(crate) digest: u64,
     pub(crate) rank: PeerId,
 }
 
-/// A checkpoint that fits the node that resumes from it.
-#[derive(Debug)]
-pub(crate) struct LoadedCheckpoint {
-    pub(crate) checkpoint: Checkpoint,
-    /// The node's directory, for errors.
-    pub(crate) path: PathBuf,
+/// The header of a file.
+#[derive(Copy, Clone, Debug)]
+pub(crate) struct Header {
+    pub(crate) run: RunId,
+    pub(crate) digest: u64,
+    pub(crate) rank: u32,
+    pub(crate) clock: u64,
+    pub(crate) steps: u64,
+    pub(crate) contributions: u64,
+    pub(crate) written: u64,
+    /// Number of vectors, and floats of each.
+    pub(crate) vectors: (u64, u64),
+    /// Number of machine buffers.
+    pub(crate) saved: u64,
 }
 
-impl LoadedCheckpoint {
-    /// Loads the newest intact checkpoint of a node, which must have `vectors` vectors of `len` floats.
-    pub(crate) fn load(
-        directory: &Path,
-        NodeIdentity { digest, rank }: NodeIdentity,
-        vectors: usize,
-        len: usize,
-    ) -> Result<Self, CheckpointError> {
-        let (checkpoint, _) = Checkpoint::newest(directory, rank.0)?;
-        let path = own_directory(directory, rank.0);
-        if checkpoint.digest != digest {
-            return Err(CheckpointError::Contract { path, expected: digest, got: checkpoint.digest });
+impl Header {
+    fn parse(bytes: &[u8; HEADER]) -> Result<Self, Damage> {
+        let number = |at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().unwrap_or_default());
+        let short = |at: usize| u32::from_le_bytes(bytes[at..at + 4].try_into().unwrap_or_default());
+        if bytes[..8] != MAGIC {
+            return Err(Damage::Magic);
         }
-        // A file can have been copied from another rank's directory.
-        if checkpoint.rank != rank.0 {
-            return Err(CheckpointError::Rank { path, expected: rank.0, got: checkpoint.rank });
-        }
-        let got = checkpoint.vectors.len();
-        if got != vectors || checkpoint.vectors.iter().any(|vector| vector.len() != len) {
-            return Err(CheckpointError::Vectors { path, expected: vectors, got });
-        }
-        Ok(Self { checkpoint, path })
+        let run = bytes[64..128].try_into().ok().and_then(RunId::from_bytes).ok_or(Damage::Run)?;
+        Ok(Self {
+            run,
+            digest: number(8),
+            rank: short(16),
+            vectors: (u64::from(short(20)), number(40)),
+            clock: number(24),
+            steps: number(32),
+            contributions: number(48),
+            saved: number(56),
+            written: number(128),
+        })
+    }
+
+    fn emit(&self) -> [u8; HEADER] {
+        let mut header = [0; HEADER];
+        header[..8].copy_from_slice(&MAGIC);
+        header[8..16].copy_from_slice(&self.digest.to_le_bytes());
+        header[16..20].copy_from_slice(&self.rank.to_le_bytes());
+        header[20..24].copy_from_slice(&(self.vectors.0 as u32).to_le_bytes());
+        header[24..32].copy_from_slice(&self.clock.to_le_bytes());
+        header[32..40].copy_from_slice(&self.steps.to_le_bytes());
+        header[40..48].copy_from_slice(&self.vectors.1.to_le_bytes());
+        header[48..56].copy_from_slice(&self.contributions.to_le_bytes());
+        header[56..64].copy_from_slice(&self.saved.to_le_bytes());
+        header[64..128].copy_from_slice(&self.run.to_bytes());
+        header[128..136].copy_from_slice(&self.written.to_le_bytes());
+        header
     }
 }
 
 impl Checkpoint {
-    /// Writes the file `rank-R/CLOCK.gwck` below `directory`, and removes the oldest files if there are more than
-    /// [`KEPT`]. Returns its path. Blocks until the file is on the disk.
+    /// Writes the file `RUN/rank-R/CLOCK.gwck` below `directory`, and removes the oldest files of this run and rank if
+    /// there are more than [`KEPT`]. If the disk is full, older files of this run and rank are removed first, except
+    /// the newest. Returns the path. Blocks until the file is on the disk.
     ///
     /// # Errors
-    /// On an I/O error. Older checkpoints are then intact.
+    /// On an I/O error. The newest older checkpoint is then intact.
     pub fn write(&self, directory: &Path) -> Result<PathBuf, CheckpointError> {
-        let own = own_directory(directory, self.rank);
-        let path = own.join(format!("{:012}.gwck", self.clock));
-        let failed = |error| CheckpointError::File { path: path.clone(), error };
-        fs::create_dir_all(&own).map_err(failed)?;
-        let part = own.join(format!(".{:012}.{}.part", self.clock, std::process::id()));
-        // An earlier process with the same id may have crashed and left its file behind.
-        let _ = fs::remove_file(&part);
-        // The directory is synchronised last: before that, a power failure can undo the renaming.
-        let result =
-            self.write_to(&part).and_then(|()| fs::rename(&part, &path)).and_then(|()| File::open(&own)?.sync_all());
-        if let Err(error) = result {
-            let _ = fs::remove_file(&part);
-            return Err(failed(error));
-        }
-        for old in files(&own).into_iter().skip(KEPT) {
-            // A file that cannot be removed does no harm: loading prefers newer ones.
-            let _ = fs::remove_file(old);
-        }
-        Ok(path)
+        Store::new(directory, self.run, self.rank, NoticeCallback::default()).write(self)
     }
 
-    fn write_to(&self, part: &Path) -> io::Result<()> {
-        // Only for the owner: parameters may be secret. `create_new` follows no link that someone else has put there.
-        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(part)?;
-        let mut hasher = blake3::Hasher::new();
-        let header = self.header();
-        for bytes in self.pieces(&header) {
-            hasher.update(bytes);
-            file.write_all(bytes)?;
-        }
-        file.write_all(hasher.finalize().as_bytes())?;
-        file.sync_all()
+    fn header(&self) -> Header {
+        let len = self.vectors.first().map_or(0, Vec::len);
+        let Self { run, digest, rank, clock, steps, contributions, written, .. } = *self;
+        let (vectors, saved) = ((self.vectors.len() as u64, len as u64), self.saved.len() as u64);
+        Header { run, digest, rank, clock, steps, contributions, written, vectors, saved }
     }
 
     /// The header, and the lengths of the machine buffers.
-    fn header(&self) -> Vec<u8> {
-        let mut header = [0; HEADER];
-        let len = self.vectors.first().map_or(0, Vec::len);
-        header[..8].copy_from_slice(&MAGIC);
-        header[8..16].copy_from_slice(&self.digest.to_le_bytes());
-        header[16..20].copy_from_slice(&self.rank.to_le_bytes());
-        header[20..24].copy_from_slice(&(self.vectors.len() as u32).to_le_bytes());
-        header[24..32].copy_from_slice(&self.clock.to_le_bytes());
-        header[32..40].copy_from_slice(&self.steps.to_le_bytes());
-        header[40..48].copy_from_slice(&(len as u64).to_le_bytes());
-        header[48..56].copy_from_slice(&self.contributions.to_le_bytes());
-        header[56..64].copy_from_slice(&(self.saved.len() as u64).to_le_bytes());
+    fn start(&self) -> Vec<u8> {
         let lens: Vec<u64> = self.saved.iter().map(|words| words.len() as u64).collect();
-        [&header[..], cast_slice(&lens)].concat()
+        [&self.header().emit()[..], cast_slice(&lens)].concat()
     }
 
     /// All bytes of the file but the checksum.
-    fn pieces<'a>(&'a self, header: &'a [u8]) -> impl Iterator<Item = &'a [u8]> {
+    fn pieces<'a>(&'a self, start: &'a [u8]) -> impl Iterator<Item = &'a [u8]> {
         let vectors = self.vectors.iter().map(|vector| cast_slice(vector));
-        std::iter::once(header).chain(vectors).chain(self.saved.iter().map(|words| cast_slice(words)))
+        std::iter::once(start).chain(vectors).chain(self.saved.iter().map(|words| cast_slice(words)))
     }
 
     /// The bytes of the file.
     pub fn emit(&self) -> Vec<u8> {
-        let header = self.header();
-        let mut bytes = self.pieces(&header).collect::<Vec<_>>().concat();
+        let start = self.start();
+        let mut bytes = self.pieces(&start).collect::<Vec<_>>().concat();
         bytes.extend(checksum(&bytes));
         bytes
     }
@@ -184,14 +184,10 @@ impl Checkpoint {
     /// # Errors
     /// If the file cannot be read, or is no intact checkpoint.
     pub fn read(path: &Path) -> Result<Self, CheckpointError> {
-        let failed = |error| CheckpointError::File { path: path.to_path_buf(), error };
+        let (file, len) = open(path)?;
         let damaged = |what| CheckpointError::Damaged { path: path.to_path_buf(), what };
-        // Opening a pipe or a device could block for ever.
-        let kind = fs::symlink_metadata(path).map_err(failed)?;
-        if !kind.is_file() {
-            return Err(damaged(Damage::Kind));
-        }
-        Self::load(File::open(path).map_err(failed)?, kind.len()).map_err(failed)?.map_err(damaged)
+        let failed = |error| CheckpointError::File { path: path.to_path_buf(), error };
+        Self::load(file, len).map_err(failed)?.map_err(damaged)
     }
 
     /// Reads a file of `got` bytes. Every length is compared with that before memory is allocated for it.
@@ -200,21 +196,20 @@ impl Checkpoint {
         if got < least {
             return Ok(Err(Damage::Length { expected: least, got }));
         }
-        let mut header = [0; HEADER];
-        from.read_exact(&mut header)?;
-        let number = |at: usize| u64::from_le_bytes(header[at..at + 8].try_into().unwrap_or_default());
-        let short = |at: usize| u32::from_le_bytes(header[at..at + 4].try_into().unwrap_or_default());
-        if header[..8] != MAGIC {
-            return Ok(Err(Damage::Magic));
-        }
-        let (count, len, saved) = (u64::from(short(20)), number(40), number(56));
-        let table = saved.checked_mul(8).and_then(|table| table.checked_add(least)).unwrap_or(u64::MAX);
+        let mut bytes = [0; HEADER];
+        from.read_exact(&mut bytes)?;
+        let header = match Header::parse(&bytes) {
+            Ok(header) => header,
+            Err(damage) => return Ok(Err(damage)),
+        };
+        let (count, len) = header.vectors;
+        let table = header.saved.checked_mul(8).and_then(|table| table.checked_add(least)).unwrap_or(u64::MAX);
         if table > got {
             return Ok(Err(Damage::Length { expected: table, got }));
         }
         let mut hasher = blake3::Hasher::new();
-        hasher.update(&header);
-        let mut lens = vec![0u64; saved as usize];
+        hasher.update(&bytes);
+        let mut lens = vec![0u64; header.saved as usize];
         from.read_exact(cast_slice_mut(&mut lens))?;
         hasher.update(cast_slice(&lens));
         let expected = file_len(table, count, len, &lens);
@@ -236,17 +231,17 @@ impl Checkpoint {
         if hasher.finalize() != checksum {
             return Ok(Err(Damage::Checksum));
         }
-        let (clock, steps, contributions) = (number(24), number(32), number(48));
-        Ok(Ok(Self { digest: number(8), rank: short(16), clock, steps, contributions, vectors, saved }))
+        let Header { run, digest, rank, clock, steps, contributions, written, .. } = header;
+        Ok(Ok(Self { run, digest, rank, clock, steps, contributions, written, vectors, saved }))
     }
 
-    /// Reads the newest intact checkpoint of a node. Returns it with the errors of newer files.
+    /// Reads the newest intact checkpoint of a node of a run. Returns it with the errors of newer files.
     ///
     /// # Errors
     /// If there is no intact checkpoint. With damaged files only, the error is that of the newest.
-    pub fn newest(directory: &Path, rank: u32) -> Result<(Self, Vec<CheckpointError>), CheckpointError> {
+    pub fn newest(directory: &Path, run: RunId, rank: u32) -> Result<(Self, Vec<CheckpointError>), CheckpointError> {
         let mut errors = Vec::new();
-        for path in files(&own_directory(directory, rank)) {
+        for path in store::files(&store::own_directory(directory, run, rank)) {
             match Self::read(&path) {
                 Ok(checkpoint) => return Ok((checkpoint, errors)),
                 Err(error) => errors.push(error),
@@ -254,6 +249,17 @@ impl Checkpoint {
         }
         Err(errors.into_iter().next().unwrap_or_else(|| CheckpointError::None { directory: directory.to_path_buf() }))
     }
+}
+
+/// Opens a checkpoint, and returns its length.
+fn open(path: &Path) -> Result<(File, u64), CheckpointError> {
+    let failed = |error| CheckpointError::File { path: path.to_path_buf(), error };
+    // Opening a pipe or a device could block for ever.
+    let kind = fs::symlink_metadata(path).map_err(failed)?;
+    if !kind.is_file() {
+        return Err(CheckpointError::Damaged { path: path.to_path_buf(), what: Damage::Kind });
+    }
+    Ok((File::open(path).map_err(failed)?, kind.len()))
 }
 
 /// The checksum at the end of a file, over all bytes before it.
@@ -268,20 +274,6 @@ fn file_len(table: u64, count: u64, len: u64, lens: &[u64]) -> u64 {
     let words = lens.iter().try_fold(floats, |sum, len| Some(sum?.checked_add(*len))).flatten();
     let bytes = words.and_then(|words| words.checked_mul(4));
     bytes.and_then(|bytes| bytes.checked_add(table)).unwrap_or(u64::MAX)
-}
-
-fn own_directory(directory: &Path, rank: u32) -> PathBuf {
-    directory.join(format!("rank-{rank}"))
-}
-
-/// The checkpoints in a node's directory, newest first. Their names are clocks with leading zeros, so they sort as
-/// text.
-fn files(directory: &Path) -> Vec<PathBuf> {
-    let entries = fs::read_dir(directory).into_iter().flatten().flatten().map(|entry| entry.path());
-    let mut files: Vec<_> =
-        entries.filter(|path| path.extension().is_some_and(|extension| extension == "gwck")).collect();
-    files.sort_unstable_by(|a, b| b.cmp(a));
-    files
 }
 
 #[cfg(test)]

@@ -16,8 +16,8 @@ use std::time::Duration;
 use gradwire_core::kernel::executor::Executor;
 use gradwire_core::status::Waiting;
 use gradwire_core::{
-    Clock, Contract, Event, Input, Instant as Moment, Machine, Node, Output, Segment, Setup, Signal, Storage, THEIRS,
-    Transport,
+    Clock, Contract, Event, Input, Instant as Moment, Machine, Node, Output, RunId, Segment, Setup, Signal, Storage,
+    THEIRS, Transport,
 };
 
 use crate::checkpoint::CheckpointError;
@@ -51,6 +51,8 @@ pub(crate) struct Engine<T> {
     /// Floats of the vector that the machine exchanges.
     len: usize,
     contract: Contract,
+    /// The run that this node is of for good: it has been given it, or has joined it.
+    known_run: Option<RunId>,
     /// The moment of the checkpoint that this node resumed from; 0 in a new run.
     resumed_at: Clock,
     /// The checkpoint is older than the run.
@@ -83,7 +85,7 @@ impl<T: Transport> Engine<T> {
         callback: EventCallback,
         observer: Observer,
     ) -> Result<Self, Error> {
-        let (len, contract) = (setup.len, setup.contract.clone());
+        let (len, contract, known_run) = (setup.len, setup.contract.clone(), setup.run);
         let resumed_at = setup.resumed.map_or(Clock(0), |resumed| resumed.at);
         let pending = Pending::at_start(&setup);
         let (machine, pool) = Node::open(setup, initial)?;
@@ -98,6 +100,7 @@ impl<T: Transport> Engine<T> {
             state: RunState::Running,
             len,
             contract,
+            known_run,
             resumed_at,
             outdated: false,
             shown: None,
@@ -106,6 +109,9 @@ impl<T: Transport> Engine<T> {
         };
         // A machine acts on inputs only; a timeout makes it start its first kernels.
         engine.feed(Input::Timeout);
+        if engine.known_run.is_some() {
+            engine.confirm_run();
+        }
         Ok(engine)
     }
 
@@ -259,7 +265,7 @@ impl<T: Transport> Engine<T> {
                 return Ok(false);
             }
             self.saving = false;
-            self.mailbox.answer(Saved(self.compute.save(&buffers)));
+            self.mailbox.answer(Saved { buffers: self.compute.save(&buffers), run: self.run_id() });
         }
         Ok(true)
     }
@@ -286,6 +292,9 @@ impl<T: Transport> Engine<T> {
             Signal::ResumedElsewhere { at, .. } => {
                 return Err(CheckpointError::Moment { expected: at.0, got: self.resumed_at.0 }.into());
             }
+            Signal::OtherRun { peer, run } => {
+                return Err(Error::OtherRun { peer, ours: self.run_id(), theirs: run });
+            }
             Signal::ContractDiffers { peer, line, length } => {
                 let theirs = self.compute.pool.bytes(Segment { buffer: THEIRS, start: 0, len: length });
                 return Err(Error::contract(peer, self.contract.text(), theirs, line as usize));
@@ -295,6 +304,7 @@ impl<T: Transport> Engine<T> {
     }
 
     fn on_joined(&mut self, Clock(clock): Clock) {
+        self.confirm_run();
         if let Pending::Join { spare } = self.pending.take_if(|pending| matches!(pending, Pending::Join { .. })) {
             let (view, outdated) = (self.view(), self.outdated);
             self.mailbox.answer(Joined { clock, view, spare, outdated });
@@ -323,12 +333,29 @@ impl<T: Transport> Engine<T> {
     }
 
     fn on_ended(&mut self) {
+        self.confirm_run();
         self.state = RunState::Ended;
         let saved = if self.pending.keeps() { self.compute.save(&self.machine.saved()) } else { Vec::new() };
-        let ended = Ended { view: self.view(), saved, status: self.machine.status() };
+        let ended = Ended { view: self.view(), saved, run: self.run_id(), status: self.machine.status() };
         match self.pending {
             Pending::Serve => self.mailbox.answer_last(ended),
             _ => self.mailbox.answer_last(Departure::Left(Box::new(ended))),
+        }
+    }
+
+    /// The run of this node. A transport that cannot exchange runs leaves a node without a name for a run that has not
+    /// been given one.
+    fn run_id(&self) -> RunId {
+        let unnamed = || RunId::from_text("unnamed").expect("a text that is a name");
+        self.known_run.or_else(|| self.transport.run()).unwrap_or_else(unnamed)
+    }
+
+    /// This node takes part in the run, and is of it for good.
+    fn confirm_run(&mut self) {
+        if let Some(run) = self.known_run.or_else(|| self.transport.run()) {
+            self.transport.set_run(run);
+            self.known_run = Some(run);
+            self.observer.set_run(run);
         }
     }
 

@@ -4,7 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use gradwire_core::kernel::executor::ExecutorError;
-use gradwire_core::{ConfigError, PeerId};
+use gradwire_core::{ConfigError, PeerId, RunId};
 
 use crate::checkpoint::CheckpointError;
 
@@ -30,8 +30,10 @@ pub enum Error {
     OptimizerVectors { expected: u32, got: u32 },
     /// `sync` was called after `step`, which keeps no copy of the parameters at the last synchronisation.
     Mixed,
-    /// A peer runs another contract (recipe, layout, cluster). The fields are the first line that differs.
+    /// A peer runs another contract (recipe, layout, cluster, or a note of the application). The fields are the first line that differs.
     Contract { peer: PeerId, expected: String, got: String },
+    /// A peer is of another run. `theirs`: a digest of its name, [`RunId::tag`].
+    OtherRun { peer: PeerId, ours: RunId, theirs: u64 },
     /// A wait has reached the deadline. The session has ended.
     Deadline(Overdue),
     /// A peer that this node needs is lost, or has given this node up.
@@ -111,8 +113,11 @@ impl fmt::Display for Error {
             ),
             Self::Contract { peer, expected, got } => write!(
                 f,
-                "peer {peer} runs another contract (recipe, layout or cluster): expected \"{expected}\", got \"{got}\""
+                "peer {peer} runs another contract (recipe, layout, cluster or a note): expected \"{expected}\", got \"{got}\""
             ),
+            Self::OtherRun { peer, ours, theirs } => {
+                write!(f, "this node is of run {ours}, peer {peer} is of another one (digest {theirs:016x})")
+            }
             Self::Deadline(overdue) => overdue.fmt(f),
             Self::Cut { peer } => {
                 write!(f, "peer {peer} is lost, or has given this node up; this node cannot go on")

@@ -66,6 +66,7 @@ mod engine;
 mod error;
 mod exchange;
 mod launch_env;
+mod launch_run;
 mod mailbox;
 pub mod monitor;
 mod node;
@@ -79,7 +80,8 @@ pub use builder::Builder;
 pub use drive::RunState;
 pub use error::{Awaited, Error, Overdue};
 pub use gradwire_core::{
-    Cluster, ConfigError, Event, Layout, PeerId, Recipe, Status, Transport, recipe, shard_range, status, telemetry,
+    Cluster, ConfigError, Event, Layout, PeerId, Recipe, RunId, RunIdError, Status, Transport, recipe, shard_range,
+    status, telemetry,
 };
 #[cfg(feature = "gpu")]
 pub use gradwire_gpu as gpu;

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use gradwire_core::kernel::executor::{Executor, ExecutorError};
 use gradwire_core::status::Waiting;
-use gradwire_core::{Event, Pool, Segment, Status, Storage};
+use gradwire_core::{Event, Pool, RunId, Segment, Status, Storage};
 
 use crate::error::{Awaited, Error, Overdue};
 
@@ -137,12 +137,18 @@ pub(crate) struct Ended {
     pub(crate) view: Arc<Storage>,
     /// Buffers for a checkpoint, in the order of the machine's list; empty for a worker that left without keeping them.
     pub(crate) saved: Vec<Vec<u32>>,
+    /// The run of the node.
+    pub(crate) run: RunId,
     pub(crate) status: Status,
 }
 
 /// The buffers for a checkpoint of a node that goes on, in the order of the machine's list.
 #[derive(Debug)]
-pub(crate) struct Saved(pub(crate) Vec<Vec<u32>>);
+pub(crate) struct Saved {
+    pub(crate) buffers: Vec<Vec<u32>>,
+    /// The run of the node.
+    pub(crate) run: RunId,
+}
 
 /// The transport has queued the announcement of a silence.
 #[derive(Debug)]
@@ -384,6 +390,10 @@ mod tests {
 
     const NOW: Duration = Duration::ZERO;
 
+    fn saved(buffers: Vec<Vec<u32>>) -> Saved {
+        Saved { buffers, run: RunId::drawn(1) }
+    }
+
     fn wait<A: Answer>(mailbox: &Mailbox) -> Result<A, Error> {
         mailbox.wait("test", NOW, &mut Answers::take)
     }
@@ -402,7 +412,7 @@ mod tests {
         let mailbox = Mailbox::new();
         mailbox.send(Save);
         assert!(matches!(wait::<Saved>(&mailbox), Err(Error::Deadline(_))));
-        mailbox.answer(Saved(vec![vec![1]]));
+        mailbox.answer(saved(vec![vec![1]]));
         mailbox.send(Save);
         assert!(matches!(wait::<Saved>(&mailbox), Err(Error::Deadline(_))));
     }
@@ -410,7 +420,7 @@ mod tests {
     #[test]
     fn an_answer_comes_before_the_failure_after_it() {
         let mailbox = Mailbox::new();
-        mailbox.answer_last(Saved(Vec::new()));
+        mailbox.answer_last(saved(Vec::new()));
         mailbox.fail(Error::Ended);
         assert!(wait::<Saved>(&mailbox).is_ok());
         assert!(matches!(wait::<Saved>(&mailbox), Err(Error::Ended)));

@@ -8,11 +8,13 @@ use std::time::Duration;
 
 use gradwire_core::kernel::executor::{Cpu, Executor};
 use gradwire_core::{
-    Clock, Cluster, Contract, Incarnation, Layout, Patience, PeerId, Recipe, Resumed, Setup, Transport,
+    Clock, Cluster, Contract, ContractNote, Incarnation, Layout, Patience, PeerId, Recipe, Resumed, RunId, Setup,
+    Transport,
 };
 
 use crate::check;
-use crate::checkpoint::{LoadedCheckpoint, NodeIdentity};
+use crate::checkpoint;
+use crate::checkpoint::{Candidates, LoadedCheckpoint, NodeIdentity, NoticeCallback};
 use crate::drive::{Drive, Driver, Pump};
 use crate::engine::Engine;
 use crate::error::Error;
@@ -32,6 +34,13 @@ pub(crate) struct NodeSettings {
     pub(crate) optimizer_vectors: u32,
     pub(crate) own_thread: bool,
     pub(crate) callback: EventCallback,
+    /// The run, if this node has been given one.
+    pub(crate) run: Option<RunId>,
+    /// The name of a run that is new.
+    pub(crate) job: Option<RunId>,
+    /// What the application adds to the contract.
+    pub(crate) notes: Vec<ContractNote>,
+    pub(crate) notices: NoticeCallback,
     pub(crate) executor: ExecutorFactory,
     /// The board to publish to, and the display name of the machine.
     pub(crate) board: Option<(Board, String)>,
@@ -85,29 +94,46 @@ impl NodeSettings {
             optimizer_vectors: 0,
             own_thread: true,
             callback: EventCallback::default(),
+            run: None,
+            job: None,
+            notes: Vec::new(),
+            notices: NoticeCallback::default(),
             executor: ExecutorFactory::default(),
             board: None,
         }
     }
 
     fn contract(&self) -> Contract {
-        Contract::new(&self.layout, &self.recipe, self.cluster, self.optimizer_vectors)
+        Contract::with_notes(&self.layout, &self.recipe, self.cluster, self.optimizer_vectors, &self.notes)
     }
 
     /// The identity that a checkpoint of this rank has to match.
     pub(crate) fn identity(&self, rank: PeerId) -> NodeIdentity {
-        NodeIdentity { digest: self.contract().digest(), rank }
+        NodeIdentity { digest: self.contract().lasting_digest(), rank }
     }
 
-    /// The newest checkpoint of a rank below `directory`, with so many vectors of the layout.
-    pub(crate) fn load(&self, directory: &Path, rank: PeerId, vectors: usize) -> Result<LoadedCheckpoint, Error> {
-        Ok(LoadedCheckpoint::load(directory, self.identity(rank), vectors, self.layout.len())?)
+    /// The checkpoints of a rank below `directory`, with so many vectors of the layout. The node is of their run from
+    /// now on.
+    pub(crate) fn candidates(
+        &mut self,
+        directory: &Path,
+        rank: PeerId,
+        vectors: usize,
+    ) -> Result<Option<Candidates>, Error> {
+        let identity = self.identity(rank);
+        // A job that was started again has a new name, and goes on with the run of another. But a process of a job that
+        // has begun a run comes back to that run.
+        let of_job = self.job.filter(|job| checkpoint::has_run(directory, *job));
+        let run = self.run.or(of_job);
+        let found = Candidates::find(directory, run, identity, vectors, self.layout.len(), &self.notices)?;
+        self.run = run.or_else(|| found.as_ref().map(|found| found.run));
+        Ok(found)
     }
 
     /// Checks the settings, and starts the engine of a node whose parameters are `params`.
     pub(crate) fn start<T: Transport + 'static>(
         &self,
-        transport: T,
+        mut transport: T,
         params: &[f32],
         role: Role,
         from: Option<&LoadedCheckpoint>,
@@ -117,7 +143,14 @@ impl NodeSettings {
         self.check(me, nodes, role)?;
         check::length("params", self.layout.len(), params.len())?;
         check::finite("params", &self.layout, params)?;
+        match (self.run, self.job) {
+            (Some(run), _) => transport.set_run(run),
+            (None, Some(job)) => transport.propose_run(job),
+            (None, None) => {}
+        }
         let setup = Setup {
+            contract: self.contract(),
+            run: self.run,
             // A restarted process needs a new incarnation. The bit excludes 0, which is not valid.
             incarnation: Incarnation(RandomState::new().build_hasher().finish() | 1),
             // Threads of one process never reconnect, and the transport knows that better than the builder.
@@ -133,8 +166,10 @@ impl NodeSettings {
         let averaged = from.map_or(&[][..], |from| &from.checkpoint.vectors[1..]);
         let averaged = averaged.iter().take(self.optimizer_vectors as usize);
         let initial: Vec<f32> = params.iter().chain(averaged.flatten()).copied().collect();
-        let observer =
-            self.board.as_ref().map_or_else(Observer::inactive, |(board, host)| Observer::new(board.clone(), host, me));
+        let incarnation = setup.incarnation;
+        let observer = self.board.as_ref();
+        let observer = observer
+            .map_or_else(Observer::inactive, |(board, host)| Observer::new(board.clone(), host, me, incarnation));
         // Before the engine takes the transport, and a thread the engine.
         let waker = transport.waker();
         let executor = (self.executor.0)();

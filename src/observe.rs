@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use gradwire_core::kernel::Kernel;
 use gradwire_core::telemetry::{Note, Progress, Report, Times};
-use gradwire_core::{Event, Instant as Moment, OpId, PeerId, Signal, Status};
+use gradwire_core::{Event, Incarnation, Instant as Moment, OpId, PeerId, RunId, Signal, Status};
 
 use crate::monitor::Board;
 
@@ -21,6 +21,8 @@ struct Active {
     board: Board,
     host: String,
     me: PeerId,
+    incarnation: Incarnation,
+    run: Option<RunId>,
     times: Times,
     progress: Progress,
     /// When the application last changed between computing and waiting in a step.
@@ -49,12 +51,14 @@ impl Observer {
     }
 
     /// `host`: the display name of the machine.
-    pub(crate) fn new(board: Board, host: &str, me: PeerId) -> Self {
+    pub(crate) fn new(board: Board, host: &str, me: PeerId, incarnation: Incarnation) -> Self {
         let now = Instant::now();
         Self(Some(Active {
             board,
             host: host.to_string(),
             me,
+            incarnation,
+            run: None,
             times: Times::default(),
             progress: Progress::default(),
             turned: now,
@@ -139,6 +143,13 @@ impl Observer {
         active.board.note(Note::of_event(active.board.now(), active.me, event));
     }
 
+    /// The node is of this run for good.
+    pub(crate) fn set_run(&mut self, run: RunId) {
+        let Some(active) = &mut self.0 else { return };
+        active.run = Some(run);
+        active.board.set_run(run);
+    }
+
     /// Training loss and accuracy, as the application reports them.
     pub(crate) fn set_progress(&mut self, loss: f32, accuracy: f32) {
         let Some(active) = &mut self.0 else { return };
@@ -156,7 +167,8 @@ impl Observer {
         let Some(active) = &mut self.0 else { return };
         active.reported = Some(Instant::now());
         let (host, times, progress) = (active.host.clone(), active.times, active.progress);
-        active.board.report(Report { at, host, status, times, progress });
+        let (run, incarnation) = (active.run, active.incarnation);
+        active.board.report(Report { at, host, run, incarnation, status, times, progress });
     }
 }
 

@@ -9,10 +9,11 @@ use gradwire_core::status::Presence;
 use gradwire_core::{Cluster, Event, PeerId, Recipe, ShardId, Status, shard_range};
 
 use crate::check;
-use crate::checkpoint::{Checkpoint, NodeIdentity};
+use crate::checkpoint::{Checkpoint, NodeIdentity, NoticeCallback, Store};
 use crate::drive::{Drive, RunState};
 use crate::error::Error;
 use crate::mailbox::{Answers, Ended};
+use crate::session::now_millis;
 
 /// A parameter server's part in a run: it holds shards of the parameters until all workers have left or are lost.
 ///
@@ -48,6 +49,7 @@ pub struct Server {
     identity: NodeIdentity,
     /// How often the run had been suspended when this server started.
     suspensions: u64,
+    notices: NoticeCallback,
     /// The engine's last answer, once the run is over.
     ended: Option<Ended>,
 }
@@ -59,8 +61,9 @@ impl Server {
         len: usize,
         identity: NodeIdentity,
         suspensions: u64,
+        notices: NoticeCallback,
     ) -> Self {
-        Self { drive, ranges, len, identity, suspensions, ended: None }
+        Self { drive, ranges, len, identity, suspensions, notices, ended: None }
     }
 
     /// The ranges of the flat parameter vector, in elements, that the server of this rank holds. `len` is the length of
@@ -124,13 +127,15 @@ impl Server {
     /// If `params` has another length than the layout, or on an I/O error.
     pub fn checkpoint(&mut self, directory: &Path, params: &[f32]) -> Result<bool, Error> {
         check::length("checkpoint", self.len, params.len())?;
-        let Some(Ended { saved, status, .. }) = &self.ended else { return Ok(false) };
+        let Some(Ended { saved, status, run, .. }) = &self.ended else { return Ok(false) };
         // Only workers that have left (or suspended) have a checkpoint that goes with this one.
         if !status.workers.iter().any(|worker| worker.state == Presence::Left) {
             return Ok(false);
         }
         let NodeIdentity { digest, rank } = self.identity;
         let checkpoint = Checkpoint {
+            run: *run,
+            written: now_millis(),
             digest,
             rank: rank.0,
             clock: self.suspensions + 1,
@@ -139,7 +144,10 @@ impl Server {
             vectors: vec![params.to_vec()],
             saved: saved.clone(),
         };
-        checkpoint.write(directory)?;
+        let store = Store::new(directory, *run, rank.0, self.notices.clone());
+        store.remove_parts();
+        store.go_on_from(self.suspensions);
+        store.write(&checkpoint)?;
         Ok(true)
     }
 }

@@ -1,13 +1,13 @@
 //! [`Session`]: a worker's part in a run.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use gradwire_core::kernel::executor::{Executor, ExecutorError};
 use gradwire_core::recipe::{Codec, Payload, Period};
-use gradwire_core::{Event, Pool, Segment, Status};
+use gradwire_core::{Event, Pool, RunId, Segment, Status};
 
-use crate::checkpoint::{Checkpoint, CheckpointError, NodeIdentity};
+use crate::checkpoint::{Checkpoint, CheckpointError, NodeIdentity, NoticeCallback, Store};
 use crate::error::Error;
 use crate::exchange::Exchange;
 use crate::mailbox::{DeviceCopy, Ended, ExpectSilence, Save, Saved, SilenceAnnounced};
@@ -52,6 +52,11 @@ pub struct Session {
     /// Steps taken, including those before a checkpoint.
     steps: u64,
     identity: NodeIdentity,
+    notices: NoticeCallback,
+    /// The moment at which this session began: of a checkpoint, or the clock of a run that it has joined.
+    begun_at: u64,
+    /// The directory and the run of the last checkpoint, whose files have been looked after.
+    store: Option<(PathBuf, RunId, Store)>,
     /// How often the run had been suspended when this session began.
     suspensions: u64,
     outdated: bool,
@@ -64,12 +69,14 @@ impl Session {
         identity: NodeIdentity,
         from: Option<&Checkpoint>,
         params: &mut [f32],
+        notices: NoticeCallback,
     ) -> Result<Self, Error> {
         let outdated = exchange.join(params, from)?;
         let steps = from.map_or(0, |checkpoint| checkpoint.steps);
         // The clock of a checkpoint counts rounds in a collective, and suspensions elsewhere.
         let suspensions = from.filter(|_| !exchange.recipe().is_collective()).map_or(0, |checkpoint| checkpoint.clock);
-        Ok(Self { exchange, steps, identity, suspensions, outdated })
+        let begun_at = if exchange.recipe().is_collective() { exchange.clock() } else { suspensions };
+        Ok(Self { exchange, steps, identity, notices, begun_at, store: None, suspensions, outdated })
     }
 
     // Training
@@ -156,6 +163,11 @@ impl Session {
     /// since the earlier process may have sent it.
     pub fn is_outdated(&self) -> bool {
         self.outdated
+    }
+
+    /// The moment at which this session began.
+    pub(crate) fn begun_at(&self) -> u64 {
+        self.begun_at
     }
 
     /// Steps taken, including those before the checkpoint that the session resumed from.
@@ -248,8 +260,9 @@ impl Session {
             self.exchange.check_length("suspend", vector.len())?;
         }
         self.exchange.contribute_rest(params)?;
-        let Ended { saved, status, .. } = *self.exchange.depart(params, "suspend", true, true)?;
-        self.snapshot(self.suspensions + 1, params, state, saved).write(directory)?;
+        let Ended { saved, run, status, .. } = *self.exchange.depart(params, "suspend", true, true)?;
+        let checkpoint = self.snapshot(run, self.suspensions + 1, params, state, saved);
+        self.write(directory, &checkpoint)?;
         Ok(status)
     }
 
@@ -276,14 +289,31 @@ impl Session {
         if !self.exchange.is_at_rest() {
             return Ok(false);
         }
-        let Saved(saved) = self.exchange.drive().call("save the machine's buffers", Save)?;
-        self.snapshot(self.exchange.clock(), params, state, saved).write(directory)?;
+        let Saved { buffers, run } = self.exchange.drive().call("save the machine's buffers", Save)?;
+        let checkpoint = self.snapshot(run, self.exchange.clock(), params, state, buffers);
+        self.write(directory, &checkpoint)?;
         Ok(true)
     }
 
-    fn snapshot(&self, clock: u64, params: &[f32], state: &[&[f32]], saved: Vec<Vec<u32>>) -> Checkpoint {
+    fn write(&mut self, directory: &Path, checkpoint: &Checkpoint) -> Result<(), Error> {
+        let store = match &self.store {
+            Some((of, run, store)) if of == directory && *run == checkpoint.run => store,
+            _ => {
+                let store = Store::new(directory, checkpoint.run, checkpoint.rank, self.notices.clone());
+                store.remove_parts();
+                store.go_on_from(self.begun_at);
+                &self.store.insert((directory.to_path_buf(), checkpoint.run, store)).2
+            }
+        };
+        store.write(checkpoint)?;
+        Ok(())
+    }
+
+    fn snapshot(&self, run: RunId, clock: u64, params: &[f32], state: &[&[f32]], saved: Vec<Vec<u32>>) -> Checkpoint {
         let NodeIdentity { digest, rank } = self.identity;
         Checkpoint {
+            run,
+            written: now_millis(),
             digest,
             rank: rank.0,
             clock,
@@ -293,4 +323,10 @@ impl Session {
             saved,
         }
     }
+}
+
+/// Milliseconds since 1970, by the clock of this machine.
+pub(crate) fn now_millis() -> u64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    since.map_or(0, |since| since.as_millis() as u64)
 }

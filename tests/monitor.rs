@@ -8,13 +8,13 @@ use std::thread;
 use std::time::Duration;
 
 use gradwire::monitor::{Board, Frames, subscribe};
-use gradwire::telemetry::{Frame, Run};
-use gradwire::{Cluster, Layout, Mem, Recipe, Session};
+use gradwire::telemetry::{Frame, NoteKind, Run};
+use gradwire::{Cluster, Layout, Mem, Recipe, RunId, Session};
 
 /// A board after a run in which two workers have taken 20 steps each.
 fn board() -> Board {
     let recipe: Recipe = "mesh tau=0.015625".parse().unwrap();
-    let board = Board::new(Run { recipe: recipe.to_string(), workers: 2, servers: 0, parameters: 64 });
+    let board = Board::new(Run { recipe: recipe.to_string(), workers: 2, servers: 0, parameters: 64, name: None });
     let threads = Mem::cluster(2).into_iter().map(|transport| {
         let board = board.clone();
         thread::spawn(move || {
@@ -66,6 +66,40 @@ fn metrics_are_served_as_open_metrics_text() {
     assert_eq!(once.len(), families.len());
     assert!(ask("POST / HTTP/1.1\r\n\r\n").starts_with("HTTP/1.1 405"));
     assert!(board.serve_metrics("0.0.0.0:0", false).is_err());
+}
+
+/// A node of another run that reports to this board is left out, and told once.
+#[test]
+fn reports_of_another_run_are_refused() {
+    let board = Board::new(Run { workers: 1, ..Run::default() });
+    let run = |name: &str| name.parse::<RunId>().unwrap();
+    let train = |name: &str| {
+        let recipe = Recipe::sync();
+        let builder = Session::builder(Layout::flat(2), recipe, Cluster { workers: 1, servers: 0 });
+        let mut params = vec![0.0; 2];
+        let mut session = builder
+            .run(run(name))
+            .publish_to(board.clone(), name)
+            .join(Mem::cluster(1).remove(0), &mut params)
+            .unwrap();
+        session.step(&mut params, &[0.5; 2], 1).unwrap();
+        session.finish(&mut params).unwrap();
+    };
+    train("morning");
+    train("evening");
+    let mut log = Vec::new();
+    board.since(0, &mut log);
+    let (mut reports, mut refused, mut rest) = (Vec::new(), 0, &log[..]);
+    while let Some((frame, len)) = Frame::parse(rest).unwrap() {
+        rest = &rest[len..];
+        match frame {
+            Frame::Run(description) => assert_eq!(description.name, Some(run("morning"))),
+            Frame::Report(report) => reports.push((report.host, report.run)),
+            Frame::Note(note) => refused += u32::from(note.kind == NoteKind::OtherRun),
+        }
+    }
+    assert_eq!(reports, [("morning".to_string(), Some(run("morning")))]);
+    assert_eq!(refused, 1);
 }
 
 #[test]

@@ -361,7 +361,7 @@ fn nodes_with_different_recipes_refuse_each_other() {
     });
     let mut errors = threads.collect::<Vec<_>>().into_iter().map(|thread| thread.join().unwrap().to_string());
     let refused = |peer, expected, got| {
-        let contract = "another contract (recipe, layout or cluster)";
+        let contract = "another contract (recipe, layout, cluster or a note)";
         format!("peer {peer} runs {contract}: expected \"period = {expected}\", got \"period = {got}\"")
     };
     assert_eq!(errors.next().unwrap(), refused(1, 5, 7));

@@ -7,10 +7,14 @@ use std::thread;
 use std::time::Duration;
 
 use gradwire::checkpoint::{Checkpoint, CheckpointError};
-use gradwire::{Cluster, Error, Layout, Mem, Recipe, RunState, Session};
+use gradwire::{Cluster, Error, Layout, Mem, Recipe, RunId, RunState, Session};
 
 const LEN: usize = 40;
 const WORKERS: u32 = 3;
+
+fn run() -> RunId {
+    "suspended".parse().unwrap()
+}
 
 fn layout() -> Layout {
     Layout::new().tensor("dense.weight", &[3, 10]).tensor("dense.bias", &[10])
@@ -37,12 +41,12 @@ fn leg(recipe: Recipe, directory: &Path, first: bool, steps: u64, last: bool) ->
     let cluster = Cluster { workers: WORKERS, servers: u32::from(recipe.needs_servers()) };
     let (mut threads, mut servers) = (Vec::new(), Vec::new());
     for (rank, transport) in (0..).zip(Mem::cluster(cluster.nodes())) {
-        let builder = Session::builder(layout(), recipe, cluster).deadline(Duration::from_secs(20));
+        let builder = Session::builder(layout(), recipe, cluster).run(run()).deadline(Duration::from_secs(20));
         if rank >= WORKERS {
             let server = if first {
                 builder.serve(transport, &[0.0; LEN])
             } else {
-                builder.resume_serving(directory, transport)
+                builder.resume_serving(directory, transport, &[0.0; LEN])
             };
             servers.push(server.unwrap());
             continue;
@@ -131,7 +135,7 @@ fn nodes_resume_from_the_same_moment_only() {
         let directory = scratch("moments");
         leg(recipe, &directory, true, 3, false).into_iter().for_each(|end| drop(end.unwrap()));
         leg(recipe, &directory, false, 3, false).into_iter().for_each(|end| drop(end.unwrap()));
-        std::fs::remove_file(directory.join("rank-1/000000000002.gwck")).unwrap();
+        std::fs::remove_file(directory.join("suspended/rank-1/000000000002.gwck")).unwrap();
         let ends = leg(recipe, &directory, false, 3, false);
         let is_refused = |end: &Result<_, Error>| {
             matches!(end, Err(Error::Checkpoint(CheckpointError::Moment { expected: 2, got: 1 })))
@@ -147,7 +151,7 @@ fn a_checkpoint_without_its_residual_is_refused() {
     let recipe: Recipe = "strom tau=0.03125".parse().unwrap();
     let directory = scratch("buffers");
     leg(recipe, &directory, true, 3, false).into_iter().for_each(|end| drop(end.unwrap()));
-    let (mut checkpoint, _) = Checkpoint::newest(&directory, 0).unwrap();
+    let (mut checkpoint, _) = Checkpoint::newest(&directory, run(), 0).unwrap();
     let buffers = checkpoint.saved.len();
     assert!(buffers > 0);
     checkpoint.saved.clear();

@@ -81,6 +81,7 @@ mod machine;
 pub mod planted;
 pub mod recipe;
 mod rule;
+mod run_id;
 mod saved;
 pub mod status;
 pub mod telemetry;
@@ -94,11 +95,12 @@ pub use id::{Clock, Cluster, Incarnation, OpId, PeerId, Sequence, ShardId};
 pub use layout::{Layout, Tensor, shard_range};
 pub use local::Local;
 pub use machine::{
-    Contract, Event, Input, Machine, Misuse, Node, OURS, Output, ProtocolError, Rejection, Resumed, Setup, Signal,
-    THEIRS,
+    Contract, ContractNote, Event, Input, Machine, Misuse, Node, OURS, Output, PeerRefusal, ProtocolError, Rejection,
+    Resumed, Setup, Signal, THEIRS,
 };
 pub use recipe::check::ConfigError;
 pub use recipe::settings::Recipe;
+pub use run_id::{RunId, RunIdError};
 pub use saved::{RestoreError, SavedBuffer};
 pub use status::snapshot::Status;
 pub use time::{Duration, Instant, Patience};

@@ -36,6 +36,8 @@ pub enum Bug {
     BrokenRoundInResidual,
     /// A member of a mesh encodes its contribution again when a round begins anew.
     EncodedTwice,
+    /// A node takes part with peers of another run.
+    RunNotChecked,
 }
 
 impl Bug {

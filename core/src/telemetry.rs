@@ -18,15 +18,16 @@ use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use core::fmt;
 
-use crate::id::PeerId;
-use crate::machine::{Event, Rejection, Signal};
+use crate::id::{Incarnation, PeerId};
+use crate::machine::{Event, PeerRefusal, Rejection, Signal};
 use crate::recipe::Hint;
+use crate::run_id::RunId;
 use crate::status::Status;
 use crate::time::Instant;
 use reader::Reader;
 
 /// The first 8 bytes of a log: a signature, and the format version in the last two.
-pub const MAGIC: [u8; 8] = *b"GRWLOG\x00\x01";
+pub const MAGIC: [u8; 8] = *b"GRWLOG\x00\x02";
 /// Limit of a frame's body in bytes.
 pub const BODY_MAX: usize = 256 * 1024;
 /// Limit of the number of workers, and of links, in a report. Longer lists are cut when they are written.
@@ -39,7 +40,7 @@ const TEXT_MAX: usize = 4096;
 /// ```
 /// use gradwire_core::telemetry::{Frame, Run};
 ///
-/// let run = Run { recipe: "sync".into(), workers: 4, servers: 0, parameters: 650 };
+/// let run = Run { recipe: "sync".into(), workers: 4, servers: 0, parameters: 650, name: None };
 /// let mut log = Vec::new();
 /// Frame::Run(run.clone()).emit(&mut log);
 ///
@@ -68,6 +69,8 @@ pub struct Run {
     pub servers: u32,
     /// Length of the parameter vector in floats.
     pub parameters: u64,
+    /// The run's name, if it was known when the log began.
+    pub name: Option<RunId>,
 }
 
 /// The state of a node at a moment.
@@ -77,6 +80,10 @@ pub struct Report {
     pub at: Instant,
     /// Name of the machine on which the node runs, as the node reports it.
     pub host: String,
+    /// The run that the node is of, if it knows. Reports of another run do not belong to this log.
+    pub run: Option<RunId>,
+    /// The node's process: a restarted node has another incarnation.
+    pub incarnation: Incarnation,
     /// Snapshot of the node's machine.
     pub status: Status,
     /// Time that the node has spent, by activity.
@@ -136,7 +143,7 @@ pub struct Note {
     pub peer: PeerId,
     /// A number that depends on the kind. `View`: its number. `Stalled`: the clock of the peer. `ContractDiffers`: the
     /// first differing line. `ResumedElsewhere`: the clock of the peer's checkpoint. `Rejected`: the index of the
-    /// element that is not finite, plus 1, or 0 for a malformed body. `Rest`: hundredths of the norm of an update.
+    /// element that is not finite, plus 1, or 0 for a malformed body. `OtherRun`: the digest of the run's name. `Rest`: hundredths of the norm of an update.
     /// `Hint`: messages, or norms of an update. Otherwise 0.
     pub number: u64,
 }
@@ -161,10 +168,11 @@ pub enum NoteKind {
     Rest = 13,
     Hint = 14,
     LedgerFull = 15,
+    OtherRun = 16,
 }
 
 impl NoteKind {
-    const ALL: [Self; 15] = [
+    const ALL: [Self; 16] = [
         Self::Joined,
         Self::Left,
         Self::Finished,
@@ -180,6 +188,7 @@ impl NoteKind {
         Self::Rest,
         Self::Hint,
         Self::LedgerFull,
+        Self::OtherRun,
     ];
 
     /// True if the event needs attention: a lost peer, a stall, a refusal.
@@ -203,6 +212,10 @@ impl Note {
             Event::Rejected { peer, reason: Rejection::Malformed(_) } => (NoteKind::Rejected, peer, 0),
             Event::Stalled { on, at, .. } => (NoteKind::Stalled, on, at.0),
             Event::Outdated => (NoteKind::Outdated, rank, 0),
+            Event::PeerRefused { peer, reason: PeerRefusal::Contract { line } } => {
+                (NoteKind::ContractDiffers, peer, u64::from(line))
+            }
+            Event::PeerRefused { peer, reason: PeerRefusal::OtherRun { run } } => (NoteKind::OtherRun, peer, run),
             Event::Rest(rest) => (NoteKind::Rest, PeerId(rest.messages), (rest.updates * 100.0) as u64),
             Event::Hint(Hint::DensePull) => (NoteKind::Hint, PeerId(0), 0),
             Event::Hint(Hint::NothingSent { messages, .. }) => (NoteKind::Hint, PeerId(1), messages),
@@ -221,6 +234,7 @@ impl Note {
             Signal::Finished => (NoteKind::Finished, rank, 0),
             Signal::Cut { peer } => (NoteKind::Cut, peer, 0),
             Signal::ContractDiffers { peer, line, .. } => (NoteKind::ContractDiffers, peer, u64::from(line)),
+            Signal::OtherRun { peer, run } => (NoteKind::OtherRun, peer, run),
             Signal::ResumedElsewhere { peer, at } => (NoteKind::ResumedElsewhere, peer, at.0),
             Signal::LedgerFull { index } => (NoteKind::LedgerFull, rank, u64::from(index)),
         };
@@ -248,6 +262,7 @@ impl fmt::Display for Note {
             NoteKind::ContractDiffers => write!(f, "refused peer {peer}: its contract differs (line {number})"),
             NoteKind::Stalled => write!(f, "waits for peer {peer} (at clock {number})"),
             NoteKind::LedgerFull => write!(f, "cannot go on: the ledger is full at element {number}"),
+            NoteKind::OtherRun => write!(f, "refused peer {peer}: it is of another run"),
             NoteKind::ResumedElsewhere => {
                 write!(f, "refused peer {peer}: it resumed from another checkpoint (moment {number})")
             }
@@ -294,7 +309,7 @@ pub enum LogError {
 impl fmt::Display for LogError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Magic => write!(f, "log: expected a gradwire log of format version 1, got other first bytes"),
+            Self::Magic => write!(f, "log: expected a gradwire log of format version 2, got other first bytes"),
             Self::Length { limit, got } => write!(f, "log: expected a length of at most {limit}, got {got}"),
             Self::Kind { got } => write!(f, "log: expected a known kind, got {got} (from a newer version?)"),
             Self::Body => write!(f, "log: expected a complete frame, got a malformed body"),
@@ -314,6 +329,7 @@ impl Frame {
                 log.push(1);
                 text(log, &run.recipe);
                 numbers(log, &[u64::from(run.workers), u64::from(run.servers), run.parameters]);
+                text(log, run.name.as_ref().map_or("", RunId::as_str));
             }
             Self::Report(report) => {
                 log.push(2);
@@ -351,6 +367,7 @@ impl Frame {
                 workers: reader.short()?,
                 servers: reader.short()?,
                 parameters: reader.number()?,
+                name: reader.run()?,
             }),
             2 => Self::Report(report::parse(&mut reader)?),
             3 => {

@@ -5,6 +5,7 @@ use core::task::Waker;
 use crate::buffer::{Pool, Segment};
 use crate::id::{OpId, PeerId};
 use crate::machine::{Input, ProtocolError};
+use crate::run_id::RunId;
 use crate::time::Duration;
 use crate::wire::Header;
 
@@ -25,6 +26,24 @@ pub trait Transport: Send {
     /// `None`, the default: the user's setting applies. Threads of one process cannot reconnect and return zero.
     fn patience(&self) -> Option<Duration> {
         None
+    }
+
+    /// The run of this node, as far as the transport knows it: as [`set_run`](Self::set_run) has set it, or as the
+    /// peers say. `None`, the default: not known, or the transport has no means to exchange it.
+    fn run(&self) -> Option<RunId> {
+        None
+    }
+
+    /// Sets the run of this node for good. Peers of another run are refused from now on, and peers without a run adopt
+    /// it. The default does nothing.
+    fn set_run(&mut self, run: RunId) {
+        let _ = run;
+    }
+
+    /// Proposes a name for a run that may be new. It gives way to a run that a peer knows, until
+    /// [`set_run`](Self::set_run). The default does nothing.
+    fn propose_run(&mut self, run: RunId) {
+        let _ = run;
     }
 
     /// Starts to send a message. The body is lent from `pool` until the operation ends.

@@ -2,6 +2,7 @@
 //! output, restarts and stops them.
 
 use std::ffi::OsString;
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io::{BufRead, BufReader, Read};
 use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};
@@ -10,6 +11,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
 use std::time::{Duration, Instant};
+
+use gradwire::RunId;
 
 /// A line of a child's output, with the child's rank.
 pub enum Line {
@@ -27,6 +30,8 @@ pub struct Children {
     env: Option<(&'static str, &'static str)>,
     /// The address of rank 0: a port of this host that was free at the start.
     meet: String,
+    /// A name that no other launch has. A launcher around this one may have named the job already.
+    job: String,
     /// The processes, in order of rank.
     children: Vec<Slot>,
     sender: Sender<Line>,
@@ -64,7 +69,9 @@ impl Children {
     ) -> std::io::Result<Self> {
         let meet = TcpListener::bind("127.0.0.1:0")?.local_addr()?.to_string();
         let (sender, lines) = channel();
-        let mut children = Self { program, args, env, meet, children: Vec::new(), sender, lines };
+        let drawn = || RunId::drawn(RandomState::new().build_hasher().finish()).to_string();
+        let job = std::env::var("GRADWIRE_JOB").unwrap_or_else(|_| drawn());
+        let mut children = Self { program, args, env, meet, job, children: Vec::new(), sender, lines };
         for rank in 0..count {
             let child = children.spawn(rank, count)?;
             children.children.push(Slot { child: Some(child), restarts, code: None, restart_at: None });
@@ -80,6 +87,7 @@ impl Children {
             .env("GRADWIRE_PROCESSES", count.to_string())
             .env("GRADWIRE_LOCAL_RANK", rank.to_string())
             .env("GRADWIRE_MEET", &self.meet)
+            .env("GRADWIRE_JOB", &self.job)
             .envs(self.env)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())

@@ -2,6 +2,7 @@
 
 #![allow(missing_docs, reason = "the programs in this package are the only readers")]
 
+mod agreement;
 pub mod children;
 pub mod data;
 pub mod executor;

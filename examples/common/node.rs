@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
-use gradwire::tcp::{Key, KeyError, Notice, StreamError};
+use gradwire::tcp::{Key, KeyError, Notice, Refusal, StreamError};
 use gradwire::{Error, Event, LaunchEnv, RunState, Session, Status, Transport};
 use toml::de::{DeTable, DeValue};
 
@@ -101,10 +101,11 @@ fn process_flags(command: Command) -> Command {
                 .action(ArgAction::SetTrue)
                 .help("Servers are processes of their own, with the last ranks [default: threads of rank 0]"),
         )
-        .arg(
-            value("cluster", "NAME", "Name of the run; processes with another name are refused")
-                .default_value("gradwire"),
-        )
+        .arg(value(
+            "cluster",
+            "NAME",
+            "Name of the cluster; processes with another name are refused [default: the job, or gradwire]",
+        ))
         .arg(
             value("config", "FILE", "TOML file with flags as keys; flags on the command line override it")
                 .value_parser(value_parser!(PathBuf)),
@@ -171,7 +172,7 @@ fn checkpoint_flags(command: Command) -> Command {
                 .long("resume")
                 .action(ArgAction::SetTrue)
                 .requires("checkpoint")
-                .help("Go on from the newest checkpoint; required of every process"),
+                .help("Go on from the newest checkpoint, if there is one; set it for every process"),
         )
 }
 
@@ -270,7 +271,7 @@ impl Node {
         Ok(Self {
             apart,
             wire: if text("transport").as_deref() == Some("shm") { Wire::Shm } else { Wire::Tcp },
-            cluster: text("cluster").unwrap_or_default(),
+            cluster: cluster(matches, &options),
             dead_after: Duration::from_secs_f64(seconds),
             spin: Duration::from_micros(spin),
             listen: text("listen"),
@@ -377,10 +378,15 @@ impl Node {
         let options = &self.options;
         let mut params = options.initial(task)?;
         let rank = transport.place().0.0;
-        let builder = options.builder(task.layout()).on_event(self.on_event(rank));
+        let every = self.checkpoints.as_ref().map(|checkpoints| checkpoints.every);
+        let builder = options.agree(options.builder(task.layout()), task, &params, every).on_event(self.on_event(rank));
+        let builder = match &self.checkpoints {
+            Some(checkpoints) => builder.on_checkpoint_notice(checkpoints.told_by(rank as usize)),
+            None => builder,
+        };
         let run = || {
             let mut server = match self.checkpoints.as_ref().filter(|checkpoints| checkpoints.resume) {
-                Some(checkpoints) => builder.resume_serving(&checkpoints.directory, transport)?,
+                Some(checkpoints) => builder.resume_serving(&checkpoints.directory, transport, &params.clone())?,
                 None => builder.serve(transport, &params.clone())?,
             };
             while server.wait(&mut params, Duration::from_millis(200))? == RunState::Running {}
@@ -457,10 +463,18 @@ impl Node {
     /// The exit code and the message for an error of a session or server.
     fn failure(&self, error: &Error) -> Failure {
         let code = match error {
-            Error::Config(_) | Error::Contract { .. } | Error::Nodes { .. } | Error::Role { .. } => exit::CONFIG,
+            Error::Config(_)
+            | Error::Contract { .. }
+            | Error::OtherRun { .. }
+            | Error::Nodes { .. }
+            | Error::Role { .. } => exit::CONFIG,
             Error::Checkpoint(_) => exit::DATA,
             Error::Transport(error) => match error.downcast_ref::<StreamError>() {
                 Some(StreamError::Handshake { .. }) => exit::AUTH,
+                Some(StreamError::OtherRun { .. }) => exit::CONFIG,
+                Some(StreamError::Refused { reason: Refusal::Cluster { .. } | Refusal::Nodes { .. }, .. }) => {
+                    exit::CONFIG
+                }
                 _ => exit::RUN,
             },
             _ => exit::RUN,
@@ -601,6 +615,15 @@ fn launch_env(matches: &ArgMatches) -> Result<LaunchEnv, Failure> {
     }
     let alone = (env.processes == 1).then(|| "127.0.0.1:0".to_string());
     Ok(LaunchEnv { meet: meet.or(env.meet).or(alone), ..env })
+}
+
+/// The name of the cluster. Processes of different jobs do not meet, whatever they resume from. In shared memory, where
+/// a name stands for an address, neither do those of different runs.
+fn cluster(matches: &ArgMatches, options: &Options) -> String {
+    let shm = matches.get_one::<String>("transport").is_some_and(|name| name == "shm");
+    let named = matches.get_one::<String>("cluster").cloned();
+    let default = options.job.or_else(|| options.run.filter(|_| shm));
+    named.or_else(|| default.map(|name| name.to_string())).unwrap_or_else(|| "gradwire".to_string())
 }
 
 /// The key of the cluster, from a file or from the environment. There is no flag for the key itself: all users of a

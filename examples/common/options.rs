@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use gradwire::monitor::Board;
 use gradwire::telemetry::Run;
-use gradwire::{Builder, Cluster, Layout, Recipe, Session};
+use gradwire::{Builder, Cluster, LaunchEnv, Layout, Recipe, RunId, Session};
 
 use super::executor::Executor;
 use super::hints::Hints;
@@ -60,6 +60,9 @@ pub struct Options {
     pub deadline: u64,
     /// The smallest number of workers that goes on (tree, ring).
     pub min_workers: Option<u32>,
+    /// The run, as the user has named it, and the name for a new one, as the launcher has named its job.
+    pub run: Option<RunId>,
+    pub job: Option<RunId>,
     /// Print a JSON object instead of text.
     pub json: bool,
     pub executor: Executor,
@@ -106,6 +109,7 @@ fn run_flags(command: Command) -> Command {
             value("min-workers", "N", "Workers that must be left for the run to go on [default: half of those before]")
                 .value_parser(value_parser!(u32)),
         )
+        .arg(value("run", "NAME", "Name of the run: processes and checkpoints of other runs are refused [default: of the job or the peers, else drawn]"))
         .arg(number("deadline", "SECONDS", "60", "Longest wait").value_parser(value_parser!(u64).range(1..)))
         .arg(
             value("pace", "N", "Steps per second of each worker [default: no limit]")
@@ -212,6 +216,11 @@ impl Options {
             return Err(usage(format!("--decay: expected above 0 and at most 1, got {decay}")));
         }
         let cluster = Cluster { workers, servers };
+        let named = text("run").map(|run| run.parse().map_err(|error| usage(format!("--run: {error}")))).transpose()?;
+        let run = match named {
+            Some(run) => Some(run),
+            None => LaunchEnv::run().map_err(|error| usage(format!("GRADWIRE_RUN: {error}")))?,
+        };
         // The length of the vector is not known before the data are loaded. The session checks it again.
         recipe.check_cluster(cluster, usize::MAX / 8).or_else(|error| match error {
             gradwire::ConfigError::TooLong { .. } => Ok(()),
@@ -234,6 +243,8 @@ impl Options {
             pace: matches.get_one::<u32>("pace").copied(),
             deadline: matches.get_one::<u64>("deadline").copied().unwrap_or(60),
             min_workers: matches.get_one::<u32>("min-workers").copied(),
+            run,
+            job: LaunchEnv::job(),
             json: matches.get_flag("json"),
             monitor: None,
             hints: Hints::default(),
@@ -267,6 +278,7 @@ impl Options {
             workers: self.cluster.workers,
             servers: self.cluster.servers,
             parameters: parameters as u64,
+            name: self.run,
         });
         self.monitor = Some(board.clone());
         if let Some(metrics) = metrics.filter(|_| rank.unwrap_or(0) == 0) {
@@ -306,6 +318,8 @@ impl Options {
     pub fn builder(&self, layout: Layout) -> Builder {
         let builder = Session::builder(layout, self.recipe, self.cluster).optimizer_vectors(self.optimizer_vectors());
         let builder = self.executor.on(self.min_workers.into_iter().fold(builder, Builder::min_workers));
+        let builder = self.run.into_iter().fold(builder, Builder::run);
+        let builder = self.job.into_iter().fold(builder, Builder::job);
         let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
         match &self.monitor {
             Some(board) => builder.publish_to(board.clone(), host.trim()),

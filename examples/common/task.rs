@@ -23,6 +23,8 @@ pub trait Task: Send {
     fn layout(&self) -> Layout;
     /// Random initial parameters.
     fn initial(&self, seed: u64) -> Vec<f32>;
+    /// A digest of the training data.
+    fn digest(&self) -> u64;
     /// Number of training examples.
     fn examples(&self) -> usize;
     /// Writes the gradient of the mean loss over training examples, and returns that loss.

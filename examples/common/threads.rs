@@ -163,7 +163,8 @@ pub fn run(
             }));
         } else {
             let layout = layout.clone();
-            servers.push(thread::spawn(move || server(&options, layout, &initial, transport, &progress)));
+            let task = task.copy();
+            servers.push(thread::spawn(move || server(&options, &*task, layout, &initial, transport, &progress)));
         }
     }
     while workers.iter().any(|thread| !thread.is_finished()) {
@@ -205,13 +206,15 @@ pub fn run(
 /// Runs a server to the end of the run, and returns its last status.
 fn server(
     options: &Options,
+    task: &dyn Task,
     layout: Layout,
     initial: &[f32],
     transport: Mem,
     progress: &Progress,
 ) -> Result<Status, Error> {
     let mut params = initial.to_vec();
-    let mut server = options.builder(layout).on_event(hints_of(options)).serve(transport, initial)?;
+    let builder = options.agree(options.builder(layout), task, initial, None);
+    let mut server = builder.on_event(hints_of(options)).serve(transport, initial)?;
     while server.wait(&mut params, Duration::from_millis(100))? == RunState::Running {
         progress.note(server.status()?);
     }

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use gradwire::checkpoint::Notice;
 use gradwire::recipe::{Payload, Topology};
 use gradwire::{Error, Event, Session, Status, Transport};
 
@@ -36,8 +37,15 @@ pub struct Checkpoints {
     pub directory: PathBuf,
     /// Steps between checkpoints, in trees and rings. Other recipes write one only when the run is suspended.
     pub every: u64,
-    /// Begin from the newest checkpoint.
+    /// Begin from the newest checkpoint, if there is one.
     pub resume: bool,
+}
+
+impl Checkpoints {
+    /// Prints what happens to checkpoints of a rank.
+    pub fn told_by(&self, rank: usize) -> impl Fn(&Notice) + Send + Sync + 'static {
+        move |notice| drop(writeln!(std::io::stderr(), "node {rank}: {notice}"))
+    }
 }
 
 /// Receives the events of a session.
@@ -69,6 +77,7 @@ pub fn train<T: Transport + 'static>(
     watch: &mut dyn Watch,
 ) -> Result<Done, Error> {
     let rank = transport.place().0.index();
+    let mut failing = None;
     let mut momentum = vec![0.0; params.len()];
     let mut session = enter(options, task, transport, checkpoints, watch, &mut params, &mut momentum)?;
     let begun = batches_before(options, checkpoints, &mut session)?;
@@ -102,7 +111,7 @@ pub fn train<T: Transport + 'static>(
             let Some(checkpoints) = checkpoints.filter(|_| options.recipe.is_collective()) else { continue };
             due |= number.is_multiple_of(checkpoints.every);
             if due {
-                due = !write_checkpoint(&mut session, checkpoints, rank, &params, &momentum)?;
+                due = !write_checkpoint(&mut session, checkpoints, rank, &params, &momentum, &mut failing)?;
             }
         }
         rate *= options.decay;
@@ -131,7 +140,13 @@ fn enter<T: Transport + 'static>(
     params: &mut [f32],
     momentum: &mut [f32],
 ) -> Result<Session, Error> {
+    let rank = transport.place().0.index();
     let builder = options.builder(task.layout()).deadline(Duration::from_secs(options.deadline));
+    let builder = options.agree(builder, task, params, checkpoints.map(|it| it.every));
+    let builder = match checkpoints {
+        Some(checkpoints) => builder.on_checkpoint_notice(checkpoints.told_by(rank)),
+        None => builder,
+    };
     let builder = match watch.on_event() {
         Some(callback) => builder.on_event(callback),
         None => builder,
@@ -161,11 +176,22 @@ fn write_checkpoint(
     rank: usize,
     params: &[f32],
     momentum: &[f32],
+    failing: &mut Option<String>,
 ) -> Result<bool, Error> {
     match session.checkpoint(&checkpoints.directory, params, &[momentum]) {
-        // A full disk does not stop the training: the checkpoint before is intact.
+        // A full disk does not stop the training: the checkpoint before is intact. Told once per cause, since the next
+        // checkpoints will fail as well.
         Err(Error::Checkpoint(error)) => {
-            let _ = writeln!(std::io::stderr(), "node {rank}: {error}; training goes on");
+            let cause = std::error::Error::source(&error).map_or_else(|| error.to_string(), ToString::to_string);
+            if failing.replace(cause.clone()) != Some(cause) {
+                let _ = writeln!(std::io::stderr(), "node {rank}: {error}; training goes on");
+            }
+            Ok(true)
+        }
+        Ok(true) => {
+            if failing.take().is_some() {
+                let _ = writeln!(std::io::stderr(), "node {rank}: checkpoints are written again");
+            }
             Ok(true)
         }
         result => result,

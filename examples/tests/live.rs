@@ -224,7 +224,8 @@ fn a_resumed_run_equals_an_uninterrupted_one() {
         "averaging --optimizer average --momentum 0.5 --topology ring",
     ] {
         let directory = scratch(&format!("resume-{}", recipe.len()));
-        let args = format!("--recipe {recipe} --epochs 4 --checkpoint {} --every 10", directory.display());
+        let args = format!("--recipe {recipe} --epochs 4 --checkpoint {} --every 10 --run r", directory.display());
+        let directory = directory.join("r");
         let expected = cluster(&format!("--recipe {recipe} --epochs 4 --workers 3")).field("digest");
         let mut all = nodes(3, &format!("{args} --pace 100"));
         // Wait until each rank has two checkpoints.
@@ -406,8 +407,7 @@ fn bad_input_is_refused_in_one_line() {
         ("--dead-after NaN".into(), 2, "--dead-after: expected 0.1 to 86400 seconds, got NaN"),
         ("--transport carrier-pigeon".into(), 2, "carrier-pigeon"),
         ("--resume".into(), 2, "--checkpoint"),
-        ("--recipe mesh --checkpoint /nowhere --resume".into(), 6, "checkpoint: none in /nowhere"),
-        ("--recipe sync --checkpoint /nowhere --resume --transport tcp".into(), 6, "checkpoint: none in /nowhere"),
+        ("--run a/b".into(), 2, "--run: run name: expected letters, digits, '.', '_' or '-', got '/'"),
         ("--recipe sync --apart --servers 1 --rank 0 --processes 1 --meet 127.0.0.1:1".into(), 3, ""),
         (format!("keygen {open}"), 5, "File exists"),
     ] {

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use gradwire::checkpoint::Checkpoint;
 use gradwire::monitor::Board;
 use gradwire::telemetry::{Frame, Note, NoteKind, Run};
-use gradwire::{Cluster, Layout, Mem, Recipe, Session};
+use gradwire::{Cluster, Layout, Mem, Recipe, RunId, Session};
 use gradwire_core::Instant;
 use gradwire_core::wire::{HEADER_LEN, Header, Message, Part};
 use gradwire_core::{Clock, Incarnation, OpId, PeerId, Pool, Sequence};
@@ -138,7 +138,7 @@ fn preamble(data: &[u8]) {
 
 fn preamble_seeds() -> Vec<Vec<u8>> {
     let address = "127.0.0.1:29510".to_string();
-    let preamble = Preamble { cluster: 1, nodes: 4, rank: 2, to: 0, instance: 3, address, refusal: None };
+    let preamble = Preamble { cluster: 1, nodes: 4, rank: 2, to: 0, instance: 3, address, run: None, refusal: None };
     vec![preamble.emit().to_vec(), Control::Alive.emit().to_vec(), b"SSH-2.0-OpenSSH_9.6\r\n".to_vec()]
 }
 
@@ -257,8 +257,17 @@ fn checkpoint(data: &[u8]) {
 
 fn checkpoint_seeds() -> Vec<Vec<u8>> {
     let (vectors, saved) = (vec![vec![1.0, f32::NAN, -0.0], vec![0.5; 3]], vec![vec![7, 8], Vec::new()]);
-    let empty =
-        Checkpoint { digest: 1, rank: 0, clock: 2, steps: 3, contributions: 1, vectors: Vec::new(), saved: Vec::new() };
+    let empty = Checkpoint {
+        run: RunId::drawn(5),
+        digest: 1,
+        rank: 0,
+        clock: 2,
+        steps: 3,
+        contributions: 1,
+        written: 4,
+        vectors: Vec::new(),
+        saved: Vec::new(),
+    };
     let whole = Checkpoint { vectors, ..empty.clone() };
     vec![Checkpoint { saved, ..whole.clone() }.emit(), whole.emit(), empty.emit(), Vec::new()]
 }
@@ -279,7 +288,8 @@ fn telemetry(data: &[u8]) {
 }
 
 fn telemetry_seeds() -> Vec<Vec<u8>> {
-    let board = Board::new(Run { recipe: "payload=updates".into(), workers: 3, servers: 1, parameters: 99 });
+    let board =
+        Board::new(Run { recipe: "payload=updates".into(), workers: 3, servers: 1, parameters: 99, name: None });
     let (at, rank, peer) = (Instant::from_nanos(7), PeerId(1), PeerId(2));
     board.note(Note { at, rank, kind: NoteKind::Stalled, peer, number: 9 });
     let cluster = Cluster { workers: 1, servers: 0 };

@@ -47,7 +47,7 @@ fn peer(data: &[u8]) {
     let peers = || (0..cluster.nodes()).map(PeerId).filter(|peer| *peer != me);
     let greet = |host: &mut Host, peer: PeerId| {
         let (digest, rank, incarnation) = (contract.digest(), peer, incarnation_of(peer));
-        let hello = Hello { rank, incarnation, digest, has_parameters: false, resumed_at: Clock(0) };
+        let hello = Hello { rank, incarnation, digest, has_parameters: false, resumed_at: Clock(0), run: 0 };
         let header = Header::new(digest as u32, peer, incarnation, text.len() as u32, Message::Hello(hello));
         host.feed(Input::Connected { peer });
         host.feed(Input::Header { peer, header });

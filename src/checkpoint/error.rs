@@ -17,6 +17,8 @@ pub enum CheckpointError {
     Damaged { path: PathBuf, what: Damage },
     /// The checkpoint belongs to another run: its digest of layout, recipe and cluster differs.
     Contract { path: PathBuf, expected: u64, got: u64 },
+    /// The checkpoint belongs to another run than its directory.
+    Run { path: PathBuf, expected: String, got: String },
     /// The checkpoint belongs to another node.
     Rank { path: PathBuf, expected: u32, got: u32 },
     /// The checkpoint has another number of vectors than the call, or vectors of another length than the layout.
@@ -46,6 +48,8 @@ pub enum Damage {
     Magic,
     /// The file is longer or shorter than its header says.
     Length { expected: u64, got: u64 },
+    /// The name of the run is none.
+    Run,
     /// The checksum differs.
     Checksum,
 }
@@ -58,9 +62,12 @@ impl fmt::Display for CheckpointError {
             Self::Contract { path, expected, got } => write!(
                 f,
                 "checkpoint {}: expected contract {expected:016x} (layout, recipe and cluster), got {got:016x}: it \
-                 belongs to another run",
+                 belongs to another model, recipe or cluster",
                 path.display()
             ),
+            Self::Run { path, expected, got } => {
+                write!(f, "checkpoint {}: expected run {expected}, got run {got}", path.display())
+            }
             Self::Rank { path, expected, got } => {
                 write!(f, "checkpoint {}: expected rank {expected}, got rank {got}", path.display())
             }
@@ -98,8 +105,9 @@ impl fmt::Display for Damage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Kind => write!(f, "expected a regular file, got another kind of file"),
-            Self::Magic => write!(f, "expected a checkpoint of version 2, got another format"),
+            Self::Magic => write!(f, "expected a checkpoint of version 3, got another format"),
             Self::Length { expected, got } => write!(f, "expected {expected} bytes, got {got}"),
+            Self::Run => write!(f, "expected the name of a run, got another text: the file is damaged"),
             Self::Checksum => write!(f, "the checksum does not match: the file is damaged"),
         }
     }

@@ -6,8 +6,8 @@ use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use gradwire_core::Instant as Moment;
-use gradwire_core::telemetry::{Frame, NODES_MAX, Note, Report, Run};
+use gradwire_core::telemetry::{Frame, NODES_MAX, Note, NoteKind, Report, Run};
+use gradwire_core::{Instant as Moment, RunId};
 
 /// Notes that are kept for monitors that connect later. When another one comes, the oldest is dropped.
 const NOTES_MAX: usize = 1024;
@@ -21,7 +21,7 @@ const NOTES_MAX: usize = 1024;
 /// use gradwire::{Cluster, Layout, Mem, Recipe, Session};
 ///
 /// let recipe = Recipe::sync();
-/// let board = Board::new(Run { recipe: recipe.to_string(), workers: 1, servers: 0, parameters: 2 });
+/// let board = Board::new(Run { recipe: recipe.to_string(), workers: 1, servers: 0, parameters: 2, name: None });
 /// let address = board.serve("127.0.0.1:0", None, false)?; // `dtop` could connect here
 ///
 /// let builder = Session::builder(Layout::flat(2), recipe, Cluster { workers: 1, servers: 0 });
@@ -56,6 +56,10 @@ struct Contents {
     /// The last report of each rank, with its number.
     reports: BTreeMap<u32, (u64, Report)>,
     notes: VecDeque<(u64, Note)>,
+    /// The run of the board: as its description says, or that of the first node of this process that knows it.
+    name: Option<RunId>,
+    /// The last run whose reports were refused.
+    refused: Option<RunId>,
     /// The number of the last report or note. A reader asks for everything after a number.
     number: u64,
 }
@@ -78,8 +82,20 @@ impl Board {
     /// An empty board for this run.
     pub fn new(run: Run) -> Self {
         let board = Self::default();
-        board.lock().run = Some(run);
+        let mut contents = board.lock();
+        contents.name = run.name;
+        contents.run = Some(run);
+        drop(contents);
         board
+    }
+
+    /// A node of this process is of this run. From now on, reports of other runs are refused.
+    pub(crate) fn set_run(&self, run: RunId) {
+        let mut contents = self.lock();
+        let name = *contents.name.get_or_insert(run);
+        if let Some(description) = &mut contents.run {
+            description.name = Some(name);
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Contents> {
@@ -93,7 +109,8 @@ impl Board {
     }
 
     /// Replaces the last report of a node. The times in the report have the origin of the node's clock, and `report.at`
-    /// is its present; they are converted to the board's time. Ignored for a new rank if the board has 1,088 nodes.
+    /// is its present; they are converted to the board's time. Ignored for a new rank if the board has 1,088 nodes, and
+    /// for a node of another run, which a note tells.
     pub fn report(&self, mut report: Report) {
         let (now, then) = (self.now(), report.at);
         let convert = |at: Moment| {
@@ -110,6 +127,17 @@ impl Board {
         }
         let mut contents = self.lock();
         let rank = report.status.me.0;
+        if let (Some(run), Some(ours)) = (report.run, contents.name)
+            && run != ours
+        {
+            // Told once per run: such a node goes on reporting.
+            if contents.refused.replace(run) != Some(run) {
+                drop(contents);
+                let (rank, number) = (report.status.me, run.tag());
+                self.note(Note { at: now, rank, kind: NoteKind::OtherRun, peer: rank, number });
+            }
+            return;
+        }
         // Reports can come from the network, so their number is bounded.
         if contents.reports.len() >= NODES_MAX && !contents.reports.contains_key(&rank) {
             return;

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use gradwire_core::Instant as Moment;
 use gradwire_core::status::{Counters, Histogram, LinkStatus, Presence, Role};
 use gradwire_core::telemetry::{Frame, Note, Progress, Report, Run, Times};
-use gradwire_core::{Clock, Cluster, Layout, Patience, PeerId, Recipe, Status};
+use gradwire_core::{Clock, Cluster, Incarnation, Layout, Patience, PeerId, Recipe, Status};
 use gradwire_sim::{App, Entry, Fault, Halt, Life, Network, Plan, World};
 
 use crate::source::Update;
@@ -82,7 +82,7 @@ pub(crate) fn run(nodes: u32, updates: &SyncSender<Update>) {
         Box::new(SimulatedWorker { rank: rank.0, state: u64::from(rank.0) + 1, computed })
     };
     let Ok(mut world) = World::new(plan, app) else { return };
-    let run = Run { recipe: recipe.to_string(), workers, servers: 1, parameters: LEN as u64 };
+    let run = Run { recipe: recipe.to_string(), workers, servers: 1, parameters: LEN as u64, name: None };
     let mut reporter = Reporter { updates, computed, cluster, started: Instant::now(), notes_sent: 0, next_report: 0 };
     if reporter.send(Frame::Run(run)).is_ok() {
         let _ = world.run(u64::MAX, |world, _| reporter.on_event(world));
@@ -174,7 +174,15 @@ impl Reporter<'_> {
             true => Progress { loss, accuracy: (1.0 - loss).clamp(0.0, 1.0), examples: u64::from(BATCH) * steps },
             false => Progress::default(),
         };
-        Some(Report { at: now, host: format!("sim-{}", rank.0 / 4), status, times, progress })
+        Some(Report {
+            at: now,
+            host: format!("sim-{}", rank.0 / 4),
+            run: None,
+            incarnation: Incarnation(1),
+            status,
+            times,
+            progress,
+        })
     }
 }
 
@@ -214,5 +222,5 @@ pub(crate) fn synthetic_report(rank: u32, nodes: u32, tick: u64) -> Report {
     let times = Times { steps: tick, compute: tick * 8_000_000, wait: tick * 2_000_000, ..Times::default() };
     let progress = Progress { loss: 1.0 / (1.0 + tick as f32), accuracy: 0.9, examples: tick * 16 };
     let at = Moment::from_nanos(tick * REPORT_INTERVAL);
-    Report { at, host: format!("host-{}", rank / 8), status, times, progress }
+    Report { at, host: format!("host-{}", rank / 8), run: None, incarnation: Incarnation(1), status, times, progress }
 }

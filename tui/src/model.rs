@@ -288,7 +288,7 @@ pub(crate) mod tests {
     use super::*;
     use gradwire_core::status::{Counters, Histogram, LinkStatus, Role};
     use gradwire_core::telemetry::{Progress, Times};
-    use gradwire_core::{Clock, Status};
+    use gradwire_core::{Clock, Incarnation, Status};
 
     /// A worker's report `at` seconds after the start: a step takes 6 ms to compute and 4 ms of waiting.
     pub(crate) fn report(rank: u32, at: f64, steps: u64) -> Report {
@@ -323,7 +323,15 @@ pub(crate) mod tests {
         };
         let times = Times { steps, compute: steps * 6_000_000, wait: steps * 4_000_000, ..Times::default() };
         let progress = Progress { loss: 1.0, accuracy: 0.5, examples: steps * 16 };
-        Report { at: Instant::from_nanos((at * 1e9) as u64), host: "a\u{1b}[2Jb".into(), status, times, progress }
+        Report {
+            at: Instant::from_nanos((at * 1e9) as u64),
+            host: "a\u{1b}[2Jb".into(),
+            run: None,
+            incarnation: Incarnation(1),
+            status,
+            times,
+            progress,
+        }
     }
 
     #[test]

@@ -36,7 +36,7 @@ struct Running {
 impl Running {
     fn start() -> Self {
         let recipe = Recipe::sync();
-        let board = Board::new(Run { recipe: recipe.to_string(), workers: 2, servers: 0, parameters: 8 });
+        let board = Board::new(Run { recipe: recipe.to_string(), workers: 2, servers: 0, parameters: 8, name: None });
         let address = board.serve("127.0.0.1:0", None, false).unwrap().to_string();
         let (pause, stop) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
         let threads = Mem::cluster(2).into_iter().enumerate().map(|(rank, transport)| {
@@ -155,7 +155,7 @@ fn bad_input_is_an_error_that_names_the_option() {
     for (args, word) in [
         (String::new(), "expected HOST:PORT, --replay FILE or --demo"),
         ("--replay /nowhere".into(), "No such file"),
-        (format!("--replay {}", recording.display()), "expected a recording of version 1"),
+        (format!("--replay {}", recording.display()), "expected a recording of version 2"),
         ("--demo --sort size".into(), "--sort: expected rank"),
         ("--demo --interval 0".into(), "--interval: expected 0.05 to 60"),
         ("--demo --wait nan".into(), "--wait: expected 0 to 3600"),

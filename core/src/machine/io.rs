@@ -130,6 +130,12 @@ pub enum Signal {
         /// Index of the element.
         index: u32,
     },
+    /// The peer is of another run, and neither of the two nodes has begun.
+    OtherRun {
+        peer: PeerId,
+        /// Digest of the name of the peer's run.
+        run: u64,
+    },
     /// The peer runs another contract. Its text is in [`THEIRS`], this node's in [`OURS`].
     ContractDiffers {
         peer: PeerId,
@@ -171,6 +177,8 @@ pub enum Event {
         /// When the wait began.
         since: Instant,
     },
+    /// A peer has come that does not belong to this run. It is refused; the run goes on.
+    PeerRefused { peer: PeerId, reason: PeerRefusal },
     /// This node ends, and its residual held a part of its updates.
     Rest(Rest),
     /// A choice of the recipe costs much in this run.
@@ -178,6 +186,17 @@ pub enum Event {
     /// The checkpoint that this node resumed from is older than the run: an earlier process of this rank rejoined after
     /// it. The saved residual is dropped, since that process may have sent it already.
     Outdated,
+}
+
+/// Why a peer was refused by a node that takes part in a run.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+#[allow(missing_docs, reason = "the fields name the difference")]
+pub enum PeerRefusal {
+    /// It is of another run. `run`: digest of that run's name.
+    OtherRun { run: u64 },
+    /// Its contract differs, first in this line, counted from 0.
+    Contract { line: u32 },
 }
 
 /// Why a contribution was refused.
@@ -207,6 +226,8 @@ pub enum ProtocolError {
     WrongRank { expected: PeerId, got: PeerId },
     /// A contract with another digest.
     Contract { expected: u64, got: u64 },
+    /// A node of another run. The values are digests of the names.
+    OtherRun { expected: u64, got: u64 },
     /// A message of a process that has ended, or has not said hello.
     WrongIncarnation { expected: Incarnation, got: Incarnation },
     /// A message that this role does not take, or not now.
@@ -239,6 +260,7 @@ impl fmt::Display for Event {
         match self {
             Self::Outdated => write!(f, "the run is ahead of this checkpoint: its saved residual is dropped"),
             Self::Rest(rest) => rest.fmt(f),
+            Self::PeerRefused { peer, reason } => write!(f, "refused peer {peer}: {reason}"),
             Self::Hint(hint) => write!(f, "hint: {hint}"),
             Self::PeerJoined { peer, .. } => write!(f, "peer {peer} has joined"),
             Self::PeerLost { peer } => {
@@ -259,12 +281,24 @@ impl fmt::Display for ProtocolError {
                 write!(f, "expected a hello of rank {expected}, got one of rank {got}")
             }
             Self::Contract { expected, got } => write!(f, "expected contract {expected:016x}, got {got:016x}"),
+            Self::OtherRun { expected, got } => {
+                write!(f, "expected a node of run {expected:016x} (digest of the name), got one of run {got:016x}")
+            }
             Self::WrongIncarnation { expected, got } => write!(f, "expected {expected}, got {got}"),
             Self::Unexpected { kind } => write!(f, "expected no {kind:?} at this role"),
             Self::NoSuchShard { got } => write!(f, "expected a shard that this node holds, got {got}"),
             Self::Length { kind, expected, got } => write!(f, "expected {expected} bytes after {kind:?}, got {got}"),
             Self::FromTheFuture { version, got } => write!(f, "expected a base of at most {version}, got {got}"),
             Self::Gap { expected, got } => write!(f, "expected sequence {expected}, got {got}"),
+        }
+    }
+}
+
+impl fmt::Display for PeerRefusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::OtherRun { run } => write!(f, "it is of another run ({run:016x})"),
+            Self::Contract { line } => write!(f, "its contract differs in line {}", line + 1),
         }
     }
 }

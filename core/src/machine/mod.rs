@@ -21,14 +21,15 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
 
-pub use contract::Contract;
-pub use io::{Event, Input, Misuse, OURS, Output, ProtocolError, Rejection, Signal, THEIRS};
+pub use contract::{Contract, ContractNote};
+pub use io::{Event, Input, Misuse, OURS, Output, PeerRefusal, ProtocolError, Rejection, Signal, THEIRS};
 pub use node::Node;
 
 use crate::buffer::BufferId;
 use crate::id::{Clock, Cluster, Incarnation, PeerId};
 use crate::layout::Layout;
 use crate::recipe::Recipe;
+use crate::run_id::RunId;
 use crate::saved::SavedBuffer;
 use crate::status::{Status, Waiting};
 use crate::time::{Instant, Patience};
@@ -58,6 +59,8 @@ pub struct Setup {
     pub resumed: Option<Resumed>,
     /// The facts on which all nodes must agree.
     pub contract: Contract,
+    /// The run, if this node knows it already. Peers that know another run are refused.
+    pub run: Option<RunId>,
     /// The bug to run with, in tests that check whether the tests find it.
     #[cfg(planted)]
     pub bug: Option<crate::planted::Bug>,
@@ -78,6 +81,7 @@ impl Setup {
             quorum: 0,
             resumed: None,
             contract: Contract::new(layout, &recipe, cluster, extras),
+            run: None,
             #[cfg(planted)]
             bug: None,
         }

@@ -3,6 +3,7 @@
 use alloc::string::{String, ToString};
 
 use super::LogError;
+use crate::run_id::RunId;
 
 /// A cursor over the body of a frame.
 #[derive(Debug)]
@@ -73,6 +74,12 @@ impl<'a> Reader<'a> {
         let (text, rest) = self.rest.split_at(len);
         self.rest = rest;
         core::str::from_utf8(text).map(ToString::to_string).map_err(|_| LogError::Body)
+    }
+
+    /// The name of a run, or an empty text.
+    pub(super) fn run(&mut self) -> Result<Option<RunId>, LogError> {
+        let text = self.text(RunId::LEN_MAX)?;
+        if text.is_empty() { Ok(None) } else { text.parse().map(Some).map_err(|_| LogError::Body) }
     }
 
     /// Checks that the whole body has been read.

@@ -4,7 +4,8 @@ use alloc::vec::Vec;
 
 use super::reader::Reader;
 use super::{LogError, NODES_MAX, Progress, Report, TEXT_MAX, Times, number, numbers, text};
-use crate::id::{Clock, PeerId};
+use crate::id::{Clock, Incarnation, PeerId};
+use crate::run_id::RunId;
 use crate::status::{Counters, Histogram, LinkStatus, Presence, Rest, Role, Status, Waiting, WorkerStatus};
 use crate::time::Instant;
 
@@ -49,9 +50,11 @@ pub(super) const PRESENCES: [Presence; 5] =
     [Presence::Awaited, Presence::Present, Presence::Suspect, Presence::Lost, Presence::Left];
 
 pub(super) fn emit(log: &mut Vec<u8>, report: &Report) {
-    let Report { at, host, status, times, progress } = report;
+    let Report { at, host, run, incarnation, status, times, progress } = report;
     number(log, at.as_nanos());
     text(log, host);
+    text(log, run.as_ref().map_or("", RunId::as_str));
+    number(log, incarnation.0);
     number(log, u64::from(status.me.0));
     log.push(ROLES.iter().position(|role| *role == status.role).unwrap_or(0) as u8);
     number(log, status.clock.0);
@@ -104,6 +107,8 @@ pub(super) fn emit(log: &mut Vec<u8>, report: &Report) {
 pub(super) fn parse(reader: &mut Reader<'_>) -> Result<Report, LogError> {
     let at = Instant::from_nanos(reader.number()?);
     let host = reader.text(TEXT_MAX)?;
+    let run = reader.run()?;
+    let incarnation = Incarnation(reader.number()?);
     let me = PeerId(reader.short()?);
     let role = reader.one_of(&ROLES)?;
     let clock = Clock(reader.number()?);
@@ -186,5 +191,5 @@ pub(super) fn parse(reader: &mut Reader<'_>) -> Result<Report, LogError> {
     let wire = reader.number()?;
     let times = Times { steps, compute, encode, decode, apply, wait, wire };
     let progress = Progress { loss: reader.float()?, accuracy: reader.float()?, examples: reader.number()? };
-    Ok(Report { at, host, status, times, progress })
+    Ok(Report { at, host, run, incarnation, status, times, progress })
 }

@@ -60,7 +60,15 @@ fn report(seed: u64) -> Report {
     let times =
         Times { steps: n(16), compute: n(17), encode: n(18), decode: n(19), apply: n(20), wait: n(21), wire: n(25) };
     let progress = Progress { loss: 0.75, accuracy: 0.5, examples: n(22) };
-    Report { at: Instant::from_nanos(n(23)), host: "node-7.example".to_string(), status, times, progress }
+    Report {
+        at: Instant::from_nanos(n(23)),
+        host: "node-7.example".to_string(),
+        run: RunId::from_text("morning"),
+        incarnation: Incarnation(n(24)),
+        status,
+        times,
+        progress,
+    }
 }
 
 fn frames(seed: u64) -> Vec<Frame> {
@@ -71,7 +79,7 @@ fn frames(seed: u64) -> Vec<Frame> {
         peer: PeerId(2),
         number: seed,
     };
-    let run = Run { recipe: "payload=updates".to_string(), workers: 4, servers: 1, parameters: seed };
+    let run = Run { recipe: "payload=updates".to_string(), workers: 4, servers: 1, parameters: seed, name: None };
     vec![Frame::Run(run), Frame::Report(report(seed)), Frame::Note(note)]
 }
 

@@ -63,6 +63,7 @@ impl Message {
                 base: hello.digest,
                 weight: hello.has_parameters.into(),
                 clock: hello.resumed_at.0,
+                sequence: hello.run,
                 ..of(hello.rank, hello.incarnation)
             },
             Self::Push(push) => Fields {
@@ -173,6 +174,7 @@ impl Reader {
                 digest: core::mem::take(&mut self.rest.base),
                 has_parameters: self.flag()?,
                 resumed_at: self.clock()?,
+                run: core::mem::take(&mut self.rest.sequence),
             }),
             Kind::Push => Message::Push(Push {
                 shard: ShardId(self.shard()),

@@ -136,6 +136,8 @@ pub struct Hello {
     pub has_parameters: bool,
     /// The suspension that the sender resumed from; 0 for a new run.
     pub resumed_at: Clock,
+    /// Digest of the name of the sender's run ([`RunId::tag`](crate::RunId::tag)); 0 if the sender does not know it.
+    pub run: u64,
 }
 
 /// One shard of a contribution.

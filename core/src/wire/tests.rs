@@ -30,7 +30,14 @@ fn any_header() -> impl Strategy<Value = Header> {
         let (last, view, floats) = (sequence, Sequence(two + 1), 4 * length);
         let (message, length) = match kind {
             0 => (
-                Message::Hello(Hello { rank: origin, incarnation, digest: four, has_parameters: a, resumed_at: clock }),
+                Message::Hello(Hello {
+                    rank: origin,
+                    incarnation,
+                    digest: four,
+                    has_parameters: a,
+                    resumed_at: clock,
+                    run: three,
+                }),
                 length,
             ),
             1 => (Message::Refuse, 0),

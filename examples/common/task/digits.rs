@@ -6,7 +6,7 @@ use std::sync::Arc;
 use gradwire::Layout;
 
 use super::Task;
-use super::math::{add_scaled, best, cross_entropy, dot, normal, seeded};
+use super::math::{add_scaled, best, cross_entropy, dot, fingerprint, normal, seeded};
 use crate::data::{Data, DataError};
 
 /// Images for which the activations of one evaluation are computed at once.
@@ -114,6 +114,11 @@ impl Task for Digits {
             params.extend((0..pair[1]).map(|_| 0.0));
         }
         params
+    }
+
+    fn digest(&self) -> u64 {
+        let pixels = self.train.images.iter().map(|pixel| u64::from(pixel.to_bits()));
+        fingerprint(pixels.chain(self.train.labels.iter().map(|label| u64::from(*label))))
     }
 
     fn examples(&self) -> usize {

@@ -44,3 +44,8 @@ pub(super) fn cross_entropy(scores: &[f32], label: usize, share: f32, delta: &mu
 pub(super) fn best(scores: &[f32]) -> Option<usize> {
     (0..scores.len()).max_by(|a, b| scores[*a].total_cmp(&scores[*b]))
 }
+
+/// A hash of numbers (FNV-1a, a number at a time), to compare the data of processes.
+pub(super) fn fingerprint(numbers: impl Iterator<Item = u64>) -> u64 {
+    numbers.fold(0xcbf2_9ce4_8422_2325, |hash, number| (hash ^ number).wrapping_mul(0x0100_0000_01b3))
+}

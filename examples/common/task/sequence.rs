@@ -20,7 +20,7 @@ use std::sync::Arc;
 use gradwire::Layout;
 
 use super::Task;
-use super::math::{add_scaled, best, cross_entropy, dot, normal, seeded};
+use super::math::{add_scaled, best, cross_entropy, dot, fingerprint, normal, seeded};
 use crate::data::next;
 
 const SYMBOLS: usize = 8;
@@ -199,6 +199,14 @@ impl Task for Sequences {
         fill(parts.output, spread);
         params[parts.bias][..hidden].fill(GATE_BIAS);
         params
+    }
+
+    fn digest(&self) -> u64 {
+        let words = |sequence: &Sequence| {
+            let inputs = sequence.inputs.into_iter().flatten().map(|x| u64::from(x.to_bits()));
+            inputs.chain([sequence.class as u64]).collect::<Vec<_>>()
+        };
+        fingerprint(self.all[..TRAIN].iter().flat_map(words))
     }
 
     fn examples(&self) -> usize {

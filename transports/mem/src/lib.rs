@@ -9,13 +9,14 @@
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::task::{Wake, Waker};
 use std::time::Instant;
 
 use gradwire_core::kernel::KernelResult;
 use gradwire_core::wire::Header;
-use gradwire_core::{Duration, Input, Lent, OpId, PeerId, Pool, ProtocolError, Segment, Transport};
+use gradwire_core::{Duration, Input, Lent, OpId, PeerId, Pool, ProtocolError, RunId, Segment, Transport};
 
 /// One node's end of an in-process network. All nodes are connected from the start.
 ///
@@ -50,6 +51,8 @@ pub struct Mem {
     me: PeerId,
     /// Mailboxes of all nodes, by rank.
     mailboxes: Arc<[Arc<Mailbox>]>,
+    /// The run of all nodes, and whether one of them has set it. Until then it is a random name.
+    run: Arc<Mutex<(RunId, bool)>>,
     /// Inputs for the machine, in order.
     ready: VecDeque<Input>,
     /// State of each peer, by rank.
@@ -105,11 +108,19 @@ impl Mem {
     /// The ends of a network of `nodes` nodes, in order of rank.
     pub fn cluster(nodes: u32) -> Vec<Self> {
         let mailboxes: Arc<[_]> = (0..nodes).map(|_| Arc::new(Mailbox::default())).collect();
+        let drawn = RunId::drawn(RandomState::new().build_hasher().finish());
+        let run = Arc::new(Mutex::new((drawn, false)));
         let endpoint = |me| {
             let peers = (0..nodes).filter(|peer| *peer != me).map(PeerId);
             let ready = peers.map(|peer| Input::Connected { peer }).collect();
             let stream = |peer| Stream { connected: peer != me, ..Stream::default() };
-            Self { me: PeerId(me), mailboxes: Arc::clone(&mailboxes), ready, streams: (0..nodes).map(stream).collect() }
+            Self {
+                me: PeerId(me),
+                mailboxes: Arc::clone(&mailboxes),
+                run: Arc::clone(&run),
+                ready,
+                streams: (0..nodes).map(stream).collect(),
+            }
         };
         (0..nodes).map(endpoint).collect()
     }
@@ -182,6 +193,26 @@ impl Transport for Mem {
     /// Zero: a thread that has dropped its end cannot connect again.
     fn patience(&self) -> Option<Duration> {
         Some(Duration::ZERO)
+    }
+
+    fn run(&self) -> Option<RunId> {
+        Some(self.run.lock().unwrap_or_else(PoisonError::into_inner).0)
+    }
+
+    /// The first node that sets the run sets it for all. Nodes that have been given different runs refuse each other's
+    /// hello.
+    fn set_run(&mut self, run: RunId) {
+        let mut shared = self.run.lock().unwrap_or_else(PoisonError::into_inner);
+        if !shared.1 {
+            *shared = (run, true);
+        }
+    }
+
+    fn propose_run(&mut self, run: RunId) {
+        let mut shared = self.run.lock().unwrap_or_else(PoisonError::into_inner);
+        if !shared.1 {
+            shared.0 = run;
+        }
     }
 
     fn transmit(&mut self, op: OpId, peer: PeerId, header: Header, body: Option<Segment>, pool: &Pool) {

@@ -25,7 +25,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use gradwire_stream::DEAD_AFTER_MIN;
-pub use gradwire_stream::{Config, Notice, Refusal, StreamError, Streams};
+pub use gradwire_stream::{Config, Notice, Refusal, Runs, StreamError, Streams};
 pub use socket::{Pair, Sockets};
 
 /// The ring buffers, which fuzzing uses directly. Not a stable API: this module can change in any release.

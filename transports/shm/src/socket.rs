@@ -60,7 +60,13 @@ impl Sockets {
 
 /// The directory for a cluster that does not name one, see [`Builder::directory`](crate::Builder::directory).
 pub(crate) fn default_directory(cluster: &str) -> PathBuf {
-    let name: String = cluster.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }).take(32).collect();
+    let mut name: String = cluster.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }).take(32).collect();
+    if name != cluster {
+        // Names that are shortened or changed, such as those of jobs, stay different.
+        // FNV-1a.
+        let hash = |hash: u32, byte: u8| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193);
+        name += &format!("-{:08x}", cluster.bytes().fold(0x811c_9dc5, hash));
+    }
     match std::env::var_os("XDG_RUNTIME_DIR") {
         Some(runtime) if Path::new(&runtime).is_dir() => Path::new(&runtime).join(format!("gradwire-{name}")),
         _ => std::env::temp_dir().join(format!("gradwire-{}-{name}", rustix::process::getuid().as_raw())),

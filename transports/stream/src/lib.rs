@@ -8,9 +8,12 @@
 //! - **Dialling.** The higher rank dials the lower one. Where addresses are not known beforehand, rank 0 is the
 //!   meeting point: each node reports the address where it listens to rank 0, and rank 0 sends the *address book*
 //!   (rank and address of all known nodes) to each node, again whenever an address changes.
-//! - **Greeting.** Each side first sends a *preamble* of fixed length: protocol version, cluster, rank, and the
-//!   *instance*, a random number drawn once per process. If the preambles do not match, the accepting side answers
+//! - **Greeting.** Each side first sends a *preamble* of fixed length: protocol version, cluster, run, rank, and
+//!   the *instance*, a random number drawn once per process. If the preambles do not match, the accepting side answers
 //!   with a [`Refusal`]; both sides report it to their users ([`Notice`], [`StreamError`]).
+//! - **Runs.** Nodes of different runs refuse each other. A node that has not been given a run adopts that of a peer. If
+//!   nobody was given one, rank 0 draws a name and proposes it to all. A proposal gives way to a run that a peer knows,
+//!   until the node has entered the run.
 //! - **Framing.** A message is gradwire's 64-byte header, followed by the body. After a header, the reader stops until
 //!   the machine has named the destination of the body; then it reads the body directly into that destination. Until
 //!   then the body is *held*: it stays in the buffers of the connection and of the sender. If the carrier does not
@@ -38,13 +41,13 @@ mod streams;
 mod writer;
 
 pub use carrier::{Carrier, Stream};
-pub use notice::{Notice, Refusal, StreamError};
+pub use notice::{Notice, Refusal, Runs, StreamError};
 pub use streams::{Config, DEAD_AFTER_MIN, GREETING_MAX, STRANGERS_MAX, Streams};
 
 /// Parsers that fuzzing feeds directly. Not a stable API: this module can change in any release.
 #[doc(hidden)]
 pub mod parts {
     pub use crate::control::{CONTROL_LEN, Control, parse_book};
-    pub use crate::preamble::{PREAMBLE_LEN, Preamble};
+    pub use crate::preamble::{KnownRun, PREAMBLE_LEN, Preamble};
     pub use crate::reader::{Reader, Step};
 }

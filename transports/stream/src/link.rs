@@ -86,7 +86,11 @@ impl<S: Stream> Link<S> {
                     let text = "the connection ended before the greeting was complete";
                     return Err(io::Error::new(io::ErrorKind::UnexpectedEof, text));
                 }
-                Ok(n) => received.extend(&bytes[..n]),
+                Ok(n) => {
+                    received.extend(&bytes[..n]);
+                    let checked = Preamble::check_version(received);
+                    checked.map_err(|text| io::Error::new(io::ErrorKind::InvalidData, text))?;
+                }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(None),
                 Err(error) => return Err(error),
             }

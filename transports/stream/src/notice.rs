@@ -4,8 +4,8 @@
 use std::fmt;
 use std::io;
 
-use gradwire_core::PeerId;
 use gradwire_core::wire::WireError;
+use gradwire_core::{PeerId, RunId};
 
 /// Why the accepting node rejected a connection after reading its preamble.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
@@ -26,6 +26,8 @@ pub enum Refusal {
     Taken { rank: u64 },
     /// The announced address cannot be dialled.
     Address { rank: u64 },
+    /// The runs differ. Each side has the name of the other's run in its preamble.
+    Run,
 }
 
 impl Refusal {
@@ -39,6 +41,7 @@ impl Refusal {
             Self::NotHere { expected, got } => (5, expected, got),
             Self::Taken { rank } => (6, rank, 0),
             Self::Address { rank } => (7, rank, 0),
+            Self::Run => (8, 0, 0),
         }
     }
 
@@ -52,6 +55,7 @@ impl Refusal {
             5 => Self::NotHere { expected, got },
             6 => Self::Taken { rank: expected },
             7 => Self::Address { rank: expected },
+            8 => Self::Run,
             _ => return None,
         })
     }
@@ -93,6 +97,7 @@ impl fmt::Display for Refusal {
                 "rank {rank} announced an address that cannot be dialled: expected IP:PORT; check the address that it \
                  advertises"
             ),
+            Self::Run => write!(f, "it is of another run"),
         }
     }
 }
@@ -137,6 +142,21 @@ impl fmt::Display for Notice {
     }
 }
 
+/// The runs of two nodes that have met and do not belong together.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub struct Runs {
+    /// The run of this node.
+    pub ours: RunId,
+    /// The run of the peer.
+    pub theirs: RunId,
+}
+
+impl fmt::Display for Runs {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "this node is of run {}, the peer is of run {}", self.ours, self.theirs)
+    }
+}
+
 /// A failure that ends the run.
 #[derive(Debug)]
 #[non_exhaustive]
@@ -147,6 +167,8 @@ pub enum StreamError {
     /// A peer that was never connected has ended the last `times` connections during the handshake, over more than
     /// half of `dead_after`.
     Handshake { peer: PeerId, address: String, times: u32 },
+    /// A peer is of another run.
+    OtherRun { peer: PeerId, address: String, runs: Box<Runs> },
     /// The system calls to wait for events failed.
     Io(io::Error),
 }
@@ -162,6 +184,9 @@ impl fmt::Display for StreamError {
                 "peer {peer} ({address}) ended {times} connections during the handshake: its key differs from this \
                  node's, only one of the two nodes has a key, or no gradwire node listens there; check key and address"
             ),
+            Self::OtherRun { peer, address, runs } => {
+                write!(f, "peer {peer} ({address}): {runs}; give each run an address of its own")
+            }
             Self::Io(error) => error.fmt(f),
         }
     }

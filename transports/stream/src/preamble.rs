@@ -1,32 +1,35 @@
-//! The preamble: the first 128 bytes that each side of a connection sends. It identifies the sender, and carries the
+//! The preamble: the first 192 bytes that each side of a connection sends. It identifies the sender, and carries the
 //! [`Refusal`] if the accepting side rejects the connection. Integers are little-endian.
 //!
 //! | bytes | field | meaning |
 //! |---|---|---|
 //! | 0..4 | magic | `GRWP` |
-//! | 4 | version | version of the protocol, 1 |
+//! | 4 | version | version of the protocol, 2 |
 //! | 5 | code | 0: accepted; else the kind of refusal, see [`Refusal`] |
 //! | 6..8 | length | length of the address in bytes, 0 to 64 |
 //! | 8..16 | cluster | digest of the cluster's name |
 //! | 16..20 | nodes | number of nodes, workers and servers together |
 //! | 20..24 | rank | rank of the sender |
 //! | 24..28 | to | rank that the sender expects at the other end |
-//! | 28..32 | | 0 |
+//! | 28 | run known | 0: the sender has no run; 1: it is proposed, see [`KnownRun`]; 2: it is known |
+//! | 29..32 | | 0 |
 //! | 32..40 | instance | random number of the sender's process |
 //! | 40..48 | expected | first value of the refusal, else 0 |
 //! | 48..56 | got | second value of the refusal, else 0 |
 //! | 56..120 | address | where the sender listens, printable ASCII padded with zeros |
-//! | 120..124 | | 0 |
-//! | 124..128 | checksum | CRC-32 of bytes 0..124 |
+//! | 120..184 | run | name of the sender's run, padded with zeros |
+//! | 184..188 | | 0 |
+//! | 188..192 | checksum | CRC-32 of bytes 0..188 |
 
+use gradwire_core::RunId;
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use crate::notice::Refusal;
 
 /// Length of a preamble in bytes.
-pub const PREAMBLE_LEN: usize = 128;
-pub(crate) const VERSION: u8 = 1;
+pub const PREAMBLE_LEN: usize = 192;
+pub(crate) const VERSION: u8 = 2;
 const MAGIC: [u8; 4] = *b"GRWP";
 const ADDRESS_LEN: usize = 64;
 
@@ -40,7 +43,18 @@ pub struct Preamble {
     pub to: u32,
     pub instance: u64,
     pub address: String,
+    pub run: Option<KnownRun>,
     pub refusal: Option<Refusal>,
+}
+
+/// A run, as far as a node knows it.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub struct KnownRun {
+    /// Its name.
+    pub run: RunId,
+    /// The node is of this run for good. If not, rank 0 has drawn the name for a run that has not begun, and a known
+    /// run replaces it.
+    pub known: bool,
 }
 
 #[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
@@ -54,11 +68,13 @@ struct Raw {
     nodes: U32,
     rank: U32,
     to: U32,
-    zero: U32,
+    run_known: u8,
+    zero: [u8; 3],
     instance: U64,
     expected: U64,
     got: U64,
     address: [u8; ADDRESS_LEN],
+    run: [u8; RunId::LEN_MAX],
     zeros: U32,
     checksum: U32,
 }
@@ -99,11 +115,16 @@ impl Preamble {
             .address
             .split_at_checked(length)
             .ok_or_else(|| format!("preamble: expected an address of at most {ADDRESS_LEN} bytes, got {length}"))?;
-        let clean = padding.iter().all(|byte| *byte == 0) && raw.zero == 0 && raw.zeros == 0;
+        let clean = padding.iter().all(|byte| *byte == 0) && raw.zero == [0; 3] && raw.zeros == 0;
         let printable = address.iter().all(|byte| byte.is_ascii_graphic());
         if !clean || !printable {
             return Err("preamble: expected an address of printable ASCII, padded with zeros".to_string());
         }
+        let run = match (raw.run_known, RunId::from_bytes(&raw.run)) {
+            (0, _) if raw.run == [0; RunId::LEN_MAX] => None,
+            (known @ (1 | 2), Some(run)) => Some(KnownRun { run, known: known == 2 }),
+            (known, _) => return Err(format!("preamble: expected the name of a run, got another text ({known})")),
+        };
         Ok(Self {
             cluster: raw.cluster.get(),
             nodes: raw.nodes.get(),
@@ -111,8 +132,23 @@ impl Preamble {
             to: raw.to.get(),
             instance: raw.instance.get(),
             address: String::from_utf8_lossy(address).into_owned(),
+            run,
             refusal,
         })
+    }
+
+    /// Checks the version of a preamble of which only the beginning is here. Preambles of other versions can be
+    /// shorter, so the rest may never come.
+    ///
+    /// # Errors
+    /// The text for a notice.
+    pub(crate) fn check_version(bytes: &[u8]) -> Result<(), String> {
+        match bytes.strip_prefix(&MAGIC) {
+            Some([got, ..]) if *got != VERSION => {
+                Err(Refusal::Version { expected: VERSION.into(), got: (*got).into() }.to_string())
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Encodes the preamble. An address longer than 64 bytes is replaced by an empty one.
@@ -130,11 +166,13 @@ impl Preamble {
             nodes: self.nodes.into(),
             rank: self.rank.into(),
             to: self.to.into(),
-            zero: U32::ZERO,
+            run_known: self.run.map_or(0, |run| 1 + u8::from(run.known)),
+            zero: [0; 3],
             instance: self.instance.into(),
             expected: expected.into(),
             got: got.into(),
             address,
+            run: self.run.map_or([0; RunId::LEN_MAX], |run| run.run.to_bytes()),
             zeros: U32::ZERO,
             checksum: U32::ZERO,
         };
@@ -152,15 +190,33 @@ mod tests {
 
     fn preamble(refusal: Option<Refusal>) -> Preamble {
         let address = "127.0.0.1:4000".to_string();
-        Preamble { cluster: 7, nodes: 5, rank: 3, to: 0, instance: 9, address, refusal }
+        let run = Some(KnownRun { run: "run-1".parse().unwrap(), known: true });
+        Preamble { cluster: 7, nodes: 5, rank: 3, to: 0, instance: 9, address, run, refusal }
     }
 
     #[test]
     fn parse_returns_the_preamble_that_was_emitted() {
-        for refusal in [None, Some(Refusal::Nodes { expected: 4, got: 5 }), Some(Refusal::Taken { rank: 3 })] {
+        for refusal in
+            [None, Some(Refusal::Nodes { expected: 4, got: 5 }), Some(Refusal::Taken { rank: 3 }), Some(Refusal::Run)]
+        {
             let preamble = preamble(refusal);
             assert_eq!(Preamble::parse(&preamble.emit()), Ok(preamble));
         }
+        for run in [None, preamble(None).run.map(|run| KnownRun { known: false, ..run })] {
+            let preamble = Preamble { run, ..preamble(None) };
+            assert_eq!(Preamble::parse(&preamble.emit()), Ok(preamble));
+        }
+    }
+
+    /// A preamble of another version may be shorter, and is refused before it is complete.
+    #[test]
+    fn another_version_is_refused_by_its_first_bytes() {
+        let mut bytes = preamble(None).emit();
+        assert_eq!(Preamble::check_version(&bytes[..64]), Ok(()));
+        assert_eq!(Preamble::check_version(&bytes[..4]), Ok(()));
+        bytes[4] = 1;
+        let error = Preamble::check_version(&bytes[..5]).unwrap_err();
+        assert!(error.starts_with("expected protocol version 2, got 1"), "{error}");
     }
 
     #[test]

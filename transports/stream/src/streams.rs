@@ -17,13 +17,14 @@ use std::task::Wake;
 use std::time::{Duration, Instant};
 
 use gradwire_core::kernel::KernelResult;
-use gradwire_core::{Input, OpId, PeerId, Pool};
+use gradwire_core::{Input, OpId, PeerId, Pool, RunId};
 use mio::{Events, Interest, Poll, Token};
 
 use crate::carrier::{Carrier, Stream};
 use crate::control::Control;
 use crate::link::{Link, State};
 use crate::notice::{Notice, StreamError};
+use crate::preamble::KnownRun;
 use crate::reader::Step;
 
 /// Most strangers (accepted connections that have not completed the greeting) that are open at once. Further
@@ -108,6 +109,8 @@ pub struct Streams<C: Carrier> {
     config: Config,
     /// Digest of the cluster's name.
     cluster: u64,
+    /// The run of this node. `None`: it has not been given one, and no peer has named one yet.
+    run: Option<KnownRun>,
     /// Random number of this process, never 0. It distinguishes a peer that reconnects from one that was restarted.
     instance: u64,
     poll: Poll,
@@ -213,11 +216,15 @@ impl<C: Carrier> Streams<C> {
             refused_since: None,
         };
         // The keys of the standard library's hash maps are random; 0 is reserved for "never connected".
-        let instance = RandomState::new().build_hasher().finish() | 1;
+        let draw = || RandomState::new().build_hasher().finish();
+        let instance = draw() | 1;
+        // Until the caller sets a run, or a peer knows one.
+        let run = (config.rank == PeerId(0)).then(|| KnownRun { run: RunId::drawn(draw()), known: false });
         Ok(Self {
             peers: (0..config.nodes).map(peer).collect(),
             carrier,
             cluster: digest(&config.cluster),
+            run,
             config,
             instance,
             poll,

@@ -23,7 +23,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs};
 use std::time::Duration;
 
 use gradwire_stream::DEAD_AFTER_MIN;
-pub use gradwire_stream::{Config, Notice, Refusal, StreamError, Streams};
+pub use gradwire_stream::{Config, Notice, Refusal, Runs, StreamError, Streams};
 pub use key::{Key, KeyError};
 use mio::net::TcpListener;
 pub use socket::{Socket, Sockets};

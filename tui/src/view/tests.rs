@@ -17,7 +17,7 @@ fn at(seconds: f64) -> Instant {
 fn model() -> Model {
     let mut model = Model::default();
     let recipe = "payload=updates pace=stale bound=3 codec=threshold".to_string();
-    model.take(Telemetry::Run(Run { recipe, workers: 5, servers: 0, parameters: 50_826 }));
+    model.take(Telemetry::Run(Run { recipe, workers: 5, servers: 0, parameters: 50_826, name: None }));
     for tick in 0..80 {
         for rank in 0..5u32 {
             let now = f64::from(tick) / 4.0;
@@ -157,7 +157,13 @@ fn hostile_reports_are_drawn() {
     for round in 0..60 {
         let mut model = Model::default();
         let recipe = format!("bound={} updates={}\u{1b}[2J", next(), next() % 3);
-        model.take(Telemetry::Run(Run { recipe, workers: next() as u32, servers: 3, parameters: u64::MAX }));
+        model.take(Telemetry::Run(Run {
+            recipe,
+            workers: next() as u32,
+            servers: 3,
+            parameters: u64::MAX,
+            name: None,
+        }));
         for _ in 0..200 {
             let rank = (next() % 9) as u32;
             let mut report = crate::model::tests::report(rank, 0.0, next() % 1000);

@@ -24,7 +24,7 @@ pub(crate) use port::Port;
 pub(crate) use stalls::Awaited;
 use stalls::Stalls;
 
-use super::{Event, Input, Misuse, OURS, Output, ProtocolError, Setup, Signal, THEIRS};
+use super::{Event, Input, Misuse, OURS, Output, PeerRefusal, ProtocolError, Setup, Signal, THEIRS};
 use crate::buffer::Segment;
 use crate::id::{Clock, Incarnation, OpId, PeerId};
 use crate::kernel::{Kernel, KernelResult};
@@ -44,6 +44,8 @@ pub(crate) struct Hub {
     pub(crate) vectors: Vectors,
     /// This node has parameters of a run that has begun. Hellos say so.
     pub(crate) has_parameters: bool,
+    /// The application has joined.
+    joined: bool,
     now: Instant,
     outputs: VecDeque<Output>,
     operations: Operations,
@@ -111,6 +113,7 @@ impl Hub {
             staleness: Histogram::default(),
             vectors,
             has_parameters: false,
+            joined: false,
             now: Instant::ORIGIN,
             outputs: VecDeque::with_capacity(64),
             operations: Operations::new(),
@@ -192,6 +195,7 @@ impl Hub {
 
     pub(crate) fn signal(&mut self, signal: Signal) {
         self.outputs.push_back(Output::Signal(signal));
+        self.joined |= matches!(signal, Signal::Joined { .. });
         // Once in a run: all nodes have the same recipe.
         if matches!(signal, Signal::Joined { .. }) && self.setup.me == PeerId(0) {
             self.setup.recipe.hints(None).for_each(|hint| self.outputs.push_back(Output::Event(Event::Hint(hint))));
@@ -253,9 +257,19 @@ impl Hub {
         let Setup { me, incarnation, .. } = self.setup;
         let (digest, length) = (self.setup.contract.digest(), self.setup.contract.len());
         let (has_parameters, resumed_at) = (self.has_parameters, self.suspension());
-        let hello = Hello { rank: me, incarnation, digest, has_parameters, resumed_at };
+        let hello = Hello { rank: me, incarnation, digest, has_parameters, resumed_at, run: self.run_tag() };
         let text = Segment { buffer: OURS, start: 0, len: length };
         self.send(peer, Message::Hello(hello), Some(text), length, Purpose::Nothing);
+    }
+
+    /// The digest of this node's run; 0: not known.
+    fn run_tag(&self) -> u64 {
+        self.setup.run.map_or(0, |run| run.tag())
+    }
+
+    /// Does this node take part in a run? A stranger must not end it then.
+    fn has_begun(&self) -> bool {
+        self.joined || self.has_parameters
     }
 
     /// The suspension that this node resumed from. Collectives compare rounds instead, with the coordinator.
@@ -311,6 +325,17 @@ impl Hub {
             self.close(peer, ProtocolError::WrongRank { expected: peer, got: hello.rank });
             return None;
         }
+        let ours = self.run_tag();
+        if ours != 0 && hello.run != 0 && ours != hello.run && !planted!(self, RunNotChecked) {
+            let run = hello.run;
+            if self.has_begun() {
+                self.event(Event::PeerRefused { peer, reason: PeerRefusal::OtherRun { run } });
+            } else {
+                self.signal(Signal::OtherRun { peer, run });
+            }
+            self.close(peer, ProtocolError::OtherRun { expected: ours, got: run });
+            return None;
+        }
         if hello.digest != self.setup.contract.digest() {
             // There is one buffer for a peer's text: while one difference is looked for, other peers are only cut off.
             if self.comparing.is_some() || length == 0 {
@@ -362,7 +387,11 @@ impl Hub {
     fn on_compared(&mut self, result: KernelResult) {
         let Some(Differing { peer, digest, length }) = self.comparing.take() else { return };
         let line = if let KernelResult::Differs { line } = result { line } else { 0 };
-        self.signal(Signal::ContractDiffers { peer, line, length });
+        if self.has_begun() {
+            self.event(Event::PeerRefused { peer, reason: PeerRefusal::Contract { line } });
+        } else {
+            self.signal(Signal::ContractDiffers { peer, line, length });
+        }
         self.close_contract(peer, digest);
     }
 

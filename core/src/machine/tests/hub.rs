@@ -13,7 +13,7 @@ fn hellos_are_checked() {
     s.feed(Input::Connected { peer: PeerId(0) });
     s.expect_transmit(0, Kind::Hello);
     let (digest, incarnation) = (s.setup.contract.digest(), Incarnation(1));
-    let stranger = Hello { rank: PeerId(1), incarnation, digest, has_parameters: false, resumed_at: Clock(0) };
+    let stranger = Hello { rank: PeerId(1), incarnation, digest, has_parameters: false, resumed_at: Clock(0), run: 0 };
     s.tell(0, Message::Hello(stranger));
     s.expect_close(0, ProtocolError::WrongRank { expected: PeerId(0), got: PeerId(1) }).expect_idle();
 }
@@ -26,7 +26,7 @@ fn another_contract_is_refused_by_its_first_differing_line() {
     s.feed(Input::Connected { peer: PeerId(0) });
     s.expect_transmit(0, Kind::Hello);
     let (digest, incarnation) = (contract.digest(), Incarnation(1));
-    let hello = Hello { rank: PeerId(0), incarnation, digest, has_parameters: false, resumed_at: Clock(0) };
+    let hello = Hello { rank: PeerId(0), incarnation, digest, has_parameters: false, resumed_at: Clock(0), run: 0 };
     let input = s.header(0, 1, text.len(), Message::Hello(hello));
     s.feed(input);
     let Some(Output::Receive { op, into: Some(into), .. }) = s.wants.pop_front() else { panic!("the text is read") };
@@ -35,6 +35,38 @@ fn another_contract_is_refused_by_its_first_differing_line() {
     let line = text.lines().position(|line| line == "bound = 5").unwrap() as u32;
     s.expect_signal(Signal::ContractDiffers { peer: PeerId(0), line, length: text.len() as u32 });
     assert!(matches!(s.wants.pop_front(), Some(Output::Close { reason: ProtocolError::Contract { .. }, .. })));
+}
+
+/// Two nodes that know their runs, and know different ones, refuse each other. A node without a run is welcome.
+#[test]
+fn a_node_of_another_run_is_refused() {
+    let [ours, theirs] = ["morning", "evening"].map(|name| name.parse::<RunId>().unwrap());
+    let named = |setup| Setup { run: Some(ours), ..setup };
+    let come = |s: &mut Trace, run: u64| {
+        s.feed(Input::Connected { peer: PeerId(0) });
+        let Message::Hello(own) = s.expect_transmit(0, Kind::Hello) else { panic!("a hello comes first") };
+        assert_eq!(own.run, ours.tag());
+        let digest = s.setup.contract.digest();
+        let hello = Hello {
+            rank: PeerId(0),
+            incarnation: Incarnation(1),
+            digest,
+            has_parameters: false,
+            resumed_at: Clock(0),
+            run,
+        };
+        s.tell(0, Message::Hello(hello));
+    };
+    let run = theirs.tag();
+    let refused = ProtocolError::OtherRun { expected: ours.tag(), got: run };
+    let mut s = trace_of(Recipe::sync(), 1, 2, named);
+    come(&mut s, run);
+    s.expect_signal(Signal::OtherRun { peer: PeerId(0), run }).expect_close(0, refused).expect_idle();
+    for welcome in [0, ours.tag()] {
+        let mut s = trace_of(Recipe::sync(), 1, 2, named);
+        come(&mut s, welcome);
+        s.expect_event(joined(0, 1));
+    }
 }
 
 #[test]

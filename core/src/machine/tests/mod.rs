@@ -157,7 +157,8 @@ impl Trace {
         self.feed(Input::Connected { peer: PeerId(peer) });
         self.expect_transmit(peer, Kind::Hello);
         let (rank, digest) = (PeerId(peer), self.setup.contract.digest());
-        let hello = Hello { rank, incarnation: Incarnation(incarnation), digest, has_parameters, resumed_at: Clock(0) };
+        let hello =
+            Hello { rank, incarnation: Incarnation(incarnation), digest, has_parameters, resumed_at: Clock(0), run: 0 };
         let input = self.header(peer, incarnation, 0, Message::Hello(hello));
         self.feed(input)
     }

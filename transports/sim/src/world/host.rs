@@ -39,7 +39,10 @@ impl World {
                 self.crash(me, None);
                 self.nodes[me.index()].life = Life::Cut(peer);
             }
-            Signal::ResumedElsewhere { .. } | Signal::ContractDiffers { .. } | Signal::LedgerFull { .. } => {}
+            Signal::ResumedElsewhere { .. }
+            | Signal::OtherRun { .. }
+            | Signal::ContractDiffers { .. }
+            | Signal::LedgerFull { .. } => {}
         }
     }
 

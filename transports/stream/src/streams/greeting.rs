@@ -13,8 +13,8 @@ use super::Streams;
 use crate::carrier::{Carrier, Stream};
 use crate::control;
 use crate::link::State;
-use crate::notice::{Notice, Refusal, StreamError};
-use crate::preamble::Preamble;
+use crate::notice::{Notice, Refusal, Runs, StreamError};
+use crate::preamble::{KnownRun, Preamble};
 
 impl<C: Carrier> Streams<C> {
     /// This node's preamble for the node of rank `to`.
@@ -26,6 +26,7 @@ impl<C: Carrier> Streams<C> {
             to: to as u32,
             instance: self.instance,
             address: self.carrier.own_address(),
+            run: self.run,
             refusal,
         }
     }
@@ -62,9 +63,42 @@ impl<C: Carrier> Streams<C> {
         }
     }
 
-    /// The checks that both sides make: cluster, number of nodes, and the rank that the sender expects here.
+    /// The runs, if both are known and differ. Runs of different clusters differ as well, if they are only proposed.
+    fn different_runs(&self, theirs: &Preamble) -> Option<Runs> {
+        let decided = |run: &KnownRun| run.known || theirs.cluster != self.cluster;
+        let (ours, theirs) = (self.run.filter(decided)?.run, theirs.run.filter(decided)?.run);
+        (ours != theirs).then_some(Runs { ours, theirs })
+    }
+
+    /// Takes the run of a peer, if this node knows none.
+    fn adopt_run(&mut self, theirs: &Preamble) {
+        let Some(new) = theirs.run else { return };
+        let Some(own) = self.run else {
+            self.run = Some(new);
+            return;
+        };
+        // Of two proposals, that of rank 0's present process counts.
+        if own.known || !(new.known || (theirs.rank == 0 && self.config.rank != PeerId(0))) {
+            return;
+        }
+        self.run = Some(new);
+        if own.run != new.run && self.config.rank == PeerId(0) {
+            // Peers that have adopted the proposal must hear of the run before anything else happens between them and
+            // this node: they greet again.
+            for slot in 0..self.links.len() {
+                if self.links[slot].as_ref().is_some_and(|link| matches!(link.state, State::Open { .. })) {
+                    self.break_link(slot, format!("greeting again, since the run is {}", new.run));
+                }
+            }
+        }
+    }
+
+    /// The checks that both sides make: run, cluster, number of nodes, and the rank that the sender expects here.
     fn mismatch(&self, theirs: &Preamble) -> Option<Refusal> {
         let (nodes, me) = (self.config.nodes, self.config.rank.0);
+        if self.different_runs(theirs).is_some() {
+            return Some(Refusal::Run);
+        }
         if theirs.cluster != self.cluster {
             return Some(Refusal::Cluster { expected: self.cluster, got: theirs.cluster });
         }
@@ -85,12 +119,18 @@ impl<C: Carrier> Streams<C> {
             (expected != got).then_some(Refusal::NotHere { expected, got })
         });
         let Some(reason) = mismatch else {
+            self.adopt_run(theirs);
             self.open(slot, rank, theirs.instance, now);
             return Ok(());
         };
         self.remove(slot);
+        let runs = self.different_runs(theirs).filter(|_| reason == Refusal::Run);
         let peer = &mut self.peers[rank];
         let address = peer.address.clone().unwrap_or_default();
+        if let Some(runs) = runs {
+            let (peer, runs) = (PeerId(rank as u32), Box::new(runs));
+            return Err(Failure::Run(StreamError::OtherRun { peer, address, runs }));
+        }
         let since = *peer.refused_since.get_or_insert(now);
         let peer = PeerId(rank as u32);
         // A temporary reason has `dead_after` to pass: by then a process that has died no longer holds its rank.
@@ -132,6 +172,10 @@ impl<C: Carrier> Streams<C> {
             }
             None
         });
+        let runs = self.different_runs(&theirs);
+        if refusal.is_none() {
+            self.adopt_run(&theirs);
+        }
         let answer = self.preamble(rank, refusal);
         let Some(link) = &mut self.links[slot] else { return Ok(()) };
         link.greet(&answer)?;
@@ -139,7 +183,8 @@ impl<C: Carrier> Streams<C> {
             // Closing only the sending direction lets the peer read the refusal.
             link.stream.shutdown();
             if let Some(link) = self.remove(slot) {
-                self.notify_turned_away(&link, format!("rank {rank}: {refusal}"));
+                let reason = runs.map_or_else(|| refusal.to_string(), |runs| runs.to_string());
+                self.notify_turned_away(&link, format!("rank {rank}: {reason}"));
             }
             return Ok(());
         }

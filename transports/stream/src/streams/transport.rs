@@ -7,13 +7,14 @@ use std::task::Waker;
 use std::time::{Duration, Instant};
 
 use gradwire_core::wire::Header;
-use gradwire_core::{Input, OpId, PeerId, Pool, ProtocolError, Segment, Transport};
+use gradwire_core::{Input, OpId, PeerId, Pool, ProtocolError, RunId, Segment, Transport};
 
 use super::{PASSES_PER_POLL, QUEUE_MAX, Streams};
 use crate::carrier::{Carrier, Stream};
 use crate::control::Control;
 use crate::link::{Link, State};
 use crate::notice::StreamError;
+use crate::preamble::KnownRun;
 
 /// How long dropping a transport waits for queued frames to be written.
 const FLUSH_MAX: Duration = Duration::from_secs(1);
@@ -31,6 +32,20 @@ impl<C: Carrier> Transport for Streams<C> {
     /// given up `dead_after` after its last byte.
     fn patience(&self) -> Option<Duration> {
         Some(self.config.dead_after - self.silence())
+    }
+
+    fn run(&self) -> Option<RunId> {
+        self.run.map(|run| run.run)
+    }
+
+    fn set_run(&mut self, run: RunId) {
+        self.run = Some(KnownRun { run, known: true });
+    }
+
+    fn propose_run(&mut self, run: RunId) {
+        if !self.run.is_some_and(|run| run.known) {
+            self.run = Some(KnownRun { run, known: false });
+        }
     }
 
     fn transmit(&mut self, op: OpId, peer: PeerId, header: Header, body: Option<Segment>, pool: &Pool) {
