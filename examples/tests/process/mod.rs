@@ -71,14 +71,14 @@ impl Process {
 
     /// As [`start`](Self::start), with additional environment variables.
     pub(crate) fn start_with(name: &str, args: &str, env: &[(&str, &str)]) -> Self {
-        let mut child = Command::new(binary(name))
-            .args(args.split_whitespace())
-            .envs(env.iter().copied())
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
+        let mut command = Command::new(binary(name));
+        command.args(args.split_whitespace()).envs(env.iter().copied());
+        Self::spawn(command)
+    }
+
+    /// Starts any command.
+    pub(crate) fn spawn(mut command: Command) -> Self {
+        let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let (sender, lines) = channel();
         let (out, err): (Box<dyn Read + Send>, Box<dyn Read + Send>) =
             (Box::new(child.stdout.take().unwrap()), Box::new(child.stderr.take().unwrap()));
