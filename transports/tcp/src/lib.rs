@@ -192,7 +192,7 @@ impl Builder {
             // host's, so this node must listen on all interfaces. Text without a port will never be an address.
             (None, _) => match resolve("meet", &self.meet) {
                 Ok(meet) if meet.ip().is_loopback() => SocketAddr::new(meet.ip(), 0),
-                Err(error) if !has_port(&self.meet) => return Err(error),
+                Err(error) if port_of(&self.meet).is_none() => return Err(error),
                 Ok(_) | Err(_) => SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0),
             },
         };
@@ -200,7 +200,7 @@ impl Builder {
             return Err(TcpError::Open { address });
         }
         let listen = |error| TcpError::Listen { address, error };
-        let listener = TcpListener::bind(address).map_err(listen)?;
+        let listener = bind(address, port_of(&self.meet)).map_err(listen)?;
         let bound = listener.local_addr().map_err(listen)?;
         let own = match self.advertise {
             Some(advertise) => resolve("advertise", &advertise)?.to_string(),
@@ -217,6 +217,25 @@ impl fmt::Debug for Builder {
     }
 }
 
+/// Listens at an address. `meet`: the port of the meeting point, which belongs to rank 0.
+///
+/// The system takes "any port" from those without connections, also without those that have ended in the last minute.
+/// If there is none, a listener may still ask for a port by number.
+fn bind(address: SocketAddr, meet: Option<u16>) -> io::Result<TcpListener> {
+    let bound = TcpListener::bind(address);
+    match &bound {
+        Err(error) if address.port() == 0 && error.kind() == io::ErrorKind::AddrInUse => {
+            let range = std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap_or_default();
+            let mut ends = range.split_whitespace().filter_map(|end| end.parse::<u16>().ok());
+            let (Some(first), Some(last)) = (ends.next(), ends.next()) else { return bound };
+            let ports = (first..=last).filter(|port| Some(*port) != meet);
+            let mut listeners = ports.map(|port| TcpListener::bind(SocketAddr::new(address.ip(), port)));
+            listeners.find_map(Result::ok).map_or(bound, Ok)
+        }
+        _ => bound,
+    }
+}
+
 /// The first address of `HOST:PORT`. `what` names the setting in errors.
 fn resolve(what: &'static str, text: &str) -> Result<SocketAddr, TcpError> {
     let failed = |error| TcpError::Address { what, got: text.to_string(), error };
@@ -224,9 +243,10 @@ fn resolve(what: &'static str, text: &str) -> Result<SocketAddr, TcpError> {
     found.next().ok_or_else(|| failed(io::ErrorKind::NotFound.into()))
 }
 
-/// Whether the text has the form `HOST:PORT`, without resolving the host.
-fn has_port(text: &str) -> bool {
-    text.rsplit_once(':').is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok_and(|port| port > 0))
+/// The port of `HOST:PORT`, without resolving the host. `None` if the text has no such form.
+fn port_of(text: &str) -> Option<u16> {
+    let (host, port) = text.rsplit_once(':')?;
+    port.parse().ok().filter(|port| !host.is_empty() && *port > 0)
 }
 
 #[cfg(test)]
