@@ -14,10 +14,13 @@ use std::sync::Arc;
 use clap::{Command, value_parser};
 use gradwire_examples::options::{self, Options, exit, value};
 use gradwire_examples::threads::{self, Progress};
-use gradwire_examples::{node, recipes};
+use gradwire_examples::{children, node, recipes};
 use report::Report;
 
 fn main() -> ExitCode {
+    if children::run_if_guardian() {
+        return ExitCode::SUCCESS;
+    }
     let args: Vec<OsString> = std::env::args_os().collect();
     // `cluster` has started itself as one of the processes.
     if std::env::var_os(processes::CHILD).is_some() {

@@ -3,10 +3,10 @@
 
 use std::ffi::OsString;
 use std::io::Write as _;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use gradwire::status::Rest;
-use gradwire_examples::children::{Children, Line};
-use gradwire_examples::node;
+use gradwire_examples::children::{self, Children, End, Exit, Line, Plan};
 use gradwire_examples::options::{Options, exit};
 use gradwire_examples::outcome::{Ending, Outcome};
 
@@ -20,32 +20,34 @@ pub(crate) const CHILD: &str = "GRADWIRE_CLUSTER_CHILD";
 pub(crate) fn run(options: &Options, args: Vec<OsString>) -> Result<Outcome, (u8, String)> {
     let failed = |error: std::io::Error| (exit::RUN, format!("cluster: {error}"));
     let program = std::env::current_exe().map_err(failed)?.into_os_string();
-    let stop = node::stop_on_signals().map_err(failed)?;
     let workers = options.cluster.workers;
-    let mut lines = Vec::new();
-    let mut errors = Vec::new();
     // A name of its own, so that two runs on one machine do not use the same shared memory.
     let cluster = format!("--cluster=cluster-{}", std::process::id());
     let args = node_args(args).chain([cluster.into(), "--json".into(), "--progress".into(), "--quiet".into()]);
-    let children = Children::start(program, args.collect(), workers, 0, Some((CHILD, "1"))).map_err(failed)?;
-    let codes = children.wait(&stop, |line| match line {
-        Line::Out(_, text) if text.starts_with('{') => lines.push(text),
-        Line::Out(0, text) if !options.json => drop(writeln!(std::io::stdout(), "{text}")),
-        Line::Out(..) => {}
-        Line::Err(rank, text) => {
-            // The message of a process explains more than its exit code.
-            if errors.is_empty() || !text.starts_with("ended: ") {
-                errors.push(format!("process {rank}: {text}"));
-            }
+    let env = Some((CHILD, "1"));
+    let plan = Plan { program, args: args.collect(), count: workers, restarts: 0, keep_going: false, env };
+    let results: Arc<Mutex<Vec<String>>> = Arc::default();
+    let (said, json) = (Arc::clone(&results), options.json);
+    let end = Children::start(plan).map_err(failed)?.wait(move |Line { rank, stderr, bytes }| {
+        // The message of the process that has failed first is part of the error.
+        if stderr {
+            return;
+        }
+        let text = String::from_utf8_lossy(&bytes).into_owned();
+        if text.starts_with('{') {
+            said.lock().unwrap_or_else(PoisonError::into_inner).push(text);
+        } else if rank == 0 && !json {
+            let _ = writeln!(std::io::stdout(), "{text}");
         }
     });
-    if stop.load(std::sync::atomic::Ordering::Relaxed) {
-        return Err((130, "cluster: stopped".to_string()));
+    match end {
+        End::Success => {}
+        End::Failed(failure) => return Err((failure.exit.code(), format!("cluster: {failure}"))),
+        End::Stopped(signal) => {
+            return Err((Exit::Signal(signal).code(), format!("cluster: stopped by {}", children::name(signal))));
+        }
     }
-    if let Some(code) = codes.iter().find(|code| **code != 0) {
-        let code = u8::try_from(*code).unwrap_or(exit::RUN);
-        return Err((code, errors.into_iter().next().unwrap_or_else(|| "cluster: a process failed".to_string())));
-    }
+    let lines = std::mem::take(&mut *results.lock().unwrap_or_else(PoisonError::into_inner));
     let has_result = |rank: u32| lines.iter().any(|line| field(line, "rank") == Some(rank.to_string().as_str()));
     if let Some(rank) = (0..workers).find(|rank| !has_result(*rank)) {
         return Err((exit::RUN, format!("cluster: expected a JSON result from process {rank}, got none")));

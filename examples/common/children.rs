@@ -1,193 +1,385 @@
 //! Child processes of one run: [`Children`] starts them with rank and address in their environment, passes on their
 //! output, restarts and stops them.
+//!
+//! The children belong to the supervisor: each has a session of its own, which ends with the child's rank, with the run,
+//! and with the supervisor, also if the supervisor is killed ([`guardian`]).
+
+mod deaths;
+mod guardian;
+mod output;
+mod port;
+mod session;
+mod signals;
+mod spawn;
 
 use std::ffi::OsString;
+use std::fmt;
 use std::hash::{BuildHasher, Hasher, RandomState};
-use std::io::{BufRead, BufReader, Read};
-use std::net::TcpListener;
+use std::os::fd::OwnedFd;
 use std::process::{Child, Command, Stdio};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use gradwire::RunId;
+use rustix::process::{Pid, Signal};
 
-/// A line of a child's output, with the child's rank.
-pub enum Line {
-    /// A line of stdout.
-    Out(u32, String),
-    /// A line of stderr, or a message about the end of the process.
-    Err(u32, String),
+use deaths::Deaths;
+pub use deaths::Exit;
+use guardian::Guardian;
+pub use guardian::run_if_guardian;
+use output::{LastWords, Queue};
+use port::Port;
+use session::Mark;
+use signals::{Received, Signals};
+pub use signals::{is_ignored, name};
+
+/// A line of a child's output, without its end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Line {
+    pub rank: u32,
+    /// A line of stderr, or a message about the process; else a line of stdout.
+    pub stderr: bool,
+    /// What the child has printed, whether it is text or not.
+    pub bytes: Vec<u8>,
+}
+
+/// The processes to start.
+pub struct Plan {
+    pub program: OsString,
+    pub args: Vec<OsString>,
+    pub count: u32,
+    /// How often the process of a rank is started again after a failure.
+    pub restarts: u32,
+    /// The other processes go on when one has failed for good. Otherwise they are stopped, unless a signal from outside
+    /// has ended it: a run survives the loss of a process.
+    pub keep_going: bool,
+    /// An additional environment variable for the children.
+    pub env: Option<(&'static str, &'static str)>,
+}
+
+/// The end of all processes.
+#[derive(Debug)]
+pub enum End {
+    /// All processes have ended with code 0.
+    Success,
+    /// This process was the first to fail for good.
+    Failed(Failure),
+    /// A signal to the supervisor, by its number, has ended the run.
+    Stopped(i32),
+}
+
+/// The failure of a process.
+#[derive(Clone, Debug)]
+pub struct Failure {
+    pub rank: u32,
+    pub exit: Exit,
+    /// The last line that the process has written to stderr, shortened; empty if there is none.
+    pub why: String,
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { rank, exit, why } = self;
+        let (colon, why) = if why.is_empty() { ("", "") } else { (": ", why.as_str()) };
+        write!(f, "process {rank} failed first ({exit}){colon}{why}")
+    }
 }
 
 /// The child processes of one run. Dropping it kills them.
 pub struct Children {
-    program: OsString,
-    args: Vec<OsString>,
-    /// An additional environment variable for the children.
-    env: Option<(&'static str, &'static str)>,
-    /// The address of rank 0: a port of this host that was free at the start.
-    meet: String,
+    plan: Plan,
+    /// The port of rank 0.
+    port: Port,
+    /// The processes, in order of rank.
+    slots: Vec<Slot>,
     /// A name that no other launch has. A launcher around this one may have named the job already.
     job: String,
-    /// The processes, in order of rank.
-    children: Vec<Slot>,
-    sender: Sender<Line>,
-    pub lines: Receiver<Line>,
+    /// What the processes of this launch have in their environment.
+    mark: Mark,
+    signals: Signals,
+    deaths: Deaths,
+    queue: Arc<Queue>,
+    /// The first failure in time.
+    first: Option<(u32, Exit)>,
+    /// Why and since when the run is being stopped.
+    stopping: Option<Stopping>,
+    /// Last, since it is to outlive the processes.
+    guardian: Guardian,
+}
+
+/// A run that is being stopped.
+struct Stopping {
+    /// The number of the signal to the supervisor; `None`: a process has failed.
+    signal: Option<i32>,
+    /// When to kill what is still running; `None`: it has been killed.
+    kill_at: Option<Instant>,
 }
 
 /// A rank, and the process that has it.
 struct Slot {
+    /// The process, running or ended; `None`: there is none, and its number may belong to another process.
     child: Option<Child>,
-    /// How often the process may still be restarted.
+    /// The end of the process.
+    exit: Option<Exit>,
+    /// Reports the end of the process to [`Deaths`].
+    handle: Option<OwnedFd>,
+    last_words: LastWords,
     restarts: u32,
-    /// The exit code of the last process; minus the signal's number if a signal ended it.
-    code: Option<i32>,
     /// When to start the next process.
     restart_at: Option<Instant>,
 }
 
-/// Time between SIGTERM and SIGKILL.
+impl Slot {
+    fn is_running(&self) -> bool {
+        self.child.is_some() && self.exit.is_none()
+    }
+
+    fn process(&self) -> Option<Pid> {
+        self.child.as_ref().map(Pid::from_child)
+    }
+}
+
+/// Time between a signal and SIGKILL: long enough to suspend a run.
 const GRACE: Duration = Duration::from_secs(10);
-/// Time to wait for the rest of the output after all processes have ended.
+/// The same after a failure: the others cannot do much without the process that has failed.
+const GRACE_AFTER_FAILURE: Duration = Duration::from_secs(3);
+/// The pause before a restart keeps a process that fails at once from being started in a busy loop.
+const RESTART_PAUSE: Duration = Duration::from_millis(200);
+/// Time for the rest of the output after all processes have ended: what they have started may hold a pipe.
 const OUTPUT_GRACE: Duration = Duration::from_secs(2);
+/// The longest time until a signal or a restart is noticed.
+const TICK: Duration = Duration::from_millis(20);
 
 impl Children {
-    /// Starts `count` processes with the same program and arguments. A process that fails is restarted up to `restarts`
-    /// times.
+    /// Starts the processes. Signals to this process are theirs from here on. Call it on the main thread, and after
+    /// [`run_if_guardian`].
     ///
     /// # Errors
-    /// If a process cannot be started.
-    pub fn start(
-        program: OsString,
-        args: Vec<OsString>,
-        count: u32,
-        restarts: u32,
-        env: Option<(&'static str, &'static str)>,
-    ) -> std::io::Result<Self> {
-        let meet = TcpListener::bind("127.0.0.1:0")?.local_addr()?.to_string();
-        let (sender, lines) = channel();
+    /// If a process cannot be started, the others are killed.
+    pub fn start(plan: Plan) -> std::io::Result<Self> {
+        let mark = Mark::new();
         let drawn = || RunId::drawn(RandomState::new().build_hasher().finish()).to_string();
-        let job = std::env::var("GRADWIRE_JOB").unwrap_or_else(|_| drawn());
-        let mut children = Self { program, args, env, meet, job, children: Vec::new(), sender, lines };
-        for rank in 0..count {
-            let child = children.spawn(rank, count)?;
-            children.children.push(Slot { child: Some(child), restarts, code: None, restart_at: None });
+        let mut children = Self {
+            port: Port::reserve()?,
+            slots: Vec::new(),
+            signals: Signals::catch()?,
+            deaths: Deaths::new()?,
+            queue: Arc::default(),
+            first: None,
+            stopping: None,
+            guardian: Guardian::start(&mark)?,
+            job: std::env::var("GRADWIRE_JOB").unwrap_or_else(|_| drawn()),
+            mark,
+            plan,
+        };
+        for rank in 0..children.plan.count {
+            let restarts = children.plan.restarts;
+            let last_words = LastWords::default();
+            let slot = Slot { child: None, exit: None, handle: None, last_words, restarts, restart_at: None };
+            children.slots.push(slot);
+            children.spawn(rank)?;
         }
         Ok(children)
     }
 
     /// Starts the process of a rank, and two threads that read its output.
-    fn spawn(&self, rank: u32, count: u32) -> std::io::Result<Child> {
-        let mut child = Command::new(&self.program)
-            .args(&self.args)
+    fn spawn(&mut self, rank: u32) -> std::io::Result<()> {
+        let mut command = Command::new(&self.plan.program);
+        command
+            .args(&self.plan.args)
             .env("GRADWIRE_RANK", rank.to_string())
-            .env("GRADWIRE_PROCESSES", count.to_string())
+            .env("GRADWIRE_PROCESSES", self.plan.count.to_string())
             .env("GRADWIRE_LOCAL_RANK", rank.to_string())
-            .env("GRADWIRE_MEET", &self.meet)
+            .env("GRADWIRE_MEET", self.port.address().to_string())
             .env("GRADWIRE_JOB", &self.job)
-            .envs(self.env)
+            .env(session::MARK, self.mark.of_rank(rank).text())
+            .envs(self.plan.env)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()?;
+            .stderr(Stdio::piped());
+        let mut child = spawn::spawn(command, self.guardian.link()?)?;
+        let slot = &mut self.slots[rank as usize];
+        slot.last_words.lock().unwrap_or_else(PoisonError::into_inner).clear();
         if let Some(out) = child.stdout.take() {
-            self.read(out, move |line| Line::Out(rank, line));
+            self.queue.read(out, move |bytes| Line { rank, stderr: false, bytes }, None);
         }
         if let Some(err) = child.stderr.take() {
-            self.read(err, move |line| Line::Err(rank, line));
+            let last_words = Some(Arc::clone(&slot.last_words));
+            self.queue.read(err, move |bytes| Line { rank, stderr: true, bytes }, last_words);
         }
-        Ok(child)
+        slot.handle = self.deaths.watch(rank, Pid::from_child(&child));
+        (slot.child, slot.exit) = (Some(child), None);
+        Ok(())
     }
 
-    fn read(&self, from: impl Read + Send + 'static, line: impl Fn(String) -> Line + Send + 'static) {
-        let sender = self.sender.clone();
-        thread::spawn(move || {
-            for text in BufReader::new(from).lines().map_while(Result::ok) {
-                if sender.send(line(text)).is_err() {
-                    return;
-                }
+    /// Waits until all processes have ended, and passes each line of their output to `print`, on a thread of its own: a
+    /// terminal that takes no output delays neither signals nor restarts.
+    pub fn wait(mut self, mut print: impl FnMut(Line) + Send + 'static) -> End {
+        let queue = Arc::clone(&self.queue);
+        let printer = thread::spawn(move || std::iter::from_fn(|| queue.next()).for_each(&mut print));
+        while self.slots.iter().any(|slot| slot.is_running() || slot.restart_at.is_some()) {
+            self.turn();
+        }
+        self.queue.close();
+        let mut until = Instant::now() + OUTPUT_GRACE;
+        while self.queue.has_pipes() && Instant::now() < until {
+            self.turn();
+        }
+        self.end_sessions(None);
+        // A reader that takes no output holds this process up, as it would the children, but not after a signal.
+        until = Instant::now() + OUTPUT_GRACE;
+        while !printer.is_finished() {
+            self.turn();
+            let stopped = self.stopping.as_ref().is_some_and(|stopping| stopping.signal.is_some());
+            if (stopped || self.queue.has_pipes()) && Instant::now() > until {
+                break;
             }
-        });
-    }
-
-    /// Waits until all processes have ended, and passes each line of their output to `print`. When `stop` is set, sends
-    /// SIGTERM, and after [`GRACE`] SIGKILL. Returns the exit codes by rank, with minus the number of a signal.
-    pub fn wait(mut self, stop: &Arc<AtomicBool>, mut print: impl FnMut(Line)) -> Vec<i32> {
-        let mut asked: Option<Instant> = None;
-        loop {
-            // Bounded, so that processes are reaped even if one of them prints without a pause.
-            for _ in 0..1000 {
-                let Ok(line) = self.lines.recv_timeout(Duration::from_millis(20)) else { break };
-                print(line);
-            }
-            if stop.load(Ordering::Relaxed) && asked.is_none() {
-                asked = Some(Instant::now());
-                self.each(|child| signal(child, "-TERM"));
-            }
-            if asked.is_some_and(|asked| asked.elapsed() > GRACE) {
-                self.each(|child| drop(child.kill()));
-            }
-            if self.reap(asked.is_some(), &mut print) {
-                // Pipes may still hold output. Without this sender, the channel ends when all pipes have ended; the
-                // limit is for grandchildren that keep a pipe open.
-                self.sender = channel().0;
-                let until = Instant::now() + OUTPUT_GRACE;
-                while let Ok(line) = self.lines.recv_timeout(until.saturating_duration_since(Instant::now())) {
-                    print(line);
-                }
-                return self.children.iter().map(|slot| slot.code.unwrap_or(-1)).collect();
-            }
+        }
+        let signal = self.stopping.as_ref().and_then(|stopping| stopping.signal);
+        match (self.first, signal) {
+            (Some((rank, exit)), _) => End::Failed(Failure { rank, exit, why: self.why(rank) }),
+            (None, Some(signal)) => End::Stopped(signal),
+            (None, None) => End::Success,
         }
     }
 
-    /// Calls `act` for each running process.
-    fn each(&mut self, mut act: impl FnMut(&mut Child)) {
-        self.children.iter_mut().filter_map(|slot| slot.child.as_mut()).for_each(&mut act);
-    }
-
-    /// Collects exit codes, and restarts processes that failed. Returns true when all processes have ended for good.
-    fn reap(&mut self, stopping: bool, print: &mut impl FnMut(Line)) -> bool {
-        let count = self.children.len() as u32;
-        for rank in 0..count {
-            let slot = &mut self.children[rank as usize];
-            if let Some(status) = slot.child.as_mut().and_then(|child| child.try_wait().ok().flatten()) {
-                let signal = std::os::unix::process::ExitStatusExt::signal(&status);
-                let code = status.code().unwrap_or_else(|| -signal.unwrap_or(1));
-                (slot.child, slot.code) = (None, Some(code));
-                if code != 0 && !stopping {
-                    let how =
-                        if code < 0 { format!("killed by signal {}", -code) } else { format!("exit code {code}") };
-                    let restart = slot.restarts > 0;
-                    print(Line::Err(rank, format!("ended: {how}{}", if restart { "; restarting" } else { "" })));
-                    // The pause keeps a process that fails at once from being restarted in a busy loop.
-                    slot.restart_at = restart.then(|| Instant::now() + Duration::from_millis(200));
-                    slot.restarts = slot.restarts.saturating_sub(1);
-                }
-            }
-            if self.children[rank as usize].restart_at.is_some_and(|at| at <= Instant::now() && !stopping) {
-                self.children[rank as usize].restart_at = None;
-                if let Ok(child) = self.spawn(rank, count) {
-                    self.children[rank as usize].child = Some(child);
-                }
+    /// Waits a little, and does what is due.
+    fn turn(&mut self) {
+        let ended = self.deaths.next(TICK);
+        let received: Vec<_> = self.signals.take().collect();
+        received.into_iter().for_each(|received| self.on_signal(received));
+        ended.into_iter().for_each(|rank| self.on_death(rank));
+        // Processes that cannot be watched.
+        for rank in 0..self.plan.count {
+            if self.slots[rank as usize].handle.is_none() {
+                self.on_death(rank);
             }
         }
-        self.children.iter().all(|slot| slot.child.is_none() && (slot.restart_at.is_none() || stopping))
+        let now = Instant::now();
+        if let Some(Stopping { kill_at: at @ Some(_), .. }) = &mut self.stopping
+            && *at <= Some(now)
+        {
+            *at = None;
+            self.kill();
+        }
+        for rank in 0..self.slots.len() {
+            if self.slots[rank].restart_at.is_some_and(|at| at <= now) {
+                self.restart(rank as u32);
+            }
+        }
+    }
+
+    fn on_signal(&mut self, received: Received) {
+        match received {
+            Received::Stop(signal) => match &mut self.stopping {
+                // The end of a terminal and of a login sends SIGHUP, maybe twice, beside another signal.
+                Some(_) if signal == Signal::HUP => {}
+                Some(stopping) => stopping.kill_at = stopping.kill_at.map(|_| Instant::now()),
+                None => self.stop(Some(signal)),
+            },
+            Received::Pass(signal) => session::signal(&self.running(), signal),
+            Received::Suspend => {
+                session::signal(&self.running(), Signal::STOP);
+                // Goes on when this process goes on.
+                let _ = rustix::process::kill_process(rustix::process::getpid(), Signal::STOP);
+                session::signal(&self.running(), Signal::CONT);
+            }
+        }
+    }
+
+    /// Tells the processes to end: because of a signal to this process, or of a failure.
+    fn stop(&mut self, signal: Option<Signal>) {
+        let grace = if signal.is_some() { GRACE } else { GRACE_AFTER_FAILURE };
+        let number = signal.map(Signal::as_raw);
+        self.stopping = Some(Stopping { signal: number, kill_at: Some(Instant::now() + grace) });
+        self.slots.iter_mut().for_each(|slot| slot.restart_at = None);
+        let running = self.running();
+        session::signal(&running, signal.unwrap_or(Signal::TERM));
+        // A stopped process notices no other signal.
+        session::signal(&running, Signal::CONT);
+    }
+
+    /// Kills all processes.
+    fn kill(&mut self) {
+        for (_, rank) in self.slots.iter().zip(0..).filter(|(slot, _)| slot.is_running()) {
+            self.tell(rank, "did not end in time: killed");
+        }
+        session::kill(&self.running(), &self.mark);
+    }
+
+    /// Notes the end of the process of a rank, if it has ended. Decides about a restart, and about the other processes.
+    fn on_death(&mut self, rank: u32) {
+        let slot = &mut self.slots[rank as usize];
+        let Some(process) = slot.process().filter(|_| slot.exit.is_none()) else { return };
+        let Some(exit) = Exit::of(process) else { return };
+        (slot.exit, slot.handle) = (Some(exit), None);
+        if exit == Exit::Code(0) || self.stopping.is_some() {
+            return;
+        }
+        let restart = slot.restarts > 0;
+        if restart {
+            slot.restarts -= 1;
+            slot.restart_at = Some(Instant::now() + RESTART_PAUSE);
+        } else {
+            self.first.get_or_insert((rank, exit));
+        }
+        let is_stop = !restart && !self.plan.keep_going && !exit.is_from_outside();
+        let others = self.slots.iter().any(|slot| slot.is_running() || slot.restart_at.is_some());
+        let what = match (restart, is_stop) {
+            (true, _) => "; restarting",
+            (_, true) if others => "; stopping the other processes",
+            (_, false) if others => "; the other processes go on",
+            _ => "",
+        };
+        self.tell(rank, &format!("ended: {exit}{what}"));
+        self.end_sessions(Some(rank));
+        if is_stop {
+            self.stop(None);
+        }
+    }
+
+    fn restart(&mut self, rank: u32) {
+        self.slots[rank as usize].restart_at = None;
+        if let Err(error) = self.spawn(rank) {
+            self.tell(rank, &format!("cannot be restarted: {error}; stopping the other processes"));
+            self.first.get_or_insert((rank, Exit::Code(1)));
+            self.stop(None);
+        }
+    }
+
+    /// Kills what is left of a rank, or of all, and forgets the processes.
+    fn end_sessions(&mut self, only: Option<u32>) {
+        let mark = only.map_or_else(|| self.mark.clone(), |rank| self.mark.of_rank(rank));
+        let slots = self.slots.iter_mut().zip(0..).filter(|(_, rank)| only.is_none_or(|only| only == *rank));
+        let mut ending: Vec<Child> = slots.filter_map(|(slot, _)| slot.child.take()).collect();
+        session::kill(&ending.iter().map(Pid::from_child).collect::<Vec<_>>(), &mark);
+        for child in &mut ending {
+            // Its number stays its own until here.
+            let _ = child.wait();
+            self.guardian.release(Pid::from_child(child));
+        }
+    }
+
+    /// The leaders of the sessions: running processes, and those whose successors may be running.
+    fn running(&self) -> Vec<Pid> {
+        self.slots.iter().filter_map(Slot::process).collect()
+    }
+
+    fn tell(&self, rank: u32, text: &str) {
+        self.queue.tell(Line { rank, stderr: true, bytes: text.as_bytes().to_vec() });
+    }
+
+    /// The last words of a rank.
+    fn why(&self, rank: u32) -> String {
+        let words = self.slots[rank as usize].last_words.lock().unwrap_or_else(PoisonError::into_inner);
+        let text: String = String::from_utf8_lossy(&words).chars().filter(|c| !c.is_control()).take(500).collect();
+        text.trim().to_string()
     }
 }
 
 impl Drop for Children {
     fn drop(&mut self) {
-        self.each(|child| {
-            let _ = child.kill();
-            let _ = child.wait();
-        });
+        self.end_sessions(None);
     }
-}
-
-/// Sends a signal by the program `kill`, since the standard library can only send SIGKILL.
-fn signal(child: &Child, name: &str) {
-    let _ = Command::new("kill").args([name, &child.id().to_string()]).status();
 }

@@ -12,8 +12,10 @@ use std::time::{Duration, Instant};
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use gradwire::tcp::{Key, KeyError, Notice, Refusal, StreamError};
 use gradwire::{Error, Event, LaunchEnv, RunState, Session, Status, Transport};
+use rustix::process::Signal;
 use toml::de::{DeTable, DeValue};
 
+use super::children::is_ignored;
 use super::options::{self, Options, exit, value};
 use super::outcome::{Ending, number};
 use super::recipes;
@@ -224,14 +226,18 @@ fn with_config(path: &std::path::Path, args: Vec<OsString>) -> Result<Vec<OsStri
     Ok(all)
 }
 
-/// A flag that the first SIGTERM or SIGINT sets. The second signal ends the process at once, with exit code 130.
+/// A flag that the first SIGTERM, SIGINT or SIGHUP sets. The second one of a kind ends the process at once, with exit
+/// code 128 + its number.
 ///
 /// # Errors
 /// If the operating system does not install the handler.
 pub fn stop_on_signals() -> std::io::Result<Arc<AtomicBool>> {
     let stop = Arc::new(AtomicBool::new(false));
-    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
-        signal_hook::flag::register_conditional_shutdown(signal, 130, Arc::clone(&stop))?;
+    let hangup = (!is_ignored(Signal::HUP)).then_some(Signal::HUP);
+    for signal in [Signal::INT, Signal::TERM].into_iter().chain(hangup).map(Signal::as_raw) {
+        let again = Arc::new(AtomicBool::new(false));
+        signal_hook::flag::register_conditional_shutdown(signal, 128 + signal, Arc::clone(&again))?;
+        signal_hook::flag::register(signal, again)?;
         signal_hook::flag::register(signal, Arc::clone(&stop))?;
     }
     Ok(stop)

@@ -9,12 +9,15 @@ use std::ffi::OsString;
 use std::io::Write as _;
 use std::process::ExitCode;
 
-use clap::{Arg, Command, value_parser};
-use gradwire_examples::children::{Children, Line};
+use clap::{Arg, ArgAction, Command, value_parser};
+use gradwire_examples::children::{self, Children, End, Line, Plan};
 use gradwire_examples::node;
 use gradwire_examples::options::{self, exit, value};
 
 fn main() -> ExitCode {
+    if children::run_if_guardian() {
+        return ExitCode::SUCCESS;
+    }
     let mut args = std::env::args_os();
     // `launch` has started itself as the built-in program.
     if std::env::var_os(BUILT_IN).is_some() {
@@ -35,7 +38,11 @@ fn command() -> Command {
              launch -n 4 -- node --recipe ssp --epochs 5\n  \
              launch -n 4 --restart 3 -- node --transport shm --recipe mesh\n  \
              launch -n 2 -- ./my-trainer\n\n\
-             Exit code: that of the lowest rank that failed (4 if a signal ended it), or 130 after Ctrl-C.",
+             When a process fails, the others are stopped. They go on if a signal from outside has killed it, since a \
+             run survives that, or with --keep-going. SIGHUP, SIGINT, SIGQUIT and SIGTERM are passed on to all \
+             processes; after 10 s, or at the second signal, what is still running is killed.\n\n\
+             Exit code: that of the process that failed first, or 128 + N if signal N ended it. 128 + N also if signal \
+             N stopped launch.",
         )
         .arg(
             value("processes", "N", "Number of processes, 1 to 1024")
@@ -47,6 +54,12 @@ fn command() -> Command {
             value("restart", "N", "How often a process that fails is restarted")
                 .default_value("0")
                 .value_parser(value_parser!(u32)),
+        )
+        .arg(
+            Arg::new("keep-going")
+                .long("keep-going")
+                .action(ArgAction::SetTrue)
+                .help("Let the other processes go on when one has failed"),
         )
         .arg(
             Arg::new("command")
@@ -66,29 +79,29 @@ fn run(args: Vec<OsString>) -> Result<(), (u8, String)> {
     let mut command = matches.get_many::<OsString>("command").into_iter().flatten().cloned();
     let name = command.next().unwrap_or_default();
     let failed = |error: std::io::Error| (exit::RUN, format!("launch: {}: {error}", name.display()));
-    let stop = node::stop_on_signals().map_err(failed)?;
     let program = match name == "node" {
         true => std::env::current_exe().map_err(failed)?.into_os_string(),
         false => name.clone(),
     };
-    let built_in = (name == "node").then_some((BUILT_IN, "node"));
-    let children = Children::start(program, command.collect(), count, restarts, built_in).map_err(failed)?;
-    let codes = children.wait(&stop, |line| {
-        // A closed stdout or stderr must not end the run.
-        let _ = match line {
-            Line::Out(rank, text) => writeln!(std::io::stdout(), "[{rank}] {text}"),
-            Line::Err(rank, text) => writeln!(std::io::stderr(), "[{rank}] {text}"),
-        };
-    });
-    if stop.load(std::sync::atomic::Ordering::Relaxed) {
-        return Err((130, "launch: stopped".to_string()));
-    }
-    match codes.iter().enumerate().find(|(_, code)| **code != 0) {
-        None => Ok(()),
-        Some((rank, code)) => {
-            let how =
-                if *code < 0 { format!("was killed by signal {}", -code) } else { format!("ended with code {code}") };
-            Err((u8::try_from(*code).unwrap_or(exit::RUN), format!("launch: process {rank} {how}")))
+    let plan = Plan {
+        program,
+        args: command.collect(),
+        count,
+        restarts,
+        keep_going: matches.get_flag("keep-going"),
+        env: (name == "node").then_some((BUILT_IN, "node")),
+    };
+    match Children::start(plan).map_err(failed)?.wait(print) {
+        End::Success => Ok(()),
+        End::Failed(failure) => Err((failure.exit.code(), format!("launch: {failure}"))),
+        End::Stopped(signal) => {
+            Err((children::Exit::Signal(signal).code(), format!("launch: stopped by {}", children::name(signal))))
         }
     }
+}
+
+/// Prints a line with its rank in front. It may not be text. A closed stdout or stderr must not end the run.
+fn print(Line { rank, stderr, bytes }: Line) {
+    let line = [format!("[{rank}] ").as_bytes(), &bytes, b"\n"].concat();
+    let _ = if stderr { std::io::stderr().write_all(&line) } else { std::io::stdout().write_all(&line) };
 }

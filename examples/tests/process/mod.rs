@@ -85,7 +85,10 @@ impl Process {
         for from in [out, err] {
             let sender = sender.clone();
             thread::spawn(move || {
-                BufReader::new(from).lines().map_while(Result::ok).for_each(|line| drop(sender.send(line)));
+                // A pipe is read to its end whatever is in it: a program is killed when its pipe is closed.
+                for line in BufReader::new(from).split(b'\n').map_while(Result::ok) {
+                    let _ = sender.send(String::from_utf8_lossy(&line).into_owned());
+                }
             });
         }
         Self { child, lines, said: Vec::new() }
