@@ -476,7 +476,7 @@ impl Node {
             | Error::Role { .. } => exit::CONFIG,
             Error::Checkpoint(_) => exit::DATA,
             Error::Transport(error) => match error.downcast_ref::<StreamError>() {
-                Some(StreamError::Handshake { .. }) => exit::AUTH,
+                Some(StreamError::Handshake { .. } | StreamError::Refused { reason: Refusal::Key, .. }) => exit::AUTH,
                 Some(StreamError::OtherRun { .. }) => exit::CONFIG,
                 Some(StreamError::Refused { reason: Refusal::Cluster { .. } | Refusal::Nodes { .. }, .. }) => {
                     exit::CONFIG

@@ -5,7 +5,7 @@
 use std::io::{self, IoSlice, IoSliceMut, Read, Write};
 use std::mem::MaybeUninit;
 use std::net::Shutdown;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -320,5 +320,9 @@ impl Stream for Pair {
 
     fn seen(&self) -> String {
         self.seen.clone()
+    }
+
+    fn descriptor(&self) -> Option<u64> {
+        u64::try_from(self.stream.as_raw_fd()).ok()
     }
 }

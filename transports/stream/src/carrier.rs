@@ -6,6 +6,8 @@ use std::io::{self, IoSlice};
 use gradwire_core::PeerId;
 use mio::event::Source;
 
+use crate::strangers::Host;
+
 /// Opens connections: accepts, dials, and knows which addresses are valid.
 pub trait Carrier: Send + 'static {
     /// Accepts incoming connections.
@@ -53,6 +55,7 @@ pub trait Stream: Send {
     ///
     /// # Errors
     /// When the handshake has failed for good. [`io::ErrorKind::PermissionDenied`]: the peer failed authentication.
+    /// [`io::ErrorKind::InvalidData`]: it speaks another protocol.
     fn establish(&mut self) -> io::Result<bool>;
 
     /// Reads into `into` and returns the number of bytes. `Ok(0)`: the peer has closed the connection.
@@ -111,9 +114,35 @@ pub trait Stream: Send {
     /// The address of the peer, for notices.
     fn seen(&self) -> String;
 
-    /// The remote host, by which strangers are counted and limited. `None` for connections from this host, which are
-    /// not limited per host.
-    fn host(&self) -> Option<String> {
+    /// The remote host, by which strangers are counted. The default is for carriers that connect one host only.
+    fn host(&self) -> Host {
+        Host::default()
+    }
+
+    /// The number of the file descriptor, where the system gives each new descriptor the lowest free number: it shows how
+    /// many are in use. `None`: unknown.
+    fn descriptor(&self) -> Option<u64> {
         None
+    }
+
+    /// Whether the peer has shown that it has the key, although the handshake may not be complete.
+    fn is_proven(&self) -> bool {
+        false
+    }
+
+    /// Whether `first`, the first bytes from a peer that should have sent a preamble, begin a handshake of this carrier
+    /// with a key: this node has none.
+    fn is_keyed(first: &[u8]) -> bool
+    where
+        Self: Sized,
+    {
+        let _ = first;
+        false
+    }
+
+    /// Sends `refusal` as it is, without the cipher, to a peer whose key differs, and closes the sending direction.
+    /// Failures are ignored: the connection is closed next.
+    fn refuse(&mut self, refusal: &[u8]) {
+        let _ = refusal;
     }
 }

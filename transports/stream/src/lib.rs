@@ -22,8 +22,10 @@
 //!   has been silent for two fifths of `dead_after`, while this node was ready to read, is disconnected. The machines
 //!   give it up after the remaining three fifths, unless it reconnects. Every byte counts: a slow peer is not silent.
 //! - **Strangers.** A *stranger* is an accepted connection that has not completed its greeting. At most
-//!   [`STRANGERS_MAX`] are open at once; each must complete its greeting within [`GREETING_MAX`], and costs a few
-//!   kilobytes. Accepting takes a bounded part of each call of `poll`.
+//!   [`STRANGERS_MAX`] are open at once, and fewer when the process runs short of descriptors. A newcomer always gets a
+//!   place: the oldest stranger of the host with the most strangers is closed for it. Each stranger must complete its
+//!   greeting within [`GREETING_MAX`], and costs at most a few kilobytes. Accepting takes a bounded part of each call of
+//!   `poll`.
 //!
 //! This crate copies at most the first 4 KiB of a body, which can arrive together with the header. The carrier adds
 //! its own copies: in and out of the kernel for TCP, in and out of the ring for shared memory. Sending and receiving
@@ -32,17 +34,20 @@
 #![forbid(unsafe_code)]
 
 mod carrier;
+mod causes;
 mod control;
 mod link;
 mod notice;
 mod preamble;
 mod reader;
+mod strangers;
 mod streams;
 mod writer;
 
 pub use carrier::{Carrier, Stream};
 pub use notice::{Notice, Refusal, Runs, StreamError};
-pub use streams::{Config, DEAD_AFTER_MIN, GREETING_MAX, STRANGERS_MAX, Streams};
+pub use strangers::{Host, STRANGERS_MAX};
+pub use streams::{Config, DEAD_AFTER_MIN, GREETING_MAX, Streams};
 
 /// Parsers that fuzzing feeds directly. Not a stable API: this module can change in any release.
 #[doc(hidden)]

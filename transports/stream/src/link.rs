@@ -20,8 +20,11 @@ pub(crate) struct Link<S> {
     pub(crate) writer: Writer,
     /// The rank that this node dialled. `None` for an accepted connection.
     pub(crate) dialled: Option<u32>,
-    /// When the connection was dialled or accepted: the greeting must be complete `GREETING_MAX` later.
+    /// When the connection was dialled or accepted: the greeting must be complete `GREETING_MAX` later. For an open
+    /// connection: when it was opened.
     pub(crate) started_at: Instant,
+    /// A message has come, so that the peer's machine takes part, and not only its transport.
+    pub(crate) spoke: bool,
     /// When bytes were last read, or reading was resumed after a pause of this node.
     pub(crate) heard_at: Instant,
     /// When a frame was last queued.
@@ -50,6 +53,7 @@ impl<S: Stream> Link<S> {
             writer: Writer::new(checked),
             dialled,
             started_at: now,
+            spoke: false,
             heard_at: now,
             queued_at: now,
             runnable: true,
@@ -88,8 +92,14 @@ impl<S: Stream> Link<S> {
                 }
                 Ok(n) => {
                     received.extend(&bytes[..n]);
-                    let checked = Preamble::check_version(received);
-                    checked.map_err(|text| io::Error::new(io::ErrorKind::InvalidData, text))?;
+                    if S::is_keyed(received) {
+                        let text = "the peer has a key, and this node has none";
+                        return Err(io::Error::new(io::ErrorKind::PermissionDenied, text));
+                    }
+                    // At once: another protocol may wait for an answer before it sends as many bytes as a preamble has.
+                    Preamble::check_magic(received).map_err(|text| io::Error::new(io::ErrorKind::InvalidData, text))?;
+                    Preamble::check_version(received)
+                        .map_err(|text| io::Error::new(io::ErrorKind::Unsupported, text))?;
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(None),
                 Err(error) => return Err(error),

@@ -28,6 +28,9 @@ pub enum Refusal {
     Address { rank: u64 },
     /// The runs differ. Each side has the name of the other's run in its preamble.
     Run,
+    /// The accepting node has a key, and the dialling node has none. Nodes that both have a key cannot exchange refusals
+    /// before they know that it is the same one.
+    Key,
 }
 
 impl Refusal {
@@ -42,6 +45,7 @@ impl Refusal {
             Self::Taken { rank } => (6, rank, 0),
             Self::Address { rank } => (7, rank, 0),
             Self::Run => (8, 0, 0),
+            Self::Key => (9, 0, 0),
         }
     }
 
@@ -56,6 +60,7 @@ impl Refusal {
             6 => Self::Taken { rank: expected },
             7 => Self::Address { rank: expected },
             8 => Self::Run,
+            9 => Self::Key,
             _ => return None,
         })
     }
@@ -98,6 +103,7 @@ impl fmt::Display for Refusal {
                  advertises"
             ),
             Self::Run => write!(f, "it is of another run"),
+            Self::Key => write!(f, "expected a node with the cluster's key, and this node has none; give it the key"),
         }
     }
 }
@@ -111,16 +117,14 @@ pub enum Notice {
     Connected { peer: PeerId, address: String },
     /// The connection to a peer is closed. Dialling starts again if that is this node's part.
     Disconnected { peer: PeerId, reason: String },
-    /// This node rejected a stranger, or the stranger's greeting failed. At most ten a second, see
-    /// [`Flooded`](Self::Flooded).
-    TurnedAway { address: String, reason: String },
+    /// This node rejected `count` strangers for one cause, or their greeting failed. Address and reason are those of the
+    /// first of them. Given at the first rejection for a cause; further ones are counted, and told after a minute, then
+    /// at intervals that double up to an hour.
+    TurnedAway { address: String, reason: String, count: u64 },
     /// A peer refused this node for a temporary reason. Dialling continues.
     Refused { peer: PeerId, address: String, reason: Refusal },
     /// A peer could not be dialled or greeted. Given at the first failure, then at most every 10 s for each peer.
     Unreachable { peer: PeerId, address: String, reason: String },
-    /// Connections of strangers that were closed without a notice of their own since the last such notice: there were
-    /// too many of them. At most one a second.
-    Flooded { count: u64 },
 }
 
 impl fmt::Display for Notice {
@@ -128,15 +132,17 @@ impl fmt::Display for Notice {
         match self {
             Self::Connected { peer, address } => write!(f, "peer {peer} is connected ({address})"),
             Self::Disconnected { peer, reason } => write!(f, "peer {peer} is disconnected: {reason}"),
-            Self::TurnedAway { address, reason } => write!(f, "rejected a connection from {address}: {reason}"),
+            Self::TurnedAway { address, reason, count: 1 } => {
+                write!(f, "rejected a connection from {address}: {reason}")
+            }
+            Self::TurnedAway { address, reason, count } => {
+                write!(f, "rejected {count} more connections, the first of them from {address}: {reason}")
+            }
             Self::Refused { peer, address, reason } => {
                 write!(f, "peer {peer} ({address}) refused this node: {reason}; retrying")
             }
             Self::Unreachable { peer, address, reason } => {
                 write!(f, "peer {peer} ({address}) is unreachable: {reason}; retrying")
-            }
-            Self::Flooded { count } => {
-                write!(f, "closed {count} more connections from unknown processes; notices are limited to 10 a second")
             }
         }
     }
@@ -164,8 +170,9 @@ impl fmt::Display for Runs {
 pub enum StreamError {
     /// A peer refused this node: for a reason that will not pass, or for longer than `dead_after`.
     Refused { peer: PeerId, address: String, reason: Refusal },
-    /// A peer that was never connected has ended the last `times` connections during the handshake, over more than
-    /// half of `dead_after`.
+    /// A peer that was never connected has answered the last `times` handshakes as a node with another key, or as another
+    /// kind of program, over more than half of `dead_after`. A peer that closes the connection without an answer is not
+    /// counted: it may be making room for other connections.
     Handshake { peer: PeerId, address: String, times: u32 },
     /// A peer is of another run.
     OtherRun { peer: PeerId, address: String, runs: Box<Runs> },
@@ -181,8 +188,9 @@ impl fmt::Display for StreamError {
             }
             Self::Handshake { peer, address, times } => write!(
                 f,
-                "peer {peer} ({address}) ended {times} connections during the handshake: its key differs from this \
-                 node's, only one of the two nodes has a key, or no gradwire node listens there; check key and address"
+                "peer {peer} ({address}) answered {times} handshakes as no node with this key does: its key differs \
+                 from this node's, only one of the two nodes has a key, or another program listens there; check key \
+                 and address"
             ),
             Self::OtherRun { peer, address, runs } => {
                 write!(f, "peer {peer} ({address}): {runs}; give each run an address of its own")

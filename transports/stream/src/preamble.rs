@@ -88,10 +88,7 @@ impl Preamble {
     /// The text for a notice: the first field that is invalid, with the value that was expected and the one that came.
     pub fn parse(bytes: &[u8; PREAMBLE_LEN]) -> Result<Self, String> {
         let Ok(raw) = Raw::ref_from_bytes(bytes) else { unreachable!("Raw is unaligned and as long as a preamble") };
-        if raw.magic != MAGIC {
-            let got = raw.magic.escape_ascii();
-            return Err(format!("expected a gradwire preamble (\"GRWP\"), got \"{got}\""));
-        }
+        Self::check_magic(&raw.magic)?;
         let checksum = crc32fast::hash(&bytes[..PREAMBLE_LEN - 4]);
         if raw.checksum != checksum {
             return Err(format!("preamble: expected checksum {checksum:08x}, got {:08x}", raw.checksum));
@@ -135,6 +132,24 @@ impl Preamble {
             run,
             refusal,
         })
+    }
+
+    /// Checks the first bytes of a preamble, of which fewer than four may have come yet.
+    ///
+    /// # Errors
+    /// The text for a notice, if they begin something else.
+    pub(crate) fn check_magic(bytes: &[u8]) -> Result<(), String> {
+        let n = bytes.len().min(MAGIC.len());
+        if bytes[..n] == MAGIC[..n] {
+            return Ok(());
+        }
+        Err(format!("expected a gradwire preamble (\"GRWP\"), got \"{}\"", bytes[..n].escape_ascii()))
+    }
+
+    /// The answer to a node whose preamble was not read. It tells nothing but the refusal.
+    pub(crate) fn bare(refusal: Refusal) -> Self {
+        let (address, refusal) = (String::new(), Some(refusal));
+        Self { cluster: 0, nodes: 0, rank: 0, to: 0, instance: 0, address, run: None, refusal }
     }
 
     /// Checks the version of a preamble of which only the beginning is here. Preambles of other versions can be

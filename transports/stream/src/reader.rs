@@ -51,8 +51,9 @@ pub enum Step {
 /// The incoming side of a connection: takes frames out of a stream of bytes.
 #[derive(Debug)]
 pub struct Reader {
-    /// Bytes `start..end` have been read and not been consumed.
-    ahead: Box<[u8; READ_AHEAD]>,
+    /// Bytes `start..end` have been read and not been consumed. Allocated when the first bytes are read: a connection
+    /// that has not completed its greeting costs no buffer.
+    ahead: Vec<u8>,
     start: usize,
     end: usize,
     phase: Phase,
@@ -77,7 +78,7 @@ enum Phase {
 impl Reader {
     /// A reader for a new connection. `checked`: each body is followed by its checksum.
     pub fn new(checked: bool) -> Self {
-        Self { ahead: Box::new([0; READ_AHEAD]), start: 0, end: 0, phase: Phase::Header, checked, total: 0 }
+        Self { ahead: Vec::new(), start: 0, end: 0, phase: Phase::Header, checked, total: 0 }
     }
 
     /// Names the destination of the body that is held. `None`: the body is read and dropped. Returns false, and changes
@@ -206,6 +207,7 @@ impl Reader {
 
     /// Reads once into `ahead`.
     fn fill(&mut self, read: &mut impl FnMut(&mut [u8]) -> io::Result<usize>) -> io::Result<Fill> {
+        self.ahead.resize(READ_AHEAD, 0);
         // Callers leave less than a header here. So moving it is cheap, and there is always room to read into: an empty
         // buffer would make `read` return 0, which means the end of the connection.
         self.ahead.copy_within(self.start..self.end, 0);

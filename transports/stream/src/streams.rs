@@ -1,11 +1,13 @@
 //! [`Streams`], the transport: it owns the connections of this node, and decides when to dial, accept, read, write and
-//! disconnect. Here: timers, dialling and accepting, the table of links, and the loop over links with work. `greeting`
-//! exchanges preambles and addresses; `transport` implements [`Transport`](gradwire_core::Transport) and the end.
+//! disconnect. Here: timers, dialling, the table of links, and the loop over links with work. `accepting` gives strangers
+//! their places; `greeting` exchanges preambles and addresses; `transport` implements
+//! [`Transport`](gradwire_core::Transport) and the end.
 //!
 //! Two tables describe connections. `links` holds each connection by *slot*, strangers included; `peers` holds each
 //! rank, with the slot of its connection. The poll reports readiness once per change (edge-triggered): a link with work
 //! left at the end of a pass must stay in `runnable`, because no further event would announce it.
 
+mod accepting;
 mod greeting;
 mod transport;
 
@@ -18,26 +20,21 @@ use std::time::{Duration, Instant};
 
 use gradwire_core::kernel::KernelResult;
 use gradwire_core::{Input, OpId, PeerId, Pool, RunId};
-use mio::{Events, Interest, Poll, Token};
+use mio::{Events, Interest, Poll, Registry, Token};
 
 use crate::carrier::{Carrier, Stream};
+use crate::causes::Causes;
 use crate::control::Control;
 use crate::link::{Link, State};
 use crate::notice::{Notice, StreamError};
 use crate::preamble::KnownRun;
 use crate::reader::Step;
+use crate::strangers::{STRANGERS_MAX, Strangers};
 
-/// Most strangers (accepted connections that have not completed the greeting) that are open at once. Further
-/// connections are closed at once.
-pub const STRANGERS_MAX: usize = 64;
 /// How long carrier handshake and greeting of a connection may take together.
 pub const GREETING_MAX: Duration = Duration::from_secs(5);
 /// Least value of [`Config::dead_after`]: below it, the load of a host alone makes peers look dead.
 pub const DEAD_AFTER_MIN: Duration = Duration::from_millis(100);
-/// Most strangers from one remote host, so that a single host cannot take all places.
-const STRANGERS_OF_HOST_MAX: usize = 8;
-/// Connections accepted in one pass over the links.
-const ACCEPTS_PER_PASS: usize = 16;
 /// Frames read from one connection in one pass, so that one busy peer does not delay the rest.
 const STEPS_PER_PASS: usize = 64;
 /// Most frames queued for one peer. Machines queue far fewer; a longer queue means that the peer never reads.
@@ -45,14 +42,13 @@ const QUEUE_MAX: usize = 64 * 1024;
 /// Pauses between attempts to dial: the first, and the longest. They double from one to the other.
 const REDIAL_MIN: Duration = Duration::from_millis(50);
 const REDIAL_MAX: Duration = Duration::from_secs(1);
-/// Handshakes in a row that a peer may end before another kind of program, or another key, is assumed there.
+/// Longest pause after a peer has closed the connection during the greeting. It runs, and may have too many connections
+/// to greet at this moment.
+const REDIAL_CROWDED: Duration = Duration::from_millis(250);
+/// Handshakes in a row that a peer may answer wrongly before another kind of program, or another key, is assumed there.
 const FAILED_HANDSHAKES_MAX: u32 = 5;
 /// Least time between two notices that the same peer is unreachable.
 const UNREACHABLE_NOTICE_EVERY: Duration = Duration::from_secs(10);
-/// Least time between two notices of rejected strangers. Rejections in between are counted.
-const TURNED_AWAY_NOTICE_EVERY: Duration = Duration::from_millis(100);
-/// Least time between two notices of that count.
-const FLOODED_NOTICE_EVERY: Duration = Duration::from_secs(1);
 /// Passes over the links between two looks at the poll while there is always work left. Without them, new connections
 /// and the waker would have to wait for a moment without work.
 const PASSES_PER_POLL: u32 = 16;
@@ -119,6 +115,20 @@ pub struct Streams<C: Carrier> {
     listener: C::Listener,
     /// Connections may be waiting at the listener.
     accepting: bool,
+    /// An event has shown that a connection is waiting.
+    pending: bool,
+    /// The last call of `accept` has failed. It raises no new event when the cause has passed.
+    failed: bool,
+    /// A descriptor for a newcomer that comes when no other one is left, until it is used.
+    reserve: Option<Registry>,
+    /// The number of descriptors that this process may have.
+    descriptors_max: u64,
+    /// The slots of strangers.
+    strangers: Strangers,
+    /// Places for strangers: `STRANGERS_MAX`, or fewer when descriptors run short.
+    places: usize,
+    /// Rejected strangers, by cause.
+    causes: Causes,
     /// Connections by slot. Slots are reused.
     links: Vec<Option<Link<C::Stream>>>,
     /// Slots of links that may have bytes to read, or room to write. Each slot is listed at most once.
@@ -139,12 +149,6 @@ pub struct Streams<C: Carrier> {
     passes: u32,
     /// The waker was called.
     woken: bool,
-    /// Closed strangers that no notice has reported.
-    unreported_strangers: u64,
-    /// When that count was last reported.
-    flooded_notice_at: Instant,
-    /// When the next rejected stranger may get a notice of its own.
-    turned_away_notice_at: Instant,
     /// State of the generator behind `jitter`.
     random: u64,
 }
@@ -200,6 +204,7 @@ impl<C: Carrier> Streams<C> {
         let poll = Poll::new()?;
         let waker = Arc::new(PollWaker(mio::Waker::new(poll.registry(), WAKER)?));
         poll.registry().register(&mut listener, LISTENER, Interest::READABLE)?;
+        let reserve = Some(poll.registry().try_clone()?);
         let now = Instant::now();
         let peer = |rank| Peer {
             link: None,
@@ -232,6 +237,13 @@ impl<C: Carrier> Streams<C> {
             waker,
             listener,
             accepting: true,
+            pending: false,
+            failed: false,
+            reserve,
+            descriptors_max: accepting::descriptors_max(),
+            strangers: Strangers::default(),
+            places: STRANGERS_MAX,
+            causes: Causes::default(),
             links: Vec::new(),
             runnable: Vec::new(),
             spare: Vec::new(),
@@ -241,9 +253,6 @@ impl<C: Carrier> Streams<C> {
             last_time: now,
             passes: 0,
             woken: false,
-            unreported_strangers: 0,
-            flooded_notice_at: now,
-            turned_away_notice_at: now,
             random: instance,
         })
     }
@@ -275,8 +284,9 @@ impl<C: Carrier> Streams<C> {
         if now < self.timer {
             return Ok(());
         }
-        // A failed `accept` (no descriptors left) raises no new event when the cause has passed: try again.
-        self.accepting = true;
+        self.retry_accepting()?;
+        self.restore_reserve();
+        self.add_place();
         let complete = self.peers.iter().filter(|peer| peer.open).count() + 1 == self.peers.len();
         self.timer = now + if complete { every / 2 } else { TICK.min(every) };
         for slot in 0..self.links.len() {
@@ -312,10 +322,8 @@ impl<C: Carrier> Streams<C> {
                 self.dial(rank, now)?;
             }
         }
-        if self.unreported_strangers > 0 && now > self.flooded_notice_at + FLOODED_NOTICE_EVERY {
-            self.flooded_notice_at = now;
-            let count = std::mem::take(&mut self.unreported_strangers);
-            (self.config.notices)(Notice::Flooded { count });
+        while let Some(notice) = self.causes.next_due(now) {
+            (self.config.notices)(notice);
         }
         Ok(())
     }
@@ -379,36 +387,6 @@ impl<C: Carrier> Streams<C> {
         }
     }
 
-    fn accept(&mut self, now: Instant) -> Result<(), StreamError> {
-        for _ in 0..ACCEPTS_PER_PASS {
-            match self.carrier.accept(&mut self.listener) {
-                Ok(stream) => {
-                    let strangers = self.links.iter().flatten().filter(|link| is_stranger(link));
-                    let host = stream.host();
-                    let same = strangers.clone().filter(|link| host.is_some() && link.stream.host() == host).count();
-                    if strangers.count() >= STRANGERS_MAX || same >= STRANGERS_OF_HOST_MAX {
-                        // Dropping the stream closes it. A member of the cluster dials again.
-                        self.unreported_strangers += 1;
-                        continue;
-                    }
-                    self.insert(Link::new(stream, None, now))?;
-                }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    self.accepting = false;
-                    return Ok(());
-                }
-                // The connection was closed before it was accepted, or no descriptors are left. Both pass; the next
-                // tick of the timer tries again.
-                Err(_) => {
-                    self.accepting = false;
-                    self.unreported_strangers += 1;
-                    return Ok(());
-                }
-            }
-        }
-        Ok(())
-    }
-
     /// Adds a link in a free slot, registers it with the poll, and marks it runnable.
     fn insert(&mut self, mut link: Link<C::Stream>) -> Result<usize, StreamError> {
         let slot = self.links.iter().position(Option::is_none).unwrap_or_else(|| {
@@ -431,6 +409,10 @@ impl<C: Carrier> Streams<C> {
         let _ = self.poll.registry().deregister(link.stream.source());
         // The slot may be reused at once: a stale entry would list the next link twice.
         self.runnable.retain(|runnable| *runnable != slot);
+        if accepting::is_stranger(&link) {
+            self.strangers.remove(slot);
+            return Some(link);
+        }
         for peer in &mut self.peers {
             if peer.link == Some(slot) {
                 (peer.link, peer.open) = (None, false);
@@ -458,54 +440,45 @@ impl<C: Carrier> Streams<C> {
         self.ready.extend(aborted.map(|op| Input::Aborted { op }));
         let entry = &mut self.peers[rank];
         (entry.attempts, entry.dial_at, entry.busy_until) = (0, Instant::now(), None);
+        drop(link);
+        self.restore_reserve();
         (self.config.notices)(Notice::Disconnected { peer, reason });
     }
 
-    /// A connection failed before it was open: reports it, and ends the run if the peer keeps ending handshakes.
+    /// A connection failed before it was open: reports it, and ends the run if the peer keeps answering wrongly.
     fn on_greeting_failed(&mut self, slot: usize, error: &io::Error) -> Result<(), StreamError> {
         let now = Instant::now();
         let Some(link) = self.remove(slot) else { return Ok(()) };
-        match link.dialled {
-            Some(rank) => {
-                let rank = rank as usize;
-                // A peer that answers and then closes, again and again, has another key or speaks another protocol.
-                // That does not pass by itself, unlike a peer that does not answer yet.
-                let hung_up = matches!(
-                    error.kind(),
-                    io::ErrorKind::UnexpectedEof
-                        | io::ErrorKind::ConnectionReset
-                        | io::ErrorKind::BrokenPipe
-                        | io::ErrorKind::InvalidData
-                        | io::ErrorKind::PermissionDenied
-                );
-                let peer = &mut self.peers[rank];
-                // An error of another kind, such as a refused connection, shows that no process listens there yet.
-                peer.failed_handshakes = if hung_up { peer.failed_handshakes + 1 } else { 0 };
-                if peer.failed_handshakes <= 1 {
-                    peer.failing_since = now;
-                }
-                // A peer that was connected before has the right key: its host is overloaded or restarting.
-                let strange = peer.instance == 0 && now > peer.failing_since + self.config.dead_after / 2;
-                if peer.failed_handshakes >= FAILED_HANDSHAKES_MAX && strange {
-                    let (address, times) = (peer.address.clone().unwrap_or_default(), peer.failed_handshakes);
-                    return Err(StreamError::Handshake { peer: PeerId(rank as u32), address, times });
-                }
-                self.notify_unreachable(rank, error.to_string(), now);
-            }
-            None => self.notify_turned_away(&link, error.to_string()),
+        let Some(rank) = link.dialled else {
+            self.on_stranger_failed(link, error);
+            return Ok(());
+        };
+        let rank = rank as usize;
+        let peer = &mut self.peers[rank];
+        // A peer that answers, again and again, but not as a node with this key, has another key or speaks another
+        // protocol. That does not pass by itself. A connection that ends without an answer shows nothing: the peer may
+        // be starting, ending, or making room for other connections.
+        let wrong = [io::ErrorKind::InvalidData, io::ErrorKind::PermissionDenied, io::ErrorKind::Unsupported];
+        let wrong = wrong.contains(&error.kind());
+        peer.failed_handshakes = if wrong { peer.failed_handshakes + 1 } else { 0 };
+        if peer.failed_handshakes <= 1 {
+            peer.failing_since = now;
         }
+        // A peer that was connected before has the right key: its host is overloaded or restarting.
+        let strange = peer.instance == 0 && now > peer.failing_since + self.config.dead_after / 2;
+        if peer.failed_handshakes >= FAILED_HANDSHAKES_MAX && strange {
+            let (address, times) = (peer.address.clone().unwrap_or_default(), peer.failed_handshakes);
+            return Err(StreamError::Handshake { peer: PeerId(rank as u32), address, times });
+        }
+        let hung_up = [io::ErrorKind::UnexpectedEof, io::ErrorKind::ConnectionReset, io::ErrorKind::BrokenPipe];
+        let reason = if hung_up.contains(&error.kind()) {
+            peer.dial_at = peer.dial_at.min(now + REDIAL_CROWDED);
+            "it closed the connection during the greeting (too many connections there, or another program)".to_string()
+        } else {
+            error.to_string()
+        };
+        self.notify_unreachable(rank, reason, now);
         Ok(())
-    }
-
-    /// Reports a rejected stranger. Strangers can come at any rate, so the notices are limited and the rest counted.
-    fn notify_turned_away(&mut self, link: &Link<C::Stream>, reason: String) {
-        let now = Instant::now();
-        if now < self.turned_away_notice_at {
-            self.unreported_strangers += 1;
-            return;
-        }
-        self.turned_away_notice_at = now + TURNED_AWAY_NOTICE_EVERY;
-        (self.config.notices)(Notice::TurnedAway { address: link.stream.seen(), reason });
     }
 
     // Work
@@ -542,7 +515,10 @@ impl<C: Carrier> Streams<C> {
         for _ in 0..STEPS_PER_PASS {
             let Some(link) = &mut self.links[slot] else { return Ok(false) };
             match link.step(pool, now) {
-                Ok(Step::Header(header)) => self.ready.push_back(Input::Header { peer: id, header }),
+                Ok(Step::Header(header)) => {
+                    link.spoke = true;
+                    self.ready.push_back(Input::Header { peer: id, header });
+                }
                 Ok(Step::Body(op)) => self.ready.push_back(Input::Completed { op, result: KernelResult::Nothing }),
                 Ok(Step::Control(Control::Busy { millis })) => {
                     self.peers[peer].busy_until = Some(now + Duration::from_millis(millis.into()));
@@ -586,7 +562,7 @@ impl<C: Carrier> Streams<C> {
         let mut slots = std::mem::take(&mut self.runnable);
         for event in &self.events {
             match event.token() {
-                LISTENER => self.accepting = true,
+                LISTENER => (self.accepting, self.pending) = (true, true),
                 WAKER => self.woken = true,
                 Token(token) => {
                     let slot = token - FIRST_LINK;
@@ -645,11 +621,6 @@ impl<C: Carrier> Streams<C> {
         let wait = if self.runnable.is_empty() { wait } else { Duration::ZERO };
         self.take_events(Some(wait))
     }
-}
-
-/// Whether an accepted connection has not completed its greeting.
-fn is_stranger<S>(link: &Link<S>) -> bool {
-    link.dialled.is_none() && !matches!(link.state, State::Open { .. })
 }
 
 /// 64-bit FNV-1a of a cluster's name. It detects nodes configured for another cluster. It is no protection against

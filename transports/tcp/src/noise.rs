@@ -48,6 +48,8 @@ pub struct Sealed {
     sealed: u64,
     /// Records opened since the handshake.
     opened: u64,
+    /// A handshake message of the peer was valid.
+    proven: bool,
 }
 
 enum State {
@@ -90,11 +92,23 @@ impl Sealed {
             gathered: Vec::new(),
             sealed: 0,
             opened: 0,
+            proven: false,
         };
         if dials {
             sealed.queue_handshake()?;
         }
         Ok(sealed)
+    }
+
+    /// Whether `first`, the first bytes from a peer, begin a handshake.
+    pub(crate) fn is_greeting(first: &[u8]) -> bool {
+        let expected = (HANDSHAKE_LEN as u16).to_be_bytes();
+        first.first() == Some(&expected[0]) && first.get(1).is_none_or(|byte| *byte == expected[1])
+    }
+
+    /// Whether the peer has shown that it has the key.
+    pub(crate) fn is_proven(&self) -> bool {
+        self.proven
     }
 
     /// Queues this side's next handshake message.
@@ -146,6 +160,7 @@ impl Sealed {
             let mut payload = [0; HANDSHAKE_LEN];
             state.read_message(&self.incoming[2..2 + length], &mut payload).map_err(broken)?;
             self.incoming_len = 0;
+            self.proven = true;
         }
     }
 
@@ -159,7 +174,12 @@ impl Sealed {
                 // A record without content is valid Noise, but an endless series of them would keep `read` in its loop,
                 // and hold up all other connections.
                 if length + 2 > self.incoming.len() || length <= TAG {
+                    // The beginning of a preamble, which a node without a key sends instead of its handshake.
+                    let is_plain = matches!(self.state, State::Handshake(_)) && self.incoming.starts_with(b"GR");
                     self.state = State::Broken;
+                    if is_plain {
+                        return Err(broken(snow::Error::Decrypt));
+                    }
                     let text = format!(
                         "encryption: expected a record of more than {TAG} and at most {} bytes, got {length}",
                         self.incoming.len() - 2

@@ -3,10 +3,11 @@
 
 use std::io::{self, IoSlice, Read, Write};
 use std::net::{IpAddr, Shutdown, SocketAddr, ToSocketAddrs};
+use std::os::fd::AsRawFd;
 use std::time::Duration;
 
 use gradwire_core::PeerId;
-use gradwire_stream::{Carrier, Stream};
+use gradwire_stream::{Carrier, Host, Stream};
 use mio::event::Source;
 use mio::net::{TcpListener, TcpStream};
 use rustix::net::sockopt;
@@ -172,8 +173,27 @@ impl Stream for Socket {
         self.seen.clone()
     }
 
-    fn host(&self) -> Option<String> {
-        // All processes of this host have the same address: a limit for it would keep members out.
-        self.peer.filter(|peer| !peer.is_loopback()).map(|peer| peer.to_string())
+    fn host(&self) -> Host {
+        self.peer.map_or_else(Host::default, Host::of)
+    }
+
+    fn descriptor(&self) -> Option<u64> {
+        u64::try_from(self.stream.as_raw_fd()).ok()
+    }
+
+    fn is_proven(&self) -> bool {
+        self.sealed.as_ref().is_some_and(Sealed::is_proven)
+    }
+
+    fn is_keyed(first: &[u8]) -> bool {
+        Sealed::is_greeting(first)
+    }
+
+    fn refuse(&mut self, refusal: &[u8]) {
+        let mut stream = &self.stream;
+        // Bytes left unread would make the system drop the answer, when the socket is closed, and reset the connection.
+        let _ = stream.read(&mut [0; 4096]);
+        let _ = stream.write(refusal);
+        self.shutdown();
     }
 }

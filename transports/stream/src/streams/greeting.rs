@@ -11,6 +11,7 @@ use gradwire_core::{Input, PeerId};
 
 use super::Streams;
 use crate::carrier::{Carrier, Stream};
+use crate::causes::Cause;
 use crate::control;
 use crate::link::State;
 use crate::notice::{Notice, Refusal, Runs, StreamError};
@@ -44,7 +45,11 @@ impl<C: Carrier> Streams<C> {
         let Some(link) = &mut self.links[slot] else { return Ok(()) };
         let dialled = link.dialled.map(|rank| rank as usize);
         if let State::Establishing = link.state {
-            if !link.establish()? {
+            let established = link.establish()?;
+            if dialled.is_none() && link.stream.is_proven() {
+                self.strangers.prove(slot);
+            }
+            if !established {
                 return Ok(());
             }
             // The accepting side sends nothing yet: a stranger learns nothing before it has identified itself.
@@ -155,7 +160,12 @@ impl<C: Carrier> Streams<C> {
             let alive = peer.link.and_then(|slot| self.links[slot].as_ref());
             // Half of the time after which a silent peer is disconnected: a restarted process need not wait for all of
             // it when its former connection ended without a trace.
-            let alive = alive.is_some_and(|link| now < link.heard_at + self.silence() / 2);
+            // A connection over which no message has come counts from its start: otherwise a process that completes the
+            // greeting, and then sends nothing but signs of life, would keep the node of this rank out.
+            let alive = alive.is_some_and(|link| {
+                let heard_at = if link.spoke { link.heard_at } else { link.started_at };
+                now < heard_at + self.silence() / 2
+            });
             // The same process may always replace its own connection.
             (peer.open && alive && peer.instance != theirs.instance).then_some(Refusal::Taken { rank: rank as u64 })
         });
@@ -183,8 +193,9 @@ impl<C: Carrier> Streams<C> {
             // Closing only the sending direction lets the peer read the refusal.
             link.stream.shutdown();
             if let Some(link) = self.remove(slot) {
-                let reason = runs.map_or_else(|| refusal.to_string(), |runs| runs.to_string());
-                self.notify_turned_away(&link, format!("rank {rank}: {reason}"));
+                let cause = Cause::Refused { code: refusal.code().0, rank: theirs.rank };
+                let reason = || runs.map_or_else(|| refusal.to_string(), |runs| runs.to_string());
+                self.count_rejected(&link, cause, || format!("rank {rank}: {}", reason()));
             }
             return Ok(());
         }
@@ -206,7 +217,8 @@ impl<C: Carrier> Streams<C> {
     pub(super) fn open(&mut self, slot: usize, rank: usize, instance: u64, now: Instant) {
         let Some(link) = &mut self.links[slot] else { return };
         link.state = State::Open { peer: rank };
-        (link.heard_at, link.queued_at) = (now, now);
+        (link.heard_at, link.queued_at, link.started_at) = (now, now, now);
+        self.strangers.remove(slot);
         let address = link.stream.seen();
         let peer = &mut self.peers[rank];
         (peer.link, peer.open, peer.instance) = (Some(slot), true, instance);
