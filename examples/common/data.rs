@@ -1,36 +1,67 @@
 //! Training data: labelled images, from the digits in the program or from IDX files (the format of MNIST).
 
+mod files;
+
 use std::fmt;
 use std::path::{Path, PathBuf};
+
+pub use files::FindError;
 
 static IMAGES: &[u8] = include_bytes!("../data/digits-images-idx3-ubyte");
 static LABELS: &[u8] = include_bytes!("../data/digits-labels-idx1-ubyte");
 
-/// Images of digits with their labels.
+/// Images with their labels.
 #[derive(Clone)]
 pub struct Data {
     /// Pixels of an image.
     pub pixels: usize,
     /// The pixels of all images in 0..=1, image after image.
     pub images: Vec<f32>,
-    /// The class of each image, 0 to 9.
+    /// The class of each image: the position of its label in `classes`.
     pub labels: Vec<u8>,
+    /// The labels that occur, in ascending order.
+    pub classes: Vec<u8>,
+    /// The file with the images; `None`: the digits in the program.
+    pub source: Option<PathBuf>,
 }
 
 /// Why files are no training data.
 #[derive(Debug)]
 pub enum DataError {
-    Missing { path: PathBuf, error: std::io::Error },
-    Truncated { path: PathBuf, expected: usize, got: usize },
-    Magic { path: PathBuf, expected: u32, got: u32 },
-    Counts { images: usize, labels: usize },
-    Label { index: usize, got: u8 },
-    Empty { path: PathBuf },
+    Find(FindError),
+    Missing {
+        path: PathBuf,
+        error: std::io::Error,
+    },
+    Truncated {
+        path: PathBuf,
+        expected: usize,
+        got: usize,
+    },
+    Magic {
+        path: PathBuf,
+        expected: u32,
+        got: u32,
+    },
+    Counts {
+        path: PathBuf,
+        images: usize,
+        labels: usize,
+    },
+    /// All images have the same label.
+    Class {
+        path: PathBuf,
+        label: u8,
+    },
+    Empty {
+        path: PathBuf,
+    },
 }
 
 impl fmt::Display for DataError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Find(error) => error.fmt(f),
             Self::Missing { path, error } => write!(f, "{}: {error}", path.display()),
             Self::Truncated { path, expected, got } => {
                 write!(f, "{}: expected {expected} bytes, got {got}", path.display())
@@ -38,8 +69,12 @@ impl fmt::Display for DataError {
             Self::Magic { path, expected, got } => {
                 write!(f, "{}: expected an IDX file with magic {expected:#010x}, got {got:#010x}", path.display())
             }
-            Self::Counts { images, labels } => write!(f, "expected as many labels as images ({images}), got {labels}"),
-            Self::Label { index, got } => write!(f, "expected labels 0 to 9, got {got} at index {index}"),
+            Self::Counts { path, images, labels } => {
+                write!(f, "{}: expected as many labels as images ({images}), got {labels}", path.display())
+            }
+            Self::Class { path, label } => {
+                write!(f, "{}: expected at least 2 different labels, got only {label}", path.display())
+            }
             Self::Empty { path } => write!(f, "{}: expected at least 50 images of at least 1 pixel", path.display()),
         }
     }
@@ -51,37 +86,41 @@ impl Data {
         Self::parse(Path::new("digits-images"), IMAGES, Path::new("digits-labels"), LABELS)
     }
 
-    /// Loads a pair of IDX files from a directory: `*images-idx3-ubyte` and `*labels-idx1-ubyte`. A pair with `train`
-    /// in its name takes precedence.
-    pub fn load(dir: &Path) -> Result<Self, DataError> {
-        let missing = |path: &Path, error| DataError::Missing { path: path.to_path_buf(), error };
-        let entries = std::fs::read_dir(dir).map_err(|error| missing(dir, error))?;
-        let mut names: Vec<PathBuf> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
-        names.sort_by_key(|path| (!path.to_string_lossy().contains("train"), path.clone()));
-        let find = |suffix: &str| {
-            let found = names.iter().find(|path| path.to_string_lossy().ends_with(suffix)).cloned();
-            found.unwrap_or_else(|| dir.join(format!("train-{suffix}")))
+    /// Loads a pair of IDX files from a directory, which is chosen by the names of the files: the pair with `train` in
+    /// its name, or the only one.
+    pub fn load(directory: &Path) -> Result<Self, DataError> {
+        let (images, labels) = files::find(directory).map_err(DataError::Find)?;
+        let read = |path: &PathBuf| {
+            let bytes = std::fs::read(path).map_err(|error| DataError::Missing { path: path.clone(), error })?;
+            // Gzip, under the name of its contents.
+            match bytes.starts_with(&[0x1f, 0x8b]) {
+                true => Err(DataError::Find(FindError::Compressed { path: path.clone() })),
+                false => Ok(bytes),
+            }
         };
-        let (images, labels) = (find("images-idx3-ubyte"), find("labels-idx1-ubyte"));
-        let read = |path: &PathBuf| std::fs::read(path).map_err(|error| missing(path, error));
-        Self::parse(&images, &read(&images)?, &labels, &read(&labels)?)
+        let data = Self::parse(&images, &read(&images)?, &labels, &read(&labels)?)?;
+        Ok(Self { source: Some(images), ..data })
     }
 
     fn parse(images_path: &Path, images: &[u8], labels_path: &Path, labels: &[u8]) -> Result<Self, DataError> {
         let ([count, rows, columns], pixels) = idx(images_path, images, 0x0803)?;
         let ([label_count], labels) = idx(labels_path, labels, 0x0801)?;
         if count != label_count {
-            return Err(DataError::Counts { images: count, labels: label_count });
+            return Err(DataError::Counts { path: labels_path.to_path_buf(), images: count, labels: label_count });
         }
         if count < 50 || rows * columns == 0 {
             return Err(DataError::Empty { path: images_path.to_path_buf() });
         }
-        if let Some(index) = labels.iter().position(|label| *label > 9) {
-            return Err(DataError::Label { index, got: labels[index] });
+        // Digits have the labels 0 to 9, letters 1 to 26 or their codes.
+        let classes: Vec<u8> = (0..=u8::MAX).filter(|label| labels.contains(label)).collect();
+        if let [label] = classes[..] {
+            return Err(DataError::Class { path: labels_path.to_path_buf(), label });
         }
+        let class = |label: &u8| classes.partition_point(|class| class < label) as u8;
+        let labels = labels.iter().map(class).collect();
         let brightest = f32::from(pixels.iter().copied().max().unwrap_or(0).max(1));
         let images = pixels.iter().map(|pixel| f32::from(*pixel) / brightest).collect();
-        Ok(Self { pixels: rows * columns, images, labels: labels.to_vec() })
+        Ok(Self { pixels: rows * columns, images, labels, classes, source: None })
     }
 
     #[allow(clippy::len_without_is_empty, reason = "data that can be loaded are never empty")]
@@ -95,11 +134,12 @@ impl Data {
 
     /// Splits into training and test data. The test data are a fifth of each class, chosen at random by the seed.
     pub fn split(&self, seed: u64) -> (Self, Self) {
-        let mut parts = [
-            Self { images: Vec::new(), labels: Vec::new(), ..*self },
-            Self { images: Vec::new(), labels: Vec::new(), ..*self },
-        ];
-        for class in 0..10 {
+        let empty = || {
+            let (classes, source) = (self.classes.clone(), self.source.clone());
+            Self { pixels: self.pixels, images: Vec::new(), labels: Vec::new(), classes, source }
+        };
+        let mut parts = [empty(), empty()];
+        for (class, _) in (0..=u8::MAX).zip(&self.classes) {
             let mut members: Vec<usize> = (0..self.len()).filter(|index| self.labels[*index] == class).collect();
             shuffle(&mut members, seed ^ u64::from(class));
             for (position, index) in members.iter().enumerate() {

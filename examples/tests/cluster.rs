@@ -322,7 +322,11 @@ fn a_bad_data_file_is_refused_by_name() {
     };
     let args = format!("--data {}", dir.display());
     refused(&format!("--data {}/none", dir.display()), 6, "No such file or directory");
-    refused(&args, 6, "train-images-idx3-ubyte: No such file or directory");
+    refused(
+        &args,
+        6,
+        "expected files with names such as train-images-idx3-ubyte and train-labels-idx1-ubyte, found no",
+    );
     write(&images(60, 239), &labels(60, 1));
     refused(&args, 6, "train-images-idx3-ubyte: expected 256 bytes, got 255");
     write(&[0x12, 0x34], &labels(60, 1));
@@ -332,8 +336,29 @@ fn a_bad_data_file_is_refused_by_name() {
     write(&images(60, 240), &labels(61, 1));
     refused(&args, 6, "expected as many labels as images (60), got 61");
     write(&images(60, 240), &labels(60, 10));
-    refused(&args, 6, "expected labels 0 to 9, got 10 at index 0");
+    refused(&args, 6, "train-labels-idx1-ubyte: expected at least 2 different labels, got only 10");
+    write(&[0x1f, 0x8b, 8, 0], &labels(60, 1));
+    refused(&args, 6, "train-images-idx3-ubyte is compressed: gunzip it");
     write(&images(u32::MAX, 240), &labels(60, 1));
     refused(&args, 6, "got 256");
+    std::fs::remove_dir_all(&dir).unwrap();
+}
+
+/// The number of classes follows the labels: letters have 1 to 26.
+#[test]
+fn letters_are_learned() {
+    let dir = std::env::temp_dir().join(format!("gradwire-letters-{}", std::process::id()));
+    std::fs::create_dir_all(&dir).unwrap();
+    let label = |i: u32| (i % 26 + 1) as u8;
+    // A column of the image for each letter.
+    let pixels = (0..520u32).flat_map(|i| (0..26).map(move |column| 255 * u8::from(column + 1 == label(i))));
+    let images = [0x0803u32, 520, 2, 13].into_iter().flat_map(u32::to_be_bytes).chain(pixels);
+    let labels = [0x0801u32, 520].into_iter().flat_map(u32::to_be_bytes).chain((0..520).map(label));
+    std::fs::write(dir.join("emnist-letters-train-images.idx3-ubyte"), images.collect::<Vec<_>>()).unwrap();
+    std::fs::write(dir.join("emnist-letters-train-labels.idx1-ubyte"), labels.collect::<Vec<_>>()).unwrap();
+    let args = format!("--data {} --hidden 32 --recipe sync --epochs 40 --workers 2", dir.display());
+    assert_eq!(field(&train(&args), "accuracy"), 1.0);
+    let text = String::from_utf8(cluster(&args).stdout).unwrap();
+    assert!(text.contains(", 26 classes (labels 1 to 26), from "), "{text}");
     std::fs::remove_dir_all(&dir).unwrap();
 }

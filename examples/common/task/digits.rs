@@ -17,7 +17,7 @@ const EVALUATED: usize = 256;
 pub struct Digits {
     train: Arc<Data>,
     test: Arc<Data>,
-    /// Sizes of the layers, from the input to the 10 classes.
+    /// Sizes of the layers, from the input to the classes.
     sizes: Vec<usize>,
     /// Activations of each layer, beginning with the input: a row per image.
     activations: Vec<Vec<f32>>,
@@ -29,7 +29,7 @@ impl Digits {
     /// The images of a directory with IDX files, or the digits in the program.
     pub fn open(hidden: &[usize], seed: u64, directory: Option<&Path>) -> Result<Self, DataError> {
         let (train, test) = directory.map_or_else(Data::digits, Data::load)?.split(seed);
-        let sizes: Vec<usize> = [train.pixels].iter().chain(hidden).copied().chain([10]).collect();
+        let sizes: Vec<usize> = [train.pixels].iter().chain(hidden).copied().chain([train.classes.len()]).collect();
         let mut digits = Self {
             train: Arc::new(train),
             test: Arc::new(test),
@@ -77,10 +77,10 @@ impl Digits {
 
     /// Computes the mean cross-entropy of the last layer, and leaves its gradient by the scores in `delta`.
     fn softmax(&mut self, data: &Data, indices: &[usize]) -> f32 {
-        let scores = &self.activations[self.sizes.len() - 1];
+        let (scores, classes) = (&self.activations[self.sizes.len() - 1], data.classes.len());
         let (mut loss, share) = (0.0, 1.0 / indices.len() as f32);
         for (row, index) in indices.iter().enumerate() {
-            let (scores, delta) = (&scores[row * 10..][..10], &mut self.delta[0][row * 10..][..10]);
+            let (scores, delta) = (&scores[row * classes..][..classes], &mut self.delta[0][row * classes..][..classes]);
             loss += cross_entropy(scores, usize::from(data.labels[*index]), share, delta);
         }
         loss * share
@@ -94,7 +94,9 @@ impl Task for Digits {
 
     fn about(&self) -> String {
         let (train, test) = (self.train.len(), self.test.len());
-        format!("{train} images of {} pixels ({test} more to test)", self.train.pixels)
+        let about = format!("{train} images of {} pixels ({test} more to test)", self.train.pixels);
+        let (Some(source), [first, .., last]) = (&self.train.source, &self.train.classes[..]) else { return about };
+        format!("{about}, {} classes (labels {first} to {last}), from {}", self.train.classes.len(), source.display())
     }
 
     /// For each layer its weights, one row per input, then its biases.
@@ -163,9 +165,9 @@ impl Task for Digits {
         let all: Vec<usize> = (0..test.len()).collect();
         for indices in all.chunks(EVALUATED) {
             self.forward(params, &test, indices);
-            let outputs = &self.activations[self.sizes.len() - 1];
+            let (outputs, classes) = (&self.activations[self.sizes.len() - 1], test.classes.len());
             for (row, index) in indices.iter().enumerate() {
-                let class = best(&outputs[row * 10..][..10]);
+                let class = best(&outputs[row * classes..][..classes]);
                 right += usize::from(class == Some(usize::from(test.labels[*index])));
             }
             loss += f64::from(self.softmax(&test, indices)) * indices.len() as f64;
