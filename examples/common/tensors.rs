@@ -43,7 +43,7 @@ fn decode(layout: &Layout, file: &[u8], params: &mut [f32]) -> Result<(), String
     let found = Header { rest: header }.tensors().map_err(|error| format!("header: {error}"))?;
     for tensor in layout.tensors() {
         let (name, shape) = (tensor.name(), tensor.shape());
-        let found = found.get(name).ok_or_else(|| format!("{name}: the file has no such tensor"))?;
+        let found = found.get(name).ok_or_else(|| missing(layout, name, &found))?;
         if found.dtype != "F32" || found.shape != shape {
             return Err(format!("{name}: expected F32 of {shape:?}, got {} of {:?}", found.dtype, found.shape));
         }
@@ -54,6 +54,27 @@ fn decode(layout: &Layout, file: &[u8], params: &mut [f32]) -> Result<(), String
         }
     }
     Ok(())
+}
+
+/// The message for a tensor that a file does not have, with those that it has.
+fn missing(layout: &Layout, name: &str, found: &BTreeMap<String, Found>) -> String {
+    const SHOWN: usize = 12;
+    let mut names = found.keys().take(SHOWN).map(String::as_str).collect::<Vec<_>>().join(", ");
+    if found.is_empty() {
+        names.push_str("no tensors");
+    } else if found.len() > SHOWN {
+        names.push_str(&format!(" and {} more", found.len() - SHOWN));
+    }
+    // A model within another one: PyTorch's DistributedDataParallel puts `module.` in front of all names.
+    let prefix = found.keys().find_map(|found| found.strip_suffix(name)).filter(|prefix| {
+        layout.tensors().iter().all(|tensor| found.contains_key(&format!("{prefix}{}", tensor.name())))
+    });
+    let advice = match prefix {
+        Some("module.") => "; save model.module instead of model, or remove \"module.\" from the names".to_string(),
+        Some(prefix) => format!("; remove {prefix:?} from the names"),
+        None => String::new(),
+    };
+    format!("{name}: the file has no such tensor, it has {names}{advice}")
 }
 
 /// Text as JSON has it.
@@ -260,7 +281,7 @@ mod tests {
         refused(&u64::MAX.to_le_bytes(), "expected a header within the file");
         refused(&file("\u{0}", &[]), "header: expected '{', got Some('\\0')");
         refused(&[1, 0, 0, 0, 0, 0, 0, 0, 0xff], "header: invalid utf-8");
-        refused(&file("{}", &[]), "x: the file has no such tensor");
+        refused(&file("{}", &[]), "x: the file has no such tensor, it has no tensors");
         refused(&file("{} x", &[]), "expected its end, got Some('x')");
         refused(&of("F64", "[2]", "[0,8]"), "x: expected F32 of [2], got F64 of [2]");
         refused(&of("F32", "[1,2]", "[0,8]"), "x: expected F32 of [2], got F32 of [1, 2]");
@@ -279,5 +300,26 @@ mod tests {
         refused(&file(r#"{"x"#, &[]), "a text does not end");
         // Depth is limited by the format: no recursion.
         refused(&file(&"[".repeat(1 << 20), &[]), "expected '{'");
+    }
+    /// A tensor that is missing is told with those that are there, and with the prefix that all names have.
+    #[test]
+    fn other_names_are_listed() {
+        let message = |names: &[&str]| {
+            let entry = |name: &&str| format!(r#""{name}":{{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}"#);
+            let header = format!("{{{}}}", names.iter().map(entry).collect::<Vec<_>>().join(","));
+            let layout = Layout::new().tensor("a", &[1]).tensor("b", &[1]);
+            decode(&layout, &file(&header, &[1.0]), &mut [0.0; 2]).unwrap_err()
+        };
+        let advice = "a: the file has no such tensor, it has module.a, module.b; save model.module instead of model, or \
+                      remove \"module.\" from the names";
+        assert_eq!(message(&["module.a", "module.b"]), advice);
+        assert_eq!(
+            message(&["net.b", "net.a"]),
+            "a: the file has no such tensor, it has net.a, net.b; remove \"net.\" from the names"
+        );
+        assert_eq!(message(&["a", "c", "net.b"]), "b: the file has no such tensor, it has a, c, net.b");
+        let many: Vec<String> = (10..30).map(|i| format!("t{i}")).collect();
+        let many: Vec<&str> = many.iter().map(String::as_str).collect();
+        assert!(message(&many).ends_with("t20, t21 and 8 more"), "{}", message(&many));
     }
 }
