@@ -90,6 +90,6 @@ pub use gradwire_mem::Mem;
 pub use gradwire_shm as shm;
 #[cfg(feature = "tcp")]
 pub use gradwire_tcp as tcp;
-pub use launch_env::{LaunchEnv, LaunchEnvError};
+pub use launch_env::{LaunchEnv, LaunchEnvError, LaunchFlags};
 pub use server::Server;
 pub use session::Session;

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use gradwire::tcp::{Key, KeyError, Notice, Refusal, StreamError};
-use gradwire::{Error, Event, LaunchEnv, RunState, Session, Status, Transport};
+use gradwire::{Error, Event, LaunchEnv, LaunchEnvError, LaunchFlags, RunState, Session, Status, Transport};
 use rustix::process::Signal;
 use toml::de::{DeTable, DeValue};
 
@@ -21,6 +21,9 @@ use super::outcome::{Ending, number};
 use super::recipes;
 use super::task::Task;
 use super::worker::{self, Checkpoints, OnEvent, Watch, digest};
+
+/// Most processes of a run.
+const PROCESSES_MAX: u32 = 1024;
 
 /// An exit code and a message.
 type Failure = (u8, String);
@@ -95,7 +98,7 @@ fn process_flags(command: Command) -> Command {
         .arg(value("rank", "N", "Rank of this process, from 0; needs --processes").value_parser(value_parser!(u32)))
         .arg(
             value("processes", "N", "Number of processes; needs --rank")
-                .value_parser(value_parser!(u32).range(1..=1024)),
+                .value_parser(value_parser!(u32).range(1..=i64::from(PROCESSES_MAX))),
         )
         .arg(
             Arg::new("apart")
@@ -303,6 +306,7 @@ impl Node {
             self.options.name,
             if self.wire == Wire::Tcp { "TCP" } else { "shared memory" },
         ));
+        self.env.notes.iter().for_each(|note| self.log(note));
         if self.insecure_open && self.key.is_none() && self.wire == Wire::Tcp {
             // Printed even with `--quiet`.
             let text = "WARNING: no key and --insecure-open: any host that can connect can take part";
@@ -605,22 +609,29 @@ fn notice(rank: u32) -> impl FnMut(Notice) + Send + 'static {
 
 /// Rank, number of processes and the address of rank 0: from flags, else from a launcher, else one process alone.
 fn launch_env(matches: &ArgMatches) -> Result<LaunchEnv, Failure> {
-    let found = LaunchEnv::detect().map_err(|error| (exit::USAGE, error.to_string()))?;
+    let usage = |text: String| (exit::USAGE, text);
     let number = |name: &str| matches.get_one::<u32>(name).copied();
     let meet = matches.get_one::<String>("meet").cloned();
-    let env = match (number("rank"), number("processes"), found) {
-        (Some(rank), Some(processes), _) => {
-            LaunchEnv { rank, processes, local_rank: None, meet: None, source: "flags" }
+    let flags = LaunchFlags { rank: number("rank"), processes: number("processes"), meet };
+    if let (Some(rank), Some(processes)) = (flags.rank, flags.processes)
+        && rank >= processes
+    {
+        return Err(usage(format!("--rank: expected less than {processes}, got {rank}")));
+    }
+    let env = LaunchEnv::with_flags(&flags).map_err(|error| match error {
+        LaunchEnvError::Missing { set: ("--rank" | "--processes", _), .. } => {
+            usage("expected --rank and --processes together, got one of them".to_string())
         }
-        (None, None, Some(env)) => env,
-        (None, None, None) => LaunchEnv { rank: 0, processes: 1, local_rank: None, meet: None, source: "alone" },
-        _ => return Err((exit::USAGE, "expected --rank and --processes together, got one of them".to_string())),
-    };
-    if env.rank >= env.processes {
-        return Err((exit::USAGE, format!("--rank: expected less than {}, got {}", env.processes, env.rank)));
+        error => usage(error.to_string()),
+    })?;
+    if env.processes > PROCESSES_MAX {
+        return Err(usage(format!(
+            "processes: expected at most {PROCESSES_MAX}, got {} ({})",
+            env.processes, env.source
+        )));
     }
     let alone = (env.processes == 1).then(|| "127.0.0.1:0".to_string());
-    Ok(LaunchEnv { meet: meet.or(env.meet).or(alone), ..env })
+    Ok(LaunchEnv { meet: env.meet.or(alone), ..env })
 }
 
 /// The name of the cluster. Processes of different jobs do not meet, whatever they resume from. In shared memory, where
@@ -636,8 +647,12 @@ fn cluster(matches: &ArgMatches, options: &Options) -> String {
 /// host can read the arguments of a process.
 fn key(matches: &ArgMatches) -> Result<Option<Key>, KeyError> {
     let path = matches.get_one::<PathBuf>("key-file").cloned();
-    match path.or_else(|| std::env::var_os("GRADWIRE_KEY_FILE").map(PathBuf::from)) {
+    let file = || std::env::var_os("GRADWIRE_KEY_FILE").filter(|path| !path.is_empty()).map(PathBuf::from);
+    match path.or_else(file) {
         Some(path) => Key::from_file(&path).map(Some),
-        None => std::env::var("GRADWIRE_KEY").ok().map(|text| Key::parse(&text)).transpose(),
+        None => {
+            let text = std::env::var("GRADWIRE_KEY").ok().filter(|text| !text.trim().is_empty());
+            text.map(|text| Key::parse(&text)).transpose()
+        }
     }
 }
