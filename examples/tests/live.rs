@@ -160,7 +160,7 @@ fn a_stopped_process_is_given_up_and_comes_back() {
     all[1].signal("-STOP");
     let took = all[2].until("peer 1 was unreachable for too long");
     assert!(took < Duration::from_secs(6), "{took:?}");
-    all[2].until("2 workers go on together");
+    // The view of two may have been reported before, when rank 0 was the first to give the peer up.
     all[1].signal("-CONT");
     all[2].until("3 workers go on together");
     let digests: Vec<_> = all.into_iter().map(|node| node.end().succeeded().field("digest")).collect();
