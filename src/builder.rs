@@ -9,11 +9,11 @@ use gradwire_core::kernel::executor::Executor;
 use gradwire_core::{Cluster, ContractNote, Event, Layout, Patience, Recipe, RunId, Transport};
 
 use crate::check;
-use crate::checkpoint::{Candidates, LoadedCheckpoint, Notice, NoticeCallback};
+use crate::checkpoint::{Notice, NoticeCallback};
 use crate::error::Error;
 use crate::exchange::Exchange;
 use crate::monitor::Board;
-use crate::node::{ExecutorFactory, NodeSettings, Role};
+use crate::node::{ExecutorFactory, NodeSettings, Resumes, Role};
 use crate::server::Server;
 use crate::session::Session;
 use crate::watch::EventCallback;
@@ -168,22 +168,23 @@ impl Builder {
     pub fn join<T: Transport + 'static>(mut self, transport: T, params: &mut [f32]) -> Result<Session, Error> {
         // Nothing else can give this node a run.
         self.settings.run = self.settings.run.or(self.settings.job);
-        self.enter(transport, params, None)
+        self.enter(transport, params, &mut [], Resumes::No)
     }
 
-    /// Joins the run as a worker that goes on from the newest intact checkpoint of its rank and [run](Self::run) below
+    /// Joins the run as a worker that goes on from an intact checkpoint of its rank and [run](Self::run) below
     /// `directory`. Fills `params` and the optimizer vectors in `state` from it, and restores residuals.
-    /// [`Session::steps`] returns the number of steps before the checkpoint. Without a checkpoint, it is
-    /// [`join`](Self::join).
+    /// [`Session::steps`] returns the number of steps before the checkpoint.
+    ///
+    /// All nodes resume. They wait for each other, and go on from the newest moment of which all have a checkpoint; if
+    /// there is none, from the moment of which most have one. A node without it takes the parameters of its peers. If
+    /// no node has a checkpoint, a new run begins, as with [`join`](Self::join). A worker that comes later, to a run
+    /// that is under way, takes the parameters of the others. A node that does not go on from a checkpoint of its own
+    /// has no residual, and leaves `state` as it is.
     ///
     /// If no run was named, the run that was written last is taken, and [`Notice::RunChosen`] names the others.
     ///
-    /// All nodes resume from the same moment. A worker that is restarted later may resume as well: it then takes the
-    /// other workers' parameters, its residual is dropped, and [`Session::is_outdated`] returns true.
-    ///
     /// # Errors
-    /// As for [`join`](Self::join). Also if a checkpoint does not fit this node, or the peers resumed from another
-    /// moment.
+    /// As for [`join`](Self::join). Also if a checkpoint does not fit this node.
     pub fn resume<T: Transport + 'static>(
         mut self,
         directory: &Path,
@@ -192,34 +193,26 @@ impl Builder {
         state: &mut [&mut [f32]],
     ) -> Result<Session, Error> {
         let (rank, _) = transport.place();
+        for vector in &*state {
+            check::length("resume", self.settings.layout.len(), vector.len())?;
+        }
         let candidates = self.settings.candidates(directory, rank, 1 + state.len())?;
-        let Some(from) = newest(candidates.as_ref())? else {
-            return self.enter(transport, params, None);
-        };
-        let into = std::iter::once(&mut *params).chain(state.iter_mut().map(|vector| &mut **vector));
-        for (into, vector) in into.zip(&from.checkpoint.vectors) {
-            check::length("resume", vector.len(), into.len())?;
-            into.copy_from_slice(vector);
-        }
-        let session = self.enter(transport, params, Some(&from))?;
-        if let Some(candidates) = candidates {
-            candidates.go_on_from(session.begun_at(), !session.is_outdated());
-        }
-        Ok(session)
+        self.enter(transport, params, state, Resumes::From(candidates))
     }
 
     fn enter<T: Transport + 'static>(
         self,
         transport: T,
         params: &mut [f32],
-        from: Option<&LoadedCheckpoint>,
+        state: &mut [&mut [f32]],
+        resumes: Resumes,
     ) -> Result<Session, Error> {
         let (rank, _) = transport.place();
         let identity = self.settings.identity(rank);
-        let drive = self.settings.start(transport, params, Role::Worker, from)?;
+        let drive = self.settings.start(transport, params, Role::Worker, resumes)?;
         let NodeSettings { layout, recipe, optimizer_vectors, notices, .. } = self.settings;
         let exchange = Exchange::new(layout, recipe, optimizer_vectors, drive);
-        Session::enter(exchange, identity, from.map(|from| &from.checkpoint), params, notices)
+        Session::enter(exchange, identity, params, state, notices)
     }
 
     /// Enters the run as a server, at the transport's rank. `params` are the parameters from which the run starts.
@@ -230,7 +223,7 @@ impl Builder {
     /// element that is not finite.
     pub fn serve<T: Transport + 'static>(mut self, transport: T, params: &[f32]) -> Result<Server, Error> {
         self.settings.run = self.settings.run.or(self.settings.job);
-        self.serve_from(transport, params, None)
+        self.serve_from(transport, params, Resumes::No)
     }
 
     /// Enters the run as a server that goes on from the newest intact checkpoint of its rank below `directory`; see
@@ -245,31 +238,21 @@ impl Builder {
         params: &[f32],
     ) -> Result<Server, Error> {
         let (rank, _) = transport.place();
-        match newest(self.settings.candidates(directory, rank, 1)?.as_ref())? {
-            Some(from) => self.serve_from(transport, &from.checkpoint.vectors[0], Some(&from)),
-            None => self.serve_from(transport, params, None),
-        }
+        let candidates = self.settings.candidates(directory, rank, 1)?;
+        self.serve_from(transport, params, Resumes::From(candidates))
     }
 
     fn serve_from<T: Transport + 'static>(
         self,
         transport: T,
         params: &[f32],
-        from: Option<&LoadedCheckpoint>,
+        resumes: Resumes,
     ) -> Result<Server, Error> {
         let (rank, _) = transport.place();
         let settings = &self.settings;
-        let drive = settings.start(transport, params, Role::Server, from)?;
+        let drive = settings.start(transport, params, Role::Server, resumes)?;
         let ranges = Server::ranges(&settings.recipe, settings.cluster, rank, settings.layout.len());
-        let suspensions = from.map_or(0, |from| from.checkpoint.clock);
         let (identity, notices) = (settings.identity(rank), settings.notices.clone());
-        Ok(Server::new(drive, ranges, settings.layout.len(), identity, suspensions, notices))
+        Ok(Server::new(drive, ranges, settings.layout.len(), identity, notices))
     }
-}
-
-/// The newest checkpoint, if there is one.
-fn newest(candidates: Option<&Candidates>) -> Result<Option<LoadedCheckpoint>, Error> {
-    let Some(candidates) = candidates else { return Ok(None) };
-    let newest = candidates.moments().next();
-    Ok(newest.map(|(clock, _)| candidates.load(clock)).transpose()?)
 }

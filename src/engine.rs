@@ -9,7 +9,6 @@
 //! The machine decides when a call of the application is answered: the engine remembers the call ([`Pending`]), and the
 //! machine's next [`Signal`] completes it.
 
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,7 +19,7 @@ use gradwire_core::{
     THEIRS, Transport,
 };
 
-use crate::checkpoint::CheckpointError;
+use crate::checkpoint::{Candidates, CheckpointError, LoadedCheckpoint};
 use crate::compute::Compute;
 use crate::drive::{Pump, RunState};
 use crate::error::Error;
@@ -53,8 +52,12 @@ pub(crate) struct Engine<T> {
     contract: Contract,
     /// The run that this node is of for good: it has been given it, or has joined it.
     known_run: Option<RunId>,
-    /// The moment of the checkpoint that this node resumed from; 0 in a new run.
-    resumed_at: Clock,
+    /// What this node can resume from.
+    candidates: Option<Candidates>,
+    /// The checkpoint that this node resumes from, until it has joined.
+    restored: Option<LoadedCheckpoint>,
+    /// The moment that the nodes resumed from; 0 in a new run.
+    moment: u64,
     /// The checkpoint is older than the run.
     outdated: bool,
     /// The wait that the mailbox shows.
@@ -82,11 +85,11 @@ impl<T: Transport> Engine<T> {
         transport: T,
         executor: Box<dyn Executor>,
         initial: &[f32],
+        candidates: Option<Candidates>,
         callback: EventCallback,
         observer: Observer,
     ) -> Result<Self, Error> {
         let (len, contract, known_run) = (setup.len, setup.contract.clone(), setup.run);
-        let resumed_at = setup.resumed.map_or(Clock(0), |resumed| resumed.at);
         let pending = Pending::at_start(&setup);
         let (machine, pool) = Node::open(setup, initial)?;
         let mut engine = Self {
@@ -101,7 +104,9 @@ impl<T: Transport> Engine<T> {
             len,
             contract,
             known_run,
-            resumed_at,
+            candidates,
+            restored: None,
+            moment: 0,
             outdated: false,
             shown: None,
             callback,
@@ -117,22 +122,6 @@ impl<T: Transport> Engine<T> {
 
     pub(crate) fn mailbox(&self) -> Arc<Mailbox> {
         Arc::clone(&self.mailbox)
-    }
-
-    /// Puts the machine's buffers of a checkpoint back. `path` is for errors.
-    pub(crate) fn restore(&mut self, saved: &[Vec<u32>], path: &Path) -> Result<(), Error> {
-        // The kernels with which a machine begins write to some of these buffers, so they run first.
-        while let Idle::Device = self.drain()? {}
-        let buffers = self.machine.saved();
-        let (expected, got) = (buffers.len(), saved.len());
-        if expected != got {
-            return Err(CheckpointError::SavedBuffers { path: path.to_path_buf(), expected, got }.into());
-        }
-        for (buffer, words) in buffers.into_iter().zip(saved) {
-            let restored = self.compute.restore(buffer, words);
-            restored.map_err(|error| CheckpointError::SavedState { path: path.to_path_buf(), error })?;
-        }
-        Ok(())
     }
 
     /// The machine's time.
@@ -284,13 +273,15 @@ impl<T: Transport> Engine<T> {
         self.observer.signal(&signal);
         match signal {
             Signal::Joined { clock } => self.on_joined(clock),
+            Signal::Resume { at, own } => self.on_resume(at, own)?,
+            Signal::Restore => self.on_restore()?,
             Signal::Ready { clock, changed } => self.on_ready(clock, changed)?,
             Signal::Left | Signal::Finished => self.on_ended(),
             // Errors leave the pump, which ends the engine and with it the call that waits.
             Signal::Cut { peer } => return Err(Error::Cut { peer }),
             Signal::LedgerFull { index } => return Err(Error::LedgerFull { index }),
             Signal::ResumedElsewhere { at, .. } => {
-                return Err(CheckpointError::Moment { expected: at.0, got: self.resumed_at.0 }.into());
+                return Err(CheckpointError::Moment { expected: at.0, got: self.moment }.into());
             }
             Signal::OtherRun { peer, run } => {
                 return Err(Error::OtherRun { peer, ours: self.run_id(), theirs: run });
@@ -303,11 +294,48 @@ impl<T: Transport> Engine<T> {
         Ok(())
     }
 
+    /// The nodes have agreed on the moment to go on from. Puts the parameters of this node's checkpoint back.
+    fn on_resume(&mut self, Clock(at): Clock, own: bool) -> Result<(), Error> {
+        self.moment = at;
+        let Some(candidates) = &self.candidates else { return Ok(()) };
+        candidates.go_on_from(at, own);
+        if !own {
+            return Ok(());
+        }
+        let loaded = candidates.load(at)?;
+        // The averaged optimizer vectors follow the parameters in the vector that the machine exchanges.
+        let vectors = loaded.checkpoint.vectors.iter().flatten().copied();
+        let view = Segment::floats(self.machine.view(), 0, self.len);
+        self.compute.written(view);
+        self.compute.pool.floats_mut(view).iter_mut().zip(vectors).for_each(|(into, from)| *into = from);
+        self.restored = Some(loaded);
+        self.feed(Input::Resumed);
+        Ok(())
+    }
+
+    /// Puts the machine's buffers of the checkpoint back.
+    fn on_restore(&mut self) -> Result<(), Error> {
+        if let Some(LoadedCheckpoint { checkpoint, path }) = &self.restored {
+            let buffers = self.machine.saved();
+            let (expected, got) = (buffers.len(), checkpoint.saved.len());
+            if expected != got {
+                return Err(CheckpointError::SavedBuffers { path: path.clone(), expected, got }.into());
+            }
+            for (buffer, words) in buffers.into_iter().zip(&checkpoint.saved) {
+                let restored = self.compute.restore(buffer, words);
+                restored.map_err(|error| CheckpointError::SavedState { path: path.clone(), error })?;
+            }
+        }
+        self.feed(Input::Resumed);
+        Ok(())
+    }
+
     fn on_joined(&mut self, Clock(clock): Clock) {
         self.confirm_run();
         if let Pending::Join { spare } = self.pending.take_if(|pending| matches!(pending, Pending::Join { .. })) {
-            let (view, outdated) = (self.view(), self.outdated);
-            self.mailbox.answer(Joined { clock, view, spare, outdated });
+            let (view, outdated, moment) = (self.view(), self.outdated, self.moment);
+            let restored = self.restored.take().map(|loaded| Box::new(loaded.checkpoint));
+            self.mailbox.answer(Joined { clock, view, spare, restored, moment, outdated });
         }
     }
 
@@ -336,7 +364,8 @@ impl<T: Transport> Engine<T> {
         self.confirm_run();
         self.state = RunState::Ended;
         let saved = if self.pending.keeps() { self.compute.save(&self.machine.saved()) } else { Vec::new() };
-        let ended = Ended { view: self.view(), saved, run: self.run_id(), status: self.machine.status() };
+        let (run, moment) = (self.run_id(), self.moment);
+        let ended = Ended { view: self.view(), saved, run, moment, status: self.machine.status() };
         match self.pending {
             Pending::Serve => self.mailbox.answer_last(ended),
             _ => self.mailbox.answer_last(Departure::Left(Box::new(ended))),

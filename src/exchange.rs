@@ -35,19 +35,30 @@ pub(crate) struct Exchange {
     contributions: u64,
 }
 
+/// How a worker has begun.
+#[derive(Debug)]
+pub(crate) struct Beginning {
+    /// The checkpoint that it goes on from.
+    pub(crate) restored: Option<Box<Checkpoint>>,
+    /// The moment that the run goes on from.
+    pub(crate) moment: u64,
+    /// The checkpoint is older than the run.
+    pub(crate) outdated: bool,
+}
+
 impl Exchange {
     pub(crate) fn new(layout: Layout, recipe: Recipe, optimizer_vectors: u32, drive: Drive) -> Self {
         let local = Local::new(recipe);
         Self { layout, recipe, local, drive, optimizer_vectors, spare: None, rate: None, clock: 0, contributions: 0 }
     }
 
-    /// Waits until the machine has joined. `params` receives the parameters to start from. Returns whether the
-    /// checkpoint that the worker resumes from is older than the run.
-    pub(crate) fn join(&mut self, params: &mut [f32], from: Option<&Checkpoint>) -> Result<bool, Error> {
-        let Joined { clock, view, spare, mut outdated } = self.drive.wait_for("join")?;
-        if let Some(checkpoint) = from {
-            // In a collective all members are in the same round. A member that resumed alone joins at a later round, to
-            // which its optimizer state does not belong.
+    /// Waits until the machine has joined. `params` receives the parameters to start from. Returns how the worker has
+    /// begun.
+    pub(crate) fn join(&mut self, params: &mut [f32]) -> Result<Beginning, Error> {
+        let Joined { clock, view, spare, restored, moment, mut outdated } = self.drive.wait_for("join")?;
+        if let Some(checkpoint) = &restored {
+            // The others have gone on before this member has joined. Its optimizer state does not belong to their
+            // round.
             outdated |= self.recipe.is_collective() && clock != checkpoint.clock;
             // The schedule of the averaging period goes by local steps.
             self.local.resume(checkpoint.steps);
@@ -56,7 +67,7 @@ impl Exchange {
         self.clock = clock;
         self.spare = Some(spare);
         self.local.start(params, view.floats());
-        Ok(outdated)
+        Ok(Beginning { restored, moment, outdated })
     }
 
     /// One step with an update that [`check_vector`](Self::check_vector) has accepted.

@@ -15,6 +15,7 @@ use gradwire_core::kernel::executor::{Executor, ExecutorError};
 use gradwire_core::status::Waiting;
 use gradwire_core::{Event, Pool, RunId, Segment, Status, Storage};
 
+use crate::checkpoint::Checkpoint;
 use crate::error::{Awaited, Error, Overdue};
 
 /// Events that wait for the application to ask for them. A further event replaces the oldest.
@@ -101,6 +102,10 @@ pub(crate) struct Joined {
     pub(crate) view: Arc<Storage>,
     /// A buffer for the first contribution.
     pub(crate) spare: Arc<Storage>,
+    /// The checkpoint that the node goes on from.
+    pub(crate) restored: Option<Box<Checkpoint>>,
+    /// The moment that the run goes on from; 0: a new run, or one that this node has come to late.
+    pub(crate) moment: u64,
     /// The node resumed from a checkpoint that is older than the run.
     pub(crate) outdated: bool,
 }
@@ -137,8 +142,9 @@ pub(crate) struct Ended {
     pub(crate) view: Arc<Storage>,
     /// Buffers for a checkpoint, in the order of the machine's list; empty for a worker that left without keeping them.
     pub(crate) saved: Vec<Vec<u32>>,
-    /// The run of the node.
+    /// The run of the node, and the moment that it went on from.
     pub(crate) run: RunId,
+    pub(crate) moment: u64,
     pub(crate) status: Status,
 }
 

@@ -14,7 +14,7 @@ use gradwire_core::{
 
 use crate::check;
 use crate::checkpoint;
-use crate::checkpoint::{Candidates, LoadedCheckpoint, NodeIdentity, NoticeCallback};
+use crate::checkpoint::{Candidates, NodeIdentity, NoticeCallback};
 use crate::drive::{Drive, Driver, Pump};
 use crate::engine::Engine;
 use crate::error::Error;
@@ -59,6 +59,30 @@ impl Default for ExecutorFactory {
 impl fmt::Debug for ExecutorFactory {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("ExecutorFactory")
+    }
+}
+
+/// Whether a node goes on from a checkpoint.
+#[derive(Debug)]
+pub(crate) enum Resumes {
+    /// It begins a new run, or comes to one without a checkpoint.
+    No,
+    /// It goes on from the moment that the nodes agree on. `None`: it has no checkpoint of any run.
+    From(Option<Candidates>),
+}
+
+impl Resumes {
+    fn moments(&self) -> Option<Vec<Resumed>> {
+        let Self::From(candidates) = self else { return None };
+        let moments = candidates.iter().flat_map(Candidates::moments);
+        Some(moments.map(|(clock, made)| Resumed { at: Clock(clock), made }).collect())
+    }
+
+    fn into_candidates(self) -> Option<Candidates> {
+        match self {
+            Self::No => None,
+            Self::From(candidates) => candidates,
+        }
     }
 }
 
@@ -136,7 +160,7 @@ impl NodeSettings {
         mut transport: T,
         params: &[f32],
         role: Role,
-        from: Option<&LoadedCheckpoint>,
+        resumes: Resumes,
     ) -> Result<Drive, Error> {
         // Everything is checked before a thread starts and before peers see this node.
         let (me, nodes) = transport.place();
@@ -156,16 +180,9 @@ impl NodeSettings {
             // Threads of one process never reconnect, and the transport knows that better than the builder.
             patience: transport.patience().map_or(self.patience, Patience::new),
             quorum: self.quorum,
-            resumed: from.map(|LoadedCheckpoint { checkpoint, .. }| Resumed {
-                at: Clock(checkpoint.clock),
-                made: checkpoint.contributions,
-            }),
+            resume: resumes.moments(),
             ..Setup::new(me, self.cluster, self.recipe, &self.layout, self.optimizer_vectors)
         };
-        // The averaged optimizer vectors follow the parameters in the vector that the machine exchanges.
-        let averaged = from.map_or(&[][..], |from| &from.checkpoint.vectors[1..]);
-        let averaged = averaged.iter().take(self.optimizer_vectors as usize);
-        let initial: Vec<f32> = params.iter().chain(averaged.flatten()).copied().collect();
         let incarnation = setup.incarnation;
         let observer = self.board.as_ref();
         let observer = observer
@@ -173,10 +190,8 @@ impl NodeSettings {
         // Before the engine takes the transport, and a thread the engine.
         let waker = transport.waker();
         let executor = (self.executor.0)();
-        let mut engine = Engine::new(setup, transport, executor, &initial, self.callback.clone(), observer)?;
-        if let Some(LoadedCheckpoint { checkpoint, path }) = from {
-            engine.restore(&checkpoint.saved, path)?;
-        }
+        let candidates = resumes.into_candidates();
+        let mut engine = Engine::new(setup, transport, executor, params, candidates, self.callback.clone(), observer)?;
         let mailbox = engine.mailbox();
         let driver = if self.own_thread {
             let spawned = std::thread::Builder::new().name(format!("gradwire-{me}")).spawn(move || engine.run());

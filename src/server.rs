@@ -47,8 +47,6 @@ pub struct Server {
     ranges: Vec<Range<usize>>,
     len: usize,
     identity: NodeIdentity,
-    /// How often the run had been suspended when this server started.
-    suspensions: u64,
     notices: NoticeCallback,
     /// The engine's last answer, once the run is over.
     ended: Option<Ended>,
@@ -60,10 +58,9 @@ impl Server {
         ranges: Vec<Range<usize>>,
         len: usize,
         identity: NodeIdentity,
-        suspensions: u64,
         notices: NoticeCallback,
     ) -> Self {
-        Self { drive, ranges, len, identity, suspensions, notices, ended: None }
+        Self { drive, ranges, len, identity, notices, ended: None }
     }
 
     /// The ranges of the flat parameter vector, in elements, that the server of this rank holds. `len` is the length of
@@ -127,7 +124,7 @@ impl Server {
     /// If `params` has another length than the layout, or on an I/O error.
     pub fn checkpoint(&mut self, directory: &Path, params: &[f32]) -> Result<bool, Error> {
         check::length("checkpoint", self.len, params.len())?;
-        let Some(Ended { saved, status, run, .. }) = &self.ended else { return Ok(false) };
+        let Some(Ended { saved, status, run, moment, .. }) = &self.ended else { return Ok(false) };
         // Only workers that have left (or suspended) have a checkpoint that goes with this one.
         if !status.workers.iter().any(|worker| worker.state == Presence::Left) {
             return Ok(false);
@@ -138,7 +135,7 @@ impl Server {
             written: now_millis(),
             digest,
             rank: rank.0,
-            clock: self.suspensions + 1,
+            clock: moment + 1,
             steps: 0,
             contributions: 0,
             vectors: vec![params.to_vec()],
@@ -146,7 +143,7 @@ impl Server {
         };
         let store = Store::new(directory, *run, rank.0, self.notices.clone());
         store.remove_parts();
-        store.go_on_from(self.suspensions);
+        store.go_on_from(*moment);
         store.write(&checkpoint)?;
         Ok(true)
     }

@@ -7,9 +7,10 @@ use gradwire_core::kernel::executor::{Executor, ExecutorError};
 use gradwire_core::recipe::{Codec, Payload, Period};
 use gradwire_core::{Event, Pool, RunId, Segment, Status};
 
+use crate::check;
 use crate::checkpoint::{Checkpoint, CheckpointError, NodeIdentity, NoticeCallback, Store};
 use crate::error::Error;
-use crate::exchange::Exchange;
+use crate::exchange::{Beginning, Exchange};
 use crate::mailbox::{DeviceCopy, Ended, ExpectSilence, Save, Saved, SilenceAnnounced};
 
 /// A worker's part in a run, from joining to leaving.
@@ -67,16 +68,20 @@ impl Session {
     pub(crate) fn enter(
         mut exchange: Exchange,
         identity: NodeIdentity,
-        from: Option<&Checkpoint>,
         params: &mut [f32],
+        state: &mut [&mut [f32]],
         notices: NoticeCallback,
     ) -> Result<Self, Error> {
-        let outdated = exchange.join(params, from)?;
-        let steps = from.map_or(0, |checkpoint| checkpoint.steps);
+        let Beginning { restored, moment, outdated } = exchange.join(params)?;
+        let steps = restored.as_ref().map_or(0, |checkpoint| checkpoint.steps);
+        let vectors = restored.iter().flat_map(|checkpoint| &checkpoint.vectors[1..]);
+        for (into, vector) in state.iter_mut().zip(vectors) {
+            check::length("resume", vector.len(), into.len())?;
+            into.copy_from_slice(vector);
+        }
         // The clock of a checkpoint counts rounds in a collective, and suspensions elsewhere.
-        let suspensions = from.filter(|_| !exchange.recipe().is_collective()).map_or(0, |checkpoint| checkpoint.clock);
-        let begun_at = if exchange.recipe().is_collective() { exchange.clock() } else { suspensions };
-        Ok(Self { exchange, steps, identity, notices, begun_at, store: None, suspensions, outdated })
+        let begun_at = if exchange.recipe().is_collective() { exchange.clock() } else { moment };
+        Ok(Self { exchange, steps, identity, notices, begun_at, store: None, suspensions: moment, outdated })
     }
 
     // Training
@@ -163,11 +168,6 @@ impl Session {
     /// since the earlier process may have sent it.
     pub fn is_outdated(&self) -> bool {
         self.outdated
-    }
-
-    /// The moment at which this session began.
-    pub(crate) fn begun_at(&self) -> u64 {
-        self.begun_at
     }
 
     /// Steps taken, including those before the checkpoint that the session resumed from.

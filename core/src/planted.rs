@@ -38,6 +38,8 @@ pub enum Bug {
     EncodedTwice,
     /// A node takes part with peers of another run.
     RunNotChecked,
+    /// A node that resumes takes the newest moment that it has itself, whatever its peers have.
+    UncommittedMoment,
 }
 
 impl Bug {

@@ -143,7 +143,7 @@ pub struct Note {
     pub peer: PeerId,
     /// A number that depends on the kind. `View`: its number. `Stalled`: the clock of the peer. `ContractDiffers`: the
     /// first differing line. `ResumedElsewhere`: the clock of the peer's checkpoint. `Rejected`: the index of the
-    /// element that is not finite, plus 1, or 0 for a malformed body. `OtherRun`: the digest of the run's name. `Rest`: hundredths of the norm of an update.
+    /// element that is not finite, plus 1, or 0 for a malformed body. `Resumed`: the moment. `OtherRun`: the digest of the run's name. `Rest`: hundredths of the norm of an update.
     /// `Hint`: messages, or norms of an update. Otherwise 0.
     pub number: u64,
 }
@@ -169,10 +169,11 @@ pub enum NoteKind {
     Hint = 14,
     LedgerFull = 15,
     OtherRun = 16,
+    Resumed = 17,
 }
 
 impl NoteKind {
-    const ALL: [Self; 16] = [
+    const ALL: [Self; 17] = [
         Self::Joined,
         Self::Left,
         Self::Finished,
@@ -189,11 +190,15 @@ impl NoteKind {
         Self::Hint,
         Self::LedgerFull,
         Self::OtherRun,
+        Self::Resumed,
     ];
 
     /// True if the event needs attention: a lost peer, a stall, a refusal.
     pub fn is_trouble(self) -> bool {
-        !matches!(self, Self::Joined | Self::Left | Self::Finished | Self::PeerJoined | Self::View | Self::Rest)
+        !matches!(
+            self,
+            Self::Joined | Self::Left | Self::Finished | Self::PeerJoined | Self::View | Self::Rest | Self::Resumed
+        )
     }
 }
 
@@ -225,10 +230,12 @@ impl Note {
         Self { at, rank, kind, peer, number }
     }
 
-    /// The note for a signal of a machine. `None` for [`Signal::Ready`], which occurs at every step.
+    /// The note for a signal of a machine. `None` for [`Signal::Ready`], which occurs at every step, and for
+    /// [`Signal::Restore`].
     pub fn of_signal(at: Instant, rank: PeerId, signal: &Signal) -> Option<Self> {
         let (kind, peer, number) = match *signal {
-            Signal::Ready { .. } => return None,
+            Signal::Ready { .. } | Signal::Restore => return None,
+            Signal::Resume { at, own } => (NoteKind::Resumed, PeerId(own.into()), at.0),
             Signal::Joined { .. } => (NoteKind::Joined, rank, 0),
             Signal::Left => (NoteKind::Left, rank, 0),
             Signal::Finished => (NoteKind::Finished, rank, 0),
@@ -262,6 +269,10 @@ impl fmt::Display for Note {
             NoteKind::ContractDiffers => write!(f, "refused peer {peer}: its contract differs (line {number})"),
             NoteKind::Stalled => write!(f, "waits for peer {peer} (at clock {number})"),
             NoteKind::LedgerFull => write!(f, "cannot go on: the ledger is full at element {number}"),
+            NoteKind::Resumed => {
+                let whose = if peer.0 > 0 { "its own checkpoint" } else { "that of peers" };
+                write!(f, "goes on from moment {number}, from {whose}")
+            }
             NoteKind::OtherRun => write!(f, "refused peer {peer}: it is of another run"),
             NoteKind::ResumedElsewhere => {
                 write!(f, "refused peer {peer}: it resumed from another checkpoint (moment {number})")

@@ -48,6 +48,8 @@ pub enum Input {
         /// The learning rate, as a multiple of the one at the start.
         scale: f32,
     },
+    /// What [`Signal::Resume`] or [`Signal::Restore`] has asked for is done.
+    Resumed,
     /// The application makes no more contributions.
     Leave {
         /// Wait until all workers have left, so that the node ends with the final parameters.
@@ -105,6 +107,17 @@ pub enum Signal {
         /// The node's logical clock: 0 in a new run.
         clock: Clock,
     },
+    /// The nodes that resume have agreed on a moment. If this node has its checkpoint, the driver puts the parameters
+    /// into [`Machine::view`](super::Machine::view), and then gives [`Input::Resumed`]. Checkpoints of later moments
+    /// must not be used any more.
+    Resume {
+        at: Clock,
+        /// This node has the checkpoint. If not, it gets the parameters of a peer, and there is nothing to do.
+        own: bool,
+    },
+    /// After [`Signal::Resume`], and after the kernels that have come since: the driver puts the checkpoint's buffers
+    /// into [`Machine::saved`](super::Machine::saved), and then gives [`Input::Resumed`].
+    Restore,
     /// The step is done and the application may go on. [`Machine::view`](super::Machine::view) holds the parameters.
     Ready {
         /// Steps done, this one included.

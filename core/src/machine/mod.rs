@@ -4,6 +4,7 @@
 //! it gets [`Output::Wait`]. Nothing else passes between them, so that a run is a list of inputs: the same list
 //! gives the same outputs, in a process, in a simulator, in a test.
 
+mod assembly;
 mod collective;
 mod commit;
 mod contract;
@@ -54,9 +55,16 @@ pub struct Setup {
     /// Fewest workers that go on without the others, where workers agree on views; workers that have left of their own
     /// count. 0, unless set: at least half of the members of the view before that have not left.
     pub quorum: u32,
-    /// The checkpoint that the run goes on from, if any. The driver then puts the saved parameters into
+    /// The moments of which this node has checkpoints, newest first, if it is to go on from one of them. The nodes then
+    /// agree on a moment, and [`Signal::Resume`] names it. `Some` of an empty list: the node has none, and may get the
+    /// parameters of its peers. `resumed` is `None` then.
+    pub resume: Option<Vec<Resumed>>,
+    /// The checkpoint that the run goes on from, if all nodes are known to go on from the same. The driver then puts the saved parameters into
     /// [`Machine::view`] before the first input, and restores [`Machine::saved`] before the first step.
     pub resumed: Option<Resumed>,
+    /// All nodes have been there to agree on a moment. The coordinator of views then waits for all of them, as in a new
+    /// run, although some have the parameters of a run.
+    pub gathered: bool,
     /// The facts on which all nodes must agree.
     pub contract: Contract,
     /// The run, if this node knows it already. Peers that know another run are refused.
@@ -80,6 +88,8 @@ impl Setup {
             patience: Patience::none(),
             quorum: 0,
             resumed: None,
+            gathered: false,
+            resume: None,
             contract: Contract::new(layout, &recipe, cluster, extras),
             run: None,
             #[cfg(planted)]

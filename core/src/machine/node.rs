@@ -3,6 +3,7 @@
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 
+use super::assembly::Assembly;
 use super::host::Host;
 use super::{Input, Machine, Misuse, OURS, Output, Setup, collective, mesh, server, worker};
 use crate::buffer::{BufferId, Pool, Segment};
@@ -41,16 +42,19 @@ impl Node {
     pub fn new(setup: Setup) -> Result<Self, ConfigError> {
         setup.recipe.check_cluster(setup.cluster, setup.len)?;
         setup.recipe.check_budget(setup.tensors.len())?;
-        Ok(Self(match setup.recipe.topology {
-            _ if setup.recipe.is_collective() => Box::new(Host::new(setup, collective::Collective::new)),
-            Topology::Servers { .. } if setup.cluster.is_worker(setup.me) => {
-                Box::new(Host::new(setup, worker::Worker::new))
-            }
-            Topology::Servers { .. } => Box::new(Host::new(setup, server::Server::new)),
-            Topology::Tree { .. } | Topology::Ring | Topology::Mesh { .. } => {
-                Box::new(Host::new(setup, mesh::Mesh::new))
-            }
-        }))
+        Ok(Self(if setup.resume.is_some() { Box::new(Assembly::new(setup, machine)) } else { machine(setup) }))
+    }
+}
+
+/// The machine of a setup whose recipe fits its cluster.
+fn machine(setup: Setup) -> Box<dyn Machine> {
+    match setup.recipe.topology {
+        _ if setup.recipe.is_collective() => Box::new(Host::new(setup, collective::Collective::new)),
+        Topology::Servers { .. } if setup.cluster.is_worker(setup.me) => {
+            Box::new(Host::new(setup, worker::Worker::new))
+        }
+        Topology::Servers { .. } => Box::new(Host::new(setup, server::Server::new)),
+        Topology::Tree { .. } | Topology::Ring | Topology::Mesh { .. } => Box::new(Host::new(setup, mesh::Mesh::new)),
     }
 }
 

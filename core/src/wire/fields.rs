@@ -5,8 +5,8 @@
 
 use super::message::RANKS;
 use super::{
-    Ack, Commit, Hello, Kind, Leave, Message, Occasion, Offer, Part, Push, Quanta, Reply, Report, SnapshotMark, Wanted,
-    WireError,
+    Ack, Commit, Hello, Kind, Leave, Message, Moments, Occasion, Offer, Part, Push, Quanta, Reply, Report,
+    SnapshotMark, Wanted, WireError,
 };
 use crate::id::{Clock, Incarnation, PeerId, Sequence, ShardId};
 
@@ -59,6 +59,11 @@ impl Message {
         };
         match *self {
             Self::Refuse | Self::Release | Self::Again => sender,
+            Self::Moments(moments) => {
+                let mut at = moments.iter().map(|at| at.0);
+                let mut next = || at.next().unwrap_or(0);
+                Fields { sequence: next(), clock: next(), base: next(), ..sender }
+            }
             Self::Hello(hello) => Fields {
                 base: hello.digest,
                 weight: hello.has_parameters.into(),
@@ -168,6 +173,7 @@ impl Reader {
             Kind::Refuse => Message::Refuse,
             Kind::Release => Message::Release,
             Kind::Again => Message::Again,
+            Kind::Moments => self.moments()?,
             Kind::Hello => Message::Hello(Hello {
                 rank: self.origin(),
                 incarnation: self.incarnation(),
@@ -299,6 +305,17 @@ impl Reader {
             sequence: self.sequence()?,
             last: self.clock()?.0.checked_sub(1).map(Sequence),
         }))
+    }
+
+    fn moments(&mut self) -> Result<Message, WireError> {
+        let all = [Clock(self.sequence()?.0), self.clock()?, self.base()?];
+        let moments = Moments::new(all);
+        // One list has one form: falling, and zeros last.
+        let falls = |pair: &[Clock]| pair[0] > pair[1] || pair[1] == Clock(0);
+        match all.windows(2).find(|pair| !falls(pair)) {
+            Some(pair) => Err(self.error("clock", "less than the moment before", pair[1].0)),
+            None => Ok(Message::Moments(moments)),
+        }
     }
 
     fn report(&mut self) -> Result<Report, WireError> {

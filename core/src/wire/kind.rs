@@ -32,10 +32,11 @@ pub enum Kind {
     State = 19,
     Release = 20,
     Again = 21,
+    Moments = 22,
 }
 
 impl Kind {
-    pub(super) const ALL: [Self; 21] = [
+    pub(super) const ALL: [Self; 22] = [
         Self::Hello,
         Self::Refuse,
         Self::Push,
@@ -57,6 +58,7 @@ impl Kind {
         Self::State,
         Self::Release,
         Self::Again,
+        Self::Moments,
     ];
 
     pub(super) fn parse(number: u8) -> Result<Self, WireError> {

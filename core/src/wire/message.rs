@@ -1,5 +1,7 @@
 //! The messages: a variant for each, with a name and a type for each of its fields. `fields.rs` puts them into headers.
 
+use alloc::vec::Vec;
+
 use super::Kind;
 use crate::id::{Clock, Incarnation, PeerId, Sequence, ShardId};
 
@@ -116,6 +118,8 @@ pub enum Message {
     },
     /// Worker to server that has restarted: the shard as the worker has it. Body: its floats.
     Offer(Offer),
+    /// Before the hello of a node that resumes: the moments from which it can go on.
+    Moments(Moments),
     /// The run is over for the receiver.
     Release,
     /// The receiver resumed from a checkpoint, but an earlier process of its rank has rejoined the run after that
@@ -138,6 +142,38 @@ pub struct Hello {
     pub resumed_at: Clock,
     /// Digest of the name of the sender's run ([`RunId::tag`](crate::RunId::tag)); 0 if the sender does not know it.
     pub run: u64,
+}
+
+/// The newest moments of which a node has checkpoints: rounds done, or suspensions.
+#[derive(Copy, Clone, Debug, Default, PartialEq, Eq)]
+pub struct Moments {
+    /// Newest first, without repetition. 0: no moment.
+    at: [Clock; Self::COUNT_MAX],
+}
+
+impl Moments {
+    /// The most moments that a node offers.
+    pub const COUNT_MAX: usize = 3;
+
+    /// The newest of these moments. Moment 0, the beginning of a run, needs no checkpoint and is left out.
+    pub fn new(moments: impl IntoIterator<Item = Clock>) -> Self {
+        let mut all: Vec<Clock> = moments.into_iter().filter(|at| *at > Clock(0)).collect();
+        all.sort_unstable_by(|a, b| b.cmp(a));
+        all.dedup();
+        let mut at = [Clock(0); Self::COUNT_MAX];
+        at.iter_mut().zip(all).for_each(|(to, from)| *to = from);
+        Self { at }
+    }
+
+    /// The moments, newest first.
+    pub fn iter(&self) -> impl Iterator<Item = Clock> + '_ {
+        self.at.iter().copied().filter(|at| *at > Clock(0))
+    }
+
+    /// Whether the node has a checkpoint of this moment.
+    pub fn has(&self, at: Clock) -> bool {
+        self.iter().any(|has| has == at)
+    }
 }
 
 /// One shard of a contribution.
@@ -342,6 +378,7 @@ impl Message {
             Self::Members { .. } | Self::Lost { .. } => Kind::Member,
             Self::Prepare { .. } | Self::Commit(_) => Kind::View,
             Self::Parameters { .. } | Self::Offer(_) => Kind::State,
+            Self::Moments(_) => Kind::Moments,
             Self::Release => Kind::Release,
             Self::Again => Kind::Again,
         }

@@ -13,7 +13,8 @@ mod message;
 pub use header::{HEADER_LEN, Header, VERSION, WireError};
 pub use kind::{CONTRACT_LEN_MAX, Kind};
 pub use message::{
-    Ack, Commit, Hello, Leave, Message, Occasion, Offer, Part, Push, Quanta, Reply, Report, SnapshotMark, Wanted,
+    Ack, Commit, Hello, Leave, Message, Moments, Occasion, Offer, Part, Push, Quanta, Reply, Report, SnapshotMark,
+    Wanted,
 };
 
 #[cfg(test)]

@@ -89,6 +89,7 @@ fn any_header() -> impl Strategy<Value = Header> {
             }
             24 => (Message::Release, 0),
             25 => (Message::Lost { first: PeerId(rank / 64 * 64), mask: four }, 0),
+            26 => (Message::Moments(Moments::new(longs.map(|at| Clock(if at % 3 == 0 { 0 } else { at })))), 0),
             _ => (Message::Again, 0),
         };
         // A header that is read has the sender of its fields, so the origin of a message is given as the sender as
@@ -151,7 +152,7 @@ fn errors_say_expected_and_got() {
     assert_eq!(error(|b| b[0] = 0x16), "frame: expected magic \"GRWR\", got \"\\x16RWR\"");
     assert_eq!(error(|b| b[4] = 1), "frame: expected version 2, got 1");
     assert_eq!(error(|b| b[6] = 1), "frame: expected no flags, got 0x0001");
-    assert_eq!(error(|b| b[5] = 99), "frame: expected kind 1 to 21, got 99");
+    assert_eq!(error(|b| b[5] = 99), "frame: expected kind 1 to 22, got 99");
     assert_eq!(error(|b| b[56] = 9), "frame: expected whole 32-bit words after Push, got 9 bytes");
     assert_eq!(error(|b| b[5] = Kind::Ack as u8), "frame: expected at most 0 bytes after Ack, got 8");
     let long = sealed(|b| {

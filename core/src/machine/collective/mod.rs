@@ -196,6 +196,7 @@ impl Collective {
 
     /// This node has the parameters of its view.
     fn on_current(&mut self, hub: &mut Port<'_, Job>) {
+        hub.has_parameters = true;
         if self.application.join() {
             hub.signal(Signal::Joined { clock: self.replica.round() });
         }

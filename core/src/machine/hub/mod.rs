@@ -172,6 +172,8 @@ impl Hub {
             Input::Step { weight } => Some(Notice::Step { weight }),
             Input::Rate { scale } => Some(Notice::Rate { scale }),
             Input::Leave { stay, keep } => Some(Notice::Leave { stay, keep }),
+            // Nothing has been asked for.
+            Input::Resumed => return Err(Misuse::NotReady),
         })
     }
 
@@ -256,7 +258,7 @@ impl Hub {
         self.peers.get_mut(peer).link = Link::Connected;
         let Setup { me, incarnation, .. } = self.setup;
         let (digest, length) = (self.setup.contract.digest(), self.setup.contract.len());
-        let (has_parameters, resumed_at) = (self.has_parameters, self.suspension());
+        let (has_parameters, resumed_at) = (self.has_parameters, self.resumed_at());
         let hello = Hello { rank: me, incarnation, digest, has_parameters, resumed_at, run: self.run_tag() };
         let text = Segment { buffer: OURS, start: 0, len: length };
         self.send(peer, Message::Hello(hello), Some(text), length, Purpose::Nothing);
@@ -272,10 +274,9 @@ impl Hub {
         self.joined || self.has_parameters
     }
 
-    /// The suspension that this node resumed from. Collectives compare rounds instead, with the coordinator.
-    fn suspension(&self) -> Clock {
-        let resumed = self.setup.resumed.filter(|_| !self.setup.recipe.is_collective());
-        resumed.map_or(Clock(0), |resumed| resumed.at)
+    /// The moment that this node resumed from; 0: none.
+    fn resumed_at(&self) -> Clock {
+        self.setup.resumed.map_or(Clock(0), |resumed| resumed.at)
     }
 
     fn on_disconnected(&mut self, peer: PeerId) {
@@ -291,6 +292,8 @@ impl Hub {
             // The connection has ended since; its messages may still arrive.
             (Link::Never | Link::Down { .. } | Link::Lost, _) => None,
             (Link::Connected, Message::Hello(hello)) => self.on_hello(peer, hello, length),
+            // The peer is about to resume. The hello of this node tells it what the others do.
+            (Link::Connected, Message::Moments(_)) => None,
             (Link::Connected, _) => {
                 self.close(peer, ProtocolError::NoHello { kind: header.kind() });
                 None
@@ -349,7 +352,9 @@ impl Hub {
         }
         self.discard(&Incoming { peer, message: Message::Hello(hello), length });
         let neither_has_begun = !self.has_parameters && !hello.has_parameters;
-        if neither_has_begun && hello.resumed_at != self.suspension() {
+        // Collectives compare rounds instead, with the coordinator.
+        let suspends = !self.setup.recipe.is_collective();
+        if suspends && neither_has_begun && hello.resumed_at != self.resumed_at() {
             self.signal(Signal::ResumedElsewhere { peer, at: hello.resumed_at });
         }
         let entry = self.peers.get_mut(peer);

@@ -69,6 +69,22 @@ fn a_node_of_another_run_is_refused() {
     }
 }
 
+#[cfg(planted)]
+#[test]
+#[should_panic(expected = "assertion")]
+fn a_planted_lack_of_the_check_of_runs_is_found() {
+    let run = |name: &str| name.parse::<RunId>().ok();
+    let bug = Some(crate::planted::Bug::RunNotChecked);
+    let mut s = trace_of(Recipe::sync(), 1, 2, |setup| Setup { run: run("morning"), bug, ..setup });
+    s.feed(Input::Connected { peer: PeerId(0) });
+    s.expect_transmit(0, Kind::Hello);
+    let (digest, incarnation) = (s.setup.contract.digest(), Incarnation(1));
+    let tag = run("evening").map_or(0, |run| run.tag());
+    let (has_parameters, resumed_at) = (false, Clock(0));
+    s.tell(0, Message::Hello(Hello { rank: PeerId(0), incarnation, digest, has_parameters, resumed_at, run: tag }));
+    s.expect_signal(Signal::OtherRun { peer: PeerId(0), run: tag });
+}
+
 #[test]
 fn misuse_changes_nothing() {
     let mut s = server(Recipe::asynchronous().with_lambda(1.0), 2);

@@ -9,6 +9,7 @@ use crate::id::{PeerId, Sequence};
 use crate::machine::hub::{Hub, Incoming};
 use crate::machine::{Event, ProtocolError};
 use crate::status::Presence;
+use crate::time::Duration;
 use crate::wire::{Commit, Leave, Message, Report};
 
 /// Ranks in a word of a mask.
@@ -59,7 +60,7 @@ impl Member {
         let (me, cluster) = (hub.setup.me, hub.setup.cluster);
         // Rank 0 hosts the coordinator, unless there is a node for it.
         let host = if cluster.servers > 0 { PeerId(cluster.workers) } else { PeerId(0) };
-        let grace = hub.setup.patience.dead_after();
+        let grace = if hub.setup.gathered { Duration::MAX } else { hub.setup.patience.dead_after() };
         let coordinator = (me == host).then(|| Coordinator::new(me, cluster.workers, hub.setup.quorum, grace));
         Self {
             host,

@@ -41,6 +41,8 @@ impl World {
             }
             Signal::ResumedElsewhere { .. }
             | Signal::OtherRun { .. }
+            | Signal::Resume { .. }
+            | Signal::Restore
             | Signal::ContractDiffers { .. }
             | Signal::LedgerFull { .. } => {}
         }
