@@ -163,7 +163,7 @@ fn checkpoint_flags(command: Command) -> Command {
             value(
                 "checkpoint",
                 "DIR",
-                "Directory for checkpoints; servers and meshes write one when all processes get SIGTERM",
+                "Directory for checkpoints, also written on SIGTERM (servers and meshes: when all processes get it)",
             )
             .value_parser(value_parser!(PathBuf)),
         )
@@ -236,6 +236,8 @@ fn with_config(path: &std::path::Path, args: Vec<OsString>) -> Result<Vec<OsStri
 /// If the operating system does not install the handler.
 pub fn stop_on_signals() -> std::io::Result<Arc<AtomicBool>> {
     let stop = Arc::new(AtomicBool::new(false));
+    // A write beyond the limit for files is then an error, as on a full disk, and not the end of the process.
+    signal_hook::flag::register(signal_hook::consts::SIGXFSZ, Arc::default())?;
     let hangup = (!is_ignored(Signal::HUP)).then_some(Signal::HUP);
     for signal in [Signal::INT, Signal::TERM].into_iter().chain(hangup).map(Signal::as_raw) {
         let again = Arc::new(AtomicBool::new(false));

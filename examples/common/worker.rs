@@ -80,13 +80,14 @@ pub fn train<T: Transport + 'static>(
     let mut failing = None;
     let mut momentum = vec![0.0; params.len()];
     let mut session = enter(options, task, transport, checkpoints, watch, &mut params, &mut momentum)?;
-    let begun = batches_before(options, checkpoints, &mut session)?;
+    let begun = batches_before(options, &mut session)?;
     let all = task.examples();
     let mut trainer = Trainer::new(options, task, rank, params.len());
     let (mut steps, mut examples, mut number) = (0, 0, 0);
     let (mut rate, mut accuracy) = (options.rate, f64::NAN);
     // A checkpoint is to be written at the next synchronisation.
     let mut due = false;
+    let mut stopping: Option<Stopping> = None;
     // Every worker takes the same number of batches per epoch, with different examples.
     let share = all / options.cluster.workers as usize;
     'training: for epoch in 0..options.epochs {
@@ -101,7 +102,16 @@ pub fn train<T: Transport + 'static>(
                 continue;
             }
             if watch.should_stop() {
-                break 'training;
+                let Some(checkpoints) = checkpoints.filter(|_| options.recipe.is_collective()) else { break 'training };
+                let first = stopping.is_none();
+                let stopping = stopping.get_or_insert_with(Stopping::new);
+                if first {
+                    let saved = write_checkpoint(&mut session, checkpoints, rank, &params, &momentum, &mut failing)?;
+                    stopping.rounds += u32::from(saved);
+                }
+                if stopping.is_over() {
+                    break 'training;
+                }
             }
             loss += trainer.compute(batch, rate, &params, &mut momentum);
             trainer.synchronise(&mut session, &mut params, &mut momentum, batch.len() as u32)?;
@@ -109,9 +119,12 @@ pub fn train<T: Transport + 'static>(
             watch.step(steps, &mut session)?;
             session.report_progress((loss / f64::from(batches)) as f32, accuracy as f32);
             let Some(checkpoints) = checkpoints.filter(|_| options.recipe.is_collective()) else { continue };
-            due |= number.is_multiple_of(checkpoints.every);
+            due |= number.is_multiple_of(checkpoints.every) || stopping.is_some();
             if due {
                 due = !write_checkpoint(&mut session, checkpoints, rank, &params, &momentum, &mut failing)?;
+                if let Some(stopping) = stopping.as_mut().filter(|_| !due) {
+                    stopping.rounds += 1;
+                }
             }
         }
         rate *= options.decay;
@@ -128,6 +141,27 @@ pub fn train<T: Transport + 'static>(
         _ => session.finish(&mut params)?,
     };
     Ok(Done { params, before_end, status, steps, examples, drained })
+}
+
+/// The last rounds of a worker that has to stop, in a tree or ring. All workers have to stop, mostly, and they are in the
+/// same round or in the one after. So each saves two rounds, one of which all have in common.
+struct Stopping {
+    since: Instant,
+    /// Rounds that have been saved since then.
+    rounds: u32,
+}
+
+impl Stopping {
+    /// Launchers kill processes that do not stop: no round begins after this time.
+    const PATIENCE: Duration = Duration::from_secs(1);
+
+    fn new() -> Self {
+        Self { since: Instant::now(), rounds: 0 }
+    }
+
+    fn is_over(&self) -> bool {
+        self.rounds >= 2 || self.since.elapsed() > Self::PATIENCE
+    }
 }
 
 /// Joins the run, or resumes it from a checkpoint. Fills `params`, and `momentum` from a checkpoint.
@@ -159,14 +193,15 @@ fn enter<T: Transport + 'static>(
 
 /// The number of batches that this worker skips, because they lie before its checkpoint or before the current clock of
 /// a run that it joins late.
-fn batches_before(options: &Options, checkpoints: Option<&Checkpoints>, session: &mut Session) -> Result<u64, Error> {
-    let mut begun = session.steps();
-    // An outdated checkpoint: the session has taken the parameters of the running workers instead.
-    if !checkpoints.is_some_and(|checkpoints| checkpoints.resume) || session.is_outdated() {
-        let clock = progress(options, &session.status()?);
-        begun += clock * u64::from(options.recipe.period().at(0));
+fn batches_before(options: &Options, session: &mut Session) -> Result<u64, Error> {
+    let steps = session.steps();
+    if steps > 0 && !session.is_outdated() {
+        return Ok(steps);
     }
-    Ok(begun)
+    // This worker has the parameters of its peers.
+    let done = progress(options, &session.status()?) * u64::from(options.recipe.period().at(0));
+    // The rounds of a collective are counted from the beginning of the run.
+    Ok(if options.recipe.is_collective() { done } else { steps + done })
 }
 
 /// Writes a checkpoint. Returns false if it has to be tried again after the next step, within a local period.
