@@ -8,13 +8,15 @@
 //!   them.
 //! - [`Board::serve_metrics`] answers HTTP requests with OpenMetrics text. [`Board::tensorboard`] writes an event file.
 //!
-//! Monitors cannot slow a node down. They are sent copies, on threads of their own; the only thing that a monitor sends
-//! is how often it wants an update. A monitor that does not read is disconnected after [`PATIENCE`], and at most
-//! [`MONITORS_MAX`] are served at a time.
+//! Monitors cannot slow a node down. They are sent copies, on a thread of their own for each listener; the only thing that
+//! a monitor sends is how often it wants an update. A monitor to which nothing can be sent for [`PATIENCE`] is
+//! disconnected, and at most [`MONITORS_MAX`] are served at a time: a further one takes the place of the monitor that is
+//! furthest behind, or else of the one that came first.
 
 mod board;
 mod metrics;
 mod network;
+mod serving;
 mod tensorboard;
 
 pub use board::Board;

@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
-use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
@@ -46,8 +45,6 @@ struct Shared {
     /// Time 0 of the board.
     origin: Instant,
     contents: Mutex<Contents>,
-    /// The number of monitors that are connected, on all listeners of the board.
-    monitors: Arc<AtomicUsize>,
 }
 
 #[derive(Default)]
@@ -68,7 +65,7 @@ impl Default for Board {
     fn default() -> Self {
         // A reader starts with 0 and gets the run's description then, so the board itself starts with 1.
         let contents = Contents { number: 1, ..Contents::default() };
-        Self(Arc::new(Shared { origin: Instant::now(), contents: Mutex::new(contents), monitors: Arc::default() }))
+        Self(Arc::new(Shared { origin: Instant::now(), contents: Mutex::new(contents) }))
     }
 }
 
@@ -177,8 +174,10 @@ impl Board {
         number
     }
 
-    pub(super) fn monitors(&self) -> Arc<AtomicUsize> {
-        Arc::clone(&self.0.monitors)
+    /// The number of nodes of the run; the most that a board takes, if it does not know the run.
+    pub(super) fn nodes(&self) -> usize {
+        let nodes = |run: &Run| (run.workers as usize).saturating_add(run.servers as usize).clamp(1, NODES_MAX);
+        self.lock().run.as_ref().map_or(NODES_MAX, nodes)
     }
 
     /// A copy of the last report of each node, in order of rank.

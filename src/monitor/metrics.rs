@@ -1,17 +1,23 @@
 //! The contents of a board as OpenMetrics text, for Prometheus and compatible monitoring systems.
 
 use std::fmt::Write as _;
-use std::io::{self, Read, Write};
-use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
-use std::thread;
+use std::io;
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::time::{Duration, Instant};
 
 use gradwire_core::telemetry::Report;
 
 use super::board::Board;
-use super::network::{PATIENCE, listen};
+use super::serving::{self, Service, Standing, listen};
 
 /// Bytes of the longest HTTP request that is read.
 const REQUEST_MAX: usize = 8192;
+/// Clients that are answered at a time.
+const CLIENTS_MAX: usize = 8;
+/// How long a client may take to read its answer.
+const ANSWER_MAX: Duration = Duration::from_secs(10);
+/// For how long an answer is given again. Nodes report ten times a second.
+const FRESH: Duration = Duration::from_millis(50);
 
 /// A metric of a node.
 struct Metric {
@@ -105,44 +111,78 @@ impl Board {
         text + "# EOF\n"
     }
 
-    /// Answers HTTP GET requests at `address` with [`metrics`](Self::metrics), one at a time, on a thread of its own,
-    /// until the process ends. Returns the address, with the port that the system chose if `address` has port 0. HTTP
-    /// has no key here, so an address beyond loopback needs `open`.
+    /// Answers HTTP GET requests at `address` with [`metrics`](Self::metrics), on a thread of its own, until the process
+    /// ends. Returns the address, with the port that the system chose if `address` has port 0. HTTP has no key here, so
+    /// an address beyond loopback needs `open`.
+    ///
+    /// A request must be complete within 2 s, and the answer must be read within 10 s. At most eight clients are answered
+    /// at a time.
     ///
     /// # Errors
     /// If the board cannot listen at the address or start a thread, and for an address beyond loopback without `open`.
     pub fn serve_metrics(&self, address: impl ToSocketAddrs, open: bool) -> io::Result<SocketAddr> {
         let (listener, at) = listen(address, open)?;
-        let board = self.clone();
-        thread::Builder::new().name("metrics".into()).spawn(move || {
-            for stream in listener.incoming().flatten() {
-                // A client that fails asks again at its next interval.
-                let _ = board.answer(stream);
-            }
-        })?;
+        serving::serve(listener, "metrics", Scraped { board: self.clone(), text: String::new(), made_at: None })?;
         Ok(at)
     }
+}
 
-    fn answer(&self, mut stream: TcpStream) -> io::Result<()> {
-        // One thread serves all clients, so a slow one must not hold it for long.
-        stream.set_read_timeout(Some(PATIENCE))?;
-        stream.set_write_timeout(Some(PATIENCE))?;
-        let mut request = Vec::new();
-        let mut more = [0; 1024];
-        while !request.ends_with(b"\r\n\r\n") && request.len() < REQUEST_MAX {
-            match stream.read(&mut more)? {
-                0 => return Ok(()),
-                read => request.extend(&more[..read]),
-            }
+/// Answers HTTP requests.
+struct Scraped {
+    board: Board,
+    /// The last answer, and when it was made. Many requests must not cost as many descriptions of all nodes.
+    text: String,
+    made_at: Option<Instant>,
+}
+
+impl Service for Scraped {
+    /// Until when the answer must have been read, once there is one.
+    type Client = Option<Instant>;
+
+    fn limits(&self) -> (usize, u64) {
+        (CLIENTS_MAX, self.board.nodes() as u64)
+    }
+
+    fn open(&mut self, _: &mut Vec<u8>) -> Option<Instant> {
+        None
+    }
+
+    fn receive(
+        &mut self,
+        until: &mut Option<Instant>,
+        input: &mut Vec<u8>,
+        output: &mut Vec<u8>,
+    ) -> io::Result<Standing> {
+        if until.is_some() {
+            // It gets one answer, and the connection is closed after that.
+            input.clear();
+            return Ok(Standing::Proven);
         }
-        if !request.starts_with(b"GET ") {
-            return stream
-                .write_all(b"HTTP/1.1 405 Method Not Allowed\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+        if !input.windows(4).any(|bytes| bytes == b"\r\n\r\n") {
+            let too_long = input.len() >= REQUEST_MAX;
+            return if too_long { Err(io::ErrorKind::InvalidData.into()) } else { Ok(Standing::Unproven) };
         }
-        let text = self.metrics();
+        let now = Instant::now();
+        *until = Some(now + ANSWER_MAX);
+        if !input.starts_with(b"GET ") {
+            output.extend(b"HTTP/1.1 405 Method Not Allowed\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+            return Ok(Standing::Proven);
+        }
+        if self.made_at.is_none_or(|made_at| now >= made_at + FRESH) {
+            (self.text, self.made_at) = (self.board.metrics(), Some(now));
+        }
         let head = "HTTP/1.1 200 OK\r\nContent-Type: application/openmetrics-text; version=1.0.0; charset=utf-8";
-        stream.write_all(
-            format!("{head}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{text}", text.len()).as_bytes(),
-        )
+        output.extend(format!("{head}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", self.text.len()).as_bytes());
+        output.extend(self.text.as_bytes());
+        Ok(Standing::Proven)
+    }
+
+    /// The answer has been sent.
+    fn send(&mut self, _: &mut Option<Instant>, _: Instant, _: &mut Vec<u8>) -> io::Result<Option<Instant>> {
+        Err(io::ErrorKind::UnexpectedEof.into())
+    }
+
+    fn ends_at(&self, until: &Option<Instant>) -> Option<Instant> {
+        *until
     }
 }

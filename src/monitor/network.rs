@@ -5,19 +5,18 @@
 //! that: the updates per second. Then frames go one way: to a monitor, or from another process's board.
 
 use std::io::{self, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use gradwire_core::telemetry::{BODY_MAX, Frame, MAGIC, NODES_MAX};
+use gradwire_core::telemetry::{BODY_MAX, Frame, LogError, MAGIC};
 
 use super::board::Board;
+use super::serving::{self, Service, Standing, listen};
 
-/// Monitors that a board serves at a time.
+/// Monitors that a listener of a board serves at a time.
 pub const MONITORS_MAX: usize = 8;
-/// How long a client may take to send its part of the greeting, or to read an update.
+/// How long a client may take to send its part of the greeting, and for how long it may read nothing.
 pub const PATIENCE: Duration = Duration::from_secs(2);
 /// The highest rate of updates that a monitor can ask for, per second.
 pub const RATE_MAX: u8 = 10;
@@ -33,7 +32,7 @@ const FORWARD: Duration = Duration::from_millis(100);
 pub type MonitorKey = [u8; 32];
 
 impl Board {
-    /// Accepts monitors at `address`, on threads of its own, until the process ends. Returns the address, with the port
+    /// Accepts monitors at `address`, on a thread of its own, until the process ends. Returns the address, with the port
     /// that the system chose if `address` has port 0. An address beyond loopback needs a key, unless `open` is true:
     /// then every host that reaches the address can watch.
     ///
@@ -41,73 +40,19 @@ impl Board {
     /// If the board cannot listen at the address or start a thread, and for an address beyond loopback without a key.
     pub fn serve(&self, address: impl ToSocketAddrs, key: Option<MonitorKey>, open: bool) -> io::Result<SocketAddr> {
         let (listener, at) = listen(address, key.is_some() || open)?;
-        let board = self.clone();
-        let handle = move |stream| board.serve_one(stream, key);
-        accept(listener, ["monitor", "monitored"], self.monitors(), MONITORS_MAX, handle)?;
+        serving::serve(listener, "monitor", Monitors { board: self.clone(), key })?;
         Ok(at)
     }
 
-    /// Sends updates to one monitor until the connection ends.
-    fn serve_one(&self, mut stream: TcpStream, key: Option<MonitorKey>) -> io::Result<()> {
-        stream.set_nodelay(true)?;
-        // A monitor that does not read fails the write below, instead of holding a thread and a copy of the log for
-        // ever.
-        stream.set_write_timeout(Some(PATIENCE))?;
-        let nonce = greet(&mut stream)?;
-        let mut subscription = [0; SUBSCRIPTION];
-        stream.read_exact(&mut subscription)?;
-        let (rate, got) = (subscription[0], &subscription[1..]);
-        if !is_proven(key, &nonce, got) || !(1..=RATE_MAX).contains(&rate) {
-            return Ok(());
-        }
-        // Reading is the pause between two updates, and ends it when the monitor closes the connection or sends
-        // anything.
-        stream.set_read_timeout(Some(Duration::from_secs(1) / u32::from(rate)))?;
-        let mut log = Vec::new();
-        let mut since = 0;
-        loop {
-            log.clear();
-            since = self.since(since, &mut log);
-            stream.write_all(&log)?;
-            match stream.read(&mut [0]) {
-                Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => {}
-                _ => return Ok(()),
-            }
-        }
-    }
-
-    /// Accepts boards of other processes that [`publish`](Self::publish) to `address`, on threads of its own, and adds
+    /// Accepts boards of other processes that [`publish`](Self::publish) to `address`, on a thread of its own, and adds
     /// their reports and notes to this board. Returns the address. Key and `open` are as for [`serve`](Self::serve).
     ///
     /// # Errors
     /// As for [`serve`](Self::serve).
     pub fn gather(&self, address: impl ToSocketAddrs, key: Option<MonitorKey>, open: bool) -> io::Result<SocketAddr> {
         let (listener, at) = listen(address, key.is_some() || open)?;
-        let board = self.clone();
-        let handle = move |stream| board.gather_one(stream, key);
-        accept(listener, ["gather", "gathered"], Arc::default(), NODES_MAX, handle)?;
+        serving::serve(listener, "gather", Gathering { board: self.clone(), key })?;
         Ok(at)
-    }
-
-    /// Reads the frames of another board until the connection ends.
-    fn gather_one(&self, mut stream: TcpStream, key: Option<MonitorKey>) -> io::Result<()> {
-        let nonce = greet(&mut stream)?;
-        let mut got = [0; 32];
-        stream.read_exact(&mut got)?;
-        if !is_proven(key, &nonce, &got) {
-            return Ok(());
-        }
-        // A process may be silent for as long as it likes: its steps can take minutes.
-        stream.set_read_timeout(None)?;
-        let mut frames = Frames::default();
-        loop {
-            match frames.next(&mut stream)? {
-                Frame::Report(report) => self.report(report),
-                Frame::Note(note) => self.note(note),
-                // The board that gathers describes the run itself.
-                Frame::Run(_) => {}
-            }
-        }
     }
 
     /// Forwards the reports and notes of this board to one that [`gather`](Self::gather)s at `address`, on a thread of
@@ -143,6 +88,114 @@ impl Board {
             thread::sleep(FORWARD);
         }
     }
+}
+
+/// Serves monitors.
+struct Monitors {
+    board: Board,
+    key: Option<MonitorKey>,
+}
+
+/// A monitor, or a board that publishes.
+struct Client {
+    nonce: [u8; 32],
+    /// Time between two updates. Zero before the greeting is complete.
+    every: Duration,
+    /// The number of the last report or note that was sent.
+    since: u64,
+}
+
+impl Client {
+    fn greet(output: &mut Vec<u8>) -> Self {
+        let nonce = nonce();
+        output.extend(MAGIC);
+        output.extend(nonce);
+        Self { nonce, every: Duration::ZERO, since: 0 }
+    }
+}
+
+impl Service for Monitors {
+    type Client = Client;
+
+    fn limits(&self) -> (usize, u64) {
+        (MONITORS_MAX, self.board.nodes() as u64)
+    }
+
+    fn open(&mut self, output: &mut Vec<u8>) -> Client {
+        Client::greet(output)
+    }
+
+    fn receive(&mut self, client: &mut Client, input: &mut Vec<u8>, _: &mut Vec<u8>) -> io::Result<Standing> {
+        if input.len() < SUBSCRIPTION && client.every.is_zero() {
+            return Ok(Standing::Unproven);
+        }
+        // A monitor sends nothing after its subscription.
+        let (rate, got) = (input[0], &input[1..]);
+        let valid = client.every.is_zero() && got.len() == 32 && (1..=RATE_MAX).contains(&rate);
+        if !valid || !is_proven(self.key, &client.nonce, got) {
+            return Err(io::ErrorKind::InvalidData.into());
+        }
+        client.every = Duration::from_secs(1) / u32::from(rate);
+        input.clear();
+        Ok(Standing::Proven)
+    }
+
+    fn send(&mut self, client: &mut Client, now: Instant, output: &mut Vec<u8>) -> io::Result<Option<Instant>> {
+        client.since = self.board.since(client.since, output);
+        Ok(Some(now + client.every))
+    }
+}
+
+/// Gathers the reports of other boards.
+struct Gathering {
+    board: Board,
+    key: Option<MonitorKey>,
+}
+
+impl Service for Gathering {
+    /// The nonce. `None`: the board has completed its greeting.
+    type Client = Option<[u8; 32]>;
+
+    fn limits(&self) -> (usize, u64) {
+        (self.board.nodes(), self.board.nodes() as u64)
+    }
+
+    fn open(&mut self, output: &mut Vec<u8>) -> Option<[u8; 32]> {
+        Some(Client::greet(output).nonce)
+    }
+
+    fn receive(&mut self, client: &mut Option<[u8; 32]>, input: &mut Vec<u8>, _: &mut Vec<u8>) -> io::Result<Standing> {
+        let mut used = 0;
+        if let Some(nonce) = client {
+            let Some(got) = input.get(..32) else { return Ok(Standing::Unproven) };
+            if !is_proven(self.key, nonce, got) {
+                return Err(io::ErrorKind::PermissionDenied.into());
+            }
+            (*client, used) = (None, 32);
+        }
+        let mut standing = Standing::Proven;
+        // A frame that is too long is refused by its length, so an incomplete one is within the limit.
+        while let Some((frame, length)) = Frame::parse(&input[used..]).map_err(malformed)? {
+            match frame {
+                Frame::Report(report) => self.board.report(report),
+                Frame::Note(note) => self.board.note(note),
+                // The board that gathers describes the run itself.
+                Frame::Run(_) => {}
+            }
+            (used, standing) = (used + length, Standing::Active);
+        }
+        input.drain(..used);
+        Ok(standing)
+    }
+
+    /// A board may be silent for as long as it likes: the steps of its process can take minutes.
+    fn send(&mut self, _: &mut Option<[u8; 32]>, _: Instant, _: &mut Vec<u8>) -> io::Result<Option<Instant>> {
+        Ok(None)
+    }
+}
+
+fn malformed(error: LogError) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, error.to_string())
 }
 
 /// Subscribes to the board that serves at `address`, with `rate` updates a second (1 to [`RATE_MAX`]; other values are
@@ -183,7 +236,7 @@ impl Frames {
                     self.bytes.drain(..used);
                     return Ok(frame);
                 }
-                Err(error) => return Err(io::Error::new(io::ErrorKind::InvalidData, error.to_string())),
+                Err(error) => return Err(malformed(error)),
                 Ok(None) => {}
             }
             let mut more = [0; 16 * 1024];
@@ -196,59 +249,6 @@ impl Frames {
             self.bytes.extend(&more[..read]);
         }
     }
-}
-
-/// Listens at an address. Beyond loopback, that has to be allowed.
-pub(super) fn listen(address: impl ToSocketAddrs, allowed: bool) -> io::Result<(TcpListener, SocketAddr)> {
-    let listener = TcpListener::bind(address)?;
-    let at = listener.local_addr()?;
-    if !allowed && !at.ip().is_loopback() {
-        let text = format!(
-            "monitor: listening at {at} without a key lets anyone watch: expected a key, a loopback address, or \
-             `open` set to true"
-        );
-        return Err(io::Error::new(io::ErrorKind::PermissionDenied, text));
-    }
-    Ok((listener, at))
-}
-
-/// Accepts connections on a thread, and handles each on another one. `names` are those threads' names. `open` counts
-/// the connections; beyond `max`, further ones are closed at once.
-fn accept(
-    listener: TcpListener,
-    names: [&'static str; 2],
-    open: Arc<AtomicUsize>,
-    max: usize,
-    handle: impl Fn(TcpStream) -> io::Result<()> + Clone + Send + 'static,
-) -> io::Result<()> {
-    thread::Builder::new().name(names[0].into()).spawn(move || {
-        for stream in listener.incoming().flatten() {
-            // Counted before the thread starts: afterwards, a burst of connections could pass the check together.
-            if open.fetch_add(1, Ordering::AcqRel) >= max {
-                open.fetch_sub(1, Ordering::AcqRel);
-                continue;
-            }
-            let (handle, handled) = (handle.clone(), Arc::clone(&open));
-            let spawned = thread::Builder::new().name(names[1].into()).spawn(move || {
-                // The connection has ended, or the client broke the protocol. Either way the client sees it close.
-                let _ = handle(stream);
-                handled.fetch_sub(1, Ordering::AcqRel);
-            });
-            if spawned.is_err() {
-                open.fetch_sub(1, Ordering::AcqRel);
-            }
-        }
-    })?;
-    Ok(())
-}
-
-/// Sends the listener's greeting. The answer has to come within [`PATIENCE`].
-fn greet(stream: &mut TcpStream) -> io::Result<[u8; 32]> {
-    stream.set_read_timeout(Some(PATIENCE))?;
-    let nonce = nonce();
-    stream.write_all(&MAGIC)?;
-    stream.write_all(&nonce)?;
-    Ok(nonce)
 }
 
 /// Reads the listener's greeting. Returns the nonce.
