@@ -104,10 +104,9 @@ impl Exchange {
     /// Contributes the rest of a period that has begun.
     pub(crate) fn contribute_rest(&mut self, params: &mut [f32]) -> Result<(), Error> {
         self.check_length("params", params.len())?;
+        // Averaged optimizer vectors are in the spare buffer since the last step.
         let weight = self.local.rest(params, contribution(&mut self.spare));
-        // Averaged optimizer vectors are not at hand here. Without them a contribution would distort the common
-        // average.
-        self.synchronise(params, &mut [], weight.filter(|_| self.optimizer_vectors == 0), false)
+        self.synchronise(params, &mut [], weight, false)
     }
 
     /// Leaves the run: at once, or with `stay` when all workers leave. `params` then receive the final parameters. The
@@ -127,6 +126,8 @@ impl Exchange {
                     if stay {
                         params.copy_from_slice(&ended.view.floats()[..params.len()]);
                     }
+                    // Finite contributions can add up to an infinity.
+                    check::finite("final parameters", &self.layout, params)?;
                     return Ok(ended);
                 }
                 // At once: if the next round fails, `params` keep the result of this round.
@@ -142,18 +143,19 @@ impl Exchange {
         &mut self,
         params: &mut [f32],
         state: &mut [&mut [f32]],
-        weight: Option<u32>,
+        weight: Option<u64>,
         checked: bool,
     ) -> Result<(), Error> {
-        let Some(weight) = weight else { return Ok(()) };
         let len = params.len();
-        // Finite updates can add up to an infinity. Servers would refuse it, and collectives spread it.
-        if !checked {
-            check::finite("contribution", &self.layout, &contribution(&mut self.spare)[..len])?;
-        }
+        // Also within a period: if it is the last one, it ends with a call that does not get these vectors.
         let tail = &mut contribution(&mut self.spare)[len..];
         for (into, vector) in tail.chunks_mut(len).zip(&*state) {
             into.copy_from_slice(vector);
+        }
+        let Some(weight) = weight else { return Ok(()) };
+        // Finite updates can add up to an infinity. Servers would refuse it, and collectives spread it.
+        if !checked {
+            check::finite("contribution", &self.layout, &contribution(&mut self.spare)[..len])?;
         }
         // A step of weight 0 only asks for parameters, and is not numbered.
         self.contributions += u64::from(weight > 0);

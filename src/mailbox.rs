@@ -52,7 +52,7 @@ pub(crate) enum Command {
 #[derive(Debug)]
 pub(crate) struct Step {
     /// Examples behind the contribution.
-    pub(crate) weight: u32,
+    pub(crate) weight: u64,
     pub(crate) filled: Arc<Storage>,
     /// The learning rate relative to the start of the run, if it has changed since the last contribution.
     pub(crate) rate: Option<f32>,
@@ -61,7 +61,7 @@ pub(crate) struct Step {
 /// Contribute a vector that `give` writes to the executor's memory, and pass the parameters there to `take`.
 #[derive(Debug)]
 pub(crate) struct StepThrough {
-    pub(crate) weight: u32,
+    pub(crate) weight: u64,
     pub(crate) rate: Option<f32>,
     pub(crate) give: DeviceCopy,
     pub(crate) take: DeviceCopy,

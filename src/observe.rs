@@ -74,10 +74,10 @@ impl Observer {
     }
 
     /// The application has called for a step, with a contribution of so many examples.
-    pub(crate) fn step_begins(&mut self, examples: u32) {
+    pub(crate) fn step_begins(&mut self, examples: u64) {
         let Some(active) = &mut self.0 else { return };
         active.times.compute += active.turn();
-        active.progress.examples += u64::from(examples);
+        active.progress.examples += examples;
     }
 
     pub(crate) fn kernel_begins(&mut self, kernel: &Kernel) {

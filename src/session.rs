@@ -224,7 +224,8 @@ impl Session {
     /// ones. Returns the last status; [`Status::rest`] is the residual.
     ///
     /// # Errors
-    /// If `params` have another length than the layout, a wait reaches the deadline, or the run cannot go on.
+    /// If `params` have another length than the layout, have become infinite or NaN, a wait reaches the deadline, or the
+    /// run cannot go on.
     pub fn leave(mut self, params: &mut [f32]) -> Result<Status, Error> {
         self.exchange.contribute_rest(params)?;
         Ok(self.exchange.depart(params, "leave", false, false)?.status)
@@ -234,7 +235,8 @@ impl Session {
     /// left. Then all of them have the same `params`, bit for bit. Returns the last status.
     ///
     /// # Errors
-    /// If `params` have another length than the layout, a wait reaches the deadline, or the run cannot go on.
+    /// If `params` have another length than the layout, the final ones are infinite or NaN, a wait reaches the deadline,
+    /// or the run cannot go on.
     pub fn finish(mut self, params: &mut [f32]) -> Result<Status, Error> {
         self.exchange.contribute_rest(params)?;
         Ok(self.exchange.depart(params, "finish", true, false)?.status)

@@ -54,7 +54,7 @@ impl Local {
 
     /// Takes one local step: subtracts `update`, computed over `examples` examples, from `params`. If a synchronisation
     /// is due, fills `contribution` and returns the number of examples behind it; [`take`](Self::take) must follow.
-    pub fn step(&mut self, params: &mut [f32], update: &[f32], examples: u32, contribution: &mut [f32]) -> Option<u32> {
+    pub fn step(&mut self, params: &mut [f32], update: &[f32], examples: u32, contribution: &mut [f32]) -> Option<u64> {
         if self.recipe.payload == Payload::Updates && self.recipe.period == Period::every(1) {
             // The update is the contribution, so the base vector is not needed: free its memory.
             self.base = Vec::new();
@@ -67,7 +67,7 @@ impl Local {
 
     /// Takes one local step that the caller's optimizer has already applied to `params`. Otherwise as
     /// [`step`](Self::step). Requires [`can_tell_update`](Self::can_tell_update).
-    pub fn stepped(&mut self, params: &[f32], examples: u32, contribution: &mut [f32]) -> Option<u32> {
+    pub fn stepped(&mut self, params: &[f32], examples: u32, contribution: &mut [f32]) -> Option<u64> {
         // Between synchronisations only the counter changes: parameters and base hold all that a contribution needs.
         let weight = self.steps.take(examples)?;
         self.contribute(params, contribution);
@@ -76,7 +76,7 @@ impl Local {
 
     /// Takes one local step of a caller with vectors in other memory, for instance on a device. Only counts steps
     /// and examples. Requires `payload=updates` with period 1.
-    pub fn step_elsewhere(&mut self, examples: u32) -> Option<u32> {
+    pub fn step_elsewhere(&mut self, examples: u32) -> Option<u64> {
         self.base = Vec::new();
         self.steps.take(examples)
     }
@@ -89,7 +89,7 @@ impl Local {
 
     /// Ends an incomplete period at the end of a run: fills `contribution` and returns the number of examples behind
     /// it. `None`: no local step was taken since the last synchronisation.
-    pub fn rest(&mut self, params: &[f32], contribution: &mut [f32]) -> Option<u32> {
+    pub fn rest(&mut self, params: &[f32], contribution: &mut [f32]) -> Option<u64> {
         let weight = self.steps.rest()?;
         self.contribute(params, contribution);
         Some(weight)

@@ -328,7 +328,7 @@ fn rounds_equal_the_reference(plan: &Plan, truth: &Truth) -> Result<(), Failure>
                 Payload::Updates => sum,
                 Payload::Parameters => base.iter().zip(&sum).map(|(base, sum)| base - sum).collect(),
             };
-            reference.push(&contribution, weight, reference.version);
+            reference.push(&contribution, weight.into(), reference.version);
         }
         reference.end_round();
         // The last, incomplete period is contributed when the worker leaves, which the trainer sees as one more step.

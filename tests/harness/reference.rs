@@ -51,8 +51,8 @@ impl Reference {
     }
 
     /// Takes a contribution of `weight` examples that was computed from version `base`.
-    pub fn push(&mut self, x: &[f64], weight: u32, base: u64) {
-        let merged = self.merge.admit(x, f64::from(weight), self.version.saturating_sub(base));
+    pub fn push(&mut self, x: &[f64], weight: u64, base: u64) {
+        let merged = self.merge.admit(x, weight as f64, self.version.saturating_sub(base));
         self.apply(merged);
     }
 

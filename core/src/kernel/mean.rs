@@ -1,6 +1,7 @@
 //! Means weighted by examples: `sum(m_j x_j) / sum(m_j)`.
 //!
-//! Sums are in f64, where the product of a float and a weight of up to 29 bits is exact. The division is a
+//! Sums are in f64, where the product of a float and a weight of up to 29 bits is exact; larger weights make an error that
+//! is far below the precision of f32. The division is a
 //! multiplication by the reciprocal of the total, whose error is far below the precision of f32. So the mean of equal
 //! vectors is that vector, and the error of a result is at most one unit in the last place of the largest operand. Sums
 //! run in the order of the inputs, which machines derive from ranks, so the order of arrival does not matter.
@@ -12,7 +13,7 @@ use super::tier::Tier;
 ///
 /// # Panics
 /// If there are no inputs or more than [`MEAN_MAX`], a weight is 0, or lengths differ.
-pub fn mean(into: &mut [f32], inputs: &[(&[f32], u32)]) {
+pub fn mean(into: &mut [f32], inputs: &[(&[f32], u64)]) {
     assert!((1..=MEAN_MAX).contains(&inputs.len()));
     // Up to four inputs, the usual case, run in loops that are unrolled over the inputs.
     match *inputs {
@@ -24,9 +25,9 @@ pub fn mean(into: &mut [f32], inputs: &[(&[f32], u32)]) {
             check(into, inputs);
             // The same operations in the same order as the loops above, so that results do not depend on the number of
             // inputs.
-            let per_total = 1.0 / inputs.iter().map(|(_, weight)| f64::from(*weight)).sum::<f64>();
+            let per_total = 1.0 / inputs.iter().map(|(_, weight)| *weight as f64).sum::<f64>();
             for (i, into) in into.iter_mut().enumerate() {
-                let sum: f64 = inputs.iter().map(|(x, weight)| f64::from(x[i]) * f64::from(*weight)).sum();
+                let sum: f64 = inputs.iter().map(|(x, weight)| f64::from(x[i]) * *weight as f64).sum();
                 *into = (sum * per_total) as f32;
             }
         }
@@ -38,7 +39,7 @@ pub fn mean(into: &mut [f32], inputs: &[(&[f32], u32)]) {
 ///
 /// # Panics
 /// If `others` is empty, a weight in it is 0, or lengths differ.
-pub fn in_place<const N: usize>(tier: Tier, into: &mut [f32], held: u32, others: [(&[f32], u32); N]) {
+pub fn in_place<const N: usize>(tier: Tier, into: &mut [f32], held: u64, others: [(&[f32], u64); N]) {
     match others.first() {
         // Not a weight of 0 for `into`: its content may be NaN, and 0 · NaN is NaN.
         Some((only, _)) if N == 1 && held == 0 => into.copy_from_slice(only),
@@ -49,18 +50,24 @@ pub fn in_place<const N: usize>(tier: Tier, into: &mut [f32], held: u32, others:
     }
 }
 
-fn check(into: &[f32], inputs: &[(&[f32], u32)]) {
+fn check(into: &[f32], inputs: &[(&[f32], u64)]) {
     assert!(inputs.iter().all(|(x, weight)| x.len() == into.len() && *weight > 0));
 }
 
 /// The mean of `N` inputs in one pass. `into` is an additional first input if it has a weight. Vector code converts
 /// between f32 and f64 explicitly, because the compiler does not vectorise these conversions.
 #[inline(always)]
-fn fused<const N: usize>(tier: Tier, into: &mut [f32], held: Option<u32>, inputs: [(&[f32], u32); N]) {
+fn fused<const N: usize>(tier: Tier, into: &mut [f32], held: Option<u64>, inputs: [(&[f32], u64); N]) {
     check(into, &inputs);
-    let weights = inputs.map(|(_, weight)| f64::from(weight));
-    let total = held.map_or(0.0, f64::from) + weights.iter().sum::<f64>();
-    let sum = Sum { into, held: held.map(f64::from), inputs: inputs.map(|(x, _)| x), weights, per_total: 1.0 / total };
+    let weights = inputs.map(|(_, weight)| weight as f64);
+    let total = held.map_or(0.0, |held| held as f64) + weights.iter().sum::<f64>();
+    let sum = Sum {
+        into,
+        held: held.map(|held| held as f64),
+        inputs: inputs.map(|(x, _)| x),
+        weights,
+        per_total: 1.0 / total,
+    };
     // The vector code uses fused multiply-add. While the product is exact (weights below 2^29), it rounds as separate
     // operations do. Larger weights take the portable loop.
     let tier = if sum.weights.iter().chain(&sum.held).all(|weight| *weight < (1 << 29) as f64) {
@@ -175,16 +182,17 @@ vectors!(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::wire::WEIGHT_MAX;
     use alloc::vec::Vec;
     use proptest::prelude::*;
 
-    fn inputs() -> impl Strategy<Value = Vec<(Vec<f32>, u32)>> {
+    fn inputs() -> impl Strategy<Value = Vec<(Vec<f32>, u64)>> {
         (0usize..70).prop_flat_map(|len| {
-            prop::collection::vec((prop::collection::vec(-1e6f32..1e6, len), 1u32..1000), 1..=MEAN_MAX)
+            prop::collection::vec((prop::collection::vec(-1e6f32..1e6, len), 1u64..1000), 1..=MEAN_MAX)
         })
     }
 
-    fn slices(inputs: &[(Vec<f32>, u32)]) -> Vec<(&[f32], u32)> {
+    fn slices(inputs: &[(Vec<f32>, u64)]) -> Vec<(&[f32], u64)> {
         inputs.iter().map(|(x, weight)| (&x[..], *weight)).collect()
     }
 
@@ -192,10 +200,10 @@ mod tests {
         #[test]
         fn all_loops_agree_with_the_naive_mean(inputs in inputs()) {
             let len = inputs[0].0.len();
-            let total: f64 = inputs.iter().map(|(_, w)| f64::from(*w)).sum();
+            let total: f64 = inputs.iter().map(|(_, w)| *w as f64).sum();
             let oracle: Vec<f32> = (0..len).map(|i| {
                 let mut sum = 0.0;
-                for (x, w) in &inputs { sum += f64::from(x[i]) * f64::from(*w); }
+                for (x, w) in &inputs { sum += f64::from(x[i]) * *w as f64; }
                 (sum * (1.0 / total)) as f32
             }).collect();
             let mut got = alloc::vec![f32::NAN; len];
@@ -212,9 +220,9 @@ mod tests {
 
         #[test]
         fn the_mean_of_equal_vectors_is_that_vector_for_any_weights(x in prop::collection::vec(-1e30f32..1e30, 1..50),
-            weights in prop::collection::vec(1u32..100_000, 1..=MEAN_MAX))
+            weights in prop::collection::vec(prop_oneof![1u64..100_000, Just(u64::from(u32::MAX)), 1u64..WEIGHT_MAX], 1..=MEAN_MAX))
         {
-            let inputs: Vec<(&[f32], u32)> = weights.iter().map(|w| (&x[..], *w)).collect();
+            let inputs: Vec<(&[f32], u64)> = weights.iter().map(|w| (&x[..], *w)).collect();
             let mut got = alloc::vec![f32::NAN; x.len()];
             mean(&mut got, &inputs);
             prop_assert_eq!(&got, &x);

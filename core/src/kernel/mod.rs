@@ -78,16 +78,16 @@ pub enum Kernel {
         /// The vector to average into the mean.
         x: Segment,
         /// Weight of `x`, above 0.
-        weight: u32,
+        weight: u64,
         /// Weight of `into`. With 0, the kernel copies `x` and does not read `into`.
-        held: u32,
+        held: u64,
         /// The running weighted mean.
         into: Segment,
     },
     /// `into` = the weighted mean of the inputs, summed in f64 in the order of the inputs and rounded once.
     Mean {
         /// Vectors and their weights, each above 0. At least one input.
-        inputs: [Option<(Segment, u32)>; MEAN_MAX],
+        inputs: [Option<(Segment, u64)>; MEAN_MAX],
         /// Destination of the mean.
         into: Segment,
     },

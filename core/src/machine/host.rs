@@ -40,7 +40,7 @@ pub(crate) trait Role: fmt::Debug + Send {
     fn on_failed(&mut self, hub: &mut Port<'_, Self::Job>, job: Self::Job);
 
     /// The application contributes.
-    fn on_step(&mut self, hub: &mut Port<'_, Self::Job>, weight: u32) -> Result<(), Misuse>;
+    fn on_step(&mut self, hub: &mut Port<'_, Self::Job>, weight: u64) -> Result<(), Misuse>;
 
     /// The application makes no more contributions; see [`Input::Leave`].
     fn on_leave(&mut self, hub: &mut Port<'_, Self::Job>, stay: bool, keep: bool) -> Result<(), Misuse>;

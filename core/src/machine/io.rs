@@ -40,8 +40,9 @@ pub enum Input {
     ///
     /// [`Machine::contribution`]: super::Machine::contribution
     Step {
-        /// Examples behind the contribution. 0: there is no contribution, and the buffer is not read.
-        weight: u32,
+        /// Examples behind the contribution, at most [`WEIGHT_MAX`](crate::wire::WEIGHT_MAX). 0: there is no
+        /// contribution, and the buffer is not read.
+        weight: u64,
     },
     /// The application's learning rate has changed. Fixed thresholds are scaled with it.
     Rate {

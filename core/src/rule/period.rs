@@ -1,6 +1,7 @@
 //! The decision when a worker synchronises: counts local steps by the recipe's [`Period`].
 
 use crate::recipe::Period;
+use crate::wire::WEIGHT_MAX;
 
 /// Counts local steps and examples since the last synchronisation. Hosts of a machine use it through
 /// [`Local`](crate::Local).
@@ -12,7 +13,7 @@ pub(crate) struct LocalSteps {
     /// Local steps since the last synchronisation.
     since: u32,
     /// Examples since the last synchronisation.
-    examples: u32,
+    examples: u64,
 }
 
 impl LocalSteps {
@@ -33,13 +34,13 @@ impl LocalSteps {
 
     /// Counts one local step over `examples` examples. If it is the last step of its period, a synchronisation is due
     /// and the result is the number of examples of the whole period.
-    pub(crate) fn take(&mut self, examples: u32) -> Option<u32> {
+    pub(crate) fn take(&mut self, examples: u32) -> Option<u64> {
         // The length is that of the stage in which the period started: a schedule does not cut a period short.
         let length = self.period.at(self.step - u64::from(self.since));
         self.step += 1;
         self.since += 1;
         // The sum is the weight of the contribution in a mean.
-        self.examples = self.examples.saturating_add(examples);
+        self.examples = (self.examples + u64::from(examples)).min(WEIGHT_MAX);
         if self.since < length {
             return None;
         }
@@ -48,7 +49,7 @@ impl LocalSteps {
     }
 
     /// Ends a period early, at the end of a run: returns its examples, or `None` directly after a synchronisation.
-    pub(crate) fn rest(&mut self) -> Option<u32> {
+    pub(crate) fn rest(&mut self) -> Option<u64> {
         (core::mem::take(&mut self.since) > 0).then(|| core::mem::take(&mut self.examples))
     }
 }

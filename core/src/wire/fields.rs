@@ -3,7 +3,7 @@
 //! A kind can carry two messages where one of its fields tells them apart: [`Kind::Ack`], [`Kind::Mark`],
 //! [`Kind::Fetch`], [`Kind::Member`], [`Kind::View`] and [`Kind::State`].
 
-use super::message::RANKS;
+use super::message::{RANKS, WEIGHT_MAX};
 use super::{
     Ack, Commit, Hello, Kind, Leave, Message, Moments, Occasion, Offer, Part, Push, Quanta, Reply, Report,
     SnapshotMark, Wanted, WireError,
@@ -73,9 +73,8 @@ impl Message {
             },
             Self::Push(push) => Fields {
                 shard: push.shard.0,
-                weight: push.weight,
                 sequence: push.sequence.0,
-                clock: push.clock.0,
+                clock: push.weight,
                 base: push.base.0,
                 ..of(push.worker, push.incarnation)
             },
@@ -95,8 +94,8 @@ impl Message {
                 sequence: part.view.0,
                 clock: part.round.0,
                 shard: part.chunk,
-                weight: part.weight,
-                base: part.finishing.into(),
+                weight: part.finishing.into(),
+                base: part.weight,
                 ..sender
             },
             Self::Quanta(quanta) => Fields {
@@ -187,9 +186,11 @@ impl Reader {
                 worker: self.origin(),
                 incarnation: self.incarnation(),
                 sequence: self.sequence()?,
-                clock: self.clock()?,
                 base: self.base()?,
-                weight: self.weight(),
+                weight: {
+                    let got = core::mem::take(&mut self.rest.clock);
+                    self.examples("clock", got)?
+                },
             }),
             Kind::Params => self.reply().map(Message::Params)?,
             Kind::Delta => self.reply().map(Message::Delta)?,
@@ -262,8 +263,11 @@ impl Reader {
             view: self.sequence()?,
             round: self.clock()?,
             chunk: self.shard(),
-            weight: self.weight(),
-            finishing: self.base_flag()?,
+            finishing: self.flag()?,
+            weight: {
+                let got = core::mem::take(&mut self.rest.base);
+                self.examples("base", got)?
+            },
         };
         if (part.weight > 0) != (length > 0) {
             return Err(self.error("length", "a body if and only if the weight is above 0", length.into()));
@@ -394,6 +398,10 @@ impl Reader {
             base @ (0 | 1) => Ok(base == 1),
             got => Err(self.error("base", "0 or 1", got)),
         }
+    }
+
+    fn examples(&self, field: &'static str, got: u64) -> Result<u64, WireError> {
+        if got <= WEIGHT_MAX { Ok(got) } else { Err(self.error(field, "at most 2^60 - 1", got)) }
     }
 
     fn count(&self, field: &'static str, got: u64) -> Result<u64, WireError> {

@@ -8,6 +8,10 @@ use crate::id::{Clock, Incarnation, PeerId, Sequence, ShardId};
 /// Ranks that one [`Message::Members`] covers.
 pub(super) const RANKS: u32 = u64::BITS;
 
+/// Limit of a weight, so that the weights of a node and its eight children add up without overflow. A weight of a whole
+/// round reaches it after 2^28 local steps with the largest number of examples each, which is not possible in practice.
+pub const WEIGHT_MAX: u64 = u64::MAX / 16;
+
 /// What a node says to another. The body, if any, follows the header; its length is in the header.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub enum Message {
@@ -187,12 +191,10 @@ pub struct Push {
     pub incarnation: Incarnation,
     /// The number of the contribution in the worker's stream, from 1.
     pub sequence: Sequence,
-    /// The worker's clock after the step.
-    pub clock: Clock,
     /// The version of the shard that the contribution was computed from.
     pub base: Clock,
-    /// Examples behind the contribution. 0: there is none.
-    pub weight: u32,
+    /// Examples behind the contribution, at most [`WEIGHT_MAX`]. 0: there is none.
+    pub weight: u64,
 }
 
 /// One shard of the parameters.
@@ -233,8 +235,8 @@ pub struct Part {
     pub round: Clock,
     /// The chunk's number.
     pub chunk: u32,
-    /// Examples behind the body. 0: there is no body.
-    pub weight: u32,
+    /// Examples behind the body, at most [`WEIGHT_MAX`]. 0: there is no body.
+    pub weight: u64,
     /// All workers whose contributions are in it make no more of them. In a result: the round is the last.
     pub finishing: bool,
 }

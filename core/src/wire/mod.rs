@@ -14,7 +14,7 @@ pub use header::{HEADER_LEN, Header, VERSION, WireError};
 pub use kind::{CONTRACT_LEN_MAX, Kind};
 pub use message::{
     Ack, Commit, Hello, Leave, Message, Moments, Occasion, Offer, Part, Push, Quanta, Reply, Report, SnapshotMark,
-    Wanted,
+    WEIGHT_MAX, Wanted,
 };
 
 #[cfg(test)]

@@ -24,8 +24,9 @@ fn any_header() -> impl Strategy<Value = Header> {
         let occasion =
             [Occasion::Answer, Occasion::Final, Occasion::Welcome { lead: weight >> 1 }][weight as usize % 3];
         let reply = Reply { shard: shard_id, sequence, row: clock, version: base, occasion };
+        let examples = four.min(WEIGHT_MAX);
         let part =
-            Part { view: sequence, round: clock, chunk: shard, weight: if a { weight | 1 } else { 0 }, finishing: b };
+            Part { view: sequence, round: clock, chunk: shard, weight: if a { examples | 1 } else { 0 }, finishing: b };
         let part_length = if a { 4 * length } else { 0 };
         let (last, view, floats) = (sequence, Sequence(two + 1), 4 * length);
         let (message, length) = match kind {
@@ -43,7 +44,7 @@ fn any_header() -> impl Strategy<Value = Header> {
             1 => (Message::Refuse, 0),
             2 => {
                 let worker = origin;
-                (Message::Push(Push { shard: shard_id, worker, incarnation, sequence, clock, base, weight }), floats)
+                (Message::Push(Push { shard: shard_id, worker, incarnation, sequence, base, weight: examples }), floats)
             }
             3 => (Message::Params(reply), floats),
             4 => (Message::Delta(reply), floats),
@@ -137,7 +138,7 @@ proptest! {
 fn sealed(change: impl FnOnce(&mut [u8; HEADER_LEN])) -> [u8; HEADER_LEN] {
     let (origin, incarnation) = (PeerId(2), Incarnation(7));
     let (shard, sequence, clock) = (ShardId(0), Sequence(1), Clock(0));
-    let push = Push { shard, worker: origin, incarnation, sequence, clock, base: clock, weight: 32 };
+    let push = Push { shard, worker: origin, incarnation, sequence, base: clock, weight: 32 };
     let header = Header::new(1, origin, incarnation, 8, Message::Push(push));
     let mut bytes = header.emit();
     change(&mut bytes);
@@ -161,7 +162,7 @@ fn errors_say_expected_and_got() {
     });
     let long = Header::parse(&long).unwrap_err().to_string();
     assert_eq!(long, "frame: expected at most 65536 bytes after Hello, got 65544");
-    assert_eq!(error(|b| b[47] = 0xff), "frame: expected at most 2^62 - 1 as clock of Push, got 18374686479671623680");
+    assert_eq!(error(|b| b[47] = 0xff), "frame: expected at most 2^60 - 1 as clock of Push, got 18374686479671623712");
     let up = |b: &mut [u8; HEADER_LEN]| b[5] = Kind::Up as u8;
     let broken = |change: fn(&mut [u8; HEADER_LEN])| {
         let bytes = sealed(|b| {
@@ -170,9 +171,10 @@ fn errors_say_expected_and_got() {
         });
         Header::parse(&bytes).unwrap_err().to_string()
     };
-    assert_eq!(broken(|b| b[48] = 7), "frame: expected 0 or 1 as base of Up, got 7");
+    assert_eq!(broken(|b| b[20] = 7), "frame: expected 0 or 1 as weight of Up, got 7");
+    assert_eq!(broken(|b| b[55] = 16), "frame: expected at most 2^60 - 1 as base of Up, got 1152921504606846976");
     let lone = "frame: expected a body if and only if the weight is above 0 as length of Up, got 8";
-    assert_eq!(broken(|b| b[20] = 0), lone);
+    assert_eq!(broken(|_| {}), lone);
     assert_eq!(
         broken(|b| (b[5], b[56], b[16]) = (Kind::Awaits as u8, 0, 5)),
         "frame: expected 0 as shard of Awaits, got 5"

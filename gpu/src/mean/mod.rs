@@ -30,7 +30,7 @@ const INPUTS: usize = 4;
 /// Elements of a dispatch when there are several passes. Bounds the buffer of the partial sums to 12 MiB.
 const PARTIAL_LEN: usize = 1 << 20;
 /// Products of a float and a weight below this are exact in 53 bits: 24 + 29.
-const WEIGHT_MAX: u32 = 1 << 29;
+const WEIGHT_MAX: u64 = 1 << 29;
 
 /// Flags of a pass, added to its number of inputs; as in mean.wgsl.
 const CONTINUES: u32 = 8;
@@ -57,7 +57,7 @@ impl PartialSums {
 }
 
 /// An input of a mean: its device buffer, its segment and its weight.
-type Input = (wgpu::Buffer, Segment, u32);
+type Input = (wgpu::Buffer, Segment, u64);
 
 /// A mean of at least two inputs.
 struct Mean<'a> {
@@ -76,7 +76,7 @@ pub(crate) fn record(
     partial_sums: &mut PartialSums,
     recorder: &mut Recorder<'_>,
 ) -> Result<bool, GpuError> {
-    let (operands, into): (Vec<(Segment, u32)>, _) = match *kernel {
+    let (operands, into): (Vec<(Segment, u64)>, _) = match *kernel {
         Kernel::Mean { inputs, into } => (inputs.into_iter().flatten().collect(), into),
         Kernel::Blend { x, weight, held: 0, into } => (vec![(x, weight)], into),
         Kernel::Blend { x, weight, held, into } => (vec![(into, held), (x, weight)], into),
@@ -97,7 +97,7 @@ pub(crate) fn record(
         return Ok(true);
     }
     let several = inputs.len() > INPUTS;
-    let total: f64 = inputs.iter().map(|(_, _, weight)| f64::from(*weight)).sum();
+    let total: f64 = inputs.iter().map(|(_, _, weight)| *weight as f64).sum();
     let mean = Mean {
         inputs: &inputs,
         into: (target, into),
@@ -131,7 +131,7 @@ impl Mean<'_> {
             let to = Window::new(&self.into.0, self.into.1, first, count);
             params.at = windows.map(|window| window.at);
             params.more_at[0] = to.at;
-            inputs.iter().zip(&mut params.n).for_each(|((_, _, weight), n)| *n = *weight);
+            inputs.iter().zip(&mut params.n).for_each(|((_, _, weight), n)| *n = *weight as u32);
             let flags =
                 [(pass > 0, CONTINUES), (pass == last, ENDS), (pass == 0 && self.from_minus_zero, FROM_MINUS_ZERO)];
             let flags: u32 = flags.into_iter().filter(|(set, _)| *set).map(|(_, flag)| flag).sum();

@@ -23,7 +23,7 @@ pub(super) enum Stage {
     /// The application computes.
     Computing,
     /// The application has contributed, and waits for the round.
-    Contributed { weight: u32 },
+    Contributed { weight: u64 },
     /// The application makes no more contributions and does not wait for the end. The coordinator has yet to release
     /// the node.
     Leaving,
@@ -69,7 +69,7 @@ impl Application {
         waits
     }
 
-    pub(super) fn on_step(&mut self, weight: u32) -> Result<(), Misuse> {
+    pub(super) fn on_step(&mut self, weight: u64) -> Result<(), Misuse> {
         if self.stage != Stage::Computing {
             return Err(Misuse::NotReady);
         }

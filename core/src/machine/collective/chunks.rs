@@ -50,7 +50,7 @@ pub(super) struct Chunk {
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Mean {
     /// Examples behind it. 0: there is no body.
-    pub(super) weight: u32,
+    pub(super) weight: u64,
     /// All workers whose contributions are in it make no more of them.
     pub(super) finishing: bool,
 }

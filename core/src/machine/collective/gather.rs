@@ -117,7 +117,7 @@ struct Added {
     /// A message is being added.
     busy: bool,
     /// Weight of the first message in the sum, 0 without one.
-    first: u32,
+    first: u64,
     /// Weight of all messages in the sum.
     weight: u64,
     /// All workers so far make no more contributions.
@@ -306,7 +306,7 @@ impl Gather {
         }
     }
 
-    fn add(&mut self, hub: &mut Port<'_, Job>, weight: u32, body: Segment) {
+    fn add(&mut self, hub: &mut Port<'_, Job>, weight: u64, body: Segment) {
         self.added.busy = true;
         let task = Step::Add { epoch: self.round.epochs.begin() };
         let (coding, sections) = (self.encoding.coding(0, u64::MAX), self.encoding.sections(0));
@@ -334,7 +334,7 @@ impl Gather {
                     Kernel::Accumulate { update: self.floats, scale: self.scale(weight), first: false, into: self.sum };
                 hub.compute(kernel, Job::Exchange(Task::Commit));
             }
-            self.added.weight += u64::from(weight);
+            self.added.weight = self.added.weight.saturating_add(weight);
         }
         self.on_counted(hub, replica);
         self.maybe_add(hub, replica);
@@ -342,8 +342,8 @@ impl Gather {
 
     /// The factor on a message, in units of the first weight: equal weights, the usual case, are added without a
     /// rounding.
-    fn scale(&self, weight: u32) -> f32 {
-        (f64::from(weight) / f64::from(self.added.first)) as f32
+    fn scale(&self, weight: u64) -> f32 {
+        (weight as f64 / self.added.first as f64) as f32
     }
 
     /// A member's message is in the sum, or has no body. After the last one, the next parameters are made.
@@ -355,7 +355,7 @@ impl Gather {
         if self.is_complete() && self.added.weight > 0 {
             let place = |buffer| Segment { buffer, ..self.sum };
             let (old, new) = (place(replica.parameters()), place(replica.next_parameters()));
-            let scale = (f64::from(self.added.first) / self.added.weight as f64) as f32;
+            let scale = (self.added.first as f64 / self.added.weight as f64) as f32;
             hub.compute(self.commit.kernel(old, self.sum, scale, new), Job::Exchange(Task::Commit));
         }
     }

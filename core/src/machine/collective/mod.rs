@@ -427,7 +427,7 @@ impl Role for Collective {
         }
     }
 
-    fn on_step(&mut self, _hub: &mut Port<'_, Job>, weight: u32) -> Result<(), Misuse> {
+    fn on_step(&mut self, _hub: &mut Port<'_, Job>, weight: u64) -> Result<(), Misuse> {
         self.application.on_step(weight)
     }
 

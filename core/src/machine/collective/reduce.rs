@@ -21,7 +21,7 @@ use crate::machine::hub::{Hub, Incoming, Port};
 use crate::machine::views::View;
 use crate::machine::{Event, ProtocolError, Rejection};
 use crate::status::{Rest, Status};
-use crate::wire::{Kind, Message, Part};
+use crate::wire::{Kind, Message, Part, WEIGHT_MAX};
 
 /// The rounds of a tree or ring.
 #[derive(Debug)]
@@ -120,7 +120,7 @@ impl Reduce {
             finishing &= part.finishing;
             inputs[child + 1] = (part.weight > 0).then_some((self.chunks.inbox(chunk, child), part.weight));
         }
-        let weight = inputs.iter().flatten().fold(0u32, |sum, (_, weight)| sum.saturating_add(*weight));
+        let weight = inputs.iter().flatten().map(|(_, weight)| weight).sum::<u64>().min(WEIGHT_MAX);
         if planted!(hub, DenominatorByCount) {
             inputs.iter_mut().flatten().for_each(|(_, weight)| *weight = 1);
         }

@@ -89,7 +89,7 @@ pub(crate) enum Notice {
     /// An operation of the role was aborted.
     Failed { op: OpId },
     /// The application contributes.
-    Step { weight: u32 },
+    Step { weight: u64 },
     /// The application's learning rate is `scale` times the one at the start.
     Rate { scale: f32 },
     /// The application makes no more contributions.

@@ -486,7 +486,7 @@ impl Role for Mesh {
         }
     }
 
-    fn on_step(&mut self, hub: &mut Port<'_, Job>, weight: u32) -> Result<(), Misuse> {
+    fn on_step(&mut self, hub: &mut Port<'_, Job>, weight: u64) -> Result<(), Misuse> {
         match self.state {
             State::Ready if weight > 0 => self.state = State::Blocked(Cause::Step),
             State::Ready => {

@@ -260,7 +260,7 @@ impl Role for Server {
         }
     }
 
-    fn on_step(&mut self, _hub: &mut Port<'_>, _weight: u32) -> Result<(), Misuse> {
+    fn on_step(&mut self, _hub: &mut Port<'_>, _weight: u64) -> Result<(), Misuse> {
         Err(Misuse::NotReady)
     }
 

@@ -16,15 +16,15 @@ fn chain() -> Recipe {
 }
 
 /// A part of the only chunk, in view 1.
-fn part(round: u64, weight: u32) -> Part {
+fn part(round: u64, weight: u64) -> Part {
     Part { view: Sequence(1), round: Clock(round), chunk: 0, weight, finishing: false }
 }
 
-pub(super) fn up(round: u64, weight: u32) -> Message {
+pub(super) fn up(round: u64, weight: u64) -> Message {
     Message::Up(part(round, weight))
 }
 
-pub(super) fn down(round: u64, weight: u32) -> Message {
+pub(super) fn down(round: u64, weight: u64) -> Message {
     Message::Down(part(round, weight))
 }
 
@@ -52,7 +52,7 @@ impl Trace {
 
     /// A mean or a result goes out.
     #[track_caller]
-    fn expect_part(&mut self, to: u32, kind: Kind, round: u64, weight: u32, value: f32) -> &mut Self {
+    fn expect_part(&mut self, to: u32, kind: Kind, round: u64, weight: u64, value: f32) -> &mut Self {
         let (op, message, body) = self.expect_sending(to, kind);
         let (Message::Up(part) | Message::Down(part)) = message else { panic!("{message:?}") };
         assert_eq!((part.round.0, part.weight), (round, weight), "{message:?}");

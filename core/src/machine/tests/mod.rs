@@ -271,7 +271,6 @@ fn push_message(worker: u32, incarnation: u64, sequence: u64, base: u64) -> Push
         worker: PeerId(worker),
         incarnation: Incarnation(incarnation),
         sequence: Sequence(sequence),
-        clock: Clock(0),
         base: Clock(base),
         weight: 1,
     }

@@ -46,7 +46,7 @@ impl Trace {
 
     /// An encoded mean or result goes out.
     #[track_caller]
-    fn expect_coded(&mut self, to: u32, kind: Kind, round: u64, weight: u32, value: f32) -> &mut Self {
+    fn expect_coded(&mut self, to: u32, kind: Kind, round: u64, weight: u64, value: f32) -> &mut Self {
         let (op, message, body) = self.expect_sending(to, kind);
         let (Message::Up(part) | Message::Down(part)) = message else { panic!("{message:?}") };
         assert_eq!((part.round.0, part.weight), (round, weight), "{message:?}");

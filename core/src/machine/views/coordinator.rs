@@ -156,6 +156,11 @@ impl Entry {
         self.report.is_some_and(|report| report.leaves)
     }
 
+    /// The worker takes part, or leaves and has not said goodbye: it still needs the coordinator.
+    fn is_here(&self) -> bool {
+        self.is_wanted() || (self.leaves() && !self.is_gone())
+    }
+
     /// The worker has reported that the last round is done.
     fn has_last(&self) -> bool {
         self.report.is_some_and(|report| report.last)
@@ -230,7 +235,9 @@ impl Coordinator {
                 entry.is_in() && entry.report.is_none_or(|report| report.view != self.number)
             }
             // At the end: a worker that is not there yet, or that has been released and has not said goodbye.
-            Phase::Steady if ending && !self.dirty => entry.is_in() && (entry.released || !entry.has_last()),
+            Phase::Steady if ending && !self.dirty => {
+                (entry.is_in() && (entry.released || !entry.has_last())) || (entry.leaves() && !entry.is_gone())
+            }
             // Below the quorum: any worker that could still come.
             _ => self.dirty && !self.is_enough() && entry.place == Place::Out,
         };
@@ -247,14 +254,14 @@ impl Coordinator {
         counted.map(|(index, _)| PeerId(index as u32))
     }
 
-    /// No worker but this node is wanted any more.
+    /// No worker but this node is here any more.
     pub(super) fn is_alone(&self) -> bool {
-        self.ranks(Entry::is_wanted).all(|worker| worker == self.me)
+        self.ranks(Entry::is_here).all(|worker| worker == self.me)
     }
 
-    /// There was a run, and no worker is wanted any more.
+    /// There was a run, and no worker is here any more.
     pub(super) fn is_over(&self) -> bool {
-        self.workers.iter().any(Entry::is_gone) && self.ranks(Entry::is_wanted).next().is_none()
+        self.workers.iter().any(Entry::is_gone) && self.ranks(Entry::is_here).next().is_none()
     }
 
     /// The newest view that a worker has entered.

@@ -307,6 +307,30 @@ fn a_worker_that_leaves_is_released_after_the_next_view() {
     c.lose(2).expect(&[]);
 }
 
+/// If the coordinator's node ended before, the worker would wait for its release in vain.
+#[test]
+fn the_coordinator_stays_until_a_worker_that_leaves_has_said_goodbye() {
+    for is_lost in [false, true] {
+        let mut c = three(1);
+        c.hear(2, Report { leaves: true, ..at(1, 2) }).expect(&[prepare(0), prepare(1)]);
+        c.hear(0, stopped(2, 1, 2)).hear(1, stopped(2, 1, 2)).expect(&[commit(0), commit(1), release(2)]);
+        let last = Report { last: true, entered: Sequence(2), members: 2, ..at(2, 3) };
+        c.hear(0, last).hear(1, last).expect(&[release(0), release(1)]);
+        c.coordinator.on_goodbye(PeerId(1));
+        assert!(!c.coordinator.is_alone());
+        assert_eq!(c.coordinator.awaited(), Some(PeerId(0)));
+        c.coordinator.on_goodbye(PeerId(0));
+        assert!(!c.coordinator.is_over());
+        assert_eq!(c.coordinator.awaited(), Some(PeerId(2)));
+        if is_lost {
+            c.lose(2);
+        } else {
+            c.coordinator.on_goodbye(PeerId(2));
+        }
+        assert!(c.coordinator.is_alone() && c.coordinator.is_over());
+    }
+}
+
 #[test]
 fn when_all_have_done_the_last_round_they_are_released_and_newcomers_are_refused() {
     let mut c = three(1);

@@ -62,7 +62,7 @@ pub(crate) struct Worker {
     /// The worker makes no more contributions, also none with parts of its residual.
     flushed: bool,
     /// Examples of the last contribution that had any.
-    weight: u32,
+    weight: u64,
     /// The largest lead with which this worker may compute.
     lead_max: Option<u64>,
     /// Factor on an own update that the servers have not merged yet.
@@ -106,7 +106,7 @@ enum State {
 /// One of the last contributions, by slot.
 #[derive(Copy, Clone, Debug)]
 struct Push {
-    weight: u32,
+    weight: u64,
     /// Transmissions that still read its buffer.
     sending: u32,
     update: BufferId,
@@ -321,7 +321,7 @@ impl Role for Worker {
         }
     }
 
-    fn on_step(&mut self, hub: &mut Port<'_>, weight: u32) -> Result<(), Misuse> {
+    fn on_step(&mut self, hub: &mut Port<'_>, weight: u64) -> Result<(), Misuse> {
         if self.state != State::Ready {
             return Err(Misuse::NotReady);
         }

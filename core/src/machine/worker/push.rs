@@ -12,7 +12,7 @@ use crate::wire::{self, Leave, Message, Offer};
 
 impl Worker {
     /// Contributes the application's update; `rest`: a part of the residual.
-    pub(super) fn contribute(&mut self, hub: &mut Port<'_>, weight: u32, rest: bool) {
+    pub(super) fn contribute(&mut self, hub: &mut Port<'_>, weight: u64, rest: bool) {
         self.sequence = self.sequence.next();
         let sequence = self.sequence;
         let slot = self.slot(sequence);
@@ -112,7 +112,6 @@ impl Worker {
             worker: hub.setup.me,
             incarnation: hub.setup.incarnation,
             sequence,
-            clock: row.own,
             base: row.pushed[slot].base,
             weight: self.pushes[slot].weight,
         };

@@ -8,13 +8,14 @@ use super::{Merged, Merging, Verdict};
 use crate::buffer::Segment;
 use crate::id::PeerId;
 use crate::kernel::Kernel;
+use crate::wire::WEIGHT_MAX;
 
 /// A weighted mean that runs over the contributions of a round.
 #[derive(Copy, Clone, Debug)]
 pub(crate) struct Mean {
     gathered: Segment,
     /// Examples behind the gathered vector.
-    held: u32,
+    held: u64,
 }
 
 impl Mean {
@@ -24,12 +25,12 @@ impl Mean {
 }
 
 impl Merging for Mean {
-    fn admit(&mut self, _worker: PeerId, update: Segment, weight: u32, _staleness: u64) -> Verdict {
+    fn admit(&mut self, _worker: PeerId, update: Segment, weight: u64, _staleness: u64) -> Verdict {
         if weight == 0 {
             return Verdict::Skip;
         }
         let held = self.held;
-        self.held = held.saturating_add(weight);
+        self.held = (held + weight).min(WEIGHT_MAX);
         Verdict::Gather { kernel: Kernel::Blend { x: update, weight, held, into: self.gathered } }
     }
 

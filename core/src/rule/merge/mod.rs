@@ -21,7 +21,7 @@ use crate::vectors::{Keep, Vectors};
 pub(crate) trait Merging: Debug + Send {
     /// Decides on a contribution. `update`: its floats. `weight`: the number of examples behind it. `staleness`:
     /// applications since the parameters from which it was computed.
-    fn admit(&mut self, worker: PeerId, update: Segment, weight: u32, staleness: u64) -> Verdict;
+    fn admit(&mut self, worker: PeerId, update: Segment, weight: u64, staleness: u64) -> Verdict;
 
     /// True if the group is complete and can be applied before a round ends.
     fn is_full(&self) -> bool {

@@ -35,7 +35,7 @@ impl Softsync {
 }
 
 impl Merging for Softsync {
-    fn admit(&mut self, _worker: PeerId, update: Segment, _weight: u32, staleness: u64) -> Verdict {
+    fn admit(&mut self, _worker: PeerId, update: Segment, _weight: u64, staleness: u64) -> Verdict {
         let Some(scale) = self.staleness.scale(staleness) else { return Verdict::Drop };
         self.gathered += 1;
         // The first of a group overwrites the sum of the group before.

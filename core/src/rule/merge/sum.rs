@@ -24,7 +24,7 @@ impl Sum {
 }
 
 impl Merging for Sum {
-    fn admit(&mut self, _worker: PeerId, _update: Segment, _weight: u32, staleness: u64) -> Verdict {
+    fn admit(&mut self, _worker: PeerId, _update: Segment, _weight: u64, staleness: u64) -> Verdict {
         match self.staleness.scale(staleness) {
             Some(scale) => Verdict::Apply { scale: self.lambda * scale },
             None => Verdict::Drop,
@@ -52,7 +52,7 @@ impl RoundSum {
 }
 
 impl Merging for RoundSum {
-    fn admit(&mut self, _worker: PeerId, update: Segment, _weight: u32, _staleness: u64) -> Verdict {
+    fn admit(&mut self, _worker: PeerId, update: Segment, _weight: u64, _staleness: u64) -> Verdict {
         self.gathered += 1;
         // The first of a round overwrites the sum of the round before.
         let first = self.gathered == 1;

@@ -79,7 +79,7 @@ impl World {
         Some(me)
     }
 
-    pub(super) fn step_machine(&mut self, me: PeerId, weight: u32) {
+    pub(super) fn step_machine(&mut self, me: PeerId, weight: u64) {
         let now = self.now;
         let node = &mut self.nodes[me.index()];
         node.made += u64::from(weight > 0);
