@@ -6,12 +6,15 @@ use crate::network::Network;
 
 /// A fault above the reliable stream. Loss, duplication and reordering below it belong to the [`Network`].
 #[derive(Copy, Clone, Debug, PartialEq)]
-#[allow(missing_docs, reason = "`a`, `b` and `node` are ranks; `lasts` is the length of the fault")]
+#[allow(missing_docs, reason = "`a`, `b`, `from`, `to` and `node` are ranks; `lasts` is the length of the fault")]
 pub enum Fault {
     /// The connection of two nodes breaks, and is re-established after [`Network::reconnect`].
     Cut { a: PeerId, b: PeerId },
     /// No packet gets through between two nodes. The connection stays open, and the stream retransmits afterwards.
     Partition { a: PeerId, b: PeerId, lasts: Duration },
+    /// No packet gets from one node to another. If it lasts, the receiver closes the connection after at most two fifths
+    /// of the patience, and there is none until packets get through in both directions.
+    Silence { from: PeerId, to: PeerId, lasts: Duration },
     /// The process of a node is stopped, as by SIGSTOP.
     Pause { node: PeerId, lasts: Duration },
     /// The process of a node is killed.

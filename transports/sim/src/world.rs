@@ -84,8 +84,16 @@ struct Link {
     session: u64,
     connected: bool,
     blocked_until: Instant,
+    /// Until when no packet gets through, from the lower rank to the higher, and back.
+    silent_until: [Instant; 2],
     /// The streams from the lower rank to the higher, and back.
     streams: [Stream; 2],
+}
+
+impl Link {
+    fn silent_until(&mut self, from: PeerId, to: PeerId) -> &mut Instant {
+        &mut self.silent_until[usize::from(from > to)]
+    }
 }
 
 enum Scheduled {
@@ -113,6 +121,12 @@ enum Scheduled {
         node: PeerId,
         epoch: u64,
         peer: PeerId,
+    },
+    /// The receiver of a silent direction closes the connection.
+    Silent {
+        from: PeerId,
+        to: PeerId,
+        session: u64,
     },
     Timeout {
         node: PeerId,
@@ -355,6 +369,11 @@ impl World {
                     self.schedule(until.after(self.plan.network.latency), Scheduled::Connect { a, b, session });
                     return None;
                 }
+                let silent = self.link(a, b).silent_until;
+                if let Some(until) = silent.into_iter().max().filter(|until| *until > self.now) {
+                    self.schedule(until, Scheduled::Connect { a, b, session });
+                    return None;
+                }
                 let both = self.nodes[a.index()].life == Life::Up && self.nodes[b.index()].life == Life::Up;
                 let link = self.link(a, b);
                 if link.session != session || link.connected || !both {
@@ -376,6 +395,15 @@ impl World {
                     self.feed(node, Input::Aborted { op });
                 }
                 Some(node)
+            }
+            Scheduled::Silent { from, to, session } => {
+                let now = self.now;
+                let link = self.link(from, to);
+                if link.session == session && link.connected && *link.silent_until(from, to) > now {
+                    self.disconnect(from, to);
+                    self.reconnect(from, to);
+                }
+                None
             }
             Scheduled::Timeout { node, epoch } => {
                 if !self.is_current(node, epoch) || self.nodes[node.index()].wake.is_none_or(|wake| wake > self.now) {
@@ -487,6 +515,17 @@ impl World {
                 let until = self.now.after(lasts);
                 let link = self.link(a, b);
                 link.blocked_until = link.blocked_until.max(until);
+            }
+            Fault::Silence { from, to, lasts } => {
+                let until = self.now.after(lasts);
+                let link = self.link(from, to);
+                let silent = link.silent_until(from, to);
+                *silent = (*silent).max(until);
+                let session = link.session;
+                // Keepalives come several times in this time, so the receiver notices at some moment in its second half.
+                let most = self.plan.patience.dead_after().as_nanos() as f64 * 0.4;
+                let after = Duration::from_nanos((most * (0.5 + self.random.unit() / 2.0)) as u64);
+                self.schedule(self.now.after(after), Scheduled::Silent { from, to, session });
             }
             Fault::Pause { node, lasts } => {
                 let until = self.now.after(lasts);

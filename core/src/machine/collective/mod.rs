@@ -161,8 +161,9 @@ impl Collective {
             Change::Released if self.has_left() => self.member.repeat_goodbye(hub),
             Change::Released => {}
             Change::HostLost => {
-                // With nothing left to agree on, the coordinator is not needed.
-                if self.member.is_released() || self.last || self.application.leaves() {
+                // The others have to know whether this node has the last round.
+                self.report(hub);
+                if self.member.is_released() || self.application.leaves() {
                     self.become_left(hub);
                 }
             }
@@ -319,7 +320,9 @@ impl Collective {
         if self.replica.is_giving() || self.replica.is_behind() {
             return;
         }
+        let last = self.standing().last;
         match self.member.exit(hub) {
+            None if self.member.ends_without_host(hub, last) => self.become_left(hub),
             Some(Exit::Cut { peer }) => {
                 self.end(hub);
                 hub.signal(Signal::Cut { peer });

@@ -164,8 +164,9 @@ impl Mesh {
             Change::Released if self.state == State::Left => self.member.repeat_goodbye(hub),
             Change::Released => {}
             Change::HostLost => {
-                // With nothing left to agree on, the coordinator is not needed.
-                if self.member.is_released() || self.told != (false, false) {
+                // The others have to know whether this node is at the end.
+                self.report(hub);
+                if self.member.is_released() || self.told.0 {
                     self.close(hub);
                 }
             }
@@ -309,7 +310,7 @@ impl Mesh {
         let State::Leaving { stays, announced } = self.state else { return };
         let delivered = self.exchange.slots.are_all_free() && self.exchange.is_quiet();
         // A node that has never had parameters has no stream that could end.
-        let has_stream = self.sync.holds();
+        let has_stream = hub.has_parameters;
         if !announced && delivered && (self.sync.is_current() || !has_stream) {
             self.state = State::Leaving { stays, announced: true };
             if has_stream {
@@ -326,7 +327,8 @@ impl Mesh {
             self.report(hub);
             self.coordinate(hub);
         }
-        if self.member.exit(hub).is_some() && !self.snapshots.is_giving() && delivered {
+        let may_go = self.member.exit(hub).is_some() || self.member.ends_without_host(hub, self.told.1);
+        if may_go && !self.snapshots.is_giving() && delivered {
             self.close(hub);
         }
     }

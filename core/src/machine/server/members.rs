@@ -7,6 +7,9 @@ use crate::machine::{Event, Signal};
 
 impl Server {
     pub(super) fn on_worker(&mut self, hub: &mut Port<'_>, worker: PeerId, fresh: bool) {
+        if core::mem::take(&mut self.alone) {
+            self.found_since = Some(hub.now());
+        }
         if planted!(hub, DedupClearedOnReconnect) {
             self.shards.iter_mut().for_each(|shard| shard.seat(worker).mark = Sequence(0));
         }
@@ -23,7 +26,8 @@ impl Server {
                     shard.seat(worker).owed = Some(Owed::Welcome);
                 }
             }
-            (Life::Staying, false) => {
+            (Life::Staying | Life::Stayed, false) => {
+                self.workers[worker.index()] = Life::Staying;
                 for shard in self.shards.iter_mut().filter(|shard| shard.ending) {
                     shard.seat(worker).owed = Some(Owed::Final);
                 }
@@ -86,9 +90,10 @@ impl Server {
                 self.retire(worker, Life::Lost);
                 hub.event(Event::PeerLost { peer: worker });
             }
-            Life::Staying => self.retire(worker, Life::Left),
-            Life::Awaited | Life::Lost | Life::Left | Life::Refused => {}
+            Life::Staying => self.retire(worker, Life::Stayed),
+            Life::Awaited | Life::Lost | Life::Stayed | Life::Left | Life::Refused => {}
         }
+        self.alone = !self.workers.iter().any(|life| matches!(life, Life::Present | Life::Staying));
     }
 
     /// A worker makes no more contributions. One that stays says so a second time, without staying, when it has the
@@ -104,8 +109,26 @@ impl Server {
     }
 
     /// When no contribution can come any more, the gathered ones are committed, and the workers that stayed get the
-    /// result.
+    /// result. Only who says so has left: a server that has lost all workers may be the one that is cut off, and waits.
     pub(super) fn maybe_end(&mut self, hub: &mut Port<'_>) {
+        let here = |(rank, life): (u32, &Life)| match life {
+            Life::Left => true,
+            Life::Staying => hub.is_agreed(PeerId(rank)),
+            _ => false,
+        };
+        if self.state != State::Ending && !(0..).zip(&self.workers).any(here) {
+            return;
+        }
+        let may_return = |life: &Life| matches!(life, Life::Lost | Life::Stayed);
+        let since = self.found_since.filter(|_| self.workers.iter().any(may_return));
+        let until = since.map(|since| since.after(hub.setup.patience.dead_after()));
+        let until = until.filter(|until| hub.now() < *until);
+        if self.found_since.is_some() {
+            hub.set_alarm(until);
+        }
+        if until.is_some() {
+            return;
+        }
         let present = |life: &Life| matches!(life, Life::Awaited | Life::Present);
         let idle = self.inboxes.is_empty() && self.shards.iter().all(|shard| !shard.busy);
         if self.state == State::Running && !self.workers.iter().any(present) && idle {

@@ -77,6 +77,11 @@ pub(crate) struct Server {
     state: State,
     /// When this server learned that it takes the place of an earlier process.
     renewing: Option<Instant>,
+    /// No worker is connected that takes part: all have been lost, or have left.
+    alone: bool,
+    /// When the first worker came back to a server that had lost all. The others may come back at the same time, and
+    /// must not find that the run is over.
+    found_since: Option<Instant>,
 }
 
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
@@ -97,6 +102,8 @@ enum Life {
     Lost,
     /// It makes no more contributions and waits for the final parameters.
     Staying,
+    /// It did so, and has been lost.
+    Stayed,
     Left,
     /// It came when the run was over.
     Refused,
@@ -165,6 +172,8 @@ impl Server {
             lead_max: lead_max(&recipe),
             state: State::Starting,
             renewing: None,
+            alone: false,
+            found_since: None,
         };
         let encodings = server.pulls.encodings().chain(Some(&server.push)).filter(|encoding| !encoding.is_plain());
         encodings.flat_map(Encoding::kernels).for_each(|kernel| hub.compute(kernel, Job::Prepare));
@@ -321,7 +330,7 @@ impl Role for Server {
             match self.workers[worker.rank.index()] {
                 Life::Present => {}
                 Life::Awaited => worker.state = Presence::Awaited,
-                Life::Lost | Life::Refused => worker.state = Presence::Lost,
+                Life::Lost | Life::Stayed | Life::Refused => worker.state = Presence::Lost,
                 Life::Staying | Life::Left => worker.state = Presence::Left,
             }
         }

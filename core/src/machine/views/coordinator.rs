@@ -78,6 +78,10 @@ pub(super) struct Coordinator {
     run_known_since: Option<Instant>,
     /// The grace is over.
     waited: bool,
+    /// Too few workers were there for a view.
+    short: bool,
+    /// When there were enough again. The others of the view before may come back at the same time, and are waited for.
+    enough_since: Option<Instant>,
     /// A worker has had parameters.
     begun: bool,
 }
@@ -181,6 +185,8 @@ impl Coordinator {
             grace,
             run_known_since: None,
             waited: false,
+            short: false,
+            enough_since: None,
             begun: false,
         }
     }
@@ -215,7 +221,8 @@ impl Coordinator {
     /// When to call [`Self::advance`] without another reason.
     pub(super) fn deadline(&self) -> Option<Instant> {
         let gathers = self.phase == Phase::Gathering && !self.waited && !self.resumes();
-        Some(self.run_known_since.filter(|_| gathers)?.after(self.grace))
+        let since = self.run_known_since.filter(|_| gathers).or(self.enough_since)?;
+        Some(since.after(self.grace))
     }
 
     /// Do all nodes resume from a checkpoint? Then the coordinator waits for all workers, as in a new run.
@@ -228,9 +235,14 @@ impl Coordinator {
     /// The worker that the next view, or the end of the run, waits for.
     pub(super) fn awaited(&self) -> Option<PeerId> {
         let ending = self.workers.iter().any(Entry::has_last);
+        let has_stopped =
+            |member: PeerId| self.workers[member.index()].report.is_some_and(|report| report.view == self.number);
+        // Then the view waits for somebody with the parameters.
+        let all_stopped = self.members().all(has_stopped);
         let missing = |entry: &Entry| match self.phase {
             Phase::Gathering if self.waited => entry.place == Place::Out && !self.is_enough(),
             Phase::Gathering => entry.report.is_none() && !entry.is_gone(),
+            Phase::Preparing if !self.dirty && all_stopped => entry.place == Place::Out && !entry.leaves(),
             Phase::Preparing if !self.dirty => {
                 entry.is_in() && entry.report.is_none_or(|report| report.view != self.number)
             }
@@ -331,6 +343,11 @@ impl Coordinator {
             self.commands.push_back(Command::Refuse { to: from });
             return;
         }
+        if over && fresh && entry.released {
+            // It has not heard that it is released.
+            self.commands.push_back(Command::Release { to: from });
+            return;
+        }
         if entry.incarnation != incarnation {
             *entry = Entry { incarnation, member: entry.member, ..Entry::NEW };
         }
@@ -371,8 +388,9 @@ impl Coordinator {
         let entry = &mut self.workers[peer.index()];
         entry.report = None;
         entry.lost.clear();
-        self.dirty |= entry.is_wanted();
+        self.dirty |= entry.is_wanted() && !entry.released;
         entry.place = match entry.place {
+            // If it was cut off before it heard of that, it ends without the coordinator.
             _ if entry.released => Place::Gone,
             Place::Wanted => Place::Out,
             place => place,
@@ -396,13 +414,33 @@ impl Coordinator {
             }
             self.dirty = true;
         }
-        if self.dirty && self.is_enough() {
+        if self.dirty && self.is_time(now) {
             self.prepare();
         }
         if self.phase == Phase::Preparing && !self.dirty {
             self.maybe_commit();
         }
         self.maybe_release();
+    }
+
+    /// Can the next view be formed? After a time without a quorum, all members of the view before are waited for: those
+    /// that come back a little later must not find that the run is over.
+    fn is_time(&mut self, now: Instant) -> bool {
+        if !self.is_enough() {
+            (self.short, self.enough_since) = (true, None);
+            return false;
+        }
+        let choice = self.choice();
+        let left = |entry: &Entry| entry.is_gone() || entry.leaves();
+        let missing = |member: &PeerId| !choice.contains(member) && !left(&self.workers[member.index()]);
+        if self.short && self.view.members.iter().any(missing) {
+            let since = *self.enough_since.get_or_insert(now);
+            if now < since.after(self.grace) {
+                return false;
+            }
+        }
+        (self.short, self.enough_since) = (false, None);
+        true
     }
 
     /// Is the quorum reached?
@@ -414,6 +452,10 @@ impl Coordinator {
             Quorum::Half if self.view.number > Sequence(0) => {
                 let before = || self.view.members.iter().filter(|member| !left(&self.workers[member.index()]));
                 2 * before().filter(|member| choice.contains(member)).count() >= before().count()
+            }
+            // Before the first view, all workers count.
+            Quorum::Half if self.newest() == Sequence(0) => {
+                2 * choice.len() >= self.workers.iter().filter(|entry| !left(entry)).count()
             }
             // A coordinator that was restarted knows the size of the view before, and not its members.
             Quorum::Half => 2 * choice.len() >= self.size_before() as usize,
@@ -444,12 +486,18 @@ impl Coordinator {
         if !self.members().all(|member| stopped(member).is_some()) {
             return;
         }
-        // What a worker has counts only if the run has not gone on without it.
-        let counted = |member: PeerId, report: Report| {
-            let has = report.has && self.is_current(&self.workers[member.index()]);
-            Report { has, last: report.last && has, ..report }
+        let reports = || self.members().filter_map(|member| Some((member, stopped(member)?)));
+        // What a worker has counts only if the run has not gone on without it. If all those are gone for good, the run
+        // goes on from the newest checkpoint of the others.
+        let any = reports().any(|(member, report)| report.has && self.is_current(&self.workers[member.index()]));
+        if !any && self.awaits_a_holder() {
+            return;
+        }
+        let counted = |(member, report): (PeerId, Report)| {
+            let has = report.has && (!any || self.is_current(&self.workers[member.index()]));
+            (member, Report { has, last: report.last && has, ..report })
         };
-        let reports = || self.members().filter_map(|member| Some((member, counted(member, stopped(member)?))));
+        let reports = || reports().map(counted);
         // The newest parameters count. In a new run, no member has any but the coordinator's node.
         let round = reports().filter(|(_, report)| report.has).map(|(_, report)| report.round).max();
         let holders = || reports().filter(|(_, report)| report.has && Some(report.round) == round);
@@ -476,6 +524,12 @@ impl Coordinator {
         self.phase = Phase::Steady;
         // Leavers may go only now: until this commit, the members of the view before may have counted on them.
         self.release(Entry::leaves);
+    }
+
+    /// Can a process that was a member of the view come back with its parameters?
+    fn awaits_a_holder(&self) -> bool {
+        let is_away = |entry: &Entry| entry.place == Place::Out && !entry.leaves();
+        self.workers.iter().any(|entry| is_away(entry) && entry.member == Some(entry.incarnation))
     }
 
     /// May the first member's initial parameters be the run's? Only a coordinator that is no worker, and so has no

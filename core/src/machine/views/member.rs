@@ -36,6 +36,8 @@ pub(crate) struct Member {
     lost: Vec<u64>,
     /// A connection to a member broke in this view. The coordinator has been told.
     broken: bool,
+    /// Members that have told this node that the last round is done at them, since the coordinator's node is lost.
+    at_end: Vec<PeerId>,
     end: End,
     /// Messages of a view that this node has not heard of, with its number.
     early: VecDeque<(Sequence, Incoming)>,
@@ -70,6 +72,7 @@ impl Member {
             coming: Vec::with_capacity(cluster.workers as usize),
             lost: Vec::new(),
             broken: false,
+            at_end: Vec::new(),
             end: End::Open,
             early: VecDeque::new(),
             due: VecDeque::new(),
@@ -200,6 +203,27 @@ impl Member {
             None if hub.is_agreed(self.host) => hub.notify(self.host, Message::Report(report)),
             None => {}
         }
+        // Without the coordinator, the members find out for themselves whether any of them lacks the last round.
+        if last && self.has_lost_host(hub) {
+            let others = self.view.members.iter().filter(|member| **member != self.host && hub.is_agreed(**member));
+            let others: Vec<_> = others.copied().collect();
+            others.into_iter().for_each(|member| hub.notify(member, Message::Report(report)));
+        }
+    }
+
+    fn has_lost_host(&self, hub: &Hub) -> bool {
+        self.coordinator.is_none() && hub.presence(self.host) == Presence::Lost
+    }
+
+    /// The coordinator's node is lost, and no member that this node can reach lacks the last round: there is nothing left
+    /// to agree on. `last`: this node has it.
+    pub(crate) fn ends_without_host(&self, hub: &Hub, last: bool) -> bool {
+        let has_it = |member: &&PeerId| **member == hub.setup.me || self.at_end.contains(*member);
+        let reachable = |member: &&PeerId| !matches!(hub.presence(**member), Presence::Lost | Presence::Left);
+        let mut others = self.view.members.iter().filter(|member| **member != self.host);
+        let count = self.view.members.iter().filter(has_it).count();
+        let all = others.all(|member| has_it(&member) || !reachable(&member));
+        last && self.has_lost_host(hub) && all && 2 * count > self.view.members.len()
     }
 
     /// This node hosts the coordinator, which knows of no run so far.
@@ -235,7 +259,7 @@ impl Member {
             self.broken = true;
             self.report(hub, standing);
         }
-        if peer == self.host {
+        if peer == self.host || (standing.last && self.has_lost_host(hub)) {
             self.report(hub, standing);
         }
         // A coordinator that has lost this node, or has started again, has to hear of all workers that are lost.
@@ -330,6 +354,12 @@ impl Member {
             Message::Report(report) if hosts && hub.setup.cluster.is_worker(peer) => {
                 self.on_report(hub, peer, report, standing);
             }
+            // The other member has lost the coordinator's node.
+            Message::Report(report) if !hosts && hub.setup.cluster.is_worker(peer) => {
+                if report.last && report.entered == self.view.number && !self.at_end.contains(&peer) {
+                    self.at_end.push(peer);
+                }
+            }
             Message::Lost { first, mask } if hosts && hub.setup.cluster.is_worker(peer) => {
                 if let Some(coordinator) = &mut self.coordinator {
                     coordinator.on_lost_by(peer, first, mask);
@@ -390,6 +420,7 @@ impl Member {
     pub(crate) fn enter(&mut self, hub: &mut Hub, view: View) {
         self.view = view;
         self.broken = false;
+        self.at_end.clear();
         let (number, due) = (self.view.number, &mut self.due);
         self.early.retain(|(of, incoming)| {
             let early = *of > number;

@@ -228,13 +228,25 @@ fn a_coordinator_without_half_of_the_view_waits_and_goes_on_with_all() {
     c.lose(2).expect(&[prepare(0), prepare(3)]);
     c.lose(3).hear(0, stopped(3, 1, 2)).expect(&[]).at(60_000).expect(&[]);
     assert_eq!(c.coordinator.awaited(), Some(PeerId(1)));
-    // Half of the view is enough, as the coordinator can be on one side only.
-    c.hear(1, at(1, 3)).expect(&[prepare(0), prepare(1)]);
-    c.hear(2, at(1, 2)).expect(&[prepare(0), prepare(1), prepare(2)]);
+    // Half of the view is enough, as the coordinator can be on one side only. But the others come back as well.
+    c.hear(1, at(1, 3)).expect(&[prepare(1)]);
+    assert_eq!(c.coordinator.deadline(), Some(c.now.after(GRACE)));
+    c.hear(2, at(1, 2)).expect(&[prepare(2)]);
     c.hear(3, at(1, 2)).expect(&[prepare(0), prepare(1), prepare(2), prepare(3)]);
-    [0, 2, 3].into_iter().for_each(|worker| ignore(c.hear(worker, stopped(6, 1, 2))));
-    c.hear(1, stopped(6, 1, 3)).expect(&[commit(0), commit(1), commit(2), commit(3)]);
-    c.expect_view(6, &[0, 1, 2, 3], 3, 1);
+    [0, 2, 3].into_iter().for_each(|worker| ignore(c.hear(worker, stopped(4, 1, 2))));
+    c.hear(1, stopped(4, 1, 3)).expect(&[commit(0), commit(1), commit(2), commit(3)]);
+    c.expect_view(4, &[0, 1, 2, 3], 3, 1);
+}
+
+/// Those that are back wait for the others of the view before, but not for ever.
+#[test]
+fn a_coordinator_that_was_alone_waits_for_the_others_for_a_while() {
+    let mut c = many(4);
+    c.lose(1).lose(2).lose(3);
+    while c.coordinator.take_command().is_some() {}
+    c.at(5000).hear(1, at(1, 2)).expect(&[prepare(1)]).at(5999).expect(&[]);
+    c.at(6000).expect(&[prepare(0), prepare(1)]);
+    assert_eq!(c.coordinator.deadline(), None);
 }
 
 /// The view before counts, and not the first one. Those that have left count for neither side.
@@ -282,7 +294,7 @@ fn workers_that_were_given_up_do_not_count_as_leavers() {
     c.lose(2).lose(3).hear(0, stopped(2, 1, 2)).expect(&[]);
     // It stops, and waits.
     c.hear(1, at(1, 2)).expect(&[prepare(1)]);
-    c.hear(2, at(1, 2)).expect(&[prepare(0), prepare(1), prepare(2)]);
+    c.hear(2, at(1, 2)).expect(&[prepare(2)]).at(1000).expect(&[prepare(0), prepare(1), prepare(2)]);
 }
 
 #[test]
@@ -291,7 +303,7 @@ fn below_the_quorum_no_view_is_prepared() {
     c.lose(2).expect(&[prepare(0), prepare(1)]);
     c.lose(1).expect(&[]);
     assert_eq!(c.coordinator.awaited(), Some(PeerId(1)));
-    c.hear_of(2, 2, new(0)).expect(&[prepare(0), prepare(2)]);
+    c.hear_of(2, 2, new(0)).expect(&[prepare(2)]).at(1000).expect(&[prepare(0), prepare(2)]);
     c.hear(0, stopped(3, 1, 4)).hear_of(2, 2, new(3));
     c.expect(&[commit(0), commit_new(2)]).expect_view(3, &[0, 2], 4, 0);
 }
@@ -365,13 +377,51 @@ fn workers_that_resume_wait_for_all() {
     c.expect(&[commit(0), commit(1)]).expect_view(1, &[0, 1], 5, 0);
 }
 
-/// When no worker that is left has the parameters of a run, the run is lost, and no worker starts another in its place.
+/// When nobody can have the parameters of a run any more, the run is lost, and no worker starts another in its place.
 #[test]
 fn without_the_parameters_of_the_run_all_are_refused() {
     let mut c = three(1);
-    c.lose(0).hear(1, stopped(2, 1, 4)).expect(&[prepare(1), prepare(2)]);
-    c.lose(1).expect(&[prepare(2)]);
-    c.hear(2, new(3)).expect(&[refuse(2)]);
+    c.hear_of(1, 2, new(0)).hear_of(2, 2, new(0)).hear_of(0, 2, new(0));
+    while c.coordinator.take_command().is_some() {}
+    let number = c.coordinator.number().0;
+    c.hear_of(0, 2, new(number)).hear_of(1, 2, new(number)).hear_of(2, 2, new(number));
+    c.expect(&[refuse(0), refuse(1), refuse(2)]);
+}
+
+/// A member that is away can come back with them.
+#[test]
+fn a_view_without_parameters_waits_for_a_member_that_was_given_up() {
+    let mut c = three(1);
+    c.hear_of(2, 2, new(0)).lose(1).lose(0);
+    while c.coordinator.take_command().is_some() {}
+    let number = c.coordinator.number().0;
+    c.hear_of(2, 2, new(number)).expect(&[]);
+    assert_eq!(c.coordinator.awaited(), Some(PeerId(0)));
+    c.hear(1, at(1, 4)).expect(&[prepare(1), prepare(2)]);
+    c.hear(1, stopped(number + 1, 1, 4)).hear_of(2, 2, new(number + 1));
+    c.expect(&[commit(1), commit_new(2)]).expect_view(number + 1, &[1, 2], 4, 1);
+}
+
+/// All workers were killed, and have checkpoints.
+#[test]
+fn without_a_member_of_the_view_the_newest_checkpoint_counts() {
+    let mut c = three(1);
+    c.hear_of(0, 2, stopped(0, 0, 7)).hear_of(1, 2, stopped(0, 0, 8)).hear_of(2, 2, stopped(0, 0, 8));
+    while c.coordinator.take_command().is_some() {}
+    let number = c.coordinator.number().0;
+    [(0, 7), (1, 8), (2, 8)]
+        .into_iter()
+        .for_each(|(rank, round)| ignore(c.hear_of(rank, 2, stopped(number, 0, round))));
+    c.expect(&[commit(0), commit(1), commit(2)]).expect_view(number, &[0, 1, 2], 8, 1);
+}
+
+/// A worker that was cut off before it heard of its release hears of it if it comes back.
+#[test]
+fn a_released_worker_that_comes_back_is_released_again() {
+    let mut c = three(1);
+    let last = Report { last: true, ..at(1, 9) };
+    c.hear(0, last).hear(1, last).hear(2, last).expect(&[release(0), release(1), release(2)]);
+    c.lose(1).expect(&[]).hear(1, last).expect(&[release(1)]);
 }
 
 /// A coordinator without a worker starts the run with the parameters of the first member.

@@ -24,7 +24,7 @@ impl World {
         let at = self.now.after(after);
         let link = self.link(a, b);
         let session = link.session;
-        let at = at.max(link.blocked_until);
+        let at = at.max(link.blocked_until).max(link.silent_until[0]).max(link.silent_until[1]);
         self.schedule(at, Scheduled::Connect { a, b, session });
     }
 
@@ -105,8 +105,9 @@ impl World {
         if link.session != session || !link.connected {
             return None;
         }
-        if link.blocked_until > now {
-            let at = link.blocked_until.after(retransmit);
+        let blocked_until = link.blocked_until.max(*link.silent_until(from, to));
+        if blocked_until > now {
+            let at = blocked_until.after(retransmit);
             self.schedule(at, Scheduled::Arrival { from, to, session, number, message });
             return None;
         }
