@@ -214,12 +214,12 @@ fn train_and_finish(rank: u32, mut session: Session, mut params: Vec<f32>) -> Ve
 fn the_rest_goes_on_when_a_worker_leaves() {
     let server_sync = Recipe::sync().with_topology(Topology::Servers { shards: 2 });
     for recipe in recipes().into_iter().chain([server_sync]) {
-        run(recipe, 3, |rank, mut session, mut params| {
+        run(recipe, 3, move |rank, mut session, mut params| {
             steps(rank, &mut session, &mut params, if rank == 2 { 2 } else { 8 });
             if rank == 2 {
-                session.leave(&mut params).unwrap();
+                session.leave(&mut params).unwrap_or_else(|error| panic!("{recipe}: {error}"));
             } else {
-                session.finish(&mut params).unwrap();
+                session.finish(&mut params).unwrap_or_else(|error| panic!("{recipe}: {error}"));
             }
         });
     }

@@ -418,13 +418,16 @@ impl Role for Collective {
         }
     }
 
-    fn on_failed(&mut self, _hub: &mut Port<'_, Job>, job: Job) {
+    fn on_failed(&mut self, hub: &mut Port<'_, Job>, job: Job) {
         match job {
             Job::Exchange(task) => self.exchange.on_failed(task),
             Job::Fetch { epoch } => {
                 self.exchange.round_mut().epochs.end(epoch);
             }
             Job::Give => self.replica.on_given(),
+            // Where no peer is waited for, the loss of the node comes before the end of the operations with it. The
+            // node needs nothing from the coordinator any more.
+            Job::Leave if hub.presence(self.member.host()) == status::Presence::Lost => self.become_left(hub),
             // It tries again when the coordinator's node is connected.
             Job::Leave => self.application.become_leaving(),
         }

@@ -482,6 +482,9 @@ impl Role for Mesh {
                 self.sync.on_received();
                 self.sync.restart();
             }
+            // Where no peer is waited for, the loss of the node comes before the end of the operations with it. The
+            // node needs nothing from the coordinator any more.
+            Job::Leave { .. } if hub.presence(self.member.host()) == status::Presence::Lost => self.become_left(hub),
             // It tries again when the coordinator's node is connected.
             Job::Leave { stays } => self.state = State::Leaving { stays, announced: true },
             _ => {}

@@ -277,6 +277,29 @@ fn a_worker_that_leaves_reports_it_and_goes_when_it_is_released() {
     m.expect_signal(Signal::Left).expect_idle();
 }
 
+/// A goodbye is sent again when the coordinator's node comes back. If the node has been given up before the goodbye has
+/// failed, as between threads, none is needed.
+#[test]
+fn a_goodbye_to_a_lost_coordinator_is_not_repeated() {
+    for is_lost in [false, true] {
+        let mut m = member(1, 2);
+        m.feed(Input::Leave { stay: false, keep: false }).expect_report();
+        m.tell(0, Message::Release);
+        let (op, _, _) = m.expect_sending(0, Kind::Leave);
+        m.at(10).disconnect(0);
+        if is_lost {
+            m.at(5_000).feed(Input::Timeout).expect_idle();
+        }
+        m.feed(Input::Aborted { op });
+        if !is_lost {
+            m.expect_idle().hello(0, 1).expect_report();
+            m.expect_report();
+            m.expect_transmit(0, Kind::Leave);
+        }
+        m.expect_signal(Signal::Left).expect_idle();
+    }
+}
+
 #[test]
 fn a_view_without_this_node_is_ignored() {
     let mut m = member(1, 3);

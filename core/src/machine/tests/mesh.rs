@@ -491,6 +491,29 @@ fn a_peer_that_stays_waits_for_the_last_messages_of_all() {
     m.expect_signal(Signal::Left).expect_view(-1.0).expect_idle();
 }
 
+/// A goodbye is sent again when the coordinator's node comes back. If the node has been given up before the goodbye has
+/// failed, as between threads, none is needed.
+#[test]
+fn a_goodbye_to_a_lost_coordinator_is_not_repeated() {
+    for is_lost in [false, true] {
+        let mut m = trace(Recipe::mesh(0.5).with_lambda(1.0), 1, 2);
+        m.hello(0, 1).expect_event(joined(0, 1)).expect_transmit(0, Kind::Report);
+        m.feed(Input::Leave { stay: false, keep: false }).expect_transmit(0, Kind::Report);
+        m.tell(0, Message::Release);
+        let (op, _, _) = m.expect_sending(0, Kind::Leave);
+        m.at(10).disconnect(0);
+        if is_lost {
+            m.at(5_000).feed(Input::Timeout).expect_idle();
+        }
+        m.feed(Input::Aborted { op });
+        if !is_lost {
+            m.expect_idle().hello(0, 1).expect_transmit(0, Kind::Report);
+            m.expect_transmit(0, Kind::Leave);
+        }
+        m.expect_signal(Signal::Left).expect_idle();
+    }
+}
+
 fn chain(me: u32) -> Trace {
     trace(Recipe::mesh(0.5).with_lambda(1.0).with_topology(Topology::Mesh { relay: 1 }), me, 3)
 }
