@@ -20,6 +20,7 @@
 //! synchronised to the disk, and then renamed, so that a crash leaves no partial checkpoint under a checkpoint's name.
 //! The newest [`KEPT`] files of a node of a run are kept. Files of other runs are left alone.
 
+mod disk;
 mod error;
 mod notice;
 mod resume;
@@ -32,6 +33,7 @@ use std::path::{Path, PathBuf};
 use bytemuck::{cast_slice, cast_slice_mut};
 use gradwire_core::{PeerId, RunId};
 
+use disk::System;
 pub use error::{CheckpointError, Damage};
 pub use notice::Notice;
 pub(crate) use notice::NoticeCallback;
@@ -241,7 +243,7 @@ impl Checkpoint {
     /// If there is no intact checkpoint. With damaged files only, the error is that of the newest.
     pub fn newest(directory: &Path, run: RunId, rank: u32) -> Result<(Self, Vec<CheckpointError>), CheckpointError> {
         let mut errors = Vec::new();
-        for path in store::files(&store::own_directory(directory, run, rank)) {
+        for path in store::files(&System, &store::own_directory(directory, run, rank)) {
             match Self::read(&path) {
                 Ok(checkpoint) => return Ok((checkpoint, errors)),
                 Err(error) => errors.push(error),
@@ -276,5 +278,7 @@ fn file_len(table: u64, count: u64, len: u64, lens: &[u64]) -> u64 {
     bytes.and_then(|bytes| bytes.checked_add(table)).unwrap_or(u64::MAX)
 }
 
+#[cfg(test)]
+mod crash;
 #[cfg(test)]
 mod tests;

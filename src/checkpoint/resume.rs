@@ -8,7 +8,7 @@ use gradwire_core::RunId;
 
 use super::{
     CHECKSUM, Checkpoint, CheckpointError, Damage, HEADER, Header, KEPT, NodeIdentity, Notice, NoticeCallback, Store,
-    open, store,
+    System, open, store,
 };
 
 /// The run below `directory` that was written last, by any rank, and the other runs there.
@@ -16,7 +16,7 @@ pub fn newest_run(directory: &Path) -> Option<(RunId, Vec<RunId>)> {
     let mut runs: Vec<(u64, RunId)> = subdirectories(directory)
         .filter_map(|path| {
             let run = path.file_name()?.to_str()?.parse().ok()?;
-            let newest = |rank: PathBuf| store::files(&rank).iter().find_map(|path| written(path));
+            let newest = |rank: PathBuf| store::files(&System, &rank).iter().find_map(|path| written(path));
             Some((subdirectories(&path).filter_map(newest).max()?, run))
         })
         .collect();
@@ -27,7 +27,7 @@ pub fn newest_run(directory: &Path) -> Option<(RunId, Vec<RunId>)> {
 
 /// Whether a run has a checkpoint of any rank below `directory`.
 pub(crate) fn has_run(directory: &Path, run: RunId) -> bool {
-    subdirectories(&directory.join(run.as_str())).any(|rank| !store::files(&rank).is_empty())
+    subdirectories(&directory.join(run.as_str())).any(|rank| !store::files(&System, &rank).is_empty())
 }
 
 fn subdirectories(directory: &Path) -> impl Iterator<Item = PathBuf> {

@@ -1,12 +1,11 @@
 //! [`Store`]: the checkpoints of one node of one run, as files.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use gradwire_core::RunId;
 
+use super::disk::{Disk, System};
 use super::{Checkpoint, CheckpointError, KEPT, Notice, NoticeCallback};
 
 /// The directory of one node of one run.
@@ -15,23 +14,30 @@ pub(crate) struct Store {
     /// `RUN/rank-R`.
     own: PathBuf,
     notices: NoticeCallback,
+    disk: &'static dyn Disk,
 }
 
 impl Store {
     pub(crate) fn new(directory: &Path, run: RunId, rank: u32, notices: NoticeCallback) -> Self {
-        Self { own: own_directory(directory, run, rank), notices }
+        Self { own: own_directory(directory, run, rank), notices, disk: &System }
+    }
+
+    /// The same store on another disk.
+    #[cfg(test)]
+    pub(super) fn on(self, disk: &'static dyn Disk) -> Self {
+        Self { disk, ..self }
     }
 
     /// The checkpoints, newest first.
     pub(crate) fn files(&self) -> Vec<PathBuf> {
-        files(&self.own)
+        files(self.disk, &self.own)
     }
 
     /// Removes what an earlier process of this node has left behind half-written.
     pub(crate) fn remove_parts(&self) {
-        for part in with_extension(&self.own, "part") {
+        for part in with_extension(self.disk, &self.own, "part") {
             // It does no harm but for its size.
-            let _ = fs::remove_file(part);
+            let _ = self.disk.remove(&part);
         }
     }
 
@@ -43,9 +49,9 @@ impl Store {
         if later.is_empty() {
             return;
         }
-        let renamed = |path: &&PathBuf| fs::rename(path, path.with_extension("stale")).is_ok();
+        let renamed = |path: &&PathBuf| self.disk.rename(path, &path.with_extension("stale")).is_ok();
         let files: Vec<PathBuf> = later.iter().filter(renamed).cloned().collect();
-        let _ = sync(&self.own);
+        let _ = self.disk.sync_directory(&self.own);
         self.notices.call(&Notice::SetAside { files, clock });
     }
 
@@ -53,19 +59,19 @@ impl Store {
     pub(crate) fn write(&self, checkpoint: &Checkpoint) -> Result<PathBuf, CheckpointError> {
         let path = self.own.join(format!("{:012}.gwck", checkpoint.clock));
         let failed = |error| CheckpointError::File { path: path.clone(), error };
-        fs::create_dir_all(&self.own).map_err(failed)?;
+        let rooted = self.make_directory().map_err(failed)?;
         let part = self.own.join(format!(".{:012}.{}.part", checkpoint.clock, std::process::id()));
         let mut removed = Vec::new();
         let result = loop {
             // An earlier process with the same id may have crashed and left its file behind.
-            let _ = fs::remove_file(&part);
-            let result = write_to(checkpoint, &part).and_then(|()| fs::rename(&part, &path));
+            let _ = self.disk.remove(&part);
+            let result = self.write_to(checkpoint, &part).and_then(|()| self.disk.rename(&part, &path));
             if !result.as_ref().is_err_and(is_full) {
                 break result;
             }
-            let _ = fs::remove_file(&part);
+            let _ = self.disk.remove(&part);
             match self.oldest() {
-                Some(old) if fs::remove_file(&old).is_ok() => removed.push(old),
+                Some(old) if self.disk.remove(&old).is_ok() => removed.push(old),
                 _ => break result,
             }
         };
@@ -73,48 +79,70 @@ impl Store {
             self.notices.call(&Notice::MadeRoom { files: removed });
         }
         if let Err(error) = result {
-            let _ = fs::remove_file(&part);
+            let _ = self.disk.remove(&part);
             return Err(failed(error));
         }
         // Before that, a power failure can undo the renaming. The file is in place all the same.
-        if let Err(error) = sync(&self.own) {
+        let synced = self.disk.sync_directory(&self.own).and(rooted);
+        // What a power failure may bring back in its place must not be removed; but not everything can be kept.
+        self.remove_old(if synced.is_ok() { KEPT } else { 2 * KEPT });
+        if let Err(error) = synced {
             self.notices.call(&Notice::Unsynced { path: path.clone(), error });
         }
-        self.remove_old();
         Ok(path)
+    }
+
+    /// Creates the directory of the node, and waits until its name and those of its parents are on the disk. The inner
+    /// result is that of waiting. Waits also if the directory exists, because an earlier process may have crashed before
+    /// it had waited.
+    fn make_directory(&self) -> io::Result<io::Result<()>> {
+        let mut missing = Vec::new();
+        let mut path = self.own.as_path();
+        while !self.disk.is_directory(path) {
+            missing.push(path);
+            match path.parent() {
+                Some(parent) if parent != Path::new("") => path = parent,
+                _ => break,
+            }
+        }
+        for path in missing.iter().rev() {
+            match self.disk.create_directory(path) {
+                // Another node of the run has created it in the meantime.
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                result => result?,
+            }
+        }
+        // Names are entries of the parent. The run's directory and its parent are not the application's.
+        let parents = self.own.ancestors().skip(1).take(missing.len().max(2));
+        Ok(parents.filter(|parent| *parent != Path::new("")).try_for_each(|parent| self.disk.sync_directory(parent)))
+    }
+
+    fn write_to(&self, checkpoint: &Checkpoint, part: &Path) -> io::Result<()> {
+        let mut file = self.disk.create(part)?;
+        let mut hasher = blake3::Hasher::new();
+        let start = checkpoint.start();
+        for bytes in checkpoint.pieces(&start) {
+            hasher.update(bytes);
+            file.write_all(bytes)?;
+        }
+        file.write_all(hasher.finalize().as_bytes())?;
+        file.sync()
     }
 
     /// The file that is needed least: one that was set aside, or the oldest checkpoint if it is not the only one.
     fn oldest(&self) -> Option<PathBuf> {
-        let aside = with_extension(&self.own, "stale").into_iter().next_back();
+        let aside = with_extension(self.disk, &self.own, "stale").into_iter().next_back();
         aside.or_else(|| self.files().into_iter().skip(1).next_back())
     }
 
-    fn remove_old(&self) {
+    fn remove_old(&self, kept: usize) {
         let files = self.files();
-        let aside = if files.len() >= KEPT { with_extension(&self.own, "stale") } else { Vec::new() };
-        for old in files.into_iter().skip(KEPT).chain(aside) {
+        let aside = if files.len() >= kept { with_extension(self.disk, &self.own, "stale") } else { Vec::new() };
+        for old in files.into_iter().skip(kept).chain(aside) {
             // A file that cannot be removed does no harm: loading prefers newer ones.
-            let _ = fs::remove_file(old);
+            let _ = self.disk.remove(&old);
         }
     }
-}
-
-fn write_to(checkpoint: &Checkpoint, part: &Path) -> io::Result<()> {
-    // Only for the owner: parameters may be secret. `create_new` follows no link that someone else has put there.
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(part)?;
-    let mut hasher = blake3::Hasher::new();
-    let start = checkpoint.start();
-    for bytes in checkpoint.pieces(&start) {
-        hasher.update(bytes);
-        file.write_all(bytes)?;
-    }
-    file.write_all(hasher.finalize().as_bytes())?;
-    file.sync_all()
-}
-
-fn sync(directory: &Path) -> io::Result<()> {
-    File::open(directory)?.sync_all()
 }
 
 /// No room is left for a file, but less may fit.
@@ -128,8 +156,8 @@ pub(super) fn own_directory(directory: &Path, run: RunId, rank: u32) -> PathBuf 
 
 /// The checkpoints in a node's directory, newest first. Their names are clocks with leading zeros, so they sort as
 /// text.
-pub(super) fn files(own: &Path) -> Vec<PathBuf> {
-    with_extension(own, "gwck")
+pub(super) fn files(disk: &dyn Disk, own: &Path) -> Vec<PathBuf> {
+    with_extension(disk, own, "gwck")
 }
 
 /// The clock in the name of a checkpoint.
@@ -137,9 +165,9 @@ pub(super) fn clock_of(path: &Path) -> Option<u64> {
     path.file_stem()?.to_str()?.parse().ok()
 }
 
-fn with_extension(own: &Path, wanted: &str) -> Vec<PathBuf> {
-    let entries = fs::read_dir(own).into_iter().flatten().flatten().map(|entry| entry.path());
-    let mut files: Vec<_> = entries.filter(|path| path.extension().is_some_and(|got| got == wanted)).collect();
+fn with_extension(disk: &dyn Disk, own: &Path, wanted: &str) -> Vec<PathBuf> {
+    let mut files: Vec<_> =
+        disk.list(own).into_iter().filter(|path| path.extension().is_some_and(|got| got == wanted)).collect();
     files.sort_unstable_by(|a, b| b.cmp(a));
     files
 }

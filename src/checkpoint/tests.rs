@@ -1,5 +1,9 @@
-use super::store::{files, own_directory};
+use super::store::own_directory;
 use super::*;
+
+fn files(own: &Path) -> Vec<PathBuf> {
+    store::files(&System, own)
+}
 
 fn scratch(name: &str) -> PathBuf {
     let path = std::env::temp_dir().join(format!("gradwire-checkpoint-{}-{name}", std::process::id()));
