@@ -4,14 +4,15 @@
 
 use std::ffi::OsString;
 use std::io::Write as _;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
-use gradwire::tcp::{Key, KeyError, Notice, Refusal, StreamError};
-use gradwire::{Error, Event, LaunchEnv, LaunchEnvError, LaunchFlags, RunState, Session, Status, Transport};
+use gradwire::tcp::{Address, Key, KeyError, Notice, Refusal, StreamError, TcpError};
+use gradwire::{Cluster, Error, Event, LaunchEnv, LaunchEnvError, LaunchFlags, RunState, Session, Status, Transport};
 use rustix::process::Signal;
 use toml::de::{DeTable, DeValue};
 
@@ -50,8 +51,14 @@ struct Node {
     spin: Duration,
     listen: Option<String>,
     advertise: Option<String>,
+    /// The port of the first server in the process of rank 0; the others have the following ones. `None`: any.
+    server_port: Option<u16>,
+    /// The directory of the sockets of shared memory.
+    shm_directory: Option<PathBuf>,
     key: Option<Key>,
     insecure_open: bool,
+    /// Why the last process was refused that has another number of processes.
+    misfit: Arc<Mutex<Option<String>>>,
     checkpoints: Option<Checkpoints>,
     /// Print no events.
     quiet: bool,
@@ -130,8 +137,26 @@ fn network_flags(command: Command) -> Command {
                 .hide_possible_values(true),
         )
         .arg(value("meet", "HOST:PORT", "Address of rank 0 (tcp)"))
-        .arg(value("listen", "HOST:PORT", "Address to listen at (tcp) [default: --meet for rank 0, else any port]"))
-        .arg(value("advertise", "HOST:PORT", "Address at which peers reach this process (tcp) [default: --listen]"))
+        .arg(value(
+            "listen",
+            "HOST:PORT",
+            "Address to listen at (tcp) [default: all of this machine, or loopback if --meet is; at rank 0 the port of \
+             --meet, else any]",
+        ))
+        .arg(value(
+            "advertise",
+            "HOST:PORT",
+            "Address at which peers reach this process, if not where its connections come from; port 0: that of --listen \
+             (tcp)",
+        ))
+        .arg(
+            value("shm-directory", "DIR", "Directory of the sockets (shm) [default: in $XDG_RUNTIME_DIR, else in /tmp]")
+                .value_parser(value_parser!(PathBuf)),
+        )
+        .arg(
+            value("server-port", "PORT", "Port of the first server beside rank 0, others follow (tcp) [default: any]")
+                .value_parser(value_parser!(u16).range(1..)),
+        )
         .arg(
             value("key-file", "FILE", "Key of the cluster, made by keygen (tcp) [default: $GRADWIRE_KEY_FILE]")
                 .value_parser(value_parser!(PathBuf)),
@@ -287,6 +312,9 @@ impl Node {
             spin: Duration::from_micros(spin),
             listen: text("listen"),
             advertise: text("advertise"),
+            server_port: matches.get_one::<u16>("server-port").copied(),
+            shm_directory: matches.get_one::<PathBuf>("shm-directory").cloned(),
+            misfit: Arc::default(),
             key: key(matches).map_err(|error| (exit::AUTH, error.to_string()))?,
             insecure_open: matches.get_flag("insecure-open"),
             checkpoints,
@@ -316,8 +344,8 @@ impl Node {
         }
         self.options.hint(task, self.quiet);
         match self.wire {
-            Wire::Tcp => self.run_over(task, stop, |rank| self.tcp(rank)),
-            Wire::Shm => self.run_over(task, stop, |rank| self.shm(rank)),
+            Wire::Tcp => self.run_over(task, stop, |rank, own| self.tcp(rank, own)),
+            Wire::Shm => self.run_over(task, stop, |rank, _| self.shm(rank)),
         }
     }
 
@@ -325,16 +353,16 @@ impl Node {
         &self,
         task: &dyn Task,
         stop: &AtomicBool,
-        open: impl Fn(u32) -> Result<T, Failure>,
+        open: impl Fn(u32, Option<&T>) -> Result<T, Failure>,
     ) -> Result<(), Failure> {
         let (rank, workers) = (self.env.rank, self.options.cluster.workers);
         if rank >= workers {
-            return self.serve(task, open(rank)?).map(|status| self.report(None, &status, 0, 0, 0.0));
+            return self.serve(task, open(rank, None)?).map(|status| self.report(None, &status, 0, 0, 0.0));
         }
         // Rank 0 first: the servers of this process connect to it.
-        let own = open(rank)?;
+        let own = open(rank, None)?;
         let beside = if rank == 0 && !self.apart { workers..self.options.cluster.nodes() } else { 0..0 };
-        let servers = beside.map(open).collect::<Result<Vec<_>, _>>()?;
+        let servers = beside.map(|rank| open(rank, Some(&own))).collect::<Result<Vec<_>, _>>()?;
         std::thread::scope(|scope| {
             let servers: Vec<_> = servers
                 .into_iter()
@@ -412,32 +440,45 @@ impl Node {
 
     // Transports
 
-    fn tcp(&self, rank: u32) -> Result<gradwire::tcp::Tcp, Failure> {
+    /// The TCP transport of a node. `own`: that of rank 0, for a server of the same process.
+    fn tcp(&self, rank: u32, own: Option<&gradwire::tcp::Tcp>) -> Result<gradwire::tcp::Tcp, Failure> {
         let meet = self.env.meet.clone().ok_or_else(|| {
             let text = "--meet: expected HOST:PORT, the address of rank 0, which no launcher has set";
             (exit::USAGE, text.to_string())
         })?;
-        let nodes = self.options.cluster.nodes();
-        let mut builder = gradwire::tcp::Builder::new(rank, nodes, &meet)
+        let Cluster { workers, servers } = self.options.cluster;
+        let (mut meet, mut listen, mut advertise) = (meet, self.listen.clone(), self.advertise.clone());
+        if let Some(own) = own {
+            // The meeting point may be another host's address, from which nothing comes back to this process. Peers find
+            // the server at the host where they reach rank 0.
+            let at = own.carrier().bound();
+            let port = self.server_port.map_or(0, |first| first.saturating_add((rank - workers) as u16));
+            meet = SocketAddr::new(reachable(at.ip()), at.port()).to_string();
+            listen = Some(SocketAddr::new(at.ip(), port).to_string());
+            let host = advertise.and_then(|advertise| advertise.parse::<Address>().ok());
+            advertise = host.map(|host| host.with_port(0).to_string());
+        }
+        let mut builder = gradwire::tcp::Builder::new(rank, workers + servers, &meet)
+            .servers(servers)
             .cluster(&self.cluster)
             .dead_after(self.dead_after)
             .spin(self.spin)
             .insecure_open(self.insecure_open);
-        // `--listen` and `--advertise` belong to one rank. Servers in the same process use any free port.
-        if let Some(listen) = self.listen.as_ref().filter(|_| rank == self.env.rank) {
-            builder = builder.listen(listen);
+        if let Some(listen) = listen {
+            builder = builder.listen(&listen);
         }
-        if let Some(advertise) = self.advertise.as_ref().filter(|_| rank == self.env.rank) {
-            builder = builder.advertise(advertise);
+        if let Some(advertise) = advertise {
+            builder = builder.advertise(&advertise);
         }
         if let Some(key) = &self.key {
             builder = builder.key(key.clone());
         }
-        if !self.quiet {
-            builder = builder.notices(notice(rank));
-        }
-        builder.open().map_err(|error| {
-            let code = if matches!(error, gradwire::tcp::TcpError::Open { .. }) { exit::AUTH } else { exit::RUN };
+        builder.notices(self.on_notice(rank)).open().map_err(|error| {
+            let code = match error {
+                TcpError::Address { .. } => exit::USAGE,
+                TcpError::Open { .. } => exit::AUTH,
+                _ => exit::RUN,
+            };
             (code, format!("node {rank}: {error}"))
         })
     }
@@ -447,13 +488,26 @@ impl Node {
             .cluster(&self.cluster)
             .dead_after(self.dead_after)
             .spin(self.spin);
-        if !self.quiet {
-            builder = builder.notices(notice(rank));
+        if let Some(directory) = &self.shm_directory {
+            builder = builder.directory(directory);
         }
-        builder.open().map_err(|error| (exit::RUN, format!("node {rank}: {error}")))
+        builder.notices(self.on_notice(rank)).open().map_err(|error| (exit::RUN, format!("node {rank}: {error}")))
     }
 
     // Output
+
+    /// Prints the notices of a transport, unless `--quiet` is set, and keeps why a process was refused that does not fit.
+    fn on_notice(&self, rank: u32) -> impl FnMut(Notice) + Send + 'static {
+        let (quiet, misfit) = (self.quiet, Arc::clone(&self.misfit));
+        move |notice| {
+            if let Notice::TurnedAway { reason, refusal: Some(Refusal::Nodes { .. }), .. } = &notice {
+                *misfit.lock().unwrap_or_else(PoisonError::into_inner) = Some(reason.clone());
+            }
+            if !quiet {
+                let _ = writeln!(std::io::stderr(), "node {rank}: {notice}");
+            }
+        }
+    }
 
     /// Prints the events of a node, unless `--quiet` is set, and collects its hints.
     fn on_event(&self, rank: u32) -> OnEvent {
@@ -474,6 +528,7 @@ impl Node {
 
     /// The exit code and the message for an error of a session or server.
     fn failure(&self, error: &Error) -> Failure {
+        let misfit = self.misfit.lock().unwrap_or_else(PoisonError::into_inner).take();
         let code = match error {
             Error::Config(_)
             | Error::Contract { .. }
@@ -483,15 +538,19 @@ impl Node {
             Error::Checkpoint(_) => exit::DATA,
             Error::Transport(error) => match error.downcast_ref::<StreamError>() {
                 Some(StreamError::Handshake { .. } | StreamError::Refused { reason: Refusal::Key, .. }) => exit::AUTH,
-                Some(StreamError::OtherRun { .. }) => exit::CONFIG,
+                Some(StreamError::OtherRun { .. } | StreamError::OtherCluster { .. }) => exit::CONFIG,
                 Some(StreamError::Refused { reason: Refusal::Cluster { .. } | Refusal::Nodes { .. }, .. }) => {
                     exit::CONFIG
                 }
                 _ => exit::RUN,
             },
+            Error::Deadline(_) if misfit.is_some() => exit::CONFIG,
             _ => exit::RUN,
         };
-        (code, format!("node {}: {error}", self.env.rank))
+        let misfit = misfit.filter(|_| code == exit::CONFIG && matches!(error, Error::Deadline(_)));
+        let misfit =
+            misfit.map_or_else(String::new, |text| format!("; a process that does not fit was refused: {text}"));
+        (code, format!("node {}: {error}{misfit}", self.env.rank))
     }
 
     /// Prints the result at the end: a JSON object per node, or text at rank 0. `result`: `None` for a server.
@@ -602,13 +661,6 @@ fn ending(status: &Status, before: (f64, f64)) -> Ending {
     Ending { before, residual_updates, rest, kept: rest.map_or(0.0, |rest| rest.kept) }
 }
 
-/// Prints the notices of a transport.
-fn notice(rank: u32) -> impl FnMut(Notice) + Send + 'static {
-    move |notice| {
-        let _ = writeln!(std::io::stderr(), "node {rank}: {notice}");
-    }
-}
-
 /// Rank, number of processes and the address of rank 0: from flags, else from a launcher, else one process alone.
 fn launch_env(matches: &ArgMatches) -> Result<LaunchEnv, Failure> {
     let usage = |text: String| (exit::USAGE, text);
@@ -632,8 +684,26 @@ fn launch_env(matches: &ArgMatches) -> Result<LaunchEnv, Failure> {
             env.processes, env.source
         )));
     }
+    if let Some(meet) = &env.meet {
+        let name = if flags.meet.is_some() { "--meet" } else { "address of rank 0" };
+        let failed =
+            |error: &dyn std::fmt::Display| usage(format!("{name}: expected HOST:PORT, got \"{meet}\" ({error})"));
+        let address = meet.parse::<Address>().map_err(|error| failed(&error))?;
+        if address.port() == 0 && env.rank > 0 {
+            return Err(failed(&"no process listens at port 0"));
+        }
+    }
     let alone = (env.processes == 1).then(|| "127.0.0.1:0".to_string());
     Ok(LaunchEnv { meet: env.meet.or(alone), ..env })
+}
+
+/// An address at which a listener of this process is reached from this process.
+fn reachable(at: IpAddr) -> IpAddr {
+    match at {
+        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        at => at,
+    }
 }
 
 /// The name of the cluster. Processes of different jobs do not meet, whatever they resume from. In shared memory, where

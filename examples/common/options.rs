@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use gradwire::monitor::Board;
+use gradwire::tcp::Address;
 use gradwire::telemetry::Run;
 use gradwire::{Builder, Cluster, LaunchEnv, Layout, Recipe, RunId, Session};
 
@@ -282,6 +283,9 @@ impl Options {
         });
         self.monitor = Some(board.clone());
         if let Some(metrics) = metrics.filter(|_| rank.unwrap_or(0) == 0) {
+            metrics
+                .parse::<Address>()
+                .map_err(|error| (exit::USAGE, format!("--metrics: expected HOST:PORT, got {metrics:?} ({error})")))?;
             board
                 .serve_metrics(metrics.as_str(), false)
                 .map_err(|error| (exit::RUN, format!("--metrics {metrics}: {error}")))?;
@@ -290,24 +294,27 @@ impl Options {
             let failed = |error| (exit::RUN, format!("--tensorboard {}: {error}", directory.display()));
             board.tensorboard(directory).map_err(failed)?;
         }
-        let Some(address) = address else { return Ok(()) };
-        let failed = |error: std::io::Error| (exit::RUN, format!("--monitor {address}: {error}"));
+        let Some(text) = address else { return Ok(()) };
+        let usage = |error: &dyn std::fmt::Display| {
+            (exit::USAGE, format!("--monitor: expected HOST:PORT, got {text:?} ({error})"))
+        };
+        let address = text.parse::<Address>().map_err(|error| usage(&error))?;
+        let port = address.port().checked_add(1).ok_or_else(|| usage(&"no port is left for the reports"))?;
+        // The two ports of a monitor fail for different reasons: a message names the one that was tried.
+        let failed = |what: &str, error: std::io::Error| (exit::RUN, format!("--monitor {text}: {what}: {error}"));
         let key = matches.get_one::<PathBuf>("monitor-key-file").map(|path| {
             let key = gradwire::tcp::Key::from_file(path).map_err(|error| (exit::AUTH, error.to_string()))?;
             Ok::<_, (u8, String)>(key.to_bytes())
         });
         let key = key.transpose()?;
-        let (host, port) = address
-            .rsplit_once(':')
-            .ok_or_else(|| (exit::USAGE, format!("--monitor: expected HOST:PORT, got {address:?}")))?;
-        let port: u16 = port.parse().map_err(|_| (exit::USAGE, format!("--monitor: expected a port, got {port:?}")))?;
-        let reports = format!("{host}:{}", port.saturating_add(1));
+        let reports = address.with_port(port).to_string();
+        let of_reports = format!("{reports} for the reports of the other processes");
         match rank {
-            Some(rank) if rank > 0 => board.publish(reports, key).map_err(failed)?,
+            Some(rank) if rank > 0 => board.publish(reports, key).map_err(|error| failed(&of_reports, error))?,
             _ => {
-                board.serve(address.as_str(), key, false).map_err(failed)?;
+                board.serve(text.as_str(), key, false).map_err(|error| failed(&format!("{text} for dtop"), error))?;
                 if rank.is_some() {
-                    board.gather(reports.as_str(), key, false).map_err(failed)?;
+                    board.gather(reports.as_str(), key, false).map_err(|error| failed(&of_reports, error))?;
                 }
             }
         }

@@ -138,7 +138,7 @@ fn preamble(data: &[u8]) {
 
 fn preamble_seeds() -> Vec<Vec<u8>> {
     let address = "127.0.0.1:29510".to_string();
-    let preamble = Preamble { cluster: 1, nodes: 4, rank: 2, to: 0, instance: 3, address, run: None, refusal: None };
+    let preamble = Preamble { to: 0, instance: 3, address, ..Preamble::question("cluster", 4, 2) };
     vec![preamble.emit().to_vec(), Control::Alive.emit().to_vec(), b"SSH-2.0-OpenSSH_9.6\r\n".to_vec()]
 }
 

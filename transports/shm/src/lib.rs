@@ -152,8 +152,9 @@ impl Builder {
     }
 
     /// The directory of the sockets, the same for all nodes. It is created if necessary. Default: `gradwire-NAME` in
-    /// `$XDG_RUNTIME_DIR` if that is set, else `gradwire-UID-NAME` in the directory for temporary files; `NAME` is the
-    /// cluster's name.
+    /// `$XDG_RUNTIME_DIR` if that is set, else `gradwire-UID-NAME` in the directory for temporary files, else in `/tmp`;
+    /// `NAME` is the cluster's name. One that cannot be used is left out, with a [`Notice`]: after `su`, the environment
+    /// may name a directory of another user.
     #[must_use]
     pub fn directory(self, path: &Path) -> Self {
         Self { directory: Some(path.to_path_buf()), ..self }
@@ -196,7 +197,7 @@ impl Builder {
     /// # Errors
     /// When the rank or the length of rings is invalid, the directory or socket cannot be used, a running process has
     /// this rank, or the system does not provide enough shared memory.
-    pub fn open(self) -> Result<Shm, ShmError> {
+    pub fn open(mut self) -> Result<Shm, ShmError> {
         let (rank, nodes) = (self.config.rank.0, self.config.nodes);
         if rank >= nodes {
             return Err(ShmError::Rank { nodes, got: rank });
@@ -210,8 +211,14 @@ impl Builder {
             ring::Segment::create(wanted.next_power_of_two())
                 .map_err(|error| ShmError::Memory { wanted: wanted * 2, error })?;
         }
-        let directory = self.directory.unwrap_or_else(|| socket::default_directory(&self.config.cluster));
-        let (listener, path) = socket::listen(&directory, rank)?;
+        let given = self.directory.map(|directory| vec![directory]);
+        let directories = given.unwrap_or_else(|| socket::default_directories(&self.config.cluster));
+        let (listener, directory, path, skipped) = socket::listen_in(directories, rank)?;
+        if !skipped.is_empty() {
+            let reasons: Vec<_> = skipped.iter().map(ToString::to_string).collect();
+            let reason = format!("{}; all processes need the same directory", reasons.join("; "));
+            (self.config.notices)(Notice::Listens { address: path.display().to_string(), reason });
+        }
         let sockets = Sockets::new(directory, rank, self.ring_len);
         Streams::new(sockets, listener, self.config).map_err(|error| ShmError::Listen { path, error })
     }

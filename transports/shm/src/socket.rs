@@ -52,14 +52,20 @@ impl Sockets {
         Self { directory, rank, ring_len }
     }
 
+    /// The directory of the sockets.
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
     /// The path of a node's socket.
     fn path(&self, rank: u32) -> PathBuf {
         self.directory.join(rank.to_string())
     }
 }
 
-/// The directory for a cluster that does not name one, see [`Builder::directory`](crate::Builder::directory).
-pub(crate) fn default_directory(cluster: &str) -> PathBuf {
+/// The directories for a cluster that does not name one, see [`Builder::directory`](crate::Builder::directory). Later
+/// ones are for when the former cannot be used.
+pub(crate) fn default_directories(cluster: &str) -> Vec<PathBuf> {
     let mut name: String = cluster.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }).take(32).collect();
     if name != cluster {
         // Names that are shortened or changed, such as those of jobs, stay different.
@@ -67,17 +73,64 @@ pub(crate) fn default_directory(cluster: &str) -> PathBuf {
         let hash = |hash: u32, byte: u8| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193);
         name += &format!("-{:08x}", cluster.bytes().fold(0x811c_9dc5, hash));
     }
-    match std::env::var_os("XDG_RUNTIME_DIR") {
-        Some(runtime) if Path::new(&runtime).is_dir() => Path::new(&runtime).join(format!("gradwire-{name}")),
-        _ => std::env::temp_dir().join(format!("gradwire-{}-{name}", rustix::process::getuid().as_raw())),
+    let runtime = std::env::var_os("XDG_RUNTIME_DIR").filter(|runtime| Path::new(runtime).is_absolute());
+    let runtime = runtime.map(|runtime| Path::new(&runtime).join(format!("gradwire-{name}")));
+    let own = format!("gradwire-{}-{name}", rustix::process::getuid().as_raw());
+    let temporary = [std::env::temp_dir(), PathBuf::from("/tmp")].map(|directory| directory.join(&own));
+    let mut all: Vec<_> = runtime.into_iter().chain(temporary).collect();
+    all.dedup();
+    all
+}
+
+/// Listens in the first of these directories that can be used. Returns the listener, its directory and path, and why
+/// the former directories were left out.
+///
+/// # Errors
+/// As for [`listen`], for the last directory.
+pub(crate) fn listen_in(
+    directories: Vec<PathBuf>,
+    rank: u32,
+) -> Result<(UnixListener, PathBuf, PathBuf, Vec<ShmError>), ShmError> {
+    let mut skipped = Vec::new();
+    let count = directories.len();
+    for (index, directory) in directories.into_iter().enumerate() {
+        let usable = if count > 1 { check_parent(&directory) } else { Ok(()) };
+        match usable.and_then(|()| listen(&directory, rank)) {
+            Ok((listener, path)) => return Ok((listener, directory, path, skipped)),
+            // Another process has the rank: in another directory, the nodes of a run would not find each other.
+            Err(error @ (ShmError::Directory { .. } | ShmError::Shared { .. } | ShmError::Path { .. }))
+                if index + 1 < count =>
+            {
+                skipped.push(error);
+            }
+            Err(error) => return Err(error),
+        }
     }
+    let error = io::ErrorKind::NotFound.into();
+    Err(ShmError::Directory { path: PathBuf::new(), error })
+}
+
+/// Refuses a default directory in one that does not exist, or that belongs to another user. After `su`, the environment
+/// can still name that of the former user, where root could even create files.
+fn check_parent(directory: &Path) -> Result<(), ShmError> {
+    let Some(parent) = directory.parent() else { return Ok(()) };
+    let failed = |error| ShmError::Directory { path: parent.to_path_buf(), error };
+    let metadata = std::fs::metadata(parent).map_err(failed)?;
+    let (owner, ours) = (metadata.uid(), rustix::process::getuid().as_raw());
+    // Directories for temporary files are for all users: they are writable and sticky.
+    let shared = metadata.mode() & 0o1002 == 0o1002;
+    if shared || owner == ours || owner == 0 {
+        return Ok(());
+    }
+    let text = format!("it belongs to user {owner}, and this process to user {ours}");
+    Err(failed(io::Error::new(io::ErrorKind::PermissionDenied, text)))
 }
 
 /// Listens at this rank's socket in a directory, which is created if necessary. Returns the listener and its path.
 ///
 /// # Errors
 /// When other users can enter the directory, a running process has this rank, or the system refuses.
-pub(crate) fn listen(directory: &Path, rank: u32) -> Result<(UnixListener, PathBuf), ShmError> {
+fn listen(directory: &Path, rank: u32) -> Result<(UnixListener, PathBuf), ShmError> {
     let failed = |error| ShmError::Directory { path: directory.to_path_buf(), error };
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(failed)?;
     // Links are not followed: the owner of a link could point it elsewhere after this check.

@@ -2,6 +2,7 @@
 //! connection. No call of either blocks.
 
 use std::io::{self, IoSlice};
+use std::time::Duration;
 
 use gradwire_core::PeerId;
 use mio::event::Source;
@@ -25,6 +26,7 @@ pub trait Carrier: Send + 'static {
     ///
     /// # Errors
     /// When the attempt cannot be started, for example because the address is invalid. Dialling is retried later.
+    /// `WouldBlock`: the address is being looked up. It is retried soon.
     fn dial(&mut self, address: &str) -> io::Result<Self::Stream>;
 
     /// The address of `rank`, if it is known from the configuration. `None`: the address comes from the peer itself or
@@ -41,6 +43,14 @@ pub trait Carrier: Send + 'static {
     /// # Errors
     /// Returns `announced` if it is not a valid address.
     fn complete(&self, announced: &str, stream: &Self::Stream) -> Result<String, String>;
+
+    /// Turns an address from rank 0's address book into one for this node. `stream` is the connection to rank 0, which
+    /// may have heard of an address that is good on its own host only. The default is for carriers without such
+    /// addresses.
+    fn localize(&self, address: &str, stream: &Self::Stream) -> String {
+        let _ = stream;
+        address.to_string()
+    }
 
     /// Whether an address from rank 0's address book is valid and may be dialled.
     fn may_dial(&self, address: &str) -> bool;
@@ -79,6 +89,14 @@ pub trait Stream: Send {
     fn flush(&mut self) -> io::Result<bool> {
         Ok(true)
     }
+
+    /// How long this connection may take to be established, if that is less than the limit for a greeting.
+    fn patience(&self) -> Option<Duration> {
+        None
+    }
+
+    /// Called when the greeting is complete: the peer is the one that was looked for.
+    fn greeted(&mut self) {}
 
     /// Closes the sending direction. The peer can still read all bytes that were sent before.
     fn shutdown(&mut self);

@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::notice::Notice;
+use crate::notice::{Notice, Refusal};
 
 /// Causes that are told apart. Strangers choose the rank in [`Cause::Refused`], so their number needs a bound.
 const CAUSES_MAX: usize = 32;
@@ -48,16 +48,21 @@ struct Entry {
     count: u64,
     address: String,
     reason: String,
+    refusal: Option<Refusal>,
+}
+
+/// A rejected stranger.
+#[derive(Debug, Default)]
+pub(crate) struct Rejected {
+    pub(crate) address: String,
+    pub(crate) reason: String,
+    /// This node's answer to its preamble.
+    pub(crate) refusal: Option<Refusal>,
 }
 
 impl Causes {
     /// Counts a rejected stranger. Returns the notice if one is due. `describe` returns address and reason.
-    pub(crate) fn count(
-        &mut self,
-        cause: Cause,
-        now: Instant,
-        describe: impl FnOnce() -> (String, String),
-    ) -> Option<Notice> {
+    pub(crate) fn count(&mut self, cause: Cause, now: Instant, describe: impl FnOnce() -> Rejected) -> Option<Notice> {
         let entry = match self.list.iter().position(|entry| entry.cause == cause) {
             Some(index) => &mut self.list[index],
             // The last place is for all causes that come later.
@@ -65,13 +70,13 @@ impl Causes {
                 return self.count(Cause::Other, now, describe);
             }
             None => {
-                let (address, reason) = Default::default();
-                self.list.push(Entry { cause, due: now, pause: PAUSE_MIN, count: 0, address, reason });
+                let Rejected { address, reason, refusal } = Rejected::default();
+                self.list.push(Entry { cause, due: now, pause: PAUSE_MIN, count: 0, address, reason, refusal });
                 self.list.last_mut()?
             }
         };
         if entry.count == 0 {
-            (entry.address, entry.reason) = describe();
+            Rejected { address: entry.address, reason: entry.reason, refusal: entry.refusal } = describe();
             if now > entry.due + entry.pause {
                 // The cause had gone away.
                 entry.pause = PAUSE_MIN;
@@ -94,7 +99,7 @@ impl Entry {
         }
         (self.due, self.pause) = (now + self.pause, PAUSE_MAX.min(self.pause * 2));
         let (count, address, reason) = (std::mem::take(&mut self.count), self.address.clone(), self.reason.clone());
-        Some(Notice::TurnedAway { address, reason, count })
+        Some(Notice::TurnedAway { address, reason, refusal: self.refusal, count })
     }
 }
 
@@ -102,8 +107,8 @@ impl Entry {
 mod tests {
     use super::*;
 
-    fn describe() -> (String, String) {
-        ("10.0.0.1:9".to_string(), "reason".to_string())
+    fn describe() -> Rejected {
+        Rejected { address: "10.0.0.1:9".to_string(), reason: "reason".to_string(), refusal: None }
     }
 
     fn told(notice: Option<Notice>) -> Option<u64> {

@@ -3,13 +3,14 @@
 
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use gradwire_core::{OpId, Pool, Segment};
 
 use crate::carrier::Stream;
 use crate::preamble::{PREAMBLE_LEN, Preamble};
 use crate::reader::{Reader, Step};
+use crate::streams::GREETING_MAX;
 use crate::writer::Writer;
 
 #[derive(Debug)]
@@ -67,6 +68,11 @@ impl<S: Stream> Link<S> {
             self.state = State::Greeting { received: Vec::new() };
         }
         Ok(done)
+    }
+
+    /// How long carrier handshake and greeting may take together.
+    pub(crate) fn patience(&self) -> Duration {
+        self.stream.patience().map_or(GREETING_MAX, |patience| patience.min(GREETING_MAX))
     }
 
     /// Sends this node's preamble. It is the first thing sent, so a connection without room for it is broken.

@@ -18,7 +18,7 @@ pub enum Refusal {
     Cluster { expected: u64, got: u64 },
     /// The numbers of nodes (workers and servers) differ.
     Nodes { expected: u64, got: u64 },
-    /// The dialling rank is not above that of the accepting node, or not below `expected`, the number of nodes.
+    /// The dialling rank should be dialled by the accepting node, or is not below `expected`, the number of nodes.
     Rank { expected: u64, got: u64 },
     /// The node that was dialled has another rank. Temporary: addresses can change while nodes restart.
     NotHere { expected: u64, got: u64 },
@@ -86,7 +86,11 @@ impl fmt::Display for Refusal {
                 write!(f, "expected {expected} nodes, got {got}; use one number of workers and servers on all nodes")
             }
             Self::Rank { expected, got } => {
-                write!(f, "expected a rank above that of the accepting node and below {expected}, got {got}")
+                write!(
+                    f,
+                    "expected a rank below {expected} that dials the accepting node, got {got}; use one number of \
+                     workers and servers on all nodes"
+                )
             }
             // Either side can find this, with its own view of which rank was expected: so both are only listed.
             Self::NotHere { expected, got } => write!(
@@ -113,14 +117,16 @@ impl fmt::Display for Refusal {
 #[non_exhaustive]
 #[allow(missing_docs, reason = "peer: rank of the other node; address: where it is; reason: text for the log")]
 pub enum Notice {
+    /// This node listens at another place than might be expected. Given before the transport is returned.
+    Listens { address: String, reason: String },
     /// The connection to a peer is open.
     Connected { peer: PeerId, address: String },
     /// The connection to a peer is closed. Dialling starts again if that is this node's part.
     Disconnected { peer: PeerId, reason: String },
     /// This node rejected `count` strangers for one cause, or their greeting failed. Address and reason are those of the
     /// first of them. Given at the first rejection for a cause; further ones are counted, and told after a minute, then
-    /// at intervals that double up to an hour.
-    TurnedAway { address: String, reason: String, count: u64 },
+    /// at intervals that double up to an hour. `refusal`: the answer of this node to its preamble.
+    TurnedAway { address: String, reason: String, refusal: Option<Refusal>, count: u64 },
     /// A peer refused this node for a temporary reason. Dialling continues.
     Refused { peer: PeerId, address: String, reason: Refusal },
     /// A peer could not be dialled or greeted. Given at the first failure, then at most every 10 s for each peer.
@@ -130,12 +136,13 @@ pub enum Notice {
 impl fmt::Display for Notice {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Listens { address, reason } => write!(f, "listens on {address}: {reason}"),
             Self::Connected { peer, address } => write!(f, "peer {peer} is connected ({address})"),
             Self::Disconnected { peer, reason } => write!(f, "peer {peer} is disconnected: {reason}"),
-            Self::TurnedAway { address, reason, count: 1 } => {
+            Self::TurnedAway { address, reason, count: 1, .. } => {
                 write!(f, "rejected a connection from {address}: {reason}")
             }
-            Self::TurnedAway { address, reason, count } => {
+            Self::TurnedAway { address, reason, count, .. } => {
                 write!(f, "rejected {count} more connections, the first of them from {address}: {reason}")
             }
             Self::Refused { peer, address, reason } => {
@@ -145,6 +152,19 @@ impl fmt::Display for Notice {
                 write!(f, "peer {peer} ({address}) is unreachable: {reason}; retrying")
             }
         }
+    }
+}
+
+/// The names of the clusters of two nodes that have met.
+pub(crate) struct Clusters<'a> {
+    pub(crate) ours: &'a str,
+    pub(crate) theirs: &'a str,
+}
+
+impl fmt::Display for Clusters<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { ours, theirs } = self;
+        write!(f, "expected cluster \"{ours}\", got \"{theirs}\"; use one cluster name on all nodes")
     }
 }
 
@@ -174,6 +194,8 @@ pub enum StreamError {
     /// kind of program, over more than half of `dead_after`. A peer that closes the connection without an answer is not
     /// counted: it may be making room for other connections.
     Handshake { peer: PeerId, address: String, times: u32 },
+    /// A peer is of another cluster.
+    OtherCluster { peer: PeerId, address: String, ours: String, theirs: String },
     /// A peer is of another run.
     OtherRun { peer: PeerId, address: String, runs: Box<Runs> },
     /// The system calls to wait for events failed.
@@ -192,6 +214,9 @@ impl fmt::Display for StreamError {
                  from this node's, only one of the two nodes has a key, or another program listens there; check key \
                  and address"
             ),
+            Self::OtherCluster { peer, address, ours, theirs } => {
+                write!(f, "peer {peer} ({address}) refused this node: {}", Clusters { ours: theirs, theirs: ours })
+            }
             Self::OtherRun { peer, address, runs } => {
                 write!(f, "peer {peer} ({address}): {runs}; give each run an address of its own")
             }

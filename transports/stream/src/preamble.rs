@@ -1,4 +1,4 @@
-//! The preamble: the first 192 bytes that each side of a connection sends. It identifies the sender, and carries the
+//! The preamble: the first 256 bytes that each side of a connection sends. It identifies the sender, and carries the
 //! [`Refusal`] if the accepting side rejects the connection. Integers are little-endian.
 //!
 //! | bytes | field | meaning |
@@ -18,8 +18,9 @@
 //! | 48..56 | got | second value of the refusal, else 0 |
 //! | 56..120 | address | where the sender listens, printable ASCII padded with zeros |
 //! | 120..184 | run | name of the sender's run, padded with zeros |
-//! | 184..188 | | 0 |
-//! | 188..192 | checksum | CRC-32 of bytes 0..188 |
+//! | 184..248 | name | the beginning of the cluster's name, for messages, padded with zeros |
+//! | 248..252 | | 0 |
+//! | 252..256 | checksum | CRC-32 of bytes 0..252 |
 
 use gradwire_core::RunId;
 use zerocopy::little_endian::{U16, U32, U64};
@@ -28,16 +29,18 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 use crate::notice::Refusal;
 
 /// Length of a preamble in bytes.
-pub const PREAMBLE_LEN: usize = 192;
+pub const PREAMBLE_LEN: usize = 256;
 pub(crate) const VERSION: u8 = 2;
 const MAGIC: [u8; 4] = *b"GRWP";
 const ADDRESS_LEN: usize = 64;
+const NAME_LEN: usize = 64;
 
 /// A decoded preamble. An address longer than 64 bytes cannot be sent, see [`emit`](Self::emit).
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[allow(missing_docs, reason = "the fields are those of the module's table")]
 pub struct Preamble {
     pub cluster: u64,
+    pub cluster_name: String,
     pub nodes: u32,
     pub rank: u32,
     pub to: u32,
@@ -75,6 +78,7 @@ struct Raw {
     got: U64,
     address: [u8; ADDRESS_LEN],
     run: [u8; RunId::LEN_MAX],
+    name: [u8; NAME_LEN],
     zeros: U32,
     checksum: U32,
 }
@@ -122,8 +126,16 @@ impl Preamble {
             (known @ (1 | 2), Some(run)) => Some(KnownRun { run, known: known == 2 }),
             (known, _) => return Err(format!("preamble: expected the name of a run, got another text ({known})")),
         };
+        let length = raw.name.iter().position(|byte| *byte == 0).unwrap_or(NAME_LEN);
+        let (name, padding) = raw.name.split_at(length);
+        // It is printed. A control character would reach the terminal.
+        let name = std::str::from_utf8(name).ok().filter(|name| !name.chars().any(char::is_control));
+        let Some(name) = name.filter(|_| padding.iter().all(|byte| *byte == 0)) else {
+            return Err("preamble: expected the name of a cluster, padded with zeros".to_string());
+        };
         Ok(Self {
             cluster: raw.cluster.get(),
+            cluster_name: name.to_string(),
             nodes: raw.nodes.get(),
             rank: raw.rank.get(),
             to: raw.to.get(),
@@ -148,8 +160,14 @@ impl Preamble {
 
     /// The answer to a node whose preamble was not read. It tells nothing but the refusal.
     pub(crate) fn bare(refusal: Refusal) -> Self {
-        let (address, refusal) = (String::new(), Some(refusal));
-        Self { cluster: 0, nodes: 0, rank: 0, to: 0, instance: 0, address, run: None, refusal }
+        let (address, cluster_name, refusal) = (String::new(), String::new(), Some(refusal));
+        Self { cluster: 0, cluster_name, nodes: 0, rank: 0, to: 0, instance: 0, address, run: None, refusal }
+    }
+
+    /// The preamble of a process that wants to know which node listens where it wanted to listen as this rank.
+    pub fn question(cluster: &str, nodes: u32, rank: u32) -> Self {
+        let (address, cluster_name, cluster) = (String::new(), cluster.to_string(), cluster_digest(cluster));
+        Self { cluster, cluster_name, nodes, rank, to: rank, instance: 1, address, run: None, refusal: None }
     }
 
     /// Checks the version of a preamble of which only the beginning is here. Preambles of other versions can be
@@ -172,6 +190,11 @@ impl Preamble {
         let mut address = [0; ADDRESS_LEN];
         let text = if self.address.len() <= ADDRESS_LEN { self.address.as_bytes() } else { &[] };
         address[..text.len()].copy_from_slice(text);
+        let mut name = [0; NAME_LEN];
+        let end =
+            (0..=NAME_LEN.min(self.cluster_name.len())).rev().find(|end| self.cluster_name.is_char_boundary(*end));
+        let begin = &self.cluster_name.as_bytes()[..end.unwrap_or(0)];
+        name[..begin.len()].copy_from_slice(begin);
         let raw = Raw {
             magic: MAGIC,
             version: VERSION,
@@ -188,6 +211,7 @@ impl Preamble {
             got: got.into(),
             address,
             run: self.run.map_or([0; RunId::LEN_MAX], |run| run.run.to_bytes()),
+            name,
             zeros: U32::ZERO,
             checksum: U32::ZERO,
         };
@@ -199,6 +223,12 @@ impl Preamble {
     }
 }
 
+/// 64-bit FNV-1a of a cluster's name. It detects nodes configured for another cluster. It is no protection against
+/// attackers, which is the task of the key.
+pub(crate) fn cluster_digest(text: &str) -> u64 {
+    text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -206,7 +236,8 @@ mod tests {
     fn preamble(refusal: Option<Refusal>) -> Preamble {
         let address = "127.0.0.1:4000".to_string();
         let run = Some(KnownRun { run: "run-1".parse().unwrap(), known: true });
-        Preamble { cluster: 7, nodes: 5, rank: 3, to: 0, instance: 9, address, run, refusal }
+        let cluster_name = "cluster".to_string();
+        Preamble { cluster: 7, cluster_name, nodes: 5, rank: 3, to: 0, instance: 9, address, run, refusal }
     }
 
     #[test]

@@ -27,7 +27,7 @@ use crate::causes::Causes;
 use crate::control::Control;
 use crate::link::{Link, State};
 use crate::notice::{Notice, StreamError};
-use crate::preamble::KnownRun;
+use crate::preamble::{KnownRun, cluster_digest};
 use crate::reader::Step;
 use crate::strangers::{STRANGERS_MAX, Strangers};
 
@@ -70,6 +70,8 @@ pub struct Config {
     pub rank: PeerId,
     /// Number of nodes, workers and servers together.
     pub nodes: u32,
+    /// Number of servers, which are the nodes of the last ranks. It decides who dials whom, see [`Streams`].
+    pub servers: u32,
     /// Name of the cluster. Nodes of another cluster are refused.
     pub cluster: String,
     /// All timeouts are fractions of this: a peer that is silent for so long is given up.
@@ -82,11 +84,12 @@ pub struct Config {
 }
 
 impl Config {
-    /// The defaults: cluster `gradwire`, `dead_after` 5 s, `spin` 50 µs, notices dropped.
+    /// The defaults: no servers, cluster `gradwire`, `dead_after` 5 s, `spin` 50 µs, notices dropped.
     pub fn new(rank: u32, nodes: u32) -> Self {
         Self {
             rank: PeerId(rank),
             nodes,
+            servers: 0,
             cluster: "gradwire".to_string(),
             dead_after: DEAD_AFTER,
             spin: SPIN,
@@ -166,7 +169,7 @@ struct Peer {
     instance: u64,
     /// Where to dial it.
     address: Option<String>,
-    /// When to dial next, if its rank is lower than this node's.
+    /// When to dial next, if this node dials it.
     dial_at: Instant,
     /// Attempts to dial since the last open connection.
     attempts: u32,
@@ -228,7 +231,7 @@ impl<C: Carrier> Streams<C> {
         Ok(Self {
             peers: (0..config.nodes).map(peer).collect(),
             carrier,
-            cluster: digest(&config.cluster),
+            cluster: cluster_digest(&config.cluster),
             run,
             config,
             instance,
@@ -292,8 +295,8 @@ impl<C: Carrier> Streams<C> {
         for slot in 0..self.links.len() {
             let Some(link) = &mut self.links[slot] else { continue };
             match link.state {
-                State::Establishing | State::Greeting { .. } if now > link.started_at + GREETING_MAX => {
-                    let text = format!("expected a greeting within {} s, got none", GREETING_MAX.as_secs());
+                State::Establishing | State::Greeting { .. } if now > link.started_at + link.patience() => {
+                    let text = format!("expected a greeting within {} s, got none", link.patience().as_secs());
                     self.on_greeting_failed(slot, &io::Error::new(io::ErrorKind::TimedOut, text))?;
                 }
                 State::Establishing | State::Greeting { .. } => {}
@@ -316,9 +319,9 @@ impl<C: Carrier> Streams<C> {
                 }
             }
         }
-        for rank in 0..self.config.rank.index() {
+        for rank in 0..self.peers.len() {
             let peer = &self.peers[rank];
-            if peer.link.is_none() && now >= peer.dial_at && peer.address.is_some() {
+            if self.dials(rank) && peer.link.is_none() && now >= peer.dial_at && peer.address.is_some() {
                 self.dial(rank, now)?;
             }
         }
@@ -361,6 +364,19 @@ impl<C: Carrier> Streams<C> {
 
     // Connections
 
+    /// Whether this node dials `rank`, and not the other way round. All nodes dial rank 0, whose address they know.
+    /// Workers dial servers. Else the higher rank dials.
+    pub(super) fn dials(&self, rank: usize) -> bool {
+        let (me, workers) = (self.config.rank.index(), self.config.nodes.saturating_sub(self.config.servers) as usize);
+        match (me, rank) {
+            (me, rank) if me == rank => false,
+            (_, 0) => true,
+            (0, _) => false,
+            (me, rank) if (me < workers) != (rank < workers) => me < workers,
+            (me, rank) => me > rank,
+        }
+    }
+
     fn dial(&mut self, rank: usize, now: Instant) -> Result<(), StreamError> {
         let Some(address) = self.peers[rank].address.clone() else { return Ok(()) };
         // The next attempt is scheduled before this one is known to fail, so that every kind of failure is covered.
@@ -369,6 +385,11 @@ impl<C: Carrier> Streams<C> {
             Ok(stream) => {
                 let slot = self.insert(Link::new(stream, Some(rank as u32), now))?;
                 self.peers[rank].link = Some(slot);
+                Ok(())
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                let peer = &mut self.peers[rank];
+                (peer.attempts, peer.dial_at) = (peer.attempts.saturating_sub(1), now);
                 Ok(())
             }
             Err(error) => {
@@ -621,12 +642,6 @@ impl<C: Carrier> Streams<C> {
         let wait = if self.runnable.is_empty() { wait } else { Duration::ZERO };
         self.take_events(Some(wait))
     }
-}
-
-/// 64-bit FNV-1a of a cluster's name. It detects nodes configured for another cluster. It is no protection against
-/// attackers, which is the task of the key.
-fn digest(text: &str) -> u64 {
-    text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
 }
 
 impl<C: Carrier> std::fmt::Debug for Streams<C> {

@@ -119,7 +119,8 @@ impl fmt::Display for KeyError {
             Self::File { path, error } => write!(f, "key {}: {error}", path.display()),
             Self::Readable { path, mode } => write!(
                 f,
-                "key {}: expected a file that only its owner can read (mode 0600), got mode {mode:04o}; run chmod 600",
+                "key {}: expected a file that only its owner can read (mode 0600), got mode {mode:04o}; run chmod 600, or \
+                 give the key in the variable GRADWIRE_KEY, for instance from a Secret of Kubernetes",
                 path.display()
             ),
             Self::Format { length: 64 } => {

@@ -13,20 +13,36 @@
 
 #![forbid(unsafe_code)]
 
+mod address;
+mod error;
 mod key;
+mod listen;
+mod name;
 mod noise;
+mod probe;
 mod socket;
 
 use std::fmt;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
+pub use address::{Address, AddressError};
+pub use error::TcpError;
+use gradwire_core::PeerId;
 use gradwire_stream::DEAD_AFTER_MIN;
+use gradwire_stream::parts::Preamble;
 pub use gradwire_stream::{Config, Notice, Refusal, Runs, StreamError, Streams};
 pub use key::{Key, KeyError};
-use mio::net::TcpListener;
+pub use listen::Listeners;
+use name::{Name, Resolver};
+pub use probe::Listening;
+use socket::Setup;
 pub use socket::{Socket, Sockets};
+
+/// How long [`Builder::open`] waits for the addresses of the meeting point.
+const LOOKUP_MAX: Duration = Duration::from_secs(1);
 
 /// The cipher, which fuzzing feeds directly. Not a stable API: this module can change in any release.
 #[doc(hidden)]
@@ -66,65 +82,31 @@ pub struct Builder {
     advertise: Option<String>,
     key: Option<Key>,
     insecure_open: bool,
+    resolver: Arc<Resolver>,
     config: Config,
 }
 
-/// Why [`Builder::open`] failed.
-#[derive(Debug)]
-#[non_exhaustive]
-#[allow(missing_docs, reason = "the fields are the value that was expected, the value that came, and the cause")]
-pub enum TcpError {
-    /// The rank is not below the number of nodes.
-    Rank { nodes: u32, got: u32 },
-    /// The setting `what` is not `HOST:PORT`, or the host name was not found.
-    Address { what: &'static str, got: String, error: io::Error },
-    /// The address can be reached from other hosts, and there is no key.
-    Open { address: SocketAddr },
-    /// The system refused to listen at the address.
-    Listen { address: SocketAddr, error: io::Error },
-}
-
-impl fmt::Display for TcpError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Rank { nodes, got } => write!(f, "rank: expected less than {nodes} (workers and servers), got {got}"),
-            Self::Address { what, got, error } => write!(f, "{what}: expected HOST:PORT, got \"{got}\" ({error})"),
-            Self::Open { address } => write!(
-                f,
-                "listening on {address} without a key lets anyone who can reach it take part: expected a key, a \
-                 loopback address, or insecure_open (--insecure-open)"
-            ),
-            Self::Listen { address, error } => write!(f, "cannot listen on {address}: {error}"),
-        }
-    }
-}
-
-impl std::error::Error for TcpError {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        match self {
-            Self::Address { error, .. } | Self::Listen { error, .. } => Some(error),
-            _ => None,
-        }
-    }
-}
-
 impl Builder {
-    /// The node of this rank among `nodes` nodes, workers and servers together. `meet` is the meeting point
-    /// (`HOST:PORT`): rank 0 listens there, and the other ranks dial it.
+    /// The node of this rank among `nodes` nodes, workers and servers together. `meet` is the meeting point, where the
+    /// other ranks reach rank 0: `HOST:PORT`, with a name, an IPv4 address or an IPv6 address in brackets. All addresses
+    /// of a name are tried, and an unknown name is looked up until it is known.
     pub fn new(rank: u32, nodes: u32, meet: &str) -> Self {
         let (meet, config) = (meet.to_string(), Config::new(rank, nodes));
-        Self { meet, listen: None, advertise: None, key: None, insecure_open: false, config }
+        let resolver = Arc::new(name::system);
+        Self { meet, listen: None, advertise: None, key: None, insecure_open: false, resolver, config }
     }
 
-    /// Where to listen: `HOST:PORT`, with port 0 for any free port. Default: the meeting point for rank 0. The other
-    /// ranks take any free port, on loopback if the meeting point is on loopback, else on all interfaces.
+    /// Where to listen: `HOST:PORT`, with port 0 for any free port. Default: rank 0 listens at the port of the meeting
+    /// point, and the other ranks at any free port; on loopback only if the meeting point has no other addresses, else at
+    /// all addresses of the host.
     #[must_use]
     pub fn listen(self, address: &str) -> Self {
         Self { listen: Some(address.to_string()), ..self }
     }
 
     /// Where other nodes reach this node (`HOST:PORT`), if that differs from where it listens, for example behind NAT.
-    /// A host name is resolved on this node.
+    /// Port 0 stands for the port where it listens. A host name is resolved on this node. Default: the address that its
+    /// connection to rank 0 comes from.
     #[must_use]
     pub fn advertise(self, address: &str) -> Self {
         Self { advertise: Some(address.to_string()), ..self }
@@ -174,40 +156,155 @@ impl Builder {
         self
     }
 
+    /// The number of servers: the nodes of the last ranks. Workers dial servers; of two workers, or of two servers, the
+    /// higher rank dials the lower one; and all dial rank 0. So workers can be behind a NAT if workers do not exchange
+    /// messages with each other. All nodes need the same number. Default: 0.
+    #[must_use]
+    pub fn servers(mut self, servers: u32) -> Self {
+        self.config.servers = servers;
+        self
+    }
+
+    /// Looks addresses of host names up. It runs on a thread of its own, and may block. Default: the resolver of the
+    /// system.
+    #[must_use]
+    pub fn resolver(self, resolver: impl Fn(&Address) -> io::Result<Vec<SocketAddr>> + Send + Sync + 'static) -> Self {
+        Self { resolver: Arc::new(resolver), ..self }
+    }
+
     /// Starts to listen, and returns the transport. Does not wait for other nodes: they are dialled and accepted while
-    /// the transport is polled.
+    /// the transport is polled. It waits up to a second for the address of a host name, and up to ten for those of
+    /// [`listen`](Self::listen) and [`advertise`](Self::advertise). The name of the meeting point may be unknown at this
+    /// time: it is looked up again and again.
     ///
     /// # Errors
     /// When the rank or an address is invalid, the system refuses to listen there, or listening there without a key is
     /// not allowed.
-    pub fn open(self) -> Result<Tcp, TcpError> {
+    pub fn open(mut self) -> Result<Tcp, TcpError> {
         let (rank, nodes) = (self.config.rank.0, self.config.nodes);
         if rank >= nodes {
             return Err(TcpError::Rank { nodes, got: rank });
         }
-        let address = match (&self.listen, rank) {
-            (Some(listen), _) => resolve("listen", listen)?,
-            (None, 0) => resolve("meet", &self.meet)?,
-            // The name of the meeting point may not be known yet, in a cluster that is starting. Then it is another
-            // host's, so this node must listen on all interfaces. Text without a port will never be an address.
-            (None, _) => match resolve("meet", &self.meet) {
-                Ok(meet) if meet.ip().is_loopback() => SocketAddr::new(meet.ip(), 0),
-                Err(error) if port_of(&self.meet).is_none() => return Err(error),
-                Ok(_) | Err(_) => SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0),
-            },
+        let meet = parse("meet", &self.meet)?;
+        let [listen, advertise] = [("listen", &self.listen), ("advertise", &self.advertise)]
+            .map(|(what, text)| text.as_ref().map(|text| parse(what, text)).transpose());
+        let (listen, advertise) = (listen?, advertise?);
+        let name = Name::new(meet.clone(), Arc::clone(&self.resolver));
+        let listeners = match &listen {
+            Some(listen) => self.listen_at(listen)?,
+            None => self.listen_for(&meet, &name)?,
         };
-        if self.key.is_none() && !self.insecure_open && !address.ip().is_loopback() {
-            return Err(TcpError::Open { address });
-        }
-        let listen = |error| TcpError::Listen { address, error };
-        let listener = bind(address, port_of(&self.meet)).map_err(listen)?;
-        let bound = listener.local_addr().map_err(listen)?;
-        let own = match self.advertise {
-            Some(advertise) => resolve("advertise", &advertise)?.to_string(),
+        let failed = |address, error| TcpError::Listen { address, error, found: None };
+        let unknown = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0));
+        let bound = listeners.address().map_err(|error| failed(unknown, error))?;
+        let reached = match meet.literal().filter(|_| bound.ip().is_unspecified() && rank == 0 && listen.is_none()) {
+            Some(literal) => SocketAddr::new(literal.ip(), bound.port()),
+            None => bound,
+        };
+        let own = match advertise {
+            Some(advertise) => {
+                let mut own = self.look_up("advertise", &advertise)?[0];
+                if own.port() == 0 {
+                    own.set_port(bound.port());
+                }
+                own.to_string()
+            }
             None => bound.to_string(),
         };
-        let sockets = Sockets::new(self.meet, own, bound, self.key, self.config.dead_after);
-        Streams::new(sockets, listener, self.config).map_err(listen)
+        let open = self.may_open() || listen.is_some();
+        let (meet, key, dead_after) = (self.meet, self.key, self.config.dead_after);
+        let sockets = Sockets::new(Setup { meet, name, own, reached, bound, key, open, dead_after });
+        Streams::new(sockets, listeners, self.config).map_err(|error| failed(bound, error))
+    }
+
+    /// Whether this node may listen beyond loopback.
+    fn may_open(&self) -> bool {
+        self.key.is_some() || self.insecure_open
+    }
+
+    /// Listens at the addresses of [`listen`](Self::listen).
+    fn listen_at(&self, listen: &Address) -> Result<Listeners, TcpError> {
+        let addresses = self.look_up("listen", listen)?;
+        if let Some(address) = addresses.iter().find(|address| !address.ip().is_loopback() && !self.may_open()) {
+            let name = (!listen.is_literal()).then(|| listen.to_string());
+            return Err(TcpError::Open { address: *address, name });
+        }
+        self.listened(Listeners::bind(&addresses, parse("meet", &self.meet)?.taken()))
+    }
+
+    /// Listens where the other nodes look for this one, as the meeting point says: on loopback, if that is where the
+    /// meeting point is, else at all addresses. Where others meet rank 0 need not be an address of its host: it can be
+    /// that of a service or of a router, and the host may know itself by another address than others do.
+    fn listen_for(&mut self, meet: &Address, name: &Name) -> Result<Listeners, TcpError> {
+        let is_zero = self.config.rank == PeerId(0);
+        let port = if is_zero { meet.port() } else { 0 };
+        let found = name.wait(LOOKUP_MAX);
+        let beyond = found.as_ref().ok().and_then(|all| all.iter().find(|address| !address.ip().is_loopback()));
+        match (&found, beyond) {
+            (Ok(all), None) => {
+                let mut all = all.clone();
+                all.iter_mut().for_each(|address| address.set_port(port));
+                let bound = if is_zero {
+                    Listeners::bind(&all, meet.taken())
+                } else {
+                    // Peers of this host reach one address as well as another.
+                    Listeners::bind_first(&all, meet.taken())
+                };
+                if !meet.is_literal() {
+                    let reason = format!(
+                        "here, all addresses of {} are of this machine only, so other machines cannot connect; if they \
+                         should, give the name its address in /etc/hosts, or set listen (--listen 0.0.0.0:PORT)",
+                        meet.host()
+                    );
+                    self.tell(&all, reason);
+                }
+                self.listened(bound)
+            }
+            (Ok(_), Some(beyond)) if !self.may_open() => {
+                let all = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0));
+                let name = (!meet.is_literal()).then(|| meet.to_string());
+                Err(TcpError::Open { address: if is_zero { *beyond } else { all }, name: name.filter(|_| is_zero) })
+            }
+            (Err(error), _) if !self.may_open() => {
+                let loopback = [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()];
+                let all = loopback.map(|ip: IpAddr| SocketAddr::new(ip, port));
+                let reason = format!("{} has no address yet ({error}), and there is no key for more", meet.host());
+                self.tell(&all, reason);
+                self.listened(if is_zero {
+                    Listeners::bind(&all, meet.taken())
+                } else {
+                    Listeners::bind_first(&all, None)
+                })
+            }
+            _ => self.listened(match meet.literal() {
+                Some(SocketAddr::V4(_)) if is_zero => {
+                    Listeners::bind(&[SocketAddr::from((Ipv4Addr::UNSPECIFIED, port))], None)
+                }
+                _ => Listeners::bind_all(port, meet.taken()),
+            }),
+        }
+    }
+
+    /// Adds to a failure what listens at the port, if it is in use.
+    fn listened(&self, bound: Result<Listeners, (SocketAddr, io::Error)>) -> Result<Listeners, TcpError> {
+        let Config { cluster, nodes, rank, .. } = &self.config;
+        bound.map_err(|(address, error)| {
+            let in_use = error.kind() == io::ErrorKind::AddrInUse;
+            let ask = || probe::node_at(address, &Preamble::question(cluster, *nodes, rank.0));
+            TcpError::Listen { address, error, found: if in_use { ask() } else { None } }
+        })
+    }
+
+    /// Tells where this node listens, and why.
+    fn tell(&mut self, addresses: &[SocketAddr], reason: String) {
+        let addresses: Vec<_> = addresses.iter().map(ToString::to_string).collect();
+        (self.config.notices)(Notice::Listens { address: addresses.join(" and "), reason });
+    }
+
+    /// The addresses of a host of this node's own configuration, at least one.
+    fn look_up(&self, what: &'static str, address: &Address) -> Result<Vec<SocketAddr>, TcpError> {
+        let name = Name::new(address.clone(), Arc::clone(&self.resolver));
+        name.wait(LOOKUP_MAX * 10).map_err(|error| TcpError::Name { what, got: address.to_string(), error })
     }
 }
 
@@ -217,36 +314,9 @@ impl fmt::Debug for Builder {
     }
 }
 
-/// Listens at an address. `meet`: the port of the meeting point, which belongs to rank 0.
-///
-/// The system takes "any port" from those without connections, also without those that have ended in the last minute.
-/// If there is none, a listener may still ask for a port by number.
-fn bind(address: SocketAddr, meet: Option<u16>) -> io::Result<TcpListener> {
-    let bound = TcpListener::bind(address);
-    match &bound {
-        Err(error) if address.port() == 0 && error.kind() == io::ErrorKind::AddrInUse => {
-            let range = std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap_or_default();
-            let mut ends = range.split_whitespace().filter_map(|end| end.parse::<u16>().ok());
-            let (Some(first), Some(last)) = (ends.next(), ends.next()) else { return bound };
-            let ports = (first..=last).filter(|port| Some(*port) != meet);
-            let mut listeners = ports.map(|port| TcpListener::bind(SocketAddr::new(address.ip(), port)));
-            listeners.find_map(Result::ok).map_or(bound, Ok)
-        }
-        _ => bound,
-    }
-}
-
-/// The first address of `HOST:PORT`. `what` names the setting in errors.
-fn resolve(what: &'static str, text: &str) -> Result<SocketAddr, TcpError> {
-    let failed = |error| TcpError::Address { what, got: text.to_string(), error };
-    let mut found = text.to_socket_addrs().map_err(failed)?;
-    found.next().ok_or_else(|| failed(io::ErrorKind::NotFound.into()))
-}
-
-/// The port of `HOST:PORT`, without resolving the host. `None` if the text has no such form.
-fn port_of(text: &str) -> Option<u16> {
-    let (host, port) = text.rsplit_once(':')?;
-    port.parse().ok().filter(|port| !host.is_empty() && *port > 0)
+/// Parses `HOST:PORT`. `what` names the setting in errors.
+fn parse(what: &'static str, text: &str) -> Result<Address, TcpError> {
+    text.parse().map_err(|error| TcpError::Address { what, got: text.to_string(), error })
 }
 
 #[cfg(test)]

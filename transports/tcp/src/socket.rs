@@ -2,28 +2,37 @@
 //! encrypted if there is a key.
 
 use std::io::{self, IoSlice, Read, Write};
-use std::net::{IpAddr, Shutdown, SocketAddr, ToSocketAddrs};
+use std::net::{Shutdown, SocketAddr};
 use std::os::fd::AsRawFd;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use gradwire_core::PeerId;
 use gradwire_stream::{Carrier, Host, Stream};
 use mio::event::Source;
-use mio::net::{TcpListener, TcpStream};
+use mio::net::TcpStream;
 use rustix::net::sockopt;
 
 use crate::key::Key;
+use crate::listen::Listeners;
+use crate::name::Name;
 use crate::noise::Sealed;
+
+/// How long a connection attempt may take while there are other addresses to try.
+const CONNECT_MAX: Duration = Duration::from_secs(1);
 
 /// The carrier of the TCP transport.
 pub struct Sockets {
-    /// The meeting point, where rank 0 listens.
+    /// The meeting point, where rank 0 is reached, as text and with its addresses.
     meet: String,
+    name: Name,
     /// The address that this node announces.
     own: String,
-    /// The address where this node listens.
+    /// An address of this node's listener.
+    reached: SocketAddr,
     bound: SocketAddr,
     key: Option<Key>,
+    /// Dialling beyond loopback is allowed.
+    open: bool,
     dead_after: Duration,
 }
 
@@ -33,44 +42,73 @@ pub struct Socket {
     sealed: Option<Sealed>,
     /// The address of the peer, for notices.
     seen: String,
-    peer: Option<IpAddr>,
+    /// Where the connection goes to, or comes from.
+    peer: SocketAddr,
+    /// A dialled socket: the name that the address is of.
+    name: Option<Name>,
     /// The TCP connection is established, which a dialled socket has to wait for.
     connected: bool,
     dead_after: Duration,
 }
 
+/// The addresses of a node, and how it protects them.
+pub(crate) struct Setup {
+    pub(crate) meet: String,
+    pub(crate) name: Name,
+    pub(crate) own: String,
+    pub(crate) reached: SocketAddr,
+    pub(crate) bound: SocketAddr,
+    pub(crate) key: Option<Key>,
+    pub(crate) open: bool,
+    pub(crate) dead_after: Duration,
+}
+
 impl Sockets {
-    pub(crate) fn new(meet: String, own: String, bound: SocketAddr, key: Option<Key>, dead_after: Duration) -> Self {
-        Self { meet, own, bound, key, dead_after }
+    pub(crate) fn new(setup: Setup) -> Self {
+        let Setup { meet, name, own, reached, bound, key, open, dead_after } = setup;
+        Self { meet, name, own, reached, bound, key, open, dead_after }
     }
 
-    /// The address where this node listens, with the port that the system chose if port 0 was configured.
+    /// The address where this node listens, with the port that the system chose if port 0 was configured. With several
+    /// addresses, it is the one of the meeting point, or the first one; `0.0.0.0` and `[::]` stand for all addresses.
     pub fn listens_at(&self) -> SocketAddr {
+        self.reached
+    }
+
+    /// Where this node listens, with `0.0.0.0` or `[::]` for all addresses. With several addresses, the first one.
+    pub fn bound(&self) -> SocketAddr {
         self.bound
     }
 
-    fn socket(&self, stream: TcpStream, seen: String, peer: IpAddr, dials: bool) -> io::Result<Socket> {
+    fn socket(&self, stream: TcpStream, seen: String, peer: SocketAddr, name: Option<Name>) -> io::Result<Socket> {
+        let dials = name.is_some();
         let sealed = self.key.as_ref().map(|key| Sealed::new(key, dials)).transpose()?;
-        Ok(Socket { stream, sealed, seen, peer: Some(peer), connected: !dials, dead_after: self.dead_after })
+        Ok(Socket { stream, sealed, seen, peer, name, connected: !dials, dead_after: self.dead_after })
     }
 }
 
 impl Carrier for Sockets {
-    type Listener = TcpListener;
+    type Listener = Listeners;
     type Stream = Socket;
 
-    fn accept(&mut self, listener: &mut TcpListener) -> io::Result<Socket> {
+    fn accept(&mut self, listener: &mut Listeners) -> io::Result<Socket> {
         let (stream, address) = listener.accept()?;
-        let socket = self.socket(stream, address.to_string(), address.ip(), false)?;
+        let socket = self.socket(stream, address.to_string(), address, None)?;
         socket.tune()?;
         Ok(socket)
     }
 
     fn dial(&mut self, address: &str) -> io::Result<Socket> {
-        // Only the meeting point, from this node's own configuration, can be a host name (see `may_dial`). Resolving it
-        // blocks.
-        let target = address.to_socket_addrs()?.next().ok_or(io::ErrorKind::NotFound)?;
-        self.socket(TcpStream::connect(target)?, address.to_string(), target.ip(), true)
+        // Only the meeting point, from this node's own configuration, can be a host name (see `may_dial`).
+        let name = if address == self.meet { self.name.clone() } else { Name::literal(address)? };
+        let target = name.next(Instant::now())?;
+        if !self.open && !target.ip().is_loopback() {
+            let text = format!("{} is beyond this machine, and there is no key", target.ip());
+            return Err(io::Error::new(io::ErrorKind::PermissionDenied, text));
+        }
+        let seen = if name.is_literal() { address.to_string() } else { format!("{address} at {}", target.ip()) };
+        let stream = TcpStream::connect(target).map_err(|error| at(error, &name, target))?;
+        self.socket(stream, seen, target, Some(name))
     }
 
     fn address(&self, rank: PeerId) -> Option<String> {
@@ -82,22 +120,53 @@ impl Carrier for Sockets {
     }
 
     fn complete(&self, announced: &str, stream: &Socket) -> Result<String, String> {
-        match (announced.parse::<SocketAddr>(), stream.peer) {
+        match announced.parse::<SocketAddr>() {
             // The peer listens on all interfaces. The host that it dialled from is one where it can be reached.
-            (Ok(address), Some(peer)) if address.ip().is_unspecified() && address.port() != 0 => {
-                Ok(SocketAddr::new(peer, address.port()).to_string())
+            Ok(address) if address.ip().is_unspecified() && address.port() != 0 => {
+                let mut complete = stream.peer;
+                complete.set_port(address.port());
+                Ok(complete.to_string())
             }
             _ if self.may_dial(announced) => Ok(announced.to_string()),
             _ => Err(announced.to_string()),
         }
     }
 
+    fn localize(&self, address: &str, stream: &Socket) -> String {
+        let Ok(mut local) = address.parse::<SocketAddr>() else { return address.to_string() };
+        let zero = stream.peer.ip();
+        if local.ip().is_loopback() && !zero.is_loopback() && !zero.is_unspecified() {
+            // Rank 0 has heard the node on its own host, at an address that is good there only. From here, that host is
+            // where rank 0 is.
+            let port = local.port();
+            local = stream.peer;
+            local.set_port(port);
+        } else if let (SocketAddr::V6(local), SocketAddr::V6(zero)) = (&mut local, &stream.peer)
+            && local.ip().is_unicast_link_local()
+        {
+            // The number of an interface means another interface on another host.
+            local.set_scope_id(zero.scope_id());
+        }
+        local.to_string()
+    }
+
     fn may_dial(&self, address: &str) -> bool {
-        // No host names: resolving one blocks, and a peer could choose a name that takes long.
+        // No host names: a peer could choose a name that is another's, or that takes long to look up.
         address
             .parse::<SocketAddr>()
             .is_ok_and(|address| address.port() != 0 && !address.ip().is_unspecified() && !address.ip().is_multicast())
     }
+}
+
+/// An error of a connection, with the address that was tried, if a name stands for it.
+fn at(error: io::Error, name: &Name, target: SocketAddr) -> io::Error {
+    let kind = error.kind();
+    let place = if name.is_literal() { String::new() } else { format!(" at {}", target.ip()) };
+    let text = match kind {
+        io::ErrorKind::ConnectionRefused => format!("no program listens at this port{place} yet"),
+        _ => format!("{error}{place}"),
+    };
+    io::Error::new(kind, text)
 }
 
 impl Socket {
@@ -119,14 +188,17 @@ impl Stream for Socket {
 
     fn establish(&mut self) -> io::Result<bool> {
         if !self.connected {
+            let failed = |error| {
+                self.name.as_ref().map_or_else(|| io::ErrorKind::NotConnected.into(), |name| at(error, name, self.peer))
+            };
             // The portable order to learn how a non-blocking connect ended: the pending error first, then the peer.
             if let Some(error) = self.stream.take_error()? {
-                return Err(error);
+                return Err(failed(error));
             }
             match self.stream.peer_addr() {
                 Ok(_) => {}
                 Err(error) if error.kind() == io::ErrorKind::NotConnected => return Ok(false),
-                Err(error) => return Err(error),
+                Err(error) => return Err(failed(error)),
             }
             self.connected = true;
             self.tune()?;
@@ -164,6 +236,18 @@ impl Stream for Socket {
         let _ = self.stream.shutdown(Shutdown::Write);
     }
 
+    fn patience(&self) -> Option<Duration> {
+        // Packets to an address that is not in use often get no answer at all: then the next address has its turn.
+        let waits = !self.connected && self.name.as_ref().is_some_and(Name::has_others);
+        waits.then_some(CONNECT_MAX)
+    }
+
+    fn greeted(&mut self) {
+        if let Some(name) = &self.name {
+            name.is_good(self.peer);
+        }
+    }
+
     fn protects(&self) -> bool {
         // Authentication covers each record. TCP's own 16-bit checksum misses too much damage.
         self.sealed.is_some()
@@ -174,7 +258,7 @@ impl Stream for Socket {
     }
 
     fn host(&self) -> Host {
-        self.peer.map_or_else(Host::default, Host::of)
+        Host::of(self.peer.ip())
     }
 
     fn descriptor(&self) -> Option<u64> {

@@ -12,7 +12,7 @@ use rustix::process::{Resource, getrlimit};
 
 use super::{LISTENER, Streams};
 use crate::carrier::{Carrier, Stream};
-use crate::causes::Cause;
+use crate::causes::{Cause, Rejected};
 use crate::link::{Link, State};
 use crate::notice::{Refusal, StreamError};
 use crate::preamble::Preamble;
@@ -122,7 +122,7 @@ impl<C: Carrier> Streams<C> {
         }
         if let Some(link) = self.strangers.crowded_out().and_then(|slot| self.remove(slot)) {
             let reason = || "closed for a newer connection: too many have not sent their greeting".to_string();
-            self.count_rejected(&link, Cause::Crowded, reason);
+            self.count_rejected(&link, Cause::Crowded, None, reason);
             drop(link);
             self.restore_reserve();
         }
@@ -155,14 +155,21 @@ impl<C: Carrier> Streams<C> {
             }
             _ => Cause::Other,
         };
-        self.count_rejected(&link, cause, || error.to_string());
+        self.count_rejected(&link, cause, None, || error.to_string());
         drop(link);
         self.restore_reserve();
     }
 
     /// Counts a rejected stranger, and reports it if a notice for this cause is due.
-    pub(super) fn count_rejected(&mut self, link: &Link<C::Stream>, cause: Cause, reason: impl FnOnce() -> String) {
-        let notice = self.causes.count(cause, Instant::now(), || (link.stream.seen(), reason()));
+    pub(super) fn count_rejected(
+        &mut self,
+        link: &Link<C::Stream>,
+        cause: Cause,
+        refusal: Option<Refusal>,
+        reason: impl FnOnce() -> String,
+    ) {
+        let describe = || Rejected { address: link.stream.seen(), reason: reason(), refusal };
+        let notice = self.causes.count(cause, Instant::now(), describe);
         notice.into_iter().for_each(|notice| (self.config.notices)(notice));
     }
 }

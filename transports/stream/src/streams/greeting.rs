@@ -14,7 +14,7 @@ use crate::carrier::{Carrier, Stream};
 use crate::causes::Cause;
 use crate::control;
 use crate::link::State;
-use crate::notice::{Notice, Refusal, Runs, StreamError};
+use crate::notice::{Clusters, Notice, Refusal, Runs, StreamError};
 use crate::preamble::{KnownRun, Preamble};
 
 impl<C: Carrier> Streams<C> {
@@ -22,6 +22,7 @@ impl<C: Carrier> Streams<C> {
     fn preamble(&self, to: usize, refusal: Option<Refusal>) -> Preamble {
         Preamble {
             cluster: self.cluster,
+            cluster_name: self.config.cluster.clone(),
             nodes: self.config.nodes,
             rank: self.config.rank.0,
             to: to as u32,
@@ -136,6 +137,10 @@ impl<C: Carrier> Streams<C> {
             let (peer, runs) = (PeerId(rank as u32), Box::new(runs));
             return Err(Failure::Run(StreamError::OtherRun { peer, address, runs }));
         }
+        if let Refusal::Cluster { .. } = reason {
+            let (peer, ours, theirs) = (PeerId(rank as u32), self.config.cluster.clone(), theirs.cluster_name.clone());
+            return Err(Failure::Run(StreamError::OtherCluster { peer, address, ours, theirs }));
+        }
         let since = *peer.refused_since.get_or_insert(now);
         let peer = PeerId(rank as u32);
         // A temporary reason has `dead_after` to pass: by then a process that has died no longer holds its rank.
@@ -152,8 +157,11 @@ impl<C: Carrier> Streams<C> {
     fn on_caller(&mut self, slot: usize, theirs: Preamble, now: Instant) -> Result<(), Failure> {
         let (rank, nodes) = (theirs.rank as usize, self.config.nodes);
         let refusal = self.mismatch(&theirs).or_else(|| {
-            // The higher rank dials. This also keeps `rank` within `peers` below.
-            if rank <= self.config.rank.index() || rank >= nodes as usize {
+            if rank == self.config.rank.index() {
+                return Some(Refusal::Taken { rank: rank as u64 });
+            }
+            // Each pair has one node that dials. This also keeps `rank` within `peers` below.
+            if rank >= nodes as usize || self.dials(rank) {
                 return Some(Refusal::Rank { expected: nodes.into(), got: theirs.rank.into() });
             }
             let peer = &self.peers[rank];
@@ -194,8 +202,13 @@ impl<C: Carrier> Streams<C> {
             link.stream.shutdown();
             if let Some(link) = self.remove(slot) {
                 let cause = Cause::Refused { code: refusal.code().0, rank: theirs.rank };
-                let reason = || runs.map_or_else(|| refusal.to_string(), |runs| runs.to_string());
-                self.count_rejected(&link, cause, || format!("rank {rank}: {}", reason()));
+                let (ours, name) = (self.config.cluster.clone(), theirs.cluster_name);
+                let reason = || match (runs, refusal) {
+                    (Some(runs), _) => runs.to_string(),
+                    (None, Refusal::Cluster { .. }) => Clusters { ours: &ours, theirs: &name }.to_string(),
+                    (None, refusal) => refusal.to_string(),
+                };
+                self.count_rejected(&link, cause, Some(refusal), || format!("rank {rank}: {}", reason()));
             }
             return Ok(());
         }
@@ -219,6 +232,7 @@ impl<C: Carrier> Streams<C> {
         link.state = State::Open { peer: rank };
         (link.heard_at, link.queued_at, link.started_at) = (now, now, now);
         self.strangers.remove(slot);
+        link.stream.greeted();
         let address = link.stream.seen();
         let peer = &mut self.peers[rank];
         (peer.link, peer.open, peer.instance) = (Some(slot), true, instance);
@@ -254,6 +268,12 @@ impl<C: Carrier> Streams<C> {
         if from != 0 {
             return;
         }
+        let zero = self.peers[0].link.and_then(|slot| self.links[slot].as_ref());
+        let local = |address: String| match zero {
+            Some(zero) => self.carrier.localize(&address, &zero.stream),
+            None => address,
+        };
+        let book: Vec<_> = book.into_iter().map(|(rank, address)| (rank, local(address))).collect();
         for (rank, address) in book {
             let fits = rank != 0 && rank != me && rank < self.config.nodes && self.carrier.may_dial(&address);
             let Some(peer) = self.peers.get_mut(rank as usize).filter(|_| fits) else { continue };
