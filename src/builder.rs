@@ -16,6 +16,7 @@ use crate::monitor::Board;
 use crate::node::{ExecutorFactory, NodeSettings, Resumes, Role};
 use crate::server::Server;
 use crate::session::Session;
+use crate::waits::Canceller;
 use crate::watch::EventCallback;
 
 /// The settings of a node before it enters the run.
@@ -59,10 +60,42 @@ impl Session {
 }
 
 impl Builder {
-    /// The longest wait of a call, after which it fails with [`Error::Deadline`]. Default: 60 s.
+    /// The longest wait of a call, after which it fails with [`Error::Deadline`]. For the
+    /// kinds of waits that have no deadline of their own, see the next three settings. A silence that the awaited peer has [announced](Session::expect_silence) does not count. Default:
+    /// 60 s.
     #[must_use]
     pub fn deadline(mut self, deadline: Duration) -> Self {
-        self.settings.deadline = deadline;
+        self.settings.waits.all = deadline;
+        self
+    }
+
+    /// The longest wait to join, and of a server for its first worker. Default: [`deadline`](Self::deadline).
+    #[must_use]
+    pub fn join_deadline(mut self, deadline: Duration) -> Self {
+        self.settings.waits.join = Some(deadline);
+        self
+    }
+
+    /// The longest wait of a step, and of other calls during a run. Default: [`deadline`](Self::deadline).
+    #[must_use]
+    pub fn step_deadline(mut self, deadline: Duration) -> Self {
+        self.settings.waits.step = Some(deadline);
+        self
+    }
+
+    /// The longest wait to leave, finish or suspend, counted from the last round that is done. Default:
+    /// [`deadline`](Self::deadline).
+    #[must_use]
+    pub fn leave_deadline(mut self, deadline: Duration) -> Self {
+        self.settings.waits.leave = Some(deadline);
+        self
+    }
+
+    /// The token that cancels the waits of this node, from the first one on. Default: a token of its own, see
+    /// [`Session::canceller`].
+    #[must_use]
+    pub fn canceller(mut self, canceller: &Canceller) -> Self {
+        self.settings.canceller = Some(canceller.clone());
         self
     }
 

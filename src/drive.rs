@@ -4,12 +4,13 @@ use std::fmt;
 use std::sync::Arc;
 use std::task::Waker;
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use gradwire_core::{Event, Status};
 
 use crate::error::Error;
 use crate::mailbox::{Answer, Answers, Mailbox, ReadStatus, Request};
+use crate::waits::{Canceller, Wait, WaitKind, Waits};
 
 /// Whether a node still takes part in the run.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
@@ -43,49 +44,55 @@ pub(crate) enum Driver {
 pub(crate) struct Drive {
     mailbox: Arc<Mailbox>,
     driver: Driver,
-    /// The longest wait of a call.
-    deadline: Duration,
+    waits: Waits,
+    canceller: Canceller,
     /// A call has failed: the application's vectors and the machine may disagree, so there is no way on.
     failed: bool,
 }
 
 impl Drive {
-    pub(crate) fn new(mailbox: Arc<Mailbox>, driver: Driver, deadline: Duration) -> Self {
-        Self { mailbox, driver, deadline, failed: false }
+    /// `waker` interrupts the transport's wait.
+    pub(crate) fn new(mailbox: Arc<Mailbox>, driver: Driver, waits: Waits, canceller: Canceller, waker: Waker) -> Self {
+        canceller.watch(&mailbox, waker);
+        Self { mailbox, driver, waits, canceller, failed: false }
     }
 
-    /// Makes a call and waits for its answer. A failure is final.
-    pub(crate) fn call<R: Request>(&mut self, purpose: &'static str, request: R) -> Result<R::Answer, Error> {
+    /// Makes a call and waits for its answer. A failure is final. `purpose` completes the sentence "waited … to …" in
+    /// the error.
+    pub(crate) fn call<R: Request>(
+        &mut self,
+        purpose: &'static str,
+        kind: WaitKind,
+        request: R,
+    ) -> Result<R::Answer, Error> {
         self.check()?;
         self.mailbox.send(request);
         // After the request is in: the engine looks into the mailbox once per wake-up, and then sleeps in its
         // transport.
         self.wake();
-        self.wait_for(purpose)
+        self.wait_for(purpose, kind)
     }
 
     /// Waits for an answer that no request asks for, or to a request that has been sent. A failure is final.
-    pub(crate) fn wait_for<A: Answer>(&mut self, purpose: &'static str) -> Result<A, Error> {
+    pub(crate) fn wait_for<A: Answer>(&mut self, purpose: &'static str, kind: WaitKind) -> Result<A, Error> {
         self.check()?;
-        let result = self.wait(purpose, self.deadline, Answers::take);
+        let mut wait = Wait::new(purpose, kind, self.waits.limit(kind));
+        let result = self.wait(&mut wait, Answers::take);
         self.failed = result.is_err();
         result
     }
 
-    /// Waits until `find` returns an answer, at most `limit`. The engine is driven meanwhile if it has no thread.
+    /// Waits until `find` returns an answer. The engine is driven meanwhile if it has no thread.
     pub(crate) fn wait<R>(
         &mut self,
-        purpose: &'static str,
-        limit: Duration,
+        wait: &mut Wait,
         mut find: impl FnMut(&mut Answers) -> Option<R>,
     ) -> Result<R, Error> {
         let engine = match &mut self.driver {
-            Driver::Thread { .. } => return self.mailbox.wait(purpose, limit, &mut find),
+            Driver::Thread { .. } => return self.mailbox.wait(wait, &self.canceller, &mut find),
             Driver::Caller(engine) => engine,
         };
-        let begun = Instant::now();
         loop {
-            let rest = limit.saturating_sub(begun.elapsed());
             // The work at hand comes first: an engine that sleeps with an output undone can make its peers wait for it.
             let state = engine.pump(Some(Duration::ZERO))?;
             if let Some(result) = self.mailbox.find(&mut find) {
@@ -94,15 +101,21 @@ impl Drive {
             if state == RunState::Ended {
                 return Err(Error::Ended);
             }
-            if rest.is_zero() {
-                return Err(self.mailbox.overdue(purpose, begun.elapsed()));
-            }
+            let rest = self.mailbox.patience(wait, &self.canceller)?;
             // Sleeps until one input has come. Its consequences are the work at hand of the next iteration.
             let _ = engine.pump(Some(rest))?;
             if let Some(result) = self.mailbox.find(&mut find) {
                 return Ok(result);
             }
         }
+    }
+
+    /// For how much longer a wait may last.
+    ///
+    /// # Errors
+    /// If it is over or cancelled.
+    pub(crate) fn patience(&self, wait: &mut Wait) -> Result<Duration, Error> {
+        self.mailbox.patience(wait, &self.canceller)
     }
 
     /// Requests a snapshot of the machine's status, for a call to [`wait`](Self::wait).
@@ -112,7 +125,7 @@ impl Drive {
     }
 
     pub(crate) fn status(&mut self) -> Result<Status, Error> {
-        self.call("read the status", ReadStatus)
+        self.call("read the status", WaitKind::Step, ReadStatus)
     }
 
     pub(crate) fn events(&self) -> Vec<Event> {
@@ -123,8 +136,12 @@ impl Drive {
         self.mailbox.set_progress(loss, accuracy);
     }
 
-    pub(crate) fn deadline(&self) -> Duration {
-        self.deadline
+    pub(crate) fn waits(&self) -> &Waits {
+        &self.waits
+    }
+
+    pub(crate) fn canceller(&self) -> &Canceller {
+        &self.canceller
     }
 
     /// An error if an earlier call has failed.

@@ -36,6 +36,8 @@ pub enum Error {
     OtherRun { peer: PeerId, ours: RunId, theirs: u64 },
     /// A wait has reached the deadline. The session has ended.
     Deadline(Overdue),
+    /// A [`Canceller`](crate::Canceller) has ended a wait. The session has ended.
+    Cancelled(Overdue),
     /// A peer that this node needs is lost, or has given this node up.
     Cut { peer: PeerId },
     /// A mesh: the sum of all quanta of an element, counted from 0 in the flat vector, no longer fits into 64 bits. The
@@ -65,7 +67,7 @@ impl Error {
     }
 }
 
-/// A wait that has reached the deadline.
+/// A wait that has reached its deadline or was cancelled.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Overdue {
     /// The purpose of the wait, as an infinitive: "take a step".
@@ -119,6 +121,7 @@ impl fmt::Display for Error {
                 write!(f, "this node is of run {ours}, peer {peer} is of another one (digest {theirs:016x})")
             }
             Self::Deadline(overdue) => overdue.fmt(f),
+            Self::Cancelled(overdue) => write!(f, "cancelled: {overdue}"),
             Self::Cut { peer } => {
                 write!(f, "peer {peer} is lost, or has given this node up; this node cannot go on")
             }

@@ -13,6 +13,7 @@ use crate::error::Error;
 use crate::mailbox::{
     Departure, DeviceCopy, Ended, Joined, Leave, NextRound, Step, StepThrough, Stepped, SteppedThrough,
 };
+use crate::waits::WaitKind;
 
 const HAS_SPARE: &str = "a session that has joined and not failed has a spare buffer between calls";
 
@@ -55,7 +56,8 @@ impl Exchange {
     /// Waits until the machine has joined. `params` receives the parameters to start from. Returns how the worker has
     /// begun.
     pub(crate) fn join(&mut self, params: &mut [f32]) -> Result<Beginning, Error> {
-        let Joined { clock, view, spare, restored, moment, mut outdated } = self.drive.wait_for("join")?;
+        let Joined { clock, view, spare, restored, moment, mut outdated } =
+            self.drive.wait_for("join", WaitKind::Join)?;
         if let Some(checkpoint) = &restored {
             // The others have gone on before this member has joined. Its optimizer state does not belong to their
             // round.
@@ -91,7 +93,7 @@ impl Exchange {
         let Some(weight) = self.local.step_elsewhere(examples) else { return Ok(()) };
         self.contributions += u64::from(weight > 0);
         let request = StepThrough { weight, rate: self.rate.take(), give, take };
-        let SteppedThrough { clock } = self.drive.call("take a step", request)?;
+        let SteppedThrough { clock } = self.drive.call("take a step", WaitKind::Step, request)?;
         self.clock = clock;
         Ok(())
     }
@@ -119,7 +121,7 @@ impl Exchange {
         keep: bool,
     ) -> Result<Box<Ended>, Error> {
         let leave = Leave { stay, keep, rate: self.rate.take() };
-        let mut departure = self.drive.call(purpose, leave)?;
+        let mut departure = self.drive.call(purpose, WaitKind::Leave, leave)?;
         loop {
             match departure {
                 Departure::Left(ended) => {
@@ -133,7 +135,7 @@ impl Exchange {
                 // At once: if the next round fails, `params` keep the result of this round.
                 Departure::Round { view, changed } => self.local.take(params, view.floats(), changed),
             }
-            departure = self.drive.call(purpose, NextRound)?;
+            departure = self.drive.call(purpose, WaitKind::Leave, NextRound)?;
         }
     }
 
@@ -161,7 +163,7 @@ impl Exchange {
         self.contributions += u64::from(weight > 0);
         let filled = self.spare.take().expect(HAS_SPARE);
         let request = Step { weight, filled, rate: self.rate.take() };
-        let Stepped { clock, view, changed, spare } = self.drive.call("take a step", request)?;
+        let Stepped { clock, view, changed, spare } = self.drive.call("take a step", WaitKind::Step, request)?;
         self.clock = clock;
         self.spare = Some(spare);
         self.local.take(params, view.floats(), changed);

@@ -74,6 +74,7 @@ mod observe;
 mod pending;
 mod server;
 mod session;
+mod waits;
 mod watch;
 
 pub use builder::Builder;
@@ -93,3 +94,4 @@ pub use gradwire_tcp as tcp;
 pub use launch_env::{LaunchEnv, LaunchEnvError, LaunchFlags};
 pub use server::Server;
 pub use session::Session;
+pub use waits::Canceller;

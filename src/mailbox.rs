@@ -17,6 +17,7 @@ use gradwire_core::{Event, Pool, RunId, Segment, Status, Storage};
 
 use crate::checkpoint::Checkpoint;
 use crate::error::{Awaited, Error, Overdue};
+use crate::waits::{Canceller, Patience, Wait};
 
 /// Events that wait for the application to ask for them. A further event replaces the oldest.
 const EVENTS_MAX: usize = 256;
@@ -285,6 +286,12 @@ impl Mailbox {
         contents.command = Some(request.into_command());
     }
 
+    /// Makes a call that waits look at its wait again.
+    pub(crate) fn ring(&self) {
+        // With the lock: a call between its look and its sleep would miss the ring.
+        self.change(|_| {});
+    }
+
     pub(crate) fn stop(&self) {
         self.lock().stop = true;
     }
@@ -302,15 +309,13 @@ impl Mailbox {
         find(&mut self.lock().answers)
     }
 
-    /// Waits until `find` returns an answer, the engine fails, or `limit` is over. `purpose` completes the sentence
-    /// "waited … to …" in the error.
+    /// Waits until `find` returns an answer, the engine fails, or the wait is over.
     pub(crate) fn wait<R>(
         &self,
-        purpose: &'static str,
-        limit: Duration,
+        wait: &mut Wait,
+        canceller: &Canceller,
         find: &mut impl FnMut(&mut Answers) -> Option<R>,
     ) -> Result<R, Error> {
-        let begun = Instant::now();
         let mut contents = self.lock();
         loop {
             // Before the failure: an engine can answer and then fail, and the answer is still good.
@@ -323,20 +328,28 @@ impl Mailbox {
             if contents.over {
                 return Err(Error::Ended);
             }
-            let waited = begun.elapsed();
-            let Some(rest) = limit.checked_sub(waited).filter(|rest| !rest.is_zero()) else {
-                return Err(self.overdue_in(&contents, purpose, waited));
-            };
+            let rest = self.patience_in(&contents, wait, canceller)?;
             contents = self.changed.wait_timeout(contents, rest).unwrap_or_else(PoisonError::into_inner).0;
         }
     }
 
-    /// The error of a call that has waited too long. It names the peer that the machine waits for.
-    pub(crate) fn overdue(&self, purpose: &'static str, waited: Duration) -> Error {
-        self.overdue_in(&self.lock(), purpose, waited)
+    /// For how long a wait goes on before it has to be looked at again.
+    ///
+    /// # Errors
+    /// If the wait is over or cancelled. The error names the peer that the machine waits for.
+    pub(crate) fn patience(&self, wait: &mut Wait, canceller: &Canceller) -> Result<Duration, Error> {
+        self.patience_in(&self.lock(), wait, canceller)
     }
 
-    fn overdue_in(&self, contents: &Contents, purpose: &'static str, waited: Duration) -> Error {
+    fn patience_in(&self, contents: &Contents, wait: &mut Wait, canceller: &Canceller) -> Result<Duration, Error> {
+        match wait.patience(None, canceller) {
+            Patience::Lasts(rest) => Ok(rest),
+            Patience::Over => Err(Error::Deadline(self.overdue_in(contents, wait))),
+            Patience::Cancelled => Err(Error::Cancelled(self.overdue_in(contents, wait))),
+        }
+    }
+
+    fn overdue_in(&self, contents: &Contents, wait: &Wait) -> Overdue {
         let on = contents.waiting.map(|waiting| Awaited {
             peer: waiting.on,
             at: waiting.at.0,
@@ -344,7 +357,7 @@ impl Mailbox {
             since: self.elapsed().saturating_sub(Duration::from_nanos(waiting.since.as_nanos())),
             reported_by: waiting.reported_by,
         });
-        Error::Deadline(Overdue { what: purpose, waited, on })
+        Overdue { what: wait.purpose, waited: wait.lasted(), on }
     }
 
     // The engine's side
@@ -393,15 +406,15 @@ impl Mailbox {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    const NOW: Duration = Duration::ZERO;
+    use crate::waits::WaitKind;
 
     fn saved(buffers: Vec<Vec<u32>>) -> Saved {
         Saved { buffers, run: RunId::drawn(1) }
     }
 
     fn wait<A: Answer>(mailbox: &Mailbox) -> Result<A, Error> {
-        mailbox.wait("test", NOW, &mut Answers::take)
+        let mut wait = Wait::new("test", WaitKind::Step, Duration::ZERO);
+        mailbox.wait(&mut wait, &Canceller::new(), &mut Answers::take)
     }
 
     #[test]

@@ -4,7 +4,6 @@ use std::fmt;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
 use gradwire_core::kernel::executor::{Cpu, Executor};
 use gradwire_core::{
@@ -20,6 +19,7 @@ use crate::engine::Engine;
 use crate::error::Error;
 use crate::monitor::Board;
 use crate::observe::Observer;
+use crate::waits::{Canceller, Waits};
 use crate::watch::EventCallback;
 
 /// The settings of a node. The methods of [`Builder`](crate::Builder) document them.
@@ -28,7 +28,8 @@ pub(crate) struct NodeSettings {
     pub(crate) layout: Layout,
     pub(crate) recipe: Recipe,
     pub(crate) cluster: Cluster,
-    pub(crate) deadline: Duration,
+    pub(crate) waits: Waits,
+    pub(crate) canceller: Option<Canceller>,
     pub(crate) patience: Patience,
     pub(crate) quorum: u32,
     pub(crate) optimizer_vectors: u32,
@@ -112,7 +113,8 @@ impl NodeSettings {
             layout,
             recipe,
             cluster,
-            deadline: Duration::from_secs(60),
+            waits: Waits::default(),
+            canceller: None,
             patience: Patience::default(),
             quorum: 0,
             optimizer_vectors: 0,
@@ -178,7 +180,10 @@ impl NodeSettings {
             // A restarted process needs a new incarnation. The bit excludes 0, which is not valid.
             incarnation: Incarnation(RandomState::new().build_hasher().finish() | 1),
             // Threads of one process never reconnect, and the transport knows that better than the builder.
-            patience: transport.patience().map_or(self.patience, Patience::new),
+            patience: transport
+                .patience()
+                .map_or(self.patience, Patience::new)
+                .with_stall_at_most(self.waits.explained()),
             quorum: self.quorum,
             resume: resumes.moments(),
             ..Setup::new(me, self.cluster, self.recipe, &self.layout, self.optimizer_vectors)
@@ -193,13 +198,14 @@ impl NodeSettings {
         let candidates = resumes.into_candidates();
         let mut engine = Engine::new(setup, transport, executor, params, candidates, self.callback.clone(), observer)?;
         let mailbox = engine.mailbox();
+        let rings = waker.clone();
         let driver = if self.own_thread {
             let spawned = std::thread::Builder::new().name(format!("gradwire-{me}")).spawn(move || engine.run());
             Driver::Thread { thread: Some(spawned.map_err(|error| Error::Transport(Box::new(error)))?), waker }
         } else {
             Driver::Caller(Box::new(engine))
         };
-        Ok(Drive::new(mailbox, driver, self.deadline))
+        Ok(Drive::new(mailbox, driver, self.waits, self.canceller.clone().unwrap_or_default(), rings))
     }
 
     fn check(&self, me: PeerId, nodes: u32, role: Role) -> Result<(), Error> {

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use gradwire_core::recipe::Topology;
-use gradwire_core::status::Presence;
+use gradwire_core::status::{Presence, WorkerStatus};
 use gradwire_core::{Cluster, Event, PeerId, Recipe, ShardId, Status, shard_range};
 
 use crate::check;
@@ -14,6 +14,7 @@ use crate::drive::{Drive, RunState};
 use crate::error::Error;
 use crate::mailbox::{Answers, Ended};
 use crate::session::now_millis;
+use crate::waits::{Wait, WaitKind};
 
 /// A parameter server's part in a run: it holds shards of the parameters until all workers have left or are lost.
 ///
@@ -48,6 +49,8 @@ pub struct Server {
     len: usize,
     identity: NodeIdentity,
     notices: NoticeCallback,
+    /// The wait for a worker, while there is none: before the first has come, or after the last was lost.
+    meeting: Option<Wait>,
     /// The engine's last answer, once the run is over.
     ended: Option<Ended>,
 }
@@ -60,7 +63,7 @@ impl Server {
         identity: NodeIdentity,
         notices: NoticeCallback,
     ) -> Self {
-        Self { drive, ranges, len, identity, notices, ended: None }
+        Self { drive, ranges, len, identity, notices, meeting: None, ended: None }
     }
 
     /// The ranges of the flat parameter vector, in elements, that the server of this rank holds. `len` is the length of
@@ -80,7 +83,8 @@ impl Server {
             self.drive.request_status();
             // The run can end before the engine sees the request: then its last answer has the status.
             let find = |answers: &mut Answers| answers.take::<Status>().map(Ok).or_else(|| answers.take().map(Err));
-            match self.drive.wait("read the status", self.drive.deadline(), find)? {
+            let limit = self.drive.waits().limit(WaitKind::Step);
+            match self.drive.wait(&mut Wait::new("read the status", WaitKind::Step, limit), find)? {
                 Ok(status) => return Ok(status),
                 Err(ended) => self.ended = Some(ended),
             }
@@ -97,14 +101,22 @@ impl Server {
     /// parameters of this server's [`ranges`](Self::ranges) into `params`, and leaves its other elements as they are.
     ///
     /// # Errors
-    /// If `params` has another length than the layout, or the server has failed.
+    /// If `params` has another length than the layout, there has been no worker for the
+    /// [deadline to join](crate::Builder::join_deadline), a [`Canceller`](crate::Canceller) has ended the wait, or the
+    /// server has failed.
     pub fn wait(&mut self, params: &mut [f32], limit: Duration) -> Result<RunState, Error> {
         check::length("params", self.len, params.len())?;
         if self.ended.is_none() {
-            match self.drive.wait("wait for the end of the run", limit, Answers::take) {
+            let mut wait = Wait::new("see the end of the run", WaitKind::Leave, limit);
+            match self.drive.wait(&mut wait, Answers::take) {
                 Ok(ended) => self.ended = Some(ended),
                 // Not a failure here: `limit` is the caller's polling interval.
-                Err(Error::Deadline(_)) => return Ok(RunState::Running),
+                Err(Error::Deadline(_)) => {
+                    self.meet()?;
+                    if self.ended.is_none() {
+                        return Ok(RunState::Running);
+                    }
+                }
                 Err(error) => return Err(error),
             }
         }
@@ -116,6 +128,25 @@ impl Server {
         Ok(RunState::Ended)
     }
 
+    /// Without workers, a server would wait for ever.
+    fn meet(&mut self) -> Result<(), Error> {
+        let status = self.status()?;
+        let here = |worker: &WorkerStatus| matches!(worker.state, Presence::Present | Presence::Suspect);
+        if self.ended.is_some() || status.workers.iter().any(here) {
+            self.meeting = None;
+            return Ok(());
+        }
+        let limit = self.drive.waits().limit(WaitKind::Join);
+        let wait = self.meeting.get_or_insert_with(|| Wait::new("meet a worker", WaitKind::Join, limit));
+        self.drive.patience(wait).map(drop)
+    }
+
+    /// Whether workers have left the run, rather than all having been lost. False before the end.
+    pub fn is_whole(&self) -> bool {
+        let left = |status: &Status| status.workers.iter().any(|worker| worker.state == Presence::Left);
+        self.ended.as_ref().is_some_and(|ended| left(&ended.status))
+    }
+
     /// Writes a checkpoint below `directory`, after [`wait`](Self::wait) has returned [`RunState::Ended`] and filled
     /// `params`, in a run that its workers have suspended. Returns false and writes nothing if the run has not ended,
     /// or if every worker was lost: then the nodes have no common moment to resume from.
@@ -124,11 +155,9 @@ impl Server {
     /// If `params` has another length than the layout, or on an I/O error.
     pub fn checkpoint(&mut self, directory: &Path, params: &[f32]) -> Result<bool, Error> {
         check::length("checkpoint", self.len, params.len())?;
-        let Some(Ended { saved, status, run, moment, .. }) = &self.ended else { return Ok(false) };
         // Only workers that have left (or suspended) have a checkpoint that goes with this one.
-        if !status.workers.iter().any(|worker| worker.state == Presence::Left) {
-            return Ok(false);
-        }
+        let ended = self.ended.as_ref().filter(|_| self.is_whole());
+        let Some(Ended { saved, run, moment, .. }) = ended else { return Ok(false) };
         let NodeIdentity { digest, rank } = self.identity;
         let checkpoint = Checkpoint {
             run: *run,

@@ -12,6 +12,7 @@ use crate::checkpoint::{Checkpoint, CheckpointError, NodeIdentity, NoticeCallbac
 use crate::error::Error;
 use crate::exchange::{Beginning, Exchange};
 use crate::mailbox::{DeviceCopy, Ended, ExpectSilence, Save, Saved, SilenceAnnounced};
+use crate::waits::{Canceller, WaitKind};
 
 /// A worker's part in a run, from joining to leaving.
 ///
@@ -19,8 +20,8 @@ use crate::mailbox::{DeviceCopy, Ended, ExpectSilence, Save, Saved, SilenceAnnou
 /// if your optimizer changes the parameters in place. Both wait only as long as the recipe demands, and leave in
 /// `params` the parameters to compute the next batch with. A run ends with [`finish`](Self::finish).
 ///
-/// Each wait has the builder's deadline. A call that reaches it fails with [`Error::Deadline`], which names the peer
-/// that the machine waits for. An error of a wait ends the session; later calls return [`Error::Ended`]. A session can
+/// Each wait has the builder's deadline for its kind. A call that reaches it fails with [`Error::Deadline`], which names
+/// the peer that the machine waits for. A [`Canceller`] ends waits earlier. An error of a wait ends the session; later calls return [`Error::Ended`]. A session can
 /// be dropped at any time: its peers see the connection close.
 ///
 /// ```
@@ -212,9 +213,15 @@ impl Session {
     /// # Errors
     /// If the run cannot go on.
     pub fn expect_silence(&mut self, span: Duration) -> Result<(), Error> {
-        let SilenceAnnounced = self.exchange.drive().call("announce a silence", ExpectSilence(span))?;
+        let SilenceAnnounced = self.exchange.drive().call("announce a silence", WaitKind::Step, ExpectSilence(span))?;
         // The message to the peers is only queued so far. Before the caller goes silent, it has to leave.
         self.exchange.drive().pump()
+    }
+
+    /// The token that cancels the waits of this session, from any thread: that of the
+    /// [builder](crate::Builder::canceller), if it has been given one.
+    pub fn canceller(&mut self) -> Canceller {
+        self.exchange.drive().canceller().clone()
     }
 
     // Leaving
@@ -291,7 +298,7 @@ impl Session {
         if !self.exchange.is_at_rest() {
             return Ok(false);
         }
-        let Saved { buffers, run } = self.exchange.drive().call("save the machine's buffers", Save)?;
+        let Saved { buffers, run } = self.exchange.drive().call("save the machine's buffers", WaitKind::Step, Save)?;
         let checkpoint = self.snapshot(run, self.exchange.clock(), params, state, buffers);
         self.write(directory, &checkpoint)?;
         Ok(true)

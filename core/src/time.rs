@@ -39,17 +39,23 @@ impl Instant {
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub struct Patience {
     dead_after: Duration,
+    stall_at_most: Duration,
 }
 
 impl Patience {
     /// Timeouts derived from `dead_after`: a peer that stays disconnected for that long is given up as lost.
     pub const fn new(dead_after: Duration) -> Self {
-        Self { dead_after }
+        Self { dead_after, stall_at_most: Duration::MAX }
     }
 
     /// For transports without reconnection, such as threads of one process: a disconnected peer is lost at once.
     pub const fn none() -> Self {
         Self::new(Duration::ZERO)
+    }
+
+    /// With a limit for [`stall_after`](Self::stall_after): waits that end sooner have to be explained sooner.
+    pub const fn with_stall_at_most(self, limit: Duration) -> Self {
+        Self { stall_at_most: limit, ..self }
     }
 
     /// The longest time for which a peer may stay disconnected before it is given up as lost.
@@ -58,10 +64,10 @@ impl Patience {
     }
 
     /// The duration of a wait after which the machine reports a stall and names the peer it waits for: twice
-    /// `dead_after`, at least 2 s.
+    /// `dead_after`, at least 2 s, and at most the [limit](Self::with_stall_at_most).
     pub fn stall_after(self) -> Duration {
         // Twice: a wait for a peer that is only about to be given up should not be reported as a stall.
-        (self.dead_after * 2).max(Duration::from_secs(2))
+        (self.dead_after * 2).max(Duration::from_secs(2)).min(self.stall_at_most)
     }
 }
 

@@ -11,6 +11,7 @@ pub mod node;
 pub mod options;
 pub mod outcome;
 pub mod recipes;
+pub mod stop;
 pub mod task;
 pub mod tensors;
 pub mod threads;

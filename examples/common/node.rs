@@ -6,13 +6,15 @@ use std::ffi::OsString;
 use std::io::Write as _;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use gradwire::tcp::{Address, Key, KeyError, Notice, Refusal, StreamError, TcpError};
-use gradwire::{Cluster, Error, Event, LaunchEnv, LaunchEnvError, LaunchFlags, RunState, Session, Status, Transport};
+use gradwire::{
+    Canceller, Cluster, Error, Event, LaunchEnv, LaunchEnvError, LaunchFlags, RunState, Session, Status, Transport,
+};
 use rustix::process::Signal;
 use toml::de::{DeTable, DeValue};
 
@@ -20,11 +22,14 @@ use super::children::is_ignored;
 use super::options::{self, Options, exit, value};
 use super::outcome::{Ending, number};
 use super::recipes;
+use super::stop::Stop;
 use super::task::Task;
 use super::worker::{self, Checkpoints, OnEvent, Watch, digest};
 
 /// Most processes of a run.
 const PROCESSES_MAX: u32 = 1024;
+/// How long a process may take to stop. Some launchers kill it after two seconds.
+const GRACE: Duration = Duration::from_millis(1500);
 
 /// An exit code and a message.
 type Failure = (u8, String);
@@ -121,6 +126,10 @@ fn process_flags(command: Command) -> Command {
         .arg(
             value("config", "FILE", "TOML file with flags as keys; flags on the command line override it")
                 .value_parser(value_parser!(PathBuf)),
+        )
+        .arg(
+            value("grace", "SECONDS", "Time from SIGTERM to the end of the process, at the latest [default: 1.5]")
+                .value_parser(value_parser!(f64)),
         )
         .arg(
             Arg::new("quiet").long("quiet").action(ArgAction::SetTrue).help("Print no events of peers and connections"),
@@ -223,10 +232,14 @@ pub fn main(args: Vec<OsString>) -> Result<(), Failure> {
         Some(path) => options::matches(command(), with_config(path, args)?)?,
         None => matches,
     };
+    let canceller = Canceller::new();
+    let grace = options::seconds(&matches, "grace")?.unwrap_or(GRACE);
+    // Before anything that can take long.
+    let stop = Stop::on_signals(grace, &canceller).map_err(|error| (exit::RUN, format!("signals: {error}")))?;
     let mut node = Node::from_matches(&matches)?;
+    node.options.canceller = canceller;
     let task = node.options.open()?;
     node.options.start_monitoring(&matches, Some(node.env.rank), task.layout().len())?;
-    let stop = stop_on_signals().map_err(|error| (exit::RUN, format!("signals: {error}")))?;
     node.run(&*task, &stop)
 }
 
@@ -258,8 +271,8 @@ fn with_config(path: &std::path::Path, args: Vec<OsString>) -> Result<Vec<OsStri
 /// code 128 + its number.
 ///
 /// # Errors
-/// If the operating system does not install the handler.
-pub fn stop_on_signals() -> std::io::Result<Arc<AtomicBool>> {
+/// If the operating system does not install the handler, and those of `also`, which is called for each signal.
+pub fn stop_on_signals(also: impl Fn(i32) -> std::io::Result<()>) -> std::io::Result<Arc<AtomicBool>> {
     let stop = Arc::new(AtomicBool::new(false));
     // A write beyond the limit for files is then an error, as on a full disk, and not the end of the process.
     signal_hook::flag::register(signal_hook::consts::SIGXFSZ, Arc::default())?;
@@ -269,6 +282,7 @@ pub fn stop_on_signals() -> std::io::Result<Arc<AtomicBool>> {
         signal_hook::flag::register_conditional_shutdown(signal, 128 + signal, Arc::clone(&again))?;
         signal_hook::flag::register(signal, again)?;
         signal_hook::flag::register(signal, Arc::clone(&stop))?;
+        also(signal)?;
     }
     Ok(stop)
 }
@@ -326,7 +340,7 @@ impl Node {
     }
 
     /// Runs the nodes of this process to the end of the run. `stop`: leave, or suspend the run.
-    fn run(&self, task: &dyn Task, stop: &AtomicBool) -> Result<(), Failure> {
+    fn run(&self, task: &dyn Task, stop: &Stop) -> Result<(), Failure> {
         let rank = self.env.rank;
         self.log(&format!(
             "process {rank} of {} ({}), {} of {} over {}",
@@ -352,12 +366,12 @@ impl Node {
     fn run_over<T: Transport + 'static>(
         &self,
         task: &dyn Task,
-        stop: &AtomicBool,
+        stop: &Stop,
         open: impl Fn(u32, Option<&T>) -> Result<T, Failure>,
     ) -> Result<(), Failure> {
         let (rank, workers) = (self.env.rank, self.options.cluster.workers);
         if rank >= workers {
-            return self.serve(task, open(rank, None)?).map(|status| self.report(None, &status, 0, 0, 0.0));
+            return self.serve(task, open(rank, None)?, stop).map(|status| self.report(None, &status, 0, 0, 0.0));
         }
         // Rank 0 first: the servers of this process connect to it.
         let own = open(rank, None)?;
@@ -368,7 +382,7 @@ impl Node {
                 .into_iter()
                 .map(|transport| {
                     let task = task.copy();
-                    scope.spawn(move || self.serve(&*task, transport))
+                    scope.spawn(move || self.serve(&*task, transport, stop))
                 })
                 .collect();
             let trained = self.train(task, own, stop);
@@ -391,7 +405,7 @@ impl Node {
     }
 
     /// Trains as a worker, and prints the result. Rank 0 also evaluates the model.
-    fn train<T: Transport + 'static>(&self, task: &dyn Task, transport: T, stop: &AtomicBool) -> Result<(), Failure> {
+    fn train<T: Transport + 'static>(&self, task: &dyn Task, transport: T, stop: &Stop) -> Result<(), Failure> {
         let options = &self.options;
         let rank = self.env.rank;
         let evaluator = (rank == 0).then(|| task.copy());
@@ -399,7 +413,7 @@ impl Node {
         let initial = options.initial(task)?;
         let checkpoints = self.checkpoints.as_ref();
         let done = worker::train(options, &mut *task.copy(), transport, initial, checkpoints, &mut progress);
-        let done = done.map_err(|error| self.failure(&error))?;
+        let done = done.map_err(|error| self.failure(&error, stop))?;
         if rank == 0 {
             options.write_export(task, &done.params)?;
         }
@@ -414,7 +428,7 @@ impl Node {
     }
 
     /// Runs a server to the end of the run. Returns its last status.
-    fn serve<T: Transport + 'static>(&self, task: &dyn Task, transport: T) -> Result<Status, Failure> {
+    fn serve<T: Transport + 'static>(&self, task: &dyn Task, transport: T, stop: &Stop) -> Result<Status, Failure> {
         let options = &self.options;
         let mut params = options.initial(task)?;
         let rank = transport.place().0.0;
@@ -433,9 +447,13 @@ impl Node {
             if let Some(checkpoints) = &self.checkpoints {
                 server.checkpoint(&checkpoints.directory, &params)?;
             }
-            server.status()
+            Ok((server.status()?, server.is_whole()))
         };
-        run().map_err(|error| self.failure(&error))
+        let (status, whole) = run().map_err(|error| self.failure(&error, stop))?;
+        if !whole {
+            return Err((exit::RUN, format!("node {rank}: every worker was lost before the end of the run")));
+        }
+        Ok(status)
     }
 
     // Transports
@@ -527,9 +545,10 @@ impl Node {
     }
 
     /// The exit code and the message for an error of a session or server.
-    fn failure(&self, error: &Error) -> Failure {
+    fn failure(&self, error: &Error, stop: &Stop) -> Failure {
         let misfit = self.misfit.lock().unwrap_or_else(PoisonError::into_inner).take();
         let code = match error {
+            Error::Cancelled(_) => stop.code(),
             Error::Config(_)
             | Error::Contract { .. }
             | Error::OtherRun { .. }
@@ -614,7 +633,7 @@ struct TrainingResult {
 /// Follows the training of this process's worker. Rank 0 prints a line per epoch.
 struct Progress<'a> {
     node: &'a Node,
-    stop: &'a AtomicBool,
+    stop: &'a Stop,
     /// At rank 0: a model for evaluation.
     evaluator: Option<Box<dyn Task>>,
     steps: u64,
@@ -623,7 +642,7 @@ struct Progress<'a> {
 
 impl Watch for Progress<'_> {
     fn should_stop(&self) -> bool {
-        self.stop.load(Ordering::Relaxed)
+        self.stop.is_asked()
     }
 
     fn on_event(&self) -> Option<OnEvent> {

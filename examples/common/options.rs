@@ -3,12 +3,13 @@
 //! [`training`] adds the flags to a command, and [`Options::from_matches`] checks and converts their values.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use gradwire::monitor::Board;
 use gradwire::tcp::Address;
 use gradwire::telemetry::Run;
-use gradwire::{Builder, Cluster, LaunchEnv, Layout, Recipe, RunId, Session};
+use gradwire::{Builder, Canceller, Cluster, LaunchEnv, Layout, Recipe, RunId, Session};
 
 use super::executor::Executor;
 use super::hints::Hints;
@@ -16,7 +17,8 @@ use super::recipes;
 use super::task::{self, Task};
 use super::tensors;
 
-/// Exit codes. `--help` lists them; 0 is success, and 130 the end after Ctrl-C.
+/// Exit codes. `--help` lists them; 0 is success: the run is done, or this process has handed
+/// over all that it had, after a signal. 128 + n: signal n has ended the process before that.
 pub mod exit {
     /// A flag or its value is wrong.
     pub const USAGE: u8 = 2;
@@ -57,8 +59,11 @@ pub struct Options {
     pub slow: Option<(u32, f64)>,
     /// Steps per second of each worker; `None`: no limit.
     pub pace: Option<u32>,
-    /// Seconds that a wait may last.
-    pub deadline: u64,
+    /// How long waits may last: all of them, and by kind to join, of a step, and to leave.
+    pub deadline: Option<Duration>,
+    pub deadlines: [Option<Duration>; 3],
+    /// Cancels the waits of the nodes of this process.
+    pub canceller: Canceller,
     /// The smallest number of workers that goes on (tree, ring).
     pub min_workers: Option<u32>,
     /// The run, as the user has named it, and the name for a new one, as the launcher has named its job.
@@ -88,6 +93,23 @@ fn number(name: &'static str, unit: &'static str, default: &'static str, help: &
     value(name, unit, help).default_value(default).allow_negative_numbers(true)
 }
 
+/// A flag for the longest wait of one kind.
+fn deadline(name: &'static str, help: &'static str) -> Arg {
+    value(name, "SECONDS", help).value_parser(value_parser!(f64))
+}
+
+/// The value of a flag in seconds.
+///
+/// # Errors
+/// An exit code and a message, if it is not above 0 or longer than a year.
+pub fn seconds(matches: &ArgMatches, name: &str) -> Result<Option<Duration>, (u8, String)> {
+    let Some(seconds) = matches.get_one::<f64>(name).copied() else { return Ok(None) };
+    if !(seconds > 0.0 && seconds <= 31_536_000.0) {
+        return Err((exit::USAGE, format!("--{name}: expected above 0 and at most 31536000 seconds, got {seconds}")));
+    }
+    Ok(Some(Duration::from_secs_f64(seconds)))
+}
+
 /// Adds the flags of a training to a command, in groups.
 pub fn training(command: Command) -> Command {
     let command = run_flags(command.next_help_heading("Run"));
@@ -111,7 +133,13 @@ fn run_flags(command: Command) -> Command {
                 .value_parser(value_parser!(u32)),
         )
         .arg(value("run", "NAME", "Name of the run: processes and checkpoints of other runs are refused [default: of the job or the peers, else drawn]"))
-        .arg(number("deadline", "SECONDS", "60", "Longest wait").value_parser(value_parser!(u64).range(1..)))
+        .arg(
+            value("deadline", "SECONDS", "Longest wait; a silence that a peer has announced does not count [default: 60]")
+                .value_parser(value_parser!(f64)),
+        )
+        .arg(deadline("join-deadline", "Longest wait to join, and of a server for its first worker"))
+        .arg(deadline("step-deadline", "Longest wait of a step"))
+        .arg(deadline("leave-deadline", "Longest wait to leave, from the last round that is done"))
         .arg(
             value("pace", "N", "Steps per second of each worker [default: no limit]")
                 .value_parser(value_parser!(u32).range(1..=1_000_000)),
@@ -242,7 +270,13 @@ impl Options {
             data,
             slow,
             pace: matches.get_one::<u32>("pace").copied(),
-            deadline: matches.get_one::<u64>("deadline").copied().unwrap_or(60),
+            deadline: seconds(matches, "deadline")?,
+            deadlines: [
+                seconds(matches, "join-deadline")?,
+                seconds(matches, "step-deadline")?,
+                seconds(matches, "leave-deadline")?,
+            ],
+            canceller: Canceller::new(),
             min_workers: matches.get_one::<u32>("min-workers").copied(),
             run,
             job: LaunchEnv::job(),
@@ -325,6 +359,11 @@ impl Options {
     pub fn builder(&self, layout: Layout) -> Builder {
         let builder = Session::builder(layout, self.recipe, self.cluster).optimizer_vectors(self.optimizer_vectors());
         let builder = self.executor.on(self.min_workers.into_iter().fold(builder, Builder::min_workers));
+        let [join, step, leave] = self.deadlines;
+        let builder = self.deadline.into_iter().fold(builder, Builder::deadline);
+        let builder = join.into_iter().fold(builder, Builder::join_deadline);
+        let builder = step.into_iter().fold(builder, Builder::step_deadline);
+        let builder = leave.into_iter().fold(builder, Builder::leave_deadline).canceller(&self.canceller);
         let builder = self.run.into_iter().fold(builder, Builder::run);
         let builder = self.job.into_iter().fold(builder, Builder::job);
         let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();

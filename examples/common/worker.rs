@@ -175,7 +175,7 @@ fn enter<T: Transport + 'static>(
     momentum: &mut [f32],
 ) -> Result<Session, Error> {
     let rank = transport.place().0.index();
-    let builder = options.builder(task.layout()).deadline(Duration::from_secs(options.deadline));
+    let builder = options.builder(task.layout());
     let builder = options.agree(builder, task, params, checkpoints.map(|it| it.every));
     let builder = match checkpoints {
         Some(checkpoints) => builder.on_checkpoint_notice(checkpoints.told_by(rank)),

@@ -85,7 +85,7 @@ impl Measure {
             // The momentum of a codec replaces that of an optimizer, whose best rate is lower by the same factor.
             Rate::Single => single * (1.0 - options.recipe.correction().momentum),
         };
-        Ok(Options { rate, deadline: self.limit.max(1), ..options })
+        Ok(Options { rate, deadline: Some(std::time::Duration::from_secs(self.limit.max(1))), ..options })
     }
 }
 

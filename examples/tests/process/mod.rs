@@ -124,6 +124,18 @@ impl Process {
         signal(self.id(), name);
     }
 
+    /// Asserts that the program ends within `limit`, and returns how it ended.
+    #[track_caller]
+    #[allow(dead_code, reason = "not every file of tests uses it")]
+    pub(crate) fn ends_within(mut self, limit: Duration) -> Ended {
+        let begun = Instant::now();
+        while self.child.try_wait().unwrap().is_none() {
+            assert!(begun.elapsed() < limit, "still running after {limit:?}: {:#?}", self.said);
+            thread::sleep(Duration::from_millis(5));
+        }
+        self.end()
+    }
+
     /// Waits for the end of the program.
     #[track_caller]
     pub(crate) fn end(mut self) -> Ended {

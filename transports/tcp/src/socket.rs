@@ -174,9 +174,15 @@ impl Socket {
     fn tune(&self) -> io::Result<()> {
         // Nagle's algorithm would delay small messages by up to a round trip.
         self.stream.set_nodelay(true)?;
-        // Bounds how long sent data may stay unacknowledged when the peer's host or the network has failed.
-        let millis = u32::try_from(self.dead_after.as_millis()).unwrap_or(u32::MAX);
-        sockopt::set_tcp_user_timeout(&self.stream, millis)?;
+        // Liveness is decided by the keep-alives and timers of the streams. `TCP_USER_TIMEOUT` must stay off: it also
+        // counts the time in which the peer's window is closed, and so ends connections whose peer is alive and only
+        // holds a body back. TCP's own keep-alive probes an idle connection whose node has stopped polling, and so
+        // finds hosts that are gone. The kernel takes whole seconds.
+        let third = Duration::from_secs((self.dead_after / 3).as_secs().max(1));
+        sockopt::set_socket_keepalive(&self.stream, true)?;
+        sockopt::set_tcp_keepidle(&self.stream, third)?;
+        sockopt::set_tcp_keepintvl(&self.stream, third)?;
+        sockopt::set_tcp_keepcnt(&self.stream, 3)?;
         Ok(())
     }
 }

@@ -1,0 +1,64 @@
+//! The end of a process by a signal.
+//!
+//! The first signal asks the process to stop: it does not begin another step, contributes its rest, writes its
+//! checkpoint and leaves. Waits to join end at once. All other waits are cancelled shortly before the grace is over,
+//! and at its end the process ends, whatever it does. A second signal of the same kind ends it at once.
+
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use gradwire::Canceller;
+
+use super::node;
+
+/// The time between the end of the waits and the end of the process. Connections are closed in it.
+const CLOSING: Duration = Duration::from_millis(300);
+
+/// Whether a signal has come, and which one.
+#[derive(Debug)]
+pub struct Stop {
+    asked: Arc<AtomicBool>,
+    /// The number of the last signal; 0: there was none.
+    signal: Arc<AtomicUsize>,
+}
+
+impl Stop {
+    /// Ends this process at most `grace` after SIGTERM, SIGINT or SIGHUP. `canceller` is that of all its nodes.
+    ///
+    /// # Errors
+    /// If the operating system does not install the handlers.
+    pub fn on_signals(grace: Duration, canceller: &Canceller) -> std::io::Result<Self> {
+        let signal = Arc::new(AtomicUsize::new(0));
+        let (mut comes, tell) = UnixStream::pair()?;
+        let asked = node::stop_on_signals(|number| {
+            signal_hook::flag::register_usize(number, Arc::clone(&signal), number as usize)?;
+            signal_hook::low_level::pipe::register(number, tell.try_clone()?).map(drop)
+        })?;
+        let (canceller, number) = (canceller.clone(), Arc::clone(&signal));
+        // A handler may do next to nothing. This thread does the rest.
+        thread::Builder::new().name("stop".to_string()).spawn(move || {
+            let _ = comes.read_exact(&mut [0]);
+            canceller.cancel_after(grace.saturating_sub(CLOSING));
+            thread::sleep(grace);
+            let number = number.load(Ordering::Relaxed);
+            let text = format!("ended by signal {number}, {:.1} s after it: --grace is over", grace.as_secs_f64());
+            let _ = writeln!(std::io::stderr(), "{text}");
+            std::process::exit(128 + number as i32);
+        })?;
+        Ok(Self { asked, signal })
+    }
+
+    /// True if the process has to stop.
+    pub fn is_asked(&self) -> bool {
+        self.asked.load(Ordering::Relaxed)
+    }
+
+    /// The exit code of a process that could not stop in an orderly way: 128 + the number of the signal.
+    pub fn code(&self) -> u8 {
+        128 + self.signal.load(Ordering::Relaxed) as u8
+    }
+}
