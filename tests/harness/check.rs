@@ -9,7 +9,7 @@ use gradwire_core::recipe::{Codec, Lambda, Merge, Pace, Payload, Topology};
 use gradwire_core::status::Presence;
 use gradwire_core::wire::{Message, Push};
 use gradwire_core::{Clock, Event, PeerId, Signal, Status};
-use gradwire_sim::{App, Entry, Fault, Halt, Life, Network, Plan, Random, World};
+use gradwire_sim::{App, Effort, Entry, Fault, Halt, Life, Network, Plan, Random, World};
 
 use super::reference::Reference;
 use super::{Kind, Scenario, Trainer, Truth, UNIT};
@@ -164,7 +164,7 @@ fn world(plan: &Plan, trainer: &Trainer) -> Result<World, Failure> {
 /// connections. The same plan without them gives the same parameters, bit for bit.
 fn same_on_a_calm_network(scenario: &Scenario, stormy: &World) -> Result<(), Failure> {
     let mut plan = scenario.plan.clone();
-    (plan.network, plan.faults) = (Network::calm(), Vec::new());
+    (plan.network, plan.effort, plan.faults) = (Network::calm(), Effort::none(), Vec::new());
     let workers = plan.cluster.workers;
     let truth = Truth::new(workers, plan.layout.len());
     let trainer = Trainer::new(plan.seed, PeerId(0), workers, 0.0, &truth);

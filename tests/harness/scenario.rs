@@ -6,7 +6,7 @@
 
 use gradwire_core::recipe::{Codec, Control, Correction, End, Lambda, Pace, Staleness, Threshold, TopK, Topology};
 use gradwire_core::{Cluster, Duration, Instant, Layout, Patience, PeerId, Recipe};
-use gradwire_sim::{Fault, Network, Plan, Random};
+use gradwire_sim::{Effort, Fault, Network, Plan, Random};
 
 /// The group of recipes that a scenario belongs to. It determines the checks at the end.
 #[derive(Copy, Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -60,7 +60,8 @@ impl Kind {
 #[derive(Clone, Debug)]
 pub struct Scenario {
     pub seed: u64,
-    /// Bit i is set if fault i of the seed takes place. Shrinking clears bits.
+    /// Bit i is set if fault i of the seed takes place, bit [`Scenario::EFFORT`] if operations take the time that the
+    /// seed says. Shrinking clears bits.
     pub mask: u64,
     pub kind: Kind,
     /// Recipe, cluster, network, faults and number of steps.
@@ -180,7 +181,29 @@ fn coded(seed: u64, recipe: Recipe, overlap: bool) -> Recipe {
     }
 }
 
+/// The time that operations take: none for a quarter of the seeds; much for the kernels of a quarter, and for bodies
+/// too in some of these.
+fn effort(seed: u64) -> Effort {
+    let mut random = Random::new(seed, 12);
+    let mut mean = |slow: bool| {
+        let most = if slow { 8_000_000.0 } else { 200_000.0 };
+        Duration::from_nanos((random.unit() * most) as u64)
+    };
+    let [kernel, slow_kernel, body, slow_body, abort] = [false, true, false, true, true].map(&mut mean);
+    match random.below(8) {
+        0 | 1 => Effort::none(),
+        2 => Effort { kernel, ..Effort::none() },
+        3 => Effort { kernel, body, abort },
+        4 | 5 => Effort { kernel, body, ..Effort::none() },
+        6 => Effort { kernel: slow_kernel, body, abort },
+        _ => Effort { kernel: slow_kernel, body: slow_body, abort },
+    }
+}
+
 impl Scenario {
+    /// The bit of the mask for the time that operations take.
+    pub const EFFORT: u32 = 63;
+
     /// The scenario of a seed, with the faults whose bits are set in `mask`; `u64::MAX` selects all.
     pub fn new(seed: u64, mask: u64) -> Self {
         let mut random = Random::new(seed, 3);
@@ -238,6 +261,7 @@ impl Scenario {
         let layout = Layout::new().tensor("own", &[workers as usize]).tensor("shared", &[len - workers as usize]);
         let plan = Plan {
             network,
+            effort: if mask & (1 << Self::EFFORT) == 0 { Effort::none() } else { effort(seed) },
             patience: Patience::new(Duration::from_millis(900)),
             steps: 1 + random.below(8),
             ..Plan::new(seed, layout, recipe, cluster)

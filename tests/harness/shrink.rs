@@ -1,4 +1,5 @@
-//! Reduces a scenario that fails to the fewest faults with which it still fails, and prints the result.
+//! Reduces a scenario that fails to the fewest faults with which it still fails, without the time that operations take if
+//! that is possible, and prints the result.
 
 use gradwire_core::Status;
 use gradwire_sim::Halt;
@@ -18,8 +19,9 @@ pub fn shrink(scenario: Scenario) -> (Scenario, Failure) {
         for bit in (0..64).filter(|bit| smallest.mask & (1 << bit) != 0).collect::<Vec<_>>() {
             let candidate = Scenario::new(smallest.seed, smallest.mask & !(1 << bit));
             let candidate = keep_bug(candidate, &smallest);
-            // The seed has no fault at this bit.
-            if candidate.plan.faults.len() == smallest.plan.faults.len() {
+            // The seed has nothing at this bit.
+            let same = candidate.plan.faults.len() == smallest.plan.faults.len();
+            if same && candidate.plan.effort == smallest.plan.effort {
                 smallest.mask = candidate.mask;
                 continue;
             }
@@ -61,7 +63,7 @@ fn describe(failure: &Failure) -> String {
 /// The text for a scenario that fails: the failure, the scenario, and the command that runs it again.
 pub fn report(scenario: &Scenario, failure: &Failure) -> String {
     format!(
-        "{}\n{:?}, {:?}, {} steps, recipe {}\nnetwork {:?}\nfaults {:#?}\n\
+        "{}\n{:?}, {:?}, {} steps, recipe {}\nnetwork {:?}\neffort {:?}\nfaults {:#?}\n\
          rerun: GRADWIRE_SCENARIO={}:{:x} cargo test --test schedules rerun -- --nocapture",
         describe(failure),
         scenario.kind,
@@ -69,6 +71,7 @@ pub fn report(scenario: &Scenario, failure: &Failure) -> String {
         scenario.plan.steps,
         scenario.plan.recipe,
         scenario.plan.network,
+        scenario.plan.effort,
         scenario.plan.faults,
         scenario.seed,
         scenario.mask,

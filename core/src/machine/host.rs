@@ -132,6 +132,11 @@ impl<R: Role> Machine for Host<R> {
         if let Some(notice) = self.hub.handle_input(now, input)? {
             self.on_notice(notice)?;
         }
+        while let Some(op) = self.hub.take_withdrawn() {
+            if let Some(notice) = self.hub.handle_input(now, Input::Aborted { op })? {
+                self.on_notice(notice)?;
+            }
+        }
         let mut hub = Port::new(&mut self.hub, &mut self.jobs);
         while let Some(peer) = hub.take_lost() {
             self.role.on_lost(&mut hub, peer);

@@ -21,8 +21,8 @@ pub enum Input {
     Timeout,
     /// A connection to this peer is open.
     Connected { peer: PeerId },
-    /// The connection to this peer is closed. The driver then aborts every open operation with the peer, before it
-    /// reports the peer as connected again.
+    /// The connection to this peer is closed. The driver then aborts every operation with the peer that it has begun,
+    /// before it reports the peer as connected again. The machine takes back those that the driver has not been given.
     Disconnected { peer: PeerId },
     /// A message's header has arrived; its body, if any, is still unread. If the length is not 0, the peer's next
     /// header follows only after an [`Output::Receive`] for this one.

@@ -2,7 +2,8 @@
 
 use std::collections::VecDeque;
 
-use gradwire_core::{Duration, Event, Incarnation, Instant, Local, Node, OpId, PeerId, Pool, Signal};
+use gradwire_core::kernel::{Kernel, KernelResult};
+use gradwire_core::{Duration, Event, Incarnation, Instant, Local, Node, OpId, PeerId, Pool, Segment, Signal};
 
 use crate::network::Message;
 
@@ -65,6 +66,29 @@ pub(crate) enum Phase {
     Finishing,
 }
 
+/// A kernel that takes time.
+#[derive(Copy, Clone, Debug)]
+pub(crate) struct Running {
+    pub(crate) op: OpId,
+    pub(crate) work: Work,
+}
+
+/// How far a [`Running`] kernel is.
+#[derive(Copy, Clone, Debug)]
+pub(crate) enum Work {
+    /// The kernel runs when its time is over.
+    Ahead(Kernel),
+    /// The kernel has run. The machine gets the result when its time is over.
+    Done(KernelResult),
+}
+
+/// The receive operation of a message whose body is being read.
+#[derive(Copy, Clone, Debug)]
+pub(crate) struct Receiving {
+    pub(crate) op: OpId,
+    pub(crate) into: Option<Segment>,
+}
+
 pub(crate) struct SimNode {
     pub(crate) life: Life,
     /// `None` before the first start and after a crash.
@@ -90,10 +114,16 @@ pub(crate) struct SimNode {
     pub(crate) inbox: Vec<VecDeque<Message>>,
     /// By peer: the machine has the header of the first message in `inbox`, and has not received its body.
     pub(crate) reading: Vec<bool>,
+    /// By peer: the operation that reads the body of the first message in `inbox`, if that takes time.
+    pub(crate) receiving: Vec<Option<Receiving>>,
+    /// The kernel in progress, if it takes time. Until it ends, the machine's outputs wait.
+    pub(crate) running: Option<Running>,
     /// By peer: whether the machine regards it as connected. It learns of a broken connection later than the network.
     pub(crate) connected: Vec<bool>,
     /// By peer: operations on a broken connection. They are aborted when the machine learns that it broke.
     pub(crate) limbo: Vec<Vec<OpId>>,
+    /// By peer: operations whose abort is scheduled. The connection is not re-established before.
+    pub(crate) aborting: Vec<u32>,
     pub(crate) paused_until: Instant,
     /// When the machine wants its next `Timeout`.
     pub(crate) wake: Option<Instant>,

@@ -25,6 +25,28 @@ pub enum Fault {
     },
 }
 
+/// How long the operations of all nodes take. Times are drawn from exponential distributions with these means.
+///
+/// A kernel runs at its start or at its end, at random. A node runs one kernel at a time, and its machine gives no
+/// output meanwhile, as with an executor on a device. A body whose connection breaks while it is received leaves random
+/// bytes in a part of its buffer.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub struct Effort {
+    /// Mean time of a kernel. Zero: kernels end at once. Three in ten kernels end at once in any case.
+    pub kernel: Duration,
+    /// Mean time from the beginning of a receive operation to its end. Zero: it ends at once.
+    pub body: Duration,
+    /// Mean time from the news that a connection broke to the end of each operation on it. Zero: they end at once.
+    pub abort: Duration,
+}
+
+impl Effort {
+    /// Everything ends at once.
+    pub const fn none() -> Self {
+        Self { kernel: Duration::ZERO, body: Duration::ZERO, abort: Duration::ZERO }
+    }
+}
+
 /// A run to simulate. Plain data: [`Plan::new`] fills it, and its fields can be changed.
 #[derive(Clone, Debug)]
 pub struct Plan {
@@ -38,6 +60,8 @@ pub struct Plan {
     pub cluster: Cluster,
     /// The behaviour of the links.
     pub network: Network,
+    /// The time that operations take.
+    pub effort: Effort,
     /// The timeouts of the machines.
     pub patience: Patience,
     /// Fewest workers that go on without the others, in trees and rings.
@@ -70,13 +94,15 @@ pub struct Saved {
 }
 
 impl Plan {
-    /// A run of one step per worker, from parameters of zero, on a calm network without faults and timeouts.
+    /// A run of one step per worker, from parameters of zero, on a calm network without faults and timeouts. Operations
+    /// take no time.
     pub fn new(seed: u64, layout: Layout, recipe: Recipe, cluster: Cluster) -> Self {
         Self {
             seed,
             recipe,
             cluster,
             network: Network::calm(),
+            effort: Effort::none(),
             patience: Patience::none(),
             quorum: 1,
             resumed: Vec::new(),

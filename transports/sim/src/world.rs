@@ -1,5 +1,6 @@
 //! The event loop: a queue of scheduled events in virtual time, and the nodes that they touch.
 
+mod effort;
 mod host;
 mod links;
 
@@ -7,7 +8,7 @@ use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
 use std::hash::{DefaultHasher, Hash, Hasher};
 
-use gradwire_core::kernel::{self, KernelResult};
+use gradwire_core::kernel::KernelResult;
 use gradwire_core::wire::Message as MachineMessage;
 use gradwire_core::{
     Clock, ConfigError, Contract, Duration, Incarnation, Input, Instant, Local, Machine, Node, OpId, Output, PeerId,
@@ -16,7 +17,7 @@ use gradwire_core::{
 
 use crate::network::{Message, Stream};
 use crate::node::{App, Entry, Life, Log, Phase, SimNode};
-use crate::plan::{Fault, Plan, Saved};
+use crate::plan::{Effort, Fault, Plan, Saved};
 use crate::random::Random;
 
 /// Why a simulation stopped before every node was done.
@@ -70,6 +71,8 @@ pub struct World {
     links: Vec<Link>,
     random: Random,
     incarnations: Random,
+    /// For the times that operations take.
+    efforts: Random,
     log: Vec<Log>,
     delivered: Vec<(PeerId, PeerId, MachineMessage)>,
     trace: u64,
@@ -136,6 +139,25 @@ enum Scheduled {
         node: PeerId,
         epoch: u64,
     },
+    /// The running kernel of a node ends.
+    KernelEnd {
+        node: PeerId,
+        epoch: u64,
+    },
+    /// The body that a node is reading from a peer is complete.
+    BodyEnd {
+        node: PeerId,
+        epoch: u64,
+        peer: PeerId,
+        session: u64,
+    },
+    /// An operation on a broken connection ends.
+    Abort {
+        node: PeerId,
+        epoch: u64,
+        peer: PeerId,
+        op: OpId,
+    },
     Start {
         node: PeerId,
     },
@@ -170,8 +192,11 @@ impl World {
             epoch: 0,
             inbox: vec![VecDeque::new(); count],
             reading: vec![false; count],
+            receiving: vec![None; count],
+            running: None,
             connected: vec![false; count],
             limbo: vec![Vec::new(); count],
+            aborting: vec![0; count],
             paused_until: Instant::ORIGIN,
             wake: None,
         });
@@ -180,6 +205,7 @@ impl World {
             links: (0..count * count).map(|_| Link::default()).collect(),
             random: Random::new(plan.seed, 1),
             incarnations: Random::new(plan.seed, 2),
+            efforts: Random::new(plan.seed, 11),
             contract,
             now: Instant::ORIGIN,
             events: BinaryHeap::new(),
@@ -379,6 +405,12 @@ impl World {
                 if link.session != session || link.connected || !both {
                     return None;
                 }
+                if self.nodes[a.index()].aborting[b.index()] + self.nodes[b.index()].aborting[a.index()] > 0 {
+                    // Both machines first have to see the ends of all operations on the old connection.
+                    self.reconnect(a, b);
+                    return None;
+                }
+                let link = self.link(a, b);
                 link.connected = true;
                 self.nodes[a.index()].connected[b.index()] = true;
                 self.nodes[b.index()].connected[a.index()] = true;
@@ -392,7 +424,7 @@ impl World {
                 self.nodes[node.index()].connected[peer.index()] = false;
                 self.feed(node, Input::Disconnected { peer });
                 for op in std::mem::take(&mut self.nodes[node.index()].limbo[peer.index()]) {
-                    self.feed(node, Input::Aborted { op });
+                    self.abort_after_a_time(node, peer, op);
                 }
                 Some(node)
             }
@@ -420,6 +452,24 @@ impl World {
                     return self.on_computed(node);
                 }
                 None
+            }
+            Scheduled::KernelEnd { node, epoch } => {
+                if self.is_current(node, epoch) && !self.defer(node, || Scheduled::KernelEnd { node, epoch }) {
+                    return self.on_kernel_end(node);
+                }
+                None
+            }
+            Scheduled::BodyEnd { node, epoch, peer, session } => {
+                let again = || Scheduled::BodyEnd { node, epoch, peer, session };
+                let same = self.is_current(node, epoch) && self.link(node, peer).session == session;
+                if same && !self.defer(node, again) { self.on_body_end(node, peer) } else { None }
+            }
+            Scheduled::Abort { node, epoch, peer, op } => {
+                if !self.is_current(node, epoch) || self.defer(node, || Scheduled::Abort { node, epoch, peer, op }) {
+                    return None;
+                }
+                self.nodes[node.index()].aborting[peer.index()] -= 1;
+                self.feed(node, Input::Aborted { op })
             }
             Scheduled::Fault(fault) => self.on_fault(fault),
             Scheduled::Resume { node } => {
@@ -473,6 +523,7 @@ impl World {
         node.wake = None;
         node.connected.fill(false);
         node.limbo.iter_mut().for_each(Vec::clear);
+        node.aborting.fill(0);
         for peer in (0..self.nodes.len() as u32).map(PeerId).filter(|peer| *peer != me) {
             if self.nodes[peer.index()].life == Life::Up {
                 self.reconnect(me, peer);
@@ -480,7 +531,9 @@ impl World {
         }
         // The first input tells the machine the time, from which its waits count. It also runs the kernels that a
         // machine begins with, after which saved buffers can be restored.
+        let effort = std::mem::replace(&mut self.plan.effort, Effort::none());
         let touched = self.feed(me, Input::Timeout);
+        self.plan.effort = effort;
         let node = &mut self.nodes[me.index()];
         if let (Some(saved), Some(machine)) = (self.plan.resumed.get(me.index()), &node.machine) {
             for (buffer, words) in machine.saved().into_iter().zip(&saved.buffers) {
@@ -495,7 +548,8 @@ impl World {
             return;
         }
         let node = &mut self.nodes[me.index()];
-        (node.life, node.machine) = (Life::Down, None);
+        (node.life, node.machine, node.running) = (Life::Down, None, None);
+        node.receiving.fill(None);
         node.epoch += 1;
         for peer in (0..self.nodes.len() as u32).map(PeerId).filter(|peer| *peer != me) {
             self.disconnect(me, peer);
@@ -546,20 +600,15 @@ impl World {
         Some(me)
     }
 
-    /// Carries out the machine's outputs until it waits.
+    /// Carries out the machine's outputs until it waits, or a kernel takes time.
     fn drive(&mut self, me: PeerId) {
         loop {
             let node = &mut self.nodes[me.index()];
-            let Some(machine) = node.machine.as_mut() else { return };
+            let Some(machine) = node.machine.as_mut().filter(|_| node.running.is_none()) else { return };
             let output = machine.poll_output();
             self.note(me, &output);
             match output {
-                Output::Compute { op, kernel } => {
-                    let node = &mut self.nodes[me.index()];
-                    let result = kernel::run(&kernel, &mut node.pool);
-                    let machine = node.machine.as_mut().expect("it has just computed");
-                    machine.handle_input(self.now, Input::Completed { op, result }).expect("an open operation");
-                }
+                Output::Compute { op, kernel } => self.compute(me, op, kernel),
                 Output::Transmit { op, peer, header, body } => self.transmit(me, op, peer, header, body),
                 Output::Receive { op, peer, into } => self.receive(me, op, peer, into),
                 Output::Close { peer, .. } => {

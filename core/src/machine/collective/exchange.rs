@@ -84,6 +84,8 @@ pub(super) struct Round {
     pub(super) phase: Phase,
     /// The open operations of the exchange, and those that fetch the state.
     pub(super) epochs: Epochs,
+    /// Members whose process has been replaced by one that has not heard of the view.
+    strangers: Vec<PeerId>,
 }
 
 /// What the node does in the exchange. Messages of other members are taken in every phase.
@@ -110,7 +112,18 @@ pub(super) struct Outcome {
 impl Round {
     /// No round, in no view.
     pub(super) fn new() -> Self {
-        Self { view: Sequence(0), number: Clock(0), phase: Phase::Idle, epochs: Epochs::new() }
+        Self { view: Sequence(0), number: Clock(0), phase: Phase::Idle, epochs: Epochs::new(), strangers: Vec::new() }
+    }
+
+    /// A new process of a member must hear of the next view first. It would hold a message of this view in front of the
+    /// message that explains the next one.
+    pub(super) fn add_stranger(&mut self, peer: PeerId) {
+        self.strangers.push(peer);
+    }
+
+    /// Can this member take messages of the view now?
+    pub(super) fn can_reach(&self, hub: &Hub, peer: PeerId) -> bool {
+        hub.is_agreed(peer) && !self.strangers.contains(&peer)
     }
 
     /// The round ends here, undone.
@@ -124,6 +137,7 @@ impl Round {
     /// A view begins with this round.
     pub(super) fn enter(&mut self, view: &View, number: Clock) {
         self.stop();
+        self.strangers.clear();
         (self.view, self.number) = (view.number, number);
     }
 

@@ -229,7 +229,7 @@ impl Gather {
     fn send(&mut self, hub: &mut Port<'_, Job>, to: usize) {
         let Arrived { part: Some(own), body, .. } = self.members[self.me].messages[0] else { return };
         let Member { peer, sent, .. } = self.members[to];
-        if to == self.me || sent || !hub.is_agreed(peer) {
+        if to == self.me || sent || !self.round.can_reach(hub, peer) {
             return;
         }
         (self.members[to].sent, self.members[to].sending) = (true, true);
@@ -418,7 +418,8 @@ impl Exchange for Gather {
     fn awaited(&self) -> Option<PeerId> {
         let is_awaited = |member: &&Member| match self.round.is_done() {
             true => member.sending,
-            false => member.messages[0].part.is_none(),
+            // A body whose connection broke is still to come, though its header is here.
+            false => !member.messages[0].ready,
         };
         self.members.iter().find(is_awaited).map(|member| member.peer)
     }

@@ -363,6 +363,9 @@ impl Role for Collective {
         if fresh {
             let incarnation = hub.incarnation(peer);
             hub.event(Event::PeerJoined { peer, incarnation });
+            if self.member.hosts() && self.member.is_in_view() {
+                self.exchange.round_mut().add_stranger(peer);
+            }
         }
         // Messages of this view may have been lost with the connection: the round has to begin anew.
         let may_send = self.member.on_agreed(hub, peer, !fresh, fresh, self.standing());

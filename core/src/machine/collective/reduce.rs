@@ -174,7 +174,7 @@ impl Reduce {
 
     fn send_up(&mut self, hub: &mut Port<'_, Job>, chunk: usize, parent: PeerId) {
         let Progress::Reduced { mean, own } = self.chunks.get(chunk).progress else { return };
-        if !hub.is_agreed(parent) {
+        if !self.round.can_reach(hub, parent) {
             return;
         }
         *self.chunks.progress_mut(chunk) = Progress::Sending;
@@ -252,7 +252,7 @@ impl Reduce {
         let from = self.hops.as_ref().map_or(plain, |hops| hops.body(chunk));
         let dense = result.body(plain).map_or(0, |plain| plain.len);
         for (child, peer) in self.routes.children(chunk) {
-            if sent & 1 << child != 0 || only.is_some_and(|only| only != peer) || !hub.is_agreed(peer) {
+            if sent & 1 << child != 0 || only.is_some_and(|only| only != peer) || !self.round.can_reach(hub, peer) {
                 continue;
             }
             sent |= 1 << child;

@@ -48,6 +48,8 @@ pub(crate) struct Hub {
     joined: bool,
     now: Instant,
     outputs: VecDeque<Output>,
+    /// Operations that the driver has not been given, on connections that broke: they end as aborted.
+    withdrawn: VecDeque<OpId>,
     operations: Operations,
     peers: Peers,
     stalls: Stalls,
@@ -116,6 +118,7 @@ impl Hub {
             joined: false,
             now: Instant::ORIGIN,
             outputs: VecDeque::with_capacity(64),
+            withdrawn: VecDeque::new(),
             operations: Operations::new(),
             peers: Peers::new(nodes),
             stalls: Stalls::new(setup.me, nodes),
@@ -141,10 +144,12 @@ impl Hub {
         Ok(match input {
             Input::Timeout => Some(Notice::Tick),
             Input::Connected { peer } => {
+                self.withdraw(peer);
                 self.on_connected(peer);
                 None
             }
             Input::Disconnected { peer } => {
+                self.withdraw(peer);
                 self.on_disconnected(peer);
                 Some(Notice::Tick)
             }
@@ -180,6 +185,25 @@ impl Hub {
     /// The next output, or how long to wait.
     pub(crate) fn poll_output(&mut self) -> Output {
         self.outputs.pop_front().unwrap_or_else(|| Output::Wait { until: self.next_deadline() })
+    }
+
+    /// An operation that was withdrawn, and has to end as aborted.
+    pub(crate) fn take_withdrawn(&mut self) -> Option<OpId> {
+        self.withdrawn.pop_front()
+    }
+
+    /// Takes back the outputs for a connection that the driver has not been given, for instance because a kernel takes
+    /// time. The next connection begins with a hello, and with headers of its own.
+    fn withdraw(&mut self, peer: PeerId) {
+        let Self { outputs, withdrawn, .. } = self;
+        outputs.retain(|output| match *output {
+            Output::Receive { op, peer: with, .. } | Output::Transmit { op, peer: with, .. } if with == peer => {
+                withdrawn.push_back(op);
+                false
+            }
+            Output::Close { peer: with, .. } => with != peer,
+            _ => true,
+        });
     }
 
     fn next_deadline(&self) -> Option<Instant> {

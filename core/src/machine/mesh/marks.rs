@@ -121,9 +121,10 @@ impl Mark {
         self.sequence == other.sequence && (self.incarnation == other.incarnation || self.sequence == Sequence(0))
     }
 
-    /// Can this process of the origin go on behind this mark?
+    /// Can this process of the origin go on behind this mark? A mark without a process cannot be told from one whose
+    /// ledger lacks the messages of an earlier process.
     pub(super) fn may_flow(&self, process: Incarnation) -> bool {
-        self.incarnation == process || self.incarnation == Incarnation(0)
+        self.incarnation == process
     }
 
     /// The number of the next message of this process of the origin.

@@ -554,7 +554,11 @@ impl Role for Mesh {
             State::Blocked(_) | State::Leaving { announced: false, .. } => {
                 slots.first_awaited().map(|index| neighbours.get(index))
             }
-            State::Leaving { .. } => marks.first_incomplete().or_else(|| self.member.awaited()),
+            State::Leaving { .. } => {
+                // Without a lost member nothing more may come of any stream, before there is a new view.
+                let lost = self.member.first_lost(hub).or_else(|| marks.first_incomplete());
+                lost.or_else(|| self.member.awaited())
+            }
             State::Left if self.member.hosts() => self.member.awaited(),
             _ => None,
         };

@@ -1,6 +1,5 @@
 //! Connections: messages under way, and connections that break and are re-established.
 
-use gradwire_core::kernel::KernelResult;
 use gradwire_core::wire::{HEADER_LEN, Header};
 use gradwire_core::{Input, Machine, OpId, PeerId, Segment};
 
@@ -41,6 +40,8 @@ impl World {
             receiver.inbox[from.index()].clear();
             receiver.reading[from.index()] = false;
             self.nodes[from.index()].limbo[to.index()].extend(open);
+            let torn = self.tear(to, from);
+            self.nodes[to.index()].limbo[from.index()].extend(torn);
         }
         let notice = self.now.after(self.plan.network.notice);
         for (node, peer) in [(a, b), (b, a)] {
@@ -145,27 +146,6 @@ impl World {
             self.received(me, peer, message.op);
         }
         Some(header)
-    }
-
-    pub(super) fn receive(&mut self, me: PeerId, op: OpId, peer: PeerId, into: Option<Segment>) {
-        let now = self.now;
-        let node = &mut self.nodes[me.index()];
-        let machine = node.machine.as_mut().expect("it has just asked");
-        if !node.reading[peer.index()] {
-            // The connection has broken since the header was delivered.
-            return self.abort(me, peer, op);
-        }
-        node.reading[peer.index()] = false;
-        let message = node.inbox[peer.index()].pop_front().expect("a message is being read");
-        if let (Some(into), Some(body)) = (into, &message.body) {
-            node.pool.bytes_mut(into).copy_from_slice(body.bytes());
-            let header = Header::parse(&message.header).expect("headers travel unharmed");
-            self.delivered.push((me, peer, *header.message()));
-        }
-        machine.handle_input(now, Input::Completed { op, result: KernelResult::Nothing }).expect("an open operation");
-        self.received(me, peer, message.op);
-        // The peer's next header can be delivered, once this node's outputs are drained.
-        self.schedule(self.now, Scheduled::Resume { node: me });
     }
 
     /// Completes the sender's operation now that the receiver has the message. A link that buffers has completed it

@@ -1,0 +1,119 @@
+//! Operations that take time: kernels, the reading of bodies, and the ends of operations on broken connections.
+
+use gradwire_core::kernel::{self, Kernel, KernelResult};
+use gradwire_core::wire::Header;
+use gradwire_core::{Duration, Input, Machine, OpId, PeerId, Segment};
+
+use super::{Scheduled, World};
+use crate::node::{Receiving, Running, Work};
+
+impl World {
+    /// A random time with this mean; zero without drawing a number if the mean is zero.
+    fn effort(&mut self, mean: Duration) -> Duration {
+        match mean.as_nanos() as f64 {
+            0.0 => Duration::ZERO,
+            mean => Duration::from_nanos(self.efforts.exponential(mean) as u64),
+        }
+    }
+
+    /// Starts a kernel.
+    pub(super) fn compute(&mut self, me: PeerId, op: OpId, kernel: Kernel) {
+        let mean = self.plan.effort.kernel;
+        let takes = if mean > Duration::ZERO && self.efforts.chance(0.7) { self.effort(mean) } else { Duration::ZERO };
+        let now = self.now;
+        let late = takes > Duration::ZERO && self.efforts.chance(0.5);
+        let node = &mut self.nodes[me.index()];
+        if late {
+            node.running = Some(Running { op, work: Work::Ahead(kernel) });
+        } else {
+            let result = kernel::run(&kernel, &mut node.pool);
+            if takes == Duration::ZERO {
+                let machine = node.machine.as_mut().expect("it has just computed");
+                machine.handle_input(now, Input::Completed { op, result }).expect("an open operation");
+                return;
+            }
+            node.running = Some(Running { op, work: Work::Done(result) });
+        }
+        let epoch = node.epoch;
+        self.schedule(now.after(takes), Scheduled::KernelEnd { node: me, epoch });
+    }
+
+    pub(super) fn on_kernel_end(&mut self, me: PeerId) -> Option<PeerId> {
+        let node = &mut self.nodes[me.index()];
+        let Running { op, work } = node.running.take()?;
+        let result = match work {
+            Work::Ahead(kernel) => kernel::run(&kernel, &mut node.pool),
+            Work::Done(result) => result,
+        };
+        self.feed(me, Input::Completed { op, result })
+    }
+
+    /// Reads the body of the first message from `peer`.
+    pub(super) fn receive(&mut self, me: PeerId, op: OpId, peer: PeerId, into: Option<Segment>) {
+        let takes = self.effort(self.plan.effort.body);
+        let node = &mut self.nodes[me.index()];
+        if !node.reading[peer.index()] {
+            // The connection has broken since the header was delivered.
+            return self.abort(me, peer, op);
+        }
+        assert!(node.receiving[peer.index()].is_none(), "node {me} reads the body of {peer} twice");
+        node.receiving[peer.index()] = Some(Receiving { op, into });
+        if takes == Duration::ZERO {
+            self.take_body(me, peer);
+            // The peer's next header can be delivered, once this node's outputs are drained.
+            self.schedule(self.now, Scheduled::Resume { node: me });
+            return;
+        }
+        let (at, epoch, session) = (self.now.after(takes), node.epoch, self.link(me, peer).session);
+        self.schedule(at, Scheduled::BodyEnd { node: me, epoch, peer, session });
+    }
+
+    pub(super) fn on_body_end(&mut self, me: PeerId, peer: PeerId) -> Option<PeerId> {
+        self.take_body(me, peer);
+        self.drive(me);
+        self.deliver(me);
+        Some(me)
+    }
+
+    /// The body is complete: it goes into the buffer, and the operation ends.
+    fn take_body(&mut self, me: PeerId, peer: PeerId) {
+        let now = self.now;
+        let node = &mut self.nodes[me.index()];
+        let Some(Receiving { op, into }) = node.receiving[peer.index()].take() else { return };
+        node.reading[peer.index()] = false;
+        let message = node.inbox[peer.index()].pop_front().expect("a message is being read");
+        if let (Some(into), Some(body)) = (into, &message.body) {
+            node.pool.bytes_mut(into).copy_from_slice(body.bytes());
+            let header = Header::parse(&message.header).expect("headers travel unharmed");
+            self.delivered.push((me, peer, *header.message()));
+        }
+        let machine = node.machine.as_mut().expect("it is reading");
+        machine.handle_input(now, Input::Completed { op, result: KernelResult::Nothing }).expect("an open operation");
+        self.received(me, peer, message.op);
+    }
+
+    /// The connection breaks while a body is being read. Returns the operation, which has written a part of the buffer.
+    pub(super) fn tear(&mut self, me: PeerId, peer: PeerId) -> Option<OpId> {
+        let Receiving { op, into } = self.nodes[me.index()].receiving[peer.index()].take()?;
+        if let Some(into) = into.filter(|into| into.len > 0) {
+            let torn = self.efforts.below(u64::from(into.len) + 1) as usize;
+            for byte in &mut self.nodes[me.index()].pool.bytes_mut(into)[..torn] {
+                *byte = self.efforts.next() as u8;
+            }
+        }
+        Some(op)
+    }
+
+    /// Ends an operation on a connection that the machine knows to be broken.
+    pub(super) fn abort_after_a_time(&mut self, me: PeerId, peer: PeerId, op: OpId) {
+        let takes = self.effort(self.plan.effort.abort);
+        if takes == Duration::ZERO {
+            self.feed(me, Input::Aborted { op });
+            return;
+        }
+        let node = &mut self.nodes[me.index()];
+        node.aborting[peer.index()] += 1;
+        let (at, epoch) = (self.now.after(takes), node.epoch);
+        self.schedule(at, Scheduled::Abort { node: me, epoch, peer, op });
+    }
+}
