@@ -15,8 +15,8 @@ use std::time::Duration;
 use gradwire_core::kernel::executor::Executor;
 use gradwire_core::status::Waiting;
 use gradwire_core::{
-    Clock, Contract, Event, Input, Instant as Moment, Machine, Node, Output, RunId, Segment, Setup, Signal, Storage,
-    THEIRS, Transport,
+    Clock, Contract, Event, Input, Instant as Moment, Machine, Node, Output, PeerId, RunId, Segment, Setup, Signal,
+    Storage, THEIRS, Transport,
 };
 
 use crate::checkpoint::{Candidates, CheckpointError, LoadedCheckpoint};
@@ -242,6 +242,15 @@ impl<T: Transport> Engine<T> {
         }
     }
 
+    /// Aborts the message to this peer that waits for the device, if there is one: it must not go out on the next
+    /// connection.
+    fn abort_postponed(&mut self, peer: PeerId) {
+        let of_peer = |output: &mut Output| matches!(output, Output::Transmit { peer: to, .. } if *to == peer);
+        if let Some(Output::Transmit { op, .. }) = self.postponed.take_if(of_peer) {
+            self.feed(Input::Aborted { op });
+        }
+    }
+
     fn fetch_view(&mut self) -> Result<bool, Error> {
         self.compute.fetch(self.compute.whole(self.machine.view()))
     }
@@ -444,6 +453,9 @@ impl<T: Transport> Pump for Engine<T> {
                     self.observer.operation_ends(op);
                 }
                 self.feed(input);
+                if let Input::Disconnected { peer } = input {
+                    self.abort_postponed(peer);
+                }
             }
             // Only when it is due: the transport also returns after a wake-up, or for a report or a device.
             None if timeout.is_some_and(|timeout| self.mailbox.elapsed() >= elapsed + timeout) => {

@@ -36,6 +36,12 @@ pub enum Bug {
     BrokenRoundInResidual,
     /// A member of a mesh encodes its contribution again when a round begins anew.
     EncodedTwice,
+    /// An operation that the driver has not been given when its connection breaks goes out on the next one.
+    OldConnection,
+    /// A member of a view is sent messages of it after its process was replaced.
+    StrangersTold,
+    /// A new process of a worker is taken for the one before, of which a message is missing.
+    StreamsMixed,
     /// A node takes part with peers of another run.
     RunNotChecked,
     /// A node that resumes takes the newest moment that it has itself, whatever its peers have.
@@ -43,8 +49,8 @@ pub enum Bug {
 }
 
 impl Bug {
-    /// All bugs, in the order of the enum.
-    pub const ALL: [Self; 16] = [
+    /// All bugs that schedules find, in the order of the enum.
+    pub const ALL: [Self; 19] = [
         Self::NoDedup,
         Self::DedupClearedOnReconnect,
         Self::BoundOffByOne,
@@ -61,5 +67,8 @@ impl Bug {
         Self::HalfRoundApplied,
         Self::BrokenRoundInResidual,
         Self::EncodedTwice,
+        Self::OldConnection,
+        Self::StrangersTold,
+        Self::StreamsMixed,
     ];
 }

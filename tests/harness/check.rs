@@ -28,6 +28,8 @@ pub struct Coverage {
     pub reconnects: u64,
     /// Messages sent again after a broken connection.
     pub resent: u64,
+    /// Bodies whose connection broke while they were received.
+    pub torn: u64,
     /// Peers that a node has given up.
     pub lost: u64,
     /// Nodes that joined more than once.
@@ -128,6 +130,7 @@ impl Coverage {
     fn count(&mut self, scenario: &Scenario, world: &World) {
         let plan = &scenario.plan;
         self.trace = world.trace();
+        self.torn = world.torn();
         for status in statuses(world, plan.cluster.nodes()) {
             self.duplicates += status.counters.duplicates;
             self.late += status.counters.late;

@@ -75,6 +75,7 @@ pub(crate) struct Running {
 
 /// How far a [`Running`] kernel is.
 #[derive(Copy, Clone, Debug)]
+#[allow(clippy::large_enum_variant, reason = "each node has one, in place")]
 pub(crate) enum Work {
     /// The kernel runs when its time is over.
     Ahead(Kernel),

@@ -73,6 +73,8 @@ pub struct World {
     incarnations: Random,
     /// For the times that operations take.
     efforts: Random,
+    /// Receive operations that were aborted before the body was complete.
+    torn: u64,
     log: Vec<Log>,
     delivered: Vec<(PeerId, PeerId, MachineMessage)>,
     trace: u64,
@@ -206,6 +208,7 @@ impl World {
             random: Random::new(plan.seed, 1),
             incarnations: Random::new(plan.seed, 2),
             efforts: Random::new(plan.seed, 11),
+            torn: 0,
             contract,
             now: Instant::ORIGIN,
             events: BinaryHeap::new(),
@@ -341,6 +344,11 @@ impl World {
     /// The bodies that nodes have received in the last event, in order: the receiver, the sender and the message.
     pub fn delivered(&self) -> &[(PeerId, PeerId, MachineMessage)] {
         &self.delivered
+    }
+
+    /// Bodies whose connection broke while they were received.
+    pub fn torn(&self) -> u64 {
+        self.torn
     }
 
     /// A node's status; `None` if its process does not run.

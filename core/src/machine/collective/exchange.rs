@@ -123,7 +123,7 @@ impl Round {
 
     /// Can this member take messages of the view now?
     pub(super) fn can_reach(&self, hub: &Hub, peer: PeerId) -> bool {
-        hub.is_agreed(peer) && !self.strangers.contains(&peer)
+        hub.is_agreed(peer) && (!self.strangers.contains(&peer) || planted!(hub, StrangersTold))
     }
 
     /// The round ends here, undone.

@@ -195,6 +195,9 @@ impl Hub {
     /// Takes back the outputs for a connection that the driver has not been given, for instance because a kernel takes
     /// time. The next connection begins with a hello, and with headers of its own.
     fn withdraw(&mut self, peer: PeerId) {
+        if planted!(self, OldConnection) {
+            return;
+        }
         let Self { outputs, withdrawn, .. } = self;
         outputs.retain(|output| match *output {
             Output::Receive { op, peer: with, .. } | Output::Transmit { op, peer: with, .. } if with == peer => {

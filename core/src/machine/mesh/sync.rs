@@ -145,7 +145,10 @@ impl Sync {
         let flowing = |origin: PeerId| (!relay && view.members.contains(&origin)).then(|| hub.process(origin));
         let mut agrees = true;
         for ((origin, own), theirs) in marks.iter().zip(&self.offered) {
-            let flows = flowing(origin).is_some_and(|process| own.may_flow(process) && theirs.may_flow(process));
+            let may_flow = |mark: &Mark, process| {
+                mark.may_flow(process) || (mark.sequence == Sequence(0) && planted!(hub, StreamsMixed))
+            };
+            let flows = flowing(origin).is_some_and(|process| may_flow(own, process) && may_flow(theirs, process));
             match own.stands_for_the_same(theirs) {
                 true => {}
                 false if flows => self.trusted.push(origin),

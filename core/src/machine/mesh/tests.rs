@@ -186,6 +186,8 @@ fn a_new_process_of_an_origin_begins_at_its_first_message() {
     let mark = Mark::new(Incarnation(1), Sequence(4));
     assert_eq!((mark.next(Incarnation(1)), mark.next(Incarnation(2))), (Sequence(5), Sequence(1)));
     assert!(mark.may_flow(Incarnation(1)) && !mark.may_flow(Incarnation(2)));
+    // One ledger may hold messages of a process that the other has never heard of.
+    assert!(!Mark::default().may_flow(Incarnation(1)));
     assert!(!mark.stands_for_the_same(&Mark::new(Incarnation(2), Sequence(4))));
     assert!(Mark::default().stands_for_the_same(&Mark::new(Incarnation(2), Sequence(0))));
 }

@@ -85,6 +85,24 @@ fn a_planted_lack_of_the_check_of_runs_is_found() {
     s.expect_signal(Signal::OtherRun { peer: PeerId(0), run: tag });
 }
 
+/// What was meant for a connection that broke does not go out on the next one, which begins with a hello.
+#[test]
+fn operations_that_the_driver_was_not_given_end_with_their_connection() {
+    let mut s = server(Recipe::asynchronous().with_lambda(1.0), 2);
+    let header = s.header(0, 1, LEN * 4, Message::Push(push_message(0, 1, 1, 0)));
+    // A kernel takes its time: the driver takes no outputs meanwhile.
+    for input in [header, Input::Disconnected { peer: PeerId(0) }, Input::Connected { peer: PeerId(0) }] {
+        s.machine.handle_input(s.now, input).unwrap();
+    }
+    s.drain();
+    s.expect_transmit(0, Kind::Hello);
+    s.expect_idle();
+    assert_eq!(s.machine.status().operations, 0);
+    // The same update comes again.
+    s.disconnect(0).hello(0, 1).expect_params(0, 0, 0, 0);
+    s.push(0, 1, 0, 1.0).expect_params(0, 1, 1, 0);
+}
+
 #[test]
 fn misuse_changes_nothing() {
     let mut s = server(Recipe::asynchronous().with_lambda(1.0), 2);

@@ -95,6 +95,7 @@ impl World {
     /// The connection breaks while a body is being read. Returns the operation, which has written a part of the buffer.
     pub(super) fn tear(&mut self, me: PeerId, peer: PeerId) -> Option<OpId> {
         let Receiving { op, into } = self.nodes[me.index()].receiving[peer.index()].take()?;
+        self.torn += 1;
         if let Some(into) = into.filter(|into| into.len > 0) {
             let torn = self.efforts.below(u64::from(into.len) + 1) as usize;
             for byte in &mut self.nodes[me.index()].pool.bytes_mut(into)[..torn] {
