@@ -426,14 +426,15 @@ impl<C: Carrier> Streams<C> {
     /// Removes a link from all tables. Its operations are left to the caller.
     fn remove(&mut self, slot: usize) -> Option<Link<C::Stream>> {
         let mut link = self.links[slot].take()?;
-        // This fails only for a source that was never registered.
-        let _ = self.poll.registry().deregister(link.stream.source());
         // The slot may be reused at once: a stale entry would list the next link twice.
         self.runnable.retain(|runnable| *runnable != slot);
         if accepting::is_stranger(&link) {
             self.strangers.remove(slot);
+            // It is closed next, which also ends the registration: a system call less for each.
             return Some(link);
         }
+        // This fails only for a source that was never registered.
+        let _ = self.poll.registry().deregister(link.stream.source());
         for peer in &mut self.peers {
             if peer.link == Some(slot) {
                 (peer.link, peer.open) = (None, false);

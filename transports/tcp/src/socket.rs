@@ -48,6 +48,8 @@ pub struct Socket {
     name: Option<Name>,
     /// The TCP connection is established, which a dialled socket has to wait for.
     connected: bool,
+    /// The options of the socket are set.
+    tuned: bool,
     dead_after: Duration,
 }
 
@@ -83,7 +85,8 @@ impl Sockets {
     fn socket(&self, stream: TcpStream, seen: String, peer: SocketAddr, name: Option<Name>) -> io::Result<Socket> {
         let dials = name.is_some();
         let sealed = self.key.as_ref().map(|key| Sealed::new(key, dials)).transpose()?;
-        Ok(Socket { stream, sealed, seen, peer, name, connected: !dials, dead_after: self.dead_after })
+        let (connected, dead_after) = (!dials, self.dead_after);
+        Ok(Socket { stream, sealed, seen, peer, name, connected, tuned: false, dead_after })
     }
 }
 
@@ -93,9 +96,7 @@ impl Carrier for Sockets {
 
     fn accept(&mut self, listener: &mut Listeners) -> io::Result<Socket> {
         let (stream, address) = listener.accept()?;
-        let socket = self.socket(stream, address.to_string(), address, None)?;
-        socket.tune()?;
-        Ok(socket)
+        self.socket(stream, address.to_string(), address, None)
     }
 
     fn dial(&mut self, address: &str) -> io::Result<Socket> {
@@ -171,9 +172,10 @@ fn at(error: io::Error, name: &Name, target: SocketAddr) -> io::Error {
 
 impl Socket {
     /// Sets the options of the socket. The connection must be established.
-    fn tune(&self) -> io::Result<()> {
+    fn tune(&mut self) -> io::Result<()> {
         // Nagle's algorithm would delay small messages by up to a round trip.
         self.stream.set_nodelay(true)?;
+<<<<<<< HEAD
         // Liveness is decided by the keep-alives and timers of the streams. `TCP_USER_TIMEOUT` must stay off: it also
         // counts the time in which the peer's window is closed, and so ends connections whose peer is alive and only
         // holds a body back. TCP's own keep-alive probes an idle connection whose node has stopped polling, and so
@@ -183,6 +185,12 @@ impl Socket {
         sockopt::set_tcp_keepidle(&self.stream, third)?;
         sockopt::set_tcp_keepintvl(&self.stream, third)?;
         sockopt::set_tcp_keepcnt(&self.stream, 3)?;
+=======
+        // Bounds how long sent data may stay unacknowledged when the peer's host or the network has failed.
+        let millis = u32::try_from(self.dead_after.as_millis()).unwrap_or(u32::MAX);
+        sockopt::set_tcp_user_timeout(&self.stream, millis)?;
+        self.tuned = true;
+>>>>>>> e04a59d (Strangers cost two system calls less; benches/flood.py holds silent connections)
         Ok(())
     }
 }
@@ -225,6 +233,10 @@ impl Stream for Socket {
     }
 
     fn write(&mut self, from: &[IoSlice<'_>]) -> io::Result<usize> {
+        // An accepted connection whose greeting is not valid gets no answer. There can be many of them.
+        if !self.tuned {
+            self.tune()?;
+        }
         let mut stream = &self.stream;
         match &mut self.sealed {
             None => stream.write_vectored(from),
