@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use gradwire_core::telemetry::{Frame, NODES_MAX, Note, NoteKind, Report, Run, printable};
-use gradwire_core::{Instant, PeerId};
+use gradwire_core::{Instant, PeerId, RunId};
 
 /// Samples kept of a node. When a history is full, every other sample is dropped and the interval doubles, so it
 /// always reaches back to the start of the run.
@@ -134,7 +134,14 @@ impl Model {
     /// Updates the model with a frame.
     pub(crate) fn take(&mut self, frame: Frame) {
         match frame {
-            Frame::Run(run) => self.run = Run { recipe: printable(&run.recipe, 1000), ..run },
+            Frame::Run(run) => {
+                // The first frame of a connection. All that the board knows follows, notes included.
+                if run.name.is_some_and(|name| self.is_another(name)) {
+                    *self = Self::default();
+                }
+                self.run = Run { recipe: printable(&run.recipe, 1000), ..run };
+                self.notes.clear();
+            }
             Frame::Report(report) => self.report(report),
             Frame::Note(note) => {
                 self.now = self.now.max(note.at);
@@ -146,7 +153,29 @@ impl Model {
         }
     }
 
+    /// Whether this is the name of another run than the one that is shown.
+    fn is_another(&self, name: RunId) -> bool {
+        // The description may have been made before the name was known.
+        let ours = self.run.name.or_else(|| self.nodes.values().find_map(|node| node.report.run));
+        ours.is_some_and(|ours| ours != name)
+    }
+
+    /// Another board has begun at this time, in the place of one that has ended, such as that of a process that was
+    /// restarted. What only the former one knew is gone.
+    fn rewind(&mut self, now: Instant) {
+        self.now = now;
+        self.nodes.retain(|_, node| node.report.at <= now);
+        self.notes.retain(|note| note.at <= now);
+    }
+
     fn report(&mut self, report: Report) {
+        if report.run.is_some_and(|name| self.is_another(name)) {
+            *self = Self { run: Run { name: report.run, ..std::mem::take(&mut self.run) }, ..Self::default() };
+        }
+        // The time of a board never runs back.
+        if self.nodes.get(&report.status.me.0).is_some_and(|node| report.at < node.report.at) {
+            self.rewind(report.at);
+        }
         // The sample is for the previous time: when a later report comes, all nodes have reported for that time.
         let known = self.nodes.values().any(|node| node.history.iter().next().is_some());
         if known && report.at > self.now && self.history.is_due(seconds(self.now)) {
@@ -225,7 +254,8 @@ impl Model {
 impl Node {
     fn update(&mut self, report: Report) {
         // A restarted node counts from 0 again, and its time may run back: no rate can be measured across a restart.
-        let restarted = report.at < self.base.at
+        let restarted = report.incarnation != self.base.incarnation
+            || report.at < self.base.at
             || report.times.steps < self.base.times.steps
             || report.status.bytes_out() < self.base.status.bytes_out();
         if restarted {
@@ -344,6 +374,67 @@ pub(crate) mod tests {
         assert!((node.now.examples - 1600.0).abs() < 1.0, "{:?}", node.now);
         assert!((node.now.step - 10.0).abs() < 0.1 && (node.now.wait - 0.4).abs() < 0.01, "{:?}", node.now);
         assert!((node.now.ratio - 0.1).abs() < 1e-9 && node.host == "a[2Jb");
+    }
+
+    /// A run of two nodes is followed by another one, whose board begins at time 0 again.
+    #[test]
+    fn a_restarted_run_does_not_look_silent() {
+        let silent = |model: &Model| model.nodes.values().filter(|node| model.silence(node) >= SILENT_AFTER).count();
+        let of_run = |name: Option<&str>| Run { name: name.map(|name| name.parse().unwrap()), ..Run::default() };
+        // With and without a name; in another run, and in the same one, in which the first process was restarted.
+        for names in [[None, None], [Some("one"), Some("two")], [Some("one"), Some("one")]] {
+            let [one, two] = names.map(of_run);
+            let mut model = Model::default();
+            let by = |run: &Run, rank, at, steps| Frame::Report(Report { run: run.name, ..report(rank, at, steps) });
+            model.take(Frame::Run(one.clone()));
+            for rank in 0..3 {
+                model.take(by(&one, rank, 100.0, 1000));
+            }
+            let lost = Note { at: model.now, rank: PeerId(0), kind: NoteKind::PeerLost, peer: PeerId(2), number: 0 };
+            model.take(Frame::Note(lost));
+            model.take(Frame::Run(two.clone()));
+            for rank in 0..2 {
+                model.take(by(&two, rank, 0.1, 1));
+            }
+            assert_eq!((silent(&model), model.nodes.len(), model.notes.len()), (0, 2, 0), "{names:?}");
+            // A node of the new run that falls silent is seen at once, and not when the run is as old as the former.
+            model.take(by(&two, 0, 3.0, 30));
+            assert_eq!(silent(&model), 1, "{names:?}");
+        }
+        // The name can be known later than the description.
+        let mut model = Model::default();
+        let by = |name: &str, rank, at| Report { run: Some(name.parse().unwrap()), ..report(rank, at, 9) };
+        model.take(Frame::Run(of_run(None)));
+        model.take(Frame::Report(by("one", 0, 5.0)));
+        model.take(Frame::Report(by("one", 1, 5.0)));
+        model.take(Frame::Run(of_run(None)));
+        model.take(Frame::Report(by("two", 0, 7.0)));
+        assert_eq!(model.nodes.len(), 1);
+    }
+
+    /// A connection that breaks and is made again brings the same notes once more.
+    #[test]
+    fn notes_are_not_doubled_by_a_new_connection() {
+        let mut model = Model::default();
+        let note =
+            Note { at: Instant::from_nanos(0), rank: PeerId(0), kind: NoteKind::Joined, peer: PeerId(0), number: 0 };
+        for _ in 0..2 {
+            model.take(Frame::Run(Run::default()));
+            model.take(Frame::Report(report(0, 1.0, 1)));
+            model.take(Frame::Note(note));
+        }
+        assert_eq!((model.notes.len(), model.nodes.len()), (1, 1));
+    }
+
+    /// A process that comes back counts from 0 again: no rate is measured across that.
+    #[test]
+    fn a_new_incarnation_is_another_process() {
+        let mut model = Model::default();
+        model.take(Frame::Report(report(0, 1.0, 10)));
+        // It has taken more steps since than the former process had.
+        let again = Report { incarnation: Incarnation(2), ..report(0, 2.0, 5000) };
+        model.take(Frame::Report(again));
+        assert_eq!(model.nodes[&0].now.examples, 0.0);
     }
 
     /// Histories and nodes stay within their bounds, also when times and counters run back.
