@@ -175,7 +175,6 @@ impl Socket {
     fn tune(&mut self) -> io::Result<()> {
         // Nagle's algorithm would delay small messages by up to a round trip.
         self.stream.set_nodelay(true)?;
-<<<<<<< HEAD
         // Liveness is decided by the keep-alives and timers of the streams. `TCP_USER_TIMEOUT` must stay off: it also
         // counts the time in which the peer's window is closed, and so ends connections whose peer is alive and only
         // holds a body back. TCP's own keep-alive probes an idle connection whose node has stopped polling, and so
@@ -185,12 +184,7 @@ impl Socket {
         sockopt::set_tcp_keepidle(&self.stream, third)?;
         sockopt::set_tcp_keepintvl(&self.stream, third)?;
         sockopt::set_tcp_keepcnt(&self.stream, 3)?;
-=======
-        // Bounds how long sent data may stay unacknowledged when the peer's host or the network has failed.
-        let millis = u32::try_from(self.dead_after.as_millis()).unwrap_or(u32::MAX);
-        sockopt::set_tcp_user_timeout(&self.stream, millis)?;
         self.tuned = true;
->>>>>>> e04a59d (Strangers cost two system calls less; benches/flood.py holds silent connections)
         Ok(())
     }
 }
