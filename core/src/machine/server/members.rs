@@ -3,6 +3,7 @@
 use super::{Job, Life, Owed, Port, Server, State};
 use crate::id::{PeerId, Sequence};
 use crate::kernel::Kernel;
+use crate::machine::hub::Awaited;
 use crate::machine::{Event, Signal};
 
 impl Server {
@@ -75,6 +76,14 @@ impl Server {
         }
     }
 
+    /// A worker that this server has lost, and that can come back.
+    pub(super) fn first_lost(&self) -> Option<Awaited> {
+        let lost = self.workers.iter().position(|life| matches!(life, Life::Lost | Life::Stayed))?;
+        let on = PeerId(lost as u32);
+        let at = self.shards.iter().map(|shard| shard.clocks.clock(on)).min().unwrap_or_default();
+        Some(Awaited { on, at, clock: at.next() })
+    }
+
     fn retire(&mut self, worker: PeerId, life: Life) {
         self.workers[worker.index()] = life;
         for shard in self.shards.iter_mut().filter(|shard| shard.clocks.is_member(worker)) {
@@ -116,7 +125,9 @@ impl Server {
             Life::Staying => hub.is_agreed(PeerId(rank)),
             _ => false,
         };
-        if self.state != State::Ending && !(0..).zip(&self.workers).any(here) {
+        // Without reconnection, who is lost cannot come back.
+        let may_come_back = !hub.setup.patience.dead_after().is_zero();
+        if may_come_back && self.state != State::Ending && !(0..).zip(&self.workers).any(here) {
             return;
         }
         let may_return = |life: &Life| matches!(life, Life::Lost | Life::Stayed);

@@ -299,6 +299,7 @@ impl Role for Server {
     fn awaited(&self, hub: &Hub) -> Option<Awaited> {
         match self.state {
             State::Starting => self.awaited_at_start(),
+            State::Running if self.alone => self.first_lost(),
             State::Running => self.held_up(hub).or_else(|| self.stays_for()),
             State::Ending | State::Finished => None,
         }
