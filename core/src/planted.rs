@@ -16,8 +16,8 @@ pub enum Bug {
     DenominatorByCount,
     /// The residual of an encoder is set to zero after each message.
     ResidualDropped,
-    /// A joining mesh peer applies messages before its snapshot, and the snapshot overwrites them.
-    SnapshotAppliedLate,
+    /// A mesh peer that takes the donor's ledger does not add its own messages that are not in it.
+    SnapshotOverwrites,
     /// The contributions of a round are merged in order of arrival instead of rank order.
     ArrivalOrder,
     /// Late updates get the factor of fresh updates.
@@ -57,7 +57,7 @@ impl Bug {
         Self::MinimumOverDead,
         Self::DenominatorByCount,
         Self::ResidualDropped,
-        Self::SnapshotAppliedLate,
+        Self::SnapshotOverwrites,
         Self::ArrivalOrder,
         Self::StalenessIgnored,
         Self::RestDividedByC,

@@ -77,7 +77,7 @@ impl Exchange {
         let own = *self.marks.get(me);
         for slot in self.slots.own() {
             let entry = *self.slots.entry(slot);
-            if !own.covers(&entry.quanta) {
+            if !own.covers(&entry.quanta) && !planted!(hub, SnapshotOverwrites) {
                 self.replica.on_own(entry.count());
                 self.replica.decode(hub, self.slots.body(slot), Job::Own);
             }
@@ -201,7 +201,7 @@ impl Exchange {
     /// Takes the held messages, as far as there are slots.
     pub(super) fn maybe_receive(&mut self, hub: &mut Port<'_, Job>) {
         let dedup = !planted!(hub, NoDedup);
-        if !self.open && !planted!(hub, SnapshotAppliedLate) {
+        if !self.open {
             return;
         }
         loop {
