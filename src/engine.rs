@@ -422,7 +422,7 @@ impl<T: Transport> Engine<T> {
         // Most pumps change nothing, and need no lock.
         if waiting != self.shown {
             self.shown = waiting;
-            self.mailbox.set_waiting(waiting);
+            self.mailbox.set_waiting(self.transport.place().0, waiting);
         }
     }
 }

@@ -89,8 +89,8 @@ pub struct Awaited {
     pub clock: u64,
     /// How long the machine has waited for the peer.
     pub since: Duration,
-    /// The node that named the peer: this node, or the next in a chain of waits.
-    pub reported_by: PeerId,
+    /// The node that named the peer, if that is the next one in a chain of waits and not this node.
+    pub reported_by: Option<PeerId>,
 }
 
 impl fmt::Display for Error {
@@ -151,7 +151,7 @@ impl fmt::Display for Overdue {
             ": waiting for peer {peer} (at clock {at}) since {:.1} s, to reach clock {clock}",
             since.as_secs_f64()
         )?;
-        write!(f, "; reported by peer {reported_by}")
+        reported_by.map_or(Ok(()), |by| write!(f, "; reported by peer {by}"))
     }
 }
 

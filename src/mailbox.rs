@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use gradwire_core::kernel::executor::{Executor, ExecutorError};
 use gradwire_core::status::Waiting;
-use gradwire_core::{Event, Pool, RunId, Segment, Status, Storage};
+use gradwire_core::{Event, PeerId, Pool, RunId, Segment, Status, Storage};
 
 use crate::checkpoint::Checkpoint;
 use crate::error::{Awaited, Error, Overdue};
@@ -246,6 +246,8 @@ struct Contents {
     progress: Option<(f32, f32)>,
     /// The peer that the machine waits for.
     waiting: Option<Waiting>,
+    /// This node, as the engine knows it.
+    me: Option<PeerId>,
     events: VecDeque<Event>,
     failure: Option<Error>,
     /// The session or server has been dropped.
@@ -355,7 +357,7 @@ impl Mailbox {
             at: waiting.at.0,
             clock: waiting.clock.0,
             since: self.elapsed().saturating_sub(Duration::from_nanos(waiting.since.as_nanos())),
-            reported_by: waiting.reported_by,
+            reported_by: Some(waiting.reported_by).filter(|by| contents.me != Some(*by)),
         });
         Overdue { what: wait.purpose, waited: wait.lasted(), on }
     }
@@ -386,8 +388,9 @@ impl Mailbox {
         self.change(|contents| contents.failure = Some(error));
     }
 
-    pub(crate) fn set_waiting(&self, waiting: Option<Waiting>) {
-        self.lock().waiting = waiting;
+    pub(crate) fn set_waiting(&self, me: PeerId, waiting: Option<Waiting>) {
+        let mut contents = self.lock();
+        (contents.me, contents.waiting) = (Some(me), waiting);
     }
 
     pub(crate) fn take_progress(&self) -> Option<(f32, f32)> {

@@ -4,7 +4,7 @@
 
 use std::ffi::OsString;
 use std::io::Write as _;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -719,8 +719,8 @@ fn launch_env(matches: &ArgMatches) -> Result<LaunchEnv, Failure> {
 /// An address at which a listener of this process is reached from this process.
 fn reachable(at: IpAddr) -> IpAddr {
     match at {
-        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
-        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        // A listener at all addresses takes both families. A host without IPv6 can have such a listener, but has no ::1.
+        at if at.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
         at => at,
     }
 }

@@ -78,6 +78,9 @@ impl Machines {
             ip(&["netns", "exec", &name, "sh", "-c", &settings])?;
             batch(&name, "link set lo up\n")?;
             self.set_hosts(machine, "127.0.0.1 localhost\n::1 localhost\n");
+            // No name server: this one refuses at once.
+            fs::write(self.directory(machine).join("resolv.conf"), "nameserver 127.0.0.1\n")
+                .map_err(|e| e.to_string())?;
         }
         for i in 0..self.count {
             let name = self.namespace(i);
