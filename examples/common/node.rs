@@ -107,7 +107,11 @@ pub fn command() -> Command {
 
 fn process_flags(command: Command) -> Command {
     command
-        .arg(value("rank", "N", "Rank of this process, from 0; needs --processes").value_parser(value_parser!(u32)))
+        .arg(
+            value("rank", "N", "Rank of this process, from 0; needs --processes")
+                .allow_negative_numbers(true)
+                .value_parser(value_parser!(u32)),
+        )
         .arg(
             value("processes", "N", "Number of processes; needs --rank")
                 .value_parser(value_parser!(u32).range(1..=i64::from(PROCESSES_MAX))),

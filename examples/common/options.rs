@@ -216,6 +216,9 @@ impl Options {
         let usage = |text: String| (exit::USAGE, text);
         let text = |name: &str| matches.get_one::<String>(name).cloned();
         let name = text("recipe").unwrap_or_default();
+        if name.trim().is_empty() {
+            return Err(usage("--recipe: expected the name of a recipe, got nothing; see --help".to_string()));
+        }
         let recipe = recipes::from_matches(&name, matches)?;
         let default_servers = u32::from(recipe.needs_servers());
         let servers = matches.get_one::<u32>("servers").copied().unwrap_or(default_servers);
@@ -239,6 +242,17 @@ impl Options {
         let rate = matches.get_one::<f32>("rate").copied().unwrap_or(default);
         if !(rate.is_finite() && rate > 0.0) {
             return Err(usage(format!("--rate: expected a finite number above 0, got {rate}")));
+        }
+        if let Some(fewest) = matches.get_one::<u32>("min-workers").copied().filter(|fewest| *fewest > workers) {
+            let text = format!("--min-workers: expected at most the number of workers ({workers}), got {fewest}");
+            return Err((exit::CONFIG, text));
+        }
+        let export = text("export").map(PathBuf::from);
+        // Found out before the training, and not after it.
+        if let Some(directory) = export.as_ref().and_then(|path| path.parent()).filter(|it| !it.as_os_str().is_empty())
+            && !directory.is_dir()
+        {
+            return Err((exit::DATA, format!("--export: expected an existing directory, got {}", directory.display())));
         }
         let decay = matches.get_one::<f32>("decay").copied().unwrap_or(1.0);
         if !(decay > 0.0 && decay <= 1.0) {
@@ -285,7 +299,7 @@ impl Options {
             hints: Hints::default(),
             executor: Executor::from_name(&text("executor").unwrap_or_default())?,
             init: text("init").map(PathBuf::from),
-            export: text("export").map(PathBuf::from),
+            export,
         })
     }
 
@@ -428,9 +442,22 @@ impl Options {
 
 /// Parses a command line. The text of `--help` is returned as an error with code 0.
 pub fn matches(command: Command, args: Vec<std::ffi::OsString>) -> Result<ArgMatches, (u8, String)> {
-    command.try_get_matches_from(args).map_err(|error| {
-        let code = if error.use_stderr() { exit::USAGE } else { 0 };
-        (code, error.to_string())
+    // The standard library's words for a value that is no number are those of its own parser.
+    const WORDS: [(&str, &str); 7] = [
+        (": invalid digit found in string", ": expected a whole number, 0 or more"),
+        (": number too large to fit in target type", ": expected a smaller number"),
+        (": cannot parse integer from empty string", ": expected a whole number, got nothing"),
+        (": cannot parse float from empty string", ": expected a number, got nothing"),
+        (": invalid float literal", ": expected a number"),
+        (": 0 is not in 1..=4294967295", ": expected at least 1"),
+        (": 0 is not in 1..18446744073709551615", ": expected at least 1"),
+    ];
+    command.try_get_matches_from(args).map_err(|error| match error.use_stderr() {
+        true => {
+            let text = error.to_string();
+            (exit::USAGE, WORDS.iter().fold(text, |text, (from, to)| text.replace(from, to)))
+        }
+        false => (0, error.to_string()),
     })
 }
 

@@ -17,7 +17,12 @@ pub fn export(layout: &Layout, params: &[f32], path: &Path) -> Result<(), String
 /// Reads parameters from a file: every tensor of the layout, by name.
 pub fn import(layout: &Layout, path: &Path, params: &mut [f32]) -> Result<(), String> {
     let file = std::fs::read(path).map_err(|error| format!("{}: {error}", path.display()))?;
-    decode(layout, &file, params).map_err(|error| format!("{}: {error}", path.display()))
+    decode(layout, &file, params).map_err(|error| {
+        match error.starts_with("header: ") || error.starts_with("expected ") {
+            true => format!("{}: expected a safetensors file: {error}", path.display()),
+            false => format!("{}: {error}", path.display()),
+        }
+    })
 }
 
 fn encode(layout: &Layout, params: &[f32]) -> Vec<u8> {

@@ -21,7 +21,8 @@ fn main() -> ExitCode {
     let mut args = std::env::args_os();
     // `launch` has started itself as the built-in program.
     if std::env::var_os(BUILT_IN).is_some() {
-        return gradwire_examples::end(node::main(args.collect()));
+        // Its messages call it by its name.
+        return gradwire_examples::end(node::main(["node".into()].into_iter().chain(args.skip(1)).collect()));
     }
     gradwire_examples::end(run(args.by_ref().collect()))
 }
@@ -48,11 +49,13 @@ fn command() -> Command {
             value("processes", "N", "Number of processes, 1 to 1024")
                 .short('n')
                 .default_value("4")
+                .allow_negative_numbers(true)
                 .value_parser(value_parser!(u32).range(1..=1024)),
         )
         .arg(
             value("restart", "N", "How often a process that fails is restarted")
                 .default_value("0")
+                .allow_negative_numbers(true)
                 .value_parser(value_parser!(u32)),
         )
         .arg(
@@ -65,7 +68,7 @@ fn command() -> Command {
             Arg::new("command")
                 .required(true)
                 .num_args(1..)
-                .last(true)
+                .trailing_var_arg(true)
                 .value_name("PROGRAM")
                 .help("The program and its arguments; node is built in")
                 .value_parser(value_parser!(OsString)),
@@ -78,7 +81,7 @@ fn run(args: Vec<OsString>) -> Result<(), (u8, String)> {
     let restarts = matches.get_one::<u32>("restart").copied().unwrap_or(0);
     let mut command = matches.get_many::<OsString>("command").into_iter().flatten().cloned();
     let name = command.next().unwrap_or_default();
-    let failed = |error: std::io::Error| (exit::RUN, format!("launch: {}: {error}", name.display()));
+    let failed = |error: std::io::Error| (exit::RUN, format!("launch: cannot start {name:?}: {error}"));
     let program = match name == "node" {
         true => std::env::current_exe().map_err(failed)?.into_os_string(),
         false => name.clone(),

@@ -300,6 +300,18 @@ fn bad_arguments_are_refused_by_name() {
     refused("--slow-rank 9:2", 2, "expected R:FACTOR with R below 4");
     refused("--rate 0", 2, "--rate: expected a finite number above 0, got 0");
     refused("--hidden 12,x", 2, "--hidden: expected sizes");
+    refused("--epochs abc", 2, "invalid value 'abc' for '--epochs <N>': expected a whole number, 0 or more");
+    refused("--epochs 0", 2, "invalid value '0' for '--epochs <N>': expected at least 1");
+    refused("--seed -1", 2, "expected a whole number, 0 or more");
+    refused("--rate abc", 2, "invalid value 'abc' for '--rate <RATE>': expected a number");
+    refused("--recipe=", 2, "--recipe: expected the name of a recipe, got nothing");
+    refused("--min-workers 9", 3, "--min-workers: expected at most the number of workers (4), got 9");
+    refused("--export /nowhere/x", 6, "--export: expected an existing directory, got /nowhere");
+    for wrong in ["abc", "127.0.0.1", "127.0.0.1:abc", "127.0.0.1:65536"] {
+        let expected = format!("expected HOST:PORT, got \"{wrong}\"");
+        refused(&format!("--monitor {wrong}"), 2, &format!("--monitor: {expected}"));
+        refused(&format!("--metrics {wrong}"), 2, &format!("--metrics: {expected}"));
+    }
 }
 
 #[test]

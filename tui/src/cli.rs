@@ -211,6 +211,10 @@ fn action(matches: &ArgMatches) -> Result<Action, Failure> {
     } else if matches.get_flag("measure") {
         Ok(Action::Measure { nodes })
     } else if let Some(address) = matches.get_one::<String>("address").cloned() {
+        let port = address.rsplit_once(':').filter(|(host, _)| !host.is_empty()).map(|(_, port)| port);
+        if !port.is_some_and(|port| port.parse::<u16>().is_ok_and(|port| port > 0)) {
+            return Err(format!("expected HOST:PORT with a port from 1 to 65535, got {address:?}"));
+        }
         Ok(Action::Watch { address })
     } else if let Some(path) = matches.get_one::<PathBuf>("replay").cloned() {
         Ok(Action::Replay { path })

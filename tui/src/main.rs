@@ -85,8 +85,11 @@ fn run(options: Options) -> Result<u8, Failure> {
             Source::Live(source::spawn(move |updates| demo::run(nodes, updates)))
         }
     };
-    let recorder = options.record.as_deref().map(Recorder::create).transpose();
-    let mut feed = Feed::new(source, recorder.map_err(|error| format!("--record: {error}"))?);
+    let recorder = options
+        .record
+        .as_deref()
+        .map(|path| Recorder::create(path).map_err(|error| format!("--record {}: {error}", path.display())));
+    let mut feed = Feed::new(source, recorder.transpose()?);
     app.playback = feed.playback();
     if options.once || options.json || !io::stdout().is_terminal() {
         return text::print(&mut app, &mut feed, &options);

@@ -148,9 +148,11 @@ impl Queue {
     }
 }
 
-/// False for lines that follow the message of a failure and say nothing about it.
+/// False for lines that follow the message of a failure and add nothing to it: hints, and details, which are indented.
 fn says_why(line: &[u8]) -> bool {
-    !line.trim_ascii().is_empty() && !line.starts_with(b"note: run with `RUST_BACKTRACE")
+    const HINTS: [&[u8]; 3] = [b"note: ", b"Usage: ", b"For more information, try "];
+    let is_detail = line.first().is_none_or(u8::is_ascii_whitespace);
+    !is_detail && !HINTS.iter().any(|hint| line.starts_with(hint))
 }
 
 #[cfg(test)]
@@ -179,6 +181,18 @@ mod tests {
         assert_eq!(split(&[&long]).iter().map(Vec::len).collect::<Vec<_>>(), [LINE_MAX, LINE_MAX, 1]);
         let whole = [vec![b'x'; LINE_MAX], b"\ny\n".to_vec()].concat();
         assert_eq!(split(&[&whole]).iter().map(Vec::len).collect::<Vec<_>>(), [LINE_MAX, 1]);
+    }
+
+    #[test]
+    fn details_do_not_stand_for_the_message() {
+        let clap = "error: unexpected argument '--x' found\n\n  tip: a similar one exists: '--y'\n\nUsage: node --y\n\n\
+                    For more information, try '--help'.";
+        let python = "Traceback (most recent call last):\n  File \"a.py\", line 1, in f\n    f()\nValueError: no";
+        let rust = "thread 'main' panicked at a.rs:1:2:\nno\nnote: run with `RUST_BACKTRACE=1` environment variable";
+        for (text, why) in [(clap, "error: unexpected argument '--x' found"), (python, "ValueError: no"), (rust, "no")]
+        {
+            assert_eq!(text.lines().rfind(|line| says_why(line.as_bytes())), Some(why));
+        }
     }
 
     /// A process that prints without end fills no memory, and is read again when the printer goes on.
