@@ -70,7 +70,8 @@ pub struct Counters {
     pub lost: u64,
     /// Reconnections of peers.
     pub reconnects: u64,
-    /// Messages sent again after a broken connection.
+    /// Contributions sent to the same peer again after a broken connection. 0 in rounds without servers: a round that
+    /// breaks off begins anew.
     pub resent: u64,
 }
 
@@ -105,11 +106,11 @@ pub enum Presence {
 pub struct LinkStatus {
     /// Rank of the peer.
     pub peer: PeerId,
-    /// Bytes sent, headers and bodies.
+    /// Bytes of the messages handed to the driver, headers and bodies.
     pub bytes_out: u64,
     /// Bytes received, headers and bodies.
     pub bytes_in: u64,
-    /// Number of messages sent.
+    /// Number of messages handed to the driver.
     pub messages_out: u64,
     /// Number of messages received.
     pub messages_in: u64,

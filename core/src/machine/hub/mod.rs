@@ -48,6 +48,8 @@ pub(crate) struct Hub {
     joined: bool,
     now: Instant,
     outputs: VecDeque<Output>,
+    /// For each transmission among the outputs: the length that its body would have as plain floats.
+    dense: VecDeque<u32>,
     /// Operations that the driver has not been given, on connections that broke: they end as aborted.
     withdrawn: VecDeque<OpId>,
     operations: Operations,
@@ -118,6 +120,7 @@ impl Hub {
             joined: false,
             now: Instant::ORIGIN,
             outputs: VecDeque::with_capacity(64),
+            dense: VecDeque::with_capacity(64),
             withdrawn: VecDeque::new(),
             operations: Operations::new(),
             peers: Peers::new(nodes),
@@ -184,7 +187,14 @@ impl Hub {
 
     /// The next output, or how long to wait.
     pub(crate) fn poll_output(&mut self) -> Output {
-        self.outputs.pop_front().unwrap_or_else(|| Output::Wait { until: self.next_deadline() })
+        let Some(output) = self.outputs.pop_front() else { return Output::Wait { until: self.next_deadline() } };
+        // Counted here: a message that is taken back has not been sent.
+        if let Output::Transmit { peer, header, .. } = output {
+            let dense = self.dense.pop_front().unwrap_or_default();
+            self.counters.dense_bytes += HEADER_LEN as u64 + u64::from(dense);
+            self.peers.get_mut(peer).on_sent(header.length(), self.now);
+        }
+        output
     }
 
     /// An operation that was withdrawn, and has to end as aborted.
@@ -198,15 +208,19 @@ impl Hub {
         if planted!(self, OldConnection) {
             return;
         }
-        let Self { outputs, withdrawn, .. } = self;
-        outputs.retain(|output| match *output {
-            Output::Receive { op, peer: with, .. } | Output::Transmit { op, peer: with, .. } if with == peer => {
-                withdrawn.push_back(op);
-                false
-            }
-            Output::Close { peer: with, .. } => with != peer,
-            _ => true,
-        });
+        let Self { outputs, dense, withdrawn, .. } = self;
+        let of_peer = |output: &Output| match *output {
+            Output::Receive { peer: with, .. } | Output::Transmit { peer: with, .. } => with == peer,
+            Output::Close { peer: with, .. } => with == peer,
+            _ => false,
+        };
+        let mut transmissions = outputs.iter().filter(|output| matches!(output, Output::Transmit { .. }));
+        dense.retain(|_| !transmissions.next().is_some_and(of_peer));
+        withdrawn.extend(outputs.iter().filter(|output| of_peer(output)).filter_map(|output| match *output {
+            Output::Receive { op, .. } | Output::Transmit { op, .. } => Some(op),
+            _ => None,
+        }));
+        outputs.retain(|output| !of_peer(output));
     }
 
     fn next_deadline(&self) -> Option<Instant> {
@@ -241,9 +255,8 @@ impl Hub {
         let length = body.map_or(0, |body| body.len);
         let Setup { me, incarnation, .. } = self.setup;
         let header = Header::new(self.setup.contract.digest() as u32, me, incarnation, length, message);
-        self.peers.get_mut(peer).on_sent(length, self.now);
-        self.counters.dense_bytes += HEADER_LEN as u64 + u64::from(dense);
         let op = self.operations.begin(purpose);
+        self.dense.push_back(dense);
         self.outputs.push_back(Output::Transmit { op, peer, header, body });
         op
     }

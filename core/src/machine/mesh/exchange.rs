@@ -133,7 +133,7 @@ impl Exchange {
     /// Begins to send to neighbour `to` on a new connection, or in a new view.
     fn restart(&mut self, hub: &mut Port<'_, Job>, to: usize) {
         let Some(start) = self.start(hub, to) else { return };
-        hub.counters.resent += self.slots.restart(to);
+        self.slots.restart(to);
         if !self.neighbours.is_relay() {
             // What the neighbour has need not be sent. In a relay tree, those behind it may lack it.
             for slot in 0..self.slots.len() {
@@ -374,7 +374,7 @@ impl Exchange {
             return;
         }
         while let Some(slot) = self.slots.next_to_send(to) {
-            self.slots.on_sending(slot, to);
+            hub.counters.resent += u64::from(self.slots.on_sending(slot, to, peer));
             let entry = self.slots.entry(slot);
             let (message, dense) = (Message::Quanta(entry.quanta), self.replica.view().len);
             let body = (entry.length > 0).then(|| self.slots.body(slot));

@@ -39,6 +39,8 @@ struct Slot {
     deliveries: Vec<Delivery>,
     /// Transmissions that still read the buffer.
     sending: u32,
+    /// The peers that the message has been sent to, on any connection and in any view.
+    sent_to: Vec<PeerId>,
 }
 
 /// A message that is kept until all neighbours that need it have it.
@@ -81,6 +83,7 @@ impl Slots {
             entry: None,
             deliveries: Vec::with_capacity(neighbours),
             sending: 0,
+            sent_to: Vec::with_capacity(neighbours),
         };
         let slots = (0..OWN_SLOTS + inbound).map(|_| slot()).collect();
         let spare = vectors.bytes("a merged message", capacity, Keep::No);
@@ -147,6 +150,7 @@ impl Slots {
         let slot = &mut self.slots[slot];
         slot.entry = Some(Entry { quanta, length, from, new, ready: false, stamp: self.stamps });
         slot.deliveries.fill(Delivery::Unneeded);
+        slot.sent_to.clear();
     }
 
     /// Marks the message of a slot as applied, and returns it.
@@ -242,11 +246,16 @@ impl Slots {
         (sent < INBOUND_SLOTS && !self.is_merging(first)).then_some(first)
     }
 
-    /// A transmission to neighbour `to` begins.
-    pub(super) fn on_sending(&mut self, slot: usize, to: usize) {
+    /// A transmission to neighbour `to`, which is `peer`, begins. Has the message been sent to that peer before?
+    pub(super) fn on_sending(&mut self, slot: usize, to: usize, peer: PeerId) -> bool {
         let slot = &mut self.slots[slot];
         slot.deliveries[to] = Delivery::Sent;
         slot.sending += 1;
+        let again = slot.sent_to.contains(&peer);
+        if !again {
+            slot.sent_to.push(peer);
+        }
+        again
     }
 
     /// A transmission does not read the buffer any more.
@@ -254,10 +263,9 @@ impl Slots {
         self.slots[slot].sending -= 1;
     }
 
-    /// The connection to neighbour `to` is new: nothing has been sent on it. Returns the number of messages that had
-    /// been sent on the old one, and not been acknowledged.
-    pub(super) fn restart(&mut self, to: usize) -> u64 {
-        self.slots.iter_mut().map(|slot| u64::from(slot.deliveries[to].restart())).sum()
+    /// The connection to neighbour `to` is new: nothing has been sent on it.
+    pub(super) fn restart(&mut self, to: usize) {
+        self.slots.iter_mut().for_each(|slot| slot.deliveries[to].restart());
     }
 
     /// The first neighbour that a slot waits for.
@@ -370,12 +378,10 @@ impl Delivery {
         }
     }
 
-    /// The connection is a new one. Was the message sent on the old one?
-    fn restart(&mut self) -> bool {
-        let sent = matches!(self, Self::Sent);
-        if sent {
+    /// The connection is a new one.
+    fn restart(&mut self) {
+        if let Self::Sent = self {
             *self = Self::Due { fixed: true };
         }
-        sent
     }
 }

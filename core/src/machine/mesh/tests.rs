@@ -12,6 +12,8 @@ use crate::vectors::Vectors;
 use crate::wire::Quanta;
 
 const ME: PeerId = PeerId(0);
+/// Neighbour 0.
+const PEER: PeerId = PeerId(1);
 
 fn slots(relay: bool, neighbours: usize) -> Slots {
     let mut slots = Slots::new(&mut Vectors::default(), relay, neighbours, 64);
@@ -39,9 +41,9 @@ fn two_messages_are_open_at_once_and_the_order_is_that_of_arrival() {
     let mut slots = slots(false, 1);
     let [one, two, three] = [1, 2, 3].map(|number| put(&mut slots, number, 1));
     assert_eq!(slots.next_to_send(0), Some(one));
-    slots.on_sending(one, 0);
+    assert!(!slots.on_sending(one, 0, PEER));
     assert_eq!(slots.next_to_send(0), Some(two));
-    slots.on_sending(two, 0);
+    assert!(!slots.on_sending(two, 0, PEER));
     assert_eq!(slots.next_to_send(0), None);
     slots.on_sent(one);
     assert!(slots.take_unneeded(one).is_none());
@@ -54,17 +56,20 @@ fn two_messages_are_open_at_once_and_the_order_is_that_of_arrival() {
 fn a_new_connection_sends_again_what_was_not_acknowledged() {
     let mut slots = slots(false, 2);
     let slot = put(&mut slots, 1, 2);
-    slots.on_sending(slot, 0);
+    assert!(!slots.on_sending(slot, 0, PEER));
     slots.on_sent(slot);
-    assert_eq!((slots.restart(0), slots.restart(1)), (1, 0));
+    assert_eq!((slots.next_to_send(0), slots.next_to_send(1)), (None, Some(slot)));
+    slots.restart(0);
+    slots.restart(1);
     assert_eq!((slots.next_to_send(0), slots.next_to_send(1)), (Some(slot), Some(slot)));
+    assert!(slots.on_sending(slot, 0, PEER) && !slots.on_sending(slot, 1, PeerId(2)));
 }
 
 #[test]
 fn messages_that_a_neighbour_may_have_are_not_merged() {
     let mut slots = slots(false, 2);
     let [one, two, three, four] = [1, 2, 3, 4].map(|number| put(&mut slots, number, 2));
-    slots.on_sending(one, 0);
+    assert!(!slots.on_sending(one, 0, PEER));
     slots.on_sent(one);
     slots.set_due(two, 1, true);
     assert_eq!(slots.pair_to_merge(), Some([three, four]));
@@ -94,7 +99,7 @@ fn a_relay_has_slots_for_each_neighbour() {
 fn a_view_keeps_own_messages_only() {
     let mut slots = slots(true, 2);
     let slot = put(&mut slots, 1, 1);
-    slots.on_sending(slot, 0);
+    assert!(!slots.on_sending(slot, 0, PEER));
     let foreign = slots.free_inbound(1).unwrap();
     slots.occupy(foreign, Some(1), Quanta { origin: PeerId(2), ..own(1, 1) }, 8, true);
     assert!(!slots.is_quiet());

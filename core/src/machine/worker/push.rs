@@ -3,6 +3,7 @@
 
 use alloc::vec::Vec;
 
+use super::row::Pushed;
 use super::{Job, Port, Progress, State, Worker};
 use crate::buffer::Segment;
 use crate::id::{PeerId, Sequence, ShardId};
@@ -27,7 +28,7 @@ impl Worker {
         for shard in 0..self.rows.len() {
             let row = &mut self.rows[shard];
             row.own = row.own.next();
-            row.pushed[slot].base = row.base;
+            row.pushed[slot] = Pushed { base: row.base, length: None, sent: false };
             row.pushed[slot].length = match weight {
                 _ if self.encoding.is_plain() => Some(row.bytes()),
                 0 => Some(0),
@@ -118,14 +119,15 @@ impl Worker {
         let dense = row.bytes();
         let body = (length > 0).then(|| self.body(shard, sequence).first(length));
         self.pushes[slot].sending += 1;
+        let again = core::mem::replace(&mut self.rows[shard].pushed[slot].sent, true);
+        hub.counters.resent += u64::from(again && !planted!(hub, ResentUncounted));
         hub.transmit_coded(server, Message::Push(push), body, dense, Job::Push { slot });
     }
 
-    /// Pushes the contributions to a shard that have not been answered; says how many.
-    fn push_unanswered(&mut self, hub: &mut Port<'_>, shard: usize) -> u64 {
+    /// Pushes the contributions to a shard that have not been answered.
+    fn push_unanswered(&mut self, hub: &mut Port<'_>, shard: usize) {
         let answered = self.rows[shard].answered.0;
         (answered + 1..=self.sequence.0).for_each(|sequence| self.push(hub, shard, Sequence(sequence)));
-        self.sequence.0.saturating_sub(answered)
     }
 
     pub(super) fn on_server(&mut self, hub: &mut Port<'_>, server: PeerId, fresh: bool) {
@@ -148,7 +150,7 @@ impl Worker {
             if renewing {
                 self.offer(hub, shard);
             } else {
-                hub.counters.resent += self.push_unanswered(hub, shard);
+                self.push_unanswered(hub, shard);
             }
         }
     }

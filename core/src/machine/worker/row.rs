@@ -41,6 +41,8 @@ pub(super) struct Pushed {
     pub(super) base: Clock,
     /// Bytes of the body, once it has been encoded.
     pub(super) length: Option<u32>,
+    /// It has been pushed before.
+    pub(super) sent: bool,
 }
 
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
