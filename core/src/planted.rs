@@ -42,6 +42,16 @@ pub enum Bug {
     StrangersTold,
     /// A new process of a worker is taken for the one before, of which a message is missing.
     StreamsMixed,
+    /// A restarted server begins with the offer that comes last, instead of the newest parameters.
+    LastOffer,
+    /// A server takes a body whose connection broke for complete.
+    StaleBody,
+    /// A worker does not count the contributions that it sends again.
+    ResentUncounted,
+    /// A view is formed with one worker less than the quorum.
+    QuorumOffByOne,
+    /// A worker that was given up counts as one that has left of its own.
+    EjectedAsLeft,
     /// A node takes part with peers of another run.
     RunNotChecked,
     /// A node that resumes takes the newest moment that it has itself, whatever its peers have.
@@ -50,7 +60,7 @@ pub enum Bug {
 
 impl Bug {
     /// All bugs that schedules find, in the order of the enum.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 22] = [
         Self::NoDedup,
         Self::DedupClearedOnReconnect,
         Self::BoundOffByOne,
@@ -70,5 +80,8 @@ impl Bug {
         Self::OldConnection,
         Self::StrangersTold,
         Self::StreamsMixed,
+        Self::LastOffer,
+        Self::StaleBody,
+        Self::ResentUncounted,
     ];
 }

@@ -9,8 +9,9 @@ use gradwire_core::recipe::{Codec, Lambda, Merge, Pace, Payload, Topology};
 use gradwire_core::status::Presence;
 use gradwire_core::wire::{Message, Push};
 use gradwire_core::{Clock, Event, PeerId, Signal, Status};
-use gradwire_sim::{App, Effort, Entry, Fault, Halt, Life, Network, Plan, Random, World};
+use gradwire_sim::{App, Deed, Effort, Entry, Fault, Halt, Life, Network, Plan, Random, World};
 
+use super::books::Books;
 use super::reference::Reference;
 use super::{Kind, Scenario, Trainer, Truth, UNIT};
 
@@ -71,6 +72,8 @@ macro_rules! ensure {
     };
 }
 
+pub(super) use ensure;
+
 /// The most events that a run may take, so that a run without progress ends.
 const BUDGET: u64 = 300_000;
 
@@ -82,13 +85,15 @@ pub fn run(scenario: &Scenario) -> Result<Coverage, Failure> {
     let mut world = world(plan, &trainer(scenario, &truth))?;
     let mut coverage = Coverage::default();
     let mut pushes = Vec::new();
+    let mut books = Books::new(plan.cluster.nodes());
     let result = world.run(BUDGET, |world, node| {
         coverage.events += 1;
-        let pushed = |(_, _, message): &(PeerId, PeerId, Message)| match message {
-            Message::Push(push) => Some(*push),
+        let pushed = |(_, deed): &(PeerId, Deed)| match deed {
+            Deed::Read { message: Message::Push(push), .. } => Some(*push),
             _ => None,
         };
-        pushes.extend(world.delivered().iter().filter_map(pushed));
+        pushes.extend(world.deeds().iter().filter_map(pushed));
+        books.take(world.deeds());
         if let Some(violation) = truth.lock().unwrap().violation.take() {
             return Err(Failure::Violation(violation));
         }
@@ -103,6 +108,8 @@ pub fn run(scenario: &Scenario) -> Result<Coverage, Failure> {
             world.settle(BUDGET)?;
         }
     }
+    books.take(world.deeds());
+    books.check(scenario, &world, &truth.lock().unwrap(), &pushes)?;
     after(scenario, &world, &truth.lock().unwrap(), &pushes)?;
     if plan.recipe.is_synchronous() && crashing.is_empty() {
         same_on_a_calm_network(scenario, &world)?;

@@ -8,6 +8,8 @@
 //!    run must end with.
 //! 4. A scenario that fails is reduced by [`shrink`] (`shrink.rs`): it removes faults as long as the run still fails.
 //!    [`report`] prints the result with the command that runs it again.
+//! 5. The *books* (`books.rs`) count what nodes have sent, heard and computed, and compare that with the counters of
+//!    each node's status.
 //!
 //! Contributions are exact: workers contribute multiples of 2^-10 that floats add without rounding, so that
 //! contributions, parameters and residuals can be compared with `==`. Element `j` of the vector belongs to worker `j`,
@@ -35,6 +37,7 @@
 
 #![allow(dead_code, unreachable_pub, unused_imports, reason = "each test binary uses a part")]
 
+mod books;
 mod check;
 mod reference;
 mod scenario;

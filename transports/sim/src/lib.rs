@@ -15,7 +15,7 @@ mod random;
 mod world;
 
 pub use network::Network;
-pub use node::{App, Entry, Life, Log};
+pub use node::{App, Deed, Entry, Life, Log};
 pub use plan::{Effort, Fault, Plan, Saved};
 pub use random::Random;
 pub use world::{Halt, World};

@@ -3,9 +3,10 @@
 use std::collections::VecDeque;
 
 use gradwire_core::kernel::{Kernel, KernelResult};
+use gradwire_core::wire::{Header, Message};
 use gradwire_core::{Duration, Event, Incarnation, Instant, Local, Node, OpId, PeerId, Pool, Segment, Signal};
 
-use crate::network::Message;
+use crate::network::Message as Flying;
 
 /// The training program of a simulated worker. Steps are counted from 0, over all restarts of the worker.
 pub trait App: Send {
@@ -51,6 +52,25 @@ pub struct Log {
 pub enum Entry {
     Signal(Signal),
     Event(Event),
+}
+
+/// What a machine was given or has asked for, in a form that tests can count.
+#[derive(Copy, Clone, Debug, PartialEq)]
+#[allow(clippy::large_enum_variant, reason = "few at a time")]
+#[allow(missing_docs, reason = "`peer` is the other node")]
+pub enum Deed {
+    /// A process of the node starts: all of its counts begin anew.
+    Started,
+    /// The machine has sent this message.
+    Sent { peer: PeerId, header: Header },
+    /// The machine was given this header.
+    Heard { peer: PeerId, header: Header },
+    /// The machine drops the body of this message unread.
+    Dropped { peer: PeerId, message: Message },
+    /// The machine has read the body of this message.
+    Read { peer: PeerId, message: Message },
+    /// A kernel has ended, and the machine has its result.
+    Computed { result: KernelResult },
 }
 
 /// The state of a worker's training program.
@@ -112,7 +132,7 @@ pub(crate) struct SimNode {
     /// Incremented at each start and crash. Scheduled events carry it, and are dropped if it has changed.
     pub(crate) epoch: u64,
     /// By peer: messages that have arrived and not been received.
-    pub(crate) inbox: Vec<VecDeque<Message>>,
+    pub(crate) inbox: Vec<VecDeque<Flying>>,
     /// By peer: the machine has the header of the first message in `inbox`, and has not received its body.
     pub(crate) reading: Vec<bool>,
     /// By peer: the operation that reads the body of the first message in `inbox`, if that takes time.

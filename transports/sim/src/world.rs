@@ -9,14 +9,13 @@ use std::collections::{BinaryHeap, VecDeque};
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 use gradwire_core::kernel::KernelResult;
-use gradwire_core::wire::Message as MachineMessage;
 use gradwire_core::{
     Clock, ConfigError, Contract, Duration, Incarnation, Input, Instant, Local, Machine, Node, OpId, Output, PeerId,
     Pool, Resumed, Segment, Setup, Status,
 };
 
 use crate::network::{Message, Stream};
-use crate::node::{App, Entry, Life, Log, Phase, SimNode};
+use crate::node::{App, Deed, Entry, Life, Log, Phase, SimNode};
 use crate::plan::{Effort, Fault, Plan, Saved};
 use crate::random::Random;
 
@@ -76,7 +75,7 @@ pub struct World {
     /// Receive operations that were aborted before the body was complete.
     torn: u64,
     log: Vec<Log>,
-    delivered: Vec<(PeerId, PeerId, MachineMessage)>,
+    deeds: Vec<(PeerId, Deed)>,
     trace: u64,
 }
 
@@ -216,7 +215,7 @@ impl World {
             payloads: Vec::new(),
             free: Vec::new(),
             log: Vec::new(),
-            delivered: Vec::new(),
+            deeds: Vec::new(),
             trace: 0,
             plan,
         };
@@ -246,6 +245,7 @@ impl World {
             let Some(touched) = self.advance() else { return Err(Halt::Stuck(self.statuses()).into()) };
             if let Some(node) = touched {
                 check(self, node)?;
+                self.deeds.clear();
             }
         }
         Err(Halt::Budget(self.statuses()).into())
@@ -341,9 +341,9 @@ impl World {
         saved.map(|buffer| buffer.save(&entry.pool)).collect()
     }
 
-    /// The bodies that nodes have received in the last event, in order: the receiver, the sender and the message.
-    pub fn delivered(&self) -> &[(PeerId, PeerId, MachineMessage)] {
-        &self.delivered
+    /// What nodes have done since `check` of [`run`](Self::run) was last called, or since the run has ended, in order.
+    pub fn deeds(&self) -> &[(PeerId, Deed)] {
+        &self.deeds
     }
 
     /// Bodies whose connection broke while they were received.
@@ -374,7 +374,6 @@ impl World {
     fn advance(&mut self) -> Option<Option<PeerId>> {
         let Reverse((at, _, key)) = self.events.pop()?;
         self.now = self.now.max(at);
-        self.delivered.clear();
         let event = self.payloads[key].take()?;
         self.free.push(key);
         Some(self.on_event(event))
@@ -521,6 +520,7 @@ impl World {
         let (machine, pool) =
             Node::open(setup, saved.map_or(&self.plan.initial, |saved| &saved.params)).expect("a sound plan");
         let node = &mut self.nodes[me.index()];
+        self.deeds.push((me, Deed::Started));
         node.epoch += 1;
         node.life = Life::Up;
         node.incarnation = incarnation;
@@ -604,6 +604,13 @@ impl World {
         let (now, node) = (self.now, &mut self.nodes[me.index()]);
         let machine = node.machine.as_mut()?;
         machine.handle_input(now, input).expect("the simulator keeps the driver's contract");
+        match input {
+            Input::Header { peer, header } => self.deeds.push((me, Deed::Heard { peer, header })),
+            Input::Completed { result, .. } if result != KernelResult::Nothing => {
+                self.deeds.push((me, Deed::Computed { result }));
+            }
+            _ => {}
+        }
         self.drive(me);
         Some(me)
     }
@@ -617,7 +624,10 @@ impl World {
             self.note(me, &output);
             match output {
                 Output::Compute { op, kernel } => self.compute(me, op, kernel),
-                Output::Transmit { op, peer, header, body } => self.transmit(me, op, peer, header, body),
+                Output::Transmit { op, peer, header, body } => {
+                    self.deeds.push((me, Deed::Sent { peer, header }));
+                    self.transmit(me, op, peer, header, body);
+                }
                 Output::Receive { op, peer, into } => self.receive(me, op, peer, into),
                 Output::Close { peer, .. } => {
                     self.disconnect(me, peer);

@@ -254,6 +254,8 @@ impl Role for Server {
 
     fn on_failed(&mut self, _hub: &mut Port<'_>, job: Job) {
         match job {
+            #[cfg(planted)]
+            Job::Receive { inbox } if planted!(_hub, StaleBody) => self.on_received(_hub, inbox),
             // The worker offers the shard again when it is back.
             Job::Offer { shard, .. } => self.shards[shard].receiving_offer = false,
             Job::Receive { inbox } => self.on_not_received(inbox),

@@ -53,7 +53,8 @@ impl Server {
     fn take_offer(&mut self, hub: &mut Port<'_>, incoming: Incoming, offer: Offer) {
         let (worker, index) = (incoming.peer, self.shard_of(hub, offer.shard));
         let shard = &mut self.shards[index];
-        let better = self.state == State::Starting && offer.version > shard.version && offer.whole;
+        let newer = offer.version > shard.version || planted!(hub, LastOffer);
+        let better = self.state == State::Starting && newer && offer.whole;
         if !better || !shard.seat(worker).awaits_offer {
             hub.discard(&incoming);
             return self.on_offer_seen(hub, index, worker, &offer);
@@ -70,7 +71,7 @@ impl Server {
     pub(super) fn on_offered(&mut self, hub: &mut Port<'_>, index: usize, worker: PeerId, offer: Offer) {
         let shard = &mut self.shards[index];
         shard.receiving_offer = false;
-        if self.state == State::Starting && offer.version > shard.version {
+        if self.state == State::Starting && (offer.version > shard.version || planted!(hub, LastOffer)) {
             let (from, into) = (shard.offered(), shard.version(0));
             hub.compute(Kernel::Copy { from, into }, Job::Prepare);
             shard.version = offer.version;

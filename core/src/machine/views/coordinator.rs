@@ -84,6 +84,8 @@ pub(super) struct Coordinator {
     enough_since: Option<Instant>,
     /// A worker has had parameters.
     begun: bool,
+    #[cfg(planted)]
+    pub(super) bug: Option<crate::planted::Bug>,
 }
 
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
@@ -188,6 +190,8 @@ impl Coordinator {
             short: false,
             enough_since: None,
             begun: false,
+            #[cfg(planted)]
+            bug: None,
         }
     }
 
@@ -447,6 +451,15 @@ impl Coordinator {
     fn is_enough(&self) -> bool {
         let choice = self.choice();
         let left = |entry: &Entry| entry.is_gone() || entry.leaves();
+        #[cfg(planted)]
+        let left = |entry: &Entry| {
+            let given_up = entry.report.is_none() && entry.place == Place::Out;
+            left(entry) || (given_up && self.bug == Some(crate::planted::Bug::EjectedAsLeft))
+        };
+        #[cfg(planted)]
+        if let (Quorum::Fixed(quorum), Some(crate::planted::Bug::QuorumOffByOne)) = (self.quorum, self.bug) {
+            return (choice.len() + self.ranks(left).count()) as u32 + 1 >= quorum;
+        }
         match self.quorum {
             Quorum::Fixed(quorum) => (choice.len() + self.ranks(left).count()) as u32 >= quorum,
             Quorum::Half if self.view.number > Sequence(0) => {

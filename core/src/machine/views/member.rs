@@ -64,6 +64,11 @@ impl Member {
         let host = if cluster.servers > 0 { PeerId(cluster.workers) } else { PeerId(0) };
         let grace = if hub.setup.gathered { Duration::MAX } else { hub.setup.patience.dead_after() };
         let coordinator = (me == host).then(|| Coordinator::new(me, cluster.workers, hub.setup.quorum, grace));
+        #[cfg(planted)]
+        let coordinator = coordinator.map(|mut coordinator| {
+            coordinator.bug = hub.setup.bug;
+            coordinator
+        });
         Self {
             host,
             coordinator,

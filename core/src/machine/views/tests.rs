@@ -297,6 +297,29 @@ fn workers_that_were_given_up_do_not_count_as_leavers() {
     c.hear(2, at(1, 2)).expect(&[prepare(2)]).at(1000).expect(&[prepare(0), prepare(1), prepare(2)]);
 }
 
+#[cfg(planted)]
+#[test]
+#[should_panic(expected = "assertion")]
+fn a_planted_count_of_the_ejected_as_leavers_is_found() {
+    let mut c = coordinator(4, 3);
+    c.coordinator.bug = Some(crate::planted::Bug::EjectedAsLeft);
+    c.hear(0, at(0, 0)).hear(1, new(0)).hear(2, new(0)).hear(3, new(0));
+    [0, 1, 2, 3].into_iter().for_each(|worker| ignore(c.hear(worker, if worker == 0 { at(1, 0) } else { new(1) })));
+    while c.coordinator.take_command().is_some() {}
+    c.lose(1).expect(&[prepare(0), prepare(2), prepare(3)]);
+    c.lose(2).lose(3).hear(0, stopped(2, 1, 2)).expect(&[]);
+}
+
+#[cfg(planted)]
+#[test]
+#[should_panic(expected = "assertion")]
+fn a_planted_quorum_that_is_off_by_one_is_found() {
+    let mut c = three(2);
+    c.coordinator.bug = Some(crate::planted::Bug::QuorumOffByOne);
+    c.lose(2).expect(&[prepare(0), prepare(1)]);
+    c.lose(1).expect(&[]);
+}
+
 #[test]
 fn below_the_quorum_no_view_is_prepared() {
     let mut c = three(2);

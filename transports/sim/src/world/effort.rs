@@ -5,7 +5,7 @@ use gradwire_core::wire::Header;
 use gradwire_core::{Duration, Input, Machine, OpId, PeerId, Segment};
 
 use super::{Scheduled, World};
-use crate::node::{Receiving, Running, Work};
+use crate::node::{Deed, Receiving, Running, Work};
 
 impl World {
     /// A random time with this mean; zero without drawing a number if the mean is zero.
@@ -30,6 +30,7 @@ impl World {
             if takes == Duration::ZERO {
                 let machine = node.machine.as_mut().expect("it has just computed");
                 machine.handle_input(now, Input::Completed { op, result }).expect("an open operation");
+                self.deeds.push((me, Deed::Computed { result }));
                 return;
             }
             node.running = Some(Running { op, work: Work::Done(result) });
@@ -58,6 +59,10 @@ impl World {
         }
         assert!(node.receiving[peer.index()].is_none(), "node {me} reads the body of {peer} twice");
         node.receiving[peer.index()] = Some(Receiving { op, into });
+        if let (None, Some(message)) = (into, node.inbox[peer.index()].front()) {
+            let header = Header::parse(&message.header).expect("headers travel unharmed");
+            self.deeds.push((me, Deed::Dropped { peer, message: *header.message() }));
+        }
         if takes == Duration::ZERO {
             self.take_body(me, peer);
             // The peer's next header can be delivered, once this node's outputs are drained.
@@ -84,8 +89,10 @@ impl World {
         let message = node.inbox[peer.index()].pop_front().expect("a message is being read");
         if let (Some(into), Some(body)) = (into, &message.body) {
             node.pool.bytes_mut(into).copy_from_slice(body.bytes());
+        }
+        if into.is_some() {
             let header = Header::parse(&message.header).expect("headers travel unharmed");
-            self.delivered.push((me, peer, *header.message()));
+            self.deeds.push((me, Deed::Read { peer, message: *header.message() }));
         }
         let machine = node.machine.as_mut().expect("it is reading");
         machine.handle_input(now, Input::Completed { op, result: KernelResult::Nothing }).expect("an open operation");

@@ -1,0 +1,384 @@
+//! The books: what each node has sent, heard and computed, counted by the harness, and compared with the counters that
+//! the node's [`Status`] promises.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use gradwire_core::kernel::KernelResult;
+use gradwire_core::recipe::{Codec, Pace, Topology};
+use gradwire_core::status::{LinkStatus, Role};
+use gradwire_core::wire::{HEADER_LEN, Header, Message, Push};
+use gradwire_core::{Event, PeerId, Recipe, ShardId, Status, shard_range};
+use gradwire_sim::{Deed, Effort, Entry, Life, World};
+
+use super::check::{Failure, ensure};
+use super::reference::Reference;
+use super::{Kind, Scenario, Truth};
+
+/// The counts of all nodes, each since the start of its process.
+pub struct Books(Vec<Book>);
+
+/// The counts of one node.
+#[derive(Clone, Default)]
+struct Book {
+    /// By peer.
+    links: Vec<Traffic>,
+    /// Bytes sent, with plain floats in place of encoded bodies.
+    dense: Vec<(PeerId, Header)>,
+    /// Messages to each peer that were sent before, and how often.
+    resent: u64,
+    sent: BTreeSet<(u32, u32, u32, u64, u64)>,
+    /// Contributions whose bodies were read, and how many messages each stands for.
+    read: Vec<(PeerId, Message)>,
+    /// Contributions whose bodies were dropped.
+    dropped: u64,
+    /// Elements in encoded messages.
+    entries: u64,
+    /// Pairs of messages that were merged.
+    merged: u64,
+    /// By shard: the newest version that a worker has offered; `None` once the server has begun.
+    offered: BTreeMap<u32, Option<u64>>,
+    /// By server and shard: the version that came last.
+    versions: BTreeMap<(u32, u32), u64>,
+    /// What was older than it should be.
+    stale: Option<String>,
+}
+
+#[derive(Clone, Copy, Default)]
+struct Traffic {
+    messages_out: u64,
+    bytes_out: u64,
+    messages_in: u64,
+    bytes_in: u64,
+    /// The process that has said hello, and how often it did so again.
+    process: u64,
+    reconnects: u64,
+}
+
+impl Books {
+    pub fn new(nodes: u32) -> Self {
+        let book = Book { links: vec![Traffic::default(); nodes as usize], ..Book::default() };
+        Self(vec![book; nodes as usize])
+    }
+
+    /// Enters what has happened.
+    pub fn take(&mut self, deeds: &[(PeerId, Deed)]) {
+        let nodes = self.0.len() as u32;
+        for (node, deed) in deeds {
+            let book = &mut self.0[node.index()];
+            match *deed {
+                Deed::Started => *book = Self::new(nodes).0.swap_remove(0),
+                Deed::Sent { peer, header } => book.on_sent(peer, header),
+                Deed::Heard { peer, header } => book.on_heard(peer, &header),
+                Deed::Read { peer, message } => book.on_read(*node, peer, message),
+                Deed::Dropped { message: Message::Push(_) | Message::Quanta(_), .. } => book.dropped += 1,
+                Deed::Dropped { .. } => {}
+                Deed::Computed { result: KernelResult::Encoded(encoded) } => book.entries += u64::from(encoded.entries),
+                Deed::Computed { result: KernelResult::Merged { .. } } => book.merged += 1,
+                Deed::Computed { .. } => {}
+            }
+        }
+    }
+
+    /// Compares the counters of all nodes with the books, at the end of a run.
+    pub fn check(&self, scenario: &Scenario, world: &World, truth: &Truth, pushes: &[Push]) -> Result<(), Failure> {
+        let cluster = scenario.plan.cluster;
+        for node in (0..cluster.nodes()).map(PeerId) {
+            let Some(status) = world.status(node) else { continue };
+            let book = &self.0[node.index()];
+            if let Some(text) = &book.stale {
+                return Err(Failure::Violation(text.clone()));
+            }
+            book.check_traffic(scenario, &status)?;
+            book.check_messages(scenario, &status)?;
+            if !cluster.is_worker(node) && status.role == Role::Server {
+                check_staleness(scenario, &status, truth, pushes)?;
+            }
+            check_residual(scenario, world, &status)?;
+            check_view(world, &status)?;
+        }
+        Ok(())
+    }
+}
+
+impl Book {
+    fn on_sent(&mut self, peer: PeerId, header: Header) {
+        let link = &mut self.links[peer.index()];
+        link.messages_out += 1;
+        link.bytes_out += HEADER_LEN as u64 + u64::from(header.length());
+        self.dense.push((peer, header));
+        if let Message::Params(reply) | Message::Delta(reply) = header.message() {
+            let offered = self.offered.insert(reply.shard.0, None).flatten().unwrap_or(0);
+            if reply.version.0 < offered {
+                let text = format!("version {offered} was offered, the server begins with {}", reply.version.0);
+                self.stale.get_or_insert(text);
+            }
+        }
+        let key = match header.message() {
+            Message::Push(push) => (peer.0, push.shard.0, push.worker.0, push.incarnation.0, push.sequence.0),
+            Message::Quanta(quanta) => (peer.0, 0, quanta.origin.0, quanta.incarnation.0, quanta.last.0),
+            _ => return,
+        };
+        self.resent += u64::from(!self.sent.insert(key));
+    }
+
+    fn on_read(&mut self, me: PeerId, peer: PeerId, message: Message) {
+        self.read.push((peer, message));
+        match message {
+            Message::Offer(offer) => {
+                let newest = self.offered.entry(offer.shard.0).or_insert(Some(0));
+                *newest = newest.map(|newest| newest.max(offer.version.0));
+            }
+            Message::Params(reply) | Message::Delta(reply) => {
+                let last = self.versions.insert((peer.0, reply.shard.0), reply.version.0).unwrap_or(0);
+                if last > reply.version.0 {
+                    let text = format!("worker {me} got version {} of {} after {last}", reply.version.0, reply.shard);
+                    self.stale.get_or_insert(text);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn on_heard(&mut self, peer: PeerId, header: &Header) {
+        let link = &mut self.links[peer.index()];
+        link.messages_in += 1;
+        link.bytes_in += HEADER_LEN as u64 + u64::from(header.length());
+        if let Message::Hello(hello) = header.message() {
+            if link.process != hello.incarnation.0 {
+                // A restarted server can be behind what this worker has seen of the earlier process.
+                self.versions.retain(|(server, _), _| *server != peer.0);
+            }
+            link.reconnects += u64::from(link.process == hello.incarnation.0);
+            link.process = hello.incarnation.0;
+        }
+    }
+
+    fn check_traffic(&self, scenario: &Scenario, status: &Status) -> Result<(), Failure> {
+        let (me, counters) = (status.me, status.counters);
+        for link in &status.links {
+            let LinkStatus { peer, bytes_out, bytes_in, messages_out, messages_in, last_heard, .. } = *link;
+            let Traffic { messages_out: m_out, bytes_out: b_out, messages_in: m_in, bytes_in: b_in, .. } =
+                self.links[peer.index()];
+            let (got, expected) = ([messages_out, bytes_out, messages_in, bytes_in], [m_out, b_out, m_in, b_in]);
+            ensure!(got == expected, "node {me} counts {got:?} messages and bytes with {peer}, expected {expected:?}");
+            ensure!(last_heard.is_some() == (m_in > 0), "node {me} has heard {peer} at {last_heard:?}");
+        }
+        let dense: u64 = self.dense.iter().map(|(_, header)| HEADER_LEN as u64 + dense(scenario, header)).sum();
+        ensure!(
+            counters.dense_bytes == dense,
+            "node {me} counts {} dense bytes, expected {dense}",
+            counters.dense_bytes
+        );
+        let reconnects: u64 = self.links.iter().map(|link| link.reconnects).sum();
+        ensure!(
+            counters.reconnects == reconnects,
+            "node {me} counts {} reconnections, expected {reconnects}",
+            counters.reconnects
+        );
+        Ok(())
+    }
+
+    fn check_messages(&self, scenario: &Scenario, status: &Status) -> Result<(), Failure> {
+        let (plan, me, counters) = (&scenario.plan, status.me, status.counters);
+        // A message that the machine has taken back has not been sent, but counts as sent when it is sent again. And a
+        // relay gets the messages of others again in a new view.
+        let exact = plan.effort == Effort::none();
+        let more = !exact && counters.resent > self.resent;
+        let fewer = scenario.kind == Kind::Relay && status.view > 1 && counters.resent < self.resent;
+        ensure!(
+            counters.resent == self.resent || more || fewer,
+            "node {me} counts {} messages that were sent again, expected {}",
+            counters.resent,
+            self.resent
+        );
+        let (entries, merged) = (counters.entries, counters.merged);
+        // A message of a tree that was encoded for a round that broke off has not been sent.
+        let broken_off = has_chunks(&plan.recipe) && status.view > 1 && entries < self.entries;
+        ensure!(entries == self.entries || broken_off, "node {me} counts {entries} entries, expected {}", self.entries);
+        ensure!(merged == self.merged, "node {me} counts {merged} merged messages, expected {}", self.merged);
+        let count = status.staleness.count();
+        ensure!(counters.applied == count, "node {me} knows the staleness of {count} of {} updates", counters.applied);
+        if !scenario.crashing().is_empty() {
+            return Ok(());
+        }
+        match status.role {
+            Role::Server => self.check_server(status, exact),
+            Role::Mesh => self.check_mesh(scenario, status, exact),
+            Role::Collective => check_rounds(scenario, status),
+            Role::Worker => {
+                let sum = counters.applied + counters.duplicates + counters.late + counters.dropped + counters.empty;
+                ensure!(sum == 0, "worker {me} counts {sum} contributions that it cannot get");
+                Ok(())
+            }
+        }
+    }
+
+    /// Each contribution that has arrived is in one counter.
+    fn check_server(&self, status: &Status, exact: bool) -> Result<(), Failure> {
+        let (me, counters) = (status.me, status.counters);
+        let pushed = |(_, message): &(PeerId, Message)| match message {
+            Message::Push(push) => Some((push.shard.0, push.worker.0, push.sequence.0)),
+            _ => None,
+        };
+        let read: Vec<_> = self.read.iter().filter_map(pushed).collect();
+        let distinct: BTreeSet<_> = read.iter().collect();
+        ensure!(distinct.len() == read.len(), "server {me} has read a contribution twice");
+        let taken = counters.applied + counters.dropped + counters.rejected;
+        ensure!(taken == read.len() as u64, "server {me} counts {taken} contributions, {} have arrived", read.len());
+        let again = counters.duplicates + counters.late;
+        ensure!(
+            again == self.dropped || (!exact && again > self.dropped),
+            "server {me} counts {again} duplicates and late contributions, expected {}",
+            self.dropped
+        );
+        Ok(())
+    }
+
+    fn check_mesh(&self, scenario: &Scenario, status: &Status, exact: bool) -> Result<(), Failure> {
+        let (me, counters) = (status.me, status.counters);
+        let made: u64 = status.workers.iter().map(|worker| worker.clock.0).sum::<u64>() + status.clock.0;
+        ensure!(status.updates == made, "node {me} holds {} of {made} updates", status.updates);
+        let quanta = |(_, message): &(PeerId, Message)| match message {
+            Message::Quanta(quanta) => Some(*quanta),
+            _ => None,
+        };
+        let read = || self.read.iter().filter_map(quanta);
+        let full = scenario.plan.recipe.topology() == Topology::Mesh { relay: 0 };
+        // A relay passes on what it has in its ledger already.
+        if full && status.view == 1 {
+            let count: u64 = read().map(|quanta| quanta.last.0 - quanta.first.0 + 1).sum();
+            ensure!(counters.applied == count, "node {me} counts {} updates, expected {count}", counters.applied);
+            ensure!(
+                counters.duplicates == self.dropped || (!exact && counters.duplicates > self.dropped),
+                "node {me} counts {} duplicates, expected {}",
+                counters.duplicates,
+                self.dropped
+            );
+        }
+        Ok(())
+    }
+}
+
+/// Trees and rings cut the vector into chunks.
+fn has_chunks(recipe: &Recipe) -> bool {
+    matches!(recipe.topology(), Topology::Tree { .. } | Topology::Ring)
+}
+
+/// Body of a message in bytes, with plain floats in place of an encoded one.
+fn dense(scenario: &Scenario, header: &Header) -> u64 {
+    let plan = &scenario.plan;
+    let (len, recipe) = (plan.layout.len(), &plan.recipe);
+    let shard = |shard: ShardId| match recipe.topology() {
+        Topology::Servers { shards } => 4 * shard_range(len, shards, shard.0).len() as u64,
+        _ => 0,
+    };
+    let chunk = |chunk: u32| {
+        let floats = match recipe.topology() {
+            Topology::Tree { .. } => recipe.chunk() as usize,
+            // At least one for each worker to be the root of.
+            Topology::Ring => len.div_ceil(plan.cluster.workers as usize).min(recipe.chunk() as usize),
+            _ => len,
+        };
+        4 * floats.min(len - floats * chunk as usize) as u64
+    };
+    match header.message() {
+        Message::Push(push) => shard(push.shard),
+        Message::Delta(reply) => shard(reply.shard),
+        Message::Quanta(_) => 4 * len as u64,
+        Message::Up(part) | Message::Down(part) if header.length() > 0 => chunk(part.chunk),
+        _ => u64::from(header.length()),
+    }
+}
+
+/// Rounds that have changed something are counted, each once.
+fn check_rounds(scenario: &Scenario, status: &Status) -> Result<(), Failure> {
+    let (me, counters, plan) = (status.me, status.counters, &scenario.plan);
+    ensure!(counters.applied == counters.applications, "node {me} counts {counters:?}");
+    if plan.cluster.is_worker(me) {
+        let period = u64::from(plan.recipe.period().at(0));
+        let rounds = plan.steps.div_ceil(period);
+        // A member that took the state of another did not apply the round itself.
+        ensure!(
+            counters.applied == rounds || (status.view > 1 && counters.applied < rounds),
+            "node {me} counts {} rounds, expected {rounds}",
+            counters.applied
+        );
+    }
+    Ok(())
+}
+
+/// The staleness of each contribution: versions between the one that it was computed from and the one that it met.
+fn check_staleness(scenario: &Scenario, status: &Status, truth: &Truth, pushes: &[Push]) -> Result<(), Failure> {
+    let (plan, me) = (&scenario.plan, status.me);
+    let Topology::Servers { shards } = plan.recipe.topology() else { return Ok(()) };
+    let ordered = matches!(plan.recipe.pace(), Pace::Asynchronous { .. } | Pace::Stale { bound: 1.. });
+    if !scenario.crashing().is_empty() || !ordered {
+        return Ok(());
+    }
+    let (mut sum, mut max, mut versions) = (0, 0, 0);
+    for shard in (0..shards).filter(|shard| plan.cluster.server_of(ShardId(*shard)) == me) {
+        let mut reference = Reference::new(&plan.recipe, plan.cluster.workers, &[0.0]);
+        for push in pushes.iter().filter(|push| push.shard.0 == shard && push.weight > 0) {
+            let staleness = reference.version - push.base.0;
+            (sum, max) = (sum + staleness, max.max(staleness));
+            reference.push(&[0.0], push.weight, push.base.0);
+        }
+        reference.end();
+        versions += reference.version;
+    }
+    let (got, most, applications) = (status.staleness.sum(), status.staleness.max(), status.counters.applications);
+    ensure!(
+        (got, most) == (sum, max),
+        "server {me} counts a staleness of {got}, at most {most}; expected {sum} and {max}; {} workers",
+        truth.contributed.len()
+    );
+    ensure!(applications == versions, "server {me} counts {applications} applications, expected {versions}");
+    Ok(())
+}
+
+/// The norm of the residual, and what a worker says of it at its end.
+fn check_residual(scenario: &Scenario, world: &World, status: &Status) -> Result<(), Failure> {
+    let (plan, me) = (&scenario.plan, status.me);
+    if plan.recipe.codec() == Codec::F32 || !plan.cluster.is_worker(me) {
+        ensure!(
+            status.residual_norm == 0.0 || plan.recipe.codec() != Codec::F32,
+            "node {me} has a residual of {}",
+            status.residual_norm
+        );
+        return Ok(());
+    }
+    ensure!(status.counters.non_finite == 0, "node {me} counts elements that are not finite");
+    ensure!((0.0..=1.0).contains(&status.density), "node {me} has sent a share of {}", status.density);
+    // In trees, the residual has two places, and each hop has its own.
+    if world.life(me) != Life::Done || has_chunks(&plan.recipe) {
+        return Ok(());
+    }
+    let residual = &world.saved_buffers(me)[0];
+    let norm = residual.iter().map(|bits| f64::from(f32::from_bits(*bits)).powi(2)).sum::<f64>().sqrt();
+    let near = |x: f64| (x - norm).abs() <= 1e-5 * norm + 1e-12;
+    ensure!(near(status.residual_norm), "node {me} says that its residual is {}, it is {norm}", status.residual_norm);
+    let told = world.log().iter().rev().find_map(|log| match log.entry {
+        Entry::Event(Event::Rest(rest)) if log.node == me => Some(rest),
+        _ => None,
+    });
+    if let (Some(rest), true) = (told, scenario.crashing().is_empty()) {
+        ensure!(near(rest.kept), "node {me} has told that {} are left, {norm} are", rest.kept);
+        ensure!(status.rest == Some(rest), "node {me} has told {rest:?}, and shows {:?}", status.rest);
+    }
+    Ok(())
+}
+
+/// A status shows the view that the node has announced last.
+fn check_view(world: &World, status: &Status) -> Result<(), Failure> {
+    let last = world.log().iter().rev().filter(|log| log.node == status.me).find_map(|log| match log.entry {
+        Entry::Event(Event::View { number, members }) => Some((number, members)),
+        _ => None,
+    });
+    let got = (status.view, status.members);
+    ensure!(
+        got == last.unwrap_or_default() || got == (0, 0),
+        "node {} shows view {got:?}, expected {last:?}",
+        status.me
+    );
+    Ok(())
+}
