@@ -206,6 +206,9 @@ fn waits_for_the_dead(scenario: &Scenario, world: &World) -> bool {
 /// Checks after every event of `node`.
 fn during(scenario: &Scenario, world: &World, node: PeerId, coverage: &mut Coverage) -> Result<(), Failure> {
     let plan = &scenario.plan;
+    if let Some(conflict) = world.lease_conflict(node) {
+        return Err(Failure::Violation(format!("node {node}: {conflict}")));
+    }
     let Pace::Stale { bound } = plan.recipe.pace() else { return Ok(()) };
     if !plan.cluster.is_worker(node) || !world.is_computing(node) {
         coverage.blocked += u64::from(plan.cluster.is_worker(node));

@@ -8,6 +8,7 @@
 //! All random numbers follow from one seed. So two runs of the same plan are equal, bit for bit; [`World::trace`] is a
 //! hash to compare them by. No time passes in reality except for the arithmetic.
 
+mod leases;
 mod network;
 mod node;
 mod plan;

@@ -6,6 +6,7 @@ use gradwire_core::kernel::{Kernel, KernelResult};
 use gradwire_core::wire::{Header, Message};
 use gradwire_core::{Duration, Event, Incarnation, Instant, Local, Node, OpId, PeerId, Pool, Segment, Signal};
 
+use crate::leases::Leased;
 use crate::network::Message as Flying;
 
 /// The training program of a simulated worker. Steps are counted from 0, over all restarts of the worker.
@@ -113,7 +114,7 @@ pub(crate) struct Receiving {
 pub(crate) struct SimNode {
     pub(crate) life: Life,
     /// `None` before the first start and after a crash.
-    pub(crate) machine: Option<Node>,
+    pub(crate) machine: Option<Leased>,
     pub(crate) pool: Pool,
     /// The training program. `None` for a server.
     pub(crate) app: Option<Box<dyn App>>,

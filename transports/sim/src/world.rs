@@ -14,6 +14,7 @@ use gradwire_core::{
     Pool, Resumed, Segment, Setup, Status,
 };
 
+use crate::leases::Leased;
 use crate::network::{Message, Stream};
 use crate::node::{App, Deed, Entry, Life, Log, Phase, SimNode};
 use crate::plan::{Effort, Fault, Plan, Saved};
@@ -356,6 +357,11 @@ impl World {
         self.nodes[node.index()].machine.as_ref().map(Machine::status)
     }
 
+    /// The first operation of a node that would touch the buffer of a transfer under way, in words. There must be none.
+    pub fn lease_conflict(&self, node: PeerId) -> Option<&str> {
+        self.nodes[node.index()].machine.as_ref().and_then(Leased::conflict)
+    }
+
     fn statuses(&self) -> Vec<Status> {
         self.nodes.iter().filter_map(|node| node.machine.as_ref().map(Machine::status)).collect()
     }
@@ -524,7 +530,7 @@ impl World {
         node.epoch += 1;
         node.life = Life::Up;
         node.incarnation = incarnation;
-        node.machine = Some(machine);
+        node.machine = Some(Leased::new(machine));
         node.pool = pool;
         node.local = Local::new(self.plan.recipe);
         node.phase = Phase::Joining;
