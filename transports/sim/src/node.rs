@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use gradwire_core::kernel::{Kernel, KernelResult};
 use gradwire_core::wire::{Header, Message};
-use gradwire_core::{Duration, Event, Incarnation, Instant, Local, Node, OpId, PeerId, Pool, Segment, Signal};
+use gradwire_core::{Duration, Event, Incarnation, Instant, Local, OpId, PeerId, Pool, Segment, Signal};
 
 use crate::leases::Leased;
 use crate::network::Message as Flying;
