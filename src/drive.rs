@@ -4,13 +4,16 @@ use std::fmt;
 use std::sync::Arc;
 use std::task::Waker;
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use gradwire_core::{Event, Status};
+use gradwire_core::{Event, Failure, Layout, PeerId, Status};
 
 use crate::error::Error;
 use crate::mailbox::{Answer, Answers, Mailbox, ReadStatus, Request};
 use crate::waits::{Canceller, Wait, WaitKind, Waits};
+
+/// How long [`Drive::flush`] waits while no byte leaves.
+const FLUSH_STALL: Duration = Duration::from_millis(250);
 
 /// Whether a node still takes part in the run.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
@@ -26,6 +29,12 @@ pub enum RunState {
 pub(crate) trait Pump: Send {
     /// Does the work at hand. Waits at most `wait` (`None`: for ever) for one input, if there is no work.
     fn pump(&mut self, wait: Option<Duration>) -> Result<RunState, Error>;
+
+    /// Tells the peers that this node has failed, unless its part is over. `None`: says nothing.
+    fn say_failed(&mut self, failure: Option<Failure>);
+
+    /// Bytes that the transport has queued and not handed over.
+    fn unsent(&self) -> u64;
 
     /// Pumps until the run has ended or the mailbox says to stop. A failure is left in the mailbox.
     fn run(&mut self);
@@ -48,13 +57,23 @@ pub(crate) struct Drive {
     canceller: Canceller,
     /// A call has failed: the application's vectors and the machine may disagree, so there is no way on.
     failed: bool,
+    me: PeerId,
+    /// The last call was refused because of this node's own vector.
+    refusal: Option<Failure>,
 }
 
 impl Drive {
     /// `waker` interrupts the transport's wait.
-    pub(crate) fn new(mailbox: Arc<Mailbox>, driver: Driver, waits: Waits, canceller: Canceller, waker: Waker) -> Self {
+    pub(crate) fn new(
+        mailbox: Arc<Mailbox>,
+        driver: Driver,
+        waits: Waits,
+        canceller: Canceller,
+        waker: Waker,
+        me: PeerId,
+    ) -> Self {
         canceller.watch(&mailbox, waker);
-        Self { mailbox, driver, waits, canceller, failed: false }
+        Self { mailbox, driver, waits, canceller, failed: false, me, refusal: None }
     }
 
     /// Makes a call and waits for its answer. A failure is final. `purpose` completes the sentence "waited … to …" in
@@ -66,6 +85,7 @@ impl Drive {
         request: R,
     ) -> Result<R::Answer, Error> {
         self.check()?;
+        self.refusal = None;
         self.mailbox.send(request);
         // After the request is in: the engine looks into the mailbox once per wake-up, and then sleeps in its
         // transport.
@@ -78,8 +98,15 @@ impl Drive {
         self.check()?;
         let mut wait = Wait::new(purpose, kind, self.waits.limit(kind));
         let result = self.wait(&mut wait, Answers::take);
-        self.failed = result.is_err();
-        result
+        result.map_err(|error| self.end_with(error))
+    }
+
+    /// Ends this node because of an error. At once: the application may keep the session for long, and its peers would
+    /// wait.
+    pub(crate) fn end_with(&mut self, error: Error) -> Error {
+        self.failed = true;
+        self.stop(error.failure(self.me));
+        error
     }
 
     /// Waits until `find` returns an answer. The engine is driven meanwhile if it has no thread.
@@ -153,10 +180,47 @@ impl Drive {
     pub(crate) fn pump(&mut self) -> Result<(), Error> {
         if let (Driver::Caller(engine), false) = (&mut self.driver, self.failed) {
             let result = engine.pump(Some(Duration::ZERO)).map(|_| ());
-            self.failed = result.is_err();
-            return result;
+            return result.map_err(|error| self.end_with(error));
         }
         Ok(())
+    }
+
+    /// Carries on the communication of an engine without a thread until all that is queued has left, or no byte has left
+    /// for a while because peers do not read.
+    pub(crate) fn flush(&mut self) -> Result<(), Error> {
+        self.pump()?;
+        let (mut before, mut moved) = (u64::MAX, Instant::now());
+        while let Driver::Caller(engine) = &mut self.driver {
+            let unsent = engine.unsent();
+            if unsent != before {
+                (before, moved) = (unsent, Instant::now());
+            }
+            if unsent == 0 || moved.elapsed() > FLUSH_STALL {
+                break;
+            }
+            let pumped = engine.pump(Some(Duration::from_millis(5)));
+            let _ = pumped.map_err(|error| self.end_with(error))?;
+        }
+        Ok(())
+    }
+
+    /// The application has refused a vector of its own. If it ends now, this is why.
+    pub(crate) fn note_refusal(&mut self, error: &Error, layout: &Layout) {
+        if let Error::NonFinite { tensor, index, .. } = error {
+            let start = layout.range(tensor).map_or(0, |range| range.start);
+            let index = u32::try_from(start + index).unwrap_or(u32::MAX);
+            self.refusal = Some(Failure::NonFinite { index });
+        }
+    }
+
+    /// Ends the engine, which tells the peers why.
+    fn stop(&mut self, failure: Option<Failure>) {
+        // In this order: a thread that wakes up before the flag is set goes back to sleep.
+        self.mailbox.stop(failure);
+        self.wake();
+        if let Driver::Caller(engine) = &mut self.driver {
+            engine.say_failed(self.mailbox.take_failure_of_application());
+        }
     }
 
     fn wake(&self) {
@@ -168,9 +232,8 @@ impl Drive {
 
 impl Drop for Drive {
     fn drop(&mut self) {
-        // In this order: a thread that wakes up before the flag is set goes back to sleep, and the join never returns.
-        self.mailbox.stop();
-        self.wake();
+        let ended = if std::thread::panicking() { Failure::Panicked } else { Failure::Dropped };
+        self.stop(Some(self.refusal.unwrap_or(ended)));
         if let Driver::Thread { thread, .. } = &mut self.driver {
             // A panic of the thread has already reached the application as a failure of its call.
             let _ = thread.take().map(JoinHandle::join);

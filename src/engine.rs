@@ -15,8 +15,8 @@ use std::time::Duration;
 use gradwire_core::kernel::executor::Executor;
 use gradwire_core::status::Waiting;
 use gradwire_core::{
-    Clock, Contract, Event, Input, Instant as Moment, Machine, Node, Output, PeerId, RunId, Segment, Setup, Signal,
-    Storage, THEIRS, Transport,
+    Clock, Contract, Event, Failure, Input, Instant as Moment, Machine, Node, Output, PeerId, RunId, Segment, Setup,
+    Signal, Storage, THEIRS, Transport,
 };
 
 use crate::checkpoint::{Candidates, CheckpointError, LoadedCheckpoint};
@@ -42,6 +42,7 @@ pub(crate) struct Engine<T> {
     mailbox: Arc<Mailbox>,
     /// The call that the next signal answers.
     pending: Pending,
+    me: PeerId,
     /// The application has asked for a copy of the saved buffers.
     saving: bool,
     /// An output that reads bytes which a device is still copying to the host.
@@ -60,8 +61,8 @@ pub(crate) struct Engine<T> {
     moment: u64,
     /// The checkpoint is older than the run.
     outdated: bool,
-    /// The wait that the mailbox shows.
-    shown: Option<Waiting>,
+    /// The wait that the mailbox shows, and until when the awaited peer is silent as announced.
+    shown: (Option<Waiting>, Option<Moment>),
     callback: EventCallback,
     observer: Observer,
 }
@@ -90,7 +91,7 @@ impl<T: Transport> Engine<T> {
         observer: Observer,
     ) -> Result<Self, Error> {
         let (len, contract, known_run) = (setup.len, setup.contract.clone(), setup.run);
-        let pending = Pending::at_start(&setup);
+        let (me, pending) = (setup.me, Pending::at_start(&setup));
         let (machine, pool) = Node::open(setup, initial)?;
         let mut engine = Self {
             machine,
@@ -98,6 +99,7 @@ impl<T: Transport> Engine<T> {
             transport,
             mailbox: Arc::new(Mailbox::new()),
             pending,
+            me,
             saving: false,
             postponed: None,
             state: RunState::Running,
@@ -108,7 +110,7 @@ impl<T: Transport> Engine<T> {
             restored: None,
             moment: 0,
             outdated: false,
-            shown: None,
+            shown: (None, None),
             callback,
             observer,
         };
@@ -170,6 +172,9 @@ impl<T: Transport> Engine<T> {
             Some(Command::Save(Save)) => self.saving = true,
             Some(Command::ReadStatus(_)) => self.mailbox.answer(self.machine.status()),
             Some(Command::ExpectSilence(ExpectSilence(span))) => {
+                // First what moves deadlines: it is a message like others, and the transport's comes after it.
+                self.feed(Input::Silence { span });
+                let _ = self.drain()?;
                 self.transport.busy(span);
                 self.mailbox.answer(SilenceAnnounced);
             }
@@ -288,6 +293,7 @@ impl<T: Transport> Engine<T> {
             Signal::Left | Signal::Finished => self.on_ended(),
             // Errors leave the pump, which ends the engine and with it the call that waits.
             Signal::Cut { peer } => return Err(Error::Cut { peer }),
+            Signal::PeerFailed { peer, failure } => return Err(Error::PeerFailed { peer, failure }),
             Signal::LedgerFull { index } => return Err(Error::LedgerFull { index }),
             Signal::ResumedElsewhere { at, .. } => {
                 return Err(CheckpointError::Moment { expected: at.0, got: self.moment }.into());
@@ -418,11 +424,12 @@ impl<T: Transport> Engine<T> {
 
     /// Shows the machine's wait to the application, for the error of a call that waits too long.
     fn show_waiting(&mut self) {
-        let waiting = self.machine.waiting();
+        let shown = (self.machine.waiting(), self.machine.awaited_silence());
         // Most pumps change nothing, and need no lock.
-        if waiting != self.shown {
-            self.shown = waiting;
-            self.mailbox.set_waiting(self.transport.place().0, waiting);
+        if shown != self.shown {
+            self.shown = shown;
+            let silent_until = shown.1.map(|until| until.since(Moment::ORIGIN));
+            self.mailbox.set_waiting(self.me, shown.0, silent_until);
         }
     }
 }
@@ -471,6 +478,19 @@ impl<T: Transport> Pump for Engine<T> {
         Ok(self.state)
     }
 
+    fn say_failed(&mut self, failure: Option<Failure>) {
+        if let (Some(failure), RunState::Running) = (failure, self.state) {
+            self.state = RunState::Ended;
+            self.feed(Input::Fail { failure });
+            // Dropping the transport sends what it has queued. A further error changes nothing.
+            let _ = self.drain();
+        }
+    }
+
+    fn unsent(&self) -> u64 {
+        self.transport.unsent()
+    }
+
     fn run(&mut self) {
         /// A panic in the machine or a callback fails the application's call at once, instead of at its deadline.
         struct Guard(Arc<Mailbox>);
@@ -486,8 +506,13 @@ impl<T: Transport> Pump for Engine<T> {
             match self.pump(None) {
                 Ok(RunState::Running) => {}
                 Ok(RunState::Ended) => return,
-                Err(error) => return self.mailbox.fail(error),
+                Err(error) => {
+                    self.say_failed(error.failure(self.me));
+                    return self.mailbox.fail(error);
+                }
             }
         }
+        let failure = self.mailbox.take_failure_of_application();
+        self.say_failed(failure);
     }
 }

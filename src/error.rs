@@ -4,7 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use gradwire_core::kernel::executor::ExecutorError;
-use gradwire_core::{ConfigError, PeerId, RunId};
+use gradwire_core::{ConfigError, Failure, PeerId, RunId};
 
 use crate::checkpoint::CheckpointError;
 
@@ -40,6 +40,8 @@ pub enum Error {
     Cancelled(Overdue),
     /// A peer that this node needs is lost, or has given this node up.
     Cut { peer: PeerId },
+    /// A peer that this node needs has failed, as it says itself.
+    PeerFailed { peer: PeerId, failure: Failure },
     /// A mesh: the sum of all quanta of an element, counted from 0 in the flat vector, no longer fits into 64 bits. The
     /// threshold is too small for the distance that this parameter moves.
     LedgerFull { index: u32 },
@@ -64,6 +66,21 @@ impl Error {
             line.chars().filter(|c| !c.is_control()).take(200).collect()
         };
         Self::Contract { peer, expected: printable(ours), got: printable(&String::from_utf8_lossy(theirs)) }
+    }
+}
+
+impl Error {
+    /// What peers are told when a node ends with this error. `None`: the node has not taken part, or ends well.
+    pub(crate) fn failure(&self, me: PeerId) -> Option<Failure> {
+        Some(match self {
+            Self::Deadline(overdue) => Failure::Overdue { on: overdue.on.as_ref().map_or(me, |on| on.peer) },
+            Self::Cancelled(_) => Failure::Cancelled,
+            Self::Cut { peer } | Self::PeerFailed { peer, .. } => Failure::Without { peer: *peer },
+            Self::LedgerFull { index } => Failure::LedgerFull { index: *index },
+            Self::Executor(_) => Failure::Executor,
+            Self::Transport(_) => Failure::Transport,
+            _ => return None,
+        })
     }
 }
 
@@ -124,6 +141,9 @@ impl fmt::Display for Error {
             Self::Cancelled(overdue) => write!(f, "cancelled: {overdue}"),
             Self::Cut { peer } => {
                 write!(f, "peer {peer} is lost, or has given this node up; this node cannot go on")
+            }
+            Self::PeerFailed { peer, failure } => {
+                write!(f, "peer {peer} has failed: {failure}; this node cannot go on")
             }
             Self::LedgerFull { index } => write!(
                 f,

@@ -157,7 +157,8 @@ impl Exchange {
         let Some(weight) = weight else { return Ok(()) };
         // Finite updates can add up to an infinity. Servers would refuse it, and collectives spread it.
         if !checked {
-            check::finite("contribution", &self.layout, &contribution(&mut self.spare)[..len])?;
+            let result = check::finite("contribution", &self.layout, &contribution(&mut self.spare)[..len]);
+            result.inspect_err(|error| self.drive.note_refusal(error, &self.layout))?;
         }
         // A step of weight 0 only asks for parameters, and is not numbered.
         self.contributions += u64::from(weight > 0);
@@ -202,9 +203,10 @@ impl Exchange {
 
     // Checks, before a call changes anything
 
-    pub(crate) fn check_vector(&self, what: &'static str, vector: &[f32]) -> Result<(), Error> {
+    pub(crate) fn check_vector(&mut self, what: &'static str, vector: &[f32]) -> Result<(), Error> {
         self.check_length(what, vector.len())?;
-        check::finite(what, &self.layout, vector)
+        let result = check::finite(what, &self.layout, vector);
+        result.inspect_err(|error| self.drive.note_refusal(error, &self.layout))
     }
 
     /// Refuses a vector of another length, and every call after a failure.

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use gradwire_core::kernel::executor::{Executor, ExecutorError};
 use gradwire_core::status::Waiting;
-use gradwire_core::{Event, PeerId, Pool, RunId, Segment, Status, Storage};
+use gradwire_core::{Event, Failure, PeerId, Pool, RunId, Segment, Status, Storage};
 
 use crate::checkpoint::Checkpoint;
 use crate::error::{Awaited, Error, Overdue};
@@ -248,6 +248,10 @@ struct Contents {
     waiting: Option<Waiting>,
     /// This node, as the engine knows it.
     me: Option<PeerId>,
+    /// Until when that peer is silent, as it has announced; a time since the machine's origin.
+    silent_until: Option<Duration>,
+    /// What the engine tells the peers when it stops. `None`: nothing.
+    failure_of_application: Option<Failure>,
     events: VecDeque<Event>,
     failure: Option<Error>,
     /// The session or server has been dropped.
@@ -294,8 +298,12 @@ impl Mailbox {
         self.change(|_| {});
     }
 
-    pub(crate) fn stop(&self) {
-        self.lock().stop = true;
+    /// Asks the engine to stop, and to tell the peers why the application ends.
+    pub(crate) fn stop(&self, failure: Option<Failure>) {
+        let mut contents = self.lock();
+        if !contents.stop {
+            (contents.stop, contents.failure_of_application) = (true, failure);
+        }
     }
 
     pub(crate) fn set_progress(&self, loss: f32, accuracy: f32) {
@@ -344,7 +352,8 @@ impl Mailbox {
     }
 
     fn patience_in(&self, contents: &Contents, wait: &mut Wait, canceller: &Canceller) -> Result<Duration, Error> {
-        match wait.patience(None, canceller) {
+        let rest = contents.silent_until.map(|until| until.saturating_sub(self.elapsed()));
+        match wait.patience(rest.filter(|rest| !rest.is_zero()), canceller) {
             Patience::Lasts(rest) => Ok(rest),
             Patience::Over => Err(Error::Deadline(self.overdue_in(contents, wait))),
             Patience::Cancelled => Err(Error::Cancelled(self.overdue_in(contents, wait))),
@@ -372,6 +381,10 @@ impl Mailbox {
         self.lock().stop
     }
 
+    pub(crate) fn take_failure_of_application(&self) -> Option<Failure> {
+        self.lock().failure_of_application.take()
+    }
+
     pub(crate) fn answer<A: Answer>(&self, answer: A) {
         self.change(|contents| *A::slot(&mut contents.answers) = Some(answer));
     }
@@ -388,9 +401,15 @@ impl Mailbox {
         self.change(|contents| contents.failure = Some(error));
     }
 
-    pub(crate) fn set_waiting(&self, me: PeerId, waiting: Option<Waiting>) {
+    pub(crate) fn set_waiting(&self, me: PeerId, waiting: Option<Waiting>, silent_until: Option<Duration>) {
         let mut contents = self.lock();
         (contents.me, contents.waiting) = (Some(me), waiting);
+        let changed = std::mem::replace(&mut contents.silent_until, silent_until) != silent_until;
+        drop(contents);
+        // A call that waits counts time differently from now on.
+        if changed {
+            self.changed.notify_all();
+        }
     }
 
     pub(crate) fn take_progress(&self) -> Option<(f32, f32)> {

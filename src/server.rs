@@ -20,7 +20,7 @@ use crate::waits::{Wait, WaitKind};
 ///
 /// [`Builder::serve`](crate::Builder::serve) makes one, at a rank from `workers` on. A cluster with a tree or ring may
 /// have a single server, which then hosts the coordinator and holds no parameters. Dropping a server ends its part at
-/// once.
+/// once, and its workers cannot go on; see also [`end_without`](Self::end_without).
 ///
 /// ```
 /// use std::time::Duration;
@@ -117,7 +117,7 @@ impl Server {
                         return Ok(RunState::Running);
                     }
                 }
-                Err(error) => return Err(error),
+                Err(error) => return Err(self.drive.end_with(error)),
             }
         }
         if let Some(Ended { view, .. }) = &self.ended {
@@ -138,7 +138,14 @@ impl Server {
         }
         let limit = self.drive.waits().limit(WaitKind::Join);
         let wait = self.meeting.get_or_insert_with(|| Wait::new("meet a worker", WaitKind::Join, limit));
-        self.drive.patience(wait).map(drop)
+        let result = self.drive.patience(wait);
+        result.map(drop).map_err(|error| self.drive.end_with(error))
+    }
+
+    /// Ends this server's part, and tells the workers that it could not go on without `peer`: a worker of the same
+    /// process, for instance, that has failed.
+    pub fn end_without(mut self, peer: PeerId) {
+        let _ = self.drive.end_with(Error::Cut { peer });
     }
 
     /// Whether workers have left the run, rather than all having been lost. False before the end.

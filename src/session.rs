@@ -22,7 +22,8 @@ use crate::waits::{Canceller, WaitKind};
 ///
 /// Each wait has the builder's deadline for its kind. A call that reaches it fails with [`Error::Deadline`], which names
 /// the peer that the machine waits for. A [`Canceller`] ends waits earlier. An error of a wait ends the session; later calls return [`Error::Ended`]. A session can
-/// be dropped at any time: its peers see the connection close.
+/// be dropped at any time: its peers are told that it has ended without leaving, and why if its last call was refused
+/// because of a vector that is not finite.
 ///
 /// ```
 /// use gradwire::{Cluster, Error, Layout, Mem, Recipe, Session};
@@ -206,16 +207,18 @@ impl Session {
         self.exchange.drive().pump()
     }
 
-    /// Tells the peers that this node may be silent for `span`, for instance during a long validation, and must not be
-    /// given up meanwhile. A [caller-driven](crate::Builder::caller_driven) session needs this before it makes no call
-    /// for more than two fifths of `dead_after`. A session with a thread of its own is never silent.
+    /// Tells the peers that this worker makes no step for `span` from now on, for instance during a long validation. It
+    /// is not given up meanwhile, and that time does not count towards the deadline of any node that waits for it. The
+    /// next step ends the silence. A [caller-driven](crate::Builder::caller_driven) session needs this before it makes no call
+    /// for more than two fifths of `dead_after`. A session with a thread of its own needs it only before a pause that
+    /// is longer than the others' deadlines.
     ///
     /// # Errors
     /// If the run cannot go on.
     pub fn expect_silence(&mut self, span: Duration) -> Result<(), Error> {
         let SilenceAnnounced = self.exchange.drive().call("announce a silence", WaitKind::Step, ExpectSilence(span))?;
-        // The message to the peers is only queued so far. Before the caller goes silent, it has to leave.
-        self.exchange.drive().pump()
+        // The messages to the peers are only queued so far. Before the caller goes silent, they have to leave.
+        self.exchange.drive().flush()
     }
 
     /// The token that cancels the waits of this session, from any thread: that of the

@@ -67,6 +67,8 @@ pub(crate) struct Wait {
     seen: Instant,
     /// The time that counts towards the limit.
     counted: Duration,
+    /// Until when time does not count, as of the last look.
+    excused: Option<Instant>,
 }
 
 /// Whether a wait goes on.
@@ -83,7 +85,7 @@ pub(crate) enum Patience {
 impl Wait {
     pub(crate) fn new(purpose: &'static str, kind: WaitKind, limit: Duration) -> Self {
         let now = Instant::now();
-        Self { purpose, kind, limit, begun: now, seen: now, counted: Duration::ZERO }
+        Self { purpose, kind, limit, begun: now, seen: now, counted: Duration::ZERO, excused: None }
     }
 
     /// How long the wait has lasted, announced silences included.
@@ -98,10 +100,10 @@ impl Wait {
         if cancelled_in == Some(Duration::ZERO) {
             return Patience::Cancelled;
         }
-        let passed = now.saturating_duration_since(std::mem::replace(&mut self.seen, now));
-        if excused.is_none() {
-            self.counted += passed;
-        }
+        let before = std::mem::replace(&mut self.seen, now);
+        let from = self.excused.map_or(before, |until| until.clamp(before, now));
+        self.counted += now.saturating_duration_since(from);
+        self.excused = excused.map(|rest| now + rest);
         let rest = self.limit.saturating_sub(self.counted);
         if rest.is_zero() {
             return Patience::Over;
@@ -209,11 +211,15 @@ mod tests {
     #[test]
     fn an_announced_silence_does_not_count() {
         let canceller = Canceller::new();
-        let mut wait = Wait::new("test", WaitKind::Step, Duration::from_millis(20));
-        std::thread::sleep(Duration::from_millis(30));
+        let mut wait = Wait::new("test", WaitKind::Step, Duration::from_secs(2));
         assert_eq!(wait.patience(Some(LONG), &canceller), Patience::Lasts(LONG));
-        assert!(matches!(wait.patience(None, &canceller), Patience::Lasts(_)));
-        std::thread::sleep(Duration::from_millis(30));
+        std::thread::sleep(Duration::from_millis(100));
+        // The silence has ended early: nothing has counted.
+        assert!(matches!(wait.patience(None, &canceller), Patience::Lasts(rest) if rest > Duration::from_millis(1950)));
+        let mut wait = Wait::new("test", WaitKind::Step, Duration::from_millis(50));
+        assert!(matches!(wait.patience(Some(Duration::from_millis(20)), &canceller), Patience::Lasts(_)));
+        // The silence ends in time: only what comes after it counts.
+        std::thread::sleep(Duration::from_millis(200));
         assert_eq!(wait.patience(None, &canceller), Patience::Over);
     }
 

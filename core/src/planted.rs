@@ -56,6 +56,8 @@ pub enum Bug {
     RunNotChecked,
     /// A node that resumes takes the newest moment that it has itself, whatever its peers have.
     UncommittedMoment,
+    /// A node that waits for a silent one does not tell the nodes that wait for it.
+    SilenceNotPassedOn,
 }
 
 impl Bug {

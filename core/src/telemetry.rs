@@ -143,7 +143,7 @@ pub struct Note {
     pub peer: PeerId,
     /// A number that depends on the kind. `View`: its number. `Stalled`: the clock of the peer. `ContractDiffers`: the
     /// first differing line. `ResumedElsewhere`: the clock of the peer's checkpoint. `Rejected`: the index of the
-    /// element that is not finite, plus 1, or 0 for a malformed body. `Resumed`: the moment. `OtherRun`: the digest of the run's name. `Rest`: hundredths of the norm of an update.
+    /// element that is not finite, plus 1, or 0 for a malformed body. `Resumed`: the moment. `PeerFailed`: which failure. `OtherRun`: the digest of the run's name. `Rest`: hundredths of the norm of an update.
     /// `Hint`: messages, or norms of an update. Otherwise 0.
     pub number: u64,
 }
@@ -170,10 +170,11 @@ pub enum NoteKind {
     LedgerFull = 15,
     OtherRun = 16,
     Resumed = 17,
+    PeerFailed = 18,
 }
 
 impl NoteKind {
-    const ALL: [Self; 17] = [
+    const ALL: [Self; 18] = [
         Self::Joined,
         Self::Left,
         Self::Finished,
@@ -191,6 +192,7 @@ impl NoteKind {
         Self::LedgerFull,
         Self::OtherRun,
         Self::Resumed,
+        Self::PeerFailed,
     ];
 
     /// True if the event needs attention: a lost peer, a stall, a refusal.
@@ -208,6 +210,7 @@ impl Note {
         let (kind, peer, number) = match *event {
             Event::PeerJoined { peer, .. } => (NoteKind::PeerJoined, peer, 0),
             Event::PeerLost { peer } => (NoteKind::PeerLost, peer, 0),
+            Event::PeerFailed { peer, failure } => (NoteKind::PeerFailed, peer, u64::from(failure.code().0)),
             // The format has two numbers, and a view has no peer: the number of members takes the place of one.
             Event::View { number, members } => (NoteKind::View, PeerId(members), number),
             Event::Rejected { peer, reason: Rejection::NonFinite { index, .. } } => {
@@ -239,7 +242,7 @@ impl Note {
             Signal::Joined { .. } => (NoteKind::Joined, rank, 0),
             Signal::Left => (NoteKind::Left, rank, 0),
             Signal::Finished => (NoteKind::Finished, rank, 0),
-            Signal::Cut { peer } => (NoteKind::Cut, peer, 0),
+            Signal::Cut { peer } | Signal::PeerFailed { peer, .. } => (NoteKind::Cut, peer, 0),
             Signal::ContractDiffers { peer, line, .. } => (NoteKind::ContractDiffers, peer, u64::from(line)),
             Signal::OtherRun { peer, run } => (NoteKind::OtherRun, peer, run),
             Signal::ResumedElsewhere { peer, at } => (NoteKind::ResumedElsewhere, peer, at.0),
@@ -258,6 +261,7 @@ impl fmt::Display for Note {
             NoteKind::Finished => write!(f, "all workers have left"),
             NoteKind::PeerJoined => write!(f, "is joined by peer {peer}"),
             NoteKind::PeerLost => write!(f, "has given up peer {peer}"),
+            NoteKind::PeerFailed => write!(f, "was told by peer {peer} that it has failed"),
             NoteKind::Cut => write!(f, "cannot go on without peer {peer}"),
             NoteKind::View => write!(f, "view {number}: {peer} workers go on together"),
             NoteKind::Rejected if *number == 0 => {

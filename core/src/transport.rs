@@ -61,6 +61,12 @@ pub trait Transport: Send {
         let _ = span;
     }
 
+    /// Bytes of messages that have been given to [`transmit`](Self::transmit) and that only further calls of
+    /// [`poll`](Self::poll) move on. The default is 0.
+    fn unsent(&self) -> u64 {
+        0
+    }
+
     /// Returns the next event. Waits for at most `wait` (`None`: without limit) or until [`waker`](Self::waker) is
     /// used; then returns `Ok(None)`.
     ///

@@ -6,14 +6,16 @@ use std::ffi::OsString;
 use std::io::Write as _;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
-use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::ScopedJoinHandle;
 use std::time::{Duration, Instant};
 
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use gradwire::tcp::{Address, Key, KeyError, Notice, Refusal, StreamError, TcpError};
 use gradwire::{
-    Canceller, Cluster, Error, Event, LaunchEnv, LaunchEnvError, LaunchFlags, RunState, Session, Status, Transport,
+    Canceller, Cluster, Error, Event, LaunchEnv, LaunchEnvError, LaunchFlags, PeerId, RunState, Session, Status,
+    Transport,
 };
 use rustix::process::Signal;
 use toml::de::{DeTable, DeValue};
@@ -67,6 +69,8 @@ struct Node {
     checkpoints: Option<Checkpoints>,
     /// Print no events.
     quiet: bool,
+    /// The worker of this process has failed: its servers end.
+    has_failed: AtomicBool,
     /// Print a line per epoch even with `--json`: `cluster` reads both.
     progress: bool,
 }
@@ -337,6 +341,7 @@ impl Node {
             insecure_open: matches.get_flag("insecure-open"),
             checkpoints,
             quiet: matches.get_flag("quiet"),
+            has_failed: AtomicBool::new(false),
             progress: matches.get_flag("progress"),
             options,
             env,
@@ -390,17 +395,19 @@ impl Node {
                 })
                 .collect();
             let trained = self.train(task, own, stop);
-            let served: Vec<_> = if trained.is_ok() {
-                servers
-                    .into_iter()
-                    .map(|thread| thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
-                    .collect()
-            } else {
-                // The servers would wait for workers that may not come back, so the process ends with its worker.
-                let (code, text) = trained.err().unwrap_or_default();
-                let _ = writeln!(std::io::stderr(), "{text}");
-                std::process::exit(code.into());
+            if trained.is_err() {
+                // The process ends with its worker. Servers that were told to end may be started again elsewhere; others
+                // tell the workers that there is no way on.
+                if stop.is_asked() {
+                    self.options.canceller.cancel();
+                }
+                self.has_failed.store(true, Ordering::Relaxed);
+            }
+            let join = |thread: ScopedJoinHandle<'_, _>| {
+                thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
             };
+            let served: Vec<_> = servers.into_iter().map(join).collect();
+            trained?;
             for status in served {
                 self.report(None, &status?, 0, 0, 0.0);
             }
@@ -447,7 +454,13 @@ impl Node {
                 Some(checkpoints) => builder.resume_serving(&checkpoints.directory, transport, &params.clone())?,
                 None => builder.serve(transport, &params.clone())?,
             };
-            while server.wait(&mut params, Duration::from_millis(200))? == RunState::Running {}
+            while server.wait(&mut params, Duration::from_millis(100))? == RunState::Running {
+                if self.has_failed.load(Ordering::Relaxed) {
+                    let worker = PeerId(self.env.rank);
+                    server.end_without(worker);
+                    return Err(Error::Cut { peer: worker });
+                }
+            }
             if let Some(checkpoints) = &self.checkpoints {
                 server.checkpoint(&checkpoints.directory, &params)?;
             }
@@ -534,9 +547,16 @@ impl Node {
     /// Prints the events of a node, unless `--quiet` is set, and collects its hints.
     fn on_event(&self, rank: u32) -> OnEvent {
         let (hints, quiet) = (self.options.hints.clone(), self.quiet);
+        let failed = Mutex::new(None);
         Box::new(move |event| match event {
             Event::Hint(hint) => hints.report(&hint.to_string(), quiet),
             _ if quiet => {}
+            // A peer that has failed is lost as well, and that has been said.
+            Event::PeerLost { peer } if lock(&failed).take() == Some(peer) => {}
+            Event::PeerFailed { peer, .. } => {
+                *lock(&failed) = Some(peer);
+                drop(writeln!(std::io::stderr(), "node {rank}: {event}"));
+            }
             event => drop(writeln!(std::io::stderr(), "node {rank}: {event}")),
         })
     }
@@ -622,6 +642,10 @@ impl Node {
             self.options.hints.json(),
         );
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The result of a worker.

@@ -183,8 +183,15 @@ pub fn run(
                 digests.push(digest(&done.params));
                 first.get_or_insert((done.params, done.before_end));
             }
-            // A lost peer is often the consequence of another worker's error, so any other error takes precedence.
-            Err(error) if failure.is_none() || matches!(failure, Some(Error::Cut { .. })) => failure = Some(error),
+            // These are often the consequence of another worker's error, so any other error takes precedence.
+            Err(error)
+                if matches!(
+                    failure,
+                    None | Some(Error::Cut { .. } | Error::PeerFailed { .. } | Error::Deadline(_))
+                ) =>
+            {
+                failure = Some(error);
+            }
             Err(_) => {}
         }
     }

@@ -187,3 +187,22 @@ fn workers_that_stop_together_leave_together() {
         }
     }
 }
+
+/// A worker 0 that cannot go on takes the servers of its process with it, and they say so. Nobody waits for them.
+#[test]
+fn servers_of_a_failed_process_say_so() {
+    let meet = port();
+    let args = "--recipe hardsync --epochs 1000 --dead-after 60";
+    let mut first = node(0, 3, meet, &format!("{args} --step-deadline 0.5"));
+    let mut others: Vec<_> = (1..3).map(|rank| node(rank, 3, meet, args)).collect();
+    first.begins();
+    others.iter_mut().for_each(Process::begins);
+    others[1].signal("-STOP");
+    let ended = first.ends_within(SOON);
+    assert_eq!(ended.code, Some(4), "{:#?}", ended.said);
+    let ended = others.remove(0).ends_within(SOON);
+    assert_eq!(ended.code, Some(4), "{:#?}", ended.said);
+    let said = ended.said.join("\n");
+    assert!(said.contains("peer 0 has failed: it waited for peer 2 until its deadline"), "{said}");
+    assert!(said.contains("peer 3 has failed: it could not go on without peer 0"), "{said}");
+}

@@ -394,6 +394,8 @@ impl Machine for Assembly {
                 _ => return Err(Misuse::NotReady),
             },
             Input::Step { .. } | Input::Leave { .. } | Input::Rate { .. } => return Err(Misuse::NotReady),
+            // No peer counts on this node before its machine has begun.
+            Input::Silence { .. } | Input::Fail { .. } => {}
             // Of the kernels with which the machine begins.
             Input::Completed { .. } | Input::Aborted { .. } => return self.machine.handle_input(now, input),
             Input::Timeout => {}
@@ -456,6 +458,10 @@ impl Machine for Assembly {
         };
         let since = self.since.unwrap_or(self.now);
         Some(Waiting { on, at: Clock(0), clock: Clock(0), since, reported_by: self.me() })
+    }
+
+    fn awaited_silence(&self) -> Option<Instant> {
+        self.machine.awaited_silence()
     }
 
     fn status(&self) -> Status {

@@ -7,14 +7,13 @@ use alloc::vec::Vec;
 use core::fmt;
 
 use super::hub::{Awaited, Hub, Incoming, Jobs, Notice, Port};
-use super::{Input, Machine, Misuse, Output, Setup};
+use super::{Failure, Input, Machine, Misuse, Output, Setup, Signal};
 use crate::buffer::BufferId;
 use crate::id::PeerId;
 use crate::kernel::KernelResult;
 use crate::saved::SavedBuffer;
 use crate::status::{Status, Waiting};
 use crate::time::Instant;
-use crate::wire::Message;
 
 /// What a kind of node does: worker, server, member of a collective, mesh peer.
 ///
@@ -26,8 +25,11 @@ pub(crate) trait Role: fmt::Debug + Send {
     /// A peer takes part (again). `fresh`: it is a process that this node had not met.
     fn on_agreed(&mut self, hub: &mut Port<'_, Self::Job>, peer: PeerId, fresh: bool);
 
-    /// A peer has been gone for too long, and is given up.
+    /// A peer has been gone for too long or has failed, and is given up.
     fn on_lost(&mut self, hub: &mut Port<'_, Self::Job>, peer: PeerId);
+
+    /// Can this node not go on without the peer? It then ends if the peer says that it has failed.
+    fn needs(&self, hub: &Hub, peer: PeerId) -> bool;
 
     /// A message of an agreed peer. The role receives its body, discards it, holds the message, or closes the
     /// connection.
@@ -117,11 +119,12 @@ impl<R: Role> Host<R> {
     /// Passes on a wait that has lasted for long, so that the node at the end of a chain of waits is known to all in
     /// it.
     fn note_waiting(&mut self) {
-        let Some(Waiting { on, at, .. }) = self.hub.note_waiting(self.role.awaited(&self.hub)) else { return };
+        let Some(waiting) = self.hub.note_waiting(self.role.awaited(&self.hub)) else { return };
+        let on = waiting.on;
         for peer in (0..self.hub.setup.cluster.nodes()).map(PeerId) {
             let hears = peer != on && peer != self.hub.setup.me && self.role.is_awaited_by(&self.hub, peer);
             if hears && self.hub.is_agreed(peer) {
-                self.hub.notify(peer, Message::Awaits { on, at });
+                self.hub.tell_waiting(peer, waiting);
             }
         }
     }
@@ -140,6 +143,11 @@ impl<R: Role> Machine for Host<R> {
         let mut hub = Port::new(&mut self.hub, &mut self.jobs);
         while let Some(peer) = hub.take_lost() {
             self.role.on_lost(&mut hub, peer);
+            // A node that was told to end may be started again elsewhere.
+            let failure = hub.failure(peer).filter(|failure| *failure != Failure::Cancelled);
+            if let Some(failure) = failure.filter(|_| self.role.needs(&hub, peer)) {
+                hub.signal(Signal::PeerFailed { peer, failure });
+            }
         }
         self.role.settle(&mut hub);
         self.note_waiting();
@@ -170,6 +178,10 @@ impl<R: Role> Machine for Host<R> {
 
     fn waiting(&self) -> Option<Waiting> {
         self.hub.waiting()
+    }
+
+    fn awaited_silence(&self) -> Option<Instant> {
+        self.hub.awaited_silence()
     }
 
     fn status(&self) -> Status {

@@ -5,12 +5,13 @@
 
 use core::fmt;
 
+use super::Failure;
 use crate::buffer::{BufferId, Segment};
 use crate::id::{Clock, Incarnation, OpId, PeerId, ShardId};
 use crate::kernel::{Kernel, KernelResult};
 use crate::recipe::Hint;
 use crate::status::Rest;
-use crate::time::Instant;
+use crate::time::{Duration, Instant};
 use crate::wire::{Header, Kind};
 
 /// An input of a machine: what the transport, the executor or the application did.
@@ -59,6 +60,16 @@ pub enum Input {
         ///
         /// [`Machine::saved`]: super::Machine::saved
         keep: bool,
+    },
+    /// The application makes no steps for this long, from now on. The nodes that wait for this one are told.
+    Silence {
+        /// How long.
+        span: Duration,
+    },
+    /// This node ends without having left. Its peers are told why; it takes no further input.
+    Fail {
+        /// Why.
+        failure: Failure,
     },
 }
 
@@ -133,6 +144,8 @@ pub enum Signal {
     Finished,
     /// This node cannot go on: the peer has been gone for too long, or has given this node up.
     Cut { peer: PeerId },
+    /// This node cannot go on without the peer, which has failed.
+    PeerFailed { peer: PeerId, failure: Failure },
     /// This node and the peer resumed from different checkpoints, and neither has begun.
     ResumedElsewhere {
         peer: PeerId,
@@ -171,8 +184,10 @@ pub enum Event {
         /// Its process: a restarted peer joins with another incarnation.
         incarnation: Incarnation,
     },
-    /// A peer has been unreachable for longer than `dead_after`. The run goes on without it.
+    /// A peer has been unreachable for longer than `dead_after`, or has failed. The run goes on without it.
     PeerLost { peer: PeerId },
+    /// A peer has failed, as it says itself. It is given up at once, so that [`PeerLost`](Self::PeerLost) follows.
+    PeerFailed { peer: PeerId, failure: Failure },
     /// The members of a collective have agreed on a new view.
     View {
         /// The number of the view. Numbers grow.
@@ -280,6 +295,7 @@ impl fmt::Display for Event {
             Self::PeerLost { peer } => {
                 write!(f, "peer {peer} was unreachable for too long; the run goes on without it")
             }
+            Self::PeerFailed { peer, failure } => write!(f, "peer {peer} has failed: {failure}"),
             Self::View { number, members } => write!(f, "view {number}: {members} workers go on together"),
             Self::Rejected { peer, reason } => write!(f, "rejected a contribution of peer {peer}: {reason}"),
             Self::Stalled { on, at, .. } => write!(f, "waiting for peer {on} (at {at})"),

@@ -9,6 +9,7 @@ mod collective;
 mod commit;
 mod contract;
 mod encoding;
+mod failure;
 mod host;
 mod hub;
 mod io;
@@ -23,6 +24,7 @@ use alloc::vec::Vec;
 use core::fmt;
 
 pub use contract::{Contract, ContractNote};
+pub use failure::Failure;
 pub use io::{Event, Input, Misuse, OURS, Output, PeerRefusal, ProtocolError, Rejection, Signal, THEIRS};
 pub use node::Node;
 
@@ -137,6 +139,10 @@ pub trait Machine: fmt::Debug + Send {
 
     /// Whom this node waits for, if it does.
     fn waiting(&self) -> Option<Waiting>;
+
+    /// Until when the peer that this node waits for is silent, as it has announced. Until then the wait is no one's
+    /// fault.
+    fn awaited_silence(&self) -> Option<Instant>;
 
     /// A snapshot of numbers. Allocates.
     fn status(&self) -> Status;

@@ -87,6 +87,10 @@ impl Machine for Node {
         self.0.waiting()
     }
 
+    fn awaited_silence(&self) -> Option<Instant> {
+        self.0.awaited_silence()
+    }
+
     fn status(&self) -> Status {
         self.0.status()
     }

@@ -9,6 +9,7 @@ use super::{
     SnapshotMark, Wanted, WireError,
 };
 use crate::id::{Clock, Incarnation, PeerId, Sequence, ShardId};
+use crate::machine::Failure;
 
 /// Counts above this are refused: no run reaches them, and sums of two do not overflow.
 const COUNT_MAX: u64 = u64::MAX / 4;
@@ -122,7 +123,12 @@ impl Message {
             Self::Leave(leave) => {
                 Fields { sequence: leave.last.0, base: leave.stays.into(), ..of(leave.origin, leave.incarnation) }
             }
-            Self::Awaits { on, at } => Fields { origin: on.0, clock: at.0, ..sender },
+            Self::Awaits { on, at, silent_ms } => Fields { origin: on.0, clock: at.0, shard: silent_ms, ..sender },
+            Self::Failed { failure } => {
+                let (shard, base) = failure.code();
+                Fields { shard, base, ..sender }
+            }
+            Self::Silence { span_ms } => Fields { shard: span_ms, ..sender },
             Self::Report(report) => Fields {
                 sequence: report.view.0,
                 clock: report.round.0,
@@ -216,7 +222,13 @@ impl Reader {
                 last: self.sequence()?,
                 stays: self.base_flag()?,
             }),
-            Kind::Awaits => Message::Awaits { on: self.origin(), at: self.clock()? },
+            Kind::Awaits => Message::Awaits { on: self.origin(), at: self.clock()?, silent_ms: self.shard() },
+            Kind::Failed => {
+                let (code, value) = (self.shard(), core::mem::take(&mut self.rest.base));
+                let failure = Failure::from_code(code, value);
+                Message::Failed { failure: failure.ok_or_else(|| self.error("shard", "a failure", code.into()))? }
+            }
+            Kind::Silence => Message::Silence { span_ms: self.shard() },
             Kind::Report => self.report().map(Message::Report)?,
             Kind::Member => {
                 let Some(first) = self.rest.shard.checked_mul(RANKS) else {

@@ -33,10 +33,12 @@ pub enum Kind {
     Release = 20,
     Again = 21,
     Moments = 22,
+    Failed = 23,
+    Silence = 24,
 }
 
 impl Kind {
-    pub(super) const ALL: [Self; 22] = [
+    pub(super) const ALL: [Self; 24] = [
         Self::Hello,
         Self::Refuse,
         Self::Push,
@@ -59,6 +61,8 @@ impl Kind {
         Self::Release,
         Self::Again,
         Self::Moments,
+        Self::Failed,
+        Self::Silence,
     ];
 
     pub(super) fn parse(number: u8) -> Result<Self, WireError> {

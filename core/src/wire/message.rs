@@ -4,6 +4,7 @@ use alloc::vec::Vec;
 
 use super::Kind;
 use crate::id::{Clock, Incarnation, PeerId, Sequence, ShardId};
+use crate::machine::Failure;
 
 /// Ranks that one [`Message::Members`] covers.
 pub(super) const RANKS: u32 = u64::BITS;
@@ -85,6 +86,18 @@ pub enum Message {
         on: PeerId,
         /// The clock that this node is at.
         at: Clock,
+        /// For how many more milliseconds this node is silent, as it has announced; 0: it has not.
+        silent_ms: u32,
+    },
+    /// The sender has failed, and ends. Its last message.
+    Failed {
+        /// Why.
+        failure: Failure,
+    },
+    /// The sender's application makes no steps for so long. What waits for the sender waits longer.
+    Silence {
+        /// How long, in milliseconds, from now on; 0: an announced silence is over.
+        span_ms: u32,
     },
     /// Collective, member to coordinator: the state of the member.
     Report(Report),
@@ -376,6 +389,8 @@ impl Message {
             Self::FetchSnapshot { .. } | Self::FetchParameters { .. } => Kind::Fetch,
             Self::Leave(_) => Kind::Leave,
             Self::Awaits { .. } => Kind::Awaits,
+            Self::Failed { .. } => Kind::Failed,
+            Self::Silence { .. } => Kind::Silence,
             Self::Report(_) => Kind::Report,
             Self::Members { .. } | Self::Lost { .. } => Kind::Member,
             Self::Prepare { .. } | Self::Commit(_) => Kind::View,

@@ -3,6 +3,7 @@ use proptest::prelude::*;
 use super::header::checksum;
 use super::*;
 use crate::id::{Clock, Incarnation, PeerId, Sequence, ShardId};
+use crate::machine::Failure;
 use alloc::string::ToString;
 
 prop_compose! {
@@ -16,7 +17,7 @@ prop_compose! {
 
 /// Any message, with a length that it can have.
 fn any_header() -> impl Strategy<Value = Header> {
-    (0u8..28, any_fields(), 1u32..1000).prop_map(|(kind, (words, longs, [a, b, c, d]), length)| {
+    (0u8..30, any_fields(), 1u32..1000).prop_map(|(kind, (words, longs, [a, b, c, d]), length)| {
         let [rank, shard, weight, _] = words;
         let [one, two, three, four] = longs;
         let (origin, incarnation, shard_id) = (PeerId(rank), Incarnation(one), ShardId(shard));
@@ -70,7 +71,7 @@ fn any_header() -> impl Strategy<Value = Header> {
             }
             15 => (Message::FetchParameters { view }, 0),
             16 => (Message::Leave(Leave { origin, incarnation, last, stays: a }), 0),
-            17 => (Message::Awaits { on: origin, at: clock }, 0),
+            17 => (Message::Awaits { on: origin, at: clock, silent_ms: shard }, 0),
             18 => {
                 let (entered, members) = (Sequence(base.0), shard);
                 let report =
@@ -91,6 +92,21 @@ fn any_header() -> impl Strategy<Value = Header> {
             24 => (Message::Release, 0),
             25 => (Message::Lost { first: PeerId(rank / 64 * 64), mask: four }, 0),
             26 => (Message::Moments(Moments::new(longs.map(|at| Clock(if at % 3 == 0 { 0 } else { at })))), 0),
+            27 => {
+                let failures = [
+                    Failure::Dropped,
+                    Failure::Panicked,
+                    Failure::Cancelled,
+                    Failure::NonFinite { index: shard },
+                    Failure::Overdue { on: origin },
+                    Failure::Without { peer: origin },
+                    Failure::LedgerFull { index: shard },
+                    Failure::Executor,
+                    Failure::Transport,
+                ];
+                (Message::Failed { failure: failures[weight as usize % failures.len()] }, 0)
+            }
+            28 => (Message::Silence { span_ms: shard }, 0),
             _ => (Message::Again, 0),
         };
         // A header that is read has the sender of its fields, so the origin of a message is given as the sender as
@@ -153,7 +169,7 @@ fn errors_say_expected_and_got() {
     assert_eq!(error(|b| b[0] = 0x16), "frame: expected magic \"GRWR\", got \"\\x16RWR\"");
     assert_eq!(error(|b| b[4] = 1), "frame: expected version 2, got 1");
     assert_eq!(error(|b| b[6] = 1), "frame: expected no flags, got 0x0001");
-    assert_eq!(error(|b| b[5] = 99), "frame: expected kind 1 to 22, got 99");
+    assert_eq!(error(|b| b[5] = 99), "frame: expected kind 1 to 24, got 99");
     assert_eq!(error(|b| b[56] = 9), "frame: expected whole 32-bit words after Push, got 9 bytes");
     assert_eq!(error(|b| b[5] = Kind::Ack as u8), "frame: expected at most 0 bytes after Ack, got 8");
     let long = sealed(|b| {
@@ -176,8 +192,8 @@ fn errors_say_expected_and_got() {
     let lone = "frame: expected a body if and only if the weight is above 0 as length of Up, got 8";
     assert_eq!(broken(|_| {}), lone);
     assert_eq!(
-        broken(|b| (b[5], b[56], b[16]) = (Kind::Awaits as u8, 0, 5)),
-        "frame: expected 0 as shard of Awaits, got 5"
+        broken(|b| (b[5], b[56], b[16]) = (Kind::Release as u8, 0, 5)),
+        "frame: expected 0 as shard of Release, got 5"
     );
     let mut bytes = sealed(|_| {});
     bytes[63] ^= 0xff;

@@ -115,6 +115,10 @@ impl Machine for Leased {
         self.machine.waiting()
     }
 
+    fn awaited_silence(&self) -> Option<Instant> {
+        self.machine.awaited_silence()
+    }
+
     fn status(&self) -> Status {
         self.machine.status()
     }

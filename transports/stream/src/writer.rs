@@ -87,6 +87,12 @@ impl Writer {
         self.queue.len()
     }
 
+    /// Bytes that have not been written: headers and bodies of the queue.
+    pub(crate) fn unsent(&self) -> u64 {
+        let all: usize = self.queue.iter().map(|frame| HEADER_LEN + frame.body.bytes().len()).sum();
+        all.saturating_sub(self.done) as u64
+    }
+
     /// Queues a message. `op` completes when all of it has been written.
     pub(crate) fn message(&mut self, op: OpId, header: &Header, body: Option<Lent>) {
         let body = body.map_or(Body::None, Body::Lent);

@@ -384,6 +384,12 @@ impl Role for Collective {
         }
     }
 
+    fn needs(&self, _hub: &Hub, peer: PeerId) -> bool {
+        // At the end, members can do without the coordinator.
+        let at_end = self.has_left() || self.application.leaves() || self.last;
+        peer == self.member.host() && !at_end
+    }
+
     fn on_message(&mut self, hub: &mut Port<'_, Job>, incoming: Incoming) {
         let timing = view_of(&incoming.message).map(|view| (view, self.member.timing(view)));
         let is_current = timing.is_some_and(|(_, timing)| timing == Timing::Current);

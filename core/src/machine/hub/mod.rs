@@ -24,12 +24,12 @@ pub(crate) use port::Port;
 pub(crate) use stalls::Awaited;
 use stalls::Stalls;
 
-use super::{Event, Input, Misuse, OURS, Output, PeerRefusal, ProtocolError, Setup, Signal, THEIRS};
+use super::{Event, Failure, Input, Misuse, OURS, Output, PeerRefusal, ProtocolError, Setup, Signal, THEIRS};
 use crate::buffer::Segment;
 use crate::id::{Clock, Incarnation, OpId, PeerId};
 use crate::kernel::{Kernel, KernelResult};
 use crate::status::{Counters, Histogram, Presence, Role, Status, Waiting, WorkerStatus};
-use crate::time::Instant;
+use crate::time::{Duration, Instant};
 use crate::vectors::{Keep, Vectors};
 use crate::wire::{CONTRACT_LEN_MAX, HEADER_LEN, Header, Hello, Message};
 
@@ -177,9 +177,25 @@ impl Hub {
                 }
                 Purpose::Nothing => None,
             },
-            Input::Step { weight } => Some(Notice::Step { weight }),
+            Input::Step { weight } => {
+                self.end_silence();
+                Some(Notice::Step { weight })
+            }
             Input::Rate { scale } => Some(Notice::Rate { scale }),
-            Input::Leave { stay, keep } => Some(Notice::Leave { stay, keep }),
+            Input::Leave { stay, keep } => {
+                self.end_silence();
+                Some(Notice::Leave { stay, keep })
+            }
+            Input::Silence { span } => {
+                let me = self.setup.me;
+                self.stalls.set_silence(me, Some(self.now.after(span)));
+                self.tell_all(Message::Silence { span_ms: millis(span) });
+                None
+            }
+            Input::Fail { failure } => {
+                self.tell_all(Message::Failed { failure });
+                None
+            }
             // Nothing has been asked for.
             Input::Resumed => return Err(Misuse::NotReady),
         })
@@ -248,6 +264,24 @@ impl Hub {
     /// Sends a message without a body. How the transmission ends has no consequence.
     pub(crate) fn notify(&mut self, peer: PeerId, message: Message) {
         self.send(peer, message, None, 0, Purpose::Nothing);
+    }
+
+    /// Sends a message without a body to all nodes that take part.
+    fn tell_all(&mut self, message: Message) {
+        for peer in (0..self.peers.count() as u32).map(PeerId) {
+            if peer != self.setup.me && self.is_agreed(peer) {
+                self.notify(peer, message);
+            }
+        }
+    }
+
+    /// The application goes on before the end of the silence that it has announced.
+    fn end_silence(&mut self) {
+        let me = self.setup.me;
+        if self.stalls.silence_of(me, self.now).is_some() {
+            self.stalls.set_silence(me, None);
+            self.tell_all(Message::Silence { span_ms: 0 });
+        }
     }
 
     /// Sends a message. `dense` is the length that the body would have as plain floats, for the counters.
@@ -352,8 +386,22 @@ impl Hub {
                 None
             }
             (Link::Agreed, Message::Again) => Some(Notice::Outdated),
-            (Link::Agreed, Message::Awaits { on, at }) => {
+            (Link::Agreed, Message::Awaits { on, at, silent_ms }) => {
+                // A node that is connected here has announced its silence here.
+                let known = on == self.setup.me || self.peers.has(on) && self.is_agreed(on);
+                if !known && silent_ms > 0 {
+                    self.stalls.set_silence(on, Some(self.now.after(Duration::from_millis(silent_ms.into()))));
+                }
                 self.stalls.on_awaits(peer, on, at);
+                Some(Notice::Tick)
+            }
+            (Link::Agreed, Message::Silence { span_ms }) => {
+                let until = self.now.after(Duration::from_millis(span_ms.into()));
+                self.stalls.set_silence(peer, (span_ms > 0).then_some(until));
+                Some(Notice::Tick)
+            }
+            (Link::Agreed, Message::Failed { failure }) => {
+                self.on_failed(peer, failure);
                 Some(Notice::Tick)
             }
             (Link::Agreed, _) => {
@@ -361,6 +409,14 @@ impl Hub {
                 Some(Notice::Message(Incoming { peer, message, length }))
             }
         }
+    }
+
+    /// The peer has failed: it will not come back, except as another process. It is lost at once.
+    fn on_failed(&mut self, peer: PeerId, failure: Failure) {
+        self.event(Event::PeerFailed { peer, failure });
+        self.peers.get_mut(peer).failure = Some(failure);
+        self.stalls.set_silence(peer, None);
+        self.on_disconnected(peer);
     }
 
     fn on_hello(&mut self, peer: PeerId, hello: Hello, length: u32) -> Option<Notice> {
@@ -408,12 +464,17 @@ impl Hub {
         entry.link = Link::Agreed;
         entry.incarnation = hello.incarnation;
         entry.had_parameters = hello.has_parameters;
+        entry.failure = None;
         if restarted && hello.resumed_at > Clock(0) {
             self.notify(peer, Message::Again);
         }
         // The peer may have missed this while it was away.
-        if let Some(Waiting { on, at, .. }) = self.stalls.reported().filter(|wait| wait.on != peer) {
-            self.notify(peer, Message::Awaits { on, at });
+        if let Some(waiting) = self.stalls.reported().filter(|wait| wait.on != peer) {
+            self.tell_waiting(peer, waiting);
+        }
+        self.stalls.set_silence(peer, None);
+        if let Some(until) = self.stalls.silence_of(self.setup.me, self.now) {
+            self.notify(peer, Message::Silence { span_ms: millis(until.since(self.now)) });
         }
         Some(Notice::Agreed { peer, fresh })
     }
@@ -443,6 +504,11 @@ impl Hub {
     /// Gives up the next peer that has been gone for too long.
     pub(crate) fn take_lost(&mut self) -> Option<PeerId> {
         self.peers.take_lost(self.now, self.setup.patience.dead_after())
+    }
+
+    /// Why a peer has failed, if it has said so.
+    pub(crate) fn failure(&self, peer: PeerId) -> Option<Failure> {
+        self.peers.get(peer).failure
     }
 
     /// The peer makes no more contributions: its disappearance is no loss.
@@ -507,13 +573,28 @@ impl Hub {
         self.now
     }
 
-    /// Notes whom this node waits for. Returns the wait when it has lasted for `stall_after` and has to be passed on.
+    /// Notes whom this node waits for. Returns the wait when it has to be passed on: when it has lasted for
+    /// `stall_after`, or is for a node that is silent as announced.
     pub(crate) fn note_waiting(&mut self, awaited: Option<Awaited>) -> Option<Waiting> {
         self.stalls.set(awaited, self.now);
-        let stall = self.stalls.take_stall(self.now, self.setup.patience.stall_after())?;
+        let excuse = self.stalls.take_excuse(self.now).filter(|_| !planted!(self, SilenceNotPassedOn));
+        let Some(stall) = self.stalls.take_stall(self.now, self.setup.patience.stall_after()) else { return excuse };
         let Waiting { on, at, since, .. } = stall;
         self.event(Event::Stalled { on, at, since });
         Some(stall)
+    }
+
+    /// Tells a peer which node this one waits for.
+    pub(crate) fn tell_waiting(&mut self, peer: PeerId, waiting: Waiting) {
+        let Waiting { on, at, .. } = waiting;
+        let silence = self.stalls.silence_of(on, self.now);
+        let silent_ms = silence.map_or(0, |until| millis(until.since(self.now)));
+        self.notify(peer, Message::Awaits { on, at, silent_ms });
+    }
+
+    /// Until when the awaited node is silent, as it has announced.
+    pub(crate) fn awaited_silence(&self) -> Option<Instant> {
+        self.stalls.excused_until(self.now)
     }
 
     pub(crate) fn waiting(&self) -> Option<Waiting> {
@@ -547,4 +628,9 @@ impl Hub {
             members: 0,
         }
     }
+}
+
+/// A span as it is sent. It is never 0, which has another meaning.
+fn millis(span: Duration) -> u32 {
+    u32::try_from(span.as_millis()).unwrap_or(u32::MAX).max(1)
 }

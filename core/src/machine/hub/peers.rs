@@ -2,13 +2,14 @@
 //!
 //! ```text
 //! Never -> Connected -> Agreed -> Down -> Lost
-//!             ^  (hello)   ^  (disconnect) |  (dead_after)
+//!             ^  (hello)   ^  (disconnect) |  (dead_after; at once if it has failed)
 //!             +------------+---------------+
 //! ```
 
 use alloc::vec::Vec;
 
 use crate::id::{Incarnation, PeerId};
+use crate::machine::Failure;
 use crate::status::{LinkStatus, Presence};
 use crate::time::{Duration, Instant};
 use crate::wire::HEADER_LEN;
@@ -23,6 +24,8 @@ pub(super) struct Peer {
     pub(super) incarnation: Incarnation,
     /// It makes no more contributions: its disappearance is no loss.
     pub(super) left: bool,
+    /// Why it has failed, as it has said since its last hello.
+    pub(super) failure: Option<Failure>,
     /// It had parameters when it said hello.
     pub(super) had_parameters: bool,
     pub(super) traffic: LinkStatus,
@@ -50,6 +53,7 @@ impl Peers {
             link: Link::Never,
             incarnation: Incarnation(0),
             left: false,
+            failure: None,
             had_parameters: false,
             traffic: LinkStatus {
                 peer: PeerId(rank),
@@ -67,6 +71,11 @@ impl Peers {
 
     pub(super) fn count(&self) -> usize {
         self.0.len()
+    }
+
+    /// Is there a node of this rank?
+    pub(super) fn has(&self, peer: PeerId) -> bool {
+        peer.index() < self.0.len()
     }
 
     pub(super) fn get(&self, peer: PeerId) -> &Peer {
@@ -89,7 +98,7 @@ impl Peers {
     /// Gives up the next peer that has been down for `dead_after`.
     pub(super) fn take_lost(&mut self, now: Instant, dead_after: Duration) -> Option<PeerId> {
         let lost = self.0.iter().position(|peer| match peer.link {
-            Link::Down { since } => !peer.left && since.after(dead_after) <= now,
+            Link::Down { since } => !peer.left && (peer.failure.is_some() || since.after(dead_after) <= now),
             _ => false,
         })?;
         self.0[lost].link = Link::Lost;

@@ -3,7 +3,12 @@
 //! A node that has waited for `stall_after` says so to the nodes that wait for it ([`Message::Awaits`]). So each of
 //! them can name the node that holds up all of them.
 //!
+//! A node whose application is about to make no steps for a while announces it to all ([`Message::Silence`]). While the
+//! node at the end of a chain of waits is silent as it has announced, the waits in the chain are excused: drivers do
+//! not count that time. So that the whole chain knows, a wait for a silent node is passed on at once.
+//!
 //! [`Message::Awaits`]: crate::wire::Message::Awaits
+//! [`Message::Silence`]: crate::wire::Message::Silence
 
 use alloc::vec;
 use alloc::vec::Vec;
@@ -26,6 +31,8 @@ pub(super) struct Stalls {
     wait: Option<Wait>,
     /// By peer: the node that the peer waits for, and the clock that node is at, as the peer last said.
     awaits: Vec<Option<(PeerId, Clock)>>,
+    /// By node: until when it is silent, as it has announced.
+    silences: Vec<Option<Instant>>,
 }
 
 #[derive(Copy, Clone, Debug)]
@@ -36,20 +43,39 @@ struct Wait {
     direct: PeerId,
     /// The nodes that wait for this one have been told.
     reported: bool,
+    /// The silence that they have been told of.
+    excused: Option<Instant>,
 }
 
 impl Stalls {
     pub(super) fn new(me: PeerId, nodes: u32) -> Self {
-        Self { me, wait: None, awaits: vec![None; nodes as usize] }
+        Self { me, wait: None, awaits: vec![None; nodes as usize], silences: vec![None; nodes as usize] }
     }
 
     pub(super) fn waiting(&self) -> Option<Waiting> {
         self.wait.map(|wait| wait.shown)
     }
 
-    /// The wait, if it has lasted long enough to have been reported.
+    /// The wait, if the nodes that wait for this one have been told.
     pub(super) fn reported(&self) -> Option<Waiting> {
-        self.wait.filter(|wait| wait.reported).map(|wait| wait.shown)
+        self.wait.filter(|wait| wait.reported || wait.excused.is_some()).map(|wait| wait.shown)
+    }
+
+    /// Until when the awaited node is silent, as it has announced.
+    pub(super) fn excused_until(&self, now: Instant) -> Option<Instant> {
+        self.silence_of(self.wait?.shown.on, now)
+    }
+
+    /// Until when a node is silent, as it has announced.
+    pub(super) fn silence_of(&self, node: PeerId, now: Instant) -> Option<Instant> {
+        self.silences.get(node.index()).copied().flatten().filter(|until| *until > now)
+    }
+
+    /// A node has announced a silence until this moment; `None`: that its silence is over.
+    pub(super) fn set_silence(&mut self, node: PeerId, until: Option<Instant>) {
+        if let Some(silence) = self.silences.get_mut(node.index()) {
+            *silence = until;
+        }
     }
 
     /// When the present wait is to be reported.
@@ -70,13 +96,13 @@ impl Stalls {
         match &mut self.wait {
             Some(wait) if wait.shown.clock == clock => {
                 if wait.direct != direct {
-                    (wait.direct, wait.reported) = (direct, false);
+                    (wait.direct, wait.reported, wait.excused) = (direct, false, None);
                     (wait.shown.on, wait.shown.at, wait.shown.reported_by) = (on, at, reported_by);
                 }
             }
             wait => {
                 let shown = Waiting { on, at, clock, since: now, reported_by };
-                *wait = Some(Wait { shown, direct, reported: false });
+                *wait = Some(Wait { shown, direct, reported: false, excused: None });
             }
         }
     }
@@ -101,6 +127,14 @@ impl Stalls {
         let due = self.deadline(stall_after).is_some_and(|deadline| deadline <= now);
         let wait = self.wait.as_mut().filter(|_| due)?;
         wait.reported = true;
+        Some(wait.shown)
+    }
+
+    /// Returns a wait for a silent node, once for each silence that the node has announced.
+    pub(super) fn take_excuse(&mut self, now: Instant) -> Option<Waiting> {
+        let until = self.excused_until(now)?;
+        let wait = self.wait.as_mut().filter(|wait| wait.excused != Some(until))?;
+        wait.excused = Some(until);
         Some(wait.shown)
     }
 }

@@ -397,6 +397,17 @@ impl Role for Mesh {
         }
     }
 
+    fn needs(&self, _hub: &Hub, peer: PeerId) -> bool {
+        let marks = &self.exchange.marks;
+        let needs = match self.state {
+            State::Left => false,
+            // At the end, members can do without the coordinator, but not without the rest of its node's stream.
+            State::Leaving { announced: true, .. } => marks.contains(peer) && !marks.get(peer).is_complete(),
+            _ => true,
+        };
+        needs && peer == self.member.host()
+    }
+
     fn on_message(&mut self, hub: &mut Port<'_, Job>, incoming: Incoming) {
         let Incoming { peer, message, length } = incoming;
         let Exchange { neighbours, marks, slots, replica, .. } = &self.exchange;

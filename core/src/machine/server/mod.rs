@@ -205,6 +205,10 @@ impl Role for Server {
         }
     }
 
+    fn needs(&self, _hub: &Hub, _peer: PeerId) -> bool {
+        false
+    }
+
     fn on_message(&mut self, hub: &mut Port<'_>, incoming: Incoming) {
         let Incoming { peer, message, .. } = incoming;
         if !hub.setup.cluster.is_worker(peer) {

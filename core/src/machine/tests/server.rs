@@ -31,7 +31,7 @@ fn a_server_starts_when_all_workers_are_there() {
         at: Clock(0),
         since: Instant::ORIGIN,
     });
-    let awaits = Message::Awaits { on: PeerId(1), at: Clock(0) };
+    let awaits = Message::Awaits { on: PeerId(1), at: Clock(0), silent_ms: 0 };
     assert_eq!(s.expect_transmit(0, Kind::Awaits), awaits);
     s.at(2100).hello(1, 1).expect_event(joined(1, 1));
     s.expect_params(0, 0, 0, 0).expect_params(1, 0, 0, 0).expect_idle();
@@ -157,4 +157,82 @@ fn a_message_of_another_role_is_refused() {
     let mut s = server(Recipe::asynchronous().with_lambda(1.0), 2);
     s.tell(0, Message::Prepare { view: Sequence(1) });
     s.expect_close(0, ProtocolError::Unexpected { kind: Kind::View }).expect_idle();
+}
+
+fn silence(span_ms: u32) -> Message {
+    Message::Silence { span_ms }
+}
+
+/// A server that waits for worker 1, which has announced a silence of 5 s.
+fn held_up_by_silence(change: impl FnOnce(Setup) -> Setup) -> Trace {
+    let mut s = trace_of(Recipe::ssp(0).with_lambda(1.0), 2, 2, change);
+    for worker in 0..2 {
+        s.hello(worker, 1).expect_event(joined(worker, 1));
+    }
+    s.expect_params(0, 0, 0, 0).expect_params(1, 0, 0, 0);
+    s.at(100).tell(1, silence(5000)).expect_idle();
+    s.at(200).push(0, 1, 0, 0.0);
+    s
+}
+
+/// While the worker that a server waits for is silent as it has announced, the wait is excused, also at the workers
+/// that wait for the server.
+#[test]
+fn a_wait_for_a_silent_worker_is_excused_and_passed_on() {
+    let mut s = held_up_by_silence(|setup| setup);
+    let awaits = |silent_ms| Message::Awaits { on: PeerId(1), at: Clock(0), silent_ms };
+    assert_eq!(s.expect_transmit(0, Kind::Awaits), awaits(4900));
+    s.expect_idle();
+    assert_eq!(s.machine.awaited_silence(), Some(Instant::from_nanos(5_100_000_000)));
+    // A longer silence is passed on as well.
+    s.at(300).tell(1, silence(9000));
+    assert_eq!(s.expect_transmit(0, Kind::Awaits), awaits(9000));
+    // The worker goes on earlier.
+    s.at(400).tell(1, silence(0));
+    assert_eq!(s.machine.awaited_silence(), None);
+    s.push(1, 1, 0, 0.0).expect_waiting(None);
+}
+
+#[cfg(planted)]
+#[test]
+#[should_panic(expected = "Awaits to 0 expected")]
+fn a_planted_silence_that_is_not_passed_on_is_found() {
+    let bug = Some(crate::planted::Bug::SilenceNotPassedOn);
+    held_up_by_silence(|setup| Setup { bug, ..setup }).expect_transmit(0, Kind::Awaits);
+}
+
+/// An announced silence is over when its time is.
+#[test]
+fn an_excuse_ends_with_the_silence() {
+    let mut s = held_up_by_silence(|setup| setup);
+    s.expect_transmit(0, Kind::Awaits);
+    s.at(5200).feed(Input::Timeout);
+    assert_eq!(s.machine.awaited_silence(), None);
+}
+
+/// A worker that comes during the silence of this node's application hears of it.
+#[test]
+fn a_node_announces_its_silence_to_all_and_takes_it_back() {
+    let mut s = server(Recipe::asynchronous().with_lambda(1.0), 2);
+    s.at(100).feed(Input::Silence { span: Duration::from_secs(3) });
+    for worker in 0..2 {
+        assert_eq!(s.expect_transmit(worker, Kind::Silence), silence(3000));
+    }
+    s.at(1100).disconnect(1).hello(1, 1);
+    assert_eq!(s.expect_transmit(1, Kind::Silence), silence(2000));
+}
+
+/// A worker that says that it has failed is lost at once.
+#[test]
+fn a_failed_worker_is_lost_at_once() {
+    let mut s = server(Recipe::ssp(0).with_lambda(1.0), 2);
+    s.push(0, 1, 0, 0.0).expect_idle();
+    let failure = Failure::NonFinite { index: 3 };
+    s.tell(1, Message::Failed { failure }).expect_event(Event::PeerFailed { peer: PeerId(1), failure });
+    s.expect_event(Event::PeerLost { peer: PeerId(1) });
+    s.expect_params(0, 1, 1, 1).expect_idle();
+    assert_eq!(s.machine.status().workers[1].state, Presence::Lost);
+    // Its connection closes after that. A new process of its rank is welcome.
+    s.disconnect(1).expect_idle();
+    s.hello(1, 2).expect_event(joined(1, 2));
 }

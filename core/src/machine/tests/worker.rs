@@ -324,6 +324,49 @@ fn a_lost_server_is_reported_and_waited_for() {
     w.disconnect(S).expect_signal(Signal::Cut { peer: PeerId(S) }).expect_idle();
 }
 
+/// Without a server that has failed, a worker cannot go on. One that was told to end may come back.
+#[test]
+fn a_worker_ends_with_the_failure_of_its_server() {
+    let failed = |failure| Message::Failed { failure };
+    let mut w = worker(Recipe::asynchronous().with_lambda(1.0));
+    let (peer, failure) = (PeerId(S), Failure::Executor);
+    w.tell(S, failed(failure)).expect_event(Event::PeerFailed { peer, failure });
+    w.expect_signal(Signal::PeerFailed { peer, failure }).expect_idle();
+    let mut w = worker(Recipe::asynchronous().with_lambda(1.0));
+    let failure = Failure::Cancelled;
+    w.tell(S, failed(failure)).expect_event(Event::PeerFailed { peer, failure });
+    w.expect_event(Event::PeerLost { peer }).expect_idle();
+}
+
+/// A wait for a server that waits for a silent worker is excused. Who is connected here has announced it here.
+#[test]
+fn a_wait_for_the_server_of_a_silent_worker_is_excused() {
+    let awaits = |on, silent_ms| Message::Awaits { on: PeerId(on), at: Clock(0), silent_ms };
+    let until = |millis: u64| Some(Instant::from_nanos(millis * 1_000_000));
+    let waiting = || {
+        let mut w = trace(Recipe::ssp(0).with_lambda(1.0), 0, 2);
+        w.hello(2, 1).send(2, params(Occasion::Welcome { lead: 0 }, 0, 0, 0), 1.0);
+        w.expect_signal(Signal::Joined { clock: Clock(0) });
+        w.at(100).step(0.5).expect_transmit(2, Kind::Push);
+        w
+    };
+    let mut w = waiting();
+    w.tell(2, awaits(1, 2000));
+    assert_eq!(w.machine.awaited_silence(), until(2100));
+    // It ends by itself, or when the server waits no more.
+    w.at(2200).feed(Input::Timeout);
+    assert_eq!(w.machine.awaited_silence(), None);
+    let mut w = waiting();
+    w.hello(1, 1).tell(1, Message::Silence { span_ms: 4000 });
+    assert_eq!(w.machine.awaited_silence(), None, "the server is not known to wait for it");
+    w.at(200).tell(2, awaits(1, 1));
+    assert_eq!(w.machine.awaited_silence(), until(4100));
+    // A server of its own.
+    let mut w = waiting();
+    w.tell(2, Message::Silence { span_ms: 1000 });
+    assert_eq!(w.machine.awaited_silence(), until(1100));
+}
+
 #[test]
 fn replies_that_cannot_be_are_refused() {
     let cases: [(Message, usize, ProtocolError); 4] = [

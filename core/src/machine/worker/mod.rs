@@ -32,7 +32,7 @@ use row::{Progress, Row};
 use super::encoding::Encoding;
 use super::host::Role;
 use super::hub::{self, Awaited, Hub, Incoming};
-use super::{Event, Misuse, ProtocolError, Rejection, Signal};
+use super::{Event, Failure, Misuse, ProtocolError, Rejection, Signal};
 use crate::buffer::{BufferId, Segment};
 use crate::id::{Clock, PeerId, Sequence, ShardId};
 use crate::kernel::{Kernel, KernelResult};
@@ -252,10 +252,17 @@ impl Role for Worker {
             State::Left => {}
             // This worker needs nothing from it any more.
             State::Leaving { stays: false } => self.link(hub, peer).leave_delivered = true,
+            // The host ends this node, and says why.
+            _ if hub.failure(peer).is_some_and(|failure| failure != Failure::Cancelled) => {}
             // If no peer is waited for after its connection broke, the run cannot go on without a server.
             _ if hub.setup.patience.dead_after().is_zero() => hub.signal(Signal::Cut { peer }),
             _ => hub.event(Event::PeerLost { peer }),
         }
+    }
+
+    fn needs(&self, hub: &Hub, peer: PeerId) -> bool {
+        let is_done = matches!(self.state, State::Left | State::Leaving { stays: false });
+        !hub.setup.cluster.is_worker(peer) && !is_done
     }
 
     fn on_message(&mut self, hub: &mut Port<'_>, incoming: Incoming) {

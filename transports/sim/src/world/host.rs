@@ -34,7 +34,7 @@ impl World {
                 node.life = Life::Done;
             }
             Signal::Finished => node.life = Life::Done,
-            Signal::Cut { peer } => {
+            Signal::Cut { peer } | Signal::PeerFailed { peer, .. } => {
                 // A session reports the error, its process ends, and its connections close.
                 self.crash(me, None);
                 self.nodes[me.index()].life = Life::Cut(peer);

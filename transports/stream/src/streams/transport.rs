@@ -99,6 +99,11 @@ impl<C: Carrier> Transport for Streams<C> {
         }
     }
 
+    fn unsent(&self) -> u64 {
+        let open = self.links.iter().flatten().filter(|link| matches!(link.state, State::Open { .. }));
+        open.map(|link| link.writer.unsent()).sum()
+    }
+
     fn poll(&mut self, pool: &mut Pool, wait: Option<Duration>) -> Result<Option<Input>, StreamError> {
         let until = wait.map(|wait| Instant::now() + wait);
         loop {
