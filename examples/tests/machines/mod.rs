@@ -166,9 +166,15 @@ impl Machines {
 
     /// Cuts both directions between the machines of `side` and all others. Within `side` they reach each other.
     pub(crate) fn split(&self, side: &[usize]) {
+        self.part(side, true, true);
+    }
+
+    /// Cuts what the machines of `side` send to all others (`out`), and what all others send to them (`back`).
+    pub(crate) fn part(&self, side: &[usize], out: bool, back: bool) {
         for from in 0..self.count {
             for to in 0..self.count {
-                if side.contains(&from) != side.contains(&to) {
+                let (leaves, comes) = (side.contains(&from), side.contains(&to));
+                if leaves != comes && if leaves { out } else { back } {
                     self.cut(from, to);
                 }
             }
