@@ -11,8 +11,13 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
 /// Connections that wait to be accepted.
 const BACKLOG: i32 = 1024;
 
-/// The sockets at which a node listens.
-pub struct Listeners(Vec<TcpListener>);
+/// The sockets at which a node listens. They take turns, so that a flood of connections at one of them, for instance of
+/// one address family, does not keep out those that come to another.
+pub struct Listeners {
+    sockets: Vec<TcpListener>,
+    /// Index of the socket that [`accept`](Self::accept) asks first.
+    next: usize,
+}
 
 impl Listeners {
     /// Listens at all of these addresses, with one port. `meet`: the port of the meeting point, which belongs to rank 0.
@@ -35,7 +40,7 @@ impl Listeners {
         }
         match missing {
             Some(failed) if listeners.is_empty() => Err(failed),
-            _ => Ok(Self(listeners)),
+            _ => Ok(Self::new(listeners)),
         }
     }
 
@@ -47,7 +52,7 @@ impl Listeners {
         let mut failed = None;
         for address in addresses {
             match bind_one(*address, meet) {
-                Ok(listener) => return Ok(Self(vec![listener])),
+                Ok(listener) => return Ok(Self::new(vec![listener])),
                 Err(error) => failed = Some((*address, error)),
             }
         }
@@ -64,41 +69,49 @@ impl Listeners {
         match bind_one(all, meet) {
             Err(error) if is_missing(&error) => Self::bind(&[SocketAddr::from((Ipv4Addr::UNSPECIFIED, port))], meet),
             Err(error) => Err((all, error)),
-            Ok(listener) => Ok(Self(vec![listener])),
+            Ok(listener) => Ok(Self::new(vec![listener])),
         }
     }
 
     /// The address of the first socket.
     pub(crate) fn address(&self) -> io::Result<SocketAddr> {
-        self.0.first().ok_or(io::ErrorKind::NotConnected)?.local_addr()
+        self.sockets.first().ok_or(io::ErrorKind::NotConnected)?.local_addr()
     }
 
-    /// The next connection of any socket.
-    pub(crate) fn accept(&self) -> io::Result<(TcpStream, SocketAddr)> {
-        for listener in &self.0 {
+    /// The next connection of any socket. The socket behind the one that gave it is asked first next time.
+    pub(crate) fn accept(&mut self) -> io::Result<(TcpStream, SocketAddr)> {
+        let first = self.next;
+        let sockets = self.sockets.iter().enumerate();
+        for (index, listener) in sockets.clone().skip(first).chain(sockets.take(first)) {
             match listener.accept() {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                // A socket of both families has IPv4 peers as IPv6 addresses.
                 result => {
+                    // Also after an error: it may concern this socket only.
+                    self.next = (index + 1) % self.sockets.len();
+                    // A socket of both families has IPv4 peers as IPv6 addresses.
                     return result.map(|(stream, address)| (stream, canonical(address)));
                 }
             }
         }
         Err(io::ErrorKind::WouldBlock.into())
     }
+
+    fn new(sockets: Vec<TcpListener>) -> Self {
+        Self { sockets, next: 0 }
+    }
 }
 
 impl Source for Listeners {
     fn register(&mut self, registry: &Registry, token: Token, interests: Interest) -> io::Result<()> {
-        self.0.iter_mut().try_for_each(|listener| listener.register(registry, token, interests))
+        self.sockets.iter_mut().try_for_each(|listener| listener.register(registry, token, interests))
     }
 
     fn reregister(&mut self, registry: &Registry, token: Token, interests: Interest) -> io::Result<()> {
-        self.0.iter_mut().try_for_each(|listener| listener.reregister(registry, token, interests))
+        self.sockets.iter_mut().try_for_each(|listener| listener.reregister(registry, token, interests))
     }
 
     fn deregister(&mut self, registry: &Registry) -> io::Result<()> {
-        self.0.iter_mut().try_for_each(|listener| listener.deregister(registry))
+        self.sockets.iter_mut().try_for_each(|listener| listener.deregister(registry))
     }
 }
 
@@ -147,4 +160,60 @@ fn bind_both(address: SocketAddr) -> io::Result<TcpListener> {
     rustix::net::bind(&socket, &address)?;
     rustix::net::listen(&socket, BACKLOG)?;
     Ok(TcpListener::from_std(std::net::TcpListener::from(socket)))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+    use std::net::TcpStream as Client;
+    use std::time::Duration;
+
+    use mio::{Events, Poll};
+
+    use super::*;
+
+    /// Connects `count` clients, and returns them when `listener` has the first of them.
+    fn connect(listener: &mut TcpListener, count: usize) -> Vec<Client> {
+        let address = listener.local_addr().unwrap();
+        let (mut poll, mut events) = (Poll::new().unwrap(), Events::with_capacity(4));
+        poll.registry().register(listener, Token(0), Interest::READABLE).unwrap();
+        let clients = (0..count).map(|_| Client::connect(address).unwrap()).collect();
+        poll.poll(&mut events, Some(Duration::from_secs(30))).unwrap();
+        assert!(!events.is_empty(), "no connection at {address} within 30 s");
+        poll.registry().deregister(listener).unwrap();
+        clients
+    }
+
+    #[test]
+    fn a_flood_at_one_address_does_not_keep_out_a_connection_to_another() {
+        // Three addresses of one family: hosts without IPv6 run this test as well.
+        let addresses = ["127.0.0.1:0", "127.0.0.2:0", "127.0.0.3:0"].map(|text| text.parse().unwrap());
+        for (flooded, quiet) in [(0, 1), (0, 2), (1, 0), (1, 2), (2, 0), (2, 1)] {
+            let mut listeners = Listeners::bind(&addresses, None).map_err(|(_, error)| error).unwrap();
+            let _flood = connect(&mut listeners.sockets[flooded], 20);
+            for round in 0..3 {
+                let single = connect(&mut listeners.sockets[quiet], 1);
+                let single = single[0].local_addr().unwrap();
+                let got: Vec<_> = (0..2).map(|_| listeners.accept().unwrap().1).collect();
+                assert!(got.contains(&single), "round {round}, flood at {flooded}, one at {quiet}: {got:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn all_connections_of_a_single_socket_are_accepted() {
+        let mut listeners = Listeners::bind_all(0, None).map_err(|(_, error)| error).unwrap();
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, listeners.address().unwrap().port()));
+        let clients: Vec<_> = (0..5).map(|_| Client::connect(address).unwrap()).collect();
+        let mut got = Vec::new();
+        while got.len() < clients.len() {
+            match listeners.accept() {
+                Ok((_, from)) => got.push(from),
+                Err(error) => assert_eq!(error.kind(), io::ErrorKind::WouldBlock),
+            }
+        }
+        let expected: Vec<_> = clients.iter().map(|client| client.local_addr().unwrap()).collect();
+        assert_eq!(got, expected);
+    }
 }
