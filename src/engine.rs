@@ -465,7 +465,7 @@ impl<T: Transport> Pump for Engine<T> {
                 }
             }
             // Only when it is due: the transport also returns after a wake-up, or for a report or a device.
-            None if timeout.is_some_and(|timeout| self.mailbox.elapsed() >= elapsed + timeout) => {
+            None if timeout.is_some_and(|timeout| self.mailbox.elapsed() >= elapsed.saturating_add(timeout)) => {
                 self.feed(Input::Timeout);
             }
             None => {}

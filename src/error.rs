@@ -4,7 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use gradwire_core::kernel::executor::ExecutorError;
-use gradwire_core::{ConfigError, Failure, PeerId, RunId};
+use gradwire_core::{ConfigError, Failure, LayoutError, PeerId, RunId};
 
 use crate::checkpoint::CheckpointError;
 
@@ -18,6 +18,8 @@ use crate::checkpoint::CheckpointError;
 pub enum Error {
     /// The recipe contradicts itself or does not fit the cluster.
     Config(ConfigError),
+    /// A tensor of the layout does not fit into memory.
+    Layout(LayoutError),
     /// The transport connects another number of nodes than the cluster has.
     Nodes { expected: u32, got: u32 },
     /// A worker's call at the rank of a server, or a server's call at the rank of a worker.
@@ -114,6 +116,7 @@ impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Config(error) => error.fmt(f),
+            Self::Layout(error) => write!(f, "layout: {error}"),
             Self::Nodes { expected, got } => {
                 write!(f, "transport: expected {expected} nodes (workers and servers), got {got}")
             }
@@ -179,6 +182,7 @@ impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             Self::Config(error) => Some(error),
+            Self::Layout(error) => Some(error),
             Self::Checkpoint(error) => Some(error),
             Self::Executor(error) | Self::Transport(error) => Some(&**error),
             _ => None,
@@ -189,6 +193,12 @@ impl std::error::Error for Error {
 impl From<CheckpointError> for Error {
     fn from(error: CheckpointError) -> Self {
         Self::Checkpoint(error)
+    }
+}
+
+impl From<LayoutError> for Error {
+    fn from(error: LayoutError) -> Self {
+        Self::Layout(error)
     }
 }
 

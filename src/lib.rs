@@ -81,8 +81,8 @@ pub use builder::Builder;
 pub use drive::RunState;
 pub use error::{Awaited, Error, Overdue};
 pub use gradwire_core::{
-    Cluster, ConfigError, Event, Failure, Layout, PeerId, Recipe, RunId, RunIdError, Status, Transport, recipe,
-    shard_range, status, telemetry,
+    Cluster, ConfigError, Event, Failure, Layout, LayoutError, PeerId, Recipe, RunId, RunIdError, Status, Transport,
+    recipe, shard_range, status, telemetry,
 };
 #[cfg(feature = "gpu")]
 pub use gradwire_gpu as gpu;

@@ -209,7 +209,9 @@ impl NodeSettings {
     }
 
     fn check(&self, me: PeerId, nodes: u32, role: Role) -> Result<(), Error> {
-        let len = self.layout.len() * (1 + self.optimizer_vectors as usize);
+        self.layout.check()?;
+        // What is too long for a length is also too long for a message.
+        let len = self.layout.len().saturating_mul(1 + self.optimizer_vectors as usize);
         self.recipe.check_cluster(self.cluster, len)?;
         if self.cluster.nodes() != nodes {
             return Err(Error::Nodes { expected: self.cluster.nodes(), got: nodes });

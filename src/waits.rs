@@ -114,6 +114,9 @@ impl Wait {
     }
 }
 
+/// Longer than any run.
+const CENTURY: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
+
 /// Cancels the waits of sessions and servers, from any thread: that of a signal handler, for instance.
 ///
 /// Clones are handles of one canceller. Pass it to [`Builder::canceller`](crate::Builder::canceller). A wait that is
@@ -156,11 +159,12 @@ impl Canceller {
     }
 
     /// Ends waits to join now, and all other waits after `grace`: a step that is under way can be done until then, and
-    /// the worker can leave. A second call can only make the grace shorter.
+    /// the worker can leave. A second call can only make the grace shorter. A grace of more than a century is one.
     pub fn cancel_after(&self, grace: Duration) {
         let now = Instant::now();
         let mut cancelled = self.lock();
-        let all = now + grace;
+        // A moment so far away that the clock cannot name it would make the sum panic.
+        let all = now + grace.min(CENTURY);
         cancelled.at = Some(cancelled.at.map_or((now, all), |(join, before)| (join, before.min(all))));
         cancelled.calls.retain(|(mailbox, waker)| {
             let alive = mailbox.upgrade();

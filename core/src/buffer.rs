@@ -24,7 +24,12 @@ pub struct Segment {
 
 impl Segment {
     /// The range of `len` floats of `buffer` that starts at float `first`.
+    ///
+    /// # Panics
+    /// If its length in bytes does not fit 32 bits. [`Recipe::check_cluster`](crate::Recipe::check_cluster) refuses
+    /// vectors for which that could happen.
     pub const fn floats(buffer: BufferId, first: usize, len: usize) -> Self {
+        assert!(len <= u32::MAX as usize / 4);
         Self { buffer, start: first as u64 * 4, len: (len * 4) as u32 }
     }
 

@@ -4,7 +4,7 @@
 use alloc::string::{String, ToString};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use core::fmt::Write;
+use core::fmt::{self, Write};
 use core::ops::Range;
 
 /// The tensors of a model, in the order in which they lie in the flat vector.
@@ -26,6 +26,21 @@ use core::ops::Range;
 pub struct Layout {
     tensors: Vec<Tensor>,
     len: usize,
+    /// The first tensor that did not fit.
+    error: Option<LayoutError>,
+}
+
+/// A tensor is too long for a vector in memory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LayoutError {
+    /// The tensor's name.
+    pub tensor: String,
+    /// Its shape.
+    pub shape: Vec<usize>,
+    /// Floats in the tensors before it.
+    pub before: usize,
+    /// The most floats in all tensors together.
+    pub limit: usize,
 }
 
 /// One tensor of a [`Layout`].
@@ -49,12 +64,33 @@ impl Layout {
 
     /// The layout with one more tensor at the end. Names should be unique: [`range`](Self::range) finds the first
     /// tensor with a name.
+    ///
+    /// A tensor that does not fit into memory is left out, and so are all after it. [`check`](Self::check) then fails,
+    /// and with it every attempt to enter a run with this layout.
     #[must_use]
     pub fn tensor(mut self, name: &str, shape: &[usize]) -> Self {
-        let end = self.len + shape.iter().product::<usize>();
-        self.tensors.push(Tensor { name: name.to_string(), shape: shape.to_vec(), range: self.len..end });
-        self.len = end;
+        if self.error.is_some() {
+            return self;
+        }
+        match floats(shape).and_then(|len| len.checked_add(self.len)).filter(|end| *end <= LEN_MAX) {
+            Some(end) => {
+                self.tensors.push(Tensor { name: name.to_string(), shape: shape.to_vec(), range: self.len..end });
+                self.len = end;
+            }
+            None => {
+                let (tensor, shape) = (name.to_string(), shape.to_vec());
+                self.error = Some(LayoutError { tensor, shape, before: self.len, limit: LEN_MAX });
+            }
+        }
         self
+    }
+
+    /// Checks that all tensors fit into one vector.
+    ///
+    /// # Errors
+    /// The first tensor that does not.
+    pub fn check(&self) -> Result<(), LayoutError> {
+        self.error.clone().map_or(Ok(()), Err)
     }
 
     /// Length of the flat vector in floats.
@@ -115,6 +151,31 @@ impl Tensor {
     }
 }
 
+impl fmt::Display for LayoutError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { tensor, shape, before, limit } = self;
+        write!(
+            f,
+            "tensor {tensor:?}: expected at most {limit} floats in all tensors together, got shape {shape:?} after \
+             {before} floats"
+        )
+    }
+}
+
+impl core::error::Error for LayoutError {}
+
+/// The most floats of a layout: the bytes of a vector are at most `isize::MAX`.
+const LEN_MAX: usize = isize::MAX as usize / size_of::<f32>();
+
+/// The number of floats of a tensor. `None`: it is too large for a `usize`.
+fn floats(shape: &[usize]) -> Option<usize> {
+    // Whatever the other dimensions are: their product may be too large.
+    if shape.contains(&0) {
+        return Some(0);
+    }
+    shape.iter().try_fold(1usize, |product, dimension| product.checked_mul(*dimension))
+}
+
 /// The range of shard `index` of `shards` in a vector of `len` floats. Shards are contiguous and in order, and their
 /// lengths differ by at most one.
 pub fn shard_range(len: usize, shards: u32, index: u32) -> Range<usize> {
@@ -141,6 +202,26 @@ mod tests {
                 prop_assert!(pair[0].len() - pair[1].len() <= 1);
             }
         }
+    }
+
+    #[test]
+    fn a_tensor_that_does_not_fit_is_named() {
+        const HUGE: usize = 1 << 40;
+        for shape in [&[HUGE, HUGE][..], &[usize::MAX, 2], &[LEN_MAX], &[usize::MAX]] {
+            let layout = Layout::new().tensor("first", &[3]).tensor("huge", shape).tensor("last", &[HUGE, HUGE, HUGE]);
+            let error = layout.check().unwrap_err();
+            let expected = LayoutError { tensor: "huge".into(), shape: shape.to_vec(), before: 3, limit: LEN_MAX };
+            assert_eq!((error, layout.len(), layout.tensors().len()), (expected, 3, 1), "{shape:?}");
+        }
+        let error = Layout::new().tensor("a", &[3]).tensor("w", &[HUGE, HUGE]).check().unwrap_err();
+        let expected = "tensor \"w\": expected at most 2305843009213693951 floats in all tensors together, got shape \
+                        [1099511627776, 1099511627776] after 3 floats";
+        #[cfg(target_pointer_width = "64")]
+        assert_eq!(alloc::format!("{error}"), expected);
+        // A tensor without elements fits, whatever the other dimensions are.
+        let empty = Layout::new().tensor("empty", &[HUGE, HUGE, 0]).tensor("scalar", &[]);
+        assert_eq!((empty.check(), empty.len()), (Ok(()), 1));
+        assert_eq!(Layout::new().tensor("longest", &[LEN_MAX]).check(), Ok(()));
     }
 
     #[test]

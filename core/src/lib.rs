@@ -92,7 +92,7 @@ pub mod wire;
 
 pub use buffer::{BufferId, Lent, Pool, Segment, Storage};
 pub use id::{Clock, Cluster, Incarnation, OpId, PeerId, Sequence, ShardId};
-pub use layout::{Layout, Tensor, shard_range};
+pub use layout::{Layout, LayoutError, Tensor, shard_range};
 pub use local::Local;
 pub use machine::{
     Contract, ContractNote, Event, Failure, Input, Machine, Misuse, Node, OURS, Output, PeerRefusal, ProtocolError,

@@ -67,7 +67,7 @@ impl Patience {
     /// `dead_after`, at least 2 s, and at most the [limit](Self::with_stall_at_most).
     pub fn stall_after(self) -> Duration {
         // Twice: a wait for a peer that is only about to be given up should not be reported as a stall.
-        (self.dead_after * 2).max(Duration::from_secs(2)).min(self.stall_at_most)
+        self.dead_after.saturating_mul(2).max(Duration::from_secs(2)).min(self.stall_at_most)
     }
 }
 

@@ -321,6 +321,15 @@ impl Node {
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
         let crowded = options.cluster.nodes() as usize > processors;
         let spin = matches.get_one::<u64>("spin").copied().unwrap_or(if crowded { 0 } else { 50 });
+        let server_port = matches.get_one::<u16>("server-port").copied();
+        // The last of the servers beside rank 0 has the highest port.
+        if let Some(first) = server_port.filter(|first| u32::from(u16::MAX - first) + 1 < options.cluster.servers) {
+            let (servers, limit) = (options.cluster.servers, (1 << 16) - i64::from(options.cluster.servers));
+            return Err((
+                exit::USAGE,
+                format!("--server-port: expected at most {limit} with {servers} servers, got {first}"),
+            ));
+        }
         let checkpoints = matches.get_one::<PathBuf>("checkpoint").map(|directory| Checkpoints {
             directory: directory.clone(),
             every: matches.get_one::<u64>("every").copied().unwrap_or(100),
@@ -334,7 +343,7 @@ impl Node {
             spin: Duration::from_micros(spin),
             listen: text("listen"),
             advertise: text("advertise"),
-            server_port: matches.get_one::<u16>("server-port").copied(),
+            server_port,
             shm_directory: matches.get_one::<PathBuf>("shm-directory").cloned(),
             misfit: Arc::default(),
             key: key(matches).map_err(|error| (exit::AUTH, error.to_string()))?,
@@ -487,7 +496,7 @@ impl Node {
             // The meeting point may be another host's address, from which nothing comes back to this process. Peers find
             // the server at the host where they reach rank 0.
             let at = own.carrier().bound();
-            let port = self.server_port.map_or(0, |first| first.saturating_add((rank - workers) as u16));
+            let port = self.server_port.map_or(0, |first| first + (rank - workers) as u16);
             meet = SocketAddr::new(reachable(at.ip()), at.port()).to_string();
             listen = Some(SocketAddr::new(at.ip(), port).to_string());
             let host = advertise.and_then(|advertise| advertise.parse::<Address>().ok());

@@ -97,7 +97,8 @@ fn place(vars: &Vars<'_>) -> Place {
 fn step_number(vars: &Vars<'_>) -> Option<i64> {
     let (_, text) = vars.first(&["SLURM_STEP_ID", "SLURM_STEPID"])?;
     let number: i64 = text.parse().ok()?;
-    Some(if number < 0 { number + (1 << 32) } else { number })
+    let number = if number < 0 { number.checked_add(1 << 32)? } else { number };
+    Some(number).filter(|number| u32::try_from(*number).is_ok())
 }
 
 /// The number of the step.

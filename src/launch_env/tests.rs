@@ -96,6 +96,16 @@ const SLURM: &[Row] = &[
         "alone",
     ),
     ("the same, of a version that writes -6", "SLURM_NTASKS=4 SLURM_PROCID=0 SLURM_STEP_ID=-6", "alone"),
+    (
+        "a number of a step that no Slurm writes",
+        "SLURM_NTASKS=4 SLURM_PROCID=0 SLURM_STEP_ID=-9223372036854775808 SLURM_STEP_NUM_TASKS=4",
+        "Slurm 0/4 - node001:31855",
+    ),
+    (
+        "another one",
+        "SLURM_NTASKS=4 SLURM_PROCID=0 SLURM_STEP_ID=9223372036854775807 SLURM_STEP_NUM_TASKS=4",
+        "Slurm 0/4 - node001:31855",
+    ),
     ("a shell with a rank of its own", "SLURM_JOB_NAME=bash SLURM_NTASKS=4 SLURM_PROCID=0", "alone"),
     (
         "a batch script with 8 tasks that starts the program itself",

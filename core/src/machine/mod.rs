@@ -84,7 +84,8 @@ impl Setup {
             me,
             cluster,
             recipe,
-            len: layout.len() * (1 + extras as usize),
+            // Drivers refuse lengths that do not fit, see `Recipe::check_cluster`.
+            len: layout.len().saturating_mul(1 + extras as usize),
             tensors: layout.lens(),
             incarnation: Incarnation(1),
             patience: Patience::none(),

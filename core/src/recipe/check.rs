@@ -58,19 +58,24 @@ pub enum ConfigError {
         /// Floats in the vector.
         len: usize,
     },
-    /// A shard, or the whole vector where there are no shards, exceeds the longest message.
+    /// The vector, or a shard of it, is longer than the machines can count.
     TooLong {
-        /// Floats in the longest shard.
+        /// What is too long: the vector (with its optimizer vectors), or a shard.
+        what: &'static str,
+        /// Its length in floats.
         len: usize,
-        /// Floats in the longest message.
+        /// The largest length in floats.
         limit: usize,
     },
     /// The layout has no parameters.
     EmptyLayout,
 }
 
-/// Longest shard in floats: the length of a body in bytes must fit 32 bits.
-const SHARD_LEN_MAX: usize = (1 << 30) - 1;
+/// Longest vector in floats: the length of a segment, or of a body, in bytes must fit 32 bits.
+const LEN_MAX: usize = (1 << 30) - 1;
+/// Longest shard in floats whose top-k messages fit 32 bits, whatever their density: a message has a word for each
+/// value, and half a word per element for the list.
+const TOP_K_LEN_MAX: usize = LEN_MAX / 3 * 2 - 2;
 
 impl Recipe {
     /// Checks ranges, combinations of choices, and the number of workers.
@@ -123,11 +128,19 @@ impl Recipe {
         }
         let longest = len.div_ceil(self.shards() as usize);
         // A mesh without rounds sends its ledger as one body.
-        let limit = if self.has_ledger() { ledger::LEN_MAX } else { SHARD_LEN_MAX };
-        if longest > limit {
-            return Err(ConfigError::TooLong { len: longest, limit });
+        let limit = if self.has_ledger() { ledger::LEN_MAX } else { LEN_MAX };
+        if len > limit {
+            return Err(ConfigError::TooLong { what: "the vector", len, limit });
+        }
+        if longest > TOP_K_LEN_MAX && (self.is_dense_top_k(&self.codec) || self.is_dense_top_k(&self.pull)) {
+            return Err(ConfigError::TooLong { what: "a shard", len: longest, limit: TOP_K_LEN_MAX });
         }
         Ok(())
+    }
+
+    /// Whether messages of this codec can be longer than the vector. A ramp begins at a density of 1/4.
+    fn is_dense_top_k(&self, codec: &Codec) -> bool {
+        matches!(codec, Codec::TopK(TopK { density }) if *density > 0.25 || self.end == End::Send)
     }
 
     /// Checks that a byte budget has room for a header and some entries per tensor.
@@ -396,8 +409,8 @@ impl fmt::Display for ConfigError {
             Self::TooManyShards { shards, len } => {
                 write!(f, "shards: expected at most the number of parameters ({len}), got {shards}")
             }
-            Self::TooLong { len, limit } => {
-                write!(f, "shards: expected at most {limit} parameters per shard, got {len}; use more shards")
+            Self::TooLong { what, len, limit } => {
+                write!(f, "layout: expected at most {limit} floats in {what}, got {len}")
             }
             Self::EmptyLayout => write!(f, "layout: expected at least 1 parameter, got 0"),
         }

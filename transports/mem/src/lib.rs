@@ -251,7 +251,8 @@ impl Transport for Mem {
     }
 
     fn poll(&mut self, _pool: &mut Pool, wait: Option<Duration>) -> Result<Option<Input>, Infallible> {
-        let until = wait.map(|wait| Instant::now() + wait);
+        // A moment that the clock cannot name never comes.
+        let until = wait.and_then(|wait| Instant::now().checked_add(wait));
         let mailbox = Arc::clone(&self.mailboxes[self.me.index()]);
         loop {
             if let Some(input) = self.ready.pop_front() {

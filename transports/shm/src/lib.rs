@@ -24,8 +24,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use gradwire_stream::DEAD_AFTER_MIN;
 pub use gradwire_stream::{Config, Notice, Refusal, Runs, StreamError, Streams};
+use gradwire_stream::{DEAD_AFTER_MAX, DEAD_AFTER_MIN};
 pub use socket::{Pair, Sockets};
 
 /// The ring buffers, which fuzzing uses directly. Not a stable API: this module can change in any release.
@@ -171,7 +171,7 @@ impl Builder {
     /// times are raised to that. Default: 5 s.
     #[must_use]
     pub fn dead_after(mut self, dead_after: Duration) -> Self {
-        self.config.dead_after = dead_after.max(DEAD_AFTER_MIN);
+        self.config.dead_after = dead_after.clamp(DEAD_AFTER_MIN, DEAD_AFTER_MAX);
         self
     }
 

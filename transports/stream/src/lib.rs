@@ -48,7 +48,7 @@ mod writer;
 pub use carrier::{Carrier, Stream};
 pub use notice::{Notice, Refusal, Runs, StreamError};
 pub use strangers::{Host, STRANGERS_MAX};
-pub use streams::{Config, DEAD_AFTER_MIN, GREETING_MAX, Streams};
+pub use streams::{Config, DEAD_AFTER_MAX, DEAD_AFTER_MIN, GREETING_MAX, Streams};
 
 /// Parsers that fuzzing feeds directly. Not a stable API: this module can change in any release.
 #[doc(hidden)]

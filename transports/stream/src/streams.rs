@@ -35,6 +35,8 @@ use crate::strangers::{STRANGERS_MAX, Strangers};
 pub const GREETING_MAX: Duration = Duration::from_secs(5);
 /// Least value of [`Config::dead_after`]: below it, the load of a host alone makes peers look dead.
 pub const DEAD_AFTER_MIN: Duration = Duration::from_millis(100);
+/// Largest value of [`Config::dead_after`]: a century. Sums of longer times with the clock would overflow.
+pub const DEAD_AFTER_MAX: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
 /// Frames read from one connection in one pass, so that one busy peer does not delay the rest.
 const STEPS_PER_PASS: usize = 64;
 /// Most frames queued for one peer. Machines queue far fewer; a longer queue means that the peer never reads.

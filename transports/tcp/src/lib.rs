@@ -31,9 +31,9 @@ use std::time::Duration;
 pub use address::{Address, AddressError};
 pub use error::TcpError;
 use gradwire_core::PeerId;
-use gradwire_stream::DEAD_AFTER_MIN;
 use gradwire_stream::parts::Preamble;
 pub use gradwire_stream::{Config, Notice, Refusal, Runs, StreamError, Streams};
+use gradwire_stream::{DEAD_AFTER_MAX, DEAD_AFTER_MIN};
 pub use key::{Key, KeyError};
 pub use listen::Listeners;
 use name::{Name, Resolver};
@@ -136,7 +136,7 @@ impl Builder {
     /// times are raised to that. Default: 5 s.
     #[must_use]
     pub fn dead_after(mut self, dead_after: Duration) -> Self {
-        self.config.dead_after = dead_after.max(DEAD_AFTER_MIN);
+        self.config.dead_after = dead_after.clamp(DEAD_AFTER_MIN, DEAD_AFTER_MAX);
         self
     }
 

@@ -36,6 +36,9 @@ pub struct Sockets {
     dead_after: Duration,
 }
 
+/// The longest interval of TCP's keep-alive that Linux takes, in seconds.
+const KEEPALIVE_MAX: u64 = 32_767;
+
 /// A TCP connection.
 pub struct Socket {
     stream: TcpStream,
@@ -179,7 +182,7 @@ impl Socket {
         // counts the time in which the peer's window is closed, and so ends connections whose peer is alive and only
         // holds a body back. TCP's own keep-alive probes an idle connection whose node has stopped polling, and so
         // finds hosts that are gone. The kernel takes whole seconds.
-        let third = Duration::from_secs((self.dead_after / 3).as_secs().max(1));
+        let third = Duration::from_secs((self.dead_after / 3).as_secs().clamp(1, KEEPALIVE_MAX));
         sockopt::set_socket_keepalive(&self.stream, true)?;
         sockopt::set_tcp_keepidle(&self.stream, third)?;
         sockopt::set_tcp_keepintvl(&self.stream, third)?;

@@ -105,7 +105,8 @@ impl<C: Carrier> Transport for Streams<C> {
     }
 
     fn poll(&mut self, pool: &mut Pool, wait: Option<Duration>) -> Result<Option<Input>, StreamError> {
-        let until = wait.map(|wait| Instant::now() + wait);
+        // A moment that the clock cannot name never comes.
+        let until = wait.and_then(|wait| Instant::now().checked_add(wait));
         loop {
             if let Some(input) = self.next_input() {
                 return Ok(Some(input));
