@@ -335,6 +335,12 @@ impl Node {
             every: matches.get_one::<u64>("every").copied().unwrap_or(100),
             resume: matches.get_flag("resume"),
         });
+        if let Some(Checkpoints { directory, .. }) = &checkpoints {
+            make_writable(directory).map_err(|error| {
+                let text = "--checkpoint: expected a directory in which files can be created, got";
+                (exit::DATA, format!("{text} {} ({error})", directory.display()))
+            })?;
+        }
         Ok(Self {
             apart,
             wire: if text("transport").as_deref() == Some("shm") { Wire::Shm } else { Wire::Tcp },
@@ -586,6 +592,8 @@ impl Node {
             | Error::Contract { .. }
             | Error::OtherRun { .. }
             | Error::Nodes { .. }
+            // The threshold of the recipe is too small.
+            | Error::LedgerFull { .. }
             | Error::Role { .. } => exit::CONFIG,
             Error::Checkpoint(_) => exit::DATA,
             Error::Transport(error) => match error.downcast_ref::<StreamError>() {
@@ -651,6 +659,15 @@ impl Node {
             self.options.hints.json(),
         );
     }
+}
+
+/// Creates a directory if there is none, and a file in it, which is removed again: better now than at the first
+/// checkpoint.
+fn make_writable(directory: &std::path::Path) -> std::io::Result<()> {
+    std::fs::create_dir_all(directory)?;
+    let probe = directory.join(format!(".probe-{}", std::process::id()));
+    std::fs::File::create(&probe)?;
+    std::fs::remove_file(probe)
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -424,6 +424,8 @@ fn bad_input_is_refused_in_one_line() {
         (format!("--config {config}"), 2, "bound: expected text, a number, true or false, got array"),
         ("--config /nowhere".into(), 2, "No such file"),
         ("--dead-after 0".into(), 2, "--dead-after: expected 0.1 to 86400 seconds, got 0"),
+        (format!("--checkpoint {config}"), 6, "--checkpoint: expected a directory in which files can be created, got"),
+        ("--checkpoint /proc/nowhere".into(), 6, "got /proc/nowhere (No such file"),
         (
             "--recipe downpour --servers 2 --server-port 65535 --rank 0 --processes 2 --meet 127.0.0.1:29510".into(),
             2,
