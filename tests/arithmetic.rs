@@ -6,7 +6,7 @@
 use std::thread;
 use std::time::Duration;
 
-use gradwire::recipe::{Merge, OptimizerState, Payload, Topology};
+use gradwire::recipe::{Merge, OptimizerState, Payload};
 use gradwire::{Cluster, Error, Layout, Mem, Recipe, RunState, Session};
 use proptest::prelude::*;
 
@@ -134,8 +134,7 @@ fn expected(recipe: &Recipe, period: usize, steps: &[u64], huge: bool) -> Vec<f6
 fn check_that_nothing_is_absent(text: &str, period: usize, steps: &[u64], huge: bool, leaves: bool) {
     let recipe: Recipe = text.replace('H', &period.to_string()).parse().unwrap();
     let leaver = steps.len() as u32 - 1;
-    let is_mesh = matches!(recipe.topology(), Topology::Mesh { .. }) && !recipe.is_collective();
-    let leaves = leaves && leaver > 0 && !is_mesh;
+    let leaves = leaves && leaver > 0;
     let counts = steps.to_vec();
     let ends = run(recipe, steps.len() as u32, LEN, move |rank, mut session, mut params| {
         let mut velocity = [1.0; LEN];

@@ -320,7 +320,10 @@ impl Mesh {
         }
         let announced = matches!(self.state, State::Leaving { announced: true, .. });
         let complete = self.sync.is_current() && self.exchange.marks.first_incomplete().is_none();
-        let plans = (announced && delivered && !stays, announced && delivered && stays && complete);
+        // What comes from others after this node has said that it leaves keeps it no longer: their origins have it, and
+        // deliver it in the next view. Own messages that are due again do.
+        let may_leave = delivered || (self.told.0 && self.exchange.slots.own().next().is_none());
+        let plans = (announced && may_leave && !stays, announced && delivered && stays && complete);
         // A view that does not begin from what this node has seen takes nothing back.
         if plans != self.told {
             self.told = plans;

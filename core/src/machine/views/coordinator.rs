@@ -357,16 +357,18 @@ impl Coordinator {
         }
         self.begun |= report.has;
         let left = report.leaves && !entry.leaves();
+        // It was to be left out of the next view, and has something to do in it after all.
+        let stays = !report.leaves && entry.leaves() && !entry.released;
         entry.report = Some(report);
         if report.has && self.phase == Phase::Gathering && (report.round > Clock(0) || report.view > Sequence(0)) {
             self.run_known_since.get_or_insert(now);
         }
         self.number = self.number.max(report.view);
-        if !entry.is_gone() {
+        if !entry.is_gone() && !(entry.released && entry.place == Place::Out) {
             entry.place = if report.leaves { Place::Out } else { Place::Wanted };
         }
         let steady = self.phase == Phase::Steady && report.view == self.view.number;
-        self.dirty |= fresh || left || (report.broken && steady);
+        self.dirty |= fresh || left || stays || (report.broken && steady);
         let number = self.number;
         self.advance(now);
         // The worker may have missed the command while it was away. A worker that the view leaves out stops as well.

@@ -342,6 +342,24 @@ fn a_worker_that_leaves_is_released_after_the_next_view() {
     c.lose(2).expect(&[]);
 }
 
+/// A member of a mesh may have to deliver its messages again before it can leave.
+#[test]
+fn a_worker_that_does_not_leave_yet_is_a_member_of_the_next_view() {
+    let mut c = three(1);
+    c.hear(2, Report { leaves: true, ..at(1, 2) }).expect(&[prepare(0), prepare(1)]);
+    c.hear(2, at(1, 2)).expect(&[prepare(0), prepare(1), prepare(2)]);
+    for worker in 0..3 {
+        c.hear(worker, stopped(3, 1, 2));
+    }
+    c.expect(&[commit(0), commit(1), commit(2)]).expect_view(3, &[0, 1, 2], 2, 0);
+    // After its release, it can only go.
+    c.hear(2, Report { leaves: true, ..at(3, 2) }).expect(&[prepare(0), prepare(1)]);
+    c.hear(0, stopped(4, 3, 2)).hear(1, stopped(4, 3, 2)).expect(&[commit(0), commit(1), release(2)]);
+    c.hear(2, at(3, 2)).expect(&[]);
+    let last = Report { last: true, entered: Sequence(4), members: 2, ..at(4, 3) };
+    c.hear(0, last).hear(1, last).expect(&[release(0), release(1)]);
+}
+
 /// If the coordinator's node ended before, the worker would wait for its release in vain.
 #[test]
 fn the_coordinator_stays_until_a_worker_that_leaves_has_said_goodbye() {
