@@ -364,7 +364,8 @@ impl Coordinator {
             self.run_known_since.get_or_insert(now);
         }
         self.number = self.number.max(report.view);
-        if !entry.is_gone() && !(entry.released && entry.place == Place::Out) {
+        let is_released_leaver = entry.released && entry.place == Place::Out;
+        if !entry.is_gone() && !is_released_leaver {
             entry.place = if report.leaves { Place::Out } else { Place::Wanted };
         }
         let steady = self.phase == Phase::Steady && report.view == self.view.number;
