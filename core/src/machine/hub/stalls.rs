@@ -138,3 +138,79 @@ impl Stalls {
         Some(wait.shown)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const STALL: Duration = Duration::from_secs(2);
+    const ONE: PeerId = PeerId(1);
+    const TWO: PeerId = PeerId(2);
+
+    fn at(seconds: u64) -> Instant {
+        Instant::ORIGIN.after(Duration::from_secs(seconds))
+    }
+
+    /// Node 0, which waits for `on`.
+    fn waits(stalls: &mut Stalls, on: PeerId, seconds: u64) {
+        stalls.set(Some(Awaited { on, at: Clock(3), clock: Clock(4) }), at(seconds));
+    }
+
+    fn stalls() -> Stalls {
+        let mut stalls = Stalls::new(PeerId(0), 3);
+        waits(&mut stalls, ONE, 0);
+        stalls
+    }
+
+    /// The node that is waited for, and the node that says so.
+    fn named(waiting: Option<Waiting>) -> Option<(PeerId, PeerId)> {
+        waiting.map(|waiting| (waiting.on, waiting.reported_by))
+    }
+
+    #[test]
+    fn a_wait_is_reported_once_for_each_node_that_holds_it_up() {
+        let mut stalls = stalls();
+        assert_eq!(stalls.take_stall(at(1), STALL), None);
+        assert_eq!(named(stalls.take_stall(at(2), STALL)), Some((ONE, PeerId(0))));
+        assert_eq!((stalls.take_stall(at(3), STALL), stalls.deadline(STALL)), (None, None));
+        // The peer names another node.
+        stalls.on_awaits(ONE, TWO, Clock(1));
+        assert_eq!(named(stalls.take_stall(at(4), STALL)), Some((TWO, ONE)));
+        stalls.on_awaits(ONE, TWO, Clock(1));
+        assert_eq!(stalls.take_stall(at(5), STALL), None);
+        // The same wait is for another peer. It has lasted all the time.
+        waits(&mut stalls, TWO, 6);
+        assert_eq!(named(stalls.take_stall(at(6), STALL)), Some((TWO, PeerId(0))));
+        assert_eq!(stalls.waiting().map(|waiting| waiting.since), Some(at(0)));
+    }
+
+    /// A peer that waits for this node does not name the culprit, nor does one that has gone on since.
+    #[test]
+    fn what_a_peer_waits_for_counts_while_it_waits() {
+        let mut stalls = Stalls::new(PeerId(0), 3);
+        stalls.on_awaits(ONE, PeerId(0), Clock(1));
+        waits(&mut stalls, ONE, 0);
+        assert_eq!(named(stalls.waiting()), Some((ONE, PeerId(0))));
+        stalls.set(None, at(1));
+        stalls.on_awaits(ONE, TWO, Clock(1));
+        waits(&mut stalls, ONE, 1);
+        assert_eq!(named(stalls.waiting()), Some((TWO, ONE)));
+        stalls.set(None, at(2));
+        stalls.on_progress(ONE);
+        waits(&mut stalls, ONE, 2);
+        assert_eq!(named(stalls.waiting()), Some((ONE, PeerId(0))));
+    }
+
+    /// Those who wait for this node are told of every silence that excuses its wait, also after the wait has moved.
+    #[test]
+    fn each_silence_is_passed_on_once() {
+        let mut stalls = stalls();
+        for (node, until) in [(ONE, 10), (ONE, 20), (TWO, 20)] {
+            stalls.set_silence(node, Some(at(until)));
+            waits(&mut stalls, node, 1);
+            assert_eq!(stalls.take_excuse(at(1)).map(|waiting| waiting.on), Some(node));
+            assert_eq!((stalls.take_excuse(at(1)), stalls.excused_until(at(1))), (None, Some(at(until))));
+        }
+        assert_eq!((stalls.excused_until(at(20)), stalls.take_excuse(at(20))), (None, None));
+    }
+}

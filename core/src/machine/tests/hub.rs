@@ -103,6 +103,121 @@ fn operations_that_the_driver_was_not_given_end_with_their_connection() {
     s.push(0, 1, 0, 1.0).expect_params(0, 1, 1, 0);
 }
 
+/// The same for what closes a connection, and for the counters of what was sent.
+#[test]
+fn a_new_connection_is_not_closed_for_what_came_on_the_one_before() {
+    let mut s = server(Recipe::asynchronous().with_lambda(1.0), 2);
+    let gap = s.header(0, 1, LEN * 4, Message::Push(push_message(0, 1, 7, 0)));
+    let before = s.counters();
+    let (gone, back) = (Input::Disconnected { peer: PeerId(0) }, Input::Connected { peer: PeerId(0) });
+    for input in [gap, gone, back, gone, back] {
+        s.machine.handle_input(s.now, input).unwrap();
+    }
+    s.drain();
+    s.expect_transmit(0, Kind::Hello);
+    s.expect_idle();
+    let sent = s.counters().dense_bytes - before.dense_bytes;
+    assert_eq!(sent, (crate::wire::HEADER_LEN as u64) + u64::from(s.setup.contract.len()));
+    s.disconnect(0).hello(0, 1).expect_params(0, 0, 0, 0).expect_idle();
+    let sent = s.counters().dense_bytes - before.dense_bytes - sent;
+    let (header, hello) = (crate::wire::HEADER_LEN as u64, u64::from(s.setup.contract.len()));
+    assert_eq!(sent, header + hello + header + LEN as u64 * 4);
+}
+
+/// A short break is counted each time, and changes what is known of the peer as little as possible.
+#[test]
+fn reconnections_are_counted_and_end_what_the_peer_had_announced() {
+    let mut s = server(Recipe::ssp(0).with_lambda(1.0), 2);
+    s.tell(1, Message::Silence { span_ms: 5000 });
+    s.at(100).push(0, 1, 0, 0.0).expect_transmit(0, Kind::Awaits);
+    assert!(s.machine.awaited_silence().is_some());
+    // A peer that is still silent says so again.
+    s.disconnect(1).hello(1, 1).expect_params(1, 0, 0, 0).expect_idle();
+    assert_eq!(s.machine.awaited_silence(), None);
+    s.disconnect(1).hello(1, 1).expect_params(1, 0, 0, 0).expect_idle();
+    s.disconnect(1).hello(1, 2);
+    assert_eq!(s.counters().reconnects, 2);
+}
+
+/// The time after which a peer is given up counts from its last connection, also if it has not said hello on that one.
+#[test]
+fn a_peer_is_given_up_after_its_last_connection() {
+    let mut s = server(Recipe::asynchronous().with_lambda(1.0), 2);
+    s.at(100).disconnect(0);
+    let due = |millis: u64| Some(Instant::from_nanos(millis * 1_000_000));
+    assert_eq!(s.until(), due(1100));
+    s.at(500).feed(Input::Connected { peer: PeerId(0) }).expect_transmit(0, Kind::Hello);
+    assert_eq!(s.until(), None);
+    s.at(900).disconnect(0);
+    assert_eq!(s.until(), due(1900));
+}
+
+/// A process that has said that it fails, and says hello again, has not failed.
+#[test]
+fn a_failure_counts_until_the_next_hello() {
+    let mut s = server(Recipe::asynchronous().with_lambda(1.0), 2);
+    let failure = Failure::Cancelled;
+    s.tell(0, Message::Failed { failure }).expect_event(Event::PeerFailed { peer: PeerId(0), failure });
+    s.expect_event(Event::PeerLost { peer: PeerId(0) }).expect_idle();
+    s.disconnect(0).hello(0, 2).expect_event(joined(0, 2)).expect_params(0, 0, 0, 0);
+    // A broken connection is tolerated again.
+    s.disconnect(0).expect_idle();
+    s.at(1000).feed(Input::Timeout).expect_event(Event::PeerLost { peer: PeerId(0) });
+}
+
+/// A node that is connected here announces its silence here. What others say of it may be out of date.
+#[test]
+fn hearsay_of_a_silence_counts_only_for_nodes_that_are_not_connected() {
+    for connected in [true, false] {
+        let mut s = server(Recipe::ssp(0).with_lambda(1.0), 3);
+        if !connected {
+            s.disconnect(2);
+        }
+        s.push(0, 1, 0, 0.0).push(1, 1, 0, 0.0);
+        s.wants.clear();
+        s.tell(1, Message::Awaits { on: PeerId(2), at: Clock(0), silent_ms: 5000 });
+        assert_eq!(s.machine.awaited_silence().is_some(), !connected);
+    }
+}
+
+/// The time to an answer counts from the first message that has not been answered.
+#[test]
+fn response_times_count_from_the_first_unanswered_message() {
+    let mut s = server(Recipe::asynchronous().with_lambda(1.0), 2);
+    let heard = |s: &Trace| s.machine.status().links[0].response_ns;
+    s.at(10).push(0, 1, 0, 0.0).expect_params(0, 1, 1, 0);
+    s.at(15).feed(Input::Silence { span: Duration::from_secs(3) }).expect_transmit(0, Kind::Silence);
+    s.expect_transmit(1, Kind::Silence);
+    let before = heard(&s);
+    s.at(30).push(0, 2, 1, 0.0);
+    let took = 20_000_000;
+    assert_eq!(heard(&s), if before == 0 { took } else { before - before / 8 + took / 8 });
+}
+
+/// A node whose earlier process took part is told so only if there was one.
+#[test]
+fn only_a_second_process_resumes_again() {
+    let resumed = Some(Resumed { at: Clock(3), made: 2 });
+    let recipe = Recipe::asynchronous().with_lambda(1.0);
+    let mut s = trace_of(recipe, 1, 1, |setup| Setup { resumed, ..setup });
+    for incarnation in [1, 1, 2] {
+        s.feed(Input::Connected { peer: PeerId(0) });
+        s.expect_transmit(0, Kind::Hello);
+        let (rank, digest, has_parameters) = (PeerId(0), s.setup.contract.digest(), false);
+        let incarnation = Incarnation(incarnation);
+        let hello = Hello { rank, incarnation, digest, has_parameters, resumed_at: Clock(3), run: 0 };
+        let input = s.header(0, incarnation.0, 0, Message::Hello(hello));
+        s.feed(input);
+        let told = s
+            .wants
+            .iter()
+            .any(|want| matches!(want, Output::Transmit { header, .. } if header.kind() == Message::Again.kind()));
+        assert_eq!(told, incarnation == Incarnation(2));
+        s.wants.clear();
+        s.disconnect(0);
+    }
+}
+
 #[test]
 fn misuse_changes_nothing() {
     let mut s = server(Recipe::asynchronous().with_lambda(1.0), 2);

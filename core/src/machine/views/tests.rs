@@ -249,6 +249,37 @@ fn a_coordinator_that_was_alone_waits_for_the_others_for_a_while() {
     assert_eq!(c.coordinator.deadline(), None);
 }
 
+/// The members that are back may go again before the others have come.
+#[test]
+fn a_coordinator_that_is_alone_again_waits_anew() {
+    let mut c = many(4);
+    c.lose(1).lose(2).lose(3);
+    while c.coordinator.take_command().is_some() {}
+    c.at(5000).hear(1, at(1, 2)).expect(&[prepare(1)]).at(5500).lose(1).expect(&[]);
+    c.at(5600).hear(1, at(1, 2)).expect(&[prepare(1)]).at(6599).expect(&[]);
+    c.at(6600).expect(&[prepare(0), prepare(1)]);
+}
+
+/// A commit may have been lost with the connection. It is repeated with all that it said.
+#[test]
+fn a_worker_hears_again_that_the_run_has_gone_on_without_it() {
+    let mut c = three(1);
+    [0, 1].into_iter().for_each(|worker| c.coordinator.on_reconnected(PeerId(worker)));
+    c.expect(&[commit(0), commit_new(1)]);
+}
+
+/// When a worker that was given up is back, those that it had lost may be back as well. It says so again if not.
+#[test]
+fn what_a_worker_had_lost_before_it_was_given_up_does_not_count() {
+    let mut c = three(1);
+    c.hears_lost(1, 0b100).expect(&[prepare(0), prepare(1), prepare(2)]);
+    c.lose(1).expect(&[prepare(0), prepare(2)]);
+    c.hear(0, stopped(3, 1, 2)).hear(2, stopped(3, 1, 2)).expect(&[commit(0), commit(2)]);
+    c.hear(1, at(1, 2)).expect(&[prepare(0), prepare(1), prepare(2)]);
+    c.hear(0, stopped(4, 3, 2)).hear(1, stopped(4, 1, 2)).hear(2, stopped(4, 3, 2));
+    c.expect(&[commit(0), commit_new(1), commit(2)]).expect_view(4, &[0, 1, 2], 2, 0);
+}
+
 /// The view before counts, and not the first one. Those that have left count for neither side.
 #[test]
 fn half_of_the_view_before_is_enough() {
@@ -281,6 +312,15 @@ fn a_restarted_coordinator_waits_for_half_of_the_view_before() {
     c.hear(2, of_five(7, 7)).expect(&[prepare(0), prepare(1), prepare(2)]);
     c.hear(0, new(8)).hear(1, of_five(8, 7)).hear(2, of_five(8, 7));
     c.expect(&[commit_new(0), commit(1), commit(2)]).expect_view(8, &[0, 1, 2], 4, 1);
+}
+
+/// A worker that was given up long before knows an older view, which had more members.
+#[test]
+fn a_restarted_coordinator_counts_the_members_of_the_newest_view() {
+    let mut c = coordinator(8, 0);
+    let of = |members, view| Report { members, ..stopped(view, view, 4) };
+    c.at(10).hear(0, new(0)).hear(1, of(2, 7)).hear(2, of(8, 5)).at(1009).expect(&[]);
+    c.at(1010).expect(&[prepare(0), prepare(1), prepare(2)]);
 }
 
 /// Only who has said so has left: a worker that was given up does not count towards a fixed quorum.
