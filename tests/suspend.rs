@@ -128,6 +128,36 @@ fn final_parameters_are_the_sum_of_all_contributions() {
     }
 }
 
+/// Checkpoints count from the start of the run, and not from the last resumption.
+#[test]
+fn a_resumed_run_counts_on() {
+    let directory = scratch("counts");
+    let recipe: Recipe = "async lambda=1 codec=threshold tau=0.03125".parse().unwrap();
+    for (leg_number, steps) in [(0, 4), (1, 2), (2, 3)] {
+        leg(recipe, &directory, leg_number == 0, steps, false).into_iter().for_each(|end| drop(end.unwrap()));
+    }
+    for rank in 0..WORKERS {
+        let (checkpoint, _) = Checkpoint::newest(&directory, run(), rank).unwrap();
+        assert_eq!((checkpoint.clock, checkpoint.steps, checkpoint.contributions), (3, 9, 9), "rank {rank}");
+    }
+    std::fs::remove_dir_all(directory).unwrap();
+}
+
+/// A run that begins anew under a name that has checkpoints must not be resumed from those later.
+#[test]
+fn a_new_beginning_sets_older_checkpoints_aside() {
+    let directory = scratch("anew");
+    let recipe: Recipe = "async lambda=1".parse().unwrap();
+    for (first, steps) in [(true, 4), (false, 2), (true, 3)] {
+        leg(recipe, &directory, first, steps, false).into_iter().for_each(|end| drop(end.unwrap()));
+    }
+    for rank in 0..WORKERS {
+        let (checkpoint, _) = Checkpoint::newest(&directory, run(), rank).unwrap();
+        assert_eq!((checkpoint.clock, checkpoint.steps), (1, 3), "rank {rank}");
+    }
+    std::fs::remove_dir_all(directory).unwrap();
+}
+
 /// A checkpoint whose machine buffers do not fit the recipe is refused before the node takes part.
 #[test]
 fn a_checkpoint_without_its_residual_is_refused() {

@@ -349,6 +349,23 @@ fn checkpoints_that_were_set_aside_stay_aside() {
     assert!((0..200).all(|_| newest(&model.now().crash(&mut random)) == Some(1)));
 }
 
+/// The directories of the node are there, but their names are not on the disk: an earlier process has crashed between.
+#[test]
+fn directories_of_an_earlier_process_are_made_durable() {
+    let model = Model::new();
+    let own = store::own_directory(Path::new(ROOT), checkpoint(0).run, 2);
+    for path in ["/data", ROOT] {
+        model.create_directory(Path::new(path)).unwrap();
+        model.sync_directory(Path::new(path).parent().unwrap()).unwrap();
+    }
+    for path in [own.parent().unwrap(), &own] {
+        model.create_directory(path).unwrap();
+    }
+    store(model).write(&checkpoint(1)).unwrap();
+    let mut random = Random(9);
+    assert!((0..200).all(|_| newest(&model.now().crash(&mut random)) == Some(1)));
+}
+
 /// Each operation fails once, in each way. The error is reported, older checkpoints are intact, nothing is left behind,
 /// and the next checkpoint is written.
 #[test]

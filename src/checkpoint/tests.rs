@@ -74,6 +74,30 @@ fn a_damaged_file_is_passed_over() {
     assert_eq!((fallback, errors.len()), (checkpoint(1), 1));
 }
 
+/// The same for a file that is read in pieces: before its moment is offered, and when it is loaded.
+#[test]
+fn a_large_file_that_is_damaged_anywhere_is_not_offered() {
+    const LARGE: usize = 400_000;
+    let directory = scratch("large");
+    let large = |clock| Checkpoint { vectors: vec![vec![0.5; LARGE]; 2], ..checkpoint(clock) };
+    large(1).write(&directory).unwrap();
+    let path = large(2).write(&directory).unwrap();
+    let whole = fs::read(&path).unwrap();
+    let identity = NodeIdentity { digest: 7, rank: PeerId(2) };
+    let moments = || {
+        let found = Candidates::find(&directory, Some(run("r")), identity, 2, LARGE, &NoticeCallback::default());
+        found.unwrap().unwrap().moments().map(|(clock, _)| clock).collect::<Vec<_>>()
+    };
+    assert_eq!(moments(), [2, 1]);
+    for at in [HEADER + 30, 1 << 20, whole.len() / 2, whole.len() - CHECKSUM - 1, whole.len() - 1] {
+        let mut bad = whole.clone();
+        bad[at] ^= 1;
+        fs::write(&path, &bad).unwrap();
+        assert_eq!((moments(), Checkpoint::read(&path).is_err()), (vec![1], true), "byte {at}");
+    }
+    fs::remove_dir_all(directory).unwrap();
+}
+
 #[test]
 fn impossible_lengths_are_refused_before_allocation() {
     let directory = scratch("absurd");
@@ -151,6 +175,8 @@ fn the_run_that_was_written_last_is_found() {
     assert!(find(&directory, None).unwrap().is_none());
     Checkpoint { written: 50, ..of_run("a", 90) }.write(&directory).unwrap();
     Checkpoint { written: 70, rank: 0, ..of_run("b", 3) }.write(&directory).unwrap();
+    // This rank was suspended long before the other.
+    Checkpoint { written: 10, ..of_run("b", 2) }.write(&directory).unwrap();
     Checkpoint { written: 60, ..of_run("c", 80) }.write(&directory).unwrap();
     fs::create_dir_all(directory.join("not a run").join("rank-0")).unwrap();
     assert_eq!(newest_run(&directory), Some((run("b"), vec![run("c"), run("a")])));
