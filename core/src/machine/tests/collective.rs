@@ -378,3 +378,32 @@ fn a_donor_sends_every_vector_of_its_state() {
     }
     r.expect_idle();
 }
+
+/// A coordinator that has started again hears of every worker that its members have lost.
+#[test]
+fn a_restarted_coordinator_is_told_who_is_lost() {
+    let mut m = member(1, 3);
+    m.disconnect(2).at(2000).feed(Input::Timeout);
+    m.wants.clear();
+    for incarnation in [1, 2] {
+        m.disconnect(0).hello(0, incarnation);
+        let is_told = |want: &Output| matches!(want, Output::Transmit { header, .. } if *header.message() == Message::Lost { first: PeerId(0), mask: 0b100 });
+        assert_eq!(m.wants.iter().filter(|want| is_told(want)).count(), 1);
+        m.wants.clear();
+    }
+}
+
+/// The list of members comes again, from its start, when the connection broke before the commit.
+#[test]
+fn a_list_of_members_that_comes_twice_counts_once() {
+    let mut m = member(1, 3);
+    let (view, mask) = (Sequence(2), 0b11);
+    m.tell(0, Message::Prepare { view }).expect_report();
+    m.tell(0, Message::Members { view, first: PeerId(0), mask });
+    m.disconnect(0).hello(0, 1);
+    m.wants.clear();
+    m.tell(0, Message::Members { view, first: PeerId(0), mask });
+    let (round, donor) = (Clock(0), PeerId(0));
+    m.tell(0, Message::Commit(Commit { view, round, donor, last: false, returns: false }));
+    m.expect_event(Event::View { number: 2, members: 2 });
+}

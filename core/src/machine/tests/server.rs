@@ -159,6 +159,25 @@ fn a_message_of_another_role_is_refused() {
     s.expect_close(0, ProtocolError::Unexpected { kind: Kind::View }).expect_idle();
 }
 
+/// Monitors show staleness in full, and each contribution under one heading.
+#[test]
+fn contributions_are_counted_by_what_became_of_them() {
+    let mut s = server(Recipe::asynchronous().with_lambda(1.0), 2);
+    for number in 1..=3 {
+        s.push(0, number, number - 1, 0.5).expect_params(0, number, number, 0);
+    }
+    s.push(1, 1, 0, 0.5).expect_params(1, 1, 4, 1).expect_idle();
+    let staleness = s.machine.status().staleness;
+    assert_eq!((staleness.sum(), staleness.count()), (3, 4));
+    s.push(1, 2, 4, f32::NAN);
+    s.push(1, 3, 4, f32::INFINITY);
+    let input = s.header(0, 1, LEN * 4, Message::Push(Push { weight: 0, ..push_message(0, 1, 4, 4) }));
+    s.feed(input).receive(0, 0.0);
+    let counters = s.counters();
+    assert_eq!((counters.rejected, counters.empty, counters.dropped), (2, 1, 0));
+    assert_eq!((counters.applied, counters.applications), (4, 4));
+}
+
 fn silence(span_ms: u32) -> Message {
     Message::Silence { span_ms }
 }
