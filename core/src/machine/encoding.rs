@@ -421,6 +421,23 @@ mod tests {
         assert_eq!(aim(&encoding, 99).tau, aim(&encoding, 99).unit);
     }
 
+    /// Warm-up and ramp do not begin anew, and the residual of the checkpoint is not forgotten at the end.
+    #[test]
+    fn a_resumed_encoder_goes_on_with_the_schedule() {
+        let recipe: crate::recipe::Recipe = "mesh tau=0.25 density=0.001 warmup=2 ramp=10 end=send".parse().unwrap();
+        let (layout, cluster) = (crate::Layout::flat(1000), crate::Cluster { workers: 2, servers: 0 });
+        let encoder = |made: Option<u64>| {
+            let resumed = made.map(|made| crate::machine::Resumed { at: crate::Clock(1), made });
+            let setup = Setup { resumed, ..Setup::new(crate::PeerId(0), cluster, recipe, &layout, 0) };
+            let whole = core::iter::once(0..1000);
+            Encoding::encoder(&setup, recipe.codec, recipe.correction, whole, &mut Vectors::default())
+        };
+        let (new, resumed) = (encoder(None), encoder(Some(6)));
+        assert_ne!(new.coding(0, 1), new.coding(0, 7));
+        (1..20).for_each(|message| assert_eq!(resumed.coding(0, message), new.coding(0, 6 + message)));
+        assert!(resumed.wants_last() && !new.wants_last());
+    }
+
     #[test]
     fn tensors_are_cut_where_ranges_end() {
         assert_eq!(cut(&[3, 4, 5], &(0..12)), [3, 4, 5]);

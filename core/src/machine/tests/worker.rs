@@ -182,6 +182,22 @@ fn a_restarted_server_is_offered_the_parameters() {
     expect_push(&mut w, 3, 1);
 }
 
+/// All contributions that were under way are lost, and all are counted.
+#[test]
+fn every_contribution_that_a_restarted_server_has_lost_is_counted() {
+    let mut w = worker(overlapping());
+    w.step(0.5);
+    expect_push(&mut w, 1, 0);
+    w.expect_ready(1).step(0.25);
+    expect_push(&mut w, 2, 0);
+    w.disconnect(S).hello(S, 2);
+    let (op, message, _) = w.expect_sending(S, Kind::State);
+    assert!(matches!(message, Message::Offer(offer) if offer.sequence == Sequence(2)), "{message:?}");
+    w.feed(Input::Completed { op, result: KernelResult::Nothing });
+    w.send(S, params(Occasion::Welcome { lead: 0 }, 2, 0, 0), 1.0);
+    assert_eq!(w.counters().lost, 2);
+}
+
 #[test]
 fn a_leaving_worker_says_so_when_everything_is_answered() {
     let mut w = worker(overlapping());
