@@ -280,3 +280,76 @@ impl Fill {
 fn truncated() -> io::Error {
     io::Error::new(io::ErrorKind::UnexpectedEof, "the connection ended inside a frame")
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::VecDeque;
+    use std::io::IoSlice;
+
+    use gradwire_core::wire::{Message, Push};
+    use gradwire_core::{BufferId, Clock, Incarnation, PeerId, Sequence, ShardId};
+
+    use super::*;
+    use crate::writer::Writer;
+
+    /// A body of several pieces, and one more word.
+    const LEN: usize = 6 * READ_MAX + 4;
+    const OP: OpId = OpId(7);
+
+    fn segment(buffer: u32) -> Segment {
+        Segment { buffer: BufferId(buffer), start: 0, len: LEN as u32 }
+    }
+
+    /// Reads a message, of which at most `at_once` bytes come with each read, into buffer 1, or drops its body.
+    fn read(bytes: &[u8], at_once: usize, pool: &mut Pool, keeps: bool) -> io::Result<Step> {
+        let (mut reader, mut rest) = (Reader::new(true), bytes);
+        let mut more = |into: &mut [u8]| {
+            let n = into.len().min(rest.len()).min(at_once);
+            into[..n].copy_from_slice(&rest[..n]);
+            rest = &rest[n..];
+            Ok(n)
+        };
+        let step = reader.step(&mut more, pool)?;
+        assert!(matches!(step, Step::Header(_)) && reader.receive(OP, keeps.then(|| segment(1))), "{step:?}");
+        let step = reader.step(&mut more, pool);
+        // An operation whose body is damaged has yet to be aborted.
+        assert_eq!(reader.open().is_some(), step.is_err());
+        step
+    }
+
+    /// Wherever a large body is damaged, it is not taken for whole, not even if nobody wants it.
+    #[test]
+    fn a_large_body_that_is_damaged_anywhere_is_refused() {
+        let mut pool = Pool::new([LEN, LEN]);
+        let bytes: Vec<u8> = (0..LEN).map(|i| (i.wrapping_mul(0x9e37_79b9) >> 11) as u8).collect();
+        pool.bytes_mut(segment(0)).copy_from_slice(&bytes);
+        let (worker, incarnation, sequence) = (PeerId(1), Incarnation(1), Sequence(1));
+        let (shard, base) = (ShardId(0), Clock(0));
+        let message = Message::Push(Push { shard, worker, incarnation, sequence, base, weight: 1 });
+        let header = Header::new(0, worker, incarnation, LEN as u32, message);
+        let (mut writer, mut sent) = (Writer::new(true), Vec::new());
+        writer.message(OP, &header, Some(pool.lend(segment(0))));
+        let mut take = |slices: &[IoSlice<'_>]| {
+            // Writes end anywhere, also inside a piece.
+            let n = slices[0].len().min(100_001);
+            sent.extend_from_slice(&slices[0][..n]);
+            Ok(n)
+        };
+        assert!(writer.write(&mut take, &mut VecDeque::new()).unwrap());
+        assert_eq!(sent.len(), HEADER_LEN + LEN + CHECKSUM_LEN);
+        for at_once in [usize::MAX, 70_001] {
+            assert_eq!(read(&sent, at_once, &mut pool, true).unwrap(), Step::Body(OP));
+            assert!(pool.bytes(segment(1)) == bytes);
+            let pieces = (0..LEN).step_by(READ_MAX);
+            let places = pieces.flat_map(|start| [start, start + READ_MAX / 3]).filter(|at| *at < LEN);
+            for at in places.chain(LEN - 1..LEN + CHECKSUM_LEN) {
+                let mut bad = sent.clone();
+                bad[HEADER_LEN + at] ^= 0x10;
+                for keeps in [true, false] {
+                    let kind = read(&bad, at_once, &mut pool, keeps).map_err(|error| error.kind());
+                    assert_eq!(kind, Err(io::ErrorKind::InvalidData), "byte {at}");
+                }
+            }
+        }
+    }
+}
