@@ -58,7 +58,7 @@ pub(crate) fn message(data: &[u8]) {
         let [kind, origin, shard, weight, incarnation, sequence, clock, base, length, mask] = *fields;
         let wide = |byte: u8| if byte > 240 { u64::MAX >> (byte % 16) } else { u64::from(byte % 8) };
         let raw = Raw {
-            kind: kind % 24,
+            kind: kind % 25,
             digest: 7,
             origin: wide(origin) as u32,
             shard: wide(shard) as u32,
@@ -79,5 +79,5 @@ pub(crate) fn message(data: &[u8]) {
 
 /// Each kind, with all combinations of fields.
 pub(crate) fn message_seeds() -> Vec<Vec<u8>> {
-    (1..22).map(|kind| (0..32).flat_map(|mask| [kind, 1, 1, 1, 1, 2, 2, 1, kind % 4, mask << 3]).collect()).collect()
+    (1..=24).map(|kind| (0..32).flat_map(|mask| [kind, 1, 1, 1, 1, 2, 2, 1, kind % 4, mask << 3]).collect()).collect()
 }
