@@ -286,9 +286,11 @@ impl Coordinator {
         entered.max().unwrap_or(Sequence(0)).max(self.view.number)
     }
 
-    /// Does the state of this worker count? It was a member of the view before, whether or not it has heard of that.
+    /// Does the state of this worker count? It was a member of the view before, whether or not it has heard of that. A
+    /// worker that was to take the donor's state there counts only if it has.
     fn is_current(&self, entry: &Entry) -> bool {
-        entry.member == Some(entry.incarnation) || entry.report.is_some_and(|report| report.entered == self.newest())
+        let has_entered = entry.report.is_some_and(|report| report.entered == self.newest());
+        has_entered || (entry.member == Some(entry.incarnation) && !entry.returns)
     }
 
     // The choice of members

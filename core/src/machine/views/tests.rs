@@ -220,6 +220,23 @@ fn a_member_that_was_given_up_comes_back_as_a_newcomer() {
     c.expect(&[commit(0), commit(1), commit_new(2)]).expect_view(3, &[0, 1, 2], 2, 0);
 }
 
+/// It has not heard of the view in which it was to take the parameters, so it still has none that count.
+#[test]
+fn a_newcomer_that_has_not_entered_its_view_is_one_in_the_next_view_too() {
+    for has_entered in [false, true] {
+        let mut c = three(1);
+        c.lose(2).expect(&[prepare(0), prepare(1)]);
+        c.hear(0, stopped(2, 1, 2)).hear(1, stopped(2, 1, 2)).expect(&[commit(0), commit(1)]);
+        c.hear(2, at(1, 3)).expect(&[prepare(0), prepare(1), prepare(2)]);
+        c.hear(0, stopped(3, 2, 2)).hear(1, stopped(3, 2, 2)).hear(2, stopped(3, 1, 3));
+        c.expect(&[commit(0), commit(1), commit_new(2)]);
+        c.lose(1).expect(&[prepare(0), prepare(2)]);
+        let entered = if has_entered { 3 } else { 1 };
+        c.hear(0, stopped(4, 3, 2)).hear(2, stopped(4, entered, 2));
+        c.expect(&[commit(0), if has_entered { commit(2) } else { commit_new(2) }]);
+    }
+}
+
 /// A coordinator that was cut off waits. When the others are back, nothing has happened, and their rounds count.
 #[test]
 fn a_coordinator_without_half_of_the_view_waits_and_goes_on_with_all() {
