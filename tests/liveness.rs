@@ -177,7 +177,8 @@ fn a_nan_ends_all_waits<T: Transport + 'static>(open: impl Fn(u32) -> Vec<T>) {
             let transports = open(cluster_of(&recipe).nodes());
             let ends = run(&recipe, transports, LONG, None, move |rank, mut session, mut params| {
                 if rank != failing {
-                    return three_steps(session, params, |_| {});
+                    // The coordinator can hear of it first, and the run can end before all others do.
+                    return three_steps(session, params, |_| thread::sleep(Duration::from_millis(300)));
                 }
                 session.step(&mut params, &[0.25; LEN], 1)?;
                 // The others are in their waits.
