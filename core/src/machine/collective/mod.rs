@@ -300,8 +300,18 @@ impl Collective {
             let due = |_: &Hub, incoming: &Incoming| {
                 view_of(&incoming.message).is_some_and(|of| of < view || (of == view && may(incoming)))
             };
-            let Some(incoming) = hub.take_held(due) else { return };
+            let Some(incoming) = hub.take_held(due) else { break };
             self.on_message(hub, incoming);
+        }
+        // What waits for messages that may not come in this view stands in front of news for the coordinator, and of its
+        // commands. The contributions are given again in the next view.
+        if self.member.view_is_over() {
+            let view = self.member.view().number;
+            let is_part = |incoming: &Incoming| matches!(incoming.message, Message::Up(_) | Message::Down(_));
+            let due = |_: &Hub, incoming: &Incoming| is_part(incoming) && view_of(&incoming.message) == Some(view);
+            while let Some(incoming) = hub.take_held(due) {
+                hub.discard(&incoming);
+            }
         }
     }
 

@@ -212,6 +212,11 @@ impl Coordinator {
         self.number
     }
 
+    /// Is the next view to be formed when enough workers are there?
+    pub(super) fn has_view_due(&self) -> bool {
+        self.phase == Phase::Steady && self.dirty
+    }
+
     /// The coordinator has a node of its own, which is no worker.
     pub(super) fn is_dedicated(&self) -> bool {
         self.me.index() >= self.workers.len()

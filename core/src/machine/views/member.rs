@@ -96,6 +96,11 @@ impl Member {
         self.view.number > Sequence(0) && self.view.number == self.prepared
     }
 
+    /// Is another view certain to follow the present one?
+    pub(crate) fn view_is_over(&self) -> bool {
+        self.broken || self.coordinator.as_ref().is_some_and(Coordinator::has_view_due)
+    }
+
     /// The node of the coordinator.
     pub(crate) fn host(&self) -> PeerId {
         self.host
