@@ -581,8 +581,8 @@ impl Coordinator {
             return;
         }
         self.release(|entry| entry.has_last() || entry.leaves());
-        // A worker that the last view has left out comes too late.
-        let late: Vec<_> = self.ranks(|entry| entry.is_wanted() && !entry.chosen).collect();
+        // A worker that the last view has left out comes too late, unless it has the last round itself.
+        let late: Vec<_> = self.ranks(|entry| entry.is_wanted() && !entry.chosen && !entry.released).collect();
         for worker in late {
             self.expel(worker);
         }

@@ -417,6 +417,16 @@ fn a_worker_that_does_not_leave_yet_is_a_member_of_the_next_view() {
     c.hear(0, last).hear(1, last).expect(&[release(0), release(1)]);
 }
 
+/// Two workers that lose each other at the end both have the last round, though only one is in the next view.
+#[test]
+fn a_worker_with_the_last_round_is_not_refused() {
+    let mut c = three(1);
+    let last = Report { last: true, ..at(1, 3) };
+    c.hear(1, last).hear(2, last).expect(&[]);
+    c.hears_lost(2, 0b010).expect(&[prepare(0), prepare(1), prepare(2)]);
+    c.hear(0, last).expect(&[release(0), release(1), release(2), prepare(0)]);
+}
+
 /// If the coordinator's node ended before, the worker would wait for its release in vain.
 #[test]
 fn the_coordinator_stays_until_a_worker_that_leaves_has_said_goodbye() {
