@@ -12,8 +12,9 @@ use std::thread;
 use std::time::Duration;
 
 use gradwire::Canceller;
+use rustix::process::Signal;
 
-use super::node;
+use super::children::is_ignored;
 
 /// The time between the end of the waits and the end of the process. Connections are closed in it.
 const CLOSING: Duration = Duration::from_millis(300);
@@ -34,7 +35,7 @@ impl Stop {
     pub fn on_signals(grace: Duration, canceller: &Canceller) -> std::io::Result<Self> {
         let signal = Arc::new(AtomicUsize::new(0));
         let (mut comes, tell) = UnixStream::pair()?;
-        let asked = node::stop_on_signals(|number| {
+        let asked = stop_on_signals(|number| {
             signal_hook::flag::register_usize(number, Arc::clone(&signal), number as usize)?;
             signal_hook::low_level::pipe::register(number, tell.try_clone()?).map(drop)
         })?;
@@ -61,4 +62,24 @@ impl Stop {
     pub fn code(&self) -> u8 {
         128 + self.signal.load(Ordering::Relaxed) as u8
     }
+}
+
+/// A flag that the first SIGTERM, SIGINT or SIGHUP sets. The second one of a kind ends the process at once, with exit
+/// code 128 + its number.
+///
+/// # Errors
+/// If the operating system does not install the handler, and those of `also`, which is called for each signal.
+fn stop_on_signals(also: impl Fn(i32) -> std::io::Result<()>) -> std::io::Result<Arc<AtomicBool>> {
+    let stop = Arc::new(AtomicBool::new(false));
+    // A write beyond the limit for files is then an error, as on a full disk, and not the end of the process.
+    signal_hook::flag::register(signal_hook::consts::SIGXFSZ, Arc::default())?;
+    let hangup = (!is_ignored(Signal::HUP)).then_some(Signal::HUP);
+    for signal in [Signal::INT, Signal::TERM].into_iter().chain(hangup).map(Signal::as_raw) {
+        let again = Arc::new(AtomicBool::new(false));
+        signal_hook::flag::register_conditional_shutdown(signal, 128 + signal, Arc::clone(&again))?;
+        signal_hook::flag::register(signal, again)?;
+        signal_hook::flag::register(signal, Arc::clone(&stop))?;
+        also(signal)?;
+    }
+    Ok(stop)
 }
