@@ -304,9 +304,19 @@ fn number(name: &str, default: u64) -> u64 {
     std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
 }
 
+/// Runs that failed once. They fail again without the change that mended them.
+const FAILED: [u64; 3] = [
+    // A newcomer that was cut off before it entered its view kept its own state in the next one.
+    1_018_881, 1_080_470,
+    // Contributions that waited for their turn stood in front of the news that two members had met again.
+    1_042_417,
+];
+
 fn half(odd: u64) -> Vec<Outcome> {
     let (first, count) = (number("GRADWIRE_SEED", 0), number("GRADWIRE_SPLITS", 5_000));
-    let seeds = (first..first + count).filter(|seed| seed % 2 == odd);
+    // A single run is asked for by its seed.
+    let failed = FAILED.into_iter().filter(|_| count > 1);
+    let seeds = (first..first + count).chain(failed).filter(|seed| seed % 2 == odd);
     let run = |seed| {
         let case = Case::new(seed);
         case.run().unwrap_or_else(|failure| {
