@@ -169,7 +169,8 @@ fn a_silence_that_was_not_announced_is_blamed_on_its_worker() {
     });
 }
 
-/// A worker whose update has a NaN ends. All others know at once who has failed and why, and go on or end.
+/// A worker whose update has a NaN ends. Its peers name it and the reason at once. Peers that need it end, and the others
+/// go on.
 fn a_nan_ends_all_waits<T: Transport + 'static>(open: impl Fn(u32) -> Vec<T>) {
     for text in SYNCHRONOUS.into_iter().chain(ASYNCHRONOUS) {
         let recipe = recipe(text);

@@ -130,7 +130,7 @@ fn a_key_that_others_can_read_is_refused_with_a_way_out() {
     says(&node("", &[("GRADWIRE_KEY", &text)]).end(), 0, &[], &["WARNING"]);
 }
 
-/// Variables of launchers and others: what is not meant for a process does no harm, and what is incomplete is an error.
+/// A process ignores variables that are not meant for it. An incomplete set of a launcher's variables is an error.
 #[test]
 fn environments_are_read_with_care() {
     let service = ("GRADWIRE_PORT", "tcp://10.96.0.10:29510");

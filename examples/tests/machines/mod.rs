@@ -169,7 +169,8 @@ impl Machines {
         self.part(side, true, true);
     }
 
-    /// Cuts what the machines of `side` send to all others (`out`), and what all others send to them (`back`).
+    /// Cuts directions between the machines of `side` and all others. `out`: packets of `side` disappear. `back`: packets
+    /// of the others disappear.
     pub(crate) fn part(&self, side: &[usize], out: bool, back: bool) {
         for from in 0..self.count {
             for to in 0..self.count {
