@@ -6,7 +6,7 @@ use std::task::Waker;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use gradwire_core::{Event, Failure, Layout, PeerId, Status};
+use gradwire_core::{Event, Failure, Layout, Status};
 
 use crate::error::Error;
 use crate::mailbox::{Answer, Answers, Mailbox, ReadStatus, Request};
@@ -57,23 +57,15 @@ pub(crate) struct Drive {
     canceller: Canceller,
     /// A call has failed: the application's vectors and the machine may disagree, so there is no way on.
     failed: bool,
-    me: PeerId,
     /// The last call was refused because of this node's own vector.
     refusal: Option<Failure>,
 }
 
 impl Drive {
     /// `waker` interrupts the transport's wait.
-    pub(crate) fn new(
-        mailbox: Arc<Mailbox>,
-        driver: Driver,
-        waits: Waits,
-        canceller: Canceller,
-        waker: Waker,
-        me: PeerId,
-    ) -> Self {
+    pub(crate) fn new(mailbox: Arc<Mailbox>, driver: Driver, waits: Waits, canceller: Canceller, waker: Waker) -> Self {
         canceller.watch(&mailbox, waker);
-        Self { mailbox, driver, waits, canceller, failed: false, me, refusal: None }
+        Self { mailbox, driver, waits, canceller, failed: false, refusal: None }
     }
 
     /// Makes a call and waits for its answer. A failure is final. `purpose` completes the sentence "waited … to …" in
@@ -105,7 +97,7 @@ impl Drive {
     /// wait.
     pub(crate) fn end_with(&mut self, error: Error) -> Error {
         self.failed = true;
-        self.stop(error.failure(self.me));
+        self.stop(error.failure(self.mailbox.me()));
         error
     }
 

@@ -42,7 +42,6 @@ pub(crate) struct Engine<T> {
     mailbox: Arc<Mailbox>,
     /// The call that the next signal answers.
     pending: Pending,
-    me: PeerId,
     /// The application has asked for a copy of the saved buffers.
     saving: bool,
     /// An output that reads bytes which a device is still copying to the host.
@@ -97,9 +96,8 @@ impl<T: Transport> Engine<T> {
             machine,
             compute: Compute::new(pool, executor),
             transport,
-            mailbox: Arc::new(Mailbox::new()),
+            mailbox: Arc::new(Mailbox::new(me)),
             pending,
-            me,
             saving: false,
             postponed: None,
             state: RunState::Running,
@@ -429,7 +427,7 @@ impl<T: Transport> Engine<T> {
         if shown != self.shown {
             self.shown = shown;
             let silent_until = shown.1.map(|until| until.since(Moment::ORIGIN));
-            self.mailbox.set_waiting(self.me, shown.0, silent_until);
+            self.mailbox.set_waiting(shown.0, silent_until);
         }
     }
 }
@@ -507,7 +505,7 @@ impl<T: Transport> Pump for Engine<T> {
                 Ok(RunState::Running) => {}
                 Ok(RunState::Ended) => return,
                 Err(error) => {
-                    self.say_failed(error.failure(self.me));
+                    self.say_failed(error.failure(self.mailbox.me()));
                     return self.mailbox.fail(error);
                 }
             }

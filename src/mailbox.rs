@@ -230,6 +230,8 @@ impl Answers {
 /// Shared by one session or server and its engine.
 #[derive(Debug)]
 pub(crate) struct Mailbox {
+    /// The node of the engine.
+    me: PeerId,
     contents: Mutex<Contents>,
     /// Signalled when the engine has put something in. The engine itself sleeps in its transport.
     changed: Condvar,
@@ -246,8 +248,6 @@ struct Contents {
     progress: Option<(f32, f32)>,
     /// The peer that the machine waits for.
     waiting: Option<Waiting>,
-    /// This node, as the engine knows it.
-    me: Option<PeerId>,
     /// Until when that peer is silent, as it has announced; a time since the machine's origin.
     silent_until: Option<Duration>,
     /// What the engine tells the peers when it stops. `None`: nothing.
@@ -261,10 +261,15 @@ struct Contents {
 }
 
 impl Mailbox {
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(me: PeerId) -> Self {
         // Room for all events from the start, so that a burst of them allocates nothing in the middle of a step.
         let contents = Contents { events: VecDeque::with_capacity(EVENTS_MAX), ..Contents::default() };
-        Self { contents: Mutex::new(contents), changed: Condvar::new(), origin: Instant::now() }
+        Self { me, contents: Mutex::new(contents), changed: Condvar::new(), origin: Instant::now() }
+    }
+
+    /// The node of the engine.
+    pub(crate) fn me(&self) -> PeerId {
+        self.me
     }
 
     /// Time since the machine's origin.
@@ -366,7 +371,7 @@ impl Mailbox {
             at: waiting.at.0,
             clock: waiting.clock.0,
             since: self.elapsed().saturating_sub(Duration::from_nanos(waiting.since.as_nanos())),
-            reported_by: Some(waiting.reported_by).filter(|by| contents.me != Some(*by)),
+            reported_by: Some(waiting.reported_by).filter(|by| *by != self.me),
         });
         Overdue { what: wait.purpose, waited: wait.lasted(), on }
     }
@@ -401,9 +406,9 @@ impl Mailbox {
         self.change(|contents| contents.failure = Some(error));
     }
 
-    pub(crate) fn set_waiting(&self, me: PeerId, waiting: Option<Waiting>, silent_until: Option<Duration>) {
+    pub(crate) fn set_waiting(&self, waiting: Option<Waiting>, silent_until: Option<Duration>) {
         let mut contents = self.lock();
-        (contents.me, contents.waiting) = (Some(me), waiting);
+        contents.waiting = waiting;
         let changed = std::mem::replace(&mut contents.silent_until, silent_until) != silent_until;
         drop(contents);
         // A call that waits counts time differently from now on.
@@ -441,7 +446,7 @@ mod tests {
 
     #[test]
     fn a_call_takes_only_the_answer_of_its_type() {
-        let mailbox = Mailbox::new();
+        let mailbox = Mailbox::new(PeerId(0));
         mailbox.answer(SteppedThrough { clock: 7 });
         assert!(matches!(wait::<Saved>(&mailbox), Err(Error::Deadline(_))));
         assert_eq!(wait::<SteppedThrough>(&mailbox).unwrap().clock, 7);
@@ -450,7 +455,7 @@ mod tests {
 
     #[test]
     fn a_late_answer_is_not_the_answer_to_the_next_call() {
-        let mailbox = Mailbox::new();
+        let mailbox = Mailbox::new(PeerId(0));
         mailbox.send(Save);
         assert!(matches!(wait::<Saved>(&mailbox), Err(Error::Deadline(_))));
         mailbox.answer(saved(vec![vec![1]]));
@@ -460,7 +465,7 @@ mod tests {
 
     #[test]
     fn an_answer_comes_before_the_failure_after_it() {
-        let mailbox = Mailbox::new();
+        let mailbox = Mailbox::new(PeerId(0));
         mailbox.answer_last(saved(Vec::new()));
         mailbox.fail(Error::Ended);
         assert!(wait::<Saved>(&mailbox).is_ok());
@@ -469,7 +474,7 @@ mod tests {
 
     #[test]
     fn the_newest_events_are_held() {
-        let mailbox = Mailbox::new();
+        let mailbox = Mailbox::new(PeerId(0));
         for number in 0..EVENTS_MAX as u64 + 3 {
             mailbox.push_event(Event::View { number, members: 1 });
         }

@@ -205,7 +205,7 @@ impl NodeSettings {
         } else {
             Driver::Caller(Box::new(engine))
         };
-        Ok(Drive::new(mailbox, driver, self.waits, self.canceller.clone().unwrap_or_default(), rings, me))
+        Ok(Drive::new(mailbox, driver, self.waits, self.canceller.clone().unwrap_or_default(), rings))
     }
 
     fn check(&self, me: PeerId, nodes: u32, role: Role) -> Result<(), Error> {
