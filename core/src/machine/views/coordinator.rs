@@ -291,9 +291,14 @@ impl Coordinator {
         entered.max().unwrap_or(Sequence(0)).max(self.view.number)
     }
 
-    /// Does the state of this worker count? It was a member of the view before, whether or not it has heard of that. A
-    /// worker that was to take the donor's state there counts only if it has.
+    /// Was this worker a member of the view before, whether or not it has heard of that?
     fn is_current(&self, entry: &Entry) -> bool {
+        entry.member == Some(entry.incarnation) || entry.report.is_some_and(|report| report.entered == self.newest())
+    }
+
+    /// Does the state of this worker, which has stopped, count? Of the workers that were to take the donor's state in the
+    /// view before, only those have it that have entered the view.
+    fn counts(&self, entry: &Entry) -> bool {
         let has_entered = entry.report.is_some_and(|report| report.entered == self.newest());
         has_entered || (entry.member == Some(entry.incarnation) && !entry.returns)
     }
@@ -307,7 +312,7 @@ impl Coordinator {
     }
 
     /// The members of the next view: wanted workers of which none has lost another. The coordinator's node comes first,
-    /// then the workers whose state counts, those with the fewest conflicts first.
+    /// then the members of the view before, those with the fewest conflicts first.
     fn choice(&self) -> Vec<PeerId> {
         let wanted: Vec<PeerId> = self.ranks(Entry::is_wanted).collect();
         if self.workers.iter().all(|entry| entry.lost.is_empty()) {
@@ -512,12 +517,12 @@ impl Coordinator {
         let reports = || self.members().filter_map(|member| Some((member, stopped(member)?)));
         // What a worker has counts only if the run has not gone on without it. If all those are gone for good, the run
         // goes on from the newest checkpoint of the others.
-        let any = reports().any(|(member, report)| report.has && self.is_current(&self.workers[member.index()]));
+        let any = reports().any(|(member, report)| report.has && self.counts(&self.workers[member.index()]));
         if !any && self.awaits_a_holder() {
             return;
         }
         let counted = |(member, report): (PeerId, Report)| {
-            let has = report.has && (!any || self.is_current(&self.workers[member.index()]));
+            let has = report.has && (!any || self.counts(&self.workers[member.index()]));
             (member, Report { has, last: report.last && has, ..report })
         };
         let reports = || reports().map(counted);
