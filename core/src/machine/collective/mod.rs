@@ -189,7 +189,8 @@ impl Collective {
         let done = if behind { view.round } else { self.replica.round() };
         self.exchange.enter(me, view, done.next());
         self.replica.enter(view.round, behind, returns);
-        self.last |= view.last;
+        // A last round that the others have not seen is one of those that do not count.
+        self.last = view.last || (self.last && !returns);
         if !behind {
             self.on_current(hub);
         }
