@@ -118,8 +118,6 @@ impl<S: Stream> Link<S> {
 
     /// Names the destination of the held body, see [`Reader::receive`].
     pub(crate) fn receive(&mut self, op: OpId, into: Option<Segment>) -> bool {
-        // Nothing was read while the body was held: the peer's silence is counted from now.
-        self.heard_at = Instant::now();
         self.reader.receive(op, into)
     }
 

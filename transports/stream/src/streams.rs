@@ -454,17 +454,16 @@ impl<C: Carrier> Streams<C> {
 
     /// Closes an open connection: reports it to the machine, aborts its operations, and schedules dialling.
     fn break_link(&mut self, slot: usize, reason: String) {
-        let Some(mut link) = self.remove(slot) else { return };
+        let Some(link) = self.remove(slot) else { return };
         let State::Open { peer: rank } = link.state else { return };
         let peer = PeerId(rank as u32);
         // The contract of `Transport`: first `Disconnected`, then the end of each operation.
         self.ready.push_back(Input::Disconnected { peer });
-        let open = link.reader.open();
-        let aborted = link.writer.abort().chain(open);
+        let aborted = link.writer.abort().chain(link.reader.open());
         self.ready.extend(aborted.map(|op| Input::Aborted { op }));
-        let entry = &mut self.peers[rank];
-        (entry.attempts, entry.dial_at, entry.busy_until) = (0, Instant::now(), None);
-        drop(link);
+        self.peers[rank].dial_at = Instant::now();
+        // Its descriptor has to be free for the next line.
+        drop(link.stream);
         self.restore_reserve();
         (self.config.notices)(Notice::Disconnected { peer, reason });
     }

@@ -119,10 +119,9 @@ impl Writer {
         self.queue.push_back(Frame { header, body, checksum, op });
     }
 
-    /// Empties the queue of a broken connection, and returns the operations that must be aborted.
-    pub(crate) fn abort(&mut self) -> impl Iterator<Item = OpId> + '_ {
-        self.done = 0;
-        self.queue.drain(..).filter_map(|frame| frame.op)
+    /// The operations that must be aborted, because the connection is broken.
+    pub(crate) fn abort(self) -> impl Iterator<Item = OpId> {
+        self.queue.into_iter().filter_map(|frame| frame.op)
     }
 
     /// Writes until the queue is empty (returns true) or the connection takes no more bytes (false). Appends to
