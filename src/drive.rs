@@ -241,3 +241,54 @@ impl fmt::Debug for Driver {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// An engine whose bytes leave one by one, until only `stuck` are left.
+    struct Slow {
+        left: u64,
+        stuck: u64,
+    }
+
+    impl Pump for Slow {
+        fn pump(&mut self, wait: Option<Duration>) -> Result<RunState, Error> {
+            if wait.is_some_and(|wait| !wait.is_zero()) {
+                std::thread::sleep(FLUSH_STALL / 10);
+                self.left = self.stuck.max(self.left.saturating_sub(1));
+            }
+            Ok(RunState::Running)
+        }
+
+        fn say_failed(&mut self, _: Option<Failure>) {}
+
+        fn unsent(&self) -> u64 {
+            self.left
+        }
+
+        fn run(&mut self) {}
+    }
+
+    /// The bytes that are left after a flush.
+    fn flush(stuck: u64) -> u64 {
+        let engine = Box::new(Slow { left: 25, stuck });
+        let mailbox = Arc::new(Mailbox::new(gradwire_core::PeerId(0)));
+        let (waits, canceller) = (Waits::default(), Canceller::new());
+        let driver = Driver::Caller(engine);
+        let mut drive = Drive::new(mailbox, driver, waits, canceller, Waker::noop().clone());
+        drive.flush().unwrap();
+        match &drive.driver {
+            Driver::Caller(engine) => engine.unsent(),
+            Driver::Thread { .. } => unreachable!("it has no thread"),
+        }
+    }
+
+    /// A flush goes on for as long as bytes leave, longer than it waits for one that does not.
+    #[test]
+    fn a_flush_ends_when_all_bytes_or_no_more_have_left() {
+        // A machine with other work can stop the test for longer than that.
+        assert!((0..5).any(|_| flush(0) == 0));
+        assert_eq!(flush(25), 25);
+    }
+}

@@ -212,6 +212,17 @@ mod tests {
 
     const LONG: Duration = Duration::from_secs(3600);
 
+    /// Nodes tell each other for whom they wait in time for the shortest wait that needs it.
+    #[test]
+    fn every_limit_leaves_time_for_explanations() {
+        let waits = |step, leave| Waits { step, leave, ..Waits::default() };
+        let second = Duration::from_secs(1);
+        assert_eq!(waits(None, None).explained(), 15 * second);
+        assert_eq!(waits(Some(4 * second), None).explained(), second);
+        assert_eq!(waits(None, Some(4 * second)).explained(), second);
+        assert_eq!(waits(Some(LONG), Some(LONG)).explained(), LONG / 4);
+    }
+
     #[test]
     fn an_announced_silence_does_not_count() {
         let canceller = Canceller::new();

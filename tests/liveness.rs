@@ -224,11 +224,17 @@ fn a_nan_ends_all_waits_over_tcp() {
 /// A worker that panics, or whose session is dropped, is lost at once over a transport that would wait for it.
 #[test]
 fn a_worker_that_ends_without_leaving_says_so() {
-    for (panics, failure) in [(false, Failure::Dropped), (true, Failure::Panicked)] {
+    // An update that was refused is no reason for the end if other updates came after it.
+    for (refused, panics, failure) in
+        [(false, false, Failure::Dropped), (true, false, Failure::Dropped), (false, true, Failure::Panicked)]
+    {
         let recipe = recipe("sync");
         let ends = run(&recipe, tcp(WORKERS), LONG, None, move |rank, mut session, mut params| {
             if rank != 2 {
                 return three_steps(session, params, |_| {});
+            }
+            if refused {
+                assert!(session.step(&mut params, &[f32::NAN; LEN], 1).is_err());
             }
             session.step(&mut params, &[0.25; LEN], 1)?;
             if panics {

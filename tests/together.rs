@@ -134,6 +134,21 @@ fn collectives_go_on_from_every_subset_of_checkpoints() {
     }
 }
 
+/// A schedule of periods goes by local steps. A resumed run is at the step of its moment.
+#[test]
+fn a_schedule_of_periods_goes_on() {
+    for text in ["averaging period=1,3@2", "sync period=1,3@2"] {
+        let recipe: Recipe = text.parse().unwrap();
+        let (whole, some) = (scratch("schedule"), scratch("schedule-some"));
+        let expected = resume(recipe, &scratch("schedule-undisturbed"), Leg::Rounds { until: 5 });
+        resume(recipe, &whole, Leg::Rounds { until: MOMENTS });
+        for moment in 0..MOMENTS {
+            copy(&whole, &some, WORKERS, (0..WORKERS).map(|rank| 1 << (u64::from(rank) * MOMENTS + moment)).sum());
+            assert!(resume(recipe, &some, Leg::Rounds { until: 5 }) == expected, "{text}: moment {}", moment + 1);
+        }
+    }
+}
+
 /// As above, with a codec that keeps residuals: the same bits wherever a moment is common, else equal parameters.
 #[test]
 fn residuals_are_those_of_the_common_moment() {

@@ -23,6 +23,8 @@ struct State {
     directories: BTreeMap<PathBuf, Directory>,
     /// Bytes that files may take, if the disk is small.
     room: Option<usize>,
+    /// No directory can be synchronised.
+    unsyncable: bool,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -176,6 +178,9 @@ impl Disk for &'static Model {
 
     fn sync_directory(&self, path: &Path) -> io::Result<()> {
         self.run(|state| {
+            if state.unsyncable {
+                return Err(io::ErrorKind::Other.into());
+            }
             let directory = state.directories.get_mut(path).ok_or(io::ErrorKind::NotFound)?;
             directory.synced = directory.seen.clone();
             directory.changes.clear();
@@ -417,4 +422,22 @@ fn a_crash_on_a_full_disk_keeps_the_newest_checkpoint() {
         }
         check_crashes(model, &done);
     }
+}
+
+/// While no directory can be synchronised, a crash can undo all that was written since: older checkpoints stay for as
+/// many moments as are kept in any case.
+#[test]
+fn what_a_crash_may_bring_back_is_not_removed() {
+    let model = Model::new();
+    let kept = KEPT as u64;
+    (1..=kept).for_each(|clock| drop(store(model).write(&checkpoint(clock)).unwrap()));
+    model.now().unsyncable = true;
+    let mut random = Random(11);
+    for clock in kept + 1..=2 * kept {
+        store(model).write(&checkpoint(clock)).unwrap();
+        assert!((0..1000).all(|_| newest(&model.now().crash(&mut random)) >= Some(kept)), "after {clock}");
+    }
+    // Not everything: the disk would fill up.
+    (1..=kept).for_each(|more| drop(store(model).write(&checkpoint(2 * kept + more)).unwrap()));
+    assert_eq!(store(model).files().len(), 2 * KEPT);
 }
