@@ -21,3 +21,11 @@ mod tensorboard;
 
 pub use board::Board;
 pub use network::{Frames, MONITORS_MAX, MonitorKey, PATIENCE, RATE_MAX, SUBSCRIPTION, subscribe};
+
+/// Clients that fuzzing feeds directly. Not a stable API: this module can change in any release.
+#[doc(hidden)]
+pub mod parts {
+    pub use super::metrics::scrapers;
+    pub use super::network::{boards, monitors, read_greeting};
+    pub use super::serving::Feed;
+}

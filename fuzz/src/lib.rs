@@ -5,7 +5,7 @@
 //! - A body that is refused has not changed any buffer.
 //!
 //! Each target is a plain function over bytes. This file has the decoders of core; `raw.rs` headers with arbitrary
-//! fields, `net.rs` transports, checkpoints and telemetry, and `peer.rs` whole machines. `cargo test` runs all targets
+//! fields, `net.rs` transports, checkpoints and telemetry, `monitor.rs` clients of a board, and `peer.rs` whole machines. `cargo test` runs all targets
 //! over the seeds in `corpus/` and mutations of them. `cargo fuzz` runs one target without a time limit:
 //!
 //! ```text
@@ -14,6 +14,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a finding is a panic")]
 
+mod monitor;
 mod net;
 mod peer;
 mod raw;
@@ -33,7 +34,7 @@ pub type Target = (&'static str, fn(&[u8]), fn() -> Vec<Vec<u8>>);
 
 /// The targets of all files of this crate.
 pub fn targets() -> impl Iterator<Item = &'static Target> {
-    TARGETS.iter().chain(net::TARGETS).chain(peer::TARGETS)
+    TARGETS.iter().chain(net::TARGETS).chain(monitor::TARGETS).chain(peer::TARGETS)
 }
 
 /// Targets for the decoders of core.

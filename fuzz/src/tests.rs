@@ -72,3 +72,18 @@ fn targets_hold_for_mutations_of_the_seeds() {
         println!("{name}: {runs} runs");
     }
 }
+
+/// `cargo fuzz` can run every target, and SECURITY.md says how many there are.
+#[test]
+fn targets_are_programs_and_are_counted() {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    let read = |path: &str| std::fs::read_to_string(root.join(path)).unwrap();
+    let manifest = read("Cargo.toml");
+    for (name, ..) in targets() {
+        assert!(manifest.contains(&format!("name = \"{name}\"\npath = \"fuzz_targets/{name}.rs\"\n")), "{name}");
+        assert!(read(&format!("fuzz_targets/{name}.rs")).contains(&format!("run(\"{name}\", data)")), "{name}");
+    }
+    let count = targets().count();
+    assert_eq!(manifest.matches("[[bin]]").count(), count);
+    assert!(read("../SECURITY.md").contains(&format!("**Fuzzing**: {count} targets")), "expected {count} targets");
+}

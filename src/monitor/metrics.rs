@@ -127,6 +127,11 @@ impl Board {
     }
 }
 
+/// A client of [`Board::serve_metrics`], see [`Feed`](serving::Feed).
+pub fn scrapers(board: &Board) -> serving::Feed {
+    serving::feed(Scraped { board: board.clone(), text: String::new(), made_at: None })
+}
+
 /// Answers HTTP requests.
 struct Scraped {
     board: Board,
@@ -135,35 +140,43 @@ struct Scraped {
     made_at: Option<Instant>,
 }
 
-impl Service for Scraped {
+/// A client that asks.
+#[derive(Default)]
+struct Client {
+    /// Bytes of its request in which the end has been looked for. Each is looked at once, however they are cut.
+    seen: usize,
     /// Until when the answer must have been read, once there is one.
-    type Client = Option<Instant>;
+    until: Option<Instant>,
+}
+
+impl Service for Scraped {
+    type Client = Client;
 
     fn limits(&self) -> (usize, u64) {
         (CLIENTS_MAX, self.board.nodes() as u64)
     }
 
-    fn open(&mut self, _: &mut Vec<u8>) -> Option<Instant> {
-        None
+    fn open(&mut self, _: &mut Vec<u8>) -> Client {
+        Client::default()
     }
 
-    fn receive(
-        &mut self,
-        until: &mut Option<Instant>,
-        input: &mut Vec<u8>,
-        output: &mut Vec<u8>,
-    ) -> io::Result<Standing> {
-        if until.is_some() {
+    fn receive(&mut self, client: &mut Client, input: &mut Vec<u8>, output: &mut Vec<u8>) -> io::Result<Standing> {
+        if client.until.is_some() {
             // It gets one answer, and the connection is closed after that.
             input.clear();
             return Ok(Standing::Proven);
         }
-        if !input.windows(4).any(|bytes| bytes == b"\r\n\r\n") {
+        // Further bytes may have come in the same piece.
+        let head = &input[..input.len().min(REQUEST_MAX)];
+        // The end may have begun in the last three bytes that were seen.
+        let news = &head[client.seen.saturating_sub(3)..];
+        client.seen = head.len();
+        if !news.windows(4).any(|bytes| bytes == b"\r\n\r\n") {
             let too_long = input.len() >= REQUEST_MAX;
             return if too_long { Err(io::ErrorKind::InvalidData.into()) } else { Ok(Standing::Unproven) };
         }
         let now = Instant::now();
-        *until = Some(now + ANSWER_MAX);
+        client.until = Some(now + ANSWER_MAX);
         if !input.starts_with(b"GET ") {
             output.extend(b"HTTP/1.1 405 Method Not Allowed\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
             return Ok(Standing::Proven);
@@ -178,11 +191,11 @@ impl Service for Scraped {
     }
 
     /// The answer has been sent.
-    fn send(&mut self, _: &mut Option<Instant>, _: Instant, _: &mut Vec<u8>) -> io::Result<Option<Instant>> {
+    fn send(&mut self, _: &mut Client, _: Instant, _: &mut Vec<u8>) -> io::Result<Option<Instant>> {
         Err(io::ErrorKind::UnexpectedEof.into())
     }
 
-    fn ends_at(&self, until: &Option<Instant>) -> Option<Instant> {
-        *until
+    fn ends_at(&self, client: &Client) -> Option<Instant> {
+        client.until
     }
 }

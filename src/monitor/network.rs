@@ -90,6 +90,16 @@ impl Board {
     }
 }
 
+/// A client of [`Board::serve`], see [`Feed`](serving::Feed).
+pub fn monitors(board: &Board, key: Option<MonitorKey>) -> serving::Feed {
+    serving::feed(Monitors { board: board.clone(), key })
+}
+
+/// A client of [`Board::gather`], see [`Feed`](serving::Feed).
+pub fn boards(board: &Board, key: Option<MonitorKey>) -> serving::Feed {
+    serving::feed(Gathering { board: board.clone(), key })
+}
+
 /// Serves monitors.
 struct Monitors {
     board: Board,
@@ -252,11 +262,19 @@ impl Frames {
 }
 
 /// Reads the listener's greeting. Returns the nonce.
-fn read_greeting(stream: &mut TcpStream) -> io::Result<[u8; 32]> {
+///
+/// # Errors
+/// If the stream ends or fails, or another program sends.
+pub fn read_greeting(stream: &mut impl Read) -> io::Result<[u8; 32]> {
     let (mut magic, mut nonce) = ([0; 8], [0; 32]);
     stream.read_exact(&mut magic)?;
     if magic != MAGIC {
-        let text = "expected the greeting of a gradwire monitor, version 1; is this the address of a board?";
+        let text = format!(
+            "expected the greeting \"{}\" of a gradwire monitor, got \"{}\"; is this the address of a board, and of the \
+             same release?",
+            MAGIC.escape_ascii(),
+            magic.escape_ascii()
+        );
         return Err(io::Error::new(io::ErrorKind::InvalidData, text));
     }
     stream.read_exact(&mut nonce)?;

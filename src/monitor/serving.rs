@@ -129,6 +129,21 @@ pub(super) fn serve(listener: TcpListener, name: &str, service: impl Service) ->
     Ok(())
 }
 
+/// One client without a socket: takes bytes as they come, appends what is sent in answer, and returns whether the greeting
+/// is complete. After an error, the connection would be closed.
+pub type Feed = Box<dyn FnMut(&[u8], &mut Vec<u8>) -> io::Result<bool>>;
+
+/// Feeds a service from the caller.
+pub(super) fn feed(mut service: impl Service) -> Feed {
+    let mut client = service.open(&mut Vec::new());
+    let (mut input, mut proven) = (Vec::new(), false);
+    Box::new(move |bytes, output| {
+        input.extend(bytes);
+        proven |= service.receive(&mut client, &mut input, output)? != Standing::Unproven;
+        Ok(proven)
+    })
+}
+
 struct Serving<S: Service> {
     listener: TcpListener,
     service: S,
