@@ -41,14 +41,15 @@ impl Server {
     fn enter(&mut self, hub: &mut Port<'_>, worker: PeerId, fresh: bool) {
         if fresh {
             self.forget(worker);
+            self.forget_offers(worker);
         }
         let incarnation = hub.incarnation(worker);
         hub.event(Event::PeerJoined { peer: worker, incarnation });
         self.workers[worker.index()] = Life::Present;
-        self.forget_offers(worker);
         if fresh && hub.had_parameters(worker) {
             self.expect_offers(hub, worker);
-        } else if self.state == State::Running {
+        } else if self.state == State::Running && !self.awaits_offers(worker) {
+            // Only the offer of a worker that has one tells where its stream continues.
             self.welcome(hub, worker);
         }
     }
@@ -93,7 +94,6 @@ impl Server {
     }
 
     pub(super) fn on_worker_lost(&mut self, hub: &mut Port<'_>, worker: PeerId) {
-        self.forget_offers(worker);
         match self.workers[worker.index()] {
             Life::Present => {
                 self.retire(worker, Life::Lost);

@@ -29,8 +29,10 @@ impl Server {
         }
     }
 
+    /// Is the worker here, and going to offer its parameters? A worker that has been lost does so when it is back.
     pub(super) fn awaits_offers(&self, worker: PeerId) -> bool {
-        self.shards.iter().any(|shard| shard.seat_of(worker).awaits_offer)
+        let is_here = self.workers[worker.index()] == Life::Present;
+        is_here && self.shards.iter().any(|shard| shard.seat_of(worker).awaits_offer)
     }
 
     fn check_offer(&self, incoming: &Incoming, offer: &Offer) -> Result<(), ProtocolError> {
@@ -104,7 +106,8 @@ impl Server {
             return;
         }
         shard.seat(worker).mark = offer.sequence;
-        if self.state == State::Running && !self.awaits_offers(worker) {
+        let is_here = self.workers[worker.index()] == Life::Present;
+        if self.state == State::Running && is_here && !self.awaits_offers(worker) {
             self.welcome(hub, worker);
         }
     }

@@ -3,8 +3,9 @@
 use alloc::string::ToString;
 
 use super::*;
-use crate::recipe::{Staleness, Topology};
+use crate::recipe::{Codec, Staleness, TopK, Topology};
 use crate::status::Presence;
+use crate::wire::Offer;
 
 /// A server (rank `workers`) whose workers have all joined and been welcomed.
 pub(super) fn server(recipe: Recipe, workers: u32) -> Trace {
@@ -176,6 +177,67 @@ fn contributions_are_counted_by_what_became_of_them() {
     let counters = s.counters();
     assert_eq!((counters.rejected, counters.empty, counters.dropped), (2, 1, 0));
     assert_eq!((counters.applied, counters.applications), (4, 4));
+}
+
+/// A contribution that was under way when its worker restarted is applied, but it is none of the new process.
+#[test]
+fn a_contribution_of_an_earlier_process_is_not_answered() {
+    let mut s = server(Recipe::asynchronous().with_lambda(1.0), 2);
+    let input = s.header(0, 1, LEN * 4, Message::Push(push_message(0, 1, 1, 0)));
+    s.feed(input);
+    let (op, into) = s.take_receive(0).unwrap();
+    s.disconnect(0).hello(0, 2).expect_event(joined(0, 2)).expect_params(0, 0, 0, 0);
+    s.pool.floats_mut(into.unwrap()).fill(1.0);
+    s.feed(Input::Completed { op, result: KernelResult::Nothing }).expect_idle();
+    assert_eq!((s.counters().applied, s.machine.status().workers[0].clock), (1, Clock(0)));
+    // The stream of the new process begins with its first contribution.
+    s.push_of(0, 2, 1, 0, 1.0).expect_params(0, 1, 2, 0).expect_idle();
+    assert_eq!((s.counters().applied, s.counters().duplicates), (2, 0));
+}
+
+/// Parameters that are sent again say of which moment they are, whatever has happened since.
+#[test]
+fn an_echo_that_is_sent_again_has_its_own_version_and_row() {
+    let codec = Codec::TopK(TopK { density: 0.25 });
+    let mut s = server(Recipe::asynchronous().with_lambda(1.0).with_pull(codec), 2);
+    s.push(0, 1, 0, 1.0);
+    let (op, message, _) = s.expect_sending(0, Kind::Delta);
+    assert!(matches!(message, Message::Delta(reply) if (reply.version, reply.row) == (Clock(1), Clock(0))));
+    s.disconnect(0).feed(Input::Aborted { op }).expect_idle();
+    s.push(1, 1, 0, 1.0).expect_transmit(1, Kind::Delta);
+    s.hello(0, 1).expect_params(0, 1, 1, 0).expect_idle();
+    // The rest follows with the next answer.
+    s.push(0, 2, 1, 1.0);
+    let message = s.expect_transmit(0, Kind::Delta);
+    assert!(matches!(message, Message::Delta(reply) if (reply.version, reply.row) == (Clock(3), Clock(1))));
+}
+
+/// The process that a server's echo was for is gone: the next one gets whole parameters.
+#[test]
+fn a_restarted_worker_gets_no_difference() {
+    let codec = Codec::TopK(TopK { density: 0.25 });
+    let mut s = server(Recipe::asynchronous().with_lambda(1.0).with_pull(codec), 1);
+    s.push(0, 1, 0, 1.0).expect_transmit(0, Kind::Delta);
+    s.disconnect(0).hello(0, 2).expect_event(joined(0, 2)).expect_params(0, 0, 1, 1).expect_idle();
+}
+
+/// A worker's offer of shard 0, behind `sequence` contributions of its own.
+fn offer(sequence: u64, version: u64) -> Message {
+    let (sequence, version) = (Sequence(sequence), Clock(version));
+    Message::Offer(Offer { shard: ShardId(0), sequence, row: Clock(3), version, whole: true })
+}
+
+/// A restarted server has begun without a worker whose offer broke off. The worker's stream goes on where it says.
+#[test]
+fn a_worker_that_was_lost_before_its_offer_is_heard_when_it_is_back() {
+    let mut s = trace(Recipe::asynchronous().with_lambda(1.0), 2, 2);
+    s.hello_of(0, 1, true).expect_event(joined(0, 1)).hello_of(1, 1, true).expect_event(joined(1, 1));
+    s.at(10).send(0, offer(4, 7), 1.0).expect_waiting(Some(1)).expect_idle();
+    s.at(20).disconnect(1).at(1020).feed(Input::Timeout).expect_event(Event::PeerLost { peer: PeerId(1) });
+    s.expect_params(0, 4, 7, 3).expect_idle();
+    s.at(1100).hello_of(1, 1, true).expect_event(joined(1, 1)).expect_idle();
+    s.send(1, offer(5, 6), 2.0).expect_params(1, 5, 7, 3).expect_idle();
+    s.push(1, 6, 7, 0.5).expect_params(1, 6, 8, 3).expect_idle();
 }
 
 fn silence(span_ms: u32) -> Message {
