@@ -4,11 +4,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use gradwire_core::kernel::KernelResult;
-use gradwire_core::recipe::{Codec, Pace, Topology};
+use gradwire_core::recipe::{Codec, Merge, Pace, Topology};
 use gradwire_core::status::{LinkStatus, Role};
 use gradwire_core::wire::{HEADER_LEN, Header, Message, Push};
 use gradwire_core::{Event, PeerId, Recipe, ShardId, Status, shard_range};
-use gradwire_sim::{Deed, Effort, Entry, Life, World};
+use gradwire_sim::{Deed, Effort, Entry, Life, Plan, World};
 
 use super::check::{Failure, ensure};
 use super::reference::Reference;
@@ -35,10 +35,16 @@ struct Book {
     entries: u64,
     /// Pairs of messages that were merged.
     merged: u64,
+    /// What was clipped away, in the order of the kernels.
+    clipped: f64,
+    /// Squared norms of contributions that were measured.
+    norms: Vec<f64>,
+    /// Parts of a round without examples.
+    empty: u64,
     /// By shard: the newest version that a worker has offered; `None` once the server has begun.
     offered: BTreeMap<u32, Option<u64>>,
-    /// By server and shard: the version that came last.
-    versions: BTreeMap<(u32, u32), u64>,
+    /// By server and shard: version, row clock, and the own contributions in it, of the parameters that came last.
+    replies: BTreeMap<(u32, u32), [u64; 3]>,
     /// What was older than it should be.
     stale: Option<String>,
 }
@@ -74,6 +80,8 @@ impl Books {
                 Deed::Dropped { .. } => {}
                 Deed::Computed { result: KernelResult::Encoded(encoded) } => book.entries += u64::from(encoded.entries),
                 Deed::Computed { result: KernelResult::Merged { .. } } => book.merged += 1,
+                Deed::Computed { result: KernelResult::Clipped { lost, .. } } => book.clipped += lost,
+                Deed::Computed { result: KernelResult::Norm { squares } } => book.norms.push(squares),
                 Deed::Computed { .. } => {}
             }
         }
@@ -93,6 +101,7 @@ impl Books {
             if !cluster.is_worker(node) && status.role == Role::Server {
                 check_staleness(scenario, &status, truth, pushes)?;
             }
+            book.check_measured(scenario, &status)?;
             check_residual(scenario, world, &status)?;
             check_view(world, &status)?;
         }
@@ -129,9 +138,19 @@ impl Book {
                 *newest = newest.map(|newest| newest.max(offer.version.0));
             }
             Message::Params(reply) | Message::Delta(reply) => {
-                let last = self.versions.insert((peer.0, reply.shard.0), reply.version.0).unwrap_or(0);
-                if last > reply.version.0 {
-                    let text = format!("worker {me} got version {} of {} after {last}", reply.version.0, reply.shard);
+                let got = [reply.version.0, reply.row.0, reply.sequence.0];
+                let before = self.replies.insert((peer.0, reply.shard.0), got);
+                if before.is_none() && matches!(message, Message::Delta(_)) {
+                    let text =
+                        format!("worker {me} got a difference to parameters of {} that it never had", reply.shard);
+                    self.stale.get_or_insert(text);
+                }
+                let last = before.unwrap_or_default();
+                if got.iter().zip(last).any(|(got, last)| *got < last) {
+                    let text = format!(
+                        "worker {me} got version, row and contribution {got:?} of {} after {last:?}",
+                        reply.shard
+                    );
                     self.stale.get_or_insert(text);
                 }
             }
@@ -143,10 +162,13 @@ impl Book {
         let link = &mut self.links[peer.index()];
         link.messages_in += 1;
         link.bytes_in += HEADER_LEN as u64 + u64::from(header.length());
+        if let Message::Up(part) = header.message() {
+            self.empty += u64::from(part.weight == 0);
+        }
         if let Message::Hello(hello) = header.message() {
             if link.process != hello.incarnation.0 {
                 // A restarted server can be behind what this worker has seen of the earlier process.
-                self.versions.retain(|(server, _), _| *server != peer.0);
+                self.replies.retain(|(server, _), _| *server != peer.0);
             }
             link.reconnects += u64::from(link.process == hello.incarnation.0);
             link.process = hello.incarnation.0;
@@ -204,13 +226,52 @@ impl Book {
         match status.role {
             Role::Server => self.check_server(status, exact),
             Role::Mesh => self.check_mesh(scenario, status, exact),
-            Role::Collective => check_rounds(scenario, status),
+            Role::Collective => {
+                // Parts that come when their view has ended are dropped.
+                let past = status.view > 1 && counters.empty < self.empty;
+                ensure!(
+                    counters.empty == self.empty || past,
+                    "node {me} counts {} parts without examples, expected {}",
+                    counters.empty,
+                    self.empty
+                );
+                check_rounds(scenario, status)
+            }
             Role::Worker => {
                 let sum = counters.applied + counters.duplicates + counters.late + counters.dropped + counters.empty;
                 ensure!(sum == 0, "worker {me} counts {sum} contributions that it cannot get");
                 Ok(())
             }
         }
+    }
+
+    /// What a worker says of the size of its residual and of what was clipped follows from its kernels' results.
+    fn check_measured(&self, scenario: &Scenario, status: &Status) -> Result<(), Failure> {
+        let (Plan { recipe, cluster, .. }, me) = (&scenario.plan, status.me);
+        if !cluster.is_worker(me) {
+            return Ok(());
+        }
+        let (got, expected) = (status.clipped, self.clipped);
+        ensure!(got == expected, "worker {me} has clipped {got}, expected {expected}");
+        // A mesh without rounds multiplies contributions by lambda when they are measured.
+        let lambda = match (recipe.merge(), recipe.topology()) {
+            (Merge::Sum { lambda }, Topology::Mesh { .. }) => f64::from(lambda.of(cluster.workers)),
+            _ => 1.0,
+        };
+        let limit = match recipe.correction().clip_norm {
+            0.0 => f64::INFINITY,
+            limit => f64::from((f64::from(limit) / f64::from(cluster.workers).sqrt()) as f32),
+        };
+        // The mean follows each norm by a quarter of the distance.
+        let norms = self.norms.iter().map(|squares| squares.sqrt().min(limit) * lambda);
+        let mean = norms.reduce(|mean, norm| mean + (norm - mean) / 4.0).unwrap_or(0.0);
+        let expected = if mean > 0.0 { status.residual_norm / mean } else { 0.0 };
+        let got = status.residual_updates;
+        ensure!(
+            (got - expected).abs() <= 1e-9 * expected,
+            "worker {me} says that its residual is {got} updates, expected {expected}"
+        );
+        Ok(())
     }
 
     /// Each contribution that has arrived is in one counter.

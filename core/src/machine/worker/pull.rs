@@ -83,16 +83,14 @@ impl Worker {
             hub.counters.lost += reply.sequence.0.saturating_sub(row.answered.0);
         }
         row.torn = false;
-        row.answered = row.answered.max(reply.sequence);
-        row.version = reply.version;
+        row.answered = reply.sequence;
+        (row.version, row.clock) = (reply.version, reply.row);
         row.newer = true;
         row.progress = if reply.occasion == Occasion::Final { Progress::Final } else { Progress::Idle };
         if let Occasion::Welcome { lead } = reply.occasion {
             // Contributions under way come on top of the lead.
             let ahead = u64::from(lead) + (self.sequence.0 - row.answered.0);
-            (row.clock, row.own) = (reply.row, Clock(reply.row.0 + ahead));
-        } else {
-            row.clock = row.clock.max(reply.row);
+            row.own = Clock(reply.row.0 + ahead);
         }
         if renewed {
             self.on_renewed(hub, shard);
