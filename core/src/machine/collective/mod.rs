@@ -227,7 +227,6 @@ impl Collective {
                 true
             }
             Some(Arrival::New) => self.drop_stale(hub),
-            Some(Arrival::Same) => false,
         };
         if advanced && !self.last {
             self.go_on(hub, true);

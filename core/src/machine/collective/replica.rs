@@ -46,12 +46,12 @@ struct Fetch {
     arrived: u32,
 }
 
-/// The state that a donor has given, compared with the state that this node had.
+/// The state that a donor has given, compared with the state that this node had. A node whose state is the donor's asks
+/// for none.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub(super) enum Arrival {
     /// It has more rounds: this node's contribution is in them.
     Advanced,
-    Same,
     /// This node had none, or one that counts for nothing.
     New,
 }
@@ -137,7 +137,7 @@ impl Replica {
     /// Asks the donor of the view, once. Operations of earlier views may still use the places that the answer goes to.
     pub(super) fn maybe_fetch(&mut self, hub: &mut Hub, view: &View, epochs: &Epochs) {
         let Some(fetch) = self.fetch.as_mut().filter(|fetch| !fetch.asked) else { return };
-        if epochs.is_clear() && !epochs.is_sending() && hub.is_agreed(view.donor) {
+        if epochs.is_clear() && hub.is_agreed(view.donor) {
             fetch.asked = true;
             hub.notify(view.donor, Message::FetchParameters { view: view.number });
         }
@@ -180,8 +180,7 @@ impl Replica {
             return None;
         }
         let arrival = match self.round {
-            Some(round) if fetch.round > round => Arrival::Advanced,
-            Some(_) => Arrival::Same,
+            Some(_) => Arrival::Advanced,
             None => Arrival::New,
         };
         self.round = Some(fetch.round);
