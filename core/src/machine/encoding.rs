@@ -438,6 +438,70 @@ mod tests {
         assert!(resumed.wants_last() && !new.wants_last());
     }
 
+    /// A message of `entries` elements that leaves a residual of this norm.
+    fn encoded(entries: u32, norm: f64) -> Encoded {
+        Encoded { bytes: 4, entries, squares: norm * norm, ..Encoded::default() }
+    }
+
+    /// An encoder that goes on behind `made` messages of a suspended run.
+    fn encoder(recipe: &str, made: Option<u64>) -> Encoding {
+        let recipe: crate::recipe::Recipe = recipe.parse().unwrap();
+        let (layout, cluster) = (crate::Layout::flat(1000), crate::Cluster { workers: 2, servers: 1 });
+        let resumed = made.map(|made| crate::machine::Resumed { at: crate::Clock(1), made });
+        let setup = Setup { resumed, ..Setup::new(crate::PeerId(0), cluster, recipe, &layout, 0) };
+        let halves = [0..500, 500..1000];
+        Encoding::encoder(&setup, recipe.codec, recipe.correction, halves, &mut Vectors::default())
+    }
+
+    /// All that was clipped in the run, and the last message of all parts.
+    #[test]
+    fn a_status_sums_over_messages_and_parts() {
+        let mut encoding = encoder("async codec=topk density=0.01", None);
+        for lost in [0.5, 0.25, 1.0] {
+            encoding.on_clipped(KernelResult::Clipped { elements: 1, lost });
+        }
+        let mut counters = Counters::default();
+        for (part, message) in [(0, encoded(7, 9.0)), (0, encoded(2, 3.0)), (1, encoded(3, 4.0))] {
+            encoding.on_encoded(part, Encoded { non_finite: 1, ..message }, &mut counters);
+        }
+        let cluster = crate::Cluster { workers: 1, servers: 1 };
+        let setup = Setup::new(crate::PeerId(0), cluster, crate::Recipe::asynchronous(), &crate::Layout::flat(1000), 0);
+        let status = encoding.report(crate::machine::Machine::status(&crate::machine::Node::new(setup).unwrap()));
+        assert_eq!((status.clipped, status.residual_norm, status.density), (1.75, 5.0, 0.005));
+        assert_eq!((counters.entries, counters.non_finite), (12, 3));
+    }
+
+    /// With a density of 0.01, an element is carried after 100 messages, also if the run was suspended in between.
+    #[test]
+    fn a_late_hint_counts_the_messages_before_a_suspension() {
+        let hint = |made, messages| {
+            let mut encoding = encoder("async codec=topk density=0.01", made);
+            encoding.on_encoded(0, encoded(1, 1.0), &mut Counters::default());
+            (0..messages).for_each(|_| assert_eq!(encoding.watch(), None));
+            encoding.late_hint().is_some()
+        };
+        assert!(hint(None, 2) && hint(Some(60), 2));
+        assert!(!hint(Some(99), 2) && !hint(Some(60), 50));
+    }
+
+    /// A resumed worker does not know its residual before its first message, so that message does not tell whether the
+    /// residual still falls.
+    #[test]
+    fn a_resumed_worker_sends_its_residual_as_long_as_it_falls() {
+        let mut encoding = encoder("async codec=sign end=send", Some(6));
+        encoding.begin_end();
+        let mut messages = 0;
+        for norm in [16.0, 9.0, 4.0, 4.0, 4.0] {
+            if !encoding.wants_last() {
+                break;
+            }
+            encoding.begin_last();
+            (0..2).for_each(|part| encoding.on_encoded(part, encoded(500, norm), &mut Counters::default()));
+            messages += 1;
+        }
+        assert_eq!(messages, 4);
+    }
+
     #[test]
     fn tensors_are_cut_where_ranges_end() {
         assert_eq!(cut(&[3, 4, 5], &(0..12)), [3, 4, 5]);

@@ -188,6 +188,27 @@ fn a_message_of_the_next_view_waits_for_the_view() {
     assert_eq!(message, Message::Up(Part { weight: 4, ..next }));
 }
 
+/// The connection broke before the view came: there is nobody to answer.
+#[test]
+fn an_early_message_of_a_broken_connection_is_dropped() {
+    for broken in [false, true] {
+        let mut m = member(1, 3);
+        m.tell(0, Message::Prepare { view: Sequence(2) }).expect_report();
+        m.tell(2, Message::FetchParameters { view: Sequence(2) }).expect_idle();
+        if broken {
+            m.disconnect(2);
+        }
+        m.tell(0, Message::Members { view: Sequence(2), first: PeerId(0), mask: 0b111 });
+        let (view, round, donor) = (Sequence(2), Clock(0), PeerId(1));
+        m.tell(0, Message::Commit(Commit { view, round, donor, last: false, returns: false }));
+        m.expect_event(Event::View { number: 2, members: 3 });
+        if !broken {
+            m.expect_transmit(2, Kind::State);
+        }
+        m.expect_idle();
+    }
+}
+
 #[test]
 fn a_message_of_an_ended_view_is_dropped() {
     let mut m = member(1, 3);

@@ -4,7 +4,7 @@ use alloc::vec::Vec;
 
 use super::*;
 use crate::recipe::{End, Topology};
-use crate::status::Rest;
+use crate::status::{Presence, Rest};
 use crate::wire::{Ack, Commit, Leave, Quanta, Report, SnapshotMark, Wanted};
 
 const FIRST: Sequence = Sequence(1);
@@ -274,6 +274,32 @@ fn a_snapshot_that_breaks_off_is_asked_for_again() {
     m.expect_fetch(0, 1, Wanted::All);
     m.tell(0, mark(1, 0, 3)).tell(0, mark(1, 1, 0)).tell(0, mark(1, 2, 0)).give(0, 1, 5.0, 3);
     m.expect_have(0, 1, 3).expect_have(2, 1, 0).expect_signal(Signal::Joined { clock: Clock(0) });
+}
+
+/// A part of an answer is still being written where the next answer goes to.
+#[test]
+fn another_donor_is_asked_when_the_last_answer_is_written() {
+    let mut m = entering();
+    m.announce(0, Message::Seed { view: FIRST }, LEN);
+    let (op, _) = m.take_receive(0).unwrap();
+    m.prepare(2).enter_view(2, 0b111, 2, true).expect_idle();
+    m.feed(Input::Completed { op, result: KernelResult::Nothing }).expect_fetch(2, 2, Wanted::All).expect_idle();
+}
+
+/// The end of a stream is that of one process. The next process has not left, though it is no member yet.
+#[test]
+fn an_end_that_an_earlier_process_has_announced_is_none() {
+    for restarts in [false, true] {
+        let mut m = member(0);
+        let (origin, incarnation, last) = (PeerId(2), Incarnation(1), Sequence(0));
+        m.tell(2, Message::StreamEnd { origin, incarnation, last }).expect_idle();
+        if restarts {
+            m.disconnect(2).hello(2, 2).expect_event(joined(2, 2)).expect_have(2, 1, 0);
+        }
+        m.prepare(2).enter_view(2, 0b011, 0, false).expect_fetch(0, 2, Wanted::Marks);
+        let expected = if restarts { Presence::Present } else { Presence::Left };
+        assert_eq!(m.machine.status().workers[1].state, expected);
+    }
 }
 
 /// Messages of the view before must not enter the ledger of the next, in which the receiver may be elsewhere.
@@ -559,4 +585,46 @@ fn a_relay_does_not_apply_its_own_message_when_it_comes_back() {
     m.announce(1, Message::Quanta(echo), 1);
     assert!(matches!(m.take_receive(1), Some((_, None))));
     assert_eq!((m.counters().duplicates, m.counters().applied), (1, 0));
+}
+
+/// Rank 1 of a chain of three, whose neighbours are in view 1 as well.
+fn relay() -> Trace {
+    let mut m = chain(1);
+    m.hello(0, 1).expect_event(joined(0, 1)).expect_transmit(0, Kind::Report);
+    m.hello(2, 1).expect_event(joined(2, 1)).prepare(1).enter_view(1, 0b111, 0, true).expect_fetch(0, 1, Wanted::All);
+    m.tell(0, mark(1, 0, 0)).tell(0, mark(1, 1, 0)).tell(0, mark(1, 2, 0)).give(0, 1, 0.0, 0);
+    m.expect_have(0, 1, 0).expect_have(2, 1, 0).expect_signal(Signal::Joined { clock: Clock(0) });
+    m.tell(0, have(0)).tell(2, have(0)).expect_idle();
+    m
+}
+
+/// Also a message that was made in a view before.
+#[test]
+fn a_relay_knows_its_own_messages_in_the_next_view() {
+    let mut m = relay();
+    m.step(1.0).expect_quanta(0, 1, 1).expect_quanta(2, 1, 1).expect_ready(1);
+    let (origin, incarnation, last) = (PeerId(1), OWN, Sequence(1));
+    let taken = Message::QuantaAck(Ack { origin, incarnation, last });
+    m.tell(0, taken).tell(2, taken).expect_idle();
+    m.prepare(2).enter_view(2, 0b111, 0, false).expect_fetch(0, 2, Wanted::Marks);
+    let own = SnapshotMark { view: Sequence(2), origin, incarnation, sequence: last, last: None };
+    m.tell(0, mark(2, 0, 0)).tell(0, Message::SnapshotMark(own)).tell(0, mark(2, 2, 0));
+    m.expect_have(0, 2, 0).expect_have(2, 2, 0);
+    m.tell(0, Message::Have { view: Sequence(2), last }).tell(2, Message::Have { view: Sequence(2), last });
+    m.announce(0, Message::Quanta(Quanta { origin, incarnation, ..quanta(0, 1, 1) }), 1);
+    assert!(matches!(m.take_receive(0), Some((_, None))));
+    assert_eq!((m.counters().duplicates, m.counters().applied), (1, 0));
+}
+
+/// A message of a new process says that the end of the one before is none: a relay does not pass that end on.
+#[test]
+fn a_message_of_a_new_process_takes_back_the_end_of_the_last_one() {
+    let mut m = relay();
+    let (origin, incarnation, last) = (PeerId(2), Incarnation(1), Sequence(0));
+    let end = Message::StreamEnd { origin, incarnation, last };
+    m.tell(2, end);
+    assert_eq!(m.expect_transmit(0, Kind::Ack), end);
+    m.send_quanta(2, Quanta { incarnation: Incarnation(2), ..quanta(2, 1, 1) }).expect_quanta(0, 1, 1).expect_idle();
+    m.disconnect(0).hello(0, 1).expect_transmit(0, Kind::Report);
+    m.expect_have(0, 1, 0).tell(0, have(0)).expect_quanta(0, 1, 1).expect_idle();
 }

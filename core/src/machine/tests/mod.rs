@@ -6,6 +6,7 @@
 mod collective;
 mod hub;
 mod mesh;
+mod resume;
 mod rounds;
 mod server;
 mod worker;

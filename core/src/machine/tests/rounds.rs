@@ -3,7 +3,7 @@
 use super::collective::{down, up};
 use super::*;
 use crate::codec::BodyError;
-use crate::recipe::{Codec, Topology};
+use crate::recipe::{Codec, Correction, Topology};
 use crate::wire::Part;
 
 /// What bf16 leaves of 1 + 2^-9 is 1.
@@ -157,6 +157,25 @@ fn a_message_of_a_mesh_is_encoded_once() {
     m.step(STEP).expect_coded(0, Kind::Up, 1, 1, 1.0);
     m.commit(2, 2, 0, 0);
     m.expect_coded(0, Kind::Up, 1, 1, 1.0).expect_residual(1.0 / 512.0).expect_idle();
+}
+
+/// Warm-up and ramp are those of a node's own messages: one that comes later begins with dense ones.
+#[test]
+fn a_newcomer_to_a_mesh_begins_with_its_own_first_message() {
+    let correction = Correction { warmup: 1, ..Correction::none() };
+    let mut m = trace(Recipe::sparse(0.5).with_correction(correction), 1, 2);
+    m.hello(0, 1).expect_event(joined(0, 1)).expect_report();
+    m.commit(1, 2, 5, 0).expect_transmit(0, Kind::Fetch);
+    m.send(0, Message::Parameters { view: Sequence(1), round: Clock(5), vector: 0 }, 0.0);
+    m.expect_signal(Signal::Joined { clock: Clock(5) });
+    // Four elements of four, then two, after the two that the first message has left.
+    for (round, entries) in [(6, 4), (7, 6), (8, 8)] {
+        m.step(1.0).expect_transmit(0, Kind::Up);
+        m.tell(0, up(round, 0)).expect_ready(round).expect_idle();
+        assert_eq!(m.counters().entries, entries);
+        // Parts without examples are counted, each once.
+        assert_eq!(m.counters().empty, round - 5);
+    }
 }
 
 #[test]
