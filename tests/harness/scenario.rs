@@ -86,6 +86,11 @@ fn dense(random: &mut Random) -> Codec {
     [Codec::Bf16, Codec::F16, Codec::Int8, Codec::Sign][random.below(4) as usize]
 }
 
+/// Thresholds to which the residual is clipped: none, or so few that something is lost.
+fn clip(seed: u64) -> f32 {
+    Random::new(seed, 13).below(2) as f32 / 4.0
+}
+
 /// A recipe of a mesh with rounds, with a random codec and random corrections before a sparse one.
 fn gather(seed: u64) -> Recipe {
     let mut random = Random::new(seed, 9);
@@ -95,7 +100,8 @@ fn gather(seed: u64) -> Recipe {
         1 => Codec::TopK(TopK { density }),
         _ => {
             let control = if random.chance(0.5) { Control::Fixed } else { Control::Density { density } };
-            Codec::Threshold(Threshold { control, per_tensor: random.chance(0.5), ..Threshold::fixed(TAU) })
+            let per_tensor = random.chance(0.5);
+            Codec::Threshold(Threshold { control, clip: clip(seed), per_tensor, ..Threshold::fixed(TAU) })
         }
     };
     let (momentum, clip_norm) = (random.below(2) as f32 / 2.0, random.below(2) as f32 / 64.0);
@@ -163,7 +169,13 @@ fn coded(seed: u64, recipe: Recipe, overlap: bool) -> Recipe {
         1 => Codec::F16,
         2 => Codec::Int8,
         3 => topk(&mut random),
-        _ => threshold(&mut random),
+        _ => match threshold(&mut random) {
+            // Elsewhere, the sum of all contributions is checked.
+            Codec::Threshold(threshold) if recipe.is_synchronous() => {
+                Codec::Threshold(Threshold { clip: clip(seed), ..threshold })
+            }
+            codec => codec,
+        },
     };
     let recipe = match recipe.pace() {
         Pace::Asynchronous { .. } if overlap => recipe.with_pace(Pace::Asynchronous { overlap }).with_codec(codec),

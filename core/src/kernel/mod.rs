@@ -365,6 +365,8 @@ pub enum KernelResult {
         elements: u32,
         /// Sum of the magnitudes that were removed.
         lost: f64,
+        /// Sum of squares of what is left.
+        squares: f64,
     },
     /// The texts differ.
     Differs {
@@ -458,8 +460,8 @@ pub fn run(kernel: &Kernel, pool: &mut Pool) -> KernelResult {
             return done.map_or_else(KernelResult::Malformed, |()| KernelResult::Nothing);
         }
         Kernel::Clip { residual, limit } => {
-            let (elements, lost) = momentum::clip(pool.floats_mut(residual), limit);
-            return KernelResult::Clipped { elements, lost };
+            let (elements, lost, squares) = momentum::clip(pool.floats_mut(residual), limit);
+            return KernelResult::Clipped { elements, lost, squares };
         }
         Kernel::Merge { one, other, unit, place } => {
             let mut scratch = pool.take(place.scratch);

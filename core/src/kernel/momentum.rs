@@ -16,10 +16,10 @@ pub fn accelerate(velocity: &mut [f32], update: &[f32], momentum: f32) {
     });
 }
 
-/// Clamps the residual to ±`limit`. Returns the number of elements that changed, and the sum of what was removed from
-/// their magnitudes.
-pub fn clip(residual: &mut [f32], limit: f32) -> (u32, f64) {
-    let (mut elements, mut lost) = (0, 0.0);
+/// Clamps the residual to ±`limit`. Returns the number of elements that changed, the sum of what was removed from their
+/// magnitudes, and the sum of squares of all elements after that.
+pub fn clip(residual: &mut [f32], limit: f32) -> (u32, f64, f64) {
+    let (mut elements, mut lost, mut squares) = (0, 0.0, 0.0);
     for x in residual {
         // Summed in f64: in f32, a sum of many small differences would lose most of them.
         let over = x.abs() - limit;
@@ -27,8 +27,9 @@ pub fn clip(residual: &mut [f32], limit: f32) -> (u32, f64) {
             (elements, lost) = (elements + 1, lost + f64::from(over));
             *x = limit.copysign(*x);
         }
+        squares += f64::from(*x) * f64::from(*x);
     }
-    (elements, lost)
+    (elements, lost, squares)
 }
 
 #[cfg(test)]
@@ -36,9 +37,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn clipping_counts_elements_and_the_removed_magnitude() {
+    fn clipping_counts_elements_and_the_removed_magnitude_and_measures_the_rest() {
         let mut x = [0.5, -3.0, 2.25, -2.0];
-        assert_eq!(clip(&mut x, 2.0), (2, 1.25));
+        assert_eq!(clip(&mut x, 2.0), (2, 1.25, 12.25));
         assert_eq!(x, [0.5, -2.0, 2.0, -2.0]);
     }
 

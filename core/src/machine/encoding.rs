@@ -64,6 +64,8 @@ pub(super) struct Encoding {
     ending: Ending,
     /// L1 norm of everything that clipping has removed from the residual.
     clipped: f64,
+    /// Kernels under way that clip.
+    clipping: u32,
     len: usize,
 }
 
@@ -166,6 +168,7 @@ impl Encoding {
             end: recipe.end,
             ending: Ending::default(),
             clipped: 0.0,
+            clipping: 0,
             len: setup.len,
         }
     }
@@ -206,10 +209,11 @@ impl Encoding {
         })
     }
 
-    /// Kernels that drop what the residual holds, and count it as clipped.
-    pub(super) fn forget(&self) -> impl Iterator<Item = Kernel> + use<> {
-        let whole = Segment::floats(self.buffers.residual, 0, self.len);
-        (!self.is_plain()).then_some(Kernel::Clip { residual: whole, limit: 0.0 }).into_iter()
+    /// Kernels that drop what the residual holds, and count it as clipped: one for each part.
+    pub(super) fn forget(&mut self) -> impl Iterator<Item = Kernel> + '_ {
+        let parts = if self.is_plain() { 0 } else { self.parts.len() };
+        self.clipping += parts as u32;
+        (0..parts).map(|part| Kernel::Clip { residual: self.residual(part), limit: 0.0 })
     }
 
     /// Nothing is encoded: vectors travel as they are.
@@ -285,12 +289,13 @@ impl Encoding {
 
     /// Kernels to run after a part has been written, unless it was the last message. The second finds
     /// [`KernelResult::Clipped`].
-    pub(super) fn after(&self, part: usize, message: u64, body: Segment) -> (Option<Kernel>, Option<Kernel>) {
+    pub(super) fn after(&mut self, part: usize, message: u64, body: Segment) -> (Option<Kernel>, Option<Kernel>) {
         let (coding, sections, velocity) = (self.coding(part, message), self.sections(part), self.velocity(part));
         let mask = Kernel::Mask { coding, body, sections, velocity };
         let clip = if let Codec::Threshold(threshold) = self.codec { threshold.clip } else { 0.0 };
         let limit = clip * self.parts[part].last.threshold;
         let clipped = Kernel::Clip { residual: self.residual(part), limit };
+        self.clipping += u32::from(clip > 0.0);
         ((self.correction.momentum > 0.0).then_some(mask), (clip > 0.0).then_some(clipped))
     }
 
@@ -303,11 +308,18 @@ impl Encoding {
         counters.non_finite += u64::from(encoded.non_finite);
     }
 
-    /// A residual has been clipped.
-    pub(super) fn on_clipped(&mut self, result: KernelResult) {
-        if let KernelResult::Clipped { lost, .. } = result {
+    /// The residual of a part has been clipped.
+    pub(super) fn on_clipped(&mut self, part: usize, result: KernelResult) {
+        self.clipping -= 1;
+        if let KernelResult::Clipped { lost, squares, .. } = result {
             self.clipped += lost;
+            self.parts[part].last.squares = squares;
         }
+    }
+
+    /// Is a residual being clipped? Its norm is not known then.
+    pub(super) fn is_clipping(&self) -> bool {
+        self.clipping > 0
     }
 
     /// Sum of squares of the residual.
@@ -457,13 +469,15 @@ mod tests {
     #[test]
     fn a_status_sums_over_messages_and_parts() {
         let mut encoding = encoder("async codec=topk density=0.01", None);
-        for lost in [0.5, 0.25, 1.0] {
-            encoding.on_clipped(KernelResult::Clipped { elements: 1, lost });
-        }
         let mut counters = Counters::default();
-        for (part, message) in [(0, encoded(7, 9.0)), (0, encoded(2, 3.0)), (1, encoded(3, 4.0))] {
+        for (part, message) in [(0, encoded(7, 9.0)), (0, encoded(2, 3.0)), (1, encoded(3, 6.0))] {
             encoding.on_encoded(part, Encoded { non_finite: 1, ..message }, &mut counters);
         }
+        assert_eq!(encoding.forget().count(), 2);
+        encoding.on_clipped(0, KernelResult::Clipped { elements: 0, lost: 0.25, squares: 9.0 });
+        assert!(encoding.is_clipping());
+        encoding.on_clipped(1, KernelResult::Clipped { elements: 1, lost: 1.5, squares: 16.0 });
+        assert!(!encoding.is_clipping());
         let cluster = crate::Cluster { workers: 1, servers: 1 };
         let setup = Setup::new(crate::PeerId(0), cluster, crate::Recipe::asynchronous(), &crate::Layout::flat(1000), 0);
         let status = encoding.report(crate::machine::Machine::status(&crate::machine::Node::new(setup).unwrap()));

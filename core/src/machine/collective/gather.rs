@@ -482,7 +482,7 @@ impl Exchange for Gather {
                 self.maybe_contribute(hub);
                 self.maybe_add(hub, replica);
             }
-            Step::Clip => self.encoding.on_clipped(result),
+            Step::Clip => self.encoding.on_clipped(0, result),
             Step::Send { epoch, member } => self.on_sent(epoch, member),
             Step::Receive { epoch, member, round } => {
                 if self.round.epochs.end(epoch) {

@@ -467,7 +467,7 @@ impl Role for Mesh {
             Job::Encode => self.on_encoded(hub, result),
             Job::Aside => {}
             Job::Measure => self.own.encoding.on_measured(result),
-            Job::Clip => self.own.encoding.on_clipped(result),
+            Job::Clip => self.own.encoding.on_clipped(0, result),
             Job::Merge => self.exchange.on_merged(hub, result),
             Job::Own => self.exchange.on_own(hub, result),
             Job::Receive { slot, from } => self.exchange.on_received(hub, slot, from),

@@ -1,7 +1,7 @@
 //! The worker, input by input. The server has the rank after the workers; `S` is its rank here.
 
 use super::*;
-use crate::recipe::{Codec, End, Hint, Pace, TopK, Topology};
+use crate::recipe::{Codec, End, Hint, Pace, Threshold, TopK, Topology};
 use crate::status::Rest;
 use crate::wire::Leave;
 
@@ -271,6 +271,23 @@ fn a_leaving_worker_keeps_its_residual() {
     let mut w = leaving(End::Keep);
     expect_rest(&mut w, 0, 0.75f64.sqrt());
     expect_left(&mut w, 1);
+}
+
+/// What clipping removes is no part of the residual, also if the worker leaves before that has ended.
+#[test]
+fn a_leaving_worker_tells_of_its_residual_when_it_has_been_clipped() {
+    let codec = Codec::Threshold(Threshold { clip: 0.5, ..Threshold::fixed(0.5) });
+    let mut w = worker(sparse().with_codec(codec).with_end(End::Keep));
+    let update = Segment::floats(w.machine.contribution(), 0, LEN);
+    w.pool.floats_mut(update).fill(0.375);
+    w.machine.handle_input(w.now, Input::Step { weight: 1 }).unwrap();
+    w.feed(Input::Leave { stay: false, keep: false });
+    expect_push(&mut w, 1, 0);
+    let event = w.wants.pop_front();
+    let Some(Output::Event(Event::Rest(rest))) = event else { panic!("{event:?}") };
+    assert_eq!((rest.norm, rest.kept), (0.5, 0.5));
+    let status = w.machine.status();
+    assert_eq!((status.residual_norm, status.clipped), (0.5, 0.5));
 }
 
 #[test]

@@ -132,8 +132,8 @@ pub(crate) enum Job {
     Prepare,
     /// To measure a contribution.
     Measure,
-    /// To clip the residual.
-    Clip,
+    /// To clip a shard of the residual.
+    Clip { shard: usize },
     /// To encode a shard of a contribution; `rest`: of the residual alone.
     Encode { shard: usize, sequence: Sequence, rest: bool },
     /// To send a shard of the contribution in this slot.
@@ -279,7 +279,7 @@ impl Role for Worker {
         match job {
             Job::Prepare | Job::Local | Job::Offer => {}
             Job::Measure => self.encoding.on_measured(result),
-            Job::Clip => self.encoding.on_clipped(result),
+            Job::Clip { shard } => self.encoding.on_clipped(shard, result),
             Job::Encode { shard, sequence, rest } => self.on_encoded(hub, shard, sequence, rest, result),
             Job::Push { slot } => self.pushes[slot].sending -= 1,
             Job::Row { shard, reply } | Job::Subtract { shard, reply } => self.on_row(hub, shard, reply),
@@ -358,7 +358,8 @@ impl Role for Worker {
 
     fn on_outdated(&mut self, hub: &mut Port<'_>) {
         if self.sequence == Sequence(0) {
-            self.encoding.forget().for_each(|kernel| hub.compute(kernel, Job::Clip));
+            let kernels = self.encoding.forget().enumerate();
+            kernels.for_each(|(shard, kernel)| hub.compute(kernel, Job::Clip { shard }));
             hub.event(Event::Outdated);
         }
     }

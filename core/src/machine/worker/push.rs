@@ -64,7 +64,7 @@ impl Worker {
             let body = self.body(shard, sequence).first(encoded.bytes);
             let (mask, clip) = self.encoding.after(shard, sequence.0, body);
             mask.into_iter().for_each(|kernel| hub.compute(kernel, Job::Prepare));
-            clip.into_iter().for_each(|kernel| hub.compute(kernel, Job::Clip));
+            clip.into_iter().for_each(|kernel| hub.compute(kernel, Job::Clip { shard }));
         }
         let slot = self.slot(sequence);
         self.rows[shard].pushed[slot].length = Some(encoded.bytes);
@@ -77,7 +77,8 @@ impl Worker {
     /// A worker that leaves makes contributions of its residual, if the recipe says so, with the weight of the
     /// contribution before.
     pub(super) fn maybe_flush(&mut self, hub: &mut Port<'_>) {
-        if self.flushed || !matches!(self.state, State::Leaving { .. }) || !self.is_encoded(self.sequence) {
+        let is_open = !self.is_encoded(self.sequence) || self.encoding.is_clipping();
+        if self.flushed || !matches!(self.state, State::Leaving { .. }) || is_open {
             return;
         }
         self.encoding.begin_end();
