@@ -130,6 +130,19 @@ fn a_key_that_others_can_read_is_refused_with_a_way_out() {
     says(&node("", &[("GRADWIRE_KEY", &text)]).end(), 0, &[], &["WARNING"]);
 }
 
+/// Without a key, and open to others than its own host: it says so, also when it is to say nothing else.
+#[test]
+fn an_open_node_warns() {
+    let args = "--rank 0 --processes 1 --meet 0.0.0.0:0";
+    says(
+        &node(&format!("{args} --insecure-open --quiet"), &[]).end(),
+        0,
+        &["WARNING: no key and --insecure-open"],
+        &[],
+    );
+    says(&node(args, &[]).end(), 5, &["without a key lets anyone"], &["WARNING"]);
+}
+
 /// A process ignores variables that are not meant for it. An incomplete set of a launcher's variables is an error.
 #[test]
 fn environments_are_read_with_care() {
