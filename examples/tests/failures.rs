@@ -119,3 +119,26 @@ fn a_worker_that_comes_back_too_late_ends_with_an_error() {
     let ended = late.end();
     assert_eq!(ended.code, Some(4), "{:#?}", ended.said);
 }
+
+/// A mesh whose coordinator is killed trains to its last step, and waits with the end until the coordinator is back.
+#[test]
+fn a_mesh_goes_on_without_its_coordinator() {
+    let meet = port();
+    let args = "--recipe mesh --epochs 5 --pace 50 --dead-after 1";
+    let mut all: Vec<_> = (0..3).map(|rank| node(rank, 3, meet, args)).collect();
+    all.iter_mut().for_each(Process::begins);
+    all[0].signal("-KILL");
+    for other in &mut all[1..] {
+        other.until("peer 0 was unreachable for too long; the run goes on without it");
+        // Told after the last step.
+        other.until("the residual held");
+        other.until("waiting for peer 0");
+    }
+    let again = node(0, 3, meet, args);
+    drop(std::mem::replace(&mut all[0], again));
+    let ended: Vec<_> = all.into_iter().map(|node| node.end().succeeded()).collect();
+    let fields = |name: &str| ended.iter().map(|ended| ended.field(name)).collect::<Vec<_>>();
+    let (digests, steps) = (fields("digest"), fields("steps"));
+    assert!(digests.iter().all(|digest| *digest == digests[0]), "{digests:?}");
+    assert_eq!((&steps[1], &steps[2]), (&"150".to_string(), &"150".to_string()));
+}
