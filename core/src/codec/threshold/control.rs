@@ -138,7 +138,7 @@ pub(super) fn after(
         // The quantum is bounded and the threshold is not, so after some attempts few enough elements reach it.
         Control::Budget { bytes } => {
             let long = (4 * words) as f32 > payload(bytes, section, total);
-            if long && entries > 0 && quantum.threshold < f32::MAX {
+            if long && quantum.threshold < f32::MAX {
                 // Steps of 12.5 %: few attempts, and not far above the lowest threshold that fits.
                 return Some(self::quantum(aim, quantum.threshold * 1.125));
             }
