@@ -168,6 +168,51 @@ fn elements_that_are_not_finite_are_left_out_and_counted() {
     }
 }
 
+/// A vector of several blocks and passes with two elements that are not finite, behind the first pass.
+fn long() -> Vec<f32> {
+    let mut update: Vec<f32> = (0..10_000).map(|i| (i % 89) as f32 * 0.013 - 0.5).collect();
+    (update[5000], update[9999]) = (f32::NAN, f32::INFINITY);
+    update
+}
+
+/// The sum of squares of a residual, as an encoder reports it.
+fn assert_squares(name: &str, got: f64, residual: &[f32]) {
+    let expected: f64 = residual.iter().map(|r| f64::from(*r) * f64::from(*r)).sum();
+    assert!((got - expected).abs() <= 1e-5 * expected, "{name}: {got}, expected {expected}");
+}
+
+/// Counts and sums are those of the whole vector, and indices count from its start.
+#[test]
+fn what_an_encoder_reports_is_of_the_whole_vector() {
+    let update = long();
+    for case in &CASES {
+        let (mut residual, mut body) = (vec![0.0; update.len()], vec![0; (case.words)(update.len())]);
+        let dense = (case.encode)(Tier::best(), Some(&update), &mut residual, &mut body);
+        assert_eq!((dense.non_finite, dense.first_non_finite), (2, Some(5000)), "{}", case.name);
+        assert_squares(case.name, dense.squares, &residual);
+    }
+    let (mut residual, mut scratch) = (vec![0.0; update.len()], vec![0; update.len()]);
+    let mut body = vec![0; topk::words_max(update.len(), 500)];
+    let encoded = topk::encode(500, Some(&update), &mut residual, &mut scratch, &mut body);
+    assert_eq!((encoded.entries, encoded.non_finite, encoded.first_non_finite), (500, 2, Some(5000)));
+    assert_squares("topk", encoded.squares, &residual);
+    let mut least = f32::INFINITY;
+    let body = &body[..encoded.bytes as usize / 4];
+    topk::read(body, update.len(), |_, value| least = least.min(value.abs())).unwrap();
+    assert_eq!(encoded.threshold, least);
+}
+
+#[test]
+fn a_top_k_list_has_single_entries() {
+    let (mut list, mut body) = ([0; 2], vec![0; topk::HEADER_WORDS + entries::words_max(40) + 1]);
+    let used = crate::kernel::threshold::Entry { index: 7, count: 2 }.write(&mut list);
+    let (form, words) = entries::write(&list[..used], 1, 40, &mut body[topk::HEADER_WORDS..]);
+    body[..topk::HEADER_WORDS].copy_from_slice(&[1, form as u32, words as u32]);
+    body[topk::HEADER_WORDS + words] = 1f32.to_bits();
+    body.truncate(topk::HEADER_WORDS + words + 1);
+    assert_eq!(topk::expand(&body, &mut [0.0; 40]), Err(BodyError::Count { limit: 1, index: 7 }));
+}
+
 #[test]
 fn errors_name_the_expected_and_the_found_value() {
     let error = |result: Result<(), BodyError>| result.unwrap_err().to_string();
@@ -196,6 +241,10 @@ fn errors_name_the_expected_and_the_found_value() {
     assert_eq!(
         error(sign::expand(tier, &[0.3f32.to_bits(), 0], &mut [0.0; 1])),
         "body: expected a scale that fits the elements of block 0, got 3e-1"
+    );
+    assert_eq!(
+        error(sign::expand(tier, &[0, 1], &mut [0.0; 1])),
+        "body: expected a scale that fits the elements of block 0, got 0e0"
     );
     assert_eq!(
         error(sign::expand(tier, &[1f32.to_bits(), 2], &mut [0.0; 1])),

@@ -186,14 +186,27 @@ mod tests {
     use alloc::vec::Vec;
     use proptest::prelude::*;
 
+    /// Small weights, and some whose product with a float is not exact.
     fn inputs() -> impl Strategy<Value = Vec<(Vec<f32>, u64)>> {
-        (0usize..70).prop_flat_map(|len| {
-            prop::collection::vec((prop::collection::vec(-1e6f32..1e6, len), 1u64..1000), 1..=MEAN_MAX)
+        let weight = prop_oneof![4 => 1u64..1000, 1 => 1u64 << 29..WEIGHT_MAX].boxed();
+        (0usize..70).prop_flat_map(move |len| {
+            prop::collection::vec((prop::collection::vec(-1e6f32..1e6, len), weight.clone()), 1..=MEAN_MAX)
         })
     }
 
     fn slices(inputs: &[(Vec<f32>, u64)]) -> Vec<(&[f32], u64)> {
         inputs.iter().map(|(x, weight)| (&x[..], *weight)).collect()
+    }
+
+    /// A fused multiply-add would find what the rounding of the second product has taken away.
+    #[test]
+    fn products_of_large_weights_are_rounded_with_any_instructions() {
+        let (x, weight) = (1.0 + f32::EPSILON, (1u64 << 53) - 1);
+        let product = f64::from(x) * weight as f64;
+        let (minus, x) = ([-1.0; 70], [x; 70]);
+        let mut got = [f32::NAN; 70];
+        mean(&mut got, &[(&minus, product as u64), (&x, weight)]);
+        assert_eq!(got, [0.0; 70]);
     }
 
     proptest! {

@@ -195,6 +195,12 @@ fn errors_say_expected_and_got() {
         broken(|b| (b[5], b[56], b[16]) = (Kind::Release as u8, 0, 5)),
         "frame: expected 0 as shard of Release, got 5"
     );
+    let late = "frame: expected at least the clock as sequence of Quanta, got 1";
+    assert_eq!(error(|b| b[5] = Kind::Quanta as u8), late);
+    assert_eq!(
+        error(|b| (b[5], b[56]) = (Kind::Moments as u8, 0)),
+        "frame: expected less than the moment before as clock of Moments, got 32"
+    );
     let mut bytes = sealed(|_| {});
     bytes[63] ^= 0xff;
     assert!(Header::parse(&bytes).unwrap_err().to_string().starts_with("frame: expected checksum "));

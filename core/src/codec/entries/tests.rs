@@ -43,6 +43,23 @@ pub(crate) fn lists() -> impl Strategy<Value = (usize, Vec<Entry>)> {
     })
 }
 
+/// A list of several blocks is one whole: its form follows from all of them.
+#[test]
+fn the_form_of_a_list_follows_from_all_blocks() {
+    // Large counts in the first block only.
+    let large = |index: u32| Entry { index, count: if index < 128 { COUNT_MAX } else { 1 } };
+    let entries: Vec<Entry> = (0..192).map(large).collect();
+    let (form, body) = coded(&entries, 192);
+    assert_eq!((form, decoded(form, 192, 192, &body)), (Form::Dense16, Ok(entries)));
+    // Each block alone would be shortest in the Rice form.
+    let entries: Vec<Entry> = (0..1024).map(|index| Entry { index, count: 1 }).collect();
+    assert_eq!(coded(&entries, 1024).0, Form::Dense2);
+    let mut body = vec![0; words_max(1024)];
+    let bits = rice::write(&words_of(&entries), false, &mut body).unwrap();
+    let error = BodyError::Form { expected: Form::Dense2, got: Form::Rice };
+    assert_eq!(decoded(Form::Rice, 1024, 1024, &body[..bits.div_ceil(32) as usize]), Err(error));
+}
+
 proptest! {
     #[test]
     fn a_written_list_is_read_back((len, entries) in lists()) {

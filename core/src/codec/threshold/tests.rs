@@ -105,9 +105,11 @@ proptest! {
         prop_assert_eq!(&merged, &ledger);
     }
 
+    /// Also not that of several tensors together.
     #[test]
-    fn no_body_exceeds_its_budget(updates in updates(200), bytes in 64u32..300) {
-        let mut sender = Sender::new(&[200]);
+    fn no_body_exceeds_its_budget(updates in updates(200), bytes in 64u32..300, split in any::<bool>()) {
+        let lens: &[usize] = if split { &[90, 110] } else { &[200] };
+        let mut sender = Sender::new(lens);
         for update in updates {
             let floats: Vec<f32> = update.iter().map(|x| *x as f32 / 1024.0).collect();
             let (encoded, _) = sender.send(aim(Control::Budget { bytes }), Some(&floats));
@@ -176,6 +178,94 @@ fn the_residual_stays_finite_for_any_values() {
             }
         }
     }
+}
+
+/// Sums, the first index and the largest threshold are those of all sections.
+#[test]
+fn what_an_encoder_reports_is_of_all_sections() {
+    let update = |bad: &[usize]| {
+        let mut update: Vec<f32> = (0..160).map(|i| (i % 13) as f32 * if i < 100 { TAU } else { TAU / 4.0 }).collect();
+        bad.iter().for_each(|i| update[*i] = f32::NAN);
+        update
+    };
+    for (bad, first) in [(vec![20, 130, 140], 20), (vec![130, 140], 130)] {
+        let mut sender = Sender::new(&[100, 60]);
+        let (encoded, _) = sender.send(aim(Control::Density { density: 0.3 }), Some(&update(&bad)));
+        assert_eq!((encoded.non_finite, encoded.first_non_finite), (bad.len() as u32, Some(first)));
+        let squares: f64 = sender.residual.iter().map(|r| f64::from(*r) * f64::from(*r)).sum();
+        assert!((encoded.squares - squares).abs() <= 1e-5 * squares, "{} {squares}", encoded.squares);
+        let [one, other] = [0, 1].map(|part| sender.parts[part].threshold);
+        assert!(one > other && encoded.threshold == one, "{one} {other}");
+    }
+}
+
+/// A message that did not fit is encoded again from the residual, in which these elements are not.
+#[test]
+fn elements_that_are_not_finite_count_also_in_a_second_attempt() {
+    let mut update = vec![TAU * 3.0; 400];
+    update[7] = f32::INFINITY;
+    let mut sender = Sender::new(&[400]);
+    sender.parts[0].bits = 1e-3;
+    let (encoded, _) = sender.send(aim(Control::Budget { bytes: 64 }), Some(&update));
+    assert!(encoded.bytes <= 64 && encoded.threshold > 3.0 * TAU);
+    assert_eq!((encoded.non_finite, encoded.first_non_finite), (1, Some(7)));
+}
+
+/// The threshold of a band stays between the smallest and the largest quantum.
+#[test]
+fn a_band_stays_within_the_quanta_of_the_run() {
+    let mut sender = Sender::new(&[10]);
+    (0..400).for_each(|_| drop(sender.send(aim(Control::Band), Some(&[0.0; 10]))));
+    assert_eq!(sender.parts[0].threshold, UNIT);
+    (0..800).for_each(|_| drop(sender.send(aim(Control::Band), Some(&[100.0; 10]))));
+    assert_eq!(sender.parts[0].threshold, aim(Control::Band).tau_max());
+}
+
+/// The rank follows from the bits that an entry of the last message took. A message without entries tells nothing.
+#[test]
+fn a_budget_counts_the_bits_of_the_last_entries() {
+    let rank = |bits| {
+        let section = Section { first: 0, len: 10_000, threshold: TAU, bits };
+        match control::choose(&aim(Control::Budget { bytes: 416 }), &section, 10_000) {
+            control::Choice::Sampled(sample) => sample.rank,
+            choice => panic!("{choice:?}"),
+        }
+    };
+    // 400 bytes without the header, less 5 %.
+    assert_eq!([0.0, 16.0, 8.0, 32.0].map(rank), [190, 190, 380, 95]);
+    let mut sender = Sender::new(&[100]);
+    sender.parts[0].bits = 9.0;
+    sender.send(aim(Control::Budget { bytes: 64 }), Some(&[0.0; 100]));
+    assert_eq!(sender.parts[0].bits, 9.0);
+}
+
+/// As many quanta as an entry can have are merged, and no more.
+#[test]
+fn merged_counts_reach_the_largest_count() {
+    let body = |count: u32| Sender::new(&[4]).send(aim(Control::Fixed), Some(&[0.0, count as f32 * TAU, 0.0, 0.0])).1;
+    let mut into = vec![0; words_max([4])];
+    let mut merged = |one, other| merge((&body(one), &body(other)), &parts(&[4]), UNIT, &mut [0; 8], &mut into);
+    assert!(merged(QUANTA_MAX - 2, 2).is_ok());
+    assert_eq!(merged(QUANTA_MAX - 2, 3), Err(MergeError::TooMany));
+}
+
+/// A list is extended by all entries of a body or by none.
+#[test]
+fn a_malformed_body_adds_nothing_to_a_list() {
+    let mut sender = Sender::new(&[300, 400]);
+    let update: Vec<f32> = (0..700).map(|i| if i % 3 == 0 { TAU } else { 0.0 }).collect();
+    let (_, good) = sender.send(aim(Control::Fixed), Some(&update));
+    let mut refused = 0;
+    for (word, bit) in (0..good.len()).flat_map(|word| (0..32).map(move |bit| (word, bit))) {
+        let mut body = good.clone();
+        body[word] ^= 1 << bit;
+        let mut all = vec![(5, 6)];
+        if list(&body, &sender.parts, UNIT, &mut all).is_err() {
+            refused += 1;
+            assert_eq!(all, [(5, 6)]);
+        }
+    }
+    assert!(refused > 100, "{refused}");
 }
 
 /// On exponential data, one sample gives a density within 10 % of the target. A higher target density does
