@@ -305,11 +305,13 @@ fn number(name: &str, default: u64) -> u64 {
 }
 
 /// Runs that failed once. They fail again without the change that mended them.
-const FAILED: [u64; 3] = [
+const FAILED: [u64; 4] = [
     // A newcomer that was cut off before it entered its view kept its own state in the next one.
     1_018_881, 1_080_470,
     // Contributions that waited for their turn stood in front of the news that two members had met again.
     1_042_417,
+    // Of two that had lost each other at the end, the one that lacked the last round was left out, and refused.
+    2_108_431,
 ];
 
 fn half(odd: u64) -> Vec<Outcome> {

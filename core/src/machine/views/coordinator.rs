@@ -312,15 +312,23 @@ impl Coordinator {
     }
 
     /// The members of the next view: wanted workers of which none has lost another. The coordinator's node comes first,
-    /// then the members of the view before, those with the fewest conflicts first.
+    /// then the members of the view before, those with the fewest conflicts first. At the end of the run, those that
+    /// lack the last round come before those that have it and need no further view, if somebody can give it to them.
     fn choice(&self) -> Vec<PeerId> {
         let wanted: Vec<PeerId> = self.ranks(Entry::is_wanted).collect();
         if self.workers.iter().all(|entry| entry.lost.is_empty()) {
             return wanted;
         }
+        let conflicts = |worker: PeerId| wanted.iter().filter(|other| self.in_conflict(worker, **other)).count();
+        let gives = |worker: PeerId| {
+            let entry = &self.workers[worker.index()];
+            entry.has_last() && self.is_current(entry) && (worker == self.me || conflicts(worker) == 0)
+        };
+        let is_given = wanted.iter().any(|worker| gives(*worker));
         let rank = |worker: &PeerId| {
-            let conflicts = wanted.iter().filter(|other| self.in_conflict(*worker, **other)).count();
-            (*worker != self.me, !self.is_current(&self.workers[worker.index()]), conflicts, *worker)
+            let entry = &self.workers[worker.index()];
+            let needs_nothing = is_given && entry.has_last();
+            (*worker != self.me, !self.is_current(entry), needs_nothing, conflicts(*worker), *worker)
         };
         let mut order = wanted.clone();
         order.sort_by_cached_key(rank);
@@ -438,6 +446,12 @@ impl Coordinator {
         }
         if self.phase == Phase::Preparing && !self.dirty {
             self.maybe_commit();
+        }
+        if self.is_at_end() && self.owes_a_view() {
+            self.dirty = true;
+            if self.is_time(now) {
+                self.prepare();
+            }
         }
         self.maybe_release();
     }
@@ -579,10 +593,23 @@ impl Coordinator {
         self.commands.push_back(Command::Refuse { to: member });
     }
 
-    /// When all members have done the last round, or all workers have left, the run is over.
-    fn maybe_release(&mut self) {
+    /// Have all members done the last round, or have all workers left?
+    fn is_at_end(&self) -> bool {
         let ends = self.members().all(|member| self.workers[member.index()].has_last());
-        if self.phase == Phase::Gathering || self.dirty || !ends || !self.is_enough() {
+        self.phase != Phase::Gathering && !self.dirty && ends && self.is_enough()
+    }
+
+    /// Was a member of the view before left out, because it and another had lost each other, and can it get the last
+    /// round in a view without the other, which has it?
+    fn owes_a_view(&self) -> bool {
+        let lacks = |entry: &Entry| entry.is_wanted() && !entry.chosen && !entry.has_last() && self.is_current(entry);
+        let choice = self.choice();
+        self.ranks(lacks).any(|worker| choice.contains(&worker))
+    }
+
+    /// At the end, the run is over.
+    fn maybe_release(&mut self) {
+        if !self.is_at_end() {
             return;
         }
         self.release(|entry| entry.has_last() || entry.leaves());

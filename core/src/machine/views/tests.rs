@@ -427,6 +427,33 @@ fn a_worker_with_the_last_round_is_not_refused() {
     c.hear(0, last).expect(&[release(0), release(1), release(2), prepare(0)]);
 }
 
+/// Two workers lose each other at the end, and one of them lacks the last round. The other needs no further view.
+#[test]
+fn a_worker_that_lacks_the_last_round_is_a_member_instead_of_one_that_has_it() {
+    let mut c = many(4);
+    let last = |view| Report { last: true, ..stopped(view, 1, 3) };
+    [0, 1, 2].into_iter().for_each(|worker| ignore(c.hear(worker, last(1))));
+    c.hears_lost(1, 0b1000).expect(&[prepare(0), prepare(1), prepare(2), prepare(3)]);
+    c.hear(0, last(2)).hear(2, last(2)).hear(3, stopped(2, 1, 2));
+    c.expect(&[commit(0), commit(2), commit(3)]);
+    c.hear(3, Report { entered: Sequence(2), ..last(2) }).expect(&[release(0), release(1), release(2), release(3)]);
+}
+
+/// Both lack the last round. The one that was left out is a member when the other has the round.
+#[test]
+fn a_worker_that_was_left_out_at_the_end_has_a_view_of_its_own() {
+    let mut c = many(4);
+    let last = |view| Report { last: true, ..stopped(view, 1, 3) };
+    c.hear(0, last(1)).hear(1, last(1)).hears_lost(2, 0b1000);
+    c.expect(&[prepare(0), prepare(1), prepare(2), prepare(3)]);
+    c.hear(0, last(2)).hear(1, last(2)).expect(&[]);
+    // It hears of the last round before it stops.
+    c.hear(2, last(1)).expect(&[prepare(0), prepare(1), prepare(2), prepare(3)]);
+    c.hear(3, stopped(3, 1, 2)).hear(0, last(3)).hear(1, last(3)).hear(2, last(3));
+    c.expect(&[commit(0), commit(1), commit(3)]);
+    c.hear(3, last(3)).expect(&[release(0), release(1), release(2), release(3)]);
+}
+
 /// If the coordinator's node ended before, the worker would wait for its release in vain.
 #[test]
 fn the_coordinator_stays_until_a_worker_that_leaves_has_said_goodbye() {
