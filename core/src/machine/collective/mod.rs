@@ -291,14 +291,15 @@ impl Collective {
             self.on_message(hub, incoming);
         }
         loop {
-            let (view, stopped) = (self.member.view().number, !self.member.is_in_view());
             let (clear, exchange) = (self.exchange.round().epochs.is_clear(), &self.exchange);
-            // Once all members stop, no message is worth waiting for.
             let may = |incoming: &Incoming| {
-                stopped || ((clear || !matches!(incoming.message, Message::Up(_))) && !exchange.must_wait(incoming))
+                (clear || !matches!(incoming.message, Message::Up(_))) && !exchange.must_wait(incoming)
             };
-            let due = |_: &Hub, incoming: &Incoming| {
-                view_of(&incoming.message).is_some_and(|of| of < view || (of == view && may(incoming)))
+            // Once all members stop, or go on in a later view, no message is worth waiting for.
+            let due = |_: &Hub, incoming: &Incoming| match view_of(&incoming.message).map(|of| self.member.timing(of)) {
+                Some(Timing::Past) => true,
+                Some(Timing::Current) => may(incoming),
+                Some(Timing::Early) | None => false,
             };
             let Some(incoming) = hub.take_held(due) else { break };
             self.on_message(hub, incoming);

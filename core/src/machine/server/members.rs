@@ -127,9 +127,7 @@ impl Server {
         };
         // Without reconnection, who is lost cannot come back.
         let may_come_back = !hub.setup.patience.dead_after().is_zero();
-        if may_come_back && self.state != State::Ending && !(0..).zip(&self.workers).any(here) {
-            return;
-        }
+        let waits = may_come_back && self.state != State::Ending && !(0..).zip(&self.workers).any(here);
         let may_return = |life: &Life| matches!(life, Life::Lost | Life::Stayed);
         let since = self.found_since.filter(|_| self.workers.iter().any(may_return));
         let until = since.map(|since| since.after(hub.setup.patience.dead_after()));
@@ -137,7 +135,7 @@ impl Server {
         if self.found_since.is_some() {
             hub.set_alarm(until);
         }
-        if until.is_some() {
+        if waits || until.is_some() {
             return;
         }
         let present = |life: &Life| matches!(life, Life::Awaited | Life::Present);

@@ -84,6 +84,8 @@ pub(super) struct Coordinator {
     enough_since: Option<Instant>,
     /// A worker has had parameters.
     begun: bool,
+    /// All members had the last round, and were told that the run is over.
+    over: bool,
     #[cfg(planted)]
     pub(super) bug: Option<crate::planted::Bug>,
 }
@@ -113,8 +115,14 @@ struct Entry {
     returns: bool,
     /// The workers that this one has lost: 64 ranks in each word.
     lost: Vec<u64>,
+    /// The worker had the last round when it was left out of a view, and no newcomer has become a member since.
+    done: bool,
     /// The worker has been told that the run is over for it.
     released: bool,
+    /// The coordinator's node is connected with it.
+    connected: bool,
+    /// The coordinator had given it up after the view was committed.
+    given_up: bool,
 }
 
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
@@ -136,7 +144,10 @@ impl Entry {
         chosen: false,
         returns: false,
         lost: Vec::new(),
+        done: false,
         released: false,
+        connected: false,
+        given_up: false,
     };
 
     fn is_wanted(&self) -> bool {
@@ -166,11 +177,6 @@ impl Entry {
     fn is_here(&self) -> bool {
         self.is_wanted() || (self.leaves() && !self.is_gone())
     }
-
-    /// The worker has reported that the last round is done.
-    fn has_last(&self) -> bool {
-        self.report.is_some_and(|report| report.last)
-    }
 }
 
 impl Coordinator {
@@ -190,6 +196,7 @@ impl Coordinator {
             short: false,
             enough_since: None,
             begun: false,
+            over: false,
             #[cfg(planted)]
             bug: None,
         }
@@ -243,21 +250,23 @@ impl Coordinator {
 
     /// The worker that the next view, or the end of the run, waits for.
     pub(super) fn awaited(&self) -> Option<PeerId> {
-        let ending = self.workers.iter().any(Entry::has_last);
+        let ending = self.workers.iter().any(|entry| self.has_last(entry));
         let has_stopped =
             |member: PeerId| self.workers[member.index()].report.is_some_and(|report| report.view == self.number);
-        // Then the view waits for somebody with the parameters.
+        // Then the view waits for somebody with the parameters, or without the last round.
         let all_stopped = self.members().all(has_stopped);
         let missing = |entry: &Entry| match self.phase {
             Phase::Gathering if self.waited => entry.place == Place::Out && !self.is_enough(),
             Phase::Gathering => entry.report.is_none() && !entry.is_gone(),
-            Phase::Preparing if !self.dirty && all_stopped => entry.place == Place::Out && !entry.leaves(),
+            Phase::Preparing if !self.dirty && all_stopped => {
+                (entry.place == Place::Out && !entry.leaves()) || (entry.is_wanted() && !entry.chosen)
+            }
             Phase::Preparing if !self.dirty => {
                 entry.is_in() && entry.report.is_none_or(|report| report.view != self.number)
             }
             // At the end: a worker that is not there yet, or that has been released and has not said goodbye.
             Phase::Steady if ending && !self.dirty => {
-                (entry.is_in() && (entry.released || !entry.has_last())) || (entry.leaves() && !entry.is_gone())
+                (entry.is_in() && (entry.released || !self.has_last(entry))) || (entry.leaves() && !entry.is_gone())
             }
             // Below the quorum: any worker that could still come.
             _ => self.dirty && !self.is_enough() && entry.place == Place::Out,
@@ -303,6 +312,17 @@ impl Coordinator {
         has_entered || (entry.member == Some(entry.incarnation) && !entry.returns)
     }
 
+    /// Has the worker reported that the last round is done? What was the last round of an earlier view is none in a later
+    /// one to which a newcomer may have contributed.
+    fn has_last(&self, entry: &Entry) -> bool {
+        entry.report.is_some_and(|report| report.last) && (entry.done || self.is_current(entry))
+    }
+
+    /// Does this worker have parameters of the run that count?
+    fn holds(&self, entry: &Entry) -> bool {
+        entry.report.is_some_and(|report| report.has) && self.counts(entry)
+    }
+
     // The choice of members
 
     /// Have these workers lost each other?
@@ -312,23 +332,26 @@ impl Coordinator {
     }
 
     /// The members of the next view: wanted workers of which none has lost another. The coordinator's node comes first,
-    /// then the members of the view before, those with the fewest conflicts first. At the end of the run, those that
-    /// lack the last round come before those that have it and need no further view, if somebody can give it to them.
+    /// then the members of the view before: those that have the run's parameters first, then those that the
+    /// coordinator has heard all the time, then those with the fewest conflicts. At the end of the run, those that lack
+    /// the last round come before those that have it and need no further view, if somebody can give it to them.
     fn choice(&self) -> Vec<PeerId> {
         let wanted: Vec<PeerId> = self.ranks(Entry::is_wanted).collect();
-        if self.workers.iter().all(|entry| entry.lost.is_empty()) {
+        if !self.has_conflicts() {
             return wanted;
         }
         let conflicts = |worker: PeerId| wanted.iter().filter(|other| self.in_conflict(worker, **other)).count();
         let gives = |worker: PeerId| {
             let entry = &self.workers[worker.index()];
-            entry.has_last() && self.is_current(entry) && (worker == self.me || conflicts(worker) == 0)
+            self.has_last(entry) && (worker == self.me || conflicts(worker) == 0)
         };
         let is_given = wanted.iter().any(|worker| gives(*worker));
         let rank = |worker: &PeerId| {
             let entry = &self.workers[worker.index()];
-            let needs_nothing = is_given && entry.has_last();
-            (*worker != self.me, !self.is_current(entry), needs_nothing, conflicts(*worker), *worker)
+            let (is_current, holds) = (self.is_current(entry), self.holds(entry));
+            let needs_nothing = is_given && self.has_last(entry);
+            let was_away = entry.given_up || !entry.connected;
+            (*worker != self.me, !is_current, !holds, needs_nothing, was_away, conflicts(*worker), *worker)
         };
         let mut order = wanted.clone();
         order.sort_by_cached_key(rank);
@@ -358,28 +381,32 @@ impl Coordinator {
     }
 
     pub(super) fn on_report(&mut self, from: PeerId, incarnation: Incarnation, report: Report, now: Instant) {
-        let over = self.workers.iter().any(|entry| entry.released && entry.has_last());
+        let newest = self.newest();
         let entry = &mut self.workers[from.index()];
         let fresh = entry.report.is_none() || entry.incarnation != incarnation;
-        if fresh && !report.last && over {
-            // An earlier process of this rank has ended.
-            entry.place = Place::Gone;
-            self.commands.push_back(Command::Refuse { to: from });
-            return;
-        }
-        if over && fresh && entry.released {
-            // It has not heard that it is released.
-            self.commands.push_back(Command::Release { to: from });
+        if self.over && fresh {
+            // A worker that was cut off, and has the last round, has not heard that it is released. Another process of
+            // this rank, or a worker that was no member at the end, comes too late: it may have made contributions that
+            // the others never got.
+            let is_member = entry.member == Some(incarnation) || report.entered == newest;
+            let is_released = entry.released && entry.incarnation == incarnation;
+            if is_released || (report.last && is_member) {
+                entry.released = true;
+                self.commands.push_back(Command::Release { to: from });
+            } else {
+                entry.place = Place::Gone;
+                self.commands.push_back(Command::Refuse { to: from });
+            }
             return;
         }
         if entry.incarnation != incarnation {
-            *entry = Entry { incarnation, member: entry.member, ..Entry::NEW };
+            *entry = Entry { incarnation, member: entry.member, given_up: entry.given_up, ..Entry::NEW };
         }
         self.begun |= report.has;
         let left = report.leaves && !entry.leaves();
         // It was to be left out of the next view, and has something to do in it after all.
         let stays = !report.leaves && entry.leaves() && !entry.released;
-        entry.report = Some(report);
+        (entry.report, entry.connected) = (Some(report), true);
         if report.has && self.phase == Phase::Gathering && (report.round > Clock(0) || report.view > Sequence(0)) {
             self.run_known_since.get_or_insert(now);
         }
@@ -400,6 +427,18 @@ impl Coordinator {
         }
     }
 
+    /// Have any two workers lost each other?
+    pub(super) fn has_conflicts(&self) -> bool {
+        self.workers.iter().any(|entry| !entry.lost.is_empty())
+    }
+
+    /// Notes which workers the coordinator's node is connected with.
+    pub(super) fn note_connected(&mut self, is_connected: impl Fn(PeerId) -> bool) {
+        for (rank, entry) in (0..).map(PeerId).zip(&mut self.workers) {
+            entry.connected = is_connected(rank);
+        }
+    }
+
     /// A worker is connected again. The last command to it may have been lost with the connection.
     pub(super) fn on_reconnected(&mut self, peer: PeerId) {
         let entry = &self.workers[peer.index()];
@@ -413,7 +452,7 @@ impl Coordinator {
     /// A worker has been gone for too long.
     pub(super) fn on_lost(&mut self, peer: PeerId) {
         let entry = &mut self.workers[peer.index()];
-        entry.report = None;
+        (entry.report, entry.given_up) = (None, true);
         entry.lost.clear();
         self.dirty |= entry.is_wanted() && !entry.released;
         entry.place = match entry.place {
@@ -426,9 +465,9 @@ impl Coordinator {
 
     /// A worker has heard that the run is over for it.
     pub(super) fn on_goodbye(&mut self, peer: PeerId) {
-        let entry = &mut self.workers[peer.index()];
-        self.dirty |= entry.is_wanted() && !entry.has_last();
-        entry.place = Place::Gone;
+        let entry = &self.workers[peer.index()];
+        self.dirty |= entry.is_wanted() && !self.has_last(entry);
+        self.workers[peer.index()].place = Place::Gone;
     }
 
     /// Begins the next view when it is due, and commits it when all of its members have stopped.
@@ -441,6 +480,8 @@ impl Coordinator {
             }
             self.dirty = true;
         }
+        // What the workers lose of each other on their way out needs no further view.
+        self.dirty &= !self.over;
         if self.dirty && self.is_time(now) {
             self.prepare();
         }
@@ -531,8 +572,8 @@ impl Coordinator {
         let reports = || self.members().filter_map(|member| Some((member, stopped(member)?)));
         // What a worker has counts only if the run has not gone on without it. If all those are gone for good, the run
         // goes on from the newest checkpoint of the others.
-        let any = reports().any(|(member, report)| report.has && self.counts(&self.workers[member.index()]));
-        if !any && self.awaits_a_holder() {
+        let any = reports().any(|(member, _)| self.holds(&self.workers[member.index()]));
+        if (!any && self.awaits_a_holder()) || self.holds_the_end() {
             return;
         }
         let counted = |(member, report): (PeerId, Report)| {
@@ -554,10 +595,13 @@ impl Coordinator {
             self.expel(newcomer);
         }
         let members: Vec<_> = self.members().collect();
+        let done: Vec<_> = self.ranks(|entry| returns.is_empty() && !entry.is_in() && self.has_last(entry)).collect();
         for (rank, entry) in (0..).map(PeerId).zip(&mut self.workers) {
             let is_member = members.contains(&rank);
+            entry.done = done.contains(&rank);
             entry.member = is_member.then_some(entry.incarnation);
             entry.returns = rank != donor && returns.contains(&rank);
+            entry.given_up &= !is_member;
             if is_member {
                 self.commands.push_back(Command::Commit { to: rank, returns: entry.returns });
             }
@@ -565,13 +609,15 @@ impl Coordinator {
         self.view = View { number: self.number, members, round: held.round, donor, last };
         self.phase = Phase::Steady;
         // Leavers may go only now: until this commit, the members of the view before may have counted on them.
-        self.release(Entry::leaves);
+        self.release(|_, entry| entry.leaves());
     }
 
-    /// Can a process that was a member of the view come back with its parameters?
+    /// Can a process with the run's parameters become a member? It was cut off, or a member has lost it.
     fn awaits_a_holder(&self) -> bool {
         let is_away = |entry: &Entry| entry.place == Place::Out && !entry.leaves();
-        self.workers.iter().any(|entry| is_away(entry) && entry.member == Some(entry.incarnation))
+        let comes_back = |entry: &Entry| is_away(entry) && entry.member == Some(entry.incarnation);
+        let is_left_out = |entry: &Entry| entry.is_wanted() && !entry.chosen && self.holds(entry);
+        self.workers.iter().any(|entry| comes_back(entry) || is_left_out(entry))
     }
 
     /// May the first member's initial parameters be the run's? Only a coordinator that is no worker, and so has no
@@ -595,24 +641,35 @@ impl Coordinator {
 
     /// Have all members done the last round, or have all workers left?
     fn is_at_end(&self) -> bool {
-        let ends = self.members().all(|member| self.workers[member.index()].has_last());
+        let ends = self.members().all(|member| self.has_last(&self.workers[member.index()]));
         self.phase != Phase::Gathering && !self.dirty && ends && self.is_enough()
     }
 
     /// Was a member of the view before left out, because it and another had lost each other, and can it get the last
     /// round in a view without the other, which has it?
     fn owes_a_view(&self) -> bool {
-        let lacks = |entry: &Entry| entry.is_wanted() && !entry.chosen && !entry.has_last() && self.is_current(entry);
+        let lacks =
+            |entry: &Entry| entry.is_wanted() && !entry.chosen && !self.has_last(entry) && self.is_current(entry);
         let choice = self.choice();
         self.ranks(lacks).any(|worker| choice.contains(&worker))
     }
 
+    /// Was a member of the view before left out of the one that is being prepared, and lacks the last round, which the
+    /// members have? The run ends when they meet again, or when one of them is lost.
+    fn holds_the_end(&self) -> bool {
+        let ends = self.members().all(|member| self.has_last(&self.workers[member.index()]));
+        let lacks =
+            |entry: &Entry| entry.is_wanted() && !entry.chosen && !self.has_last(entry) && self.is_current(entry);
+        self.phase == Phase::Preparing && ends && self.workers.iter().any(lacks)
+    }
+
     /// At the end, the run is over.
     fn maybe_release(&mut self) {
-        if !self.is_at_end() {
+        if !self.is_at_end() || self.holds_the_end() {
             return;
         }
-        self.release(|entry| entry.has_last() || entry.leaves());
+        self.over = self.over || self.members().next().is_some();
+        self.release(|this, entry| this.has_last(entry) || entry.leaves());
         // A worker that the last view has left out comes too late, unless it has the last round itself.
         let late: Vec<_> = self.ranks(|entry| entry.is_wanted() && !entry.chosen && !entry.released).collect();
         for worker in late {
@@ -620,12 +677,11 @@ impl Coordinator {
         }
     }
 
-    fn release(&mut self, due: impl Fn(&Entry) -> bool) {
-        for (index, entry) in self.workers.iter_mut().enumerate() {
-            if due(entry) && !entry.released && !entry.is_gone() {
-                entry.released = true;
-                self.commands.push_back(Command::Release { to: PeerId(index as u32) });
-            }
+    fn release(&mut self, due: impl Fn(&Self, &Entry) -> bool) {
+        let released: Vec<_> = self.ranks(|entry| due(self, entry) && !entry.released && !entry.is_gone()).collect();
+        for worker in released {
+            self.workers[worker.index()].released = true;
+            self.commands.push_back(Command::Release { to: worker });
         }
     }
 }

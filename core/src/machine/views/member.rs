@@ -328,8 +328,9 @@ impl Member {
 
     /// When the view `number` of a message is.
     pub(crate) fn timing(&self, number: Sequence) -> Timing {
-        // The coordinator's node knows every view first. There, a higher number is one of a run before this one.
-        if number > self.view.number && self.coordinator.is_none() {
+        // The coordinator's node knows every view first. There, a higher number is one of a run before this one. A view
+        // before the one that is being prepared will not come: this node was no member.
+        if number > self.view.number && number >= self.prepared && self.coordinator.is_none() {
             Timing::Early
         } else if number == self.view.number && self.is_in_view() {
             Timing::Current
@@ -447,6 +448,9 @@ impl Member {
     /// Lets the coordinator act, if this node hosts it.
     pub(crate) fn advance(&mut self, hub: &mut Hub) {
         if let Some(coordinator) = &mut self.coordinator {
+            if coordinator.has_conflicts() {
+                coordinator.note_connected(|worker| worker == hub.setup.me || hub.is_agreed(worker));
+            }
             coordinator.advance(hub.now());
             hub.set_alarm(coordinator.deadline());
         }

@@ -87,6 +87,16 @@ impl Trace {
         self
     }
 
+    /// Takes the commands, whatever they are.
+    fn take(&mut self) -> &mut Self {
+        while self.coordinator.take_command().is_some() {}
+        self
+    }
+
+    fn number(&self) -> u64 {
+        self.coordinator.number().0
+    }
+
     #[track_caller]
     fn expect(&mut self, commands: &[Command]) -> &mut Self {
         let got: Vec<_> = core::iter::from_fn(|| self.coordinator.take_command()).collect();
@@ -101,6 +111,17 @@ impl Trace {
         assert_eq!(*self.coordinator.view(), view);
         self
     }
+}
+
+/// Workers in view 1, at round 2. The coordinator is at another node.
+fn dedicated(workers: u32) -> Trace {
+    let coordinator = Coordinator::new(PeerId(workers), workers, 0, GRACE);
+    let mut c = Trace { coordinator, now: Instant::ORIGIN };
+    (0..workers).for_each(|worker| ignore(c.hear(worker, new(0))));
+    (0..workers).for_each(|worker| ignore(c.hear(worker, new(1))));
+    (0..workers).for_each(|worker| ignore(c.hear(worker, at(1, 2))));
+    c.take();
+    c
 }
 
 fn ignore(_: &mut Trace) {}
@@ -123,7 +144,7 @@ fn many(workers: u32) -> Trace {
     (1..workers).for_each(|worker| ignore(c.hear(worker, new(0))));
     (0..workers).for_each(|worker| ignore(c.hear(worker, if worker == 0 { at(1, 0) } else { new(1) })));
     (0..workers).for_each(|worker| ignore(c.hear(worker, at(1, 2))));
-    while c.coordinator.take_command().is_some() {}
+    c.take();
     c
 }
 
@@ -452,6 +473,114 @@ fn a_worker_that_was_left_out_at_the_end_has_a_view_of_its_own() {
     c.hear(3, stopped(3, 1, 2)).hear(0, last(3)).hear(1, last(3)).hear(2, last(3));
     c.expect(&[commit(0), commit(1), commit(3)]);
     c.hear(3, last(3)).expect(&[release(0), release(1), release(2), release(3)]);
+}
+
+/// Nobody else can give the last round to worker 1: the run ends when it and worker 0 meet again.
+#[test]
+fn the_run_does_not_end_while_a_member_lacks_the_last_round() {
+    for meet in [true, false] {
+        let mut c = dedicated(2);
+        let last = |view| Report { last: true, ..stopped(view, 1, 3) };
+        c.hear(0, last(1)).hears_lost(1, 0b01).expect(&[prepare(0), prepare(1)]);
+        c.hear(1, stopped(2, 1, 2)).hear(0, last(2)).expect(&[]);
+        assert_eq!(c.coordinator.awaited(), Some(PeerId(1)));
+        if meet {
+            c.hears_lost(1, 0).expect(&[prepare(0), prepare(1)]);
+            c.hear(0, last(3)).hear(1, stopped(3, 1, 2)).expect(&[commit(0), commit(1)]);
+            c.hear(1, last(3)).expect(&[release(0), release(1)]);
+        } else {
+            c.lose(0).expect(&[prepare(1)]);
+            c.hear(1, stopped(3, 1, 2)).expect(&[commit(1)]);
+        }
+    }
+}
+
+/// A worker that was cut off at the end may have contributed something that the others never got.
+#[test]
+fn a_worker_that_comes_back_after_the_end_is_released_only_if_it_was_a_member() {
+    for was_member in [true, false] {
+        let mut c = many(4);
+        if !was_member {
+            c.lose(3).expect(&[prepare(0), prepare(1), prepare(2)]);
+            (0..3).for_each(|worker| ignore(c.hear(worker, stopped(2, 1, 3))));
+            c.expect(&[commit(0), commit(1), commit(2)]);
+        }
+        let view = if was_member { 1 } else { 2 };
+        let last = Report { last: true, ..at(view, 3) };
+        (0..3).for_each(|worker| ignore(c.hear(worker, last)));
+        if was_member {
+            c.hear(3, last).expect(&[release(0), release(1), release(2), release(3)]);
+            c.coordinator.on_reconnected(PeerId(3));
+            c.expect(&[release(3)]);
+        } else {
+            c.expect(&[release(0), release(1), release(2)]);
+            // The released go on as they like. The run stays over.
+            (0..3).for_each(|worker| ignore(c.hear(worker, at(2, 3))));
+            c.hear(3, Report { last: true, ..at(1, 2) }).expect(&[refuse(3)]);
+        }
+    }
+}
+
+/// Only the donor has entered its view when two others lose it.
+#[test]
+fn a_worker_with_the_parameters_is_a_member_before_those_without() {
+    let mut c = dedicated(4);
+    (1..4).for_each(|worker| ignore(c.hear_of(worker, 2, new(0))));
+    let number = c.take().number();
+    c.hear(0, stopped(number, 1, 2));
+    (1..4).for_each(|worker| ignore(c.hear_of(worker, 2, new(number))));
+    c.expect(&[commit(0), commit_new(1), commit_new(2), commit_new(3)]);
+    c.hear(0, at(number, 2)).hears_lost(1, 0b1).hears_lost(2, 0b1).take();
+    let next = c.number();
+    c.hear(0, stopped(next, number, 2)).hear_of(3, 2, new(next));
+    c.expect(&[commit(0), commit_new(3)]).expect_view(next, &[0, 3], 2, 0);
+}
+
+/// The workers that were never away cannot be members together with one that comes back.
+#[test]
+fn a_worker_that_was_given_up_is_no_member_instead_of_one_that_was_there_all_the_time() {
+    let mut c = many(4);
+    c.lose(1).lose(2).hears_lost(3, 0b110).take();
+    c.hear(1, at(1, 2)).hear(2, at(1, 2)).take();
+    (0..4).for_each(|worker| ignore(c.hear(worker, stopped(c.number(), 1, 2))));
+    c.expect(&[commit(0), commit(3)]);
+}
+
+/// The same, before the coordinator gives up the worker.
+#[test]
+fn a_worker_that_is_not_connected_is_no_member_instead_of_one_that_is() {
+    let mut c = many(3);
+    c.coordinator.note_connected(|worker| worker != PeerId(1));
+    c.hears_lost(2, 0b10).expect(&[prepare(0), prepare(1), prepare(2)]);
+    c.hear(0, stopped(2, 1, 2)).hear(2, stopped(2, 1, 2)).expect(&[commit(0), commit(2)]);
+}
+
+/// A worker that the others have lost has done the last round of its view. In the next one, a newcomer contributes.
+#[test]
+fn the_last_round_of_an_earlier_view_is_none_when_a_newcomer_has_come() {
+    for has_newcomer in [true, false] {
+        let mut c = many(5);
+        c.lose(1).take();
+        let last = |view, entered| Report { last: true, ..stopped(view, entered, 3) };
+        let others = [0, 3, 4];
+        others.into_iter().chain([2]).for_each(|worker| ignore(c.hear(worker, stopped(2, 1, 2))));
+        c.take().hear(2, last(2, 2)).hears_lost(3, 0b100).hears_lost(4, 0b100);
+        if has_newcomer {
+            c.hear_of(1, 2, new(0));
+        }
+        let number = c.take().number();
+        if has_newcomer {
+            c.hear_of(1, 2, new(number));
+        }
+        others.into_iter().for_each(|worker| ignore(c.hear(worker, stopped(number, 2, 2))));
+        c.take();
+        others.into_iter().for_each(|worker| ignore(c.hear(worker, last(number, number))));
+        if has_newcomer {
+            c.hear_of(1, 2, last(number, number)).expect(&[release(0), release(1), release(3), release(4), refuse(2)]);
+        } else {
+            c.expect(&[release(0), release(2), release(3), release(4)]);
+        }
+    }
 }
 
 /// If the coordinator's node ended before, the worker would wait for its release in vain.
