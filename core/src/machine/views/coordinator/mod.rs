@@ -22,11 +22,23 @@
 //! they take the state of a donor. The commit tells each of them so.
 //!
 //! Two workers that have lost each other cannot be members of one view. Workers tell whom they have lost, as long as
-//! they have lost them. The next view then leaves out the worker that has the most such conflicts, until they are over.
+//! they have lost them. The next view leaves one of them out until they meet again. Which one: see `choice.rs`.
+//!
+//! | file | decides |
+//! |---|---|
+//! | `entry.rs` | nothing: what the coordinator knows of a worker |
+//! | `choice.rs` | whose state counts, who becomes a member, and whether there are enough |
+//! | `end.rs` | when the run is over, for one worker or for all |
+
+mod choice;
+mod end;
+mod entry;
 
 use alloc::collections::VecDeque;
 use alloc::vec;
 use alloc::vec::Vec;
+
+use entry::{Entry, Place};
 
 use super::View;
 use crate::id::{Clock, Incarnation, PeerId, Sequence};
@@ -98,85 +110,6 @@ enum Phase {
     Steady,
     /// The next view is prepared: waits until its members have stopped.
     Preparing,
-}
-
-/// A worker, as the coordinator knows it.
-#[derive(Clone, Debug)]
-struct Entry {
-    report: Option<Report>,
-    /// The process that sent the report.
-    incarnation: Incarnation,
-    place: Place,
-    /// The process that was a member of the view.
-    member: Option<Incarnation>,
-    /// The worker is to be a member of the view that is being prepared, or is a member of the view.
-    chosen: bool,
-    /// The run has gone on without the worker before the view.
-    returns: bool,
-    /// The workers that this one has lost: 64 ranks in each word.
-    lost: Vec<u64>,
-    /// The worker had the last round when it was left out of a view, and no newcomer has become a member since.
-    done: bool,
-    /// The worker has been told that the run is over for it.
-    released: bool,
-    /// The coordinator's node is connected with it.
-    connected: bool,
-    /// The coordinator had given it up after the view was committed.
-    given_up: bool,
-}
-
-#[derive(Copy, Clone, Debug, PartialEq, Eq)]
-enum Place {
-    /// Not heard of, given up, or about to leave.
-    Out,
-    /// To be a member of the next view, unless it has lost a member.
-    Wanted,
-    /// The worker has left, was lost after its release, or came too late.
-    Gone,
-}
-
-impl Entry {
-    const NEW: Self = Self {
-        report: None,
-        incarnation: Incarnation(0),
-        place: Place::Out,
-        member: None,
-        chosen: false,
-        returns: false,
-        lost: Vec::new(),
-        done: false,
-        released: false,
-        connected: false,
-        given_up: false,
-    };
-
-    fn is_wanted(&self) -> bool {
-        self.place == Place::Wanted
-    }
-
-    fn is_gone(&self) -> bool {
-        self.place == Place::Gone
-    }
-
-    /// The worker is a member of the view, or of the one that is being prepared.
-    fn is_in(&self) -> bool {
-        self.chosen && self.is_wanted()
-    }
-
-    /// The worker has lost the worker of this rank.
-    fn has_lost(&self, rank: usize) -> bool {
-        self.lost.get(rank / RANKS).is_some_and(|mask| mask & 1 << (rank % RANKS) != 0)
-    }
-
-    /// The worker has reported that it leaves.
-    fn leaves(&self) -> bool {
-        self.report.is_some_and(|report| report.leaves)
-    }
-
-    /// The worker takes part, or leaves and has not said goodbye: it still needs the coordinator.
-    fn is_here(&self) -> bool {
-        self.is_wanted() || (self.leaves() && !self.is_gone())
-    }
 }
 
 impl Coordinator {
@@ -284,87 +217,6 @@ impl Coordinator {
         counted.map(|(index, _)| PeerId(index as u32))
     }
 
-    /// No worker but this node is here any more.
-    pub(super) fn is_alone(&self) -> bool {
-        self.ranks(Entry::is_here).all(|worker| worker == self.me)
-    }
-
-    /// There was a run, and no worker is here any more.
-    pub(super) fn is_over(&self) -> bool {
-        self.workers.iter().any(Entry::is_gone) && self.ranks(Entry::is_here).next().is_none()
-    }
-
-    /// The newest view that a worker has entered.
-    fn newest(&self) -> Sequence {
-        let entered = self.workers.iter().filter_map(|entry| entry.report).map(|report| report.entered);
-        entered.max().unwrap_or(Sequence(0)).max(self.view.number)
-    }
-
-    /// Was this worker a member of the view before, whether or not it has heard of that?
-    fn is_current(&self, entry: &Entry) -> bool {
-        entry.member == Some(entry.incarnation) || entry.report.is_some_and(|report| report.entered == self.newest())
-    }
-
-    /// Does the state of this worker, which has stopped, count? Of the workers that were to take the donor's state in the
-    /// view before, only those have it that have entered the view.
-    fn counts(&self, entry: &Entry) -> bool {
-        let has_entered = entry.report.is_some_and(|report| report.entered == self.newest());
-        has_entered || (entry.member == Some(entry.incarnation) && !entry.returns)
-    }
-
-    /// Has the worker reported that the last round is done? What was the last round of an earlier view is none in a later
-    /// one to which a newcomer may have contributed.
-    fn has_last(&self, entry: &Entry) -> bool {
-        entry.report.is_some_and(|report| report.last) && (entry.done || self.is_current(entry))
-    }
-
-    /// Does this worker have parameters of the run that count?
-    fn holds(&self, entry: &Entry) -> bool {
-        entry.report.is_some_and(|report| report.has) && self.counts(entry)
-    }
-
-    // The choice of members
-
-    /// Have these workers lost each other?
-    fn in_conflict(&self, one: PeerId, other: PeerId) -> bool {
-        let (one, other) = (one.index(), other.index());
-        self.workers[one].has_lost(other) || self.workers[other].has_lost(one)
-    }
-
-    /// The members of the next view: wanted workers of which none has lost another. The coordinator's node comes first,
-    /// then the members of the view before: those that have the run's parameters first, then those that the
-    /// coordinator has heard all the time, then those with the fewest conflicts. At the end of the run, those that lack
-    /// the last round come before those that have it and need no further view, if somebody can give it to them.
-    fn choice(&self) -> Vec<PeerId> {
-        let wanted: Vec<PeerId> = self.ranks(Entry::is_wanted).collect();
-        if !self.has_conflicts() {
-            return wanted;
-        }
-        let conflicts = |worker: PeerId| wanted.iter().filter(|other| self.in_conflict(worker, **other)).count();
-        let gives = |worker: PeerId| {
-            let entry = &self.workers[worker.index()];
-            self.has_last(entry) && (worker == self.me || conflicts(worker) == 0)
-        };
-        let is_given = wanted.iter().any(|worker| gives(*worker));
-        let rank = |worker: &PeerId| {
-            let entry = &self.workers[worker.index()];
-            let (is_current, holds) = (self.is_current(entry), self.holds(entry));
-            let needs_nothing = is_given && self.has_last(entry);
-            let was_away = entry.given_up || !entry.connected;
-            (*worker != self.me, !is_current, !holds, needs_nothing, was_away, conflicts(*worker), *worker)
-        };
-        let mut order = wanted.clone();
-        order.sort_by_cached_key(rank);
-        let mut chosen = Vec::with_capacity(order.len());
-        for worker in order {
-            if !chosen.iter().any(|member| self.in_conflict(worker, *member)) {
-                chosen.push(worker);
-            }
-        }
-        chosen.sort_unstable();
-        chosen
-    }
-
     /// A worker says which of 64 ranks, from `first` on, it has lost.
     pub(super) fn on_lost_by(&mut self, from: PeerId, first: PeerId, mask: u64) {
         let words = self.workers.len().div_ceil(RANKS);
@@ -425,11 +277,6 @@ impl Coordinator {
         if report.view < self.number && number == self.number && stops && entry.is_wanted() {
             self.commands.push_back(Command::Prepare { to: from });
         }
-    }
-
-    /// Have any two workers lost each other?
-    pub(super) fn has_conflicts(&self) -> bool {
-        self.workers.iter().any(|entry| !entry.lost.is_empty())
     }
 
     /// Notes which workers the coordinator's node is connected with.
@@ -497,61 +344,6 @@ impl Coordinator {
         self.maybe_release();
     }
 
-    /// Can the next view be formed? After a time without a quorum, all members of the view before are waited for: those
-    /// that come back a little later must not find that the run is over.
-    fn is_time(&mut self, now: Instant) -> bool {
-        if !self.is_enough() {
-            (self.short, self.enough_since) = (true, None);
-            return false;
-        }
-        let choice = self.choice();
-        let left = |entry: &Entry| entry.is_gone() || entry.leaves();
-        let missing = |member: &PeerId| !choice.contains(member) && !left(&self.workers[member.index()]);
-        if self.short && self.view.members.iter().any(missing) {
-            let since = *self.enough_since.get_or_insert(now);
-            if now < since.after(self.grace) {
-                return false;
-            }
-        }
-        (self.short, self.enough_since) = (false, None);
-        true
-    }
-
-    /// Is the quorum reached?
-    fn is_enough(&self) -> bool {
-        let choice = self.choice();
-        let left = |entry: &Entry| entry.is_gone() || entry.leaves();
-        #[cfg(planted)]
-        let left = |entry: &Entry| {
-            let given_up = entry.report.is_none() && entry.place == Place::Out;
-            left(entry) || (given_up && self.bug == Some(crate::planted::Bug::EjectedAsLeft))
-        };
-        #[cfg(planted)]
-        if let (Quorum::Fixed(quorum), Some(crate::planted::Bug::QuorumOffByOne)) = (self.quorum, self.bug) {
-            return (choice.len() + self.ranks(left).count()) as u32 + 1 >= quorum;
-        }
-        match self.quorum {
-            Quorum::Fixed(quorum) => (choice.len() + self.ranks(left).count()) as u32 >= quorum,
-            Quorum::Half if self.view.number > Sequence(0) => {
-                let before = || self.view.members.iter().filter(|member| !left(&self.workers[member.index()]));
-                2 * before().filter(|member| choice.contains(member)).count() >= before().count()
-            }
-            // Before the first view, all workers count.
-            Quorum::Half if self.newest() == Sequence(0) => {
-                2 * choice.len() >= self.workers.iter().filter(|entry| !left(entry)).count()
-            }
-            // A coordinator that was restarted knows the size of the view before, and not its members.
-            Quorum::Half => 2 * choice.len() >= self.size_before() as usize,
-        }
-    }
-
-    /// Members of the newest view that a worker has entered, as the workers say.
-    fn size_before(&self) -> u32 {
-        let reports = self.workers.iter().filter_map(|entry| entry.report);
-        let newest = self.newest();
-        reports.filter(|report| report.entered == newest).map(|report| report.members).max().unwrap_or(0)
-    }
-
     fn prepare(&mut self) {
         (self.dirty, self.phase) = (false, Phase::Preparing);
         self.number = self.number.next();
@@ -612,76 +404,9 @@ impl Coordinator {
         self.release(|_, entry| entry.leaves());
     }
 
-    /// Can a process with the run's parameters become a member? It was cut off, or a member has lost it.
-    fn awaits_a_holder(&self) -> bool {
-        let is_away = |entry: &Entry| entry.place == Place::Out && !entry.leaves();
-        let comes_back = |entry: &Entry| is_away(entry) && entry.member == Some(entry.incarnation);
-        let is_left_out = |entry: &Entry| entry.is_wanted() && !entry.chosen && self.holds(entry);
-        self.workers.iter().any(|entry| comes_back(entry) || is_left_out(entry))
-    }
-
     /// May the first member's initial parameters be the run's? Only a coordinator that is no worker, and so has no
     /// parameters of its own, needs this.
     fn may_begin(&self) -> bool {
         self.is_dedicated() && !self.begun
-    }
-
-    /// A run was under way, and no member has its parameters.
-    fn give_up(&mut self) {
-        let members: Vec<_> = self.members().collect();
-        for member in members {
-            self.expel(member);
-        }
-    }
-
-    fn expel(&mut self, member: PeerId) {
-        self.workers[member.index()].place = Place::Gone;
-        self.commands.push_back(Command::Refuse { to: member });
-    }
-
-    /// Have all members done the last round, or have all workers left?
-    fn is_at_end(&self) -> bool {
-        let ends = self.members().all(|member| self.has_last(&self.workers[member.index()]));
-        self.phase != Phase::Gathering && !self.dirty && ends && self.is_enough()
-    }
-
-    /// Was a member of the view before left out, because it and another had lost each other, and can it get the last
-    /// round in a view without the other, which has it?
-    fn owes_a_view(&self) -> bool {
-        let lacks =
-            |entry: &Entry| entry.is_wanted() && !entry.chosen && !self.has_last(entry) && self.is_current(entry);
-        let choice = self.choice();
-        self.ranks(lacks).any(|worker| choice.contains(&worker))
-    }
-
-    /// Was a member of the view before left out of the one that is being prepared, and lacks the last round, which the
-    /// members have? The run ends when they meet again, or when one of them is lost.
-    fn holds_the_end(&self) -> bool {
-        let ends = self.members().all(|member| self.has_last(&self.workers[member.index()]));
-        let lacks =
-            |entry: &Entry| entry.is_wanted() && !entry.chosen && !self.has_last(entry) && self.is_current(entry);
-        self.phase == Phase::Preparing && ends && self.workers.iter().any(lacks)
-    }
-
-    /// At the end, the run is over.
-    fn maybe_release(&mut self) {
-        if !self.is_at_end() || self.holds_the_end() {
-            return;
-        }
-        self.over = self.over || self.members().next().is_some();
-        self.release(|this, entry| this.has_last(entry) || entry.leaves());
-        // A worker that the last view has left out comes too late, unless it has the last round itself.
-        let late: Vec<_> = self.ranks(|entry| entry.is_wanted() && !entry.chosen && !entry.released).collect();
-        for worker in late {
-            self.expel(worker);
-        }
-    }
-
-    fn release(&mut self, due: impl Fn(&Self, &Entry) -> bool) {
-        let released: Vec<_> = self.ranks(|entry| due(self, entry) && !entry.released && !entry.is_gone()).collect();
-        for worker in released {
-            self.workers[worker.index()].released = true;
-            self.commands.push_back(Command::Release { to: worker });
-        }
     }
 }
