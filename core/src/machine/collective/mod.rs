@@ -175,6 +175,8 @@ impl Collective {
             self.exchange.apply_half(hub, &self.replica);
         }
         self.exchange.round_mut().stop();
+        // The view was to begin after the last round. This node has not got that far.
+        self.last &= !self.replica.is_behind();
         self.replica.stop();
         self.report(hub);
     }

@@ -49,9 +49,9 @@ impl Coordinator {
     }
 
     /// The members of the next view: wanted workers of which none has lost another. The coordinator's node comes first,
-    /// then the members of the view before: those that have the run's parameters first, then those that the
-    /// coordinator has heard all the time, then those with the fewest conflicts. At the end of the run, those that lack
-    /// the last round come before those that have it and need no further view, if somebody can give it to them.
+    /// then the members of the view before: those that the coordinator has heard all the time first, then those
+    /// that have the run's parameters, then those with the fewest conflicts. At the end of the run, those that lack the
+    /// last round come before those that have it and need no further view, if somebody can give it to them.
     pub(super) fn choice(&self) -> Vec<PeerId> {
         let wanted: Vec<PeerId> = self.ranks(Entry::is_wanted).collect();
         if !self.has_conflicts() {
@@ -68,7 +68,7 @@ impl Coordinator {
             let (is_current, holds) = (self.is_current(entry), self.holds(entry));
             let needs_nothing = is_given && self.has_last(entry);
             let was_away = entry.given_up || !entry.connected;
-            (*worker != self.me, !is_current, !holds, needs_nothing, was_away, conflicts(*worker), *worker)
+            (*worker != self.me, !is_current, needs_nothing, was_away, !holds, conflicts(*worker), *worker)
         };
         let mut order = wanted.clone();
         order.sort_by_cached_key(rank);
