@@ -312,7 +312,7 @@ const FAILED: &[u64] = &[
     // Contributions that waited for their turn stood in front of the news that two members had met again.
     1_042_417,
     // Of two that had lost each other at the end, the one that lacked the last round was left out, and refused.
-    2_108_431,
+    2_108_431, 5_697_304,
     // The same, and the one that had the last round could not be told anything.
     5_062_184, 5_207_452,
     // The only worker with the parameters had lost others, was left out, and the run ended without parameters.
@@ -325,6 +325,8 @@ const FAILED: &[u64] = &[
     5_574_307,
     // Of two that had lost each other, the one that the coordinator had heard all the time was left out.
     5_420_934, 5_678_345,
+    // A worker that stopped while it fetched the last round said that it had it, and the donor left.
+    5_167_547, 5_223_234,
     // A server that had lost all workers again woke up without end.
     5_058_307, 5_101_233,
 ];

@@ -23,7 +23,7 @@ impl Coordinator {
     /// view before, only those have it that have entered the view.
     pub(super) fn counts(&self, entry: &Entry) -> bool {
         let has_entered = entry.report.is_some_and(|report| report.entered == self.newest());
-        has_entered || (entry.member == Some(entry.incarnation) && !entry.returns)
+        entry.done || has_entered || (entry.member == Some(entry.incarnation) && !entry.returns)
     }
 
     /// Has the worker reported that the last round is done? What was the last round of an earlier view is none in a later
