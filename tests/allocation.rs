@@ -48,6 +48,8 @@ fn a_step_allocates_nothing() {
         Recipe::ssp(2).with_lambda(1.0),
         Recipe::mesh(1.0 / 64.0).with_lambda(1.0),
         coded("sync codec=int8"),
+        coded("diloco period=2"),
+        coded("hardsync outer=adam"),
         coded("sync topology=ring codec=sign"),
         coded("sparse density=0.05 momentum=0.5 clip_norm=0.5"),
         coded("sync topology=mesh codec=bf16"),

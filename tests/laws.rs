@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
-use gradwire::recipe::{OptimizerState, Pace, Staleness, Topology};
+use gradwire::recipe::{Mu, OptimizerState, Outer, Pace, Staleness, Topology};
 use gradwire::{Cluster, Event, Layout, Mem, PeerId, Recipe, RunState, Session, Status};
 use gradwire_core::Patience;
 use gradwire_sim::{App, Entry, Life, Network, Plan, Random, World};
@@ -181,6 +181,68 @@ fn softsync_of_one_equals_asynchronous_sgd() {
         let (one, _) = simulate(plan(softsync, 5, 40), steps, None);
         let (other, _) = simulate(plan(Recipe::asynchronous().with_lambda(1.0), 5, 40), steps, None);
         assert_eq!(one.params(PeerId(5)), other.params(PeerId(5)));
+    }
+}
+
+/// I-70: an outer optimizer that does nothing is the recipe without one, bit for bit, with every merge rule.
+#[test]
+fn momentum_of_zero_at_a_rate_of_one_is_no_outer_optimizer() {
+    for recipe in ["sync period=3", "sync topology=ring chunk=5", "hardsync", "async lambda=0.25", "softsync", "sparse"]
+    {
+        let plain: Recipe = recipe.parse().unwrap();
+        for look in [false, true] {
+            let outer = plain.with_outer(Outer::Momentum { mu: Mu::Fixed(0.0), rate: 1.0, look });
+            let [(one, _), (other, _)] =
+                [plain, outer].map(|recipe| simulate(plan(recipe, 5, 24), Steps::Jittered, None));
+            let bits = |world: &World| world.params(PeerId(0)).iter().map(|x| x.to_bits()).collect::<Vec<_>>();
+            assert_eq!(bits(&one), bits(&other), "{recipe}");
+        }
+    }
+}
+
+/// I-77: one worker with a rate and no momentum is Lookahead (Zhang et al. 2019): after H steps, the parameters go a
+/// share of the way from where they were to where the steps have led.
+#[test]
+fn one_worker_with_a_rate_is_lookahead() {
+    let (_, history) = simulate(plan("lookahead period=4".parse().unwrap(), 1, 24), Steps::Jittered, None);
+    let (mut slow, mut fast) = (vec![0.0f32; LEN], vec![0.0f32; LEN]);
+    for (step, got) in (0..).zip(&history) {
+        let mut update = vec![0.0; LEN];
+        update_of(0, step, &fast, &mut update);
+        fast.iter_mut().zip(&update).for_each(|(x, update)| *x -= update);
+        if step % 4 == 3 {
+            slow.iter_mut().zip(&fast).for_each(|(slow, fast)| *slow += 0.8 * (fast - *slow));
+            fast.clone_from(&slow);
+        }
+        let near = |(a, b): (&f32, &f32)| (a - b).abs() <= 1e-6;
+        assert!(got.iter().zip(&fast).all(near), "after step {step}: {got:?} instead of {fast:?}");
+    }
+    assert_eq!(history.len(), 24);
+}
+
+/// I-16, I-72: with constant updates, the parameters move by `rate / (1 - mu)` times the update in each round, once the
+/// velocity is there.
+#[test]
+fn a_constant_update_moves_by_the_gain() {
+    let recipe: Recipe = "diloco period=1 mu=0.5".parse().unwrap();
+    let session = move |rank: u32, transport: Mem| {
+        let cluster = Cluster { workers: 2, servers: 0 };
+        let mut params = vec![0.0f32];
+        let mut session = Session::builder(Layout::flat(1), recipe, cluster).join(transport, &mut params).unwrap();
+        let mut moves = Vec::new();
+        for _ in 0..40 {
+            let before = params[0];
+            session.step(&mut params, &[if rank == 0 { 0.5 } else { 1.5 }], 1).unwrap();
+            moves.push(before - params[0]);
+        }
+        session.finish(&mut params).unwrap();
+        moves
+    };
+    let threads: Vec<_> =
+        (0..).zip(Mem::cluster(2)).map(|(rank, end)| thread::spawn(move || session(rank, end))).collect();
+    for moves in threads.into_iter().map(|thread| thread.join().unwrap()) {
+        // I-71: from a velocity of 0, one round moves by rate (1 + mu) looking ahead.
+        assert!((moves[0] - 1.05).abs() < 1e-6 && (moves[39] - 1.4).abs() < 1e-5, "{moves:?}");
     }
 }
 
@@ -377,6 +439,9 @@ fn threads_and_simulator_agree_bit_for_bit() {
         Recipe::averaging(2).with_topology(servers),
         Recipe::ssp(0).with_lambda(1.0).with_topology(servers),
         Recipe::ssp(0).with_lambda(1.0).with_pace(Pace::Synchronous),
+        "diloco period=2".parse().unwrap(),
+        "fedadam period=3 topology=ring chunk=3".parse().unwrap(),
+        "bmuf period=2 topology=servers shards=3".parse().unwrap(),
     ];
     for recipe in recipes {
         let workers = 5;

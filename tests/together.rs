@@ -121,7 +121,7 @@ fn common(nodes: u32, subset: u32) -> Option<u64> {
 /// and with the same bits as a run without interruption.
 #[test]
 fn collectives_go_on_from_every_subset_of_checkpoints() {
-    for text in ["sync", "sync topology=ring"] {
+    for text in ["sync", "sync topology=ring", "diloco period=1"] {
         let Ok(recipe) = text.parse::<Recipe>() else { panic!("{text}") };
         let (whole, some) = (scratch("rounds"), scratch("rounds-some"));
         let expected = resume(recipe, &scratch("rounds-undisturbed"), Leg::Rounds { until: 5 });
@@ -137,7 +137,7 @@ fn collectives_go_on_from_every_subset_of_checkpoints() {
 /// A schedule of periods goes by local steps. A resumed run is at the step of its moment.
 #[test]
 fn a_schedule_of_periods_goes_on() {
-    for text in ["averaging period=1,3@2", "sync period=1,3@2"] {
+    for text in ["averaging period=1,3@2", "sync period=1,3@2", "fedadam period=1,3@2"] {
         let recipe: Recipe = text.parse().unwrap();
         let (whole, some) = (scratch("schedule"), scratch("schedule-some"));
         let expected = resume(recipe, &scratch("schedule-undisturbed"), Leg::Rounds { until: 5 });

@@ -171,10 +171,11 @@ pub enum NoteKind {
     OtherRun = 16,
     Resumed = 17,
     PeerFailed = 18,
+    OuterLost = 19,
 }
 
 impl NoteKind {
-    const ALL: [Self; 18] = [
+    const ALL: [Self; 19] = [
         Self::Joined,
         Self::Left,
         Self::Finished,
@@ -193,6 +194,7 @@ impl NoteKind {
         Self::OtherRun,
         Self::Resumed,
         Self::PeerFailed,
+        Self::OuterLost,
     ];
 
     /// True if the event needs attention: a lost peer, a stall, a refusal.
@@ -220,6 +222,7 @@ impl Note {
             Event::Rejected { peer, reason: Rejection::Malformed(_) } => (NoteKind::Rejected, peer, 0),
             Event::Stalled { on, at, .. } => (NoteKind::Stalled, on, at.0),
             Event::Outdated => (NoteKind::Outdated, rank, 0),
+            Event::OuterLost => (NoteKind::OuterLost, rank, 0),
             Event::PeerRefused { peer, reason: PeerRefusal::Contract { line } } => {
                 (NoteKind::ContractDiffers, peer, u64::from(line))
             }
@@ -229,6 +232,7 @@ impl Note {
             Event::Hint(Hint::NothingSent { messages, .. }) => (NoteKind::Hint, PeerId(1), messages),
             Event::Hint(Hint::ResidualGrows { updates }) => (NoteKind::Hint, PeerId(2), updates as u64),
             Event::Hint(Hint::LateElements { messages, .. }) => (NoteKind::Hint, PeerId(3), messages),
+            Event::Hint(Hint::OuterMomentum { period, .. }) => (NoteKind::Hint, PeerId(4), u64::from(period)),
         };
         Self { at, rank, kind, peer, number }
     }
@@ -292,8 +296,10 @@ impl fmt::Display for Note {
                 0 => write!(f, "hint: sparse updates are answered with dense parameters (pull=)"),
                 1 => write!(f, "hint: {number} messages in a row carried no element (tau, density)"),
                 2 => write!(f, "hint: the residual grows, and holds {number} updates (density, tau)"),
+                4 => write!(f, "hint: the outer momentum is large for a period of {number} steps (mu, rate, period)"),
                 _ => write!(f, "hint: most elements are sent less than once in {number} messages (density)"),
             },
+            NoteKind::OuterLost => write!(f, "started again: the outer optimizer begins with zeros"),
             NoteKind::Outdated => write!(f, "resumed from an outdated checkpoint and dropped its residual"),
         }
     }

@@ -47,6 +47,12 @@ const FLAGS: &[(&str, &str, &str)] = &[
     ("fan-in", "fan_in", "Children per node (tree)"),
     ("chunk", "chunk", "Largest message in floats (tree, ring)"),
     ("shards", "shards", "Ranges into which the parameters are cut (servers)"),
+    ("outer", "outer", "Optimizer of merged updates: none, momentum, adagrad or adam"),
+    ("outer-mu", "mu", "Momentum of merged updates (outer momentum, adam); 1-1/n: as BMUF"),
+    ("outer-beta", "beta", "Share of the mean square that is kept (outer adam)"),
+    ("outer-rate", "rate", "Factor on a merged update (outer)"),
+    ("outer-look", "look", "true: Nesterov's form (outer momentum)"),
+    ("outer-floor", "floor", "Keeps steps finite where updates are small (outer adagrad, adam)"),
     ("optimizer", "optimizer", "Momentum at a synchronisation: keep, reset or average"),
 ];
 
@@ -71,6 +77,18 @@ const GROUPS: &[(&str, &[(&str, &str)])] = &[
             ("sparse", "a few per cent of the bytes; higher loss in short runs"),
             ("local-bf16", "a fortieth of the bytes; every 20 steps"),
             ("local-sparse", "the fewest bytes: sparse every 10 steps; learns slower"),
+        ],
+    ),
+    (
+        "With an optimizer of merged updates",
+        &[
+            ("diloco", "every 50 steps, Nesterov 0.9: workers far apart (2023)"),
+            ("slowmo", "every 12 steps, momentum 0.5 (2020)"),
+            ("bmuf", "every 16 steps, momentum 1-1/n, Nesterov (2016)"),
+            ("bmuf-cbm", "the same without Nesterov (2016)"),
+            ("lookahead", "every 5 steps, 0.8 of the way (2019)"),
+            ("fedavgm", "every 20 steps, momentum 0.9 (2019)"),
+            ("fedadam", "every 10 steps, Adam (2021)"),
         ],
     ),
     (
@@ -109,7 +127,9 @@ pub fn help() -> String {
          The gain is how far a step of all workers (here {WORKERS}) moves the parameters,\n\
          relative to a step of one worker with the same learning rate. So the best rate\n\
          of one machine is safe where the gain is near 1. The momentum of dgc replaces\n\
-         that of the optimizer: its gain is 1 for a rate tuned with momentum 0.9.\n\
+         that of the optimizer: its gain is 1 for a rate tuned with momentum 0.9. That of\n\
+         bmuf makes up for the mean over n workers. A step of fedadam has a length of its\n\
+         own, --outer-rate.\n\
          The default of --rate is the rate of one worker (0.1 for digits, 0.2 for\n\
          sequence), times the number of workers (at most 4; its root for averaging), and\n\
          divided by the gain of updates that are not late.\n\n\
@@ -172,6 +192,7 @@ mod tests {
         let threshold = |control: &str| format!("async codec=threshold pull=threshold {control} pull_{control}");
         let mut texts: Vec<String> = PRESETS.iter().map(|preset| (preset.recipe)().to_string()).collect();
         texts.extend(["density=0.1", "budget=100", "control=band"].map(threshold));
+        texts.extend(["sync outer=adagrad", "sync outer=adam"].map(String::from));
         texts
             .extend(["async staleness=exp codec=bf16 end=spread", "ssp staleness=poly drop_above=3"].map(String::from));
         for text in texts {

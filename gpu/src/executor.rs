@@ -16,7 +16,7 @@ use crate::recorder::Recorder;
 use crate::scan::Scan;
 use crate::scatter::{Outcome, Scatter};
 use crate::threshold::Encoder;
-use crate::{elementwise, mean, wgpu};
+use crate::{elementwise, mean, outer, wgpu};
 
 /// Runs the kernels of one machine on a device.
 ///
@@ -202,6 +202,7 @@ impl Gpu {
             _ => {
                 let mut recorder = Recorder { commands: &mut self.commands, memory: &mut self.memory, pool };
                 if elementwise::record(kernel, &mut recorder)?
+                    || outer::record(kernel, &mut recorder)?
                     || mean::record(kernel, &mut self.partial_sums, &mut recorder)?
                 {
                     // These kernels have no result, so the machine can go on before the device has run them. Later

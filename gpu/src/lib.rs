@@ -48,6 +48,7 @@ mod executor;
 mod mean;
 mod memory;
 mod open;
+mod outer;
 mod probe;
 mod program;
 mod recorder;

@@ -8,6 +8,7 @@ use std::sync::OnceLock;
 
 use gradwire_core::codec::threshold::{Aim, Section};
 use gradwire_core::kernel::executor::Executor;
+use gradwire_core::kernel::outer::Step;
 use gradwire_core::kernel::{self, Coding, EncodeTarget, Kernel, KernelResult, MEAN_MAX, ledger};
 use gradwire_core::recipe::Control;
 use gradwire_core::{BufferId, Pool, Segment};
@@ -16,7 +17,7 @@ use crate::program::Program;
 use crate::{Context, Gpu};
 
 /// Every program of this crate.
-const PROGRAMS: [&Program; 21] = [
+const PROGRAMS: [&Program; 25] = [
     &crate::probe::PROBE,
     &crate::scan::SCAN,
     &crate::elementwise::APPLY,
@@ -25,6 +26,10 @@ const PROGRAMS: [&Program; 21] = [
     &crate::elementwise::SCALE_IN_PLACE,
     &crate::elementwise::ACCELERATE,
     &crate::elementwise::MATERIALISE,
+    &crate::outer::IN_PLACE,
+    &crate::outer::TO,
+    &crate::outer::FROM,
+    &crate::outer::FROM_TO,
     &crate::threshold::TAKE,
     &crate::threshold::COUNT,
     &crate::threshold::GATHER,
@@ -207,6 +212,35 @@ fn elementwise_kernels_equal_the_host() {
                 comparison.check(&format!("{kind}, {len}: copy, materialise"), &[]);
             }
             assert_eq!(comparison.gpu.on_host(), 1);
+        }
+    }
+}
+
+#[test]
+fn steps_of_outer_momentum_equal_the_host() {
+    let Some(context) = context() else { return };
+    let random = &mut Random(23);
+    let flushes = context.flushes_denormals();
+    for kind in KINDS.into_iter().filter(|kind| !flushes || !["denormal", "tiny", "any bits"].contains(kind)) {
+        for len in LENS {
+            let poisoned = vec![POISON; len];
+            let vectors: Vec<_> = (0..3).map(|_| vector(kind, len, random)).collect();
+            let buffers = [vectors[0].clone(), vectors[1].clone(), vectors[2].clone(), poisoned.clone(), poisoned];
+            let mut comparison = Comparison::new(context.clone(), &buffers);
+            let [params, update, velocity, other_params, other_velocity] = [0, 1, 2, 3, 4].map(|id| whole(id, len));
+            for (mu, rate, look, scale) in [(0.9, 0.7, true, 1.0), (0.75, 1.0, false, 0.1), (0.0, 1.0, true, 1.0)] {
+                let step = Step::Momentum { mu, rate, look };
+                let mut run = |from, old, new, into| {
+                    let state = [Some((old, new)), None];
+                    comparison.run(Kernel::Outer { step, from, update, scale, state, into });
+                };
+                run(params, velocity, velocity, params);
+                run(params, velocity, other_velocity, other_params);
+                run(other_params, other_velocity, other_velocity, params);
+                run(other_params, other_velocity, velocity, other_params);
+                comparison.check(&format!("{kind}, {len}, {mu}"), &[]);
+            }
+            assert_eq!(comparison.gpu.on_host(), 0);
         }
     }
 }

@@ -5,7 +5,7 @@
 
 use std::sync::{Arc, Mutex};
 
-use gradwire_core::recipe::{Codec, Lambda, Merge, Pace, Payload, Topology};
+use gradwire_core::recipe::{Codec, Lambda, Merge, Outer, Pace, Payload, Topology};
 use gradwire_core::status::Presence;
 use gradwire_core::wire::{Message, Push};
 use gradwire_core::{Clock, Event, PeerId, Signal, Status};
@@ -125,11 +125,17 @@ fn trainer(scenario: &Scenario, truth: &Arc<Mutex<Truth>>) -> Trainer {
     // With a lossy codec, parts of an update wait in a residual, where they are not visible in the parameters.
     let plain = recipe.codec() == Codec::F32;
     let sum = plain && recipe.merge() == Merge::Sum { lambda: Lambda::fixed(1.0) } && recipe.needs_servers();
+    // An outer optimizer does not just add up.
+    let adds = recipe.outer() == Outer::None;
     let lag = match recipe.pace() {
-        Pace::Stale { bound } if plain && calm => Some(bound),
+        Pace::Stale { bound } if plain && calm && adds => Some(bound),
         _ => None,
     };
-    Trainer { sees_own: sum && calm, lag, ..Trainer::new(*seed, PeerId(0), cluster.workers, scenario.spread, truth) }
+    Trainer {
+        sees_own: sum && adds && calm,
+        lag,
+        ..Trainer::new(*seed, PeerId(0), cluster.workers, scenario.spread, truth)
+    }
 }
 
 impl Coverage {

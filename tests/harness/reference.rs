@@ -5,7 +5,7 @@
 //! State of a rule is state of its model. [`Reference`] combines a merge rule and a commit step.
 
 use gradwire_core::Recipe;
-use gradwire_core::recipe::{Merge, Payload, Scaling, Staleness};
+use gradwire_core::recipe::{Merge, Outer, Payload, Scaling, Staleness};
 
 /// The model of a merge rule: how contributions become one update, or one vector of parameters.
 trait Merging {
@@ -43,9 +43,21 @@ impl Reference {
             Merge::Sum { lambda } => Box::new(Sum { lambda: lambda.of(workers), staleness }),
             Merge::Softsync { updates } => Box::new(Softsync { updates, staleness, count: 0, sum: Vec::new() }),
         };
-        let commit: Box<dyn Commit> = match recipe.payload() {
-            Payload::Parameters => Box::new(Replace),
-            Payload::Updates => Box::new(Subtract),
+        let zeros = || vec![0.0; initial.len()];
+        let commit: Box<dyn Commit> = match (recipe.payload(), recipe.outer()) {
+            (Payload::Parameters, _) => Box::new(Replace),
+            (Payload::Updates, Outer::None) => Box::new(Subtract),
+            (Payload::Updates, Outer::Momentum { mu, rate, look }) => {
+                let (mu, rate) = (f64::from(mu.of(workers)), f64::from(rate));
+                Box::new(Momentum { mu, rate, look, velocity: zeros() })
+            }
+            (Payload::Updates, Outer::Adagrad { rate, floor }) => {
+                Box::new(Adagrad { rate: rate.into(), floor: floor.into(), sums: zeros() })
+            }
+            (Payload::Updates, Outer::Adam { mu, beta, rate, floor }) => {
+                let [mu, beta, rate, floor] = [mu, beta, rate, floor].map(f64::from);
+                Box::new(Adam { mu, beta, rate, floor, means: zeros(), squares: zeros() })
+            }
         };
         Self { merge, commit, params: initial.iter().map(|x| f64::from(*x)).collect(), version: 0 }
     }
@@ -187,5 +199,59 @@ struct Subtract;
 impl Commit for Subtract {
     fn commit(&mut self, params: &mut [f64], merged: &[f64]) {
         params.iter_mut().zip(merged).for_each(|(param, merged)| *param -= merged);
+    }
+}
+
+/// Block momentum (Chen and Huo 2016): the merged update is a gradient for SGD with momentum, Nesterov's if `look`.
+struct Momentum {
+    mu: f64,
+    rate: f64,
+    look: bool,
+    velocity: Vec<f64>,
+}
+
+impl Commit for Momentum {
+    fn commit(&mut self, params: &mut [f64], merged: &[f64]) {
+        for (i, merged) in merged.iter().enumerate() {
+            self.velocity[i] = self.mu * self.velocity[i] + self.rate * merged;
+            let ahead = self.rate * merged + self.mu * self.velocity[i];
+            params[i] -= if self.look { ahead } else { self.velocity[i] };
+        }
+    }
+}
+
+/// Duchi et al. 2011, on updates.
+struct Adagrad {
+    rate: f64,
+    floor: f64,
+    sums: Vec<f64>,
+}
+
+impl Commit for Adagrad {
+    fn commit(&mut self, params: &mut [f64], merged: &[f64]) {
+        for (i, merged) in merged.iter().enumerate() {
+            self.sums[i] += merged.powi(2);
+            params[i] -= self.rate * merged / (self.sums[i] + self.floor).sqrt();
+        }
+    }
+}
+
+/// Reddi et al. 2021, algorithm 2, on updates.
+struct Adam {
+    mu: f64,
+    beta: f64,
+    rate: f64,
+    floor: f64,
+    means: Vec<f64>,
+    squares: Vec<f64>,
+}
+
+impl Commit for Adam {
+    fn commit(&mut self, params: &mut [f64], merged: &[f64]) {
+        for (i, merged) in merged.iter().enumerate() {
+            self.means[i] = self.mu * self.means[i] + (1.0 - self.mu) * merged;
+            self.squares[i] = self.beta * self.squares[i] + (1.0 - self.beta) * merged.powi(2);
+            params[i] -= self.rate * self.means[i] / (self.squares[i].sqrt() + self.floor);
+        }
     }
 }

@@ -4,7 +4,9 @@
 //! change the scenarios of old seeds: each group of choices draws from a generator (`Random::new(seed, stream)`) of its
 //! own.
 
-use gradwire_core::recipe::{Codec, Control, Correction, End, Lambda, Pace, Staleness, Threshold, TopK, Topology};
+use gradwire_core::recipe::{
+    Codec, Control, Correction, End, Lambda, Mu, Outer, Pace, Staleness, Threshold, TopK, Topology,
+};
 use gradwire_core::{Cluster, Duration, Instant, Layout, Patience, PeerId, Recipe};
 use gradwire_sim::{Effort, Fault, Network, Plan, Random};
 
@@ -109,6 +111,18 @@ fn gather(seed: u64) -> Recipe {
     let correction = Correction { momentum, clip_norm, warmup, ramp, ..Correction::none() };
     let correction = if codec.is_sparse() { correction } else { Correction::none() };
     Recipe::sparse(density).with_codec(codec).with_correction(correction)
+}
+
+/// An outer optimizer, for half of the recipes whose merged updates nobody adds up.
+fn outer(seed: u64, recipe: Recipe) -> Recipe {
+    let mut random = Random::new(seed, 14);
+    let (mu, look) = ([Mu::Fixed(0.0), Mu::Fixed(0.75), Mu::PerWorker][random.below(3) as usize], random.chance(0.5));
+    recipe.with_outer(match random.below(8) {
+        0..4 => Outer::None,
+        4 | 5 => Outer::Momentum { mu, rate: 0.5 + random.below(2) as f32 / 2.0, look },
+        6 => Outer::Adagrad { rate: 1.0 / 64.0, floor: 1e-6 },
+        _ => Outer::Adam { mu: 0.75, beta: 0.875, rate: 1.0 / 64.0, floor: 1e-3 },
+    })
 }
 
 /// What becomes of the residuals at the end.
@@ -262,6 +276,13 @@ impl Scenario {
             Kind::CodedSync => coded(seed, Recipe::sync().with_topology(servers), false),
             Kind::Mesh => mesh(seed, workers),
             Kind::Relay => mesh(seed, workers).with_topology(Topology::Mesh { relay: 1 + random.below(3) as u32 }),
+        };
+        let recipe = match kind {
+            Kind::Tree | Kind::CodedTree | Kind::Gather | Kind::ServerSync | Kind::CodedSync | Kind::SspZero => {
+                outer(seed, recipe)
+            }
+            Kind::Softsync => outer(seed, recipe),
+            _ => recipe,
         };
         let servers = match recipe.needs_servers() {
             true => 1 + random.below(u64::from(shards)) as u32,

@@ -21,6 +21,8 @@ pub mod momentum;
 #[doc(hidden)]
 pub mod norm;
 #[doc(hidden)]
+pub mod outer;
+#[doc(hidden)]
 pub mod scan;
 #[doc(hidden)]
 pub mod threshold;
@@ -60,6 +62,21 @@ pub enum Kernel {
         /// Factor on the update.
         scale: f32,
         /// The parameters after the update.
+        into: Segment,
+    },
+    /// A step of an outer optimizer: new parameters and new state from the merged update. See [`outer`].
+    Outer {
+        /// The formula.
+        step: outer::Step,
+        /// The parameters before the step. May be the same segment as `into`.
+        from: Segment,
+        /// The merged update, one float per element.
+        update: Segment,
+        /// Factor on the merged update.
+        scale: f32,
+        /// Each vector of state: where it is before the step, and where it goes. Both may be the same segment.
+        state: [Option<(Segment, Segment)>; 2],
+        /// The parameters after the step.
         into: Segment,
     },
     /// `into += scale * update`, or `into = scale * update` if `first`.
@@ -234,6 +251,11 @@ impl Kernel {
     pub fn reads(&self) -> impl Iterator<Item = Segment> {
         let (inputs, others) = match *self {
             Self::Mean { inputs, .. } => (inputs, [None; 3]),
+            Self::Outer { from, update, state, .. } => {
+                let mut inputs = [None; MEAN_MAX];
+                inputs.iter_mut().zip(state).for_each(|(input, state)| *input = state.map(|(old, _)| (old, 0)));
+                (inputs, [Some(from), Some(update), None])
+            }
             ref other => ([None; MEAN_MAX], other.operands()),
         };
         inputs.into_iter().flatten().map(|(segment, _)| segment).chain(others.into_iter().flatten())
@@ -258,7 +280,7 @@ impl Kernel {
             Self::Merge { one, other, place, .. } => [Some(one), Some(other), Some(place.sections)],
             Self::Materialise { base, ledger, .. } => [Some(base), Some(ledger), None],
             Self::Compare { ours, theirs } => [Some(ours), Some(theirs), None],
-            Self::Mean { .. } | Self::Section { .. } => [None; 3],
+            Self::Mean { .. } | Self::Outer { .. } | Self::Section { .. } => [None; 3],
         }
     }
 
@@ -275,6 +297,10 @@ impl Kernel {
             | Self::Expand { into, .. }
             | Self::Scatter { into, .. }
             | Self::Materialise { into, .. } => [Some(into), None, None],
+            Self::Outer { state: [one, other], into, .. } => {
+                let new = |state: Option<(Segment, Segment)>| state.map(|(_, new)| new);
+                [Some(into), new(one), new(other)]
+            }
             Self::Accelerate { velocity, .. } | Self::Mask { velocity, .. } => [Some(velocity), None, None],
             Self::Section { at, .. } => [Some(at), None, None],
             // Sections hold the state of the controller, which each message updates.
@@ -395,6 +421,7 @@ pub fn run(kernel: &Kernel, pool: &mut Pool) -> KernelResult {
         Kernel::Accumulate { update, scale, first: true, into } => {
             write(pool, into, |pool, into| apply::scale(into, pool.floats(update), scale));
         }
+        Kernel::Outer { step, from, update, scale, state, into } => outer(pool, step, from, update, scale, state, into),
         // `a += s * u` as `a -= (-s) * u`: negation is exact, so both round in the same way.
         Kernel::Accumulate { update, scale, first: false, into } => {
             write(pool, into, |pool, into| apply::in_place(Tier::best(), into, pool.floats(update), -scale));
@@ -488,6 +515,36 @@ pub fn run(kernel: &Kernel, pool: &mut Pool) -> KernelResult {
 /// [`Pool::write`] on floats.
 fn write(pool: &mut Pool, into: Segment, write: impl FnOnce(&Pool, &mut [f32])) {
     pool.write(into, |pool, into| write(pool, bytemuck::cast_slice_mut(into)));
+}
+
+/// Runs a step of an outer optimizer. It writes to up to three buffers at once, so those of the state are taken out of
+/// the pool meanwhile.
+fn outer(
+    pool: &mut Pool,
+    step: outer::Step,
+    from: Segment,
+    update: Segment,
+    scale: f32,
+    state: [Option<(Segment, Segment)>; 2],
+    into: Segment,
+) {
+    let mut storages = state.map(|state| state.map(|(_, new)| pool.take(new.buffer)));
+    let in_place = from == into;
+    write(pool, into, |pool, into| {
+        let mut pairs = storages.iter_mut().zip(state).map(|(storage, state)| {
+            let ((old, new), storage) = (state?, storage.as_mut()?);
+            let words = &mut Arc::make_mut(storage).words_mut()[new.words()];
+            Some((bytemuck::cast_slice_mut(words), (old != new).then(|| pool.floats(old))))
+        });
+        let state = core::array::from_fn(|_| pairs.next().flatten());
+        let from = (!in_place).then(|| pool.floats(from));
+        outer::run(step, scale, into, from, pool.floats(update), state);
+    });
+    for (storage, state) in storages.into_iter().zip(state) {
+        if let (Some(storage), Some((_, new))) = (storage, state) {
+            pool.replace(new.buffer, storage);
+        }
+    }
 }
 
 /// Runs the encoder of a codec. It writes to four buffers at once, so three of them are taken out of the pool

@@ -1,46 +1,63 @@
 //! The commit step: from "what was merged" to the new parameters.
 //!
 //! Servers and collectives both end here: a server whenever its merge rule says so, a collective once per round and
-//! chunk. An optimizer at this level (BMUF, DiLoCo, a server's Adam) belongs here. Its kernel takes the place of
-//! [`Commit::kernel`]'s. Its vectors are declared by [`Commit::new`] and listed by [`Commit::state`]; checkpoints save
-//! them, and donors send them.
+//! chunk. The outer optimizer of the recipe is a kernel of this step. Its vectors are declared by [`Commit::new`] and
+//! listed by [`Commit::state`]; checkpoints save them, and donors send them.
 
 use alloc::vec::Vec;
 
 use crate::buffer::{BufferId, Segment};
 use crate::kernel::Kernel;
+use crate::kernel::outer::Step;
 use crate::recipe::{Payload, Recipe};
-use crate::vectors::Vectors;
+use crate::vectors::{Keep, Vectors};
 
 /// The commit step of a node.
 #[derive(Clone, Debug)]
 pub(crate) struct Commit {
     payload: Payload,
+    outer: Option<Step>,
     state: Vec<[BufferId; 2]>,
 }
 
-impl Commit {
-    /// The commit step of a recipe. Declares the vectors of the step; the recipes of today need none.
-    pub(crate) fn new(recipe: &Recipe, _vectors: &mut Vectors) -> Self {
-        Self { payload: recipe.payload, state: Vec::new() }
-    }
+/// Which of its two places each vector of the state has before and after a commit.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Places {
+    pub(crate) old: usize,
+    pub(crate) new: usize,
+}
 
-    /// A step with `count` vectors of `len` floats, for tests of the roles that carry them.
-    #[cfg(test)]
-    pub(crate) fn with_state(recipe: &Recipe, len: usize, count: usize, vectors: &mut Vectors) -> Self {
-        use crate::vectors::Keep;
-        let mut place = || vectors.floats("state", len, Keep::No);
-        let state = (0..count).map(|_| [place(), place()]).collect();
-        Self { payload: recipe.payload, state }
+impl Places {
+    /// The state is changed where it is.
+    pub(crate) const IN_PLACE: Self = Self { old: 0, new: 0 };
+}
+
+impl Commit {
+    /// The commit step of a recipe on a vector of `len` floats. Declares the vectors of the step. `has_rounds`: a commit
+    /// can be broken off, so that each vector needs a second place.
+    pub(crate) fn new(recipe: &Recipe, workers: u32, len: usize, has_rounds: bool, vectors: &mut Vectors) -> Self {
+        let outer = recipe.outer.step(workers);
+        let state = (0..outer.map_or(0, |step| step.vectors())).map(|_| {
+            let place = vectors.floats("state of the outer optimizer", len, Keep::No);
+            let other = has_rounds.then(|| vectors.floats("state after the round", len, Keep::No));
+            [place, other.unwrap_or(place)]
+        });
+        Self { payload: recipe.payload, outer, state: state.collect() }
     }
 
     /// The kernel that makes the new parameters `into` of the `old` ones and the `merged` contributions. `scale` is the
     /// merge rule's factor on updates. `into` may be `old`.
-    pub(crate) fn kernel(&self, old: Segment, merged: Segment, scale: f32, into: Segment) -> Kernel {
-        match self.payload {
+    pub(crate) fn kernel(&self, old: Segment, merged: Segment, scale: f32, into: Segment, places: Places) -> Kernel {
+        match (self.payload, self.outer) {
             // The mean of parameters is the new parameters.
-            Payload::Parameters => Kernel::Copy { from: merged, into },
-            Payload::Updates => Kernel::Apply { from: old, update: merged, scale, into },
+            (Payload::Parameters, _) => Kernel::Copy { from: merged, into },
+            (Payload::Updates, None) => Kernel::Apply { from: old, update: merged, scale, into },
+            (Payload::Updates, Some(step)) => {
+                // The same range as that of the parameters.
+                let part = |buffer| Segment { buffer, ..old };
+                let of = |index: usize| self.state.get(index).map(|at| (part(at[places.old]), part(at[places.new])));
+                Kernel::Outer { step, from: old, update: merged, scale, state: [of(0), of(1)], into }
+            }
         }
     }
 

@@ -212,6 +212,9 @@ pub enum Event {
     Rest(Rest),
     /// A choice of the recipe costs much in this run.
     Hint(Hint),
+    /// This server was started again without a checkpoint. Workers gave the parameters back, but nobody has the state of
+    /// the outer optimizer, which begins with zeros.
+    OuterLost,
     /// The checkpoint that this node resumed from is older than the run: an earlier process of this rank rejoined after
     /// it. The saved residual is dropped, since that process may have sent it already.
     Outdated,
@@ -287,6 +290,9 @@ pub enum Misuse {
 impl fmt::Display for Event {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::OuterLost => {
+                write!(f, "this server started again without a checkpoint: its outer optimizer begins with zeros")
+            }
             Self::Outdated => write!(f, "the run is ahead of this checkpoint: its saved residual is dropped"),
             Self::Rest(rest) => rest.fmt(f),
             Self::PeerRefused { peer, reason } => write!(f, "refused peer {peer}: {reason}"),

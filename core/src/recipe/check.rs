@@ -2,7 +2,9 @@
 
 use core::fmt;
 
-use super::{Codec, Control, Correction, End, Merge, OptimizerState, Pace, Payload, Recipe, Threshold, TopK, Topology};
+use super::{
+    Codec, Control, Correction, End, Merge, OptimizerState, Outer, Pace, Payload, Recipe, Threshold, TopK, Topology,
+};
 use crate::id::Cluster;
 use crate::kernel::ledger;
 
@@ -172,6 +174,7 @@ impl Recipe {
         check_codec(&self.codec)?;
         check_codec(&self.pull)?;
         self.end.check()?;
+        self.outer.check()?;
         let Correction { momentum, clip_norm, .. } = self.correction;
         check_range("clip_norm", "a finite norm, 0 or more", clip_norm, clip_norm >= 0.0 && clip_norm.is_finite())?;
         check_range("momentum", "from 0 to below 1", momentum, (0.0..1.0).contains(&momentum))
@@ -292,6 +295,18 @@ impl Recipe {
                 "payload=parameters",
                 "codec=f32",
                 "a residual of earlier parameters would be added to later ones; use payload=updates",
+            ),
+            (
+                self.outer != Outer::None && self.payload == Payload::Parameters,
+                "outer",
+                "payload=updates",
+                "an outer optimizer works on the way that the workers have gone, and not on where they are",
+            ),
+            (
+                self.outer != Outer::None && mesh && !gather,
+                "outer",
+                "topology=servers, tree or ring, or pace=synchronous",
+                "a peer of this mesh adds quanta on arrival: there is no merged update that an optimizer could take",
             ),
             (
                 !servers && self.pull != Codec::F32,

@@ -1,4 +1,4 @@
-//! Recipes: the synchronisation method of a run, as one choice on each of eleven axes.
+//! Recipes: the synchronisation method of a run, as one choice on each of twelve axes.
 //!
 //! A [`Recipe`] is plain data. A published method is a preset, that is, a point on these axes; no method
 //! has a code path of its own. The decisions that follow from a recipe are in `rule/`, the encoders in
@@ -51,6 +51,10 @@
 //! | [`end`](End) of a lossy codec | **`keep`** | | the residual is not sent |
 //! | | `send` | | all of it is sent at once |
 //! | | `spread` | `messages=20` | its largest part is sent in small steps |
+//! | [`outer`](Outer) | **`none`** | | the merged update is subtracted as it is |
+//! | | `momentum` | `mu=0.9 rate=1 look=false` | momentum of merged updates; `mu=1-1/n`: that of BMUF |
+//! | | `adagrad` | `rate=1 floor=1e-8` | a rate for each element, by the sum of squares |
+//! | | `adam` | `mu=0.9 beta=0.99 rate=0.01 floor=0.001` | momentum, and a rate by the mean square |
 //! | [`optimizer`](OptimizerState) | **`keep`** | | each worker keeps its optimizer state |
 //! | | `reset` | | set to zero at each synchronisation |
 //! | | `average` | | averaged together with the parameters |
@@ -82,6 +86,13 @@
 //! | `strom` | `mesh control=fixed` | Strom 2015 |
 //! | `dl4j-sharing` | `mesh tau=0.0009765625 control=band` | DL4J, gradient sharing |
 //! | `dgc` | `sparse density=0.001 momentum=0.9 ramp=500` | Lin et al. 2018 |
+//! | `bmuf` | `sync period=16 outer=momentum mu=1-1/n look=true optimizer=reset` | Chen and Huo 2016, Nesterov's form |
+//! | `bmuf-cbm` | `bmuf look=false` | Chen and Huo 2016, classic form |
+//! | `slowmo` | `sync period=12 outer=momentum mu=0.5 optimizer=reset` | Wang et al. 2020 |
+//! | `diloco` | `sync period=50 outer=momentum mu=0.9 rate=0.7 look=true` | Douillard et al. 2023 |
+//! | `lookahead` | `sync period=5 outer=momentum mu=0 rate=0.8` | Zhang et al. 2019 |
+//! | `fedavgm` | `sync period=20 outer=momentum mu=0.9` | Hsu et al. 2019 |
+//! | `fedadam` | `sync period=10 outer=adam` | Reddi et al. 2021 |
 //!
 //! # The learning rate, momentum and servers
 //!
@@ -101,6 +112,9 @@
 //! | `downpour` | 1: `lambda=1/n` | in the optimizer, small | 2 |
 //! | `softsync`, `rudra` | n / c, divided by the staleness (+ 1) | in the optimizer, small | 1; `shards=N`: N |
 //! | `mesh`, `strom`, `dl4j-sharing` | 1: `lambda=1/n`, before the codec | in the optimizer, or `momentum=` | none |
+//! | `bmuf`, `bmuf-cbm` | n: a block of n workers is as far as one worker that takes all steps | in the recipe; reset in the optimizer | none |
+//! | `slowmo`, `fedavgm`, `diloco`, `lookahead` | rate / (1 - mu): 2, 10, 7 and 0.8 | in the recipe, and in the optimizer | none |
+//! | `fedadam` | none: a step has the length `rate` | in the recipe | none |
 //!
 //! A server moves the bytes of all workers over the link of its host. Servers on the hosts of several workers, with
 //! `shards=` at least as many, share that load.
@@ -127,6 +141,7 @@ mod codec;
 mod end;
 mod hint;
 mod lambda;
+mod outer;
 mod period;
 mod presets;
 mod rate;
@@ -139,6 +154,7 @@ pub use codec::{Codec, Control, Correction, Threshold, TopK};
 pub use end::End;
 pub use hint::Hint;
 pub use lambda::{Lambda, LambdaParseError};
+pub use outer::{Mu, MuParseError, Outer};
 pub use period::{Period, PeriodParseError};
 pub use presets::{PRESETS, Preset};
 pub use staleness::{Scaling, Staleness};

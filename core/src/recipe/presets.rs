@@ -2,8 +2,8 @@
 //! sources.
 
 use super::{
-    Codec, Control, Correction, End, Lambda, Merge, OptimizerState, Pace, Payload, Period, Recipe, Staleness,
-    Threshold, TopK, Topology,
+    Codec, Control, Correction, End, Lambda, Merge, Mu, OptimizerState, Outer, Pace, Payload, Period, Recipe,
+    Staleness, Threshold, TopK, Topology,
 };
 
 /// A named recipe.
@@ -119,7 +119,55 @@ pub const PRESETS: &[Preset] = &[
         about: "Lin et al. 2018: synchronous, the largest 0.1 %, momentum correction, ramp",
         recipe: || Recipe::sparse(1e-3).with_correction(Correction { momentum: 0.9, ramp: 500, ..Correction::none() }),
     },
+    Preset {
+        name: "bmuf",
+        about: "Chen and Huo 2016: mean of 16 steps, block momentum 1-1/n, Nesterov",
+        recipe: || bmuf(true),
+    },
+    Preset {
+        name: "bmuf-cbm",
+        about: "Chen and Huo 2016: mean of 16 steps, block momentum 1-1/n, classic",
+        recipe: || bmuf(false),
+    },
+    Preset {
+        name: "slowmo",
+        about: "Wang et al. 2020: mean of 12 steps, slow momentum 0.5",
+        recipe: || outer(12, momentum(0.5, 1.0, false)).with_optimizer(OptimizerState::Reset),
+    },
+    Preset {
+        name: "diloco",
+        about: "Douillard et al. 2023: mean of 50 steps, Nesterov 0.9 at rate 0.7",
+        recipe: || outer(50, momentum(0.9, 0.7, true)),
+    },
+    Preset {
+        name: "lookahead",
+        about: "Zhang et al. 2019: 0.8 of the way that 5 steps have gone",
+        recipe: || outer(5, momentum(0.0, 0.8, false)),
+    },
+    Preset {
+        name: "fedavgm",
+        about: "Hsu et al. 2019: mean of 20 steps, momentum 0.9",
+        recipe: || outer(20, momentum(0.9, 1.0, false)),
+    },
+    Preset {
+        name: "fedadam",
+        about: "Reddi et al. 2021: mean of 10 steps, Adam at rate 0.01",
+        recipe: || outer(10, Outer::Adam { mu: 0.9, beta: 0.99, rate: 0.01, floor: 1e-3 }),
+    },
 ];
+
+/// The mean of the updates of `period` local steps, with an outer optimizer.
+fn outer(period: u32, outer: Outer) -> Recipe {
+    Recipe::sync().with_period(period).with_outer(outer)
+}
+
+fn momentum(mu: f32, rate: f32, look: bool) -> Outer {
+    Outer::Momentum { mu: Mu::Fixed(mu), rate, look }
+}
+
+fn bmuf(look: bool) -> Recipe {
+    outer(16, Outer::Momentum { mu: Mu::PerWorker, rate: 1.0, look }).with_optimizer(OptimizerState::Reset)
+}
 
 impl Recipe {
     /// The preset with this name from [`PRESETS`].
@@ -140,6 +188,7 @@ impl Recipe {
             pull: Codec::F32,
             correction: Correction::none(),
             end: End::Keep,
+            outer: Outer::None,
             optimizer: OptimizerState::Keep,
             chunk: 64 * 1024,
         }

@@ -19,7 +19,8 @@ impl Recipe {
     ///
     /// The factor of the staleness rule is that of the mean staleness: n - 1 updates for sums, (n - 1) / c for softsync
     /// (Zhang et al. 2016). [`Correction::momentum`](super::Correction::momentum) m multiplies the gain by 1 / (1 - m),
-    /// as the momentum of an optimizer does.
+    /// as the momentum of an optimizer does. An [outer](super::Outer) momentum mu with a rate multiplies it by
+    /// rate / (1 - mu); outer Adagrad and Adam have steps of their own length, and count as 1.
     ///
     /// ```
     /// use gradwire_core::Recipe;
@@ -42,12 +43,13 @@ impl Recipe {
 
     /// The gain if no update is late.
     fn gain_of_fresh(&self, workers: u32) -> f32 {
+        let outer = self.outer.gain(workers);
         let merged = match self.merge {
             Merge::Mean => 1.0,
             Merge::Sum { lambda } => workers as f32 * lambda.of(workers.max(1)),
             Merge::Softsync { updates } => workers as f32 / updates.max(1) as f32,
         };
-        merged / (1.0 - self.correction.momentum)
+        merged * outer / (1.0 - self.correction.momentum)
     }
 
     /// A learning rate to start with, if `single` is the best rate of one worker without momentum, with the same batch
@@ -86,7 +88,8 @@ mod tests {
             let recipe = (preset.recipe)();
             for workers in [2, 4, 8] {
                 // The gain of momentum is that of the optimizer whose place it takes.
-                let gain = recipe.gain(workers) * (1.0 - recipe.correction().momentum);
+                let outer = recipe.outer().gain(workers);
+                let gain = recipe.gain(workers) * (1.0 - recipe.correction().momentum) / outer;
                 assert!((0.1..=2.0).contains(&gain), "{} with {workers} workers: {gain}", preset.name);
             }
         }

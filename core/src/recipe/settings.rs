@@ -1,6 +1,6 @@
 //! The type [`Recipe`]: one choice on each axis, with setters and getters.
 
-use super::{Codec, Correction, End, Lambda, Merge, OptimizerState, Pace, Payload, Period, Staleness, Topology};
+use super::{Codec, Correction, End, Lambda, Merge, OptimizerState, Outer, Pace, Payload, Period, Staleness, Topology};
 
 /// The synchronisation method of a run: one choice on each axis. See [`recipe`](crate::recipe) for tables of all axes
 /// and presets.
@@ -69,6 +69,7 @@ pub struct Recipe {
     pub(crate) correction: Correction,
     /// The residual of a worker that ends.
     pub(crate) end: End,
+    pub(crate) outer: Outer,
     pub(crate) optimizer: OptimizerState,
     /// Longest range of the vector that travels as one message in a tree or ring, in floats.
     pub(crate) chunk: u32,
@@ -149,6 +150,12 @@ impl Recipe {
         Self { end, ..self }
     }
 
+    /// Sets the optimizer that turns merged updates into new parameters.
+    #[must_use]
+    pub const fn with_outer(self, outer: Outer) -> Self {
+        Self { outer, ..self }
+    }
+
     /// Sets what happens to the workers' optimizer state at a synchronisation.
     #[must_use]
     pub const fn with_optimizer(self, optimizer: OptimizerState) -> Self {
@@ -208,6 +215,11 @@ impl Recipe {
     /// What becomes of the residual of a worker that ends.
     pub const fn end(&self) -> End {
         self.end
+    }
+
+    /// The optimizer that turns merged updates into new parameters.
+    pub const fn outer(&self) -> Outer {
+        self.outer
     }
 
     /// What happens to the workers' optimizer state at a synchronisation.

@@ -10,8 +10,8 @@ use core::fmt;
 use core::str::FromStr;
 
 use super::{
-    Codec, Control, Correction, End, Lambda, Merge, OptimizerState, PRESETS, Pace, Payload, Period, Recipe, Scaling,
-    Threshold, TopK, Topology,
+    Codec, Control, Correction, End, Lambda, Merge, Mu, OptimizerState, Outer, PRESETS, Pace, Payload, Period, Recipe,
+    Scaling, Threshold, TopK, Topology,
 };
 
 /// Why a text could not be parsed as a recipe.
@@ -94,6 +94,14 @@ impl fmt::Display for Recipe {
             End::Send => write!(f, " end=send")?,
             End::Spread { messages } => write!(f, " end=spread messages={messages}")?,
         }
+        match self.outer {
+            Outer::None => {}
+            Outer::Momentum { mu, rate, look } => write!(f, " outer=momentum mu={mu} rate={rate} look={look}")?,
+            Outer::Adagrad { rate, floor } => write!(f, " outer=adagrad rate={rate} floor={floor}")?,
+            Outer::Adam { mu, beta, rate, floor } => {
+                write!(f, " outer=adam mu={mu} beta={beta} rate={rate} floor={floor}")?;
+            }
+        }
         match self.optimizer {
             OptimizerState::Keep => write!(f, " optimizer=keep"),
             OptimizerState::Reset => write!(f, " optimizer=reset"),
@@ -145,6 +153,26 @@ impl Codec {
     }
 }
 
+impl Outer {
+    /// Changes one number of the outer optimizer. `Ok(false)`: this one has no such key.
+    fn set(&mut self, key: &str, value: &str) -> Result<bool, RecipeParseError> {
+        match (key, self) {
+            ("mu", Self::Momentum { mu, .. }) => *mu = number::<Mu>("mu", "a number, or 1-1/n", value)?,
+            ("mu", Self::Adam { mu, .. }) => *mu = number("mu", NUMBER, value)?,
+            ("beta", Self::Adam { beta, .. }) => *beta = number("beta", NUMBER, value)?,
+            ("look", Self::Momentum { look, .. }) => *look = number("look", "true or false", value)?,
+            ("rate", Self::Momentum { rate, .. } | Self::Adagrad { rate, .. } | Self::Adam { rate, .. }) => {
+                *rate = number("rate", NUMBER, value)?;
+            }
+            ("floor", Self::Adagrad { floor, .. } | Self::Adam { floor, .. }) => {
+                *floor = number("floor", NUMBER, value)?;
+            }
+            _ => return Ok(false),
+        }
+        Ok(true)
+    }
+}
+
 impl FromStr for Recipe {
     type Err = RecipeParseError;
 
@@ -182,6 +210,12 @@ impl Recipe {
             "merge" => self.merge = choice("merge", value, MERGES)?,
             "staleness" => self.staleness.scaling = choice("staleness", value, SCALINGS)?,
             "codec" => self.codec = choice("codec", value, CODECS)?,
+            "outer" => self.outer = choice("outer", value, OUTERS)?,
+            "mu" | "beta" | "rate" | "look" | "floor" => {
+                if !self.outer.set(key, value)? {
+                    return unknown();
+                }
+            }
             "optimizer" => self.optimizer = choice("optimizer", value, OPTIMIZERS)?,
             "drop_above" => self.staleness.drop_above = Some(number("drop_above", WHOLE, value)?),
             "shards" => match &mut self.topology {
@@ -315,6 +349,15 @@ const CONTROLS: Choices<Control> = (
 const SCOPES: Choices<bool> = ("all or tensor", &[("all", false), ("tensor", true)]);
 const ENDS: Choices<End> =
     ("keep, send or spread", &[("keep", End::Keep), ("send", End::Send), ("spread", End::Spread { messages: 20 })]);
+const OUTERS: Choices<Outer> = (
+    "none, momentum, adagrad or adam",
+    &[
+        ("none", Outer::None),
+        ("momentum", Outer::Momentum { mu: Mu::Fixed(0.9), rate: 1.0, look: false }),
+        ("adagrad", Outer::Adagrad { rate: 1.0, floor: 1e-8 }),
+        ("adam", Outer::Adam { mu: 0.9, beta: 0.99, rate: 0.01, floor: 1e-3 }),
+    ],
+);
 const OPTIMIZERS: Choices<OptimizerState> = (
     "keep, reset or average",
     &[("keep", OptimizerState::Keep), ("reset", OptimizerState::Reset), ("average", OptimizerState::Average)],
@@ -331,6 +374,11 @@ const REQUIRED: &[(&str, &str)] = &[
     ("lambda", "merge=sum"),
     ("updates", "merge=softsync"),
     ("messages", "end=spread"),
+    ("mu", "outer=momentum or adam"),
+    ("beta", "outer=adam"),
+    ("rate", "outer=momentum, adagrad or adam"),
+    ("look", "outer=momentum"),
+    ("floor", "outer=adagrad or adam"),
     ("base", "staleness=exp"),
     ("power", "staleness=poly"),
     ("tau", "codec=threshold"),
@@ -492,7 +540,7 @@ mod tests {
     #[test]
     fn a_key_exists_after_the_choice_that_an_error_suggests() {
         for (key, required) in REQUIRED {
-            let choice = required.split(" or ").next().unwrap();
+            let choice = required.split([' ', ',']).next().unwrap();
             let mut recipe: Recipe = choice.parse().unwrap();
             assert!(matches!(recipe.set(key, "?"), Err(RecipeParseError::BadValue { .. })), "{key}");
         }
@@ -501,6 +549,10 @@ mod tests {
     #[test]
     fn contradictory_recipes_are_refused_with_the_reason() {
         let error = |text: &str| text.parse::<Recipe>().unwrap().check(4).unwrap_err().to_string();
+        assert_eq!(error("diloco mu=1"), "mu: expected from 0 to below 1, got 1");
+        assert_eq!(error("fedadam beta=-0.1"), "beta: expected from 0 to below 1, got -0.10000000149011612");
+        assert_eq!(error("slowmo rate=0"), "rate: expected a finite number above 0, got 0");
+        assert_eq!(error("sync outer=adagrad floor=inf"), "floor: expected a finite number above 0, got inf");
         assert_eq!(error("averaging period=0"), "period: expected at least 1, got 0");
         assert_eq!(error("mesh tau=0"), "tau: expected a power of two from 2^-110 to 2^110, got 0");
         assert_eq!(error("mesh tau=NaN"), "tau: expected a power of two from 2^-110 to 2^110, got NaN");
@@ -516,6 +568,8 @@ mod tests {
         assert_eq!(error("sync fan_in=0"), "fan_in: expected 1 to 8, got 0");
         for text in [
             "averaging pace=asynchronous",
+            "averaging outer=momentum",
+            "mesh outer=momentum",
             "ssp bound=0 staleness=inverse",
             "sync merge=sum",
             "ssp merge=softsync",

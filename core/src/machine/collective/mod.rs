@@ -90,12 +90,6 @@ pub(crate) enum Job {
 impl Collective {
     pub(crate) fn new(hub: &mut Port<'_, Job>) -> Self {
         let recipe = hub.setup.recipe;
-        let commit = Commit::new(&recipe, &mut hub.vectors);
-        Self::with_commit(hub, commit)
-    }
-
-    /// A node with this commit step.
-    pub(super) fn with_commit(hub: &mut Port<'_, Job>, commit: Commit) -> Self {
         let member = Member::new(hub);
         let is_worker = !member.is_dedicated();
         // A coordinator that is no worker has parameters for its driver, but takes part in no round.
@@ -103,6 +97,7 @@ impl Collective {
         let places = [("parameters", len), ("parameters after the round", round_len)];
         let places = places.map(|(name, len)| hub.vectors.floats(name, len, Keep::No));
         let contribution = hub.vectors.floats("contribution", round_len, Keep::No);
+        let commit = Commit::new(&recipe, hub.setup.cluster.workers, round_len, true, &mut hub.vectors);
         let mut vectors = vec![places];
         vectors.extend_from_slice(commit.state());
         let round = hub.setup.resumed.map(|resumed| resumed.at);

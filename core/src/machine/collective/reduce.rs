@@ -234,7 +234,10 @@ impl Reduce {
             }
         } else if !self.is_direct(chunk) {
             let (old, new) = (place(replica.parameters()), place(replica.next_parameters()));
-            hub.compute(self.commit.kernel(old, self.chunks.result(chunk), 1.0, new), Job::Exchange(Task::Commit));
+            hub.compute(
+                self.commit.kernel(old, self.chunks.result(chunk), 1.0, new, replica.places()),
+                Job::Exchange(Task::Commit),
+            );
         }
     }
 

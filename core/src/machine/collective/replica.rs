@@ -8,6 +8,7 @@ use super::operations::Epochs;
 use crate::buffer::{BufferId, Segment};
 use crate::id::{Clock, PeerId, ShardId};
 use crate::machine::ProtocolError;
+use crate::machine::commit::Places;
 use crate::machine::hub::{Hub, Incoming, Port};
 use crate::machine::views::View;
 use crate::wire::Message;
@@ -97,6 +98,11 @@ impl Replica {
     /// All vectors of the state, each with its buffer now and after the current round.
     pub(super) fn vectors(&self) -> impl Iterator<Item = (BufferId, BufferId)> + '_ {
         self.vectors.iter().map(|places| (places[self.current], places[1 - self.current]))
+    }
+
+    /// The places of a vector of the state before and after the current round.
+    pub(super) fn places(&self) -> Places {
+        Places { old: self.current, new: 1 - self.current }
     }
 
     fn whole(&self, buffer: BufferId) -> Segment {

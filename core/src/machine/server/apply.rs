@@ -4,6 +4,7 @@
 use super::inbox::Received;
 use super::{Job, Owed, Port, Server, State};
 use crate::id::PeerId;
+use crate::machine::commit::Places;
 use crate::recipe::Merge;
 use crate::rule::{Merged, Verdict};
 use crate::wire::Push;
@@ -33,9 +34,10 @@ impl Server {
                     self.account(hub, inbox);
                     continue;
                 }
-                Verdict::Apply { scale } => {
-                    (self.commit.kernel(shard.params(), update, scale, shard.version(into)), Some(into))
-                }
+                Verdict::Apply { scale } => (
+                    self.commit.kernel(shard.params(), update, scale, shard.version(into), Places::IN_PLACE),
+                    Some(into),
+                ),
                 Verdict::Gather { kernel } => (kernel, None),
             };
             hub.counters.applied += 1;
@@ -63,7 +65,7 @@ impl Server {
             scale = 1.0 / updates as f32;
         }
         shard.busy = true;
-        let kernel = self.commit.kernel(shard.params(), vector, scale, shard.version(into));
+        let kernel = self.commit.kernel(shard.params(), vector, scale, shard.version(into), Places::IN_PLACE);
         hub.compute(kernel, Job::Apply { shard: index, into });
         true
     }

@@ -167,7 +167,7 @@ impl Server {
             inboxes: Inboxes::new(len.div_ceil(count as usize), if push.is_plain() { 0 } else { longest }, vectors),
             push,
             pulls: Pulls::new(&setup, ranges, vectors),
-            commit: Commit::new(&recipe, vectors),
+            commit: Commit::new(&recipe, cluster.workers, len, false, vectors),
             workers: vec![Life::Awaited; cluster.workers as usize],
             lead_max: lead_max(&recipe),
             state: State::Starting,

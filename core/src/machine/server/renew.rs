@@ -4,14 +4,18 @@
 //! worker had seen the effect of. Contributions that were under way to the earlier process count as lost, because it
 //! may have applied them and other workers may have seen that: each worker's stream continues behind them, and nothing
 //! is applied twice.
+//!
+//! The state of an outer optimizer is not among what workers hold, so it begins with zeros, and an event says so: a
+//! velocity of zeros is filled again within a few commits, while one of a wrong moment would carry the parameters away.
+//! Whoever minds resumes the server from its checkpoint, which has the state.
 
 use alloc::vec::Vec;
 
 use super::{Job, Life, Owed, Port, Server, State};
 use crate::id::PeerId;
 use crate::kernel::Kernel;
-use crate::machine::ProtocolError;
 use crate::machine::hub::{Hub, Incoming};
+use crate::machine::{Event, ProtocolError};
 use crate::wire::{Kind, Message, Offer};
 
 impl Server {
@@ -130,6 +134,9 @@ impl Server {
         }
         let (here, missing): (Vec<u32>, Vec<u32>) = workers.partition(|worker| here(*worker));
         self.state = State::Running;
+        if self.renewing.is_some() && hub.setup.resumed.is_none() && !self.commit.state().is_empty() {
+            hub.event(Event::OuterLost);
+        }
         hub.has_parameters = true;
         hub.set_alarm(None);
         for worker in missing {

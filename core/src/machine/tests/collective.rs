@@ -3,11 +3,7 @@
 use alloc::vec::Vec;
 
 use super::*;
-use crate::machine::collective::{self, Collective};
-use crate::machine::commit;
-use crate::machine::host::Host;
-use crate::machine::hub::Port;
-use crate::recipe::Topology;
+use crate::recipe::{Outer, Topology};
 use crate::wire::{Commit, Leave, Part, Report};
 
 /// A chain of workers: `k` sends its means to `k - 1`, and results to `k + 1`.
@@ -353,17 +349,14 @@ fn in_a_ring_each_chunk_has_another_root() {
     r.expect_ready(1).expect_view(-2.0).expect_idle();
 }
 
-/// A member of a collective whose commit step has two vectors of its own.
+/// A member of a collective with an outer optimizer, which has two vectors of its own.
 fn stateful(me: u32) -> Trace {
     let cluster = Cluster { workers: 2, servers: 0 };
     let patience = Patience::new(Duration::from_secs(1));
-    let setup = Setup { incarnation: OWN, patience, ..Setup::new(PeerId(me), cluster, chain(), &Layout::flat(LEN), 0) };
-    let open = |hub: &mut Port<'_, collective::Job>| {
-        let recipe = hub.setup.recipe;
-        let commit = commit::Commit::with_state(&recipe, LEN, 2, &mut hub.vectors);
-        Collective::with_commit(hub, commit)
-    };
-    trace_machine(Node(alloc::boxed::Box::new(Host::new(setup.clone(), open))), setup)
+    let outer = Outer::Adam { mu: 0.9, beta: 0.99, rate: 0.01, floor: 1e-3 };
+    let recipe = chain().with_outer(outer);
+    let setup = Setup { incarnation: OWN, patience, ..Setup::new(PeerId(me), cluster, recipe, &Layout::flat(LEN), 0) };
+    trace_machine(Node::new(setup.clone()).unwrap(), setup)
 }
 
 /// A newcomer needs all of the donor's state: an outer optimizer without its momentum would go another way.

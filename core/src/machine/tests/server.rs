@@ -3,7 +3,7 @@
 use alloc::string::ToString;
 
 use super::*;
-use crate::recipe::{Codec, Staleness, TopK, Topology};
+use crate::recipe::{Codec, Mu, Outer, Staleness, TopK, Topology};
 use crate::status::Presence;
 use crate::wire::Offer;
 
@@ -238,6 +238,21 @@ fn a_worker_that_was_lost_before_its_offer_is_heard_when_it_is_back() {
     s.at(1100).hello_of(1, 1, true).expect_event(joined(1, 1)).expect_idle();
     s.send(1, offer(5, 6), 2.0).expect_params(1, 5, 7, 3).expect_idle();
     s.push(1, 6, 7, 0.5).expect_params(1, 6, 8, 3).expect_idle();
+}
+
+/// Workers hold the parameters of a server that starts again, and not the state of its optimizer.
+#[test]
+fn a_restarted_server_says_that_its_outer_optimizer_begins_anew() {
+    let outer = Outer::Momentum { mu: Mu::Fixed(0.5), rate: 1.0, look: false };
+    let recipe = Recipe::asynchronous().with_lambda(1.0).with_outer(outer);
+    let mut s = trace(recipe, 1, 1);
+    s.hello_of(0, 1, true).expect_event(joined(0, 1)).at(10).send(0, offer(4, 7), 1.0);
+    s.expect_event(Event::OuterLost).expect_params(0, 4, 7, 3).expect_idle();
+    // The first velocity is the update.
+    s.push(0, 5, 7, 0.5).expect_params(0, 5, 8, 4).expect_view(0.5);
+    s.push(0, 6, 8, 0.5).expect_params(0, 6, 9, 5).expect_view(-0.25);
+    // A new server has none to lose.
+    server(recipe, 1);
 }
 
 fn silence(span_ms: u32) -> Message {

@@ -202,7 +202,7 @@ impl Worker {
             flushed: false,
             weight: 0,
             lead_max: lead_max(&setup.recipe),
-            own_scale: own_scale(setup.recipe.merge, setup.cluster.workers),
+            own_scale: own_scale(&setup.recipe, setup.cluster.workers),
             state: State::Joining,
         };
         for encoding in [&worker.encoding, &worker.pull].into_iter().filter(|encoding| !encoding.is_plain()) {

@@ -69,11 +69,13 @@ pub(crate) fn merging(recipe: &Recipe, workers: u32, len: usize, vectors: &mut V
     }
 }
 
-/// The factor on a worker's own update until the servers have merged it: the share that it will have in the parameters.
-pub(crate) fn own_scale(merge: Merge, workers: u32) -> f32 {
-    match merge {
+/// The factor on a worker's own update until the servers have merged it: the share that it will have in the parameters
+/// at first. What an outer optimizer makes of it later comes with their answers.
+pub(crate) fn own_scale(recipe: &Recipe, workers: u32) -> f32 {
+    let merged = match recipe.merge {
         Merge::Sum { lambda } => lambda.of(workers),
         Merge::Softsync { updates } => 1.0 / updates as f32,
         Merge::Mean => 1.0,
-    }
+    };
+    merged * recipe.outer.first_gain(workers)
 }

@@ -1,0 +1,149 @@
+//! The outer axis: the optimizer that turns merged updates into new parameters, at the servers or at every member of a
+//! tree, ring or mesh with rounds.
+
+use core::fmt;
+use core::str::FromStr;
+
+use super::{ConfigError, check_range};
+use crate::kernel::outer::Step;
+
+/// The outer optimizer. Its state belongs to the parameters: checkpoints save it, and newcomers get it.
+///
+/// `d` is the merged update: what is subtracted from the parameters without an outer optimizer.
+#[derive(Copy, Clone, Debug, Default, PartialEq)]
+pub enum Outer {
+    /// The merged update is subtracted as it is.
+    #[default]
+    None,
+    /// `v = mu v + rate d`, and `v` is subtracted (block momentum, Chen and Huo 2016; SlowMo, Wang et al. 2020).
+    Momentum {
+        /// The share of the velocity that is kept.
+        mu: Mu,
+        /// Factor on the merged update: the block rate. Finite and above 0.
+        rate: f32,
+        /// Nesterov's form: `rate d + mu v` is subtracted (Chen and Huo 2016; DiLoCo, Douillard et al. 2023).
+        look: bool,
+    },
+    /// `s = s + d d`, and `rate d / sqrt(s + floor)` is subtracted (Duchi et al. 2011; Downpour, Dean et al. 2012). A
+    /// learning rate of the workers that stays the same cancels.
+    Adagrad {
+        /// Factor on the step. Finite and above 0.
+        rate: f32,
+        /// Keeps the first steps finite. Finite and above 0.
+        floor: f32,
+    },
+    /// `m = mu m + (1 - mu) d`, `s = beta s + (1 - beta) d d`, and `rate m / (sqrt(s) + floor)` is subtracted (Kingma and
+    /// Ba 2015, without correction of the bias; Reddi et al. 2021).
+    Adam {
+        /// The share of the mean that is kept, from 0 to below 1.
+        mu: f32,
+        /// The share of the mean square that is kept, from 0 to below 1.
+        beta: f32,
+        /// Factor on the step. Finite and above 0.
+        rate: f32,
+        /// Keeps steps of elements with small updates finite. Finite and above 0.
+        floor: f32,
+    },
+}
+
+/// The momentum of an outer optimizer: a number, or `1-1/n` for n workers (Chen and Huo 2016).
+#[derive(Copy, Clone, Debug, PartialEq)]
+pub enum Mu {
+    /// This number, from 0 to below 1.
+    Fixed(f32),
+    /// 1 - 1/n: n workers then move the parameters as far as one worker does that takes all their steps.
+    PerWorker,
+}
+
+/// A text that is no momentum.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub struct MuParseError;
+
+impl Mu {
+    /// The number for a cluster of so many workers.
+    pub fn of(self, workers: u32) -> f32 {
+        match self {
+            Self::Fixed(mu) => mu,
+            Self::PerWorker => 1.0 - 1.0 / workers.max(1) as f32,
+        }
+    }
+}
+
+impl From<f32> for Mu {
+    fn from(mu: f32) -> Self {
+        Self::Fixed(mu)
+    }
+}
+
+impl fmt::Display for Mu {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Fixed(mu) => write!(f, "{mu}"),
+            Self::PerWorker => f.write_str("1-1/n"),
+        }
+    }
+}
+
+impl FromStr for Mu {
+    type Err = MuParseError;
+
+    fn from_str(text: &str) -> Result<Self, MuParseError> {
+        match text {
+            "1-1/n" => Ok(Self::PerWorker),
+            _ => text.parse().map(Self::Fixed).map_err(|_| MuParseError),
+        }
+    }
+}
+
+impl Outer {
+    /// The step of a cluster of so many workers.
+    pub(crate) fn step(self, workers: u32) -> Option<Step> {
+        Some(match self {
+            Self::None => return None,
+            Self::Momentum { mu, rate, look } => Step::Momentum { mu: mu.of(workers), rate, look },
+            Self::Adagrad { rate, floor } => Step::Adagrad { rate, floor },
+            Self::Adam { mu, beta, rate, floor } => Step::Adam { mu, beta, rate, floor },
+        })
+    }
+
+    /// How far a merged update moves the parameters in all, relative to its own length. Steps of Adagrad and Adam have a
+    /// length of their own, and count as 1.
+    pub(crate) fn gain(self, workers: u32) -> f32 {
+        match self {
+            Self::Momentum { mu, rate, .. } => rate / (1.0 - mu.of(workers)),
+            Self::None | Self::Adagrad { .. } | Self::Adam { .. } => 1.0,
+        }
+    }
+
+    /// How far a merged update moves the parameters at once.
+    pub(crate) fn first_gain(self, workers: u32) -> f32 {
+        match self {
+            Self::Momentum { mu, rate, look: true } => rate * (1.0 + mu.of(workers)),
+            Self::Momentum { rate, .. } => rate,
+            Self::None | Self::Adagrad { .. } | Self::Adam { .. } => 1.0,
+        }
+    }
+
+    pub(crate) fn check(self) -> Result<(), ConfigError> {
+        let positive =
+            |field, value: f32| check_range(field, "a finite number above 0", value, value > 0.0 && value.is_finite());
+        let share = |field, value: f32| check_range(field, "from 0 to below 1", value, (0.0..1.0).contains(&value));
+        match self {
+            Self::None => Ok(()),
+            Self::Momentum { mu, rate, .. } => {
+                positive("rate", rate)?;
+                if let Mu::Fixed(mu) = mu { share("mu", mu) } else { Ok(()) }
+            }
+            Self::Adagrad { rate, floor } => {
+                positive("rate", rate)?;
+                positive("floor", floor)
+            }
+            Self::Adam { mu, beta, rate, floor } => {
+                share("mu", mu)?;
+                share("beta", beta)?;
+                positive("rate", rate)?;
+                positive("floor", floor)
+            }
+        }
+    }
+}
