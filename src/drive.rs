@@ -6,7 +6,7 @@ use std::task::Waker;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use gradwire_core::{Event, Failure, Layout, Status};
+use gradwire_core::{Event, Failure, Instant as Moment, Layout, Status};
 
 use crate::error::Error;
 use crate::mailbox::{Answer, Answers, Mailbox, ReadStatus, Request};
@@ -153,6 +153,11 @@ impl Drive {
 
     pub(crate) fn report_progress(&self, loss: f32, accuracy: f32) {
         self.mailbox.set_progress(loss, accuracy);
+    }
+
+    /// The present moment, by the clock of this node.
+    pub(crate) fn now(&self) -> Moment {
+        Moment::ORIGIN.after(self.mailbox.elapsed())
     }
 
     pub(crate) fn waits(&self) -> &Waits {

@@ -68,13 +68,14 @@ impl Exchange {
         }
         self.clock = clock;
         self.spare = Some(spare);
-        self.local.start(params, view.floats());
+        self.local.start(params, view.floats(), self.drive.now());
         Ok(Beginning { restored, moment, outdated })
     }
 
     /// One step with an update that [`check_vector`](Self::check_vector) has accepted.
     pub(crate) fn step(&mut self, params: &mut [f32], update: &[f32], examples: u32) -> Result<(), Error> {
-        let weight = self.local.step(params, update, examples, contribution(&mut self.spare));
+        let now = self.drive.now();
+        let weight = self.local.step(params, update, examples, contribution(&mut self.spare), now);
         // Without a base, the contribution is the update itself.
         let checked = !self.local.can_tell_update();
         self.synchronise(params, &mut [], weight, checked)
@@ -82,7 +83,8 @@ impl Exchange {
 
     /// One step whose parameters and optimizer vectors [`check_vector`](Self::check_vector) has accepted.
     pub(crate) fn sync(&mut self, params: &mut [f32], state: &mut [&mut [f32]], examples: u32) -> Result<(), Error> {
-        let weight = self.local.stepped(params, examples, contribution(&mut self.spare));
+        let now = self.drive.now();
+        let weight = self.local.stepped(params, examples, contribution(&mut self.spare), now);
         // Parameters travel as they are. Differences of parameters can overflow.
         let checked = self.recipe.payload() == Payload::Parameters;
         self.synchronise(params, state, weight, checked)
@@ -133,7 +135,9 @@ impl Exchange {
                     return Ok(ended);
                 }
                 // At once: if the next round fails, `params` keep the result of this round.
-                Departure::Round { view, changed } => self.local.take(params, view.floats(), changed),
+                Departure::Round { view, changed } => {
+                    self.local.take(params, view.floats(), changed, self.drive.now());
+                }
             }
             departure = self.drive.call(purpose, WaitKind::Leave, NextRound)?;
         }
@@ -167,7 +171,7 @@ impl Exchange {
         let Stepped { clock, view, changed, spare } = self.drive.call("take a step", WaitKind::Step, request)?;
         self.clock = clock;
         self.spare = Some(spare);
-        self.local.take(params, view.floats(), changed);
+        self.local.take(params, view.floats(), changed, self.drive.now());
         match self.recipe.optimizer() {
             OptimizerState::Average if changed => {
                 for (vector, from) in state.iter_mut().zip(view.floats()[len..].chunks(len)) {

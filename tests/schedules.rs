@@ -60,6 +60,8 @@ fn assert_coverage(all: &[(Kind, Coverage)]) {
         ("coordinator of a mesh restarted", reached(|it| it.resumed, &[Kind::Gather])),
         ("member rejoined a collective", reached(|it| it.rejoined, &collectives)),
         ("coordinator restarted", reached(|it| it.resumed, &collectives)),
+        ("round of unequal workers repeated in a new view", reached(|it| it.views, &[Kind::Timed])),
+        ("worker of unequal speed rejoined", reached(|it| it.rejoined, &[Kind::Timed])),
         ("reconnected", reached(|it| it.reconnects, &Kind::ALL)),
         ("message sent again", reached(|it| it.resent, &Kind::ALL)),
         ("body broken off", reached(|it| it.torn, &servers)),

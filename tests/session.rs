@@ -142,6 +142,28 @@ fn sync_in_place_equals_step_with_the_same_updates() {
     }
 }
 
+/// A session measures its periods in seconds by its own clock.
+#[test]
+fn a_period_in_seconds_ends_when_its_time_is_over() {
+    let recipe: Recipe = "sync period=3s".parse().unwrap();
+    let clocks = run(recipe, 2, |_, mut session: Session, mut params: Vec<f32>| {
+        let mut take = |session: &mut Session| {
+            session.step(&mut params, &[1.0 / 64.0; LEN], 4).unwrap();
+            session.status().unwrap().clock.0
+        };
+        let before = (0..20).map(|_| take(&mut session)).max();
+        thread::sleep(Duration::from_millis(3100));
+        let after = take(&mut session);
+        let next = take(&mut session);
+        session.finish(&mut params).unwrap();
+        (before, after, next, params)
+    });
+    for (before, after, next, params) in clocks {
+        assert_eq!((before, after, next), (Some(0), 1, 1));
+        assert_eq!(params, [0.5 - 22.0 / 64.0; LEN]);
+    }
+}
+
 /// Momentum is averaged, set to zero or left as it is, by the recipe's policy.
 #[test]
 fn optimizer_state_follows_its_policy() {

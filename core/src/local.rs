@@ -9,12 +9,15 @@ use crate::kernel::apply;
 use crate::kernel::tier::Tier;
 use crate::recipe::{Payload, Period, Recipe};
 use crate::rule::period::LocalSteps;
+use crate::time::Instant;
 
 /// The local steps of a worker.
 ///
 /// Protocol of use: [`start`](Self::start) once, then [`step`](Self::step) or [`stepped`](Self::stepped) per local
 /// step. If that returns a number of examples, a synchronisation is due: the host gives the contribution to its
 /// machine, waits, and calls [`take`](Self::take) with the machine's view.
+///
+/// A period in seconds goes by the moments `now` that the host passes in, by a clock of its own choice.
 ///
 /// `params` and `update` have the length of the layout. The machine's vectors are longer if optimizer vectors travel
 /// with the parameters; the host fills and reads these tails itself.
@@ -44,32 +47,47 @@ impl Local {
     }
 
     /// Copies the common initial parameters from the machine's view. With `payload=updates`, allocates and fills the
-    /// base vector.
-    pub fn start(&mut self, params: &mut [f32], view: &[f32]) {
+    /// base vector. The first period begins now.
+    pub fn start(&mut self, params: &mut [f32], view: &[f32], now: Instant) {
+        self.steps.begin(now);
         params.copy_from_slice(&view[..params.len()]);
         if self.recipe.payload == Payload::Updates {
             self.base = params.to_vec();
         }
     }
 
-    /// Takes one local step: subtracts `update`, computed over `examples` examples, from `params`. If a synchronisation
-    /// is due, fills `contribution` and returns the number of examples behind it; [`take`](Self::take) must follow.
-    pub fn step(&mut self, params: &mut [f32], update: &[f32], examples: u32, contribution: &mut [f32]) -> Option<u64> {
+    /// Takes one local step, which ends now: subtracts `update`, computed over `examples` examples, from `params`. If a
+    /// synchronisation is due, fills `contribution` and returns the number of examples behind it; [`take`](Self::take)
+    /// must follow.
+    pub fn step(
+        &mut self,
+        params: &mut [f32],
+        update: &[f32],
+        examples: u32,
+        contribution: &mut [f32],
+        now: Instant,
+    ) -> Option<u64> {
         if self.recipe.payload == Payload::Updates && self.recipe.period == Period::every(1) {
             // The update is the contribution, so the base vector is not needed: free its memory.
             self.base = Vec::new();
             contribution[..update.len()].copy_from_slice(update);
-            return self.steps.take(examples);
+            return self.steps.take(examples, now);
         }
+        let alone = self.steps.is_at_rest() && self.recipe.period.is_measured();
         apply::in_place(Tier::best(), params, update, 1.0);
-        self.stepped(params, examples, contribution)
+        let weight = self.stepped(params, examples, contribution, now)?;
+        if alone && self.recipe.payload == Payload::Updates {
+            // As with a period of 1: the update itself, without the rounding of a difference of parameters.
+            contribution[..update.len()].copy_from_slice(update);
+        }
+        Some(weight)
     }
 
     /// Takes one local step that the caller's optimizer has already applied to `params`. Otherwise as
     /// [`step`](Self::step). Requires [`can_tell_update`](Self::can_tell_update).
-    pub fn stepped(&mut self, params: &[f32], examples: u32, contribution: &mut [f32]) -> Option<u64> {
+    pub fn stepped(&mut self, params: &[f32], examples: u32, contribution: &mut [f32], now: Instant) -> Option<u64> {
         // Between synchronisations only the counter changes: parameters and base hold all that a contribution needs.
-        let weight = self.steps.take(examples)?;
+        let weight = self.steps.take(examples, now)?;
         self.contribute(params, contribution);
         Some(weight)
     }
@@ -78,7 +96,8 @@ impl Local {
     /// and examples. Requires `payload=updates` with period 1.
     pub fn step_elsewhere(&mut self, examples: u32) -> Option<u64> {
         self.base = Vec::new();
-        self.steps.take(examples)
+        // Only a period in seconds depends on the time.
+        self.steps.take(examples, Instant::ORIGIN)
     }
 
     /// True if the contribution can be computed from the parameters alone, as [`stepped`](Self::stepped) does. False
@@ -105,8 +124,9 @@ impl Local {
     }
 
     /// Ends a synchronisation: copies the machine's view to `params`. `changed`: false if the view is the same as after
-    /// the previous synchronisation.
-    pub fn take(&mut self, params: &mut [f32], view: &[f32], changed: bool) {
+    /// the previous synchronisation. The next period begins now.
+    pub fn take(&mut self, params: &mut [f32], view: &[f32], changed: bool, now: Instant) {
+        self.steps.begin(now);
         let view = &view[..params.len()];
         if changed {
             params.copy_from_slice(view);

@@ -12,7 +12,11 @@ const FLAGS: &[(&str, &str, &str)] = &[
     ("topology", "topology", "Nodes between which vectors travel: servers, tree, ring or mesh"),
     ("recipe-pace", "pace", "When a worker goes on: synchronous, stale or asynchronous"),
     ("merge", "merge", "How updates are combined: mean, sum or softsync"),
-    ("period", "period", "Local steps between synchronisations (H), or a schedule such as 1,10@500"),
+    (
+        "period",
+        "period",
+        "Local steps between synchronisations (H), a time (20s), examples (4096ex), or stages (1,10@500)",
+    ),
     ("bound", "bound", "Clocks that a worker may be ahead of the slowest one (stale)"),
     ("updates", "updates", "Updates per application, c in the paper (softsync)"),
     ("lambda", "lambda", "Factor on every update (sum); 1/n: divide by the number of workers"),

@@ -272,6 +272,17 @@ fn bad_arguments_are_refused_by_name() {
     refused("--recipe asinc", 2, "(did you mean \"async\"?)");
     refused("--recip sync", 2, "'--recipe'");
     refused("--recipe averaging --period 0", 3, "period: expected at least 1, got 0");
+    refused(
+        "--recipe averaging --period 0s",
+        3,
+        "period: expected more than 0 s (period=1 synchronises at every step), got 0",
+    );
+    refused(
+        "--recipe averaging --period 20m",
+        2,
+        "period: expected steps, a time as in 20s, examples as in 4096ex, or stages",
+    );
+    refused("--recipe ssp --period 20s", 3, "a period in seconds requires pace=synchronous or asynchronous: ");
     refused("--recipe ssp --bound -1", 2, "bound: expected a whole number, 0 or more, got \"-1\"");
     refused("--recipe softsync --updates 9", 3, "updates: expected at most the number of workers (4), got 9");
     refused("--recipe mesh --tau 0", 3, "tau: expected a power of two from 2^-110 to 2^110, got 0");

@@ -344,6 +344,8 @@ fn recipe_seeds() -> Vec<Vec<u8>> {
         "async codec=topk density=0.1 pull=threshold pull_budget=500",
         "averaging period=1,10@500 optimizer=average",
         "pull=threshold pull_budget=00 warmup=3",
+        "averaging period=1,2.5s@500",
+        "sync period=4096ex",
     ];
     texts.iter().map(|text| text.as_bytes().to_vec()).collect()
 }

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use gradwire_core::kernel::KernelResult;
-use gradwire_core::recipe::{Codec, Merge, Pace, Topology};
+use gradwire_core::recipe::{Codec, Merge, Pace, Span, Topology};
 use gradwire_core::status::{LinkStatus, Role};
 use gradwire_core::wire::{HEADER_LEN, Header, Message, Push};
 use gradwire_core::{Event, PeerId, Recipe, ShardId, Status, shard_range};
@@ -97,7 +97,7 @@ impl Books {
                 return Err(Failure::Violation(text.clone()));
             }
             book.check_traffic(scenario, &status)?;
-            book.check_messages(scenario, &status)?;
+            book.check_messages(scenario, &status, truth)?;
             if !cluster.is_worker(node) && status.role == Role::Server {
                 check_staleness(scenario, &status, truth, pushes)?;
             }
@@ -200,7 +200,7 @@ impl Book {
         Ok(())
     }
 
-    fn check_messages(&self, scenario: &Scenario, status: &Status) -> Result<(), Failure> {
+    fn check_messages(&self, scenario: &Scenario, status: &Status, truth: &Truth) -> Result<(), Failure> {
         let (plan, me, counters) = (&scenario.plan, status.me, status.counters);
         // A message that the machine has taken back has not been sent, but counts as sent when it is sent again. And a
         // relay gets the messages of others again in a new view.
@@ -235,7 +235,7 @@ impl Book {
                     counters.empty,
                     self.empty
                 );
-                check_rounds(scenario, status)
+                check_rounds(scenario, status, truth)
             }
             Role::Worker => {
                 let sum = counters.applied + counters.duplicates + counters.late + counters.dropped + counters.empty;
@@ -352,12 +352,15 @@ fn dense(scenario: &Scenario, header: &Header) -> u64 {
 }
 
 /// Rounds that have changed something are counted, each once.
-fn check_rounds(scenario: &Scenario, status: &Status) -> Result<(), Failure> {
+fn check_rounds(scenario: &Scenario, status: &Status, truth: &Truth) -> Result<(), Failure> {
     let (me, counters, plan) = (status.me, status.counters, &scenario.plan);
     ensure!(counters.applied == counters.applications, "node {me} counts {counters:?}");
     if plan.cluster.is_worker(me) {
-        let period = u64::from(plan.recipe.period().at(0));
-        let rounds = plan.steps.div_ceil(period);
+        let rounds = match plan.recipe.period().span(0) {
+            Span::Steps(steps) => plan.steps.div_ceil(u64::from(steps)),
+            // The worker with the most of them.
+            Span::Time(_) | Span::Examples(_) => truth.rounds.iter().map(Vec::len).max().unwrap_or(0) as u64,
+        };
         // A member that took the state of another did not apply the round itself.
         ensure!(
             counters.applied == rounds || (status.view > 1 && counters.applied < rounds),

@@ -5,7 +5,7 @@
 
 use std::sync::{Arc, Mutex};
 
-use gradwire_core::recipe::{Codec, Lambda, Merge, Outer, Pace, Payload, Topology};
+use gradwire_core::recipe::{Codec, Lambda, Merge, Outer, Pace, Payload, Span, Topology};
 use gradwire_core::status::Presence;
 use gradwire_core::wire::{Message, Push};
 use gradwire_core::{Clock, Event, PeerId, Signal, Status};
@@ -111,7 +111,8 @@ pub fn run(scenario: &Scenario) -> Result<Coverage, Failure> {
     books.take(world.deeds());
     books.check(scenario, &world, &truth.lock().unwrap(), &pushes)?;
     after(scenario, &world, &truth.lock().unwrap(), &pushes)?;
-    if plan.recipe.is_synchronous() && crashing.is_empty() {
+    // When a period in seconds ends depends on delays.
+    if plan.recipe.is_synchronous() && crashing.is_empty() && scenario.kind != Kind::Timed {
         same_on_a_calm_network(scenario, &world)?;
     }
     coverage.count(scenario, &world);
@@ -170,7 +171,10 @@ impl Coverage {
 fn world(plan: &Plan, trainer: &Trainer) -> Result<World, Failure> {
     let app = |me: PeerId| {
         let random = Random::new(plan.seed, 100 + u64::from(me.0));
-        let app: Box<dyn App> = Box::new(Trainer { me, random, ..trainer.clone() });
+        // In these scenarios, workers are of unequal speed.
+        let slower = if matches!(plan.recipe.period().span(0), Span::Steps(_)) { 1 } else { 1 + me.0 };
+        let pace = trainer.pace * slower;
+        let app: Box<dyn App> = Box::new(Trainer { me, random, pace, ..trainer.clone() });
         app
     };
     World::new(plan.clone(), app).map_err(|error| Failure::Violation(error.to_string()))
@@ -274,6 +278,7 @@ fn after(scenario: &Scenario, world: &World, truth: &Truth, pushes: &[Push]) -> 
             merged_in_order(scenario, world, truth, pushes)
         }
         Kind::Coded => summed(scenario, world, truth),
+        Kind::Timed => timed(scenario, world, truth),
         // `run` compares the result with that of a calm network. A mean of encoded updates has no closed formula.
         Kind::CodedSync => Ok(()),
         Kind::Softsync => {
@@ -298,6 +303,42 @@ fn synchronous(scenario: &Scenario, world: &World, truth: &Truth) -> Result<(), 
     // A mean of encoded updates has no closed formula. `run` compares the result with that of a calm network.
     if plan.recipe.codec() == Codec::F32 {
         rounds_equal_the_reference(plan, truth)?;
+    }
+    for worker in (0..plan.cluster.workers).map(PeerId) {
+        let same = bits(world.params(worker)) == bits(world.params(PeerId(0)));
+        ensure!(same, "workers 0 and {worker} end with different parameters");
+    }
+    Ok(())
+}
+
+/// I-139, I-142, R5: without crashes, the parameters after each round are the mean of what each worker had contributed by
+/// then, weighted by examples, whatever the numbers of their steps; and all workers have them.
+fn timed(scenario: &Scenario, world: &World, truth: &Truth) -> Result<(), Failure> {
+    let plan = &scenario.plan;
+    if !scenario.crashing().is_empty() {
+        return Ok(());
+    }
+    let mut reference = Reference::new(&plan.recipe, plan.cluster.workers, &plan.initial);
+    let most = truth.rounds.iter().map(Vec::len).max().unwrap_or(0);
+    for round in 0..most {
+        let base = reference.params.clone();
+        // Workers that have taken all of their steps contribute no more.
+        let parts: Vec<_> = truth.rounds.iter().filter_map(|of| of.get(round)).collect();
+        for part in &parts {
+            let sum = part.sum.iter().map(|x| *x as f64 / 1024.0);
+            let contribution: Vec<f64> = match plan.recipe.payload() {
+                Payload::Updates => sum.collect(),
+                Payload::Parameters => base.iter().zip(sum).map(|(base, sum)| base - sum).collect(),
+            };
+            reference.push(&contribution, part.weight, reference.version);
+        }
+        reference.end_round();
+        for part in &parts {
+            let got = part.after.as_deref().unwrap_or_default();
+            close(&format!("after round {round}"), got, &reference.params, 1e-6 * (round + 1) as f64 * 8.0)?;
+            let same = bits(got) == bits(parts[0].after.as_deref().unwrap_or_default());
+            ensure!(same, "after round {round}, workers have different parameters");
+        }
     }
     for worker in (0..plan.cluster.workers).map(PeerId) {
         let same = bits(world.params(worker)) == bits(world.params(PeerId(0)));

@@ -31,6 +31,7 @@
 //! | I-27, I-28 | softsync applies groups of c updates; the last, smaller group is divided by its size | `softsync` |
 //! | I-36, R4 | a worker computes at most s clocks ahead of the slowest member (SSP) | `check_lead` |
 //! | I-40 | sent quanta plus residual equal the updates: no element is lost | `mesh` |
+//! | I-139, I-142 | periods in time and in examples: a round is the weighted mean of what each worker has by then | `timed` |
 //! | I-44, I-45 | replicas of a mesh are equal at the end, and contain all contributions | `mesh` |
 //! | R5 | replicas of a synchronous recipe are equal after every step | `synchronous` |
 //! | R12 | the same seed gives the same run | `tests/schedules.rs` |
@@ -62,6 +63,8 @@ pub struct Truth {
     pub contributed: Vec<Vec<i64>>,
     /// Examples and update of each contribution, by step and worker. Updates are in units of 2^-10.
     pub steps: BTreeMap<u64, BTreeMap<u32, (u32, Vec<i64>)>>,
+    /// The contributions of each worker in order, by worker: each is its part of one round of a synchronous recipe.
+    pub rounds: Vec<Vec<Round>>,
     /// Parameters after each step, by step and worker.
     pub after: BTreeMap<u64, BTreeMap<u32, Vec<f32>>>,
     /// The first violation that a worker has seen in its parameters.
@@ -71,8 +74,19 @@ pub struct Truth {
 impl Truth {
     /// The record of a run that has not begun, for `workers` workers and a vector of `len` elements.
     pub fn new(workers: u32, len: usize) -> Arc<Mutex<Self>> {
-        Arc::new(Mutex::new(Self { contributed: vec![vec![0; len]; workers as usize], ..Self::default() }))
+        let (contributed, rounds) = (vec![vec![0; len]; workers as usize], vec![Vec::new(); workers as usize]);
+        Arc::new(Mutex::new(Self { contributed, rounds, ..Self::default() }))
     }
+}
+
+/// A worker's part of a round.
+#[derive(Clone, Debug)]
+pub struct Round {
+    pub weight: u64,
+    /// The sum of its updates, in units of 2^-10.
+    pub sum: Vec<i64>,
+    /// The worker's parameters after the round.
+    pub after: Option<Vec<f32>>,
 }
 
 /// The training loop of a simulated worker: it contributes random integers, and checks the parameters that it sees.
@@ -93,6 +107,8 @@ pub struct Trainer {
     pub sees_own: bool,
     /// Check that step c sees the first `c - lag` updates of every worker. Only valid in runs without crashes.
     pub lag: Option<u64>,
+    /// The sum of the updates since the last contribution, in units of 2^-10.
+    pub local: Vec<i64>,
     pub truth: Arc<Mutex<Truth>>,
 }
 
@@ -108,6 +124,7 @@ impl Trainer {
             own: None,
             sees_own: false,
             lag: None,
+            local: Vec::new(),
             truth: Arc::clone(truth),
         }
     }
@@ -156,13 +173,25 @@ impl App for Trainer {
         for (sum, x) in truth.contributed[mine].iter_mut().zip(&units) {
             *sum += x;
         }
+        self.local.resize(units.len(), 0);
+        self.local.iter_mut().zip(&units).for_each(|(sum, x)| *sum += x);
         let examples = 1 + self.random.below(4) as u32;
         truth.steps.entry(step).or_default().insert(self.me.0, (examples, units));
         self.own = Some(seen - UNIT);
         examples
     }
 
+    fn contributes(&mut self, _step: u64, weight: u64) {
+        let round = Round { weight, sum: std::mem::take(&mut self.local), after: None };
+        self.truth.lock().unwrap().rounds[self.me.index()].push(round);
+    }
+
     fn done(&mut self, step: u64, params: &[f32]) {
-        self.truth.lock().unwrap().after.entry(step).or_default().insert(self.me.0, params.to_vec());
+        let mut truth = self.truth.lock().unwrap();
+        // The first step after a contribution is the one that ends with it.
+        if let Some(round) = truth.rounds[self.me.index()].last_mut() {
+            round.after.get_or_insert_with(|| params.to_vec());
+        }
+        truth.after.entry(step).or_default().insert(self.me.0, params.to_vec());
     }
 }

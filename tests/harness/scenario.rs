@@ -5,7 +5,7 @@
 //! own.
 
 use gradwire_core::recipe::{
-    Codec, Control, Correction, End, Lambda, Mu, Outer, Pace, Staleness, Threshold, TopK, Topology,
+    Codec, Control, Correction, End, Lambda, Mu, Outer, Pace, Span, Staleness, Threshold, TopK, Topology,
 };
 use gradwire_core::{Cluster, Duration, Instant, Layout, Patience, PeerId, Recipe};
 use gradwire_sim::{Effort, Fault, Network, Plan, Random};
@@ -38,10 +38,12 @@ pub enum Kind {
     CodedTree,
     /// Rounds of a mesh.
     Gather,
+    /// Rounds whose periods are a time, or a number of examples, of workers with unequal speeds.
+    Timed,
 }
 
 impl Kind {
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::Tree,
         Self::Averaging,
         Self::ServerSync,
@@ -55,6 +57,7 @@ impl Kind {
         Self::CodedSync,
         Self::CodedTree,
         Self::Gather,
+        Self::Timed,
     ];
 }
 
@@ -123,6 +126,21 @@ fn outer(seed: u64, recipe: Recipe) -> Recipe {
         6 => Outer::Adagrad { rate: 1.0 / 64.0, floor: 1e-6 },
         _ => Outer::Adam { mu: 0.75, beta: 0.875, rate: 1.0 / 64.0, floor: 1e-3 },
     })
+}
+
+/// A recipe with a period in seconds or in examples: in a tree, in a ring, or at servers.
+fn timed(seed: u64, servers: Topology) -> Recipe {
+    let mut random = Random::new(seed, 15);
+    let span = match random.chance(0.3) {
+        true => Span::Examples(1 + random.below(12)),
+        false => Span::Time(Duration::from_micros(1 + random.below(20_000))),
+    };
+    match random.below(3) {
+        0 => collective(seed, Recipe::averaging(1)),
+        1 => collective(seed, Recipe::sync()),
+        _ => Recipe::sync().with_topology(servers),
+    }
+    .with_period(span)
 }
 
 /// What becomes of the residuals at the end.
@@ -240,6 +258,7 @@ impl Scenario {
             Kind::ServerSync if matches!(seed % 7, 1 | 4 | 6) => Kind::CodedSync,
             Kind::Tree if matches!(seed % 7, 1 | 2 | 5) => Kind::CodedTree,
             Kind::SspZero if matches!(seed % 7, 1 | 2 | 5) => Kind::Gather,
+            Kind::Averaging if matches!(seed % 7, 0 | 3 | 5) => Kind::Timed,
             kind => kind,
         };
         let workers = 1 + random.below(6) as u32;
@@ -256,6 +275,7 @@ impl Scenario {
             }
             Kind::Gather => gather(seed),
             Kind::Averaging => collective(seed, Recipe::averaging(1 + random.below(3) as u32)),
+            Kind::Timed => timed(seed, servers),
             Kind::ServerSync => Recipe::sync().with_topology(servers),
             Kind::Async => Recipe::asynchronous()
                 .with_lambda(1.0)

@@ -327,6 +327,13 @@ impl Recipe {
                 OWN_UPDATES,
             ),
             (
+                self.period.has_time() && matches!(self.pace, Pace::Stale { bound: 1.. }),
+                "a period in seconds",
+                "pace=synchronous or asynchronous",
+                "the bound counts periods, and workers of any speed have equally many periods of equal time; use a \
+                 number of steps with pace=stale",
+            ),
+            (
                 !self.codec.is_sparse() && self.correction != Correction::none(),
                 "momentum, warmup, ramp or starters",
                 "codec=threshold or topk",

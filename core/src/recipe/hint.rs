@@ -2,7 +2,7 @@
 
 use core::fmt;
 
-use super::{Codec, Correction, Mu, Outer, Recipe, TopK};
+use super::{Codec, Correction, Mu, Outer, Recipe, Span, TopK};
 use crate::recipe::Control;
 
 /// An outer momentum from which on a short period harms: with 0.9 and periods of 16 to 64 steps, the loss of fine-tuned
@@ -50,8 +50,8 @@ impl Recipe {
     pub fn hints(&self, messages: Option<u64>) -> impl Iterator<Item = Hint> + use<> {
         let dense_pull = self.needs_servers() && self.codec.is_sparse() && self.pull == Codec::F32;
         let late = messages.and_then(|messages| self.correction.late_elements(&self.codec, messages));
-        let outer = match (self.outer, self.period.at(0)) {
-            (Outer::Momentum { mu: Mu::Fixed(mu), .. }, period @ ..LONG_PERIOD) if mu >= LARGE_MU => {
+        let outer = match (self.outer, self.period.span(0)) {
+            (Outer::Momentum { mu: Mu::Fixed(mu), .. }, Span::Steps(period @ ..LONG_PERIOD)) if mu >= LARGE_MU => {
                 Some(Hint::OuterMomentum { mu: f64::from(mu), period })
             }
             _ => None,
@@ -145,7 +145,8 @@ mod tests {
         assert_eq!(hints("sparse density=0.125 warmup=1", Some(2)), []);
         let momentum = [Hint::OuterMomentum { mu: f64::from(0.9f32), period: 10 }];
         assert_eq!(hints("fedavgm period=10", None), momentum);
-        for quiet in ["fedavgm", "fedavgm period=10 mu=0.7", "diloco", "bmuf period=1", "fedadam"] {
+        for quiet in ["fedavgm", "fedavgm period=10 mu=0.7", "fedavgm period=20s", "diloco", "bmuf period=1", "fedadam"]
+        {
             assert_eq!(hints(quiet, None), [], "{quiet}");
         }
         assert_eq!(hints("dgc", Some(300)), []);

@@ -23,6 +23,8 @@
 //! | | `parameters` | | workers send their parameters |
 //! | [`period`](Period) | **`1`**, `2`, … | | local steps between synchronisations |
 //! | | `1,10@500` | | stages: 1, and 10 from local step 500 on |
+//! | | `20s`, `500ms` | | a time: faster workers take more steps |
+//! | | `4096ex` | | examples of the worker's steps |
 //! | [`topology`](Topology) | `servers` | `shards=1` | parameter servers |
 //! | | **`tree`** | `fan_in=2 chunk=65536` | reduce and broadcast over a tree of the workers |
 //! | | `ring` | `chunk=65536` | reduce and broadcast around a ring |
@@ -155,7 +157,7 @@ pub use end::End;
 pub use hint::Hint;
 pub use lambda::{Lambda, LambdaParseError};
 pub use outer::{Mu, MuParseError, Outer};
-pub use period::{Period, PeriodParseError};
+pub use period::{Period, PeriodParseError, Span};
 pub use presets::{PRESETS, Preset};
 pub use staleness::{Scaling, Staleness};
 pub use text::RecipeParseError;

@@ -202,9 +202,7 @@ impl Recipe {
         let unknown = || Err(unknown_key(key));
         match key {
             "payload" => self.payload = choice("payload", value, PAYLOADS)?,
-            "period" => {
-                self.period = number::<Period>("period", "steps, or steps@from stages joined by commas", value)?
-            }
+            "period" => self.period = number::<Period>("period", PERIOD, value)?,
             "topology" => self.topology = choice("topology", value, TOPOLOGIES)?,
             "pace" => self.pace = choice("pace", value, PACES)?,
             "merge" => self.merge = choice("merge", value, MERGES)?,
@@ -284,6 +282,8 @@ impl Recipe {
 
 const WHOLE: &str = "a whole number, 0 or more";
 const NUMBER: &str = "a number";
+const PERIOD: &str = "steps, a time as in 20s, examples as in 4096ex, or stages as in 1,10@500 of which only the last may be \
+                      other than steps";
 
 /// The values of a key, in words for error messages, and by name.
 type Choices<T> = (&'static str, &'static [(&'static str, T)]);
@@ -554,6 +554,11 @@ mod tests {
         assert_eq!(error("slowmo rate=0"), "rate: expected a finite number above 0, got 0");
         assert_eq!(error("sync outer=adagrad floor=inf"), "floor: expected a finite number above 0, got inf");
         assert_eq!(error("averaging period=0"), "period: expected at least 1, got 0");
+        let every = "(period=1 synchronises at every step), got 0";
+        assert_eq!(error("averaging period=0s"), alloc::format!("period: expected more than 0 s {every}"));
+        assert_eq!(error("averaging period=1,0ms@5"), alloc::format!("period: expected more than 0 s {every}"));
+        assert_eq!(error("sync period=0ex"), alloc::format!("period: expected at least 1 example {every}"));
+        assert!(error("ssp period=20s").starts_with("a period in seconds requires pace=synchronous or asynchronous: "));
         assert_eq!(error("mesh tau=0"), "tau: expected a power of two from 2^-110 to 2^110, got 0");
         assert_eq!(error("mesh tau=NaN"), "tau: expected a power of two from 2^-110 to 2^110, got NaN");
         assert_eq!(error("mesh tau=-1"), "tau: expected a power of two from 2^-110 to 2^110, got -1");

@@ -18,6 +18,10 @@ pub trait App: Send {
     /// the weight of the update.
     fn update(&mut self, step: u64, params: &[f32], update: &mut [f32]) -> u32;
 
+    /// Called when a contribution of `weight` examples is made: after step `step`, or at the end of the run instead of
+    /// it. [`done`](Self::done) for the same step follows with the parameters of the synchronisation.
+    fn contributes(&mut self, _step: u64, _weight: u64) {}
+
     /// Called at the end of a step, after its synchronisation if there was one. `params` are the new parameters.
     fn done(&mut self, _step: u64, _params: &[f32]) {}
 }

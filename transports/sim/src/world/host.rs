@@ -12,17 +12,17 @@ impl World {
 
     pub(super) fn on_signal(&mut self, me: PeerId, signal: Signal) {
         self.record(me, Entry::Signal(signal));
-        let len = self.plan.layout.len();
+        let (len, now) = (self.plan.layout.len(), self.now);
         let node = &mut self.nodes[me.index()];
         let Some(machine) = node.machine.as_ref() else { return };
         let view = Segment::floats(machine.view(), 0, len);
         match signal {
             Signal::Joined { .. } => {
-                node.local.start(&mut node.params, node.pool.floats(view));
+                node.local.start(&mut node.params, node.pool.floats(view), now);
                 self.compute_next(me);
             }
             Signal::Ready { changed, .. } => {
-                node.local.take(&mut node.params, node.pool.floats(view), changed);
+                node.local.take(&mut node.params, node.pool.floats(view), changed, now);
                 if node.phase == Phase::Finishing {
                     self.step_machine(me, 0);
                 } else {
@@ -57,7 +57,7 @@ impl World {
     }
 
     pub(super) fn on_computed(&mut self, me: PeerId) -> Option<PeerId> {
-        let len = self.plan.layout.len();
+        let (len, now) = (self.plan.layout.len(), self.now);
         let node = &mut self.nodes[me.index()];
         if node.life != Life::Up {
             return None;
@@ -69,8 +69,9 @@ impl World {
         let examples = app.update(node.step, &node.params, &mut node.update);
         let contribution = Segment::floats(node.machine.as_ref()?.contribution(), 0, len);
         let contribution = node.pool.floats_mut(contribution);
-        match node.local.step(&mut node.params, &node.update, examples, contribution) {
+        match node.local.step(&mut node.params, &node.update, examples, contribution, now) {
             Some(weight) => {
+                app.contributes(node.step, weight);
                 node.phase = Phase::Syncing;
                 self.step_machine(me, weight);
             }
@@ -103,6 +104,9 @@ impl World {
         let node = &mut self.nodes[me.index()];
         let contribution = Segment::floats(node.machine.as_ref()?.contribution(), 0, len);
         if let Some(weight) = node.local.rest(&node.params, node.pool.floats_mut(contribution)) {
+            if let Some(app) = node.app.as_mut() {
+                app.contributes(node.step, weight);
+            }
             node.phase = Phase::Syncing;
             self.step_machine(me, weight);
             return Some(me);

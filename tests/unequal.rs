@@ -1,0 +1,140 @@
+//! Machines of unequal speed in virtual time: how much of the time they compute, and that a period in seconds is a
+//! period in steps where all speeds are equal.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+#[path = "../benches/unequal/machines.rs"]
+mod machines;
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use gradwire_core::{Cluster, Instant, Layout, Patience, PeerId, Recipe};
+use gradwire_sim::{App, Fault, Halt, Network, Plan, World};
+use machines::{STEP_MS, run};
+
+fn recipe(text: &str) -> Recipe {
+    text.parse().unwrap()
+}
+
+/// A fixed period keeps the machines waiting for the slowest one: the mean of its speed over theirs is 46 %.
+#[test]
+fn a_fixed_period_leaves_machines_idle() {
+    for text in ["sync", "sync period=20", "averaging period=20 topology=ring", "hardsync period=5"] {
+        let busy = run(recipe(text), STEP_MS, 1, &[999]).mean_busy();
+        assert!((0.44..0.47).contains(&busy), "{text}: {busy}");
+    }
+}
+
+/// I-140: a worker computes for at least 1 - step / period of the time, whatever the speeds.
+#[test]
+fn a_period_in_seconds_keeps_machines_busy() {
+    for text in ["sync period=20s", "averaging period=20s topology=ring", "hardsync period=20s"] {
+        let outcome = run(recipe(text), STEP_MS, 1, &[999]);
+        for (busy, step) in outcome.busy.iter().zip(STEP_MS) {
+            assert!(*busy >= 1.0 - step as f64 / 20_000.0 - 0.002, "{text}: busy {busy}, steps of {step} ms");
+        }
+        assert!(outcome.mean_busy() >= 0.95, "{text}: {outcome:?}");
+        // What the machines do with that time.
+        let fixed = run(recipe("sync period=20"), STEP_MS, 1, &[999]);
+        assert!(outcome.rounds > 2 * fixed.rounds && outcome.examples > 2 * fixed.examples, "{text}: {outcome:?}");
+        assert!(outcome.losses[0] < fixed.losses[0], "{text}: {outcome:?} {fixed:?}");
+    }
+    let others = run(recipe("sync period=10s"), [100, 900, 2300, 4900], 1, &[999]);
+    for (busy, step) in others.busy.iter().zip([100, 900, 2300, 4900]) {
+        assert!(*busy >= 1.0 - f64::from(step) / 10_000.0 - 0.002, "busy {busy}, steps of {step} ms");
+    }
+}
+
+/// The parameters of worker 0 after each of its contributions, with the virtual time in milliseconds.
+type Rounds = Arc<Mutex<Vec<Vec<f32>>>>;
+
+/// A program whose updates depend on the parameters and on the worker.
+struct Program {
+    me: PeerId,
+    step: Duration,
+    /// Steps of the present period, and of all periods before.
+    lengths: Arc<Mutex<Vec<Vec<u64>>>>,
+    length: u64,
+    rounds: Rounds,
+}
+
+impl App for Program {
+    fn duration(&mut self, _step: u64) -> Duration {
+        self.step
+    }
+
+    fn update(&mut self, step: u64, params: &[f32], update: &mut [f32]) -> u32 {
+        self.length += 1;
+        for (i, (update, x)) in update.iter_mut().zip(params).enumerate() {
+            let noise = ((u64::from(self.me.0) * 31 + step * 17 + i as u64 * 7) % 23) as f32 / 23.0;
+            *update = 0.1 * (x - 1.0) + 0.05 * noise;
+        }
+        1 + (self.me.0 + step as u32) % 3
+    }
+
+    fn contributes(&mut self, _step: u64, _weight: u64) {
+        self.lengths.lock().unwrap()[self.me.index()].push(std::mem::take(&mut self.length));
+    }
+
+    fn done(&mut self, _step: u64, params: &[f32]) {
+        if self.me == PeerId(0) {
+            self.rounds.lock().unwrap().push(params.to_vec());
+        }
+    }
+}
+
+/// A run of four workers with steps of these milliseconds. Returns the parameters of worker 0 after each step, and the
+/// lengths of all periods by worker.
+fn lengths(text: &str, step_ms: [u64; 4], steps: u64, faults: Vec<(Instant, Fault)>) -> (Vec<Vec<f32>>, Vec<Vec<u64>>) {
+    let recipe = recipe(text);
+    let cluster = Cluster { workers: 4, servers: u32::from(recipe.needs_servers()) };
+    let plan = Plan {
+        steps,
+        faults,
+        network: Network { latency: Duration::from_nanos(1), ..Network::calm() },
+        patience: Patience::new(Duration::from_secs(1000)),
+        ..Plan::new(1, Layout::flat(9), recipe, cluster)
+    };
+    let (lengths, rounds) = (Arc::new(Mutex::new(vec![Vec::new(); 4])), Rounds::default());
+    let mut world = World::new(plan, |me| {
+        let step = Duration::from_millis(step_ms[me.index()]);
+        Box::new(Program { me, step, lengths: Arc::clone(&lengths), length: 0, rounds: Arc::clone(&rounds) })
+    })
+    .unwrap();
+    world.run(10_000_000, |_, _| Ok::<(), Halt>(())).unwrap();
+    let rounds = rounds.lock().unwrap().clone();
+    let lengths = lengths.lock().unwrap().clone();
+    (rounds, lengths)
+}
+
+/// I-139: where all speeds are equal, a period in seconds is the period of so many steps, bit for bit; and so is a period
+/// in examples where all batches are equal.
+#[test]
+fn equal_speeds_make_a_period_in_seconds_one_in_steps() {
+    for base in ["averaging", "averaging topology=ring optimizer=keep", "sync", "hardsync", "async", "local-bf16"] {
+        for steps in [1, 4, 7] {
+            let fixed = lengths(&format!("{base} period={steps}"), [250; 4], 30, Vec::new());
+            let timed = lengths(&format!("{base} period={}ms", steps * 250), [250; 4], 30, Vec::new());
+            assert_eq!(timed, fixed, "{base} period={steps}");
+        }
+    }
+}
+
+/// I-142: a worker that is paused, or whose step takes longer than the period, ends no round for others: their periods
+/// are as long as ever.
+#[test]
+fn a_paused_worker_does_not_cut_the_periods_of_others() {
+    let speeds = [100, 200, 500, 900];
+    let calm = lengths("sync period=2s", speeds, 60, Vec::new()).1;
+    assert_eq!(calm[0][0], 20);
+    assert_eq!([calm[1][0], calm[2][0], calm[3][0]], [10, 4, 2]);
+    let node = PeerId(3);
+    let pause = (Instant::from_nanos(2_500_000_000), Fault::Pause { node, lasts: Duration::from_secs(30) });
+    let paused = lengths("sync period=2s", speeds, 60, vec![pause]).1;
+    // In whole periods, all but the paused worker take as many steps as before.
+    for worker in 0..3 {
+        let whole = paused[worker].len() - 1;
+        assert_eq!(paused[worker][..whole], calm[worker][..whole], "worker {worker}");
+    }
+}
