@@ -327,6 +327,8 @@ const FAILED: &[u64] = &[
     5_420_934, 5_678_345,
     // A worker that stopped while it fetched the last round said that it had it, and the donor left.
     5_167_547, 5_223_234,
+    // Two members ended without the coordinator, which then let another go on with it.
+    5_993_966,
     // A server that had lost all workers again woke up without end.
     5_058_307, 5_101_233,
 ];

@@ -20,6 +20,7 @@ const HAS: u32 = 1;
 const LEAVES: u32 = 2;
 const LAST: u32 = 4;
 const BROKEN: u32 = 8;
+const TOLD: u32 = 16;
 
 /// The weight of a request for these parts of a snapshot.
 const fn wanted_code(wanted: Wanted) -> u32 {
@@ -134,6 +135,7 @@ impl Message {
                 clock: report.round.0,
                 weight: [(report.has, HAS), (report.leaves, LEAVES), (report.last, LAST), (report.broken, BROKEN)]
                     .into_iter()
+                    .chain([(report.told, TOLD)])
                     .fold(0, |bits, (set, bit)| if set { bits | bit } else { bits }),
                 base: report.entered.0,
                 shard: report.members,
@@ -336,8 +338,8 @@ impl Reader {
 
     fn report(&mut self) -> Result<Report, WireError> {
         let bits = self.weight();
-        if bits > (HAS | LEAVES | LAST | BROKEN) {
-            return Err(self.error("weight", "at most 15", bits.into()));
+        if bits > (HAS | LEAVES | LAST | BROKEN | TOLD) {
+            return Err(self.error("weight", "at most 31", bits.into()));
         }
         Ok(Report {
             view: self.sequence()?,
@@ -348,6 +350,7 @@ impl Reader {
             leaves: bits & LEAVES != 0,
             last: bits & LAST != 0,
             broken: bits & BROKEN != 0,
+            told: bits & TOLD != 0,
         })
     }
 

@@ -338,6 +338,8 @@ pub struct Report {
     pub last: bool,
     /// A connection between members broke within this view.
     pub broken: bool,
+    /// Without the coordinator, it has told the other members that it has the last round. Some may have ended on that.
+    pub told: bool,
 }
 
 /// The beginning of a view.

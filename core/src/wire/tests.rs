@@ -74,8 +74,17 @@ fn any_header() -> impl Strategy<Value = Header> {
             17 => (Message::Awaits { on: origin, at: clock, silent_ms: shard }, 0),
             18 => {
                 let (entered, members) = (Sequence(base.0), shard);
-                let report =
-                    Report { view: sequence, entered, members, round: clock, has: a, leaves: b, last: c, broken: d };
+                let report = Report {
+                    view: sequence,
+                    entered,
+                    members,
+                    round: clock,
+                    has: a,
+                    leaves: b,
+                    last: c,
+                    broken: d,
+                    told: a != d,
+                };
                 (Message::Report(report), 0)
             }
             19 => (Message::Members { view: sequence, first: PeerId(rank / 64 * 64), mask: four }, 0),

@@ -88,7 +88,17 @@ fn root() -> Trace {
 fn report(view: u64, round: u64, has: bool) -> Message {
     let (view, round) = (Sequence(view), Clock(round));
     let (entered, members) = (Sequence(0), 0);
-    Message::Report(Report { view, entered, members, round, has, leaves: false, last: false, broken: false })
+    Message::Report(Report {
+        view,
+        entered,
+        members,
+        round,
+        has,
+        leaves: false,
+        last: false,
+        broken: false,
+        told: false,
+    })
 }
 
 #[track_caller]

@@ -18,7 +18,17 @@ fn have(last: u64) -> Message {
 fn report(view: u64, entered: u64) -> Message {
     let (view, entered, round) = (Sequence(view), Sequence(entered), Clock(0));
     let (has, members) = (entered > Sequence(0), 2);
-    Message::Report(Report { view, entered, members, round, has, leaves: false, last: false, broken: false })
+    Message::Report(Report {
+        view,
+        entered,
+        members,
+        round,
+        has,
+        leaves: false,
+        last: false,
+        broken: false,
+        told: false,
+    })
 }
 
 /// Messages `first` to `last` of process 1 of a peer.

@@ -36,6 +36,8 @@ pub(crate) struct Member {
     lost: Vec<u64>,
     /// A connection to a member broke in this view. The coordinator has been told.
     broken: bool,
+    /// Without the coordinator, this node has told the members of the view that it has the last round.
+    told: bool,
     /// Members that have told this node that the last round is done at them, since the coordinator's node is lost.
     at_end: Vec<PeerId>,
     end: End,
@@ -77,6 +79,7 @@ impl Member {
             coming: Vec::with_capacity(cluster.workers as usize),
             lost: Vec::new(),
             broken: false,
+            told: false,
             at_end: Vec::new(),
             end: End::Open,
             early: VecDeque::new(),
@@ -206,7 +209,9 @@ impl Member {
             leaves,
             last,
             broken: self.broken,
+            told: self.told || (last && self.has_lost_host(hub)),
         };
+        self.told = report.told;
         match &mut self.coordinator {
             Some(coordinator) if coordinator.is_dedicated() => {}
             Some(coordinator) => coordinator.on_report(self.host, hub.setup.incarnation, report, hub.now()),
@@ -430,7 +435,7 @@ impl Member {
     /// Enters a view of [`Change::Enter`].
     pub(crate) fn enter(&mut self, hub: &mut Hub, view: View) {
         self.view = view;
-        self.broken = false;
+        (self.broken, self.told) = (false, false);
         self.at_end.clear();
         let (number, due) = (self.view.number, &mut self.due);
         self.early.retain(|(of, incoming)| {

@@ -23,7 +23,7 @@ fn coordinator(workers: u32, quorum: u32) -> Trace {
 /// A member that has done `round` rounds, and has heard of `view`.
 fn at(view: u64, round: u64) -> Report {
     let (view, round) = (Sequence(view), Clock(round));
-    Report { view, entered: view, members: 3, round, has: true, leaves: false, last: false, broken: false }
+    Report { view, entered: view, members: 3, round, has: true, leaves: false, last: false, broken: false, told: false }
 }
 
 /// A member that has stopped for view `view`, and had entered view `entered`.
@@ -591,6 +591,29 @@ fn the_last_round_of_an_earlier_view_is_none_when_a_newcomer_has_come() {
             c.hear_of(1, 2, last(number, number)).expect(&[release(0), release(1), release(3), release(4), refuse(2)]);
         } else {
             c.expect(&[release(0), release(2), release(3), release(4)]);
+        }
+    }
+}
+
+/// Members of a view that has lost its coordinator may end when they know of each other that they have the last round.
+#[test]
+fn nobody_joins_after_members_have_told_each_other_of_the_last_round() {
+    for told in [true, false] {
+        let mut c = many(4);
+        c.lose(3).take();
+        (0..3).for_each(|worker| ignore(c.hear(worker, stopped(2, 1, 2))));
+        c.take().lose(2).lose(1).take();
+        // Worker 2 has ended. Worker 3 has contributions that it never got.
+        c.hear(1, Report { last: true, told, ..at(2, 2) }).hear_of(3, 1, at(1, 2)).at(5000).take();
+        let number = c.number();
+        // It takes back that it has the last round, since worker 0 has contributed more.
+        c.hear(0, stopped(number, 2, 1)).hear(1, Report { told, ..stopped(number, 2, 2) });
+        if told {
+            c.expect(&[commit(0), commit(1)]);
+            c.hear(0, Report { last: true, ..at(number, 2) }).hear(1, Report { last: true, ..at(number, 2) });
+            c.expect(&[release(0), release(1), refuse(3)]);
+        } else {
+            c.expect(&[]).hear(3, stopped(number, 1, 2)).expect(&[commit(0), commit(1), commit_new(3)]);
         }
     }
 }

@@ -53,7 +53,8 @@ impl Coordinator {
     /// that have the run's parameters, then those with the fewest conflicts. At the end of the run, those that lack the
     /// last round come before those that have it and need no further view, if somebody can give it to them.
     pub(super) fn choice(&self) -> Vec<PeerId> {
-        let wanted: Vec<PeerId> = self.ranks(Entry::is_wanted).collect();
+        let may = |entry: &Entry| entry.is_wanted() && (!self.closing || entry.done || self.is_current(entry));
+        let wanted: Vec<PeerId> = self.ranks(may).collect();
         if !self.has_conflicts() {
             return wanted;
         }

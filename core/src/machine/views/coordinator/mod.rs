@@ -96,6 +96,9 @@ pub(super) struct Coordinator {
     enough_since: Option<Instant>,
     /// A worker has had parameters.
     begun: bool,
+    /// Members have told each other that they have the last round, while they had lost the coordinator. Some may have
+    /// ended: nobody may contribute any more who was no member.
+    closing: bool,
     /// All members had the last round, and were told that the run is over.
     over: bool,
     #[cfg(planted)]
@@ -129,6 +132,7 @@ impl Coordinator {
             short: false,
             enough_since: None,
             begun: false,
+            closing: false,
             over: false,
             #[cfg(planted)]
             bug: None,
@@ -259,6 +263,8 @@ impl Coordinator {
         // It was to be left out of the next view, and has something to do in it after all.
         let stays = !report.leaves && entry.leaves() && !entry.released;
         (entry.report, entry.connected) = (Some(report), true);
+        let is_member = entry.member == Some(incarnation) || report.entered == newest;
+        self.closing |= report.told && is_member;
         if report.has && self.phase == Phase::Gathering && (report.round > Clock(0) || report.view > Sequence(0)) {
             self.run_known_since.get_or_insert(now);
         }
