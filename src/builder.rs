@@ -118,7 +118,8 @@ impl Builder {
     }
 
     /// How many vectors of optimizer state are averaged with the parameters, for recipes with `optimizer=average`; see
-    /// [`Session::sync_with`]. Each is as long as the layout. Default: 0.
+    /// [`Session::sync_with`]. With `payload=gradients`: how many reach a newcomer with the parameters; see
+    /// [`Session::mean`]. Each is as long as the layout. Default: 0.
     #[must_use]
     pub fn optimizer_vectors(mut self, count: u32) -> Self {
         self.settings.optimizer_vectors = count;
@@ -198,10 +199,25 @@ impl Builder {
     /// # Errors
     /// If recipe, cluster and transport do not fit together; if `params` has another length than the layout, or an
     /// element that is not finite; if a peer runs another contract; if a node is still missing at the deadline.
-    pub fn join<T: Transport + 'static>(mut self, transport: T, params: &mut [f32]) -> Result<Session, Error> {
+    pub fn join<T: Transport + 'static>(self, transport: T, params: &mut [f32]) -> Result<Session, Error> {
+        self.join_with(transport, params, &mut [])
+    }
+
+    /// As [`join`](Self::join), with the optimizer vectors that a recipe with `payload=gradients` carries: they are then
+    /// those of the run as well. For other recipes, `state` is left as it is.
+    ///
+    /// # Errors
+    /// As for [`join`](Self::join). Also if a recipe with `payload=gradients` gets another number of vectors than
+    /// [`optimizer_vectors`](Self::optimizer_vectors) has set.
+    pub fn join_with<T: Transport + 'static>(
+        mut self,
+        transport: T,
+        params: &mut [f32],
+        state: &mut [&mut [f32]],
+    ) -> Result<Session, Error> {
         // Nothing else can give this node a run.
         self.settings.run = self.settings.run.or(self.settings.job);
-        self.enter(transport, params, &mut [], Resumes::No)
+        self.enter(transport, params, state, Resumes::No)
     }
 
     /// Joins the run as a worker that goes on from an intact checkpoint of its rank and [run](Self::run) below
@@ -241,8 +257,9 @@ impl Builder {
         resumes: Resumes,
     ) -> Result<Session, Error> {
         let (rank, _) = transport.place();
+        check::carried_vectors(&self.settings.recipe, self.settings.optimizer_vectors, state.len())?;
         let identity = self.settings.identity(rank);
-        let drive = self.settings.start(transport, params, Role::Worker, resumes)?;
+        let drive = self.settings.start(transport, params, state, Role::Worker, resumes)?;
         let NodeSettings { layout, recipe, optimizer_vectors, notices, .. } = self.settings;
         let exchange = Exchange::new(layout, recipe, optimizer_vectors, drive);
         Session::enter(exchange, identity, params, state, notices)
@@ -283,7 +300,7 @@ impl Builder {
     ) -> Result<Server, Error> {
         let (rank, _) = transport.place();
         let settings = &self.settings;
-        let drive = settings.start(transport, params, Role::Server, resumes)?;
+        let drive = settings.start(transport, params, &[], Role::Server, resumes)?;
         let ranges = Server::ranges(&settings.recipe, settings.cluster, rank, settings.layout.len());
         let (identity, notices) = (settings.identity(rank), settings.notices.clone());
         Ok(Server::new(drive, ranges, settings.layout.len(), identity, notices))

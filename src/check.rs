@@ -1,7 +1,7 @@
 //! Checks of the vectors that an application passes in. Each error has the expected value and the value that came.
 
 use gradwire_core::kernel::scan;
-use gradwire_core::recipe::OptimizerState;
+use gradwire_core::recipe::{OptimizerState, Payload};
 use gradwire_core::{Layout, Recipe};
 
 use crate::error::Error;
@@ -18,11 +18,24 @@ pub(crate) fn finite(what: &'static str, layout: &Layout, vector: &[f32]) -> Res
     Err(Error::NonFinite { what, tensor: tensor.to_string(), index: within, got: vector[index] })
 }
 
-/// Refuses optimizer vectors for a recipe that does not average them, and demands at least one if it does.
+/// Refuses optimizer vectors for a recipe that neither averages nor carries them, and demands at least one if it averages
+/// them.
 pub(crate) fn averaged_vectors(recipe: &Recipe, count: u32) -> Result<(), Error> {
+    if recipe.payload() == Payload::Gradients {
+        return Ok(());
+    }
     let averages = recipe.optimizer() == OptimizerState::Average;
     if averages == (count > 0) {
         return Ok(());
     }
     Err(Error::OptimizerVectors { expected: u32::from(averages), got: count })
+}
+
+/// A recipe that carries the application's state needs all of it: a newcomer takes it from any worker.
+pub(crate) fn carried_vectors(recipe: &Recipe, expected: u32, got: usize) -> Result<(), Error> {
+    let got = got as u32;
+    if recipe.payload() != Payload::Gradients || got == expected {
+        return Ok(());
+    }
+    Err(Error::OptimizerVectors { expected, got })
 }

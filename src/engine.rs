@@ -15,8 +15,8 @@ use std::time::Duration;
 use gradwire_core::kernel::executor::Executor;
 use gradwire_core::status::Waiting;
 use gradwire_core::{
-    Clock, Contract, Event, Failure, Input, Instant as Moment, Machine, Node, Output, PeerId, RunId, Segment, Setup,
-    Signal, Storage, THEIRS, Transport,
+    Adoption, Clock, Contract, Event, Failure, Input, Instant as Moment, Machine, Node, Output, PeerId, RunId, Segment,
+    Setup, Signal, Storage, THEIRS, Transport,
 };
 
 use crate::checkpoint::{Candidates, CheckpointError, LoadedCheckpoint};
@@ -140,12 +140,13 @@ impl<T: Transport> Engine<T> {
     fn take_command(&mut self) -> Result<(), Error> {
         match self.mailbox.take_command() {
             None => {}
-            Some(Command::Step(Step { weight, filled, rate })) => {
+            Some(Command::Step(Step { weight, filled, mut state, rate })) => {
                 self.observer.step_begins(weight);
                 // The buffers trade places: the application fills the old buffer next, while peers read the new one.
                 let contribution = self.machine.contribution();
                 let spare = self.compute.replace(contribution, filled);
-                self.pending = Pending::Step { spare };
+                self.exchange_state(&mut state);
+                self.pending = Pending::Step { spare, state };
                 self.set_rate(rate);
                 self.feed(Input::Step { weight });
             }
@@ -157,14 +158,19 @@ impl<T: Transport> Engine<T> {
                 self.set_rate(rate);
                 self.feed(Input::Step { weight });
             }
-            Some(Command::Leave(Leave { stay, keep, rate })) => {
-                self.pending = Pending::Leave { stay, keep };
+            Some(Command::Leave(Leave { stay, keep, rate, mut state })) => {
+                self.exchange_state(&mut state);
+                self.pending = Pending::Leave { stay, keep, state };
                 self.set_rate(rate);
                 self.feed(Input::Leave { stay, keep });
             }
             // The pending call is still `Leave`. A step of weight 0 reads no contribution, so no buffer changes hands.
-            Some(Command::NextRound(NextRound)) => {
+            Some(Command::NextRound(NextRound { state: mut given })) => {
                 self.observer.step_begins(0);
+                self.exchange_state(&mut given);
+                if let Pending::Leave { state, .. } = &mut self.pending {
+                    *state = given;
+                }
                 self.feed(Input::Step { weight: 0 });
             }
             Some(Command::Save(Save)) => self.saving = true,
@@ -178,6 +184,37 @@ impl<T: Transport> Engine<T> {
             }
         }
         Ok(())
+    }
+
+    /// Gives the application's state to the machine: the buffers trade places, as those of the contribution do.
+    fn exchange_state(&mut self, state: &mut [Arc<Storage>]) {
+        for (index, storage) in state.iter_mut().enumerate() {
+            if let Some([given, _]) = self.machine.carried(index) {
+                *storage = self.compute.replace(given, Arc::clone(storage));
+            }
+        }
+    }
+
+    /// Puts the application's first state where the machine looks for it, for peers without one. The parameters are
+    /// there already.
+    pub(crate) fn provide(&mut self, optimizer: &[&mut [f32]]) {
+        for (index, vector) in optimizer.iter().enumerate() {
+            self.adopt(1 + index, vector);
+        }
+    }
+
+    fn adopt(&mut self, index: usize, vector: &[f32]) {
+        if let Some([_, adopted]) = self.machine.carried(index) {
+            let segment = Segment::floats(adopted, 0, vector.len());
+            self.compute.written(segment);
+            self.compute.pool.floats_mut(segment).copy_from_slice(vector);
+        }
+    }
+
+    /// The state that a donor has given. Allocates, and is called only at the start and after this node was left out.
+    fn adopted(&self) -> Vec<Arc<Storage>> {
+        let carried = (0..).map_while(|index| self.machine.carried(index));
+        carried.map(|[_, adopted]| self.compute.pool.share(adopted)).collect()
     }
 
     /// Before the contribution that was made with this learning rate: the machine scales its threshold first.
@@ -321,6 +358,9 @@ impl<T: Transport> Engine<T> {
         let view = Segment::floats(self.machine.view(), 0, self.len);
         self.compute.written(view);
         self.compute.pool.floats_mut(view).iter_mut().zip(vectors).for_each(|(into, from)| *into = from);
+        for (index, vector) in loaded.checkpoint.vectors.iter().enumerate().skip(1) {
+            self.adopt(index, vector);
+        }
         self.restored = Some(loaded);
         self.feed(Input::Resumed);
         Ok(())
@@ -345,22 +385,29 @@ impl<T: Transport> Engine<T> {
 
     fn on_joined(&mut self, Clock(clock): Clock) {
         self.confirm_run();
-        if let Pending::Join { spare } = self.pending.take_if(|pending| matches!(pending, Pending::Join { .. })) {
+        if let Pending::Join { spare, state } = self.pending.take_if(|pending| matches!(pending, Pending::Join { .. }))
+        {
             let (view, outdated, moment) = (self.view(), self.outdated, self.moment);
             let restored = self.restored.take().map(|loaded| Box::new(loaded.checkpoint));
-            self.mailbox.answer(Joined { clock, view, spare, restored, moment, outdated });
+            let adopted = self.adopted();
+            self.mailbox.answer(Joined { clock, view, spare, state, adopted, restored, moment, outdated });
         }
     }
 
     fn on_ready(&mut self, Clock(clock): Clock, changed: bool) -> Result<(), Error> {
         // A collective goes on until all members have left, and this member takes part in their rounds.
-        if matches!(self.pending, Pending::Leave { stay: true, .. }) {
-            self.mailbox.answer(Departure::Round { view: self.view(), changed });
+        let adopted = (self.machine.adoption() != Adoption::None).then(|| self.adopted());
+        let view = self.view();
+        if let Pending::Leave { stay: true, state, .. } = &mut self.pending {
+            let state = std::mem::take(state);
+            self.mailbox.answer(Departure::Round { clock, view, changed, state, adopted });
             return Ok(());
         }
         let is_step = |pending: &Pending| matches!(pending, Pending::Step { .. } | Pending::StepThrough { .. });
         match self.pending.take_if(is_step) {
-            Pending::Step { spare } => self.mailbox.answer(Stepped { clock, view: self.view(), changed, spare }),
+            Pending::Step { spare, state } => {
+                self.mailbox.answer(Stepped { clock, view, changed, spare, state, adopted });
+            }
             Pending::StepThrough { take } => {
                 if changed {
                     let view = Segment::floats(self.machine.view(), 0, self.len);
@@ -378,7 +425,8 @@ impl<T: Transport> Engine<T> {
         self.state = RunState::Ended;
         let saved = if self.pending.keeps() { self.compute.save(&self.machine.saved()) } else { Vec::new() };
         let (run, moment) = (self.run_id(), self.moment);
-        let ended = Ended { view: self.view(), saved, run, moment, status: self.machine.status() };
+        let adopted = (self.machine.adoption() != Adoption::None).then(|| self.adopted());
+        let ended = Ended { view: self.view(), saved, run, moment, adopted, status: self.machine.status() };
         match self.pending {
             Pending::Serve => self.mailbox.answer_last(ended),
             _ => self.mailbox.answer_last(Departure::Left(Box::new(ended))),

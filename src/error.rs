@@ -51,6 +51,11 @@ pub enum Error {
     Checkpoint(CheckpointError),
     /// `step_through` was called for a recipe that does not encode every update by a threshold.
     Through { got: String },
+    /// The call belongs to recipes with another payload.
+    Payload { call: &'static str, expected: &'static str, got: String },
+    /// `finish` was called, and other workers have done another round. With `payload=gradients`, only the application
+    /// can apply its mean. The session has ended.
+    FinishedEarly { round: u64 },
     /// The device that runs the kernels has failed.
     Executor(ExecutorError),
     /// The transport as a whole has failed.
@@ -157,6 +162,12 @@ impl fmt::Display for Error {
             Self::Through { got } => {
                 write!(f, "step_through: expected a recipe with payload=updates period=1 codec=threshold, got {got}")
             }
+            Self::Payload { call, expected, got } => write!(f, "{call}: expected a recipe with {expected}, got {got}"),
+            Self::FinishedEarly { round } => write!(
+                f,
+                "finish: expected that all workers finish after the same round, but others have done round {round}; \
+                 with payload=gradients, finish_with() applies the means of such rounds"
+            ),
             Self::Executor(error) => write!(f, "executor: {error}"),
             Self::Transport(error) => write!(f, "transport: {error}"),
             Self::Ended => write!(f, "the session or server has already ended; enter the run with a new one"),

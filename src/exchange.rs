@@ -28,6 +28,8 @@ pub(crate) struct Exchange {
     optimizer_vectors: u32,
     /// The buffer for the next contribution. The engine has it during a call, and keeps it if the call fails.
     spare: Option<Arc<Storage>>,
+    /// With `payload=gradients`: the buffers for the application's state. The engine has them during a call.
+    state: Vec<Arc<Storage>>,
     /// The learning rate relative to the start of the run, if it has changed since the last contribution.
     rate: Option<f32>,
     /// The machine's clock: rounds done in trees and rings, else synchronisations of this worker.
@@ -39,6 +41,8 @@ pub(crate) struct Exchange {
 /// How a worker has begun.
 #[derive(Debug)]
 pub(crate) struct Beginning {
+    /// With `payload=gradients`: the application's state, parameters first.
+    pub(crate) adopted: Vec<Arc<Storage>>,
     /// The checkpoint that it goes on from.
     pub(crate) restored: Option<Box<Checkpoint>>,
     /// The moment that the run goes on from.
@@ -50,13 +54,14 @@ pub(crate) struct Beginning {
 impl Exchange {
     pub(crate) fn new(layout: Layout, recipe: Recipe, optimizer_vectors: u32, drive: Drive) -> Self {
         let local = Local::new(recipe);
-        Self { layout, recipe, local, drive, optimizer_vectors, spare: None, rate: None, clock: 0, contributions: 0 }
+        let (spare, state, rate) = (None, Vec::new(), None);
+        Self { layout, recipe, local, drive, optimizer_vectors, spare, state, rate, clock: 0, contributions: 0 }
     }
 
     /// Waits until the machine has joined. `params` receives the parameters to start from. Returns how the worker has
     /// begun.
     pub(crate) fn join(&mut self, params: &mut [f32]) -> Result<Beginning, Error> {
-        let Joined { clock, view, spare, restored, moment, mut outdated } =
+        let Joined { clock, view, spare, state, adopted, restored, moment, mut outdated } =
             self.drive.wait_for("join", WaitKind::Join)?;
         if let Some(checkpoint) = &restored {
             // The others have gone on before this member has joined. Its optimizer state does not belong to their
@@ -67,9 +72,9 @@ impl Exchange {
             self.contributions = checkpoint.contributions;
         }
         self.clock = clock;
-        self.spare = Some(spare);
+        (self.spare, self.state) = (Some(spare), state);
         self.local.start(params, view.floats(), self.drive.now());
-        Ok(Beginning { restored, moment, outdated })
+        Ok(Beginning { adopted, restored, moment, outdated })
     }
 
     /// One step with an update that [`check_vector`](Self::check_vector) has accepted.
@@ -122,7 +127,7 @@ impl Exchange {
         stay: bool,
         keep: bool,
     ) -> Result<Box<Ended>, Error> {
-        let leave = Leave { stay, keep, rate: self.rate.take() };
+        let leave = Leave { stay, keep, rate: self.rate.take(), state: Vec::new() };
         let mut departure = self.drive.call(purpose, WaitKind::Leave, leave)?;
         loop {
             match departure {
@@ -135,12 +140,83 @@ impl Exchange {
                     return Ok(ended);
                 }
                 // At once: if the next round fails, `params` keep the result of this round.
-                Departure::Round { view, changed } => {
+                Departure::Round { view, changed, .. } => {
                     self.local.take(params, view.floats(), changed, self.drive.now());
                 }
             }
-            departure = self.drive.call(purpose, WaitKind::Leave, NextRound)?;
+            departure = self.drive.call(purpose, WaitKind::Leave, NextRound { state: Vec::new() })?;
         }
+    }
+
+    /// Takes part in a round with the gradient in `vector`, which receives the mean. Returns `false` if the run has gone
+    /// on without this worker: then `params` and `optimizer` are another worker's.
+    pub(crate) fn mean(
+        &mut self,
+        vector: &mut [f32],
+        examples: u32,
+        params: &mut [f32],
+        optimizer: &mut [&mut [f32]],
+    ) -> Result<bool, Error> {
+        contribution(&mut self.spare)[..vector.len()].copy_from_slice(vector);
+        let (weight, filled) = (u64::from(examples), self.spare.take().expect(HAS_SPARE));
+        self.contributions += u64::from(weight > 0);
+        let request = Step { weight, filled, state: self.filled_state(params, optimizer), rate: None };
+        let Stepped { clock, view, changed, spare, state, adopted } =
+            self.drive.call("take the mean", WaitKind::Step, request)?;
+        (self.clock, self.spare, self.state) = (clock, Some(spare), state);
+        match &adopted {
+            Some(adopted) => take_state(adopted, params, optimizer),
+            None if changed => vector.copy_from_slice(view.floats()),
+            // The mean of no examples.
+            None => vector.fill(0.0),
+        }
+        Ok(adopted.is_none())
+    }
+
+    /// Waits until all workers have left, and lets `apply` take the means of the rounds until then.
+    pub(crate) fn depart_with_means(
+        &mut self,
+        params: &mut [f32],
+        optimizer: &mut [&mut [f32]],
+        apply: &mut ApplyMean<'_>,
+    ) -> Result<Box<Ended>, Error> {
+        let (purpose, kind) = ("finish", WaitKind::Leave);
+        let leave = Leave { stay: true, keep: false, rate: None, state: self.filled_state(params, optimizer) };
+        let mut departure = self.drive.call(purpose, kind, leave)?;
+        loop {
+            match departure {
+                Departure::Left(ended) => {
+                    if let Some(adopted) = &ended.adopted {
+                        take_state(adopted, params, optimizer);
+                    }
+                    return Ok(ended);
+                }
+                Departure::Round { clock, view, changed, state, adopted } => {
+                    (self.clock, self.state) = (clock, state);
+                    let zeros = if changed { Vec::new() } else { vec![0.0; params.len()] };
+                    let mean = if changed { view.floats() } else { &zeros };
+                    let applied = match adopted {
+                        Some(adopted) => {
+                            take_state(&adopted, params, optimizer);
+                            Ok(())
+                        }
+                        None => apply(params, optimizer, mean, clock),
+                    };
+                    applied.map_err(|error| self.drive.end_with(error))?;
+                }
+            }
+            let state = self.filled_state(params, optimizer);
+            departure = self.drive.call(purpose, kind, NextRound { state })?;
+        }
+    }
+
+    /// Copies the application's state to buffers for the engine.
+    fn filled_state(&mut self, params: &[f32], optimizer: &[&mut [f32]]) -> Vec<Arc<Storage>> {
+        let vectors = std::iter::once(params).chain(optimizer.iter().map(|vector| &**vector));
+        for (buffer, vector) in self.state.iter_mut().zip(vectors) {
+            Arc::make_mut(buffer).floats_mut().copy_from_slice(vector);
+        }
+        std::mem::take(&mut self.state)
     }
 
     /// Contributes the vector in the spare buffer, if the local period is over (`weight` is some), and takes the
@@ -167,8 +243,8 @@ impl Exchange {
         // A step of weight 0 only asks for parameters, and is not numbered.
         self.contributions += u64::from(weight > 0);
         let filled = self.spare.take().expect(HAS_SPARE);
-        let request = Step { weight, filled, rate: self.rate.take() };
-        let Stepped { clock, view, changed, spare } = self.drive.call("take a step", WaitKind::Step, request)?;
+        let request = Step { weight, filled, state: Vec::new(), rate: self.rate.take() };
+        let Stepped { clock, view, changed, spare, .. } = self.drive.call("take a step", WaitKind::Step, request)?;
         self.clock = clock;
         self.spare = Some(spare);
         self.local.take(params, view.floats(), changed, self.drive.now());
@@ -228,6 +304,22 @@ impl Exchange {
         Ok(())
     }
 
+    /// The state that a recipe with `payload=gradients` carries has to be whole.
+    pub(crate) fn check_state(&self, params: &[f32], optimizer: &[&mut [f32]]) -> Result<(), Error> {
+        check::carried_vectors(&self.recipe, self.optimizer_vectors, optimizer.len())?;
+        self.check_length("params", params.len())?;
+        optimizer.iter().try_for_each(|vector| self.check_length("optimizer vector", vector.len()))
+    }
+
+    /// Refuses a call that belongs to recipes of another payload.
+    pub(crate) fn check_payload(&self, call: &'static str, gradients: bool) -> Result<(), Error> {
+        if (self.recipe.payload() == Payload::Gradients) == gradients {
+            return Ok(());
+        }
+        let expected = if gradients { "payload=gradients" } else { "payload=updates or parameters" };
+        Err(Error::Payload { call, expected, got: self.recipe.to_string() })
+    }
+
     /// Refuses [`sync`](Self::sync) after [`step`](Self::step) has dropped the parameters of the last synchronisation.
     pub(crate) fn check_base(&self) -> Result<(), Error> {
         if self.local.can_tell_update() { Ok(()) } else { Err(Error::Mixed) }
@@ -238,3 +330,14 @@ impl Exchange {
 fn contribution(spare: &mut Option<Arc<Storage>>) -> &mut [f32] {
     Arc::make_mut(spare.as_mut().expect(HAS_SPARE)).floats_mut()
 }
+
+/// Takes the state of another worker.
+fn take_state(adopted: &[Arc<Storage>], params: &mut [f32], optimizer: &mut [&mut [f32]]) {
+    let vectors = std::iter::once(params).chain(optimizer.iter_mut().map(|vector| &mut **vector));
+    for (from, into) in adopted.iter().zip(vectors) {
+        into.copy_from_slice(&from.floats()[..into.len()]);
+    }
+}
+
+/// What an application does with the mean of a round: parameters, optimizer vectors, mean, number of the round.
+pub(crate) type ApplyMean<'a> = dyn FnMut(&mut [f32], &mut [&mut [f32]], &[f32], u64) -> Result<(), Error> + 'a;

@@ -93,5 +93,5 @@ pub use gradwire_shm as shm;
 pub use gradwire_tcp as tcp;
 pub use launch_env::{LaunchEnv, LaunchEnvError, LaunchFlags};
 pub use server::Server;
-pub use session::Session;
+pub use session::{Mean, Session};
 pub use waits::Canceller;

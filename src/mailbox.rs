@@ -55,6 +55,8 @@ pub(crate) struct Step {
     /// Examples behind the contribution.
     pub(crate) weight: u64,
     pub(crate) filled: Arc<Storage>,
+    /// With `payload=gradients`: the application's state from which it was computed.
+    pub(crate) state: Vec<Arc<Storage>>,
     /// The learning rate relative to the start of the run, if it has changed since the last contribution.
     pub(crate) rate: Option<f32>,
 }
@@ -76,11 +78,16 @@ pub(crate) struct Leave {
     /// Keep residuals in their buffers and return them, instead of sending them.
     pub(crate) keep: bool,
     pub(crate) rate: Option<f32>,
+    /// With `payload=gradients` and `stay`: the application's state.
+    pub(crate) state: Vec<Arc<Storage>>,
 }
 
 /// Take part in the next round without a contribution, after [`Departure::Round`].
 #[derive(Debug)]
-pub(crate) struct NextRound;
+pub(crate) struct NextRound {
+    /// With `payload=gradients`: the application's state after the round.
+    pub(crate) state: Vec<Arc<Storage>>,
+}
 
 /// Copy the machine's buffers that belong into a checkpoint.
 #[derive(Debug)]
@@ -103,6 +110,9 @@ pub(crate) struct Joined {
     pub(crate) view: Arc<Storage>,
     /// A buffer for the first contribution.
     pub(crate) spare: Arc<Storage>,
+    /// With `payload=gradients`: buffers for the application's state, and the state to start from.
+    pub(crate) state: Vec<Arc<Storage>>,
+    pub(crate) adopted: Vec<Arc<Storage>>,
     /// The checkpoint that the node goes on from.
     pub(crate) restored: Option<Box<Checkpoint>>,
     /// The moment that the run goes on from; 0: a new run, or one that this node has come to late.
@@ -120,6 +130,10 @@ pub(crate) struct Stepped {
     pub(crate) changed: bool,
     /// A buffer for the next contribution.
     pub(crate) spare: Arc<Storage>,
+    /// With `payload=gradients`: buffers for the application's state.
+    pub(crate) state: Vec<Arc<Storage>>,
+    /// The run has gone on without this worker: the state of another. `view` is then no mean.
+    pub(crate) adopted: Option<Vec<Arc<Storage>>>,
 }
 
 /// A step is done whose parameters, if they have changed, were passed to [`StepThrough::take`].
@@ -132,7 +146,14 @@ pub(crate) struct SteppedThrough {
 #[derive(Debug)]
 pub(crate) enum Departure {
     /// The other workers have done another round. The engine waits for [`NextRound`].
-    Round { view: Arc<Storage>, changed: bool },
+    Round {
+        clock: u64,
+        view: Arc<Storage>,
+        changed: bool,
+        /// As in [`Stepped`].
+        state: Vec<Arc<Storage>>,
+        adopted: Option<Vec<Arc<Storage>>>,
+    },
     /// This worker has left. Boxed, as it is much larger than `Round`.
     Left(Box<Ended>),
 }
@@ -146,6 +167,8 @@ pub(crate) struct Ended {
     /// The run of the node, and the moment that it went on from.
     pub(crate) run: RunId,
     pub(crate) moment: u64,
+    /// As in [`Stepped`].
+    pub(crate) adopted: Option<Vec<Arc<Storage>>>,
     pub(crate) status: Status,
 }
 

@@ -6,6 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use gradwire_core::kernel::executor::{Cpu, Executor};
+use gradwire_core::recipe::Payload;
 use gradwire_core::{
     Clock, Cluster, Contract, ContractNote, Incarnation, Layout, Patience, PeerId, Recipe, Resumed, RunId, Setup,
     Transport,
@@ -161,6 +162,7 @@ impl NodeSettings {
         &self,
         mut transport: T,
         params: &[f32],
+        state: &[&mut [f32]],
         role: Role,
         resumes: Resumes,
     ) -> Result<Drive, Error> {
@@ -169,6 +171,10 @@ impl NodeSettings {
         self.check(me, nodes, role)?;
         check::length("params", self.layout.len(), params.len())?;
         check::finite("params", &self.layout, params)?;
+        for vector in state {
+            check::length("optimizer vector", self.layout.len(), vector.len())?;
+            check::finite("optimizer vector", &self.layout, vector)?;
+        }
         match (self.run, self.job) {
             (Some(run), _) => transport.set_run(run),
             (None, Some(job)) => transport.propose_run(job),
@@ -197,6 +203,7 @@ impl NodeSettings {
         let executor = (self.executor.0)();
         let candidates = resumes.into_candidates();
         let mut engine = Engine::new(setup, transport, executor, params, candidates, self.callback.clone(), observer)?;
+        engine.provide(state);
         let mailbox = engine.mailbox();
         let rings = waker.clone();
         let driver = if self.own_thread {
@@ -211,7 +218,8 @@ impl NodeSettings {
     fn check(&self, me: PeerId, nodes: u32, role: Role) -> Result<(), Error> {
         self.layout.check()?;
         // What is too long for a length is also too long for a message.
-        let len = self.layout.len().saturating_mul(1 + self.optimizer_vectors as usize);
+        let averaged = if self.recipe.payload() == Payload::Gradients { 0 } else { self.optimizer_vectors as usize };
+        let len = self.layout.len().saturating_mul(1 + averaged);
         self.recipe.check_cluster(self.cluster, len)?;
         if self.cluster.nodes() != nodes {
             return Err(Error::Nodes { expected: self.cluster.nodes(), got: nodes });

@@ -13,10 +13,12 @@ pub(crate) enum Pending {
     /// Waits for `Joined`. `spare`: a buffer that the application will fill with its first contribution.
     Join {
         spare: Arc<Storage>,
+        state: Vec<Arc<Storage>>,
     },
-    /// Waits for `Ready`. `spare`: the buffer that the contribution replaced.
+    /// Waits for `Ready`. `spare` and `state`: the buffers that the contribution and the application's state replaced.
     Step {
         spare: Arc<Storage>,
+        state: Vec<Arc<Storage>>,
     },
     /// Waits for `Ready`. `take` then copies the parameters on the device.
     StepThrough {
@@ -26,6 +28,7 @@ pub(crate) enum Pending {
     Leave {
         stay: bool,
         keep: bool,
+        state: Vec<Arc<Storage>>,
     },
     /// A server or a coordinator: waits for `Finished`.
     Serve,
@@ -35,7 +38,8 @@ impl Pending {
     /// At the start of a node. Workers join without a request, and servers are not asked for their end.
     pub(crate) fn at_start(setup: &Setup) -> Self {
         if setup.cluster.is_worker(setup.me) {
-            Self::Join { spare: Arc::new(Storage::zeroed(setup.len * 4)) }
+            let zeroed = || Arc::new(Storage::zeroed(setup.len * 4));
+            Self::Join { spare: zeroed(), state: (0..setup.carried).map(|_| zeroed()).collect() }
         } else {
             Self::Serve
         }

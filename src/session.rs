@@ -14,6 +14,16 @@ use crate::exchange::{Beginning, Exchange};
 use crate::mailbox::{DeviceCopy, Ended, ExpectSilence, Save, Saved, SilenceAnnounced};
 use crate::waits::{Canceller, WaitKind};
 
+/// What [`Session::mean`] has brought.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+#[must_use = "after `Adopted`, the caller must not take a step"]
+pub enum Mean {
+    /// The vector is the mean of the round: take a step with it.
+    Given,
+    /// The parameters and optimizer vectors were replaced by those of the others: take no step. The vector is unchanged.
+    Adopted,
+}
+
 /// A worker's part in a run, from joining to leaving.
 ///
 /// After each batch, call [`step`](Self::step) with the update to subtract from the parameters, or [`sync`](Self::sync)
@@ -74,9 +84,12 @@ impl Session {
         state: &mut [&mut [f32]],
         notices: NoticeCallback,
     ) -> Result<Self, Error> {
-        let Beginning { restored, moment, outdated } = exchange.join(params)?;
+        let Beginning { adopted, restored, moment, outdated } = exchange.join(params)?;
+        for (into, vector) in state.iter_mut().zip(adopted.iter().skip(1)) {
+            into.copy_from_slice(vector.floats());
+        }
         let steps = restored.as_ref().map_or(0, |checkpoint| checkpoint.steps);
-        let vectors = restored.iter().flat_map(|checkpoint| &checkpoint.vectors[1..]);
+        let vectors = restored.iter().filter(|_| adopted.is_empty()).flat_map(|checkpoint| &checkpoint.vectors[1..]);
         for (into, vector) in state.iter_mut().zip(vectors) {
             check::length("resume", vector.len(), into.len())?;
             into.copy_from_slice(vector);
@@ -96,6 +109,7 @@ impl Session {
     /// changed. If the updates of a period add up to a value that is not finite: then `params` have diverged, and
     /// nothing was contributed. If a wait reaches the deadline, or the run cannot go on: then the session has ended.
     pub fn step(&mut self, params: &mut [f32], update: &[f32], examples: u32) -> Result<(), Error> {
+        self.exchange.check_payload("step", false)?;
         self.exchange.check_vector("update", update)?;
         self.exchange.check_length("params", params.len())?;
         self.exchange.check_optimizer_vectors(0)?;
@@ -120,6 +134,7 @@ impl Session {
     /// As for [`sync`](Self::sync). Also if a recipe that averages gets another number of vectors than
     /// [`Builder::optimizer_vectors`](crate::Builder::optimizer_vectors) has set.
     pub fn sync_with(&mut self, params: &mut [f32], state: &mut [&mut [f32]], examples: u32) -> Result<(), Error> {
+        self.exchange.check_payload("sync", false)?;
         self.exchange.check_vector("params", params)?;
         self.exchange.check_optimizer_vectors(state.len())?;
         for vector in &*state {
@@ -128,6 +143,41 @@ impl Session {
         self.exchange.check_base()?;
         self.steps += 1;
         self.exchange.sync(params, state, examples)
+    }
+
+    /// Takes part in a round with a gradient, for recipes with `payload=gradients`. `vector` holds the gradient of
+    /// `examples` examples, and receives the mean of all workers' gradients, weighted by examples: the same bits at all
+    /// workers. The library changes no parameters. The caller then takes a step with the mean, as all others do.
+    ///
+    /// `params` and the optimizer vectors `optimizer` are the state from which the gradient was computed. A newcomer gets
+    /// them from the worker that it joins, so each call copies them once. [`Mean::Adopted`]: the run has gone on without
+    /// this worker, which was thought lost. Its gradient was dropped, and `params` and `optimizer` are those of the
+    /// others now, after their last step: the caller takes no step, and computes the next gradient from them.
+    ///
+    /// With 0 examples, `vector` is not read. If all have 0 examples, the mean is 0. The step number of an optimizer such
+    /// as Adam is [`rounds`](Self::rounds), also at a newcomer. Allocates nothing.
+    ///
+    /// # Errors
+    /// If the recipe has another payload, a vector has another length than the layout, `vector` has an element that is
+    /// not finite, or there is another number of optimizer vectors than
+    /// [`Builder::optimizer_vectors`](crate::Builder::optimizer_vectors) has set: then nothing has changed. If a wait
+    /// reaches the deadline, or the run cannot go on: then the session has ended.
+    pub fn mean(
+        &mut self,
+        vector: &mut [f32],
+        examples: u32,
+        params: &mut [f32],
+        optimizer: &mut [&mut [f32]],
+    ) -> Result<Mean, Error> {
+        self.exchange.check_payload("mean", true)?;
+        if examples > 0 {
+            self.exchange.check_vector("gradient", vector)?;
+        }
+        self.exchange.check_length("gradient", vector.len())?;
+        self.exchange.check_state(params, optimizer)?;
+        let given = self.exchange.mean(vector, examples, params, optimizer)?;
+        self.steps += u64::from(given);
+        Ok(if given { Mean::Given } else { Mean::Adopted })
     }
 
     /// Takes one step with vectors in the executor's memory, for instance on the same GPU, without a copy on the host.
@@ -175,6 +225,12 @@ impl Session {
     /// Steps taken, including those before the checkpoint that the session resumed from.
     pub fn steps(&self) -> u64 {
         self.steps
+    }
+
+    /// For recipes with rounds: the rounds of the run so far, those before this worker joined included. The same at all
+    /// workers after each round.
+    pub fn rounds(&self) -> u64 {
+        self.exchange.clock()
     }
 
     /// Reports the state of the training to monitors: the mean training loss, and the accuracy from 0 to 1 on examples
@@ -246,10 +302,37 @@ impl Session {
     ///
     /// # Errors
     /// If `params` have another length than the layout, the final ones are infinite or NaN, a wait reaches the deadline,
-    /// or the run cannot go on.
+    /// or the run cannot go on. With `payload=gradients`: if there are optimizer vectors, or other workers do another
+    /// round; see [`finish_with`](Self::finish_with).
     pub fn finish(mut self, params: &mut [f32]) -> Result<Status, Error> {
+        if self.exchange.recipe().payload() == Payload::Gradients {
+            self.exchange.check_state(params, &[])?;
+            let mut apply = |_: &mut [f32], _: &mut [&mut [f32]], _: &[f32], round| Err(Error::FinishedEarly { round });
+            return Ok(self.exchange.depart_with_means(params, &mut [], &mut apply)?.status);
+        }
         self.exchange.contribute_rest(params)?;
         Ok(self.exchange.depart(params, "finish", true, false)?.status)
+    }
+
+    /// As [`finish`](Self::finish), for recipes with `payload=gradients`. Other workers may have more steps to take:
+    /// `apply` takes a step with the mean of each of these rounds, as after [`mean`](Self::mean). Its arguments are
+    /// `params`, `optimizer`, the mean, and the number of the round. So all workers end with the same parameters.
+    ///
+    /// # Errors
+    /// As for [`mean`](Self::mean).
+    pub fn finish_with(
+        mut self,
+        params: &mut [f32],
+        optimizer: &mut [&mut [f32]],
+        mut apply: impl FnMut(&mut [f32], &mut [&mut [f32]], &[f32], u64),
+    ) -> Result<Status, Error> {
+        self.exchange.check_payload("finish_with", true)?;
+        self.exchange.check_state(params, optimizer)?;
+        let mut apply = |params: &mut [f32], optimizer: &mut [&mut [f32]], mean: &[f32], round| {
+            apply(params, optimizer, mean, round);
+            Ok(())
+        };
+        Ok(self.exchange.depart_with_means(params, optimizer, &mut apply)?.status)
     }
 
     /// As [`finish`](Self::finish), but leaves residuals in their buffers and writes everything that this worker needs

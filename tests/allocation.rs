@@ -7,7 +7,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Barrier};
 use std::thread;
 
-use gradwire::{Cluster, Layout, Mem, Recipe, Session};
+use gradwire::recipe::Payload;
+use gradwire::{Cluster, Layout, Mean, Mem, Recipe, Session};
 
 /// The system's allocator, with a count of allocations while `COUNTING` is set.
 struct Counting;
@@ -58,11 +59,14 @@ fn a_step_allocates_nothing() {
         coded("async codec=int8 pull=threshold pull_density=0.1"),
         coded("hardsync codec=topk density=0.1 pull=bf16"),
         coded("async codec=sign pull=f16"),
+        coded("gradients"),
+        coded("gradients topology=mesh codec=topk density=0.05"),
     ];
     for recipe in recipes {
         let cluster = Cluster { workers: 3, servers: u32::from(recipe.needs_servers()) };
         let mut ends = Mem::cluster(cluster.nodes());
-        let builder = Session::builder(Layout::flat(1000), recipe, cluster);
+        let carries = recipe.payload() == Payload::Gradients;
+        let builder = Session::builder(Layout::flat(1000), recipe, cluster).optimizer_vectors(carries.into());
         let server = ends.split_off(3).pop().map(|end| builder.clone().serve(end, &[0.0; 1000]).unwrap());
         // Of the three workers and this thread, which counts between the two waits of a phase.
         let barrier = Arc::new(Barrier::new(4));
@@ -70,16 +74,27 @@ fn a_step_allocates_nothing() {
             let (builder, barrier) = (builder.clone(), Arc::clone(&barrier));
             thread::spawn(move || {
                 let (mut params, update) = (vec![0.0; 1000], vec![1.0 / 128.0; 1000]);
-                let mut session = builder.join(end, &mut params).unwrap();
+                let (mut state, mut gradient) = (vec![0.0; if carries { 1000 } else { 0 }], update.clone());
+                let optimizer = &mut [&mut state[..]][..usize::from(carries)];
+                let mut session = builder.join_with(end, &mut params, optimizer).unwrap();
                 for phase in 0..2 {
                     // Queues grow to their working size during the first steps.
                     for _ in 0..if phase == 0 { 300 } else { 200 } {
-                        session.step(&mut params, &update, 1).unwrap();
+                        if carries {
+                            gradient.copy_from_slice(&update);
+                            assert_eq!(session.mean(&mut gradient, 1, &mut params, optimizer).unwrap(), Mean::Given);
+                        } else {
+                            session.step(&mut params, &update, 1).unwrap();
+                        }
                     }
                     barrier.wait();
                     barrier.wait();
                 }
-                session.finish(&mut params).unwrap();
+                if carries {
+                    session.finish_with(&mut params, optimizer, |_, _, _, _| {}).unwrap();
+                } else {
+                    session.finish(&mut params).unwrap();
+                }
             })
         });
         let threads: Vec<_> = threads.collect();

@@ -95,8 +95,8 @@ pub use id::{Clock, Cluster, Incarnation, OpId, PeerId, Sequence, ShardId};
 pub use layout::{Layout, LayoutError, Tensor, shard_range};
 pub use local::Local;
 pub use machine::{
-    Contract, ContractNote, Event, Failure, Input, Machine, Misuse, Node, OURS, Output, PeerRefusal, ProtocolError,
-    Rejection, Resumed, Setup, Signal, THEIRS,
+    Adoption, Contract, ContractNote, Event, Failure, Input, Machine, Misuse, Node, OURS, Output, PeerRefusal,
+    ProtocolError, Rejection, Resumed, Setup, Signal, THEIRS,
 };
 pub use recipe::check::ConfigError;
 pub use recipe::settings::Recipe;

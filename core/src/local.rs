@@ -56,7 +56,8 @@ impl Local {
         }
     }
 
-    /// Takes one local step, which ends now: subtracts `update`, computed over `examples` examples, from `params`. If a
+    /// Takes one local step, which ends now: subtracts `update`, computed over `examples` examples, from `params`. With
+    /// `payload=gradients`, `update` is the gradient, and `params` are not changed. If a
     /// synchronisation is due, fills `contribution` and returns the number of examples behind it; [`take`](Self::take)
     /// must follow.
     pub fn step(
@@ -67,8 +68,8 @@ impl Local {
         contribution: &mut [f32],
         now: Instant,
     ) -> Option<u64> {
-        if self.recipe.payload == Payload::Updates && self.recipe.period == Period::every(1) {
-            // The update is the contribution, so the base vector is not needed: free its memory.
+        if self.recipe.payload != Payload::Parameters && self.recipe.period == Period::every(1) {
+            // The update or gradient is the contribution, so the base vector is not needed: free its memory.
             self.base = Vec::new();
             contribution[..update.len()].copy_from_slice(update);
             return self.steps.take(examples, now);
@@ -119,7 +120,7 @@ impl Local {
         match self.recipe.payload {
             Payload::Parameters => contribution.copy_from_slice(params),
             // Base minus parameters: the sum of the updates, which were subtracted one by one.
-            Payload::Updates => apply::apply(contribution, &self.base, params, 1.0),
+            Payload::Updates | Payload::Gradients => apply::apply(contribution, &self.base, params, 1.0),
         }
     }
 

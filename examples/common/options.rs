@@ -434,9 +434,12 @@ impl Options {
         tensors::export(&task.layout(), params, path).map_err(|error| (exit::DATA, format!("--export {error}")))
     }
 
-    /// The number of optimizer vectors that are averaged: 1 (the momentum) for `--optimizer average`, else 0.
+    /// The number of optimizer vectors that are averaged or carried: 1 (the momentum) for `--optimizer average` and
+    /// `--payload gradients`, else 0.
     pub fn optimizer_vectors(&self) -> u32 {
-        u32::from(self.recipe.optimizer() == gradwire::recipe::OptimizerState::Average)
+        use gradwire::recipe::{OptimizerState, Payload};
+        let (payload, optimizer) = (self.recipe.payload(), self.recipe.optimizer());
+        u32::from(payload == Payload::Gradients || optimizer == OptimizerState::Average)
     }
 }
 

@@ -8,7 +8,7 @@ use super::options::{exit, value};
 /// Flags that change one setting of the recipe, in the order in which they are applied: flag, key in the recipe's text
 /// form, help text. A choice comes before the numbers that belong to it.
 const FLAGS: &[(&str, &str, &str)] = &[
-    ("payload", "payload", "What workers send: updates or parameters"),
+    ("payload", "payload", "What workers send: updates, parameters or gradients"),
     ("topology", "topology", "Nodes between which vectors travel: servers, tree, ring or mesh"),
     ("recipe-pace", "pace", "When a worker goes on: synchronous, stale or asynchronous"),
     ("merge", "merge", "How updates are combined: mean, sum or softsync"),
@@ -67,6 +67,7 @@ const GROUPS: &[(&str, &[(&str, &str)])] = &[
         &[
             ("averaging", "few messages: synchronises every 10 steps"),
             ("sync", "the reference: one worker with n times the batch"),
+            ("gradients", "as sync, with the optimizer after the mean: exact Adam"),
             ("async", "workers of different speed; one server; late updates"),
             ("softsync", "as async; means of 2 updates, with less weight if late"),
             ("ssp", "as async, but no worker runs more than 3 steps ahead"),

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use gradwire::checkpoint::Notice;
 use gradwire::recipe::{Payload, Topology};
-use gradwire::{Error, Event, Session, Status, Transport};
+use gradwire::{Error, Event, Mean, Session, Status, Transport};
 
 use super::data::shuffle;
 use super::options::Options;
@@ -114,7 +114,7 @@ pub fn train<T: Transport + 'static>(
                 }
             }
             loss += trainer.compute(batch, rate, &params, &mut momentum);
-            trainer.synchronise(&mut session, &mut params, &mut momentum, batch.len() as u32)?;
+            trainer.synchronise(&mut session, &mut params, &mut momentum, rate, batch.len() as u32)?;
             (steps, examples, batches) = (steps + 1, examples + batch.len() as u64, batches + 1);
             watch.step(steps, &mut session)?;
             session.report_progress((loss / f64::from(batches)) as f32, accuracy as f32);
@@ -138,6 +138,11 @@ pub fn train<T: Transport + 'static>(
     let status = match checkpoints.filter(|_| !options.recipe.is_collective()) {
         Some(checkpoints) if drained => session.suspend(&checkpoints.directory, &mut params, &[&momentum])?,
         _ if drained => session.leave(&mut params)?,
+        _ if options.recipe.payload() == Payload::Gradients => {
+            session.finish_with(&mut params, &mut [&mut momentum], |params, state, mean, _| {
+                descend(options, rate, mean, params, state[0]);
+            })?
+        }
         _ => session.finish(&mut params)?,
     };
     Ok(Done { params, before_end, status, steps, examples, drained })
@@ -187,6 +192,7 @@ fn enter<T: Transport + 'static>(
     };
     match checkpoints.filter(|checkpoints| checkpoints.resume) {
         Some(checkpoints) => builder.resume(&checkpoints.directory, transport, params, &mut [momentum]),
+        None if options.recipe.payload() == Payload::Gradients => builder.join_with(transport, params, &mut [momentum]),
         None => builder.join(transport, params),
     }
 }
@@ -255,9 +261,11 @@ impl<'a> Trainer<'a> {
         let options = self.options;
         let begun = Instant::now();
         let loss = f64::from(self.task.gradient(params, batch, &mut self.gradient));
-        for ((update, momentum), gradient) in self.update.iter_mut().zip(momentum).zip(&self.gradient) {
-            *momentum = options.momentum * *momentum + gradient;
-            *update = rate * *momentum;
+        if options.recipe.payload() != Payload::Gradients {
+            for ((update, momentum), gradient) in self.update.iter_mut().zip(momentum).zip(&self.gradient) {
+                *momentum = options.momentum * *momentum + gradient;
+                *update = rate * *momentum;
+            }
         }
         let least = options.pace.map_or(Duration::ZERO, |pace| Duration::from_secs(1) / pace);
         let took = begun.elapsed();
@@ -267,12 +275,20 @@ impl<'a> Trainer<'a> {
 
     /// Applies the update, and synchronises as the recipe demands.
     fn synchronise(
-        &self,
+        &mut self,
         session: &mut Session,
         params: &mut [f32],
         momentum: &mut [f32],
+        rate: f32,
         examples: u32,
     ) -> Result<(), Error> {
+        if self.options.recipe.payload() == Payload::Gradients {
+            let mean = session.mean(&mut self.gradient, examples, params, &mut [momentum])?;
+            if mean == Mean::Given {
+                descend(self.options, rate, &self.gradient, params, momentum);
+            }
+            return Ok(());
+        }
         // Averaging also synchronises the optimizer's state, which only `sync_with` takes.
         if self.options.recipe.payload() == Payload::Parameters {
             params.iter_mut().zip(&self.update).for_each(|(p, u)| *p -= u);
@@ -280,6 +296,14 @@ impl<'a> Trainer<'a> {
         } else {
             session.step(params, &self.update, examples)
         }
+    }
+}
+
+/// A step with a mean of gradients. All workers take the same step, so their parameters and momentum stay equal.
+fn descend(options: &Options, rate: f32, mean: &[f32], params: &mut [f32], momentum: &mut [f32]) {
+    for ((param, momentum), gradient) in params.iter_mut().zip(momentum).zip(mean) {
+        *momentum = options.momentum * *momentum + gradient;
+        *param -= rate * *momentum;
     }
 }
 

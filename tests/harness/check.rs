@@ -327,7 +327,7 @@ fn timed(scenario: &Scenario, world: &World, truth: &Truth) -> Result<(), Failur
         for part in &parts {
             let sum = part.sum.iter().map(|x| *x as f64 / 1024.0);
             let contribution: Vec<f64> = match plan.recipe.payload() {
-                Payload::Updates => sum.collect(),
+                Payload::Updates | Payload::Gradients => sum.collect(),
                 Payload::Parameters => base.iter().zip(sum).map(|(base, sum)| base - sum).collect(),
             };
             reference.push(&contribution, part.weight, reference.version);
@@ -390,7 +390,7 @@ fn rounds_equal_the_reference(plan: &Plan, truth: &Truth) -> Result<(), Failure>
         for entry in &mut local {
             let (weight, sum) = std::mem::replace(entry, zeros());
             let contribution: Vec<f64> = match plan.recipe.payload() {
-                Payload::Updates => sum,
+                Payload::Updates | Payload::Gradients => sum,
                 Payload::Parameters => base.iter().zip(&sum).map(|(base, sum)| base - sum).collect(),
             };
             reference.push(&contribution, weight.into(), reference.version);

@@ -46,7 +46,8 @@ impl Reference {
         let zeros = || vec![0.0; initial.len()];
         let commit: Box<dyn Commit> = match (recipe.payload(), recipe.outer()) {
             (Payload::Parameters, _) => Box::new(Replace),
-            (Payload::Updates, Outer::None) => Box::new(Subtract),
+            // The programs subtract the mean that they get.
+            (Payload::Updates, Outer::None) | (Payload::Gradients, _) => Box::new(Subtract),
             (Payload::Updates, Outer::Momentum { mu, rate, look }) => {
                 let (mu, rate) = (f64::from(mu.of(workers)), f64::from(rate));
                 Box::new(Momentum { mu, rate, look, velocity: zeros() })

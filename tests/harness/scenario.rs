@@ -5,7 +5,8 @@
 //! own.
 
 use gradwire_core::recipe::{
-    Codec, Control, Correction, End, Lambda, Mu, Outer, Pace, Span, Staleness, Threshold, TopK, Topology,
+    Codec, Control, Correction, End, Lambda, Mu, Outer, Pace, Payload, Period, Span, Staleness, Threshold, TopK,
+    Topology,
 };
 use gradwire_core::{Cluster, Duration, Instant, Layout, Patience, PeerId, Recipe};
 use gradwire_sim::{Effort, Fault, Network, Plan, Random};
@@ -304,6 +305,13 @@ impl Scenario {
             Kind::Softsync => outer(seed, recipe),
             _ => recipe,
         };
+        // With gradients, the programs subtract the means themselves: the same models hold.
+        let carries = matches!(kind, Kind::Tree | Kind::CodedTree | Kind::Gather)
+            && recipe.correction().momentum == 0.0
+            && recipe.outer() == Outer::None
+            && recipe.period() == Period::every(1)
+            && Random::new(seed, 15).chance(0.4);
+        let recipe = if carries { recipe.with_payload(Payload::Gradients) } else { recipe };
         let servers = match recipe.needs_servers() {
             true => 1 + random.below(u64::from(shards)) as u32,
             // Sometimes the coordinator is a node of its own, instead of a part of rank 0.

@@ -22,7 +22,7 @@ use alloc::vec;
 use alloc::vec::Vec;
 use core::fmt;
 
-use super::{Input, Machine, Misuse, Output, ProtocolError, Resumed, Setup, Signal};
+use super::{Adoption, Input, Machine, Misuse, Output, ProtocolError, Resumed, Setup, Signal};
 use crate::buffer::{BufferId, Segment};
 use crate::id::{Clock, OpId, PeerId, Sequence};
 use crate::kernel::KernelResult;
@@ -440,6 +440,14 @@ impl Machine for Assembly {
 
     fn view(&self) -> BufferId {
         self.machine.view()
+    }
+
+    fn carried(&self, index: usize) -> Option<[BufferId; 2]> {
+        self.machine.carried(index)
+    }
+
+    fn adoption(&self) -> Adoption {
+        self.machine.adoption()
     }
 
     fn saved(&self) -> Vec<SavedBuffer> {

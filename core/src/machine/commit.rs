@@ -58,17 +58,24 @@ impl Commit {
                 let of = |index: usize| self.state.get(index).map(|at| (part(at[places.old]), part(at[places.new])));
                 Kernel::Outer { step, from: old, update: merged, scale, state: [of(0), of(1)], into }
             }
+            // What comes back to the application is the mean itself.
+            (Payload::Gradients, _) if scale == 1.0 => Kernel::Copy { from: merged, into },
+            (Payload::Gradients, _) => Kernel::Accumulate { update: merged, scale, first: true, into },
         }
     }
 
-    /// The kernel for a chunk without contributions: the parameters stay as they are.
+    /// The kernel for a chunk without contributions: the parameters stay as they are, and a mean of gradients is 0.
     pub(crate) fn unchanged(&self, old: Segment, into: Segment) -> Kernel {
-        Kernel::Copy { from: old, into }
+        match self.payload {
+            // x - x is +0 for every finite x.
+            Payload::Gradients => Kernel::Apply { from: old, update: old, scale: 1.0, into },
+            Payload::Parameters | Payload::Updates => Kernel::Copy { from: old, into },
+        }
     }
 
     /// Are the merged contributions the new parameters, so that they may be received right where the parameters go?
     pub(crate) fn is_identity(&self) -> bool {
-        self.payload == Payload::Parameters && self.state.is_empty()
+        matches!(self.payload, Payload::Parameters | Payload::Gradients) && self.state.is_empty()
     }
 
     /// The vectors of the parameters' length that the step reads and writes besides the parameters. A newcomer needs

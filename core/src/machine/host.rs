@@ -7,7 +7,7 @@ use alloc::vec::Vec;
 use core::fmt;
 
 use super::hub::{Awaited, Hub, Incoming, Jobs, Notice, Port};
-use super::{Failure, Input, Machine, Misuse, Output, Setup, Signal};
+use super::{Adoption, Failure, Input, Machine, Misuse, Output, Setup, Signal};
 use crate::buffer::BufferId;
 use crate::id::PeerId;
 use crate::kernel::KernelResult;
@@ -73,6 +73,16 @@ pub(crate) trait Role: fmt::Debug + Send {
 
     /// Where the parameters are.
     fn view(&self) -> BufferId;
+
+    /// See [`Machine::carried`].
+    fn carried(&self, _index: usize) -> Option<[BufferId; 2]> {
+        None
+    }
+
+    /// See [`Machine::adoption`].
+    fn adoption(&self) -> Adoption {
+        Adoption::None
+    }
 
     fn status(&self, hub: &Hub) -> Status;
 }
@@ -168,6 +178,14 @@ impl<R: Role> Machine for Host<R> {
 
     fn view(&self) -> BufferId {
         self.role.view()
+    }
+
+    fn carried(&self, index: usize) -> Option<[BufferId; 2]> {
+        self.role.carried(index)
+    }
+
+    fn adoption(&self) -> Adoption {
+        self.role.adoption()
     }
 
     fn saved(&self) -> Vec<SavedBuffer> {

@@ -31,7 +31,7 @@ pub use node::Node;
 use crate::buffer::BufferId;
 use crate::id::{Clock, Cluster, Incarnation, PeerId};
 use crate::layout::Layout;
-use crate::recipe::Recipe;
+use crate::recipe::{Payload, Recipe};
 use crate::run_id::RunId;
 use crate::saved::SavedBuffer;
 use crate::status::{Status, Waiting};
@@ -48,6 +48,8 @@ pub struct Setup {
     pub recipe: Recipe,
     /// Floats of the vector that is exchanged: those of the layout, and of the averaged optimizer vectors.
     pub len: usize,
+    /// Vectors of the application's state: with `payload=gradients` its parameters and its optimizer vectors, else 0.
+    pub carried: u32,
     /// Floats of each tensor, in order, for thresholds per tensor.
     pub tensors: Arc<[usize]>,
     /// Tells this process from an earlier one of the same rank. Drawn at random; 1 unless set.
@@ -78,14 +80,17 @@ pub struct Setup {
 
 impl Setup {
     /// The setup of node `me` in a new run. `extras` is the number of optimizer vectors that are averaged with the
-    /// parameters.
+    /// parameters, or with `payload=gradients` carried beside them.
     pub fn new(me: PeerId, cluster: Cluster, recipe: Recipe, layout: &Layout, extras: u32) -> Self {
+        let carries = recipe.payload() == Payload::Gradients;
+        let averaged = if carries { 0 } else { extras };
         Self {
             me,
             cluster,
             recipe,
             // Drivers refuse lengths that do not fit, see `Recipe::check_cluster`.
-            len: layout.len().saturating_mul(1 + extras as usize),
+            len: layout.len().saturating_mul(1 + averaged as usize),
+            carried: if carries { extras.saturating_add(1) } else { 0 },
             tensors: layout.lens(),
             incarnation: Incarnation(1),
             patience: Patience::none(),
@@ -111,6 +116,18 @@ pub struct Resumed {
     pub made: u64,
 }
 
+/// With `payload=gradients`: the run has gone on without this node, so the state of its application was replaced by that
+/// of another.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub enum Adoption {
+    /// It was not.
+    None,
+    /// It was. The application has not been told: its next step ends at once.
+    Untold,
+    /// It was, and the last [`Signal::Ready`] says so: it brings a state instead of a mean.
+    Told,
+}
+
 /// A state machine without IO, clock, threads or floats.
 pub trait Machine: fmt::Debug + Send {
     /// Takes one input. Several may be given before outputs are drained.
@@ -132,6 +149,19 @@ pub trait Machine: fmt::Debug + Send {
     /// Where the parameters are when an event says so; before joining, where the node that provides them puts the
     /// initial ones.
     fn view(&self) -> BufferId;
+
+    /// With `payload=gradients`: two buffers of vector `index` of the application's state, which are its parameters and the
+    /// vectors of its optimizer. The driver puts the application's state into the first buffers with each step. The second
+    /// ones hold the state of a donor, when [`Machine::adoption`] or [`Signal::Joined`] says so. Before joining, the node
+    /// that provides the state finds its own there. `None`: there is no such vector.
+    fn carried(&self, _index: usize) -> Option<[BufferId; 2]> {
+        None
+    }
+
+    /// Whether the application's state has been replaced since its last step.
+    fn adoption(&self) -> Adoption {
+        Adoption::None
+    }
 
     /// What a node that has left with `keep` goes on from, besides the parameters.
     fn saved(&self) -> Vec<SavedBuffer> {

@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 
 use super::assembly::Assembly;
 use super::host::Host;
-use super::{Input, Machine, Misuse, OURS, Output, Setup, collective, mesh, server, worker};
+use super::{Adoption, Input, Machine, Misuse, OURS, Output, Setup, collective, mesh, server, worker};
 use crate::buffer::{BufferId, Pool, Segment};
 use crate::recipe::{ConfigError, Topology};
 use crate::saved::SavedBuffer;
@@ -77,6 +77,14 @@ impl Machine for Node {
 
     fn view(&self) -> BufferId {
         self.0.view()
+    }
+
+    fn carried(&self, index: usize) -> Option<[BufferId; 2]> {
+        self.0.carried(index)
+    }
+
+    fn adoption(&self) -> Adoption {
+        self.0.adoption()
     }
 
     fn saved(&self) -> Vec<SavedBuffer> {

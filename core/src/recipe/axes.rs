@@ -12,6 +12,9 @@ pub enum Payload {
     /// The sum of the worker's updates since the previous synchronisation: the vector to subtract from the parameters,
     /// after learning rate and optimizer.
     Updates,
+    /// The gradient of a step. The weighted mean of a round goes back to the callers, which apply it with optimizers of
+    /// their own; the library changes no parameters. Requires rounds without servers.
+    Gradients,
 }
 
 /// The topology axis: the nodes between which vectors travel.

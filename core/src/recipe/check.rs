@@ -3,7 +3,8 @@
 use core::fmt;
 
 use super::{
-    Codec, Control, Correction, End, Merge, OptimizerState, Outer, Pace, Payload, Recipe, Threshold, TopK, Topology,
+    Codec, Control, Correction, End, Merge, OptimizerState, Outer, Pace, Payload, Period, Recipe, Threshold, TopK,
+    Topology,
 };
 use crate::id::Cluster;
 use crate::kernel::ledger;
@@ -205,6 +206,37 @@ impl Recipe {
                 "late parameters would overwrite the progress of other workers; use payload=updates",
             ),
             (
+                self.payload == Payload::Gradients && servers,
+                "payload=gradients",
+                "topology=tree, ring or mesh",
+                "the parameters are at the workers alone, and a server could not give them to a newcomer",
+            ),
+            (
+                self.payload == Payload::Gradients && !synchronous_mean,
+                "payload=gradients",
+                SYNCHRONOUS_MEAN,
+                "all workers get the mean of a round; for other paces, use payload=updates",
+            ),
+            (
+                self.payload == Payload::Gradients && self.period != Period::every(1),
+                "payload=gradients",
+                "period=1",
+                "gradients of different parameters have no mean; use payload=updates for local steps",
+            ),
+            (
+                self.payload == Payload::Gradients && self.correction.momentum > 0.0,
+                "payload=gradients",
+                "momentum=0",
+                "momentum before the codec would make velocities of the gradients, and the optimizer of the application has \
+                 its own",
+            ),
+            (
+                self.payload == Payload::Gradients && self.optimizer != OptimizerState::Keep,
+                "payload=gradients",
+                "optimizer=keep",
+                "the optimizer's state stays equal at all workers by itself",
+            ),
+            (
                 tree && self.pace != Pace::Synchronous,
                 shape,
                 "pace=synchronous",
@@ -295,6 +327,12 @@ impl Recipe {
                 "payload=parameters",
                 "codec=f32",
                 "a residual of earlier parameters would be added to later ones; use payload=updates",
+            ),
+            (
+                self.outer != Outer::None && self.payload == Payload::Gradients,
+                "outer",
+                "payload=updates",
+                "with payload=gradients, the optimizer is the application's, and comes after the mean",
             ),
             (
                 self.outer != Outer::None && self.payload == Payload::Parameters,

@@ -21,6 +21,7 @@
 //! |---|---|---|---|
 //! | [`payload`](Payload) | **`updates`** | | workers send the sum of their updates |
 //! | | `parameters` | | workers send their parameters |
+//! | | `gradients` | | workers get the mean of their gradients back, and apply it themselves |
 //! | [`period`](Period) | **`1`**, `2`, … | | local steps between synchronisations |
 //! | | `1,10@500` | | stages: 1, and 10 from local step 500 on |
 //! | | `20s`, `500ms` | | a time: faster workers take more steps |
@@ -78,6 +79,7 @@
 //! | `sparse` | `sync topology=mesh codec=topk density=0.01` | synchronous SGD with the largest 1 % |
 //! | `local-sparse` | `sparse period=10` | `sparse` every 10 local steps |
 //! | `local-bf16` | `ring-bf16 period=20` | `ring-bf16` every 20 local steps |
+//! | `gradients` | `sync payload=gradients` | data-parallel training with any optimizer, such as Adam |
 //! | `dl4j` | `averaging period=5 optimizer=average` | DL4J, `ParameterAveragingTrainingMaster` |
 //! | `su-chen` | `averaging period=10` | Su and Chen 2015 |
 //! | `firecaffe` | `sync` | Iandola et al. 2015 |
@@ -108,6 +110,7 @@
 //! | `dl4j` | 1 | in the optimizer; averaged with the parameters | none |
 //! | `sync`, `firecaffe`, `ring-bf16`, `ring-int8` | 1: the mean of updates | in the optimizer | none |
 //! | `sparse`, `local-sparse`, `local-bf16` | 1: the mean of messages | in the optimizer | none |
+//! | `gradients` | 1: the mean of gradients | the application's optimizer: any | none |
 //! | `dgc` | 1 / (1 - 0.9) = 10; 1 relative to an optimizer with momentum 0.9 | in the recipe, not in the optimizer | none |
 //! | `hardsync` | 1: the mean of updates | in the optimizer | 1, on any host; `shards=N`: N of them |
 //! | `async`, `ssp`, `petuum` | 1: `lambda=1/n` | in the optimizer, small: staleness adds momentum | 1; `shards=N`: N |

@@ -71,6 +71,11 @@ pub const PRESETS: &[Preset] = &[
         recipe: || Recipe::sync().with_period(20).with_topology(Topology::Ring).with_codec(Codec::Bf16),
     },
     Preset {
+        name: "gradients",
+        about: "mean of gradients at every step, applied by the caller's optimizer",
+        recipe: || Recipe::sync().with_payload(Payload::Gradients),
+    },
+    Preset {
         name: "dl4j",
         about: "DL4J parameter averaging: every 5 steps, optimizer state averaged",
         recipe: || Recipe::averaging(5).with_optimizer(OptimizerState::Average),

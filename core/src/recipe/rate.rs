@@ -72,7 +72,7 @@ impl Recipe {
         let n = workers.max(1) as f32;
         let speedup = match self.payload {
             Payload::Parameters => square_root(f64::from(n)) as f32,
-            Payload::Updates => n,
+            Payload::Updates | Payload::Gradients => n,
         };
         single * speedup.min(SPEEDUP_MAX) / self.gain_of_fresh(workers.max(1))
     }

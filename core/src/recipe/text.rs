@@ -48,6 +48,7 @@ impl fmt::Display for Recipe {
         match self.payload {
             Payload::Parameters => write!(f, "payload=parameters")?,
             Payload::Updates => write!(f, "payload=updates")?,
+            Payload::Gradients => write!(f, "payload=gradients")?,
         }
         write!(f, " period={}", self.period)?;
         match self.topology {
@@ -288,8 +289,10 @@ const PERIOD: &str = "steps, a time as in 20s, examples as in 4096ex, or stages 
 /// The values of a key, in words for error messages, and by name.
 type Choices<T> = (&'static str, &'static [(&'static str, T)]);
 
-const PAYLOADS: Choices<Payload> =
-    ("parameters or updates", &[("parameters", Payload::Parameters), ("updates", Payload::Updates)]);
+const PAYLOADS: Choices<Payload> = (
+    "parameters, updates or gradients",
+    &[("parameters", Payload::Parameters), ("updates", Payload::Updates), ("gradients", Payload::Gradients)],
+);
 const TOPOLOGIES: Choices<Topology> = (
     "servers, tree, ring or mesh",
     &[
@@ -411,8 +414,13 @@ fn number<T: FromStr>(key: &'static str, expected: &'static str, value: &str) ->
 
 /// The preset with the smallest edit distance to `name`, if that is at most half the length of the preset's name.
 fn nearest(name: &str) -> Option<&'static str> {
-    let distance = |preset: &str| edit_distance(name.as_bytes(), preset.as_bytes());
-    let best = PRESETS.iter().map(|preset| preset.name).min_by_key(|preset| distance(preset))?;
+    most_similar(name, PRESETS.iter().map(|preset| preset.name))
+}
+
+/// The candidate with the smallest edit distance to `name`, if that is at most half of its own length.
+fn most_similar(name: &str, candidates: impl Iterator<Item = &'static str>) -> Option<&'static str> {
+    let distance = |candidate: &str| edit_distance(name.as_bytes(), candidate.as_bytes());
+    let best = candidates.min_by_key(|candidate| distance(candidate))?;
     (distance(best) * 2 <= best.len()).then_some(best)
 }
 
@@ -449,7 +457,18 @@ impl fmt::Display for RecipeParseError {
                 write!(f, "recipe: {got:?} is not a setting of this recipe, it requires {required}")
             }
             Self::UnknownKey { got, required: None } => write!(f, "recipe: {got:?} is not a setting"),
-            Self::BadValue { key, expected, got } => write!(f, "{key}: expected {expected}, got {got:?}"),
+            Self::BadValue { key, expected, got } => {
+                write!(f, "{key}: expected {expected}, got {got:?}")?;
+                // A list of names, as those of `Choices`. Other texts describe numbers.
+                let names = expected.split(", ").flat_map(|names| names.split(" or "));
+                let are_names = !names.clone().any(|name| name.contains(' '));
+                // Short names are similar soon, so it takes more than half of one.
+                let is_close = |name: &&str| edit_distance(got.as_bytes(), name.as_bytes()) * 2 < name.len();
+                match most_similar(got, names).filter(|name| are_names && is_close(name)) {
+                    Some(name) => write!(f, " (did you mean {name:?}?)"),
+                    None => Ok(()),
+                }
+            }
         }
     }
 }
@@ -547,6 +566,51 @@ mod tests {
     }
 
     #[test]
+    fn gradients_that_cannot_be_shared_are_refused_with_the_reason() {
+        let error = |text: &str| text.parse::<Recipe>().unwrap().check(4).unwrap_err().to_string();
+        for (text, expected) in [
+            (
+                "gradients topology=servers",
+                "payload=gradients requires topology=tree, ring or mesh: the parameters are at the workers alone",
+            ),
+            (
+                "gradients topology=mesh pace=asynchronous merge=sum codec=threshold",
+                "payload=gradients requires pace=synchronous merge=mean: all workers get the mean of a round",
+            ),
+            (
+                "gradients merge=sum lambda=0.5",
+                "payload=gradients requires pace=synchronous merge=mean: all workers get the mean of a round",
+            ),
+            (
+                "gradients period=2",
+                "payload=gradients requires period=1: gradients of different parameters have no mean",
+            ),
+            ("gradients outer=adam", "outer requires payload=updates: with payload=gradients, the optimizer is "),
+            ("gradients optimizer=reset", "payload=gradients requires optimizer=keep: "),
+            ("gradients topology=mesh codec=topk momentum=0.9", "payload=gradients requires momentum=0: "),
+        ] {
+            assert!(error(text).starts_with(expected), "{text}: {}", error(text));
+        }
+        for text in ["gradients codec=int8", "gradients topology=ring codec=sign", "gradients topology=mesh codec=topk"]
+        {
+            assert_eq!(text.parse::<Recipe>().unwrap().check(4), Ok(()), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_mistyped_name_suggests_the_right_one() {
+        let error = |text: &str| text.parse::<Recipe>().unwrap_err().to_string();
+        assert!(error("gradient").ends_with("(did you mean \"gradients\"?)"));
+        assert_eq!(
+            error("sync payload=gradient"),
+            "payload: expected parameters, updates or gradients, got \"gradient\" (did you mean \"gradients\"?)"
+        );
+        assert!(error("sync topology=rin").ends_with("(did you mean \"ring\"?)"));
+        assert!(error("sync payload=weights").ends_with("got \"weights\""));
+        assert!(error("sync fan_in=2.5").ends_with("got \"2.5\""), "a number");
+    }
+
+    #[test]
     fn contradictory_recipes_are_refused_with_the_reason() {
         let error = |text: &str| text.parse::<Recipe>().unwrap().check(4).unwrap_err().to_string();
         assert_eq!(error("diloco mu=1"), "mu: expected from 0 to below 1, got 1");
@@ -599,6 +663,16 @@ mod tests {
             "async optimizer=average",
             "async merge=mean",
             "mesh pace=stale",
+            "gradients topology=servers",
+            "gradients topology=mesh pace=asynchronous merge=sum codec=threshold",
+            "gradients merge=sum lambda=0.5",
+            "gradients period=2",
+            "gradients optimizer=reset",
+            "gradients topology=mesh codec=topk momentum=0.9",
+            "gradients codec=topk",
+            "gradients topology=mesh",
+            "async payload=gradients",
+            "averaging payload=gradients",
         ] {
             assert!(error(text).contains(" requires "), "{text}: {}", error(text));
         }

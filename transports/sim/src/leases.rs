@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 
 use gradwire_core::status::Waiting;
 use gradwire_core::{
-    BufferId, Input, Instant, Machine, Misuse, Node, OpId, Output, PeerId, SavedBuffer, Segment, Status,
+    Adoption, BufferId, Input, Instant, Machine, Misuse, Node, OpId, Output, PeerId, SavedBuffer, Segment, Status,
 };
 
 /// A machine, and the leases of its open transfers.
@@ -105,6 +105,14 @@ impl Machine for Leased {
 
     fn view(&self) -> BufferId {
         self.machine.view()
+    }
+
+    fn carried(&self, index: usize) -> Option<[BufferId; 2]> {
+        self.machine.carried(index)
+    }
+
+    fn adoption(&self) -> Adoption {
+        self.machine.adoption()
     }
 
     fn saved(&self) -> Vec<SavedBuffer> {

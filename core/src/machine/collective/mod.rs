@@ -44,13 +44,13 @@ use exchange::{Exchange, Outcome};
 use gather::Gather;
 use operations::{Epoch, Task};
 use reduce::Reduce;
-use replica::{Arrival, Replica};
+use replica::{Arrival, Carried, Replica};
 
 use super::commit::Commit;
 use super::host::Role;
 use super::hub::{Awaited, Hub, Incoming, Port};
 use super::views::{Change, Exit, Member, Standing, Timing, View};
-use super::{Event, Misuse, Signal};
+use super::{Adoption, Event, Misuse, Signal};
 use crate::buffer::BufferId;
 use crate::id::{PeerId, Sequence};
 use crate::kernel::KernelResult;
@@ -68,6 +68,8 @@ pub(crate) struct Collective {
     /// The buffer of the application's contribution.
     contribution: BufferId,
     application: Application,
+    /// With `payload=gradients`: the application's state has been replaced.
+    adoption: Adoption,
     /// The last round of the run is done, here or at the donor of the view: no round follows.
     last: bool,
     /// What became of the residual, once this node has left.
@@ -100,6 +102,12 @@ impl Collective {
         let commit = Commit::new(&recipe, hub.setup.cluster.workers, round_len, true, &mut hub.vectors);
         let mut vectors = vec![places];
         vectors.extend_from_slice(commit.state());
+        let state = 0..hub.setup.carried;
+        let mut vector = |_| {
+            let places = [("state of the application", round_len), ("state of a donor", len)];
+            places.map(|(name, len)| hub.vectors.floats(name, len, Keep::No))
+        };
+        let carried = Carried::new(state.map(&mut vector).collect());
         let round = hub.setup.resumed.map(|resumed| resumed.at);
         let exchange: Box<dyn Exchange> = if hub.setup.recipe.has_chunks() {
             Box::new(Reduce::new(hub, is_worker, contribution, commit))
@@ -108,10 +116,11 @@ impl Collective {
         };
         let mut collective = Self {
             member,
-            replica: Replica::new(vectors, len, round),
+            replica: Replica::new(vectors, carried, len, round),
             exchange,
             contribution,
             application: Application::new(if is_worker { Stage::Joining } else { Stage::Hosting }),
+            adoption: Adoption::None,
             last: false,
             rest: None,
         };
@@ -197,6 +206,7 @@ impl Collective {
     fn on_current(&mut self, hub: &mut Port<'_, Job>) {
         hub.has_parameters = true;
         if self.application.join() {
+            self.adoption = Adoption::None;
             hub.signal(Signal::Joined { clock: self.replica.round() });
         }
         if self.last {
@@ -216,14 +226,17 @@ impl Collective {
         if !self.exchange.round_mut().epochs.end(epoch) {
             return;
         }
-        let advanced = match self.replica.on_arrived() {
-            None => return,
-            Some(Arrival::Advanced) => {
+        let Some(arrival) = self.replica.on_arrived() else { return };
+        if self.replica.carried(0).is_some() {
+            self.adoption = Adoption::Untold;
+        }
+        let advanced = match arrival {
+            Arrival::Advanced => {
                 // The round whose end this node had not seen had its contribution in it.
                 self.exchange.on_advanced();
                 true
             }
-            Some(Arrival::New) => self.drop_stale(hub),
+            Arrival::New => self.drop_stale(hub),
         };
         if advanced && !self.last {
             self.go_on(hub, true);
@@ -232,13 +245,28 @@ impl Collective {
     }
 
     /// The run has gone on without this node. An update that waits for its round goes into the next one. Parameters
-    /// would pull the mean back to where the others were before, so they are dropped, and counted. Returns whether they
-    /// were.
+    /// would pull the mean back to where the others were before, so they are dropped, and counted. So are gradients: the
+    /// application that applies the next mean needs the others' state first. Returns whether the application goes on.
     fn drop_stale(&mut self, hub: &mut Hub) -> bool {
-        let contribution = self.application.contribution().filter(|own| own.weight > 0);
-        let stale = contribution.is_some() && hub.setup.recipe.payload() == Payload::Parameters;
-        hub.counters.lost += u64::from(stale);
+        let Some(own) = self.application.contribution() else { return false };
+        let stale = match hub.setup.recipe.payload() {
+            Payload::Updates => false,
+            Payload::Parameters => own.weight > 0,
+            Payload::Gradients => true,
+        };
+        hub.counters.lost += u64::from(stale && own.weight > 0);
         stale
+    }
+
+    /// The application has contributed to the next round, and with `payload=gradients` has given its state. If the run has
+    /// left that state behind, the contribution counts for nothing, and the application is told at once.
+    fn take_state(&mut self, hub: &mut Hub, weight: u64) {
+        if self.adoption == Adoption::Untold {
+            hub.counters.lost += u64::from(weight > 0);
+            return self.go_on(hub, true);
+        }
+        self.adoption = Adoption::None;
+        self.replica.on_given_state();
     }
 
     // Rounds
@@ -255,7 +283,7 @@ impl Collective {
     /// Ends the round when all of it is here.
     fn maybe_complete(&mut self, hub: &mut Port<'_, Job>) {
         let Some(Outcome { changed, last }) = self.exchange.take_outcome() else { return };
-        self.replica.complete_round(changed);
+        self.replica.complete_round(changed, last);
         if changed {
             hub.counters.applied += 1;
             hub.counters.applications += 1;
@@ -274,8 +302,11 @@ impl Collective {
     }
 
     /// Lets the application go on, if it waits for its round.
-    fn go_on(&mut self, hub: &mut Port<'_, Job>, changed: bool) {
+    fn go_on(&mut self, hub: &mut Hub, changed: bool) {
         if self.application.go_on() {
+            if self.adoption == Adoption::Untold {
+                self.adoption = Adoption::Told;
+            }
             hub.signal(Signal::Ready { clock: self.replica.round(), changed });
         }
     }
@@ -450,8 +481,10 @@ impl Role for Collective {
         }
     }
 
-    fn on_step(&mut self, _hub: &mut Port<'_, Job>, weight: u64) -> Result<(), Misuse> {
-        self.application.on_step(weight)
+    fn on_step(&mut self, hub: &mut Port<'_, Job>, weight: u64) -> Result<(), Misuse> {
+        self.application.on_step(weight)?;
+        self.take_state(hub, weight);
+        Ok(())
     }
 
     fn on_rate(&mut self, scale: f32) {
@@ -460,7 +493,9 @@ impl Role for Collective {
 
     fn on_leave(&mut self, hub: &mut Port<'_, Job>, stay: bool, _keep: bool) -> Result<(), Misuse> {
         self.application.on_leave(stay)?;
-        if !stay {
+        if stay {
+            self.take_state(hub, 0);
+        } else {
             self.exchange.round_mut().withdraw();
             self.report(hub);
         }
@@ -472,9 +507,12 @@ impl Role for Collective {
             self.coordinate(hub);
             self.take_held(hub);
             self.maybe_fetch(hub);
+            self.replica.give_due(hub, self.member.view());
             // Before the next round begins: the application is told of every round.
             self.maybe_ready(hub);
             self.maybe_begin(hub);
+            // A member that is alone has its round done at once: no other input may come.
+            self.maybe_ready(hub);
             // A round that ends at once can be news for the coordinator.
             if !self.member.has_commands() {
                 break;
@@ -514,7 +552,15 @@ impl Role for Collective {
     }
 
     fn view(&self) -> BufferId {
-        self.replica.parameters()
+        self.replica.view()
+    }
+
+    fn carried(&self, index: usize) -> Option<[BufferId; 2]> {
+        self.replica.carried(index)
+    }
+
+    fn adoption(&self) -> Adoption {
+        self.adoption
     }
 
     fn status(&self, hub: &Hub) -> Status {

@@ -244,7 +244,10 @@ impl Reduce {
     /// Is a chunk's result received right where the next parameters are? Not if it is sent on: a transmission lends
     /// whole buffers. Parameters travel as plain floats, without a codec.
     fn is_direct(&self, chunk: usize) -> bool {
-        self.commit.is_identity() && self.routes.children(chunk).next().is_none() && !self.routes.is_alone()
+        self.hops.is_none()
+            && self.commit.is_identity()
+            && self.routes.children(chunk).next().is_none()
+            && !self.routes.is_alone()
     }
 
     /// Sends a result to the children that have not been sent it: to all, or only to one.

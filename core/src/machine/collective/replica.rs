@@ -1,5 +1,8 @@
 //! The state of training at one node: the parameters, the vectors of the commit step, and how a node without them gets
 //! them.
+//!
+//! With `payload=gradients` the state is the application's ([`Carried`]): a round gives it a mean, and the application
+//! makes the next state of it. It gives that state to its node with its next contribution.
 
 use alloc::vec::Vec;
 
@@ -32,6 +35,38 @@ pub(super) struct Replica {
     given_to: Vec<PeerId>,
     /// Transmissions of the state that have not ended.
     giving: u32,
+    /// The application's state, with `payload=gradients`. The places of `vectors` then hold means.
+    carried: Carried,
+    /// Members of the view that have asked for a state that the application has not given yet.
+    askers: Vec<PeerId>,
+}
+
+/// The application's state: its parameters, and the vectors of its optimizer. Empty for other payloads.
+#[derive(Debug, Default)]
+pub(super) struct Carried {
+    /// Of each vector: the buffer that the application fills, and the one for the state of a donor. A receive operation
+    /// may write the second while the application exchanges the first.
+    vectors: Vec<[BufferId; 2]>,
+    /// The first buffers hold the state after the last round.
+    given: bool,
+    /// The second buffers do: no round has been done since the node has got its state.
+    adopted: bool,
+}
+
+impl Carried {
+    /// The state of a node that has done no round yet: the driver puts the first one into the second buffers.
+    pub(super) fn new(vectors: Vec<[BufferId; 2]>) -> Self {
+        Self { vectors, given: false, adopted: true }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.vectors.is_empty()
+    }
+
+    /// Which buffers hold the state after the last round; `None` while the application computes it.
+    fn place(&self) -> Option<usize> {
+        if self.adopted { Some(1) } else { self.given.then_some(0) }
+    }
 }
 
 /// How far the state of a donor has come.
@@ -59,8 +94,9 @@ pub(super) enum Arrival {
 
 impl Replica {
     /// The state in `vectors` of `len` floats, in which there are `round` rounds.
-    pub(super) fn new(vectors: Vec<[BufferId; 2]>, len: usize, round: Option<Clock>) -> Self {
-        Self { vectors, current: 0, len, round, fetch: None, given_to: Vec::new(), giving: 0 }
+    pub(super) fn new(vectors: Vec<[BufferId; 2]>, carried: Carried, len: usize, round: Option<Clock>) -> Self {
+        let (given_to, askers) = (Vec::new(), Vec::new());
+        Self { vectors, current: 0, len, round, fetch: None, given_to, giving: 0, carried, askers }
     }
 
     /// Rounds that are in the state; 0 without a state.
@@ -85,7 +121,27 @@ impl Replica {
 
     // Places
 
-    /// The buffer that holds the parameters.
+    /// The buffer that the application reads: the parameters; with `payload=gradients`, its own when it has got a state,
+    /// and else the mean of the last round.
+    pub(super) fn view(&self) -> BufferId {
+        match self.carried.vectors.first() {
+            Some([_, adopted]) if self.carried.adopted => *adopted,
+            _ => self.parameters(),
+        }
+    }
+
+    /// The buffers of a vector of the application's state: the one that the application fills, and the one for the state
+    /// of a donor.
+    pub(super) fn carried(&self, index: usize) -> Option<[BufferId; 2]> {
+        self.carried.vectors.get(index).copied()
+    }
+
+    /// The application has given its state after the last round.
+    pub(super) fn on_given_state(&mut self) {
+        self.carried.given = true;
+    }
+
+    /// The buffer that holds the parameters, or the mean of gradients.
     pub(super) fn parameters(&self) -> BufferId {
         self.vectors[0][self.current]
     }
@@ -109,10 +165,13 @@ impl Replica {
         Segment::floats(buffer, 0, self.len)
     }
 
-    /// The round is done. `changed`: the state after it is in the other places.
-    pub(super) fn complete_round(&mut self, changed: bool) {
+    /// The round is done. `changed`: the state after it is in the other places. `last`: no round follows.
+    pub(super) fn complete_round(&mut self, changed: bool, last: bool) {
         if changed {
             self.current = 1 - self.current;
+        }
+        if !last {
+            (self.carried.given, self.carried.adopted) = (false, false);
         }
         self.round = Some(self.round().next());
     }
@@ -122,12 +181,14 @@ impl Replica {
     /// Everyone stops.
     pub(super) fn stop(&mut self) {
         self.fetch = None;
+        self.askers.clear();
     }
 
     /// A view begins, after `round` rounds. `behind`: this node has to fetch its state. `returns`: its own state counts
     /// for nothing, since the run has gone on without it.
     pub(super) fn enter(&mut self, round: Clock, behind: bool, returns: bool) {
         self.given_to.clear();
+        self.askers.clear();
         if returns {
             self.round = None;
         }
@@ -142,7 +203,9 @@ impl Replica {
 
     /// Asks the donor of the view, once. Operations of earlier views may still use the places that the answer goes to.
     pub(super) fn maybe_fetch(&mut self, hub: &mut Hub, view: &View, epochs: &Epochs) {
-        let Some(fetch) = self.fetch.as_mut().filter(|fetch| !fetch.asked) else { return };
+        // The answer may go where this node's own answer to another still comes from.
+        let is_lent = !self.carried.is_empty() && self.is_giving();
+        let Some(fetch) = self.fetch.as_mut().filter(|fetch| !fetch.asked && !is_lent) else { return };
         if epochs.is_clear() && hub.is_agreed(view.donor) {
             fetch.asked = true;
             hub.notify(view.donor, Message::FetchParameters { view: view.number });
@@ -168,12 +231,16 @@ impl Replica {
             return hub.discard(incoming);
         };
         // The donor sends every vector once, in order.
-        let place = self.vectors.get(vector as usize).filter(|_| vector == fetch.begun);
-        let Some(places) = place else {
+        let place = match self.carried.vectors.get(vector as usize) {
+            Some([_, adopted]) => Some(*adopted),
+            None if self.carried.is_empty() => self.vectors.get(vector as usize).map(|places| places[1 - self.current]),
+            None => None,
+        };
+        let Some(buffer) = place.filter(|_| vector == fetch.begun) else {
             return hub.close(incoming.peer, ProtocolError::NoSuchShard { got: ShardId(vector) });
         };
         fetch.begun += 1;
-        let into = Segment { buffer: places[1 - self.current], ..into };
+        let into = Segment { buffer, ..into };
         hub.receive(incoming, into, Job::Fetch { epoch: epochs.begin() });
     }
 
@@ -182,7 +249,8 @@ impl Replica {
     pub(super) fn on_arrived(&mut self) -> Option<Arrival> {
         let fetch = self.fetch.as_mut()?;
         fetch.arrived += 1;
-        if fetch.arrived < self.vectors.len() as u32 {
+        let vectors = if self.carried.is_empty() { &self.vectors } else { &self.carried.vectors };
+        if fetch.arrived < vectors.len() as u32 {
             return None;
         }
         let arrival = match self.round {
@@ -190,21 +258,40 @@ impl Replica {
             None => Arrival::New,
         };
         self.round = Some(fetch.round);
-        self.current = 1 - self.current;
+        if self.carried.is_empty() {
+            self.current = 1 - self.current;
+        } else {
+            (self.carried.given, self.carried.adopted) = (false, true);
+        }
         self.fetch = None;
         Some(arrival)
     }
 
     // The donor's side
 
-    /// Sends the state to a member of the view that lacks it, once in a view.
+    /// Sends the state to the members that have asked for it before the application had given it.
+    pub(super) fn give_due(&mut self, hub: &mut Port<'_, Job>, view: &View) {
+        if self.carried.place().is_some() {
+            for peer in core::mem::take(&mut self.askers) {
+                self.give(hub, peer, view);
+            }
+        }
+    }
+
+    /// Sends the state to a member of the view that lacks it, once in a view. Later, if the application still computes
+    /// it.
     pub(super) fn give(&mut self, hub: &mut Port<'_, Job>, peer: PeerId, view: &View) {
         let lacks = view.members.contains(&peer) && !self.given_to.contains(&peer);
         let Some(round) = self.round.filter(|_| lacks && self.fetch.is_none()) else { return };
+        let (vectors, place) = match self.carried.place() {
+            _ if self.carried.is_empty() => (&self.vectors, self.current),
+            Some(place) => (&self.carried.vectors, place),
+            None => return self.askers.push(peer),
+        };
         self.given_to.push(peer);
-        for (places, vector) in self.vectors.iter().zip(0..) {
+        for (places, vector) in vectors.iter().zip(0..) {
             self.giving += 1;
-            let body = self.whole(places[self.current]);
+            let body = self.whole(places[place]);
             let message = Message::Parameters { view: view.number, round, vector };
             hub.transmit(peer, message, Some(body), Job::Give);
         }

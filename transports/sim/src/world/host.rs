@@ -1,6 +1,9 @@
 //! The training program of a worker: it computes, contributes, and takes the new parameters.
 
-use gradwire_core::{Input, Machine, PeerId, Segment, Signal};
+use gradwire_core::kernel::apply;
+use gradwire_core::kernel::tier::Tier;
+use gradwire_core::recipe::Payload;
+use gradwire_core::{Adoption, Input, Machine, PeerId, Segment, Signal};
 
 use super::{Scheduled, World};
 use crate::node::{Entry, Life, Log, Phase};
@@ -22,7 +25,13 @@ impl World {
                 self.compute_next(me);
             }
             Signal::Ready { changed, .. } => {
-                node.local.take(&mut node.params, node.pool.floats(view), changed, now);
+                let adopts = machine.adoption() != Adoption::None;
+                if self.plan.recipe.payload() != Payload::Gradients || adopts {
+                    node.local.take(&mut node.params, node.pool.floats(view), changed || adopts, now);
+                } else if changed {
+                    // The optimizer of the program is gradient descent at rate 1.
+                    apply::in_place(Tier::best(), &mut node.params, node.pool.floats(view), 1.0);
+                }
                 if node.phase == Phase::Finishing {
                     self.step_machine(me, 0);
                 } else {
@@ -30,7 +39,10 @@ impl World {
                 }
             }
             Signal::Left => {
-                node.params.copy_from_slice(node.pool.floats(view));
+                let carries = self.plan.recipe.payload() == Payload::Gradients;
+                if !carries || machine.adoption() != Adoption::None {
+                    node.params.copy_from_slice(node.pool.floats(view));
+                }
                 node.life = Life::Done;
             }
             Signal::Finished => node.life = Life::Done,
@@ -82,11 +94,21 @@ impl World {
 
     pub(super) fn step_machine(&mut self, me: PeerId, weight: u64) {
         let now = self.now;
+        self.give_state(me);
         let node = &mut self.nodes[me.index()];
         node.made += u64::from(weight > 0);
         let machine = node.machine.as_mut().expect("a machine that was ready");
         machine.handle_input(now, Input::Step { weight }).expect("a machine that was ready");
         self.drive(me);
+    }
+
+    /// With `payload=gradients`: gives the program's parameters to its machine.
+    fn give_state(&mut self, me: PeerId) {
+        let node = &mut self.nodes[me.index()];
+        let given = node.machine.as_ref().and_then(|machine| machine.carried(0));
+        if let Some([given, _]) = given {
+            node.pool.floats_mut(Segment::floats(given, 0, node.params.len())).copy_from_slice(&node.params);
+        }
     }
 
     pub(super) fn stepped(&mut self, me: PeerId) {
@@ -112,6 +134,7 @@ impl World {
             return Some(me);
         }
         node.phase = Phase::Finishing;
+        self.give_state(me);
         self.feed(me, Input::Leave { stay: true, keep: self.plan.suspend })
     }
 }
