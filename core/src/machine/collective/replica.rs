@@ -286,6 +286,8 @@ impl Replica {
         let (vectors, place) = match self.carried.place() {
             _ if self.carried.is_empty() => (&self.vectors, self.current),
             Some(place) => (&self.carried.vectors, place),
+            // Once, however often it asks.
+            None if self.askers.contains(&peer) => return,
             None => return self.askers.push(peer),
         };
         self.given_to.push(peer);

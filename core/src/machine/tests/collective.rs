@@ -388,6 +388,28 @@ fn a_newcomer_gets_the_vectors_of_the_commit_step_too() {
     m.expect_close(0, ProtocolError::NoSuchShard { got: ShardId(0) }).expect_idle();
 }
 
+/// With gradients, the application makes the state of a round's mean. Who asks before that waits, and is answered once.
+#[test]
+fn a_donor_answers_when_its_application_has_given_the_state() {
+    let cluster = Cluster { workers: 2, servers: 0 };
+    let (patience, recipe) = (Patience::new(Duration::from_secs(1)), chain().with_payload(Payload::Gradients));
+    let setup = Setup::new(PeerId(0), cluster, recipe, &Layout::flat(LEN), 0);
+    let setup = Setup { incarnation: OWN, patience, ..setup };
+    let mut r = trace_machine(Node::new(setup.clone()).unwrap(), setup);
+    r.hello(1, 1).expect_event(joined(1, 1)).tell(1, report(0, 0, false)).expect_transmit(1, Kind::View);
+    r.tell(1, report(1, 0, false)).expect_event(Event::View { number: 1, members: 2 });
+    r.expect_signal(Signal::Joined { clock: Clock(0) });
+    expect_commit(&mut r, 1, 0b11, 0);
+    r.step(1.0).send(1, up(1, 1), 3.0).expect_part(1, Kind::Down, 1, 2, 2.0).expect_ready(1).expect_view(2.0);
+    for _ in 0..3 {
+        r.tell(1, Message::FetchParameters { view: Sequence(1) }).expect_idle();
+    }
+    r.step(1.0);
+    let state = Message::Parameters { view: Sequence(1), round: Clock(1), vector: 0 };
+    assert_eq!(r.expect_transmit(1, Kind::State), state);
+    r.expect_idle();
+}
+
 #[test]
 fn a_donor_sends_every_vector_of_its_state() {
     let mut r = stateful(0);

@@ -109,7 +109,7 @@ impl Coordinator {
         let left = |entry: &Entry| entry.is_gone() || entry.leaves();
         #[cfg(planted)]
         let left = |entry: &Entry| {
-            let given_up = entry.report.is_none() && entry.place == Place::Out;
+            let given_up = entry.report.is_none() && entry.place == super::entry::Place::Out;
             left(entry) || (given_up && self.bug == Some(crate::planted::Bug::EjectedAsLeft))
         };
         #[cfg(planted)]
