@@ -59,7 +59,6 @@ fn a_step_allocates_nothing() {
         coded("async codec=int8 pull=threshold pull_density=0.1"),
         coded("hardsync codec=topk density=0.1 pull=bf16"),
         coded("async codec=sign pull=f16"),
-        coded("sync period=1ms"),
         coded("gradients"),
         coded("gradients topology=mesh codec=topk density=0.05"),
     ];

@@ -64,7 +64,7 @@ pub enum Kernel {
         /// The parameters after the update.
         into: Segment,
     },
-    /// A step of an outer optimizer: new parameters and new state from the merged update. See [`outer`].
+    /// A step of an outer optimizer: new parameters and new state from the merged update.
     Outer {
         /// The formula.
         step: outer::Step,
