@@ -457,6 +457,10 @@ fn check_tau(tau: f32) -> Result<(), ConfigError> {
 impl fmt::Display for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match *self {
+            // As short as it was written: most numbers are floats of 32 bits.
+            Self::OutOfRange { field, expected, got } if f64::from(got as f32) == got => {
+                write!(f, "{field}: expected {expected}, got {}", got as f32)
+            }
             Self::OutOfRange { field, expected, got } => write!(f, "{field}: expected {expected}, got {got}"),
             Self::NotPowerOfTwo { field, got, nearest } => {
                 write!(f, "{field}: expected a power of two, got {got} (the nearest below is {nearest})")

@@ -17,7 +17,6 @@ const SOURCE: &str = include_str!("outer.wgsl");
 pub(crate) static IN_PLACE: Program =
     Program { name: "momentum_in_place", source: SOURCE, buffers: 3, invocations: 256 };
 pub(crate) static TO: Program = Program { name: "momentum_to", source: SOURCE, buffers: 4, invocations: 256 };
-pub(crate) static FROM: Program = Program { name: "momentum_from", source: SOURCE, buffers: 4, invocations: 256 };
 pub(crate) static FROM_TO: Program = Program { name: "momentum_from_to", source: SOURCE, buffers: 5, invocations: 256 };
 
 /// Flags of the step, as in outer.wgsl.
@@ -41,7 +40,8 @@ pub(crate) fn record(kernel: &Kernel, recorder: &mut Recorder<'_>) -> Result<boo
     let program = match (from == into, old == new) {
         (true, true) => &IN_PLACE,
         (false, true) => &TO,
-        (true, false) => &FROM,
+        // No machine asks for it: a server changes its velocity in place, a collective has two places for both.
+        (true, false) => return Ok(false),
         (false, false) => &FROM_TO,
     };
     // All reads come before the writes, which mark the host's bytes as outdated.

@@ -4,7 +4,7 @@
 // f.x: mu. f.y: the rate times the scale of the update. n.x: bit 0 looks ahead, bit 1 is set if mu is 0.
 //
 // Bindings: the update, the parameters and the velocity after the step; then, where they are elsewhere before it, the
-// parameters or the velocity, or both in this order.
+// parameters, or the parameters and the velocity.
 
 @group(0) @binding(1) var<storage, read_write> update: array<u32>;
 @group(0) @binding(2) var<storage, read_write> params: array<u32>;
@@ -70,17 +70,6 @@ fn momentum_to(@builtin(local_invocation_index) me: u32, @builtin(workgroup_id) 
     let s = share(group.x, me);
     for (var i = s.i; i < s.end; i += 256u) {
         let m = moved(one[p.at.w + i], velocity[p.at.z + i], update[p.at.x + i]);
-        params[p.at.y + i] = m.params;
-        velocity[p.at.z + i] = m.velocity;
-    }
-}
-
-// one: the velocity before the step
-@compute @workgroup_size(256)
-fn momentum_from(@builtin(local_invocation_index) me: u32, @builtin(workgroup_id) group: vec3<u32>) {
-    let s = share(group.x, me);
-    for (var i = s.i; i < s.end; i += 256u) {
-        let m = moved(params[p.at.y + i], one[p.at.w + i], update[p.at.x + i]);
         params[p.at.y + i] = m.params;
         velocity[p.at.z + i] = m.velocity;
     }

@@ -240,11 +240,11 @@ impl Coordinator {
         let newest = self.newest();
         let entry = &mut self.workers[from.index()];
         let fresh = entry.report.is_none() || entry.incarnation != incarnation;
+        let is_member = entry.member == Some(incarnation) || report.entered == newest;
         if self.over && fresh {
             // A worker that was cut off, and has the last round, has not heard that it is released. Another process of
             // this rank, or a worker that was no member at the end, comes too late: it may have made contributions that
             // the others never got.
-            let is_member = entry.member == Some(incarnation) || report.entered == newest;
             let is_released = entry.released && entry.incarnation == incarnation;
             if is_released || (report.last && is_member) {
                 entry.released = true;
@@ -263,7 +263,6 @@ impl Coordinator {
         // It was to be left out of the next view, and has something to do in it after all.
         let stays = !report.leaves && entry.leaves() && !entry.released;
         (entry.report, entry.connected) = (Some(report), true);
-        let is_member = entry.member == Some(incarnation) || report.entered == newest;
         self.closing |= report.told && is_member;
         if report.has && self.phase == Phase::Gathering && (report.round > Clock(0) || report.view > Sequence(0)) {
             self.run_known_since.get_or_insert(now);
