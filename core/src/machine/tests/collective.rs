@@ -388,6 +388,25 @@ fn a_newcomer_gets_the_vectors_of_the_commit_step_too() {
     m.expect_close(0, ProtocolError::NoSuchShard { got: ShardId(0) }).expect_idle();
 }
 
+/// The run has gone on without this worker, whose application computes a gradient. The gradient is of a state that is no
+/// more: it is dropped and counted, and the application is told at once.
+#[test]
+fn a_gradient_of_a_state_that_the_run_has_left_behind_is_dropped() {
+    let mut m = trace(chain().with_payload(Payload::Gradients), 1, 2);
+    m.hello(0, 1).expect_event(joined(0, 1)).expect_report();
+    let state = |view, round| Message::Parameters { view: Sequence(view), round: Clock(round), vector: 0 };
+    m.commit(1, 2, 0, 0).expect_transmit(0, Kind::Fetch);
+    m.send(0, state(1, 0), 1.0).expect_signal(Signal::Joined { clock: Clock(0) });
+    m.commit(2, 2, 4, 0).expect_transmit(0, Kind::Fetch);
+    m.send(0, state(2, 4), 7.0).expect_idle();
+    m.step(0.5).expect_ready(4).expect_view(7.0).expect_idle();
+    assert_eq!((m.counters().lost, m.machine.adoption()), (1, Adoption::Told));
+    // The next one is of the state that it has got.
+    let part = Part { view: Sequence(2), ..part(5, 1) };
+    let (_, message, _) = m.step(0.25).expect_sending(0, Kind::Up);
+    assert_eq!((message, m.counters().lost, m.machine.adoption()), (Message::Up(part), 1, Adoption::None));
+}
+
 /// With gradients, the application makes the state of a round's mean. Who asks before that waits, and is answered once.
 #[test]
 fn a_donor_answers_when_its_application_has_given_the_state() {

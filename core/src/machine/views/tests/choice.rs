@@ -204,3 +204,36 @@ fn a_worker_that_is_not_connected_is_no_member_instead_of_one_that_is() {
     c.hears_lost(2, 0b10).expect(&[prepare(0), prepare(1), prepare(2)]);
     c.hear(0, stopped(2, 1, 2)).hear(2, stopped(2, 1, 2)).expect(&[commit(0), commit(2)]);
 }
+
+/// Workers that were there all the time come first. If they are without parameters, they wait for the one that has them.
+#[test]
+fn a_view_without_parameters_waits_for_a_member_that_was_left_out() {
+    let mut c = dedicated(3);
+    (1..3).for_each(|worker| ignore(c.hear_of(worker, 2, new(0))));
+    let number = c.take().number();
+    c.hear(0, stopped(number, 1, 2)).hear_of(1, 2, new(number)).hear_of(2, 2, new(number));
+    c.expect(&[commit(0), commit_new(1), commit_new(2)]);
+    c.coordinator.note_connected(|worker| worker != PeerId(0));
+    c.hears_lost(1, 0b1).hears_lost(2, 0b1).take();
+    let next = c.number();
+    c.hear_of(1, 2, new(next)).hear_of(2, 2, new(next)).expect(&[]);
+    assert_eq!(c.coordinator.awaited(), Some(PeerId(0)));
+    // They have met again.
+    c.hears_lost(1, 0).hears_lost(2, 0).take();
+    let last = c.number();
+    c.hear_of(1, 2, new(last)).hear_of(2, 2, new(last)).hear(0, stopped(last, number, 2));
+    c.expect(&[commit(0), commit_new(1), commit_new(2)]).expect_view(last, &[0, 1, 2], 2, 0);
+}
+
+/// Once it is a member again, a worker is as good as any other.
+#[test]
+fn a_worker_that_was_given_up_counts_again_when_it_is_a_member() {
+    let mut c = many(3);
+    c.lose(1).hear(0, stopped(2, 1, 2)).hear(2, stopped(2, 1, 2)).take();
+    c.hear(1, stopped(2, 1, 2));
+    (0..3).for_each(|worker| ignore(c.hear(worker, stopped(3, 2, 2))));
+    (0..3).for_each(|worker| ignore(c.hear(worker, at(3, 2))));
+    c.take().hears_lost(1, 0b100).take();
+    (0..3).for_each(|worker| ignore(c.hear(worker, stopped(4, 3, 2))));
+    c.expect(&[commit(0), commit(1)]);
+}

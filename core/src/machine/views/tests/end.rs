@@ -211,6 +211,8 @@ fn when_all_have_done_the_last_round_they_are_released_and_newcomers_are_refused
     // A worker that lost its connection may have missed its release.
     c.coordinator.on_reconnected(PeerId(2));
     c.expect(&[release(2)]);
+    // What the workers lose of each other on their way out needs no further view.
+    c.hears_lost(2, 0b10).hears_lost(2, 0).expect(&[]);
 }
 
 /// When nobody can have the parameters of a run any more, the run is lost, and no worker starts another in its place.
