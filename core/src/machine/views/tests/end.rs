@@ -207,12 +207,12 @@ fn when_all_have_done_the_last_round_they_are_released_and_newcomers_are_refused
     let last = Report { last: true, ..at(1, 9) };
     c.hear(0, last).hear(1, last).expect(&[]);
     c.hear(2, last).expect(&[release(0), release(1), release(2)]);
+    // What the workers lose of each other on their way out needs no further view.
+    c.hears_lost(2, 0b10).hears_lost(2, 0).expect(&[]);
     c.hear_of(1, 2, new(0)).expect(&[refuse(1)]);
     // A worker that lost its connection may have missed its release.
     c.coordinator.on_reconnected(PeerId(2));
     c.expect(&[release(2)]);
-    // What the workers lose of each other on their way out needs no further view.
-    c.hears_lost(2, 0b10).hears_lost(2, 0).expect(&[]);
 }
 
 /// When nobody can have the parameters of a run any more, the run is lost, and no worker starts another in its place.
