@@ -140,7 +140,7 @@ impl<T: Transport> Engine<T> {
     fn take_command(&mut self) -> Result<(), Error> {
         match self.mailbox.take_command() {
             None => {}
-            Some(Command::Step(Step { weight, filled, mut state, rate })) => {
+            Some(Command::Step(Step { weight, fetches, filled, mut state, rate })) => {
                 self.observer.step_begins(weight);
                 // The buffers trade places: the application fills the old buffer next, while peers read the new one.
                 let contribution = self.machine.contribution();
@@ -148,7 +148,7 @@ impl<T: Transport> Engine<T> {
                 self.exchange_state(&mut state);
                 self.pending = Pending::Step { spare, state };
                 self.set_rate(rate);
-                self.feed(Input::Step { weight });
+                self.feed(if fetches { Input::Step { weight } } else { Input::Push { weight } });
             }
             Some(Command::StepThrough(StepThrough { weight, rate, give, take })) => {
                 self.observer.step_begins(weight);

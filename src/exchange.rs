@@ -160,7 +160,8 @@ impl Exchange {
         contribution(&mut self.spare)[..vector.len()].copy_from_slice(vector);
         let (weight, filled) = (u64::from(examples), self.spare.take().expect(HAS_SPARE));
         self.contributions += u64::from(weight > 0);
-        let request = Step { weight, filled, state: self.filled_state(params, optimizer), rate: None };
+        let state = self.filled_state(params, optimizer);
+        let request = Step { weight, fetches: true, filled, state, rate: None };
         let Stepped { clock, view, changed, spare, state, adopted } =
             self.drive.call("take the mean", WaitKind::Step, request)?;
         (self.clock, self.spare, self.state) = (clock, Some(spare), state);
@@ -236,14 +237,15 @@ impl Exchange {
         }
         let Some(weight) = weight else { return Ok(()) };
         // Finite updates can add up to an infinity. Servers would refuse it, and collectives spread it.
-        if !checked {
+        if !checked && self.local.contributes() {
             let result = check::finite("contribution", &self.layout, &contribution(&mut self.spare)[..len]);
             result.inspect_err(|error| self.drive.note_refusal(error, &self.layout))?;
         }
         // A step of weight 0 only asks for parameters, and is not numbered.
         self.contributions += u64::from(weight > 0);
         let filled = self.spare.take().expect(HAS_SPARE);
-        let request = Step { weight, filled, state: Vec::new(), rate: self.rate.take() };
+        let fetches = self.local.fetches();
+        let request = Step { weight, fetches, filled, state: Vec::new(), rate: self.rate.take() };
         let Stepped { clock, view, changed, spare, .. } = self.drive.call("take a step", WaitKind::Step, request)?;
         self.clock = clock;
         self.spare = Some(spare);

@@ -54,6 +54,8 @@ pub(crate) enum Command {
 pub(crate) struct Step {
     /// Examples behind the contribution.
     pub(crate) weight: u64,
+    /// Take parameters; else go on with the application's own.
+    pub(crate) fetches: bool,
     pub(crate) filled: Arc<Storage>,
     /// With `payload=gradients`: the application's state from which it was computed.
     pub(crate) state: Vec<Arc<Storage>>,

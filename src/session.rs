@@ -198,7 +198,8 @@ impl Session {
     ) -> Result<(), Error> {
         let recipe = self.exchange.recipe();
         let coded = matches!(recipe.codec(), Codec::Threshold(_));
-        if recipe.payload() != Payload::Updates || recipe.period() != Period::every(1) || !coded {
+        let every_step = recipe.period() == Period::every(1) && recipe.fetch().is_none_or(|steps| steps == 1);
+        if recipe.payload() != Payload::Updates || !every_step || !coded {
             return Err(Error::Through { got: recipe.to_string() });
         }
         self.exchange.check_optimizer_vectors(0)?;

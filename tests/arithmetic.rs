@@ -80,7 +80,7 @@ const RECIPES: [&str; 20] = [
     "hardsync period=H",
     "hardsync period=H shards=2",
     "async lambda=1 period=H",
-    "downpour lambda=1 period=H",
+    "async shards=2 lambda=1 period=H",
     "ssp lambda=1 bound=0 period=H",
     "ssp lambda=1 bound=2 period=H",
     "softsync updates=1 staleness=const period=H",

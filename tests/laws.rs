@@ -200,6 +200,87 @@ fn momentum_of_zero_at_a_rate_of_one_is_no_outer_optimizer() {
     }
 }
 
+/// I-97: a fetch at every push is no fetch of its own. And one worker that pushes every update has the parameters that it
+/// could fetch: it may fetch as rarely as it likes. Both bit for bit.
+#[test]
+fn fetching_at_every_push_is_asynchronous_sgd() {
+    let run = |recipe: &str, workers| simulate(plan(recipe.parse().unwrap(), workers, 24), Steps::Jittered, None);
+    for recipe in ["async", "async period=3", "softsync", "async pull=f16"] {
+        let period = recipe.parse::<Recipe>().unwrap().period().at(0);
+        let apart = format!("{recipe} fetch={period}");
+        assert_eq!(run(recipe, 5).0.params(PeerId(5)), run(&apart, 5).0.params(PeerId(5)), "{recipe}");
+    }
+    let (_, every) = run("async lambda=1", 1);
+    for fetch in [2, 5, 100] {
+        assert_eq!(run(&format!("async lambda=1 fetch={fetch}"), 1).1, every, "fetch={fetch}");
+    }
+    // Two workers see less of each other then.
+    assert_ne!(run("async lambda=1 fetch=5", 2).1, run("async lambda=1", 2).1);
+}
+
+/// A worker receives parameters when it fetches them, and not when it pushes. Sessions over threads.
+#[test]
+fn a_push_alone_brings_no_parameters() {
+    const LONG: usize = 1000;
+    let received = |recipe: &str| {
+        let recipe: Recipe = recipe.parse().unwrap();
+        let cluster = Cluster { workers: 1, servers: 1 };
+        let builder = Session::builder(Layout::flat(LONG), recipe, cluster);
+        let mut ends = Mem::cluster(2);
+        let server = builder.clone().serve(ends.pop().unwrap(), &[0.0; LONG]).unwrap();
+        let mut params = vec![0.0; LONG];
+        let mut session = builder.join(ends.pop().unwrap(), &mut params).unwrap();
+        for step in 1..=12u8 {
+            session.step(&mut params, &[0.5; LONG], 1).unwrap();
+            assert_eq!(params[7], -0.5 * f32::from(step), "{recipe}");
+        }
+        let links = session.status().unwrap().links;
+        session.finish(&mut params).unwrap();
+        assert_eq!(params, [-6.0; LONG], "{recipe}");
+        drop(server);
+        let all = |of: fn(&gradwire_core::status::LinkStatus) -> u64| links.iter().map(of).sum::<u64>();
+        (all(|link| link.bytes_in) / 4000, all(|link| link.bytes_out) / 4000)
+    };
+    // Vectors: one to begin with.
+    assert_eq!(received("async lambda=1"), (13, 12));
+    assert_eq!(received("async lambda=1 fetch=6"), (3, 12));
+    assert_eq!(received("async lambda=1 period=3 fetch=12"), (2, 4));
+}
+
+/// I-98, I-100: a step of Adagrad at a server does not depend on the scale of the updates, and an element whose updates are
+/// 0 stays where it is.
+#[test]
+fn downpour_does_not_depend_on_the_scale_of_updates() {
+    let ends = |scale: f32| {
+        let app = move |me: PeerId| -> Box<dyn App> { Box::new(Constant { me, scale }) };
+        let recipe: Recipe = "downpour floor=1e-30".parse().unwrap();
+        let mut world = World::new(plan(recipe, 3, 20), app).unwrap();
+        world.run(1_000_000, |_, _| Ok::<(), gradwire_sim::Halt>(())).unwrap();
+        world.params(PeerId(0)).to_vec()
+    };
+    let (one, large) = (ends(1.0), ends(4096.0));
+    assert_eq!((one[0], large[0]), (0.0, 0.0));
+    assert!(one[1..].iter().all(|x| *x < -0.1), "{one:?}");
+    assert!(one.iter().zip(&large).all(|(one, large)| (one - large).abs() < 1e-6), "{one:?} {large:?}");
+}
+
+/// A worker whose update of element i is i, times a factor.
+struct Constant {
+    me: PeerId,
+    scale: f32,
+}
+
+impl App for Constant {
+    fn duration(&mut self, _step: u64) -> Duration {
+        Duration::from_micros(10 + u64::from(self.me.0))
+    }
+
+    fn update(&mut self, _step: u64, _params: &[f32], update: &mut [f32]) -> u32 {
+        (0u8..).zip(update).for_each(|(i, x)| *x = self.scale * f32::from(i));
+        1
+    }
+}
+
 /// I-77: one worker with a rate and no momentum is Lookahead (Zhang et al. 2019): after H steps, the parameters go a
 /// share of the way from where they were to where the steps have led.
 #[test]

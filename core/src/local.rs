@@ -17,6 +17,9 @@ use crate::time::Instant;
 /// step. If that returns a number of examples, a synchronisation is due: the host gives the contribution to its
 /// machine, waits, and calls [`take`](Self::take) with the machine's view.
 ///
+/// With [`Recipe::fetch`], a synchronisation contributes, takes parameters, or both: [`contributes`](Self::contributes) and
+/// [`fetches`](Self::fetches) say which. A worker that contributes only goes on with its own parameters.
+///
 /// A period in seconds goes by the moments `now` that the host passes in, by a clock of its own choice.
 ///
 /// `params` and `update` have the length of the layout. The machine's vectors are longer if optimizer vectors travel
@@ -27,13 +30,20 @@ pub struct Local {
     steps: LocalSteps,
     /// Parameters at the last synchronisation, to compute the sum of updates since. Empty if it is not needed: with
     /// `payload=parameters`, and with one local step per synchronisation once the caller hands over the update itself.
+    /// If parameters are taken within a period, the base moves with them: base minus parameters is what has not been
+    /// contributed yet.
     base: Vec<f32>,
+    /// The last synchronisation contributes.
+    contributes: bool,
+    /// The last synchronisation takes parameters.
+    fetches: bool,
 }
 
 impl Local {
     /// The local steps at the start of a run.
     pub fn new(recipe: Recipe) -> Self {
-        Self { recipe, steps: LocalSteps::new(recipe.period), base: Vec::new() }
+        let steps = LocalSteps::new(recipe.period);
+        Self { recipe, steps, base: Vec::new(), contributes: true, fetches: true }
     }
 
     /// Continues a resumed run after `steps` local steps, the last of which ended with a synchronisation.
@@ -68,16 +78,17 @@ impl Local {
         contribution: &mut [f32],
         now: Instant,
     ) -> Option<u64> {
-        if self.recipe.payload != Payload::Parameters && self.recipe.period == Period::every(1) {
+        let apart = self.recipe.fetches_apart();
+        if self.recipe.payload != Payload::Parameters && self.recipe.period == Period::every(1) && !apart {
             // The update or gradient is the contribution, so the base vector is not needed: free its memory.
             self.base = Vec::new();
             contribution[..update.len()].copy_from_slice(update);
             return self.steps.take(examples, now);
         }
-        let alone = self.steps.is_at_rest() && self.recipe.period.is_measured();
+        let alone = self.steps.is_at_rest() && (self.recipe.period.is_measured() || apart);
         apply::in_place(Tier::best(), params, update, 1.0);
         let weight = self.stepped(params, examples, contribution, now)?;
-        if alone && self.recipe.payload == Payload::Updates {
+        if alone && self.contributes && self.recipe.payload == Payload::Updates {
             // As with a period of 1: the update itself, without the rounding of a difference of parameters.
             contribution[..update.len()].copy_from_slice(update);
         }
@@ -88,9 +99,30 @@ impl Local {
     /// [`step`](Self::step). Requires [`can_tell_update`](Self::can_tell_update).
     pub fn stepped(&mut self, params: &[f32], examples: u32, contribution: &mut [f32], now: Instant) -> Option<u64> {
         // Between synchronisations only the counter changes: parameters and base hold all that a contribution needs.
-        let weight = self.steps.take(examples, now)?;
-        self.contribute(params, contribution);
-        Some(weight)
+        let weight = self.steps.take(examples, now);
+        let fetches = match self.recipe.fetch {
+            Some(steps) if self.recipe.fetches_apart() => self.steps.taken().is_multiple_of(u64::from(steps)),
+            _ => weight.is_some(),
+        };
+        if weight.is_none() && !fetches {
+            return None;
+        }
+        (self.contributes, self.fetches) = (weight.is_some(), fetches);
+        if self.contributes {
+            self.contribute(params, contribution);
+        }
+        Some(weight.unwrap_or(0))
+    }
+
+    /// Whether the synchronisation that is due contributes. If not, its weight is 0, and it only takes parameters.
+    pub const fn contributes(&self) -> bool {
+        self.contributes
+    }
+
+    /// Whether the synchronisation that is due takes parameters: the host gives its machine an
+    /// [`Input::Step`](crate::Input::Step), else an [`Input::Push`](crate::Input::Push).
+    pub const fn fetches(&self) -> bool {
+        self.fetches
     }
 
     /// Takes one local step of a caller with vectors in other memory, for instance on a device. Only counts steps
@@ -111,6 +143,7 @@ impl Local {
     /// it. `None`: no local step was taken since the last synchronisation.
     pub fn rest(&mut self, params: &[f32], contribution: &mut [f32]) -> Option<u64> {
         let weight = self.steps.rest()?;
+        (self.contributes, self.fetches) = (true, true);
         self.contribute(params, contribution);
         Some(weight)
     }
@@ -125,10 +158,25 @@ impl Local {
     }
 
     /// Ends a synchronisation: copies the machine's view to `params`. `changed`: false if the view is the same as after
-    /// the previous synchronisation. The next period begins now.
+    /// the previous synchronisation. The next period begins now. Without [`fetches`](Self::fetches), the view is not read,
+    /// and the next contribution is relative to the worker's own parameters.
     pub fn take(&mut self, params: &mut [f32], view: &[f32], changed: bool, now: Instant) {
         self.steps.begin(now);
         let view = &view[..params.len()];
+        if !self.fetches {
+            if !self.base.is_empty() {
+                self.base.copy_from_slice(params);
+            }
+            return;
+        }
+        if !self.contributes {
+            // Dean et al. 2012, algorithm 7.1: what has accrued since the last contribution still belongs to the next.
+            for ((base, param), view) in self.base.iter_mut().zip(params).zip(view) {
+                *base = view + (*base - *param);
+                *param = *view;
+            }
+            return;
+        }
         if changed {
             params.copy_from_slice(view);
         } else if !self.base.is_empty() {
@@ -139,5 +187,72 @@ impl Local {
         if !self.base.is_empty() {
             self.base.copy_from_slice(params);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: Instant = Instant::ORIGIN;
+
+    /// What each of `steps` local steps exchanges: the contribution if there is one, and whether parameters are taken.
+    /// An update is 1, 2, 4, …, and the server's parameters are 1000, 2000, ….
+    fn exchanges(text: &str, steps: u32) -> (Vec<Option<f32>>, Vec<bool>, Vec<f32>) {
+        let mut local = Local::new(text.parse().unwrap());
+        let (mut params, mut contribution) = ([0.0], [0.0]);
+        local.start(&mut params, &[0.0], NOW);
+        let (mut pushed, mut fetched, mut seen) = (Vec::new(), Vec::new(), Vec::new());
+        for step in 0..steps {
+            let update = [(1 << step) as f32];
+            let due = local.step(&mut params, &update, 1, &mut contribution, NOW);
+            pushed.push(due.filter(|_| local.contributes()).map(|_| contribution[0]));
+            fetched.push(due.is_some() && local.fetches());
+            if due.is_some() {
+                local.take(&mut params, &[1000.0 * (step + 1) as f32], true, NOW);
+            }
+            seen.push(params[0]);
+        }
+        (pushed, fetched, seen)
+    }
+
+    /// Dean et al. 2012, algorithm 7.1.
+    #[test]
+    fn pushes_and_fetches_have_periods_of_their_own() {
+        let (pushed, fetched, seen) = exchanges("async period=2 fetch=4", 6);
+        assert_eq!(pushed, [None, Some(3.0), None, Some(12.0), None, Some(48.0)]);
+        assert_eq!(fetched, [false, false, false, true, false, false]);
+        // In between, a worker goes on with its own parameters.
+        assert_eq!(seen, [-1.0, -3.0, -7.0, 4000.0, 3984.0, 3952.0]);
+    }
+
+    #[test]
+    fn what_has_accrued_at_a_fetch_is_in_the_next_push() {
+        let (pushed, fetched, seen) = exchanges("async period=3 fetch=2", 6);
+        assert_eq!(pushed, [None, None, Some(7.0), None, None, Some(56.0)]);
+        assert_eq!(fetched, [false, true, false, true, false, true]);
+        assert_eq!(seen, [-1.0, 2000.0, 1996.0, 4000.0, 3984.0, 6000.0]);
+    }
+
+    #[test]
+    fn a_fetch_at_each_push_is_none_of_its_own() {
+        for (text, same) in [("async fetch=1", "async"), ("async period=3 fetch=3", "async period=3")] {
+            assert_eq!(exchanges(text, 7), exchanges(same, 7), "{text}");
+        }
+    }
+
+    /// The rest of a period at the end of a run.
+    #[test]
+    fn the_rest_is_what_has_not_been_pushed() {
+        let mut local = Local::new("async period=4 fetch=2".parse().unwrap());
+        let (mut params, mut contribution) = ([0.0], [0.0]);
+        local.start(&mut params, &[0.0], NOW);
+        for update in [1.0, 2.0, 4.0] {
+            if local.step(&mut params, &[update], 1, &mut contribution, NOW).is_some() {
+                local.take(&mut params, &[100.0], true, NOW);
+            }
+        }
+        assert_eq!((local.rest(&params, &mut contribution), contribution[0]), (Some(3), 7.0));
+        assert!(local.contributes() && local.fetches());
     }
 }

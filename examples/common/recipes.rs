@@ -17,6 +17,7 @@ const FLAGS: &[(&str, &str, &str)] = &[
         "period",
         "Local steps between synchronisations (H), a time (20s), examples (4096ex), or stages (1,10@500)",
     ),
+    ("fetch", "fetch", "Local steps between fetched parameters (async) [default: the period]"),
     ("bound", "bound", "Clocks that a worker may be ahead of the slowest one (stale)"),
     ("updates", "updates", "Updates per application, c in the paper (softsync)"),
     ("lambda", "lambda", "Factor on every update (sum); 1/n: divide by the number of workers"),
@@ -103,7 +104,7 @@ const GROUPS: &[(&str, &[(&str, &str)])] = &[
             ("su-chen", "averaging every 10 steps (2015)"),
             ("firecaffe", "sync over a binary tree (2015)"),
             ("hardsync", "sync at a parameter server (2015)"),
-            ("downpour", "async at 2 shards (2012)"),
+            ("downpour", "async: push every 5, fetch every 10 steps, Adagrad (2012)"),
             ("rudra", "softsync of 1 update, divided by its staleness (2016)"),
             ("petuum", "ssp with bound 2 (2013)"),
             ("strom", "mesh with a fixed threshold, which you must tune (2015)"),
@@ -134,7 +135,7 @@ pub fn help() -> String {
          of one machine is safe where the gain is near 1. The momentum of dgc replaces\n\
          that of the optimizer: its gain is 1 for a rate tuned with momentum 0.9. That of\n\
          bmuf makes up for the mean over n workers. A step of fedadam has a length of its\n\
-         own, --outer-rate.\n\
+         own, --outer-rate, and so has one of downpour.\n\
          The default of --rate is the rate of one worker (0.1 for digits, 0.2 for\n\
          sequence), times the number of workers (at most 4; its root for averaging), and\n\
          divided by the gain of updates that are not late.\n\n\

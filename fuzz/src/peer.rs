@@ -67,7 +67,11 @@ fn peer(data: &[u8]) {
             }
             1 => host.feed(Input::Timeout),
             // A step or an end at the wrong time is the caller's mistake, and returns an error.
-            2 => drop(host.machine.handle_input(Instant::from_nanos(host.now), Input::Step { weight: weight.into() })),
+            2 => {
+                let weight = weight.into();
+                let input = if flags & 8 == 0 { Input::Step { weight } } else { Input::Push { weight } };
+                let _ = host.machine.handle_input(Instant::from_nanos(host.now), input);
+            }
             3 => drop(host.machine.handle_input(
                 Instant::from_nanos(host.now),
                 Input::Leave { stay: weight & 1 == 1, keep: weight & 2 == 2 },

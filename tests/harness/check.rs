@@ -128,12 +128,14 @@ fn trainer(scenario: &Scenario, truth: &Arc<Mutex<Truth>>) -> Trainer {
     let sum = plain && recipe.merge() == Merge::Sum { lambda: Lambda::fixed(1.0) } && recipe.needs_servers();
     // An outer optimizer does not just add up.
     let adds = recipe.outer() == Outer::None;
+    // Parameters that are fetched within a period do not have its updates.
+    let sees_accrued = recipe.fetch().is_none_or(|steps| steps.is_multiple_of(recipe.period().at(0)));
     let lag = match recipe.pace() {
         Pace::Stale { bound } if plain && calm && adds => Some(bound),
         _ => None,
     };
     Trainer {
-        sees_own: sum && adds && calm,
+        sees_own: sum && adds && calm && sees_accrued,
         lag,
         ..Trainer::new(*seed, PeerId(0), cluster.workers, scenario.spread, truth)
     }
@@ -423,9 +425,11 @@ fn summed(scenario: &Scenario, world: &World, truth: &Truth) -> Result<(), Failu
     for (worker, sums) in truth.contributed.iter().enumerate() {
         let crashes = crashing.iter().filter(|node| node.index() == worker).count() as f32;
         let (made, there) = (sums[worker] as f32 / 1024.0 / UNIT, (kept[worker] - applied_of(worker)) / UNIT);
-        // A crash loses the updates in flight, at most two, and with a codec also the residual.
+        // A crash loses the updates in flight, at most two, and with a codec also the residual. With a longer period, it
+        // loses those of the last one, and of the period that has begun.
+        let most = 2.0 * plan.recipe.period().at(0) as f32;
         ensure!(
-            there <= made && (there >= made - 2.0 * crashes || (crashes > 0.0 && scenario.kind == Kind::Coded)),
+            there <= made && (there >= made - most * crashes || (crashes > 0.0 && scenario.kind == Kind::Coded)),
             "worker {worker} contributed {made} updates and crashed {crashes} times; {there} were applied"
         );
     }
@@ -469,12 +473,13 @@ fn softsync(scenario: &Scenario, world: &World) -> Result<(), Failure> {
     if !scenario.crashing().is_empty() {
         return Ok(());
     }
-    let pushes = plan.steps * u64::from(plan.cluster.workers);
+    let contributions = plan.steps.div_ceil(u64::from(plan.recipe.period().at(0)));
+    let pushes = contributions * u64::from(plan.cluster.workers);
     let groups = pushes.div_ceil(u64::from(updates));
     for server in (plan.cluster.workers..plan.cluster.nodes()).map(PeerId) {
         let Some(status) = world.status(server) else { continue };
         // With one update per group, updates of other workers are applied between a worker's pull and its push.
-        let alone = plan.cluster.workers < 3 || plan.steps < 4 || !plan.faults.is_empty();
+        let alone = plan.cluster.workers < 3 || contributions < 4 || !plan.faults.is_empty();
         ensure!(
             alone || updates > 1 || status.staleness.sum() > 0,
             "updates of {} workers are never stale",
@@ -497,9 +502,11 @@ fn merged_in_order(scenario: &Scenario, world: &World, truth: &Truth, pushes: &[
     for shard in 0..shards {
         let range = gradwire_core::shard_range(got.len(), shards, shard);
         let mut reference = Reference::new(&plan.recipe, plan.cluster.workers, &plan.initial[range.clone()]);
+        let mut next = vec![0; truth.rounds.len()];
         for push in pushes.iter().filter(|push| push.shard.0 == shard && push.weight > 0) {
-            // The period is 1, sequence numbers begin at 1 and steps at 0.
-            let (_, units) = &truth.steps[&(push.sequence.0 - 1)][&push.worker.0];
+            // The contributions of a worker arrive in order.
+            let count = &mut next[push.worker.index()];
+            let units = &truth.rounds[push.worker.index()][std::mem::replace(count, *count + 1)].sum;
             let update: Vec<f64> = units[range.clone()].iter().map(|x| *x as f64 / 1024.0).collect();
             reference.push(&update, push.weight, push.base.0);
         }

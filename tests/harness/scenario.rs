@@ -144,6 +144,16 @@ fn timed(seed: u64, servers: Topology) -> Recipe {
     .with_period(span)
 }
 
+/// Numbers of steps between contributions and between fetches, for a part of the recipes that allow them.
+fn fetching(seed: u64, recipe: Recipe) -> Recipe {
+    let mut random = Random::new(seed, 21);
+    let [period, fetch] = [3, 6].map(|most| 1 + random.below(most) as u32);
+    match recipe.pace() {
+        Pace::Asynchronous { overlap: false } if random.chance(0.5) => recipe.with_period(period).with_fetch(fetch),
+        _ => recipe,
+    }
+}
+
 /// What becomes of the residuals at the end.
 fn end(seed: u64) -> End {
     match Random::new(seed, 8).below(4) {
@@ -303,6 +313,10 @@ impl Scenario {
                 outer(seed, recipe)
             }
             Kind::Softsync => outer(seed, recipe),
+            _ => recipe,
+        };
+        let recipe = match kind {
+            Kind::Async | Kind::Coded | Kind::Softsync => fetching(seed, recipe),
             _ => recipe,
         };
         // With gradients, the programs subtract the means themselves: the same models hold.

@@ -374,7 +374,7 @@ impl Machine for Assembly {
                     Message::Hello(hello) => self.peers[peer.index()].hello = Some((hello, header)),
                     _ => {}
                 },
-                Input::Step { .. } => self.stepped = true,
+                Input::Step { .. } | Input::Push { .. } => self.stepped = true,
                 _ => {}
             }
             return self.machine.handle_input(now, input);
@@ -393,7 +393,9 @@ impl Machine for Assembly {
                 Phase::Restoring { .. } => self.run(),
                 _ => return Err(Misuse::NotReady),
             },
-            Input::Step { .. } | Input::Leave { .. } | Input::Rate { .. } => return Err(Misuse::NotReady),
+            Input::Step { .. } | Input::Push { .. } | Input::Leave { .. } | Input::Rate { .. } => {
+                return Err(Misuse::NotReady);
+            }
             // No peer counts on this node before its machine has begun.
             Input::Silence { .. } | Input::Fail { .. } => {}
             // Of the kernels with which the machine begins.

@@ -44,6 +44,11 @@ pub(crate) trait Role: fmt::Debug + Send {
     /// The application contributes.
     fn on_step(&mut self, hub: &mut Port<'_, Self::Job>, weight: u64) -> Result<(), Misuse>;
 
+    /// The application contributes, and goes on with parameters of its own.
+    fn on_push(&mut self, _hub: &mut Port<'_, Self::Job>, _weight: u64) -> Result<(), Misuse> {
+        Err(Misuse::NotReady)
+    }
+
     /// The application makes no more contributions; see [`Input::Leave`].
     fn on_leave(&mut self, hub: &mut Port<'_, Self::Job>, stay: bool, keep: bool) -> Result<(), Misuse>;
 
@@ -118,6 +123,7 @@ impl<R: Role> Host<R> {
                 role.on_failed(hub, job);
             }
             Notice::Step { weight } => role.on_step(hub, weight)?,
+            Notice::Push { weight } => role.on_push(hub, weight)?,
             Notice::Leave { stay, keep } => role.on_leave(hub, stay, keep)?,
             Notice::Rate { scale } => role.on_rate(scale),
             Notice::Outdated => role.on_outdated(hub),

@@ -45,6 +45,12 @@ pub enum Input {
         /// contribution, and the buffer is not read.
         weight: u64,
     },
+    /// As [`Step`](Self::Step), for a worker of servers whose application goes on with parameters of its own: it asks
+    /// for none. [`Signal::Ready`] follows as soon as the servers have the contribution.
+    Push {
+        /// Examples behind the contribution. 0: there is no contribution.
+        weight: u64,
+    },
     /// The application's learning rate has changed. Fixed thresholds are scaled with it.
     Rate {
         /// The learning rate, as a multiple of the one at the start.

@@ -158,6 +158,9 @@ impl Recipe {
 
     fn check_numbers(&self) -> Result<(), ConfigError> {
         self.period.check()?;
+        if let Some(steps) = self.fetch {
+            check_range("fetch", "at least 1", steps as f32, steps >= 1)?;
+        }
         self.staleness.check()?;
         match self.topology {
             Topology::Servers { shards: 0 } => return Err(out_of_range("shards", "at least 1", 0.0)),
@@ -186,6 +189,8 @@ impl Recipe {
         const EQUAL_REPLICAS: &str = "every replica must apply exactly the same updates";
         const OWN_UPDATES: &str = "the worker computes on parameters that include its own unanswered updates, so it \
                                    does not hold the parameters to which a server's difference refers";
+        const APART: &str = "fetch other than the period";
+        let apart = self.fetches_apart();
         let mesh = matches!(self.topology, Topology::Mesh { .. });
         let tree = self.has_chunks();
         // A mesh whose members apply the mean of a round.
@@ -235,6 +240,32 @@ impl Recipe {
                 "payload=gradients",
                 "optimizer=keep",
                 "the optimizer's state stays equal at all workers by itself",
+            ),
+            (
+                apart && !servers,
+                APART,
+                "topology=servers",
+                "elsewhere, no node keeps parameters that a worker could fetch",
+            ),
+            (
+                apart && !asynchronous,
+                APART,
+                "pace=asynchronous",
+                "a round gives its result to all workers, and the bound of pace=stale promises which contributions a \
+                 worker sees",
+            ),
+            (
+                apart && self.pace == (Pace::Asynchronous { overlap: true }),
+                APART,
+                "overlap=false",
+                "a worker that overlaps takes the parameters that answer the contribution before its last one, and a \
+                 contribution that asks for none has no such answer",
+            ),
+            (
+                apart && self.period.fixed().is_none(),
+                APART,
+                "a period of a number of steps",
+                "both count the local steps of a worker from the beginning of the run",
             ),
             (
                 tree && self.pace != Pace::Synchronous,

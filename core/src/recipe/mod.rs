@@ -26,6 +26,7 @@
 //! | | `1,10@500` | | stages: 1, and 10 from local step 500 on |
 //! | | `20s`, `500ms` | | a time: faster workers take more steps |
 //! | | `4096ex` | | examples of the worker's steps |
+//! | `fetch` | `1`, `2`, … | | local steps between fetched parameters, at asynchronous servers (default: the period) |
 //! | [`topology`](Topology) | `servers` | `shards=1` | parameter servers |
 //! | | **`tree`** | `fan_in=2 chunk=65536` | reduce and broadcast over a tree of the workers |
 //! | | `ring` | `chunk=65536` | reduce and broadcast around a ring |
@@ -84,7 +85,7 @@
 //! | `su-chen` | `averaging period=10` | Su and Chen 2015 |
 //! | `firecaffe` | `sync` | Iandola et al. 2015 |
 //! | `hardsync` | `sync topology=servers` | Gupta et al. 2015 |
-//! | `downpour` | `async shards=2` | Dean et al. 2012 |
+//! | `downpour` | `async shards=2 period=5 fetch=10 outer=adagrad rate=0.02` | Dean et al. 2012 |
 //! | `rudra` | `softsync updates=1 staleness=inverse` | Zhang et al. 2016 |
 //! | `petuum` | `ssp bound=2` | Ho et al. 2013 |
 //! | `strom` | `mesh control=fixed` | Strom 2015 |
@@ -114,7 +115,7 @@
 //! | `dgc` | 1 / (1 - 0.9) = 10; 1 relative to an optimizer with momentum 0.9 | in the recipe, not in the optimizer | none |
 //! | `hardsync` | 1: the mean of updates | in the optimizer | 1, on any host; `shards=N`: N of them |
 //! | `async`, `ssp`, `petuum` | 1: `lambda=1/n` | in the optimizer, small: staleness adds momentum | 1; `shards=N`: N |
-//! | `downpour` | 1: `lambda=1/n` | in the optimizer, small | 2 |
+//! | `downpour` | none: a step has the length `rate`, and less later | none | 2 |
 //! | `softsync`, `rudra` | n / c, divided by the staleness (+ 1) | in the optimizer, small | 1; `shards=N`: N |
 //! | `mesh`, `strom`, `dl4j-sharing` | 1: `lambda=1/n`, before the codec | in the optimizer, or `momentum=` | none |
 //! | `bmuf`, `bmuf-cbm` | n: a block of n workers is as far as one worker that takes all steps | in the recipe; reset in the optimizer | none |

@@ -69,6 +69,14 @@ impl Period {
         }
     }
 
+    /// The number of local steps of all periods. `None`: it changes, or a period is not a number of steps.
+    pub(crate) fn fixed(&self) -> Option<u32> {
+        match self.stages[0].1 {
+            Span::Steps(steps) if *self == Self::every(steps) => Some(steps),
+            _ => None,
+        }
+    }
+
     /// Whether the last stage is not a number of steps.
     pub(crate) const fn is_measured(&self) -> bool {
         !matches!(self.stages[STAGES - 1].1, Span::Steps(_))

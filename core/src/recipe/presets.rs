@@ -97,8 +97,14 @@ pub const PRESETS: &[Preset] = &[
     },
     Preset {
         name: "downpour",
-        about: "Dean et al. 2012: asynchronous updates at 2 server shards",
-        recipe: || Recipe::asynchronous().with_topology(Topology::Servers { shards: 2 }),
+        about: "Dean et al. 2012: push every 5 steps, fetch every 10, Adagrad at 2 shards",
+        recipe: || {
+            Recipe::asynchronous()
+                .with_topology(Topology::Servers { shards: 2 })
+                .with_period(5)
+                .with_fetch(10)
+                .with_outer(Outer::Adagrad { rate: 0.02, floor: 1e-8 })
+        },
     },
     Preset {
         name: "rudra",
@@ -185,6 +191,7 @@ impl Recipe {
         Self {
             payload: Payload::Updates,
             period: Period::every(1),
+            fetch: None,
             topology: Topology::Tree { fan_in: 2 },
             pace: Pace::Synchronous,
             merge: Merge::Mean,

@@ -58,6 +58,8 @@ use super::{Codec, Correction, End, Lambda, Merge, OptimizerState, Outer, Pace, 
 pub struct Recipe {
     pub(crate) payload: Payload,
     pub(crate) period: Period,
+    /// Local steps between fetched parameters. `None`: as many as between contributions.
+    pub(crate) fetch: Option<u32>,
     pub(crate) topology: Topology,
     pub(crate) pace: Pace,
     pub(crate) merge: Merge,
@@ -86,6 +88,13 @@ impl Recipe {
     #[must_use]
     pub fn with_period(self, period: impl Into<Period>) -> Self {
         Self { period: period.into(), ..self }
+    }
+
+    /// Sets the number of local steps between two fetches of the servers' parameters, at least 1. In between, a worker
+    /// goes on with its own. Without this, it fetches whenever it contributes.
+    #[must_use]
+    pub const fn with_fetch(self, steps: u32) -> Self {
+        Self { fetch: Some(steps), ..self }
     }
 
     /// Sets the nodes between which vectors travel.
@@ -172,6 +181,11 @@ impl Recipe {
         self.period
     }
 
+    /// The number of local steps between two fetches of parameters. `None`: a worker fetches whenever it contributes.
+    pub const fn fetch(&self) -> Option<u32> {
+        self.fetch
+    }
+
     /// The nodes between which vectors travel.
     pub const fn topology(&self) -> Topology {
         self.topology
@@ -256,6 +270,11 @@ impl Recipe {
     /// synchronous too.
     pub const fn is_synchronous(&self) -> bool {
         matches!(self.pace, Pace::Synchronous | Pace::Stale { bound: 0 })
+    }
+
+    /// True if workers fetch parameters at other steps than those at which they contribute.
+    pub(crate) fn fetches_apart(&self) -> bool {
+        self.fetch.is_some_and(|steps| self.period != Period::every(steps))
     }
 
     /// Number of ranges into which the vector is cut.

@@ -51,6 +51,9 @@ impl fmt::Display for Recipe {
             Payload::Gradients => write!(f, "payload=gradients")?,
         }
         write!(f, " period={}", self.period)?;
+        if let Some(steps) = self.fetch {
+            write!(f, " fetch={steps}")?;
+        }
         match self.topology {
             Topology::Servers { shards } => write!(f, " topology=servers shards={shards}")?,
             Topology::Tree { fan_in } => write!(f, " topology=tree fan_in={fan_in} chunk={}", self.chunk)?,
@@ -204,6 +207,7 @@ impl Recipe {
         match key {
             "payload" => self.payload = choice("payload", value, PAYLOADS)?,
             "period" => self.period = number::<Period>("period", PERIOD, value)?,
+            "fetch" => self.fetch = Some(number("fetch", WHOLE, value)?),
             "topology" => self.topology = choice("topology", value, TOPOLOGIES)?,
             "pace" => self.pace = choice("pace", value, PACES)?,
             "merge" => self.merge = choice("merge", value, MERGES)?,
@@ -500,6 +504,15 @@ mod tests {
     }
 
     #[test]
+    fn the_steps_between_fetches_survive_the_text_form() {
+        let recipe: Recipe = "async period=5 fetch=10".parse().unwrap();
+        assert_eq!((recipe, recipe.check(4)), (Recipe::asynchronous().with_period(5).with_fetch(10), Ok(())));
+        assert_eq!(recipe.to_string().parse(), Ok(recipe));
+        let error = "async fetch=1.5".parse::<Recipe>().unwrap_err().to_string();
+        assert_eq!(error, "fetch: expected a whole number, 0 or more, got \"1.5\"");
+    }
+
+    #[test]
     fn codecs_of_both_directions_survive_the_text_form() {
         let controls = ["", " control=band", " density=0.01", " budget=4096 scope=tensor clip=3"];
         let threshold = controls.map(|control| alloc::format!("mesh tau=0.25 momentum=0.9 warmup=3 ramp=10{control}"));
@@ -622,6 +635,24 @@ mod tests {
         assert_eq!(error("averaging period=0s"), alloc::format!("period: expected more than 0 s {every}"));
         assert_eq!(error("averaging period=1,0ms@5"), alloc::format!("period: expected more than 0 s {every}"));
         assert_eq!(error("sync period=0ex"), alloc::format!("period: expected at least 1 example {every}"));
+        assert_eq!(error("async fetch=0"), "fetch: expected at least 1, got 0");
+        let apart = "fetch other than the period requires ";
+        for (text, expected) in [
+            ("sync fetch=2", "topology=servers: "),
+            ("mesh fetch=2", "topology=servers: "),
+            ("hardsync fetch=2", "pace=asynchronous: "),
+            ("ssp fetch=2", "pace=asynchronous: "),
+            ("async overlap=true fetch=2", "overlap=false: "),
+            ("async period=20s fetch=2", "a period of a number of steps: "),
+            ("async period=1,2@9 fetch=2", "a period of a number of steps: "),
+        ] {
+            let got = error(text);
+            assert!(got.strip_prefix(apart).is_some_and(|got| got.starts_with(expected)), "{text}: {got}");
+        }
+        // The same as without.
+        for text in ["sync fetch=1", "ssp period=4 fetch=4", "async overlap=true fetch=1"] {
+            assert_eq!(text.parse::<Recipe>().unwrap().check(4), Ok(()), "{text}");
+        }
         assert!(error("ssp period=20s").starts_with("a period in seconds requires pace=synchronous or asynchronous: "));
         assert_eq!(error("mesh tau=0"), "tau: expected a power of two from 2^-110 to 2^110, got 0");
         assert_eq!(error("mesh tau=NaN"), "tau: expected a power of two from 2^-110 to 2^110, got NaN");

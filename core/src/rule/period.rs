@@ -31,6 +31,11 @@ impl LocalSteps {
         Self { period, step, since: 0, examples: 0, begun: Instant::ORIGIN }
     }
 
+    /// Local steps taken since the start of the run.
+    pub(crate) const fn taken(&self) -> u64 {
+        self.step
+    }
+
     /// True directly after a synchronisation.
     pub(crate) const fn is_at_rest(&self) -> bool {
         self.since == 0

@@ -15,6 +15,8 @@ use crate::machine::Failure;
 const COUNT_MAX: u64 = u64::MAX / 4;
 /// Weight of the reply that welcomes a worker which is not ahead of the row clock.
 const WELCOME: u32 = 2;
+/// Weight of the receipt for a contribution. Acknowledgements of a mesh have less.
+const RECEIPT: u32 = 2;
 /// Bits of a report's weight.
 const HAS: u32 = 1;
 const LEAVES: u32 = 2;
@@ -78,6 +80,7 @@ impl Message {
                 sequence: push.sequence.0,
                 clock: push.weight,
                 base: push.base.0,
+                weight: (!push.fetches).into(),
                 ..of(push.worker, push.incarnation)
             },
             Self::Params(reply) | Self::Delta(reply) => Fields {
@@ -107,6 +110,9 @@ impl Message {
                 ..of(quanta.origin, quanta.incarnation)
             },
             Self::QuantaAck(ack) => Fields { sequence: ack.last.0, ..of(ack.origin, ack.incarnation) },
+            Self::Receipt { shard, sequence } => {
+                Fields { weight: RECEIPT, shard: shard.0, sequence: sequence.0, ..sender }
+            }
             Self::StreamEnd { origin, incarnation, last } => {
                 Fields { weight: 1, sequence: last.0, ..of(origin, incarnation) }
             }
@@ -199,6 +205,7 @@ impl Reader {
                     let got = core::mem::take(&mut self.rest.clock);
                     self.examples("clock", got)?
                 },
+                fetches: !self.flag()?,
             }),
             Kind::Params => self.reply().map(Message::Params)?,
             Kind::Delta => self.reply().map(Message::Delta)?,
@@ -305,10 +312,12 @@ impl Reader {
 
     fn ack(&mut self) -> Result<Message, WireError> {
         let (origin, incarnation) = (self.origin(), self.incarnation());
-        if self.flag()? {
-            return Ok(Message::StreamEnd { origin, incarnation, last: self.sequence()? });
+        match self.weight() {
+            0 => Ok(Message::QuantaAck(Ack { origin, incarnation, last: self.sequence()? })),
+            1 => Ok(Message::StreamEnd { origin, incarnation, last: self.sequence()? }),
+            RECEIPT => Ok(Message::Receipt { shard: ShardId(self.shard()), sequence: self.sequence()? }),
+            got => Err(self.error("weight", "at most 2", got.into())),
         }
-        Ok(Message::QuantaAck(Ack { origin, incarnation, last: self.sequence()? }))
     }
 
     fn mark(&mut self) -> Result<Message, WireError> {

@@ -24,6 +24,13 @@ pub enum Message {
     Push(Push),
     /// Server to worker: one shard of the parameters. Body: its floats.
     Params(Reply),
+    /// Server to worker: a contribution that asks for no parameters has been taken.
+    Receipt {
+        /// The shard's number.
+        shard: ShardId,
+        /// The worker's last contribution that has been taken.
+        sequence: Sequence,
+    },
     /// Server to worker: the difference between the shard that the worker holds and the server's. Body: the difference,
     /// encoded by the recipe's pull codec.
     Delta(Reply),
@@ -208,6 +215,8 @@ pub struct Push {
     pub base: Clock,
     /// Examples behind the contribution, at most [`WEIGHT_MAX`]. 0: there is none.
     pub weight: u64,
+    /// The worker asks for parameters. If not, the answer is a [`Message::Receipt`].
+    pub fetches: bool,
 }
 
 /// One shard of the parameters.
@@ -384,7 +393,7 @@ impl Message {
             Self::Up(_) => Kind::Up,
             Self::Down(_) => Kind::Down,
             Self::Quanta(_) => Kind::Quanta,
-            Self::QuantaAck(_) | Self::StreamEnd { .. } => Kind::Ack,
+            Self::QuantaAck(_) | Self::StreamEnd { .. } | Self::Receipt { .. } => Kind::Ack,
             Self::Have { .. } | Self::SnapshotMark(_) => Kind::Mark,
             Self::Seed { .. } => Kind::Seed,
             Self::Ledger { .. } => Kind::Ledger,

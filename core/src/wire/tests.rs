@@ -17,7 +17,7 @@ prop_compose! {
 
 /// Any message, with a length that it can have.
 fn any_header() -> impl Strategy<Value = Header> {
-    (0u8..30, any_fields(), 1u32..1000).prop_map(|(kind, (words, longs, [a, b, c, d]), length)| {
+    (0u8..31, any_fields(), 1u32..1000).prop_map(|(kind, (words, longs, [a, b, c, d]), length)| {
         let [rank, shard, weight, _] = words;
         let [one, two, three, four] = longs;
         let (origin, incarnation, shard_id) = (PeerId(rank), Incarnation(one), ShardId(shard));
@@ -45,7 +45,8 @@ fn any_header() -> impl Strategy<Value = Header> {
             1 => (Message::Refuse, 0),
             2 => {
                 let worker = origin;
-                (Message::Push(Push { shard: shard_id, worker, incarnation, sequence, base, weight: examples }), floats)
+                let push = Push { shard: shard_id, worker, incarnation, sequence, base, weight: examples, fetches: a };
+                (Message::Push(push), floats)
             }
             3 => (Message::Params(reply), floats),
             4 => (Message::Delta(reply), floats),
@@ -116,6 +117,7 @@ fn any_header() -> impl Strategy<Value = Header> {
                 (Message::Failed { failure: failures[weight as usize % failures.len()] }, 0)
             }
             28 => (Message::Silence { span_ms: shard }, 0),
+            29 => (Message::Receipt { shard: shard_id, sequence }, 0),
             _ => (Message::Again, 0),
         };
         // A header that is read has the sender of its fields, so the origin of a message is given as the sender as
@@ -163,7 +165,7 @@ proptest! {
 fn sealed(change: impl FnOnce(&mut [u8; HEADER_LEN])) -> [u8; HEADER_LEN] {
     let (origin, incarnation) = (PeerId(2), Incarnation(7));
     let (shard, sequence, clock) = (ShardId(0), Sequence(1), Clock(0));
-    let push = Push { shard, worker: origin, incarnation, sequence, base: clock, weight: 32 };
+    let push = Push { shard, worker: origin, incarnation, sequence, base: clock, weight: 32, fetches: true };
     let header = Header::new(1, origin, incarnation, 8, Message::Push(push));
     let mut bytes = header.emit();
     change(&mut bytes);

@@ -94,6 +94,8 @@ pub(crate) enum Notice {
     Failed { op: OpId },
     /// The application contributes.
     Step { weight: u64 },
+    /// The application contributes, and goes on with parameters of its own.
+    Push { weight: u64 },
     /// The application's learning rate is `scale` times the one at the start.
     Rate { scale: f32 },
     /// The application makes no more contributions.
@@ -180,6 +182,10 @@ impl Hub {
             Input::Step { weight } => {
                 self.end_silence();
                 Some(Notice::Step { weight })
+            }
+            Input::Push { weight } => {
+                self.end_silence();
+                Some(Notice::Push { weight })
             }
             Input::Rate { scale } => Some(Notice::Rate { scale }),
             Input::Leave { stay, keep } => {

@@ -2,7 +2,7 @@
 //! parameters.
 
 use super::inbox::Received;
-use super::{Job, Owed, Port, Server, State};
+use super::{Job, Port, Server, State};
 use crate::id::PeerId;
 use crate::machine::commit::Places;
 use crate::recipe::Merge;
@@ -92,7 +92,7 @@ impl Server {
         if current && push.sequence > shard.seat(worker).mark {
             shard.seat(worker).mark = push.sequence;
             shard.clocks.tick(worker);
-            shard.seat(worker).owed.get_or_insert(Owed::Answer);
+            shard.seat(worker).owe_answer(push);
         }
     }
 

@@ -145,6 +145,8 @@ pub(crate) enum Owed {
     Welcome,
     /// The worker has contributed. Due when the pace allows.
     Answer,
+    /// The worker has contributed, and asks for no parameters: it is told that the contribution is here.
+    Receipt,
     /// The final parameters.
     Final,
 }

@@ -99,7 +99,10 @@ impl Server {
         let shard = &mut self.shards[index];
         let version = shard.current;
         let entry = &mut shard.seat(worker).echo;
-        let before = entry.answered.replace(answer);
+        // A worker that goes on with its own parameters does not wait for those of a welcome, and its next contribution
+        // does not say whether they have arrived. They are the ones that it holds.
+        let repeats = owed == Owed::Welcome && hub.setup.recipe.fetches_apart() && entry.answered.is_some();
+        let before = if repeats { Some(answer) } else { entry.answered.replace(answer) };
         if before == Some(answer) {
             // The answer may have got lost: the whole echo goes out.
             let (row, version) = entry.made;

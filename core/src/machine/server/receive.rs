@@ -27,8 +27,8 @@ impl Server {
         let shard = self.find_shard(push.shard)?;
         let longest = self.push.len_max(self.shard_of(hub, push.shard)) as u32;
         let fits = match push.weight {
-            _ if self.push.is_plain() => length == shard.bytes(),
             0 => length == 0,
+            _ if self.push.is_plain() => length == shard.bytes(),
             _ => (1..=longest).contains(&length),
         };
         if !fits {
@@ -91,7 +91,7 @@ impl Server {
             hub.counters.duplicates += 1;
             // A contribution that is still in an inbox is answered when it has been applied.
             if push.sequence <= shard.seat(worker).mark {
-                shard.seat(worker).owed.get_or_insert(Owed::Answer);
+                shard.seat(worker).owe_answer(&push);
             }
             return hub.discard(&incoming);
         }

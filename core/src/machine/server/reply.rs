@@ -21,7 +21,7 @@ impl Server {
                 // A newcomer may read at once, except in synchronous recipes: there it waits for the round to be
                 // applied.
                 Owed::Welcome => !hub.setup.recipe.is_synchronous(),
-                Owed::Final => true,
+                Owed::Final | Owed::Receipt => true,
             };
             let may = at_once || may_read(shard.clocks.clock(worker), row(hub, shard), lead_max);
             let free = shard.seat_of(worker).echo.busy == 0;
@@ -36,6 +36,11 @@ impl Server {
         let shard = &self.shards[index];
         let row = row(hub, shard);
         let occasion = match owed {
+            Owed::Receipt => {
+                // If it gets lost, the worker sends the contribution again.
+                let sequence = shard.seat_of(worker).mark;
+                return hub.notify(worker, Message::Receipt { shard: shard.id, sequence });
+            }
             Owed::Answer => Occasion::Answer,
             Owed::Final => Occasion::Final,
             // Contributions that the worker pushed before it was welcomed may be in by now: then it is ahead of the

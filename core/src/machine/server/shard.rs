@@ -15,6 +15,7 @@ use crate::machine::Setup;
 use crate::rule::pace::VectorClock;
 use crate::rule::{Merging, merging};
 use crate::vectors::Vectors;
+use crate::wire::Push;
 
 /// Versions per shard: the current one, and those that slow workers are still being sent.
 pub(super) const VERSIONS: usize = 4;
@@ -59,6 +60,16 @@ pub(super) struct Seat {
     pub(super) awaits_offer: bool,
     /// The parameters as the worker holds them, where differences are sent.
     pub(super) echo: Echo,
+}
+
+impl Seat {
+    /// The contribution of the worker is here. Parameters that it is owed already answer it as well.
+    pub(super) fn owe_answer(&mut self, push: &Push) {
+        let answer = if push.fetches { Owed::Answer } else { Owed::Receipt };
+        if matches!(self.owed, None | Some(Owed::Receipt)) {
+            self.owed = Some(answer);
+        }
+    }
 }
 
 impl Shard {

@@ -274,6 +274,7 @@ fn push_message(worker: u32, incarnation: u64, sequence: u64, base: u64) -> Push
         sequence: Sequence(sequence),
         base: Clock(base),
         weight: 1,
+        fetches: true,
     }
 }
 

@@ -172,8 +172,8 @@ fn contributions_are_counted_by_what_became_of_them() {
     assert_eq!((staleness.sum(), staleness.count()), (3, 4));
     s.push(1, 2, 4, f32::NAN);
     s.push(1, 3, 4, f32::INFINITY);
-    let input = s.header(0, 1, LEN * 4, Message::Push(Push { weight: 0, ..push_message(0, 1, 4, 4) }));
-    s.feed(input).receive(0, 0.0);
+    let input = s.header(0, 1, 0, Message::Push(Push { weight: 0, ..push_message(0, 1, 4, 4) }));
+    s.feed(input);
     let counters = s.counters();
     assert_eq!((counters.rejected, counters.empty, counters.dropped), (2, 1, 0));
     assert_eq!((counters.applied, counters.applications), (4, 4));
@@ -331,4 +331,37 @@ fn a_failed_worker_is_lost_at_once() {
     // Its connection closes after that. A new process of its rank is welcome.
     s.disconnect(1).expect_idle();
     s.hello(1, 2).expect_event(joined(1, 2));
+}
+
+/// Dean et al. 2012: a push that asks for no parameters is answered with a receipt, also when it comes again.
+#[test]
+fn a_push_without_a_fetch_gets_a_receipt() {
+    let mut s = server(Recipe::asynchronous().with_lambda(1.0).with_fetch(2), 2);
+    let quiet = |sequence| Message::Push(Push { fetches: false, ..push_message(0, 1, sequence, 0) });
+    let receipt = |sequence| Message::Receipt { shard: ShardId(0), sequence: Sequence(sequence) };
+    s.send(0, quiet(1), 0.5);
+    assert_eq!(s.expect_transmit(0, Kind::Ack), receipt(1));
+    s.send(0, quiet(1), 0.5);
+    assert_eq!(s.expect_transmit(0, Kind::Ack), receipt(1));
+    s.push(1, 1, 0, 0.5).expect_params(1, 1, 2, 1);
+    // Without a contribution, a worker only asks for parameters.
+    s.tell(0, Message::Push(Push { weight: 0, ..push_message(0, 1, 2, 0) })).expect_params(0, 2, 2, 1).expect_idle();
+    assert_eq!((s.counters().duplicates, s.counters().applied, s.counters().empty), (1, 2, 1));
+}
+
+/// With a codec for parameters, the welcome of a worker that does not wait for it repeats what the worker holds: the next
+/// difference is right whether it has arrived or not.
+#[test]
+fn an_unsolicited_welcome_repeats_what_the_worker_holds() {
+    let mut s = server(Recipe::asynchronous().with_lambda(1.0).with_fetch(2).with_pull(Codec::F16), 2);
+    s.push(0, 1, 0, 0.5);
+    s.expect_transmit(0, Kind::Delta);
+    s.at(10).disconnect(0).at(5000).feed(Input::Timeout).expect_event(Event::PeerLost { peer: PeerId(0) });
+    s.push(1, 1, 0, 0.5);
+    s.expect_transmit(1, Kind::Delta);
+    s.at(5001).hello(0, 1).expect_event(joined(0, 1)).expect_params(0, 1, 1, 0);
+    s.send(0, Message::Push(Push { fetches: false, ..push_message(0, 1, 2, 0) }), 0.5);
+    s.expect_transmit(0, Kind::Ack);
+    s.push(0, 3, 0, 0.5);
+    s.expect_transmit(0, Kind::Delta);
 }

@@ -421,3 +421,65 @@ fn replies_that_cannot_be_are_refused() {
         w.announce(S, message, floats).expect_close(S, reason).expect_idle();
     }
 }
+
+/// A contribution that asks for no parameters.
+fn push_only(w: &mut Trace, value: f32) {
+    let contribution = Segment::floats(w.machine.contribution(), 0, LEN);
+    w.pool.floats_mut(contribution).fill(value);
+    w.feed(Input::Push { weight: 1 });
+}
+
+fn receipt(sequence: u64) -> Message {
+    Message::Receipt { shard: ShardId(0), sequence: Sequence(sequence) }
+}
+
+#[track_caller]
+fn expect_asking(w: &mut Trace, sequence: u64, base: u64, fetches: bool) {
+    let message = w.expect_transmit(S, Kind::Push);
+    let Message::Push(push) = message else { panic!("{message:?}") };
+    assert_eq!((push.sequence.0, push.base.0, push.fetches), (sequence, base, fetches), "{message:?}");
+}
+
+/// Dean et al. 2012: pushes and fetches are apart.
+#[test]
+fn a_push_without_a_fetch_is_over_with_its_receipt() {
+    let mut w = worker(Recipe::asynchronous().with_lambda(1.0).with_period(1).with_fetch(3));
+    let own = Signal::Ready { clock: Clock(1), changed: false };
+    push_only(&mut w, 0.5);
+    expect_asking(&mut w, 1, 0, false);
+    w.expect_waiting(Some(S)).tell(S, receipt(1)).expect_signal(own).expect_view(1.0).expect_idle();
+    // After a broken connection, the worker asks again for what it has asked.
+    push_only(&mut w, 0.5);
+    expect_asking(&mut w, 2, 0, false);
+    w.disconnect(S).hello(S, 1);
+    expect_asking(&mut w, 2, 0, false);
+    w.tell(S, receipt(2)).expect_signal(Signal::Ready { clock: Clock(2), changed: false }).expect_idle();
+    // The contributions between two fetches are made from the version that was fetched last.
+    w.step(0.5);
+    expect_asking(&mut w, 3, 0, true);
+    w.send(S, answer(3, 7, 3), 0.25).expect_ready(3).expect_view(0.25);
+    push_only(&mut w, 0.5);
+    expect_asking(&mut w, 4, 7, false);
+    w.tell(S, receipt(5)).expect_close(S, ProtocolError::Gap { expected: 4, got: 5 });
+}
+
+/// Contributions with a receipt are in no parameters that the worker could offer to a restarted server.
+#[test]
+fn contributions_since_the_last_fetch_count_as_lost_with_their_server() {
+    let mut w = worker(Recipe::asynchronous().with_lambda(1.0).with_fetch(3));
+    w.step(0.5);
+    expect_asking(&mut w, 1, 0, true);
+    w.send(S, answer(1, 1, 1), 0.5).expect_ready(1);
+    for sequence in [2, 3] {
+        push_only(&mut w, 0.5);
+        expect_asking(&mut w, sequence, 1, false);
+        w.tell(S, receipt(sequence)).expect_signal(Signal::Ready { clock: Clock(sequence), changed: false });
+    }
+    w.disconnect(S).hello(S, 2);
+    let offer = w.expect_transmit(S, Kind::State);
+    assert!(matches!(offer, Message::Offer(offer) if offer.sequence == Sequence(3) && offer.version == Clock(1)));
+    let welcome = params(Occasion::Welcome { lead: 0 }, 3, 1, 1);
+    let input = w.header(S, 2, LEN * 4, welcome);
+    w.feed(input).receive(S, 0.5);
+    assert_eq!(w.counters().lost, 2);
+}

@@ -63,6 +63,8 @@ pub(crate) struct Worker {
     flushed: bool,
     /// Examples of the last contribution that had any.
     weight: u64,
+    /// The application takes parameters after its last contribution. If not, it goes on with its own.
+    fetching: bool,
     /// The largest lead with which this worker may compute.
     lead_max: Option<u64>,
     /// Factor on an own update that the servers have not merged yet.
@@ -107,6 +109,8 @@ enum State {
 #[derive(Copy, Clone, Debug)]
 struct Push {
     weight: u64,
+    /// It asks for parameters.
+    fetches: bool,
     /// Transmissions that still read its buffer.
     sending: u32,
     update: BufferId,
@@ -179,6 +183,7 @@ impl Worker {
         };
         let mut push = || Push {
             weight: 0,
+            fetches: true,
             sending: 0,
             update: vectors.floats("update", setup.len, Keep::No),
             bodies: vectors.bytes("bodies of the update", bodies(&encoding), Keep::No),
@@ -201,6 +206,7 @@ impl Worker {
             pull,
             flushed: false,
             weight: 0,
+            fetching: true,
             lead_max: lead_max(&setup.recipe),
             own_scale: own_scale(&setup.recipe, setup.cluster.workers),
             state: State::Joining,
@@ -271,6 +277,9 @@ impl Role for Worker {
             Message::Params(reply) | Message::Delta(reply) if !hub.setup.cluster.is_worker(peer) => {
                 self.on_reply(hub, incoming, reply);
             }
+            Message::Receipt { shard, sequence } if !hub.setup.cluster.is_worker(peer) => {
+                self.on_receipt(hub, incoming, shard, sequence);
+            }
             _ => hub.close(peer, ProtocolError::Unexpected { kind: message.kind() }),
         }
     }
@@ -333,6 +342,7 @@ impl Role for Worker {
             return Err(Misuse::NotReady);
         }
         self.state = State::Stepping;
+        self.fetching = true;
         self.contribute(hub, weight, false);
         // With a window of one, the answer replaces the view; else the view goes on from the own update.
         if self.pushes.len() > 1 && weight > 0 {
@@ -340,6 +350,17 @@ impl Role for Worker {
             let (view, update) = (whole(self.buffers.view), whole(self.update(self.sequence)));
             hub.compute(Kernel::Apply { from: view, update, scale: self.own_scale, into: view }, Job::Local);
         }
+        Ok(())
+    }
+
+    fn on_push(&mut self, hub: &mut Port<'_>, weight: u64) -> Result<(), Misuse> {
+        // With a larger window, the view has own updates on top, of which receipts would not tell whether it has them.
+        if self.state != State::Ready || self.pushes.len() > 1 {
+            return Err(Misuse::NotReady);
+        }
+        self.state = State::Stepping;
+        self.fetching = false;
+        self.contribute(hub, weight, false);
         Ok(())
     }
 

@@ -2,7 +2,7 @@
 
 use super::{Job, Port, Progress, Row, State, Worker};
 use crate::buffer::Segment;
-use crate::id::{Clock, Sequence};
+use crate::id::{Clock, Sequence, ShardId};
 use crate::kernel::Kernel;
 use crate::machine::hub::{Hub, Incoming};
 use crate::machine::{ProtocolError, Signal};
@@ -13,7 +13,7 @@ impl Worker {
     pub(super) fn on_reply(&mut self, hub: &mut Port<'_>, incoming: Incoming, reply: Reply) {
         match self.check_reply(hub, &incoming, &reply) {
             Err(reason) => hub.close(incoming.peer, reason),
-            Ok(()) if self.is_due(&reply) => self.take_reply(hub, &incoming, reply),
+            Ok(()) if self.is_due(reply.shard) => self.take_reply(hub, &incoming, reply),
             Ok(()) => hub.hold(incoming),
         }
     }
@@ -40,19 +40,44 @@ impl Worker {
     /// May these parameters be received now? Not while the view is made of the ones before. And not while others of the
     /// same shard are received: parameters that are sent again after a broken connection must not meet a difference
     /// that is half applied.
-    fn is_due(&self, reply: &Reply) -> bool {
+    fn is_due(&self, shard: ShardId) -> bool {
         let refreshing = matches!(self.state, State::Refreshing { .. });
-        !refreshing && self.rows[reply.shard.0 as usize].progress != Progress::Receiving
+        !refreshing && self.rows[shard.0 as usize].progress != Progress::Receiving
+    }
+
+    /// The server has a contribution that asks for no parameters.
+    pub(super) fn on_receipt(&mut self, hub: &mut Port<'_>, incoming: Incoming, shard: ShardId, sequence: Sequence) {
+        let known = (shard.0 as usize) < self.rows.len() && self.server(hub, shard.0 as usize) == incoming.peer;
+        if !known {
+            hub.close(incoming.peer, ProtocolError::NoSuchShard { got: shard });
+        } else if sequence > self.sequence {
+            hub.close(incoming.peer, ProtocolError::Gap { expected: self.sequence.0, got: sequence.0 });
+        } else if self.is_due(shard) {
+            self.take_receipt(shard, sequence);
+        } else {
+            // In the order in which the server has sent them.
+            hub.hold(incoming);
+        }
+    }
+
+    fn take_receipt(&mut self, shard: ShardId, sequence: Sequence) {
+        let row = &mut self.rows[shard.0 as usize];
+        row.answered = row.answered.max(sequence);
     }
 
     pub(super) fn maybe_receive(&mut self, hub: &mut Port<'_>) {
-        let reply_of = |incoming: &Incoming| match incoming.message {
-            Message::Params(reply) | Message::Delta(reply) => Some(reply),
+        let shard_of = |incoming: &Incoming| match incoming.message {
+            Message::Params(reply) | Message::Delta(reply) => Some(reply.shard),
+            Message::Receipt { shard, .. } => Some(shard),
             _ => None,
         };
-        let due = |incoming: &Incoming, worker: &Self| reply_of(incoming).is_some_and(|reply| worker.is_due(&reply));
+        let due = |incoming: &Incoming, worker: &Self| shard_of(incoming).is_some_and(|shard| worker.is_due(shard));
         while let Some(incoming) = hub.take_held(|_, incoming| due(incoming, self)) {
-            reply_of(&incoming).into_iter().for_each(|reply| self.take_reply(hub, &incoming, reply));
+            match incoming.message {
+                Message::Params(reply) | Message::Delta(reply) => self.take_reply(hub, &incoming, reply),
+                Message::Receipt { shard, sequence } => self.take_receipt(shard, sequence),
+                _ => {}
+            }
         }
     }
 
@@ -80,10 +105,11 @@ impl Worker {
         let renewed = self.link(hub, server).renewing && self.rows[shard].progress == Progress::Receiving;
         let row = &mut self.rows[shard];
         if renewed {
-            hub.counters.lost += reply.sequence.0.saturating_sub(row.answered.0);
+            // Those with a receipt count too: no worker needs to have seen their effect.
+            hub.counters.lost += reply.sequence.0.saturating_sub(row.held.0);
         }
         row.torn = false;
-        row.answered = reply.sequence;
+        (row.answered, row.held) = (reply.sequence, reply.sequence);
         (row.version, row.clock) = (reply.version, reply.row);
         row.newer = true;
         row.progress = if reply.occasion == Occasion::Final { Progress::Final } else { Progress::Idle };
@@ -166,11 +192,13 @@ impl Worker {
     fn become_ready(&mut self, hub: &mut Port<'_>, joined: bool) {
         self.state = State::Ready;
         hub.has_parameters = true;
-        for row in &mut self.rows {
+        // Without, the application's own parameters still come from the version that it took last.
+        let taken = joined || self.fetching;
+        for row in self.rows.iter_mut().filter(|_| taken) {
             row.base = row.version;
             row.newer = false;
         }
         let clock = self.clock();
-        hub.signal(if joined { Signal::Joined { clock } } else { Signal::Ready { clock, changed: true } });
+        hub.signal(if joined { Signal::Joined { clock } } else { Signal::Ready { clock, changed: taken } });
     }
 }

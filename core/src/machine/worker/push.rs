@@ -17,7 +17,7 @@ impl Worker {
         self.sequence = self.sequence.next();
         let sequence = self.sequence;
         let slot = self.slot(sequence);
-        self.pushes[slot].weight = weight;
+        (self.pushes[slot].weight, self.pushes[slot].fetches) = (weight, self.fetching);
         self.weight = if weight > 0 { weight } else { self.weight };
         if weight > 0 && !rest {
             let whole = Segment::floats(self.update(sequence), 0, hub.setup.len);
@@ -30,8 +30,8 @@ impl Worker {
             row.own = row.own.next();
             row.pushed[slot] = Pushed { base: row.base, length: None, sent: false };
             row.pushed[slot].length = match weight {
-                _ if self.encoding.is_plain() => Some(row.bytes()),
                 0 => Some(0),
+                _ if self.encoding.is_plain() => Some(row.bytes()),
                 _ => None,
             };
             if row.pushed[slot].length.is_some() {
@@ -91,6 +91,7 @@ impl Worker {
                 row.base = row.version;
             }
             self.encoding.begin_last();
+            self.fetching = true;
             self.contribute(hub, self.weight.max(1), true);
         }
     }
@@ -116,6 +117,7 @@ impl Worker {
             sequence,
             base: row.pushed[slot].base,
             weight: self.pushes[slot].weight,
+            fetches: self.pushes[slot].fetches,
         };
         let dense = row.bytes();
         let body = (length > 0).then(|| self.body(shard, sequence).first(length));

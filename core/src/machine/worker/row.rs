@@ -27,6 +27,8 @@ pub(super) struct Row {
     pub(super) own: Clock,
     /// The last contribution that the server has answered.
     pub(super) answered: Sequence,
+    /// The last own contribution that is in the parameters which were received last.
+    pub(super) held: Sequence,
     pub(super) progress: Progress,
     /// The transmission of the parameters broke off: they are partly old, partly new.
     pub(super) torn: bool,
@@ -68,6 +70,7 @@ impl Row {
             clock: Clock(0),
             own: Clock(0),
             answered: Sequence(0),
+            held: Sequence(0),
             progress: Progress::Awaited,
             torn: false,
             newer: false,

@@ -33,7 +33,7 @@ impl World {
                     apply::in_place(Tier::best(), &mut node.params, node.pool.floats(view), 1.0);
                 }
                 if node.phase == Phase::Finishing {
-                    self.step_machine(me, 0);
+                    self.step_machine(me, 0, true);
                 } else {
                     self.stepped(me);
                 }
@@ -83,22 +83,26 @@ impl World {
         let contribution = node.pool.floats_mut(contribution);
         match node.local.step(&mut node.params, &node.update, examples, contribution, now) {
             Some(weight) => {
-                app.contributes(node.step, weight);
+                if node.local.contributes() {
+                    app.contributes(node.step, weight);
+                }
                 node.phase = Phase::Syncing;
-                self.step_machine(me, weight);
+                let fetches = node.local.fetches();
+                self.step_machine(me, weight, fetches);
             }
             None => self.stepped(me),
         }
         Some(me)
     }
 
-    pub(super) fn step_machine(&mut self, me: PeerId, weight: u64) {
+    pub(super) fn step_machine(&mut self, me: PeerId, weight: u64, fetches: bool) {
         let now = self.now;
         self.give_state(me);
         let node = &mut self.nodes[me.index()];
         node.made += u64::from(weight > 0);
         let machine = node.machine.as_mut().expect("a machine that was ready");
-        machine.handle_input(now, Input::Step { weight }).expect("a machine that was ready");
+        let input = if fetches { Input::Step { weight } } else { Input::Push { weight } };
+        machine.handle_input(now, input).expect("a machine that was ready");
         self.drive(me);
     }
 
@@ -130,7 +134,7 @@ impl World {
                 app.contributes(node.step, weight);
             }
             node.phase = Phase::Syncing;
-            self.step_machine(me, weight);
+            self.step_machine(me, weight, true);
             return Some(me);
         }
         node.phase = Phase::Finishing;
