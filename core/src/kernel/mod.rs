@@ -23,6 +23,8 @@ pub mod norm;
 #[doc(hidden)]
 pub mod outer;
 #[doc(hidden)]
+pub mod round;
+#[doc(hidden)]
 pub mod scan;
 #[doc(hidden)]
 pub mod threshold;
@@ -106,6 +108,26 @@ pub enum Kernel {
         /// Vectors and their weights, each above 0. At least one input.
         inputs: [Option<(Segment, u64)>; MEAN_MAX],
         /// Destination of the mean.
+        into: Segment,
+    },
+    /// Holds a contribution of a round until the round is merged: `rows[row] = x`, and its weight.
+    Hold {
+        /// The contribution, one float per element.
+        x: Segment,
+        /// Number of examples behind it, above 0.
+        weight: u64,
+        /// The contributions of the round.
+        rows: round::Rows,
+        /// The number of the row.
+        row: u32,
+    },
+    /// Merges the contributions of a round that are held.
+    Round {
+        /// The formula.
+        formula: round::Formula,
+        /// The contributions: at least one.
+        rows: round::Rows,
+        /// The merged vector.
         into: Segment,
     },
     /// `into = from`.
@@ -258,12 +280,14 @@ impl Kernel {
             }
             ref other => ([None; MEAN_MAX], other.operands()),
         };
-        inputs.into_iter().flatten().map(|(segment, _)| segment).chain(others.into_iter().flatten())
+        let rows = if let Self::Round { rows, .. } = *self { Some(rows) } else { None };
+        let inputs = inputs.into_iter().flatten().map(|(segment, _)| segment).chain(others.into_iter().flatten());
+        inputs.chain(rows.into_iter().flat_map(round::Rows::iter))
     }
 
     fn operands(&self) -> [Option<Segment>; 3] {
         match *self {
-            Self::Scan { x } => [Some(x), None, None],
+            Self::Scan { x } | Self::Hold { x, .. } => [Some(x), None, None],
             Self::Apply { from, update, .. } => [Some(from), Some(update), None],
             // A destination that is overwritten is not listed: an executor with copies need not move it.
             Self::Accumulate { update, first, into, .. } => [Some(update), (!first).then_some(into), None],
@@ -280,7 +304,7 @@ impl Kernel {
             Self::Merge { one, other, place, .. } => [Some(one), Some(other), Some(place.sections)],
             Self::Materialise { base, ledger, .. } => [Some(base), Some(ledger), None],
             Self::Compare { ours, theirs } => [Some(ours), Some(theirs), None],
-            Self::Mean { .. } | Self::Outer { .. } | Self::Section { .. } => [None; 3],
+            Self::Mean { .. } | Self::Outer { .. } | Self::Round { .. } | Self::Section { .. } => [None; 3],
         }
     }
 
@@ -293,10 +317,12 @@ impl Kernel {
             | Self::Accumulate { into, .. }
             | Self::Blend { into, .. }
             | Self::Mean { into, .. }
+            | Self::Round { into, .. }
             | Self::Copy { into, .. }
             | Self::Expand { into, .. }
             | Self::Scatter { into, .. }
             | Self::Materialise { into, .. } => [Some(into), None, None],
+            Self::Hold { rows, row, .. } => [Some(rows.row(row)), None, None],
             Self::Outer { state: [one, other], into, .. } => {
                 let new = |state: Option<(Segment, Segment)>| state.map(|(_, new)| new);
                 [Some(into), new(one), new(other)]
@@ -439,6 +465,20 @@ pub fn run(kernel: &Kernel, pool: &mut Pool) -> KernelResult {
             }
             mean::mean(into, &slices[..count]);
         }),
+        Kernel::Hold { x, weight, rows, row } => {
+            let mut work = pool.take(rows.work);
+            round::hold(Arc::make_mut(&mut work).words_mut(), row as usize, weight);
+            pool.replace(rows.work, work);
+            pool.write(rows.row(row), |pool, into| into.copy_from_slice(pool.bytes(x)));
+        }
+        Kernel::Round { formula, rows, into } => {
+            let mut work = pool.take(rows.work);
+            let words = Arc::make_mut(&mut work).words_mut();
+            write(pool, into, |pool, into| {
+                round::run(formula, |row| pool.floats(rows.row(row as u32)), rows.count as usize, words, into);
+            });
+            pool.replace(rows.work, work);
+        }
         Kernel::Copy { from, into } => pool.write(into, |pool, into| into.copy_from_slice(pool.bytes(from))),
         Kernel::Scale { x, factor } => norm::scale(pool.floats_mut(x), factor),
         Kernel::Norm { x, limit } => {

@@ -57,7 +57,11 @@ impl Server {
     pub(super) fn apply_gathered(&mut self, hub: &mut Port<'_>, index: usize) -> bool {
         let shard = &mut self.shards[index];
         let into = shard.free_version().unwrap_or(shard.current);
-        let Some(Merged { vector, mut scale }) = shard.rule.take() else { return false };
+        let Some(Merged { kernel, vector, mut scale }) = shard.rule.take() else { return false };
+        // Kernels run in order: the one that commits finds the merged vector.
+        if let Some(kernel) = kernel {
+            hub.compute(kernel, Job::Prepare);
+        }
         if planted!(hub, RestDividedByC)
             && self.state == State::Ending
             && let Merge::Softsync { updates } = hub.setup.recipe.merge

@@ -49,6 +49,8 @@ pub(crate) enum Verdict {
 /// A group of contributions, as one vector of the rule.
 #[derive(Copy, Clone, Debug, PartialEq)]
 pub(crate) struct Merged {
+    /// What makes the vector, if it is not there yet.
+    pub(crate) kernel: Option<Kernel>,
     pub(crate) vector: Segment,
     /// The factor with which the vector is committed.
     pub(crate) scale: f32,

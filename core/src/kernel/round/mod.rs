@@ -1,0 +1,130 @@
+//! Merges of a whole round: formulas that need the contributions of all workers at once.
+//!
+//! A merge rule holds the contributions as [`Rows`]. When the round ends, [`run`] merges them in blocks that stay in the
+//! cache. The result depends on the contributions alone and not on their order, bit for bit: elements are sorted, and
+//! whole vectors are added up in an order that follows from their contents ([`order`]).
+//!
+//! A contribution of 1e30 is a number like any other. Squares and sums are in f64, where they do not overflow.
+
+pub mod clip;
+pub mod order;
+pub mod trim;
+
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+use crate::buffer::{BufferId, Segment};
+
+/// Elements that are worked on at once.
+pub(super) const BLOCK: usize = 256;
+
+/// The contributions of a round: vectors of equal length, one behind the other in a buffer.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub struct Rows {
+    /// The first vector.
+    pub first: Segment,
+    /// Number of vectors.
+    pub count: u32,
+    /// Memory that the kernels write: at least [`work_bytes`]. It holds the weights of the rows from the time that they
+    /// are held on, so nothing else may use it.
+    pub work: BufferId,
+}
+
+impl Rows {
+    /// The vector with this number.
+    pub const fn row(&self, index: u32) -> Segment {
+        Segment { start: self.first.start + index as u64 * self.first.len as u64, ..self.first }
+    }
+
+    /// All vectors.
+    pub(super) fn iter(self) -> impl Iterator<Item = Segment> {
+        (0..self.count).map(move |index| self.row(index))
+    }
+}
+
+/// How the contributions of a round become one vector.
+#[derive(Copy, Clone, Debug, PartialEq)]
+pub enum Formula {
+    /// The mean of each element without its `trim` smallest and `trim` largest values (Yin et al. 2018). At least one
+    /// value stays: of n contributions at most (n - 1) / 2 are cut at each end.
+    Trimmed {
+        /// Values to cut at each end. `u32::MAX` leaves the median, which is the mean of the two middle values where
+        /// their number is even.
+        trim: u32,
+    },
+    /// The mean, weighted by examples, of contributions that are scaled down to the median of their norms.
+    NormClip,
+}
+
+/// What is known of a row while a round is merged.
+#[derive(Copy, Clone, Debug, PartialEq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Fact {
+    /// Examples behind the contribution.
+    pub weight: u64,
+    /// A number that belongs to the content, by which rows are ordered: the square of a norm or of a distance.
+    pub square: f64,
+    /// The factor of the row in the result.
+    pub factor: f64,
+    /// The number of the row.
+    pub row: u64,
+}
+
+/// Bytes of a [`Fact`].
+const FACT: usize = size_of::<Fact>();
+
+/// Bytes of [`Rows::work`] for so many rows.
+pub const fn work_bytes(rows: usize) -> usize {
+    rows * (FACT + BLOCK * 4)
+}
+
+/// The memory of a merge as the facts of the rows, and the rest.
+fn split(work: &mut [u32], rows: usize) -> (&mut [Fact], &mut [u32]) {
+    let (facts, rest) = work.split_at_mut(rows * FACT / 4);
+    (<[Fact]>::mut_from_bytes(bytemuck::cast_slice_mut(facts)).expect("buffers start at a cache line"), rest)
+}
+
+/// Notes the weight of the contribution that is held as this row.
+///
+/// # Panics
+/// If `work` has no room for the row.
+pub fn hold(work: &mut [u32], row: usize, weight: u64) {
+    let (facts, _) = split(work, row + 1);
+    facts[row] = Fact { weight, square: 0.0, factor: 0.0, row: row as u64 };
+}
+
+/// Merges the `count` vectors that `row` returns into `into`. `work` holds their weights.
+///
+/// # Panics
+/// If there is no vector, lengths differ, or `work` is too short.
+pub fn run<'a>(formula: Formula, row: impl Fn(usize) -> &'a [f32], count: usize, work: &mut [u32], into: &mut [f32]) {
+    assert!(count > 0 && (0..count).all(|index| row(index).len() == into.len()));
+    let (facts, rest) = split(work, count);
+    match formula {
+        // A single contribution is the result, without the rounding of its product with its weight.
+        Formula::Trimmed { .. } | Formula::NormClip if count == 1 => into.copy_from_slice(row(0)),
+        Formula::Trimmed { trim } => trim::trimmed(into, row, count, trim as usize, rest),
+        Formula::NormClip => clip::to_median_norm(into, row, facts),
+    }
+}
+
+/// `into` = the sum of the rows times their factors, in f64, in the order of `facts`, rounded once.
+fn combine<'a>(into: &mut [f32], row: impl Fn(usize) -> &'a [f32], facts: &[Fact]) {
+    for start in (0..into.len()).step_by(BLOCK) {
+        let into = &mut into[start..];
+        let len = into.len().min(BLOCK);
+        let mut sums = [0.0f64; BLOCK];
+        for fact in facts {
+            let x = &row(fact.row as usize)[start..start + len];
+            super::tier::Tier::best().run(|| add(&mut sums, x, fact.factor));
+        }
+        into[..len].iter_mut().zip(sums).for_each(|(into, sum)| *into = sum as f32);
+    }
+}
+
+#[inline(always)]
+fn add(sums: &mut [f64; BLOCK], x: &[f32], factor: f64) {
+    sums.iter_mut().zip(x).for_each(|(sum, x)| *sum += f64::from(*x) * factor);
+}
+
+#[cfg(test)]
+pub(super) mod tests;
