@@ -51,6 +51,8 @@ fn a_step_allocates_nothing() {
         coded("sync codec=int8"),
         coded("diloco period=2"),
         coded("hardsync outer=adam"),
+        coded("hardsync merge=median"),
+        coded("hardsync merge=norm-clip"),
         coded("sync topology=ring codec=sign"),
         coded("sparse density=0.05 momentum=0.5 clip_norm=0.5"),
         coded("sync topology=mesh codec=bf16"),

@@ -37,7 +37,7 @@ fn recipes() -> Vec<Recipe> {
         Pace::Asynchronous { overlap: true },
     ];
     let lambda = Recipe::asynchronous().merge();
-    let merges = [Merge::Mean, lambda, Merge::Softsync { updates: 2 }];
+    let merges = [Merge::Mean, lambda, Merge::Softsync { updates: 2 }, Merge::Median];
     let ends = [End::Keep, End::Send, End::Spread { messages: 3 }];
     let mut recipes = Vec::new();
     for topology in topologies {

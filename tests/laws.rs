@@ -523,6 +523,8 @@ fn threads_and_simulator_agree_bit_for_bit() {
         "diloco period=2".parse().unwrap(),
         "fedadam period=3 topology=ring chunk=3".parse().unwrap(),
         "bmuf period=2 topology=servers shards=3".parse().unwrap(),
+        "diloco period=2 topology=servers shards=3 merge=trimmed-mean".parse().unwrap(),
+        "hardsync merge=norm-clip".parse().unwrap(),
     ];
     for recipe in recipes {
         let workers = 5;

@@ -7,6 +7,7 @@ use gradwire_core::Storage;
 use gradwire_core::codec::threshold::{self, Aim, Section};
 use gradwire_core::codec::{Form, bf16, entries, f16, int8, sign, topk};
 use gradwire_core::kernel::ledger::{self, Ledger};
+use gradwire_core::kernel::round::{self, Formula};
 use gradwire_core::kernel::threshold::{Quantum, take};
 use gradwire_core::kernel::tier::Tier;
 use gradwire_core::kernel::{apply, mean};
@@ -201,6 +202,7 @@ pub(crate) fn dense(report: &mut Report, len: usize, rounds: usize) {
     let mut body = Storage::zeroed(len * 8 + 64);
     let mut scratch = Storage::zeroed(len * 8);
     let mut cases = dense_cases(&inputs, len);
+    cases.extend(rounds_of_8(&inputs));
     let mut times: Vec<Vec<f64>> = vec![Vec::new(); cases.len() + 1];
     for _ in 0..rounds.min(101) {
         times[0].push(seconds(|| apply::in_place(Tier::Portable, work.floats_mut(), inputs[1].floats(), 1e-3)));
@@ -214,6 +216,22 @@ pub(crate) fn dense(report: &mut Report, len: usize, rounds: usize) {
         let name = format!("{}, {}, to axpy per byte", case.0, size(len));
         report.row(&name, 0.0, median(time.iter().copied()) * 1e3, "ms", ratio, case.2);
     }
+}
+
+/// Merges of 8 contributions at the end of a round. Each reads all of them at least once, and writes one vector.
+fn rounds_of_8(inputs: &[Storage]) -> impl Iterator<Item = Case<'_>> {
+    let formulas = [
+        ("trimmed mean of 8", Formula::Trimmed { trim: 2 }),
+        ("median of 8", Formula::Trimmed { trim: u32::MAX }),
+        ("mean of 8, clipped to the median norm", Formula::NormClip),
+    ];
+    formulas.into_iter().map(move |(name, formula)| -> Case<'_> {
+        let merge = move |into: &mut [f32], _: &mut [u32], work: &mut [u32]| {
+            (0..8).for_each(|row| round::hold(work, row, 3));
+            round::run(formula, |row| inputs[row].floats(), 8, work, into);
+        };
+        (name, 36.0, Limit::None, Box::new(merge))
+    })
 }
 
 /// The table of kernels.

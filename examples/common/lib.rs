@@ -3,6 +3,7 @@
 #![allow(missing_docs, reason = "the programs in this package are the only readers")]
 
 mod agreement;
+pub mod bad;
 pub mod children;
 pub mod data;
 pub mod executor;

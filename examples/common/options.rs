@@ -11,6 +11,7 @@ use gradwire::tcp::Address;
 use gradwire::telemetry::Run;
 use gradwire::{Builder, Canceller, Cluster, LaunchEnv, Layout, Recipe, RunId, Session};
 
+use super::bad::{Bad, bad_rank};
 use super::executor::Executor;
 use super::hints::Hints;
 use super::recipes;
@@ -57,6 +58,8 @@ pub struct Options {
     pub data: Option<PathBuf>,
     /// The rank of a worker that is slowed down, and the factor.
     pub slow: Option<(u32, f64)>,
+    /// The rank of a worker whose updates are wrong, and what is wrong with them.
+    pub bad: Option<(u32, Bad)>,
     /// Steps per second of each worker; `None`: no limit.
     pub pace: Option<u32>,
     /// How long waits may last: all of them, and by kind to join, of a step, and to leave.
@@ -145,6 +148,11 @@ fn run_flags(command: Command) -> Command {
                 .value_parser(value_parser!(u32).range(1..=1_000_000)),
         )
         .arg(value("slow-rank", "R:FACTOR", "Make the steps of worker R FACTOR times as long, 1 to 1000"))
+        .arg(value(
+            "bad-rank",
+            "R:HOW",
+            "Make the updates of worker R wrong: flip (turned round), scale (1000 times as long), or random (-1 to 1)",
+        ))
         .arg(
             value("executor", "DEVICE", "Device for updates, means and codecs: cpu, gpu, or auto (a GPU if present)")
                 .default_value("cpu")
@@ -223,6 +231,7 @@ impl Options {
         let default_servers = u32::from(recipe.needs_servers());
         let servers = matches.get_one::<u32>("servers").copied().unwrap_or(default_servers);
         let slow = text("slow-rank").map(|value| slow_rank(&value, workers)).transpose().map_err(usage)?;
+        let bad = text("bad-rank").map(|value| bad_rank(&value, workers)).transpose().map_err(usage)?;
         let task = task::Name::ALL.into_iter().find(|task| text("task").as_deref() == Some(task.text()));
         let task = task.unwrap_or(task::Name::Digits);
         let hidden = match text("hidden") {
@@ -283,6 +292,7 @@ impl Options {
             seed: matches.get_one::<u64>("seed").copied().unwrap_or(1),
             data,
             slow,
+            bad,
             pace: matches.get_one::<u32>("pace").copied(),
             deadline: seconds(matches, "deadline")?,
             deadlines: [

@@ -11,7 +11,11 @@ const FLAGS: &[(&str, &str, &str)] = &[
     ("payload", "payload", "What workers send: updates, parameters or gradients"),
     ("topology", "topology", "Nodes between which vectors travel: servers, tree, ring or mesh"),
     ("recipe-pace", "pace", "When a worker goes on: synchronous, stale or asynchronous"),
-    ("merge", "merge", "How updates are combined: mean, sum or softsync"),
+    (
+        "merge",
+        "merge",
+        "How updates are combined: mean, sum or softsync; with bad workers trimmed-mean, median or norm-clip",
+    ),
     (
         "period",
         "period",
@@ -20,6 +24,7 @@ const FLAGS: &[(&str, &str, &str)] = &[
     ("fetch", "fetch", "Local steps between fetched parameters (async) [default: the period]"),
     ("bound", "bound", "Clocks that a worker may be ahead of the slowest one (stale)"),
     ("updates", "updates", "Updates per application, c in the paper (softsync)"),
+    ("trim", "trim", "Values to cut at each end of an element (trimmed-mean)"),
     ("lambda", "lambda", "Factor on every update (sum); 1/n: divide by the number of workers"),
     ("staleness", "staleness", "Scaling of late updates: const, inverse, inverse-plus-one, exp or poly"),
     ("base", "base", "Base of the scaling exp, above 0 and at most 1"),
@@ -95,6 +100,13 @@ const GROUPS: &[(&str, &[(&str, &str)])] = &[
             ("lookahead", "every 5 steps, 0.8 of the way (2019)"),
             ("fedavgm", "every 20 steps, momentum 0.9 (2019)"),
             ("fedadam", "every 10 steps, Adam (2021)"),
+        ],
+    ),
+    (
+        "If a worker may be broken: at a server, with a vector per worker",
+        &[
+            ("median", "the median of each element (2018)"),
+            ("norm-clip", "the mean of updates, clipped to their median norm"),
         ],
     ),
     (
@@ -199,6 +211,7 @@ mod tests {
         let mut texts: Vec<String> = PRESETS.iter().map(|preset| (preset.recipe)().to_string()).collect();
         texts.extend(["density=0.1", "budget=100", "control=band"].map(threshold));
         texts.extend(["sync outer=adagrad", "sync outer=adam"].map(String::from));
+        texts.extend(["hardsync merge=trimmed-mean"].map(String::from));
         texts
             .extend(["async staleness=exp codec=bf16 end=spread", "ssp staleness=poly drop_above=3"].map(String::from));
         for text in texts {

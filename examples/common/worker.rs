@@ -12,6 +12,7 @@ use gradwire::checkpoint::Notice;
 use gradwire::recipe::{Payload, Topology};
 use gradwire::{Error, Event, Mean, Session, Status, Transport};
 
+use super::bad::Bad;
 use super::data::shuffle;
 use super::options::Options;
 use super::task::Task;
@@ -245,6 +246,9 @@ struct Trainer<'a> {
     task: &'a mut dyn Task,
     /// Factor on the duration of a step, for `--slow-rank`.
     slower: f64,
+    /// What is wrong with the updates, for `--bad-rank`, and the state of its random numbers.
+    bad: Option<Bad>,
+    random: u64,
     update: Vec<f32>,
     gradient: Vec<f32>,
 }
@@ -252,7 +256,9 @@ struct Trainer<'a> {
 impl<'a> Trainer<'a> {
     fn new(options: &'a Options, task: &'a mut dyn Task, rank: usize, len: usize) -> Self {
         let slower = options.slow.filter(|(slow, _)| *slow as usize == rank).map_or(1.0, |(_, factor)| factor);
-        Self { options, task, slower, update: vec![0.0; len], gradient: vec![0.0; len] }
+        let bad = options.bad.filter(|(bad, _)| *bad as usize == rank).map(|(_, bad)| bad);
+        let random = options.seed | 1;
+        Self { options, task, slower, bad, random, update: vec![0.0; len], gradient: vec![0.0; len] }
     }
 
     /// Computes the update of a batch, and returns its loss. Sleeps for the rest of the time that `--pace` and
@@ -266,6 +272,10 @@ impl<'a> Trainer<'a> {
                 *momentum = options.momentum * *momentum + gradient;
                 *update = rate * *momentum;
             }
+        }
+        if let Some(bad) = self.bad {
+            bad.spoil(&mut self.update, &mut self.random);
+            bad.spoil(&mut self.gradient, &mut self.random);
         }
         let least = options.pace.map_or(Duration::ZERO, |pace| Duration::from_secs(1) / pace);
         let took = begun.elapsed();

@@ -25,8 +25,8 @@ fn command() -> Command {
     Command::new("learning")
         .about("Measures what recipes cost in validation loss, as tables over tasks and seeds.")
         .arg(
-            value("table", "NAME", "codecs, ends or presets [default: all]")
-                .value_parser(["codecs", "ends", "presets"])
+            value("table", "NAME", "codecs, ends, presets or bad [default: all]")
+                .value_parser(["codecs", "ends", "presets", "bad"])
                 .hide_possible_values(true),
         )
         .arg(number("seeds", "N", "5", "Runs of each row").value_parser(value_parser!(u64).range(1..)))

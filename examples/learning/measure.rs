@@ -69,7 +69,7 @@ impl Measure {
     }
 
     fn options(&self, setup: &Setup, seed: u64) -> Result<Options, String> {
-        let Setup { task, workers, ref recipe, rate } = *setup;
+        let Setup { task, workers, ref recipe, rate, bad } = *setup;
         let epochs = self.epochs.unwrap_or(match task {
             Name::Digits => 20,
             Name::Sequence => 8,
@@ -85,7 +85,8 @@ impl Measure {
             // The momentum of a codec replaces that of an optimizer, whose best rate is lower by the same factor.
             Rate::Single => single * (1.0 - options.recipe.correction().momentum),
         };
-        Ok(Options { rate, deadline: Some(std::time::Duration::from_secs(self.limit.max(1))), ..options })
+        let bad = bad.map(|bad| (workers - 1, bad));
+        Ok(Options { rate, bad, deadline: Some(std::time::Duration::from_secs(self.limit.max(1))), ..options })
     }
 }
 

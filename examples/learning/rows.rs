@@ -1,6 +1,7 @@
 //! The rows of the tables.
 
 use gradwire::recipe::PRESETS;
+use gradwire_examples::bad::Bad;
 use gradwire_examples::task::Name;
 
 /// A run, except for its seed.
@@ -10,6 +11,8 @@ pub(crate) struct Setup {
     pub(crate) workers: u32,
     pub(crate) recipe: String,
     pub(crate) rate: Rate,
+    /// What is wrong with the updates of the worker with the highest rank.
+    pub(crate) bad: Option<Bad>,
 }
 
 /// The learning rate of a run.
@@ -66,7 +69,7 @@ fn words(codec: &[(&str, &str)]) -> (String, String) {
 pub(crate) fn codecs(task: Name, workers: u32) -> Vec<Row> {
     let mut rows = Vec::new();
     let mut row = |group: &str, name: &str, recipe: String| {
-        let setup = Setup { task, workers, recipe, rate: Rate::Default };
+        let setup = Setup { task, workers, recipe, rate: Rate::Default, bad: None };
         rows.push(Row { task, group: group.to_string(), name: name.to_string(), columns: vec![setup] });
     };
     for (name, codec) in &CODECS[..DENSE] {
@@ -113,8 +116,13 @@ pub(crate) fn ends(task: Name, workers: u32) -> Vec<Row> {
     let mut rows = Vec::new();
     for group in ["async", "ssp", "hardsync", "mesh"] {
         for (name, codec) in codecs.iter().filter(|(name, _)| group != "mesh" || name.starts_with("threshold")) {
-            let column =
-                |end| Setup { task, workers, recipe: format!("{group} {codec} end={end}"), rate: Rate::Default };
+            let column = |end| Setup {
+                task,
+                workers,
+                recipe: format!("{group} {codec} end={end}"),
+                rate: Rate::Default,
+                bad: None,
+            };
             let columns = ENDS.into_iter().map(column).collect();
             rows.push(Row { task, group: group.to_string(), name: (*name).to_string(), columns });
         }
@@ -127,13 +135,34 @@ pub(crate) const WORKERS: [u32; 3] = [2, 4, 8];
 
 /// Every preset, at the rate that is best for one worker.
 pub(crate) fn presets(task: Name, _: u32) -> Vec<Row> {
-    let setup = |recipe: &str, workers| Setup { task, workers, recipe: recipe.to_string(), rate: Rate::Single };
+    let setup =
+        |recipe: &str, workers| Setup { task, workers, recipe: recipe.to_string(), rate: Rate::Single, bad: None };
     let row = |name: &str, columns| Row { task, group: "presets".to_string(), name: name.to_string(), columns };
     let mut rows = vec![row("one worker", vec![setup("sync", 1)])];
     for preset in PRESETS {
         rows.push(row(preset.name, WORKERS.map(|workers| setup(preset.name, workers)).to_vec()));
     }
     rows
+}
+
+/// Merge rules that the table of bad workers compares, for 8 workers.
+const MERGES: &[(&str, &str)] = &[
+    ("mean", "hardsync"),
+    ("norm-clip", "norm-clip"),
+    ("trimmed-mean, trim 1", "hardsync merge=trimmed-mean trim=1"),
+    ("trimmed-mean, trim 2", "hardsync merge=trimmed-mean trim=2"),
+    ("median", "median"),
+];
+
+/// What is wrong with one worker of 8: nothing, and then a column for each kind.
+pub(crate) fn bad(task: Name, _: u32) -> Vec<Row> {
+    let kinds = || [None].into_iter().chain(Bad::ALL.map(Some));
+    let row = |(name, recipe): &(&str, &str)| {
+        let setup = |bad| Setup { task, workers: 8, recipe: (*recipe).to_string(), rate: Rate::Default, bad };
+        let columns = kinds().map(setup).collect();
+        Row { task, group: "one bad worker of 8".to_string(), name: (*name).to_string(), columns }
+    };
+    MERGES.iter().map(row).collect()
 }
 
 #[cfg(test)]
@@ -143,7 +172,7 @@ mod tests {
 
     #[test]
     fn every_recipe_of_the_tables_passes_its_check() {
-        let tables = Name::ALL.map(|task| [codecs(task, 4), ends(task, 4), presets(task, 4)]);
+        let tables = Name::ALL.map(|task| [codecs(task, 4), ends(task, 4), presets(task, 4), bad(task, 4)]);
         for row in tables.iter().flatten().flatten() {
             for setup in &row.columns {
                 let recipe: Recipe = setup.recipe.parse().unwrap_or_else(|error| panic!("{}: {error}", setup.recipe));

@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 use std::io::Write as _;
 
+use gradwire_examples::bad::Bad;
 use gradwire_examples::outcome::number;
 use gradwire_examples::task::Name;
 
@@ -23,6 +24,7 @@ impl Table {
         Self { name: "codecs", rows: rows::codecs, print: codecs },
         Self { name: "ends", rows: rows::ends, print: ends },
         Self { name: "presets", rows: rows::presets, print: presets },
+        Self { name: "bad", rows: rows::bad, print: bad },
     ];
 }
 
@@ -125,6 +127,30 @@ fn presets(measure: &mut Measure, rows: &[Row], json: bool) {
                     median_of(&ran, |run| run.after.0),
                     100.0 * median_of(&ran, |run| run.after.1)
                 ),
+            };
+        }
+        if !json {
+            say(&format!("| {} | {}{cells} |", row.task.text(), row.name));
+        }
+    }
+}
+
+fn bad(measure: &mut Measure, rows: &[Row], json: bool) {
+    if !json {
+        say("| task | merge | all well | flipped | 1,000 times | random |\n|---|---|---|---|---|---|");
+    }
+    for row in rows {
+        let mut cells = String::new();
+        for setup in &row.columns {
+            let ran = measure.runs(setup);
+            if json {
+                let how = setup.bad.map_or("none", Bad::text);
+                emit("bad", row, setup, &ran, &format!(",\"bad\":\"{how}\""));
+            }
+            let accuracies: Vec<f64> = ran.iter().flatten().map(|run| 100.0 * run.after.1).collect();
+            let _ = match failure(&ran) {
+                Some(text) => write!(cells, " | {text}"),
+                None => write!(cells, " | {:.1} % (worst {:.1})", median(&accuracies), least(&accuracies)),
             };
         }
         if !json {

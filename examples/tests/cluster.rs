@@ -309,6 +309,11 @@ fn bad_arguments_are_refused_by_name() {
     refused("--recipe sync --servers 2", 3, "servers: expected 0 server nodes, or 1 for the coordinator, got 2");
     refused("--recipe async --servers 0", 3, "servers: expected at least 1 server node, got 0");
     refused("--slow-rank 9:2", 2, "expected R:FACTOR with R below 4");
+    refused("--bad-rank 1:loud", 2, "expected R:flip, R:scale or R:random with R below 4");
+    refused("--bad-rank 4:flip", 2, "expected R:flip, R:scale or R:random with R below 4");
+    refused("--recipe hardsync --merge trimmed-mean --trim 2", 3, "trim: 2 requires at least 5 workers, got 4: ");
+    refused("--recipe sync --merge median", 3, "merge=median requires topology=servers: ");
+    refused("--recipe sync --merge medain", 2, "(did you mean \"median\"?)");
     refused("--rate 0", 2, "--rate: expected a finite number above 0, got 0");
     refused("--hidden 12,x", 2, "--hidden: expected sizes");
     refused("--epochs abc", 2, "invalid value 'abc' for '--epochs <N>': expected a whole number, 0 or more");

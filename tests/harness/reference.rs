@@ -36,7 +36,10 @@ impl Reference {
     pub fn new(recipe: &Recipe, workers: u32, initial: &[f32]) -> Self {
         let staleness = recipe.staleness();
         let merge: Box<dyn Merging> = match recipe.merge() {
-            Merge::Mean => Box::new(Mean::default()),
+            Merge::Mean | Merge::TrimmedMean { trim: 0 } => Box::new(Mean::default()),
+            Merge::TrimmedMean { trim } => Box::new(Whole::new(move |rows| trimmed(rows, trim as usize))),
+            Merge::Median => Box::new(Whole::new(|rows| trimmed(rows, rows.len()))),
+            Merge::NormClip => Box::new(Whole::new(norm_clip)),
             Merge::Sum { lambda } if recipe.is_synchronous() => {
                 Box::new(RoundSum { lambda: lambda.of(workers), sum: None })
             }
@@ -109,6 +112,60 @@ impl Merging for Mean {
         let (weight, sum) = (std::mem::take(&mut self.weight), std::mem::take(&mut self.sum));
         (weight > 0.0).then(|| sum.into_iter().map(|sum| sum / weight).collect())
     }
+}
+
+/// Rules that need all contributions of a round: vectors with their weights.
+struct Whole<F> {
+    rows: Vec<(Vec<f64>, f64)>,
+    merge: F,
+}
+
+impl<F: Fn(&[(Vec<f64>, f64)]) -> Vec<f64>> Whole<F> {
+    fn new(merge: F) -> Self {
+        Self { rows: Vec::new(), merge }
+    }
+}
+
+impl<F: Fn(&[(Vec<f64>, f64)]) -> Vec<f64>> Merging for Whole<F> {
+    fn admit(&mut self, x: &[f64], weight: f64, _staleness: u64) -> Option<Vec<f64>> {
+        self.rows.push((x.to_vec(), weight));
+        None
+    }
+
+    fn take(&mut self) -> Option<Vec<f64>> {
+        let rows = std::mem::take(&mut self.rows);
+        (!rows.is_empty()).then(|| (self.merge)(&rows))
+    }
+}
+
+/// The mean of what is left of each element (Yin et al. 2018), with as much cut as leaves one value or two.
+fn trimmed(rows: &[(Vec<f64>, f64)], trim: usize) -> Vec<f64> {
+    let cut = trim.min((rows.len() - 1) / 2);
+    let mean = |i| {
+        let mut column: Vec<f64> = rows.iter().map(|(x, _)| x[i]).collect();
+        column.sort_unstable_by(f64::total_cmp);
+        let kept = &column[cut..column.len() - cut];
+        kept.iter().sum::<f64>() / kept.len() as f64
+    };
+    (0..rows[0].0.len()).map(mean).collect()
+}
+
+fn norm(x: &[f64]) -> f64 {
+    x.iter().map(|x| x * x).sum::<f64>().sqrt()
+}
+
+/// `sum(m x min(1, median |x| / |x|)) / sum(m)`
+fn norm_clip(rows: &[(Vec<f64>, f64)]) -> Vec<f64> {
+    let mut norms: Vec<f64> = rows.iter().map(|(x, _)| norm(x)).collect();
+    norms.sort_unstable_by(f64::total_cmp);
+    let median = (norms[(norms.len() - 1) / 2] + norms[norms.len() / 2]) / 2.0;
+    let total: f64 = rows.iter().map(|(_, weight)| weight).sum();
+    let mut merged = vec![0.0; rows[0].0.len()];
+    for (x, weight) in rows {
+        let factor = if norm(x) > median { median / norm(x) } else { 1.0 } * weight / total;
+        merged.iter_mut().zip(x).for_each(|(merged, x)| *merged += factor * x);
+    }
+    merged
 }
 
 /// `lambda a(tau) x` for each contribution at once, where tau is its staleness and a the staleness rule.

@@ -5,7 +5,7 @@
 //! own.
 
 use gradwire_core::recipe::{
-    Codec, Control, Correction, End, Lambda, Mu, Outer, Pace, Payload, Period, Span, Staleness, Threshold, TopK,
+    Codec, Control, Correction, End, Lambda, Merge, Mu, Outer, Pace, Payload, Period, Span, Staleness, Threshold, TopK,
     Topology,
 };
 use gradwire_core::{Cluster, Duration, Instant, Layout, Patience, PeerId, Recipe};
@@ -127,6 +127,19 @@ fn outer(seed: u64, recipe: Recipe) -> Recipe {
         6 => Outer::Adagrad { rate: 1.0 / 64.0, floor: 1e-6 },
         _ => Outer::Adam { mu: 0.75, beta: 0.875, rate: 1.0 / 64.0, floor: 1e-3 },
     })
+}
+
+/// A merge rule that needs all contributions of a round, for half of the recipes with rounds at servers.
+fn whole(seed: u64, recipe: Recipe, workers: u32) -> Recipe {
+    let mut random = Random::new(seed, 20);
+    let one_shard = Topology::Servers { shards: 1 };
+    match random.below(8) {
+        0..3 if recipe.codec().is_sparse() => recipe,
+        0 | 1 => recipe.with_merge(Merge::TrimmedMean { trim: random.below(u64::from(workers.div_ceil(2))) as u32 }),
+        2 => recipe.with_merge(Merge::Median),
+        3 => recipe.with_merge(Merge::NormClip).with_topology(one_shard),
+        _ => recipe,
+    }
 }
 
 /// A recipe with a period in seconds or in examples: in a tree, in a ring, or at servers.
@@ -309,6 +322,10 @@ impl Scenario {
             Kind::Relay => mesh(seed, workers).with_topology(Topology::Mesh { relay: 1 + random.below(3) as u32 }),
         };
         let recipe = match kind {
+            Kind::ServerSync | Kind::CodedSync => whole(seed, recipe, workers),
+            _ => recipe,
+        };
+        let recipe = match kind {
             Kind::Tree | Kind::CodedTree | Kind::Gather | Kind::ServerSync | Kind::CodedSync | Kind::SspZero => {
                 outer(seed, recipe)
             }
@@ -327,7 +344,11 @@ impl Scenario {
             && Random::new(seed, 15).chance(0.4);
         let recipe = if carries { recipe.with_payload(Payload::Gradients) } else { recipe };
         let servers = match recipe.needs_servers() {
-            true => 1 + random.below(u64::from(shards)) as u32,
+            // A merge rule may have asked for one shard. The number is drawn all the same, as for old seeds.
+            true => (1 + random.below(u64::from(shards)) as u32).min(match recipe.topology() {
+                Topology::Servers { shards } => shards,
+                _ => 1,
+            }),
             // Sometimes the coordinator is a node of its own, instead of a part of rank 0.
             false => u32::from(recipe.is_collective() && Random::new(seed, 7).chance(0.3)),
         };

@@ -80,6 +80,20 @@ pub enum Merge {
         /// c = floor(λ / n).
         updates: u32,
     },
+    /// The mean of each element without its `trim` smallest and `trim` largest values in the round (Yin et al. 2018).
+    /// Each worker counts once, whatever its number of examples. Of n contributions, at most (n - 1) / 2 values are cut
+    /// at each end. Requires servers, as all variants below; each server holds a vector per worker until the round ends.
+    TrimmedMean {
+        /// Values to cut at each end. 0 is [`Merge::Mean`], with its weights, bit for bit.
+        trim: u32,
+    },
+    /// The median of each element in the round (Yin et al. 2018). Each worker counts once. Of an even number of values,
+    /// it is the mean of the two in the middle.
+    Median,
+    /// The mean of a round, weighted by examples, of contributions that are scaled down to the median of their norms
+    /// (as SparseLoCo, Sarfi et al. 2025, runs in production). The norm is that of the whole contribution, so it requires
+    /// one shard.
+    NormClip,
 }
 
 /// The optimizer axis: what happens to a worker's optimizer state when parameters are averaged.

@@ -47,6 +47,19 @@ pub enum ConfigError {
         /// Workers in the cluster.
         workers: u32,
     },
+    /// A merge rule leaves contributions out, and the cluster has too few workers for that.
+    NeedsWorkers {
+        /// Key of the text form.
+        field: &'static str,
+        /// The given number.
+        got: u32,
+        /// Workers that it needs.
+        least: u64,
+        /// Workers in the cluster.
+        workers: u32,
+        /// Why it needs them.
+        reason: &'static str,
+    },
     /// The cluster has the wrong number of server nodes.
     Servers {
         /// What the topology needs.
@@ -97,6 +110,7 @@ impl Recipe {
         {
             return Err(ConfigError::TooFewWorkers { updates, workers });
         }
+        self.merge.check_workers(workers)?;
         let Correction { starters, .. } = self.correction;
         check_range("starters", "at most the number of workers", starters as f32, starters <= workers)
     }
@@ -200,12 +214,13 @@ impl Recipe {
         let servers = self.needs_servers();
         let synchronous = self.is_synchronous();
         let synchronous_mean = self.pace == Pace::Synchronous && self.merge == Merge::Mean;
+        let synchronous_round = self.pace == Pace::Synchronous && self.merge.is_round();
         let asynchronous = matches!(self.pace, Pace::Asynchronous { .. });
         let lossy_pull = servers && self.pull != Codec::F32;
         // (contradiction, choice, what it requires, reason), the most basic first: only the first one is reported.
         let contradictions: &[(bool, &str, &str, &str)] = &[
             (
-                self.payload == Payload::Parameters && !synchronous_mean,
+                self.payload == Payload::Parameters && !synchronous_round,
                 "payload=parameters",
                 SYNCHRONOUS_MEAN,
                 "late parameters would overwrite the progress of other workers; use payload=updates",
@@ -266,6 +281,37 @@ impl Recipe {
                 APART,
                 "a period of a number of steps",
                 "both count the local steps of a worker from the beginning of the run",
+            ),
+            (
+                self.merge.needs_all() && !servers,
+                self.merge.text(),
+                "topology=servers",
+                "it needs the contributions of all workers at one node, and elsewhere they are added up on the way",
+            ),
+            (
+                self.merge.needs_all() && self.pace != Pace::Synchronous,
+                self.merge.text(),
+                "pace=synchronous",
+                "it compares the contributions of a round, one of each worker; other paces have no rounds",
+            ),
+            (
+                self.merge.needs_whole() && self.shards() > 1,
+                self.merge.text(),
+                "shards=1",
+                "it measures whole contributions, and a server of one shard sees a part of each; trimmed-mean and median \
+                 take any number of shards",
+            ),
+            (
+                self.merge.needs_updates() && self.payload != Payload::Updates,
+                self.merge.text(),
+                "payload=updates",
+                "the norm of a worker's parameters says nothing of what it has changed",
+            ),
+            (
+                self.merge.needs_dense() && self.codec.is_sparse(),
+                self.merge.text(),
+                "a codec other than threshold or topk",
+                "of a sparse message, most elements are 0, and the few others would be left out as the extreme ones",
             ),
             (
                 tree && self.pace != Pace::Synchronous,
@@ -433,7 +479,7 @@ impl Recipe {
                 "optimizer state is averaged together with the parameters",
             ),
             (
-                self.optimizer != OptimizerState::Keep && !synchronous_mean,
+                self.optimizer != OptimizerState::Keep && !synchronous_round,
                 "optimizer=reset or average",
                 SYNCHRONOUS_MEAN,
                 "without rounds there is no moment at which all workers have the same parameters",
@@ -499,6 +545,9 @@ impl fmt::Display for ConfigError {
             Self::Contradiction { choice, required, reason } => write!(f, "{choice} requires {required}: {reason}"),
             Self::TooFewWorkers { updates, workers } => {
                 write!(f, "updates: expected at most the number of workers ({workers}), got {updates}")
+            }
+            Self::NeedsWorkers { field, got, least, workers, reason } => {
+                write!(f, "{field}: {got} requires at least {least} workers, got {workers}: {reason}")
             }
             Self::Servers { expected, got } => write!(f, "servers: expected {expected}, got {got}"),
             Self::TooManyShards { shards, len } => {

@@ -37,6 +37,9 @@
 //! | [`merge`](Merge) | **`mean`** | | mean of a round, weighted by examples |
 //! | | `sum` | `lambda=1/n` | sum, times lambda |
 //! | | `softsync` | `updates=2` | mean of every so many updates |
+//! | | `trimmed-mean` | `trim=1` | mean of each element without the largest and smallest values |
+//! | | `median` | | median of each element |
+//! | | `norm-clip` | | mean of contributions that are scaled down to the median norm |
 //! | [`staleness`](Staleness) | **`const`** | `drop_above` (no limit) | factor 1 on a late update |
 //! | | `inverse` | | 1 / max(tau, 1) |
 //! | | `inverse-plus-one` | | 1 / (tau + 1) |
@@ -98,6 +101,8 @@
 //! | `lookahead` | `sync period=5 outer=momentum mu=0 rate=0.8` | Zhang et al. 2019 |
 //! | `fedavgm` | `sync period=20 outer=momentum mu=0.9` | Hsu et al. 2019 |
 //! | `fedadam` | `sync period=10 outer=adam` | Reddi et al. 2021 |
+//! | `median` | `hardsync merge=median` | Yin et al. 2018 |
+//! | `norm-clip` | `hardsync merge=norm-clip` | mean of contributions clipped to the median norm |
 //!
 //! # The learning rate, momentum and servers
 //!
@@ -114,6 +119,7 @@
 //! | `gradients` | 1: the mean of gradients | the application's optimizer: any | none |
 //! | `dgc` | 1 / (1 - 0.9) = 10; 1 relative to an optimizer with momentum 0.9 | in the recipe, not in the optimizer | none |
 //! | `hardsync` | 1: the mean of updates | in the optimizer | 1, on any host; `shards=N`: N of them |
+//! | `median`, `norm-clip` | 1 | in the optimizer | 1, with a vector per worker |
 //! | `async`, `ssp`, `petuum` | 1: `lambda=1/n` | in the optimizer, small: staleness adds momentum | 1; `shards=N`: N |
 //! | `downpour` | none: a step has the length `rate`, and less later | none | 2 |
 //! | `softsync`, `rudra` | n / c, divided by the staleness (+ 1) | in the optimizer, small | 1; `shards=N`: N |
@@ -139,6 +145,7 @@
 //! - Stich et al. 2018, "Sparsified SGD with memory"
 //! - Strom 2015, "Scalable distributed DNN training using commodity GPU cloud computing"
 //! - Su and Chen 2015, "Experiments on parallel training of deep neural network using model averaging"
+//! - Yin et al. 2018, "Byzantine-robust distributed learning: towards optimal statistical rates"
 //! - Zhang et al. 2016, "Staleness-aware async-SGD for distributed deep learning"
 
 mod axes;
@@ -147,6 +154,7 @@ mod codec;
 mod end;
 mod hint;
 mod lambda;
+mod merge;
 mod outer;
 mod period;
 mod presets;

@@ -165,7 +165,22 @@ pub const PRESETS: &[Preset] = &[
         about: "Reddi et al. 2021: mean of 10 steps, Adam at rate 0.01",
         recipe: || outer(10, Outer::Adam { mu: 0.9, beta: 0.99, rate: 0.01, floor: 1e-3 }),
     },
+    Preset {
+        name: "median",
+        about: "Yin et al. 2018: the median of each element of the updates, at every step",
+        recipe: || robust(Merge::Median),
+    },
+    Preset {
+        name: "norm-clip",
+        about: "mean of updates that are clipped to their median norm, at every step",
+        recipe: || robust(Merge::NormClip),
+    },
 ];
+
+/// A merge rule that a few bad workers do not mislead, in rounds at a server.
+fn robust(merge: Merge) -> Recipe {
+    Recipe::sync().with_topology(Topology::Servers { shards: 1 }).with_merge(merge)
+}
 
 /// The mean of the updates of `period` local steps, with an outer optimizer.
 fn outer(period: u32, outer: Outer) -> Recipe {

@@ -15,6 +15,7 @@ impl Recipe {
     /// | `merge=mean` | 1 |
     /// | `merge=sum lambda=1/n` | 1, times the factor of the staleness rule |
     /// | `merge=sum lambda=L` | n L, times the factor of the staleness rule |
+    /// | `merge=trimmed-mean`, `median` or `norm-clip` | 1 |
     /// | `merge=softsync updates=c` | n / c, times the factor of the staleness rule |
     ///
     /// The factor of the staleness rule is that of the mean staleness: n - 1 updates for sums, (n - 1) / c for softsync
@@ -32,12 +33,12 @@ impl Recipe {
     pub fn gain(&self, workers: u32) -> f32 {
         let per_application = match self.merge {
             Merge::Softsync { updates } => updates.max(1),
-            Merge::Mean | Merge::Sum { .. } => 1,
+            _ => 1,
         };
         let staleness = u64::from(workers.saturating_sub(1).div_ceil(per_application));
         // Above the limit an update is dropped. As a mean that cannot be, so the factor is the one at the limit.
         let staleness = self.staleness.drop_above.map_or(staleness, |limit| staleness.min(limit));
-        let late = if self.merge == Merge::Mean { 1.0 } else { self.staleness.scale(staleness).unwrap_or(1.0) };
+        let late = if self.merge.is_round() { 1.0 } else { self.staleness.scale(staleness).unwrap_or(1.0) };
         self.gain_of_fresh(workers) * late
     }
 
@@ -45,9 +46,9 @@ impl Recipe {
     fn gain_of_fresh(&self, workers: u32) -> f32 {
         let outer = self.outer.gain(workers);
         let merged = match self.merge {
-            Merge::Mean => 1.0,
             Merge::Sum { lambda } => workers as f32 * lambda.of(workers.max(1)),
             Merge::Softsync { updates } => workers as f32 / updates.max(1) as f32,
+            _ => 1.0,
         };
         merged * outer / (1.0 - self.correction.momentum)
     }

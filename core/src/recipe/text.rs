@@ -65,11 +65,8 @@ impl fmt::Display for Recipe {
             Pace::Stale { bound } => write!(f, " pace=stale bound={bound}")?,
             Pace::Asynchronous { overlap } => write!(f, " pace=asynchronous overlap={overlap}")?,
         }
-        match self.merge {
-            Merge::Mean => write!(f, " merge=mean")?,
-            Merge::Sum { lambda } => write!(f, " merge=sum lambda={lambda}")?,
-            Merge::Softsync { updates } => write!(f, " merge=softsync updates={updates}")?,
-        }
+        write!(f, " ")?;
+        self.merge.write(f)?;
         match self.staleness.scaling {
             Scaling::Const => write!(f, " staleness=const")?,
             Scaling::Inverse => write!(f, " staleness=inverse")?,
@@ -250,6 +247,11 @@ impl Recipe {
                 Merge::Softsync { updates } => *updates = number("updates", WHOLE, value)?,
                 _ => return unknown(),
             },
+            "trim" => {
+                if !self.merge.set(key, value)? {
+                    return unknown();
+                }
+            }
             "base" => match &mut self.staleness.scaling {
                 Scaling::Exp { base } => *base = number("base", NUMBER, value)?,
                 _ => return unknown(),
@@ -285,7 +287,7 @@ impl Recipe {
     }
 }
 
-const WHOLE: &str = "a whole number, 0 or more";
+pub(super) const WHOLE: &str = "a whole number, 0 or more";
 const NUMBER: &str = "a number";
 const PERIOD: &str = "steps, a time as in 20s, examples as in 4096ex, or stages as in 1,10@500 of which only the last may be \
                       other than steps";
@@ -315,11 +317,14 @@ const PACES: Choices<Pace> = (
     ],
 );
 const MERGES: Choices<Merge> = (
-    "mean, sum or softsync",
+    "mean, sum, softsync, trimmed-mean, median or norm-clip",
     &[
         ("mean", Merge::Mean),
         ("sum", Merge::Sum { lambda: Lambda::per_worker(1.0) }),
         ("softsync", Merge::Softsync { updates: 2 }),
+        ("trimmed-mean", Merge::TrimmedMean { trim: 1 }),
+        ("median", Merge::Median),
+        ("norm-clip", Merge::NormClip),
     ],
 );
 const SCALINGS: Choices<Scaling> = (
@@ -380,6 +385,7 @@ const REQUIRED: &[(&str, &str)] = &[
     ("overlap", "pace=asynchronous"),
     ("lambda", "merge=sum"),
     ("updates", "merge=softsync"),
+    ("trim", "merge=trimmed-mean"),
     ("messages", "end=spread"),
     ("mu", "outer=momentum or adam"),
     ("beta", "outer=adam"),
@@ -412,7 +418,11 @@ fn choice<T: Copy>(key: &'static str, value: &str, (expected, choices): Choices<
     found.map(|(_, choice)| *choice).ok_or_else(|| RecipeParseError::BadValue { key, expected, got: value.to_string() })
 }
 
-fn number<T: FromStr>(key: &'static str, expected: &'static str, value: &str) -> Result<T, RecipeParseError> {
+pub(super) fn number<T: FromStr>(
+    key: &'static str,
+    expected: &'static str,
+    value: &str,
+) -> Result<T, RecipeParseError> {
     value.parse().map_err(|_| RecipeParseError::BadValue { key, expected, got: value.to_string() })
 }
 
@@ -527,6 +537,19 @@ mod tests {
     }
 
     #[test]
+    fn merge_rules_of_a_round_survive_the_text_form_and_take_parameters_where_they_can() {
+        for text in [
+            "hardsync merge=trimmed-mean trim=0",
+            "averaging topology=servers shards=3 merge=trimmed-mean",
+            "dl4j topology=servers merge=median",
+            "norm-clip codec=topk pull=topk outer=momentum",
+        ] {
+            let recipe: Recipe = text.parse().unwrap();
+            assert_eq!((recipe.check(4), recipe.to_string().parse()), (Ok(()), Ok(recipe)), "{text}");
+        }
+    }
+
+    #[test]
     fn a_preset_can_be_overridden() {
         let recipe: Recipe = "ssp bound=7 shards=3".parse().unwrap();
         assert_eq!(recipe, Recipe::ssp(7).with_topology(Topology::Servers { shards: 3 }));
@@ -540,7 +563,10 @@ mod tests {
         assert_eq!(error("ssp bound=-1"), "bound: expected a whole number, 0 or more, got \"-1\"");
         assert_eq!(error("sync bound=1"), "recipe: \"bound\" is not a setting of this recipe, it requires pace=stale");
         assert_eq!(error("sync bund=1"), "recipe: \"bund\" is not a setting");
-        assert_eq!(error("sync merge=max"), "merge: expected mean, sum or softsync, got \"max\"");
+        assert_eq!(
+            error("sync merge=max"),
+            "merge: expected mean, sum, softsync, trimmed-mean, median or norm-clip, got \"max\""
+        );
     }
 
     /// The table of axes in the module documentation: each value parses, and the numbers beside it are its defaults.
@@ -666,6 +692,27 @@ mod tests {
         assert!(error("mesh tau=1e-37").starts_with("tau: expected a power of two from 2^-110 to 2^110, got 0.00000"));
         assert_eq!(error("softsync updates=5"), "updates: expected at most the number of workers (4), got 5");
         assert_eq!(error("sync fan_in=0"), "fan_in: expected 1 to 8, got 0");
+        assert_eq!(
+            error("hardsync merge=trimmed-mean trim=2"),
+            "trim: 2 requires at least 5 workers, got 4: it cuts so many values at each end, and one must be left"
+        );
+        for text in ["sync merge=median", "sync topology=ring merge=norm-clip", "sparse merge=trimmed-mean"] {
+            assert!(error(text).contains(" requires topology=servers: it needs the contributions of all"), "{text}");
+        }
+        assert!(error("async merge=median").starts_with("merge=median requires pace=synchronous: "));
+        assert!(
+            error("hardsync pace=stale bound=0 merge=median").starts_with("merge=median requires pace=synchronous: ")
+        );
+        for text in ["median codec=topk", "hardsync merge=trimmed-mean codec=threshold"] {
+            assert!(
+                error(text).contains(" requires a codec other than threshold or topk: of a sparse message"),
+                "{text}"
+            );
+        }
+        assert!(error("norm-clip shards=2").starts_with("merge=norm-clip requires shards=1: it measures whole "));
+        assert!(
+            error("norm-clip payload=parameters").starts_with("merge=norm-clip requires payload=updates: the norm ")
+        );
         for text in [
             "averaging pace=asynchronous",
             "averaging outer=momentum",

@@ -3,8 +3,12 @@
 //! A server keeps one [`Merging`] per shard. The rule decides, counts and weighs. Vectors that it needs (a sum that is
 //! gathered, a velocity, a copy per worker) it asks for when it is made, and it names the kernel that works on them;
 //! the server runs the kernel.
+//!
+//! A rule either merges a contribution when it comes, into one vector, or holds all contributions of a round and merges
+//! them when the round ends ([`round`]).
 
 mod mean;
+mod round;
 mod softsync;
 mod sum;
 
@@ -36,7 +40,7 @@ pub(crate) trait Merging: Debug + Send {
 #[derive(Copy, Clone, Debug, PartialEq)]
 #[allow(clippy::large_enum_variant, reason = "it is looked at once, and must not allocate")]
 pub(crate) enum Verdict {
-    /// Drop it: its staleness is above the limit.
+    /// Drop it: its staleness is above the limit, or its worker has contributed to this round already.
     Drop,
     /// Ignore it: its weight is 0.
     Skip,
@@ -58,9 +62,11 @@ pub(crate) struct Merged {
 
 /// The merge rule of a recipe for a shard of `len` floats, with an empty group. Declares the vectors of the rule.
 pub(crate) fn merging(recipe: &Recipe, workers: u32, len: usize, vectors: &mut Vectors) -> Box<dyn Merging> {
+    if let Some(formula) = recipe.merge.formula() {
+        return Box::new(round::Round::new(formula, workers, len, vectors));
+    }
     let mut gathered = || Segment::floats(vectors.floats("gathered", len, Keep::No), 0, len);
     match recipe.merge {
-        Merge::Mean => Box::new(mean::Mean::new(gathered())),
         // In rounds, updates are added up in rank order first, so that the result does not depend on arrival.
         Merge::Sum { lambda } if recipe.is_synchronous() => {
             Box::new(sum::RoundSum::new(lambda.of(workers), gathered()))
@@ -68,6 +74,8 @@ pub(crate) fn merging(recipe: &Recipe, workers: u32, len: usize, vectors: &mut V
         Merge::Sum { lambda } => Box::new(sum::Sum::new(lambda.of(workers), recipe.staleness)),
         Merge::Softsync { updates: 1 } => Box::new(sum::Sum::new(1.0, recipe.staleness)),
         Merge::Softsync { updates } => Box::new(softsync::Softsync::new(updates, recipe.staleness, gathered())),
+        // The mean, or a rule that was made above.
+        _ => Box::new(mean::Mean::new(gathered())),
     }
 }
 
@@ -77,7 +85,7 @@ pub(crate) fn own_scale(recipe: &Recipe, workers: u32) -> f32 {
     let merged = match recipe.merge {
         Merge::Sum { lambda } => lambda.of(workers),
         Merge::Softsync { updates } => 1.0 / updates as f32,
-        Merge::Mean => 1.0,
+        _ => 1.0,
     };
     merged * recipe.outer.first_gain(workers)
 }

@@ -1,0 +1,97 @@
+//! Rules that need all contributions of a round at once: the trimmed mean, the median (Yin et al. 2018), and the mean of
+//! contributions that are clipped to the median norm.
+//!
+//! Each contribution is held as a row of its own, so a server needs memory for a vector per worker and shard, and one for
+//! the result. When the round ends, one kernel merges the rows by the rule's [`Formula`]. The parameters of a rule refer
+//! to the contributions that have come: a worker that is lost or has no examples is not one of them.
+//!
+//! A worker counts once per round. If it is started again in the middle of a round to which it has contributed already,
+//! its second contribution is dropped: two would be two votes.
+
+use alloc::vec::Vec;
+
+use super::{Merged, Merging, Verdict};
+use crate::buffer::Segment;
+use crate::id::PeerId;
+use crate::kernel::Kernel;
+use crate::kernel::round::{Formula, Rows, work_bytes};
+use crate::vectors::{Keep, Vectors};
+
+/// The contributions of a round, and the formula that merges them.
+#[derive(Clone, Debug)]
+pub(crate) struct Round {
+    formula: Formula,
+    /// The rows with a count of those that are held.
+    rows: Rows,
+    /// The workers behind the rows.
+    workers: Vec<PeerId>,
+    merged: Segment,
+}
+
+impl Round {
+    /// A rule for `workers` workers and `len` floats, with an empty round. Declares its vectors.
+    pub(crate) fn new(formula: Formula, workers: u32, len: usize, vectors: &mut Vectors) -> Self {
+        let count = workers as usize;
+        let rows = vectors.floats("contributions of a round", count * len, Keep::No);
+        let work = vectors.bytes("work of a merge", work_bytes(count), Keep::No);
+        let merged = vectors.floats("merged contributions", len, Keep::No);
+        Self {
+            formula,
+            rows: Rows { first: Segment::floats(rows, 0, len), count: 0, work },
+            workers: Vec::with_capacity(count),
+            merged: Segment::floats(merged, 0, len),
+        }
+    }
+}
+
+impl Merging for Round {
+    fn admit(&mut self, worker: PeerId, update: Segment, weight: u64, _staleness: u64) -> Verdict {
+        if weight == 0 {
+            return Verdict::Skip;
+        }
+        if self.workers.contains(&worker) {
+            return Verdict::Drop;
+        }
+        let row = self.rows.count;
+        self.workers.push(worker);
+        self.rows.count += 1;
+        Verdict::Gather { kernel: Kernel::Hold { x: update, weight, rows: self.rows, row } }
+    }
+
+    fn take(&mut self) -> Option<Merged> {
+        let rows = self.rows;
+        self.rows.count = 0;
+        self.workers.clear();
+        let kernel = Kernel::Round { formula: self.formula, rows, into: self.merged };
+        (rows.count > 0).then_some(Merged { kernel: Some(kernel), vector: self.merged, scale: 1.0 })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::buffer::BufferId;
+
+    #[test]
+    fn each_worker_has_one_row_per_round() {
+        let mut vectors = Vectors::default();
+        let update = Segment::floats(vectors.floats("update", 4, Keep::No), 0, 4);
+        let mut rule = Round::new(Formula::NormClip, 3, 4, &mut vectors);
+        assert_eq!(vectors.lengths()[1..], [3 * 16, work_bytes(3), 16]);
+        let rows = |count| Rows { first: Segment::floats(BufferId(1), 0, 4), count, work: BufferId(2) };
+        assert_eq!(rows(3).row(2), Segment::floats(BufferId(1), 8, 4));
+        let hold =
+            |weight, row| Verdict::Gather { kernel: Kernel::Hold { x: update, weight, rows: rows(row + 1), row } };
+        for _ in 0..2 {
+            assert_eq!(rule.take(), None);
+            assert_eq!(rule.admit(PeerId(2), update, 5, 0), hold(5, 0));
+            assert_eq!(rule.admit(PeerId(0), update, 0, 0), Verdict::Skip);
+            // It was started again.
+            assert_eq!(rule.admit(PeerId(2), update, 5, 0), Verdict::Drop);
+            assert_eq!(rule.admit(PeerId(1), update, 7, 0), hold(7, 1));
+            let into = Segment::floats(BufferId(3), 0, 4);
+            let kernel = Some(Kernel::Round { formula: Formula::NormClip, rows: rows(2), into });
+            assert_eq!(rule.take(), Some(Merged { kernel, vector: into, scale: 1.0 }));
+        }
+    }
+}
