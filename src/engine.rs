@@ -140,7 +140,7 @@ impl<T: Transport> Engine<T> {
     fn take_command(&mut self) -> Result<(), Error> {
         match self.mailbox.take_command() {
             None => {}
-            Some(Command::Step(Step { weight, fetches, filled, mut state, rate })) => {
+            Some(Command::Step(Step { weight, fetches, filled, mut state, rate, step_time })) => {
                 self.observer.step_begins(weight);
                 // The buffers trade places: the application fills the old buffer next, while peers read the new one.
                 let contribution = self.machine.contribution();
@@ -148,6 +148,9 @@ impl<T: Transport> Engine<T> {
                 self.exchange_state(&mut state);
                 self.pending = Pending::Step { spare, state };
                 self.set_rate(rate);
+                if let Some(mean) = step_time {
+                    self.feed(Input::StepTime { mean });
+                }
                 self.feed(if fetches { Input::Step { weight } } else { Input::Push { weight } });
             }
             Some(Command::StepThrough(StepThrough { weight, rate, give, take })) => {
@@ -406,7 +409,8 @@ impl<T: Transport> Engine<T> {
         let is_step = |pending: &Pending| matches!(pending, Pending::Step { .. } | Pending::StepThrough { .. });
         match self.pending.take_if(is_step) {
             Pending::Step { spare, state } => {
-                self.mailbox.answer(Stepped { clock, view, changed, spare, state, adopted });
+                let reference = self.machine.reference_step();
+                self.mailbox.answer(Stepped { clock, view, changed, spare, reference, state, adopted });
             }
             Pending::StepThrough { take } => {
                 if changed {

@@ -161,8 +161,8 @@ impl Exchange {
         let (weight, filled) = (u64::from(examples), self.spare.take().expect(HAS_SPARE));
         self.contributions += u64::from(weight > 0);
         let state = self.filled_state(params, optimizer);
-        let request = Step { weight, fetches: true, filled, state, rate: None };
-        let Stepped { clock, view, changed, spare, state, adopted } =
+        let request = Step { weight, fetches: true, filled, state, rate: None, step_time: None };
+        let Stepped { clock, view, changed, spare, state, adopted, .. } =
             self.drive.call("take the mean", WaitKind::Step, request)?;
         (self.clock, self.spare, self.state) = (clock, Some(spare), state);
         match &adopted {
@@ -244,12 +244,14 @@ impl Exchange {
         // A step of weight 0 only asks for parameters, and is not numbered.
         self.contributions += u64::from(weight > 0);
         let filled = self.spare.take().expect(HAS_SPARE);
-        let fetches = self.local.fetches();
-        let request = Step { weight, fetches, filled, state: Vec::new(), rate: self.rate.take() };
-        let Stepped { clock, view, changed, spare, .. } = self.drive.call("take a step", WaitKind::Step, request)?;
+        let (fetches, rate, step_time) = (self.local.fetches(), self.rate.take(), self.local.step_time());
+        let request = Step { weight, fetches, filled, state: Vec::new(), rate, step_time };
+        let Stepped { clock, view, changed, spare, reference, .. } =
+            self.drive.call("take a step", WaitKind::Step, request)?;
         self.clock = clock;
         self.spare = Some(spare);
         self.local.take(params, view.floats(), changed, self.drive.now());
+        self.local.follow(reference);
         match self.recipe.optimizer() {
             OptimizerState::Average if changed => {
                 for (vector, from) in state.iter_mut().zip(view.floats()[len..].chunks(len)) {

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use gradwire_core::kernel::executor::{Executor, ExecutorError};
 use gradwire_core::status::Waiting;
-use gradwire_core::{Event, Failure, PeerId, Pool, RunId, Segment, Status, Storage};
+use gradwire_core::{Event, Failure, PeerId, Pool, RunId, Segment, Status, StepTime, Storage};
 
 use crate::checkpoint::Checkpoint;
 use crate::error::{Awaited, Error, Overdue};
@@ -61,6 +61,8 @@ pub(crate) struct Step {
     pub(crate) state: Vec<Arc<Storage>>,
     /// The learning rate relative to the start of the run, if it has changed since the last contribution.
     pub(crate) rate: Option<f32>,
+    /// The mean time of the local steps, where periods follow speeds.
+    pub(crate) step_time: Option<StepTime>,
 }
 
 /// Contribute a vector that `give` writes to the executor's memory, and pass the parameters there to `take`.
@@ -132,6 +134,8 @@ pub(crate) struct Stepped {
     pub(crate) changed: bool,
     /// A buffer for the next contribution.
     pub(crate) spare: Arc<Storage>,
+    /// What the servers have told of the time of a step.
+    pub(crate) reference: Option<StepTime>,
     /// With `payload=gradients`: buffers for the application's state.
     pub(crate) state: Vec<Arc<Storage>>,
     /// The run has gone on without this worker: the state of another. `view` is then no mean.

@@ -71,7 +71,16 @@ impl<T: Transport> Node<T> {
         let (origin, incarnation, sequence) = (self.me, Incarnation(1), Sequence(number));
         let message = if len > 0 {
             let (shard, clock) = (ShardId(0), Clock(0));
-            Message::Push(Push { shard, worker: origin, incarnation, sequence, base: clock, weight: 1, fetches: true })
+            Message::Push(Push {
+                shard,
+                worker: origin,
+                incarnation,
+                sequence,
+                base: clock,
+                weight: 1,
+                fetches: true,
+                step_time: None,
+            })
         } else {
             Message::QuantaAck(Ack { origin, incarnation, last: sequence })
         };

@@ -46,6 +46,39 @@ fn a_period_in_seconds_keeps_machines_busy() {
     }
 }
 
+/// DyLU: slower workers have shorter periods, after a first one of one step that measures their speed.
+#[test]
+fn periods_that_follow_the_speed_keep_machines_busy() {
+    for text in ["hardsync period=20 adapt=speed", "averaging period=20 topology=servers shards=2 adapt=speed"] {
+        let outcome = run(recipe(text), STEP_MS, 1, &[999]);
+        assert!(outcome.mean_busy() >= 0.90, "{text}: {outcome:?}");
+    }
+    let lengths = lengths("hardsync period=20 adapt=speed", STEP_MS, 60, Vec::new()).1;
+    for (of, expected) in lengths.iter().zip([20, 15, 7, 3]) {
+        assert_eq!(of[..3], [1, expected, expected]);
+    }
+    // Equal speeds have the whole period.
+    let whole = lengths_of_equals();
+    assert!(whole.iter().all(|of| of[..4] == [1, 6, 6, 6]), "{whole:?}");
+}
+
+/// The periods of workers of equal speed.
+fn lengths_of_equals() -> Vec<Vec<u64>> {
+    lengths("hardsync period=6 adapt=speed", [250; 4], 40, Vec::new()).1
+}
+
+/// Whatever the pace: a worker that is four times as slow has a quarter of the period.
+#[test]
+fn every_pace_has_periods_that_follow_the_speed() {
+    let texts = ["hardsync period=12 adapt=speed", "async period=12 adapt=speed", "ssp bound=2 period=12 adapt=speed"];
+    for text in texts {
+        let all = lengths(text, [100, 100, 100, 400], 200, Vec::new()).1;
+        // With a window of two, the second period begins before the first answer.
+        assert_eq!(all[3][2..5], [3, 3, 3], "{text}");
+        assert_eq!(all[0][4..6], [12, 12], "{text}");
+    }
+}
+
 /// The parameters of worker 0 after each of its contributions, with the virtual time in milliseconds.
 type Rounds = Arc<Mutex<Vec<Vec<f32>>>>;
 

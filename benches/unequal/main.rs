@@ -9,7 +9,15 @@ mod machines;
 use gradwire_core::Recipe;
 use machines::{Outcome, STEP_MS, run};
 
-const RECIPES: [&str; 5] = ["sync", "sync period=20", "sync period=20s", "sync period=60s", "sync period=320ex"];
+const RECIPES: [&str; 7] = [
+    "sync",
+    "sync period=20",
+    "sync period=20s",
+    "sync period=60s",
+    "hardsync period=20 adapt=speed",
+    "async period=20",
+    "async period=20 adapt=speed",
+];
 const SECONDS: [u64; 5] = [60, 120, 240, 600, 1200];
 const SEEDS: u64 = 5;
 

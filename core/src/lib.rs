@@ -103,5 +103,5 @@ pub use recipe::settings::Recipe;
 pub use run_id::{RunId, RunIdError};
 pub use saved::{RestoreError, SavedBuffer};
 pub use status::snapshot::Status;
-pub use time::{Duration, Instant, Patience};
+pub use time::{Duration, Instant, Patience, StepTime};
 pub use transport::Transport;

@@ -9,7 +9,7 @@ use crate::kernel::apply;
 use crate::kernel::tier::Tier;
 use crate::recipe::{Payload, Period, Recipe};
 use crate::rule::period::LocalSteps;
-use crate::time::Instant;
+use crate::time::{Instant, StepTime};
 
 /// The local steps of a worker.
 ///
@@ -42,13 +42,25 @@ pub struct Local {
 impl Local {
     /// The local steps at the start of a run.
     pub fn new(recipe: Recipe) -> Self {
-        let steps = LocalSteps::new(recipe.period);
+        let steps = LocalSteps::new(recipe.period, recipe.adapt);
         Self { recipe, steps, base: Vec::new(), contributes: true, fetches: true }
     }
 
     /// Continues a resumed run after `steps` local steps, the last of which ended with a synchronisation.
     pub fn resume(&mut self, steps: u64) {
-        self.steps = LocalSteps::after(self.recipe.period, steps);
+        self.steps = LocalSteps::after(self.recipe.period, self.recipe.adapt, steps);
+    }
+
+    /// The mean time of a step in the last period, where periods follow the workers' speeds: the host gives it to its
+    /// machine as [`Input::StepTime`](crate::Input::StepTime) before each contribution.
+    pub const fn step_time(&self) -> Option<StepTime> {
+        self.steps.mean()
+    }
+
+    /// Takes the reference that the machine knows after a synchronisation
+    /// ([`Machine::reference_step`](crate::Machine::reference_step)).
+    pub fn follow(&mut self, reference: Option<StepTime>) {
+        self.steps.follow(reference);
     }
 
     /// True if no local step has been taken since the last synchronisation.

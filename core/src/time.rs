@@ -35,6 +35,30 @@ impl Instant {
     }
 }
 
+/// The time of a step in microseconds, 1 to [`Self::MAX`]: what workers and servers tell each other.
+#[derive(Copy, Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct StepTime(u32);
+
+impl StepTime {
+    /// The longest time, 35 minutes. Longer steps count as that.
+    pub const MAX: u32 = u32::MAX >> 1;
+
+    /// A time in microseconds, rounded down and limited to the range.
+    pub fn new(time: Duration) -> Self {
+        Self(time.as_micros().clamp(1, Self::MAX.into()) as u32)
+    }
+
+    /// `None` for 0: a time that is not known.
+    pub(crate) const fn from_wire(micros: u32) -> Option<Self> {
+        if micros == 0 { None } else { Some(Self(micros)) }
+    }
+
+    /// In microseconds.
+    pub const fn micros(self) -> u32 {
+        self.0
+    }
+}
+
 /// The timeouts of a node. All are derived from one duration, so that they cannot contradict each other. Default: 5 s.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub struct Patience {

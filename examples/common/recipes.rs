@@ -22,6 +22,7 @@ const FLAGS: &[(&str, &str, &str)] = &[
         "Local steps between synchronisations (H), a time (20s), examples (4096ex), or stages (1,10@500)",
     ),
     ("fetch", "fetch", "Local steps between fetched parameters (async) [default: the period]"),
+    ("adapt", "adapt", "speed: slower workers have shorter periods, by measured speed (servers); or none"),
     ("bound", "bound", "Clocks that a worker may be ahead of the slowest one (stale)"),
     ("updates", "updates", "Updates per application, c in the paper (softsync)"),
     ("trim", "trim", "Values to cut at each end of an element (trimmed-mean)"),

@@ -346,6 +346,7 @@ fn recipe_seeds() -> Vec<Vec<u8>> {
         "pull=threshold pull_budget=00 warmup=3",
         "averaging period=1,2.5s@500",
         "sync period=4096ex",
+        "hardsync period=20 adapt=speed",
     ];
     texts.iter().map(|text| text.as_bytes().to_vec()).collect()
 }

@@ -5,8 +5,8 @@
 //! own.
 
 use gradwire_core::recipe::{
-    Codec, Control, Correction, End, Lambda, Merge, Mu, Outer, Pace, Payload, Period, Span, Staleness, Threshold, TopK,
-    Topology,
+    Adapt, Codec, Control, Correction, End, Lambda, Merge, Mu, Outer, Pace, Payload, Period, Span, Staleness,
+    Threshold, TopK, Topology,
 };
 use gradwire_core::{Cluster, Duration, Instant, Layout, Patience, PeerId, Recipe};
 use gradwire_sim::{Effort, Fault, Network, Plan, Random};
@@ -152,6 +152,9 @@ fn timed(seed: u64, servers: Topology) -> Recipe {
     match random.below(3) {
         0 => collective(seed, Recipe::averaging(1)),
         1 => collective(seed, Recipe::sync()),
+        _ if matches!(span, Span::Examples(2..)) && random.chance(0.7) => {
+            Recipe::sync().with_topology(servers).with_adapt(Adapt::Speed)
+        }
         _ => Recipe::sync().with_topology(servers),
     }
     .with_period(span)

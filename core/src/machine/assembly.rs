@@ -29,7 +29,7 @@ use crate::kernel::KernelResult;
 use crate::recipe::Topology;
 use crate::saved::SavedBuffer;
 use crate::status::{Status, Waiting};
-use crate::time::Instant;
+use crate::time::{Instant, StepTime};
 use crate::wire::{Header, Hello, Message, Moments};
 
 /// Operations of an assembly have numbers of their own, which no machine reaches.
@@ -393,7 +393,8 @@ impl Machine for Assembly {
                 Phase::Restoring { .. } => self.run(),
                 _ => return Err(Misuse::NotReady),
             },
-            Input::Step { .. } | Input::Push { .. } | Input::Leave { .. } | Input::Rate { .. } => {
+            Input::Step { .. } | Input::Push { .. } | Input::Leave { .. } => return Err(Misuse::NotReady),
+            Input::StepTime { .. } | Input::Rate { .. } => {
                 return Err(Misuse::NotReady);
             }
             // No peer counts on this node before its machine has begun.
@@ -472,6 +473,10 @@ impl Machine for Assembly {
 
     fn awaited_silence(&self) -> Option<Instant> {
         self.machine.awaited_silence()
+    }
+
+    fn reference_step(&self) -> Option<StepTime> {
+        self.machine.reference_step()
     }
 
     fn status(&self) -> Status {

@@ -13,7 +13,7 @@ use crate::id::PeerId;
 use crate::kernel::KernelResult;
 use crate::saved::SavedBuffer;
 use crate::status::{Status, Waiting};
-use crate::time::Instant;
+use crate::time::{Instant, StepTime};
 
 /// What a kind of node does: worker, server, member of a collective, mesh peer.
 ///
@@ -54,6 +54,14 @@ pub(crate) trait Role: fmt::Debug + Send {
 
     /// The application's learning rate is `scale` times the one at the start.
     fn on_rate(&mut self, _scale: f32) {}
+
+    /// The mean time of the application's local steps since its last contribution.
+    fn on_step_time(&mut self, _mean: StepTime) {}
+
+    /// What servers have told of the time of a step.
+    fn reference_step(&self) -> Option<StepTime> {
+        None
+    }
 
     /// An earlier process of this rank has rejoined the run after the checkpoint that this one resumed from.
     fn on_outdated(&mut self, _hub: &mut Port<'_, Self::Job>) {}
@@ -126,6 +134,7 @@ impl<R: Role> Host<R> {
             Notice::Push { weight } => role.on_push(hub, weight)?,
             Notice::Leave { stay, keep } => role.on_leave(hub, stay, keep)?,
             Notice::Rate { scale } => role.on_rate(scale),
+            Notice::StepTime { mean } => role.on_step_time(mean),
             Notice::Outdated => role.on_outdated(hub),
             Notice::Tick => {}
         }
@@ -206,6 +215,10 @@ impl<R: Role> Machine for Host<R> {
 
     fn awaited_silence(&self) -> Option<Instant> {
         self.hub.awaited_silence()
+    }
+
+    fn reference_step(&self) -> Option<StepTime> {
+        self.role.reference_step()
     }
 
     fn status(&self) -> Status {

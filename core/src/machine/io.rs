@@ -11,7 +11,7 @@ use crate::id::{Clock, Incarnation, OpId, PeerId, ShardId};
 use crate::kernel::{Kernel, KernelResult};
 use crate::recipe::Hint;
 use crate::status::Rest;
-use crate::time::{Duration, Instant};
+use crate::time::{Duration, Instant, StepTime};
 use crate::wire::{Header, Kind};
 
 /// An input of a machine: what the transport, the executor or the application did.
@@ -50,6 +50,12 @@ pub enum Input {
     Push {
         /// Examples behind the contribution. 0: there is no contribution.
         weight: u64,
+    },
+    /// The mean time of the application's local steps since its last contribution, before [`Input::Step`]. Only where
+    /// periods follow the workers' speeds ([`Adapt::Speed`](crate::recipe::Adapt::Speed)).
+    StepTime {
+        /// The mean.
+        mean: StepTime,
     },
     /// The application's learning rate has changed. Fixed thresholds are scaled with it.
     Rate {

@@ -35,7 +35,7 @@ use crate::recipe::{Payload, Recipe};
 use crate::run_id::RunId;
 use crate::saved::SavedBuffer;
 use crate::status::{Status, Waiting};
-use crate::time::{Instant, Patience};
+use crate::time::{Instant, Patience, StepTime};
 
 /// Everything that a node is given at its start. Plain data: [`Setup::new`] fills it, and its fields can be changed.
 #[derive(Clone, Debug, PartialEq)]
@@ -174,6 +174,10 @@ pub trait Machine: fmt::Debug + Send {
     /// Until when the peer that this node waits for is silent, as it has announced. Until then the wait is no one's
     /// fault.
     fn awaited_silence(&self) -> Option<Instant>;
+
+    /// The time of a step of the reference that workers' periods follow, as the servers have told it last; `None` with
+    /// other recipes. See [`Local::follow`](crate::Local::follow).
+    fn reference_step(&self) -> Option<StepTime>;
 
     /// A snapshot of numbers. Allocates.
     fn status(&self) -> Status;

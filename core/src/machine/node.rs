@@ -10,7 +10,7 @@ use crate::buffer::{BufferId, Pool, Segment};
 use crate::recipe::{ConfigError, Topology};
 use crate::saved::SavedBuffer;
 use crate::status::{Status, Waiting};
-use crate::time::Instant;
+use crate::time::{Instant, StepTime};
 
 /// The machine of a rank: what it is follows from the recipe's topology.
 #[derive(Debug)]
@@ -97,6 +97,10 @@ impl Machine for Node {
 
     fn awaited_silence(&self) -> Option<Instant> {
         self.0.awaited_silence()
+    }
+
+    fn reference_step(&self) -> Option<StepTime> {
+        self.0.reference_step()
     }
 
     fn status(&self) -> Status {

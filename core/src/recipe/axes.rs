@@ -17,6 +17,18 @@ pub enum Payload {
     Gradients,
 }
 
+/// Whether the length of a worker's periods follows its measured speed. Text form: `adapt=`; left out if it is `none`.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub enum Adapt {
+    /// All workers have the period of the recipe.
+    None,
+    /// A worker of speed v has the share v / r of the period, rounded down to whole steps, and at least one step (DyLU,
+    /// Liu et al. 2024). r is the 90th percentile of the workers' speeds, and limits v: the fastest tenth have the whole
+    /// period. Speeds are steps per second in the last period. Servers tell their workers r with each answer. Before
+    /// the first, a period is one step. Requires [`Topology::Servers`].
+    Speed,
+}
+
 /// The topology axis: the nodes between which vectors travel.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub enum Topology {

@@ -3,8 +3,8 @@
 use core::fmt;
 
 use super::{
-    Codec, Control, Correction, End, Merge, OptimizerState, Outer, Pace, Payload, Period, Recipe, Threshold, TopK,
-    Topology,
+    Adapt, Codec, Control, Correction, End, Merge, OptimizerState, Outer, Pace, Payload, Period, Recipe, Threshold,
+    TopK, Topology,
 };
 use crate::id::Cluster;
 use crate::kernel::ledger;
@@ -277,6 +277,12 @@ impl Recipe {
                  contribution that asks for none has no such answer",
             ),
             (
+                apart && self.adapt != Adapt::None,
+                APART,
+                "adapt=none",
+                "both count the local steps of a worker, and the steps of a period change with the worker's speed",
+            ),
+            (
                 apart && self.period.fixed().is_none(),
                 APART,
                 "a period of a number of steps",
@@ -440,6 +446,31 @@ impl Recipe {
                 "a pull codec other than f32",
                 "pace=synchronous or asynchronous, or bound=0",
                 OWN_UPDATES,
+            ),
+            (
+                self.adapt == Adapt::Speed && !servers,
+                "adapt=speed",
+                "topology=servers",
+                "a server tells its workers how fast the others are; without one, use a period in seconds, as in \
+                 period=20s",
+            ),
+            (
+                self.adapt == Adapt::Speed && self.period.has_time(),
+                "adapt=speed",
+                "a period in steps or examples",
+                "in equal times, workers take steps by their speed already",
+            ),
+            (
+                self.adapt == Adapt::Speed && self.period == Period::every(1),
+                "adapt=speed",
+                "a period of 2 or more",
+                "a period of one step cannot be shorter for a slower worker",
+            ),
+            (
+                self.adapt == Adapt::Speed && !self.period.is_fixed(),
+                "adapt=speed",
+                "a period without stages",
+                "stages begin at a step, which workers of unequal speed reach in different rounds",
             ),
             (
                 self.period.has_time() && matches!(self.pace, Pace::Stale { bound: 1.. }),

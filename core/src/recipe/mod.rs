@@ -27,6 +27,8 @@
 //! | | `20s`, `500ms` | | a time: faster workers take more steps |
 //! | | `4096ex` | | examples of the worker's steps |
 //! | `fetch` | `1`, `2`, … | | local steps between fetched parameters, at asynchronous servers (default: the period) |
+//! | [`adapt`](Adapt) | **`none`** | | all workers have the same period |
+//! | | `speed` | | the period is that of the fastest; slower workers take fewer steps (DyLU) |
 //! | [`topology`](Topology) | `servers` | `shards=1` | parameter servers |
 //! | | **`tree`** | `fan_in=2 chunk=65536` | reduce and broadcast over a tree of the workers |
 //! | | `ring` | `chunk=65536` | reduce and broadcast around a ring |
@@ -139,6 +141,7 @@
 //! - Ho et al. 2013, "More effective distributed ML via a stale synchronous parallel parameter server"
 //! - Iandola et al. 2015, "FireCaffe: near-linear acceleration of deep neural network training on compute clusters"
 //! - Karimireddy et al. 2019, "Error feedback fixes SignSGD and other gradient compression schemes"
+//! - Liu et al. 2024, "Asynchronous local-SGD training for language modeling" (DyLU)
 //! - Lin et al. 2018, "Deep gradient compression"
 //! - Odena 2016, "Faster asynchronous SGD"
 //! - Seide et al. 2014, "1-bit stochastic gradient descent"
@@ -163,7 +166,7 @@ pub(crate) mod settings;
 mod staleness;
 mod text;
 
-pub use axes::{Merge, OptimizerState, Pace, Payload, Topology};
+pub use axes::{Adapt, Merge, OptimizerState, Pace, Payload, Topology};
 pub use codec::{Codec, Control, Correction, Threshold, TopK};
 pub use end::End;
 pub use hint::Hint;

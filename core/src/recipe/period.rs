@@ -82,6 +82,11 @@ impl Period {
         !matches!(self.stages[STAGES - 1].1, Span::Steps(_))
     }
 
+    /// Whether it is the same at all steps.
+    pub(crate) fn is_fixed(&self) -> bool {
+        self.stages[0] == self.stages[STAGES - 1]
+    }
+
     /// Whether a stage is a time.
     pub(crate) fn has_time(&self) -> bool {
         self.stages.iter().any(|(_, span)| matches!(span, Span::Time(_)))

@@ -2,7 +2,7 @@
 //! sources.
 
 use super::{
-    Codec, Control, Correction, End, Lambda, Merge, Mu, OptimizerState, Outer, Pace, Payload, Period, Recipe,
+    Adapt, Codec, Control, Correction, End, Lambda, Merge, Mu, OptimizerState, Outer, Pace, Payload, Period, Recipe,
     Staleness, Threshold, TopK, Topology,
 };
 
@@ -207,6 +207,7 @@ impl Recipe {
             payload: Payload::Updates,
             period: Period::every(1),
             fetch: None,
+            adapt: Adapt::None,
             topology: Topology::Tree { fan_in: 2 },
             pace: Pace::Synchronous,
             merge: Merge::Mean,

@@ -1,6 +1,8 @@
 //! The type [`Recipe`]: one choice on each axis, with setters and getters.
 
-use super::{Codec, Correction, End, Lambda, Merge, OptimizerState, Outer, Pace, Payload, Period, Staleness, Topology};
+use super::{
+    Adapt, Codec, Correction, End, Lambda, Merge, OptimizerState, Outer, Pace, Payload, Period, Staleness, Topology,
+};
 
 /// The synchronisation method of a run: one choice on each axis. See [`recipe`](crate::recipe) for tables of all axes
 /// and presets.
@@ -60,6 +62,8 @@ pub struct Recipe {
     pub(crate) period: Period,
     /// Local steps between fetched parameters. `None`: as many as between contributions.
     pub(crate) fetch: Option<u32>,
+    /// Whether periods follow the workers' speeds.
+    pub(crate) adapt: Adapt,
     pub(crate) topology: Topology,
     pub(crate) pace: Pace,
     pub(crate) merge: Merge,
@@ -95,6 +99,12 @@ impl Recipe {
     #[must_use]
     pub const fn with_fetch(self, steps: u32) -> Self {
         Self { fetch: Some(steps), ..self }
+    }
+
+    /// Sets whether the length of a worker's periods follows its measured speed.
+    #[must_use]
+    pub const fn with_adapt(self, adapt: Adapt) -> Self {
+        Self { adapt, ..self }
     }
 
     /// Sets the nodes between which vectors travel.
@@ -184,6 +194,11 @@ impl Recipe {
     /// The number of local steps between two fetches of parameters. `None`: a worker fetches whenever it contributes.
     pub const fn fetch(&self) -> Option<u32> {
         self.fetch
+    }
+
+    /// Whether the length of a worker's periods follows its measured speed.
+    pub const fn adapt(&self) -> Adapt {
+        self.adapt
     }
 
     /// The nodes between which vectors travel.

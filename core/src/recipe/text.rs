@@ -10,8 +10,8 @@ use core::fmt;
 use core::str::FromStr;
 
 use super::{
-    Codec, Control, Correction, End, Lambda, Merge, Mu, OptimizerState, Outer, PRESETS, Pace, Payload, Period, Recipe,
-    Scaling, Threshold, TopK, Topology,
+    Adapt, Codec, Control, Correction, End, Lambda, Merge, Mu, OptimizerState, Outer, PRESETS, Pace, Payload, Period,
+    Recipe, Scaling, Threshold, TopK, Topology,
 };
 
 /// Why a text could not be parsed as a recipe.
@@ -53,6 +53,10 @@ impl fmt::Display for Recipe {
         write!(f, " period={}", self.period)?;
         if let Some(steps) = self.fetch {
             write!(f, " fetch={steps}")?;
+        }
+        match self.adapt {
+            Adapt::None => {}
+            Adapt::Speed => write!(f, " adapt=speed")?,
         }
         match self.topology {
             Topology::Servers { shards } => write!(f, " topology=servers shards={shards}")?,
@@ -205,6 +209,7 @@ impl Recipe {
             "payload" => self.payload = choice("payload", value, PAYLOADS)?,
             "period" => self.period = number::<Period>("period", PERIOD, value)?,
             "fetch" => self.fetch = Some(number("fetch", WHOLE, value)?),
+            "adapt" => self.adapt = choice("adapt", value, ADAPTS)?,
             "topology" => self.topology = choice("topology", value, TOPOLOGIES)?,
             "pace" => self.pace = choice("pace", value, PACES)?,
             "merge" => self.merge = choice("merge", value, MERGES)?,
@@ -299,6 +304,7 @@ const PAYLOADS: Choices<Payload> = (
     "parameters, updates or gradients",
     &[("parameters", Payload::Parameters), ("updates", Payload::Updates), ("gradients", Payload::Gradients)],
 );
+const ADAPTS: Choices<Adapt> = ("none or speed", &[("none", Adapt::None), ("speed", Adapt::Speed)]);
 const TOPOLOGIES: Choices<Topology> = (
     "servers, tree, ring or mesh",
     &[
@@ -551,6 +557,9 @@ mod tests {
 
     #[test]
     fn a_preset_can_be_overridden() {
+        let adapted: Recipe = "hardsync period=20 adapt=speed".parse().unwrap();
+        assert_eq!(adapted.check(4), Ok(()));
+        assert_eq!(adapted.to_string().parse(), Ok(adapted));
         let recipe: Recipe = "ssp bound=7 shards=3".parse().unwrap();
         assert_eq!(recipe, Recipe::ssp(7).with_topology(Topology::Servers { shards: 3 }));
     }
@@ -714,6 +723,11 @@ mod tests {
             error("norm-clip payload=parameters").starts_with("merge=norm-clip requires payload=updates: the norm ")
         );
         for text in [
+            "averaging adapt=speed",
+            "async period=20 fetch=40 adapt=speed",
+            "hardsync adapt=speed",
+            "hardsync period=20s adapt=speed",
+            "hardsync period=1,20@5 adapt=speed",
             "averaging pace=asynchronous",
             "averaging outer=momentum",
             "mesh outer=momentum",

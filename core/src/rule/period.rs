@@ -1,8 +1,8 @@
 //! The decision when a worker synchronises: counts local steps, their time and their examples by the recipe's
 //! [`Period`].
 
-use crate::recipe::{Period, Span};
-use crate::time::Instant;
+use crate::recipe::{Adapt, Period, Span};
+use crate::time::{Instant, StepTime};
 use crate::wire::WEIGHT_MAX;
 
 /// Counts local steps and examples since the last synchronisation. Hosts of a machine use it through
@@ -18,17 +18,37 @@ pub(crate) struct LocalSteps {
     examples: u64,
     /// When the last synchronisation ended, by the clock of the host.
     begun: Instant,
+    adapt: Adapt,
+    /// The mean time of a step in the last whole period, with [`Adapt::Speed`].
+    mean: Option<StepTime>,
+    /// That of the reference, as the servers have told.
+    reference: Option<StepTime>,
+}
+
+/// DyLU: `max(1, floor(speed / reference * most))` for speeds that are inverse to these times, and at most `most`.
+fn dynamic(most: u64, reference: StepTime, own: StepTime) -> u64 {
+    let share = u128::from(most) * u128::from(reference.micros()) / u128::from(own.micros());
+    (share as u64).clamp(1, most.max(1))
+}
+
+/// The time of a step at the 90th percentile of the speeds (nearest rank): not the fastest of many, because one wrong
+/// measurement would shorten the periods of all others. Sorts `times`.
+pub(crate) fn reference(times: &mut [StepTime]) -> Option<StepTime> {
+    times.sort_unstable();
+    let rank = (9 * times.len()).div_ceil(10);
+    times.get(times.len() - rank).copied()
 }
 
 impl LocalSteps {
     /// A counter at the start of a run.
-    pub(crate) const fn new(period: Period) -> Self {
-        Self::after(period, 0)
+    pub(crate) const fn new(period: Period, adapt: Adapt) -> Self {
+        Self::after(period, adapt, 0)
     }
 
     /// A counter after `step` local steps, the last of which ended with a synchronisation.
-    pub(crate) const fn after(period: Period, step: u64) -> Self {
-        Self { period, step, since: 0, examples: 0, begun: Instant::ORIGIN }
+    pub(crate) const fn after(period: Period, adapt: Adapt, step: u64) -> Self {
+        let (begun, mean, reference) = (Instant::ORIGIN, None, None);
+        Self { period, step, since: 0, examples: 0, begun, adapt, mean, reference }
     }
 
     /// Local steps taken since the start of the run.
@@ -46,6 +66,26 @@ impl LocalSteps {
         self.begun = now;
     }
 
+    /// The mean time of a step in the last whole period, for the servers of a recipe with [`Adapt::Speed`].
+    pub(crate) const fn mean(&self) -> Option<StepTime> {
+        self.mean
+    }
+
+    /// The servers have told the time of a step of the reference.
+    pub(crate) fn follow(&mut self, reference: Option<StepTime>) {
+        self.reference = reference.or(self.reference);
+    }
+
+    /// The length of this worker's period, if that of the recipe is `most`.
+    fn length(&self, most: u64) -> u64 {
+        match (self.adapt, self.reference, self.mean) {
+            (Adapt::None, ..) => most,
+            (Adapt::Speed, Some(reference), Some(mean)) => dynamic(most, reference, mean),
+            // One step is enough to measure the speed.
+            (Adapt::Speed, ..) => 1,
+        }
+    }
+
     /// Counts one local step over `examples` examples, which has ended now. If it is the last step of its period, a
     /// synchronisation is due and the result is the number of examples of the whole period.
     pub(crate) fn take(&mut self, examples: u32, now: Instant) -> Option<u64> {
@@ -56,9 +96,9 @@ impl LocalSteps {
         // The sum is the weight of the contribution in a mean.
         self.examples = (self.examples + u64::from(examples)).min(WEIGHT_MAX);
         let is_over = match span {
-            Span::Steps(steps) => self.since >= steps,
+            Span::Steps(steps) => u64::from(self.since) >= self.length(steps.into()),
             // A worker without examples must not keep the others from their mean.
-            Span::Examples(least) => self.examples >= least || examples == 0,
+            Span::Examples(least) => self.examples >= self.length(least) || examples == 0,
             // One more step would end at elapsed + elapsed / since, later than the period.
             Span::Time(time) => {
                 let (elapsed, since) = (now.since(self.begun).as_nanos(), u128::from(self.since));
@@ -67,6 +107,9 @@ impl LocalSteps {
         };
         if !is_over {
             return None;
+        }
+        if self.adapt == Adapt::Speed {
+            self.mean = Some(StepTime::new(now.since(self.begun) / self.since));
         }
         self.since = 0;
         Some(core::mem::take(&mut self.examples))
@@ -81,22 +124,23 @@ impl LocalSteps {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::time::Duration;
     use alloc::vec::Vec;
-    use core::time::Duration;
+    use proptest::prelude::*;
 
     const T0: Instant = Instant::ORIGIN;
 
     #[test]
     fn a_schedule_changes_between_periods() {
         let period: Period = "1,3@2,2@7".parse().unwrap();
-        let mut steps = LocalSteps::new(period);
+        let mut steps = LocalSteps::new(period, Adapt::None);
         let synced: Vec<u64> = (0..12).filter(|_| steps.take(1, T0).is_some()).collect();
         assert_eq!(synced, [0, 1, 4, 7, 9, 11]);
     }
 
     #[test]
     fn examples_add_up_over_a_period() {
-        let mut steps = LocalSteps::new(Period::every(3));
+        let mut steps = LocalSteps::new(Period::every(3), Adapt::None);
         assert_eq!([10, 20, 30, 5].map(|m| steps.take(m, T0)), [None, None, Some(60), None]);
         assert_eq!(steps.rest(), Some(5));
         assert_eq!(steps.rest(), None);
@@ -104,7 +148,7 @@ mod tests {
 
     #[test]
     fn a_period_in_examples_ends_when_they_are_reached() {
-        let mut steps = LocalSteps::new("60ex".parse().unwrap());
+        let mut steps = LocalSteps::new("60ex".parse().unwrap(), Adapt::None);
         assert_eq!(
             [10, 20, 30, 59, 1, 99].map(|m| steps.take(m, T0)),
             [None, None, Some(60), None, Some(60), Some(99)]
@@ -117,7 +161,7 @@ mod tests {
     /// The numbers of local steps of the first periods of a worker whose steps take `step` milliseconds. Between two
     /// periods, it waits for 777 ms.
     fn lengths(period: &str, step: u64, count: usize) -> Vec<u32> {
-        let mut steps = LocalSteps::new(period.parse().unwrap());
+        let mut steps = LocalSteps::new(period.parse().unwrap(), Adapt::None);
         let mut now = T0.after(Duration::from_secs(7));
         steps.begin(now);
         let mut lengths = Vec::new();
@@ -169,8 +213,73 @@ mod tests {
     /// A clock that stands still or jumps ends no run.
     #[test]
     fn a_clock_that_stands_still_only_postpones_a_synchronisation() {
-        let mut steps = LocalSteps::new("1s".parse().unwrap());
+        let mut steps = LocalSteps::new("1s".parse().unwrap(), Adapt::None);
         assert!((0..1000).all(|_| steps.take(1, T0).is_none()));
         assert_eq!(steps.take(1, Instant::from_nanos(u64::MAX)), Some(1001));
+    }
+
+    fn micros(micros: u32) -> StepTime {
+        StepTime::new(Duration::from_micros(micros.into()))
+    }
+
+    fn times(millis: &[u64]) -> Vec<StepTime> {
+        millis.iter().map(|millis| StepTime::new(Duration::from_millis(*millis))).collect()
+    }
+
+    /// The speeds of the test bed of Liu et al. 2024.
+    #[test]
+    fn the_published_speeds_give_the_published_steps() {
+        let speeds = times(&[580, 750, 1510, 3330]);
+        let fastest = reference(&mut speeds.clone()).unwrap();
+        assert_eq!(fastest, speeds[0]);
+        assert_eq!(speeds.iter().map(|own| dynamic(20, fastest, *own)).collect::<Vec<_>>(), [20, 15, 7, 3]);
+    }
+
+    #[test]
+    fn one_wrong_measurement_of_ten_shortens_no_period() {
+        let mut speeds = times(&[500, 500, 500, 1, 500, 500, 500, 500, 500, 500]);
+        assert_eq!(reference(&mut speeds), Some(StepTime::new(Duration::from_millis(500))));
+        assert_eq!(reference(&mut []), None);
+    }
+
+    #[test]
+    fn a_period_is_one_step_until_the_speeds_are_known() {
+        let mut steps = LocalSteps::new("6".parse().unwrap(), Adapt::Speed);
+        let mut now = T0;
+        let mut take = |steps: &mut LocalSteps, millis| {
+            now = now.after(Duration::from_millis(millis));
+            let due = steps.take(1, now);
+            if due.is_some() {
+                steps.begin(now);
+            }
+            due
+        };
+        assert_eq!(steps.mean(), None);
+        assert_eq!(take(&mut steps, 10), Some(1));
+        assert_eq!(steps.mean(), Some(micros(10_000)));
+        assert_eq!(take(&mut steps, 10), Some(1), "the reference is not known");
+        // Half as fast as the reference: half of the steps.
+        steps.follow(Some(micros(5_000)));
+        steps.follow(None);
+        assert_eq!([10, 10, 40].map(|millis| take(&mut steps, millis)), [None, None, Some(3)]);
+        // A mean of 20 ms: a quarter.
+        assert_eq!(take(&mut steps, 5), Some(1));
+        // As fast as the reference, and never more than the whole period.
+        assert_eq!([4; 6].map(|millis| take(&mut steps, millis)), [None, None, None, None, None, Some(6)]);
+        assert_eq!([5; 6].map(|millis| take(&mut steps, millis)), [None, None, None, None, None, Some(6)]);
+    }
+
+    proptest! {
+        /// No period is longer than that of the recipe, a faster worker's is not shorter, and equal speeds give
+        /// the whole period.
+        #[test]
+        fn periods_follow_speeds(
+            most in 1u64..1 << 40, reference in 1u32..=StepTime::MAX, own in 1u32..=StepTime::MAX, more in 0u32..1000,
+        ) {
+            let of = |own| dynamic(most, micros(reference), micros(own));
+            prop_assert!(of(own) >= 1 && of(own) <= most);
+            prop_assert!(of(own.saturating_add(more).min(StepTime::MAX)) <= of(own));
+            prop_assert_eq!(of(reference), most);
+        }
     }
 }

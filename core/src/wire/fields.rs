@@ -10,9 +10,12 @@ use super::{
 };
 use crate::id::{Clock, Incarnation, PeerId, Sequence, ShardId};
 use crate::machine::Failure;
+use crate::time::StepTime;
 
 /// Counts above this are refused: no run reaches them, and sums of two do not overflow.
 const COUNT_MAX: u64 = u64::MAX / 4;
+/// Bit of the weight of a reply that names the time of a step of the reference.
+const REFERENCE: u32 = StepTime::MAX + 1;
 /// Weight of the reply that welcomes a worker which is not ahead of the row clock.
 const WELCOME: u32 = 2;
 /// Weight of the receipt for a contribution. Acknowledgements of a mesh have less.
@@ -80,7 +83,7 @@ impl Message {
                 sequence: push.sequence.0,
                 clock: push.weight,
                 base: push.base.0,
-                weight: (!push.fetches).into(),
+                weight: u32::from(!push.fetches) | push.step_time.map_or(0, StepTime::micros) << 1,
                 ..of(push.worker, push.incarnation)
             },
             Self::Params(reply) | Self::Delta(reply) => Fields {
@@ -89,9 +92,9 @@ impl Message {
                 clock: reply.row.0,
                 base: reply.version.0,
                 weight: match reply.occasion {
-                    Occasion::Answer => 0,
+                    Occasion::Answer { reference } => reference.map_or(0, |step| REFERENCE | step.micros()),
                     Occasion::Final => 1,
-                    Occasion::Welcome { lead } => WELCOME.saturating_add(lead),
+                    Occasion::Welcome { lead } => WELCOME.saturating_add(lead).min(REFERENCE - 1),
                 },
                 ..sender
             },
@@ -205,7 +208,8 @@ impl Reader {
                     let got = core::mem::take(&mut self.rest.clock);
                     self.examples("clock", got)?
                 },
-                fetches: !self.flag()?,
+                fetches: self.rest.weight & 1 == 0,
+                step_time: StepTime::from_wire(self.weight() >> 1),
             }),
             Kind::Params => self.reply().map(Message::Params)?,
             Kind::Delta => self.reply().map(Message::Delta)?,
@@ -272,8 +276,10 @@ impl Reader {
             row: self.clock()?,
             version: self.base()?,
             occasion: match self.weight() {
-                0 => Occasion::Answer,
+                0 => Occasion::Answer { reference: None },
                 1 => Occasion::Final,
+                REFERENCE => return Err(self.error("weight", "a time above 0", REFERENCE.into())),
+                weight @ REFERENCE.. => Occasion::Answer { reference: StepTime::from_wire(weight - REFERENCE) },
                 weight => Occasion::Welcome { lead: weight - WELCOME },
             },
         })

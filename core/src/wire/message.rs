@@ -5,6 +5,7 @@ use alloc::vec::Vec;
 use super::Kind;
 use crate::id::{Clock, Incarnation, PeerId, Sequence, ShardId};
 use crate::machine::Failure;
+use crate::time::StepTime;
 
 /// Ranks that one [`Message::Members`] covers.
 pub(super) const RANKS: u32 = u64::BITS;
@@ -217,6 +218,8 @@ pub struct Push {
     pub weight: u64,
     /// The worker asks for parameters. If not, the answer is a [`Message::Receipt`].
     pub fetches: bool,
+    /// The mean time of the worker's local steps, in recipes whose periods follow speeds.
+    pub step_time: Option<StepTime>,
 }
 
 /// One shard of the parameters.
@@ -238,7 +241,10 @@ pub struct Reply {
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub enum Occasion {
     /// They answer a contribution.
-    Answer,
+    Answer {
+        /// The time of a local step of the reference, in recipes whose periods follow speeds.
+        reference: Option<StepTime>,
+    },
     /// They are the final ones.
     Final,
     /// The worker enters, or enters again.

@@ -4,6 +4,7 @@ use super::header::checksum;
 use super::*;
 use crate::id::{Clock, Incarnation, PeerId, Sequence, ShardId};
 use crate::machine::Failure;
+use crate::time::StepTime;
 use alloc::string::ToString;
 
 prop_compose! {
@@ -22,8 +23,9 @@ fn any_header() -> impl Strategy<Value = Header> {
         let [one, two, three, four] = longs;
         let (origin, incarnation, shard_id) = (PeerId(rank), Incarnation(one), ShardId(shard));
         let (sequence, clock, base) = (Sequence(two), Clock(three), Clock(four));
-        let occasion =
-            [Occasion::Answer, Occasion::Final, Occasion::Welcome { lead: weight >> 1 }][weight as usize % 3];
+        let step_time = StepTime::from_wire(weight >> 1);
+        let answer = Occasion::Answer { reference: step_time };
+        let occasion = [answer, Occasion::Final, Occasion::Welcome { lead: weight >> 2 }][weight as usize % 3];
         let reply = Reply { shard: shard_id, sequence, row: clock, version: base, occasion };
         let examples = four.min(WEIGHT_MAX);
         let part =
@@ -45,8 +47,19 @@ fn any_header() -> impl Strategy<Value = Header> {
             1 => (Message::Refuse, 0),
             2 => {
                 let worker = origin;
-                let push = Push { shard: shard_id, worker, incarnation, sequence, base, weight: examples, fetches: a };
-                (Message::Push(push), floats)
+                (
+                    Message::Push(Push {
+                        shard: shard_id,
+                        worker,
+                        incarnation,
+                        sequence,
+                        base,
+                        weight: examples,
+                        fetches: a,
+                        step_time,
+                    }),
+                    floats,
+                )
             }
             3 => (Message::Params(reply), floats),
             4 => (Message::Delta(reply), floats),
@@ -165,7 +178,8 @@ proptest! {
 fn sealed(change: impl FnOnce(&mut [u8; HEADER_LEN])) -> [u8; HEADER_LEN] {
     let (origin, incarnation) = (PeerId(2), Incarnation(7));
     let (shard, sequence, clock) = (ShardId(0), Sequence(1), Clock(0));
-    let push = Push { shard, worker: origin, incarnation, sequence, base: clock, weight: 32, fetches: true };
+    let push =
+        Push { shard, worker: origin, incarnation, sequence, base: clock, weight: 32, fetches: true, step_time: None };
     let header = Header::new(1, origin, incarnation, 8, Message::Push(push));
     let mut bytes = header.emit();
     change(&mut bytes);

@@ -34,7 +34,7 @@ use gradwire_core::{Duration, Input, Lent, OpId, PeerId, Pool, ProtocolError, Ru
 ///
 /// let (shard, worker, incarnation) = (ShardId(0), PeerId(0), Incarnation(1));
 /// let (sequence, clock) = (Sequence(1), Clock(0));
-/// let push = Push { shard, worker, incarnation, sequence, base: clock, weight: 1, fetches: true };
+/// let push = Push { shard, worker, incarnation, sequence, base: clock, weight: 1, fetches: true, step_time: None };
 /// let header = Header::new(0, worker, incarnation, 8, Message::Push(push));
 /// a.transmit(OpId(1), PeerId(1), header, Some(floats), &a_pool);
 ///

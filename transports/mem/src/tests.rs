@@ -12,7 +12,16 @@ fn header(sequence: u64, length: u32) -> Header {
     let (origin, incarnation, sequence) = (PeerId(0), Incarnation(1), Sequence(sequence));
     let message = if length > 0 {
         let (shard, clock) = (ShardId(0), Clock(0));
-        Message::Push(Push { shard, worker: origin, incarnation, sequence, base: clock, weight: 1, fetches: true })
+        Message::Push(Push {
+            shard,
+            worker: origin,
+            incarnation,
+            sequence,
+            base: clock,
+            weight: 1,
+            fetches: true,
+            step_time: None,
+        })
     } else {
         Message::QuantaAck(Ack { origin, incarnation, last: sequence })
     };

@@ -13,6 +13,7 @@ use std::collections::BTreeMap;
 use gradwire_core::status::Waiting;
 use gradwire_core::{
     Adoption, BufferId, Input, Instant, Machine, Misuse, Node, OpId, Output, PeerId, SavedBuffer, Segment, Status,
+    StepTime,
 };
 
 /// A machine, and the leases of its open transfers.
@@ -125,6 +126,10 @@ impl Machine for Leased {
 
     fn awaited_silence(&self) -> Option<Instant> {
         self.machine.awaited_silence()
+    }
+
+    fn reference_step(&self) -> Option<StepTime> {
+        self.machine.reference_step()
     }
 
     fn status(&self) -> Status {

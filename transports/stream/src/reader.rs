@@ -325,7 +325,16 @@ mod tests {
         pool.bytes_mut(segment(0)).copy_from_slice(&bytes);
         let (worker, incarnation, sequence) = (PeerId(1), Incarnation(1), Sequence(1));
         let (shard, base) = (ShardId(0), Clock(0));
-        let message = Message::Push(Push { shard, worker, incarnation, sequence, base, weight: 1, fetches: true });
+        let message = Message::Push(Push {
+            shard,
+            worker,
+            incarnation,
+            sequence,
+            base,
+            weight: 1,
+            fetches: true,
+            step_time: None,
+        });
         let header = Header::new(0, worker, incarnation, LEN as u32, message);
         let (mut writer, mut sent) = (Writer::new(true), Vec::new());
         writer.message(OP, &header, Some(pool.lend(segment(0))));

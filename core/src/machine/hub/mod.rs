@@ -29,7 +29,7 @@ use crate::buffer::Segment;
 use crate::id::{Clock, Incarnation, OpId, PeerId};
 use crate::kernel::{Kernel, KernelResult};
 use crate::status::{Counters, Histogram, Presence, Role, Status, Waiting, WorkerStatus};
-use crate::time::{Duration, Instant};
+use crate::time::{Duration, Instant, StepTime};
 use crate::vectors::{Keep, Vectors};
 use crate::wire::{CONTRACT_LEN_MAX, HEADER_LEN, Header, Hello, Message};
 
@@ -98,6 +98,8 @@ pub(crate) enum Notice {
     Push { weight: u64 },
     /// The application's learning rate is `scale` times the one at the start.
     Rate { scale: f32 },
+    /// The mean time of the application's local steps.
+    StepTime { mean: StepTime },
     /// The application makes no more contributions.
     Leave { stay: bool, keep: bool },
     /// This node resumed from a checkpoint, and an earlier process of its rank has rejoined the run after that
@@ -188,6 +190,7 @@ impl Hub {
                 Some(Notice::Push { weight })
             }
             Input::Rate { scale } => Some(Notice::Rate { scale }),
+            Input::StepTime { mean } => Some(Notice::StepTime { mean }),
             Input::Leave { stay, keep } => {
                 self.end_silence();
                 Some(Notice::Leave { stay, keep })

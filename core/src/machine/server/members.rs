@@ -87,6 +87,7 @@ impl Server {
 
     fn retire(&mut self, worker: PeerId, life: Life) {
         self.workers[worker.index()] = life;
+        self.step_times[worker.index()] = None;
         for shard in self.shards.iter_mut().filter(|shard| shard.clocks.is_member(worker)) {
             shard.clocks.leave(worker);
             shard.seat(worker).owed = None;

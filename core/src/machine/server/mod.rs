@@ -52,7 +52,7 @@ use crate::kernel::KernelResult;
 use crate::layout::shard_range;
 use crate::rule::pace::lead_max;
 use crate::status::{Presence, Role as RoleName, Status};
-use crate::time::Instant;
+use crate::time::{Instant, StepTime};
 use crate::vectors::Keep;
 use crate::wire::{Message, Offer, Reply};
 
@@ -72,6 +72,10 @@ pub(crate) struct Server {
     pulls: Pulls,
     commit: Commit,
     workers: Vec<Life>,
+    /// By worker: the time of a local step, as it has told last.
+    step_times: Vec<Option<StepTime>>,
+    /// Those of the workers that take part, to be sorted.
+    sorted: Vec<StepTime>,
     /// The largest lead with which a worker may compute.
     lead_max: Option<u64>,
     state: State,
@@ -171,6 +175,8 @@ impl Server {
             pulls: Pulls::new(&setup, ranges, vectors),
             commit: Commit::new(&recipe, cluster.workers, len, false, vectors),
             workers: vec![Life::Awaited; cluster.workers as usize],
+            step_times: vec![None; cluster.workers as usize],
+            sorted: Vec::with_capacity(cluster.workers as usize),
             lead_max: lead_max(&recipe),
             state: State::Starting,
             renewing: None,

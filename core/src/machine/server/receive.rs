@@ -103,6 +103,7 @@ impl Server {
             return hub.discard(&incoming);
         }
         shard.taking = Some(worker);
+        self.step_times[worker.index()] = push.step_time;
         let inbox = self.inboxes.put(Received { worker, push, length });
         if length == 0 {
             shard.queue.push_back(inbox);

@@ -3,7 +3,10 @@
 use super::{Job, Life, Owed, Port, Server, Shard, State};
 use crate::id::{Clock, PeerId};
 use crate::machine::hub::{Awaited, Hub};
+use crate::recipe::Adapt;
 use crate::rule::pace::may_read;
+use crate::rule::period::reference;
+use crate::time::StepTime;
 use crate::wire::{Message, Occasion, Reply};
 
 impl Server {
@@ -33,6 +36,7 @@ impl Server {
     }
 
     fn reply(&mut self, hub: &mut Port<'_>, index: usize, worker: PeerId, owed: Owed) {
+        let reference = self.reference_step(hub);
         let shard = &self.shards[index];
         let row = row(hub, shard);
         let occasion = match owed {
@@ -41,7 +45,7 @@ impl Server {
                 let sequence = shard.seat_of(worker).mark;
                 return hub.notify(worker, Message::Receipt { shard: shard.id, sequence });
             }
-            Owed::Answer => Occasion::Answer,
+            Owed::Answer => Occasion::Answer { reference },
             Owed::Final => Occasion::Final,
             // Contributions that the worker pushed before it was welcomed may be in by now: then it is ahead of the
             // row.
@@ -57,6 +61,17 @@ impl Server {
             return self.send_version(hub, index, worker, owed, reply);
         }
         self.send_difference(hub, index, worker, owed, reply);
+    }
+
+    /// The time of a step of the reference, if the workers tell theirs.
+    fn reference_step(&mut self, hub: &Hub) -> Option<StepTime> {
+        if hub.setup.recipe.adapt == Adapt::None {
+            return None;
+        }
+        let present = self.workers.iter().zip(&self.step_times).filter(|(life, _)| **life == Life::Present);
+        self.sorted.clear();
+        self.sorted.extend(present.filter_map(|(_, time)| *time));
+        reference(&mut self.sorted)
     }
 
     pub(super) fn send_version(&mut self, hub: &mut Port<'_>, index: usize, worker: PeerId, owed: Owed, reply: Reply) {

@@ -105,6 +105,37 @@ fn a_round_is_taken_in_rank_order() {
     s.expect_params(0, 1, 1, 1).expect_params(1, 1, 1, 1).expect_params(2, 1, 1, 1).expect_idle();
 }
 
+/// DyLU: each answer tells the time of a step at the 90th percentile of the speeds of the workers that take part.
+#[test]
+fn answers_tell_the_speed_of_the_fastest_worker_that_takes_part() {
+    let micros = |micros: u64| StepTime::new(Duration::from_micros(micros));
+    let told = |s: &mut Trace, to: u32| match s.expect_transmit(to, Kind::Params) {
+        Message::Params(Reply { occasion: Occasion::Answer { reference }, .. }) => reference,
+        message => panic!("{message:?}"),
+    };
+    let push = |s: &mut Trace, worker, sequence, base, time: Option<StepTime>| {
+        let push = Push { step_time: time, ..push_message(worker, 1, sequence, base) };
+        let input = s.header(worker, 1, LEN * 4, Message::Push(push));
+        s.feed(input).receive(worker, 0.0);
+    };
+    let mut s = server("hardsync period=8 adapt=speed".parse().unwrap(), 2);
+    push(&mut s, 0, 1, 0, Some(micros(50)));
+    push(&mut s, 1, 1, 0, Some(micros(20)));
+    assert_eq!([told(&mut s, 0), told(&mut s, 1)], [Some(micros(20)); 2]);
+    push(&mut s, 0, 2, 1, Some(micros(60)));
+    push(&mut s, 1, 2, 1, Some(micros(200)));
+    assert_eq!([told(&mut s, 0), told(&mut s, 1)], [Some(micros(60)); 2]);
+    // The speed of a lost worker does not count.
+    push(&mut s, 0, 3, 2, Some(micros(300)));
+    s.at(20).disconnect(1).at(1020).feed(Input::Timeout).expect_event(Event::PeerLost { peer: PeerId(1) });
+    assert_eq!(told(&mut s, 0), Some(micros(300)));
+    s.expect_idle();
+    // Other recipes tell nothing, whatever they hear.
+    let mut s = server(Recipe::asynchronous(), 1);
+    push(&mut s, 0, 1, 0, Some(micros(50)));
+    assert_eq!(told(&mut s, 0), None);
+}
+
 /// R1: what comes twice is applied once, and answered again.
 #[test]
 fn a_push_that_comes_again_is_answered_and_not_applied() {

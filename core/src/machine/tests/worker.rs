@@ -22,7 +22,7 @@ fn params(occasion: Occasion, sequence: u64, version: u64, row: u64) -> Message 
 }
 
 fn answer(sequence: u64, version: u64, row: u64) -> Message {
-    params(Occasion::Answer, sequence, version, row)
+    params(Occasion::Answer { reference: None }, sequence, version, row)
 }
 
 fn overlapping() -> Recipe {
@@ -64,6 +64,24 @@ fn a_step_is_done_when_the_server_has_answered() {
     // The next contribution is made from the version that has come.
     w.step(0.25);
     expect_push(&mut w, 2, 1);
+}
+
+#[test]
+fn a_worker_tells_the_time_of_its_steps_and_takes_that_of_the_reference() {
+    let micros = |micros: u64| StepTime::new(Duration::from_micros(micros));
+    let mut w = worker("hardsync period=8 adapt=speed".parse().unwrap());
+    assert_eq!(w.machine.reference_step(), None);
+    w.feed(Input::StepTime { mean: micros(70) }).step(0.5);
+    let message = w.expect_transmit(S, Kind::Push);
+    let Message::Push(push) = message else { panic!("{message:?}") };
+    assert_eq!(push.step_time, Some(micros(70)));
+    let answer = |reference, sequence| params(Occasion::Answer { reference }, sequence, sequence, sequence);
+    w.send(S, answer(Some(micros(30)), 1), 0.5).expect_ready(1);
+    assert_eq!(w.machine.reference_step(), Some(micros(30)));
+    w.step(0.5);
+    let _ = w.expect_transmit(S, Kind::Push);
+    w.send(S, answer(None, 2), 0.5).expect_ready(2);
+    assert_eq!(w.machine.reference_step(), Some(micros(30)));
 }
 
 /// A window of two: the worker computes while its last contribution travels, and sees its own updates meanwhile.
@@ -406,12 +424,12 @@ fn replies_that_cannot_be_are_refused() {
         (answer(1, 1, 1), LEN, ProtocolError::Gap { expected: 0, got: 1 }),
         (answer(0, 1, 1), 3, ProtocolError::Length { kind: Kind::Params, expected: 16, got: 12 }),
         (
-            Message::Params(Reply { shard: ShardId(1), ..reply(Occasion::Answer, 0, 1, 1) }),
+            Message::Params(Reply { shard: ShardId(1), ..reply(Occasion::Answer { reference: None }, 0, 1, 1) }),
             LEN,
             ProtocolError::NoSuchShard { got: ShardId(1) },
         ),
         (
-            Message::Delta(reply(Occasion::Answer, 0, 1, 1)),
+            Message::Delta(reply(Occasion::Answer { reference: None }, 0, 1, 1)),
             1,
             ProtocolError::Length { kind: Kind::Delta, expected: 16, got: 4 },
         ),

@@ -41,6 +41,7 @@ use crate::recipe::Correction;
 use crate::rule::own_scale;
 use crate::rule::pace::{lead_max, window};
 use crate::status::{Role as RoleName, Status};
+use crate::time::StepTime;
 use crate::vectors::Keep;
 use crate::wire::{Message, Reply};
 
@@ -65,6 +66,9 @@ pub(crate) struct Worker {
     weight: u64,
     /// The application takes parameters after its last contribution. If not, it goes on with its own.
     fetching: bool,
+    /// The mean time of the application's local steps, and that of the reference, where periods follow speeds.
+    step_time: Option<StepTime>,
+    reference: Option<StepTime>,
     /// The largest lead with which this worker may compute.
     lead_max: Option<u64>,
     /// Factor on an own update that the servers have not merged yet.
@@ -207,6 +211,8 @@ impl Worker {
             flushed: false,
             weight: 0,
             fetching: true,
+            step_time: None,
+            reference: None,
             lead_max: lead_max(&setup.recipe),
             own_scale: own_scale(&setup.recipe, setup.cluster.workers),
             state: State::Joining,
@@ -375,6 +381,14 @@ impl Role for Worker {
 
     fn on_rate(&mut self, scale: f32) {
         self.encoding.set_rate(scale);
+    }
+
+    fn on_step_time(&mut self, mean: StepTime) {
+        self.step_time = Some(mean);
+    }
+
+    fn reference_step(&self) -> Option<StepTime> {
+        self.reference
     }
 
     fn on_outdated(&mut self, hub: &mut Port<'_>) {

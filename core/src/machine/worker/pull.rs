@@ -113,6 +113,10 @@ impl Worker {
         (row.version, row.clock) = (reply.version, reply.row);
         row.newer = true;
         row.progress = if reply.occasion == Occasion::Final { Progress::Final } else { Progress::Idle };
+        // All servers know all speeds, but hear of them at other times.
+        if let (Occasion::Answer { reference: Some(reference) }, 0) = (reply.occasion, shard) {
+            self.reference = Some(reference);
+        }
         if let Occasion::Welcome { lead } = reply.occasion {
             // Contributions under way come on top of the lead.
             let ahead = u64::from(lead) + (self.sequence.0 - row.answered.0);

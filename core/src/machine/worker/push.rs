@@ -118,6 +118,7 @@ impl Worker {
             base: row.pushed[slot].base,
             weight: self.pushes[slot].weight,
             fetches: self.pushes[slot].fetches,
+            step_time: self.step_time,
         };
         let dense = row.bytes();
         let body = (length > 0).then(|| self.body(shard, sequence).first(length));

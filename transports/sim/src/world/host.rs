@@ -32,6 +32,7 @@ impl World {
                     // The optimizer of the program is gradient descent at rate 1.
                     apply::in_place(Tier::best(), &mut node.params, node.pool.floats(view), 1.0);
                 }
+                node.local.follow(machine.reference_step());
                 if node.phase == Phase::Finishing {
                     self.step_machine(me, 0, true);
                 } else {
@@ -101,6 +102,9 @@ impl World {
         let node = &mut self.nodes[me.index()];
         node.made += u64::from(weight > 0);
         let machine = node.machine.as_mut().expect("a machine that was ready");
+        if let Some(mean) = node.local.step_time() {
+            machine.handle_input(now, Input::StepTime { mean }).expect("a machine that was ready");
+        }
         let input = if fetches { Input::Step { weight } } else { Input::Push { weight } };
         machine.handle_input(now, input).expect("a machine that was ready");
         self.drive(me);
