@@ -93,7 +93,7 @@ impl Handover {
                     self.steps[node] += 1;
                     self.feed(node, Input::Step { weight: 32 });
                 }
-                Output::Signal(_) | Output::Event(_) => {}
+                Output::Signal(_) | Output::Event(_) | Output::Order(_) => {}
                 Output::Close { reason, .. } => panic!("{reason}"),
                 Output::Wait { .. } => unreachable!(),
             }

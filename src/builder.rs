@@ -1,7 +1,7 @@
 //! [`Builder`]: sets a node up, and has it enter the run as a worker or a server.
 
 use std::fmt::Display;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,6 +16,7 @@ use crate::monitor::Board;
 use crate::node::{ExecutorFactory, NodeSettings, Resumes, Role};
 use crate::server::Server;
 use crate::session::Session;
+use crate::tape::TapePlan;
 use crate::waits::Canceller;
 use crate::watch::EventCallback;
 
@@ -123,6 +124,31 @@ impl Builder {
     #[must_use]
     pub fn optimizer_vectors(mut self, count: u32) -> Self {
         self.settings.optimizer_vectors = count;
+        self
+    }
+
+    /// Writes a tape into `directory`, which is made if it does not exist: the file `rank-RANK.tape` with the decisions of
+    /// this node that depend on when messages arrive. From the tapes of all nodes, a run without rounds (asynchronous,
+    /// softsync, stale, a mesh) can be run again bit for bit; see [`follow_tape`](Self::follow_tape). In runs with rounds
+    /// nothing depends on the time, and tapes stay empty. A peer of a mesh that cannot keep up holds up the others while
+    /// they record. If the file cannot be written, this node ends with [`Error::Tape`]. Default: no tape.
+    #[must_use]
+    pub fn record_tape(mut self, directory: impl Into<PathBuf>) -> Self {
+        self.settings.tape = TapePlan::Record(directory.into());
+        self
+    }
+
+    /// Makes the decisions of the tape in `directory`, in its order. All nodes of the run have to follow their tapes, and
+    /// all applications have to do what they did in the recorded run: with the same seeds, steps and learning rates.
+    /// Speeds and networks may differ. After the last decision on the tape, as it is left by a process that was killed,
+    /// the run goes on as without a tape. If the recorded run ended, the final parameters are compared with its, and the
+    /// last call fails with [`Error::Tape`] if they differ.
+    ///
+    /// A run in which a worker was lost or came again, or a connection broke during an answer, cannot be run again: its
+    /// tape is refused. A resumed run is run again from the same checkpoints.
+    #[must_use]
+    pub fn follow_tape(mut self, directory: impl Into<PathBuf>) -> Self {
+        self.settings.tape = TapePlan::Follow(directory.into());
         self
     }
 

@@ -29,6 +29,7 @@ use crate::mailbox::{
 };
 use crate::observe::Observer;
 use crate::pending::Pending;
+use crate::tape::TapeFile;
 use crate::watch::EventCallback;
 
 /// How long the engine sleeps between two looks at a device that works. A device cannot wake it.
@@ -64,6 +65,7 @@ pub(crate) struct Engine<T> {
     shown: (Option<Waiting>, Option<Moment>),
     callback: EventCallback,
     observer: Observer,
+    tape: TapeFile,
 }
 
 /// Why the engine has nothing more to do.
@@ -111,6 +113,7 @@ impl<T: Transport> Engine<T> {
             shown: (None, None),
             callback,
             observer,
+            tape: TapeFile::Off,
         };
         // A machine acts on inputs only; a timeout makes it start its first kernels.
         engine.feed(Input::Timeout);
@@ -118,6 +121,11 @@ impl<T: Transport> Engine<T> {
             engine.confirm_run();
         }
         Ok(engine)
+    }
+
+    /// Sets the tape that the machine's decisions go to. Before the first pump.
+    pub(crate) fn set_tape(&mut self, tape: TapeFile) {
+        self.tape = tape;
     }
 
     pub(crate) fn mailbox(&self) -> Arc<Mailbox> {
@@ -265,6 +273,7 @@ impl<T: Transport> Engine<T> {
                 Output::Close { peer, reason } => self.transport.close(peer, reason),
                 Output::Signal(signal) => self.on_signal(signal)?,
                 Output::Event(event) => self.on_event(event),
+                Output::Order(order) => self.tape.write(order)?,
                 Output::Wait { until } => return Ok(Idle::Machine { until }),
             }
         }
@@ -328,7 +337,7 @@ impl<T: Transport> Engine<T> {
             Signal::Resume { at, own } => self.on_resume(at, own)?,
             Signal::Restore => self.on_restore()?,
             Signal::Ready { clock, changed } => self.on_ready(clock, changed)?,
-            Signal::Left | Signal::Finished => self.on_ended(),
+            Signal::Left | Signal::Finished => self.on_ended()?,
             // Errors leave the pump, which ends the engine and with it the call that waits.
             Signal::Cut { peer } => return Err(Error::Cut { peer }),
             Signal::PeerFailed { peer, failure } => return Err(Error::PeerFailed { peer, failure }),
@@ -424,9 +433,14 @@ impl<T: Transport> Engine<T> {
         Ok(())
     }
 
-    fn on_ended(&mut self) {
+    fn on_ended(&mut self) -> Result<(), Error> {
         self.confirm_run();
         self.state = RunState::Ended;
+        // Others have no final parameters.
+        if matches!(self.pending, Pending::Serve | Pending::Leave { stay: true, .. }) {
+            let view = Segment::floats(self.machine.view(), 0, self.len);
+            self.tape.end(self.compute.pool.floats(view))?;
+        }
         let saved = if self.pending.keeps() { self.compute.save(&self.machine.saved()) } else { Vec::new() };
         let (run, moment) = (self.run_id(), self.moment);
         let adopted = (self.machine.adoption() != Adoption::None).then(|| self.adopted());
@@ -435,6 +449,7 @@ impl<T: Transport> Engine<T> {
             Pending::Serve => self.mailbox.answer_last(ended),
             _ => self.mailbox.answer_last(Departure::Left(Box::new(ended))),
         }
+        Ok(())
     }
 
     /// The run of this node. A transport that cannot exchange runs leaves a node without a name for a run that has not

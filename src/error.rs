@@ -7,6 +7,7 @@ use gradwire_core::kernel::executor::ExecutorError;
 use gradwire_core::{ConfigError, Failure, LayoutError, PeerId, RunId};
 
 use crate::checkpoint::CheckpointError;
+use crate::tape::TapeError;
 
 /// Why a call failed. The call has then changed nothing, unless its documentation says otherwise.
 #[derive(Debug)]
@@ -49,6 +50,8 @@ pub enum Error {
     LedgerFull { index: u32 },
     /// A checkpoint could not be written, or the node could not resume from one.
     Checkpoint(CheckpointError),
+    /// A tape could not be written, or the run could not follow one.
+    Tape(TapeError),
     /// `step_through` was called for a recipe that does not encode every update by a threshold.
     Through { got: String },
     /// The call belongs to recipes with another payload.
@@ -159,6 +162,7 @@ impl fmt::Display for Error {
                  distance that this parameter moves; raise tau"
             ),
             Self::Checkpoint(error) => error.fmt(f),
+            Self::Tape(error) => error.fmt(f),
             Self::Through { got } => {
                 write!(f, "step_through: expected a recipe with payload=updates period=1 codec=threshold, got {got}")
             }
@@ -195,6 +199,7 @@ impl std::error::Error for Error {
             Self::Config(error) => Some(error),
             Self::Layout(error) => Some(error),
             Self::Checkpoint(error) => Some(error),
+            Self::Tape(error) => Some(error),
             Self::Executor(error) | Self::Transport(error) => Some(&**error),
             _ => None,
         }
@@ -204,6 +209,12 @@ impl std::error::Error for Error {
 impl From<CheckpointError> for Error {
     fn from(error: CheckpointError) -> Self {
         Self::Checkpoint(error)
+    }
+}
+
+impl From<TapeError> for Error {
+    fn from(error: TapeError) -> Self {
+        Self::Tape(error)
     }
 }
 

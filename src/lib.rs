@@ -74,6 +74,7 @@ mod observe;
 mod pending;
 mod server;
 mod session;
+mod tape;
 mod waits;
 mod watch;
 
@@ -94,4 +95,5 @@ pub use gradwire_tcp as tcp;
 pub use launch_env::{LaunchEnv, LaunchEnvError, LaunchFlags};
 pub use server::Server;
 pub use session::{Mean, Session};
+pub use tape::TapeError;
 pub use waits::Canceller;

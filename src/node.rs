@@ -20,6 +20,7 @@ use crate::engine::Engine;
 use crate::error::Error;
 use crate::monitor::Board;
 use crate::observe::Observer;
+use crate::tape::TapePlan;
 use crate::waits::{Canceller, Waits};
 use crate::watch::EventCallback;
 
@@ -43,6 +44,7 @@ pub(crate) struct NodeSettings {
     /// What the application adds to the contract.
     pub(crate) notes: Vec<ContractNote>,
     pub(crate) notices: NoticeCallback,
+    pub(crate) tape: TapePlan,
     pub(crate) executor: ExecutorFactory,
     /// The board to publish to, and the display name of the machine.
     pub(crate) board: Option<(Board, String)>,
@@ -125,6 +127,7 @@ impl NodeSettings {
             job: None,
             notes: Vec::new(),
             notices: NoticeCallback::default(),
+            tape: TapePlan::Off,
             executor: ExecutorFactory::default(),
             board: None,
         }
@@ -180,7 +183,7 @@ impl NodeSettings {
             (None, Some(job)) => transport.propose_run(job),
             (None, None) => {}
         }
-        let setup = Setup {
+        let mut setup = Setup {
             contract: self.contract(),
             run: self.run,
             // A restarted process needs a new incarnation. The bit excludes 0, which is not valid.
@@ -194,6 +197,7 @@ impl NodeSettings {
             resume: resumes.moments(),
             ..Setup::new(me, self.cluster, self.recipe, &self.layout, self.optimizer_vectors)
         };
+        let tape = self.tape.open(&mut setup)?;
         let incarnation = setup.incarnation;
         let observer = self.board.as_ref();
         let observer = observer
@@ -203,6 +207,7 @@ impl NodeSettings {
         let executor = (self.executor.0)();
         let candidates = resumes.into_candidates();
         let mut engine = Engine::new(setup, transport, executor, params, candidates, self.callback.clone(), observer)?;
+        engine.set_tape(tape);
         engine.provide(state);
         let mailbox = engine.mailbox();
         let rings = waker.clone();

@@ -490,6 +490,41 @@ fn a_softsync_group_of_all_workers_equals_a_round() {
     assert_eq!(first(Recipe::softsync(workers).with_staleness(Staleness::constant()), 4.0), four_times);
 }
 
+/// A contribution without examples has no body. It is in its turn as soon as the ones before it are merged, whoever came
+/// first, and then nothing else happens that could wake the server.
+#[test]
+fn a_worker_without_examples_holds_up_no_round() {
+    for text in ["hardsync", "hardsync shards=2 codec=int8", "ssp bound=1", "softsync updates=2 codec=sign"] {
+        for idle in 0..3 {
+            let plan = plan(text.parse().unwrap(), 3, 4);
+            let app = |me: PeerId| -> Box<dyn App> { Box::new(Idle { me, idle: PeerId(idle) }) };
+            let mut world = World::new(plan, app).unwrap();
+            world
+                .run(1_000_000, |_, _| Ok::<(), gradwire_sim::Halt>(()))
+                .unwrap_or_else(|halt| panic!("{text}: {halt:?}"));
+            let reconnects = world.status(PeerId(3)).unwrap().counters.reconnects;
+            assert_eq!(reconnects, 0, "{text}: a connection was closed");
+        }
+    }
+}
+
+/// A worker of which one has no examples. The last ranks are the fastest.
+struct Idle {
+    me: PeerId,
+    idle: PeerId,
+}
+
+impl App for Idle {
+    fn duration(&mut self, _step: u64) -> gradwire_core::Duration {
+        gradwire_core::Duration::from_millis(10 - u64::from(self.me.0))
+    }
+
+    fn update(&mut self, _step: u64, _params: &[f32], update: &mut [f32]) -> u32 {
+        update.fill(0.5);
+        u32::from(self.me != self.idle)
+    }
+}
+
 /// A worker whose updates are multiplied by a factor, and always have the weight 1.
 struct Scaled {
     me: PeerId,

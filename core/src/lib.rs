@@ -17,6 +17,7 @@
 //! | [`wire`] | the header of a message |
 //! | [`Transport`] | the contract between a driver and a transport |
 //! | [`Local`] | a worker's local steps between synchronisations |
+//! | [`Tape`] | the order of a run, recorded or followed |
 //! | [`Status`], [`telemetry`] | the state of a node as numbers, and its encoding for monitors |
 //!
 //! Most users want `Session` of the `gradwire` crate, which drives a machine. The following program is a complete
@@ -47,7 +48,7 @@
 //!             let params = pool.floats(Segment::floats(machine.view(), 0, 3));
 //!             assert_eq!(params, [-1.0, -2.0, -3.0].map(|x| x * steps as f32));
 //!         }
-//!         Output::Signal(_) | Output::Event(_) => {}
+//!         Output::Signal(_) | Output::Event(_) | Output::Order(_) => {}
 //!         // No more outputs: a driver waits for its transport, the application or a timeout.
 //!         Output::Wait { .. } if steps == 2 => break,
 //!         Output::Wait { .. } => {
@@ -84,6 +85,7 @@ mod rule;
 mod run_id;
 mod saved;
 pub mod status;
+mod tape;
 pub mod telemetry;
 mod time;
 mod transport;
@@ -103,5 +105,6 @@ pub use recipe::settings::Recipe;
 pub use run_id::{RunId, RunIdError};
 pub use saved::{RestoreError, SavedBuffer};
 pub use status::snapshot::Status;
+pub use tape::{Order, OrderParseError, Tape};
 pub use time::{Duration, Instant, Patience, StepTime};
 pub use transport::Transport;

@@ -72,6 +72,9 @@ pub struct Options {
     /// The run, as the user has named it, and the name for a new one, as the launcher has named its job.
     pub run: Option<RunId>,
     pub job: Option<RunId>,
+    /// Directories that tapes are written to, and read from.
+    pub record_tape: Option<PathBuf>,
+    pub follow_tape: Option<PathBuf>,
     /// Print a JSON object instead of text.
     pub json: bool,
     pub executor: Executor,
@@ -136,6 +139,15 @@ fn run_flags(command: Command) -> Command {
                 .value_parser(value_parser!(u32)),
         )
         .arg(value("run", "NAME", "Name of the run: processes and checkpoints of other runs are refused [default: of the job or the peers, else drawn]"))
+        .arg(
+            value("record-tape", "DIR", "Directory that receives the order of a run without rounds, a file per node")
+                .value_parser(value_parser!(PathBuf)),
+        )
+        .arg(
+            value("follow-tape", "DIR", "Directory with the tapes of an earlier run: it is run again, bit for bit")
+                .value_parser(value_parser!(PathBuf))
+                .conflicts_with("record-tape"),
+        )
         .arg(
             value("deadline", "SECONDS", "Longest wait; a silence that a peer has announced does not count [default: 60]")
                 .value_parser(value_parser!(f64)),
@@ -304,6 +316,8 @@ impl Options {
             min_workers: matches.get_one::<u32>("min-workers").copied(),
             run,
             job: LaunchEnv::job(),
+            record_tape: matches.get_one::<PathBuf>("record-tape").cloned(),
+            follow_tape: matches.get_one::<PathBuf>("follow-tape").cloned(),
             json: matches.get_flag("json"),
             monitor: None,
             hints: Hints::default(),
@@ -390,6 +404,8 @@ impl Options {
         let builder = leave.into_iter().fold(builder, Builder::leave_deadline).canceller(&self.canceller);
         let builder = self.run.into_iter().fold(builder, Builder::run);
         let builder = self.job.into_iter().fold(builder, Builder::job);
+        let builder = self.record_tape.iter().fold(builder, Builder::record_tape);
+        let builder = self.follow_tape.iter().fold(builder, Builder::follow_tape);
         let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
         match &self.monitor {
             Some(board) => builder.publish_to(board.clone(), host.trim()),

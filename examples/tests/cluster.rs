@@ -205,6 +205,23 @@ fn synchronous_runs_repeat_bit_for_bit() {
     }
 }
 
+/// Over every transport: with the tapes of a run, another one ends with its digest. A run with another seed is refused.
+#[test]
+fn runs_without_rounds_are_run_again_from_their_tapes() {
+    let directory = std::env::temp_dir().join(format!("gradwire-cluster-tapes-{}", std::process::id()));
+    let tapes = directory.display();
+    for (recipe, transport) in [("async", "mem"), ("mesh", "tcp"), ("ssp --bound 2", "shm"), ("downpour", "tcp")] {
+        let args = format!("--recipe {recipe} --transport {transport} --workers 3 --epochs 1");
+        let digest = |flag: &str| {
+            let json = train(&format!("{args} {flag} {tapes}"));
+            json[json.find("\"digest\"").unwrap()..][..27].to_string()
+        };
+        assert_eq!(digest("--record-tape"), digest("--follow-tape"), "{recipe} over {transport}");
+        refused(&format!("{args} --seed 2 --follow-tape {tapes}"), 4, "belongs to another run");
+        std::fs::remove_dir_all(&directory).unwrap();
+    }
+}
+
 #[test]
 fn a_run_prints_a_table_of_epochs() {
     let output = cluster("--recipe mesh --epochs 3");

@@ -137,7 +137,7 @@ impl Host {
                 }
                 Output::Transmit { op, .. } => self.end(Input::Completed { op, result: KernelResult::Nothing }),
                 Output::Receive { op, peer, .. } => self.awaited = Some((op, peer)),
-                Output::Close { .. } | Output::Signal(_) | Output::Event(_) => {}
+                Output::Close { .. } | Output::Signal(_) | Output::Event(_) | Output::Order(_) => {}
                 Output::Wait { .. } => return,
             }
         }

@@ -11,6 +11,7 @@ use crate::id::{Clock, Incarnation, OpId, PeerId, ShardId};
 use crate::kernel::{Kernel, KernelResult};
 use crate::recipe::Hint;
 use crate::status::Rest;
+use crate::tape::Order;
 use crate::time::{Duration, Instant, StepTime};
 use crate::wire::{Header, Kind};
 
@@ -115,6 +116,8 @@ pub enum Output {
     Signal(Signal),
     /// Something for the application, a log or a monitor. The driver need not act on it.
     Event(Event),
+    /// With [`Tape::Record`](crate::Tape::Record): the next entry of the tape.
+    Order(Order),
     /// The machine has no further output until the next input.
     Wait {
         /// When to give [`Input::Timeout`], unless another input comes first.

@@ -35,6 +35,7 @@ use crate::recipe::{Payload, Recipe};
 use crate::run_id::RunId;
 use crate::saved::SavedBuffer;
 use crate::status::{Status, Waiting};
+use crate::tape::Tape;
 use crate::time::{Instant, Patience, StepTime};
 
 /// Everything that a node is given at its start. Plain data: [`Setup::new`] fills it, and its fields can be changed.
@@ -73,6 +74,8 @@ pub struct Setup {
     pub contract: Contract,
     /// The run, if this node knows it already. Peers that know another run are refused.
     pub run: Option<RunId>,
+    /// Whether the node records its decisions, or follows those of an earlier run; [`Tape::Off`] unless set.
+    pub tape: Tape,
     /// The bug to run with, in tests that check whether the tests find it.
     #[cfg(planted)]
     pub bug: Option<crate::planted::Bug>,
@@ -100,6 +103,7 @@ impl Setup {
             resume: None,
             contract: Contract::new(layout, &recipe, cluster, extras),
             run: None,
+            tape: Tape::Off,
             #[cfg(planted)]
             bug: None,
         }

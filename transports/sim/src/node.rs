@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use gradwire_core::kernel::{Kernel, KernelResult};
 use gradwire_core::wire::{Header, Message};
-use gradwire_core::{Duration, Event, Incarnation, Instant, Local, OpId, PeerId, Pool, Segment, Signal};
+use gradwire_core::{Duration, Event, Incarnation, Instant, Local, OpId, Order, PeerId, Pool, Segment, Signal};
 
 use crate::leases::Leased;
 use crate::network::Message as Flying;
@@ -39,7 +39,7 @@ pub enum Life {
     Cut(PeerId),
 }
 
-/// A signal or event of a node's machine, with its time.
+/// A signal, an event or an entry of the tape of a node's machine, with its time.
 #[derive(Copy, Clone, Debug, PartialEq)]
 #[allow(missing_docs, reason = "at: virtual time; node: its rank")]
 pub struct Log {
@@ -47,7 +47,7 @@ pub struct Log {
     pub at: Instant,
     /// The node's rank.
     pub node: PeerId,
-    /// The signal or event.
+    /// The signal, event or entry.
     pub entry: Entry,
 }
 
@@ -57,6 +57,7 @@ pub struct Log {
 pub enum Entry {
     Signal(Signal),
     Event(Event),
+    Order(Order),
 }
 
 /// What a machine was given or has asked for, in a form that tests can count.

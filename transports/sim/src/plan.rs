@@ -1,6 +1,6 @@
 //! What a simulation runs: a [`Plan`], with its faults and the checkpoints that it goes on from.
 
-use gradwire_core::{Cluster, Duration, Instant, Layout, Patience, PeerId, Recipe, Resumed};
+use gradwire_core::{Cluster, Duration, Instant, Layout, Patience, PeerId, Recipe, Resumed, Tape};
 
 use crate::network::Network;
 
@@ -71,6 +71,8 @@ pub struct Plan {
     /// At the end of their steps, workers suspend the run instead of finishing it; see
     /// [`World::saved`](crate::World::saved).
     pub suspend: bool,
+    /// By rank: whether each node records its decisions, or follows those of an earlier run. Empty: neither.
+    pub tapes: Vec<Tape>,
     /// Steps of each worker.
     pub steps: u64,
     /// The initial parameters.
@@ -107,6 +109,7 @@ impl Plan {
             quorum: 1,
             resumed: Vec::new(),
             suspend: false,
+            tapes: Vec::new(),
             steps: 1,
             initial: vec![0.0; layout.len()],
             layout,

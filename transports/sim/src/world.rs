@@ -519,6 +519,7 @@ impl World {
             patience,
             quorum,
             contract: self.contract.clone(),
+            tape: self.plan.tapes.get(me.index()).cloned().unwrap_or_default(),
             #[cfg(planted)]
             bug: self.plan.bug,
             ..Setup::new(me, cluster, recipe, &self.plan.layout, 0)
@@ -641,6 +642,7 @@ impl World {
                 }
                 Output::Signal(signal) => self.on_signal(me, signal),
                 Output::Event(event) => self.record(me, Entry::Event(event)),
+                Output::Order(order) => self.record(me, Entry::Order(order)),
                 Output::Wait { until } => {
                     let node = &mut self.nodes[me.index()];
                     if let Some(until) = until.filter(|until| node.wake.is_none_or(|wake| *until < wake)) {
@@ -665,6 +667,7 @@ impl World {
             Output::Close { peer, .. } => (3, peer).hash(&mut hasher),
             Output::Signal(_) | Output::Event(_) => 4.hash(&mut hasher),
             Output::Wait { until } => (5, until).hash(&mut hasher),
+            Output::Order(_) => 6.hash(&mut hasher),
         }
         self.trace = hasher.finish();
     }

@@ -131,7 +131,7 @@ impl Network {
                 }
                 Output::Signal(signal) => panic!("{rank}: {signal:?}"),
                 Output::Close { peer, reason } => panic!("{rank} closes {peer}: {reason}"),
-                Output::Event(_) => None,
+                Output::Event(_) | Output::Order(_) => None,
             };
             if let (Some(input), Some(node)) = (answer, &mut self.nodes[rank]) {
                 node.machine.handle_input(Instant::ORIGIN, input).unwrap();

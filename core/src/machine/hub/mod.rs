@@ -29,6 +29,7 @@ use crate::buffer::Segment;
 use crate::id::{Clock, Incarnation, OpId, PeerId};
 use crate::kernel::{Kernel, KernelResult};
 use crate::status::{Counters, Histogram, Presence, Role, Status, Waiting, WorkerStatus};
+use crate::tape::{Order, Position};
 use crate::time::{Duration, Instant, StepTime};
 use crate::vectors::{Keep, Vectors};
 use crate::wire::{CONTRACT_LEN_MAX, HEADER_LEN, Header, Hello, Message};
@@ -61,6 +62,7 @@ pub(crate) struct Hub {
     comparing: Option<Differing>,
     /// When the role wants to be woken.
     alarm: Option<Instant>,
+    tape: Position,
 }
 
 /// A message of an agreed peer, whose body (if it has one) is still unread.
@@ -111,6 +113,7 @@ pub(crate) enum Notice {
 
 impl Hub {
     pub(crate) fn new(setup: Setup) -> Self {
+        let tape = Position::new(setup.tape.clone());
         let nodes = setup.cluster.nodes();
         let mut vectors = Vectors::default();
         let ours = vectors.bytes("contract", setup.contract.len() as usize, Keep::No);
@@ -132,6 +135,7 @@ impl Hub {
             holding: VecDeque::with_capacity(nodes as usize),
             comparing: None,
             alarm: None,
+            tape,
             setup,
         }
     }
@@ -267,6 +271,48 @@ impl Hub {
         // Once in a run: all nodes have the same recipe.
         if matches!(signal, Signal::Joined { .. }) && self.setup.me == PeerId(0) {
             self.setup.recipe.hints(None).for_each(|hint| self.outputs.push_back(Output::Event(Event::Hint(hint))));
+        }
+    }
+
+    // The tape
+
+    /// Does the node record its decisions, or follow a tape?
+    pub(crate) fn is_taped(&self) -> bool {
+        self.tape.is_on()
+    }
+
+    /// Is the next decision that of a tape?
+    pub(crate) fn is_following(&self) -> bool {
+        self.tape.is_given()
+    }
+
+    /// The decision that must come next, if the node follows a tape.
+    pub(crate) fn next_order(&self) -> Option<Order> {
+        self.tape.next()
+    }
+
+    /// Decisions of a tape that have been made.
+    pub(crate) fn decisions(&self) -> usize {
+        self.tape.made()
+    }
+
+    /// May this decision be made now?
+    pub(crate) fn allows(&self, order: Order) -> bool {
+        self.tape.allows(order)
+    }
+
+    /// Makes a decision that depends on when messages arrive.
+    pub(crate) fn decide(&mut self, order: Order) {
+        debug_assert!(self.tape.allows(order), "a role asks before it decides");
+        if self.tape.advance() {
+            self.outputs.push_back(Output::Order(order));
+        }
+    }
+
+    /// Something has happened that a tape cannot express.
+    pub(crate) fn break_tape(&mut self) {
+        if !self.is_following() {
+            self.decide(Order::Break);
         }
     }
 

@@ -13,6 +13,7 @@ use crate::machine::encoding::Encoding;
 use crate::machine::hub::{Hub, Incoming, Port};
 use crate::machine::views::View;
 use crate::machine::{Event, ProtocolError, Rejection, Signal};
+use crate::tape::Order;
 use crate::wire::{Ack, Kind, Message, Quanta};
 
 #[derive(Debug)]
@@ -222,12 +223,14 @@ impl Exchange {
         let mark = self.marks.get(quanta.origin);
         let known = mark.covers(&quanta) && dedup;
         // A relay can have a message in its ledger, from a snapshot, that those behind it have not.
-        let done = known && (!self.neighbours.is_relay() || quanta.last <= mark.passed);
+        let is_under_way = self.slots.taking(quanta.origin).is_some_and(|last| quanta.last <= last);
+        let done = (known && (!self.neighbours.is_relay() || quanta.last <= mark.passed)) || (is_under_way && dedup);
         if done {
             return Some(Turn { quanta, from, slot: None, new: false });
         }
-        // Two messages of one origin must not be under way at once: the mark does not count the first one yet.
-        let free = self.slots.free_inbound(from).filter(|_| !self.slots.is_taking(quanta.origin));
+        // Without a tape, two messages of one origin are not under way at once.
+        let may_come = |_: &usize| self.slots.keeps_apart() || self.slots.taking(quanta.origin).is_none();
+        let free = self.slots.free_inbound(from).filter(may_come);
         free.map(|slot| Turn { quanta, from, slot: Some(slot), new: !known })
     }
 
@@ -247,7 +250,9 @@ impl Exchange {
             let (expected, got) = (hub.incarnation(peer), quanta.incarnation);
             return hub.close(peer, ProtocolError::WrongIncarnation { expected, got });
         }
-        let (expected, got) = (mark.next(quanta.incarnation).0, quanta.first.0);
+        // The mark does not count messages that are under way.
+        let next = self.slots.taking(quanta.origin).map_or_else(|| mark.next(quanta.incarnation), Sequence::next);
+        let (expected, got) = (next.0, quanta.first.0);
         if new && expected != got && dedup {
             return hub.close(peer, ProtocolError::Gap { expected, got });
         }
@@ -255,13 +260,41 @@ impl Exchange {
         if incoming.length > 0 {
             hub.receive(incoming, self.slots.body(slot), Job::Receive { slot, from });
         } else {
-            self.on_applied(hub, slot, from);
+            self.on_received(hub, slot, from);
         }
     }
 
-    /// A body has come.
+    /// A message is here, with its body.
     pub(super) fn on_received(&mut self, hub: &mut Port<'_, Job>, slot: usize, from: usize) {
-        if self.slots.entry(slot).new {
+        self.slots.set_here(slot);
+        let origin = self.slots.entry(slot).quanta.origin;
+        if hub.allows(Order::Apply { origin }) && self.slots.next_here(origin) == Some((slot, from)) {
+            self.apply(hub, slot, from);
+        }
+    }
+
+    /// Applies the messages that are here and whose turn has come, when the node follows a tape.
+    pub(super) fn maybe_apply(&mut self, hub: &mut Port<'_, Job>) {
+        while let Some(Order::Apply { origin }) = hub.next_order()
+            && let Some((slot, from)) = self.slots.next_here(origin)
+        {
+            self.apply(hub, slot, from);
+        }
+        // After the last entry of the tape, what is here is applied in any order.
+        while !hub.is_following()
+            && self.slots.keeps_apart()
+            && let Some((slot, from)) = self.slots.first_here()
+        {
+            self.apply(hub, slot, from);
+        }
+    }
+
+    fn apply(&mut self, hub: &mut Port<'_, Job>, slot: usize, from: usize) {
+        self.slots.set_applying(slot);
+        let entry = self.slots.entry(slot);
+        // Also for a message that is only passed on: the peers behind get the messages in this order.
+        hub.decide(Order::Apply { origin: entry.quanta.origin });
+        if entry.new && entry.length > 0 {
             self.replica.decode(hub, self.slots.body(slot), Job::Decode { slot, from });
         } else {
             self.on_applied(hub, slot, from);

@@ -67,10 +67,11 @@ use super::hub::{Awaited, Hub, Incoming, Port};
 use super::views::{Change, Exit, Member, Standing};
 use super::{Event, Misuse, ProtocolError, Signal};
 use crate::buffer::{BufferId, Segment};
-use crate::id::{Clock, PeerId};
+use crate::id::{Clock, PeerId, Sequence};
 use crate::kernel::{KernelResult, ledger};
 use crate::recipe::{Codec, Topology};
 use crate::status::{self, Status};
+use crate::tape::{Order, Tape};
 use crate::vectors::Keep;
 use crate::wire::{Message, Wanted};
 
@@ -106,7 +107,9 @@ impl Mesh {
         let neighbours = Neighbours::new(workers, relay);
         let mut marks = Marks::new(workers);
         marks.get_mut(setup.me).incarnation = setup.incarnation;
-        let slots = Slots::new(vectors, relay > 0, Neighbours::most(workers, relay), encoding.len_max(0));
+        // Messages that wait for their turn on a tape must not keep back acknowledgements.
+        let apart = relay > 0 || matches!(setup.tape, Tape::Follow(_));
+        let slots = Slots::new(vectors, apart, Neighbours::most(workers, relay), encoding.len_max(0));
         let replica = Replica::new(view, [ledger, copy], base, encoding.sections(0), threshold.unit());
         for kernel in encoding.kernels() {
             hub.compute(kernel, Job::Aside);
@@ -177,6 +180,10 @@ impl Mesh {
     fn maybe_enter(&mut self, hub: &mut Port<'_, Job>) {
         if self.sync.stage() == Stage::Entering && self.exchange.is_quiet() {
             let (me, view) = (hub.setup.me, self.member.view());
+            if self.exchange.view != Sequence(0) {
+                // The members have changed during the run.
+                hub.break_tape();
+            }
             self.exchange.enter(hub, view);
             self.sync.begin(view.donor == me);
             match self.sync.stage() {
@@ -233,7 +240,8 @@ impl Mesh {
     /// Lets the application begin, if the first ranks are far enough ahead.
     fn maybe_join(&mut self, hub: &mut Port<'_, Job>) {
         let may_begin = self.exchange.marks.may_begin(hub.setup.me, &hub.setup.recipe.correction);
-        if self.state == State::Joining && self.sync.is_current() && may_begin {
+        if self.state == State::Joining && self.sync.is_current() && may_begin && hub.allows(Order::Go) {
+            hub.decide(Order::Go);
             self.state = State::Basing;
             self.exchange.replica.materialise(hub, Job::View);
         }
@@ -251,15 +259,20 @@ impl Mesh {
             return;
         }
         if let Some(slot) = self.exchange.slots.free_own() {
+            if !hub.allows(Order::Make) {
+                return;
+            }
             self.own.encode(hub, &mut self.exchange, slot, cause != Cause::Step);
             self.state = State::Encoding { slot, cause };
-        } else {
+        } else if !hub.is_taped() {
+            // The merge depends on what has been sent. With a tape, this node waits for its neighbours instead.
             self.exchange.maybe_merge(hub, &self.own.encoding);
         }
     }
 
     fn on_encoded(&mut self, hub: &mut Port<'_, Job>, result: KernelResult) {
         let (State::Encoding { slot, cause }, KernelResult::Encoded(encoded)) = (self.state, result) else { return };
+        hub.decide(Order::Make);
         self.own.on_encoded(hub, &mut self.exchange, slot, encoded, cause != Cause::Step);
         match cause {
             Cause::Step => self.make_view(hub),
@@ -268,8 +281,16 @@ impl Mesh {
     }
 
     fn make_view(&mut self, hub: &mut Port<'_, Job>) {
-        self.state = State::Viewing;
-        self.exchange.replica.materialise(hub, Job::View);
+        self.state = State::Due;
+        self.maybe_view(hub);
+    }
+
+    fn maybe_view(&mut self, hub: &mut Port<'_, Job>) {
+        if self.state == State::Due && hub.allows(Order::Go) {
+            hub.decide(Order::Go);
+            self.state = State::Viewing;
+            self.exchange.replica.materialise(hub, Job::View);
+        }
     }
 
     fn on_viewed(&mut self, hub: &mut Port<'_, Job>) {
@@ -538,9 +559,12 @@ impl Role for Mesh {
 
     fn settle(&mut self, hub: &mut Port<'_, Job>) {
         loop {
+            let decisions = hub.decisions();
             self.coordinate(hub);
             self.maybe_enter(hub);
             self.exchange.maybe_receive(hub);
+            self.exchange.maybe_apply(hub);
+            self.maybe_view(hub);
             // The messages that have just been received can be the ones that a node waits for before it begins.
             self.maybe_join(hub);
             self.maybe_encode(hub);
@@ -549,7 +573,8 @@ impl Role for Mesh {
                 self.snapshots.maybe_provide(hub, marks, replica, *view);
             }
             self.maybe_leave(hub);
-            if !self.member.has_commands() {
+            // A decision lets the next one of a tape be made.
+            if !self.member.has_commands() && hub.decisions() == decisions {
                 break;
             }
         }
@@ -604,7 +629,7 @@ impl Role for Mesh {
 
 impl Mesh {
     /// Does this node still wait for the snapshot of this view?
-    fn is_asking(&self, view: crate::id::Sequence) -> bool {
+    fn is_asking(&self, view: Sequence) -> bool {
         view == self.member.view().number && self.sync.expects(|_| true)
     }
 }

@@ -19,7 +19,7 @@ pub(super) struct Slots {
     /// Slots for own messages, then slots for messages of other origins.
     slots: Vec<Slot>,
     /// Each neighbour has inbound slots of its own.
-    relay: bool,
+    apart: bool,
     /// Length of each buffer in bytes.
     capacity: u32,
     /// The buffer that no slot has. Two messages are merged into it.
@@ -53,10 +53,21 @@ pub(super) struct Entry {
     pub(super) from: Option<usize>,
     /// The message is to be added to the ledger. If not, it is in the ledger already, and is only passed on.
     pub(super) new: bool,
+    /// How far a message of another origin has come.
+    stage: Stage,
     /// The message is in the ledger and may be passed on.
     ready: bool,
-    /// Place in the order of arrival. Messages are sent in that order.
+    /// Place in the order of arrival, and once the message has been applied, in that order. Messages are sent in the latter,
+    /// which a tape tells.
     stamp: u64,
+}
+
+/// The stages of a message of another origin on its way into the ledger.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+enum Stage {
+    Coming,
+    Here,
+    Applying,
 }
 
 /// How far the delivery of a message to one neighbour has got.
@@ -75,9 +86,10 @@ enum Delivery {
 }
 
 impl Slots {
-    /// Empty slots for a node with at most so many neighbours. Bodies take at most `capacity` bytes.
-    pub(super) fn new(vectors: &mut Vectors, relay: bool, neighbours: usize, capacity: usize) -> Self {
-        let inbound = if relay { INBOUND_SLOTS * neighbours } else { INBOUND_SLOTS };
+    /// Empty slots for a node with at most so many neighbours. `apart`: each neighbour has inbound slots of its own. Bodies
+    /// take at most `capacity` bytes.
+    pub(super) fn new(vectors: &mut Vectors, apart: bool, neighbours: usize, capacity: usize) -> Self {
+        let inbound = if apart { INBOUND_SLOTS * neighbours } else { INBOUND_SLOTS };
         let mut slot = || Slot {
             buffer: vectors.bytes("a message", capacity, Keep::No),
             entry: None,
@@ -87,7 +99,7 @@ impl Slots {
         };
         let slots = (0..OWN_SLOTS + inbound).map(|_| slot()).collect();
         let spare = vectors.bytes("a merged message", capacity, Keep::No);
-        Self { slots, relay, capacity: capacity as u32, spare, merging: None, stamps: 0 }
+        Self { slots, apart, capacity: capacity as u32, spare, merging: None, stamps: 0 }
     }
 
     /// Most bytes of a body.
@@ -136,7 +148,7 @@ impl Slots {
     /// A free slot for a message of another origin that comes from neighbour `from`.
     pub(super) fn free_inbound(&self, from: usize) -> Option<usize> {
         let first = OWN_SLOTS + from * INBOUND_SLOTS;
-        let slots = if self.relay { first..first + INBOUND_SLOTS } else { OWN_SLOTS..self.slots.len() };
+        let slots = if self.apart { first..first + INBOUND_SLOTS } else { OWN_SLOTS..self.slots.len() };
         slots.into_iter().find(|slot| self.slots[*slot].is_free())
     }
 
@@ -148,15 +160,17 @@ impl Slots {
     pub(super) fn occupy(&mut self, slot: usize, from: Option<usize>, quanta: Quanta, length: u32, new: bool) {
         self.stamps += 1;
         let slot = &mut self.slots[slot];
-        slot.entry = Some(Entry { quanta, length, from, new, ready: false, stamp: self.stamps });
+        slot.entry = Some(Entry { quanta, length, from, new, stage: Stage::Coming, ready: false, stamp: self.stamps });
         slot.deliveries.fill(Delivery::Unneeded);
         slot.sent_to.clear();
     }
 
     /// Marks the message of a slot as applied, and returns it.
     pub(super) fn set_ready(&mut self, slot: usize) -> Entry {
+        self.stamps += 1;
+        let stamp = self.stamps;
         let entry = self.entry_mut(slot);
-        entry.ready = true;
+        (entry.ready, entry.stamp) = (true, stamp);
         *entry
     }
 
@@ -200,9 +214,40 @@ impl Slots {
         self.entries().any(|entry| entry.ack() == ack && entry.from == Some(from))
     }
 
-    /// Is a message of this origin on its way into the ledger?
-    pub(super) fn is_taking(&self, origin: PeerId) -> bool {
-        self.entries().any(|entry| entry.quanta.origin == origin && !entry.ready)
+    /// The number of the last message of this origin that is on its way into the ledger.
+    pub(super) fn taking(&self, origin: PeerId) -> Option<Sequence> {
+        let taking = self.entries().filter(|entry| entry.quanta.origin == origin && !entry.ready);
+        taking.map(|entry| entry.quanta.last).max()
+    }
+
+    // Messages that wait for their turn on a tape
+
+    /// Has each neighbour slots of its own, so that messages can wait for their turn and keep back no others?
+    pub(super) fn keeps_apart(&self) -> bool {
+        self.apart
+    }
+
+    /// A message is here, with its body.
+    pub(super) fn set_here(&mut self, slot: usize) {
+        self.entry_mut(slot).stage = Stage::Here;
+    }
+
+    /// A message is being applied.
+    pub(super) fn set_applying(&mut self, slot: usize) {
+        self.entry_mut(slot).stage = Stage::Applying;
+    }
+
+    /// The first message of this origin that has not been applied, if it is here: its slot, and the neighbour that sent it.
+    pub(super) fn next_here(&self, origin: PeerId) -> Option<(usize, usize)> {
+        let waiting = |entry: &Entry| entry.quanta.origin == origin && !entry.ready && entry.stage != Stage::Applying;
+        let slots = self.slots.iter().enumerate().filter_map(|(slot, it)| Some((slot, it.entry.filter(waiting)?)));
+        let (slot, entry) = slots.min_by_key(|(_, entry)| entry.quanta.last)?;
+        entry.from.filter(|_| entry.stage == Stage::Here).map(|from| (slot, from))
+    }
+
+    /// A message that is here and can be applied.
+    pub(super) fn first_here(&self) -> Option<(usize, usize)> {
+        self.entries().find_map(|entry| self.next_here(entry.quanta.origin))
     }
 
     /// The body of a slot's message.
@@ -233,7 +278,7 @@ impl Slots {
     }
 
     /// The slot whose message is to be sent to neighbour `to` now, if there is one and the neighbour has room. Messages
-    /// are sent in order of arrival.
+    /// are sent in the order in which they were applied.
     pub(super) fn next_to_send(&self, to: usize) -> Option<usize> {
         let sent = self.slots.iter().filter(|slot| slot.deliveries[to] == Delivery::Sent).count();
         let due = |slot: &Slot| {

@@ -1,5 +1,8 @@
 //! Snapshots for members that enter the view: the marks, the base and a copy of the ledger.
 
+use alloc::vec;
+use alloc::vec::Vec;
+
 use super::job::Job;
 use super::marks::Marks;
 use super::replica::Replica;
@@ -7,19 +10,22 @@ use super::sync::Requests;
 use crate::id::{PeerId, Sequence};
 use crate::kernel::Kernel;
 use crate::machine::hub::Port;
+use crate::tape::Order;
 use crate::wire::{Message, SnapshotMark, Wanted};
 
 /// The donor's side.
 #[derive(Debug)]
 pub(super) struct Snapshots {
     pub(super) requests: Requests,
+    /// By rank: the view that this node has given its last snapshot in.
+    given: Vec<Sequence>,
     /// Operations that still use the copy of the ledger, or the base.
     open: u32,
 }
 
 impl Snapshots {
     pub(super) fn new(workers: u32) -> Self {
-        Self { requests: Requests::new(workers), open: 0 }
+        Self { requests: Requests::new(workers), given: vec![Sequence(0); workers as usize], open: 0 }
     }
 
     /// Is this node giving a snapshot?
@@ -31,10 +37,16 @@ impl Snapshots {
     /// is out.
     pub(super) fn maybe_provide(&mut self, hub: &mut Port<'_, Job>, marks: &Marks, replica: &Replica, view: Sequence) {
         while self.open == 0 && !replica.is_decoding() {
-            let Some((to, wanted)) = self.requests.take(view) else { return };
+            let due = self.requests.take(view, |to| hub.allows(Order::Give { to }));
+            let Some((to, wanted)) = due else { return };
             if !hub.is_agreed(to) {
                 continue;
             }
+            // Again: the first answer did not reach it.
+            if core::mem::replace(&mut self.given[to.index()], view) == view {
+                hub.break_tape();
+            }
+            hub.decide(Order::Give { to });
             for (origin, mark) in marks.iter() {
                 let (incarnation, sequence, last) = (mark.incarnation, mark.sequence, mark.last);
                 hub.notify(to, Message::SnapshotMark(SnapshotMark { view, origin, incarnation, sequence, last }));

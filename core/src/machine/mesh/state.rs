@@ -2,10 +2,10 @@
 //!
 //! ```text
 //! the beginning  Joining -> Basing -> Ready
-//! a step         Ready -> Blocked -> Encoding -> Viewing -> Ready
+//! a step         Ready -> Blocked -> Encoding -> Due -> Viewing -> Ready
 //! the end        Ready -> Blocked -> Encoding -> Leaving -> Closing -> Left
 //! ```
-//! A step without examples goes from Ready to Viewing. A node can also leave while it is Joining or Blocked.
+//! A step without examples goes from Ready to Due. A node can also leave while it is Joining or Blocked.
 
 use crate::machine::Misuse;
 
@@ -22,6 +22,8 @@ pub(super) enum State {
     Blocked(Cause),
     /// The message in this slot is being encoded.
     Encoding { slot: usize, cause: Cause },
+    /// The view is to be made. If the node follows a tape, other messages may have to come first.
+    Due,
     /// The view is being made.
     Viewing,
     /// The last message is made. The neighbours have to get it, and to learn that it is the last.

@@ -226,11 +226,11 @@ impl Requests {
         }
     }
 
-    /// Takes the first request of this view. Requests of earlier views are dropped.
-    pub(super) fn take(&mut self, view: Sequence) -> Option<(PeerId, Wanted)> {
+    /// Takes the first request of this view whose turn has come. Requests of earlier views are dropped.
+    pub(super) fn take(&mut self, view: Sequence, is_due: impl Fn(PeerId) -> bool) -> Option<(PeerId, Wanted)> {
         for (from, entry) in (0..).map(PeerId).zip(&mut self.list) {
             match entry {
-                Some((of, wanted)) if *of == view => {
+                Some((of, wanted)) if *of == view && is_due(from) => {
                     let wanted = *wanted;
                     *entry = None;
                     return Some((from, wanted));

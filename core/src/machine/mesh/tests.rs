@@ -91,7 +91,7 @@ fn a_relay_has_slots_for_each_neighbour() {
         slots.occupy(slot, Some(1), Quanta { origin: PeerId(2), ..own(1, 1) }, 8, true);
     }
     assert_eq!((slots.free_inbound(0).is_some(), slots.free_inbound(1)), (true, None));
-    assert!(slots.is_taking(PeerId(2)) && !slots.is_taking(PeerId(1)));
+    assert!(slots.taking(PeerId(2)).is_some() && slots.taking(PeerId(1)).is_none());
 }
 
 /// In a new view every message is due again, to the neighbours of that view; those of others come again as well.

@@ -5,20 +5,25 @@ use super::inbox::Received;
 use super::{Job, Port, Server, State};
 use crate::id::PeerId;
 use crate::machine::commit::Places;
+use crate::machine::hub::Hub;
 use crate::recipe::Merge;
 use crate::rule::{Merged, Verdict};
+use crate::tape::Order;
 use crate::wire::Push;
 
 impl Server {
     /// Hands the shard's next contributions to the merge rule, while no kernel writes the parameters.
     pub(super) fn maybe_merge(&mut self, hub: &mut Port<'_>, index: usize) {
         while !self.shards[index].busy {
-            let Some(&inbox) = self.shards[index].queue.front() else { return };
+            let Some((at, inbox)) = self.next_to_merge(hub, index) else { return };
             // The rule's verdict changes its state, so it is asked for only when an application has a version to go to.
             let Some(into) = self.shards[index].free_version() else { return };
             let shard = &mut self.shards[index];
-            shard.queue.pop_front();
+            shard.queue.remove(at);
             let Received { worker, push, .. } = self.inboxes.get(inbox);
+            if !hub.setup.recipe.is_synchronous() {
+                hub.decide(Order::Admit { shard: push.shard, worker });
+            }
             let weight = if planted!(hub, DenominatorByCount) { 1 } else { push.weight };
             let staleness = if planted!(hub, StalenessIgnored) { 0 } else { shard.version.ahead_of(push.base) };
             let update = self.inboxes.floats(inbox, shard.len);
@@ -45,6 +50,23 @@ impl Server {
             shard.busy = true;
             hub.compute(kernel, Job::Merge { shard: index, inbox, into });
         }
+    }
+
+    /// The contribution of a shard's queue whose turn has come: its place, and its inbox. The first, unless the node
+    /// follows a tape.
+    pub(super) fn next_to_merge(&self, hub: &Hub, index: usize) -> Option<(usize, usize)> {
+        let shard = &self.shards[index];
+        let is_next = |inbox: &usize| {
+            let Received { worker, push, .. } = self.inboxes.get(*inbox);
+            // A contribution without a body is here before the one that its worker has sent before it.
+            let is_later = |other: &Received| {
+                let (same_worker, same_shard) = (other.worker == worker, other.push.shard == push.shard);
+                same_worker && same_shard && other.push.sequence < push.sequence
+            };
+            let in_order = hub.setup.recipe.is_synchronous() || hub.allows(Order::Admit { shard: shard.id, worker });
+            in_order && !self.inboxes.iter().any(is_later)
+        };
+        shard.queue.iter().copied().enumerate().find(|(_, inbox)| is_next(inbox))
     }
 
     pub(super) fn maybe_full(&mut self, hub: &mut Port<'_>, shard: usize) {

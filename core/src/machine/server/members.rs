@@ -1,5 +1,6 @@
 //! Workers that enter, leave and are lost, and the end of the run.
 
+use super::reply::breaks_tape;
 use super::{Job, Life, Owed, Port, Server, State};
 use crate::id::{PeerId, Sequence};
 use crate::kernel::Kernel;
@@ -24,7 +25,9 @@ impl Server {
             // A welcome may have got lost: a worker cannot ask for it.
             (Life::Present, false) => {
                 for shard in self.shards.iter_mut().filter(|shard| shard.seat_of(worker).mark == Sequence(0)) {
-                    shard.seat(worker).owed = Some(Owed::Welcome);
+                    if shard.seat(worker).owed.replace(Owed::Welcome).is_none() {
+                        breaks_tape(hub);
+                    }
                 }
             }
             (Life::Staying | Life::Stayed, false) => {
@@ -99,6 +102,7 @@ impl Server {
             Life::Present => {
                 self.retire(worker, Life::Lost);
                 hub.event(Event::PeerLost { peer: worker });
+                breaks_tape(hub);
             }
             Life::Staying => self.retire(worker, Life::Stayed),
             Life::Awaited | Life::Lost | Life::Stayed | Life::Left | Life::Refused => {}

@@ -264,20 +264,20 @@ impl Role for Server {
         }
     }
 
-    fn on_failed(&mut self, _hub: &mut Port<'_>, job: Job) {
+    fn on_failed(&mut self, hub: &mut Port<'_>, job: Job) {
         match job {
             #[cfg(planted)]
-            Job::Receive { inbox } if planted!(_hub, StaleBody) => self.on_received(_hub, inbox),
+            Job::Receive { inbox } if planted!(hub, StaleBody) => self.on_received(hub, inbox),
             // The worker offers the shard again when it is back.
             Job::Offer { shard, .. } => self.shards[shard].receiving_offer = false,
-            Job::Receive { inbox } => self.on_not_received(inbox),
+            Job::Receive { inbox } => self.on_not_received(hub, inbox),
             Job::Reply { shard, version, worker, owed } => {
                 self.shards[shard].readers[version] -= 1;
-                self.shards[shard].owe(worker, owed);
+                self.owe_again(hub, shard, worker, owed);
             }
             Job::Send { shard, worker, owed } => {
                 self.shards[shard].seat(worker).echo.busy -= 1;
-                self.shards[shard].owe(worker, owed);
+                self.owe_again(hub, shard, worker, owed);
             }
             _ => {}
         }
@@ -295,16 +295,24 @@ impl Role for Server {
         self.take_offers(hub);
         self.maybe_start(hub);
         self.maybe_receive(hub);
-        for shard in 0..self.shards.len() {
-            // Replies come first: a worker's staleness counts from the parameters right after its own push.
-            self.maybe_reply(hub, shard);
-            self.maybe_merge(hub, shard);
-            self.maybe_end_round(hub, shard);
-            // The merge or the end of the round may have brought a worker within its bound.
-            self.maybe_reply(hub, shard);
+        loop {
+            let decisions = hub.decisions();
+            for shard in 0..self.shards.len() {
+                // Replies come first: a worker's staleness counts from the parameters right after its own push.
+                self.maybe_reply(hub, shard);
+                self.maybe_merge(hub, shard);
+                self.maybe_end_round(hub, shard);
+                // The merge or the end of the round may have brought a worker within its bound.
+                self.maybe_reply(hub, shard);
+            }
+            // Merging has freed inboxes, and the next round has begun.
+            self.maybe_receive(hub);
+            // A contribution without a body is here at once, and a decision lets the next one of a tape be made.
+            let can_merge = |index: usize| self.shards[index].can_merge() && self.next_to_merge(hub, index).is_some();
+            if hub.decisions() == decisions && !(0..self.shards.len()).any(can_merge) {
+                break;
+            }
         }
-        // Merging has freed inboxes, and the next round has begun.
-        self.maybe_receive(hub);
         self.maybe_end(hub);
         // The end owes the final parameters to the workers that stayed.
         (0..self.shards.len()).for_each(|shard| self.maybe_reply(hub, shard));

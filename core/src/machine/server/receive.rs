@@ -1,11 +1,13 @@
 //! Contributions from the wire to the queue of their shard: checked, received, scanned.
 
 use super::inbox::Received;
+use super::reply::breaks_tape;
 use super::{Job, Life, Owed, Port, Server, Shard};
 use crate::id::{PeerId, Sequence};
 use crate::kernel::{Kernel, KernelResult};
 use crate::machine::hub::{Hub, Incoming};
 use crate::machine::{Event, ProtocolError, Rejection};
+use crate::tape::Order;
 use crate::wire::{Kind, Message, Push};
 
 impl Server {
@@ -38,7 +40,13 @@ impl Server {
         if push.incarnation != incarnation || push.worker != peer {
             return Err(ProtocolError::WrongIncarnation { expected: incarnation, got: push.incarnation });
         }
-        let expected = self.admitted(hub, shard, peer).next();
+        // Contributions without a body do not keep back the next one of their worker while they are held.
+        let held = hub.held().filter_map(|held| match held.message {
+            Message::Push(held) if held.worker == peer && held.shard == push.shard => Some(held.sequence),
+            _ => None,
+        });
+        let last = held.max().unwrap_or_default();
+        let expected = self.admitted(hub, shard, peer).max(last).next();
         if push.sequence > expected {
             return Err(ProtocolError::Gap { expected: expected.0, got: push.sequence.0 });
         }
@@ -78,7 +86,11 @@ impl Server {
         let synchronous = hub.setup.recipe.is_synchronous();
         let known = push.sequence <= self.admitted(hub, shard, worker);
         let late = synchronous && push.base < shard.version;
-        let turn = !synchronous || is_turn(hub, shard, worker);
+        let turn = if synchronous {
+            is_turn(hub, shard, worker)
+        } else {
+            hub.allows(Order::Take { shard: push.shard, worker })
+        };
         known || late || (self.inboxes.has_room() && turn)
     }
 
@@ -91,6 +103,10 @@ impl Server {
             hub.counters.duplicates += 1;
             // A contribution that is still in an inbox is answered when it has been applied.
             if push.sequence <= shard.seat(worker).mark {
+                if shard.seat(worker).owed.is_none() {
+                    // The worker has not got the answer, and the new one can have other parameters.
+                    breaks_tape(hub);
+                }
                 shard.seat(worker).owe_answer(&push);
             }
             return hub.discard(&incoming);
@@ -101,6 +117,9 @@ impl Server {
             // Its clock did not tick, so an answer would not tell it where it is. A welcome does.
             shard.seat(worker).owed = Some(Owed::Welcome);
             return hub.discard(&incoming);
+        }
+        if !hub.setup.recipe.is_synchronous() {
+            hub.decide(Order::Take { shard: push.shard, worker });
         }
         shard.taking = Some(worker);
         self.step_times[worker.index()] = push.step_time;
@@ -129,7 +148,8 @@ impl Server {
     }
 
     /// A body did not arrive. The worker sends it again when it is back.
-    pub(super) fn on_not_received(&mut self, inbox: usize) {
+    pub(super) fn on_not_received(&mut self, hub: &mut Port<'_>, inbox: usize) {
+        breaks_tape(hub);
         let Received { push, .. } = self.inboxes.take(inbox);
         let shard = self.shards.iter_mut().find(|shard| shard.id == push.shard);
         shard.expect("a shard that is held here").taking = None;

@@ -6,6 +6,7 @@ use crate::machine::hub::{Awaited, Hub};
 use crate::recipe::Adapt;
 use crate::rule::pace::may_read;
 use crate::rule::period::reference;
+use crate::tape::Order;
 use crate::time::StepTime;
 use crate::wire::{Message, Occasion, Reply};
 
@@ -15,6 +16,13 @@ impl Server {
     }
 
     pub(super) fn maybe_reply(&mut self, hub: &mut Port<'_>, index: usize) {
+        // A tape can have the answers in another order than that of the ranks.
+        while self.reply_to_all(hub, index) && hub.is_following() {}
+    }
+
+    /// Returns whether a worker has got parameters.
+    fn reply_to_all(&mut self, hub: &mut Port<'_>, index: usize) -> bool {
+        let mut replied = false;
         for worker in self.workers() {
             let shard = &self.shards[index];
             let Some(owed) = shard.seat_of(worker).owed else { continue };
@@ -28,11 +36,19 @@ impl Server {
             };
             let may = at_once || may_read(shard.clocks.clock(worker), row(hub, shard), lead_max);
             let free = shard.seat_of(worker).echo.busy == 0;
-            if hub.is_agreed(worker) && may && !shard.busy && free {
+            let order = Order::Answer { shard: shard.id, worker };
+            // The final parameters, and those of a round, do not depend on the order of messages.
+            let free_of_order = owed == Owed::Final || hub.setup.recipe.is_synchronous();
+            if hub.is_agreed(worker) && may && !shard.busy && free && (free_of_order || hub.allows(order)) {
+                if !free_of_order {
+                    hub.decide(order);
+                }
                 self.shards[index].seat(worker).owed = None;
                 self.reply(hub, index, worker, owed);
+                replied = true;
             }
         }
+        replied
     }
 
     fn reply(&mut self, hub: &mut Port<'_>, index: usize, worker: PeerId, owed: Owed) {
@@ -82,6 +98,14 @@ impl Server {
         hub.transmit(worker, Message::Params(reply), Some(shard.params()), job);
     }
 
+    /// An answer did not reach its worker. The next one can have other parameters.
+    pub(super) fn owe_again(&mut self, hub: &mut Port<'_>, shard: usize, worker: PeerId, owed: Owed) {
+        self.shards[shard].owe(worker, owed);
+        if owed != Owed::Final {
+            breaks_tape(hub);
+        }
+    }
+
     /// At the start, the first worker that is not there or has not offered its parameters.
     pub(super) fn awaited_at_start(&self) -> Option<Awaited> {
         let blocks = |worker: &PeerId| self.workers[worker.index()] == Life::Awaited || self.awaits_offers(*worker);
@@ -110,6 +134,13 @@ impl Server {
         let on = self.workers().find(|worker| stays && self.workers[worker.index()] == Life::Present)?;
         let at = self.shards.iter().map(|shard| shard.clocks.clock(on)).min().unwrap_or_default();
         Some(Awaited { on, at, clock: at.next() })
+    }
+}
+
+/// What a worker gets depends on when a connection broke, or on who was lost.
+pub(super) fn breaks_tape(hub: &mut Hub) {
+    if !hub.setup.recipe.is_synchronous() {
+        hub.break_tape();
     }
 }
 

@@ -134,6 +134,11 @@ impl Shard {
         current.or_else(|| self.readers.iter().position(|readers| *readers == 0))
     }
 
+    /// Is there a contribution in the queue that can be merged now?
+    pub(super) fn can_merge(&self) -> bool {
+        !self.busy && !self.queue.is_empty() && self.free_version().is_some()
+    }
+
     /// A reply did not reach the worker. If the worker comes back it asks again, except for a welcome.
     pub(super) fn owe(&mut self, worker: PeerId, owed: Owed) {
         if self.clocks.is_member(worker) && self.seat_of(worker).owed != Some(Owed::Welcome) {

@@ -331,7 +331,11 @@ impl Role for Worker {
         }
     }
 
-    fn on_failed(&mut self, _hub: &mut Port<'_>, job: Job) {
+    fn on_failed(&mut self, hub: &mut Port<'_>, job: Job) {
+        if matches!(job, Job::Row { .. } | Job::Delta { .. }) && self.pushes.len() > 1 {
+            // These parameters count as taken, and come again.
+            hub.break_tape();
+        }
         match job {
             Job::Push { slot } => self.pushes[slot].sending -= 1,
             Job::Row { shard, .. } => {

@@ -7,13 +7,14 @@ use crate::kernel::Kernel;
 use crate::machine::hub::{Hub, Incoming};
 use crate::machine::{ProtocolError, Signal};
 use crate::rule::pace::may_read;
+use crate::tape::Order;
 use crate::wire::{Message, Occasion, Reply};
 
 impl Worker {
     pub(super) fn on_reply(&mut self, hub: &mut Port<'_>, incoming: Incoming, reply: Reply) {
         match self.check_reply(hub, &incoming, &reply) {
             Err(reason) => hub.close(incoming.peer, reason),
-            Ok(()) if self.is_due(reply.shard) => self.take_reply(hub, &incoming, reply),
+            Ok(()) if self.is_due(hub, reply.shard, self.takes_early(&reply)) => self.take_reply(hub, &incoming, reply),
             Ok(()) => hub.hold(incoming),
         }
     }
@@ -40,9 +41,16 @@ impl Worker {
     /// May these parameters be received now? Not while the view is made of the ones before. And not while others of the
     /// same shard are received: parameters that are sent again after a broken connection must not meet a difference
     /// that is half applied.
-    fn is_due(&self, shard: ShardId) -> bool {
+    /// `early`: the view depends on when they come.
+    fn is_due(&self, hub: &Hub, shard: ShardId, early: bool) -> bool {
         let refreshing = matches!(self.state, State::Refreshing { .. });
-        !refreshing && self.rows[shard.0 as usize].progress != Progress::Receiving
+        let in_order = !early || hub.allows(Order::Row { shard });
+        in_order && !refreshing && self.rows[shard.0 as usize].progress != Progress::Receiving
+    }
+
+    /// Can these parameters come before the worker has to have them? Then the view depends on when they come.
+    fn takes_early(&self, reply: &Reply) -> bool {
+        self.pushes.len() > 1 && reply.occasion != Occasion::Final
     }
 
     /// The server has a contribution that asks for no parameters.
@@ -52,7 +60,7 @@ impl Worker {
             hub.close(incoming.peer, ProtocolError::NoSuchShard { got: shard });
         } else if sequence > self.sequence {
             hub.close(incoming.peer, ProtocolError::Gap { expected: self.sequence.0, got: sequence.0 });
-        } else if self.is_due(shard) {
+        } else if self.is_due(hub, shard, false) {
             self.take_receipt(shard, sequence);
         } else {
             // In the order in which the server has sent them.
@@ -71,8 +79,11 @@ impl Worker {
             Message::Receipt { shard, .. } => Some(shard),
             _ => None,
         };
-        let due = |incoming: &Incoming, worker: &Self| shard_of(incoming).is_some_and(|shard| worker.is_due(shard));
-        while let Some(incoming) = hub.take_held(|_, incoming| due(incoming, self)) {
+        let due = |hub: &Hub, incoming: &Incoming, worker: &Self| {
+            let early = matches!(incoming.message, Message::Params(reply) | Message::Delta(reply) if worker.takes_early(&reply));
+            shard_of(incoming).is_some_and(|shard| worker.is_due(hub, shard, early))
+        };
+        while let Some(incoming) = hub.take_held(|hub, incoming| due(hub, incoming, self)) {
             match incoming.message {
                 Message::Params(reply) | Message::Delta(reply) => self.take_reply(hub, &incoming, reply),
                 Message::Receipt { shard, sequence } => self.take_receipt(shard, sequence),
@@ -83,6 +94,9 @@ impl Worker {
 
     fn take_reply(&mut self, hub: &mut Port<'_>, incoming: &Incoming, reply: Reply) {
         let shard = reply.shard.0 as usize;
+        if self.takes_early(&reply) {
+            hub.decide(Order::Row { shard: reply.shard });
+        }
         self.rows[shard].progress = Progress::Receiving;
         if let Message::Delta(_) = incoming.message {
             let length = incoming.length;
@@ -156,7 +170,10 @@ impl Worker {
 
     pub(super) fn maybe_ready(&mut self, hub: &mut Port<'_>) {
         match self.state {
-            State::Stepping if self.is_free() => {
+            State::Stepping if self.is_free() && (self.pushes.len() == 1 || hub.allows(Order::Go)) => {
+                if self.pushes.len() > 1 {
+                    hub.decide(Order::Go);
+                }
                 if self.rows.iter().any(|row| row.newer) && self.pushes.len() > 1 {
                     self.refresh(hub);
                 } else {

@@ -146,6 +146,9 @@ impl Worker {
         }
         link.renewing |= fresh && hub.has_parameters;
         let renewing = link.renewing;
+        if renewing && fresh && !hub.setup.recipe.is_synchronous() {
+            hub.break_tape();
+        }
         if fresh && !hub.has_parameters {
             // Parameters that an earlier process of the server sent do not count: that run has not begun.
             shards.iter().for_each(|shard| self.rows[*shard].progress = Progress::Awaited);
