@@ -6,6 +6,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+use std::sync::{Arc, Mutex};
+
 use gradwire_core::{Cluster, Duration, Layout, PeerId, Recipe};
 use gradwire_sim::{App, Halt, Network, Plan, Random, Saved, World};
 
@@ -16,7 +18,11 @@ struct Worker {
     rank: PeerId,
     /// Steps before this part of the run.
     before: u64,
+    /// The parameters of worker 0 before each step.
+    history: History,
 }
+
+type History = Arc<Mutex<Vec<Vec<f32>>>>;
 
 impl Worker {
     fn contribution(rank: PeerId, step: u64) -> Vec<f32> {
@@ -30,13 +36,28 @@ impl App for Worker {
         Duration::from_nanos(1_000_000 + 10_000 * (step * 7 + u64::from(self.rank.0) * 3) % 100_000)
     }
 
-    fn update(&mut self, step: u64, _params: &[f32], update: &mut [f32]) -> u32 {
+    fn update(&mut self, step: u64, params: &[f32], update: &mut [f32]) -> u32 {
+        if self.rank == PeerId(0) {
+            self.history.lock().unwrap().push(params.to_vec());
+        }
         update.copy_from_slice(&Self::contribution(self.rank, self.before + step));
         16
     }
 }
 
 fn run(recipe: Recipe, workers: u32, before: u64, steps: u64, resumed: Vec<Saved>, seed: u64) -> World {
+    run_with(recipe, workers, before, steps, resumed, seed, &History::default())
+}
+
+fn run_with(
+    recipe: Recipe,
+    workers: u32,
+    before: u64,
+    steps: u64,
+    resumed: Vec<Saved>,
+    seed: u64,
+    history: &History,
+) -> World {
     let cluster = Cluster { workers, servers: 0 };
     let mut random = Random::new(seed, 1);
     let network = if seed == 0 { Network::calm() } else { Network::stormy(&mut random) };
@@ -47,7 +68,7 @@ fn run(recipe: Recipe, workers: u32, before: u64, steps: u64, resumed: Vec<Saved
         network,
         ..Plan::new(seed, Layout::new().tensor("a", &[15]).tensor("b", &[25]), recipe, cluster)
     };
-    let mut world = World::new(plan, |rank| Box::new(Worker { rank, before })).unwrap();
+    let mut world = World::new(plan, |rank| Box::new(Worker { rank, before, history: Arc::clone(history) })).unwrap();
     world.run(5_000_000, |_, _| Ok::<(), Halt>(())).unwrap_or_else(|halt| panic!("{recipe}: {halt:?}"));
     world
 }
@@ -142,6 +163,46 @@ fn a_resumed_run_goes_on_with_the_same_residuals() {
             }
             let residuals = |world| saved(world, workers).iter().map(residual).collect::<Vec<_>>();
             assert_eq!(residuals(&whole), residuals(&second), "{text}");
+        }
+    }
+}
+
+/// With a decay b, over T rounds: residuals + sum of b^(T - t) moved(t) = sum of b^(T - t) contributed(t), where the residuals
+/// and contributions are those of all nodes, each by its share. And what was forgotten is the rest of the plain books, which
+/// has no sum over nodes: it is checked where one node encodes.
+#[test]
+fn a_residual_that_decays_keeps_discounted_books_and_counts_what_it_forgets() {
+    // So few that all sums are exact: each round takes one more bit.
+    const STEPS: u64 = 5;
+    for (text, decay) in RECIPES.into_iter().flat_map(|text| [(text, 0.5), (text, 0.0)]) {
+        let recipe: Recipe = format!("{text} decay={decay}").parse().unwrap();
+        let counts: &[u32] = if text.contains("ring") { &[2] } else { &[1, 2, 4] };
+        for &workers in counts {
+            let history = History::default();
+            let world = run_with(recipe, workers, 0, STEPS, Vec::new(), 3, &history);
+            let mut params = std::mem::take(&mut *history.lock().unwrap());
+            params.push(world.params(PeerId(0)).to_vec());
+            let share = shares(&recipe, workers);
+            let nodes = saved(&world, workers);
+            let chunk_len = LEN.div_ceil(workers as usize).min(recipe.chunk() as usize);
+            let mut forgotten = 0.0;
+            for i in 0..LEN {
+                let mut expected = 0.0;
+                for step in 0..STEPS {
+                    let contributed: f64 = (0..workers)
+                        .map(|rank| f64::from(Worker::contribution(PeerId(rank), step)[i]) / f64::from(workers))
+                        .sum();
+                    let at = |step: u64| f64::from(params[step as usize][i]);
+                    forgotten += (1.0 - decay) * f64::abs(expected);
+                    expected = decay * expected + contributed - (at(step) - at(step + 1));
+                }
+                let kept: f64 =
+                    nodes.iter().enumerate().map(|(node, saved)| share(node, i / chunk_len) * residual(saved)[i]).sum();
+                assert_eq!(kept, expected, "element {i} of {recipe} with {workers} workers");
+            }
+            let counted = world.status(PeerId(0)).unwrap().forgotten;
+            assert!(counted > 0.0, "{recipe} with {workers} workers: nothing was forgotten, so the test shows nothing");
+            assert!(workers > 1 || counted == forgotten, "{recipe}: counted {counted}, expected {forgotten}");
         }
     }
 }

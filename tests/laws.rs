@@ -281,6 +281,19 @@ impl App for Constant {
     }
 }
 
+/// With all elements, sparse messages leave no residual. So they are the dense recipe, whatever decays, bit for bit.
+#[test]
+fn all_of_the_largest_elements_are_the_dense_recipe() {
+    for dense in ["hardsync period=3", "hardsync shards=2", "async lambda=0.25", "hardsync period=4 outer=momentum"] {
+        for sparse in ["codec=topk density=1 decay=1", "codec=topk density=1 decay=0.5"] {
+            let [(one, _), (other, _)] = [dense.to_string(), format!("{dense} {sparse}")]
+                .map(|recipe| simulate(plan(recipe.parse().unwrap(), 5, 24), Steps::Jittered, None));
+            let bits = |world: &World| world.params(PeerId(0)).iter().map(|x| x.to_bits()).collect::<Vec<_>>();
+            assert_eq!(bits(&one), bits(&other), "{dense} {sparse}");
+        }
+    }
+}
+
 /// I-77: one worker with a rate and no momentum is Lookahead (Zhang et al. 2019): after H steps, the parameters go a
 /// share of the way from where they were to where the steps have led.
 #[test]

@@ -146,6 +146,7 @@ impl Bench {
             let place = EncodeTarget { sections: Segment::floats(SECTIONS, 0, 4), scratch: BufferId(0), body };
             let bytes = 12 + coding.len_max(len, 1) / len;
             self.row(&format!("encode {coding:?}"), bytes, |set| Kernel::Encode {
+                decay: 1.0,
                 coding,
                 update: Some(v(set, 0)),
                 residual: v(set, 1),
@@ -200,7 +201,8 @@ impl Bench {
             let sections = Segment::floats(SECTIONS, 0, 4);
             let body = Segment::floats(BODY, 0, coding.len_max(len, 1) / 4);
             let place = EncodeTarget { sections, scratch: BufferId(0), body };
-            let encode = |set: u32| Kernel::Encode { coding, update: Some(v(set, 0)), residual: v(set, 1), place };
+            let encode =
+                |set: u32| Kernel::Encode { coding, decay: 1.0, update: Some(v(set, 0)), residual: v(set, 1), place };
             let seconds = self.time(encode);
             let KernelResult::Encoded(encoded) = self.run(encode(0)) else {
                 panic!("expected the result of an encoder")

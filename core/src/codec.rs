@@ -3,7 +3,9 @@
 //! An encoder adds an update to a residual, writes an approximation of the sum to the body, and keeps the error in the
 //! residual for the next message (error feedback; Seide et al. 2014, Stich et al. 2018). The decoded body plus the new
 //! residual equals the old residual plus the update, exactly or up to one rounding per element. An element whose sum is
-//! not finite is left out: its residual stays as it was, and the encoder reports it in [`Encoded::non_finite`].
+//! not finite is left out: its residual stays as it was, and the encoder reports it in [`Encoded::non_finite`]. With a
+//! decay, the old residual is multiplied by it before all that, for every codec alike: see
+//! [`Kernel::Encode`](crate::kernel::Kernel::Encode).
 //!
 //! A decoder ("expand") checks the whole body. Encodings are canonical: a body that a decoder accepts is the body that
 //! the encoder writes for the decoded vector. Bodies are sequences of 32-bit words, little-endian.
@@ -54,6 +56,8 @@ pub struct Encoded {
     pub entries: u32,
     /// Sum of squares of the residual after encoding.
     pub squares: f64,
+    /// Sum of the magnitudes that decay has removed from the residual before encoding.
+    pub forgotten: f64,
     /// The largest threshold of a section; the smallest sent magnitude with top-k; 0 with a dense codec.
     pub threshold: f32,
     /// Elements left out because update plus residual was not finite. Their residual is unchanged, their update
@@ -110,7 +114,7 @@ impl Dense {
     pub(crate) fn encoded(self, words: usize, len: usize) -> Encoded {
         let Self { squares, non_finite, first_non_finite } = self;
         let (bytes, entries) = (words as u32 * 4, len as u32);
-        Encoded { bytes, entries, squares, threshold: 0.0, non_finite, first_non_finite }
+        Encoded { bytes, entries, squares, forgotten: 0.0, threshold: 0.0, non_finite, first_non_finite }
     }
 }
 

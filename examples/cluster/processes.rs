@@ -110,6 +110,7 @@ fn outcome(options: &Options, lines: &[String], workers: u32) -> Outcome {
         tau: of_first("tau"),
         residual_norm: of_first("residual_norm"),
         clipped: of_first("clipped"),
+        forgotten: of_first("forgotten"),
         merged: sum("merged") as u64,
     }
 }

@@ -111,7 +111,7 @@ impl Report {
                  \"examples\":{examples},\"seconds\":{seconds:.3},\"examples_per_second\":{rate:.1},\
                  \"bytes_sent\":{sent},\"bytes_dense\":{dense},\"staleness_mean\":{:.4},\"staleness_max\":{},\
                  \"density\":{:.6},\"tau\":{:e},\"bytes_per_step\":{},\"residual_norm\":{:.6},\"clipped\":{:.6},\
-                 \"merged\":{},\"replicas_equal\":{},\"digest\":\"{digest:016x}\",\"hints\":{}}}",
+                 \"forgotten\":{:.6},\"merged\":{},\"replicas_equal\":{},\"digest\":\"{digest:016x}\",\"hints\":{}}}",
                 cluster.workers,
                 cluster.servers,
                 self.options.task.text(),
@@ -126,6 +126,7 @@ impl Report {
                 sent / steps.max(1),
                 outcome.residual_norm,
                 outcome.clipped,
+                outcome.forgotten,
                 outcome.merged,
                 outcome.replicas_equal(),
                 outcome.hints.json(),

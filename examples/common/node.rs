@@ -441,7 +441,7 @@ impl Node {
             "{{\"rank\":{},\"steps\":{steps},\"examples\":{examples},\"seconds\":{seconds:.4},\
              \"accuracy\":{},\"loss\":{},{}\"bytes_sent\":{},\"bytes_dense\":{},\"staleness_sum\":{},\"staleness_count\":{},\
              \"staleness_max\":{},\"density\":{:.6},\"tau\":{:e},\"view\":{},\"reconnects\":{},\
-             \"residual_norm\":{:.6},\"clipped\":{:.6},\"merged\":{},\"drained\":{drained},\
+             \"residual_norm\":{:.6},\"clipped\":{:.6},\"forgotten\":{:.6},\"merged\":{},\"drained\":{drained},\
              \"digest\":\"{digest:016x}\",\"hints\":{}}}",
             status.me,
             number(accuracy, 4),
@@ -458,6 +458,7 @@ impl Node {
             status.counters.reconnects,
             status.residual_norm,
             status.clipped,
+            status.forgotten,
             status.counters.merged,
             self.options.hints.json(),
         );

@@ -34,6 +34,8 @@ pub struct Outcome {
     pub residual_norm: f64,
     /// Total that worker 0 has cut from its residual.
     pub clipped: f64,
+    /// Total that decay has removed from the residual of worker 0.
+    pub forgotten: f64,
     /// Mesh messages that were summed for slow neighbours.
     pub merged: u64,
 }

@@ -40,6 +40,7 @@ const FLAGS: &[(&str, &str, &str)] = &[
     ("byte-budget", "budget", "Limit of a message in bytes, except dense ones (threshold)"),
     ("scope", "scope", "all: one threshold for the vector; tensor: one per tensor"),
     ("clip", "clip", "Limit of the residual in thresholds; the excess is lost; 0: no limit"),
+    ("residual-decay", "decay", "Factor on the residual before an update is added; what it forgets is lost"),
     ("momentum-correction", "momentum", "Momentum before the residual, reset where it is sent"),
     ("clip-norm", "clip_norm", "Limit of the norm of an update, before momentum; 0: no limit"),
     ("warmup", "warmup", "Number of dense messages at the start (threshold, topk)"),
@@ -211,6 +212,7 @@ mod tests {
         let threshold = |control: &str| format!("async codec=threshold pull=threshold {control} pull_{control}");
         let mut texts: Vec<String> = PRESETS.iter().map(|preset| (preset.recipe)().to_string()).collect();
         texts.extend(["density=0.1", "budget=100", "control=band"].map(threshold));
+        texts.push("sparse decay=0.5".to_string());
         texts.extend(["sync outer=adagrad", "sync outer=adam"].map(String::from));
         texts.extend(["hardsync merge=trimmed-mean"].map(String::from));
         texts

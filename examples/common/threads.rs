@@ -68,6 +68,7 @@ impl Ended {
             tau: worker.tau,
             residual_norm: worker.residual_norm,
             clipped: worker.clipped,
+            forgotten: worker.forgotten,
             merged: self.statuses.iter().map(|status| status.counters.merged).sum(),
         }
     }

@@ -216,7 +216,11 @@ impl Gpu {
 
     /// Starts an `Encode`, on the device if its codec and the lengths allow it.
     fn encode(&mut self, kernel: &Kernel, pool: &mut Pool) -> Result<Option<KernelResult>, GpuError> {
-        let Kernel::Encode { coding, update, residual, place: target } = *kernel else { return Ok(None) };
+        let Kernel::Encode { coding, decay, update, residual, place: target } = *kernel else { return Ok(None) };
+        // What a residual forgets is summed on the host: there is no shader for it.
+        if decay != 1.0 {
+            return self.run_on_host(kernel, pool);
+        }
         let Coding::Threshold(aim) = coding else {
             let dense = self.dense.get_or_insert_with(|| Dense::new(&mut self.commands));
             let mut recorder = Recorder { commands: &mut self.commands, memory: &mut self.memory, pool };

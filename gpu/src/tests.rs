@@ -355,7 +355,8 @@ fn threshold_bodies_and_residuals_equal_the_host() {
                 let place = EncodeTarget { sections, scratch: BufferId(3), body: whole(4, body) };
                 let what = format!("{kind}, {len}, {lens:?}, {control:?}");
                 for (update, dense) in [(Some(update), false), (Some(update), true), (None, false), (None, true)] {
-                    let result = comparison.run(Kernel::Encode { coding: coding(dense), update, residual, place });
+                    let result =
+                        comparison.run(Kernel::Encode { coding: coding(dense), decay: 1.0, update, residual, place });
                     let KernelResult::Encoded(encoded) = result else { panic!("{result:?}") };
                     // Words after the body are unspecified.
                     let written = whole(4, body).first(encoded.bytes);
@@ -402,7 +403,8 @@ fn top_k_bodies_are_expanded_and_added_as_on_the_host() {
             let mut comparison = Comparison::new(context.clone(), &buffers);
             let sections = whole(2, 0);
             let place = EncodeTarget { sections, scratch: BufferId(3), body: whole(4, body) };
-            let encode = Kernel::Encode { coding, update: Some(whole(0, len)), residual: whole(1, len), place };
+            let encode =
+                Kernel::Encode { coding, decay: 1.0, update: Some(whole(0, len)), residual: whole(1, len), place };
             let KernelResult::Encoded(encoded) = comparison.run(encode) else { panic!("{kind}, {len}") };
             let body = whole(4, body).first(encoded.bytes);
             comparison.run(Kernel::Expand { coding, body, sections, into: whole(5, len) });
@@ -429,7 +431,7 @@ fn dense_bodies_and_residuals_equal_the_host() {
                 let body = Segment::floats(BufferId(4), 2, body);
                 let place = EncodeTarget { sections: whole(2, 0), scratch: BufferId(3), body };
                 for update in [Some(update), None, Some(update)] {
-                    comparison.run(Kernel::Encode { coding, update, residual, place });
+                    comparison.run(Kernel::Encode { coding, decay: 1.0, update, residual, place });
                     comparison.check(&format!("{coding:?}, {kind}, {len}"), &[2, 3]);
                 }
                 assert_eq!(comparison.gpu.on_host(), 0);
@@ -463,7 +465,7 @@ fn long_vectors_are_taken_in_chunks() {
     let mut comparison = Comparison::new(context, &buffers);
     let place = EncodeTarget { sections: whole(2, 4), scratch: BufferId(3), body: whole(4, body) };
     let (update, residual, ledger) = (Some(whole(0, len)), whole(1, len), whole(5, ledger::words(len)));
-    let result = comparison.run(Kernel::Encode { coding, update, residual, place });
+    let result = comparison.run(Kernel::Encode { coding, decay: 1.0, update, residual, place });
     let KernelResult::Encoded(encoded) = result else { panic!("{result:?}") };
     comparison.run(Kernel::Decode { body: whole(4, body).first(encoded.bytes), sections: whole(2, 4), unit, ledger });
     comparison.run(Kernel::Apply { from: whole(0, len), update: residual, scale: 0.3, into: whole(0, len) });
@@ -493,7 +495,7 @@ fn the_steady_state_creates_no_resources() {
     let (update, residual, ledger) = (Some(whole(0, len)), whole(1, len), whole(5, ledger::words(len)));
     let mut created = 0;
     for step in 0..8 {
-        let result = comparison.run(Kernel::Encode { coding, update, residual, place });
+        let result = comparison.run(Kernel::Encode { coding, decay: 1.0, update, residual, place });
         let KernelResult::Encoded(encoded) = result else { panic!("{result:?}") };
         comparison.run(Kernel::Decode {
             body: whole(4, body).first(encoded.bytes),

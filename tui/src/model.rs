@@ -346,6 +346,7 @@ pub(crate) mod tests {
             density: 0.01,
             tau: 0.001,
             clipped: 0.0,
+            forgotten: 0.0,
             operations: 1,
             updates: 0,
             view: 0,

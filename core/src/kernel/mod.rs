@@ -168,11 +168,13 @@ pub enum Kernel {
         /// The initial state.
         section: Section,
     },
-    /// Adds `update` to `residual`, encodes the sum, and keeps the error in `residual`. Result:
+    /// Multiplies `residual` by `decay`, adds `update` to it, encodes the sum, and keeps the error in `residual`. Result:
     /// [`KernelResult::Encoded`].
     Encode {
         /// The codec and its settings for this message.
         coding: Coding,
+        /// Factor on the residual, from 0 to 1. 1: nothing is forgotten, and the kernel makes no pass for it.
+        decay: f32,
         /// The update. `None`: encode the residual alone.
         update: Option<Segment>,
         /// The residual, one float per element.
@@ -492,7 +494,9 @@ pub fn run(kernel: &Kernel, pool: &mut Pool) -> KernelResult {
             write(pool, velocity, |pool, velocity| momentum::accelerate(velocity, pool.floats(update), momentum));
         }
         Kernel::Section { at, section } => pool.bytes_mut(at).copy_from_slice(section.as_bytes()),
-        Kernel::Encode { coding, update, residual, place } => return encode(pool, coding, update, residual, place),
+        Kernel::Encode { coding, decay, update, residual, place } => {
+            return encode(pool, coding, decay, update, residual, place);
+        }
         Kernel::Decode { body, sections, unit, ledger } => {
             let done = pool.write(ledger, |pool, ledger| {
                 let (body, sections) = (pool.words(body), pool.sections(sections));
@@ -592,6 +596,7 @@ fn outer(
 fn encode(
     pool: &mut Pool,
     coding: Coding,
+    decay: f32,
     update: Option<Segment>,
     residual: Segment,
     place: EncodeTarget,
@@ -601,8 +606,12 @@ fn encode(
     let sections = <[Section]>::mut_from_bytes(bytemuck::cast_slice_mut(&mut sections[place.sections.words()]))
         .expect("sections are whole");
     let body = &mut body[place.body.words()];
+    let mut forgotten = 0.0;
     let encoded = pool.write(residual, |pool, residual| {
         let (update, residual) = (update.map(|update| pool.floats(update)), bytemuck::cast_slice_mut(residual));
+        if decay != 1.0 {
+            forgotten = momentum::decay(residual, decay);
+        }
         let tier = Tier::best();
         let len = residual.len();
         let dense = match coding {
@@ -622,7 +631,7 @@ fn encode(
     for (buffer, storage) in [place.sections.buffer, place.scratch, place.body.buffer].into_iter().zip(storages) {
         pool.replace(buffer, storage);
     }
-    KernelResult::Encoded(encoded)
+    KernelResult::Encoded(Encoded { forgotten, ..encoded })
 }
 
 /// Runs the decoder of a codec.

@@ -57,6 +57,8 @@ pub(super) struct Encoding {
     clip_norm: f32,
     /// Factor on contributions.
     lambda: f32,
+    /// Factor on the residual before a contribution is added.
+    decay: f32,
     /// Norm of contributions as they are encoded, smoothed over those that were measured.
     measured: f64,
     watch: Watch,
@@ -64,6 +66,8 @@ pub(super) struct Encoding {
     ending: Ending,
     /// L1 norm of everything that clipping has removed from the residual.
     clipped: f64,
+    /// L1 norm of everything that decay has removed from the residual.
+    forgotten: f64,
     /// Kernels under way that clip.
     clipping: u32,
     len: usize,
@@ -163,11 +167,13 @@ impl Encoding {
             resumed: setup.resumed.is_some(),
             clip_norm: (f64::from(correction.clip_norm) / root) as f32,
             lambda,
+            decay: recipe.decay,
             measured: 0.0,
             watch: Watch::default(),
             end: recipe.end,
             ending: Ending::default(),
             clipped: 0.0,
+            forgotten: 0.0,
             clipping: 0,
             len: setup.len,
         }
@@ -272,19 +278,20 @@ impl Encoding {
         let before = (momentum > 0.0).then_some(Kernel::Accelerate { update, velocity, momentum });
         let update = Some(if before.is_some() { velocity } else { update });
         let (coding, residual, place) = (self.coding(part, message), self.residual(part), self.place(part, body));
-        (before, Kernel::Encode { coding, update, residual, place })
+        (before, Kernel::Encode { coding, decay: self.decay, update, residual, place })
     }
 
     /// The kernel that writes what its residual holds of a part.
     pub(super) fn write(&self, part: usize, body: Segment) -> Kernel {
         let (coding, residual, place) = (self.coding(part, u64::MAX), self.residual(part), self.place(part, body));
-        Kernel::Encode { coding, update: None, residual, place }
+        // Only contributions make a residual older.
+        Kernel::Encode { coding, decay: 1.0, update: None, residual, place }
     }
 
     /// The same, with everything that can be written.
     fn flush(&self, part: usize, body: Segment) -> Kernel {
         let (coding, residual, place) = (self.last_coding(part), self.residual(part), self.place(part, body));
-        Kernel::Encode { coding, update: None, residual, place }
+        Kernel::Encode { coding, decay: 1.0, update: None, residual, place }
     }
 
     /// Kernels to run after a part has been written, unless it was the last message. The second finds
@@ -304,6 +311,7 @@ impl Encoding {
     /// A part has been written.
     pub(super) fn on_encoded(&mut self, part: usize, encoded: Encoded, counters: &mut Counters) {
         self.parts[part].last = encoded;
+        self.forgotten += encoded.forgotten;
         counters.entries += u64::from(encoded.entries);
         counters.non_finite += u64::from(encoded.non_finite);
     }
@@ -346,6 +354,7 @@ impl Encoding {
             density: entries / self.len as f64,
             tau: f64::from(last().map(|last| last.threshold).fold(0.0, f32::max)),
             clipped: self.clipped,
+            forgotten: self.forgotten,
             ..status
         }
     }

@@ -193,6 +193,7 @@ impl Recipe {
         check_codec(&self.pull)?;
         self.end.check()?;
         self.outer.check()?;
+        check_range("decay", "from 0 to 1", self.decay, (0.0..=1.0).contains(&self.decay))?;
         let Correction { momentum, clip_norm, .. } = self.correction;
         check_range("clip_norm", "a finite norm, 0 or more", clip_norm, clip_norm >= 0.0 && clip_norm.is_finite())?;
         check_range("momentum", "from 0 to below 1", momentum, (0.0..1.0).contains(&momentum))
@@ -398,6 +399,12 @@ impl Recipe {
                 "end=send or spread",
                 "a codec other than f32",
                 "f32 leaves no residual",
+            ),
+            (
+                self.decay != 1.0 && self.codec == Codec::F32,
+                "decay",
+                "a codec other than f32",
+                "f32 leaves no residual that could decay",
             ),
             (
                 self.end != End::Keep && rounds,

@@ -57,6 +57,7 @@
 //! | `pull` | as `codec` | as `codec`, with a prefix: `pull_tau` | encoding of the parameters that servers send |
 //! | [`momentum`](Correction) | **`0`** to below 1 | `warmup=0 ramp=0 clip_norm=0` | precedes a sparse codec |
 //! | | | `starters=0 head_start=0` | ranks that start before the rest |
+//! | `decay` of a residual | **`1`**, or from 0 | | factor on it before a contribution is added; what it forgets is counted |
 //! | [`end`](End) of a lossy codec | **`keep`** | | the residual is not sent |
 //! | | `send` | | all of it is sent at once |
 //! | | `spread` | `messages=20` | its largest part is sent in small steps |
@@ -144,6 +145,7 @@
 //! - Liu et al. 2024, "Asynchronous local-SGD training for language modeling" (DyLU)
 //! - Lin et al. 2018, "Deep gradient compression"
 //! - Odena 2016, "Faster asynchronous SGD"
+//! - Sarfi et al. 2025, "Communication efficient LLM pre-training with SparseLoCo"
 //! - Seide et al. 2014, "1-bit stochastic gradient descent"
 //! - Stich et al. 2018, "Sparsified SGD with memory"
 //! - Strom 2015, "Scalable distributed DNN training using commodity GPU cloud computing"

@@ -215,6 +215,7 @@ impl Recipe {
             codec: Codec::F32,
             pull: Codec::F32,
             correction: Correction::none(),
+            decay: 1.0,
             end: End::Keep,
             outer: Outer::None,
             optimizer: OptimizerState::Keep,

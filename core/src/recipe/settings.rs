@@ -73,6 +73,8 @@ pub struct Recipe {
     /// Codec of parameters, from a server to a worker.
     pub(crate) pull: Codec,
     pub(crate) correction: Correction,
+    /// Factor on a residual before each contribution.
+    pub(crate) decay: f32,
     /// The residual of a worker that ends.
     pub(crate) end: End,
     pub(crate) outer: Outer,
@@ -163,6 +165,15 @@ impl Recipe {
         Self { correction, ..self }
     }
 
+    /// Sets the factor on a residual before a contribution is added to it: `residual = decay * residual + contribution`.
+    /// From 0 to 1. 1, the default: nothing is forgotten. 0: no error feedback. It stands in for momentum of merged updates
+    /// where most of an update stays in the residual (SparseLoCo; Sarfi et al. 2025). What is forgotten is lost, and counted
+    /// in [`Status::forgotten`](crate::Status::forgotten).
+    #[must_use]
+    pub const fn with_decay(self, decay: f32) -> Self {
+        Self { decay, ..self }
+    }
+
     /// Sets what becomes of the residual of a worker that ends.
     #[must_use]
     pub const fn with_end(self, end: End) -> Self {
@@ -239,6 +250,11 @@ impl Recipe {
     /// The momentum and the start-up schedule that precede a sparse codec.
     pub const fn correction(&self) -> Correction {
         self.correction
+    }
+
+    /// The factor on a residual before a contribution is added to it.
+    pub const fn decay(&self) -> f32 {
+        self.decay
     }
 
     /// What becomes of the residual of a worker that ends.

@@ -93,6 +93,9 @@ impl fmt::Display for Recipe {
             write!(f, " momentum={momentum} warmup={warmup} ramp={ramp} starters={starters} head_start={head_start}")?;
             write!(f, " clip_norm={clip_norm}")?;
         }
+        if self.decay != 1.0 {
+            write!(f, " decay={}", self.decay)?;
+        }
         match self.end {
             End::Keep if self.codec == Codec::F32 => {}
             End::Keep => write!(f, " end=keep")?,
@@ -271,6 +274,7 @@ impl Recipe {
             "ramp" => self.correction.ramp = number("ramp", WHOLE, value)?,
             "starters" => self.correction.starters = number("starters", WHOLE, value)?,
             "clip_norm" => self.correction.clip_norm = number("clip_norm", NUMBER, value)?,
+            "decay" => self.decay = number("decay", NUMBER, value)?,
             "end" => self.end = choice("end", value, ENDS)?,
             "messages" => match &mut self.end {
                 End::Spread { messages } => *messages = number("messages", WHOLE, value)?,
@@ -535,7 +539,8 @@ mod tests {
         let dense =
             ["f32", "bf16", "f16", "int8", "sign"].map(|codec| alloc::format!("async codec={codec} pull={codec}"));
         let topk = "hardsync codec=topk density=0.1 pull=threshold pull_tau=0.5 pull_budget=100".to_string();
-        for text in threshold.into_iter().chain(dense).chain([topk]) {
+        let decay = ["sparse decay=0.95", "ring-int8 decay=0"].map(ToString::to_string);
+        for text in threshold.into_iter().chain(dense).chain([topk]).chain(decay) {
             let recipe: Recipe = text.parse().unwrap();
             assert_eq!(recipe.check(4), Ok(()), "{text}");
             assert_eq!(recipe.to_string().parse(), Ok(recipe), "{text}");
@@ -696,6 +701,10 @@ mod tests {
         assert_eq!(error("mesh density=2"), "density: expected above 0 and at most 1, got 2");
         assert_eq!(error("mesh budget=10"), "budget: expected at least 64 bytes, got 10");
         assert_eq!(error("mesh clip=-1"), "clip: expected a finite number of thresholds, 0 or more, got -1");
+        for (decay, got) in [("-0.5", "-0.5"), ("1.5", "1.5"), ("NaN", "NaN"), ("inf", "inf")] {
+            let text = alloc::format!("sparse decay={decay}");
+            assert_eq!(error(&text), alloc::format!("decay: expected from 0 to 1, got {got}"));
+        }
         assert_eq!(error("mesh momentum=1"), "momentum: expected from 0 to below 1, got 1");
         assert_eq!(error("mesh starters=5"), "starters: expected at most the number of workers, got 5");
         assert!(error("mesh tau=1e-37").starts_with("tau: expected a power of two from 2^-110 to 2^110, got 0.00000"));
@@ -762,6 +771,7 @@ mod tests {
             "gradients optimizer=reset",
             "gradients topology=mesh codec=topk momentum=0.9",
             "gradients codec=topk",
+            "sync decay=0.5",
             "gradients topology=mesh",
             "async payload=gradients",
             "averaging payload=gradients",

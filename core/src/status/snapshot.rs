@@ -37,6 +37,9 @@ pub struct Status {
     pub tau: f64,
     /// Sum of the magnitudes that clipping has removed from the residual. This part of the contributions is lost.
     pub clipped: f64,
+    /// Sum of the magnitudes that decay has removed from the residual, in messages that this node has encoded: in a tree or
+    /// ring, those of rounds that count. This part of the contributions is lost.
+    pub forgotten: f64,
     /// Operations in progress.
     pub operations: usize,
     /// Mesh: updates of all workers that this node's replica contains.

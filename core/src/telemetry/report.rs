@@ -88,7 +88,8 @@ pub(super) fn emit(log: &mut Vec<u8>, report: &Report) {
         let heard = last_heard.map_or(0, |at| at.as_nanos().saturating_add(1));
         numbers(log, &[u64::from(peer.0), bytes_out, bytes_in, messages_out, messages_in, heard, response_ns]);
     }
-    for x in [status.residual_norm, status.residual_updates, status.density, status.tau, status.clipped] {
+    let lost = [status.clipped, status.forgotten];
+    for x in [status.residual_norm, status.residual_updates, status.density, status.tau].into_iter().chain(lost) {
         log.extend((x as f32).to_le_bytes());
     }
     log.push(u8::from(status.rest.is_some()));
@@ -151,11 +152,11 @@ pub(super) fn parse(reader: &mut Reader<'_>) -> Result<Report, LogError> {
         Ok(LinkStatus { peer, bytes_out, bytes_in, messages_out, messages_in, last_heard, response_ns })
     });
     let links = links.collect::<Result<_, LogError>>()?;
-    let mut x = [0.0; 5];
+    let mut x = [0.0; 6];
     for x in &mut x {
         *x = f64::from(reader.float()?);
     }
-    let [residual_norm, residual_updates, density, tau, clipped] = x;
+    let [residual_norm, residual_updates, density, tau, clipped, forgotten] = x;
     let rest = match reader.byte()? {
         0 => None,
         1 => {
@@ -181,6 +182,7 @@ pub(super) fn parse(reader: &mut Reader<'_>) -> Result<Report, LogError> {
         density,
         tau,
         clipped,
+        forgotten,
         operations,
         updates,
         view,

@@ -185,7 +185,7 @@ impl Dense {
             let word = |at: usize| u32::from_le_bytes(counters[4 * at..4 * at + 4].try_into().unwrap_or_default());
             let squares = (HEADER_WORDS..HEADER_WORDS + groups).map(|at| f64::from(f32::from_bits(word(at)))).sum();
             let (non_finite, first_non_finite) = (word(0), Some(word(1)).filter(|at| *at != u32::MAX));
-            Encoded { bytes, entries: elements, squares, threshold: 0.0, non_finite, first_non_finite }
+            Encoded { bytes, entries: elements, squares, forgotten: 0.0, threshold: 0.0, non_finite, first_non_finite }
         })?;
         Ok(Some(KernelResult::Encoded(encoded)))
     }

@@ -6,6 +6,7 @@
 //! ```text
 //! decoded result + residuals after, each by its node's share = mean of the contributions + residuals before
 //! ```
+//! With a decay, the residuals before are multiplied by it, in nodes that encode something in this round.
 //! A residual belongs to a node. It is added to the node's next mean as it is, also where the members or the weights
 //! have changed since.
 //!
@@ -28,6 +29,8 @@ use crate::vectors::{Keep, Vectors};
 #[derive(Debug)]
 pub(super) struct Hops {
     coding: Coding,
+    /// Factor on the residual of a node that encodes.
+    decay: f32,
     /// The residual before and after the round, in changing order.
     residual: [BufferId; 2],
     /// Which of them is the one before the round.
@@ -38,6 +41,9 @@ pub(super) struct Hops {
     chunks: Vec<Encoding>,
     /// Chunks of this round whose residual is in the place for after the round.
     made: usize,
+    /// L1 norm of what decay has removed in this round, and in all rounds that count.
+    forgetting: f64,
+    forgotten: f64,
     /// Contributions so far.
     contributions: u64,
     /// Norm of contributions, smoothed over those that were measured.
@@ -83,12 +89,15 @@ impl Hops {
         let [sections, scratch] = ["sections", "scratch"].map(|name| vectors.bytes(name, 0, Keep::No));
         Some(Self {
             coding,
+            decay: recipe.decay(),
             residual,
             current: 0,
             sections,
             scratch,
             chunks: all,
             made: 0,
+            forgetting: 0.0,
+            forgotten: 0.0,
             contributions: 0,
             measured: 0.0,
             len,
@@ -117,7 +126,7 @@ impl Hops {
     /// The round begins, perhaps again. `contributes`: with a contribution of this node, which is measured now and then
     /// by the kernel that this returns.
     pub(super) fn begin(&mut self, contributes: bool, contribution: BufferId) -> Option<Kernel> {
-        self.made = 0;
+        (self.made, self.forgetting) = (0, 0.0);
         self.contributions += u64::from(contributes);
         let measures = contributes && is_measured(self.contributions);
         measures.then_some(Kernel::Norm { x: Segment::floats(contribution, 0, self.len), limit: 0.0 })
@@ -129,7 +138,7 @@ impl Hops {
         let copy = self.skip(place);
         let residual = Segment { buffer: self.residual[1 - self.current], ..place };
         let target = EncodeTarget { sections: self.no_sections(), scratch: self.scratch, body: self.body(chunk) };
-        [copy, Kernel::Encode { coding: self.coding, update: Some(mean), residual, place: target }]
+        [copy, Kernel::Encode { coding: self.coding, decay: self.decay, update: Some(mean), residual, place: target }]
     }
 
     /// The kernel for a chunk to which nothing was contributed below this node. `place`: the chunk in a whole vector.
@@ -151,6 +160,7 @@ impl Hops {
     pub(super) fn on_encoded(&mut self, chunk: usize, result: KernelResult, counters: &mut Counters) -> Option<u32> {
         let KernelResult::Encoded(encoded) = result else { return None };
         self.chunks[chunk].last = encoded;
+        self.forgetting += encoded.forgotten;
         counters.entries += u64::from(encoded.entries);
         counters.non_finite += u64::from(encoded.non_finite);
         encoded.first_non_finite
@@ -166,6 +176,7 @@ impl Hops {
     pub(super) fn complete(&mut self) {
         if core::mem::take(&mut self.made) == self.chunks.len() {
             self.current = 1 - self.current;
+            self.forgotten += core::mem::take(&mut self.forgetting);
         }
     }
 
@@ -181,7 +192,8 @@ impl Hops {
 
     pub(super) fn report(&self, status: Status) -> Status {
         let density = if self.contributions > 0 { 1.0 } else { 0.0 };
-        Status { residual_norm: self.norm(), residual_updates: self.updates(), density, ..status }
+        let (residual_norm, residual_updates, forgotten) = (self.norm(), self.updates(), self.forgotten);
+        Status { residual_norm, residual_updates, density, forgotten, ..status }
     }
 
     /// The residual, if this node has encoded anything.

@@ -677,6 +677,7 @@ impl Hub {
             density: 0.0,
             tau: 0.0,
             clipped: 0.0,
+            forgotten: 0.0,
             operations: self.operations.open(),
             updates: 0,
             view: 0,
