@@ -60,6 +60,7 @@ fn a_step_allocates_nothing() {
         coded("mesh budget=200 relay=1"),
         coded("async codec=int8 pull=threshold pull_density=0.1"),
         coded("hardsync codec=topk density=0.1 pull=bf16"),
+        coded("sparseloco period=1"),
         coded("async codec=sign pull=f16"),
         coded("gradients"),
         coded("gradients topology=mesh codec=topk density=0.05"),

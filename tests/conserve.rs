@@ -107,7 +107,7 @@ fn shares(recipe: &Recipe, workers: u32) -> Box<dyn Fn(usize, usize) -> f64> {
     }
 }
 
-const RECIPES: [&str; 10] = [
+const RECIPES: [&str; 11] = [
     "sync codec=bf16",
     "sync codec=int8",
     "sync codec=sign",
@@ -115,6 +115,7 @@ const RECIPES: [&str; 10] = [
     "sync topology=ring codec=int8",
     "sync topology=ring codec=sign",
     "sparse density=0.1",
+    "sparse density=0.1 scope=chunk values=int8",
     "sync topology=mesh codec=threshold tau=0.125 density=0.1 scope=tensor",
     "sync topology=mesh codec=int8",
     "sync topology=mesh codec=sign",
@@ -185,6 +186,7 @@ fn a_residual_that_decays_keeps_discounted_books_and_counts_what_it_forgets() {
             let share = shares(&recipe, workers);
             let nodes = saved(&world, workers);
             let chunk_len = LEN.div_ceil(workers as usize).min(recipe.chunk() as usize);
+            let at = |step: u64, i: usize| f64::from(params[step as usize][i]);
             let mut forgotten = 0.0;
             for i in 0..LEN {
                 let mut expected = 0.0;
@@ -192,9 +194,8 @@ fn a_residual_that_decays_keeps_discounted_books_and_counts_what_it_forgets() {
                     let contributed: f64 = (0..workers)
                         .map(|rank| f64::from(Worker::contribution(PeerId(rank), step)[i]) / f64::from(workers))
                         .sum();
-                    let at = |step: u64| f64::from(params[step as usize][i]);
                     forgotten += (1.0 - decay) * f64::abs(expected);
-                    expected = decay * expected + contributed - (at(step) - at(step + 1));
+                    expected = decay * expected + contributed - (at(step, i) - at(step + 1, i));
                 }
                 let kept: f64 =
                     nodes.iter().enumerate().map(|(node, saved)| share(node, i / chunk_len) * residual(saved)[i]).sum();

@@ -6,7 +6,7 @@
 use std::thread;
 use std::time::Duration;
 
-use gradwire::recipe::{Codec, End, Merge, Pace, Payload, Threshold, TopK, Topology};
+use gradwire::recipe::{Codec, End, Merge, Pace, Payload, Threshold, TopK, Topology, Values};
 use gradwire::status::Rest;
 use gradwire::{Cluster, Layout, Mem, Recipe, RunState, Server, Session, Status};
 
@@ -15,9 +15,11 @@ const WORKERS: u32 = 3;
 const LEN: usize = 100;
 const STEPS: usize = 7;
 
-fn codecs() -> [Codec; 7] {
-    let (topk, threshold) = (TopK { density: 0.1 }, Threshold::fixed(1.0 / 64.0));
-    [Codec::F32, Codec::Bf16, Codec::F16, Codec::Int8, Codec::Sign, Codec::TopK(topk), Codec::Threshold(threshold)]
+fn codecs() -> [Codec; 8] {
+    let (topk, threshold) = (TopK::all(0.1), Threshold::fixed(1.0 / 64.0));
+    let means = TopK { per_chunk: true, values: Values::TwoMeans, ..topk };
+    let [topk, means] = [topk, means].map(Codec::TopK);
+    [Codec::F32, Codec::Bf16, Codec::F16, Codec::Int8, Codec::Sign, topk, means, Codec::Threshold(threshold)]
 }
 
 /// All recipes over these choices that pass their check.

@@ -70,8 +70,8 @@ fn a_run_that_was_suspended_twice_has_applied_every_contribution_once() {
     let recipes = [
         asynchronous,
         coded.with_pace(Pace::Asynchronous { overlap: true }),
-        coded.with_codec(threshold).with_pull(Codec::TopK(TopK { density: 0.2 })),
-        coded.with_pace(Pace::Stale { bound: 2 }).with_codec(Codec::TopK(TopK { density: 0.1 })),
+        coded.with_codec(threshold).with_pull(Codec::TopK(TopK::all(0.2))),
+        coded.with_pace(Pace::Stale { bound: 2 }).with_codec(Codec::TopK(TopK::all(0.1))),
         mesh,
         mesh.with_codec(threshold),
         mesh.with_topology(Topology::Mesh { relay: 1 }),

@@ -5,13 +5,14 @@
 
 use gradwire_core::Storage;
 use gradwire_core::codec::threshold::{self, Aim, Section};
+use gradwire_core::codec::topk::Pick;
 use gradwire_core::codec::{Form, bf16, entries, f16, int8, sign, topk};
 use gradwire_core::kernel::ledger::{self, Ledger};
 use gradwire_core::kernel::round::{self, Formula};
 use gradwire_core::kernel::threshold::{Quantum, take};
 use gradwire_core::kernel::tier::Tier;
-use gradwire_core::kernel::{apply, mean};
-use gradwire_core::recipe::{Control, Threshold};
+use gradwire_core::kernel::{apply, mean, momentum};
+use gradwire_core::recipe::{Control, Threshold, Values};
 
 use crate::CACHED;
 use crate::measure::{Limit, Random, Report, floats, median, seconds};
@@ -239,7 +240,8 @@ fn dense_cases(inputs: &[Storage], len: usize) -> Vec<Case<'_>> {
     let x = move |i: usize| (inputs[i].floats(), 3);
     let tier = Tier::best();
     let update = Some(inputs[1].floats());
-    let count = topk::count(len, 1e-3);
+    let pick = Pick::whole(len, topk::count(len, 1e-3));
+    let chunks = move |values| Pick { count: 64, chunk: topk::CHUNK as u32, values };
     let large = len != CACHED;
     let least = |least| if large { Limit::AtLeast(least) } else { Limit::None };
     vec![
@@ -323,7 +325,39 @@ fn dense_cases(inputs: &[Storage], len: usize) -> Vec<Case<'_>> {
             12.0,
             Limit::None,
             Box::new(move |r, b, s| {
-                _ = topk::encode(count, update, r, s, b);
+                _ = topk::encode(pick, update, r, s, b);
+            }),
+        ),
+        (
+            "top-k, 64 of each 4,096 as floats, encode",
+            12.0,
+            Limit::None,
+            Box::new(move |r, b, s| {
+                _ = topk::encode(chunks(Values::F32), update, r, s, b);
+            }),
+        ),
+        (
+            "top-k, 64 of each 4,096 in 8 bits, encode",
+            12.0,
+            Limit::None,
+            Box::new(move |r, b, s| {
+                _ = topk::encode(chunks(Values::Int8), update, r, s, b);
+            }),
+        ),
+        (
+            "top-k, 64 of each 4,096 as two means, encode",
+            12.0,
+            Limit::None,
+            Box::new(move |r, b, s| {
+                _ = topk::encode(chunks(Values::TwoMeans), update, r, s, b);
+            }),
+        ),
+        (
+            "decay of a residual",
+            8.0,
+            Limit::None,
+            Box::new(move |r, _, _| {
+                _ = momentum::decay(r, 0.95);
             }),
         ),
     ]

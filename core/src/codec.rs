@@ -18,7 +18,7 @@
 //! | int8 | an exponent per block of 64 elements, then a byte per element | 8.125 | |
 //! | sign | a scale per block of 1,024 elements, then a bit per element | 1.03 | Seide et al. 2014 |
 //! | [`threshold`] | per section: a header, then a list of (index, count) | by density | Strom 2015 |
-//! | top-k | a header, a list of (index, sign), then a magnitude per entry | by density | Lin et al. 2018 |
+//! | top-k | a header, a list of (index, sign), then a magnitude per entry, or means per chunk | by density | Lin et al. 2018, Sarfi et al. 2025 |
 //!
 //! Lists of entries are written in the smallest of four forms; see [`Form`].
 
@@ -169,7 +169,7 @@ pub(crate) fn scatter(
     let len = into.len();
     let read = |visit: &mut dyn FnMut(usize, f32)| match coding {
         Coding::Threshold(aim) => threshold::read(body, sections, aim.unit, visit),
-        Coding::TopK { .. } => topk::read(body, len, visit),
+        Coding::TopK(pick) => topk::read(body, len, pick.chunk as usize, visit),
         _ => unreachable!("a sparse codec"),
     };
     read(&mut |_, _| {})?;
@@ -219,13 +219,15 @@ pub enum BodyError {
     Form { expected: Form, got: Form },
     /// The number of a form is unknown.
     UnknownForm { got: u32 },
+    /// The number of a kind of values is unknown.
+    UnknownValues { got: u32 },
     /// The body ends before a header or list does.
     Short { expected: u32, got: u32 },
     /// A dense body does not have the length that follows from the vector's.
     Length { expected: u32, got: u32 },
     /// A quantum is not a power of two between the run's smallest and largest quantum.
     Tau { unit: f32, got: f32 },
-    /// The scale of a block does not fit its elements.
+    /// The scale or the mean of a block, or of a chunk, does not fit its elements.
     Scale { block: u32, got: f32 },
     /// An element is not finite, or is a value that the codec does not send.
     Value { index: u32, got: f32 },
@@ -249,6 +251,7 @@ impl fmt::Display for BodyError {
             Self::Trailing { expected, got } => write!(f, "{expected} bytes of entries, got {got}"),
             Self::Form { expected, got } => write!(f, "the form {expected:?}, which is the smallest, got {got:?}"),
             Self::UnknownForm { got } => write!(f, "a form from 0 to 3, got {got}"),
+            Self::UnknownValues { got } => write!(f, "a kind of values from 0 to 2, got {got}"),
             Self::Short { expected, got } => write!(f, "at least {expected} more bytes, got {got}"),
             Self::Length { expected, got } => write!(f, "{expected} bytes, got {got}"),
             Self::Tau { unit, got } => {

@@ -38,7 +38,8 @@ const FLAGS: &[(&str, &str, &str)] = &[
     ("control", "control", "Control of the threshold: fixed, band (as in DL4J), density or budget"),
     ("density", "density", "Share of the elements to send, above 0 and at most 1 (threshold, topk)"),
     ("byte-budget", "budget", "Limit of a message in bytes, except dense ones (threshold)"),
-    ("scope", "scope", "all: one threshold for the vector; tensor: one per tensor"),
+    ("scope", "scope", "all, or of its own: tensor (threshold), chunk of 4096 (topk)"),
+    ("values", "values", "Values of the elements: f32, int8 or two-means (topk)"),
     ("clip", "clip", "Limit of the residual in thresholds; the excess is lost; 0: no limit"),
     ("residual-decay", "decay", "Factor on the residual before an update is added; what it forgets is lost"),
     ("momentum-correction", "momentum", "Momentum before the residual, reset where it is sent"),
@@ -54,6 +55,7 @@ const FLAGS: &[(&str, &str, &str)] = &[
     ("pull-density", "pull_density", "As --density, for --pull"),
     ("pull-byte-budget", "pull_budget", "As --byte-budget, for --pull"),
     ("pull-scope", "pull_scope", "As --scope, for --pull"),
+    ("pull-values", "pull_values", "As --values, for --pull"),
     ("pull-clip", "pull_clip", "As --clip, for --pull"),
     ("relay", "relay", "Children per relay; 0: every worker sends to every other one (mesh)"),
     ("fan-in", "fan_in", "Children per node (tree)"),
@@ -90,6 +92,7 @@ const GROUPS: &[(&str, &[(&str, &str)])] = &[
             ("sparse", "a few per cent of the bytes; higher loss in short runs"),
             ("local-bf16", "a fortieth of the bytes; every 20 steps"),
             ("local-sparse", "the fewest bytes: sparse every 10 steps; learns slower"),
+            ("sparseloco", "every 20 steps, the signs of 1.6 %; many workers (2025)"),
         ],
     ),
     (
@@ -212,7 +215,7 @@ mod tests {
         let threshold = |control: &str| format!("async codec=threshold pull=threshold {control} pull_{control}");
         let mut texts: Vec<String> = PRESETS.iter().map(|preset| (preset.recipe)().to_string()).collect();
         texts.extend(["density=0.1", "budget=100", "control=band"].map(threshold));
-        texts.push("sparse decay=0.5".to_string());
+        texts.extend(["sparse decay=0.5", "hardsync codec=topk pull=topk"].map(String::from));
         texts.extend(["sync outer=adagrad", "sync outer=adam"].map(String::from));
         texts.extend(["hardsync merge=trimmed-mean"].map(String::from));
         texts

@@ -90,6 +90,19 @@ pub(crate) fn codecs(task: Name, workers: u32) -> Vec<Row> {
         let recipe = format!("sync topology=mesh {} warmup=30", words(codec).0);
         row("mesh, synchronous", &format!("{name}, 30 dense first"), recipe);
     }
+    // Local steps: a message every 30 of them, so that few are sent.
+    for (name, recipe) in [
+        ("f32 (ring)", "sync topology=ring"),
+        ("top-k 1 %", "local-sparse"),
+        ("sparseloco", "sparseloco"),
+        ("sparseloco, 8 bits", "sparseloco values=int8"),
+        ("sparseloco, floats", "sparseloco values=f32"),
+        ("sparseloco, floats, nothing forgotten", "sparseloco values=f32 decay=1"),
+        ("sparseloco, nothing forgotten", "sparseloco decay=1"),
+        ("sparseloco, largest of the vector", "sparseloco scope=all"),
+    ] {
+        row("every 30 steps", name, format!("{recipe} period=30"));
+    }
     // Every message carries every element of at least the smallest quantum.
     row("mesh, asynchronous", "all elements", "mesh warmup=1000000000".to_string());
     for density in ["0.1", "0.01"] {

@@ -256,6 +256,7 @@ fn codecs_save_bytes_and_keep_replicas_equal() {
         ("--recipe mesh --control band --clip 0.9", 0.2),
         ("--recipe mesh --density 0.02 --starters 1 --head-start 30", 0.1),
         ("--recipe mesh --density 0.01 --relay 2 --decay 0.9", 0.1),
+        ("--recipe sparse --density 0.03 --scope chunk --values two-means --residual-decay 0.95", 0.05),
         ("--recipe async --codec int8", 0.7),
         ("--recipe async --codec sign --pull bf16", 0.5),
         ("--recipe ring-int8", 0.4),
@@ -268,6 +269,7 @@ fn codecs_save_bytes_and_keep_replicas_equal() {
         assert!(share < most, "{args}: {share} of dense");
         assert!(field(&json, "accuracy") > 0.9, "{args}: {json}");
         assert_eq!(field(&json, "clipped") > 0.0, args.contains("clip"), "{args}: {json}");
+        assert_eq!(field(&json, "forgotten") > 0.0, args.contains("residual-decay"), "{args}: {json}");
         assert!(!args.contains("mesh") || json.contains("\"replicas_equal\":true"), "{args}: {json}");
     }
 }

@@ -20,12 +20,13 @@ mod peer;
 mod raw;
 
 use gradwire_core::codec::threshold::{self, Aim, MergeError, Section};
+use gradwire_core::codec::topk::Pick;
 use gradwire_core::codec::{BodyError, Dense, Form, bf16, entries, f16, float32, int8, sign, topk};
 use gradwire_core::kernel::ledger::{self, Ledger};
 use gradwire_core::kernel::threshold::Entry;
 use gradwire_core::kernel::tier::Tier;
 use gradwire_core::kernel::{self, Coding, Kernel, KernelResult};
-use gradwire_core::recipe::Threshold;
+use gradwire_core::recipe::{Threshold, Values};
 use gradwire_core::wire::{HEADER_LEN, Header};
 use gradwire_core::{BufferId, Pool, Recipe, Segment};
 
@@ -227,30 +228,47 @@ fn quanta_seeds() -> Vec<Vec<u8>> {
 
 // Top-k bodies
 
-/// Input: a byte for the length, then the body.
+/// Lengths of chunks: one element, several blocks of a list, and more than the vector has.
+const CHUNKS: [usize; 4] = [1, 64, 300, 4096];
+
+/// Input: a byte for the length, a byte for the length of chunks, then the body.
 fn largest(data: &[u8]) {
-    let [len, rest @ ..] = data else { return };
+    let [len, chunk, rest @ ..] = data else { return };
     let len = usize::from(*len) * 4 + 1;
+    let chunk = CHUNKS[*chunk as usize % CHUNKS.len()].min(len);
     let body = words(rest);
     let mut values = vec![0.0; len];
-    let expanded = topk::expand(&body, &mut values);
-    assert_eq!(scattered(&body, len), expanded.map(|()| values.clone()).ok());
+    let expanded = topk::expand(&body, chunk, &mut values);
+    assert_eq!(scattered(&body, len, chunk), expanded.map(|()| values.clone()).ok());
     if expanded.is_err() {
         return;
     }
-    let entries = values.iter().filter(|x| **x != 0.0).count().max(1);
-    let (mut residual, mut scratch) = (vec![0.0; len], vec![0; len]);
-    let mut again = vec![0; topk::words_max(len, entries)];
-    let encoded = topk::encode(entries, Some(&values), &mut residual, &mut scratch, &mut again);
-    assert_eq!(&again[..encoded.bytes as usize / 4], &body[..]);
+    assert!(values.iter().all(|x| x.is_finite()));
+    // All that there is: no chunk of the decoded vector has more elements than it had.
+    assert_eq!(picked(kind_of(body[1] >> 8), len, chunk, chunk, &values), body);
+}
+
+fn kind_of(number: u32) -> Values {
+    [Values::F32, Values::Int8, Values::TwoMeans][number as usize]
+}
+
+/// The body of a message that carries `count` elements of each chunk.
+fn picked(values: Values, len: usize, chunk: usize, count: usize, update: &[f32]) -> Vec<u32> {
+    let pick = Pick { count: count as u32, chunk: chunk as u32, values };
+    let (mut residual, mut scratch) = (vec![0.0; len], vec![0; 2 * len]);
+    let mut body = vec![u32::MAX; topk::words_max(len, pick)];
+    let encoded = topk::encode(pick, Some(update), &mut residual, &mut scratch, &mut body);
+    body.truncate(encoded.bytes as usize / 4);
+    body
 }
 
 /// A body that is added to zeros by the kernel, all of it or nothing; `None`: it is refused.
-fn scattered(body: &[u32], len: usize) -> Option<Vec<f32>> {
+fn scattered(body: &[u32], len: usize, chunk: usize) -> Option<Vec<f32>> {
     let mut pool = Pool::new([4 * body.len(), 0, 4 * len]);
     let whole = |id: u32, words: usize| Segment::floats(BufferId(id), 0, words);
     pool.bytes_mut(whole(0, body.len())).copy_from_slice(bytemuck::cast_slice(body));
-    let (coding, into) = (Coding::TopK { count: 1 }, whole(2, len));
+    let pick = Pick { count: 1, chunk: chunk as u32, values: Values::F32 };
+    let (coding, into) = (Coding::TopK(pick), whole(2, len));
     let kernel = Kernel::Scatter { coding, body: whole(0, body.len()), sections: whole(1, 0), scale: 1.0, into };
     let result = kernel::run(&kernel, &mut pool);
     let sum = pool.floats(into).to_vec();
@@ -264,14 +282,16 @@ fn scattered(body: &[u32], len: usize) -> Option<Vec<f32>> {
 }
 
 fn largest_seeds() -> Vec<Vec<u8>> {
-    let write = |len: u8, count: usize| {
-        let update: Vec<f32> = (0..usize::from(len) * 4 + 1).map(|i| (i as f32 * 0.7).sin()).collect();
-        let (mut residual, mut scratch) = (vec![0.0; update.len()], vec![0; update.len()]);
-        let mut body = vec![0; topk::words_max(update.len(), count)];
-        let encoded = topk::encode(count, Some(&update), &mut residual, &mut scratch, &mut body);
-        bytes(&[&[len], bytemuck::cast_slice(&body[..encoded.bytes as usize / 4])])
-    };
-    vec![write(60, 5), write(60, 100), write(1, 1), write(5, 21)]
+    let mut seeds = Vec::new();
+    for (len, count) in [(60u8, 5), (60, 100), (1, 1), (5, 21)] {
+        for (kind, chunk) in (0..3).flat_map(|kind| [(kind, 1u8), (kind, 3)]) {
+            let update: Vec<f32> = (0..usize::from(len) * 4 + 1).map(|i| (i as f32 * 0.7).sin()).collect();
+            let elements = CHUNKS[usize::from(chunk)].min(update.len());
+            let body = picked(kind_of(kind), update.len(), elements, count.min(elements), &update);
+            seeds.push(bytes(&[&[len, chunk], bytemuck::cast_slice(&body)]));
+        }
+    }
+    seeds
 }
 
 // Dense bodies
@@ -347,6 +367,7 @@ fn recipe_seeds() -> Vec<Vec<u8>> {
         "averaging period=1,2.5s@500",
         "sync period=4096ex",
         "hardsync period=20 adapt=speed",
+        "sparse scope=chunk values=two-means decay=0.95",
     ];
     texts.iter().map(|text| text.as_bytes().to_vec()).collect()
 }

@@ -7,10 +7,11 @@
 use std::sync::OnceLock;
 
 use gradwire_core::codec::threshold::{Aim, Section};
+use gradwire_core::codec::topk::Pick;
 use gradwire_core::kernel::executor::Executor;
 use gradwire_core::kernel::outer::Step;
 use gradwire_core::kernel::{self, Coding, EncodeTarget, Kernel, KernelResult, MEAN_MAX, ledger};
-use gradwire_core::recipe::Control;
+use gradwire_core::recipe::{Control, Values};
 use gradwire_core::{BufferId, Pool, Segment};
 
 use crate::program::Program;
@@ -383,13 +384,17 @@ fn threshold_bodies_and_residuals_equal_the_host() {
     }
 }
 
+const VALUES: [Values; 3] = [Values::F32, Values::Int8, Values::TwoMeans];
+
 #[test]
 fn top_k_bodies_are_expanded_and_added_as_on_the_host() {
     let Some(context) = context() else { return };
     let random = &mut Random(29);
     for kind in KINDS {
-        for len in [1, 64, 1025, 20_000] {
-            let coding = Coding::TopK { count: (len as u32).div_ceil(3) };
+        for (len, values) in [1usize, 64, 1025, 20_000].into_iter().flat_map(|len| VALUES.map(|values| (len, values))) {
+            let chunk = if values == Values::F32 { len } else { len.min(4096) };
+            let pick = Pick { count: chunk.div_ceil(3) as u32, chunk: chunk as u32, values };
+            let coding = Coding::TopK(pick);
             let body = coding.len_max(len, 0) / 4;
             let buffers = [
                 vector(kind, len, random),

@@ -73,6 +73,7 @@ const METRICS: &[Metric] = &[
     gauge("residual_updates", "Norm of the residual, as a multiple of the norm of an update.", |r| {
         r.status.residual_updates
     }),
+    counter("forgotten", "Sum of the magnitudes that decay has removed from the residual.", |r| r.status.forgotten),
     gauge("loss", "Training loss, as reported by the application.", |r| f64::from(r.progress.loss)),
     gauge("accuracy", "Accuracy, as reported by the application.", |r| f64::from(r.progress.accuracy)),
     gauge("view", "Number of the membership view.", |r| r.status.view as f64),

@@ -6,7 +6,7 @@
 
 use gradwire_core::recipe::{
     Adapt, Codec, Control, Correction, End, Lambda, Merge, Mu, Outer, Pace, Payload, Period, Span, Staleness,
-    Threshold, TopK, Topology,
+    Threshold, TopK, Topology, Values,
 };
 use gradwire_core::{Cluster, Duration, Instant, Layout, Patience, PeerId, Recipe};
 use gradwire_sim::{Effort, Fault, Network, Plan, Random};
@@ -97,13 +97,24 @@ fn clip(seed: u64) -> f32 {
     Random::new(seed, 13).below(2) as f32 / 4.0
 }
 
+/// A top-k codec whose values lose nothing, or only what a residual keeps exactly; with `any`, also two means.
+fn topk(seed: u64, density: f32, any: bool) -> Codec {
+    let mut random = Random::new(seed, 22);
+    let values = match random.below(4) {
+        0 => Values::Int8,
+        1 | 2 if any => Values::TwoMeans,
+        _ => Values::F32,
+    };
+    Codec::TopK(TopK { density, per_chunk: random.chance(0.5), values })
+}
+
 /// A recipe of a mesh with rounds, with a random codec and random corrections before a sparse one.
 fn gather(seed: u64) -> Recipe {
     let mut random = Random::new(seed, 9);
     let density = (random.unit() as f32).max(0.05);
     let codec = match random.below(3) {
         0 => dense(&mut random),
-        1 => Codec::TopK(TopK { density }),
+        1 => topk(seed, density, true),
         _ => {
             let control = if random.chance(0.5) { Control::Fixed } else { Control::Density { density } };
             let per_tensor = random.chance(0.5);
@@ -229,7 +240,7 @@ fn coded(seed: u64, recipe: Recipe, overlap: bool) -> Recipe {
         let control = if random.chance(0.5) { Control::Fixed } else { Control::Density { density: 0.3 } };
         Codec::Threshold(Threshold { control, per_tensor: random.chance(0.5), ..Threshold::fixed(TAU) })
     };
-    let topk = |random: &mut Random| Codec::TopK(TopK { density: (random.unit() as f32).max(0.05) });
+    let topk = |random: &mut Random| topk(seed, (random.unit() as f32).max(0.05), recipe.is_synchronous());
     let codec = match random.below(6) {
         0 => Codec::Bf16,
         1 => Codec::F16,

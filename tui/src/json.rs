@@ -76,6 +76,7 @@ fn node(model: &Model, rank: u32, node: &Node) -> String {
         ("residual_norm", number(now.residual)),
         ("residual_updates", number(status.residual_updates)),
         ("residual_kept", status.rest.map_or_else(|| "null".to_string(), |rest| number(rest.kept))),
+        ("forgotten", number(status.forgotten)),
         ("step_ms", number(now.step)),
         ("wait_share", number(now.wait)),
         ("loss", number(f64::from(node.report.progress.loss))),

@@ -1,13 +1,15 @@
 //! Properties of the dense codecs and of top-k: lossless with their residual, canonical, equal in all tiers.
 
 use alloc::string::ToString;
-use alloc::vec;
 use alloc::vec::Vec;
+use alloc::{format, vec};
 
 use proptest::prelude::*;
 
+use super::topk::Pick;
 use super::*;
 use crate::kernel::tier::Tier;
+use crate::recipe::Values;
 
 type Encode = fn(Tier, Option<&[f32]>, &mut [f32], &mut [u32]) -> Dense;
 type Expand = fn(Tier, &[u32], &mut [f32]) -> Result<(), BodyError>;
@@ -112,46 +114,142 @@ proptest! {
         }
     }
 
-    /// Among equal magnitudes the lowest indices are sent. With k = n, the residual is 0.
+    /// Of each chunk exactly the share of the largest, and among equal magnitudes the lowest indices. With k = n, the
+    /// residual is 0.
     #[test]
-    fn topk_sends_the_largest(update in floats(), share in 0.0f32..1.0) {
+    fn topk_sends_the_largest_of_each_chunk(update in floats(), share in 0.0f32..1.0, chunk in chunks()) {
         prop_assume!(!update.is_empty());
-        let count = topk::count(update.len(), share);
-        let (mut residual, mut scratch) = (vec![0.0; update.len()], vec![0; update.len()]);
-        let mut body = vec![0; topk::words_max(update.len(), count)];
-        let encoded = topk::encode(count, Some(&update), &mut residual, &mut scratch, &mut body);
-        body.truncate(encoded.bytes as usize / 4);
-        let mut order: Vec<usize> = (0..update.len()).collect();
-        order.sort_by_key(|i| (core::cmp::Reverse(update[*i].to_bits() & 0x7fff_ffff), *i));
+        let chunk = chunk.min(update.len());
+        let count = topk::count(chunk, share);
+        let pick = Pick { count: count as u32, chunk: chunk as u32, values: Values::F32 };
         let mut expected = vec![0.0; update.len()];
-        order[..count].iter().filter(|i| update[**i] != 0.0).for_each(|i| expected[*i] = update[*i]);
+        for (first, x) in update.chunks(chunk).enumerate().map(|(i, x)| (i * chunk, x)) {
+            let mut order: Vec<usize> = (0..x.len()).collect();
+            order.sort_by_key(|i| (core::cmp::Reverse(x[*i].to_bits() & 0x7fff_ffff), *i));
+            let most = (count * x.len() / chunk).max(1);
+            order[..most].iter().filter(|i| x[**i] != 0.0).for_each(|i| expected[first + i] = x[*i]);
+        }
+        let (residual, body) = encoded(pick, &update);
         let mut decoded = vec![f32::NAN; update.len()];
-        topk::expand(&body, &mut decoded).unwrap();
+        topk::expand(&body, chunk, &mut decoded).unwrap();
         prop_assert_eq!(&decoded, &expected);
         for i in 0..update.len() {
             prop_assert_eq!(residual[i], if decoded[i] == 0.0 { update[i] } else { 0.0 });
         }
-        prop_assert!(count < update.len() || residual.iter().all(|r| *r == 0.0));
+        prop_assert!(count < chunk || residual.iter().all(|r| *r == 0.0));
+    }
+
+    /// Values of few bits: the same elements are sent, except those that round to 0. The residual keeps the rest, up to one
+    /// rounding, and the decoded vector has the same body.
+    #[test]
+    fn values_of_few_bits_leave_the_rest_in_the_residual(
+        update in floats(), share in 0.0f32..1.0, chunk in chunks(), means in any::<bool>())
+    {
+        prop_assume!(!update.is_empty());
+        let (chunk, values) = (chunk.min(update.len()), if means { Values::TwoMeans } else { Values::Int8 });
+        let pick = Pick { count: topk::count(chunk, share) as u32, chunk: chunk as u32, values };
+        let decode = |body: &[u32]| {
+            let mut decoded = vec![f32::NAN; update.len()];
+            topk::expand(body, chunk, &mut decoded).map(|()| decoded)
+        };
+        let exact = decode(&encoded(Pick { values: Values::F32, ..pick }, &update).1).unwrap();
+        let (residual, body) = encoded(pick, &update);
+        let decoded = decode(&body).unwrap();
+        for (i, x) in update.iter().enumerate() {
+            let (sum, x) = (f64::from(decoded[i]) + f64::from(residual[i]), f64::from(*x));
+            let limit = f64::from(decoded[i]).abs().max(x.abs()) * 6e-8;
+            prop_assert!((sum - x).abs() <= limit, "{} at {i}: {sum} {x}", pick.count);
+            let sent = (exact[i] != 0.0, decoded[i] != 0.0);
+            prop_assert!(sent.0 == sent.1 || (!means && sent.0), "{i}: {sent:?}");
+            prop_assert!(decoded[i] == 0.0 || (decoded[i] > 0.0) == (update[i] > 0.0));
+        }
+        prop_assert_eq!(encoded(pick, &decoded).1, body);
     }
 
     #[test]
     fn damaged_topk_bodies_are_refused_or_canonical(
-        update in floats(), at in any::<prop::sample::Index>(), bit in 0u32..32, cut in any::<bool>())
+        update in floats(), at in any::<prop::sample::Index>(), bit in 0u32..32, cut in any::<bool>(),
+        kind in 0usize..3, chunk in chunks())
     {
         prop_assume!(!update.is_empty());
-        let count = topk::count(update.len(), 0.1);
-        let (mut residual, mut scratch) = (vec![0.0; update.len()], vec![0; update.len()]);
-        let mut body = vec![0; topk::words_max(update.len(), update.len())];
-        let encoded = topk::encode(count, Some(&update), &mut residual, &mut scratch, &mut body);
-        body.truncate(encoded.bytes as usize / 4);
+        let (chunk, values) = (chunk.min(update.len()), [Values::F32, Values::Int8, Values::TwoMeans][kind]);
+        let pick = Pick { count: topk::count(chunk, 0.1) as u32, chunk: chunk as u32, values };
+        let (_, mut body) = encoded(pick, &update);
         let at = at.index(body.len());
         if cut { body.truncate(at) } else { body[at] ^= 1 << bit }
         let mut decoded = vec![0.0; update.len()];
-        if topk::expand(&body, &mut decoded).is_ok() {
-            let (mut rest, mut reencoded) = (vec![0.0; update.len()], vec![0; topk::words_max(update.len(), update.len())]);
-            let entries = decoded.iter().filter(|x| **x != 0.0).count().max(1);
-            let encoded = topk::encode(entries, Some(&decoded), &mut rest, &mut scratch, &mut reencoded);
-            prop_assert_eq!(&reencoded[..encoded.bytes as usize / 4], &body[..]);
+        if topk::expand(&body, chunk, &mut decoded).is_ok() {
+            // The damage may have made it a body of another kind.
+            let values = [Values::F32, Values::Int8, Values::TwoMeans][(body[1] >> 8) as usize];
+            prop_assert_eq!(encoded(Pick { count: chunk as u32, values, ..pick }, &decoded).1, body);
+        }
+    }
+}
+
+/// Lengths of chunks: a few elements, several blocks of a list, and more than the vector has.
+fn chunks() -> impl Strategy<Value = usize> {
+    prop::sample::select(vec![1, 7, 64, 130, 4096])
+}
+
+/// The residual and the body of a message over this vector alone.
+fn encoded(pick: Pick, update: &[f32]) -> (Vec<f32>, Vec<u32>) {
+    let (mut residual, mut scratch) = (vec![0.0; update.len()], vec![0; 2 * update.len()]);
+    let mut body = vec![u32::MAX; topk::words_max(update.len(), pick)];
+    let encoded = topk::encode(pick, Some(update), &mut residual, &mut scratch, &mut body);
+    body.truncate(encoded.bytes as usize / 4);
+    (residual, body)
+}
+
+/// Two means are the best two values for given signs, and leave a residual that sums to 0 for each chunk and sign.
+#[test]
+fn two_means_are_the_best_values_for_given_signs() {
+    let update: Vec<f32> = (0..1000).map(|i| ((i * 37 % 101) as f32 - 48.0) / 16.0).collect();
+    let pick = Pick { count: 60, chunk: 300, values: Values::TwoMeans };
+    let (residual, body) = encoded(pick, &update);
+    let mut decoded = vec![0.0; update.len()];
+    topk::expand(&body, 300, &mut decoded).unwrap();
+    for chunk in 0..4 {
+        for sign in [1.0, -1.0] {
+            let range = chunk * 300..(chunk * 300 + 300).min(1000);
+            let sent: Vec<usize> = range.filter(|i| decoded[*i] * sign > 0.0).collect();
+            assert!(sent.len() > 3, "{chunk}, {sign}: {} elements", sent.len());
+            let sum: f64 = sent.iter().map(|i| f64::from(residual[*i])).sum();
+            assert!(sum.abs() < 1e-5 * sent.len() as f64, "{chunk}, {sign}: the residuals sum to {sum}");
+            let error =
+                |off: f32| -> f64 { sent.iter().map(|i| f64::from(update[*i] - decoded[*i] - off).powi(2)).sum() };
+            assert!(error(0.0) < error(1e-3) && error(0.0) < error(-1e-3), "{chunk}, {sign}");
+        }
+    }
+}
+
+/// A message with two means takes at most 14 bits per element and two floats per chunk, and so does its list alone where
+/// positions are as unlike random ones as can be.
+#[test]
+fn a_message_of_chunks_is_shorter_than_with_indices_of_fixed_width() {
+    let (chunks, k) = (24, 64);
+    let noise = |i: usize| ((i as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40) as f32 / (1u32 << 24) as f32 - 0.5;
+    type Element = fn(usize, f32) -> f32;
+    let vectors: [(&str, Element); 4] = [
+        ("noise", |_, noise| noise),
+        ("the first of each chunk", |i, noise| if i % 4096 < 64 { 2.0 + noise } else { noise }),
+        ("first and last in turn", |i, noise| if (i / 4096 + i % 4096 / 2048) % 2 == 0 { noise } else { 0.5 * noise }),
+        ("in two places", |i, noise| if i % 2048 < 32 { 2.0 + noise } else { noise }),
+    ];
+    for (name, of) in vectors {
+        let update: Vec<f32> = (0..chunks * 4096).map(|i| of(i, noise(i))).collect();
+        let pick = Pick { count: k as u32, chunk: 4096, values: Values::TwoMeans };
+        let (_, body) = encoded(pick, &update);
+        let (bytes, codebook) = (4 * body.len(), 8 * chunks);
+        assert_eq!(body[0] as usize, chunks * k, "{name}");
+        assert!(bytes <= chunks * k * 14 / 8 + codebook, "{name}: {bytes} bytes");
+        // The same positions as floats, and 8 bits: each message is as long as its parts.
+        for (values, extra) in [(Values::F32, 4 * chunks * k), (Values::Int8, chunks * k + chunks)] {
+            let (_, other) = encoded(Pick { values, ..pick }, &update);
+            assert_eq!(4 * other.len() - extra, bytes - codebook, "{name}, {values:?}");
+        }
+        if name == "noise" {
+            let bits = 32.0 * f64::from(body[2]) / (chunks * k) as f64;
+            assert!((8.0..8.7).contains(&bits), "{bits} bits for an index and a sign");
         }
     }
 }
@@ -191,14 +289,15 @@ fn what_an_encoder_reports_is_of_the_whole_vector() {
         assert_eq!((dense.non_finite, dense.first_non_finite), (2, Some(5000)), "{}", case.name);
         assert_squares(case.name, dense.squares, &residual);
     }
-    let (mut residual, mut scratch) = (vec![0.0; update.len()], vec![0; update.len()]);
-    let mut body = vec![0; topk::words_max(update.len(), 500)];
-    let encoded = topk::encode(500, Some(&update), &mut residual, &mut scratch, &mut body);
+    let pick = Pick::whole(update.len(), 500);
+    let (mut residual, mut scratch) = (vec![0.0; update.len()], vec![0; 2 * update.len()]);
+    let mut body = vec![0; topk::words_max(update.len(), pick)];
+    let encoded = topk::encode(pick, Some(&update), &mut residual, &mut scratch, &mut body);
     assert_eq!((encoded.entries, encoded.non_finite, encoded.first_non_finite), (500, 2, Some(5000)));
     assert_squares("topk", encoded.squares, &residual);
     let mut least = f32::INFINITY;
     let body = &body[..encoded.bytes as usize / 4];
-    topk::read(body, update.len(), |_, value| least = least.min(value.abs())).unwrap();
+    topk::read(body, update.len(), update.len(), |_, value| least = least.min(value.abs())).unwrap();
     assert_eq!(encoded.threshold, least);
 }
 
@@ -210,7 +309,7 @@ fn a_top_k_list_has_single_entries() {
     body[..topk::HEADER_WORDS].copy_from_slice(&[1, form as u32, words as u32]);
     body[topk::HEADER_WORDS + words] = 1f32.to_bits();
     body.truncate(topk::HEADER_WORDS + words + 1);
-    assert_eq!(topk::expand(&body, &mut [0.0; 40]), Err(BodyError::Count { limit: 1, index: 7 }));
+    assert_eq!(topk::expand(&body, 40, &mut [0.0; 40]), Err(BodyError::Count { limit: 1, index: 7 }));
 }
 
 #[test]
@@ -251,9 +350,34 @@ fn errors_name_the_expected_and_the_found_value() {
         "body: expected zeros after the last entry, got 0x1"
     );
     assert_eq!(
-        error(topk::expand(&[1, 0, 1, 1 << 7, 0], &mut [0.0; 1])),
+        error(topk::expand(&[1, 0, 1, 1 << 7, 0], 1, &mut [0.0; 1])),
         "body: expected a finite value (above 0 in top-k) at index 0, got 0"
     );
+    // Of one element in a chunk of one: 8 bits, then two means.
+    let [int8, means] = [1, 2].map(|values| values << 8);
+    let sent = |kind: u32, values: &[u32]| {
+        let body: Vec<u32> = [&[1, kind, 1, 1 << 7], values].concat();
+        topk::expand(&body, 1, &mut [0.0; 1])
+    };
+    let one = 1f32.to_bits();
+    assert_eq!(sent(int8, &[120 | 200 << 8]), Ok(()));
+    assert_eq!(sent(means, &[one, 0]), Ok(()));
+    let scale = "body: expected a scale that fits the elements of block 0, got";
+    for (body, expected) in [
+        (sent(3 << 8, &[0]), "body: expected a kind of values from 0 to 2, got 3"),
+        (sent(int8, &[120 | 127 << 8]), &format!("{scale} 7.8125e-3")),
+        (sent(int8, &[248 | 200 << 8]), &format!("{scale} 2.658456e36")),
+        (sent(int8, &[200 << 8]), "body: expected a finite value (above 0 in top-k) at index 0, got 0"),
+        (sent(int8, &[120]), "body: expected a finite value (above 0 in top-k) at index 0, got 0"),
+        (sent(int8, &[120 | 200 << 8 | 1 << 16]), "body: expected zeros after the last entry, got 0x1"),
+        (sent(int8, &[120, 200]), "body: expected 8 bytes of entries, got 12"),
+        (sent(means, &[one]), "body: expected 12 bytes of entries, got 8"),
+        (sent(means, &[one, one]), &format!("{scale} 1e0")),
+        (sent(means, &[0, 0]), "body: expected a finite value (above 0 in top-k) at index 0, got 0"),
+        (sent(means, &[f32::NAN.to_bits(), 0]), "body: expected a finite value (above 0 in top-k) at index 0, got NaN"),
+    ] {
+        assert_eq!(error(body), expected);
+    }
 }
 
 /// Long vectors are selected from the candidates of a sample, also where the sample is not typical: the entries are the
@@ -275,15 +399,13 @@ fn topk_of_a_long_vector_is_exact() {
     for (name, of) in vectors {
         let update: Vec<f32> = (0..len).map(|i| of(i, stride, noise(i))).collect();
         for count in [1, 7, 70, 700, 7_000, 60_000] {
-            let (mut residual, mut scratch) = (vec![0.0; len], vec![0; len]);
-            let mut body = vec![0; topk::words_max(len, count)];
-            let encoded = topk::encode(count, Some(&update), &mut residual, &mut scratch, &mut body);
+            let (_, body) = encoded(Pick::whole(len, count), &update);
             let mut order: Vec<usize> = (0..len).filter(|i| update[*i] != 0.0).collect();
             order.sort_by(|a, b| update[*b].abs().total_cmp(&update[*a].abs()));
             let mut expected = vec![0.0; len];
             order.iter().take(count).for_each(|i| expected[*i] = update[*i]);
             let mut decoded = vec![f32::NAN; len];
-            topk::expand(&body[..encoded.bytes as usize / 4], &mut decoded).unwrap();
+            topk::expand(&body, len, &mut decoded).unwrap();
             assert!(decoded == expected, "{name}, {count}");
         }
     }

@@ -38,6 +38,7 @@ use zerocopy::{FromBytes, IntoBytes};
 
 use crate::buffer::{BufferId, Pool, Segment};
 use crate::codec::threshold::{Aim, MergeError, Section};
+use crate::codec::topk::Pick;
 use crate::codec::{self, BodyError, Encoded};
 
 /// Limit of the number of inputs of one [`Kernel::Mean`]: a node of a tree and its 8 children.
@@ -351,10 +352,7 @@ pub enum Coding {
     Int8,
     Sign,
     Threshold(Aim),
-    TopK {
-        /// Number of elements to send, at least 1.
-        count: u32,
-    },
+    TopK(Pick),
 }
 
 /// The memory that an encoder writes.
@@ -379,7 +377,7 @@ impl Coding {
             Self::Sign => codec::sign::words(len),
             // Each section has a header, and rounds its list up to a whole word.
             Self::Threshold(_) => codec::threshold::words_max([len]) + (codec::threshold::HEADER_WORDS + 1) * sections,
-            Self::TopK { count } => codec::topk::words_max(len, *count as usize),
+            Self::TopK(pick) => codec::topk::words_max(len, *pick),
         }
     }
 }
@@ -524,7 +522,9 @@ pub fn run(kernel: &Kernel, pool: &mut Pool) -> KernelResult {
                 let velocity: &mut [f32] = bytemuck::cast_slice_mut(velocity);
                 match coding {
                     Coding::Threshold(aim) => codec::threshold::mask(body, sections, aim.unit, velocity),
-                    Coding::TopK { .. } => codec::topk::read(body, velocity.len(), |index, _| velocity[index] = 0.0),
+                    Coding::TopK(pick) => {
+                        codec::topk::read(body, velocity.len(), pick.chunk as usize, |index, _| velocity[index] = 0.0)
+                    }
                     _ => Ok(()),
                 }
             });
@@ -618,7 +618,7 @@ fn encode(
             Coding::Threshold(aim) => {
                 return codec::threshold::encode(tier, aim, update, residual, sections, scratch, body);
             }
-            Coding::TopK { count } => return codec::topk::encode(count as usize, update, residual, scratch, body),
+            Coding::TopK(pick) => return codec::topk::encode(pick, update, residual, scratch, body),
             Coding::F32 => codec::float32::encode(update, residual, body),
             Coding::Bf16 => codec::bf16::encode(tier, update, residual, body),
             Coding::F16 => codec::f16::encode(tier, update, residual, body),
@@ -639,7 +639,7 @@ fn expand(coding: Coding, body: &[u32], sections: &[Section], into: &mut [f32]) 
     let tier = Tier::best();
     match coding {
         Coding::Threshold(aim) => codec::threshold::expand(body, sections, aim.unit, into),
-        Coding::TopK { .. } => codec::topk::expand(body, into),
+        Coding::TopK(pick) => codec::topk::expand(body, pick.chunk as usize, into),
         Coding::F32 => codec::float32::expand(body, into),
         Coding::Bf16 => codec::bf16::expand(tier, body, into),
         Coding::F16 => codec::f16::expand(tier, body, into),

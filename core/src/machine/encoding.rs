@@ -18,7 +18,7 @@ use super::Setup;
 use crate::buffer::{BufferId, Segment};
 use crate::codec::Encoded;
 use crate::codec::threshold::{Aim, Section};
-use crate::codec::topk;
+use crate::codec::topk::{self, Pick};
 use crate::kernel::norm::square_root;
 use crate::kernel::{Coding, EncodeTarget, Kernel, KernelResult};
 use crate::recipe::{Codec, Control, Correction, End, Merge, Topology};
@@ -249,8 +249,11 @@ impl Encoding {
             Codec::Int8 => Coding::Int8,
             Codec::Sign => Coding::Sign,
             Codec::TopK(top) => {
-                let density = if dense { 1.0 } else { density(top.density) };
-                Coding::TopK { count: topk::count(self.parts[part].range.len(), density) as u32 }
+                let len = self.parts[part].range.len();
+                let chunk = if top.per_chunk { len.min(topk::CHUNK) } else { len };
+                let count = topk::count(chunk, density(top.density)) as u32;
+                let pick = Pick { count, chunk: chunk as u32, values: top.values };
+                Coding::TopK(if dense { pick.dense() } else { pick })
             }
             Codec::Threshold(threshold) => {
                 let mut aim = Aim { dense, ..Aim::of(&threshold, self.rate) };
@@ -266,7 +269,7 @@ impl Encoding {
     fn last_coding(&self, part: usize) -> Coding {
         match self.coding(part, u64::MAX) {
             Coding::Threshold(aim) => Coding::Threshold(Aim { dense: true, ..aim }),
-            Coding::TopK { .. } => Coding::TopK { count: self.parts[part].range.len() as u32 },
+            Coding::TopK(pick) => Coding::TopK(pick.dense()),
             coding => coding,
         }
     }
@@ -364,13 +367,12 @@ impl Encoding {
     /// The most bytes that a body of a part can take, in any message.
     pub(super) fn len_max(&self, part: usize) -> usize {
         let (range, sections) = (&self.parts[part].range, self.parts[part].lens.len());
-        let longest = match self.codec {
-            // Warm-up and ramp only make messages shorter, so the first one of a run is the longest, unless all of the
-            // residual can be sent.
-            Codec::TopK(_) if self.end != End::Send => self.coding_of(part, 1),
-            _ => self.last_coding(part),
-        };
-        longest.len_max(range.len(), sections)
+        // Ramps only make messages shorter. The first message may be dense, as floats; of very few elements, means take more.
+        let ordinary = [self.coding_of(part, 1), self.coding_of(part, u64::MAX)].into_iter();
+        // A last message with all of a residual is made with `end=send` only. Other codecs have one length, or need the room.
+        let is_sent = self.end == End::Send || !matches!(self.codec, Codec::TopK(_));
+        let codings = ordinary.chain(is_sent.then(|| self.last_coding(part)));
+        codings.map(|coding| coding.len_max(range.len(), sections)).max().unwrap_or(0)
     }
 
     pub(super) fn sections(&self, part: usize) -> Segment {
@@ -472,6 +474,30 @@ mod tests {
         let setup = Setup { resumed, ..Setup::new(crate::PeerId(0), cluster, recipe, &layout, 0) };
         let halves = [0..500, 500..1000];
         Encoding::encoder(&setup, recipe.codec, recipe.correction, halves, &mut Vectors::default())
+    }
+
+    /// Also where a shard is so short that two means take more than its floats.
+    #[test]
+    fn the_longest_message_has_room() {
+        for start in ["", "warmup=1", "ramp=3", "end=send", "warmup=2 ramp=2 end=send"] {
+            for values in ["f32", "int8", "two-means"] {
+                let recipe: crate::recipe::Recipe =
+                    alloc::format!("async codec=topk density=0.3 values={values} {start}").parse().unwrap();
+                let (layout, cluster) = (crate::Layout::flat(1000), crate::Cluster { workers: 2, servers: 1 });
+                let setup = Setup::new(crate::PeerId(0), cluster, recipe, &layout, 0);
+                let parts = [0..1, 1..3, 3..10, 10..1000];
+                let encoding =
+                    Encoding::encoder(&setup, recipe.codec, recipe.correction, parts, &mut Vectors::default());
+                for part in 0..4 {
+                    let last = (recipe.end == End::Send).then(|| encoding.last_coding(part));
+                    for coding in (1..20).map(|message| encoding.coding(part, message)).chain(last) {
+                        let (room, needed) =
+                            (encoding.len_max(part), coding.len_max(encoding.parts[part].range.len(), 1));
+                        assert!(room >= needed, "{recipe}, part {part}: {room} bytes, {coding:?} takes {needed}");
+                    }
+                }
+            }
+        }
     }
 
     /// All that was clipped in the run, and the last message of all parts.

@@ -157,7 +157,7 @@ impl Recipe {
 
     /// Whether messages of this codec can be longer than the vector. A ramp begins at a density of 1/4.
     fn is_dense_top_k(&self, codec: &Codec) -> bool {
-        matches!(codec, Codec::TopK(TopK { density }) if *density > 0.25 || self.end == End::Send)
+        matches!(codec, Codec::TopK(TopK { density, .. }) if *density > 0.25 || self.end == End::Send)
     }
 
     /// Checks that a byte budget has room for a header and some entries per tensor.
@@ -543,7 +543,7 @@ fn check_codec(codec: &Codec) -> Result<(), ConfigError> {
         |density| check_range("density", "above 0 and at most 1", density, density > 0.0 && density <= 1.0);
     match *codec {
         Codec::F32 | Codec::Bf16 | Codec::F16 | Codec::Int8 | Codec::Sign => Ok(()),
-        Codec::TopK(TopK { density }) => check_density(density),
+        Codec::TopK(TopK { density, .. }) => check_density(density),
         Codec::Threshold(Threshold { tau, control, clip, .. }) => {
             check_tau(tau)?;
             check_range("clip", "a finite number of thresholds, 0 or more", clip, clip >= 0.0 && clip.is_finite())?;

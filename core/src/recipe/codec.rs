@@ -19,7 +19,7 @@ pub enum Codec {
     Sign,
     /// Quanta of ±tau for elements whose accumulated update has reached a threshold (Strom 2015). Sparse.
     Threshold(Threshold),
-    /// The elements of largest magnitude, as floats (Lin et al. 2018). Sparse.
+    /// The elements of largest magnitude (Lin et al. 2018). Sparse.
     TopK(TopK),
 }
 
@@ -46,6 +46,25 @@ pub struct Threshold {
 pub struct TopK {
     /// Share of the elements that a message carries: above 0, at most 1.
     pub density: f32,
+    /// True: the share of each chunk of 4,096 elements, at least one (SparseLoCo; Sarfi et al. 2025). False: the share of
+    /// the whole vector, or of a server's shard.
+    pub per_chunk: bool,
+    /// How the elements are written.
+    pub values: Values,
+}
+
+/// How a top-k message writes the values of its elements. What this loses stays in the residual. Dense messages have floats
+/// in any case: those of a warm-up, and the last ones with [`End::Send`](super::End::Send).
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub enum Values {
+    /// Floats: 32 bits per element, no error.
+    F32,
+    /// Magnitudes in 8 bits, with a power-of-two scale per chunk. Elements below 1/510 of the largest one in their chunk
+    /// are not sent.
+    Int8,
+    /// The sign alone. Positive elements of a chunk are decoded as their mean, and negative ones as theirs: 2 floats per
+    /// chunk (Seide et al. 2014).
+    TwoMeans,
 }
 
 /// The controller of a threshold: it chooses the threshold of each message from the data or from earlier messages.
@@ -93,6 +112,13 @@ impl Codec {
     /// True if a message carries some elements and leaves out the rest.
     pub const fn is_sparse(&self) -> bool {
         matches!(self, Self::Threshold(_) | Self::TopK(_))
+    }
+}
+
+impl TopK {
+    /// This share of the elements of the whole vector, as floats.
+    pub const fn all(density: f32) -> Self {
+        Self { density, per_chunk: false, values: Values::F32 }
     }
 }
 

@@ -82,7 +82,7 @@ impl Codec {
     /// The share of the elements that a message carries, if it is a setting of the codec.
     pub const fn density(&self) -> Option<f32> {
         match *self {
-            Self::TopK(TopK { density }) => Some(density),
+            Self::TopK(TopK { density, .. }) => Some(density),
             Self::Threshold(threshold) => match threshold.control {
                 Control::Density { density } => Some(density),
                 _ => None,

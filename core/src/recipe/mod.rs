@@ -49,7 +49,10 @@
 //! | | `poly` | `power=0.5` | (tau + 1)^-power |
 //! | [`codec`](Codec) | **`f32`**, `bf16`, `f16`, `int8`, `sign` | | dense encodings of contributions |
 //! | | `threshold` | `tau=0.001953125 scope=all clip=0` | quanta of ±tau |
-//! | | `topk` | `density=0.001` | the largest elements |
+//! | | `topk` | `density=0.001 scope=all values=f32` | the largest elements, of the vector or per chunk |
+//! | [`values`](Values) of `topk` | **`f32`** | | floats |
+//! | | `int8` | | magnitudes in 8 bits, a scale per chunk |
+//! | | `two-means` | | signs, and two means per chunk |
 //! | [`control`](Control) of `threshold` | **`fixed`** | | tau follows the learning rate only |
 //! | | `band` | | threshold by a band of densities, as in DL4J |
 //! | | `density` | `density=0.001` | threshold for a density |
@@ -106,6 +109,7 @@
 //! | `fedadam` | `sync period=10 outer=adam` | Reddi et al. 2021 |
 //! | `median` | `hardsync merge=median` | Yin et al. 2018 |
 //! | `norm-clip` | `hardsync merge=norm-clip` | mean of contributions clipped to the median norm |
+//! | `sparseloco` | `sparse period=20 density=0.015625 scope=chunk values=two-means decay=0.95` | Sarfi et al. 2025 |
 //!
 //! # The learning rate, momentum and servers
 //!
@@ -119,6 +123,7 @@
 //! | `dl4j` | 1 | in the optimizer; averaged with the parameters | none |
 //! | `sync`, `firecaffe`, `ring-bf16`, `ring-int8` | 1: the mean of updates | in the optimizer | none |
 //! | `sparse`, `local-sparse`, `local-bf16` | 1: the mean of messages | in the optimizer | none |
+//! | `sparseloco` | 1, less what residuals forget | in the optimizer; the residuals are the outer momentum | none |
 //! | `gradients` | 1: the mean of gradients | the application's optimizer: any | none |
 //! | `dgc` | 1 / (1 - 0.9) = 10; 1 relative to an optimizer with momentum 0.9 | in the recipe, not in the optimizer | none |
 //! | `hardsync` | 1: the mean of updates | in the optimizer | 1, on any host; `shards=N`: N of them |
@@ -169,7 +174,7 @@ mod staleness;
 mod text;
 
 pub use axes::{Adapt, Merge, OptimizerState, Pace, Payload, Topology};
-pub use codec::{Codec, Control, Correction, Threshold, TopK};
+pub use codec::{Codec, Control, Correction, Threshold, TopK, Values};
 pub use end::End;
 pub use hint::Hint;
 pub use lambda::{Lambda, LambdaParseError};

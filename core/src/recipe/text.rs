@@ -11,7 +11,7 @@ use core::str::FromStr;
 
 use super::{
     Adapt, Codec, Control, Correction, End, Lambda, Merge, Mu, OptimizerState, Outer, PRESETS, Pace, Payload, Period,
-    Recipe, Scaling, Threshold, TopK, Topology,
+    Recipe, Scaling, Threshold, TopK, Topology, Values,
 };
 
 /// Why a text could not be parsed as a recipe.
@@ -125,7 +125,15 @@ fn write_codec(f: &mut fmt::Formatter<'_>, codec: &Codec, prefix: &str) -> fmt::
         Codec::F16 => write!(f, "f16"),
         Codec::Int8 => write!(f, "int8"),
         Codec::Sign => write!(f, "sign"),
-        Codec::TopK(TopK { density }) => write!(f, "topk {prefix}density={density}"),
+        Codec::TopK(TopK { density, per_chunk, values }) => {
+            let scope = if *per_chunk { "chunk" } else { "all" };
+            let values = match values {
+                Values::F32 => "f32",
+                Values::Int8 => "int8",
+                Values::TwoMeans => "two-means",
+            };
+            write!(f, "topk {prefix}density={density} {prefix}scope={scope} {prefix}values={values}")
+        }
         Codec::Threshold(Threshold { tau, control, per_tensor, clip }) => {
             let scope = if *per_tensor { "tensor" } else { "all" };
             write!(f, "threshold {prefix}tau={tau} {prefix}scope={scope} {prefix}clip={clip} {prefix}control=")?;
@@ -143,7 +151,9 @@ impl Codec {
     /// Changes one number of the codec. `Ok(false)`: this codec has no such key.
     fn set(&mut self, key: &str, value: &str) -> Result<bool, RecipeParseError> {
         match (key, self) {
-            ("density", Self::TopK(TopK { density })) => *density = number("density", NUMBER, value)?,
+            ("density", Self::TopK(top)) => top.density = number("density", NUMBER, value)?,
+            ("scope", Self::TopK(top)) => top.per_chunk = choice("scope", value, TOP_K_SCOPES)?,
+            ("values", Self::TopK(top)) => top.values = choice("values", value, VALUES)?,
             ("tau", Self::Threshold(threshold)) => threshold.tau = number("tau", NUMBER, value)?,
             ("clip", Self::Threshold(threshold)) => threshold.clip = number("clip", NUMBER, value)?,
             ("scope", Self::Threshold(threshold)) => threshold.per_tensor = choice("scope", value, SCOPES)?,
@@ -356,7 +366,7 @@ const CODECS: Choices<Codec> = (
         ("int8", Codec::Int8),
         ("sign", Codec::Sign),
         ("threshold", Codec::Threshold(Threshold::fixed(1.0 / 512.0))),
-        ("topk", Codec::TopK(TopK { density: 1e-3 })),
+        ("topk", Codec::TopK(TopK::all(1e-3))),
     ],
 );
 const CONTROLS: Choices<Control> = (
@@ -369,6 +379,9 @@ const CONTROLS: Choices<Control> = (
     ],
 );
 const SCOPES: Choices<bool> = ("all or tensor", &[("all", false), ("tensor", true)]);
+const TOP_K_SCOPES: Choices<bool> = ("all or chunk", &[("all", false), ("chunk", true)]);
+const VALUES: Choices<Values> =
+    ("f32, int8 or two-means", &[("f32", Values::F32), ("int8", Values::Int8), ("two-means", Values::TwoMeans)]);
 const ENDS: Choices<End> =
     ("keep, send or spread", &[("keep", End::Keep), ("send", End::Send), ("spread", End::Spread { messages: 20 })]);
 const OUTERS: Choices<Outer> = (
@@ -405,13 +418,15 @@ const REQUIRED: &[(&str, &str)] = &[
     ("base", "staleness=exp"),
     ("power", "staleness=poly"),
     ("tau", "codec=threshold"),
-    ("scope", "codec=threshold"),
+    ("scope", "codec=threshold or topk"),
+    ("values", "codec=topk"),
     ("clip", "codec=threshold"),
     ("control", "codec=threshold"),
     ("budget", "codec=threshold"),
     ("density", "codec=threshold or topk"),
     ("pull_tau", "pull=threshold"),
-    ("pull_scope", "pull=threshold"),
+    ("pull_scope", "pull=threshold or topk"),
+    ("pull_values", "pull=topk"),
     ("pull_clip", "pull=threshold"),
     ("pull_control", "pull=threshold"),
     ("pull_budget", "pull=threshold"),
@@ -539,7 +554,8 @@ mod tests {
         let dense =
             ["f32", "bf16", "f16", "int8", "sign"].map(|codec| alloc::format!("async codec={codec} pull={codec}"));
         let topk = "hardsync codec=topk density=0.1 pull=threshold pull_tau=0.5 pull_budget=100".to_string();
-        let decay = ["sparse decay=0.95", "ring-int8 decay=0"].map(ToString::to_string);
+        let decay =
+            ["sparse decay=0.95", "ring-int8 decay=0", "sparse scope=chunk values=int8"].map(ToString::to_string);
         for text in threshold.into_iter().chain(dense).chain([topk]).chain(decay) {
             let recipe: Recipe = text.parse().unwrap();
             assert_eq!(recipe.check(4), Ok(()), "{text}");
@@ -594,7 +610,12 @@ mod tests {
         for row in rows.skip(1) {
             let cells: Vec<&str> = row.split('|').collect();
             axis = code(cells[1]).first().cloned().unwrap_or(axis);
-            let base: Recipe = if axis == "control" { "sync codec=threshold" } else { "sync" }.parse().unwrap();
+            let base = match axis.as_str() {
+                "control" => "sync codec=threshold",
+                "values" => "sync codec=topk",
+                _ => "sync",
+            };
+            let base: Recipe = base.parse().unwrap();
             for value in code(cells[2]).iter().filter(|value| *value != "codec") {
                 let mut recipe = base;
                 assert_eq!(recipe.set(&axis, value), Ok(()), "{row}");
@@ -657,6 +678,15 @@ mod tests {
         assert_eq!(
             error("sync payload=gradient"),
             "payload: expected parameters, updates or gradients, got \"gradient\" (did you mean \"gradients\"?)"
+        );
+        assert_eq!(
+            error("sparse values=two-mean"),
+            "values: expected f32, int8 or two-means, got \"two-mean\" (did you mean \"two-means\"?)"
+        );
+        assert_eq!(error("sparse scope=tensor"), "scope: expected all or chunk, got \"tensor\"");
+        assert_eq!(
+            error("sync values=int8"),
+            "recipe: \"values\" is not a setting of this recipe, it requires codec=topk"
         );
         assert!(error("sync topology=rin").ends_with("(did you mean \"ring\"?)"));
         assert!(error("sync payload=weights").ends_with("got \"weights\""));

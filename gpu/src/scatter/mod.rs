@@ -66,7 +66,7 @@ impl Scatter {
                 let len = ledger::len(ledger.len as usize / 4);
                 self.scatter(&ADD, ledger.first(4 * len as u32), recorder)?;
             }
-            Kernel::Expand { coding: coding @ (Coding::Threshold(_) | Coding::TopK { .. }), body, sections, into } => {
+            Kernel::Expand { coding: coding @ (Coding::Threshold(_) | Coding::TopK(_)), body, sections, into } => {
                 if let Err(error) = self.read(coding, body, sections, into, 1.0, pool) {
                     return Ok(Outcome::Done(KernelResult::Malformed(error)));
                 }
@@ -98,7 +98,8 @@ impl Scatter {
         let mut add = |at: usize, value: f32| pairs.push([at as u32, (scale * value).to_bits()]);
         match coding {
             Coding::Threshold(aim) => threshold::read(pool.words(body), pool.sections(sections), aim.unit, &mut add),
-            _ => topk::read(pool.words(body), into.len as usize / 4, add),
+            Coding::TopK(pick) => topk::read(pool.words(body), into.len as usize / 4, pick.chunk as usize, add),
+            _ => unreachable!("a sparse codec"),
         }
     }
 

@@ -72,6 +72,8 @@ fn lines<'a>(app: &App, model: &Model) -> Vec<Line<'a>> {
         _ if ended.is_empty() => format!("residual  {updates:.2} updates per worker, not sent yet"),
         kept => format!("residual  {updates:.2} updates per worker; at the end {kept:.2e} was not sent"),
     };
+    let forgotten = coded.iter().map(|node| node.report.status.forgotten).sum::<f64>();
+    let residual = if forgotten > 0.0 { format!("{residual}; decay took {forgotten:.2e}") } else { residual };
     let hint = model.notes.iter().rev().find(|note| note.kind == NoteKind::Hint);
     let mut lines = vec![
         Line::raw(format!(

@@ -229,7 +229,7 @@ fn a_contribution_of_an_earlier_process_is_not_answered() {
 /// Parameters that are sent again say of which moment they are, whatever has happened since.
 #[test]
 fn an_echo_that_is_sent_again_has_its_own_version_and_row() {
-    let codec = Codec::TopK(TopK { density: 0.25 });
+    let codec = Codec::TopK(TopK::all(0.25));
     let mut s = server(Recipe::asynchronous().with_lambda(1.0).with_pull(codec), 2);
     s.push(0, 1, 0, 1.0);
     let (op, message, _) = s.expect_sending(0, Kind::Delta);
@@ -246,7 +246,7 @@ fn an_echo_that_is_sent_again_has_its_own_version_and_row() {
 /// The process that a server's echo was for is gone: the next one gets whole parameters.
 #[test]
 fn a_restarted_worker_gets_no_difference() {
-    let codec = Codec::TopK(TopK { density: 0.25 });
+    let codec = Codec::TopK(TopK::all(0.25));
     let mut s = server(Recipe::asynchronous().with_lambda(1.0).with_pull(codec), 1);
     s.push(0, 1, 0, 1.0).expect_transmit(0, Kind::Delta);
     s.disconnect(0).hello(0, 2).expect_event(joined(0, 2)).expect_params(0, 0, 1, 1).expect_idle();

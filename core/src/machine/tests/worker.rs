@@ -252,7 +252,7 @@ fn a_farewell_that_got_lost_is_said_again() {
 
 /// One element of four is sent, the first of equal ones. Three of them stay in the residual.
 fn sparse() -> Recipe {
-    let codec = Codec::TopK(TopK { density: 0.25 });
+    let codec = Codec::TopK(TopK::all(0.25));
     Recipe::asynchronous().with_lambda(1.0).with_codec(codec).with_pull(codec)
 }
 

@@ -9,7 +9,7 @@ fn threshold(change: impl Fn(Threshold) -> Threshold) -> Codec {
 }
 
 fn topk(density: f32) -> Codec {
-    Codec::TopK(TopK { density })
+    Codec::TopK(TopK::all(density))
 }
 
 /// The field that is out of range.
