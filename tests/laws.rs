@@ -506,11 +506,12 @@ fn a_softsync_group_of_all_workers_equals_a_round() {
 /// A contribution without examples has no body. It is in its turn as soon as the ones before it are merged, whoever came
 /// first, and then nothing else happens that could wake the server.
 #[test]
-fn a_worker_without_examples_holds_up_no_round() {
+fn workers_without_examples_hold_up_no_round() {
     for text in ["hardsync", "hardsync shards=2 codec=int8", "ssp bound=1", "softsync updates=2 codec=sign"] {
-        for idle in 0..3 {
-            let plan = plan(text.parse().unwrap(), 3, 4);
-            let app = |me: PeerId| -> Box<dyn App> { Box::new(Idle { me, idle: PeerId(idle) }) };
+        for busy in [[false, true, true], [true, false, false], [false, false, true], [false; 3]] {
+            // Without timeouts, nothing but messages wakes a node.
+            let plan = Plan { patience: Patience::none(), ..plan(text.parse().unwrap(), 3, 4) };
+            let app = |me: PeerId| -> Box<dyn App> { Box::new(Partly { me, busy: busy[me.index()] }) };
             let mut world = World::new(plan, app).unwrap();
             world
                 .run(1_000_000, |_, _| Ok::<(), gradwire_sim::Halt>(()))
@@ -521,20 +522,20 @@ fn a_worker_without_examples_holds_up_no_round() {
     }
 }
 
-/// A worker of which one has no examples. The last ranks are the fastest.
-struct Idle {
+/// A worker that has examples if it is busy. The last ranks are the fastest.
+struct Partly {
     me: PeerId,
-    idle: PeerId,
+    busy: bool,
 }
 
-impl App for Idle {
+impl App for Partly {
     fn duration(&mut self, _step: u64) -> gradwire_core::Duration {
         gradwire_core::Duration::from_millis(10 - u64::from(self.me.0))
     }
 
     fn update(&mut self, _step: u64, _params: &[f32], update: &mut [f32]) -> u32 {
         update.fill(0.5);
-        u32::from(self.me != self.idle)
+        u32::from(self.busy)
     }
 }
 
