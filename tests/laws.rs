@@ -294,6 +294,36 @@ fn all_of_the_largest_elements_are_the_dense_recipe() {
     }
 }
 
+/// I-103, I-104: a delay of strength 0, or of one worker, corrects nothing, bit for bit. More workers are late.
+#[test]
+fn without_delays_a_correction_of_delays_is_asynchronous_sgd() {
+    let run = |recipe: &str, workers| {
+        let (world, _) = simulate(plan(recipe.parse().unwrap(), workers, 24), Steps::Jittered, None);
+        world.params(PeerId(workers)).to_vec()
+    };
+    for preset in ["dc-asgd", "dc-asgd-a"] {
+        assert_eq!(run(&format!("{preset} strength=0"), 5), run("async", 5), "{preset}");
+        assert_eq!(run(preset, 1), run("async", 1), "{preset}");
+        assert_ne!(run(preset, 5), run("async", 5), "{preset}");
+        assert_eq!(on_threads(preset.parse().unwrap(), 1, 24), on_threads(Recipe::asynchronous(), 1, 24), "{preset}");
+    }
+}
+
+/// I-101: a step of FASGD does not depend on the scale of the updates, and an element whose updates are 0 stays.
+#[test]
+fn fasgd_does_not_depend_on_the_scale_of_updates() {
+    let ends = |scale: f32| {
+        let app = move |me: PeerId| -> Box<dyn App> { Box::new(Constant { me, scale }) };
+        let recipe: Recipe = "fasgd least=1e-30".parse().unwrap();
+        let mut world = World::new(plan(recipe, 3, 20), app).unwrap();
+        world.run(1_000_000, |_, _| Ok::<(), gradwire_sim::Halt>(())).unwrap();
+        world.params(PeerId(0)).to_vec()
+    };
+    let (one, large) = (ends(1.0), ends(4096.0));
+    assert_eq!((one[0], &one), (0.0, &large));
+    assert!(one[1..].iter().all(|x| *x < -0.05), "{one:?}");
+}
+
 /// I-77: one worker with a rate and no momentum is Lookahead (Zhang et al. 2019): after H steps, the parameters go a
 /// share of the way from where they were to where the steps have led.
 #[test]

@@ -233,6 +233,7 @@ impl Note {
             Event::Hint(Hint::ResidualGrows { updates }) => (NoteKind::Hint, PeerId(2), updates as u64),
             Event::Hint(Hint::LateElements { messages, .. }) => (NoteKind::Hint, PeerId(3), messages),
             Event::Hint(Hint::OuterMomentum { period, .. }) => (NoteKind::Hint, PeerId(4), u64::from(period)),
+            Event::Hint(Hint::Copies) => (NoteKind::Hint, PeerId(5), 0),
         };
         Self { at, rank, kind, peer, number }
     }
@@ -296,6 +297,7 @@ impl fmt::Display for Note {
                 0 => write!(f, "hint: sparse updates are answered with dense parameters (pull=)"),
                 1 => write!(f, "hint: {number} messages in a row carried no element (tau, density)"),
                 2 => write!(f, "hint: the residual grows, and holds {number} updates (density, tau)"),
+                5 => write!(f, "hint: servers keep a copy of their parameters for each worker (compensate)"),
                 4 => write!(f, "hint: the outer momentum is large for a period of {number} steps (mu, rate, period)"),
                 _ => write!(f, "hint: most elements are sent less than once in {number} messages (density)"),
             },

@@ -32,6 +32,13 @@ const FLAGS: &[(&str, &str, &str)] = &[
     ("power", "power", "Power of the scaling poly"),
     ("drop-above", "drop_above", "Staleness above which updates are dropped"),
     ("overlap", "overlap", "true: compute while the last update is in flight (async, softsync)"),
+    ("compensate", "compensate", "Correction of late updates: none, magnitude, delay or delay-adaptive"),
+    ("compensate-keep", "keep", "Share of a moving mean that is kept (magnitude, delay-adaptive)"),
+    ("compensate-length", "length", "Step of an element whose updates are all of one size (magnitude)"),
+    ("compensate-least", "least", "Added to the mean magnitude (magnitude)"),
+    ("compensate-strength", "strength", "Factor on the correction, lambda in the paper (delay, delay-adaptive)"),
+    ("compensate-rate", "worker_rate", "Learning rate of the workers (delay, delay-adaptive)"),
+    ("compensate-bounded", "bounded", "true: a correction is at most as large as its update (delay, delay-adaptive)"),
     ("codec", "codec", "Encoding of updates: f32, bf16, f16, int8, sign, threshold or topk"),
     ("pull", "pull", "Encoding of the parameters from servers, as --codec"),
     ("tau", "tau", "Threshold, a power of two; the first one under a control (threshold)"),
@@ -123,6 +130,9 @@ const GROUPS: &[(&str, &[(&str, &str)])] = &[
             ("hardsync", "sync at a parameter server (2015)"),
             ("downpour", "async: push every 5, fetch every 10 steps, Adagrad (2012)"),
             ("rudra", "softsync of 1 update, divided by its staleness (2016)"),
+            ("fasgd", "async, over mean magnitude and staleness + 1 (2016)"),
+            ("dc-asgd", "async, corrected for delays; --compensate-rate (2017)"),
+            ("dc-asgd-a", "the same, with a factor for each element (2017)"),
             ("petuum", "ssp with bound 2 (2013)"),
             ("strom", "mesh with a fixed threshold, which you must tune (2015)"),
             ("dl4j-sharing", "mesh with a threshold that finds a density"),
@@ -216,7 +226,7 @@ mod tests {
         let mut texts: Vec<String> = PRESETS.iter().map(|preset| (preset.recipe)().to_string()).collect();
         texts.extend(["density=0.1", "budget=100", "control=band"].map(threshold));
         texts.extend(["sparse decay=0.5", "hardsync codec=topk pull=topk"].map(String::from));
-        texts.extend(["sync outer=adagrad", "sync outer=adam"].map(String::from));
+        texts.extend(["sync outer=adagrad", "sync outer=adam", "async fetch=2"].map(String::from));
         texts.extend(["hardsync merge=trimmed-mean"].map(String::from));
         texts
             .extend(["async staleness=exp codec=bf16 end=spread", "ssp staleness=poly drop_above=3"].map(String::from));

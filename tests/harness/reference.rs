@@ -5,7 +5,7 @@
 //! State of a rule is state of its model. [`Reference`] combines a merge rule and a commit step.
 
 use gradwire_core::Recipe;
-use gradwire_core::recipe::{Merge, Outer, Payload, Scaling, Staleness};
+use gradwire_core::recipe::{Compensate, Merge, Outer, Payload, Scaling, Staleness};
 
 /// The model of a merge rule: how contributions become one update, or one vector of parameters.
 trait Merging {
@@ -24,9 +24,12 @@ trait Commit {
 
 /// The parameters of one shard, or of a whole vector, and the rules that change them.
 pub struct Reference {
+    compensate: Compensation,
     merge: Box<dyn Merging>,
     commit: Box<dyn Commit>,
     pub params: Vec<f64>,
+    /// Contributions of a larger staleness are dropped before they change anything.
+    drop_above: u64,
     /// Number of commits so far.
     pub version: u64,
 }
@@ -63,12 +66,22 @@ impl Reference {
                 Box::new(Adam { mu, beta, rate, floor, means: zeros(), squares: zeros() })
             }
         };
-        Self { merge, commit, params: initial.iter().map(|x| f64::from(*x)).collect(), version: 0 }
+        let compensate = Compensation { rule: recipe.compensate(), state: zeros(), history: Vec::new() };
+        Self {
+            compensate,
+            merge,
+            commit,
+            params: initial.iter().map(|x| f64::from(*x)).collect(),
+            drop_above: staleness.drop_above.unwrap_or(u64::MAX),
+            version: 0,
+        }
     }
 
     /// Takes a contribution of `weight` examples that was computed from version `base`.
     pub fn push(&mut self, x: &[f64], weight: u64, base: u64) {
-        let merged = self.merge.admit(x, weight as f64, self.version.saturating_sub(base));
+        let staleness = self.version.saturating_sub(base);
+        let x = if staleness > self.drop_above { x.to_vec() } else { self.compensate.correct(x, &self.params, base) };
+        let merged = self.merge.admit(&x, weight as f64, staleness);
         self.apply(merged);
     }
 
@@ -87,9 +100,46 @@ impl Reference {
 
     fn apply(&mut self, merged: Option<Vec<f64>>) {
         if let Some(merged) = merged {
+            self.compensate.history.push(self.params.clone());
             self.commit.commit(&mut self.params, &merged);
             self.version += 1;
         }
+    }
+}
+
+/// The correction of late updates, with the parameters of each version.
+struct Compensation {
+    rule: Compensate,
+    state: Vec<f64>,
+    history: Vec<Vec<f64>>,
+}
+
+impl Compensation {
+    /// Odena 2016 (the released code) and Zheng et al. 2017, on updates: learning rate times gradient.
+    fn correct(&mut self, x: &[f64], now: &[f64], base: u64) -> Vec<f64> {
+        let moved = |i: usize| now[i] - self.history.get(base as usize).map_or(now[i], |got| got[i]);
+        let limited = |x: f64, correction: f64, bounded| {
+            x + if bounded { correction.clamp(-x.abs(), x.abs()) } else { correction }
+        };
+        let state = &mut self.state;
+        let corrected = |(i, x): (usize, &f64)| match self.rule {
+            Compensate::None => *x,
+            Compensate::Magnitude { keep, length, least } => {
+                state[i] = f64::from(keep) * state[i] + (1.0 - f64::from(keep)) * x.abs();
+                f64::from(length) * x / (state[i] + f64::from(least))
+            }
+            Compensate::Delay { strength, worker_rate, bounded } => {
+                let factor = f64::from(strength) / f64::from(worker_rate);
+                limited(*x, factor * x * x * moved(i), bounded)
+            }
+            Compensate::DelayAdaptive { strength, worker_rate, keep, bounded } => {
+                let gradient = x / f64::from(worker_rate);
+                state[i] = f64::from(keep) * state[i] + (1.0 - f64::from(keep)) * gradient.powi(2);
+                let lambda = f64::from(strength) / (state[i] + 1e-7).sqrt();
+                limited(*x, lambda / f64::from(worker_rate) * x * x * moved(i), bounded)
+            }
+        };
+        x.iter().enumerate().map(corrected).collect()
     }
 }
 

@@ -5,8 +5,8 @@
 //! own.
 
 use gradwire_core::recipe::{
-    Adapt, Codec, Control, Correction, End, Lambda, Merge, Mu, Outer, Pace, Payload, Period, Span, Staleness,
-    Threshold, TopK, Topology, Values,
+    Adapt, Codec, Compensate, Control, Correction, End, Lambda, Merge, Mu, Outer, Pace, Payload, Period, Span,
+    Staleness, Threshold, TopK, Topology, Values,
 };
 use gradwire_core::{Cluster, Duration, Instant, Layout, Patience, PeerId, Recipe};
 use gradwire_sim::{Effort, Fault, Network, Plan, Random};
@@ -188,6 +188,18 @@ fn decay(seed: u64, recipe: Recipe) -> Recipe {
     if recipe.codec() == Codec::F32 { recipe } else { recipe.with_decay(decay) }
 }
 
+/// A correction of late updates, for a part of the recipes whose merged updates nobody adds up.
+fn compensating(seed: u64, recipe: Recipe) -> Recipe {
+    let mut random = Random::new(seed, 22);
+    let (worker_rate, bounded) = (1.0 / 64.0, random.chance(0.5));
+    recipe.with_compensate(match random.below(6) {
+        0 => Compensate::Magnitude { keep: 0.75, length: 1.0 / 64.0, least: 1e-3 },
+        1 => Compensate::Delay { strength: 0.5, worker_rate, bounded },
+        2 => Compensate::DelayAdaptive { strength: 0.5, worker_rate, keep: 0.75, bounded },
+        _ => Compensate::None,
+    })
+}
+
 /// What becomes of the residuals at the end.
 fn end(seed: u64) -> End {
     match Random::new(seed, 8).below(4) {
@@ -354,7 +366,8 @@ impl Scenario {
             _ => recipe,
         };
         let recipe = match kind {
-            Kind::Async | Kind::Coded | Kind::Softsync => fetching(seed, recipe),
+            Kind::Softsync => compensating(seed, fetching(seed, recipe)),
+            Kind::Async | Kind::Coded => fetching(seed, recipe),
             Kind::CodedTree | Kind::Gather | Kind::CodedSync => decay(seed, recipe),
             _ => recipe,
         };

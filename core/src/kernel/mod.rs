@@ -11,6 +11,8 @@
 pub mod apply;
 #[doc(hidden)]
 pub mod compare;
+#[doc(hidden)]
+pub mod compensate;
 pub mod executor;
 #[doc(hidden)]
 pub mod ledger;
@@ -66,6 +68,17 @@ pub enum Kernel {
         scale: f32,
         /// The parameters after the update.
         into: Segment,
+    },
+    /// Corrects a late update in place. Devices have no program for it: the host runs it.
+    Compensate {
+        /// The formula.
+        formula: compensate::Formula,
+        /// The update, one float per element.
+        update: Segment,
+        /// The vector of state, which is changed in place. `None`: the formula has none.
+        state: Option<Segment>,
+        /// The parameters now, and as the worker got them. `None`: the formula does not read them.
+        params: Option<[Segment; 2]>,
     },
     /// A step of an outer optimizer: new parameters and new state from the merged update.
     Outer {
@@ -281,6 +294,14 @@ impl Kernel {
                 inputs.iter_mut().zip(state).for_each(|(input, state)| *input = state.map(|(old, _)| (old, 0)));
                 (inputs, [Some(from), Some(update), None])
             }
+            Self::Compensate { update, state, params, .. } => {
+                let mut inputs = [None; MEAN_MAX];
+                inputs
+                    .iter_mut()
+                    .zip(params.into_iter().flatten())
+                    .for_each(|(input, params)| *input = Some((params, 0)));
+                (inputs, [Some(update), state, None])
+            }
             ref other => ([None; MEAN_MAX], other.operands()),
         };
         let rows = if let Self::Round { rows, .. } = *self { Some(rows) } else { None };
@@ -307,7 +328,11 @@ impl Kernel {
             Self::Merge { one, other, place, .. } => [Some(one), Some(other), Some(place.sections)],
             Self::Materialise { base, ledger, .. } => [Some(base), Some(ledger), None],
             Self::Compare { ours, theirs } => [Some(ours), Some(theirs), None],
-            Self::Mean { .. } | Self::Outer { .. } | Self::Round { .. } | Self::Section { .. } => [None; 3],
+            Self::Mean { .. }
+            | Self::Outer { .. }
+            | Self::Round { .. }
+            | Self::Section { .. }
+            | Self::Compensate { .. } => [None; 3],
         }
     }
 
@@ -330,6 +355,7 @@ impl Kernel {
                 let new = |state: Option<(Segment, Segment)>| state.map(|(_, new)| new);
                 [Some(into), new(one), new(other)]
             }
+            Self::Compensate { update, state, .. } => [Some(update), state, None],
             Self::Accelerate { velocity, .. } | Self::Mask { velocity, .. } => [Some(velocity), None, None],
             Self::Section { at, .. } => [Some(at), None, None],
             // Sections hold the state of the controller, which each message updates.
@@ -446,6 +472,19 @@ pub fn run(kernel: &Kernel, pool: &mut Pool) -> KernelResult {
         }
         Kernel::Accumulate { update, scale, first: true, into } => {
             write(pool, into, |pool, into| apply::scale(into, pool.floats(update), scale));
+        }
+        Kernel::Compensate { formula, update, state, params } => {
+            // The state is taken out of the pool meanwhile, since two buffers are written at once.
+            let mut storage = state.map(|state| pool.take(state.buffer));
+            write(pool, update, |pool, update| {
+                let words = state.zip(storage.as_mut());
+                let words = words.map(|(state, storage)| &mut Arc::make_mut(storage).words_mut()[state.words()]);
+                let params = params.map_or([&[][..]; 2], |params| params.map(|params| pool.floats(params)));
+                compensate::run(formula, update, words.map_or(&mut [], bytemuck::cast_slice_mut), params);
+            });
+            if let (Some(state), Some(storage)) = (state, storage) {
+                pool.replace(state.buffer, storage);
+            }
         }
         Kernel::Outer { step, from, update, scale, state, into } => outer(pool, step, from, update, scale, state, into),
         // `a += s * u` as `a -= (-s) * u`: negation is exact, so both round in the same way.

@@ -154,7 +154,7 @@ fn adam(
 /// Newton's iteration in f64, without a branch: the first guess halves the exponent, and each iteration doubles the
 /// correct digits. The root of a float is never as near to the middle of two floats as the error of the last iteration.
 #[inline(always)]
-fn root(x: f32) -> f32 {
+pub(super) fn root(x: f32) -> f32 {
     let wide = f64::from(x);
     let mut y = f64::from_bits((wide.to_bits() >> 1) + (1023u64 << 51));
     for _ in 0..4 {

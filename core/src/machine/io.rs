@@ -228,7 +228,7 @@ pub enum Event {
     /// A choice of the recipe costs much in this run.
     Hint(Hint),
     /// This server was started again without a checkpoint. Workers gave the parameters back, but nobody has the state of
-    /// the outer optimizer, which begins with zeros.
+    /// the outer optimizer, or of a correction of late updates, which begins with zeros.
     OuterLost,
     /// The checkpoint that this node resumed from is older than the run: an earlier process of this rank rejoined after
     /// it. The saved residual is dropped, since that process may have sent it already.

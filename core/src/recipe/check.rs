@@ -3,8 +3,8 @@
 use core::fmt;
 
 use super::{
-    Adapt, Codec, Control, Correction, End, Merge, OptimizerState, Outer, Pace, Payload, Period, Recipe, Threshold,
-    TopK, Topology,
+    Adapt, Codec, Compensate, Control, Correction, End, Merge, OptimizerState, Outer, Pace, Payload, Period, Recipe,
+    Threshold, TopK, Topology,
 };
 use crate::id::Cluster;
 use crate::kernel::ledger;
@@ -194,6 +194,7 @@ impl Recipe {
         self.end.check()?;
         self.outer.check()?;
         check_range("decay", "from 0 to 1", self.decay, (0.0..=1.0).contains(&self.decay))?;
+        self.compensate.check()?;
         let Correction { momentum, clip_norm, .. } = self.correction;
         check_range("clip_norm", "a finite norm, 0 or more", clip_norm, clip_norm >= 0.0 && clip_norm.is_finite())?;
         check_range("momentum", "from 0 to below 1", momentum, (0.0..1.0).contains(&momentum))
@@ -206,6 +207,7 @@ impl Recipe {
                                    does not hold the parameters to which a server's difference refers";
         const APART: &str = "fetch other than the period";
         let apart = self.fetches_apart();
+        let compensates = self.compensate != Compensate::None;
         let mesh = matches!(self.topology, Topology::Mesh { .. });
         let tree = self.has_chunks();
         // A mesh whose members apply the mean of a round.
@@ -256,6 +258,24 @@ impl Recipe {
                 "payload=gradients",
                 "optimizer=keep",
                 "the optimizer's state stays equal at all workers by itself",
+            ),
+            (
+                compensates && !servers,
+                "compensate",
+                "topology=servers",
+                "only a server meets updates that were computed from other parameters than its own",
+            ),
+            (
+                compensates && synchronous,
+                "compensate",
+                "pace=asynchronous or stale",
+                "in rounds, no update is late; outer=adam divides their mean by magnitudes",
+            ),
+            (
+                self.compensate.needs_copies() && self.pace != (Pace::Asynchronous { overlap: false }),
+                "compensate=delay or delay-adaptive",
+                "pace=asynchronous overlap=false",
+                "a worker with two contributions under way does not compute with the parameters that it was sent last",
             ),
             (
                 apart && !servers,

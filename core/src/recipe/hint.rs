@@ -36,6 +36,8 @@ pub enum Hint {
         /// Local steps between two synchronisations.
         period: u32,
     },
+    /// Servers keep a copy of their parameters for each worker.
+    Copies,
     /// At this density, a message carries a given element less than once in the whole run.
     LateElements {
         /// Share of the elements that a message carries.
@@ -56,7 +58,8 @@ impl Recipe {
             }
             _ => None,
         };
-        dense_pull.then_some(Hint::DensePull).into_iter().chain(late).chain(outer)
+        let copies = self.compensate.needs_copies().then_some(Hint::Copies);
+        dense_pull.then_some(Hint::DensePull).into_iter().chain(late).chain(outer).chain(copies)
     }
 }
 
@@ -115,6 +118,11 @@ impl fmt::Display for Hint {
                 "an outer momentum of {mu:.2} with a period of {period} steps carries old updates for long: lower mu or \
                  the rate, or raise the period to {LONG_PERIOD} or more"
             ),
+            Self::Copies => write!(
+                f,
+                "servers keep a copy of their parameters for each worker, to correct delays: as much memory as so many \
+                 models; more servers share it"
+            ),
             Self::LateElements { density, messages } => write!(
                 f,
                 "at a density of {:.2} %, most elements are sent less than once in {messages} messages; raise the \
@@ -149,6 +157,8 @@ mod tests {
         {
             assert_eq!(hints(quiet, None), [], "{quiet}");
         }
+        assert_eq!(hints("dc-asgd", None), [Hint::Copies]);
+        assert_eq!(hints("dc-asgd strength=0", None), []);
         assert_eq!(hints("dgc", Some(300)), []);
         assert_eq!(hints("dgc", Some(3)).len(), 1);
     }

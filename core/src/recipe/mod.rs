@@ -1,4 +1,4 @@
-//! Recipes: the synchronisation method of a run, as one choice on each of twelve axes.
+//! Recipes: the synchronisation method of a run, as one choice on each of thirteen axes.
 //!
 //! A [`Recipe`] is plain data. A published method is a preset, that is, a point on these axes; no method
 //! has a code path of its own. The decisions that follow from a recipe are in `rule/`, the encoders in
@@ -47,6 +47,10 @@
 //! | | `inverse-plus-one` | | 1 / (tau + 1) |
 //! | | `exp` | `base=0.5` | base^tau |
 //! | | `poly` | `power=0.5` | (tau + 1)^-power |
+//! | [`compensate`](Compensate) | **`none`** | | late updates are merged as they are |
+//! | | `magnitude` | `keep=0.9 length=0.005 least=0.0001` | each element over the moving mean of its magnitude |
+//! | | `delay` | `strength=0.04 worker_rate=0.1 bounded=false` | corrected by how far the parameters have moved |
+//! | | `delay-adaptive` | `strength=2 worker_rate=0.1 keep=0.95 bounded=false` | the same, with a factor for each element |
 //! | [`codec`](Codec) | **`f32`**, `bf16`, `f16`, `int8`, `sign` | | dense encodings of contributions |
 //! | | `threshold` | `tau=0.001953125 scope=all clip=0` | quanta of ±tau |
 //! | | `topk` | `density=0.001 scope=all values=f32` | the largest elements, of the vector or per chunk |
@@ -96,6 +100,9 @@
 //! | `hardsync` | `sync topology=servers` | Gupta et al. 2015 |
 //! | `downpour` | `async shards=2 period=5 fetch=10 outer=adagrad rate=0.02` | Dean et al. 2012 |
 //! | `rudra` | `softsync updates=1 staleness=inverse` | Zhang et al. 2016 |
+//! | `fasgd` | `async lambda=1 staleness=inverse-plus-one compensate=magnitude` | Odena 2016 |
+//! | `dc-asgd` | `async compensate=delay` | Zheng et al. 2017 |
+//! | `dc-asgd-a` | `async compensate=delay-adaptive` | Zheng et al. 2017 |
 //! | `petuum` | `ssp bound=2` | Ho et al. 2013 |
 //! | `strom` | `mesh control=fixed` | Strom 2015 |
 //! | `dl4j-sharing` | `mesh tau=0.0009765625 control=band` | DL4J, gradient sharing |
@@ -130,6 +137,8 @@
 //! | `median`, `norm-clip` | 1 | in the optimizer | 1, with a vector per worker |
 //! | `async`, `ssp`, `petuum` | 1: `lambda=1/n` | in the optimizer, small: staleness adds momentum | 1; `shards=N`: N |
 //! | `downpour` | none: a step has the length `rate`, and less later | none | 2 |
+//! | `fasgd` | none: a step has the length `length`, divided by the staleness + 1 | none | 1 |
+//! | `dc-asgd`, `dc-asgd-a` | 1: `lambda=1/n` | none: `worker_rate` is the rate of plain SGD | 1 |
 //! | `softsync`, `rudra` | n / c, divided by the staleness (+ 1) | in the optimizer, small | 1; `shards=N`: N |
 //! | `mesh`, `strom`, `dl4j-sharing` | 1: `lambda=1/n`, before the codec | in the optimizer, or `momentum=` | none |
 //! | `bmuf`, `bmuf-cbm` | n: a block of n workers is as far as one worker that takes all steps | in the recipe; reset in the optimizer | none |
@@ -156,11 +165,13 @@
 //! - Strom 2015, "Scalable distributed DNN training using commodity GPU cloud computing"
 //! - Su and Chen 2015, "Experiments on parallel training of deep neural network using model averaging"
 //! - Yin et al. 2018, "Byzantine-robust distributed learning: towards optimal statistical rates"
+//! - Zheng et al. 2017, "Asynchronous stochastic gradient descent with delay compensation"
 //! - Zhang et al. 2016, "Staleness-aware async-SGD for distributed deep learning"
 
 mod axes;
 pub(crate) mod check;
 mod codec;
+mod compensate;
 mod end;
 mod hint;
 mod lambda;
@@ -175,6 +186,7 @@ mod text;
 
 pub use axes::{Adapt, Merge, OptimizerState, Pace, Payload, Topology};
 pub use codec::{Codec, Control, Correction, Threshold, TopK, Values};
+pub use compensate::Compensate;
 pub use end::End;
 pub use hint::Hint;
 pub use lambda::{Lambda, LambdaParseError};

@@ -2,8 +2,8 @@
 //! sources.
 
 use super::{
-    Adapt, Codec, Control, Correction, End, Lambda, Merge, Mu, OptimizerState, Outer, Pace, Payload, Period, Recipe,
-    Staleness, Threshold, TopK, Topology, Values,
+    Adapt, Codec, Compensate, Control, Correction, End, Lambda, Merge, Mu, OptimizerState, Outer, Pace, Payload,
+    Period, Recipe, Staleness, Threshold, TopK, Topology, Values,
 };
 
 /// A named recipe.
@@ -110,6 +110,32 @@ pub const PRESETS: &[Preset] = &[
         name: "rudra",
         about: "Zhang et al. 2016: 1-update softsync, each divided by its staleness",
         recipe: || Recipe::softsync(1).with_staleness(Staleness::inverse()),
+    },
+    Preset {
+        name: "fasgd",
+        about: "Odena 2016: each element divided by its mean magnitude and by staleness + 1",
+        recipe: || {
+            Recipe::asynchronous()
+                .with_lambda(1.0)
+                .with_staleness(Staleness::inverse_plus_one())
+                .with_compensate(Compensate::Magnitude { keep: 0.9, length: 0.005, least: 1e-4 })
+        },
+    },
+    Preset {
+        name: "dc-asgd",
+        about: "Zheng et al. 2017: updates corrected for their delay, constant factor",
+        recipe: || {
+            let compensate = Compensate::Delay { strength: 0.04, worker_rate: 0.1, bounded: false };
+            Recipe::asynchronous().with_compensate(compensate)
+        },
+    },
+    Preset {
+        name: "dc-asgd-a",
+        about: "Zheng et al. 2017: the same, with a factor for each element",
+        recipe: || {
+            let compensate = Compensate::DelayAdaptive { strength: 2.0, worker_rate: 0.1, keep: 0.95, bounded: false };
+            Recipe::asynchronous().with_compensate(compensate)
+        },
     },
     Preset { name: "petuum", about: "Ho et al. 2013: stale-synchronous, bound 2", recipe: || Recipe::ssp(2) },
     Preset {
@@ -220,6 +246,7 @@ impl Recipe {
             pace: Pace::Synchronous,
             merge: Merge::Mean,
             staleness: Staleness::constant(),
+            compensate: Compensate::None,
             codec: Codec::F32,
             pull: Codec::F32,
             correction: Correction::none(),

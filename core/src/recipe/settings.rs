@@ -1,7 +1,8 @@
 //! The type [`Recipe`]: one choice on each axis, with setters and getters.
 
 use super::{
-    Adapt, Codec, Correction, End, Lambda, Merge, OptimizerState, Outer, Pace, Payload, Period, Staleness, Topology,
+    Adapt, Codec, Compensate, Correction, End, Lambda, Merge, OptimizerState, Outer, Pace, Payload, Period, Staleness,
+    Topology,
 };
 
 /// The synchronisation method of a run: one choice on each axis. See [`recipe`](crate::recipe) for tables of all axes
@@ -68,6 +69,7 @@ pub struct Recipe {
     pub(crate) pace: Pace,
     pub(crate) merge: Merge,
     pub(crate) staleness: Staleness,
+    pub(crate) compensate: Compensate,
     /// Codec of contributions, from a worker to its peers or servers.
     pub(crate) codec: Codec,
     /// Codec of parameters, from a server to a worker.
@@ -144,6 +146,12 @@ impl Recipe {
     #[must_use]
     pub const fn with_staleness(self, staleness: Staleness) -> Self {
         Self { staleness, ..self }
+    }
+
+    /// Sets how servers correct late updates before they merge them.
+    #[must_use]
+    pub const fn with_compensate(self, compensate: Compensate) -> Self {
+        Self { compensate, ..self }
     }
 
     /// Sets the codec of contributions.
@@ -230,6 +238,11 @@ impl Recipe {
     /// How a late update is scaled.
     pub const fn staleness(&self) -> Staleness {
         self.staleness
+    }
+
+    /// How servers correct late updates before they merge them.
+    pub const fn compensate(&self) -> Compensate {
+        self.compensate
     }
 
     /// The codec of the parameters that servers send.

@@ -10,8 +10,8 @@ use core::fmt;
 use core::str::FromStr;
 
 use super::{
-    Adapt, Codec, Control, Correction, End, Lambda, Merge, Mu, OptimizerState, Outer, PRESETS, Pace, Payload, Period,
-    Recipe, Scaling, Threshold, TopK, Topology, Values,
+    Adapt, Codec, Compensate, Control, Correction, End, Lambda, Merge, Mu, OptimizerState, Outer, PRESETS, Pace,
+    Payload, Period, Recipe, Scaling, Threshold, TopK, Topology, Values,
 };
 
 /// Why a text could not be parsed as a recipe.
@@ -80,6 +80,19 @@ impl fmt::Display for Recipe {
         }
         if let Some(limit) = self.staleness.drop_above {
             write!(f, " drop_above={limit}")?;
+        }
+        match self.compensate {
+            Compensate::None => {}
+            Compensate::Magnitude { keep, length, least } => {
+                write!(f, " compensate=magnitude keep={keep} length={length} least={least}")?;
+            }
+            Compensate::Delay { strength, worker_rate, bounded } => {
+                write!(f, " compensate=delay strength={strength} worker_rate={worker_rate} bounded={bounded}")?;
+            }
+            Compensate::DelayAdaptive { strength, worker_rate, keep, bounded } => {
+                write!(f, " compensate=delay-adaptive strength={strength} worker_rate={worker_rate}")?;
+                write!(f, " keep={keep} bounded={bounded}")?;
+            }
         }
         write!(f, " codec=")?;
         write_codec(f, &self.codec, "")?;
@@ -191,6 +204,30 @@ impl Outer {
     }
 }
 
+impl Compensate {
+    /// Changes one number of the correction. `Ok(false)`: this one has no such key.
+    fn set(&mut self, key: &str, value: &str) -> Result<bool, RecipeParseError> {
+        match (key, self) {
+            ("keep", Self::Magnitude { keep, .. } | Self::DelayAdaptive { keep, .. }) => {
+                *keep = number("keep", NUMBER, value)?;
+            }
+            ("length", Self::Magnitude { length, .. }) => *length = number("length", NUMBER, value)?,
+            ("least", Self::Magnitude { least, .. }) => *least = number("least", NUMBER, value)?,
+            ("strength", Self::Delay { strength, .. } | Self::DelayAdaptive { strength, .. }) => {
+                *strength = number("strength", NUMBER, value)?;
+            }
+            ("worker_rate", Self::Delay { worker_rate, .. } | Self::DelayAdaptive { worker_rate, .. }) => {
+                *worker_rate = number("worker_rate", NUMBER, value)?;
+            }
+            ("bounded", Self::Delay { bounded, .. } | Self::DelayAdaptive { bounded, .. }) => {
+                *bounded = number("bounded", "true or false", value)?;
+            }
+            _ => return Ok(false),
+        }
+        Ok(true)
+    }
+}
+
 impl FromStr for Recipe {
     type Err = RecipeParseError;
 
@@ -227,6 +264,12 @@ impl Recipe {
             "pace" => self.pace = choice("pace", value, PACES)?,
             "merge" => self.merge = choice("merge", value, MERGES)?,
             "staleness" => self.staleness.scaling = choice("staleness", value, SCALINGS)?,
+            "compensate" => self.compensate = choice("compensate", value, COMPENSATIONS)?,
+            "keep" | "length" | "least" | "strength" | "worker_rate" | "bounded" => {
+                if !self.compensate.set(key, value)? {
+                    return unknown();
+                }
+            }
             "codec" => self.codec = choice("codec", value, CODECS)?,
             "outer" => self.outer = choice("outer", value, OUTERS)?,
             "mu" | "beta" | "rate" | "look" | "floor" => {
@@ -357,6 +400,15 @@ const SCALINGS: Choices<Scaling> = (
         ("poly", Scaling::Poly { power: 0.5 }),
     ],
 );
+const COMPENSATIONS: Choices<Compensate> = (
+    "none, magnitude, delay or delay-adaptive",
+    &[
+        ("none", Compensate::None),
+        ("magnitude", Compensate::Magnitude { keep: 0.9, length: 0.005, least: 1e-4 }),
+        ("delay", Compensate::Delay { strength: 0.04, worker_rate: 0.1, bounded: false }),
+        ("delay-adaptive", Compensate::DelayAdaptive { strength: 2.0, worker_rate: 0.1, keep: 0.95, bounded: false }),
+    ],
+);
 const CODECS: Choices<Codec> = (
     "f32, bf16, f16, int8, sign, threshold or topk",
     &[
@@ -415,6 +467,12 @@ const REQUIRED: &[(&str, &str)] = &[
     ("rate", "outer=momentum, adagrad or adam"),
     ("look", "outer=momentum"),
     ("floor", "outer=adagrad or adam"),
+    ("keep", "compensate=magnitude or delay-adaptive"),
+    ("length", "compensate=magnitude"),
+    ("least", "compensate=magnitude"),
+    ("strength", "compensate=delay or delay-adaptive"),
+    ("worker_rate", "compensate=delay or delay-adaptive"),
+    ("bounded", "compensate=delay or delay-adaptive"),
     ("base", "staleness=exp"),
     ("power", "staleness=poly"),
     ("tau", "codec=threshold"),
@@ -705,6 +763,29 @@ mod tests {
         assert_eq!(error("averaging period=0s"), alloc::format!("period: expected more than 0 s {every}"));
         assert_eq!(error("averaging period=1,0ms@5"), alloc::format!("period: expected more than 0 s {every}"));
         assert_eq!(error("sync period=0ex"), alloc::format!("period: expected at least 1 example {every}"));
+        assert_eq!(error("fasgd keep=1"), "keep: expected from 0 to below 1, got 1");
+        assert_eq!(error("fasgd length=0"), "length: expected a finite number above 0, got 0");
+        assert_eq!(error("fasgd least=-1"), "least: expected a finite number above 0, got -1");
+        assert_eq!(error("dc-asgd strength=-1"), "strength: expected a finite number, 0 or more, got -1");
+        assert_eq!(error("dc-asgd-a worker_rate=0"), "worker_rate: expected a finite number above 0, got 0");
+        for (text, expected) in [
+            ("sync compensate=delay", "compensate requires topology=servers: "),
+            ("mesh compensate=magnitude", "compensate requires topology=servers: "),
+            ("hardsync compensate=magnitude", "compensate requires pace=asynchronous or stale: "),
+            ("ssp bound=0 compensate=magnitude", "compensate requires pace=asynchronous or stale: "),
+            ("ssp compensate=delay", "compensate=delay or delay-adaptive requires pace=asynchronous overlap=false: "),
+            (
+                "async overlap=true compensate=delay",
+                "compensate=delay or delay-adaptive requires pace=asynchronous overlap=false: ",
+            ),
+        ] {
+            assert!(error(text).starts_with(expected), "{text}: {}", error(text));
+        }
+        for text in
+            ["ssp compensate=magnitude", "softsync compensate=delay", "dc-asgd pull=f16 fetch=4", "fasgd fetch=3"]
+        {
+            assert_eq!(text.parse::<Recipe>().unwrap().check(4), Ok(()), "{text}");
+        }
         assert_eq!(error("async fetch=0"), "fetch: expected at least 1, got 0");
         let apart = "fetch other than the period requires ";
         for (text, expected) in [

@@ -4,6 +4,7 @@
 use super::inbox::Received;
 use super::{Job, Port, Server, State};
 use crate::id::PeerId;
+use crate::kernel::Kernel;
 use crate::machine::commit::Places;
 use crate::machine::hub::Hub;
 use crate::recipe::Merge;
@@ -31,6 +32,10 @@ impl Server {
                 0 => Verdict::Skip,
                 _ => shard.rule.admit(worker, update, weight, staleness),
             };
+            if !matches!(verdict, Verdict::Drop | Verdict::Skip) {
+                self.compensate(hub, index, inbox);
+            }
+            let shard = &mut self.shards[index];
             let (kernel, into) = match verdict {
                 Verdict::Drop | Verdict::Skip => {
                     let dropped = verdict == Verdict::Drop;
@@ -67,6 +72,19 @@ impl Server {
             in_order && !self.inboxes.iter().any(is_later)
         };
         shard.queue.iter().copied().enumerate().find(|(_, inbox)| is_next(inbox))
+    }
+
+    /// Corrects a contribution where it is, by what has happened since the parameters that it was computed from.
+    fn compensate(&self, hub: &mut Port<'_>, index: usize, inbox: usize) {
+        let shard = &self.shards[index];
+        let Some((formula, state)) = shard.compensation else { return };
+        let Received { worker, push, .. } = self.inboxes.get(inbox);
+        let params = if formula.reads_parameters() { self.moved(index, worker, push.base) } else { None };
+        if formula.reads_parameters() && params.is_none() {
+            return;
+        }
+        let update = self.inboxes.floats(inbox, shard.len);
+        hub.compute(Kernel::Compensate { formula, update, state, params }, Job::Prepare);
     }
 
     pub(super) fn maybe_full(&mut self, hub: &mut Port<'_>, shard: usize) {

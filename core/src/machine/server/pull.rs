@@ -31,14 +31,17 @@ pub(super) struct Echo {
     pub(super) busy: u32,
 }
 
-/// The encodings of parameters, by worker. None if parameters travel as floats.
+/// The echoes and the encodings of parameters, by worker. No encodings if parameters travel as floats; no echoes if
+/// nothing else needs them either.
 #[derive(Debug)]
-pub(super) struct Pulls(Vec<Pull>);
+pub(super) struct Pulls {
+    echoes: Vec<BufferId>,
+    encoded: Vec<Pull>,
+}
 
 #[derive(Debug)]
 struct Pull {
     encoding: Encoding,
-    echo: BufferId,
     bodies: BufferId,
 }
 
@@ -48,28 +51,23 @@ impl Pulls {
         ranges: impl Fn() -> R,
         vectors: &mut Vectors,
     ) -> Self {
-        let encodings = Encoding::encoders(setup.cluster.workers, setup, setup.recipe.pull, ranges(), vectors);
+        let workers = setup.cluster.workers;
+        let encodings = Encoding::encoders(workers, setup, setup.recipe.pull, ranges(), vectors);
+        let has_echoes = !encodings.is_empty() || setup.recipe.compensate.needs_copies();
+        let echoes = (0..workers).filter(|_| has_echoes).map(|_| vectors.floats("echo", setup.len, Keep::No)).collect();
         let pull = |encoding: Encoding| {
             let bodies = (0..ranges().count()).map(|shard| encoding.len_max(shard)).sum();
-            Pull {
-                echo: vectors.floats("echo", setup.len, Keep::No),
-                bodies: vectors.bytes("bodies of differences", bodies, Keep::No),
-                encoding,
-            }
+            Pull { bodies: vectors.bytes("bodies of differences", bodies, Keep::No), encoding }
         };
-        Self(encodings.into_iter().map(pull).collect())
+        Self { echoes, encoded: encodings.into_iter().map(pull).collect() }
     }
 
-    pub(super) fn are_plain(&self) -> bool {
-        self.0.is_empty()
+    pub(super) fn have_echoes(&self) -> bool {
+        !self.echoes.is_empty()
     }
 
     pub(super) fn encodings(&self) -> impl Iterator<Item = &Encoding> {
-        self.0.iter().map(|pull| &pull.encoding)
-    }
-
-    fn of(&self, worker: PeerId) -> &Pull {
-        &self.0[worker.index()]
+        self.encoded.iter().map(|pull| &pull.encoding)
     }
 }
 
@@ -83,7 +81,15 @@ impl Pull {
 
 impl Server {
     fn echo(&self, index: usize, worker: PeerId) -> Segment {
-        self.shards[index].part(self.pulls.of(worker).echo)
+        self.shards[index].part(self.pulls.echoes[worker.index()])
+    }
+
+    /// The parameters now, and as the worker had them for a contribution from version `base`. `None`: they are not here
+    /// any more, since this server has restarted.
+    pub(super) fn moved(&self, index: usize, worker: PeerId, base: Clock) -> Option<[Segment; 2]> {
+        let shard = &self.shards[index];
+        let (_, version) = shard.seat_of(worker).echo.made;
+        (version == base).then(|| [shard.params(), self.echo(index, worker)])
     }
 
     pub(super) fn send_difference(
@@ -113,12 +119,12 @@ impl Server {
         entry.made = (reply.row, reply.version);
         entry.busy += 1;
         shard.readers[version] += 1;
-        if before.is_none() {
+        if before.is_none() || self.pulls.encoded.is_empty() {
             let kernel = Kernel::Copy { from: shard.params(), into: echo };
             hub.compute(kernel, Job::Echo { shard: index, version, worker });
             return self.send_version(hub, index, worker, owed, reply);
         }
-        let pull = self.pulls.of(worker);
+        let pull = &self.pulls.encoded[worker.index()];
         let (encoding, body) = (&pull.encoding, pull.body(index));
         let encode = encoding.write(index, body);
         let difference = encoding.residual(index);
@@ -139,7 +145,7 @@ impl Server {
     ) {
         let KernelResult::Encoded(encoded) = result else { return };
         let echo = self.echo(index, worker);
-        let pull = &mut self.pulls.0[worker.index()];
+        let pull = &mut self.pulls.encoded[worker.index()];
         pull.encoding.on_encoded(index, encoded, &mut hub.counters);
         let encoding = &pull.encoding;
         let (coding, sections) = (encoding.coding(index, u64::MAX), encoding.sections(index));

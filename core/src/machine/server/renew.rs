@@ -11,7 +11,7 @@
 
 use alloc::vec::Vec;
 
-use super::{Job, Life, Owed, Port, Server, State};
+use super::{Job, Life, Owed, Port, Server, Shard, State};
 use crate::id::PeerId;
 use crate::kernel::Kernel;
 use crate::machine::hub::{Hub, Incoming};
@@ -134,7 +134,9 @@ impl Server {
         }
         let (here, missing): (Vec<u32>, Vec<u32>) = workers.partition(|worker| here(*worker));
         self.state = State::Running;
-        if self.renewing.is_some() && hub.setup.resumed.is_none() && !self.commit.state().is_empty() {
+        let of_shard = |shard: &Shard| shard.compensation.is_some_and(|(_, state)| state.is_some());
+        let has_state = !self.commit.state().is_empty() || self.shards.iter().any(of_shard);
+        if self.renewing.is_some() && hub.setup.resumed.is_none() && has_state {
             hub.event(Event::OuterLost);
         }
         hub.has_parameters = true;

@@ -73,7 +73,7 @@ impl Server {
         let sequence = shard.seat_of(worker).mark;
         let reply = Reply { shard: shard.id, sequence, row, version: shard.version, occasion };
         // The final parameters are exact whatever the codec, so that all workers end with the same ones.
-        if self.pulls.are_plain() || owed == Owed::Final {
+        if !self.pulls.have_echoes() || owed == Owed::Final {
             return self.send_version(hub, index, worker, owed, reply);
         }
         self.send_difference(hub, index, worker, owed, reply);

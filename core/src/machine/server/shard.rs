@@ -10,11 +10,12 @@ use super::inbox::INBOXES;
 use super::pull::Echo;
 use crate::buffer::{BufferId, Segment};
 use crate::id::{Clock, PeerId, Sequence, ShardId};
+use crate::kernel::compensate::Formula;
 use crate::layout::shard_range;
 use crate::machine::Setup;
 use crate::rule::pace::VectorClock;
 use crate::rule::{Merging, merging};
-use crate::vectors::Vectors;
+use crate::vectors::{Keep, Vectors};
 use crate::wire::Push;
 
 /// Versions per shard: the current one, and those that slow workers are still being sent.
@@ -27,6 +28,8 @@ pub(super) struct Shard {
     first: usize,
     /// Floats of the shard.
     pub(super) len: usize,
+    /// How a late contribution is corrected before it is merged, with the state of the formula.
+    pub(super) compensation: Option<(Formula, Option<Segment>)>,
     pub(super) rule: Box<dyn Merging>,
     /// Applications so far.
     pub(super) version: Clock,
@@ -76,10 +79,15 @@ impl Shard {
     pub(super) fn new(setup: &Setup, id: ShardId, versions: [BufferId; VERSIONS], vectors: &mut Vectors) -> Self {
         let (workers, recipe) = (setup.cluster.workers, &setup.recipe);
         let range = shard_range(setup.len, recipe.shards(), id.0);
+        let compensation = recipe.compensate.formula().map(|formula| {
+            let mut state = || vectors.floats("state of the compensation", range.len(), Keep::Floats);
+            (formula, formula.has_state().then(|| Segment::floats(state(), 0, range.len())))
+        });
         Self {
             id,
             first: range.start,
             len: range.len(),
+            compensation,
             rule: merging(recipe, workers, range.len(), vectors),
             version: Clock(0),
             current: 0,
