@@ -200,7 +200,7 @@ fn momentum_of_zero_at_a_rate_of_one_is_no_outer_optimizer() {
     }
 }
 
-/// I-97: a fetch at every push is no fetch of its own. And one worker that pushes every update has the parameters that it
+/// A fetch at every push is no fetch of its own. And one worker that pushes every update has the parameters that it
 /// could fetch: it may fetch as rarely as it likes. Both bit for bit.
 #[test]
 fn fetching_at_every_push_is_asynchronous_sgd() {
@@ -247,7 +247,7 @@ fn a_push_alone_brings_no_parameters() {
     assert_eq!(received("async lambda=1 period=3 fetch=12"), (2, 4));
 }
 
-/// I-98, I-100: a step of Adagrad at a server does not depend on the scale of the updates, and an element whose updates are
+/// A step of Adagrad at a server does not depend on the scale of the updates, and an element whose updates are
 /// 0 stays where it is.
 #[test]
 fn downpour_does_not_depend_on_the_scale_of_updates() {
@@ -294,7 +294,7 @@ fn all_of_the_largest_elements_are_the_dense_recipe() {
     }
 }
 
-/// I-103, I-104: a delay of strength 0, or of one worker, corrects nothing, bit for bit. More workers are late.
+/// A delay of strength 0, or of one worker, corrects nothing, bit for bit. More workers are late.
 #[test]
 fn without_delays_a_correction_of_delays_is_asynchronous_sgd() {
     let run = |recipe: &str, workers| {
@@ -309,7 +309,7 @@ fn without_delays_a_correction_of_delays_is_asynchronous_sgd() {
     }
 }
 
-/// I-101: a step of FASGD does not depend on the scale of the updates, and an element whose updates are 0 stays.
+/// A step of FASGD does not depend on the scale of the updates, and an element whose updates are 0 stays.
 #[test]
 fn fasgd_does_not_depend_on_the_scale_of_updates() {
     let ends = |scale: f32| {

@@ -152,7 +152,7 @@ mod tests {
         }
     }
 
-    /// I-102: with a constant magnitude, the mean tends to it, and a step to `length` in the direction of the update.
+    /// With a constant magnitude, the mean tends to it, and a step to `length` in the direction of the update.
     #[test]
     fn a_constant_magnitude_makes_steps_of_the_length() {
         let mut state = vec![0.0f32; 2];
@@ -165,7 +165,7 @@ mod tests {
         assert!((update[0] - 0.5).abs() < 1e-6 && (update[1] + 0.5).abs() < 1e-6, "{update:?}");
     }
 
-    /// I-101: the scale of all updates does not matter, and an element whose updates are 0 stays where it is.
+    /// The scale of all updates does not matter, and an element whose updates are 0 stays where it is.
     #[test]
     fn steps_by_magnitude_do_not_depend_on_the_scale() {
         let after = |scale: f32| {
@@ -181,7 +181,7 @@ mod tests {
         assert_eq!(after(1.0)[2], 0.0);
     }
 
-    /// I-32, I-104: without a delay, the correction vanishes.
+    /// Without a delay, the correction vanishes.
     #[test]
     fn parameters_that_have_not_moved_correct_nothing() {
         for formula in [DELAY, BOUNDED, ADAPTIVE] {
@@ -192,7 +192,7 @@ mod tests {
         }
     }
 
-    /// I-33: on a quadratic whose diagonal Hessian is `lambda g g`, the corrected gradient is the fresh one.
+    /// On a quadratic whose diagonal Hessian is `lambda g g`, the corrected gradient is the fresh one.
     #[test]
     fn on_a_quadratic_the_corrected_gradient_is_fresh() {
         let (hessian, rate) = (2.0f32, 0.125f32);
@@ -204,7 +204,7 @@ mod tests {
         assert!((update[0] - rate * hessian * now).abs() < 1e-6, "{update:?}");
     }
 
-    /// I-105: a bounded correction at most doubles an element, or takes it away.
+    /// A bounded correction at most doubles an element, or takes it away.
     #[test]
     fn a_bounded_correction_is_at_most_the_update() {
         let mut update = vec![2.0f32, -2.0, 2.0, -2.0];
