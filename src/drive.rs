@@ -59,13 +59,24 @@ pub(crate) struct Drive {
     failed: bool,
     /// The last call was refused because of this node's own vector.
     refusal: Option<Failure>,
+    /// The lengths of periods that a tape gives.
+    lengths: Arc<[u32]>,
 }
 
 impl Drive {
     /// `waker` interrupts the transport's wait.
     pub(crate) fn new(mailbox: Arc<Mailbox>, driver: Driver, waits: Waits, canceller: Canceller, waker: Waker) -> Self {
         canceller.watch(&mailbox, waker);
-        Self { mailbox, driver, waits, canceller, failed: false, refusal: None }
+        Self { mailbox, driver, waits, canceller, failed: false, refusal: None, lengths: Arc::default() }
+    }
+
+    pub(crate) fn with_lengths(mut self, lengths: Arc<[u32]>) -> Self {
+        self.lengths = lengths;
+        self
+    }
+
+    pub(crate) fn lengths(&self) -> Arc<[u32]> {
+        Arc::clone(&self.lengths)
     }
 
     /// Makes a call and waits for its answer. A failure is final. `purpose` completes the sentence "waited … to …" in

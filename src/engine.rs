@@ -15,8 +15,8 @@ use std::time::Duration;
 use gradwire_core::kernel::executor::Executor;
 use gradwire_core::status::Waiting;
 use gradwire_core::{
-    Adoption, Clock, Contract, Event, Failure, Input, Instant as Moment, Machine, Node, Output, PeerId, RunId, Segment,
-    Setup, Signal, Storage, THEIRS, Transport,
+    Adoption, Clock, Contract, Event, Failure, Input, Instant as Moment, Machine, Node, Order, Output, PeerId, RunId,
+    Segment, Setup, Signal, Storage, THEIRS, Transport,
 };
 
 use crate::checkpoint::{Candidates, CheckpointError, LoadedCheckpoint};
@@ -148,7 +148,10 @@ impl<T: Transport> Engine<T> {
     fn take_command(&mut self) -> Result<(), Error> {
         match self.mailbox.take_command() {
             None => {}
-            Some(Command::Step(Step { weight, fetches, filled, mut state, rate, step_time })) => {
+            Some(Command::Step(Step { weight, fetches, filled, mut state, rate, step_time, length })) => {
+                if let Some(count) = length {
+                    self.tape.write(Order::Steps { count })?;
+                }
                 self.observer.step_begins(weight);
                 // The buffers trade places: the application fills the old buffer next, while peers read the new one.
                 let contribution = self.machine.contribution();

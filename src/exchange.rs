@@ -53,7 +53,8 @@ pub(crate) struct Beginning {
 
 impl Exchange {
     pub(crate) fn new(layout: Layout, recipe: Recipe, optimizer_vectors: u32, drive: Drive) -> Self {
-        let local = Local::new(recipe);
+        let mut local = Local::new(recipe);
+        local.follow_lengths(drive.lengths());
         let (spare, state, rate) = (None, Vec::new(), None);
         Self { layout, recipe, local, drive, optimizer_vectors, spare, state, rate, clock: 0, contributions: 0 }
     }
@@ -161,7 +162,7 @@ impl Exchange {
         let (weight, filled) = (u64::from(examples), self.spare.take().expect(HAS_SPARE));
         self.contributions += u64::from(weight > 0);
         let state = self.filled_state(params, optimizer);
-        let request = Step { weight, fetches: true, filled, state, rate: None, step_time: None };
+        let request = Step { weight, fetches: true, filled, state, rate: None, step_time: None, length: None };
         let Stepped { clock, view, changed, spare, state, adopted, .. } =
             self.drive.call("take the mean", WaitKind::Step, request)?;
         (self.clock, self.spare, self.state) = (clock, Some(spare), state);
@@ -245,7 +246,8 @@ impl Exchange {
         self.contributions += u64::from(weight > 0);
         let filled = self.spare.take().expect(HAS_SPARE);
         let (fetches, rate, step_time) = (self.local.fetches(), self.rate.take(), self.local.step_time());
-        let request = Step { weight, fetches, filled, state: Vec::new(), rate, step_time };
+        let length = self.local.timed_length();
+        let request = Step { weight, fetches, filled, state: Vec::new(), rate, step_time, length };
         let Stepped { clock, view, changed, spare, reference, .. } =
             self.drive.call("take a step", WaitKind::Step, request)?;
         self.clock = clock;

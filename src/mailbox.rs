@@ -63,6 +63,8 @@ pub(crate) struct Step {
     pub(crate) rate: Option<f32>,
     /// The mean time of the local steps, where periods follow speeds.
     pub(crate) step_time: Option<StepTime>,
+    /// Local steps of the period, for a tape, where they depend on the time.
+    pub(crate) length: Option<u32>,
 }
 
 /// Contribute a vector that `give` writes to the executor's memory, and pass the parameters there to `take`.

@@ -198,6 +198,8 @@ impl NodeSettings {
             ..Setup::new(me, self.cluster, self.recipe, &self.layout, self.optimizer_vectors)
         };
         let tape = self.tape.open(&mut setup)?;
+        let (orders, lengths) = std::mem::take(&mut setup.tape).split();
+        setup.tape = orders;
         let incarnation = setup.incarnation;
         let observer = self.board.as_ref();
         let observer = observer
@@ -217,7 +219,8 @@ impl NodeSettings {
         } else {
             Driver::Caller(Box::new(engine))
         };
-        Ok(Drive::new(mailbox, driver, self.waits, self.canceller.clone().unwrap_or_default(), rings))
+        let canceller = self.canceller.clone().unwrap_or_default();
+        Ok(Drive::new(mailbox, driver, self.waits, canceller, rings).with_lengths(lengths))
     }
 
     fn check(&self, me: PeerId, nodes: u32, role: Role) -> Result<(), Error> {

@@ -113,6 +113,8 @@ fn recipes() -> Vec<String> {
             "ssp bound=1 shards=2 codec=sign",
             "downpour outer=momentum mu=0.5",
             "async period=3",
+            "async period=9ms",
+            "async period=6 adapt=speed",
             "async period=2 fetch=3 shards=2",
             "mesh relay=2",
             "mesh momentum=0.9 starters=1 head_start=3",
@@ -202,4 +204,20 @@ fn broken_connections_are_followed_or_told() {
         }
     }
     assert!(followed > 20, "only {followed} runs with broken connections were followed");
+}
+
+/// In rounds, only the lengths of periods can depend on the time.
+#[test]
+fn rounds_with_periods_in_time_are_run_again() {
+    for text in ["sync period=9ms", "hardsync period=9ms", "averaging period=9ms", "hardsync period=6 adapt=speed"] {
+        let recipe: Recipe = text.parse().unwrap();
+        for seed in 0..4 {
+            let first = record(recipe, seed);
+            let counted = |order: &Order| matches!(order, Order::Steps { .. });
+            assert!(first.orders.iter().all(|orders| orders.iter().all(counted)), "{text}");
+            let again =
+                run(recipe, 1000 + seed, tapes(&first), Vec::new()).unwrap_or_else(|halt| panic!("{text}: {halt:?}"));
+            assert!(again.history == first.history && again.ends == first.ends, "{text}, seed {seed}");
+        }
+    }
 }

@@ -3,6 +3,7 @@
 //!
 //! Sessions and the simulator use the same code here, so that the simulator tests the code of sessions.
 
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use crate::kernel::apply;
@@ -37,13 +38,17 @@ pub struct Local {
     contributes: bool,
     /// The last synchronisation takes parameters.
     fetches: bool,
+    /// The lengths of periods that a tape gives, and how many of them have ended.
+    lengths: Arc<[u32]>,
+    ended: usize,
 }
 
 impl Local {
     /// The local steps at the start of a run.
     pub fn new(recipe: Recipe) -> Self {
         let steps = LocalSteps::new(recipe.period, recipe.adapt);
-        Self { recipe, steps, base: Vec::new(), contributes: true, fetches: true }
+        let (lengths, ended) = (Arc::default(), 0);
+        Self { recipe, steps, base: Vec::new(), contributes: true, fetches: true, lengths, ended }
     }
 
     /// Continues a resumed run after `steps` local steps, the last of which ended with a synchronisation.
@@ -61,6 +66,25 @@ impl Local {
     /// ([`Machine::reference_step`](crate::Machine::reference_step)).
     pub fn follow(&mut self, reference: Option<StepTime>) {
         self.steps.follow(reference);
+    }
+
+    /// The next periods have these numbers of local steps, those of the [`Order::Steps`](crate::Order::Steps) of a tape.
+    /// After the last of them, the recipe decides again.
+    pub fn follow_lengths(&mut self, lengths: Arc<[u32]>) {
+        (self.lengths, self.ended) = (lengths, 0);
+    }
+
+    /// The number of local steps of the period that has just ended, for a tape; `u32::MAX` for a period that the end of the
+    /// run has cut short. `None`: it does not depend on the time, or the synchronisation does not contribute.
+    pub fn timed_length(&self) -> Option<u32> {
+        (self.recipe.is_timed() && self.contributes).then(|| self.steps.ended())
+    }
+
+    /// Counts a local step.
+    fn count(&mut self, examples: u32, now: Instant) -> Option<u64> {
+        let weight = self.steps.take_given(examples, now, self.lengths.get(self.ended).copied());
+        self.ended += usize::from(weight.is_some());
+        weight
     }
 
     /// True if no local step has been taken since the last synchronisation.
@@ -95,7 +119,7 @@ impl Local {
             // The update or gradient is the contribution, so the base vector is not needed: free its memory.
             self.base = Vec::new();
             contribution[..update.len()].copy_from_slice(update);
-            return self.steps.take(examples, now);
+            return self.count(examples, now);
         }
         let alone = self.steps.is_at_rest() && (self.recipe.period.is_measured() || apart);
         apply::in_place(Tier::best(), params, update, 1.0);
@@ -111,7 +135,7 @@ impl Local {
     /// [`step`](Self::step). Requires [`can_tell_update`](Self::can_tell_update).
     pub fn stepped(&mut self, params: &[f32], examples: u32, contribution: &mut [f32], now: Instant) -> Option<u64> {
         // Between synchronisations only the counter changes: parameters and base hold all that a contribution needs.
-        let weight = self.steps.take(examples, now);
+        let weight = self.count(examples, now);
         let fetches = match self.recipe.fetch {
             Some(steps) if self.recipe.fetches_apart() => self.steps.taken().is_multiple_of(u64::from(steps)),
             _ => weight.is_some(),
@@ -142,7 +166,7 @@ impl Local {
     pub fn step_elsewhere(&mut self, examples: u32) -> Option<u64> {
         self.base = Vec::new();
         // Only a period in seconds depends on the time.
-        self.steps.take(examples, Instant::ORIGIN)
+        self.count(examples, Instant::ORIGIN)
     }
 
     /// True if the contribution can be computed from the parameters alone, as [`stepped`](Self::stepped) does. False

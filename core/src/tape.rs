@@ -58,6 +58,12 @@ pub enum Order {
     },
     /// The application goes on, with what the node has taken until now. Text form: `go`.
     Go,
+    /// A worker has ended a period after so many local steps, where that depends on the time. The host of a machine records
+    /// and follows it; see [`Local::follow_lengths`](crate::Local::follow_lengths). Text form: `steps COUNT`.
+    Steps {
+        /// Local steps of the period.
+        count: u32,
+    },
     /// A worker was lost or came again, or a connection broke during an answer. What followed depends on more than the
     /// order of messages, so a tape with this entry cannot be followed. Text form: `break`.
     Break,
@@ -74,6 +80,19 @@ pub enum Tape {
     Record,
     /// The node makes these decisions, in this order. After the last one, it goes on as without a tape.
     Follow(Arc<[Order]>),
+}
+
+impl Tape {
+    /// The tape of the machine, and the lengths of periods for its host.
+    pub fn split(self) -> (Self, Arc<[u32]>) {
+        let Self::Follow(orders) = self else { return (self, Arc::default()) };
+        let lengths = orders.iter().filter_map(|order| match order {
+            Order::Steps { count } => Some(*count),
+            _ => None,
+        });
+        let lengths = lengths.collect();
+        (Self::Follow(orders.iter().copied().filter(|order| !matches!(order, Order::Steps { .. })).collect()), lengths)
+    }
 }
 
 /// A node's place on its tape.
@@ -135,6 +154,7 @@ impl fmt::Display for Order {
             Self::Make => f.write_str("make"),
             Self::Give { to } => write!(f, "give {}", to.0),
             Self::Go => f.write_str("go"),
+            Self::Steps { count } => write!(f, "steps {count}"),
             Self::Break => f.write_str("break"),
         }
     }
@@ -147,7 +167,8 @@ pub struct OrderParseError;
 impl fmt::Display for OrderParseError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(
-            "expected take, admit or answer with SHARD RANK, row SHARD, apply or give with RANK, make, go or break",
+            "expected take, admit or answer with SHARD RANK, row SHARD, apply or give with RANK, steps COUNT, make, go or \
+             break",
         )
     }
 }
@@ -173,6 +194,7 @@ impl FromStr for Order {
             "make" => Self::Make,
             "give" => Self::Give { to: PeerId(number()?) },
             "go" => Self::Go,
+            "steps" => Self::Steps { count: number()? },
             "break" => Self::Break,
             _ => return Err(OrderParseError),
         };
@@ -185,7 +207,7 @@ mod tests {
     use super::*;
     use alloc::string::ToString;
 
-    const ALL: [Order; 9] = [
+    const ALL: [Order; 10] = [
         Order::Admit { shard: ShardId(0), worker: PeerId(u32::MAX) },
         Order::Answer { shard: ShardId(7), worker: PeerId(3) },
         Order::Row { shard: ShardId(2) },
@@ -194,6 +216,7 @@ mod tests {
         Order::Make,
         Order::Give { to: PeerId(1) },
         Order::Go,
+        Order::Steps { count: 3 },
         Order::Break,
     ];
 

@@ -310,6 +310,11 @@ impl Recipe {
         matches!(self.topology, Topology::Servers { .. })
     }
 
+    /// Whether the number of local steps between synchronisations depends on the time that they take.
+    pub fn is_timed(&self) -> bool {
+        self.period.has_time() || self.adapt == Adapt::Speed
+    }
+
     /// True if all contributions of a round are applied before any worker goes on. [`Pace::Stale`] with bound 0 is
     /// synchronous too.
     pub const fn is_synchronous(&self) -> bool {

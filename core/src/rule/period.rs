@@ -14,6 +14,8 @@ pub(crate) struct LocalSteps {
     step: u64,
     /// Local steps since the last synchronisation.
     since: u32,
+    /// Local steps of the last period; `u32::MAX`: the run has ended it.
+    ended: u32,
     /// Examples since the last synchronisation.
     examples: u64,
     /// When the last synchronisation ended, by the clock of the host.
@@ -48,7 +50,7 @@ impl LocalSteps {
     /// A counter after `step` local steps, the last of which ended with a synchronisation.
     pub(crate) const fn after(period: Period, adapt: Adapt, step: u64) -> Self {
         let (begun, mean, reference) = (Instant::ORIGIN, None, None);
-        Self { period, step, since: 0, examples: 0, begun, adapt, mean, reference }
+        Self { period, step, since: 0, ended: 0, examples: 0, begun, adapt, mean, reference }
     }
 
     /// Local steps taken since the start of the run.
@@ -88,7 +90,8 @@ impl LocalSteps {
 
     /// Counts one local step over `examples` examples, which has ended now. If it is the last step of its period, a
     /// synchronisation is due and the result is the number of examples of the whole period.
-    pub(crate) fn take(&mut self, examples: u32, now: Instant) -> Option<u64> {
+    /// `given`: the steps of this period, whatever the recipe says.
+    pub(crate) fn take_given(&mut self, examples: u32, now: Instant, given: Option<u32>) -> Option<u64> {
         // The length is that of the stage in which the period started: a schedule does not cut a period short.
         let span = self.period.span(self.step - u64::from(self.since));
         self.step += 1;
@@ -96,6 +99,7 @@ impl LocalSteps {
         // The sum is the weight of the contribution in a mean.
         self.examples = (self.examples + u64::from(examples)).min(WEIGHT_MAX);
         let is_over = match span {
+            _ if given.is_some() => given.is_some_and(|given| self.since >= given),
             Span::Steps(steps) => u64::from(self.since) >= self.length(steps.into()),
             // A worker without examples must not keep the others from their mean.
             Span::Examples(least) => self.examples >= self.length(least) || examples == 0,
@@ -111,13 +115,28 @@ impl LocalSteps {
         if self.adapt == Adapt::Speed {
             self.mean = Some(StepTime::new(now.since(self.begun) / self.since));
         }
-        self.since = 0;
+        self.ended = core::mem::take(&mut self.since);
         Some(core::mem::take(&mut self.examples))
+    }
+
+    /// Local steps of the last period; `u32::MAX`: the run has ended it.
+    pub(crate) const fn ended(&self) -> u32 {
+        self.ended
+    }
+
+    #[cfg(test)]
+    fn take(&mut self, examples: u32, now: Instant) -> Option<u64> {
+        self.take_given(examples, now, None)
     }
 
     /// Ends a period early, at the end of a run: returns its examples, or `None` directly after a synchronisation.
     pub(crate) fn rest(&mut self) -> Option<u64> {
-        (core::mem::take(&mut self.since) > 0).then(|| core::mem::take(&mut self.examples))
+        let begun = core::mem::take(&mut self.since) > 0;
+        if begun {
+            // It has not ended by itself.
+            self.ended = u32::MAX;
+        }
+        begun.then(|| core::mem::take(&mut self.examples))
     }
 }
 

@@ -513,13 +513,14 @@ impl World {
         let incarnation = Incarnation(self.incarnations.next());
         let Plan { cluster, recipe, patience, quorum, .. } = self.plan;
         let saved = self.plan.resumed.get(me.index());
+        let (tape, lengths) = self.plan.tapes.get(me.index()).cloned().unwrap_or_default().split();
         let setup = Setup {
             resumed: saved.map(|saved| saved.resumed),
             incarnation,
             patience,
             quorum,
             contract: self.contract.clone(),
-            tape: self.plan.tapes.get(me.index()).cloned().unwrap_or_default(),
+            tape,
             #[cfg(planted)]
             bug: self.plan.bug,
             ..Setup::new(me, cluster, recipe, &self.plan.layout, 0)
@@ -534,6 +535,7 @@ impl World {
         node.machine = Some(Leased::new(machine));
         node.pool = pool;
         node.local = Local::new(self.plan.recipe);
+        node.local.follow_lengths(lengths);
         node.phase = Phase::Joining;
         node.wake = None;
         node.connected.fill(false);

@@ -3,7 +3,7 @@
 use gradwire_core::kernel::apply;
 use gradwire_core::kernel::tier::Tier;
 use gradwire_core::recipe::Payload;
-use gradwire_core::{Adoption, Input, Machine, PeerId, Segment, Signal};
+use gradwire_core::{Adoption, Input, Machine, Order, PeerId, Segment, Signal, Tape};
 
 use super::{Scheduled, World};
 use crate::node::{Entry, Life, Log, Phase};
@@ -101,6 +101,13 @@ impl World {
         self.give_state(me);
         let node = &mut self.nodes[me.index()];
         node.made += u64::from(weight > 0);
+        if let Some(count) = node.local.timed_length()
+            && node.phase == Phase::Syncing
+            && self.plan.tapes.get(me.index()) == Some(&Tape::Record)
+        {
+            self.record(me, Entry::Order(Order::Steps { count }));
+        }
+        let node = &mut self.nodes[me.index()];
         let machine = node.machine.as_mut().expect("a machine that was ready");
         if let Some(mean) = node.local.step_time() {
             machine.handle_input(now, Input::StepTime { mean }).expect("a machine that was ready");
