@@ -604,6 +604,9 @@ fn threads_and_simulator_agree_bit_for_bit() {
         "bmuf period=2 topology=servers shards=3".parse().unwrap(),
         "diloco period=2 topology=servers shards=3 merge=trimmed-mean".parse().unwrap(),
         "hardsync merge=norm-clip".parse().unwrap(),
+        "hardsync merge=centred-clip radius=0.125 outer=momentum".parse().unwrap(),
+        "hardsync merge=krum best=3".parse().unwrap(),
+        "hardsync merge=adasum".parse().unwrap(),
     ];
     for recipe in recipes {
         let workers = 5;

@@ -14,7 +14,14 @@ const LEN: usize = 11;
 const STEPS: u64 = 6;
 
 /// Rules at servers, each with numbers that leave something out of 5 contributions.
-const RULES: [&str; 4] = ["merge=trimmed-mean trim=1", "merge=trimmed-mean trim=2", "merge=median", "merge=norm-clip"];
+const RULES: [&str; 6] = [
+    "merge=trimmed-mean trim=1",
+    "merge=trimmed-mean trim=2",
+    "merge=median",
+    "merge=krum faulty=1 best=2",
+    "merge=norm-clip",
+    "merge=centred-clip radius=0.5 iterations=2",
+];
 
 fn hardsync(words: &str) -> Recipe {
     format!("hardsync {words}").parse().unwrap()
@@ -80,11 +87,18 @@ fn ends(recipe: Recipe, workers: u32, servers: u32, number_of: fn(u32) -> u32) -
 fn without_anything_to_leave_out_a_rule_is_the_mean() {
     let mean = hardsync("shards=2");
     assert_eq!(ends(hardsync("shards=2 merge=trimmed-mean trim=0"), 4, 1, |rank| rank), ends(mean, 4, 1, |rank| rank));
-    for rule in ["merge=median", "merge=norm-clip"] {
+    let unlimited = hardsync("shards=1 merge=centred-clip radius=inf iterations=3");
+    assert_eq!(ends(unlimited, 4, 1, |rank| rank), ends(mean, 4, 1, |rank| rank));
+    let all = ends(hardsync("merge=krum faulty=0 best=4"), 4, 1, |rank| rank);
+    for (a, b) in all.into_iter().zip(ends(mean, 4, 1, |rank| rank)) {
+        let [a, b] = [a, b].map(f32::from_bits);
+        assert!((a - b).abs() < 1e-6, "krum takes all: {a} {b}");
+    }
+    for rule in ["merge=median", "merge=norm-clip", "merge=rda", "merge=adasum"] {
         assert_eq!(ends(hardsync(rule), 1, 1, |rank| rank), ends(hardsync(""), 1, 1, |rank| rank), "{rule}");
     }
     // Otherwise the tests below could not fail.
-    for rule in RULES {
+    for rule in RULES.into_iter().chain(["merge=rda", "merge=adasum"]) {
         assert_ne!(ends(hardsync(rule), 5, 1, |rank| rank), ends(hardsync(""), 5, 1, |rank| rank), "{rule}");
     }
 }
@@ -112,7 +126,7 @@ fn shards_do_not_matter() {
 #[test]
 fn one_bad_worker_of_five_stays_within_the_range_of_the_others() {
     for bad in [1e30f32, -1e30, f32::MAX] {
-        for rule in &RULES[..3] {
+        for rule in &RULES[..4] {
             let params = train(hardsync(rule), 5, 1, move |rank, step, update| {
                 let examples = update_of(rank, step, update);
                 update.iter_mut().filter(|_| rank == 2).for_each(|x| *x = bad);
@@ -135,7 +149,8 @@ fn one_bad_worker_of_five_stays_within_the_range_of_the_others() {
     }
 }
 
-/// A contribution of 1e30 has the median norm after clipping: the parameters move by no more than that, and stay finite.
+/// A contribution of 1e30 has the median norm, or the way to it the radius, after clipping: the parameters move by no more
+/// than that, and stay finite.
 #[test]
 fn a_clipped_contribution_moves_by_the_median_norm() {
     let norm = |x: &[f32]| x.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>().sqrt();
@@ -144,6 +159,9 @@ fn a_clipped_contribution_moves_by_the_median_norm() {
         update.iter_mut().filter(|_| rank == 2).for_each(|x| *x = 1e30);
         Some(examples)
     };
+    // A centre goes no further than the radius in each of its iterations, and is committed in every step.
+    let params = train(hardsync("merge=centred-clip radius=0.125 iterations=1"), 5, 1, of);
+    assert!(norm(&params[0]) <= 0.125 * (1..=STEPS).sum::<u64>() as f64, "{}", norm(&params[0]));
     let params = train(hardsync("merge=norm-clip"), 5, 1, of);
     let mut most = 0.0;
     for step in 0..STEPS {

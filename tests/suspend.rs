@@ -79,6 +79,20 @@ fn leg(recipe: Recipe, directory: &Path, first: bool, steps: u64, last: bool) ->
     results
 }
 
+/// The centre of centred clipping goes on from where it was.
+#[test]
+fn the_centre_of_a_merge_goes_with_the_checkpoint() {
+    let recipe: Recipe = "hardsync merge=centred-clip radius=0.01".parse().unwrap();
+    let directory = scratch("centre");
+    let bits = |leg: Leg| -> Vec<Vec<u32>> {
+        leg.into_iter().map(|end| end.unwrap().0.iter().map(|x| x.to_bits()).collect()).collect()
+    };
+    drop(bits(leg(recipe, &directory, true, 3, false)));
+    let resumed = bits(leg(recipe, &directory, false, 4, true));
+    assert_eq!(resumed, bits(leg(recipe, &directory, true, 7, true)));
+    std::fs::remove_dir_all(directory).unwrap();
+}
+
 fn recipes() -> Vec<Recipe> {
     let texts = [
         "async lambda=1",

@@ -225,6 +225,9 @@ fn rounds_of_8(inputs: &[Storage]) -> impl Iterator<Item = Case<'_>> {
         ("trimmed mean of 8", Formula::Trimmed { trim: 2 }),
         ("median of 8", Formula::Trimmed { trim: u32::MAX }),
         ("mean of 8, clipped to the median norm", Formula::NormClip),
+        ("centred clipping of 8", Formula::CentredClip { radius: 1.0, iterations: 1 }),
+        ("krum of 8", Formula::Krum { faulty: 2, best: 1 }),
+        ("adasum of 8", Formula::Adasum),
     ];
     formulas.into_iter().map(move |(name, formula)| -> Case<'_> {
         let merge = move |into: &mut [f32], _: &mut [u32], work: &mut [u32]| {

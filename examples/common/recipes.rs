@@ -14,7 +14,7 @@ const FLAGS: &[(&str, &str, &str)] = &[
     (
         "merge",
         "merge",
-        "How updates are combined: mean, sum or softsync; with bad workers trimmed-mean, median or norm-clip",
+        "How updates are combined: mean, sum or softsync; with bad workers trimmed-mean, median, norm-clip, centred-clip or krum; adasum or rda",
     ),
     (
         "period",
@@ -26,6 +26,10 @@ const FLAGS: &[(&str, &str, &str)] = &[
     ("bound", "bound", "Clocks that a worker may be ahead of the slowest one (stale)"),
     ("updates", "updates", "Updates per application, c in the paper (softsync)"),
     ("trim", "trim", "Values to cut at each end of an element (trimmed-mean)"),
+    ("radius", "radius", "Longest way that one contribution moves the result (centred-clip)"),
+    ("iterations", "iterations", "Moves per round (centred-clip)"),
+    ("faulty", "faulty", "Workers that may be bad (krum)"),
+    ("best", "best", "Contributions to take (krum)"),
     ("lambda", "lambda", "Factor on every update (sum); 1/n: divide by the number of workers"),
     ("staleness", "staleness", "Scaling of late updates: const, inverse, inverse-plus-one, exp or poly"),
     ("base", "base", "Base of the scaling exp, above 0 and at most 1"),
@@ -227,7 +231,9 @@ mod tests {
         texts.extend(["density=0.1", "budget=100", "control=band"].map(threshold));
         texts.extend(["sparse decay=0.5", "hardsync codec=topk pull=topk"].map(String::from));
         texts.extend(["sync outer=adagrad", "sync outer=adam", "async fetch=2"].map(String::from));
-        texts.extend(["hardsync merge=trimmed-mean"].map(String::from));
+        texts.extend(
+            ["hardsync merge=trimmed-mean", "hardsync merge=centred-clip", "hardsync merge=krum"].map(String::from),
+        );
         texts
             .extend(["async staleness=exp codec=bf16 end=spread", "ssp staleness=poly drop_above=3"].map(String::from));
         for text in texts {

@@ -165,6 +165,13 @@ const MERGES: &[(&str, &str)] = &[
     ("trimmed-mean, trim 1", "hardsync merge=trimmed-mean trim=1"),
     ("trimmed-mean, trim 2", "hardsync merge=trimmed-mean trim=2"),
     ("median", "median"),
+    ("centred-clip, radius 0.05", "hardsync merge=centred-clip radius=0.05"),
+    ("centred-clip, radius 0.2", "hardsync merge=centred-clip radius=0.2"),
+    ("centred-clip, radius 1", "hardsync merge=centred-clip radius=1"),
+    ("krum, faulty 1, best 1", "hardsync merge=krum faulty=1 best=1"),
+    ("krum, faulty 1, best 5", "hardsync merge=krum faulty=1 best=5"),
+    ("rda", "hardsync merge=rda"),
+    ("adasum", "hardsync merge=adasum"),
 ];
 
 /// What is wrong with one worker of 8: nothing, and then a column for each kind.

@@ -4,6 +4,8 @@
 //! formulas of the papers, independently of the rules in `core/src/rule`, so that a mistake there is not repeated here.
 //! State of a rule is state of its model. [`Reference`] combines a merge rule and a commit step.
 
+use std::cell::Cell;
+
 use gradwire_core::Recipe;
 use gradwire_core::recipe::{Compensate, Merge, Outer, Payload, Scaling, Staleness};
 
@@ -43,6 +45,15 @@ impl Reference {
             Merge::TrimmedMean { trim } => Box::new(Whole::new(move |rows| trimmed(rows, trim as usize))),
             Merge::Median => Box::new(Whole::new(|rows| trimmed(rows, rows.len()))),
             Merge::NormClip => Box::new(Whole::new(norm_clip)),
+            Merge::CentredClip { radius, iterations } => {
+                let centre = Cell::new(vec![0.0; initial.len()]);
+                Box::new(Whole::new(move |rows| centred_clip(rows, &centre, radius.into(), iterations)))
+            }
+            Merge::Krum { faulty, best } => {
+                Box::new(Whole::new(move |rows| krum(rows, faulty as usize, best as usize)))
+            }
+            Merge::Adasum => Box::new(Whole::new(|rows| adasum(rows.iter().map(|(x, _)| x.clone()).collect()))),
+            Merge::Rda => Box::new(Whole::new(radial)),
             Merge::Sum { lambda } if recipe.is_synchronous() => {
                 Box::new(RoundSum { lambda: lambda.of(workers), sum: None })
             }
@@ -216,6 +227,77 @@ fn norm_clip(rows: &[(Vec<f64>, f64)]) -> Vec<f64> {
         merged.iter_mut().zip(x).for_each(|(merged, x)| *merged += factor * x);
     }
     merged
+}
+
+/// The weighted mean of rows.
+fn mean(rows: &[(Vec<f64>, f64)]) -> Vec<f64> {
+    let total: f64 = rows.iter().map(|(_, weight)| weight).sum();
+    let of = |i| rows.iter().map(|(x, weight)| weight / total * x[i]).sum();
+    (0..rows[0].0.len()).map(of).collect()
+}
+
+fn difference(a: &[f64], b: &[f64]) -> Vec<f64> {
+    a.iter().zip(b).map(|(a, b)| a - b).collect()
+}
+
+/// Karimireddy et al. 2021, algorithm 2.
+fn centred_clip(rows: &[(Vec<f64>, f64)], centre: &Cell<Vec<f64>>, radius: f64, iterations: u32) -> Vec<f64> {
+    let mut v = centre.take();
+    for _ in 0..iterations {
+        let clipped = |(x, weight): &(Vec<f64>, f64)| {
+            let way = difference(x, &v);
+            let factor = if norm(&way) > radius { radius / norm(&way) } else { 1.0 };
+            (way.iter().map(|x| factor * x).collect(), *weight)
+        };
+        let way = mean(&rows.iter().map(clipped).collect::<Vec<_>>());
+        v.iter_mut().zip(way).for_each(|(v, way)| *v += way);
+    }
+    centre.set(v.clone());
+    v
+}
+
+/// Blanchard et al. 2017, section 4. Of equal scores, the smaller weight and the smaller content go first.
+fn krum(rows: &[(Vec<f64>, f64)], faulty: usize, best: usize) -> Vec<f64> {
+    let n = rows.len();
+    if n < 3 {
+        return mean(rows);
+    }
+    let faulty = faulty.min((n - 3) / 2);
+    let score = |(x, _): &(Vec<f64>, f64)| -> f64 {
+        let mut distances: Vec<f64> = rows.iter().map(|(y, _)| norm(&difference(x, y)).powi(2)).collect();
+        distances.sort_unstable_by(f64::total_cmp);
+        distances[1..n - faulty - 1].iter().sum()
+    };
+    // Contributions are multiples of 2^-10: scores are too, of 2^-20, but for the root and the square in between.
+    let score = |row| (score(row) * f64::from(1 << 20)).round();
+    let mut sorted: Vec<_> = rows.iter().map(|row| (score(row), row.1, row)).collect();
+    sorted.sort_by(|a, b| (a.0, a.1, &a.2.0).partial_cmp(&(b.0, b.1, &b.2.0)).unwrap());
+    let chosen: Vec<_> = sorted.into_iter().take(best.min(n - faulty)).map(|(_, _, row)| row.clone()).collect();
+    mean(&chosen)
+}
+
+/// Maleki et al. 2021, section 3.3, over neighbours.
+fn adasum(mut rows: Vec<Vec<f64>>) -> Vec<f64> {
+    let product = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f64>();
+    while rows.len() > 1 {
+        let pair = |pair: &[Vec<f64>]| {
+            let [a, b] = pair else { return pair[0].clone() };
+            let share = |x: &[f64]| if norm(x) == 0.0 { 1.0 } else { 1.0 - product(a, b) / (2.0 * product(x, x)) };
+            a.iter().zip(b).map(|(x, y)| share(a) * x + share(b) * y).collect()
+        };
+        rows = rows.chunks(2).map(pair).collect();
+    }
+    rows.swap_remove(0)
+}
+
+/// The weighted mean of the norms, in the direction of the weighted mean of the directions, of rows that are not 0.
+fn radial(rows: &[(Vec<f64>, f64)]) -> Vec<f64> {
+    let rows: Vec<_> = rows.iter().filter(|(x, _)| norm(x) > 0.0).cloned().collect();
+    let lengths: Vec<_> = rows.iter().map(|(x, weight)| (vec![norm(x)], *weight)).collect();
+    let directions: Vec<_> =
+        rows.iter().map(|(x, weight)| (x.iter().map(|x_i| x_i / norm(x)).collect(), *weight)).collect();
+    let (length, direction) = (mean(&lengths)[0], mean(&directions));
+    direction.iter().map(|x| x / norm(&direction) * length).collect()
 }
 
 /// `lambda a(tau) x` for each contribution at once, where tau is its staleness and a the staleness rule.

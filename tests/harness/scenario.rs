@@ -148,7 +148,17 @@ fn whole(seed: u64, recipe: Recipe, workers: u32) -> Recipe {
         0..3 if recipe.codec().is_sparse() => recipe,
         0 | 1 => recipe.with_merge(Merge::TrimmedMean { trim: random.below(u64::from(workers.div_ceil(2))) as u32 }),
         2 => recipe.with_merge(Merge::Median),
-        3 => recipe.with_merge(Merge::NormClip).with_topology(one_shard),
+        3 => {
+            let (radius, iterations) = (1.0 / 64.0, 1 + random.below(2) as u32);
+            let mut merges =
+                vec![Merge::NormClip, Merge::CentredClip { radius, iterations }, Merge::Adasum, Merge::Rda];
+            if workers >= 3 {
+                let faulty = random.below(u64::from(workers - 1) / 2) as u32;
+                let best = 1 + random.below(u64::from(workers - faulty)) as u32;
+                merges.extend([Merge::Krum { faulty, best }; 2]);
+            }
+            recipe.with_merge(merges[random.below(merges.len() as u64) as usize]).with_topology(one_shard)
+        }
         _ => recipe,
     }
 }

@@ -328,11 +328,8 @@ impl Kernel {
             Self::Merge { one, other, place, .. } => [Some(one), Some(other), Some(place.sections)],
             Self::Materialise { base, ledger, .. } => [Some(base), Some(ledger), None],
             Self::Compare { ours, theirs } => [Some(ours), Some(theirs), None],
-            Self::Mean { .. }
-            | Self::Outer { .. }
-            | Self::Round { .. }
-            | Self::Section { .. }
-            | Self::Compensate { .. } => [None; 3],
+            Self::Round { formula, into, .. } => [formula.has_state().then_some(into), None, None],
+            Self::Mean { .. } | Self::Outer { .. } | Self::Section { .. } | Self::Compensate { .. } => [None; 3],
         }
     }
 

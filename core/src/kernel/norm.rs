@@ -21,6 +21,38 @@ pub fn squares(x: &[f32]) -> f64 {
     lanes.into_iter().sum()
 }
 
+/// The inner product of two vectors of equal length, in f64.
+pub fn product(x: &[f32], y: &[f32]) -> f64 {
+    pairs(x, y, |x, y| f64::from(x) * f64::from(y))
+}
+
+/// The square of the Euclidean distance between two vectors of equal length, in f64.
+pub fn squared_distance(x: &[f32], y: &[f32]) -> f64 {
+    pairs(x, y, |x, y| {
+        let difference = f64::from(x) - f64::from(y);
+        difference * difference
+    })
+}
+
+/// The sum of a function over pairs of elements, in the order of [`squares`].
+#[inline(always)]
+fn pairs(x: &[f32], y: &[f32], of: impl Fn(f32, f32) -> f64) -> f64 {
+    assert_eq!(x.len(), y.len());
+    let mut lanes = [0.0f64; 8];
+    let ((x, rest), (y, others)) = (x.as_chunks::<8>(), y.as_chunks::<8>());
+    Tier::best().run(|| {
+        for (x, y) in x.iter().zip(y) {
+            for lane in 0..8 {
+                lanes[lane] += of(x[lane], y[lane]);
+            }
+        }
+    });
+    for ((lane, x), y) in lanes.iter_mut().zip(rest).zip(others) {
+        *lane += of(*x, *y);
+    }
+    lanes.into_iter().sum()
+}
+
 /// The factor that scales a vector down to the norm `limit`. `None`: its norm is not larger, or there is no limit, or an
 /// element is not finite: a factor of 0 would take the other elements along.
 pub fn factor(squares: f64, limit: f32) -> Option<f32> {
@@ -56,6 +88,18 @@ mod tests {
         assert_eq!([factor(naive, 0.0), factor(naive, 1e6), factor(f64::INFINITY, 1.0)], [None; 3]);
         scale(&mut x, factor(naive, 2.0).unwrap());
         assert!((squares(&x) - 4.0).abs() < 1e-5, "{}", squares(&x));
+    }
+
+    #[test]
+    fn products_and_distances_are_those_of_naive_loops() {
+        let x: Vec<f32> = (0..1003).map(|i| ((i * 37 % 101) as f32 - 50.0) / 8.0).collect();
+        let y: Vec<f32> = (0..1003).map(|i| ((i * 53 % 97) as f32 - 40.0) / 4.0).collect();
+        let sum =
+            |of: fn(f64, f64) -> f64| -> f64 { x.iter().zip(&y).map(|(x, y)| of((*x).into(), (*y).into())).sum() };
+        // Multiples of 1/64 that are small enough to be added up without rounding.
+        assert_eq!(product(&x, &y), sum(|x, y| x * y));
+        assert_eq!(squared_distance(&x, &y), sum(|x, y| (x - y) * (x - y)));
+        assert_eq!([squared_distance(&x, &x), product(&[], &[])], [0.0; 2]);
     }
 
     #[test]

@@ -106,6 +106,30 @@ pub enum Merge {
     /// (as SparseLoCo, Sarfi et al. 2025, runs in production). The norm is that of the whole contribution, so it requires
     /// one shard.
     NormClip,
+    /// Centred clipping (Karimireddy et al. 2021): the merged update of the last round, moved `iterations` times by the
+    /// mean, weighted by examples, of the ways to the contributions, each clipped to `radius`. Requires one shard.
+    CentredClip {
+        /// The longest way that a contribution moves the result, before the weights: above 0, in the unit of updates, which
+        /// is learning rate times gradient. Infinite is [`Merge::Mean`], bit for bit.
+        radius: f32,
+        /// Moves per round, at least 1.
+        iterations: u32,
+    },
+    /// The `best` contributions with the smallest sums of squared distances to their n - `faulty` - 2 nearest neighbours,
+    /// as a mean weighted by examples (Blanchard et al. 2017). Requires one shard, and at least 2 `faulty` + 3 workers. If
+    /// fewer contribute, `faulty` is lowered.
+    Krum {
+        /// Workers that may contribute anything.
+        faulty: u32,
+        /// Contributions to take: from 1 to the number of workers that are not faulty. Above 1, it is multi-Krum.
+        best: u32,
+    },
+    /// Adasum (Maleki et al. 2021) of whole contributions, in pairs by rank: the sum where two are orthogonal, the mean
+    /// where they are parallel. Each worker counts once. Requires one shard.
+    Adasum,
+    /// The mean norm in the direction of the mean of the directions, both weighted by examples (as in Decoupled DiLoCo,
+    /// 2026): contributions that are nearly orthogonal are not shortened by merging. Requires one shard.
+    Rda,
 }
 
 /// The optimizer axis: what happens to a worker's optimizer state when parameters are averaged.

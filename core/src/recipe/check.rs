@@ -187,7 +187,7 @@ impl Recipe {
         match self.merge {
             Merge::Sum { lambda } => lambda.check()?,
             Merge::Softsync { updates: 0 } => return Err(out_of_range("updates", "at least 1", 0.0)),
-            _ => {}
+            merge => merge.check()?,
         }
         check_codec(&self.codec)?;
         check_codec(&self.pull)?;
@@ -333,6 +333,12 @@ impl Recipe {
                 self.merge.text(),
                 "payload=updates",
                 "the norm of a worker's parameters says nothing of what it has changed",
+            ),
+            (
+                matches!(self.merge, Merge::Krum { .. }) && self.optimizer == OptimizerState::Average,
+                self.merge.text(),
+                "optimizer=keep or reset",
+                "the state of the optimizer would be a part of the distances between contributions",
             ),
             (
                 self.merge.needs_dense() && self.codec.is_sparse(),

@@ -2,18 +2,24 @@
 
 use core::fmt;
 
-use super::{ConfigError, Merge, RecipeParseError};
+use super::text::{NUMBER, WHOLE, number};
+use super::{ConfigError, Merge, RecipeParseError, check_range};
 use crate::kernel::round::Formula;
 
 impl Merge {
     /// The formula of a rule that needs all contributions of a round at once. A trimmed mean that trims nothing is the
-    /// mean.
+    /// mean, and so is centred clipping without a limit.
     pub(crate) const fn formula(self) -> Option<Formula> {
         Some(match self {
             Self::Mean | Self::Sum { .. } | Self::Softsync { .. } | Self::TrimmedMean { trim: 0 } => return None,
             Self::TrimmedMean { trim } => Formula::Trimmed { trim },
             Self::Median => Formula::Trimmed { trim: u32::MAX },
             Self::NormClip => Formula::NormClip,
+            Self::CentredClip { radius, .. } if radius == f32::INFINITY => return None,
+            Self::CentredClip { radius, iterations } => Formula::CentredClip { radius, iterations },
+            Self::Krum { faulty, best } => Formula::Krum { faulty, best },
+            Self::Adasum => Formula::Adasum,
+            Self::Rda => Formula::Radial,
         })
     }
 
@@ -29,7 +35,7 @@ impl Merge {
 
     /// Does the rule measure whole contributions, and not only one element after the other?
     pub(super) const fn needs_whole(self) -> bool {
-        matches!(self, Self::NormClip)
+        self.needs_all() && !matches!(self, Self::TrimmedMean { .. } | Self::Median)
     }
 
     /// Does the rule leave out what is unlike the rest, element by element?
@@ -39,7 +45,7 @@ impl Merge {
 
     /// Does the rule measure lengths, which say something of updates only?
     pub(super) const fn needs_updates(self) -> bool {
-        matches!(self, Self::NormClip)
+        self.needs_whole() && !matches!(self, Self::Krum { .. })
     }
 
     /// The choice in the text form.
@@ -51,6 +57,10 @@ impl Merge {
             Self::TrimmedMean { .. } => "merge=trimmed-mean",
             Self::Median => "merge=median",
             Self::NormClip => "merge=norm-clip",
+            Self::CentredClip { .. } => "merge=centred-clip",
+            Self::Krum { .. } => "merge=krum",
+            Self::Adasum => "merge=adasum",
+            Self::Rda => "merge=rda",
         }
     }
 
@@ -58,20 +68,37 @@ impl Merge {
     pub(super) fn write(self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.text())?;
         match self {
-            Self::Mean | Self::Median | Self::NormClip => Ok(()),
+            Self::Mean | Self::Median | Self::NormClip | Self::Adasum | Self::Rda => Ok(()),
             Self::Sum { lambda } => write!(f, " lambda={lambda}"),
             Self::Softsync { updates } => write!(f, " updates={updates}"),
             Self::TrimmedMean { trim } => write!(f, " trim={trim}"),
+            Self::CentredClip { radius, iterations } => write!(f, " radius={radius} iterations={iterations}"),
+            Self::Krum { faulty, best } => write!(f, " faulty={faulty} best={best}"),
         }
     }
 
     /// Changes one number. `Ok(false)`: this rule has no such key.
     pub(super) fn set(&mut self, key: &str, value: &str) -> Result<bool, RecipeParseError> {
         match (key, self) {
-            ("trim", Self::TrimmedMean { trim }) => *trim = super::text::number("trim", super::text::WHOLE, value)?,
+            ("trim", Self::TrimmedMean { trim }) => *trim = number("trim", WHOLE, value)?,
+            ("radius", Self::CentredClip { radius, .. }) => *radius = number("radius", NUMBER, value)?,
+            ("iterations", Self::CentredClip { iterations, .. }) => *iterations = number("iterations", WHOLE, value)?,
+            ("faulty", Self::Krum { faulty, .. }) => *faulty = number("faulty", WHOLE, value)?,
+            ("best", Self::Krum { best, .. }) => *best = number("best", WHOLE, value)?,
             _ => return Ok(false),
         }
         Ok(true)
+    }
+
+    pub(super) fn check(self) -> Result<(), ConfigError> {
+        match self {
+            Self::CentredClip { radius, iterations } => {
+                check_range("radius", "above 0, or inf", radius, radius > 0.0)?;
+                check_range("iterations", "at least 1", iterations as f32, iterations > 0)
+            }
+            Self::Krum { best, .. } => check_range("best", "at least 1", best as f32, best > 0),
+            _ => Ok(()),
+        }
     }
 
     /// Checks that enough workers are left when the rule has left some out.
@@ -80,6 +107,18 @@ impl Merge {
             Self::TrimmedMean { trim } => {
                 ("trim", trim, u64::from(trim) * 2 + 1, "it cuts so many values at each end, and one must be left")
             }
+            Self::Krum { faulty, best } if u64::from(workers) >= u64::from(faulty) * 2 + 3 => (
+                "best",
+                best,
+                u64::from(best) + u64::from(faulty),
+                "it takes so many, and the faulty ones are not among them",
+            ),
+            Self::Krum { faulty, .. } => (
+                "faulty",
+                faulty,
+                u64::from(faulty) * 2 + 3,
+                "most of the nearest neighbours must be of workers that are not",
+            ),
             _ => return Ok(()),
         };
         if u64::from(workers) < least {

@@ -42,6 +42,10 @@
 //! | | `trimmed-mean` | `trim=1` | mean of each element without the largest and smallest values |
 //! | | `median` | | median of each element |
 //! | | `norm-clip` | | mean of contributions that are scaled down to the median norm |
+//! | | `centred-clip` | `radius=1 iterations=1` | moves the last result by ways that are clipped |
+//! | | `krum` | `faulty=1 best=1` | the contributions with the nearest neighbours |
+//! | | `adasum` | | sum of orthogonal, mean of parallel contributions |
+//! | | `rda` | | mean norm in the mean direction |
 //! | [`staleness`](Staleness) | **`const`** | `drop_above` (no limit) | factor 1 on a late update |
 //! | | `inverse` | | 1 / max(tau, 1) |
 //! | | `inverse-plus-one` | | 1 / (tau + 1) |
@@ -150,14 +154,17 @@
 //!
 //! # Sources
 //!
+//! - Blanchard et al. 2017, "Machine learning with adversaries: Byzantine tolerant gradient descent"
 //! - Chan and Lane 2014, "Distributed asynchronous optimization of convolutional neural networks"
 //! - Dean et al. 2012, "Large scale distributed deep networks"
 //! - Gupta et al. 2015, "Model accuracy and runtime tradeoff in distributed deep learning"
 //! - Ho et al. 2013, "More effective distributed ML via a stale synchronous parallel parameter server"
 //! - Iandola et al. 2015, "FireCaffe: near-linear acceleration of deep neural network training on compute clusters"
+//! - Karimireddy et al. 2021, "Learning from history for Byzantine robust optimization"
 //! - Karimireddy et al. 2019, "Error feedback fixes SignSGD and other gradient compression schemes"
 //! - Liu et al. 2024, "Asynchronous local-SGD training for language modeling" (DyLU)
 //! - Lin et al. 2018, "Deep gradient compression"
+//! - Maleki et al. 2021, "Scaling distributed training with adaptive summation"
 //! - Odena 2016, "Faster asynchronous SGD"
 //! - Sarfi et al. 2025, "Communication efficient LLM pre-training with SparseLoCo"
 //! - Seide et al. 2014, "1-bit stochastic gradient descent"

@@ -15,7 +15,7 @@ impl Recipe {
     /// | `merge=mean` | 1 |
     /// | `merge=sum lambda=1/n` | 1, times the factor of the staleness rule |
     /// | `merge=sum lambda=L` | n L, times the factor of the staleness rule |
-    /// | `merge=trimmed-mean`, `median` or `norm-clip` | 1 |
+    /// | `merge=trimmed-mean`, `median`, `norm-clip`, `centred-clip`, `krum`, `adasum` or `rda` | 1 |
     /// | `merge=softsync updates=c` | n / c, times the factor of the staleness rule |
     ///
     /// The factor of the staleness rule is that of the mean staleness: n - 1 updates for sums, (n - 1) / c for softsync
@@ -72,6 +72,8 @@ impl Recipe {
     pub fn learning_rate(&self, single: f32, workers: u32) -> f32 {
         let n = workers.max(1) as f32;
         let speedup = match self.payload {
+            // Contributions add up as far as they differ, which is what a larger batch would gain.
+            _ if self.merge == Merge::Adasum => 1.0,
             Payload::Parameters => square_root(f64::from(n)) as f32,
             Payload::Updates | Payload::Gradients => n,
         };

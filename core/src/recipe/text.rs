@@ -308,7 +308,7 @@ impl Recipe {
                 Merge::Softsync { updates } => *updates = number("updates", WHOLE, value)?,
                 _ => return unknown(),
             },
-            "trim" => {
+            "trim" | "radius" | "iterations" | "faulty" | "best" => {
                 if !self.merge.set(key, value)? {
                     return unknown();
                 }
@@ -350,7 +350,7 @@ impl Recipe {
 }
 
 pub(super) const WHOLE: &str = "a whole number, 0 or more";
-const NUMBER: &str = "a number";
+pub(super) const NUMBER: &str = "a number";
 const PERIOD: &str = "steps, a time as in 20s, examples as in 4096ex, or stages as in 1,10@500 of which only the last may be \
                       other than steps";
 
@@ -380,7 +380,7 @@ const PACES: Choices<Pace> = (
     ],
 );
 const MERGES: Choices<Merge> = (
-    "mean, sum, softsync, trimmed-mean, median or norm-clip",
+    "mean, sum, softsync, trimmed-mean, median, norm-clip, centred-clip, krum, adasum or rda",
     &[
         ("mean", Merge::Mean),
         ("sum", Merge::Sum { lambda: Lambda::per_worker(1.0) }),
@@ -388,6 +388,10 @@ const MERGES: Choices<Merge> = (
         ("trimmed-mean", Merge::TrimmedMean { trim: 1 }),
         ("median", Merge::Median),
         ("norm-clip", Merge::NormClip),
+        ("centred-clip", Merge::CentredClip { radius: 1.0, iterations: 1 }),
+        ("krum", Merge::Krum { faulty: 1, best: 1 }),
+        ("adasum", Merge::Adasum),
+        ("rda", Merge::Rda),
     ],
 );
 const SCALINGS: Choices<Scaling> = (
@@ -461,6 +465,10 @@ const REQUIRED: &[(&str, &str)] = &[
     ("lambda", "merge=sum"),
     ("updates", "merge=softsync"),
     ("trim", "merge=trimmed-mean"),
+    ("radius", "merge=centred-clip"),
+    ("iterations", "merge=centred-clip"),
+    ("faulty", "merge=krum"),
+    ("best", "merge=krum"),
     ("messages", "end=spread"),
     ("mu", "outer=momentum or adam"),
     ("beta", "outer=adam"),
@@ -628,6 +636,11 @@ mod tests {
             "averaging topology=servers shards=3 merge=trimmed-mean",
             "dl4j topology=servers merge=median",
             "norm-clip codec=topk pull=topk outer=momentum",
+            "hardsync merge=centred-clip radius=0.5 iterations=3",
+            "hardsync merge=centred-clip radius=inf",
+            "averaging topology=servers merge=krum faulty=0 best=4",
+            "hardsync merge=adasum",
+            "diloco topology=servers merge=rda",
         ] {
             let recipe: Recipe = text.parse().unwrap();
             assert_eq!((recipe.check(4), recipe.to_string().parse()), (Ok(()), Ok(recipe)), "{text}");
@@ -653,7 +666,7 @@ mod tests {
         assert_eq!(error("sync bund=1"), "recipe: \"bund\" is not a setting");
         assert_eq!(
             error("sync merge=max"),
-            "merge: expected mean, sum, softsync, trimmed-mean, median or norm-clip, got \"max\""
+            "merge: expected mean, sum, softsync, trimmed-mean, median, norm-clip, centred-clip, krum, adasum or rda, got \"max\""
         );
     }
 
@@ -839,6 +852,26 @@ mod tests {
             );
         }
         assert!(error("norm-clip shards=2").starts_with("merge=norm-clip requires shards=1: it measures whole "));
+        for text in ["centred-clip", "krum faulty=0", "adasum", "rda"] {
+            let text = alloc::format!("hardsync shards=2 merge={text}");
+            assert!(error(&text).contains(" requires shards=1: it measures whole "), "{text}: {}", error(&text));
+        }
+        for text in ["centred-clip", "adasum", "rda"] {
+            let text = alloc::format!("averaging topology=servers merge={text}");
+            assert!(error(&text).contains(" requires payload=updates: "), "{text}: {}", error(&text));
+        }
+        assert!(error("sync fan_in=3 merge=adasum").starts_with("merge=adasum requires topology=servers: "));
+        assert!(
+            error("dl4j topology=servers merge=krum faulty=0").starts_with("merge=krum requires optimizer=keep or ")
+        );
+        assert_eq!(error("hardsync merge=centred-clip radius=0"), "radius: expected above 0, or inf, got 0");
+        assert_eq!(error("hardsync merge=centred-clip radius=NaN"), "radius: expected above 0, or inf, got NaN");
+        assert_eq!(error("hardsync merge=centred-clip iterations=0"), "iterations: expected at least 1, got 0");
+        assert_eq!(error("hardsync merge=krum best=0"), "best: expected at least 1, got 0");
+        assert!(error("hardsync merge=krum").starts_with("faulty: 1 requires at least 5 workers, got 4: "));
+        assert!(
+            error("hardsync merge=krum faulty=0 best=5").starts_with("best: 5 requires at least 5 workers, got 4: ")
+        );
         assert!(
             error("norm-clip payload=parameters").starts_with("merge=norm-clip requires payload=updates: the norm ")
         );

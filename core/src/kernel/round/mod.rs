@@ -1,13 +1,18 @@
 //! Merges of a whole round: formulas that need the contributions of all workers at once.
 //!
 //! A merge rule holds the contributions as [`Rows`]. When the round ends, [`run`] merges them in blocks that stay in the
-//! cache. The result depends on the contributions alone and not on their order, bit for bit: elements are sorted, and
+//! cache. Except for [`Formula::Adasum`], the result depends on the contributions alone and
+//! not on their order, bit for bit: elements are sorted, and
 //! whole vectors are added up in an order that follows from their contents ([`order`]).
 //!
 //! A contribution of 1e30 is a number like any other. Squares and sums are in f64, where they do not overflow.
 
+pub mod adasum;
+pub mod centre;
 pub mod clip;
+pub mod krum;
 pub mod order;
+pub mod radial;
 pub mod trim;
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
@@ -24,7 +29,7 @@ pub struct Rows {
     pub first: Segment,
     /// Number of vectors.
     pub count: u32,
-    /// Memory that the kernels write: at least [`work_bytes`]. It holds the weights of the rows from the time that they
+    /// Memory that the kernels write: at least [`Formula::work_bytes`]. It holds the weights of the rows from the time that they
     /// are held on, so nothing else may use it.
     pub work: BufferId,
 }
@@ -53,6 +58,44 @@ pub enum Formula {
     },
     /// The mean, weighted by examples, of contributions that are scaled down to the median of their norms.
     NormClip,
+    /// What [`Kernel::Round::into`](super::Kernel::Round::into) holds, moved `iterations` times by the mean, weighted by
+    /// examples, of the ways to the contributions, each clipped to `radius` (Karimireddy et al. 2021).
+    CentredClip {
+        /// The longest way that a contribution moves the result, before the weights. Above 0.
+        radius: f32,
+        /// Number of moves.
+        iterations: u32,
+    },
+    /// The mean, weighted by examples, of the `best` contributions with the nearest neighbours (Blanchard et al. 2017).
+    Krum {
+        /// Contributions that may be arbitrary. At most (n - 3) / 2 of n count as such.
+        faulty: u32,
+        /// Contributions to take, at least 1.
+        best: u32,
+    },
+    /// Pairs, then pairs of pairs, in the order of the rows: added up where they are orthogonal, averaged where they are
+    /// parallel (Maleki et al. 2021). Weights have no effect.
+    Adasum,
+    /// The mean norm in the direction of the mean of the directions, both weighted by examples.
+    Radial,
+}
+
+impl Formula {
+    /// Does the result depend on that of the round before?
+    pub const fn has_state(&self) -> bool {
+        matches!(self, Self::CentredClip { .. })
+    }
+
+    /// Bytes of [`Rows::work`] for so many rows.
+    pub const fn work_bytes(&self, rows: usize) -> usize {
+        let rest = match self {
+            Self::Trimmed { .. } => rows * BLOCK * 4,
+            Self::NormClip | Self::CentredClip { .. } | Self::Radial => 0,
+            Self::Krum { .. } => (rows + 1) * rows * 8,
+            Self::Adasum => rows * rows * 8,
+        };
+        rows * FACT + rest
+    }
 }
 
 /// What is known of a row while a round is merged.
@@ -71,11 +114,6 @@ pub struct Fact {
 
 /// Bytes of a [`Fact`].
 const FACT: usize = size_of::<Fact>();
-
-/// Bytes of [`Rows::work`] for so many rows.
-pub const fn work_bytes(rows: usize) -> usize {
-    rows * (FACT + BLOCK * 4)
-}
 
 /// The memory of a merge as the facts of the rows, and the rest.
 fn split(work: &mut [u32], rows: usize) -> (&mut [Fact], &mut [u32]) {
@@ -101,9 +139,13 @@ pub fn run<'a>(formula: Formula, row: impl Fn(usize) -> &'a [f32], count: usize,
     let (facts, rest) = split(work, count);
     match formula {
         // A single contribution is the result, without the rounding of its product with its weight.
-        Formula::Trimmed { .. } | Formula::NormClip if count == 1 => into.copy_from_slice(row(0)),
+        _ if count == 1 && !formula.has_state() => into.copy_from_slice(row(0)),
         Formula::Trimmed { trim } => trim::trimmed(into, row, count, trim as usize, rest),
         Formula::NormClip => clip::to_median_norm(into, row, facts),
+        Formula::CentredClip { radius, iterations } => centre::clipped(into, row, facts, radius.into(), iterations),
+        Formula::Krum { faulty, best } => krum::nearest(into, row, facts, rest, [faulty as usize, best as usize]),
+        Formula::Adasum => adasum::adasum(into, row, facts, rest),
+        Formula::Radial => radial::radial(into, row, facts),
     }
 }
 

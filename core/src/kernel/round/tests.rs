@@ -10,7 +10,7 @@ pub(crate) fn merged(formula: Formula, rows: &[(Vec<f32>, u64)]) -> Vec<f32> {
 
 /// The same, from what the destination holds.
 pub(crate) fn merged_from(formula: Formula, rows: &[(Vec<f32>, u64)], mut into: Vec<f32>) -> Vec<f32> {
-    let mut work = crate::Storage::zeroed(work_bytes(rows.len()));
+    let mut work = crate::Storage::zeroed(formula.work_bytes(rows.len()));
     let work = work.words_mut();
     // What an earlier round has left.
     work.fill(u32::MAX);
@@ -22,7 +22,15 @@ pub(crate) fn merged_from(formula: Formula, rows: &[(Vec<f32>, u64)], mut into: 
 /// Formulas of all kinds.
 pub(crate) fn formulas() -> Vec<Formula> {
     let trims = [0, 1, 2, u32::MAX].map(|trim| Formula::Trimmed { trim });
-    trims.into_iter().chain([Formula::NormClip]).collect()
+    let krum = [(0, 1), (1, 1), (1, 2), (0, 9)].map(|(faulty, best)| Formula::Krum { faulty, best });
+    trims.into_iter().chain(krum).chain([Formula::NormClip, Formula::Adasum, Formula::Radial]).collect()
+}
+
+/// A formula that goes on from what the destination holds.
+const CENTRED: Formula = Formula::CentredClip { radius: 2.0, iterations: 2 };
+
+fn norm(x: &[f32]) -> f64 {
+    x.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>().sqrt()
 }
 
 fn bits(x: &[f32]) -> Vec<u32> {
@@ -72,7 +80,6 @@ proptest! {
 
     #[test]
     fn no_row_counts_with_more_than_the_median_norm(rows in rows()) {
-        let norm = |x: &[f32]| x.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>().sqrt();
         let mut norms: Vec<f64> = rows.iter().map(|(x, _)| norm(x)).collect();
         norms.sort_unstable_by(f64::total_cmp);
         let limit = (norms[(norms.len() - 1) / 2] + norms[norms.len() / 2]) / 2.0;
@@ -90,8 +97,10 @@ proptest! {
     fn the_result_does_not_depend_on_the_order((rows, shuffled) in
         rows().prop_flat_map(|rows| (Just(rows.clone()), Just(rows).prop_shuffle())))
     {
-        for formula in formulas() {
-            prop_assert_eq!(bits(&merged(formula, &rows)), bits(&merged(formula, &shuffled)), "{:?}", formula);
+        for formula in formulas().into_iter().filter(|formula| *formula != Formula::Adasum).chain([CENTRED]) {
+            let zeros = || vec![0.0; rows[0].0.len()];
+            let (one, other) = (merged_from(formula, &rows, zeros()), merged_from(formula, &shuffled, zeros()));
+            prop_assert_eq!(bits(&one), bits(&other), "{:?}", formula);
         }
     }
 
@@ -117,6 +126,99 @@ proptest! {
             prop_assert_eq!(bits(&merged(formula, &rows[..1])), bits(&rows[0].0), "{:?}", formula);
         }
     }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    /// I-116: one row moves the result of an iteration by at most `radius` times its share of the examples, so two bad
+    /// ones in its place differ by twice that.
+    #[test]
+    fn a_row_moves_the_centre_by_its_share_of_the_radius(rows in rows(), bad in -3e38f32..3e38) {
+        let len = rows[0].0.len();
+        let with = |x: f32| {
+            let mut all = rows.clone();
+            all.push((vec![x; len], 4));
+            merged_from(Formula::CentredClip { radius: 2.0, iterations: 1 }, &all, vec![0.5; len])
+        };
+        let share = 4.0 / (4 + rows.iter().map(|(_, weight)| weight).sum::<u64>()) as f64;
+        let moved: Vec<f32> = with(bad).iter().zip(with(0.5)).map(|(a, b)| a - b).collect();
+        // With the centre itself in its place, nothing moves because of it. Results are rounded to floats.
+        prop_assert!(norm(&moved) <= 2.0 * share * (1.0 + 1e-5) + 1e-5, "{} for {share}", norm(&moved));
+    }
+
+    /// I-115: without a limit, one iteration ends at the mean, wherever it begins.
+    #[test]
+    fn a_centre_without_a_limit_is_the_mean(rows in rows(), from in -1f32..1.0) {
+        let len = rows[0].0.len();
+        let formula = Formula::CentredClip { radius: f32::INFINITY, iterations: 1 };
+        let total: f64 = rows.iter().map(|(_, weight)| *weight as f64).sum();
+        for (i, got) in merged_from(formula, &rows, vec![from; len]).into_iter().enumerate() {
+            let mean: f64 = rows.iter().map(|(x, weight)| f64::from(x[i]) * *weight as f64 / total).sum();
+            let size = rows.iter().map(|(x, _)| f64::from(x[i]).abs()).fold(1.0, f64::max);
+            prop_assert!((f64::from(got) - mean).abs() <= 1e-6 * size, "{got}, expected {mean}");
+        }
+    }
+
+    /// I-116: the contributions of `faulty` workers are not taken if the others are near to each other.
+    #[test]
+    fn krum_takes_rows_that_have_near_neighbours(
+        near in prop::collection::vec(prop::collection::vec(-1f32..1.0, 5), 5..9), bad in -3e38f32..3e38)
+    {
+        prop_assume!(bad.abs() > 100.0);
+        let mut rows: Vec<_> = near.into_iter().map(|x| (x, 1)).collect();
+        rows.insert(2, (vec![bad; 5], 1_000_000));
+        rows.insert(0, (vec![-bad; 5], 1_000_000));
+        let n = rows.len() as u32;
+        for best in [1, 2, n - 2, n] {
+            let got = merged(Formula::Krum { faulty: 2, best }, &rows);
+            prop_assert!(got.iter().all(|x| x.abs() <= 1.0), "{best}: {got:?}");
+        }
+        let one = merged(Formula::Krum { faulty: 2, best: 1 }, &rows);
+        prop_assert!(rows.iter().any(|(x, _)| *x == one));
+    }
+}
+
+/// Scores by hand: of 0, 1, 3, 7 and 100 with one faulty, two neighbours count, and 1 has 1 and 4, less than 0 with 1 and 9.
+#[test]
+fn krum_sums_squared_distances_to_the_nearest() {
+    let rows = [7.0f32, 0.0, 100.0, 3.0, 1.0].map(|x| (vec![x], 1));
+    let krum = |best| merged(Formula::Krum { faulty: 1, best }, &rows)[0];
+    assert_eq!([krum(1), krum(2), krum(3), krum(4)], [1.0, 0.5, 4.0 / 3.0, 2.75]);
+    // All that come but the faulty one, whatever number was asked for; of two, both.
+    assert_eq!((krum(9), merged(Formula::Krum { faulty: 1, best: 1 }, &rows[..2])), (2.75, vec![3.5]));
+    // With too few neighbours for one faulty, none counts as such: 0 and 7 have the nearest neighbour at 7, 100 at 93.
+    assert_eq!(merged(Formula::Krum { faulty: 1, best: 2 }, &rows[..3]), [3.5]);
+}
+
+/// I-106: equal contributions give one of them, orthogonal ones their sum, for any power of two.
+#[test]
+fn adasum_adds_what_is_orthogonal_and_averages_what_is_parallel() {
+    for n in [2usize, 4, 8] {
+        let equal = vec![(vec![0.3f32, -7.0, 1e-3], 1); n];
+        assert_eq!(merged(Formula::Adasum, &equal), equal[0].0);
+        let unit = |at: usize| (0..n).map(|i| if i == at { at as f32 + 0.5 } else { 0.0 }).collect::<Vec<f32>>();
+        let orthogonal: Vec<_> = (0..n).map(|at| (unit(at), 1 + at as u64)).collect();
+        let sum: Vec<f32> = (0..n).map(|at| at as f32 + 0.5).collect();
+        assert_eq!(merged(Formula::Adasum, &orthogonal), sum);
+    }
+    // Of (2, 0) and (1, 1), the products are 4, 2 and 2: 3/4 of the first and 1/2 of the second. A third row is paired
+    // with that.
+    let rows = [(vec![2.0f32, 0.0], 1), (vec![1.0, 1.0], 5), (vec![0.0, 0.0], 1)];
+    assert_eq!((merged(Formula::Adasum, &rows[..2]), merged(Formula::Adasum, &rows)), (vec![2.0, 0.5], vec![2.0, 0.5]));
+}
+
+/// I-89, I-90, I-91: the length is the mean length, equal rows are their own result, rows of zeros do not count, and
+/// directions that cancel are no division by zero.
+#[test]
+fn a_radial_mean_has_the_mean_length() {
+    let rows = [(vec![3.0f32, 0.0], 1), (vec![0.0, 5.0], 1), (vec![0.0, 0.0], 9)];
+    let got = merged(Formula::Radial, &rows);
+    assert!(norm(&[got[0] - 8f32.sqrt(), got[1] - 8f32.sqrt()]) < 1e-6, "{got:?}");
+    let equal = [(vec![3.0f32, 4.0], 1), (vec![3.0, 4.0], 7)];
+    assert!(norm(&[merged(Formula::Radial, &equal)[0] - 3.0]) < 1e-6);
+    assert_eq!(merged(Formula::Radial, &[(vec![1.0f32, 0.0], 1), (vec![-1.0, 0.0], 1)]), [0.0, 0.0]);
+    assert_eq!(merged(Formula::Radial, &[(vec![1.0f32, 0.0], 3), (vec![-1.0, 0.0], 3), (vec![0.0; 2], 1)]), [0.0, 0.0]);
 }
 
 /// I-118: of two contributions, nothing can be cut: the mean; with a limit, the larger one is scaled to the mean norm.

@@ -1,5 +1,4 @@
-//! Rules that need all contributions of a round at once: the trimmed mean, the median (Yin et al. 2018), and the mean of
-//! contributions that are clipped to the median norm.
+//! Rules that need all contributions of a round at once. The formulas are in [`round`](crate::kernel::round).
 //!
 //! Each contribution is held as a row of its own, so a server needs memory for a vector per worker and shard, and one for
 //! the result. When the round ends, one kernel merges the rows by the rule's [`Formula`]. The parameters of a rule refer
@@ -7,6 +6,9 @@
 //!
 //! A worker counts once per round. If it is started again in the middle of a round to which it has contributed already,
 //! its second contribution is dropped: two would be two votes.
+//!
+//! Centred clipping goes on from the result of the last round, which is the merged vector. Checkpoints save it. A server that
+//! is started again without one begins with zeros, and has caught up after a few rounds.
 
 use alloc::vec::Vec;
 
@@ -14,7 +16,7 @@ use super::{Merged, Merging, Verdict};
 use crate::buffer::Segment;
 use crate::id::PeerId;
 use crate::kernel::Kernel;
-use crate::kernel::round::{Formula, Rows, work_bytes};
+use crate::kernel::round::{Formula, Rows};
 use crate::vectors::{Keep, Vectors};
 
 /// The contributions of a round, and the formula that merges them.
@@ -33,8 +35,9 @@ impl Round {
     pub(crate) fn new(formula: Formula, workers: u32, len: usize, vectors: &mut Vectors) -> Self {
         let count = workers as usize;
         let rows = vectors.floats("contributions of a round", count * len, Keep::No);
-        let work = vectors.bytes("work of a merge", work_bytes(count), Keep::No);
-        let merged = vectors.floats("merged contributions", len, Keep::No);
+        let work = vectors.bytes("work of a merge", formula.work_bytes(count), Keep::No);
+        let keep = if formula.has_state() { Keep::Floats } else { Keep::No };
+        let merged = vectors.floats("merged contributions", len, keep);
         Self {
             formula,
             rows: Rows { first: Segment::floats(rows, 0, len), count: 0, work },
@@ -77,7 +80,7 @@ mod tests {
         let mut vectors = Vectors::default();
         let update = Segment::floats(vectors.floats("update", 4, Keep::No), 0, 4);
         let mut rule = Round::new(Formula::NormClip, 3, 4, &mut vectors);
-        assert_eq!(vectors.lengths()[1..], [3 * 16, work_bytes(3), 16]);
+        assert_eq!(vectors.lengths()[1..], [3 * 16, Formula::NormClip.work_bytes(3), 16]);
         let rows = |count| Rows { first: Segment::floats(BufferId(1), 0, 4), count, work: BufferId(2) };
         assert_eq!(rows(3).row(2), Segment::floats(BufferId(1), 8, 4));
         let hold =
