@@ -15,11 +15,14 @@ const WORKERS: u32 = 3;
 const LEN: usize = 100;
 const STEPS: usize = 7;
 
-fn codecs() -> [Codec; 8] {
+fn codecs() -> [Codec; 9] {
     let (topk, threshold) = (TopK::all(0.1), Threshold::fixed(1.0 / 64.0));
     let means = TopK { per_chunk: true, values: Values::TwoMeans, ..topk };
     let [topk, means] = [topk, means].map(Codec::TopK);
-    [Codec::F32, Codec::Bf16, Codec::F16, Codec::Int8, Codec::Sign, topk, means, Codec::Threshold(threshold)]
+    let sparse = [topk, means, Codec::Threshold(threshold)];
+    let dense = [Codec::F32, Codec::Bf16, Codec::F16, Codec::Int8, Codec::Sign, Codec::SignColumns];
+    let mut codecs = dense.into_iter().chain(sparse);
+    core::array::from_fn(|_| codecs.next().unwrap())
 }
 
 /// All recipes over these choices that pass their check.
@@ -151,7 +154,7 @@ fn check_rest(recipe: &Recipe, status: &Status) {
             let (most, left) = match recipe.codec() {
                 Codec::Threshold(_) => (1024, quantum),
                 Codec::TopK(_) => (1, 0.0),
-                Codec::Sign => (16, 0.25 * norm),
+                Codec::Sign | Codec::SignColumns => (16, 0.25 * norm),
                 _ => (1, norm / 16.0),
             };
             let holds = kept <= left && messages <= most;

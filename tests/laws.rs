@@ -281,6 +281,33 @@ impl App for Constant {
     }
 }
 
+/// 1-bit SGD (Seide et al. 2014): the first step moves each element by the mean of the elements of its column with its
+/// sign. Columns are those of the layout.
+#[test]
+fn signs_move_by_the_means_of_their_columns() {
+    let layout = Layout::new().tensor("w", &[40, 3]).tensor("b", &[7]);
+    let update: Vec<f32> = (0..127).map(|i| ((i * 37 % 101) as f32 - 50.0) / 64.0).collect();
+    for (recipe, servers) in [("one-bit-sgd", 1), ("sync topology=mesh codec=sign scope=column", 0)] {
+        let (recipe, cluster) = (recipe.parse::<Recipe>().unwrap(), Cluster { workers: 1, servers });
+        let builder = Session::builder(layout.clone(), recipe, cluster);
+        let mut ends = Mem::cluster(1 + servers);
+        let server = (servers > 0).then(|| builder.clone().serve(ends.pop().unwrap(), &[0.0; 127]).unwrap());
+        let mut params = vec![0.0; 127];
+        let mut session = builder.join(ends.pop().unwrap(), &mut params).unwrap();
+        session.step(&mut params, &update, 1).unwrap();
+        // A server answers with floats first.
+        for (i, x) in params.iter().enumerate() {
+            let of = |j: &usize| if i < 120 { *j < 120 && j % 3 == i % 3 } else { *j >= 120 };
+            let side: Vec<f32> =
+                (0..127).filter(of).map(|j| update[j]).filter(|x| (*x < 0.0) == (update[i] < 0.0)).collect();
+            let mean = side.iter().sum::<f32>() / side.len() as f32;
+            assert!((x + mean).abs() < 1e-5, "{recipe}: element {i} is {x}, expected {}", -mean);
+        }
+        session.finish(&mut params).unwrap();
+        drop(server);
+    }
+}
+
 /// With all elements, sparse messages leave no residual. So they are the dense recipe, whatever decays, bit for bit.
 #[test]
 fn all_of_the_largest_elements_are_the_dense_recipe() {

@@ -17,6 +17,7 @@
 //! | f16 | IEEE half precision, two per word | 16 | |
 //! | int8 | an exponent per block of 64 elements, then a byte per element | 8.125 | |
 //! | sign | a scale per block of 1,024 elements, then a bit per element | 1.03 | Seide et al. 2014 |
+//! | sign per column | two means per column, then a bit per element | 1, and 64 per column | Seide et al. 2014 |
 //! | [`threshold`] | per section: a header, then a list of (index, count) | by density | Strom 2015 |
 //! | top-k | a header, a list of (index, sign), then a magnitude per entry, or means per chunk | by density | Lin et al. 2018, Sarfi et al. 2025 |
 //!
@@ -25,6 +26,8 @@
 // Hidden modules: for the gpu crate, benches and fuzzing; no stable API.
 #[doc(hidden)]
 pub mod bf16;
+#[doc(hidden)]
+pub mod columns;
 #[doc(hidden)]
 pub mod entries;
 #[doc(hidden)]

@@ -113,6 +113,12 @@ impl Layout {
         self.tensors.iter().map(|tensor| tensor.range.len()).collect()
     }
 
+    /// The last dimension of each tensor with several, and 1 for others, in the order of the flat vector.
+    pub fn columns(&self) -> Arc<[usize]> {
+        let last = |tensor: &Tensor| if tensor.shape.len() > 1 { tensor.shape.last().copied() } else { None };
+        self.tensors.iter().map(|tensor| last(tensor).unwrap_or(1)).collect()
+    }
+
     /// The range of a tensor in the flat vector, or `None` if there is no tensor with this name.
     pub fn range(&self, name: &str) -> Option<Range<usize>> {
         self.tensors.iter().find(|tensor| tensor.name == name).map(|tensor| tensor.range.clone())

@@ -19,9 +19,10 @@ mod net;
 mod peer;
 mod raw;
 
+use gradwire_core::codec::columns::Piece;
 use gradwire_core::codec::threshold::{self, Aim, MergeError, Section};
 use gradwire_core::codec::topk::Pick;
-use gradwire_core::codec::{BodyError, Dense, Form, bf16, entries, f16, float32, int8, sign, topk};
+use gradwire_core::codec::{BodyError, Dense, Form, bf16, columns, entries, f16, float32, int8, sign, topk};
 use gradwire_core::kernel::ledger::{self, Ledger};
 use gradwire_core::kernel::threshold::Entry;
 use gradwire_core::kernel::tier::Tier;
@@ -50,6 +51,7 @@ const TARGETS: &[Target] = &[
     ("f16", |data| dense(data, f16::words, f16::encode, f16::expand), dense_seeds),
     ("int8", |data| dense(data, int8::words, int8::encode, int8::expand), int8_seeds),
     ("sign", |data| dense(data, sign::words, sign::encode, sign::expand), sign_seeds),
+    ("columns", |data| dense(data, columns_words, columns_encode, columns_expand), columns_seeds),
     ("recipe", recipe, recipe_seeds),
 ];
 
@@ -343,6 +345,38 @@ fn int8_seeds() -> Vec<Vec<u8>> {
 fn sign_seeds() -> Vec<Vec<u8>> {
     let one = 1f32.to_le_bytes();
     vec![bytes(&[&[40, 0], &one, &[0xa5; 5], &[0; 3]]), bytes(&[&[0, 4], &one, &[0x5a; 128]])]
+}
+
+/// A vector of two tensors: one with 5 columns, of which it begins with the third, and one of one column.
+fn pieces(len: usize) -> Vec<Section> {
+    let piece =
+        |first: usize, len: usize, columns, phase| Piece { first: first as u32, len: len as u32, columns, phase };
+    let pieces = [piece(0, len / 2, 5, 2), piece(len / 2, len - len / 2, 1, 0)];
+    pieces.into_iter().filter(|piece| piece.len > 0).map(Piece::section).collect()
+}
+
+fn columns_words(len: usize) -> usize {
+    let means = if len > 1 { 12 } else { 2 * len };
+    columns::words(len, means)
+}
+
+fn columns_encode(tier: Tier, update: Option<&[f32]>, residual: &mut [f32], body: &mut [u32]) -> Dense {
+    columns::encode(tier, update, residual, &pieces(residual.len()), body)
+}
+
+fn columns_expand(tier: Tier, body: &[u32], into: &mut [f32]) -> Result<(), BodyError> {
+    columns::expand(tier, body, &pieces(into.len()), into)
+}
+
+fn columns_seeds() -> Vec<Vec<u8>> {
+    [40u8, 70]
+        .map(|len| {
+            let update: Vec<f32> = (0..len).map(|i| (f32::from(i) * 0.7).sin()).collect();
+            let (mut residual, mut body) = (vec![0.0; update.len()], vec![0; columns_words(update.len())]);
+            columns_encode(Tier::best(), Some(&update), &mut residual, &mut body);
+            bytes(&[&[len, 0], bytemuck::cast_slice(&body)])
+        })
+        .to_vec()
 }
 
 // Recipes

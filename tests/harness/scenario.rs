@@ -92,6 +92,12 @@ fn dense(random: &mut Random) -> Codec {
     [Codec::Bf16, Codec::F16, Codec::Int8, Codec::Sign][random.below(4) as usize]
 }
 
+/// Signs per column for a half of those with a scale per block.
+fn columns(seed: u64, recipe: Recipe) -> Recipe {
+    let columns = recipe.codec() == Codec::Sign && Random::new(seed, 25).chance(0.5);
+    if columns { recipe.with_codec(Codec::SignColumns) } else { recipe }
+}
+
 /// Thresholds to which the residual is clipped: none, or so few that something is lost.
 fn clip(seed: u64) -> f32 {
     Random::new(seed, 13).below(2) as f32 / 4.0
@@ -340,7 +346,7 @@ impl Scenario {
                 let tree = Topology::Tree { fan_in: 1 + random.below(3) as u32 };
                 collective(seed, Recipe::sync().with_topology(tree)).with_codec(dense(&mut Random::new(seed, 9)))
             }
-            Kind::Gather => gather(seed),
+            Kind::Gather => columns(seed, gather(seed)),
             Kind::Averaging => collective(seed, Recipe::averaging(1 + random.below(3) as u32)),
             Kind::Timed => timed(seed, servers),
             Kind::ServerSync => Recipe::sync().with_topology(servers),

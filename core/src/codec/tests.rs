@@ -6,6 +6,8 @@ use alloc::{format, vec};
 
 use proptest::prelude::*;
 
+use super::columns::Piece;
+use super::threshold::Section;
 use super::topk::Pick;
 use super::*;
 use crate::kernel::tier::Tier;
@@ -22,7 +24,7 @@ struct Case {
     expand: Expand,
 }
 
-const CASES: [Case; 5] = [
+const CASES: [Case; 6] = [
     Case {
         name: "f32",
         words: |len| len,
@@ -33,7 +35,28 @@ const CASES: [Case; 5] = [
     Case { name: "f16", words: f16::words, encode: f16::encode, expand: f16::expand },
     Case { name: "int8", words: int8::words, encode: int8::encode, expand: int8::expand },
     Case { name: "sign", words: sign::words, encode: sign::encode, expand: sign::expand },
+    Case {
+        name: "sign per column",
+        words: |len| columns::words(len, columns::means(pieces(len))),
+        encode: |tier, update, residual, body| {
+            let sections: Vec<Section> = pieces(residual.len()).into_iter().map(Piece::section).collect();
+            columns::encode(tier, update, residual, &sections, body)
+        },
+        expand: |tier, body, into| {
+            let sections: Vec<Section> = pieces(into.len()).into_iter().map(Piece::section).collect();
+            columns::expand(tier, body, &sections, into)
+        },
+    },
 ];
+
+/// A vector of up to three tensors: a piece of one with 5 columns, one with more columns than a block, and one column.
+fn pieces(len: usize) -> Vec<Piece> {
+    let third = len / 3;
+    let piece =
+        |first: usize, len: usize, columns, phase| Piece { first: first as u32, len: len as u32, columns, phase };
+    let all = [piece(0, third, 5, 2), piece(third, third, 200, 0), piece(2 * third, len - 2 * third, 1, 0)];
+    all.into_iter().filter(|piece| piece.len > 0).collect()
+}
 
 fn floats() -> impl Strategy<Value = Vec<f32>> {
     let any_float =
@@ -200,6 +223,35 @@ fn encoded(pick: Pick, update: &[f32]) -> (Vec<f32>, Vec<u32>) {
     (residual, body)
 }
 
+/// The two means of a column are those of a naive loop, and the residual sums to 0 for each column and sign.
+#[test]
+fn a_column_is_decoded_as_the_means_of_its_signs() {
+    // A piece that begins within a row of 300 columns, and a tensor of one dimension.
+    let pieces = [
+        Piece { first: 0, len: 12_345, columns: 300, phase: 70 },
+        Piece { first: 12_345, len: 1000, columns: 1, phase: 0 },
+    ];
+    let sections = pieces.map(Piece::section);
+    let update: Vec<f32> = (0..13_345).map(|i| ((i * 37 % 101) as f32 - 30.0) / 16.0).collect();
+    let (mut residual, means) = (vec![0.0; update.len()], columns::means(pieces));
+    let mut body = vec![u32::MAX; columns::words(update.len(), means)];
+    columns::encode(Tier::best(), Some(&update), &mut residual, &sections, &mut body);
+    let mut decoded = vec![f32::NAN; update.len()];
+    columns::expand(Tier::best(), &body, &sections, &mut decoded).unwrap();
+    for (piece, column) in pieces.iter().flat_map(|piece| (0..piece.columns).map(move |column| (piece, column))) {
+        for negative in [false, true] {
+            let of = (0..piece.len).filter(|i| (piece.phase + i) % piece.columns == column);
+            let of: Vec<usize> =
+                of.map(|i| (piece.first + i) as usize).filter(|i| (update[*i] < 0.0) == negative).collect();
+            assert!(of.len() > 3, "column {column}");
+            let mean = of.iter().map(|i| f64::from(update[*i])).sum::<f64>() / of.len() as f64;
+            assert!(of.iter().all(|i| (f64::from(decoded[*i]) - mean).abs() < 1e-6), "column {column}");
+            let rest: f64 = of.iter().map(|i| f64::from(residual[*i])).sum();
+            assert!(rest.abs() < 1e-5 * of.len() as f64, "column {column}: the residual sums to {rest}");
+        }
+    }
+}
+
 /// Two means are the best two values for given signs, and leave a residual that sums to 0 for each chunk and sign.
 #[test]
 fn two_means_are_the_best_values_for_given_signs() {
@@ -353,6 +405,16 @@ fn errors_name_the_expected_and_the_found_value() {
         error(topk::expand(&[1, 0, 1, 1 << 7, 0], 1, &mut [0.0; 1])),
         "body: expected a finite value (above 0 in top-k) at index 0, got 0"
     );
+    let one_column = [Piece { first: 0, len: 2, columns: 1, phase: 0 }.section()];
+    let columns = |body: &[u32]| error(columns::expand(tier, body, &one_column, &mut [0.0; 2]));
+    let (one, scale) = (1f32.to_bits(), "body: expected a scale that fits the elements of block 0, got");
+    assert_eq!(columns::expand(tier, &[one, one, 0b10], &one_column, &mut [0.0; 2]), Ok(()));
+    assert_eq!(columns(&[one, one]), "body: expected 12 bytes, got 8");
+    assert_eq!(columns(&[one, one, 0b110]), "body: expected zeros after the last entry, got 0x1");
+    assert_eq!(columns(&[one, one, 0]), format!("{scale} 1e0"));
+    assert_eq!(columns(&[one, 0, 0b10]), format!("{scale} 0e0"));
+    assert_eq!(columns(&[one, one, 0b11]), format!("{scale} 1e0"));
+    assert_eq!(columns(&[f32::NAN.to_bits(), one, 0b10]), format!("{scale} NaN"));
     // Of one element in a chunk of one: 8 bits, then two means.
     let [int8, means] = [1, 2].map(|values| values << 8);
     let sent = |kind: u32, values: &[u32]| {

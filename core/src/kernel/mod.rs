@@ -374,6 +374,10 @@ pub enum Coding {
     F16,
     Int8,
     Sign,
+    SignColumns {
+        /// Words of the means: two per column.
+        means: u32,
+    },
     Threshold(Aim),
     TopK(Pick),
 }
@@ -398,6 +402,7 @@ impl Coding {
             Self::F16 => codec::f16::words(len),
             Self::Int8 => codec::int8::words(len),
             Self::Sign => codec::sign::words(len),
+            Self::SignColumns { means } => codec::columns::words(len, *means as usize),
             // Each section has a header, and rounds its list up to a whole word.
             Self::Threshold(_) => codec::threshold::words_max([len]) + (codec::threshold::HEADER_WORDS + 1) * sections,
             Self::TopK(pick) => codec::topk::words_max(len, *pick),
@@ -660,6 +665,7 @@ fn encode(
             Coding::F16 => codec::f16::encode(tier, update, residual, body),
             Coding::Int8 => codec::int8::encode(tier, update, residual, body),
             Coding::Sign => codec::sign::encode(tier, update, residual, body),
+            Coding::SignColumns { .. } => codec::columns::encode(tier, update, residual, sections, body),
         };
         dense.encoded(coding.len_max(len, 0) / 4, len)
     });
@@ -681,5 +687,6 @@ fn expand(coding: Coding, body: &[u32], sections: &[Section], into: &mut [f32]) 
         Coding::F16 => codec::f16::expand(tier, body, into),
         Coding::Int8 => codec::int8::expand(tier, body, into),
         Coding::Sign => codec::sign::expand(tier, body, into),
+        Coding::SignColumns { .. } => codec::columns::expand(tier, body, sections, into),
     }
 }

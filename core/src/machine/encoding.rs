@@ -17,6 +17,7 @@ pub(super) use watch::{is_measured, smooth};
 use super::Setup;
 use crate::buffer::{BufferId, Segment};
 use crate::codec::Encoded;
+use crate::codec::columns::{self, Piece};
 use crate::codec::threshold::{Aim, Section};
 use crate::codec::topk::{self, Pick};
 use crate::kernel::norm::square_root;
@@ -80,6 +81,8 @@ struct Part {
     sections: Range<usize>,
     /// Elements of each.
     lens: Vec<u32>,
+    /// What each is for a codec per column; empty for others.
+    pieces: Vec<Piece>,
     /// Its last message.
     last: Encoded,
 }
@@ -136,13 +139,17 @@ impl Encoding {
     }
 
     fn new(setup: &Setup, codec: Codec, correction: Correction, parts: impl IntoIterator<Item = Range<usize>>) -> Self {
-        let per_tensor = matches!(codec, Codec::Threshold(threshold) if threshold.per_tensor);
+        let per_tensor = match codec {
+            Codec::Threshold(threshold) => threshold.per_tensor,
+            codec => codec == Codec::SignColumns,
+        };
         let mut sections = 0;
         let parts = parts.into_iter().map(|range| {
             let lens = if per_tensor { cut(&setup.tensors, &range) } else { alloc::vec![range.len() as u32] };
             let before = sections;
             sections += lens.len();
-            Part { range, sections: before..sections, lens, last: Encoded::default() }
+            let pieces = if codec == Codec::SignColumns { pieces(setup, &range, &lens) } else { Vec::new() };
+            Part { range, sections: before..sections, lens, pieces, last: Encoded::default() }
         });
         let made = setup.resumed.map_or(0, |resumed| resumed.made);
         let none = BufferId(u32::MAX);
@@ -208,7 +215,10 @@ impl Encoding {
                 let at =
                     Segment { buffer: self.buffers.sections, start: index as u64 * u64::from(SECTION), len: SECTION };
                 let threshold = if let Codec::Threshold(threshold) = self.codec { threshold.tau } else { 0.0 };
-                let section = Section { first, len: *len, threshold, bits: 0.0 };
+                let section = match part.pieces.get(index - part.sections.start) {
+                    Some(piece) => piece.section(),
+                    None => Section { first, len: *len, threshold, bits: 0.0 },
+                };
                 first += len;
                 Kernel::Section { at, section }
             })
@@ -248,6 +258,10 @@ impl Encoding {
             Codec::F16 => Coding::F16,
             Codec::Int8 => Coding::Int8,
             Codec::Sign => Coding::Sign,
+            Codec::SignColumns => {
+                let means = columns::means(self.parts[part].pieces.iter().copied());
+                Coding::SignColumns { means: means as u32 }
+            }
             Codec::TopK(top) => {
                 let len = self.parts[part].range.len();
                 let chunk = if top.per_chunk { len.min(topk::CHUNK) } else { len };
@@ -413,6 +427,28 @@ fn cut(tensors: &[usize], range: &Range<usize>) -> Vec<u32> {
     ends.into_iter().map(|end| (end - core::mem::replace(&mut start, end)) as u32).collect()
 }
 
+/// The pieces of tensors in a range, with these lengths.
+fn pieces(setup: &Setup, range: &Range<usize>, lens: &[u32]) -> Vec<Piece> {
+    let (mut first, mut pieces) = (0, Vec::with_capacity(lens.len()));
+    for len in lens {
+        let at = range.start + first as usize;
+        let mut start = 0;
+        // The tensor in which the piece begins; behind the last one there is only one column.
+        let tensor = setup.tensors.iter().zip(setup.columns.iter()).find_map(|(len, last)| {
+            let own = start..start + len;
+            start = own.end;
+            own.contains(&at).then_some((own, *last))
+        });
+        let (columns, phase) = tensor.map_or((1, 0), |(own, last)| {
+            let columns = columns::columns(own.len(), last);
+            (columns, (at - own.start) % columns)
+        });
+        pieces.push(Piece { first, len: *len, columns: columns as u32, phase: phase as u32 });
+        first += len;
+    }
+    pieces
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -557,5 +593,20 @@ mod tests {
         assert_eq!(cut(&[3, 4, 5], &(2..8)), [1, 4, 1]);
         assert_eq!(cut(&[3, 0, 5], &(0..20)), [3, 5, 12]);
         assert_eq!(cut(&[12], &(4..6)), [2]);
+    }
+
+    /// Columns go on where a range cuts a tensor. Tensors of one dimension, and those with short columns, are one column.
+    #[test]
+    fn a_piece_of_a_tensor_knows_its_columns() {
+        let layout = crate::Layout::new().tensor("w", &[40, 10]).tensor("b", &[10]).tensor("wide", &[2, 30]);
+        let (recipe, cluster) = (crate::Recipe::asynchronous(), crate::Cluster { workers: 2, servers: 1 });
+        let setup = Setup::new(crate::PeerId(0), cluster, recipe, &layout, 0);
+        let of = |range: Range<usize>| -> Vec<[u32; 4]> {
+            let pieces = pieces(&setup, &range, &cut(&setup.tensors, &range));
+            pieces.iter().map(|piece| [piece.first, piece.len, piece.columns, piece.phase]).collect()
+        };
+        assert_eq!(of(0..470), [[0, 400, 10, 0], [400, 10, 1, 0], [410, 60, 1, 0]]);
+        assert_eq!(of(123..405), [[0, 277, 10, 3], [277, 5, 1, 0]]);
+        assert_eq!(of(405..470), [[0, 5, 1, 0], [5, 60, 1, 0]]);
     }
 }

@@ -53,6 +53,8 @@ pub struct Setup {
     pub carried: u32,
     /// Floats of each tensor, in order, for thresholds per tensor.
     pub tensors: Arc<[usize]>,
+    /// Columns of each tensor: its last dimension, or 1 if it has only one. For codecs per column.
+    pub columns: Arc<[usize]>,
     /// Tells this process from an earlier one of the same rank. Drawn at random; 1 unless set.
     pub incarnation: Incarnation,
     /// The timeouts; [`Patience::none`] unless set.
@@ -95,6 +97,7 @@ impl Setup {
             len: layout.len().saturating_mul(1 + averaged as usize),
             carried: if carries { extras.saturating_add(1) } else { 0 },
             tensors: layout.lens(),
+            columns: layout.columns(),
             incarnation: Incarnation(1),
             patience: Patience::none(),
             quorum: 0,

@@ -421,6 +421,13 @@ impl Recipe {
                 "the sum of sparse messages is less sparse at every hop; use topology=mesh pace=synchronous",
             ),
             (
+                tree && self.codec == Codec::SignColumns,
+                shape,
+                "scope=block",
+                "it cuts the vector into chunks without regard to tensors, which would cut their columns; use \
+                 topology=servers or mesh for scope=column",
+            ),
+            (
                 self.end != End::Keep && self.codec == Codec::F32,
                 "end=send or spread",
                 "a codec other than f32",
@@ -568,7 +575,7 @@ fn check_codec(codec: &Codec) -> Result<(), ConfigError> {
     let check_density =
         |density| check_range("density", "above 0 and at most 1", density, density > 0.0 && density <= 1.0);
     match *codec {
-        Codec::F32 | Codec::Bf16 | Codec::F16 | Codec::Int8 | Codec::Sign => Ok(()),
+        Codec::F32 | Codec::Bf16 | Codec::F16 | Codec::Int8 | Codec::Sign | Codec::SignColumns => Ok(()),
         Codec::TopK(TopK { density, .. }) => check_density(density),
         Codec::Threshold(Threshold { tau, control, clip, .. }) => {
             check_tau(tau)?;

@@ -17,6 +17,9 @@ pub enum Codec {
     /// The sign, with a scale per block of 1,024 elements: about 1.03 bits per element (Seide et al. 2014; Karimireddy
     /// et al. 2019).
     Sign,
+    /// The sign, with the mean of the positive and of the negative elements for each column of a tensor (Seide et al. 2014).
+    /// A column is the elements with the same last index; a tensor with fewer than 32 of them per column is one column.
+    SignColumns,
     /// Quanta of ±tau for elements whose accumulated update has reached a threshold (Strom 2015). Sparse.
     Threshold(Threshold),
     /// The elements of largest magnitude (Lin et al. 2018). Sparse.

@@ -55,7 +55,8 @@
 //! | | `magnitude` | `keep=0.9 length=0.005 least=0.0001` | each element over the moving mean of its magnitude |
 //! | | `delay` | `strength=0.04 worker_rate=0.1 bounded=false` | corrected by how far the parameters have moved |
 //! | | `delay-adaptive` | `strength=2 worker_rate=0.1 keep=0.95 bounded=false` | the same, with a factor for each element |
-//! | [`codec`](Codec) | **`f32`**, `bf16`, `f16`, `int8`, `sign` | | dense encodings of contributions |
+//! | [`codec`](Codec) | **`f32`**, `bf16`, `f16`, `int8` | | dense encodings of contributions |
+//! | | `sign` | `scope=block` | signs, with a scale per 1,024 elements, or two means per column of a tensor |
 //! | | `threshold` | `tau=0.001953125 scope=all clip=0` | quanta of ±tau |
 //! | | `topk` | `density=0.001 scope=all values=f32` | the largest elements, of the vector or per chunk |
 //! | [`values`](Values) of `topk` | **`f32`** | | floats |
@@ -120,6 +121,7 @@
 //! | `fedadam` | `sync period=10 outer=adam` | Reddi et al. 2021 |
 //! | `median` | `hardsync merge=median` | Yin et al. 2018 |
 //! | `norm-clip` | `hardsync merge=norm-clip` | mean of contributions clipped to the median norm |
+//! | `one-bit-sgd` | `hardsync codec=sign scope=column pull=sign pull_scope=column` | Seide et al. 2014 |
 //! | `sparseloco` | `sparse period=20 density=0.015625 scope=chunk values=two-means decay=0.95` | Sarfi et al. 2025 |
 //!
 //! # The learning rate, momentum and servers
@@ -137,6 +139,7 @@
 //! | `sparseloco` | 1, less what residuals forget | in the optimizer; the residuals are the outer momentum | none |
 //! | `gradients` | 1: the mean of gradients | the application's optimizer: any | none |
 //! | `dgc` | 1 / (1 - 0.9) = 10; 1 relative to an optimizer with momentum 0.9 | in the recipe, not in the optimizer | none |
+//! | `one-bit-sgd` | 1: the mean of messages | in the optimizer | 1; `shards=N`: N |
 //! | `hardsync` | 1: the mean of updates | in the optimizer | 1, on any host; `shards=N`: N of them |
 //! | `median`, `norm-clip` | 1 | in the optimizer | 1, with a vector per worker |
 //! | `async`, `ssp`, `petuum` | 1: `lambda=1/n` | in the optimizer, small: staleness adds momentum | 1; `shards=N`: N |

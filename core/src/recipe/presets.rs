@@ -202,6 +202,14 @@ pub const PRESETS: &[Preset] = &[
         recipe: || robust(Merge::NormClip),
     },
     Preset {
+        name: "one-bit-sgd",
+        about: "Seide et al. 2014: signs and two means per column, both ways, at a server",
+        recipe: || {
+            let server = Topology::Servers { shards: 1 };
+            Recipe::sync().with_topology(server).with_codec(Codec::SignColumns).with_pull(Codec::SignColumns)
+        },
+    },
+    Preset {
         name: "sparseloco",
         about: "Sarfi et al. 2025: every 20 steps, 64 of each 4,096 as signs, decay 0.95",
         recipe: || {

@@ -137,7 +137,8 @@ fn write_codec(f: &mut fmt::Formatter<'_>, codec: &Codec, prefix: &str) -> fmt::
         Codec::Bf16 => write!(f, "bf16"),
         Codec::F16 => write!(f, "f16"),
         Codec::Int8 => write!(f, "int8"),
-        Codec::Sign => write!(f, "sign"),
+        Codec::Sign => write!(f, "sign {prefix}scope=block"),
+        Codec::SignColumns => write!(f, "sign {prefix}scope=column"),
         Codec::TopK(TopK { density, per_chunk, values }) => {
             let scope = if *per_chunk { "chunk" } else { "all" };
             let values = match values {
@@ -166,6 +167,7 @@ impl Codec {
         match (key, self) {
             ("density", Self::TopK(top)) => top.density = number("density", NUMBER, value)?,
             ("scope", Self::TopK(top)) => top.per_chunk = choice("scope", value, TOP_K_SCOPES)?,
+            ("scope", codec @ (Self::Sign | Self::SignColumns)) => *codec = choice("scope", value, SIGN_SCOPES)?,
             ("values", Self::TopK(top)) => top.values = choice("values", value, VALUES)?,
             ("tau", Self::Threshold(threshold)) => threshold.tau = number("tau", NUMBER, value)?,
             ("clip", Self::Threshold(threshold)) => threshold.clip = number("clip", NUMBER, value)?,
@@ -436,6 +438,7 @@ const CONTROLS: Choices<Control> = (
 );
 const SCOPES: Choices<bool> = ("all or tensor", &[("all", false), ("tensor", true)]);
 const TOP_K_SCOPES: Choices<bool> = ("all or chunk", &[("all", false), ("chunk", true)]);
+const SIGN_SCOPES: Choices<Codec> = ("block or column", &[("block", Codec::Sign), ("column", Codec::SignColumns)]);
 const VALUES: Choices<Values> =
     ("f32, int8 or two-means", &[("f32", Values::F32), ("int8", Values::Int8), ("two-means", Values::TwoMeans)]);
 const ENDS: Choices<End> =
@@ -484,14 +487,14 @@ const REQUIRED: &[(&str, &str)] = &[
     ("base", "staleness=exp"),
     ("power", "staleness=poly"),
     ("tau", "codec=threshold"),
-    ("scope", "codec=threshold or topk"),
+    ("scope", "codec=threshold, topk or sign"),
     ("values", "codec=topk"),
     ("clip", "codec=threshold"),
     ("control", "codec=threshold"),
     ("budget", "codec=threshold"),
     ("density", "codec=threshold or topk"),
     ("pull_tau", "pull=threshold"),
-    ("pull_scope", "pull=threshold or topk"),
+    ("pull_scope", "pull=threshold, topk or sign"),
     ("pull_values", "pull=topk"),
     ("pull_clip", "pull=threshold"),
     ("pull_control", "pull=threshold"),
@@ -620,8 +623,13 @@ mod tests {
         let dense =
             ["f32", "bf16", "f16", "int8", "sign"].map(|codec| alloc::format!("async codec={codec} pull={codec}"));
         let topk = "hardsync codec=topk density=0.1 pull=threshold pull_tau=0.5 pull_budget=100".to_string();
-        let decay =
-            ["sparse decay=0.95", "ring-int8 decay=0", "sparse scope=chunk values=int8"].map(ToString::to_string);
+        let decay = [
+            "sparse decay=0.95",
+            "ring-int8 decay=0",
+            "sparse scope=chunk values=int8",
+            "hardsync codec=sign scope=column pull=sign",
+        ]
+        .map(ToString::to_string);
         for text in threshold.into_iter().chain(dense).chain([topk]).chain(decay) {
             let recipe: Recipe = text.parse().unwrap();
             assert_eq!(recipe.check(4), Ok(()), "{text}");
@@ -916,6 +924,8 @@ mod tests {
             "gradients topology=mesh codec=topk momentum=0.9",
             "gradients codec=topk",
             "sync decay=0.5",
+            "sync codec=sign scope=column",
+            "sync topology=ring codec=sign scope=column",
             "gradients topology=mesh",
             "async payload=gradients",
             "averaging payload=gradients",

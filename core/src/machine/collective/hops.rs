@@ -71,8 +71,8 @@ impl Hops {
             Codec::F16 => Coding::F16,
             Codec::Int8 => Coding::Int8,
             Codec::Sign => Coding::Sign,
-            // Trees and rings take no sparse codecs.
-            Codec::F32 | Codec::Threshold(_) | Codec::TopK(_) => return None,
+            // Trees and rings take no sparse codecs, and none per column.
+            Codec::F32 | Codec::SignColumns | Codec::Threshold(_) | Codec::TopK(_) => return None,
         };
         let len = chunks.len();
         let mut encoding = |chunk| {
