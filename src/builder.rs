@@ -286,8 +286,8 @@ impl Builder {
         check::carried_vectors(&self.settings.recipe, self.settings.optimizer_vectors, state.len())?;
         let identity = self.settings.identity(rank);
         let drive = self.settings.start(transport, params, state, Role::Worker, resumes)?;
-        let NodeSettings { layout, recipe, optimizer_vectors, notices, .. } = self.settings;
-        let exchange = Exchange::new(layout, recipe, optimizer_vectors, drive);
+        let NodeSettings { layout, recipe, cluster, optimizer_vectors, notices, .. } = self.settings;
+        let exchange = Exchange::new(layout, recipe, cluster.workers, optimizer_vectors, drive);
         Session::enter(exchange, identity, params, state, notices)
     }
 

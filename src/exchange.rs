@@ -52,8 +52,8 @@ pub(crate) struct Beginning {
 }
 
 impl Exchange {
-    pub(crate) fn new(layout: Layout, recipe: Recipe, optimizer_vectors: u32, drive: Drive) -> Self {
-        let mut local = Local::new(recipe);
+    pub(crate) fn new(layout: Layout, recipe: Recipe, workers: u32, optimizer_vectors: u32, drive: Drive) -> Self {
+        let mut local = Local::new(recipe, workers);
         local.follow_lengths(drive.lengths());
         let (spare, state, rate) = (None, Vec::new(), None);
         Self { layout, recipe, local, drive, optimizer_vectors, spare, state, rate, clock: 0, contributions: 0 }
@@ -254,6 +254,9 @@ impl Exchange {
         self.spare = Some(spare);
         self.local.take(params, view.floats(), changed, self.drive.now());
         self.local.follow(reference);
+        if let Some(weight) = self.local.second(params, contribution(&mut self.spare)) {
+            return self.synchronise(params, state, Some(weight), false);
+        }
         match self.recipe.optimizer() {
             OptimizerState::Average if changed => {
                 for (vector, from) in state.iter_mut().zip(view.floats()[len..].chunks(len)) {

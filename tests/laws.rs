@@ -351,6 +351,46 @@ fn fasgd_does_not_depend_on_the_scale_of_updates() {
     assert!(one[1..].iter().all(|x| *x < -0.05), "{one:?}");
 }
 
+/// Elastic averaging over threads. Workers that do not move stay where the center is, and constant updates
+/// move the sum of workers and center by themselves alone.
+#[test]
+fn workers_and_center_of_elastic_averaging_move_by_their_updates() {
+    for recipe in ["easgd period=2", "aeasgd period=2 shards=2", "easgd period=1 alpha=1/n", "aeasgd period=3 alpha=1"]
+    {
+        for update in [0.0f32, 0.125] {
+            let recipe: Recipe = recipe.parse().unwrap();
+            let cluster = Cluster { workers: 3, servers: 1 };
+            let builder = Session::builder(Layout::flat(LEN), recipe, cluster);
+            let mut ends = Mem::cluster(4);
+            let mut server = builder.clone().serve(ends.pop().unwrap(), &[5.0; LEN]).unwrap();
+            let threads = ends.into_iter().map(|end| {
+                let builder = builder.clone();
+                thread::spawn(move || {
+                    let mut params = vec![0.0; LEN];
+                    let mut session = builder.join(end, &mut params).unwrap();
+                    // A multiple of all periods.
+                    for _ in 0..12 {
+                        session.step(&mut params, &[update; LEN], 1).unwrap();
+                    }
+                    let own = params.clone();
+                    session.finish(&mut params).unwrap();
+                    (own, params)
+                })
+            });
+            let threads: Vec<_> = threads.collect();
+            let ended: Vec<_> = threads.into_iter().map(|thread| thread.join().unwrap()).collect();
+            let mut center = vec![0.0; LEN];
+            assert_eq!(server.wait(&mut center, Duration::from_secs(20)).unwrap(), RunState::Ended);
+            for i in 0..LEN {
+                let sum = center[i] + ended.iter().map(|(own, _)| own[i]).sum::<f32>();
+                assert!((sum - (20.0 - 36.0 * update)).abs() < 1e-5, "{recipe}: {sum}");
+            }
+            assert!(ended.iter().all(|(_, params)| *params == center), "{recipe}");
+            assert!(update != 0.0 || center == [5.0; LEN], "{recipe}");
+        }
+    }
+}
+
 /// I-77: one worker with a rate and no momentum is Lookahead (Zhang et al. 2019): after H steps, the parameters go a
 /// share of the way from where they were to where the steps have led.
 #[test]

@@ -62,6 +62,7 @@ fn assert_coverage(all: &[(Kind, Coverage)]) {
         ("coordinator restarted", reached(|it| it.resumed, &collectives)),
         ("round of unequal workers repeated in a new view", reached(|it| it.views, &[Kind::Timed])),
         ("worker of unequal speed rejoined", reached(|it| it.rejoined, &[Kind::Timed])),
+        ("worker of elastic averaging rejoined", reached(|it| it.rejoined, &[Kind::Elastic])),
         ("reconnected", reached(|it| it.reconnects, &Kind::ALL)),
         ("message sent again", reached(|it| it.resent, &Kind::ALL)),
         ("body broken off", reached(|it| it.torn, &servers)),

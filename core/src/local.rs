@@ -41,14 +41,19 @@ pub struct Local {
     /// The lengths of periods that a tape gives, and how many of them have ended.
     lengths: Arc<[u32]>,
     ended: usize,
+    /// The share of the distance to the center that a worker goes, with [`Merge::Elastic`](crate::recipe::Merge::Elastic).
+    elastic: Option<f32>,
+    /// Examples of a period whose elastic difference waits for the center.
+    owed: Option<u64>,
 }
 
 impl Local {
-    /// The local steps at the start of a run.
-    pub fn new(recipe: Recipe) -> Self {
+    /// The local steps at the start of a run of so many workers.
+    pub fn new(recipe: Recipe, workers: u32) -> Self {
         let steps = LocalSteps::new(recipe.period, recipe.adapt);
         let (lengths, ended) = (Arc::default(), 0);
-        Self { recipe, steps, base: Vec::new(), contributes: true, fetches: true, lengths, ended }
+        let elastic = recipe.merge.elastic(workers);
+        Self { recipe, steps, base: Vec::new(), contributes: true, fetches: true, lengths, ended, elastic, owed: None }
     }
 
     /// Continues a resumed run after `steps` local steps, the last of which ended with a synchronisation.
@@ -114,7 +119,7 @@ impl Local {
         contribution: &mut [f32],
         now: Instant,
     ) -> Option<u64> {
-        let apart = self.recipe.fetches_apart();
+        let apart = self.recipe.fetches_apart() || self.elastic.is_some();
         if self.recipe.payload != Payload::Parameters && self.recipe.period == Period::every(1) && !apart {
             // The update or gradient is the contribution, so the base vector is not needed: free its memory.
             self.base = Vec::new();
@@ -124,7 +129,7 @@ impl Local {
         let alone = self.steps.is_at_rest() && (self.recipe.period.is_measured() || apart);
         apply::in_place(Tier::best(), params, update, 1.0);
         let weight = self.stepped(params, examples, contribution, now)?;
-        if alone && self.contributes && self.recipe.payload == Payload::Updates {
+        if alone && self.contributes && self.elastic.is_none() && self.recipe.payload == Payload::Updates {
             // As with a period of 1: the update itself, without the rounding of a difference of parameters.
             contribution[..update.len()].copy_from_slice(update);
         }
@@ -133,7 +138,13 @@ impl Local {
 
     /// Takes one local step that the caller's optimizer has already applied to `params`. Otherwise as
     /// [`step`](Self::step). Requires [`can_tell_update`](Self::can_tell_update).
-    pub fn stepped(&mut self, params: &[f32], examples: u32, contribution: &mut [f32], now: Instant) -> Option<u64> {
+    pub fn stepped(
+        &mut self,
+        params: &mut [f32],
+        examples: u32,
+        contribution: &mut [f32],
+        now: Instant,
+    ) -> Option<u64> {
         // Between synchronisations only the counter changes: parameters and base hold all that a contribution needs.
         let weight = self.count(examples, now);
         let fetches = match self.recipe.fetch {
@@ -142,6 +153,9 @@ impl Local {
         };
         if weight.is_none() && !fetches {
             return None;
+        }
+        if let Some(weight) = weight.filter(|_| self.elastic.is_some()) {
+            return Some(self.stretch(params, contribution, weight));
         }
         (self.contributes, self.fetches) = (weight.is_some(), fetches);
         if self.contributes {
@@ -177,10 +191,47 @@ impl Local {
 
     /// Ends an incomplete period at the end of a run: fills `contribution` and returns the number of examples behind
     /// it. `None`: no local step was taken since the last synchronisation.
-    pub fn rest(&mut self, params: &[f32], contribution: &mut [f32]) -> Option<u64> {
+    pub fn rest(&mut self, params: &mut [f32], contribution: &mut [f32]) -> Option<u64> {
         let weight = self.steps.rest()?;
+        if self.elastic.is_some() {
+            return Some(self.stretch(params, contribution, weight));
+        }
         (self.contributes, self.fetches) = (true, true);
         self.contribute(params, contribution);
+        Some(weight)
+    }
+
+    /// Begins an elastic synchronisation. In rounds, the base is the center that all workers have, and the contribution
+    /// follows from it. Without them, the center has to be fetched first, and [`second`](Self::second) makes the
+    /// contribution.
+    fn stretch(&mut self, params: &mut [f32], contribution: &mut [f32], weight: u64) -> u64 {
+        // A period without examples moves center and worker too, and servers ignore contributions of weight 0.
+        let weight = weight.max(1);
+        (self.contributes, self.fetches) = (self.recipe.is_synchronous(), true);
+        if !self.contributes {
+            self.owed = Some(weight);
+            return 0;
+        }
+        self.pull(params, contribution);
+        weight
+    }
+
+    /// Zhang et al. 2015: the worker goes a share of its distance towards the center, which is the base; the contribution,
+    /// which the center subtracts, is the same in the other direction.
+    fn pull(&self, params: &mut [f32], contribution: &mut [f32]) {
+        let alpha = self.elastic.unwrap_or_default();
+        for ((param, center), moves) in params.iter_mut().zip(&self.base).zip(contribution) {
+            *moves = alpha * (center - *param);
+            *param += *moves;
+        }
+    }
+
+    /// The second part of an elastic synchronisation, after [`take`](Self::take) of the first: fills `contribution` and
+    /// returns its weight. The host gives it to its machine, and calls `take` again. `None`: there is no second part.
+    pub fn second(&mut self, params: &mut [f32], contribution: &mut [f32]) -> Option<u64> {
+        let weight = self.owed.take()?;
+        (self.contributes, self.fetches) = (true, false);
+        self.pull(params, contribution);
         Some(weight)
     }
 
@@ -199,6 +250,13 @@ impl Local {
     pub fn take(&mut self, params: &mut [f32], view: &[f32], changed: bool, now: Instant) {
         self.steps.begin(now);
         let view = &view[..params.len()];
+        if self.elastic.is_some() {
+            // The worker keeps its own parameters. The base is the center.
+            if self.fetches {
+                self.base.copy_from_slice(view);
+            }
+            return;
+        }
         if !self.fetches {
             if !self.base.is_empty() {
                 self.base.copy_from_slice(params);
@@ -235,7 +293,7 @@ mod tests {
     /// What each of `steps` local steps exchanges: the contribution if there is one, and whether parameters are taken.
     /// An update is 1, 2, 4, …, and the server's parameters are 1000, 2000, ….
     fn exchanges(text: &str, steps: u32) -> (Vec<Option<f32>>, Vec<bool>, Vec<f32>) {
-        let mut local = Local::new(text.parse().unwrap());
+        let mut local = Local::new(text.parse().unwrap(), 2);
         let (mut params, mut contribution) = ([0.0], [0.0]);
         local.start(&mut params, &[0.0], NOW);
         let (mut pushed, mut fetched, mut seen) = (Vec::new(), Vec::new(), Vec::new());
@@ -280,7 +338,7 @@ mod tests {
     /// The rest of a period at the end of a run.
     #[test]
     fn the_rest_is_what_has_not_been_pushed() {
-        let mut local = Local::new("async period=4 fetch=2".parse().unwrap());
+        let mut local = Local::new("async period=4 fetch=2".parse().unwrap(), 2);
         let (mut params, mut contribution) = ([0.0], [0.0]);
         local.start(&mut params, &[0.0], NOW);
         for update in [1.0, 2.0, 4.0] {
@@ -288,7 +346,34 @@ mod tests {
                 local.take(&mut params, &[100.0], true, NOW);
             }
         }
-        assert_eq!((local.rest(&params, &mut contribution), contribution[0]), (Some(3), 7.0));
+        assert_eq!((local.rest(&mut params, &mut contribution), contribution[0]), (Some(3), 7.0));
         assert!(local.contributes() && local.fetches());
+    }
+
+    /// A worker and the center move by the same, so that their sum stays.
+    #[test]
+    fn a_worker_and_the_center_are_drawn_to_each_other() {
+        for (alpha, moved) in [(0.0, 0.0), (0.25, 1.5), (1.0, 6.0)] {
+            for (pace, rounds) in [("hardsync", true), ("async", false)] {
+                let text = alloc::format!("{pace} merge=elastic alpha={alpha}");
+                let mut local = Local::new(text.parse().unwrap(), 2);
+                let (mut params, mut center, mut contribution) = ([0.0], [4.0], [0.0]);
+                // In rounds, the center is that of the last round.
+                local.start(&mut params, &center, NOW);
+                assert_eq!(params, center);
+                let mut weight = local.step(&mut params, &[6.0], 3, &mut contribution, NOW);
+                assert_eq!((weight, local.contributes(), local.fetches()), (Some(3 * u64::from(rounds)), rounds, true));
+                if !rounds {
+                    local.take(&mut params, &center, true, NOW);
+                    weight = local.second(&mut params, &mut contribution);
+                    assert_eq!((weight, local.contributes(), local.fetches()), (Some(3), true, false));
+                }
+                assert_eq!(contribution[0], moved, "{text}");
+                center[0] -= contribution[0];
+                local.take(&mut params, &center, true, NOW);
+                assert_eq!((params, center), ([-2.0 + moved], [4.0 - moved]), "{text}");
+                assert_eq!(local.second(&mut params, &mut contribution), None);
+            }
+        }
     }
 }

@@ -14,7 +14,7 @@ const FLAGS: &[(&str, &str, &str)] = &[
     (
         "merge",
         "merge",
-        "How updates are combined: mean, sum or softsync; with bad workers trimmed-mean, median, norm-clip, centred-clip or krum; adasum or rda",
+        "How updates are combined: mean, sum, softsync or elastic; with bad workers trimmed-mean, median, norm-clip, centred-clip or krum; adasum or rda",
     ),
     (
         "period",
@@ -31,6 +31,7 @@ const FLAGS: &[(&str, &str, &str)] = &[
     ("faulty", "faulty", "Workers that may be bad (krum)"),
     ("best", "best", "Contributions to take (krum)"),
     ("lambda", "lambda", "Factor on every update (sum); 1/n: divide by the number of workers"),
+    ("alpha", "alpha", "Share of the distance to the center (elastic); 0.9/n: divided by the workers"),
     ("staleness", "staleness", "Scaling of late updates: const, inverse, inverse-plus-one, exp or poly"),
     ("base", "base", "Base of the scaling exp, above 0 and at most 1"),
     ("power", "power", "Power of the scaling poly"),
@@ -138,6 +139,8 @@ const GROUPS: &[(&str, &[(&str, &str)])] = &[
             ("fasgd", "async, over mean magnitude and staleness + 1 (2016)"),
             ("dc-asgd", "async, corrected for delays; --compensate-rate (2017)"),
             ("dc-asgd-a", "the same, with a factor for each element (2017)"),
+            ("easgd", "every 10 steps, drawn to a center, in rounds (2015)"),
+            ("aeasgd", "the same without rounds; --momentum: EAMSGD (2015)"),
             ("petuum", "ssp with bound 2 (2013)"),
             ("strom", "mesh with a fixed threshold, which you must tune (2015)"),
             ("dl4j-sharing", "mesh with a threshold that finds a density"),

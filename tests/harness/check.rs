@@ -3,6 +3,7 @@
 //! [`run`] is the entry point. `during` checks after every event; `after` dispatches on the kind of the scenario at the
 //! end of the run. The table in the parent module lists the invariants by number.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
 use gradwire_core::recipe::{Codec, Lambda, Merge, Outer, Pace, Payload, Span, Topology};
@@ -281,6 +282,7 @@ fn after(scenario: &Scenario, world: &World, truth: &Truth, pushes: &[Push]) -> 
         }
         Kind::Coded => summed(scenario, world, truth),
         Kind::Timed => timed(scenario, world, truth),
+        Kind::Elastic => elastic(scenario, world, truth),
         // `run` compares the result with that of a calm network. A mean of encoded updates has no closed formula.
         Kind::CodedSync => Ok(()),
         Kind::Softsync => {
@@ -345,6 +347,35 @@ fn timed(scenario: &Scenario, world: &World, truth: &Truth) -> Result<(), Failur
     for worker in (0..plan.cluster.workers).map(PeerId) {
         let same = bits(world.params(worker)) == bits(world.params(PeerId(0)));
         ensure!(same, "workers 0 and {worker} end with different parameters");
+    }
+    Ok(())
+}
+
+/// Workers and center move towards each other by the same, so that their sum changes by the updates alone: whatever
+/// is lost, sent again or late on the way. All workers end with the center.
+fn elastic(scenario: &Scenario, world: &World, truth: &Truth) -> Result<(), Failure> {
+    let plan = &scenario.plan;
+    if !scenario.crashing().is_empty() {
+        return Ok(());
+    }
+    let center = server_params(scenario, world);
+    // The parameters of each worker before it took the center.
+    let mut last = BTreeMap::new();
+    for (worker, params) in truth.after.values().flatten() {
+        last.insert(*worker, params);
+    }
+    let workers = f64::from(plan.cluster.workers);
+    let sum: Vec<f32> =
+        (0..center.len()).map(|i| center[i] + last.values().map(|params| params[i]).sum::<f32>()).collect();
+    let expected: Vec<f64> = (0..center.len())
+        .map(|i| {
+            let updates = truth.contributed.iter().map(|sums| sums[i]).sum::<i64>() as f64 / 1024.0;
+            (workers + 1.0) * f64::from(plan.initial[i]) - updates
+        })
+        .collect();
+    close("center and workers", &sum, &expected, 1e-6 * (plan.steps + 1) as f64 * workers)?;
+    for worker in (0..plan.cluster.workers).map(PeerId) {
+        ensure!(bits(world.params(worker)) == bits(&center), "worker {worker} does not end with the center");
     }
     Ok(())
 }

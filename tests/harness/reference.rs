@@ -57,6 +57,9 @@ impl Reference {
             Merge::Sum { lambda } if recipe.is_synchronous() => {
                 Box::new(RoundSum { lambda: lambda.of(workers), sum: None })
             }
+            // The programs contribute what the center has to move by.
+            Merge::Elastic { .. } if recipe.is_synchronous() => Box::new(RoundSum { lambda: 1.0, sum: None }),
+            Merge::Elastic { .. } => Box::new(Sum { lambda: 1.0, staleness }),
             Merge::Sum { lambda } => Box::new(Sum { lambda: lambda.of(workers), staleness }),
             Merge::Softsync { updates } => Box::new(Softsync { updates, staleness, count: 0, sum: Vec::new() }),
         };

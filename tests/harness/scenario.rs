@@ -39,12 +39,14 @@ pub enum Kind {
     CodedTree,
     /// Rounds of a mesh.
     Gather,
+    /// Elastic averaging, with rounds and without.
+    Elastic,
     /// Rounds whose periods are a time, or a number of examples, of workers with unequal speeds.
     Timed,
 }
 
 impl Kind {
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::Tree,
         Self::Averaging,
         Self::ServerSync,
@@ -59,6 +61,7 @@ impl Kind {
         Self::CodedTree,
         Self::Gather,
         Self::Timed,
+        Self::Elastic,
     ];
 }
 
@@ -204,6 +207,14 @@ fn decay(seed: u64, recipe: Recipe) -> Recipe {
     if recipe.codec() == Codec::F32 { recipe } else { recipe.with_decay(decay) }
 }
 
+/// Elastic averaging at servers.
+fn elastic(seed: u64, servers: Topology) -> Recipe {
+    let mut random = Random::new(seed, 23);
+    let recipe = if random.chance(0.5) { Recipe::sync() } else { Recipe::asynchronous() };
+    let alpha = Lambda::per_worker([0.5, 0.9, 1.0][random.below(3) as usize]);
+    recipe.with_topology(servers).with_merge(Merge::Elastic { alpha }).with_period(1 + random.below(3) as u32)
+}
+
 /// A correction of late updates, for a part of the recipes whose merged updates nobody adds up.
 fn compensating(seed: u64, recipe: Recipe) -> Recipe {
     let mut random = Random::new(seed, 22);
@@ -331,6 +342,7 @@ impl Scenario {
             Kind::ServerSync if matches!(seed % 7, 1 | 4 | 6) => Kind::CodedSync,
             Kind::Tree if matches!(seed % 7, 1 | 2 | 5) => Kind::CodedTree,
             Kind::SspZero if matches!(seed % 7, 1 | 2 | 5) => Kind::Gather,
+            Kind::Softsync if matches!(seed % 7, 2 | 5) => Kind::Elastic,
             Kind::Averaging if matches!(seed % 7, 0 | 3 | 5) => Kind::Timed,
             kind => kind,
         };
@@ -349,6 +361,7 @@ impl Scenario {
             Kind::Gather => columns(seed, gather(seed)),
             Kind::Averaging => collective(seed, Recipe::averaging(1 + random.below(3) as u32)),
             Kind::Timed => timed(seed, servers),
+            Kind::Elastic => elastic(seed, servers),
             Kind::ServerSync => Recipe::sync().with_topology(servers),
             Kind::Async => Recipe::asynchronous()
                 .with_lambda(1.0)

@@ -92,6 +92,13 @@ pub enum Merge {
         /// c = floor(λ / n).
         updates: u32,
     },
+    /// Elastic averaging (Zhang, Choromanska and LeCun 2015): workers and server keep parameters of their own, and are
+    /// drawn to each other. At a synchronisation, a worker goes `alpha` times its distance towards the server's
+    /// parameters, the center, and the center goes as far towards the worker. The center is the result of the run.
+    Elastic {
+        /// The share of the distance, from 0 to 1.
+        alpha: Lambda,
+    },
     /// The mean of each element without its `trim` smallest and `trim` largest values in the round (Yin et al. 2018).
     /// Each worker counts once, whatever its number of examples. Of n contributions, at most (n - 1) / 2 values are cut
     /// at each end. Requires servers, as all variants below; each server holds a vector per worker until the round ends.
@@ -130,6 +137,16 @@ pub enum Merge {
     /// The mean norm in the direction of the mean of the directions, both weighted by examples (as in Decoupled DiLoCo,
     /// 2026): contributions that are nearly orthogonal are not shortened by merging. Requires one shard.
     Rda,
+}
+
+impl Merge {
+    /// The factor of [`Elastic`](Self::Elastic) in a cluster of so many workers.
+    pub(crate) fn elastic(self, workers: u32) -> Option<f32> {
+        match self {
+            Self::Elastic { alpha } => Some(alpha.of(workers)),
+            _ => None,
+        }
+    }
 }
 
 /// The optimizer axis: what happens to a worker's optimizer state when parameters are averaged.

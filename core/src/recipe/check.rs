@@ -60,6 +60,13 @@ pub enum ConfigError {
         /// Why it needs them.
         reason: &'static str,
     },
+    /// Elastic averaging with rounds would overshoot: the center moves by `alpha` times the sum of all distances.
+    Alpha {
+        /// The factor for this number of workers.
+        got: f32,
+        /// Workers in the cluster.
+        workers: u32,
+    },
     /// The cluster has the wrong number of server nodes.
     Servers {
         /// What the topology needs.
@@ -111,6 +118,13 @@ impl Recipe {
             return Err(ConfigError::TooFewWorkers { updates, workers });
         }
         self.merge.check_workers(workers)?;
+        if let Some(alpha) = self.merge.elastic(workers) {
+            check_range("alpha", "from 0 to 1", alpha, (0.0..=1.0).contains(&alpha))?;
+            // 1/n rounds to a little more than 1 for some n.
+            if self.is_synchronous() && alpha * workers as f32 > 1.000_001 {
+                return Err(ConfigError::Alpha { got: alpha, workers });
+            }
+        }
         let Correction { starters, .. } = self.correction;
         check_range("starters", "at most the number of workers", starters as f32, starters <= workers)
     }
@@ -207,6 +221,7 @@ impl Recipe {
                                    does not hold the parameters to which a server's difference refers";
         const APART: &str = "fetch other than the period";
         let apart = self.fetches_apart();
+        let elastic = matches!(self.merge, Merge::Elastic { .. });
         let compensates = self.compensate != Compensate::None;
         let mesh = matches!(self.topology, Topology::Mesh { .. });
         let tree = self.has_chunks();
@@ -258,6 +273,30 @@ impl Recipe {
                 "payload=gradients",
                 "optimizer=keep",
                 "the optimizer's state stays equal at all workers by itself",
+            ),
+            (
+                elastic && !servers,
+                "merge=elastic",
+                "topology=servers",
+                "workers and a center with parameters of its own are drawn to each other",
+            ),
+            (
+                elastic && !synchronous && self.pace != (Pace::Asynchronous { overlap: false }),
+                "merge=elastic",
+                "pace=synchronous, or pace=asynchronous overlap=false",
+                "a worker measures its distance to the center of one moment, and contributes it before it measures again",
+            ),
+            (
+                elastic && self.fetch.is_some(),
+                "merge=elastic",
+                "no fetch of its own",
+                "a worker fetches the center at each synchronisation, and never takes it over",
+            ),
+            (
+                elastic && (!self.staleness.is_constant() || self.outer != Outer::None || compensates),
+                "merge=elastic",
+                "staleness=const without drop_above, outer=none and compensate=none",
+                "the center has to move by as much as the worker does",
             ),
             (
                 compensates && !servers,
@@ -619,6 +658,10 @@ impl fmt::Display for ConfigError {
             }
             Self::NeedsWorkers { field, got, least, workers, reason } => {
                 write!(f, "{field}: {got} requires at least {least} workers, got {workers}: {reason}")
+            }
+            Self::Alpha { got, workers } => {
+                let most = 1.0 / workers as f32;
+                write!(f, "alpha: expected at most 1/n with rounds ({most} with {workers} workers), got {got}")
             }
             Self::Servers { expected, got } => write!(f, "servers: expected {expected}, got {got}"),
             Self::TooManyShards { shards, len } => {

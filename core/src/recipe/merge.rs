@@ -11,7 +11,11 @@ impl Merge {
     /// mean, and so is centred clipping without a limit.
     pub(crate) const fn formula(self) -> Option<Formula> {
         Some(match self {
-            Self::Mean | Self::Sum { .. } | Self::Softsync { .. } | Self::TrimmedMean { trim: 0 } => return None,
+            Self::Mean
+            | Self::Sum { .. }
+            | Self::Softsync { .. }
+            | Self::Elastic { .. }
+            | Self::TrimmedMean { trim: 0 } => return None,
             Self::TrimmedMean { trim } => Formula::Trimmed { trim },
             Self::Median => Formula::Trimmed { trim: u32::MAX },
             Self::NormClip => Formula::NormClip,
@@ -25,7 +29,7 @@ impl Merge {
 
     /// Is there one contribution per worker and round, whose merged vector is one of their kind?
     pub(crate) const fn is_round(self) -> bool {
-        !matches!(self, Self::Sum { .. } | Self::Softsync { .. })
+        !matches!(self, Self::Sum { .. } | Self::Softsync { .. } | Self::Elastic { .. })
     }
 
     /// Must all contributions of a round be at one node?
@@ -54,6 +58,7 @@ impl Merge {
             Self::Mean => "merge=mean",
             Self::Sum { .. } => "merge=sum",
             Self::Softsync { .. } => "merge=softsync",
+            Self::Elastic { .. } => "merge=elastic",
             Self::TrimmedMean { .. } => "merge=trimmed-mean",
             Self::Median => "merge=median",
             Self::NormClip => "merge=norm-clip",
@@ -71,6 +76,7 @@ impl Merge {
             Self::Mean | Self::Median | Self::NormClip | Self::Adasum | Self::Rda => Ok(()),
             Self::Sum { lambda } => write!(f, " lambda={lambda}"),
             Self::Softsync { updates } => write!(f, " updates={updates}"),
+            Self::Elastic { alpha } => write!(f, " alpha={alpha}"),
             Self::TrimmedMean { trim } => write!(f, " trim={trim}"),
             Self::CentredClip { radius, iterations } => write!(f, " radius={radius} iterations={iterations}"),
             Self::Krum { faulty, best } => write!(f, " faulty={faulty} best={best}"),

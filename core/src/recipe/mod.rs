@@ -39,6 +39,7 @@
 //! | [`merge`](Merge) | **`mean`** | | mean of a round, weighted by examples |
 //! | | `sum` | `lambda=1/n` | sum, times lambda |
 //! | | `softsync` | `updates=2` | mean of every so many updates |
+//! | | `elastic` | `alpha=0.9/n` | workers and the server's center are drawn to each other |
 //! | | `trimmed-mean` | `trim=1` | mean of each element without the largest and smallest values |
 //! | | `median` | | median of each element |
 //! | | `norm-clip` | | mean of contributions that are scaled down to the median norm |
@@ -108,6 +109,8 @@
 //! | `fasgd` | `async lambda=1 staleness=inverse-plus-one compensate=magnitude` | Odena 2016 |
 //! | `dc-asgd` | `async compensate=delay` | Zheng et al. 2017 |
 //! | `dc-asgd-a` | `async compensate=delay-adaptive` | Zheng et al. 2017 |
+//! | `easgd` | `hardsync merge=elastic period=10` | Zhang, Choromanska and LeCun 2015 |
+//! | `aeasgd` | `async merge=elastic period=10` | Zhang, Choromanska and LeCun 2015; EAMSGD with momentum in the optimizer |
 //! | `petuum` | `ssp bound=2` | Ho et al. 2013 |
 //! | `strom` | `mesh control=fixed` | Strom 2015 |
 //! | `dl4j-sharing` | `mesh tau=0.0009765625 control=band` | DL4J, gradient sharing |
@@ -144,6 +147,7 @@
 //! | `median`, `norm-clip` | 1 | in the optimizer | 1, with a vector per worker |
 //! | `async`, `ssp`, `petuum` | 1: `lambda=1/n` | in the optimizer, small: staleness adds momentum | 1; `shards=N`: N |
 //! | `downpour` | none: a step has the length `rate`, and less later | none | 2 |
+//! | `easgd`, `aeasgd` | 1: each worker goes its own way | in the optimizer; Nesterov's 0.99 is EAMSGD | 1 |
 //! | `fasgd` | none: a step has the length `length`, divided by the staleness + 1 | none | 1 |
 //! | `dc-asgd`, `dc-asgd-a` | 1: `lambda=1/n` | none: `worker_rate` is the rate of plain SGD | 1 |
 //! | `softsync`, `rudra` | n / c, divided by the staleness (+ 1) | in the optimizer, small | 1; `shards=N`: N |

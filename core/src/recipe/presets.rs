@@ -137,6 +137,16 @@ pub const PRESETS: &[Preset] = &[
             Recipe::asynchronous().with_compensate(compensate)
         },
     },
+    Preset {
+        name: "easgd",
+        about: "Zhang et al. 2015: elastic averaging every 10 steps, in rounds",
+        recipe: || elastic(Recipe::sync().with_topology(Topology::Servers { shards: 1 })),
+    },
+    Preset {
+        name: "aeasgd",
+        about: "Zhang et al. 2015: elastic averaging every 10 steps of each worker",
+        recipe: || elastic(Recipe::asynchronous()),
+    },
     Preset { name: "petuum", about: "Ho et al. 2013: stale-synchronous, bound 2", recipe: || Recipe::ssp(2) },
     Preset {
         name: "strom",
@@ -231,6 +241,10 @@ fn outer(period: u32, outer: Outer) -> Recipe {
 
 fn momentum(mu: f32, rate: f32, look: bool) -> Outer {
     Outer::Momentum { mu: Mu::Fixed(mu), rate, look }
+}
+
+fn elastic(recipe: Recipe) -> Recipe {
+    recipe.with_period(10).with_merge(Merge::Elastic { alpha: Lambda::per_worker(0.9) })
 }
 
 fn bmuf(look: bool) -> Recipe {

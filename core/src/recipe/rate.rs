@@ -12,7 +12,7 @@ impl Recipe {
     ///
     /// | recipe | gain |
     /// |---|---|
-    /// | `merge=mean` | 1 |
+    /// | `merge=mean`, `merge=elastic` | 1 |
     /// | `merge=sum lambda=1/n` | 1, times the factor of the staleness rule |
     /// | `merge=sum lambda=L` | n L, times the factor of the staleness rule |
     /// | `merge=trimmed-mean`, `median`, `norm-clip`, `centred-clip`, `krum`, `adasum` or `rda` | 1 |

@@ -306,6 +306,12 @@ impl Recipe {
                 Merge::Sum { lambda } => *lambda = number("lambda", "a number, or a number over n as in 1/n", value)?,
                 _ => return unknown(),
             },
+            "alpha" => match &mut self.merge {
+                Merge::Elastic { alpha } => {
+                    *alpha = number("alpha", "a number, or a number over n as in 0.9/n", value)?
+                }
+                _ => return unknown(),
+            },
             "updates" => match &mut self.merge {
                 Merge::Softsync { updates } => *updates = number("updates", WHOLE, value)?,
                 _ => return unknown(),
@@ -382,11 +388,12 @@ const PACES: Choices<Pace> = (
     ],
 );
 const MERGES: Choices<Merge> = (
-    "mean, sum, softsync, trimmed-mean, median, norm-clip, centred-clip, krum, adasum or rda",
+    "mean, sum, softsync, elastic, trimmed-mean, median, norm-clip, centred-clip, krum, adasum or rda",
     &[
         ("mean", Merge::Mean),
         ("sum", Merge::Sum { lambda: Lambda::per_worker(1.0) }),
         ("softsync", Merge::Softsync { updates: 2 }),
+        ("elastic", Merge::Elastic { alpha: Lambda::per_worker(0.9) }),
         ("trimmed-mean", Merge::TrimmedMean { trim: 1 }),
         ("median", Merge::Median),
         ("norm-clip", Merge::NormClip),
@@ -467,6 +474,7 @@ const REQUIRED: &[(&str, &str)] = &[
     ("overlap", "pace=asynchronous"),
     ("lambda", "merge=sum"),
     ("updates", "merge=softsync"),
+    ("alpha", "merge=elastic"),
     ("trim", "merge=trimmed-mean"),
     ("radius", "merge=centred-clip"),
     ("iterations", "merge=centred-clip"),
@@ -674,7 +682,7 @@ mod tests {
         assert_eq!(error("sync bund=1"), "recipe: \"bund\" is not a setting");
         assert_eq!(
             error("sync merge=max"),
-            "merge: expected mean, sum, softsync, trimmed-mean, median, norm-clip, centred-clip, krum, adasum or rda, got \"max\""
+            "merge: expected mean, sum, softsync, elastic, trimmed-mean, median, norm-clip, centred-clip, krum, adasum or rda, got \"max\""
         );
     }
 
@@ -784,6 +792,38 @@ mod tests {
         assert_eq!(error("averaging period=0s"), alloc::format!("period: expected more than 0 s {every}"));
         assert_eq!(error("averaging period=1,0ms@5"), alloc::format!("period: expected more than 0 s {every}"));
         assert_eq!(error("sync period=0ex"), alloc::format!("period: expected at least 1 example {every}"));
+        assert_eq!(error("easgd alpha=0.3"), "alpha: expected at most 1/n with rounds (0.25 with 4 workers), got 0.3");
+        assert_eq!(
+            error("easgd alpha=1.5/n"),
+            "alpha: expected at most 1/n with rounds (0.25 with 4 workers), got 0.375"
+        );
+        assert_eq!(error("aeasgd alpha=-1"), "alpha: expected from 0 to 1, got -1");
+        assert_eq!(error("aeasgd alpha=5/n"), "alpha: expected from 0 to 1, got 1.25");
+        for (text, expected) in [
+            ("sync merge=elastic", "merge=elastic requires topology=servers: "),
+            ("mesh merge=elastic", "merge=elastic requires topology=servers: "),
+            ("ssp merge=elastic", "merge=elastic requires pace=synchronous, or pace=asynchronous overlap=false: "),
+            ("aeasgd overlap=true", "merge=elastic requires pace=synchronous, or pace=asynchronous overlap=false: "),
+            ("aeasgd payload=parameters", "payload=parameters requires "),
+            ("aeasgd fetch=3", "merge=elastic requires no fetch of its own: "),
+            (
+                "aeasgd staleness=inverse",
+                "merge=elastic requires staleness=const without drop_above, outer=none and compensate=none: ",
+            ),
+            (
+                "easgd outer=momentum",
+                "merge=elastic requires staleness=const without drop_above, outer=none and compensate=none: ",
+            ),
+            (
+                "aeasgd compensate=magnitude",
+                "merge=elastic requires staleness=const without drop_above, outer=none and compensate=none: ",
+            ),
+        ] {
+            assert!(error(text).starts_with(expected), "{text}: {}", error(text));
+        }
+        for text in ["aeasgd alpha=1", "aeasgd alpha=0", "easgd alpha=1/n codec=bf16", "aeasgd pull=f16 codec=topk"] {
+            assert_eq!(text.parse::<Recipe>().unwrap().check(4), Ok(()), "{text}");
+        }
         assert_eq!(error("fasgd keep=1"), "keep: expected from 0 to below 1, got 1");
         assert_eq!(error("fasgd length=0"), "length: expected a finite number above 0, got 0");
         assert_eq!(error("fasgd least=-1"), "least: expected a finite number above 0, got -1");

@@ -184,7 +184,7 @@ impl World {
             machine: None,
             pool: Pool::default(),
             app: plan.cluster.is_worker(me).then(|| app(me)),
-            local: Local::new(plan.recipe),
+            local: Local::new(plan.recipe, plan.cluster.workers),
             params: plan.resumed.get(me.index()).map_or(&plan.initial, |saved| &saved.params).clone(),
             update: vec![0.0; len],
             phase: Phase::Joining,
@@ -534,7 +534,7 @@ impl World {
         node.incarnation = incarnation;
         node.machine = Some(Leased::new(machine));
         node.pool = pool;
-        node.local = Local::new(self.plan.recipe);
+        node.local = Local::new(self.plan.recipe, self.plan.cluster.workers);
         node.local.follow_lengths(lengths);
         node.phase = Phase::Joining;
         node.wake = None;

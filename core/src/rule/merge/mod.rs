@@ -72,6 +72,9 @@ pub(crate) fn merging(recipe: &Recipe, workers: u32, len: usize, vectors: &mut V
             Box::new(sum::RoundSum::new(lambda.of(workers), gathered()))
         }
         Merge::Sum { lambda } => Box::new(sum::Sum::new(lambda.of(workers), recipe.staleness)),
+        // Workers contribute what the center has to move by.
+        Merge::Elastic { .. } if recipe.is_synchronous() => Box::new(sum::RoundSum::new(1.0, gathered())),
+        Merge::Elastic { .. } => Box::new(sum::Sum::new(1.0, recipe.staleness)),
         Merge::Softsync { updates: 1 } => Box::new(sum::Sum::new(1.0, recipe.staleness)),
         Merge::Softsync { updates } => Box::new(softsync::Softsync::new(updates, recipe.staleness, gathered())),
         // The mean, or a rule that was made above.

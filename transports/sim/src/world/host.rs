@@ -33,7 +33,11 @@ impl World {
                     apply::in_place(Tier::best(), &mut node.params, node.pool.floats(view), 1.0);
                 }
                 node.local.follow(machine.reference_step());
-                if node.phase == Phase::Finishing {
+                let next = machine.contribution();
+                let contribution = node.pool.floats_mut(Segment::floats(next, 0, len));
+                if let Some(weight) = node.local.second(&mut node.params, contribution) {
+                    self.step_machine(me, weight, false);
+                } else if node.phase == Phase::Finishing {
                     self.step_machine(me, 0, true);
                 } else {
                     self.stepped(me);
@@ -140,7 +144,7 @@ impl World {
         let len = self.plan.layout.len();
         let node = &mut self.nodes[me.index()];
         let contribution = Segment::floats(node.machine.as_ref()?.contribution(), 0, len);
-        if let Some(weight) = node.local.rest(&node.params, node.pool.floats_mut(contribution)) {
+        if let Some(weight) = node.local.rest(&mut node.params, node.pool.floats_mut(contribution)) {
             if let Some(app) = node.app.as_mut() {
                 app.contributes(node.step, weight);
             }
