@@ -148,7 +148,7 @@ impl<T: Transport> Engine<T> {
     fn take_command(&mut self) -> Result<(), Error> {
         match self.mailbox.take_command() {
             None => {}
-            Some(Command::Step(Step { weight, fetches, filled, mut state, rate, step_time, length })) => {
+            Some(Command::Step(Step { weight, fetches, filled, mut state, rate, notes, length })) => {
                 if let Some(count) = length {
                     self.tape.write(Order::Steps { count })?;
                 }
@@ -159,9 +159,7 @@ impl<T: Transport> Engine<T> {
                 self.exchange_state(&mut state);
                 self.pending = Pending::Step { spare, state };
                 self.set_rate(rate);
-                if let Some(mean) = step_time {
-                    self.feed(Input::StepTime { mean });
-                }
+                notes.into_iter().flatten().for_each(|note| self.feed(note));
                 self.feed(if fetches { Input::Step { weight } } else { Input::Push { weight } });
             }
             Some(Command::StepThrough(StepThrough { weight, rate, give, take })) => {
@@ -405,7 +403,8 @@ impl<T: Transport> Engine<T> {
             let (view, outdated, moment) = (self.view(), self.outdated, self.moment);
             let restored = self.restored.take().map(|loaded| Box::new(loaded.checkpoint));
             let adopted = self.adopted();
-            self.mailbox.answer(Joined { clock, view, spare, state, adopted, restored, moment, outdated });
+            let advice = self.machine.advice();
+            self.mailbox.answer(Joined { clock, view, spare, state, adopted, restored, moment, outdated, advice });
         }
     }
 
@@ -421,8 +420,8 @@ impl<T: Transport> Engine<T> {
         let is_step = |pending: &Pending| matches!(pending, Pending::Step { .. } | Pending::StepThrough { .. });
         match self.pending.take_if(is_step) {
             Pending::Step { spare, state } => {
-                let reference = self.machine.reference_step();
-                self.mailbox.answer(Stepped { clock, view, changed, spare, reference, state, adopted });
+                let advice = self.machine.advice();
+                self.mailbox.answer(Stepped { clock, view, changed, spare, advice, state, adopted });
             }
             Pending::StepThrough { take } => {
                 if changed {

@@ -62,7 +62,7 @@ impl Exchange {
     /// Waits until the machine has joined. `params` receives the parameters to start from. Returns how the worker has
     /// begun.
     pub(crate) fn join(&mut self, params: &mut [f32]) -> Result<Beginning, Error> {
-        let Joined { clock, view, spare, state, adopted, restored, moment, mut outdated } =
+        let Joined { clock, view, spare, state, adopted, restored, moment, mut outdated, advice } =
             self.drive.wait_for("join", WaitKind::Join)?;
         if let Some(checkpoint) = &restored {
             // The others have gone on before this member has joined. Its optimizer state does not belong to their
@@ -75,6 +75,7 @@ impl Exchange {
         self.clock = clock;
         (self.spare, self.state) = (Some(spare), state);
         self.local.start(params, view.floats(), self.drive.now());
+        self.local.follow(advice);
         Ok(Beginning { adopted, restored, moment, outdated })
     }
 
@@ -109,6 +110,13 @@ impl Exchange {
     /// From the next contribution on: it is the first that was computed with this learning rate.
     pub(crate) fn set_learning_rate(&mut self, scale: f32) {
         self.rate = Some(scale);
+        self.local.set_learning_rate(scale);
+    }
+
+    /// To the monitors, and for a period that follows the loss.
+    pub(crate) fn report_progress(&mut self, loss: f32, accuracy: f32) {
+        self.local.report_loss(loss);
+        self.drive.report_progress(loss, accuracy);
     }
 
     /// Contributes the rest of a period that has begun.
@@ -162,7 +170,7 @@ impl Exchange {
         let (weight, filled) = (u64::from(examples), self.spare.take().expect(HAS_SPARE));
         self.contributions += u64::from(weight > 0);
         let state = self.filled_state(params, optimizer);
-        let request = Step { weight, fetches: true, filled, state, rate: None, step_time: None, length: None };
+        let request = Step { weight, fetches: true, filled, state, rate: None, notes: [None; 2], length: None };
         let Stepped { clock, view, changed, spare, state, adopted, .. } =
             self.drive.call("take the mean", WaitKind::Step, request)?;
         (self.clock, self.spare, self.state) = (clock, Some(spare), state);
@@ -245,15 +253,15 @@ impl Exchange {
         // A step of weight 0 only asks for parameters, and is not numbered.
         self.contributions += u64::from(weight > 0);
         let filled = self.spare.take().expect(HAS_SPARE);
-        let (fetches, rate, step_time) = (self.local.fetches(), self.rate.take(), self.local.step_time());
+        let (fetches, rate, notes) = (self.local.fetches(), self.rate.take(), self.local.notes());
         let length = self.local.timed_length();
-        let request = Step { weight, fetches, filled, state: Vec::new(), rate, step_time, length };
-        let Stepped { clock, view, changed, spare, reference, .. } =
+        let request = Step { weight, fetches, filled, state: Vec::new(), rate, notes, length };
+        let Stepped { clock, view, changed, spare, advice, .. } =
             self.drive.call("take a step", WaitKind::Step, request)?;
         self.clock = clock;
         self.spare = Some(spare);
         self.local.take(params, view.floats(), changed, self.drive.now());
-        self.local.follow(reference);
+        self.local.follow(advice);
         if let Some(weight) = self.local.second(params, contribution(&mut self.spare)) {
             return self.synchronise(params, state, Some(weight), false);
         }

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use gradwire_core::kernel::executor::{Executor, ExecutorError};
 use gradwire_core::status::Waiting;
-use gradwire_core::{Event, Failure, PeerId, Pool, RunId, Segment, Status, StepTime, Storage};
+use gradwire_core::{Advice, Event, Failure, Input, PeerId, Pool, RunId, Segment, Status, Storage};
 
 use crate::checkpoint::Checkpoint;
 use crate::error::{Awaited, Error, Overdue};
@@ -39,6 +39,7 @@ pub(crate) trait Answer: Sized {
 
 /// A request of any type, as the engine takes it.
 #[derive(Debug)]
+#[allow(clippy::large_enum_variant, reason = "there is one at a time, and a box would be an allocation per step")]
 pub(crate) enum Command {
     Step(Step),
     StepThrough(StepThrough),
@@ -61,10 +62,10 @@ pub(crate) struct Step {
     pub(crate) state: Vec<Arc<Storage>>,
     /// The learning rate relative to the start of the run, if it has changed since the last contribution.
     pub(crate) rate: Option<f32>,
-    /// The mean time of the local steps, where periods follow speeds.
-    pub(crate) step_time: Option<StepTime>,
     /// Local steps of the period, for a tape, where they depend on the time.
     pub(crate) length: Option<u32>,
+    /// What the machine has to know of the last period.
+    pub(crate) notes: [Option<Input>; 2],
 }
 
 /// Contribute a vector that `give` writes to the executor's memory, and pass the parameters there to `take`.
@@ -125,6 +126,8 @@ pub(crate) struct Joined {
     pub(crate) moment: u64,
     /// The node resumed from a checkpoint that is older than the run.
     pub(crate) outdated: bool,
+    /// What the machine knows of the other workers.
+    pub(crate) advice: Advice,
 }
 
 /// A step is done.
@@ -136,8 +139,8 @@ pub(crate) struct Stepped {
     pub(crate) changed: bool,
     /// A buffer for the next contribution.
     pub(crate) spare: Arc<Storage>,
-    /// What the servers have told of the time of a step.
-    pub(crate) reference: Option<StepTime>,
+    /// What the machine knows of the other workers.
+    pub(crate) advice: Advice,
     /// With `payload=gradients`: buffers for the application's state.
     pub(crate) state: Vec<Arc<Storage>>,
     /// The run has gone on without this worker: the state of another. `view` is then no mean.

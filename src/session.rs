@@ -234,11 +234,12 @@ impl Session {
         self.exchange.clock()
     }
 
-    /// Reports the state of the training to monitors: the mean training loss, and the accuracy from 0 to 1 on examples
-    /// that are not trained on. NaN where a value is not known. Without
-    /// [`Builder::publish_to`](crate::Builder::publish_to), it has no effect.
+    /// Reports the state of the training: the mean training loss, and the accuracy from 0 to 1 on examples that are not
+    /// trained on. NaN where a value is not known. Monitors show them
+    /// ([`Builder::publish_to`](crate::Builder::publish_to)). With `adapt=loss`, the loss decides over the length of the
+    /// next periods: then call this before each [`step`](Self::step), or as often as a loss is known.
     pub fn report_progress(&mut self, loss: f32, accuracy: f32) {
-        self.exchange.drive().report_progress(loss, accuracy);
+        self.exchange.report_progress(loss, accuracy);
     }
 
     /// A snapshot of this node's status: clocks, staleness, traffic, the peer that it waits for. Allocates.

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
-use gradwire::recipe::{Mu, OptimizerState, Outer, Pace, Staleness, Topology};
+use gradwire::recipe::{Adapt, Mu, OptimizerState, Outer, Pace, Period, Staleness, Topology};
 use gradwire::{Cluster, Event, Layout, Mem, PeerId, Recipe, RunState, Session, Status};
 use gradwire_core::Patience;
 use gradwire_sim::{App, Entry, Life, Network, Plan, Random, World};
@@ -684,8 +684,46 @@ fn threads_and_simulator_agree_bit_for_bit() {
     }
 }
 
+/// AdaComm: periods go by the mean loss, divided by the learning rate, that the sessions report.
+#[test]
+fn periods_follow_the_losses_that_sessions_report() {
+    for base in ["averaging", "sync topology=ring", "sparse codec=int8"] {
+        let adaptive: Recipe = format!("{base} period=4 adapt=loss").parse().unwrap();
+        let fixed = |period: u32| on_threads(adaptive.with_adapt(Adapt::None).with_period(period), 3, 16);
+        let train = |loss: fn(u32) -> f32, rate: f32| {
+            on_threads_with(adaptive, 3, 16, |session, rank, step| {
+                // From the end of the first period on.
+                session.set_learning_rate(if step < 4 { 1.0 } else { rate });
+                session.report_progress(if step < 4 { 2.0 } else { loss(rank) }, f32::NAN);
+            })
+        };
+        assert_eq!(train(|_| 2.0, 1.0), fixed(4), "{base}");
+        assert_eq!(on_threads(adaptive, 3, 16), fixed(4), "{base}: no loss is reported");
+        // Periods of 4, 4, 2, 2, 2 and 2 steps, in all of these.
+        let short = train(|_| 0.5, 1.0);
+        assert_ne!(short, fixed(4), "{base}");
+        assert_eq!(short, on_threads(adaptive.with_adapt(Adapt::None).with_period(halved()), 3, 16), "{base}");
+        assert_eq!(train(|_| 1.0, 2.0), short, "{base}: twice the rate");
+    }
+}
+
+/// Periods of 4 steps, and from step 8 on of 2.
+fn halved() -> Period {
+    "4,2@8".parse().unwrap()
+}
+
 /// Trains on threads. Returns the final parameters of each worker.
 fn on_threads(recipe: Recipe, workers: u32, steps: u64) -> Vec<Vec<f32>> {
+    on_threads_with(recipe, workers, steps, |_, _, _| {})
+}
+
+/// Trains on threads, and calls `before` before each step with the session, its rank and the step.
+fn on_threads_with(
+    recipe: Recipe,
+    workers: u32,
+    steps: u64,
+    before: impl Fn(&mut Session, u32, u64) + Copy + Send + 'static,
+) -> Vec<Vec<f32>> {
     let cluster = Cluster { workers, servers: u32::from(recipe.needs_servers()) };
     let mut ends = Mem::cluster(cluster.nodes());
     let servers: Vec<_> = ends.split_off(workers as usize);
@@ -699,6 +737,7 @@ fn on_threads(recipe: Recipe, workers: u32, steps: u64) -> Vec<Vec<f32>> {
             let mut update = vec![0.0; LEN];
             for step in 0..steps {
                 let examples = update_of(rank, step, &params, &mut update);
+                before(&mut session, rank, step);
                 session.step(&mut params, &update, examples).unwrap();
             }
             session.finish(&mut params).unwrap();

@@ -90,7 +90,11 @@ struct Program {
     lengths: Arc<Mutex<Vec<Vec<u64>>>>,
     length: u64,
     rounds: Rounds,
+    loss: Option<Loss>,
 }
+
+/// The training loss of a worker at a step.
+type Loss = fn(PeerId, u64) -> f32;
 
 impl App for Program {
     fn duration(&mut self, _step: u64) -> Duration {
@@ -104,6 +108,10 @@ impl App for Program {
             *update = 0.1 * (x - 1.0) + 0.05 * noise;
         }
         1 + (self.me.0 + step as u32) % 3
+    }
+
+    fn loss(&mut self, step: u64) -> Option<f32> {
+        self.loss.map(|loss| loss(self.me, step))
     }
 
     fn contributes(&mut self, _step: u64, _weight: u64) {
@@ -120,6 +128,17 @@ impl App for Program {
 /// A run of four workers with steps of these milliseconds. Returns the parameters of worker 0 after each step, and the
 /// lengths of all periods by worker.
 fn lengths(text: &str, step_ms: [u64; 4], steps: u64, faults: Vec<(Instant, Fault)>) -> (Vec<Vec<f32>>, Vec<Vec<u64>>) {
+    lengths_by(text, step_ms, steps, faults, None)
+}
+
+/// [`lengths`] of workers that report their losses.
+fn lengths_by(
+    text: &str,
+    step_ms: [u64; 4],
+    steps: u64,
+    faults: Vec<(Instant, Fault)>,
+    loss: Option<Loss>,
+) -> (Vec<Vec<f32>>, Vec<Vec<u64>>) {
     let recipe = recipe(text);
     let cluster = Cluster { workers: 4, servers: u32::from(recipe.needs_servers()) };
     let plan = Plan {
@@ -132,13 +151,55 @@ fn lengths(text: &str, step_ms: [u64; 4], steps: u64, faults: Vec<(Instant, Faul
     let (lengths, rounds) = (Arc::new(Mutex::new(vec![Vec::new(); 4])), Rounds::default());
     let mut world = World::new(plan, |me| {
         let step = Duration::from_millis(step_ms[me.index()]);
-        Box::new(Program { me, step, lengths: Arc::clone(&lengths), length: 0, rounds: Arc::clone(&rounds) })
+        let (lengths, rounds) = (Arc::clone(&lengths), Arc::clone(&rounds));
+        Box::new(Program { me, step, lengths, length: 0, rounds, loss })
     })
     .unwrap();
     world.run(10_000_000, |_, _| Ok::<(), Halt>(())).unwrap();
     let rounds = rounds.lock().unwrap().clone();
     let lengths = lengths.lock().unwrap().clone();
     (rounds, lengths)
+}
+
+const BY_LOSS: [&str; 4] = [
+    "averaging",
+    "sync topology=ring chunk=2",
+    "local-sparse density=0.5",
+    "diloco topology=tree fan_in=3",
+];
+
+/// AdaComm: a loss that stays as it is, or that some worker does not know, leaves the period as it is, bit for bit.
+#[test]
+fn a_loss_that_stays_leaves_the_period_as_it_is() {
+    let unknown: Loss = |me, _| if me == PeerId(2) { f32::NAN } else { 1.0 };
+    for text in BY_LOSS {
+        let fixed = lengths(&format!("{text} period=6"), [250; 4], 40, Vec::new());
+        let text = format!("{text} period=6 adapt=loss most=12");
+        for loss in [None, Some(unknown), Some(|_, _| 2.5)] {
+            assert_eq!(lengths_by(&text, [250; 4], 40, Vec::new(), loss), fixed, "{text}");
+        }
+    }
+}
+
+/// AdaComm: all workers have the period that the formula gives for the mean loss, and so has one that joins again.
+#[test]
+fn periods_follow_the_mean_loss() {
+    // Each worker's loss is constant over a period, so that the mean of the four can be named: 4, 4 / 4, 4 / 9, …
+    let loss: Loss = |me, step| (1.0 + me.0 as f32 / 2.0) * if step < 6 { 1.0 } else { 1.0 / 4.0 };
+    for text in BY_LOSS {
+        let text = format!("{text} period=6 adapt=loss most=12");
+        let all = lengths_by(&text, [100, 200, 300, 400], 30, Vec::new(), Some(loss)).1;
+        assert!(all.iter().all(|of| of[..6] == [6, 6, 3, 3, 3, 3]), "{text}: {all:?}");
+        let rising: Loss = |_, step| if step < 6 { 1.0 } else { 2.25 };
+        let all = lengths_by(&text, [100; 4], 48, Vec::new(), Some(rising)).1;
+        assert!(all.iter().all(|of| of[..4] == [6, 6, 9, 9]), "{text}: {all:?}");
+    }
+    let (node, restart) = (PeerId(3), Some(Duration::from_millis(1)));
+    let crash = (Instant::from_nanos(2_050_000_000), Fault::Crash { node, restart });
+    let faults = vec![crash];
+    let all = lengths_by("adacomm period=6", [100; 4], 60, faults, Some(loss)).1;
+    // Its first period after the restart is as short as those of the others.
+    assert!(all[3].iter().skip(3).take(4).all(|length| *length == 3), "{all:?}");
 }
 
 /// I-139: where all speeds are equal, a period in seconds is the period of so many steps, bit for bit; and so is a period

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex};
 
 use gradwire_core::{Cluster, Duration, Instant, Layout, Patience, PeerId, Recipe};
-use gradwire_sim::{App, Halt, Plan, Random, World};
+use gradwire_sim::{App, Halt, Network, Plan, Random, World};
 
 /// The time of a step of each worker, in milliseconds (the speeds of the test bed of Liu et al. 2024, "Asynchronous
 /// local-SGD training for language modeling").
@@ -93,6 +93,8 @@ struct Learner {
     mixture: Arc<Mixture>,
     step: Duration,
     contributed: bool,
+    /// The training loss of the last step.
+    loss: f32,
     shared: Arc<Mutex<Shared>>,
 }
 
@@ -103,15 +105,22 @@ impl App for Learner {
 
     fn update(&mut self, _step: u64, params: &[f32], update: &mut [f32]) -> u32 {
         update.fill(0.0);
+        self.loss = 0.0;
         for _ in 0..BATCH {
             let (class, x) = self.mixture.example(&mut self.random);
-            for (other, p) in softmax(params, &x).into_iter().enumerate() {
+            let all = softmax(params, &x);
+            self.loss -= all[class].max(1e-9).ln() / BATCH as f32;
+            for (other, p) in all.into_iter().enumerate() {
                 let error = RATE / BATCH as f32 * (p - f32::from(u8::from(other == class)));
                 let row = &mut update[other * (FEATURES + 1)..(other + 1) * (FEATURES + 1)];
                 row.iter_mut().zip(x.iter().chain(&[1.0])).for_each(|(update, x)| *update += error * x);
             }
         }
         BATCH
+    }
+
+    fn loss(&mut self, _step: u64) -> Option<f32> {
+        Some(self.loss)
     }
 
     fn contributes(&mut self, _step: u64, weight: u64) {
@@ -144,10 +153,11 @@ impl From<Halt> for Stop {
 ///
 /// # Panics
 /// If the recipe does not fit the cluster, or the run halts.
-pub(crate) fn run(recipe: Recipe, step_ms: [u64; 4], seed: u64, seconds: &[u64]) -> Outcome {
+pub(crate) fn run(network: Network, recipe: Recipe, step_ms: [u64; 4], seed: u64, seconds: &[u64]) -> Outcome {
     let cluster = Cluster { workers: 4, servers: u32::from(recipe.needs_servers()) };
     let plan = Plan {
-        patience: Patience::default(),
+        network,
+        patience: Patience::new(Duration::from_secs(1000)),
         steps: u64::MAX / 2,
         ..Plan::new(seed, Layout::flat(LEN), recipe, cluster)
     };
@@ -160,6 +170,7 @@ pub(crate) fn run(recipe: Recipe, step_ms: [u64; 4], seed: u64, seconds: &[u64])
             mixture: Arc::clone(&mixture),
             step: Duration::from_millis(step_ms[me.index()]),
             contributed: false,
+            loss: 0.0,
             shared: Arc::clone(&shared),
         })
     };

@@ -81,6 +81,7 @@ mod machine;
 #[cfg(planted)]
 pub mod planted;
 pub mod recipe;
+mod rider;
 mod rule;
 mod run_id;
 mod saved;
@@ -97,11 +98,12 @@ pub use id::{Clock, Cluster, Incarnation, OpId, PeerId, Sequence, ShardId};
 pub use layout::{Layout, LayoutError, Tensor, shard_range};
 pub use local::Local;
 pub use machine::{
-    Adoption, Contract, ContractNote, Event, Failure, Input, Machine, Misuse, Node, OURS, Output, PeerRefusal,
+    Adoption, Advice, Contract, ContractNote, Event, Failure, Input, Machine, Misuse, Node, OURS, Output, PeerRefusal,
     ProtocolError, Rejection, Resumed, Setup, Signal, THEIRS,
 };
 pub use recipe::check::ConfigError;
 pub use recipe::settings::Recipe;
+pub use rider::Rider;
 pub use run_id::{RunId, RunIdError};
 pub use saved::{RestoreError, SavedBuffer};
 pub use status::snapshot::Status;

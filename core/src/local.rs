@@ -8,9 +8,10 @@ use alloc::vec::Vec;
 
 use crate::kernel::apply;
 use crate::kernel::tier::Tier;
+use crate::machine::{Advice, Input};
 use crate::recipe::{Payload, Period, Recipe};
 use crate::rule::period::LocalSteps;
-use crate::time::{Instant, StepTime};
+use crate::time::Instant;
 
 /// The local steps of a worker.
 ///
@@ -61,16 +62,27 @@ impl Local {
         self.steps = LocalSteps::after(self.recipe.period, self.recipe.adapt, steps);
     }
 
-    /// The mean time of a step in the last period, where periods follow the workers' speeds: the host gives it to its
-    /// machine as [`Input::StepTime`](crate::Input::StepTime) before each contribution.
-    pub const fn step_time(&self) -> Option<StepTime> {
-        self.steps.mean()
+    /// What the machine has to know of the last period: the host gives it these inputs before each
+    /// [`Input::Step`](crate::Input::Step).
+    pub fn notes(&self) -> [Option<Input>; 2] {
+        self.steps.notes()
     }
 
-    /// Takes the reference that the machine knows after a synchronisation
-    /// ([`Machine::reference_step`](crate::Machine::reference_step)).
-    pub fn follow(&mut self, reference: Option<StepTime>) {
-        self.steps.follow(reference);
+    /// Takes what the machine knows ([`Machine::advice`](crate::Machine::advice)), after it has joined and after each
+    /// synchronisation.
+    pub fn follow(&mut self, advice: Advice) {
+        self.steps.follow(advice);
+    }
+
+    /// The application has computed this training loss. The mean of a period's losses decides over the length of the
+    /// next one with [`Adapt::Loss`](crate::recipe::Adapt::Loss), and has no effect else.
+    pub fn report_loss(&mut self, loss: f32) {
+        self.steps.report_loss(loss);
+    }
+
+    /// The application's learning rate is `scale` times the one at the start, from the next step on.
+    pub fn set_learning_rate(&mut self, scale: f32) {
+        self.steps.set_rate(scale);
     }
 
     /// The next periods have these numbers of local steps, those of the [`Order::Steps`](crate::Order::Steps) of a tape.

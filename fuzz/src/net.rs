@@ -106,9 +106,9 @@ fn stream(data: &[u8]) {
 
 fn stream_seeds() -> Vec<Vec<u8>> {
     let (view, round) = (Sequence(5), Clock(6));
-    let part = Part { view, round, chunk: 0, weight: 3, finishing: false };
+    let part = Part { view, round, chunk: 0, weight: 3, finishing: false, rider: None };
     let small = frame(Message::Up(part), &[7; 12]);
-    let large = frame(Message::Parameters { view, round, vector: 0 }, &[9; 9000]);
+    let large = frame(Message::Parameters { view, round, vector: 0, riders: None }, &[9; 9000]);
     let book = [&Control::Book { length: 4 }.emit()[..], &0u32.to_le_bytes()].concat();
     vec![
         [frame(Message::Release, &[]), small.clone(), Control::Alive.emit().to_vec(), large].concat(),

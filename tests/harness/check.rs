@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
-use gradwire_core::recipe::{Codec, Lambda, Merge, Outer, Pace, Payload, Span, Topology};
+use gradwire_core::recipe::{Adapt, Codec, Lambda, Merge, Outer, Pace, Payload, Span, Topology};
 use gradwire_core::status::Presence;
 use gradwire_core::wire::{Message, Push};
 use gradwire_core::{Clock, Event, PeerId, Signal, Status};
@@ -14,7 +14,7 @@ use gradwire_sim::{App, Deed, Effort, Entry, Fault, Halt, Life, Network, Plan, R
 
 use super::books::Books;
 use super::reference::Reference;
-use super::{Kind, Scenario, Trainer, Truth, UNIT};
+use super::{Kind, Scenario, Trainer, Truth, UNIT, loss};
 
 /// Counters of the situations that a run has met. A suite asserts that each of them occurs in some run.
 #[derive(Copy, Clone, Debug, Default, PartialEq, Eq)]
@@ -323,11 +323,13 @@ fn timed(scenario: &Scenario, world: &World, truth: &Truth) -> Result<(), Failur
         return Ok(());
     }
     let mut reference = Reference::new(&plan.recipe, plan.cluster.workers, &plan.initial);
+    let mut adaptive = AdaComm::default();
     let most = truth.rounds.iter().map(Vec::len).max().unwrap_or(0);
     for round in 0..most {
         let base = reference.params.clone();
         // Workers that have taken all of their steps contribute no more.
         let parts: Vec<_> = truth.rounds.iter().filter_map(|of| of.get(round)).collect();
+        adaptive.check(plan, truth, round)?;
         for part in &parts {
             let sum = part.sum.iter().map(|x| *x as f64 / 1024.0);
             let contribution: Vec<f64> = match plan.recipe.payload() {
@@ -378,6 +380,42 @@ fn elastic(scenario: &Scenario, world: &World, truth: &Truth) -> Result<(), Fail
         ensure!(bits(world.params(worker)) == bits(&center), "worker {worker} does not end with the center");
     }
     Ok(())
+}
+
+/// A model of periods that follow the loss.
+#[derive(Default)]
+struct AdaComm {
+    /// Steps before the round.
+    steps: u64,
+    /// The mean losses of the first round and of the last one.
+    losses: Option<[f64; 2]>,
+}
+
+impl AdaComm {
+    /// All workers have taken as many steps for the round as the losses say, or all that were left.
+    fn check(&mut self, plan: &Plan, truth: &Truth, round: usize) -> Result<(), Failure> {
+        let Adapt::Loss { most } = plan.recipe.adapt() else { return Ok(()) };
+        let start = f64::from(plan.recipe.period().at(0));
+        let [first, last] = self.losses.unwrap_or([1.0; 2]);
+        let exact = (last / first).sqrt() * start;
+        // Losses travel as floats.
+        let [least, most] = [1.0 - 1e-6, 1.0 + 1e-6].map(|error| (exact * error).ceil().clamp(1.0, f64::from(most)) as u64);
+        let left = plan.steps - self.steps;
+        let (mut taken, mut sum, mut examples) = (0, 0.0, 0);
+        for (worker, rounds) in truth.rounds.iter().enumerate() {
+            let Some(part) = rounds.get(round) else { continue };
+            taken = (part.sum[worker] as f32 / 1024.0 / UNIT) as u64;
+            let fits = (least.min(left)..=most.min(left)).contains(&taken);
+            ensure!(fits, "in round {round}, worker {worker} takes {taken} steps, expected {exact} of {left}");
+            let losses = (self.steps..self.steps + taken).map(|step| f64::from(loss(worker as u32, step)));
+            sum += losses.sum::<f64>() / taken as f64 * part.weight as f64;
+            examples += part.weight;
+        }
+        self.steps += taken;
+        let mean = sum / examples as f64;
+        self.losses = Some([self.losses.map_or(mean, |[first, _]| first), mean]);
+        Ok(())
+    }
 }
 
 /// True if the workers synchronise after this step, counted from 0.

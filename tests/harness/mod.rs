@@ -32,6 +32,7 @@
 //! | I-36, R4 | a worker computes at most s clocks ahead of the slowest member (SSP) | `check_lead` |
 //! | I-40 | sent quanta plus residual equal the updates: no element is lost | `mesh` |
 //! | I-139, I-142 | periods in time and in examples: a round is the weighted mean of what each worker has by then | `timed` |
+//! | | periods that follow the loss: all workers take as many steps as the formula says | `timed` |
 //! | I-44, I-45 | replicas of a mesh are equal at the end, and contain all contributions | `mesh` |
 //! | R5 | replicas of a synchronous recipe are equal after every step | `synchronous` |
 //! | R12 | the same seed gives the same run | `tests/schedules.rs` |
@@ -55,6 +56,11 @@ pub use shrink::{report, shrink};
 
 /// The update that a worker contributes to its own element at each step.
 pub const UNIT: f32 = 8.0 / 1024.0;
+
+/// The training loss that a worker reports of a step.
+pub fn loss(worker: u32, step: u64) -> f32 {
+    3.0 / (1.0 + step as f32 / 3.0) + (worker % 3) as f32 / 8.0 + (step % 2) as f32 / 4.0
+}
 
 /// The contributions and the parameters of all workers in a run, as the workers saw them.
 #[derive(Debug, Default)]
@@ -179,6 +185,10 @@ impl App for Trainer {
         truth.steps.entry(step).or_default().insert(self.me.0, (examples, units));
         self.own = Some(seen - UNIT);
         examples
+    }
+
+    fn loss(&mut self, step: u64) -> Option<f32> {
+        Some(loss(self.me.0, step))
     }
 
     fn contributes(&mut self, _step: u64, weight: u64) {

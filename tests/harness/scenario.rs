@@ -41,7 +41,7 @@ pub enum Kind {
     Gather,
     /// Elastic averaging, with rounds and without.
     Elastic,
-    /// Rounds whose periods are a time, or a number of examples, of workers with unequal speeds.
+    /// Rounds whose periods are a time, or a number of examples, of workers with unequal speeds; or follow the loss.
     Timed,
 }
 
@@ -227,6 +227,18 @@ fn compensating(seed: u64, recipe: Recipe) -> Recipe {
     })
 }
 
+/// A recipe of rounds without servers whose period follows the loss; `None` for most seeds.
+fn by_loss(seed: u64) -> Option<Recipe> {
+    let mut random = Random::new(seed, 41);
+    if !random.chance(0.3) {
+        return None;
+    }
+    let period = 2 + random.below(3) as u32;
+    let adapt = Adapt::Loss { most: period + random.below(3) as u32 };
+    let base = if random.chance(0.5) { Recipe::averaging(period) } else { Recipe::sync().with_period(period) };
+    Some(collective(seed, base).with_adapt(adapt))
+}
+
 /// What becomes of the residuals at the end.
 fn end(seed: u64) -> End {
     match Random::new(seed, 8).below(4) {
@@ -360,7 +372,7 @@ impl Scenario {
             }
             Kind::Gather => columns(seed, gather(seed)),
             Kind::Averaging => collective(seed, Recipe::averaging(1 + random.below(3) as u32)),
-            Kind::Timed => timed(seed, servers),
+            Kind::Timed => by_loss(seed).unwrap_or_else(|| timed(seed, servers)),
             Kind::Elastic => elastic(seed, servers),
             Kind::ServerSync => Recipe::sync().with_topology(servers),
             Kind::Async => Recipe::asynchronous()

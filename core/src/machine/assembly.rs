@@ -22,14 +22,14 @@ use alloc::vec;
 use alloc::vec::Vec;
 use core::fmt;
 
-use super::{Adoption, Input, Machine, Misuse, Output, ProtocolError, Resumed, Setup, Signal};
+use super::{Adoption, Advice, Input, Machine, Misuse, Output, ProtocolError, Resumed, Setup, Signal};
 use crate::buffer::{BufferId, Segment};
 use crate::id::{Clock, OpId, PeerId, Sequence};
 use crate::kernel::KernelResult;
 use crate::recipe::Topology;
 use crate::saved::SavedBuffer;
 use crate::status::{Status, Waiting};
-use crate::time::{Instant, StepTime};
+use crate::time::Instant;
 use crate::wire::{Header, Hello, Message, Moments};
 
 /// Operations of an assembly have numbers of their own, which no machine reaches.
@@ -332,7 +332,7 @@ impl Assembly {
         if self.peers[peer.index()].asks == Some(at) && !self.stepped {
             self.peers[peer.index()].asks = None;
             let (view, body) = (Sequence(at.0), self.view_segment());
-            self.send(peer, Message::Parameters { view, round: at, vector: 0 }, Some(body));
+            self.send(peer, Message::Parameters { view, round: at, vector: 0, riders: None }, Some(body));
         }
     }
 }
@@ -394,9 +394,7 @@ impl Machine for Assembly {
                 _ => return Err(Misuse::NotReady),
             },
             Input::Step { .. } | Input::Push { .. } | Input::Leave { .. } => return Err(Misuse::NotReady),
-            Input::StepTime { .. } | Input::Rate { .. } => {
-                return Err(Misuse::NotReady);
-            }
+            Input::StepTime { .. } | Input::Rider { .. } | Input::Rate { .. } => return Err(Misuse::NotReady),
             // No peer counts on this node before its machine has begun.
             Input::Silence { .. } | Input::Fail { .. } => {}
             // Of the kernels with which the machine begins.
@@ -475,8 +473,8 @@ impl Machine for Assembly {
         self.machine.awaited_silence()
     }
 
-    fn reference_step(&self) -> Option<StepTime> {
-        self.machine.reference_step()
+    fn advice(&self) -> Advice {
+        self.machine.advice()
     }
 
     fn status(&self) -> Status {

@@ -7,10 +7,11 @@ use alloc::vec::Vec;
 use core::fmt;
 
 use super::hub::{Awaited, Hub, Incoming, Jobs, Notice, Port};
-use super::{Adoption, Failure, Input, Machine, Misuse, Output, Setup, Signal};
+use super::{Adoption, Advice, Failure, Input, Machine, Misuse, Output, Setup, Signal};
 use crate::buffer::BufferId;
 use crate::id::PeerId;
 use crate::kernel::KernelResult;
+use crate::rider::Rider;
 use crate::saved::SavedBuffer;
 use crate::status::{Status, Waiting};
 use crate::time::{Instant, StepTime};
@@ -58,9 +59,12 @@ pub(crate) trait Role: fmt::Debug + Send {
     /// The mean time of the application's local steps since its last contribution.
     fn on_step_time(&mut self, _mean: StepTime) {}
 
-    /// What servers have told of the time of a step.
-    fn reference_step(&self) -> Option<StepTime> {
-        None
+    /// The number that travels with the application's contributions from the next one on.
+    fn on_rider(&mut self, _rider: Option<Rider>) {}
+
+    /// What is known of the other workers that a period can depend on.
+    fn advice(&self) -> Advice {
+        Advice::default()
     }
 
     /// An earlier process of this rank has rejoined the run after the checkpoint that this one resumed from.
@@ -135,6 +139,7 @@ impl<R: Role> Host<R> {
             Notice::Leave { stay, keep } => role.on_leave(hub, stay, keep)?,
             Notice::Rate { scale } => role.on_rate(scale),
             Notice::StepTime { mean } => role.on_step_time(mean),
+            Notice::Rider { rider } => role.on_rider(rider),
             Notice::Outdated => role.on_outdated(hub),
             Notice::Tick => {}
         }
@@ -217,8 +222,8 @@ impl<R: Role> Machine for Host<R> {
         self.hub.awaited_silence()
     }
 
-    fn reference_step(&self) -> Option<StepTime> {
-        self.role.reference_step()
+    fn advice(&self) -> Advice {
+        self.role.advice()
     }
 
     fn status(&self) -> Status {

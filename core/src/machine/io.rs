@@ -10,6 +10,7 @@ use crate::buffer::{BufferId, Segment};
 use crate::id::{Clock, Incarnation, OpId, PeerId, ShardId};
 use crate::kernel::{Kernel, KernelResult};
 use crate::recipe::Hint;
+use crate::rider::Rider;
 use crate::status::Rest;
 use crate::tape::Order;
 use crate::time::{Duration, Instant, StepTime};
@@ -57,6 +58,12 @@ pub enum Input {
     StepTime {
         /// The mean.
         mean: StepTime,
+    },
+    /// The number that travels with the application's contributions from the next one on, before [`Input::Step`]. Only
+    /// for recipes that need it: [`Local::notes`](crate::Local::notes) has it.
+    Rider {
+        /// The number; `None`: it is not known.
+        rider: Option<Rider>,
     },
     /// The application's learning rate has changed. Fixed thresholds are scaled with it.
     Rate {

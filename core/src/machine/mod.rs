@@ -32,6 +32,7 @@ use crate::buffer::BufferId;
 use crate::id::{Clock, Cluster, Incarnation, PeerId};
 use crate::layout::Layout;
 use crate::recipe::{Payload, Recipe};
+use crate::rider::Rider;
 use crate::run_id::RunId;
 use crate::saved::SavedBuffer;
 use crate::status::{Status, Waiting};
@@ -123,6 +124,16 @@ pub struct Resumed {
     pub made: u64,
 }
 
+/// What a machine knows of the other workers that the length of a period can depend on.
+#[derive(Copy, Clone, Debug, Default, PartialEq, Eq)]
+pub struct Advice {
+    /// The time of a step of the reference, as the servers have told it last, where periods follow the workers' speeds.
+    pub reference: Option<StepTime>,
+    /// The means of what has travelled with the contributions ([`Rider`]), in the first round with a number and in the
+    /// last one. The same at all members after the same round.
+    pub riders: Option<[Rider; 2]>,
+}
+
 /// With `payload=gradients`: the run has gone on without this node, so the state of its application was replaced by that
 /// of another.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
@@ -182,9 +193,9 @@ pub trait Machine: fmt::Debug + Send {
     /// fault.
     fn awaited_silence(&self) -> Option<Instant>;
 
-    /// The time of a step of the reference that workers' periods follow, as the servers have told it last; `None` with
-    /// other recipes. See [`Local::follow`](crate::Local::follow).
-    fn reference_step(&self) -> Option<StepTime>;
+    /// What this node knows of the other workers that the length of the next period can depend on. See
+    /// [`Local::follow`](crate::Local::follow).
+    fn advice(&self) -> Advice;
 
     /// A snapshot of numbers. Allocates.
     fn status(&self) -> Status;

@@ -5,12 +5,12 @@ use alloc::vec::Vec;
 
 use super::assembly::Assembly;
 use super::host::Host;
-use super::{Adoption, Input, Machine, Misuse, OURS, Output, Setup, collective, mesh, server, worker};
+use super::{Adoption, Advice, Input, Machine, Misuse, OURS, Output, Setup, collective, mesh, server, worker};
 use crate::buffer::{BufferId, Pool, Segment};
 use crate::recipe::{ConfigError, Topology};
 use crate::saved::SavedBuffer;
 use crate::status::{Status, Waiting};
-use crate::time::{Instant, StepTime};
+use crate::time::Instant;
 
 /// The machine of a rank: what it is follows from the recipe's topology.
 #[derive(Debug)]
@@ -99,8 +99,8 @@ impl Machine for Node {
         self.0.awaited_silence()
     }
 
-    fn reference_step(&self) -> Option<StepTime> {
-        self.0.reference_step()
+    fn advice(&self) -> Advice {
+        self.0.advice()
     }
 
     fn status(&self) -> Status {

@@ -17,7 +17,7 @@ pub enum Payload {
     Gradients,
 }
 
-/// Whether the length of a worker's periods follows its measured speed. Text form: `adapt=`; left out if it is `none`.
+/// What the length of periods follows during the run. Text form: `adapt=`; left out if it is `none`.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub enum Adapt {
     /// All workers have the period of the recipe.
@@ -27,6 +27,15 @@ pub enum Adapt {
     /// period. Speeds are steps per second in the last period. Servers tell their workers r with each answer. Before
     /// the first, a period is one step. Requires [`Topology::Servers`].
     Speed,
+    /// All workers have the same period, which follows their mean training loss F and learning rate a (AdaComm, Wang and
+    /// Joshi 2019): `ceil(sqrt(F a0 / (F0 a)) H)` steps, where H is the period of the recipe, and F0 and a0 are those of
+    /// the first period. Workers say their loss with their contributions, and the mean decides at the end of each round.
+    /// Where a worker knows none, the period stays as it is. A resumed run measures F0 anew. Requires rounds without
+    /// servers.
+    Loss {
+        /// The most steps of a period: at least those of the recipe.
+        most: u32,
+    },
 }
 
 /// The topology axis: the nodes between which vectors travel.

@@ -189,6 +189,9 @@ impl Recipe {
         if let Some(steps) = self.fetch {
             check_range("fetch", "at least 1", steps as f32, steps >= 1)?;
         }
+        if let Adapt::Loss { most } = self.adapt {
+            check_range("most", "at least the period", most as f32, most >= self.period.at(0))?;
+        }
         self.staleness.check()?;
         match self.topology {
             Topology::Servers { shards: 0 } => return Err(out_of_range("shards", "at least 1", 0.0)),
@@ -234,6 +237,7 @@ impl Recipe {
         let synchronous_mean = self.pace == Pace::Synchronous && self.merge == Merge::Mean;
         let synchronous_round = self.pace == Pace::Synchronous && self.merge.is_round();
         let asynchronous = matches!(self.pace, Pace::Asynchronous { .. });
+        let by_loss = matches!(self.adapt, Adapt::Loss { .. });
         let lossy_pull = servers && self.pull != Codec::F32;
         // (contradiction, choice, what it requires, reason), the most basic first: only the first one is reported.
         let contradictions: &[(bool, &str, &str, &str)] = &[
@@ -525,6 +529,37 @@ impl Recipe {
                 "a pull codec other than f32",
                 "pace=synchronous or asynchronous, or bound=0",
                 OWN_UPDATES,
+            ),
+            (
+                by_loss && servers,
+                "adapt=loss",
+                "topology=tree, ring or mesh",
+                "a server that is started again would not know the loss at the start, which the members of a round tell \
+                 each other",
+            ),
+            (
+                by_loss && !rounds,
+                "adapt=loss",
+                SYNCHRONOUS_MEAN,
+                "all workers have the same period, by the mean loss of a round",
+            ),
+            (
+                by_loss && self.period.is_measured(),
+                "adapt=loss",
+                "a period in steps",
+                "in equal times or examples, workers take different numbers of steps",
+            ),
+            (
+                by_loss && !self.period.is_fixed(),
+                "adapt=loss",
+                "a period without stages",
+                "stages begin at a step, and the loss decides how many steps there are until then",
+            ),
+            (
+                by_loss && self.period == Period::every(1),
+                "adapt=loss",
+                "a period of 2 or more",
+                "no period is shorter than one step",
             ),
             (
                 self.adapt == Adapt::Speed && !servers,

@@ -29,6 +29,7 @@
 //! | `fetch` | `1`, `2`, … | | local steps between fetched parameters, at asynchronous servers (default: the period) |
 //! | [`adapt`](Adapt) | **`none`** | | all workers have the same period |
 //! | | `speed` | | the period is that of the fastest; slower workers take fewer steps (DyLU) |
+//! | | `loss` | `most=64` | the period goes by the root of the training loss (AdaComm) |
 //! | [`topology`](Topology) | `servers` | `shards=1` | parameter servers |
 //! | | **`tree`** | `fan_in=2 chunk=65536` | reduce and broadcast over a tree of the workers |
 //! | | `ring` | `chunk=65536` | reduce and broadcast around a ring |
@@ -102,6 +103,7 @@
 //! | `gradients` | `sync payload=gradients` | data-parallel training with any optimizer, such as Adam |
 //! | `dl4j` | `averaging period=5 optimizer=average` | DL4J, `ParameterAveragingTrainingMaster` |
 //! | `su-chen` | `averaging period=10` | Su and Chen 2015 |
+//! | `adacomm` | `averaging period=20 adapt=loss` | Wang and Joshi 2019 |
 //! | `firecaffe` | `sync` | Iandola et al. 2015 |
 //! | `hardsync` | `sync topology=servers` | Gupta et al. 2015 |
 //! | `downpour` | `async shards=2 period=5 fetch=10 outer=adagrad rate=0.02` | Dean et al. 2012 |
@@ -135,7 +137,7 @@
 //!
 //! | recipe | gain | momentum | servers |
 //! |---|---|---|---|
-//! | `averaging`, `su-chen` | 1: the mean of parameters | in the optimizer; reset at each average | none |
+//! | `averaging`, `su-chen`, `adacomm` | 1: the mean of parameters | in the optimizer; reset at each average | none |
 //! | `dl4j` | 1 | in the optimizer; averaged with the parameters | none |
 //! | `sync`, `firecaffe`, `ring-bf16`, `ring-int8` | 1: the mean of updates | in the optimizer | none |
 //! | `sparse`, `local-sparse`, `local-bf16` | 1: the mean of messages | in the optimizer | none |
@@ -178,6 +180,8 @@
 //! - Stich et al. 2018, "Sparsified SGD with memory"
 //! - Strom 2015, "Scalable distributed DNN training using commodity GPU cloud computing"
 //! - Su and Chen 2015, "Experiments on parallel training of deep neural network using model averaging"
+//! - Wang and Joshi 2019, "Adaptive communication strategies to achieve the best error-runtime trade-off in local-update
+//!   SGD" (AdaComm)
 //! - Yin et al. 2018, "Byzantine-robust distributed learning: towards optimal statistical rates"
 //! - Zheng et al. 2017, "Asynchronous stochastic gradient descent with delay compensation"
 //! - Zhang et al. 2016, "Staleness-aware async-SGD for distributed deep learning"

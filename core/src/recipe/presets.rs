@@ -86,6 +86,11 @@ pub const PRESETS: &[Preset] = &[
         recipe: || Recipe::averaging(10),
     },
     Preset {
+        name: "adacomm",
+        about: "Wang and Joshi 2019: averaging every 20 steps at first, less as the loss falls",
+        recipe: || Recipe::averaging(20).with_adapt(Adapt::Loss { most: 64 }),
+    },
+    Preset {
         name: "firecaffe",
         about: "Iandola et al. 2015: synchronous updates over a binary tree",
         recipe: Recipe::sync,

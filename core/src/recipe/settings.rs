@@ -63,7 +63,7 @@ pub struct Recipe {
     pub(crate) period: Period,
     /// Local steps between fetched parameters. `None`: as many as between contributions.
     pub(crate) fetch: Option<u32>,
-    /// Whether periods follow the workers' speeds.
+    /// What the length of periods follows.
     pub(crate) adapt: Adapt,
     pub(crate) topology: Topology,
     pub(crate) pace: Pace,
@@ -105,7 +105,7 @@ impl Recipe {
         Self { fetch: Some(steps), ..self }
     }
 
-    /// Sets whether the length of a worker's periods follows its measured speed.
+    /// Sets what the length of periods follows during the run.
     #[must_use]
     pub const fn with_adapt(self, adapt: Adapt) -> Self {
         Self { adapt, ..self }
@@ -215,7 +215,7 @@ impl Recipe {
         self.fetch
     }
 
-    /// Whether the length of a worker's periods follows its measured speed.
+    /// What the length of periods follows during the run.
     pub const fn adapt(&self) -> Adapt {
         self.adapt
     }

@@ -57,6 +57,7 @@ impl fmt::Display for Recipe {
         match self.adapt {
             Adapt::None => {}
             Adapt::Speed => write!(f, " adapt=speed")?,
+            Adapt::Loss { most } => write!(f, " adapt=loss most={most}")?,
         }
         match self.topology {
             Topology::Servers { shards } => write!(f, " topology=servers shards={shards}")?,
@@ -262,6 +263,10 @@ impl Recipe {
             "period" => self.period = number::<Period>("period", PERIOD, value)?,
             "fetch" => self.fetch = Some(number("fetch", WHOLE, value)?),
             "adapt" => self.adapt = choice("adapt", value, ADAPTS)?,
+            "most" => match &mut self.adapt {
+                Adapt::Loss { most } => *most = number("most", WHOLE, value)?,
+                _ => return unknown(),
+            },
             "topology" => self.topology = choice("topology", value, TOPOLOGIES)?,
             "pace" => self.pace = choice("pace", value, PACES)?,
             "merge" => self.merge = choice("merge", value, MERGES)?,
@@ -369,7 +374,10 @@ const PAYLOADS: Choices<Payload> = (
     "parameters, updates or gradients",
     &[("parameters", Payload::Parameters), ("updates", Payload::Updates), ("gradients", Payload::Gradients)],
 );
-const ADAPTS: Choices<Adapt> = ("none or speed", &[("none", Adapt::None), ("speed", Adapt::Speed)]);
+const ADAPTS: Choices<Adapt> = (
+    "none, speed or loss",
+    &[("none", Adapt::None), ("speed", Adapt::Speed), ("loss", Adapt::Loss { most: 64 })],
+);
 const TOPOLOGIES: Choices<Topology> = (
     "servers, tree, ring or mesh",
     &[
@@ -466,6 +474,7 @@ const OPTIMIZERS: Choices<OptimizerState> = (
 
 /// The choice that a key belongs to, for keys that a recipe has only after that choice.
 const REQUIRED: &[(&str, &str)] = &[
+    ("most", "adapt=loss"),
     ("shards", "topology=servers"),
     ("fan_in", "topology=tree"),
     ("chunk", "topology=tree or ring"),
@@ -668,6 +677,9 @@ mod tests {
         let adapted: Recipe = "hardsync period=20 adapt=speed".parse().unwrap();
         assert_eq!(adapted.check(4), Ok(()));
         assert_eq!(adapted.to_string().parse(), Ok(adapted));
+        let adapted: Recipe = "adacomm period=8 most=9".parse().unwrap();
+        assert_eq!(adapted, Recipe::averaging(8).with_adapt(Adapt::Loss { most: 9 }));
+        assert_eq!((adapted.check(4), adapted.to_string().parse()), (Ok(()), Ok(adapted)));
         let recipe: Recipe = "ssp bound=7 shards=3".parse().unwrap();
         assert_eq!(recipe, Recipe::ssp(7).with_topology(Topology::Servers { shards: 3 }));
     }
@@ -881,6 +893,7 @@ mod tests {
         assert_eq!(error("mesh starters=5"), "starters: expected at most the number of workers, got 5");
         assert!(error("mesh tau=1e-37").starts_with("tau: expected a power of two from 2^-110 to 2^110, got 0.00000"));
         assert_eq!(error("softsync updates=5"), "updates: expected at most the number of workers (4), got 5");
+        assert_eq!(error("averaging period=9 adapt=loss most=8"), "most: expected at least the period, got 8");
         assert_eq!(error("sync fan_in=0"), "fan_in: expected 1 to 8, got 0");
         assert_eq!(
             error("hardsync merge=trimmed-mean trim=2"),
@@ -926,6 +939,14 @@ mod tests {
         for text in [
             "averaging adapt=speed",
             "async period=20 fetch=40 adapt=speed",
+            "hardsync period=9 adapt=loss",
+            "async period=9 adapt=loss",
+            "mesh period=9 adapt=loss",
+            "averaging period=9s adapt=loss",
+            "averaging period=99ex adapt=loss",
+            "averaging period=1,9@5 adapt=loss",
+            "sync adapt=loss",
+            "gradients adapt=loss",
             "hardsync adapt=speed",
             "hardsync period=20s adapt=speed",
             "hardsync period=1,20@5 adapt=speed",

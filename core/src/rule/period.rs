@@ -1,7 +1,10 @@
 //! The decision when a worker synchronises: counts local steps, their time and their examples by the recipe's
 //! [`Period`].
 
+use crate::kernel::norm::square_root;
+use crate::machine::{Advice, Input};
 use crate::recipe::{Adapt, Period, Span};
+use crate::rider::Rider;
 use crate::time::{Instant, StepTime};
 use crate::wire::WEIGHT_MAX;
 
@@ -23,8 +26,49 @@ pub(crate) struct LocalSteps {
     adapt: Adapt,
     /// The mean time of a step in the last whole period, with [`Adapt::Speed`].
     mean: Option<StepTime>,
-    /// That of the reference, as the servers have told.
-    reference: Option<StepTime>,
+    /// What is known of the other workers.
+    advice: Advice,
+    losses: Losses,
+}
+
+/// The losses that the application reports, with [`Adapt::Loss`].
+#[derive(Copy, Clone, Debug)]
+struct Losses {
+    /// The sum of those since the last synchronisation, and their number.
+    sum: f64,
+    count: u32,
+    /// The learning rate, relative to that at the start.
+    rate: f64,
+    /// The mean of the last period that had any, divided by the rate.
+    mean: Option<Rider>,
+}
+
+impl Losses {
+    /// A period has ended.
+    fn end(&mut self) {
+        if self.count > 0 {
+            self.mean = Rider::new(self.sum / f64::from(self.count) / self.rate);
+        }
+        (self.sum, self.count) = (0.0, 0);
+    }
+}
+
+/// AdaComm: `ceil(sqrt(last / first) start)`, from 1 to `most`. Both are losses, each divided by its learning rate.
+fn by_loss(start: u64, [first, last]: [Rider; 2], most: u64) -> u64 {
+    let square = |x: u64| x as f64 * x as f64;
+    let target = f64::from(last.get()) / f64::from(first.get()) * square(start);
+    if target >= square(most) {
+        return most;
+    }
+    // The root may be wrong by its last digit, which matters where it is a whole number.
+    let mut length = (square_root(target) as u64).max(1);
+    while square(length) < target {
+        length += 1;
+    }
+    while length > 1 && square(length - 1) >= target {
+        length -= 1;
+    }
+    length
 }
 
 /// DyLU: `max(1, floor(speed / reference * most))` for speeds that are inverse to these times, and at most `most`.
@@ -49,8 +93,9 @@ impl LocalSteps {
 
     /// A counter after `step` local steps, the last of which ended with a synchronisation.
     pub(crate) const fn after(period: Period, adapt: Adapt, step: u64) -> Self {
-        let (begun, mean, reference) = (Instant::ORIGIN, None, None);
-        Self { period, step, since: 0, ended: 0, examples: 0, begun, adapt, mean, reference }
+        let advice = Advice { reference: None, riders: None };
+        let losses = Losses { sum: 0.0, count: 0, rate: 1.0, mean: None };
+        Self { period, step, since: 0, ended: 0, examples: 0, begun: Instant::ORIGIN, adapt, mean: None, advice, losses }
     }
 
     /// Local steps taken since the start of the run.
@@ -68,23 +113,42 @@ impl LocalSteps {
         self.begun = now;
     }
 
-    /// The mean time of a step in the last whole period, for the servers of a recipe with [`Adapt::Speed`].
-    pub(crate) const fn mean(&self) -> Option<StepTime> {
-        self.mean
+    /// What the machine has to know with the contribution.
+    pub(crate) fn notes(&self) -> [Option<Input>; 2] {
+        let step_time = self.mean.map(|mean| Input::StepTime { mean });
+        let loss = matches!(self.adapt, Adapt::Loss { .. }).then_some(Input::Rider { rider: self.losses.mean });
+        [step_time, loss]
     }
 
-    /// The servers have told the time of a step of the reference.
-    pub(crate) fn follow(&mut self, reference: Option<StepTime>) {
-        self.reference = reference.or(self.reference);
+    /// Takes what the machine knows of the other workers.
+    pub(crate) fn follow(&mut self, advice: Advice) {
+        self.advice = advice;
+    }
+
+    /// The application has computed a training loss. NaN: it does not know one.
+    pub(crate) fn report_loss(&mut self, loss: f32) {
+        if loss.is_nan() {
+            return;
+        }
+        self.losses.sum += f64::from(loss);
+        self.losses.count = self.losses.count.saturating_add(1);
+    }
+
+    /// The learning rate is `scale` times that at the start.
+    pub(crate) fn set_rate(&mut self, scale: f32) {
+        self.losses.rate = scale.into();
     }
 
     /// The length of this worker's period, if that of the recipe is `most`.
     fn length(&self, most: u64) -> u64 {
-        match (self.adapt, self.reference, self.mean) {
+        match (self.adapt, self.advice.reference, self.mean) {
             (Adapt::None, ..) => most,
             (Adapt::Speed, Some(reference), Some(mean)) => dynamic(most, reference, mean),
             // One step is enough to measure the speed.
             (Adapt::Speed, ..) => 1,
+            (Adapt::Loss { most: limit }, ..) => {
+                self.advice.riders.map_or(most, |riders| by_loss(most, riders, limit.into()))
+            }
         }
     }
 
@@ -116,6 +180,7 @@ impl LocalSteps {
             self.mean = Some(StepTime::new(now.since(self.begun) / self.since));
         }
         self.ended = core::mem::take(&mut self.since);
+        self.losses.end();
         Some(core::mem::take(&mut self.examples))
     }
 
@@ -131,6 +196,7 @@ impl LocalSteps {
 
     /// Ends a period early, at the end of a run: returns its examples, or `None` directly after a synchronisation.
     pub(crate) fn rest(&mut self) -> Option<u64> {
+        self.losses.end();
         let begun = core::mem::take(&mut self.since) > 0;
         if begun {
             // It has not ended by itself.
@@ -273,19 +339,61 @@ mod tests {
             }
             due
         };
-        assert_eq!(steps.mean(), None);
+        assert_eq!(steps.notes(), [None; 2]);
         assert_eq!(take(&mut steps, 10), Some(1));
-        assert_eq!(steps.mean(), Some(micros(10_000)));
+        assert_eq!(steps.notes(), [Some(Input::StepTime { mean: micros(10_000) }), None]);
         assert_eq!(take(&mut steps, 10), Some(1), "the reference is not known");
         // Half as fast as the reference: half of the steps.
-        steps.follow(Some(micros(5_000)));
-        steps.follow(None);
+        steps.follow(Advice { reference: Some(micros(5_000)), riders: None });
         assert_eq!([10, 10, 40].map(|millis| take(&mut steps, millis)), [None, None, Some(3)]);
         // A mean of 20 ms: a quarter.
         assert_eq!(take(&mut steps, 5), Some(1));
         // As fast as the reference, and never more than the whole period.
         assert_eq!([4; 6].map(|millis| take(&mut steps, millis)), [None, None, None, None, None, Some(6)]);
         assert_eq!([5; 6].map(|millis| take(&mut steps, millis)), [None, None, None, None, None, Some(6)]);
+    }
+
+    #[test]
+    fn a_loss_gives_the_root_of_its_share_of_the_period() {
+        let of = |start, first, last, most| by_loss(start, [first, last].map(|loss| Rider::new(loss).unwrap()), most);
+        // The loss is what it was at the start: the same period, whatever its length.
+        for start in [1, 2, 3, 7, 10, 999, 1 << 20, (1 << 32) - 1] {
+            assert_eq!(of(start, 2.3, 2.3, start), start);
+        }
+        assert_eq!([2.3, 1.0, 0.25, 0.2501, 0.0, 4.0].map(|loss| of(10, 1.0, loss, 16)), [16, 10, 5, 6, 1, 16]);
+        assert_eq!(of(1, 1.0, 1.0001, 16), 2);
+        assert_eq!([of(10, 1e-30, 1e30, 16), of(10, 1e30, 1e-30, 16)], [16, 1]);
+    }
+
+    #[test]
+    fn the_loss_of_a_period_is_the_mean_of_its_reports_over_the_rate() {
+        let mut steps = LocalSteps::new("2".parse().unwrap(), Adapt::Loss { most: 8 });
+        let mut period = |losses: [f32; 2], rate: f32| {
+            steps.set_rate(rate);
+            for loss in losses {
+                if loss != 0.0 {
+                    steps.report_loss(loss);
+                }
+                steps.take(1, T0);
+            }
+            match steps.notes() {
+                [None, Some(Input::Rider { rider })] => rider.map(Rider::get),
+                notes => panic!("{notes:?}"),
+            }
+        };
+        assert_eq!(period([0.0, 0.0], 1.0), None);
+        assert_eq!(period([1.0, 2.0], 1.0), Some(1.5));
+        // The last one that is known.
+        assert_eq!(period([0.0, 0.0], 1.0), Some(1.5));
+        assert_eq!(period([0.0, 2.0], 0.5), Some(4.0));
+        assert_eq!(period([f32::NAN, 2.0], 0.5), Some(4.0));
+        assert_eq!(period([f32::INFINITY, 2.0], 0.5), None);
+        let mut length = |last| {
+            let riders = [2.0, last].map(|loss| Rider::new(loss).unwrap());
+            steps.follow(Advice { reference: None, riders: Some(riders) });
+            (0..99).take_while(|_| steps.take(1, T0).is_none()).count() + 1
+        };
+        assert_eq!([8.0, 2.0, 0.4, 64.0].map(&mut length), [4, 2, 1, 8]);
     }
 
     proptest! {

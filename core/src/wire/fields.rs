@@ -10,6 +10,7 @@ use super::{
 };
 use crate::id::{Clock, Incarnation, PeerId, Sequence, ShardId};
 use crate::machine::Failure;
+use crate::rider::Rider;
 use crate::time::StepTime;
 
 /// Counts above this are refused: no run reaches them, and sums of two do not overflow.
@@ -102,7 +103,7 @@ impl Message {
                 sequence: part.view.0,
                 clock: part.round.0,
                 shard: part.chunk,
-                weight: part.finishing.into(),
+                weight: u32::from(part.finishing) | Rider::to_wire(part.rider) << 1,
                 base: part.weight,
                 ..sender
             },
@@ -161,8 +162,10 @@ impl Message {
                 weight: 1 + u32::from(commit.last) + 2 * u32::from(commit.returns),
                 ..sender
             },
-            Self::Parameters { view, round, vector } => {
-                Fields { sequence: view.0, clock: round.0, shard: vector, ..sender }
+            Self::Parameters { view, round, vector, riders } => {
+                let [first, last] = riders.map_or([0; 2], |riders| riders.map(|of| Rider::to_wire(Some(of))));
+                let base = u64::from(first) << 32 | u64::from(last);
+                Fields { sequence: view.0, clock: round.0, shard: vector, base, ..sender }
             }
             Self::Offer(offer) => Fields {
                 shard: offer.shard.0,
@@ -286,11 +289,13 @@ impl Reader {
     }
 
     fn part(&mut self, length: u32) -> Result<Part, WireError> {
+        let bits = self.weight();
         let part = Part {
             view: self.sequence()?,
             round: self.clock()?,
             chunk: self.shard(),
-            finishing: self.flag()?,
+            finishing: bits & 1 != 0,
+            rider: self.rider("weight", bits >> 1)?,
             weight: {
                 let got = core::mem::take(&mut self.rest.base);
                 self.examples("base", got)?
@@ -298,6 +303,9 @@ impl Reader {
         };
         if (part.weight > 0) != (length > 0) {
             return Err(self.error("length", "a body if and only if the weight is above 0", length.into()));
+        }
+        if part.rider.is_some() && part.weight == 0 {
+            return Err(self.error("weight", "0 or 1 without examples", bits.into()));
         }
         Ok(part)
     }
@@ -374,7 +382,14 @@ impl Reader {
         let whole = self.flag()?;
         if !whole && length > 0 {
             let (view, round, vector) = (self.sequence()?, self.clock()?, self.shard());
-            return Ok(Message::Parameters { view, round, vector });
+            let bits = core::mem::take(&mut self.rest.base);
+            let [first, last] = [bits >> 32, bits].map(|bits| self.rider("base", bits as u32));
+            let riders = match (first?, last?) {
+                (None, None) => None,
+                (Some(first), Some(last)) => Some([first, last]),
+                _ => return Err(self.error("base", "two numbers, or 0", bits)),
+            };
+            return Ok(Message::Parameters { view, round, vector, riders });
         }
         if whole && length == 0 {
             return Err(self.error("weight", "0 without a body", 1));
@@ -428,6 +443,10 @@ impl Reader {
             base @ (0 | 1) => Ok(base == 1),
             got => Err(self.error("base", "0 or 1", got)),
         }
+    }
+
+    fn rider(&self, field: &'static str, bits: u32) -> Result<Option<Rider>, WireError> {
+        Rider::from_wire(bits).map_err(|()| self.error(field, "a positive finite float", bits.into()))
     }
 
     fn examples(&self, field: &'static str, got: u64) -> Result<u64, WireError> {

@@ -5,6 +5,7 @@ use alloc::vec::Vec;
 use super::Kind;
 use crate::id::{Clock, Incarnation, PeerId, Sequence, ShardId};
 use crate::machine::Failure;
+use crate::rider::Rider;
 use crate::time::StepTime;
 
 /// Ranks that one [`Message::Members`] covers.
@@ -140,6 +141,8 @@ pub enum Message {
         round: Clock,
         /// Which vector of the state: 0 is the parameters.
         vector: u32,
+        /// The riders of the first round with one, and of the last.
+        riders: Option<[Rider; 2]>,
     },
     /// Worker to server that has restarted: the shard as the worker has it. Body: its floats.
     Offer(Offer),
@@ -267,6 +270,8 @@ pub struct Part {
     pub weight: u64,
     /// All workers whose contributions are in it make no more of them. In a result: the round is the last.
     pub finishing: bool,
+    /// The mean of the numbers that travel with the contributions in it.
+    pub rider: Option<Rider>,
 }
 
 /// The sum of the messages `first` to `last` of one origin (mostly a single message).

@@ -4,6 +4,7 @@ use super::header::checksum;
 use super::*;
 use crate::id::{Clock, Incarnation, PeerId, Sequence, ShardId};
 use crate::machine::Failure;
+use crate::rider::Rider;
 use crate::time::StepTime;
 use alloc::string::ToString;
 
@@ -28,8 +29,16 @@ fn any_header() -> impl Strategy<Value = Header> {
         let occasion = [answer, Occasion::Final, Occasion::Welcome { lead: weight >> 2 }][weight as usize % 3];
         let reply = Reply { shard: shard_id, sequence, row: clock, version: base, occasion };
         let examples = four.min(WEIGHT_MAX);
-        let part =
-            Part { view: sequence, round: clock, chunk: shard, weight: if a { examples | 1 } else { 0 }, finishing: b };
+        let number = Rider::new(f64::from(weight) / 1000.0);
+        let (rider, riders) = (number.filter(|_| a && c), number.filter(|_| b).map(|number| [number; 2]));
+        let part = Part {
+            view: sequence,
+            round: clock,
+            chunk: shard,
+            weight: if a { examples | 1 } else { 0 },
+            finishing: b,
+            rider,
+        };
         let part_length = if a { 4 * length } else { 0 };
         let (last, view, floats) = (sequence, Sequence(two + 1), 4 * length);
         let (message, length) = match kind {
@@ -107,7 +116,7 @@ fn any_header() -> impl Strategy<Value = Header> {
                 let commit = Commit { view: sequence, round: clock, donor: origin, last: a, returns: b };
                 (Message::Commit(commit), 0)
             }
-            22 => (Message::Parameters { view, round: clock, vector: shard }, floats),
+            22 => (Message::Parameters { view, round: clock, vector: shard, riders }, floats),
             23 => {
                 let length = if a { floats } else { 0 };
                 (Message::Offer(Offer { shard: shard_id, sequence, row: clock, version: base, whole: a }), length)

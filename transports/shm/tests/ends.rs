@@ -67,7 +67,7 @@ fn a_held_body_outlives_its_sender() {
         assert_eq!(connected, Input::Connected { peer: PeerId(1) });
         assert_eq!(next(&mut second, &mut theirs, Some(&mut first)), Input::Connected { peer: PeerId(0) });
         theirs.bytes_mut(BODY).fill(7);
-        let message = Message::Parameters { view: Sequence(1), round: Clock(1), vector: 0 };
+        let message = Message::Parameters { view: Sequence(1), round: Clock(1), vector: 0, riders: None };
         let header = Header::new(0, PeerId(1), Incarnation(1), LEN, message);
         second.transmit(OpId(1), PeerId(0), header, Some(BODY), &theirs);
         drop(second);
@@ -111,7 +111,7 @@ fn a_sleeping_process_is_woken() {
     let sleep = Some(PATIENCE);
     let begun = Instant::now();
     let sender = std::thread::spawn(move || {
-        let message = Message::Parameters { view: Sequence(1), round: Clock(1), vector: 0 };
+        let message = Message::Parameters { view: Sequence(1), round: Clock(1), vector: 0, riders: None };
         let header = Header::new(0, PeerId(1), Incarnation(1), LARGE, message);
         second.transmit(OpId(1), PeerId(0), header, Some(body), &theirs);
         while !matches!(second.poll(&mut theirs, sleep).unwrap(), Some(Input::Completed { op: OpId(1), .. })) {}

@@ -12,8 +12,7 @@ use std::collections::BTreeMap;
 
 use gradwire_core::status::Waiting;
 use gradwire_core::{
-    Adoption, BufferId, Input, Instant, Machine, Misuse, Node, OpId, Output, PeerId, SavedBuffer, Segment, Status,
-    StepTime,
+    Adoption, Advice, BufferId, Input, Instant, Machine, Misuse, Node, OpId, Output, PeerId, SavedBuffer, Segment, Status,
 };
 
 /// A machine, and the leases of its open transfers.
@@ -128,8 +127,8 @@ impl Machine for Leased {
         self.machine.awaited_silence()
     }
 
-    fn reference_step(&self) -> Option<StepTime> {
-        self.machine.reference_step()
+    fn advice(&self) -> Advice {
+        self.machine.advice()
     }
 
     fn status(&self) -> Status {

@@ -18,6 +18,11 @@ pub trait App: Send {
     /// the weight of the update.
     fn update(&mut self, step: u64, params: &[f32], update: &mut [f32]) -> u32;
 
+    /// The training loss of this step, called after [`update`](Self::update). `None`: the program reports none.
+    fn loss(&mut self, _step: u64) -> Option<f32> {
+        None
+    }
+
     /// Called when a contribution of `weight` examples is made: after step `step`, or at the end of the run instead of
     /// it. [`done`](Self::done) for the same step follows with the parameters of the synchronisation.
     fn contributes(&mut self, _step: u64, _weight: u64) {}

@@ -2,6 +2,7 @@
 
 use super::chunks::Mean;
 use crate::machine::Misuse;
+use crate::rider::Rider;
 
 /// The application, as its node knows it.
 #[derive(Debug)]
@@ -9,6 +10,8 @@ pub(super) struct Application {
     stage: Stage,
     /// The application contributes no more examples and stays for the end. It still takes part in rounds.
     finishing: bool,
+    /// What travels with its contributions from now on.
+    rider: Option<Rider>,
 }
 
 /// The life of a node.
@@ -33,7 +36,7 @@ pub(super) enum Stage {
 
 impl Application {
     pub(super) fn new(stage: Stage) -> Self {
-        Self { stage, finishing: false }
+        Self { stage, finishing: false, rider: None }
     }
 
     pub(super) fn stage(&self) -> Stage {
@@ -48,7 +51,7 @@ impl Application {
     /// The contribution to the current round, if it is made.
     pub(super) fn contribution(&self) -> Option<Mean> {
         let Stage::Contributed { weight } = self.stage else { return None };
-        Some(Mean { weight, finishing: self.finishing })
+        Some(Mean { weight, finishing: self.finishing, rider: self.rider.filter(|_| weight > 0) })
     }
 
     /// The node has the parameters to start from. Returns whether the application waits for them.
@@ -67,6 +70,10 @@ impl Application {
             self.stage = Stage::Computing;
         }
         waits
+    }
+
+    pub(super) fn set_rider(&mut self, rider: Option<Rider>) {
+        self.rider = rider;
     }
 
     pub(super) fn on_step(&mut self, weight: u64) -> Result<(), Misuse> {

@@ -5,7 +5,9 @@ use alloc::vec::Vec;
 
 use crate::buffer::{BufferId, Segment};
 use crate::kernel::MEAN_MAX;
+use crate::rider::Rider;
 use crate::vectors::{Keep, Vectors};
+use crate::wire::Part;
 
 /// Most chunks of a vector.
 const CHUNKS_MAX: usize = 16 * 1024;
@@ -53,6 +55,8 @@ pub(crate) struct Mean {
     pub(super) weight: u64,
     /// All workers whose contributions are in it make no more of them.
     pub(super) finishing: bool,
+    /// The mean of what travels with the contributions.
+    pub(super) rider: Option<Rider>,
 }
 
 /// How far a chunk is.
@@ -187,6 +191,11 @@ impl Chunks {
 }
 
 impl Mean {
+    /// What a message says of its body.
+    pub(super) fn of(part: &Part) -> Self {
+        Self { weight: part.weight, finishing: part.finishing, rider: part.rider }
+    }
+
     /// The body of a message with this mean, which is at `at`.
     pub(super) fn body(self, at: Segment) -> Option<Segment> {
         (self.weight > 0).then_some(at)

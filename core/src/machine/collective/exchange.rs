@@ -15,6 +15,7 @@ use crate::id::{Clock, PeerId, Sequence};
 use crate::kernel::KernelResult;
 use crate::machine::hub::{Hub, Incoming, Port};
 use crate::machine::views::View;
+use crate::rider::Rider;
 use crate::status::{Rest, Status};
 use crate::wire::Part;
 
@@ -107,6 +108,8 @@ pub(super) struct Outcome {
     pub(super) changed: bool,
     /// No worker contributes any more: it was the last.
     pub(super) last: bool,
+    /// The mean of what travels with the contributions. The same at all members.
+    pub(super) rider: Option<Rider>,
 }
 
 impl Round {
@@ -159,7 +162,7 @@ impl Round {
 
     /// The round is complete: the next one is the current.
     pub(super) fn complete(&mut self, outcome: Outcome) {
-        let Outcome { changed, last } = outcome;
+        let Outcome { changed, last, .. } = outcome;
         self.number = self.number.next();
         self.phase = if last { Phase::Idle } else { Phase::Done { changed } };
     }
@@ -181,8 +184,8 @@ impl Round {
 
     /// A message of this round about chunk `chunk`.
     pub(super) fn part(&self, chunk: u32, mean: Mean) -> Part {
-        let Mean { weight, finishing } = mean;
-        Part { view: self.view, round: self.number, chunk, weight, finishing }
+        let Mean { weight, finishing, rider } = mean;
+        Part { view: self.view, round: self.number, chunk, weight, finishing, rider }
     }
 }
 

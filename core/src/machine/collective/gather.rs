@@ -29,6 +29,7 @@ use crate::machine::encoding::Encoding;
 use crate::machine::hub::{Hub, Incoming, Port};
 use crate::machine::views::View;
 use crate::machine::{Event, ProtocolError, Rejection};
+use crate::rider::Riders;
 use crate::status::{Rest, Status};
 use crate::vectors::Keep;
 use crate::wire::{Message, Part};
@@ -122,11 +123,14 @@ struct Added {
     weight: u64,
     /// All workers so far make no more contributions.
     finishing: bool,
+    /// What travels with the messages in the sum.
+    riders: Riders,
 }
 
 impl Added {
     const fn nothing() -> Self {
-        Self { members: 0, busy: false, first: 0, weight: 0, finishing: true }
+        let riders = Riders::nothing();
+        Self { members: 0, busy: false, first: 0, weight: 0, finishing: true, riders }
     }
 }
 
@@ -335,6 +339,7 @@ impl Gather {
                 hub.compute(kernel, Job::Exchange(Task::Commit));
             }
             self.added.weight = self.added.weight.saturating_add(weight);
+            self.added.riders.add(message.part.and_then(|part| part.rider), weight);
         }
         self.on_counted(hub, replica);
         self.maybe_add(hub, replica);
@@ -400,7 +405,8 @@ impl Exchange for Gather {
         if !self.round.is_running() || !self.is_complete() {
             return None;
         }
-        let outcome = Outcome { changed: self.added.weight > 0, last: self.added.finishing };
+        let Added { weight, finishing, riders, .. } = self.added;
+        let outcome = Outcome { changed: weight > 0, last: finishing, rider: riders.mean() };
         self.added = Added::nothing();
         for member in &mut self.members {
             member.messages = [member.messages[1], Arrived::default()];
@@ -435,7 +441,7 @@ impl Exchange for Gather {
             Err(reason) => return hub.close(incoming.peer, reason),
         };
         let next = self.is_next(&part);
-        let mean = Mean { weight: part.weight, finishing: part.finishing };
+        let mean = Mean::of(&part);
         if mean.weight == 0 {
             hub.counters.empty += 1;
             self.members[member].messages[usize::from(next)] = Arrived { part: Some(mean), body: None, ready: true };

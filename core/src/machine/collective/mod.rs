@@ -44,17 +44,18 @@ use exchange::{Exchange, Outcome};
 use gather::Gather;
 use operations::{Epoch, Task};
 use reduce::Reduce;
-use replica::{Arrival, Carried, Replica};
+use replica::{Arrival, Carried, Offered, Replica};
 
 use super::commit::Commit;
 use super::host::Role;
 use super::hub::{Awaited, Hub, Incoming, Port};
 use super::views::{Change, Exit, Member, Standing, Timing, View};
-use super::{Adoption, Event, Misuse, Signal};
+use super::{Adoption, Advice, Event, Misuse, Signal};
 use crate::buffer::BufferId;
 use crate::id::{PeerId, Sequence};
 use crate::kernel::KernelResult;
 use crate::recipe::Payload;
+use crate::rider::Rider;
 use crate::status::{self, Rest, Status};
 use crate::vectors::Keep;
 use crate::wire::Message;
@@ -282,8 +283,9 @@ impl Collective {
 
     /// Ends the round when all of it is here.
     fn maybe_complete(&mut self, hub: &mut Port<'_, Job>) {
-        let Some(Outcome { changed, last }) = self.exchange.take_outcome() else { return };
-        self.replica.complete_round(changed, last);
+        let Some(outcome) = self.exchange.take_outcome() else { return };
+        let Outcome { changed, last, .. } = outcome;
+        self.replica.complete_round(outcome);
         if changed {
             hub.counters.applied += 1;
             hub.counters.applications += 1;
@@ -437,9 +439,10 @@ impl Role for Collective {
             (Message::Up(_) | Message::Down(_), Some((_, Timing::Past))) => hub.discard(&incoming),
             (Message::Up(part), _) => self.exchange.on_up(hub, &self.replica, incoming, part),
             (Message::Down(part), _) => self.exchange.on_down(hub, &self.replica, incoming, part),
-            (Message::Parameters { round, vector, .. }, _) => {
+            (Message::Parameters { round, vector, riders, .. }, _) => {
                 let wanted = is_current && incoming.peer == self.member.view().donor;
-                self.replica.on_vector(hub, &incoming, round, vector, wanted, &mut self.exchange.round_mut().epochs);
+                let offered = Offered { round, vector, riders };
+                self.replica.on_vector(hub, &incoming, offered, wanted, &mut self.exchange.round_mut().epochs);
             }
             (Message::FetchParameters { .. }, _) if is_current => {
                 self.replica.give(hub, incoming.peer, self.member.view());
@@ -489,6 +492,14 @@ impl Role for Collective {
 
     fn on_rate(&mut self, scale: f32) {
         self.exchange.on_rate(scale);
+    }
+
+    fn on_rider(&mut self, rider: Option<Rider>) {
+        self.application.set_rider(rider);
+    }
+
+    fn advice(&self) -> Advice {
+        Advice { riders: self.replica.riders(), ..Advice::default() }
     }
 
     fn on_leave(&mut self, hub: &mut Port<'_, Job>, stay: bool, _keep: bool) -> Result<(), Misuse> {

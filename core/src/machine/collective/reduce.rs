@@ -20,6 +20,7 @@ use crate::machine::commit::Commit;
 use crate::machine::hub::{Hub, Incoming, Port};
 use crate::machine::views::View;
 use crate::machine::{Event, ProtocolError, Rejection};
+use crate::rider::Riders;
 use crate::status::{Rest, Status};
 use crate::wire::{Kind, Message, Part, WEIGHT_MAX};
 
@@ -114,10 +115,12 @@ impl Reduce {
         let mut inputs = [None; MEAN_MAX];
         let contribution = self.chunks.segment(self.contribution, chunk);
         inputs[0] = (own.weight > 0).then_some((contribution, own.weight));
-        let mut finishing = own.finishing;
+        let (mut finishing, mut riders) = (own.finishing, Riders::nothing());
+        riders.add(own.rider, own.weight);
         for (child, _) in self.routes.children(chunk) {
             let Some(part) = state.part(child) else { continue };
             finishing &= part.finishing;
+            riders.add(part.rider, part.weight);
             inputs[child + 1] = (part.weight > 0).then_some((self.chunks.inbox(chunk, child), part.weight));
         }
         let weight = inputs.iter().flatten().map(|(_, weight)| weight).sum::<u64>().min(WEIGHT_MAX);
@@ -127,7 +130,7 @@ impl Reduce {
         // A mean of this node's contribution alone is sent from where it is. At the root it becomes the result, which
         // needs a buffer of its own.
         let own = inputs[1..].iter().all(Option::is_none) && self.routes.parent(chunk).is_some();
-        let mean = Mean { weight, finishing };
+        let mean = Mean { weight, finishing, rider: riders.mean() };
         *self.chunks.progress_mut(chunk) = Progress::Reduced { mean, own };
         let into = self.chunks.result(chunk);
         let reduce = (weight > 0 && !own).then_some(Kernel::Mean { inputs, into });
@@ -302,9 +305,11 @@ impl Exchange for Reduce {
         }
         let changed = self.chunks.results().any(|(_, result)| result.weight > 0);
         let last = self.chunks.results().all(|(_, result)| result.finishing);
+        // In a ring each chunk adds up in an order of its own. All members take the first.
+        let rider = self.chunks.results().next().and_then(|(_, result)| result.rider);
         self.chunks.next_round();
         self.on_advanced();
-        let outcome = Outcome { changed, last };
+        let outcome = Outcome { changed, last, rider };
         self.round.complete(outcome);
         Some(outcome)
     }
@@ -350,7 +355,7 @@ impl Exchange for Reduce {
         if !fits || state.part_of(child, next).is_some() {
             return hub.close(peer, ProtocolError::Gap { expected: self.round.number.0, got: part.round.0 });
         }
-        let mean = Mean { weight: part.weight, finishing: part.finishing };
+        let mean = Mean::of(&part);
         if mean.weight == 0 {
             hub.counters.empty += 1;
             self.chunks.add_part(chunk, child, next, mean);
@@ -377,7 +382,7 @@ impl Exchange for Reduce {
         if self.routes.parent(chunk) != Some(peer) || part.round != self.round.number || !due {
             return hub.close(peer, ProtocolError::Unexpected { kind: incoming.message.kind() });
         }
-        let result = Mean { weight: part.weight, finishing: part.finishing };
+        let result = Mean::of(&part);
         if result.weight == 0 {
             return self.on_result(hub, replica, chunk, result);
         }

@@ -7,6 +7,7 @@
 use alloc::vec::Vec;
 
 use super::Job;
+use super::exchange::Outcome;
 use super::operations::Epochs;
 use crate::buffer::{BufferId, Segment};
 use crate::id::{Clock, PeerId, ShardId};
@@ -14,6 +15,7 @@ use crate::machine::ProtocolError;
 use crate::machine::commit::Places;
 use crate::machine::hub::{Hub, Incoming, Port};
 use crate::machine::views::View;
+use crate::rider::Rider;
 use crate::wire::Message;
 
 /// A node's copy of the state.
@@ -39,6 +41,8 @@ pub(super) struct Replica {
     carried: Carried,
     /// Members of the view that have asked for a state that the application has not given yet.
     askers: Vec<PeerId>,
+    /// What travelled with the first round that had a number, and with the last.
+    riders: Option<[Rider; 2]>,
 }
 
 /// The application's state: its parameters, and the vectors of its optimizer. Empty for other payloads.
@@ -80,6 +84,18 @@ struct Fetch {
     begun: u32,
     /// Vectors that are here.
     arrived: u32,
+    /// The donor's riders.
+    riders: Option<[Rider; 2]>,
+}
+
+/// A vector of a donor's state.
+#[derive(Copy, Clone, Debug)]
+pub(super) struct Offered {
+    /// Rounds that are in the state.
+    pub(super) round: Clock,
+    /// The number of the vector.
+    pub(super) vector: u32,
+    pub(super) riders: Option<[Rider; 2]>,
 }
 
 /// The state that a donor has given, compared with the state that this node had. A node whose state is the donor's asks
@@ -96,7 +112,7 @@ impl Replica {
     /// The state in `vectors` of `len` floats, in which there are `round` rounds.
     pub(super) fn new(vectors: Vec<[BufferId; 2]>, carried: Carried, len: usize, round: Option<Clock>) -> Self {
         let (given_to, askers) = (Vec::new(), Vec::new());
-        Self { vectors, current: 0, len, round, fetch: None, given_to, giving: 0, carried, askers }
+        Self { vectors, current: 0, len, round, fetch: None, given_to, giving: 0, carried, askers, riders: None }
     }
 
     /// Rounds that are in the state; 0 without a state.
@@ -107,6 +123,11 @@ impl Replica {
     /// The node has a state. It may be older than that of the view.
     pub(super) fn is_there(&self) -> bool {
         self.round.is_some()
+    }
+
+    /// What travelled with the first round that had a number, and with the last.
+    pub(super) fn riders(&self) -> Option<[Rider; 2]> {
+        self.riders
     }
 
     /// Does the node lack the state that its view begins with?
@@ -166,7 +187,11 @@ impl Replica {
     }
 
     /// The round is done. `changed`: the state after it is in the other places. `last`: no round follows.
-    pub(super) fn complete_round(&mut self, changed: bool, last: bool) {
+    pub(super) fn complete_round(&mut self, Outcome { changed, last, rider }: Outcome) {
+        if let Some(rider) = rider {
+            let [first, _] = self.riders.unwrap_or([rider; 2]);
+            self.riders = Some([first, rider]);
+        }
         if changed {
             self.current = 1 - self.current;
         }
@@ -192,7 +217,7 @@ impl Replica {
         if returns {
             self.round = None;
         }
-        self.fetch = behind.then_some(Fetch { round, asked: false, begun: 0, arrived: 0 });
+        self.fetch = behind.then_some(Fetch { round, asked: false, begun: 0, arrived: 0, riders: None });
         if !behind {
             // The donor of a new run has the initial parameters, which are the run's from now on.
             self.round.get_or_insert(Clock(0));
@@ -217,11 +242,11 @@ impl Replica {
         &mut self,
         hub: &mut Port<'_, Job>,
         incoming: &Incoming,
-        round: Clock,
-        vector: u32,
+        offered: Offered,
         wanted: bool,
         epochs: &mut Epochs,
     ) {
+        let Offered { round, vector, riders } = offered;
         let into = self.whole(self.next_parameters());
         let (expected, got, kind) = (into.len, incoming.length, incoming.message.kind());
         if got != expected {
@@ -239,7 +264,7 @@ impl Replica {
         let Some(buffer) = place.filter(|_| vector == fetch.begun) else {
             return hub.close(incoming.peer, ProtocolError::NoSuchShard { got: ShardId(vector) });
         };
-        fetch.begun += 1;
+        (fetch.begun, fetch.riders) = (fetch.begun + 1, riders);
         let into = Segment { buffer, ..into };
         hub.receive(incoming, into, Job::Fetch { epoch: epochs.begin() });
     }
@@ -257,7 +282,7 @@ impl Replica {
             Some(_) => Arrival::Advanced,
             None => Arrival::New,
         };
-        self.round = Some(fetch.round);
+        (self.round, self.riders) = (Some(fetch.round), fetch.riders);
         if self.carried.is_empty() {
             self.current = 1 - self.current;
         } else {
@@ -294,7 +319,7 @@ impl Replica {
         for (places, vector) in vectors.iter().zip(0..) {
             self.giving += 1;
             let body = self.whole(places[place]);
-            let message = Message::Parameters { view: view.number, round, vector };
+            let message = Message::Parameters { view: view.number, round, vector, riders: self.riders };
             hub.transmit(peer, message, Some(body), Job::Give);
         }
     }

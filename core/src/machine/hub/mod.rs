@@ -28,6 +28,7 @@ use super::{Event, Failure, Input, Misuse, OURS, Output, PeerRefusal, ProtocolEr
 use crate::buffer::Segment;
 use crate::id::{Clock, Incarnation, OpId, PeerId};
 use crate::kernel::{Kernel, KernelResult};
+use crate::rider::Rider;
 use crate::status::{Counters, Histogram, Presence, Role, Status, Waiting, WorkerStatus};
 use crate::tape::{Order, Position};
 use crate::time::{Duration, Instant, StepTime};
@@ -102,6 +103,8 @@ pub(crate) enum Notice {
     Rate { scale: f32 },
     /// The mean time of the application's local steps.
     StepTime { mean: StepTime },
+    /// The number that travels with the application's contributions.
+    Rider { rider: Option<Rider> },
     /// The application makes no more contributions.
     Leave { stay: bool, keep: bool },
     /// This node resumed from a checkpoint, and an earlier process of its rank has rejoined the run after that
@@ -195,6 +198,7 @@ impl Hub {
             }
             Input::Rate { scale } => Some(Notice::Rate { scale }),
             Input::StepTime { mean } => Some(Notice::StepTime { mean }),
+            Input::Rider { rider } => Some(Notice::Rider { rider }),
             Input::Leave { stay, keep } => {
                 self.end_silence();
                 Some(Notice::Leave { stay, keep })

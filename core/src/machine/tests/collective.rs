@@ -4,6 +4,7 @@ use alloc::vec::Vec;
 
 use super::*;
 use crate::recipe::{Outer, Topology};
+use crate::rider::Rider;
 use crate::wire::{Commit, Leave, Part, Report};
 
 /// A chain of workers: `k` sends its means to `k - 1`, and results to `k + 1`.
@@ -13,7 +14,7 @@ fn chain() -> Recipe {
 
 /// A part of the only chunk, in view 1.
 fn part(round: u64, weight: u64) -> Part {
-    Part { view: Sequence(1), round: Clock(round), chunk: 0, weight, finishing: false }
+    Part { view: Sequence(1), round: Clock(round), chunk: 0, weight, finishing: false, rider: None }
 }
 
 pub(super) fn up(round: u64, weight: u64) -> Message {
@@ -66,7 +67,7 @@ fn member(me: u32, workers: u32) -> Trace {
     }
     m.commit(1, workers, 0, 0);
     assert_eq!(m.expect_transmit(0, Kind::Fetch), Message::FetchParameters { view: Sequence(1) });
-    m.send(0, Message::Parameters { view: Sequence(1), round: Clock(0), vector: 0 }, 1.0);
+    m.send(0, Message::Parameters { view: Sequence(1), round: Clock(0), vector: 0, riders: None }, 1.0);
     m.expect_signal(Signal::Joined { clock: Clock(0) }).expect_view(1.0).expect_idle();
     m
 }
@@ -107,6 +108,51 @@ fn expect_commit(r: &mut Trace, view: u64, mask: u64, round: u64) {
     assert_eq!(r.expect_transmit(1, Kind::Member), Message::Members { view, first: PeerId(0), mask });
     let commit = Commit { view, round: Clock(round), donor: PeerId(0), last: false, returns: true };
     assert_eq!(r.expect_transmit(1, Kind::View), Message::Commit(commit));
+}
+
+/// What travels with contributions is averaged as they are. All members get the mean with the result, and newcomers get
+/// the first and the last one with the state.
+#[test]
+fn riders_are_averaged_and_given_to_newcomers() {
+    let rider = Rider::new;
+    let riders = |first, last| Some([rider(first), rider(last)].map(Option::unwrap));
+    let mut m = member(1, 3);
+    let advised = |m: &Trace| m.machine.advice().riders;
+    assert_eq!(advised(&m), None);
+    m.send(2, Message::Up(Part { rider: rider(8.0), ..part(1, 3) }), 5.0).expect_idle();
+    m.feed(Input::Rider { rider: rider(4.0) }).step(1.0);
+    let message = m.expect_transmit(0, Kind::Up);
+    assert_eq!(message, Message::Up(Part { rider: rider(7.0), ..part(1, 4) }));
+    m.send(0, Message::Down(Part { rider: rider(6.0), ..part(1, 6) }), 2.0);
+    assert_eq!(m.expect_transmit(2, Kind::Down), Message::Down(Part { rider: rider(6.0), ..part(1, 6) }));
+    m.expect_ready(1);
+    assert_eq!(advised(&m), riders(6.0, 6.0));
+    // A worker that knows none: the mean is not known, and the last one stays.
+    m.send(2, Message::Up(part(2, 3)), 5.0).step(1.0);
+    assert_eq!(m.expect_transmit(0, Kind::Up), Message::Up(part(2, 4)));
+    m.send(0, Message::Down(part(2, 6)), 2.0);
+    let _ = m.expect_transmit(2, Kind::Down);
+    m.expect_ready(2);
+    assert_eq!(advised(&m), riders(6.0, 6.0));
+    m.step(1.0);
+    m.send(2, Message::Up(Part { rider: rider(1.0), ..part(3, 1) }), 5.0);
+    assert_eq!(m.expect_transmit(0, Kind::Up), Message::Up(Part { rider: rider(2.5), ..part(3, 2) }));
+    m.send(0, Message::Down(Part { rider: rider(2.0), ..part(3, 6) }), 2.0);
+    let _ = m.expect_transmit(2, Kind::Down);
+    m.expect_ready(3);
+    assert_eq!(advised(&m), riders(6.0, 2.0));
+    // The donor of a view.
+    m.commit(2, 3, 3, 1);
+    m.tell(2, Message::FetchParameters { view: Sequence(2) });
+    let given = Message::Parameters { view: Sequence(2), round: Clock(3), vector: 0, riders: riders(6.0, 2.0) };
+    assert_eq!(m.expect_transmit(2, Kind::State), given);
+    let mut newcomer = trace(chain(), 1, 2);
+    newcomer.hello(0, 1).expect_event(joined(0, 1)).expect_report();
+    newcomer.commit(1, 2, 3, 0);
+    let _ = newcomer.expect_transmit(0, Kind::Fetch);
+    let state = Message::Parameters { view: Sequence(1), round: Clock(3), vector: 0, riders: riders(6.0, 2.0) };
+    newcomer.send(0, state, 1.0).expect_signal(Signal::Joined { clock: Clock(3) });
+    assert_eq!(advised(&newcomer), riders(6.0, 2.0));
 }
 
 #[test]
@@ -169,7 +215,7 @@ fn a_member_that_is_behind_takes_the_result_of_its_round_from_the_donor() {
     m.step(1.0).expect_part(0, Kind::Up, 1, 1, 1.0);
     m.commit(2, 2, 1, 0);
     assert_eq!(m.expect_transmit(0, Kind::Fetch), Message::FetchParameters { view: Sequence(2) });
-    m.send(0, Message::Parameters { view: Sequence(2), round: Clock(1), vector: 0 }, 7.0);
+    m.send(0, Message::Parameters { view: Sequence(2), round: Clock(1), vector: 0, riders: None }, 7.0);
     m.expect_ready(1).expect_view(7.0).expect_idle();
 }
 
@@ -177,7 +223,7 @@ fn a_member_that_is_behind_takes_the_result_of_its_round_from_the_donor() {
 fn the_donor_gives_its_parameters_to_each_member_once() {
     let mut r = root();
     r.tell(1, Message::FetchParameters { view: Sequence(1) });
-    let parameters = Message::Parameters { view: Sequence(1), round: Clock(0), vector: 0 };
+    let parameters = Message::Parameters { view: Sequence(1), round: Clock(0), vector: 0, riders: None };
     assert_eq!(r.expect_transmit(1, Kind::State), parameters);
     r.tell(1, Message::FetchParameters { view: Sequence(1) }).expect_idle();
 }
@@ -375,7 +421,7 @@ fn a_newcomer_gets_the_vectors_of_the_commit_step_too() {
     let mut m = stateful(1);
     m.hello(0, 1).expect_event(joined(0, 1)).expect_report();
     m.commit(1, 2, 4, 0).expect_transmit(0, Kind::Fetch);
-    let vector = |vector| Message::Parameters { view: Sequence(1), round: Clock(4), vector };
+    let vector = |vector| Message::Parameters { view: Sequence(1), round: Clock(4), vector, riders: None };
     m.send(0, vector(0), 1.0).expect_idle().send(0, vector(1), 2.0).expect_idle().send(0, vector(2), 3.0);
     m.expect_signal(Signal::Joined { clock: Clock(4) }).expect_view(1.0);
     let saved: Vec<_> = m.machine.saved().into_iter().map(|saved| saved.save(&m.pool)).collect();
@@ -394,7 +440,7 @@ fn a_newcomer_gets_the_vectors_of_the_commit_step_too() {
 fn a_gradient_of_a_state_that_the_run_has_left_behind_is_dropped() {
     let mut m = trace(chain().with_payload(Payload::Gradients), 1, 2);
     m.hello(0, 1).expect_event(joined(0, 1)).expect_report();
-    let state = |view, round| Message::Parameters { view: Sequence(view), round: Clock(round), vector: 0 };
+    let state = |view, round| Message::Parameters { view: Sequence(view), round: Clock(round), vector: 0, riders: None };
     m.commit(1, 2, 0, 0).expect_transmit(0, Kind::Fetch);
     m.send(0, state(1, 0), 1.0).expect_signal(Signal::Joined { clock: Clock(0) });
     m.commit(2, 2, 4, 0).expect_transmit(0, Kind::Fetch);
@@ -424,7 +470,7 @@ fn a_donor_answers_when_its_application_has_given_the_state() {
         r.tell(1, Message::FetchParameters { view: Sequence(1) }).expect_idle();
     }
     r.step(1.0);
-    let state = Message::Parameters { view: Sequence(1), round: Clock(1), vector: 0 };
+    let state = Message::Parameters { view: Sequence(1), round: Clock(1), vector: 0, riders: None };
     assert_eq!(r.expect_transmit(1, Kind::State), state);
     r.expect_idle();
 }
@@ -439,7 +485,7 @@ fn a_donor_sends_every_vector_of_its_state() {
     r.tell(1, Message::FetchParameters { view: Sequence(1) });
     for vector in 0..3 {
         let (view, round) = (Sequence(1), Clock(0));
-        assert_eq!(r.expect_transmit(1, Kind::State), Message::Parameters { view, round, vector });
+        assert_eq!(r.expect_transmit(1, Kind::State), Message::Parameters { view, round, vector, riders: None });
     }
     r.expect_idle();
 }

@@ -25,7 +25,7 @@ fn parameters_of_a_moment_are_given_until_the_first_step() {
     w.feed(Input::Resumed).expect_transmit(S, Kind::Hello);
     w.expect_idle();
     let fetch = |view| Message::FetchParameters { view: Sequence(view) };
-    let given = Message::Parameters { view: Sequence(1), round: Clock(1), vector: 0 };
+    let given = Message::Parameters { view: Sequence(1), round: Clock(1), vector: 0, riders: None };
     w.tell(S, fetch(2)).expect_idle().tell(S, fetch(1));
     assert_eq!(w.expect_transmit(S, Kind::State), given);
     w.expect_idle().disconnect(S).feed(Input::Connected { peer: PeerId(S) }).expect_transmit(S, Kind::Hello);

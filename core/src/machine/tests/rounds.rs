@@ -25,7 +25,7 @@ fn member(recipe: Recipe, me: u32, workers: u32) -> Trace {
     }
     m.commit(1, workers, 0, 0);
     m.expect_transmit(0, Kind::Fetch);
-    m.send(0, Message::Parameters { view: Sequence(1), round: Clock(0), vector: 0 }, 0.0);
+    m.send(0, Message::Parameters { view: Sequence(1), round: Clock(0), vector: 0, riders: None }, 0.0);
     m.expect_signal(Signal::Joined { clock: Clock(0) }).expect_idle();
     m
 }
@@ -88,7 +88,7 @@ fn a_round_that_begins_anew_sends_the_same_message() {
     m.step(STEP).expect_coded(0, Kind::Up, 1, 1, 1.0);
     m.commit(2, 2, 0, 0);
     m.expect_coded(0, Kind::Up, 1, 1, 1.0).expect_residual(1.0 / 512.0);
-    let again = Part { view: Sequence(2), round: Clock(1), chunk: 0, weight: 2, finishing: false };
+    let again = Part { view: Sequence(2), round: Clock(1), chunk: 0, weight: 2, finishing: false, rider: None };
     m.send_coded(0, Message::Down(again), 0.5).expect_ready(1).expect_view(-0.5).expect_idle();
 }
 
@@ -99,7 +99,7 @@ fn a_member_without_the_result_keeps_the_residual_of_the_round() {
     m.step(STEP).expect_coded(0, Kind::Up, 1, 1, 1.0);
     m.commit(2, 2, 1, 0);
     m.expect_transmit(0, Kind::Fetch);
-    m.send(0, Message::Parameters { view: Sequence(2), round: Clock(1), vector: 0 }, -0.5).expect_ready(1);
+    m.send(0, Message::Parameters { view: Sequence(2), round: Clock(1), vector: 0, riders: None }, -0.5).expect_ready(1);
     m.expect_view(-0.5).step(1.0 + 3.0 / 512.0).expect_sending(0, Kind::Up);
     m.expect_residual(0.0);
 }
@@ -166,7 +166,7 @@ fn a_newcomer_to_a_mesh_begins_with_its_own_first_message() {
     let mut m = trace(Recipe::sparse(0.5).with_correction(correction), 1, 2);
     m.hello(0, 1).expect_event(joined(0, 1)).expect_report();
     m.commit(1, 2, 5, 0).expect_transmit(0, Kind::Fetch);
-    m.send(0, Message::Parameters { view: Sequence(1), round: Clock(5), vector: 0 }, 0.0);
+    m.send(0, Message::Parameters { view: Sequence(1), round: Clock(5), vector: 0, riders: None }, 0.0);
     m.expect_signal(Signal::Joined { clock: Clock(5) });
     // Four elements of four, then two, after the two that the first message has left.
     for (round, entries) in [(6, 4), (7, 6), (8, 8)] {

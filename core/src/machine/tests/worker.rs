@@ -70,18 +70,18 @@ fn a_step_is_done_when_the_server_has_answered() {
 fn a_worker_tells_the_time_of_its_steps_and_takes_that_of_the_reference() {
     let micros = |micros: u64| StepTime::new(Duration::from_micros(micros));
     let mut w = worker("hardsync period=8 adapt=speed".parse().unwrap());
-    assert_eq!(w.machine.reference_step(), None);
+    assert_eq!(w.machine.advice().reference, None);
     w.feed(Input::StepTime { mean: micros(70) }).step(0.5);
     let message = w.expect_transmit(S, Kind::Push);
     let Message::Push(push) = message else { panic!("{message:?}") };
     assert_eq!(push.step_time, Some(micros(70)));
     let answer = |reference, sequence| params(Occasion::Answer { reference }, sequence, sequence, sequence);
     w.send(S, answer(Some(micros(30)), 1), 0.5).expect_ready(1);
-    assert_eq!(w.machine.reference_step(), Some(micros(30)));
+    assert_eq!(w.machine.advice().reference, Some(micros(30)));
     w.step(0.5);
     let _ = w.expect_transmit(S, Kind::Push);
     w.send(S, answer(None, 2), 0.5).expect_ready(2);
-    assert_eq!(w.machine.reference_step(), Some(micros(30)));
+    assert_eq!(w.machine.advice().reference, Some(micros(30)));
 }
 
 /// A window of two: the worker computes while its last contribution travels, and sees its own updates meanwhile.

@@ -32,7 +32,7 @@ use row::{Progress, Row};
 use super::encoding::Encoding;
 use super::host::Role;
 use super::hub::{self, Awaited, Hub, Incoming};
-use super::{Event, Failure, Misuse, ProtocolError, Rejection, Signal};
+use super::{Advice, Event, Failure, Misuse, ProtocolError, Rejection, Signal};
 use crate::buffer::{BufferId, Segment};
 use crate::id::{Clock, PeerId, Sequence, ShardId};
 use crate::kernel::{Kernel, KernelResult};
@@ -391,8 +391,8 @@ impl Role for Worker {
         self.step_time = Some(mean);
     }
 
-    fn reference_step(&self) -> Option<StepTime> {
-        self.reference
+    fn advice(&self) -> Advice {
+        Advice { reference: self.reference, ..Advice::default() }
     }
 
     fn on_outdated(&mut self, hub: &mut Port<'_>) {

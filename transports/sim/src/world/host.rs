@@ -22,6 +22,7 @@ impl World {
         match signal {
             Signal::Joined { .. } => {
                 node.local.start(&mut node.params, node.pool.floats(view), now);
+                node.local.follow(machine.advice());
                 self.compute_next(me);
             }
             Signal::Ready { changed, .. } => {
@@ -32,7 +33,7 @@ impl World {
                     // The optimizer of the program is gradient descent at rate 1.
                     apply::in_place(Tier::best(), &mut node.params, node.pool.floats(view), 1.0);
                 }
-                node.local.follow(machine.reference_step());
+                node.local.follow(machine.advice());
                 let next = machine.contribution();
                 let contribution = node.pool.floats_mut(Segment::floats(next, 0, len));
                 if let Some(weight) = node.local.second(&mut node.params, contribution) {
@@ -86,6 +87,7 @@ impl World {
         let examples = app.update(node.step, &node.params, &mut node.update);
         let contribution = Segment::floats(node.machine.as_ref()?.contribution(), 0, len);
         let contribution = node.pool.floats_mut(contribution);
+        app.loss(node.step).into_iter().for_each(|loss| node.local.report_loss(loss));
         match node.local.step(&mut node.params, &node.update, examples, contribution, now) {
             Some(weight) => {
                 if node.local.contributes() {
@@ -113,8 +115,8 @@ impl World {
         }
         let node = &mut self.nodes[me.index()];
         let machine = node.machine.as_mut().expect("a machine that was ready");
-        if let Some(mean) = node.local.step_time() {
-            machine.handle_input(now, Input::StepTime { mean }).expect("a machine that was ready");
+        for note in node.local.notes().into_iter().flatten() {
+            machine.handle_input(now, note).expect("a machine that was ready");
         }
         let input = if fetches { Input::Step { weight } } else { Input::Push { weight } };
         machine.handle_input(now, input).expect("a machine that was ready");
