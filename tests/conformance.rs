@@ -80,6 +80,7 @@ impl<T: Transport> Node<T> {
                 weight: 1,
                 fetches: true,
                 step_time: None,
+                rider: None,
             })
         } else {
             Message::QuantaAck(Ack { origin, incarnation, last: sequence })

@@ -161,6 +161,28 @@ fn lengths_by(
     (rounds, lengths)
 }
 
+/// FedNova with workers of equal speed is the plain mean: bit for bit if they take 4 steps, else to 3 units in the last
+/// place. Of workers with unequal speed, each pulls for as long as its examples say, whatever its steps.
+#[test]
+fn normalised_means_of_equal_steps_are_plain_means() {
+    for base in ["sync", "sync topology=ring chunk=2", "hardsync", "sparse density=0.5", "diloco", "hardsync shards=3"] {
+        for steps in [1, 4, 8, 3, 7] {
+            let plain = format!("{base} period={}ms", steps * 250);
+            let (expected, periods) = lengths(&plain, [250; 4], 32, Vec::new());
+            let (got, others) = lengths(&format!("{plain} normalize=steps"), [250; 4], 32, Vec::new());
+            assert_eq!(periods, others, "{plain}");
+            assert_eq!(got.len(), expected.len());
+            // The last period is shorter.
+            let whole = if steps == 3 || steps == 7 { 0 } else { got.len() };
+            assert_eq!(got[..whole], expected[..whole], "{plain}");
+            let first = steps as usize - 1;
+            for (got, expected) in got[first].iter().zip(&expected[first]) {
+                assert!((got - expected).abs() <= 3.0 * f32::EPSILON, "{plain}: {got} {expected}");
+            }
+        }
+    }
+}
+
 const BY_LOSS: [&str; 4] = [
     "averaging",
     "sync topology=ring chunk=2",

@@ -6,8 +6,8 @@
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
-use crate::kernel::apply;
 use crate::kernel::tier::Tier;
+use crate::kernel::{apply, norm};
 use crate::machine::{Advice, Input};
 use crate::recipe::{Payload, Period, Recipe};
 use crate::rule::period::LocalSteps;
@@ -51,7 +51,7 @@ pub struct Local {
 impl Local {
     /// The local steps at the start of a run of so many workers.
     pub fn new(recipe: Recipe, workers: u32) -> Self {
-        let steps = LocalSteps::new(recipe.period, recipe.adapt);
+        let steps = LocalSteps::new(&recipe);
         let (lengths, ended) = (Arc::default(), 0);
         let elastic = recipe.merge.elastic(workers);
         Self { recipe, steps, base: Vec::new(), contributes: true, fetches: true, lengths, ended, elastic, owed: None }
@@ -59,7 +59,7 @@ impl Local {
 
     /// Continues a resumed run after `steps` local steps, the last of which ended with a synchronisation.
     pub fn resume(&mut self, steps: u64) {
-        self.steps = LocalSteps::after(self.recipe.period, self.recipe.adapt, steps);
+        self.steps = LocalSteps::after(&self.recipe, steps);
     }
 
     /// What the machine has to know of the last period: the host gives it these inputs before each
@@ -253,6 +253,9 @@ impl Local {
             Payload::Parameters => contribution.copy_from_slice(params),
             // Base minus parameters: the sum of the updates, which were subtracted one by one.
             Payload::Updates | Payload::Gradients => apply::apply(contribution, &self.base, params, 1.0),
+        }
+        if let Some(share) = self.steps.share() {
+            norm::scale(contribution, share);
         }
     }
 

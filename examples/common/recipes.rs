@@ -23,6 +23,7 @@ const FLAGS: &[(&str, &str, &str)] = &[
     ),
     ("fetch", "fetch", "Local steps between fetched parameters (async) [default: the period]"),
     ("adapt", "adapt", "speed: shorter periods for slower workers (servers); loss: shorter as the loss falls; or none"),
+    ("normalize", "normalize", "steps: a mean of what workers have done per step (FedNova); or none"),
     ("most", "most", "Most steps of a period that follows the loss"),
     ("bound", "bound", "Clocks that a worker may be ahead of the slowest one (stale)"),
     ("updates", "updates", "Updates per application, c in the paper (softsync)"),

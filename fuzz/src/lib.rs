@@ -403,6 +403,7 @@ fn recipe_seeds() -> Vec<Vec<u8>> {
         "hardsync period=20 adapt=speed",
         "sparse scope=chunk values=two-means decay=0.95",
         "adacomm period=8 most=9",
+        "sync period=20s normalize=steps",
     ];
     texts.iter().map(|text| text.as_bytes().to_vec()).collect()
 }

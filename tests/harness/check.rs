@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
-use gradwire_core::recipe::{Adapt, Codec, Lambda, Merge, Outer, Pace, Payload, Span, Topology};
+use gradwire_core::recipe::{Adapt, Codec, Lambda, Merge, Normalize, Outer, Pace, Payload, Span, Topology};
 use gradwire_core::status::Presence;
 use gradwire_core::wire::{Message, Push};
 use gradwire_core::{Clock, Event, PeerId, Signal, Status};
@@ -14,7 +14,7 @@ use gradwire_sim::{App, Deed, Effort, Entry, Fault, Halt, Life, Network, Plan, R
 
 use super::books::Books;
 use super::reference::Reference;
-use super::{Kind, Scenario, Trainer, Truth, UNIT, loss};
+use super::{Kind, Round, Scenario, Trainer, Truth, UNIT, loss};
 
 /// Counters of the situations that a run has met. A suite asserts that each of them occurs in some run.
 #[derive(Copy, Clone, Debug, Default, PartialEq, Eq)]
@@ -326,11 +326,15 @@ fn timed(scenario: &Scenario, world: &World, truth: &Truth) -> Result<(), Failur
     let mut adaptive = AdaComm::default();
     let most = truth.rounds.iter().map(Vec::len).max().unwrap_or(0);
     for round in 0..most {
-        let base = reference.params.clone();
+        let (base, mut parts_are_pushed) = (reference.params.clone(), false);
         // Workers that have taken all of their steps contribute no more.
         let parts: Vec<_> = truth.rounds.iter().filter_map(|of| of.get(round)).collect();
         adaptive.check(plan, truth, round)?;
-        for part in &parts {
+        if plan.recipe.normalize() == Normalize::Steps {
+            reference.push(&by_steps(truth, round), parts.iter().map(|part| part.weight).sum(), reference.version);
+            parts_are_pushed = true;
+        }
+        for part in parts.iter().filter(|_| !parts_are_pushed) {
             let sum = part.sum.iter().map(|x| *x as f64 / 1024.0);
             let contribution: Vec<f64> = match plan.recipe.payload() {
                 Payload::Updates | Payload::Gradients => sum.collect(),
@@ -382,6 +386,25 @@ fn elastic(scenario: &Scenario, world: &World, truth: &Truth) -> Result<(), Fail
     Ok(())
 }
 
+/// The steps in a worker's part of a round: each has moved the worker's own element by [`UNIT`].
+fn steps_of(worker: usize, part: &Round) -> u64 {
+    (part.sum[worker] as f32 / 1024.0 / UNIT) as u64
+}
+
+/// FedNova: `sum(p H) sum(p d / H)` over the workers of a round, with the shares p of the examples and the steps H.
+fn by_steps(truth: &Truth, round: usize) -> Vec<f64> {
+    let parts = || truth.rounds.iter().enumerate().filter_map(|(worker, of)| Some((worker, of.get(round)?)));
+    let examples: u64 = parts().map(|(_, part)| part.weight).sum();
+    let share = |part: &Round| part.weight as f64 / examples as f64;
+    let steps = |worker, part| steps_of(worker, part) as f64;
+    let mean_steps: f64 = parts().map(|(worker, part)| share(part) * steps(worker, part)).sum();
+    let element = |i: usize| {
+        let each = parts().map(|(worker, part)| share(part) * (part.sum[i] as f64 / 1024.0) / steps(worker, part));
+        mean_steps * each.sum::<f64>()
+    };
+    (0..truth.rounds.iter().flatten().next().map_or(0, |part| part.sum.len())).map(element).collect()
+}
+
 /// A model of periods that follow the loss.
 #[derive(Default)]
 struct AdaComm {
@@ -404,7 +427,7 @@ impl AdaComm {
         let (mut taken, mut sum, mut examples) = (0, 0.0, 0);
         for (worker, rounds) in truth.rounds.iter().enumerate() {
             let Some(part) = rounds.get(round) else { continue };
-            taken = (part.sum[worker] as f32 / 1024.0 / UNIT) as u64;
+            taken = steps_of(worker, part);
             let fits = (least.min(left)..=most.min(left)).contains(&taken);
             ensure!(fits, "in round {round}, worker {worker} takes {taken} steps, expected {exact} of {left}");
             let losses = (self.steps..self.steps + taken).map(|step| f64::from(loss(worker as u32, step)));

@@ -32,6 +32,7 @@
 //! | I-36, R4 | a worker computes at most s clocks ahead of the slowest member (SSP) | `check_lead` |
 //! | I-40 | sent quanta plus residual equal the updates: no element is lost | `mesh` |
 //! | I-139, I-142 | periods in time and in examples: a round is the weighted mean of what each worker has by then | `timed` |
+//! | | means by steps: a round is the mean direction of a step, times the mean number of steps | `timed` |
 //! | | periods that follow the loss: all workers take as many steps as the formula says | `timed` |
 //! | I-44, I-45 | replicas of a mesh are equal at the end, and contain all contributions | `mesh` |
 //! | R5 | replicas of a synchronous recipe are equal after every step | `synchronous` |

@@ -5,8 +5,8 @@
 //! own.
 
 use gradwire_core::recipe::{
-    Adapt, Codec, Compensate, Control, Correction, End, Lambda, Merge, Mu, Outer, Pace, Payload, Period, Span,
-    Staleness, Threshold, TopK, Topology, Values,
+    Adapt, Codec, Compensate, Control, Correction, End, Lambda, Merge, Mu, Normalize, Outer, Pace, Payload, Period, Span, Staleness,
+    Threshold, TopK, Topology, Values,
 };
 use gradwire_core::{Cluster, Duration, Instant, Layout, Patience, PeerId, Recipe};
 use gradwire_sim::{Effort, Fault, Network, Plan, Random};
@@ -227,6 +227,12 @@ fn compensating(seed: u64, recipe: Recipe) -> Recipe {
     })
 }
 
+/// For some recipes of updates: a mean by steps.
+fn normalized(seed: u64, recipe: Recipe) -> Recipe {
+    let is_update = recipe.payload() == Payload::Updates && !matches!(recipe.adapt(), Adapt::Loss { .. });
+    if is_update && Random::new(seed, 42).chance(0.4) { recipe.with_normalize(Normalize::Steps) } else { recipe }
+}
+
 /// A recipe of rounds without servers whose period follows the loss; `None` for most seeds.
 fn by_loss(seed: u64) -> Option<Recipe> {
     let mut random = Random::new(seed, 41);
@@ -372,7 +378,7 @@ impl Scenario {
             }
             Kind::Gather => columns(seed, gather(seed)),
             Kind::Averaging => collective(seed, Recipe::averaging(1 + random.below(3) as u32)),
-            Kind::Timed => by_loss(seed).unwrap_or_else(|| timed(seed, servers)),
+            Kind::Timed => normalized(seed, by_loss(seed).unwrap_or_else(|| timed(seed, servers))),
             Kind::Elastic => elastic(seed, servers),
             Kind::ServerSync => Recipe::sync().with_topology(servers),
             Kind::Async => Recipe::asynchronous()

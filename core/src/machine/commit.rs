@@ -9,7 +9,8 @@ use alloc::vec::Vec;
 use crate::buffer::{BufferId, Segment};
 use crate::kernel::Kernel;
 use crate::kernel::outer::Step;
-use crate::recipe::{Payload, Recipe};
+use crate::recipe::{Normalize, Payload, Recipe};
+use crate::rider::Rider;
 use crate::vectors::{Keep, Vectors};
 
 /// The commit step of a node.
@@ -17,6 +18,7 @@ use crate::vectors::{Keep, Vectors};
 pub(crate) struct Commit {
     payload: Payload,
     outer: Option<Step>,
+    normalize: Normalize,
     state: Vec<[BufferId; 2]>,
 }
 
@@ -42,7 +44,16 @@ impl Commit {
             let other = has_rounds.then(|| vectors.floats("state after the round", len, Keep::No));
             [place, other.unwrap_or(place)]
         });
-        Self { payload: recipe.payload, outer, state: state.collect() }
+        Self { payload: recipe.payload, outer, normalize: recipe.normalize, state: state.collect() }
+    }
+
+    /// The factor on merged contributions that are divided by their workers' steps: the mean number of steps, which has
+    /// travelled with them.
+    pub(crate) fn steps(&self, rider: Option<Rider>) -> f32 {
+        match (self.normalize, rider) {
+            (Normalize::Steps, Some(steps)) => steps.get(),
+            _ => 1.0,
+        }
     }
 
     /// The kernel that makes the new parameters `into` of the `old` ones and the `merged` contributions. `scale` is the

@@ -158,6 +158,20 @@ impl Merge {
     }
 }
 
+/// What a worker's steps since the last synchronisation count for in a mean. Text form: `normalize=`; left out if it is
+/// `none`.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub enum Normalize {
+    /// Contributions weigh by their examples, so that a worker that has taken more steps pulls for longer.
+    None,
+    /// A contribution d of H steps and m examples is sent as d / H. Their mean, weighted by examples, is multiplied by the
+    /// mean number of steps, weighted likewise (FedNova, Wang et al. 2020): the parameters move along the mean direction
+    /// of a step, by as many steps as the workers have taken on average. Requires [`Payload::Updates`],
+    /// [`Merge::Mean`], and periods of unequal numbers of steps. With equal steps, it is the plain mean: bit for bit if
+    /// their number is a power of two, and else to 3 units in the last place of the largest update.
+    Steps,
+}
+
 /// The optimizer axis: what happens to a worker's optimizer state when parameters are averaged.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub enum OptimizerState {

@@ -3,8 +3,8 @@
 use core::fmt;
 
 use super::{
-    Adapt, Codec, Compensate, Control, Correction, End, Merge, OptimizerState, Outer, Pace, Payload, Period, Recipe,
-    Threshold, TopK, Topology,
+    Adapt, Codec, Compensate, Control, Correction, End, Merge, Normalize, OptimizerState, Outer, Pace, Payload, Period, Recipe, Threshold,
+    TopK, Topology,
 };
 use crate::id::Cluster;
 use crate::kernel::ledger;
@@ -237,6 +237,7 @@ impl Recipe {
         let synchronous_mean = self.pace == Pace::Synchronous && self.merge == Merge::Mean;
         let synchronous_round = self.pace == Pace::Synchronous && self.merge.is_round();
         let asynchronous = matches!(self.pace, Pace::Asynchronous { .. });
+        let by_steps = self.normalize == Normalize::Steps;
         let by_loss = matches!(self.adapt, Adapt::Loss { .. });
         let lossy_pull = servers && self.pull != Codec::F32;
         // (contradiction, choice, what it requires, reason), the most basic first: only the first one is reported.
@@ -529,6 +530,24 @@ impl Recipe {
                 "a pull codec other than f32",
                 "pace=synchronous or asynchronous, or bound=0",
                 OWN_UPDATES,
+            ),
+            (
+                by_steps && self.payload != Payload::Updates,
+                "normalize=steps",
+                "payload=updates",
+                "what workers do per step is an update",
+            ),
+            (
+                by_steps && !synchronous_mean,
+                "normalize=steps",
+                SYNCHRONOUS_MEAN,
+                "the mean number of steps is that of a round",
+            ),
+            (
+                by_steps && self.adapt != Adapt::Speed && !self.period.is_measured(),
+                "normalize=steps",
+                "adapt=speed, or a period in seconds or examples",
+                "otherwise all workers take equally many steps, and a mean of their updates is normalised already",
             ),
             (
                 by_loss && servers,

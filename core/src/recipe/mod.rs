@@ -30,6 +30,8 @@
 //! | [`adapt`](Adapt) | **`none`** | | all workers have the same period |
 //! | | `speed` | | the period is that of the fastest; slower workers take fewer steps (DyLU) |
 //! | | `loss` | `most=64` | the period goes by the root of the training loss (AdaComm) |
+//! | [`normalize`](Normalize) | **`none`** | | a mean goes by examples |
+//! | | `steps` | | the mean of what workers have done per step, times the mean number of steps (FedNova) |
 //! | [`topology`](Topology) | `servers` | `shards=1` | parameter servers |
 //! | | **`tree`** | `fan_in=2 chunk=65536` | reduce and broadcast over a tree of the workers |
 //! | | `ring` | `chunk=65536` | reduce and broadcast around a ring |
@@ -180,6 +182,7 @@
 //! - Stich et al. 2018, "Sparsified SGD with memory"
 //! - Strom 2015, "Scalable distributed DNN training using commodity GPU cloud computing"
 //! - Su and Chen 2015, "Experiments on parallel training of deep neural network using model averaging"
+//! - Wang et al. 2020, "Tackling the objective inconsistency problem in heterogeneous federated optimization" (FedNova)
 //! - Wang and Joshi 2019, "Adaptive communication strategies to achieve the best error-runtime trade-off in local-update
 //!   SGD" (AdaComm)
 //! - Yin et al. 2018, "Byzantine-robust distributed learning: towards optimal statistical rates"
@@ -202,7 +205,7 @@ pub(crate) mod settings;
 mod staleness;
 mod text;
 
-pub use axes::{Adapt, Merge, OptimizerState, Pace, Payload, Topology};
+pub use axes::{Adapt, Merge, Normalize, OptimizerState, Pace, Payload, Topology};
 pub use codec::{Codec, Control, Correction, Threshold, TopK, Values};
 pub use compensate::Compensate;
 pub use end::End;

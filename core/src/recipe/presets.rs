@@ -2,8 +2,8 @@
 //! sources.
 
 use super::{
-    Adapt, Codec, Compensate, Control, Correction, End, Lambda, Merge, Mu, OptimizerState, Outer, Pace, Payload,
-    Period, Recipe, Staleness, Threshold, TopK, Topology, Values,
+    Adapt, Codec, Compensate, Control, Correction, End, Lambda, Merge, Mu, Normalize, OptimizerState, Outer, Pace, Payload, Period,
+    Recipe, Staleness, Threshold, TopK, Topology, Values,
 };
 
 /// A named recipe.
@@ -269,6 +269,7 @@ impl Recipe {
             period: Period::every(1),
             fetch: None,
             adapt: Adapt::None,
+            normalize: Normalize::None,
             topology: Topology::Tree { fan_in: 2 },
             pace: Pace::Synchronous,
             merge: Merge::Mean,

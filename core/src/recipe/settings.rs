@@ -1,8 +1,7 @@
 //! The type [`Recipe`]: one choice on each axis, with setters and getters.
 
 use super::{
-    Adapt, Codec, Compensate, Correction, End, Lambda, Merge, OptimizerState, Outer, Pace, Payload, Period, Staleness,
-    Topology,
+    Adapt, Codec, Compensate, Correction, End, Lambda, Merge, Normalize, OptimizerState, Outer, Pace, Payload, Period, Staleness, Topology,
 };
 
 /// The synchronisation method of a run: one choice on each axis. See [`recipe`](crate::recipe) for tables of all axes
@@ -65,6 +64,7 @@ pub struct Recipe {
     pub(crate) fetch: Option<u32>,
     /// What the length of periods follows.
     pub(crate) adapt: Adapt,
+    pub(crate) normalize: Normalize,
     pub(crate) topology: Topology,
     pub(crate) pace: Pace,
     pub(crate) merge: Merge,
@@ -109,6 +109,12 @@ impl Recipe {
     #[must_use]
     pub const fn with_adapt(self, adapt: Adapt) -> Self {
         Self { adapt, ..self }
+    }
+
+    /// Sets what a worker's local steps count for in a mean.
+    #[must_use]
+    pub const fn with_normalize(self, normalize: Normalize) -> Self {
+        Self { normalize, ..self }
     }
 
     /// Sets the nodes between which vectors travel.
@@ -218,6 +224,11 @@ impl Recipe {
     /// What the length of periods follows during the run.
     pub const fn adapt(&self) -> Adapt {
         self.adapt
+    }
+
+    /// What a worker's local steps count for in a mean.
+    pub const fn normalize(&self) -> Normalize {
+        self.normalize
     }
 
     /// The nodes between which vectors travel.

@@ -10,8 +10,8 @@ use core::fmt;
 use core::str::FromStr;
 
 use super::{
-    Adapt, Codec, Compensate, Control, Correction, End, Lambda, Merge, Mu, OptimizerState, Outer, PRESETS, Pace,
-    Payload, Period, Recipe, Scaling, Threshold, TopK, Topology, Values,
+    Adapt, Codec, Compensate, Control, Correction, End, Lambda, Merge, Mu, Normalize, OptimizerState, Outer, PRESETS, Pace, Payload,
+    Period, Recipe, Scaling, Threshold, TopK, Topology, Values,
 };
 
 /// Why a text could not be parsed as a recipe.
@@ -58,6 +58,10 @@ impl fmt::Display for Recipe {
             Adapt::None => {}
             Adapt::Speed => write!(f, " adapt=speed")?,
             Adapt::Loss { most } => write!(f, " adapt=loss most={most}")?,
+        }
+        match self.normalize {
+            Normalize::None => {}
+            Normalize::Steps => write!(f, " normalize=steps")?,
         }
         match self.topology {
             Topology::Servers { shards } => write!(f, " topology=servers shards={shards}")?,
@@ -263,6 +267,7 @@ impl Recipe {
             "period" => self.period = number::<Period>("period", PERIOD, value)?,
             "fetch" => self.fetch = Some(number("fetch", WHOLE, value)?),
             "adapt" => self.adapt = choice("adapt", value, ADAPTS)?,
+            "normalize" => self.normalize = choice("normalize", value, NORMALIZES)?,
             "most" => match &mut self.adapt {
                 Adapt::Loss { most } => *most = number("most", WHOLE, value)?,
                 _ => return unknown(),
@@ -378,6 +383,8 @@ const ADAPTS: Choices<Adapt> = (
     "none, speed or loss",
     &[("none", Adapt::None), ("speed", Adapt::Speed), ("loss", Adapt::Loss { most: 64 })],
 );
+const NORMALIZES: Choices<Normalize> =
+    ("none or steps", &[("none", Normalize::None), ("steps", Normalize::Steps)]);
 const TOPOLOGIES: Choices<Topology> = (
     "servers, tree, ring or mesh",
     &[
@@ -677,6 +684,11 @@ mod tests {
         let adapted: Recipe = "hardsync period=20 adapt=speed".parse().unwrap();
         assert_eq!(adapted.check(4), Ok(()));
         assert_eq!(adapted.to_string().parse(), Ok(adapted));
+        for text in ["hardsync period=20 adapt=speed normalize=steps", "sparse period=9ex normalize=steps"] {
+            let recipe: Recipe = text.parse().unwrap();
+            assert_eq!(recipe.normalize(), Normalize::Steps);
+            assert_eq!((recipe.check(4), recipe.to_string().parse()), (Ok(()), Ok(recipe)));
+        }
         let adapted: Recipe = "adacomm period=8 most=9".parse().unwrap();
         assert_eq!(adapted, Recipe::averaging(8).with_adapt(Adapt::Loss { most: 9 }));
         assert_eq!((adapted.check(4), adapted.to_string().parse()), (Ok(()), Ok(adapted)));
@@ -939,6 +951,10 @@ mod tests {
         for text in [
             "averaging adapt=speed",
             "async period=20 fetch=40 adapt=speed",
+            "averaging period=20s normalize=steps",
+            "async period=20s normalize=steps",
+            "sync period=20 normalize=steps",
+            "sync period=20 adapt=loss normalize=steps",
             "hardsync period=9 adapt=loss",
             "async period=9 adapt=loss",
             "mesh period=9 adapt=loss",

@@ -3,7 +3,7 @@
 
 use crate::kernel::norm::square_root;
 use crate::machine::{Advice, Input};
-use crate::recipe::{Adapt, Period, Span};
+use crate::recipe::{Adapt, Normalize, Period, Recipe, Span};
 use crate::rider::Rider;
 use crate::time::{Instant, StepTime};
 use crate::wire::WEIGHT_MAX;
@@ -29,6 +29,9 @@ pub(crate) struct LocalSteps {
     /// What is known of the other workers.
     advice: Advice,
     losses: Losses,
+    normalize: Normalize,
+    /// Steps of the last period.
+    lasted: u32,
 }
 
 /// The losses that the application reports, with [`Adapt::Loss`].
@@ -87,15 +90,17 @@ pub(crate) fn reference(times: &mut [StepTime]) -> Option<StepTime> {
 
 impl LocalSteps {
     /// A counter at the start of a run.
-    pub(crate) const fn new(period: Period, adapt: Adapt) -> Self {
-        Self::after(period, adapt, 0)
+    pub(crate) const fn new(recipe: &Recipe) -> Self {
+        Self::after(recipe, 0)
     }
 
     /// A counter after `step` local steps, the last of which ended with a synchronisation.
-    pub(crate) const fn after(period: Period, adapt: Adapt, step: u64) -> Self {
+    pub(crate) const fn after(recipe: &Recipe, step: u64) -> Self {
+        let Recipe { period, adapt, normalize, .. } = *recipe;
         let advice = Advice { reference: None, riders: None };
         let losses = Losses { sum: 0.0, count: 0, rate: 1.0, mean: None };
-        Self { period, step, since: 0, ended: 0, examples: 0, begun: Instant::ORIGIN, adapt, mean: None, advice, losses }
+        let (begun, mean) = (Instant::ORIGIN, None);
+        Self { period, step, since: 0, ended: 0, examples: 0, begun, adapt, mean, advice, losses, normalize, lasted: 0 }
     }
 
     /// Local steps taken since the start of the run.
@@ -116,8 +121,18 @@ impl LocalSteps {
     /// What the machine has to know with the contribution.
     pub(crate) fn notes(&self) -> [Option<Input>; 2] {
         let step_time = self.mean.map(|mean| Input::StepTime { mean });
-        let loss = matches!(self.adapt, Adapt::Loss { .. }).then_some(Input::Rider { rider: self.losses.mean });
-        [step_time, loss]
+        // Workers whose period follows the loss take equally many steps.
+        let rider = match (self.normalize, self.adapt) {
+            (Normalize::Steps, _) => Some(Rider::new(self.lasted.into())),
+            (Normalize::None, Adapt::Loss { .. }) => Some(self.losses.mean),
+            _ => None,
+        };
+        [step_time, rider.map(|rider| Input::Rider { rider })]
+    }
+
+    /// The factor on the last period's contribution: 1 / its steps where workers send what they have done per step.
+    pub(crate) fn share(&self) -> Option<f32> {
+        (self.normalize == Normalize::Steps && self.lasted > 1).then(|| 1.0 / self.lasted as f32)
     }
 
     /// Takes what the machine knows of the other workers.
@@ -179,7 +194,8 @@ impl LocalSteps {
         if self.adapt == Adapt::Speed {
             self.mean = Some(StepTime::new(now.since(self.begun) / self.since));
         }
-        self.ended = core::mem::take(&mut self.since);
+        self.lasted = core::mem::take(&mut self.since);
+        self.ended = self.lasted;
         self.losses.end();
         Some(core::mem::take(&mut self.examples))
     }
@@ -197,12 +213,13 @@ impl LocalSteps {
     /// Ends a period early, at the end of a run: returns its examples, or `None` directly after a synchronisation.
     pub(crate) fn rest(&mut self) -> Option<u64> {
         self.losses.end();
-        let begun = core::mem::take(&mut self.since) > 0;
-        if begun {
-            // It has not ended by itself.
-            self.ended = u32::MAX;
+        if self.since == 0 {
+            return None;
         }
-        begun.then(|| core::mem::take(&mut self.examples))
+        self.lasted = core::mem::take(&mut self.since);
+        // It has not ended by itself.
+        self.ended = u32::MAX;
+        Some(core::mem::take(&mut self.examples))
     }
 }
 
@@ -215,17 +232,21 @@ mod tests {
 
     const T0: Instant = Instant::ORIGIN;
 
+    fn counter(period: Period, adapt: Adapt) -> LocalSteps {
+        LocalSteps::new(&Recipe::sync().with_period(period).with_adapt(adapt))
+    }
+
     #[test]
     fn a_schedule_changes_between_periods() {
         let period: Period = "1,3@2,2@7".parse().unwrap();
-        let mut steps = LocalSteps::new(period, Adapt::None);
+        let mut steps = counter(period, Adapt::None);
         let synced: Vec<u64> = (0..12).filter(|_| steps.take(1, T0).is_some()).collect();
         assert_eq!(synced, [0, 1, 4, 7, 9, 11]);
     }
 
     #[test]
     fn examples_add_up_over_a_period() {
-        let mut steps = LocalSteps::new(Period::every(3), Adapt::None);
+        let mut steps = counter(Period::every(3), Adapt::None);
         assert_eq!([10, 20, 30, 5].map(|m| steps.take(m, T0)), [None, None, Some(60), None]);
         assert_eq!(steps.rest(), Some(5));
         assert_eq!(steps.rest(), None);
@@ -233,7 +254,7 @@ mod tests {
 
     #[test]
     fn a_period_in_examples_ends_when_they_are_reached() {
-        let mut steps = LocalSteps::new("60ex".parse().unwrap(), Adapt::None);
+        let mut steps = counter("60ex".parse().unwrap(), Adapt::None);
         assert_eq!(
             [10, 20, 30, 59, 1, 99].map(|m| steps.take(m, T0)),
             [None, None, Some(60), None, Some(60), Some(99)]
@@ -246,7 +267,7 @@ mod tests {
     /// The numbers of local steps of the first periods of a worker whose steps take `step` milliseconds. Between two
     /// periods, it waits for 777 ms.
     fn lengths(period: &str, step: u64, count: usize) -> Vec<u32> {
-        let mut steps = LocalSteps::new(period.parse().unwrap(), Adapt::None);
+        let mut steps = counter(period.parse().unwrap(), Adapt::None);
         let mut now = T0.after(Duration::from_secs(7));
         steps.begin(now);
         let mut lengths = Vec::new();
@@ -298,7 +319,7 @@ mod tests {
     /// A clock that stands still or jumps ends no run.
     #[test]
     fn a_clock_that_stands_still_only_postpones_a_synchronisation() {
-        let mut steps = LocalSteps::new("1s".parse().unwrap(), Adapt::None);
+        let mut steps = counter("1s".parse().unwrap(), Adapt::None);
         assert!((0..1000).all(|_| steps.take(1, T0).is_none()));
         assert_eq!(steps.take(1, Instant::from_nanos(u64::MAX)), Some(1001));
     }
@@ -329,7 +350,7 @@ mod tests {
 
     #[test]
     fn a_period_is_one_step_until_the_speeds_are_known() {
-        let mut steps = LocalSteps::new("6".parse().unwrap(), Adapt::Speed);
+        let mut steps = counter("6".parse().unwrap(), Adapt::Speed);
         let mut now = T0;
         let mut take = |steps: &mut LocalSteps, millis| {
             now = now.after(Duration::from_millis(millis));
@@ -367,7 +388,7 @@ mod tests {
 
     #[test]
     fn the_loss_of_a_period_is_the_mean_of_its_reports_over_the_rate() {
-        let mut steps = LocalSteps::new("2".parse().unwrap(), Adapt::Loss { most: 8 });
+        let mut steps = counter("2".parse().unwrap(), Adapt::Loss { most: 8 });
         let mut period = |losses: [f32; 2], rate: f32| {
             steps.set_rate(rate);
             for loss in losses {
@@ -394,6 +415,23 @@ mod tests {
             (0..99).take_while(|_| steps.take(1, T0).is_none()).count() + 1
         };
         assert_eq!([8.0, 2.0, 0.4, 64.0].map(&mut length), [4, 2, 1, 8]);
+    }
+
+    #[test]
+    fn normalised_workers_send_what_they_have_done_per_step() {
+        let recipe: Recipe = "sync period=7ex normalize=steps".parse().unwrap();
+        let mut steps = LocalSteps::new(&recipe);
+        let told = |steps: &LocalSteps| match steps.notes() {
+            [None, Some(Input::Rider { rider: Some(rider) })] => rider.get(),
+            notes => panic!("{notes:?}"),
+        };
+        assert_eq!([2, 2, 2, 2].map(|m| steps.take(m, T0)), [None, None, None, Some(8)]);
+        assert_eq!((told(&steps), steps.share()), (4.0, Some(0.25)));
+        assert_eq!(steps.take(9, T0), Some(9));
+        assert_eq!((told(&steps), steps.share()), (1.0, None));
+        assert_eq!([1, 1].map(|m| steps.take(m, T0)), [None; 2]);
+        assert_eq!(steps.rest(), Some(2));
+        assert_eq!((told(&steps), steps.share()), (2.0, Some(0.5)));
     }
 
     proptest! {

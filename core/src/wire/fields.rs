@@ -17,6 +17,8 @@ use crate::time::StepTime;
 const COUNT_MAX: u64 = u64::MAX / 4;
 /// Bit of the weight of a reply that names the time of a step of the reference.
 const REFERENCE: u32 = StepTime::MAX + 1;
+/// Bit of a push's weight that has a number in its upper half.
+const RIDES: u64 = 1 << 63;
 /// Weight of the reply that welcomes a worker which is not ahead of the row clock.
 const WELCOME: u32 = 2;
 /// Weight of the receipt for a contribution. Acknowledgements of a mesh have less.
@@ -82,7 +84,10 @@ impl Message {
             Self::Push(push) => Fields {
                 shard: push.shard.0,
                 sequence: push.sequence.0,
-                clock: push.weight,
+                clock: match push.rider {
+                    None => push.weight,
+                    rider => RIDES | u64::from(Rider::to_wire(rider)) << 32 | push.weight.min(u32::MAX.into()),
+                },
                 base: push.base.0,
                 weight: u32::from(!push.fetches) | push.step_time.map_or(0, StepTime::micros) << 1,
                 ..of(push.worker, push.incarnation)
@@ -207,9 +212,16 @@ impl Reader {
                 incarnation: self.incarnation(),
                 sequence: self.sequence()?,
                 base: self.base()?,
-                weight: {
-                    let got = core::mem::take(&mut self.rest.clock);
-                    self.examples("clock", got)?
+                rider: match self.rest.clock {
+                    clock @ RIDES.. => Some(
+                        self.rider("clock", ((clock - RIDES) >> 32) as u32)?
+                            .ok_or_else(|| self.error("clock", "a number above 0", clock))?,
+                    ),
+                    _ => None,
+                },
+                weight: match core::mem::take(&mut self.rest.clock) {
+                    clock @ RIDES.. => clock & u64::from(u32::MAX),
+                    clock => self.examples("clock", clock)?,
                 },
                 fetches: self.rest.weight & 1 == 0,
                 step_time: StepTime::from_wire(self.weight() >> 1),

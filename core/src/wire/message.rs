@@ -223,6 +223,8 @@ pub struct Push {
     pub fetches: bool,
     /// The mean time of the worker's local steps, in recipes whose periods follow speeds.
     pub step_time: Option<StepTime>,
+    /// The number that travels with the contribution. With one, examples above [`u32::MAX`] count as that.
+    pub rider: Option<Rider>,
 }
 
 /// One shard of the parameters.

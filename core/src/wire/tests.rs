@@ -63,9 +63,10 @@ fn any_header() -> impl Strategy<Value = Header> {
                         incarnation,
                         sequence,
                         base,
-                        weight: examples,
+                        weight: if riders.is_some() { examples & u64::from(u32::MAX) } else { examples },
                         fetches: a,
                         step_time,
+                        rider: riders.map(|[rider, _]| rider),
                     }),
                     floats,
                 )
@@ -188,7 +189,7 @@ fn sealed(change: impl FnOnce(&mut [u8; HEADER_LEN])) -> [u8; HEADER_LEN] {
     let (origin, incarnation) = (PeerId(2), Incarnation(7));
     let (shard, sequence, clock) = (ShardId(0), Sequence(1), Clock(0));
     let push =
-        Push { shard, worker: origin, incarnation, sequence, base: clock, weight: 32, fetches: true, step_time: None };
+        Push { shard, worker: origin, incarnation, sequence, base: clock, weight: 32, fetches: true, step_time: None, rider: None };
     let header = Header::new(1, origin, incarnation, 8, Message::Push(push));
     let mut bytes = header.emit();
     change(&mut bytes);

@@ -34,7 +34,8 @@ use gradwire_core::{Duration, Input, Lent, OpId, PeerId, Pool, ProtocolError, Ru
 ///
 /// let (shard, worker, incarnation) = (ShardId(0), PeerId(0), Incarnation(1));
 /// let (sequence, clock) = (Sequence(1), Clock(0));
-/// let push = Push { shard, worker, incarnation, sequence, base: clock, weight: 1, fetches: true, step_time: None };
+/// let (weight, step_time, rider) = (1, None, None);
+/// let push = Push { shard, worker, incarnation, sequence, base: clock, weight, fetches: true, step_time, rider };
 /// let header = Header::new(0, worker, incarnation, 8, Message::Push(push));
 /// a.transmit(OpId(1), PeerId(1), header, Some(floats), &a_pool);
 ///

@@ -21,6 +21,7 @@ fn header(sequence: u64, length: u32) -> Header {
             weight: 1,
             fetches: true,
             step_time: None,
+            rider: None,
         })
     } else {
         Message::QuantaAck(Ack { origin, incarnation, last: sequence })

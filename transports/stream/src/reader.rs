@@ -334,6 +334,7 @@ mod tests {
             weight: 1,
             fetches: true,
             step_time: None,
+            rider: None,
         });
         let header = Header::new(0, worker, incarnation, LEN as u32, message);
         let (mut writer, mut sent) = (Writer::new(true), Vec::new());

@@ -361,6 +361,7 @@ impl Gather {
             let place = |buffer| Segment { buffer, ..self.sum };
             let (old, new) = (place(replica.parameters()), place(replica.next_parameters()));
             let scale = (self.added.first as f64 / self.added.weight as f64) as f32;
+            let scale = scale * self.commit.steps(self.added.riders.mean());
             hub.compute(self.commit.kernel(old, self.sum, scale, new, replica.places()), Job::Exchange(Task::Commit));
         }
     }

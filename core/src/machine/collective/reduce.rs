@@ -237,10 +237,9 @@ impl Reduce {
             }
         } else if !self.is_direct(chunk) {
             let (old, new) = (place(replica.parameters()), place(replica.next_parameters()));
-            hub.compute(
-                self.commit.kernel(old, self.chunks.result(chunk), 1.0, new, replica.places()),
-                Job::Exchange(Task::Commit),
-            );
+            let (merged, scale) = (self.chunks.result(chunk), self.commit.steps(result.rider));
+            let kernel = self.commit.kernel(old, merged, scale, new, replica.places());
+            hub.compute(kernel, Job::Exchange(Task::Commit));
         }
     }
 

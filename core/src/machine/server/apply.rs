@@ -8,6 +8,7 @@ use crate::kernel::Kernel;
 use crate::machine::commit::Places;
 use crate::machine::hub::Hub;
 use crate::recipe::Merge;
+use crate::rider::Riders;
 use crate::rule::{Merged, Verdict};
 use crate::tape::Order;
 use crate::wire::Push;
@@ -48,7 +49,10 @@ impl Server {
                     self.commit.kernel(shard.params(), update, scale, shard.version(into), Places::IN_PLACE),
                     Some(into),
                 ),
-                Verdict::Gather { kernel } => (kernel, None),
+                Verdict::Gather { kernel } => {
+                    shard.riders.add(push.rider, push.weight);
+                    (kernel, None)
+                }
             };
             hub.counters.applied += 1;
             hub.staleness.record(staleness);
@@ -97,11 +101,13 @@ impl Server {
     pub(super) fn apply_gathered(&mut self, hub: &mut Port<'_>, index: usize) -> bool {
         let shard = &mut self.shards[index];
         let into = shard.free_version().unwrap_or(shard.current);
+        let riders = core::mem::replace(&mut shard.riders, Riders::nothing());
         let Some(Merged { kernel, vector, mut scale }) = shard.rule.take() else { return false };
         // Kernels run in order: the one that commits finds the merged vector.
         if let Some(kernel) = kernel {
             hub.compute(kernel, Job::Prepare);
         }
+        scale *= self.commit.steps(riders.mean());
         if planted!(hub, RestDividedByC)
             && self.state == State::Ending
             && let Merge::Softsync { updates } = hub.setup.recipe.merge

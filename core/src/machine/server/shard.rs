@@ -13,6 +13,7 @@ use crate::id::{Clock, PeerId, Sequence, ShardId};
 use crate::kernel::compensate::Formula;
 use crate::layout::shard_range;
 use crate::machine::Setup;
+use crate::rider::Riders;
 use crate::rule::pace::VectorClock;
 use crate::rule::{Merging, merging};
 use crate::vectors::{Keep, Vectors};
@@ -31,6 +32,8 @@ pub(super) struct Shard {
     /// How a late contribution is corrected before it is merged, with the state of the formula.
     pub(super) compensation: Option<(Formula, Option<Segment>)>,
     pub(super) rule: Box<dyn Merging>,
+    /// What has travelled with the gathered contributions.
+    pub(super) riders: Riders,
     /// Applications so far.
     pub(super) version: Clock,
     /// Which of the version buffers holds it.
@@ -89,6 +92,7 @@ impl Shard {
             len: range.len(),
             compensation,
             rule: merging(recipe, workers, range.len(), vectors),
+            riders: Riders::nothing(),
             version: Clock(0),
             current: 0,
             readers: [0; VERSIONS],

@@ -276,6 +276,7 @@ fn push_message(worker: u32, incarnation: u64, sequence: u64, base: u64) -> Push
         weight: 1,
         fetches: true,
         step_time: None,
+        rider: None,
     }
 }
 

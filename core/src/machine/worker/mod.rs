@@ -38,6 +38,7 @@ use crate::id::{Clock, PeerId, Sequence, ShardId};
 use crate::kernel::{Kernel, KernelResult};
 use crate::layout::shard_range;
 use crate::recipe::Correction;
+use crate::rider::Rider;
 use crate::rule::own_scale;
 use crate::rule::pace::{lead_max, window};
 use crate::status::{Role as RoleName, Status};
@@ -69,6 +70,8 @@ pub(crate) struct Worker {
     /// The mean time of the application's local steps, and that of the reference, where periods follow speeds.
     step_time: Option<StepTime>,
     reference: Option<StepTime>,
+    /// What travels with the contributions.
+    rider: Option<Rider>,
     /// The largest lead with which this worker may compute.
     lead_max: Option<u64>,
     /// Factor on an own update that the servers have not merged yet.
@@ -213,6 +216,7 @@ impl Worker {
             fetching: true,
             step_time: None,
             reference: None,
+            rider: None,
             lead_max: lead_max(&setup.recipe),
             own_scale: own_scale(&setup.recipe, setup.cluster.workers),
             state: State::Joining,
@@ -389,6 +393,10 @@ impl Role for Worker {
 
     fn on_step_time(&mut self, mean: StepTime) {
         self.step_time = Some(mean);
+    }
+
+    fn on_rider(&mut self, rider: Option<Rider>) {
+        self.rider = rider;
     }
 
     fn advice(&self) -> Advice {

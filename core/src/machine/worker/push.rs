@@ -119,6 +119,7 @@ impl Worker {
             weight: self.pushes[slot].weight,
             fetches: self.pushes[slot].fetches,
             step_time: self.step_time,
+            rider: self.rider,
         };
         let dense = row.bytes();
         let body = (length > 0).then(|| self.body(shard, sequence).first(length));
