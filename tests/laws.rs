@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
-use gradwire::recipe::{Adapt, Mu, OptimizerState, Outer, Pace, Period, Staleness, Topology};
+use gradwire::recipe::{Adapt, Mu, OptimizerState, Outer, Pace, Period, Pushes, Staleness, Topology};
 use gradwire::{Cluster, Event, Layout, Mem, PeerId, Recipe, RunState, Session, Status};
 use gradwire_core::Patience;
 use gradwire_sim::{App, Entry, Life, Network, Plan, Random, World};
@@ -391,6 +391,41 @@ fn workers_and_center_of_elastic_averaging_move_by_their_updates() {
     }
 }
 
+/// Delayed Nesterov with a milestone at each update is Nesterov's momentum, bit for bit.
+#[test]
+fn a_milestone_at_each_update_is_nesterovs_momentum() {
+    for recipe in ["async lambda=0.25", "softsync", "ssp shards=2"] {
+        let mu = Mu::Fixed(0.5);
+        let plain: Recipe = recipe.parse().unwrap();
+        let bits = |outer| {
+            let (world, _) = simulate(plan(plain.with_outer(outer), 5, 24), Steps::Jittered, None);
+            world.params(PeerId(0)).iter().map(|x| x.to_bits()).collect::<Vec<_>>()
+        };
+        let momentum = bits(Outer::Momentum { mu, rate: 0.7, look: true });
+        assert_eq!(bits(Outer::DelayedNesterov { mu, rate: 0.7, pushes: Pushes::Fixed(1) }), momentum, "{recipe}");
+        assert_ne!(bits(Outer::DelayedNesterov { mu, rate: 0.7, pushes: Pushes::Fixed(2) }), momentum, "{recipe}");
+    }
+}
+
+/// Delayed Nesterov: n updates that n workers have computed from the same parameters move them as far as one step of
+/// Nesterov's momentum on their mean.
+#[test]
+fn delayed_nesterov_of_all_workers_is_a_round_of_diloco() {
+    let (_, each) =
+        simulate(plan("async outer=delayed-nesterov mu=0.5".parse().unwrap(), 1, 24), Steps::Jittered, None);
+    let (_, round) = simulate(plan("diloco period=1 mu=0.5".parse().unwrap(), 1, 24), Steps::Jittered, None);
+    assert_eq!(each, round);
+    // Constant updates: the gain is that of the momentum, n updates after n updates.
+    let recipe: Recipe = "async outer=delayed-nesterov mu=0.5 rate=0.5".parse().unwrap();
+    let params = on_threads_with(recipe, 4, 40, |_, _, _, update| update.fill(1.0));
+    let (mut velocity, mut expected) = (0.0f32, 0.0f32);
+    for _ in 0..40 {
+        velocity = 0.5 * velocity + 0.5;
+        expected -= 0.5 + 0.5 * velocity;
+    }
+    assert!(params.iter().flatten().all(|x| (x - expected).abs() < 1e-4), "{params:?} {expected}");
+}
+
 /// I-77: one worker with a rate and no momentum is Lookahead (Zhang et al. 2019): after H steps, the parameters go a
 /// share of the way from where they were to where the steps have led.
 #[test]
@@ -691,7 +726,7 @@ fn periods_follow_the_losses_that_sessions_report() {
         let adaptive: Recipe = format!("{base} period=4 adapt=loss").parse().unwrap();
         let fixed = |period: u32| on_threads(adaptive.with_adapt(Adapt::None).with_period(period), 3, 16);
         let train = |loss: fn(u32) -> f32, rate: f32| {
-            on_threads_with(adaptive, 3, 16, |session, rank, step| {
+            on_threads_with(adaptive, 3, 16, move |session, rank, step, _| {
                 // From the end of the first period on.
                 session.set_learning_rate(if step < 4 { 1.0 } else { rate });
                 session.report_progress(if step < 4 { 2.0 } else { loss(rank) }, f32::NAN);
@@ -714,15 +749,15 @@ fn halved() -> Period {
 
 /// Trains on threads. Returns the final parameters of each worker.
 fn on_threads(recipe: Recipe, workers: u32, steps: u64) -> Vec<Vec<f32>> {
-    on_threads_with(recipe, workers, steps, |_, _, _| {})
+    on_threads_with(recipe, workers, steps, |_, _, _, _| {})
 }
 
-/// Trains on threads, and calls `before` before each step with the session, its rank and the step.
+/// Trains on threads, and calls `before` before each step with the session, its rank, the step, and the update.
 fn on_threads_with(
     recipe: Recipe,
     workers: u32,
     steps: u64,
-    before: impl Fn(&mut Session, u32, u64) + Copy + Send + 'static,
+    before: impl Fn(&mut Session, u32, u64, &mut [f32]) + Copy + Send + 'static,
 ) -> Vec<Vec<f32>> {
     let cluster = Cluster { workers, servers: u32::from(recipe.needs_servers()) };
     let mut ends = Mem::cluster(cluster.nodes());
@@ -737,7 +772,7 @@ fn on_threads_with(
             let mut update = vec![0.0; LEN];
             for step in 0..steps {
                 let examples = update_of(rank, step, &params, &mut update);
-                before(&mut session, rank, step);
+                before(&mut session, rank, step, &mut update);
                 session.step(&mut params, &update, examples).unwrap();
             }
             session.finish(&mut params).unwrap();

@@ -75,11 +75,12 @@ const FLAGS: &[(&str, &str, &str)] = &[
     ("fan-in", "fan_in", "Children per node (tree)"),
     ("chunk", "chunk", "Largest message in floats (tree, ring)"),
     ("shards", "shards", "Ranges into which the parameters are cut (servers)"),
-    ("outer", "outer", "Optimizer of merged updates: none, momentum, adagrad or adam"),
+    ("outer", "outer", "Optimizer of merged updates: none, momentum, delayed-nesterov, adagrad or adam"),
     ("outer-mu", "mu", "Momentum of merged updates (outer momentum, adam); 1-1/n: as BMUF"),
     ("outer-beta", "beta", "Share of the mean square that is kept (outer adam)"),
     ("outer-rate", "rate", "Factor on a merged update (outer)"),
     ("outer-look", "look", "true: Nesterov's form (outer momentum)"),
+    ("outer-pushes", "pushes", "Updates for each step of the momentum (outer delayed-nesterov); n: as many as workers"),
     ("outer-floor", "floor", "Keeps steps finite where updates are small (outer adagrad, adam)"),
     ("optimizer", "optimizer", "Momentum at a synchronisation: keep, reset or average"),
 ];

@@ -422,7 +422,8 @@ impl AdaComm {
         let [first, last] = self.losses.unwrap_or([1.0; 2]);
         let exact = (last / first).sqrt() * start;
         // Losses travel as floats.
-        let [least, most] = [1.0 - 1e-6, 1.0 + 1e-6].map(|error| (exact * error).ceil().clamp(1.0, f64::from(most)) as u64);
+        let [least, most] =
+            [1.0 - 1e-6, 1.0 + 1e-6].map(|error| (exact * error).ceil().clamp(1.0, f64::from(most)) as u64);
         let left = plan.steps - self.steps;
         let (mut taken, mut sum, mut examples) = (0, 0.0, 0);
         for (worker, rounds) in truth.rounds.iter().enumerate() {

@@ -72,6 +72,11 @@ impl Reference {
                 let (mu, rate) = (f64::from(mu.of(workers)), f64::from(rate));
                 Box::new(Momentum { mu, rate, look, velocity: zeros() })
             }
+            (Payload::Updates, Outer::DelayedNesterov { mu, rate, pushes }) => {
+                let (mu, rate) = (f64::from(mu.of(workers)), f64::from(rate));
+                let pushes = pushes.of(workers);
+                Box::new(DelayedNesterov { mu, rate, pushes, count: 0, sum: zeros(), velocity: zeros() })
+            }
             (Payload::Updates, Outer::Adagrad { rate, floor }) => {
                 Box::new(Adagrad { rate: rate.into(), floor: floor.into(), sums: zeros() })
             }
@@ -409,6 +414,35 @@ impl Commit for Momentum {
             self.velocity[i] = self.mu * self.velocity[i] + self.rate * merged;
             let ahead = self.rate * merged + self.mu * self.velocity[i];
             params[i] -= if self.look { ahead } else { self.velocity[i] };
+        }
+    }
+}
+
+/// Liu et al. 2024, algorithm 3: every `pushes`-th update, momentum takes the sum of the updates since the last time.
+struct DelayedNesterov {
+    mu: f64,
+    rate: f64,
+    pushes: u32,
+    count: u32,
+    sum: Vec<f64>,
+    velocity: Vec<f64>,
+}
+
+impl Commit for DelayedNesterov {
+    fn commit(&mut self, params: &mut [f64], merged: &[f64]) {
+        self.count += 1;
+        let is_full = self.count == self.pushes;
+        for (i, merged) in merged.iter().enumerate() {
+            self.sum[i] += merged;
+            let mut step = *merged;
+            if is_full {
+                self.velocity[i] = self.mu * self.velocity[i] + std::mem::take(&mut self.sum[i]);
+                step += self.mu * self.velocity[i];
+            }
+            params[i] -= self.rate * step;
+        }
+        if is_full {
+            self.count = 0;
         }
     }
 }

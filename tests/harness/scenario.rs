@@ -5,8 +5,8 @@
 //! own.
 
 use gradwire_core::recipe::{
-    Adapt, Codec, Compensate, Control, Correction, End, Lambda, Merge, Mu, Normalize, Outer, Pace, Payload, Period, Span, Staleness,
-    Threshold, TopK, Topology, Values,
+    Adapt, Codec, Compensate, Control, Correction, End, Lambda, Merge, Mu, Normalize, Outer, Pace, Payload, Period,
+    Pushes, Span, Staleness, Threshold, TopK, Topology, Values,
 };
 use gradwire_core::{Cluster, Duration, Instant, Layout, Patience, PeerId, Recipe};
 use gradwire_sim::{Effort, Fault, Network, Plan, Random};
@@ -170,6 +170,17 @@ fn whole(seed: u64, recipe: Recipe, workers: u32) -> Recipe {
         }
         _ => recipe,
     }
+}
+
+/// Delayed Nesterov, for some of the recipes without an outer optimizer.
+fn delayed(seed: u64, recipe: Recipe) -> Recipe {
+    let mut random = Random::new(seed, 23);
+    if recipe.outer() != Outer::None || !random.chance(0.4) {
+        return recipe;
+    }
+    let pushes = if random.chance(0.4) { Pushes::PerWorker } else { Pushes::Fixed(1 + random.below(4) as u32) };
+    let (mu, rate) = (Mu::Fixed(0.25 * random.below(4) as f32), 0.5 + random.below(2) as f32 / 2.0);
+    recipe.with_outer(Outer::DelayedNesterov { mu, rate, pushes })
 }
 
 /// A recipe with a period in seconds or in examples: in a tree, in a ring, or at servers.
@@ -409,7 +420,7 @@ impl Scenario {
             Kind::Tree | Kind::CodedTree | Kind::Gather | Kind::ServerSync | Kind::CodedSync | Kind::SspZero => {
                 outer(seed, recipe)
             }
-            Kind::Softsync => outer(seed, recipe),
+            Kind::Softsync => delayed(seed, outer(seed, recipe)),
             _ => recipe,
         };
         let recipe = match kind {

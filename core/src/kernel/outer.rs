@@ -5,6 +5,7 @@
 //! | step | state | formula |
 //! |---|---|---|
 //! | [`Step::Momentum`] | velocity v | `v' = mu v + rate d`, `w' = w - v'`; looking ahead `w' = w - (rate d + mu v')` |
+//! | [`Step::Delayed`] | velocity v, sum b | `b' = b + rate d`, `w' = w - rate d`; at a milestone `v' = mu v + b'`, `w' = w - (rate d + mu v')`, `b'' = 0` |
 //! | [`Step::Adagrad`] | sum s | `s' = s + d d`, `w' = w - rate d / sqrt(s' + floor)` |
 //! | [`Step::Adam`] | mean m, square s | `m' = mu m + (1 - mu) d`, `s' = beta s + (1 - beta) d d`, `w' = w - rate m' / (sqrt(s') + floor)` |
 //!
@@ -26,6 +27,15 @@ pub enum Step {
         rate: f32,
         /// Go on from where the velocity will lead (Nesterov).
         look: bool,
+    },
+    /// Momentum that waits for a milestone, and then takes all updates since the last one at once: two vectors of state.
+    Delayed {
+        /// The share of the velocity that is kept at a milestone, from 0 to below 1.
+        mu: f32,
+        /// Factor on the merged update.
+        rate: f32,
+        /// This step is a milestone.
+        milestone: bool,
     },
     /// A rate for each element: one vector of state.
     Adagrad {
@@ -52,7 +62,7 @@ impl Step {
     pub const fn vectors(&self) -> usize {
         match self {
             Self::Momentum { .. } | Self::Adagrad { .. } => 1,
-            Self::Adam { .. } => 2,
+            Self::Adam { .. } | Self::Delayed { .. } => 2,
         }
     }
 }
@@ -95,6 +105,9 @@ pub(super) fn run(
         });
         Tier::best().run(|| match step {
             Step::Momentum { mu, rate, look } => momentum(into, first, update, mu, rate * scale, look),
+            Step::Delayed { mu, rate, milestone } => {
+                delayed(into, [first, second], update, mu, rate * scale, milestone)
+            }
             Step::Adagrad { rate, floor } => adagrad(into, first, update, scale, rate, floor),
             Step::Adam { mu, beta, rate, floor } => adam(into, [first, second], update, scale, [mu, beta, rate, floor]),
         });
@@ -120,6 +133,25 @@ fn momentum(params: &mut [f32], velocity: &mut [f32], update: &[f32], mu: f32, r
         each.for_each(|((param, velocity), update)| {
             *velocity = mu * *velocity + rate * update;
             *param -= *velocity;
+        });
+    }
+}
+
+#[inline(always)]
+fn delayed(params: &mut [f32], [velocity, sums]: [&mut [f32]; 2], update: &[f32], mu: f32, rate: f32, milestone: bool) {
+    let each = params.iter_mut().zip(velocity).zip(sums).zip(update);
+    if milestone {
+        each.for_each(|(((param, velocity), sum), update)| {
+            let step = rate * update;
+            *velocity = mu * *velocity + (*sum + step);
+            *param -= step + mu * *velocity;
+            *sum = 0.0;
+        });
+    } else {
+        each.for_each(|(((param, _), sum), update)| {
+            let step = rate * update;
+            *sum += step;
+            *param -= step;
         });
     }
 }
@@ -170,7 +202,9 @@ mod tests {
     use alloc::vec::Vec;
     use proptest::prelude::*;
 
-    const STEPS: [Step; 5] = [
+    const STEPS: [Step; 7] = [
+        Step::Delayed { mu: 0.9, rate: 0.7, milestone: false },
+        Step::Delayed { mu: 0.9, rate: 0.7, milestone: true },
         Step::Momentum { mu: 0.9, rate: 0.7, look: true },
         Step::Momentum { mu: 0.9, rate: 0.7, look: false },
         Step::Momentum { mu: 0.0, rate: 1.0, look: true },
@@ -187,6 +221,15 @@ mod tests {
                 let moved = rate * scale * d;
                 let v = mu * a + moved;
                 (if look { w - (moved + mu * v) } else { w - v }, [v, b])
+            }
+            Step::Delayed { rate, milestone: false, .. } => {
+                let moved = rate * scale * d;
+                (w - moved, [a, b + moved])
+            }
+            Step::Delayed { mu, rate, milestone: true } => {
+                let moved = rate * scale * d;
+                let v = mu * a + (b + moved);
+                (w - (moved + mu * v), [v, 0.0])
             }
             Step::Adagrad { rate, floor } => {
                 let d = scale * d;
@@ -274,6 +317,25 @@ mod tests {
                 moved.push(before - w[0]);
             }
             assert_eq!((moved[0], moved[59]), (first, 1.0));
+        }
+    }
+
+    /// The steps from one milestone to the next move by as much as one step of Nesterov's momentum on their sum.
+    #[test]
+    fn delayed_steps_add_up_to_one_of_nesterov() {
+        let updates: Vec<f32> = (0..8u8).map(|i| f32::from(i * 7 % 5) - 1.5).collect();
+        let (mut w, mut v, mut sums) = ([0.0f32], [0.0f32], [0.0f32]);
+        let (mut exact, mut velocity) = (0.0f64, 0.0f64);
+        for group in updates.chunks(4) {
+            for (i, update) in group.iter().enumerate() {
+                let step = Step::Delayed { mu: 0.5, rate: 0.25, milestone: i == 3 };
+                run(step, 1.0, &mut w, None, &[*update], [Some((&mut v, None)), Some((&mut sums, None))]);
+            }
+            let sum = 0.25 * group.iter().map(|update| f64::from(*update)).sum::<f64>();
+            velocity = 0.5 * velocity + sum;
+            exact -= sum + 0.5 * velocity;
+            // All of these numbers are exact.
+            assert_eq!((f64::from(w[0]), f64::from(v[0]), sums[0]), (exact, velocity, 0.0));
         }
     }
 

@@ -7,9 +7,10 @@
 use alloc::vec::Vec;
 
 use crate::buffer::{BufferId, Segment};
+use crate::id::Clock;
 use crate::kernel::Kernel;
 use crate::kernel::outer::Step;
-use crate::recipe::{Normalize, Payload, Recipe};
+use crate::recipe::{Normalize, Outer, Payload, Recipe};
 use crate::rider::Rider;
 use crate::vectors::{Keep, Vectors};
 
@@ -19,6 +20,8 @@ pub(crate) struct Commit {
     payload: Payload,
     outer: Option<Step>,
     normalize: Normalize,
+    /// Commits from one milestone of the outer optimizer to the next.
+    pushes: u64,
     state: Vec<[BufferId; 2]>,
 }
 
@@ -44,7 +47,11 @@ impl Commit {
             let other = has_rounds.then(|| vectors.floats("state after the round", len, Keep::No));
             [place, other.unwrap_or(place)]
         });
-        Self { payload: recipe.payload, outer, normalize: recipe.normalize, state: state.collect() }
+        let pushes = match recipe.outer {
+            Outer::DelayedNesterov { pushes, .. } => pushes.of(workers).into(),
+            _ => 1,
+        };
+        Self { payload: recipe.payload, outer, normalize: recipe.normalize, pushes, state: state.collect() }
     }
 
     /// The factor on merged contributions that are divided by their workers' steps: the mean number of steps, which has
@@ -73,6 +80,16 @@ impl Commit {
             (Payload::Gradients, _) if scale == 1.0 => Kernel::Copy { from: merged, into },
             (Payload::Gradients, _) => Kernel::Accumulate { update: merged, scale, first: true, into },
         }
+    }
+
+    /// The [kernel](Self::kernel) of a server that changes its state in place. `version`: that of the new parameters,
+    /// which counts the commits.
+    pub(crate) fn kernel_at(&self, version: Clock, old: Segment, merged: Segment, scale: f32, into: Segment) -> Kernel {
+        let mut kernel = self.kernel(old, merged, scale, into, Places::IN_PLACE);
+        if let Kernel::Outer { step: Step::Delayed { milestone, .. }, .. } = &mut kernel {
+            *milestone = version.0.is_multiple_of(self.pushes);
+        }
+        kernel
     }
 
     /// The kernel for a chunk without contributions: the parameters stay as they are, and a mean of gradients is 0.

@@ -3,8 +3,8 @@
 use core::fmt;
 
 use super::{
-    Adapt, Codec, Compensate, Control, Correction, End, Merge, Normalize, OptimizerState, Outer, Pace, Payload, Period, Recipe, Threshold,
-    TopK, Topology,
+    Adapt, Codec, Compensate, Control, Correction, End, Merge, Normalize, OptimizerState, Outer, Pace, Payload, Period,
+    Recipe, Threshold, TopK, Topology,
 };
 use crate::id::Cluster;
 use crate::kernel::ledger;
@@ -237,6 +237,7 @@ impl Recipe {
         let synchronous_mean = self.pace == Pace::Synchronous && self.merge == Merge::Mean;
         let synchronous_round = self.pace == Pace::Synchronous && self.merge.is_round();
         let asynchronous = matches!(self.pace, Pace::Asynchronous { .. });
+        let delayed = matches!(self.outer, Outer::DelayedNesterov { .. });
         let by_steps = self.normalize == Normalize::Steps;
         let by_loss = matches!(self.adapt, Adapt::Loss { .. });
         let lossy_pull = servers && self.pull != Codec::F32;
@@ -512,6 +513,18 @@ impl Recipe {
                 "outer",
                 "topology=servers, tree or ring, or pace=synchronous",
                 "a peer of this mesh adds quanta on arrival: there is no merged update that an optimizer could take",
+            ),
+            (
+                delayed && !servers,
+                "outer=delayed-nesterov",
+                "topology=servers",
+                "it counts the updates that a server merges one by one; for rounds, use outer=momentum look=true",
+            ),
+            (
+                delayed && synchronous,
+                "outer=delayed-nesterov",
+                "pace=asynchronous, or stale with a bound of 1 or more",
+                "a round is a mean of all workers already; use outer=momentum look=true",
             ),
             (
                 !servers && self.pull != Codec::F32,

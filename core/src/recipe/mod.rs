@@ -79,6 +79,7 @@
 //! | | `spread` | `messages=20` | its largest part is sent in small steps |
 //! | [`outer`](Outer) | **`none`** | | the merged update is subtracted as it is |
 //! | | `momentum` | `mu=0.9 rate=1 look=false` | momentum of merged updates; `mu=1-1/n`: that of BMUF |
+//! | | `delayed-nesterov` | `mu=0.9 rate=0.7 pushes=n` | momentum at every `pushes`-th update of asynchronous workers |
 //! | | `adagrad` | `rate=1 floor=1e-8` | a rate for each element, by the sum of squares |
 //! | | `adam` | `mu=0.9 beta=0.99 rate=0.01 floor=0.001` | momentum, and a rate by the mean square |
 //! | [`optimizer`](OptimizerState) | **`keep`** | | each worker keeps its optimizer state |
@@ -130,6 +131,7 @@
 //! | `norm-clip` | `hardsync merge=norm-clip` | mean of contributions clipped to the median norm |
 //! | `one-bit-sgd` | `hardsync codec=sign scope=column pull=sign pull_scope=column` | Seide et al. 2014 |
 //! | `sparseloco` | `sparse period=20 density=0.015625 scope=chunk values=two-means decay=0.95` | Sarfi et al. 2025 |
+//! | `async-diloco` | `async period=50 adapt=speed outer=delayed-nesterov` | Liu et al. 2024 |
 //!
 //! # The learning rate, momentum and servers
 //!
@@ -158,6 +160,7 @@
 //! | `mesh`, `strom`, `dl4j-sharing` | 1: `lambda=1/n`, before the codec | in the optimizer, or `momentum=` | none |
 //! | `bmuf`, `bmuf-cbm` | n: a block of n workers is as far as one worker that takes all steps | in the recipe; reset in the optimizer | none |
 //! | `slowmo`, `fedavgm`, `diloco`, `lookahead` | rate / (1 - mu): 2, 10, 7 and 0.8 | in the recipe, and in the optimizer | none |
+//! | `async-diloco` | rate / (1 - mu): 7 | in the recipe, and in the optimizer | 1; `shards=N`: N |
 //! | `fedadam` | none: a step has the length `rate` | in the recipe | none |
 //!
 //! A server moves the bytes of all workers over the link of its host. Servers on the hosts of several workers, with
@@ -173,7 +176,7 @@
 //! - Iandola et al. 2015, "FireCaffe: near-linear acceleration of deep neural network training on compute clusters"
 //! - Karimireddy et al. 2021, "Learning from history for Byzantine robust optimization"
 //! - Karimireddy et al. 2019, "Error feedback fixes SignSGD and other gradient compression schemes"
-//! - Liu et al. 2024, "Asynchronous local-SGD training for language modeling" (DyLU)
+//! - Liu et al. 2024, "Asynchronous local-SGD training for language modeling" (DyLU, delayed Nesterov)
 //! - Lin et al. 2018, "Deep gradient compression"
 //! - Maleki et al. 2021, "Scaling distributed training with adaptive summation"
 //! - Odena 2016, "Faster asynchronous SGD"
@@ -211,7 +214,7 @@ pub use compensate::Compensate;
 pub use end::End;
 pub use hint::Hint;
 pub use lambda::{Lambda, LambdaParseError};
-pub use outer::{Mu, MuParseError, Outer};
+pub use outer::{Mu, MuParseError, Outer, Pushes, PushesParseError};
 pub use period::{Period, PeriodParseError, Span};
 pub use presets::{PRESETS, Preset};
 pub use staleness::{Scaling, Staleness};

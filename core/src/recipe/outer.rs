@@ -24,6 +24,19 @@ pub enum Outer {
         /// Nesterov's form: `rate d + mu v` is subtracted (Chen and Huo 2016; DiLoCo, Douillard et al. 2023).
         look: bool,
     },
+    /// Delayed Nesterov (Liu et al. 2024), for asynchronous workers. `rate d` is subtracted at once, and added to `b`. Every
+    /// `pushes`-th time, `v = mu v + b` and `b = 0` first, and `rate d + mu v` is subtracted: momentum of the mean of so
+    /// many updates, and not of each, which would be that of the fastest workers and many times as much. After a resumed
+    /// run, the count begins anew. Requires servers without rounds.
+    DelayedNesterov {
+        /// The share of the velocity that is kept.
+        mu: Mu,
+        /// Factor on the merged update. Finite and above 0.
+        rate: f32,
+        /// Merged updates for each step of the momentum: at least as many as there are workers, or it hears only the
+        /// fast ones. 1 is [`Outer::Momentum`] in Nesterov's form.
+        pushes: Pushes,
+    },
     /// `s = s + d d`, and `rate d / sqrt(s + floor)` is subtracted (Duchi et al. 2011; Downpour, Dean et al. 2012). A
     /// learning rate of the workers that stays the same cancels.
     Adagrad {
@@ -53,6 +66,49 @@ pub enum Mu {
     Fixed(f32),
     /// 1 - 1/n: n workers then move the parameters as far as one worker does that takes all their steps.
     PerWorker,
+}
+
+/// A number of merged updates: a number, or `n` for n workers.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub enum Pushes {
+    /// This number, at least 1.
+    Fixed(u32),
+    /// As many as there are workers.
+    PerWorker,
+}
+
+/// A text that is no number of pushes.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub struct PushesParseError;
+
+impl Pushes {
+    /// The number for a cluster of so many workers.
+    pub fn of(self, workers: u32) -> u32 {
+        match self {
+            Self::Fixed(pushes) => pushes,
+            Self::PerWorker => workers.max(1),
+        }
+    }
+}
+
+impl fmt::Display for Pushes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Fixed(pushes) => write!(f, "{pushes}"),
+            Self::PerWorker => f.write_str("n"),
+        }
+    }
+}
+
+impl FromStr for Pushes {
+    type Err = PushesParseError;
+
+    fn from_str(text: &str) -> Result<Self, PushesParseError> {
+        match text {
+            "n" => Ok(Self::PerWorker),
+            _ => text.parse().map(Self::Fixed).map_err(|_| PushesParseError),
+        }
+    }
 }
 
 /// A text that is no momentum.
@@ -101,6 +157,11 @@ impl Outer {
         Some(match self {
             Self::None => return None,
             Self::Momentum { mu, rate, look } => Step::Momentum { mu: mu.of(workers), rate, look },
+            // One push per milestone: nothing is delayed.
+            Self::DelayedNesterov { mu, rate, pushes } if pushes.of(workers) == 1 => {
+                Step::Momentum { mu: mu.of(workers), rate, look: true }
+            }
+            Self::DelayedNesterov { mu, rate, .. } => Step::Delayed { mu: mu.of(workers), rate, milestone: false },
             Self::Adagrad { rate, floor } => Step::Adagrad { rate, floor },
             Self::Adam { mu, beta, rate, floor } => Step::Adam { mu, beta, rate, floor },
         })
@@ -110,7 +171,7 @@ impl Outer {
     /// length of their own, and count as 1.
     pub(crate) fn gain(self, workers: u32) -> f32 {
         match self {
-            Self::Momentum { mu, rate, .. } => rate / (1.0 - mu.of(workers)),
+            Self::Momentum { mu, rate, .. } | Self::DelayedNesterov { mu, rate, .. } => rate / (1.0 - mu.of(workers)),
             Self::None | Self::Adagrad { .. } | Self::Adam { .. } => 1.0,
         }
     }
@@ -119,7 +180,8 @@ impl Outer {
     pub(crate) fn first_gain(self, workers: u32) -> f32 {
         match self {
             Self::Momentum { mu, rate, look: true } => rate * (1.0 + mu.of(workers)),
-            Self::Momentum { rate, .. } => rate,
+            Self::DelayedNesterov { mu, rate, pushes } if pushes.of(workers) == 1 => rate * (1.0 + mu.of(workers)),
+            Self::Momentum { rate, .. } | Self::DelayedNesterov { rate, .. } => rate,
             Self::None | Self::Adagrad { .. } | Self::Adam { .. } => 1.0,
         }
     }
@@ -130,7 +192,8 @@ impl Outer {
         let share = |field, value: f32| check_range(field, "from 0 to below 1", value, (0.0..1.0).contains(&value));
         match self {
             Self::None => Ok(()),
-            Self::Momentum { mu, rate, .. } => {
+            Self::DelayedNesterov { pushes: Pushes::Fixed(0), .. } => check_range("pushes", "at least 1", 0.0, false),
+            Self::Momentum { mu, rate, .. } | Self::DelayedNesterov { mu, rate, .. } => {
                 positive("rate", rate)?;
                 if let Mu::Fixed(mu) = mu { share("mu", mu) } else { Ok(()) }
             }

@@ -2,8 +2,8 @@
 //! sources.
 
 use super::{
-    Adapt, Codec, Compensate, Control, Correction, End, Lambda, Merge, Mu, Normalize, OptimizerState, Outer, Pace, Payload, Period,
-    Recipe, Staleness, Threshold, TopK, Topology, Values,
+    Adapt, Codec, Compensate, Control, Correction, End, Lambda, Merge, Mu, Normalize, OptimizerState, Outer, Pace,
+    Payload, Period, Pushes, Recipe, Staleness, Threshold, TopK, Topology, Values,
 };
 
 /// A named recipe.
@@ -230,6 +230,14 @@ pub const PRESETS: &[Preset] = &[
         recipe: || {
             let top = TopK { density: 1.0 / 64.0, per_chunk: true, values: Values::TwoMeans };
             Recipe::sparse(top.density).with_codec(Codec::TopK(top)).with_period(20).with_decay(0.95)
+        },
+    },
+    Preset {
+        name: "async-diloco",
+        about: "Liu et al. 2024: asynchronous periods by speed, momentum of the mean of n",
+        recipe: || {
+            let outer = Outer::DelayedNesterov { mu: Mu::Fixed(0.9), rate: 0.7, pushes: Pushes::PerWorker };
+            Recipe::asynchronous().with_period(50).with_adapt(Adapt::Speed).with_outer(outer)
         },
     },
 ];

@@ -1,7 +1,8 @@
 //! The type [`Recipe`]: one choice on each axis, with setters and getters.
 
 use super::{
-    Adapt, Codec, Compensate, Correction, End, Lambda, Merge, Normalize, OptimizerState, Outer, Pace, Payload, Period, Staleness, Topology,
+    Adapt, Codec, Compensate, Correction, End, Lambda, Merge, Normalize, OptimizerState, Outer, Pace, Payload, Period,
+    Staleness, Topology,
 };
 
 /// The synchronisation method of a run: one choice on each axis. See [`recipe`](crate::recipe) for tables of all axes

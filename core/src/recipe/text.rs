@@ -10,8 +10,8 @@ use core::fmt;
 use core::str::FromStr;
 
 use super::{
-    Adapt, Codec, Compensate, Control, Correction, End, Lambda, Merge, Mu, Normalize, OptimizerState, Outer, PRESETS, Pace, Payload,
-    Period, Recipe, Scaling, Threshold, TopK, Topology, Values,
+    Adapt, Codec, Compensate, Control, Correction, End, Lambda, Merge, Mu, Normalize, OptimizerState, Outer, PRESETS,
+    Pace, Payload, Period, Pushes, Recipe, Scaling, Threshold, TopK, Topology, Values,
 };
 
 /// Why a text could not be parsed as a recipe.
@@ -123,6 +123,9 @@ impl fmt::Display for Recipe {
         match self.outer {
             Outer::None => {}
             Outer::Momentum { mu, rate, look } => write!(f, " outer=momentum mu={mu} rate={rate} look={look}")?,
+            Outer::DelayedNesterov { mu, rate, pushes } => {
+                write!(f, " outer=delayed-nesterov mu={mu} rate={rate} pushes={pushes}")?;
+            }
             Outer::Adagrad { rate, floor } => write!(f, " outer=adagrad rate={rate} floor={floor}")?,
             Outer::Adam { mu, beta, rate, floor } => {
                 write!(f, " outer=adam mu={mu} beta={beta} rate={rate} floor={floor}")?;
@@ -195,11 +198,19 @@ impl Outer {
     /// Changes one number of the outer optimizer. `Ok(false)`: this one has no such key.
     fn set(&mut self, key: &str, value: &str) -> Result<bool, RecipeParseError> {
         match (key, self) {
-            ("mu", Self::Momentum { mu, .. }) => *mu = number::<Mu>("mu", "a number, or 1-1/n", value)?,
+            ("mu", Self::Momentum { mu, .. } | Self::DelayedNesterov { mu, .. }) => {
+                *mu = number::<Mu>("mu", "a number, or 1-1/n", value)?
+            }
             ("mu", Self::Adam { mu, .. }) => *mu = number("mu", NUMBER, value)?,
             ("beta", Self::Adam { beta, .. }) => *beta = number("beta", NUMBER, value)?,
             ("look", Self::Momentum { look, .. }) => *look = number("look", "true or false", value)?,
-            ("rate", Self::Momentum { rate, .. } | Self::Adagrad { rate, .. } | Self::Adam { rate, .. }) => {
+            ("pushes", Self::DelayedNesterov { pushes, .. }) => {
+                *pushes = number("pushes", "a whole number, or n", value)?
+            }
+            ("rate", Self::Momentum { rate, .. } | Self::DelayedNesterov { rate, .. }) => {
+                *rate = number("rate", NUMBER, value)?
+            }
+            ("rate", Self::Adagrad { rate, .. } | Self::Adam { rate, .. }) => {
                 *rate = number("rate", NUMBER, value)?;
             }
             ("floor", Self::Adagrad { floor, .. } | Self::Adam { floor, .. }) => {
@@ -284,7 +295,7 @@ impl Recipe {
             }
             "codec" => self.codec = choice("codec", value, CODECS)?,
             "outer" => self.outer = choice("outer", value, OUTERS)?,
-            "mu" | "beta" | "rate" | "look" | "floor" => {
+            "mu" | "beta" | "rate" | "look" | "floor" | "pushes" => {
                 if !self.outer.set(key, value)? {
                     return unknown();
                 }
@@ -379,12 +390,9 @@ const PAYLOADS: Choices<Payload> = (
     "parameters, updates or gradients",
     &[("parameters", Payload::Parameters), ("updates", Payload::Updates), ("gradients", Payload::Gradients)],
 );
-const ADAPTS: Choices<Adapt> = (
-    "none, speed or loss",
-    &[("none", Adapt::None), ("speed", Adapt::Speed), ("loss", Adapt::Loss { most: 64 })],
-);
-const NORMALIZES: Choices<Normalize> =
-    ("none or steps", &[("none", Normalize::None), ("steps", Normalize::Steps)]);
+const ADAPTS: Choices<Adapt> =
+    ("none, speed or loss", &[("none", Adapt::None), ("speed", Adapt::Speed), ("loss", Adapt::Loss { most: 64 })]);
+const NORMALIZES: Choices<Normalize> = ("none or steps", &[("none", Normalize::None), ("steps", Normalize::Steps)]);
 const TOPOLOGIES: Choices<Topology> = (
     "servers, tree, ring or mesh",
     &[
@@ -466,10 +474,11 @@ const VALUES: Choices<Values> =
 const ENDS: Choices<End> =
     ("keep, send or spread", &[("keep", End::Keep), ("send", End::Send), ("spread", End::Spread { messages: 20 })]);
 const OUTERS: Choices<Outer> = (
-    "none, momentum, adagrad or adam",
+    "none, momentum, delayed-nesterov, adagrad or adam",
     &[
         ("none", Outer::None),
         ("momentum", Outer::Momentum { mu: Mu::Fixed(0.9), rate: 1.0, look: false }),
+        ("delayed-nesterov", Outer::DelayedNesterov { mu: Mu::Fixed(0.9), rate: 0.7, pushes: Pushes::PerWorker }),
         ("adagrad", Outer::Adagrad { rate: 1.0, floor: 1e-8 }),
         ("adam", Outer::Adam { mu: 0.9, beta: 0.99, rate: 0.01, floor: 1e-3 }),
     ],
@@ -497,9 +506,10 @@ const REQUIRED: &[(&str, &str)] = &[
     ("faulty", "merge=krum"),
     ("best", "merge=krum"),
     ("messages", "end=spread"),
-    ("mu", "outer=momentum or adam"),
+    ("mu", "outer=momentum, delayed-nesterov or adam"),
     ("beta", "outer=adam"),
-    ("rate", "outer=momentum, adagrad or adam"),
+    ("pushes", "outer=delayed-nesterov"),
+    ("rate", "outer=momentum, delayed-nesterov, adagrad or adam"),
     ("look", "outer=momentum"),
     ("floor", "outer=adagrad or adam"),
     ("keep", "compensate=magnitude or delay-adaptive"),
@@ -689,6 +699,10 @@ mod tests {
             assert_eq!(recipe.normalize(), Normalize::Steps);
             assert_eq!((recipe.check(4), recipe.to_string().parse()), (Ok(()), Ok(recipe)));
         }
+        let delayed: Recipe = "async outer=delayed-nesterov pushes=7 mu=0.5".parse().unwrap();
+        let outer = Outer::DelayedNesterov { mu: Mu::Fixed(0.5), rate: 0.7, pushes: Pushes::Fixed(7) };
+        assert_eq!(delayed, Recipe::asynchronous().with_outer(outer));
+        assert_eq!((delayed.check(4), delayed.to_string().parse()), (Ok(()), Ok(delayed)));
         let adapted: Recipe = "adacomm period=8 most=9".parse().unwrap();
         assert_eq!(adapted, Recipe::averaging(8).with_adapt(Adapt::Loss { most: 9 }));
         assert_eq!((adapted.check(4), adapted.to_string().parse()), (Ok(()), Ok(adapted)));
@@ -905,6 +919,7 @@ mod tests {
         assert_eq!(error("mesh starters=5"), "starters: expected at most the number of workers, got 5");
         assert!(error("mesh tau=1e-37").starts_with("tau: expected a power of two from 2^-110 to 2^110, got 0.00000"));
         assert_eq!(error("softsync updates=5"), "updates: expected at most the number of workers (4), got 5");
+        assert_eq!(error("async outer=delayed-nesterov pushes=0"), "pushes: expected at least 1, got 0");
         assert_eq!(error("averaging period=9 adapt=loss most=8"), "most: expected at least the period, got 8");
         assert_eq!(error("sync fan_in=0"), "fan_in: expected 1 to 8, got 0");
         assert_eq!(
@@ -948,6 +963,20 @@ mod tests {
         assert!(
             error("norm-clip payload=parameters").starts_with("merge=norm-clip requires payload=updates: the norm ")
         );
+        for (text, expected) in [
+            ("hardsync period=9 adapt=loss", "adapt=loss requires topology=tree, ring or mesh: a server that "),
+            ("mesh period=9 adapt=loss", "adapt=loss requires pace=synchronous merge=mean: all workers have "),
+            (
+                "async period=20s normalize=steps",
+                "normalize=steps requires pace=synchronous merge=mean: the mean number",
+            ),
+            ("averaging period=20s normalize=steps", "normalize=steps requires payload=updates: what workers do per "),
+            ("sync period=20 normalize=steps", "normalize=steps requires adapt=speed, or a period in seconds or "),
+            ("diloco outer=delayed-nesterov", "outer=delayed-nesterov requires topology=servers: it counts the "),
+            ("hardsync outer=delayed-nesterov", "outer=delayed-nesterov requires pace=asynchronous, or stale with a "),
+        ] {
+            assert!(error(text).starts_with(expected), "{text}: {}", error(text));
+        }
         for text in [
             "averaging adapt=speed",
             "async period=20 fetch=40 adapt=speed",
@@ -968,6 +997,9 @@ mod tests {
             "hardsync period=1,20@5 adapt=speed",
             "averaging pace=asynchronous",
             "averaging outer=momentum",
+            "sync period=20 outer=delayed-nesterov",
+            "hardsync period=20 outer=delayed-nesterov",
+            "ssp bound=0 outer=delayed-nesterov",
             "mesh outer=momentum",
             "ssp bound=0 staleness=inverse",
             "sync merge=sum",

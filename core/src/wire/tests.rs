@@ -188,8 +188,17 @@ proptest! {
 fn sealed(change: impl FnOnce(&mut [u8; HEADER_LEN])) -> [u8; HEADER_LEN] {
     let (origin, incarnation) = (PeerId(2), Incarnation(7));
     let (shard, sequence, clock) = (ShardId(0), Sequence(1), Clock(0));
-    let push =
-        Push { shard, worker: origin, incarnation, sequence, base: clock, weight: 32, fetches: true, step_time: None, rider: None };
+    let push = Push {
+        shard,
+        worker: origin,
+        incarnation,
+        sequence,
+        base: clock,
+        weight: 32,
+        fetches: true,
+        step_time: None,
+        rider: None,
+    };
     let header = Header::new(1, origin, incarnation, 8, Message::Push(push));
     let mut bytes = header.emit();
     change(&mut bytes);
@@ -213,7 +222,10 @@ fn errors_say_expected_and_got() {
     });
     let long = Header::parse(&long).unwrap_err().to_string();
     assert_eq!(long, "frame: expected at most 65536 bytes after Hello, got 65544");
-    assert_eq!(error(|b| b[47] = 0xff), "frame: expected at most 2^60 - 1 as clock of Push, got 18374686479671623712");
+    assert_eq!(error(|b| b[47] = 0x7f), "frame: expected at most 2^60 - 1 as clock of Push, got 9151314442816847904");
+    let infinite = "frame: expected a positive finite float as clock of Push, got 2139095040";
+    assert_eq!(error(|b| (b[47], b[46]) = (0xff, 0x80)), infinite);
+    assert_eq!(error(|b| b[47] = 0x80), "frame: expected a number above 0 as clock of Push, got 9223372036854775840");
     let up = |b: &mut [u8; HEADER_LEN]| b[5] = Kind::Up as u8;
     let broken = |change: fn(&mut [u8; HEADER_LEN])| {
         let bytes = sealed(|b| {
@@ -222,7 +234,9 @@ fn errors_say_expected_and_got() {
         });
         Header::parse(&bytes).unwrap_err().to_string()
     };
-    assert_eq!(broken(|b| b[20] = 7), "frame: expected 0 or 1 as weight of Up, got 7");
+    let lonely = "frame: expected 0 or 1 without examples as weight of Up, got 7";
+    assert_eq!(broken(|b| (b[20], b[56]) = (7, 0)), lonely);
+    assert_eq!(broken(|b| b[23] = 0xff), "frame: expected a positive finite float as weight of Up, got 2139095040");
     assert_eq!(broken(|b| b[55] = 16), "frame: expected at most 2^60 - 1 as base of Up, got 1152921504606846976");
     let lone = "frame: expected a body if and only if the weight is above 0 as length of Up, got 8";
     assert_eq!(broken(|_| {}), lone);

@@ -12,7 +12,8 @@ use std::collections::BTreeMap;
 
 use gradwire_core::status::Waiting;
 use gradwire_core::{
-    Adoption, Advice, BufferId, Input, Instant, Machine, Misuse, Node, OpId, Output, PeerId, SavedBuffer, Segment, Status,
+    Adoption, Advice, BufferId, Input, Instant, Machine, Misuse, Node, OpId, Output, PeerId, SavedBuffer, Segment,
+    Status,
 };
 
 /// A machine, and the leases of its open transfers.

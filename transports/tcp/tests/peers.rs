@@ -318,7 +318,12 @@ fn unsent_bytes_become_fewer_while_a_body_is_written() {
     let mut peer = greet(node.tcp.carrier().listens_at(), 1, 2);
     assert_eq!(node.next(), connected(1));
     let all = (LARGE + 64) as u64;
-    let message = Message::Parameters { view: gradwire_core::Sequence(1), round: gradwire_core::Clock(1), vector: 0, riders: None };
+    let message = Message::Parameters {
+        view: gradwire_core::Sequence(1),
+        round: gradwire_core::Clock(1),
+        vector: 0,
+        riders: None,
+    };
     let header = Header::new(0, PeerId(0), Incarnation(1), LARGE as u32, message);
     let segment = Segment { buffer: BufferId(0), start: 0, len: LARGE as u32 };
     node.tcp.transmit(OpId(1), PeerId(1), header, Some(segment), &node.pool);

@@ -5,7 +5,6 @@ use super::inbox::Received;
 use super::{Job, Port, Server, State};
 use crate::id::PeerId;
 use crate::kernel::Kernel;
-use crate::machine::commit::Places;
 use crate::machine::hub::Hub;
 use crate::recipe::Merge;
 use crate::rider::Riders;
@@ -46,7 +45,7 @@ impl Server {
                     continue;
                 }
                 Verdict::Apply { scale } => (
-                    self.commit.kernel(shard.params(), update, scale, shard.version(into), Places::IN_PLACE),
+                    self.commit.kernel_at(shard.version.next(), shard.params(), update, scale, shard.version(into)),
                     Some(into),
                 ),
                 Verdict::Gather { kernel } => {
@@ -115,7 +114,8 @@ impl Server {
             scale = 1.0 / updates as f32;
         }
         shard.busy = true;
-        let kernel = self.commit.kernel(shard.params(), vector, scale, shard.version(into), Places::IN_PLACE);
+        let next = shard.version.next();
+        let kernel = self.commit.kernel_at(next, shard.params(), vector, scale, shard.version(into));
         hub.compute(kernel, Job::Apply { shard: index, into });
         true
     }

@@ -440,7 +440,8 @@ fn a_newcomer_gets_the_vectors_of_the_commit_step_too() {
 fn a_gradient_of_a_state_that_the_run_has_left_behind_is_dropped() {
     let mut m = trace(chain().with_payload(Payload::Gradients), 1, 2);
     m.hello(0, 1).expect_event(joined(0, 1)).expect_report();
-    let state = |view, round| Message::Parameters { view: Sequence(view), round: Clock(round), vector: 0, riders: None };
+    let state =
+        |view, round| Message::Parameters { view: Sequence(view), round: Clock(round), vector: 0, riders: None };
     m.commit(1, 2, 0, 0).expect_transmit(0, Kind::Fetch);
     m.send(0, state(1, 0), 1.0).expect_signal(Signal::Joined { clock: Clock(0) });
     m.commit(2, 2, 4, 0).expect_transmit(0, Kind::Fetch);

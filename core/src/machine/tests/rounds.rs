@@ -99,7 +99,8 @@ fn a_member_without_the_result_keeps_the_residual_of_the_round() {
     m.step(STEP).expect_coded(0, Kind::Up, 1, 1, 1.0);
     m.commit(2, 2, 1, 0);
     m.expect_transmit(0, Kind::Fetch);
-    m.send(0, Message::Parameters { view: Sequence(2), round: Clock(1), vector: 0, riders: None }, -0.5).expect_ready(1);
+    m.send(0, Message::Parameters { view: Sequence(2), round: Clock(1), vector: 0, riders: None }, -0.5)
+        .expect_ready(1);
     m.expect_view(-0.5).step(1.0 + 3.0 / 512.0).expect_sending(0, Kind::Up);
     m.expect_residual(0.0);
 }
