@@ -131,7 +131,8 @@ impl Builder {
     /// this node that depend on when messages arrive. From the tapes of all nodes, a run without rounds (asynchronous,
     /// softsync, stale, a mesh) can be run again bit for bit; see [`follow_tape`](Self::follow_tape). In runs with rounds
     /// nothing depends on the time, and tapes stay empty. A peer of a mesh that cannot keep up holds up the others while
-    /// they record. If the file cannot be written, this node ends with [`Error::Tape`]. Default: no tape.
+    /// they record. If the file cannot be written, this node ends with [`Error::Tape`]; and so it does with `pace=first`,
+    /// whose rounds depend on the time itself. Default: no tape.
     #[must_use]
     pub fn record_tape(mut self, directory: impl Into<PathBuf>) -> Self {
         self.settings.tape = TapePlan::Record(directory.into());

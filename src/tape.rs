@@ -8,6 +8,7 @@ use std::fs::File;
 use std::io::{self, BufRead, BufReader, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
 
+use gradwire_core::recipe::Pace;
 use gradwire_core::{Order, PeerId, Setup, Tape};
 
 const FORMAT: &str = "gradwire tape 1";
@@ -31,6 +32,8 @@ pub enum TapeError {
     /// In the recorded run, a worker was lost or came again, or a connection broke during an answer, so that it cannot be
     /// run again.
     Broken { path: PathBuf, line: usize },
+    /// The recipe has `pace=first`: which contributions are in time for a round depends on the time, and no tape tells it.
+    Timed,
     /// The run followed the tape, and ended with other parameters: the application did something else. The values are
     /// digests of the final parameters.
     Differs { path: PathBuf, expected: u64, got: u64 },
@@ -65,6 +68,10 @@ pub(crate) enum TapeFile {
 impl TapePlan {
     /// Opens the tape of a node, and gives its decisions to the setup.
     pub(crate) fn open(&self, setup: &mut Setup) -> Result<TapeFile, TapeError> {
+        let timed = matches!(setup.recipe.pace(), Pace::First { .. });
+        if timed && !matches!(self, Self::Off) {
+            return Err(TapeError::Timed);
+        }
         let (rank, digest) = (setup.me, setup.contract.digest());
         let path = |directory: &Path| directory.join(format!("rank-{}.tape", rank.0));
         match self {
@@ -197,6 +204,11 @@ impl fmt::Display for TapeError {
                 "tape {}: line {line}: in the recorded run, a worker was lost or came again, or a connection broke during an \
                  answer; such a run cannot be run again from its tape",
                 path.display()
+            ),
+            Self::Timed => write!(
+                f,
+                "tape: expected a recipe without pace=first, whose rounds take the contributions that are in time; no tape \
+                 tells which these were"
             ),
             Self::Differs { path, expected, got } => write!(
                 f,

@@ -6,14 +6,15 @@
 use std::thread;
 use std::time::Duration;
 
-use gradwire::recipe::{Codec, End, Merge, Pace, Payload, Threshold, TopK, Topology, Values};
+use gradwire::recipe::{Codec, Count, End, Late, Merge, Pace, Payload, Threshold, TopK, Topology, Values};
 use gradwire::status::Rest;
 use gradwire::{Cluster, Layout, Mem, Recipe, RunState, Server, Session, Status};
 
 const WORKERS: u32 = 3;
 /// Long enough for two blocks of `int8`.
 const LEN: usize = 100;
-const STEPS: usize = 7;
+/// No whole number of periods of `update`, whose sum would be nothing to learn.
+const STEPS: usize = 6;
 
 fn codecs() -> [Codec; 9] {
     let (topk, threshold) = (TopK::all(0.1), Threshold::fixed(1.0 / 64.0));
@@ -40,6 +41,8 @@ fn recipes() -> Vec<Recipe> {
         Pace::Stale { bound: 2 },
         Pace::Asynchronous { overlap: false },
         Pace::Asynchronous { overlap: true },
+        Pace::First { count: Count::AllBut(1), grace: Duration::ZERO, late: Late::Drop },
+        Pace::First { count: Count::Fixed(1), grace: Duration::ZERO, late: Late::Next },
     ];
     let lambda = Recipe::asynchronous().merge();
     let merges = [Merge::Mean, lambda, Merge::Softsync { updates: 2 }, Merge::Median];

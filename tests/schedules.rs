@@ -63,6 +63,10 @@ fn assert_coverage(all: &[(Kind, Coverage)]) {
         ("round of unequal workers repeated in a new view", reached(|it| it.views, &[Kind::Timed])),
         ("worker of unequal speed rejoined", reached(|it| it.rejoined, &[Kind::Timed])),
         ("worker of elastic averaging rejoined", reached(|it| it.rejoined, &[Kind::Elastic])),
+        ("contribution that was late dropped", reached(|it| it.late, &[Kind::First])),
+        ("contribution that was late deferred", reached(|it| it.deferred, &[Kind::First])),
+        ("duplicate dropped in a round of the first", reached(|it| it.duplicates, &[Kind::First])),
+        ("worker rejoined a round of the first", reached(|it| it.rejoined, &[Kind::First])),
         ("reconnected", reached(|it| it.reconnects, &Kind::ALL)),
         ("message sent again", reached(|it| it.resent, &Kind::ALL)),
         ("body broken off", reached(|it| it.torn, &servers)),
@@ -114,6 +118,7 @@ fn schedules_that_found_a_bug_pass() {
         55_357,    // a new process of a member got a message that it had to hold in front of the next view
         57_388,    // a message of an earlier process was missing, and the mark of the new one hid that
         38_095,    // a member whose body was broken off was not named as the one that is waited for
+        1_794,     // a round waited for a worker that had been late in it, and waited at another shard
         39_528,    // members of a relay tree waited for each other, and none named the one that was lost
     ] {
         // Most of them were found when operations took no time.

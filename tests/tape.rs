@@ -102,7 +102,7 @@ fn run_on(
 /// All presets without rounds, and choices that change what a node may decide.
 fn recipes() -> Vec<String> {
     let presets = PRESETS.iter().map(|preset| preset.name.to_string());
-    let mut recipes: Vec<String> = presets.filter(|name| !name.parse::<Recipe>().unwrap().is_synchronous()).collect();
+    let mut recipes: Vec<String> = presets.filter(|name| !name.parse::<Recipe>().unwrap().has_rounds()).collect();
     assert!(recipes.len() >= 8, "{recipes:?}");
     recipes.extend(
         [

@@ -160,3 +160,11 @@ fn a_directory_without_the_tape_is_named() {
     let error = follow("async", 1, &directory).unwrap_err().to_string();
     assert!(error.contains("rank-") && error.contains(".tape: "), "{error}");
 }
+
+/// A tape does not tell who was in time for a round.
+#[test]
+fn rounds_of_the_first_have_no_tape() {
+    let path = scratch("first");
+    let error = run("backup-workers", 1, 0.1, |builder| builder.record_tape(&path)).unwrap_err();
+    assert!(matches!(error, Error::Tape(TapeError::Timed)) && error.to_string().contains("pace=first"), "{error}");
+}

@@ -11,7 +11,7 @@ use gradwire_core::{Duration, Recipe};
 use gradwire_sim::Network;
 use machines::{Outcome, STEP_MS, run};
 
-const RECIPES: [&str; 7] = [
+const RECIPES: [&str; 10] = [
     "sync",
     "sync period=20",
     "sync period=20s",
@@ -19,6 +19,9 @@ const RECIPES: [&str; 7] = [
     "hardsync period=20 adapt=speed",
     "async period=20",
     "async period=20 adapt=speed",
+    "hardsync",
+    "backup-workers",
+    "backup-workers late=next",
 ];
 /// Over a slow network. Of equal workers, so that nobody waits for another.
 const FAR: [&str; 6] = [

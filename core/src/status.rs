@@ -47,7 +47,7 @@ pub struct Counters {
     pub applied: u64,
     /// Contributions that had arrived before.
     pub duplicates: u64,
-    /// Contributions to a round that was over.
+    /// Contributions to a round that was over, which were dropped.
     pub late: u64,
     /// Contributions with a staleness above the recipe's limit.
     pub dropped: u64,
@@ -55,6 +55,9 @@ pub struct Counters {
     pub rejected: u64,
     /// Contributions of weight 0.
     pub empty: u64,
+    /// Contributions to a round that was over, which joined a later round (`late=next`). They are counted in `applied`
+    /// or `empty` as well.
+    pub deferred: u64,
     /// Applications to the parameters.
     pub applications: u64,
     /// Elements that encoded messages of this node carried.

@@ -112,6 +112,9 @@ fn outcome(options: &Options, lines: &[String], workers: u32) -> Outcome {
         clipped: of_first("clipped"),
         forgotten: of_first("forgotten"),
         merged: sum("merged") as u64,
+        applied: sum("applied") as u64,
+        late: sum("late") as u64,
+        deferred: sum("deferred") as u64,
     }
 }
 

@@ -111,7 +111,8 @@ impl Report {
                  \"examples\":{examples},\"seconds\":{seconds:.3},\"examples_per_second\":{rate:.1},\
                  \"bytes_sent\":{sent},\"bytes_dense\":{dense},\"staleness_mean\":{:.4},\"staleness_max\":{},\
                  \"density\":{:.6},\"tau\":{:e},\"bytes_per_step\":{},\"residual_norm\":{:.6},\"clipped\":{:.6},\
-                 \"forgotten\":{:.6},\"merged\":{},\"replicas_equal\":{},\"digest\":\"{digest:016x}\",\"hints\":{}}}",
+                 \"forgotten\":{:.6},\"merged\":{},\"late\":{},\"deferred\":{},\"replicas_equal\":{},\
+                 \"digest\":\"{digest:016x}\",\"hints\":{}}}",
                 cluster.workers,
                 cluster.servers,
                 self.options.task.text(),
@@ -128,6 +129,8 @@ impl Report {
                 outcome.clipped,
                 outcome.forgotten,
                 outcome.merged,
+                outcome.late,
+                outcome.deferred,
                 outcome.replicas_equal(),
                 outcome.hints.json(),
             );
@@ -138,7 +141,7 @@ impl Report {
             "\naccuracy        {:.2} % on the test data\nloss            {loss:.4}\n{}\
              steps           {steps} in total, {} per worker\n\
              time            {seconds:.2} s, {rate:.0} examples/s\nsent            {}, as dense floats {} ({:.1} %)\n\
-             staleness       mean {:.2}, at most {}\nparameters      digest {digest:016x}{equal}",
+             staleness       mean {:.2}, at most {}\n{}parameters      digest {digest:016x}{equal}",
             accuracy * 100.0,
             outcome.ending.text(&self.options, (accuracy, loss)),
             steps / u64::from(workers),
@@ -147,6 +150,7 @@ impl Report {
             100.0 * sent as f64 / dense.max(1) as f64,
             outcome.staleness_mean,
             outcome.staleness_max,
+            outcome.lateness(&self.options),
         ));
         for hint in outcome.hints.texts() {
             self.print(&format!("hint            {hint}"));

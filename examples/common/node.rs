@@ -441,7 +441,8 @@ impl Node {
             "{{\"rank\":{},\"steps\":{steps},\"examples\":{examples},\"seconds\":{seconds:.4},\
              \"accuracy\":{},\"loss\":{},{}\"bytes_sent\":{},\"bytes_dense\":{},\"staleness_sum\":{},\"staleness_count\":{},\
              \"staleness_max\":{},\"density\":{:.6},\"tau\":{:e},\"view\":{},\"reconnects\":{},\
-             \"residual_norm\":{:.6},\"clipped\":{:.6},\"forgotten\":{:.6},\"merged\":{},\"drained\":{drained},\
+             \"residual_norm\":{:.6},\"clipped\":{:.6},\"forgotten\":{:.6},\"merged\":{},\"applied\":{},\"late\":{},\
+             \"deferred\":{},\"drained\":{drained},\
              \"digest\":\"{digest:016x}\",\"hints\":{}}}",
             status.me,
             number(accuracy, 4),
@@ -460,6 +461,9 @@ impl Node {
             status.clipped,
             status.forgotten,
             status.counters.merged,
+            status.counters.applied,
+            status.counters.late,
+            status.counters.deferred,
             self.options.hints.json(),
         );
     }

@@ -1,6 +1,6 @@
 //! The result of a run.
 
-use gradwire::recipe::Codec;
+use gradwire::recipe::{Codec, Late, Pace};
 use gradwire::status::Rest;
 
 use super::hints::Hints;
@@ -38,6 +38,12 @@ pub struct Outcome {
     pub forgotten: f64,
     /// Mesh messages that were summed for slow neighbours.
     pub merged: u64,
+    /// Contributions that servers have applied, with those that came after the end of their round and joined a later one.
+    pub applied: u64,
+    /// Contributions that came after the end of their round and were dropped.
+    pub late: u64,
+    /// Contributions that came after the end of their round and joined a later one.
+    pub deferred: u64,
 }
 
 /// The end of a run: the model of worker 0 before it, and the residuals.
@@ -54,6 +60,23 @@ pub struct Ending {
 }
 
 impl Outcome {
+    /// A line of the summary for rounds that wait for the first contributions only.
+    pub fn lateness(&self, options: &Options) -> String {
+        let all = (self.applied + self.late).max(1);
+        let share = |part: u64| 100.0 * part as f64 / all as f64;
+        match options.recipe.pace() {
+            Pace::First { late: Late::Drop, .. } => {
+                format!("late            {} of {all} contributions dropped ({:.1} %)\n", self.late, share(self.late))
+            }
+            Pace::First { late: Late::Next, .. } => format!(
+                "late            {} of {all} contributions joined a later round ({:.1} %)\n",
+                self.deferred,
+                share(self.deferred)
+            ),
+            _ => String::new(),
+        }
+    }
+
     /// True if all workers have the same parameters, bit for bit.
     pub fn replicas_equal(&self) -> bool {
         self.digests.iter().all(|digest| *digest == self.digests[0])

@@ -10,7 +10,7 @@ use super::options::{exit, value};
 const FLAGS: &[(&str, &str, &str)] = &[
     ("payload", "payload", "What workers send: updates, parameters or gradients"),
     ("topology", "topology", "Nodes between which vectors travel: servers, tree, ring or mesh"),
-    ("recipe-pace", "pace", "When a worker goes on: synchronous, stale or asynchronous"),
+    ("recipe-pace", "pace", "When a worker goes on: synchronous, stale, asynchronous or first"),
     (
         "merge",
         "merge",
@@ -26,6 +26,9 @@ const FLAGS: &[(&str, &str, &str)] = &[
     ("normalize", "normalize", "steps: a mean of what workers have done per step (FedNova); or none"),
     ("most", "most", "Most steps of a period that follows the loss"),
     ("bound", "bound", "Clocks that a worker may be ahead of the slowest one (stale)"),
+    ("count", "count", "Contributions that a round waits for (first); n-1: of all workers but 1"),
+    ("grace", "grace", "Time that a round waits for more, as in 200ms (first)"),
+    ("late", "late", "Contributions after their round: drop, or next: they join it (first)"),
     ("updates", "updates", "Updates per application, c in the paper (softsync)"),
     ("trim", "trim", "Values to cut at each end of an element (trimmed-mean)"),
     ("radius", "radius", "Longest way that one contribution moves the result (centred-clip)"),
@@ -85,7 +88,7 @@ const FLAGS: &[(&str, &str, &str)] = &[
     ("optimizer", "optimizer", "Momentum at a synchronisation: keep, reset or average"),
 ];
 
-/// The presets in groups: for each its name, and when to use it, in at most 56 characters.
+/// The presets in groups: for each its name, and when to use it, in at most 55 characters.
 const GROUPS: &[(&str, &[(&str, &str)])] = &[
     (
         "Plain methods",
@@ -138,6 +141,7 @@ const GROUPS: &[(&str, &[(&str, &str)])] = &[
             ("hardsync", "sync at a parameter server (2015)"),
             ("one-bit-sgd", "hardsync in a thirtieth of the bytes (2014)"),
             ("downpour", "async: push every 5, fetch every 10 steps, Adagrad (2012)"),
+            ("backup-workers", "hardsync without the last of a round (2016)"),
             ("rudra", "softsync of 1 update, divided by its staleness (2016)"),
             ("fasgd", "async, over mean magnitude and staleness + 1 (2016)"),
             ("dc-asgd", "async, corrected for delays; --compensate-rate (2017)"),
@@ -158,12 +162,12 @@ const WORKERS: u32 = 4;
 /// The table of recipes, the meaning of the learning rate, and exit codes, for the end of a help text.
 pub fn help() -> String {
     let mut text = String::from("Recipes (a recipe with changes is one argument: \"ssp bound=5 shards=2\"):\n");
-    text += "    name         gain  when to use it\n";
+    text += "    name           gain  when to use it\n";
     for (group, presets) in GROUPS {
         text += &format!("\n  {group}\n");
         for (name, when) in *presets {
             let gain = Recipe::preset(name).map_or(0.0, |recipe| recipe.gain(WORKERS));
-            text += &format!("    {name:<12} {gain:>4.1}  {when}\n");
+            text += &format!("    {name:<14} {gain:>4.1}  {when}\n");
         }
     }
     text += &format!(

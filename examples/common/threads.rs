@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use gradwire::status::Histogram;
+use gradwire::status::{Counters, Histogram};
 use gradwire::{Error, Event, Layout, Mem, RunState, Session, Status};
 
 use super::options::Options;
@@ -44,6 +44,10 @@ impl Ended {
         &self.params
     }
 
+    fn counted(&self, counter: impl Fn(&Counters) -> u64) -> u64 {
+        self.statuses.iter().map(|status| counter(&status.counters)).sum()
+    }
+
     /// Sums the results up, and evaluates the parameters of worker 0 before and after the end.
     pub fn evaluated(&self, options: &Options, evaluator: &mut dyn Task) -> Outcome {
         let (sent, dense) = traffic(self.statuses.iter());
@@ -69,7 +73,10 @@ impl Ended {
             residual_norm: worker.residual_norm,
             clipped: worker.clipped,
             forgotten: worker.forgotten,
-            merged: self.statuses.iter().map(|status| status.counters.merged).sum(),
+            merged: self.counted(|counters| counters.merged),
+            applied: self.counted(|counters| counters.applied),
+            late: self.counted(|counters| counters.late),
+            deferred: self.counted(|counters| counters.deferred),
         }
     }
 }

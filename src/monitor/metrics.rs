@@ -65,6 +65,12 @@ const METRICS: &[Metric] = &[
     counter("refused_contributions", "Contributions refused because of their contents.", |r| {
         r.status.counters.rejected as f64
     }),
+    counter("late_contributions", "Contributions dropped because their round was over.", |r| {
+        r.status.counters.late as f64
+    }),
+    counter("deferred_contributions", "Contributions that joined a later round, since theirs was over.", |r| {
+        r.status.counters.deferred as f64
+    }),
     counter("reconnects", "Peers that came back after a broken connection.", |r| r.status.counters.reconnects as f64),
     gauge("clock", "Synchronisations done.", |r| r.status.clock.0 as f64),
     gauge("density", "Share of the elements in the last encoded update.", |r| r.status.density),

@@ -77,7 +77,7 @@ impl Books {
                 Deed::Started => *book = Self::new(nodes).0.swap_remove(0),
                 Deed::Sent { peer, header } => book.on_sent(peer, header),
                 Deed::Heard { peer, header } => book.on_heard(peer, &header),
-                Deed::Read { peer, message } => book.on_read(*node, peer, message),
+                Deed::Read { peer, message, .. } => book.on_read(*node, peer, message),
                 Deed::Dropped { message: Message::Push(_) | Message::Quanta(_), .. } => book.dropped += 1,
                 Deed::Dropped { .. } => {}
                 Deed::Computed { result: KernelResult::Encoded(encoded) } => {
@@ -87,7 +87,7 @@ impl Books {
                 Deed::Computed { result: KernelResult::Merged { .. } } => book.merged += 1,
                 Deed::Computed { result: KernelResult::Clipped { lost, .. } } => book.clipped += lost,
                 Deed::Computed { result: KernelResult::Norm { squares } } => book.norms.push(squares),
-                Deed::Computed { .. } => {}
+                Deed::Computed { .. } | Deed::Asked { .. } => {}
             }
         }
     }
@@ -229,6 +229,7 @@ impl Book {
             return Ok(());
         }
         match status.role {
+            Role::Server if scenario.kind == Kind::First => self.check_first(status, exact),
             Role::Server => self.check_server(scenario, status, exact),
             Role::Mesh => self.check_mesh(scenario, status, exact),
             Role::Collective => {
@@ -306,6 +307,21 @@ impl Book {
             "server {me} counts {again} duplicates and late contributions, expected {}",
             self.dropped
         );
+        Ok(())
+    }
+
+    /// I-110: each contribution that has arrived is in one counter; with `pace=first`, bodies can be read and come too
+    /// late.
+    fn check_first(&self, status: &Status, exact: bool) -> Result<(), Failure> {
+        let (me, counters) = (status.me, status.counters);
+        let bodies = self.read.iter().filter(|(_, message)| matches!(message, Message::Push(_))).count() as u64;
+        let arrived = bodies + self.dropped;
+        let counted = counters.applied + counters.rejected + counters.late + counters.dropped + counters.duplicates;
+        ensure!(
+            counted == arrived || (!exact && counted > arrived),
+            "server {me} counts {counted} contributions, {arrived} have arrived: {counters:?}"
+        );
+        ensure!(counters.deferred <= counters.applied + counters.empty, "server {me} counts {counters:?}");
         Ok(())
     }
 

@@ -13,6 +13,7 @@ use gradwire_core::{Clock, Event, PeerId, Signal, Status};
 use gradwire_sim::{App, Deed, Effort, Entry, Fault, Halt, Life, Network, Plan, Random, World};
 
 use super::books::Books;
+use super::first::{self, Rounds};
 use super::reference::Reference;
 use super::{Kind, Round, Scenario, Trainer, Truth, UNIT, loss};
 
@@ -27,6 +28,8 @@ pub struct Coverage {
     pub duplicates: u64,
     /// Contributions that came after the end of their round.
     pub late: u64,
+    /// Contributions that came after the end of their round, and joined a later one.
+    pub deferred: u64,
     pub reconnects: u64,
     /// Messages sent again after a broken connection.
     pub resent: u64,
@@ -87,6 +90,7 @@ pub fn run(scenario: &Scenario) -> Result<Coverage, Failure> {
     let mut coverage = Coverage::default();
     let mut pushes = Vec::new();
     let mut books = Books::new(plan.cluster.nodes());
+    let mut rounds = Rounds::default();
     let result = world.run(BUDGET, |world, node| {
         coverage.events += 1;
         let pushed = |(_, deed): &(PeerId, Deed)| match deed {
@@ -95,6 +99,9 @@ pub fn run(scenario: &Scenario) -> Result<Coverage, Failure> {
         };
         pushes.extend(world.deeds().iter().filter_map(pushed));
         books.take(world.deeds());
+        if scenario.kind == Kind::First {
+            rounds.take(world.deeds());
+        }
         if let Some(violation) = truth.lock().unwrap().violation.take() {
             return Err(Failure::Violation(violation));
         }
@@ -110,8 +117,9 @@ pub fn run(scenario: &Scenario) -> Result<Coverage, Failure> {
         }
     }
     books.take(world.deeds());
+    rounds.take(world.deeds());
     books.check(scenario, &world, &truth.lock().unwrap(), &pushes)?;
-    after(scenario, &world, &truth.lock().unwrap(), &pushes)?;
+    after(scenario, &world, &truth.lock().unwrap(), &pushes, &rounds)?;
     // When a period in seconds ends depends on delays.
     if plan.recipe.is_synchronous() && crashing.is_empty() && scenario.kind != Kind::Timed {
         same_on_a_calm_network(scenario, &world)?;
@@ -127,8 +135,8 @@ fn trainer(scenario: &Scenario, truth: &Arc<Mutex<Truth>>) -> Trainer {
     // With a lossy codec, parts of an update wait in a residual, where they are not visible in the parameters.
     let plain = recipe.codec() == Codec::F32;
     let sum = plain && recipe.merge() == Merge::Sum { lambda: Lambda::fixed(1.0) } && recipe.needs_servers();
-    // An outer optimizer does not just add up.
-    let adds = recipe.outer() == Outer::None;
+    // An outer optimizer does not just add up, and contributions can come too late.
+    let adds = recipe.outer() == Outer::None && !matches!(recipe.pace(), Pace::First { .. });
     // Parameters that are fetched within a period do not have its updates.
     let sees_accrued = recipe.fetch().is_none_or(|steps| steps.is_multiple_of(recipe.period().at(0)));
     let lag = match recipe.pace() {
@@ -151,6 +159,7 @@ impl Coverage {
         for status in statuses(world, plan.cluster.nodes()) {
             self.duplicates += status.counters.duplicates;
             self.late += status.counters.late;
+            self.deferred += status.counters.deferred;
             self.reconnects += status.counters.reconnects;
             self.resent += status.counters.resent;
             self.merged += status.counters.merged;
@@ -253,7 +262,7 @@ fn check_lead(plan: &Plan, world: &World, node: PeerId, bound: u64) -> Result<()
 }
 
 /// Checks at the end of a run.
-fn after(scenario: &Scenario, world: &World, truth: &Truth, pushes: &[Push]) -> Result<(), Failure> {
+fn after(scenario: &Scenario, world: &World, truth: &Truth, pushes: &[Push], rounds: &Rounds) -> Result<(), Failure> {
     let plan = &scenario.plan;
     let cluster = plan.cluster;
     let crashing = scenario.crashing();
@@ -283,6 +292,7 @@ fn after(scenario: &Scenario, world: &World, truth: &Truth, pushes: &[Push]) -> 
         Kind::Coded => summed(scenario, world, truth),
         Kind::Timed => timed(scenario, world, truth),
         Kind::Elastic => elastic(scenario, world, truth),
+        Kind::First => first::check(scenario, world, truth, rounds),
         // `run` compares the result with that of a calm network. A mean of encoded updates has no closed formula.
         Kind::CodedSync => Ok(()),
         Kind::Softsync => {
@@ -611,7 +621,7 @@ fn merged_in_order(scenario: &Scenario, world: &World, truth: &Truth, pushes: &[
 }
 
 /// Compares parameters with those of a reference model, element by element.
-fn close(what: &str, got: &[f32], expected: &[f64], tolerance: f64) -> Result<(), Failure> {
+pub(super) fn close(what: &str, got: &[f32], expected: &[f64], tolerance: f64) -> Result<(), Failure> {
     for (i, (got, expected)) in got.iter().zip(expected).enumerate() {
         let near = (f64::from(*got) - expected).abs() <= tolerance;
         ensure!(near, "{what}: element {i} is {got}, expected {expected}");
@@ -655,7 +665,7 @@ fn mesh(scenario: &Scenario, world: &World, truth: &Truth) -> Result<(), Failure
 }
 
 /// The parameters of all shards, each from the server that holds it.
-fn server_params(scenario: &Scenario, world: &World) -> Vec<f32> {
+pub(super) fn server_params(scenario: &Scenario, world: &World) -> Vec<f32> {
     let plan = &scenario.plan;
     let Topology::Servers { shards } = plan.recipe.topology() else { unreachable!("a server scenario") };
     let mut params = vec![0.0; plan.layout.len()];

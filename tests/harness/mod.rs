@@ -31,6 +31,7 @@
 //! | I-27, I-28 | softsync applies groups of c updates; the last, smaller group is divided by its size | `softsync` |
 //! | I-36, R4 | a worker computes at most s clocks ahead of the slowest member (SSP) | `check_lead` |
 //! | I-40 | sent quanta plus residual equal the updates: no element is lost | `mesh` |
+//! | I-108 to I-110 | rounds of the first contributions: each is merged once or counted as late, none is stale unless the recipe keeps late ones, and the result is that of the members in time | `first` |
 //! | I-139, I-142 | periods in time and in examples: a round is the weighted mean of what each worker has by then | `timed` |
 //! | | means by steps: a round is the mean direction of a step, times the mean number of steps | `timed` |
 //! | | periods that follow the loss: all workers take as many steps as the formula says | `timed` |
@@ -42,6 +43,7 @@
 
 mod books;
 mod check;
+mod first;
 mod reference;
 mod scenario;
 mod shrink;

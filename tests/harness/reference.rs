@@ -54,7 +54,7 @@ impl Reference {
             }
             Merge::Adasum => Box::new(Whole::new(|rows| adasum(rows.iter().map(|(x, _)| x.clone()).collect()))),
             Merge::Rda => Box::new(Whole::new(radial)),
-            Merge::Sum { lambda } if recipe.is_synchronous() => {
+            Merge::Sum { lambda } if recipe.has_rounds() => {
                 Box::new(RoundSum { lambda: lambda.of(workers), sum: None })
             }
             // The programs contribute what the center has to move by.

@@ -5,8 +5,8 @@
 //! own.
 
 use gradwire_core::recipe::{
-    Adapt, Codec, Compensate, Control, Correction, End, Lambda, Merge, Mu, Normalize, Outer, Pace, Payload, Period,
-    Pushes, Span, Staleness, Threshold, TopK, Topology, Values,
+    Adapt, Codec, Compensate, Control, Correction, Count, End, Lambda, Late, Merge, Mu, Normalize, Outer, Pace,
+    Payload, Period, Pushes, Span, Staleness, Threshold, TopK, Topology, Values,
 };
 use gradwire_core::{Cluster, Duration, Instant, Layout, Patience, PeerId, Recipe};
 use gradwire_sim::{Effort, Fault, Network, Plan, Random};
@@ -43,10 +43,12 @@ pub enum Kind {
     Elastic,
     /// Rounds whose periods are a time, or a number of examples, of workers with unequal speeds; or follow the loss.
     Timed,
+    /// Rounds at servers that wait for the first contributions only, with and without codecs.
+    First,
 }
 
 impl Kind {
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::Tree,
         Self::Averaging,
         Self::ServerSync,
@@ -62,6 +64,7 @@ impl Kind {
         Self::Gather,
         Self::Timed,
         Self::Elastic,
+        Self::First,
     ];
 }
 
@@ -256,6 +259,24 @@ fn by_loss(seed: u64) -> Option<Recipe> {
     Some(collective(seed, base).with_adapt(adapt))
 }
 
+/// A recipe of servers whose rounds wait for the first contributions only.
+fn first(seed: u64, workers: u32, servers: Topology) -> Recipe {
+    let mut random = Random::new(seed, 16);
+    let count = match random.chance(0.5) {
+        true => Count::Fixed(1 + random.below(u64::from(workers)) as u32),
+        false => Count::AllBut(random.below(u64::from(workers)) as u32),
+    };
+    let grace = Duration::from_micros(if random.chance(0.5) { 0 } else { random.below(4_000) });
+    let late = if random.chance(0.5) { Late::Drop } else { Late::Next };
+    let recipe = Recipe::sync().with_topology(servers).with_pace(Pace::First { count, grace, late });
+    match random.below(6) {
+        0 => recipe.with_lambda(0.5),
+        1 if late == Late::Drop => recipe.with_payload(Payload::Parameters),
+        2 | 3 => coded(seed, recipe, false),
+        _ => outer(seed, recipe),
+    }
+}
+
 /// What becomes of the residuals at the end.
 fn end(seed: u64) -> End {
     match Random::new(seed, 8).below(4) {
@@ -373,6 +394,8 @@ impl Scenario {
             Kind::SspZero if matches!(seed % 7, 1 | 2 | 5) => Kind::Gather,
             Kind::Softsync if matches!(seed % 7, 2 | 5) => Kind::Elastic,
             Kind::Averaging if matches!(seed % 7, 0 | 3 | 5) => Kind::Timed,
+            Kind::ServerSync if seed % 7 == 2 => Kind::First,
+            Kind::Softsync if matches!(seed % 7, 0 | 3) => Kind::First,
             kind => kind,
         };
         let workers = 1 + random.below(6) as u32;
@@ -391,6 +414,7 @@ impl Scenario {
             Kind::Averaging => collective(seed, Recipe::averaging(1 + random.below(3) as u32)),
             Kind::Timed => normalized(seed, by_loss(seed).unwrap_or_else(|| timed(seed, servers))),
             Kind::Elastic => elastic(seed, servers),
+            Kind::First => first(seed, workers, servers),
             Kind::ServerSync => Recipe::sync().with_topology(servers),
             Kind::Async => Recipe::asynchronous()
                 .with_lambda(1.0)

@@ -126,6 +126,7 @@ impl Reporter<'_> {
             let note = match &log.entry {
                 Entry::Signal(signal) => Note::of_signal(log.at, log.node, signal),
                 Entry::Event(event) => Some(Note::of_event(log.at, log.node, event)),
+                Entry::Order(_) => None,
             };
             if let Some(note) = note {
                 self.send(Frame::Note(note))?;

@@ -1,8 +1,10 @@
 //! The axes of a recipe that are a plain choice: payload, topology, pace, merge and optimizer state.
 //!
-//! The other axes have files of their own: `period.rs`, `lambda.rs`, `staleness.rs`, `codec.rs` and `end.rs`.
+//! The other axes have files of their own: `first.rs` (numbers of a pace), `period.rs`, `lambda.rs`, `staleness.rs`, `codec.rs` and `end.rs`.
 
-use super::Lambda;
+use core::time::Duration;
+
+use super::{Count, Lambda, Late};
 
 /// The payload axis: the vector that a worker contributes at a synchronisation.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
@@ -81,6 +83,22 @@ pub enum Pace {
         /// Compute the next update while the previous contribution is in flight. Hides latency and roughly doubles
         /// staleness.
         overlap: bool,
+    },
+    /// After the contributions of the first `count` workers to this round, and those that come within `grace` after
+    /// them, are applied (Chen et al. 2016, "Revisiting distributed synchronous SGD", section 3.2). A slow worker holds
+    /// up no other: its contribution is `late`, and it goes on with the parameters of the round that is open then. A
+    /// round takes one contribution of a worker, and merges in rank order, so its result follows from who was in time.
+    /// Each shard ends its own rounds: a worker can be in time at one shard, and late at another. Requires
+    /// [`Topology::Servers`].
+    First {
+        /// Contributions that a round waits for; when fewer workers take part, all of theirs. All workers: bitwise
+        /// [`Pace::Synchronous`].
+        count: Count,
+        /// How long a round waits for the other contributions, from the moment at which the server has `count` of them.
+        /// Zero: not at all.
+        grace: Duration,
+        /// What becomes of contributions that come after their round has ended.
+        late: Late,
     },
 }
 

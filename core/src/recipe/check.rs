@@ -3,8 +3,8 @@
 use core::fmt;
 
 use super::{
-    Adapt, Codec, Compensate, Control, Correction, End, Merge, Normalize, OptimizerState, Outer, Pace, Payload, Period,
-    Recipe, Threshold, TopK, Topology,
+    Adapt, Codec, Compensate, Control, Correction, End, Late, Merge, Normalize, OptimizerState, Outer, Pace, Payload,
+    Period, Recipe, Threshold, TopK, Topology,
 };
 use crate::id::Cluster;
 use crate::kernel::ledger;
@@ -67,6 +67,20 @@ pub enum ConfigError {
         /// Workers in the cluster.
         workers: u32,
     },
+    /// A round waits for more contributions than there are workers.
+    TooFewContributions {
+        /// Contributions that a round waits for.
+        count: u32,
+        /// Workers in the cluster.
+        workers: u32,
+    },
+    /// A round waits for all workers but more than there are.
+    TooManySpares {
+        /// Workers that a round does not wait for.
+        spare: u32,
+        /// Workers in the cluster.
+        workers: u32,
+    },
     /// The cluster has the wrong number of server nodes.
     Servers {
         /// What the topology needs.
@@ -124,6 +138,9 @@ impl Recipe {
             if self.is_synchronous() && alpha * workers as f32 > 1.000_001 {
                 return Err(ConfigError::Alpha { got: alpha, workers });
             }
+        }
+        if let Pace::First { count, .. } = self.pace {
+            count.check(workers)?;
         }
         let Correction { starters, .. } = self.correction;
         check_range("starters", "at most the number of workers", starters as f32, starters <= workers)
@@ -234,6 +251,9 @@ impl Recipe {
         let shape = if self.topology == Topology::Ring { "topology=ring" } else { "topology=tree" };
         let servers = self.needs_servers();
         let synchronous = self.is_synchronous();
+        let first = matches!(self.pace, Pace::First { .. });
+        let defers = matches!(self.pace, Pace::First { late: Late::Next, .. });
+        let round_mean = (self.pace == Pace::Synchronous || first) && self.merge == Merge::Mean;
         let synchronous_mean = self.pace == Pace::Synchronous && self.merge == Merge::Mean;
         let synchronous_round = self.pace == Pace::Synchronous && self.merge.is_round();
         let asynchronous = matches!(self.pace, Pace::Asynchronous { .. });
@@ -244,9 +264,15 @@ impl Recipe {
         // (contradiction, choice, what it requires, reason), the most basic first: only the first one is reported.
         let contradictions: &[(bool, &str, &str, &str)] = &[
             (
-                self.payload == Payload::Parameters && !synchronous_round,
+                self.payload == Payload::Parameters && !synchronous_round && !round_mean,
                 "payload=parameters",
                 SYNCHRONOUS_MEAN,
+                "late parameters would overwrite the progress of other workers; use payload=updates",
+            ),
+            (
+                self.payload == Payload::Parameters && defers,
+                "payload=parameters",
+                "late=drop",
                 "late parameters would overwrite the progress of other workers; use payload=updates",
             ),
             (
@@ -392,6 +418,12 @@ impl Recipe {
                 "of a sparse message, most elements are 0, and the few others would be left out as the extreme ones",
             ),
             (
+                first && !servers,
+                "pace=first",
+                "topology=servers",
+                "all members of a tree, ring or mesh have to be in a round, since each computes its result",
+            ),
+            (
                 tree && self.pace != Pace::Synchronous,
                 shape,
                 "pace=synchronous",
@@ -405,9 +437,9 @@ impl Recipe {
                 "its messages are weighted means; to apply a sum, scale the learning rate",
             ),
             (
-                self.merge == Merge::Mean && self.pace != Pace::Synchronous,
+                self.merge == Merge::Mean && !round_mean,
                 "merge=mean",
-                "pace=synchronous",
+                "pace=synchronous or first",
                 "a mean needs rounds with one contribution per worker; use merge=sum or softsync for other paces",
             ),
             (
@@ -650,13 +682,19 @@ impl Recipe {
                 "all updates of a round have staleness 0, so nothing would be scaled or dropped",
             ),
             (
+                first && !self.staleness.is_constant(),
+                "pace=first",
+                "staleness=const without drop_above",
+                "a round takes contributions as they are; late=drop drops each that is stale",
+            ),
+            (
                 self.optimizer == OptimizerState::Average && self.payload != Payload::Parameters,
                 "optimizer=average",
                 "payload=parameters",
                 "optimizer state is averaged together with the parameters",
             ),
             (
-                self.optimizer != OptimizerState::Keep && !synchronous_round,
+                self.optimizer != OptimizerState::Keep && !synchronous_round && !round_mean,
                 "optimizer=reset or average",
                 SYNCHRONOUS_MEAN,
                 "without rounds there is no moment at which all workers have the same parameters",
@@ -673,7 +711,7 @@ pub(crate) fn check_range(field: &'static str, expected: &'static str, got: f32,
     if ok { Ok(()) } else { Err(out_of_range(field, expected, f64::from(got))) }
 }
 
-const fn out_of_range(field: &'static str, expected: &'static str, got: f64) -> ConfigError {
+pub(super) const fn out_of_range(field: &'static str, expected: &'static str, got: f64) -> ConfigError {
     ConfigError::OutOfRange { field, expected, got }
 }
 
@@ -729,6 +767,20 @@ impl fmt::Display for ConfigError {
             Self::Alpha { got, workers } => {
                 let most = 1.0 / workers as f32;
                 write!(f, "alpha: expected at most 1/n with rounds ({most} with {workers} workers), got {got}")
+            }
+            Self::TooFewContributions { count, workers } => {
+                write!(
+                    f,
+                    "count: expected at most the number of workers ({workers}), got {count}: a worker contributes once \
+                     to a round, so none would end"
+                )
+            }
+            Self::TooManySpares { spare, workers } => {
+                write!(
+                    f,
+                    "count: expected n-{} at most with {workers} workers, got n-{spare}",
+                    workers.saturating_sub(1)
+                )
             }
             Self::Servers { expected, got } => write!(f, "servers: expected {expected}, got {got}"),
             Self::TooManyShards { shards, len } => {

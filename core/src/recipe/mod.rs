@@ -39,6 +39,9 @@
 //! | [`pace`](Pace) | **`synchronous`** | | a worker goes on after all have contributed |
 //! | | `stale` | `bound=3` | a worker goes on while its lead is within the bound |
 //! | | `asynchronous` | `overlap=false` | a worker goes on at once |
+//! | | `first` | `count=n-1 grace=0s` | a worker goes on after the first have contributed |
+//! | [`late`](Late) of `pace=first` | **`drop`** | | a late contribution is dropped |
+//! | | `next` | | it joins the round that is open |
 //! | [`merge`](Merge) | **`mean`** | | mean of a round, weighted by examples |
 //! | | `sum` | `lambda=1/n` | sum, times lambda |
 //! | | `softsync` | `updates=2` | mean of every so many updates |
@@ -109,6 +112,7 @@
 //! | `adacomm` | `averaging period=20 adapt=loss` | Wang and Joshi 2019 |
 //! | `firecaffe` | `sync` | Iandola et al. 2015 |
 //! | `hardsync` | `sync topology=servers` | Gupta et al. 2015 |
+//! | `backup-workers` | `hardsync pace=first` | Chen et al. 2016 |
 //! | `downpour` | `async shards=2 period=5 fetch=10 outer=adagrad rate=0.02` | Dean et al. 2012 |
 //! | `rudra` | `softsync updates=1 staleness=inverse` | Zhang et al. 2016 |
 //! | `fasgd` | `async lambda=1 staleness=inverse-plus-one compensate=magnitude` | Odena 2016 |
@@ -151,6 +155,7 @@
 //! | `one-bit-sgd` | 1: the mean of messages | in the optimizer | 1; `shards=N`: N |
 //! | `hardsync` | 1: the mean of updates | in the optimizer | 1, on any host; `shards=N`: N of them |
 //! | `median`, `norm-clip` | 1 | in the optimizer | 1, with a vector per worker |
+//! | `backup-workers` | 1: the mean of the first n - 1 updates | in the optimizer | 1; `shards=N`: N |
 //! | `async`, `ssp`, `petuum` | 1: `lambda=1/n` | in the optimizer, small: staleness adds momentum | 1; `shards=N`: N |
 //! | `downpour` | none: a step has the length `rate`, and less later | none | 2 |
 //! | `easgd`, `aeasgd` | 1: each worker goes its own way | in the optimizer; Nesterov's 0.99 is EAMSGD | 1 |
@@ -170,6 +175,7 @@
 //!
 //! - Blanchard et al. 2017, "Machine learning with adversaries: Byzantine tolerant gradient descent"
 //! - Chan and Lane 2014, "Distributed asynchronous optimization of convolutional neural networks"
+//! - Chen et al. 2016, "Revisiting distributed synchronous SGD"
 //! - Dean et al. 2012, "Large scale distributed deep networks"
 //! - Gupta et al. 2015, "Model accuracy and runtime tradeoff in distributed deep learning"
 //! - Ho et al. 2013, "More effective distributed ML via a stale synchronous parallel parameter server"
@@ -197,6 +203,7 @@ pub(crate) mod check;
 mod codec;
 mod compensate;
 mod end;
+mod first;
 mod hint;
 mod lambda;
 mod merge;
@@ -212,6 +219,7 @@ pub use axes::{Adapt, Merge, Normalize, OptimizerState, Pace, Payload, Topology}
 pub use codec::{Codec, Control, Correction, Threshold, TopK, Values};
 pub use compensate::Compensate;
 pub use end::End;
+pub use first::{Count, CountParseError, Late};
 pub use hint::Hint;
 pub use lambda::{Lambda, LambdaParseError};
 pub use outer::{Mu, MuParseError, Outer, Pushes, PushesParseError};

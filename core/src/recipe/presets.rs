@@ -1,9 +1,11 @@
 //! Published methods as points on the axes. The module documentation of [`recipe`](crate::recipe) lists them with their
 //! sources.
 
+use core::time::Duration;
+
 use super::{
-    Adapt, Codec, Compensate, Control, Correction, End, Lambda, Merge, Mu, Normalize, OptimizerState, Outer, Pace,
-    Payload, Period, Pushes, Recipe, Staleness, Threshold, TopK, Topology, Values,
+    Adapt, Codec, Compensate, Control, Correction, Count, End, Lambda, Late, Merge, Mu, Normalize, OptimizerState,
+    Outer, Pace, Payload, Period, Pushes, Recipe, Staleness, Threshold, TopK, Topology, Values,
 };
 
 /// A named recipe.
@@ -99,6 +101,14 @@ pub const PRESETS: &[Preset] = &[
         name: "hardsync",
         about: "Gupta et al. 2015: synchronous updates at a parameter server",
         recipe: || Recipe::sync().with_topology(Topology::Servers { shards: 1 }),
+    },
+    Preset {
+        name: "backup-workers",
+        about: "Chen et al. 2016: mean of the first n-1 updates at a server, the last dropped",
+        recipe: || {
+            let first = Pace::First { count: Count::AllBut(1), grace: Duration::ZERO, late: Late::Drop };
+            Recipe::sync().with_topology(Topology::Servers { shards: 1 }).with_pace(first)
+        },
     },
     Preset {
         name: "downpour",

@@ -1,6 +1,6 @@
 //! The learning rate under a recipe: how far a step of all workers moves the parameters.
 
-use super::{Merge, Payload, Recipe};
+use super::{Late, Merge, Pace, Payload, Recipe};
 use crate::kernel::norm::square_root;
 
 /// Largest factor on the learning rate for a larger batch, see [`Recipe::learning_rate`].
@@ -46,7 +46,13 @@ impl Recipe {
     fn gain_of_fresh(&self, workers: u32) -> f32 {
         let outer = self.outer.gain(workers);
         let merged = match self.merge {
-            Merge::Sum { lambda } => workers as f32 * lambda.of(workers.max(1)),
+            Merge::Sum { lambda } => {
+                let applied = match self.pace {
+                    Pace::First { count, late: Late::Drop, .. } => count.of(workers),
+                    _ => workers,
+                };
+                applied as f32 * lambda.of(workers.max(1))
+            }
             Merge::Softsync { updates } => workers as f32 / updates.max(1) as f32,
             _ => 1.0,
         };

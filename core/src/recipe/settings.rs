@@ -338,6 +338,11 @@ impl Recipe {
         self.fetch.is_some_and(|steps| self.period != Period::every(steps))
     }
 
+    /// True if contributions are merged in rounds: a synchronous pace (or bound 0), or [`Pace::First`].
+    pub const fn has_rounds(&self) -> bool {
+        self.is_synchronous() || matches!(self.pace, Pace::First { .. })
+    }
+
     /// Number of ranges into which the vector is cut.
     pub(crate) const fn shards(&self) -> u32 {
         match self.topology {

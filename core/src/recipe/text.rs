@@ -8,10 +8,11 @@
 use alloc::string::{String, ToString};
 use core::fmt;
 use core::str::FromStr;
+use core::time::Duration;
 
 use super::{
-    Adapt, Codec, Compensate, Control, Correction, End, Lambda, Merge, Mu, Normalize, OptimizerState, Outer, PRESETS,
-    Pace, Payload, Period, Pushes, Recipe, Scaling, Threshold, TopK, Topology, Values,
+    Adapt, Codec, Compensate, Control, Correction, Count, End, Lambda, Late, Merge, Mu, Normalize, OptimizerState,
+    Outer, PRESETS, Pace, Payload, Period, Pushes, Recipe, Scaling, Span, Threshold, TopK, Topology, Values,
 };
 
 /// Why a text could not be parsed as a recipe.
@@ -73,6 +74,10 @@ impl fmt::Display for Recipe {
             Pace::Synchronous => write!(f, " pace=synchronous")?,
             Pace::Stale { bound } => write!(f, " pace=stale bound={bound}")?,
             Pace::Asynchronous { overlap } => write!(f, " pace=asynchronous overlap={overlap}")?,
+            Pace::First { count, grace, late } => {
+                let late = if late == Late::Drop { "drop" } else { "next" };
+                write!(f, " pace=first count={count} grace={} late={late}", Span::Time(grace))?;
+            }
         }
         write!(f, " ")?;
         self.merge.write(f)?;
@@ -323,6 +328,14 @@ impl Recipe {
                 Pace::Asynchronous { overlap } => *overlap = number("overlap", "true or false", value)?,
                 _ => return unknown(),
             },
+            "count" | "grace" | "late" => {
+                let Pace::First { count, grace, late } = &mut self.pace else { return unknown() };
+                match key {
+                    "count" => *count = number::<Count>("count", "a number, or n-1 for all workers but 1", value)?,
+                    "grace" => *grace = time("grace", value)?,
+                    _ => *late = choice("late", value, LATES)?,
+                }
+            }
             "lambda" => match &mut self.merge {
                 Merge::Sum { lambda } => *lambda = number("lambda", "a number, or a number over n as in 1/n", value)?,
                 _ => return unknown(),
@@ -403,13 +416,15 @@ const TOPOLOGIES: Choices<Topology> = (
     ],
 );
 const PACES: Choices<Pace> = (
-    "synchronous, stale or asynchronous",
+    "synchronous, stale, asynchronous or first",
     &[
         ("synchronous", Pace::Synchronous),
         ("stale", Pace::Stale { bound: 3 }),
         ("asynchronous", Pace::Asynchronous { overlap: false }),
+        ("first", Pace::First { count: Count::AllBut(1), grace: Duration::ZERO, late: Late::Drop }),
     ],
 );
+const LATES: Choices<Late> = ("drop or next", &[("drop", Late::Drop), ("next", Late::Next)]);
 const MERGES: Choices<Merge> = (
     "mean, sum, softsync, elastic, trimmed-mean, median, norm-clip, centred-clip, krum, adasum or rda",
     &[
@@ -519,6 +534,9 @@ const REQUIRED: &[(&str, &str)] = &[
     ("worker_rate", "compensate=delay or delay-adaptive"),
     ("bounded", "compensate=delay or delay-adaptive"),
     ("base", "staleness=exp"),
+    ("count", "pace=first"),
+    ("grace", "pace=first"),
+    ("late", "pace=first"),
     ("power", "staleness=poly"),
     ("tau", "codec=threshold"),
     ("scope", "codec=threshold, topk or sign"),
@@ -554,8 +572,19 @@ pub(super) fn number<T: FromStr>(
     value.parse().map_err(|_| RecipeParseError::BadValue { key, expected, got: value.to_string() })
 }
 
+fn time(key: &'static str, value: &str) -> Result<Duration, RecipeParseError> {
+    match value.parse() {
+        Ok(Span::Time(time)) => Ok(time),
+        _ => Err(RecipeParseError::BadValue { key, expected: "a time as in 200ms or 0s", got: value.to_string() }),
+    }
+}
+
 /// The preset with the smallest edit distance to `name`, if that is at most half the length of the preset's name.
 fn nearest(name: &str) -> Option<&'static str> {
+    // Other systems call rounds of the first contributions by this name. Here a quorum belongs to views.
+    if name == "quorum" {
+        return Some("backup-workers");
+    }
     most_similar(name, PRESETS.iter().map(|preset| preset.name))
 }
 
@@ -598,7 +627,10 @@ impl fmt::Display for RecipeParseError {
             Self::UnknownKey { got, required: Some(required) } => {
                 write!(f, "recipe: {got:?} is not a setting of this recipe, it requires {required}")
             }
-            Self::UnknownKey { got, required: None } => write!(f, "recipe: {got:?} is not a setting"),
+            Self::UnknownKey { got, required: None } => {
+                write!(f, "recipe: {got:?} is not a setting")?;
+                if got == "quorum" { write!(f, " (did you mean \"pace=first count=\"?)") } else { Ok(()) }
+            }
             Self::BadValue { key, expected, got } => {
                 write!(f, "{key}: expected {expected}, got {got:?}")?;
                 // A list of names, as those of `Choices`. Other texts describe numbers.
@@ -606,6 +638,9 @@ impl fmt::Display for RecipeParseError {
                 let are_names = !names.clone().any(|name| name.contains(' '));
                 // Short names are similar soon, so it takes more than half of one.
                 let is_close = |name: &&str| edit_distance(got.as_bytes(), name.as_bytes()) * 2 < name.len();
+                if *key == "pace" && got == "quorum" {
+                    return write!(f, " (did you mean \"first\"?)");
+                }
                 match most_similar(got, names).filter(|name| are_names && is_close(name)) {
                     Some(name) => write!(f, " (did you mean {name:?}?)"),
                     None => Ok(()),
@@ -690,6 +725,48 @@ mod tests {
     }
 
     #[test]
+    fn rounds_of_the_first_survive_the_text_form() {
+        for (text, written) in [
+            ("hardsync pace=first", "pace=first count=n-1 grace=0s late=drop"),
+            ("hardsync pace=first count=3 grace=200ms late=next", "pace=first count=3 grace=0.2s late=next"),
+            ("hardsync pace=first count=n grace=1.5s", "pace=first count=n grace=1.5s late=drop"),
+        ] {
+            let recipe: Recipe = text.parse().unwrap();
+            assert_eq!(recipe.check(4), Ok(()), "{text}");
+            assert!(recipe.to_string().contains(written), "{recipe}");
+            assert_eq!(recipe.to_string().parse(), Ok(recipe), "{text}");
+        }
+    }
+
+    /// A quorum is a notion of views here, and rounds of the first contributions have another name.
+    #[test]
+    fn a_quorum_of_contributions_is_answered_with_the_name_that_it_has() {
+        let error = |text: &str| text.parse::<Recipe>().unwrap_err().to_string();
+        assert_eq!(
+            error("hardsync pace=quorum"),
+            "pace: expected synchronous, stale, asynchronous or first, got \"quorum\" (did you mean \"first\"?)"
+        );
+        assert_eq!(
+            error("hardsync quorum=3"),
+            "recipe: \"quorum\" is not a setting (did you mean \"pace=first count=\"?)"
+        );
+        assert!(error("quorum count=3").ends_with("got \"quorum\" (did you mean \"backup-workers\"?)"));
+        assert_eq!(
+            error("hardsync count=3"),
+            "recipe: \"count\" is not a setting of this recipe, it requires pace=first"
+        );
+        assert_eq!(
+            error("backup-workers late=nxt"),
+            "late: expected drop or next, got \"nxt\" (did you mean \"next\"?)"
+        );
+        assert_eq!(error("backup-workers grace=200"), "grace: expected a time as in 200ms or 0s, got \"200\"");
+        assert_eq!(
+            error("backup-workers count=n+1"),
+            "count: expected a number, or n-1 for all workers but 1, got \"n+1\""
+        );
+    }
+
+    #[test]
     fn a_preset_can_be_overridden() {
         let adapted: Recipe = "hardsync period=20 adapt=speed".parse().unwrap();
         assert_eq!(adapted.check(4), Ok(()));
@@ -738,6 +815,7 @@ mod tests {
             let base = match axis.as_str() {
                 "control" => "sync codec=threshold",
                 "values" => "sync codec=topk",
+                "late" => "sync pace=first",
                 _ => "sync",
             };
             let base: Recipe = base.parse().unwrap();
@@ -921,6 +999,18 @@ mod tests {
         assert_eq!(error("softsync updates=5"), "updates: expected at most the number of workers (4), got 5");
         assert_eq!(error("async outer=delayed-nesterov pushes=0"), "pushes: expected at least 1, got 0");
         assert_eq!(error("averaging period=9 adapt=loss most=8"), "most: expected at least the period, got 8");
+        assert_eq!(
+            error("backup-workers count=5"),
+            "count: expected at most the number of workers (4), got 5: a worker contributes once to a round, so none would \
+             end"
+        );
+        assert_eq!(error("backup-workers count=0"), "count: expected at least 1, got 0");
+        assert_eq!(error("backup-workers count=n-4"), "count: expected n-3 at most with 4 workers, got n-4");
+        assert_eq!(
+            error("sync pace=first"),
+            "pace=first requires topology=servers: all members of a tree, ring or mesh have to be in a round, since each \
+             computes its result"
+        );
         assert_eq!(error("sync fan_in=0"), "fan_in: expected 1 to 8, got 0");
         assert_eq!(
             error("hardsync merge=trimmed-mean trim=2"),
@@ -1025,6 +1115,13 @@ mod tests {
             "async optimizer=average",
             "async merge=mean",
             "mesh pace=stale",
+            "mesh pace=first",
+            "ring-bf16 pace=first",
+            "softsync pace=first",
+            "backup-workers payload=parameters late=next",
+            "backup-workers staleness=inverse",
+            "backup-workers late=next drop_above=3",
+            "gradients topology=servers pace=first",
             "gradients topology=servers",
             "gradients topology=mesh pace=asynchronous merge=sum codec=threshold",
             "gradients merge=sum lambda=0.5",

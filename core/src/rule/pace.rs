@@ -10,12 +10,13 @@ use alloc::vec;
 use alloc::vec::Vec;
 
 use crate::id::{Clock, PeerId};
-use crate::recipe::{Pace, Recipe};
+use crate::recipe::{Late, Pace, Recipe};
+use crate::time::Duration;
 
 /// The largest lead with which a worker may compute, in clocks: s above. `None`: no bound.
 pub(crate) fn lead_max(recipe: &Recipe) -> Option<u64> {
     match recipe.pace {
-        Pace::Synchronous => Some(0),
+        Pace::Synchronous | Pace::First { .. } => Some(0),
         Pace::Stale { bound } => Some(bound),
         Pace::Asynchronous { .. } => None,
     }
@@ -30,10 +31,32 @@ pub(crate) fn may_read(clock: Clock, row: Clock, lead_max: Option<u64>) -> bool 
 /// one is in flight.
 pub(crate) fn window(recipe: &Recipe) -> usize {
     match recipe.pace {
-        Pace::Synchronous | Pace::Stale { bound: 0 } | Pace::Asynchronous { overlap: false } => 1,
+        Pace::Synchronous | Pace::Stale { bound: 0 } | Pace::Asynchronous { overlap: false } | Pace::First { .. } => 1,
         // With a bound of 1 or more, a worker may be ahead, so it need not wait for the answer to its last
         // contribution.
         Pace::Stale { .. } | Pace::Asynchronous { overlap: true } => 2,
+    }
+}
+
+/// A round that does not wait for all members (`pace=first`): Chen et al. 2016, section 3.2, with a grace.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub(crate) struct First {
+    /// Contributions that a round waits for, at least 1.
+    pub(crate) count: u32,
+    /// How long it waits for more, once it has these.
+    pub(crate) grace: Duration,
+    /// What becomes of those that come after its end.
+    pub(crate) late: Late,
+}
+
+impl First {
+    /// The numbers of the recipe's rounds in a cluster of so many workers; `None` if its rounds wait for all, or it has
+    /// none.
+    pub(crate) fn new(recipe: &Recipe, workers: u32) -> Option<Self> {
+        match recipe.pace {
+            Pace::First { count, grace, late } => Some(Self { count: count.of(workers), grace, late }),
+            _ => None,
+        }
     }
 }
 
@@ -65,8 +88,7 @@ impl VectorClock {
 
     /// The member with the smallest clock, and among equals the lowest rank.
     pub(crate) fn slowest(&self) -> Option<(PeerId, Clock)> {
-        let members = self.entries.iter().enumerate().filter(|(_, entry)| entry.member);
-        members.min_by_key(|(_, entry)| entry.clock).map(|(rank, entry)| (PeerId(rank as u32), entry.clock))
+        self.members().min_by_key(|(_, clock)| *clock)
     }
 
     /// Sets the row clock for a server that starts with restored parameters. Call it before the first member joins.
@@ -78,6 +100,23 @@ impl VectorClock {
     pub(crate) fn join(&mut self, worker: PeerId, clock: Clock) {
         debug_assert!(clock >= self.row());
         self.entries[worker.index()] = Entry { clock, member: true };
+    }
+
+    /// Adds a member to a round that does not wait for all: other members can be rounds behind, and the row is not used.
+    pub(crate) fn join_round(&mut self, worker: PeerId, round: Clock) {
+        self.entries[worker.index()] = Entry { clock: round, member: true };
+    }
+
+    /// Moves a member to this clock.
+    pub(crate) fn advance(&mut self, worker: PeerId, clock: Clock) {
+        debug_assert!(self.is_member(worker));
+        self.entries[worker.index()].clock = clock;
+    }
+
+    /// The members, by rank, and their clocks.
+    pub(crate) fn members(&self) -> impl Iterator<Item = (PeerId, Clock)> {
+        let members = self.entries.iter().enumerate().filter(|(_, entry)| entry.member);
+        members.map(|(rank, entry)| (PeerId(rank as u32), entry.clock))
     }
 
     /// Removes a member.

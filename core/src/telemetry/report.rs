@@ -10,7 +10,7 @@ use crate::status::{Counters, Histogram, LinkStatus, Presence, Rest, Role, Statu
 use crate::time::Instant;
 
 /// All counters, in the order of the encoding. Destructuring makes a forgotten field a compile error.
-fn counts(counters: &mut Counters) -> [&mut u64; 14] {
+fn counts(counters: &mut Counters) -> [&mut u64; 15] {
     let Counters {
         applied,
         duplicates,
@@ -26,6 +26,7 @@ fn counts(counters: &mut Counters) -> [&mut u64; 14] {
         lost,
         reconnects,
         resent,
+        deferred,
     } = counters;
     [
         applied,
@@ -42,6 +43,7 @@ fn counts(counters: &mut Counters) -> [&mut u64; 14] {
         lost,
         reconnects,
         resent,
+        deferred,
     ]
 }
 

@@ -78,8 +78,10 @@ pub enum Deed {
     Heard { peer: PeerId, header: Header },
     /// The machine drops the body of this message unread.
     Dropped { peer: PeerId, message: Message },
-    /// The machine has read the body of this message.
-    Read { peer: PeerId, message: Message },
+    /// The machine has read the body of this message into this segment.
+    Read { peer: PeerId, message: Message, into: Segment },
+    /// The machine has asked for this kernel.
+    Asked { kernel: Kernel },
     /// A kernel has ended, and the machine has its result.
     Computed { result: KernelResult },
 }

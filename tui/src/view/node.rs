@@ -1,5 +1,6 @@
 //! The details of one node: state, counters, the time of a step by activity, and charts.
 
+use gradwire_core::status::Counters;
 use ratatui::Frame;
 use ratatui::layout::{Constraint, Layout, Rect};
 use ratatui::text::{Line, Span};
@@ -54,9 +55,17 @@ fn facts_of<'a>(app: &App, model: &Model, rank: u32, node: &Node) -> Vec<Line<'a
         Line::raw(format!("waiting {waits}")),
         Line::raw(format!("speed   {} examples/s", count(now.examples))),
         Line::raw(format!("network {}/s out, {}/s in", bytes(now.bytes_out), bytes(now.bytes_in))),
-        Line::raw(format!("applied {}, duplicate {}, late {}", counters.applied, counters.duplicates, counters.late)),
+        Line::raw(format!("applied {}, duplicate {}, {}", counters.applied, counters.duplicates, late(counters))),
         Line::raw(format!("dropped {}, rejected {}, lost {}", counters.dropped, counters.rejected, counters.lost)),
     ]
+}
+
+/// The contributions that came after the end of their round.
+fn late(counters: &Counters) -> String {
+    match counters.deferred {
+        0 => format!("late {}", counters.late),
+        deferred => format!("late {}, {deferred} in a later round", counters.late),
+    }
 }
 
 /// A line per activity of a step, and the milliseconds of a step.

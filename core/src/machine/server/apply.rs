@@ -22,7 +22,7 @@ impl Server {
             let shard = &mut self.shards[index];
             shard.queue.remove(at);
             let Received { worker, push, .. } = self.inboxes.get(inbox);
-            if !hub.setup.recipe.is_synchronous() {
+            if !hub.setup.recipe.has_rounds() {
                 hub.decide(Order::Admit { shard: push.shard, worker });
             }
             let weight = if planted!(hub, DenominatorByCount) { 1 } else { push.weight };
@@ -71,7 +71,7 @@ impl Server {
                 let (same_worker, same_shard) = (other.worker == worker, other.push.shard == push.shard);
                 same_worker && same_shard && other.push.sequence < push.sequence
             };
-            let in_order = hub.setup.recipe.is_synchronous() || hub.allows(Order::Admit { shard: shard.id, worker });
+            let in_order = hub.setup.recipe.has_rounds() || hub.allows(Order::Admit { shard: shard.id, worker });
             in_order && !self.inboxes.iter().any(is_later)
         };
         shard.queue.iter().copied().enumerate().find(|(_, inbox)| is_next(inbox))
@@ -123,7 +123,7 @@ impl Server {
     pub(super) fn on_applied(&mut self, hub: &mut Port<'_>, index: usize, version: usize) {
         let shard = &mut self.shards[index];
         shard.current = version;
-        shard.version = shard.version.next();
+        shard.advance();
         hub.counters.applications += 1;
     }
 
@@ -137,26 +137,34 @@ impl Server {
     pub(super) fn answer(&mut self, hub: &Port<'_>, index: usize, worker: PeerId, push: &Push) {
         let shard = &mut self.shards[index];
         shard.taking = None;
-        // The worker may have been given up, or have restarted, since it sent the contribution.
-        let current = shard.clocks.is_member(worker) && push.incarnation == hub.incarnation(worker);
-        if current && push.sequence > shard.seat(worker).mark {
-            shard.seat(worker).mark = push.sequence;
-            shard.clocks.tick(worker);
+        // The worker may have restarted since it sent the contribution. One that has been given up can come back, and
+        // sends again what has no answer.
+        if push.incarnation != hub.incarnation(worker) || push.sequence <= shard.seat(worker).mark {
+            return;
+        }
+        shard.seat(worker).mark = push.sequence;
+        if shard.clocks.is_member(worker) {
+            match self.first {
+                Some(_) => shard.clocks.advance(worker, shard.version.next()),
+                None => shard.clocks.tick(worker),
+            }
             shard.seat(worker).owe_answer(push);
         }
     }
 
-    /// A synchronous round ends when every member has contributed.
+    /// A synchronous round ends when every member has contributed; one that waits for the first only, when it is closed.
     pub(super) fn maybe_end_round(&mut self, hub: &mut Port<'_>, index: usize) {
         let shard = &self.shards[index];
-        if !hub.setup.recipe.is_synchronous() || shard.busy || !shard.queue.is_empty() {
+        if !hub.setup.recipe.has_rounds() || shard.busy || !shard.queue.is_empty() {
             return;
         }
-        let ended = shard.clocks.slowest().is_some_and(|(_, clock)| clock > shard.version);
+        let ended = match self.first {
+            Some(_) => shard.round.is_closed(),
+            None => shard.clocks.slowest().is_some_and(|(_, clock)| clock > shard.version),
+        };
         // A round without examples ends as well, and changes nothing.
         if ended && shard.free_version().is_some() && !self.apply_gathered(hub, index) {
-            let shard = &mut self.shards[index];
-            shard.version = shard.version.next();
+            self.shards[index].advance();
         }
     }
 }

@@ -1,16 +1,19 @@
 //! The places for contributions that are being received or wait for their application.
 
+use alloc::vec;
+use alloc::vec::Vec;
+
 use crate::buffer::{BufferId, Segment};
 use crate::id::PeerId;
 use crate::vectors::{Keep, Vectors};
 use crate::wire::Push;
 
-/// Contributions that can be received or wait for their application at once.
+/// Contributions that can be received or wait for their application at once, unless rounds keep all of theirs.
 pub(super) const INBOXES: usize = 4;
 
 #[derive(Debug)]
 pub(super) struct Inboxes {
-    pushes: [Option<Received>; INBOXES],
+    pushes: Vec<Option<Received>>,
     floats: BufferId,
     /// Floats of the longest shard.
     len: usize,
@@ -29,13 +32,13 @@ pub(super) struct Received {
 }
 
 impl Inboxes {
-    /// Inboxes for shards of at most `len` floats, whose encoded bodies take at most `body_len` bytes.
-    pub(super) fn new(len: usize, body_len: usize, vectors: &mut Vectors) -> Self {
+    /// So many inboxes for shards of at most `len` floats, whose encoded bodies take at most `body_len` bytes.
+    pub(super) fn new(count: usize, len: usize, body_len: usize, vectors: &mut Vectors) -> Self {
         Self {
-            pushes: [None; INBOXES],
-            floats: vectors.floats("inboxes", INBOXES * len, Keep::No),
+            pushes: vec![None; count],
+            floats: vectors.floats("inboxes", count * len, Keep::No),
             len,
-            bodies: vectors.bytes("bodies of contributions", INBOXES * body_len, Keep::No),
+            bodies: vectors.bytes("bodies of contributions", count * body_len, Keep::No),
             body_len,
         }
     }

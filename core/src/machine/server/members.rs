@@ -57,16 +57,21 @@ impl Server {
         }
     }
 
-    /// Enters a worker at the clock of the slowest, and owes it the parameters. In synchronous recipes the worker
+    /// Enters a worker at the clock of the slowest, and owes it the parameters. With `pace=first` the worker enters each
+    /// shard in the round that it can take part in. In synchronous recipes the worker
     /// enters all shards in the same round: otherwise its contribution to a later round of one shard could hold back
     /// those to an earlier round of another.
     pub(super) fn welcome(&mut self, hub: &Port<'_>, worker: PeerId) {
         let rows = self.shards.iter().map(|shard| shard.clocks.row());
         let round = rows.max().filter(|_| hub.setup.recipe.is_synchronous());
-        for shard in &mut self.shards {
-            let row = shard.clocks.row();
-            shard.clocks.join(worker, round.unwrap_or(row));
-            shard.seat(worker).owed = Some(Owed::Welcome);
+        for index in 0..self.shards.len() {
+            if self.first.is_some() {
+                self.enter_round(index, worker);
+            } else {
+                let row = self.shards[index].clocks.row();
+                self.shards[index].clocks.join(worker, round.unwrap_or(row));
+            }
+            self.shards[index].seat(worker).owed = Some(Owed::Welcome);
         }
     }
 
@@ -138,7 +143,7 @@ impl Server {
         let until = since.map(|since| since.after(hub.setup.patience.dead_after()));
         let until = until.filter(|until| hub.now() < *until);
         if self.found_since.is_some() {
-            hub.set_alarm(until);
+            self.alarm = until;
         }
         if waits || until.is_some() {
             return;

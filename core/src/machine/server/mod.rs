@@ -20,12 +20,14 @@
 //! | `shard.rs` | a shard: versions, clocks, and a [`Seat`] per worker |
 //! | `inbox.rs` | the places for contributions |
 //! | `receive.rs` | contributions from the wire to a shard's queue |
+//! | `first.rs` | rounds that wait for the first contributions only |
 //! | `apply.rs` | contributions from the queue to the parameters |
 //! | `reply.rs`, `pull.rs` | parameters to the workers, as they are or as differences |
 //! | `members.rs` | workers that enter, leave and are lost; the end of the run |
 //! | `renew.rs` | a restarted server takes the parameters back from the workers |
 
 mod apply;
+mod first;
 mod inbox;
 mod members;
 mod pull;
@@ -37,7 +39,7 @@ mod shard;
 use alloc::vec;
 use alloc::vec::Vec;
 
-use inbox::Inboxes;
+use inbox::{INBOXES, Inboxes};
 use pull::Pulls;
 use shard::{Shard, VERSIONS};
 
@@ -50,7 +52,7 @@ use crate::buffer::BufferId;
 use crate::id::{PeerId, ShardId};
 use crate::kernel::KernelResult;
 use crate::layout::shard_range;
-use crate::rule::pace::lead_max;
+use crate::rule::pace::{First, lead_max};
 use crate::status::{Presence, Role as RoleName, Status};
 use crate::time::{Instant, StepTime};
 use crate::vectors::Keep;
@@ -78,6 +80,8 @@ pub(crate) struct Server {
     sorted: Vec<StepTime>,
     /// The largest lead with which a worker may compute.
     lead_max: Option<u64>,
+    /// For rounds that do not wait for all.
+    first: Option<First>,
     state: State,
     /// When this server learned that it takes the place of an earlier process.
     renewing: Option<Instant>,
@@ -86,6 +90,8 @@ pub(crate) struct Server {
     /// When the first worker came back to a server that had lost all. The others may come back at the same time, and
     /// must not find that the run is over.
     found_since: Option<Instant>,
+    /// When a wait at the start or at the end of the run is over.
+    alarm: Option<Instant>,
 }
 
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
@@ -166,11 +172,14 @@ impl Server {
         let versions: [BufferId; VERSIONS] = core::array::from_fn(|_| vectors.floats("version", len, Keep::No));
         let push = Encoding::decoder(&setup, recipe.codec, recipe.correction, ranges(), vectors);
         let longest = (0..ranges().count()).map(|shard| push.len_max(shard)).max().unwrap_or(0);
-        let shards = mine.clone().map(|id| Shard::new(&setup, ShardId(id), versions, vectors)).collect();
+        let first = First::new(&recipe, cluster.workers);
+        let inboxes = first.map_or(INBOXES, |first| Self::inboxes_of(&first, cluster.workers, ranges().count()));
+        let shards = mine.clone().map(|id| Shard::new(&setup, ShardId(id), versions, inboxes, vectors)).collect();
+        let body_len = if push.is_plain() { 0 } else { longest };
         let server = Self {
             shards,
             view: versions[0],
-            inboxes: Inboxes::new(len.div_ceil(count as usize), if push.is_plain() { 0 } else { longest }, vectors),
+            inboxes: Inboxes::new(inboxes, len.div_ceil(count as usize), body_len, vectors),
             push,
             pulls: Pulls::new(&setup, ranges, vectors),
             commit: Commit::new(&recipe, cluster.workers, len, false, vectors),
@@ -178,10 +187,12 @@ impl Server {
             step_times: vec![None; cluster.workers as usize],
             sorted: Vec::with_capacity(cluster.workers as usize),
             lead_max: lead_max(&recipe),
+            first,
             state: State::Starting,
             renewing: None,
             alone: false,
             found_since: None,
+            alarm: None,
         };
         let encodings = server.pulls.encodings().chain(Some(&server.push)).filter(|encoding| !encoding.is_plain());
         encodings.flat_map(Encoding::kernels).for_each(|kernel| hub.compute(kernel, Job::Prepare));
@@ -190,6 +201,18 @@ impl Server {
 
     fn shard_of(&self, hub: &Hub, id: ShardId) -> usize {
         (id.0 / hub.setup.cluster.servers) as usize
+    }
+
+    fn settle_shards(&mut self, hub: &mut Port<'_>) {
+        for shard in 0..self.shards.len() {
+            // Replies come first: a worker's staleness counts from the parameters right after its own push.
+            self.maybe_reply(hub, shard);
+            self.maybe_close(hub, shard);
+            self.maybe_merge(hub, shard);
+            self.maybe_end_round(hub, shard);
+            // The merge or the end of the round may have brought a worker within its bound.
+            self.maybe_reply(hub, shard);
+        }
     }
 
     /// The shard that a message is about, if this server holds it.
@@ -297,25 +320,21 @@ impl Role for Server {
         self.maybe_receive(hub);
         loop {
             let decisions = hub.decisions();
-            for shard in 0..self.shards.len() {
-                // Replies come first: a worker's staleness counts from the parameters right after its own push.
-                self.maybe_reply(hub, shard);
-                self.maybe_merge(hub, shard);
-                self.maybe_end_round(hub, shard);
-                // The merge or the end of the round may have brought a worker within its bound.
-                self.maybe_reply(hub, shard);
-            }
+            self.settle_shards(hub);
             // Merging has freed inboxes, and the next round has begun.
-            self.maybe_receive(hub);
+            let received = self.maybe_receive(hub);
             // A contribution without a body is here at once, and a decision lets the next one of a tape be made.
             let can_merge = |index: usize| self.shards[index].can_merge() && self.next_to_merge(hub, index).is_some();
-            if hub.decisions() == decisions && !(0..self.shards.len()).any(can_merge) {
+            let may_close = self.first.is_some() && received;
+            if hub.decisions() == decisions && !may_close && !(0..self.shards.len()).any(can_merge) {
                 break;
             }
         }
         self.maybe_end(hub);
         // The end owes the final parameters to the workers that stayed.
         (0..self.shards.len()).for_each(|shard| self.maybe_reply(hub, shard));
+        let alarm = self.alarm.into_iter().chain(self.closes_at(hub)).min();
+        hub.set_alarm(alarm);
     }
 
     fn awaited(&self, hub: &Hub) -> Option<Awaited> {

@@ -7,6 +7,7 @@ use crate::id::{PeerId, Sequence};
 use crate::kernel::{Kernel, KernelResult};
 use crate::machine::hub::{Hub, Incoming};
 use crate::machine::{Event, ProtocolError, Rejection};
+use crate::recipe::Late;
 use crate::tape::Order;
 use crate::wire::{Kind, Message, Push};
 
@@ -67,8 +68,10 @@ impl Server {
         inboxes.map(|received| received.push.sequence).fold(shard.seat_of(worker).mark, Sequence::max)
     }
 
-    /// Takes the contributions whose bodies wait at their senders, as far as there is room and their turn has come.
-    pub(super) fn maybe_receive(&mut self, hub: &mut Port<'_>) {
+    /// Takes the contributions whose bodies wait at their senders, as far as there is room and their turn has come. Says
+    /// whether there were any.
+    pub(super) fn maybe_receive(&mut self, hub: &mut Port<'_>) -> bool {
+        let mut any = false;
         let due = |server: &Self, hub: &Hub, incoming: &Incoming| match &incoming.message {
             Message::Push(push) => server.is_due(hub, incoming.peer, push),
             _ => false,
@@ -76,15 +79,21 @@ impl Server {
         while let Some(incoming) = hub.take_held(|hub, incoming| due(self, hub, incoming)) {
             if let Message::Push(push) = incoming.message {
                 self.take_push(hub, incoming, push);
+                any = true;
             }
         }
+        any
     }
 
     /// Can this contribution be handled now?
     fn is_due(&self, hub: &Hub, worker: PeerId, push: &Push) -> bool {
-        let shard = &self.shards[self.shard_of(hub, push.shard)];
+        let index = self.shard_of(hub, push.shard);
+        let shard = &self.shards[index];
         let synchronous = hub.setup.recipe.is_synchronous();
         let known = push.sequence <= self.admitted(hub, shard, worker);
+        if let Some(first) = &self.first {
+            return known || self.may_take(first, index, worker, push);
+        }
         let late = synchronous && push.base < shard.version;
         let turn = if synchronous {
             is_turn(hub, shard, worker)
@@ -107,26 +116,28 @@ impl Server {
                     // The worker has not got the answer, and the new one can have other parameters.
                     breaks_tape(hub);
                 }
-                shard.seat(worker).owe_answer(&push);
+                match self.first {
+                    // The welcome of a worker whose contribution was late may have got lost.
+                    Some(_) => _ = shard.seat(worker).owed.get_or_insert(Owed::Welcome),
+                    None => shard.seat(worker).owe_answer(&push),
+                }
             }
             return hub.discard(&incoming);
         }
-        if hub.setup.recipe.is_synchronous() && push.base < shard.version {
+        let keeps_late = self.first.is_some_and(|first| first.late == Late::Next);
+        if hub.setup.recipe.has_rounds() && push.base < shard.version && !keeps_late {
             hub.counters.late += 1;
-            shard.seat(worker).mark = push.sequence;
-            // Its clock did not tick, so an answer would not tell it where it is. A welcome does.
-            shard.seat(worker).owed = Some(Owed::Welcome);
+            self.excuse(hub, index, worker, &push);
             return hub.discard(&incoming);
         }
-        if !hub.setup.recipe.is_synchronous() {
+        if !hub.setup.recipe.has_rounds() {
             hub.decide(Order::Take { shard: push.shard, worker });
         }
         shard.taking = Some(worker);
         self.step_times[worker.index()] = push.step_time;
         let inbox = self.inboxes.put(Received { worker, push, length });
         if length == 0 {
-            shard.queue.push_back(inbox);
-            return;
+            return self.enqueue(hub, inbox);
         }
         let plain = self.push.is_plain();
         let into = if plain { self.inboxes.floats(inbox, shard.len) } else { self.inboxes.body(inbox, length) };
@@ -168,11 +179,24 @@ impl Server {
             Some(reason) => {
                 hub.event(Event::Rejected { peer: worker, reason });
                 hub.counters.rejected += 1;
-                self.answer(hub, index, worker, &push);
+                if self.first.is_some() && self.shards[index].is_over(push.base) {
+                    self.excuse(hub, index, worker, &push);
+                } else {
+                    self.answer(hub, index, worker, &push);
+                }
                 self.inboxes.take(inbox);
             }
-            None => self.shards[index].queue.push_back(inbox),
+            None => self.enqueue(hub, inbox),
         }
+    }
+
+    /// A contribution can be merged.
+    fn enqueue(&mut self, hub: &mut Port<'_>, inbox: usize) {
+        if let Some(first) = self.first {
+            return self.on_ready(hub, &first, inbox);
+        }
+        let index = self.shard_of(hub, self.inboxes.get(inbox).push.shard);
+        self.shards[index].queue.push_back(inbox);
     }
 }
 

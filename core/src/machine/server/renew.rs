@@ -125,7 +125,7 @@ impl Server {
         let patience = hub.setup.patience.dead_after();
         let deadline = self.renewing.map(|since| since.after(patience));
         let late = deadline.is_some_and(|deadline| hub.now() >= deadline);
-        hub.set_alarm(deadline.filter(|_| !late));
+        self.alarm = deadline.filter(|_| !late);
         let here = |worker: u32| self.workers[worker as usize] != Life::Awaited && !self.awaits_offers(PeerId(worker));
         let workers = 0..self.workers.len() as u32;
         let enough = workers.clone().all(here) || (late && workers.clone().any(here));
@@ -133,14 +133,13 @@ impl Server {
             return;
         }
         let (here, missing): (Vec<u32>, Vec<u32>) = workers.partition(|worker| here(*worker));
-        self.state = State::Running;
         let of_shard = |shard: &Shard| shard.compensation.is_some_and(|(_, state)| state.is_some());
         let has_state = !self.commit.state().is_empty() || self.shards.iter().any(of_shard);
         if self.renewing.is_some() && hub.setup.resumed.is_none() && has_state {
             hub.event(Event::OuterLost);
         }
         hub.has_parameters = true;
-        hub.set_alarm(None);
+        self.alarm = None;
         for worker in missing {
             // A missing worker takes part from its next hello on.
             let life = &mut self.workers[worker as usize];
@@ -153,5 +152,6 @@ impl Server {
                 self.welcome(hub, PeerId(worker));
             }
         }
+        self.state = State::Running;
     }
 }

@@ -11,7 +11,7 @@ use crate::time::StepTime;
 use crate::wire::{Message, Occasion, Reply};
 
 impl Server {
-    fn workers(&self) -> impl Iterator<Item = PeerId> + use<> {
+    pub(super) fn workers(&self) -> impl Iterator<Item = PeerId> + use<> {
         (0..self.workers.len() as u32).map(PeerId)
     }
 
@@ -29,16 +29,16 @@ impl Server {
             let lead_max = self.lead_max.map(|lead| lead + u64::from(planted!(hub, BoundOffByOne)));
             let at_once = match owed {
                 Owed::Answer => false,
-                // A newcomer may read at once, except in synchronous recipes: there it waits for the round to be
-                // applied.
-                Owed::Welcome => !hub.setup.recipe.is_synchronous(),
+                // A newcomer may read at once, except in rounds: there it waits for the round to be applied.
+                Owed::Welcome => !hub.setup.recipe.has_rounds(),
                 Owed::Final | Owed::Receipt => true,
             };
             let may = at_once || may_read(shard.clocks.clock(worker), row(hub, shard), lead_max);
-            let free = shard.seat_of(worker).echo.busy == 0;
+            // The parameters of a round that is closed are out of date for a contribution.
+            let free = shard.seat_of(worker).echo.busy == 0 && !shard.round.is_closed();
             let order = Order::Answer { shard: shard.id, worker };
             // The final parameters, and those of a round, do not depend on the order of messages.
-            let free_of_order = owed == Owed::Final || hub.setup.recipe.is_synchronous();
+            let free_of_order = owed == Owed::Final || hub.setup.recipe.has_rounds();
             if hub.is_agreed(worker) && may && !shard.busy && free && (free_of_order || hub.allows(order)) {
                 if !free_of_order {
                     hub.decide(order);
@@ -116,6 +116,9 @@ impl Server {
     /// The slowest worker, if another is owed parameters or has contributed out of its turn.
     pub(super) fn held_up(&self, hub: &Hub) -> Option<Awaited> {
         debug_assert_eq!(self.state, State::Running);
+        if let Some(first) = &self.first {
+            return self.round_waits_for(first);
+        }
         self.shards.iter().find_map(|shard| {
             let held =
                 |worker: PeerId| shard.seat_of(worker).owed.is_some() && self.workers[worker.index()] == Life::Present;
@@ -139,7 +142,7 @@ impl Server {
 
 /// What a worker gets depends on when a connection broke, or on who was lost.
 pub(super) fn breaks_tape(hub: &mut Hub) {
-    if !hub.setup.recipe.is_synchronous() {
+    if !hub.setup.recipe.has_rounds() {
         hub.break_tape();
     }
 }
@@ -150,5 +153,5 @@ fn row(hub: &Hub, shard: &Shard) -> Clock {
     if planted!(hub, MinimumOverDead) {
         return shard.clocks.row_of_all();
     }
-    if hub.setup.recipe.is_synchronous() { shard.version } else { shard.clocks.row() }
+    if hub.setup.recipe.has_rounds() { shard.version } else { shard.clocks.row() }
 }

@@ -6,7 +6,7 @@ use alloc::vec;
 use alloc::vec::Vec;
 
 use super::Owed;
-use super::inbox::INBOXES;
+use super::first::Round;
 use super::pull::Echo;
 use crate::buffer::{BufferId, Segment};
 use crate::id::{Clock, PeerId, Sequence, ShardId};
@@ -47,7 +47,9 @@ pub(super) struct Shard {
     pub(super) queue: VecDeque<usize>,
     /// A kernel writes the parameters or the gathered vector.
     pub(super) busy: bool,
-    /// The worker whose contribution is being received, in a synchronous round.
+    /// With `pace=first`: the present round.
+    pub(super) round: Round,
+    /// The worker whose contribution is being received, in a round that waits for all.
     pub(super) taking: Option<PeerId>,
     /// The final parameters are being sent.
     pub(super) ending: bool,
@@ -64,6 +66,10 @@ pub(super) struct Seat {
     pub(super) owed: Option<Owed>,
     /// The worker is going to offer the shard.
     pub(super) awaits_offer: bool,
+    /// With `pace=first`: the version whose round the worker entered, or was late in.
+    pub(super) excused: Option<Clock>,
+    /// With `pace=first`: rounds in a row that were closed because they waited for such workers alone.
+    pub(super) spared: u32,
     /// The parameters as the worker holds them, where differences are sent.
     pub(super) echo: Echo,
 }
@@ -79,7 +85,14 @@ impl Seat {
 }
 
 impl Shard {
-    pub(super) fn new(setup: &Setup, id: ShardId, versions: [BufferId; VERSIONS], vectors: &mut Vectors) -> Self {
+    /// A shard of which at most `inboxes` contributions wait at once.
+    pub(super) fn new(
+        setup: &Setup,
+        id: ShardId,
+        versions: [BufferId; VERSIONS],
+        inboxes: usize,
+        vectors: &mut Vectors,
+    ) -> Self {
         let (workers, recipe) = (setup.cluster.workers, &setup.recipe);
         let range = shard_range(setup.len, recipe.shards(), id.0);
         let compensation = recipe.compensate.formula().map(|formula| {
@@ -99,8 +112,9 @@ impl Shard {
             versions,
             clocks: VectorClock::new(workers),
             seats: vec![Seat::default(); workers as usize],
-            queue: VecDeque::with_capacity(INBOXES),
+            queue: VecDeque::with_capacity(inboxes),
             busy: false,
+            round: Round::new(inboxes),
             taking: None,
             ending: false,
             receiving_offer: false,
@@ -113,6 +127,12 @@ impl Shard {
 
     pub(super) fn seat_of(&self, worker: PeerId) -> &Seat {
         &self.seats[worker.index()]
+    }
+
+    /// The parameters are the next version, with or without contributions.
+    pub(super) fn advance(&mut self) {
+        self.version = self.version.next();
+        self.round.open();
     }
 
     /// Bytes of the shard as floats.

@@ -4,6 +4,7 @@
 //! body has arrived or has been sent. Every output must be expected: [`Trace::expect_idle`] fails if any is left.
 
 mod collective;
+mod first;
 mod hub;
 mod mesh;
 mod resume;

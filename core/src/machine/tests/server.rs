@@ -136,6 +136,16 @@ fn answers_tell_the_speed_of_the_fastest_worker_that_takes_part() {
     assert_eq!(told(&mut s, 0), None);
 }
 
+/// Encoded contributions without examples have no body: a round of them needs no kernel whose end would go on with it.
+#[test]
+fn a_round_without_bodies_ends_at_once() {
+    let mut s = server("hardsync codec=bf16".parse().unwrap(), 3);
+    for worker in [2, 1, 0] {
+        s.tell(worker, Message::Push(Push { weight: 0, ..push_message(worker, 1, 1, 0) }));
+    }
+    s.expect_params(0, 1, 1, 1).expect_params(1, 1, 1, 1).expect_params(2, 1, 1, 1).expect_idle();
+}
+
 /// R1: what comes twice is applied once, and answered again.
 #[test]
 fn a_push_that_comes_again_is_answered_and_not_applied() {

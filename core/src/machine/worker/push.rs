@@ -147,7 +147,7 @@ impl Worker {
         }
         link.renewing |= fresh && hub.has_parameters;
         let renewing = link.renewing;
-        if renewing && fresh && !hub.setup.recipe.is_synchronous() {
+        if renewing && fresh && !hub.setup.recipe.has_rounds() {
             hub.break_tape();
         }
         if fresh && !hub.has_parameters {

@@ -68,9 +68,7 @@ pub(crate) fn merging(recipe: &Recipe, workers: u32, len: usize, vectors: &mut V
     let mut gathered = || Segment::floats(vectors.floats("gathered", len, Keep::No), 0, len);
     match recipe.merge {
         // In rounds, updates are added up in rank order first, so that the result does not depend on arrival.
-        Merge::Sum { lambda } if recipe.is_synchronous() => {
-            Box::new(sum::RoundSum::new(lambda.of(workers), gathered()))
-        }
+        Merge::Sum { lambda } if recipe.has_rounds() => Box::new(sum::RoundSum::new(lambda.of(workers), gathered())),
         Merge::Sum { lambda } => Box::new(sum::Sum::new(lambda.of(workers), recipe.staleness)),
         // Workers contribute what the center has to move by.
         Merge::Elastic { .. } if recipe.is_synchronous() => Box::new(sum::RoundSum::new(1.0, gathered())),

@@ -18,6 +18,7 @@ impl World {
 
     /// Starts a kernel.
     pub(super) fn compute(&mut self, me: PeerId, op: OpId, kernel: Kernel) {
+        self.deeds.push((me, Deed::Asked { kernel }));
         let mean = self.plan.effort.kernel;
         let takes = if mean > Duration::ZERO && self.efforts.chance(0.7) { self.effort(mean) } else { Duration::ZERO };
         let now = self.now;
@@ -90,9 +91,9 @@ impl World {
         if let (Some(into), Some(body)) = (into, &message.body) {
             node.pool.bytes_mut(into).copy_from_slice(body.bytes());
         }
-        if into.is_some() {
+        if let Some(into) = into {
             let header = Header::parse(&message.header).expect("headers travel unharmed");
-            self.deeds.push((me, Deed::Read { peer, message: *header.message() }));
+            self.deeds.push((me, Deed::Read { peer, message: *header.message(), into }));
         }
         let machine = node.machine.as_mut().expect("it is reading");
         machine.handle_input(now, Input::Completed { op, result: KernelResult::Nothing }).expect("an open operation");
