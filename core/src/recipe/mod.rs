@@ -1,4 +1,4 @@
-//! Recipes: the synchronisation method of a run, as one choice on each of thirteen axes.
+//! Recipes: the synchronisation method of a run, as one choice on each of several axes.
 //!
 //! A [`Recipe`] is plain data. A published method is a preset, that is, a point on these axes; no method
 //! has a code path of its own. The decisions that follow from a recipe are in `rule/`, the encoders in

@@ -1,0 +1,108 @@
+//! [`RecipeParseError`], with the names that a mistyped one is most similar to.
+
+use alloc::string::String;
+use core::fmt;
+
+use crate::recipe::PRESETS;
+
+/// Why a text could not be parsed as a recipe.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum RecipeParseError {
+    /// There is no preset with this name.
+    UnknownPreset {
+        /// The given name.
+        got: String,
+        /// The preset with the most similar name, if one is similar enough for a suggestion.
+        nearest: Option<&'static str>,
+    },
+    /// There is no such key, or it belongs to a choice that the recipe has not made.
+    UnknownKey {
+        /// The given key.
+        got: String,
+        /// The choice that the key belongs to, for instance `pace=stale` for `bound`.
+        required: Option<&'static str>,
+    },
+    /// The key does not take this value.
+    BadValue {
+        /// The key, without a prefix `pull_`.
+        key: &'static str,
+        /// The values that the key takes.
+        expected: &'static str,
+        /// The given value.
+        got: String,
+    },
+}
+
+/// The preset with the smallest edit distance to `name`, if that is at most half the length of the preset's name.
+pub(super) fn nearest(name: &str) -> Option<&'static str> {
+    // Other systems call rounds of the first contributions by this name. Here a quorum belongs to views.
+    if name == "quorum" {
+        return Some("backup-workers");
+    }
+    most_similar(name, PRESETS.iter().map(|preset| preset.name))
+}
+
+/// The candidate with the smallest edit distance to `name`, if that is at most half of its own length.
+fn most_similar(name: &str, candidates: impl Iterator<Item = &'static str>) -> Option<&'static str> {
+    let distance = |candidate: &str| edit_distance(name.as_bytes(), candidate.as_bytes());
+    let best = candidates.min_by_key(|candidate| distance(candidate))?;
+    (distance(best) * 2 <= best.len()).then_some(best)
+}
+
+/// Levenshtein distance, with one row of the table in memory.
+fn edit_distance(a: &[u8], b: &[u8]) -> usize {
+    let mut row: alloc::vec::Vec<usize> = (0..=b.len()).collect();
+    for (i, x) in a.iter().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = i + 1;
+        for (j, y) in b.iter().enumerate() {
+            let substituted = diagonal + usize::from(x != y);
+            diagonal = row[j + 1];
+            row[j + 1] = substituted.min(row[j] + 1).min(diagonal + 1);
+        }
+    }
+    row[b.len()]
+}
+
+impl fmt::Display for RecipeParseError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::UnknownPreset { got, nearest } => {
+                write!(f, "recipe: expected a preset (")?;
+                for (i, preset) in PRESETS.iter().enumerate() {
+                    write!(f, "{}{}", if i == 0 { "" } else { ", " }, preset.name)?;
+                }
+                write!(f, ") or key=value, got {got:?}")?;
+                match nearest {
+                    Some(name) => write!(f, " (did you mean {name:?}?)"),
+                    None => Ok(()),
+                }
+            }
+            Self::UnknownKey { got, required: Some(required) } => {
+                write!(f, "recipe: {got:?} is not a setting of this recipe, it requires {required}")
+            }
+            Self::UnknownKey { got, required: None } => {
+                write!(f, "recipe: {got:?} is not a setting")?;
+                if got == "quorum" { write!(f, " (did you mean \"pace=first count=\"?)") } else { Ok(()) }
+            }
+            Self::BadValue { key, expected, got } => {
+                write!(f, "{key}: expected {expected}, got {got:?}")?;
+                // A list of names, as those of `Choices`. Other texts describe numbers.
+                let names = expected.split(", ").flat_map(|names| names.split(" or "));
+                let are_names = !names.clone().any(|name| name.contains(' '));
+                // Short names are similar soon, so it takes more than half of one.
+                let is_close = |name: &&str| edit_distance(got.as_bytes(), name.as_bytes()) * 2 < name.len();
+                if *key == "pace" && got == "quorum" {
+                    return write!(f, " (did you mean \"first\"?)");
+                }
+                match most_similar(got, names).filter(|name| are_names && is_close(name)) {
+                    Some(name) => write!(f, " (did you mean {name:?}?)"),
+                    None => Ok(()),
+                }
+            }
+        }
+    }
+}
+
+impl core::error::Error for RecipeParseError {}
