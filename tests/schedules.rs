@@ -43,7 +43,7 @@ fn assert_coverage(all: &[(Kind, Coverage)]) {
         all.iter().filter(|(kind, _)| kinds.contains(kind)).map(|(_, coverage)| counter(coverage)).sum::<u64>()
     };
     for kind in Kind::ALL {
-        assert!(all.iter().filter(|(of, _)| *of == kind).count() * 30 > all.len(), "too few runs of {kind:?}");
+        assert!(all.iter().filter(|(of, _)| *of == kind).count() * 40 > all.len(), "too few runs of {kind:?}");
     }
     let servers = [Kind::Async, Kind::Ssp, Kind::Softsync, Kind::ServerSync, Kind::SspZero];
     let coded = [Kind::Coded, Kind::CodedSync];

@@ -27,7 +27,7 @@ const FLAGS: &[(&str, &str, &str)] = &[
     ("most", "most", "Most steps of a period that follows the loss"),
     ("bound", "bound", "Clocks that a worker may be ahead of the slowest one (stale)"),
     ("count", "count", "Contributions that a round waits for (first); n-1: of all workers but 1"),
-    ("grace", "grace", "Time that a round waits for more, as in 200ms (first)"),
+    ("round-grace", "grace", "Time that a round waits for more, as in 200ms (first)"),
     ("late", "late", "Contributions after their round: drop, or next: they join it (first)"),
     ("updates", "updates", "Updates per application, c in the paper (softsync)"),
     ("trim", "trim", "Values to cut at each end of an element (trimmed-mean)"),

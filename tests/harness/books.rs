@@ -301,7 +301,8 @@ impl Book {
         ensure!(taken == read.len() as u64, "server {me} counts {taken} contributions, {} have arrived", read.len());
         let again = counters.duplicates + counters.late;
         // A push that only asks for parameters has no body that could be dropped.
-        let bodiless = scenario.plan.recipe.fetch().is_some();
+        let recipe = &scenario.plan.recipe;
+        let bodiless = recipe.fetch().is_some() || matches!(recipe.merge(), Merge::Elastic { .. });
         ensure!(
             again == self.dropped || ((!exact || bodiless) && again > self.dropped),
             "server {me} counts {again} duplicates and late contributions, expected {}",

@@ -386,7 +386,8 @@ fn elastic(scenario: &Scenario, world: &World, truth: &Truth) -> Result<(), Fail
     let expected: Vec<f64> = (0..center.len())
         .map(|i| {
             let updates = truth.contributed.iter().map(|sums| sums[i]).sum::<i64>() as f64 / 1024.0;
-            (workers + 1.0) * f64::from(plan.initial[i]) - updates
+            let begun: f64 = truth.first.values().map(|params| f64::from(params[i])).sum();
+            f64::from(plan.initial[i]) + begun - updates
         })
         .collect();
     close("center and workers", &sum, &expected, 1e-6 * (plan.steps + 1) as f64 * workers)?;

@@ -74,6 +74,8 @@ pub struct Truth {
     pub steps: BTreeMap<u64, BTreeMap<u32, (u32, Vec<i64>)>>,
     /// The contributions of each worker in order, by worker: each is its part of one round of a synchronous recipe.
     pub rounds: Vec<Vec<Round>>,
+    /// Parameters before the first step, by worker. A worker that comes late begins with those of the others.
+    pub first: BTreeMap<u32, Vec<f32>>,
     /// Parameters after each step, by step and worker.
     pub after: BTreeMap<u64, BTreeMap<u32, Vec<f32>>>,
     /// The first violation that a worker has seen in its parameters.
@@ -155,6 +157,7 @@ impl App for Trainer {
         let mine = self.me.index();
         let truth = Arc::clone(&self.truth);
         let mut truth = truth.lock().unwrap();
+        truth.first.entry(self.me.0).or_insert_with(|| params.to_vec());
         let seen = params[mine];
         if let Some(expected) = self.own.filter(|expected| self.sees_own && *expected != seen) {
             let message = format!("worker {mine} at step {step} sees its own element at {seen}, expected {expected}");

@@ -96,7 +96,7 @@ impl fmt::Display for RecipeParseError {
                 if *key == "pace" && got == "quorum" {
                     return write!(f, " (did you mean \"first\"?)");
                 }
-                match most_similar(got, names).filter(|name| are_names && is_close(name)) {
+                match most_similar(got, names.filter(is_close)).filter(|_| are_names) {
                     Some(name) => write!(f, " (did you mean {name:?}?)"),
                     None => Ok(()),
                 }
