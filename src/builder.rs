@@ -141,7 +141,8 @@ impl Builder {
 
     /// Makes the decisions of the tape in `directory`, in its order. All nodes of the run have to follow their tapes, and
     /// all applications have to do what they did in the recorded run: with the same seeds, steps and learning rates.
-    /// Speeds and networks may differ. After the last decision on the tape, as it is left by a process that was killed,
+    /// Speeds and networks may differ. Decisions of the application must not follow from [`Session::status`], which depends on
+    /// the time of the call; [`Session::joined_at`] does not. After the last decision on the tape, as it is left by a process that was killed,
     /// the run goes on as without a tape. If the recorded run ended, the final parameters are compared with its, and the
     /// last call fails with [`Error::Tape`] if they differ.
     ///

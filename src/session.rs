@@ -70,6 +70,8 @@ pub struct Session {
     begun_at: u64,
     /// The directory and the run of the last checkpoint, whose files have been looked after.
     store: Option<(PathBuf, RunId, Store)>,
+    /// The synchronisations of each worker before this session joined.
+    joined_at: u64,
     /// How often the run had been suspended when this session began.
     suspensions: u64,
     outdated: bool,
@@ -96,7 +98,8 @@ impl Session {
         }
         // The clock of a checkpoint counts rounds in a collective, and suspensions elsewhere.
         let begun_at = if exchange.recipe().is_collective() { exchange.clock() } else { moment };
-        Ok(Self { exchange, steps, identity, notices, begun_at, store: None, suspensions: moment, outdated })
+        let joined_at = exchange.clock();
+        Ok(Self { exchange, steps, identity, notices, begun_at, store: None, joined_at, suspensions: moment, outdated })
     }
 
     // Training
@@ -226,6 +229,13 @@ impl Session {
     /// Steps taken, including those before the checkpoint that the session resumed from.
     pub fn steps(&self) -> u64 {
         self.steps
+    }
+
+    /// The synchronisations of each worker that are in the parameters with which this session began: 0 in a new run, unless
+    /// others went ahead. A worker that joins late can skip as many batches. In a mesh without rounds, the mean of the
+    /// workers, rounded down. Unlike [`status`](Self::status), it does not depend on the time of the call.
+    pub fn joined_at(&self) -> u64 {
+        self.joined_at
     }
 
     /// For recipes with rounds: the rounds of the run so far, those before this worker joined included. The same at all

@@ -69,7 +69,9 @@ fn follow(recipe: &str, seed: u64, directory: &Path) -> Result<Vec<Vec<f32>>, Er
 
 #[test]
 fn sessions_run_again_from_their_files() {
-    for recipe in ["async", "softsync updates=2 shards=2", "ssp bound=2", "async overlap=true", "async period=2ms"] {
+    for recipe in
+        ["async", "softsync updates=2 shards=2", "ssp bound=2", "async overlap=true", "mesh", "async period=2ms"]
+    {
         let directory = scratch(&recipe.replace([' ', '='], "-"));
         let first = record(recipe, 1, &directory);
         for seed in 2..5 {

@@ -9,7 +9,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use gradwire::checkpoint::Notice;
-use gradwire::recipe::{Payload, Topology};
+use gradwire::recipe::Payload;
 use gradwire::{Error, Event, Mean, Session, Status, Transport};
 
 use super::bad::Bad;
@@ -81,7 +81,7 @@ pub fn train<T: Transport + 'static>(
     let mut failing = None;
     let mut momentum = vec![0.0; params.len()];
     let mut session = enter(options, task, transport, checkpoints, watch, &mut params, &mut momentum)?;
-    let begun = batches_before(options, &mut session)?;
+    let begun = batches_before(options, &session);
     let all = task.examples();
     let mut trainer = Trainer::new(options, task, rank, params.len());
     let (mut steps, mut examples, mut number) = (0, 0, 0);
@@ -200,15 +200,15 @@ fn enter<T: Transport + 'static>(
 
 /// The number of batches that this worker skips, because they lie before its checkpoint or before the current clock of
 /// a run that it joins late.
-fn batches_before(options: &Options, session: &mut Session) -> Result<u64, Error> {
+fn batches_before(options: &Options, session: &Session) -> u64 {
     let steps = session.steps();
     if steps > 0 && !session.is_outdated() {
-        return Ok(steps);
+        return steps;
     }
     // This worker has the parameters of its peers.
-    let done = progress(options, &session.status()?) * u64::from(options.recipe.period().at(0));
+    let done = session.joined_at() * u64::from(options.recipe.period().at(0));
     // The rounds of a collective are counted from the beginning of the run.
-    Ok(if options.recipe.is_collective() { done } else { steps + done })
+    if options.recipe.is_collective() { done } else { steps + done }
 }
 
 /// Writes a checkpoint. Returns false if it has to be tried again after the next step, within a local period.
@@ -314,15 +314,6 @@ fn descend(options: &Options, rate: f32, mean: &[f32], params: &mut [f32], momen
     for ((param, momentum), gradient) in params.iter_mut().zip(momentum).zip(mean) {
         *momentum = options.momentum * *momentum + gradient;
         *param -= rate * *momentum;
-    }
-}
-
-/// The number of synchronisations that each worker of the run has made. The clock of a mesh peer counts only its own
-/// messages, so there the number of updates in the replica is used.
-fn progress(options: &Options, status: &Status) -> u64 {
-    match options.recipe.topology() {
-        Topology::Mesh { .. } if !options.recipe.is_collective() => status.updates / u64::from(options.cluster.workers),
-        _ => status.clock.0,
     }
 }
 

@@ -210,7 +210,9 @@ fn synchronous_runs_repeat_bit_for_bit() {
 fn runs_without_rounds_are_run_again_from_their_tapes() {
     let directory = std::env::temp_dir().join(format!("gradwire-cluster-tapes-{}", std::process::id()));
     let tapes = directory.display();
-    for (recipe, transport) in [("async", "mem"), ("softsync", "tcp"), ("ssp --bound 2", "shm"), ("downpour", "tcp")] {
+    for (recipe, transport) in
+        [("async", "mem"), ("mesh", "mem"), ("mesh", "tcp"), ("ssp --bound 2", "shm"), ("downpour", "tcp")]
+    {
         let args = format!("--recipe {recipe} --transport {transport} --workers 3 --epochs 1");
         let digest = |flag: &str| {
             let json = train(&format!("{args} {flag} {tapes}"));

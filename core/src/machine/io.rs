@@ -138,7 +138,8 @@ pub enum Output {
 pub enum Signal {
     /// This node takes part. [`Machine::view`](super::Machine::view) holds the parameters to start from.
     Joined {
-        /// The node's logical clock: 0 in a new run.
+        /// The synchronisations of each worker that are in these parameters: 0 in a new run. In a mesh without rounds,
+        /// the mean of the workers, rounded down.
         clock: Clock,
     },
     /// The nodes that resume have agreed on a moment. If this node has its checkpoint, the driver puts the parameters

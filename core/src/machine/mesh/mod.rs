@@ -297,7 +297,9 @@ impl Mesh {
         match self.state {
             State::Basing => {
                 self.state = State::Ready;
-                hub.signal(Signal::Joined { clock: self.clock() });
+                // Those in the view: by now, further messages can be in the ledger.
+                let clock = Clock(self.exchange.replica.seen().0 / u64::from(hub.setup.cluster.workers));
+                hub.signal(Signal::Joined { clock });
             }
             State::Viewing => {
                 self.state = State::Ready;

@@ -172,7 +172,7 @@ fn pair_of(recipe: Recipe) -> Trace {
 fn member(two: u64) -> Trace {
     let mut m = entering();
     m.tell(0, mark(1, 0, 3)).tell(0, mark(1, 1, 0)).tell(0, mark(1, 2, two)).give(0, 1, 5.0, 3 + two);
-    m.expect_have(0, 1, 3).expect_have(2, 1, two).expect_signal(Signal::Joined { clock: Clock(0) }).expect_view(5.0);
+    m.expect_have(0, 1, 3).expect_have(2, 1, two).expect_signal(Signal::Joined { clock: Clock(1) }).expect_view(5.0);
     m.tell(0, have(0)).tell(2, have(0)).expect_idle();
     m
 }
@@ -220,7 +220,7 @@ fn full() -> Trace {
     ledger.fill(f32::from_bits(i32::MAX as u32));
     ledger[LEN] = f32::from_bits(LEN as u32);
     m.feed(Input::Completed { op, result: KernelResult::Nothing });
-    m.expect_have(0, 1, 3).expect_have(2, 1, 0).expect_signal(Signal::Joined { clock: Clock(0) });
+    m.expect_have(0, 1, 3).expect_have(2, 1, 0).expect_signal(Signal::Joined { clock: Clock(1) });
     m.tell(0, have(0)).expect_idle();
     m
 }
@@ -283,7 +283,7 @@ fn a_snapshot_that_breaks_off_is_asked_for_again() {
     m.hello(0, 1).expect_transmit(0, Kind::Report);
     m.expect_fetch(0, 1, Wanted::All);
     m.tell(0, mark(1, 0, 3)).tell(0, mark(1, 1, 0)).tell(0, mark(1, 2, 0)).give(0, 1, 5.0, 3);
-    m.expect_have(0, 1, 3).expect_have(2, 1, 0).expect_signal(Signal::Joined { clock: Clock(0) });
+    m.expect_have(0, 1, 3).expect_have(2, 1, 0).expect_signal(Signal::Joined { clock: Clock(1) });
 }
 
 /// A part of an answer is still being written where the next answer goes to.
