@@ -64,15 +64,23 @@ impl Commit {
     }
 
     /// The kernel that makes the new parameters `into` of the `old` ones and the `merged` contributions. `scale` is the
-    /// merge rule's factor on updates. `into` may be `old`.
-    pub(crate) fn kernel(&self, old: Segment, merged: Segment, scale: f32, into: Segment, places: Places) -> Kernel {
+    /// merge rule's factor on updates. `into` may be `old`. `start`: the byte at which these parameters begin in the whole
+    /// vector, and their state in the vectors of the state.
+    pub(crate) fn kernel(
+        &self,
+        start: u64,
+        old: Segment,
+        merged: Segment,
+        scale: f32,
+        into: Segment,
+        places: Places,
+    ) -> Kernel {
         match (self.payload, self.outer) {
             // The mean of parameters is the new parameters.
             (Payload::Parameters, _) => Kernel::Copy { from: merged, into },
             (Payload::Updates, None) => Kernel::Apply { from: old, update: merged, scale, into },
             (Payload::Updates, Some(step)) => {
-                // The same range as that of the parameters.
-                let part = |buffer| Segment { buffer, ..old };
+                let part = |buffer| Segment { buffer, start, len: old.len };
                 let of = |index: usize| self.state.get(index).map(|at| (part(at[places.old]), part(at[places.new])));
                 Kernel::Outer { step, from: old, update: merged, scale, state: [of(0), of(1)], into }
             }
@@ -84,8 +92,16 @@ impl Commit {
 
     /// The [kernel](Self::kernel) of a server that changes its state in place. `version`: that of the new parameters,
     /// which counts the commits.
-    pub(crate) fn kernel_at(&self, version: Clock, old: Segment, merged: Segment, scale: f32, into: Segment) -> Kernel {
-        let mut kernel = self.kernel(old, merged, scale, into, Places::IN_PLACE);
+    pub(crate) fn kernel_at(
+        &self,
+        version: Clock,
+        start: u64,
+        old: Segment,
+        merged: Segment,
+        scale: f32,
+        into: Segment,
+    ) -> Kernel {
+        let mut kernel = self.kernel(start, old, merged, scale, into, Places::IN_PLACE);
         if let Kernel::Outer { step: Step::Delayed { milestone, .. }, .. } = &mut kernel {
             *milestone = version.0.is_multiple_of(self.pushes);
         }

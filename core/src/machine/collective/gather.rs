@@ -362,7 +362,10 @@ impl Gather {
             let (old, new) = (place(replica.parameters()), place(replica.next_parameters()));
             let scale = (self.added.first as f64 / self.added.weight as f64) as f32;
             let scale = scale * self.commit.steps(self.added.riders.mean());
-            hub.compute(self.commit.kernel(old, self.sum, scale, new, replica.places()), Job::Exchange(Task::Commit));
+            hub.compute(
+                self.commit.kernel(old.start, old, self.sum, scale, new, replica.places()),
+                Job::Exchange(Task::Commit),
+            );
         }
     }
 
@@ -538,7 +541,7 @@ impl Exchange for Gather {
     fn apply_half(&self, hub: &mut Port<'_, Job>, replica: &Replica) {
         if self.added.first > 0 {
             let into = Segment { buffer: replica.parameters(), ..self.sum };
-            let kernel = self.commit.kernel(into, self.sum, 1.0, into, replica.places());
+            let kernel = self.commit.kernel(into.start, into, self.sum, 1.0, into, replica.places());
             hub.compute(kernel, Job::Exchange(Task::Commit));
         }
     }

@@ -238,7 +238,7 @@ impl Reduce {
         } else if !self.is_direct(chunk) {
             let (old, new) = (place(replica.parameters()), place(replica.next_parameters()));
             let (merged, scale) = (self.chunks.result(chunk), self.commit.steps(result.rider));
-            let kernel = self.commit.kernel(old, merged, scale, new, replica.places());
+            let kernel = self.commit.kernel(old.start, old, merged, scale, new, replica.places());
             hub.compute(kernel, Job::Exchange(Task::Commit));
         }
     }

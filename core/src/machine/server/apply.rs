@@ -45,7 +45,10 @@ impl Server {
                     continue;
                 }
                 Verdict::Apply { scale } => (
-                    self.commit.kernel_at(shard.version.next(), shard.params(), update, scale, shard.version(into)),
+                    {
+                        let (next, old, into) = (shard.version.next(), shard.params(), shard.version(into));
+                        self.commit.kernel_at(next, shard.start(), old, update, scale, into)
+                    },
                     Some(into),
                 ),
                 Verdict::Gather { kernel } => {
@@ -115,7 +118,8 @@ impl Server {
         }
         shard.busy = true;
         let next = shard.version.next();
-        let kernel = self.commit.kernel_at(next, shard.params(), vector, scale, shard.version(into));
+        let (old, into_version) = (shard.params(), shard.version(into));
+        let kernel = self.commit.kernel_at(next, shard.start(), old, vector, scale, into_version);
         hub.compute(kernel, Job::Apply { shard: index, into });
         true
     }

@@ -41,7 +41,7 @@ use alloc::vec::Vec;
 
 use inbox::{INBOXES, Inboxes};
 use pull::Pulls;
-use shard::{Shard, VERSIONS};
+use shard::Shard;
 
 use super::commit::Commit;
 use super::encoding::Encoding;
@@ -65,7 +65,7 @@ type Port<'a> = hub::Port<'a, Job>;
 #[derive(Debug)]
 pub(crate) struct Server {
     shards: Vec<Shard>,
-    /// The first version buffer: the initial and the final parameters of the whole vector.
+    /// The first version of all shards: the initial and the final parameters of the whole vector.
     view: BufferId,
     inboxes: Inboxes,
     /// The decoder of contributions.
@@ -169,16 +169,16 @@ impl Server {
         let mine = (0..count).filter(|id| cluster.server_of(ShardId(*id)) == setup.me);
         let ranges = || mine.clone().map(|id| shard_range(len, count, id));
         let vectors = &mut hub.vectors;
-        let versions: [BufferId; VERSIONS] = core::array::from_fn(|_| vectors.floats("version", len, Keep::No));
+        let view = vectors.floats("view", len, Keep::No);
         let push = Encoding::decoder(&setup, recipe.codec, recipe.correction, ranges(), vectors);
         let longest = (0..ranges().count()).map(|shard| push.len_max(shard)).max().unwrap_or(0);
         let first = First::new(&recipe, cluster.workers);
         let inboxes = first.map_or(INBOXES, |first| Self::inboxes_of(&first, cluster.workers, ranges().count()));
-        let shards = mine.clone().map(|id| Shard::new(&setup, ShardId(id), versions, inboxes, vectors)).collect();
+        let shards = mine.clone().map(|id| Shard::new(&setup, ShardId(id), view, inboxes, vectors)).collect();
         let body_len = if push.is_plain() { 0 } else { longest };
         let server = Self {
             shards,
-            view: versions[0],
+            view,
             inboxes: Inboxes::new(inboxes, len.div_ceil(count as usize), body_len, vectors),
             push,
             pulls: Pulls::new(&setup, ranges, vectors),

@@ -42,7 +42,8 @@ pub(super) struct Pulls {
 #[derive(Debug)]
 struct Pull {
     encoding: Encoding,
-    bodies: BufferId,
+    /// By shard: the place for the longest body. A transport can still read one while another is written.
+    bodies: Vec<Segment>,
 }
 
 impl Pulls {
@@ -56,8 +57,12 @@ impl Pulls {
         let has_echoes = !encodings.is_empty() || setup.recipe.compensate.needs_copies();
         let echoes = (0..workers).filter(|_| has_echoes).map(|_| vectors.floats("echo", setup.len, Keep::No)).collect();
         let pull = |encoding: Encoding| {
-            let bodies = (0..ranges().count()).map(|shard| encoding.len_max(shard)).sum();
-            Pull { bodies: vectors.bytes("bodies of differences", bodies, Keep::No), encoding }
+            let mut body = |len| {
+                let buffer = vectors.bytes("a body of a difference", len, Keep::No);
+                Segment { buffer, start: 0, len: len as u32 }
+            };
+            let bodies = (0..ranges().count()).map(|shard| body(encoding.len_max(shard))).collect();
+            Pull { bodies, encoding }
         };
         Self { echoes, encoded: encodings.into_iter().map(pull).collect() }
     }
@@ -68,14 +73,6 @@ impl Pulls {
 
     pub(super) fn encodings(&self) -> impl Iterator<Item = &Encoding> {
         self.encoded.iter().map(|pull| &pull.encoding)
-    }
-}
-
-impl Pull {
-    /// The place for the longest body of a shard.
-    fn body(&self, shard: usize) -> Segment {
-        let start = (0..shard).map(|shard| self.encoding.len_max(shard) as u64).sum();
-        Segment { buffer: self.bodies, start, len: self.encoding.len_max(shard) as u32 }
     }
 }
 
@@ -125,7 +122,7 @@ impl Server {
             return self.send_version(hub, index, worker, owed, reply);
         }
         let pull = &self.pulls.encoded[worker.index()];
-        let (encoding, body) = (&pull.encoding, pull.body(index));
+        let (encoding, body) = (&pull.encoding, pull.bodies[index]);
         let encode = encoding.write(index, body);
         let difference = encoding.residual(index);
         let subtract = Kernel::Apply { from: echo, update: shard.params(), scale: 1.0, into: difference };
@@ -149,7 +146,7 @@ impl Server {
         pull.encoding.on_encoded(index, encoded, &mut hub.counters);
         let encoding = &pull.encoding;
         let (coding, sections) = (encoding.coding(index, u64::MAX), encoding.sections(index));
-        let (body, difference) = (pull.body(index).first(encoded.bytes), encoding.residual(index));
+        let (body, difference) = (pull.bodies[index].first(encoded.bytes), encoding.residual(index));
         hub.compute(Kernel::Expand { coding, body, sections, into: difference }, Job::Prepare);
         let shard = &mut self.shards[index];
         let dense = shard.bytes();

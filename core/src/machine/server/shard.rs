@@ -39,8 +39,10 @@ pub(super) struct Shard {
     /// Which of the version buffers holds it.
     pub(super) current: usize,
     /// Replies under way from each version buffer.
-    pub(super) readers: [u32; VERSIONS],
-    versions: [BufferId; VERSIONS],
+    pub(super) readers: Vec<u32>,
+    versions: Vec<Segment>,
+    /// The server has no other shard.
+    is_alone: bool,
     pub(super) clocks: VectorClock,
     seats: Vec<Seat>,
     /// Inboxes with contributions that wait for their application.
@@ -86,15 +88,17 @@ impl Seat {
 
 impl Shard {
     /// A shard of which at most `inboxes` contributions wait at once.
-    pub(super) fn new(
-        setup: &Setup,
-        id: ShardId,
-        versions: [BufferId; VERSIONS],
-        inboxes: usize,
-        vectors: &mut Vectors,
-    ) -> Self {
+    pub(super) fn new(setup: &Setup, id: ShardId, view: BufferId, inboxes: usize, vectors: &mut Vectors) -> Self {
         let (workers, recipe) = (setup.cluster.workers, &setup.recipe);
         let range = shard_range(setup.len, recipe.shards(), id.0);
+        // Other shards write the view while a reply reads it, which would copy all of it. So it is used at the ends of the
+        // run alone, where a server has several shards.
+        let is_alone = recipe.shards() == setup.cluster.servers;
+        let mut versions = vec![Segment::floats(view, range.start, range.len())];
+        let others = if is_alone { VERSIONS - 1 } else { VERSIONS };
+        versions.extend(
+            (0..others).map(|_| Segment::floats(vectors.floats("version", range.len(), Keep::No), 0, range.len())),
+        );
         let compensation = recipe.compensate.formula().map(|formula| {
             let mut state = || vectors.floats("state of the compensation", range.len(), Keep::Floats);
             (formula, formula.has_state().then(|| Segment::floats(state(), 0, range.len())))
@@ -108,8 +112,9 @@ impl Shard {
             riders: Riders::nothing(),
             version: Clock(0),
             current: 0,
-            readers: [0; VERSIONS],
+            readers: vec![0; versions.len()],
             versions,
+            is_alone,
             clocks: VectorClock::new(workers),
             seats: vec![Seat::default(); workers as usize],
             queue: VecDeque::with_capacity(inboxes),
@@ -140,9 +145,14 @@ impl Shard {
         self.len as u32 * 4
     }
 
-    /// The shard in one of the version buffers.
+    /// The byte at which the shard begins in the whole vector.
+    pub(super) fn start(&self) -> u64 {
+        self.versions[0].start
+    }
+
+    /// One of the versions. The first is the shard's part of the view.
     pub(super) fn version(&self, version: usize) -> Segment {
-        self.part(self.versions[version])
+        self.versions[version]
     }
 
     /// The shard's current parameters.
@@ -162,8 +172,8 @@ impl Shard {
 
     /// Where the next application can go: in place, unless a reply reads the current version.
     pub(super) fn free_version(&self) -> Option<usize> {
-        let current = (self.readers[self.current] == 0).then_some(self.current);
-        current.or_else(|| self.readers.iter().position(|readers| *readers == 0))
+        let is_free = |version: &usize| self.readers[*version] == 0 && (*version > 0 || self.is_alone);
+        Some(self.current).filter(is_free).or_else(|| (0..self.versions.len()).find(is_free))
     }
 
     /// Is there a contribution in the queue that can be merged now?

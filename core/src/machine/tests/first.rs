@@ -318,13 +318,15 @@ fn a_worker_can_be_in_time_at_one_shard_and_late_at_another() {
     for worker in 0..3 {
         s.hello(worker, 1).expect_event(joined(worker, 1));
     }
-    let params = |s: &mut Trace, to: u32, shard: u32, sequence, version| {
-        let message = s.expect_transmit(to, Kind::Params);
+    let params = |s: &mut Trace, to: u32, shard: u32, sequence, version, value: f32| {
+        let (op, message, body) = s.expect_sending(to, Kind::Params);
+        assert_eq!(s.pool.floats(body.unwrap()), [value; LEN / 2]);
+        s.feed(Input::Completed { op, result: KernelResult::Nothing });
         let Message::Params(reply) = message else { panic!("{message:?}") };
         assert_eq!((reply.shard.0, reply.sequence.0, reply.version.0), (shard, sequence, version), "{message:?}");
     };
     for (worker, shard) in [(0, 0), (1, 0), (2, 0), (0, 1), (1, 1), (2, 1)] {
-        params(&mut s, worker, shard, 0, 0);
+        params(&mut s, worker, shard, 0, 0, 0.0);
     }
     let push = |s: &mut Trace, worker: u32, shard: u32, value| {
         let message = Message::Push(Push { shard: ShardId(shard), ..push_message(worker, 1, 1, 0) });
@@ -332,20 +334,18 @@ fn a_worker_can_be_in_time_at_one_shard_and_late_at_another() {
     };
     push(&mut s, 0, 0, 1.0);
     push(&mut s, 1, 0, 1.0);
-    params(&mut s, 0, 0, 1, 1);
-    params(&mut s, 1, 0, 1, 1);
+    params(&mut s, 0, 0, 1, 1, -1.0);
+    params(&mut s, 1, 0, 1, 1, -1.0);
     push(&mut s, 2, 0, 9.0);
-    params(&mut s, 2, 0, 1, 1);
+    params(&mut s, 2, 0, 1, 1, -1.0);
     push(&mut s, 2, 1, 3.0);
     s.expect_idle();
     push(&mut s, 1, 1, 3.0);
-    params(&mut s, 1, 1, 1, 1);
-    params(&mut s, 2, 1, 1, 1);
+    params(&mut s, 1, 1, 1, 1, -3.0);
+    params(&mut s, 2, 1, 1, 1, -3.0);
     push(&mut s, 0, 1, 9.0);
-    params(&mut s, 0, 1, 1, 1);
+    params(&mut s, 0, 1, 1, 1, -3.0);
     s.expect_counts(4, 2, 0, 0).expect_idle();
-    let view = Segment::floats(s.machine.view(), 0, LEN);
-    assert_eq!(s.pool.floats(view), [-1.0, -1.0, -3.0, -3.0]);
 }
 
 /// With `late=next`, a late contribution is in the next round, its worker goes on at once, and the round waits for as

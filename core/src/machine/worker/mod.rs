@@ -121,8 +121,6 @@ struct Push {
     /// Transmissions that still read its buffer.
     sending: u32,
     update: BufferId,
-    /// The encoded update, shard after shard.
-    bodies: BufferId,
 }
 
 /// The facts about one server.
@@ -188,23 +186,20 @@ impl Worker {
             bodies: vectors.bytes("bodies of differences", bodies(&pull), Keep::No),
             difference: vectors.floats("difference", differences, Keep::No),
         };
-        let mut push = || Push {
-            weight: 0,
-            fetches: true,
-            sending: 0,
-            update: vectors.floats("update", setup.len, Keep::No),
-            bodies: vectors.bytes("bodies of the update", bodies(&encoding), Keep::No),
-        };
+        let mut push =
+            || Push { weight: 0, fetches: true, sending: 0, update: vectors.floats("update", setup.len, Keep::No) };
         let pushes = (0..window).map(|_| push()).collect();
-        let (mut pushed, mut pulled) = (0, 0);
-        let row = |(index, range)| {
-            let row = Row::new(range, window, pushed, pulled);
-            pushed += encoding.len_max(index) as u64;
+        let mut pulled = 0;
+        let mut row = |(index, range)| {
+            let longest = if encoding.is_plain() { 0 } else { encoding.len_max(index) };
+            // A transport can still read the body of one shard while that of another is written.
+            let body = |_| vectors.bytes("a body of an update", longest, Keep::No);
+            let row = Row::new(range, (0..window).map(body).collect(), pulled);
             pulled += pull.len_max(index) as u64;
             row
         };
         let worker = Self {
-            rows: ranges().enumerate().map(row).collect(),
+            rows: ranges().enumerate().map(&mut row).collect(),
             servers: vec![ServerLink::default(); setup.cluster.servers as usize],
             sequence: Sequence(0),
             pushes,

@@ -195,7 +195,7 @@ impl Worker {
         if self.encoding.is_plain() {
             return self.part(self.update(sequence), shard);
         }
-        let buffer = self.pushes[self.slot(sequence)].bodies;
-        Segment { buffer, start: self.rows[shard].push_start, len: self.encoding.len_max(shard) as u32 }
+        let buffer = self.rows[shard].bodies[self.slot(sequence)];
+        Segment { buffer, start: 0, len: self.encoding.len_max(shard) as u32 }
     }
 }

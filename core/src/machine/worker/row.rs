@@ -4,6 +4,7 @@ use alloc::vec;
 use alloc::vec::Vec;
 use core::ops::Range;
 
+use crate::buffer::BufferId;
 use crate::id::{Clock, Sequence};
 
 #[derive(Clone, Debug)]
@@ -18,8 +19,9 @@ pub(super) struct Row {
     pub(super) base: Clock,
     /// The shard's part of the last contributions, by slot.
     pub(super) pushed: Vec<Pushed>,
-    /// Where bodies of this shard begin in the buffers of pushed and of pulled bodies.
-    pub(super) push_start: u64,
+    /// Their encoded bodies, by slot. Empty if they travel as floats.
+    pub(super) bodies: Vec<BufferId>,
+    /// Where bodies of this shard begin in the buffer of pulled bodies.
     pub(super) pull_start: u64,
     /// The row clock of `version`: every worker's contributions of earlier clocks are in it.
     pub(super) clock: Clock,
@@ -58,14 +60,15 @@ pub(super) enum Progress {
 }
 
 impl Row {
-    pub(super) fn new(range: Range<usize>, window: usize, push_start: u64, pull_start: u64) -> Self {
+    /// A row with the buffers of so many contributions.
+    pub(super) fn new(range: Range<usize>, bodies: Vec<BufferId>, pull_start: u64) -> Self {
         Self {
             first: range.start,
             len: range.len(),
             version: Clock(0),
             base: Clock(0),
-            pushed: vec![Pushed::default(); window],
-            push_start,
+            pushed: vec![Pushed::default(); bodies.len()],
+            bodies,
             pull_start,
             clock: Clock(0),
             own: Clock(0),
