@@ -19,7 +19,7 @@
 //! # Invariants
 //!
 //! Invariants are numbered `I-n` if they concern the result of an algorithm, and `Rn` if they concern the reliability
-//! of the protocol. The doc comment of a test explains the number that it checks (for instance `tests/laws.rs` and the
+//! of the protocol. The doc comment of a test explains the number that it checks (for instance `tests/laws/` and the
 //! unit tests of the codecs). The harness checks these:
 //!
 //! | number | invariant | function |
