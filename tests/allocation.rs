@@ -72,7 +72,7 @@ fn a_step_allocates_nothing() {
         coded("async codec=sign pull=f16"),
         coded("gradients"),
         coded("gradients topology=mesh codec=topk density=0.05"),
-        // Without rounds: a worker would wait in one for others that have done all of their steps.
+        // Without rounds: in a round, a worker would wait for workers that have done all of their steps.
         coded("async period=2 adapt=speed"),
     ];
     for recipe in recipes {

@@ -130,7 +130,7 @@ fn expected(recipe: &Recipe, period: usize, steps: &[u64], huge: bool) -> Vec<f6
     params
 }
 
-/// `leaves`: the last of several workers does not wait for the others at the end.
+/// `leaves`: the last of several workers does not wait for the other workers at the end.
 fn check_that_nothing_is_absent(text: &str, period: usize, steps: &[u64], huge: bool, leaves: bool) {
     let recipe: Recipe = text.replace('H', &period.to_string()).parse().unwrap();
     let leaver = steps.len() as u32 - 1;
@@ -155,8 +155,8 @@ fn check_that_nothing_is_absent(text: &str, period: usize, steps: &[u64], huge: 
         (params, status.rest.map_or(0.0, |rest| rest.kept), is_kept)
     });
     let expected = expected(&recipe, period, steps, huge);
-    // What is missing is in the residuals, each of which counts at most once. If the weights change from round to round,
-    // a residual enters the mean with another share than the contribution that it was left of.
+    // The missing amounts are in the residuals, each of which counts at most once. If the weights change from round to
+    // round, a residual enters the mean with another share than the contribution that left it.
     let residuals: f64 = ends.iter().map(|(_, kept, _)| kept).sum();
     let lossy = residuals > 0.0;
     let shares = if lossy { 0.01 * expected.iter().map(|x| x * x).sum::<f64>().sqrt() } else { 0.0 };

@@ -103,7 +103,7 @@ impl<T: Transport> Node<T> {
         op
     }
 
-    /// The next input, or `None` if there is none for `wait`.
+    /// The next input, or `None` if no input comes within `wait`.
     #[track_caller]
     fn poll(&mut self, wait: Duration) -> Option<Input> {
         let input = self.transport.poll(&mut self.pool, Some(wait)).unwrap_or_else(|error| panic!("{error}"))?;

@@ -13,7 +13,7 @@ use gradwire_sim::{App, Halt, Network, Plan, Random, Saved, World};
 
 const LEN: usize = 40;
 
-/// A worker whose contributions follow from its rank and the number of the step.
+/// A worker with contributions that follow from its rank and the number of the step.
 struct Worker {
     rank: PeerId,
     /// Steps before this part of the run.
@@ -168,9 +168,9 @@ fn a_resumed_run_goes_on_with_the_same_residuals() {
     }
 }
 
-/// With a decay b, over T rounds: residuals + sum of b^(T - t) moved(t) = sum of b^(T - t) contributed(t), where the residuals
-/// and contributions are those of all nodes, each by its share. And what was forgotten is the rest of the plain books, which
-/// has no sum over nodes: it is checked where one node encodes.
+/// With a decay b, over T rounds: residuals + sum of b^(T - t) moved(t) = sum of b^(T - t) contributed(t), over the
+/// residuals and contributions of all nodes, each by its share. The forgotten amount is the rest of the plain books. It
+/// has no sum over nodes, so it is checked where one node encodes.
 #[test]
 fn a_residual_that_decays_keeps_discounted_books_and_counts_what_it_forgets() {
     // So few that all sums are exact: each round takes one more bit.

@@ -43,7 +43,7 @@ fn target(i: usize) -> f64 {
     ((i * 37 % 101) as f64 - 50.0) / 25.0
 }
 
-/// From 0.2 to 1, so that some directions are learned later than others.
+/// From 0.2 to 1, so that directions with a small curvature are learned later.
 fn curvature(i: usize) -> f64 {
     0.2 + 0.8 * (i % 7) as f64 / 6.0
 }
@@ -243,8 +243,8 @@ fn each_step_is_that_of_the_paper() {
     }
 }
 
-/// Over a whole run, with the ramp of the preset: the machines learn what the paper's procedure learns, and both learn
-/// what dense training with the same momentum learns.
+/// Over a whole run, with the ramp of the preset: the machines learn as well as the paper's procedure, and both as well
+/// as dense training with the same momentum.
 #[test]
 fn the_preset_learns_as_the_paper_does() {
     for (name, problem, rate) in problems() {

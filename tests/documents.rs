@@ -1,4 +1,4 @@
-//! Numbers and lists in SECURITY.md and README.md are those of the code.
+//! Numbers and lists in SECURITY.md and README.md agree with the code.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 

@@ -1,5 +1,5 @@
-//! Whatever the recipe, all workers end with the same parameters, bit for bit: every combination of topology, pace,
-//! merge rule, codec, pull codec and end that a recipe may have, on threads.
+//! With every recipe, all workers end with the same parameters, bit for bit: every combination of topology, pace, merge
+//! rule, codec, pull codec and end that a recipe may have, on threads.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -13,7 +13,7 @@ use gradwire::{Cluster, Layout, Mem, Recipe, RunState, Server, Session, Status};
 const WORKERS: u32 = 3;
 /// Long enough for two blocks of `int8`.
 const LEN: usize = 100;
-/// No whole number of periods of `update`, whose sum would be nothing to learn.
+/// Not a whole number of periods of `update`: the sum of whole periods would leave nothing to learn.
 const STEPS: usize = 6;
 
 fn codecs() -> [Codec; 9] {

@@ -1,5 +1,5 @@
-//! Settings at the ends of their ranges: what cannot work is refused with the number that came, and what can is not
-//! cut, wrapped or a panic.
+//! Settings at the ends of their ranges: impossible ones are refused with the number that came; possible ones are not
+//! cut or wrapped, and cause no panic.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -45,7 +45,7 @@ fn vectors_that_the_machines_cannot_count_are_refused() {
         Err(error) => panic!("{text}: {error}"),
         Ok(()) => None,
     };
-    // The vector of a worker of several servers, whose shards alone would fit.
+    // With several shards, each shard would fit, but the worker's vector does not.
     for (text, servers) in [("sync", 0), ("downpour", 2), ("hardsync shards=4", 1), ("sparse", 0)] {
         assert_eq!(refused(text, servers, (1 << 30) - 1), None, "{text}");
         assert!(refused(text, servers, 1 << 30).unwrap().contains("got 1073741824"), "{text}");

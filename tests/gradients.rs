@@ -21,8 +21,8 @@ fn builder(recipe: Recipe, workers: u32) -> gradwire::Builder {
     Session::builder(Layout::flat(LEN), recipe, cluster).deadline(Duration::from_secs(20))
 }
 
-/// The gradient of a worker in a round, and its examples. Worker 1 has none in every third round, worker 2 never, and in
-/// round 4 nobody.
+/// The gradient of a worker in a round, and its examples. Worker 1 has no examples in every third round, worker 2 never
+/// has any, and no worker has any in round 4.
 fn gradient(rank: u32, round: u64) -> (Vec<f32>, u32) {
     let value = |i: usize| ((i as u64 * 7 + round * 13 + u64::from(rank) * 5) % 31) as f32 / 8.0 - 1.7;
     let examples = match rank {
@@ -97,7 +97,7 @@ fn the_mean_is_that_of_all_examples_and_the_same_bits_everywhere() {
     }
 }
 
-/// Codecs with a residual: what is left out of one round comes with a later one.
+/// Codecs with a residual: elements that are left out of one round come with a later one.
 #[test]
 fn lossy_means_are_the_same_bits_everywhere_and_close_over_time() {
     for text in [
@@ -243,8 +243,8 @@ fn a_resumed_run_is_the_uninterrupted_one() {
     let whole = run(12, false, false, &directory);
     run(5, false, true, &directory);
     assert_eq!(run(12, true, false, &directory), whole);
-    // A worker that has lost its checkpoint takes the state of the others, moments included. With the residual it loses
-    // what it had not sent.
+    // A worker that has lost its checkpoint takes the state of the other workers, moments included. With its residual
+    // it loses the unsent part of its gradients.
     let own = std::fs::read_dir(directory.join("gradients")).unwrap().next().unwrap().unwrap().path();
     std::fs::remove_dir_all(own).unwrap();
     let ends = run(12, true, false, &directory);
@@ -275,7 +275,7 @@ fn wrong_calls_are_named() {
     assert!(error.to_string().starts_with("gradient: expected finite floats, got NaN at index 3"), "{error}");
     let error = session.mean(&mut [0.0; LEN], 1, &mut params, &mut [&mut [0.0; LEN]]).unwrap_err();
     assert_eq!(error.to_string(), "optimizer vectors: expected 0, got 1");
-    // None of them has ended the session. Without examples, the vector is not read.
+    // No wrong call has ended the session. Without examples, the vector is not read.
     assert_eq!(session.mean(&mut bad, 0, &mut params, &mut []).unwrap(), Mean::Given);
     assert_eq!(bad, [0.0; LEN]);
     session.finish(&mut params).unwrap();
@@ -290,7 +290,8 @@ fn wrong_calls_are_named() {
     assert_eq!(error.to_string(), "optimizer vectors: expected 2, got 0");
 }
 
-/// `finish` cannot apply means. A worker that finishes before the others says so, and they go on without it.
+/// `finish` cannot apply means. A worker that finishes before the other workers announces it, and they go on without
+/// it.
 #[test]
 fn a_worker_that_finishes_early_without_a_step_to_take_fails() {
     let train = |(rank, transport): (u64, Mem)| {

@@ -93,8 +93,8 @@ fn three_steps(mut session: Session, mut params: Vec<f32>, before: impl FnOnce(&
     session.finish(&mut params).map(drop)
 }
 
-/// One worker is silent for much longer than the deadline. If it has announced that, nobody fails: its peers wait for it
-/// directly, through a server, through the root of a tree or through the coordinator.
+/// One worker is silent for much longer than the deadline. If it has announced that, no worker fails: its peers wait
+/// for it directly, through a server, through the root of a tree or through the coordinator.
 fn silence_moves_deadlines<T: Transport + 'static>(open: impl Fn(u32) -> Vec<T> + Sync) {
     // The coordinator's node and a leaf; with a thread for the communication, and without.
     let cases = [(0, None), (2, Some(2)), (2, None)];
@@ -142,7 +142,8 @@ fn an_announced_silence_moves_all_deadlines_over_tcp() {
     silence_moves_deadlines(tcp);
 }
 
-/// Without the announcement, the wait ends at the deadline, and the error names the silent worker, whoever is between.
+/// Without the announcement, the wait ends at the deadline, and the error names the silent worker, even if other nodes
+/// are between.
 #[test]
 fn a_silence_that_was_not_announced_is_blamed_on_its_worker() {
     of_all_recipes(|text| {
@@ -169,8 +170,8 @@ fn a_silence_that_was_not_announced_is_blamed_on_its_worker() {
     });
 }
 
-/// A worker whose update has a NaN ends. Its peers name it and the reason at once. Peers that need it end, and the others
-/// go on.
+/// A worker ends if its update has a NaN. Its peers name it and the reason at once. Peers that need it end; the other
+/// peers go on.
 fn a_nan_ends_all_waits<T: Transport + 'static>(open: impl Fn(u32) -> Vec<T>) {
     for text in SYNCHRONOUS.into_iter().chain(ASYNCHRONOUS) {
         let recipe = recipe(text);
@@ -178,11 +179,11 @@ fn a_nan_ends_all_waits<T: Transport + 'static>(open: impl Fn(u32) -> Vec<T>) {
             let transports = open(cluster_of(&recipe).nodes());
             let ends = run(&recipe, transports, LONG, None, move |rank, mut session, mut params| {
                 if rank != failing {
-                    // The coordinator can hear of it first, and the run can end before all others do.
+                    // The coordinator can hear of it first, and the run can end before all other workers do.
                     return three_steps(session, params, |_| thread::sleep(Duration::from_millis(300)));
                 }
                 session.step(&mut params, &[0.25; LEN], 1)?;
-                // The others are in their waits.
+                // The other workers are in their waits.
                 thread::sleep(Duration::from_millis(300));
                 let mut update = [0.25; LEN];
                 update[5] = f32::NAN;
@@ -221,7 +222,7 @@ fn a_nan_ends_all_waits_over_tcp() {
     a_nan_ends_all_waits(tcp);
 }
 
-/// A worker that panics, or whose session is dropped, is lost at once over a transport that would wait for it.
+/// A worker that panics, or drops its session, is lost at once over a transport that would wait for it.
 #[test]
 fn a_worker_that_ends_without_leaving_says_so() {
     // An update that was refused is no reason for the end if other updates came after it.

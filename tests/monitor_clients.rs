@@ -1,4 +1,5 @@
-//! Clients of a board that are silent, slow or many: the others are served, and threads and descriptors are bounded.
+//! Clients of a board that are silent, slow or many: the other clients are served, and threads and descriptors are
+//! bounded.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -40,7 +41,7 @@ fn board() -> Board {
     board
 }
 
-/// Checks that threads whose names begin like this serve many clients each. Other tests of this process have such
+/// Checks that threads with names that begin with `name` serve many clients each. Other tests of this process have such
 /// threads as well.
 #[track_caller]
 fn few_threads(name: &str) {
@@ -152,7 +153,7 @@ fn a_greeting_in_many_pieces_has_one_deadline() {
     }
 }
 
-/// Clients that do not read their answers are closed, and make room for others meanwhile.
+/// Clients that do not read their answers are closed, and make room for other clients meanwhile.
 #[test]
 fn answers_that_are_not_read_hold_no_scraper_up() {
     let (board, mut report) = (Board::new(Run::default()), report());

@@ -20,7 +20,7 @@ use harness::{Scenario, report, run, shrink};
 #[test]
 fn every_planted_bug_is_found() {
     for bug in Bug::ALL {
-        // The simulator itself refuses some of what a broken machine does, with a panic.
+        // The simulator itself refuses some actions of a broken machine, with a panic.
         let fails = |scenario: &Scenario| catch_unwind(|| run(scenario).is_err()).unwrap_or(true);
         let found = (0..60_000).find_map(|seed| {
             let mut scenario = Scenario::new(seed, u64::MAX);

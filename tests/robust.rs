@@ -1,7 +1,7 @@
-//! Merge rules that need all contributions of a round, through real sessions over threads: what they are when they have
+//! Merge rules that need all contributions of a round, through real sessions over threads: their results when they have
 //! nothing to leave out, that ranks and shards do not matter, and that one bad worker does not.
 //!
-//! The doc comment of each test explains the invariant whose number (`I-n`) it carries.
+//! The doc comment of each test names an invariant by its number (`I-n`) and explains it.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -36,7 +36,7 @@ fn update_of(number: u32, step: u64, update: &mut [f32]) -> u32 {
 }
 
 /// Trains on threads. `of` gives examples and update of a rank at a step, or `None`: the rank ends before that step.
-/// Returns the parameters of all workers, which are equal for those that take all steps.
+/// Returns the parameters of all workers. They are equal for the workers that take all steps.
 fn train(
     recipe: Recipe,
     workers: u32,
@@ -122,7 +122,7 @@ fn shards_do_not_matter() {
 }
 
 /// I-116: one worker that contributes 1e30, or the others' updates turned round and scaled, moves nothing out of the
-/// range of the others.
+/// range of the other workers.
 #[test]
 fn one_bad_worker_of_five_stays_within_the_range_of_the_others() {
     for bad in [1e30f32, -1e30, f32::MAX] {
@@ -205,8 +205,8 @@ fn with_fewer_contributions_less_is_cut() {
     }
 }
 
-/// I-13, for medians: those of parameters and those of updates differ by rounding only, because all workers start from the
-/// same parameters.
+/// I-13, for medians: the medians of parameters and of updates differ by rounding only, because all workers start from
+/// the same parameters.
 #[test]
 fn the_median_of_parameters_is_that_of_updates() {
     for rule in ["merge=trimmed-mean trim=1", "merge=median"] {

@@ -103,23 +103,23 @@ fn random_schedules_keep_all_invariants() {
 #[test]
 fn schedules_that_found_a_bug_pass() {
     for seed in [
-        299,       // the marks of a snapshot were mixed with those of a connection
-        562,       // a worker that had been given up pushed to a server whose run was over
+        299,       // the marks of a snapshot were mixed with the marks of a connection
+        562,       // a worker that had been given up pushed to a server after the end of its run
         19_834,    // the answers to two requests for a snapshot were mixed
         44_453,    // the leave message of a leaf was lost with its parent
         2_005_769, // a worker that had already left was refused
         2_642_467, // a node that began to wait was not sent the name of the node at the end of the chain
         3_689_294, // a leave message that came before the snapshot was forgotten
         4_380_579, // a second welcome overstated the row clock
-        4_756_780, // a child whose leave message was lost was refused
+        4_756_780, // a child was refused after its leave message was lost
         4_927_807, // a peer that had been refused was still waited for
         2_332_546, // parameters that were sent again met a difference that was half subtracted
         327,       // an operation went out on the connection after its own
         55_357,    // a new process of a member got a message that it had to hold in front of the next view
         57_388,    // a message of an earlier process was missing, and the mark of the new one hid that
-        38_095,    // a member whose body was broken off was not named as the one that is waited for
+        38_095,    // a member with a broken-off body was not named as the one that is waited for
         1_794,     // a round waited for a worker that had been late in it, and waited at another shard
-        39_528,    // members of a relay tree waited for each other, and none named the one that was lost
+        39_528,    // members of a relay tree waited for each other, and no member named the lost one
     ] {
         // Most of them were found when operations took no time.
         for mask in [u64::MAX, !(1 << Scenario::EFFORT)] {

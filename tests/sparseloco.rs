@@ -21,12 +21,12 @@ const ROUNDS: usize = 8;
 fn update(rank: u32, step: usize, i: usize, x: f64) -> f64 {
     let noise = (i as u64 * 31 + u64::from(rank) * 17 + step as u64 * 7 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40;
     let target = ((i * 37 % 101) as f64 - 50.0) / 25.0;
-    // Some elements have larger updates than others, so that only some are sent in most rounds.
+    // Updates differ in size between elements, so that only some elements are sent in most rounds.
     let curvature = 0.02 + 0.3 * (i % 7) as f64 / 6.0;
     curvature * (x - target) + 0.05 * (noise as f64 / (1u64 << 24) as f64 - 0.5)
 }
 
-/// The parameters after each round, and what decay has taken from worker 0's residual in all of them.
+/// The parameters after each round, and the total that decay has taken from worker 0's residual in all rounds.
 fn model(top: TopK, decay: f64) -> (Vec<Vec<f64>>, f64) {
     let (mut params, mut rounds, mut forgotten) = (vec![0.0; LEN], Vec::new(), 0.0);
     let mut residuals = vec![vec![0.0f64; LEN]; WORKERS as usize];

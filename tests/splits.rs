@@ -5,9 +5,9 @@
 //!
 //! Invariants:
 //!
-//! 1. A worker ends in good order, unless the others went on without it and have ended before it came back.
+//! 1. A worker ends in good order, unless the other workers went on without it and have ended before it came back.
 //! 2. All workers that have ended have equal parameters.
-//! 3. Nobody steps that has been without most of the others for longer than it takes to notice.
+//! 3. A worker takes no step once it has been without most other workers for longer than it takes to notice.
 //! 4. In a mesh, the parameters hold every contribution of every worker that has ended.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
@@ -195,14 +195,14 @@ impl Case {
             let may = 2 * company > workers || (2 * company == workers && with_host);
             // Rounds need no coordinator as long as all members are there.
             let goes_on = may && (with_host || company == workers || !self.plan.recipe.is_collective());
-            // The others may have left before.
+            // The other workers may have left before.
             let whole = (0..workers).all(|other| world.life(PeerId(other)) == Life::Up);
             if goes_on || !whole || world.now() < from || world.now() >= until {
                 *stopped = None;
                 continue;
             }
             let steps = world.steps(PeerId(worker));
-            // Local steps between two synchronisations need nobody.
+            // Local steps between two synchronisations need no other worker.
             let local = u64::from(self.plan.recipe.period().at(0));
             let first = *stopped.get_or_insert(steps);
             if steps > first + local {
@@ -233,10 +233,10 @@ impl Case {
         let done: Vec<PeerId> = workers().filter(|worker| world.life(*worker) == Life::Done).collect();
         for worker in workers().filter(|worker| !done.contains(worker)) {
             let end = ended(worker);
-            // The others are about to leave, or have left.
+            // The other workers are about to leave, or have left.
             let soon = end.map(|end| end.after(Duration::from_secs(1)));
             let late = done.iter().any(|other| soon.is_none_or(|soon| ended(*other).is_some_and(|other| other < soon)));
-            // Cut off from the others, or at the very end from the node that says so.
+            // Cut off from the other workers, or at the very end from the node that says so.
             let apart = |split: &Split| {
                 let other_side = |node: PeerId| split.side.contains(&node.0) != split.side.contains(&worker.0);
                 other_side(self.host()) || done.iter().all(|other| other_side(*other))
@@ -244,7 +244,7 @@ impl Case {
             // A node that is cut off while it sends the final parameters, or says that the run is over, cannot know
             // whether that has arrived.
             let said = self.host().0 >= self.plan.cluster.workers && world.life(self.host()) == Life::Done;
-            // After several splits, who was with whom is not that simple.
+            // After several splits, it is not that simple which nodes were together.
             let several = self.splits.len() > 1 && (!done.is_empty() || said);
             let excused = several || ((said || late) && apart(&self.splits[0]));
             if !excused {
@@ -295,7 +295,7 @@ impl Split {
     }
 }
 
-/// What has happened in a run.
+/// Counts of the events of a run.
 #[derive(Clone, Debug, Default)]
 struct Outcome {
     lost: u64,
@@ -319,13 +319,13 @@ const FAILED: &[u64] = &[
     2_108_431, 5_697_304,
     // The same, and the one that had the last round could not be told anything.
     5_062_184, 5_207_452,
-    // The only worker with the parameters had lost others, was left out, and the run ended without parameters.
+    // The only worker with the parameters had lost other workers, was left out, and the run ended without parameters.
     5_145_424,
     // A worker held a message of a view that it never entered. Its sender waited, and could not enter the next view.
     5_138_170,
-    // A worker came back when others had ended without its contributions, and the last one went on with it.
+    // A worker came back when other workers had ended without its contributions, and the last one went on with it.
     5_081_279,
-    // Another that had the last round of an earlier view, to which others had contributed since.
+    // Another that had the last round of an earlier view, to which other workers had contributed since.
     5_574_307,
     // Of two that had lost each other, the one that the coordinator had heard all the time was left out.
     5_420_934, 5_678_345,

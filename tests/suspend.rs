@@ -157,7 +157,7 @@ fn a_resumed_run_counts_on() {
     std::fs::remove_dir_all(directory).unwrap();
 }
 
-/// A run that begins anew under a name that has checkpoints must not be resumed from those later.
+/// A run that begins anew under a name that has checkpoints must not be resumed later from these old checkpoints.
 #[test]
 fn a_new_beginning_sets_older_checkpoints_aside() {
     let directory = scratch("anew");
@@ -172,7 +172,7 @@ fn a_new_beginning_sets_older_checkpoints_aside() {
     std::fs::remove_dir_all(directory).unwrap();
 }
 
-/// A checkpoint whose machine buffers do not fit the recipe is refused before the node takes part.
+/// A checkpoint with machine buffers that do not fit the recipe is refused before the node takes part.
 #[test]
 fn a_checkpoint_without_its_residual_is_refused() {
     let recipe: Recipe = "strom tau=0.03125".parse().unwrap();
@@ -193,7 +193,7 @@ fn a_checkpoint_without_its_residual_is_refused() {
                 assert_eq!((expected, got), (buffers, 0));
                 refused += 1;
             }
-            // The others had left before this one had heard of the moment.
+            // The other nodes had left before this one had heard of the moment.
             Err(Error::Deadline(_)) => {}
             end => panic!("{end:?}"),
         }

@@ -16,8 +16,8 @@ const LEN: usize = 24;
 /// The parameters that each worker saw after each of its steps, as bits.
 type History = Arc<Mutex<Vec<Vec<Vec<u32>>>>>;
 
-/// A worker whose updates depend on its parameters, so that a difference in order never goes away. `speeds` determines
-/// the times of its steps.
+/// A worker with updates that depend on its parameters, so that a difference in order never goes away. `speeds`
+/// determines the times of its steps.
 struct Descent {
     me: usize,
     speeds: Random,
@@ -99,7 +99,7 @@ fn run_on(
     Ok(Run { history, ends, orders })
 }
 
-/// All presets without rounds, and choices that change what a node may decide.
+/// All presets without rounds, and settings that change which decisions a node may take.
 fn recipes() -> Vec<String> {
     let presets = PRESETS.iter().map(|preset| preset.name.to_string());
     let mut recipes: Vec<String> = presets.filter(|name| !name.parse::<Recipe>().unwrap().has_rounds()).collect();

@@ -97,7 +97,7 @@ fn the_tape_of_a_run_with_rounds_compares_its_end() {
     fs::remove_dir_all(directory).unwrap();
 }
 
-/// The tape of a process that was killed ends in the middle of a line. The run follows what there is, and goes on.
+/// The tape of a process that was killed ends in the middle of a line. The run follows the recorded part, and goes on.
 #[test]
 fn a_tape_without_an_end_is_followed_as_far_as_it_goes() {
     let directory = scratch("cut");
@@ -112,7 +112,7 @@ fn a_tape_without_an_end_is_followed_as_far_as_it_goes() {
     fs::remove_dir_all(directory).unwrap();
 }
 
-/// What a node says to a damaged tape of rank 0.
+/// The error of a node that follows a damaged tape of rank 0.
 fn refusal(change: impl Fn(&mut Vec<String>)) -> String {
     let directory = scratch("damaged");
     let recipe: Recipe = "mesh".parse().unwrap();
@@ -161,7 +161,7 @@ fn a_directory_without_the_tape_is_named() {
     assert!(error.contains("rank-") && error.contains(".tape: "), "{error}");
 }
 
-/// A tape does not tell who was in time for a round.
+/// A tape does not tell which workers were in time for a round.
 #[test]
 fn rounds_of_the_first_have_no_tape() {
     let path = scratch("first");

@@ -1,4 +1,4 @@
-//! Nodes that resume agree on one moment, whatever checkpoints each of them has.
+//! Nodes that resume agree on one moment, for every combination of their checkpoints.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -32,7 +32,7 @@ fn updates(rank: u32, step: u64) -> Vec<f32> {
     (0..LEN).map(|i| update(rank, step, i)).collect()
 }
 
-/// What a worker does in a run.
+/// The part of a run that one process of each worker takes.
 #[derive(Copy, Clone)]
 enum Leg {
     /// Rounds up to this one, with a checkpoint after each.
@@ -166,8 +166,8 @@ fn residuals_are_those_of_the_common_moment() {
     }
 }
 
-/// Runs of servers and meshes, which are suspended: all subsets of the workers' files, with those of the server or
-/// without.
+/// Runs of servers and meshes, which are suspended: all subsets of the workers' files, with and without the server's
+/// files.
 #[test]
 fn suspended_runs_go_on_from_every_subset_of_checkpoints() {
     for text in ["async lambda=1", "strom tau=0.03125 lambda=1 end=send", "strom tau=0.03125 lambda=1 end=send relay=1"]

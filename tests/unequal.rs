@@ -30,7 +30,7 @@ fn a_fixed_period_leaves_machines_idle() {
     }
 }
 
-/// I-140: a worker computes for at least 1 - step / period of the time, whatever the speeds.
+/// I-140: a worker computes for at least 1 - step / period of the time, at all speeds.
 #[test]
 fn a_period_in_seconds_keeps_machines_busy() {
     for text in ["sync period=20s", "averaging period=20s topology=ring", "hardsync period=20s"] {
@@ -39,7 +39,7 @@ fn a_period_in_seconds_keeps_machines_busy() {
             assert!(*busy >= 1.0 - step as f64 / 20_000.0 - 0.002, "{text}: busy {busy}, steps of {step} ms");
         }
         assert!(outcome.mean_busy() >= 0.95, "{text}: {outcome:?}");
-        // What the machines do with that time.
+        // The machines use that time for more rounds and examples, and for a lower loss.
         let fixed = run(recipe("sync period=20"), STEP_MS, 1, &[999]);
         assert!(outcome.rounds > 2 * fixed.rounds && outcome.examples > 2 * fixed.examples, "{text}: {outcome:?}");
         assert!(outcome.losses[0] < fixed.losses[0], "{text}: {outcome:?} {fixed:?}");
@@ -71,7 +71,7 @@ fn lengths_of_equals() -> Vec<Vec<u64>> {
     lengths("hardsync period=6 adapt=speed", [250; 4], 40, Vec::new()).1
 }
 
-/// Whatever the pace: a worker that is four times as slow has a quarter of the period.
+/// At every pace, a worker that is four times as slow has a quarter of the period.
 #[test]
 fn every_pace_has_periods_that_follow_the_speed() {
     let texts = ["hardsync period=12 adapt=speed", "async period=12 adapt=speed", "ssp bound=2 period=12 adapt=speed"];
@@ -86,7 +86,7 @@ fn every_pace_has_periods_that_follow_the_speed() {
 /// The parameters of worker 0 after each of its contributions, with the virtual time in milliseconds.
 type Rounds = Arc<Mutex<Vec<Vec<f32>>>>;
 
-/// A program whose updates depend on the parameters and on the worker.
+/// A program with updates that depend on the parameters and on the worker.
 struct Program {
     me: PeerId,
     step: Duration,
@@ -166,7 +166,7 @@ fn lengths_by(
 }
 
 /// FedNova with workers of equal speed is the plain mean: bit for bit if they take 4 steps, else to 3 units in the last
-/// place. Of workers with unequal speed, each pulls for as long as its examples say, whatever its steps.
+/// place. Workers with unequal speed each pull for as long as their examples say, independent of their steps.
 #[test]
 fn normalised_means_of_equal_steps_are_plain_means() {
     for base in ["sync", "sync topology=ring chunk=2", "hardsync", "sparse density=0.5", "diloco", "hardsync shards=3"]
@@ -221,7 +221,7 @@ fn periods_follow_the_mean_loss() {
     let crash = (Instant::from_nanos(2_050_000_000), Fault::Crash { node, restart });
     let faults = vec![crash];
     let all = lengths_by("adacomm period=6", [100; 4], 60, faults, Some(loss)).1;
-    // Its first period after the restart is as short as those of the others. Two steps were lost.
+    // Its first period after the restart is as short as the other workers' present periods. Two steps were lost.
     assert_eq!(all[3][..6], [6, 6, 3, 3, 2 + 3, 3], "{all:?}");
 }
 
@@ -238,8 +238,8 @@ fn equal_speeds_make_a_period_in_seconds_one_in_steps() {
     }
 }
 
-/// I-142: a worker that is paused, or whose step takes longer than the period, ends no round for others: their periods
-/// are as long as ever.
+/// I-142: a worker that is paused, or takes longer than the period for a step, ends no round for other workers: their
+/// periods are as long as ever.
 #[test]
 fn a_paused_worker_does_not_cut_the_periods_of_others() {
     let speeds = [100, 200, 500, 900];

@@ -1,4 +1,4 @@
-//! The books: what each node has sent, heard and computed, counted by the harness, and compared with the counters that
+//! The books: the harness counts the messages and kernels of each node, and compares the counts with the counters that
 //! the node's [`Status`] promises.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -20,24 +20,24 @@ pub struct Books(Vec<Book>);
 /// The counts of one node.
 #[derive(Clone, Default)]
 struct Book {
-    /// By peer.
+    /// Traffic with each node, indexed by `PeerId`.
     links: Vec<Traffic>,
     /// Bytes sent, with plain floats in place of encoded bodies.
     dense: Vec<(PeerId, Header)>,
     /// Messages to each peer that were sent before, and how often.
     resent: u64,
     sent: BTreeSet<(u32, u32, u32, u64, u64)>,
-    /// Contributions whose bodies were read, and how many messages each stands for.
+    /// Contributions with a body that was read, and how many messages each stands for.
     read: Vec<(PeerId, Message)>,
-    /// Contributions whose bodies were dropped.
+    /// Number of contributions with a body that was dropped.
     dropped: u64,
     /// Elements in encoded messages.
     entries: u64,
     /// Pairs of messages that were merged.
     merged: u64,
-    /// What was clipped away, in the order of the kernels.
+    /// Total that clipping has removed, added up in the order of the kernels.
     clipped: f64,
-    /// What decay has removed, in the order of the kernels.
+    /// Total that decay has removed, added up in the order of the kernels.
     forgotten: f64,
     /// Squared norms of contributions that were measured.
     norms: Vec<f64>,
@@ -47,7 +47,7 @@ struct Book {
     offered: BTreeMap<u32, Option<u64>>,
     /// By server and shard: version, row clock, and the own contributions in it, of the parameters that came last.
     replies: BTreeMap<(u32, u32), [u64; 3]>,
-    /// What was older than it should be.
+    /// The first parameters, sent or received, that were older than they should be, in words.
     stale: Option<String>,
 }
 
@@ -68,7 +68,7 @@ impl Books {
         Self(vec![book; nodes as usize])
     }
 
-    /// Enters what has happened.
+    /// Enters the deeds of nodes into their books.
     pub fn take(&mut self, deeds: &[(PeerId, Deed)]) {
         let nodes = self.0.len() as u32;
         for (node, deed) in deeds {
@@ -172,7 +172,7 @@ impl Book {
         }
         if let Message::Hello(hello) = header.message() {
             if link.process != hello.incarnation.0 {
-                // A restarted server can be behind what this worker has seen of the earlier process.
+                // A restarted server can be behind the state that this worker has seen of the earlier process.
                 self.replies.retain(|(server, _), _| *server != peer.0);
             }
             link.reconnects += u64::from(link.process == hello.incarnation.0);
@@ -208,7 +208,7 @@ impl Book {
     fn check_messages(&self, scenario: &Scenario, status: &Status, truth: &Truth) -> Result<(), Failure> {
         let (plan, me, counters) = (&scenario.plan, status.me, status.counters);
         // A message that the machine has taken back has not been sent, but counts as sent when it is sent again. And a
-        // relay gets the messages of others again in a new view.
+        // relay gets the messages of other nodes again in a new view.
         let exact = plan.effort == Effort::none();
         let more = !exact && counters.resent > self.resent;
         let fewer = scenario.kind == Kind::Relay && status.view > 1 && counters.resent < self.resent;
@@ -251,7 +251,7 @@ impl Book {
         }
     }
 
-    /// What a worker says of the size of its residual and of what was clipped follows from its kernels' results.
+    /// The residual's size and the clipped amount that a worker reports follow from the results of its kernels.
     fn check_measured(&self, scenario: &Scenario, status: &Status) -> Result<(), Failure> {
         let (Plan { recipe, cluster, .. }, me) = (&scenario.plan, status.me);
         if !cluster.is_worker(me) {
@@ -260,8 +260,8 @@ impl Book {
         let (got, expected) = (status.clipped, self.clipped);
         ensure!(got == expected, "worker {me} has clipped {got}, expected {expected}");
         let (got, expected) = (status.forgotten, self.forgotten);
-        // A message of a tree that was encoded for a round that broke off has left no trace. Others are added up round by
-        // round, which may round differently.
+        // A message of a tree that was encoded for a round that broke off has left no trace. Other messages are added
+        // up round by round, which may round differently.
         let broken_off = has_chunks(recipe) && status.view > 1 && got < expected;
         let near = (got - expected).abs() <= 1e-12 * expected;
         ensure!(near || broken_off, "worker {me} has forgotten {got}, expected {expected}");
@@ -336,7 +336,7 @@ impl Book {
         };
         let read = || self.read.iter().filter_map(quanta);
         let full = scenario.plan.recipe.topology() == Topology::Mesh { relay: 0 };
-        // A relay passes on what it has in its ledger already.
+        // A relay passes on contributions that it already has in its ledger.
         if full && status.view == 1 {
             let count: u64 = read().map(|quanta| quanta.last.0 - quanta.first.0 + 1).sum();
             ensure!(counters.applied == count, "node {me} counts {} updates, expected {count}", counters.applied);
@@ -431,7 +431,7 @@ fn check_staleness(scenario: &Scenario, status: &Status, truth: &Truth, pushes: 
     Ok(())
 }
 
-/// The norm of the residual, and what a worker says of it at its end.
+/// The norm of the residual, and the rest that a worker reports at its end.
 fn check_residual(scenario: &Scenario, world: &World, status: &Status) -> Result<(), Failure> {
     let (plan, me) = (&scenario.plan, status.me);
     if plan.recipe.codec() == Codec::F32 || !plan.cluster.is_worker(me) {

@@ -33,7 +33,7 @@ pub struct Coverage {
     pub reconnects: u64,
     /// Messages sent again after a broken connection.
     pub resent: u64,
-    /// Bodies whose connection broke while they were received.
+    /// Bodies that were being received when their connection broke.
     pub torn: u64,
     /// Peers that a node has given up.
     pub lost: u64,
@@ -307,7 +307,7 @@ fn after(scenario: &Scenario, world: &World, truth: &Truth, pushes: &[Push], rou
 fn synchronous(scenario: &Scenario, world: &World, truth: &Truth) -> Result<(), Failure> {
     let plan = &scenario.plan;
     let restarts = |fault: &Fault| matches!(fault, Fault::Crash { restart: Some(_), .. });
-    // A restarted worker counts its steps from 0 again, so its steps are not those of the other workers.
+    // A restarted worker counts its steps from 0 again, so its step numbers differ from the other workers' numbers.
     if !plan.faults.iter().any(|(_, fault)| restarts(fault)) {
         replicas_are_equal_after_each_step(scenario, truth)?;
     }
@@ -325,8 +325,8 @@ fn synchronous(scenario: &Scenario, world: &World, truth: &Truth) -> Result<(), 
     Ok(())
 }
 
-/// I-139, I-142, R5: without crashes, the parameters after each round are the mean of what each worker had contributed by
-/// then, weighted by examples, whatever the numbers of their steps; and all workers have them.
+/// I-139, I-142, R5: without crashes, the parameters after each round are the mean of all workers' contributions up to
+/// then, weighted by examples and independent of the numbers of their steps. All workers have these parameters.
 fn timed(scenario: &Scenario, world: &World, truth: &Truth) -> Result<(), Failure> {
     let plan = &scenario.plan;
     if !scenario.crashing().is_empty() {
@@ -367,8 +367,8 @@ fn timed(scenario: &Scenario, world: &World, truth: &Truth) -> Result<(), Failur
     Ok(())
 }
 
-/// Workers and center move towards each other by the same, so that their sum changes by the updates alone: whatever
-/// is lost, sent again or late on the way. All workers end with the center.
+/// Workers and center move towards each other by the same, so that their sum changes by the updates alone, even if
+/// messages are lost, sent again or late. All workers end with the center.
 fn elastic(scenario: &Scenario, world: &World, truth: &Truth) -> Result<(), Failure> {
     let plan = &scenario.plan;
     if !scenario.crashing().is_empty() {
@@ -476,7 +476,7 @@ fn replicas_are_equal_after_each_step(scenario: &Scenario, truth: &Truth) -> Res
     Ok(())
 }
 
-/// I-01, I-04, I-05, I-13: the parameters are those of the reference model, round by round.
+/// I-01, I-04, I-05, I-13: the parameters equal the reference model's, round by round.
 fn rounds_equal_the_reference(plan: &Plan, truth: &Truth) -> Result<(), Failure> {
     let mut reference = Reference::new(&plan.recipe, plan.cluster.workers, &plan.initial);
     let zeros = || (0, vec![0.0; plan.layout.len()]);
@@ -522,15 +522,15 @@ fn summed(scenario: &Scenario, world: &World, truth: &Truth) -> Result<(), Failu
         return Ok(());
     }
     let applied = server_params(scenario, world);
-    // Servers multiply by lambda what they receive; a residual is not multiplied yet.
+    // Servers multiply received contributions by lambda; a residual is not multiplied yet.
     let lambda = lambda(plan);
     let applied_of = |i: usize| applied[i] / lambda;
     let kept = kept(plan, world);
     for (worker, sums) in truth.contributed.iter().enumerate() {
         let crashes = crashing.iter().filter(|node| node.index() == worker).count() as f32;
         let (made, there) = (sums[worker] as f32 / 1024.0 / UNIT, (kept[worker] - applied_of(worker)) / UNIT);
-        // A crash loses the updates in flight, at most two, and with a codec also the residual. With a longer period, it
-        // loses those of the last one, and of the period that has begun.
+        // A crash loses the updates in flight, at most two, and with a codec also the residual. With a longer period,
+        // it loses the updates of the last period, and of the period that has begun.
         let most = 2.0 * plan.recipe.period().at(0) as f32;
         ensure!(
             there <= made && (there >= made - most * crashes || (crashes > 0.0 && scenario.kind == Kind::Coded)),
@@ -559,7 +559,7 @@ fn lambda(plan: &Plan) -> f32 {
     lambda.of(plan.cluster.workers)
 }
 
-/// The sum of what the residuals of all workers hold at the end.
+/// The sum of the residuals of all workers at the end.
 fn kept(plan: &Plan, world: &World) -> Vec<f32> {
     let mut sum = vec![0.0; plan.layout.len()];
     let lossy = plan.recipe.codec() != Codec::F32;
@@ -594,8 +594,8 @@ fn softsync(scenario: &Scenario, world: &World) -> Result<(), Failure> {
     Ok(())
 }
 
-/// I-22, I-27, I-28: shard by shard, the parameters of a server equal those of the reference model, which merges the
-/// same contributions in the order of their arrival and scales each by its staleness.
+/// I-22, I-27, I-28: shard by shard, the parameters of a server equal the reference model's. The model merges the same
+/// contributions in the order of their arrival, and scales each by its staleness.
 fn merged_in_order(scenario: &Scenario, world: &World, truth: &Truth, pushes: &[Push]) -> Result<(), Failure> {
     let plan = &scenario.plan;
     let Topology::Servers { shards } = plan.recipe.topology() else { unreachable!("a server scenario") };
@@ -621,7 +621,7 @@ fn merged_in_order(scenario: &Scenario, world: &World, truth: &Truth, pushes: &[
     Ok(())
 }
 
-/// Compares parameters with those of a reference model, element by element.
+/// Compares parameters with the parameters of a reference model, element by element.
 pub(super) fn close(what: &str, got: &[f32], expected: &[f64], tolerance: f64) -> Result<(), Failure> {
     for (i, (got, expected)) in got.iter().zip(expected).enumerate() {
         let near = (f64::from(*got) - expected).abs() <= tolerance;

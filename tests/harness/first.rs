@@ -1,9 +1,8 @@
-//! Rounds that wait for the first contributions only: which contributions a server has merged, and what follows from
-//! that.
+//! Rounds that wait for the first contributions only: which contributions a server has merged, and the consequences.
 //!
-//! Who is in time depends on delays, so the harness reads it off the kernels that a server asks for: a body that was
-//! read into a segment is merged by the kernel that reads the segment, and a round ends with the kernel that commits the
-//! gathered vector.
+//! Delays decide which workers are in time, so the harness reads it off the kernels that a server asks for: a body that
+//! was read into a segment is merged by the kernel that reads the segment, and a round ends with the kernel that
+//! commits the gathered vector.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -20,19 +19,19 @@ use super::{Scenario, Truth};
 /// A server, and a segment in its buffers.
 type Place = (PeerId, u32, u64);
 
-/// What the servers have merged.
+/// The contributions that the servers have merged, by shard and round.
 #[derive(Default)]
 pub struct Rounds {
-    /// The contribution whose body is there.
+    /// By segment: the contribution that has its body there.
     bodies: BTreeMap<Place, Push>,
-    /// The shard whose contributions are gathered there.
+    /// By segment: the shard that has its contributions gathered there.
     gathered: BTreeMap<Place, u32>,
     /// By shard: the rounds that have been committed, and the one that has not, each with its contributions in the order
     /// in which they were merged.
     rounds: BTreeMap<u32, Vec<Vec<Push>>>,
-    /// What the present processes of the servers have merged.
+    /// Contributions that the present processes of the servers have merged.
     merged: BTreeSet<(PeerId, u32, u32, u64, u64)>,
-    /// What was merged twice.
+    /// The first contribution that was merged twice.
     twice: Option<Push>,
 }
 

@@ -8,8 +8,8 @@
 //!    run must end with.
 //! 4. A scenario that fails is reduced by [`shrink`] (`shrink.rs`): it removes faults as long as the run still fails.
 //!    [`report`] prints the result with the command that runs it again.
-//! 5. The *books* (`books.rs`) count what nodes have sent, heard and computed, and compare that with the counters of
-//!    each node's status.
+//! 5. The *books* (`books.rs`) count the messages and kernels of each node, and compare them with the counters of the
+//!    node's status.
 //!
 //! Contributions are exact: workers contribute multiples of 2^-10 that floats add without rounding, so that
 //! contributions, parameters and residuals can be compared with `==`. Element `j` of the vector belongs to worker `j`,
@@ -31,8 +31,8 @@
 //! | I-27, I-28 | softsync applies groups of c updates; the last, smaller group is divided by its size | `softsync` |
 //! | I-36, R4 | a worker computes at most s clocks ahead of the slowest member (SSP) | `check_lead` |
 //! | I-40 | sent quanta plus residual equal the updates: no element is lost | `mesh` |
-//! | I-108 to I-110 | rounds of the first contributions: each is merged once or counted as late, none is stale unless the recipe keeps late ones, and the result is that of the members in time | `first` |
-//! | I-139, I-142 | periods in time and in examples: a round is the weighted mean of what each worker has by then | `timed` |
+//! | I-108 to I-110 | rounds of the first contributions: each is merged once or counted as late, no contribution is stale unless the recipe keeps late ones, and the result is that of the members in time | `first` |
+//! | I-139, I-142 | periods in time and in examples: a round is the weighted mean of the workers' contributions up to then | `timed` |
 //! | | means by steps: a round is the mean direction of a step, times the mean number of steps | `timed` |
 //! | | periods that follow the loss: all workers take as many steps as the formula says | `timed` |
 //! | I-44, I-45 | replicas of a mesh are equal at the end, and contain all contributions | `mesh` |
@@ -74,7 +74,7 @@ pub struct Truth {
     pub steps: BTreeMap<u64, BTreeMap<u32, (u32, Vec<i64>)>>,
     /// The contributions of each worker in order, by worker: each is its part of one round of a synchronous recipe.
     pub rounds: Vec<Vec<Round>>,
-    /// Parameters before the first step, by worker. A worker that comes late begins with those of the others.
+    /// Parameters before the first step, by worker. A worker that comes late begins with the other workers' parameters.
     pub first: BTreeMap<u32, Vec<f32>>,
     /// Parameters after each step, by step and worker.
     pub after: BTreeMap<u64, BTreeMap<u32, Vec<f32>>>,

@@ -57,7 +57,7 @@ impl Reference {
             Merge::Sum { lambda } if recipe.has_rounds() => {
                 Box::new(RoundSum { lambda: lambda.of(workers), sum: None })
             }
-            // The programs contribute what the center has to move by.
+            // The programs contribute the vector by which the center has to move.
             Merge::Elastic { .. } if recipe.is_synchronous() => Box::new(RoundSum { lambda: 1.0, sum: None }),
             Merge::Elastic { .. } => Box::new(Sum { lambda: 1.0, staleness }),
             Merge::Sum { lambda } => Box::new(Sum { lambda: lambda.of(workers), staleness }),
@@ -207,7 +207,8 @@ impl<F: Fn(&[(Vec<f64>, f64)]) -> Vec<f64>> Merging for Whole<F> {
     }
 }
 
-/// The mean of what is left of each element (Yin et al. 2018), with as much cut as leaves one value or two.
+/// The mean of the values of each element that remain after the cut (Yin et al. 2018). The cut is limited: it leaves at
+/// least one value of an odd number, and two of an even one.
 fn trimmed(rows: &[(Vec<f64>, f64)], trim: usize) -> Vec<f64> {
     let cut = trim.min((rows.len() - 1) / 2);
     let mean = |i| {

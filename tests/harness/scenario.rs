@@ -41,7 +41,8 @@ pub enum Kind {
     Gather,
     /// Elastic averaging, with rounds and without.
     Elastic,
-    /// Rounds whose periods are a time, or a number of examples, of workers with unequal speeds; or follow the loss.
+    /// Rounds with periods in time or in examples, of workers with unequal speeds; or with periods that follow the
+    /// loss.
     Timed,
     /// Rounds at servers that wait for the first contributions only, with and without codecs.
     First,
@@ -98,18 +99,19 @@ fn dense(random: &mut Random) -> Codec {
     [Codec::Bf16, Codec::F16, Codec::Int8, Codec::Sign][random.below(4) as usize]
 }
 
-/// Signs per column for a half of those with a scale per block.
+/// Signs per column for a half of the recipes that have signs with a scale per block.
 fn columns(seed: u64, recipe: Recipe) -> Recipe {
     let columns = recipe.codec() == Codec::Sign && Random::new(seed, 25).chance(0.5);
     if columns { recipe.with_codec(Codec::SignColumns) } else { recipe }
 }
 
-/// Thresholds to which the residual is clipped: none, or so few that something is lost.
+/// The clip of the residual, in thresholds: 0 (no clip), or so low that something is lost.
 fn clip(seed: u64) -> f32 {
     Random::new(seed, 13).below(2) as f32 / 4.0
 }
 
-/// A top-k codec whose values lose nothing, or only what a residual keeps exactly; with `any`, also two means.
+/// A top-k codec with values that lose nothing, or that lose only amounts that a residual keeps exactly; with `any`,
+/// also two means.
 fn topk(seed: u64, density: f32, any: bool) -> Codec {
     let mut random = Random::new(seed, 22);
     let values = match random.below(4) {
@@ -140,7 +142,7 @@ fn gather(seed: u64) -> Recipe {
     Recipe::sparse(density).with_codec(codec).with_correction(correction)
 }
 
-/// An outer optimizer, for half of the recipes whose merged updates nobody adds up.
+/// An outer optimizer, for half of the recipes for which no check adds up the merged updates.
 fn outer(seed: u64, recipe: Recipe) -> Recipe {
     let mut random = Random::new(seed, 14);
     let (mu, look) = ([Mu::Fixed(0.0), Mu::Fixed(0.75), Mu::PerWorker][random.below(3) as usize], random.chance(0.5));
@@ -214,7 +216,7 @@ fn fetching(seed: u64, recipe: Recipe) -> Recipe {
     }
 }
 
-/// A decay of residuals, for a third of the recipes with a codec whose contributions nobody adds up.
+/// A decay of residuals, for a third of the recipes that have a codec and for which no check adds up the contributions.
 fn decay(seed: u64, recipe: Recipe) -> Recipe {
     let mut random = Random::new(seed, 24);
     let decay = if random.chance(0.35) { [0.0, 0.5, 0.95][random.below(3) as usize] } else { 1.0 };
@@ -229,7 +231,7 @@ fn elastic(seed: u64, servers: Topology) -> Recipe {
     recipe.with_topology(servers).with_merge(Merge::Elastic { alpha }).with_period(1 + random.below(3) as u32)
 }
 
-/// A correction of late updates, for a part of the recipes whose merged updates nobody adds up.
+/// A correction of late updates, for a part of the recipes for which no check adds up the merged updates.
 fn compensating(seed: u64, recipe: Recipe) -> Recipe {
     let mut random = Random::new(seed, 22);
     let (worker_rate, bounded) = (1.0 / 64.0, random.chance(0.5));
@@ -247,7 +249,7 @@ fn normalized(seed: u64, recipe: Recipe) -> Recipe {
     if is_update && Random::new(seed, 42).chance(0.4) { recipe.with_normalize(Normalize::Steps) } else { recipe }
 }
 
-/// A recipe of rounds without servers whose period follows the loss; `None` for most seeds.
+/// A recipe of rounds without servers, with a period that follows the loss; `None` for most seeds.
 fn by_loss(seed: u64) -> Option<Recipe> {
     let mut random = Random::new(seed, 41);
     if !random.chance(0.3) {
@@ -259,7 +261,7 @@ fn by_loss(seed: u64) -> Option<Recipe> {
     Some(collective(seed, base).with_adapt(adapt))
 }
 
-/// A recipe of servers whose rounds wait for the first contributions only.
+/// A recipe of servers with rounds that wait for the first contributions only.
 fn first(seed: u64, workers: u32, servers: Topology) -> Recipe {
     let mut random = Random::new(seed, 16);
     let count = match random.chance(0.5) {
@@ -277,7 +279,7 @@ fn first(seed: u64, workers: u32, servers: Topology) -> Recipe {
     }
 }
 
-/// What becomes of the residuals at the end.
+/// How the recipe treats residuals at the end.
 fn end(seed: u64) -> End {
     match Random::new(seed, 8).below(4) {
         0 => End::Keep,
@@ -359,8 +361,8 @@ fn coded(seed: u64, recipe: Recipe, overlap: bool) -> Recipe {
     }
 }
 
-/// The time that operations take: none for a quarter of the seeds; much for the kernels of a quarter, and for bodies
-/// too in some of these.
+/// The time that operations take: 0 for a quarter of the seeds. Another quarter has slow kernels, and a part of it also
+/// slow bodies.
 fn effort(seed: u64) -> Effort {
     let mut random = Random::new(seed, 12);
     let mut mean = |slow: bool| {
@@ -382,7 +384,7 @@ impl Scenario {
     /// The bit of the mask for the time that operations take.
     pub const EFFORT: u32 = 63;
 
-    /// The scenario of a seed, with the faults whose bits are set in `mask`; `u64::MAX` selects all.
+    /// The scenario of a seed, with the faults that have their bits set in `mask`; `u64::MAX` selects all.
     pub fn new(seed: u64, mask: u64) -> Self {
         let mut random = Random::new(seed, 3);
         // Kinds that were added later replace some scenarios of older kinds, so that the other seeds keep their
