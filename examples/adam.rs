@@ -46,8 +46,8 @@ pub(crate) fn run<T: Transport + 'static>(
     threads.into_iter().map(|thread| thread.join().expect("the worker thread does not panic")).collect()
 }
 
-/// The worker with this share of the examples. A worker that joins later gets the parameters and Adam's moments from the
-/// others, and ends after the same round.
+/// The worker with this share of the examples. A worker that joins later gets the parameters and Adam's moments from
+/// the other workers, and ends after the same round.
 pub(crate) fn train<T: Transport + 'static>(
     transport: T,
     recipe: Recipe,

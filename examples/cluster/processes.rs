@@ -55,7 +55,7 @@ pub(crate) fn run(options: &Options, args: Vec<OsString>) -> Result<Outcome, (u8
     Ok(outcome(options, &lines, workers))
 }
 
-/// The arguments of this program, without those that `node` does not have.
+/// The arguments of this program, without the flag `--workers`, which `node` does not have.
 fn node_args(args: Vec<OsString>) -> impl Iterator<Item = OsString> {
     let mut skip = false;
     args.into_iter().skip(1).filter(move |arg| {

@@ -7,8 +7,9 @@ use super::task::Task;
 use super::worker::digest;
 
 impl Options {
-    /// Adds to the contract what each process chooses by its own flags and files, and all must choose alike. `initial`:
-    /// the parameters of a new run. `every`: steps between checkpoints, if the run writes them at common rounds.
+    /// Adds to the contract the settings that each process takes from its own flags and files, and that all must choose
+    /// alike. `initial`: the parameters of a new run. `every`: steps between checkpoints, if the run writes them at
+    /// common rounds.
     pub fn agree(&self, builder: Builder, task: &dyn Task, initial: &[f32], every: Option<u64>) -> Builder {
         let hidden: Vec<String> = self.hidden.iter().map(usize::to_string).collect();
         let every = every.filter(|_| self.recipe.is_collective());
@@ -18,7 +19,7 @@ impl Options {
             .note("seed", self.seed)
             .note("epochs", self.epochs)
             .note("batch", self.batch)
-            // Before the rate, whose default follows from it.
+            // Before the rate, because the default rate follows from the momentum.
             .note("momentum", self.momentum)
             .note("rate", self.rate)
             .note("decay", self.decay)

@@ -1,8 +1,8 @@
-//! A worker whose updates are wrong, for comparing merge rules: `--bad-rank`.
+//! A worker with wrong updates, for comparing merge rules: `--bad-rank`.
 
 use super::data::next;
 
-/// What is wrong with the updates of a worker.
+/// The fault in the updates of a worker.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub enum Bad {
     /// They point the other way.

@@ -40,7 +40,7 @@ pub struct Line {
     pub rank: u32,
     /// A line of stderr, or a message about the process; else a line of stdout.
     pub stderr: bool,
-    /// What the child has printed, whether it is text or not.
+    /// The bytes that the child has printed, whether they are text or not.
     pub bytes: Vec<u8>,
 }
 
@@ -74,7 +74,7 @@ pub enum End {
 pub struct Failure {
     pub rank: u32,
     pub exit: Exit,
-    /// The last line that the process has written to stderr, shortened; empty if there is none.
+    /// The last line that the process has written to stderr, shortened; empty if it has written no line.
     pub why: String,
 }
 
@@ -95,7 +95,7 @@ pub struct Children {
     slots: Vec<Slot>,
     /// A name that no other launch has. A launcher around this one may have named the job already.
     job: String,
-    /// What the processes of this launch have in their environment.
+    /// The mark that the processes of this launch have in their environment.
     mark: Mark,
     signals: Signals,
     deaths: Deaths,
@@ -112,13 +112,14 @@ pub struct Children {
 struct Stopping {
     /// The number of the signal to the supervisor; `None`: a process has failed.
     signal: Option<i32>,
-    /// When to kill what is still running; `None`: it has been killed.
+    /// When to kill the processes that are still running; `None`: they have been killed.
     kill_at: Option<Instant>,
 }
 
 /// A rank, and the process that has it.
 struct Slot {
-    /// The process, running or ended; `None`: there is none, and its number may belong to another process.
+    /// The process, running or ended; `None`: no process is there, and the number of the last one may belong to another
+    /// process.
     child: Option<Child>,
     /// The end of the process.
     exit: Option<Exit>,
@@ -142,11 +143,11 @@ impl Slot {
 
 /// Time between a signal and SIGKILL: long enough to suspend a run.
 const GRACE: Duration = Duration::from_secs(10);
-/// The same after a failure: the others cannot do much without the process that has failed.
+/// The same after a failure: the other processes cannot do much without the failed one.
 const GRACE_AFTER_FAILURE: Duration = Duration::from_secs(3);
 /// The pause before a restart keeps a process that fails at once from being started in a busy loop.
 const RESTART_PAUSE: Duration = Duration::from_millis(200);
-/// Time for the rest of the output after all processes have ended: what they have started may hold a pipe.
+/// Time for the rest of the output after all processes have ended: a process that they have started may hold a pipe.
 const OUTPUT_GRACE: Duration = Duration::from_secs(2);
 /// The longest time until a signal or a restart is noticed.
 const TICK: Duration = Duration::from_millis(20);
@@ -156,7 +157,7 @@ impl Children {
     /// [`run_if_guardian`].
     ///
     /// # Errors
-    /// If a process cannot be started, the others are killed.
+    /// If a process cannot be started, the other processes are killed.
     pub fn start(plan: Plan) -> std::io::Result<Self> {
         let mark = Mark::new();
         let drawn = || RunId::drawn(RandomState::new().build_hasher().finish()).to_string();
@@ -244,7 +245,7 @@ impl Children {
         }
     }
 
-    /// Waits a little, and does what is due.
+    /// Waits a little, then handles signals, ends of processes and deadlines.
     fn turn(&mut self) {
         let ended = self.deaths.next(TICK);
         let received: Vec<_> = self.signals.take().collect();
@@ -348,7 +349,7 @@ impl Children {
         }
     }
 
-    /// Kills what is left of a rank, or of all, and forgets the processes.
+    /// Kills the remaining processes of a rank, or of all ranks, and forgets them.
     fn end_sessions(&mut self, only: Option<u32>) {
         let mark = only.map_or_else(|| self.mark.clone(), |rank| self.mark.of_rank(rank));
         let slots = self.slots.iter_mut().zip(0..).filter(|(_, rank)| only.is_none_or(|only| only == *rank));
@@ -361,7 +362,7 @@ impl Children {
         }
     }
 
-    /// The leaders of the sessions: running processes, and those whose successors may be running.
+    /// The leaders of the sessions: running processes, and ended ones with successors that may be running.
     fn running(&self) -> Vec<Pid> {
         self.slots.iter().filter_map(Slot::process).collect()
     }

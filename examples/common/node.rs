@@ -53,7 +53,7 @@ struct Node {
     spin: Duration,
     listen: Option<String>,
     advertise: Option<String>,
-    /// The port of the first server in the process of rank 0; the others have the following ones. `None`: any.
+    /// The port of the first server in the process of rank 0; its other servers have the following ports. `None`: any.
     server_port: Option<u16>,
     /// The directory of the sockets of shared memory.
     shm_directory: Option<PathBuf>,
@@ -214,8 +214,8 @@ impl Node {
                 .collect();
             let trained = self.train(task, own, stop);
             if trained.is_err() {
-                // The process ends with its worker. Servers that were told to end may be started again elsewhere; others
-                // tell the workers that there is no way on.
+                // The process ends with its worker. Servers that were told to end may be started again elsewhere; other
+                // servers tell the workers that there is no way on.
                 if stop.is_asked() {
                     self.options.canceller.cancel();
                 }
@@ -469,8 +469,8 @@ impl Node {
     }
 }
 
-/// Creates a directory if there is none, and a file in it, which is removed again: better now than at the first
-/// checkpoint.
+/// Creates a directory if it is missing, and a file in it, which is removed again: an error is better now than at the
+/// first checkpoint.
 fn make_writable(directory: &std::path::Path) -> std::io::Result<()> {
     std::fs::create_dir_all(directory)?;
     let probe = directory.join(format!(".probe-{}", std::process::id()));

@@ -58,7 +58,7 @@ pub struct Options {
     pub data: Option<PathBuf>,
     /// The rank of a worker that is slowed down, and the factor.
     pub slow: Option<(u32, f64)>,
-    /// The rank of a worker whose updates are wrong, and what is wrong with them.
+    /// The rank of a worker with wrong updates, and the fault in them.
     pub bad: Option<(u32, Bad)>,
     /// Steps per second of each worker; `None`: no limit.
     pub pace: Option<u32>,
@@ -95,7 +95,7 @@ pub fn value(name: &'static str, unit: &'static str, help: &'static str) -> Arg 
 
 /// A flag with a number and a default.
 fn number(name: &'static str, unit: &'static str, default: &'static str, help: &'static str) -> Arg {
-    // Negative numbers must reach the range check, whose message names the limits.
+    // Negative numbers must reach the range check, since its message names the limits.
     value(name, unit, help).default_value(default).allow_negative_numbers(true)
 }
 
@@ -393,7 +393,7 @@ impl Options {
         Ok(())
     }
 
-    /// What all nodes of the run have in common. A node publishes its status if the run is monitored.
+    /// The settings that all nodes of the run have in common. A node publishes its status if the run is monitored.
     pub fn builder(&self, layout: Layout) -> Builder {
         let builder = Session::builder(layout, self.recipe, self.cluster).optimizer_vectors(self.optimizer_vectors());
         let builder = self.executor.on(self.min_workers.into_iter().fold(builder, Builder::min_workers));
@@ -471,7 +471,7 @@ impl Options {
 
 /// Parses a command line. The text of `--help` is returned as an error with code 0.
 pub fn matches(command: Command, args: Vec<std::ffi::OsString>) -> Result<ArgMatches, (u8, String)> {
-    // The standard library's words for a value that is no number are those of its own parser.
+    // The standard library describes a value that is no number in the words of its own parser.
     const WORDS: [(&str, &str); 7] = [
         (": invalid digit found in string", ": expected a whole number, 0 or more"),
         (": number too large to fit in target type", ": expected a smaller number"),

@@ -38,7 +38,7 @@ pub struct Outcome {
     pub forgotten: f64,
     /// Mesh messages that were summed for slow neighbours.
     pub merged: u64,
-    /// Contributions that servers have applied, with those that came after the end of their round and joined a later one.
+    /// Contributions that servers have applied, including late contributions that joined a later round.
     pub applied: u64,
     /// Contributions that came after the end of their round and were dropped.
     pub late: u64,
@@ -53,9 +53,9 @@ pub struct Ending {
     pub before: (f64, f64),
     /// Norm of the residual of worker 0 as a multiple of the norm of an update.
     pub residual_updates: f64,
-    /// What became of the residual of worker 0.
+    /// The residual of worker 0 at its end.
     pub rest: Option<Rest>,
-    /// Norms of what was not sent, summed over all workers.
+    /// Norms of the unsent rests of the residuals, summed over all workers.
     pub kept: f64,
 }
 

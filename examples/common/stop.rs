@@ -2,7 +2,7 @@
 //!
 //! The first signal asks the process to stop: it does not begin another step, contributes its rest, writes its
 //! checkpoint and leaves. Waits to join end at once. All other waits are cancelled shortly before the grace is over,
-//! and at its end the process ends, whatever it does. A second signal of the same kind ends it at once.
+//! and at its end the process ends in any case. A second signal of the same kind ends it at once.
 
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
@@ -23,7 +23,7 @@ const CLOSING: Duration = Duration::from_millis(300);
 #[derive(Debug)]
 pub struct Stop {
     asked: Arc<AtomicBool>,
-    /// The number of the last signal; 0: there was none.
+    /// The number of the last signal; 0: no signal has come.
     signal: Arc<AtomicUsize>,
 }
 
@@ -68,7 +68,7 @@ impl Stop {
 /// code 128 + its number.
 ///
 /// # Errors
-/// If the operating system does not install the handler, and those of `also`, which is called for each signal.
+/// If the operating system does not install the handler, and the errors of `also`, which is called for each signal.
 fn stop_on_signals(also: impl Fn(i32) -> std::io::Result<()>) -> std::io::Result<Arc<AtomicBool>> {
     let stop = Arc::new(AtomicBool::new(false));
     // A write beyond the limit for files is then an error, as on a full disk, and not the end of the process.

@@ -61,7 +61,7 @@ fn decode(layout: &Layout, file: &[u8], params: &mut [f32]) -> Result<(), String
     Ok(())
 }
 
-/// The message for a tensor that a file does not have, with those that it has.
+/// The message for a tensor that a file does not have. It lists the file's tensors.
 fn missing(layout: &Layout, name: &str, found: &BTreeMap<String, Found>) -> String {
     const SHOWN: usize = 12;
     let mut names = found.keys().take(SHOWN).map(String::as_str).collect::<Vec<_>>().join(", ");
@@ -306,7 +306,7 @@ mod tests {
         // Depth is limited by the format: no recursion.
         refused(&file(&"[".repeat(1 << 20), &[]), "expected '{'");
     }
-    /// A tensor that is missing is told with those that are there, and with the prefix that all names have.
+    /// The error for a missing tensor lists the tensors that are there, and the prefix that all names have.
     #[test]
     fn other_names_are_listed() {
         let message = |names: &[&str]| {

@@ -43,7 +43,7 @@ pub struct Checkpoints {
 }
 
 impl Checkpoints {
-    /// Prints what happens to checkpoints of a rank.
+    /// Prints the notices about checkpoints of a rank.
     pub fn told_by(&self, rank: usize) -> impl Fn(&Notice) + Send + Sync + 'static {
         move |notice| drop(writeln!(std::io::stderr(), "node {rank}: {notice}"))
     }
@@ -246,7 +246,7 @@ struct Trainer<'a> {
     task: &'a mut dyn Task,
     /// Factor on the duration of a step, for `--slow-rank`.
     slower: f64,
-    /// What is wrong with the updates, for `--bad-rank`, and the state of its random numbers.
+    /// The fault in the updates, for `--bad-rank`, and the state of its random numbers.
     bad: Option<Bad>,
     random: u64,
     update: Vec<f32>,

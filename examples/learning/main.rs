@@ -1,5 +1,5 @@
-//! The program `learning`: what recipes cost in validation loss. It trains every row of a table with several seeds, on
-//! threads of this process, and prints the table as Markdown or a JSON object per row.
+//! The program `learning`: the cost of recipes in validation loss. It trains every row of a table with several seeds,
+//! on threads of this process, and prints the table as Markdown or a JSON object per row.
 //!
 //! `cargo run --release --example learning -- --table codecs --seeds 5`; see `--help`.
 

@@ -12,7 +12,7 @@ use gradwire_examples::threads::{self, Progress};
 
 use crate::rows::{Rate, Setup};
 
-/// The result of a run, or why there is none.
+/// The result of a run, or the reason for its failure.
 pub(crate) type Ran = Result<Run, String>;
 
 /// The result of a run.
@@ -24,7 +24,7 @@ pub(crate) struct Run {
     pub(crate) after: (f64, f64),
     /// The residual of worker 0 as a multiple of an update.
     pub(crate) residual_updates: f64,
-    /// Bytes sent, as a share of those of dense floats.
+    /// Bytes sent, as a share of the bytes of dense floats.
     pub(crate) share: f64,
     pub(crate) hints: Vec<String>,
 }
@@ -82,7 +82,8 @@ impl Measure {
         let single = self.rate.unwrap_or_else(|| task.rate());
         let rate = match rate {
             Rate::Default => options.recipe.learning_rate(single, workers),
-            // The momentum of a codec replaces that of an optimizer, whose best rate is lower by the same factor.
+            // The momentum of a codec replaces that of an optimizer. The optimizer's best rate is lower by the same
+            // factor.
             Rate::Single => single * (1.0 - options.recipe.correction().momentum),
         };
         let bad = bad.map(|bad| (workers - 1, bad));

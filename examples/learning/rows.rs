@@ -11,7 +11,7 @@ pub(crate) struct Setup {
     pub(crate) workers: u32,
     pub(crate) recipe: String,
     pub(crate) rate: Rate,
-    /// What is wrong with the updates of the worker with the highest rank.
+    /// The fault in the updates of the worker with the highest rank.
     pub(crate) bad: Option<Bad>,
 }
 
@@ -55,7 +55,7 @@ const CODECS: &[(&str, &[(&str, &str)])] = &[
 /// The number of codecs that are dense.
 const DENSE: usize = 5;
 
-/// The words of a codec for contributions, and those for pulls.
+/// The words of a codec for contributions, and its words for pulls.
 fn words(codec: &[(&str, &str)]) -> (String, String) {
     let codec_words: Vec<String> = codec.iter().map(|(key, value)| format!("{key}={value}")).collect();
     let pull = |(key, value): &(&str, &str)| match *key {
@@ -114,7 +114,7 @@ pub(crate) fn codecs(task: Name, workers: u32) -> Vec<Row> {
     rows
 }
 
-/// What becomes of a residual, for codecs that leave one. A column per choice.
+/// The treatment of a residual at the end, for codecs that leave one. A column per choice.
 pub(crate) const ENDS: [&str; 3] = ["keep", "send", "spread messages=20"];
 
 pub(crate) fn ends(task: Name, workers: u32) -> Vec<Row> {
@@ -174,7 +174,7 @@ const MERGES: &[(&str, &str)] = &[
     ("adasum", "hardsync merge=adasum"),
 ];
 
-/// What is wrong with one worker of 8: nothing, and then a column for each kind.
+/// The fault of one worker of 8: a column without a fault, and then a column for each kind.
 pub(crate) fn bad(task: Name, _: u32) -> Vec<Row> {
     let kinds = || [None].into_iter().chain(Bad::ALL.map(Some));
     let row = |(name, recipe): &(&str, &str)| {

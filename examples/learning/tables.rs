@@ -1,4 +1,4 @@
-//! The tables: their rows, their columns, and what they say about a run.
+//! The tables: their rows, their columns, and their output as Markdown or JSON.
 
 use std::fmt::Write as _;
 use std::io::Write as _;

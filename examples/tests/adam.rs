@@ -13,7 +13,7 @@ fn recipe(text: &str) -> Recipe {
     text.parse().unwrap()
 }
 
-/// All workers have the same bits, and those of one worker with the whole batch up to rounding.
+/// All workers end with the same bits. Up to rounding, they end as one worker with the whole batch.
 #[track_caller]
 fn assert_exact(got: &[Vec<f32>], what: &str) {
     let whole = &adam::run(Mem::cluster(1), recipe("gradients"), STEPS).unwrap()[0];
@@ -53,7 +53,7 @@ fn also_over_tcp() {
 #[test]
 fn also_over_shared_memory() {
     let directory = std::env::temp_dir().join(format!("gradwire-adam-{}", std::process::id()));
-    // Shared memory takes no directory to which others have access.
+    // Shared memory takes no directory to which other users have access.
     std::os::unix::fs::DirBuilderExt::mode(&mut std::fs::DirBuilder::new(), 0o700).create(&directory).unwrap();
     let open = |rank| gradwire::shm::Builder::new(rank, 3).directory(&directory).open().unwrap();
     let params = adam::run((0..3).map(open).collect(), recipe("gradients topology=ring"), STEPS);

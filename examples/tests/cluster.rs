@@ -175,7 +175,8 @@ fn a_missing_feature_is_named() {
     assert!(said.contains(command), "{said}");
 }
 
-/// No adapter is an error that names what was looked for, or the processor, said loudly; never zeros.
+/// A missing adapter is an error that names the wanted adapter, or a warning and the processor in its place; never
+/// zeros.
 #[cfg(feature = "gpu")]
 #[test]
 fn a_missing_adapter_is_an_error_or_a_warning() {

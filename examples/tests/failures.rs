@@ -1,4 +1,4 @@
-//! The lines of the README's table "When nodes fail" that concern `launch`, and those that no other test shows.
+//! The lines of the README's table "When nodes fail" that concern `launch`, and the lines that no other test shows.
 //!
 //! | other lines | tests |
 //! |---|---|
@@ -54,7 +54,7 @@ fn launch_restarts_a_killed_worker() {
     assert_eq!(digests(&ended), vec![expected.field("digest"); 3]);
 }
 
-/// Without a restart, the run goes on without the worker, and launch tells what has happened.
+/// Without a restart, the run goes on without the worker, and launch reports the failure.
 #[test]
 fn a_run_under_launch_survives_a_killed_worker() {
     let mut launch = Process::start("launch", "-n 3 -- node --json --recipe sync --epochs 4 --pace 50 --dead-after 1");
@@ -120,7 +120,8 @@ fn a_worker_that_comes_back_too_late_ends_with_an_error() {
     assert_eq!(ended.code, Some(4), "{:#?}", ended.said);
 }
 
-/// A mesh whose coordinator is killed trains to its last step, and waits with the end until the coordinator is back.
+/// Without its killed coordinator, a mesh trains to its last step, and waits with the end until the coordinator is
+/// back.
 #[test]
 fn a_mesh_goes_on_without_its_coordinator() {
     let meet = port();

@@ -1,4 +1,5 @@
-//! What a process says about a fault of its surroundings: words that must appear, and words that would lead astray.
+//! The messages of a process about faults of its surroundings: words that must appear, and words that would lead
+//! astray.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -130,7 +131,7 @@ fn a_key_that_others_can_read_is_refused_with_a_way_out() {
     says(&node("", &[("GRADWIRE_KEY", &text)]).end(), 0, &[], &["WARNING"]);
 }
 
-/// Without a key, and open to others than its own host: it says so, also when it is to say nothing else.
+/// Without a key, a node that is open to other hosts says so, even with `--quiet`.
 #[test]
 fn an_open_node_warns() {
     let args = "--rank 0 --processes 1 --meet 0.0.0.0:0";

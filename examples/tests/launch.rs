@@ -1,5 +1,5 @@
-//! The program `launch` and what it owns: the output of its processes, all that they start, their exit codes, and the
-//! port of rank 0.
+//! The program `launch` and its responsibilities: the output of its processes, all processes that they start, their
+//! exit codes, and the port of rank 0.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 #![cfg(target_os = "linux")]
@@ -69,8 +69,8 @@ fn token(test: u32) -> String {
     format!("{}.{:05}{test}", 100_000 + std::process::id(), std::process::id() % 100_000)
 }
 
-/// A program that starts others: in its group, in another group (`timeout`), in another session, as a daemon, and one
-/// that ignores all signals that can be ignored. A signal with a trap ends the first `wait`.
+/// A program that starts other processes: in its group, in another group (`timeout`), in another session, as a daemon,
+/// and one that ignores all signals that can be ignored. A signal with a trap ends the first `wait`.
 fn family(token: &str) -> String {
     format!(
         "sleep {token} & timeout {token} sleep {token} & setsid sleep {token} & (setsid sleep {token} &) ; \
@@ -78,7 +78,7 @@ fn family(token: &str) -> String {
     )
 }
 
-/// Whatever bytes a child prints arrive, and the child is not killed for them.
+/// All bytes that a child prints arrive, and the child is not killed for them.
 #[test]
 fn output_is_bytes() {
     let script = "printf 'a\\377\\200b\\n\\0c\\r1%%\\r2%%\\r\\nlast'; printf '\\376' >&2; sleep 0.1; echo; echo end";
@@ -123,7 +123,7 @@ fn output_without_end_fills_no_memory() {
     }
 }
 
-/// Nothing survives a launch that is killed, at whatever moment.
+/// No process survives a launch that is killed, at any moment.
 #[test]
 fn nothing_survives_a_killed_launch() {
     for round in 0..24 {
@@ -140,8 +140,8 @@ fn nothing_survives_a_killed_launch() {
     }
 }
 
-/// A signal to launch is passed on, ends everything, and decides the exit code. What ignores it is killed at the second
-/// signal of a user who does not want to wait.
+/// A signal to launch is passed on, ends everything, and decides the exit code. A process that ignores it is killed at
+/// the second signal of a user who does not want to wait.
 #[test]
 fn a_signal_ends_all() {
     for (name, number, again) in [("HUP", 1, "TERM"), ("INT", 2, "INT"), ("QUIT", 3, "QUIT"), ("TERM", 15, "TERM")] {
@@ -208,7 +208,7 @@ fn processes_are_suspended_together() {
     assert_eq!(sleeping(), [0; 0]);
 }
 
-/// A failure stops the others at once, also those that ignore SIGTERM, and is told with its reason.
+/// A failure stops the other processes at once, also processes that ignore SIGTERM, and is reported with its reason.
 #[test]
 fn a_failure_ends_all() {
     let token = token(4);
@@ -246,7 +246,7 @@ fn the_first_failure_decides_the_code() {
     let pipe = directory.join("pipe");
     assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
     let pipe = pipe.display();
-    // The end of rank 1 is the reason for those of the others.
+    // The end of rank 1 is the reason for the end of rank 0.
     let script =
         format!("if [ $R = 1 ]; then exec 3>{pipe}; sleep 0.02; kill -KILL $$; fi; cat {pipe}; sleep 0.003; exit 4");
     for _ in 0..10 {
@@ -256,7 +256,7 @@ fn the_first_failure_decides_the_code() {
     }
 }
 
-/// A process that fails is started again as often as allowed; what it has left behind is gone before.
+/// A process that fails is started again as often as allowed; processes that it has left behind are gone before.
 #[test]
 fn failed_processes_are_restarted() {
     let directory = scratch("restart");
@@ -311,7 +311,7 @@ fn the_port_of_rank_0_is_not_given_away() {
     assert!(output.status.success(), "{}", text(&output.stderr));
 }
 
-/// Wrong arguments are refused with what is expected, and the message of a process is the last word of its launch.
+/// The refusal of wrong arguments names the expected ones, and the message of a process is the last word of its launch.
 #[test]
 fn wrong_arguments_are_refused_with_what_is_expected() {
     for (args, code, expected) in [

@@ -78,7 +78,7 @@ fn nodes_start_by_hand_and_by_torchrun_variables() {
 }
 
 /// The rest waits for a killed worker (rank 0 hosts the coordinator). After a restart it goes on in the current round,
-/// and the final parameters equal those of a run without a failure.
+/// and the final parameters equal the result of a run without a failure.
 #[test]
 fn a_restarted_member_does_not_change_the_result() {
     let args = "--recipe sync --pace 60 --epochs 5";

@@ -29,7 +29,7 @@ fn machines_reach_each_other_until_they_are_cut_off() {
         let mut both: Vec<Process> = (0..2).map(|rank| machines.start(rank, "node", &args(rank as u32))).collect();
         both.iter_mut().for_each(Process::begins);
         machines.cut(1, 0);
-        // Whoever is not heard is disconnected by the other side, which hears nothing of it.
+        // Rank 0 no longer hears rank 1, and disconnects it.
         both[0].until("peer 1 is disconnected");
         machines.heal();
         both[0].until("peer 1 is connected");
@@ -40,7 +40,7 @@ fn machines_reach_each_other_until_they_are_cut_off() {
 /// The port of rank 0, on machines that have all their ports free.
 const PORT: u16 = 29510;
 
-/// What rank 0's own host says about its name. The other hosts know its addresses.
+/// How rank 0's own host resolves its name. The other hosts know its addresses.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 enum OwnName {
     Right,
@@ -67,7 +67,7 @@ fn name_head(machines: &Machines, family: Family, own: OwnName) {
     (1..3).for_each(|machine| machines.set_hosts(machine, &format!("127.0.0.1 localhost\n::1 localhost\n{right}")));
 }
 
-/// Runs of three machines meet by name, whatever rank 0's host says about its own name.
+/// Runs of three machines meet by name, however rank 0's host resolves its own name.
 #[track_caller]
 fn runs_meet_by_name(test: &str, family: Family) {
     let Some(machines) = Machines::new(test, 3, family) else { return };

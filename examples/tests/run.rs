@@ -1,5 +1,5 @@
-//! Runs have an identity: processes and checkpoints of different runs do not mix, and what all processes must agree on
-//! is compared and named.
+//! Runs have an identity: processes and checkpoints of different runs do not mix, and settings that all processes must
+//! share are compared and named.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -90,7 +90,7 @@ fn a_process_without_a_run_adopts_that_of_its_peers() {
             node(rank, 3, meet, &format!("{args} {run}"))
         };
         let mut all: Vec<_> = (0..3).filter(|rank| *rank != named).map(start).collect();
-        // Rank 0 has proposed a name to the others by then.
+        // Rank 0 has proposed a name to the other ranks by then.
         if named > 0 {
             all[0].until("is connected");
         }
@@ -137,8 +137,8 @@ fn two_runs_in_one_directory_do_not_mix() {
     assert_eq!(digest(last), expected);
 }
 
-/// What all processes must choose alike is part of the contract: where two differ, both end with code 3, and name what
-/// differs.
+/// Settings that all processes must choose alike are part of the contract: where two processes differ, both end with
+/// code 3, and name the setting.
 #[test]
 fn every_hyper_parameter_is_agreed_on() {
     let directory = scratch("agree");

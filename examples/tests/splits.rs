@@ -76,12 +76,12 @@ enum Silent {
     Out,
 }
 
-/// One case.
+/// One case: a run of four machines, and one cut.
 #[derive(Copy, Clone, Debug)]
 struct Cut {
     number: usize,
     kind: Kind,
-    /// The machines that are cut off from the others.
+    /// The machines that are cut off from the other machines.
     side: &'static [usize],
     silent: Silent,
     lasts: Duration,
@@ -118,7 +118,7 @@ fn cuts() -> Vec<Cut> {
 }
 
 impl Cut {
-    /// Runs the case. `Err`: how many processes ended with an error, and what was wrong. `None`: skipped.
+    /// Runs the case. `Err`: how many processes ended with an error, and a description of the failure. `None`: skipped.
     fn run(&self) -> Option<Result<(), (usize, String)>> {
         let machines = Machines::new("processes_survive_cuts", MACHINES, self.family)?;
         let meet = if self.family == Family::V6 { format!("[{}]", machines.v6(0)) } else { machines.v4(0) };
@@ -171,7 +171,7 @@ impl Cut {
                 return Err(format!("expected equal {name}, got {values:?}"));
             }
         }
-        // A server that was not killed has applied each contribution once. A synchronous one drops what is late.
+        // A server that was not killed has applied each contribution once. A synchronous one drops late contributions.
         if self.kind == Kind::AsyncServer {
             let steps: usize = of("steps").iter().map(|steps| steps.parse::<usize>().unwrap()).sum();
             let applied = result(&ended[self.kind.host()], self.kind.host(), "staleness_count");
@@ -201,8 +201,8 @@ impl Cut {
         let goes_on = 2 * company >= MACHINES;
         for (rank, ended) in ended.iter().enumerate() {
             let views: Vec<usize> = ended.said.iter().filter_map(|line| members(line)).collect();
-            // Views of the coordinator during the cut. On the other side there are none, and those after the cut can
-            // have any number of workers: they come back one after the other.
+            // Views of the coordinator during the cut. On the other side there are no views, and views after the cut
+            // can have any number of workers: they come back one after the other.
             let wrong = self.is_with_host(rank) && views.contains(&company) != goes_on;
             if wrong || views.last() != Some(&MACHINES) {
                 return Err(format!(

@@ -158,7 +158,7 @@ fn waits_end_at_their_deadlines() {
     assert!(last(&ended).contains("to finish: waiting for peer 0"), "{:#?}", ended.said);
 }
 
-/// A server whose workers were all lost has not seen the end of the run.
+/// A server that has lost all its workers has not seen the end of the run.
 #[test]
 fn a_server_that_lost_all_workers_fails() {
     // It waits for workers to come back.
@@ -187,7 +187,7 @@ fn workers_that_stop_together_leave_together() {
     }
 }
 
-/// A worker 0 that cannot go on takes the servers of its process with it, and they say so. Nobody waits for them.
+/// A worker 0 that cannot go on takes the servers of its process with it, and they say so. No worker waits for them.
 #[test]
 fn servers_of_a_failed_process_say_so() {
     let meet = port();

@@ -70,7 +70,7 @@ fn kills_of_all_processes_change_nothing() {
             let all = nodes(3, &format!("{line} --pace 300"));
             random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
             last = reaches(&directory, (random >> 40) as u32 % 3, last + 1 + (random >> 33) % 20);
-            // One after the other, so that some have written more than others.
+            // One after the other, so that some have written more checkpoints than the rest.
             let first = (random >> 50) as usize % 3;
             (0..3).for_each(|i| all[(first + i) % 3].signal("-KILL"));
             all.into_iter()
@@ -90,8 +90,8 @@ fn kills_of_all_processes_change_nothing() {
     }
 }
 
-/// A worker that is killed and started again with the same command line joins the run that is under way, whatever its
-/// files say.
+/// A worker that is killed and started again with the same command line joins the run that is under way, even if its
+/// files say something else.
 #[test]
 fn a_restarted_worker_joins_whatever_its_files_say() {
     for rank in [0, 2] {
@@ -105,7 +105,7 @@ fn a_restarted_worker_joins_whatever_its_files_say() {
         reaches(&directory, rank, 20);
         all[rank as usize].signal("-KILL");
         let other = (rank + 1) % 3;
-        // Without rank 0 the others wait.
+        // Without rank 0 the other ranks wait.
         if rank > 0 {
             let seen = moments(&directory, other)[0];
             reaches(&directory, other, seen + 20);

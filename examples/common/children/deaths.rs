@@ -58,7 +58,7 @@ impl std::fmt::Display for Exit {
 /// Waits for the ends of processes.
 pub(super) struct Deaths {
     /// The kernel adds a process to the ready list of an epoll instance when it ends. So they come in order of time,
-    /// also those that have ended while this process was busy.
+    /// also if they have ended while this process was busy.
     #[cfg(target_os = "linux")]
     epoll: OwnedFd,
 }

@@ -1,7 +1,7 @@
 //! The guardian: a process that ends the children if the supervisor is killed.
 //!
-//! The supervisor's end of a socket closes with the supervisor, whatever ends it. The guardian then kills the sessions
-//! of all children that are known by then. A child announces itself before it becomes its program, so that none is
+//! The supervisor's end of a socket closes with the supervisor, however that ends. The guardian then kills the sessions
+//! of all children that are known by then. A child announces itself before it becomes its program, so that no child is
 //! missed. The guardian has a session of its own: a signal to the supervisor's process group does not reach it.
 
 use std::collections::BTreeSet;

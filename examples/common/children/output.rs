@@ -69,7 +69,7 @@ struct State {
 
 impl Queue {
     /// Reads a pipe to its end on a thread, and adds each line. `line` adds rank and kind. Never stops before the end of
-    /// the pipe, since a child whose pipe is closed is killed by SIGPIPE.
+    /// the pipe, since SIGPIPE kills a child if its pipe is closed.
     pub(super) fn read(
         self: &Arc<Self>,
         mut from: impl Read + Send + 'static,

@@ -25,8 +25,8 @@ impl Port {
         sockopt::set_socket_reuseaddr(&socket, true)?;
         let at = |port| SocketAddr::from(([127, 0, 0, 1], port));
         if let Err(error) = bind(&socket, &at(0)) {
-            // "Any port" leaves out those of connections that have ended in the last minute; asked for by number, they
-            // can be had.
+            // "Any port" leaves out the ports of connections that have ended in the last minute. A request by number
+            // gets them.
             let by_number = ephemeral_ports().any(|port| bind(&socket, &at(port)).is_ok());
             by_number.then_some(()).ok_or(error)?;
         }

@@ -1,8 +1,8 @@
-//! The processes that belong to a child: its session, and those that have its mark in their environment.
+//! The processes that belong to a child: its session, and all processes that have its mark in their environment.
 //!
-//! A child starts in a session of its own. What it starts stays in there, or leaves it as daemons and some pools of
-//! workers do, and takes the environment along. A process that is to outlive the run has to remove [`MARK`] from its
-//! environment.
+//! A child starts in a session of its own. A process that it starts stays in there, or leaves it as daemons and some
+//! pools of workers do, and takes the environment along. A process that is to outlive the run has to remove [`MARK`]
+//! from its environment.
 
 use std::path::Path;
 use std::thread;
@@ -60,7 +60,7 @@ impl Mark {
     }
 }
 
-/// Kills all processes of these sessions or with this mark, also those that are started meanwhile.
+/// Kills all processes of these sessions or with this mark, also processes that are started meanwhile.
 pub(super) fn kill(leaders: &[Pid], mark: &Mark) {
     // A process in a system call that cannot be interrupted ends later.
     for _ in 0..200 {
@@ -89,7 +89,7 @@ struct Member {
     session: Pid,
 }
 
-/// The running processes that fulfil a condition, which is told their directories. None where there is no `/proc`.
+/// The running processes that fulfil a condition, which is told their directories. Empty where there is no `/proc`.
 fn find(wanted: impl Fn(&Member, &Path) -> bool) -> Vec<Member> {
     let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
     let members = entries.filter_map(|entry| {

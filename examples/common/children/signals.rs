@@ -18,7 +18,7 @@ pub(super) enum Received {
     Stop(Signal),
     /// Pass it on.
     Pass(Signal),
-    /// Ctrl-Z.
+    /// Suspend the run: Ctrl-Z at the terminal.
     Suspend,
 }
 

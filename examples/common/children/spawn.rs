@@ -14,8 +14,8 @@ pub(super) fn spawn(mut command: Command, guardian: Link) -> std::io::Result<Chi
     #[cfg(target_os = "linux")]
     let parent = getpid();
     let before_exec = move || {
-        // The session separates the processes of this child from all others. It also keeps signals of the terminal
-        // away, which the supervisor passes on.
+        // The session separates the processes of this child from all other processes. It also keeps signals of the
+        // terminal away, which the supervisor passes on.
         setsid()?;
         #[cfg(target_os = "linux")]
         {

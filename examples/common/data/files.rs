@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-/// The files whose names agree up to the word `images` or `labels`.
+/// The files with names that agree up to the word `images` or `labels`.
 #[derive(Debug, Default)]
 struct Found {
     images: Vec<PathBuf>,
@@ -20,7 +20,7 @@ pub enum FindError {
     None { directory: PathBuf, names: Vec<String> },
     /// Several pairs could be meant.
     Unclear { directory: PathBuf, names: Vec<String> },
-    /// `path` has no partner, whose name would be `expected`.
+    /// `path` has no partner, which would have the name `expected`.
     Partner { path: PathBuf, expected: String, names: Vec<String> },
     /// The file has to be unpacked.
     Compressed { path: PathBuf },
@@ -128,7 +128,7 @@ pub(super) fn find(directory: &Path) -> Result<(PathBuf, PathBuf), FindError> {
     }
 }
 
-/// The files that are not compressed, or the compressed ones if there are no others.
+/// The files that are not compressed; if all files are compressed, all of them.
 fn unpacked(paths: &[PathBuf]) -> Vec<&Path> {
     let plain: Vec<&Path> = paths.iter().map(PathBuf::as_path).filter(|path| !is_compressed(path)).collect();
     if plain.is_empty() { paths.iter().map(PathBuf::as_path).collect() } else { plain }
@@ -140,8 +140,8 @@ enum Kind {
     Labels,
 }
 
-/// The part of a file's name before `images` or `labels`, and what it holds. Dots, dashes and underscores are equal, as
-/// are capital and small letters, and a file may be compressed.
+/// The part of a file's name before `images` or `labels`, and the kind of data in it. Dots, dashes and underscores are
+/// equal, as are capital and small letters, and a file may be compressed.
 fn parse(name: &str) -> Option<(String, Kind)> {
     let name: String =
         name.chars().map(|c| if matches!(c, '.' | '_') { '-' } else { c.to_ascii_lowercase() }).collect();
@@ -185,8 +185,8 @@ mod tests {
 
     use super::*;
 
-    /// What is found in a directory with these files; names that end with a slash are directories. The directory itself
-    /// has `train` in its path.
+    /// The images and labels that are found in a directory with these files; names that end with a slash are
+    /// directories. The directory itself has `train` in its path.
     fn found(test: &str, names: &[&str]) -> Result<(String, String), String> {
         let directory = std::env::temp_dir().join(format!("gradwire-train-{}-{test}", std::process::id()));
         let _ = std::fs::remove_dir_all(&directory);
@@ -222,7 +222,7 @@ mod tests {
             "README.md",
         ];
         taken("mnist", &mnist, mnist[2], mnist[3]);
-        // The only pair, whatever its name.
+        // The only pair, under any name.
         taken("only", &["t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"], mnist[0], mnist[1]);
         taken("bare", &["images-idx3-ubyte", "labels-idx1-ubyte"], "images-idx3-ubyte", "labels-idx1-ubyte");
         let dots =

@@ -1,4 +1,4 @@
-//! The flags of the program `node`, and what follows from flags, the environment and a configuration file.
+//! The flags of the program `node`, and the settings that follow from flags, the environment and a configuration file.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -163,7 +163,7 @@ fn checkpoint_flags(command: Command) -> Command {
         )
 }
 
-/// The arguments with those of a TOML file before them, so that the command line overrides the file.
+/// The arguments, with the arguments of a TOML file before them, so that the command line overrides the file.
 pub(super) fn with_config(path: &Path, args: Vec<OsString>) -> Result<Vec<OsString>, Failure> {
     let failed = |what: String| (exit::USAGE, format!("--config {}: {what}", path.display()));
     let text = std::fs::read_to_string(path).map_err(|error| failed(error.to_string()))?;
@@ -223,8 +223,8 @@ pub(super) fn launch_env(matches: &ArgMatches) -> Result<LaunchEnv, Failure> {
     Ok(LaunchEnv { meet: env.meet.or(alone), ..env })
 }
 
-/// The name of the cluster. Processes of different jobs do not meet, whatever they resume from. In shared memory, where
-/// a name stands for an address, neither do those of different runs.
+/// The name of the cluster. Processes of different jobs do not meet, even if they resume from the same run. In shared
+/// memory, where a name stands for an address, processes of different runs do not meet either.
 pub(super) fn cluster(matches: &ArgMatches, options: &Options) -> String {
     let shm = matches.get_one::<String>("transport").is_some_and(|name| name == "shm");
     let named = matches.get_one::<String>("cluster").cloned();

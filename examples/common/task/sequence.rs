@@ -1,12 +1,12 @@
-//! Generated sequences, classified by a recurrent network whose weights are shared over time. A gradient is a sum over
-//! the steps of a sequence.
+//! Generated sequences, classified by a recurrent network with weights that are shared over time. A gradient is a sum
+//! over the steps of a sequence.
 //!
 //! The network is a gated recurrent unit (Cho et al. 2014) without the reset gate. With the state h, the input x, and
 //! the logistic function σ:
 //!
 //! ```text
 //! z = σ(W_z x + U_z h + b_z)          how much of the state is replaced
-//! c = tanh(W_c x + U_c h + b_c)       by what
+//! c = tanh(W_c x + U_c h + b_c)       by this content
 //! h ← (1 - z) h + z c
 //! ```
 //!

@@ -164,13 +164,13 @@ impl Machines {
         }
     }
 
-    /// Cuts both directions between the machines of `side` and all others. Within `side` they reach each other.
+    /// Cuts both directions between the machines of `side` and all other machines. Within `side` they reach each other.
     pub(crate) fn split(&self, side: &[usize]) {
         self.part(side, true, true);
     }
 
-    /// Cuts directions between the machines of `side` and all others. `out`: packets of `side` disappear. `back`: packets
-    /// of the others disappear.
+    /// Cuts directions between the machines of `side` and all other machines. `out`: packets of `side` disappear.
+    /// `back`: packets of the other machines disappear.
     pub(crate) fn part(&self, side: &[usize], out: bool, back: bool) {
         for from in 0..self.count {
             for to in 0..self.count {
@@ -188,7 +188,7 @@ impl Machines {
         cuts.into_iter().for_each(|(from, to)| self.mend(from, to));
     }
 
-    /// Limits what a machine sends, for example to `10mbit`.
+    /// Limits the rate at which a machine sends, for example to `10mbit`.
     pub(crate) fn limit(&self, machine: usize, rate: &str) {
         let rate =
             ["qdisc", "replace", "dev", "eth0", "root", "tbf", "rate", rate, "burst", "16kb", "latency", "100ms"];
@@ -210,7 +210,7 @@ impl Machines {
         if machine == ROUTER { format!("{}-r", self.prefix) } else { format!("{}-{machine}", self.prefix) }
     }
 
-    /// `ip netns exec` mounts the files of this directory over those of `/etc`.
+    /// `ip netns exec` mounts the files of this directory over the files of `/etc`.
     fn directory(&self, machine: usize) -> PathBuf {
         PathBuf::from("/etc/netns").join(self.namespace(machine))
     }

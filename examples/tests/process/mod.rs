@@ -85,7 +85,7 @@ impl Process {
         for from in [out, err] {
             let sender = sender.clone();
             thread::spawn(move || {
-                // A pipe is read to its end whatever is in it: a program is killed when its pipe is closed.
+                // A pipe is read to its end, even if it is not text: a program is killed when its pipe is closed.
                 for line in BufReader::new(from).split(b'\n').map_while(Result::ok) {
                     let _ = sender.send(String::from_utf8_lossy(&line).into_owned());
                 }
@@ -172,7 +172,7 @@ pub(crate) fn signal(id: u32, name: &str) {
 /// The fault that a proxy causes.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Chaos {
-    /// None: passes all bytes on.
+    /// No fault: passes all bytes on.
     Calm,
     /// Passes pieces of 1 to 7 bytes.
     Trickle,
