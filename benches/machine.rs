@@ -13,7 +13,7 @@ use gradwire_core::{
     Cluster, Incarnation, Input, Instant, Layout, Machine, Node, Output, Patience, PeerId, Recipe, Setup, Signal,
 };
 
-/// A cluster that delivers messages at once, and whose kernels do nothing.
+/// A cluster that delivers messages at once, with kernels that do nothing.
 struct Handover {
     nodes: Vec<Node>,
     /// Headers that are not delivered yet, by receiver and sender: a header waits until the body before it is read.

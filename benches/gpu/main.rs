@@ -1,7 +1,7 @@
 //! Times of the GPU kernels, as ratios to a copy on the same device and to the same kernel on the CPU.
 //!
-//! `cargo bench --features gpu --bench gpu` runs all kernels, `-- NAME` the kernels whose name contains NAME, and `--
-//! --test` all kernels at a small size. `WGPU_ADAPTER_NAME` chooses the adapter. Without an adapter the bench is
+//! `cargo bench --features gpu --bench gpu` runs all kernels, `-- NAME` the kernels with a name that contains NAME, and
+//! `-- --test` all kernels at a small size. `WGPU_ADAPTER_NAME` chooses the adapter. Without an adapter the bench is
 //! skipped, or fails if `GRADWIRE_REQUIRE_GPU` is set.
 
 #![allow(clippy::unwrap_used, reason = "a benchmark fails by panicking")]

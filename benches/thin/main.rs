@@ -2,7 +2,7 @@
 //! links.
 //!
 //! Options after `--`: `--recipe TEXT`, `--rank N`, `--processes N`, `--meet HOST:PORT`, `--floats N`, `--steps N`
-//! (measured ones), `--servers N` (default: 1 if the recipe needs servers), `--interface NAME` (whose bytes are counted),
+//! (measured ones), `--servers N` (default: 1 if the recipe needs servers), `--interface NAME` (its bytes are counted),
 //! `--insecure-open` (no key, no encryption). Server `s` is a thread of process `s % processes`. Without `--rank`, two
 //! threads take a few steps over loopback, to check that the bench works.
 //!
@@ -206,7 +206,7 @@ impl Traffic {
         let table = std::fs::read_to_string("/proc/self/net/dev").unwrap_or_default();
         let row = table.lines().find_map(|line| line.trim_start().strip_prefix(interface)?.strip_prefix(':'));
         let counters: Vec<u64> = row.map_or(Vec::new(), |row| row.split_whitespace().flat_map(str::parse).collect());
-        // Eight columns for what was received, then eight for what was sent.
+        // Eight columns for received data, then eight for sent data.
         Self { sent: counters.get(8).copied().unwrap_or(0), received: counters.first().copied().unwrap_or(0) }
     }
 }

@@ -15,7 +15,7 @@ const LEN: usize = CLASSES * (FEATURES + 1);
 const BATCH: u32 = 16;
 const RATE: f32 = 0.05;
 
-/// What a run has come to.
+/// The results of a run.
 #[derive(Clone, Debug)]
 pub(crate) struct Outcome {
     /// The share of the time in which each worker has computed.
@@ -78,7 +78,7 @@ fn loss(mixture: &Mixture, params: &[f32], seed: u64) -> f64 {
     examples.map(|(class, x)| -f64::from(softmax(params, &x)[class].max(1e-9)).ln()).sum::<f64>() / f64::from(count)
 }
 
-/// What the workers have done.
+/// The progress of the workers.
 #[derive(Default)]
 struct Shared {
     rounds: u64,

@@ -1,6 +1,6 @@
-//! Machines of unequal speed under a fixed period, and under periods that follow the speed: four simulated workers, whose
-//! steps take 0.58, 0.75, 1.51 and 3.33 s of virtual time. And periods that follow the loss: four equal workers whose
-//! messages take a second each.
+//! Machines of unequal speed under a fixed period, and under periods that follow the speed: four simulated workers,
+//! with steps of 0.58, 0.75, 1.51 and 3.33 s of virtual time. And periods that follow the loss: four equal workers,
+//! with messages that take a second each.
 //!
 //! `cargo bench --bench unequal` prints a table of each as Markdown: the share of the time in which the machines compute,
 //! and the loss over virtual seconds. `-- --json`: an object per row. `cargo test` runs a minute of virtual time.
@@ -23,7 +23,7 @@ const RECIPES: [&str; 10] = [
     "backup-workers",
     "backup-workers late=next",
 ];
-/// Over a slow network. Of equal workers, so that nobody waits for another.
+/// Over a slow network. Of equal workers, so that no worker waits for another.
 const FAR: [&str; 6] = [
     "sync",
     "sync period=5",
