@@ -1,5 +1,5 @@
 //! Targets for bytes of clients of a board: greetings of monitors and of other boards, and HTTP requests. Each client is
-//! fed once with all bytes and once with pieces: how its bytes are cut must not change what happens to it.
+//! fed once with all bytes and once with pieces: the cuts must not change the outcome.
 
 use std::io;
 
@@ -15,8 +15,8 @@ pub(crate) const TARGETS: &[Target] = &[("greeting", greeting, greeting_seeds), 
 /// Bytes of the longest request that is answered.
 const REQUEST_MAX: usize = 8192;
 
-/// The end of a client: whether its greeting was complete, or the error that has closed its connection; and what it was
-/// sent.
+/// The end of a client: whether its greeting was complete, or the error that has closed its connection; and the bytes
+/// that it was sent.
 type End = (Result<bool, io::ErrorKind>, Vec<u8>);
 
 /// Feeds a client until its bytes end or its connection is closed. `piece` gives the length of each piece minus 1.
@@ -48,7 +48,7 @@ fn greeting(data: &[u8]) {
     let (end, sent) = in_any_pieces(|| monitors(&Board::default(), None), data);
     let fits = data.len() == SUBSCRIPTION && (1..=RATE_MAX).contains(&data[0]);
     let expected = if fits || data.len() < SUBSCRIPTION { Ok(fits) } else { Err(io::ErrorKind::InvalidData) };
-    // What a monitor sends is not answered: updates come at their time.
+    // Bytes from a monitor are not answered: updates come at their time.
     assert_eq!((end, sent), (expected, Vec::new()));
     let (end, _) = in_any_pieces(|| monitors(&Board::default(), key), data);
     assert_ne!(end, Ok(true));
@@ -64,7 +64,7 @@ fn greeting(data: &[u8]) {
     };
     let expected = if parsed { Ok(data.len() >= 32) } else { Err(io::ErrorKind::InvalidData) };
     assert_eq!((end, sent), (expected, Vec::new()));
-    // It can be described, whatever it has heard.
+    // The board can be described after any input.
     let text = board.metrics();
     assert!(text.ends_with("# EOF\n") && !text.contains("NaN"));
     let (end, _) = in_any_pieces(|| boards(&board, key), data);
@@ -85,8 +85,8 @@ fn greeting_seeds() -> Vec<Vec<u8>> {
     vec![subscription, board, listener, b"GET / HTTP/1.1\r\n\r\n".to_vec(), Vec::new()]
 }
 
-/// A request is answered when its head has ended, if that is soon enough: with metrics if it is a GET. What follows is
-/// ignored.
+/// A request is answered when its head has ended, if that is soon enough: with metrics if it is a GET. Bytes after the
+/// head are ignored.
 fn request(data: &[u8]) {
     let (end, answer) = in_any_pieces(|| scrapers(&Board::default()), data);
     let head = &data[..data.len().min(REQUEST_MAX)];

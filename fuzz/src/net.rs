@@ -305,8 +305,8 @@ fn telemetry_seeds() -> Vec<Vec<u8>> {
 
 // Shared memory
 
-/// Reads and writes end, with an error or with bytes of the ring, whatever another process writes into the control
-/// page. Input: 9 bytes per change: the place in units of 8 bytes, and the new value.
+/// Reads and writes end, with an error or with bytes of the ring, even if another process writes arbitrary values into
+/// the control page. Input: 9 bytes per change: the place in units of 8 bytes, and the new value.
 fn ring(data: &[u8]) {
     let (segment, file) = Segment::create(4096).unwrap();
     let file = std::fs::File::from(file);

@@ -1,4 +1,4 @@
-//! A hostile member: machines of all roles receive arbitrary messages from peers whose hello was accepted.
+//! A hostile member: machines of all roles receive arbitrary messages from peers with an accepted hello.
 //!
 //! The machine must not panic, must end its outputs, and must keep the number of open operations bounded.
 
@@ -148,7 +148,7 @@ impl Host {
         self.machine.handle_input(Instant::from_nanos(self.now), input).expect("an open operation");
     }
 
-    /// Completes the reception of bodies until the machine wants none.
+    /// Completes the reception of bodies until the machine wants no more.
     fn receive_all(&mut self) {
         while let Some((op, _)) = self.awaited.take() {
             self.feed(Input::Completed { op, result: KernelResult::Nothing });

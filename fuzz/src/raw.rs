@@ -51,7 +51,7 @@ impl Raw {
     }
 }
 
-/// Any combination of fields parses to a message whose encoding is the same again, or is refused with the expected
+/// Any combination of fields parses to a message that encodes to the same bytes, or is refused with the expected
 /// values. Input: 10 bytes per header.
 pub(crate) fn message(data: &[u8]) {
     for fields in data.as_chunks::<10>().0 {
