@@ -68,7 +68,7 @@ impl Sockets {
 pub(crate) fn default_directories(cluster: &str) -> Vec<PathBuf> {
     let mut name: String = cluster.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }).take(32).collect();
     if name != cluster {
-        // Names that are shortened or changed, such as those of jobs, stay different.
+        // Names that are shortened or changed, such as the names of jobs, stay different.
         // FNV-1a.
         let hash = |hash: u32, byte: u8| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193);
         name += &format!("-{:08x}", cluster.bytes().fold(0x811c_9dc5, hash));

@@ -40,7 +40,7 @@ fn next(node: &mut Shm, pool: &mut Pool, mut other: Option<&mut Shm>) -> Input {
     }
 }
 
-/// A rank belongs to a process for as long as that runs. What a killed process has left is replaced.
+/// A rank belongs to a process for as long as that runs. The socket that a killed process has left is replaced.
 #[test]
 fn a_socket_belongs_to_the_process_that_runs() {
     let directory = scratch("socket");
@@ -72,7 +72,7 @@ fn a_held_body_outlives_its_sender() {
         second.transmit(OpId(1), PeerId(0), header, Some(BODY), &theirs);
         drop(second);
         assert_eq!(next(&mut first, &mut pool, None), Input::Header { peer: PeerId(1), header });
-        // The end is noticed, and is none yet.
+        // The end is noticed, and not reported yet.
         for _ in 0..20 {
             assert_eq!(first.poll(&mut pool, Some(Duration::from_millis(2))).unwrap(), None);
         }
@@ -92,8 +92,8 @@ fn a_held_body_outlives_its_sender() {
     }
 }
 
-/// A process that sleeps is woken for bytes to read and for room to write, and does not wait for a timer: those of these
-/// nodes are minutes apart.
+/// A process that sleeps is woken for bytes to read and for room to write, and does not wait for a timer: the timers of
+/// these nodes are minutes apart.
 #[test]
 fn a_sleeping_process_is_woken() {
     const LARGE: u32 = 64 * 1024;

@@ -1,9 +1,9 @@
 //! [`Leased`]: a machine whose operations are checked as leases on its buffers.
 //!
 //! A transmission reads its body until it ends, and a reception writes its destination until it ends. Meanwhile no
-//! operation that the machine begins may write what is read, or touch what is written. Drivers lend buffers and run
-//! kernels in such a way that a violation is mostly only a copy, so the results of a run do not show it. On a device, or
-//! with another transport, it is a torn vector.
+//! operation that the machine begins may write the body, or touch the destination. Drivers lend buffers and run kernels
+//! in such a way that a violation is mostly only a copy, so the results of a run do not show it. On a device, or with
+//! another transport, it is a torn vector.
 //!
 //! Kernels hold no lease: a driver runs them in the order in which they are asked for, and ends each before it begins a
 //! transfer that the machine asks for later.
@@ -46,7 +46,7 @@ impl Leased {
     fn check(&mut self, what: &Output, reads: &[Segment], writes: &[Segment]) {
         for (op, lease) in &self.open {
             let touched = match *lease {
-                // The peer's message can be the answer to what is sent to it, which it then has. The end of the
+                // The peer's message can be the answer to this transmission, which the peer then has. The end of the
                 // transmission may be reported later.
                 Lease::Reads(_, to) if matches!(what, Output::Receive { peer, .. } if *peer == to) => None,
                 Lease::Reads(lent, _) => writes.iter().find(|segment| overlap(**segment, lent)),
@@ -70,7 +70,7 @@ impl Machine for Leased {
             self.open.remove(&op);
         }
         if let Input::Connected { peer } | Input::Disconnected { peer } = input {
-            // What is still read for a broken connection reaches nobody.
+            // Transmissions on a broken connection do not reach the peer, so their leases end.
             self.open.retain(|_, lease| !matches!(lease, Lease::Reads(_, to) if *to == peer));
         }
         self.machine.handle_input(now, input)

@@ -18,7 +18,7 @@ pub trait App: Send {
     /// the weight of the update.
     fn update(&mut self, step: u64, params: &[f32], update: &mut [f32]) -> u32;
 
-    /// The training loss of this step, called after [`update`](Self::update). `None`: the program reports none.
+    /// The training loss of this step, called after [`update`](Self::update). `None`: the program reports no loss.
     fn loss(&mut self, _step: u64) -> Option<f32> {
         None
     }
@@ -65,7 +65,7 @@ pub enum Entry {
     Order(Order),
 }
 
-/// What a machine was given or has asked for, in a form that tests can count.
+/// An input of a machine, or an action that it has asked for, in a form that tests can count.
 #[derive(Copy, Clone, Debug, PartialEq)]
 #[allow(clippy::large_enum_variant, reason = "few at a time")]
 #[allow(missing_docs, reason = "`peer` is the other node")]
@@ -116,7 +116,7 @@ pub(crate) enum Work {
     Done(KernelResult),
 }
 
-/// The receive operation of a message whose body is being read.
+/// The receive operation of a message, while its body is being read.
 #[derive(Copy, Clone, Debug)]
 pub(crate) struct Receiving {
     pub(crate) op: OpId,
@@ -139,7 +139,7 @@ pub(crate) struct SimNode {
     pub(crate) phase: Phase,
     /// Steps done, over all starts of the node.
     pub(crate) step: u64,
-    /// Contributions with examples, those before a resumption included.
+    /// Contributions with examples, including contributions before a resumption.
     pub(crate) made: u64,
     pub(crate) incarnation: Incarnation,
     /// Incremented at each start and crash. Scheduled events carry it, and are dropped if it has changed.
@@ -156,7 +156,7 @@ pub(crate) struct SimNode {
     pub(crate) connected: Vec<bool>,
     /// By peer: operations on a broken connection. They are aborted when the machine learns that it broke.
     pub(crate) limbo: Vec<Vec<OpId>>,
-    /// By peer: operations whose abort is scheduled. The connection is not re-established before.
+    /// By peer: operations with a scheduled abort. The connection is not re-established before.
     pub(crate) aborting: Vec<u32>,
     pub(crate) paused_until: Instant,
     /// When the machine wants its next `Timeout`.

@@ -1,4 +1,4 @@
-//! What a simulation runs: a [`Plan`], with its faults and the checkpoints that it goes on from.
+//! The input of a simulation: a [`Plan`], with its faults and the checkpoints that it goes on from.
 
 use gradwire_core::{Cluster, Duration, Instant, Layout, Patience, PeerId, Recipe, Resumed, Tape};
 
@@ -13,7 +13,7 @@ pub enum Fault {
     /// No packet gets through between two nodes. The connection stays open, and the stream retransmits afterwards.
     Partition { a: PeerId, b: PeerId, lasts: Duration },
     /// No packet gets from one node to another. If it lasts, the receiver closes the connection after at most two fifths
-    /// of the patience, and there is none until packets get through in both directions.
+    /// of the patience, and there is no connection until packets get through in both directions.
     Silence { from: PeerId, to: PeerId, lasts: Duration },
     /// The process of a node is stopped, as by SIGSTOP.
     Pause { node: PeerId, lasts: Duration },
@@ -28,8 +28,8 @@ pub enum Fault {
 /// How long the operations of all nodes take. Times are drawn from exponential distributions with these means.
 ///
 /// A kernel runs at its start or at its end, at random. A node runs one kernel at a time, and its machine gives no
-/// output meanwhile, as with an executor on a device. A body whose connection breaks while it is received leaves random
-/// bytes in a part of its buffer.
+/// output meanwhile, as with an executor on a device. If a connection breaks while a body is received, random bytes
+/// stay in a part of the body's buffer.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub struct Effort {
     /// Mean time of a kernel. Zero: kernels end at once. Three in ten kernels end at once in any case.
@@ -64,14 +64,14 @@ pub struct Plan {
     pub effort: Effort,
     /// The timeouts of the machines.
     pub patience: Patience,
-    /// Fewest workers that go on without the others, in trees and rings.
+    /// Fewest workers that go on without the other workers, in trees and rings.
     pub quorum: u32,
     /// By rank: the checkpoint that each node goes on from. Empty: the run is new.
     pub resumed: Vec<Saved>,
     /// At the end of their steps, workers suspend the run instead of finishing it; see
     /// [`World::saved`](crate::World::saved).
     pub suspend: bool,
-    /// By rank: whether each node records its decisions, or follows those of an earlier run. Empty: neither.
+    /// By rank: whether each node records its decisions, or follows the decisions of an earlier run. Empty: neither.
     pub tapes: Vec<Tape>,
     /// Steps of each worker.
     pub steps: u64,

@@ -309,7 +309,7 @@ impl World {
         self.nodes[node.index()].step
     }
 
-    /// The parameters of a worker's program. For a server: those in its machine's view.
+    /// The parameters of a worker's program. For a server: the parameters in its machine's view.
     pub fn params(&self, node: PeerId) -> &[f32] {
         let entry = &self.nodes[node.index()];
         match &entry.machine {
@@ -324,7 +324,7 @@ impl World {
     pub fn saved(&self, node: PeerId) -> Option<Saved> {
         let entry = &self.nodes[node.index()];
         let machine = entry.machine.as_ref().filter(|_| self.plan.suspend && entry.life == Life::Done)?;
-        // Trees and rings number their moments by rounds, the others by suspensions.
+        // Trees and rings number their moments by rounds, other topologies by suspensions.
         let suspensions = self.plan.resumed.get(node.index()).map_or(0, |saved| saved.resumed.at.0);
         let rounds = self.plan.recipe.is_collective();
         let at = if rounds { machine.status().clock } else { Clock(suspensions + 1) };
@@ -342,12 +342,12 @@ impl World {
         saved.map(|buffer| buffer.save(&entry.pool)).collect()
     }
 
-    /// What nodes have done since `check` of [`run`](Self::run) was last called, or since the run has ended, in order.
+    /// The deeds of nodes since `check` of [`run`](Self::run) was last called, or since the run has ended, in order.
     pub fn deeds(&self) -> &[(PeerId, Deed)] {
         &self.deeds
     }
 
-    /// Bodies whose connection broke while they were received.
+    /// Bodies that were being received when their connection broke.
     pub fn torn(&self) -> u64 {
         self.torn
     }
@@ -357,7 +357,8 @@ impl World {
         self.nodes[node.index()].machine.as_ref().map(Machine::status)
     }
 
-    /// The first operation of a node that would touch the buffer of a transfer under way, in words. There must be none.
+    /// The first operation of a node that would touch the buffer of a transfer under way, in words. There must be no
+    /// conflict.
     pub fn lease_conflict(&self, node: PeerId) -> Option<&str> {
         self.nodes[node.index()].machine.as_ref().and_then(Leased::conflict)
     }

@@ -149,7 +149,7 @@ pub trait Stream: Send {
     }
 
     /// Whether `first`, the first bytes from a peer that should have sent a preamble, begin a handshake of this carrier
-    /// with a key: this node has none.
+    /// with a key: this node has no key.
     fn is_keyed(first: &[u8]) -> bool
     where
         Self: Sized,
@@ -158,7 +158,7 @@ pub trait Stream: Send {
         false
     }
 
-    /// Sends `refusal` as it is, without the cipher, to a peer whose key differs, and closes the sending direction.
+    /// Sends `refusal` as it is, without the cipher, to a peer with another key, and closes the sending direction.
     /// Failures are ignored: the connection is closed next.
     fn refuse(&mut self, refusal: &[u8]) {
         let _ = refusal;

@@ -12,9 +12,9 @@
 //! - **Greeting.** Each side first sends a *preamble* of fixed length: protocol version, cluster, run, rank, and
 //!   the *instance*, a random number drawn once per process. If the preambles do not match, the accepting side answers
 //!   with a [`Refusal`]; both sides report it to their users ([`Notice`], [`StreamError`]).
-//! - **Runs.** Nodes of different runs refuse each other. A node that has not been given a run adopts that of a peer. If
-//!   nobody was given one, rank 0 draws a name and proposes it to all. A proposal gives way to a run that a peer knows,
-//!   until the node has entered the run.
+//! - **Runs.** Nodes of different runs refuse each other. A node that has not been given a run adopts the run of a
+//!   peer. If no node was given one, rank 0 draws a name and proposes it to all. A proposal gives way to a run that a
+//!   peer knows, until the node has entered the run.
 //! - **Framing.** A message is gradwire's 64-byte header, followed by the body. After a header, the reader stops until
 //!   the machine has named the destination of the body; then it reads the body directly into that destination. Until
 //!   then the body is *held*: it stays in the buffers of the connection and of the sender. If the carrier does not

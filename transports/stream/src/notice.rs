@@ -28,8 +28,8 @@ pub enum Refusal {
     Address { rank: u64 },
     /// The runs differ. Each side has the name of the other's run in its preamble.
     Run,
-    /// The accepting node has a key, and the dialling node has none. Nodes that both have a key cannot exchange refusals
-    /// before they know that it is the same one.
+    /// The accepting node has a key, and the dialling node has no key. Nodes that both have a key cannot exchange
+    /// refusals before they know that it is the same one.
     Key,
 }
 
@@ -123,7 +123,7 @@ pub enum Notice {
     Connected { peer: PeerId, address: String },
     /// The connection to a peer is closed. Dialling starts again if that is this node's part.
     Disconnected { peer: PeerId, reason: String },
-    /// This node rejected `count` strangers for one cause, or their greeting failed. Address and reason are those of the
+    /// This node rejected `count` strangers for one cause, or their greeting failed. Address and reason belong to the
     /// first of them. Given at the first rejection for a cause; further ones are counted, and told after a minute, then
     /// at intervals that double up to an hour. `refusal`: the answer of this node to its preamble.
     TurnedAway { address: String, reason: String, refusal: Option<Refusal>, count: u64 },

@@ -53,7 +53,7 @@ pub struct Preamble {
 /// A run, as far as a node knows it.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub struct KnownRun {
-    /// Its name.
+    /// The name of the run, which can still be a proposal.
     pub run: RunId,
     /// The node is of this run for good. If not, rank 0 has drawn the name for a run that has not begun, and a known
     /// run replaces it.
@@ -158,7 +158,7 @@ impl Preamble {
         Err(format!("expected a gradwire preamble (\"GRWP\"), got \"{}\"", bytes[..n].escape_ascii()))
     }
 
-    /// The answer to a node whose preamble was not read. It tells nothing but the refusal.
+    /// The answer to a node if its preamble was not read. It tells nothing but the refusal.
     pub(crate) fn bare(refusal: Refusal) -> Self {
         let (address, cluster_name, refusal) = (String::new(), String::new(), Some(refusal));
         Self { cluster: 0, cluster_name, nodes: 0, rank: 0, to: 0, instance: 0, address, run: None, refusal }

@@ -92,7 +92,7 @@ impl Reader {
         true
     }
 
-    /// The operation whose body is being read. It must be aborted if the connection breaks.
+    /// The operation that is reading its body. It must be aborted if the connection breaks.
     pub(crate) fn open(&self) -> Option<OpId> {
         if let Phase::Body { op, .. } = self.phase { Some(op) } else { None }
     }
@@ -312,12 +312,12 @@ mod tests {
         let step = reader.step(&mut more, pool)?;
         assert!(matches!(step, Step::Header(_)) && reader.receive(OP, keeps.then(|| segment(1))), "{step:?}");
         let step = reader.step(&mut more, pool);
-        // An operation whose body is damaged has yet to be aborted.
+        // An operation with a damaged body has yet to be aborted.
         assert_eq!(reader.open().is_some(), step.is_err());
         step
     }
 
-    /// Wherever a large body is damaged, it is not taken for whole, not even if nobody wants it.
+    /// Wherever a large body is damaged, it is not taken for whole, not even if the machine drops it.
     #[test]
     fn a_large_body_that_is_damaged_anywhere_is_refused() {
         let mut pool = Pool::new([LEN, LEN]);

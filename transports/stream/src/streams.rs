@@ -72,7 +72,8 @@ pub struct Config {
     pub rank: PeerId,
     /// Number of nodes, workers and servers together.
     pub nodes: u32,
-    /// Number of servers, which are the nodes of the last ranks. It decides who dials whom, see [`Streams`].
+    /// Number of servers, which are the nodes of the last ranks. It decides which node of a pair dials, see
+    /// [`Streams`].
     pub servers: u32,
     /// Name of the cluster. Nodes of another cluster are refused.
     pub cluster: String,
@@ -144,7 +145,7 @@ pub struct Streams<C: Carrier> {
     peers: Vec<Peer>,
     /// Inputs for the machine, in order.
     ready: VecDeque<Input>,
-    /// Scratch list of operations whose frames have been written.
+    /// Scratch list of operations with frames that have been written.
     sent: VecDeque<OpId>,
     /// When timers are due next.
     timer: Instant,
@@ -366,7 +367,7 @@ impl<C: Carrier> Streams<C> {
 
     // Connections
 
-    /// Whether this node dials `rank`, and not the other way round. All nodes dial rank 0, whose address they know.
+    /// Whether this node dials `rank`, and not the other way round. All nodes dial rank 0, since they know its address.
     /// Workers dial servers. Else the higher rank dials.
     pub(super) fn dials(&self, rank: usize) -> bool {
         let (me, workers) = (self.config.rank.index(), self.config.nodes.saturating_sub(self.config.servers) as usize);

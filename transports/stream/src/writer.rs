@@ -16,7 +16,7 @@ use crate::control::Control;
 /// Bytes passed to one write call. Large bodies go out in pieces of this size, so that their checksum is computed while
 /// the bytes are in the cache.
 const WRITE_MAX: usize = 256 * 1024;
-/// Longest body whose checksum is computed when it is queued. Its frame can then share a write call with later frames.
+/// Longest body that gets its checksum when it is queued. Its frame can then share a write call with later frames.
 const CHECKSUM_AT_ONCE_MAX: usize = 64 * 1024;
 /// Frames passed to one write call.
 const FRAMES_MAX: usize = 16;
@@ -125,7 +125,7 @@ impl Writer {
     }
 
     /// Writes until the queue is empty (returns true) or the connection takes no more bytes (false). Appends to
-    /// `completed` the operations whose frames have been written.
+    /// `completed` the operations with frames that have been written.
     pub(crate) fn write(
         &mut self,
         write: &mut impl FnMut(&[IoSlice<'_>]) -> io::Result<usize>,

@@ -7,7 +7,7 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6};
 /// link-local: `[fe80::1%eth0]:29510`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Address {
-    /// Without brackets.
+    /// A name or an IP address; an IPv6 address stands here without brackets.
     host: String,
     port: u16,
 }

@@ -47,7 +47,7 @@ impl fmt::Display for TcpError {
     }
 }
 
-/// The cause of a failure to listen, and what to do about it.
+/// The cause of a failure to listen, and its remedy.
 struct Words<'a> {
     error: &'a io::Error,
     found: Option<Listening>,

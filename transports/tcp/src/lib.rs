@@ -173,9 +173,9 @@ impl Builder {
     }
 
     /// Starts to listen, and returns the transport. Does not wait for other nodes: they are dialled and accepted while
-    /// the transport is polled. It waits up to a second for the address of a host name, and up to ten for those of
-    /// [`listen`](Self::listen) and [`advertise`](Self::advertise). The name of the meeting point may be unknown at this
-    /// time: it is looked up again and again.
+    /// the transport is polled. It waits up to a second for the address of a host name, and up to ten for the addresses
+    /// of [`listen`](Self::listen) and [`advertise`](Self::advertise). The name of the meeting point may be unknown at
+    /// this time: it is looked up again and again.
     ///
     /// # Errors
     /// When the rank or an address is invalid, the system refuses to listen there, or listening there without a key is
@@ -233,8 +233,9 @@ impl Builder {
     }
 
     /// Listens where the other nodes look for this one, as the meeting point says: on loopback, if that is where the
-    /// meeting point is, else at all addresses. Where others meet rank 0 need not be an address of its host: it can be
-    /// that of a service or of a router, and the host may know itself by another address than others do.
+    /// meeting point is, else at all addresses. The address at which other nodes meet rank 0 need not belong to its
+    /// host: it can be the address of a service or of a router, and the host may know itself by another address than
+    /// the other nodes do.
     fn listen_for(&mut self, meet: &Address, name: &Name) -> Result<Listeners, TcpError> {
         let is_zero = self.config.rank == PeerId(0);
         let port = if is_zero { meet.port() } else { 0 };
@@ -285,7 +286,7 @@ impl Builder {
         }
     }
 
-    /// Adds to a failure what listens at the port, if it is in use.
+    /// Adds to a failure the node that listens at the port, if the port is in use.
     fn listened(&self, bound: Result<Listeners, (SocketAddr, io::Error)>) -> Result<Listeners, TcpError> {
         let Config { cluster, nodes, rank, .. } = &self.config;
         bound.map_err(|(address, error)| {

@@ -12,7 +12,7 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
 const BACKLOG: i32 = 1024;
 
 /// The sockets at which a node listens. They take turns, so that a flood of connections at one of them, for instance of
-/// one address family, does not keep out those that come to another.
+/// one address family, does not keep out connections to another.
 pub struct Listeners {
     sockets: Vec<TcpListener>,
     /// Index of the socket that [`accept`](Self::accept) asks first.
@@ -23,8 +23,8 @@ impl Listeners {
     /// Listens at all of these addresses, with one port. `meet`: the port of the meeting point, which belongs to rank 0.
     ///
     /// # Errors
-    /// The address that failed, and why. An address whose family this host does not have is left out, unless it is the
-    /// only one.
+    /// The address that failed, and why. An address of a family that this host does not have is left out, unless it is
+    /// the only one.
     pub(crate) fn bind(addresses: &[SocketAddr], meet: Option<u16>) -> Result<Self, (SocketAddr, io::Error)> {
         let (mut listeners, mut missing) = (Vec::<TcpListener>::new(), None);
         for address in addresses {
@@ -129,8 +129,8 @@ fn is_missing(error: &io::Error) -> bool {
     matches!(code, Some(rustix::io::Errno::AFNOSUPPORT | rustix::io::Errno::ADDRNOTAVAIL))
 }
 
-/// Listens at an address. With port 0 the system takes a free port from those without connections, also without those
-/// that have ended in the last minute. If there is none, a listener may still ask for a port by number.
+/// Listens at an address. With port 0 the system takes a free port. It leaves out ports of connections, even of
+/// connections that have ended in the last minute. If no port is left, a listener may still ask for a port by number.
 fn bind_one(address: SocketAddr, meet: Option<u16>) -> io::Result<TcpListener> {
     let listen = |address: SocketAddr| match address {
         SocketAddr::V6(all) if all.ip().is_unspecified() => bind_both(address),
@@ -150,7 +150,7 @@ fn bind_one(address: SocketAddr, meet: Option<u16>) -> io::Result<TcpListener> {
     }
 }
 
-/// A socket for IPv6 and IPv4, whatever the setting of the host.
+/// A socket for IPv6 and IPv4, under any setting of the host.
 fn bind_both(address: SocketAddr) -> io::Result<TcpListener> {
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let socket = rustix::net::socket_with(AddressFamily::INET6, SocketType::STREAM, flags, None)?;

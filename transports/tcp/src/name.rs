@@ -204,7 +204,7 @@ mod tests {
 
     use super::*;
 
-    /// A name whose lookups end when the test says how. The second end tells that a lookup has begun.
+    /// A name with lookups that end when the test says how. The second end tells that a lookup has begun.
     fn name() -> (Name, Sender<io::Result<Vec<SocketAddr>>>, Receiver<()>) {
         let ((answer, answers), (begun, begins)) = (channel::<io::Result<Vec<SocketAddr>>>(), channel());
         let answers = Mutex::new(answers);
@@ -247,7 +247,7 @@ mod tests {
         begins.recv_timeout(PATIENCE).unwrap();
         assert_eq!((name.next(now).unwrap(), name.next(now).unwrap()), (at("10.0.0.1:1"), at("10.0.0.2:1")));
         name.is_good(at("10.0.0.2:1"));
-        // After a connection, the good one first; then the others; then a new lookup, which hangs.
+        // After a connection, the good one first; then the other addresses; then a new lookup, which hangs.
         let later = now + LOOKUP_EVERY * 2;
         let all: Vec<_> = (0..5).map(|_| name.next(later).unwrap().to_string()).collect();
         assert_eq!(all, ["10.0.0.2:1", "10.0.0.1:1", "10.0.0.2:1", "10.0.0.1:1", "10.0.0.2:1"]);

@@ -1,4 +1,4 @@
-//! Asks what listens at a port that this node wanted.
+//! Asks which node, if any, listens at a port that this node wanted.
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};

@@ -179,9 +179,9 @@ impl Socket {
         // Nagle's algorithm would delay small messages by up to a round trip.
         self.stream.set_nodelay(true)?;
         // Liveness is decided by the keep-alives and timers of the streams. `TCP_USER_TIMEOUT` must stay off: it also
-        // counts the time in which the peer's window is closed, and so ends connections whose peer is alive and only
-        // holds a body back. TCP's own keep-alive probes an idle connection whose node has stopped polling, and so
-        // finds hosts that are gone. The kernel takes whole seconds.
+        // counts the time in which the peer's window is closed, and so ends connections to a peer that is alive and
+        // only holds a body back. TCP's own keep-alive probes the idle connection of a node that has stopped polling,
+        // and so finds hosts that are gone. The kernel takes whole seconds.
         let third = Duration::from_secs((self.dead_after / 3).as_secs().clamp(1, KEEPALIVE_MAX));
         sockopt::set_socket_keepalive(&self.stream, true)?;
         sockopt::set_tcp_keepidle(&self.stream, third)?;
@@ -230,7 +230,7 @@ impl Stream for Socket {
     }
 
     fn write(&mut self, from: &[IoSlice<'_>]) -> io::Result<usize> {
-        // An accepted connection whose greeting is not valid gets no answer. There can be many of them.
+        // An accepted connection without a valid greeting gets no answer. There can be many of them.
         if !self.tuned {
             self.tune()?;
         }

@@ -23,13 +23,13 @@ fn key() -> Key {
     Key::parse(&"a".repeat(64)).unwrap()
 }
 
-/// A builder whose notices can be read.
+/// A builder, and the receiver of its notices.
 fn noted(builder: Builder) -> (Builder, Receiver<Notice>) {
     let (sender, notices) = channel();
     (builder.notices(move |notice| drop(sender.send(notice))), notices)
 }
 
-/// Polls all nodes until each is connected to all others.
+/// Polls all nodes until each is connected to all other nodes.
 #[track_caller]
 fn connect(nodes: &mut [Tcp]) {
     let (begun, count) = (Instant::now(), nodes.len());
@@ -151,7 +151,7 @@ fn all_addresses_of_a_name_are_tried() {
     assert!(begun.elapsed() < Duration::from_secs(30), "{:?}", begun.elapsed());
 }
 
-/// Where rank 0 listens, by what its name means on its host.
+/// Where rank 0 listens, depending on the addresses that its own host has for its name.
 #[test]
 fn rank_0_listens_where_the_others_look_for_it() {
     let open = |addresses: &'static [&str], keyed: bool| {
@@ -171,7 +171,7 @@ fn rank_0_listens_where_the_others_look_for_it() {
         );
         assert!(notices[0].contains("--listen 0.0.0.0:PORT"), "{notices:?}");
     }
-    // Two families, and addresses of which this host has none: those of a service or of a router.
+    // Two address families, and addresses that this host does not have: the address of a service or of a router.
     for addresses in [&["192.0.2.7:0"][..], &["[2001:db8::7]:0"], &["127.0.1.1:0", "192.0.2.7:0"]] {
         let (bound, notices) = open(addresses, true).unwrap();
         assert!(bound.ip().is_unspecified(), "{bound}");
@@ -307,6 +307,6 @@ fn other_clusters_are_named() {
     };
     assert!(error.contains(&format!("expected cluster \"digits\", got \"{long}\"")), "{error}");
     let told = notices.recv_timeout(PATIENCE).unwrap().to_string();
-    // The name is cut to what a preamble holds.
+    // The name is cut to the length that a preamble holds.
     assert!(told.contains(&format!("expected cluster \"digits\", got \"{}\"", "x".repeat(63))), "{told}");
 }

@@ -291,7 +291,7 @@ fn a_new_address_replaces_the_former_one() {
     assert_eq!(node.next(), connected(1));
 }
 
-/// A run that a node was given stays, whatever is proposed; one that was only proposed gives way.
+/// A run that a node was given stays when another one is proposed; a run that was only proposed gives way.
 #[test]
 fn a_given_run_is_not_replaced_by_a_proposal() {
     let [given, ours, theirs] = ["given", "ours", "theirs"].map(|name| name.parse::<RunId>().unwrap());

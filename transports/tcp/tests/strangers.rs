@@ -1,5 +1,4 @@
-//! Strangers on real sockets: whatever they do or leave undone, a node that starts gets in, and connected nodes stay
-//! connected.
+//! Strangers on real sockets, hostile or idle: a node that starts gets in, and connected nodes stay connected.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::io::{self, BufRead, BufReader, Read, Write};

@@ -117,7 +117,7 @@ impl World {
         self.deliver(to)
     }
 
-    /// Delivers the headers that a node can take: of each peer, the next one whose predecessor's body has been read.
+    /// Delivers the headers that a node can take: of each peer, the next one unless a body of the peer is unread.
     pub(super) fn deliver(&mut self, me: PeerId) -> Option<PeerId> {
         if self.nodes[me.index()].paused_until > self.now {
             return None;

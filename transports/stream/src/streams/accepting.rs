@@ -1,6 +1,6 @@
 //! The accept side of [`Streams`]: a place for each newcomer, and reports of the strangers that are closed.
 //!
-//! What is promised while any number of strangers connects: memory, descriptors and work in each pass are bounded, open
+//! The promises while any number of strangers connects: memory, descriptors and work in each pass are bounded, open
 //! connections keep their turn, and a node that sends its greeting as soon as it is connected gets in.
 
 use std::io;
@@ -72,7 +72,7 @@ impl<C: Carrier> Streams<C> {
         Ok(())
     }
 
-    /// Takes an accepted connection as a stranger, and closes others for it if there is no room.
+    /// Takes an accepted connection as a stranger, and closes other strangers for it if there is no room.
     fn admit(&mut self, stream: C::Stream, now: Instant) -> Result<(), StreamError> {
         if stream.descriptor().is_some_and(|number| self.is_short(number)) {
             self.take_place();
@@ -84,7 +84,7 @@ impl<C: Carrier> Streams<C> {
         Ok(())
     }
 
-    /// Reduces the number of places below the number of strangers, but not to none.
+    /// Reduces the number of places below the number of strangers, but not to 0.
     fn take_place(&mut self) {
         self.places = self.strangers.len().saturating_sub(1).max(1);
     }
@@ -94,8 +94,8 @@ impl<C: Carrier> Streams<C> {
         self.places = STRANGERS_MAX.min(self.places + 1);
     }
 
-    /// Whether descriptors run short, if the last one has this number. Those for peers that are not connected, and for the
-    /// application, are not for strangers.
+    /// Whether descriptors run short, if the last one has this number. Strangers do not get the descriptors for peers
+    /// that are not connected and for the application.
     fn is_short(&self, number: u64) -> bool {
         let rest = self.descriptors_max.saturating_sub(number + 1);
         // Most processes have so many that the peers need not be counted.

@@ -76,7 +76,7 @@ impl<C: Carrier> Streams<C> {
         (ours != theirs).then_some(Runs { ours, theirs })
     }
 
-    /// Takes the run of a peer, if this node knows none.
+    /// Takes the run of a peer, if this node knows no run.
     fn adopt_run(&mut self, theirs: &Preamble) {
         let Some(new) = theirs.run else { return };
         let Some(own) = self.run else {
