@@ -23,7 +23,7 @@ struct Node<T> {
     transport: T,
     pool: Pool,
     me: PeerId,
-    /// The last operation.
+    /// Number of the last operation; the first one is 1.
     next: u64,
     /// Operations that have not ended.
     open: BTreeSet<OpId>,
@@ -58,7 +58,7 @@ impl<T: Transport> Node<T> {
         Self { transport, pool, me, next: 0, open, connected, log: Vec::new() }
     }
 
-    /// Begins an operation.
+    /// Begins an operation, and returns its new number.
     fn op(&mut self) -> OpId {
         self.next += 1;
         self.open.insert(OpId(self.next));

@@ -45,7 +45,7 @@ fn tcp_of(nodes: u32, dead_after: Duration) -> Vec<Tcp> {
 struct End {
     result: Result<(), Error>,
     events: Vec<Event>,
-    /// When it ended.
+    /// When the worker ended.
     at: Instant,
 }
 

@@ -81,8 +81,8 @@ fn ends(recipe: Recipe, workers: u32, servers: u32, number_of: fn(u32) -> u32) -
     bits(&params[0])
 }
 
-/// I-115: a trimmed mean that trims nothing is the mean, bit for bit and with its weights. A single worker has nothing
-/// that could be left out.
+/// I-115: a trimmed mean that trims nothing is the mean, bit for bit and with its weights. With a single worker, no
+/// contribution can be left out.
 #[test]
 fn without_anything_to_leave_out_a_rule_is_the_mean() {
     let mean = hardsync("shards=2");

@@ -130,7 +130,7 @@ impl Case {
             splits.push(Split { at, lasts, side, silent });
         }
         let faults = splits.iter().flat_map(|split| split.faults(cluster.nodes())).collect();
-        // A number that two sides can reach promises nothing.
+        // A quorum that both sides of a split can reach would not keep them apart.
         let more = workers / 2 + 1;
         let quorum = if random.chance(0.2) { more + random.below(u64::from(workers - more + 1)) as u32 } else { 0 };
         let patience = Patience::new(DEAD_AFTER);
@@ -317,7 +317,7 @@ const FAILED: &[u64] = &[
     1_042_417,
     // Of two that had lost each other at the end, the one that lacked the last round was left out, and refused.
     2_108_431, 5_697_304,
-    // The same, and the one that had the last round could not be told anything.
+    // The same, and no message could reach the one that had the last round.
     5_062_184, 5_207_452,
     // The only worker with the parameters had lost other workers, was left out, and the run ended without parameters.
     5_145_424,

@@ -164,7 +164,7 @@ fn synchronous_runs_have_empty_tapes() {
     }
 }
 
-/// A tape of a run in which a worker was lost says so.
+/// If a worker is lost in a run, the tape records it.
 #[test]
 fn a_lost_worker_breaks_the_tape() {
     // After about half of the steps.
@@ -178,7 +178,7 @@ fn a_lost_worker_breaks_the_tape() {
     }
 }
 
-/// Connections that break change nothing that a tape does not say, or the tape says that it cannot.
+/// After broken connections, a tape records all of their effects, or records that it cannot.
 #[test]
 fn broken_connections_are_followed_or_told() {
     let mut followed = 0;
