@@ -24,7 +24,7 @@ impl Bad {
         }
     }
 
-    /// Makes an update wrong. `state`: that of a generator of random numbers, not 0.
+    /// Makes an update wrong. `state`: the state of a generator of random numbers, not 0.
     pub fn spoil(self, update: &mut [f32], state: &mut u64) {
         for update in update {
             *update = match self {

@@ -89,7 +89,7 @@ pub fn main(args: Vec<OsString>) -> Result<(), Failure> {
     };
     let canceller = Canceller::new();
     let grace = options::seconds(&matches, "grace")?.unwrap_or(GRACE);
-    // Before anything that can take long.
+    // Before all steps that can take long.
     let stop = Stop::on_signals(grace, &canceller).map_err(|error| (exit::RUN, format!("signals: {error}")))?;
     let mut node = Node::from_matches(&matches)?;
     node.options.canceller = canceller;
@@ -107,7 +107,8 @@ impl Node {
             return Err((exit::USAGE, format!("--dead-after: expected 0.1 to 86400 seconds, got {seconds}")));
         }
         let apart = matches.get_flag("apart");
-        // With `--apart`, the number of servers determines the number of workers, and the recipe that of servers.
+        // With `--apart`, the number of servers determines the number of workers, and the recipe determines the number
+        // of servers.
         let all = Options::from_matches(matches, env.processes)?;
         let options = if apart {
             let workers = env.processes.checked_sub(all.cluster.servers).filter(|workers| *workers > 0);
@@ -293,7 +294,7 @@ impl Node {
 
     // Transports
 
-    /// The TCP transport of a node. `own`: that of rank 0, for a server of the same process.
+    /// The TCP transport of a node. `own`: the transport of rank 0, for a server of the same process.
     fn tcp(&self, rank: u32, own: Option<&gradwire::tcp::Tcp>) -> Result<gradwire::tcp::Tcp, Failure> {
         let meet = self.env.meet.clone().ok_or_else(|| {
             let text = "--meet: expected HOST:PORT, the address of rank 0, which no launcher has set";

@@ -28,7 +28,7 @@ pub struct Stop {
 }
 
 impl Stop {
-    /// Ends this process at most `grace` after SIGTERM, SIGINT or SIGHUP. `canceller` is that of all its nodes.
+    /// Ends this process at most `grace` after SIGTERM, SIGINT or SIGHUP. All nodes of this process share `canceller`.
     ///
     /// # Errors
     /// If the operating system does not install the handlers.

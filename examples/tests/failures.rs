@@ -103,8 +103,8 @@ fn too_few_workers_wait_for_the_missing_one() {
     assert!(digests.iter().all(|digest| *digest == digests[0]), "{digests:?}");
 }
 
-/// A worker that comes back after the end of the run ends with an error. Another one is slow to leave, so that there is
-/// somebody to tell it.
+/// A worker that comes back after the end of the run ends with an error. Another worker is slow to leave, so that one
+/// is left to tell it.
 #[test]
 fn a_worker_that_comes_back_too_late_ends_with_an_error() {
     let meet = port();

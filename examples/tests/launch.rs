@@ -88,7 +88,7 @@ fn output_is_bytes() {
     assert_eq!(stderr, b"[0] \xfe\n");
 }
 
-/// A child that prints more than anybody reads is held back, with and without line ends, and fills no memory.
+/// A child that prints faster than its output is read is held back, with and without line ends, and fills no memory.
 #[test]
 fn output_without_end_fills_no_memory() {
     const BYTES: usize = 100_000_000;

@@ -46,7 +46,7 @@ enum OwnName {
     Right,
     /// As Debian writes it.
     Loopback,
-    /// An address that this host does not have: that of a service, of a router, or of yesterday.
+    /// An address that this host does not have: the address of a service or of a router, or an outdated one.
     Foreign,
 }
 

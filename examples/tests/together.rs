@@ -162,7 +162,7 @@ fn a_limit_on_files_does_not_end_the_training() {
     std::fs::remove_dir_all(directory).unwrap();
 }
 
-/// A damaged file is told, by the node that has it, with the one that is taken instead.
+/// The node that has a damaged file reports it, with the file that it takes instead.
 #[test]
 fn a_damaged_checkpoint_is_told() {
     let directory = scratch("damage");

@@ -18,7 +18,7 @@ use super::session::{self, Mark};
 /// The environment variable of a guardian, with the mark of the launch.
 const GUARDIAN: &str = "GRADWIRE_GUARDIAN";
 
-/// The supervisor's end.
+/// The guardian, as the supervisor sees it: its process, and the socket to it.
 pub(super) struct Guardian {
     process: Child,
     link: Link,
@@ -56,7 +56,7 @@ impl Link {
         self.write(child.as_raw_nonzero().get());
     }
 
-    /// Without a guardian, children still have their death signal: nothing is done about an error.
+    /// Without a guardian, children still have their death signal: errors are ignored.
     fn write(&self, number: i32) {
         let _ = send(self.0.as_fd(), &number.to_ne_bytes(), SendFlags::NOSIGNAL | SendFlags::DONTWAIT);
     }

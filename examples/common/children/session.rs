@@ -25,7 +25,7 @@ pub(super) fn signal(leaders: &[Pid], signal: Signal) {
 /// The environment variable with the mark of a launch.
 pub(super) const MARK: &str = "GRADWIRE_LAUNCH";
 
-/// The mark of a launch, or of one of its ranks. It begins with that of the launch around it, if there is one.
+/// The mark of a launch, or of one of its ranks. It begins with the mark of the launch around it, if there is one.
 #[derive(Clone, Debug)]
 pub(super) struct Mark(String);
 
@@ -89,7 +89,7 @@ struct Member {
     session: Pid,
 }
 
-/// The running processes that fulfil a condition, which is told their directories. Empty where there is no `/proc`.
+/// The running processes that fulfil a condition, which also gets their directories. Empty where there is no `/proc`.
 fn find(wanted: impl Fn(&Member, &Path) -> bool) -> Vec<Member> {
     let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
     let members = entries.filter_map(|entry| {
