@@ -111,7 +111,7 @@ pub(crate) fn listen_in(
 }
 
 /// Refuses a default directory in one that does not exist, or that belongs to another user. After `su`, the environment
-/// can still name that of the former user, where root could even create files.
+/// can still name the directory of the former user, where root could even create files.
 fn check_parent(directory: &Path) -> Result<(), ShmError> {
     let Some(parent) = directory.parent() else { return Ok(()) };
     let failed = |error| ShmError::Directory { path: parent.to_path_buf(), error };

@@ -41,7 +41,7 @@ pub struct Effort {
 }
 
 impl Effort {
-    /// Everything ends at once.
+    /// All operations end at once.
     pub const fn none() -> Self {
         Self { kernel: Duration::ZERO, body: Duration::ZERO, abort: Duration::ZERO }
     }

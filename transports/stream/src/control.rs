@@ -16,7 +16,7 @@
 
 use gradwire_core::wire::HEADER_LEN;
 
-/// Length of a control frame in bytes. It equals that of a message header, so that the reader takes both alike.
+/// Length of a control frame in bytes. It equals the length of a message header, so that the reader takes both alike.
 pub const CONTROL_LEN: usize = HEADER_LEN;
 pub(crate) const MAGIC: [u8; 4] = *b"GRWC";
 /// Longest address book in bytes. It bounds the memory that a peer can make this node allocate.
@@ -25,7 +25,7 @@ pub(crate) const BOOK_MAX: u32 = 128 * 1024;
 /// A decoded control frame.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub enum Control {
-    /// Keep-alive: the sender had nothing else to send.
+    /// Keep-alive: the sender had no other frame to send.
     Alive,
     /// The sender computes and may be silent for a while.
     Busy {

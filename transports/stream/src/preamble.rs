@@ -149,7 +149,7 @@ impl Preamble {
     /// Checks the first bytes of a preamble, of which fewer than four may have come yet.
     ///
     /// # Errors
-    /// The text for a notice, if they begin something else.
+    /// The text for a notice, if they do not begin a preamble.
     pub(crate) fn check_magic(bytes: &[u8]) -> Result<(), String> {
         let n = bytes.len().min(MAGIC.len());
         if bytes[..n] == MAGIC[..n] {
@@ -158,7 +158,7 @@ impl Preamble {
         Err(format!("expected a gradwire preamble (\"GRWP\"), got \"{}\"", bytes[..n].escape_ascii()))
     }
 
-    /// The answer to a node if its preamble was not read. It tells nothing but the refusal.
+    /// The answer to a node if its preamble was not read. It contains only the refusal.
     pub(crate) fn bare(refusal: Refusal) -> Self {
         let (address, cluster_name, refusal) = (String::new(), String::new(), Some(refusal));
         Self { cluster: 0, cluster_name, nodes: 0, rank: 0, to: 0, instance: 0, address, run: None, refusal }

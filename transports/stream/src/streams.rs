@@ -480,7 +480,7 @@ impl<C: Carrier> Streams<C> {
         let rank = rank as usize;
         let peer = &mut self.peers[rank];
         // A peer that answers, again and again, but not as a node with this key, has another key or speaks another
-        // protocol. That does not pass by itself. A connection that ends without an answer shows nothing: the peer may
+        // protocol. That does not pass by itself. A connection that ends without an answer is no evidence: the peer may
         // be starting, ending, or making room for other connections.
         let wrong = [io::ErrorKind::InvalidData, io::ErrorKind::PermissionDenied, io::ErrorKind::Unsupported];
         let wrong = wrong.contains(&error.kind());

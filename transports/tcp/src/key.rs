@@ -46,7 +46,7 @@ impl Key {
     /// Reads a key from 64 hexadecimal digits. White space around them is ignored.
     ///
     /// # Errors
-    /// When the text is anything else.
+    /// When the text is not 64 hexadecimal digits.
     pub fn parse(text: &str) -> Result<Self, KeyError> {
         let digits = text.trim().as_bytes();
         let format = KeyError::Format { length: digits.len() };

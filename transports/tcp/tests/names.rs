@@ -121,7 +121,7 @@ fn a_name_may_become_known_late() {
     let mut nodes: Vec<_> = builders.into_iter().map(|builder| builder.open().unwrap()).collect();
     let mut pool = Pool::new([0]);
     let begun = Instant::now();
-    // Until the failure is told.
+    // Until a notice reports the failure.
     let reason = loop {
         assert!(begun.elapsed() < PATIENCE);
         for node in &mut nodes {
@@ -136,7 +136,7 @@ fn a_name_may_become_known_late() {
     connect(&mut nodes);
 }
 
-/// The addresses of a name are tried in turn: one refuses connections, one accepts them and says nothing.
+/// The addresses of a name are tried in turn: one refuses connections, one accepts them and sends no bytes.
 #[test]
 fn all_addresses_of_a_name_are_tried() {
     let zero = Builder::new(0, 2, "127.0.0.1:0").open().unwrap();

@@ -48,7 +48,7 @@ impl Node {
         }
     }
 
-    /// Nothing happens for this time.
+    /// Checks that no input comes for this time.
     #[track_caller]
     fn rests(&mut self, time: Duration) {
         let begun = Instant::now();
@@ -143,7 +143,7 @@ fn calls_for_a_former_connection_do_not_reach_the_next_one() {
     assert_eq!(node.next(), connected(1));
     assert_eq!(node.next(), Input::Aborted { op: OpId(1) });
     assert_eq!(node.next(), Input::Aborted { op: OpId(2) });
-    // The next connection is open, and has nothing of these calls.
+    // The next connection is open, and is not affected by these calls.
     next.write_all(&header(1).emit()).unwrap();
     assert_eq!(node.next(), Input::Header { peer, header: header(1) });
     node.tcp.transmit(OpId(3), peer, Header::new(7, PeerId(0), Incarnation(2), 0, Message::Release), None, &pool);
