@@ -61,9 +61,9 @@ impl Session {
 }
 
 impl Builder {
-    /// The longest wait of a call, after which it fails with [`Error::Deadline`]. For the
-    /// kinds of waits that have no deadline of their own, see the next three settings. A silence that the awaited peer has [announced](Session::expect_silence) does not count. Default:
-    /// 60 s.
+    /// The longest wait of a call, after which it fails with [`Error::Deadline`]. It applies to the kinds of waits that
+    /// have no deadline of their own, see the next three settings. A silence that the awaited peer has
+    /// [announced](Session::expect_silence) does not count. Default: 60 s.
     #[must_use]
     pub fn deadline(mut self, deadline: Duration) -> Self {
         self.settings.waits.all = deadline;
@@ -110,8 +110,8 @@ impl Builder {
 
     /// The smallest number of workers that goes on after losses, in recipes of trees and rings. With fewer, the rest
     /// waits until lost workers are back. Workers that have left of their own count. Capped at the number of workers in
-    /// the cluster. Default: at least half of those that went on together before, which is safe when a network splits:
-    /// the half without rank 0, which hosts the coordinator, waits.
+    /// the cluster. Default: at least half of the workers that went on together before. This is safe when a network
+    /// splits: the half without rank 0, which hosts the coordinator, waits.
     #[must_use]
     pub fn min_workers(mut self, min: u32) -> Self {
         self.settings.quorum = min.max(1);
@@ -127,24 +127,24 @@ impl Builder {
         self
     }
 
-    /// Writes a tape into `directory`, which is made if it does not exist: the file `rank-RANK.tape` with the decisions of
-    /// this node that depend on when messages arrive. From the tapes of all nodes, a run without rounds (asynchronous,
-    /// softsync, stale, a mesh) can be run again bit for bit; see [`follow_tape`](Self::follow_tape). In runs with rounds
-    /// nothing depends on the time, and tapes stay empty. A peer of a mesh that cannot keep up holds up the others while
-    /// they record. If the file cannot be written, this node ends with [`Error::Tape`]; and so it does with `pace=first`,
-    /// whose rounds depend on the time itself. Default: no tape.
+    /// Writes a tape into `directory`, which is made if it does not exist: the file `rank-RANK.tape` with the decisions
+    /// of this node that depend on when messages arrive. From the tapes of all nodes, a run without rounds
+    /// (asynchronous, softsync, stale, a mesh) can be run again bit for bit; see [`follow_tape`](Self::follow_tape). In
+    /// runs with rounds nothing depends on the time, and tapes stay empty. While a mesh records, a peer that cannot
+    /// keep up holds up the other peers. If the file cannot be written, this node ends with [`Error::Tape`]. It also
+    /// does with `pace=first`, because its rounds depend on the time itself. Default: no tape.
     #[must_use]
     pub fn record_tape(mut self, directory: impl Into<PathBuf>) -> Self {
         self.settings.tape = TapePlan::Record(directory.into());
         self
     }
 
-    /// Makes the decisions of the tape in `directory`, in its order. All nodes of the run have to follow their tapes, and
-    /// all applications have to do what they did in the recorded run: with the same seeds, steps and learning rates.
-    /// Speeds and networks may differ. Decisions of the application must not follow from [`Session::status`], which depends on
-    /// the time of the call; [`Session::joined_at`] does not. After the last decision on the tape, as it is left by a process that was killed,
-    /// the run goes on as without a tape. If the recorded run ended, the final parameters are compared with its, and the
-    /// last call fails with [`Error::Tape`] if they differ.
+    /// Makes the decisions of the tape in `directory`, in its order. All nodes of the run have to follow their tapes,
+    /// and all applications have to repeat the recorded run: the same seeds, steps and learning rates. Speeds and
+    /// networks may differ. Decisions of the application must not follow from [`Session::status`], which depends on the
+    /// time of the call; [`Session::joined_at`] does not. The tape of a process that was killed has no end: after its
+    /// last decision, the run goes on as without a tape. If the recorded run ended, the final parameters of both runs
+    /// are compared, and the last call fails with [`Error::Tape`] if they differ.
     ///
     /// A run in which a worker was lost or came again, or a connection broke during an answer, cannot be run again: its
     /// tape is refused. A resumed run is run again from the same checkpoints.
@@ -162,17 +162,17 @@ impl Builder {
         self
     }
 
-    /// The run that this node is of. Nodes of different runs refuse each other, and each run has a directory of its own
-    /// for checkpoints. Default: the run of the checkpoint that the node resumes from; else that of its peers; in a new
-    /// run that has not been named, a random name.
+    /// The run that this node belongs to. Nodes of different runs refuse each other, and each run has a directory of
+    /// its own for checkpoints. Default: the run of the checkpoint that the node resumes from; else that of its peers;
+    /// in a new run that has not been named, a random name.
     #[must_use]
     pub fn run(mut self, run: RunId) -> Self {
         self.settings.run = Some(run);
         self
     }
 
-    /// The name of a run that is new: that of the launcher's job, for instance. Unlike with [`run`](Self::run), a node
-    /// that resumes goes on with the run that was written last, if the job has written none; and a node that has
+    /// The name for a new run, for instance the name of the launcher's job. Unlike with [`run`](Self::run), a node that
+    /// resumes goes on with the run that was written last, if the job has written no checkpoint. A node that has
     /// nothing to resume from adopts the run of its peers.
     #[must_use]
     pub fn job(mut self, job: RunId) -> Self {
@@ -189,8 +189,8 @@ impl Builder {
         self
     }
 
-    /// Calls `callback` for each [`Notice`] about checkpoints, on the thread that reads or writes them. Default: notices
-    /// are dropped.
+    /// Calls `callback` for each [`Notice`] about checkpoints, on the thread that reads or writes them. Default:
+    /// notices are dropped.
     #[must_use]
     pub fn on_checkpoint_notice(mut self, callback: impl Fn(&Notice) + Send + Sync + 'static) -> Self {
         self.settings.notices = NoticeCallback::new(callback);
@@ -222,7 +222,7 @@ impl Builder {
     }
 
     /// Joins the run as a worker, at the transport's rank. Waits until `params` holds the parameters from which all
-    /// workers start: the servers' parameters, or without servers those of rank 0.
+    /// workers start: the servers' parameters, or without servers rank 0's parameters.
     ///
     /// # Errors
     /// If recipe, cluster and transport do not fit together; if `params` has another length than the layout, or an
@@ -231,8 +231,8 @@ impl Builder {
         self.join_with(transport, params, &mut [])
     }
 
-    /// As [`join`](Self::join), with the optimizer vectors that a recipe with `payload=gradients` carries: they are then
-    /// those of the run as well. For other recipes, `state` is left as it is.
+    /// As [`join`](Self::join), with the optimizer vectors that a recipe with `payload=gradients` carries: `state` then
+    /// receives the run's vectors as well. For other recipes, `state` is left as it is.
     ///
     /// # Errors
     /// As for [`join`](Self::join). Also if a recipe with `payload=gradients` gets another number of vectors than
@@ -252,13 +252,14 @@ impl Builder {
     /// `directory`. Fills `params` and the optimizer vectors in `state` from it, and restores residuals.
     /// [`Session::steps`] returns the number of steps before the checkpoint.
     ///
-    /// All nodes resume. They wait for each other, and go on from the newest moment of which all have a checkpoint; if
-    /// there is none, from the moment of which most have one. A node without it takes the parameters of its peers. If
-    /// no node has a checkpoint, a new run begins, as with [`join`](Self::join). A worker that comes later, to a run
-    /// that is under way, takes the parameters of the others. A node that does not go on from a checkpoint of its own
-    /// has no residual, and leaves `state` as it is.
+    /// All nodes resume. They wait for each other, and go on from the newest moment of which all nodes have a
+    /// checkpoint. If there is no such moment, they take the moment of which most nodes have a checkpoint. A node
+    /// without a checkpoint of that moment takes the parameters of its peers. If no node has a checkpoint, a new run
+    /// begins, as with [`join`](Self::join). A worker that comes later, to a run that is under way, takes the other
+    /// workers' parameters. A node that does not go on from a checkpoint of its own has no residual, and leaves `state`
+    /// as it is.
     ///
-    /// If no run was named, the run that was written last is taken, and [`Notice::RunChosen`] names the others.
+    /// If no run was named, the run that was written last is taken, and [`Notice::RunChosen`] names the other runs.
     ///
     /// # Errors
     /// As for [`join`](Self::join). Also if a checkpoint does not fit this node.

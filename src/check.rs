@@ -18,8 +18,8 @@ pub(crate) fn finite(what: &'static str, layout: &Layout, vector: &[f32]) -> Res
     Err(Error::NonFinite { what, tensor: tensor.to_string(), index: within, got: vector[index] })
 }
 
-/// Refuses optimizer vectors for a recipe that neither averages nor carries them, and demands at least one if it averages
-/// them.
+/// Refuses optimizer vectors for a recipe that neither averages nor carries them, and demands at least one if it
+/// averages them.
 pub(crate) fn averaged_vectors(recipe: &Recipe, count: u32) -> Result<(), Error> {
     if recipe.payload() == Payload::Gradients {
         return Ok(());

@@ -51,7 +51,7 @@ const CHECKSUM: usize = 32;
 /// The contents of a node's checkpoint.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Checkpoint {
-    /// The run.
+    /// The name of the run that the checkpoint belongs to.
     pub run: RunId,
     /// The digest of the run's contract without its notes: layout, recipe and cluster.
     pub digest: u64,

@@ -16,7 +16,7 @@ use crate::mailbox::DeviceCopy;
 pub(crate) struct Compute {
     pub(crate) pool: Pool,
     executor: Box<dyn Executor>,
-    /// The kernel whose result the device has not returned yet.
+    /// The kernel that runs on the device. Its result has not come yet.
     running: Option<OpId>,
 }
 

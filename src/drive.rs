@@ -25,7 +25,7 @@ pub enum RunState {
     Ended,
 }
 
-/// An engine as its session or server sees it, whatever the transport.
+/// An engine as its session or server sees it, over any transport.
 pub(crate) trait Pump: Send {
     /// Does the work at hand. Waits at most `wait` (`None`: for ever) for one input, if there is no work.
     fn pump(&mut self, wait: Option<Duration>) -> Result<RunState, Error>;
@@ -42,7 +42,7 @@ pub(crate) trait Pump: Send {
 
 /// The thread on which the engine runs.
 pub(crate) enum Driver {
-    /// Its own. `waker` interrupts the transport's wait.
+    /// A thread of the engine's own. `waker` interrupts the transport's wait.
     Thread { thread: Option<JoinHandle<()>>, waker: Waker },
     /// The application's thread, during its calls.
     Caller(Box<dyn Pump>),
@@ -193,8 +193,8 @@ impl Drive {
         Ok(())
     }
 
-    /// Carries on the communication of an engine without a thread until all that is queued has left, or no byte has left
-    /// for a while because peers do not read.
+    /// Carries on the communication of an engine without a thread until all that is queued has left, or no byte has
+    /// left for a while because peers do not read.
     pub(crate) fn flush(&mut self) -> Result<(), Error> {
         self.pump()?;
         let (mut before, mut moved) = (u64::MAX, Instant::now());
@@ -262,7 +262,7 @@ impl fmt::Debug for Driver {
 mod tests {
     use super::*;
 
-    /// An engine whose bytes leave one by one, until only `stuck` are left.
+    /// An engine that sends its bytes one by one, until only `stuck` are left.
     struct Slow {
         left: u64,
         stuck: u64,

@@ -51,9 +51,9 @@ pub(crate) struct Engine<T> {
     /// Floats of the vector that the machine exchanges.
     len: usize,
     contract: Contract,
-    /// The run that this node is of for good: it has been given it, or has joined it.
+    /// The run that this node belongs to for good: it has been given the run, or has joined it.
     known_run: Option<RunId>,
-    /// What this node can resume from.
+    /// The checkpoints that this node can resume from.
     candidates: Option<Candidates>,
     /// The checkpoint that this node resumes from, until it has joined.
     restored: Option<LoadedCheckpoint>,
@@ -73,7 +73,7 @@ pub(crate) struct Engine<T> {
 enum Idle {
     /// The machine waits for an input, at most until this moment.
     Machine { until: Option<Moment> },
-    /// A device works.
+    /// A device runs kernels, and cannot wake the engine.
     Device,
 }
 
@@ -132,7 +132,7 @@ impl<T: Transport> Engine<T> {
         Arc::clone(&self.mailbox)
     }
 
-    /// The machine's time.
+    /// The present moment on the machine's clock, counted from the start of the mailbox.
     fn now(&self) -> Moment {
         Moment::from_nanos(self.mailbox.elapsed().as_nanos() as u64)
     }
@@ -188,7 +188,7 @@ impl<T: Transport> Engine<T> {
             Some(Command::Save(Save)) => self.saving = true,
             Some(Command::ReadStatus(_)) => self.mailbox.answer(self.machine.status()),
             Some(Command::ExpectSilence(ExpectSilence(span))) => {
-                // First what moves deadlines: it is a message like others, and the transport's comes after it.
+                // The machine's message moves deadlines, so it goes first. The transport's own message follows.
                 self.feed(Input::Silence { span });
                 let _ = self.drain()?;
                 self.transport.busy(span);
@@ -198,7 +198,7 @@ impl<T: Transport> Engine<T> {
         Ok(())
     }
 
-    /// Gives the application's state to the machine: the buffers trade places, as those of the contribution do.
+    /// Gives the application's state to the machine: the buffers trade places, as the contribution's buffers do.
     fn exchange_state(&mut self, state: &mut [Arc<Storage>]) {
         for (index, storage) in state.iter_mut().enumerate() {
             if let Some([given, _]) = self.machine.carried(index) {
@@ -438,7 +438,7 @@ impl<T: Transport> Engine<T> {
     fn on_ended(&mut self) -> Result<(), Error> {
         self.confirm_run();
         self.state = RunState::Ended;
-        // Others have no final parameters.
+        // A node that leaves before the end has no final parameters.
         if matches!(self.pending, Pending::Serve | Pending::Leave { stay: true, .. }) {
             let view = Segment::floats(self.machine.view(), 0, self.len);
             self.tape.end(self.compute.pool.floats(view))?;
@@ -461,7 +461,7 @@ impl<T: Transport> Engine<T> {
         self.known_run.or_else(|| self.transport.run()).unwrap_or_else(unnamed)
     }
 
-    /// This node takes part in the run, and is of it for good.
+    /// This node takes part in the run, and belongs to it for good.
     fn confirm_run(&mut self) {
         if let Some(run) = self.known_run.or_else(|| self.transport.run()) {
             self.transport.set_run(run);
@@ -549,7 +549,7 @@ impl<T: Transport> Pump for Engine<T> {
         if let (Some(failure), RunState::Running) = (failure, self.state) {
             self.state = RunState::Ended;
             self.feed(Input::Fail { failure });
-            // Dropping the transport sends what it has queued. A further error changes nothing.
+            // Dropping the transport sends the messages that it has queued. A further error changes nothing.
             let _ = self.drain();
         }
     }

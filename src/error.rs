@@ -33,9 +33,10 @@ pub enum Error {
     OptimizerVectors { expected: u32, got: u32 },
     /// `sync` was called after `step`, which keeps no copy of the parameters at the last synchronisation.
     Mixed,
-    /// A peer runs another contract (recipe, layout, cluster, or a note of the application). The fields are the first line that differs.
+    /// A peer runs another contract (recipe, layout, cluster, or a note of the application). The fields are the first
+    /// line that differs.
     Contract { peer: PeerId, expected: String, got: String },
-    /// A peer is of another run. `theirs`: a digest of its name, [`RunId::tag`].
+    /// A peer belongs to another run. `theirs`: a digest of its name, [`RunId::tag`].
     OtherRun { peer: PeerId, ours: RunId, theirs: u64 },
     /// A wait has reached the deadline. The session has ended.
     Deadline(Overdue),
@@ -80,7 +81,8 @@ impl Error {
 }
 
 impl Error {
-    /// What peers are told when a node ends with this error. `None`: the node has not taken part, or ends well.
+    /// The failure to report to the peers when a node ends with this error. `None`: the node has not taken part, or
+    /// ends well.
     pub(crate) fn failure(&self, me: PeerId) -> Option<Failure> {
         Some(match self {
             Self::Deadline(overdue) => Failure::Overdue { on: overdue.on.as_ref().map_or(me, |on| on.peer) },
@@ -108,7 +110,7 @@ pub struct Overdue {
 /// A peer that a machine waits for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Awaited {
-    /// The peer's rank.
+    /// The rank of the awaited peer.
     pub peer: PeerId,
     /// The last clock of the peer that is known.
     pub at: u64,

@@ -34,7 +34,7 @@ pub(crate) struct Exchange {
     rate: Option<f32>,
     /// The machine's clock: rounds done in trees and rings, else synchronisations of this worker.
     clock: u64,
-    /// Contributions made, including those before a checkpoint.
+    /// Contributions that this worker has made, also before a checkpoint.
     contributions: u64,
 }
 
@@ -65,7 +65,7 @@ impl Exchange {
         let Joined { clock, view, spare, state, adopted, restored, moment, mut outdated, advice } =
             self.drive.wait_for("join", WaitKind::Join)?;
         if let Some(checkpoint) = &restored {
-            // The others have gone on before this member has joined. Its optimizer state does not belong to their
+            // The other members have gone on before this one has joined: its optimizer state does not belong to their
             // round.
             outdated |= self.recipe.is_collective() && clock != checkpoint.clock;
             // The schedule of the averaging period goes by local steps.
@@ -88,7 +88,7 @@ impl Exchange {
         self.synchronise(params, &mut [], weight, checked)
     }
 
-    /// One step whose parameters and optimizer vectors [`check_vector`](Self::check_vector) has accepted.
+    /// One step with parameters and optimizer vectors that [`check_vector`](Self::check_vector) has accepted.
     pub(crate) fn sync(&mut self, params: &mut [f32], state: &mut [&mut [f32]], examples: u32) -> Result<(), Error> {
         let now = self.drive.now();
         let weight = self.local.stepped(params, examples, contribution(&mut self.spare), now);
@@ -157,8 +157,8 @@ impl Exchange {
         }
     }
 
-    /// Takes part in a round with the gradient in `vector`, which receives the mean. Returns `false` if the run has gone
-    /// on without this worker: then `params` and `optimizer` are another worker's.
+    /// Takes part in a round with the gradient in `vector`, which receives the mean. Returns `false` if the run has
+    /// gone on without this worker: then `params` and `optimizer` are another worker's.
     pub(crate) fn mean(
         &mut self,
         vector: &mut [f32],
@@ -356,5 +356,5 @@ fn take_state(adopted: &[Arc<Storage>], params: &mut [f32], optimizer: &mut [&mu
     }
 }
 
-/// What an application does with the mean of a round: parameters, optimizer vectors, mean, number of the round.
+/// Takes an application's step with the mean of a round: parameters, optimizer vectors, mean, number of the round.
 pub(crate) type ApplyMean<'a> = dyn FnMut(&mut [f32], &mut [&mut [f32]], &[f32], u64) -> Result<(), Error> + 'a;

@@ -17,8 +17,8 @@ use find::Finder;
 /// The rank of this process, the number of processes, and the address at which they meet, as a launcher has set them in
 /// the environment variables.
 ///
-/// [`detect`](Self::detect) looks for the rank variables of the launchers in this order, and takes the first one that is
-/// set. An empty value counts as not set.
+/// [`detect`](Self::detect) looks for the rank variables of the launchers in this order, and takes the first one that
+/// is set. An empty value counts as not set.
 ///
 /// | launcher | rank, processes, local rank | address of rank 0 |
 /// |---|---|---|
@@ -34,10 +34,11 @@ use find::Finder;
 /// | Kubernetes (indexed job) | `JOB_COMPLETION_INDEX`, `WORLD_SIZE` | `MASTER_ADDR` |
 /// | Kubernetes (StatefulSet) | the number in `HOSTNAME`, `WORLD_SIZE` | `MASTER_ADDR`, if its host has number 0 |
 ///
-/// `GRADWIRE_PROCESSES` and `GRADWIRE_MEET` complete what any launcher leaves out. `GRADWIRE_PORT` is the port of rank 0
-/// with an address of the launcher. Without it, a launcher that names no port gets 29510; in Slurm, the last four digits
-/// of the job's number plus 101 times that of the step are added, so that jobs and steps on one host differ. A value
-/// `tcp://…` of a port is no port: Kubernetes sets it for a service of that name. It is ignored, with a note.
+/// `GRADWIRE_PROCESSES` and `GRADWIRE_MEET` give the values that a launcher leaves out. `GRADWIRE_PORT` is the port of
+/// rank 0 with an address of the launcher. Without it, a launcher that names no port gets 29510; in Slurm, the last
+/// four digits of the job's number plus 101 times the step's number are added, so that jobs and steps on one host
+/// differ. A value `tcp://…` of a port is no port: Kubernetes sets it for a service of that name. It is ignored, with a
+/// note.
 ///
 /// A rank variable without the number of processes is an error, not a process alone, and so is a batch script of Slurm
 /// with several tasks, which runs once: several processes must not train alone by mistake.
@@ -68,7 +69,7 @@ pub struct LaunchEnv {
     pub notes: Vec<String>,
 }
 
-/// What an application's own flags say. They go before the environment, see [`LaunchEnv::with_flags`].
+/// Values of an application's own flags. They go before the environment, see [`LaunchEnv::with_flags`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LaunchFlags {
     /// The rank of this process.
@@ -96,7 +97,7 @@ pub enum LaunchEnvError {
     Missing {
         /// The name and the value of the variable.
         set: (&'static str, String),
-        /// What is not set.
+        /// The name of the variable or flag that is not set.
         missing: &'static str,
     },
     /// Two sources give different numbers of processes.
@@ -127,8 +128,9 @@ impl LaunchEnv {
         Self::with_flags(&LaunchFlags::default()).map(|found| (found.source != ALONE).then_some(found))
     }
 
-    /// As [`detect`](Self::detect), for a program with flags of its own. Only what the flags do not give is looked for,
-    /// and only the variables that this takes are read. Without flags and without a launcher: [`alone`](Self::alone).
+    /// As [`detect`](Self::detect), for a program with flags of its own. Looks only for the values that the flags do
+    /// not give, and reads only the variables that this takes. Without flags and without a launcher:
+    /// [`alone`](Self::alone).
     ///
     /// # Errors
     /// As for [`detect`](Self::detect), and if the flags give only one of rank and number of processes, and the

@@ -3,8 +3,8 @@
 //! A call is a [`Request`]. It puts its [`Command`] into the mailbox, wakes the engine, and waits for the answer that
 //! its type names. Each type of answer has a slot of its own, so a call cannot take the answer to another call.
 //!
-//! Vectors change hands as pointers (`Arc<Storage>`), so the lock is held for a few instructions whatever the size of
-//! the model, and a step allocates nothing.
+//! Vectors change hands as pointers (`Arc<Storage>`), so the lock is held for a few instructions with a model of any
+//! size, and a step allocates nothing.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -64,7 +64,7 @@ pub(crate) struct Step {
     pub(crate) rate: Option<f32>,
     /// Local steps of the period, for a tape, where they depend on the time.
     pub(crate) length: Option<u32>,
-    /// What the machine has to know of the last period.
+    /// Inputs that tell the machine the measurements of the last period.
     pub(crate) notes: [Option<Input>; 2],
 }
 
@@ -126,7 +126,7 @@ pub(crate) struct Joined {
     pub(crate) moment: u64,
     /// The node resumed from a checkpoint that is older than the run.
     pub(crate) outdated: bool,
-    /// What the machine knows of the other workers.
+    /// The machine's knowledge of the other workers.
     pub(crate) advice: Advice,
 }
 
@@ -135,11 +135,11 @@ pub(crate) struct Joined {
 pub(crate) struct Stepped {
     pub(crate) clock: u64,
     pub(crate) view: Arc<Storage>,
-    /// The parameters differ from those after the step before.
+    /// The parameters differ from the ones after the step before.
     pub(crate) changed: bool,
     /// A buffer for the next contribution.
     pub(crate) spare: Arc<Storage>,
-    /// What the machine knows of the other workers.
+    /// The machine's knowledge of the other workers.
     pub(crate) advice: Advice,
     /// With `payload=gradients`: buffers for the application's state.
     pub(crate) state: Vec<Arc<Storage>>,
@@ -147,7 +147,7 @@ pub(crate) struct Stepped {
     pub(crate) adopted: Option<Vec<Arc<Storage>>>,
 }
 
-/// A step is done whose parameters, if they have changed, were passed to [`StepThrough::take`].
+/// A step is done. Its parameters, if they have changed, were passed to [`StepThrough::take`].
 #[derive(Debug)]
 pub(crate) struct SteppedThrough {
     pub(crate) clock: u64,
@@ -284,7 +284,7 @@ struct Contents {
     waiting: Option<Waiting>,
     /// Until when that peer is silent, as it has announced; a time since the machine's origin.
     silent_until: Option<Duration>,
-    /// What the engine tells the peers when it stops. `None`: nothing.
+    /// The failure that the engine reports to the peers when it stops. `None`: it reports nothing.
     failure_of_application: Option<Failure>,
     events: VecDeque<Event>,
     failure: Option<Error>,

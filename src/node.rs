@@ -41,7 +41,7 @@ pub(crate) struct NodeSettings {
     pub(crate) run: Option<RunId>,
     /// The name of a run that is new.
     pub(crate) job: Option<RunId>,
-    /// What the application adds to the contract.
+    /// Facts that the application adds to the contract.
     pub(crate) notes: Vec<ContractNote>,
     pub(crate) notices: NoticeCallback,
     pub(crate) tape: TapePlan,
@@ -142,8 +142,8 @@ impl NodeSettings {
         NodeIdentity { digest: self.contract().lasting_digest(), rank }
     }
 
-    /// The checkpoints of a rank below `directory`, with so many vectors of the layout. The node is of their run from
-    /// now on.
+    /// The checkpoints of a rank below `directory`, with so many vectors of the layout. The node belongs to their
+    /// run from now on.
     pub(crate) fn candidates(
         &mut self,
         directory: &Path,
@@ -160,7 +160,7 @@ impl NodeSettings {
         Ok(found)
     }
 
-    /// Checks the settings, and starts the engine of a node whose parameters are `params`.
+    /// Checks the settings, and starts the engine of a node with the parameters `params`.
     pub(crate) fn start<T: Transport + 'static>(
         &self,
         mut transport: T,
@@ -225,7 +225,7 @@ impl NodeSettings {
 
     fn check(&self, me: PeerId, nodes: u32, role: Role) -> Result<(), Error> {
         self.layout.check()?;
-        // What is too long for a length is also too long for a message.
+        // A vector with a length that overflows is also too long for a message.
         let averaged = if self.recipe.payload() == Payload::Gradients { 0 } else { self.optimizer_vectors as usize };
         let len = self.layout.len().saturating_mul(1 + averaged);
         self.recipe.check_cluster(self.cluster, len)?;

@@ -30,7 +30,7 @@ struct Active {
     /// The kernel that runs, and its start.
     kernel: Option<(KernelClass, Instant)>,
     reported: Option<Instant>,
-    /// Transmissions under way.
+    /// The operations of the transmissions under way.
     sending: Vec<OpId>,
     /// When `sending` last became non-empty.
     sending_since: Instant,
@@ -143,7 +143,7 @@ impl Observer {
         active.board.note(Note::of_event(active.board.now(), active.me, event));
     }
 
-    /// The node is of this run for good.
+    /// The node belongs to this run for good.
     pub(crate) fn set_run(&mut self, run: RunId) {
         let Some(active) = &mut self.0 else { return };
         active.run = Some(run);

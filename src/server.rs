@@ -49,7 +49,7 @@ pub struct Server {
     len: usize,
     identity: NodeIdentity,
     notices: NoticeCallback,
-    /// The wait for a worker, while there is none: before the first has come, or after the last was lost.
+    /// The wait for a worker while no worker is there: before the first has come, or after the last was lost.
     meeting: Option<Wait>,
     /// The engine's last answer, once the run is over.
     ended: Option<Ended>,

@@ -14,13 +14,14 @@ use crate::exchange::{Beginning, Exchange};
 use crate::mailbox::{DeviceCopy, Ended, ExpectSilence, Save, Saved, SilenceAnnounced};
 use crate::waits::{Canceller, WaitKind};
 
-/// What [`Session::mean`] has brought.
+/// The outcome of [`Session::mean`].
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 #[must_use = "after `Adopted`, the caller must not take a step"]
 pub enum Mean {
     /// The vector is the mean of the round: take a step with it.
     Given,
-    /// The parameters and optimizer vectors were replaced by those of the others: take no step. The vector is unchanged.
+    /// Another worker's parameters and optimizer vectors have replaced this worker's: take no step. The vector is
+    /// unchanged.
     Adopted,
 }
 
@@ -30,10 +31,10 @@ pub enum Mean {
 /// if your optimizer changes the parameters in place. Both wait only as long as the recipe demands, and leave in
 /// `params` the parameters to compute the next batch with. A run ends with [`finish`](Self::finish).
 ///
-/// Each wait has the builder's deadline for its kind. A call that reaches it fails with [`Error::Deadline`], which names
-/// the peer that the machine waits for. A [`Canceller`] ends waits earlier. An error of a wait ends the session; later calls return [`Error::Ended`]. A session can
-/// be dropped at any time: its peers are told that it has ended without leaving, and why if its last call was refused
-/// because of a vector that is not finite.
+/// Each wait has the builder's deadline for its kind. A call that reaches it fails with [`Error::Deadline`], which
+/// names the peer that the machine waits for. A [`Canceller`] ends waits earlier. An error of a wait ends the session;
+/// later calls return [`Error::Ended`]. A session can be dropped at any time: its peers are told that it has ended
+/// without leaving, and why if its last call was refused because of a vector that is not finite.
 ///
 /// ```
 /// use gradwire::{Cluster, Error, Layout, Mem, Recipe, Session};
@@ -62,13 +63,13 @@ pub enum Mean {
 #[derive(Debug)]
 pub struct Session {
     exchange: Exchange,
-    /// Steps taken, including those before a checkpoint.
+    /// Steps taken, including the steps before a checkpoint.
     steps: u64,
     identity: NodeIdentity,
     notices: NoticeCallback,
     /// The moment at which this session began: of a checkpoint, or the clock of a run that it has joined.
     begun_at: u64,
-    /// The directory and the run of the last checkpoint, whose files have been looked after.
+    /// The directory and the run of the last checkpoint, and their store. Its half-written files have been removed.
     store: Option<(PathBuf, RunId, Store)>,
     /// The synchronisations of each worker before this session joined.
     joined_at: u64,
@@ -150,15 +151,16 @@ impl Session {
 
     /// Takes part in a round with a gradient, for recipes with `payload=gradients`. `vector` holds the gradient of
     /// `examples` examples, and receives the mean of all workers' gradients, weighted by examples: the same bits at all
-    /// workers. The library changes no parameters. The caller then takes a step with the mean, as all others do.
+    /// workers. The library changes no parameters. The caller then takes a step with the mean, as all workers do.
     ///
-    /// `params` and the optimizer vectors `optimizer` are the state from which the gradient was computed. A newcomer gets
-    /// them from the worker that it joins, so each call copies them once. [`Mean::Adopted`]: the run has gone on without
-    /// this worker, which was thought lost. Its gradient was dropped, and `params` and `optimizer` are those of the
-    /// others now, after their last step: the caller takes no step, and computes the next gradient from them.
+    /// `params` and the optimizer vectors `optimizer` are the state from which the gradient was computed. A newcomer
+    /// gets them from the worker that it joins, so each call copies them once. [`Mean::Adopted`]: the run has gone on
+    /// without this worker, which was thought lost. Its gradient was dropped, and `params` and `optimizer` now hold the
+    /// other workers' state after their last step. The caller takes no step, and computes the next gradient from this
+    /// state.
     ///
-    /// With 0 examples, `vector` is not read. If all have 0 examples, the mean is 0. The step number of an optimizer such
-    /// as Adam is [`rounds`](Self::rounds), also at a newcomer. Allocates nothing.
+    /// With 0 examples, `vector` is not read. If all have 0 examples, the mean is 0. The step number of an optimizer
+    /// such as Adam is [`rounds`](Self::rounds), also at a newcomer. Allocates nothing.
     ///
     /// # Errors
     /// If the recipe has another payload, a vector has another length than the layout, `vector` has an element that is
@@ -226,19 +228,20 @@ impl Session {
         self.outdated
     }
 
-    /// Steps taken, including those before the checkpoint that the session resumed from.
+    /// Steps taken, including the steps before the checkpoint that the session resumed from.
     pub fn steps(&self) -> u64 {
         self.steps
     }
 
-    /// The synchronisations of each worker that are in the parameters with which this session began: 0 in a new run, unless
-    /// others went ahead. A worker that joins late can skip as many batches. In a mesh without rounds, the mean of the
-    /// workers, rounded down. Unlike [`status`](Self::status), it does not depend on the time of the call.
+    /// The synchronisations of each worker that are in the parameters with which this session began: 0 in a new run,
+    /// unless other workers went ahead. A worker that joins late can skip as many batches. In a mesh without rounds, it
+    /// is the mean over the workers, rounded down. Unlike [`status`](Self::status), it does not depend on the time of
+    /// the call.
     pub fn joined_at(&self) -> u64 {
         self.joined_at
     }
 
-    /// For recipes with rounds: the rounds of the run so far, those before this worker joined included. The same at all
+    /// For recipes with rounds: the rounds of the run so far, also from before this worker joined. The same at all
     /// workers after each round.
     pub fn rounds(&self) -> u64 {
         self.exchange.clock()
@@ -246,8 +249,8 @@ impl Session {
 
     /// Reports the state of the training: the mean training loss, and the accuracy from 0 to 1 on examples that are not
     /// trained on. NaN where a value is not known. Monitors show them
-    /// ([`Builder::publish_to`](crate::Builder::publish_to)). With `adapt=loss`, the loss decides over the length of the
-    /// next periods: then call this before each [`step`](Self::step), or as often as a loss is known.
+    /// ([`Builder::publish_to`](crate::Builder::publish_to)). With `adapt=loss`, the loss decides over the length of
+    /// the next periods: then call this before each [`step`](Self::step), or as often as a loss is known.
     pub fn report_progress(&mut self, loss: f32, accuracy: f32) {
         self.exchange.report_progress(loss, accuracy);
     }
@@ -277,9 +280,9 @@ impl Session {
 
     /// Tells the peers that this worker makes no step for `span` from now on, for instance during a long validation. It
     /// is not given up meanwhile, and that time does not count towards the deadline of any node that waits for it. The
-    /// next step ends the silence. A [caller-driven](crate::Builder::caller_driven) session needs this before it makes no call
-    /// for more than two fifths of `dead_after`. A session with a thread of its own needs it only before a pause that
-    /// is longer than the others' deadlines.
+    /// next step ends the silence. A [caller-driven](crate::Builder::caller_driven) session needs this before it makes
+    /// no call for more than two fifths of `dead_after`. A session with a thread of its own needs it only before a
+    /// pause that is longer than the peers' deadlines.
     ///
     /// # Errors
     /// If the run cannot go on.
@@ -289,33 +292,33 @@ impl Session {
         self.exchange.drive().flush()
     }
 
-    /// The token that cancels the waits of this session, from any thread: that of the
-    /// [builder](crate::Builder::canceller), if it has been given one.
+    /// The token that cancels the waits of this session, from any thread: the token that the
+    /// [builder](crate::Builder::canceller) has been given, or one of the session's own.
     pub fn canceller(&mut self) -> Canceller {
         self.exchange.drive().canceller().clone()
     }
 
     // Leaving
 
-    /// Leaves the run, which goes on without this worker. Contributes the rest of a period that has begun, and of the
-    /// residual of a lossy codec what the recipe's [`End`](crate::recipe::End) says. `params` are then this worker's last
-    /// ones. Returns the last status; [`Status::rest`] is the residual.
+    /// Leaves the run, which goes on without this worker. Contributes the rest of a period that has begun, and the
+    /// part of a lossy codec's residual that the recipe's [`End`](crate::recipe::End) says. `params` are then this
+    /// worker's last ones. Returns the last status; [`Status::rest`] is the residual.
     ///
     /// # Errors
-    /// If `params` have another length than the layout, have become infinite or NaN, a wait reaches the deadline, or the
-    /// run cannot go on.
+    /// If `params` have another length than the layout, have become infinite or NaN, a wait reaches the deadline, or
+    /// the run cannot go on.
     pub fn leave(mut self, params: &mut [f32]) -> Result<Status, Error> {
         self.exchange.contribute_rest(params)?;
         Ok(self.exchange.depart(params, "leave", false, false)?.status)
     }
 
-    /// Makes no more contributions, apart from those that [`leave`](Self::leave) makes, and waits until all workers have
-    /// left. Then all of them have the same `params`, bit for bit. Returns the last status.
+    /// Makes the last contributions, as [`leave`](Self::leave) does, and waits until all workers have left. Then all of
+    /// them have the same `params`, bit for bit. Returns the last status.
     ///
     /// # Errors
-    /// If `params` have another length than the layout, the final ones are infinite or NaN, a wait reaches the deadline,
-    /// or the run cannot go on. With `payload=gradients`: if there are optimizer vectors, or other workers do another
-    /// round; see [`finish_with`](Self::finish_with).
+    /// If `params` have another length than the layout, the final ones are infinite or NaN, a wait reaches the
+    /// deadline, or the run cannot go on. With `payload=gradients`: if there are optimizer vectors, or other workers do
+    /// another round; see [`finish_with`](Self::finish_with).
     pub fn finish(mut self, params: &mut [f32]) -> Result<Status, Error> {
         if self.exchange.recipe().payload() == Payload::Gradients {
             self.exchange.check_state(params, &[])?;

@@ -1,7 +1,7 @@
-//! Tapes as files: what a node of a run without rounds decided, in order; see [`Order`].
+//! Tapes as files: the decisions of a node of a run without rounds, in order; see [`Order`].
 //!
-//! A tape is text. Its first lines name the format, the contract and the rank; then follows a line per decision. The last
-//! line is `end DIGEST`, of the final parameters, if the node took part until the end of the run.
+//! A tape is text. Its first lines name the format, the contract and the rank; then follows a line per decision. The
+//! last line is `end DIGEST`, of the final parameters, if the node took part until the end of the run.
 
 use std::fmt;
 use std::fs::File;
@@ -23,30 +23,31 @@ const LINE_MAX: u64 = 64;
 pub enum TapeError {
     /// An I/O error of the file system.
     File { path: PathBuf, error: io::Error },
-    /// A line, counted from 1, is none of a tape.
+    /// A line is not valid in a tape. Lines are counted from 1.
     Malformed { path: PathBuf, line: usize, expected: String, got: String },
     /// The tape belongs to a run with another contract: its recipe, layout, cluster or a note differs.
     Contract { path: PathBuf, expected: u64, got: u64 },
     /// The tape belongs to another node.
     Rank { path: PathBuf, expected: u32, got: u32 },
-    /// In the recorded run, a worker was lost or came again, or a connection broke during an answer, so that it cannot be
-    /// run again.
+    /// In the recorded run, a worker was lost or came again, or a connection broke during an answer, so that it cannot
+    /// be run again.
     Broken { path: PathBuf, line: usize },
-    /// The recipe has `pace=first`: which contributions are in time for a round depends on the time, and no tape tells it.
+    /// The recipe has `pace=first`: which contributions are in time for a round depends on the time, and no tape tells
+    /// it.
     Timed,
     /// The run followed the tape, and ended with other parameters: the application did something else. The values are
     /// digests of the final parameters.
     Differs { path: PathBuf, expected: u64, got: u64 },
 }
 
-/// What a node does with a tape, as the application has asked for.
+/// Whether a node writes or follows a tape, as the application has asked for.
 #[derive(Clone, Debug, Default)]
 pub(crate) enum TapePlan {
     #[default]
     Off,
-    /// Writes one into this directory.
+    /// Writes a tape into this directory.
     Record(PathBuf),
-    /// Follows the one in this directory.
+    /// Follows the tape in this directory.
     Follow(PathBuf),
 }
 
@@ -98,7 +99,7 @@ impl TapePlan {
 }
 
 impl TapeFile {
-    /// Writes a decision.
+    /// Appends a decision as a line, if this node records.
     pub(crate) fn write(&mut self, order: Order) -> Result<(), TapeError> {
         match self {
             Self::Record { path, file } => {
@@ -108,7 +109,7 @@ impl TapeFile {
         }
     }
 
-    /// The run has ended with these parameters. They are written, or compared with those of the recorded run.
+    /// The run has ended with these parameters. Writes their digest, or compares it with the recorded run's.
     pub(crate) fn end(&mut self, params: &[f32]) -> Result<(), TapeError> {
         match self {
             Self::Off | Self::Follow { end: None, .. } => Ok(()),

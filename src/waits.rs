@@ -14,7 +14,7 @@ use crate::mailbox::Mailbox;
 /// The longest waits of a node, by kind.
 #[derive(Copy, Clone, Debug)]
 pub(crate) struct Waits {
-    /// The limit of each kind that has none of its own.
+    /// The limit of each kind that has no limit of its own.
     pub(crate) all: Duration,
     pub(crate) join: Option<Duration>,
     pub(crate) step: Option<Duration>,
@@ -31,8 +31,8 @@ impl Waits {
         own.unwrap_or(self.all)
     }
 
-    /// After so long, the nodes tell each other for whom they wait: the error of a wait that reaches its limit names
-    /// the last node in the chain.
+    /// After so long, each node tells the nodes that wait for it which peer it waits for. So the error of a wait that
+    /// reaches its limit names the last node in the chain.
     pub(crate) fn explained(&self) -> Duration {
         self.limit(WaitKind::Step).min(self.limit(WaitKind::Leave)) / 4
     }
@@ -44,7 +44,7 @@ impl Default for Waits {
     }
 }
 
-/// What a wait is for.
+/// The purpose of a wait.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub(crate) enum WaitKind {
     /// To take part: nothing is lost if it ends early.
@@ -117,7 +117,7 @@ impl Wait {
 /// Longer than any run.
 const CENTURY: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
 
-/// Cancels the waits of sessions and servers, from any thread: that of a signal handler, for instance.
+/// Cancels the waits of sessions and servers, from any thread, for instance from a signal handler's.
 ///
 /// Clones are handles of one canceller. Pass it to [`Builder::canceller`](crate::Builder::canceller). A wait that is
 /// cancelled fails with [`Error::Cancelled`](crate::Error::Cancelled), and the session has then ended.
@@ -181,7 +181,7 @@ impl Canceller {
         self.lock().at.is_some()
     }
 
-    /// Adds a call to those that are woken.
+    /// Adds a call that a cancellation wakes.
     pub(crate) fn watch(&self, mailbox: &Arc<Mailbox>, waker: Waker) {
         let mut cancelled = self.lock();
         cancelled.calls.retain(|(mailbox, _)| mailbox.strong_count() > 0);
@@ -212,7 +212,7 @@ mod tests {
 
     const LONG: Duration = Duration::from_secs(3600);
 
-    /// Nodes tell each other for whom they wait in time for the shortest wait that needs it.
+    /// Nodes report the peers that they wait for in time for the shortest wait that needs it.
     #[test]
     fn every_limit_leaves_time_for_explanations() {
         let waits = |step, leave| Waits { step, leave, ..Waits::default() };
@@ -233,7 +233,7 @@ mod tests {
         assert!(matches!(wait.patience(None, &canceller), Patience::Lasts(rest) if rest > Duration::from_millis(1950)));
         let mut wait = Wait::new("test", WaitKind::Step, Duration::from_millis(50));
         assert!(matches!(wait.patience(Some(Duration::from_millis(20)), &canceller), Patience::Lasts(_)));
-        // The silence ends in time: only what comes after it counts.
+        // The silence ends in time: only the time after it counts.
         std::thread::sleep(Duration::from_millis(200));
         assert_eq!(wait.patience(None, &canceller), Patience::Over);
     }

@@ -1,9 +1,9 @@
-//! Durability: checkpoints on a model of the disk, which loses at a crash what was not synchronised.
+//! Durability: checkpoints on a model of the disk, which can lose unsynchronised changes at a crash.
 //!
-//! The model keeps what a program sees apart from what is on the disk. At a crash, each name that has been added,
-//! removed or renamed since its directory was synchronised is there or not, in any combination; and of each piece that
-//! has been written since its file was synchronised, all, a part or nothing is there, in any combination. A renaming
-//! takes place as a whole or not at all.
+//! The model keeps two states apart: the state that a program sees, and the state on the disk. At a crash, each name
+//! that has been added, removed or renamed since its directory was synchronised is there or not, in any combination. Of
+//! each piece that has been written since its file was synchronised, all, a part or nothing is there, in any
+//! combination. A renaming takes place as a whole or not at all.
 
 use std::collections::BTreeMap;
 use std::io::{self, Write};
@@ -15,7 +15,7 @@ use super::*;
 /// A file, by its number.
 type Inode = usize;
 
-/// What the program sees, and what has yet to reach the disk.
+/// The state that the program sees, and the changes that have yet to reach the disk.
 #[derive(Clone, Debug, Default)]
 struct State {
     files: Vec<Contents>,
@@ -29,18 +29,18 @@ struct State {
 
 #[derive(Clone, Debug, Default)]
 struct Contents {
-    /// On the disk.
+    /// The bytes on the disk.
     synced: Vec<u8>,
-    /// Written since.
+    /// Pieces that were written after the last synchronisation.
     pieces: Vec<Vec<u8>>,
 }
 
 #[derive(Clone, Debug, Default)]
 struct Directory {
-    /// On the disk.
+    /// The entries on the disk.
     synced: BTreeMap<PathBuf, Entry>,
     seen: BTreeMap<PathBuf, Entry>,
-    /// Changes since.
+    /// Changes after the last synchronisation.
     changes: Vec<Change>,
 }
 
@@ -85,7 +85,7 @@ struct Model {
 }
 
 impl Model {
-    /// An empty disk whose root is `/`. It lives as long as the tests.
+    /// An empty disk with the root `/`. It lives as long as the tests.
     fn new() -> &'static Self {
         let root = (PathBuf::from("/"), Directory::default());
         let state = State { directories: BTreeMap::from([root]), ..State::default() };
@@ -238,7 +238,7 @@ impl State {
     /// The files after a crash, one of the possible outcomes. A directory that is lost takes its files along.
     fn crash(&self, random: &mut Random) -> BTreeMap<PathBuf, Vec<u8>> {
         let mut files = BTreeMap::new();
-        // Half of the outcomes keep or lose all names, since those mixtures are the likely ones.
+        // Half of the outcomes keep or lose all changes of names, since these outcomes are the likely ones.
         let share = [0, 1, 1, 2][random.below(4)];
         let survives = |random: &mut Random| [false, random.below(2) == 1, true][share];
         let mut open = vec![PathBuf::from("/")];
@@ -301,7 +301,7 @@ fn newest(files: &BTreeMap<PathBuf, Vec<u8>>) -> Option<u64> {
     let intact = |(path, bytes): (&PathBuf, &Vec<u8>)| {
         path.extension().filter(|extension| *extension == "gwck")?;
         let read = Checkpoint::parse(bytes).ok()?;
-        // What is loaded is what was written, under its name.
+        // A loaded checkpoint equals the written one, and its name has its clock.
         assert_eq!((&read, store::clock_of(path)), (&checkpoint(read.clock), Some(read.clock)));
         Some(read.clock)
     };

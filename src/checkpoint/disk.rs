@@ -1,5 +1,5 @@
-//! [`Disk`]: the file operations that write checkpoints. Tests put a model in the place of the system's files, which
-//! loses at a crash what was not synchronised.
+//! [`Disk`]: the file operations that write checkpoints. Tests replace the system's files by a model, which can lose
+//! unsynchronised changes at a crash.
 
 use std::fmt;
 use std::fs::{self, File, OpenOptions};
@@ -25,7 +25,7 @@ pub(crate) trait Disk: fmt::Debug + Send + Sync {
     /// Waits until the names in a directory are on the disk.
     fn sync_directory(&self, path: &Path) -> io::Result<()>;
 
-    /// The paths of the files in a directory, in any order; none if it cannot be read.
+    /// The paths of the files in a directory, in any order; empty if it cannot be read.
     fn list(&self, directory: &Path) -> Vec<PathBuf>;
 }
 
@@ -49,7 +49,7 @@ impl Disk for System {
     }
 
     fn create(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
-        // Only for the owner: parameters may be secret. `create_new` follows no link that someone else has put there.
+        // Only for the owner: parameters may be secret. `create_new` follows no link that another user has put there.
         Ok(Box::new(OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?))
     }
 

@@ -44,13 +44,13 @@ pub enum CheckpointError {
 pub enum Damage {
     /// The path is a directory, a link, a pipe or a device.
     Kind,
-    /// The first 8 bytes are not those of this version.
+    /// The first 8 bytes are not the magic of this version.
     Magic,
     /// The file is longer or shorter than its header says.
     Length { expected: u64, got: u64 },
-    /// The name of the run is none.
+    /// The bytes of the run's name are not a valid name.
     Run,
-    /// The checksum differs.
+    /// The checksum in the file is not the checksum of its bytes.
     Checksum,
 }
 

@@ -1,4 +1,4 @@
-//! [`Notice`]: what happened to checkpoints that is no failure.
+//! [`Notice`]: events of checkpoints that are no failures.
 
 use std::fmt;
 use std::io;
@@ -22,8 +22,8 @@ pub enum Notice {
     Nothing { directory: PathBuf },
     /// The node goes on from its checkpoint of this moment.
     Resumed { run: RunId, clock: u64 },
-    /// The run goes on from another moment than those that this node has checkpoints of. It takes the parameters of its
-    /// peers, and what its residual held is not sent.
+    /// The run goes on from a moment of which this node has no checkpoint. The node takes the parameters of its peers,
+    /// and the contents of its residual are not sent.
     WithoutOwn { run: RunId, clock: u64 },
     /// Checkpoints of later moments than the one from which the run goes on were set aside. They are removed when there
     /// are enough newer ones.

@@ -1,4 +1,5 @@
-//! What a node can resume from: the run, the moments it has checkpoints of, and the checkpoint of one moment.
+//! The checkpoints that a node can resume from: the run, the moments of its checkpoints, and the checkpoint of one
+//! moment.
 
 use std::fs;
 use std::io::{self, Read};
@@ -48,14 +49,14 @@ fn written(path: &Path) -> Option<u64> {
 pub(crate) struct Candidates {
     pub(crate) run: RunId,
     store: Store,
-    /// Newest first.
+    /// Header and path of each checkpoint, newest first.
     files: Vec<(Header, PathBuf)>,
     notices: NoticeCallback,
 }
 
 impl Candidates {
-    /// Finds what a node can resume from. `run`: the one that the node has been given; else the run that was written
-    /// last is taken. `None`: there is no run. Reads all checkpoints of the node.
+    /// Finds the checkpoints that a node can resume from. `run`: the run that the node has been given; without it, the
+    /// run that was written last is taken. Returns `None` if there is no run. Reads all checkpoints of the node.
     ///
     /// # Errors
     /// If a checkpoint does not fit the node, which must have `vectors` vectors of `len` floats.

@@ -11,7 +11,7 @@ use super::{Checkpoint, CheckpointError, KEPT, Notice, NoticeCallback};
 /// The directory of one node of one run.
 #[derive(Clone, Debug)]
 pub(crate) struct Store {
-    /// `RUN/rank-R`.
+    /// The path `RUN/rank-R`, below the application's directory.
     own: PathBuf,
     notices: NoticeCallback,
     disk: &'static dyn Disk,
@@ -33,7 +33,7 @@ impl Store {
         files(self.disk, &self.own)
     }
 
-    /// Removes what an earlier process of this node has left behind half-written.
+    /// Removes half-written files that an earlier process of this node has left behind.
     pub(crate) fn remove_parts(&self) {
         for part in with_extension(self.disk, &self.own, "part") {
             // It does no harm but for its size.
@@ -84,7 +84,8 @@ impl Store {
         }
         // Before that, a power failure can undo the renaming. The file is in place all the same.
         let synced = self.disk.sync_directory(&self.own).and(rooted);
-        // What a power failure may bring back in its place must not be removed; but not everything can be kept.
+        // The older checkpoints that a power failure may bring back in its place must stay. Not all can: the disk would
+        // fill up.
         self.remove_old(if synced.is_ok() { KEPT } else { 2 * KEPT });
         if let Err(error) = synced {
             self.notices.call(&Notice::Unsynced { path: path.clone(), error });
@@ -92,9 +93,9 @@ impl Store {
         Ok(path)
     }
 
-    /// Creates the directory of the node, and waits until its name and those of its parents are on the disk. The inner
-    /// result is that of waiting. Waits also if the directory exists, because an earlier process may have crashed before
-    /// it had waited.
+    /// Creates the directory of the node, and waits until its name and its parents' names are on the disk. The inner
+    /// result is the result of waiting. Waits also if the directory exists, because an earlier process may have crashed
+    /// before it had waited.
     fn make_directory(&self) -> io::Result<io::Result<()>> {
         let mut missing = Vec::new();
         let mut path = self.own.as_path();

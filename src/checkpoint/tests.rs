@@ -152,7 +152,7 @@ fn a_checkpoint_of_another_node_is_refused() {
     assert!(matches!(find("s", 7, 3, 2, 4), Err(CheckpointError::Run { .. })));
 }
 
-/// A new run beside an older and longer one keeps its own files, and touches none of the other's.
+/// A new run beside an older and longer one keeps its own files, and touches no file of the other run.
 #[test]
 fn runs_do_not_touch_each_others_files() {
     let directory = scratch("runs");
@@ -167,7 +167,7 @@ fn runs_do_not_touch_each_others_files() {
     assert_eq!(clocks("never"), []);
 }
 
-/// Without a name, the run is taken that was written last, by any rank, whatever its clock.
+/// Without a name, the run that was written last is taken, by any rank and at any clock.
 #[test]
 fn the_run_that_was_written_last_is_found() {
     let directory = scratch("last");
@@ -184,7 +184,8 @@ fn the_run_that_was_written_last_is_found() {
     assert!(has_run(&directory, run("c")) && !has_run(&directory, run("d")));
 }
 
-/// Damaged files are told with what is taken instead, and half-written ones are gone after a start.
+/// A notice names each damaged file and the checkpoint that is taken instead. Half-written files are gone after a
+/// start.
 #[test]
 fn what_is_skipped_is_told_and_leftovers_are_removed() {
     let directory = scratch("told");
@@ -205,7 +206,7 @@ fn what_is_skipped_is_told_and_leftovers_are_removed() {
     assert_eq!(*told.lock().unwrap(), [expected]);
 }
 
-/// Checkpoints of moments that the run has not kept are set aside, and removed when there are enough others.
+/// Checkpoints of moments that the run has not kept are set aside, and removed when there are enough other ones.
 #[test]
 fn moments_after_the_one_that_was_resumed_are_set_aside() {
     let directory = scratch("aside");
@@ -221,7 +222,7 @@ fn moments_after_the_one_that_was_resumed_are_set_aside() {
     assert_eq!((moments(), stale()), (vec![3, 2, 1], 0));
 }
 
-/// A file system that is full is made room on, but the newest checkpoint stays. Needs a small file system of its own.
+/// On a full file system, older checkpoints make room, but the newest one stays. Needs a small file system of its own.
 #[test]
 fn older_files_make_room_on_a_full_disk() {
     let directory = scratch("full");

@@ -23,7 +23,7 @@ const GRADWIRE: Launcher = Launcher {
 };
 const TORCHRUN: Launcher =
     Launcher { source: "torchrun", rank: "RANK", processes: Some("WORLD_SIZE"), local_rank: &["LOCAL_RANK"] };
-/// Launchers of MPI and their relatives, whose names belong to nobody else.
+/// Launchers of MPI and their relatives. No other program uses the names of their variables.
 const MPI: [Launcher; 5] = [
     Launcher {
         source: "Open MPI",
@@ -102,7 +102,7 @@ impl<'a> Finder<'a> {
         Ok(LaunchEnv { notes: self.vars.notes, ..found })
     }
 
-    /// The first launcher whose rank is set.
+    /// The first launcher that has set its rank variable.
     fn launcher(&mut self) -> Result<Option<LaunchEnv>, LaunchEnvError> {
         if let Some(found) = self.read(&GRADWIRE)? {
             return Ok(Some(found));
@@ -135,8 +135,8 @@ impl<'a> Finder<'a> {
         self.stateful_set()
     }
 
-    /// `RANK` and `WORLD_SIZE` are common words. Together with `MASTER_ADDR`, or as numbers that fit together, they are
-    /// those of torchrun or of a launcher that does as it does.
+    /// `RANK` and `WORLD_SIZE` are common words. Together with `MASTER_ADDR`, or as numbers that fit together, they
+    /// were set by torchrun or by a launcher that does as it does.
     fn is_torch(&mut self) -> bool {
         let (Some(rank), size) = (self.vars.text("RANK"), self.vars.text("WORLD_SIZE")) else { return false };
         let (rank_number, size_number) = (self.vars.maybe_number("RANK"), self.vars.maybe_number("WORLD_SIZE"));
@@ -183,7 +183,7 @@ impl<'a> Finder<'a> {
         Ok(LaunchEnv { rank: self.flags.rank.unwrap_or(found.rank), ..found })
     }
 
-    /// The number of processes that the user has given, whatever the launcher.
+    /// The number of processes that the user has given, with its source. It does not depend on the launcher.
     fn given_processes(&self) -> Result<Option<(&'static str, u32)>, LaunchEnvError> {
         if let Some(processes) = self.flags.processes {
             return Ok(Some(("--processes", processes)));
@@ -237,7 +237,7 @@ impl<'a> Finder<'a> {
         }
     }
 
-    /// No rank was found: refuses what says that there are several processes.
+    /// No rank was found: refuses an environment or flags that tell of several processes.
     fn refuse_rest(&self) -> Result<(), LaunchEnvError> {
         if let Some(rank) = self.flags.rank {
             return Err(LaunchEnvError::Missing { set: ("--rank", rank.to_string()), missing: "--processes" });

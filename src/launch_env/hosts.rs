@@ -4,7 +4,7 @@
 //! list    = host *("," host)
 //! host    = 1*(text / "[" numbers "]")
 //! numbers = range *("," range)
-//! range   = digits ["-" digits]         ; the width of the first digits is that of all numbers of the range
+//! range   = digits ["-" digits]         ; all numbers of a range have the width of its first digits
 //! text    = characters other than "[", "]", "," and white space
 //! ```
 
@@ -34,7 +34,7 @@ fn split(list: &str) -> Option<Vec<&str>> {
     (!inside).then_some(hosts)
 }
 
-/// The first host of an entry, whose brackets are in pairs.
+/// The first host of an entry. `None`: the entry does not fit the grammar.
 fn first_of(entry: &str) -> Option<String> {
     let mut host = String::new();
     let mut rest = entry;
@@ -48,7 +48,7 @@ fn first_of(entry: &str) -> Option<String> {
     (!host.is_empty() && !host.contains(char::is_whitespace)).then_some(host)
 }
 
-/// The first number of what is in brackets, with its leading zeros.
+/// The first number of the text in brackets, with its leading zeros.
 fn first_number(numbers: &str) -> Option<&str> {
     let is_number = |text: &str| !text.is_empty() && text.len() <= 18 && text.bytes().all(|byte| byte.is_ascii_digit());
     let is_range = |range: &str| match range.split_once('-') {

@@ -1,10 +1,10 @@
 //! Slurm. A job has *steps*, each started by `srun`, and each step has tasks. A process of a step has the variables of
 //! its job as well, and they describe the job: `SLURM_NTASKS` of a job with 8 tasks is 8 for a step of 2, unless `srun`
-//! has replaced it. So the variables of the step go first. A batch script, and a shell of `salloc`, have those of the
-//! job only; they run once, whatever the number of tasks.
+//! has replaced it. So the variables of the step go first. A batch script, and a shell of `salloc`, have the job's
+//! variables only; they run once, with any number of tasks.
 //!
-//! A step of a *heterogeneous* job can have several components. `SLURM_PROCID` counts through all of them, and so does
-//! `SLURM_NTASKS`, while `SLURM_STEP_NUM_TASKS` and `SLURM_STEP_NODELIST` are those of a component.
+//! A step of a *heterogeneous* job can have several components. `SLURM_PROCID` and `SLURM_NTASKS` count through all of
+//! them, while `SLURM_STEP_NUM_TASKS` and `SLURM_STEP_NODELIST` describe one component.
 
 use super::hosts::first_host;
 use super::vars::{Vars, address, number};
@@ -12,13 +12,13 @@ use super::{LaunchEnv, LaunchEnvError};
 
 /// The default port of rank 0 of a step of a job.
 const PORT: u16 = super::find::PORT;
-/// Numbers of steps that are none of `srun`: batch scripts, interactive shells and others. They are the highest ones.
+/// The lowest special step number: steps that `srun` did not start, such as batch scripts and interactive shells.
 const NO_STEP_MIN: i64 = 0xffff_fff0;
 const INTERACTIVE_STEP: i64 = 0xffff_fffa;
 
 /// Where this process is in a Slurm job.
 enum Place {
-    /// In none, or in a shell.
+    /// Outside of a job, or in a shell.
     None,
     /// In the batch script.
     Batch,

@@ -25,8 +25,7 @@ fn find(text: &str, flags: &LaunchFlags) -> Result<LaunchEnv, LaunchEnvError> {
     Finder::new(&env, flags).find()
 }
 
-/// The place as text: `SOURCE RANK/PROCESSES LOCAL MEET`, with a dash for what is not known; or `error: …`, or
-/// `alone`.
+/// The place as text: `SOURCE RANK/PROCESSES LOCAL MEET`, with a dash for an unknown value; or `error: …`, or `alone`.
 fn place(text: &str, flags: &LaunchFlags) -> String {
     match find(text, flags) {
         Err(error) => format!("error: {error}"),
@@ -411,7 +410,7 @@ fn flags(rank: impl Into<Option<u32>>, processes: impl Into<Option<u32>>, meet: 
     LaunchFlags { rank: rank.into(), processes: processes.into(), meet }
 }
 
-/// With all flags, no variable can do harm. Each flag replaces what it gives.
+/// With all flags, no variable can do harm. Each flag replaces its variable.
 #[test]
 fn flags_go_before_the_environment() {
     let harmful = "GRADWIRE_RANK=x GRADWIRE_PROCESSES=y GRADWIRE_PORT=z RANK=x WORLD_SIZE=y MASTER_ADDR=a:b:c PMI_RANK=x \
@@ -438,7 +437,7 @@ fn flags_go_before_the_environment() {
     assert_eq!(place(batch, &flags(0, 1, "")), "flags 0/1 - -");
 }
 
-/// What is ignored is told, and only if it would have mattered.
+/// A note names each ignored variable that would have mattered, and no other.
 #[test]
 fn ignored_variables_are_told() {
     let notes = |text: &str| find(text, &LaunchFlags::default()).unwrap().notes;

@@ -53,9 +53,9 @@ struct Contents {
     /// The last report of each rank, with its number.
     reports: BTreeMap<u32, (u64, Report)>,
     notes: VecDeque<(u64, Note)>,
-    /// The run of the board: as its description says, or that of the first node of this process that knows it.
+    /// The run of the board: from its description, or from the first node of this process that knows its run.
     name: Option<RunId>,
-    /// The last run whose reports were refused.
+    /// The run of the last refused report.
     refused: Option<RunId>,
     /// The number of the last report or note. A reader asks for everything after a number.
     number: u64,

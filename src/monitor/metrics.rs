@@ -41,7 +41,7 @@ const fn counter(name: &'static str, help: &'static str, value: fn(&Report) -> f
     Metric { name, unit: "", kind: Kind::Counter, help, value }
 }
 
-/// A counter whose unit ends its name, as OpenMetrics demands.
+/// A counter with its unit at the end of its name, as OpenMetrics demands.
 const fn measured(name: &'static str, unit: &'static str, help: &'static str, value: fn(&Report) -> f64) -> Metric {
     Metric { name, unit, kind: Kind::Counter, help, value }
 }
@@ -118,12 +118,12 @@ impl Board {
         text + "# EOF\n"
     }
 
-    /// Answers HTTP GET requests at `address` with [`metrics`](Self::metrics), on a thread of its own, until the process
-    /// ends. Returns the address, with the port that the system chose if `address` has port 0. HTTP has no key here, so
-    /// an address beyond loopback needs `open`.
+    /// Answers HTTP GET requests at `address` with [`metrics`](Self::metrics), on a thread of its own, until the
+    /// process ends. Returns the address, with the port that the system chose if `address` has port 0. HTTP has no key
+    /// here, so an address beyond loopback needs `open`.
     ///
-    /// A request must be complete within 2 s, and the answer must be read within 10 s. At most eight clients are answered
-    /// at a time.
+    /// A request must be complete within 2 s, and the answer must be read within 10 s. At most eight clients are
+    /// answered at a time.
     ///
     /// # Errors
     /// If the board cannot listen at the address or start a thread, and for an address beyond loopback without `open`.
@@ -139,7 +139,7 @@ pub fn scrapers(board: &Board) -> serving::Feed {
     serving::feed(Scraped { board: board.clone(), text: String::new(), made_at: None })
 }
 
-/// Answers HTTP requests.
+/// The service that answers HTTP requests with the metrics of a board.
 struct Scraped {
     board: Board,
     /// The last answer, and when it was made. Many requests must not cost as many descriptions of all nodes.
@@ -147,7 +147,7 @@ struct Scraped {
     made_at: Option<Instant>,
 }
 
-/// A client that asks.
+/// The progress of one client's request.
 #[derive(Default)]
 struct Client {
     /// Bytes of its request in which the end has been looked for. Each is looked at once, however they are cut.

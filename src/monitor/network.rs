@@ -25,16 +25,16 @@ pub const SUBSCRIPTION: usize = 33;
 
 /// Time between two attempts to reach a board that gathers.
 const RETRY: Duration = Duration::from_millis(500);
-/// Time between two messages to a board that gathers: that of a node's reports.
+/// Time between two messages to a board that gathers, as long as between two reports of a node.
 const FORWARD: Duration = Duration::from_millis(100);
 
 /// A key that monitors need. It should differ from the key of the cluster: monitors must not be able to join the run.
 pub type MonitorKey = [u8; 32];
 
 impl Board {
-    /// Accepts monitors at `address`, on a thread of its own, until the process ends. Returns the address, with the port
-    /// that the system chose if `address` has port 0. An address beyond loopback needs a key, unless `open` is true:
-    /// then every host that reaches the address can watch.
+    /// Accepts monitors at `address`, on a thread of its own, until the process ends. Returns the address, with the
+    /// port that the system chose if `address` has port 0. An address beyond loopback needs a key, unless `open` is
+    /// true: then every host that reaches the address can watch.
     ///
     /// # Errors
     /// If the board cannot listen at the address or start a thread, and for an address beyond loopback without a key.
@@ -100,7 +100,7 @@ pub fn boards(board: &Board, key: Option<MonitorKey>) -> serving::Feed {
     serving::feed(Gathering { board: board.clone(), key })
 }
 
-/// Serves monitors.
+/// The service that sends a board's reports and notes to monitors.
 struct Monitors {
     board: Board,
     key: Option<MonitorKey>,
@@ -156,7 +156,7 @@ impl Service for Monitors {
     }
 }
 
-/// Gathers the reports of other boards.
+/// The service that adds the reports and notes of other boards to a board.
 struct Gathering {
     board: Board,
     key: Option<MonitorKey>,
@@ -264,7 +264,7 @@ impl Frames {
 /// Reads the listener's greeting. Returns the nonce.
 ///
 /// # Errors
-/// If the stream ends or fails, or another program sends.
+/// If the stream ends or fails, or its bytes are no greeting.
 pub fn read_greeting(stream: &mut impl Read) -> io::Result<[u8; 32]> {
     let (mut magic, mut nonce) = ([0; 8], [0; 32]);
     stream.read_exact(&mut magic)?;

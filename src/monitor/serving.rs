@@ -1,9 +1,9 @@
-//! [`serve`]: one thread that serves all clients of a listener, and gives none of them more than its share.
+//! [`serve`]: one thread that serves all clients of a listener, and gives no client more than its share.
 //!
 //! A client begins *unproven*, until it has sent its part of the greeting, for which it has [`PATIENCE`] in all. A
-//! newcomer always gets a place: of the unproven clients, the oldest of the host with the most of them is closed for it.
+//! newcomer always gets a place: the oldest client of the host with the most unproven clients is closed for it.
 //! A client that completes its greeting when the service is full takes the place of the client that is furthest behind.
-//! So neither silent nor slow clients keep others out, and threads, memory and descriptors are bounded.
+//! So neither silent nor slow clients keep newcomers out, and threads, memory and descriptors are bounded.
 
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
@@ -30,9 +30,9 @@ const SEND_BUFFER: usize = 128 * 1024;
 /// Descriptors that clients leave to the rest of the process, besides one for each node.
 const SPARE_DESCRIPTORS: u64 = 16;
 
-/// What a listener does with its clients.
+/// The protocol of a listener with its clients.
 pub(super) trait Service: Send + 'static {
-    /// What the service knows about one client.
+    /// The service's state for one client.
     type Client;
 
     /// Most clients that have completed their greeting, and descriptors that the nodes of the run need.
@@ -41,15 +41,15 @@ pub(super) trait Service: Send + 'static {
     /// A client has connected. Bytes appended to `output` are sent to it.
     fn open(&mut self, output: &mut Vec<u8>) -> Self::Client;
 
-    /// Bytes of a client have come. Those that are consumed are removed from `input`.
+    /// Bytes of a client have come. The service removes the bytes that it consumes from `input`.
     ///
     /// # Errors
     /// If the connection has to be closed.
     fn receive(&mut self, client: &mut Self::Client, input: &mut Vec<u8>, output: &mut Vec<u8>)
     -> io::Result<Standing>;
 
-    /// All bytes have been sent to a client that has completed its greeting. Appends more if it is time, and returns when
-    /// to ask again. `None`: never.
+    /// All bytes have been sent to a client that has completed its greeting. Appends more if it is time, and returns
+    /// when to ask again. `None`: never.
     ///
     /// # Errors
     /// If the connection is complete, and has to be closed.
@@ -62,12 +62,12 @@ pub(super) trait Service: Send + 'static {
     }
 }
 
-/// What bytes of a client have shown.
+/// How far a client has come, by the bytes that it has sent.
 #[derive(Copy, Clone, PartialEq, Eq)]
 pub(super) enum Standing {
-    /// Nothing yet: it is greeting.
+    /// Its greeting is incomplete.
     Unproven,
-    /// It has completed its greeting. Nothing new.
+    /// It has completed its greeting, and its new bytes call for nothing.
     Proven,
     /// It has completed its greeting, and has done something that is worth its place.
     Active,
@@ -129,8 +129,8 @@ pub(super) fn serve(listener: TcpListener, name: &str, service: impl Service) ->
     Ok(())
 }
 
-/// One client without a socket: takes bytes as they come, appends what is sent in answer, and returns whether the greeting
-/// is complete. After an error, the connection would be closed.
+/// One client without a socket: takes bytes as they come, appends the bytes of the answer, and returns whether the
+/// greeting is complete. After an error, the connection would be closed.
 pub type Feed = Box<dyn FnMut(&[u8], &mut Vec<u8>) -> io::Result<bool>>;
 
 /// Feeds a service from the caller.
@@ -181,8 +181,8 @@ impl<S: Service> Serving<S> {
         Ok(())
     }
 
-    /// Waits until a client or the listener is ready, or it is time to send something. Returns whether a connection waits
-    /// to be accepted, and the events of each client.
+    /// Waits until a client or the listener is ready, or it is time to send something. Returns whether a connection
+    /// waits to be accepted, and the events of each client.
     fn wait(&self) -> io::Result<(bool, Vec<PollFlags>)> {
         let now = Instant::now();
         let accepts = self.accept_at.is_none_or(|at| now >= at);
@@ -206,7 +206,8 @@ impl<S: Service> Serving<S> {
                 Ok((stream, address)) => self.admit(stream, address.ip(), now),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
                 Err(_) => {
-                    // No descriptor is left, most likely. An unproven client gives its own; the others try again later.
+                    // No descriptor is left, most likely. One unproven client is closed, and accepting is tried again
+                    // later.
                     self.close_one(false);
                     self.accept_at = Some(now + PATIENCE / 20);
                     return;
@@ -215,7 +216,7 @@ impl<S: Service> Serving<S> {
         }
     }
 
-    /// Takes a new connection, and closes others for it if there is no room.
+    /// Takes a new connection, and closes unproven clients for it if there is no room.
     fn admit(&mut self, stream: TcpStream, address: IpAddr, now: Instant) {
         let spare = SPARE_DESCRIPTORS + self.service.limits().1;
         let number = u64::try_from(stream.as_raw_fd()).unwrap_or(0);
@@ -251,9 +252,9 @@ impl<S: Service> Serving<S> {
         }
     }
 
-    /// Closes the client that has to make room for another one: of those that have completed their greeting, one to which
-    /// nothing can be sent for longest, else one that has been active least recently; of the others, the oldest of the
-    /// host with the most.
+    /// Closes a client to make room for another one. `proven`: of the clients that have completed their greeting, the
+    /// one to which nothing can be sent for longest; if all can be sent to, the least recently active one. Otherwise,
+    /// of the unproven clients, the oldest of the host with the most.
     fn close_one(&mut self, proven: bool) {
         let class = self.clients.iter().enumerate().filter(|(_, client)| client.proven == proven);
         let worst = if proven {
@@ -268,7 +269,7 @@ impl<S: Service> Serving<S> {
         }
     }
 
-    /// Reads what a client has sent, up to a limit.
+    /// Reads the bytes that a client has sent, up to a limit.
     fn read(&mut self, client: &mut Connection<S::Client>, now: Instant) -> io::Result<()> {
         let mut bytes = [0; 16 * 1024];
         let mut total = 0;
@@ -294,7 +295,7 @@ impl<S: Service> Serving<S> {
         Ok(())
     }
 
-    /// Sends what is due to a client. An error if its time is up.
+    /// Sends the bytes that are due to a client. An error if its time is up.
     fn advance(&mut self, client: &mut Connection<S::Client>, now: Instant) -> io::Result<()> {
         client.write(now)?;
         if client.sent == client.output.len() && client.send_at.is_some_and(|at| now >= at) {

@@ -1,6 +1,7 @@
 //! Elementwise kernels: each output element depends on the input elements of the same index.
 //!
-//! `Apply`, `Accumulate`, `Scale`, `Accelerate`, `Materialise` and `Copy`. They have no result, so they are recorded and done.
+//! `Apply`, `Accumulate`, `Scale`, `Accelerate`, `Materialise` and `Copy`. They have no result, so they are recorded
+//! and done.
 
 use gradwire_core::Segment;
 use gradwire_core::kernel::Kernel;

@@ -1,7 +1,7 @@
 //! The step of an outer optimizer with momentum: `Outer`. It has no result, so it is recorded and done.
 //!
-//! Adagrad and Adam need a square root and a quotient that are rounded as on the CPU, which WGSL does not promise. The host
-//! runs them.
+//! Adagrad and Adam need a square root and a quotient that are rounded as on the CPU, which WGSL does not promise. The
+//! host runs them.
 
 use gradwire_core::kernel::Kernel;
 use gradwire_core::kernel::outer::Step;

@@ -1,5 +1,5 @@
-// A step of momentum on merged updates. Every workgroup loops over a share of the elements, so a grid of any size covers
-// all of them.
+// A step of momentum on merged updates. Every workgroup loops over a share of the elements, so a grid of any size
+// covers all of them.
 //
 // f.x: mu. f.y: the rate times the scale of the update. n.x: bit 0 looks ahead, bit 1 is set if mu is 0.
 //

@@ -56,8 +56,8 @@ impl Scatter {
                     return Ok(Outcome::Done(KernelResult::Malformed(error)));
                 }
                 // The shader adds to the low words of the counts, without carries. The sum of the largest counts of all
-                // bodies bounds every count of the ledger. When the bound exceeds 32 bits or is not known, the host runs
-                // the kernel and measures the bound again.
+                // bodies bounds every count of the ledger. When the bound exceeds 32 bits or is not known, the host
+                // runs the kernel and measures the bound again.
                 let largest = self.entries.iter().map(|(_, units)| units.unsigned_abs()).max().unwrap_or(0);
                 if !self.raise_bound(ledger, u64::from(largest)) {
                     return Ok(Outcome::Unsupported);
