@@ -90,7 +90,7 @@ impl Compute {
         (copy.0)(&mut *self.executor, segment, &mut self.pool).map_err(Error::Executor)
     }
 
-    /// All of a buffer.
+    /// The segment of a whole buffer.
     pub(crate) fn whole(&self, buffer: BufferId) -> Segment {
         Segment::floats(buffer, 0, self.pool.len(buffer) / 4)
     }

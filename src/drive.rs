@@ -55,7 +55,7 @@ pub(crate) struct Drive {
     driver: Driver,
     waits: Waits,
     canceller: Canceller,
-    /// A call has failed: the application's vectors and the machine may disagree, so there is no way on.
+    /// A call has failed: the application's vectors and the machine may disagree, so no call can follow.
     failed: bool,
     /// The last call was refused because of this node's own vector.
     refusal: Option<Failure>,
@@ -212,7 +212,7 @@ impl Drive {
         Ok(())
     }
 
-    /// The application has refused a vector of its own. If it ends now, this is why.
+    /// Notes that a check has refused the application's vector: the reason that peers get if the application ends now.
     pub(crate) fn note_refusal(&mut self, error: &Error, layout: &Layout) {
         if let Error::NonFinite { tensor, index, .. } = error {
             let start = layout.range(tensor).map_or(0, |range| range.start);
@@ -221,7 +221,7 @@ impl Drive {
         }
     }
 
-    /// Ends the engine, which tells the peers why.
+    /// Ends the engine, which reports the reason to the peers.
     fn stop(&mut self, failure: Option<Failure>) {
         // In this order: a thread that wakes up before the flag is set goes back to sleep.
         self.mailbox.stop(failure);

@@ -44,7 +44,7 @@ pub enum Error {
     Cancelled(Overdue),
     /// A peer that this node needs is lost, or has given this node up.
     Cut { peer: PeerId },
-    /// A peer that this node needs has failed, as it says itself.
+    /// A peer that this node needs has failed, by its own report.
     PeerFailed { peer: PeerId, failure: Failure },
     /// A mesh: the sum of all quanta of an element, counted from 0 in the flat vector, no longer fits into 64 bits. The
     /// threshold is too small for the distance that this parameter moves.
@@ -184,7 +184,7 @@ impl fmt::Display for Error {
 impl fmt::Display for Overdue {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "waited {:.1} s to {}", self.waited.as_secs_f64(), self.what)?;
-        // Without a peer, the machine was busy or had not been asked: the purpose has to do.
+        // Without a peer, the machine was busy or had not been asked: the message has the purpose only.
         let Some(Awaited { peer, at, clock, since, reported_by }) = &self.on else { return Ok(()) };
         write!(
             f,

@@ -11,7 +11,7 @@ impl LaunchEnv {
     /// The run that the user has named in `GRADWIRE_RUN`, for [`Builder::run`](crate::Builder::run).
     ///
     /// # Errors
-    /// If the value is no name of a run.
+    /// If the value is not a valid name of a run.
     pub fn run() -> Result<Option<RunId>, RunIdError> {
         run_in(&|name| std::env::var(name).ok())
     }

@@ -55,10 +55,10 @@ pub(crate) enum Command {
 pub(crate) struct Step {
     /// Examples behind the contribution.
     pub(crate) weight: u64,
-    /// Take parameters; else go on with the application's own.
+    /// Whether the worker takes parameters. If not, it goes on with the application's own.
     pub(crate) fetches: bool,
     pub(crate) filled: Arc<Storage>,
-    /// With `payload=gradients`: the application's state from which it was computed.
+    /// With `payload=gradients`: the application's state from which the gradient was computed.
     pub(crate) state: Vec<Arc<Storage>>,
     /// The learning rate relative to the start of the run, if it has changed since the last contribution.
     pub(crate) rate: Option<f32>,
@@ -143,7 +143,7 @@ pub(crate) struct Stepped {
     pub(crate) advice: Advice,
     /// With `payload=gradients`: buffers for the application's state.
     pub(crate) state: Vec<Arc<Storage>>,
-    /// The run has gone on without this worker: the state of another. `view` is then no mean.
+    /// If the run has gone on without this worker: another worker's state. `view` is then no mean.
     pub(crate) adopted: Option<Vec<Arc<Storage>>>,
 }
 
@@ -331,9 +331,9 @@ impl Mailbox {
         contents.command = Some(request.into_command());
     }
 
-    /// Makes a call that waits look at its wait again.
+    /// Wakes a waiting call, which then checks its wait again.
     pub(crate) fn ring(&self) {
-        // With the lock: a call between its look and its sleep would miss the ring.
+        // With the lock: a call between its check and its sleep would miss the signal.
         self.change(|_| {});
     }
 
@@ -382,7 +382,7 @@ impl Mailbox {
         }
     }
 
-    /// For how long a wait goes on before it has to be looked at again.
+    /// The time after which a wait has to be checked again.
     ///
     /// # Errors
     /// If the wait is over or cancelled. The error names the peer that the machine waits for.
@@ -428,7 +428,7 @@ impl Mailbox {
         self.change(|contents| *A::slot(&mut contents.answers) = Some(answer));
     }
 
-    /// Answers, and stops answering.
+    /// Gives the last answer: no further one will come.
     pub(crate) fn answer_last<A: Answer>(&self, answer: A) {
         self.change(|contents| {
             *A::slot(&mut contents.answers) = Some(answer);

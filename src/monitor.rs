@@ -8,10 +8,10 @@
 //!   them.
 //! - [`Board::serve_metrics`] answers HTTP requests with OpenMetrics text. [`Board::tensorboard`] writes an event file.
 //!
-//! Monitors cannot slow a node down. They are sent copies, on a thread of their own for each listener; the only thing
-//! that a monitor sends is how often it wants an update. A monitor to which nothing can be sent for [`PATIENCE`] is
-//! disconnected, and at most [`MONITORS_MAX`] are served at a time: a further one takes the place of the monitor that
-//! is furthest behind, or else of the one that came first.
+//! Monitors cannot slow a node down. A thread per listener sends them copies. A monitor itself sends only its
+//! rate of updates, and the proof of its key. A monitor to which nothing can be sent for [`PATIENCE`] is disconnected,
+//! and at most [`MONITORS_MAX`] are served at a time: a further one takes the place of the monitor that is furthest
+//! behind, or else of the one that came first.
 
 mod board;
 mod metrics;

@@ -151,7 +151,7 @@ impl NodeSettings {
         vectors: usize,
     ) -> Result<Option<Candidates>, Error> {
         let identity = self.identity(rank);
-        // A job that was started again has a new name, and goes on with the run of another. But a process of a job that
+        // A job that was started again has a new name, and goes on with another job's run. But a process of a job that
         // has begun a run comes back to that run.
         let of_job = self.job.filter(|job| checkpoint::has_run(directory, *job));
         let run = self.run.or(of_job);
@@ -204,7 +204,7 @@ impl NodeSettings {
         let observer = self.board.as_ref();
         let observer = observer
             .map_or_else(Observer::inactive, |(board, host)| Observer::new(board.clone(), host, me, incarnation));
-        // Before the engine takes the transport, and a thread the engine.
+        // Before the engine takes the transport, and a thread takes the engine.
         let waker = transport.waker();
         let executor = (self.executor.0)();
         let candidates = resumes.into_candidates();

@@ -116,7 +116,7 @@ impl Observer {
         active.sending.push(op);
     }
 
-    /// An operation of the transport has ended. It may be one that received.
+    /// An operation of the transport has ended. It is ignored if it received.
     pub(crate) fn operation_ends(&mut self, op: OpId) {
         let Some(active) = &mut self.0 else { return };
         let Some(at) = active.sending.iter().position(|sending| *sending == op) else { return };

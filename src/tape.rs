@@ -148,7 +148,7 @@ fn read(path: &Path, contract: u64, rank: PeerId) -> Result<(Vec<Order>, Option<
             got: text.chars().filter(|c| !c.is_control()).collect(),
         };
         let Some(line) = text.strip_suffix('\n') else {
-            // A process that is killed can leave a part of a line. Before the decisions, it has left no tape.
+            // A process that is killed can leave a part of a line. Without a complete header, the file is no tape.
             return match length as u64 {
                 LINE_MAX => Err(malformed("a line of at most 63 characters")),
                 _ if count <= 3 => Err(malformed("a tape: its format, contract and rank")),

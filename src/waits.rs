@@ -159,7 +159,7 @@ impl Canceller {
     }
 
     /// Ends waits to join now, and all other waits after `grace`: a step that is under way can be done until then, and
-    /// the worker can leave. A second call can only make the grace shorter. A grace of more than a century is one.
+    /// the worker can leave. A second call can only make the grace shorter. A grace is capped at a century.
     pub fn cancel_after(&self, grace: Duration) {
         let now = Instant::now();
         let mut cancelled = self.lock();

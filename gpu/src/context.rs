@@ -28,7 +28,7 @@ pub struct Context {
 }
 
 impl Context {
-    /// A context whose arithmetic has not been probed yet.
+    /// A context before the probe of its arithmetic.
     pub(crate) fn unprobed(device: wgpu::Device, queue: wgpu::Queue) -> Self {
         let info = device.adapter_info();
         let software = info.device_type == wgpu::DeviceType::Cpu;

@@ -1,5 +1,5 @@
 // Double precision in integer words. WGSL has no f64, and the native ones of a few adapters do not promise to round
-// like a CPU. Normal numbers only: the exponents of means lie far within those of f64.
+// like a CPU. Normal numbers only: the exponents of means lie far within the range of f64.
 
 // 2^e times a number in [1, 2). `high` and `low` are its mantissa of 64 bits, of which the first is set. Of a rounded
 // number the last eleven bits are 0, which leaves 53. Zero has a mantissa of 0.

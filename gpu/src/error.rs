@@ -6,7 +6,7 @@ use std::fmt;
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum GpuError {
-    /// The system has no adapter, or none with the requested name.
+    /// The system has no adapter, or no adapter with the requested name.
     NoAdapter {
         /// Description of the requested adapter.
         wanted: String,

@@ -87,7 +87,7 @@ pub fn take(
     move |executor, segment, pool| Ok(Gpu::of(executor)?.get(segment, &into, start, pool)?)
 }
 
-/// The kernel whose result is not known yet.
+/// The kernel in progress: its result is still to come.
 #[derive(Copy, Clone, Debug)]
 #[allow(clippy::large_enum_variant, reason = "an executor has one value of this type")]
 enum Pending {
@@ -128,7 +128,7 @@ impl Gpu {
         &self.commands.context
     }
 
-    /// Number of device buffers and bind groups created so far. In the steady state a step creates none.
+    /// Number of device buffers and bind groups created so far. In the steady state a step creates no resource.
     pub fn resources_made(&self) -> u64 {
         self.commands.created
     }
@@ -217,7 +217,7 @@ impl Gpu {
     /// Starts an `Encode`, on the device if its codec and the lengths allow it.
     fn encode(&mut self, kernel: &Kernel, pool: &mut Pool) -> Result<Option<KernelResult>, GpuError> {
         let Kernel::Encode { coding, decay, update, residual, place: target } = *kernel else { return Ok(None) };
-        // What a residual forgets is summed on the host: there is no shader for it.
+        // The forgotten part of a residual is summed on the host: there is no shader for it.
         if decay != 1.0 {
             return self.run_on_host(kernel, pool);
         }

@@ -17,8 +17,8 @@
 //!
 //! `memory` keeps a device copy of each buffer of the machine's pool and tracks which side has the newer bytes. The
 //! module of the kernel (`elementwise`, `mean`, `scan`, `scatter`, `dense`, `threshold`) uploads the bytes that the
-//! shader reads and records dispatches in `commands`. Kernels whose result the protocol needs copy it to a staging
-//! buffer, and [`Gpu`] returns it from a later `poll`.
+//! shader reads and records dispatches in `commands`. If the protocol needs the result of a kernel, the kernel
+//! copies it to a staging buffer, and [`Gpu`] returns it from a later `poll`.
 //!
 //! # Equal results
 //!

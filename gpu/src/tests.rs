@@ -376,7 +376,7 @@ fn threshold_bodies_and_residuals_equal_the_host() {
                     });
                     comparison.check(&format!("{what}: the sum"), &[3, 4]);
                 }
-                // The host decodes the first body, and those of large values, whose counts could exceed 32 bits.
+                // The host decodes the first body, and bodies of large values, since their counts could exceed 32 bits.
                 let small = ["even", "denormal", "zeros", "equal", "tiny"].contains(&kind);
                 assert!(comparison.gpu.on_host() == 1 || !small, "{what}");
             }

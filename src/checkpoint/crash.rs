@@ -100,7 +100,7 @@ impl Model {
         self.history.lock().unwrap().len()
     }
 
-    /// An operation, which fails if it is its turn.
+    /// Runs an operation, which fails if the planned fault has its number.
     fn run<R>(&self, operation: impl FnOnce(&mut State) -> io::Result<R>) -> io::Result<R> {
         let number = self.operations();
         let mut state = self.now();
@@ -354,7 +354,8 @@ fn checkpoints_that_were_set_aside_stay_aside() {
     assert!((0..200).all(|_| newest(&model.now().crash(&mut random)) == Some(1)));
 }
 
-/// The directories of the node are there, but their names are not on the disk: an earlier process has crashed between.
+/// The directories of the node are there, but their names are not on the disk: an earlier process has crashed
+/// before it had waited for them.
 #[test]
 fn directories_of_an_earlier_process_are_made_durable() {
     let model = Model::new();
@@ -424,8 +425,8 @@ fn a_crash_on_a_full_disk_keeps_the_newest_checkpoint() {
     }
 }
 
-/// While no directory can be synchronised, a crash can undo all that was written since: older checkpoints stay for as
-/// many moments as are kept in any case.
+/// While no directory can be synchronised, a crash can undo all checkpoints since. So the [`KEPT`] checkpoints before
+/// stay beside [`KEPT`] new ones.
 #[test]
 fn what_a_crash_may_bring_back_is_not_removed() {
     let model = Model::new();

@@ -146,7 +146,7 @@ impl Store {
     }
 }
 
-/// No room is left for a file, but less may fit.
+/// Whether the error tells of a full disk or quota. Removing files can then make room.
 fn is_full(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }

@@ -142,7 +142,7 @@ impl<'a> Finder<'a> {
         let (rank_number, size_number) = (self.vars.maybe_number("RANK"), self.vars.maybe_number("WORLD_SIZE"));
         let master = self.vars.text("MASTER_ADDR").is_some();
         let fits = size_number.is_some_and(|size| size > 1 && rank_number.is_some_and(|rank| rank < size));
-        // One wrong value of three is a mistake of the launcher; two are other words.
+        // One wrong value of three is a launcher's mistake. Two mean that the variables serve another purpose.
         let sure = fits || (master && (rank_number.is_some() || (size.is_some() && size_number.is_some())));
         if !sure {
             self.vars.notes.push(format!("RANK={rank} is ignored: no launcher's, without WORLD_SIZE and MASTER_ADDR"));

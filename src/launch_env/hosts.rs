@@ -8,7 +8,7 @@
 //! text    = characters other than "[", "]", "," and white space
 //! ```
 
-/// The first host of a list. `None`: the text is no list, also behind its first host.
+/// The first host of a list. `None`: the text is not a valid list. All of it is checked.
 pub(super) fn first_host(list: &str) -> Option<String> {
     let mut hosts = split(list)?.into_iter().map(first_of);
     let first = hosts.next()??;

@@ -26,7 +26,7 @@ enum Place {
     Task,
 }
 
-/// The place of this process in a step, without the address of rank 0. `None`: it is no task.
+/// The place of this process in a step, without the address of rank 0. `None`: the process is not a task.
 ///
 /// # Errors
 /// If it is the batch script of a job with several tasks, or variables make no sense.

@@ -86,7 +86,7 @@ impl Board {
         board
     }
 
-    /// A node of this process is of this run. From now on, reports of other runs are refused.
+    /// A node of this process belongs to this run. From now on, reports of other runs are refused.
     pub(crate) fn set_run(&self, run: RunId) {
         let mut contents = self.lock();
         let name = *contents.name.get_or_insert(run);
@@ -106,8 +106,8 @@ impl Board {
     }
 
     /// Replaces the last report of a node. The times in the report have the origin of the node's clock, and `report.at`
-    /// is its present; they are converted to the board's time. Ignored for a new rank if the board has 1,088 nodes, and
-    /// for a node of another run, which a note tells.
+    /// is its present; they are converted to the board's time. Ignored for a new rank if the board has 1,088 nodes.
+    /// Also ignored, with a note, for a node of another run.
     pub fn report(&self, mut report: Report) {
         let (now, then) = (self.now(), report.at);
         let convert = |at: Moment| {
@@ -127,7 +127,7 @@ impl Board {
         if let (Some(run), Some(ours)) = (report.run, contents.name)
             && run != ours
         {
-            // Told once per run: such a node goes on reporting.
+            // One note per run: such a node goes on reporting.
             if contents.refused.replace(run) != Some(run) {
                 drop(contents);
                 let (rank, number) = (report.status.me, run.tag());

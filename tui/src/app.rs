@@ -124,7 +124,7 @@ pub(crate) struct App {
     pub(crate) help: bool,
     /// Charts get the whole pane. In the pane of links: response times instead of bytes.
     pub(crate) expanded: bool,
-    /// The node whose details the pane of nodes shows.
+    /// The node of the details that the pane of nodes shows.
     pub(crate) node: Option<u32>,
     /// The selected line of a list, or the first line to show.
     pub(crate) line: usize,

@@ -52,7 +52,7 @@ impl Recorder {
     }
 }
 
-/// The time of a frame in seconds. A description of the run has none.
+/// The time of a frame in seconds. `None` for a description of the run.
 fn time_of(frame: &Frame) -> Option<f64> {
     match frame {
         Frame::Run(_) => None,

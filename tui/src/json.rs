@@ -6,7 +6,7 @@
 use crate::health::Health;
 use crate::model::{Model, Node, seconds};
 
-/// A JSON string.
+/// The text as a JSON string, quoted and escaped.
 fn quoted(text: &str) -> String {
     let mut out = String::from('"');
     for c in text.chars() {
@@ -24,7 +24,7 @@ fn number(x: f64) -> String {
     if x.is_finite() { format!("{x}") } else { "null".to_string() }
 }
 
-/// A JSON object of these members, whose values are JSON already.
+/// A JSON object of these members. Their values are JSON already.
 fn object_of(members: &[(&str, String)]) -> String {
     let members: Vec<String> = members.iter().map(|(key, value)| format!("\"{key}\":{value}")).collect();
     format!("{{{}}}", members.join(","))

@@ -43,7 +43,7 @@ use health::Health;
 /// An error message for the user, without the program's name.
 type Failure = String;
 
-/// Exit code for wrong usage or input. The lower codes are those of [`Health::code`].
+/// Exit code for wrong usage or input. The lower codes belong to [`Health::code`].
 const EXIT_USAGE: u8 = 4;
 
 fn main() -> ExitCode {

@@ -95,11 +95,11 @@ impl History {
 /// A node of the cluster, as its reports describe it.
 #[derive(Clone, Debug)]
 pub(crate) struct Node {
-    /// The last report.
+    /// The node's last report.
     pub(crate) report: Report,
     /// Display name of the node's machine, cleaned of control characters.
     pub(crate) host: String,
-    /// The latest measurements.
+    /// The node's latest measurements.
     pub(crate) now: Sample,
     pub(crate) history: History,
     /// The report from which the next rates are measured.
@@ -125,7 +125,7 @@ pub(crate) fn seconds(at: Instant) -> f64 {
     at.as_nanos() as f64 / 1e9
 }
 
-/// A number that can be displayed: NaN and infinities become 0, others are clamped.
+/// A number that can be displayed: NaN and infinities become 0, other numbers are clamped.
 pub(crate) fn sane(x: f64) -> f64 {
     if x.is_finite() { x.clamp(-1e15, 1e15) } else { 0.0 }
 }
@@ -161,7 +161,7 @@ impl Model {
     }
 
     /// Another board has begun at this time, in the place of one that has ended, such as that of a process that was
-    /// restarted. What only the former one knew is gone.
+    /// restarted. Facts that only the former board knew are gone.
     fn rewind(&mut self, now: Instant) {
         self.now = now;
         self.nodes.retain(|_, node| node.report.at <= now);
@@ -377,7 +377,7 @@ pub(crate) mod tests {
         assert!((node.now.ratio - 0.1).abs() < 1e-9 && node.host == "a[2Jb");
     }
 
-    /// A run of two nodes is followed by another one, whose board begins at time 0 again.
+    /// A run of two nodes is followed by another one. Its board begins at time 0 again.
     #[test]
     fn a_restarted_run_does_not_look_silent() {
         let silent = |model: &Model| model.nodes.values().filter(|node| model.silence(node) >= SILENT_AFTER).count();

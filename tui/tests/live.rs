@@ -154,7 +154,7 @@ fn a_board_with_a_key_requires_it() {
 fn bad_input_is_an_error_that_names_the_option() {
     let recording = std::env::temp_dir().join(format!("dtop-{}-bad.log", std::process::id()));
     std::fs::write(&recording, b"not a recording at all").unwrap();
-    // A file that others can read is not accepted as a key.
+    // A file that other users can read is not accepted as a key.
     std::fs::set_permissions(&recording, std::fs::Permissions::from_mode(0o644)).unwrap();
     for (args, word) in [
         (String::new(), "expected HOST:PORT, --replay FILE or --demo"),

@@ -1,4 +1,4 @@
-//! Dense encoders: the kernel `Encode` of the codecs bf16, f16, int8 and sign, whose bodies have every element.
+//! Dense encoders: the kernel `Encode` of the codecs bf16, f16, int8 and sign. Their bodies have every element.
 //!
 //! The device writes the body, and the host reads a few counters. The kernel `Expand` of these codecs runs on the
 //! host, which has to check every word of a received body anyway.

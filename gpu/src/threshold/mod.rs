@@ -246,7 +246,7 @@ impl Encoder {
         let body = bytemuck::cast_slice_mut(pool.bytes_mut(body));
         let total = message.residual.len as usize / 4;
         let outcome = write(&aim, &mut section, total, quantum, &self.list, entries, body);
-        // Also after a failed attempt: the next one starts from what the controller has learned.
+        // Also after a failed attempt: the next one starts from the controller's new state.
         pool.sections_mut(target.sections)[index] = section;
         match outcome {
             Ok(words) => {

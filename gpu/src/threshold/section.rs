@@ -248,8 +248,8 @@ impl SectionBuffers {
         at - start
     }
 
-    /// Reads the words that were read back: the entries go to `list`. Returns `None` if a list is longer than what
-    /// was read of it. Adapts the words to read next time to the lengths of the lists.
+    /// Parses the words that were read back: the entries go to `list`. Returns `None` if a list is longer than the part
+    /// that was read back. Adapts the words to read next time to the lengths of the lists.
     pub(super) fn unpack(&mut self, words: &[u32], list: &mut Vec<u32>) -> Option<Counters> {
         let (counters, lists) = words.split_at(self.counter_words());
         let lens = &counters[HEADER_WORDS..HEADER_WORDS + self.lists.len()];

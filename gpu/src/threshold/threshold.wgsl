@@ -100,7 +100,7 @@ fn take(@builtin(local_invocation_index) me: u32, @builtin(workgroup_id) group: 
             reached |= select(0u, 1u << k, magnitude >= threshold && !not_finite);
             let left = select(acc, old, not_finite);
             residual[at_residual + i] = left;
-            // Elements that emit are squared below, with what is left of them.
+            // Elements that emit are squared below, with the rest that is left of them.
             let x = bitcast<f32>(select(left, 0u, magnitude >= threshold && !not_finite));
             total += x * x;
         }
