@@ -1,4 +1,4 @@
-//! The application's side of a node: what it has done for the current round, and how it ends.
+//! The application's side of a node: its part in the current round, and how it ends.
 
 use super::chunks::Mean;
 use crate::machine::Misuse;
@@ -10,7 +10,7 @@ pub(super) struct Application {
     stage: Stage,
     /// The application contributes no more examples and stays for the end. It still takes part in rounds.
     finishing: bool,
-    /// What travels with its contributions from now on.
+    /// The number that travels with its contributions from now on.
     rider: Option<Rider>,
 }
 

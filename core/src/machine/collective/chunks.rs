@@ -48,14 +48,14 @@ pub(super) struct Chunk {
     pub(super) progress: Progress,
 }
 
-/// What is known of a mean, without its floats.
+/// The facts about a mean, without its floats.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Mean {
     /// Examples behind it. 0: there is no body.
     pub(super) weight: u64,
-    /// All workers whose contributions are in it make no more of them.
+    /// All workers with a contribution in it make no further ones.
     pub(super) finishing: bool,
-    /// The mean of what travels with the contributions.
+    /// The mean of the riders of the contributions.
     pub(super) rider: Option<Rider>,
 }
 
@@ -191,7 +191,7 @@ impl Chunks {
 }
 
 impl Mean {
-    /// What a message says of its body.
+    /// The mean that a message describes.
     pub(super) fn of(part: &Part) -> Self {
         Self { weight: part.weight, finishing: part.finishing, rider: part.rider }
     }

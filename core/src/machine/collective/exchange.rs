@@ -62,11 +62,11 @@ pub(super) trait Exchange: fmt::Debug + Send {
     /// The application's learning rate is `scale` times the one at the start.
     fn on_rate(&mut self, scale: f32);
 
-    /// The buffers of this node's residual at this moment, which a checkpoint saves besides those that are declared to
-    /// be kept.
+    /// The buffers of this node's residual at this moment, which a checkpoint saves besides the buffers that are
+    /// declared to be kept.
     fn residuals(&self) -> Vec<BufferId>;
 
-    /// Adds what is known of the codec to a status.
+    /// Adds the codec's figures to a status.
     fn report(&self, status: Status) -> Status;
 
     /// The node ends: its residual, if a codec has left one.
@@ -83,13 +83,13 @@ pub(super) struct Round {
     pub(super) view: Sequence,
     pub(super) number: Clock,
     pub(super) phase: Phase,
-    /// The open operations of the exchange, and those that fetch the state.
+    /// The open operations of the exchange, and the operations that fetch the state.
     pub(super) epochs: Epochs,
-    /// Members whose process has been replaced by one that has not heard of the view.
+    /// Members with a new process, which has not heard of the view.
     strangers: Vec<PeerId>,
 }
 
-/// What the node does in the exchange. Messages of other members are taken in every phase.
+/// The node's progress in the exchange. Messages of other members are taken in every phase.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub(super) enum Phase {
     /// The node's contribution is missing.
@@ -108,7 +108,7 @@ pub(super) struct Outcome {
     pub(super) changed: bool,
     /// No worker contributes any more: it was the last.
     pub(super) last: bool,
-    /// The mean of what travels with the contributions. The same at all members.
+    /// The mean of the riders of the contributions. The same at all members.
     pub(super) rider: Option<Rider>,
 }
 
@@ -189,7 +189,7 @@ impl Round {
     }
 }
 
-/// Refuses a contribution whose body cannot be used.
+/// Refuses a contribution with an unusable body.
 pub(super) fn reject(hub: &mut Hub, peer: PeerId, reason: crate::machine::Rejection) {
     hub.event(crate::machine::Event::Rejected { peer, reason });
     hub.counters.rejected += 1;

@@ -8,7 +8,7 @@
 //! All members compute on the same bytes in the same order, so replicas are equal bit for bit. A contribution is encoded
 //! once: if the round begins anew in another view, the same body is sent again, and the residual stays as it is.
 //!
-//! Bodies are received in rank order, which needs few buffers. A body whose turn has not come stays with its sender, and
+//! Bodies are received in rank order, which needs few buffers. A body that is not due yet stays with its sender, and
 //! stands in front of the sender's later messages. Two members send messages that must not wait for other members: the
 //! member at the coordinator's node, and the donor of the view, which sends its state to members that lack it. The
 //! bodies of these two have buffers of their own, the former's for this round and for the next.
@@ -123,7 +123,7 @@ struct Added {
     weight: u64,
     /// All workers so far make no more contributions.
     finishing: bool,
-    /// What travels with the messages in the sum.
+    /// The sum of the riders of the added messages.
     riders: Riders,
 }
 
@@ -135,7 +135,7 @@ impl Added {
 }
 
 impl Gather {
-    /// An exchange without members. Declares its buffers, of which a node that is no worker has none.
+    /// An exchange without members. Declares its buffers; a node that is no worker has no buffers.
     pub(super) fn new(
         hub: &mut Port<'_, Job>,
         is_worker: bool,
@@ -428,7 +428,7 @@ impl Exchange for Gather {
     fn awaited(&self) -> Option<PeerId> {
         let is_awaited = |member: &&Member| match self.round.is_done() {
             true => member.sending,
-            // A body whose connection broke is still to come, though its header is here.
+            // After a broken connection, the body is still to come, though its header is here.
             false => !member.messages[0].ready,
         };
         self.members.iter().find(is_awaited).map(|member| member.peer)

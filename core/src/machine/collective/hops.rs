@@ -41,12 +41,12 @@ pub(super) struct Hops {
     chunks: Vec<Encoding>,
     /// Chunks of this round whose residual is in the place for after the round.
     made: usize,
-    /// L1 norm of what decay has removed in this round, and in all rounds that count.
+    /// L1 norm that decay has removed in this round, and in all rounds that count.
     forgetting: f64,
     forgotten: f64,
     /// Contributions so far.
     contributions: u64,
-    /// Norm of contributions, smoothed over those that were measured.
+    /// Norm of contributions, smoothed over the measured ones.
     measured: f64,
     /// Elements of the vector.
     len: usize,
@@ -71,7 +71,7 @@ impl Hops {
             Codec::F16 => Coding::F16,
             Codec::Int8 => Coding::Int8,
             Codec::Sign => Coding::Sign,
-            // Trees and rings take no sparse codecs, and none per column.
+            // Trees and rings take no sparse codecs, and no codecs per column.
             Codec::F32 | Codec::SignColumns | Codec::Threshold(_) | Codec::TopK(_) => return None,
         };
         let len = chunks.len();

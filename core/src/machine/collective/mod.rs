@@ -10,13 +10,13 @@
 //! depend on the order of arrival. Members and rounds are agreed on through [`views`](super::views). When a member is
 //! lost, joins or leaves, or a connection between members breaks, all members stop, and the round begins anew among the
 //! members of the next view. Contributions are kept until their round is done. Parameters change only when all of a
-//! round is here. So a round counts at all members or at none, and a member without its result gets the parameters of a
-//! member that has it.
+//! round is here. So a round counts at all members or at no member, and a member without its result gets the parameters
+//! of a member that has it.
 //!
 //! | file | keeps |
 //! |---|---|
-//! | `application.rs` | the application's side: what it has done for the round, and how it ends |
-//! | `exchange.rs` | what an exchange is, and the round under way |
+//! | `application.rs` | the application's side: its part in the round, and how it ends |
+//! | `exchange.rs` | the trait of exchanges, and the round under way |
 //! | `reduce.rs` | the exchange of trees and rings |
 //! | `hops.rs` | their codec: a residual per hop |
 //! | `gather.rs` | the exchange of a mesh with rounds |
@@ -73,7 +73,7 @@ pub(crate) struct Collective {
     adoption: Adoption,
     /// The last round of the run is done, here or at the donor of the view: no round follows.
     last: bool,
-    /// What became of the residual, once this node has left.
+    /// How the residual ended, once this node has left.
     rest: Option<Rest>,
 }
 
@@ -166,7 +166,7 @@ impl Collective {
             Change::Released if self.has_left() => self.member.repeat_goodbye(hub),
             Change::Released => {}
             Change::HostLost => {
-                // The others have to know whether this node has the last round.
+                // The other nodes have to know whether this node has the last round.
                 self.report(hub);
                 if self.member.is_released() || self.application.leaves() {
                     self.become_left(hub);
@@ -196,7 +196,7 @@ impl Collective {
         let done = if behind { view.round } else { self.replica.round() };
         self.exchange.enter(me, view, done.next());
         self.replica.enter(view.round, behind, returns);
-        // A last round that the others have not seen is one of those that do not count.
+        // A last round that the other members have not seen does not count.
         self.last = view.last || (self.last && !returns);
         if !behind {
             self.on_current(hub);
@@ -233,7 +233,7 @@ impl Collective {
         }
         let advanced = match arrival {
             Arrival::Advanced => {
-                // The round whose end this node had not seen had its contribution in it.
+                // This node missed the end of the round, which has its contribution in it.
                 self.exchange.on_advanced();
                 true
             }
@@ -246,8 +246,9 @@ impl Collective {
     }
 
     /// The run has gone on without this node. An update that waits for its round goes into the next one. Parameters
-    /// would pull the mean back to where the others were before, so they are dropped, and counted. So are gradients: the
-    /// application that applies the next mean needs the others' state first. Returns whether the application goes on.
+    /// would pull the mean back to where the other members were before, so they are dropped, and counted. So are
+    /// gradients: the application that applies the next mean needs the others' state first. Returns whether the
+    /// application goes on.
     fn drop_stale(&mut self, hub: &mut Hub) -> bool {
         let Some(own) = self.application.contribution() else { return false };
         let stale = match hub.setup.recipe.payload() {
@@ -334,8 +335,8 @@ impl Collective {
             let Some(incoming) = hub.take_held(due) else { break };
             self.on_message(hub, incoming);
         }
-        // What waits for messages that may not come in this view stands in front of news for the coordinator, and of its
-        // commands. The contributions are given again in the next view.
+        // Contributions and results that wait for messages that may not come in this view stand in front of news for
+        // the coordinator, and of its commands. The contributions are given again in the next view.
         if self.member.view_is_over() {
             let view = self.member.view().number;
             let is_part = |incoming: &Incoming| matches!(incoming.message, Message::Up(_) | Message::Down(_));
@@ -382,8 +383,8 @@ impl Collective {
         hub.signal(Signal::Left);
     }
 
-    /// The application has no part in the run any more. What its residual holds is not sent: in a round, all workers
-    /// contribute at once.
+    /// The application has no part in the run any more. Its residual is not sent: in a round, all workers contribute at
+    /// once.
     fn end(&mut self, hub: &mut Hub) {
         self.application.become_left();
         if self.rest.is_none() {

@@ -1,7 +1,7 @@
 //! The exchange of trees and rings: parts of chunks go up to the chunks' roots, and results come down.
 //!
 //! With a codec, every node encodes the mean that it sends up, and the root encodes the result, which all nodes pass on
-//! as it is. So all members decode the same body. Each node keeps what its own encoding takes away in a residual
+//! as it is. So all members decode the same body. Each node keeps the error of its own encoding in a residual
 //! ([`Hops`]).
 
 use alloc::vec::Vec;
@@ -38,7 +38,7 @@ pub(super) struct Reduce {
 }
 
 impl Reduce {
-    /// An exchange without members. Declares the buffers of the chunks, of which a node that is no worker has none.
+    /// An exchange without members. Declares the buffers of the chunks; a node that is no worker has no buffers.
     pub(super) fn new(hub: &mut Hub, is_worker: bool, contribution: BufferId, commit: Commit) -> Self {
         let Hub { setup, vectors, .. } = hub;
         let shape = Shape::of(setup.recipe.topology);
@@ -160,7 +160,7 @@ impl Reduce {
             hub.event(Event::Rejected { peer: me, reason: Rejection::NonFinite { shard, index } });
         }
         if self.routes.parent(chunk).is_none() {
-            // The root takes the result that all others decode.
+            // The root takes the result that all other nodes decode.
             let kernel = hops.expand(hops.body(chunk), self.chunks.result(chunk));
             hub.compute(kernel, Job::Exchange(Task::Commit));
         }

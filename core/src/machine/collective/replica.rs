@@ -41,7 +41,7 @@ pub(super) struct Replica {
     carried: Carried,
     /// Members of the view that have asked for a state that the application has not given yet.
     askers: Vec<PeerId>,
-    /// What travelled with the first round that had a number, and with the last.
+    /// The mean riders of the first round that had a number, and of the last one.
     riders: Option<[Rider; 2]>,
 }
 
@@ -80,7 +80,7 @@ struct Fetch {
     round: Clock,
     /// The donor has been asked.
     asked: bool,
-    /// Vectors whose bodies are being received, or are here.
+    /// Vectors that are being received, or are here.
     begun: u32,
     /// Vectors that are here.
     arrived: u32,
@@ -98,13 +98,13 @@ pub(super) struct Offered {
     pub(super) riders: Option<[Rider; 2]>,
 }
 
-/// The state that a donor has given, compared with the state that this node had. A node whose state is the donor's asks
-/// for none.
+/// The state that a donor has given, compared with the state that this node had. A node that has the donor's state asks
+/// for nothing.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub(super) enum Arrival {
     /// It has more rounds: this node's contribution is in them.
     Advanced,
-    /// This node had none, or one that counts for nothing.
+    /// This node had no state, or one that counts for nothing.
     New,
 }
 
@@ -125,7 +125,7 @@ impl Replica {
         self.round.is_some()
     }
 
-    /// What travelled with the first round that had a number, and with the last.
+    /// The mean riders of the first round that had a number, and of the last one.
     pub(super) fn riders(&self) -> Option<[Rider; 2]> {
         self.riders
     }
@@ -203,7 +203,7 @@ impl Replica {
 
     // Views
 
-    /// Everyone stops.
+    /// All members stop: open requests for the state are dropped.
     pub(super) fn stop(&mut self) {
         self.fetch = None;
         self.askers.clear();

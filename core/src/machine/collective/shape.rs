@@ -34,7 +34,7 @@ impl Routes {
         self.at = members.iter().position(|member| *member == me).expect("a node that enters a view is a member");
     }
 
-    /// The member that this node sends its part of a chunk to; none at the chunk's root.
+    /// The member that this node sends its part of a chunk to; `None` at the chunk's root.
     pub(super) fn parent(&self, chunk: usize) -> Option<PeerId> {
         let position = self.shape.parent(chunk, self.at, self.members.len())?;
         self.members.get(position).copied()
@@ -74,7 +74,7 @@ impl Shape {
         if let Self::Tree { fan_in } = self { fan_in } else { 1 }
     }
 
-    /// The position that `at`, one of `count`, sends its part of a chunk to; none at the chunk's root.
+    /// The position that `at`, one of `count`, sends its part of a chunk to; `None` at the chunk's root.
     fn parent(self, chunk: usize, at: usize, count: usize) -> Option<usize> {
         match self {
             Self::Tree { .. } if at == 0 => None,

@@ -1,7 +1,7 @@
 //! The part of a node that all roles share: operations, outputs, peers and their hellos, waits.
 //!
 //! On every connection both sides first say hello. A peer with the same contract is *agreed*, and only then are its
-//! messages passed to the role. A peer whose connection breaks stays a member for `dead_after`; then it is *lost*.
+//! messages passed to the role. After a broken connection, a peer stays a member for `dead_after`; then it is *lost*.
 //!
 //! | file | keeps |
 //! |---|---|
@@ -75,7 +75,7 @@ pub(crate) struct Incoming {
     pub(crate) length: u32,
 }
 
-/// A peer whose contract differs.
+/// A peer with a different contract.
 #[derive(Copy, Clone, Debug)]
 struct Differing {
     peer: PeerId,
@@ -84,7 +84,7 @@ struct Differing {
     length: u32,
 }
 
-/// What is left of an input for the role.
+/// The part of an input that is left for the role.
 #[derive(Copy, Clone, Debug)]
 pub(crate) enum Notice {
     /// A peer takes part (again). `fresh`: it is a process that this node had not met.
@@ -407,7 +407,7 @@ impl Hub {
         self.joined || self.has_parameters
     }
 
-    /// The moment that this node resumed from; 0: none.
+    /// The moment that this node resumed from; 0: it did not resume.
     fn resumed_at(&self) -> Clock {
         self.setup.resumed.map_or(Clock(0), |resumed| resumed.at)
     }
@@ -425,7 +425,7 @@ impl Hub {
             // The connection has ended since; its messages may still arrive.
             (Link::Never | Link::Down { .. } | Link::Lost, _) => None,
             (Link::Connected, Message::Hello(hello)) => self.on_hello(peer, hello, length),
-            // The peer is about to resume. The hello of this node tells it what the others do.
+            // The peer is about to resume. The hello of this node tells it the decision of the other nodes.
             (Link::Connected, Message::Moments(_)) => None,
             (Link::Connected, _) => {
                 self.close(peer, ProtocolError::NoHello { kind: header.kind() });
@@ -600,7 +600,7 @@ impl Hub {
 
     // Held messages
 
-    /// Keeps a message whose body has no free buffer yet, or whose turn has not come. The body stays with the sender.
+    /// Keeps a message that is not due, or has no free buffer for its body yet. The body stays with the sender.
     pub(crate) fn hold(&mut self, incoming: Incoming) {
         // A message with a body keeps back the rest of its peer's messages. Only messages without one can pile up.
         let peer = incoming.peer;
@@ -623,7 +623,7 @@ impl Hub {
 
     // Time and waits
 
-    /// Wakes the role at that time, whatever else happens.
+    /// Wakes the role at that time, even if no input comes before.
     pub(crate) fn set_alarm(&mut self, alarm: Option<Instant>) {
         self.alarm = alarm;
     }
@@ -632,7 +632,7 @@ impl Hub {
         self.now
     }
 
-    /// Notes whom this node waits for. Returns the wait when it has to be passed on: when it has lasted for
+    /// Notes the peer that this node waits for. Returns the wait when it has to be passed on: when it has lasted for
     /// `stall_after`, or is for a node that is silent as announced.
     pub(crate) fn note_waiting(&mut self, awaited: Option<Awaited>) -> Option<Waiting> {
         self.stalls.set(awaited, self.now);

@@ -10,7 +10,7 @@ use crate::machine::Misuse;
 pub(super) enum Purpose {
     /// A message without consequence, or a body that is dropped.
     Nothing,
-    /// To read the contract of a peer whose digest differs.
+    /// To read the contract of a peer with a different digest.
     ReadContract,
     /// To find the line in which that contract differs.
     Compare,

@@ -28,12 +28,12 @@ impl<'a, J: Copy> Port<'a, J> {
         self.jobs.begin(op, job);
     }
 
-    /// Sends a message whose body is plain, or that has none.
+    /// Sends a message with a plain body, or without a body.
     pub(crate) fn transmit(&mut self, peer: PeerId, message: Message, body: Option<Segment>, job: J) {
         self.transmit_coded(peer, message, body, body.map_or(0, |body| body.len), job);
     }
 
-    /// Sends a message whose body would take `dense` bytes as plain floats.
+    /// Sends a message with a body that would take `dense` bytes as plain floats.
     pub(crate) fn transmit_coded(&mut self, peer: PeerId, message: Message, body: Option<Segment>, dense: u32, job: J) {
         let op = self.hub.send(peer, message, body, dense, Purpose::Role);
         self.jobs.begin(op, job);

@@ -3,9 +3,9 @@
 //! A node that has waited for `stall_after` says so to the nodes that wait for it ([`Message::Awaits`]). So each of
 //! them can name the node that holds up all of them.
 //!
-//! A node whose application is about to make no steps for a while announces it to all ([`Message::Silence`]). While the
-//! node at the end of a chain of waits is silent as it has announced, the waits in the chain are excused: drivers do
-//! not count that time. So that the whole chain knows, a wait for a silent node is passed on at once.
+//! If an application is about to make no steps for a while, its node announces it to all nodes ([`Message::Silence`]).
+//! While the node at the end of a chain of waits is silent as it has announced, the waits in the chain are excused:
+//! drivers do not count that time. So that the whole chain knows, a wait for a silent node is passed on at once.
 //!
 //! [`Message::Awaits`]: crate::wire::Message::Awaits
 //! [`Message::Silence`]: crate::wire::Message::Silence
@@ -83,7 +83,7 @@ impl Stalls {
         self.wait.filter(|wait| !wait.reported).map(|wait| wait.shown.since.after(stall_after))
     }
 
-    /// Notes whom the node waits for now.
+    /// Notes the peer that the node waits for now.
     pub(super) fn set(&mut self, awaited: Option<Awaited>, now: Instant) {
         let Some(Awaited { on: direct, at, clock }) = awaited else {
             self.wait = None;
@@ -201,7 +201,7 @@ mod tests {
         assert_eq!(named(stalls.waiting()), Some((ONE, PeerId(0))));
     }
 
-    /// Those who wait for this node are told of every silence that excuses its wait, also after the wait has moved.
+    /// The nodes that wait for this one are told of every silence that excuses its wait, also after the wait has moved.
     #[test]
     fn each_silence_is_passed_on_once() {
         let mut stalls = stalls();

@@ -28,7 +28,7 @@ pub(super) struct Exchange {
     pub(super) replica: Replica,
 }
 
-/// A held message whose turn has come.
+/// A held message that is due.
 #[derive(Copy, Clone, Debug)]
 struct Turn {
     quanta: Quanta,
@@ -70,7 +70,7 @@ impl Exchange {
         }
     }
 
-    /// The ledger is that of the donor, whose marks are these. Own messages that are not in it are added.
+    /// The ledger is the donor's, with these marks. Own messages that are not in it are added.
     pub(super) fn adopt(&mut self, hub: &mut Port<'_, Job>, marks: &[Mark]) {
         let (me, incarnation) = (hub.setup.me, hub.setup.incarnation);
         let end = self.marks.get(me).last;
@@ -86,7 +86,8 @@ impl Exchange {
         *self.marks.get_mut(me) = Mark { last: end, ..Mark::new(incarnation, own.sequence) };
     }
 
-    /// This node has what the view begins with: the exchange with its neighbours begins. `made`: own messages so far.
+    /// This node has the state that the view begins with: the exchange with its neighbours begins. `made`: own messages
+    /// so far.
     pub(super) fn begin(&mut self, hub: &mut Port<'_, Job>, made: Sequence) {
         self.open = true;
         let own = self.marks.get_mut(hub.setup.me);
@@ -136,7 +137,7 @@ impl Exchange {
         let Some(start) = self.start(hub, to) else { return };
         self.slots.restart(to);
         if !self.neighbours.is_relay() {
-            // What the neighbour has need not be sent. In a relay tree, those behind it may lack it.
+            // A message that the neighbour has need not be sent. In a relay tree, the nodes behind it may lack it.
             for slot in 0..self.slots.len() {
                 if self.slots.has_own_up_to(slot, start.have) {
                     self.slots.set_unneeded(slot, to);
@@ -150,7 +151,7 @@ impl Exchange {
         self.send_next(hub, to);
     }
 
-    /// What neighbour `to` has said on this connection, if it is in the view.
+    /// The start that neighbour `to` has sent on this connection, if it is in the view.
     fn start(&self, hub: &Hub, to: usize) -> Option<Start> {
         let peer = self.neighbours.get(to);
         self.neighbours.start(peer, self.view).filter(|_| hub.is_agreed(peer))
@@ -222,7 +223,7 @@ impl Exchange {
         let from = self.neighbours.index_of(incoming.peer)?;
         let mark = self.marks.get(quanta.origin);
         let known = mark.covers(&quanta) && dedup;
-        // A relay can have a message in its ledger, from a snapshot, that those behind it have not.
+        // A relay can have a message in its ledger, from a snapshot, that the nodes behind it lack.
         let is_under_way = self.slots.taking(quanta.origin).is_some_and(|last| quanta.last <= last);
         let done = (known && (!self.neighbours.is_relay() || quanta.last <= mark.passed)) || (is_under_way && dedup);
         if done {
@@ -273,14 +274,14 @@ impl Exchange {
         }
     }
 
-    /// Applies the messages that are here and whose turn has come, when the node follows a tape.
+    /// Applies the messages that are here and come next on the tape that the node follows.
     pub(super) fn maybe_apply(&mut self, hub: &mut Port<'_, Job>) {
         while let Some(Order::Apply { origin }) = hub.next_order()
             && let Some((slot, from)) = self.slots.next_here(origin)
         {
             self.apply(hub, slot, from);
         }
-        // After the last entry of the tape, what is here is applied in any order.
+        // After the last entry of the tape, the messages that are here are applied in any order.
         while !hub.is_following()
             && self.slots.keeps_apart()
             && let Some((slot, from)) = self.slots.first_here()

@@ -2,7 +2,8 @@
 
 use crate::id::{Clock, PeerId, Sequence};
 
-/// Why an operation was started. `slot` is an index of a slot, `from` that of the neighbour whose message is in it.
+/// Why an operation was started. `slot` is the index of a slot, `from` the index of the neighbour that sent the message
+/// in it.
 #[derive(Copy, Clone, Debug)]
 pub(crate) enum Job {
     /// Encode the next own message.

@@ -51,7 +51,7 @@ impl Marks {
         (0..).map(PeerId).zip(&self.0)
     }
 
-    /// A view begins, with these members. An end that another process of the origin has announced is none.
+    /// A view begins, with these members. An end that another process of the origin has announced does not count.
     pub(super) fn enter(&mut self, members: &[PeerId], process: impl Fn(PeerId) -> Incarnation) {
         for (origin, mark) in (0..).map(PeerId).zip(&mut self.0) {
             mark.out = !members.contains(&origin);
@@ -72,7 +72,7 @@ impl Marks {
         }
     }
 
-    /// The first origin whose stream is not complete.
+    /// The first origin with an incomplete stream.
     pub(super) fn first_incomplete(&self) -> Option<PeerId> {
         self.iter().find(|(_, mark)| !mark.is_complete()).map(|(origin, _)| origin)
     }

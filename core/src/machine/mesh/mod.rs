@@ -6,8 +6,8 @@
 //! Quanta come -> known? -> Receive -> ledger -> Ack; a relay passes them on
 //! ```
 //! A replica is `base - unit * ledger`, where the ledger counts in units of the smallest quantum of the run. Addition
-//! of integers commutes. So replicas that have applied the same messages are equal bit for bit, in whatever order the
-//! messages came, and with whatever quantum each was made.
+//! of integers commutes. So replicas that have applied the same messages are equal bit for bit, for any order of
+//! arrival and any quantum of each message.
 //!
 //! A message is kept until every neighbour has acknowledged it, and is sent again after a broken connection. A mark per
 //! origin drops messages that come twice. So each message reaches each peer exactly once. If a peer does not keep up,
@@ -33,7 +33,7 @@
 //! | `replica.rs` | base, ledger and view |
 //! | `own.rs` | the stream of own messages: encoder and residual |
 //! | `sync.rs` | this node's way into a view |
-//! | `snapshots.rs` | what this node gives to others on their way into a view |
+//! | `snapshots.rs` | the state that this node gives to other nodes on their way into a view |
 //! | `state.rs` | the states of the peer |
 //! | `job.rs` | the reasons for operations |
 //!
@@ -84,7 +84,7 @@ pub(crate) struct Mesh {
     own: Own,
     exchange: Exchange,
     snapshots: Snapshots,
-    /// What the coordinator has heard last of this node's plans: it leaves, it is at the end.
+    /// This node's plans, as the coordinator has heard them last: it leaves, it is at the end.
     told: (bool, bool),
 }
 
@@ -167,7 +167,7 @@ impl Mesh {
             Change::Released if self.state == State::Left => self.member.repeat_goodbye(hub),
             Change::Released => {}
             Change::HostLost => {
-                // The others have to know whether this node is at the end.
+                // The other nodes have to know whether this node is at the end.
                 self.report(hub);
                 if self.member.is_released() || self.told.0 {
                     self.close(hub);
@@ -197,7 +197,7 @@ impl Mesh {
         }
     }
 
-    /// This node has what the view begins with.
+    /// This node has the state that the view begins with.
     fn begin(&mut self, hub: &mut Port<'_, Job>) {
         self.sync.become_current();
         hub.has_parameters = true;
@@ -265,7 +265,8 @@ impl Mesh {
             self.own.encode(hub, &mut self.exchange, slot, cause != Cause::Step);
             self.state = State::Encoding { slot, cause };
         } else if !hub.is_taped() {
-            // The merge depends on what has been sent. With a tape, this node waits for its neighbours instead.
+            // The merge depends on the messages that have been sent. With a tape, this node waits for its neighbours
+            // instead.
             self.exchange.maybe_merge(hub, &self.own.encoding);
         }
     }
@@ -297,7 +298,7 @@ impl Mesh {
         match self.state {
             State::Basing => {
                 self.state = State::Ready;
-                // Those in the view: by now, further messages can be in the ledger.
+                // The messages in the view: by now, further ones can be in the ledger.
                 let clock = Clock(self.exchange.replica.seen().0 / u64::from(hub.setup.cluster.workers));
                 hub.signal(Signal::Joined { clock });
             }
@@ -343,11 +344,11 @@ impl Mesh {
         }
         let announced = matches!(self.state, State::Leaving { announced: true, .. });
         let complete = self.sync.is_current() && self.exchange.marks.first_incomplete().is_none();
-        // What comes from others after this node has said that it leaves keeps it no longer: their origins have it, and
-        // deliver it in the next view. Own messages that are due again do.
+        // Messages of other nodes that come after this node has said that it leaves do not keep it: their origins have
+        // them, and deliver them in the next view. Own messages that are due again do keep it.
         let may_leave = delivered || (self.told.0 && self.exchange.slots.own().next().is_none());
         let plans = (announced && may_leave && !stays, announced && delivered && stays && complete);
-        // A view that does not begin from what this node has seen takes nothing back.
+        // A view that does not begin from this node's state takes nothing back.
         if plans != self.told {
             self.told = plans;
             self.report(hub);

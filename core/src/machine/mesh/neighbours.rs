@@ -14,10 +14,10 @@ pub(super) struct Neighbours {
     list: Vec<PeerId>,
     /// The other members of the view.
     others: Vec<PeerId>,
-    /// By rank, neighbour or not: what the peer has said of this node's stream on the present connection.
+    /// By rank, neighbour or not: the peer's report on this node's stream, from the present connection.
     starts: Vec<Option<Start>>,
-    /// By rank: the last view in which the peer has been current, on whatever connection. It takes no snapshot in that
-    /// view any more.
+    /// By rank: the last view in which the peer has been current, on any connection. It takes no snapshot in that view
+    /// any more.
     current: Vec<Sequence>,
 }
 
@@ -81,7 +81,7 @@ impl Neighbours {
 
     // Starts
 
-    /// A worker has said what it has.
+    /// A worker has reported its view, and how much it has of this node's stream.
     pub(super) fn set_start(&mut self, peer: PeerId, start: Start) {
         self.starts[peer.index()] = Some(start);
         self.current[peer.index()] = start.view;
@@ -94,14 +94,14 @@ impl Neighbours {
         }
     }
 
-    /// Can no message that is made now get to those at or behind this neighbour in a snapshot as well? In a relay tree,
-    /// all others can be behind it.
+    /// Can no message that is made now get to the nodes at or behind this neighbour in a snapshot as well? In a relay
+    /// tree, all other nodes can be behind it.
     pub(super) fn is_past_snapshots(&self, index: usize, view: Sequence) -> bool {
         let is_current = |peer: &PeerId| self.current[peer.index()] == view;
         if self.is_relay() { self.others.iter().all(is_current) } else { is_current(&self.list[index]) }
     }
 
-    /// What a peer in this view has said on the present connection.
+    /// The start that a peer in this view has sent on the present connection.
     pub(super) fn start(&self, peer: PeerId, view: Sequence) -> Option<Start> {
         self.starts.get(peer.index()).copied().flatten().filter(|start| start.view == view)
     }

@@ -82,7 +82,7 @@ impl Own {
         exchange.on_encoded(hub, slot, encoded.bytes);
     }
 
-    /// No message is due any more: says what became of the residual.
+    /// No message is due any more: reports how the residual ended.
     pub(super) fn tell_rest(&mut self, hub: &mut Port<'_, Job>) {
         if let Some(rest) = self.encoding.take_rest() {
             hub.event(Event::Rest(rest));

@@ -17,7 +17,7 @@ pub(super) struct Replica {
     base: Segment,
     /// The sections of a body, for decoding.
     sections: Segment,
-    /// The smallest quantum: what the ledger counts.
+    /// The smallest quantum, which is the unit of the ledger's counts.
     unit: f32,
     /// Messages in the ledger, of all origins.
     applied: Clock,
@@ -74,7 +74,7 @@ impl Replica {
         self.applied = applied;
     }
 
-    /// Makes the parameters in the view those of a new run.
+    /// The parameters in the view become the base of a new run.
     pub(super) fn found(&self, hub: &mut Port<'_, Job>) {
         hub.compute(Kernel::Copy { from: self.view, into: self.base }, Job::Found);
     }

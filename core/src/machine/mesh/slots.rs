@@ -179,7 +179,7 @@ impl Slots {
         self.entry_mut(slot).length = length;
     }
 
-    /// Drops a message whose body has not come, or is malformed.
+    /// Drops a message with a missing or malformed body.
     pub(super) fn abandon(&mut self, slot: usize) {
         self.slots[slot].entry = None;
     }
@@ -222,7 +222,8 @@ impl Slots {
 
     // Messages that wait for their turn on a tape
 
-    /// Has each neighbour slots of its own, so that messages can wait for their turn and keep back no others?
+    /// Has each neighbour slots of its own, so that messages can wait for their turn without keeping back other
+    /// messages?
     pub(super) fn keeps_apart(&self) -> bool {
         self.apart
     }
@@ -277,8 +278,8 @@ impl Slots {
         self.slots[slot].deliveries[to].end();
     }
 
-    /// The slot whose message is to be sent to neighbour `to` now, if there is one and the neighbour has room. Messages
-    /// are sent in the order in which they were applied.
+    /// The slot of the message to send to neighbour `to` now, if there is one and the neighbour has room. Messages are
+    /// sent in the order in which they were applied.
     pub(super) fn next_to_send(&self, to: usize) -> Option<usize> {
         let sent = self.slots.iter().filter(|slot| slot.deliveries[to] == Delivery::Sent).count();
         let due = |slot: &Slot| {
@@ -395,7 +396,7 @@ impl Entry {
         ack(&self.quanta)
     }
 
-    /// The number of messages whose sum this one is.
+    /// The number of messages that are summed in this one.
     pub(super) fn count(&self) -> u64 {
         self.quanta.last.0 - self.quanta.first.0 + 1
     }

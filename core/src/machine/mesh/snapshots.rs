@@ -33,8 +33,8 @@ impl Snapshots {
         self.open > 0
     }
 
-    /// Answers the first request of the view. Waits until the ledger holds what the marks say, and until the last answer
-    /// is out.
+    /// Answers the first request of the view. Waits until the ledger holds the messages up to the marks, and until the
+    /// last answer is out.
     pub(super) fn maybe_provide(&mut self, hub: &mut Port<'_, Job>, marks: &Marks, replica: &Replica, view: Sequence) {
         while self.open == 0 && !replica.is_decoding() {
             let due = self.requests.take(view, |to| hub.allows(Order::Give { to }));

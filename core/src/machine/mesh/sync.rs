@@ -7,12 +7,12 @@
 //! ```
 //! A message of a member is kept by its origin until all members have it. So it does not matter whether a member or the
 //! donor is ahead in the stream of another member: the stream goes on. Messages of a worker that is no member any more
-//! cannot be had again. If two members have different parts of them, one of them has to give way: members whose marks of
-//! these streams are not the donor's take the donor's ledger, and add those of their own messages that are not in it.
-//! So all members have the same messages of all others, and no contribution of a member is lost.
+//! cannot be had again. If two members have different parts of them, one of the two has to give way: a member with
+//! other marks of these streams than the donor takes the donor's ledger, and adds its own messages that are not in it.
+//! So all members have the same messages of all other workers, and no contribution of a member is lost.
 //!
-//! In a relay tree a message reaches a node through others, which may have it already. There, all marks have to agree
-//! before the first message of the view.
+//! In a relay tree a message reaches a node through other nodes, which may have it already. There, all marks have to
+//! agree before the first message of the view.
 
 use alloc::vec;
 use alloc::vec::Vec;
@@ -30,7 +30,7 @@ pub(super) enum Stage {
     Out,
     /// The view has come. Operations of the view before are still open.
     Entering,
-    /// The donor has the parameters. `asked`: it has been asked for what this node needs.
+    /// The donor has the parameters. `asked`: it has been asked for the parts that this node needs.
     Asking { asked: bool, wanted: Wanted },
     /// This node founds the mesh with its own parameters.
     Founding,
@@ -48,12 +48,12 @@ pub(super) struct Sync {
     offered: Vec<Mark>,
     /// Messages in the ledger that comes.
     applied: Clock,
-    /// Parts of a snapshot whose bodies are being received.
+    /// Number of snapshot bodies that are being received.
     receiving: u32,
     /// The base of the snapshot is here, or not needed.
     based: bool,
-    /// Origins in whose streams this node and the donor are not equally far. The view has to begin anew if one of them
-    /// turns out to be another process, of which the rest of the stream cannot come.
+    /// Origins with streams in which this node and the donor are not equally far. The view has to begin anew if one of
+    /// them turns out to be another process, of which the rest of the stream cannot come.
     trusted: Vec<PeerId>,
 }
 
@@ -89,7 +89,7 @@ impl Sync {
         self.trusted.clear();
     }
 
-    /// No operation of the view before is open any more. `is_donor`: this node has what the view begins with.
+    /// No operation of the view before is open any more. `is_donor`: this node has the state that the view begins with.
     pub(super) fn begin(&mut self, is_donor: bool) {
         self.stage = match (is_donor, self.holds) {
             (true, true) => Stage::Current,
@@ -226,7 +226,7 @@ impl Requests {
         }
     }
 
-    /// Takes the first request of this view whose turn has come. Requests of earlier views are dropped.
+    /// Takes the first request of this view that is due. Requests of earlier views are dropped.
     pub(super) fn take(&mut self, view: Sequence, is_due: impl Fn(PeerId) -> bool) -> Option<(PeerId, Wanted)> {
         for (from, entry) in (0..).map(PeerId).zip(&mut self.list) {
             match entry {

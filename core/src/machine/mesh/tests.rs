@@ -12,7 +12,7 @@ use crate::vectors::Vectors;
 use crate::wire::Quanta;
 
 const ME: PeerId = PeerId(0);
-/// Neighbour 0.
+/// The peer that is neighbour 0.
 const PEER: PeerId = PeerId(1);
 
 fn slots(relay: bool, neighbours: usize) -> Slots {
@@ -94,7 +94,8 @@ fn a_relay_has_slots_for_each_neighbour() {
     assert!(slots.taking(PeerId(2)).is_some() && slots.taking(PeerId(1)).is_none());
 }
 
-/// In a new view every message is due again, to the neighbours of that view; those of others come again as well.
+/// In a new view every own message is due again, to the neighbours of that view. Messages of other origins come again
+/// as well.
 #[test]
 fn a_view_keeps_own_messages_only() {
     let mut slots = slots(true, 2);
@@ -130,7 +131,7 @@ fn neighbours_are_all_members_or_the_tree_around_a_node() {
     assert_eq!((Neighbours::most(9, 0), Neighbours::most(9, 2), Neighbours::most(2, 2)), (8, 3, 1));
 }
 
-/// A node that is in the view takes no snapshot any more, whatever becomes of its connection. In a relay tree, a message
+/// A node that is in the view takes no snapshot any more, even if its connection breaks. In a relay tree, a message
 /// reaches all members behind a neighbour.
 #[test]
 fn messages_are_merged_only_when_no_snapshot_can_have_one_of_them() {

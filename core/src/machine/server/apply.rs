@@ -63,7 +63,7 @@ impl Server {
         }
     }
 
-    /// The contribution of a shard's queue whose turn has come: its place, and its inbox. The first, unless the node
+    /// The contribution in a shard's queue that is merged next: its place, and its inbox. The first, unless the node
     /// follows a tape.
     pub(super) fn next_to_merge(&self, hub: &Hub, index: usize) -> Option<(usize, usize)> {
         let shard = &self.shards[index];
@@ -80,7 +80,7 @@ impl Server {
         shard.queue.iter().copied().enumerate().find(|(_, inbox)| is_next(inbox))
     }
 
-    /// Corrects a contribution where it is, by what has happened since the parameters that it was computed from.
+    /// Corrects a contribution in its inbox for the changes since the parameters that it was computed from.
     fn compensate(&self, hub: &mut Port<'_>, index: usize, inbox: usize) {
         let shard = &self.shards[index];
         let Some((formula, state)) = shard.compensation else { return };
@@ -141,8 +141,8 @@ impl Server {
     pub(super) fn answer(&mut self, hub: &Port<'_>, index: usize, worker: PeerId, push: &Push) {
         let shard = &mut self.shards[index];
         shard.taking = None;
-        // The worker may have restarted since it sent the contribution. One that has been given up can come back, and
-        // sends again what has no answer.
+        // The worker may have restarted since it sent the contribution. A worker that has been given up can come back,
+        // and sends its unanswered contributions again.
         if push.incarnation != hub.incarnation(worker) || push.sequence <= shard.seat(worker).mark {
             return;
         }

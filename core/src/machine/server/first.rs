@@ -8,19 +8,21 @@
 //! ```
 //! A contribution is in time if its whole body was here when its round closed. So a slow connection holds up a round as
 //! little as a slow machine does. That takes an inbox for each worker: N vectors of a shard, and twice as many with
-//! `late=next`. In return, ready contributions are merged in rank order. The result of a round follows from who was in
-//! time, not from the order of arrival; and if all were, it is that of `pace=synchronous`, bit for bit.
+//! `late=next`. In return, ready contributions are merged in rank order. The result of a round follows from the set of
+//! workers that were in time, not from the order of arrival. If all were in time, it is the result of
+//! `pace=synchronous`, bit for bit.
 //!
 //! Each shard closes its own rounds, with its own first. So a worker can be in time at one shard and late at another.
-//! That blocks no worker. Of the shards at which a worker waits, take the one whose last round closed before those of the
-//! others. A member that waits elsewhere has contributed there from a version that is newer than this shard's last round.
+//! That blocks no worker. Of the shards at which a worker waits, take the one where the last round closed first. A
+//! member that waits elsewhere has contributed there from a version that is newer than this shard's last round.
 //! It contributed to this shard as well, with the same step, so while the present round was open: in time, or late. So
 //! once all members wait, all have contributed to this round or were late in it. This needs late contributions not to wait
 //! for a round, so their workers are answered at once, also with `late=next`. At most N - K workers are late in a round, so
-//! the others are enough, unless some have left since. Then a round can be waiting for members alone that were late in it
-//! and may wait at another shard for a member that waits here. It cannot know, so after [`Patience::stall_after`] it
-//! closes without them, and gives them the parameters of the next round, for which they are in time. Each time in a row it
-//! waits for twice as long, so that a member that is just slow takes part in the end.
+//! the other workers are enough, unless some have left since. Then a round can be waiting for members alone that were
+//! late in it and may wait at another shard for a member that waits here. It cannot know, so after
+//! [`Patience::stall_after`] it closes without them, and gives them the parameters of the next round, for which they
+//! are in time. Each time in a row it waits for twice as long, so that a member that is just slow takes part in the
+//! end.
 //!
 //! A worker that enters, or is back, takes part in the round that is open. If a contribution of its rank is ready (of its
 //! earlier process, or from before its connection broke), it takes part in the next one, and may wait for that while other
@@ -52,7 +54,7 @@ pub(super) struct Round {
     enough_since: Option<Instant>,
     /// Since when only members are missing that are excused.
     excused_since: Option<Instant>,
-    /// The contributions are being merged. What comes from now on is late.
+    /// The contributions are being merged. Contributions that come from now on are late.
     closed: bool,
 }
 
@@ -99,7 +101,7 @@ impl Shard {
         hub.setup.patience.stall_after().saturating_mul(1 << spared.min(SPARED_MAX))
     }
 
-    /// The round in which a worker takes part next, if it has contributed to none that is open.
+    /// The round in which a worker takes part next, if it has not contributed to an open round.
     fn next_round(&self) -> Clock {
         if self.round.closed { self.version.next() } else { self.version }
     }
@@ -113,8 +115,8 @@ impl Server {
         workers as usize * each * shards
     }
 
-    /// Can this contribution be handled now? While a round is being merged, its worker could be answered with no
-    /// parameters but those of a round that is over.
+    /// Can this contribution be handled now? While a round is being merged, its worker could only be answered with the
+    /// parameters of a round that is over.
     pub(super) fn may_take(&self, first: &First, index: usize, worker: PeerId, push: &Push) -> bool {
         let shard = &self.shards[index];
         let late = push.base < shard.version;
@@ -137,7 +139,7 @@ impl Server {
         let replaced = push.incarnation != hub.incarnation(worker);
         let shard = &mut self.shards[index];
         let over = shard.is_over(push.base);
-        // What is left of a process that has been replaced would come on top of a contribution of the present one.
+        // A contribution of a replaced process would be added to a contribution of the present process.
         if replaced || (over && first.late == Late::Drop) {
             self.inboxes.take(inbox);
             hub.counters.late += 1;
@@ -153,8 +155,8 @@ impl Server {
         }
     }
 
-    /// A worker whose contribution is late, or was refused when its round was over, goes on with the parameters of the
-    /// next round that it can take part in.
+    /// A worker with a contribution that is late, or was refused when its round was over, goes on with the parameters
+    /// of the next round that it can take part in.
     pub(super) fn excuse(&mut self, hub: &Port<'_>, index: usize, worker: PeerId, push: &Push) {
         let shard = &mut self.shards[index];
         if push.incarnation != hub.incarnation(worker) {
@@ -257,8 +259,9 @@ impl Server {
         self.shards.iter().filter_map(deadline).min()
     }
 
-    /// A member that a round waits for, if a worker waits for the round: the slowest, if all of the others are needed,
-    /// else the one that is expected next. No round waits for a worker that is rounds behind unless it needs all.
+    /// A member that a round waits for, if a worker waits for the round: the slowest, if all missing members are
+    /// needed, else the one that is expected next. No round waits for a worker that is rounds behind unless it needs
+    /// all.
     pub(super) fn round_waits_for(&self, first: &First) -> Option<Awaited> {
         self.shards.iter().filter(|shard| !shard.round.closed).find_map(|shard| {
             shard.waiting().find(|worker| self.workers[worker.index()] == Life::Present)?;

@@ -32,7 +32,7 @@ pub(super) struct Received {
 }
 
 impl Inboxes {
-    /// So many inboxes for shards of at most `len` floats, whose encoded bodies take at most `body_len` bytes.
+    /// `count` inboxes for shards of at most `len` floats, with encoded bodies of at most `body_len` bytes.
     pub(super) fn new(count: usize, len: usize, body_len: usize, vectors: &mut Vectors) -> Self {
         Self {
             pushes: vec![None; count],
@@ -54,7 +54,7 @@ impl Inboxes {
     /// Puts a contribution into a free inbox.
     ///
     /// # Panics
-    /// When there is none.
+    /// When no inbox is free.
     pub(super) fn put(&mut self, received: Received) -> usize {
         let inbox = self.pushes.iter().position(Option::is_none).expect("a push is taken when there is room");
         self.pushes[inbox] = Some(received);

@@ -20,7 +20,7 @@ impl Server {
                 self.workers[worker.index()] = Life::Refused;
                 hub.refuse(worker);
             }
-            // After a broken connection, a worker is still owed what it was owed.
+            // A broken connection does not change the answers that a worker is owed.
             (Life::Present, false) if self.state == State::Starting || self.awaits_offers(worker) => {}
             // A welcome may have got lost: a worker cannot ask for it.
             (Life::Present, false) => {
@@ -57,10 +57,10 @@ impl Server {
         }
     }
 
-    /// Enters a worker at the clock of the slowest, and owes it the parameters. With `pace=first` the worker enters each
-    /// shard in the round that it can take part in. In synchronous recipes the worker
-    /// enters all shards in the same round: otherwise its contribution to a later round of one shard could hold back
-    /// those to an earlier round of another.
+    /// Enters a worker at the clock of the slowest, and owes it the parameters. With `pace=first` the worker enters
+    /// each shard in the round that it can take part in. In synchronous recipes the worker enters all shards in the
+    /// same round: otherwise its contribution to a later round of one shard could hold back the contributions to an
+    /// earlier round of another.
     pub(super) fn welcome(&mut self, hub: &Port<'_>, worker: PeerId) {
         let rows = self.shards.iter().map(|shard| shard.clocks.row());
         let round = rows.max().filter(|_| hub.setup.recipe.is_synchronous());
@@ -128,14 +128,15 @@ impl Server {
     }
 
     /// When no contribution can come any more, the gathered ones are committed, and the workers that stayed get the
-    /// result. Only who says so has left: a server that has lost all workers may be the one that is cut off, and waits.
+    /// result. Only a worker that says so has left: a server that has lost all workers may be the one that is cut off,
+    /// and waits.
     pub(super) fn maybe_end(&mut self, hub: &mut Port<'_>) {
         let here = |(rank, life): (u32, &Life)| match life {
             Life::Left => true,
             Life::Staying => hub.is_agreed(PeerId(rank)),
             _ => false,
         };
-        // Without reconnection, who is lost cannot come back.
+        // Without reconnection, a lost worker cannot come back.
         let may_come_back = !hub.setup.patience.dead_after().is_zero();
         let waits = may_come_back && self.state != State::Ending && !(0..).zip(&self.workers).any(here);
         let may_return = |life: &Life| matches!(life, Life::Lost | Life::Stayed);

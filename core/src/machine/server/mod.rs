@@ -76,7 +76,7 @@ pub(crate) struct Server {
     workers: Vec<Life>,
     /// By worker: the time of a local step, as it has told last.
     step_times: Vec<Option<StepTime>>,
-    /// Those of the workers that take part, to be sorted.
+    /// The step times of the workers that take part, to be sorted.
     sorted: Vec<StepTime>,
     /// The largest lead with which a worker may compute.
     lead_max: Option<u64>,
@@ -87,8 +87,8 @@ pub(crate) struct Server {
     renewing: Option<Instant>,
     /// No worker is connected that takes part: all have been lost, or have left.
     alone: bool,
-    /// When the first worker came back to a server that had lost all. The others may come back at the same time, and
-    /// must not find that the run is over.
+    /// When the first worker came back to a server that had lost all workers. The rest may come back at the same time,
+    /// and must not find that the run is over.
     found_since: Option<Instant>,
     /// When a wait at the start or at the end of the run is over.
     alarm: Option<Instant>,
@@ -368,7 +368,7 @@ impl Role for Server {
             self.shards.iter().map(|shard| shard.clocks.clock(worker)).min().unwrap_or_default()
         });
         for worker in &mut status.workers {
-            // For a member, the hub's view of the connection is better; for the others, this role's.
+            // For a member, the hub's view of the connection is better; for other workers, this role's.
             match self.workers[worker.rank.index()] {
                 Life::Present => {}
                 Life::Awaited => worker.state = Presence::Awaited,

@@ -1,4 +1,4 @@
-//! Parameters as differences to those that the worker holds.
+//! Parameters as differences to the parameters that the worker holds.
 //!
 //! ```text
 //! difference = echo - version -> encoded -> Delta to the worker
@@ -102,8 +102,8 @@ impl Server {
         let shard = &mut self.shards[index];
         let version = shard.current;
         let entry = &mut shard.seat(worker).echo;
-        // A worker that goes on with its own parameters does not wait for those of a welcome, and its next contribution
-        // does not say whether they have arrived. They are the ones that it holds.
+        // A worker that goes on with its own parameters does not wait for the parameters of a welcome, and its next
+        // contribution does not say whether they have arrived. They are the ones that it holds.
         let repeats = owed == Owed::Welcome && hub.setup.recipe.fetches_apart() && entry.answered.is_some();
         let before = if repeats { Some(answer) } else { entry.answered.replace(answer) };
         if before == Some(answer) {

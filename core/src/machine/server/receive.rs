@@ -68,7 +68,7 @@ impl Server {
         inboxes.map(|received| received.push.sequence).fold(shard.seat_of(worker).mark, Sequence::max)
     }
 
-    /// Takes the contributions whose bodies wait at their senders, as far as there is room and their turn has come. Says
+    /// Takes the contributions that wait at their senders, as far as there is room and their turn has come. Returns
     /// whether there were any.
     pub(super) fn maybe_receive(&mut self, hub: &mut Port<'_>) -> bool {
         let mut any = false;
@@ -117,7 +117,7 @@ impl Server {
                     breaks_tape(hub);
                 }
                 match self.first {
-                    // The welcome of a worker whose contribution was late may have got lost.
+                    // The welcome after a late contribution may have got lost.
                     Some(_) => _ = shard.seat(worker).owed.get_or_insert(Owed::Welcome),
                     None => shard.seat(worker).owe_answer(&push),
                 }

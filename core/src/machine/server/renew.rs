@@ -5,9 +5,9 @@
 //! may have applied them and other workers may have seen that: each worker's stream continues behind them, and nothing
 //! is applied twice.
 //!
-//! The state of an outer optimizer is not among what workers hold, so it begins with zeros, and an event says so: a
-//! velocity of zeros is filled again within a few commits, while one of a wrong moment would carry the parameters away.
-//! Whoever minds resumes the server from its checkpoint, which has the state.
+//! Workers do not hold the state of an outer optimizer, so it begins with zeros, and an event says so: a velocity of
+//! zeros is filled again within a few commits, while one of a wrong moment would carry the parameters away. To keep the
+//! state, resume the server from its checkpoint.
 
 use alloc::vec::Vec;
 

@@ -1,4 +1,4 @@
-//! Parameters to the workers that are owed some, when the pace allows; and the worker that holds up the others.
+//! Parameters to the workers that are owed some, when the pace allows; and the worker that holds up the rest.
 
 use super::{Job, Life, Owed, Port, Server, Shard, State};
 use crate::id::{Clock, PeerId};
@@ -37,7 +37,7 @@ impl Server {
             // The parameters of a round that is closed are out of date for a contribution.
             let free = shard.seat_of(worker).echo.busy == 0 && !shard.round.is_closed();
             let order = Order::Answer { shard: shard.id, worker };
-            // The final parameters, and those of a round, do not depend on the order of messages.
+            // Neither the final parameters nor the parameters of a round depend on the order of messages.
             let free_of_order = owed == Owed::Final || hub.setup.recipe.has_rounds();
             if hub.is_agreed(worker) && may && !shard.busy && free && (free_of_order || hub.allows(order)) {
                 if !free_of_order {
@@ -72,7 +72,7 @@ impl Server {
         };
         let sequence = shard.seat_of(worker).mark;
         let reply = Reply { shard: shard.id, sequence, row, version: shard.version, occasion };
-        // The final parameters are exact whatever the codec, so that all workers end with the same ones.
+        // The final parameters are exact with any codec, so that all workers end with the same ones.
         if !self.pulls.have_echoes() || owed == Owed::Final {
             return self.send_version(hub, index, worker, owed, reply);
         }
@@ -140,7 +140,7 @@ impl Server {
     }
 }
 
-/// What a worker gets depends on when a connection broke, or on who was lost.
+/// The parameters that a worker gets depend on when a connection broke, or on which worker was lost.
 pub(super) fn breaks_tape(hub: &mut Hub) {
     if !hub.setup.recipe.has_rounds() {
         hub.break_tape();

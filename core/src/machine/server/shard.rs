@@ -19,7 +19,7 @@ use crate::rule::{Merging, merging};
 use crate::vectors::{Keep, Vectors};
 use crate::wire::Push;
 
-/// Versions per shard: the current one, and those that slow workers are still being sent.
+/// Versions per shard: the current one, and the ones that are still being sent to slow workers.
 pub(super) const VERSIONS: usize = 4;
 
 #[derive(Debug)]
@@ -32,7 +32,7 @@ pub(super) struct Shard {
     /// How a late contribution is corrected before it is merged, with the state of the formula.
     pub(super) compensation: Option<(Formula, Option<Segment>)>,
     pub(super) rule: Box<dyn Merging>,
-    /// What has travelled with the gathered contributions.
+    /// The sum of the riders of the gathered contributions.
     pub(super) riders: Riders,
     /// Applications so far.
     pub(super) version: Clock,
@@ -55,7 +55,7 @@ pub(super) struct Shard {
     pub(super) taking: Option<PeerId>,
     /// The final parameters are being sent.
     pub(super) ending: bool,
-    /// The shard is being received from a worker, to replace what an earlier process of this server had.
+    /// The shard is being received from a worker, to replace the copy of an earlier process of this server.
     pub(super) receiving_offer: bool,
 }
 

@@ -54,8 +54,8 @@ enum End {
     Open,
     /// The node may leave.
     Released,
-    /// The coordinator has refused its own node, which came back after the end of the run, or to a run whose parameters
-    /// are lost. It stays until all other nodes have left.
+    /// The coordinator has refused its own node, which came back after the end of the run, or after the run's
+    /// parameters were lost. It stays until all other nodes have left.
     Refused,
 }
 

@@ -73,7 +73,7 @@ pub(crate) enum Change {
     /// Call [`Member::enter`] unless the node has left, and begin the exchange anew.
     Enter {
         view: View,
-        /// The run has gone on without this node: it takes the state of the view's donor, whatever it has itself.
+        /// The run has gone on without this node: it takes the state of the view's donor in place of its own.
         returns: bool,
     },
     /// The run is over for this node. A node that has left already says so again: its message got lost.

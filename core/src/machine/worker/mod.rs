@@ -61,7 +61,7 @@ pub(crate) struct Worker {
     encoding: Encoding,
     /// Decodes the servers' differences.
     pull: Encoding,
-    /// The worker makes no more contributions, also none with parts of its residual.
+    /// The worker makes no more contributions, not even with parts of its residual.
     flushed: bool,
     /// Examples of the last contribution that had any.
     weight: u64,
@@ -70,7 +70,7 @@ pub(crate) struct Worker {
     /// The mean time of the application's local steps, and that of the reference, where periods follow speeds.
     step_time: Option<StepTime>,
     reference: Option<StepTime>,
-    /// What travels with the contributions.
+    /// The number that travels with the contributions.
     rider: Option<Rider>,
     /// The largest lead with which this worker may compute.
     lead_max: Option<u64>,

@@ -38,9 +38,9 @@ impl Worker {
         Ok(())
     }
 
-    /// May these parameters be received now? Not while the view is made of the ones before. And not while others of the
-    /// same shard are received: parameters that are sent again after a broken connection must not meet a difference
-    /// that is half applied.
+    /// May these parameters be received now? Not while the view is made of the parameters before. And not while other
+    /// parameters of the same shard are received: parameters that are sent again after a broken connection must not
+    /// meet a difference that is half applied.
     /// `early`: the view depends on when they come.
     fn is_due(&self, hub: &Hub, shard: ShardId, early: bool) -> bool {
         let refreshing = matches!(self.state, State::Refreshing { .. });
@@ -119,7 +119,7 @@ impl Worker {
         let renewed = self.link(hub, server).renewing && self.rows[shard].progress == Progress::Receiving;
         let row = &mut self.rows[shard];
         if renewed {
-            // Those with a receipt count too: no worker needs to have seen their effect.
+            // Contributions with a receipt count too: no worker needs to have seen their effect.
             hub.counters.lost += reply.sequence.0.saturating_sub(row.held.0);
         }
         row.torn = false;

@@ -1,4 +1,4 @@
-//! Whose state counts, who becomes a member of the next view, and whether the next view can be formed.
+//! Which states count, which workers become members of the next view, and whether the next view can be formed.
 
 use alloc::vec::Vec;
 
@@ -19,15 +19,15 @@ impl Coordinator {
         entry.member == Some(entry.incarnation) || entry.report.is_some_and(|report| report.entered == self.newest())
     }
 
-    /// Does the state of this worker, which has stopped, count? Of the workers that were to take the donor's state in the
-    /// view before, only those have it that have entered the view.
+    /// Does the state of this worker, which has stopped, count? A worker that was to take the donor's state in the view
+    /// before has that state only if it has entered the view.
     pub(super) fn counts(&self, entry: &Entry) -> bool {
         let has_entered = entry.report.is_some_and(|report| report.entered == self.newest());
         entry.done || has_entered || (entry.member == Some(entry.incarnation) && !entry.returns)
     }
 
-    /// Has the worker reported that the last round is done? What was the last round of an earlier view is none in a later
-    /// one to which a newcomer may have contributed.
+    /// Has the worker reported that the last round is done? The last round of an earlier view is no last round in a
+    /// later one to which a newcomer may have contributed.
     pub(super) fn has_last(&self, entry: &Entry) -> bool {
         entry.report.is_some_and(|report| report.last) && (entry.done || self.is_current(entry))
     }
@@ -48,10 +48,11 @@ impl Coordinator {
         self.workers.iter().any(|entry| !entry.lost.is_empty())
     }
 
-    /// The members of the next view: wanted workers of which none has lost another. The coordinator's node comes first,
-    /// then the members of the view before: those that the coordinator has heard all the time first, then those
-    /// that have the run's parameters, then those with the fewest conflicts. At the end of the run, those that lack the
-    /// last round come before those that have it and need no further view, if somebody can give it to them.
+    /// The members of the next view: wanted workers, no two of which have lost each other. The coordinator's node comes
+    /// first, then the members of the view before. Within both groups, the workers that the coordinator has heard all
+    /// the time come first, then the holders of the run's parameters, then the workers with the fewest conflicts. At
+    /// the end of the run, workers that lack the last round come before workers that have it and need no further view,
+    /// if a worker can give it to them.
     pub(super) fn choice(&self) -> Vec<PeerId> {
         let may = |entry: &Entry| entry.is_wanted() && (!self.closing || entry.done || self.is_current(entry));
         let wanted: Vec<PeerId> = self.ranks(may).collect();
@@ -83,8 +84,8 @@ impl Coordinator {
         chosen
     }
 
-    /// Can the next view be formed? After a time without a quorum, all members of the view before are waited for: those
-    /// that come back a little later must not find that the run is over.
+    /// Can the next view be formed? After a time without a quorum, all members of the view before are waited for: a
+    /// member that comes back a little later must not find that the run is over.
     pub(super) fn is_time(&mut self, now: Instant) -> bool {
         if !self.is_enough() {
             (self.short, self.enough_since) = (true, None);

@@ -55,8 +55,8 @@ impl Coordinator {
         self.ranks(|entry| self.is_left_behind(entry)).any(|worker| choice.contains(&worker))
     }
 
-    /// Does the view that is being prepared leave a worker behind, whom nobody else can give the last round? The run ends
-    /// when they meet again, or when one of them is lost.
+    /// Does the view that is being prepared leave a worker behind, to which no other worker can give the last round?
+    /// The run ends when they meet again, or when one of them is lost.
     pub(super) fn holds_the_end(&self) -> bool {
         let ends = self.members().all(|member| self.has_last(&self.workers[member.index()]));
         self.phase == Phase::Preparing && ends && self.workers.iter().any(|entry| self.is_left_behind(entry))

@@ -18,16 +18,17 @@
 //! cut off waits, and does not go on alone.
 //!
 //! A worker that was given up and reports again, or that starts again, becomes a member of the next view. Its state
-//! counts only if it was a member of the view before (it is *current*): the run has gone on without all others, so that
-//! they take the state of a donor. The commit tells each of them so.
+//! counts only if it was a member of the view before (it is *current*): the run has gone on without all other workers,
+//! so these take the state of a donor. The commit tells each of them so.
 //!
-//! Two workers that have lost each other cannot be members of one view. Workers tell whom they have lost, as long as
-//! they have lost them. The next view leaves one of them out until they meet again. Which one: see `choice.rs`.
+//! Two workers that have lost each other cannot be members of one view. A worker reports the workers that it has lost,
+//! for as long as it has lost them. The next view leaves one of them out until they meet again. Which one: see
+//! `choice.rs`.
 //!
 //! | file | decides |
 //! |---|---|
-//! | `entry.rs` | nothing: what the coordinator knows of a worker |
-//! | `choice.rs` | whose state counts, who becomes a member, and whether there are enough |
+//! | `entry.rs` | nothing: the coordinator's record of a worker |
+//! | `choice.rs` | which states count, which workers become members, and whether there are enough |
 //! | `end.rs` | when the run is over, for one worker or for all |
 
 mod choice;
@@ -53,7 +54,7 @@ const RANKS: usize = u64::BITS as usize;
 pub(super) enum Command {
     /// Stop, and report.
     Prepare { to: PeerId },
-    /// The new view. `returns`: the run has gone on without the worker, whose state counts for nothing.
+    /// The new view. `returns`: the run has gone on without the worker, and its state counts for nothing.
     Commit { to: PeerId, returns: bool },
     /// The run is over for this node.
     Release { to: PeerId },
@@ -67,14 +68,14 @@ enum Quorum {
     /// At least half of the members of the view before that have not left of their own. Half is enough, because the
     /// coordinator is on one side only.
     Half,
-    /// So many, those that have left of their own included.
+    /// This many, with the workers that have left of their own.
     Fixed(u32),
 }
 
 #[derive(Debug)]
 pub(super) struct Coordinator {
     me: PeerId,
-    /// By rank.
+    /// The record of each worker, by rank.
     workers: Vec<Entry>,
     /// The highest number given out.
     number: Sequence,
@@ -92,12 +93,13 @@ pub(super) struct Coordinator {
     waited: bool,
     /// Too few workers were there for a view.
     short: bool,
-    /// When there were enough again. The others of the view before may come back at the same time, and are waited for.
+    /// When there were enough again. The other members of the view before may come back at the same time, and are
+    /// waited for.
     enough_since: Option<Instant>,
     /// A worker has had parameters.
     begun: bool,
     /// Members have told each other that they have the last round, while they had lost the coordinator. Some may have
-    /// ended: nobody may contribute any more who was no member.
+    /// ended: a worker that was no member may not contribute any more.
     closing: bool,
     /// All members had the last round, and were told that the run is over.
     over: bool,
@@ -244,7 +246,7 @@ impl Coordinator {
         if self.over && fresh {
             // A worker that was cut off, and has the last round, has not heard that it is released. Another process of
             // this rank, or a worker that was no member at the end, comes too late: it may have made contributions that
-            // the others never got.
+            // the other members never got.
             let is_released = entry.released && entry.incarnation == incarnation;
             if is_released || (report.last && is_member) {
                 entry.released = true;
@@ -332,7 +334,7 @@ impl Coordinator {
             }
             self.dirty = true;
         }
-        // What the workers lose of each other on their way out needs no further view.
+        // Workers that lose each other on their way out need no further view.
         self.dirty &= !self.over;
         if self.dirty && self.is_time(now) {
             self.prepare();
@@ -356,7 +358,7 @@ impl Coordinator {
         for (index, entry) in self.workers.iter_mut().enumerate() {
             entry.chosen = choice.contains(&PeerId(index as u32));
         }
-        // Also those that the view leaves out: they must not go on in the view before.
+        // Also workers that the view leaves out: they must not go on in the view before.
         let stopping: Vec<_> = self.ranks(Entry::is_wanted).collect();
         self.commands.extend(stopping.into_iter().map(|to| Command::Prepare { to }));
     }
@@ -367,8 +369,8 @@ impl Coordinator {
             return;
         }
         let reports = || self.members().filter_map(|member| Some((member, stopped(member)?)));
-        // What a worker has counts only if the run has not gone on without it. If all those are gone for good, the run
-        // goes on from the newest checkpoint of the others.
+        // A worker's parameters count only if the run has not gone on without it. If all such workers are gone for
+        // good, the run goes on from the newest checkpoint of the other workers.
         let any = reports().any(|(member, _)| self.holds(&self.workers[member.index()]));
         if (!any && self.awaits_a_holder()) || self.holds_the_end() {
             return;

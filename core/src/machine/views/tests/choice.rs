@@ -1,4 +1,4 @@
-//! Who becomes a member of the next view, and whether there are enough.
+//! Which workers become members of the next view, and whether there are enough.
 
 use super::*;
 
@@ -18,7 +18,7 @@ fn a_member_that_another_has_lost_is_left_out_until_they_meet_again() {
     c.expect(&[commit(0), commit(1), commit_new(2)]).expect_view(3, &[0, 1, 2], 5, 0);
 }
 
-/// The worker that has lost most others is left out, whoever was the first to say so.
+/// The worker that has lost most workers is left out, even if it was the first to say so.
 #[test]
 fn the_worker_with_most_conflicts_is_left_out() {
     let mut c = many(4);
@@ -28,7 +28,7 @@ fn the_worker_with_most_conflicts_is_left_out() {
     c.expect(&[commit(0), commit(2), commit(3)]).expect_view(2, &[0, 2, 3], 2, 0);
 }
 
-/// A coordinator that was cut off waits. When the others are back, nothing has happened, and their rounds count.
+/// A coordinator that was cut off waits. When the other members are back, nothing has happened, and their rounds count.
 #[test]
 fn a_coordinator_without_half_of_the_view_waits_and_goes_on_with_all() {
     let mut c = many(4);
@@ -36,7 +36,7 @@ fn a_coordinator_without_half_of_the_view_waits_and_goes_on_with_all() {
     c.lose(2).expect(&[prepare(0), prepare(3)]);
     c.lose(3).hear(0, stopped(3, 1, 2)).expect(&[]).at(60_000).expect(&[]);
     assert_eq!(c.coordinator.awaited(), Some(PeerId(1)));
-    // Half of the view is enough, as the coordinator can be on one side only. But the others come back as well.
+    // Half of the view is enough, as the coordinator can be on one side only. But the other members come back as well.
     c.hear(1, at(1, 3)).expect(&[prepare(1)]);
     assert_eq!(c.coordinator.deadline(), Some(c.now.after(GRACE)));
     c.hear(2, at(1, 2)).expect(&[prepare(2)]);
@@ -46,7 +46,7 @@ fn a_coordinator_without_half_of_the_view_waits_and_goes_on_with_all() {
     c.expect_view(4, &[0, 1, 2, 3], 3, 1);
 }
 
-/// Those that are back wait for the others of the view before, but not for ever.
+/// Members that are back wait for the rest of the view before, but not for ever.
 #[test]
 fn a_coordinator_that_was_alone_waits_for_the_others_for_a_while() {
     let mut c = many(4);
@@ -57,7 +57,7 @@ fn a_coordinator_that_was_alone_waits_for_the_others_for_a_while() {
     assert_eq!(c.coordinator.deadline(), None);
 }
 
-/// The members that are back may go again before the others have come.
+/// The members that are back may go again before the rest has come.
 #[test]
 fn a_coordinator_that_is_alone_again_waits_anew() {
     let mut c = many(4);
@@ -68,7 +68,7 @@ fn a_coordinator_that_is_alone_again_waits_anew() {
     c.at(6600).expect(&[prepare(0), prepare(1)]);
 }
 
-/// When a worker that was given up is back, those that it had lost may be back as well. It says so again if not.
+/// When a worker that was given up is back, the workers that it had lost may be back as well. It says so again if not.
 #[test]
 fn what_a_worker_had_lost_before_it_was_given_up_does_not_count() {
     let mut c = three(1);
@@ -80,7 +80,7 @@ fn what_a_worker_had_lost_before_it_was_given_up_does_not_count() {
     c.expect(&[commit(0), commit_new(1), commit(2)]).expect_view(4, &[0, 1, 2], 2, 0);
 }
 
-/// The view before counts, and not the first one. Those that have left count for neither side.
+/// The view before counts, and not the first one. Workers that have left count for neither side.
 #[test]
 fn half_of_the_view_before_is_enough() {
     let mut c = many(5);
@@ -123,7 +123,7 @@ fn a_restarted_coordinator_counts_the_members_of_the_newest_view() {
     c.at(1010).expect(&[prepare(0), prepare(1), prepare(2)]);
 }
 
-/// Only who has said so has left: a worker that was given up does not count towards a fixed quorum.
+/// Only a worker that has said so has left: a worker that was given up does not count towards a fixed quorum.
 #[test]
 fn workers_that_were_given_up_do_not_count_as_leavers() {
     let mut c = coordinator(4, 3);
@@ -171,7 +171,7 @@ fn below_the_quorum_no_view_is_prepared() {
     c.expect(&[commit(0), commit_new(2)]).expect_view(3, &[0, 2], 4, 0);
 }
 
-/// Only the donor has entered its view when two others lose it.
+/// Only the donor has entered its view when two other workers lose it.
 #[test]
 fn a_worker_with_the_parameters_is_a_member_before_those_without() {
     let mut c = dedicated(4);

@@ -59,7 +59,7 @@ fn lacks_the_last_round(meets: bool) {
         c.hear(3, Report { entered: Sequence(2), ..last(2) }).expect(&all);
         return;
     }
-    // It has met the other again, and is a member of the next view, with what it has.
+    // It has met the other again, and is a member of the next view, with its own state.
     c.hears_lost(1, 0).expect(&[prepare(0), prepare(1), prepare(2), prepare(3)]);
     c.hear(0, last(3)).hear(1, last(3)).hear(2, last(3)).hear(3, stopped(3, 2, 2));
     c.expect(&[commit(0), commit(1), commit(2), commit(3)]);
@@ -80,7 +80,7 @@ fn a_worker_that_was_left_out_at_the_end_has_a_view_of_its_own() {
     c.hear(3, last(3)).expect(&[release(0), release(1), release(2), release(3)]);
 }
 
-/// Nobody else can give the last round to worker 1: the run ends when it and worker 0 meet again.
+/// No other worker can give the last round to worker 1: the run ends when it and worker 0 meet again.
 #[test]
 fn the_run_does_not_end_while_a_member_lacks_the_last_round() {
     for meet in [true, false] {
@@ -100,7 +100,7 @@ fn the_run_does_not_end_while_a_member_lacks_the_last_round() {
     }
 }
 
-/// A worker that was cut off at the end may have contributed something that the others never got.
+/// A worker that was cut off at the end may have contributed something that the other workers never got.
 #[test]
 fn a_worker_that_comes_back_after_the_end_is_released_only_if_it_was_a_member() {
     for was_member in [true, false] {
@@ -126,7 +126,8 @@ fn a_worker_that_comes_back_after_the_end_is_released_only_if_it_was_a_member() 
     }
 }
 
-/// A worker that the others have lost has done the last round of its view. In the next one, a newcomer contributes.
+/// A worker that the other members have lost has done the last round of its view. In the next one, a newcomer
+/// contributes.
 #[test]
 fn the_last_round_of_an_earlier_view_is_none_when_a_newcomer_has_come() {
     for has_newcomer in [true, false] {
@@ -207,7 +208,7 @@ fn when_all_have_done_the_last_round_they_are_released_and_newcomers_are_refused
     let last = Report { last: true, ..at(1, 9) };
     c.hear(0, last).hear(1, last).expect(&[]);
     c.hear(2, last).expect(&[release(0), release(1), release(2)]);
-    // What the workers lose of each other on their way out needs no further view.
+    // Workers that lose each other on their way out need no further view.
     c.hears_lost(2, 0b10).hears_lost(2, 0).expect(&[]);
     c.hear_of(1, 2, new(0)).expect(&[refuse(1)]);
     // A worker that lost its connection may have missed its release.
@@ -215,7 +216,8 @@ fn when_all_have_done_the_last_round_they_are_released_and_newcomers_are_refused
     c.expect(&[release(2)]);
 }
 
-/// When nobody can have the parameters of a run any more, the run is lost, and no worker starts another in its place.
+/// When no worker can have the parameters of a run any more, the run is lost, and no worker starts another in its
+/// place.
 #[test]
 fn without_the_parameters_of_the_run_all_are_refused() {
     let mut c = three(1);

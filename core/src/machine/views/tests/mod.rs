@@ -90,7 +90,7 @@ impl Trace {
         self
     }
 
-    /// Takes the commands, whatever they are.
+    /// Takes all commands, unchecked.
     fn take(&mut self) -> &mut Self {
         while self.coordinator.take_command().is_some() {}
         self
@@ -167,7 +167,7 @@ fn a_view_waits_until_all_its_members_have_stopped() {
     c.hear(1, stopped(2, 1, 4)).expect(&[commit(0), commit(1)]).expect_view(2, &[0, 1], 4, 0);
 }
 
-/// A round that is done at one member is done: the others take the parameters of that member.
+/// A round that is done at one member is done: the other members take the parameters of that member.
 #[test]
 fn the_donor_is_the_first_member_with_the_most_rounds() {
     let mut c = three(1);
@@ -183,7 +183,7 @@ fn a_restarted_worker_starts_a_new_view_without_parameters() {
     c.expect(&[commit(0), commit(1), commit_new(2)]).expect_view(2, &[0, 1, 2], 3, 0);
 }
 
-/// The parameters of a checkpoint are older than those of the run that goes on.
+/// The parameters of a checkpoint are older than the parameters of the run that goes on.
 #[test]
 fn a_restarted_worker_with_a_checkpoint_takes_the_parameters_of_the_run() {
     let mut c = three(1);
@@ -218,7 +218,7 @@ fn a_member_that_was_given_up_comes_back_as_a_newcomer() {
     c.expect(&[commit(0), commit(1), commit_new(2)]).expect_view(3, &[0, 1, 2], 2, 0);
 }
 
-/// It has not heard of the view in which it was to take the parameters, so it still has none that count.
+/// It has not heard of the view in which it was to take the parameters, so it still has no parameters that count.
 #[test]
 fn a_newcomer_that_has_not_entered_its_view_is_one_in_the_next_view_too() {
     for has_entered in [false, true] {
@@ -251,7 +251,7 @@ fn a_restarted_coordinator_goes_on_with_the_members_that_report() {
     assert_eq!(c.coordinator.deadline(), Some(c.now.after(GRACE)));
     c.at(1009).expect(&[]);
     c.at(1010).expect(&[prepare(0), prepare(1)]);
-    // Its numbers go on above those of the run.
+    // Its numbers go on above the numbers of the run.
     c.hear(0, new(8)).hear(1, stopped(8, 7, 4)).expect(&[commit_new(0), commit(1)]).expect_view(8, &[0, 1], 4, 1);
 }
 
