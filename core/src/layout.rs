@@ -35,7 +35,7 @@ pub struct Layout {
 pub struct LayoutError {
     /// The tensor's name.
     pub tensor: String,
-    /// Its shape.
+    /// The tensor's dimensions.
     pub shape: Vec<usize>,
     /// Floats in the tensors before it.
     pub before: usize,
@@ -113,7 +113,7 @@ impl Layout {
         self.tensors.iter().map(|tensor| tensor.range.len()).collect()
     }
 
-    /// The last dimension of each tensor with several, and 1 for others, in the order of the flat vector.
+    /// The last dimension of each tensor with several, and 1 for other tensors, in the order of the flat vector.
     pub fn columns(&self) -> Arc<[usize]> {
         let last = |tensor: &Tensor| if tensor.shape.len() > 1 { tensor.shape.last().copied() } else { None };
         self.tensors.iter().map(|tensor| last(tensor).unwrap_or(1)).collect()
@@ -175,7 +175,7 @@ const LEN_MAX: usize = isize::MAX as usize / size_of::<f32>();
 
 /// The number of floats of a tensor. `None`: it is too large for a `usize`.
 fn floats(shape: &[usize]) -> Option<usize> {
-    // Whatever the other dimensions are: their product may be too large.
+    // Checked before the other dimensions: their product may be too large.
     if shape.contains(&0) {
         return Some(0);
     }
@@ -224,7 +224,7 @@ mod tests {
                         [1099511627776, 1099511627776] after 3 floats";
         #[cfg(target_pointer_width = "64")]
         assert_eq!(alloc::format!("{error}"), expected);
-        // A tensor without elements fits, whatever the other dimensions are.
+        // A tensor without elements fits, with any other dimensions.
         let empty = Layout::new().tensor("empty", &[HUGE, HUGE, 0]).tensor("scalar", &[]);
         assert_eq!((empty.check(), empty.len()), (Ok(()), 1));
         assert_eq!(Layout::new().tensor("longest", &[LEN_MAX]).check(), Ok(()));

@@ -32,8 +32,8 @@ pub struct Local {
     steps: LocalSteps,
     /// Parameters at the last synchronisation, to compute the sum of updates since. Empty if it is not needed: with
     /// `payload=parameters`, and with one local step per synchronisation once the caller hands over the update itself.
-    /// If parameters are taken within a period, the base moves with them: base minus parameters is what has not been
-    /// contributed yet.
+    /// If parameters are taken within a period, the base moves with them: base minus parameters is the part that has
+    /// not been contributed yet.
     base: Vec<f32>,
     /// The last synchronisation contributes.
     contributes: bool,
@@ -62,13 +62,13 @@ impl Local {
         self.steps = LocalSteps::after(&self.recipe, steps);
     }
 
-    /// What the machine has to know of the last period: the host gives it these inputs before each
+    /// The facts about the last period that the machine needs: the host gives it these inputs before each
     /// [`Input::Step`](crate::Input::Step).
     pub fn notes(&self) -> [Option<Input>; 2] {
         self.steps.notes()
     }
 
-    /// Takes what the machine knows ([`Machine::advice`](crate::Machine::advice)), after it has joined and after each
+    /// Takes the machine's knowledge ([`Machine::advice`](crate::Machine::advice)), after it has joined and after each
     /// synchronisation.
     pub fn follow(&mut self, advice: Advice) {
         self.steps.follow(advice);
@@ -85,7 +85,7 @@ impl Local {
         self.steps.set_rate(scale);
     }
 
-    /// The next periods have these numbers of local steps, those of the [`Order::Steps`](crate::Order::Steps) of a tape.
+    /// The next periods have these numbers of local steps, from the [`Order::Steps`](crate::Order::Steps) of a tape.
     /// After the last of them, the recipe decides again.
     pub fn follow_lengths(&mut self, lengths: Arc<[u32]>) {
         (self.lengths, self.ended) = (lengths, 0);
@@ -279,7 +279,7 @@ impl Local {
             return;
         }
         if !self.contributes {
-            // Dean et al. 2012, algorithm 7.1: what has accrued since the last contribution still belongs to the next.
+            // Dean et al. 2012, algorithm 7.1: the sum since the last contribution still belongs to the next one.
             for ((base, param), view) in self.base.iter_mut().zip(params).zip(view) {
                 *base = view + (*base - *param);
                 *param = *view;
@@ -305,8 +305,8 @@ mod tests {
 
     const NOW: Instant = Instant::ORIGIN;
 
-    /// What each of `steps` local steps exchanges: the contribution if there is one, and whether parameters are taken.
-    /// An update is 1, 2, 4, …, and the server's parameters are 1000, 2000, ….
+    /// The exchange after each of `steps` local steps: the contribution if there is one, and whether parameters are
+    /// taken. An update is 1, 2, 4, …, and the server's parameters are 1000, 2000, ….
     fn exchanges(text: &str, steps: u32) -> (Vec<Option<f32>>, Vec<bool>, Vec<f32>) {
         let mut local = Local::new(text.parse().unwrap(), 2);
         let (mut params, mut contribution) = ([0.0], [0.0]);

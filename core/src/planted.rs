@@ -32,7 +32,7 @@ pub enum Bug {
     BehindNotFetched,
     /// A member applies its part of an incomplete round when the view changes.
     HalfRoundApplied,
-    /// The residual of a hop keeps what a round that was broken off has left in it.
+    /// The residual of a hop keeps the remains of a round that was broken off.
     BrokenRoundInResidual,
     /// A member of a mesh encodes its contribution again when a round begins anew.
     EncodedTwice,
@@ -44,7 +44,7 @@ pub enum Bug {
     StreamsMixed,
     /// A restarted server begins with the offer that comes last, instead of the newest parameters.
     LastOffer,
-    /// A server takes a body whose connection broke for complete.
+    /// A server takes a body for complete though its connection broke.
     StaleBody,
     /// A worker does not count the contributions that it sends again.
     ResentUncounted,
@@ -54,7 +54,7 @@ pub enum Bug {
     EjectedAsLeft,
     /// A node takes part with peers of another run.
     RunNotChecked,
-    /// A node that resumes takes the newest moment that it has itself, whatever its peers have.
+    /// A node that resumes takes the newest moment that it has itself, even if its peers lack it.
     UncommittedMoment,
     /// A node that waits for a silent one does not tell the nodes that wait for it.
     SilenceNotPassedOn,

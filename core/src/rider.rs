@@ -1,8 +1,8 @@
 //! [`Rider`]: a number that travels with contributions, and is averaged as they are.
 
 /// A positive number that a worker sends with its contribution, in the header. The mean of a round has the mean of these
-/// numbers, weighted by examples as the vectors are. What it is follows from the recipe, for instance the training loss
-/// of the worker's last steps.
+/// numbers, weighted by examples as the vectors are. Its meaning follows from the recipe: for instance the training
+/// loss of the worker's last steps.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub struct Rider(u32);
 
@@ -22,7 +22,7 @@ impl Rider {
         f32::from_bits(self.0)
     }
 
-    /// 0: there is none. `Err`: the bits are no positive finite float.
+    /// 0: there is no rider. `Err`: the bits are no positive finite float.
     pub(crate) const fn from_wire(bits: u32) -> Result<Option<Self>, ()> {
         match bits {
             0 => Ok(None),
@@ -62,7 +62,7 @@ impl Riders {
         }
     }
 
-    /// The mean of those with a weight; `None` if one of them is not known, or there is none.
+    /// The mean of the riders with a weight; `None` if one of them is not known, or if there are no riders.
     pub(crate) fn mean(&self) -> Option<Rider> {
         if self.unknown || self.weight == 0.0 { None } else { Rider::new(self.sum / self.weight) }
     }

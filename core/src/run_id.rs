@@ -96,7 +96,7 @@ impl RunId {
     }
 }
 
-/// See [`RunId::LEN_MAX`].
+/// The most bytes of a name, exported as [`RunId::LEN_MAX`].
 const LEN_MAX: usize = 64;
 
 fn is_allowed(c: char) -> bool {

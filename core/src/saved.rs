@@ -1,4 +1,4 @@
-//! What outlives a suspension besides the parameters: as words, to and from a pool.
+//! The buffers besides the parameters that outlive a suspension: as words, to and from a pool.
 
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -15,30 +15,30 @@ use crate::kernel::scan;
 pub enum SavedBuffer {
     /// A residual, or a velocity.
     Floats(BufferId),
-    /// [`Section`]s: thresholds.
+    /// [`Section`]s with the thresholds of a codec.
     Sections(BufferId),
 }
 
-/// Words that are not what was kept.
+/// Words that cannot have been kept from this buffer.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 #[allow(missing_docs, reason = "the fields say what was expected and what came")]
 pub enum RestoreError {
     /// Of another length, in words.
     Length { expected: usize, got: usize },
-    /// A float that is not finite, or a threshold that is none.
+    /// A float that is not finite, or a number that is no threshold.
     Number { index: usize },
     /// A section of other elements.
     Section { index: usize },
 }
 
 impl SavedBuffer {
-    /// What is kept now. Allocates it.
+    /// The present content as words. Allocates them.
     pub fn save(self, pool: &Pool) -> Vec<u32> {
         pool.share(self.buffer()).words().to_vec()
     }
 
-    /// Puts back what was kept, after the kernels that a machine begins with.
+    /// Puts back the kept words, after the kernels that a machine begins with.
     ///
     /// # Errors
     /// When it does not fit, or cannot have been kept: then nothing has changed.

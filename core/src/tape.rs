@@ -20,28 +20,28 @@ use crate::id::{PeerId, ShardId};
 pub enum Order {
     /// A server takes the next contribution of this worker to a shard from the connection. Text form: `take SHARD RANK`.
     Take {
-        /// The shard.
+        /// The shard of the contribution.
         shard: ShardId,
-        /// The worker.
+        /// The worker that sent the contribution.
         worker: PeerId,
     },
     /// A server merges the contribution of this worker to a shard. Text form: `admit SHARD RANK`.
     Admit {
-        /// The shard.
+        /// The shard of the contribution.
         shard: ShardId,
-        /// The worker.
+        /// The worker that sent the contribution.
         worker: PeerId,
     },
     /// A server answers this worker with the parameters of a shard as they are now. Text form: `answer SHARD RANK`.
     Answer {
-        /// The shard.
+        /// The shard of the parameters.
         shard: ShardId,
-        /// The worker.
+        /// The worker that gets the parameters.
         worker: PeerId,
     },
     /// A worker takes the next parameters of a shard, while it has contributions under way. Text form: `row SHARD`.
     Row {
-        /// The shard.
+        /// The shard of the parameters.
         shard: ShardId,
     },
     /// A peer of a mesh applies the next message of this origin. Text form: `apply RANK`.
@@ -53,10 +53,10 @@ pub enum Order {
     Make,
     /// A peer of a mesh gives this newcomer its ledger as it is now. Text form: `give RANK`.
     Give {
-        /// The newcomer.
+        /// The newcomer that gets the ledger.
         to: PeerId,
     },
-    /// The application goes on, with what the node has taken until now. Text form: `go`.
+    /// The application goes on, with the messages that the node has taken until now. Text form: `go`.
     Go,
     /// A worker has ended a period after so many local steps, where that depends on the time. The host of a machine records
     /// and follows it; see [`Local::follow_lengths`](crate::Local::follow_lengths). Text form: `steps COUNT`.
@@ -64,19 +64,19 @@ pub enum Order {
         /// Local steps of the period.
         count: u32,
     },
-    /// A worker was lost or came again, or a connection broke during an answer. What followed depends on more than the
-    /// order of messages, so a tape with this entry cannot be followed. Text form: `break`.
+    /// A worker was lost or came again, or a connection broke during an answer. The further course depends on more than
+    /// the order of messages, so a tape with this entry cannot be followed. Text form: `break`.
     Break,
 }
 
-/// Whether a node records its decisions, or follows those of an earlier run.
+/// Whether a node records its decisions, or follows the decisions of an earlier run.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Tape {
-    /// Neither.
+    /// The node neither records nor follows decisions.
     #[default]
     Off,
     /// The node gives an [`Output::Order`](crate::Output::Order) for each decision. A peer of a mesh that cannot keep up
-    /// then holds up the others: own messages are not merged.
+    /// then holds up the other peers: own messages are not merged.
     Record,
     /// The node makes these decisions, in this order. After the last one, it goes on as without a tape.
     Follow(Arc<[Order]>),
@@ -99,7 +99,7 @@ impl Tape {
 #[derive(Clone, Debug)]
 pub(crate) struct Position {
     tape: Tape,
-    /// Decisions made.
+    /// Decisions of the tape that have been made.
     made: usize,
 }
 

@@ -35,7 +35,7 @@ impl Instant {
     }
 }
 
-/// The time of a step in microseconds, 1 to [`Self::MAX`]: what workers and servers tell each other.
+/// The time of a step in microseconds, 1 to [`Self::MAX`], as workers and servers tell it to each other.
 #[derive(Copy, Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct StepTime(u32);
 
@@ -53,7 +53,7 @@ impl StepTime {
         if micros == 0 { None } else { Some(Self(micros)) }
     }
 
-    /// In microseconds.
+    /// The time in microseconds, at least 1.
     pub const fn micros(self) -> u32 {
         self.0
     }

@@ -17,14 +17,14 @@ pub(crate) struct Vectors(Vec<Vector>);
 
 #[derive(Copy, Clone, Debug)]
 struct Vector {
-    /// For a person who debugs a machine.
+    /// For debugging a machine.
     #[allow(dead_code, reason = "read by Debug only")]
     name: &'static str,
     bytes: usize,
     keep: Keep,
 }
 
-/// What becomes of a buffer when the run is suspended.
+/// The treatment of a buffer when the run is suspended.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Keep {
     /// Its content is not needed.

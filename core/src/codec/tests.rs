@@ -162,8 +162,8 @@ proptest! {
         prop_assert!(count < chunk || residual.iter().all(|r| *r == 0.0));
     }
 
-    /// Values of few bits: the same elements are sent, except those that round to 0. The residual keeps the rest, up to one
-    /// rounding, and the decoded vector has the same body.
+    /// Values of few bits: the same elements are sent, except the ones that round to 0. The residual keeps the rest, up
+    /// to one rounding, and the decoded vector has the same body.
     #[test]
     fn values_of_few_bits_leave_the_rest_in_the_residual(
         update in floats(), share in 0.0f32..1.0, chunk in chunks(), means in any::<bool>())
@@ -223,7 +223,7 @@ fn encoded(pick: Pick, update: &[f32]) -> (Vec<f32>, Vec<u32>) {
     (residual, body)
 }
 
-/// The two means of a column are those of a naive loop, and the residual sums to 0 for each column and sign.
+/// The two means of a column equal the means of a naive loop, and the residual sums to 0 for each column and sign.
 #[test]
 fn a_column_is_decoded_as_the_means_of_its_signs() {
     // A piece that begins within a row of 300 columns, and a tensor of one dimension.
@@ -331,7 +331,7 @@ fn assert_squares(name: &str, got: f64, residual: &[f32]) {
     assert!((got - expected).abs() <= 1e-5 * expected, "{name}: {got}, expected {expected}");
 }
 
-/// Counts and sums are those of the whole vector, and indices count from its start.
+/// Counts and sums are over the whole vector, and indices count from its start.
 #[test]
 fn what_an_encoder_reports_is_of_the_whole_vector() {
     let update = long();

@@ -87,7 +87,7 @@ pub struct Aim {
     pub control: Control,
     /// The quantum of [`Control::Fixed`]. Other controllers do not use it.
     pub tau: f32,
-    /// Encode with the smallest quantum, whatever the controller: a warm-up message, or a last message with
+    /// Encode with the smallest quantum, not with the controller's: a warm-up message, or a last message with
     /// [`End::Send`](crate::recipe::End::Send). An element can carry at most 2^15 - 1 units, about 128 times the tau of the recipe.
     pub dense: bool,
 }

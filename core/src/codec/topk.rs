@@ -8,8 +8,8 @@
 //! Chunks change which elements are sent, and not how: the list is one for all chunks. With 64 of 4,096 elements, its Rice
 //! form takes 8.0 bits per entry, sign included, where a fixed width would take 13.
 //!
-//! A body says what its values are, because messages that must leave nothing behind have floats whatever the recipe says:
-//! those of a warm-up, and the last ones of `end=send`.
+//! A body names the form of its values, because messages that must leave nothing behind have floats with any recipe:
+//! the messages of a warm-up, and the last ones of `end=send`.
 
 mod select;
 mod values;
@@ -22,7 +22,7 @@ use values::Cursor;
 /// Length of a body's header in words.
 pub const HEADER_WORDS: usize = 3;
 
-/// Elements per chunk with `scope=chunk`: as in SparseLoCo, whose chunks are 64 x 64.
+/// Elements per chunk with `scope=chunk`: as in SparseLoCo, with its chunks of 64 x 64.
 pub const CHUNK: usize = 4096;
 
 /// Which elements a message carries, and how.
@@ -30,7 +30,7 @@ pub const CHUNK: usize = 4096;
 pub struct Pick {
     /// Elements to send of each chunk, from 1 to `chunk`. A last chunk that is shorter sends its share of them, at least 1.
     pub count: u32,
-    /// Elements per chunk, at least 1: those of the vector if it is not cut.
+    /// Elements per chunk, at least 1: all elements of the vector if it is not cut.
     pub chunk: u32,
     /// How values are written. Readers take it from the body.
     pub values: Values,

@@ -12,7 +12,7 @@
 use super::outer::root;
 use super::tier::Tier;
 
-/// How an update is corrected, with its numbers. The numbers are those of the recipe, named as there.
+/// How an update is corrected, with its numbers. The numbers come from the recipe, and have the same names there.
 #[derive(Copy, Clone, Debug, PartialEq)]
 pub enum Formula {
     /// Division by the moving mean of magnitudes.
@@ -33,9 +33,9 @@ pub enum Formula {
     },
     /// The same, with a factor for each element.
     DelayAdaptive {
-        /// lambda.
+        /// The strength of the correction, lambda.
         strength: f32,
-        /// a.
+        /// The learning rate of the workers, a.
         worker_rate: f32,
         /// The share of the mean square that is kept.
         keep: f32,
@@ -52,14 +52,14 @@ impl Formula {
         matches!(self, Self::Magnitude { .. } | Self::DelayAdaptive { .. })
     }
 
-    /// It reads the parameters, and those that the worker got.
+    /// It reads the parameters as they are now, and as the worker got them.
     pub const fn reads_parameters(&self) -> bool {
         matches!(self, Self::Delay { .. } | Self::DelayAdaptive { .. })
     }
 }
 
-/// Corrects `update` in place. `state`: of the length of the update, or empty if the formula has none. `params`: now, and
-/// as the worker got them; empty if the formula does not read them.
+/// Corrects `update` in place. `state`: of the length of the update, or empty if the formula has no state. `params`:
+/// now, and as the worker got them; empty if the formula does not read them.
 ///
 /// # Panics
 /// If the lengths do not fit.

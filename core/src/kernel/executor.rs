@@ -17,7 +17,7 @@ pub type ExecutorError = Box<dyn Error + Send + Sync>;
 /// keeps both consistent: the driver calls [`written`](Self::written) when the host has written a segment, and
 /// [`fetch`](Self::fetch) before the host reads one.
 ///
-/// Results must equal those of [`run`], bit for bit.
+/// Results must equal the results of [`run`], bit for bit.
 pub trait Executor: Send + fmt::Debug {
     /// Starts a kernel. The previous kernel must have ended. Returns the result, or `None` if it is not known yet;
     /// [`poll`](Self::poll) returns it later.

@@ -7,7 +7,7 @@
 //! |---|---|
 //! | `len` | the counts modulo 2^32, as signed integers |
 //! | 1 | the number of counts that exceed 32 bits |
-//! | `len` | what exceeds them, in units of 2^32 |
+//! | `len` | the part above 32 bits, in units of 2^32 |
 //!
 //! While the second part is 0, the third one is 0 everywhere, and is not read: it costs address space only.
 
@@ -96,9 +96,9 @@ fn count(low: i32, high: i32) -> i64 {
 
 /// `into[i] = base[i] - unit * count[i]`
 ///
-/// A function of the counts alone: replicas with equal ledgers are equal bit for bit, in whatever order their messages
-/// arrived. A count is rounded to a float, which is exact up to a magnitude of 2^24. The product with the unit, a power
-/// of two, is exact.
+/// A function of the counts alone: replicas with equal ledgers are equal bit for bit, for any order of the messages. A
+/// count is rounded to a float, which is exact up to a magnitude of 2^24. The product with the unit, a power of two, is
+/// exact.
 ///
 /// # Panics
 /// If the lengths do not fit together.

@@ -198,7 +198,7 @@ mod tests {
         inputs.iter().map(|(x, weight)| (&x[..], *weight)).collect()
     }
 
-    /// A fused multiply-add would find what the rounding of the second product has taken away.
+    /// A fused multiply-add would find the part that the rounding of the second product has taken away.
     #[test]
     fn products_of_large_weights_are_rounded_with_any_instructions() {
         let (x, weight) = (1.0 + f32::EPSILON, (1u64 << 53) - 1);

@@ -71,18 +71,18 @@ pub enum Kernel {
     },
     /// Corrects a late update in place. Devices have no program for it: the host runs it.
     Compensate {
-        /// The formula.
+        /// The correction, with its numbers.
         formula: compensate::Formula,
         /// The update, one float per element.
         update: Segment,
-        /// The vector of state, which is changed in place. `None`: the formula has none.
+        /// The vector of state, which is changed in place. `None`: the formula has no state.
         state: Option<Segment>,
         /// The parameters now, and as the worker got them. `None`: the formula does not read them.
         params: Option<[Segment; 2]>,
     },
     /// A step of an outer optimizer: new parameters and new state from the merged update.
     Outer {
-        /// The formula.
+        /// The rule of the step, with its numbers.
         step: outer::Step,
         /// The parameters before the step. May be the same segment as `into`.
         from: Segment,
@@ -137,7 +137,7 @@ pub enum Kernel {
     },
     /// Merges the contributions of a round that are held.
     Round {
-        /// The formula.
+        /// The rule of the merge, with its numbers.
         formula: round::Formula,
         /// The contributions: at least one.
         rows: round::Rows,
@@ -163,7 +163,7 @@ pub enum Kernel {
     Norm {
         /// The vector, which is changed in place.
         x: Segment,
-        /// The largest norm. 0: there is none, and `x` is not changed.
+        /// The largest norm. 0: no limit, and `x` is not changed.
         limit: f32,
     },
     /// `velocity = momentum * velocity + update`.
@@ -445,7 +445,7 @@ pub enum KernelResult {
         elements: u32,
         /// Sum of the magnitudes that were removed.
         lost: f64,
-        /// Sum of squares of what is left.
+        /// Sum of squares of the clamped residual.
         squares: f64,
     },
     /// The texts differ.
@@ -602,8 +602,8 @@ fn write(pool: &mut Pool, into: Segment, write: impl FnOnce(&Pool, &mut [f32])) 
     pool.write(into, |pool, into| write(pool, bytemuck::cast_slice_mut(into)));
 }
 
-/// Runs a step of an outer optimizer. It writes to up to three buffers at once, so those of the state are taken out of
-/// the pool meanwhile.
+/// Runs a step of an outer optimizer. It writes to up to three buffers at once, so the buffers of the state are taken
+/// out of the pool meanwhile.
 fn outer(
     pool: &mut Pool,
     step: outer::Step,

@@ -16,8 +16,8 @@ pub fn accelerate(velocity: &mut [f32], update: &[f32], momentum: f32) {
     });
 }
 
-/// `residual[i] = factor * residual[i]`. Returns the sum of what was removed from the magnitudes. `factor` is from 0 to
-/// below 1, so no magnitude grows.
+/// `residual[i] = factor * residual[i]`. Returns the amount by which the sum of the magnitudes fell. `factor` is from 0
+/// to below 1, so no magnitude grows.
 pub fn decay(residual: &mut [f32], factor: f32) -> f64 {
     // Eight sums in a fixed order: the same result with any vector instructions. In f64, because a sum of many small
     // differences would lose most of them in f32.
@@ -40,8 +40,8 @@ pub fn decay(residual: &mut [f32], factor: f32) -> f64 {
     lanes.into_iter().sum()
 }
 
-/// Clamps the residual to ±`limit`. Returns the number of elements that changed, the sum of what was removed from their
-/// magnitudes, and the sum of squares of all elements after that.
+/// Clamps the residual to ±`limit`. Returns the number of elements that changed, the amount by which the sum of their
+/// magnitudes fell, and the sum of squares of all elements after that.
 pub fn clip(residual: &mut [f32], limit: f32) -> (u32, f64, f64) {
     let (mut elements, mut lost, mut squares) = (0, 0.0, 0.0);
     for x in residual {
@@ -68,7 +68,7 @@ mod tests {
         assert_eq!(x, [0.5, -2.0, 2.0, -2.0]);
     }
 
-    /// Each element is rounded once, and what is kept and what is forgotten are the old magnitudes.
+    /// Each element is rounded once, and the kept and the forgotten magnitudes add up to the old ones.
     #[test]
     fn decay_scales_each_element_and_measures_what_it_forgets() {
         let old: Vec<f32> = (0..1003).map(|i| ((i * 37 % 101) as f32 - 50.0) / 7.0).collect();

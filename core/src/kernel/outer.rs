@@ -71,7 +71,7 @@ impl Step {
 pub(super) type State<'a> = (&'a mut [f32], Option<&'a [f32]>);
 
 /// Writes the parameters after a step to `into`, and the state after it to `state`. `from`: the parameters before it;
-/// `None`: those in `into`. `update` times `scale` is the merged update.
+/// `None`: the parameters in `into`. `update` times `scale` is the merged update.
 ///
 /// # Panics
 /// If the lengths differ, or the state is not that of the step.
@@ -181,7 +181,7 @@ fn adam(
     }
 }
 
-/// The square root, rounded correctly. Core has none without std.
+/// The square root, rounded correctly. Core has no square root without std.
 ///
 /// Newton's iteration in f64, without a branch: the first guess halves the exponent, and each iteration doubles the
 /// correct digits. The root of a float is never as near to the middle of two floats as the error of the last iteration.

@@ -27,7 +27,7 @@ mod portable;
 
 use super::tier::Tier;
 
-/// Limit of the quanta that an element emits in one pass. What exceeds it stays in the residual.
+/// Limit of the quanta that an element emits in one pass. The excess stays in the residual.
 pub const QUANTA_MAX: u32 = (1 << 15) - 1;
 
 /// Limit of the length of a vector: indices have 30 bits.

@@ -13,7 +13,7 @@ use pulp::x86::{V3, V4};
 
 /// Work that [`Tier::run`] runs with the instructions of a tier: a closure, or a type of its own.
 pub trait Work {
-    /// The result.
+    /// The result of [`call`](Self::call).
     type Output;
 
     /// Does the work.

@@ -10,9 +10,9 @@
 //! All nodes decide alike, since all have the same lists. A node that comes too late to take part in the decision learns
 //! it from the hello of a node that has decided.
 //!
-//! If no moment is common to all, the one that most nodes have is taken, and of those the newest. A node without it
-//! enters as one without parameters, and gets them from its peers as a newcomer of a running run does. Only the founder
-//! of a mesh and servers, which begin with parameters of their own, ask a worker for them here.
+//! If no moment is common to all nodes, the moment that most nodes have is taken; of several such moments, the newest.
+//! A node without it enters as one without parameters, and gets them from its peers as a newcomer of a running run
+//! does. Only the founder of a mesh and servers, which begin with parameters of their own, ask a worker for them here.
 //!
 //! The machine hears of connections and of the peers' hellos when it takes part.
 
@@ -43,7 +43,7 @@ pub(super) struct Assembly {
     /// Until the decision: the machine of a new run, which names the buffers and begins with its kernels.
     machine: Box<dyn Machine>,
     phase: Phase,
-    /// By rank.
+    /// The facts about each peer, by rank.
     peers: Vec<Peer>,
     outputs: VecDeque<Output>,
     /// Outputs of the machine that are no kernels, from before it takes part.
@@ -71,11 +71,11 @@ enum Phase {
     Beginning { at: Clock, own: bool },
     /// Waits for the driver to load the saved buffers.
     Restoring { at: Clock },
-    /// The machine takes part. `at`: the moment whose parameters its view held at the start.
+    /// The machine takes part. `at`: the moment of the parameters in its view at the start.
     Running { at: Option<Clock> },
 }
 
-/// What a peer has said on its present connection.
+/// The facts about a peer from its present connection.
 #[derive(Clone, Debug, Default)]
 struct Peer {
     connected: bool,
@@ -152,7 +152,7 @@ impl Assembly {
 
     fn on_header(&mut self, peer: PeerId, header: Header) {
         let gathers = self.phase == Phase::Gathering;
-        // The hellos will show what differs.
+        // The hellos will show the difference.
         let differs = header.digest() != self.setup.contract.digest() as u32;
         let entry = &mut self.peers[peer.index()];
         match *header.message() {
@@ -364,7 +364,7 @@ impl Machine for Assembly {
                 Input::Connected { peer } => self.peers[peer.index()] = Peer { connected: true, ..Peer::default() },
                 Input::Disconnected { peer } => self.peers[peer.index()] = Peer::default(),
                 Input::Header { peer, header } => match *header.message() {
-                    // A peer that is not so far yet. The hello of this node's machine tells it what has been decided.
+                    // A peer that is not so far yet. The hello of this node's machine tells it the decision.
                     Message::Moments(_) => return Ok(()),
                     Message::FetchParameters { view } if self.peers[peer.index()].hello.is_none() => {
                         self.peers[peer.index()].asks = Some(Clock(view.0));

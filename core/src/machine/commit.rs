@@ -1,4 +1,4 @@
-//! The commit step: from "what was merged" to the new parameters.
+//! The commit step: from the merged vector to the new parameters.
 //!
 //! Servers and collectives both end here: a server whenever its merge rule says so, a collective once per round and
 //! chunk. The outer optimizer of the recipe is a kernel of this step. Its vectors are declared by [`Commit::new`] and
@@ -84,7 +84,7 @@ impl Commit {
                 let of = |index: usize| self.state.get(index).map(|at| (part(at[places.old]), part(at[places.new])));
                 Kernel::Outer { step, from: old, update: merged, scale, state: [of(0), of(1)], into }
             }
-            // What comes back to the application is the mean itself.
+            // The application gets the mean itself.
             (Payload::Gradients, _) if scale == 1.0 => Kernel::Copy { from: merged, into },
             (Payload::Gradients, _) => Kernel::Accumulate { update: merged, scale, first: true, into },
         }

@@ -37,11 +37,11 @@ impl Contract {
         Self::with_notes(layout, recipe, cluster, extras, &[])
     }
 
-    /// The contract of a run whose application adds `notes`. Control characters in notes become spaces, and a note is
+    /// The contract of a run with `notes` of its application. Control characters in notes become spaces, and a note is
     /// cut after 200 characters, but its whole value enters the digest.
     pub fn with_notes(layout: &Layout, recipe: &Recipe, cluster: Cluster, extras: u32, notes: &[ContractNote]) -> Self {
         let lasting = Self::write(layout, recipe, cluster, extras, "");
-        // Before the layout, whose end may be cut.
+        // Before the layout, because the end of the text may be cut.
         let mut lines = String::new();
         for ContractNote { key, value } in notes {
             let plain = |text: &str| text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect::<Vec<char>>();
@@ -97,8 +97,8 @@ impl Contract {
     }
 }
 
-/// The text travels in a hello, whose length is bounded. Of a layout with thousands of tensors, the end is compared by
-/// digest only.
+/// The text travels in a hello of bounded length. Of a layout with thousands of tensors, the end is compared by digest
+/// only.
 fn cut(mut text: String, digest: u64) -> String {
     if text.len() > CONTRACT_LEN_MAX as usize {
         let mut end = CONTRACT_LEN_MAX as usize - 40;

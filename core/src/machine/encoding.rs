@@ -1,8 +1,9 @@
 //! One direction of a node's compression: the codec, its buffers, and the settings that change from message to message.
 //!
-//! For each contribution: the kernels of [`Encoding::prepare`] over the whole of it, those of [`Encoding::encode`] for
-//! each part, [`Encoding::on_encoded`] and [`Encoding::after`] when a part is written, and [`Encoding::watch`] when all
-//! parts are. `ending.rs` has the end of the stream, `watch.rs` what an encoder observes.
+//! For each contribution: the kernels of [`Encoding::prepare`] over the whole of it, the kernels of
+//! [`Encoding::encode`] for each part, [`Encoding::on_encoded`] and [`Encoding::after`] when a part is written, and
+//! [`Encoding::watch`] when all parts are. `ending.rs` has the end of the stream, `watch.rs` the observations of an
+//! encoder.
 
 mod ending;
 mod watch;
@@ -29,7 +30,7 @@ use crate::vectors::{Keep, Vectors};
 /// The buffers of an [`Encoding`]. A decoder has sections only: its other buffers are empty.
 #[derive(Copy, Clone, Debug)]
 struct Buffers {
-    /// What the messages so far did not carry; as long as the vector.
+    /// The part of the contributions that the messages so far did not carry; as long as the vector.
     residual: BufferId,
     /// A [`Section`] for each range with a threshold of its own.
     sections: BufferId,
@@ -39,7 +40,7 @@ struct Buffers {
     velocity: BufferId,
 }
 
-/// How vectors of a node are encoded, or those of a peer decoded.
+/// How vectors of a node are encoded, or vectors of a peer decoded.
 #[derive(Clone, Debug)]
 pub(super) struct Encoding {
     codec: Codec,
@@ -60,7 +61,7 @@ pub(super) struct Encoding {
     lambda: f32,
     /// Factor on the residual before a contribution is added.
     decay: f32,
-    /// Norm of contributions as they are encoded, smoothed over those that were measured.
+    /// Norm of contributions as they are encoded, smoothed over the measured ones.
     measured: f64,
     watch: Watch,
     end: End,
@@ -81,7 +82,7 @@ struct Part {
     sections: Range<usize>,
     /// Elements of each.
     lens: Vec<u32>,
-    /// What each is for a codec per column; empty for others.
+    /// The piece of each section, for a codec per column; empty for other codecs.
     pieces: Vec<Piece>,
     /// Its last message.
     last: Encoded,
@@ -186,7 +187,7 @@ impl Encoding {
         }
     }
 
-    /// Declares the buffers; those of a decoder but its sections, and all of a plain encoding, are empty.
+    /// Declares the buffers. All are empty in a plain encoding, and all but the sections in a decoder.
     fn declare(&mut self, vectors: &mut Vectors, encodes: bool, residual: Keep) {
         let encodes = encodes && !self.is_plain();
         let longest = self.parts.iter().flat_map(|part| &part.lens).max().copied().unwrap_or(0) as usize;
@@ -207,7 +208,7 @@ impl Encoding {
         vectors.bytes("sections", bytes, keep)
     }
 
-    /// Kernels to run before all others.
+    /// Kernels to run before all other kernels.
     pub(super) fn kernels(&self) -> impl Iterator<Item = Kernel> + '_ {
         self.parts.iter().flat_map(move |part| {
             let mut first = 0;
@@ -225,7 +226,7 @@ impl Encoding {
         })
     }
 
-    /// Kernels that drop what the residual holds, and count it as clipped: one for each part.
+    /// Kernels that drop the residual, and count it as clipped: one for each part.
     pub(super) fn forget(&mut self) -> impl Iterator<Item = Kernel> + '_ {
         let parts = if self.is_plain() { 0 } else { self.parts.len() };
         self.clipping += parts as u32;
@@ -241,7 +242,7 @@ impl Encoding {
         self.rate = rate;
     }
 
-    // What to run
+    // Kernels to run
 
     /// How the `message`-th message of a part is written, counted from 1.
     pub(super) fn coding(&self, part: usize, message: u64) -> Coding {
@@ -298,7 +299,7 @@ impl Encoding {
         (before, Kernel::Encode { coding, decay: self.decay, update, residual, place })
     }
 
-    /// The kernel that writes what its residual holds of a part.
+    /// The kernel that writes the residual of a part.
     pub(super) fn write(&self, part: usize, body: Segment) -> Kernel {
         let (coding, residual, place) = (self.coding(part, u64::MAX), self.residual(part), self.place(part, body));
         // Only contributions make a residual older.
@@ -323,7 +324,7 @@ impl Encoding {
         ((self.correction.momentum > 0.0).then_some(mask), (clip > 0.0).then_some(clipped))
     }
 
-    // What was found
+    // Results of kernels
 
     /// A part has been written.
     pub(super) fn on_encoded(&mut self, part: usize, encoded: Encoded, counters: &mut Counters) {
@@ -411,7 +412,7 @@ impl Encoding {
 
 const SECTION: u32 = size_of::<Section>() as u32;
 
-/// Lengths of the tensors' pieces in a range; what comes after the last tensor is one more piece.
+/// Lengths of the tensors' pieces in a range; the elements after the last tensor are one more piece.
 fn cut(tensors: &[usize], range: &Range<usize>) -> Vec<u32> {
     let mut ends: Vec<usize> = tensors
         .iter()
@@ -595,7 +596,8 @@ mod tests {
         assert_eq!(cut(&[12], &(4..6)), [2]);
     }
 
-    /// Columns go on where a range cuts a tensor. Tensors of one dimension, and those with short columns, are one column.
+    /// Columns go on where a range cuts a tensor. Tensors of one dimension, and tensors with short columns, are one
+    /// column.
     #[test]
     fn a_piece_of_a_tensor_knows_its_columns() {
         let layout = crate::Layout::new().tensor("w", &[40, 10]).tensor("b", &[10]).tensor("wide", &[2, 30]);

@@ -1,7 +1,7 @@
 //! [`Failure`]: why a node has failed, as it says to its peers.
 //!
 //! A node that ends without having left says so with its last message ([`Message::Failed`]). Its peers need not wait
-//! for `dead_after`: they give it up at once, and tell their applications who has failed and why
+//! for `dead_after`: they give it up at once, and tell their applications which node has failed, and why
 //! ([`Event::PeerFailed`]).
 //!
 //! | the node that has failed | its peers |
@@ -37,12 +37,12 @@ pub enum Failure {
     },
     /// A wait for this peer has reached the deadline. The node itself: no particular peer.
     Overdue {
-        /// The peer.
+        /// The peer that was waited for.
         on: PeerId,
     },
     /// The node could not go on without this peer.
     Without {
-        /// The peer.
+        /// The peer that the node needs.
         peer: PeerId,
     },
     /// The sum of the quanta of an element no longer fits into the node's ledger.

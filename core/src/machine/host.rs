@@ -1,7 +1,7 @@
 //! [`Host`]: a hub and a role make a machine.
 //!
-//! The host is the only implementation of [`Machine`]. It passes each input to the hub, passes what is left of it to
-//! the role, and then lets the role *settle*: do everything that the new state allows.
+//! The host is the only implementation of [`Machine`]. It passes each input to the hub, passes the rest of it to the
+//! role, and then lets the role *settle*: do everything that the new state allows.
 
 use alloc::vec::Vec;
 use core::fmt;
@@ -16,7 +16,7 @@ use crate::saved::SavedBuffer;
 use crate::status::{Status, Waiting};
 use crate::time::{Instant, StepTime};
 
-/// What a kind of node does: worker, server, member of a collective, mesh peer.
+/// The behaviour of a kind of node: worker, server, member of a collective, mesh peer.
 ///
 /// A role reacts to messages, to ends of its operations, and to the application. It acts through the [`Port`].
 pub(crate) trait Role: fmt::Debug + Send {
@@ -62,7 +62,7 @@ pub(crate) trait Role: fmt::Debug + Send {
     /// The number that travels with the application's contributions from the next one on.
     fn on_rider(&mut self, _rider: Option<Rider>) {}
 
-    /// What is known of the other workers that a period can depend on.
+    /// The facts about the other workers that a period can depend on.
     fn advice(&self) -> Advice {
         Advice::default()
     }

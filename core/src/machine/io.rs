@@ -1,4 +1,4 @@
-//! What passes between a machine and its driver: [`Input`]s, [`Output`]s, and the values in them.
+//! The interface between a machine and its driver: [`Input`]s, [`Output`]s, and the values in them.
 //!
 //! All of them are plain `Copy` values, so a run is a list of inputs: the same list gives the same outputs in a
 //! process, in the simulator and in a test.
@@ -16,7 +16,7 @@ use crate::tape::Order;
 use crate::time::{Duration, Instant, StepTime};
 use crate::wire::{Header, Kind};
 
-/// An input of a machine: what the transport, the executor or the application did.
+/// An input of a machine: an event at the transport or the executor, or a request of the application.
 #[derive(Copy, Clone, Debug, PartialEq)]
 #[allow(missing_docs, reason = "`peer` is the other end of the connection and `op` the operation, everywhere")]
 pub enum Input {
@@ -25,7 +25,8 @@ pub enum Input {
     /// A connection to this peer is open.
     Connected { peer: PeerId },
     /// The connection to this peer is closed. The driver then aborts every operation with the peer that it has begun,
-    /// before it reports the peer as connected again. The machine takes back those that the driver has not been given.
+    /// before it reports the peer as connected again. The machine takes back the operations that the driver has not
+    /// been given.
     Disconnected { peer: PeerId },
     /// A message's header has arrived; its body, if any, is still unread. If the length is not 0, the peer's next
     /// header follows only after an [`Output::Receive`] for this one.
@@ -47,8 +48,8 @@ pub enum Input {
         /// contribution, and the buffer is not read.
         weight: u64,
     },
-    /// As [`Step`](Self::Step), for a worker of servers whose application goes on with parameters of its own: it asks
-    /// for none. [`Signal::Ready`] follows as soon as the servers have the contribution.
+    /// As [`Step`](Self::Step), for a worker of servers whose application goes on with parameters of its own: it does
+    /// not ask for any. [`Signal::Ready`] follows as soon as the servers have the contribution.
     Push {
         /// Examples behind the contribution. 0: there is no contribution.
         weight: u64,
@@ -56,7 +57,7 @@ pub enum Input {
     /// The mean time of the application's local steps since its last contribution, before [`Input::Step`]. Only where
     /// periods follow the workers' speeds ([`Adapt::Speed`](crate::recipe::Adapt::Speed)).
     StepTime {
-        /// The mean.
+        /// The mean time of a step.
         mean: StepTime,
     },
     /// The number that travels with the application's contributions from the next one on, before [`Input::Step`]. Only
@@ -70,7 +71,7 @@ pub enum Input {
         /// The learning rate, as a multiple of the one at the start.
         scale: f32,
     },
-    /// What [`Signal::Resume`] or [`Signal::Restore`] has asked for is done.
+    /// The work that [`Signal::Resume`] or [`Signal::Restore`] has asked for is done.
     Resumed,
     /// The application makes no more contributions.
     Leave {
@@ -83,17 +84,17 @@ pub enum Input {
     },
     /// The application makes no steps for this long, from now on. The nodes that wait for this one are told.
     Silence {
-        /// How long.
+        /// The length of the silence from now on.
         span: Duration,
     },
     /// This node ends without having left. Its peers are told why; it takes no further input.
     Fail {
-        /// Why.
+        /// The reason, which the peers are told.
         failure: Failure,
     },
 }
 
-/// An output of a machine: what its driver has to do.
+/// An output of a machine: a task for its driver.
 #[derive(Copy, Clone, Debug, PartialEq)]
 #[must_use]
 #[allow(clippy::large_enum_variant, reason = "it is a value in a queue that is reused, and must not allocate")]
@@ -157,7 +158,7 @@ pub enum Signal {
     Ready {
         /// Steps done, this one included.
         clock: Clock,
-        /// False if the parameters are those of the step before, since no worker contributed an example.
+        /// False if the parameters have not changed since the step before, because no worker contributed an example.
         changed: bool,
     },
     /// This node has left. If it stayed for the end, [`Machine::view`](super::Machine::view) holds the final
@@ -235,8 +236,8 @@ pub enum Event {
     Rest(Rest),
     /// A choice of the recipe costs much in this run.
     Hint(Hint),
-    /// This server was started again without a checkpoint. Workers gave the parameters back, but nobody has the state of
-    /// the outer optimizer, or of a correction of late updates, which begins with zeros.
+    /// This server was started again without a checkpoint. Workers gave the parameters back, but no node has the state
+    /// of the outer optimizer, or of a correction of late updates, which begins with zeros.
     OuterLost,
     /// The checkpoint that this node resumed from is older than the run: an earlier process of this rank rejoined after
     /// it. The saved residual is dropped, since that process may have sent it already.

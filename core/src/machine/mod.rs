@@ -48,7 +48,7 @@ pub struct Setup {
     pub cluster: Cluster,
     /// The rule of the run.
     pub recipe: Recipe,
-    /// Floats of the vector that is exchanged: those of the layout, and of the averaged optimizer vectors.
+    /// Floats of the vector that is exchanged: the floats of the layout, and of the averaged optimizer vectors.
     pub len: usize,
     /// Vectors of the application's state: with `payload=gradients` its parameters and its optimizer vectors, else 0.
     pub carried: u32,
@@ -60,12 +60,12 @@ pub struct Setup {
     pub incarnation: Incarnation,
     /// The timeouts; [`Patience::none`] unless set.
     pub patience: Patience,
-    /// Fewest workers that go on without the others, where workers agree on views; workers that have left of their own
+    /// Fewest workers that go on without the rest, where workers agree on views; workers that have left of their own
     /// count. 0, unless set: at least half of the members of the view before that have not left.
     pub quorum: u32,
     /// The moments of which this node has checkpoints, newest first, if it is to go on from one of them. The nodes then
-    /// agree on a moment, and [`Signal::Resume`] names it. `Some` of an empty list: the node has none, and may get the
-    /// parameters of its peers. `resumed` is `None` then.
+    /// agree on a moment, and [`Signal::Resume`] names it. `Some` of an empty list: the node has no checkpoint, and may
+    /// get the parameters of its peers. `resumed` is `None` then.
     pub resume: Option<Vec<Resumed>>,
     /// The checkpoint that the run goes on from, if all nodes are known to go on from the same. The driver then puts the saved parameters into
     /// [`Machine::view`] before the first input, and restores [`Machine::saved`] before the first step.
@@ -77,7 +77,7 @@ pub struct Setup {
     pub contract: Contract,
     /// The run, if this node knows it already. Peers that know another run are refused.
     pub run: Option<RunId>,
-    /// Whether the node records its decisions, or follows those of an earlier run; [`Tape::Off`] unless set.
+    /// Whether the node records its decisions, or follows the decisions of an earlier run; [`Tape::Off`] unless set.
     pub tape: Tape,
     /// The bug to run with, in tests that check whether the tests find it.
     #[cfg(planted)]
@@ -124,13 +124,13 @@ pub struct Resumed {
     pub made: u64,
 }
 
-/// What a machine knows of the other workers that the length of a period can depend on.
+/// A machine's knowledge of the other workers, as far as the length of a period can depend on it.
 #[derive(Copy, Clone, Debug, Default, PartialEq, Eq)]
 pub struct Advice {
     /// The time of a step of the reference, as the servers have told it last, where periods follow the workers' speeds.
     pub reference: Option<StepTime>,
-    /// The means of what has travelled with the contributions ([`Rider`]), in the first round with a number and in the
-    /// last one. The same at all members after the same round.
+    /// The means of the numbers that have travelled with the contributions ([`Rider`]), in the first round with a
+    /// number and in the last one. The same at all members after the same round.
     pub riders: Option<[Rider; 2]>,
 }
 
@@ -181,19 +181,19 @@ pub trait Machine: fmt::Debug + Send {
         Adoption::None
     }
 
-    /// What a node that has left with `keep` goes on from, besides the parameters.
+    /// The buffers that a node that has left with `keep` goes on from, besides the parameters.
     fn saved(&self) -> Vec<SavedBuffer> {
         Vec::new()
     }
 
-    /// Whom this node waits for, if it does.
+    /// The wait of this node for another node, if it waits.
     fn waiting(&self) -> Option<Waiting>;
 
     /// Until when the peer that this node waits for is silent, as it has announced. Until then the wait is no one's
     /// fault.
     fn awaited_silence(&self) -> Option<Instant>;
 
-    /// What this node knows of the other workers that the length of the next period can depend on. See
+    /// This node's knowledge of the other workers, as far as the length of the next period can depend on it. See
     /// [`Local::follow`](crate::Local::follow).
     fn advice(&self) -> Advice;
 

@@ -12,7 +12,7 @@ use crate::saved::SavedBuffer;
 use crate::status::{Status, Waiting};
 use crate::time::Instant;
 
-/// The machine of a rank: what it is follows from the recipe's topology.
+/// The machine of a rank. Its kind follows from the recipe's topology.
 #[derive(Debug)]
 pub struct Node(pub(super) Box<dyn Machine>);
 
@@ -46,7 +46,7 @@ impl Node {
     }
 }
 
-/// The machine of a setup whose recipe fits its cluster.
+/// The machine of a setup with a recipe that fits its cluster.
 fn machine(setup: Setup) -> Box<dyn Machine> {
     match setup.recipe.topology {
         _ if setup.recipe.is_collective() => Box::new(Host::new(setup, collective::Collective::new)),

@@ -19,7 +19,7 @@ pub enum Payload {
     Gradients,
 }
 
-/// What the length of periods follows during the run. Text form: `adapt=`; left out if it is `none`.
+/// The quantity that the length of periods follows during the run. Text form: `adapt=`; left out if it is `none`.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub enum Adapt {
     /// All workers have the period of the recipe.
@@ -30,12 +30,12 @@ pub enum Adapt {
     /// the first, a period is one step. Requires [`Topology::Servers`].
     Speed,
     /// All workers have the same period, which follows their mean training loss F and learning rate a (AdaComm, Wang and
-    /// Joshi 2019): `ceil(sqrt(F a0 / (F0 a)) H)` steps, where H is the period of the recipe, and F0 and a0 are those of
-    /// the first period. Workers say their loss with their contributions, and the mean decides at the end of each round.
-    /// Where a worker knows none, the period stays as it is. A resumed run measures F0 anew. Requires rounds without
-    /// servers.
+    /// Joshi 2019): `ceil(sqrt(F a0 / (F0 a)) H)` steps, where H is the period of the recipe, and F0 and a0 are the
+    /// loss and the rate of the first period. Workers say their loss with their contributions, and the mean decides at
+    /// the end of each round. Where a worker knows no loss, the period stays as it is. A resumed run measures F0 anew.
+    /// Requires rounds without servers.
     Loss {
-        /// The most steps of a period: at least those of the recipe.
+        /// The most steps of a period: at least the recipe's number.
         most: u32,
     },
 }
@@ -84,12 +84,12 @@ pub enum Pace {
         /// staleness.
         overlap: bool,
     },
-    /// After the contributions of the first `count` workers to this round, and those that come within `grace` after
+    /// After the contributions of the first `count` workers to this round, and the ones that come within `grace` after
     /// them, are applied (Chen et al. 2016, "Revisiting distributed synchronous SGD", section 3.2). A slow worker holds
     /// up no other: its contribution is `late`, and it goes on with the parameters of the round that is open then. A
-    /// round takes one contribution of a worker, and merges in rank order, so its result follows from who was in time.
-    /// Each shard ends its own rounds: a worker can be in time at one shard, and late at another. Requires
-    /// [`Topology::Servers`].
+    /// round takes one contribution of a worker, and merges in rank order, so its result follows from which workers
+    /// were in time. Each shard ends its own rounds: a worker can be in time at one shard, and late at another.
+    /// Requires [`Topology::Servers`].
     First {
         /// Contributions that a round waits for; when fewer workers take part, all of theirs. All workers: bitwise
         /// [`Pace::Synchronous`].
@@ -97,7 +97,7 @@ pub enum Pace {
         /// How long a round waits for the other contributions, from the moment at which the server has `count` of them.
         /// Zero: not at all.
         grace: Duration,
-        /// What becomes of contributions that come after their round has ended.
+        /// The treatment of contributions that come after their round has ended.
         late: Late,
     },
 }
@@ -127,7 +127,7 @@ pub enum Merge {
         alpha: Lambda,
     },
     /// The mean of each element without its `trim` smallest and `trim` largest values in the round (Yin et al. 2018).
-    /// Each worker counts once, whatever its number of examples. Of n contributions, at most (n - 1) / 2 values are cut
+    /// Each worker counts once, with any number of examples. Of n contributions, at most (n - 1) / 2 values are cut
     /// at each end. Requires servers, as all variants below; each server holds a vector per worker until the round ends.
     TrimmedMean {
         /// Values to cut at each end. 0 is [`Merge::Mean`], with its weights, bit for bit.
@@ -176,7 +176,7 @@ impl Merge {
     }
 }
 
-/// What a worker's steps since the last synchronisation count for in a mean. Text form: `normalize=`; left out if it is
+/// How a worker's steps since the last synchronisation count in a mean. Text form: `normalize=`; left out if it is
 /// `none`.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub enum Normalize {
@@ -190,7 +190,7 @@ pub enum Normalize {
     Steps,
 }
 
-/// The optimizer axis: what happens to a worker's optimizer state when parameters are averaged.
+/// The optimizer axis: how a worker's optimizer state is treated when parameters are averaged.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub enum OptimizerState {
     /// Each worker keeps its own state.

@@ -11,8 +11,8 @@ use crate::kernel::ledger;
 
 /// Longest vector in floats: the length of a segment, or of a body, in bytes must fit 32 bits.
 const LEN_MAX: usize = (1 << 30) - 1;
-/// Longest shard in floats whose top-k messages fit 32 bits, whatever their density: a message has a word for each
-/// value, and half a word per element for the list.
+/// Longest shard in floats whose top-k messages fit 32 bits, at any density: a message has a word for each value, and
+/// half a word per element for the list.
 const TOP_K_LEN_MAX: usize = LEN_MAX / 3 * 2 - 2;
 
 impl Recipe {

@@ -36,7 +36,7 @@ pub struct Threshold {
     pub control: Control,
     /// True: each tensor has a threshold of its own. False: one threshold for the whole vector.
     pub per_tensor: bool,
-    /// Clipping as in DL4J: after each message, the residual is cut to ± this many thresholds. What is cut is lost, and
+    /// Clipping as in DL4J: after each message, the residual is cut to ± this many thresholds. The excess is lost, and
     /// counted in [`Status::clipped`](crate::Status::clipped). 0, the default, disables clipping.
     ///
     /// A message carries all whole quanta of an element, up to 2^15 - 1. So a clip of 1 or more only affects elements
@@ -56,8 +56,8 @@ pub struct TopK {
     pub values: Values,
 }
 
-/// How a top-k message writes the values of its elements. What this loses stays in the residual. Dense messages have floats
-/// in any case: those of a warm-up, and the last ones with [`End::Send`](super::End::Send).
+/// How a top-k message writes the values of its elements. The lost precision stays in the residual. Dense messages have
+/// floats in any case: the messages of a warm-up, and the last ones with [`End::Send`](super::End::Send).
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub enum Values {
     /// Floats: 32 bits per element, no error.

@@ -1,14 +1,14 @@
-//! The compensation axis: what a server makes of a late update before it is merged.
+//! The compensation axis: how a server corrects a late update before it is merged.
 //!
 //! The formulas are in `kernel/compensate.rs`.
 
 use super::{ConfigError, check_range};
 use crate::kernel::compensate::Formula;
 
-/// The correction of an update by what has happened at the server since the parameters from which it was computed.
+/// The correction of an update by the changes at the server since the parameters from which it was computed.
 #[derive(Copy, Clone, Debug, PartialEq)]
 pub enum Compensate {
-    /// None.
+    /// No correction.
     None,
     /// FASGD (Odena 2016, as in the released code): each element is divided by the moving mean of its magnitude, so that
     /// a step has a length of its own. The server keeps one more vector, which checkpoints save. With
@@ -64,7 +64,7 @@ impl Compensate {
         }
     }
 
-    /// The formula compares the parameters with those that the worker got.
+    /// The formula compares the parameters with the ones that the worker got.
     pub(crate) fn needs_copies(self) -> bool {
         self.formula().is_some_and(|formula| formula.reads_parameters())
     }

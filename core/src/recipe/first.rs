@@ -1,4 +1,4 @@
-//! The numbers of `pace=first`: how many contributions a round takes, and what becomes of the others.
+//! The numbers of `pace=first`: how many contributions a round takes, and how a late one is treated.
 
 use core::fmt;
 use core::str::FromStr;
@@ -29,15 +29,15 @@ pub enum Count {
     AllBut(u32),
 }
 
-/// What becomes of a contribution that comes after its round has ended.
+/// The treatment of a contribution that comes after its round has ended.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub enum Late {
     /// It is dropped and counted: [`Counters::late`](crate::status::Counters::late) of the server. So nothing that is
     /// applied is stale.
     Drop,
-    /// It joins the round that is open then, as the displacement that it is: the parameters move by what its worker has
-    /// done since the version that the worker started from. It does not count among the first, so a round waits for as
-    /// many contributions from its own version as ever. [`Counters::deferred`](crate::status::Counters::deferred)
+    /// It joins the round that is open then, as the displacement that it is: the parameters move by the progress of its
+    /// worker since the version that the worker started from. It does not count among the first, so a round waits for
+    /// as many contributions from its own version as ever. [`Counters::deferred`](crate::status::Counters::deferred)
     /// counts it.
     Next,
 }

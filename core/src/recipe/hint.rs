@@ -31,7 +31,7 @@ pub enum Hint {
     },
     /// The outer momentum is large for so short a period: the velocity carries updates that are long out of date.
     OuterMomentum {
-        /// The momentum.
+        /// The coefficient of the outer momentum.
         mu: f64,
         /// Local steps between two synchronisations.
         period: u32,
@@ -65,7 +65,7 @@ impl Recipe {
 
 impl Correction {
     /// The hint for a run of so many messages, if they carry a given element less than once. Messages of a warm-up carry
-    /// all elements, and those of a ramp more than later ones.
+    /// all elements, and messages of a ramp more than later ones.
     pub(crate) fn late_elements(&self, codec: &Codec, messages: u64) -> Option<Hint> {
         let density = codec.density().filter(|_| self.warmup == 0)?;
         let ramp = messages.min(u64::from(self.ramp));

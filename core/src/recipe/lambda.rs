@@ -31,7 +31,7 @@ pub struct Lambda {
 pub struct LambdaParseError;
 
 impl Lambda {
-    /// `factor`, whatever the number of workers.
+    /// `factor`, for any number of workers.
     pub const fn fixed(factor: f32) -> Self {
         Self { factor, per_worker: false }
     }

@@ -42,7 +42,7 @@ impl Merge {
         self.needs_all() && !matches!(self, Self::TrimmedMean { .. } | Self::Median)
     }
 
-    /// Does the rule leave out what is unlike the rest, element by element?
+    /// Does the rule leave out values that are unlike the rest, element by element?
     pub(super) const fn needs_dense(self) -> bool {
         matches!(self, Self::TrimmedMean { trim: 1.. } | Self::Median)
     }

@@ -31,7 +31,7 @@
 //! | | `speed` | | the period is that of the fastest; slower workers take fewer steps (DyLU) |
 //! | | `loss` | `most=64` | the period goes by the root of the training loss (AdaComm) |
 //! | [`normalize`](Normalize) | **`none`** | | a mean goes by examples |
-//! | | `steps` | | the mean of what workers have done per step, times the mean number of steps (FedNova) |
+//! | | `steps` | | the mean of the workers' progress per step, times the mean number of steps (FedNova) |
 //! | [`topology`](Topology) | `servers` | `shards=1` | parameter servers |
 //! | | **`tree`** | `fan_in=2 chunk=65536` | reduce and broadcast over a tree of the workers |
 //! | | `ring` | `chunk=65536` | reduce and broadcast around a ring |
@@ -76,7 +76,7 @@
 //! | `pull` | as `codec` | as `codec`, with a prefix: `pull_tau` | encoding of the parameters that servers send |
 //! | [`momentum`](Correction) | **`0`** to below 1 | `warmup=0 ramp=0 clip_norm=0` | precedes a sparse codec |
 //! | | | `starters=0 head_start=0` | ranks that start before the rest |
-//! | `decay` of a residual | **`1`**, or from 0 | | factor on it before a contribution is added; what it forgets is counted |
+//! | `decay` of a residual | **`1`**, or from 0 | | factor on it before a contribution is added; the lost part is counted |
 //! | [`end`](End) of a lossy codec | **`keep`** | | the residual is not sent |
 //! | | `send` | | all of it is sent at once |
 //! | | `spread` | `messages=20` | its largest part is sent in small steps |

@@ -9,7 +9,7 @@ use crate::kernel::outer::Step;
 
 /// The outer optimizer. Its state belongs to the parameters: checkpoints save it, and newcomers get it.
 ///
-/// `d` is the merged update: what is subtracted from the parameters without an outer optimizer.
+/// `d` is the merged update: the vector that is subtracted from the parameters without an outer optimizer.
 #[derive(Copy, Clone, Debug, Default, PartialEq)]
 pub enum Outer {
     /// The merged update is subtracted as it is.

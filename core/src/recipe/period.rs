@@ -28,9 +28,9 @@ pub enum Span {
     /// So many local steps, at least 1.
     Steps(u32),
     /// So much time since the end of the last synchronisation, by the worker's own clock. A worker contributes before
-    /// the step that would end later, if all of its steps take as long as the mean of those in this period; and after
-    /// one step at the earliest. So no worker waits for longer than one of its own steps, unless a step of another
-    /// worker is longer than the period. Text form: `20s`, `0.5s` or `500ms`.
+    /// the step that would end later, if all of its steps take as long as the mean step of this period; and after one
+    /// step at the earliest. So no worker waits for longer than one of its own steps, unless a step of another worker
+    /// is longer than the period. Text form: `20s`, `0.5s` or `500ms`.
     Time(Duration),
     /// Until the worker's own steps have so many examples, at least 1, or a step has none. For workers with batches of
     /// unequal size. Text form: `4096ex`.

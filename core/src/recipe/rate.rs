@@ -78,7 +78,7 @@ impl Recipe {
     pub fn learning_rate(&self, single: f32, workers: u32) -> f32 {
         let n = workers.max(1) as f32;
         let speedup = match self.payload {
-            // Contributions add up as far as they differ, which is what a larger batch would gain.
+            // Contributions add up as far as they differ, which is the gain of a larger batch.
             _ if self.merge == Merge::Adasum => 1.0,
             Payload::Parameters => square_root(f64::from(n)) as f32,
             Payload::Updates | Payload::Gradients => n,
@@ -96,7 +96,7 @@ mod tests {
         for preset in PRESETS {
             let recipe = (preset.recipe)();
             for workers in [2, 4, 8] {
-                // The gain of momentum is that of the optimizer whose place it takes.
+                // Momentum has the gain of the optimizer that it replaces.
                 let outer = recipe.outer().gain(workers);
                 let gain = recipe.gain(workers) * (1.0 - recipe.correction().momentum) / outer;
                 assert!((0.1..=2.0).contains(&gain), "{} with {workers} workers: {gain}", preset.name);

@@ -63,7 +63,7 @@ pub struct Recipe {
     pub(crate) period: Period,
     /// Local steps between fetched parameters. `None`: as many as between contributions.
     pub(crate) fetch: Option<u32>,
-    /// What the length of periods follows.
+    /// The quantity that the length of periods follows.
     pub(crate) adapt: Adapt,
     pub(crate) normalize: Normalize,
     pub(crate) topology: Topology,
@@ -106,13 +106,13 @@ impl Recipe {
         Self { fetch: Some(steps), ..self }
     }
 
-    /// Sets what the length of periods follows during the run.
+    /// Sets the quantity that the length of periods follows during the run.
     #[must_use]
     pub const fn with_adapt(self, adapt: Adapt) -> Self {
         Self { adapt, ..self }
     }
 
-    /// Sets what a worker's local steps count for in a mean.
+    /// Sets how a worker's local steps count in a mean.
     #[must_use]
     pub const fn with_normalize(self, normalize: Normalize) -> Self {
         Self { normalize, ..self }
@@ -182,14 +182,14 @@ impl Recipe {
 
     /// Sets the factor on a residual before a contribution is added to it: `residual = decay * residual + contribution`.
     /// From 0 to 1. 1, the default: nothing is forgotten. 0: no error feedback. It stands in for momentum of merged updates
-    /// where most of an update stays in the residual (SparseLoCo; Sarfi et al. 2025). What is forgotten is lost, and counted
-    /// in [`Status::forgotten`](crate::Status::forgotten).
+    /// where most of an update stays in the residual (SparseLoCo; Sarfi et al. 2025). The forgotten part is lost, and
+    /// counted in [`Status::forgotten`](crate::Status::forgotten).
     #[must_use]
     pub const fn with_decay(self, decay: f32) -> Self {
         Self { decay, ..self }
     }
 
-    /// Sets what becomes of the residual of a worker that ends.
+    /// Sets how the residual of a worker that ends is treated.
     #[must_use]
     pub const fn with_end(self, end: End) -> Self {
         Self { end, ..self }
@@ -201,7 +201,7 @@ impl Recipe {
         Self { outer, ..self }
     }
 
-    /// Sets what happens to the workers' optimizer state at a synchronisation.
+    /// Sets how a synchronisation treats the workers' optimizer state.
     #[must_use]
     pub const fn with_optimizer(self, optimizer: OptimizerState) -> Self {
         Self { optimizer, ..self }
@@ -222,12 +222,12 @@ impl Recipe {
         self.fetch
     }
 
-    /// What the length of periods follows during the run.
+    /// The quantity that the length of periods follows during the run.
     pub const fn adapt(&self) -> Adapt {
         self.adapt
     }
 
-    /// What a worker's local steps count for in a mean.
+    /// How a worker's local steps count in a mean.
     pub const fn normalize(&self) -> Normalize {
         self.normalize
     }
@@ -282,7 +282,7 @@ impl Recipe {
         self.decay
     }
 
-    /// What becomes of the residual of a worker that ends.
+    /// How the residual of a worker that ends is treated.
     pub const fn end(&self) -> End {
         self.end
     }
@@ -292,7 +292,7 @@ impl Recipe {
         self.outer
     }
 
-    /// What happens to the workers' optimizer state at a synchronisation.
+    /// How a synchronisation treats the workers' optimizer state.
     pub const fn optimizer(&self) -> OptimizerState {
         self.optimizer
     }
@@ -307,12 +307,12 @@ impl Recipe {
         }
     }
 
-    /// True for a tree or ring, whose messages are chunks of the vector.
+    /// True for a tree or ring: their messages are chunks of the vector.
     pub(crate) const fn has_chunks(&self) -> bool {
         matches!(self.topology, Topology::Tree { .. } | Topology::Ring)
     }
 
-    /// True for a mesh without rounds, whose replicas count quanta in a ledger.
+    /// True for a mesh without rounds: its replicas count quanta in a ledger.
     pub(crate) const fn has_ledger(&self) -> bool {
         matches!(self.topology, Topology::Mesh { .. }) && !self.is_collective()
     }
@@ -333,7 +333,7 @@ impl Recipe {
         matches!(self.pace, Pace::Synchronous | Pace::Stale { bound: 0 })
     }
 
-    /// True if workers fetch parameters at other steps than those at which they contribute.
+    /// True if workers fetch parameters at other steps than the ones at which they contribute.
     pub(crate) fn fetches_apart(&self) -> bool {
         self.fetch.is_some_and(|steps| self.period != Period::every(steps))
     }

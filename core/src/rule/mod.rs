@@ -2,7 +2,7 @@
 //!
 //! A rule gets all that it depends on as arguments and returns a value; it touches no vector and sends nothing. There
 //! are four kinds:
-//! - [`merge`]: what happens to a contribution (trait [`Merging`], one file per rule);
+//! - [`merge`]: how a contribution is merged (trait [`Merging`], one file per rule);
 //! - [`pace`]: when a worker may go on;
 //! - [`period`]: after which local step a worker synchronises;
 //! - `staleness`: the factor on a late update, as the method [`Staleness::scale`](crate::recipe::Staleness::scale).

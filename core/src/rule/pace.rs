@@ -45,13 +45,13 @@ pub(crate) struct First {
     pub(crate) count: u32,
     /// How long it waits for more, once it has these.
     pub(crate) grace: Duration,
-    /// What becomes of those that come after its end.
+    /// The treatment of contributions that come after its end.
     pub(crate) late: Late,
 }
 
 impl First {
-    /// The numbers of the recipe's rounds in a cluster of so many workers; `None` if its rounds wait for all, or it has
-    /// none.
+    /// The numbers of the recipe's rounds in a cluster of so many workers; `None` if its rounds wait for all, or if it
+    /// has no rounds.
     pub(crate) fn new(recipe: &Recipe, workers: u32) -> Option<Self> {
         match recipe.pace {
             Pace::First { count, grace, late } => Some(Self { count: count.of(workers), grace, late }),

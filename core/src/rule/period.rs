@@ -26,7 +26,7 @@ pub(crate) struct LocalSteps {
     adapt: Adapt,
     /// The mean time of a step in the last whole period, with [`Adapt::Speed`].
     mean: Option<StepTime>,
-    /// What is known of the other workers.
+    /// The facts about the other workers.
     advice: Advice,
     losses: Losses,
     normalize: Normalize,
@@ -37,7 +37,7 @@ pub(crate) struct LocalSteps {
 /// The losses that the application reports, with [`Adapt::Loss`].
 #[derive(Copy, Clone, Debug)]
 struct Losses {
-    /// The sum of those since the last synchronisation, and their number.
+    /// The sum of the losses since the last synchronisation, and their number.
     sum: f64,
     count: u32,
     /// The learning rate, relative to that at the start.
@@ -81,7 +81,7 @@ fn dynamic(most: u64, reference: StepTime, own: StepTime) -> u64 {
 }
 
 /// The time of a step at the 90th percentile of the speeds (nearest rank): not the fastest of many, because one wrong
-/// measurement would shorten the periods of all others. Sorts `times`.
+/// measurement would shorten the periods of all other workers. Sorts `times`.
 pub(crate) fn reference(times: &mut [StepTime]) -> Option<StepTime> {
     times.sort_unstable();
     let rank = (9 * times.len()).div_ceil(10);
@@ -118,7 +118,7 @@ impl LocalSteps {
         self.begun = now;
     }
 
-    /// What the machine has to know with the contribution.
+    /// The facts that the machine needs with the contribution.
     pub(crate) fn notes(&self) -> [Option<Input>; 2] {
         let step_time = self.mean.map(|mean| Input::StepTime { mean });
         // Workers whose period follows the loss take equally many steps.
@@ -130,12 +130,12 @@ impl LocalSteps {
         [step_time, rider.map(|rider| Input::Rider { rider })]
     }
 
-    /// The factor on the last period's contribution: 1 / its steps where workers send what they have done per step.
+    /// The factor on the last period's contribution: 1 / its steps where workers send their progress per step.
     pub(crate) fn share(&self) -> Option<f32> {
         (self.normalize == Normalize::Steps && self.lasted > 1).then(|| 1.0 / self.lasted as f32)
     }
 
-    /// Takes what the machine knows of the other workers.
+    /// Takes the machine's knowledge of the other workers.
     pub(crate) fn follow(&mut self, advice: Advice) {
         self.advice = advice;
     }
@@ -169,7 +169,7 @@ impl LocalSteps {
 
     /// Counts one local step over `examples` examples, which has ended now. If it is the last step of its period, a
     /// synchronisation is due and the result is the number of examples of the whole period.
-    /// `given`: the steps of this period, whatever the recipe says.
+    /// `given`: the steps of this period, in place of the recipe's number.
     pub(crate) fn take_given(&mut self, examples: u32, now: Instant, given: Option<u32>) -> Option<u64> {
         // The length is that of the stage in which the period started: a schedule does not cut a period short.
         let span = self.period.span(self.step - u64::from(self.since));
@@ -180,7 +180,7 @@ impl LocalSteps {
         let is_over = match span {
             _ if given.is_some() => given.is_some_and(|given| self.since >= given),
             Span::Steps(steps) => u64::from(self.since) >= self.length(steps.into()),
-            // A worker without examples must not keep the others from their mean.
+            // A worker without examples must not keep the other workers from their mean.
             Span::Examples(least) => self.examples >= self.length(least) || examples == 0,
             // One more step would end at elapsed + elapsed / since, later than the period.
             Span::Time(time) => {
@@ -260,7 +260,7 @@ mod tests {
             [None, None, Some(60), None, Some(60), Some(99)]
         );
         assert!(steps.is_at_rest());
-        // A worker whose data are used up goes on to take part in rounds.
+        // A worker that has used up its data goes on to take part in rounds.
         assert_eq!([10, 0, 0].map(|m| steps.take(m, T0)), [None, Some(10), Some(0)]);
     }
 
@@ -377,7 +377,7 @@ mod tests {
     #[test]
     fn a_loss_gives_the_root_of_its_share_of_the_period() {
         let of = |start, first, last, most| by_loss(start, [first, last].map(|loss| Rider::new(loss).unwrap()), most);
-        // The loss is what it was at the start: the same period, whatever its length.
+        // The loss has not changed since the start: the same period, of any length.
         for start in [1, 2, 3, 7, 10, 999, 1 << 20, (1 << 32) - 1] {
             assert_eq!(of(start, 2.3, 2.3, start), start);
         }

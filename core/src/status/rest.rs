@@ -2,7 +2,7 @@
 
 use core::fmt;
 
-/// The residual of a worker at its end: the part of its updates that no message had carried, and what became of it. See
+/// The residual of a worker at its end: the part of its updates that no message had carried, and how it ended. See
 /// [`End`](crate::recipe::End).
 #[derive(Copy, Clone, Debug, PartialEq)]
 pub struct Rest {
@@ -12,7 +12,7 @@ pub struct Rest {
     pub updates: f64,
     /// Messages with parts of the residual that the worker sent after its last update.
     pub messages: u32,
-    /// Euclidean norm of what was not sent.
+    /// Euclidean norm of the part that was not sent.
     pub kept: f64,
 }
 

@@ -29,7 +29,7 @@ pub struct Status {
     /// Norm of the residual as a multiple of the norm of an update, measured at some of the updates. 0 without a lossy
     /// codec.
     pub residual_updates: f64,
-    /// What became of the residual, once this node has ended.
+    /// How the residual ended, once this node has ended.
     pub rest: Option<Rest>,
     /// Share of the elements that the last encoded message carried. 0 without a lossy codec.
     pub density: f64,
@@ -38,7 +38,7 @@ pub struct Status {
     /// Sum of the magnitudes that clipping has removed from the residual. This part of the contributions is lost.
     pub clipped: f64,
     /// Sum of the magnitudes that decay has removed from the residual, in messages that this node has encoded: in a tree or
-    /// ring, those of rounds that count. This part of the contributions is lost.
+    /// ring, only messages of rounds that count. This part of the contributions is lost.
     pub forgotten: f64,
     /// Operations in progress.
     pub operations: usize,

@@ -17,8 +17,8 @@
 //! | 56..60 | length | of the body in bytes |
 //! | 60..64 | checksum | CRC-32 of the bytes before |
 //!
-//! What shard, weight, sequence, clock and base hold depends on the kind; `fields.rs` says it. A field that a kind does
-//! not use is 0.
+//! The content of shard, weight, sequence, clock and base depends on the kind; `fields.rs` says it. A field that a kind
+//! does not use is 0.
 
 use core::fmt;
 

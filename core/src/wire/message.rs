@@ -15,7 +15,7 @@ pub(super) const RANKS: u32 = u64::BITS;
 /// round reaches it after 2^28 local steps with the largest number of examples each, which is not possible in practice.
 pub const WEIGHT_MAX: u64 = u64::MAX / 16;
 
-/// What a node says to another. The body, if any, follows the header; its length is in the header.
+/// A message from one node to another. The body, if any, follows the header; its length is in the header.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub enum Message {
     /// The first message on every connection. Body: the contract's text.
@@ -100,10 +100,10 @@ pub enum Message {
     },
     /// The sender has failed, and ends. Its last message.
     Failed {
-        /// Why.
+        /// The reason, for the applications of the peers.
         failure: Failure,
     },
-    /// The sender's application makes no steps for so long. What waits for the sender waits longer.
+    /// The sender's application makes no steps for so long. Nodes that wait for the sender wait longer.
     Silence {
         /// How long, in milliseconds, from now on; 0: an announced silence is over.
         span_ms: u32,
@@ -217,11 +217,11 @@ pub struct Push {
     pub sequence: Sequence,
     /// The version of the shard that the contribution was computed from.
     pub base: Clock,
-    /// Examples behind the contribution, at most [`WEIGHT_MAX`]. 0: there is none.
+    /// Examples behind the contribution, at most [`WEIGHT_MAX`]. 0: there are no examples.
     pub weight: u64,
     /// The worker asks for parameters. If not, the answer is a [`Message::Receipt`].
     pub fetches: bool,
-    /// The mean time of the worker's local steps, in recipes whose periods follow speeds.
+    /// The mean time of the worker's local steps, in recipes with periods that follow speeds.
     pub step_time: Option<StepTime>,
     /// The number that travels with the contribution. With one, examples above [`u32::MAX`] count as that.
     pub rider: Option<Rider>,
@@ -247,7 +247,7 @@ pub struct Reply {
 pub enum Occasion {
     /// They answer a contribution.
     Answer {
-        /// The time of a local step of the reference, in recipes whose periods follow speeds.
+        /// The time of a local step of the reference, in recipes with periods that follow speeds.
         reference: Option<StepTime>,
     },
     /// They are the final ones.
@@ -270,7 +270,7 @@ pub struct Part {
     pub chunk: u32,
     /// Examples behind the body, at most [`WEIGHT_MAX`]. 0: there is no body.
     pub weight: u64,
-    /// All workers whose contributions are in it make no more of them. In a result: the round is the last.
+    /// All workers with a contribution in it make no further ones. In a result: the round is the last.
     pub finishing: bool,
     /// The mean of the numbers that travel with the contributions in it.
     pub rider: Option<Rider>,
@@ -320,7 +320,7 @@ pub struct SnapshotMark {
 /// The parts of a snapshot that a member needs.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub enum Wanted {
-    /// The marks.
+    /// The marks, without base and ledger.
     Marks,
     /// Marks and ledger.
     Ledger,
@@ -375,7 +375,7 @@ pub struct Commit {
     pub donor: PeerId,
     /// The round was the last.
     pub last: bool,
-    /// The run has gone on without the receiver, whose state counts for nothing.
+    /// The run has gone on without the receiver, and its state counts for nothing.
     pub returns: bool,
 }
 

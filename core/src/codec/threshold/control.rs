@@ -149,7 +149,7 @@ pub(super) fn after(
 
 /// The `wanted.rank`-th largest finite magnitude of a sample.
 fn quantile(section: &Section, wanted: Sample, update: Option<&[f32]>, residual: &[f32], scratch: &mut [u32]) -> f32 {
-    // Most elements lie far below the threshold. The first attempt keeps only those near the previous threshold or
+    // Most elements lie far below the threshold. The first attempt keeps only elements near the previous threshold or
     // above it, which makes the selection cheap; the second one keeps all.
     for floor in [0.75 * section.threshold, 0.0] {
         let kept = Tier::best().run(|| sample(wanted.every, floor, update, residual, scratch));

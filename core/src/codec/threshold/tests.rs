@@ -180,7 +180,7 @@ fn the_residual_stays_finite_for_any_values() {
     }
 }
 
-/// Sums, the first index and the largest threshold are those of all sections.
+/// Sums, the first index and the largest threshold are over all sections.
 #[test]
 fn what_an_encoder_reports_is_of_all_sections() {
     let update = |bad: &[usize]| {

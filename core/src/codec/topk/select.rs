@@ -71,7 +71,7 @@ fn candidates(x: &[f32], floor: u32, into: &mut [u32]) -> usize {
     let reach = |x: &f32| u32::from(x.to_bits() & !NEGATIVE >= floor);
     Tier::best().run(|| {
         if x.len() <= super::CHUNK {
-            // The floor of a chunk is low enough for candidates in most blocks. Without a branch there is none to predict.
+            // The floor of a chunk is low enough for candidates in most blocks. This loop has no branch to predict.
             for (i, x) in x.iter().enumerate() {
                 into[found] = i as u32;
                 found += reach(x) as usize;

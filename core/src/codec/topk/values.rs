@@ -1,6 +1,6 @@
 //! The values of selected elements: their magnitudes as floats, in 8 bits with a scale per chunk, or as the mean of all
 //! positive and of all negative ones of a chunk (Seide et al. 2014 for the two means; SparseLoCo, Sarfi et al. 2025). The
-//! residual keeps what the values leave.
+//! residual keeps the error of the values.
 //!
 //! | values | words after the list |
 //! |---|---|
@@ -76,8 +76,8 @@ fn at(residual: &[f32], word: u32) -> f32 {
     residual[(word & !NEGATIVE) as usize]
 }
 
-/// Keeps the entries of a chunk that these values can express: with int8, those that do not round to 0. Returns their
-/// number.
+/// Keeps the entries of a chunk that these values can express: with int8, the entries that do not round to 0. Returns
+/// their number.
 pub(super) fn keep(values: Values, residual: &[f32], entries: &mut [u32]) -> usize {
     if values != Values::Int8 {
         return entries.len();

@@ -4,8 +4,8 @@
 //! ```text
 //! A(a, b) = (1 - a·b / (2 |a|²)) a + (1 - a·b / (2 |b|²)) b
 //! ```
-//! Pairs are those of a binary tree over the rows in rank order. Every partial result is a sum of rows with factors, so
-//! its products follow from the products of rows: one pass for these, and one for the result.
+//! The pairs form a binary tree over the rows in rank order. Every partial result is a sum of rows with factors, so its
+//! products follow from the products of rows: one pass for these, and one for the result.
 
 use super::{BLOCK, Fact, combine};
 use crate::kernel::norm::product;

@@ -13,8 +13,8 @@ pub(super) fn to_median_norm<'a>(into: &mut [f32], row: impl Fn(usize) -> &'a [f
     combine(into, row, facts);
 }
 
-/// Sets the factor of each row to its share of the examples, times what scales a vector with that square of a norm down
-/// to `limit`.
+/// Sets the factor of each row to its share of the examples, times the factor that scales a vector with that square of
+/// a norm down to `limit`.
 pub(super) fn weigh(facts: &mut [Fact], limit: f64) {
     let total: f64 = facts.iter().map(|fact| fact.weight as f64).sum();
     for fact in facts {

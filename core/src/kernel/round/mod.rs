@@ -40,7 +40,7 @@ impl Rows {
         Segment { start: self.first.start + index as u64 * self.first.len as u64, ..self.first }
     }
 
-    /// All vectors.
+    /// The vectors in the order of their numbers.
     pub(super) fn iter(self) -> impl Iterator<Item = Segment> {
         (0..self.count).map(move |index| self.row(index))
     }
@@ -58,8 +58,8 @@ pub enum Formula {
     },
     /// The mean, weighted by examples, of contributions that are scaled down to the median of their norms.
     NormClip,
-    /// What [`Kernel::Round::into`](super::Kernel::Round::into) holds, moved `iterations` times by the mean, weighted by
-    /// examples, of the ways to the contributions, each clipped to `radius` (Karimireddy et al. 2021).
+    /// The content of [`Kernel::Round::into`](super::Kernel::Round::into), moved `iterations` times by the mean,
+    /// weighted by examples, of the ways to the contributions, each clipped to `radius` (Karimireddy et al. 2021).
     CentredClip {
         /// The longest way that a contribution moves the result, before the weights. Above 0.
         radius: f32,
@@ -98,7 +98,7 @@ impl Formula {
     }
 }
 
-/// What is known of a row while a round is merged.
+/// The facts about a row while a round is merged.
 #[derive(Copy, Clone, Debug, PartialEq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct Fact {

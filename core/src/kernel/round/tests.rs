@@ -8,11 +8,11 @@ pub(crate) fn merged(formula: Formula, rows: &[(Vec<f32>, u64)]) -> Vec<f32> {
     merged_from(formula, rows, vec![f32::NAN; rows[0].0.len()])
 }
 
-/// The same, from what the destination holds.
+/// The same, from the content of the destination.
 pub(crate) fn merged_from(formula: Formula, rows: &[(Vec<f32>, u64)], mut into: Vec<f32>) -> Vec<f32> {
     let mut work = crate::Storage::zeroed(formula.work_bytes(rows.len()));
     let work = work.words_mut();
-    // What an earlier round has left.
+    // The remains of an earlier round.
     work.fill(u32::MAX);
     rows.iter().enumerate().for_each(|(row, (_, weight))| hold(work, row, *weight));
     run(formula, |row| &rows[row].0[..], rows.len(), work, &mut into);
@@ -26,7 +26,7 @@ pub(crate) fn formulas() -> Vec<Formula> {
     trims.into_iter().chain(krum).chain([Formula::NormClip, Formula::Adasum, Formula::Radial]).collect()
 }
 
-/// A formula that goes on from what the destination holds.
+/// A formula that goes on from the content of the destination.
 const CENTRED: Formula = Formula::CentredClip { radius: 2.0, iterations: 2 };
 
 /// The same with a radius within which sums of large numbers cancel, so that their order matters.
@@ -107,7 +107,7 @@ proptest! {
         }
     }
 
-    /// I-116: a contribution of any size moves an element only within what the others say.
+    /// I-116: a contribution of any size moves an element only within the range of the other contributions.
     #[test]
     fn one_arbitrary_row_stays_within_the_range_of_the_others(rows in rows(), bad in -3e38f32..3e38) {
         prop_assume!(rows.len() > 1);
@@ -163,7 +163,7 @@ proptest! {
         }
     }
 
-    /// I-116: the contributions of `faulty` workers are not taken if the others are near to each other.
+    /// I-116: the contributions of `faulty` workers are not taken if the other contributions are near to each other.
     #[test]
     fn krum_takes_rows_that_have_near_neighbours(
         near in prop::collection::vec(prop::collection::vec(-1f32..1.0, 5), 5..9), bad in -3e38f32..3e38)
@@ -188,7 +188,7 @@ fn krum_sums_squared_distances_to_the_nearest() {
     let rows = [7.0f32, 0.0, 100.0, 3.0, 1.0].map(|x| (vec![x], 1));
     let krum = |best| merged(Formula::Krum { faulty: 1, best }, &rows)[0];
     assert_eq!([krum(1), krum(2), krum(3), krum(4)], [1.0, 0.5, 4.0 / 3.0, 2.75]);
-    // All that come but the faulty one, whatever number was asked for; of two, both.
+    // All that come but the faulty one, for any number asked for; of two, both.
     assert_eq!((krum(9), merged(Formula::Krum { faulty: 1, best: 1 }, &rows[..2])), (2.75, vec![3.5]));
     // With too few neighbours for one faulty, none counts as such: 0 and 7 have the nearest neighbour at 7, 100 at 93.
     assert_eq!(merged(Formula::Krum { faulty: 1, best: 2 }, &rows[..3]), [3.5]);

@@ -15,7 +15,7 @@ use crate::wire::Header;
 
 const LEN: usize = 4;
 
-/// A node with its buffers, and what comes to it.
+/// A node with its buffers, and the messages on their way to it.
 struct Member {
     machine: Node,
     pool: Pool,
@@ -65,7 +65,7 @@ impl Network {
         let mut pool = Pool::new(machine.buffers());
         let text = Segment { buffer: OURS, start: 0, len: setup.contract.len() };
         pool.bytes_mut(text).copy_from_slice(setup.contract.text().as_bytes());
-        // Initial parameters differ, so that it shows whose are taken.
+        // Initial parameters differ, so that it shows which node's are taken.
         pool.floats_mut(Segment::floats(machine.view(), 0, LEN)).fill(1000.0 + rank as f32);
         let (inbox, body) = (vec![VecDeque::new(); self.nodes.len()], vec![None; self.nodes.len()]);
         self.nodes[rank] = Some(Member { machine, pool, inbox, body, agreed: None, joined: false });
@@ -139,7 +139,7 @@ impl Network {
         }
     }
 
-    /// Delivers a random message that can come. Returns false if there is none.
+    /// Delivers a random message that can come. Returns false if no message can come.
     fn step(&mut self) -> bool {
         let mut ready = Vec::new();
         for (to, node) in self.nodes.iter().enumerate() {
@@ -167,7 +167,7 @@ impl Network {
         panic!("messages without end");
     }
 
-    /// What is wrong with the nodes that are here: all workers have joined, with parameters of this moment.
+    /// The first worker that is here and has not joined with parameters of this moment.
     fn wrong(&self, expected: f32) -> Option<usize> {
         self.nodes.iter().enumerate().position(|(rank, node)| {
             let Some(node) = node else { return false };
@@ -184,7 +184,7 @@ fn moments(subset: usize, rank: usize) -> Vec<u64> {
     [2, 1].into_iter().filter(|at| subset >> (2 * rank + *at as usize - 1) & 1 == 1).collect()
 }
 
-/// The moment that most nodes have, and of those the newest, among the ones that a worker has.
+/// Among the moments that a worker has: the one that most nodes have; of several, the newest.
 fn best(lists: &[Vec<u64>]) -> Option<u64> {
     let holders = |at: &u64| lists.iter().filter(|list| list.contains(at)).count();
     lists[..3].iter().flatten().copied().max_by_key(|at| (holders(at), *at))
@@ -199,7 +199,7 @@ fn resume(text: &str, subset: usize, seed: u64, change: impl Fn(Setup) -> Setup 
         let next = network.random(left.len());
         let rank = left.swap_remove(next);
         network.start(rank, &lists[rank], change);
-        // Some have said a lot before others come.
+        // Some nodes have said a lot before the rest comes.
         for _ in 0..network.random(8) {
             network.step();
         }
@@ -222,7 +222,7 @@ fn every_subset_of_moments_leads_to_one() {
     }
 }
 
-/// A node that is started again joins the run that is under way, whatever moments it has, newer ones as well.
+/// A node that is started again joins the run that is under way, with any moments of its own, newer ones as well.
 #[test]
 fn a_node_that_comes_later_joins_whatever_its_moments() {
     for text in RECIPES {
@@ -247,7 +247,7 @@ fn a_node_that_comes_later_joins_whatever_its_moments() {
     }
 }
 
-/// A node that dies while the others gather is waited for. The others have not begun without it.
+/// A node that dies while the other nodes gather is waited for: they have not begun without it.
 #[test]
 fn all_nodes_are_waited_for() {
     for text in RECIPES {
@@ -267,13 +267,13 @@ fn all_nodes_are_waited_for() {
     }
 }
 
-/// A node without steps that has missed the decision learns it from the hellos of the others.
+/// A node without steps that has missed the decision learns it from the hellos of the other nodes.
 #[test]
 fn a_node_that_missed_the_decision_takes_part_in_it() {
     for seed in 0..40 {
         let mut network = Network::new("sync", seed);
         (0..3).for_each(|rank| network.start(rank, &[2, 1], |setup| setup));
-        // Rank 2 has told the others its moments, and dies before it has decided, or after.
+        // Rank 2 has told its peers its moments, and dies before it has decided, or after.
         for _ in 0..network.random(8) {
             network.step();
         }

@@ -1,4 +1,4 @@
-//! The end of a worker's messages: what becomes of its residual ([`End`]).
+//! The end of a worker's messages: its residual is kept, or sent ([`End`]).
 //!
 //! Protocol of use: [`Encoding::begin_end`] when the worker makes no more contributions; while
 //! [`Encoding::wants_last`], a message of [`Encoding::last`]; then [`Encoding::take_rest`], once.
@@ -13,9 +13,9 @@ use crate::status::Rest;
 /// Most messages of [`End::Send`] with a sparse codec. A threshold message carries up to 128 times the tau of the recipe
 /// per element, so only a run that does not learn comes near this limit.
 const MESSAGES_MAX: u32 = 1024;
-/// The same with a dense codec, each of whose messages leaves an error. The end is where this share of the norm is left.
-/// Only `sign` takes more than one message: 16 of them leave 7 % of a Gaussian residual, and 1,024 leave 0.2 %. Before
-/// the end, a residual of a dense codec is about as large as an update, so a small share of it does not matter.
+/// The same with a dense codec, which leaves an error with each message. The end is where this share of the norm is
+/// left. Only `sign` takes more than one message: 16 of them leave 7 % of a Gaussian residual, and 1,024 leave 0.2 %.
+/// Before the end, a residual of a dense codec is about as large as an update, so a small share of it does not matter.
 const DENSE_MESSAGES_MAX: u32 = 16;
 const DENSE_SHARE: f64 = 1.0 / 16.0;
 
@@ -28,7 +28,7 @@ pub(super) struct Ending {
     messages: u32,
     /// Sum of squares of the residual before the last of them.
     before: f64,
-    /// The worker has been told what became of the residual.
+    /// The worker has been told how the residual ended.
     told: bool,
 }
 
@@ -74,7 +74,7 @@ impl Encoding {
         }
     }
 
-    /// What became of the residual. Returns it once, when no message is due any more; `None` if nothing was encoded.
+    /// How the residual ended. Returned once, when no message is due any more; `None` if nothing was encoded.
     pub(in crate::machine) fn take_rest(&mut self) -> Option<Rest> {
         let first = !core::mem::replace(&mut self.ending.told, true);
         self.rest().filter(|_| first)

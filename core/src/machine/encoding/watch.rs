@@ -1,4 +1,5 @@
-//! What an encoder learns about its own work: the size of updates, messages without content, a residual that grows.
+//! The observations of an encoder about its own work: the size of updates, messages without content, a residual that
+//! grows.
 
 use super::Encoding;
 use crate::buffer::Segment;

@@ -110,8 +110,8 @@ fn expect_commit(r: &mut Trace, view: u64, mask: u64, round: u64) {
     assert_eq!(r.expect_transmit(1, Kind::View), Message::Commit(commit));
 }
 
-/// What travels with contributions is averaged as they are. All members get the mean with the result, and newcomers get
-/// the first and the last one with the state.
+/// Riders are averaged as the contributions are. All members get the mean with the result, and newcomers get the first
+/// and the last one with the state.
 #[test]
 fn riders_are_averaged_and_given_to_newcomers() {
     let rider = Rider::new;
@@ -127,7 +127,7 @@ fn riders_are_averaged_and_given_to_newcomers() {
     assert_eq!(m.expect_transmit(2, Kind::Down), Message::Down(Part { rider: rider(6.0), ..part(1, 6) }));
     m.expect_ready(1);
     assert_eq!(advised(&m), riders(6.0, 6.0));
-    // A worker that knows none: the mean is not known, and the last one stays.
+    // A worker without a rider: the mean is not known, and the last one stays.
     m.send(2, Message::Up(part(2, 3)), 5.0).step(1.0);
     assert_eq!(m.expect_transmit(0, Kind::Up), Message::Up(part(2, 4)));
     m.send(0, Message::Down(part(2, 6)), 2.0);
@@ -183,8 +183,8 @@ fn the_root_makes_the_result_and_sends_it_down() {
     r.send(1, up(1, 3), 5.0).expect_part(1, Kind::Down, 1, 4, 4.0).expect_ready(1).expect_view(-4.0).expect_idle();
 }
 
-/// The application goes on only when all that others need of the round has been sent: a driver on the application's
-/// thread may not come back to the machine for long.
+/// The application goes on only when all that other members need of the round has been sent: a driver on the
+/// application's thread may not come back to the machine for long.
 #[test]
 fn the_application_waits_until_results_have_been_sent() {
     let mut r = root();
@@ -240,7 +240,7 @@ fn a_message_of_the_next_view_waits_for_the_view() {
     assert_eq!(message, Message::Up(Part { weight: 4, ..next }));
 }
 
-/// The connection broke before the view came: there is nobody to answer.
+/// The connection broke before the view came: there is no peer to answer.
 #[test]
 fn an_early_message_of_a_broken_connection_is_dropped() {
     for broken in [false, true] {
@@ -325,7 +325,7 @@ fn a_connection_that_broke_in_the_view_is_reported_when_it_is_back() {
     m.expect_idle();
 }
 
-/// A worker that stays contributes no examples, until all others stay as well; that round is the last.
+/// A worker that stays contributes no examples, until all other workers stay as well; that round is the last.
 #[test]
 fn the_run_ends_with_a_round_in_which_all_are_finishing() {
     let mut m = member(1, 2);
@@ -351,7 +351,7 @@ fn a_worker_that_leaves_reports_it_and_goes_when_it_is_released() {
 }
 
 /// A goodbye is sent again when the coordinator's node comes back. If the node has been given up before the goodbye has
-/// failed, as between threads, none is needed.
+/// failed, as between threads, it is not needed.
 #[test]
 fn a_goodbye_to_a_lost_coordinator_is_not_repeated() {
     for is_lost in [false, true] {
@@ -434,8 +434,8 @@ fn a_newcomer_gets_the_vectors_of_the_commit_step_too() {
     m.expect_close(0, ProtocolError::NoSuchShard { got: ShardId(0) }).expect_idle();
 }
 
-/// The run has gone on without this worker, whose application computes a gradient. The gradient is of a state that is no
-/// more: it is dropped and counted, and the application is told at once.
+/// The run has gone on without this worker, while its application computes a gradient. The gradient is of a state that
+/// is no more: it is dropped and counted, and the application is told at once.
 #[test]
 fn a_gradient_of_a_state_that_the_run_has_left_behind_is_dropped() {
     let mut m = trace(chain().with_payload(Payload::Gradients), 1, 2);
@@ -454,7 +454,8 @@ fn a_gradient_of_a_state_that_the_run_has_left_behind_is_dropped() {
     assert_eq!((message, m.counters().lost, m.machine.adoption()), (Message::Up(part), 1, Adoption::None));
 }
 
-/// With gradients, the application makes the state of a round's mean. Who asks before that waits, and is answered once.
+/// With gradients, the application makes the state of a round's mean. A peer that asks before that waits, and is
+/// answered once.
 #[test]
 fn a_donor_answers_when_its_application_has_given_the_state() {
     let cluster = Cluster { workers: 2, servers: 0 };

@@ -32,7 +32,7 @@ impl Trace {
         self
     }
 
-    /// A push of process 1 whose body has arrived, and which is being scanned.
+    /// A push of process 1. Its body has arrived, and is being scanned.
     fn push_to_scan(&mut self, worker: u32, sequence: u64, base: u64) -> OpId {
         let (op, _) = self.push_header(worker, sequence, base).unwrap();
         self.machine.handle_input(self.now, Input::Completed { op, result: KernelResult::Nothing }).unwrap();
@@ -119,7 +119,7 @@ fn a_round_waits_for_a_grace_and_no_longer() {
     s.expect_counts(7, 1, 0, 0).expect_idle();
 }
 
-/// In time is whose body is here: a slow connection holds up nobody.
+/// A contribution is in time if its body is here: a slow connection holds up no round.
 #[test]
 fn a_body_that_is_under_way_when_its_round_closes_is_late() {
     let mut s = first("count=2", 3);
@@ -128,7 +128,7 @@ fn a_body_that_is_under_way_when_its_round_closes_is_late() {
     s.complete(receive, 9.0).expect_params(0, 1, 1, 1).expect_view(-1.0).expect_counts(2, 1, 0, 0).expect_idle();
 }
 
-/// What comes while a round is being merged is late, and is answered with the result.
+/// A contribution that comes while a round is being merged is late, and is answered with the result.
 #[test]
 fn a_contribution_to_a_closed_round_waits_for_the_next_version() {
     let mut s = first("count=1 late=drop", 2);
@@ -222,7 +222,7 @@ fn a_round_does_not_wait_for_ever_for_a_newcomer() {
     s.expect_idle();
 }
 
-/// A contribution that is refused is none of the first, and its worker is not waited for.
+/// A refused contribution does not count among the first, and its worker is not waited for.
 #[test]
 fn a_refused_contribution_is_none_of_the_first() {
     let mut s = first("count=2", 3);
@@ -234,7 +234,7 @@ fn a_refused_contribution_is_none_of_the_first() {
     for worker in 0..3 {
         s.expect_params(worker, 1, 1, 1);
     }
-    // If all others are refused, one ends the round.
+    // If all other contributions are refused, one ends the round.
     s.push(0, 2, 1, f32::NAN).push(1, 2, 1, f32::NAN);
     s.wants.clear();
     s.push(2, 2, 1, 1.0);
@@ -260,7 +260,7 @@ fn a_rank_contributes_once_to_a_round() {
     s.expect_idle();
 }
 
-/// What is left of a process that has been started again is dropped.
+/// A contribution of an earlier process of a worker is dropped.
 #[test]
 fn a_contribution_of_an_earlier_process_is_dropped() {
     let mut s = first("count=2", 3);
@@ -289,7 +289,7 @@ fn a_worker_that_was_given_up_contributes_once() {
     s.push(0, 2, 1, 1.0).expect_params(0, 2, 2, 2).expect_counts(4, 0, 0, 2).expect_view(-3.0).expect_idle();
 }
 
-/// A worker that is rounds behind is not what a round waits for, unless the round needs all.
+/// A round does not wait for a worker that is rounds behind, unless the round needs all.
 #[test]
 fn a_round_names_the_member_that_it_can_expect_next() {
     let mut s = first("count=3", 4);
@@ -349,7 +349,7 @@ fn a_worker_can_be_in_time_at_one_shard_and_late_at_another() {
 }
 
 /// With `late=next`, a late contribution is in the next round, its worker goes on at once, and the round waits for as
-/// many others as ever.
+/// many other contributions as ever.
 #[test]
 fn a_late_contribution_joins_the_next_round() {
     let mut s = first("count=2 late=next", 3);

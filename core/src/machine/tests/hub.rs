@@ -85,7 +85,7 @@ fn a_planted_lack_of_the_check_of_runs_is_found() {
     s.expect_signal(Signal::OtherRun { peer: PeerId(0), run: tag });
 }
 
-/// What was meant for a connection that broke does not go out on the next one, which begins with a hello.
+/// A message for a connection that broke does not go out on the next one, which begins with a hello.
 #[test]
 fn operations_that_the_driver_was_not_given_end_with_their_connection() {
     let mut s = server(Recipe::asynchronous().with_lambda(1.0), 2);
@@ -103,7 +103,7 @@ fn operations_that_the_driver_was_not_given_end_with_their_connection() {
     s.push(0, 1, 0, 1.0).expect_params(0, 1, 1, 0);
 }
 
-/// The same for what closes a connection, and for the counters of what was sent.
+/// The same for the closing of a connection, and for the counters of sent messages.
 #[test]
 fn a_new_connection_is_not_closed_for_what_came_on_the_one_before() {
     let mut s = server(Recipe::asynchronous().with_lambda(1.0), 2);
@@ -124,7 +124,7 @@ fn a_new_connection_is_not_closed_for_what_came_on_the_one_before() {
     assert_eq!(sent, header + hello + header + LEN as u64 * 4);
 }
 
-/// A short break is counted each time, and changes what is known of the peer as little as possible.
+/// A short break is counted each time, and changes the record of the peer as little as possible.
 #[test]
 fn reconnections_are_counted_and_end_what_the_peer_had_announced() {
     let mut s = server(Recipe::ssp(0).with_lambda(1.0), 2);
@@ -165,7 +165,7 @@ fn a_failure_counts_until_the_next_hello() {
     s.at(1000).feed(Input::Timeout).expect_event(Event::PeerLost { peer: PeerId(0) });
 }
 
-/// A node that is connected here announces its silence here. What others say of it may be out of date.
+/// A node that is connected here announces its silence here. Reports of other nodes on it may be out of date.
 #[test]
 fn hearsay_of_a_silence_counts_only_for_nodes_that_are_not_connected() {
     for connected in [true, false] {
@@ -194,7 +194,7 @@ fn response_times_count_from_the_first_unanswered_message() {
     assert_eq!(heard(&s), if before == 0 { took } else { before - before / 8 + took / 8 });
 }
 
-/// A node whose earlier process took part is told so only if there was one.
+/// A node is told that its earlier process took part only if there was one.
 #[test]
 fn only_a_second_process_resumes_again() {
     let resumed = Some(Resumed { at: Clock(3), made: 2 });

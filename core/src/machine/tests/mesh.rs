@@ -129,7 +129,7 @@ impl Trace {
     }
 }
 
-/// Rank 0 of a full mesh, which has founded it. The others have not entered the view yet.
+/// Rank 0 of a full mesh, which has founded it. The other members have not entered the view yet.
 fn founder(workers: u32) -> Trace {
     founder_of(Recipe::mesh(0.5).with_lambda(1.0), workers)
 }
@@ -157,7 +157,7 @@ fn founder_of(recipe: Recipe, workers: u32) -> Trace {
     m
 }
 
-/// A founder whose one neighbour has entered the view.
+/// A founder with one neighbour, which has entered the view.
 fn pair() -> Trace {
     pair_of(Recipe::mesh(0.5).with_lambda(1.0))
 }
@@ -208,7 +208,7 @@ fn a_newcomer_joins_with_a_snapshot_of_the_donor() {
     m.send_quanta(0, quanta(0, 4, 4)).expect_ack(0, 0, 4).look().expect_view(4.0);
 }
 
-/// A newcomer whose snapshot has the largest possible count in every element.
+/// A newcomer with a snapshot of the largest possible count in every element.
 fn full() -> Trace {
     let mut m = entering();
     m.tell(0, mark(1, 0, 3)).tell(0, mark(1, 1, 0)).tell(0, mark(1, 2, 0));
@@ -237,7 +237,7 @@ fn a_full_ledger_ends_this_node_by_name_and_no_peer() {
     m.step(-1.0).expect_quanta(0, 1, 1).expect_ready(1).expect_idle();
 }
 
-/// A member that is as far as the donor in the streams of those that are gone keeps its ledger.
+/// A member that is as far as the donor in the streams of the workers that are gone keeps its ledger.
 #[test]
 fn a_member_enters_the_next_view_with_its_own_ledger() {
     let mut m = member(2);
@@ -247,8 +247,8 @@ fn a_member_enters_the_next_view_with_its_own_ledger() {
     m.tell(0, Message::Have { view: Sequence(2), last: Sequence(0) }).step(1.0).expect_quanta(0, 1, 1).expect_ready(1);
 }
 
-/// Messages of a worker that is gone reach all members or none: here the donor lacks one. Own messages are added to the
-/// donor's ledger, and sent to all again.
+/// Messages of a worker that is gone reach all members or no member: here the donor lacks one. Own messages are added
+/// to the donor's ledger, and sent to all again.
 #[test]
 fn a_member_takes_the_donors_ledger_if_a_lost_stream_differs() {
     let mut m = member(2);
@@ -324,7 +324,7 @@ fn messages_of_the_view_before_are_dropped() {
     m.expect_idle();
 }
 
-/// Nobody makes messages while the view changes, nor without most of the members.
+/// No member makes messages while the view changes, nor without most of the members.
 #[test]
 fn nobody_outside_a_quorum_steps() {
     let mut m = member(0);
@@ -528,7 +528,7 @@ fn a_peer_that_stays_waits_for_the_last_messages_of_all() {
 }
 
 /// A goodbye is sent again when the coordinator's node comes back. If the node has been given up before the goodbye has
-/// failed, as between threads, none is needed.
+/// failed, as between threads, it is not needed.
 #[test]
 fn a_goodbye_to_a_lost_coordinator_is_not_repeated() {
     for is_lost in [false, true] {
@@ -569,7 +569,7 @@ fn a_relay_passes_messages_on_and_acknowledges_them_when_those_behind_it_have() 
     m.expect_ack(0, 0, 2).look().expect_view(-1.0).expect_idle();
 }
 
-/// A message that this node has from a snapshot is passed on: those behind it may lack it.
+/// A message that this node has from a snapshot is passed on: the nodes behind this one may lack it.
 #[test]
 fn a_relay_passes_on_what_it_has_from_a_snapshot() {
     let mut m = chain(1);
@@ -597,7 +597,7 @@ fn a_relay_does_not_apply_its_own_message_when_it_comes_back() {
     assert_eq!((m.counters().duplicates, m.counters().applied), (1, 0));
 }
 
-/// Rank 1 of a chain of three, whose neighbours are in view 1 as well.
+/// Rank 1 of a chain of three, with its neighbours in view 1 as well.
 fn relay() -> Trace {
     let mut m = chain(1);
     m.hello(0, 1).expect_event(joined(0, 1)).expect_transmit(0, Kind::Report);
@@ -626,7 +626,7 @@ fn a_relay_knows_its_own_messages_in_the_next_view() {
     assert_eq!((m.counters().duplicates, m.counters().applied), (1, 0));
 }
 
-/// A message of a new process says that the end of the one before is none: a relay does not pass that end on.
+/// A message of a new process says that the end of the one before does not count: a relay does not pass that end on.
 #[test]
 fn a_message_of_a_new_process_takes_back_the_end_of_the_last_one() {
     let mut m = relay();

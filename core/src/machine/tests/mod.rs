@@ -1,4 +1,4 @@
-//! Machines, input by input. A test reads like a trace: what arrives, and what must go out.
+//! Machines, input by input. A test reads like a trace: the inputs that arrive, and the outputs that must follow.
 //!
 //! [`Trace`] is the vocabulary. It runs kernels at once and leaves transfers to the test, so that a test decides when a
 //! body has arrived or has been sent. Every output must be expected: [`Trace::expect_idle`] fails if any is left.
@@ -101,7 +101,7 @@ impl Trace {
         }
     }
 
-    // What arrives
+    // Inputs that arrive
 
     /// The header of a message of process `incarnation` of `from`, with a body of `length` bytes.
     fn header(&self, from: u32, incarnation: u64, length: usize, message: Message) -> Input {
@@ -116,7 +116,7 @@ impl Trace {
         self.feed(input)
     }
 
-    /// A message whose body is `LEN` floats of `value`. If the machine takes the body now, it gets it.
+    /// A message with a body of `LEN` floats of `value`. If the machine takes the body now, it gets it.
     fn send(&mut self, from: u32, message: Message, value: f32) -> &mut Self {
         let floats = if message.kind() == Kind::Ledger { kernel::ledger::words(LEN) } else { LEN };
         self.announce(from, message, floats).receive(from, value)
@@ -187,7 +187,7 @@ impl Trace {
         self.feed(input).receive(worker, value)
     }
 
-    // What must go out
+    // Outputs that must follow
 
     /// The next output is a message of this kind; its transmission completes.
     #[track_caller]

@@ -16,7 +16,7 @@ fn gathering() -> Trace {
 }
 
 /// The server lacks the moment, and the parameters have not changed since: it gets them. After a step, it would begin
-/// with those of another moment.
+/// with the parameters of another moment.
 #[test]
 fn parameters_of_a_moment_are_given_until_the_first_step() {
     let mut w = gathering();

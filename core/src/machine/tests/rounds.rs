@@ -6,7 +6,7 @@ use crate::codec::BodyError;
 use crate::recipe::{Codec, Correction, Topology};
 use crate::wire::Part;
 
-/// What bf16 leaves of 1 + 2^-9 is 1.
+/// In bf16, 1 + 2^-9 becomes 1.
 const STEP: f32 = 1.0 + 1.0 / 512.0;
 
 /// Two elements of a bf16 body, as one float.
@@ -39,7 +39,7 @@ fn mesh(me: u32, workers: u32) -> Trace {
 }
 
 impl Trace {
-    /// A message whose body is `value` in bf16. If the machine takes the body now, it gets it.
+    /// A message with a body of `value` in bf16. If the machine takes the body now, it gets it.
     fn send_coded(&mut self, from: u32, message: Message, value: f32) -> &mut Self {
         self.announce(from, message, LEN / 2).receive(from, pair(value))
     }
@@ -160,7 +160,7 @@ fn a_message_of_a_mesh_is_encoded_once() {
     m.expect_coded(0, Kind::Up, 1, 1, 1.0).expect_residual(1.0 / 512.0).expect_idle();
 }
 
-/// Warm-up and ramp are those of a node's own messages: one that comes later begins with dense ones.
+/// Warm-up and ramp count a node's own messages: one that comes later begins with dense ones.
 #[test]
 fn a_newcomer_to_a_mesh_begins_with_its_own_first_message() {
     let correction = Correction { warmup: 1, ..Correction::none() };

@@ -7,7 +7,7 @@ use crate::recipe::{Codec, Mu, Outer, Staleness, TopK, Topology};
 use crate::status::Presence;
 use crate::wire::Offer;
 
-/// A server (rank `workers`) whose workers have all joined and been welcomed.
+/// A server (rank `workers`). All of its workers have joined and been welcomed.
 pub(super) fn server(recipe: Recipe, workers: u32) -> Trace {
     let mut server = trace(recipe, workers, workers);
     for worker in 0..workers {
@@ -26,7 +26,7 @@ fn a_server_starts_when_all_workers_are_there() {
     s.at(1).hello(0, 1).expect_event(joined(0, 1));
     s.expect_idle();
     s.expect_waiting(Some(1));
-    // A wait that lasts is reported, and those who wait for this node are told whom it waits for.
+    // A wait that lasts is reported, and the nodes that wait for this one are told which node it waits for.
     s.at(2000).feed(Input::Timeout).expect_event(Event::Stalled {
         on: PeerId(1),
         at: Clock(0),
@@ -57,7 +57,7 @@ fn softsync_applies_every_second_push() {
     assert_eq!((s.counters().applications, s.counters().applied), (1, 3));
 }
 
-/// Ho et al. 2013, section 3: a worker one beyond the bound waits for the slowest, and for nobody else.
+/// Ho et al. 2013, section 3: a worker one beyond the bound waits for the slowest, and for no other worker.
 #[test]
 fn a_worker_beyond_the_bound_waits_for_the_slowest() {
     let mut s = server(Recipe::ssp(1).with_lambda(1.0), 2);
@@ -76,7 +76,7 @@ fn a_lost_worker_holds_nobody_back() {
     s.at(1020).feed(Input::Timeout).expect_event(Event::PeerLost { peer: PeerId(1) });
     s.expect_params(0, 1, 1, 1).expect_idle();
     assert_eq!(s.machine.status().workers[1].state, Presence::Lost);
-    // It comes back, anew, at the clock of the others.
+    // It comes back, anew, at the clock of the other workers.
     s.at(2000).hello(1, 2).expect_event(joined(1, 2));
     s.expect_params(1, 0, 1, 1);
     s.push_of(1, 2, 1, 1, 0.0).expect_idle();
@@ -93,7 +93,7 @@ fn a_short_break_is_forgiven() {
     assert_eq!(s.counters().reconnects, 1);
 }
 
-/// I-02: contributions of a round are taken in rank order, whoever comes first.
+/// I-02: contributions of a round are taken in rank order, not in the order of arrival.
 #[test]
 fn a_round_is_taken_in_rank_order() {
     let recipe = Recipe::sync().with_topology(Topology::Servers { shards: 1 });
@@ -130,13 +130,14 @@ fn answers_tell_the_speed_of_the_fastest_worker_that_takes_part() {
     s.at(20).disconnect(1).at(1020).feed(Input::Timeout).expect_event(Event::PeerLost { peer: PeerId(1) });
     assert_eq!(told(&mut s, 0), Some(micros(300)));
     s.expect_idle();
-    // Other recipes tell nothing, whatever they hear.
+    // Servers of other recipes tell no speed, though they hear one.
     let mut s = server(Recipe::asynchronous(), 1);
     push(&mut s, 0, 1, 0, Some(micros(50)));
     assert_eq!(told(&mut s, 0), None);
 }
 
-/// Encoded contributions without examples have no body: a round of them needs no kernel whose end would go on with it.
+/// Encoded contributions without examples have no body: a round of them needs no kernel, and has to go on without the
+/// end of one.
 #[test]
 fn a_round_without_bodies_ends_at_once() {
     let mut s = server("hardsync codec=bf16".parse().unwrap(), 3);
@@ -146,7 +147,7 @@ fn a_round_without_bodies_ends_at_once() {
     s.expect_params(0, 1, 1, 1).expect_params(1, 1, 1, 1).expect_params(2, 1, 1, 1).expect_idle();
 }
 
-/// R1: what comes twice is applied once, and answered again.
+/// R1: a contribution that comes twice is applied once, and answered again.
 #[test]
 fn a_push_that_comes_again_is_answered_and_not_applied() {
     let mut s = server(Recipe::asynchronous().with_lambda(1.0), 2);
@@ -156,7 +157,8 @@ fn a_push_that_comes_again_is_answered_and_not_applied() {
     assert_eq!((s.counters().applied, s.counters().duplicates), (1, 1));
 }
 
-/// A zombie's contribution to a round that is over is dropped and counted, and it is told where the others are.
+/// A zombie's contribution to a round that is over is dropped and counted, and the zombie is told where the other
+/// workers are.
 #[test]
 fn a_contribution_to_a_round_that_is_over_is_late() {
     let mut s = server(Recipe::sync().with_topology(Topology::Servers { shards: 1 }), 2);
@@ -220,7 +222,7 @@ fn contributions_are_counted_by_what_became_of_them() {
     assert_eq!((counters.applied, counters.applications), (4, 4));
 }
 
-/// A contribution that was under way when its worker restarted is applied, but it is none of the new process.
+/// A contribution that was under way when its worker restarted is applied, but it does not count for the new process.
 #[test]
 fn a_contribution_of_an_earlier_process_is_not_answered() {
     let mut s = server(Recipe::asynchronous().with_lambda(1.0), 2);
@@ -236,7 +238,7 @@ fn a_contribution_of_an_earlier_process_is_not_answered() {
     assert_eq!((s.counters().applied, s.counters().duplicates), (2, 0));
 }
 
-/// Parameters that are sent again say of which moment they are, whatever has happened since.
+/// Parameters that are sent again say of which moment they are, even if the server has gone on since.
 #[test]
 fn an_echo_that_is_sent_again_has_its_own_version_and_row() {
     let codec = Codec::TopK(TopK::all(0.25));
@@ -268,7 +270,8 @@ fn offer(sequence: u64, version: u64) -> Message {
     Message::Offer(Offer { shard: ShardId(0), sequence, row: Clock(3), version, whole: true })
 }
 
-/// A restarted server has begun without a worker whose offer broke off. The worker's stream goes on where it says.
+/// A worker's offer broke off, and the restarted server has begun without it. The worker's stream goes on where it
+/// says.
 #[test]
 fn a_worker_that_was_lost_before_its_offer_is_heard_when_it_is_back() {
     let mut s = trace(Recipe::asynchronous().with_lambda(1.0), 2, 2);
@@ -292,7 +295,7 @@ fn a_restarted_server_says_that_its_outer_optimizer_begins_anew() {
     // The first velocity is the update.
     s.push(0, 5, 7, 0.5).expect_params(0, 5, 8, 4).expect_view(0.5);
     s.push(0, 6, 8, 0.5).expect_params(0, 6, 9, 5).expect_view(-0.25);
-    // A new server has none to lose.
+    // A new server has no such state to lose.
     server(recipe, 1);
 }
 
@@ -305,7 +308,7 @@ fn a_worker_that_is_started_again_in_a_round_counts_once() {
     s.push_of(0, 2, 1, 0, 5.0).push(1, 1, 0, 1.0).push(2, 1, 0, 2.0);
     s.expect_params(0, 1, 1, 1).expect_params(1, 1, 1, 1).expect_params(2, 1, 1, 1).expect_idle().expect_view(-2.0);
     assert_eq!((s.counters().applied, s.counters().dropped), (3, 1));
-    // It has a vote in the next round. A worker that is lost has none, and two are left: their mean.
+    // It has a vote in the next round. A worker that is lost has no vote, and two are left: their mean.
     s.push_of(0, 2, 2, 1, 2.0).at(100).disconnect(2).push(1, 2, 1, 4.0);
     s.at(1100).feed(Input::Timeout).expect_event(Event::PeerLost { peer: PeerId(2) });
     s.expect_params(0, 2, 2, 2).expect_params(1, 2, 2, 2).expect_idle().expect_view(-5.0);
@@ -405,8 +408,8 @@ fn a_push_without_a_fetch_gets_a_receipt() {
     assert_eq!((s.counters().duplicates, s.counters().applied, s.counters().empty), (1, 2, 1));
 }
 
-/// With a codec for parameters, the welcome of a worker that does not wait for it repeats what the worker holds: the next
-/// difference is right whether it has arrived or not.
+/// With a codec for parameters, the welcome of a worker that does not wait for it repeats the parameters that the
+/// worker holds: the next difference is right whether it has arrived or not.
 #[test]
 fn an_unsolicited_welcome_repeats_what_the_worker_holds() {
     let mut s = server(Recipe::asynchronous().with_lambda(1.0).with_fetch(2).with_pull(Codec::F16), 2);

@@ -110,7 +110,7 @@ fn own_updates_under_way_are_applied_to_parameters_that_lack_them() {
     w.send(S, answer(1, 2, 1), -9.5).expect_ready(2).expect_view(-9.75);
 }
 
-/// The server sends parameters for a slow worker's push again and again; those that are received are never mixed.
+/// The server sends parameters for a slow worker's push again and again; different answers are never mixed.
 #[test]
 fn rows_that_arrive_while_another_is_received_wait() {
     let mut w = worker(overlapping());
@@ -193,7 +193,7 @@ fn a_restarted_server_is_offered_the_parameters() {
     assert_eq!((offer.version, offer.row, offer.sequence, offer.whole), (Clock(1), Clock(1), Sequence(2), true));
     assert_eq!(w.pool.floats(body.unwrap()), [0.5; LEN]);
     w.feed(Input::Completed { op, result: KernelResult::Nothing }).expect_idle();
-    // It is welcomed at the clock of the others, and its stream goes on behind what was lost.
+    // It is welcomed at the clock of the other workers, and its stream goes on behind the lost contributions.
     w.send(S, params(Occasion::Welcome { lead: 0 }, 2, 1, 1), 0.5).expect_ready(1).expect_view(0.5).expect_idle();
     assert_eq!((w.counters().lost, w.counters().resent), (1, 0));
     w.step(0.125);
@@ -266,7 +266,7 @@ fn leaving(end: End) -> Trace {
     w
 }
 
-/// The worker says what became of its residual of norm sqrt(3) / 2.
+/// The worker says how its residual of norm sqrt(3) / 2 ended.
 #[track_caller]
 fn expect_rest(w: &mut Trace, messages: u32, kept: f64) {
     let norm = 0.75f64.sqrt();
@@ -291,7 +291,7 @@ fn a_leaving_worker_keeps_its_residual() {
     expect_left(&mut w, 1);
 }
 
-/// What clipping removes is no part of the residual, also if the worker leaves before that has ended.
+/// Clipped values are no part of the residual, also if the worker leaves before that has ended.
 #[test]
 fn a_leaving_worker_tells_of_its_residual_when_it_has_been_clipped() {
     let codec = Codec::Threshold(Threshold { clip: 0.5, ..Threshold::fixed(0.5) });
@@ -317,7 +317,7 @@ fn a_leaving_worker_sends_its_residual() {
     expect_left(&mut w, 2);
 }
 
-/// Each message has one element, as all others of this recipe. One of three stays.
+/// Each message has one element, like all messages of this recipe. One of three stays.
 #[test]
 fn a_leaving_worker_spreads_its_residual() {
     let mut w = leaving(End::Spread { messages: 2 });
@@ -389,7 +389,7 @@ fn a_worker_ends_with_the_failure_of_its_server() {
     w.expect_event(Event::PeerLost { peer }).expect_idle();
 }
 
-/// A wait for a server that waits for a silent worker is excused. Who is connected here has announced it here.
+/// A wait for a server that waits for a silent worker is excused. A node that is connected here has announced it here.
 #[test]
 fn a_wait_for_the_server_of_a_silent_worker_is_excused() {
     let awaits = |on, silent_ms| Message::Awaits { on: PeerId(on), at: Clock(0), silent_ms };
@@ -466,7 +466,7 @@ fn a_push_without_a_fetch_is_over_with_its_receipt() {
     push_only(&mut w, 0.5);
     expect_asking(&mut w, 1, 0, false);
     w.expect_waiting(Some(S)).tell(S, receipt(1)).expect_signal(own).expect_view(1.0).expect_idle();
-    // After a broken connection, the worker asks again for what it has asked.
+    // After a broken connection, the worker repeats its request.
     push_only(&mut w, 0.5);
     expect_asking(&mut w, 2, 0, false);
     w.disconnect(S).hello(S, 1);

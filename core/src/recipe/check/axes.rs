@@ -18,7 +18,7 @@ impl Recipe {
         let compensates = self.compensate != Compensate::None;
         let mesh = matches!(self.topology, Topology::Mesh { .. });
         let tree = self.has_chunks();
-        // A mesh whose members apply the mean of a round.
+        // A mesh in which the members apply the mean of a round.
         let gather = mesh && self.pace == Pace::Synchronous;
         let rounds = self.is_collective();
         let shape = if self.topology == Topology::Ring { "topology=ring" } else { "topology=tree" };

@@ -76,7 +76,7 @@ pub enum ConfigError {
     },
     /// The cluster has the wrong number of server nodes.
     Servers {
-        /// What the topology needs.
+        /// The number of server nodes that the topology needs, in words.
         expected: &'static str,
         /// Server nodes in the cluster.
         got: u32,
@@ -90,7 +90,7 @@ pub enum ConfigError {
     },
     /// The vector, or a shard of it, is longer than the machines can count.
     TooLong {
-        /// What is too long: the vector (with its optimizer vectors), or a shard.
+        /// The part that is too long: the vector (with its optimizer vectors), or a shard.
         what: &'static str,
         /// Its length in floats.
         len: usize,

@@ -88,7 +88,7 @@ impl fmt::Display for RecipeParseError {
             }
             Self::BadValue { key, expected, got } => {
                 write!(f, "{key}: expected {expected}, got {got:?}")?;
-                // A list of names, as those of `Choices`. Other texts describe numbers.
+                // A list of names, like the list of `Choices`. Other texts describe numbers.
                 let names = expected.split(", ").flat_map(|names| names.split(" or "));
                 let are_names = !names.clone().any(|name| name.contains(' '));
                 // Short names are similar soon, so it takes more than half of one.

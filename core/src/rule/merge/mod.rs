@@ -1,4 +1,4 @@
-//! The merge axis: what a server does with a contribution. One file per rule, behind the trait [`Merging`].
+//! The merge axis: how a server treats a contribution. One file per rule, behind the trait [`Merging`].
 //!
 //! A server keeps one [`Merging`] per shard. The rule decides, counts and weighs. Vectors that it needs (a sum that is
 //! gathered, a velocity, a copy per worker) it asks for when it is made, and it names the kernel that works on them;
@@ -36,7 +36,7 @@ pub(crate) trait Merging: Debug + Send {
     fn take(&mut self) -> Option<Merged>;
 }
 
-/// What the server does with a contribution.
+/// The server's treatment of a contribution.
 #[derive(Copy, Clone, Debug, PartialEq)]
 #[allow(clippy::large_enum_variant, reason = "it is looked at once, and must not allocate")]
 pub(crate) enum Verdict {
@@ -53,7 +53,7 @@ pub(crate) enum Verdict {
 /// A group of contributions, as one vector of the rule.
 #[derive(Copy, Clone, Debug, PartialEq)]
 pub(crate) struct Merged {
-    /// What makes the vector, if it is not there yet.
+    /// The kernel that makes the vector, if it is not there yet.
     pub(crate) kernel: Option<Kernel>,
     pub(crate) vector: Segment,
     /// The factor with which the vector is committed.
@@ -70,7 +70,7 @@ pub(crate) fn merging(recipe: &Recipe, workers: u32, len: usize, vectors: &mut V
         // In rounds, updates are added up in rank order first, so that the result does not depend on arrival.
         Merge::Sum { lambda } if recipe.has_rounds() => Box::new(sum::RoundSum::new(lambda.of(workers), gathered())),
         Merge::Sum { lambda } => Box::new(sum::Sum::new(lambda.of(workers), recipe.staleness)),
-        // Workers contribute what the center has to move by.
+        // Workers contribute the distance that the center has to move by.
         Merge::Elastic { .. } if recipe.is_synchronous() => Box::new(sum::RoundSum::new(1.0, gathered())),
         Merge::Elastic { .. } => Box::new(sum::Sum::new(1.0, recipe.staleness)),
         Merge::Softsync { updates: 1 } => Box::new(sum::Sum::new(1.0, recipe.staleness)),
@@ -81,7 +81,7 @@ pub(crate) fn merging(recipe: &Recipe, workers: u32, len: usize, vectors: &mut V
 }
 
 /// The factor on a worker's own update until the servers have merged it: the share that it will have in the parameters
-/// at first. What an outer optimizer makes of it later comes with their answers.
+/// at first. The later effect of an outer optimizer comes with their answers.
 pub(crate) fn own_scale(recipe: &Recipe, workers: u32) -> f32 {
     let merged = match recipe.merge {
         Merge::Sum { lambda } => lambda.of(workers),

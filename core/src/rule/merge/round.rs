@@ -23,7 +23,7 @@ use crate::vectors::{Keep, Vectors};
 #[derive(Clone, Debug)]
 pub(crate) struct Round {
     formula: Formula,
-    /// The rows with a count of those that are held.
+    /// The rows with a count of the held ones.
     rows: Rows,
     /// The workers behind the rows.
     workers: Vec<PeerId>,
