@@ -15,6 +15,17 @@ const LEN: usize = CLASSES * (FEATURES + 1);
 const BATCH: u32 = 16;
 const RATE: f32 = 0.05;
 
+/// The machines of a table, and their data.
+#[derive(Copy, Clone)]
+pub(crate) struct Machines {
+    pub(crate) network: Network,
+    /// The time of a step of each worker, in milliseconds.
+    pub(crate) step_ms: [u64; 4],
+    /// The share of a worker's examples that come from two or three classes of its own, from 0 to 1. The rest are of any
+    /// class.
+    pub(crate) own: f64,
+}
+
 /// The results of a run.
 #[derive(Clone, Debug)]
 pub(crate) struct Outcome {
@@ -46,8 +57,12 @@ impl Mixture {
         Self { centres: (0..CLASSES).map(|_| std::array::from_fn(|_| 0.7 * normal(&mut random))).collect() }
     }
 
-    fn example(&self, random: &mut Random) -> (usize, [f32; FEATURES]) {
-        let class = random.below(CLASSES as u64) as usize;
+    /// An example of any class, or of a class whose number is `of` modulo 4.
+    fn example(&self, random: &mut Random, of: Option<usize>) -> (usize, [f32; FEATURES]) {
+        let class = match of {
+            Some(of) => of + 4 * random.below((CLASSES - of).div_ceil(4) as u64) as usize,
+            None => random.below(CLASSES as u64) as usize,
+        };
         (class, std::array::from_fn(|i| self.centres[class][i] + normal(random)))
     }
 }
@@ -74,7 +89,7 @@ fn softmax(params: &[f32], x: &[f32; FEATURES]) -> [f32; CLASSES] {
 /// The cross-entropy on 2,000 examples that no worker trains on.
 fn loss(mixture: &Mixture, params: &[f32], seed: u64) -> f64 {
     let (mut random, count) = (Random::new(seed, 2), 2000);
-    let examples = (0..count).map(|_| mixture.example(&mut random));
+    let examples = (0..count).map(|_| mixture.example(&mut random, None));
     examples.map(|(class, x)| -f64::from(softmax(params, &x)[class].max(1e-9)).ln()).sum::<f64>() / f64::from(count)
 }
 
@@ -92,6 +107,8 @@ struct Learner {
     random: Random,
     mixture: Arc<Mixture>,
     step: Duration,
+    /// The share of the examples that come from classes of the worker's own.
+    own: f64,
     contributed: bool,
     /// The training loss of the last step.
     loss: f32,
@@ -107,7 +124,8 @@ impl App for Learner {
         update.fill(0.0);
         self.loss = 0.0;
         for _ in 0..BATCH {
-            let (class, x) = self.mixture.example(&mut self.random);
+            let is_own = self.own > 0.0 && self.random.chance(self.own);
+            let (class, x) = self.mixture.example(&mut self.random, is_own.then_some(self.me.index()));
             let all = softmax(params, &x);
             self.loss -= all[class].max(1e-9).ln() / BATCH as f32;
             for (other, p) in all.into_iter().enumerate() {
@@ -149,11 +167,12 @@ impl From<Halt> for Stop {
     }
 }
 
-/// Trains until the last of the virtual times, in seconds in rising order. Worker i takes `step_ms[i]` for a step.
+/// Trains until the last of the virtual times, in seconds in rising order.
 ///
 /// # Panics
 /// If the recipe does not fit the cluster, or the run halts.
-pub(crate) fn run(network: Network, recipe: Recipe, step_ms: [u64; 4], seed: u64, seconds: &[u64]) -> Outcome {
+pub(crate) fn run(machines: &Machines, recipe: Recipe, seed: u64, seconds: &[u64]) -> Outcome {
+    let Machines { network, step_ms, own } = *machines;
     let cluster = Cluster { workers: 4, servers: u32::from(recipe.needs_servers()) };
     let plan = Plan {
         network,
@@ -169,6 +188,7 @@ pub(crate) fn run(network: Network, recipe: Recipe, step_ms: [u64; 4], seed: u64
             random: Random::new(seed, 10 + u64::from(me.0)),
             mixture: Arc::clone(&mixture),
             step: Duration::from_millis(step_ms[me.index()]),
+            own,
             contributed: false,
             loss: 0.0,
             shared: Arc::clone(&shared),
