@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use gradwire_core::kernel::KernelResult;
-use gradwire_core::recipe::{Codec, Merge, Pace, Span, Topology};
+use gradwire_core::recipe::{Adapt, Codec, Merge, Pace, Span, Topology};
 use gradwire_core::status::{LinkStatus, Role};
 use gradwire_core::wire::{HEADER_LEN, Header, Message, Push};
 use gradwire_core::{Event, PeerId, Recipe, ShardId, Status, shard_range};
@@ -387,10 +387,12 @@ fn check_rounds(scenario: &Scenario, status: &Status, truth: &Truth) -> Result<(
     let (me, counters, plan) = (status.me, status.counters, &scenario.plan);
     ensure!(counters.applied == counters.applications, "node {me} counts {counters:?}");
     if plan.cluster.is_worker(me) {
-        let rounds = match plan.recipe.period().span(0) {
-            Span::Steps(steps) => plan.steps.div_ceil(u64::from(steps)),
+        let rounds = match (plan.recipe.adapt(), plan.recipe.period().span(0)) {
+            (Adapt::None, Span::Steps(steps)) => plan.steps.div_ceil(u64::from(steps)),
             // The worker with the most of them.
-            Span::Time(_) | Span::Examples(_) => truth.rounds.iter().map(Vec::len).max().unwrap_or(0) as u64,
+            (Adapt::Speed | Adapt::Loss { .. }, _) | (_, Span::Time(_) | Span::Examples(_)) => {
+                truth.rounds.iter().map(Vec::len).max().unwrap_or(0) as u64
+            }
         };
         // A member that took the state of another did not apply the round itself.
         ensure!(

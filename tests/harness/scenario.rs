@@ -255,8 +255,8 @@ fn by_loss(seed: u64) -> Option<Recipe> {
     if !random.chance(0.3) {
         return None;
     }
-    let period = 2 + random.below(3) as u32;
-    let adapt = Adapt::Loss { most: period + random.below(3) as u32 };
+    let period = 2 + random.below(7) as u32;
+    let adapt = Adapt::Loss { most: period + random.below(7) as u32 };
     let base = if random.chance(0.5) { Recipe::averaging(period) } else { Recipe::sync().with_period(period) };
     Some(collective(seed, base).with_adapt(adapt))
 }
@@ -478,7 +478,11 @@ impl Scenario {
             network,
             effort: if mask & (1 << Self::EFFORT) == 0 { Effort::none() } else { effort(seed) },
             patience: Patience::new(Duration::from_millis(900)),
-            steps: 1 + random.below(8),
+            steps: match (1 + random.below(8), recipe.adapt()) {
+                // The loss has to fall by enough for other lengths.
+                (steps, Adapt::Loss { .. }) => 16 + 2 * steps,
+                (steps, _) => steps,
+            },
             ..Plan::new(seed, layout, recipe, cluster)
         };
         let mut scenario = Self { seed, mask, kind, plan, spread: random.unit() };
