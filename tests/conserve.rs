@@ -107,7 +107,7 @@ fn shares(recipe: &Recipe, workers: u32) -> Box<dyn Fn(usize, usize) -> f64> {
     }
 }
 
-const RECIPES: [&str; 11] = [
+const RECIPES: [&str; 12] = [
     "sync codec=bf16",
     "sync codec=int8",
     "sync codec=sign",
@@ -115,6 +115,7 @@ const RECIPES: [&str; 11] = [
     "sync topology=ring codec=int8",
     "sync topology=ring codec=sign",
     "sparse density=0.1",
+    "sparse density=0.1 values=f16",
     "sparse density=0.1 scope=chunk values=int8",
     "sync topology=mesh codec=threshold tau=0.125 density=0.1 scope=tensor",
     "sync topology=mesh codec=int8",

@@ -16,11 +16,12 @@ const LEN: usize = 100;
 /// Not a whole number of periods of `update`: the sum of whole periods would leave nothing to learn.
 const STEPS: usize = 6;
 
-fn codecs() -> [Codec; 9] {
+fn codecs() -> [Codec; 10] {
     let (topk, threshold) = (TopK::all(0.1), Threshold::fixed(1.0 / 64.0));
     let means = TopK { per_chunk: true, values: Values::TwoMeans, ..topk };
-    let [topk, means] = [topk, means].map(Codec::TopK);
-    let sparse = [topk, means, Codec::Threshold(threshold)];
+    let halves = TopK { values: Values::F16, ..topk };
+    let [topk, halves, means] = [topk, halves, means].map(Codec::TopK);
+    let sparse = [topk, halves, means, Codec::Threshold(threshold)];
     let dense = [Codec::F32, Codec::Bf16, Codec::F16, Codec::Int8, Codec::Sign, Codec::SignColumns];
     let mut codecs = dense.into_iter().chain(sparse);
     core::array::from_fn(|_| codecs.next().unwrap())

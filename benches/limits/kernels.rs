@@ -340,6 +340,14 @@ fn dense_cases(inputs: &[Storage], len: usize) -> Vec<Case<'_>> {
             }),
         ),
         (
+            "top-k, 64 of each 4,096 in half precision, encode",
+            12.0,
+            Limit::None,
+            Box::new(move |r, b, s| {
+                _ = topk::encode(chunks(Values::F16), update, r, s, b);
+            }),
+        ),
+        (
             "top-k, 64 of each 4,096 in 8 bits, encode",
             12.0,
             Limit::None,

@@ -254,7 +254,7 @@ impl fmt::Display for BodyError {
             Self::Trailing { expected, got } => write!(f, "{expected} bytes of entries, got {got}"),
             Self::Form { expected, got } => write!(f, "the form {expected:?}, which is the smallest, got {got:?}"),
             Self::UnknownForm { got } => write!(f, "a form from 0 to 3, got {got}"),
-            Self::UnknownValues { got } => write!(f, "a kind of values from 0 to 2, got {got}"),
+            Self::UnknownValues { got } => write!(f, "a kind of values from 0 to 3, got {got}"),
             Self::Short { expected, got } => write!(f, "at least {expected} more bytes, got {got}"),
             Self::Length { expected, got } => write!(f, "{expected} bytes, got {got}"),
             Self::Tau { unit, got } => {

@@ -56,7 +56,7 @@ const FLAGS: &[(&str, &str, &str)] = &[
     ("density", "density", "Share of the elements to send, above 0 and at most 1 (threshold, topk)"),
     ("byte-budget", "budget", "Limit of a message in bytes, except dense ones (threshold)"),
     ("scope", "scope", "tensor (threshold), chunk (topk), column (sign); or all, block"),
-    ("values", "values", "Values of the elements: f32, int8 or two-means (topk)"),
+    ("values", "values", "Values of the elements: f32, f16, int8 or two-means (topk)"),
     ("clip", "clip", "Limit of the residual in thresholds; the excess is lost; 0: no limit"),
     ("residual-decay", "decay", "Factor on the residual before an update is added; what it forgets is lost"),
     ("momentum-correction", "momentum", "Momentum before the residual, reset where it is sent"),

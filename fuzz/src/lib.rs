@@ -251,7 +251,7 @@ fn largest(data: &[u8]) {
 }
 
 fn kind_of(number: u32) -> Values {
-    [Values::F32, Values::Int8, Values::TwoMeans][number as usize]
+    [Values::F32, Values::Int8, Values::TwoMeans, Values::F16][number as usize]
 }
 
 /// The body of a message that carries `count` elements of each chunk.
@@ -286,7 +286,7 @@ fn scattered(body: &[u32], len: usize, chunk: usize) -> Option<Vec<f32>> {
 fn largest_seeds() -> Vec<Vec<u8>> {
     let mut seeds = Vec::new();
     for (len, count) in [(60u8, 5), (60, 100), (1, 1), (5, 21)] {
-        for (kind, chunk) in (0..3).flat_map(|kind| [(kind, 1u8), (kind, 3)]) {
+        for (kind, chunk) in (0..4).flat_map(|kind| [(kind, 1u8), (kind, 3)]) {
             let update: Vec<f32> = (0..usize::from(len) * 4 + 1).map(|i| (i as f32 * 0.7).sin()).collect();
             let elements = CHUNKS[usize::from(chunk)].min(update.len());
             let body = picked(kind_of(kind), update.len(), elements, count.min(elements), &update);

@@ -384,7 +384,7 @@ fn threshold_bodies_and_residuals_equal_the_host() {
     }
 }
 
-const VALUES: [Values; 3] = [Values::F32, Values::Int8, Values::TwoMeans];
+const VALUES: [Values; 4] = [Values::F32, Values::F16, Values::Int8, Values::TwoMeans];
 
 #[test]
 fn top_k_bodies_are_expanded_and_added_as_on_the_host() {

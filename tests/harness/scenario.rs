@@ -117,6 +117,7 @@ fn topk(seed: u64, density: f32, any: bool) -> Codec {
     let values = match random.below(4) {
         0 => Values::Int8,
         1 | 2 if any => Values::TwoMeans,
+        _ if Random::new(seed, 61).chance(0.3) => Values::F16,
         _ => Values::F32,
     };
     Codec::TopK(TopK { density, per_chunk: random.chance(0.5), values })

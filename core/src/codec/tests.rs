@@ -166,10 +166,10 @@ proptest! {
     /// to one rounding, and the decoded vector has the same body.
     #[test]
     fn values_of_few_bits_leave_the_rest_in_the_residual(
-        update in floats(), share in 0.0f32..1.0, chunk in chunks(), means in any::<bool>())
+        update in floats(), share in 0.0f32..1.0, chunk in chunks(), kind in 1usize..4)
     {
         prop_assume!(!update.is_empty());
-        let (chunk, values) = (chunk.min(update.len()), if means { Values::TwoMeans } else { Values::Int8 });
+        let (chunk, values, means) = (chunk.min(update.len()), VALUES[kind], VALUES[kind] == Values::TwoMeans);
         let pick = Pick { count: topk::count(chunk, share) as u32, chunk: chunk as u32, values };
         let decode = |body: &[u32]| {
             let mut decoded = vec![f32::NAN; update.len()];
@@ -192,10 +192,10 @@ proptest! {
     #[test]
     fn damaged_topk_bodies_are_refused_or_canonical(
         update in floats(), at in any::<prop::sample::Index>(), bit in 0u32..32, cut in any::<bool>(),
-        kind in 0usize..3, chunk in chunks())
+        kind in 0usize..4, chunk in chunks())
     {
         prop_assume!(!update.is_empty());
-        let (chunk, values) = (chunk.min(update.len()), [Values::F32, Values::Int8, Values::TwoMeans][kind]);
+        let (chunk, values) = (chunk.min(update.len()), VALUES[kind]);
         let pick = Pick { count: topk::count(chunk, 0.1) as u32, chunk: chunk as u32, values };
         let (_, mut body) = encoded(pick, &update);
         let at = at.index(body.len());
@@ -203,11 +203,14 @@ proptest! {
         let mut decoded = vec![0.0; update.len()];
         if topk::expand(&body, chunk, &mut decoded).is_ok() {
             // The damage may have made it a body of another kind.
-            let values = [Values::F32, Values::Int8, Values::TwoMeans][(body[1] >> 8) as usize];
+            let values = VALUES[(body[1] >> 8) as usize];
             prop_assert_eq!(encoded(Pick { count: chunk as u32, values, ..pick }, &decoded).1, body);
         }
     }
 }
+
+/// By their number in a body.
+const VALUES: [Values; 4] = [Values::F32, Values::Int8, Values::TwoMeans, Values::F16];
 
 /// Lengths of chunks: a few elements, several blocks of a list, and more than the vector has.
 fn chunks() -> impl Strategy<Value = usize> {
@@ -274,6 +277,29 @@ fn two_means_are_the_best_values_for_given_signs() {
     }
 }
 
+/// Half precision: magnitudes that it cannot express stay in the residual, whether too large, too small or in between.
+#[test]
+fn half_precision_saturates_and_leaves_the_rest() {
+    let update = [1.0, -65504.0, 65505.0, -1e30, f32::MAX, 2049.0, -6e-8, 2.9e-8, 1e-30, 0.0];
+    let sent = [1.0, -65504.0, 65504.0, -65504.0, 65504.0, 2048.0, -5.960_464_5e-8, 0.0, 0.0, 0.0];
+    let pick = Pick { values: Values::F16, ..Pick::whole(10, 10) };
+    let (residual, body) = encoded(pick, &update);
+    let mut decoded = [f32::NAN; 10];
+    topk::expand(&body, 10, &mut decoded).unwrap();
+    assert_eq!(decoded, sent);
+    for i in 0..10 {
+        assert_eq!(residual[i], update[i] - sent[i], "{i}");
+    }
+    // An odd number of entries fills its last word with zeros; an infinity, a sign and 0 are refused.
+    let [.., last] = body[..] else { unreachable!() };
+    assert_eq!((body[0], last >> 16), (7, 0));
+    for wrong in [last | 1 << 16, last & !0xffff, last | 0x8000, 0x7c00] {
+        let mut body = body.clone();
+        *body.last_mut().unwrap() = wrong;
+        assert!(topk::expand(&body, 10, &mut decoded).is_err(), "{wrong:#x}");
+    }
+}
+
 /// A message with two means takes at most 14 bits per element and two floats per chunk, and so does its list alone where
 /// positions are as unlike random ones as can be.
 #[test]
@@ -295,7 +321,9 @@ fn a_message_of_chunks_is_shorter_than_with_indices_of_fixed_width() {
         assert_eq!(body[0] as usize, chunks * k, "{name}");
         assert!(bytes <= chunks * k * 14 / 8 + codebook, "{name}: {bytes} bytes");
         // The same positions as floats, and 8 bits: each message is as long as its parts.
-        for (values, extra) in [(Values::F32, 4 * chunks * k), (Values::Int8, chunks * k + chunks)] {
+        let others =
+            [(Values::F32, 4 * chunks * k), (Values::F16, 2 * chunks * k), (Values::Int8, chunks * k + chunks)];
+        for (values, extra) in others {
             let (_, other) = encoded(Pick { values, ..pick }, &update);
             assert_eq!(4 * other.len() - extra, bytes - codebook, "{name}, {values:?}");
         }
@@ -426,7 +454,9 @@ fn errors_name_the_expected_and_the_found_value() {
     assert_eq!(sent(means, &[one, 0]), Ok(()));
     let scale = "body: expected a scale that fits the elements of block 0, got";
     for (body, expected) in [
-        (sent(3 << 8, &[0]), "body: expected a kind of values from 0 to 2, got 3"),
+        (sent(4 << 8, &[0]), "body: expected a kind of values from 0 to 3, got 4"),
+        (sent(3 << 8, &[0x7c00]), "body: expected a finite value (above 0 in top-k) at index 0, got inf"),
+        (sent(3 << 8, &[1 << 24 | 0x3c00]), "body: expected zeros after the last entry, got 0x1"),
         (sent(int8, &[120 | 127 << 8]), &format!("{scale} 7.8125e-3")),
         (sent(int8, &[248 | 200 << 8]), &format!("{scale} 2.658456e36")),
         (sent(int8, &[200 << 8]), "body: expected a finite value (above 0 in top-k) at index 0, got 0"),

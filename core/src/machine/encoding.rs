@@ -517,7 +517,7 @@ mod tests {
     #[test]
     fn the_longest_message_has_room() {
         for start in ["", "warmup=1", "ramp=3", "end=send", "warmup=2 ramp=2 end=send"] {
-            for values in ["f32", "int8", "two-means"] {
+            for values in ["f32", "f16", "int8", "two-means"] {
                 let recipe: crate::recipe::Recipe =
                     alloc::format!("async codec=topk density=0.3 values={values} {start}").parse().unwrap();
                 let (layout, cluster) = (crate::Layout::flat(1000), crate::Cluster { workers: 2, servers: 1 });

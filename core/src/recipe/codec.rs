@@ -62,6 +62,9 @@ pub struct TopK {
 pub enum Values {
     /// Floats: 32 bits per element, no error.
     F32,
+    /// IEEE half precision: 16 bits per element, 11 of them precision. Larger magnitudes than 65504 are sent as 65504, and
+    /// the residual keeps the rest. Magnitudes up to 2^-25 round to 0, and are not sent.
+    F16,
     /// Magnitudes in 8 bits, with a power-of-two scale per chunk. Elements below 1/510 of the largest one in their chunk
     /// are not sent.
     Int8,

@@ -67,6 +67,7 @@
 //! | | `threshold` | `tau=0.001953125 scope=all clip=0` | quanta of ±tau |
 //! | | `topk` | `density=0.001 scope=all values=f32` | the largest elements, of the vector or per chunk |
 //! | [`values`](Values) of `topk` | **`f32`** | | floats |
+//! | | `f16` | | half precision |
 //! | | `int8` | | magnitudes in 8 bits, a scale per chunk |
 //! | | `two-means` | | signs, and two means per chunk |
 //! | [`control`](Control) of `threshold` | **`fixed`** | | tau follows the learning rate only |

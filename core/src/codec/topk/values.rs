@@ -1,17 +1,18 @@
-//! The values of selected elements: their magnitudes as floats, in 8 bits with a scale per chunk, or as the mean of all
-//! positive and of all negative ones of a chunk (Seide et al. 2014 for the two means; SparseLoCo, Sarfi et al. 2025). The
-//! residual keeps the error of the values.
+//! The values of selected elements: their magnitudes as floats, in half precision, in 8 bits with a scale per chunk, or as
+//! the mean of all positive and of all negative ones of a chunk (Seide et al. 2014 for the two means; SparseLoCo, Sarfi
+//! et al. 2025). The residual keeps the error of the values.
 //!
 //! | values | words after the list |
 //! |---|---|
 //! | f32 | a magnitude per entry, a float above 0 |
+//! | f16 | a magnitude per entry from 2^-24 to 65504, two per word; zeros up to a whole word |
 //! | int8 | bytes: a biased exponent per chunk, then a magnitude from 1 to 255 per entry; zeros up to a whole word |
 //! | two means | per chunk two floats: the mean of the positive entries, and the mean magnitude of the negative ones |
 //!
 //! A chunk without entries of a kind has 0 for their scale or mean. The scale of int8 is the power of two at which the
 //! largest magnitude of the chunk takes 8 bits, so that the error in the residual is exact.
 
-use crate::codec::BodyError;
+use crate::codec::{BodyError, f16};
 use crate::kernel::threshold::NEGATIVE;
 use crate::recipe::Values;
 
@@ -25,6 +26,7 @@ impl Values {
             Self::F32 => 0,
             Self::Int8 => 1,
             Self::TwoMeans => 2,
+            Self::F16 => 3,
         }
     }
 
@@ -33,6 +35,7 @@ impl Values {
             0 => Some(Self::F32),
             1 => Some(Self::Int8),
             2 => Some(Self::TwoMeans),
+            3 => Some(Self::F16),
             _ => None,
         }
     }
@@ -41,6 +44,7 @@ impl Values {
     pub(super) const fn words(self, entries: usize, chunks: usize) -> usize {
         match self {
             Self::F32 => entries,
+            Self::F16 => entries.div_ceil(2),
             // Saturating: a peer may state any number of entries.
             Self::Int8 => chunks.saturating_add(entries).div_ceil(4),
             Self::TwoMeans => 2 * chunks,
@@ -76,17 +80,25 @@ fn at(residual: &[f32], word: u32) -> f32 {
     residual[(word & !NEGATIVE) as usize]
 }
 
-/// Keeps the entries of a chunk that these values can express: with int8, the entries that do not round to 0. Returns
-/// their number.
+/// Keeps the entries of a chunk that these values can express: with int8 and f16, the entries that do not round to 0.
+/// Returns their number.
 pub(super) fn keep(values: Values, residual: &[f32], entries: &mut [u32]) -> usize {
-    if values != Values::Int8 {
-        return entries.len();
+    match values {
+        Values::F32 | Values::TwoMeans => entries.len(),
+        Values::F16 => retain(residual, entries, |magnitude| f16::narrow(magnitude) > 0),
+        Values::Int8 => {
+            let exponent = exponent(largest(residual, entries));
+            retain(residual, entries, |magnitude| exponent > 0 && quantum(magnitude, exponent) > 0)
+        }
     }
-    let exponent = exponent(largest(residual, entries));
+}
+
+/// Moves the entries whose magnitude passes to the front, and returns their number.
+fn retain(residual: &[f32], entries: &mut [u32], passes: impl Fn(f32) -> bool) -> usize {
     let mut kept = 0;
     for i in 0..entries.len() {
         entries[kept] = entries[i];
-        kept += usize::from(exponent > 0 && quantum(at(residual, entries[i]).abs(), exponent) > 0);
+        kept += usize::from(passes(at(residual, entries[i]).abs()));
     }
     kept
 }
@@ -95,7 +107,7 @@ pub(super) fn keep(values: Values, residual: &[f32], entries: &mut [u32]) -> usi
 pub(super) fn write(values: Values, chunk: usize, residual: &mut [f32], mut entries: &[u32], body: &mut [u32]) {
     let chunks = residual.len().div_ceil(chunk);
     let mut done = 0;
-    if values == Values::Int8 {
+    if matches!(values, Values::F16 | Values::Int8) {
         // The last word may have room for more than there is.
         body.iter_mut().next_back().into_iter().for_each(|last| *last = 0);
     }
@@ -104,6 +116,10 @@ pub(super) fn write(values: Values, chunk: usize, residual: &mut [f32], mut entr
         let (own, rest) = entries.split_at(if at + 1 == chunks { entries.len() } else { end });
         match values {
             Values::F32 => floats(residual, own, &mut body[done..done + own.len()]),
+            Values::F16 => {
+                let into: &mut [u16] = bytemuck::cast_slice_mut(body);
+                halves(residual, own, &mut into[done..done + own.len()]);
+            }
             Values::Int8 => {
                 let bytes: &mut [u8] = bytemuck::cast_slice_mut(body);
                 let exponent = exponent(largest(residual, own));
@@ -122,6 +138,14 @@ fn floats(residual: &mut [f32], entries: &[u32], body: &mut [u32]) {
         // Sent exactly, so nothing of the element stays in the residual.
         let element = &mut residual[(word & !NEGATIVE) as usize];
         *value = core::mem::take(element).to_bits() & !NEGATIVE;
+    }
+}
+
+fn halves(residual: &mut [f32], entries: &[u32], halves: &mut [u16]) {
+    for (half, word) in halves.iter_mut().zip(entries) {
+        let element = &mut residual[(word & !NEGATIVE) as usize];
+        *half = f16::narrow(element.abs());
+        *element -= f16::widen(*half).copysign(*element);
     }
 }
 
@@ -175,6 +199,10 @@ impl<'a> Cursor<'a> {
         bytemuck::cast_slice(self.words)
     }
 
+    fn halves(&self) -> &'a [u16] {
+        bytemuck::cast_slice(self.words)
+    }
+
     /// The magnitude of the next entry. `negative`: its sign.
     pub(super) fn next(&mut self, index: u32, negative: bool) -> Result<f32, BodyError> {
         let chunk = index as usize / self.chunk;
@@ -184,6 +212,8 @@ impl<'a> Cursor<'a> {
         let side = usize::from(negative);
         let value = match self.values {
             Values::F32 => f32::from_bits(self.words[self.done]),
+            // A half with a sign or an infinity is refused below, like such a float.
+            Values::F16 => f16::widen(self.halves()[self.done]),
             Values::Int8 => {
                 let byte = self.bytes()[self.chunks + self.done];
                 self.seen[0] = self.seen[0].max(byte);
@@ -207,19 +237,20 @@ impl<'a> Cursor<'a> {
         while self.at < self.chunks {
             self.close()?;
         }
-        if self.values == Values::Int8
-            && let Some(got) = self.bytes()[self.chunks + self.done..].iter().find(|byte| **byte != 0)
-        {
-            return Err(BodyError::Padding { got: u32::from(*got) });
-        }
-        Ok(())
+        let unused = match self.values {
+            Values::F32 | Values::TwoMeans => &[],
+            Values::F16 => &self.bytes()[2 * self.done..],
+            Values::Int8 => &self.bytes()[self.chunks + self.done..],
+        };
+        let padding = unused.iter().find(|byte| **byte != 0);
+        padding.map_or(Ok(()), |got| Err(BodyError::Padding { got: u32::from(*got) }))
     }
 
     /// Checks the scale or the means of a chunk against its entries, and goes on to the next one.
     fn close(&mut self) -> Result<(), BodyError> {
         let [largest, _] = self.seen;
         let wrong = match self.values {
-            Values::F32 => None,
+            Values::F32 | Values::F16 => None,
             Values::Int8 => {
                 let exponent = u32::from(self.bytes()[self.at]);
                 // The encoder takes the smallest scale at which the largest magnitude fits 8 bits.

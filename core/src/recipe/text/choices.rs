@@ -105,8 +105,10 @@ pub(super) const SCOPES: Choices<bool> = ("all or tensor", &[("all", false), ("t
 pub(super) const TOP_K_SCOPES: Choices<bool> = ("all or chunk", &[("all", false), ("chunk", true)]);
 pub(super) const SIGN_SCOPES: Choices<Codec> =
     ("block or column", &[("block", Codec::Sign), ("column", Codec::SignColumns)]);
-pub(super) const VALUES: Choices<Values> =
-    ("f32, int8 or two-means", &[("f32", Values::F32), ("int8", Values::Int8), ("two-means", Values::TwoMeans)]);
+pub(super) const VALUES: Choices<Values> = (
+    "f32, f16, int8 or two-means",
+    &[("f32", Values::F32), ("f16", Values::F16), ("int8", Values::Int8), ("two-means", Values::TwoMeans)],
+);
 pub(super) const ENDS: Choices<End> =
     ("keep, send or spread", &[("keep", End::Keep), ("send", End::Send), ("spread", End::Spread { messages: 20 })]);
 pub(super) const OUTERS: Choices<Outer> = (

@@ -215,7 +215,7 @@ fn a_mistyped_name_suggests_the_right_one() {
     );
     assert_eq!(
         error("sparse values=two-mean"),
-        "values: expected f32, int8 or two-means, got \"two-mean\" (did you mean \"two-means\"?)"
+        "values: expected f32, f16, int8 or two-means, got \"two-mean\" (did you mean \"two-means\"?)"
     );
     assert_eq!(error("sparse scope=tensor"), "scope: expected all or chunk, got \"tensor\"");
     assert_eq!(error("sync values=int8"), "recipe: \"values\" is not a setting of this recipe, it requires codec=topk");

@@ -119,6 +119,7 @@ fn write_codec(f: &mut fmt::Formatter<'_>, codec: &Codec, prefix: &str) -> fmt::
             let scope = if *per_chunk { "chunk" } else { "all" };
             let values = match values {
                 Values::F32 => "f32",
+                Values::F16 => "f16",
                 Values::Int8 => "int8",
                 Values::TwoMeans => "two-means",
             };
