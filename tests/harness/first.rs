@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use gradwire_core::kernel::Kernel;
-use gradwire_core::recipe::{Codec, Late, Pace, Payload, Topology};
+use gradwire_core::recipe::{Codec, Late, Merge, Pace, Payload, Topology};
 use gradwire_core::wire::{Message, Push};
 use gradwire_core::{PeerId, Segment, shard_range};
 use gradwire_sim::{Deed, World};
@@ -52,6 +52,12 @@ impl Rounds {
                 }
                 Deed::Asked { kernel: Kernel::Blend { x, into, .. } | Kernel::Accumulate { update: x, into, .. } } => {
                     self.on_merged(*node, x, into)
+                }
+                Deed::Asked { kernel: Kernel::Hold { x, rows, .. } } => self.on_merged(*node, x, rows.first),
+                Deed::Asked { kernel: Kernel::Round { rows, into, .. } } => {
+                    if let Some(shard) = self.gathered.get(&place(*node, rows.first)).copied() {
+                        self.gathered.insert(place(*node, into), shard);
+                    }
                 }
                 Deed::Asked {
                     kernel:
@@ -109,12 +115,16 @@ pub fn check(scenario: &Scenario, world: &World, truth: &Truth, rounds: &Rounds)
         return Ok(());
     }
     let got = server_params(scenario, world);
+    // Rules that need all contributions of a round count workers.
+    let one_vote = !matches!(plan.recipe.merge(), Merge::Mean | Merge::Sum { .. });
     for shard in 0..shards {
         let range = shard_range(got.len(), shards, shard);
         let mut reference = Reference::new(&plan.recipe, workers, &plan.initial[range.clone()]);
         for round in rounds.rounds.get(&shard).into_iter().flatten().filter(|round| !round.is_empty()) {
             check_round(round, reference.version, late, count.of(workers), plan.steps)?;
             let base = reference.params.clone();
+            // Contributions with their examples, by worker.
+            let mut parts: Vec<(PeerId, Vec<f64>, u64)> = Vec::new();
             for push in round {
                 // The period is 1, sequence numbers begin at 1 and steps at 0.
                 let (_, units) = &truth.steps[&(push.sequence.0 - 1)][&push.worker.0];
@@ -124,7 +134,20 @@ pub fn check(scenario: &Scenario, world: &World, truth: &Truth, rounds: &Rounds)
                     // Only contributions from this version are merged.
                     Payload::Parameters => base.iter().zip(sum).map(|(base, sum)| base - sum).collect(),
                 };
-                reference.push(&contribution, push.weight, push.base.0);
+                match parts.last_mut() {
+                    Some((worker, mean, examples)) if one_vote && *worker == push.worker => {
+                        let sum = *examples + push.weight;
+                        let blend = |(mean, x): (&mut f64, f64)| {
+                            *mean = (*mean * *examples as f64 + x * push.weight as f64) / sum as f64;
+                        };
+                        mean.iter_mut().zip(contribution).for_each(blend);
+                        *examples = sum;
+                    }
+                    _ => parts.push((push.worker, contribution, push.weight)),
+                }
+            }
+            for (_, contribution, examples) in parts {
+                reference.push(&contribution, examples, reference.version);
             }
             reference.end_round();
         }

@@ -156,20 +156,20 @@ fn outer(seed: u64, recipe: Recipe) -> Recipe {
 }
 
 /// A merge rule that needs all contributions of a round, for half of the recipes with rounds at servers.
-fn whole(seed: u64, recipe: Recipe, workers: u32) -> Recipe {
+fn whole(seed: u64, recipe: Recipe, taken: u32) -> Recipe {
     let mut random = Random::new(seed, 20);
     let one_shard = Topology::Servers { shards: 1 };
     match random.below(8) {
         0..3 if recipe.codec().is_sparse() => recipe,
-        0 | 1 => recipe.with_merge(Merge::TrimmedMean { trim: random.below(u64::from(workers.div_ceil(2))) as u32 }),
+        0 | 1 => recipe.with_merge(Merge::TrimmedMean { trim: random.below(u64::from(taken.div_ceil(2))) as u32 }),
         2 => recipe.with_merge(Merge::Median),
         3 => {
             let (radius, iterations) = (1.0 / 64.0, 1 + random.below(2) as u32);
             let mut merges =
                 vec![Merge::NormClip, Merge::CentredClip { radius, iterations }, Merge::Adasum, Merge::Rda];
-            if workers >= 3 {
-                let faulty = random.below(u64::from(workers - 1) / 2) as u32;
-                let best = 1 + random.below(u64::from(workers - faulty)) as u32;
+            if taken >= 3 {
+                let faulty = random.below(u64::from(taken - 1) / 2) as u32;
+                let best = 1 + random.below(u64::from(taken - faulty)) as u32;
                 merges.extend([Merge::Krum { faulty, best }; 2]);
             }
             recipe.with_merge(merges[random.below(merges.len() as u64) as usize]).with_topology(one_shard)
@@ -272,11 +272,12 @@ fn first(seed: u64, workers: u32, servers: Topology) -> Recipe {
     let grace = Duration::from_micros(if random.chance(0.5) { 0 } else { random.below(4_000) });
     let late = if random.chance(0.5) { Late::Drop } else { Late::Next };
     let recipe = Recipe::sync().with_topology(servers).with_pace(Pace::First { count, grace, late });
+    let taken = count.of(workers);
     match random.below(6) {
         0 => recipe.with_lambda(0.5),
         1 if late == Late::Drop => recipe.with_payload(Payload::Parameters),
-        2 | 3 => coded(seed, recipe, false),
-        _ => outer(seed, recipe),
+        2 | 3 => whole(seed, coded(seed, recipe, false), taken),
+        _ => outer(seed, whole(seed, recipe, taken)),
     }
 }
 

@@ -19,6 +19,13 @@ fn the_first_n_of_n_are_a_synchronous_round() {
         "averaging period=2 topology=servers shards=2",
         "diloco topology=servers period=2",
         "hardsync codec=int8 pull=bf16",
+        "hardsync merge=median shards=3 codec=bf16",
+        "averaging period=2 topology=servers shards=2 merge=trimmed-mean",
+        "hardsync merge=krum best=2 outer=momentum",
+        "hardsync merge=norm-clip period=2",
+        "hardsync merge=centred-clip radius=0.1",
+        "hardsync merge=adasum",
+        "hardsync merge=rda",
     ] {
         for numbers in ["count=n", "count=5 grace=3ms", "count=n grace=20s late=next", "count=n late=drop"] {
             let late = if base.starts_with("averaging") { "late=drop" } else { "" };

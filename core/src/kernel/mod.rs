@@ -124,12 +124,15 @@ pub enum Kernel {
         /// Destination of the mean.
         into: Segment,
     },
-    /// Holds a contribution of a round until the round is merged: `rows[row] = x`, and its weight.
+    /// Holds a contribution of a round until the round is merged: `rows[row] = x`, and its weight. If the row holds one
+    /// already, it becomes the weighted mean of both, as by [`Blend`](Self::Blend), with the sum of their weights.
     Hold {
         /// The contribution, one float per element.
         x: Segment,
         /// Number of examples behind it, above 0.
         weight: u64,
+        /// Number of examples behind the row. With 0, the kernel copies `x` and does not read the row.
+        held: u64,
         /// The contributions of the round.
         rows: round::Rows,
         /// The number of the row.
@@ -311,7 +314,8 @@ impl Kernel {
 
     fn operands(&self) -> [Option<Segment>; 3] {
         match *self {
-            Self::Scan { x } | Self::Hold { x, .. } => [Some(x), None, None],
+            Self::Scan { x } => [Some(x), None, None],
+            Self::Hold { x, held, rows, row, .. } => [Some(x), (held > 0).then_some(rows.row(row)), None],
             Self::Apply { from, update, .. } => [Some(from), Some(update), None],
             // A destination that is overwritten is not listed: an executor with copies need not move it.
             Self::Accumulate { update, first, into, .. } => [Some(update), (!first).then_some(into), None],
@@ -506,11 +510,14 @@ pub fn run(kernel: &Kernel, pool: &mut Pool) -> KernelResult {
             }
             mean::mean(into, &slices[..count]);
         }),
-        Kernel::Hold { x, weight, rows, row } => {
+        Kernel::Hold { x, weight, held, rows, row } => {
             let mut work = pool.take(rows.work);
-            round::hold(Arc::make_mut(&mut work).words_mut(), row as usize, weight);
+            round::hold(Arc::make_mut(&mut work).words_mut(), row as usize, held + weight);
             pool.replace(rows.work, work);
-            pool.write(rows.row(row), |pool, into| into.copy_from_slice(pool.bytes(x)));
+            let blend = |pool: &Pool, into: &mut [f32]| {
+                mean::in_place(Tier::best(), into, held, [(pool.floats(x), weight)]);
+            };
+            write(pool, rows.row(row), blend);
         }
         Kernel::Round { formula, rows, into } => {
             let mut work = pool.take(rows.work);

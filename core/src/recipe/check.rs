@@ -42,6 +42,7 @@ impl Recipe {
         }
         if let Pace::First { count, .. } = self.pace {
             count.check(workers)?;
+            self.merge.check_count(count.of(workers))?;
         }
         let Correction { starters, .. } = self.correction;
         check_range("starters", "at most the number of workers", starters as f32, starters <= workers)

@@ -37,8 +37,9 @@ pub enum Late {
     Drop,
     /// It joins the round that is open then, as the displacement that it is: the parameters move by the progress of its
     /// worker since the version that the worker started from. It does not count among the first, so a round waits for
-    /// as many contributions from its own version as ever. [`Counters::deferred`](crate::status::Counters::deferred)
-    /// counts it.
+    /// as many contributions from its own version as ever. A worker with two contributions to a round weighs as much as
+    /// their examples; a rule that counts workers (as the median does) takes the mean of the two as its one contribution.
+    /// [`Counters::deferred`](crate::status::Counters::deferred) counts it.
     Next,
 }
 

@@ -109,11 +109,30 @@ impl Merge {
 
     /// Checks that enough workers are left when the rule has left some out.
     pub(super) fn check_workers(self, workers: u32) -> Result<(), ConfigError> {
+        match self.shortage(workers) {
+            Some((field, got, least, reason)) => Err(ConfigError::NeedsWorkers { field, got, least, workers, reason }),
+            None => Ok(()),
+        }
+    }
+
+    /// The same of the contributions that a round waits for.
+    pub(super) fn check_count(self, count: u32) -> Result<(), ConfigError> {
+        match self.shortage(count) {
+            Some((field, got, least, reason)) => {
+                Err(ConfigError::NeedsContributions { field, got, least, count, reason })
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// A number that asks for more than so many contributions: its key, the number, the contributions that it needs, and
+    /// the reason.
+    fn shortage(self, contributions: u32) -> Option<(&'static str, u32, u64, &'static str)> {
         let (field, got, least, reason) = match self {
             Self::TrimmedMean { trim } => {
                 ("trim", trim, u64::from(trim) * 2 + 1, "it cuts so many values at each end, and one must be left")
             }
-            Self::Krum { faulty, best } if u64::from(workers) >= u64::from(faulty) * 2 + 3 => (
+            Self::Krum { faulty, best } if u64::from(contributions) >= u64::from(faulty) * 2 + 3 => (
                 "best",
                 best,
                 u64::from(best) + u64::from(faulty),
@@ -125,11 +144,8 @@ impl Merge {
                 u64::from(faulty) * 2 + 3,
                 "most of the nearest neighbours must be of workers that are not",
             ),
-            _ => return Ok(()),
+            _ => return None,
         };
-        if u64::from(workers) < least {
-            return Err(ConfigError::NeedsWorkers { field, got, least, workers, reason });
-        }
-        Ok(())
+        (u64::from(contributions) < least).then_some((field, got, least, reason))
     }
 }

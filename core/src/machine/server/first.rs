@@ -12,6 +12,9 @@
 //! workers that were in time, not from the order of arrival. If all were in time, it is the result of
 //! `pace=synchronous`, bit for bit.
 //!
+//! A merge rule that needs all contributions of a round gets the same ones, in the same order. A worker has one vote in
+//! it: its late contribution and its contribution from the present version count as their mean.
+//!
 //! Each shard closes its own rounds, with its own first. So a worker can be in time at one shard and late at another.
 //! That blocks no worker. Of the shards at which a worker waits, take the one where the last round closed first. A
 //! member that waits elsewhere has contributed there from a version that is newer than this shard's last round.

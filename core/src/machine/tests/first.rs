@@ -368,6 +368,26 @@ fn a_late_contribution_joins_the_next_round() {
     s.expect_view(-6.0).expect_counts(10, 0, 2, 1).expect_idle();
 }
 
+/// A worker has one vote in a round, also if its late contribution joins it: the mean of its two.
+#[test]
+fn a_late_contribution_is_no_second_vote() {
+    let mut s = first("count=3 late=next merge=median", 4);
+    for worker in 0..3 {
+        s.push(worker, 1, 0, 1.0);
+    }
+    for worker in 0..3 {
+        s.expect_params(worker, 1, 1, 1);
+    }
+    s.push(3, 1, 0, 9.0).expect_params(3, 1, 1, 1).expect_view(-1.0).expect_counts(3, 0, 1, 0);
+    // The median of 1, 2 and (9 + 9) / 2; of 1, 2, 9 and 9 it would be 5.5.
+    s.push(3, 2, 1, 9.0).push(0, 2, 1, 1.0).push(1, 2, 1, 2.0).expect_view(-3.0);
+    // The median of 1 and (9 + 0) / 2.
+    let mut s = first("count=2 late=next merge=median", 3);
+    s.push(0, 1, 0, 1.0).push(1, 1, 0, 1.0).expect_params(0, 1, 1, 1).expect_params(1, 1, 1, 1);
+    s.push(2, 1, 0, 9.0).expect_params(2, 1, 1, 1).push(2, 2, 1, 0.0).push(0, 2, 1, 1.0);
+    s.expect_view(-1.0 - 2.75).expect_counts(5, 0, 1, 0);
+}
+
 /// The last contributions of a run that are late are in its parameters.
 #[test]
 fn late_contributions_are_merged_at_the_end() {

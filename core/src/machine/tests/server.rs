@@ -299,19 +299,19 @@ fn a_restarted_server_says_that_its_outer_optimizer_begins_anew() {
     server(recipe, 1);
 }
 
-/// Two contributions would be two votes. The first one is as good as the second: both are made from the same parameters.
+/// Two contributions would be two votes, so their mean is its contribution: both are made from the same parameters.
 #[test]
 fn a_worker_that_is_started_again_in_a_round_counts_once() {
     let mut s = server("hardsync merge=median".parse().unwrap(), 3);
     s.push(0, 1, 0, 4.0).expect_idle();
     s.disconnect(0).hello(0, 2).expect_event(joined(0, 2)).expect_params(0, 0, 0, 0);
-    s.push_of(0, 2, 1, 0, 5.0).push(1, 1, 0, 1.0).push(2, 1, 0, 2.0);
-    s.expect_params(0, 1, 1, 1).expect_params(1, 1, 1, 1).expect_params(2, 1, 1, 1).expect_idle().expect_view(-2.0);
-    assert_eq!((s.counters().applied, s.counters().dropped), (3, 1));
+    s.push_of(0, 2, 1, 0, 8.0).push(1, 1, 0, 5.0).push(2, 1, 0, 9.0);
+    s.expect_params(0, 1, 1, 1).expect_params(1, 1, 1, 1).expect_params(2, 1, 1, 1).expect_idle().expect_view(-6.0);
+    assert_eq!((s.counters().applied, s.counters().dropped), (4, 0));
     // It has a vote in the next round. A worker that is lost has no vote, and two are left: their mean.
     s.push_of(0, 2, 2, 1, 2.0).at(100).disconnect(2).push(1, 2, 1, 4.0);
     s.at(1100).feed(Input::Timeout).expect_event(Event::PeerLost { peer: PeerId(2) });
-    s.expect_params(0, 2, 2, 2).expect_params(1, 2, 2, 2).expect_idle().expect_view(-5.0);
+    s.expect_params(0, 2, 2, 2).expect_params(1, 2, 2, 2).expect_idle().expect_view(-9.0);
 }
 
 fn silence(span_ms: u32) -> Message {

@@ -26,9 +26,9 @@ impl Recipe {
         let synchronous = self.is_synchronous();
         let first = matches!(self.pace, Pace::First { .. });
         let defers = matches!(self.pace, Pace::First { late: Late::Next, .. });
-        let round_mean = (self.pace == Pace::Synchronous || first) && self.merge == Merge::Mean;
+        let in_rounds = self.pace == Pace::Synchronous || first;
+        let round = in_rounds && self.merge.is_round();
         let synchronous_mean = self.pace == Pace::Synchronous && self.merge == Merge::Mean;
-        let synchronous_round = self.pace == Pace::Synchronous && self.merge.is_round();
         let asynchronous = matches!(self.pace, Pace::Asynchronous { .. });
         let delayed = matches!(self.outer, Outer::DelayedNesterov { .. });
         let by_steps = self.normalize == Normalize::Steps;
@@ -37,7 +37,7 @@ impl Recipe {
         // (contradiction, choice, what it requires, reason), the most basic first: only the first one is reported.
         let contradictions: &[(bool, &str, &str, &str)] = &[
             (
-                self.payload == Payload::Parameters && !synchronous_round && !round_mean,
+                self.payload == Payload::Parameters && !round,
                 "payload=parameters",
                 SYNCHRONOUS_MEAN,
                 "late parameters would overwrite the progress of other workers; use payload=updates",
@@ -160,9 +160,9 @@ impl Recipe {
                 "it needs the contributions of all workers at one node, and elsewhere they are added up on the way",
             ),
             (
-                self.merge.needs_all() && self.pace != Pace::Synchronous,
+                self.merge.needs_all() && !in_rounds,
                 self.merge.text(),
-                "pace=synchronous",
+                "pace=synchronous or first",
                 "it compares the contributions of a round, one of each worker; other paces have no rounds",
             ),
             (
@@ -210,7 +210,7 @@ impl Recipe {
                 "its messages are weighted means; to apply a sum, scale the learning rate",
             ),
             (
-                self.merge == Merge::Mean && !round_mean,
+                self.merge == Merge::Mean && !in_rounds,
                 "merge=mean",
                 "pace=synchronous or first",
                 "a mean needs rounds with one contribution per worker; use merge=sum or softsync for other paces",
@@ -467,7 +467,7 @@ impl Recipe {
                 "optimizer state is averaged together with the parameters",
             ),
             (
-                self.optimizer != OptimizerState::Keep && !synchronous_round && !round_mean,
+                self.optimizer != OptimizerState::Keep && !round,
                 "optimizer=reset or average",
                 SYNCHRONOUS_MEAN,
                 "without rounds there is no moment at which all workers have the same parameters",

@@ -53,6 +53,19 @@ pub enum ConfigError {
         /// Why it needs them.
         reason: &'static str,
     },
+    /// A merge rule leaves contributions out, and a round of `pace=first` waits for too few of them.
+    NeedsContributions {
+        /// Key of the text form.
+        field: &'static str,
+        /// The given number.
+        got: u32,
+        /// Contributions that it needs.
+        least: u64,
+        /// Contributions that a round waits for.
+        count: u32,
+        /// Why it needs them.
+        reason: &'static str,
+    },
     /// Elastic averaging with rounds would overshoot: the center moves by `alpha` times the sum of all distances.
     Alpha {
         /// The factor for this number of workers.
@@ -118,6 +131,9 @@ impl fmt::Display for ConfigError {
             }
             Self::NeedsWorkers { field, got, least, workers, reason } => {
                 write!(f, "{field}: {got} requires at least {least} workers, got {workers}: {reason}")
+            }
+            Self::NeedsContributions { field, got, least, count, reason } => {
+                write!(f, "{field}: {got} requires a count of at least {least}, got {count}: {reason}")
             }
             Self::Alpha { got, workers } => {
                 let most = 1.0 / workers as f32;

@@ -75,6 +75,7 @@ fn rounds_of_the_first_survive_the_text_form() {
         ("hardsync pace=first", "pace=first count=n-1 grace=0s late=drop"),
         ("hardsync pace=first count=3 grace=200ms late=next", "pace=first count=3 grace=0.2s late=next"),
         ("hardsync pace=first count=n grace=1.5s", "pace=first count=n grace=1.5s late=drop"),
+        ("median pace=first late=next", "pace=first count=n-1 grace=0s late=next merge=median"),
     ] {
         let recipe: Recipe = text.parse().unwrap();
         assert_eq!(recipe.check(4), Ok(()), "{text}");
@@ -342,8 +343,17 @@ fn contradictory_recipes_are_refused_with_the_reason() {
     for text in ["sync merge=median", "sync topology=ring merge=norm-clip", "sparse merge=trimmed-mean"] {
         assert!(error(text).contains(" requires topology=servers: it needs the contributions of all"), "{text}");
     }
-    assert!(error("async merge=median").starts_with("merge=median requires pace=synchronous: "));
-    assert!(error("hardsync pace=stale bound=0 merge=median").starts_with("merge=median requires pace=synchronous: "));
+    assert!(error("async merge=median").starts_with("merge=median requires pace=synchronous or first: "));
+    assert_eq!(
+        error("backup-workers count=2 merge=trimmed-mean"),
+        "trim: 1 requires a count of at least 3, got 2: it cuts so many values at each end, and one must be left"
+    );
+    assert_eq!(
+        error("backup-workers merge=krum faulty=0 best=4"),
+        "best: 4 requires a count of at least 4, got 3: it takes so many, and the faulty ones are not among them"
+    );
+    let needs_rounds = "merge=median requires pace=synchronous or first: ";
+    assert!(error("hardsync pace=stale bound=0 merge=median").starts_with(needs_rounds));
     for text in ["median codec=topk", "hardsync merge=trimmed-mean codec=threshold"] {
         assert!(error(text).contains(" requires a codec other than threshold or topk: of a sparse message"), "{text}");
     }

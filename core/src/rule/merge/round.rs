@@ -4,8 +4,13 @@
 //! the result. When the round ends, one kernel merges the rows by the rule's [`Formula`]. The parameters of a rule refer
 //! to the contributions that have come: a worker that is lost or has no examples is not one of them.
 //!
-//! A worker counts once per round. If it is started again in the middle of a round to which it has contributed already,
-//! its second contribution is dropped: two would be two votes.
+//! A worker counts once per round: two rows would be two votes. So a second contribution of a worker is averaged into its
+//! row, weighted by examples, as a mean of the round would take both. It has two if it is started again in the middle of
+//! a round, or with `pace=first late=next`, where its late contribution joins the round of its next one.
+//!
+//! With `pace=first`, the server has a contribution in an inbox until its round is closed, and a row of its own here. The
+//! two are not one vector: a kernel names the rows as one range, and inboxes of one round lie among others that are being
+//! received.
 //!
 //! Centred clipping goes on from the result of the last round, which is the merged vector. Checkpoints save it. A server that
 //! is started again without one begins with zeros, and has caught up after a few rounds.
@@ -18,6 +23,7 @@ use crate::id::PeerId;
 use crate::kernel::Kernel;
 use crate::kernel::round::{Formula, Rows};
 use crate::vectors::{Keep, Vectors};
+use crate::wire::WEIGHT_MAX;
 
 /// The contributions of a round, and the formula that merges them.
 #[derive(Clone, Debug)]
@@ -25,8 +31,8 @@ pub(crate) struct Round {
     formula: Formula,
     /// The rows with a count of the held ones.
     rows: Rows,
-    /// The workers behind the rows.
-    workers: Vec<PeerId>,
+    /// The workers behind the rows, and the examples.
+    held: Vec<(PeerId, u64)>,
     merged: Segment,
 }
 
@@ -41,7 +47,7 @@ impl Round {
         Self {
             formula,
             rows: Rows { first: Segment::floats(rows, 0, len), count: 0, work },
-            workers: Vec::with_capacity(count),
+            held: Vec::with_capacity(count),
             merged: Segment::floats(merged, 0, len),
         }
     }
@@ -52,19 +58,25 @@ impl Merging for Round {
         if weight == 0 {
             return Verdict::Skip;
         }
-        if self.workers.contains(&worker) {
-            return Verdict::Drop;
+        let row = self.held.iter().position(|(other, _)| *other == worker).unwrap_or(self.held.len());
+        if row == self.held.len() {
+            self.held.push((worker, 0));
+            self.rows.count += 1;
         }
-        let row = self.rows.count;
-        self.workers.push(worker);
-        self.rows.count += 1;
-        Verdict::Gather { kernel: Kernel::Hold { x: update, weight, rows: self.rows, row } }
+        let (_, examples) = &mut self.held[row];
+        let held = *examples;
+        let weight = weight.min(WEIGHT_MAX - held);
+        *examples += weight;
+        if weight == 0 {
+            return Verdict::Skip;
+        }
+        Verdict::Gather { kernel: Kernel::Hold { x: update, weight, held, rows: self.rows, row: row as u32 } }
     }
 
     fn take(&mut self) -> Option<Merged> {
         let rows = self.rows;
         self.rows.count = 0;
-        self.workers.clear();
+        self.held.clear();
         let kernel = Kernel::Round { formula: self.formula, rows, into: self.merged };
         (rows.count > 0).then_some(Merged { kernel: Some(kernel), vector: self.merged, scale: 1.0 })
     }
@@ -75,6 +87,7 @@ mod tests {
     use super::*;
     use crate::buffer::BufferId;
 
+    /// A worker that has been started again, or whose late contribution joins the round, has one vote.
     #[test]
     fn each_worker_has_one_row_per_round() {
         let mut vectors = Vectors::default();
@@ -83,15 +96,15 @@ mod tests {
         assert_eq!(vectors.lengths()[1..], [3 * 16, Formula::NormClip.work_bytes(3), 16]);
         let rows = |count| Rows { first: Segment::floats(BufferId(1), 0, 4), count, work: BufferId(2) };
         assert_eq!(rows(3).row(2), Segment::floats(BufferId(1), 8, 4));
-        let hold =
-            |weight, row| Verdict::Gather { kernel: Kernel::Hold { x: update, weight, rows: rows(row + 1), row } };
+        let hold = |weight, held, count, row| Verdict::Gather {
+            kernel: Kernel::Hold { x: update, weight, held, rows: rows(count), row },
+        };
         for _ in 0..2 {
             assert_eq!(rule.take(), None);
-            assert_eq!(rule.admit(PeerId(2), update, 5, 0), hold(5, 0));
+            assert_eq!(rule.admit(PeerId(2), update, 5, 0), hold(5, 0, 1, 0));
             assert_eq!(rule.admit(PeerId(0), update, 0, 0), Verdict::Skip);
-            // It was started again.
-            assert_eq!(rule.admit(PeerId(2), update, 5, 0), Verdict::Drop);
-            assert_eq!(rule.admit(PeerId(1), update, 7, 0), hold(7, 1));
+            assert_eq!(rule.admit(PeerId(1), update, 7, 0), hold(7, 0, 2, 1));
+            assert_eq!(rule.admit(PeerId(2), update, 3, 1), hold(3, 5, 2, 0));
             let into = Segment::floats(BufferId(3), 0, 4);
             let kernel = Some(Kernel::Round { formula: Formula::NormClip, rows: rows(2), into });
             assert_eq!(rule.take(), Some(Merged { kernel, vector: into, scale: 1.0 }));
