@@ -24,6 +24,7 @@ const FLAGS: &[(&str, &str, &str)] = &[
     ("fetch", "fetch", "Local steps between fetched parameters (async) [default: the period]"),
     ("adapt", "adapt", "speed: shorter periods for slower workers (servers); loss: shorter as the loss falls; or none"),
     ("normalize", "normalize", "steps: a mean of what workers have done per step (FedNova); or none"),
+    ("weigh", "weigh", "Weight in a mean: examples; or batch, examples times examples per step (Decoupled DiLoCo)"),
     ("most", "most", "Most steps of a period that follows the loss"),
     ("bound", "bound", "Clocks that a worker may be ahead of the slowest one (stale)"),
     ("count", "count", "Contributions that a round waits for (first); n-1: of all workers but 1"),

@@ -404,6 +404,7 @@ fn recipe_seeds() -> Vec<Vec<u8>> {
         "sparse scope=chunk values=two-means decay=0.95",
         "adacomm period=8 most=9",
         "sync period=20s normalize=steps",
+        "hardsync period=4096ex weigh=batch",
         "async-diloco pushes=7 shards=2",
     ];
     texts.iter().map(|text| text.as_bytes().to_vec()).collect()

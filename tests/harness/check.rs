@@ -14,7 +14,7 @@ use gradwire_sim::{App, Deed, Effort, Entry, Fault, Halt, Life, Network, Plan, R
 
 use super::books::Books;
 use super::first::{self, Rounds};
-use super::reference::Reference;
+use super::reference::{Reference, weight};
 use super::{Kind, Round, Scenario, Trainer, Truth, UNIT, loss};
 
 /// Counters of the situations that a run has met. A suite asserts that each of them occurs in some run.
@@ -344,13 +344,15 @@ fn timed(scenario: &Scenario, world: &World, truth: &Truth) -> Result<(), Failur
             reference.push(&by_steps(truth, round), parts.iter().map(|part| part.weight).sum(), reference.version);
             parts_are_pushed = true;
         }
-        for part in parts.iter().filter(|_| !parts_are_pushed) {
+        let each = truth.rounds.iter().enumerate().filter_map(|(worker, of)| Some((worker, of.get(round)?)));
+        for (worker, part) in each.filter(|_| !parts_are_pushed) {
             let sum = part.sum.iter().map(|x| *x as f64 / 1024.0);
             let contribution: Vec<f64> = match plan.recipe.payload() {
                 Payload::Updates | Payload::Gradients => sum.collect(),
                 Payload::Parameters => base.iter().zip(sum).map(|(base, sum)| base - sum).collect(),
             };
-            reference.push(&contribution, part.weight, reference.version);
+            let weight = weight(&plan.recipe, part.weight, steps_of(worker, part));
+            reference.push(&contribution, weight, reference.version);
         }
         reference.end_round();
         for part in &parts {
@@ -479,14 +481,15 @@ fn replicas_are_equal_after_each_step(scenario: &Scenario, truth: &Truth) -> Res
 /// I-01, I-04, I-05, I-13: the parameters equal the reference model's, round by round.
 fn rounds_equal_the_reference(plan: &Plan, truth: &Truth) -> Result<(), Failure> {
     let mut reference = Reference::new(&plan.recipe, plan.cluster.workers, &plan.initial);
-    let zeros = || (0, vec![0.0; plan.layout.len()]);
-    // Examples and summed updates of each worker since the last synchronisation.
-    let mut local: Vec<(u32, Vec<f64>)> = (0..plan.cluster.workers).map(|_| zeros()).collect();
+    let zeros = || (0, 0, vec![0.0; plan.layout.len()]);
+    // Steps, examples and summed updates of each worker since the last synchronisation.
+    let mut local: Vec<(u64, u32, Vec<f64>)> = (0..plan.cluster.workers).map(|_| zeros()).collect();
     let last = truth.steps.len() as u64;
     for (step, contributions) in &truth.steps {
         for (worker, (examples, units)) in contributions {
-            let (weight, sum) = &mut local[*worker as usize];
-            *weight += examples;
+            let (steps, sum_of_examples, sum) = &mut local[*worker as usize];
+            *steps += 1;
+            *sum_of_examples += examples;
             sum.iter_mut().zip(units).for_each(|(sum, x)| *sum += *x as f64 / 1024.0);
         }
         if !is_synchronised(plan, *step) && step + 1 != last {
@@ -494,12 +497,13 @@ fn rounds_equal_the_reference(plan: &Plan, truth: &Truth) -> Result<(), Failure>
         }
         let base = reference.params.clone();
         for entry in &mut local {
-            let (weight, sum) = std::mem::replace(entry, zeros());
+            let (steps, examples, sum) = std::mem::replace(entry, zeros());
             let contribution: Vec<f64> = match plan.recipe.payload() {
                 Payload::Updates | Payload::Gradients => sum,
                 Payload::Parameters => base.iter().zip(&sum).map(|(base, sum)| base - sum).collect(),
             };
-            reference.push(&contribution, weight.into(), reference.version);
+            let weight = weight(&plan.recipe, examples.into(), steps.max(1));
+            reference.push(&contribution, weight, reference.version);
         }
         reference.end_round();
         // The last, incomplete period is contributed when the worker leaves, which the trainer sees as one more step.

@@ -13,7 +13,7 @@ use gradwire_core::{PeerId, Segment, shard_range};
 use gradwire_sim::{Deed, World};
 
 use super::check::{Failure, close, ensure, server_params};
-use super::reference::Reference;
+use super::reference::{Reference, weight};
 use super::{Scenario, Truth};
 
 /// A server, and a segment in its buffers.
@@ -127,7 +127,9 @@ pub fn check(scenario: &Scenario, world: &World, truth: &Truth, rounds: &Rounds)
             let mut parts: Vec<(PeerId, Vec<f64>, u64)> = Vec::new();
             for push in round {
                 // The period is 1, sequence numbers begin at 1 and steps at 0.
-                let (_, units) = &truth.steps[&(push.sequence.0 - 1)][&push.worker.0];
+                let (examples, units) = &truth.steps[&(push.sequence.0 - 1)][&push.worker.0];
+                let expected = weight(&plan.recipe, (*examples).into(), 1);
+                ensure!(push.weight == expected, "{push:?} has {examples} examples, expected weight {expected}");
                 let sum = units[range.clone()].iter().map(|x| f64::from(*x as i32) / 1024.0);
                 let contribution: Vec<f64> = match plan.recipe.payload() {
                     Payload::Updates | Payload::Gradients => sum.collect(),

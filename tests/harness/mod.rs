@@ -34,6 +34,7 @@
 //! | I-108 to I-110 | rounds of the first contributions: each is merged once or counted as late, no contribution is stale unless the recipe keeps late ones, and the result is that of the members in time | `first` |
 //! | I-139, I-142 | periods in time and in examples: a round is the weighted mean of the workers' contributions up to then | `timed` |
 //! | | means by steps: a round is the mean direction of a step, times the mean number of steps | `timed` |
+//! | | means by batch: the weights are the examples, times the examples per step | `synchronous`, `timed`, `first` |
 //! | | periods that follow the loss: all workers take as many steps as the formula says | `timed` |
 //! | I-44, I-45 | replicas of a mesh are equal at the end, and contain all contributions | `mesh` |
 //! | R5 | replicas of a synchronous recipe are equal after every step | `synchronous` |

@@ -7,7 +7,7 @@
 use std::cell::Cell;
 
 use gradwire_core::Recipe;
-use gradwire_core::recipe::{Compensate, Merge, Outer, Payload, Scaling, Staleness};
+use gradwire_core::recipe::{Compensate, Merge, Outer, Payload, Scaling, Staleness, Weigh};
 
 /// The model of a merge rule: how contributions become one update, or one vector of parameters.
 trait Merging {
@@ -22,6 +22,14 @@ trait Merging {
 trait Commit {
     /// Changes `params` by the merged vector.
     fn commit(&mut self, params: &mut [f64], merged: &[f64]);
+}
+
+/// The weight of a contribution in a mean: its examples m, or `m (m / H)` of H steps in units of 1/16.
+pub fn weight(recipe: &Recipe, examples: u64, steps: u64) -> u64 {
+    match recipe.weigh() {
+        Weigh::Examples => examples,
+        Weigh::Batch => ((examples as f64).powi(2) / steps as f64 * 16.0).round() as u64,
+    }
 }
 
 /// The parameters of one shard, or of a whole vector, and the rules that change them.

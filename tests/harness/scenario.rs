@@ -6,7 +6,7 @@
 
 use gradwire_core::recipe::{
     Adapt, Codec, Compensate, Control, Correction, Count, End, Lambda, Late, Merge, Mu, Normalize, Outer, Pace,
-    Payload, Period, Pushes, Span, Staleness, Threshold, TopK, Topology, Values,
+    Payload, Period, Pushes, Span, Staleness, Threshold, TopK, Topology, Values, Weigh,
 };
 use gradwire_core::{Cluster, Duration, Instant, Layout, Patience, PeerId, Recipe};
 use gradwire_sim::{Effort, Fault, Network, Plan, Random};
@@ -250,6 +250,19 @@ fn normalized(seed: u64, recipe: Recipe) -> Recipe {
     if is_update && Random::new(seed, 42).chance(0.4) { recipe.with_normalize(Normalize::Steps) } else { recipe }
 }
 
+/// For some recipes of rounds whose merge rule weighs contributions: weights by batch.
+fn weighing(seed: u64, recipe: Recipe) -> Recipe {
+    let merges = !matches!(
+        recipe.merge(),
+        Merge::Sum { .. } | Merge::TrimmedMean { trim: 1.. } | Merge::Median | Merge::Adasum | Merge::Elastic { .. }
+    );
+    let is_other = recipe.payload() == Payload::Gradients
+        || recipe.normalize() != Normalize::None
+        || matches!(recipe.adapt(), Adapt::Loss { .. });
+    let is_by_batch = merges && !is_other && Random::new(seed, 43).chance(0.2);
+    if is_by_batch { recipe.with_weigh(Weigh::Batch) } else { recipe }
+}
+
 /// A recipe of rounds without servers, with a period that follows the loss; `None` for most seeds.
 fn by_loss(seed: u64) -> Option<Recipe> {
     let mut random = Random::new(seed, 41);
@@ -464,6 +477,11 @@ impl Scenario {
             && recipe.period() == Period::every(1)
             && Random::new(seed, 15).chance(0.4);
         let recipe = if carries { recipe.with_payload(Payload::Gradients) } else { recipe };
+        let recipe = match kind {
+            Kind::Tree | Kind::CodedTree | Kind::Gather | Kind::Averaging | Kind::Timed => weighing(seed, recipe),
+            Kind::ServerSync | Kind::CodedSync | Kind::First => weighing(seed, recipe),
+            _ => recipe,
+        };
         let servers = match recipe.needs_servers() {
             // A merge rule may have asked for one shard. The number is drawn all the same, as for old seeds.
             true => (1 + random.below(u64::from(shards)) as u32).min(match recipe.topology() {

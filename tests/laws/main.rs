@@ -9,6 +9,7 @@ mod first;
 mod late;
 mod rounds;
 mod threads;
+mod weigh;
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;

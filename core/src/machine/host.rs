@@ -12,6 +12,7 @@ use crate::buffer::BufferId;
 use crate::id::PeerId;
 use crate::kernel::KernelResult;
 use crate::rider::Rider;
+use crate::rule::weigh::Weighing;
 use crate::saved::SavedBuffer;
 use crate::status::{Status, Waiting};
 use crate::time::{Instant, StepTime};
@@ -110,14 +111,16 @@ pub(crate) struct Host<R: Role> {
     hub: Hub,
     jobs: Jobs<R::Job>,
     role: R,
+    weighing: Weighing,
 }
 
 impl<R: Role> Host<R> {
     /// The node. `open` makes the role: it declares the role's vectors, and may start kernels.
     pub(crate) fn new(setup: Setup, open: impl FnOnce(&mut Port<'_, R::Job>) -> R) -> Self {
+        let weighing = Weighing::new(setup.recipe.weigh);
         let (mut hub, mut jobs) = (Hub::new(setup), Jobs::new());
         let role = open(&mut Port::new(&mut hub, &mut jobs));
-        Self { hub, jobs, role }
+        Self { hub, jobs, role, weighing }
     }
 
     fn on_notice(&mut self, notice: Notice) -> Result<(), Misuse> {
@@ -134,12 +137,12 @@ impl<R: Role> Host<R> {
                 let job = hub.end(op);
                 role.on_failed(hub, job);
             }
-            Notice::Step { weight } => role.on_step(hub, weight)?,
-            Notice::Push { weight } => role.on_push(hub, weight)?,
+            Notice::Step { weight } => role.on_step(hub, self.weighing.weight(weight))?,
+            Notice::Push { weight } => role.on_push(hub, self.weighing.weight(weight))?,
             Notice::Leave { stay, keep } => role.on_leave(hub, stay, keep)?,
             Notice::Rate { scale } => role.on_rate(scale),
             Notice::StepTime { mean } => role.on_step_time(mean),
-            Notice::Rider { rider } => role.on_rider(rider),
+            Notice::Rider { rider } => role.on_rider(self.weighing.take(rider)),
             Notice::Outdated => role.on_outdated(hub),
             Notice::Tick => {}
         }

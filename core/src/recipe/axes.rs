@@ -190,6 +190,19 @@ pub enum Normalize {
     Steps,
 }
 
+/// The weight of a contribution in a mean. Text form: `weigh=`; left out if it is `examples`.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub enum Weigh {
+    /// The number of its examples.
+    Examples,
+    /// The number of its examples, times the mean number of examples per local step: `m (m / H)` for m examples in H
+    /// steps. Of two workers with as many examples, the one that took fewer and larger steps counts more, since its
+    /// steps are less noisy. This is the token weight of Decoupled DiLoCo (2026), where examples are tokens. Without
+    /// examples, it is 0. With batches of one size, it is the mean by examples: bit for bit if their size is a power of
+    /// two. Weights are rounded to 1/16, and limited to 2^56. Requires a merge rule that weighs contributions.
+    Batch,
+}
+
 /// The optimizer axis: how a worker's optimizer state is treated when parameters are averaged.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub enum OptimizerState {

@@ -32,6 +32,16 @@ impl Merge {
         !matches!(self, Self::Sum { .. } | Self::Softsync { .. } | Self::Elastic { .. })
     }
 
+    /// Do the weights of contributions have an effect?
+    pub(super) const fn weighs(self) -> bool {
+        match self {
+            Self::Mean | Self::TrimmedMean { trim: 0 } | Self::NormClip | Self::CentredClip { .. } => true,
+            Self::Krum { .. } | Self::Rda => true,
+            Self::TrimmedMean { .. } | Self::Median | Self::Adasum => false,
+            Self::Sum { .. } | Self::Softsync { .. } | Self::Elastic { .. } => false,
+        }
+    }
+
     /// Must all contributions of a round be at one node?
     pub(super) const fn needs_all(self) -> bool {
         self.is_round() && !matches!(self, Self::Mean)

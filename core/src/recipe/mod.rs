@@ -32,6 +32,8 @@
 //! | | `loss` | `most=64` | the period goes by the root of the training loss (AdaComm) |
 //! | [`normalize`](Normalize) | **`none`** | | a mean goes by examples |
 //! | | `steps` | | the mean of the workers' progress per step, times the mean number of steps (FedNova) |
+//! | [`weigh`](Weigh) | **`examples`** | | a contribution weighs by its examples |
+//! | | `batch` | | by its examples, times its examples per step |
 //! | [`topology`](Topology) | `servers` | `shards=1` | parameter servers |
 //! | | **`tree`** | `fan_in=2 chunk=65536` | reduce and broadcast over a tree of the workers |
 //! | | `ring` | `chunk=65536` | reduce and broadcast around a ring |
@@ -216,7 +218,7 @@ pub(crate) mod settings;
 mod staleness;
 mod text;
 
-pub use axes::{Adapt, Merge, Normalize, OptimizerState, Pace, Payload, Topology};
+pub use axes::{Adapt, Merge, Normalize, OptimizerState, Pace, Payload, Topology, Weigh};
 pub use codec::{Codec, Control, Correction, Threshold, TopK, Values};
 pub use compensate::Compensate;
 pub use end::End;

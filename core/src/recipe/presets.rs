@@ -5,7 +5,7 @@ use core::time::Duration;
 
 use super::{
     Adapt, Codec, Compensate, Control, Correction, Count, End, Lambda, Late, Merge, Mu, Normalize, OptimizerState,
-    Outer, Pace, Payload, Period, Pushes, Recipe, Staleness, Threshold, TopK, Topology, Values,
+    Outer, Pace, Payload, Period, Pushes, Recipe, Staleness, Threshold, TopK, Topology, Values, Weigh,
 };
 
 /// A named recipe.
@@ -288,6 +288,7 @@ impl Recipe {
             fetch: None,
             adapt: Adapt::None,
             normalize: Normalize::None,
+            weigh: Weigh::Examples,
             topology: Topology::Tree { fan_in: 2 },
             pace: Pace::Synchronous,
             merge: Merge::Mean,

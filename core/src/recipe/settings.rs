@@ -2,7 +2,7 @@
 
 use super::{
     Adapt, Codec, Compensate, Correction, End, Lambda, Merge, Normalize, OptimizerState, Outer, Pace, Payload, Period,
-    Staleness, Topology,
+    Staleness, Topology, Weigh,
 };
 
 /// The synchronisation method of a run: one choice on each axis. See [`recipe`](crate::recipe) for tables of all axes
@@ -66,6 +66,7 @@ pub struct Recipe {
     /// The quantity that the length of periods follows.
     pub(crate) adapt: Adapt,
     pub(crate) normalize: Normalize,
+    pub(crate) weigh: Weigh,
     pub(crate) topology: Topology,
     pub(crate) pace: Pace,
     pub(crate) merge: Merge,
@@ -116,6 +117,12 @@ impl Recipe {
     #[must_use]
     pub const fn with_normalize(self, normalize: Normalize) -> Self {
         Self { normalize, ..self }
+    }
+
+    /// Sets the weight of a contribution in a mean.
+    #[must_use]
+    pub const fn with_weigh(self, weigh: Weigh) -> Self {
+        Self { weigh, ..self }
     }
 
     /// Sets the nodes between which vectors travel.
@@ -230,6 +237,11 @@ impl Recipe {
     /// How a worker's local steps count in a mean.
     pub const fn normalize(&self) -> Normalize {
         self.normalize
+    }
+
+    /// The weight of a contribution in a mean.
+    pub const fn weigh(&self) -> Weigh {
+        self.weigh
     }
 
     /// The nodes between which vectors travel.

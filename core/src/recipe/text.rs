@@ -14,7 +14,7 @@ use core::str::FromStr;
 
 use choices::{
     ADAPTS, CODECS, COMPENSATIONS, CONTROLS, ENDS, LATES, MERGES, NORMALIZES, OPTIMIZERS, OUTERS, PACES, PAYLOADS,
-    PERIOD, SCALINGS, SCOPES, SIGN_SCOPES, TOP_K_SCOPES, TOPOLOGIES, VALUES, choice, time, unknown_key,
+    PERIOD, SCALINGS, SCOPES, SIGN_SCOPES, TOP_K_SCOPES, TOPOLOGIES, VALUES, WEIGHS, choice, time, unknown_key,
 };
 pub(super) use choices::{NUMBER, WHOLE, number};
 pub use error::RecipeParseError;
@@ -132,6 +132,7 @@ impl Recipe {
             "fetch" => self.fetch = Some(number("fetch", WHOLE, value)?),
             "adapt" => self.adapt = choice("adapt", value, ADAPTS)?,
             "normalize" => self.normalize = choice("normalize", value, NORMALIZES)?,
+            "weigh" => self.weigh = choice("weigh", value, WEIGHS)?,
             "most" => match &mut self.adapt {
                 Adapt::Loss { most } => *most = number("most", WHOLE, value)?,
                 _ => return unknown(),

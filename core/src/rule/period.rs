@@ -3,7 +3,7 @@
 
 use crate::kernel::norm::square_root;
 use crate::machine::{Advice, Input};
-use crate::recipe::{Adapt, Normalize, Period, Recipe, Span};
+use crate::recipe::{Adapt, Normalize, Period, Recipe, Span, Weigh};
 use crate::rider::Rider;
 use crate::time::{Instant, StepTime};
 use crate::wire::WEIGHT_MAX;
@@ -30,6 +30,7 @@ pub(crate) struct LocalSteps {
     advice: Advice,
     losses: Losses,
     normalize: Normalize,
+    weigh: Weigh,
     /// Steps of the last period.
     lasted: u32,
 }
@@ -96,11 +97,12 @@ impl LocalSteps {
 
     /// A counter after `step` local steps, the last of which ended with a synchronisation.
     pub(crate) const fn after(recipe: &Recipe, step: u64) -> Self {
-        let Recipe { period, adapt, normalize, .. } = *recipe;
+        let Recipe { period, adapt, normalize, weigh, .. } = *recipe;
         let advice = Advice { reference: None, riders: None };
         let losses = Losses { sum: 0.0, count: 0, rate: 1.0, mean: None };
         let (begun, mean) = (Instant::ORIGIN, None);
-        Self { period, step, since: 0, ended: 0, examples: 0, begun, adapt, mean, advice, losses, normalize, lasted: 0 }
+        let (since, ended, examples, lasted) = (0, 0, 0, 0);
+        Self { period, step, since, ended, examples, begun, adapt, mean, advice, losses, normalize, weigh, lasted }
     }
 
     /// Local steps taken since the start of the run.
@@ -121,10 +123,10 @@ impl LocalSteps {
     /// The facts that the machine needs with the contribution.
     pub(crate) fn notes(&self) -> [Option<Input>; 2] {
         let step_time = self.mean.map(|mean| Input::StepTime { mean });
-        // Workers whose period follows the loss take equally many steps.
-        let rider = match (self.normalize, self.adapt) {
-            (Normalize::Steps, _) => Some(Rider::new(self.lasted.into())),
-            (Normalize::None, Adapt::Loss { .. }) => Some(self.losses.mean),
+        let rider = match (self.normalize, self.weigh, self.adapt) {
+            (Normalize::Steps, ..) | (_, Weigh::Batch, _) => Some(Rider::new(self.lasted.into())),
+            // Workers whose period follows the loss take equally many steps.
+            (Normalize::None, Weigh::Examples, Adapt::Loss { .. }) => Some(self.losses.mean),
             _ => None,
         };
         [step_time, rider.map(|rider| Input::Rider { rider })]

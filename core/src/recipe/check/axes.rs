@@ -3,7 +3,7 @@
 use super::ConfigError;
 use crate::recipe::{
     Adapt, Codec, Compensate, Correction, End, Late, Merge, Normalize, OptimizerState, Outer, Pace, Payload, Period,
-    Recipe, Topology,
+    Recipe, Topology, Weigh,
 };
 
 impl Recipe {
@@ -32,6 +32,7 @@ impl Recipe {
         let asynchronous = matches!(self.pace, Pace::Asynchronous { .. });
         let delayed = matches!(self.outer, Outer::DelayedNesterov { .. });
         let by_steps = self.normalize == Normalize::Steps;
+        let by_batch = self.weigh == Weigh::Batch;
         let by_loss = matches!(self.adapt, Adapt::Loss { .. });
         let lossy_pull = servers && self.pull != Codec::F32;
         // (contradiction, choice, what it requires, reason), the most basic first: only the first one is reported.
@@ -366,6 +367,25 @@ impl Recipe {
                 "normalize=steps",
                 "adapt=speed, or a period in seconds or examples",
                 "otherwise all workers take equally many steps, and a mean of their updates is normalised already",
+            ),
+            (
+                by_batch && !self.merge.weighs(),
+                "weigh=batch",
+                "merge=mean, norm-clip, centred-clip, krum or rda",
+                "other rules count each contribution once, whatever its weight",
+            ),
+            (
+                by_batch && self.payload == Payload::Gradients,
+                "weigh=batch",
+                "payload=updates or parameters",
+                "the gradient of all examples is the mean of the workers' gradients by examples",
+            ),
+            (by_batch && by_steps, "weigh=batch", "normalize=none", "a mean by steps is weighted by examples"),
+            (
+                by_batch && by_loss,
+                "weigh=batch",
+                "adapt=none or speed",
+                "with adapt=loss, contributions tell the loss in place of their steps",
             ),
             (
                 by_loss && servers,

@@ -7,7 +7,7 @@ use core::time::Duration;
 use super::RecipeParseError;
 use crate::recipe::{
     Adapt, Codec, Compensate, Control, Count, End, Lambda, Late, Merge, Mu, Normalize, OptimizerState, Outer, Pace,
-    Payload, Pushes, Scaling, Span, Threshold, TopK, Topology, Values,
+    Payload, Pushes, Scaling, Span, Threshold, TopK, Topology, Values, Weigh,
 };
 
 pub(in crate::recipe) const WHOLE: &str = "a whole number, 0 or more";
@@ -26,6 +26,8 @@ pub(super) const ADAPTS: Choices<Adapt> =
     ("none, speed or loss", &[("none", Adapt::None), ("speed", Adapt::Speed), ("loss", Adapt::Loss { most: 64 })]);
 pub(super) const NORMALIZES: Choices<Normalize> =
     ("none or steps", &[("none", Normalize::None), ("steps", Normalize::Steps)]);
+pub(super) const WEIGHS: Choices<Weigh> =
+    ("examples or batch", &[("examples", Weigh::Examples), ("batch", Weigh::Batch)]);
 pub(super) const TOPOLOGIES: Choices<Topology> = (
     "servers, tree, ring or mesh",
     &[

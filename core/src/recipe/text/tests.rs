@@ -1,6 +1,6 @@
 use super::choices::REQUIRED;
 use super::*;
-use crate::recipe::{Normalize, PRESETS, Pushes, Staleness};
+use crate::recipe::{Normalize, PRESETS, Pushes, Staleness, Weigh};
 use alloc::string::String;
 use alloc::vec::Vec;
 
@@ -108,6 +108,14 @@ fn a_preset_can_be_overridden() {
     let adapted: Recipe = "hardsync period=20 adapt=speed".parse().unwrap();
     assert_eq!(adapted.check(4), Ok(()));
     assert_eq!(adapted.to_string().parse(), Ok(adapted));
+    for text in ["averaging period=9ex weigh=batch", "diloco topology=servers merge=rda pace=first weigh=batch"] {
+        let recipe: Recipe = text.parse().unwrap();
+        assert_eq!((recipe.weigh(), recipe.check(4)), (Weigh::Batch, Ok(())), "{text}");
+        assert_eq!(recipe.to_string().parse(), Ok(recipe), "{text}");
+        let plain: Recipe =
+            text.strip_suffix("batch").map(|text| alloc::format!("{text}examples")).unwrap().parse().unwrap();
+        assert!(plain.weigh() == Weigh::Examples && !plain.to_string().contains("weigh"), "{plain}");
+    }
     for text in ["hardsync period=20 adapt=speed normalize=steps", "sparse period=9ex normalize=steps"] {
         let recipe: Recipe = text.parse().unwrap();
         assert_eq!(recipe.normalize(), Normalize::Steps);
@@ -381,6 +389,11 @@ fn contradictory_recipes_are_refused_with_the_reason() {
         ("async period=20s normalize=steps", "normalize=steps requires pace=synchronous merge=mean: the mean number"),
         ("averaging period=20s normalize=steps", "normalize=steps requires payload=updates: what workers do per "),
         ("sync period=20 normalize=steps", "normalize=steps requires adapt=speed, or a period in seconds or "),
+        ("async weigh=batch", "weigh=batch requires merge=mean, norm-clip, centred-clip, krum or rda: other rules "),
+        ("median weigh=batch", "weigh=batch requires merge=mean, norm-clip, centred-clip, krum or rda: other rules "),
+        ("gradients weigh=batch", "weigh=batch requires payload=updates or parameters: the gradient of all examples "),
+        ("sync period=9s normalize=steps weigh=batch", "weigh=batch requires normalize=none: a mean by steps is "),
+        ("adacomm weigh=batch", "weigh=batch requires adapt=none or speed: with adapt=loss, contributions tell "),
         ("diloco outer=delayed-nesterov", "outer=delayed-nesterov requires topology=servers: it counts the "),
         ("hardsync outer=delayed-nesterov", "outer=delayed-nesterov requires pace=asynchronous, or stale with a "),
     ] {

@@ -4,7 +4,7 @@ use core::fmt;
 
 use crate::recipe::{
     Adapt, Codec, Compensate, Control, Correction, End, Late, Normalize, OptimizerState, Outer, Pace, Payload, Recipe,
-    Scaling, Span, Threshold, TopK, Topology, Values,
+    Scaling, Span, Threshold, TopK, Topology, Values, Weigh,
 };
 
 impl fmt::Display for Recipe {
@@ -26,6 +26,10 @@ impl fmt::Display for Recipe {
         match self.normalize {
             Normalize::None => {}
             Normalize::Steps => write!(f, " normalize=steps")?,
+        }
+        match self.weigh {
+            Weigh::Examples => {}
+            Weigh::Batch => write!(f, " weigh=batch")?,
         }
         match self.topology {
             Topology::Servers { shards } => write!(f, " topology=servers shards={shards}")?,
