@@ -36,6 +36,7 @@
 //! - A [`Transport`] connects the nodes: [`Mem`] between threads, `tcp` between machines, `shm` between processes of
 //!   one host.
 //! - A process that was started by torchrun, MPI, Slurm or Kubernetes finds its rank with [`LaunchEnv`].
+//! - [`plan`] says whether distributing is worth it, before anything is run.
 //! - [`monitor::Board`] publishes the state of a run; [`checkpoint`] is the format of saved runs; [`device`] is for
 //!   vectors on a GPU.
 //!
@@ -72,6 +73,7 @@ pub mod monitor;
 mod node;
 mod observe;
 mod pending;
+pub mod plan;
 mod server;
 mod session;
 mod tape;
