@@ -16,9 +16,12 @@
 //! # How a kernel runs
 //!
 //! `memory` keeps a device copy of each buffer of the machine's pool and tracks which side has the newer bytes. The
-//! module of the kernel (`elementwise`, `mean`, `scan`, `scatter`, `dense`, `threshold`) uploads the bytes that the
-//! shader reads and records dispatches in `commands`. If the protocol needs the result of a kernel, the kernel
+//! module of the kernel (`elementwise`, `outer`, `mean`, `scan`, `scatter`, `dense`, `threshold`) uploads the bytes that
+//! the shader reads and records dispatches in `commands`. If the protocol needs the result of a kernel, the kernel
 //! copies it to a staging buffer, and [`Gpu`] returns it from a later `poll`.
+//!
+//! These kernels have no shader: `Norm`, `Clip`, `Mask`, `Compensate`, `Hold`, `Round`, `Merge`, `Section`, `Compare`;
+//! `Encode` for top-k, for signs per column, and with a decay; `Expand` for dense codecs.
 //!
 //! # Equal results
 //!

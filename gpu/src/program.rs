@@ -43,7 +43,7 @@ pub(crate) struct Params {
 }
 
 /// Most storage buffers of one program. wgpu's default limits allow 8.
-pub(crate) const BUFFERS_MAX: usize = 6;
+pub(crate) const BUFFERS_MAX: usize = 7;
 
 /// The pipelines compiled so far, and one layout per number of buffers.
 #[derive(Debug, Default)]

@@ -18,7 +18,7 @@ use crate::program::Program;
 use crate::{Context, Gpu};
 
 /// Every program of this crate.
-const PROGRAMS: [&Program; 24] = [
+const PROGRAMS: [&Program; 31] = [
     &crate::probe::PROBE,
     &crate::scan::SCAN,
     &crate::elementwise::APPLY,
@@ -27,9 +27,16 @@ const PROGRAMS: [&Program; 24] = [
     &crate::elementwise::SCALE_IN_PLACE,
     &crate::elementwise::ACCELERATE,
     &crate::elementwise::MATERIALISE,
-    &crate::outer::IN_PLACE,
-    &crate::outer::TO,
-    &crate::outer::FROM_TO,
+    &crate::outer::MOMENTUM_IN_PLACE,
+    &crate::outer::MOMENTUM_TO,
+    &crate::outer::MOMENTUM_FROM_TO,
+    &crate::outer::ADAGRAD_IN_PLACE,
+    &crate::outer::ADAGRAD_TO,
+    &crate::outer::ADAGRAD_FROM_TO,
+    &crate::outer::PAIR_IN_PLACE,
+    &crate::outer::PAIR_TO,
+    &crate::outer::PAIR_FROM_TO,
+    &crate::outer::tests::EXACT,
     &crate::threshold::TAKE,
     &crate::threshold::COUNT,
     &crate::threshold::GATHER,
@@ -46,7 +53,7 @@ const PROGRAMS: [&Program; 24] = [
 ];
 
 /// The device that all tests share. `None` if there is no adapter and `GRADWIRE_REQUIRE_GPU` is not set.
-fn context() -> Option<Context> {
+pub(crate) fn context() -> Option<Context> {
     static CONTEXT: OnceLock<Result<Context, String>> = OnceLock::new();
     match CONTEXT.get_or_init(|| Context::open().map_err(|error| error.to_string())) {
         Ok(context) => Some(context.clone()),
@@ -120,10 +127,10 @@ impl Comparison {
     }
 }
 
-struct Random(u64);
+pub(crate) struct Random(pub(crate) u64);
 
 impl Random {
-    fn next(&mut self) -> u64 {
+    pub(crate) fn next(&mut self) -> u64 {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;
@@ -216,31 +223,46 @@ fn elementwise_kernels_equal_the_host() {
     }
 }
 
+/// Steps of all outer optimizers, with numbers for which a factor is 1, and others.
+const STEPS: [Step; 8] = [
+    Step::Momentum { mu: 0.9, rate: 0.7, look: true },
+    Step::Momentum { mu: 0.75, rate: 1.0, look: false },
+    Step::Momentum { mu: 0.0, rate: 1.0, look: true },
+    Step::Delayed { mu: 0.9, rate: 0.7, milestone: false },
+    Step::Delayed { mu: 0.9, rate: 0.7, milestone: true },
+    Step::Adagrad { rate: 0.3, floor: 1e-8 },
+    Step::Adam { mu: 0.9, beta: 0.99, rate: 0.1, floor: 1e-3 },
+    Step::Adam { mu: 0.0, beta: 0.0, rate: 1.0, floor: 1e-30 },
+];
+
 #[test]
-fn steps_of_outer_momentum_equal_the_host() {
+fn steps_of_outer_optimizers_equal_the_host() {
     let Some(context) = context() else { return };
     let random = &mut Random(23);
     let flushes = context.flushes_denormals();
     for kind in KINDS.into_iter().filter(|kind| !flushes || !["denormal", "tiny", "any bits"].contains(kind)) {
         for len in LENS {
-            let poisoned = vec![POISON; len];
-            let vectors: Vec<_> = (0..3).map(|_| vector(kind, len, random)).collect();
-            let buffers = [vectors[0].clone(), vectors[1].clone(), vectors[2].clone(), poisoned.clone(), poisoned];
-            let mut comparison = Comparison::new(context.clone(), &buffers);
-            let [params, update, velocity, other_params, other_velocity] = [0, 1, 2, 3, 4].map(|id| whole(id, len));
-            for (mu, rate, look, scale) in [(0.9, 0.7, true, 1.0), (0.75, 1.0, false, 0.1), (0.0, 1.0, true, 1.0)] {
-                let step = Step::Momentum { mu, rate, look };
-                let mut run = |from, old, new, into| {
-                    let state = [Some((old, new)), None];
-                    comparison.run(Kernel::Outer { step, from, update, scale, state, into });
-                };
-                run(params, velocity, velocity, params);
-                run(params, velocity, other_velocity, other_params);
-                run(other_params, other_velocity, other_velocity, params);
-                run(params, other_velocity, velocity, other_params);
-                comparison.check(&format!("{kind}, {len}, {mu}"), &[]);
+            let mut buffers: Vec<_> = (0..4).map(|_| vector(kind, len, random)).collect();
+            buffers.extend([POISON; 3].map(|poison| vec![poison; len]));
+            let ids = [0, 1, 2, 3, 4, 5, 6].map(|id| whole(id, len));
+            let [params, update, first, second, other_params, other_first, other_second] = ids;
+            for step in STEPS {
+                let mut comparison = Comparison::new(context.clone(), &buffers);
+                for scale in [1.0, 0.1] {
+                    let mut run = |from, old: [Segment; 2], new: [Segment; 2], into| {
+                        let both = step.vectors() > 1;
+                        let state = [Some((old[0], new[0])), both.then_some((old[1], new[1]))];
+                        comparison.run(Kernel::Outer { step, from, update, scale, state, into });
+                    };
+                    let (here, there) = ([first, second], [other_first, other_second]);
+                    run(params, here, here, params);
+                    run(params, here, there, other_params);
+                    run(other_params, there, there, params);
+                    run(params, there, here, other_params);
+                }
+                comparison.check(&format!("{kind}, {len}, {step:?}"), &[]);
+                assert_eq!(comparison.gpu.on_host(), 0);
             }
-            assert_eq!(comparison.gpu.on_host(), 0);
         }
     }
 }

@@ -1,5 +1,4 @@
-// A step of momentum on merged updates. Every workgroup loops over a share of the elements, so a grid of any size
-// covers all of them.
+// A step of momentum on merged updates.
 //
 // f.x: mu. f.y: the rate times the scale of the update. n.x: bit 0 looks ahead, bit 1 is set if mu is 0.
 //
@@ -20,15 +19,6 @@ struct Moved {
     velocity: u32,
 }
 
-fn negated(bits: u32) -> u32 {
-    return bits ^ SIGN;
-}
-
-// A product that is rounded before it takes part in a sum, as on the CPU.
-fn times(scale: f32, bits: u32) -> u32 {
-    return bitcast<u32>(opaque(scale * bitcast<f32>(bits)));
-}
-
 fn moved(params: u32, velocity: u32, update: u32) -> Moved {
     let d = times(p.f.y, update);
     // Without the product of 0, which has a sign.
@@ -40,18 +30,6 @@ fn moved(params: u32, velocity: u32, update: u32) -> Moved {
         return Moved(sum(params, negated(sum(d, times(p.f.x, v)))), v);
     }
     return Moved(sum(params, negated(v)), v);
-}
-
-// The share of one invocation: elements i, i + 256, ... below `end`.
-struct Share {
-    i: u32,
-    end: u32,
-}
-
-fn share(group: u32, me: u32) -> Share {
-    let each = ((p.len + p.groups - 1u) / p.groups + 255u) & ~255u;
-    let first = group * each;
-    return Share(first + me, min(p.len, first + each));
 }
 
 @compute @workgroup_size(256)
