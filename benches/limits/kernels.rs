@@ -16,6 +16,7 @@ use gradwire_core::recipe::{Control, Threshold, Values};
 
 use crate::CACHED;
 use crate::measure::{Limit, Random, Report, floats, median, seconds};
+use crate::steps;
 
 /// The threshold of all messages.
 const TAU: f32 = 1.0 / 64.0;
@@ -192,7 +193,7 @@ pub(crate) fn threads(report: &mut Report, len: usize, rounds: usize) {
 
 /// A kernel of [`dense`]: its name, the bytes that it moves per element, its limit, and the kernel, which gets the
 /// vector to work on, a body and scratch space.
-type Case<'a> = (&'static str, f64, Limit, Box<dyn FnMut(&mut [f32], &mut [u32], &mut [u32]) + 'a>);
+pub(crate) type Case<'a> = (&'static str, f64, Limit, Box<dyn FnMut(&mut [f32], &mut [u32], &mut [u32]) + 'a>);
 
 /// Measures means, and codecs that write every element. Ratios are per byte of memory traffic: an axpy moves 12 bytes
 /// per element.
@@ -204,6 +205,9 @@ pub(crate) fn dense(report: &mut Report, len: usize, rounds: usize) {
     let mut scratch = Storage::zeroed(len * 8);
     let mut cases = dense_cases(&inputs, len);
     cases.extend(rounds_of_8(&inputs));
+    cases.extend(steps::outer(&inputs, len));
+    cases.extend(steps::compensate(&inputs, len));
+    cases.extend(steps::columns(&inputs, len));
     let mut times: Vec<Vec<f64>> = vec![Vec::new(); cases.len() + 1];
     for _ in 0..rounds.min(101) {
         times[0].push(seconds(|| apply::in_place(Tier::Portable, work.floats_mut(), inputs[1].floats(), 1e-3)));

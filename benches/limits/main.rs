@@ -9,6 +9,7 @@
 
 mod kernels;
 mod measure;
+mod steps;
 mod wire;
 
 use measure::Report;

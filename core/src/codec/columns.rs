@@ -108,12 +108,17 @@ impl Sums {
         let [plus, minus] = &mut all.sums;
         let [pluses, minuses] = &mut all.counts;
         piece.rows(block, |at, range| {
-            for (i, x) in x[range].iter().enumerate() {
+            // Slices of one length, so that the loop has no checks of bounds, which would keep it from vector instructions.
+            let (x, lanes) = (&x[range.clone()], at..at + range.len());
+            let (plus, minus) = (&mut plus[lanes.clone()], &mut minus[lanes.clone()]);
+            let (pluses, minuses) = (&mut pluses[lanes.clone()], &mut minuses[lanes]);
+            let sums = plus.iter_mut().zip(minus).zip(pluses.iter_mut().zip(minuses));
+            for (x, ((plus, minus), (pluses, minuses))) in x.iter().zip(sums) {
                 let negative = *x < 0.0;
-                plus[at + i] += if negative { 0.0 } else { f64::from(*x) };
-                minus[at + i] -= if negative { f64::from(*x) } else { 0.0 };
-                pluses[at + i] += u32::from(!negative);
-                minuses[at + i] += u32::from(negative);
+                *plus += if negative { 0.0 } else { f64::from(*x) };
+                *minus -= if negative { f64::from(*x) } else { 0.0 };
+                *pluses += u32::from(!negative);
+                *minuses += u32::from(negative);
             }
         });
         if piece.is_one_column() {
@@ -169,8 +174,9 @@ pub fn encode(
             let [plus, minus] = values(own, width);
             tier.run(|| {
                 piece.rows(block, |at, range| {
-                    for (i, x) in x[range].iter_mut().enumerate() {
-                        *x -= if *x < 0.0 { -minus[at + i] } else { plus[at + i] };
+                    let lanes = at..at + range.len();
+                    for ((x, plus), minus) in x[range].iter_mut().zip(&plus[lanes.clone()]).zip(&minus[lanes]) {
+                        *x -= if *x < 0.0 { -minus } else { *plus };
                     }
                 });
             });
@@ -225,15 +231,20 @@ pub fn expand(tier: Tier, body: &[u32], sections: &[Section], into: &mut [f32]) 
             let (own, rest) = means.split_at(2 * width);
             means = rest;
             let [plus, minus] = values(own, width);
-            let mut seen = [[0u8; WIDTH]; 2];
+            let mut seen = [[0u32; WIDTH]; 2];
             let [pluses, minuses] = &mut seen;
             tier.run(|| {
                 piece.rows(block, |at, range| {
-                    for (i, x) in x[range].iter_mut().enumerate() {
-                        let negative = *x < 0.0;
-                        *x = if negative { -minus[at + i] } else { plus[at + i] };
-                        pluses[at + i] |= u8::from(!negative);
-                        minuses[at + i] |= u8::from(negative);
+                    let lanes = at..at + range.len();
+                    let means = plus[lanes.clone()].iter().zip(&minus[lanes.clone()]);
+                    let seen = pluses[lanes.clone()].iter_mut().zip(&mut minuses[lanes]);
+                    for ((x, (plus, minus)), (pluses, minuses)) in x[range].iter_mut().zip(means).zip(seen) {
+                        // Without a branch, which the processor could not predict.
+                        let sign = x.to_bits() >> 31;
+                        let (all, minus) = (0u32.wrapping_sub(sign), -minus);
+                        *x = f32::from_bits((plus.to_bits() & !all) | (minus.to_bits() & all));
+                        *pluses |= sign ^ 1;
+                        *minuses |= sign;
                     }
                 });
             });
