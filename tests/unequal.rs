@@ -11,10 +11,10 @@ use std::time::Duration;
 
 use gradwire_core::{Cluster, Instant, Layout, Patience, PeerId, Recipe};
 use gradwire_sim::{App, Fault, Halt, Network, Plan, World};
-use machines::{Outcome, STEP_MS};
+use machines::{Machines, Outcome, STEP_MS};
 
 fn run(recipe: Recipe, step_ms: [u64; 4], seed: u64, seconds: &[u64]) -> Outcome {
-    machines::run(Network::calm(), recipe, step_ms, seed, seconds)
+    machines::run(&Machines { network: Network::calm(), step_ms, own: 0.0 }, recipe, seed, seconds)
 }
 
 fn recipe(text: &str) -> Recipe {
