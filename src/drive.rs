@@ -96,6 +96,16 @@ impl Drive {
         self.wait_for(purpose, kind)
     }
 
+    /// Makes a call without waiting for its answer, which [`wait_for`](Self::wait_for) takes later. An engine without a
+    /// thread does the work at hand.
+    pub(crate) fn begin<R: Request>(&mut self, request: R) -> Result<(), Error> {
+        self.check()?;
+        self.refusal = None;
+        self.mailbox.send(request);
+        self.wake();
+        self.pump()
+    }
+
     /// Waits for an answer that no request asks for, or to a request that has been sent. A failure is final.
     pub(crate) fn wait_for<A: Answer>(&mut self, purpose: &'static str, kind: WaitKind) -> Result<A, Error> {
         self.check()?;
@@ -110,6 +120,20 @@ impl Drive {
         self.failed = true;
         self.stop(error.failure(self.mailbox.me()));
         error
+    }
+
+    /// Ends this node because the application has given up a call that it had begun.
+    pub(crate) fn abandon(&mut self) {
+        if !self.failed {
+            self.failed = true;
+            self.stop(Some(self.ended()));
+        }
+    }
+
+    /// The reason that peers get if the application ends now.
+    fn ended(&self) -> Failure {
+        let ended = if std::thread::panicking() { Failure::Panicked } else { Failure::Dropped };
+        self.refusal.unwrap_or(ended)
     }
 
     /// Waits until `find` returns an answer. The engine is driven meanwhile if it has no thread.
@@ -240,8 +264,7 @@ impl Drive {
 
 impl Drop for Drive {
     fn drop(&mut self) {
-        let ended = if std::thread::panicking() { Failure::Panicked } else { Failure::Dropped };
-        self.stop(Some(self.refusal.unwrap_or(ended)));
+        self.stop(Some(self.ended()));
         if let Driver::Thread { thread, .. } = &mut self.driver {
             // A panic of the thread has already reached the application as a failure of its call.
             let _ = thread.take().map(JoinHandle::join);

@@ -24,8 +24,8 @@ use crate::compute::Compute;
 use crate::drive::{Pump, RunState};
 use crate::error::Error;
 use crate::mailbox::{
-    Command, Departure, Ended, ExpectSilence, Joined, Leave, Mailbox, NextRound, Save, Saved, SilenceAnnounced, Step,
-    StepThrough, Stepped, SteppedThrough,
+    Begin, Command, Departure, Ended, ExpectSilence, GiveRange, Joined, Leave, Mailbox, NextRound, RangeTaken, Save,
+    Saved, SilenceAnnounced, Step, StepThrough, Stepped, SteppedThrough,
 };
 use crate::observe::Observer;
 use crate::pending::Pending;
@@ -157,10 +157,30 @@ impl<T: Transport> Engine<T> {
                 let contribution = self.machine.contribution();
                 let spare = self.compute.replace(contribution, filled);
                 self.exchange_state(&mut state);
-                self.pending = Pending::Step { spare, state };
+                self.pending = Pending::Step { spare: Some(spare), state };
                 self.set_rate(rate);
                 notes.into_iter().flatten().for_each(|note| self.feed(note));
                 self.feed(if fetches { Input::Step { weight } } else { Input::Push { weight } });
+            }
+            Some(Command::Begin(Begin { weight, filled, mut state })) => {
+                // A new buffer: a peer may still read the last contribution.
+                let spare = self.compute.replace(self.machine.contribution(), filled);
+                self.exchange_state(&mut state);
+                self.pending = Pending::Step { spare: None, state };
+                self.mailbox.answer(RangeTaken { spare });
+                if weight == 0 {
+                    self.observer.step_begins(0);
+                }
+                self.feed(Input::Begin { weight });
+            }
+            Some(Command::GiveRange(GiveRange { filled, first, len, ends })) => {
+                let into = Segment::floats(self.machine.contribution(), first, len);
+                self.compute.written(into);
+                self.compute.pool.floats_mut(into).copy_from_slice(&filled.floats()[first..first + len]);
+                // Before the kernels and messages of this range.
+                self.mailbox.answer(RangeTaken { spare: filled });
+                ends.into_iter().for_each(|weight| self.observer.step_begins(weight));
+                self.feed(Input::Given { first, len });
             }
             Some(Command::StepThrough(StepThrough { weight, rate, give, take })) => {
                 self.observer.step_begins(weight);

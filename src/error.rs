@@ -7,6 +7,7 @@ use gradwire_core::kernel::executor::ExecutorError;
 use gradwire_core::{ConfigError, Failure, LayoutError, PeerId, RunId};
 
 use crate::checkpoint::CheckpointError;
+use crate::parts::PartError;
 use crate::tape::TapeError;
 
 /// Why a call failed. The call has then changed nothing, unless its documentation says otherwise.
@@ -57,6 +58,8 @@ pub enum Error {
     Through { got: String },
     /// The call belongs to recipes with another payload.
     Payload { call: &'static str, expected: &'static str, got: String },
+    /// A range of a gradient is wrong, or is missing.
+    Part(PartError),
     /// `finish` was called, and other workers have done another round. With `payload=gradients`, only the application
     /// can apply its mean. The session has ended.
     FinishedEarly { round: u64 },
@@ -165,6 +168,7 @@ impl fmt::Display for Error {
             ),
             Self::Checkpoint(error) => error.fmt(f),
             Self::Tape(error) => error.fmt(f),
+            Self::Part(error) => error.fmt(f),
             Self::Through { got } => {
                 write!(f, "step_through: expected a recipe with payload=updates period=1 codec=threshold, got {got}")
             }
@@ -202,6 +206,7 @@ impl std::error::Error for Error {
             Self::Layout(error) => Some(error),
             Self::Checkpoint(error) => Some(error),
             Self::Tape(error) => Some(error),
+            Self::Part(error) => Some(error),
             Self::Executor(error) | Self::Transport(error) => Some(&**error),
             _ => None,
         }

@@ -1,10 +1,13 @@
 //! [`Exchange`]: the synchronisations of one worker. Fills contributions, passes them to the engine, and takes the
 //! parameters that come back.
 
+mod parts;
+
 use std::sync::Arc;
 
 use gradwire_core::recipe::{OptimizerState, Payload};
 use gradwire_core::{Layout, Local, Recipe, Storage};
+use parts::Parts;
 
 use crate::check;
 use crate::checkpoint::Checkpoint;
@@ -28,6 +31,8 @@ pub(crate) struct Exchange {
     optimizer_vectors: u32,
     /// The buffer for the next contribution. The engine has it during a call, and keeps it if the call fails.
     spare: Option<Arc<Storage>>,
+    /// A contribution that is given range by range.
+    parts: Parts,
     /// With `payload=gradients`: the buffers for the application's state. The engine has them during a call.
     state: Vec<Arc<Storage>>,
     /// The learning rate relative to the start of the run, if it has changed since the last contribution.
@@ -55,8 +60,19 @@ impl Exchange {
     pub(crate) fn new(layout: Layout, recipe: Recipe, workers: u32, optimizer_vectors: u32, drive: Drive) -> Self {
         let mut local = Local::new(recipe, workers);
         local.follow_lengths(drive.lengths());
-        let (spare, state, rate) = (None, Vec::new(), None);
-        Self { layout, recipe, local, drive, optimizer_vectors, spare, state, rate, clock: 0, contributions: 0 }
+        Self {
+            layout,
+            recipe,
+            local,
+            drive,
+            optimizer_vectors,
+            spare: None,
+            parts: Parts::default(),
+            state: Vec::new(),
+            rate: None,
+            clock: 0,
+            contributions: 0,
+        }
     }
 
     /// Waits until the machine has joined. `params` receives the parameters to start from. Returns how the worker has
@@ -169,18 +185,29 @@ impl Exchange {
         contribution(&mut self.spare)[..vector.len()].copy_from_slice(vector);
         let (weight, filled) = (u64::from(examples), self.spare.take().expect(HAS_SPARE));
         self.contributions += u64::from(weight > 0);
-        let state = self.filled_state(params, optimizer);
+        let state = self.filled_state(params, optimizer.iter().map(|vector| &**vector));
         let request = Step { weight, fetches: true, filled, state, rate: None, notes: [None; 2], length: None };
-        let Stepped { clock, view, changed, spare, state, adopted, .. } =
-            self.drive.call("take the mean", WaitKind::Step, request)?;
-        (self.clock, self.spare, self.state) = (clock, Some(spare), state);
+        let stepped = self.drive.call("take the mean", WaitKind::Step, request)?;
+        Ok(self.take_mean(stepped, vector, params, optimizer))
+    }
+
+    /// Takes the mean at the end of a round, or the state of another worker. Returns `false` in that case.
+    fn take_mean(
+        &mut self,
+        stepped: Stepped,
+        vector: &mut [f32],
+        params: &mut [f32],
+        optimizer: &mut [&mut [f32]],
+    ) -> bool {
+        let Stepped { clock, view, changed, spare, state, adopted, .. } = stepped;
+        (self.clock, self.spare, self.state) = (clock, spare.or_else(|| self.spare.take()), state);
         match &adopted {
             Some(adopted) => take_state(adopted, params, optimizer),
             None if changed => vector.copy_from_slice(view.floats()),
             // The mean of no examples.
             None => vector.fill(0.0),
         }
-        Ok(adopted.is_none())
+        adopted.is_none()
     }
 
     /// Waits until all workers have left, and lets `apply` take the means of the rounds until then.
@@ -191,7 +218,12 @@ impl Exchange {
         apply: &mut ApplyMean<'_>,
     ) -> Result<Box<Ended>, Error> {
         let (purpose, kind) = ("finish", WaitKind::Leave);
-        let leave = Leave { stay: true, keep: false, rate: None, state: self.filled_state(params, optimizer) };
+        let leave = Leave {
+            stay: true,
+            keep: false,
+            rate: None,
+            state: self.filled_state(params, optimizer.iter().map(|vector| &**vector)),
+        };
         let mut departure = self.drive.call(purpose, kind, leave)?;
         loop {
             match departure {
@@ -215,14 +247,14 @@ impl Exchange {
                     applied.map_err(|error| self.drive.end_with(error))?;
                 }
             }
-            let state = self.filled_state(params, optimizer);
+            let state = self.filled_state(params, optimizer.iter().map(|vector| &**vector));
             departure = self.drive.call(purpose, kind, NextRound { state })?;
         }
     }
 
     /// Copies the application's state to buffers for the engine.
-    fn filled_state(&mut self, params: &[f32], optimizer: &[&mut [f32]]) -> Vec<Arc<Storage>> {
-        let vectors = std::iter::once(params).chain(optimizer.iter().map(|vector| &**vector));
+    fn filled_state<'a>(&mut self, params: &'a [f32], optimizer: impl Iterator<Item = &'a [f32]>) -> Vec<Arc<Storage>> {
+        let vectors = std::iter::once(params).chain(optimizer);
         for (buffer, vector) in self.state.iter_mut().zip(vectors) {
             Arc::make_mut(buffer).floats_mut().copy_from_slice(vector);
         }
@@ -259,7 +291,7 @@ impl Exchange {
         let Stepped { clock, view, changed, spare, advice, .. } =
             self.drive.call("take a step", WaitKind::Step, request)?;
         self.clock = clock;
-        self.spare = Some(spare);
+        self.spare = spare;
         self.local.take(params, view.floats(), changed, self.drive.now());
         self.local.follow(advice);
         if let Some(weight) = self.local.second(params, contribution(&mut self.spare)) {
@@ -309,6 +341,10 @@ impl Exchange {
     /// Refuses a vector of another length, and every call after a failure.
     pub(crate) fn check_length(&self, what: &'static str, got: usize) -> Result<(), Error> {
         self.drive.check()?;
+        // A contribution was begun, and its guard forgotten.
+        if self.is_partial() {
+            return Err(Error::Ended);
+        }
         check::length(what, self.layout.len(), got)
     }
 
@@ -322,10 +358,10 @@ impl Exchange {
     }
 
     /// The state that a recipe with `payload=gradients` carries has to be whole.
-    pub(crate) fn check_state(&self, params: &[f32], optimizer: &[&mut [f32]]) -> Result<(), Error> {
+    pub(crate) fn check_state<V: AsRef<[f32]>>(&self, params: &[f32], optimizer: &[V]) -> Result<(), Error> {
         check::carried_vectors(&self.recipe, self.optimizer_vectors, optimizer.len())?;
         self.check_length("params", params.len())?;
-        optimizer.iter().try_for_each(|vector| self.check_length("optimizer vector", vector.len()))
+        optimizer.iter().try_for_each(|vector| self.check_length("optimizer vector", vector.as_ref().len()))
     }
 
     /// Refuses a call that belongs to recipes of another payload.

@@ -72,6 +72,7 @@ mod mailbox;
 pub mod monitor;
 mod node;
 mod observe;
+mod parts;
 mod pending;
 pub mod plan;
 mod server;
@@ -95,6 +96,7 @@ pub use gradwire_shm as shm;
 #[cfg(feature = "tcp")]
 pub use gradwire_tcp as tcp;
 pub use launch_env::{LaunchEnv, LaunchEnvError, LaunchFlags};
+pub use parts::{MeanParts, PartError};
 pub use server::Server;
 pub use session::{Mean, Session};
 pub use tape::TapeError;

@@ -42,6 +42,8 @@ pub(crate) trait Answer: Sized {
 #[allow(clippy::large_enum_variant, reason = "there is one at a time, and a box would be an allocation per step")]
 pub(crate) enum Command {
     Step(Step),
+    Begin(Begin),
+    GiveRange(GiveRange),
     StepThrough(StepThrough),
     Leave(Leave),
     NextRound(NextRound),
@@ -66,6 +68,30 @@ pub(crate) struct Step {
     pub(crate) length: Option<u32>,
     /// Inputs that tell the machine the measurements of the last period.
     pub(crate) notes: [Option<Input>; 2],
+}
+
+/// Contribute a vector that is given range by range. The answer to it and to [`GiveRange`] comes at once, and
+/// [`Stepped`] at the end of the round.
+#[derive(Debug)]
+pub(crate) struct Begin {
+    /// Examples behind the contribution. 0: no ranges follow.
+    pub(crate) weight: u64,
+    /// The buffer that takes the contribution.
+    pub(crate) filled: Arc<Storage>,
+    /// As in [`Step`].
+    pub(crate) state: Vec<Arc<Storage>>,
+}
+
+/// The next range of a contribution.
+#[derive(Debug)]
+pub(crate) struct GiveRange {
+    /// A vector with this range in it.
+    pub(crate) filled: Arc<Storage>,
+    /// The first element of the range, and their number.
+    pub(crate) first: usize,
+    pub(crate) len: usize,
+    /// It is the last one, of a contribution with so many examples.
+    pub(crate) ends: Option<u64>,
 }
 
 /// Contribute a vector that `give` writes to the executor's memory, and pass the parameters there to `take`.
@@ -137,14 +163,21 @@ pub(crate) struct Stepped {
     pub(crate) view: Arc<Storage>,
     /// The parameters differ from the ones after the step before.
     pub(crate) changed: bool,
-    /// A buffer for the next contribution.
-    pub(crate) spare: Arc<Storage>,
+    /// A buffer for the next contribution; `None` after [`Begin`], whose answer brings it.
+    pub(crate) spare: Option<Arc<Storage>>,
     /// The machine's knowledge of the other workers.
     pub(crate) advice: Advice,
     /// With `payload=gradients`: buffers for the application's state.
     pub(crate) state: Vec<Arc<Storage>>,
     /// If the run has gone on without this worker: another worker's state. `view` is then no mean.
     pub(crate) adopted: Option<Vec<Arc<Storage>>>,
+}
+
+/// The engine has taken a range, or the beginning of a contribution.
+#[derive(Debug)]
+pub(crate) struct RangeTaken {
+    /// A buffer for the next range.
+    pub(crate) spare: Arc<Storage>,
 }
 
 /// A step is done. Its parameters, if they have changed, were passed to [`StepThrough::take`].
@@ -220,6 +253,8 @@ macro_rules! requests {
 
 requests! {
     Step -> Stepped,
+    Begin -> RangeTaken,
+    GiveRange -> RangeTaken,
     StepThrough -> SteppedThrough,
     Leave -> Departure,
     NextRound -> Departure,
@@ -247,6 +282,7 @@ macro_rules! answers {
 answers! {
     joined: Joined,
     stepped: Stepped,
+    range_taken: RangeTaken,
     stepped_through: SteppedThrough,
     departure: Departure,
     ended: Ended,
@@ -275,7 +311,8 @@ pub(crate) struct Mailbox {
 
 #[derive(Debug, Default)]
 struct Contents {
-    /// At most one: a session is borrowed exclusively by each call, and a call waits for its answer.
+    /// At most one: a session is borrowed exclusively by each call, and a call waits for its answer, or for that of the
+    /// call before.
     command: Option<Command>,
     answers: Answers,
     /// Training loss and accuracy, as the application reported them last.

@@ -16,8 +16,9 @@ pub(crate) enum Pending {
         state: Vec<Arc<Storage>>,
     },
     /// Waits for `Ready`. `spare` and `state`: the buffers that the contribution and the application's state replaced.
+    /// No `spare`: the application has it already, since it gives its contribution range by range.
     Step {
-        spare: Arc<Storage>,
+        spare: Option<Arc<Storage>>,
         state: Vec<Arc<Storage>>,
     },
     /// Waits for `Ready`. `take` then copies the parameters on the device.

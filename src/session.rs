@@ -12,6 +12,7 @@ use crate::checkpoint::{Checkpoint, CheckpointError, NodeIdentity, NoticeCallbac
 use crate::error::Error;
 use crate::exchange::{Beginning, Exchange};
 use crate::mailbox::{DeviceCopy, Ended, ExpectSilence, Save, Saved, SilenceAnnounced};
+use crate::parts::MeanParts;
 use crate::waits::{Canceller, WaitKind};
 
 /// The outcome of [`Session::mean`].
@@ -185,6 +186,58 @@ impl Session {
         Ok(if given { Mean::Given } else { Mean::Adopted })
     }
 
+    /// As [`mean`](Self::mean), with a gradient that is given range by range: a range travels while the next is
+    /// computed. `params` and `optimizer` are the state from which the gradient of `examples` examples is computed; they
+    /// are copied, and stay unchanged until [`MeanParts::finish`]. The mean is that of [`mean`](Self::mean), bit for bit.
+    ///
+    /// A backward pass gives its last layer first. In trees and rings, chunks of it are added up by the peers that have
+    /// it too, before the first layer is computed. Workers need not give the same ranges, in the same order, or ranges at
+    /// all; but workers that do so overlap more.
+    ///
+    /// ```
+    /// use gradwire::{Cluster, Error, Layout, Mean, Mem, Recipe, Session};
+    ///
+    /// // A chain of two linear layers, y = b * a * x: the gradient of b is there before that of a.
+    /// fn train(x: f32, transport: Mem) -> Result<[f32; 2], Error> {
+    ///     let layout = Layout::new().tensor("a", &[1]).tensor("b", &[1]);
+    ///     let cluster = Cluster { workers: 2, servers: 0 };
+    ///     let recipe = Recipe::preset("gradients").expect("a preset");
+    ///     let (mut params, mut gradient) = ([0.5, 0.5], [0.0; 2]);
+    ///     let mut session = Session::builder(layout, recipe, cluster).join(transport, &mut params)?;
+    ///     while session.rounds() < 200 {
+    ///         let [a, b] = params;
+    ///         let mut parts = session.begin_mean(1, &params, &[])?;
+    ///         let error = b * a * x - 3.0 * x; // of the output, which should be 3 x
+    ///         parts.give("b", &[error * a * x])?;
+    ///         parts.give("a", &[error * b * x])?;
+    ///         if parts.finish(&mut gradient, &mut params, &mut [])? == Mean::Given {
+    ///             params.iter_mut().zip(gradient).for_each(|(p, g)| *p -= 0.1 * g);
+    ///         }
+    ///     }
+    ///     session.finish(&mut params)?;
+    ///     Ok(params)
+    /// }
+    ///
+    /// let workers = Mem::cluster(2).into_iter().zip([1.0, -0.5]);
+    /// let threads: Vec<_> = workers.map(|(transport, x)| std::thread::spawn(move || train(x, transport))).collect();
+    /// for thread in threads {
+    ///     let [a, b] = thread.join().unwrap()?;
+    ///     assert!((a * b - 3.0).abs() < 1e-3);
+    /// }
+    /// # Ok::<(), Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// If the recipe has another payload, a vector has another length than the layout, or there is another number of
+    /// optimizer vectors than [`Builder::optimizer_vectors`](crate::Builder::optimizer_vectors) has set: then nothing has
+    /// changed. If the run cannot go on: then the session has ended.
+    pub fn begin_mean(&mut self, examples: u32, params: &[f32], optimizer: &[&[f32]]) -> Result<MeanParts<'_>, Error> {
+        self.exchange.check_payload("begin_mean", true)?;
+        self.exchange.check_state(params, optimizer)?;
+        self.exchange.begin_mean(examples, params, optimizer)?;
+        Ok(MeanParts::new(&mut self.exchange, &mut self.steps))
+    }
+
     /// Takes one step with vectors in the executor's memory, for instance on the same GPU, without a copy on the host.
     /// `give` writes the update to a segment of the executor's buffers; `take` reads the parameters from another one.
     /// Both run on the thread that drives the machine, in the order of the device's work. `take` is not called if the
@@ -321,7 +374,7 @@ impl Session {
     /// another round; see [`finish_with`](Self::finish_with).
     pub fn finish(mut self, params: &mut [f32]) -> Result<Status, Error> {
         if self.exchange.recipe().payload() == Payload::Gradients {
-            self.exchange.check_state(params, &[])?;
+            self.exchange.check_state::<&[f32]>(params, &[])?;
             let mut apply = |_: &mut [f32], _: &mut [&mut [f32]], _: &[f32], round| Err(Error::FinishedEarly { round });
             return Ok(self.exchange.depart_with_means(params, &mut [], &mut apply)?.status);
         }

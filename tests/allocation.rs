@@ -75,7 +75,14 @@ fn a_step_allocates_nothing() {
         // Without rounds: in a round, a worker would wait for workers that have done all of their steps.
         coded("async period=2 adapt=speed"),
     ];
-    for recipe in recipes {
+    // Gradients that are given range by range.
+    let by_ranges = [
+        coded("gradients chunk=100"),
+        coded("gradients topology=ring chunk=100 codec=int8"),
+        coded("gradients topology=mesh codec=topk density=0.05"),
+    ];
+    let whole = recipes.into_iter().map(|recipe| (recipe, false));
+    for (recipe, by_ranges) in whole.chain(by_ranges.map(|recipe| (recipe, true))) {
         let cluster = Cluster { workers: 3, servers: u32::from(recipe.needs_servers()) };
         let mut ends = Mem::cluster(cluster.nodes());
         let carries = recipe.payload() == Payload::Gradients;
@@ -93,7 +100,14 @@ fn a_step_allocates_nothing() {
                 for phase in 0..2 {
                     // Queues grow to their working size during the first steps.
                     for _ in 0..if phase == 0 { 300 } else { 200 } {
-                        if carries {
+                        if by_ranges {
+                            let mut parts = session.begin_mean(1, &params, &[&*optimizer[0]]).unwrap();
+                            for range in [900..1000, 500..900, 100..500, 0..100] {
+                                parts.give_range(range.clone(), &update[range]).unwrap();
+                            }
+                            let given = parts.finish(&mut gradient, &mut params, optimizer);
+                            assert_eq!(given.unwrap(), Mean::Given);
+                        } else if carries {
                             gradient.copy_from_slice(&update);
                             assert_eq!(session.mean(&mut gradient, 1, &mut params, optimizer).unwrap(), Mean::Given);
                         } else {

@@ -67,6 +67,8 @@ fn assert_coverage(all: &[(Kind, Coverage)]) {
         ("contribution that was late deferred", reached(|it| it.deferred, &[Kind::First])),
         ("duplicate dropped in a round of the first", reached(|it| it.duplicates, &[Kind::First])),
         ("worker rejoined a round of the first", reached(|it| it.rejoined, &[Kind::First])),
+        ("part of a round sent before the rest of the contribution was there", reached(|it| it.early, &collectives)),
+        ("the same with a codec", reached(|it| it.early, &[Kind::CodedTree])),
         ("reconnected", reached(|it| it.reconnects, &Kind::ALL)),
         ("message sent again", reached(|it| it.resent, &Kind::ALL)),
         ("body broken off", reached(|it| it.torn, &servers)),

@@ -7,6 +7,8 @@ use alloc::vec::Vec;
 use core::fmt::{self, Write};
 use core::ops::Range;
 
+use crate::recipe::edit_distance;
+
 /// The tensors of a model, in the order in which they lie in the flat vector.
 ///
 /// All nodes of a run must have equal layouts; they compare names and shapes when they connect. Codecs with one
@@ -124,6 +126,13 @@ impl Layout {
         self.tensors.iter().find(|tensor| tensor.name == name).map(|tensor| tensor.range.clone())
     }
 
+    /// The name of the tensor that is most similar to `name`, if one is similar enough for a suggestion.
+    pub fn most_similar(&self, name: &str) -> Option<&str> {
+        let distance = |tensor: &&Tensor| edit_distance(name.as_bytes(), tensor.name.as_bytes());
+        let best = self.tensors.iter().min_by_key(distance)?;
+        (distance(&best) * 2 < best.name.len()).then_some(&*best.name)
+    }
+
     /// The name of the tensor at an index of the flat vector, and the index within that tensor. `None`: the index is
     /// out of range.
     pub fn locate(&self, index: usize) -> Option<(&str, usize)> {
@@ -228,6 +237,15 @@ mod tests {
         let empty = Layout::new().tensor("empty", &[HUGE, HUGE, 0]).tensor("scalar", &[]);
         assert_eq!((empty.check(), empty.len()), (Ok(()), 1));
         assert_eq!(Layout::new().tensor("longest", &[LEN_MAX]).check(), Ok(()));
+    }
+
+    #[test]
+    fn a_mistyped_name_has_a_suggestion() {
+        let layout = Layout::new().tensor("dense.weight", &[2]).tensor("dense.bias", &[1]);
+        assert_eq!(layout.most_similar("dense.wieght"), Some("dense.weight"));
+        assert_eq!(layout.most_similar("bias"), None);
+        assert_eq!(layout.most_similar("dense_bias"), Some("dense.bias"));
+        assert_eq!(Layout::new().most_similar("a"), None);
     }
 
     #[test]

@@ -80,6 +80,7 @@ mod local;
 mod machine;
 #[cfg(planted)]
 pub mod planted;
+mod ranges;
 pub mod recipe;
 mod rider;
 mod rule;
@@ -101,6 +102,7 @@ pub use machine::{
     Adoption, Advice, Contract, ContractNote, Event, Failure, Input, Machine, Misuse, Node, OURS, Output, PeerRefusal,
     ProtocolError, Rejection, Resumed, Setup, Signal, THEIRS,
 };
+pub use ranges::Ranges;
 pub use recipe::check::ConfigError;
 pub use recipe::settings::Recipe;
 pub use rider::Rider;

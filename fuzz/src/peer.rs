@@ -68,8 +68,13 @@ fn peer(data: &[u8]) {
             1 => host.feed(Input::Timeout),
             // A step or an end at the wrong time is the caller's mistake, and returns an error.
             2 => {
-                let weight = weight.into();
-                let input = if flags & 8 == 0 { Input::Step { weight } } else { Input::Push { weight } };
+                let (first, len, weight) = (shard.into(), length.into(), weight.into());
+                let input = match flags >> 3 & 3 {
+                    0 => Input::Step { weight },
+                    1 => Input::Push { weight },
+                    2 => Input::Begin { weight },
+                    _ => Input::Given { first, len },
+                };
                 let _ = host.machine.handle_input(Instant::from_nanos(host.now), input);
             }
             3 => drop(host.machine.handle_input(

@@ -74,7 +74,7 @@ impl Kind {
 pub struct Scenario {
     pub seed: u64,
     /// Bit i is set if fault i of the seed takes place, bit [`Scenario::EFFORT`] if operations take the time that the
-    /// seed says. Shrinking clears bits.
+    /// seed says, bit [`Scenario::RANGES`] if contributions are given in the ranges that it says. Shrinking clears bits.
     pub mask: u64,
     pub kind: Kind,
     /// Recipe, cluster, network, faults and number of steps.
@@ -294,6 +294,12 @@ fn first(seed: u64, workers: u32, servers: Topology) -> Recipe {
     }
 }
 
+/// The ranges of each contribution of a round. 1 for most seeds.
+fn ranges(seed: u64) -> u32 {
+    let mut random = Random::new(seed, 18);
+    if random.chance(0.4) { 2 + random.below(4) as u32 } else { 1 }
+}
+
 /// How the recipe treats residuals at the end.
 fn end(seed: u64) -> End {
     match Random::new(seed, 8).below(4) {
@@ -398,6 +404,8 @@ fn effort(seed: u64) -> Effort {
 impl Scenario {
     /// The bit of the mask for the time that operations take.
     pub const EFFORT: u32 = 63;
+    /// The bit of the mask for contributions that are given range by range.
+    pub const RANGES: u32 = 62;
 
     /// The scenario of a seed, with the faults that have their bits set in `mask`; `u64::MAX` selects all.
     pub fn new(seed: u64, mask: u64) -> Self {
@@ -494,8 +502,10 @@ impl Scenario {
         let cluster = Cluster { workers, servers };
         let network = if random.chance(0.2) { Network::calm() } else { Network::stormy(&mut random) };
         let layout = Layout::new().tensor("own", &[workers as usize]).tensor("shared", &[len - workers as usize]);
+        let ranges = recipe.is_collective() && mask & (1 << Self::RANGES) != 0;
         let plan = Plan {
             network,
+            ranges: if ranges { self::ranges(seed) } else { 1 },
             effort: if mask & (1 << Self::EFFORT) == 0 { Effort::none() } else { effort(seed) },
             patience: Patience::new(Duration::from_millis(900)),
             steps: match (1 + random.below(8), recipe.adapt()) {

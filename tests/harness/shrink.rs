@@ -21,6 +21,7 @@ pub fn shrink(scenario: Scenario) -> (Scenario, Failure) {
             let candidate = keep_bug(candidate, &smallest);
             // The seed has nothing at this bit.
             let same = candidate.plan.faults.len() == smallest.plan.faults.len();
+            let same = same && candidate.plan.ranges == smallest.plan.ranges;
             if same && candidate.plan.effort == smallest.plan.effort {
                 smallest.mask = candidate.mask;
                 continue;
@@ -63,12 +64,13 @@ fn describe(failure: &Failure) -> String {
 /// The text for a scenario that fails: the failure, the scenario, and the command that runs it again.
 pub fn report(scenario: &Scenario, failure: &Failure) -> String {
     format!(
-        "{}\n{:?}, {:?}, {} steps, recipe {}\nnetwork {:?}\neffort {:?}\nfaults {:#?}\n\
+        "{}\n{:?}, {:?}, {} steps in {} ranges, recipe {}\nnetwork {:?}\neffort {:?}\nfaults {:#?}\n\
          rerun: GRADWIRE_SCENARIO={}:{:x} cargo test --test schedules rerun -- --nocapture",
         describe(failure),
         scenario.kind,
         scenario.plan.cluster,
         scenario.plan.steps,
+        scenario.plan.ranges,
         scenario.plan.recipe,
         scenario.plan.network,
         scenario.plan.effort,

@@ -374,7 +374,7 @@ impl Machine for Assembly {
                     Message::Hello(hello) => self.peers[peer.index()].hello = Some((hello, header)),
                     _ => {}
                 },
-                Input::Step { .. } | Input::Push { .. } => self.stepped = true,
+                Input::Step { .. } | Input::Push { .. } | Input::Begin { .. } => self.stepped = true,
                 _ => {}
             }
             return self.machine.handle_input(now, input);
@@ -395,6 +395,7 @@ impl Machine for Assembly {
             },
             Input::Step { .. } | Input::Push { .. } | Input::Leave { .. } => return Err(Misuse::NotReady),
             Input::StepTime { .. } | Input::Rider { .. } | Input::Rate { .. } => return Err(Misuse::NotReady),
+            Input::Begin { .. } | Input::Given { .. } => return Err(Misuse::NotReady),
             // No peer counts on this node before its machine has begun.
             Input::Silence { .. } | Input::Fail { .. } => {}
             // Of the kernels with which the machine begins.

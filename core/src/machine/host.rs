@@ -5,6 +5,7 @@
 
 use alloc::vec::Vec;
 use core::fmt;
+use core::ops::Range;
 
 use super::hub::{Awaited, Hub, Incoming, Jobs, Notice, Port};
 use super::{Adoption, Advice, Failure, Input, Machine, Misuse, Output, Setup, Signal};
@@ -48,6 +49,16 @@ pub(crate) trait Role: fmt::Debug + Send {
 
     /// The application contributes, and goes on with parameters of its own.
     fn on_push(&mut self, _hub: &mut Port<'_, Self::Job>, _weight: u64) -> Result<(), Misuse> {
+        Err(Misuse::NotReady)
+    }
+
+    /// The application contributes, range by range.
+    fn on_begin(&mut self, _hub: &mut Port<'_, Self::Job>, _weight: u64) -> Result<(), Misuse> {
+        Err(Misuse::NotReady)
+    }
+
+    /// The application has written a range of its contribution, in floats.
+    fn on_given(&mut self, _hub: &mut Port<'_, Self::Job>, _range: &Range<usize>) -> Result<(), Misuse> {
         Err(Misuse::NotReady)
     }
 
@@ -139,6 +150,8 @@ impl<R: Role> Host<R> {
             }
             Notice::Step { weight } => role.on_step(hub, self.weighing.weight(weight))?,
             Notice::Push { weight } => role.on_push(hub, self.weighing.weight(weight))?,
+            Notice::Begin { weight } => role.on_begin(hub, self.weighing.weight(weight))?,
+            Notice::Given { range } => role.on_given(hub, &range)?,
             Notice::Leave { stay, keep } => role.on_leave(hub, stay, keep)?,
             Notice::Rate { scale } => role.on_rate(scale),
             Notice::StepTime { mean } => role.on_step_time(mean),

@@ -48,6 +48,23 @@ pub enum Input {
         /// contribution, and the buffer is not read.
         weight: u64,
     },
+    /// As [`Step`](Self::Step), for a contribution that the application still writes, range by range. Only in trees,
+    /// rings and meshes with rounds. [`Input::Given`] follows for every range, and [`Signal::Ready`] after the last one;
+    /// or earlier, if the run has gone on without this node. The buffer is not lent before all of it is there.
+    Begin {
+        /// Examples behind the contribution. 0: no range is read, and none need follow.
+        weight: u64,
+    },
+    /// After [`Begin`](Self::Begin): the application has written this range of [`Machine::contribution`], in floats, and
+    /// leaves it as it is. Has no effect after [`Signal::Ready`].
+    ///
+    /// [`Machine::contribution`]: super::Machine::contribution
+    Given {
+        /// The first element.
+        first: usize,
+        /// The number of elements.
+        len: usize,
+    },
     /// As [`Step`](Self::Step), for a worker of servers whose application goes on with parameters of its own: it does
     /// not ask for any. [`Signal::Ready`] follows as soon as the servers have the contribution.
     Push {
@@ -309,6 +326,8 @@ pub enum Misuse {
     UnknownOp { op: OpId },
     /// A rank that the cluster does not have, or the machine's own.
     UnknownPeer { peer: PeerId },
+    /// A range of the contribution that is there already, or that lies outside the vector. In floats.
+    Range { first: usize, len: usize },
 }
 
 impl fmt::Display for Event {
@@ -378,6 +397,9 @@ impl fmt::Display for Misuse {
             Self::NotReady => write!(f, "a step needs the last one to be done, and none begins before joining"),
             Self::UnknownOp { op } => write!(f, "{op} is not open"),
             Self::UnknownPeer { peer } => write!(f, "the cluster has no other node of rank {peer}"),
+            Self::Range { first, len } => {
+                write!(f, "expected a range of the vector that is missing, got {len} elements from {first} on")
+            }
         }
     }
 }

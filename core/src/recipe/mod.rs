@@ -234,3 +234,6 @@ pub use text::RecipeParseError;
 // The public path of these two types is the root of the crate.
 pub(crate) use check::{ConfigError, check_range};
 pub(crate) use settings::Recipe;
+
+// For suggestions elsewhere.
+pub(crate) use text::edit_distance;

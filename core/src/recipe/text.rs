@@ -18,6 +18,7 @@ use choices::{
 };
 pub(super) use choices::{NUMBER, WHOLE, number};
 pub use error::RecipeParseError;
+pub(crate) use error::edit_distance;
 use error::nearest;
 
 use super::{Adapt, Codec, Compensate, Control, Count, End, Merge, Mu, Outer, Pace, Period, Recipe, Scaling, Topology};

@@ -21,6 +21,8 @@ use gradwire_core::{
 pub(crate) struct Leased {
     machine: Node,
     open: BTreeMap<OpId, Lease>,
+    /// Floats of the contribution that the application still writes.
+    unwritten: usize,
     conflict: Option<String>,
 }
 
@@ -34,7 +36,7 @@ enum Lease {
 
 impl Leased {
     pub(crate) fn new(machine: Node) -> Self {
-        Self { machine, open: BTreeMap::new(), conflict: None }
+        Self { machine, open: BTreeMap::new(), unwritten: 0, conflict: None }
     }
 
     /// The first conflict of an operation with an open transfer, in words.
@@ -73,7 +75,14 @@ impl Machine for Leased {
             // Transmissions on a broken connection do not reach the peer, so their leases end.
             self.open.retain(|_, lease| !matches!(lease, Lease::Reads(_, to) if *to == peer));
         }
-        self.machine.handle_input(now, input)
+        self.machine.handle_input(now, input)?;
+        self.unwritten = match input {
+            Input::Begin { weight: 1.. } => self.machine.buffers()[self.machine.contribution().0 as usize] / 4,
+            Input::Step { .. } | Input::Leave { .. } => 0,
+            Input::Given { len, .. } => self.unwritten.saturating_sub(len),
+            _ => self.unwritten,
+        };
+        Ok(())
     }
 
     fn poll_output(&mut self) -> Output {
@@ -85,6 +94,10 @@ impl Machine for Leased {
             }
             Output::Transmit { op, peer, body: Some(body), .. } => {
                 self.check(&output, &[*body], &[]);
+                // A transmission lends the whole buffer.
+                if self.unwritten > 0 && body.buffer == self.machine.contribution() {
+                    self.conflict.get_or_insert_with(|| format!("{output:?} lends what the application still writes"));
+                }
                 self.open.insert(*op, Lease::Reads(*body, *peer));
             }
             Output::Receive { op, into: Some(into), .. } => {

@@ -1,6 +1,7 @@
 //! [`SimNode`], one simulated node: a machine, its buffers, and an [`App`] that stands for the training program.
 
 use std::collections::VecDeque;
+use std::ops::Range;
 
 use gradwire_core::kernel::{Kernel, KernelResult};
 use gradwire_core::wire::{Header, Message};
@@ -137,6 +138,9 @@ pub(crate) struct SimNode {
     /// The update that the training program computes.
     pub(crate) update: Vec<f32>,
     pub(crate) phase: Phase,
+    /// The contribution that the training program gives range by range, and the ranges that are to come, last one first.
+    pub(crate) whole: Vec<f32>,
+    pub(crate) ranges: Vec<Range<usize>>,
     /// Steps done, over all starts of the node.
     pub(crate) step: u64,
     /// Contributions with examples, including contributions before a resumption.

@@ -73,6 +73,9 @@ pub struct Plan {
     pub suspend: bool,
     /// By rank: whether each node records its decisions, or follows the decisions of an earlier run. Empty: neither.
     pub tapes: Vec<Tape>,
+    /// In trees, rings and meshes with rounds: the ranges in which workers give each contribution, in random order and
+    /// at random times. 1: contributions are given as a whole.
+    pub ranges: u32,
     /// Steps of each worker.
     pub steps: u64,
     /// The initial parameters.
@@ -110,6 +113,7 @@ impl Plan {
             resumed: Vec::new(),
             suspend: false,
             tapes: Vec::new(),
+            ranges: 1,
             steps: 1,
             initial: vec![0.0; layout.len()],
             layout,

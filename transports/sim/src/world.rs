@@ -9,6 +9,7 @@ use std::collections::{BinaryHeap, VecDeque};
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 use gradwire_core::kernel::KernelResult;
+use gradwire_core::wire::Message as WireMessage;
 use gradwire_core::{
     Clock, ConfigError, Contract, Duration, Incarnation, Input, Instant, Local, Machine, Node, OpId, Output, PeerId,
     Pool, Resumed, Segment, Setup, Status,
@@ -73,8 +74,12 @@ pub struct World {
     incarnations: Random,
     /// For the times that operations take.
     efforts: Random,
+    /// For the ranges of contributions.
+    ranges: Random,
     /// Receive operations that were aborted before the body was complete.
     torn: u64,
+    /// Parts of rounds that were sent before their node had all of its contribution.
+    early: u64,
     log: Vec<Log>,
     deeds: Vec<(PeerId, Deed)>,
     trace: u64,
@@ -141,6 +146,13 @@ enum Scheduled {
         node: PeerId,
         epoch: u64,
     },
+    /// The training program has computed the next range of its contribution. `left`: the ranges that are to come.
+    Given {
+        node: PeerId,
+        epoch: u64,
+        made: u64,
+        left: usize,
+    },
     /// The running kernel of a node ends.
     KernelEnd {
         node: PeerId,
@@ -188,6 +200,8 @@ impl World {
             params: plan.resumed.get(me.index()).map_or(&plan.initial, |saved| &saved.params).clone(),
             update: vec![0.0; len],
             phase: Phase::Joining,
+            whole: Vec::new(),
+            ranges: Vec::new(),
             step: 0,
             made: plan.resumed.get(me.index()).map_or(0, |saved| saved.resumed.made),
             incarnation: Incarnation(0),
@@ -208,7 +222,9 @@ impl World {
             random: Random::new(plan.seed, 1),
             incarnations: Random::new(plan.seed, 2),
             efforts: Random::new(plan.seed, 11),
+            ranges: Random::new(plan.seed, 17),
             torn: 0,
+            early: 0,
             contract,
             now: Instant::ORIGIN,
             events: BinaryHeap::new(),
@@ -347,6 +363,11 @@ impl World {
         &self.deeds
     }
 
+    /// Parts of rounds that were sent before their node had all of its contribution; see [`Plan::ranges`].
+    pub fn early(&self) -> u64 {
+        self.early
+    }
+
     /// Bodies that were being received when their connection broke.
     pub fn torn(&self) -> u64 {
         self.torn
@@ -467,6 +488,14 @@ impl World {
                 }
                 None
             }
+            Scheduled::Given { node, epoch, made, left } => {
+                let entry = &self.nodes[node.index()];
+                let is_due = self.is_current(node, epoch) && entry.made == made && entry.ranges.len() == left;
+                if is_due && !self.defer(node, || Scheduled::Given { node, epoch, made, left }) {
+                    return self.on_given(node);
+                }
+                None
+            }
             Scheduled::KernelEnd { node, epoch } => {
                 if self.is_current(node, epoch) && !self.defer(node, || Scheduled::KernelEnd { node, epoch }) {
                     return self.on_kernel_end(node);
@@ -538,6 +567,7 @@ impl World {
         node.local = Local::new(self.plan.recipe, self.plan.cluster.workers);
         node.local.follow_lengths(lengths);
         node.phase = Phase::Joining;
+        node.ranges.clear();
         node.wake = None;
         node.connected.fill(false);
         node.limbo.iter_mut().for_each(Vec::clear);
@@ -635,6 +665,8 @@ impl World {
             match output {
                 Output::Compute { op, kernel } => self.compute(me, op, kernel),
                 Output::Transmit { op, peer, header, body } => {
+                    let is_part = matches!(header.message(), WireMessage::Up(part) if part.weight > 0);
+                    self.early += u64::from(is_part && !self.nodes[me.index()].ranges.is_empty());
                     self.deeds.push((me, Deed::Sent { peer, header }));
                     self.transmit(me, op, peer, header, body);
                 }

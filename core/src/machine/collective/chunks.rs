@@ -2,6 +2,7 @@
 
 use alloc::vec;
 use alloc::vec::Vec;
+use core::ops::Range;
 
 use crate::buffer::{BufferId, Segment};
 use crate::kernel::MEAN_MAX;
@@ -135,6 +136,11 @@ impl Chunks {
     /// The chunk's place in a buffer that holds the whole vector.
     pub(super) fn segment(&self, buffer: BufferId, chunk: usize) -> Segment {
         Segment::floats(buffer, chunk * self.chunk_len, self.chunk_len(chunk))
+    }
+
+    /// The chunks that have elements of a range of the vector.
+    pub(super) fn within(&self, range: &Range<usize>) -> Range<usize> {
+        range.start / self.chunk_len..range.end.div_ceil(self.chunk_len)
     }
 
     /// The buffer for the chunk's mean, and then for its result.

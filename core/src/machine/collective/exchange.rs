@@ -5,9 +5,11 @@
 
 use alloc::vec::Vec;
 use core::fmt;
+use core::ops::Range;
 
 use super::Job;
 use super::chunks::Mean;
+use super::given::Given;
 use super::operations::{Epochs, Task};
 use super::replica::Replica;
 use crate::buffer::BufferId;
@@ -28,8 +30,14 @@ pub(super) trait Exchange: fmt::Debug + Send {
     /// Begins anew in a view that this node has entered. `round`: the first round of the view.
     fn enter(&mut self, me: PeerId, view: &View, round: Clock);
 
-    /// Begins the round with the application's contribution.
+    /// Can the round begin before all of the contribution is there?
+    fn takes_ranges(&self) -> bool;
+
+    /// Begins the round with the application's contribution, as far as it is there.
     fn begin(&mut self, hub: &mut Port<'_, Job>, replica: &Replica, own: Mean);
+
+    /// Another range of the contribution is there, in floats. The round may be under way.
+    fn on_given(&mut self, _hub: &mut Port<'_, Job>, _replica: &Replica, _range: &Range<usize>) {}
 
     /// Ends the round when all results are here. The next parameters are then the node's.
     fn take_outcome(&mut self) -> Option<Outcome>;
@@ -83,6 +91,8 @@ pub(super) struct Round {
     pub(super) view: Sequence,
     pub(super) number: Clock,
     pub(super) phase: Phase,
+    /// The part of the application's contribution that is there.
+    pub(super) given: Given,
     /// The open operations of the exchange, and the operations that fetch the state.
     pub(super) epochs: Epochs,
     /// Members with a new process, which has not heard of the view.
@@ -113,9 +123,10 @@ pub(super) struct Outcome {
 }
 
 impl Round {
-    /// No round, in no view.
-    pub(super) fn new() -> Self {
-        Self { view: Sequence(0), number: Clock(0), phase: Phase::Idle, epochs: Epochs::new(), strangers: Vec::new() }
+    /// No round, in no view. `len`: floats of a contribution.
+    pub(super) fn new(len: usize) -> Self {
+        let (given, epochs) = (Given::new(len), Epochs::new());
+        Self { view: Sequence(0), number: Clock(0), phase: Phase::Idle, given, epochs, strangers: Vec::new() }
     }
 
     /// A new process of a member must hear of the next view first. It would hold a message of this view in front of the

@@ -176,7 +176,7 @@ impl Gather {
             floats,
             added: Added::nothing(),
             commit,
-            round: Round::new(),
+            round: Round::new(len),
         }
     }
 
@@ -394,6 +394,11 @@ impl Exchange for Gather {
         self.me = self.position(me).expect("a node that enters a view is a member");
         self.inboxes.iter_mut().for_each(|inbox| inbox.used = false);
         self.added = Added::nothing();
+    }
+
+    fn takes_ranges(&self) -> bool {
+        // A message is encoded from the whole vector, and added up as a whole.
+        false
     }
 
     fn begin(&mut self, hub: &mut Port<'_, Job>, replica: &Replica, own: Mean) {

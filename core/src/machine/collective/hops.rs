@@ -48,8 +48,6 @@ pub(super) struct Hops {
     contributions: u64,
     /// Norm of contributions, smoothed over the measured ones.
     measured: f64,
-    /// Elements of the vector.
-    len: usize,
 }
 
 /// The state of one chunk.
@@ -100,7 +98,6 @@ impl Hops {
             forgotten: 0.0,
             contributions: 0,
             measured: 0.0,
-            len,
         })
     }
 
@@ -123,13 +120,12 @@ impl Hops {
 
     // Rounds
 
-    /// The round begins, perhaps again. `contributes`: with a contribution of this node, which is measured now and then
-    /// by the kernel that this returns.
-    pub(super) fn begin(&mut self, contributes: bool, contribution: BufferId) -> Option<Kernel> {
+    /// The round begins, perhaps again. `contributes`: with a contribution of this node. Returns whether the
+    /// contribution is to be measured, as it is now and then.
+    pub(super) fn begin(&mut self, contributes: bool) -> bool {
         (self.made, self.forgetting) = (0, 0.0);
         self.contributions += u64::from(contributes);
-        let measures = contributes && is_measured(self.contributions);
-        measures.then_some(Kernel::Norm { x: Segment::floats(contribution, 0, self.len), limit: 0.0 })
+        contributes && is_measured(self.contributions)
     }
 
     /// The kernels that encode `mean` as this node's message about a chunk, or the root's result. The second finds

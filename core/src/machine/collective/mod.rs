@@ -16,6 +16,7 @@
 //! | file | keeps |
 //! |---|---|
 //! | `application.rs` | the application's side: its part in the round, and how it ends |
+//! | `given.rs` | the part of the application's contribution that is there |
 //! | `exchange.rs` | the trait of exchanges, and the round under way |
 //! | `reduce.rs` | the exchange of trees and rings |
 //! | `hops.rs` | their codec: a residual per hop |
@@ -29,6 +30,7 @@ mod application;
 mod chunks;
 mod exchange;
 mod gather;
+mod given;
 mod hops;
 mod operations;
 mod reduce;
@@ -38,6 +40,7 @@ mod shape;
 use alloc::boxed::Box;
 use alloc::vec;
 use alloc::vec::Vec;
+use core::ops::Range;
 
 use application::{Application, Stage};
 use exchange::{Exchange, Outcome};
@@ -276,7 +279,8 @@ impl Collective {
     fn maybe_begin(&mut self, hub: &mut Port<'_, Job>) {
         let Some(own) = self.application.contribution() else { return };
         let may = self.member.is_in_view() && !self.replica.is_behind() && !self.last;
-        if may && self.exchange.round().can_begin() {
+        let is_there = self.exchange.takes_ranges() || self.exchange.round().given.is_whole();
+        if may && is_there && self.exchange.round().can_begin() {
             self.exchange.begin(hub, &self.replica, own);
             self.maybe_complete(hub);
         }
@@ -487,7 +491,25 @@ impl Role for Collective {
 
     fn on_step(&mut self, hub: &mut Port<'_, Job>, weight: u64) -> Result<(), Misuse> {
         self.application.on_step(weight)?;
+        self.exchange.round_mut().given.begin(true);
         self.take_state(hub, weight);
+        Ok(())
+    }
+
+    fn on_begin(&mut self, hub: &mut Port<'_, Job>, weight: u64) -> Result<(), Misuse> {
+        self.application.on_step(weight)?;
+        self.exchange.round_mut().given.begin(weight == 0);
+        self.take_state(hub, weight);
+        Ok(())
+    }
+
+    fn on_given(&mut self, hub: &mut Port<'_, Job>, range: &Range<usize>) -> Result<(), Misuse> {
+        // Without a contribution, the run has gone on: the application will see that when it has given all ranges.
+        if self.application.contribution().is_some_and(|own| own.weight > 0) {
+            self.exchange.round_mut().given.add(range)?;
+            self.exchange.on_given(hub, &self.replica, range);
+            self.maybe_complete(hub);
+        }
         Ok(())
     }
 
@@ -506,6 +528,7 @@ impl Role for Collective {
     fn on_leave(&mut self, hub: &mut Port<'_, Job>, stay: bool, _keep: bool) -> Result<(), Misuse> {
         self.application.on_leave(stay)?;
         if stay {
+            self.exchange.round_mut().given.begin(true);
             self.take_state(hub, 0);
         } else {
             self.exchange.round_mut().withdraw();
@@ -538,6 +561,8 @@ impl Role for Collective {
             Stage::Hosting | Stage::Finished => self.member.awaited(),
             Stage::Left => None,
             Stage::Computing if self.member.is_in_view() => None,
+            // The application still computes a part of its contribution.
+            Stage::Contributed { .. } if self.member.is_in_view() && !self.exchange.round().given.is_whole() => None,
             // The next view decides which members go on.
             _ if self.member.awaits_view() => self.member.awaited(),
             _ if self.exchange.round().is_done() => self.exchange.awaited(),

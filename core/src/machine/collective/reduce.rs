@@ -5,6 +5,7 @@
 //! ([`Hops`]).
 
 use alloc::vec::Vec;
+use core::ops::Range;
 
 use super::Job;
 use super::chunks::{Chunks, Mean, Progress};
@@ -13,7 +14,7 @@ use super::hops::Hops;
 use super::operations::{Arrival, Epoch, Task};
 use super::replica::Replica;
 use super::shape::{Routes, Shape};
-use crate::buffer::BufferId;
+use crate::buffer::{BufferId, Segment};
 use crate::id::{Clock, PeerId, ShardId};
 use crate::kernel::{Kernel, KernelResult, MEAN_MAX};
 use crate::machine::commit::Commit;
@@ -34,6 +35,8 @@ pub(super) struct Reduce {
     /// The application's contribution.
     contribution: BufferId,
     commit: Commit,
+    /// The contribution is to be measured when all of it is there.
+    measures: bool,
     round: Round,
 }
 
@@ -46,7 +49,8 @@ impl Reduce {
         let len = if is_worker { setup.len } else { 0 };
         let chunks = Chunks::new(len, most, shape.width(), vectors);
         let hops = Hops::new(&setup.recipe, &chunks, shape.width(), vectors);
-        Self { routes: Routes::new(shape), chunks, hops, contribution, commit, round: Round::new() }
+        let (routes, round) = (Routes::new(shape), Round::new(len));
+        Self { routes, chunks, hops, contribution, commit, measures: false, round }
     }
 
     /// Checks the chunk and the length of a part or result.
@@ -104,7 +108,16 @@ impl Reduce {
         self.maybe_reduce(hub, replica, chunk);
     }
 
-    /// Makes the mean of a chunk when the own contribution and the parts of all children are here.
+    /// Measures the contribution, if that is due and all of it is there.
+    fn maybe_measure(&mut self, hub: &mut Port<'_, Job>) {
+        if self.measures && self.round.given.is_whole() {
+            self.measures = false;
+            let x = Segment::floats(self.contribution, 0, self.chunks.len());
+            hub.compute(Kernel::Norm { x, limit: 0.0 }, Job::Exchange(Task::Measure));
+        }
+    }
+
+    /// Makes the mean of a chunk when the own contribution to it and the parts of all children are here.
     fn maybe_reduce(&mut self, hub: &mut Port<'_, Job>, replica: &Replica, chunk: usize) {
         let Phase::Running { own: Some(own) } = self.round.phase else { return };
         let state = self.chunks.get(chunk);
@@ -114,6 +127,9 @@ impl Reduce {
         // In the order of the children, so that the sum does not depend on which part comes first.
         let mut inputs = [None; MEAN_MAX];
         let contribution = self.chunks.segment(self.contribution, chunk);
+        if own.weight > 0 && !self.round.given.has(contribution) {
+            return;
+        }
         inputs[0] = (own.weight > 0).then_some((contribution, own.weight));
         let (mut finishing, mut riders) = (own.finishing, Riders::nothing());
         riders.add(own.rider, own.weight);
@@ -130,6 +146,9 @@ impl Reduce {
         // A mean of this node's contribution alone is sent from where it is. At the root it becomes the result, which
         // needs a buffer of its own.
         let own = inputs[1..].iter().all(Option::is_none) && self.routes.parent(chunk).is_some();
+        // A transmission lends the whole buffer, which the application still writes until all of it is there. The mean
+        // of one vector is a copy of it. A codec's message has a buffer of its own.
+        let own = own && (self.round.given.is_whole() || self.hops.is_some());
         let mean = Mean { weight, finishing, rider: riders.mean() };
         *self.chunks.progress_mut(chunk) = Progress::Reduced { mean, own };
         let into = self.chunks.result(chunk);
@@ -286,13 +305,26 @@ impl Exchange for Reduce {
         self.routes.set(me, &view.members);
     }
 
+    fn takes_ranges(&self) -> bool {
+        true
+    }
+
+    fn on_given(&mut self, hub: &mut Port<'_, Job>, replica: &Replica, range: &Range<usize>) {
+        if self.round.is_running() {
+            self.maybe_measure(hub);
+            for chunk in self.chunks.within(range) {
+                self.maybe_reduce(hub, replica, chunk);
+            }
+        }
+    }
+
     fn begin(&mut self, hub: &mut Port<'_, Job>, replica: &Replica, own: Mean) {
         self.round.phase = Phase::Running { own: Some(own) };
         if planted!(hub, BrokenRoundInResidual) {
             self.on_advanced();
         }
-        let measure = self.hops.as_mut().and_then(|hops| hops.begin(own.weight > 0, self.contribution));
-        measure.into_iter().for_each(|kernel| hub.compute(kernel, Job::Exchange(Task::Measure)));
+        self.measures = self.hops.as_mut().is_some_and(|hops| hops.begin(own.weight > 0));
+        self.maybe_measure(hub);
         for chunk in 0..self.chunks.count() {
             self.maybe_reduce(hub, replica, chunk);
         }

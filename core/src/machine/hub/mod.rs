@@ -16,6 +16,7 @@ mod port;
 mod stalls;
 
 use alloc::collections::VecDeque;
+use core::ops::Range;
 
 pub(crate) use operations::Jobs;
 use operations::{Operations, Purpose};
@@ -85,7 +86,7 @@ struct Differing {
 }
 
 /// The part of an input that is left for the role.
-#[derive(Copy, Clone, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) enum Notice {
     /// A peer takes part (again). `fresh`: it is a process that this node had not met.
     Agreed { peer: PeerId, fresh: bool },
@@ -99,6 +100,10 @@ pub(crate) enum Notice {
     Step { weight: u64 },
     /// The application contributes, and goes on with parameters of its own.
     Push { weight: u64 },
+    /// The application contributes, range by range.
+    Begin { weight: u64 },
+    /// The application has written a range of its contribution, in floats.
+    Given { range: Range<usize> },
     /// The application's learning rate is `scale` times the one at the start.
     Rate { scale: f32 },
     /// The mean time of the application's local steps.
@@ -196,6 +201,11 @@ impl Hub {
                 self.end_silence();
                 Some(Notice::Push { weight })
             }
+            Input::Begin { weight } => {
+                self.end_silence();
+                Some(Notice::Begin { weight })
+            }
+            Input::Given { first, len } => Some(Notice::Given { range: first..first.saturating_add(len) }),
             Input::Rate { scale } => Some(Notice::Rate { scale }),
             Input::StepTime { mean } => Some(Notice::StepTime { mean }),
             Input::Rider { rider } => Some(Notice::Rider { rider }),

@@ -13,7 +13,7 @@ fn chain() -> Recipe {
 }
 
 /// A part of the only chunk, in view 1.
-fn part(round: u64, weight: u64) -> Part {
+pub(super) fn part(round: u64, weight: u64) -> Part {
     Part { view: Sequence(1), round: Clock(round), chunk: 0, weight, finishing: false, rider: None }
 }
 
@@ -60,7 +60,11 @@ impl Trace {
 
 /// Worker `me` of a chain of `workers`, which has met its neighbours and taken parameters of 1.0 in view 1.
 fn member(me: u32, workers: u32) -> Trace {
-    let mut m = trace(chain(), me, workers);
+    member_of(chain(), me, workers)
+}
+
+pub(super) fn member_of(recipe: Recipe, me: u32, workers: u32) -> Trace {
+    let mut m = trace(recipe, me, workers);
     m.hello(0, 1).expect_event(joined(0, 1)).expect_report();
     if me + 1 < workers {
         m.hello(me + 1, 1).expect_event(joined(me + 1, 1)).expect_idle();

@@ -7,6 +7,7 @@ mod collective;
 mod first;
 mod hub;
 mod mesh;
+mod ranges;
 mod resume;
 mod rounds;
 mod server;

@@ -51,7 +51,7 @@ fn most_similar(name: &str, candidates: impl Iterator<Item = &'static str>) -> O
 }
 
 /// Levenshtein distance, with one row of the table in memory.
-fn edit_distance(a: &[u8], b: &[u8]) -> usize {
+pub(crate) fn edit_distance(a: &[u8], b: &[u8]) -> usize {
     let mut row: alloc::vec::Vec<usize> = (0..=b.len()).collect();
     for (i, x) in a.iter().enumerate() {
         let mut diagonal = row[0];

@@ -3,7 +3,7 @@
 use gradwire_core::kernel::apply;
 use gradwire_core::kernel::tier::Tier;
 use gradwire_core::recipe::Payload;
-use gradwire_core::{Adoption, Input, Machine, Order, PeerId, Segment, Signal, Tape};
+use gradwire_core::{Adoption, Duration, Input, Machine, Order, PeerId, Segment, Signal, Tape};
 
 use super::{Scheduled, World};
 use crate::node::{Entry, Life, Log, Phase};
@@ -26,6 +26,9 @@ impl World {
                 self.compute_next(me);
             }
             Signal::Ready { changed, .. } => {
+                self.give_late(me);
+                let node = &mut self.nodes[me.index()];
+                let Some(machine) = node.machine.as_ref() else { return };
                 let adopts = machine.adoption() != Adoption::None;
                 if self.plan.recipe.payload() != Payload::Gradients || adopts {
                     node.local.take(&mut node.params, node.pool.floats(view), changed || adopts, now);
@@ -118,9 +121,71 @@ impl World {
         for note in node.local.notes().into_iter().flatten() {
             machine.handle_input(now, note).expect("a machine that was ready");
         }
-        let input = if fetches { Input::Step { weight } } else { Input::Push { weight } };
+        let gives_ranges = fetches && weight > 0 && self.plan.ranges > 1 && self.plan.recipe.is_collective();
+        let input = match fetches {
+            _ if gives_ranges => Input::Begin { weight },
+            true => Input::Step { weight },
+            false => Input::Push { weight },
+        };
         machine.handle_input(now, input).expect("a machine that was ready");
+        if gives_ranges {
+            self.cut(me);
+        }
         self.drive(me);
+    }
+
+    /// Cuts the contribution into ranges, which the program gives later. Until then, they are not numbers.
+    fn cut(&mut self, me: PeerId) {
+        let len = self.plan.layout.len();
+        let node = &mut self.nodes[me.index()];
+        let contribution = node.machine.as_ref().map(|machine| Segment::floats(machine.contribution(), 0, len));
+        let contribution = node.pool.floats_mut(contribution.expect("a machine that was ready"));
+        node.whole.clear();
+        node.whole.extend_from_slice(contribution);
+        contribution.fill(f32::NAN);
+        let mut cuts = vec![0, len];
+        cuts.extend((1..self.plan.ranges).map(|_| self.ranges.below(len as u64 + 1) as usize));
+        cuts.sort_unstable();
+        node.ranges = cuts.windows(2).map(|pair| pair[0]..pair[1]).collect();
+        for i in (1..node.ranges.len()).rev() {
+            node.ranges.swap(i, self.ranges.below(i as u64 + 1) as usize);
+        }
+        self.schedule_range(me);
+    }
+
+    fn schedule_range(&mut self, me: PeerId) {
+        let node = &mut self.nodes[me.index()];
+        let (epoch, made, left) = (node.epoch, node.made, node.ranges.len());
+        let app = node.app.as_mut().expect("only workers contribute");
+        let share = self.ranges.unit() / f64::from(self.plan.ranges);
+        let takes = Duration::from_nanos((app.duration(node.step).as_nanos() as f64 * share) as u64);
+        self.schedule(self.now.after(takes), Scheduled::Given { node: me, epoch, made, left });
+    }
+
+    /// The program gives the next range.
+    pub(super) fn on_given(&mut self, me: PeerId) -> Option<PeerId> {
+        let input = self.write_range(me)?;
+        if !self.nodes[me.index()].ranges.is_empty() {
+            self.schedule_range(me);
+        }
+        self.feed(me, input)
+    }
+
+    /// The run has gone on without the contribution. The program first gives the rest of it, to no effect.
+    fn give_late(&mut self, me: PeerId) {
+        while let Some(input) = self.write_range(me) {
+            let (now, node) = (self.now, &mut self.nodes[me.index()]);
+            let machine = node.machine.as_mut().expect("the machine that is ready");
+            machine.handle_input(now, input).expect("a range at any time after the beginning");
+        }
+    }
+
+    fn write_range(&mut self, me: PeerId) -> Option<Input> {
+        let node = &mut self.nodes[me.index()];
+        let (range, machine) = (node.ranges.pop()?, node.machine.as_ref()?);
+        let into = Segment::floats(machine.contribution(), range.start, range.len());
+        node.pool.floats_mut(into).copy_from_slice(&node.whole[range.clone()]);
+        Some(Input::Given { first: range.start, len: range.len() })
     }
 
     /// With `payload=gradients`: gives the program's parameters to its machine.
