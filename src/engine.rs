@@ -182,12 +182,13 @@ impl<T: Transport> Engine<T> {
                 ends.into_iter().for_each(|weight| self.observer.step_begins(weight));
                 self.feed(Input::Given { first, len });
             }
-            Some(Command::StepThrough(StepThrough { weight, rate, give, take })) => {
+            Some(Command::StepThrough(StepThrough { notes, weight, rate, give, take })) => {
                 self.observer.step_begins(weight);
                 let contribution = Segment::floats(self.machine.contribution(), 0, self.len);
                 self.compute.copy_with(give, contribution)?;
                 self.pending = Pending::StepThrough { take };
                 self.set_rate(rate);
+                notes.into_iter().flatten().for_each(|note| self.feed(note));
                 self.feed(Input::Step { weight });
             }
             Some(Command::Leave(Leave { stay, keep, rate, mut state })) => {

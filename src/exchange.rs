@@ -117,7 +117,8 @@ impl Exchange {
     pub(crate) fn step_through(&mut self, examples: u32, give: DeviceCopy, take: DeviceCopy) -> Result<(), Error> {
         let Some(weight) = self.local.step_elsewhere(examples) else { return Ok(()) };
         self.contributions += u64::from(weight > 0);
-        let request = StepThrough { weight, rate: self.rate.take(), give, take };
+        let notes = self.local.notes();
+        let request = StepThrough { notes, weight, rate: self.rate.take(), give, take };
         let SteppedThrough { clock } = self.drive.call("take a step", WaitKind::Step, request)?;
         self.clock = clock;
         Ok(())

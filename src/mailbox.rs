@@ -97,6 +97,8 @@ pub(crate) struct GiveRange {
 /// Contribute a vector that `give` writes to the executor's memory, and pass the parameters there to `take`.
 #[derive(Debug)]
 pub(crate) struct StepThrough {
+    /// The facts that the machine needs first.
+    pub(crate) notes: [Option<Input>; 2],
     pub(crate) weight: u64,
     pub(crate) rate: Option<f32>,
     pub(crate) give: DeviceCopy,

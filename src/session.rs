@@ -267,7 +267,9 @@ impl Session {
     }
 
     /// Sets the learning rate to `scale` times the one at the start, from the next step on. Residuals hold updates,
-    /// which include the learning rate: a recipe with a fixed threshold scales the threshold with it.
+    /// which include the learning rate: a recipe with a fixed threshold scales the threshold with it. A recipe with
+    /// `scale=rate` ([`VelocityScale::Rate`](crate::recipe::VelocityScale::Rate)) scales its outer momentum. After a
+    /// resumed run, set the rate again before the first step.
     pub fn set_learning_rate(&mut self, scale: f32) {
         self.exchange.set_learning_rate(scale);
     }

@@ -116,6 +116,7 @@ fn recipes() -> Vec<String> {
             "async period=9ms",
             "async period=6 adapt=speed",
             "async period=2 fetch=3 shards=2",
+            "async period=2 outer=momentum scale=rate",
             "mesh relay=2",
             "mesh momentum=0.9 starters=1 head_start=3",
             "mesh control=density density=0.2 end=spread messages=3",

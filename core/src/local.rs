@@ -80,7 +80,7 @@ impl Local {
         self.steps.report_loss(loss);
     }
 
-    /// The application's learning rate is `scale` times the one at the start, from the next step on.
+    /// The application's learning rate is `scale` times the one at the start, from the next step on: finite, 0 or more.
     pub fn set_learning_rate(&mut self, scale: f32) {
         self.steps.set_rate(scale);
     }

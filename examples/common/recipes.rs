@@ -84,6 +84,7 @@ const FLAGS: &[(&str, &str, &str)] = &[
     ("outer-beta", "beta", "Share of the mean square that is kept (outer adam)"),
     ("outer-rate", "rate", "Factor on a merged update (outer)"),
     ("outer-look", "look", "true: Nesterov's form (outer momentum)"),
+    ("outer-scale", "scale", "rate: momentum of updates over their learning rate (outer momentum); or update"),
     ("outer-pushes", "pushes", "Updates for each step of the momentum (outer delayed-nesterov); n: as many as workers"),
     ("outer-floor", "floor", "Keeps steps finite where updates are small (outer adagrad, adam)"),
     ("optimizer", "optimizer", "Momentum at a synchronisation: keep, reset or average"),

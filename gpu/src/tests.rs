@@ -224,7 +224,9 @@ fn elementwise_kernels_equal_the_host() {
 }
 
 /// Steps of all outer optimizers, with numbers for which a factor is 1, and others.
-const STEPS: [Step; 8] = [
+const STEPS: [Step; 10] = [
+    Step::Rated { mu: 0.9, rate: 0.7, look: true, inner: 0.3 },
+    Step::Rated { mu: 0.9, rate: 0.7, look: false, inner: 2.5 },
     Step::Momentum { mu: 0.9, rate: 0.7, look: true },
     Step::Momentum { mu: 0.75, rate: 1.0, look: false },
     Step::Momentum { mu: 0.0, rate: 1.0, look: true },

@@ -6,7 +6,9 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
-use gradwire_core::recipe::{Adapt, Codec, Lambda, Merge, Normalize, Outer, Pace, Payload, Span, Topology};
+use gradwire_core::recipe::{
+    Adapt, Codec, Lambda, Merge, Normalize, Outer, Pace, Payload, Span, Topology, VelocityScale,
+};
 use gradwire_core::status::Presence;
 use gradwire_core::wire::{Message, Push};
 use gradwire_core::{Clock, Event, PeerId, Signal, Status};
@@ -148,6 +150,7 @@ fn trainer(scenario: &Scenario, truth: &Arc<Mutex<Truth>>) -> Trainer {
     Trainer {
         sees_own: sum && adds && calm && sees_accrued,
         lag,
+        changes_rate: changes_rate(&scenario.plan),
         ..Trainer::new(*seed, PeerId(0), cluster.workers, scenario.spread, truth)
     }
 }
@@ -204,7 +207,8 @@ fn same_on_a_calm_network(scenario: &Scenario, stormy: &World) -> Result<(), Fai
     plan.ranges = 1;
     let workers = plan.cluster.workers;
     let truth = Truth::new(workers, plan.layout.len());
-    let trainer = Trainer::new(plan.seed, PeerId(0), workers, 0.0, &truth);
+    let changes_rate = changes_rate(&plan);
+    let trainer = Trainer { changes_rate, ..Trainer::new(plan.seed, PeerId(0), workers, 0.0, &truth) };
     let mut calm = world(&plan, &trainer)?;
     calm.run(BUDGET, |_, _| Ok::<(), Failure>(()))?;
     for worker in (0..workers).map(PeerId) {
@@ -460,6 +464,11 @@ impl AdaComm {
     }
 }
 
+/// Do the programs change their learning rates? Only where the result follows them.
+pub(super) fn changes_rate(plan: &Plan) -> bool {
+    matches!(plan.recipe.outer(), Outer::Momentum { scale: VelocityScale::Rate, .. })
+}
+
 /// True if the workers synchronise after this step, counted from 0.
 fn is_synchronised(plan: &Plan, step: u64) -> bool {
     let period = plan.recipe.period();
@@ -501,14 +510,16 @@ fn rounds_equal_the_reference(plan: &Plan, truth: &Truth) -> Result<(), Failure>
             continue;
         }
         let base = reference.params.clone();
-        for entry in &mut local {
+        for (worker, entry) in (0..).zip(&mut local) {
             let (steps, examples, sum) = std::mem::replace(entry, zeros());
             let contribution: Vec<f64> = match plan.recipe.payload() {
                 Payload::Updates | Payload::Gradients => sum,
                 Payload::Parameters => base.iter().zip(&sum).map(|(base, sum)| base - sum).collect(),
             };
             let weight = weight(&plan.recipe, examples.into(), steps.max(1));
-            reference.push(&contribution, weight, reference.version);
+            // Recipes with an outer optimizer have a period of 1 here.
+            let rate = if changes_rate(plan) { super::rate(worker, *step).into() } else { 1.0 };
+            reference.push_at(rate, &contribution, weight, reference.version);
         }
         reference.end_round();
         // The last, incomplete period is contributed when the worker leaves, which the trainer sees as one more step.
@@ -619,9 +630,9 @@ fn merged_in_order(scenario: &Scenario, world: &World, truth: &Truth, pushes: &[
         for push in pushes.iter().filter(|push| push.shard.0 == shard && push.weight > 0) {
             // The contributions of a worker arrive in order.
             let count = &mut next[push.worker.index()];
-            let units = &truth.rounds[push.worker.index()][std::mem::replace(count, *count + 1)].sum;
-            let update: Vec<f64> = units[range.clone()].iter().map(|x| *x as f64 / 1024.0).collect();
-            reference.push(&update, push.weight, push.base.0);
+            let round = &truth.rounds[push.worker.index()][std::mem::replace(count, *count + 1)];
+            let update: Vec<f64> = round.sum[range.clone()].iter().map(|x| *x as f64 / 1024.0).collect();
+            reference.push_at(round.rate, &update, push.weight, push.base.0);
         }
         reference.end();
         let tolerance = 1e-6 * (pushes.len() + 1) as f64;

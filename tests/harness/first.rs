@@ -12,7 +12,7 @@ use gradwire_core::wire::{Message, Push};
 use gradwire_core::{PeerId, Segment, shard_range};
 use gradwire_sim::{Deed, World};
 
-use super::check::{Failure, close, ensure, server_params};
+use super::check::{Failure, changes_rate, close, ensure, server_params};
 use super::reference::{Reference, weight};
 use super::{Scenario, Truth};
 
@@ -123,8 +123,8 @@ pub fn check(scenario: &Scenario, world: &World, truth: &Truth, rounds: &Rounds)
         for round in rounds.rounds.get(&shard).into_iter().flatten().filter(|round| !round.is_empty()) {
             check_round(round, reference.version, late, count.of(workers), plan.steps)?;
             let base = reference.params.clone();
-            // Contributions with their examples, by worker.
-            let mut parts: Vec<(PeerId, Vec<f64>, u64)> = Vec::new();
+            // Contributions with their learning rates and examples, by worker.
+            let mut parts: Vec<(PeerId, f64, Vec<f64>, u64)> = Vec::new();
             for push in round {
                 // The period is 1, sequence numbers begin at 1 and steps at 0.
                 let (examples, units) = &truth.steps[&(push.sequence.0 - 1)][&push.worker.0];
@@ -136,20 +136,23 @@ pub fn check(scenario: &Scenario, world: &World, truth: &Truth, rounds: &Rounds)
                     // Only contributions from this version are merged.
                     Payload::Parameters => base.iter().zip(sum).map(|(base, sum)| base - sum).collect(),
                 };
+                let step = push.sequence.0 - 1;
+                let rate: f64 = if changes_rate(plan) { super::rate(push.worker.0, step).into() } else { 1.0 };
                 match parts.last_mut() {
-                    Some((worker, mean, examples)) if one_vote && *worker == push.worker => {
+                    Some((worker, rates, mean, examples)) if one_vote && *worker == push.worker => {
                         let sum = *examples + push.weight;
                         let blend = |(mean, x): (&mut f64, f64)| {
                             *mean = (*mean * *examples as f64 + x * push.weight as f64) / sum as f64;
                         };
-                        mean.iter_mut().zip(contribution).for_each(blend);
+                        mean.iter_mut().zip(contribution).for_each(&blend);
+                        blend((rates, rate));
                         *examples = sum;
                     }
-                    _ => parts.push((push.worker, contribution, push.weight)),
+                    _ => parts.push((push.worker, rate, contribution, push.weight)),
                 }
             }
-            for (_, contribution, examples) in parts {
-                reference.push(&contribution, examples, reference.version);
+            for (_, rate, contribution, examples) in parts {
+                reference.push_at(rate, &contribution, examples, reference.version);
             }
             reference.end_round();
         }

@@ -66,6 +66,11 @@ pub fn loss(worker: u32, step: u64) -> f32 {
     3.0 / (1.0 + step as f32 / 3.0) + (worker % 3) as f32 / 8.0 + (step % 2) as f32 / 4.0
 }
 
+/// The learning rate of a worker's step, relative to that at the start. Workers disagree.
+pub fn rate(worker: u32, step: u64) -> f32 {
+    [1.0, 0.5, 2.0, 0.25][((step / 2 + u64::from(worker % 2)) % 4) as usize]
+}
+
 /// The contributions and the parameters of all workers in a run, as the workers saw them.
 #[derive(Debug, Default)]
 pub struct Truth {
@@ -97,6 +102,8 @@ pub struct Round {
     pub weight: u64,
     /// The sum of its updates, in units of 2^-10.
     pub sum: Vec<i64>,
+    /// The mean learning rate of its steps.
+    pub rate: f64,
     /// The worker's parameters after the round.
     pub after: Option<Vec<f32>>,
 }
@@ -121,6 +128,10 @@ pub struct Trainer {
     pub lag: Option<u64>,
     /// The sum of the updates since the last contribution, in units of 2^-10.
     pub local: Vec<i64>,
+    /// The learning rates of the steps since the last contribution.
+    pub rates: Vec<f64>,
+    /// The program changes its learning rate.
+    pub changes_rate: bool,
     pub truth: Arc<Mutex<Truth>>,
 }
 
@@ -137,6 +148,8 @@ impl Trainer {
             sees_own: false,
             lag: None,
             local: Vec::new(),
+            rates: Vec::new(),
+            changes_rate: false,
             truth: Arc::clone(truth),
         }
     }
@@ -198,8 +211,16 @@ impl App for Trainer {
         Some(loss(self.me.0, step))
     }
 
+    fn rate(&mut self, step: u64) -> Option<f32> {
+        let rate = self.changes_rate.then(|| rate(self.me.0, step));
+        self.rates.push(rate.unwrap_or(1.0).into());
+        rate
+    }
+
     fn contributes(&mut self, _step: u64, weight: u64) {
-        let round = Round { weight, sum: std::mem::take(&mut self.local), after: None };
+        let rate = self.rates.iter().sum::<f64>() / self.rates.len() as f64;
+        self.rates.clear();
+        let round = Round { weight, sum: std::mem::take(&mut self.local), rate, after: None };
         self.truth.lock().unwrap().rounds[self.me.index()].push(round);
     }
 

@@ -7,7 +7,7 @@
 use std::cell::Cell;
 
 use gradwire_core::Recipe;
-use gradwire_core::recipe::{Compensate, Merge, Outer, Payload, Scaling, Staleness, Weigh};
+use gradwire_core::recipe::{Compensate, Merge, Outer, Payload, Scaling, Staleness, VelocityScale, Weigh};
 
 /// The model of a merge rule: how contributions become one update, or one vector of parameters.
 trait Merging {
@@ -20,8 +20,8 @@ trait Merging {
 
 /// The model of a commit step: how a merged vector changes the parameters.
 trait Commit {
-    /// Changes `params` by the merged vector.
-    fn commit(&mut self, params: &mut [f64], merged: &[f64]);
+    /// Changes `params` by the merged vector. `rate`: the learning rate that its updates were made with.
+    fn commit(&mut self, params: &mut [f64], merged: &[f64], rate: f64);
 }
 
 /// The weight of a contribution in a mean: its examples m, or `m (m / H)` of H steps in units of 1/16.
@@ -38,6 +38,8 @@ pub struct Reference {
     merge: Box<dyn Merging>,
     commit: Box<dyn Commit>,
     pub params: Vec<f64>,
+    /// Of the gathered contributions: the sum of their learning rates times their weights, and of their weights.
+    rates: [f64; 2],
     /// Contributions of a larger staleness are dropped before they change anything.
     drop_above: u64,
     /// Number of commits so far.
@@ -76,9 +78,9 @@ impl Reference {
             (Payload::Parameters, _) => Box::new(Replace),
             // The programs subtract the mean that they get.
             (Payload::Updates, Outer::None) | (Payload::Gradients, _) => Box::new(Subtract),
-            (Payload::Updates, Outer::Momentum { mu, rate, look }) => {
-                let (mu, rate) = (f64::from(mu.of(workers)), f64::from(rate));
-                Box::new(Momentum { mu, rate, look, velocity: zeros() })
+            (Payload::Updates, Outer::Momentum { mu, rate, look, scale }) => {
+                let (mu, rate, by_rate) = (f64::from(mu.of(workers)), f64::from(rate), scale == VelocityScale::Rate);
+                Box::new(Momentum { mu, rate, look, by_rate, velocity: zeros() })
             }
             (Payload::Updates, Outer::DelayedNesterov { mu, rate, pushes }) => {
                 let (mu, rate) = (f64::from(mu.of(workers)), f64::from(rate));
@@ -98,6 +100,7 @@ impl Reference {
             compensate,
             merge,
             commit,
+            rates: [0.0; 2],
             params: initial.iter().map(|x| f64::from(*x)).collect(),
             drop_above: staleness.drop_above.unwrap_or(u64::MAX),
             version: 0,
@@ -106,7 +109,16 @@ impl Reference {
 
     /// Takes a contribution of `weight` examples that was computed from version `base`.
     pub fn push(&mut self, x: &[f64], weight: u64, base: u64) {
+        self.push_at(1.0, x, weight, base);
+    }
+
+    /// The same with updates that were made with this learning rate.
+    pub fn push_at(&mut self, rate: f64, x: &[f64], weight: u64, base: u64) {
         let staleness = self.version.saturating_sub(base);
+        if staleness <= self.drop_above {
+            self.rates[0] += rate * weight as f64;
+            self.rates[1] += weight as f64;
+        }
         let x = if staleness > self.drop_above { x.to_vec() } else { self.compensate.correct(x, &self.params, base) };
         let merged = self.merge.admit(&x, weight as f64, staleness);
         self.apply(merged);
@@ -128,7 +140,8 @@ impl Reference {
     fn apply(&mut self, merged: Option<Vec<f64>>) {
         if let Some(merged) = merged {
             self.compensate.history.push(self.params.clone());
-            self.commit.commit(&mut self.params, &merged);
+            let [sum, weight] = std::mem::take(&mut self.rates);
+            self.commit.commit(&mut self.params, &merged, sum / weight);
             self.version += 1;
         }
     }
@@ -395,7 +408,7 @@ fn factor(rule: Staleness, staleness: u64) -> Option<f64> {
 struct Replace;
 
 impl Commit for Replace {
-    fn commit(&mut self, params: &mut [f64], merged: &[f64]) {
+    fn commit(&mut self, params: &mut [f64], merged: &[f64], _rate: f64) {
         params.copy_from_slice(merged);
     }
 }
@@ -404,7 +417,7 @@ impl Commit for Replace {
 struct Subtract;
 
 impl Commit for Subtract {
-    fn commit(&mut self, params: &mut [f64], merged: &[f64]) {
+    fn commit(&mut self, params: &mut [f64], merged: &[f64], _rate: f64) {
         params.iter_mut().zip(merged).for_each(|(param, merged)| *param -= merged);
     }
 }
@@ -414,15 +427,19 @@ struct Momentum {
     mu: f64,
     rate: f64,
     look: bool,
+    /// SlowMo (Wang et al. 2020, algorithm 1).
+    by_rate: bool,
     velocity: Vec<f64>,
 }
 
 impl Commit for Momentum {
-    fn commit(&mut self, params: &mut [f64], merged: &[f64]) {
+    fn commit(&mut self, params: &mut [f64], merged: &[f64], rate: f64) {
+        let unit = if self.by_rate { rate } else { 1.0 };
         for (i, merged) in merged.iter().enumerate() {
-            self.velocity[i] = self.mu * self.velocity[i] + self.rate * merged;
-            let ahead = self.rate * merged + self.mu * self.velocity[i];
-            params[i] -= if self.look { ahead } else { self.velocity[i] };
+            let gradient = merged / unit;
+            self.velocity[i] = self.mu * self.velocity[i] + self.rate * gradient;
+            let ahead = self.rate * gradient + self.mu * self.velocity[i];
+            params[i] -= unit * if self.look { ahead } else { self.velocity[i] };
         }
     }
 }
@@ -438,7 +455,7 @@ struct DelayedNesterov {
 }
 
 impl Commit for DelayedNesterov {
-    fn commit(&mut self, params: &mut [f64], merged: &[f64]) {
+    fn commit(&mut self, params: &mut [f64], merged: &[f64], _rate: f64) {
         self.count += 1;
         let is_full = self.count == self.pushes;
         for (i, merged) in merged.iter().enumerate() {
@@ -464,7 +481,7 @@ struct Adagrad {
 }
 
 impl Commit for Adagrad {
-    fn commit(&mut self, params: &mut [f64], merged: &[f64]) {
+    fn commit(&mut self, params: &mut [f64], merged: &[f64], _rate: f64) {
         for (i, merged) in merged.iter().enumerate() {
             self.sums[i] += merged.powi(2);
             params[i] -= self.rate * merged / (self.sums[i] + self.floor).sqrt();
@@ -483,7 +500,7 @@ struct Adam {
 }
 
 impl Commit for Adam {
-    fn commit(&mut self, params: &mut [f64], merged: &[f64]) {
+    fn commit(&mut self, params: &mut [f64], merged: &[f64], _rate: f64) {
         for (i, merged) in merged.iter().enumerate() {
             self.means[i] = self.mu * self.means[i] + (1.0 - self.mu) * merged;
             self.squares[i] = self.beta * self.squares[i] + (1.0 - self.beta) * merged.powi(2);

@@ -6,7 +6,7 @@
 
 use gradwire_core::recipe::{
     Adapt, Codec, Compensate, Control, Correction, Count, End, Lambda, Late, Merge, Mu, Normalize, Outer, Pace,
-    Payload, Period, Pushes, Span, Staleness, Threshold, TopK, Topology, Values, Weigh,
+    Payload, Period, Pushes, Span, Staleness, Threshold, TopK, Topology, Values, VelocityScale, Weigh,
 };
 use gradwire_core::{Cluster, Duration, Instant, Layout, Patience, PeerId, Recipe};
 use gradwire_sim::{Effort, Fault, Network, Plan, Random};
@@ -147,9 +147,11 @@ fn gather(seed: u64) -> Recipe {
 fn outer(seed: u64, recipe: Recipe) -> Recipe {
     let mut random = Random::new(seed, 14);
     let (mu, look) = ([Mu::Fixed(0.0), Mu::Fixed(0.75), Mu::PerWorker][random.below(3) as usize], random.chance(0.5));
+    // A velocity over the learning rate, for half of the momenta.
+    let scale = if Random::new(seed, 45).chance(0.5) { VelocityScale::Rate } else { VelocityScale::Update };
     recipe.with_outer(match random.below(8) {
         0..4 => Outer::None,
-        4 | 5 => Outer::Momentum { mu, rate: 0.5 + random.below(2) as f32 / 2.0, look },
+        4 | 5 => Outer::Momentum { mu, rate: 0.5 + random.below(2) as f32 / 2.0, look, scale },
         6 => Outer::Adagrad { rate: 1.0 / 64.0, floor: 1e-6 },
         _ => Outer::Adam { mu: 0.75, beta: 0.875, rate: 1.0 / 64.0, floor: 1e-3 },
     })
@@ -256,7 +258,9 @@ fn weighing(seed: u64, recipe: Recipe) -> Recipe {
         recipe.merge(),
         Merge::Sum { .. } | Merge::TrimmedMean { trim: 1.. } | Merge::Median | Merge::Adasum | Merge::Elastic { .. }
     );
-    let is_other = recipe.payload() == Payload::Gradients
+    let is_by_rate = matches!(recipe.outer(), Outer::Momentum { scale: VelocityScale::Rate, .. });
+    let is_other = is_by_rate
+        || recipe.payload() == Payload::Gradients
         || recipe.normalize() != Normalize::None
         || matches!(recipe.adapt(), Adapt::Loss { .. });
     let is_by_batch = merges && !is_other && Random::new(seed, 43).chance(0.2);

@@ -3,7 +3,7 @@
 use std::thread;
 use std::time::Duration;
 
-use gradwire::recipe::{Mu, Outer, Pushes};
+use gradwire::recipe::{Mu, Outer, Pushes, VelocityScale};
 use gradwire::{Cluster, Layout, Mem, PeerId, Recipe, RunState, Session};
 use gradwire_sim::{App, World};
 
@@ -154,7 +154,7 @@ fn a_milestone_at_each_update_is_nesterovs_momentum() {
             let (world, _) = simulate(plan(plain.with_outer(outer), 5, 24), Steps::Jittered, None);
             world.params(PeerId(0)).iter().map(|x| x.to_bits()).collect::<Vec<_>>()
         };
-        let momentum = bits(Outer::Momentum { mu, rate: 0.7, look: true });
+        let momentum = bits(Outer::Momentum { mu, rate: 0.7, look: true, scale: VelocityScale::Update });
         assert_eq!(bits(Outer::DelayedNesterov { mu, rate: 0.7, pushes: Pushes::Fixed(1) }), momentum, "{recipe}");
         assert_ne!(bits(Outer::DelayedNesterov { mu, rate: 0.7, pushes: Pushes::Fixed(2) }), momentum, "{recipe}");
     }

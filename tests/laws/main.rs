@@ -7,6 +7,7 @@
 
 mod first;
 mod late;
+mod rates;
 mod rounds;
 mod threads;
 mod weigh;
@@ -14,7 +15,7 @@ mod weigh;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use gradwire::recipe::{Mu, Outer, Staleness, Topology};
+use gradwire::recipe::{Mu, Outer, Staleness, Topology, VelocityScale};
 use gradwire::{Cluster, Event, Layout, PeerId, Recipe, Status};
 use gradwire_core::Patience;
 use gradwire_sim::{App, Entry, Life, Network, Plan, Random, World};
@@ -196,7 +197,8 @@ fn momentum_of_zero_at_a_rate_of_one_is_no_outer_optimizer() {
     {
         let plain: Recipe = recipe.parse().unwrap();
         for look in [false, true] {
-            let outer = plain.with_outer(Outer::Momentum { mu: Mu::Fixed(0.0), rate: 1.0, look });
+            let outer =
+                plain.with_outer(Outer::Momentum { mu: Mu::Fixed(0.0), rate: 1.0, look, scale: VelocityScale::Update });
             let [(one, _), (other, _)] =
                 [plain, outer].map(|recipe| simulate(plan(recipe, 5, 24), Steps::Jittered, None));
             let bits = |world: &World| world.params(PeerId(0)).iter().map(|x| x.to_bits()).collect::<Vec<_>>();

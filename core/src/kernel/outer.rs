@@ -5,6 +5,7 @@
 //! | step | state | formula |
 //! |---|---|---|
 //! | [`Step::Momentum`] | velocity v | `v' = mu v + rate d`, `w' = w - v'`; looking ahead `w' = w - (rate d + mu v')` |
+//! | [`Step::Rated`] | velocity v | `v' = mu v + (rate / inner) d`, `w' = w - inner v'`; looking ahead `w' = w - inner ((rate / inner) d + mu v')` |
 //! | [`Step::Delayed`] | velocity v, sum b | `b' = b + rate d`, `w' = w - rate d`; at a milestone `v' = mu v + b'`, `w' = w - (rate d + mu v')`, `b'' = 0` |
 //! | [`Step::Adagrad`] | sum s | `s' = s + d d`, `w' = w - rate d / sqrt(s' + floor)` |
 //! | [`Step::Adam`] | mean m, square s | `m' = mu m + (1 - mu) d`, `s' = beta s + (1 - beta) d d`, `w' = w - rate m' / (sqrt(s') + floor)` |
@@ -27,6 +28,18 @@ pub enum Step {
         rate: f32,
         /// Go on from where the velocity will lead (Nesterov).
         look: bool,
+    },
+    /// Momentum with a velocity per unit of the learning rate that the updates were made with (SlowMo, Wang et al. 2020,
+    /// algorithm 1): one vector of state. With `inner` 1, it is [`Step::Momentum`], bit for bit.
+    Rated {
+        /// The share of the velocity that is kept, from 0 to below 1.
+        mu: f32,
+        /// Factor on the merged update.
+        rate: f32,
+        /// Go on from where the velocity will lead (Nesterov).
+        look: bool,
+        /// The learning rate of the updates, relative to that at the start, above 0.
+        inner: f32,
     },
     /// Momentum that waits for a milestone, and then takes all updates since the last one at once: two vectors of state.
     Delayed {
@@ -61,7 +74,7 @@ impl Step {
     /// Vectors of state.
     pub const fn vectors(&self) -> usize {
         match self {
-            Self::Momentum { .. } | Self::Adagrad { .. } => 1,
+            Self::Momentum { .. } | Self::Rated { .. } | Self::Adagrad { .. } => 1,
             Self::Adam { .. } | Self::Delayed { .. } => 2,
         }
     }
@@ -105,6 +118,7 @@ pub fn run(
         });
         Tier::best().run(|| match step {
             Step::Momentum { mu, rate, look } => momentum(into, first, update, mu, rate * scale, look),
+            Step::Rated { mu, rate, look, inner } => rated(into, first, update, mu, rate * scale / inner, look, inner),
             Step::Delayed { mu, rate, milestone } => {
                 delayed(into, [first, second], update, mu, rate * scale, milestone)
             }
@@ -133,6 +147,23 @@ fn momentum(params: &mut [f32], velocity: &mut [f32], update: &[f32], mu: f32, r
         each.for_each(|((param, velocity), update)| {
             *velocity = mu * *velocity + rate * update;
             *param -= *velocity;
+        });
+    }
+}
+
+#[inline(always)]
+fn rated(params: &mut [f32], velocity: &mut [f32], update: &[f32], mu: f32, rate: f32, look: bool, inner: f32) {
+    let each = params.iter_mut().zip(velocity).zip(update);
+    if look {
+        each.for_each(|((param, velocity), update)| {
+            let step = rate * update;
+            *velocity = mu * *velocity + step;
+            *param -= inner * (step + mu * *velocity);
+        });
+    } else {
+        each.for_each(|((param, velocity), update)| {
+            *velocity = mu * *velocity + rate * update;
+            *param -= inner * *velocity;
         });
     }
 }
@@ -214,7 +245,9 @@ mod tests {
     use alloc::vec::Vec;
     use proptest::prelude::*;
 
-    const STEPS: [Step; 7] = [
+    const STEPS: [Step; 9] = [
+        Step::Rated { mu: 0.9, rate: 0.7, look: true, inner: 0.3 },
+        Step::Rated { mu: 0.9, rate: 0.7, look: false, inner: 2.5 },
         Step::Delayed { mu: 0.9, rate: 0.7, milestone: false },
         Step::Delayed { mu: 0.9, rate: 0.7, milestone: true },
         Step::Momentum { mu: 0.9, rate: 0.7, look: true },
@@ -233,6 +266,11 @@ mod tests {
                 let moved = rate * scale * d;
                 let v = mu * a + moved;
                 (if look { w - (moved + mu * v) } else { w - v }, [v, b])
+            }
+            Step::Rated { mu, rate, look, inner } => {
+                let moved = rate * scale / inner * d;
+                let v = mu * a + moved;
+                (w - inner * if look { moved + mu * v } else { v }, [v, b])
             }
             Step::Delayed { rate, milestone: false, .. } => {
                 let moved = rate * scale * d;
@@ -332,6 +370,33 @@ mod tests {
                 moved.push(before - w[0]);
             }
             assert_eq!((moved[0], moved[59]), (first, 1.0));
+        }
+    }
+
+    /// SlowMo, against its formula: with every learning rate, the velocity has the unit of a gradient. A rate that stays that
+    /// of the start changes no bit.
+    #[test]
+    fn a_velocity_over_the_rate_follows_the_rate_at_once() {
+        for look in [false, true] {
+            let (mut w, mut v, mut exact) = ([0.0f32], [0.0f32], [0.0f64; 2]);
+            // Gradients of 1: the update is the learning rate.
+            for inner in [1.0f32, 0.5, 0.125, 2.0, 4.0, 0.25] {
+                let step = Step::Rated { mu: 0.5, rate: 0.5, look, inner };
+                run(step, 1.0, &mut w, None, &[inner], [Some((&mut v, None)), None]);
+                exact[1] = 0.5 * exact[1] + 0.5;
+                exact[0] -= f64::from(inner) * if look { 0.5 + 0.5 * exact[1] } else { exact[1] };
+                // All of these numbers are exact.
+                assert_eq!([w[0], v[0]].map(f64::from), exact);
+            }
+            let after = |step| {
+                let (mut w, mut v) = ([0.3f32, -0.0], [0.7f32, -0.0]);
+                for update in [[0.1, 0.0], [-0.3, -0.0]] {
+                    run(step, 0.7, &mut w, None, &update, [Some((&mut v, None)), None]);
+                }
+                [w, v].map(|vector| vector.map(f32::to_bits))
+            };
+            let (mu, rate) = (0.9, 0.7);
+            assert_eq!(after(Step::Rated { mu, rate, look, inner: 1.0 }), after(Step::Momentum { mu, rate, look }));
         }
     }
 

@@ -10,7 +10,7 @@ use crate::buffer::{BufferId, Segment};
 use crate::id::Clock;
 use crate::kernel::Kernel;
 use crate::kernel::outer::Step;
-use crate::recipe::{Normalize, Outer, Payload, Recipe};
+use crate::recipe::{Normalize, Outer, Payload, Recipe, VelocityScale};
 use crate::rider::Rider;
 use crate::vectors::{Keep, Vectors};
 
@@ -20,6 +20,8 @@ pub(crate) struct Commit {
     payload: Payload,
     outer: Option<Step>,
     normalize: Normalize,
+    /// The outer optimizer's velocity is per unit of the workers' learning rate.
+    follows_rate: bool,
     /// Commits from one milestone of the outer optimizer to the next.
     pushes: u64,
     state: Vec<[BufferId; 2]>,
@@ -30,6 +32,15 @@ pub(crate) struct Commit {
 pub(crate) struct Places {
     pub(crate) old: usize,
     pub(crate) new: usize,
+}
+
+/// Factors on a merged contribution.
+#[derive(Copy, Clone, Debug)]
+pub(crate) struct Factors {
+    /// The factor on the vector.
+    scale: f32,
+    /// The learning rate of the updates, relative to that at the start.
+    inner: f32,
 }
 
 impl Places {
@@ -51,27 +62,30 @@ impl Commit {
             Outer::DelayedNesterov { pushes, .. } => pushes.of(workers).into(),
             _ => 1,
         };
-        Self { payload: recipe.payload, outer, normalize: recipe.normalize, pushes, state: state.collect() }
+        let (payload, normalize, follows_rate) = (recipe.payload, recipe.normalize, recipe.outer.follows_rate());
+        Self { payload, outer, normalize, follows_rate, pushes, state: state.collect() }
     }
 
-    /// The factor on merged contributions that are divided by their workers' steps: the mean number of steps, which has
-    /// travelled with them.
-    pub(crate) fn steps(&self, rider: Option<Rider>) -> f32 {
-        match (self.normalize, rider) {
-            (Normalize::Steps, Some(steps)) => steps.get(),
-            _ => 1.0,
+    /// The factors on merged contributions. `scale` is the merge rule's factor on updates. `rider`: the mean of the numbers
+    /// that have travelled with them. It is the mean number of steps if contributions are divided by their workers' steps,
+    /// or the learning rate.
+    pub(crate) fn factors(&self, scale: f32, rider: Option<Rider>) -> Factors {
+        match rider.map(Rider::get) {
+            Some(steps) if self.normalize == Normalize::Steps => Factors { scale: scale * steps, inner: 1.0 },
+            Some(inner) if self.follows_rate => Factors { scale, inner: inner.max(VelocityScale::RATE_MIN) },
+            _ => Factors { scale, inner: 1.0 },
         }
     }
 
-    /// The kernel that makes the new parameters `into` of the `old` ones and the `merged` contributions. `scale` is the
-    /// merge rule's factor on updates. `into` may be `old`. `start`: the byte at which these parameters begin in the whole
+    /// The kernel that makes the new parameters `into` of the `old` ones and the `merged` contributions. `into` may be
+    /// `old`. `start`: the byte at which these parameters begin in the whole
     /// vector, and their state in the vectors of the state.
     pub(crate) fn kernel(
         &self,
         start: u64,
         old: Segment,
         merged: Segment,
-        scale: f32,
+        Factors { scale, inner }: Factors,
         into: Segment,
         places: Places,
     ) -> Kernel {
@@ -81,6 +95,13 @@ impl Commit {
             (Payload::Updates, None) => Kernel::Apply { from: old, update: merged, scale, into },
             (Payload::Updates, Some(step)) => {
                 let part = |buffer| Segment { buffer, start, len: old.len };
+                let step = match step {
+                    // Without momentum or a change of the rate, both factors cancel.
+                    Step::Momentum { mu, rate, look } if inner != 1.0 && mu != 0.0 => {
+                        Step::Rated { mu, rate, look, inner }
+                    }
+                    step => step,
+                };
                 let of = |index: usize| self.state.get(index).map(|at| (part(at[places.old]), part(at[places.new])));
                 Kernel::Outer { step, from: old, update: merged, scale, state: [of(0), of(1)], into }
             }
@@ -98,10 +119,10 @@ impl Commit {
         start: u64,
         old: Segment,
         merged: Segment,
-        scale: f32,
+        factors: Factors,
         into: Segment,
     ) -> Kernel {
-        let mut kernel = self.kernel(start, old, merged, scale, into, Places::IN_PLACE);
+        let mut kernel = self.kernel(start, old, merged, factors, into, Places::IN_PLACE);
         if let Kernel::Outer { step: Step::Delayed { milestone, .. }, .. } = &mut kernel {
             *milestone = version.0.is_multiple_of(self.pushes);
         }

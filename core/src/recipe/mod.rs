@@ -84,7 +84,7 @@
 //! | | `send` | | all of it is sent at once |
 //! | | `spread` | `messages=20` | its largest part is sent in small steps |
 //! | [`outer`](Outer) | **`none`** | | the merged update is subtracted as it is |
-//! | | `momentum` | `mu=0.9 rate=1 look=false` | momentum of merged updates; `mu=1-1/n`: that of BMUF |
+//! | | `momentum` | `mu=0.9 rate=1 look=false scale=update` | momentum of merged updates; `mu=1-1/n`: that of BMUF; `scale=rate`: of updates over their learning rate |
 //! | | `delayed-nesterov` | `mu=0.9 rate=0.7 pushes=n` | momentum at every `pushes`-th update of asynchronous workers |
 //! | | `adagrad` | `rate=1 floor=1e-8` | a rate for each element, by the sum of squares |
 //! | | `adam` | `mu=0.9 beta=0.99 rate=0.01 floor=0.001` | momentum, and a rate by the mean square |
@@ -129,7 +129,7 @@
 //! | `dgc` | `sparse density=0.001 momentum=0.9 ramp=500` | Lin et al. 2018 |
 //! | `bmuf` | `sync period=16 outer=momentum mu=1-1/n look=true optimizer=reset` | Chen and Huo 2016, Nesterov's form |
 //! | `bmuf-cbm` | `bmuf look=false` | Chen and Huo 2016, classic form |
-//! | `slowmo` | `sync period=12 outer=momentum mu=0.5 optimizer=reset` | Wang et al. 2020 |
+//! | `slowmo` | `sync period=12 outer=momentum mu=0.5 scale=rate optimizer=reset` | Wang et al. 2020 |
 //! | `diloco` | `sync period=50 outer=momentum mu=0.9 rate=0.7 look=true` | Douillard et al. 2023 |
 //! | `lookahead` | `sync period=5 outer=momentum mu=0 rate=0.8` | Zhang et al. 2019 |
 //! | `fedavgm` | `sync period=20 outer=momentum mu=0.9` | Hsu et al. 2019 |
@@ -225,7 +225,7 @@ pub use end::End;
 pub use first::{Count, CountParseError, Late};
 pub use hint::Hint;
 pub use lambda::{Lambda, LambdaParseError};
-pub use outer::{Mu, MuParseError, Outer, Pushes, PushesParseError};
+pub use outer::{Mu, MuParseError, Outer, Pushes, PushesParseError, VelocityScale};
 pub use period::{Period, PeriodParseError, Span};
 pub use presets::{PRESETS, Preset};
 pub use staleness::{Scaling, Staleness};

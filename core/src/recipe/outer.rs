@@ -23,6 +23,8 @@ pub enum Outer {
         rate: f32,
         /// Nesterov's form: `rate d + mu v` is subtracted (Chen and Huo 2016; DiLoCo, Douillard et al. 2023).
         look: bool,
+        /// The unit of the velocity.
+        scale: VelocityScale,
     },
     /// Delayed Nesterov (Liu et al. 2024), for asynchronous workers. `rate d` is subtracted at once, and added to `b`. Every
     /// `pushes`-th time, `v = mu v + b` and `b = 0` first, and `rate d + mu v` is subtracted: momentum of the mean of so
@@ -57,6 +59,29 @@ pub enum Outer {
         /// Keeps steps of elements with small updates finite. Finite and above 0.
         floor: f32,
     },
+}
+
+/// The unit of the velocity of an outer momentum.
+#[derive(Copy, Clone, Debug, Default, PartialEq, Eq)]
+pub enum VelocityScale {
+    /// That of the updates: a velocity of times with a larger learning rate stays as large as it was.
+    #[default]
+    Update,
+    /// That of the updates over their learning rate a: `u = mu u + (rate / a) d`, and `a u` is subtracted (SlowMo, Wang et
+    /// al. 2020, algorithm 1). After a warm-up or a decay of the rate, the velocity is as if the rate had always been the
+    /// present one.
+    ///
+    /// a is relative to the rate at the start. It is the mean over a worker's steps since its last contribution, as told
+    /// by [`Local::set_learning_rate`](crate::Local::set_learning_rate), and in a round the mean over the workers,
+    /// weighted by their examples: the same bits at all members, also if workers disagree. While the rate is that of the
+    /// start, the steps are those of `update`, bit for bit. A rate below [`VelocityScale::RATE_MIN`] counts as that: 0 at
+    /// the start of a warm-up divides nothing by 0.
+    Rate,
+}
+
+impl VelocityScale {
+    /// The smallest relative learning rate by which an update is divided: 2^-20.
+    pub const RATE_MIN: f32 = 1.0 / 1_048_576.0;
 }
 
 /// The momentum of an outer optimizer: a number, or `1-1/n` for n workers (Chen and Huo 2016).
@@ -156,7 +181,7 @@ impl Outer {
     pub(crate) fn step(self, workers: u32) -> Option<Step> {
         Some(match self {
             Self::None => return None,
-            Self::Momentum { mu, rate, look } => Step::Momentum { mu: mu.of(workers), rate, look },
+            Self::Momentum { mu, rate, look, .. } => Step::Momentum { mu: mu.of(workers), rate, look },
             // One push per milestone: nothing is delayed.
             Self::DelayedNesterov { mu, rate, pushes } if pushes.of(workers) == 1 => {
                 Step::Momentum { mu: mu.of(workers), rate, look: true }
@@ -165,6 +190,11 @@ impl Outer {
             Self::Adagrad { rate, floor } => Step::Adagrad { rate, floor },
             Self::Adam { mu, beta, rate, floor } => Step::Adam { mu, beta, rate, floor },
         })
+    }
+
+    /// Does the step depend on the learning rate of the workers?
+    pub(crate) const fn follows_rate(self) -> bool {
+        matches!(self, Self::Momentum { scale: VelocityScale::Rate, .. })
     }
 
     /// How far a merged update moves the parameters in all, relative to its own length. Steps of Adagrad and Adam have a
@@ -179,7 +209,7 @@ impl Outer {
     /// How far a merged update moves the parameters at once.
     pub(crate) fn first_gain(self, workers: u32) -> f32 {
         match self {
-            Self::Momentum { mu, rate, look: true } => rate * (1.0 + mu.of(workers)),
+            Self::Momentum { mu, rate, look: true, .. } => rate * (1.0 + mu.of(workers)),
             Self::DelayedNesterov { mu, rate, pushes } if pushes.of(workers) == 1 => rate * (1.0 + mu.of(workers)),
             Self::Momentum { rate, .. } | Self::DelayedNesterov { rate, .. } => rate,
             Self::None | Self::Adagrad { .. } | Self::Adam { .. } => 1.0,

@@ -5,7 +5,7 @@ use core::time::Duration;
 
 use super::{
     Adapt, Codec, Compensate, Control, Correction, Count, End, Lambda, Late, Merge, Mu, Normalize, OptimizerState,
-    Outer, Pace, Payload, Period, Pushes, Recipe, Staleness, Threshold, TopK, Topology, Values, Weigh,
+    Outer, Pace, Payload, Period, Pushes, Recipe, Staleness, Threshold, TopK, Topology, Values, VelocityScale, Weigh,
 };
 
 /// A named recipe.
@@ -194,7 +194,11 @@ pub const PRESETS: &[Preset] = &[
     Preset {
         name: "slowmo",
         about: "Wang et al. 2020: mean of 12 steps, slow momentum 0.5",
-        recipe: || outer(12, momentum(0.5, 1.0, false)).with_optimizer(OptimizerState::Reset),
+        recipe: || {
+            let scale = VelocityScale::Rate;
+            let momentum = Outer::Momentum { mu: Mu::Fixed(0.5), rate: 1.0, look: false, scale };
+            outer(12, momentum).with_optimizer(OptimizerState::Reset)
+        },
     },
     Preset {
         name: "diloco",
@@ -263,7 +267,7 @@ fn outer(period: u32, outer: Outer) -> Recipe {
 }
 
 fn momentum(mu: f32, rate: f32, look: bool) -> Outer {
-    Outer::Momentum { mu: Mu::Fixed(mu), rate, look }
+    Outer::Momentum { mu: Mu::Fixed(mu), rate, look, scale: VelocityScale::Update }
 }
 
 fn elastic(recipe: Recipe) -> Recipe {
@@ -271,7 +275,8 @@ fn elastic(recipe: Recipe) -> Recipe {
 }
 
 fn bmuf(look: bool) -> Recipe {
-    outer(16, Outer::Momentum { mu: Mu::PerWorker, rate: 1.0, look }).with_optimizer(OptimizerState::Reset)
+    let scale = VelocityScale::Update;
+    outer(16, Outer::Momentum { mu: Mu::PerWorker, rate: 1.0, look, scale }).with_optimizer(OptimizerState::Reset)
 }
 
 impl Recipe {

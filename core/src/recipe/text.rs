@@ -14,7 +14,8 @@ use core::str::FromStr;
 
 use choices::{
     ADAPTS, CODECS, COMPENSATIONS, CONTROLS, ENDS, LATES, MERGES, NORMALIZES, OPTIMIZERS, OUTERS, PACES, PAYLOADS,
-    PERIOD, SCALINGS, SCOPES, SIGN_SCOPES, TOP_K_SCOPES, TOPOLOGIES, VALUES, WEIGHS, choice, time, unknown_key,
+    PERIOD, SCALINGS, SCOPES, SIGN_SCOPES, TOP_K_SCOPES, TOPOLOGIES, VALUES, VELOCITY_SCALES, WEIGHS, choice, time,
+    unknown_key,
 };
 pub(super) use choices::{NUMBER, WHOLE, number};
 pub use error::RecipeParseError;
@@ -58,6 +59,7 @@ impl Outer {
             ("mu", Self::Adam { mu, .. }) => *mu = number("mu", NUMBER, value)?,
             ("beta", Self::Adam { beta, .. }) => *beta = number("beta", NUMBER, value)?,
             ("look", Self::Momentum { look, .. }) => *look = number("look", "true or false", value)?,
+            ("scale", Self::Momentum { scale, .. }) => *scale = choice("scale", value, VELOCITY_SCALES)?,
             ("pushes", Self::DelayedNesterov { pushes, .. }) => {
                 *pushes = number("pushes", "a whole number, or n", value)?
             }
@@ -150,7 +152,7 @@ impl Recipe {
             }
             "codec" => self.codec = choice("codec", value, CODECS)?,
             "outer" => self.outer = choice("outer", value, OUTERS)?,
-            "mu" | "beta" | "rate" | "look" | "floor" | "pushes" => {
+            "mu" | "beta" | "rate" | "look" | "scale" | "floor" | "pushes" => {
                 if !self.outer.set(key, value)? {
                     return unknown();
                 }

@@ -31,8 +31,28 @@ pub(crate) struct LocalSteps {
     losses: Losses,
     normalize: Normalize,
     weigh: Weigh,
+    /// The learning rates, if the outer optimizer follows them.
+    rates: Option<Rates>,
     /// Steps of the last period.
     lasted: u32,
+}
+
+/// The learning rates of steps, relative to that at the start.
+#[derive(Copy, Clone, Debug)]
+struct Rates {
+    now: f32,
+    /// The sum over the steps since the last synchronisation.
+    sum: f64,
+    /// The mean of the last period.
+    mean: Option<Rider>,
+}
+
+impl Rates {
+    /// A period of so many steps has ended.
+    fn end(&mut self, steps: u32) {
+        // An update is proportional to the rate of its step, so their sum is to the mean rate.
+        self.mean = Rider::new(core::mem::take(&mut self.sum) / f64::from(steps.max(1)));
+    }
 }
 
 /// The losses that the application reports, with [`Adapt::Loss`].
@@ -97,12 +117,28 @@ impl LocalSteps {
 
     /// A counter after `step` local steps, the last of which ended with a synchronisation.
     pub(crate) const fn after(recipe: &Recipe, step: u64) -> Self {
-        let Recipe { period, adapt, normalize, weigh, .. } = *recipe;
+        let Recipe { period, adapt, normalize, weigh, outer, .. } = *recipe;
+        let rates = if outer.follows_rate() { Some(Rates { now: 1.0, sum: 0.0, mean: None }) } else { None };
         let advice = Advice { reference: None, riders: None };
         let losses = Losses { sum: 0.0, count: 0, rate: 1.0, mean: None };
         let (begun, mean) = (Instant::ORIGIN, None);
         let (since, ended, examples, lasted) = (0, 0, 0, 0);
-        Self { period, step, since, ended, examples, begun, adapt, mean, advice, losses, normalize, weigh, lasted }
+        Self {
+            period,
+            step,
+            since,
+            ended,
+            examples,
+            begun,
+            adapt,
+            mean,
+            advice,
+            losses,
+            normalize,
+            weigh,
+            rates,
+            lasted,
+        }
     }
 
     /// Local steps taken since the start of the run.
@@ -127,7 +163,7 @@ impl LocalSteps {
             (Normalize::Steps, ..) | (_, Weigh::Batch, _) => Some(Rider::new(self.lasted.into())),
             // Workers whose period follows the loss take equally many steps.
             (Normalize::None, Weigh::Examples, Adapt::Loss { .. }) => Some(self.losses.mean),
-            _ => None,
+            _ => self.rates.map(|rates| rates.mean),
         };
         [step_time, rider.map(|rider| Input::Rider { rider })]
     }
@@ -154,6 +190,7 @@ impl LocalSteps {
     /// The learning rate is `scale` times that at the start.
     pub(crate) fn set_rate(&mut self, scale: f32) {
         self.losses.rate = scale.into();
+        self.rates.iter_mut().for_each(|rates| rates.now = scale);
     }
 
     /// The length of this worker's period, if that of the recipe is `most`.
@@ -177,6 +214,7 @@ impl LocalSteps {
         let span = self.period.span(self.step - u64::from(self.since));
         self.step += 1;
         self.since = self.since.saturating_add(1);
+        self.rates.iter_mut().for_each(|rates| rates.sum += f64::from(rates.now));
         // The sum is the weight of the contribution in a mean.
         self.examples = (self.examples + u64::from(examples)).min(WEIGHT_MAX);
         let is_over = match span {
@@ -199,6 +237,7 @@ impl LocalSteps {
         self.lasted = core::mem::take(&mut self.since);
         self.ended = self.lasted;
         self.losses.end();
+        self.rates.iter_mut().for_each(|rates| rates.end(self.lasted));
         Some(core::mem::take(&mut self.examples))
     }
 
@@ -219,6 +258,7 @@ impl LocalSteps {
             return None;
         }
         self.lasted = core::mem::take(&mut self.since);
+        self.rates.iter_mut().for_each(|rates| rates.end(self.lasted));
         // It has not ended by itself.
         self.ended = u32::MAX;
         Some(core::mem::take(&mut self.examples))
@@ -417,6 +457,33 @@ mod tests {
             (0..99).take_while(|_| steps.take(1, T0).is_none()).count() + 1
         };
         assert_eq!([8.0, 2.0, 0.4, 64.0].map(&mut length), [4, 2, 1, 8]);
+    }
+
+    #[test]
+    fn the_rate_of_a_period_is_the_mean_of_its_steps() {
+        let recipe: Recipe = "slowmo period=2".parse().unwrap();
+        let mut steps = LocalSteps::new(&recipe);
+        let told = |steps: &LocalSteps| match steps.notes() {
+            [None, Some(Input::Rider { rider })] => rider.map(Rider::get),
+            notes => panic!("{notes:?}"),
+        };
+        let mut period = |rates: [f32; 2]| {
+            for rate in rates {
+                steps.set_rate(rate);
+                steps.take(1, T0);
+            }
+            told(&steps)
+        };
+        assert_eq!(period([1.0, 1.0]), Some(1.0));
+        assert_eq!(period([0.1, 0.1]), Some(0.1));
+        assert_eq!(period([0.0, 0.5]), Some(0.25));
+        assert_eq!(period([f32::NAN, 0.5]), None);
+        assert!(period([0.0, 0.0]).is_some_and(|rate| rate > 0.0));
+        steps.set_rate(3.0);
+        steps.take(1, T0);
+        assert_eq!((steps.rest(), told(&steps)), (Some(1), Some(3.0)));
+        // The rate of a recipe that does not follow it stays at home.
+        assert_eq!(counter(Period::every(1), Adapt::None).notes(), [None; 2]);
     }
 
     #[test]

@@ -48,6 +48,7 @@ pub(crate) static PAIR_FROM_TO: Program = program("pair_from_to", PAIR, 7);
 /// Flags of a step of momentum, as in momentum.wgsl.
 const LOOK: u32 = 1;
 const NO_MU: u32 = 2;
+const RATED: u32 = 4;
 /// Steps with two vectors of state, as in pair.wgsl.
 const ADAM: u32 = 0;
 const WAIT: u32 = 1;
@@ -60,6 +61,11 @@ fn shader(step: Step, scale: f32) -> ([&'static Program; 3], Params) {
         Step::Momentum { mu, rate, look } => {
             params.n[0] = if look { LOOK } else { 0 } | if mu == 0.0 { NO_MU } else { 0 };
             params.f = [mu, rate * scale, 0.0, 0.0];
+            [&MOMENTUM_IN_PLACE, &MOMENTUM_TO, &MOMENTUM_FROM_TO]
+        }
+        Step::Rated { mu, rate, look, inner } => {
+            params.n[0] = RATED | if look { LOOK } else { 0 };
+            params.f = [mu, rate * scale / inner, inner, 0.0];
             [&MOMENTUM_IN_PLACE, &MOMENTUM_TO, &MOMENTUM_FROM_TO]
         }
         Step::Adagrad { rate, floor } => {

@@ -1,6 +1,7 @@
 // A step of momentum on merged updates.
 //
-// f.x: mu. f.y: the rate times the scale of the update. n.x: bit 0 looks ahead, bit 1 is set if mu is 0.
+// f.x: mu. f.y: the rate times the scale of the update. n.x: bit 0 looks ahead, bit 1 is set if mu is 0. Bit 2: the velocity
+// is that of updates over their learning rate, f.z, by which f.y has been divided.
 //
 // Bindings: the update, the parameters and the velocity after the step; then, where they are elsewhere before it, the
 // parameters, or the parameters and the velocity.
@@ -13,6 +14,7 @@
 
 const LOOK: u32 = 1u;
 const NO_MU: u32 = 2u;
+const RATED: u32 = 4u;
 
 struct Moved {
     params: u32,
@@ -26,10 +28,14 @@ fn moved(params: u32, velocity: u32, update: u32) -> Moved {
         return Moved(sum(params, negated(d)), d);
     }
     let v = sum(times(p.f.x, velocity), d);
+    var step = v;
     if (p.n.x & LOOK) != 0u {
-        return Moved(sum(params, negated(sum(d, times(p.f.x, v)))), v);
+        step = sum(d, times(p.f.x, v));
     }
-    return Moved(sum(params, negated(v)), v);
+    if (p.n.x & RATED) != 0u {
+        step = times(p.f.z, step);
+    }
+    return Moved(sum(params, negated(step)), v);
 }
 
 @compute @workgroup_size(256)

@@ -24,6 +24,12 @@ pub trait App: Send {
         None
     }
 
+    /// The learning rate of this step, relative to that at the start, called after [`update`](Self::update). `None`: it has
+    /// not changed.
+    fn rate(&mut self, _step: u64) -> Option<f32> {
+        None
+    }
+
     /// Called when a contribution of `weight` examples is made: after step `step`, or at the end of the run instead of
     /// it. [`done`](Self::done) for the same step follows with the parameters of the synchronisation.
     fn contributes(&mut self, _step: u64, _weight: u64) {}

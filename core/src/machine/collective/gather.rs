@@ -361,9 +361,9 @@ impl Gather {
             let place = |buffer| Segment { buffer, ..self.sum };
             let (old, new) = (place(replica.parameters()), place(replica.next_parameters()));
             let scale = (self.added.first as f64 / self.added.weight as f64) as f32;
-            let scale = scale * self.commit.steps(self.added.riders.mean());
+            let factors = self.commit.factors(scale, self.added.riders.mean());
             hub.compute(
-                self.commit.kernel(old.start, old, self.sum, scale, new, replica.places()),
+                self.commit.kernel(old.start, old, self.sum, factors, new, replica.places()),
                 Job::Exchange(Task::Commit),
             );
         }
@@ -546,7 +546,8 @@ impl Exchange for Gather {
     fn apply_half(&self, hub: &mut Port<'_, Job>, replica: &Replica) {
         if self.added.first > 0 {
             let into = Segment { buffer: replica.parameters(), ..self.sum };
-            let kernel = self.commit.kernel(into.start, into, self.sum, 1.0, into, replica.places());
+            let factors = self.commit.factors(1.0, self.added.riders.mean());
+            let kernel = self.commit.kernel(into.start, into, self.sum, factors, into, replica.places());
             hub.compute(kernel, Job::Exchange(Task::Commit));
         }
     }

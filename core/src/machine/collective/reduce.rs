@@ -256,8 +256,8 @@ impl Reduce {
             }
         } else if !self.is_direct(chunk) {
             let (old, new) = (place(replica.parameters()), place(replica.next_parameters()));
-            let (merged, scale) = (self.chunks.result(chunk), self.commit.steps(result.rider));
-            let kernel = self.commit.kernel(old.start, old, merged, scale, new, replica.places());
+            let (merged, factors) = (self.chunks.result(chunk), self.commit.factors(1.0, result.rider));
+            let kernel = self.commit.kernel(old.start, old, merged, factors, new, replica.places());
             hub.compute(kernel, Job::Exchange(Task::Commit));
         }
     }

@@ -47,7 +47,8 @@ impl Server {
                 Verdict::Apply { scale } => (
                     {
                         let (next, old, into) = (shard.version.next(), shard.params(), shard.version(into));
-                        self.commit.kernel_at(next, shard.start(), old, update, scale, into)
+                        let factors = self.commit.factors(scale, push.rider);
+                        self.commit.kernel_at(next, shard.start(), old, update, factors, into)
                     },
                     Some(into),
                 ),
@@ -109,7 +110,6 @@ impl Server {
         if let Some(kernel) = kernel {
             hub.compute(kernel, Job::Prepare);
         }
-        scale *= self.commit.steps(riders.mean());
         if planted!(hub, RestDividedByC)
             && self.state == State::Ending
             && let Merge::Softsync { updates } = hub.setup.recipe.merge
@@ -119,7 +119,8 @@ impl Server {
         shard.busy = true;
         let next = shard.version.next();
         let (old, into_version) = (shard.params(), shard.version(into));
-        let kernel = self.commit.kernel_at(next, shard.start(), old, vector, scale, into_version);
+        let factors = self.commit.factors(scale, riders.mean());
+        let kernel = self.commit.kernel_at(next, shard.start(), old, vector, factors, into_version);
         hub.compute(kernel, Job::Apply { shard: index, into });
         true
     }

@@ -3,7 +3,7 @@
 use alloc::string::ToString;
 
 use super::*;
-use crate::recipe::{Codec, Mu, Outer, Staleness, TopK, Topology};
+use crate::recipe::{Codec, Mu, Outer, Staleness, TopK, Topology, VelocityScale};
 use crate::status::Presence;
 use crate::wire::Offer;
 
@@ -287,7 +287,7 @@ fn a_worker_that_was_lost_before_its_offer_is_heard_when_it_is_back() {
 /// Workers hold the parameters of a server that starts again, and not the state of its optimizer.
 #[test]
 fn a_restarted_server_says_that_its_outer_optimizer_begins_anew() {
-    let outer = Outer::Momentum { mu: Mu::Fixed(0.5), rate: 1.0, look: false };
+    let outer = Outer::Momentum { mu: Mu::Fixed(0.5), rate: 1.0, look: false, scale: VelocityScale::Update };
     let recipe = Recipe::asynchronous().with_lambda(1.0).with_outer(outer);
     let mut s = trace(recipe, 1, 1);
     s.hello_of(0, 1, true).expect_event(joined(0, 1)).at(10).send(0, offer(4, 7), 1.0);

@@ -118,6 +118,8 @@ struct Push {
     weight: u64,
     /// It asks for parameters.
     fetches: bool,
+    /// The number that travels with it.
+    rider: Option<Rider>,
     /// Transmissions that still read its buffer.
     sending: u32,
     update: BufferId,
@@ -186,8 +188,13 @@ impl Worker {
             bodies: vectors.bytes("bodies of differences", bodies(&pull), Keep::No),
             difference: vectors.floats("difference", differences, Keep::No),
         };
-        let mut push =
-            || Push { weight: 0, fetches: true, sending: 0, update: vectors.floats("update", setup.len, Keep::No) };
+        let mut push = || Push {
+            weight: 0,
+            fetches: true,
+            rider: None,
+            sending: 0,
+            update: vectors.floats("update", setup.len, Keep::No),
+        };
         let pushes = (0..window).map(|_| push()).collect();
         let mut pulled = 0;
         let mut row = |(index, range)| {

@@ -18,6 +18,7 @@ impl Worker {
         let sequence = self.sequence;
         let slot = self.slot(sequence);
         (self.pushes[slot].weight, self.pushes[slot].fetches) = (weight, self.fetching);
+        self.pushes[slot].rider = self.rider;
         self.weight = if weight > 0 { weight } else { self.weight };
         if weight > 0 && !rest {
             let whole = Segment::floats(self.update(sequence), 0, hub.setup.len);
@@ -119,7 +120,7 @@ impl Worker {
             weight: self.pushes[slot].weight,
             fetches: self.pushes[slot].fetches,
             step_time: self.step_time,
-            rider: self.rider,
+            rider: self.pushes[slot].rider,
         };
         let dense = row.bytes();
         let body = (length > 0).then(|| self.body(shard, sequence).first(length));

@@ -333,6 +333,13 @@ impl Recipe {
                 "a round is a mean of all workers already; use outer=momentum look=true",
             ),
             (
+                self.outer.follows_rate() && (by_steps || by_loss || by_batch),
+                "scale=rate",
+                "normalize=none, weigh=examples, and adapt=none or speed",
+                "the number that travels with a contribution is its learning rate, so that there is no room for its steps or \
+                 its loss",
+            ),
+            (
                 !servers && self.pull != Codec::F32,
                 "a pull codec other than f32",
                 "topology=servers",

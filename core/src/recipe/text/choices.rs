@@ -7,7 +7,7 @@ use core::time::Duration;
 use super::RecipeParseError;
 use crate::recipe::{
     Adapt, Codec, Compensate, Control, Count, End, Lambda, Late, Merge, Mu, Normalize, OptimizerState, Outer, Pace,
-    Payload, Pushes, Scaling, Span, Threshold, TopK, Topology, Values, Weigh,
+    Payload, Pushes, Scaling, Span, Threshold, TopK, Topology, Values, VelocityScale, Weigh,
 };
 
 pub(in crate::recipe) const WHOLE: &str = "a whole number, 0 or more";
@@ -117,12 +117,14 @@ pub(super) const OUTERS: Choices<Outer> = (
     "none, momentum, delayed-nesterov, adagrad or adam",
     &[
         ("none", Outer::None),
-        ("momentum", Outer::Momentum { mu: Mu::Fixed(0.9), rate: 1.0, look: false }),
+        ("momentum", Outer::Momentum { mu: Mu::Fixed(0.9), rate: 1.0, look: false, scale: VelocityScale::Update }),
         ("delayed-nesterov", Outer::DelayedNesterov { mu: Mu::Fixed(0.9), rate: 0.7, pushes: Pushes::PerWorker }),
         ("adagrad", Outer::Adagrad { rate: 1.0, floor: 1e-8 }),
         ("adam", Outer::Adam { mu: 0.9, beta: 0.99, rate: 0.01, floor: 1e-3 }),
     ],
 );
+pub(super) const VELOCITY_SCALES: Choices<VelocityScale> =
+    ("update or rate", &[("update", VelocityScale::Update), ("rate", VelocityScale::Rate)]);
 pub(super) const OPTIMIZERS: Choices<OptimizerState> = (
     "keep, reset or average",
     &[("keep", OptimizerState::Keep), ("reset", OptimizerState::Reset), ("average", OptimizerState::Average)],
@@ -151,6 +153,7 @@ pub(super) const REQUIRED: &[(&str, &str)] = &[
     ("pushes", "outer=delayed-nesterov"),
     ("rate", "outer=momentum, delayed-nesterov, adagrad or adam"),
     ("look", "outer=momentum"),
+    ("scale", "outer=momentum"),
     ("floor", "outer=adagrad or adam"),
     ("keep", "compensate=magnitude or delay-adaptive"),
     ("length", "compensate=magnitude"),

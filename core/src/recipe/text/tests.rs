@@ -228,6 +228,7 @@ fn a_mistyped_name_suggests_the_right_one() {
     );
     assert_eq!(error("sparse scope=tensor"), "scope: expected all or chunk, got \"tensor\"");
     assert_eq!(error("sync values=int8"), "recipe: \"values\" is not a setting of this recipe, it requires codec=topk");
+    assert_eq!(error("slowmo scale=rates"), "scale: expected update or rate, got \"rates\" (did you mean \"rate\"?)");
     assert!(error("sync topology=rin").ends_with("(did you mean \"ring\"?)"));
     assert!(error("sync payload=weights").ends_with("got \"weights\""));
     assert!(error("sync fan_in=2.5").ends_with("got \"2.5\""), "a number");
@@ -239,6 +240,17 @@ fn contradictory_recipes_are_refused_with_the_reason() {
     assert_eq!(error("diloco mu=1"), "mu: expected from 0 to below 1, got 1");
     assert_eq!(error("fedadam beta=-0.1"), "beta: expected from 0 to below 1, got -0.1");
     assert_eq!(error("slowmo rate=0"), "rate: expected a finite number above 0, got 0");
+    for text in ["slowmo period=20s normalize=steps", "slowmo adapt=loss", "slowmo weigh=batch"] {
+        assert!(
+            error(text).starts_with("scale=rate requires normalize=none, weigh=examples, and adapt=none or speed: "),
+            "{text}"
+        );
+    }
+    for text in
+        ["slowmo adapt=loss scale=update", "slowmo topology=servers adapt=speed", "async outer=momentum scale=rate"]
+    {
+        assert_eq!(text.parse::<Recipe>().unwrap().check(4), Ok(()), "{text}");
+    }
     assert_eq!(error("sync outer=adagrad floor=inf"), "floor: expected a finite number above 0, got inf");
     assert_eq!(error("averaging period=0"), "period: expected at least 1, got 0");
     let every = "(period=1 synchronises at every step), got 0";

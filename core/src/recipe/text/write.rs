@@ -4,7 +4,7 @@ use core::fmt;
 
 use crate::recipe::{
     Adapt, Codec, Compensate, Control, Correction, End, Late, Normalize, OptimizerState, Outer, Pace, Payload, Recipe,
-    Scaling, Span, Threshold, TopK, Topology, Values, Weigh,
+    Scaling, Span, Threshold, TopK, Topology, Values, VelocityScale, Weigh,
 };
 
 impl fmt::Display for Recipe {
@@ -94,7 +94,13 @@ impl fmt::Display for Recipe {
         }
         match self.outer {
             Outer::None => {}
-            Outer::Momentum { mu, rate, look } => write!(f, " outer=momentum mu={mu} rate={rate} look={look}")?,
+            Outer::Momentum { mu, rate, look, scale } => {
+                let scale = match scale {
+                    VelocityScale::Update => "update",
+                    VelocityScale::Rate => "rate",
+                };
+                write!(f, " outer=momentum mu={mu} rate={rate} look={look} scale={scale}")?;
+            }
             Outer::DelayedNesterov { mu, rate, pushes } => {
                 write!(f, " outer=delayed-nesterov mu={mu} rate={rate} pushes={pushes}")?;
             }

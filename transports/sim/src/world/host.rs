@@ -91,6 +91,10 @@ impl World {
         let contribution = Segment::floats(node.machine.as_ref()?.contribution(), 0, len);
         let contribution = node.pool.floats_mut(contribution);
         app.loss(node.step).into_iter().for_each(|loss| node.local.report_loss(loss));
+        if let Some(scale) = app.rate(node.step) {
+            node.local.set_learning_rate(scale);
+            node.machine.as_mut()?.handle_input(now, Input::Rate { scale }).expect("a machine that was ready");
+        }
         match node.local.step(&mut node.params, &node.update, examples, contribution, now) {
             Some(weight) => {
                 if node.local.contributes() {
