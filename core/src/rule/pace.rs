@@ -66,6 +66,9 @@ impl First {
 pub(crate) struct VectorClock {
     /// One entry per worker, by rank.
     entries: Vec<Entry>,
+    /// A tournament of the members: the winner is the slowest. Match `i` has the winners of `2 i` and `2 i + 1`; those
+    /// from the number of workers on are the workers. So a change takes one match per round, and not a look at all.
+    matches: Vec<Option<PeerId>>,
     /// The row clock when a member last left. It is the row while there are no members, so that the row never falls.
     floor: Clock,
 }
@@ -78,7 +81,8 @@ struct Entry {
 
 impl VectorClock {
     pub(crate) fn new(workers: u32) -> Self {
-        Self { entries: vec![Entry { clock: Clock(0), member: false }; workers as usize], floor: Clock(0) }
+        let entries = vec![Entry { clock: Clock(0), member: false }; workers as usize];
+        Self { entries, matches: vec![None; workers as usize], floor: Clock(0) }
     }
 
     /// The row clock: the smallest clock of a member.
@@ -88,7 +92,26 @@ impl VectorClock {
 
     /// The member with the smallest clock, and among equals the lowest rank.
     pub(crate) fn slowest(&self) -> Option<(PeerId, Clock)> {
-        self.members().min_by_key(|(_, clock)| *clock)
+        let slowest = self.winner(1)?;
+        Some((slowest, self.clock(slowest)))
+    }
+
+    /// The winner of a match; of a worker alone: the worker, if it is a member.
+    fn winner(&self, number: usize) -> Option<PeerId> {
+        match number.checked_sub(self.entries.len()) {
+            Some(rank) => self.entries.get(rank).filter(|entry| entry.member).map(|_| PeerId(rank as u32)),
+            None => self.matches[number],
+        }
+    }
+
+    /// Plays the matches of a worker again, after a change of its entry.
+    fn replay(&mut self, worker: PeerId) {
+        let mut number = (self.entries.len() + worker.index()) / 2;
+        while number > 0 {
+            let both = [self.winner(2 * number), self.winner(2 * number + 1)].into_iter().flatten();
+            self.matches[number] = both.min_by_key(|worker| (self.clock(*worker), *worker));
+            number /= 2;
+        }
     }
 
     /// Sets the row clock for a server that starts with restored parameters. Call it before the first member joins.
@@ -99,18 +122,20 @@ impl VectorClock {
     /// Adds a member. `clock` must not be below the row, or the row would fall.
     pub(crate) fn join(&mut self, worker: PeerId, clock: Clock) {
         debug_assert!(clock >= self.row());
-        self.entries[worker.index()] = Entry { clock, member: true };
+        self.join_round(worker, clock);
     }
 
     /// Adds a member to a round that does not wait for all: other members can be rounds behind, and the row is not used.
     pub(crate) fn join_round(&mut self, worker: PeerId, round: Clock) {
         self.entries[worker.index()] = Entry { clock: round, member: true };
+        self.replay(worker);
     }
 
     /// Moves a member to this clock.
     pub(crate) fn advance(&mut self, worker: PeerId, clock: Clock) {
         debug_assert!(self.is_member(worker));
         self.entries[worker.index()].clock = clock;
+        self.replay(worker);
     }
 
     /// The members, by rank, and their clocks.
@@ -124,12 +149,14 @@ impl VectorClock {
         // Before the removal: if this was the last member, the row stays where it was.
         self.floor = self.row();
         self.entries[worker.index()].member = false;
+        self.replay(worker);
     }
 
     /// Counts one more step of this worker.
     pub(crate) fn tick(&mut self, worker: PeerId) {
         let entry = &mut self.entries[worker.index()];
         entry.clock = entry.clock.next();
+        self.replay(worker);
     }
 
     pub(crate) fn clock(&self, worker: PeerId) -> Clock {
@@ -178,5 +205,25 @@ mod tests {
         }
         assert_eq!(clocks.row(), Clock(2));
         assert_eq!(clocks.slowest(), None);
+    }
+
+    /// Of equal clocks, the lowest rank: rounds take contributions in this order.
+    #[test]
+    fn the_slowest_is_the_first_of_the_members_with_the_smallest_clock_in_clusters_of_any_size() {
+        for workers in 1..20u32 {
+            let mut clocks = VectorClock::new(workers);
+            let mut state = u64::from(workers);
+            for _ in 0..400 {
+                state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+                let worker = PeerId((state >> 33) as u32 % workers);
+                match (state >> 60, clocks.is_member(worker)) {
+                    (0, true) => clocks.leave(worker),
+                    (1, true) => clocks.advance(worker, Clock(clocks.clock(worker).0 + 3)),
+                    (_, true) => clocks.tick(worker),
+                    (_, false) => clocks.join(worker, clocks.row()),
+                }
+                assert_eq!(clocks.slowest(), clocks.members().min_by_key(|(_, clock)| *clock), "{workers} workers");
+            }
+        }
     }
 }

@@ -5,11 +5,13 @@
 //!
 //! | file | keeps |
 //! |---|---|
+//! | `held.rs` | messages that wait for a free buffer or for their turn |
 //! | `operations.rs` | the open operations, and a role's record of why it started them |
 //! | `peers.rs` | the other nodes: connection, process, traffic |
 //! | `stalls.rs` | the peer that this node waits for |
 //! | `port.rs` | [`Port`], through which a role starts operations |
 
+mod held;
 mod operations;
 mod peers;
 mod port;
@@ -18,6 +20,7 @@ mod stalls;
 use alloc::collections::VecDeque;
 use core::ops::Range;
 
+use held::Held;
 pub(crate) use operations::Jobs;
 use operations::{Operations, Purpose};
 use peers::{Link, Peers};
@@ -59,7 +62,7 @@ pub(crate) struct Hub {
     peers: Peers,
     stalls: Stalls,
     /// Messages that wait for a free buffer or for their turn, in order of arrival.
-    holding: VecDeque<Incoming>,
+    holding: Held,
     /// The hello whose contract is being read and compared.
     comparing: Option<Differing>,
     /// When the role wants to be woken.
@@ -140,7 +143,7 @@ impl Hub {
             operations: Operations::new(),
             peers: Peers::new(nodes),
             stalls: Stalls::new(setup.me, nodes),
-            holding: VecDeque::with_capacity(nodes as usize),
+            holding: Held::new(nodes as usize),
             comparing: None,
             alarm: None,
             tape,
@@ -235,7 +238,7 @@ impl Hub {
         if let Output::Transmit { peer, header, .. } = output {
             let dense = self.dense.pop_front().unwrap_or_default();
             self.counters.dense_bytes += HEADER_LEN as u64 + u64::from(dense);
-            self.peers.get_mut(peer).on_sent(header.length(), self.now);
+            self.peers.traffic(peer).on_sent(header.length(), self.now);
         }
         output
     }
@@ -398,7 +401,7 @@ impl Hub {
     // Peers
 
     fn on_connected(&mut self, peer: PeerId) {
-        self.peers.get_mut(peer).link = Link::Connected;
+        self.peers.change(peer, |entry| entry.link = Link::Connected);
         let Setup { me, incarnation, .. } = self.setup;
         let (digest, length) = (self.setup.contract.digest(), self.setup.contract.len());
         let (has_parameters, resumed_at) = (self.has_parameters, self.resumed_at());
@@ -423,13 +426,14 @@ impl Hub {
     }
 
     fn on_disconnected(&mut self, peer: PeerId) {
-        self.holding.retain(|incoming| incoming.peer != peer);
-        self.peers.get_mut(peer).on_disconnected(self.now);
+        self.holding.drop_of(peer);
+        let now = self.now;
+        self.peers.change(peer, |entry| entry.on_disconnected(now));
     }
 
     fn on_header(&mut self, peer: PeerId, header: &Header) -> Option<Notice> {
         let (message, length, ours) = (*header.message(), header.length(), self.setup.contract.digest() as u32);
-        let entry = self.peers.get_mut(peer);
+        let entry = self.peers.traffic(peer);
         entry.on_heard(length, self.now);
         match (entry.link, message) {
             // The connection has ended since; its messages may still arrive.
@@ -483,7 +487,7 @@ impl Hub {
     /// The peer has failed: it will not come back, except as another process. It is lost at once.
     fn on_failed(&mut self, peer: PeerId, failure: Failure) {
         self.event(Event::PeerFailed { peer, failure });
-        self.peers.get_mut(peer).failure = Some(failure);
+        self.peers.change(peer, |entry| entry.failure = Some(failure));
         self.stalls.set_silence(peer, None);
         self.on_disconnected(peer);
     }
@@ -522,18 +526,17 @@ impl Hub {
         if suspends && neither_has_begun && hello.resumed_at != self.resumed_at() {
             self.signal(Signal::ResumedElsewhere { peer, at: hello.resumed_at });
         }
-        let entry = self.peers.get_mut(peer);
-        let fresh = entry.incarnation != hello.incarnation;
-        let restarted = fresh && entry.incarnation != Incarnation(0);
-        if fresh {
-            entry.left = false;
-        } else {
-            self.counters.reconnects += 1;
-        }
-        entry.link = Link::Agreed;
-        entry.incarnation = hello.incarnation;
-        entry.had_parameters = hello.has_parameters;
-        entry.failure = None;
+        let before = self.incarnation(peer);
+        let fresh = before != hello.incarnation;
+        let restarted = fresh && before != Incarnation(0);
+        self.counters.reconnects += u64::from(!fresh);
+        self.peers.change(peer, |entry| {
+            entry.left &= !fresh;
+            entry.link = Link::Agreed;
+            entry.incarnation = hello.incarnation;
+            entry.had_parameters = hello.has_parameters;
+            entry.failure = None;
+        });
         if restarted && hello.resumed_at > Clock(0) {
             self.notify(peer, Message::Again);
         }
@@ -575,6 +578,11 @@ impl Hub {
         self.peers.take_lost(self.now, self.setup.patience.dead_after())
     }
 
+    /// Is any peer lost, and has not come back?
+    pub(crate) fn has_lost_any(&self) -> bool {
+        self.peers.lost() > 0
+    }
+
     /// Why a peer has failed, if it has said so.
     pub(crate) fn failure(&self, peer: PeerId) -> Option<Failure> {
         self.peers.get(peer).failure
@@ -582,7 +590,7 @@ impl Hub {
 
     /// The peer makes no more contributions: its disappearance is no loss.
     pub(crate) fn mark_left(&mut self, peer: PeerId) {
-        self.peers.get_mut(peer).left = true;
+        self.peers.change(peer, |entry| entry.left = true);
     }
 
     pub(crate) fn is_agreed(&self, peer: PeerId) -> bool {
@@ -614,10 +622,10 @@ impl Hub {
     pub(crate) fn hold(&mut self, incoming: Incoming) {
         // A message with a body keeps back the rest of its peer's messages. Only messages without one can pile up.
         let peer = incoming.peer;
-        if self.holding.iter().filter(|held| held.peer == peer).count() >= HELD_MAX {
+        if self.holding.count_of(peer) >= HELD_MAX {
             return self.close(peer, ProtocolError::Unexpected { kind: incoming.message.kind() });
         }
-        self.holding.push_back(incoming);
+        self.holding.push(incoming);
     }
 
     /// The held messages, in order of arrival.
@@ -625,10 +633,26 @@ impl Hub {
         self.holding.iter()
     }
 
+    /// The held messages of a peer, in order of arrival.
+    pub(crate) fn held_of(&self, peer: PeerId) -> impl Iterator<Item = &Incoming> {
+        self.holding.iter_of(peer)
+    }
+
     /// Takes the first held message that is due.
     pub(crate) fn take_held(&mut self, mut due: impl FnMut(&Self, &Incoming) -> bool) -> Option<Incoming> {
-        let at = self.holding.iter().position(|incoming| due(self, incoming))?;
-        self.holding.remove(at)
+        let place = self.holding.find(|incoming| due(self, incoming))?;
+        Some(self.holding.take(place))
+    }
+
+    /// Takes the first held message of these peers that is due. The messages of other peers are not looked at.
+    pub(crate) fn take_held_of(
+        &mut self,
+        peers: impl Iterator<Item = PeerId>,
+        mut due: impl FnMut(&Self, &Incoming) -> bool,
+    ) -> Option<Incoming> {
+        let first = peers.filter_map(|peer| self.holding.find_of(peer, |incoming| due(self, incoming)));
+        let (_, place) = first.min()?;
+        Some(self.holding.take(place))
     }
 
     // Time and waits

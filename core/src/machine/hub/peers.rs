@@ -6,6 +6,7 @@
 //!             +------------+---------------+
 //! ```
 
+use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 
 use crate::id::{Incarnation, PeerId};
@@ -15,7 +16,17 @@ use crate::time::{Duration, Instant};
 use crate::wire::HEADER_LEN;
 
 #[derive(Debug)]
-pub(super) struct Peers(Vec<Peer>);
+pub(super) struct Peers {
+    /// By rank.
+    all: Vec<Peer>,
+    /// The peers that can be lost, see [`Peer::is_down`], in the order in which their connections ended. So the first
+    /// one is due first, and an input looks at no other peer.
+    down: VecDeque<PeerId>,
+    /// Those of them that have failed: they are due at once.
+    failed: usize,
+    /// Peers that are given up.
+    lost: usize,
+}
 
 #[derive(Copy, Clone, Debug)]
 pub(super) struct Peer {
@@ -66,47 +77,83 @@ impl Peers {
             },
             unanswered_since: None,
         };
-        Self((0..nodes).map(peer).collect())
+        Self { all: (0..nodes).map(peer).collect(), down: VecDeque::new(), failed: 0, lost: 0 }
     }
 
     pub(super) fn count(&self) -> usize {
-        self.0.len()
+        self.all.len()
     }
 
     /// Is there a node of this rank?
     pub(super) fn has(&self, peer: PeerId) -> bool {
-        peer.index() < self.0.len()
+        peer.index() < self.all.len()
     }
 
     pub(super) fn get(&self, peer: PeerId) -> &Peer {
-        &self.0[peer.index()]
+        &self.all[peer.index()]
     }
 
-    pub(super) fn get_mut(&mut self, peer: PeerId) -> &mut Peer {
-        &mut self.0[peer.index()]
+    /// The peer, to count its messages.
+    pub(super) fn traffic(&mut self, peer: PeerId) -> &mut Peer {
+        &mut self.all[peer.index()]
+    }
+
+    /// Changes the state of a peer.
+    pub(super) fn change(&mut self, peer: PeerId, change: impl FnOnce(&mut Peer)) {
+        let entry = &mut self.all[peer.index()];
+        let before = entry.is_down().then_some(entry.failure.is_some());
+        self.lost -= usize::from(entry.link == Link::Lost);
+        change(entry);
+        self.lost += usize::from(entry.link == Link::Lost);
+        let after = entry.is_down().then_some(entry.failure.is_some());
+        self.failed += usize::from(after == Some(true));
+        self.failed -= usize::from(before == Some(true));
+        match (before, after) {
+            // Time does not run backwards: the peer is the last of those that are down.
+            (None, Some(_)) => self.down.push_back(peer),
+            (Some(_), None) => self.down.retain(|down| *down != peer),
+            _ => {}
+        }
+    }
+
+    /// Peers that are given up.
+    pub(super) fn lost(&self) -> usize {
+        self.lost
     }
 
     /// The first moment at which a peer that is down has to be given up.
     pub(super) fn deadline(&self, dead_after: Duration) -> Option<Instant> {
-        let deadlines = self.0.iter().filter_map(|peer| match peer.link {
-            Link::Down { since } if !peer.left => Some(since.after(dead_after)),
-            _ => None,
-        });
-        deadlines.min()
+        Some(self.get(*self.down.front()?).down_since()?.after(dead_after))
     }
 
-    /// Gives up the next peer that has been down for `dead_after`.
+    /// Gives up the next peer that has been down for `dead_after`, or has failed: of several, the lowest rank.
     pub(super) fn take_lost(&mut self, now: Instant, dead_after: Duration) -> Option<PeerId> {
-        let lost = self.0.iter().position(|peer| match peer.link {
-            Link::Down { since } => !peer.left && (peer.failure.is_some() || since.after(dead_after) <= now),
-            _ => false,
-        })?;
-        self.0[lost].link = Link::Lost;
-        Some(PeerId(lost as u32))
+        if self.failed == 0 && self.deadline(dead_after).is_none_or(|deadline| deadline > now) {
+            return None;
+        }
+        let is_due = |peer: &PeerId| {
+            let peer = self.get(*peer);
+            peer.failure.is_some() || peer.down_since().is_some_and(|since| since.after(dead_after) <= now)
+        };
+        let lost = self.down.iter().copied().filter(is_due).min()?;
+        self.change(lost, |peer| peer.link = Link::Lost);
+        Some(lost)
     }
 }
 
 impl Peer {
+    /// Since when the peer is disconnected, if it is still a member.
+    fn down_since(&self) -> Option<Instant> {
+        match self.link {
+            Link::Down { since } if !self.left => Some(since),
+            _ => None,
+        }
+    }
+
+    fn is_down(&self) -> bool {
+        self.down_since().is_some()
+    }
+
     pub(super) fn on_disconnected(&mut self, now: Instant) {
         match self.link {
             Link::Agreed => self.link = Link::Down { since: now },

@@ -2,6 +2,7 @@
 //! parameters.
 
 use super::inbox::Received;
+use super::receive::holds;
 use super::{Job, Port, Server, State};
 use crate::id::PeerId;
 use crate::kernel::Kernel;
@@ -126,9 +127,8 @@ impl Server {
     }
 
     pub(super) fn on_applied(&mut self, hub: &mut Port<'_>, index: usize, version: usize) {
-        let shard = &mut self.shards[index];
-        shard.current = version;
-        shard.advance();
+        self.shards[index].current = version;
+        self.advance(hub, index);
         hub.counters.applications += 1;
     }
 
@@ -148,12 +148,13 @@ impl Server {
             return;
         }
         shard.seat(worker).mark = push.sequence;
+        self.recheck |= holds(hub, worker, push.shard);
         if shard.clocks.is_member(worker) {
             match self.first {
                 Some(_) => shard.clocks.advance(worker, shard.version.next()),
                 None => shard.clocks.tick(worker),
             }
-            shard.seat(worker).owe_answer(push);
+            shard.owe_answer(worker, push);
         }
     }
 
@@ -169,7 +170,14 @@ impl Server {
         };
         // A round without examples ends as well, and changes nothing.
         if ended && shard.free_version().is_some() && !self.apply_gathered(hub, index) {
-            self.shards[index].advance();
+            self.advance(hub, index);
         }
+    }
+
+    /// The parameters of a shard are the next version, with or without contributions.
+    fn advance(&mut self, hub: &Hub, index: usize) {
+        self.shards[index].advance();
+        // A held contribution to the round before would be late.
+        self.recheck |= hub.setup.recipe.has_rounds();
     }
 }

@@ -168,7 +168,8 @@ impl Server {
         let mark = shard.seat_of(worker).mark;
         shard.seat(worker).mark = mark.max(push.sequence);
         // Its clock did not tick, so an answer would not tell it where it is. A welcome does.
-        shard.seat(worker).owed = Some(Owed::Welcome);
+        shard.set_owed(worker, Some(Owed::Welcome));
+        self.recheck |= hub.held_of(worker).next().is_some();
         if self.first.is_some() && shard.clocks.is_member(worker) {
             let round = shard.next_round();
             shard.clocks.advance(worker, round);
@@ -246,8 +247,8 @@ impl Server {
         for worker in (0..self.workers.len() as u32).map(PeerId) {
             if shard.clocks.is_member(worker) && shard.clocks.clock(worker) <= shard.version {
                 shard.clocks.advance(worker, shard.version.next());
-                let seat = shard.seat(worker);
-                (seat.owed, seat.spared) = (Some(Owed::Welcome), seat.spared + 1);
+                shard.set_owed(worker, Some(Owed::Welcome));
+                shard.seat(worker).spared += 1;
             }
         }
     }
@@ -267,8 +268,8 @@ impl Server {
     /// all.
     pub(super) fn round_waits_for(&self, first: &First) -> Option<Awaited> {
         self.shards.iter().filter(|shard| !shard.round.closed).find_map(|shard| {
-            shard.waiting().find(|worker| self.workers[worker.index()] == Life::Present)?;
-            let missing = || shard.missing().filter(|(worker, _)| shard.seat_of(*worker).owed.is_none());
+            shard.waiting().find(|worker| self.workers.get(*worker) == Life::Present)?;
+            let missing = || shard.missing().filter(|(worker, _)| shard.owed(*worker).is_none());
             let needed = (first.count as usize).saturating_sub(self.fresh(shard).count());
             let all = needed >= missing().count();
             // Ranks rise, and of equal clocks the first is meant.

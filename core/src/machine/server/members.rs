@@ -12,12 +12,14 @@ impl Server {
         if core::mem::take(&mut self.alone) {
             self.found_since = Some(hub.now());
         }
+        // It is connected: the parameters that it is owed can be sent.
+        self.shards.iter_mut().for_each(|shard| shard.stir(worker));
         if planted!(hub, DedupClearedOnReconnect) {
             self.shards.iter_mut().for_each(|shard| shard.seat(worker).mark = Sequence(0));
         }
-        match (self.workers[worker.index()], fresh) {
+        match (self.workers.get(worker), fresh) {
             (_, true) | (Life::Lost | Life::Refused, _) if matches!(self.state, State::Ending | State::Finished) => {
-                self.workers[worker.index()] = Life::Refused;
+                self.workers.set(worker, Life::Refused);
                 hub.refuse(worker);
             }
             // A broken connection does not change the answers that a worker is owed.
@@ -25,15 +27,15 @@ impl Server {
             // A welcome may have got lost: a worker cannot ask for it.
             (Life::Present, false) => {
                 for shard in self.shards.iter_mut().filter(|shard| shard.seat_of(worker).mark == Sequence(0)) {
-                    if shard.seat(worker).owed.replace(Owed::Welcome).is_none() {
+                    if shard.set_owed(worker, Some(Owed::Welcome)).is_none() {
                         breaks_tape(hub);
                     }
                 }
             }
             (Life::Staying | Life::Stayed, false) => {
-                self.workers[worker.index()] = Life::Staying;
+                self.workers.set(worker, Life::Staying);
                 for shard in self.shards.iter_mut().filter(|shard| shard.ending) {
-                    shard.seat(worker).owed = Some(Owed::Final);
+                    shard.set_owed(worker, Some(Owed::Final));
                 }
             }
             (Life::Left, false) => {}
@@ -48,7 +50,7 @@ impl Server {
         }
         let incarnation = hub.incarnation(worker);
         hub.event(Event::PeerJoined { peer: worker, incarnation });
-        self.workers[worker.index()] = Life::Present;
+        self.workers.set(worker, Life::Present);
         if fresh && hub.had_parameters(worker) {
             self.expect_offers(hub, worker);
         } else if self.state == State::Running && !self.awaits_offers(worker) {
@@ -71,7 +73,7 @@ impl Server {
                 let row = self.shards[index].clocks.row();
                 self.shards[index].clocks.join(worker, round.unwrap_or(row));
             }
-            self.shards[index].seat(worker).owed = Some(Owed::Welcome);
+            self.shards[index].set_owed(worker, Some(Owed::Welcome));
         }
     }
 
@@ -87,23 +89,22 @@ impl Server {
 
     /// A worker that this server has lost, and that can come back.
     pub(super) fn first_lost(&self) -> Option<Awaited> {
-        let lost = self.workers.iter().position(|life| matches!(life, Life::Lost | Life::Stayed))?;
-        let on = PeerId(lost as u32);
+        let on = self.workers.first(&[Life::Lost, Life::Stayed])?;
         let at = self.shards.iter().map(|shard| shard.clocks.clock(on)).min().unwrap_or_default();
         Some(Awaited { on, at, clock: at.next() })
     }
 
     fn retire(&mut self, worker: PeerId, life: Life) {
-        self.workers[worker.index()] = life;
+        self.workers.set(worker, life);
         self.step_times[worker.index()] = None;
         for shard in self.shards.iter_mut().filter(|shard| shard.clocks.is_member(worker)) {
             shard.clocks.leave(worker);
-            shard.seat(worker).owed = None;
+            shard.set_owed(worker, None);
         }
     }
 
     pub(super) fn on_worker_lost(&mut self, hub: &mut Port<'_>, worker: PeerId) {
-        match self.workers[worker.index()] {
+        match self.workers.get(worker) {
             Life::Present => {
                 self.retire(worker, Life::Lost);
                 hub.event(Event::PeerLost { peer: worker });
@@ -112,7 +113,7 @@ impl Server {
             Life::Staying => self.retire(worker, Life::Stayed),
             Life::Awaited | Life::Lost | Life::Stayed | Life::Left | Life::Refused => {}
         }
-        self.alone = !self.workers.iter().any(|life| matches!(life, Life::Present | Life::Staying));
+        self.alone = !self.workers.any(&[Life::Present, Life::Staying]);
     }
 
     /// A worker makes no more contributions. One that stays says so a second time, without staying, when it has the
@@ -131,16 +132,12 @@ impl Server {
     /// result. Only a worker that says so has left: a server that has lost all workers may be the one that is cut off,
     /// and waits.
     pub(super) fn maybe_end(&mut self, hub: &mut Port<'_>) {
-        let here = |(rank, life): (u32, &Life)| match life {
-            Life::Left => true,
-            Life::Staying => hub.is_agreed(PeerId(rank)),
-            _ => false,
-        };
+        let stays = |(worker, life): (PeerId, Life)| life == Life::Staying && hub.is_agreed(worker);
+        let stays = || self.workers.any(&[Life::Staying]) && self.workers.iter().any(stays);
         // Without reconnection, a lost worker cannot come back.
         let may_come_back = !hub.setup.patience.dead_after().is_zero();
-        let waits = may_come_back && self.state != State::Ending && !(0..).zip(&self.workers).any(here);
-        let may_return = |life: &Life| matches!(life, Life::Lost | Life::Stayed);
-        let since = self.found_since.filter(|_| self.workers.iter().any(may_return));
+        let waits = may_come_back && self.state != State::Ending && !self.workers.any(&[Life::Left]) && !stays();
+        let since = self.found_since.filter(|_| self.workers.any(&[Life::Lost, Life::Stayed]));
         let until = since.map(|since| since.after(hub.setup.patience.dead_after()));
         let until = until.filter(|until| hub.now() < *until);
         if self.found_since.is_some() {
@@ -149,9 +146,9 @@ impl Server {
         if waits || until.is_some() {
             return;
         }
-        let present = |life: &Life| matches!(life, Life::Awaited | Life::Present);
+        let present = self.workers.any(&[Life::Awaited, Life::Present]);
         let idle = self.inboxes.is_empty() && self.shards.iter().all(|shard| !shard.busy);
-        if self.state == State::Running && !self.workers.iter().any(present) && idle {
+        if self.state == State::Running && !present && idle {
             self.state = State::Ending;
             for index in 0..self.shards.len() {
                 self.apply_gathered(hub, index);
@@ -162,11 +159,11 @@ impl Server {
         }
         for shard in self.shards.iter_mut().filter(|shard| !shard.ending) {
             shard.ending = true;
-            for (rank, life) in self.workers.iter().enumerate() {
-                shard.seat(PeerId(rank as u32)).owed = (*life == Life::Staying).then_some(Owed::Final);
+            for (worker, life) in self.workers.iter() {
+                shard.set_owed(worker, (life == Life::Staying).then_some(Owed::Final));
             }
         }
-        if !self.workers.contains(&Life::Staying) {
+        if !self.workers.any(&[Life::Staying]) {
             self.finish(hub);
         }
     }

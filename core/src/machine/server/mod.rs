@@ -18,6 +18,7 @@
 //! | file | |
 //! |---|---|
 //! | `shard.rs` | a shard: versions, clocks, and a [`Seat`] per worker |
+//! | `lives.rs` | the workers as this server knows them |
 //! | `inbox.rs` | the places for contributions |
 //! | `receive.rs` | contributions from the wire to a shard's queue |
 //! | `first.rs` | rounds that wait for the first contributions only |
@@ -29,6 +30,7 @@
 mod apply;
 mod first;
 mod inbox;
+mod lives;
 mod members;
 mod pull;
 mod receive;
@@ -40,6 +42,7 @@ use alloc::vec;
 use alloc::vec::Vec;
 
 use inbox::{INBOXES, Inboxes};
+use lives::{Life, Lives};
 use pull::Pulls;
 use shard::Shard;
 
@@ -73,7 +76,7 @@ pub(crate) struct Server {
     /// The encoders of parameters.
     pulls: Pulls,
     commit: Commit,
-    workers: Vec<Life>,
+    workers: Lives,
     /// By worker: the time of a local step, as it has told last.
     step_times: Vec<Option<StepTime>>,
     /// The step times of the workers that take part, to be sorted.
@@ -85,6 +88,9 @@ pub(crate) struct Server {
     state: State,
     /// When this server learned that it takes the place of an earlier process.
     renewing: Option<Instant>,
+    /// A held contribution of a worker may have become due for another reason than its turn or a free inbox: since its
+    /// round is over, or since it is known.
+    recheck: bool,
     /// No worker is connected that takes part: all have been lost, or have left.
     alone: bool,
     /// When the first worker came back to a server that had lost all workers. The rest may come back at the same time,
@@ -102,21 +108,6 @@ enum State {
     /// All workers have left: gathered contributions are applied, and the workers that stayed get the final parameters.
     Ending,
     Finished,
-}
-
-#[derive(Copy, Clone, Debug, PartialEq, Eq)]
-enum Life {
-    /// It has not said hello.
-    Awaited,
-    Present,
-    Lost,
-    /// It makes no more contributions and waits for the final parameters.
-    Staying,
-    /// It did so, and has been lost.
-    Stayed,
-    Left,
-    /// It came when the run was over.
-    Refused,
 }
 
 /// Why an operation was started.
@@ -183,13 +174,14 @@ impl Server {
             push,
             pulls: Pulls::new(&setup, ranges, vectors),
             commit: Commit::new(&recipe, cluster.workers, len, false, vectors),
-            workers: vec![Life::Awaited; cluster.workers as usize],
+            workers: Lives::new(cluster.workers),
             step_times: vec![None; cluster.workers as usize],
             sorted: Vec::with_capacity(cluster.workers as usize),
             lead_max: lead_max(&recipe),
             first,
             state: State::Starting,
             renewing: None,
+            recheck: false,
             alone: false,
             found_since: None,
             alarm: None,
@@ -369,7 +361,7 @@ impl Role for Server {
         });
         for worker in &mut status.workers {
             // For a member, the hub's view of the connection is better; for other workers, this role's.
-            match self.workers[worker.rank.index()] {
+            match self.workers.get(worker.rank) {
                 Life::Present => {}
                 Life::Awaited => worker.state = Presence::Awaited,
                 Life::Lost | Life::Stayed | Life::Refused => worker.state = Presence::Lost,

@@ -3,7 +3,7 @@
 use super::inbox::Received;
 use super::reply::breaks_tape;
 use super::{Job, Life, Owed, Port, Server, Shard};
-use crate::id::{PeerId, Sequence};
+use crate::id::{PeerId, Sequence, ShardId};
 use crate::kernel::{Kernel, KernelResult};
 use crate::machine::hub::{Hub, Incoming};
 use crate::machine::{Event, ProtocolError, Rejection};
@@ -15,7 +15,7 @@ impl Server {
     pub(super) fn on_push(&mut self, hub: &mut Port<'_>, incoming: Incoming, push: Push) {
         let peer = incoming.peer;
         // A worker that was refused may not have heard of it yet.
-        if self.workers[peer.index()] != Life::Present {
+        if self.workers.get(peer) != Life::Present {
             return hub.discard(&incoming);
         }
         match self.check_push(hub, &incoming, &push) {
@@ -42,8 +42,8 @@ impl Server {
             return Err(ProtocolError::WrongIncarnation { expected: incarnation, got: push.incarnation });
         }
         // Contributions without a body do not keep back the next one of their worker while they are held.
-        let held = hub.held().filter_map(|held| match held.message {
-            Message::Push(held) if held.worker == peer && held.shard == push.shard => Some(held.sequence),
+        let held = hub.held_of(peer).filter_map(|held| match held.message {
+            Message::Push(held) if held.shard == push.shard => Some(held.sequence),
             _ => None,
         });
         let last = held.max().unwrap_or_default();
@@ -76,13 +76,35 @@ impl Server {
             Message::Push(push) => server.is_due(hub, incoming.peer, push),
             _ => false,
         };
-        while let Some(incoming) = hub.take_held(|hub, incoming| due(self, hub, incoming)) {
+        loop {
+            let incoming = if self.rechecks(hub) {
+                let incoming = hub.take_held(|hub, incoming| due(self, hub, incoming));
+                self.recheck &= incoming.is_some();
+                incoming
+            } else if hub.setup.recipe.is_synchronous() {
+                // Rounds can hold a message of each worker, and it is the turn of one.
+                let turns = self.shards.iter().filter(|shard| shard.taking.is_none());
+                let next = turns.filter_map(|shard| shard.clocks.slowest());
+                hub.take_held_of(next.map(|(worker, _)| worker), |hub, incoming| due(self, hub, incoming))
+            } else {
+                None
+            };
+            let Some(incoming) = incoming else { return any };
             if let Message::Push(push) = incoming.message {
                 self.take_push(hub, incoming, push);
                 any = true;
             }
         }
-        any
+    }
+
+    /// Can the held contribution of any worker be due? If not, one is due when it is its worker's turn.
+    #[cfg_attr(not(planted), allow(unused_variables, reason = "the hub says which bug is planted"))]
+    fn rechecks(&mut self, hub: &Hub) -> bool {
+        // After the end of a tape, its orders hold up nothing.
+        self.recheck |= hub.is_following();
+        let synchronous = hub.setup.recipe.is_synchronous();
+        let room = !synchronous && self.inboxes.has_room();
+        self.recheck || self.first.is_some() || room || planted!(hub, ArrivalOrder)
     }
 
     /// Can this contribution be handled now?
@@ -112,14 +134,15 @@ impl Server {
             hub.counters.duplicates += 1;
             // A contribution that is still in an inbox is answered when it has been applied.
             if push.sequence <= shard.seat(worker).mark {
-                if shard.seat(worker).owed.is_none() {
+                if shard.owed(worker).is_none() {
                     // The worker has not got the answer, and the new one can have other parameters.
                     breaks_tape(hub);
                 }
                 match self.first {
                     // The welcome after a late contribution may have got lost.
-                    Some(_) => _ = shard.seat(worker).owed.get_or_insert(Owed::Welcome),
-                    None => shard.seat(worker).owe_answer(&push),
+                    Some(_) if shard.owed(worker).is_none() => _ = shard.set_owed(worker, Some(Owed::Welcome)),
+                    Some(_) => {}
+                    None => shard.owe_answer(worker, &push),
                 }
             }
             return hub.discard(&incoming);
@@ -134,6 +157,8 @@ impl Server {
             hub.decide(Order::Take { shard: push.shard, worker });
         }
         shard.taking = Some(worker);
+        // Another copy is known from now on.
+        self.recheck |= holds(hub, worker, push.shard);
         self.step_times[worker.index()] = push.step_time;
         let inbox = self.inboxes.put(Received { worker, push, length });
         if length == 0 {
@@ -198,6 +223,11 @@ impl Server {
         let index = self.shard_of(hub, self.inboxes.get(inbox).push.shard);
         self.shards[index].queue.push_back(inbox);
     }
+}
+
+/// Is a contribution of this worker to the shard held?
+pub(super) fn holds(hub: &Hub, worker: PeerId, shard: ShardId) -> bool {
+    hub.held_of(worker).any(|held| matches!(held.message, Message::Push(push) if push.shard == shard))
 }
 
 /// In a synchronous round, contributions are taken one at a time in rank order.

@@ -35,7 +35,7 @@ impl Server {
 
     /// Is the worker here, and going to offer its parameters? A worker that has been lost does so when it is back.
     pub(super) fn awaits_offers(&self, worker: PeerId) -> bool {
-        let is_here = self.workers[worker.index()] == Life::Present;
+        let is_here = self.workers.get(worker) == Life::Present;
         is_here && self.shards.iter().any(|shard| shard.seat_of(worker).awaits_offer)
     }
 
@@ -81,6 +81,7 @@ impl Server {
             let (from, into) = (shard.offered(), shard.version(0));
             hub.compute(Kernel::Copy { from, into }, Job::Prepare);
             shard.version = offer.version;
+            self.recheck = true;
             shard.clocks.begin_at(offer.row);
         }
         self.on_offer_seen(hub, index, worker, &offer);
@@ -105,12 +106,13 @@ impl Server {
         if !core::mem::take(&mut shard.seat(worker).awaits_offer) {
             // The worker offers a second time, since the reply to its first offer got lost.
             if self.state == State::Running && shard.clocks.is_member(worker) {
-                shard.seat(worker).owed = Some(Owed::Welcome);
+                shard.set_owed(worker, Some(Owed::Welcome));
             }
             return;
         }
         shard.seat(worker).mark = offer.sequence;
-        let is_here = self.workers[worker.index()] == Life::Present;
+        self.recheck |= hub.held_of(worker).next().is_some();
+        let is_here = self.workers.get(worker) == Life::Present;
         if self.state == State::Running && is_here && !self.awaits_offers(worker) {
             self.welcome(hub, worker);
         }
@@ -126,7 +128,8 @@ impl Server {
         let deadline = self.renewing.map(|since| since.after(patience));
         let late = deadline.is_some_and(|deadline| hub.now() >= deadline);
         self.alarm = deadline.filter(|_| !late);
-        let here = |worker: u32| self.workers[worker as usize] != Life::Awaited && !self.awaits_offers(PeerId(worker));
+        let here =
+            |worker: u32| self.workers.get(PeerId(worker)) != Life::Awaited && !self.awaits_offers(PeerId(worker));
         let workers = 0..self.workers.len() as u32;
         let enough = workers.clone().all(here) || (late && workers.clone().any(here));
         if !enough {
@@ -142,13 +145,12 @@ impl Server {
         self.alarm = None;
         for worker in missing {
             // A missing worker takes part from its next hello on.
-            let life = &mut self.workers[worker as usize];
-            if *life == Life::Awaited {
-                *life = Life::Lost;
+            if self.workers.get(PeerId(worker)) == Life::Awaited {
+                self.workers.set(PeerId(worker), Life::Lost);
             }
         }
         for worker in here {
-            if self.workers[worker as usize] == Life::Present {
+            if self.workers.get(PeerId(worker)) == Life::Present {
                 self.welcome(hub, PeerId(worker));
             }
         }

@@ -1,5 +1,6 @@
 //! Parameters to the workers that are owed some, when the pace allows; and the worker that holds up the rest.
 
+use super::receive::holds;
 use super::{Job, Life, Owed, Port, Server, Shard, State};
 use crate::id::{Clock, PeerId};
 use crate::machine::hub::{Awaited, Hub};
@@ -20,12 +21,20 @@ impl Server {
         while self.reply_to_all(hub, index) && hub.is_following() {}
     }
 
-    /// Returns whether a worker has got parameters.
+    /// Replies to the workers that may have become able to get the parameters that they are owed. Returns whether one has
+    /// got them.
     fn reply_to_all(&mut self, hub: &mut Port<'_>, index: usize) -> bool {
-        let mut replied = false;
-        for worker in self.workers() {
+        let (mut replied, shard) = (false, &mut self.shards[index]);
+        // The parameters of a round that is closed are out of date for a contribution.
+        if shard.busy || shard.round.is_closed() {
+            return false;
+        }
+        let now = Some(row(hub, shard)).filter(|_| !hub.is_following());
+        let before = core::mem::replace(&mut shard.replied_at, now);
+        let workers = shard.take_stirred(now.is_none() || before != now);
+        for worker in workers.iter().copied() {
             let shard = &self.shards[index];
-            let Some(owed) = shard.seat_of(worker).owed else { continue };
+            let Some(owed) = shard.owed(worker) else { continue };
             let lead_max = self.lead_max.map(|lead| lead + u64::from(planted!(hub, BoundOffByOne)));
             let at_once = match owed {
                 Owed::Answer => false,
@@ -34,20 +43,20 @@ impl Server {
                 Owed::Final | Owed::Receipt => true,
             };
             let may = at_once || may_read(shard.clocks.clock(worker), row(hub, shard), lead_max);
-            // The parameters of a round that is closed are out of date for a contribution.
-            let free = shard.seat_of(worker).echo.busy == 0 && !shard.round.is_closed();
+            let free = shard.seat_of(worker).echo.busy == 0;
             let order = Order::Answer { shard: shard.id, worker };
             // Neither the final parameters nor the parameters of a round depend on the order of messages.
             let free_of_order = owed == Owed::Final || hub.setup.recipe.has_rounds();
-            if hub.is_agreed(worker) && may && !shard.busy && free && (free_of_order || hub.allows(order)) {
+            if hub.is_agreed(worker) && may && free && (free_of_order || hub.allows(order)) {
                 if !free_of_order {
                     hub.decide(order);
                 }
-                self.shards[index].seat(worker).owed = None;
+                self.shards[index].set_owed(worker, None);
                 self.reply(hub, index, worker, owed);
                 replied = true;
             }
         }
+        self.shards[index].return_stirred(workers);
         replied
     }
 
@@ -84,7 +93,7 @@ impl Server {
         if hub.setup.recipe.adapt == Adapt::None {
             return None;
         }
-        let present = self.workers.iter().zip(&self.step_times).filter(|(life, _)| **life == Life::Present);
+        let present = self.workers.iter().zip(&self.step_times).filter(|((_, life), _)| *life == Life::Present);
         self.sorted.clear();
         self.sorted.extend(present.filter_map(|(_, time)| *time));
         reference(&mut self.sorted)
@@ -108,7 +117,7 @@ impl Server {
 
     /// At the start, the first worker that is not there or has not offered its parameters.
     pub(super) fn awaited_at_start(&self) -> Option<Awaited> {
-        let blocks = |worker: &PeerId| self.workers[worker.index()] == Life::Awaited || self.awaits_offers(*worker);
+        let blocks = |worker: &PeerId| self.workers.get(*worker) == Life::Awaited || self.awaits_offers(*worker);
         let missing = self.workers().find(blocks);
         missing.map(|on| Awaited { on, at: Clock(0), clock: Clock(0) })
     }
@@ -120,21 +129,18 @@ impl Server {
             return self.round_waits_for(first);
         }
         self.shards.iter().find_map(|shard| {
-            let held =
-                |worker: PeerId| shard.seat_of(worker).owed.is_some() && self.workers[worker.index()] == Life::Present;
+            let held = |worker: PeerId| self.workers.get(worker) == Life::Present;
             let (slowest, at) = shard.clocks.slowest()?;
             let of_shard = |message: &Message| matches!(message, Message::Push(push) if push.shard == shard.id);
-            let mut pushes = hub.held().filter(|held| of_shard(&held.message)).peekable();
-            let queued = pushes.peek().is_some() && pushes.all(|held| held.peer != slowest);
-            let waiting = (self.workers().any(held) && shard.seat_of(slowest).owed.is_none()) || queued;
+            let queued = || hub.held().any(|held| of_shard(&held.message)) && !holds(hub, slowest, shard.id);
+            let waiting = (shard.owed(slowest).is_none() && shard.owing().any(held)) || queued();
             waiting.then_some(Awaited { on: slowest, at, clock: at.next() })
         })
     }
 
     /// The first worker that still contributes, if another stays for the end.
     pub(super) fn stays_for(&self) -> Option<Awaited> {
-        let stays = self.workers.contains(&Life::Staying);
-        let on = self.workers().find(|worker| stays && self.workers[worker.index()] == Life::Present)?;
+        let on = self.workers.first(&[Life::Present]).filter(|_| self.workers.any(&[Life::Staying]))?;
         let at = self.shards.iter().map(|shard| shard.clocks.clock(on)).min().unwrap_or_default();
         Some(Awaited { on, at, clock: at.next() })
     }

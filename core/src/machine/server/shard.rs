@@ -45,6 +45,15 @@ pub(super) struct Shard {
     is_alone: bool,
     pub(super) clocks: VectorClock,
     seats: Vec<Seat>,
+    /// The workers that are owed parameters: 64 ranks in each word.
+    owing: Vec<u64>,
+    /// Workers that may have become able to get the parameters that they are owed. Only these are looked at, unless the
+    /// row clock has changed.
+    stirred: Vec<PeerId>,
+    /// An empty list, to take the place of `stirred` while its workers are looked at.
+    spare: Vec<PeerId>,
+    /// The row clock for which all workers have been looked at.
+    pub(super) replied_at: Option<Clock>,
     /// Inboxes with contributions that wait for their application.
     pub(super) queue: VecDeque<usize>,
     /// A kernel writes the parameters or the gathered vector.
@@ -65,7 +74,9 @@ pub(super) struct Seat {
     /// The worker's last contribution that is in the parameters, refused or dropped.
     pub(super) mark: Sequence,
     /// Parameters that the worker has to be sent.
-    pub(super) owed: Option<Owed>,
+    owed: Option<Owed>,
+    /// The worker is in [`Shard::stirred`].
+    is_stirred: bool,
     /// The worker is going to offer the shard.
     pub(super) awaits_offer: bool,
     /// With `pace=first`: the version whose round the worker entered, or was late in.
@@ -74,16 +85,6 @@ pub(super) struct Seat {
     pub(super) spared: u32,
     /// The parameters as the worker holds them, where differences are sent.
     pub(super) echo: Echo,
-}
-
-impl Seat {
-    /// The contribution of the worker is here. Parameters that it is owed already answer it as well.
-    pub(super) fn owe_answer(&mut self, push: &Push) {
-        let answer = if push.fetches { Owed::Answer } else { Owed::Receipt };
-        if matches!(self.owed, None | Some(Owed::Receipt)) {
-            self.owed = Some(answer);
-        }
-    }
 }
 
 impl Shard {
@@ -117,6 +118,10 @@ impl Shard {
             is_alone,
             clocks: VectorClock::new(workers),
             seats: vec![Seat::default(); workers as usize],
+            owing: vec![0; workers.div_ceil(u64::BITS) as usize],
+            stirred: Vec::with_capacity(workers as usize),
+            spare: Vec::with_capacity(workers as usize),
+            replied_at: None,
             queue: VecDeque::with_capacity(inboxes),
             busy: false,
             round: Round::new(inboxes),
@@ -126,8 +131,73 @@ impl Shard {
         }
     }
 
+    /// The facts about a worker, to be changed.
     pub(super) fn seat(&mut self, worker: PeerId) -> &mut Seat {
+        self.stir(worker);
         &mut self.seats[worker.index()]
+    }
+
+    /// Something may let the worker have the parameters that it is owed: a change of its seat, or a new connection.
+    pub(super) fn stir(&mut self, worker: PeerId) {
+        if !core::mem::replace(&mut self.seats[worker.index()].is_stirred, true) {
+            self.stirred.push(worker);
+        }
+    }
+
+    /// Takes the stirred workers, in order of rank; `all`: the workers that are owed parameters as well. The list comes
+    /// back through [`Self::return_stirred`], so that nothing is allocated.
+    pub(super) fn take_stirred(&mut self, all: bool) -> Vec<PeerId> {
+        for word in 0..if all { self.owing.len() } else { 0 } {
+            let mut owing = self.owing[word];
+            while owing != 0 {
+                self.stir(PeerId(word as u32 * u64::BITS + owing.trailing_zeros()));
+                owing &= owing - 1;
+            }
+        }
+        let mut stirred = core::mem::replace(&mut self.stirred, core::mem::take(&mut self.spare));
+        stirred.sort_unstable();
+        for worker in &stirred {
+            self.seats[worker.index()].is_stirred = false;
+        }
+        stirred
+    }
+
+    /// Takes back the list of [`Self::take_stirred`].
+    pub(super) fn return_stirred(&mut self, mut list: Vec<PeerId>) {
+        list.clear();
+        self.spare = list;
+    }
+
+    /// The parameters that a worker has to be sent.
+    pub(super) fn owed(&self, worker: PeerId) -> Option<Owed> {
+        self.seat_of(worker).owed
+    }
+
+    /// The workers that have to be sent parameters, by rank.
+    pub(super) fn owing(&self) -> impl Iterator<Item = PeerId> {
+        let words = self.owing.iter().enumerate().filter(|(_, word)| **word != 0);
+        words.flat_map(|(index, word)| {
+            let bits = (0..u64::BITS).filter(|bit| *word & 1 << *bit != 0);
+            bits.map(move |bit| PeerId(index as u32 * u64::BITS + bit))
+        })
+    }
+
+    /// Sets the parameters that a worker has to be sent, and returns those that it had to be sent before.
+    pub(super) fn set_owed(&mut self, worker: PeerId, owed: Option<Owed>) -> Option<Owed> {
+        let (word, bit) = (worker.index() / u64::BITS as usize, 1 << (worker.0 % u64::BITS));
+        match owed {
+            Some(_) => self.owing[word] |= bit,
+            None => self.owing[word] &= !bit,
+        }
+        core::mem::replace(&mut self.seat(worker).owed, owed)
+    }
+
+    /// The contribution of a worker is here. Parameters that it is owed already answer it as well.
+    pub(super) fn owe_answer(&mut self, worker: PeerId, push: &Push) {
+        let answer = if push.fetches { Owed::Answer } else { Owed::Receipt };
+        if matches!(self.owed(worker), None | Some(Owed::Receipt)) {
+            self.set_owed(worker, Some(answer));
+        }
     }
 
     pub(super) fn seat_of(&self, worker: PeerId) -> &Seat {
@@ -183,8 +253,8 @@ impl Shard {
 
     /// A reply did not reach the worker. If the worker comes back it asks again, except for a welcome.
     pub(super) fn owe(&mut self, worker: PeerId, owed: Owed) {
-        if self.clocks.is_member(worker) && self.seat_of(worker).owed != Some(Owed::Welcome) {
-            self.seat(worker).owed = Some(owed);
+        if self.clocks.is_member(worker) && self.owed(worker) != Some(Owed::Welcome) {
+            self.set_owed(worker, Some(owed));
         }
     }
 }

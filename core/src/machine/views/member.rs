@@ -307,7 +307,7 @@ impl Member {
         let workers = hub.setup.cluster.workers;
         let is_lost = |hub: &Hub, rank: u32| rank < workers && hub.presence(PeerId(rank)) == Presence::Lost;
         if self.lost.is_empty() {
-            if !(0..workers).any(|rank| is_lost(hub, rank)) {
+            if !hub.has_lost_any() || !(0..workers).any(|rank| is_lost(hub, rank)) {
                 return;
             }
             self.lost.resize(workers.div_ceil(RANKS) as usize, 0);

@@ -45,10 +45,15 @@ impl Coordinator {
 
     /// Have any two workers lost each other?
     pub(in super::super) fn has_conflicts(&self) -> bool {
-        self.workers.iter().any(|entry| !entry.lost.is_empty())
+        self.conflicts
     }
 
-    /// The members of the next view: wanted workers, no two of which have lost each other. The coordinator's node comes
+    /// The losses of a worker have changed.
+    pub(super) fn note_conflicts(&mut self) {
+        self.conflicts = self.workers.iter().any(|entry| !entry.lost.is_empty());
+    }
+
+    /// The members of the next view, by rank: wanted workers, no two of which have lost each other. The coordinator's node comes
     /// first, then the members of the view before. Within both groups, the workers that the coordinator has heard all
     /// the time come first, then the holders of the run's parameters, then the workers with the fewest conflicts. At
     /// the end of the run, workers that lack the last round come before workers that have it and need no further view,
@@ -93,7 +98,7 @@ impl Coordinator {
         }
         let choice = self.choice();
         let left = |entry: &Entry| entry.is_gone() || entry.leaves();
-        let missing = |member: &PeerId| !choice.contains(member) && !left(&self.workers[member.index()]);
+        let missing = |member: &PeerId| choice.binary_search(member).is_err() && !left(&self.workers[member.index()]);
         if self.short && self.view.members.iter().any(missing) {
             let since = *self.enough_since.get_or_insert(now);
             if now < since.after(self.grace) {
@@ -121,7 +126,7 @@ impl Coordinator {
             Quorum::Fixed(quorum) => (choice.len() + self.ranks(left).count()) as u32 >= quorum,
             Quorum::Half if self.view.number > Sequence(0) => {
                 let before = || self.view.members.iter().filter(|member| !left(&self.workers[member.index()]));
-                2 * before().filter(|member| choice.contains(member)).count() >= before().count()
+                2 * before().filter(|member| choice.binary_search(member).is_ok()).count() >= before().count()
             }
             // Before the first view, all workers count.
             Quorum::Half if self.newest() == Sequence(0) => {

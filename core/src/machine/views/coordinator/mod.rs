@@ -77,6 +77,8 @@ pub(super) struct Coordinator {
     me: PeerId,
     /// The record of each worker, by rank.
     workers: Vec<Entry>,
+    /// Two workers have lost each other.
+    conflicts: bool,
     /// The highest number given out.
     number: Sequence,
     view: View,
@@ -122,6 +124,7 @@ impl Coordinator {
         Self {
             me,
             workers: vec![Entry::NEW; workers as usize],
+            conflicts: false,
             number: Sequence(0),
             view: View::none(me),
             phase: Phase::Gathering,
@@ -175,8 +178,8 @@ impl Coordinator {
 
     /// When to call [`Self::advance`] without another reason.
     pub(super) fn deadline(&self) -> Option<Instant> {
-        let gathers = self.phase == Phase::Gathering && !self.waited && !self.resumes();
-        let since = self.run_known_since.filter(|_| gathers).or(self.enough_since)?;
+        let gathers = || self.phase == Phase::Gathering && !self.waited && !self.resumes();
+        let since = self.run_known_since.filter(|_| gathers()).or(self.enough_since)?;
         Some(since.after(self.grace))
     }
 
@@ -235,6 +238,7 @@ impl Coordinator {
         if lost.iter().all(|word| *word == 0) {
             lost.clear();
         }
+        self.note_conflicts();
         self.dirty |= self.phase != Phase::Gathering && self.choice() != self.members().collect::<Vec<_>>();
     }
 
@@ -259,7 +263,9 @@ impl Coordinator {
         }
         if entry.incarnation != incarnation {
             *entry = Entry { incarnation, member: entry.member, given_up: entry.given_up, ..Entry::NEW };
+            self.note_conflicts();
         }
+        let entry = &mut self.workers[from.index()];
         self.begun |= report.has;
         let left = report.leaves && !entry.leaves();
         // It was to be left out of the next view, and has something to do in it after all.
@@ -315,6 +321,7 @@ impl Coordinator {
             Place::Wanted => Place::Out,
             place => place,
         };
+        self.note_conflicts();
     }
 
     /// A worker has heard that the run is over for it.
@@ -356,7 +363,7 @@ impl Coordinator {
         self.number = self.number.next();
         let choice = self.choice();
         for (index, entry) in self.workers.iter_mut().enumerate() {
-            entry.chosen = choice.contains(&PeerId(index as u32));
+            entry.chosen = choice.binary_search(&PeerId(index as u32)).is_ok();
         }
         // Also workers that the view leaves out: they must not go on in the view before.
         let stopping: Vec<_> = self.ranks(Entry::is_wanted).collect();
@@ -396,10 +403,10 @@ impl Coordinator {
         let members: Vec<_> = self.members().collect();
         let done: Vec<_> = self.ranks(|entry| returns.is_empty() && !entry.is_in() && self.has_last(entry)).collect();
         for (rank, entry) in (0..).map(PeerId).zip(&mut self.workers) {
-            let is_member = members.contains(&rank);
-            entry.done = done.contains(&rank);
+            let is_member = members.binary_search(&rank).is_ok();
+            entry.done = done.binary_search(&rank).is_ok();
             entry.member = is_member.then_some(entry.incarnation);
-            entry.returns = rank != donor && returns.contains(&rank);
+            entry.returns = rank != donor && returns.binary_search(&rank).is_ok();
             entry.given_up &= !is_member;
             if is_member {
                 self.commands.push_back(Command::Commit { to: rank, returns: entry.returns });
