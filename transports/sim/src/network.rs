@@ -149,18 +149,23 @@ impl Stream {
         Flight { number, sent, arrivals: [Some(first), twice.then_some(second)] }
     }
 
-    /// A transmission arrives. Returns the messages that can be delivered now, in order: duplicates are dropped, and a
-    /// message waits for all earlier ones.
-    pub(crate) fn arrive(&mut self, number: u64, message: Message) -> Vec<Message> {
-        if number < self.next_in {
-            return Vec::new();
-        }
-        self.early.insert(number, message);
-        let mut ready = Vec::new();
-        while let Some(message) = self.early.remove(&self.next_in) {
+    /// A transmission arrives. Returns its message if it is the next one; [`Self::take_early`] has the ones that follow.
+    /// Duplicates are dropped, and a message waits for all earlier ones.
+    pub(crate) fn arrive(&mut self, number: u64, message: Message) -> Option<Message> {
+        if number == self.next_in {
             self.next_in += 1;
-            ready.push(message);
+            return Some(message);
         }
-        ready
+        if number > self.next_in {
+            self.early.insert(number, message);
+        }
+        None
+    }
+
+    /// The next message, if it has arrived before an earlier one.
+    pub(crate) fn take_early(&mut self) -> Option<Message> {
+        let message = self.early.remove(&self.next_in)?;
+        self.next_in += 1;
+        Some(message)
     }
 }

@@ -1,6 +1,6 @@
 //! [`SimNode`], one simulated node: a machine, its buffers, and an [`App`] that stands for the training program.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::ops::Range;
 
 use gradwire_core::kernel::{Kernel, KernelResult};
@@ -130,6 +130,23 @@ pub(crate) struct Receiving {
     pub(crate) into: Option<Segment>,
 }
 
+/// A node's side of the connection with a peer.
+#[derive(Debug, Default)]
+pub(crate) struct Side {
+    /// Messages that have arrived and not been received.
+    pub(crate) inbox: VecDeque<Flying>,
+    /// The machine has the header of the first message in `inbox`, and has not received its body.
+    pub(crate) reading: bool,
+    /// The operation that reads the body of the first message in `inbox`, if that takes time.
+    pub(crate) receiving: Option<Receiving>,
+    /// The machine regards the peer as connected. It learns of a broken connection later than the network.
+    pub(crate) connected: bool,
+    /// Operations on a broken connection. They are aborted when the machine learns that it broke.
+    pub(crate) limbo: Vec<OpId>,
+    /// Operations with a scheduled abort. The connection is not re-established before.
+    pub(crate) aborting: u32,
+}
+
 pub(crate) struct SimNode {
     pub(crate) life: Life,
     /// `None` before the first start and after a crash.
@@ -154,21 +171,33 @@ pub(crate) struct SimNode {
     pub(crate) incarnation: Incarnation,
     /// Incremented at each start and crash. Scheduled events carry it, and are dropped if it has changed.
     pub(crate) epoch: u64,
-    /// By peer: messages that have arrived and not been received.
-    pub(crate) inbox: Vec<VecDeque<Flying>>,
-    /// By peer: the machine has the header of the first message in `inbox`, and has not received its body.
-    pub(crate) reading: Vec<bool>,
-    /// By peer: the operation that reads the body of the first message in `inbox`, if that takes time.
-    pub(crate) receiving: Vec<Option<Receiving>>,
+    /// The node's sides of its connections, by peer.
+    pub(crate) sides: Vec<Side>,
+    /// The peers with a message that the machine can be given: a message is in their inbox, and no body of theirs is
+    /// unread. A peer is taken out when it is found to have none.
+    pub(crate) due: BTreeSet<PeerId>,
     /// The kernel in progress, if it takes time. Until it ends, the machine's outputs wait.
     pub(crate) running: Option<Running>,
-    /// By peer: whether the machine regards it as connected. It learns of a broken connection later than the network.
-    pub(crate) connected: Vec<bool>,
-    /// By peer: operations on a broken connection. They are aborted when the machine learns that it broke.
-    pub(crate) limbo: Vec<Vec<OpId>>,
-    /// By peer: operations with a scheduled abort. The connection is not re-established before.
-    pub(crate) aborting: Vec<u32>,
     pub(crate) paused_until: Instant,
     /// When the machine wants its next `Timeout`.
     pub(crate) wake: Option<Instant>,
+}
+
+impl SimNode {
+    /// The node's side of the connection with a peer.
+    pub(crate) fn side(&self, peer: PeerId) -> &Side {
+        &self.sides[peer.index()]
+    }
+
+    pub(crate) fn side_mut(&mut self, peer: PeerId) -> &mut Side {
+        &mut self.sides[peer.index()]
+    }
+
+    /// A message of the peer has come, or a body has been read: can the machine be given the next one?
+    pub(crate) fn note_due(&mut self, peer: PeerId) {
+        let side = self.side(peer);
+        if !side.reading && !side.inbox.is_empty() {
+            self.due.insert(peer);
+        }
+    }
 }

@@ -5,7 +5,7 @@ mod host;
 mod links;
 
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, VecDeque};
+use std::collections::{BTreeSet, BinaryHeap};
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 use gradwire_core::kernel::KernelResult;
@@ -17,7 +17,7 @@ use gradwire_core::{
 
 use crate::leases::Leased;
 use crate::network::{Message, Stream};
-use crate::node::{App, Deed, Entry, Life, Log, Phase, SimNode};
+use crate::node::{App, Deed, Entry, Life, Log, Phase, Side, SimNode};
 use crate::plan::{Effort, Fault, Plan, Saved};
 use crate::random::Random;
 
@@ -68,6 +68,8 @@ pub struct World {
     payloads: Vec<Option<Scheduled>>,
     free: Vec<usize>,
     nodes: Vec<SimNode>,
+    /// Nodes whose process runs and has not ended.
+    up: usize,
     /// Connections by pair, `a < b`.
     links: Vec<Link>,
     random: Random,
@@ -206,18 +208,15 @@ impl World {
             made: plan.resumed.get(me.index()).map_or(0, |saved| saved.resumed.made),
             incarnation: Incarnation(0),
             epoch: 0,
-            inbox: vec![VecDeque::new(); count],
-            reading: vec![false; count],
-            receiving: vec![None; count],
+            sides: (0..count).map(|_| Side::default()).collect(),
+            due: BTreeSet::new(),
             running: None,
-            connected: vec![false; count],
-            limbo: vec![Vec::new(); count],
-            aborting: vec![0; count],
             paused_until: Instant::ORIGIN,
             wake: None,
         });
         let mut world = Self {
             nodes: nodes.collect(),
+            up: 0,
             links: (0..count * count).map(|_| Link::default()).collect(),
             random: Random::new(plan.seed, 1),
             incarnations: Random::new(plan.seed, 2),
@@ -256,7 +255,7 @@ impl World {
         mut check: impl FnMut(&Self, PeerId) -> Result<(), E>,
     ) -> Result<(), E> {
         for _ in 0..budget {
-            if self.nodes.iter().all(|node| node.life != Life::Up) && !self.starts_ahead() {
+            if self.up == 0 && !self.starts_ahead() {
                 return Ok(());
             }
             let Some(touched) = self.advance() else { return Err(Halt::Stuck(self.statuses()).into()) };
@@ -440,15 +439,15 @@ impl World {
                 if link.session != session || link.connected || !both {
                     return None;
                 }
-                if self.nodes[a.index()].aborting[b.index()] + self.nodes[b.index()].aborting[a.index()] > 0 {
+                if self.nodes[a.index()].side(b).aborting + self.nodes[b.index()].side(a).aborting > 0 {
                     // Both machines first have to see the ends of all operations on the old connection.
                     self.reconnect(a, b);
                     return None;
                 }
                 let link = self.link(a, b);
                 link.connected = true;
-                self.nodes[a.index()].connected[b.index()] = true;
-                self.nodes[b.index()].connected[a.index()] = true;
+                self.nodes[a.index()].side_mut(b).connected = true;
+                self.nodes[b.index()].side_mut(a).connected = true;
                 self.feed(a, Input::Connected { peer: b });
                 self.feed(b, Input::Connected { peer: a })
             }
@@ -456,9 +455,9 @@ impl World {
                 if !self.is_current(node, epoch) || self.defer(node, || Scheduled::Notice { node, epoch, peer }) {
                     return None;
                 }
-                self.nodes[node.index()].connected[peer.index()] = false;
+                self.nodes[node.index()].side_mut(peer).connected = false;
                 self.feed(node, Input::Disconnected { peer });
-                for op in std::mem::take(&mut self.nodes[node.index()].limbo[peer.index()]) {
+                for op in std::mem::take(&mut self.nodes[node.index()].side_mut(peer).limbo) {
                     self.abort_after_a_time(node, peer, op);
                 }
                 Some(node)
@@ -511,7 +510,7 @@ impl World {
                 if !self.is_current(node, epoch) || self.defer(node, || Scheduled::Abort { node, epoch, peer, op }) {
                     return None;
                 }
-                self.nodes[node.index()].aborting[peer.index()] -= 1;
+                self.nodes[node.index()].side_mut(peer).aborting -= 1;
                 self.feed(node, Input::Aborted { op })
             }
             Scheduled::Fault(fault) => self.on_fault(fault),
@@ -560,6 +559,7 @@ impl World {
         let node = &mut self.nodes[me.index()];
         self.deeds.push((me, Deed::Started));
         node.epoch += 1;
+        self.up += usize::from(node.life != Life::Up);
         node.life = Life::Up;
         node.incarnation = incarnation;
         node.machine = Some(Leased::new(machine));
@@ -569,9 +569,10 @@ impl World {
         node.phase = Phase::Joining;
         node.ranges.clear();
         node.wake = None;
-        node.connected.fill(false);
-        node.limbo.iter_mut().for_each(Vec::clear);
-        node.aborting.fill(0);
+        for side in &mut node.sides {
+            (side.connected, side.aborting) = (false, 0);
+            side.limbo.clear();
+        }
         for peer in (0..self.nodes.len() as u32).map(PeerId).filter(|peer| *peer != me) {
             if self.nodes[peer.index()].life == Life::Up {
                 self.reconnect(me, peer);
@@ -595,9 +596,10 @@ impl World {
         if self.nodes[me.index()].life != Life::Up {
             return;
         }
+        self.end(me, Life::Down);
         let node = &mut self.nodes[me.index()];
-        (node.life, node.machine, node.running) = (Life::Down, None, None);
-        node.receiving.fill(None);
+        (node.machine, node.running) = (None, None);
+        node.sides.iter_mut().for_each(|side| side.receiving = None);
         node.epoch += 1;
         for peer in (0..self.nodes.len() as u32).map(PeerId).filter(|peer| *peer != me) {
             self.disconnect(me, peer);
@@ -605,6 +607,13 @@ impl World {
         if let Some(after) = restart {
             self.schedule(self.now.after(after), Scheduled::Start { node: me });
         }
+    }
+
+    /// The process of a node ends, or has ended in another way.
+    fn end(&mut self, me: PeerId, life: Life) {
+        let node = &mut self.nodes[me.index()];
+        self.up -= usize::from(node.life == Life::Up);
+        node.life = life;
     }
 
     fn on_fault(&mut self, fault: Fault) -> Option<PeerId> {

@@ -54,13 +54,14 @@ impl World {
     pub(super) fn receive(&mut self, me: PeerId, op: OpId, peer: PeerId, into: Option<Segment>) {
         let takes = self.effort(self.plan.effort.body);
         let node = &mut self.nodes[me.index()];
-        if !node.reading[peer.index()] {
+        let side = node.side_mut(peer);
+        if !side.reading {
             // The connection has broken since the header was delivered.
             return self.abort(me, peer, op);
         }
-        assert!(node.receiving[peer.index()].is_none(), "node {me} reads the body of {peer} twice");
-        node.receiving[peer.index()] = Some(Receiving { op, into });
-        if let (None, Some(message)) = (into, node.inbox[peer.index()].front()) {
+        assert!(side.receiving.is_none(), "node {me} reads the body of {peer} twice");
+        side.receiving = Some(Receiving { op, into });
+        if let (None, Some(message)) = (into, side.inbox.front()) {
             let header = Header::parse(&message.header).expect("headers travel unharmed");
             self.deeds.push((me, Deed::Dropped { peer, message: *header.message() }));
         }
@@ -85,9 +86,11 @@ impl World {
     fn take_body(&mut self, me: PeerId, peer: PeerId) {
         let now = self.now;
         let node = &mut self.nodes[me.index()];
-        let Some(Receiving { op, into }) = node.receiving[peer.index()].take() else { return };
-        node.reading[peer.index()] = false;
-        let message = node.inbox[peer.index()].pop_front().expect("a message is being read");
+        let side = node.side_mut(peer);
+        let Some(Receiving { op, into }) = side.receiving.take() else { return };
+        side.reading = false;
+        let message = side.inbox.pop_front().expect("a message is being read");
+        node.note_due(peer);
         if let (Some(into), Some(body)) = (into, &message.body) {
             node.pool.bytes_mut(into).copy_from_slice(body.bytes());
         }
@@ -102,7 +105,7 @@ impl World {
 
     /// The connection breaks while a body is being read. Returns the operation, which has written a part of the buffer.
     pub(super) fn tear(&mut self, me: PeerId, peer: PeerId) -> Option<OpId> {
-        let Receiving { op, into } = self.nodes[me.index()].receiving[peer.index()].take()?;
+        let Receiving { op, into } = self.nodes[me.index()].side_mut(peer).receiving.take()?;
         self.torn += 1;
         if let Some(into) = into.filter(|into| into.len > 0) {
             let torn = self.efforts.below(u64::from(into.len) + 1) as usize;
@@ -121,7 +124,7 @@ impl World {
             return;
         }
         let node = &mut self.nodes[me.index()];
-        node.aborting[peer.index()] += 1;
+        node.side_mut(peer).aborting += 1;
         let (at, epoch) = (self.now.after(takes), node.epoch);
         self.schedule(at, Scheduled::Abort { node: me, epoch, peer, op });
     }

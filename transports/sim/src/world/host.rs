@@ -52,13 +52,13 @@ impl World {
                 if !carries || machine.adoption() != Adoption::None {
                     node.params.copy_from_slice(node.pool.floats(view));
                 }
-                node.life = Life::Done;
+                self.end(me, Life::Done);
             }
-            Signal::Finished => node.life = Life::Done,
+            Signal::Finished => self.end(me, Life::Done),
             Signal::Cut { peer } | Signal::PeerFailed { peer, .. } => {
                 // A session reports the error, its process ends, and its connections close.
                 self.crash(me, None);
-                self.nodes[me.index()].life = Life::Cut(peer);
+                self.end(me, Life::Cut(peer));
             }
             Signal::ResumedElsewhere { .. }
             | Signal::OtherRun { .. }

@@ -37,11 +37,12 @@ impl World {
         for (from, to) in [(a, b), (b, a)] {
             let open = std::mem::take(&mut *self.stream(from, to)).open;
             let receiver = &mut self.nodes[to.index()];
-            receiver.inbox[from.index()].clear();
-            receiver.reading[from.index()] = false;
-            self.nodes[from.index()].limbo[to.index()].extend(open);
+            let side = receiver.side_mut(from);
+            side.inbox.clear();
+            side.reading = false;
+            self.nodes[from.index()].side_mut(to).limbo.extend(open);
             let torn = self.tear(to, from);
-            self.nodes[to.index()].limbo[from.index()].extend(torn);
+            self.nodes[to.index()].side_mut(from).limbo.extend(torn);
         }
         let notice = self.now.after(self.plan.network.notice);
         for (node, peer) in [(a, b), (b, a)] {
@@ -85,8 +86,9 @@ impl World {
     pub(super) fn abort(&mut self, me: PeerId, peer: PeerId, op: OpId) {
         let now = self.now;
         let node = &mut self.nodes[me.index()];
-        if node.connected[peer.index()] {
-            node.limbo[peer.index()].push(op);
+        let side = node.side_mut(peer);
+        if side.connected {
+            side.limbo.push(op);
         } else {
             let machine = node.machine.as_mut().expect("it has just begun the operation");
             machine.handle_input(now, Input::Aborted { op }).expect("an open operation");
@@ -112,8 +114,12 @@ impl World {
             self.schedule(at, Scheduled::Arrival { from, to, session, number, message });
             return None;
         }
-        let ready = self.stream(from, to).arrive(number, message);
-        self.nodes[to.index()].inbox[from.index()].extend(ready);
+        let mut ready = self.stream(from, to).arrive(number, message);
+        while let Some(message) = ready {
+            self.nodes[to.index()].side_mut(from).inbox.push_back(message);
+            ready = self.stream(from, to).take_early();
+        }
+        self.nodes[to.index()].note_due(from);
         self.deliver(to)
     }
 
@@ -122,27 +128,31 @@ impl World {
         if self.nodes[me.index()].paused_until > self.now {
             return None;
         }
-        let mut touched = None;
-        for peer in (0..self.nodes.len() as u32).map(PeerId) {
+        let (mut touched, mut first) = (None, PeerId(0));
+        // In order of rank, so that a run does not depend on the order in which peers have become due.
+        while let Some(peer) = self.nodes[me.index()].due.range(first..).next().copied() {
             while let Some(header) = self.next_header(me, peer) {
                 touched = self.feed(me, Input::Header { peer, header });
                 touched?;
             }
+            self.nodes[me.index()].due.remove(&peer);
+            first = PeerId(peer.0 + 1);
         }
         touched
     }
 
     pub(super) fn next_header(&mut self, me: PeerId, peer: PeerId) -> Option<Header> {
         let node = &mut self.nodes[me.index()];
-        if node.machine.is_none() || node.reading[peer.index()] {
+        let side = &mut node.sides[peer.index()];
+        if node.machine.is_none() || side.reading {
             return None;
         }
-        let message = node.inbox[peer.index()].front()?;
+        let message = side.inbox.front()?;
         let header = Header::parse(&message.header).expect("headers travel unharmed");
         if message.body.is_some() {
-            node.reading[peer.index()] = true;
+            side.reading = true;
         } else {
-            let message = node.inbox[peer.index()].pop_front()?;
+            let message = side.inbox.pop_front()?;
             self.received(me, peer, message.op);
         }
         Some(header)
