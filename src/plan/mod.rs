@@ -134,6 +134,9 @@ pub struct Forecast {
     pub bytes: f64,
     /// Bytes of a step through the busiest port, in its busier direction.
     pub busiest: f64,
+    /// Contributions per message: above 1 in a mesh without rounds whose messages are merged, because the wire is too slow
+    /// for each of them. Staleness grows with it.
+    pub merged: f64,
     /// Mean versions between the parameters of an update and those that it is applied to.
     pub staleness: f64,
     /// The reason for the largest part of the time in which workers do not compute.

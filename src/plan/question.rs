@@ -57,15 +57,16 @@ impl Case {
         Law { compute: slowest, exchange: 2.0 * 4.0 * self.params as f64 / self.link.slower() }
     }
 
-    /// The factor on the bandwidth from which on a recipe is `speed_up` times as fast as the fastest worker alone. 0: at
-    /// any bandwidth; `None`: at none.
+    /// The factor on the bandwidth from which on a recipe is `speed_up` times as fast as the fastest worker alone, and
+    /// no messages have to be merged. 0: at any bandwidth; `None`: at none.
     ///
     /// # Errors
     /// As [`forecast`](Self::forecast).
     pub fn bandwidth_for(&self, recipe: &Recipe, speed_up: f64) -> Result<Option<f64>, PlanError> {
         let fast = |factor: f64| {
             let link = self.link.times(factor);
-            Ok::<_, PlanError>(Self { link, ..self.clone() }.forecast(recipe)?.speed_up >= speed_up)
+            let forecast = Self { link, ..self.clone() }.forecast(recipe)?;
+            Ok::<_, PlanError>(forecast.speed_up >= speed_up && forecast.merged <= 1.0)
         };
         let (mut low, mut high) = (1e-9, 1e9);
         if !fast(high)? {

@@ -103,7 +103,7 @@ impl Rhythm {
             let wire = (step - parts.compute - straggle).max(0.0);
             parts = Parts { straggle, wire, latency: 0.0, code: 0.0, ..parts };
         }
-        let sent = if ledger { (mean(&cycles) / exchange.port).min(1.0) } else { 1.0 };
+        let merged = if ledger { (exchange.port / mean(&cycles)).max(1.0) } else { 1.0 };
         let waits = waits(case, &parts, busy, exchange, crowded);
         Forecast {
             rate,
@@ -112,8 +112,9 @@ impl Rhythm {
             period,
             busy: useful,
             parts,
-            bytes: sent * exchange.bytes / period,
-            busiest: sent * exchange.busiest / period,
+            bytes: exchange.bytes / (merged * period),
+            busiest: exchange.busiest / (merged * period),
+            merged,
             staleness: staleness(recipe, n, &cycles, exchange, ledger),
             waits,
             servers: cluster.servers,

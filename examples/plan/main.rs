@@ -1,0 +1,32 @@
+//! The program `plan`: is distributing worth it for a model, a number of machines and a network, and with which recipe?
+//! Closed forms answer at once; see [`gradwire::plan`], of which this is the command.
+//!
+//! `cargo run --release --example plan -- --params 14600000 --step 120ms --link 1gbit --workers 2,4,8,16`; see `--help`.
+
+mod answer;
+mod input;
+mod json;
+mod table;
+mod units;
+
+use std::ffi::OsString;
+use std::io::Write;
+use std::process::ExitCode;
+
+use answer::Answer;
+use gradwire_examples::options;
+use input::Input;
+
+fn main() -> ExitCode {
+    gradwire_examples::end(run(std::env::args_os().collect()))
+}
+
+fn run(args: Vec<OsString>) -> Result<(), (u8, String)> {
+    let matches = options::matches(input::command(), args)?;
+    let input = Input::from_matches(&matches)?;
+    let answer = Answer::of(&input)?;
+    let text = if input.json { json::text(&input, &answer) } else { table::text(&input, &answer) };
+    // With a closed pipe (`| head`), there is nothing left to do.
+    let _ = std::io::stdout().write_all(text.as_bytes());
+    Ok(())
+}
