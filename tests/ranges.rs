@@ -214,8 +214,13 @@ fn a_guard_that_is_dropped_ends_the_session_and_leaves_nothing_in_the_mean() {
         .flat_map(|text| [false, true].map(|forgets| (text, forgets)))
         .filter(|(text, _)| *text != TEXTS[0])
     {
+        // The dropped guard has to be enough: its session is there until the others are done.
+        let (others, done) = mpsc::channel::<()>();
+        let mut done = Some(done);
         let run = |(rank, transport): (u32, Mem)| {
+            let (others, done) = (others.clone(), done.take_if(|_| rank == 2));
             thread::spawn(move || {
+                let others = Some(others).filter(|_| rank != 2);
                 let mut params = vec![0.0; LEN];
                 let mut session = builder(text, 3).join(transport, &mut params).unwrap();
                 let (mut vector, _) = gradient(rank, 0);
@@ -231,6 +236,7 @@ fn a_guard_that_is_dropped_ends_the_session_and_leaves_nothing_in_the_mean() {
                     assert!(matches!(error, Error::Ended), "{error}");
                     let error = session.begin_mean(1, &params, &[]).unwrap_err();
                     assert!(matches!(error, Error::Ended), "{error}");
+                    let _ = done.filter(|_| !forgets).map(|done| done.recv());
                     assert!(matches!(session.finish(&mut params), Err(Error::Ended)));
                     return Vec::new();
                 }
@@ -238,10 +244,12 @@ fn a_guard_that_is_dropped_ends_the_session_and_leaves_nothing_in_the_mean() {
                 parts.give("first", &vector[..12]).unwrap();
                 assert_eq!(parts.finish(&mut vector, &mut params, &mut []).unwrap(), Mean::Given);
                 session.finish(&mut params).unwrap();
+                drop(others);
                 vector
             })
         };
         let threads: Vec<_> = (0..).zip(Mem::cluster(3)).map(run).collect();
+        drop(others);
         let means: Vec<_> = threads.into_iter().map(|thread| thread.join().unwrap()).collect();
         assert_eq!(means[0], means[1], "{text}");
         if text.contains("codec") {
