@@ -61,6 +61,7 @@ fn a_step_allocates_nothing() {
         coded("hardsync merge=centred-clip radius=0.01"),
         coded("hardsync merge=krum faulty=0"),
         coded("hardsync merge=adasum"),
+        coded("sync merge=adasum"),
         coded("sync topology=ring codec=sign"),
         coded("sparse density=0.05 momentum=0.5 clip_norm=0.5"),
         coded("sync topology=mesh codec=bf16"),

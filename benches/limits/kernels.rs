@@ -233,13 +233,18 @@ fn rounds_of_8(inputs: &[Storage]) -> impl Iterator<Item = Case<'_>> {
         ("krum of 8", Formula::Krum { faulty: 2, best: 1 }),
         ("adasum of 8", Formula::Adasum),
     ];
-    formulas.into_iter().map(move |(name, formula)| -> Case<'_> {
+    let node = move |into: &mut [f32], _: &mut [u32], _: &mut [u32]| {
+        round::adasum::in_turn(into, &[0, 1, 2].map(|row: usize| inputs[row].floats()));
+    };
+    let node: Case<'_> = ("adasum of 3, at a node of a tree", 16.0, Limit::None, Box::new(node));
+    let rounds = formulas.into_iter().map(move |(name, formula)| -> Case<'_> {
         let merge = move |into: &mut [f32], _: &mut [u32], work: &mut [u32]| {
             (0..8).for_each(|row| round::hold(work, row, 3));
             round::run(formula, |row| inputs[row].floats(), 8, work, into);
         };
         (name, 36.0, Limit::None, Box::new(merge))
-    })
+    });
+    rounds.chain([node])
 }
 
 /// The table of kernels.

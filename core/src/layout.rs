@@ -201,6 +201,22 @@ pub fn shard_range(len: usize, shards: u32, index: u32) -> Range<usize> {
     start..start + each + usize::from(index < longer)
 }
 
+/// Lengths of the tensors' pieces in a range; the elements after the last tensor are one more piece.
+pub(crate) fn cut(tensors: &[usize], range: &Range<usize>) -> Vec<u32> {
+    let mut ends: Vec<usize> = tensors
+        .iter()
+        .scan(0, |end, len| {
+            *end += len;
+            Some(*end)
+        })
+        .filter(|end| range.start < *end && *end < range.end)
+        .collect();
+    ends.push(range.end);
+    ends.dedup();
+    let mut start = range.start;
+    ends.into_iter().map(|end| (end - core::mem::replace(&mut start, end)) as u32).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -254,5 +270,13 @@ mod tests {
         assert_eq!(layout.locate(5), Some(("a", 5)));
         assert_eq!(layout.locate(6), Some(("b", 0)));
         assert_eq!(layout.locate(10), None);
+    }
+
+    #[test]
+    fn tensors_are_cut_where_ranges_end() {
+        assert_eq!(cut(&[3, 4, 5], &(0..12)), [3, 4, 5]);
+        assert_eq!(cut(&[3, 4, 5], &(2..8)), [1, 4, 1]);
+        assert_eq!(cut(&[3, 0, 5], &(0..20)), [3, 5, 12]);
+        assert_eq!(cut(&[12], &(4..6)), [2]);
     }
 }

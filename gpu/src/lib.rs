@@ -20,8 +20,8 @@
 //! the shader reads and records dispatches in `commands`. If the protocol needs the result of a kernel, the kernel
 //! copies it to a staging buffer, and [`Gpu`] returns it from a later `poll`.
 //!
-//! These kernels have no shader: `Norm`, `Clip`, `Mask`, `Compensate`, `Hold`, `Round`, `Merge`, `Section`, `Compare`;
-//! `Encode` for top-k, for signs per column, and with a decay; `Expand` for dense codecs.
+//! These kernels have no shader: `Norm`, `Clip`, `Mask`, `Compensate`, `Hold`, `Round`, `Adasum`, `Merge`, `Section`,
+//! `Compare`; `Encode` for top-k, for signs per column, and with a decay; `Expand` for dense codecs.
 //!
 //! # Equal results
 //!

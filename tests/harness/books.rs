@@ -366,6 +366,10 @@ fn dense(scenario: &Scenario, header: &Header) -> u64 {
     };
     let chunk = |chunk: u32| {
         let floats = match recipe.topology() {
+            // A chunk is a tensor. Empty ones are left out.
+            _ if recipe.merge() == Merge::Adasum => {
+                return 4 * plan.layout.tensors()[chunk as usize].range().len() as u64;
+            }
             Topology::Tree { .. } => recipe.chunk() as usize,
             // At least one for each worker to be the root of.
             Topology::Ring => len.div_ceil(plan.cluster.workers as usize).min(recipe.chunk() as usize),

@@ -62,8 +62,10 @@ impl Reference {
             Merge::Krum { faulty, best } => {
                 Box::new(Whole::new(move |rows| krum(rows, faulty as usize, best as usize)))
             }
-            Merge::Adasum => Box::new(Whole::new(|rows| adasum(rows.iter().map(|(x, _)| x.clone()).collect()))),
-            Merge::Rda => Box::new(Whole::new(radial)),
+            Merge::Adasum => Box::new(Whole::new(move |rows| {
+                by_tensor(rows, workers, |rows| adasum(rows.iter().map(|(x, _)| x.clone()).collect()))
+            })),
+            Merge::Rda => Box::new(Whole::new(move |rows| by_tensor(rows, workers, radial))),
             Merge::Sum { lambda } if recipe.has_rounds() => {
                 Box::new(RoundSum { lambda: lambda.of(workers), sum: None })
             }
@@ -306,6 +308,16 @@ fn krum(rows: &[(Vec<f64>, f64)], faulty: usize, best: usize) -> Vec<f64> {
     mean(&chosen)
 }
 
+/// Merges both tensors of a scenario by themselves. The first has an element for each worker.
+fn by_tensor(rows: &[(Vec<f64>, f64)], workers: u32, merge: impl Fn(&[(Vec<f64>, f64)]) -> Vec<f64>) -> Vec<f64> {
+    let own = rows[0].0.len().min(workers as usize);
+    let cut = |range: std::ops::Range<usize>| {
+        let rows: Vec<_> = rows.iter().map(|(x, weight)| (x[range.clone()].to_vec(), *weight)).collect();
+        merge(&rows)
+    };
+    [cut(0..own), cut(own..rows[0].0.len())].concat()
+}
+
 /// Maleki et al. 2021, section 3.3, over neighbours.
 fn adasum(mut rows: Vec<Vec<f64>>) -> Vec<f64> {
     let product = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f64>();
@@ -320,13 +332,20 @@ fn adasum(mut rows: Vec<Vec<f64>>) -> Vec<f64> {
     rows.swap_remove(0)
 }
 
-/// The weighted mean of the norms, in the direction of the weighted mean of the directions, of rows that are not 0.
-fn radial(rows: &[(Vec<f64>, f64)]) -> Vec<f64> {
-    let rows: Vec<_> = rows.iter().filter(|(x, _)| norm(x) > 0.0).cloned().collect();
+/// The weighted mean of the norms, in the direction of the weighted mean of the directions, of rows that are not 0. If the
+/// directions cancel, the weighted mean of the rows.
+fn radial(all: &[(Vec<f64>, f64)]) -> Vec<f64> {
+    let rows: Vec<_> = all.iter().filter(|(x, _)| norm(x) > 0.0).cloned().collect();
+    if rows.is_empty() {
+        return all[0].0.clone();
+    }
     let lengths: Vec<_> = rows.iter().map(|(x, weight)| (vec![norm(x)], *weight)).collect();
     let directions: Vec<_> =
         rows.iter().map(|(x, weight)| (x.iter().map(|x_i| x_i / norm(x)).collect(), *weight)).collect();
     let (length, direction) = (mean(&lengths)[0], mean(&directions));
+    if norm(&direction) < 1e-12 {
+        return mean(&rows);
+    }
     direction.iter().map(|x| x / norm(&direction) * length).collect()
 }
 

@@ -94,6 +94,12 @@ fn collective(seed: u64, recipe: Recipe) -> Recipe {
     if random.chance(0.5) { recipe.with_topology(Topology::Ring) } else { recipe }
 }
 
+/// Adasum on the way up, for a part of the trees.
+fn pairs(seed: u64, recipe: Recipe) -> Recipe {
+    let pairs = matches!(recipe.topology(), Topology::Tree { .. }) && Random::new(seed, 43).chance(0.4);
+    if pairs { recipe.with_topology(Topology::Tree { fan_in: 2 }).with_merge(Merge::Adasum) } else { recipe }
+}
+
 /// A dense lossy codec.
 fn dense(random: &mut Random) -> Codec {
     [Codec::Bf16, Codec::F16, Codec::Int8, Codec::Sign][random.below(4) as usize]
@@ -433,7 +439,8 @@ impl Scenario {
         let servers = Topology::Servers { shards };
         let recipe = match kind {
             Kind::Tree => {
-                collective(seed, Recipe::sync().with_topology(Topology::Tree { fan_in: 1 + random.below(3) as u32 }))
+                let tree = Topology::Tree { fan_in: 1 + random.below(3) as u32 };
+                pairs(seed, collective(seed, Recipe::sync().with_topology(tree)))
             }
             Kind::CodedTree => {
                 let tree = Topology::Tree { fan_in: 1 + random.below(3) as u32 };
@@ -484,6 +491,7 @@ impl Scenario {
         };
         // With gradients, the programs subtract the means themselves: the same models hold.
         let carries = matches!(kind, Kind::Tree | Kind::CodedTree | Kind::Gather)
+            && recipe.merge() == Merge::Mean
             && recipe.correction().momentum == 0.0
             && recipe.outer() == Outer::None
             && recipe.period() == Period::every(1)
@@ -505,6 +513,7 @@ impl Scenario {
         };
         let cluster = Cluster { workers, servers };
         let network = if random.chance(0.2) { Network::calm() } else { Network::stormy(&mut random) };
+        // The models of rules that work tensor by tensor know this cut.
         let layout = Layout::new().tensor("own", &[workers as usize]).tensor("shared", &[len - workers as usize]);
         let ranges = recipe.is_collective() && mask & (1 << Self::RANGES) != 0;
         let plan = Plan {

@@ -28,6 +28,8 @@ fn threads_and_simulator_agree_bit_for_bit() {
         "hardsync merge=centred-clip radius=0.125 outer=momentum".parse().unwrap(),
         "hardsync merge=krum best=3".parse().unwrap(),
         "hardsync merge=adasum".parse().unwrap(),
+        "sync merge=adasum".parse().unwrap(),
+        "sync merge=adasum outer=momentum mu=0.5".parse().unwrap(),
     ];
     for recipe in recipes {
         let workers = 5;

@@ -124,6 +124,14 @@ pub enum Kernel {
         /// Destination of the mean.
         into: Segment,
     },
+    /// `into` = the [Adasum](round::Formula::Adasum) of the inputs: the first with the second, the result with the third,
+    /// and so on. Devices have no program for it: the host runs it.
+    Adasum {
+        /// Vectors: at least one.
+        inputs: [Option<Segment>; MEAN_MAX],
+        /// Destination of the result.
+        into: Segment,
+    },
     /// Holds a contribution of a round until the round is merged: `rows[row] = x`, and its weight. If the row holds one
     /// already, it becomes the weighted mean of both, as by [`Blend`](Self::Blend), with the sum of their weights.
     Hold {
@@ -292,6 +300,7 @@ impl Kernel {
     pub fn reads(&self) -> impl Iterator<Item = Segment> {
         let (inputs, others) = match *self {
             Self::Mean { inputs, .. } => (inputs, [None; 3]),
+            Self::Adasum { inputs, .. } => (inputs.map(|input| input.map(|input| (input, 0))), [None; 3]),
             Self::Outer { from, update, state, .. } => {
                 let mut inputs = [None; MEAN_MAX];
                 inputs.iter_mut().zip(state).for_each(|(input, state)| *input = state.map(|(old, _)| (old, 0)));
@@ -333,7 +342,11 @@ impl Kernel {
             Self::Materialise { base, ledger, .. } => [Some(base), Some(ledger), None],
             Self::Compare { ours, theirs } => [Some(ours), Some(theirs), None],
             Self::Round { formula, into, .. } => [formula.has_state().then_some(into), None, None],
-            Self::Mean { .. } | Self::Outer { .. } | Self::Section { .. } | Self::Compensate { .. } => [None; 3],
+            Self::Mean { .. }
+            | Self::Adasum { .. }
+            | Self::Outer { .. }
+            | Self::Section { .. }
+            | Self::Compensate { .. } => [None; 3],
         }
     }
 
@@ -346,6 +359,7 @@ impl Kernel {
             | Self::Accumulate { into, .. }
             | Self::Blend { into, .. }
             | Self::Mean { into, .. }
+            | Self::Adasum { into, .. }
             | Self::Round { into, .. }
             | Self::Copy { into, .. }
             | Self::Expand { into, .. }
@@ -509,6 +523,15 @@ pub fn run(kernel: &Kernel, pool: &mut Pool) -> KernelResult {
                 count += 1;
             }
             mean::mean(into, &slices[..count]);
+        }),
+        Kernel::Adasum { inputs, into } => write(pool, into, |pool, into| {
+            let mut rows = [&[][..]; MEAN_MAX];
+            let mut count = 0;
+            for segment in inputs.into_iter().flatten() {
+                rows[count] = pool.floats(segment);
+                count += 1;
+            }
+            round::adasum::in_turn(into, &rows[..count]);
         }),
         Kernel::Hold { x, weight, held, rows, row } => {
             let mut work = pool.take(rows.work);

@@ -23,6 +23,7 @@ use crate::codec::threshold::{Aim, Section};
 use crate::codec::topk::{self, Pick};
 use crate::kernel::norm::square_root;
 use crate::kernel::{Coding, EncodeTarget, Kernel, KernelResult};
+use crate::layout::cut;
 use crate::recipe::{Codec, Control, Correction, End, Merge, Topology};
 use crate::status::{Counters, Status};
 use crate::vectors::{Keep, Vectors};
@@ -412,22 +413,6 @@ impl Encoding {
 
 const SECTION: u32 = size_of::<Section>() as u32;
 
-/// Lengths of the tensors' pieces in a range; the elements after the last tensor are one more piece.
-fn cut(tensors: &[usize], range: &Range<usize>) -> Vec<u32> {
-    let mut ends: Vec<usize> = tensors
-        .iter()
-        .scan(0, |end, len| {
-            *end += len;
-            Some(*end)
-        })
-        .filter(|end| range.start < *end && *end < range.end)
-        .collect();
-    ends.push(range.end);
-    ends.dedup();
-    let mut start = range.start;
-    ends.into_iter().map(|end| (end - core::mem::replace(&mut start, end)) as u32).collect()
-}
-
 /// The pieces of tensors in a range, with these lengths.
 fn pieces(setup: &Setup, range: &Range<usize>, lens: &[u32]) -> Vec<Piece> {
     let (mut first, mut pieces) = (0, Vec::with_capacity(lens.len()));
@@ -586,14 +571,6 @@ mod tests {
             messages += 1;
         }
         assert_eq!(messages, 4);
-    }
-
-    #[test]
-    fn tensors_are_cut_where_ranges_end() {
-        assert_eq!(cut(&[3, 4, 5], &(0..12)), [3, 4, 5]);
-        assert_eq!(cut(&[3, 4, 5], &(2..8)), [1, 4, 1]);
-        assert_eq!(cut(&[3, 0, 5], &(0..20)), [3, 5, 12]);
-        assert_eq!(cut(&[12], &(4..6)), [2]);
     }
 
     /// Columns go on where a range cuts a tensor. Tensors of one dimension, and tensors with short columns, are one

@@ -158,11 +158,13 @@ pub enum Merge {
         /// Contributions to take: from 1 to the number of workers that are not faulty. Above 1, it is multi-Krum.
         best: u32,
     },
-    /// Adasum (Maleki et al. 2021) of whole contributions, in pairs by rank: the sum where two are orthogonal, the mean
-    /// where they are parallel. Each worker counts once. Requires one shard.
+    /// Adasum (Maleki et al. 2021) of each tensor, in pairs by rank: the sum where two are orthogonal, the mean where they
+    /// are parallel. Each worker counts once, with any number of examples. Requires one shard, or a tree with a fan-in of
+    /// 2, at most 256 workers and [`Codec::F32`](super::Codec::F32). The tree is that of the pairs: rank 0 merges its
+    /// contribution with that of rank 1, the result with that of ranks 2 and 3, and so on. Its messages are tensors.
     Adasum,
-    /// The mean norm in the direction of the mean of the directions, both weighted by examples (as in Decoupled DiLoCo,
-    /// 2026): contributions that are nearly orthogonal are not shortened by merging. Requires one shard.
+    /// The mean norm in the direction of the mean of the directions of each tensor, both weighted by examples (as in
+    /// Decoupled DiLoCo, 2026): contributions that are nearly orthogonal are not shortened by merging. Requires one shard.
     Rda,
 }
 

@@ -7,13 +7,16 @@ pub use error::ConfigError;
 
 use super::{Adapt, Codec, Control, Correction, End, Merge, Pace, Recipe, Threshold, TopK, Topology};
 use crate::id::Cluster;
-use crate::kernel::ledger;
+use crate::kernel::{MEAN_MAX, ledger};
 
 /// Longest vector in floats: the length of a segment, or of a body, in bytes must fit 32 bits.
 const LEN_MAX: usize = (1 << 30) - 1;
 /// Longest shard in floats whose top-k messages fit 32 bits, at any density: a message has a word for each value, and
 /// half a word per element for the list.
 const TOP_K_LEN_MAX: usize = LEN_MAX / 3 * 2 - 2;
+
+/// Most workers of a tree of pairs: rank 0 has a child for each doubling.
+const PAIRS_MAX: u32 = 1 << (MEAN_MAX - 1);
 
 impl Recipe {
     /// Checks ranges, combinations of choices, and the number of workers.
@@ -33,6 +36,9 @@ impl Recipe {
             return Err(ConfigError::TooFewWorkers { updates, workers });
         }
         self.merge.check_workers(workers)?;
+        if self.merge == Merge::Adasum && self.has_chunks() && workers > PAIRS_MAX {
+            return Err(out_of_range("workers", "at most 256 with merge=adasum topology=tree", f64::from(workers)));
+        }
         if let Some(alpha) = self.merge.elastic(workers) {
             check_range("alpha", "from 0 to 1", alpha, (0.0..=1.0).contains(&alpha))?;
             // 1/n rounds to a little more than 1 for some n.

@@ -53,8 +53,8 @@
 //! | | `norm-clip` | | mean of contributions that are scaled down to the median norm |
 //! | | `centred-clip` | `radius=1 iterations=1` | moves the last result by ways that are clipped |
 //! | | `krum` | `faulty=1 best=1` | the contributions with the nearest neighbours |
-//! | | `adasum` | | sum of orthogonal, mean of parallel contributions |
-//! | | `rda` | | mean norm in the mean direction |
+//! | | `adasum` | | for each tensor: sum of orthogonal, mean of parallel contributions |
+//! | | `rda` | | for each tensor: mean norm in the mean direction |
 //! | [`staleness`](Staleness) | **`const`** | `drop_above` (no limit) | factor 1 on a late update |
 //! | | `inverse` | | 1 / max(tau, 1) |
 //! | | `inverse-plus-one` | | 1 / (tau + 1) |

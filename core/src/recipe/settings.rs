@@ -132,7 +132,7 @@ impl Recipe {
     }
 
     /// Sets the longest range of the vector that travels as one message in a tree or ring: in floats, at least 1,
-    /// default 65,536. Without effect in other topologies.
+    /// default 65,536. Without effect in other topologies, and with [`Merge::Adasum`], which sends tensors.
     #[must_use]
     pub const fn with_chunk(self, chunk: u32) -> Self {
         Self { chunk, ..self }

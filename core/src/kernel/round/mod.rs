@@ -25,8 +25,10 @@ pub(super) const BLOCK: usize = 256;
 /// The contributions of a round: vectors of equal length, one behind the other in a buffer.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub struct Rows {
-    /// The first vector.
+    /// The first vector, or a part of it.
     pub first: Segment,
+    /// Bytes from the beginning of a vector to that of the next.
+    pub stride: u64,
     /// Number of vectors.
     pub count: u32,
     /// Memory that the kernels write: at least [`Formula::work_bytes`]. It holds the weights of the rows from the time that they
@@ -37,7 +39,12 @@ pub struct Rows {
 impl Rows {
     /// The vector with this number.
     pub const fn row(&self, index: u32) -> Segment {
-        Segment { start: self.first.start + index as u64 * self.first.len as u64, ..self.first }
+        Segment { start: self.first.start + index as u64 * self.stride, ..self.first }
+    }
+
+    /// A part of each vector: `len` bytes from byte `start` on.
+    pub const fn part(self, start: u64, len: u32) -> Self {
+        Self { first: Segment { start: self.first.start + start, len, ..self.first }, ..self }
     }
 
     /// The vectors in the order of their numbers.
@@ -81,6 +88,11 @@ pub enum Formula {
 }
 
 impl Formula {
+    /// Does each tensor have factors of its own? A kernel then gets the [part](Rows::part) of a tensor.
+    pub const fn is_per_tensor(&self) -> bool {
+        matches!(self, Self::Adasum | Self::Radial)
+    }
+
     /// Does the result depend on that of the round before?
     pub const fn has_state(&self) -> bool {
         matches!(self, Self::CentredClip { .. })

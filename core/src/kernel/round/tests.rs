@@ -211,6 +211,40 @@ fn adasum_adds_what_is_orthogonal_and_averages_what_is_parallel() {
     assert_eq!((merged(Formula::Adasum, &rows[..2]), merged(Formula::Adasum, &rows)), (vec![2.0, 0.5], vec![2.0, 0.5]));
 }
 
+/// A node of a tree of pairs merges in turn. Nodes of the binomial tree over 2, 4 and 8 rows end with what one kernel over
+/// all rows makes, up to the rounding of the results in between.
+#[test]
+fn pairs_on_a_tree_are_those_of_one_kernel() {
+    let mut random = 1u32;
+    let mut float = || {
+        random = random.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (random >> 16) as f32 / 32768.0 - 1.0
+    };
+    for n in [1usize, 2, 3, 4, 5, 7, 8] {
+        let rows: Vec<(Vec<f32>, u64)> = (0..n).map(|_| ((0..300).map(|_| float()).collect(), 1)).collect();
+        let mut results: Vec<Vec<f32>> = rows.iter().map(|(x, _)| x.clone()).collect();
+        for at in (0..n).rev() {
+            let most = if at == 0 { usize::BITS } else { at.trailing_zeros() };
+            let children = (0..most.min(4)).map(|index| at + (1 << index)).filter(|child| *child < n);
+            let inputs: Vec<Vec<f32>> =
+                core::iter::once(at).chain(children).map(|index| results[index].clone()).collect();
+            let inputs: Vec<&[f32]> = inputs.iter().map(|input| &input[..]).collect();
+            adasum::in_turn(&mut results[at], &inputs);
+        }
+        let expected = merged(Formula::Adasum, &rows);
+        for (got, expected) in results[0].iter().zip(&expected) {
+            assert!((got - expected).abs() < 1e-5, "{n}: {got}, expected {expected}");
+        }
+    }
+    // Equal rows give one of them. Orthogonal rows are added up, in any number.
+    let equal = [0.3f32, -7.0, 1e-3];
+    let mut into = [f32::NAN; 3];
+    adasum::in_turn(&mut into, &[&equal[..]; 4]);
+    assert_eq!(into, equal);
+    adasum::in_turn(&mut into, &[&[2.0, 0.0, 0.0], &[0.0, 0.5, 0.0], &[0.0, 0.0, -3.0]]);
+    assert_eq!(into, [2.0, 0.5, -3.0]);
+}
+
 /// I-89, I-90, I-91: the length is the mean length, equal rows are their own result, rows of zeros do not count, and
 /// directions that cancel are no division by zero.
 #[test]

@@ -20,10 +20,8 @@ const WIDTH: usize = MEAN_MAX - 1;
 pub(super) struct Chunks {
     states: Vec<Chunk>,
     buffers: Vec<Buffers>,
-    /// Floats of every chunk but the last.
-    chunk_len: usize,
-    /// Floats of the vector.
-    len: usize,
+    /// The end of each chunk in the vector, in floats.
+    ends: Vec<usize>,
     /// Chunks without a result.
     missing: usize,
     /// The first of them.
@@ -76,17 +74,30 @@ pub(super) enum Progress {
     Done { result: Mean, sent: u16 },
 }
 
+/// The ends of chunks of equal length, at most `most`, in a vector of `len` floats.
+pub(super) fn even(len: usize, most: usize) -> Vec<usize> {
+    let chunk_len = most.max(len.div_ceil(CHUNKS_MAX)).max(1);
+    (1..=len.div_ceil(chunk_len)).map(|chunk| len.min(chunk * chunk_len)).collect()
+}
+
+/// The ends of chunks of these lengths.
+pub(super) fn uneven(lens: &[u32]) -> Vec<usize> {
+    let mut end = 0;
+    let ends = lens.iter().map(|len| {
+        end += *len as usize;
+        end
+    });
+    ends.collect()
+}
+
 impl Chunks {
-    /// The chunks of a vector of `len` floats, with at most `most` in each, and their buffers. The cut does not depend
-    /// on the view.
-    pub(super) fn new(len: usize, most: usize, children: usize, vectors: &mut Vectors) -> Self {
-        let chunk_len = most.max(len.div_ceil(CHUNKS_MAX)).max(1);
-        let count = len.div_ceil(chunk_len);
+    /// Chunks with these ends, and their buffers. The cut does not depend on the view.
+    pub(super) fn new(ends: Vec<usize>, children: usize, vectors: &mut Vectors) -> Self {
+        let count = ends.len();
         let mut chunks = Self {
             states: vec![Chunk::default(); count],
             buffers: Vec::with_capacity(count),
-            chunk_len,
-            len,
+            ends,
             missing: count,
             first_missing: 0,
         };
@@ -110,7 +121,7 @@ impl Chunks {
 
     /// Floats of the vector.
     pub(super) fn len(&self) -> usize {
-        self.len
+        self.ends.last().copied().unwrap_or(0)
     }
 
     /// Forgets the round.
@@ -129,18 +140,25 @@ impl Chunks {
 
     // Segments
 
+    /// The first float of a chunk in the vector.
+    fn start(&self, chunk: usize) -> usize {
+        if chunk == 0 { 0 } else { self.ends[chunk - 1] }
+    }
+
     fn chunk_len(&self, chunk: usize) -> usize {
-        self.chunk_len.min(self.len - chunk * self.chunk_len)
+        self.ends[chunk] - self.start(chunk)
     }
 
     /// The chunk's place in a buffer that holds the whole vector.
     pub(super) fn segment(&self, buffer: BufferId, chunk: usize) -> Segment {
-        Segment::floats(buffer, chunk * self.chunk_len, self.chunk_len(chunk))
+        Segment::floats(buffer, self.start(chunk), self.chunk_len(chunk))
     }
 
     /// The chunks that have elements of a range of the vector.
     pub(super) fn within(&self, range: &Range<usize>) -> Range<usize> {
-        range.start / self.chunk_len..range.end.div_ceil(self.chunk_len)
+        let first = self.ends.partition_point(|end| *end <= range.start);
+        let last = self.ends.partition_point(|end| *end < range.end);
+        if range.is_empty() { first..first } else { first..last + 1 }
     }
 
     /// The buffer for the chunk's mean, and then for its result.

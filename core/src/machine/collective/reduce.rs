@@ -3,12 +3,15 @@
 //! With a codec, every node encodes the mean that it sends up, and the root encodes the result, which all nodes pass on
 //! as it is. So all members decode the same body. Each node keeps the error of its own encoding in a residual
 //! ([`Hops`]).
+//!
+//! With `merge=adasum`, a node merges its contribution with the results of its children, one after the other, in a tree of
+//! pairs ([`Shape::Pairs`]). The merge measures tensors, so each chunk is a tensor.
 
 use alloc::vec::Vec;
 use core::ops::Range;
 
 use super::Job;
-use super::chunks::{Chunks, Mean, Progress};
+use super::chunks::{Chunks, Mean, Progress, even, uneven};
 use super::exchange::{Exchange, Outcome, Phase, Round, reject};
 use super::hops::Hops;
 use super::operations::{Arrival, Epoch, Task};
@@ -17,10 +20,12 @@ use super::shape::{Routes, Shape};
 use crate::buffer::{BufferId, Segment};
 use crate::id::{Clock, PeerId, ShardId};
 use crate::kernel::{Kernel, KernelResult, MEAN_MAX};
+use crate::layout::cut;
 use crate::machine::commit::Commit;
 use crate::machine::hub::{Hub, Incoming, Port};
 use crate::machine::views::View;
 use crate::machine::{Event, ProtocolError, Rejection};
+use crate::recipe::Merge;
 use crate::rider::Riders;
 use crate::status::{Rest, Status};
 use crate::wire::{Kind, Message, Part, WEIGHT_MAX};
@@ -30,6 +35,8 @@ use crate::wire::{Kind, Message, Part, WEIGHT_MAX};
 pub(super) struct Reduce {
     routes: Routes,
     chunks: Chunks,
+    /// How the contributions of a node and of its children become one.
+    merge: Merge,
     /// The codec of the messages; `None` if they are plain floats.
     hops: Option<Hops>,
     /// The application's contribution.
@@ -44,13 +51,26 @@ impl Reduce {
     /// An exchange without members. Declares the buffers of the chunks; a node that is no worker has no buffers.
     pub(super) fn new(hub: &mut Hub, is_worker: bool, contribution: BufferId, commit: Commit) -> Self {
         let Hub { setup, vectors, .. } = hub;
-        let shape = Shape::of(setup.recipe.topology);
-        let most = shape.chunk_len(setup.len, setup.cluster.workers as usize, setup.recipe.chunk as usize);
-        let len = if is_worker { setup.len } else { 0 };
-        let chunks = Chunks::new(len, most, shape.width(), vectors);
+        let (merge, workers) = (setup.recipe.merge, setup.cluster.workers as usize);
+        let shape = Shape::of(setup.recipe.topology, merge, workers);
+        let ends = match shape {
+            _ if !is_worker => Vec::new(),
+            // The merge measures tensors, so a tensor is sent when all of it is there.
+            Shape::Pairs { .. } => uneven(&cut(&setup.tensors, &(0..setup.len))),
+            _ => even(setup.len, shape.chunk_len(setup.len, workers, setup.recipe.chunk as usize)),
+        };
+        let chunks = Chunks::new(ends, shape.width(), vectors);
         let hops = Hops::new(&setup.recipe, &chunks, shape.width(), vectors);
-        let (routes, round) = (Routes::new(shape), Round::new(len));
-        Self { routes, chunks, hops, contribution, commit, measures: false, round }
+        let (routes, round) = (Routes::new(shape), Round::new(chunks.len()));
+        Self { routes, chunks, merge, hops, contribution, commit, measures: false, round }
+    }
+
+    /// The kernel that merges the own contribution and those of the children, which are vectors with their examples.
+    fn kernel(&self, inputs: [Option<(Segment, u64)>; MEAN_MAX], into: Segment) -> Kernel {
+        match self.merge {
+            Merge::Adasum => Kernel::Adasum { inputs: inputs.map(|input| input.map(|(x, _)| x)), into },
+            _ => Kernel::Mean { inputs, into },
+        }
     }
 
     /// Checks the chunk and the length of a part or result.
@@ -117,7 +137,7 @@ impl Reduce {
         }
     }
 
-    /// Makes the mean of a chunk when the own contribution to it and the parts of all children are here.
+    /// Merges a chunk when the own contribution to it and the parts of all children are here.
     fn maybe_reduce(&mut self, hub: &mut Port<'_, Job>, replica: &Replica, chunk: usize) {
         let Phase::Running { own: Some(own) } = self.round.phase else { return };
         let state = self.chunks.get(chunk);
@@ -152,7 +172,7 @@ impl Reduce {
         let mean = Mean { weight, finishing, rider: riders.mean() };
         *self.chunks.progress_mut(chunk) = Progress::Reduced { mean, own };
         let into = self.chunks.result(chunk);
-        let reduce = (weight > 0 && !own).then_some(Kernel::Mean { inputs, into });
+        let reduce = (weight > 0 && !own).then(|| self.kernel(inputs, into));
         let encode = self.hops.as_mut().map(|hops| match weight {
             0 => [Some(hops.skip(contribution)), None],
             _ => hops.encode(chunk, if own { contribution } else { into }, contribution).map(Some),

@@ -5,11 +5,14 @@
 //! passes a chunk on to `p + 1` until it has reached its root, and results go back the same way. So every connection is
 //! used in both directions, each member sends and receives 2 (N - 1) / N of the vector, and all chunks are under way at
 //! once (Patarasuk and Yuan 2009, with the second half reversed).
+//!
+//! The tree of *pairs* is a binomial one: members 2 i and 2 i + 1 are a pair, whose result is at the first, and then pairs
+//! are paired in the same way. Member 0 gets the results of 1, of 2 and 3, of 4 to 7, and so on.
 
 use alloc::vec::Vec;
 
 use crate::id::PeerId;
-use crate::recipe::Topology;
+use crate::recipe::{Merge, Topology};
 
 /// The neighbours of one node in the trees of a view's chunks.
 #[derive(Debug)]
@@ -58,12 +61,17 @@ impl Routes {
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub(super) enum Shape {
     Tree { fan_in: usize },
+    Pairs { width: usize },
     Ring,
 }
 
 impl Shape {
-    pub(super) fn of(topology: Topology) -> Self {
+    /// `workers`: most members of a view.
+    pub(super) fn of(topology: Topology, merge: Merge, workers: usize) -> Self {
         match topology {
+            Topology::Tree { .. } if merge == Merge::Adasum => {
+                Self::Pairs { width: workers.next_power_of_two().trailing_zeros() as usize }
+            }
             Topology::Tree { fan_in } => Self::Tree { fan_in: fan_in as usize },
             _ => Self::Ring,
         }
@@ -71,13 +79,19 @@ impl Shape {
 
     /// Most children that a position can have.
     pub(super) fn width(self) -> usize {
-        if let Self::Tree { fan_in } = self { fan_in } else { 1 }
+        match self {
+            Self::Tree { fan_in } => fan_in,
+            Self::Pairs { width } => width,
+            Self::Ring => 1,
+        }
     }
 
     /// The position that `at`, one of `count`, sends its part of a chunk to; `None` at the chunk's root.
     fn parent(self, chunk: usize, at: usize, count: usize) -> Option<usize> {
         match self {
-            Self::Tree { .. } if at == 0 => None,
+            Self::Tree { .. } | Self::Pairs { .. } if at == 0 => None,
+            // Without its last 1 bit.
+            Self::Pairs { .. } => Some(at & (at - 1)),
             Self::Tree { fan_in } => Some((at - 1) / fan_in),
             Self::Ring if at == chunk % count => None,
             Self::Ring => Some((at + 1) % count),
@@ -88,6 +102,11 @@ impl Shape {
     fn child(self, chunk: usize, at: usize, count: usize, index: usize) -> Option<usize> {
         match self {
             Self::Tree { fan_in } => Some(fan_in * at + 1 + index).filter(|child| index < fan_in && *child < count),
+            // Below the last 1 bit of `at`, each bit is a child.
+            Self::Pairs { width } => {
+                let is_child = index < width && (at == 0 || index < at.trailing_zeros() as usize);
+                Some(at + (1 << index)).filter(|child| is_child && *child < count)
+            }
             // The chain begins at the position after its root.
             Self::Ring if index > 0 || count == 0 || at == (chunk + 1) % count => None,
             Self::Ring => Some((at + count - 1) % count),
@@ -109,7 +128,8 @@ mod tests {
 
     #[test]
     fn every_chunk_reaches_its_root_from_everywhere_and_children_are_those_whose_parent_it_is() {
-        for shape in [Shape::Ring, Shape::Tree { fan_in: 1 }, Shape::Tree { fan_in: 2 }, Shape::Tree { fan_in: 5 }] {
+        let trees = [1, 2, 5].map(|fan_in| Shape::Tree { fan_in });
+        for shape in trees.into_iter().chain([Shape::Ring, Shape::Pairs { width: 3 }]) {
             for count in 1..9 {
                 for chunk in 0..2 * count {
                     let mut roots = alloc::vec::Vec::new();

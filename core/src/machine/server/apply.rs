@@ -106,11 +106,10 @@ impl Server {
         let shard = &mut self.shards[index];
         let into = shard.free_version().unwrap_or(shard.current);
         let riders = core::mem::replace(&mut shard.riders, Riders::nothing());
-        let Some(Merged { kernel, vector, mut scale }) = shard.rule.take() else { return false };
         // Kernels run in order: the one that commits finds the merged vector.
-        if let Some(kernel) = kernel {
-            hub.compute(kernel, Job::Prepare);
-        }
+        let kernels = (0..).map_while(|part| shard.rule.merge(part));
+        kernels.for_each(|kernel| hub.compute(kernel, Job::Prepare));
+        let Some(Merged { vector, mut scale }) = shard.rule.take() else { return false };
         if planted!(hub, RestDividedByC)
             && self.state == State::Ending
             && let Merge::Softsync { updates } = hub.setup.recipe.merge

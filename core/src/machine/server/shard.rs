@@ -11,7 +11,7 @@ use super::pull::Echo;
 use crate::buffer::{BufferId, Segment};
 use crate::id::{Clock, PeerId, Sequence, ShardId};
 use crate::kernel::compensate::Formula;
-use crate::layout::shard_range;
+use crate::layout::{cut, shard_range};
 use crate::machine::Setup;
 use crate::rider::Riders;
 use crate::rule::pace::VectorClock;
@@ -109,7 +109,7 @@ impl Shard {
             first: range.start,
             len: range.len(),
             compensation,
-            rule: merging(recipe, workers, range.len(), vectors),
+            rule: merging(recipe, workers, &cut(&setup.tensors, &range), vectors),
             riders: Riders::nothing(),
             version: Clock(0),
             current: 0,

@@ -18,6 +18,8 @@ impl Recipe {
         let compensates = self.compensate != Compensate::None;
         let mesh = matches!(self.topology, Topology::Mesh { .. });
         let tree = self.has_chunks();
+        let adasum = self.merge == Merge::Adasum;
+        let pairs = adasum && matches!(self.topology, Topology::Tree { .. });
         // A mesh in which the members apply the mean of a round.
         let gather = mesh && self.pace == Pace::Synchronous;
         let rounds = self.is_collective();
@@ -155,7 +157,28 @@ impl Recipe {
                 "both count the local steps of a worker from the beginning of the run",
             ),
             (
-                self.merge.needs_all() && !servers,
+                adasum && !servers && !pairs,
+                "merge=adasum",
+                "topology=servers, or tree with fan_in=2",
+                "it merges whole tensors in pairs; in a ring each part of a tensor would go through a chain of pairs, in which \
+                 the last contribution counts most, and in a mesh messages are added up",
+            ),
+            (
+                pairs && self.topology != (Topology::Tree { fan_in: 2 }),
+                "merge=adasum",
+                "fan_in=2",
+                "it merges pairs; contributions of more children would go through a chain of pairs, in which the last one \
+                 counts most",
+            ),
+            (
+                pairs && self.codec != Codec::F32,
+                "merge=adasum topology=tree",
+                "codec=f32",
+                "the residual of a hop would be merged with other contributions than those it is left of, and adasum does \
+                 not just add it; servers take any codec",
+            ),
+            (
+                self.merge.needs_all() && !servers && !pairs,
                 self.merge.text(),
                 "topology=servers",
                 "it needs the contributions of all workers at one node, and elsewhere they are added up on the way",
@@ -205,7 +228,7 @@ impl Recipe {
                  topology=servers or mesh for other paces",
             ),
             (
-                tree && self.merge != Merge::Mean,
+                tree && self.merge != Merge::Mean && !pairs,
                 shape,
                 "merge=mean",
                 "its messages are weighted means; to apply a sum, scale the learning rate",

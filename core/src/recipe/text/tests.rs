@@ -62,6 +62,7 @@ fn merge_rules_of_a_round_survive_the_text_form_and_take_parameters_where_they_c
         "hardsync merge=centred-clip radius=inf",
         "averaging topology=servers merge=krum faulty=0 best=4",
         "hardsync merge=adasum",
+        "sync merge=adasum",
         "diloco topology=servers merge=rda",
     ] {
         let recipe: Recipe = text.parse().unwrap();
@@ -386,7 +387,19 @@ fn contradictory_recipes_are_refused_with_the_reason() {
         let text = alloc::format!("averaging topology=servers merge={text}");
         assert!(error(&text).contains(" requires payload=updates: "), "{text}: {}", error(&text));
     }
-    assert!(error("sync fan_in=3 merge=adasum").starts_with("merge=adasum requires topology=servers: "));
+    assert!(error("sync fan_in=3 merge=adasum").starts_with("merge=adasum requires fan_in=2: it merges pairs; "));
+    assert!(error("sync fan_in=1 merge=adasum").starts_with("merge=adasum requires fan_in=2: "));
+    for text in ["sync topology=ring merge=adasum", "sparse merge=adasum"] {
+        let expected =
+            "merge=adasum requires topology=servers, or tree with fan_in=2: it merges whole tensors in pairs; ";
+        assert!(error(text).starts_with(expected), "{text}: {}", error(text));
+    }
+    assert!(error("sync merge=adasum codec=bf16").starts_with("merge=adasum topology=tree requires codec=f32: "));
+    assert!(error("averaging merge=adasum").starts_with("merge=adasum requires payload=updates: "));
+    assert!(error("gradients merge=adasum").starts_with("payload=gradients requires pace=synchronous merge=mean: "));
+    assert!(error("sync merge=rda").starts_with("merge=rda requires topology=servers: "));
+    let many = "sync merge=adasum".parse::<Recipe>().unwrap().check(257).unwrap_err();
+    assert_eq!(many.to_string(), "workers: expected at most 256 with merge=adasum topology=tree, got 257");
     assert!(error("dl4j topology=servers merge=krum faulty=0").starts_with("merge=krum requires optimizer=keep or "));
     assert_eq!(error("hardsync merge=centred-clip radius=0"), "radius: expected above 0, or inf, got 0");
     assert_eq!(error("hardsync merge=centred-clip radius=NaN"), "radius: expected above 0, or inf, got NaN");

@@ -36,7 +36,7 @@ impl Merging for Mean {
 
     fn take(&mut self) -> Option<Merged> {
         // The gathered vector is a mean already, so its factor is 1.
-        (core::mem::take(&mut self.held) > 0).then_some(Merged { kernel: None, vector: self.gathered, scale: 1.0 })
+        (core::mem::take(&mut self.held) > 0).then_some(Merged { vector: self.gathered, scale: 1.0 })
     }
 }
 
@@ -53,7 +53,7 @@ mod tests {
         assert_eq!(admit(&mut mean, 3), blend(3, 0));
         assert_eq!(admit(&mut mean, 0), Verdict::Skip);
         assert_eq!(admit(&mut mean, 5), blend(5, 3));
-        assert_eq!(mean.take(), Some(Merged { kernel: None, vector: into, scale: 1.0 }));
+        assert_eq!(mean.take(), Some(Merged { vector: into, scale: 1.0 }));
         assert_eq!(admit(&mut mean, 0), Verdict::Skip);
         assert_eq!(mean.take(), None);
     }

@@ -32,6 +32,12 @@ pub(crate) trait Merging: Debug + Send {
         false
     }
 
+    /// A kernel that makes a part of the merged vector, if it is not there yet. The server runs the kernels of the parts from
+    /// 0 on, until there is none, and then ends the group.
+    fn merge(&self, _part: usize) -> Option<Kernel> {
+        None
+    }
+
     /// Ends the group: returns the merged contributions, or `None` if the group is empty.
     fn take(&mut self) -> Option<Merged>;
 }
@@ -53,18 +59,18 @@ pub(crate) enum Verdict {
 /// A group of contributions, as one vector of the rule.
 #[derive(Copy, Clone, Debug, PartialEq)]
 pub(crate) struct Merged {
-    /// The kernel that makes the vector, if it is not there yet.
-    pub(crate) kernel: Option<Kernel>,
     pub(crate) vector: Segment,
     /// The factor with which the vector is committed.
     pub(crate) scale: f32,
 }
 
-/// The merge rule of a recipe for a shard of `len` floats, with an empty group. Declares the vectors of the rule.
-pub(crate) fn merging(recipe: &Recipe, workers: u32, len: usize, vectors: &mut Vectors) -> Box<dyn Merging> {
+/// The merge rule of a recipe for a shard, with an empty group. `tensors`: the floats of each tensor, or part of one, in
+/// the shard. Declares the vectors of the rule.
+pub(crate) fn merging(recipe: &Recipe, workers: u32, tensors: &[u32], vectors: &mut Vectors) -> Box<dyn Merging> {
     if let Some(formula) = recipe.merge.formula() {
-        return Box::new(round::Round::new(formula, workers, len, vectors));
+        return Box::new(round::Round::new(formula, workers, tensors, vectors));
     }
+    let len = tensors.iter().map(|len| *len as usize).sum();
     let mut gathered = || Segment::floats(vectors.floats("gathered", len, Keep::No), 0, len);
     match recipe.merge {
         // In rounds, updates are added up in rank order first, so that the result does not depend on arrival.

@@ -49,7 +49,7 @@ impl Merging for Softsync {
 
     fn take(&mut self) -> Option<Merged> {
         let gathered = core::mem::take(&mut self.gathered);
-        (gathered > 0).then(|| Merged { kernel: None, vector: self.buffer, scale: 1.0 / gathered as f32 })
+        (gathered > 0).then(|| Merged { vector: self.buffer, scale: 1.0 / gathered as f32 })
     }
 }
 
@@ -77,7 +77,7 @@ mod tests {
             assert_eq!(admit(&mut rule, tau), add(scale, tau == 0));
         }
         assert!(rule.is_full());
-        assert_eq!(rule.take(), Some(Merged { kernel: None, vector: BUFFER, scale: 1.0 / 3.0 }));
+        assert_eq!(rule.take(), Some(Merged { vector: BUFFER, scale: 1.0 / 3.0 }));
         assert!(!rule.is_full());
         assert_eq!(admit(&mut rule, 0), add(1.0, true));
     }
@@ -88,7 +88,7 @@ mod tests {
         let mut rule = Softsync::new(4, Staleness::constant(), BUFFER);
         admit(&mut rule, 0);
         admit(&mut rule, 0);
-        assert_eq!(rule.take(), Some(Merged { kernel: None, vector: BUFFER, scale: 0.5 }));
+        assert_eq!(rule.take(), Some(Merged { vector: BUFFER, scale: 0.5 }));
         assert_eq!(rule.take(), None);
     }
 

@@ -60,11 +60,7 @@ impl Merging for RoundSum {
     }
 
     fn take(&mut self) -> Option<Merged> {
-        (core::mem::take(&mut self.gathered) > 0).then_some(Merged {
-            kernel: None,
-            vector: self.sum,
-            scale: self.lambda,
-        })
+        (core::mem::take(&mut self.gathered) > 0).then_some(Merged { vector: self.sum, scale: self.lambda })
     }
 }
 
@@ -95,7 +91,7 @@ mod tests {
         assert_eq!(sum.take(), None);
         assert_eq!(admit(&mut sum), add(true));
         assert_eq!(admit(&mut sum), add(false));
-        assert_eq!(sum.take(), Some(Merged { kernel: None, vector: SUM, scale: 0.25 }));
+        assert_eq!(sum.take(), Some(Merged { vector: SUM, scale: 0.25 }));
         assert_eq!(admit(&mut sum), add(true));
     }
 }
