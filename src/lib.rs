@@ -49,6 +49,7 @@
 //! |---|---|---|
 //! | (no feature) | [`Mem`]: threads of one process | 70 s |
 //! | `shm` | `gradwire::shm`: processes of one host, over shared memory | 15 s more |
+//! | `sim` | `gradwire::sim`: training runs in virtual time, to compare recipes on clusters that need not exist | 5 s more |
 //! | `tcp` | `gradwire::tcp`: machines of a network, with or without encryption | 45 s more; a C compiler |
 //! | `gpu` | `gradwire::gpu`: kernels on a GPU, by wgpu | 200 s more |
 //!
@@ -93,6 +94,8 @@ pub use gradwire_gpu as gpu;
 pub use gradwire_mem::Mem;
 #[cfg(feature = "shm")]
 pub use gradwire_shm as shm;
+#[cfg(feature = "sim")]
+pub use gradwire_sim::simulation as sim;
 #[cfg(feature = "tcp")]
 pub use gradwire_tcp as tcp;
 pub use launch_env::{LaunchEnv, LaunchEnvError, LaunchFlags};

@@ -9,12 +9,15 @@
 //! hash to compare them by. No time passes in reality except for the arithmetic.
 
 mod leases;
+mod lines;
 mod network;
 mod node;
 mod plan;
 mod random;
+pub mod simulation;
 mod world;
 
+pub use lines::{Line, Lines, Path};
 pub use network::Network;
 pub use node::{App, Deed, Entry, Life, Log};
 pub use plan::{Effort, Fault, Plan, Saved};

@@ -59,6 +59,14 @@ impl Network {
         }
     }
 
+    /// How long a link takes for so many bytes.
+    fn line(&self, bytes: u64) -> Duration {
+        match self.bandwidth {
+            0 => Duration::ZERO,
+            bandwidth => Duration::from_nanos(bytes.saturating_mul(1_000_000_000) / bandwidth),
+        }
+    }
+
     /// A random subset of the faults below the stream, each with a random strength; the rest as in
     /// [`calm`](Self::calm).
     pub fn stormy(random: &mut Random) -> Self {
@@ -88,6 +96,15 @@ pub(crate) struct Message {
     /// The encoded header: the receiver parses it, as it would bytes from a socket.
     pub(crate) header: [u8; HEADER_LEN],
     pub(crate) body: Option<Lent>,
+    /// How long it was on its sender's line, until it has passed its receiver's line.
+    pub(crate) line: Option<Duration>,
+}
+
+impl Message {
+    /// Bytes of header and body.
+    pub(crate) fn bytes(&self) -> u64 {
+        (HEADER_LEN + self.body.as_ref().map_or(0, |body| body.bytes().len())) as u64
+    }
 }
 
 /// One direction of a connection: a reliable, ordered stream over an unreliable link.
@@ -111,6 +128,8 @@ pub(crate) struct Flight {
     pub(crate) number: u64,
     /// When the link has taken its bytes.
     pub(crate) sent: Instant,
+    /// How long the link took for them.
+    pub(crate) line: Duration,
     /// When it arrives: once, or twice if it was duplicated.
     pub(crate) arrivals: [Option<Instant>; 2],
 }
@@ -120,10 +139,7 @@ impl Stream {
     pub(crate) fn send(&mut self, network: &Network, random: &mut Random, now: Instant, bytes: u64) -> Flight {
         let number = self.next_out;
         self.next_out += 1;
-        let line = match network.bandwidth {
-            0 => Duration::ZERO,
-            bandwidth => Duration::from_nanos(bytes.saturating_mul(1_000_000_000) / bandwidth),
-        };
+        let line = network.line(bytes);
         let sent = self.busy_until.max(now).after(line);
         self.busy_until = sent;
         let mut arrive = |mut at: Instant| {
@@ -146,7 +162,7 @@ impl Stream {
         let first = arrive(sent);
         let second = arrive(sent);
         let twice = random.chance(network.duplicate);
-        Flight { number, sent, arrivals: [Some(first), twice.then_some(second)] }
+        Flight { number, sent, line, arrivals: [Some(first), twice.then_some(second)] }
     }
 
     /// A transmission arrives. Returns its message if it is the next one; [`Self::take_early`] has the ones that follow.

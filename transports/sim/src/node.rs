@@ -19,6 +19,13 @@ pub trait App: Send {
     /// the weight of the update.
     fn update(&mut self, step: u64, params: &[f32], update: &mut [f32]) -> u32;
 
+    /// Computes this step with an optimizer that changes the parameters in place, in place of
+    /// [`update`](Self::update). Returns the number of examples. `None`: the program has no such optimizer, and has
+    /// changed nothing. Not called with `payload=gradients`.
+    fn sync(&mut self, _step: u64, _params: &mut [f32]) -> Option<u32> {
+        None
+    }
+
     /// The training loss of this step, called after [`update`](Self::update). `None`: the program reports no loss.
     fn loss(&mut self, _step: u64) -> Option<f32> {
         None
@@ -33,6 +40,10 @@ pub trait App: Send {
     /// Called when a contribution of `weight` examples is made: after step `step`, or at the end of the run instead of
     /// it. [`done`](Self::done) for the same step follows with the parameters of the synchronisation.
     fn contributes(&mut self, _step: u64, _weight: u64) {}
+
+    /// Called when the second part of an elastic synchronisation without rounds contributes. The first part has fetched the
+    /// center.
+    fn second(&mut self, _step: u64, _weight: u64) {}
 
     /// Called at the end of a step, after its synchronisation if there was one. `params` are the new parameters.
     fn done(&mut self, _step: u64, _params: &[f32]) {}

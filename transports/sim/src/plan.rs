@@ -2,6 +2,7 @@
 
 use gradwire_core::{Cluster, Duration, Instant, Layout, Patience, PeerId, Recipe, Resumed, Tape};
 
+use crate::lines::Lines;
 use crate::network::Network;
 
 /// A fault above the reliable stream. Loss, duplication and reordering below it belong to the [`Network`].
@@ -60,6 +61,8 @@ pub struct Plan {
     pub cluster: Cluster,
     /// The behaviour of the links.
     pub network: Network,
+    /// The nodes and pairs of nodes whose links are different.
+    pub lines: Lines,
     /// The time that operations take.
     pub effort: Effort,
     /// The timeouts of the machines.
@@ -107,6 +110,7 @@ impl Plan {
             recipe,
             cluster,
             network: Network::calm(),
+            lines: Lines::default(),
             effort: Effort::none(),
             patience: Patience::none(),
             quorum: 1,

@@ -16,6 +16,7 @@ use gradwire_core::{
 };
 
 use crate::leases::Leased;
+use crate::lines::Traffic;
 use crate::network::{Message, Stream};
 use crate::node::{App, Deed, Entry, Life, Log, Phase, Side, SimNode};
 use crate::plan::{Effort, Fault, Plan, Saved};
@@ -72,6 +73,7 @@ pub struct World {
     up: usize,
     /// Connections by pair, `a < b`.
     links: Vec<Link>,
+    traffic: Traffic,
     random: Random,
     incarnations: Random,
     /// For the times that operations take.
@@ -218,6 +220,7 @@ impl World {
             nodes: nodes.collect(),
             up: 0,
             links: (0..count * count).map(|_| Link::default()).collect(),
+            traffic: Traffic::new(plan.lines.clone(), count),
             random: Random::new(plan.seed, 1),
             incarnations: Random::new(plan.seed, 2),
             efforts: Random::new(plan.seed, 11),
@@ -255,7 +258,7 @@ impl World {
         mut check: impl FnMut(&Self, PeerId) -> Result<(), E>,
     ) -> Result<(), E> {
         for _ in 0..budget {
-            if self.up == 0 && !self.starts_ahead() {
+            if self.is_over() {
                 return Ok(());
             }
             let Some(touched) = self.advance() else { return Err(Halt::Stuck(self.statuses()).into()) };
@@ -265,6 +268,23 @@ impl World {
             }
         }
         Err(Halt::Budget(self.statuses()).into())
+    }
+
+    /// Carries out the next event, and returns the node that it touched. `None`: no event is left. Forgets the log.
+    pub(crate) fn pump(&mut self) -> Option<Option<PeerId>> {
+        self.deeds.clear();
+        self.log.clear();
+        self.advance()
+    }
+
+    /// Is every node done, or down for good?
+    pub(crate) fn is_over(&self) -> bool {
+        self.up == 0 && !self.starts_ahead()
+    }
+
+    /// Bytes of all messages sent so far, headers and bodies.
+    pub fn bytes(&self) -> u64 {
+        self.traffic.bytes()
     }
 
     fn starts_ahead(&self) -> bool {

@@ -40,6 +40,9 @@ impl World {
                 let next = machine.contribution();
                 let contribution = node.pool.floats_mut(Segment::floats(next, 0, len));
                 if let Some(weight) = node.local.second(&mut node.params, contribution) {
+                    if let Some(app) = node.app.as_mut() {
+                        app.second(node.step, weight);
+                    }
                     self.step_machine(me, weight, false);
                 } else if node.phase == Phase::Finishing {
                     self.step_machine(me, 0, true);
@@ -87,7 +90,9 @@ impl World {
             return self.finish(me);
         }
         let app = node.app.as_mut()?;
-        let examples = app.update(node.step, &node.params, &mut node.update);
+        let gradients = self.plan.recipe.payload() == Payload::Gradients;
+        let in_place = if gradients { None } else { app.sync(node.step, &mut node.params) };
+        let examples = in_place.unwrap_or_else(|| app.update(node.step, &node.params, &mut node.update));
         let contribution = Segment::floats(node.machine.as_ref()?.contribution(), 0, len);
         let contribution = node.pool.floats_mut(contribution);
         app.loss(node.step).into_iter().for_each(|loss| node.local.report_loss(loss));
@@ -95,7 +100,11 @@ impl World {
             node.local.set_learning_rate(scale);
             node.machine.as_mut()?.handle_input(now, Input::Rate { scale }).expect("a machine that was ready");
         }
-        match node.local.step(&mut node.params, &node.update, examples, contribution, now) {
+        let due = match in_place {
+            Some(_) => node.local.stepped(&mut node.params, examples, contribution, now),
+            None => node.local.step(&mut node.params, &node.update, examples, contribution, now),
+        };
+        match due {
             Some(weight) => {
                 if node.local.contributes() {
                     app.contributes(node.step, weight);

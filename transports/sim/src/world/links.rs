@@ -56,21 +56,21 @@ impl World {
     }
 
     pub(super) fn transmit(&mut self, me: PeerId, op: OpId, peer: PeerId, header: Header, body: Option<Segment>) {
-        let (network, now) = (self.plan.network, self.now);
         let node = &mut self.nodes[me.index()];
         let (epoch, body) = (node.epoch, body.map(|body| node.pool.lend(body)));
         let bytes = (HEADER_LEN + body.as_ref().map_or(0, |body| body.bytes().len())) as u64;
         if !self.link(me, peer).connected {
             return self.abort(me, peer, op);
         }
+        let (network, start) = self.traffic.send(self.plan.network, me, peer, self.now, bytes);
         let mut random = self.random.clone();
         let link = self.link(me, peer);
         let (session, blocked_until) = (link.session, link.blocked_until);
         let stream = self.stream(me, peer);
         stream.open.push(op);
-        let flight = stream.send(&network, &mut random, now, bytes);
+        let flight = stream.send(&network, &mut random, start, bytes);
         self.random = random;
-        let message = Message { op, header: header.emit(), body };
+        let message = Message { op, header: header.emit(), body, line: Some(flight.line) };
         if network.buffered {
             self.schedule(flight.sent, Scheduled::Sent { node: me, epoch, peer, session, op });
         }
@@ -101,7 +101,7 @@ impl World {
         to: PeerId,
         session: u64,
         number: u64,
-        message: Message,
+        mut message: Message,
     ) -> Option<PeerId> {
         let (now, retransmit) = (self.now, self.plan.network.retransmit);
         let link = self.link(from, to);
@@ -111,6 +111,11 @@ impl World {
         let blocked_until = link.blocked_until.max(*link.silent_until(from, to));
         if blocked_until > now {
             let at = blocked_until.after(retransmit);
+            self.schedule(at, Scheduled::Arrival { from, to, session, number, message });
+            return None;
+        }
+        let bytes = message.bytes();
+        if let Some(at) = self.traffic.receive(to, &mut message, now, bytes) {
             self.schedule(at, Scheduled::Arrival { from, to, session, number, message });
             return None;
         }
@@ -162,7 +167,7 @@ impl World {
     /// already.
     pub(super) fn received(&mut self, me: PeerId, peer: PeerId, op: OpId) {
         if !self.plan.network.buffered {
-            let at = self.now.after(self.plan.network.latency);
+            let at = self.now.after(self.plan.lines.latency(&self.plan.network, me, peer));
             let (epoch, session) = (self.nodes[peer.index()].epoch, self.link(me, peer).session);
             self.schedule(at, Scheduled::Sent { node: peer, epoch, peer: me, session, op });
         }
