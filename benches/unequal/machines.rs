@@ -1,9 +1,9 @@
 //! Four simulated workers of unequal speed learn to classify, in virtual time.
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
-use gradwire_core::{Cluster, Duration, Instant, Layout, Patience, PeerId, Recipe};
-use gradwire_sim::{App, Halt, Network, Plan, Random, World};
+use gradwire_core::{Cluster, Duration, Layout, PeerId, Recipe};
+use gradwire_sim::simulation::{Learner, Links, Network, Random, Simulation, Speed, Step, Validation, Worker};
 
 /// The time of a step of each worker, in milliseconds (the speeds of the test bed of Liu et al. 2024, "Asynchronous
 /// local-SGD training for language modeling").
@@ -93,132 +93,67 @@ fn loss(mixture: &Mixture, params: &[f32], seed: u64) -> f64 {
     examples.map(|(class, x)| -f64::from(softmax(params, &x)[class].max(1e-9)).ln()).sum::<f64>() / f64::from(count)
 }
 
-/// The progress of the workers.
-#[derive(Default)]
-struct Shared {
-    rounds: u64,
-    examples: u64,
-    /// The parameters of the last round of worker 0.
-    params: Vec<f32>,
-}
-
-struct Learner {
+struct Classifier {
     me: PeerId,
+    seed: u64,
     random: Random,
     mixture: Arc<Mixture>,
-    step: Duration,
     /// The share of the examples that come from classes of the worker's own.
     own: f64,
-    contributed: bool,
-    /// The training loss of the last step.
-    loss: f32,
-    shared: Arc<Mutex<Shared>>,
 }
 
-impl App for Learner {
-    fn duration(&mut self, _step: u64) -> Duration {
-        self.step
-    }
-
-    fn update(&mut self, _step: u64, params: &[f32], update: &mut [f32]) -> u32 {
+impl Learner for Classifier {
+    fn step(&mut self, params: &[f32], update: &mut [f32]) -> Step {
         update.fill(0.0);
-        self.loss = 0.0;
+        let mut loss = 0.0;
         for _ in 0..BATCH {
             let is_own = self.own > 0.0 && self.random.chance(self.own);
             let (class, x) = self.mixture.example(&mut self.random, is_own.then_some(self.me.index()));
             let all = softmax(params, &x);
-            self.loss -= all[class].max(1e-9).ln() / BATCH as f32;
+            loss -= all[class].max(1e-9).ln() / BATCH as f32;
             for (other, p) in all.into_iter().enumerate() {
                 let error = RATE / BATCH as f32 * (p - f32::from(u8::from(other == class)));
                 let row = &mut update[other * (FEATURES + 1)..(other + 1) * (FEATURES + 1)];
                 row.iter_mut().zip(x.iter().chain(&[1.0])).for_each(|(update, x)| *update += error * x);
             }
         }
-        BATCH
+        Step::of(BATCH).loss(loss)
     }
 
-    fn loss(&mut self, _step: u64) -> Option<f32> {
-        Some(self.loss)
-    }
-
-    fn contributes(&mut self, _step: u64, weight: u64) {
-        self.contributed = true;
-        let mut shared = self.shared.lock().expect("no thread of a simulation panics");
-        shared.examples += weight;
-        shared.rounds += u64::from(self.me == PeerId(0));
-    }
-
-    fn done(&mut self, _step: u64, params: &[f32]) {
-        if std::mem::take(&mut self.contributed) && self.me == PeerId(0) {
-            self.shared.lock().expect("no thread of a simulation panics").params.copy_from_slice(params);
-        }
-    }
-}
-
-/// Why a simulation stops.
-enum Stop {
-    Over,
-    Halt(Halt),
-}
-
-impl From<Halt> for Stop {
-    fn from(halt: Halt) -> Self {
-        Self::Halt(halt)
+    fn validate(&mut self, params: &[f32]) -> Option<Validation> {
+        Some(Validation::of(loss(&self.mixture, params, self.seed)))
     }
 }
 
 /// Trains until the last of the virtual times, in seconds in rising order.
 ///
 /// # Panics
-/// If the recipe does not fit the cluster, or the run halts.
+/// If the recipe does not fit the cluster, or the run fails.
 pub(crate) fn run(machines: &Machines, recipe: Recipe, seed: u64, seconds: &[u64]) -> Outcome {
     let Machines { network, step_ms, own } = *machines;
     let cluster = Cluster { workers: 4, servers: u32::from(recipe.needs_servers()) };
-    let plan = Plan {
-        network,
-        patience: Patience::new(Duration::from_secs(1000)),
-        steps: u64::MAX / 2,
-        ..Plan::new(seed, Layout::flat(LEN), recipe, cluster)
-    };
-    let mixture = Arc::new(Mixture::new(seed));
-    let shared = Arc::new(Mutex::new(Shared { params: vec![0.0; LEN], ..Shared::default() }));
-    let learner = |me: PeerId| -> Box<dyn App> {
-        Box::new(Learner {
-            me,
-            random: Random::new(seed, 10 + u64::from(me.0)),
-            mixture: Arc::clone(&mixture),
-            step: Duration::from_millis(step_ms[me.index()]),
-            own,
-            contributed: false,
-            loss: 0.0,
-            shared: Arc::clone(&shared),
-        })
-    };
-    let mut world = World::new(plan, learner).expect("a recipe that fits the cluster");
-    let (mut last, mut computing, mut busy) = (Instant::ORIGIN, [false; 4], [Duration::ZERO; 4]);
-    let mut losses = Vec::new();
-    let end = Instant::ORIGIN.after(Duration::from_secs(seconds.last().copied().unwrap_or(0)));
-    let stop = world.run(u64::MAX, |world, _| {
-        let now = world.now().min(end);
-        for (worker, computed) in busy.iter_mut().enumerate() {
-            if computing[worker] {
-                *computed += now.since(last);
-            }
-            computing[worker] = world.is_computing(PeerId(worker as u32));
-        }
-        last = now;
-        while seconds.get(losses.len()).is_some_and(|at| now >= Instant::ORIGIN.after(Duration::from_secs(*at))) {
-            losses.push(loss(&mixture, &shared.lock().expect("no thread of a simulation panics").params, seed));
-        }
-        if losses.len() == seconds.len() { Err(Stop::Over) } else { Ok(()) }
-    });
-    match stop {
-        Err(Stop::Over) => {}
-        Err(Stop::Halt(halt)) => panic!("{halt:?}"),
-        Ok(()) => panic!("the run has ended before its time"),
+    let mut times = seconds.iter().map(|at| Duration::from_secs(*at));
+    let mut simulation = Simulation::new(Layout::flat(LEN), recipe, cluster)
+        .seed(seed)
+        .links(Links::over(network))
+        .patience(Duration::from_secs(1000))
+        .record_at(times.clone())
+        .until(times.next_back().unwrap_or_default());
+    for (rank, step) in (0..).map(PeerId).zip(step_ms) {
+        simulation = simulation.speed_of(rank, Speed::constant(Duration::from_millis(step)));
     }
-    let shared = shared.lock().expect("no thread of a simulation panics");
-    let whole = end.since(Instant::ORIGIN).as_secs_f64();
-    let busy = busy.map(|busy| busy.as_secs_f64() / whole);
-    Outcome { busy, rounds: shared.rounds, examples: shared.examples, losses }
+    let mixture = Arc::new(Mixture::new(seed));
+    let classifier = |worker: &Worker| {
+        let random = Random::new(seed, 10 + u64::from(worker.rank.0));
+        Classifier { me: worker.rank, seed, random, mixture: Arc::clone(&mixture), own }
+    };
+    let outcome = simulation.run(classifier).expect("a recipe that fits the cluster");
+    assert!(outcome.end.is_good(), "{}", outcome.end);
+    let (last, losses) = (outcome.curve.last(), outcome.curve.iter().skip(1).filter_map(|point| point.validation));
+    Outcome {
+        busy: [0, 1, 2, 3].map(|rank| outcome.busy(PeerId(rank))),
+        rounds: outcome.workers[0].contributions,
+        examples: last.map_or(0, |point| point.examples),
+        losses: losses.map(|validation| validation.loss).collect(),
+    }
 }

@@ -9,7 +9,7 @@
 mod machines;
 
 use gradwire_core::{Duration, Recipe};
-use gradwire_sim::Network;
+use gradwire_sim::simulation::Network;
 use machines::{Machines, Outcome, STEP_MS, run};
 
 const RECIPES: [&str; 10] = [
