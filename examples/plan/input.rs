@@ -2,7 +2,7 @@
 
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use gradwire::Recipe;
-use gradwire::plan::{Case, Hosts, Link};
+use gradwire::plan::{Case, Costs, Hosts, Link};
 use gradwire_examples::options::exit;
 
 use super::units::{self, Rate};
@@ -75,6 +75,7 @@ pub(crate) fn command() -> Command {
              plan --params 14600000 --step 120ms --link 1gbit --workers 2,4,8,16\n  \
              plan --params 25.6M --step 430ms --link 10gbit --latency 20us --workers 32 --examples 1.28M --batch 128\n  \
              plan --params 50k --step 0.58s,0.75s,1.51s,3.33s --link 100mbit --recipe sync --recipe \"averaging period=20s\"\n  \
+             plan --measure --params 14.6M > here.json && plan --measured here.json --params 14.6M --step 120ms --link 1gbit\n  \
              plan --params 7B --step 2s --spread 0.1 --up 100mbit --down 1gbit --workers 8 --recipe diloco --penalty diloco=1.1",
         )
         .next_help_heading("Model and machines")
@@ -111,6 +112,14 @@ pub(crate) fn command() -> Command {
                 .default_value("1")
                 .value_parser(value_parser!(u32)),
         )
+        .next_help_heading("Speed of this machine")
+        .arg(
+            Arg::new("measure")
+                .long("measure")
+                .help("Measure codecs and memory for --params, a few seconds, and print a file for --measured")
+                .action(ArgAction::SetTrue),
+        )
+        .arg(value("measured", "FILE", "Times of codecs and memory, as --measure has printed them on the machines"))
         .next_help_heading("Output")
         .arg(Arg::new("json").long("json").help("Print a JSON object").action(ArgAction::SetTrue))
 }
@@ -128,7 +137,7 @@ impl Input {
         let needed = |flag: &'static str, example: &str| {
             text(flag).ok_or_else(|| (exit::USAGE, format!("--{flag}: expected {example}, got nothing; see --help")))
         };
-        let params = whole("params", needed("params", "the parameters of the model, as in 14.6M")?)?;
+        let params = params(matches)?;
         let steps = steps(needed("step", "the time of a step, as in 120ms")?)?;
         let spread = number(matches, "spread", "0 or more, at most 10", |x| (0.0..=10.0).contains(&x))?;
         let density = number(matches, "density", "above 0, and at most 1", |x| x > 0.0 && x <= 1.0)?;
@@ -145,6 +154,14 @@ impl Input {
         if servers == Some(0) {
             return Err(usage("servers", "at least 1", "0"));
         }
+        let costs = match text("measured") {
+            Some(path) => {
+                let named = |error: String| (exit::USAGE, format!("--measured {path}: {error}"));
+                let file = std::fs::read_to_string(path).map_err(|error| named(error.to_string()))?;
+                super::measure::read(&file).map_err(named)?
+            }
+            None => Costs::typical(),
+        };
         let case = |workers: u32| Case {
             spread,
             density,
@@ -152,7 +169,8 @@ impl Input {
             servers,
             batch: batch.map(|batch| batch as u32),
             optimizer_vectors: matches.get_one::<u32>("optimizer-vectors").copied().unwrap_or(1),
-            ..Case::new(params as usize, expand(&steps, workers), link)
+            costs,
+            ..Case::new(params, expand(&steps, workers), link)
         };
         Ok(Self {
             cases: workers.into_iter().map(case).collect(),
@@ -162,6 +180,14 @@ impl Input {
             json: matches.get_flag("json"),
         })
     }
+}
+
+/// The parameters of the model.
+pub(crate) fn params(matches: &ArgMatches) -> Result<usize, (u8, String)> {
+    let missing =
+        || (exit::USAGE, "--params: expected the parameters of the model, as in 14.6M, got nothing; see --help".into());
+    let text = matches.get_one::<String>("params").ok_or_else(missing)?;
+    Ok(whole("params", text)? as usize)
 }
 
 /// The steps of so many workers: of each, or the same for all.

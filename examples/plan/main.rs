@@ -6,6 +6,7 @@
 mod answer;
 mod input;
 mod json;
+mod measure;
 mod table;
 mod units;
 
@@ -23,6 +24,11 @@ fn main() -> ExitCode {
 
 fn run(args: Vec<OsString>) -> Result<(), (u8, String)> {
     let matches = options::matches(input::command(), args)?;
+    if matches.get_flag("measure") {
+        let text = measure::write(&measure::costs(input::params(&matches)?));
+        let _ = std::io::stdout().write_all(text.as_bytes());
+        return Ok(());
+    }
     let input = Input::from_matches(&matches)?;
     let answer = Answer::of(&input)?;
     let text = if input.json { json::text(&input, &answer) } else { table::text(&input, &answer) };

@@ -156,6 +156,7 @@ fn bad_input_is_one_clear_line() {
         (with("--penalty", "avaraging=2"), "averaging"),
         (with("--examples", "100"), "--examples: expected --batch"),
         (with("--servers", "0"), "--servers: expected at least 1"),
+        (with("--measured", "/nowhere/costs.json"), "--measured /nowhere/costs.json: "),
         (without("--params"), "--params: expected"),
         (without("--step"), "--step: expected"),
         (without("--link"), "--link: expected"),
