@@ -89,9 +89,11 @@ impl Observer {
             | Kernel::Clip { .. }
             | Kernel::Scale { .. }
             | Kernel::Norm { .. } => KernelClass::Encode,
-            Kernel::Decode { .. } | Kernel::Expand { .. } | Kernel::Scatter { .. } | Kernel::Scan { .. } => {
-                KernelClass::Decode
-            }
+            Kernel::Decode { .. }
+            | Kernel::Expand { .. }
+            | Kernel::Scatter { .. }
+            | Kernel::ScatterSent { .. }
+            | Kernel::Scan { .. } => KernelClass::Decode,
             _ => KernelClass::Apply,
         };
         active.kernel = Some((class, Instant::now()));

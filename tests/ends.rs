@@ -46,7 +46,7 @@ fn recipes() -> Vec<Recipe> {
         Pace::First { count: Count::Fixed(1), grace: Duration::ZERO, late: Late::Next },
     ];
     let lambda = Recipe::asynchronous().merge();
-    let merges = [Merge::Mean, lambda, Merge::Softsync { updates: 2 }, Merge::Median];
+    let merges = [Merge::Mean, lambda, Merge::Softsync { updates: 2 }, Merge::Median, Merge::MeanOfSenders];
     let ends = [End::Keep, End::Send, End::Spread { messages: 3 }];
     let mut recipes = Vec::new();
     for topology in topologies {

@@ -11,7 +11,7 @@ use gradwire_core::kernel::ledger::{self, Ledger};
 use gradwire_core::kernel::round::{self, Formula};
 use gradwire_core::kernel::threshold::{Quantum, take};
 use gradwire_core::kernel::tier::Tier;
-use gradwire_core::kernel::{apply, mean, momentum};
+use gradwire_core::kernel::{apply, mean, momentum, senders};
 use gradwire_core::recipe::{Control, Threshold, Values};
 
 use crate::CACHED;
@@ -331,6 +331,12 @@ fn dense_cases(inputs: &[Storage], len: usize) -> Vec<Case<'_>> {
             4.0,
             Limit::None,
             Box::new(move |r, b, _| sign::expand(tier, &b[..sign::words(len)], r).unwrap()),
+        ),
+        (
+            "mean of senders, blend",
+            20.0,
+            Limit::None,
+            Box::new(move |r, _, s| senders::blend(tier, r, bytemuck::cast_slice_mut(&mut s[..len]), x(1).0, 3, false)),
         ),
         (
             "top-k of 0.1 %, encode",

@@ -170,13 +170,29 @@ pub(crate) fn scatter(
     into: &mut [f32],
 ) -> Result<(), BodyError> {
     let len = into.len();
-    let read = |visit: &mut dyn FnMut(usize, f32)| match coding {
-        Coding::Threshold(aim) => threshold::read(body, sections, aim.unit, visit),
-        Coding::TopK(pick) => topk::read(body, len, pick.chunk as usize, visit),
+    visit(coding, body, sections, len, &mut |_, _| {})?;
+    visit(coding, body, sections, len, &mut |index, value| into[index] += scale * value)
+}
+
+/// Calls `entry` with index and value of each entry of a sparse body over `len` elements.
+///
+/// # Errors
+/// If the body is malformed. Entries may have been visited before the error is found.
+///
+/// # Panics
+/// If the codec is not sparse.
+pub(crate) fn visit(
+    coding: Coding,
+    body: &[u32],
+    sections: &[threshold::Section],
+    len: usize,
+    entry: &mut dyn FnMut(usize, f32),
+) -> Result<(), BodyError> {
+    match coding {
+        Coding::Threshold(aim) => threshold::read(body, sections, aim.unit, entry),
+        Coding::TopK(pick) => topk::read(body, len, pick.chunk as usize, entry),
         _ => unreachable!("a sparse codec"),
-    };
-    read(&mut |_, _| {})?;
-    read(&mut |index, value| into[index] += scale * value)
+    }
 }
 
 fn check_words(body: &[u32], expected: usize) -> Result<(), BodyError> {

@@ -234,6 +234,7 @@ impl Note {
             Event::Hint(Hint::LateElements { messages, .. }) => (NoteKind::Hint, PeerId(3), messages),
             Event::Hint(Hint::OuterMomentum { period, .. }) => (NoteKind::Hint, PeerId(4), u64::from(period)),
             Event::Hint(Hint::Copies) => (NoteKind::Hint, PeerId(5), 0),
+            Event::Hint(Hint::Senders) => (NoteKind::Hint, PeerId(6), 0),
         };
         Self { at, rank, kind, peer, number }
     }

@@ -50,9 +50,12 @@ impl Rounds {
                 Deed::Read { message: Message::Push(push), into, .. } => {
                     self.bodies.insert(place(*node, into), push);
                 }
-                Deed::Asked { kernel: Kernel::Blend { x, into, .. } | Kernel::Accumulate { update: x, into, .. } } => {
-                    self.on_merged(*node, x, into)
-                }
+                Deed::Asked {
+                    kernel:
+                        Kernel::Blend { x, into, .. }
+                        | Kernel::BlendSent { x, into, .. }
+                        | Kernel::Accumulate { update: x, into, .. },
+                } => self.on_merged(*node, x, into),
                 Deed::Asked { kernel: Kernel::Hold { x, rows, .. } } => self.on_merged(*node, x, rows.first),
                 Deed::Asked { kernel: Kernel::Round { rows, into, .. } } => {
                     if let Some(shard) = self.gathered.get(&place(*node, rows.first)).copied() {

@@ -66,6 +66,7 @@ impl Reference {
                 by_tensor(rows, workers, |rows| adasum(rows.iter().map(|(x, _)| x.clone()).collect()))
             })),
             Merge::Rda => Box::new(Whole::new(move |rows| by_tensor(rows, workers, radial))),
+            Merge::MeanOfSenders => Box::new(Whole::new(of_senders)),
             Merge::Sum { lambda } if recipe.has_rounds() => {
                 Box::new(RoundSum { lambda: lambda.of(workers), sum: None })
             }
@@ -265,6 +266,16 @@ fn norm_clip(rows: &[(Vec<f64>, f64)]) -> Vec<f64> {
 fn mean(rows: &[(Vec<f64>, f64)]) -> Vec<f64> {
     let total: f64 = rows.iter().map(|(_, weight)| weight).sum();
     let of = |i| rows.iter().map(|(x, weight)| weight / total * x[i]).sum();
+    (0..rows[0].0.len()).map(of).collect()
+}
+
+/// The weighted mean of each element over the rows that are not 0 there. An element without such a row is 0.
+fn of_senders(rows: &[(Vec<f64>, f64)]) -> Vec<f64> {
+    let of = |i| {
+        let senders: Vec<_> =
+            rows.iter().filter(|(x, _)| x[i] != 0.0).map(|(x, weight)| (vec![x[i]], *weight)).collect();
+        if senders.is_empty() { 0.0 } else { mean(&senders)[0] }
+    };
     (0..rows[0].0.len()).map(of).collect()
 }
 

@@ -392,6 +392,22 @@ fn coded(seed: u64, recipe: Recipe, overlap: bool) -> Recipe {
     }
 }
 
+/// Means over the senders of an element, for a part of the recipes with rounds and means. In half of them, all elements that
+/// are not 0 are sent, so that the result is that of a model.
+fn senders(seed: u64, kind: Kind, recipe: Recipe) -> Recipe {
+    let mut random = Random::new(seed, 62);
+    let sparse = recipe.codec().is_sparse();
+    let takes = recipe.merge() == Merge::Mean && (sparse || kind == Kind::ServerSync) && random.chance(0.3);
+    if !takes {
+        return recipe;
+    }
+    let recipe = recipe.with_merge(Merge::MeanOfSenders);
+    match kind == Kind::ServerSync || random.chance(0.5) {
+        true => recipe.with_codec(Codec::TopK(TopK::all(1.0))).with_correction(Correction::none()),
+        false => recipe,
+    }
+}
+
 /// The time that operations take: 0 for a quarter of the seeds. Another quarter has slow kernels, and a part of it also
 /// slow bodies.
 fn effort(seed: u64) -> Effort {
@@ -474,6 +490,10 @@ impl Scenario {
         };
         let recipe = match kind {
             Kind::ServerSync | Kind::CodedSync => whole(seed, recipe, workers),
+            _ => recipe,
+        };
+        let recipe = match kind {
+            Kind::ServerSync | Kind::CodedSync | Kind::Gather | Kind::First => senders(seed, kind, recipe),
             _ => recipe,
         };
         let recipe = match kind {

@@ -9,6 +9,7 @@ mod first;
 mod late;
 mod rates;
 mod rounds;
+mod senders;
 mod threads;
 mod weigh;
 

@@ -29,6 +29,8 @@ pub mod round;
 #[doc(hidden)]
 pub mod scan;
 #[doc(hidden)]
+pub mod senders;
+#[doc(hidden)]
 pub mod threshold;
 #[doc(hidden)]
 pub mod tier;
@@ -130,6 +132,19 @@ pub enum Kernel {
         /// Vectors: at least one.
         inputs: [Option<Segment>; MEAN_MAX],
         /// Destination of the result.
+        into: Segment,
+    },
+    /// Blends a contribution into the mean of the workers that have sent an element: see [`senders`].
+    BlendSent {
+        /// The contribution, one float per element; 0 where its worker has sent nothing.
+        x: Segment,
+        /// Examples behind `x`, above 0.
+        weight: u64,
+        /// Begin a round: the content of `into` and `counts` is not read.
+        first: bool,
+        /// The examples behind each element of `into`: a float per element.
+        counts: Segment,
+        /// The running mean, one float per element.
         into: Segment,
     },
     /// Holds a contribution of a round until the round is merged: `rows[row] = x`, and its weight. If the row holds one
@@ -244,6 +259,35 @@ pub enum Kernel {
         /// The sum, one float per element.
         into: Segment,
     },
+    /// `into += weight / unit * x`, where x is the vector that a sparse body holds, and adds `weight` to the counts of its
+    /// elements; all of it or nothing. Result: [`KernelResult::Nothing`] or [`KernelResult::Malformed`].
+    ScatterSent {
+        /// The codec of the body: threshold or top-k.
+        coding: Coding,
+        /// The received body.
+        body: Segment,
+        /// Sections of the vector.
+        sections: Segment,
+        /// Examples behind the body, above 0.
+        weight: u64,
+        /// Examples that stand for a factor of 1, above 0.
+        unit: u64,
+        /// Begin a round: the content of `into` and `counts` is not read.
+        first: bool,
+        /// The examples behind each element of `into`: a float per element.
+        counts: Segment,
+        /// The sum, one float per element.
+        into: Segment,
+    },
+    /// `x *= unit / count`, element by element: a sum of [`ScatterSent`](Self::ScatterSent) becomes the mean of the senders.
+    MeanSent {
+        /// The examples behind each element of `x`: a float per element.
+        counts: Segment,
+        /// Examples that stand for a factor of 1, above 0.
+        unit: u64,
+        /// The sum, which is changed in place.
+        x: Segment,
+    },
     /// Sets the velocity to zero for elements with an entry in a sparse body. Result: [`KernelResult::Nothing`] or
     /// [`KernelResult::Malformed`].
     Mask {
@@ -314,6 +358,11 @@ impl Kernel {
                     .for_each(|(input, params)| *input = Some((params, 0)));
                 (inputs, [Some(update), state, None])
             }
+            Self::ScatterSent { body, sections, first, counts, into, .. } => {
+                let mut inputs = [None; MEAN_MAX];
+                inputs[0] = (!first).then_some((counts, 0));
+                (inputs, [Some(body), Some(sections), (!first).then_some(into)])
+            }
             ref other => ([None; MEAN_MAX], other.operands()),
         };
         let rows = if let Self::Round { rows, .. } = *self { Some(rows) } else { None };
@@ -329,6 +378,10 @@ impl Kernel {
             // A destination that is overwritten is not listed: an executor with copies need not move it.
             Self::Accumulate { update, first, into, .. } => [Some(update), (!first).then_some(into), None],
             Self::Blend { x, held, into, .. } => [Some(x), (held > 0).then_some(into), None],
+            Self::BlendSent { x, first, counts, into, .. } => {
+                [Some(x), (!first).then_some(counts), (!first).then_some(into)]
+            }
+            Self::MeanSent { counts, x, .. } => [Some(counts), Some(x), None],
             Self::Copy { from, .. } => [Some(from), None, None],
             Self::Scale { x, .. } | Self::Norm { x, .. } => [Some(x), None, None],
             Self::Accelerate { update, velocity, .. } => [Some(update), Some(velocity), None],
@@ -346,7 +399,8 @@ impl Kernel {
             | Self::Adasum { .. }
             | Self::Outer { .. }
             | Self::Section { .. }
-            | Self::Compensate { .. } => [None; 3],
+            | Self::Compensate { .. }
+            | Self::ScatterSent { .. } => [None; 3],
         }
     }
 
@@ -354,7 +408,10 @@ impl Kernel {
     pub fn writes(&self) -> impl Iterator<Item = Segment> {
         let segments = match *self {
             Self::Scan { .. } | Self::Compare { .. } | Self::Norm { limit: 0.0, .. } => [None; 3],
-            Self::Scale { x, .. } | Self::Norm { x, .. } => [Some(x), None, None],
+            Self::Scale { x, .. } | Self::Norm { x, .. } | Self::MeanSent { x, .. } => [Some(x), None, None],
+            Self::BlendSent { counts, into, .. } | Self::ScatterSent { counts, into, .. } => {
+                [Some(counts), Some(into), None]
+            }
             Self::Apply { into, .. }
             | Self::Accumulate { into, .. }
             | Self::Blend { into, .. }
@@ -514,6 +571,30 @@ pub fn run(kernel: &Kernel, pool: &mut Pool) -> KernelResult {
         Kernel::Blend { x, weight, held, into } => {
             write(pool, into, |pool, into| mean::in_place(Tier::best(), into, held, [(pool.floats(x), weight)]));
         }
+        Kernel::BlendSent { x, weight, first, counts, into } => {
+            with_words(pool, counts, |pool, counts| {
+                write(pool, into, |pool, into| {
+                    senders::blend(Tier::best(), into, bytemuck::cast_slice_mut(counts), pool.floats(x), weight, first);
+                });
+            });
+        }
+        Kernel::ScatterSent { coding, body, sections, weight, unit, first, counts, into } => {
+            let done = with_words(pool, counts, |pool, counts| {
+                pool.write(into, |pool, into| {
+                    let into: &mut [f32] = bytemuck::cast_slice_mut(into);
+                    let (body, sections, len) = (pool.words(body), pool.sections(sections), into.len());
+                    // Checked before anything is added.
+                    codec::visit(coding, body, sections, len, &mut |_, _| {})?;
+                    senders::scatter(into, bytemuck::cast_slice_mut(counts), [weight, unit], first, |add| {
+                        codec::visit(coding, body, sections, len, add)
+                    })
+                })
+            });
+            return done.map_or_else(KernelResult::Malformed, |()| KernelResult::Nothing);
+        }
+        Kernel::MeanSent { counts, unit, x } => {
+            write(pool, x, |pool, x| senders::share(Tier::best(), x, pool.floats(counts), unit));
+        }
         Kernel::Mean { inputs, into } => write(pool, into, |pool, into| {
             // An array and a count instead of a vector: a kernel does not allocate.
             let mut slices = [(&[][..], 0); MEAN_MAX];
@@ -630,6 +711,14 @@ pub fn run(kernel: &Kernel, pool: &mut Pool) -> KernelResult {
 /// [`Pool::write`] on floats.
 fn write(pool: &mut Pool, into: Segment, write: impl FnOnce(&Pool, &mut [f32])) {
     pool.write(into, |pool, into| write(pool, bytemuck::cast_slice_mut(into)));
+}
+
+/// Takes the words of a segment out of the pool while `run` writes another buffer.
+fn with_words<R>(pool: &mut Pool, words: Segment, run: impl FnOnce(&mut Pool, &mut [u32]) -> R) -> R {
+    let mut storage = pool.take(words.buffer);
+    let result = run(pool, &mut Arc::make_mut(&mut storage).words_mut()[words.words()]);
+    pool.replace(words.buffer, storage);
+    result
 }
 
 /// Runs a step of an outer optimizer. It writes to up to three buffers at once, so the buffers of the state are taken

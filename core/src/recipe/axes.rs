@@ -166,6 +166,12 @@ pub enum Merge {
     /// The mean norm in the direction of the mean of the directions of each tensor, both weighted by examples (as in
     /// Decoupled DiLoCo, 2026): contributions that are nearly orthogonal are not shortened by merging. Requires one shard.
     Rda,
+    /// The mean of each element over the workers that have sent it, weighted by their examples, in place of all workers
+    /// (as the programs of SparseLoCo compute it; the paper, Sarfi et al. 2025, divides by the number of workers). An
+    /// element that few workers send moves further than with [`Merge::Mean`], up to as many times as there are workers. A
+    /// message carries no element that is 0, also where it is dense. Requires a sparse codec. Each server or member of a
+    /// mesh needs memory for a count per element.
+    MeanOfSenders,
 }
 
 impl Merge {

@@ -2,7 +2,7 @@
 
 use core::fmt;
 
-use super::{Codec, Correction, Mu, Outer, Recipe, Span, TopK};
+use super::{Codec, Correction, Merge, Mu, Outer, Recipe, Span, TopK};
 use crate::recipe::Control;
 
 /// The outer momentum from which on a period has to be long: with 0.8, an update still has a tenth of its weight after ten
@@ -38,6 +38,8 @@ pub enum Hint {
     },
     /// Servers keep a copy of their parameters for each worker.
     Copies,
+    /// The mean is taken over the senders of an element, so that elements which few workers send take long steps.
+    Senders,
     /// At this density, a message carries a given element less than once in the whole run.
     LateElements {
         /// Share of the elements that a message carries.
@@ -59,7 +61,8 @@ impl Recipe {
             _ => None,
         };
         let copies = self.compensate.needs_copies().then_some(Hint::Copies);
-        dense_pull.then_some(Hint::DensePull).into_iter().chain(late).chain(outer).chain(copies)
+        let senders = (self.merge == Merge::MeanOfSenders).then_some(Hint::Senders);
+        dense_pull.then_some(Hint::DensePull).into_iter().chain(late).chain(outer).chain(copies).chain(senders)
     }
 }
 
@@ -123,6 +126,11 @@ impl fmt::Display for Hint {
                 "servers keep a copy of their parameters for each worker, to correct delays: as much memory as so many \
                  models; more servers share it"
             ),
+            Self::Senders => write!(
+                f,
+                "merge=mean-of-senders moves an element by the mean of the workers that send it, up to as many times as far \
+                 as merge=mean as there are workers; lower the learning rate if the loss rises"
+            ),
             Self::LateElements { density, messages } => write!(
                 f,
                 "at a density of {:.2} %, most elements are sent less than once in {messages} messages; raise the \
@@ -159,6 +167,7 @@ mod tests {
         }
         assert_eq!(hints("dc-asgd", None), [Hint::Copies]);
         assert_eq!(hints("dc-asgd strength=0", None), []);
+        assert_eq!(hints("sparse merge=mean-of-senders", None), [Hint::Senders]);
         assert_eq!(hints("dgc", Some(300)), []);
         assert_eq!(hints("dgc", Some(3)).len(), 1);
     }

@@ -12,6 +12,7 @@ impl Merge {
     pub(crate) const fn formula(self) -> Option<Formula> {
         Some(match self {
             Self::Mean
+            | Self::MeanOfSenders
             | Self::Sum { .. }
             | Self::Softsync { .. }
             | Self::Elastic { .. }
@@ -35,7 +36,11 @@ impl Merge {
     /// Do the weights of contributions have an effect?
     pub(super) const fn weighs(self) -> bool {
         match self {
-            Self::Mean | Self::TrimmedMean { trim: 0 } | Self::NormClip | Self::CentredClip { .. } => true,
+            Self::Mean
+            | Self::MeanOfSenders
+            | Self::TrimmedMean { trim: 0 }
+            | Self::NormClip
+            | Self::CentredClip { .. } => true,
             Self::Krum { .. } | Self::Rda => true,
             Self::TrimmedMean { .. } | Self::Median | Self::Adasum => false,
             Self::Sum { .. } | Self::Softsync { .. } | Self::Elastic { .. } => false,
@@ -44,7 +49,12 @@ impl Merge {
 
     /// Must all contributions of a round be at one node?
     pub(super) const fn needs_all(self) -> bool {
-        self.is_round() && !matches!(self, Self::Mean)
+        self.is_round() && !self.is_mean()
+    }
+
+    /// Is it a mean that can be taken contribution by contribution?
+    pub(super) const fn is_mean(self) -> bool {
+        matches!(self, Self::Mean | Self::MeanOfSenders)
     }
 
     /// Does the rule measure whole contributions, and not only one element after the other?
@@ -66,6 +76,7 @@ impl Merge {
     pub(super) const fn text(self) -> &'static str {
         match self {
             Self::Mean => "merge=mean",
+            Self::MeanOfSenders => "merge=mean-of-senders",
             Self::Sum { .. } => "merge=sum",
             Self::Softsync { .. } => "merge=softsync",
             Self::Elastic { .. } => "merge=elastic",
@@ -83,7 +94,7 @@ impl Merge {
     pub(super) fn write(self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.text())?;
         match self {
-            Self::Mean | Self::Median | Self::NormClip | Self::Adasum | Self::Rda => Ok(()),
+            Self::Mean | Self::MeanOfSenders | Self::Median | Self::NormClip | Self::Adasum | Self::Rda => Ok(()),
             Self::Sum { lambda } => write!(f, " lambda={lambda}"),
             Self::Softsync { updates } => write!(f, " updates={updates}"),
             Self::Elastic { alpha } => write!(f, " alpha={alpha}"),

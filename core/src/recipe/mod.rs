@@ -55,6 +55,7 @@
 //! | | `krum` | `faulty=1 best=1` | the contributions with the nearest neighbours |
 //! | | `adasum` | | for each tensor: sum of orthogonal, mean of parallel contributions |
 //! | | `rda` | | for each tensor: mean norm in the mean direction |
+//! | | `mean-of-senders` | | mean of each element over the workers that have sent it |
 //! | [`staleness`](Staleness) | **`const`** | `drop_above` (no limit) | factor 1 on a late update |
 //! | | `inverse` | | 1 / max(tau, 1) |
 //! | | `inverse-plus-one` | | 1 / (tau + 1) |

@@ -29,6 +29,7 @@ use crate::machine::encoding::Encoding;
 use crate::machine::hub::{Hub, Incoming, Port};
 use crate::machine::views::View;
 use crate::machine::{Event, ProtocolError, Rejection};
+use crate::recipe::Merge;
 use crate::rider::Riders;
 use crate::status::{Rest, Status};
 use crate::vectors::Keep;
@@ -64,6 +65,8 @@ pub(super) struct Gather {
     sum: Segment,
     /// One body as floats; empty with a sparse codec.
     floats: Segment,
+    /// With means over senders: the examples behind each element of the sum.
+    counts: Option<Segment>,
     added: Added,
     commit: Commit,
     round: Round,
@@ -159,6 +162,9 @@ impl Gather {
         let sum = Segment::floats(vectors.floats("sum of the messages", len, Keep::No), 0, len);
         let floats = if codec.is_sparse() { 0 } else { len };
         let floats = Segment::floats(vectors.floats("a message as floats", floats, Keep::No), 0, floats);
+        let senders = setup.recipe.merge == Merge::MeanOfSenders;
+        let counts =
+            senders.then(|| Segment::floats(vectors.floats("examples of each element", len, Keep::No), 0, len));
         let kernels: Vec<Kernel> = if is_worker { encoding.kernels().collect() } else { Vec::new() };
         kernels.into_iter().for_each(|kernel| hub.compute(kernel, Job::Exchange(Task::Commit)));
         Self {
@@ -174,6 +180,7 @@ impl Gather {
             inboxes,
             sum,
             floats,
+            counts,
             added: Added::nothing(),
             commit,
             round: Round::new(len),
@@ -314,8 +321,12 @@ impl Gather {
         self.added.busy = true;
         let task = Step::Add { epoch: self.round.epochs.begin() };
         let (coding, sections) = (self.encoding.coding(0, u64::MAX), self.encoding.sections(0));
-        let kernel = match self.added.first {
-            0 => Kernel::Expand { coding, body, sections, into: self.sum },
+        let kernel = match (self.added.first, self.counts) {
+            (first, Some(counts)) => {
+                let unit = if first > 0 { first } else { weight };
+                Kernel::ScatterSent { coding, body, sections, weight, unit, first: first == 0, counts, into: self.sum }
+            }
+            (0, None) => Kernel::Expand { coding, body, sections, into: self.sum },
             _ if self.floats.len == 0 => {
                 Kernel::Scatter { coding, body, sections, scale: self.scale(weight), into: self.sum }
             }
@@ -360,7 +371,10 @@ impl Gather {
         if self.is_complete() && self.added.weight > 0 {
             let place = |buffer| Segment { buffer, ..self.sum };
             let (old, new) = (place(replica.parameters()), place(replica.next_parameters()));
-            let scale = (self.added.first as f64 / self.added.weight as f64) as f32;
+            let unit = self.added.first;
+            let share = self.counts.map(|counts| Kernel::MeanSent { counts, unit, x: self.sum });
+            let scale = if share.is_some() { 1.0 } else { (unit as f64 / self.added.weight as f64) as f32 };
+            share.into_iter().for_each(|kernel| hub.compute(kernel, Job::Exchange(Task::Commit)));
             let factors = self.commit.factors(scale, self.added.riders.mean());
             hub.compute(
                 self.commit.kernel(old.start, old, self.sum, factors, new, replica.places()),

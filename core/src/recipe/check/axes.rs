@@ -30,7 +30,7 @@ impl Recipe {
         let defers = matches!(self.pace, Pace::First { late: Late::Next, .. });
         let in_rounds = self.pace == Pace::Synchronous || first;
         let round = in_rounds && self.merge.is_round();
-        let synchronous_mean = self.pace == Pace::Synchronous && self.merge == Merge::Mean;
+        let synchronous_mean = self.pace == Pace::Synchronous && self.merge.is_mean();
         let asynchronous = matches!(self.pace, Pace::Asynchronous { .. });
         let delayed = matches!(self.outer, Outer::DelayedNesterov { .. });
         let by_steps = self.normalize == Normalize::Steps;
@@ -234,10 +234,22 @@ impl Recipe {
                 "its messages are weighted means; to apply a sum, scale the learning rate",
             ),
             (
-                self.merge == Merge::Mean && !in_rounds,
-                "merge=mean",
+                self.merge.is_mean() && !in_rounds,
+                self.merge.text(),
                 "pace=synchronous or first",
                 "a mean needs rounds with one contribution per worker; use merge=sum or softsync for other paces",
+            ),
+            (
+                self.merge == Merge::MeanOfSenders && !self.codec.is_sparse(),
+                "merge=mean-of-senders",
+                "codec=threshold or topk",
+                "other messages carry all elements, so that each worker is a sender of each: use merge=mean",
+            ),
+            (
+                self.merge == Merge::MeanOfSenders && by_steps,
+                "normalize=steps",
+                "merge=mean",
+                "the mean number of steps is that of all workers, and not of the senders of an element",
             ),
             (
                 matches!(self.merge, Merge::Softsync { .. }) && !asynchronous,
@@ -252,7 +264,7 @@ impl Recipe {
                 "a peer of a mesh keeps no clocks of other peers; it has rounds, or applies messages on arrival",
             ),
             (
-                gather && self.merge != Merge::Mean,
+                gather && !self.merge.is_mean(),
                 "topology=mesh pace=synchronous",
                 "merge=mean",
                 "a round applies the mean of its messages; to apply a sum, scale the learning rate",

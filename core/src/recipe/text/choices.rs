@@ -48,7 +48,7 @@ pub(super) const PACES: Choices<Pace> = (
 );
 pub(super) const LATES: Choices<Late> = ("drop or next", &[("drop", Late::Drop), ("next", Late::Next)]);
 pub(super) const MERGES: Choices<Merge> = (
-    "mean, sum, softsync, elastic, trimmed-mean, median, norm-clip, centred-clip, krum, adasum or rda",
+    "mean, sum, softsync, elastic, trimmed-mean, median, norm-clip, centred-clip, krum, adasum, rda or mean-of-senders",
     &[
         ("mean", Merge::Mean),
         ("sum", Merge::Sum { lambda: Lambda::per_worker(1.0) }),
@@ -61,6 +61,7 @@ pub(super) const MERGES: Choices<Merge> = (
         ("krum", Merge::Krum { faulty: 1, best: 1 }),
         ("adasum", Merge::Adasum),
         ("rda", Merge::Rda),
+        ("mean-of-senders", Merge::MeanOfSenders),
     ],
 );
 pub(super) const SCALINGS: Choices<Scaling> = (

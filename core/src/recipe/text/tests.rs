@@ -143,7 +143,8 @@ fn parse_errors_say_what_was_expected_and_what_came() {
     assert_eq!(error("sync bund=1"), "recipe: \"bund\" is not a setting");
     assert_eq!(
         error("sync merge=max"),
-        "merge: expected mean, sum, softsync, elastic, trimmed-mean, median, norm-clip, centred-clip, krum, adasum or rda, got \"max\""
+        "merge: expected mean, sum, softsync, elastic, trimmed-mean, median, norm-clip, centred-clip, krum, adasum, rda or \
+         mean-of-senders, got \"max\""
     );
 }
 
@@ -379,6 +380,27 @@ fn contradictory_recipes_are_refused_with_the_reason() {
         assert!(error(text).contains(" requires a codec other than threshold or topk: of a sparse message"), "{text}");
     }
     assert!(error("norm-clip shards=2").starts_with("merge=norm-clip requires shards=1: it measures whole "));
+    for (text, expected) in [
+        (
+            "hardsync merge=mean-of-senders",
+            "merge=mean-of-senders requires codec=threshold or topk: other messages carry ",
+        ),
+        ("sync merge=mean-of-senders", "topology=tree requires merge=mean: "),
+        ("async merge=mean-of-senders codec=topk", "merge=mean-of-senders requires pace=synchronous or first: "),
+        ("mesh merge=mean-of-senders", "merge=mean-of-senders requires pace=synchronous or first: "),
+        (
+            "hardsync merge=mean-of-senders codec=topk period=9s normalize=steps",
+            "normalize=steps requires merge=mean: the mean number of steps is that of all ",
+        ),
+    ] {
+        assert!(error(text).starts_with(expected), "{text}: {}", error(text));
+    }
+    for text in
+        ["sparseloco", "gradients topology=mesh codec=topk", "backup-workers shards=2 codec=threshold pull=topk"]
+    {
+        let text = alloc::format!("{text} merge=mean-of-senders");
+        assert_eq!(text.parse::<Recipe>().unwrap().check(4), Ok(()), "{text}");
+    }
     for text in ["centred-clip", "krum faulty=0", "adasum", "rda"] {
         let text = alloc::format!("hardsync shards=2 merge={text}");
         assert!(error(&text).contains(" requires shards=1: it measures whole "), "{text}: {}", error(&text));

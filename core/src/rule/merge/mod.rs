@@ -9,6 +9,7 @@
 
 mod mean;
 mod round;
+mod senders;
 mod softsync;
 mod sum;
 
@@ -81,6 +82,11 @@ pub(crate) fn merging(recipe: &Recipe, workers: u32, tensors: &[u32], vectors: &
         Merge::Elastic { .. } => Box::new(sum::Sum::new(1.0, recipe.staleness)),
         Merge::Softsync { updates: 1 } => Box::new(sum::Sum::new(1.0, recipe.staleness)),
         Merge::Softsync { updates } => Box::new(softsync::Softsync::new(updates, recipe.staleness, gathered())),
+        Merge::MeanOfSenders => {
+            let gathered = gathered();
+            let counts = Segment::floats(vectors.floats("examples of each element", len, Keep::No), 0, len);
+            Box::new(senders::Senders::new(gathered, counts))
+        }
         // The mean, or a rule that was made above.
         _ => Box::new(mean::Mean::new(gathered())),
     }
