@@ -46,7 +46,8 @@ fn recipes() -> Vec<Recipe> {
         Pace::First { count: Count::Fixed(1), grace: Duration::ZERO, late: Late::Next },
     ];
     let lambda = Recipe::asynchronous().merge();
-    let merges = [Merge::Mean, lambda, Merge::Softsync { updates: 2 }, Merge::Median, Merge::MeanOfSenders];
+    let vote = Merge::Vote { length: 1.0 / 64.0 };
+    let merges = [Merge::Mean, lambda, Merge::Softsync { updates: 2 }, Merge::Median, Merge::MeanOfSenders, vote];
     let ends = [End::Keep, End::Send, End::Spread { messages: 3 }];
     let mut recipes = Vec::new();
     for topology in topologies {

@@ -176,6 +176,47 @@ fn a_clipped_contribution_moves_by_the_median_norm() {
     assert!(norm(&params[0]) <= most, "{} is more than {most}", norm(&params[0]));
 }
 
+/// One worker moves by its signs. Of seven, two that vote against the others change no element in which more than two of
+/// the others agree beyond a tie; it does not matter how long their updates are, nor how many shards there are.
+#[test]
+fn two_bad_voters_of_seven_do_not_change_a_clear_majority() {
+    const LENGTH: f32 = 0.125;
+    let sign = |x: f32| if x < 0.0 { -1.0f32 } else { 1.0 };
+    let alone =
+        train(hardsync("merge=vote length=0.125"), 1, 1, |rank, step, update| Some(update_of(rank, step, update)));
+    let mut expected = [0.0f32; LEN];
+    for step in 0..STEPS {
+        let mut update = [0.0; LEN];
+        update_of(0, step, &mut update);
+        expected.iter_mut().zip(update).for_each(|(x, update)| *x -= LENGTH * sign(update));
+    }
+    assert_eq!(alone[0], expected);
+    // The sign on which all honest workers agree, but for one of them now and then: a margin of 3 or 5.
+    let honest = |step: u64, i: usize| if (step * 17 + i as u64 * 7) % 23 < 10 { -1.0f32 } else { 1.0 };
+    let of = move |rank: u32, step: u64, bad: f32, update: &mut [f32]| {
+        for (i, x) in update.iter_mut().enumerate() {
+            let dissents = u64::from(rank) == 2 + (i as u64 + step) % 7;
+            let size = 0.125 + rank as f32 / 64.0;
+            *x = honest(step, i)
+                * if rank < 2 {
+                    bad
+                } else if dissents {
+                    -size
+                } else {
+                    size
+                };
+        }
+    };
+    for (bad, words) in [(-1.0f32, ""), (-1e30, "shards=3"), (-1e-30, "codec=sign decay=0")] {
+        let params = train(hardsync(&format!("merge=vote length=0.125 {words}")), 7, 1, move |rank, step, update| {
+            of(rank, step, bad, update);
+            Some(1 + rank)
+        });
+        let expected: Vec<f32> = (0..LEN).map(|i| (0..STEPS).map(|step| -LENGTH * honest(step, i)).sum()).collect();
+        assert!(params.iter().all(|got| *got == expected), "{words}, {bad}: {params:?} {expected:?}");
+    }
+}
+
 /// I-119: the numbers refer to the contributions that come. Of two workers, nothing is cut.
 #[test]
 fn with_fewer_contributions_less_is_cut() {

@@ -232,6 +232,7 @@ fn rounds_of_8(inputs: &[Storage]) -> impl Iterator<Item = Case<'_>> {
         ("centred clipping of 8", Formula::CentredClip { radius: 1.0, iterations: 1 }),
         ("krum of 8", Formula::Krum { faulty: 2, best: 1 }),
         ("adasum of 8", Formula::Adasum),
+        ("vote of 8", Formula::Vote { length: 0.001 }),
     ];
     let node = move |into: &mut [f32], _: &mut [u32], _: &mut [u32]| {
         round::adasum::in_turn(into, &[0, 1, 2].map(|row: usize| inputs[row].floats()));

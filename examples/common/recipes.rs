@@ -14,7 +14,7 @@ const FLAGS: &[(&str, &str, &str)] = &[
     (
         "merge",
         "merge",
-        "How updates are combined: mean, sum, softsync or elastic; with bad workers trimmed-mean, median, norm-clip, centred-clip or krum; adasum or rda",
+        "How updates are combined: mean, sum, softsync or elastic; with bad workers trimmed-mean, median, norm-clip, centred-clip, krum or vote; adasum or rda; mean-of-senders of sparse messages",
     ),
     (
         "period",
@@ -36,6 +36,7 @@ const FLAGS: &[(&str, &str, &str)] = &[
     ("iterations", "iterations", "Moves per round (centred-clip)"),
     ("faulty", "faulty", "Workers that may be bad (krum)"),
     ("best", "best", "Contributions to take (krum)"),
+    ("vote-length", "length", "How far each element moves in a round (vote)"),
     ("lambda", "lambda", "Factor on every update (sum); 1/n: divide by the number of workers"),
     ("alpha", "alpha", "Share of the distance to the center (elastic); 0.9/n: divided by the workers"),
     ("staleness", "staleness", "Scaling of late updates: const, inverse, inverse-plus-one, exp or poly"),
@@ -144,6 +145,7 @@ const GROUPS: &[(&str, &[(&str, &str)])] = &[
             ("firecaffe", "sync over a binary tree (2015)"),
             ("hardsync", "sync at a parameter server (2015)"),
             ("one-bit-sgd", "hardsync in a thirtieth of the bytes (2014)"),
+            ("sign-vote", "the same bytes; majority of signs, against bad workers"),
             ("downpour", "async: push each 5, fetch each 10 steps, Adagrad (2012)"),
             ("backup-workers", "hardsync without the last of a round (2016)"),
             ("rudra", "softsync of 1 update, divided by its staleness (2016)"),

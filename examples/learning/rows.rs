@@ -170,6 +170,8 @@ const MERGES: &[(&str, &str)] = &[
     ("centred-clip, radius 1", "hardsync merge=centred-clip radius=1"),
     ("krum, faulty 1, best 1", "hardsync merge=krum faulty=1 best=1"),
     ("krum, faulty 1, best 5", "hardsync merge=krum faulty=1 best=5"),
+    ("vote", "hardsync merge=vote length=0.001"),
+    ("vote, 1 bit both ways", "sign-vote"),
     ("rda", "hardsync merge=rda"),
     ("adasum", "hardsync merge=adasum"),
 ];

@@ -406,6 +406,8 @@ fn recipe_seeds() -> Vec<Vec<u8>> {
         "sync period=20s normalize=steps",
         "hardsync period=4096ex weigh=batch",
         "async-diloco pushes=7 shards=2",
+        "sparse values=f16 merge=mean-of-senders",
+        "sign-vote length=0.01",
     ];
     texts.iter().map(|text| text.as_bytes().to_vec()).collect()
 }

@@ -6,8 +6,10 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
+use gradwire_core::codec::topk::CHUNK;
 use gradwire_core::recipe::{
-    Adapt, Codec, Correction, Lambda, Merge, Normalize, Outer, Pace, Payload, Span, TopK, Topology, VelocityScale,
+    Adapt, Codec, Correction, Lambda, Merge, Normalize, Outer, Pace, Payload, Span, TopK, Topology, Values,
+    VelocityScale,
 };
 use gradwire_core::status::Presence;
 use gradwire_core::wire::{Message, Push};
@@ -17,6 +19,7 @@ use gradwire_sim::{App, Deed, Effort, Entry, Fault, Halt, Life, Network, Plan, R
 use super::books::Books;
 use super::first::{self, Rounds};
 use super::reference::{Reference, weight};
+use super::scenario::in_chunks;
 use super::{Kind, Round, Scenario, Trainer, Truth, UNIT, loss};
 
 /// Counters of the situations that a run has met. A suite asserts that each of them occurs in some run.
@@ -53,6 +56,8 @@ pub struct Coverage {
     pub resumed: u64,
     /// Parts of rounds that were sent before all of their node's contribution was there.
     pub early: u64,
+    /// Runs of a top-k codec with several chunks.
+    pub long: u64,
 }
 
 /// Why a run has failed.
@@ -162,6 +167,8 @@ impl Coverage {
         self.trace = world.trace();
         self.torn = world.torn();
         self.early = world.early();
+        let chunks = in_chunks(&plan.recipe.codec()) && plan.layout.len() > 2 * CHUNK;
+        self.long = u64::from(chunks);
         for status in statuses(world, plan.cluster.nodes()) {
             self.duplicates += status.counters.duplicates;
             self.late += status.counters.late;
@@ -335,10 +342,13 @@ fn synchronous(scenario: &Scenario, world: &World, truth: &Truth) -> Result<(), 
     Ok(())
 }
 
-/// Messages carry all elements that are not 0, as they are.
+/// Messages carry all elements that are not 0, as they are; or all that the merge rule looks at.
 fn is_exact(recipe: &Recipe) -> bool {
-    let all = Codec::TopK(TopK::all(1.0));
-    recipe.codec() == all && recipe.pull() == Codec::F32 && recipe.correction() == Correction::none()
+    let all = matches!(recipe.codec(), Codec::TopK(TopK { density: 1.0, values: Values::F32, .. }))
+        && recipe.correction() == Correction::none();
+    // Of a contribution, a vote takes the signs only.
+    let signs = matches!(recipe.merge(), Merge::Vote { .. }) && recipe.codec() == Codec::Sign;
+    recipe.pull() == Codec::F32 && (all || signs)
 }
 
 /// I-139, I-142, R5: without crashes, the parameters after each round are the mean of all workers' contributions up to

@@ -66,6 +66,10 @@ impl Reference {
                 by_tensor(rows, workers, |rows| adasum(rows.iter().map(|(x, _)| x.clone()).collect()))
             })),
             Merge::Rda => Box::new(Whole::new(move |rows| by_tensor(rows, workers, radial))),
+            Merge::Vote { length } => {
+                let last = Cell::new(vec![0.0; initial.len()]);
+                Box::new(Whole::new(move |rows| vote(rows, &last, length.into())))
+            }
             Merge::MeanOfSenders => Box::new(Whole::new(of_senders)),
             Merge::Sum { lambda } if recipe.has_rounds() => {
                 Box::new(RoundSum { lambda: lambda.of(workers), sum: None })
@@ -267,6 +271,19 @@ fn mean(rows: &[(Vec<f64>, f64)]) -> Vec<f64> {
     let total: f64 = rows.iter().map(|(_, weight)| weight).sum();
     let of = |i| rows.iter().map(|(x, weight)| weight / total * x[i]).sum();
     (0..rows[0].0.len()).map(of).collect()
+}
+
+/// Bernstein et al. 2019: the sign of the sum of signs. Of ties, the opposite of the last result.
+fn vote(rows: &[(Vec<f64>, f64)], last: &Cell<Vec<f64>>, length: f64) -> Vec<f64> {
+    let last_one = last.take();
+    let of = |i: usize| {
+        let sum: f64 = rows.iter().map(|(x, _)| if x[i] >= 0.0 { 1.0 } else { -1.0 }).sum();
+        let tie = if last_one[i] > 0.0 { -1.0 } else { 1.0 };
+        length * if sum == 0.0 { tie } else { sum.signum() }
+    };
+    let voted: Vec<f64> = (0..last_one.len()).map(of).collect();
+    last.set(voted.clone());
+    voted
 }
 
 /// The weighted mean of each element over the rows that are not 0 there. An element without such a row is 0.

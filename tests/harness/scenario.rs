@@ -262,7 +262,12 @@ fn normalized(seed: u64, recipe: Recipe) -> Recipe {
 fn weighing(seed: u64, recipe: Recipe) -> Recipe {
     let merges = !matches!(
         recipe.merge(),
-        Merge::Sum { .. } | Merge::TrimmedMean { trim: 1.. } | Merge::Median | Merge::Adasum | Merge::Elastic { .. }
+        Merge::Sum { .. }
+            | Merge::TrimmedMean { trim: 1.. }
+            | Merge::Median
+            | Merge::Adasum
+            | Merge::Elastic { .. }
+            | Merge::Vote { .. }
     );
     let is_by_rate = matches!(recipe.outer(), Outer::Momentum { scale: VelocityScale::Rate, .. });
     let is_other = is_by_rate
@@ -403,9 +408,35 @@ fn senders(seed: u64, kind: Kind, recipe: Recipe) -> Recipe {
     }
     let recipe = recipe.with_merge(Merge::MeanOfSenders);
     match kind == Kind::ServerSync || random.chance(0.5) {
-        true => recipe.with_codec(Codec::TopK(TopK::all(1.0))).with_correction(Correction::none()),
+        true => {
+            let all = TopK { per_chunk: random.chance(0.5), ..TopK::all(1.0) };
+            recipe.with_codec(Codec::TopK(all)).with_correction(Correction::none())
+        }
         false => recipe,
     }
+}
+
+/// Majority votes, for a part of the recipes with rounds at servers and the plain mean, of floats or of signs.
+fn vote(seed: u64, kind: Kind, recipe: Recipe) -> Recipe {
+    let mut random = Random::new(seed, 63);
+    let keeps = matches!(recipe.outer(), Outer::None | Outer::Momentum { .. });
+    let plain = kind != Kind::First || (recipe.payload() == Payload::Updates && recipe.codec() == Codec::F32);
+    if recipe.merge() != Merge::Mean || !keeps || !plain || recipe.weigh() != Weigh::Examples || !random.chance(0.2) {
+        return recipe;
+    }
+    let recipe = recipe.with_merge(Merge::Vote { length: 1.0 / 64.0 }).with_end(End::Keep);
+    match kind {
+        // Servers answer with floats, so that the result is that of a model.
+        Kind::First => recipe,
+        Kind::ServerSync if random.chance(0.5) => recipe,
+        Kind::ServerSync => recipe.with_codec(Codec::Sign).with_decay(0.0),
+        _ => recipe.with_codec(Codec::Sign).with_decay(0.0).with_correction(Correction::none()).with_pull(Codec::Sign),
+    }
+}
+
+/// Top-k of each chunk.
+pub fn in_chunks(codec: &Codec) -> bool {
+    matches!(codec, Codec::TopK(TopK { per_chunk: true, .. }))
 }
 
 /// The time that operations take: 0 for a quarter of the seeds. Another quarter has slow kernels, and a part of it also
@@ -507,6 +538,10 @@ impl Scenario {
             Kind::Softsync => compensating(seed, fetching(seed, recipe)),
             Kind::Async | Kind::Coded => fetching(seed, recipe),
             Kind::CodedTree | Kind::Gather | Kind::CodedSync => decay(seed, recipe),
+            _ => recipe,
+        };
+        let recipe = match kind {
+            Kind::ServerSync | Kind::CodedSync | Kind::First => vote(seed, kind, recipe),
             _ => recipe,
         };
         // With gradients, the programs subtract the means themselves: the same models hold.

@@ -11,6 +11,7 @@ mod rates;
 mod rounds;
 mod senders;
 mod threads;
+mod vote;
 mod weigh;
 
 use std::sync::{Arc, Mutex};

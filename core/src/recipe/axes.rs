@@ -172,6 +172,14 @@ pub enum Merge {
     /// message carries no element that is 0, also where it is dense. Requires a sparse codec. Each server or member of a
     /// mesh needs memory for a count per element.
     MeanOfSenders,
+    /// The majority of the signs of each element, times `length` (signSGD with majority vote, Bernstein et al. 2018 and
+    /// 2019). The sign of 0 is plus, and a tie takes the element back on its last step. Each worker counts once. A vote has no
+    /// size, so it takes codecs without a residual: `f32`, or [`Recipe::decay`](super::Recipe::decay) 0.
+    Vote {
+        /// How far each element moves per round: finite and above 0, in the unit of updates, which is learning rate times
+        /// gradient. The workers' learning rate has no effect.
+        length: f32,
+    },
 }
 
 impl Merge {

@@ -25,6 +25,7 @@ impl Merge {
             Self::Krum { faulty, best } => Formula::Krum { faulty, best },
             Self::Adasum => Formula::Adasum,
             Self::Rda => Formula::Radial,
+            Self::Vote { length } => Formula::Vote { length },
         })
     }
 
@@ -42,7 +43,7 @@ impl Merge {
             | Self::NormClip
             | Self::CentredClip { .. } => true,
             Self::Krum { .. } | Self::Rda => true,
-            Self::TrimmedMean { .. } | Self::Median | Self::Adasum => false,
+            Self::TrimmedMean { .. } | Self::Median | Self::Adasum | Self::Vote { .. } => false,
             Self::Sum { .. } | Self::Softsync { .. } | Self::Elastic { .. } => false,
         }
     }
@@ -59,7 +60,7 @@ impl Merge {
 
     /// Does the rule measure whole contributions, and not only one element after the other?
     pub(super) const fn needs_whole(self) -> bool {
-        self.needs_all() && !matches!(self, Self::TrimmedMean { .. } | Self::Median)
+        self.needs_all() && !matches!(self, Self::TrimmedMean { .. } | Self::Median | Self::Vote { .. })
     }
 
     /// Does the rule leave out values that are unlike the rest, element by element?
@@ -87,6 +88,7 @@ impl Merge {
             Self::Krum { .. } => "merge=krum",
             Self::Adasum => "merge=adasum",
             Self::Rda => "merge=rda",
+            Self::Vote { .. } => "merge=vote",
         }
     }
 
@@ -101,6 +103,7 @@ impl Merge {
             Self::TrimmedMean { trim } => write!(f, " trim={trim}"),
             Self::CentredClip { radius, iterations } => write!(f, " radius={radius} iterations={iterations}"),
             Self::Krum { faulty, best } => write!(f, " faulty={faulty} best={best}"),
+            Self::Vote { length } => write!(f, " length={length}"),
         }
     }
 
@@ -111,6 +114,7 @@ impl Merge {
             ("radius", Self::CentredClip { radius, .. }) => *radius = number("radius", NUMBER, value)?,
             ("iterations", Self::CentredClip { iterations, .. }) => *iterations = number("iterations", WHOLE, value)?,
             ("faulty", Self::Krum { faulty, .. }) => *faulty = number("faulty", WHOLE, value)?,
+            ("length", Self::Vote { length }) => *length = number("length", NUMBER, value)?,
             ("best", Self::Krum { best, .. }) => *best = number("best", WHOLE, value)?,
             _ => return Ok(false),
         }
@@ -122,6 +126,9 @@ impl Merge {
             Self::CentredClip { radius, iterations } => {
                 check_range("radius", "above 0, or inf", radius, radius > 0.0)?;
                 check_range("iterations", "at least 1", iterations as f32, iterations > 0)
+            }
+            Self::Vote { length } => {
+                check_range("length", "a finite number above 0", length, length > 0.0 && length.is_finite())
             }
             Self::Krum { best, .. } => check_range("best", "at least 1", best as f32, best > 0),
             _ => Ok(()),

@@ -56,6 +56,7 @@
 //! | | `adasum` | | for each tensor: sum of orthogonal, mean of parallel contributions |
 //! | | `rda` | | for each tensor: mean norm in the mean direction |
 //! | | `mean-of-senders` | | mean of each element over the workers that have sent it |
+//! | | `vote` | `length=0.001` | majority of the signs of each element, times length |
 //! | [`staleness`](Staleness) | **`const`** | `drop_above` (no limit) | factor 1 on a late update |
 //! | | `inverse` | | 1 / max(tau, 1) |
 //! | | `inverse-plus-one` | | 1 / (tau + 1) |
@@ -138,6 +139,7 @@
 //! | `median` | `hardsync merge=median` | Yin et al. 2018 |
 //! | `norm-clip` | `hardsync merge=norm-clip` | mean of contributions clipped to the median norm |
 //! | `one-bit-sgd` | `hardsync codec=sign scope=column pull=sign pull_scope=column` | Seide et al. 2014 |
+//! | `sign-vote` | `hardsync merge=vote codec=sign decay=0 pull=sign` | Bernstein et al. 2019; Signum with momentum in the optimizer |
 //! | `sparseloco` | `sparse period=20 density=0.015625 scope=chunk values=two-means decay=0.95` | Sarfi et al. 2025 |
 //! | `async-diloco` | `async period=50 adapt=speed outer=delayed-nesterov` | Liu et al. 2024 |
 //!
@@ -159,6 +161,7 @@
 //! | `one-bit-sgd` | 1: the mean of messages | in the optimizer | 1; `shards=N`: N |
 //! | `hardsync` | 1: the mean of updates | in the optimizer | 1, on any host; `shards=N`: N of them |
 //! | `median`, `norm-clip` | 1 | in the optimizer | 1, with a vector per worker |
+//! | `sign-vote` | none: a step has the length `length` | in the optimizer (Signum) | 1; `shards=N`: N, with a vector per worker |
 //! | `backup-workers` | 1: the mean of the first n - 1 updates | in the optimizer | 1; `shards=N`: N |
 //! | `async`, `ssp`, `petuum` | 1: `lambda=1/n` | in the optimizer, small: staleness adds momentum | 1; `shards=N`: N |
 //! | `downpour` | none: a step has the length `rate`, and less later | none | 2 |
@@ -177,6 +180,8 @@
 //!
 //! # Sources
 //!
+//! - Bernstein et al. 2018, "signSGD: compressed optimisation for non-convex problems"; 2019, "signSGD with majority vote is
+//!   communication efficient and fault tolerant"
 //! - Blanchard et al. 2017, "Machine learning with adversaries: Byzantine tolerant gradient descent"
 //! - Chan and Lane 2014, "Distributed asynchronous optimization of convolutional neural networks"
 //! - Chen et al. 2016, "Revisiting distributed synchronous SGD"

@@ -239,6 +239,14 @@ pub const PRESETS: &[Preset] = &[
         },
     },
     Preset {
+        name: "sign-vote",
+        about: "Bernstein et al. 2019: majority of signs, one bit both ways, at a server",
+        recipe: || {
+            let vote = robust(Merge::Vote { length: 0.001 });
+            vote.with_codec(Codec::Sign).with_decay(0.0).with_pull(Codec::Sign)
+        },
+    },
+    Preset {
         name: "sparseloco",
         about: "Sarfi et al. 2025: every 20 steps, 64 of each 4,096 as signs, decay 0.95",
         recipe: || {

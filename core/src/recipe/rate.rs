@@ -17,6 +17,7 @@ impl Recipe {
     /// | `merge=sum lambda=L` | n L, times the factor of the staleness rule |
     /// | `merge=trimmed-mean`, `median`, `norm-clip`, `centred-clip`, `krum`, `adasum` or `rda` | 1 |
     /// | `merge=mean-of-senders` | 1 where all workers send the same elements, up to n where one sends alone; taken as 1 |
+    /// | `merge=vote` | none: an element moves by `length`; taken as 1 |
     /// | `merge=softsync updates=c` | n / c, times the factor of the staleness rule |
     ///
     /// The factor of the staleness rule is that of the mean staleness: n - 1 updates for sums, (n - 1) / c for softsync

@@ -146,7 +146,7 @@ impl Recipe {
             "staleness" => self.staleness.scaling = choice("staleness", value, SCALINGS)?,
             "compensate" => self.compensate = choice("compensate", value, COMPENSATIONS)?,
             "keep" | "length" | "least" | "strength" | "worker_rate" | "bounded" => {
-                if !self.compensate.set(key, value)? {
+                if !self.compensate.set(key, value)? && !self.merge.set(key, value)? {
                     return unknown();
                 }
             }

@@ -14,6 +14,7 @@ pub mod krum;
 pub mod order;
 pub mod radial;
 pub mod trim;
+pub mod vote;
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
@@ -85,6 +86,13 @@ pub enum Formula {
     Adasum,
     /// The mean norm in the direction of the mean of the directions, both weighted by examples.
     Radial,
+    /// ±`length` by the majority of the signs of each element (Bernstein et al. 2018). The sign of 0 is plus. A tie gives the
+    /// opposite sign of the content of [`Kernel::Round::into`](super::Kernel::Round::into), the result of the last round.
+    /// Weights have no effect.
+    Vote {
+        /// The magnitude of every element of the result, above 0.
+        length: f32,
+    },
 }
 
 impl Formula {
@@ -95,14 +103,14 @@ impl Formula {
 
     /// Does the result depend on that of the round before?
     pub const fn has_state(&self) -> bool {
-        matches!(self, Self::CentredClip { .. })
+        matches!(self, Self::CentredClip { .. } | Self::Vote { .. })
     }
 
     /// Bytes of [`Rows::work`] for so many rows.
     pub const fn work_bytes(&self, rows: usize) -> usize {
         let rest = match self {
             Self::Trimmed { .. } => rows * BLOCK * 4,
-            Self::NormClip | Self::CentredClip { .. } | Self::Radial => 0,
+            Self::NormClip | Self::CentredClip { .. } | Self::Radial | Self::Vote { .. } => 0,
             Self::Krum { .. } => (rows + 1) * rows * 8,
             Self::Adasum => rows * rows * 8,
         };
@@ -158,6 +166,7 @@ pub fn run<'a>(formula: Formula, row: impl Fn(usize) -> &'a [f32], count: usize,
         Formula::Krum { faulty, best } => krum::nearest(into, row, facts, rest, [faulty as usize, best as usize]),
         Formula::Adasum => adasum::adasum(into, row, facts, rest),
         Formula::Radial => radial::radial(into, row, facts),
+        Formula::Vote { length } => vote::majority(into, row, count, length),
     }
 }
 

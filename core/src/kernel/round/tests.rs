@@ -29,6 +29,8 @@ pub(crate) fn formulas() -> Vec<Formula> {
 /// A formula that goes on from the content of the destination.
 const CENTRED: Formula = Formula::CentredClip { radius: 2.0, iterations: 2 };
 
+const VOTE: Formula = Formula::Vote { length: 0.25 };
+
 /// The same with a radius within which sums of large numbers cancel, so that their order matters.
 const WIDE: Formula = Formula::CentredClip { radius: 1e35, iterations: 1 };
 
@@ -100,10 +102,34 @@ proptest! {
     fn the_result_does_not_depend_on_the_order((rows, shuffled) in
         rows().prop_flat_map(|rows| (Just(rows.clone()), Just(rows).prop_shuffle())))
     {
-        for formula in formulas().into_iter().filter(|formula| *formula != Formula::Adasum).chain([CENTRED, WIDE]) {
+        for formula in formulas().into_iter().filter(|formula| *formula != Formula::Adasum).chain([CENTRED, WIDE, VOTE]) {
             let zeros = || vec![0.0; rows[0].0.len()];
             let (one, other) = (merged_from(formula, &rows, zeros()), merged_from(formula, &shuffled, zeros()));
             prop_assert_eq!(bits(&one), bits(&other), "{:?}", formula);
+        }
+    }
+
+    /// A vote is the majority of the signs; a tie goes back on the last result. A row of any size is one vote: where more
+    /// than f of the others agree beyond a tie, f more rows change nothing.
+    #[test]
+    fn a_vote_is_the_majority_of_the_signs(rows in rows(), bad in prop::collection::vec(-3e38f32..3e38, 0..4)) {
+        let last: Vec<f32> = (0..rows[0].0.len()).map(|i| [0.25, -0.25, 0.0][i % 3]).collect();
+        let got = merged_from(VOTE, &rows, last.clone());
+        let mut all = rows.clone();
+        all.extend(bad.iter().map(|bad| (vec![*bad; last.len()], 4)));
+        let others = merged_from(VOTE, &all, last.clone());
+        for i in 0..got.len() {
+            let minus = rows.iter().filter(|(x, _)| x[i] < 0.0).count();
+            let margin = (rows.len() - minus).cast_signed() - minus.cast_signed();
+            let expected = match margin {
+                0 if last[i] > 0.0 => -0.25,
+                0.. => 0.25,
+                _ => -0.25,
+            };
+            prop_assert_eq!(got[i], expected, "{} of {} at {}", minus, rows.len(), i);
+            if margin.unsigned_abs() > bad.len() {
+                prop_assert_eq!(others[i], got[i], "{} bad ones against {}", bad.len(), margin);
+            }
         }
     }
 

@@ -36,6 +36,7 @@ impl Recipe {
         let by_steps = self.normalize == Normalize::Steps;
         let by_batch = self.weigh == Weigh::Batch;
         let by_loss = matches!(self.adapt, Adapt::Loss { .. });
+        let vote = matches!(self.merge, Merge::Vote { .. });
         let lossy_pull = servers && self.pull != Codec::F32;
         // (contradiction, choice, what it requires, reason), the most basic first: only the first one is reported.
         let contradictions: &[(bool, &str, &str, &str)] = &[
@@ -213,6 +214,37 @@ impl Recipe {
                 self.merge.text(),
                 "a codec other than threshold or topk",
                 "of a sparse message, most elements are 0, and the few others would be left out as the extreme ones",
+            ),
+            (
+                vote && self.payload != Payload::Updates,
+                "merge=vote",
+                "payload=updates",
+                "the sign of a parameter says nothing of the way that it should go",
+            ),
+            (
+                vote && self.codec.is_sparse(),
+                "merge=vote",
+                "a codec other than threshold or topk",
+                "an element that a message leaves out would be a vote for plus",
+            ),
+            (
+                vote && self.codec != Codec::F32 && self.decay != 0.0,
+                "merge=vote with a lossy codec",
+                "decay=0",
+                "a vote has no size, so that a residual cannot make up for what earlier votes have left out; for error \
+                 feedback, use merge=mean",
+            ),
+            (
+                vote && self.end != End::Keep,
+                "merge=vote",
+                "end=keep",
+                "a residual that is sent at the end would be a vote of full length",
+            ),
+            (
+                vote && matches!(self.outer, Outer::Adagrad { .. } | Outer::Adam { .. }),
+                "merge=vote",
+                "outer=none or momentum",
+                "all elements move by the same length, so that a rate for each element has nothing to adapt to",
             ),
             (
                 first && !servers,

@@ -48,7 +48,7 @@ pub(super) const PACES: Choices<Pace> = (
 );
 pub(super) const LATES: Choices<Late> = ("drop or next", &[("drop", Late::Drop), ("next", Late::Next)]);
 pub(super) const MERGES: Choices<Merge> = (
-    "mean, sum, softsync, elastic, trimmed-mean, median, norm-clip, centred-clip, krum, adasum, rda or mean-of-senders",
+    "mean, sum, softsync, elastic, trimmed-mean, median, norm-clip, centred-clip, krum, adasum, rda, mean-of-senders or vote",
     &[
         ("mean", Merge::Mean),
         ("sum", Merge::Sum { lambda: Lambda::per_worker(1.0) }),
@@ -62,6 +62,7 @@ pub(super) const MERGES: Choices<Merge> = (
         ("adasum", Merge::Adasum),
         ("rda", Merge::Rda),
         ("mean-of-senders", Merge::MeanOfSenders),
+        ("vote", Merge::Vote { length: 0.001 }),
     ],
 );
 pub(super) const SCALINGS: Choices<Scaling> = (
@@ -157,7 +158,7 @@ pub(super) const REQUIRED: &[(&str, &str)] = &[
     ("scale", "outer=momentum"),
     ("floor", "outer=adagrad or adam"),
     ("keep", "compensate=magnitude or delay-adaptive"),
-    ("length", "compensate=magnitude"),
+    ("length", "compensate=magnitude or merge=vote"),
     ("least", "compensate=magnitude"),
     ("strength", "compensate=delay or delay-adaptive"),
     ("worker_rate", "compensate=delay or delay-adaptive"),

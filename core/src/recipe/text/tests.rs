@@ -143,8 +143,8 @@ fn parse_errors_say_what_was_expected_and_what_came() {
     assert_eq!(error("sync bund=1"), "recipe: \"bund\" is not a setting");
     assert_eq!(
         error("sync merge=max"),
-        "merge: expected mean, sum, softsync, elastic, trimmed-mean, median, norm-clip, centred-clip, krum, adasum, rda or \
-         mean-of-senders, got \"max\""
+        "merge: expected mean, sum, softsync, elastic, trimmed-mean, median, norm-clip, centred-clip, krum, adasum, rda, \
+         mean-of-senders or vote, got \"max\""
     );
 }
 
@@ -380,6 +380,29 @@ fn contradictory_recipes_are_refused_with_the_reason() {
         assert!(error(text).contains(" requires a codec other than threshold or topk: of a sparse message"), "{text}");
     }
     assert!(error("norm-clip shards=2").starts_with("merge=norm-clip requires shards=1: it measures whole "));
+    assert_eq!(error("sign-vote length=0"), "length: expected a finite number above 0, got 0");
+    assert_eq!(error("sign-vote length=inf"), "length: expected a finite number above 0, got inf");
+    for (text, expected) in [
+        (
+            "sign-vote decay=1",
+            "merge=vote with a lossy codec requires decay=0: a vote has no size, so that a residual ",
+        ),
+        ("sign-vote codec=int8 decay=0.5", "merge=vote with a lossy codec requires decay=0: "),
+        ("averaging topology=servers merge=vote", "merge=vote requires payload=updates: the sign of a parameter "),
+        ("sign-vote codec=topk", "merge=vote requires a codec other than threshold or topk: an element that "),
+        ("sign-vote end=send", "merge=vote requires end=keep: "),
+        ("sign-vote outer=adam", "merge=vote requires outer=none or momentum: all elements move by the same "),
+        ("sign-vote outer=adagrad", "merge=vote requires outer=none or momentum: "),
+        ("async merge=vote", "merge=vote requires pace=synchronous or first: "),
+        ("sync merge=vote", "merge=vote requires topology=servers: it needs the contributions of all"),
+    ] {
+        assert!(error(text).starts_with(expected), "{text}: {}", error(text));
+    }
+    let key = "hardsync length=1".parse::<Recipe>().unwrap_err().to_string();
+    assert!(key.ends_with("it requires compensate=magnitude or merge=vote"), "{key}");
+    for text in ["hardsync merge=vote", "sign-vote shards=3 period=5 outer=momentum", "sign-vote pull=f32 codec=bf16"] {
+        assert_eq!(text.parse::<Recipe>().unwrap().check(4), Ok(()), "{text}");
+    }
     for (text, expected) in [
         (
             "hardsync merge=mean-of-senders",
