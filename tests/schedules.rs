@@ -69,6 +69,8 @@ fn assert_coverage(all: &[(Kind, Coverage)]) {
         ("worker rejoined a round of the first", reached(|it| it.rejoined, &[Kind::First])),
         ("part of a round sent before the rest of the contribution was there", reached(|it| it.early, &collectives)),
         ("the same with a codec", reached(|it| it.early, &[Kind::CodedTree])),
+        ("chunks of top-k at servers", reached(|it| it.long, &coded)),
+        ("chunks of top-k in rounds of a mesh", reached(|it| it.long, &[Kind::Gather])),
         ("reconnected", reached(|it| it.reconnects, &Kind::ALL)),
         ("message sent again", reached(|it| it.resent, &Kind::ALL)),
         ("body broken off", reached(|it| it.torn, &servers)),

@@ -4,6 +4,7 @@
 //! change the scenarios of old seeds: each group of choices draws from a generator (`Random::new(seed, stream)`) of its
 //! own.
 
+use gradwire_core::codec::topk::CHUNK;
 use gradwire_core::recipe::{
     Adapt, Codec, Compensate, Control, Correction, Count, End, Lambda, Late, Merge, Mu, Normalize, Outer, Pace,
     Payload, Period, Pushes, Span, Staleness, Threshold, TopK, Topology, Values, VelocityScale, Weigh,
@@ -434,6 +435,18 @@ fn vote(seed: u64, kind: Kind, recipe: Recipe) -> Recipe {
     }
 }
 
+/// Elements by which the vector is longer, so that each shard has several chunks of top-k: 0, except for a few of the recipes
+/// that have chunks.
+fn longer(seed: u64, recipe: &Recipe, shards: u32) -> usize {
+    let mut random = Random::new(seed, 64);
+    let has_chunks = [recipe.codec(), recipe.pull()].iter().any(in_chunks);
+    if has_chunks && random.chance(0.08) {
+        shards as usize * (CHUNK + random.below(2 * CHUNK as u64) as usize)
+    } else {
+        0
+    }
+}
+
 /// Top-k of each chunk.
 pub fn in_chunks(codec: &Codec) -> bool {
     matches!(codec, Codec::TopK(TopK { per_chunk: true, .. }))
@@ -567,6 +580,7 @@ impl Scenario {
             false => u32::from(recipe.is_collective() && Random::new(seed, 7).chance(0.3)),
         };
         let cluster = Cluster { workers, servers };
+        let len = len + longer(seed, &recipe, shards);
         let network = if random.chance(0.2) { Network::calm() } else { Network::stormy(&mut random) };
         // The models of rules that work tensor by tensor know this cut.
         let layout = Layout::new().tensor("own", &[workers as usize]).tensor("shared", &[len - workers as usize]);
