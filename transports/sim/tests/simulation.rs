@@ -196,6 +196,9 @@ fn curves_show_moments_and_change_nothing() {
         inner.iter().enumerate().all(|(i, count)| (50 * i as u64..50 * i as u64 + 16).contains(count)),
         "{counts:?}"
     );
+    // A worker that is alone joins at once: its third step ends at 300 ms, and belongs to the point of that moment.
+    let alone = simulation("sync", 1).record_at([ms(300)]).until(ms(350)).run(Noisy::of).unwrap();
+    assert_eq!(alone.curve[1].steps, 3);
     // Points of both kinds, and the end at the moment of a point.
     let both = run.record_every(ms(500)).record_at([ms(500)]).until(secs(1)).run(Noisy::of).unwrap();
     assert_eq!(both.curve.iter().map(|point| point.time).collect::<Vec<_>>(), [ms(0), ms(500), secs(1)]);
