@@ -363,3 +363,13 @@ fn wrong_numbers_are_named() {
     let alone = Case { steps: vec![0.1], ..good }.forecast(&Recipe::sync()).unwrap();
     assert_eq!((alone.speed_up, alone.bytes, alone.waits), (1.0, 0.0, Waits::Nothing));
 }
+
+/// A server with several shards answers the first one while the last is pushed.
+#[test]
+fn shards_of_one_server_overlap_as_in_the_simulator() {
+    let case = Case { servers: Some(1), ..case(60_000, vec![0.02; 3], 12.5e6, 1e-4) };
+    for text in ["hardsync shards=3", "hardsync shards=8", "async shards=2"] {
+        let (planned, got) = (case.forecast(&recipe(text)).unwrap().step, simulated(&case, recipe(text), 6));
+        assert!((planned / got - 1.0).abs() < 0.05, "{text}: {planned}, got {got}");
+    }
+}
