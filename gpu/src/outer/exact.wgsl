@@ -72,13 +72,13 @@ fn quotient(x: u32, y: u32) -> u32 {
     return sign | (kept + select(0u, 1u, up));
 }
 
-// The square root as the CPU's kernel has it: 0 for NaN and for negative numbers, NaN for infinity.
+// The square root as the CPU's kernel has it: 0 for NaN and for negative numbers.
 fn root(x: u32) -> u32 {
     if x == 0u || x > INFINITY {
         return 0u;
     }
     if x == INFINITY {
-        return NOT_A_NUMBER;
+        return INFINITY;
     }
     let square = parts(x);
     // The root of mantissa * 2^shift lies between 2^23 and 2^24, and the rest of the exponent is even.
