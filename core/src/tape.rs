@@ -78,7 +78,9 @@ pub enum Tape {
     /// The node gives an [`Output::Order`](crate::Output::Order) for each decision. A peer of a mesh that cannot keep up
     /// then holds up the other peers: own messages are not merged.
     Record,
-    /// The node makes these decisions, in this order. After the last one, it goes on as without a tape.
+    /// The node makes these decisions, in this order. After the last one, it goes on as without a tape. The list must have no
+    /// [`Order::Steps`], which is for the host of the machine: [`split`](Self::split) takes them out. It must have no
+    /// [`Order::Break`] either, since no machine can follow it. A machine would wait for ever at both.
     Follow(Arc<[Order]>),
 }
 

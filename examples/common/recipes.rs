@@ -65,7 +65,7 @@ const FLAGS: &[(&str, &str, &str)] = &[
     ("clip-norm", "clip_norm", "Limit of the norm of an update, before momentum; 0: no limit"),
     ("warmup", "warmup", "Number of dense messages at the start (threshold, topk)"),
     ("ramp", "ramp", "Messages over which the density falls from 25 % to its target"),
-    ("starters", "starters", "Number of ranks that begin before the rest (mesh)"),
+    ("starters", "starters", "Number of ranks that begin before the rest (mesh, async)"),
     ("head-start", "head_start", "Messages of the starters before the rest begins"),
     ("end", "end", "The residual of a worker that ends: keep (unsent), send, or spread"),
     ("end-messages", "messages", "Most messages over which spread sends it"),

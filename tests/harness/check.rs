@@ -620,7 +620,8 @@ fn softsync(scenario: &Scenario, world: &World) -> Result<(), Failure> {
     for server in (plan.cluster.workers..plan.cluster.nodes()).map(PeerId) {
         let Some(status) = world.status(server) else { continue };
         // With one update per group, updates of other workers are applied between a worker's pull and its push.
-        let alone = plan.cluster.workers < 3 || contributions < 4 || !plan.faults.is_empty();
+        let starters = plan.recipe.correction().starters;
+        let alone = plan.cluster.workers < 3 || starters > 0 || contributions < 4 || !plan.faults.is_empty();
         ensure!(
             alone || updates > 1 || status.staleness.sum() > 0,
             "updates of {} workers are never stale",

@@ -226,6 +226,14 @@ fn fetching(seed: u64, recipe: Recipe) -> Recipe {
     }
 }
 
+/// A head start of some workers, for a part of the recipes of asynchronous servers.
+fn starting(seed: u64, recipe: Recipe, workers: u32) -> Recipe {
+    let mut random = Random::new(seed, 44);
+    let (starters, head_start) = (1 + random.below(u64::from(workers)) as u32, random.below(12) as u32);
+    let correction = Correction { starters, head_start, ..recipe.correction() };
+    if random.chance(0.25) { recipe.with_correction(correction) } else { recipe }
+}
+
 /// A decay of residuals, for a third of the recipes that have a codec and for which no check adds up the contributions.
 fn decay(seed: u64, recipe: Recipe) -> Recipe {
     let mut random = Random::new(seed, 24);
@@ -555,6 +563,8 @@ impl Scenario {
         };
         let recipe = match kind {
             Kind::ServerSync | Kind::CodedSync | Kind::First => vote(seed, kind, recipe),
+            Kind::Async | Kind::Softsync => starting(seed, recipe, workers),
+            Kind::Coded if !matches!(recipe.pace(), Pace::Stale { .. }) => starting(seed, recipe, workers),
             _ => recipe,
         };
         // With gradients, the programs subtract the means themselves: the same models hold.

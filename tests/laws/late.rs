@@ -178,3 +178,42 @@ fn delayed_nesterov_of_all_workers_is_a_round_of_diloco() {
     }
     assert!(params.iter().flatten().all(|x| (x - expected).abs() < 1e-4), "{params:?} {expected}");
 }
+
+/// The warm start of Downpour (Dean et al. 2012, section 4.1): the other workers join with the parameters of the starter
+/// after its head start, over as many servers and shards as there are.
+#[test]
+fn workers_join_with_the_parameters_after_the_head_start() {
+    for text in ["async starters=1 head_start=7 shards=2", "async lambda=1 overlap=true starters=1 head_start=7"] {
+        let recipe: Recipe = text.parse().unwrap();
+        let cluster = Cluster { workers: 3, servers: 1 };
+        let mut ends = Mem::cluster(cluster.nodes());
+        let builder = Session::builder(Layout::flat(LEN), recipe, cluster);
+        let mut server = builder.clone().serve(ends.pop().unwrap(), &[0.0; LEN]).unwrap();
+        let (told, joined) = std::sync::mpsc::channel();
+        let others = ends.split_off(1).into_iter().map(|end| {
+            let (builder, told) = (builder.clone(), told.clone());
+            thread::spawn(move || {
+                let mut params = vec![0.0; LEN];
+                let mut session = builder.join(end, &mut params).unwrap();
+                told.send(params.clone()).unwrap();
+                session.step(&mut params, &[0.25; LEN], 1).unwrap();
+                session.finish(&mut params).unwrap();
+            })
+        });
+        let others: Vec<_> = others.collect();
+        let mut params = vec![0.0; LEN];
+        let mut session = builder.join(ends.pop().unwrap(), &mut params).unwrap();
+        for step in 0..7u8 {
+            assert!(joined.try_recv().is_err(), "{text}: a worker has joined after {step} steps");
+            session.step(&mut params, &[0.5; LEN], 1).unwrap();
+        }
+        for params in [joined.recv().unwrap(), joined.recv().unwrap()] {
+            // lambda is 1/n in one of the recipes.
+            let expected = if text.contains("lambda") { -3.5 } else { -3.5 / 3.0 };
+            assert!(params.iter().all(|x| (x - expected).abs() < 1e-6), "{text}: {params:?}");
+        }
+        session.finish(&mut params).unwrap();
+        others.into_iter().for_each(|thread| thread.join().unwrap());
+        assert_eq!(server.wait(&mut [0.0; LEN], Duration::from_secs(20)).unwrap(), RunState::Ended);
+    }
+}

@@ -108,6 +108,11 @@ pub(crate) trait Role: fmt::Debug + Send {
         None
     }
 
+    /// See [`Machine::awaited_silence`].
+    fn excused_until(&self, hub: &Hub) -> Option<Instant> {
+        hub.awaited_silence()
+    }
+
     /// See [`Machine::adoption`].
     fn adoption(&self) -> Adoption {
         Adoption::None
@@ -235,7 +240,7 @@ impl<R: Role> Machine for Host<R> {
     }
 
     fn awaited_silence(&self) -> Option<Instant> {
-        self.hub.awaited_silence()
+        self.role.excused_until(&self.hub)
     }
 
     fn advice(&self) -> Advice {

@@ -104,10 +104,15 @@ pub struct Correction {
     pub warmup: u32,
     /// Number of messages after the warm-up over which the target density falls from 25 % by factors of 4.
     pub ramp: u32,
-    /// Mesh only: workers with a rank below this number train first while the other workers wait (Strom 2015, section
-    /// 4). 0: all start at once.
+    /// Workers with a rank below this number train first while the other workers wait (Strom 2015, section 4; Dean et al.
+    /// 2012, section 4.1). 0: all start at once. In meshes without rounds, and at asynchronous servers, where dense
+    /// codecs take it as well.
+    ///
+    /// A worker that waits has not joined yet, and joins with the parameters after the head start.
+    /// If no starter is left, the others begin.
     pub starters: u32,
-    /// Mesh only: the other workers start after this many messages of all starters together.
+    /// The other workers start after this many messages of all starters together; at servers, of contributions to each
+    /// shard. A server that has parameters of an earlier process lets all begin.
     pub head_start: u32,
     /// Limit of the Euclidean norm of an update, before momentum: the update of each of n workers is scaled down to
     /// `clip_norm / sqrt(n)` (Lin et al. 2018, section 3.2). In units of the update. 0: no limit.
@@ -152,6 +157,11 @@ impl Correction {
     /// No momentum, no warm-up, no ramp, and all workers start at once.
     pub const fn none() -> Self {
         Self { momentum: 0.0, warmup: 0, ramp: 0, starters: 0, head_start: 0, clip_norm: 0.0 }
+    }
+
+    /// Does the worker wait for a head start of others?
+    pub(crate) const fn comes_later(&self, worker: u32) -> bool {
+        self.starters > 0 && worker >= self.starters
     }
 
     /// The target density of message number `message`, counted from 1. `density` is the target after the ramp.

@@ -80,7 +80,7 @@
 //! | | `budget` | `budget=65536` | threshold for a length of messages in bytes |
 //! | `pull` | as `codec` | as `codec`, with a prefix: `pull_tau` | encoding of the parameters that servers send |
 //! | [`momentum`](Correction) | **`0`** to below 1 | `warmup=0 ramp=0 clip_norm=0` | precedes a sparse codec |
-//! | | | `starters=0 head_start=0` | ranks that start before the rest |
+//! | | | `starters=0 head_start=0` | ranks that start before the rest; with any codec at asynchronous servers |
 //! | `decay` of a residual | **`1`**, or from 0 | | factor on it before a contribution is added; the lost part is counted |
 //! | [`end`](End) of a lossy codec | **`keep`** | | the residual is not sent |
 //! | | `send` | | all of it is sent at once |
@@ -164,7 +164,7 @@
 //! | `sign-vote` | none: a step has the length `length` | in the optimizer (Signum) | 1; `shards=N`: N, with a vector per worker |
 //! | `backup-workers` | 1: the mean of the first n - 1 updates | in the optimizer | 1; `shards=N`: N |
 //! | `async`, `ssp`, `petuum` | 1: `lambda=1/n` | in the optimizer, small: staleness adds momentum | 1; `shards=N`: N |
-//! | `downpour` | none: a step has the length `rate`, and less later | none | 2 |
+//! | `downpour` | none: a step has the length `rate`, and less later; the paper begins with `starters=1 head_start=200` or so | none | 2 |
 //! | `easgd`, `aeasgd` | 1: each worker goes its own way | in the optimizer; Nesterov's 0.99 is EAMSGD | 1 |
 //! | `fasgd` | none: a step has the length `length`, divided by the staleness + 1 | none | 1 |
 //! | `dc-asgd`, `dc-asgd-a` | 1: `lambda=1/n` | none: `worker_rate` is the rate of plain SGD | 1 |

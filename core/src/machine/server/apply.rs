@@ -155,6 +155,12 @@ impl Server {
             }
             shard.owe_answer(worker, push);
         }
+        if shard.head_start > 0 {
+            shard.head_start -= 1;
+            if shard.head_start == 0 {
+                self.end_head_start(hub, index);
+            }
+        }
     }
 
     /// A synchronous round ends when every member has contributed; one that waits for the first only, when it is closed.

@@ -1,10 +1,10 @@
 //! Workers that enter, leave and are lost, and the end of the run.
 
 use super::reply::breaks_tape;
-use super::{Job, Life, Owed, Port, Server, State};
+use super::{Job, Life, Owed, Port, Server, Shard, State};
 use crate::id::{PeerId, Sequence};
 use crate::kernel::Kernel;
-use crate::machine::hub::Awaited;
+use crate::machine::hub::{Awaited, Hub};
 use crate::machine::{Event, Signal};
 
 impl Server {
@@ -26,7 +26,10 @@ impl Server {
             (Life::Present, false) if self.state == State::Starting || self.awaits_offers(worker) => {}
             // A welcome may have got lost: a worker cannot ask for it.
             (Life::Present, false) => {
-                for shard in self.shards.iter_mut().filter(|shard| shard.seat_of(worker).mark == Sequence(0)) {
+                // Nor can it have been lost where none was sent.
+                let welcomed =
+                    |shard: &&mut Shard| shard.clocks.is_member(worker) && shard.seat_of(worker).mark == Sequence(0);
+                for shard in self.shards.iter_mut().filter(welcomed) {
                     if shard.set_owed(worker, Some(Owed::Welcome)).is_none() {
                         breaks_tape(hub);
                     }
@@ -67,6 +70,9 @@ impl Server {
         let rows = self.shards.iter().map(|shard| shard.clocks.row());
         let round = rows.max().filter(|_| hub.setup.recipe.is_synchronous());
         for index in 0..self.shards.len() {
+            if self.shards[index].keeps_waiting(&hub.setup.recipe.correction, worker) {
+                continue;
+            }
             if self.first.is_some() {
                 self.enter_round(index, worker);
             } else {
@@ -75,6 +81,46 @@ impl Server {
             }
             self.shards[index].set_owed(worker, Some(Owed::Welcome));
         }
+    }
+
+    /// Enters the workers that have waited for the starters of a shard.
+    ///
+    /// It happens when the last contribution of the head start is accounted for, before any other: so the clock at which
+    /// they enter follows from the order of the contributions, also when a tape is followed.
+    pub(super) fn end_head_start(&mut self, hub: &Hub, index: usize) {
+        self.shards[index].head_start = 0;
+        for worker in self.workers().filter(|worker| hub.setup.recipe.correction.comes_later(worker.0)) {
+            if self.workers.get(worker) == Life::Present && !self.awaits_offers(worker) {
+                let shard = &mut self.shards[index];
+                let row = shard.clocks.row();
+                shard.clocks.join(worker, row);
+                shard.set_owed(worker, Some(Owed::Welcome));
+            }
+        }
+    }
+
+    /// Without starters, the other workers begin.
+    pub(super) fn maybe_end_head_start(&mut self, hub: &Hub) {
+        let starters = hub.setup.recipe.correction.starters as usize;
+        let starts = |(_, life): (PeerId, Life)| matches!(life, Life::Awaited | Life::Present);
+        let waits = self.shards.iter().any(|shard| shard.head_start > 0);
+        if !waits || self.state != State::Running || self.workers.iter().take(starters).any(starts) {
+            return;
+        }
+        for index in 0..self.shards.len() {
+            if self.shards[index].head_start > 0 {
+                self.end_head_start(hub, index);
+            }
+        }
+    }
+
+    /// The slowest starter, if workers wait for its contributions.
+    pub(super) fn awaited_starter(&self, hub: &Hub) -> Option<Awaited> {
+        let correction = &hub.setup.recipe.correction;
+        let waits = |worker: PeerId| correction.comes_later(worker.0) && self.workers.get(worker) == Life::Present;
+        let shard = self.shards.iter().find(|shard| shard.head_start > 0)?;
+        let (on, at) = shard.clocks.slowest().filter(|_| self.workers().any(waits))?;
+        Some(Awaited { on, at, clock: at.next() })
     }
 
     /// A worker has restarted: the contributions of its earlier process are in, and its stream begins anew.

@@ -309,6 +309,7 @@ impl Role for Server {
     fn settle(&mut self, hub: &mut Port<'_>) {
         self.take_offers(hub);
         self.maybe_start(hub);
+        self.maybe_end_head_start(hub);
         self.maybe_receive(hub);
         loop {
             let decisions = hub.decisions();
@@ -333,7 +334,7 @@ impl Role for Server {
         match self.state {
             State::Starting => self.awaited_at_start(),
             State::Running if self.alone => self.first_lost(),
-            State::Running => self.held_up(hub).or_else(|| self.stays_for()),
+            State::Running => self.held_up(hub).or_else(|| self.awaited_starter(hub)).or_else(|| self.stays_for()),
             State::Ending | State::Finished => None,
         }
     }

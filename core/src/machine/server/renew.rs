@@ -12,7 +12,7 @@
 use alloc::vec::Vec;
 
 use super::{Job, Life, Owed, Port, Server, Shard, State};
-use crate::id::PeerId;
+use crate::id::{Clock, PeerId};
 use crate::kernel::Kernel;
 use crate::machine::hub::{Hub, Incoming};
 use crate::machine::{Event, ProtocolError};
@@ -143,6 +143,8 @@ impl Server {
         }
         hub.has_parameters = true;
         self.alarm = None;
+        // The head start is that of a run, and this run has begun before.
+        self.shards.iter_mut().filter(|shard| shard.version > Clock(0)).for_each(|shard| shard.head_start = 0);
         for worker in missing {
             // A missing worker takes part from its next hello on.
             if self.workers.get(PeerId(worker)) == Life::Awaited {

@@ -13,6 +13,7 @@ use crate::id::{Clock, PeerId, Sequence, ShardId};
 use crate::kernel::compensate::Formula;
 use crate::layout::{cut, shard_range};
 use crate::machine::Setup;
+use crate::recipe::Correction;
 use crate::rider::Riders;
 use crate::rule::pace::VectorClock;
 use crate::rule::{Merging, merging};
@@ -64,6 +65,9 @@ pub(super) struct Shard {
     pub(super) taking: Option<PeerId>,
     /// The final parameters are being sent.
     pub(super) ending: bool,
+    /// Contributions of the starters for which the other workers still wait, see
+    /// [`Correction::starters`](crate::recipe::Correction::starters).
+    pub(super) head_start: u64,
     /// The shard is being received from a worker, to replace the copy of an earlier process of this server.
     pub(super) receiving_offer: bool,
 }
@@ -127,6 +131,7 @@ impl Shard {
             round: Round::new(inboxes),
             taking: None,
             ending: false,
+            head_start: if recipe.correction.starters > 0 { recipe.correction.head_start.into() } else { 0 },
             receiving_offer: false,
         }
     }
@@ -228,6 +233,11 @@ impl Shard {
     /// The shard's current parameters.
     pub(super) fn params(&self) -> Segment {
         self.version(self.current)
+    }
+
+    /// Must this worker wait for the starters?
+    pub(super) fn keeps_waiting(&self, correction: &Correction, worker: PeerId) -> bool {
+        self.head_start > 0 && correction.comes_later(worker.0)
     }
 
     /// The place for a worker's offer. Until the server starts, it uses no other version than the first.

@@ -5,7 +5,7 @@ use alloc::string::ToString;
 use super::*;
 use crate::recipe::{Codec, Mu, Outer, Staleness, TopK, Topology, VelocityScale};
 use crate::status::Presence;
-use crate::wire::Offer;
+use crate::wire::{Leave, Offer};
 
 /// A server (rank `workers`). All of its workers have joined and been welcomed.
 pub(super) fn server(recipe: Recipe, workers: u32) -> Trace {
@@ -91,6 +91,41 @@ fn a_short_break_is_forgiven() {
     s.at(901).push(0, 1, 0, 0.0).expect_idle();
     s.push(1, 1, 0, 0.0).expect_params(0, 1, 1, 1).expect_params(1, 1, 1, 1).expect_idle();
     assert_eq!(s.counters().reconnects, 1);
+}
+
+/// Dean et al. 2012, section 4.1: the other workers begin when the starters have pushed so often, at the clock of the
+/// slowest.
+#[test]
+fn the_other_workers_begin_after_the_head_start() {
+    let start = |text: &str| {
+        let mut s = trace(text.parse().unwrap(), 3, 3);
+        for worker in 0..3 {
+            s.hello(worker, 1).expect_event(joined(worker, 1));
+        }
+        s.expect_params(0, 0, 0, 0).expect_idle();
+        s
+    };
+    let mut s = start("async lambda=1 starters=1 head_start=2");
+    // The starter is the one that the others wait for.
+    s.expect_waiting(Some(0));
+    // A worker that comes again has no welcome that could have got lost.
+    s.at(10).disconnect(1).at(20).hello(1, 1).expect_idle();
+    s.push(0, 1, 0, 1.0).expect_params(0, 1, 1, 1).expect_idle();
+    s.push(0, 2, 1, 1.0).expect_params(0, 2, 2, 2);
+    s.expect_params(1, 0, 2, 2).expect_params(2, 0, 2, 2).expect_idle();
+    s.push(1, 1, 2, 1.0).expect_params(1, 1, 3, 2).expect_idle();
+    s.expect_waiting(None);
+
+    // A starter that ends or is lost lets the others begin.
+    let mut s = start("async starters=1 head_start=9");
+    let leave = Leave { origin: PeerId(0), incarnation: Incarnation(1), last: Sequence(0), stays: true };
+    s.tell(0, Message::Leave(leave)).expect_params(1, 0, 0, 0).expect_params(2, 0, 0, 0).expect_idle();
+    let mut s = start("async starters=1 head_start=9");
+    s.at(20).disconnect(0).expect_idle();
+    s.at(1020).feed(Input::Timeout).expect_event(Event::PeerLost { peer: PeerId(0) });
+    s.expect_params(1, 0, 0, 0).expect_params(2, 0, 0, 0).expect_idle();
+    // It comes back as any worker.
+    s.at(2000).hello(0, 2).expect_event(joined(0, 2)).expect_params(0, 0, 0, 0).expect_idle();
 }
 
 /// I-02: contributions of a round are taken in rank order, not in the order of arrival.

@@ -418,6 +418,27 @@ fn a_wait_for_the_server_of_a_silent_worker_is_excused() {
     assert_eq!(w.machine.awaited_silence(), until(1100));
 }
 
+/// The time of a head start is excused, until a server says that a starter holds it up, or is lost.
+#[test]
+fn a_head_start_is_excused_while_the_starters_push() {
+    let waiting = |me: u32| {
+        let mut w = trace("async starters=1 head_start=9".parse().unwrap(), me, 2);
+        w.hello(2, 1).expect_idle();
+        w
+    };
+    assert!(waiting(1).machine.awaited_silence().is_some());
+    assert_eq!(waiting(0).machine.awaited_silence(), None, "a starter waits for no head start");
+    let mut w = waiting(1);
+    w.tell(2, Message::Awaits { on: PeerId(0), at: Clock(3), silent_ms: 0 });
+    assert_eq!(w.machine.awaited_silence(), None);
+    let mut w = waiting(1);
+    w.at(10).disconnect(2);
+    assert_eq!(w.machine.awaited_silence(), None);
+    let mut w = waiting(1);
+    w.send(2, params(Occasion::Welcome { lead: 0 }, 0, 9, 9), 1.0).expect_signal(Signal::Joined { clock: Clock(9) });
+    assert_eq!(w.machine.awaited_silence(), None);
+}
+
 #[test]
 fn replies_that_cannot_be_are_refused() {
     let cases: [(Message, usize, ProtocolError); 4] = [

@@ -42,11 +42,14 @@ use crate::rider::Rider;
 use crate::rule::own_scale;
 use crate::rule::pace::{lead_max, window};
 use crate::status::{Role as RoleName, Status};
-use crate::time::StepTime;
+use crate::time::{Duration, Instant, StepTime};
 use crate::vectors::Keep;
 use crate::wire::{Message, Reply};
 
 type Port<'a> = hub::Port<'a, Job>;
+
+/// Longer than any head start: ten years.
+const HEAD_START_MAX: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
 
 /// A node that trains.
 #[derive(Debug)]
@@ -432,6 +435,16 @@ impl Role for Worker {
         };
         let shard = missing?;
         Some(Awaited { on: self.server(hub, shard), at: self.rows[shard].clock, clock: self.clock() })
+    }
+
+    /// A head start is no stall: it does not count until a server says that a starter makes no contributions.
+    fn excused_until(&self, hub: &Hub) -> Option<Instant> {
+        let cluster = hub.setup.cluster;
+        let waits = self.state == State::Joining && hub.setup.recipe.correction.comes_later(hub.setup.me.0);
+        let connected = || (cluster.workers..cluster.nodes()).all(|server| hub.is_agreed(PeerId(server)));
+        let by_itself = hub.waiting().filter(|waiting| waiting.reported_by == hub.setup.me && waits && connected());
+        let head_start = by_itself.map(|waiting| waiting.since.after(HEAD_START_MAX));
+        hub.awaited_silence().or(head_start)
     }
 
     fn is_awaited_by(&self, hub: &Hub, peer: PeerId) -> bool {

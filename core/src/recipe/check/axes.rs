@@ -37,6 +37,8 @@ impl Recipe {
         let by_batch = self.weigh == Weigh::Batch;
         let by_loss = matches!(self.adapt, Adapt::Loss { .. });
         let vote = matches!(self.merge, Merge::Vote { .. });
+        // A head start is of the run; the other corrections are of a sparse codec.
+        let Correction { starters, head_start, .. } = self.correction;
         let lossy_pull = servers && self.pull != Codec::F32;
         // (contradiction, choice, what it requires, reason), the most basic first: only the first one is reported.
         let contradictions: &[(bool, &str, &str, &str)] = &[
@@ -525,16 +527,17 @@ impl Recipe {
                  number of steps with pace=stale",
             ),
             (
-                !self.codec.is_sparse() && self.correction != Correction::none(),
-                "momentum, warmup, ramp or starters",
+                !self.codec.is_sparse() && self.correction != Correction { starters, head_start, ..Correction::none() },
+                "momentum, warmup, ramp or clip_norm",
                 "codec=threshold or topk",
                 "these correct for elements that are sent late, and other codecs send every element at once",
             ),
             (
-                !mesh && self.correction.starters > 0,
+                starters > 0 && !mesh && (!servers || !asynchronous),
                 "starters",
-                "topology=mesh",
-                "a server would wait for the workers that have not started",
+                "topology=mesh or servers, and pace=asynchronous",
+                "a round would wait for the workers that have not started, and the bound of pace=stale for workers that have \
+                 ended",
             ),
             (
                 mesh && !self.staleness.is_constant(),

@@ -340,6 +340,15 @@ fn contradictory_recipes_are_refused_with_the_reason() {
         assert_eq!(error(&text), alloc::format!("decay: expected from 0 to 1, got {got}"));
     }
     assert_eq!(error("mesh momentum=1"), "momentum: expected from 0 to below 1, got 1");
+    for text in
+        ["downpour starters=1 head_start=200", "softsync starters=2 head_start=9", "async codec=topk starters=1"]
+    {
+        assert_eq!(text.parse::<Recipe>().unwrap().check(4), Ok(()), "{text}");
+    }
+    assert!(
+        error("hardsync starters=1").starts_with("starters requires topology=mesh or servers, and pace=asynchronous: ")
+    );
+    assert!(error("async starters=1 warmup=3").starts_with("momentum, warmup, ramp or clip_norm requires codec="));
     assert_eq!(error("mesh starters=5"), "starters: expected at most the number of workers, got 5");
     assert!(error("mesh tau=1e-37").starts_with("tau: expected a power of two from 2^-110 to 2^110, got 0.00000"));
     assert_eq!(error("softsync updates=5"), "updates: expected at most the number of workers (4), got 5");
@@ -512,6 +521,9 @@ fn contradictory_recipes_are_refused_with_the_reason() {
         "async codec=sign momentum=0.9",
         "async warmup=3",
         "ssp codec=threshold starters=1",
+        "hardsync starters=1",
+        "backup-workers starters=1",
+        "sync starters=1",
         "mesh pull=bf16",
         "mesh staleness=inverse",
         "async optimizer=average",
