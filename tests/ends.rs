@@ -6,7 +6,7 @@
 use std::thread;
 use std::time::Duration;
 
-use gradwire::recipe::{Codec, Count, End, Late, Merge, Pace, Payload, Threshold, TopK, Topology, Values};
+use gradwire::recipe::{Codec, Count, End, Grace, Late, Merge, Pace, Payload, Threshold, TopK, Topology, Values};
 use gradwire::status::Rest;
 use gradwire::{Cluster, Layout, Mem, Recipe, RunState, Server, Session, Status};
 
@@ -42,8 +42,8 @@ fn recipes() -> Vec<Recipe> {
         Pace::Stale { bound: 2 },
         Pace::Asynchronous { overlap: false },
         Pace::Asynchronous { overlap: true },
-        Pace::First { count: Count::AllBut(1), grace: Duration::ZERO, late: Late::Drop },
-        Pace::First { count: Count::Fixed(1), grace: Duration::ZERO, late: Late::Next },
+        Pace::First { count: Count::AllBut(1), grace: Grace::NONE, late: Late::Drop },
+        Pace::First { count: Count::Fixed(1), grace: Grace::NONE, late: Late::Next },
     ];
     let lambda = Recipe::asynchronous().merge();
     let vote = Merge::Vote { length: 1.0 / 64.0 };

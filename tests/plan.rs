@@ -181,6 +181,7 @@ fn unequal_machines_are_those_of_the_simulator() {
         "hardsync pace=first count=3",
         "hardsync pace=first count=2 late=next",
         "hardsync pace=first count=3 grace=200ms late=next",
+        "hardsync pace=first count=2 grace=adaptive cap=1s late=next",
     ] {
         let forecast = case.forecast(&recipe(text)).unwrap();
         let got = simulated_rate(&case, recipe(text), 3000.0);

@@ -29,7 +29,7 @@
 //! | part | closed form |
 //! |---|---|
 //! | compute of a synchronous round | mean of the largest of N sums of H steps |
-//! | of `pace=first` | mean of the K-th smallest; with `grace`, at most so much more |
+//! | of `pace=first` | mean of the K-th smallest; with `grace`, at most so much more; with an adaptive one, of the last before the cap |
 //! | of a period in time | the whole steps that fit |
 //! | tree of depth D | V/B + (2 D - 1) v/B + 2 D L: chunks in a pipeline up and down |
 //! | ring | 2 (N - 1)/N V/B, and the latency of a hop where chunks are too few to hide it |

@@ -2,7 +2,7 @@
 //! is a forecast.
 
 use gradwire_core::Cluster;
-use gradwire_core::recipe::{Adapt, Late, Merge, Pace, Span, Topology};
+use gradwire_core::recipe::{Adapt, Grace, Late, Merge, Pace, Span, Topology};
 
 use super::exchange::Exchange;
 use super::order::kth;
@@ -70,9 +70,17 @@ impl Rhythm {
             }
             Pace::First { count, grace, late } => {
                 let k = (count.of(cluster.workers) as usize).clamp(1, n);
-                let all = kth(&self.compute, self.spread, n);
-                let round = (kth(&self.compute, self.spread, k) + grace.as_secs_f64()).min(all) + whole;
-                self.first(round, whole, k, late)
+                let time_of = |k| kth(&self.compute, self.spread, k);
+                let (k, compute) = match grace {
+                    Grace::Fixed(grace) => (k, (time_of(k) + grace.as_secs_f64()).min(time_of(n))),
+                    // The round waits for the workers that it expects before the cap.
+                    Grace::Adaptive { cap } => {
+                        let last = time_of(k) + cap.as_secs_f64();
+                        let k = (k..=n).rev().find(|k| time_of(*k) <= last).unwrap_or(k);
+                        (k, time_of(k))
+                    }
+                };
+                self.first(compute + whole, whole, k, late)
             }
             Pace::Stale { bound } => {
                 // The slowest worker sets the pace of all. Of random times, the slack of the bound averages the most

@@ -6,7 +6,7 @@
 
 use gradwire_core::codec::topk::CHUNK;
 use gradwire_core::recipe::{
-    Adapt, Codec, Compensate, Control, Correction, Count, End, Lambda, Late, Merge, Mu, Normalize, Outer, Pace,
+    Adapt, Codec, Compensate, Control, Correction, Count, End, Grace, Lambda, Late, Merge, Mu, Normalize, Outer, Pace,
     Payload, Period, Pushes, Span, Staleness, Threshold, TopK, Topology, Values, VelocityScale, Weigh,
 };
 use gradwire_core::{Cluster, Duration, Instant, Layout, Patience, PeerId, Recipe};
@@ -307,6 +307,7 @@ fn first(seed: u64, workers: u32, servers: Topology) -> Recipe {
         false => Count::AllBut(random.below(u64::from(workers)) as u32),
     };
     let grace = Duration::from_micros(if random.chance(0.5) { 0 } else { random.below(4_000) });
+    let grace = if Random::new(seed, 44).chance(0.3) { Grace::Adaptive { cap: grace * 4 } } else { grace.into() };
     let late = if random.chance(0.5) { Late::Drop } else { Late::Next };
     let recipe = Recipe::sync().with_topology(servers).with_pace(Pace::First { count, grace, late });
     let taken = count.of(workers);

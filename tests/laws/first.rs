@@ -27,7 +27,7 @@ fn the_first_n_of_n_are_a_synchronous_round() {
         "hardsync merge=adasum",
         "hardsync merge=rda",
     ] {
-        for numbers in ["count=n", "count=5 grace=3ms", "count=n grace=20s late=next", "count=n late=drop"] {
+        for numbers in ["count=n", "count=5 grace=3ms", "count=n grace=20s late=next", "count=n grace=adaptive"] {
             let late = if base.starts_with("averaging") { "late=drop" } else { "" };
             let run = |pace: &str| {
                 let recipe: Recipe = format!("{base} {pace}").parse().unwrap();
@@ -46,7 +46,11 @@ fn the_first_n_of_n_are_a_synchronous_round() {
 
 /// The times at which a server has ended its rounds, in milliseconds since the workers have begun.
 fn round_times(count: u32, workers: u32, steps: u64, seed: u64) -> Vec<f64> {
-    let recipe: Recipe = format!("backup-workers count={count}").parse().unwrap();
+    round_times_of(&format!("backup-workers count={count}"), workers, steps, seed)
+}
+
+fn round_times_of(recipe: &str, workers: u32, steps: u64, seed: u64) -> Vec<f64> {
+    let recipe: Recipe = recipe.parse().unwrap();
     let plan = Plan { seed, ..plan(recipe, workers, steps) };
     let app = |me: PeerId| -> Box<dyn App> { Box::new(worker(me, seed)) };
     let (mut world, mut times, mut begun) = (World::new(plan, app).unwrap(), Vec::new(), None);
@@ -128,6 +132,83 @@ fn rounds_end_as_the_durations_of_the_steps_say() {
     }
 }
 
+/// A worker in a model of rounds with a grace; times are in milliseconds.
+#[derive(Clone)]
+struct Modelled {
+    /// When its present step ends, with which parameters and when it has begun.
+    ends: f64,
+    round: usize,
+    begun: f64,
+    /// Mean and mean deviation of its times.
+    estimate: Option<[f64; 2]>,
+    steps: u64,
+}
+
+/// I-92, I-93: an adaptive grace waits for the workers that are expected before the cap, until they should be here, and
+/// never longer than the cap. All rounds end when a model says so that knows only the durations of the steps.
+#[test]
+fn an_adaptive_grace_waits_as_long_as_the_estimates_say() {
+    let (count, workers, steps, cap) = (2, 5, 60, 0.75);
+    let (mut in_grace, mut without) = (0, 0);
+    for seed in 0..8 {
+        let got = round_times_of(&format!("backup-workers count={count} cap=0.75ms"), workers, steps, seed);
+        let mut apps: Vec<Worker> = (0..workers).map(|rank| worker(PeerId(rank), seed)).collect();
+        let begin = |worker: &mut Modelled, app: &mut Worker, now: f64, round| {
+            let ends = now + app.duration(worker.steps).as_nanos() as f64 / 1e6;
+            (worker.ends, worker.round, worker.begun, worker.steps) = (ends, round, now, worker.steps + 1);
+        };
+        let new = Modelled { ends: 0.0, round: 0, begun: 0.0, estimate: None, steps: 0 };
+        let mut all = vec![new; workers as usize];
+        all.iter_mut().zip(&mut apps).for_each(|(worker, app)| begin(worker, app, 0.0, 0));
+        let (mut round, mut here, mut expected) = (0, Vec::new(), Vec::new());
+        // When the round has had enough contributions, and its last one.
+        let (mut since, mut last) = (0.0, 0.0);
+        while all.iter().all(|worker| worker.steps < steps) {
+            let busy = (0..workers as usize).filter(|worker| !here.contains(worker));
+            let next = busy.min_by(|a, b| all[*a].ends.total_cmp(&all[*b].ends));
+            let missing = all.iter().enumerate().filter(|(i, worker)| !here.contains(i) && worker.round == round);
+            let due = |worker: &Modelled| match worker.estimate {
+                None => since + cap,
+                Some([mean, _]) if worker.begun + mean > since + cap => since,
+                Some([mean, deviation]) => (worker.begun + mean + 2.0 * deviation).clamp(since, since + cap),
+            };
+            let graced = missing.map(|(_, worker)| due(worker)).fold(since, f64::max);
+            let arrives = next.map_or(f64::INFINITY, |next| all[next].ends);
+            if here.len() >= count && graced <= arrives {
+                let now = graced.max(last);
+                (in_grace, without) =
+                    if here.len() > count { (in_grace + 1, without) } else { (in_grace, without + 1) };
+                expected.push(now);
+                round += 1;
+                for worker in here.drain(..) {
+                    begin(&mut all[worker], &mut apps[worker], now, round);
+                }
+                continue;
+            }
+            let (next, now) = (next.unwrap(), arrives);
+            let time = now - all[next].begun;
+            all[next].estimate = Some(match all[next].estimate {
+                None => [time, time / 2.0],
+                Some([mean, d]) => [mean + (time - mean) / 4.0, d + ((time - mean).abs() - d) / 4.0],
+            });
+            if all[next].round < round {
+                begin(&mut all[next], &mut apps[next], now, round);
+                continue;
+            }
+            here.push(next);
+            last = now;
+            if here.len() == count {
+                since = now;
+            }
+        }
+        assert!(expected.len() > 20, "{} rounds", expected.len());
+        for (i, (got, expected)) in got.iter().zip(&expected).enumerate() {
+            assert!((got - expected).abs() < 0.01, "seed {seed}, round {i}: {got} ms, expected {expected} ms");
+        }
+    }
+    assert!(in_grace > 50 && without > 50, "{in_grace} rounds with more than the first, {without} without");
+}
+
 /// I-109, I-110: on threads, each contribution is applied or late, none is stale, and the slow worker holds up nobody.
 #[test]
 fn on_threads_each_contribution_is_applied_or_late() {
@@ -135,6 +216,7 @@ fn on_threads_each_contribution_is_applied_or_late() {
         ("backup-workers", 4, 40),
         ("backup-workers count=1 shards=2", 3, 40),
         ("backup-workers count=2 grace=1ms late=next", 4, 40),
+        ("backup-workers count=2 grace=adaptive cap=1ms", 4, 40),
         ("backup-workers count=n-1 late=next shards=3 codec=int8 pull=bf16", 5, 40),
     ] {
         let recipe: Recipe = text.parse().unwrap();

@@ -2,9 +2,7 @@
 //!
 //! The other axes have files of their own: `first.rs` (numbers of a pace), `period.rs`, `lambda.rs`, `staleness.rs`, `codec.rs` and `end.rs`.
 
-use core::time::Duration;
-
-use super::{Count, Lambda, Late};
+use super::{Count, Grace, Lambda, Late};
 
 /// The payload axis: the vector that a worker contributes at a synchronisation.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
@@ -95,8 +93,7 @@ pub enum Pace {
         /// [`Pace::Synchronous`].
         count: Count,
         /// How long a round waits for the other contributions, from the moment at which the server has `count` of them.
-        /// Zero: not at all.
-        grace: Duration,
+        grace: Grace,
         /// The treatment of contributions that come after their round has ended.
         late: Late,
     },

@@ -1,10 +1,14 @@
-//! The numbers of `pace=first`: how many contributions a round takes, and how a late one is treated.
+//! The numbers of `pace=first`: how many contributions a round takes, how long it waits for more, and how a late one is
+//! treated.
 
+use alloc::string::ToString;
 use core::fmt;
 use core::str::FromStr;
+use core::time::Duration;
 
-use super::ConfigError;
 use super::check::out_of_range;
+use super::text::time;
+use super::{ConfigError, RecipeParseError, Span};
 
 /// How many contributions make a round of [`Pace::First`](super::Pace::First). The text form is a number (`3`), or all
 /// workers but a number (`n-1`; `n` for all).
@@ -27,6 +31,56 @@ pub enum Count {
     /// All workers but this number, which is below the number of workers. Chen et al. 2016 call these the backup
     /// workers.
     AllBut(u32),
+}
+
+/// How long a round of [`Pace::First`](super::Pace::First) waits for the other contributions, from the moment at which the
+/// server has as many as it needs. The text form is a time (`200ms`), or `adaptive` with a `cap`.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub enum Grace {
+    /// For this time. Zero: not at all.
+    Fixed(Duration),
+    /// For the workers that the server expects in time, until they are here or should have been. The server measures how
+    /// long each worker takes from parameters to its contribution (moving mean and mean deviation, as RFC 6298 does). It
+    /// waits for no worker that would come later than `cap`, and for a new one until `cap`. The rule that it resembles is
+    /// that of Decoupled DiLoCo (2026), whose workers go on computing meanwhile.
+    Adaptive {
+        /// The longest grace. 0 is no grace.
+        cap: Duration,
+    },
+}
+
+impl Grace {
+    /// No grace.
+    pub const NONE: Self = Self::Fixed(Duration::ZERO);
+    /// An adaptive grace of at most 2 s.
+    pub(super) const ADAPTIVE: Self = Self::Adaptive { cap: Duration::from_secs(2) };
+
+    /// Reads `adaptive`, or a time.
+    pub(super) fn read(value: &str) -> Result<Self, RecipeParseError> {
+        match (value, time("grace", value)) {
+            ("adaptive", _) => Ok(Self::ADAPTIVE),
+            (_, Ok(time)) => Ok(Self::Fixed(time)),
+            (_, Err(_)) => {
+                let (key, expected) = ("grace", "a time as in 200ms or 0s, or adaptive");
+                Err(RecipeParseError::BadValue { key, expected, got: value.to_string() })
+            }
+        }
+    }
+}
+
+impl From<Duration> for Grace {
+    fn from(grace: Duration) -> Self {
+        Self::Fixed(grace)
+    }
+}
+
+impl fmt::Display for Grace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Self::Fixed(grace) => write!(f, "{}", Span::Time(grace)),
+            Self::Adaptive { cap } => write!(f, "adaptive cap={}", Span::Time(cap)),
+        }
+    }
 }
 
 /// The treatment of a contribution that comes after its round has ended.
@@ -109,7 +163,6 @@ impl core::error::Error for CountParseError {}
 #[cfg(test)]
 mod tests {
     use super::*;
-    use alloc::string::ToString;
 
     #[test]
     fn counts_survive_the_text_form() {

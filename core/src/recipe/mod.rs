@@ -42,6 +42,8 @@
 //! | | `stale` | `bound=3` | a worker goes on while its lead is within the bound |
 //! | | `asynchronous` | `overlap=false` | a worker goes on at once |
 //! | | `first` | `count=n-1 grace=0s` | a worker goes on after the first have contributed |
+//! | [`grace`](Grace) of `pace=first` | **`0s`**, `200ms`, … | | a round waits for more contributions for this time |
+//! | | `adaptive` | `cap=2s` | it waits for the workers that it expects in time |
 //! | [`late`](Late) of `pace=first` | **`drop`** | | a late contribution is dropped |
 //! | | `next` | | it joins the round that is open |
 //! | [`merge`](Merge) | **`mean`** | | mean of a round, weighted by examples |
@@ -228,7 +230,7 @@ pub use axes::{Adapt, Merge, Normalize, OptimizerState, Pace, Payload, Topology,
 pub use codec::{Codec, Control, Correction, Threshold, TopK, Values};
 pub use compensate::Compensate;
 pub use end::End;
-pub use first::{Count, CountParseError, Late};
+pub use first::{Count, CountParseError, Grace, Late};
 pub use hint::Hint;
 pub use lambda::{Lambda, LambdaParseError};
 pub use outer::{Mu, MuParseError, Outer, Pushes, PushesParseError, VelocityScale};

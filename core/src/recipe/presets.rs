@@ -1,11 +1,10 @@
 //! Published methods as points on the axes. The module documentation of [`recipe`](crate::recipe) lists them with their
 //! sources.
 
-use core::time::Duration;
-
 use super::{
-    Adapt, Codec, Compensate, Control, Correction, Count, End, Lambda, Late, Merge, Mu, Normalize, OptimizerState,
-    Outer, Pace, Payload, Period, Pushes, Recipe, Staleness, Threshold, TopK, Topology, Values, VelocityScale, Weigh,
+    Adapt, Codec, Compensate, Control, Correction, Count, End, Grace, Lambda, Late, Merge, Mu, Normalize,
+    OptimizerState, Outer, Pace, Payload, Period, Pushes, Recipe, Staleness, Threshold, TopK, Topology, Values,
+    VelocityScale, Weigh,
 };
 
 /// A named recipe.
@@ -106,7 +105,7 @@ pub const PRESETS: &[Preset] = &[
         name: "backup-workers",
         about: "Chen et al. 2016: mean of the first n-1 updates at a server, the last dropped",
         recipe: || {
-            let first = Pace::First { count: Count::AllBut(1), grace: Duration::ZERO, late: Late::Drop };
+            let first = Pace::First { count: Count::AllBut(1), grace: Grace::NONE, late: Late::Drop };
             Recipe::sync().with_topology(Topology::Servers { shards: 1 }).with_pace(first)
         },
     },

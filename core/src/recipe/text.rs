@@ -14,15 +14,17 @@ use core::str::FromStr;
 
 use choices::{
     ADAPTS, CODECS, COMPENSATIONS, CONTROLS, ENDS, LATES, MERGES, NORMALIZES, OPTIMIZERS, OUTERS, PACES, PAYLOADS,
-    PERIOD, SCALINGS, SCOPES, SIGN_SCOPES, TOP_K_SCOPES, TOPOLOGIES, VALUES, VELOCITY_SCALES, WEIGHS, choice, time,
+    PERIOD, SCALINGS, SCOPES, SIGN_SCOPES, TOP_K_SCOPES, TOPOLOGIES, VALUES, VELOCITY_SCALES, WEIGHS, choice,
     unknown_key,
 };
-pub(super) use choices::{NUMBER, WHOLE, number};
+pub(super) use choices::{NUMBER, WHOLE, number, time};
 pub use error::RecipeParseError;
 pub(crate) use error::edit_distance;
 use error::nearest;
 
-use super::{Adapt, Codec, Compensate, Control, Count, End, Merge, Mu, Outer, Pace, Period, Recipe, Scaling, Topology};
+use super::{
+    Adapt, Codec, Compensate, Control, Count, End, Grace, Merge, Mu, Outer, Pace, Period, Recipe, Scaling, Topology,
+};
 
 impl Codec {
     /// Changes one number of the codec. `Ok(false)`: this codec has no such key.
@@ -180,11 +182,13 @@ impl Recipe {
                 Pace::Asynchronous { overlap } => *overlap = number("overlap", "true or false", value)?,
                 _ => return unknown(),
             },
-            "count" | "grace" | "late" => {
+            "count" | "grace" | "cap" | "late" => {
                 let Pace::First { count, grace, late } = &mut self.pace else { return unknown() };
                 match key {
                     "count" => *count = number::<Count>("count", "a number, or n-1 for all workers but 1", value)?,
-                    "grace" => *grace = time("grace", value)?,
+                    "grace" => *grace = Grace::read(value)?,
+                    // This key also makes the grace adaptive.
+                    "cap" => *grace = Grace::Adaptive { cap: time("cap", value)? },
                     _ => *late = choice("late", value, LATES)?,
                 }
             }

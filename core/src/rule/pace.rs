@@ -10,8 +10,7 @@ use alloc::vec;
 use alloc::vec::Vec;
 
 use crate::id::{Clock, PeerId};
-use crate::recipe::{Late, Pace, Recipe};
-use crate::time::Duration;
+use crate::recipe::{Grace, Late, Pace, Recipe};
 
 /// The largest lead with which a worker may compute, in clocks: s above. `None`: no bound.
 pub(crate) fn lead_max(recipe: &Recipe) -> Option<u64> {
@@ -44,7 +43,7 @@ pub(crate) struct First {
     /// Contributions that a round waits for, at least 1.
     pub(crate) count: u32,
     /// How long it waits for more, once it has these.
-    pub(crate) grace: Duration,
+    pub(crate) grace: Grace,
     /// The treatment of contributions that come after its end.
     pub(crate) late: Late,
 }

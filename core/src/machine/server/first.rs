@@ -39,7 +39,7 @@ use super::inbox::Received;
 use super::{Life, Owed, Port, Server, Shard, State};
 use crate::id::{Clock, PeerId};
 use crate::machine::hub::{Awaited, Hub};
-use crate::recipe::Late;
+use crate::recipe::{Grace, Late};
 use crate::rule::pace::First;
 use crate::time::{Duration, Instant};
 use crate::wire::Push;
@@ -91,6 +91,13 @@ impl Shard {
     /// The members that have not contributed to the open round.
     fn missing(&self) -> impl Iterator<Item = (PeerId, Clock)> {
         self.clocks.members().filter(|(_, clock)| *clock <= self.version)
+    }
+
+    /// When the round closes that has enough contributions since `since`, if no more come.
+    fn graced(&self, grace: Grace, since: Instant) -> Instant {
+        // A member that is rounds behind computes with older parameters, and will be late.
+        let here = self.missing().filter(|(_, clock)| *clock == self.version);
+        grace.until(since, here.map(|(worker, _)| &self.seat_of(worker).work))
     }
 
     /// Was the worker late in the open round, or has it entered in it?
@@ -154,6 +161,7 @@ impl Server {
             self.excuse(hub, index, worker, &push);
         } else if shard.clocks.is_member(worker) {
             shard.clocks.advance(worker, shard.version.next());
+            shard.seat(worker).work.end(hub.now());
             shard.seat(worker).spared = 0;
         }
     }
@@ -167,6 +175,7 @@ impl Server {
         }
         let mark = shard.seat_of(worker).mark;
         shard.seat(worker).mark = mark.max(push.sequence);
+        shard.seat(worker).work.end(hub.now());
         // Its clock did not tick, so an answer would not tell it where it is. A welcome does.
         shard.set_owed(worker, Some(Owed::Welcome));
         self.recheck |= hub.held_of(worker).next().is_some();
@@ -221,11 +230,13 @@ impl Server {
         let round = &mut self.shards[index].round;
         round.enough_since = round.enough_since.or(Some(now)).filter(|_| enough);
         round.excused_since = round.excused_since.or(Some(now)).filter(|_| excused && !enough);
-        let graced = round.enough_since.is_some_and(|since| now >= since.after(first.grace));
-        let spared = round.excused_since.is_some_and(|since| now >= since.after(patience));
+        let (enough_since, excused_since) = (round.enough_since, round.excused_since);
+        let graced = enough_since.is_some_and(|since| now >= self.shards[index].graced(first.grace, since));
+        let spared = excused_since.is_some_and(|since| now >= since.after(patience));
         if !all && !graced && !spared {
             return;
         }
+        let round = &mut self.shards[index].round;
         (round.closed, round.enough_since, round.excused_since) = (true, None, None);
         if spared && !all {
             self.spare(index);
@@ -257,7 +268,7 @@ impl Server {
     pub(super) fn closes_at(&self, hub: &Hub) -> Option<Instant> {
         let first = self.first?;
         let deadline = |shard: &Shard| {
-            let grace = shard.round.enough_since.map(|since| since.after(first.grace));
+            let grace = shard.round.enough_since.map(|since| shard.graced(first.grace, since));
             grace.or_else(|| Some(shard.round.excused_since?.after(shard.patience(hub))))
         };
         self.shards.iter().filter_map(deadline).min()

@@ -130,6 +130,7 @@ impl Server {
             let seat = shard.seat(worker);
             seat.mark = Sequence(0);
             seat.echo.answered = None;
+            seat.work.forget_begin();
         }
     }
 

@@ -62,6 +62,7 @@ impl Server {
 
     fn reply(&mut self, hub: &mut Port<'_>, index: usize, worker: PeerId, owed: Owed) {
         let reference = self.reference_step(hub);
+        self.shards[index].seat(worker).work.begin(hub.now());
         let shard = &self.shards[index];
         let row = row(hub, shard);
         let occasion = match owed {

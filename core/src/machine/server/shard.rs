@@ -15,6 +15,7 @@ use crate::layout::{cut, shard_range};
 use crate::machine::Setup;
 use crate::recipe::Correction;
 use crate::rider::Riders;
+use crate::rule::grace::Work;
 use crate::rule::pace::VectorClock;
 use crate::rule::{Merging, merging};
 use crate::vectors::{Keep, Vectors};
@@ -87,6 +88,8 @@ pub(super) struct Seat {
     pub(super) excused: Option<Clock>,
     /// With `pace=first`: rounds in a row that were closed because they waited for such workers alone.
     pub(super) spared: u32,
+    /// With `pace=first`: the times that the worker takes.
+    pub(super) work: Work,
     /// The parameters as the worker holds them, where differences are sent.
     pub(super) echo: Echo,
 }

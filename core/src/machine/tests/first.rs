@@ -119,6 +119,37 @@ fn a_round_waits_for_a_grace_and_no_longer() {
     s.expect_counts(7, 1, 0, 0).expect_idle();
 }
 
+/// An adaptive grace waits for the workers that are expected before the cap, until they should be here.
+#[test]
+fn an_adaptive_grace_waits_for_the_workers_that_are_expected() {
+    let mut s = first("count=2 cap=100ms", 4);
+    let until = |ms: f64| Some(Instant::from_nanos((ms * 1e6) as u64));
+    // Nothing is known of 2 and 3: the cap.
+    s.at(10).push(0, 1, 0, 1.0).at(20).push(1, 1, 0, 1.0).expect_idle();
+    assert_eq!(s.until(), until(120.0));
+    s.at(50).push(2, 1, 0, 1.0).expect_idle();
+    assert_eq!(s.until(), until(120.0));
+    s.at(120).feed(Input::Timeout);
+    s.expect_params(0, 1, 1, 1).expect_params(1, 1, 1, 1).expect_params(2, 1, 1, 1).expect_idle();
+    // 2 took 50 ms, so it is expected at 170, and twice 25 ms later at the latest. 3 is a round behind.
+    s.at(130).push(0, 2, 1, 1.0).at(140).push(1, 2, 1, 1.0).expect_idle();
+    assert_eq!(s.until(), until(220.0));
+    s.at(170).push(2, 2, 1, 1.0);
+    s.expect_params(0, 2, 2, 2).expect_params(1, 2, 2, 2).expect_params(2, 2, 2, 2).expect_idle();
+    // The deviation of 2 is three quarters of 25 ms now.
+    s.at(180).push(0, 3, 2, 1.0).at(190).push(1, 3, 2, 1.0).expect_idle();
+    assert_eq!(s.until(), until(257.5));
+    s.at(258).feed(Input::Timeout).expect_params(0, 3, 3, 3).expect_params(1, 3, 3, 3).expect_idle();
+    // It took 130 ms, and goes on at 300.
+    s.at(300).push(2, 3, 2, 9.0).expect_params(2, 3, 3, 3);
+    s.at(310).push(0, 4, 3, 1.0).at(320).push(1, 4, 3, 1.0).expect_idle();
+    assert_eq!(s.until(), until(420.0));
+    s.at(420).feed(Input::Timeout).expect_params(0, 4, 4, 4).expect_params(1, 4, 4, 4).expect_idle();
+    // 3 computes a contribution to this round, and takes too long. 2 is a round behind.
+    s.at(425).push(3, 1, 0, 9.0).expect_params(3, 1, 4, 4);
+    s.at(430).push(0, 5, 4, 1.0).push(1, 5, 4, 1.0).expect_params(0, 5, 5, 5).expect_params(1, 5, 5, 5).expect_idle();
+}
+
 /// A contribution is in time if its body is here: a slow connection holds up no round.
 #[test]
 fn a_body_that_is_under_way_when_its_round_closes_is_late() {

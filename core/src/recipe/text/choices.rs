@@ -6,8 +6,8 @@ use core::time::Duration;
 
 use super::RecipeParseError;
 use crate::recipe::{
-    Adapt, Codec, Compensate, Control, Count, End, Lambda, Late, Merge, Mu, Normalize, OptimizerState, Outer, Pace,
-    Payload, Pushes, Scaling, Span, Threshold, TopK, Topology, Values, VelocityScale, Weigh,
+    Adapt, Codec, Compensate, Control, Count, End, Grace, Lambda, Late, Merge, Mu, Normalize, OptimizerState, Outer,
+    Pace, Payload, Pushes, Scaling, Span, Threshold, TopK, Topology, Values, VelocityScale, Weigh,
 };
 
 pub(in crate::recipe) const WHOLE: &str = "a whole number, 0 or more";
@@ -43,7 +43,7 @@ pub(super) const PACES: Choices<Pace> = (
         ("synchronous", Pace::Synchronous),
         ("stale", Pace::Stale { bound: 3 }),
         ("asynchronous", Pace::Asynchronous { overlap: false }),
-        ("first", Pace::First { count: Count::AllBut(1), grace: Duration::ZERO, late: Late::Drop }),
+        ("first", Pace::First { count: Count::AllBut(1), grace: Grace::NONE, late: Late::Drop }),
     ],
 );
 pub(super) const LATES: Choices<Late> = ("drop or next", &[("drop", Late::Drop), ("next", Late::Next)]);
@@ -166,6 +166,7 @@ pub(super) const REQUIRED: &[(&str, &str)] = &[
     ("base", "staleness=exp"),
     ("count", "pace=first"),
     ("grace", "pace=first"),
+    ("cap", "pace=first"),
     ("late", "pace=first"),
     ("power", "staleness=poly"),
     ("tau", "codec=threshold"),
@@ -206,7 +207,7 @@ pub(in crate::recipe) fn number<T: FromStr>(
     value.parse().map_err(|_| RecipeParseError::BadValue { key, expected, got: value.to_string() })
 }
 
-pub(super) fn time(key: &'static str, value: &str) -> Result<Duration, RecipeParseError> {
+pub(in crate::recipe) fn time(key: &'static str, value: &str) -> Result<Duration, RecipeParseError> {
     match value.parse() {
         Ok(Span::Time(time)) => Ok(time),
         _ => Err(RecipeParseError::BadValue { key, expected: "a time as in 200ms or 0s", got: value.to_string() }),

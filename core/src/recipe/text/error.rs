@@ -96,6 +96,9 @@ impl fmt::Display for RecipeParseError {
                 if *key == "pace" && got == "quorum" {
                     return write!(f, " (did you mean \"first\"?)");
                 }
+                if *key == "grace" && is_close(&"adaptive") {
+                    return write!(f, " (did you mean \"adaptive\"?)");
+                }
                 match most_similar(got, names.filter(is_close)).filter(|_| are_names) {
                     Some(name) => write!(f, " (did you mean {name:?}?)"),
                     None => Ok(()),

@@ -75,6 +75,9 @@ fn rounds_of_the_first_survive_the_text_form() {
     for (text, written) in [
         ("hardsync pace=first", "pace=first count=n-1 grace=0s late=drop"),
         ("hardsync pace=first count=3 grace=200ms late=next", "pace=first count=3 grace=0.2s late=next"),
+        ("hardsync pace=first grace=adaptive", "pace=first count=n-1 grace=adaptive cap=2s late=drop"),
+        ("hardsync pace=first cap=50ms late=next", "pace=first count=n-1 grace=adaptive cap=0.05s late=next"),
+        ("hardsync pace=first grace=adaptive grace=1s", "pace=first count=n-1 grace=1s late=drop"),
         ("hardsync pace=first count=n grace=1.5s", "pace=first count=n grace=1.5s late=drop"),
         ("median pace=first late=next", "pace=first count=n-1 grace=0s late=next merge=median"),
     ] {
@@ -97,7 +100,13 @@ fn a_quorum_of_contributions_is_answered_with_the_name_that_it_has() {
     assert!(error("quorum count=3").ends_with("got \"quorum\" (did you mean \"backup-workers\"?)"));
     assert_eq!(error("hardsync count=3"), "recipe: \"count\" is not a setting of this recipe, it requires pace=first");
     assert_eq!(error("backup-workers late=nxt"), "late: expected drop or next, got \"nxt\" (did you mean \"next\"?)");
-    assert_eq!(error("backup-workers grace=200"), "grace: expected a time as in 200ms or 0s, got \"200\"");
+    let expected = "grace: expected a time as in 200ms or 0s, or adaptive, got";
+    assert_eq!(error("backup-workers grace=200"), alloc::format!("{expected} \"200\""));
+    assert_eq!(
+        error("backup-workers grace=adaptve"),
+        alloc::format!("{expected} \"adaptve\" (did you mean \"adaptive\"?)")
+    );
+    assert_eq!(error("backup-workers cap=1"), "cap: expected a time as in 200ms or 0s, got \"1\"");
     assert_eq!(
         error("backup-workers count=n+1"),
         "count: expected a number, or n-1 for all workers but 1, got \"n+1\""
@@ -161,7 +170,7 @@ fn the_documented_values_and_defaults_are_those_of_the_parser() {
         let base = match axis.as_str() {
             "control" => "sync codec=threshold",
             "values" => "sync codec=topk",
-            "late" => "sync pace=first",
+            "late" | "grace" => "sync pace=first",
             _ => "sync",
         };
         let base: Recipe = base.parse().unwrap();

@@ -4,7 +4,7 @@ use core::fmt;
 
 use crate::recipe::{
     Adapt, Codec, Compensate, Control, Correction, End, Late, Normalize, OptimizerState, Outer, Pace, Payload, Recipe,
-    Scaling, Span, Threshold, TopK, Topology, Values, VelocityScale, Weigh,
+    Scaling, Threshold, TopK, Topology, Values, VelocityScale, Weigh,
 };
 
 impl fmt::Display for Recipe {
@@ -43,7 +43,7 @@ impl fmt::Display for Recipe {
             Pace::Asynchronous { overlap } => write!(f, " pace=asynchronous overlap={overlap}")?,
             Pace::First { count, grace, late } => {
                 let late = if late == Late::Drop { "drop" } else { "next" };
-                write!(f, " pace=first count={count} grace={} late={late}", Span::Time(grace))?;
+                write!(f, " pace=first count={count} grace={grace} late={late}")?;
             }
         }
         write!(f, " ")?;
