@@ -144,7 +144,7 @@ pub struct Note {
     /// A number that depends on the kind. `View`: its number. `Stalled`: the clock of the peer. `ContractDiffers`: the
     /// first differing line. `ResumedElsewhere`: the clock of the peer's checkpoint. `Rejected`: the index of the
     /// element that is not finite, plus 1, or 0 for a malformed body. `Resumed`: the moment. `PeerFailed`: which failure. `OtherRun`: the digest of the run's name. `Rest`: hundredths of the norm of an update.
-    /// `Hint`: messages, or norms of an update. Otherwise 0.
+    /// `Hint`: messages, norms of an update, or the rank of a worker. Otherwise 0.
     pub number: u64,
 }
 
@@ -235,6 +235,7 @@ impl Note {
             Event::Hint(Hint::OuterMomentum { period, .. }) => (NoteKind::Hint, PeerId(4), u64::from(period)),
             Event::Hint(Hint::Copies) => (NoteKind::Hint, PeerId(5), 0),
             Event::Hint(Hint::Senders) => (NoteKind::Hint, PeerId(6), 0),
+            Event::Hint(Hint::AlwaysLate { worker, .. }) => (NoteKind::Hint, PeerId(7), u64::from(worker.0)),
         };
         Self { at, rank, kind, peer, number }
     }
@@ -298,6 +299,9 @@ impl fmt::Display for Note {
                 0 => write!(f, "hint: sparse updates are answered with dense parameters (pull=)"),
                 1 => write!(f, "hint: {number} messages in a row carried no element (tau, density)"),
                 2 => write!(f, "hint: the residual grows, and holds {number} updates (density, tau)"),
+                6 => {
+                    write!(f, "hint: worker {number} is always late, and its contributions are dropped (late, period)")
+                }
                 5 => write!(f, "hint: servers keep a copy of their parameters for each worker (compensate)"),
                 4 => write!(f, "hint: the outer momentum is large for a period of {number} steps (mu, rate, period)"),
                 _ => write!(f, "hint: most elements are sent less than once in {number} messages (density)"),

@@ -3,6 +3,7 @@
 use core::fmt;
 
 use super::{Codec, Correction, Merge, Mu, Outer, Recipe, Span, TopK};
+use crate::id::PeerId;
 use crate::recipe::Control;
 
 /// The outer momentum from which on a period has to be long: with 0.8, an update still has a tenth of its weight after ten
@@ -40,6 +41,13 @@ pub enum Hint {
     Copies,
     /// The mean is taken over the senders of an element, so that elements which few workers send take long steps.
     Senders,
+    /// The contributions of a worker are always late, and are dropped ([`Late::Drop`](super::Late::Drop)).
+    AlwaysLate {
+        /// Rank of the worker.
+        worker: PeerId,
+        /// Late contributions in a row.
+        contributions: u32,
+    },
     /// At this density, a message carries a given element less than once in the whole run.
     LateElements {
         /// Share of the elements that a message carries.
@@ -130,6 +138,11 @@ impl fmt::Display for Hint {
                 f,
                 "merge=mean-of-senders moves an element by the mean of the workers that send it, up to as many times as far \
                  as merge=mean as there are workers; lower the learning rate if the loss rises"
+            ),
+            Self::AlwaysLate { worker, contributions } => write!(
+                f,
+                "worker {worker} was late with {contributions} contributions in a row, and late=drop drops them: take \
+                 late=next, or a period in seconds, in which a slower worker takes fewer steps"
             ),
             Self::LateElements { density, messages } => write!(
                 f,

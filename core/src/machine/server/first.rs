@@ -38,14 +38,19 @@ use alloc::vec::Vec;
 use super::inbox::Received;
 use super::{Life, Owed, Port, Server, Shard, State};
 use crate::id::{Clock, PeerId};
+use crate::machine::Event;
 use crate::machine::hub::{Awaited, Hub};
-use crate::recipe::{Grace, Late};
+use crate::recipe::{Grace, Hint, Late};
 use crate::rule::pace::First;
 use crate::time::{Duration, Instant};
 use crate::wire::Push;
 
 /// The exponent of 2 up to which rounds wait longer for members that are excused again.
 const SPARED_MAX: u32 = 10;
+
+/// Contributions of a worker that are dropped in a row, at each of a server's shards, before a hint says so. A worker that
+/// is slower now and then is in time sooner.
+const LATE_MAX: u32 = 16;
 
 /// The present round of a shard.
 #[derive(Debug, Default)]
@@ -152,8 +157,7 @@ impl Server {
         // A contribution of a replaced process would be added to a contribution of the present process.
         if replaced || (over && first.late == Late::Drop) {
             self.inboxes.take(inbox);
-            hub.counters.late += 1;
-            return self.excuse(hub, index, worker, &push);
+            return self.drop_late(hub, index, worker, &push);
         }
         shard.round.ready.push(inbox);
         if over {
@@ -162,8 +166,24 @@ impl Server {
         } else if shard.clocks.is_member(worker) {
             shard.clocks.advance(worker, shard.version.next());
             shard.seat(worker).work.end(hub.now());
-            shard.seat(worker).spared = 0;
+            (shard.seat(worker).spared, shard.seat(worker).dropped) = (0, 0);
         }
+    }
+
+    /// A contribution comes after its round has ended, and is dropped.
+    pub(super) fn drop_late(&mut self, hub: &mut Port<'_>, index: usize, worker: PeerId, push: &Push) {
+        hub.counters.late += 1;
+        if self.first.is_some() && push.incarnation == hub.incarnation(worker) {
+            let seat = self.shards[index].seat(worker);
+            seat.dropped = seat.dropped.saturating_add(1);
+            let is_late = |shard: &Shard| shard.seat_of(worker).dropped >= LATE_MAX;
+            let hinted = &mut self.hinted[worker.index()];
+            if !*hinted && self.shards.iter().all(is_late) {
+                *hinted = true;
+                hub.event(Event::Hint(Hint::AlwaysLate { worker, contributions: LATE_MAX }));
+            }
+        }
+        self.excuse(hub, index, worker, push);
     }
 
     /// A worker with a contribution that is late, or was refused when its round was over, goes on with the parameters

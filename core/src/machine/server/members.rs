@@ -131,6 +131,7 @@ impl Server {
             seat.mark = Sequence(0);
             seat.echo.answered = None;
             seat.work.forget_begin();
+            seat.dropped = 0;
         }
     }
 

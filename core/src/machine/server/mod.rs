@@ -85,6 +85,8 @@ pub(crate) struct Server {
     lead_max: Option<u64>,
     /// For rounds that do not wait for all.
     first: Option<First>,
+    /// By worker: the hint has been given that it is always late.
+    hinted: Vec<bool>,
     state: State,
     /// When this server learned that it takes the place of an earlier process.
     renewing: Option<Instant>,
@@ -179,6 +181,7 @@ impl Server {
             sorted: Vec::with_capacity(cluster.workers as usize),
             lead_max: lead_max(&recipe),
             first,
+            hinted: vec![false; cluster.workers as usize],
             state: State::Starting,
             renewing: None,
             recheck: false,

@@ -149,8 +149,7 @@ impl Server {
         }
         let keeps_late = self.first.is_some_and(|first| first.late == Late::Next);
         if hub.setup.recipe.has_rounds() && push.base < shard.version && !keeps_late {
-            hub.counters.late += 1;
-            self.excuse(hub, index, worker, &push);
+            self.drop_late(hub, index, worker, &push);
             return hub.discard(&incoming);
         }
         if !hub.setup.recipe.has_rounds() {

@@ -88,6 +88,8 @@ pub(super) struct Seat {
     pub(super) excused: Option<Clock>,
     /// With `pace=first`: rounds in a row that were closed because they waited for such workers alone.
     pub(super) spared: u32,
+    /// With `pace=first`: late contributions in a row that were dropped.
+    pub(super) dropped: u32,
     /// With `pace=first`: the times that the worker takes.
     pub(super) work: Work,
     /// The parameters as the worker holds them, where differences are sent.

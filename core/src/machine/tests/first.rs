@@ -23,6 +23,13 @@ impl Trace {
         self
     }
 
+    /// The machine has given the hint that worker 1 is always late.
+    fn hinted(&mut self) -> bool {
+        let hint = Event::Hint(crate::recipe::Hint::AlwaysLate { worker: PeerId(1), contributions: 16 });
+        let at = self.wants.iter().position(|want| matches!(want, Output::Event(event) if *event == hint));
+        at.is_some_and(|at| self.wants.remove(at).is_some())
+    }
+
     /// Any reports of a stall.
     fn stalled(&mut self) -> &mut Self {
         self.wants.retain(|want| match want {
@@ -273,6 +280,56 @@ fn a_refused_contribution_is_none_of_the_first() {
         s.expect_params(worker, 2, 2, 2);
     }
     s.expect_view(-2.0).expect_idle();
+}
+
+/// A worker that is always late contributes nothing: a hint says so, once.
+#[test]
+fn a_worker_that_is_always_late_is_named_once() {
+    let mut s = first("count=1", 2);
+    let late = |s: &mut Trace, rounds: core::ops::RangeInclusive<u64>| {
+        for round in rounds {
+            s.push(0, round, round - 1, 0.0).expect_params(0, round, round, round).push(1, round, round - 1, 9.0);
+            if s.hinted() {
+                return Some(round);
+            }
+            s.expect_params(1, round, round, round);
+        }
+        None
+    };
+    assert_eq!(late(&mut s, 1..=15), None);
+    // In time once.
+    s.push(1, 16, 15, 0.0).expect_params(1, 16, 16, 16).push(0, 16, 15, 9.0).expect_params(0, 16, 16, 16);
+    assert_eq!(late(&mut s, 17..=40), Some(32));
+    s.expect_params(1, 32, 32, 32);
+    assert_eq!(late(&mut s, 33..=80), None);
+    s.expect_idle();
+    // Late contributions that are kept are no loss.
+    let mut s = first("count=1 late=next", 2);
+    assert_eq!(late(&mut s, 1..=40), None);
+}
+
+/// A worker that is in time at one shard has a part in the result.
+#[test]
+fn a_worker_that_is_late_at_one_of_two_shards_is_not_named() {
+    let mut s = trace(recipe("count=1").with_topology(Topology::Servers { shards: 2 }), 2, 2);
+    for worker in 0..2 {
+        s.hello(worker, 1).expect_event(joined(worker, 1));
+    }
+    let params = |s: &mut Trace, to: u32| {
+        let (op, ..) = s.expect_sending(to, Kind::Params);
+        s.feed(Input::Completed { op, result: KernelResult::Nothing });
+    };
+    [0, 1, 0, 1].into_iter().for_each(|worker| params(&mut s, worker));
+    for round in 0..20 {
+        for (shard, first) in [(0, 0), (1, 1)] {
+            for worker in [first, 1 - first] {
+                let push = Push { shard: ShardId(shard), ..push_message(worker, 1, round + 1, round) };
+                s.announce(worker, Message::Push(push), LEN / 2).receive(worker, 0.0);
+                params(&mut s, worker);
+            }
+        }
+    }
+    s.expect_counts(40, 40, 0, 0).expect_idle();
 }
 
 /// A process that is started again takes part in the next round, if its rank has contributed to the open one.
