@@ -48,6 +48,10 @@ pub enum Bug {
     StaleBody,
     /// A worker does not count the contributions that it sends again.
     ResentUncounted,
+    /// A contribution whose round closed while its body came is merged into the next one, though late ones are dropped.
+    LateMerged,
+    /// A late contribution that joins a round counts among the first of it.
+    LateAmongFirst,
     /// A view is formed with one worker less than the quorum.
     QuorumOffByOne,
     /// A worker that was given up counts as one that has left of its own.
@@ -62,7 +66,7 @@ pub enum Bug {
 
 impl Bug {
     /// All bugs that schedules find, in the order of the enum.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 24] = [
         Self::NoDedup,
         Self::DedupClearedOnReconnect,
         Self::BoundOffByOne,
@@ -85,5 +89,7 @@ impl Bug {
         Self::LastOffer,
         Self::StaleBody,
         Self::ResentUncounted,
+        Self::LateMerged,
+        Self::LateAmongFirst,
     ];
 }

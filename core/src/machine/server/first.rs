@@ -155,7 +155,7 @@ impl Server {
         let shard = &mut self.shards[index];
         let over = shard.is_over(push.base);
         // A contribution of a replaced process would be added to a contribution of the present process.
-        if replaced || (over && first.late == Late::Drop) {
+        if replaced || (over && first.late == Late::Drop && !planted!(hub, LateMerged)) {
             self.inboxes.take(inbox);
             return self.drop_late(hub, index, worker, &push);
         }
@@ -228,7 +228,11 @@ impl Server {
         ready.filter(|received| !shard.is_over(received.push.base))
     }
 
-    fn has_enough(&self, first: &First, shard: &Shard) -> bool {
+    #[cfg_attr(not(planted), allow(unused_variables, reason = "the hub says which bug is planted"))]
+    fn has_enough(&self, hub: &Hub, first: &First, shard: &Shard) -> bool {
+        if planted!(hub, LateAmongFirst) {
+            return shard.round.ready.len() >= first.count as usize;
+        }
         self.fresh(shard).count() >= first.count as usize
     }
 
@@ -246,7 +250,7 @@ impl Server {
         };
         let all = waits && shard.missing().next().is_none();
         let excused = waits && shard.missing().all(|(worker, _)| shard.is_excused(worker));
-        let (enough, patience, now) = (self.has_enough(&first, shard), shard.patience(hub), hub.now());
+        let (enough, patience, now) = (self.has_enough(hub, &first, shard), shard.patience(hub), hub.now());
         let round = &mut self.shards[index].round;
         round.enough_since = round.enough_since.or(Some(now)).filter(|_| enough);
         round.excused_since = round.excused_since.or(Some(now)).filter(|_| excused && !enough);
