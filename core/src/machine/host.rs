@@ -172,7 +172,7 @@ impl<R: Role> Host<R> {
     fn note_waiting(&mut self) {
         let Some(waiting) = self.hub.note_waiting(self.role.awaited(&self.hub)) else { return };
         let on = waiting.on;
-        for peer in (0..self.hub.setup.cluster.nodes()).map(PeerId) {
+        for peer in self.hub.neighbours() {
             let hears = peer != on && peer != self.hub.setup.me && self.role.is_awaited_by(&self.hub, peer);
             if hears && self.hub.is_agreed(peer) {
                 self.hub.tell_waiting(peer, waiting);

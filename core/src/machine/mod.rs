@@ -22,6 +22,7 @@ mod worker;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
+use core::ops::Range;
 
 pub use contract::{Contract, ContractNote};
 pub use failure::Failure;
@@ -79,6 +80,9 @@ pub struct Setup {
     pub run: Option<RunId>,
     /// Whether the node records its decisions, or follows the decisions of an earlier run; [`Tape::Off`] unless set.
     pub tape: Tape,
+    /// The ranks of the nodes that the driver connects this one with; all of them unless set, at least
+    /// [`Recipe::neighbours`]. The machine has no memory for other nodes.
+    pub neighbours: Range<u32>,
     /// The bug to run with, in tests that check whether the tests find it.
     #[cfg(planted)]
     pub bug: Option<crate::planted::Bug>,
@@ -108,6 +112,7 @@ impl Setup {
             contract: Contract::new(layout, &recipe, cluster, extras),
             run: None,
             tape: Tape::Off,
+            neighbours: 0..cluster.nodes(),
             #[cfg(planted)]
             bug: None,
         }

@@ -1,9 +1,12 @@
 //! The type [`Recipe`]: one choice on each axis, with setters and getters.
 
+use core::ops::Range;
+
 use super::{
     Adapt, Codec, Compensate, Correction, End, Lambda, Merge, Normalize, OptimizerState, Outer, Pace, Payload, Period,
     Staleness, Topology, Weigh,
 };
+use crate::id::{Cluster, PeerId};
 
 /// The synchronisation method of a run: one choice on each axis. See [`recipe`](crate::recipe) for tables of all axes
 /// and presets.
@@ -353,6 +356,17 @@ impl Recipe {
     /// True if contributions are merged in rounds: a synchronous pace (or bound 0), or [`Pace::First`].
     pub const fn has_rounds(&self) -> bool {
         self.is_synchronous() || matches!(self.pace, Pace::First { .. })
+    }
+
+    /// The ranks of the nodes that node `me` talks to, among which may be `me` itself. Other nodes need not be connected
+    /// with it: at servers, workers talk to the servers only, and servers to the workers. In trees, rings and meshes,
+    /// every node may have to talk to every other one.
+    pub const fn neighbours(&self, cluster: Cluster, me: PeerId) -> Range<u32> {
+        match self.topology {
+            Topology::Servers { .. } if cluster.is_worker(me) => cluster.workers..cluster.nodes(),
+            Topology::Servers { .. } => 0..cluster.workers,
+            Topology::Tree { .. } | Topology::Ring | Topology::Mesh { .. } => 0..cluster.nodes(),
+        }
     }
 
     /// Number of ranges into which the vector is cut.

@@ -9,6 +9,7 @@
 //! transfer that the machine asks for later.
 
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 
 use gradwire_core::status::Waiting;
 use gradwire_core::{
@@ -16,27 +17,26 @@ use gradwire_core::{
     Status,
 };
 
-/// A machine, and the leases of its open transfers.
+/// A machine, and the leases of its open transfers. A server that sends parameters to a thousand workers has a thousand
+/// leases, so they are found by their buffer.
 #[derive(Debug)]
 pub(crate) struct Leased {
     machine: Node,
-    open: BTreeMap<OpId, Lease>,
+    /// The buffer of each open transfer.
+    open: BTreeMap<OpId, BufferId>,
+    /// The open transmissions: what they read, and for which peer.
+    reads: BTreeMap<(BufferId, OpId), (Segment, PeerId)>,
+    /// The open receptions: what they write.
+    writes: BTreeMap<(BufferId, OpId), Segment>,
     /// Floats of the contribution that the application still writes.
     unwritten: usize,
     conflict: Option<String>,
 }
 
-#[derive(Copy, Clone, Debug)]
-enum Lease {
-    /// A transmission to this peer reads this.
-    Reads(Segment, PeerId),
-    /// A reception writes this.
-    Writes(Segment),
-}
-
 impl Leased {
     pub(crate) fn new(machine: Node) -> Self {
-        Self { machine, open: BTreeMap::new(), unwritten: 0, conflict: None }
+        let (open, reads, writes) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+        Self { machine, open, reads, writes, unwritten: 0, conflict: None }
     }
 
     /// The first conflict of an operation with an open transfer, in words.
@@ -44,21 +44,42 @@ impl Leased {
         self.conflict.as_deref()
     }
 
-    /// An operation begins that reads and writes these segments.
-    fn check(&mut self, what: &Output, reads: &[Segment], writes: &[Segment]) {
-        for (op, lease) in &self.open {
-            let touched = match *lease {
-                // The peer's message can be the answer to this transmission, which the peer then has. The end of the
-                // transmission may be reported later.
-                Lease::Reads(_, to) if matches!(what, Output::Receive { peer, .. } if *peer == to) => None,
-                Lease::Reads(lent, _) => writes.iter().find(|segment| overlap(**segment, lent)),
-                Lease::Writes(taken) => reads.iter().chain(writes).find(|segment| overlap(**segment, taken)),
-            };
-            if let Some(segment) = touched {
-                self.conflict.get_or_insert_with(|| format!("{what:?} touches {segment:?}, held by {op} as {lease:?}"));
-            }
+    /// An operation begins that reads this segment.
+    fn check_read(&mut self, what: &Output, segment: Segment) {
+        let found = self.writes.range(of(segment)).find(|(_, taken)| overlap(segment, **taken));
+        if let Some(((_, op), taken)) = found {
+            let text = || format!("{what:?} reads {segment:?}, of which {op} writes {taken:?}");
+            self.conflict.get_or_insert_with(text);
         }
     }
+
+    /// An operation begins that writes this segment.
+    fn check_write(&mut self, what: &Output, segment: Segment) {
+        self.check_read(what, segment);
+        // The peer's message can be the answer to this transmission, which the peer then has. The end of the
+        // transmission may be reported later.
+        let answers = |to: PeerId| matches!(what, Output::Receive { peer, .. } if *peer == to);
+        let conflicts = |lent: Segment, to: PeerId| overlap(segment, lent) && !answers(to);
+        let found = self.reads.range(of(segment)).find(|(_, (lent, to))| conflicts(*lent, *to));
+        if let Some(((_, op), (lent, to))) = found {
+            let text = || format!("{what:?} writes {segment:?}, of which {op} sends {lent:?} to {to}");
+            self.conflict.get_or_insert_with(text);
+        }
+    }
+
+    /// A transfer has ended.
+    fn end(&mut self, op: OpId) {
+        if let Some(buffer) = self.open.remove(&op)
+            && self.reads.remove(&(buffer, op)).is_none()
+        {
+            self.writes.remove(&(buffer, op));
+        }
+    }
+}
+
+/// The leases of the buffer of a segment.
+fn of(segment: Segment) -> RangeInclusive<(BufferId, OpId)> {
+    (segment.buffer, OpId(0))..=(segment.buffer, OpId(u64::MAX))
 }
 
 fn overlap(one: Segment, other: Segment) -> bool {
@@ -69,11 +90,11 @@ fn overlap(one: Segment, other: Segment) -> bool {
 impl Machine for Leased {
     fn handle_input(&mut self, now: Instant, input: Input) -> Result<(), Misuse> {
         if let Input::Completed { op, .. } | Input::Aborted { op } = input {
-            self.open.remove(&op);
+            self.end(op);
         }
         if let Input::Connected { peer } | Input::Disconnected { peer } = input {
             // Transmissions on a broken connection do not reach the peer, so their leases end.
-            self.open.retain(|_, lease| !matches!(lease, Lease::Reads(_, to) if *to == peer));
+            self.reads.retain(|_, (_, to)| *to != peer);
         }
         self.machine.handle_input(now, input)?;
         self.unwritten = match input {
@@ -89,20 +110,22 @@ impl Machine for Leased {
         let output = self.machine.poll_output();
         match &output {
             Output::Compute { kernel, .. } => {
-                let (reads, writes): (Vec<_>, Vec<_>) = (kernel.reads().collect(), kernel.writes().collect());
-                self.check(&output, &reads, &writes);
+                kernel.reads().for_each(|segment| self.check_read(&output, segment));
+                kernel.writes().for_each(|segment| self.check_write(&output, segment));
             }
             Output::Transmit { op, peer, body: Some(body), .. } => {
-                self.check(&output, &[*body], &[]);
+                self.check_read(&output, *body);
                 // A transmission lends the whole buffer.
                 if self.unwritten > 0 && body.buffer == self.machine.contribution() {
                     self.conflict.get_or_insert_with(|| format!("{output:?} lends what the application still writes"));
                 }
-                self.open.insert(*op, Lease::Reads(*body, *peer));
+                self.open.insert(*op, body.buffer);
+                self.reads.insert((body.buffer, *op), (*body, *peer));
             }
             Output::Receive { op, into: Some(into), .. } => {
-                self.check(&output, &[], &[*into]);
-                self.open.insert(*op, Lease::Writes(*into));
+                self.check_write(&output, *into);
+                self.open.insert(*op, into.buffer);
+                self.writes.insert((into.buffer, *op), *into);
             }
             _ => {}
         }

@@ -5,10 +5,11 @@ use std::ops::Range;
 
 use gradwire_core::kernel::{Kernel, KernelResult};
 use gradwire_core::wire::{Header, Message};
-use gradwire_core::{Duration, Event, Incarnation, Instant, Local, OpId, Order, PeerId, Pool, Segment, Signal};
+use gradwire_core::{Duration, Event, Incarnation, Instant, Local, Node, OpId, Order, PeerId, Pool, Segment, Signal};
 
 use crate::leases::Leased;
 use crate::network::Message as Flying;
+use crate::plan::Plan;
 
 /// The training program of a simulated worker. Steps are counted from 0, over all restarts of the worker.
 pub trait App: Send {
@@ -159,6 +160,7 @@ pub(crate) struct Side {
 }
 
 pub(crate) struct SimNode {
+    pub(crate) me: PeerId,
     pub(crate) life: Life,
     /// `None` before the first start and after a crash.
     pub(crate) machine: Option<Leased>,
@@ -182,8 +184,10 @@ pub(crate) struct SimNode {
     pub(crate) incarnation: Incarnation,
     /// Incremented at each start and crash. Scheduled events carry it, and are dropped if it has changed.
     pub(crate) epoch: u64,
-    /// The node's sides of its connections, by peer.
-    pub(crate) sides: Vec<Side>,
+    /// The ranks of the nodes that this one is connected with.
+    pub(crate) neighbours: Range<u32>,
+    /// The node's sides of these connections.
+    sides: Vec<Side>,
     /// The peers with a message that the machine can be given: a message is in their inbox, and no body of theirs is
     /// unread. A peer is taken out when it is found to have none.
     pub(crate) due: BTreeSet<PeerId>,
@@ -195,13 +199,74 @@ pub(crate) struct SimNode {
 }
 
 impl SimNode {
+    /// A node before its first start. `app`: the training program of a worker.
+    pub(crate) fn new(me: PeerId, plan: &Plan, app: Option<Box<dyn App>>) -> Self {
+        let saved = plan.resumed.get(me.index());
+        let neighbours = plan.recipe.neighbours(plan.cluster, me);
+        let len = if app.is_some() { plan.layout.len() } else { 0 };
+        Self {
+            me,
+            life: Life::Down,
+            machine: None,
+            pool: Pool::default(),
+            app,
+            local: Local::new(plan.recipe, plan.cluster.workers),
+            params: saved.map_or(&plan.initial, |saved| &saved.params).clone(),
+            update: vec![0.0; len],
+            phase: Phase::Joining,
+            whole: Vec::new(),
+            ranges: Vec::new(),
+            step: 0,
+            made: saved.map_or(0, |saved| saved.resumed.made),
+            incarnation: Incarnation(0),
+            epoch: 0,
+            sides: neighbours.clone().map(|_| Side::default()).collect(),
+            neighbours,
+            due: BTreeSet::new(),
+            running: None,
+            paused_until: Instant::ORIGIN,
+            wake: None,
+        }
+    }
+
+    /// The process of the node starts: its machine knows of no connection.
+    pub(crate) fn start(&mut self, machine: Node, pool: Pool, incarnation: Incarnation, local: Local) {
+        self.epoch += 1;
+        (self.life, self.phase, self.wake) = (Life::Up, Phase::Joining, None);
+        (self.machine, self.pool) = (Some(Leased::new(machine)), pool);
+        (self.incarnation, self.local) = (incarnation, local);
+        self.ranges.clear();
+        for side in &mut self.sides {
+            (side.connected, side.aborting) = (false, 0);
+            side.limbo.clear();
+        }
+    }
+
+    /// The process of the node is gone.
+    pub(crate) fn crash(&mut self) {
+        self.epoch += 1;
+        (self.machine, self.running) = (None, None);
+        self.sides.iter_mut().for_each(|side| side.receiving = None);
+    }
+
     /// The node's side of the connection with a peer.
     pub(crate) fn side(&self, peer: PeerId) -> &Side {
-        &self.sides[peer.index()]
+        &self.sides[(peer.0 - self.neighbours.start) as usize]
     }
 
     pub(crate) fn side_mut(&mut self, peer: PeerId) -> &mut Side {
-        &mut self.sides[peer.index()]
+        &mut self.sides[(peer.0 - self.neighbours.start) as usize]
+    }
+
+    /// The lowest rank above this node's that can be a neighbour.
+    pub(crate) fn first_above(&self) -> u32 {
+        self.neighbours.start.max(self.me.0 + 1)
+    }
+
+    /// The other nodes that this one is connected with.
+    pub(crate) fn peers(&self) -> impl Iterator<Item = PeerId> + use<> {
+        let me = self.me;
+        self.neighbours.clone().map(PeerId).filter(move |peer| *peer != me)
     }
 
     /// A message of the peer has come, or a body has been read: can the machine be given the next one?

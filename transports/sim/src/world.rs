@@ -5,20 +5,20 @@ mod host;
 mod links;
 
 use std::cmp::Reverse;
-use std::collections::{BTreeSet, BinaryHeap};
+use std::collections::BinaryHeap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 use gradwire_core::kernel::KernelResult;
 use gradwire_core::wire::Message as WireMessage;
 use gradwire_core::{
     Clock, ConfigError, Contract, Duration, Incarnation, Input, Instant, Local, Machine, Node, OpId, Output, PeerId,
-    Pool, Resumed, Segment, Setup, Status,
+    Resumed, Segment, Setup, Status,
 };
 
 use crate::leases::Leased;
 use crate::lines::Traffic;
 use crate::network::{Message, Stream};
-use crate::node::{App, Deed, Entry, Life, Log, Phase, Side, SimNode};
+use crate::node::{App, Deed, Entry, Life, Log, Phase, SimNode};
 use crate::plan::{Effort, Fault, Plan, Saved};
 use crate::random::Random;
 
@@ -71,8 +71,8 @@ pub struct World {
     nodes: Vec<SimNode>,
     /// Nodes whose process runs and has not ended.
     up: usize,
-    /// Connections by pair, `a < b`.
-    links: Vec<Link>,
+    /// By node: its connections with the neighbours of higher ranks.
+    links: Vec<Vec<Link>>,
     traffic: Traffic,
     random: Random,
     incarnations: Random,
@@ -193,34 +193,18 @@ impl World {
     pub fn new(plan: Plan, mut app: impl FnMut(PeerId) -> Box<dyn App>) -> Result<Self, ConfigError> {
         plan.recipe.check_cluster(plan.cluster, plan.layout.len())?;
         let contract = Contract::new(&plan.layout, &plan.recipe, plan.cluster, 0);
-        let count = plan.cluster.nodes() as usize;
-        let len = plan.layout.len();
-        let nodes = (0..count as u32).map(PeerId).map(|me| SimNode {
-            life: Life::Down,
-            machine: None,
-            pool: Pool::default(),
-            app: plan.cluster.is_worker(me).then(|| app(me)),
-            local: Local::new(plan.recipe, plan.cluster.workers),
-            params: plan.resumed.get(me.index()).map_or(&plan.initial, |saved| &saved.params).clone(),
-            update: vec![0.0; len],
-            phase: Phase::Joining,
-            whole: Vec::new(),
-            ranges: Vec::new(),
-            step: 0,
-            made: plan.resumed.get(me.index()).map_or(0, |saved| saved.resumed.made),
-            incarnation: Incarnation(0),
-            epoch: 0,
-            sides: (0..count).map(|_| Side::default()).collect(),
-            due: BTreeSet::new(),
-            running: None,
-            paused_until: Instant::ORIGIN,
-            wake: None,
+        let count = plan.cluster.nodes();
+        let nodes = (0..count).map(PeerId).map(|me| {
+            let app = plan.cluster.is_worker(me).then(|| app(me));
+            SimNode::new(me, &plan, app)
         });
+        let nodes: Vec<_> = nodes.collect();
+        let links = |node: &SimNode| node.neighbours.end.saturating_sub(node.first_above()) as usize;
         let mut world = Self {
-            nodes: nodes.collect(),
+            links: nodes.iter().map(|node| (0..links(node)).map(|_| Link::default()).collect()).collect(),
+            nodes,
             up: 0,
-            links: (0..count * count).map(|_| Link::default()).collect(),
-            traffic: Traffic::new(plan.lines.clone(), count),
+            traffic: Traffic::new(plan.lines.clone(), count as usize),
             random: Random::new(plan.seed, 1),
             incarnations: Random::new(plan.seed, 2),
             efforts: Random::new(plan.seed, 11),
@@ -238,7 +222,7 @@ impl World {
             trace: 0,
             plan,
         };
-        for node in 0..count as u32 {
+        for node in 0..count {
             world.schedule(Instant::ORIGIN, Scheduled::Start { node: PeerId(node) });
         }
         for (at, fault) in world.plan.faults.clone() {
@@ -570,6 +554,7 @@ impl World {
             quorum,
             contract: self.contract.clone(),
             tape,
+            neighbours: recipe.neighbours(cluster, me),
             #[cfg(planted)]
             bug: self.plan.bug,
             ..Setup::new(me, cluster, recipe, &self.plan.layout, 0)
@@ -578,22 +563,10 @@ impl World {
             Node::open(setup, saved.map_or(&self.plan.initial, |saved| &saved.params)).expect("a sound plan");
         let node = &mut self.nodes[me.index()];
         self.deeds.push((me, Deed::Started));
-        node.epoch += 1;
         self.up += usize::from(node.life != Life::Up);
-        node.life = Life::Up;
-        node.incarnation = incarnation;
-        node.machine = Some(Leased::new(machine));
-        node.pool = pool;
-        node.local = Local::new(self.plan.recipe, self.plan.cluster.workers);
+        node.start(machine, pool, incarnation, Local::new(recipe, cluster.workers));
         node.local.follow_lengths(lengths);
-        node.phase = Phase::Joining;
-        node.ranges.clear();
-        node.wake = None;
-        for side in &mut node.sides {
-            (side.connected, side.aborting) = (false, 0);
-            side.limbo.clear();
-        }
-        for peer in (0..self.nodes.len() as u32).map(PeerId).filter(|peer| *peer != me) {
+        for peer in node.peers() {
             if self.nodes[peer.index()].life == Life::Up {
                 self.reconnect(me, peer);
             }
@@ -618,10 +591,8 @@ impl World {
         }
         self.end(me, Life::Down);
         let node = &mut self.nodes[me.index()];
-        (node.machine, node.running) = (None, None);
-        node.sides.iter_mut().for_each(|side| side.receiving = None);
-        node.epoch += 1;
-        for peer in (0..self.nodes.len() as u32).map(PeerId).filter(|peer| *peer != me) {
+        node.crash();
+        for peer in node.peers() {
             self.disconnect(me, peer);
         }
         if let Some(after) = restart {
@@ -638,6 +609,9 @@ impl World {
 
     fn on_fault(&mut self, fault: Fault) -> Option<PeerId> {
         match fault {
+            // There is no connection that could be disturbed.
+            Fault::Cut { a, b } | Fault::Partition { a, b, .. } | Fault::Silence { from: a, to: b, .. }
+                if !self.nodes[a.index()].neighbours.contains(&b.0) => {}
             Fault::Cut { a, b } => {
                 self.disconnect(a, b);
                 self.reconnect(a, b);

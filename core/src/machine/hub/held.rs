@@ -5,6 +5,7 @@
 
 use alloc::vec;
 use alloc::vec::Vec;
+use core::ops::Range;
 
 use super::Incoming;
 use crate::id::PeerId;
@@ -17,6 +18,8 @@ pub(super) struct Held {
     places: Vec<Entry>,
     free: Vec<Place>,
     all: Ends,
+    /// The lowest rank of a peer.
+    first: u32,
     /// By peer.
     peers: Vec<Ends>,
     /// Messages of all peers that have been held so far.
@@ -53,19 +56,25 @@ enum List {
 }
 
 impl Held {
-    pub(super) fn new(peers: usize) -> Self {
+    /// For messages of peers of these ranks.
+    pub(super) fn new(peers: Range<u32>) -> Self {
         Self {
-            places: Vec::with_capacity(peers),
-            free: Vec::with_capacity(peers),
+            places: Vec::with_capacity(peers.len()),
+            free: Vec::with_capacity(peers.len()),
             all: Ends::default(),
-            peers: vec![Ends::default(); peers],
+            first: peers.start,
+            peers: vec![Ends::default(); peers.len()],
             arrivals: 0,
         }
     }
 
     /// Messages of this peer.
     pub(super) fn count_of(&self, peer: PeerId) -> usize {
-        self.peers[peer.index()].count
+        self.peers[self.index(peer)].count
+    }
+
+    fn index(&self, peer: PeerId) -> usize {
+        (peer.0 - self.first) as usize
     }
 
     pub(super) fn push(&mut self, incoming: Incoming) {
@@ -95,7 +104,7 @@ impl Held {
 
     /// The messages of a peer, in order of arrival.
     pub(super) fn iter_of(&self, peer: PeerId) -> impl Iterator<Item = &Incoming> {
-        self.walk(List::OfPeer, self.peers[peer.index()].first).map(|(_, entry)| &entry.incoming)
+        self.walk(List::OfPeer, self.peers[self.index(peer)].first).map(|(_, entry)| &entry.incoming)
     }
 
     /// The first message that is due.
@@ -105,7 +114,7 @@ impl Held {
 
     /// The first message of a peer that is due, with its number in order of arrival.
     pub(super) fn find_of(&self, peer: PeerId, mut due: impl FnMut(&Incoming) -> bool) -> Option<(u64, Place)> {
-        let mut of_peer = self.walk(List::OfPeer, self.peers[peer.index()].first);
+        let mut of_peer = self.walk(List::OfPeer, self.peers[self.index(peer)].first);
         of_peer.find(|(_, entry)| due(&entry.incoming)).map(|(place, entry)| (entry.arrival, place))
     }
 
@@ -128,7 +137,7 @@ impl Held {
 
     /// Drops the messages of a peer.
     pub(super) fn drop_of(&mut self, peer: PeerId) {
-        while let Some(place) = self.peers[peer.index()].first {
+        while let Some(place) = self.peers[self.index(peer)].first {
             self.take(place);
         }
     }
@@ -141,7 +150,10 @@ impl Held {
     fn ends(&mut self, list: List, peer: PeerId) -> &mut Ends {
         match list {
             List::All => &mut self.all,
-            List::OfPeer => &mut self.peers[peer.index()],
+            List::OfPeer => {
+                let index = self.index(peer);
+                &mut self.peers[index]
+            }
         }
     }
 
@@ -163,7 +175,7 @@ mod tests {
     /// The same as a plain list, for random operations.
     #[test]
     fn messages_are_found_in_order_of_arrival_of_all_peers_and_of_each() {
-        let (mut held, mut list) = (Held::new(3), Vec::new());
+        let (mut held, mut list) = (Held::new(0..3), Vec::new());
         let mut state = 1u64;
         for number in 0..2000 {
             state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);

@@ -125,7 +125,7 @@ pub(crate) enum Notice {
 impl Hub {
     pub(crate) fn new(setup: Setup) -> Self {
         let tape = Position::new(setup.tape.clone());
-        let nodes = setup.cluster.nodes();
+        let neighbours = setup.neighbours.clone();
         let mut vectors = Vectors::default();
         let ours = vectors.bytes("contract", setup.contract.len() as usize, Keep::No);
         let theirs = vectors.bytes("a peer's contract", CONTRACT_LEN_MAX as usize, Keep::No);
@@ -141,9 +141,9 @@ impl Hub {
             dense: VecDeque::with_capacity(64),
             withdrawn: VecDeque::new(),
             operations: Operations::new(),
-            peers: Peers::new(nodes),
-            stalls: Stalls::new(setup.me, nodes),
-            holding: Held::new(nodes as usize),
+            peers: Peers::new(neighbours.clone()),
+            stalls: Stalls::new(setup.me),
+            holding: Held::new(neighbours),
             comparing: None,
             alarm: None,
             tape,
@@ -155,7 +155,7 @@ impl Hub {
     pub(crate) fn handle_input(&mut self, now: Instant, input: Input) -> Result<Option<Notice>, Misuse> {
         match input {
             Input::Connected { peer } | Input::Disconnected { peer } | Input::Header { peer, .. }
-                if peer == self.setup.me || peer.index() >= self.peers.count() =>
+                if peer == self.setup.me || !self.peers.has(peer) =>
             {
                 return Err(Misuse::UnknownPeer { peer });
             }
@@ -340,7 +340,7 @@ impl Hub {
 
     /// Sends a message without a body to all nodes that take part.
     fn tell_all(&mut self, message: Message) {
-        for peer in (0..self.peers.count() as u32).map(PeerId) {
+        for peer in self.peers.ranks() {
             if peer != self.setup.me && self.is_agreed(peer) {
                 self.notify(peer, message);
             }
@@ -460,10 +460,11 @@ impl Hub {
             }
             (Link::Agreed, Message::Again) => Some(Notice::Outdated),
             (Link::Agreed, Message::Awaits { on, at, silent_ms }) => {
-                // A node that is connected here has announced its silence here.
-                let known = on == self.setup.me || self.peers.has(on) && self.is_agreed(on);
-                if !known && silent_ms > 0 {
-                    self.stalls.set_silence(on, Some(self.now.after(Duration::from_millis(silent_ms.into()))));
+                // A node that is connected here has announced its silence here, and the end of it.
+                let exists = on.0 < self.setup.cluster.nodes();
+                if exists && on != self.setup.me && !self.is_agreed(on) {
+                    let until = self.now.after(Duration::from_millis(silent_ms.into()));
+                    self.stalls.set_silence(on, (silent_ms > 0).then_some(until));
                 }
                 self.stalls.on_awaits(peer, on, at);
                 Some(Notice::Tick)
@@ -593,6 +594,11 @@ impl Hub {
         self.peers.change(peer, |entry| entry.left = true);
     }
 
+    /// The ranks of the nodes that this one can be connected with, among which may be its own.
+    pub(crate) fn neighbours(&self) -> impl Iterator<Item = PeerId> + use<> {
+        self.peers.ranks()
+    }
+
     pub(crate) fn is_agreed(&self, peer: PeerId) -> bool {
         self.peers.get(peer).link == Link::Agreed
     }
@@ -696,7 +702,7 @@ impl Hub {
 
     pub(crate) fn status(&self, role: Role, clock: Clock, worker_clock: impl Fn(PeerId) -> Clock) -> Status {
         let me = self.setup.me;
-        let others = || (0..self.peers.count() as u32).map(PeerId).filter(|peer| *peer != me);
+        let others = || self.peers.ranks().filter(|peer| *peer != me);
         let workers = others().filter(|peer| self.setup.cluster.is_worker(*peer));
         Status {
             me,

@@ -8,6 +8,7 @@
 
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
+use core::ops::Range;
 
 use crate::id::{Incarnation, PeerId};
 use crate::machine::Failure;
@@ -17,8 +18,12 @@ use crate::wire::HEADER_LEN;
 
 #[derive(Debug)]
 pub(super) struct Peers {
-    /// By rank.
+    /// The lowest rank of a neighbour.
+    first: u32,
+    /// The neighbours, by rank.
     all: Vec<Peer>,
+    /// In place of a node that is no neighbour.
+    stranger: Peer,
     /// The peers that can be lost, see [`Peer::is_down`], in the order in which their connections ended. So the first
     /// one is due first, and an input looks at no other peer.
     down: VecDeque<PeerId>,
@@ -59,7 +64,7 @@ pub(super) enum Link {
 }
 
 impl Peers {
-    pub(super) fn new(nodes: u32) -> Self {
+    pub(super) fn new(neighbours: Range<u32>) -> Self {
         let peer = |rank| Peer {
             link: Link::Never,
             incarnation: Incarnation(0),
@@ -77,30 +82,33 @@ impl Peers {
             },
             unanswered_since: None,
         };
-        Self { all: (0..nodes).map(peer).collect(), down: VecDeque::new(), failed: 0, lost: 0 }
+        let (first, stranger) = (neighbours.start, peer(u32::MAX));
+        Self { first, all: neighbours.map(peer).collect(), stranger, down: VecDeque::new(), failed: 0, lost: 0 }
     }
 
-    pub(super) fn count(&self) -> usize {
-        self.all.len()
+    /// The ranks of the neighbours, among which may be this node itself.
+    pub(super) fn ranks(&self) -> impl Iterator<Item = PeerId> + use<> {
+        (self.first..self.first + self.all.len() as u32).map(PeerId)
     }
 
-    /// Is there a node of this rank?
+    /// Is the node of this rank a neighbour?
     pub(super) fn has(&self, peer: PeerId) -> bool {
-        peer.index() < self.all.len()
+        peer.0.checked_sub(self.first).is_some_and(|index| (index as usize) < self.all.len())
     }
 
     pub(super) fn get(&self, peer: PeerId) -> &Peer {
-        &self.all[peer.index()]
+        let index = peer.0.checked_sub(self.first);
+        index.and_then(|index| self.all.get(index as usize)).unwrap_or(&self.stranger)
     }
 
     /// The peer, to count its messages.
     pub(super) fn traffic(&mut self, peer: PeerId) -> &mut Peer {
-        &mut self.all[peer.index()]
+        &mut self.all[(peer.0 - self.first) as usize]
     }
 
     /// Changes the state of a peer.
     pub(super) fn change(&mut self, peer: PeerId, change: impl FnOnce(&mut Peer)) {
-        let entry = &mut self.all[peer.index()];
+        let entry = &mut self.all[(peer.0 - self.first) as usize];
         let before = entry.is_down().then_some(entry.failure.is_some());
         self.lost -= usize::from(entry.link == Link::Lost);
         change(entry);

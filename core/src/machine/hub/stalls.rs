@@ -10,8 +10,7 @@
 //! [`Message::Awaits`]: crate::wire::Message::Awaits
 //! [`Message::Silence`]: crate::wire::Message::Silence
 
-use alloc::vec;
-use alloc::vec::Vec;
+use alloc::collections::BTreeMap;
 
 use crate::id::{Clock, PeerId};
 use crate::status::Waiting;
@@ -30,9 +29,9 @@ pub(super) struct Stalls {
     me: PeerId,
     wait: Option<Wait>,
     /// By peer: the node that the peer waits for, and the clock that node is at, as the peer last said.
-    awaits: Vec<Option<(PeerId, Clock)>>,
+    awaits: BTreeMap<PeerId, (PeerId, Clock)>,
     /// By node: until when it is silent, as it has announced.
-    silences: Vec<Option<Instant>>,
+    silences: BTreeMap<PeerId, Instant>,
 }
 
 #[derive(Copy, Clone, Debug)]
@@ -48,8 +47,8 @@ struct Wait {
 }
 
 impl Stalls {
-    pub(super) fn new(me: PeerId, nodes: u32) -> Self {
-        Self { me, wait: None, awaits: vec![None; nodes as usize], silences: vec![None; nodes as usize] }
+    pub(super) fn new(me: PeerId) -> Self {
+        Self { me, wait: None, awaits: BTreeMap::new(), silences: BTreeMap::new() }
     }
 
     pub(super) fn waiting(&self) -> Option<Waiting> {
@@ -68,13 +67,14 @@ impl Stalls {
 
     /// Until when a node is silent, as it has announced.
     pub(super) fn silence_of(&self, node: PeerId, now: Instant) -> Option<Instant> {
-        self.silences.get(node.index()).copied().flatten().filter(|until| *until > now)
+        self.silences.get(&node).copied().filter(|until| *until > now)
     }
 
     /// A node has announced a silence until this moment; `None`: that its silence is over.
     pub(super) fn set_silence(&mut self, node: PeerId, until: Option<Instant>) {
-        if let Some(silence) = self.silences.get_mut(node.index()) {
-            *silence = until;
+        match until {
+            Some(until) => _ = self.silences.insert(node, until),
+            None => _ = self.silences.remove(&node),
         }
     }
 
@@ -90,7 +90,7 @@ impl Stalls {
             return;
         };
         // If the peer has named the node that it waits for itself, that node is the culprit.
-        let named = self.awaits[direct.index()].filter(|(culprit, _)| *culprit != self.me);
+        let named = self.awaits.get(&direct).copied().filter(|(culprit, _)| *culprit != self.me);
         let reported_by = if named.is_some() { direct } else { self.me };
         let (on, at) = named.unwrap_or((direct, at));
         match &mut self.wait {
@@ -109,7 +109,7 @@ impl Stalls {
 
     /// A peer says which node it waits for itself.
     pub(super) fn on_awaits(&mut self, peer: PeerId, on: PeerId, at: Clock) {
-        self.awaits[peer.index()] = Some((on, at));
+        self.awaits.insert(peer, (on, at));
         if let Some(wait) = self.wait.as_mut().filter(|wait| wait.direct == peer) {
             // A new culprit is reported like the first.
             wait.reported &= wait.shown.on == on;
@@ -119,7 +119,7 @@ impl Stalls {
 
     /// A peer has sent another message: it is not waiting any more.
     pub(super) fn on_progress(&mut self, peer: PeerId) {
-        self.awaits[peer.index()] = None;
+        self.awaits.remove(&peer);
     }
 
     /// Returns the wait once, when it has lasted for `stall_after`.
@@ -157,7 +157,7 @@ mod tests {
     }
 
     fn stalls() -> Stalls {
-        let mut stalls = Stalls::new(PeerId(0), 3);
+        let mut stalls = Stalls::new(PeerId(0));
         waits(&mut stalls, ONE, 0);
         stalls
     }
@@ -187,7 +187,7 @@ mod tests {
     /// A peer that waits for this node does not name the culprit, nor does one that has gone on since.
     #[test]
     fn what_a_peer_waits_for_counts_while_it_waits() {
-        let mut stalls = Stalls::new(PeerId(0), 3);
+        let mut stalls = Stalls::new(PeerId(0));
         stalls.on_awaits(ONE, PeerId(0), Clock(1));
         waits(&mut stalls, ONE, 0);
         assert_eq!(named(stalls.waiting()), Some((ONE, PeerId(0))));

@@ -54,6 +54,7 @@ impl Server {
         let incarnation = hub.incarnation(worker);
         hub.event(Event::PeerJoined { peer: worker, incarnation });
         self.workers.set(worker, Life::Present);
+        self.here_to = self.here_to.min(worker.0);
         if fresh && hub.had_parameters(worker) {
             self.expect_offers(hub, worker);
         } else if self.state == State::Running && !self.awaits_offers(worker) {

@@ -90,6 +90,8 @@ pub(crate) struct Server {
     state: State,
     /// When this server learned that it takes the place of an earlier process.
     renewing: Option<Instant>,
+    /// At the start: the workers below this rank are there, and have offered their parameters if they have any.
+    here_to: u32,
     /// A held contribution of a worker may have become due for another reason than its turn or a free inbox: since its
     /// round is over, or since it is known.
     recheck: bool,
@@ -184,6 +186,7 @@ impl Server {
             hinted: vec![false; cluster.workers as usize],
             state: State::Starting,
             renewing: None,
+            here_to: 0,
             recheck: false,
             alone: false,
             found_since: None,

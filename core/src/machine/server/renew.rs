@@ -25,6 +25,7 @@ impl Server {
         for shard in &mut self.shards {
             shard.seat(worker).awaits_offer = true;
         }
+        self.here_to = self.here_to.min(worker.0);
     }
 
     pub(super) fn forget_offers(&mut self, worker: PeerId) {
@@ -118,6 +119,11 @@ impl Server {
         }
     }
 
+    /// At the start: is nothing to be expected of this worker before the run begins?
+    fn is_here(&self, worker: u32) -> bool {
+        self.workers.get(PeerId(worker)) != Life::Awaited && !self.awaits_offers(PeerId(worker))
+    }
+
     /// Begins when all workers are here and have offered their parameters. A restarted server waits for `dead_after`,
     /// and begins with the workers that are here then.
     pub(super) fn maybe_start(&mut self, hub: &mut Port<'_>) {
@@ -128,10 +134,12 @@ impl Server {
         let deadline = self.renewing.map(|since| since.after(patience));
         let late = deadline.is_some_and(|deadline| hub.now() >= deadline);
         self.alarm = deadline.filter(|_| !late);
-        let here =
-            |worker: u32| self.workers.get(PeerId(worker)) != Life::Awaited && !self.awaits_offers(PeerId(worker));
         let workers = 0..self.workers.len() as u32;
-        let enough = workers.clone().all(here) || (late && workers.clone().any(here));
+        while workers.contains(&self.here_to) && self.is_here(self.here_to) {
+            self.here_to += 1;
+        }
+        let here = |worker: u32| self.is_here(worker);
+        let enough = self.here_to == workers.end || (late && workers.clone().any(here));
         if !enough {
             return;
         }

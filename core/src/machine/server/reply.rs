@@ -12,10 +12,6 @@ use crate::time::StepTime;
 use crate::wire::{Message, Occasion, Reply};
 
 impl Server {
-    pub(super) fn workers(&self) -> impl Iterator<Item = PeerId> + use<> {
-        (0..self.workers.len() as u32).map(PeerId)
-    }
-
     pub(super) fn maybe_reply(&mut self, hub: &mut Port<'_>, index: usize) {
         // A tape can have the answers in another order than that of the ranks.
         while self.reply_to_all(hub, index) && hub.is_following() {}
@@ -118,8 +114,7 @@ impl Server {
 
     /// At the start, the first worker that is not there or has not offered its parameters.
     pub(super) fn awaited_at_start(&self) -> Option<Awaited> {
-        let blocks = |worker: &PeerId| self.workers.get(*worker) == Life::Awaited || self.awaits_offers(*worker);
-        let missing = self.workers().find(blocks);
+        let missing = Some(PeerId(self.here_to)).filter(|worker| worker.index() < self.workers.len());
         missing.map(|on| Awaited { on, at: Clock(0), clock: Clock(0) })
     }
 

@@ -177,6 +177,9 @@ fn hearsay_of_a_silence_counts_only_for_nodes_that_are_not_connected() {
         s.wants.clear();
         s.tell(1, Message::Awaits { on: PeerId(2), at: Clock(0), silent_ms: 5000 });
         assert_eq!(s.machine.awaited_silence().is_some(), !connected);
+        // The silence has ended before its time.
+        s.tell(1, Message::Awaits { on: PeerId(2), at: Clock(0), silent_ms: 0 });
+        assert_eq!(s.machine.awaited_silence(), None);
     }
 }
 
@@ -233,6 +236,35 @@ fn misuse_changes_nothing() {
     assert_eq!(s.machine.status(), before);
     let mut worker = trace(Recipe::asynchronous().with_lambda(1.0), 0, 2);
     assert_eq!(worker.machine.handle_input(worker.now, Input::Step { weight: 1 }), Err(Misuse::NotReady));
+}
+
+/// A worker of servers talks to the servers only: there is nothing to say to other workers.
+#[test]
+fn a_node_knows_no_other_nodes_than_its_neighbours() {
+    let recipe = Recipe::asynchronous().with_lambda(1.0);
+    let neighbours = recipe.neighbours(Cluster { workers: 3, servers: 1 }, PeerId(0));
+    let mut s = trace_of(recipe, 0, 3, |setup| Setup { neighbours, ..setup });
+    for peer in [1, 2, 4].map(PeerId) {
+        let misuse = s.machine.handle_input(s.now, Input::Connected { peer });
+        assert_eq!(misuse, Err(Misuse::UnknownPeer { peer }));
+    }
+    let links = s.machine.status().links;
+    assert_eq!(links.iter().map(|link| link.peer).collect::<Vec<_>>(), [PeerId(3)]);
+    s.feed(Input::Connected { peer: PeerId(3) }).expect_transmit(3, Kind::Hello);
+    s.expect_idle();
+}
+
+/// If a node is the neighbour of another one, that one is its neighbour.
+#[test]
+fn neighbours_are_neighbours_of_each_other() {
+    for (recipe, servers) in [(Recipe::sync(), 0), (Recipe::sync(), 1), (Recipe::asynchronous(), 3)] {
+        let cluster = Cluster { workers: 5, servers };
+        let knows = |a, b| a != b && recipe.neighbours(cluster, PeerId(a)).contains(&b);
+        let pairs = || (0..cluster.nodes()).flat_map(|a| (0..cluster.nodes()).map(move |b| (a, b)));
+        assert!(pairs().all(|(a, b)| knows(a, b) == knows(b, a)), "{recipe}");
+        let expected = if servers == 3 { 2 * 5 * 3 } else { cluster.nodes() * (cluster.nodes() - 1) };
+        assert_eq!(pairs().filter(|(a, b)| knows(*a, *b)).count() as u32, expected, "{recipe}");
+    }
 }
 
 /// Time enters through inputs and never runs backwards; a deadline that has fired is not given again.

@@ -9,8 +9,9 @@ use crate::node::Life;
 
 impl World {
     pub(super) fn link(&mut self, a: PeerId, b: PeerId) -> &mut Link {
-        let count = self.nodes.len();
-        &mut self.links[a.min(b).index() * count + a.max(b).index()]
+        let (low, high) = (a.min(b), a.max(b));
+        let first = self.nodes[low.index()].first_above();
+        &mut self.links[low.index()][(high.0 - first) as usize]
     }
 
     pub(super) fn stream(&mut self, from: PeerId, to: PeerId) -> &mut Stream {
@@ -148,8 +149,9 @@ impl World {
 
     pub(super) fn next_header(&mut self, me: PeerId, peer: PeerId) -> Option<Header> {
         let node = &mut self.nodes[me.index()];
-        let side = &mut node.sides[peer.index()];
-        if node.machine.is_none() || side.reading {
+        let runs = node.machine.is_some();
+        let side = node.side_mut(peer);
+        if !runs || side.reading {
             return None;
         }
         let message = side.inbox.front()?;
