@@ -90,8 +90,10 @@ impl Server {
     /// they enter follows from the order of the contributions, also when a tape is followed.
     pub(super) fn end_head_start(&mut self, hub: &Hub, index: usize) {
         self.shards[index].head_start = 0;
-        for worker in self.workers().filter(|worker| hub.setup.recipe.correction.comes_later(worker.0)) {
-            if self.workers.get(worker) == Life::Present && !self.awaits_offers(worker) {
+        let correction = &hub.setup.recipe.correction;
+        let waits = |(worker, life): &(PeerId, Life)| *life == Life::Present && correction.comes_later(worker.0);
+        for (worker, _) in self.workers.iter().filter(waits) {
+            if !self.awaits_offers(worker) {
                 let shard = &mut self.shards[index];
                 let row = shard.clocks.row();
                 shard.clocks.join(worker, row);
@@ -118,9 +120,9 @@ impl Server {
     /// The slowest starter, if workers wait for its contributions.
     pub(super) fn awaited_starter(&self, hub: &Hub) -> Option<Awaited> {
         let correction = &hub.setup.recipe.correction;
-        let waits = |worker: PeerId| correction.comes_later(worker.0) && self.workers.get(worker) == Life::Present;
+        let waits = |(worker, life): (PeerId, Life)| life == Life::Present && correction.comes_later(worker.0);
         let shard = self.shards.iter().find(|shard| shard.head_start > 0)?;
-        let (on, at) = shard.clocks.slowest().filter(|_| self.workers().any(waits))?;
+        let (on, at) = shard.clocks.slowest().filter(|_| self.workers.iter().any(waits))?;
         Some(Awaited { on, at, clock: at.next() })
     }
 
