@@ -92,6 +92,8 @@ pub(crate) struct Server {
     renewing: Option<Instant>,
     /// At the start: the workers below this rank are there, and have offered their parameters if they have any.
     here_to: u32,
+    /// An offer is held.
+    holds_offers: bool,
     /// A held contribution of a worker may have become due for another reason than its turn or a free inbox: since its
     /// round is over, or since it is known.
     recheck: bool,
@@ -187,6 +189,7 @@ impl Server {
             state: State::Starting,
             renewing: None,
             here_to: 0,
+            holds_offers: false,
             recheck: false,
             alone: false,
             found_since: None,

@@ -68,6 +68,7 @@ impl Server {
         }
         if shard.receiving_offer {
             // There is one place to receive an offer.
+            self.holds_offers = true;
             return hub.hold(incoming);
         }
         shard.receiving_offer = true;
@@ -94,11 +95,14 @@ impl Server {
             Message::Offer(offer) => !server.shards[server.shard_of(hub, offer.shard)].receiving_offer,
             _ => false,
         };
-        while let Some(incoming) = hub.take_held(|hub, incoming| due(self, hub, incoming)) {
+        // Contributions of all workers can be held as well.
+        while self.holds_offers {
+            let Some(incoming) = hub.take_held(|hub, incoming| due(self, hub, incoming)) else { break };
             if let Message::Offer(offer) = incoming.message {
                 self.take_offer(hub, incoming, offer);
             }
         }
+        self.holds_offers &= hub.held().any(|held| matches!(held.message, Message::Offer(_)));
     }
 
     /// A worker has said where its stream to a shard continues.
