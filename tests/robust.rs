@@ -81,7 +81,7 @@ fn ends(recipe: Recipe, workers: u32, servers: u32, number_of: fn(u32) -> u32) -
     bits(&params[0])
 }
 
-/// I-115: a trimmed mean that trims nothing is the mean, bit for bit and with its weights. With a single worker, no
+/// A trimmed mean that trims nothing is the mean, bit for bit and with its weights. With a single worker, no
 /// contribution can be left out.
 #[test]
 fn without_anything_to_leave_out_a_rule_is_the_mean() {
@@ -103,7 +103,7 @@ fn without_anything_to_leave_out_a_rule_is_the_mean() {
     }
 }
 
-/// I-117: which rank makes a contribution does not matter, bit for bit.
+/// Which rank makes a contribution does not matter, bit for bit.
 #[test]
 fn ranks_do_not_matter() {
     for rule in RULES {
@@ -112,7 +112,7 @@ fn ranks_do_not_matter() {
     }
 }
 
-/// I-23: rules that work element by element do not see shards and servers.
+/// Rules that work element by element do not see shards and servers.
 #[test]
 fn shards_do_not_matter() {
     for rule in &RULES[..3] {
@@ -121,7 +121,7 @@ fn shards_do_not_matter() {
     }
 }
 
-/// I-116: one worker that contributes 1e30, or the others' updates turned round and scaled, moves nothing out of the
+/// One worker that contributes 1e30, or the others' updates turned round and scaled, moves nothing out of the
 /// range of the other workers.
 #[test]
 fn one_bad_worker_of_five_stays_within_the_range_of_the_others() {
@@ -217,7 +217,7 @@ fn two_bad_voters_of_seven_do_not_change_a_clear_majority() {
     }
 }
 
-/// I-119: the numbers refer to the contributions that come. Of two workers, nothing is cut.
+/// The numbers refer to the contributions that come. Of two workers, nothing is cut.
 #[test]
 fn with_fewer_contributions_less_is_cut() {
     let of = |rank: u32, step: u64, update: &mut [f32]| {
@@ -246,7 +246,7 @@ fn with_fewer_contributions_less_is_cut() {
     }
 }
 
-/// I-13, for medians: the medians of parameters and of updates differ by rounding only, because all workers start from
+/// The medians of parameters and of updates differ by rounding only, because all workers start from
 /// the same parameters.
 #[test]
 fn the_median_of_parameters_is_that_of_updates() {

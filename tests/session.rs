@@ -84,7 +84,7 @@ fn all_workers_end_with_the_same_parameters_under_every_recipe() {
     }
 }
 
-/// I-03, I-21: with one worker, every rule is the plain optimizer, bit for bit.
+/// With one worker, every rule is the plain optimizer, bit for bit.
 #[test]
 fn one_worker_is_the_plain_optimizer() {
     let staleness = Recipe::softsync(1).with_staleness(Staleness::constant());

@@ -30,7 +30,7 @@ fn a_fixed_period_leaves_machines_idle() {
     }
 }
 
-/// I-140: a worker computes for at least 1 - step / period of the time, at all speeds.
+/// A worker computes for at least 1 - step / period of the time, at all speeds.
 #[test]
 fn a_period_in_seconds_keeps_machines_busy() {
     for text in ["sync period=20s", "averaging period=20s topology=ring", "hardsync period=20s"] {
@@ -225,7 +225,7 @@ fn periods_follow_the_mean_loss() {
     assert_eq!(all[3][..6], [6, 6, 3, 3, 2 + 3, 3], "{all:?}");
 }
 
-/// I-139: where all speeds are equal, a period in seconds is the period of so many steps, bit for bit; and so is a period
+/// Where all speeds are equal, a period in seconds is the period of so many steps, bit for bit; and so is a period
 /// in examples where all batches are equal.
 #[test]
 fn equal_speeds_make_a_period_in_seconds_one_in_steps() {
@@ -238,7 +238,7 @@ fn equal_speeds_make_a_period_in_seconds_one_in_steps() {
     }
 }
 
-/// I-142: a worker that is paused, or takes longer than the period for a step, ends no round for other workers: their
+/// A worker that is paused, or takes longer than the period for a step, ends no round for other workers: their
 /// periods are as long as ever.
 #[test]
 fn a_paused_worker_does_not_cut_the_periods_of_others() {

@@ -8,7 +8,7 @@ use gradwire_sim::{App, Network, Plan, Random, World};
 use crate::threads::with_servers;
 use crate::{Steps, Worker, bits, plan, shards, simulate};
 
-/// I-92, I-108: a round that waits for the first n of n contributions is a synchronous round, bit for bit, whatever the
+/// A round that waits for the first n of n contributions is a synchronous round, bit for bit, whatever the
 /// grace and the order of arrival, with every merge rule of rounds, also over broken connections.
 #[test]
 fn the_first_n_of_n_are_a_synchronous_round() {
@@ -74,7 +74,7 @@ fn worker(me: PeerId, seed: u64) -> Worker {
     Worker { me, random, steps: Steps::Exponential, poison: None, history: Arc::default() }
 }
 
-/// I-111: where all workers begin together, a round takes as long as the K-th fastest of N; with exponential times of
+/// Where all workers begin together, a round takes as long as the K-th fastest of N; with exponential times of
 /// mean 1 ms that is `H_N - H_(N-K)` on average. Tolerance: 4 standard errors of the 1,000 rounds.
 #[test]
 fn a_round_takes_as_long_as_the_kth_fastest_worker() {
@@ -90,7 +90,7 @@ fn a_round_takes_as_long_as_the_kth_fastest_worker() {
     }
 }
 
-/// I-93, I-111: nobody waits for a late worker. All rounds of a run end when a model says so that knows only the
+/// Nobody waits for a late worker. All rounds of a run end when a model says so that knows only the
 /// durations of the steps: a worker begins a step when the round ends that its contribution is in, or at once when it is
 /// late.
 #[test]
@@ -144,7 +144,7 @@ struct Modelled {
     steps: u64,
 }
 
-/// I-92, I-93: an adaptive grace waits for the workers that are expected before the cap, until they should be here, and
+/// An adaptive grace waits for the workers that are expected before the cap, until they should be here, and
 /// never longer than the cap. All rounds end when a model says so that knows only the durations of the steps.
 #[test]
 fn an_adaptive_grace_waits_as_long_as_the_estimates_say() {
@@ -209,7 +209,7 @@ fn an_adaptive_grace_waits_as_long_as_the_estimates_say() {
     assert!(in_grace > 50 && without > 50, "{in_grace} rounds with more than the first, {without} without");
 }
 
-/// I-109, I-110: on threads, each contribution is applied or late, none is stale, and the slow worker holds up nobody.
+/// On threads, each contribution is applied or late, none is stale, and the slow worker holds up nobody.
 #[test]
 fn on_threads_each_contribution_is_applied_or_late() {
     for (text, workers, steps) in [

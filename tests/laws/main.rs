@@ -181,7 +181,7 @@ fn round_robin_staleness_takes_one_or_two_values() {
     }
 }
 
-/// I-24: softsync with c = 1 and a constant staleness rule equals asynchronous SGD, bit for bit.
+/// Softsync with c = 1 and a constant staleness rule equals asynchronous SGD, bit for bit.
 #[test]
 fn softsync_of_one_equals_asynchronous_sgd() {
     for steps in [Steps::Jittered, Steps::Exponential] {
@@ -192,7 +192,7 @@ fn softsync_of_one_equals_asynchronous_sgd() {
     }
 }
 
-/// I-70: an outer optimizer that does nothing is the recipe without one, bit for bit, with every merge rule.
+/// An outer optimizer that does nothing is the recipe without one, bit for bit, with every merge rule.
 #[test]
 fn momentum_of_zero_at_a_rate_of_one_is_no_outer_optimizer() {
     for recipe in ["sync period=3", "sync topology=ring chunk=5", "hardsync", "async lambda=0.25", "softsync", "sparse"]
@@ -235,7 +235,7 @@ fn shards(recipe: &Recipe) -> u32 {
     shards
 }
 
-/// I-46: an update with a NaN is refused by the receiver, with the sender and the index of the element, and changes no
+/// An update with a NaN is refused by the receiver, with the sender and the index of the element, and changes no
 /// parameters.
 #[test]
 fn an_update_with_a_nan_is_refused() {

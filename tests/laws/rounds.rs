@@ -50,7 +50,7 @@ fn all_of_the_largest_elements_are_the_dense_recipe() {
     }
 }
 
-/// I-77: one worker with a rate and no momentum is Lookahead (Zhang et al. 2019): after H steps, the parameters go a
+/// One worker with a rate and no momentum is Lookahead (Zhang et al. 2019): after H steps, the parameters go a
 /// share of the way from where they were to where the steps have led.
 #[test]
 fn one_worker_with_a_rate_is_lookahead() {
@@ -70,7 +70,7 @@ fn one_worker_with_a_rate_is_lookahead() {
     assert_eq!(history.len(), 24);
 }
 
-/// I-16, I-72: with constant updates, the parameters move by `rate / (1 - mu)` times the update in each round, once the
+/// With constant updates, the parameters move by `rate / (1 - mu)` times the update in each round, once the
 /// velocity is there.
 #[test]
 fn a_constant_update_moves_by_the_gain() {
@@ -91,12 +91,12 @@ fn a_constant_update_moves_by_the_gain() {
     let threads: Vec<_> =
         (0..).zip(Mem::cluster(2)).map(|(rank, end)| thread::spawn(move || session(rank, end))).collect();
     for moves in threads.into_iter().map(|thread| thread.join().unwrap()) {
-        // I-71: from a velocity of 0, one round moves by rate (1 + mu) looking ahead.
+        // From a velocity of 0, one round moves by rate (1 + mu) looking ahead.
         assert!((moves[0] - 1.05).abs() < 1e-6 && (moves[39] - 1.4).abs() < 1e-5, "{moves:?}");
     }
 }
 
-/// I-37: SSP with bound 0 and deterministic workers is bulk-synchronous, bit for bit: each round is
+/// SSP with bound 0 and deterministic workers is bulk-synchronous, bit for bit: each round is
 /// w -= lambda (d_0 + d_1 + …), summed in rank order.
 #[test]
 fn ssp_with_bound_zero_is_bulk_synchronous() {
@@ -119,7 +119,7 @@ fn ssp_with_bound_zero_is_bulk_synchronous() {
     }
 }
 
-/// I-01, I-04, I-05, I-13: a synchronous step of N workers equals a step on the union of their batches, and so does
+/// A synchronous step of N workers equals a step on the union of their batches, and so does
 /// averaging of parameters with H = 1. Tolerance: N units in the last place per step.
 #[test]
 fn a_synchronous_step_equals_a_step_on_the_union_batch() {
@@ -154,8 +154,8 @@ fn a_synchronous_step_equals_a_step_on_the_union_batch() {
     }
 }
 
-/// I-13: averaging parameters every H steps gives the same result as applying the mean of the updates over H steps, for
-/// any H and any local optimizer. I-23: the number of shards does not change the result, bit for bit.
+/// Averaging parameters every H steps gives the same result as applying the mean of the updates over H steps, for
+/// any H and any local optimizer. The number of shards does not change the result, bit for bit.
 #[test]
 fn averaging_parameters_equals_applying_mean_updates() {
     for period in [1, 5, 20] {
@@ -173,7 +173,7 @@ fn averaging_parameters_equals_applying_mean_updates() {
     }
 }
 
-/// I-08: with H = 1, local momentum that is kept or averaged equals momentum on the mean gradient. Momentum that is
+/// With H = 1, local momentum that is kept or averaged equals momentum on the mean gradient. Momentum that is
 /// reset does not.
 #[test]
 fn kept_or_averaged_momentum_equals_momentum_of_the_mean_gradient() {
@@ -237,8 +237,8 @@ fn with_momentum(recipe: Recipe, workers: u32, steps: u64, mu: f32) -> Vec<f32> 
     results.into_iter().next().unwrap()
 }
 
-/// I-26: if each worker contributes once from the same version, a softsync group of all workers equals the mean of a
-/// synchronous round. I-27: if every update is k times as large, the step is k times as large.
+/// If each worker contributes once from the same version, a softsync group of all workers equals the mean of a
+/// synchronous round. If every update is k times as large, the step is k times as large.
 #[test]
 fn a_softsync_group_of_all_workers_equals_a_round() {
     let workers = 4;

@@ -326,7 +326,7 @@ mod tests {
         lengths
     }
 
-    /// I-140: no worker computes for longer than the period, and the rest of it is less than one of its steps.
+    /// No worker computes for longer than the period, and the rest of it is less than one of its steps.
     #[test]
     fn a_period_in_seconds_ends_before_the_step_that_would_cross_it() {
         assert_eq!(lengths("20s", 580, 3), [34; 3]);
@@ -340,7 +340,7 @@ mod tests {
         }
     }
 
-    /// I-139: with equal steps, a period in seconds is the period of so many steps.
+    /// With equal steps, a period in seconds is the period of so many steps.
     #[test]
     fn a_multiple_of_the_step_is_a_number_of_steps() {
         for steps in 1..40 {

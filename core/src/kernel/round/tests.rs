@@ -97,7 +97,7 @@ proptest! {
         }
     }
 
-    /// I-117: the same bits in any order.
+    /// The same bits in any order.
     #[test]
     fn the_result_does_not_depend_on_the_order((rows, shuffled) in
         rows().prop_flat_map(|rows| (Just(rows.clone()), Just(rows).prop_shuffle())))
@@ -133,7 +133,7 @@ proptest! {
         }
     }
 
-    /// I-116: a contribution of any size moves an element only within the range of the other contributions.
+    /// A contribution of any size moves an element only within the range of the other contributions.
     #[test]
     fn one_arbitrary_row_stays_within_the_range_of_the_others(rows in rows(), bad in -3e38f32..3e38) {
         prop_assume!(rows.len() > 1);
@@ -148,7 +148,7 @@ proptest! {
         }
     }
 
-    /// I-118: one contribution is the result, bit for bit.
+    /// One contribution is the result, bit for bit.
     #[test]
     fn a_single_contribution_is_the_result(rows in rows()) {
         for formula in formulas() {
@@ -160,7 +160,7 @@ proptest! {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
-    /// I-116: one row moves the result of an iteration by at most `radius` times its share of the examples, so two bad
+    /// One row moves the result of an iteration by at most `radius` times its share of the examples, so two bad
     /// ones in its place differ by twice that.
     #[test]
     fn a_row_moves_the_centre_by_its_share_of_the_radius(rows in rows(), bad in -3e38f32..3e38) {
@@ -176,7 +176,7 @@ proptest! {
         prop_assert!(norm(&moved) <= 2.0 * share * (1.0 + 1e-5) + 1e-5, "{} for {share}", norm(&moved));
     }
 
-    /// I-115: without a limit, one iteration ends at the mean, wherever it begins.
+    /// Without a limit, one iteration ends at the mean, wherever it begins.
     #[test]
     fn a_centre_without_a_limit_is_the_mean(rows in rows(), from in -1f32..1.0) {
         let len = rows[0].0.len();
@@ -189,7 +189,7 @@ proptest! {
         }
     }
 
-    /// I-116: the contributions of `faulty` workers are not taken if the other contributions are near to each other.
+    /// The contributions of `faulty` workers are not taken if the other contributions are near to each other.
     #[test]
     fn krum_takes_rows_that_have_near_neighbours(
         near in prop::collection::vec(prop::collection::vec(-1f32..1.0, 5), 5..9), bad in -3e38f32..3e38)
@@ -220,7 +220,7 @@ fn krum_sums_squared_distances_to_the_nearest() {
     assert_eq!(merged(Formula::Krum { faulty: 1, best: 2 }, &rows[..3]), [3.5]);
 }
 
-/// I-106: equal contributions give one of them, orthogonal ones their sum, for any power of two.
+/// Equal contributions give one of them, orthogonal ones their sum, for any power of two.
 #[test]
 fn adasum_adds_what_is_orthogonal_and_averages_what_is_parallel() {
     for n in [2usize, 4, 8] {
@@ -271,7 +271,7 @@ fn pairs_on_a_tree_are_those_of_one_kernel() {
     assert_eq!(into, [2.0, 0.5, -3.0]);
 }
 
-/// I-89, I-90, I-91: the length is the mean length, equal rows are their own result, rows of zeros do not count, and
+/// The length is the mean length, equal rows are their own result, rows of zeros do not count, and
 /// directions that cancel are no division by zero.
 #[test]
 fn a_radial_mean_has_the_mean_length() {
@@ -284,7 +284,7 @@ fn a_radial_mean_has_the_mean_length() {
     assert_eq!(merged(Formula::Radial, &[(vec![1.0f32, 0.0], 3), (vec![-1.0, 0.0], 3), (vec![0.0; 2], 1)]), [0.0, 0.0]);
 }
 
-/// I-118: of two contributions, nothing can be cut: the mean; with a limit, the larger one is scaled to the mean norm.
+/// Of two contributions, nothing can be cut: the mean; with a limit, the larger one is scaled to the mean norm.
 #[test]
 fn two_contributions_are_defined() {
     let rows = [(vec![1.0f32, 0.0], 1), (vec![0.0, 3.0], 3)];
@@ -294,7 +294,7 @@ fn two_contributions_are_defined() {
     assert_eq!(merged(Formula::NormClip, &rows), [0.25, 1.5]);
 }
 
-/// I-115: without anything to clip or to cut, the mean.
+/// Without anything to clip or to cut, the mean.
 #[test]
 fn contributions_of_equal_norm_are_averaged_by_their_examples() {
     let rows = [(vec![4.0f32, 0.0], 1), (vec![0.0, -4.0], 3), (vec![0.0, 4.0], 4)];

@@ -128,7 +128,7 @@ fn the_other_workers_begin_after_the_head_start() {
     s.at(2000).hello(0, 2).expect_event(joined(0, 2)).expect_params(0, 0, 0, 0).expect_idle();
 }
 
-/// I-02: contributions of a round are taken in rank order, not in the order of arrival.
+/// Contributions of a round are taken in rank order, not in the order of arrival.
 #[test]
 fn a_round_is_taken_in_rank_order() {
     let recipe = Recipe::sync().with_topology(Topology::Servers { shards: 1 });
@@ -182,7 +182,7 @@ fn a_round_without_bodies_ends_at_once() {
     s.expect_params(0, 1, 1, 1).expect_params(1, 1, 1, 1).expect_params(2, 1, 1, 1).expect_idle();
 }
 
-/// R1: a contribution that comes twice is applied once, and answered again.
+/// A contribution that comes twice is applied once, and answered again.
 #[test]
 fn a_push_that_comes_again_is_answered_and_not_applied() {
     let mut s = server(Recipe::asynchronous().with_lambda(1.0), 2);
