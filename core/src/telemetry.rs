@@ -299,7 +299,8 @@ impl fmt::Display for Note {
                 0 => write!(f, "hint: sparse updates are answered with dense parameters (pull=)"),
                 1 => write!(f, "hint: {number} messages in a row carried no element (tau, density)"),
                 2 => write!(f, "hint: the residual grows, and holds {number} updates (density, tau)"),
-                6 => {
+                6 => write!(f, "hint: elements that few workers send take long steps (merge, learning rate)"),
+                7 => {
                     write!(f, "hint: worker {number} is always late, and its contributions are dropped (late, period)")
                 }
                 5 => write!(f, "hint: servers keep a copy of their parameters for each worker (compensate)"),

@@ -4,6 +4,7 @@ use super::report::{PRESENCES, ROLES};
 use super::*;
 use crate::id::Clock;
 use crate::status::{Counters, Histogram, LinkStatus, Waiting, WorkerStatus};
+use alloc::string::ToString;
 use alloc::vec;
 use proptest::prelude::*;
 
@@ -98,6 +99,26 @@ fn frames_survive_their_encoding_and_incomplete_ones_are_awaited() {
             rest = &rest[used..];
         }
         assert!(rest.is_empty());
+    }
+}
+
+/// A note has a number in place of a hint, and its text is that of the same hint.
+#[test]
+fn the_note_of_a_hint_says_what_the_hint_does() {
+    let (updates, period, messages) = (30.0, 7, 8);
+    let worker = PeerId(3);
+    for (hint, expected) in [
+        (Hint::DensePull, "dense parameters"),
+        (Hint::NothingSent { messages, tau: 0.5 }, "8 messages in a row"),
+        (Hint::ResidualGrows { updates }, "holds 30 updates"),
+        (Hint::LateElements { density: 0.5, messages }, "less than once in 8 messages"),
+        (Hint::OuterMomentum { mu: 0.9, period }, "a period of 7 steps"),
+        (Hint::Copies, "a copy of their parameters"),
+        (Hint::Senders, "few workers send"),
+        (Hint::AlwaysLate { worker, contributions: 16 }, "worker 3 is always late"),
+    ] {
+        let note = Note::of_event(Instant::ORIGIN, PeerId(0), &Event::Hint(hint)).to_string();
+        assert!(note.contains(expected), "{hint:?}: {note}");
     }
 }
 
