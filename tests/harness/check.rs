@@ -292,6 +292,11 @@ fn after(scenario: &Scenario, world: &World, truth: &Truth, pushes: &[Push], rou
             ensure!(status.operations == 0, "{} operations of node {} never ended", status.operations, status.me);
         }
     }
+    // All contributions are finite, and encoders write what decoders accept.
+    for status in statuses(world, cluster.nodes()) {
+        let rejected = status.counters.rejected;
+        ensure!(rejected == 0, "node {} has refused {rejected} bodies of {}", status.me, plan.recipe);
+    }
     // A server that has lost all workers for good does not end, and has no final parameters.
     let ended = |node| world.life(PeerId(node)) == Life::Done;
     if plan.recipe.needs_servers() && !(cluster.workers..cluster.nodes()).all(ended) {

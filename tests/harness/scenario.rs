@@ -449,7 +449,7 @@ fn vote(seed: u64, kind: Kind, recipe: Recipe) -> Recipe {
 fn longer(seed: u64, recipe: &Recipe, shards: u32) -> usize {
     let mut random = Random::new(seed, 64);
     let has_chunks = [recipe.codec(), recipe.pull()].iter().any(in_chunks);
-    if has_chunks && random.chance(0.08) {
+    if has_chunks && random.chance(0.2) {
         shards as usize * (CHUNK + random.below(2 * CHUNK as u64) as usize)
     } else {
         0
