@@ -353,7 +353,10 @@ fn adasum(mut rows: Vec<Vec<f64>>) -> Vec<f64> {
         let pair = |pair: &[Vec<f64>]| {
             let [a, b] = pair else { return pair[0].clone() };
             let share = |x: &[f64]| if norm(x) == 0.0 { 1.0 } else { 1.0 - product(a, b) / (2.0 * product(x, x)) };
-            a.iter().zip(b).map(|(x, y)| share(a) * x + share(b) * y).collect()
+            let sum: Vec<f64> = a.iter().zip(b).map(|(x, y)| share(a) * x + share(b) * y).collect();
+            // What is left of a pair that has cancelled is rounding.
+            let each = (share(a) * norm(a)).powi(2) + (share(b) * norm(b)).powi(2);
+            if product(&sum, &sum) > 1e-12 * each { sum } else { vec![0.0; sum.len()] }
         };
         rows = rows.chunks(2).map(pair).collect();
     }

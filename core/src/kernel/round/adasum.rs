@@ -18,6 +18,10 @@ use crate::kernel::norm::product;
 /// Below this square, a vector counts as zero: its factor is 1 (the root of the smallest normal double, as in Horovod).
 const TINY: f64 = 1.5e-154;
 
+/// A sum of rows whose square is below this share of the squares of its rows counts as zero: they have cancelled, and the
+/// rest is rounding. Its direction has no meaning, but its factor would be large, and take half of the other side away.
+const CANCELLED: f64 = 1e-12;
+
 /// `into` = the Adasum of the rows. `rest`: 8 n² bytes.
 pub(super) fn adasum<'a>(into: &mut [f32], row: impl Fn(usize) -> &'a [f32], facts: &mut [Fact], rest: &mut [u32]) {
     let n = facts.len();
@@ -52,6 +56,10 @@ pub fn in_turn(into: &mut [f32], rows: &[&[f32]]) {
     for row in 1..n {
         pair(&mut facts[..n], products, 0..row, row..row + 1);
     }
+    // The next node of the tree has the sum alone, and cannot see that its rows have cancelled.
+    if square(&facts[..n], products, &(0..n)).is_none() {
+        return into.fill(0.0);
+    }
     combine(into, |row| rows[row], &facts[..n]);
 }
 
@@ -68,16 +76,25 @@ fn measure<'a>(products: &mut [f64], row: impl Fn(usize) -> &'a [f32], n: usize,
     }
 }
 
+/// The inner product of two sums of rows with their factors.
+fn of(facts: &[Fact], products: &[f64], rows: &Range<usize>, others: &Range<usize>) -> f64 {
+    let n = facts.len();
+    let pairs = rows.clone().flat_map(|i| others.clone().map(move |j| (i, j)));
+    pairs.map(|(i, j)| facts[i].factor * facts[j].factor * products[i.min(j) * n + i.max(j)]).sum()
+}
+
+/// The square of a sum of rows; `None` if it counts as zero.
+fn square(facts: &[Fact], products: &[f64], rows: &Range<usize>) -> Option<f64> {
+    let each: f64 = rows.clone().map(|i| of(facts, products, &(i..i + 1), &(i..i + 1))).sum();
+    let square = of(facts, products, rows, rows);
+    (square >= TINY && square > CANCELLED * each).then_some(square)
+}
+
 /// Changes the factors of rows so that the sum of both ranges is the Adasum of the sums of each.
 fn pair(facts: &mut [Fact], products: &[f64], a: Range<usize>, b: Range<usize>) {
-    let n = facts.len();
-    let of = |rows: &Range<usize>, others: &Range<usize>| -> f64 {
-        let pairs = rows.clone().flat_map(|i| others.clone().map(move |j| (i, j)));
-        pairs.map(|(i, j)| facts[i].factor * facts[j].factor * products[i.min(j) * n + i.max(j)]).sum()
-    };
-    let both = of(&a, &b);
+    let both = of(facts, products, &a, &b);
     let [one, other] =
-        [of(&a, &a), of(&b, &b)].map(|square| if square < TINY { 1.0 } else { 1.0 - both / (2.0 * square) });
+        [&a, &b].map(|rows| square(facts, products, rows).map_or(1.0, |square| 1.0 - both / (2.0 * square)));
     facts[a].iter_mut().for_each(|fact| fact.factor *= one);
     facts[b].iter_mut().for_each(|fact| fact.factor *= other);
 }

@@ -265,6 +265,15 @@ fn pairs_on_a_tree_are_those_of_one_kernel() {
     // Equal rows give one of them. Orthogonal rows are added up, in any number.
     let equal = [0.3f32, -7.0, 1e-3];
     let mut into = [f32::NAN; 3];
+    // What is left of rows that have cancelled counts as zero, however it is rounded: the third row is the result.
+    let cancelled = [vec![0.1f32, 0.3], vec![-0.1, -0.300_000_03], vec![0.7, -0.2]];
+    let rows: Vec<_> = cancelled.iter().map(|row| (row.clone(), 1)).collect();
+    for (got, expected) in merged(Formula::Adasum, &rows).into_iter().zip([0.7f32, -0.2]) {
+        assert!((got - expected).abs() < 1e-6, "{got}");
+    }
+    let mut zero = [1.0f32; 2];
+    adasum::in_turn(&mut zero, &[&cancelled[0], &cancelled[1]]);
+    assert_eq!(zero, [0.0; 2]);
     adasum::in_turn(&mut into, &[&equal[..]; 4]);
     assert_eq!(into, equal);
     adasum::in_turn(&mut into, &[&[2.0, 0.0, 0.0], &[0.0, 0.5, 0.0], &[0.0, 0.0, -3.0]]);
