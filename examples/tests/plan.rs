@@ -3,6 +3,13 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod binary;
+// For their tests. With `test = true`, Cargo would build the tests of the program in place of the program.
+#[path = "../plan/measure.rs"]
+#[allow(dead_code, reason = "only the tests are run here")]
+mod measure;
+#[path = "../plan/units.rs"]
+#[allow(dead_code, reason = "only the tests are run here")]
+mod units;
 
 use std::process::{Command, Output};
 
