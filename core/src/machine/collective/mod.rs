@@ -9,9 +9,9 @@
 //! The tree of a chunk follows from the view alone ([`shape`]), and so does the order of summation: the result does not
 //! depend on the order of arrival. With `merge=adasum`, the Adasum takes the place of the mean. Members and rounds are
 //! agreed on through [`views`](super::views). When a member is lost, joins or leaves, or a connection between members
-//! breaks, all members stop, and the round begins anew among the members of the next view. Contributions are kept until their round is done. Parameters change only when all of a
-//! round is here. So a round counts at all members or at no member, and a member without its result gets the parameters
-//! of a member that has it.
+//! breaks, all members stop, and the round begins anew among the members of the next view. Contributions are kept until
+//! their round is done. Parameters change only when all of a round is here. So a round counts at all members or at no
+//! member, and a member without its result gets the parameters of a member that has it.
 //!
 //! | file | keeps |
 //! |---|---|
