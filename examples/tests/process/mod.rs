@@ -161,6 +161,13 @@ impl Drop for Process {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
+        if thread::panicking() {
+            // What the other processes of a failed test said is part of the failure.
+            while let Ok(line) = self.lines.recv_timeout(Duration::from_millis(100)) {
+                self.said.push(line);
+            }
+            eprintln!("process {} said: {:#?}", self.child.id(), self.said);
+        }
     }
 }
 

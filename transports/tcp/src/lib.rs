@@ -26,7 +26,7 @@ use std::fmt;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 pub use address::{Address, AddressError};
 pub use error::TcpError;
@@ -43,6 +43,9 @@ pub use socket::{Socket, Sockets};
 
 /// How long [`Builder::open`] waits for the addresses of the meeting point.
 const LOOKUP_MAX: Duration = Duration::from_secs(1);
+/// How long [`Builder::open`] waits for a port that is in use, and the pause between two attempts.
+const IN_USE_MAX: Duration = Duration::from_secs(1);
+const IN_USE_PAUSE: Duration = Duration::from_millis(50);
 
 /// The cipher, which fuzzing feeds directly. Not a stable API: this module can change in any release.
 #[doc(hidden)]
@@ -175,7 +178,8 @@ impl Builder {
     /// Starts to listen, and returns the transport. Does not wait for other nodes: they are dialled and accepted while
     /// the transport is polled. It waits up to a second for the address of a host name, and up to ten for the addresses
     /// of [`listen`](Self::listen) and [`advertise`](Self::advertise). The name of the meeting point may be unknown at
-    /// this time: it is looked up again and again.
+    /// this time: it is looked up again and again. A port that is in use is tried again for a second, since a process that
+    /// was killed may not have ended yet.
     ///
     /// # Errors
     /// When the rank or an address is invalid, the system refuses to listen there, or listening there without a key is
@@ -229,7 +233,8 @@ impl Builder {
             let name = (!listen.is_literal()).then(|| listen.to_string());
             return Err(TcpError::Open { address: *address, name });
         }
-        self.listened(Listeners::bind(&addresses, parse("meet", &self.meet)?.taken()))
+        let taken = parse("meet", &self.meet)?.taken();
+        self.listened(|| Listeners::bind(&addresses, taken))
     }
 
     /// Listens where the other nodes look for this one, as the meeting point says: on loopback, if that is where the
@@ -245,12 +250,6 @@ impl Builder {
             (Ok(all), None) => {
                 let mut all = all.clone();
                 all.iter_mut().for_each(|address| address.set_port(port));
-                let bound = if is_zero {
-                    Listeners::bind(&all, meet.taken())
-                } else {
-                    // Peers of this host reach one address as well as another.
-                    Listeners::bind_first(&all, meet.taken())
-                };
                 if !meet.is_literal() {
                     let reason = format!(
                         "here, all addresses of {} are of this machine only, so other machines cannot connect; if they \
@@ -259,7 +258,9 @@ impl Builder {
                     );
                     self.tell(&all, reason);
                 }
-                self.listened(bound)
+                // Peers of this host reach one address as well as another.
+                let bind = if is_zero { Listeners::bind } else { Listeners::bind_first };
+                self.listened(|| bind(&all, meet.taken()))
             }
             (Ok(_), Some(beyond)) if !self.may_open() => {
                 let all = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0));
@@ -271,13 +272,11 @@ impl Builder {
                 let all = loopback.map(|ip: IpAddr| SocketAddr::new(ip, port));
                 let reason = format!("{} has no address yet ({error}), and there is no key for more", meet.host());
                 self.tell(&all, reason);
-                self.listened(if is_zero {
-                    Listeners::bind(&all, meet.taken())
-                } else {
-                    Listeners::bind_first(&all, None)
+                self.listened(|| {
+                    if is_zero { Listeners::bind(&all, meet.taken()) } else { Listeners::bind_first(&all, None) }
                 })
             }
-            _ => self.listened(match meet.literal() {
+            _ => self.listened(|| match meet.literal() {
                 Some(SocketAddr::V4(_)) if is_zero => {
                     Listeners::bind(&[SocketAddr::from((Ipv4Addr::UNSPECIFIED, port))], None)
                 }
@@ -286,14 +285,23 @@ impl Builder {
         }
     }
 
-    /// Adds to a failure the node that listens at the port, if the port is in use.
-    fn listened(&self, bound: Result<Listeners, (SocketAddr, io::Error)>) -> Result<Listeners, TcpError> {
+    /// Listens. Where the port is in use, tries again for [`IN_USE_MAX`], unless a gradwire node answers there.
+    fn listened(&self, bind: impl Fn() -> Result<Listeners, (SocketAddr, io::Error)>) -> Result<Listeners, TcpError> {
         let Config { cluster, nodes, rank, .. } = &self.config;
-        bound.map_err(|(address, error)| {
-            let in_use = error.kind() == io::ErrorKind::AddrInUse;
+        let until = Instant::now() + IN_USE_MAX;
+        loop {
+            let (address, error) = match bind() {
+                Ok(listeners) => return Ok(listeners),
+                Err(failed) => failed,
+            };
+            let is_in_use = error.kind() == io::ErrorKind::AddrInUse;
             let ask = || probe::node_at(address, &Preamble::question(cluster, *nodes, rank.0));
-            TcpError::Listen { address, error, found: if in_use { ask() } else { None } }
-        })
+            let found = if is_in_use { ask() } else { None };
+            if !is_in_use || found.is_some() || Instant::now() >= until {
+                return Err(TcpError::Listen { address, error, found });
+            }
+            std::thread::sleep(IN_USE_PAUSE);
+        }
     }
 
     /// Tells where this node listens, and why.

@@ -85,7 +85,13 @@ impl Sockets {
         self.bound
     }
 
-    fn socket(&self, stream: TcpStream, seen: String, peer: SocketAddr, name: Option<Name>) -> io::Result<Socket> {
+    pub(crate) fn socket(
+        &self,
+        stream: TcpStream,
+        seen: String,
+        peer: SocketAddr,
+        name: Option<Name>,
+    ) -> io::Result<Socket> {
         let dials = name.is_some();
         let sealed = self.key.as_ref().map(|key| Sealed::new(key, dials)).transpose()?;
         let (connected, dead_after) = (!dials, self.dead_after);
@@ -207,6 +213,12 @@ impl Stream for Socket {
                 return Err(failed(error));
             }
             match self.stream.peer_addr() {
+                Ok(peer) if self.stream.local_addr().is_ok_and(|local| local == peer) => {
+                    // The system chose the port that was dialled as the port to dial from: the socket has reached itself.
+                    // It must not keep the port from the program that is to listen there, so it closes without a trace.
+                    sockopt::set_socket_linger(&self.stream, Some(Duration::ZERO))?;
+                    return Err(failed(io::ErrorKind::ConnectionRefused.into()));
+                }
                 Ok(_) => {}
                 Err(error) if error.kind() == io::ErrorKind::NotConnected => return Ok(false),
                 Err(error) => return Err(failed(error)),

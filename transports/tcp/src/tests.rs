@@ -155,3 +155,27 @@ fn a_node_without_a_key_refuses_to_listen_beyond_loopback() {
     let address = taken.local_addr().unwrap().to_string();
     assert!(open(0, 2, &address).unwrap().contains("in use"));
 }
+
+/// A node that dials a port of its own machine at which no program listens can be given that port to dial from, and so
+/// reach itself. It neither greets itself, nor keeps the port from the program that is to listen there.
+#[test]
+fn a_connection_to_itself_is_none() {
+    use rustix::net::{AddressFamily, SocketType, bind, connect, getsockname, socket};
+    use std::net::TcpListener;
+
+    let itself = socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();
+    bind(&itself, &SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).unwrap();
+    let at = SocketAddr::try_from(getsockname(&itself).unwrap()).unwrap();
+    connect(&itself, &at).unwrap();
+    let stream = std::net::TcpStream::from(itself);
+    stream.set_nonblocking(true).unwrap();
+
+    let (meet, name) = (at.to_string(), Name::literal(&at.to_string()).unwrap());
+    let (own, reached, bound, key, open, dead_after) = (meet.clone(), at, at, None, false, Duration::from_secs(2));
+    let sockets = Sockets::new(Setup { meet, name: name.clone(), own, reached, bound, key, open, dead_after });
+    let mut dialled = sockets.socket(mio::net::TcpStream::from_std(stream), at.to_string(), at, Some(name)).unwrap();
+    let error = gradwire_stream::Stream::establish(&mut dialled).unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
+    drop(dialled);
+    TcpListener::bind(at).unwrap();
+}

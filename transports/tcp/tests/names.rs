@@ -289,6 +289,20 @@ fn who_has_the_port_is_told() {
     assert!(error.contains("another program uses this port, and does not answer as a gradwire node"), "{error}");
 }
 
+/// A node that is started while the process that had its port ends gets the port.
+#[test]
+fn a_port_that_is_given_up_soon_is_waited_for() {
+    let other = TcpListener::bind("127.0.0.1:0").unwrap();
+    let meet = other.local_addr().unwrap().to_string();
+    let ends = std::thread::spawn(move || {
+        std::thread::sleep(Duration::from_millis(300));
+        drop(other);
+    });
+    let node = Builder::new(0, 2, &meet).open().unwrap();
+    assert_eq!(node.carrier().listens_at().to_string(), meet);
+    ends.join().unwrap();
+}
+
 /// Nodes of two clusters at one port name both.
 #[test]
 fn other_clusters_are_named() {
