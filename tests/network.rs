@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+use std::net::SocketAddr;
 use std::sync::mpsc::{Sender, channel};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
@@ -13,9 +14,15 @@ const LEN: usize = 8;
 /// Short, so that tests can wait until a peer is given up.
 const DEAD_AFTER: Duration = Duration::from_millis(1000);
 
-/// A port that is free at this moment.
+/// A port that no program gets by chance as long as this process lives.
 fn port() -> u16 {
-    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+    use rustix::net::{AddressFamily, SocketType, bind, getsockname, socket, sockopt};
+
+    // A bound socket that does not listen lets a node listen there, as long as both allow it.
+    let socket = std::mem::ManuallyDrop::new(socket(AddressFamily::INET, SocketType::STREAM, None).unwrap());
+    sockopt::set_socket_reuseaddr(&*socket, true).unwrap();
+    bind(&*socket, &SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
+    SocketAddr::try_from(getsockname(&*socket).unwrap()).unwrap().port()
 }
 
 fn tcp(rank: u32, nodes: u32, port: u16) -> Tcp {

@@ -29,7 +29,7 @@ pub use deaths::Exit;
 use guardian::Guardian;
 pub use guardian::run_if_guardian;
 use output::{LastWords, Queue};
-use port::Port;
+pub use port::Port;
 use session::Mark;
 use signals::{Received, Signals};
 pub use signals::{is_ignored, name};

@@ -11,15 +11,19 @@ use std::os::fd::OwnedFd;
 /// not listen: Linux lets another socket bind the same port and listen, if both have SO_REUSEADDR, as listeners of Rust
 /// programs do; and it gives the port to no connection and to no program that asks for any port. Unlike an inherited
 /// listener, this works for programs that only know the address, and connections are refused while rank 0 is away.
-pub(super) struct Port {
+pub struct Port {
     address: SocketAddr,
     #[cfg(target_os = "linux")]
     _bound: OwnedFd,
 }
 
 impl Port {
+    /// Reserves any free port.
+    ///
+    /// # Errors
+    /// If the operating system has no port left.
     #[cfg(target_os = "linux")]
-    pub(super) fn reserve() -> io::Result<Self> {
+    pub fn reserve() -> io::Result<Self> {
         use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, getsockname, socket_with, sockopt};
         let socket = socket_with(AddressFamily::INET, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
         sockopt::set_socket_reuseaddr(&socket, true)?;
@@ -36,11 +40,12 @@ impl Port {
 
     /// Other systems refuse the second socket: the port is free at this moment.
     #[cfg(not(target_os = "linux"))]
-    pub(super) fn reserve() -> io::Result<Self> {
+    pub fn reserve() -> io::Result<Self> {
         Ok(Self { address: std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()? })
     }
 
-    pub(super) fn address(&self) -> SocketAddr {
+    /// The port, with the address of loopback.
+    pub fn address(&self) -> SocketAddr {
         self.address
     }
 }

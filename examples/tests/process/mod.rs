@@ -11,14 +11,17 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use gradwire_examples::children::Port;
+
 use crate::binary::binary;
 
 /// The limit of each wait, far above its usual length.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(90);
 
-/// A port that is free at this moment.
+/// A port that no program gets by chance as long as the process of the tests lives: many nodes ask for any port.
 pub(crate) fn port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+    let port = std::mem::ManuallyDrop::new(Port::reserve().unwrap());
+    port.address().port()
 }
 
 /// An empty directory of this process.

@@ -51,9 +51,15 @@ fn port_of(node: &Tcp) -> u16 {
     node.carrier().listens_at().port()
 }
 
-/// A port that is free, and stays so for the time of a test.
+/// A port that no program gets by chance as long as this process lives.
 fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+    use rustix::net::{AddressFamily, SocketType, bind, getsockname, socket, sockopt};
+
+    // A bound socket that does not listen lets a node listen there, as long as both allow it.
+    let socket = std::mem::ManuallyDrop::new(socket(AddressFamily::INET, SocketType::STREAM, None).unwrap());
+    sockopt::set_socket_reuseaddr(&*socket, true).unwrap();
+    bind(&*socket, &SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
+    SocketAddr::try_from(getsockname(&*socket).unwrap()).unwrap().port()
 }
 
 /// The lookup of a name hangs for as long as the run lasts. Meanwhile connected peers are served, and the node that knows
