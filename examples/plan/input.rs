@@ -5,10 +5,14 @@ use gradwire::Recipe;
 use gradwire::plan::{Case, Costs, Hosts, Link};
 use gradwire_examples::options::exit;
 
+use super::links::Measured;
 use super::units::{self, Rate};
 
 /// What headers of Ethernet, IP and TCP leave of the bits on the wire.
 pub(crate) const GOODPUT: f64 = 0.94;
+
+/// The latency of a link in seconds, if none is given or measured: that of a local network.
+const LATENCY: f64 = 100e-6;
 
 /// Most workers of a case.
 const WORKERS_MAX: u32 = 4096;
@@ -76,6 +80,8 @@ pub(crate) fn command() -> Command {
              plan --params 25.6M --step 430ms --link 10gbit --latency 20us --workers 32 --examples 1.28M --batch 128\n  \
              plan --params 50k --step 0.58s,0.75s,1.51s,3.33s --link 100mbit --recipe sync --recipe \"averaging period=20s\"\n  \
              plan --measure --params 14.6M > here.json && plan --measured here.json --params 14.6M --step 120ms --link 1gbit\n  \
+             plan --answer 0.0.0.0:7070    # on one machine; and on another, to measure the link as well:\n  \
+             plan --measure --params 14.6M --to first:7070 > here.json && plan --measured here.json --params 14.6M --step 120ms\n  \
              plan --params 7B --step 2s --spread 0.1 --up 100mbit --down 1gbit --workers 8 --recipe diloco --penalty diloco=1.1",
         )
         .next_help_heading("Model and machines")
@@ -86,10 +92,10 @@ pub(crate) fn command() -> Command {
         .arg(value("batch", "N", "Examples of a step of one worker"))
         .arg(value("examples", "N", "Examples of an epoch: adds its time to the table (needs --batch)"))
         .next_help_heading("Network")
-        .arg(value("link", "RATE", "Bandwidth of each machine's port, both ways: 1gbit, 125MB/s"))
+        .arg(value("link", "RATE", "Bandwidth of each machine's port, both ways: 1gbit, 125MB/s [default: that of --measured]"))
         .arg(value("up", "RATE", "Bandwidth to send, if it is another"))
         .arg(value("down", "RATE", "Bandwidth to receive, if it is another"))
-        .arg(value("latency", "TIME", "Time of a message without its bytes, one way").default_value("100us"))
+        .arg(value("latency", "TIME", "Time of a message without its bytes, one way [default: that of --measured, or 100us]"))
         .next_help_heading("Recipes")
         .arg(
             value("recipe", "RECIPE", "A recipe to compare, with changes: \"ssp bound=5\"; can be repeated [default: twelve]")
@@ -119,7 +125,13 @@ pub(crate) fn command() -> Command {
                 .help("Measure codecs and memory for --params, a few seconds, and print a file for --measured")
                 .action(ArgAction::SetTrue),
         )
-        .arg(value("measured", "FILE", "Times of codecs and memory, as --measure has printed them on the machines"))
+        .arg(value("to", "HOST:PORT", "With --measure: measure the link to a machine where --answer runs as well"))
+        .arg(value(
+            "answer",
+            "HOST:PORT",
+            "Answer the measurements of other machines at this address; any host that can connect can ask for 64 MiB at a time",
+        ))
+        .arg(value("measured", "FILE", "Times of codecs and memory, and the link, as --measure has printed them"))
         .next_help_heading("Output")
         .arg(Arg::new("json").long("json").help("Print a JSON object").action(ArgAction::SetTrue))
 }
@@ -141,7 +153,6 @@ impl Input {
         let steps = steps(needed("step", "the time of a step, as in 120ms")?)?;
         let spread = number(matches, "spread", "0 or more, at most 10", |x| (0.0..=10.0).contains(&x))?;
         let density = number(matches, "density", "above 0, and at most 1", |x| x > 0.0 && x <= 1.0)?;
-        let link = link(matches)?;
         let workers = workers(text("workers"), &steps)?;
         let batch = text("batch").map(|batch| whole("batch", batch)).transpose()?;
         let examples = text("examples").map(|examples| whole("examples", examples)).transpose()?;
@@ -154,14 +165,15 @@ impl Input {
         if servers == Some(0) {
             return Err(usage("servers", "at least 1", "0"));
         }
-        let costs = match text("measured") {
+        let (costs, measured) = match text("measured") {
             Some(path) => {
                 let named = |error: String| (exit::USAGE, format!("--measured {path}: {error}"));
                 let file = std::fs::read_to_string(path).map_err(|error| named(error.to_string()))?;
                 super::measure::read(&file).map_err(named)?
             }
-            None => Costs::typical(),
+            None => (Costs::typical(), None),
         };
+        let link = link(matches, measured)?;
         let case = |workers: u32| Case {
             spread,
             density,
@@ -234,7 +246,8 @@ fn workers(text: Option<&str>, steps: &[f64]) -> Result<Vec<u32>, (u8, String)> 
     Ok(workers)
 }
 
-fn link(matches: &ArgMatches) -> Result<Link, (u8, String)> {
+/// The link of the flags. What they leave open is as `measured`.
+fn link(matches: &ArgMatches, measured: Option<Measured>) -> Result<Link, (u8, String)> {
     let rate = |flag: &str| {
         let Some(text) = matches.get_one::<String>(flag) else { return Ok(None) };
         let rate = units::rate(text).map(|rate| match rate {
@@ -245,12 +258,19 @@ fn link(matches: &ArgMatches) -> Result<Link, (u8, String)> {
         rate.filter(|rate| *rate > 0.0).map(Some).ok_or_else(|| usage(flag, expected, text))
     };
     let (both, up, down) = (rate("link")?, rate("up")?, rate("down")?);
-    let missing =
-        || (exit::USAGE, "--link: expected the bandwidth of a machine, as in 1gbit, got nothing; see --help".into());
-    let (up, down) = (up.or(both).ok_or_else(missing)?, down.or(both).ok_or_else(missing)?);
-    let text = matches.get_one::<String>("latency").map_or("", String::as_str);
-    let latency = units::seconds(text).filter(|latency| *latency >= 0.0);
-    let latency = latency.ok_or_else(|| usage("latency", "a time of 0 or more with its unit, as in 100us", text))?;
+    let missing = || {
+        let text = "--link: expected the bandwidth of a machine, as in 1gbit, or --measured with a file that has it \
+                    (plan --measure --to), got nothing; see --help";
+        (exit::USAGE, text.into())
+    };
+    let up = up.or(both).or_else(|| measured.map(|link| link.up)).ok_or_else(missing)?;
+    let down = down.or(both).or_else(|| measured.map(|link| link.down)).ok_or_else(missing)?;
+    let latency = match matches.get_one::<String>("latency") {
+        Some(text) => units::seconds(text)
+            .filter(|latency| *latency >= 0.0)
+            .ok_or_else(|| usage("latency", "a time of 0 or more with its unit, as in 100us", text))?,
+        None => measured.map_or(LATENCY, |link| link.latency),
+    };
     Ok(Link { up, down, ..Link::symmetric(up, latency) })
 }
 

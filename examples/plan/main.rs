@@ -6,6 +6,7 @@
 mod answer;
 mod input;
 mod json;
+mod links;
 mod measure;
 mod table;
 mod units;
@@ -15,7 +16,7 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use answer::Answer;
-use gradwire_examples::options;
+use gradwire_examples::options::{self, exit};
 use input::Input;
 
 fn main() -> ExitCode {
@@ -24,8 +25,22 @@ fn main() -> ExitCode {
 
 fn run(args: Vec<OsString>) -> Result<(), (u8, String)> {
     let matches = options::matches(input::command(), args)?;
+    let text = |flag: &str| matches.get_one::<String>(flag);
+    // Progress. With a closed stderr, there is no one to tell.
+    let tell = |line: &str| _ = writeln!(std::io::stderr(), "plan: {line}");
+    if let Some(at) = text("answer") {
+        return links::answer(at, tell).map_err(|error| (exit::RUN, format!("--answer {at}: {error}")));
+    }
+    if text("to").is_some() && !matches.get_flag("measure") {
+        return Err((exit::USAGE, "--to: expected --measure beside it, got none".into()));
+    }
     if matches.get_flag("measure") {
-        let text = measure::write(&measure::costs(input::params(&matches)?));
+        let params = input::params(&matches)?;
+        let link = text("to").map(|to| {
+            let measured = links::measure(to, 4 * params as u64, tell);
+            measured.map_err(|error| (exit::RUN, format!("--to {to}: {error}; expected a machine on which plan --answer runs")))
+        });
+        let text = measure::write(&measure::costs(params), link.transpose()?);
         let _ = std::io::stdout().write_all(text.as_bytes());
         return Ok(());
     }

@@ -1,5 +1,5 @@
 //! `--measure`: the speed of codecs and of the memory on this machine, for vectors of the model's length; and the file
-//! that `--measured` reads: a JSON object of numbers, as `--measure` prints it.
+//! that `--measured` reads: a JSON object of numbers, as `--measure` prints it, with the link if it was measured.
 
 use std::time::{Duration, Instant};
 
@@ -10,6 +10,8 @@ use gradwire_core::codec::topk::{self, Pick};
 use gradwire_core::codec::{bf16, f16, int8, sign};
 use gradwire_core::kernel::apply;
 use gradwire_core::kernel::tier::Tier;
+
+use super::links::Measured;
 
 /// Longest vector: the cost of an element of a longer one is the same, and memory is not.
 const LEN_MAX: usize = 1 << 24;
@@ -97,20 +99,23 @@ fn names(costs: &Costs) -> Vec<(String, f64)> {
     names
 }
 
-/// The file, with a line per number.
-pub(crate) fn write(costs: &Costs) -> String {
-    let rows: Vec<String> = names(costs).iter().map(|(name, value)| format!("  \"{name}\": {value:.4}")).collect();
-    format!("{{\n{}\n}}\n", rows.join(",\n"))
+/// The file, with a line per number. Times are in nanoseconds, bandwidths in bytes per second.
+pub(crate) fn write(costs: &Costs, link: Option<Measured>) -> String {
+    let link = link.map(|link| [("latency", 1e9 * link.latency), ("up", link.up), ("down", link.down)]);
+    let link = link.into_iter().flatten().map(|(name, value)| (name.to_string(), value));
+    let rows = names(costs).into_iter().chain(link).map(|(name, value)| format!("  \"{name}\": {value:.4}"));
+    format!("{{\n{}\n}}\n", rows.collect::<Vec<_>>().join(",\n"))
 }
 
-/// Reads a file. Numbers that it does not have stay as they are typical.
+/// Reads a file. Costs that it does not have stay as they are typical. The link is there if all of it is.
 ///
 /// # Errors
 /// The first thing that is wrong with it.
-pub(crate) fn read(text: &str) -> Result<Costs, String> {
+pub(crate) fn read(text: &str) -> Result<(Costs, Option<Measured>), String> {
     let inner = text.trim().strip_prefix('{').and_then(|text| text.strip_suffix('}'));
     let inner = inner.ok_or("expected a JSON object, as plan --measure prints it")?;
     let mut costs = Costs::typical();
+    let (mut latency, mut up, mut down) = (None, None, None);
     for row in inner.split(',').map(str::trim).filter(|row| !row.is_empty()) {
         let (name, value) = row.split_once(':').ok_or_else(|| format!("expected \"name\": number, got {row:?}"))?;
         let name = name.trim().trim_matches('"');
@@ -120,15 +125,19 @@ pub(crate) fn read(text: &str) -> Result<Costs, String> {
         match (name, coder) {
             ("axpy", _) => costs.axpy = number,
             ("passes", _) => costs.passes = number,
+            ("latency", _) => latency = Some(number / 1e9),
+            ("up", _) => up = Some(number).filter(|rate| *rate > 0.0),
+            ("down", _) => down = Some(number).filter(|rate| *rate > 0.0),
             (_, Some((coder, "encode"))) => coder.encode = number,
             (_, Some((coder, "decode"))) => coder.decode = number,
             _ => {
                 let known: Vec<String> = names(&Costs::typical()).into_iter().map(|(name, _)| name).collect();
-                return Err(format!("{name}: expected one of {}", known.join(", ")));
+                return Err(format!("{name}: expected one of {}, latency, up, down", known.join(", ")));
             }
         }
     }
-    Ok(costs)
+    let link = latency.zip(up.zip(down)).map(|(latency, (up, down))| Measured { latency, up, down });
+    Ok((costs, link))
 }
 
 #[cfg(test)]
@@ -138,7 +147,9 @@ mod tests {
     #[test]
     fn what_is_written_is_read() {
         let costs = Costs::by_axpy(0.25);
-        assert_eq!(read(&write(&costs)), Ok(costs));
+        assert_eq!(read(&write(&costs, None)), Ok((costs, None)));
+        let link = Measured { latency: 0.000_12, up: 5e6, down: 2e7 };
+        assert_eq!(read(&write(&costs, Some(link))), Ok((costs, Some(link))));
         for (text, words) in [
             ("", "expected a JSON object"),
             ("{\"axpy\": -1}", "axpy: expected a number of 0 or more, got -1"),

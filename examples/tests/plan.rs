@@ -4,6 +4,9 @@
 
 mod binary;
 // For their tests. With `test = true`, Cargo would build the tests of the program in place of the program.
+#[path = "../plan/links.rs"]
+#[allow(dead_code, reason = "only the tests are run here")]
+mod links;
 #[path = "../plan/measure.rs"]
 #[allow(dead_code, reason = "only the tests are run here")]
 mod measure;
@@ -11,7 +14,8 @@ mod measure;
 #[allow(dead_code, reason = "only the tests are run here")]
 mod units;
 
-use std::process::{Command, Output};
+use std::io::{BufRead, BufReader};
+use std::process::{Command, Output, Stdio};
 
 use binary::binary;
 
@@ -179,4 +183,34 @@ fn bad_input_is_one_clear_line() {
             assert_eq!(error.lines().count(), 1, "{error}");
         }
     }
+}
+
+/// One process answers; another measures the link to it, and prints a file from which the link is known.
+#[test]
+fn a_measured_link_takes_the_place_of_the_flags() {
+    let mut answers =
+        Command::new(binary("plan")).args(["--answer", "127.0.0.1:0"]).stderr(Stdio::piped()).spawn().unwrap();
+    let mut said = String::new();
+    BufReader::new(answers.stderr.as_mut().unwrap()).read_line(&mut said).unwrap();
+    let at = said.strip_prefix("plan: answering at ").unwrap().split(';').next().unwrap();
+    let measured = plan(&["--measure", "--params", "100k", "--to", at]);
+    answers.kill().unwrap();
+    answers.wait().unwrap();
+    let told = String::from_utf8(measured.stderr).unwrap();
+    assert!(
+        measured.status.success() && told.contains("us one way") && told.contains("0.40 MB in one message"),
+        "{told}"
+    );
+    let path = std::env::temp_dir().join(format!("gradwire-plan-{}.json", std::process::id()));
+    std::fs::write(&path, &measured.stdout).unwrap();
+    let case = ["--params", "100k", "--step", "10ms", "--workers", "2", "--json", "--measured", path.to_str().unwrap()];
+    // Loopback is faster than any network.
+    let (own, slower) = (text(&case), text(&[&case[..], &["--link", "1mbit", "--latency", "1s"]].concat()));
+    assert!(own.contains("\"latency\":") && !own.contains("\"latency\":1e0"), "{own}");
+    assert!(slower.contains("\"latency\":1e0") && slower.contains("\"up\":117500"), "{slower}");
+    std::fs::remove_file(path).unwrap();
+
+    let gone = plan(&["--measure", "--params", "1k", "--to", at]);
+    let told = String::from_utf8(gone.stderr).unwrap();
+    assert!(gone.status.code() == Some(4) && told.contains(&format!("--to {at}: ")), "{:?}: {told}", gone.status);
 }
