@@ -6,6 +6,7 @@ use gradwire::recipe::{Codec, Merge, Outer, Pace, Payload, Period};
 use gradwire_examples::options::exit;
 
 use super::input::Input;
+use super::simulate::{Simulated, simulate};
 
 /// Most workers that a break-even is looked for at.
 const WORKERS_MAX: usize = 256;
@@ -17,6 +18,8 @@ pub(crate) struct Answer {
     pub(crate) best: usize,
     pub(crate) breaks: Vec<Break>,
     pub(crate) variants: Vec<Variant>,
+    /// The best rows of that group in the simulator, if it was asked.
+    pub(crate) simulated: Vec<Simulated>,
 }
 
 /// The recipes for one number of workers.
@@ -72,7 +75,8 @@ impl Answer {
         let breaks = groups[best].rows.iter().map(|row| break_even(input, case, row.recipe)).collect();
         let variants =
             case.variants().into_iter().filter_map(|(name, case)| variant(input, first, name, &case)).collect();
-        Ok(Self { groups, best, breaks, variants })
+        let simulated = if input.simulates { simulate(input, case, &groups[best]) } else { Vec::new() };
+        Ok(Self { groups, best, breaks, variants, simulated })
     }
 
     /// The best row of all.

@@ -48,6 +48,8 @@ pub(crate) struct Input {
     pub(crate) penalties: Vec<Option<f64>>,
     /// Examples of an epoch.
     pub(crate) examples: Option<f64>,
+    /// Simulate the best rows as well.
+    pub(crate) simulates: bool,
     pub(crate) json: bool,
 }
 
@@ -133,6 +135,12 @@ pub(crate) fn command() -> Command {
         ))
         .arg(value("measured", "FILE", "Times of codecs and memory, and the link, as --measure has printed them"))
         .next_help_heading("Output")
+        .arg(
+            Arg::new("simulate")
+                .long("simulate")
+                .help("Run the best recipes in virtual time as well, 8 to 500 rounds each: some seconds")
+                .action(ArgAction::SetTrue),
+        )
         .arg(Arg::new("json").long("json").help("Print a JSON object").action(ArgAction::SetTrue))
 }
 
@@ -189,6 +197,7 @@ impl Input {
             penalties: penalties(matches, &recipes)?,
             recipes,
             examples,
+            simulates: matches.get_flag("simulate"),
             json: matches.get_flag("json"),
         })
     }

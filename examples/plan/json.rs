@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use super::answer::{Answer, Group, is_exact};
 use super::input::Input;
+use super::simulate::Simulated;
 use super::table::waiting;
 
 pub(crate) fn text(input: &Input, answer: &Answer) -> String {
@@ -73,7 +74,16 @@ fn write(out: &mut String, input: &Input, answer: &Answer) -> std::fmt::Result {
             variant.of_best,
         )?;
     }
-    out.push_str("]}\n");
+    out.push(']');
+    for (at, Simulated { recipe, step, forecast }) in answer.simulated.iter().enumerate() {
+        out.push_str(if at > 0 { "," } else { ",\"simulated\":[" });
+        let (name, step) = (quoted(&input.recipes[*recipe].0), step.as_ref());
+        let reason = step.err().map_or_else(|| "null".into(), |reason| quoted(reason));
+        let step = number(step.ok().copied());
+        write!(out, "{{\"recipe\":{name},\"step\":{step},\"forecast\":{forecast:e},\"reason\":{reason}}}")?;
+        out.push_str(if at + 1 == answer.simulated.len() { "]" } else { "" });
+    }
+    out.push_str("}\n");
     Ok(())
 }
 

@@ -8,6 +8,7 @@ mod input;
 mod json;
 mod links;
 mod measure;
+mod simulate;
 mod table;
 mod units;
 
@@ -38,7 +39,9 @@ fn run(args: Vec<OsString>) -> Result<(), (u8, String)> {
         let params = input::params(&matches)?;
         let link = text("to").map(|to| {
             let measured = links::measure(to, 4 * params as u64, tell);
-            measured.map_err(|error| (exit::RUN, format!("--to {to}: {error}; expected a machine on which plan --answer runs")))
+            measured.map_err(|error| {
+                (exit::RUN, format!("--to {to}: {error}; expected a machine on which plan --answer runs"))
+            })
         });
         let text = measure::write(&measure::costs(params), link.transpose()?);
         let _ = std::io::stdout().write_all(text.as_bytes());

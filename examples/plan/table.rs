@@ -6,6 +6,7 @@ use gradwire::plan::{Forecast, Waits};
 
 use super::answer::{Answer, Group, Row, is_exact};
 use super::input::{GOODPUT, Input};
+use super::simulate::Simulated;
 use super::units::{bits, bytes, factor, many, three, time};
 
 pub(crate) fn text(input: &Input, answer: &Answer) -> String {
@@ -22,7 +23,8 @@ fn write(out: &mut String, input: &Input, answer: &Answer) -> std::fmt::Result {
     }
     verdict(out, input, answer)?;
     break_even(out, input, answer)?;
-    sensitivity(out, input, answer)
+    sensitivity(out, input, answer)?;
+    simulated(out, input, answer)
 }
 
 /// Bits per second of the line.
@@ -245,6 +247,25 @@ fn sensitivity(out: &mut String, input: &Input, answer: &Answer) -> std::fmt::Re
             false => format!(" (first: {}, {})", input.recipes[variant.recipe].0, factor(variant.gain)),
         };
         writeln!(out, "  {:>6} with {}{other}", factor(variant.of_best), variant.name)?;
+    }
+    Ok(())
+}
+
+fn simulated(out: &mut String, input: &Input, answer: &Answer) -> std::fmt::Result {
+    if answer.simulated.is_empty() {
+        return Ok(());
+    }
+    let workers = format!("{} workers, simulated", answer.groups[answer.best].workers);
+    writeln!(out, "\n{workers:25} {:>9} {:>9}", "step", "forecast")?;
+    for Simulated { recipe, step, forecast } in &answer.simulated {
+        let name = short(&input.recipes[*recipe].0, 25);
+        match step {
+            Ok(step) => {
+                let error = 100.0 * (forecast / step - 1.0);
+                writeln!(out, "{name} {:>9} {:>9} {error:>+6.1} %", time(*step), time(*forecast))?;
+            }
+            Err(reason) => writeln!(out, "{name} not simulated: {reason}")?,
+        }
     }
     Ok(())
 }

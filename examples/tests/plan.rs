@@ -203,7 +203,7 @@ fn a_measured_link_takes_the_place_of_the_flags() {
     );
     let path = std::env::temp_dir().join(format!("gradwire-plan-{}.json", std::process::id()));
     std::fs::write(&path, &measured.stdout).unwrap();
-    let case = ["--params", "100k", "--step", "10ms", "--workers", "2", "--json", "--measured", path.to_str().unwrap()];
+    let case = ["--params", "100k", "--step", "50ms", "--workers", "2", "--json", "--measured", path.to_str().unwrap()];
     // Loopback is faster than any network.
     let (own, slower) = (text(&case), text(&[&case[..], &["--link", "1mbit", "--latency", "1s"]].concat()));
     assert!(own.contains("\"latency\":") && !own.contains("\"latency\":1e0"), "{own}");
@@ -213,4 +213,29 @@ fn a_measured_link_takes_the_place_of_the_flags() {
     let gone = plan(&["--measure", "--params", "1k", "--to", at]);
     let told = String::from_utf8(gone.stderr).unwrap();
     assert!(gone.status.code() == Some(4) && told.contains(&format!("--to {at}: ")), "{:?}: {told}", gone.status);
+}
+
+/// The machines themselves, beside their closed forms.
+#[test]
+fn the_best_recipes_are_simulated() {
+    let case = ["--params", "100k", "--step", "50ms", "--link", "1gbit", "--workers", "4", "--simulate"];
+    let recipes = ["--recipe", "sync topology=ring", "--recipe", "mesh", "--recipe", "ssp"];
+    let shown = text(&[&case[..], &recipes[..]].concat());
+    let (_, table) = shown.split_once("4 workers, simulated").unwrap();
+    assert!(
+        table.contains("ssp                       not simulated: the simulator has no servers beside workers"),
+        "{table}"
+    );
+    let json = text(&[&case[..], &recipes[..], &["--json", "--server-hosts", "own"]].concat());
+    let (_, simulated) = json.split_once("\"simulated\":[").unwrap();
+    let rows: Vec<&str> = simulated.split("{\"recipe\":").skip(1).collect();
+    assert_eq!(rows.len(), 3, "{simulated}");
+    for row in rows {
+        let number = |name: &str| -> f64 {
+            let (_, rest) = row.split_once(&format!("\"{name}\":")).unwrap();
+            rest.split([',', '}']).next().unwrap().parse().unwrap()
+        };
+        let (step, forecast) = (number("step"), number("forecast"));
+        assert!((forecast / step - 1.0).abs() < 0.1, "{row}");
+    }
 }
