@@ -176,7 +176,7 @@ fn run_flags(command: Command) -> Command {
 fn learning_flags(command: Command) -> Command {
     command
         .arg(
-            value("task", "NAME", "digits: handwritten digits; sequence: generated sequences for a recurrent network")
+            value("task", "NAME", "digits: handwritten digits; sequence: generated sequences, for a recurrent network; mixture: generated points of a mixture of Gaussians")
                 .default_value(task::Name::Digits.text())
                 .value_parser(task::Name::ALL.map(task::Name::text))
                 .hide_possible_values(true),
@@ -198,7 +198,7 @@ fn learning_flags(command: Command) -> Command {
             number("momentum", "M", "0", "Momentum of each worker's optimizer, at least 0 and below 1")
                 .value_parser(value_parser!(f32)),
         )
-        .arg(value("hidden", "N,N", "Sizes of the hidden layers [default: 256,128 for digits, 48 for sequence]"))
+        .arg(value("hidden", "N,N", "Sizes of the hidden layers [default: 256,128 for digits, 48 for sequence, 64,64 for mixture]"))
         .arg(
             number("seed", "N", "1", "Seed of the data, the order of examples and the initial parameters")
                 .value_parser(value_parser!(u64)),
