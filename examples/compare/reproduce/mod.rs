@@ -1,0 +1,93 @@
+//! Published figures, run again in virtual time: `compare --reproduce NAME`. One file per figure.
+//!
+//! A figure is a function that runs simulations and returns tables: our numbers, beside the published ones where there
+//! are any. Equal settings give equal tables, on every machine.
+
+mod averaging;
+mod backup;
+mod bandwidth;
+mod faults;
+mod staleness;
+mod stragglers;
+mod table;
+mod training;
+mod zhang;
+
+pub(crate) use table::{Cell, Table};
+
+/// Why a figure cannot be made.
+pub(crate) type Error = Box<dyn std::error::Error>;
+
+/// A figure, or a table, of a publication.
+pub(crate) struct Figure {
+    /// The value of `--reproduce`.
+    pub(crate) name: &'static str,
+    /// What is run again, for `--help`.
+    pub(crate) about: &'static str,
+    pub(crate) tables: fn(Size) -> Result<Vec<Table>, Error>,
+}
+
+/// How much is run.
+#[derive(Copy, Clone, Debug)]
+pub(crate) struct Size {
+    /// Seeds of runs that learn.
+    pub(crate) seeds: u64,
+    /// Fewer rows, fewer workers and shorter runs, for tests: seconds in place of minutes.
+    pub(crate) quick: bool,
+}
+
+impl Size {
+    /// One of two numbers.
+    pub(crate) fn of<T>(self, quick: T, full: T) -> T {
+        if self.quick { quick } else { full }
+    }
+}
+
+/// All figures, in the order of `--reproduce all`.
+pub(crate) const FIGURES: [Figure; 7] = [
+    Figure {
+        name: "staleness",
+        about: "softsync with 30 workers: how late updates are (Zhang et al. 2016)",
+        tables: staleness::tables,
+    },
+    Figure {
+        name: "zhang",
+        about: "the same: a constant rate, and one divided by the staleness (Zhang et al. 2016)",
+        tables: zhang::tables,
+    },
+    Figure {
+        name: "averaging",
+        about: "speed and loss over the period; block momentum, AdaComm (FleetX; McDonald et al. 2010)",
+        tables: averaging::tables,
+    },
+    Figure {
+        name: "bandwidth",
+        about: "compression at 100, 10 and 1 Gbit/s (FleetX; Lin et al. 2018)",
+        tables: bandwidth::tables,
+    },
+    Figure {
+        name: "stragglers",
+        about: "steps of 0.58, 0.75, 1.51 and 3.33 s (Liu et al. 2024)",
+        tables: stragglers::tables,
+    },
+    Figure {
+        name: "backup",
+        about: "the time of a round over the number of backup workers (Chen et al. 2016)",
+        tables: backup::tables,
+    },
+    Figure {
+        name: "faults",
+        about: "a slow worker, heavy tails, and kills (no published numbers)",
+        tables: faults::tables,
+    },
+];
+
+/// The tables of a figure as text, or as a JSON object per row.
+///
+/// # Errors
+/// If a simulation cannot be run.
+pub(crate) fn print(figure: &Figure, size: Size, json: bool) -> Result<String, Error> {
+    let tables = (figure.tables)(size)?;
+    let text = |table: &Table| if json { table.json(figure.name) } else { table.markdown() };
+    Ok(tables.iter().map(text).collect::<Vec<_>>().join(if json { "" } else { "\n" }))
+}
