@@ -137,7 +137,7 @@ pub struct Run {
 pub struct Sample {
     /// Virtual seconds.
     pub seconds: f64,
-    /// Examples that all workers have contributed.
+    /// Examples that all workers had contributed when the validated parameters were synchronised.
     pub examples: u64,
     /// Bytes of all messages.
     pub bytes: u64,
