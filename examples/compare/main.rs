@@ -2,6 +2,7 @@
 //!
 //! `cargo run --release --example compare -- --reproduce NAME`; see `--help`.
 
+mod html;
 mod reproduce;
 
 use std::ffi::OsString;
@@ -34,7 +35,7 @@ fn command() -> Command {
         .arg(
             Arg::new("quick")
                 .long("quick")
-                .help("Fewer rows and shorter runs: seconds in place of minutes")
+                .help("Fewer rows and shorter runs: seconds, not minutes")
                 .action(ArgAction::SetTrue),
         )
         .arg(Arg::new("json").long("json").help("Print a JSON object per row").action(ArgAction::SetTrue))

@@ -102,7 +102,7 @@ fn speed(size: Size) -> Result<Table, Error> {
 
 const WORKERS: u32 = 16;
 const BATCH: usize = 4;
-const RATES: [f32; 5] = [0.05, 0.1, 0.2, 0.4, 0.8];
+const RATES: [f32; 6] = [0.05, 0.1, 0.2, 0.4, 0.8, 1.6];
 
 fn loss(size: Size) -> Result<Table, Error> {
     let recipes = [

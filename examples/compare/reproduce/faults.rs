@@ -11,13 +11,13 @@ use super::{Cell, Error, Size, Table};
 
 const WORKERS: u32 = 4;
 const BATCH: usize = 16;
-const RATE: f32 = 0.2;
+const RATE: f32 = 0.4;
 const STEP: Duration = Duration::from_millis(100);
 /// The loss that counts as learned.
 const TARGET: f64 = 0.2;
-/// In runs of a quarter of the time.
+/// In runs of an eighth of the time.
 const QUICK_TARGET: f64 = 0.8;
-const TIME: Duration = Duration::from_secs(60);
+const TIME: Duration = Duration::from_secs(120);
 const RECIPES: [&str; 7] = ["sync", "averaging period=20", "hardsync", "backup-workers", "ssp", "async", "mesh"];
 
 #[derive(Copy, Clone, Debug)]
@@ -53,7 +53,7 @@ impl Faults {
                     let crash = Fault::Crash { node: PeerId(number % WORKERS), restart: Some(Duration::from_secs(1)) };
                     simulation.fault(number * Duration::from_secs(6), crash)
                 };
-                (1..10).fold(simulation.speed(speed), kill)
+                (1..20).fold(simulation.speed(speed), kill)
             }
         }
     }
@@ -65,8 +65,8 @@ fn run(recipe: &str, faults: Faults, size: Size) -> Result<Vec<Outcome>, Error> 
         faults
             .set(simulation)
             .links(Links::new(Duration::from_millis(1)).bandwidth(GBIT))
-            .record_every(Duration::from_millis(500))
-            .until(size.of(TIME / 4, TIME))
+            .record_every(Duration::from_secs(1))
+            .until(size.of(TIME / 8, TIME))
     })
 }
 
@@ -77,7 +77,7 @@ fn seconds(outcomes: &[Outcome], target: f64) -> Vec<f64> {
 }
 
 pub(super) fn tables(size: Size) -> Result<Vec<Table>, Error> {
-    let (target, time) = size.of((QUICK_TARGET, TIME / 4), (TARGET, TIME));
+    let (target, time) = size.of((QUICK_TARGET, TIME / 8), (TARGET, TIME));
     let time = time.as_secs();
     let title = format!(
         "Mixture of Gaussians, {WORKERS} workers, batch {BATCH}, rate {RATE}, steps of 100 ms within 10 %, 1 Gbit/s: virtual \

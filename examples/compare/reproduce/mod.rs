@@ -52,12 +52,12 @@ pub(crate) const FIGURES: [Figure; 7] = [
     },
     Figure {
         name: "zhang",
-        about: "the same: a constant rate, and one divided by the staleness (Zhang et al. 2016)",
+        about: "a constant rate, and one over the staleness (Zhang et al. 2016)",
         tables: zhang::tables,
     },
     Figure {
         name: "averaging",
-        about: "speed and loss over the period; block momentum, AdaComm (FleetX; McDonald et al. 2010)",
+        about: "speed and loss over the period; block momentum, AdaComm (FleetX)",
         tables: averaging::tables,
     },
     Figure {
@@ -72,7 +72,7 @@ pub(crate) const FIGURES: [Figure; 7] = [
     },
     Figure {
         name: "backup",
-        about: "the time of a round over the number of backup workers (Chen et al. 2016)",
+        about: "the time of a round over backup workers (Chen et al. 2016)",
         tables: backup::tables,
     },
     Figure {

@@ -13,7 +13,7 @@ use super::{Cell, Error, Size, Table};
 const STEPS: [f64; 4] = [0.58, 0.75, 1.51, 3.33];
 const SECONDS: [u64; 4] = [60, 120, 240, 600];
 const BATCH: usize = 16;
-const RATES: [f32; 4] = [0.05, 0.1, 0.2, 0.4];
+const RATES: [f32; 6] = [0.1, 0.2, 0.4, 0.8, 1.6, 3.2];
 const RECIPES: [&str; 8] = [
     "hardsync",
     "hardsync period=20",

@@ -50,7 +50,7 @@ impl Cell {
     fn markdown(&self) -> String {
         let runs = |runs: &[f64], digits: usize, factor: f64, unit: &str| {
             let [least, median, most] = spread(runs).map(|x| finite(factor * x, digits));
-            if runs.len() > 1 { format!("{median}{unit} ({least} to {most})") } else { format!("{median}{unit}") }
+            if least != most { format!("{median}{unit} ({least} to {most})") } else { format!("{median}{unit}") }
         };
         match self {
             Self::Text(text) => text.clone(),
