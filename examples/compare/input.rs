@@ -17,6 +17,9 @@ use super::{faults, rules};
 /// What headers of Ethernet, IP and TCP leave of the bits on the wire.
 const GOODPUT: f64 = 0.94;
 
+/// Validations of a run.
+const SAMPLES: u64 = 64;
+
 /// The recipes that are compared if none is named.
 const RECIPES: &str = "sync,averaging,async,softsync,ssp,mesh";
 
@@ -56,7 +59,8 @@ pub(crate) fn command() -> Command {
              - Each tries the same --tune learning rates on seeds of their own; then --seeds fresh seeds run\n    \
              with the best one.\n  \
              - A difference counts if its 95 % interval over paired seeds does not contain 0.\n  \
-             - The references: one worker, and one worker with the batch of all workers.\n\n\
+             - The references: the fastest worker alone, and alone with the batch of all workers, which\n    \
+             takes it so many times as long.\n\n\
              How to read the tables (medians over seeds):\n  \
              ex/s        examples of all workers per virtual second\n  \
              busy        share of the time in which workers compute; they wait in the rest\n  \
@@ -64,6 +68,8 @@ pub(crate) fn command() -> Command {
              to target   virtual time, examples and bytes until the target loss\n  \
              T, E        time in which one worker reaches the target; the budget of examples\n  \
              =           the run had used up its examples before: the loss of its end\n\n\
+             Bandwidths in bits (kbit, mbit, gbit) are those of the line, of which headers take 6 %; in\n\
+             bytes (MB/s, GB/s) those that messages have.\n\n\
              Recipes: names or texts with commas between them. A grid in braces is several recipes, a range\n\
              is a number that is tuned together with the rate. `cluster --help` lists the recipes.\n\n\
              Examples:\n  \
@@ -100,9 +106,9 @@ pub(crate) fn command() -> Command {
                 .action(ArgAction::Append),
         )
         .next_help_heading("Effort")
-        .arg(value("examples", "N", "Examples of a run: E").default_value("12k"))
+        .arg(value("examples", "N", "Examples of a run: E").default_value("30k"))
         .arg(value("seeds", "N", "Seeds to compare, from 1 on").default_value("5").value_parser(value_parser!(u64)))
-        .arg(value("tune", "K", "Points of the tuning; 1: none, the middle of --rates").default_value("4").value_parser(value_parser!(usize)))
+        .arg(value("tune", "K", "Points of the tuning; 1: none, the middle of --rates").default_value("7").value_parser(value_parser!(usize)))
         .arg(value("rates", "FROM..TO", "Learning rates of the tuning [default: from a quarter to 16 times the task's own]"))
         .arg(value("tune-examples", "N", "Examples of a run of the tuning [default: half of the budget]"))
         .arg(value("tune-seeds", "N", "Seeds per point of the tuning").default_value("1").value_parser(value_parser!(u64)))
@@ -152,6 +158,7 @@ fn comparison(matches: &ArgMatches, task: Name) -> Result<Comparison, (u8, Strin
         .speeds(speeds(matches)?)
         .links(links(matches)?)
         .examples(count("examples", text("examples").unwrap_or_default())?)
+        .samples(SAMPLES)
         .seeds(whole("seeds"))
         .tuning_seeds(whole("tune-seeds"))
         .rates(rates(text("rates"), task)?, matches.get_one("tune").copied().unwrap_or(1));

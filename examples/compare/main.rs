@@ -15,8 +15,10 @@ mod table;
 mod watch;
 
 use std::ffi::OsString;
+use std::fs::OpenOptions;
 use std::io::Write;
 use std::ops::ControlFlow;
+use std::path::Path;
 use std::process::ExitCode;
 
 use gradwire::compare::{Error, Report};
@@ -35,14 +37,17 @@ fn run(args: Vec<OsString>) -> Result<(), (u8, String)> {
     let command = command(&args);
     let matches = options::matches(input::command(), args)?;
     let input = Input::from_matches(&matches)?;
-    let report = compare(&input)?;
+    let named =
+        |error| (exit::DATA, format!("--out {}: {error}", input.out.as_deref().unwrap_or(Path::new("")).display()));
     if let Some(path) = &input.out {
-        html::write(path, &report).map_err(|error| (exit::DATA, format!("--out {}: {error}", path.display())))?;
+        // A file that cannot be written is said before the runs, not after them.
+        OpenOptions::new().create(true).append(true).open(path).map_err(named)?;
     }
+    let report = compare(&input)?;
     let text = if input.json { json::text(&command, &report) } else { table::text(&command, &input, &report) };
     // With a closed pipe (`| head`), there is nothing left to do.
     let _ = std::io::stdout().write_all(text.as_bytes());
-    Ok(())
+    input.out.as_deref().map_or(Ok(()), |path| html::write(path, &report).map_err(named))
 }
 
 /// Runs the comparison. Runs that have ended are kept in the file of results.

@@ -1,5 +1,6 @@
 //! The report as text: tables, small charts, and the verdict. Lines have at most 80 columns.
 
+use std::ffi::OsString;
 use std::fmt::Write as _;
 use std::io::IsTerminal;
 
@@ -16,8 +17,7 @@ const NAME: usize = 24;
 const CHART: usize = 16;
 
 pub(crate) fn text(command: &str, input: &Input, report: &Report) -> String {
-    let no_color = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-    let style = Style { on: std::io::stdout().is_terminal() && !no_color };
+    let style = Style::of(std::io::stdout().is_terminal(), std::env::var_os("NO_COLOR"));
     let mut out = String::new();
     // Writing to a string does not fail.
     let _ = write(&mut out, command, input, report, style);
@@ -32,6 +32,11 @@ struct Style {
 }
 
 impl Style {
+    /// `no_color`: the variable NO_COLOR of the environment.
+    fn of(is_terminal: bool, no_color: Option<OsString>) -> Self {
+        Self { on: is_terminal && no_color.is_none_or(|value| value.is_empty()) }
+    }
+
     fn bold(self, text: &str) -> String {
         if self.on { format!("\x1b[1m{text}\x1b[0m") } else { text.into() }
     }

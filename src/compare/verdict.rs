@@ -8,9 +8,13 @@ use super::words::{bytes, list, seconds, thousands, three};
 /// The sentences: first the conditions, then a winner per criterion, the choice between them, and what is doubtful.
 pub(super) fn sentences(report: &Report) -> Vec<String> {
     let mut sentences = vec![conditions(report)];
-    sentences.extend(report.winners.iter().map(|winner| criterion(report, winner)));
+    for winner in &report.winners {
+        sentences.push(criterion(report, winner));
+        if winner.criterion == Criterion::WallClock {
+            sentences.extend(is_worth_it(report));
+        }
+    }
     sentences.extend(no_target(report));
-    sentences.extend(is_worth_it(report));
     sentences.extend(cheapest(report));
     sentences.extend(choice(report));
     sentences.extend(doubts(report));
@@ -66,10 +70,10 @@ fn criterion(report: &Report, winner: &Winner) -> String {
     let name = &row.name;
     let got = figure(winner.measure, row.summary(winner.measure));
     let claim = match winner.measure {
-        Measure::Speed => format!("Speed: {name} handles most examples a second, {got}"),
+        Measure::Speed => format!("Speed: {name} handles the most examples a second, {got}"),
         Measure::Attained => format!("Attainable: {name} has the lowest loss, {got}"),
         Measure::SecondsToTarget => {
-            format!("Wall-clock: {name} is first at loss {}, after {got}", three(report.target))
+            format!("Wall-clock: {name} reaches loss {} first, after {got}", three(report.target))
         }
         Measure::ExamplesToTarget => {
             format!("Examples: {name} needs the fewest for loss {}, {got}", three(report.target))
@@ -117,12 +121,12 @@ fn is_worth_it(report: &Report) -> Option<String> {
     let name = &row.name;
     let difference = difference(0, &one.runs, &row.runs, measure);
     Some(if !difference.shown {
-        format!("Against one worker, no difference of time to the target is shown for {name}.")
+        format!("Against one worker, no difference of the time to this loss is shown for {name}.")
     } else if together.median < alone.median {
-        format!("{name} is there {} times as fast as one worker.", three(alone.median / together.median))
+        format!("{name} reaches it {} times as fast as one worker.", three(alone.median / together.median))
     } else {
         let slower = three(together.median / alone.median);
-        format!("Do not distribute: one worker is there {slower} times as fast as the fastest rule, {name}.")
+        format!("Do not distribute: one worker reaches it {slower} times as fast as the fastest rule, {name}.")
     })
 }
 
