@@ -64,7 +64,7 @@ fn write(out: &mut String, command: &str, input: &Input, report: &Report, style:
 fn wrapped(out: &mut String, text: &str, indent: &str) -> std::fmt::Result {
     let mut line = String::new();
     for word in text.split(' ') {
-        if !line.trim().is_empty() && line.chars().count() + 1 + word.chars().count() > WIDTH {
+        if !line.is_empty() && line.chars().count() + 1 + word.chars().count() > WIDTH {
             writeln!(out, "{line}")?;
             line = format!("{indent}{word}");
         } else {
@@ -90,18 +90,23 @@ fn head(out: &mut String, report: &Report) -> std::fmt::Result {
     );
     wrapped(out, &text, "")?;
     it.faults.iter().try_for_each(|fault| wrapped(out, &format!("Fault: {fault}."), ""))?;
-    let rates: Vec<String> = it.rates.iter().map(f32::to_string).collect();
+    let rates: Vec<String> = it.rates.iter().copied().map(rate).collect();
     let tuning = match it.tuning_seeds.len() {
         0 => format!("not tuned: rate {}", rates.join(", ")),
         1 => format!("tuned over rates {} with {} examples", rates.join(", "), it.tuning_examples),
         n => format!("tuned over rates {} with {} examples and {n} seeds", rates.join(", "), it.tuning_examples),
     };
-    wrapped(out, &format!("E = {} examples; each row {tuning}; {} seeds.", it.examples, it.seeds.len()), "")?;
+    let seeds = if it.seeds.len() == 1 { "1 seed".into() } else { format!("{} seeds", it.seeds.len()) };
+    wrapped(out, &format!("E = {} examples; each row {tuning}; {seeds}.", it.examples), "")?;
     let target = match report.target_time {
         Some(seconds) => format!("one worker is there at T = {}", time(seconds)),
         None => "one worker does not get there".into(),
     };
-    wrapped(out, &format!("Target: validation loss {}; {target}. All times are virtual.", three(report.target)), "")
+    let text = match report.target.is_finite() {
+        true => format!("Target: validation loss {}; {target}. All times are virtual.", loss(report.target)),
+        false => "No target, since one worker failed. All times are virtual.".into(),
+    };
+    wrapped(out, &text, "")
 }
 
 /// The name of a row, cut to its column.
@@ -112,19 +117,27 @@ fn name(row: &Row) -> String {
 
 /// A figure in words.
 fn figure(measure: Measure, x: f64) -> String {
+    use Measure::{BytesToTarget, ExamplesToTarget, SecondsToTarget, Speed};
     match measure {
-        _ if !x.is_finite() => "never".into(),
-        Measure::SecondsToTarget => time(x),
-        Measure::BytesToTarget => bytes(x),
-        Measure::Speed | Measure::ExamplesToTarget => many(x),
+        SecondsToTarget | BytesToTarget | ExamplesToTarget if !x.is_finite() => "never".into(),
+        SecondsToTarget => time(x),
+        BytesToTarget => bytes(x),
+        Speed if x == 0.0 => "-".into(),
+        Speed | ExamplesToTarget => many(x),
         _ => loss(x),
     }
+}
+
+/// A learning rate in at most 7 columns.
+fn rate(x: f32) -> String {
+    if (1e-4..1e4).contains(&x) { x.to_string() } else { format!("{x:.1e}") }
 }
 
 /// A loss with three digits.
 fn loss(x: f64) -> String {
     match x {
         x if !x.is_finite() => "-".into(),
+        x if x != 0.0 && x.abs() < 0.00095 => format!("{x:.1e}"),
         x if x.abs() < 0.0995 => format!("{x:.4}"),
         x if x.abs() < 0.9995 => format!("{x:.3}"),
         x => three(x),
@@ -142,7 +155,7 @@ fn figures(out: &mut String, report: &Report, style: Style) -> std::fmt::Result 
         let busy = 100.0 * busy.iter().sum::<f64>() / busy.len().max(1) as f64;
         let cell = |measure| figure(measure, row.summary(measure).median);
         let mark = if row.capped() > 0 { "+" } else { " " };
-        write!(out, "{}{:>7}{:>8}{busy:>4.0}%", name(row), row.tuned.rate, many(row.summary(Measure::Speed).median))?;
+        write!(out, "{}{:>7}{:>8}{busy:>4.0}%", name(row), rate(row.tuned.rate), cell(Measure::Speed))?;
         write!(out, "{:>9}{mark}", cell(Measure::Attained))?;
         write!(out, "{:>9}{:>8}", cell(Measure::SecondsToTarget), cell(Measure::ExamplesToTarget))?;
         writeln!(out, "{:>9}", cell(Measure::BytesToTarget))?;
@@ -158,7 +171,8 @@ fn note(out: &mut String, row: &Row) -> std::fmt::Result {
     }
     if row.failures() > 0 {
         let first = row.runs.iter().find_map(|run| run.failed.as_deref()).unwrap_or_default();
-        wrapped(out, &format!("  {} of {} runs failed; {first}", row.failures(), row.runs.len()), "    ")?;
+        out.push_str("  ");
+        wrapped(out, &format!("{} of {} runs failed; {first}", row.failures(), row.runs.len()), "    ")?;
     }
     Ok(())
 }

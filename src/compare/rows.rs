@@ -14,7 +14,7 @@ use super::report::Kind;
 
 /// The names of the reference rows of one worker.
 pub(super) const ONE_WORKER: &str = "one worker";
-pub(super) const LARGE_BATCH: &str = "one, large batch";
+pub(super) const LARGE_BATCH: &str = "large batch";
 
 /// A row before it is run.
 #[derive(Clone, Debug)]

@@ -78,19 +78,13 @@ fn criterion(report: &Report, winner: &Winner) -> String {
         Measure::ExamplesToTarget => {
             format!("Examples: {name} needs the fewest for loss {}, {got}", three(report.target))
         }
-        measure if winner.criterion == Criterion::WallClock => {
-            format!(
-                "Wall-clock: no rule reaches loss {}; {name} has the lowest {}, {got}",
-                three(report.target),
-                measure.name()
-            )
-        }
         measure => {
-            format!(
-                "Examples: no rule reaches loss {}; {name} has the lowest {}, {got}",
-                three(report.target),
-                measure.name()
-            )
+            let title = if winner.criterion == Criterion::WallClock { "Wall-clock" } else { "Examples" };
+            let target = match report.target.is_finite() {
+                true => format!("no rule reaches loss {}", three(report.target)),
+                false => "there is no target".into(),
+            };
+            format!("{title}: {target}; {name} has the lowest {}, {got}", measure.name())
         }
     };
     let tied: Vec<String> = winner.tied().map(|at| report.rows[at].name.clone()).collect();
@@ -104,8 +98,11 @@ fn criterion(report: &Report, winner: &Winner) -> String {
 }
 
 fn no_target(report: &Report) -> Option<String> {
-    report.target_time.is_none().then(|| {
-        format!("One worker does not reach loss {} with these examples, so there is no T.", three(report.target))
+    report.target_time.is_none().then(|| match report.target.is_finite() {
+        true => {
+            format!("One worker does not reach loss {} with these examples, so there is no T.", three(report.target))
+        }
+        false => "The runs of one worker failed, so there is no target, and no T.".into(),
     })
 }
 
@@ -159,7 +156,8 @@ fn doubts(report: &Report) -> Vec<String> {
     let mut doubts = Vec::new();
     let seeds = report.conditions.seeds.len();
     if seeds < PAIRS_MIN {
-        doubts.push(format!("{seeds} seeds are too few to show a difference; use at least {PAIRS_MIN}."));
+        let are = if seeds == 1 { "seed is" } else { "seeds are" };
+        doubts.push(format!("{seeds} {are} too few to show a difference; use at least {PAIRS_MIN}."));
     }
     let failed: Vec<String> = report
         .rows
