@@ -502,7 +502,10 @@ fn slow_rank(text: &str, workers: u32) -> Result<(u32, f64), String> {
 }
 
 /// Parses the value of `--hidden`.
-fn hidden(text: &str, task: task::Name) -> Result<Vec<usize>, String> {
+///
+/// # Errors
+/// A message that names the flag.
+pub fn hidden(text: &str, task: task::Name) -> Result<Vec<usize>, String> {
     let sizes: Result<Vec<usize>, _> = text.split(',').filter(|size| !size.is_empty()).map(str::parse).collect();
     let sizes = sizes.ok().filter(|sizes| sizes.iter().all(|size| (1..=65_536).contains(size)));
     let sizes = sizes.ok_or("--hidden: expected sizes from 1 to 65536, separated by commas")?;

@@ -1,56 +1,97 @@
-//! The program `compare`: published figures, run again in virtual time.
+//! The program `compare`: which synchronisation rule is best for a task, a cluster and a network? Every rule trains with
+//! real arithmetic in virtual time, tuned with equal effort; see [`gradwire::compare`], of which this is the command.
 //!
-//! `cargo run --release --example compare -- --reproduce NAME`; see `--help`.
+//! `cargo run --release -p gradwire-examples --example compare` gives a first answer within two minutes; see `--help`.
 
+mod faults;
+mod file;
 mod html;
+mod input;
+mod json;
+mod model;
 mod reproduce;
+mod rules;
+mod spark;
+mod table;
+mod watch;
 
 use std::ffi::OsString;
-use std::io::Write as _;
+use std::fs::OpenOptions;
+use std::io::Write;
+use std::ops::ControlFlow;
+use std::path::Path;
 use std::process::ExitCode;
 
-use clap::{Arg, ArgAction, Command, value_parser};
-use gradwire_examples::options::{exit, matches, value};
-use reproduce::{FIGURES, Size};
+use gradwire::compare::{Error, Report};
+use gradwire_examples::options::{self, exit};
+use gradwire_examples::stop::Stop;
+
+use file::File;
+use input::Input;
+use watch::Watch;
 
 fn main() -> ExitCode {
     gradwire_examples::end(run(std::env::args_os().collect()))
 }
 
-fn command() -> Command {
-    let names = FIGURES.iter().map(|figure| figure.name).chain(["all"]);
-    let list: String = FIGURES.iter().map(|figure| format!("  {:<11} {}\n", figure.name, figure.about)).collect();
-    Command::new("compare")
-        .about("Runs published figures again, in virtual time.")
-        .arg(
-            value("reproduce", "NAME", "Figure to run, or all; see the list below")
-                .value_parser(names.collect::<Vec<_>>())
-                .hide_possible_values(true)
-                .required(true),
-        )
-        .arg(
-            value("seeds", "N", "Seeds of runs that learn [default: 5; 1 with --quick]")
-                .value_parser(value_parser!(u64).range(1..=1000)),
-        )
-        .arg(
-            Arg::new("quick")
-                .long("quick")
-                .help("Fewer rows and shorter runs: seconds, not minutes")
-                .action(ArgAction::SetTrue),
-        )
-        .arg(Arg::new("json").long("json").help("Print a JSON object per row").action(ArgAction::SetTrue))
-        .after_help(format!("Figures:\n{list}"))
+fn run(args: Vec<OsString>) -> Result<(), (u8, String)> {
+    let command = command(&args);
+    let matches = options::matches(input::command(), args)?;
+    if let Some(name) = matches.get_one::<String>("reproduce") {
+        return reproduce::run(name, &matches);
+    }
+    let input = Input::from_matches(&matches)?;
+    let named =
+        |error| (exit::DATA, format!("--out {}: {error}", input.out.as_deref().unwrap_or(Path::new("")).display()));
+    if let Some(path) = &input.out {
+        // A file that cannot be written is said before the runs, not after them.
+        OpenOptions::new().create(true).append(true).open(path).map_err(named)?;
+    }
+    let report = compare(&input)?;
+    let text = if input.json { json::text(&command, &report) } else { table::text(&command, &input, &report) };
+    // With a closed pipe (`| head`), there is nothing left to do.
+    let _ = std::io::stdout().write_all(text.as_bytes());
+    input.out.as_deref().map_or(Ok(()), |path| html::write(path, &report, &command).map_err(named))
 }
 
-fn run(args: Vec<OsString>) -> Result<(), (u8, String)> {
-    let matches = matches(command(), args)?;
-    let quick = matches.get_flag("quick");
-    let seeds = matches.get_one::<u64>("seeds").copied().unwrap_or(if quick { 1 } else { 5 });
-    let name = matches.get_one::<String>("reproduce").map_or("all", String::as_str);
-    for figure in FIGURES.iter().filter(|figure| name == "all" || figure.name == name) {
-        let text = reproduce::print(figure, Size { seeds, quick }, matches.get_flag("json"));
-        let text = text.map_err(|error| (exit::RUN, format!("--reproduce {}: {error}", figure.name)))?;
-        let _ = writeln!(std::io::stdout(), "{}", text.trim_end());
+/// Runs the comparison. Runs that have ended are kept in the file of results.
+fn compare(input: &Input) -> Result<Report, (u8, String)> {
+    let stop = Stop::asked_by_signals().map_err(|error| (exit::RUN, format!("signals: {error}")))?;
+    let mut file = input.results.as_deref().map(File::open).transpose()?;
+    let known = file.as_mut().map(File::take_known).unwrap_or_default();
+    let (mut watch, mut failed) = (Watch::new(input.quiet), None);
+    let report = input.comparison.run_watched(&input.model, &known, |progress| {
+        watch.see(&progress);
+        if let (Some(file), Some(line)) = (&mut file, progress.line) {
+            failed = file.append(line).err();
+        }
+        if stop.is_asked() || failed.is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    });
+    watch.end();
+    if let Some(error) = failed {
+        return Err(error);
     }
-    Ok(())
+    report.map_err(|error| match error {
+        Error::Stopped { ended, runs } => {
+            let on = match &input.results {
+                Some(path) => format!("the same command goes on from {}", path.display()),
+                None => "nothing is kept; with --results FILE, the same command goes on".into(),
+            };
+            (stop.code(), format!("stopped after {ended} of {runs} runs: {on}"))
+        }
+        Error::Rule { .. } => (exit::CONFIG, error.to_string()),
+        Error::NoValidation { .. } | Error::InitialLoss { .. } => (exit::DATA, error.to_string()),
+        error => (exit::USAGE, error.to_string()),
+    })
+}
+
+/// The command line, for the first line of the output.
+fn command(args: &[OsString]) -> String {
+    let quoted = |arg: &OsString| {
+        let arg = arg.to_string_lossy();
+        let is_plain = arg.chars().all(|c| c.is_alphanumeric() || "-_=.,/@:+".contains(c));
+        if is_plain && !arg.is_empty() { arg.into_owned() } else { format!("'{}'", arg.replace('\'', r"'\''")) }
+    };
+    let words: Vec<String> = ["compare".to_string()].into_iter().chain(args.iter().skip(1).map(quoted)).collect();
+    words.join(" ")
 }

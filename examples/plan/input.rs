@@ -5,7 +5,7 @@ use gradwire::Recipe;
 use gradwire::plan::{Case, Costs, Hosts, Link};
 use gradwire_examples::options::exit;
 
-use super::units::{self, Rate};
+use gradwire_examples::units::{self, Rate};
 
 /// What headers of Ethernet, IP and TCP leave of the bits on the wire.
 pub(crate) const GOODPUT: f64 = 0.94;

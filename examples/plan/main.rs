@@ -8,7 +8,6 @@ mod input;
 mod json;
 mod measure;
 mod table;
-mod units;
 
 use std::ffi::OsString;
 use std::io::Write;

@@ -7,9 +7,6 @@ mod binary;
 #[path = "../plan/measure.rs"]
 #[allow(dead_code, reason = "only the tests are run here")]
 mod measure;
-#[path = "../plan/units.rs"]
-#[allow(dead_code, reason = "only the tests are run here")]
-mod units;
 
 use std::process::{Command, Output};
 

@@ -80,7 +80,7 @@ impl Comparison {
 
     // Rules
 
-    /// A rule. Its learning rate is tuned.
+    /// A rule. Its learning rate is tuned; a correction of delays, as in `dc-asgd`, has the same rate.
     pub fn rule(mut self, name: &str, recipe: Recipe) -> Self {
         self.rules.push(Rule { name: name.into(), recipe, number: None });
         self

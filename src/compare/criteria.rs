@@ -78,9 +78,9 @@ fn value(curve: &[Sample], of: impl Fn(&Sample) -> f64, at: f64) -> Option<Value
     Some(Value { loss: before.loss + share * (curve[after].loss - before.loss), ended: false })
 }
 
-/// What `of` a sample is where the loss first has the target.
+/// What `of` a sample is where the loss first has the target. An infinite target is not reached.
 fn reached(curve: &[Sample], target: f64, of: impl Fn(&Sample) -> f64) -> Option<f64> {
-    let after = curve.iter().position(|sample| sample.loss <= target)?;
+    let after = curve.iter().position(|sample| target.is_finite() && sample.loss <= target)?;
     let Some(before) = after.checked_sub(1).map(|before| &curve[before]) else { return Some(of(&curve[after])) };
     let share = (before.loss - target) / (before.loss - curve[after].loss);
     Some(of(before) + share * (of(&curve[after]) - of(before)))
@@ -163,6 +163,8 @@ mod tests {
         assert_eq!((never.seconds_to_target, never.examples_to_target, never.bytes_to_target), (None, None, None));
         let at_once = figures(&record(&[1.0, 3.0]), MARKS);
         assert_eq!(at_once.seconds_to_target, Some(0.0));
+        let no_target = figures(&record(&[1.0, 3.0]), Marks { target: f64::INFINITY, ..MARKS });
+        assert_eq!(no_target.seconds_to_target, None);
         let no_time = figures(&record(&[4.0, 3.0, 2.0]), Marks { time: None, ..MARKS });
         assert_eq!(no_time.at_time, [None; 4]);
     }

@@ -11,7 +11,7 @@ use gradwire_core::Recipe;
 pub struct Report {
     /// What was compared, and under which conditions. Verdicts hold under them only.
     pub conditions: Conditions,
-    /// The validation loss that counts as reached.
+    /// The validation loss that counts as reached. Infinite: there is none, since one worker failed.
     pub target: f64,
     /// T: the virtual seconds in which one worker reaches the target, the median over seeds. `None`: it does not.
     pub target_time: Option<f64>,

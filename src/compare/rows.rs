@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 
+use gradwire_core::recipe::Compensate;
 use gradwire_core::{Cluster, Duration, PeerId, Recipe};
 use gradwire_sim::simulation::Simulation;
 
@@ -13,7 +14,7 @@ use super::report::Kind;
 
 /// The names of the reference rows of one worker.
 pub(super) const ONE_WORKER: &str = "one worker";
-pub(super) const LARGE_BATCH: &str = "one worker, large batch";
+pub(super) const LARGE_BATCH: &str = "large batch";
 
 /// A row before it is run.
 #[derive(Clone, Debug)]
@@ -73,22 +74,24 @@ impl Comparison {
 }
 
 impl Entry {
-    /// The settings that are tried.
+    /// The settings that are tried. A correction of delays has the learning rate of the workers.
     ///
     /// # Errors
     /// If a value of the number does not fit the recipe.
     pub(super) fn settings(&self, rates: &[f32]) -> Result<Vec<Setting>, Error> {
-        let Some(number) = &self.number else {
-            return Ok(rates.iter().map(|rate| (*rate, self.recipe, None)).collect());
+        let mut values = self.number.iter().flat_map(|number| number.values(rates.len()));
+        let named = |error| Error::Number { name: self.name.clone(), error };
+        let setting = |rate: &f32| {
+            let (mut recipe, value) = (self.recipe, values.next());
+            if let Some((number, value)) = self.number.as_ref().zip(value.as_ref()) {
+                recipe.set(&number.key, value).map_err(named)?;
+            }
+            if matches!(recipe.compensate(), Compensate::Delay { .. } | Compensate::DelayAdaptive { .. }) {
+                recipe.set("worker_rate", &rate.to_string()).map_err(named)?;
+            }
+            Ok((*rate, recipe, value))
         };
-        let values = number.values(rates.len());
-        let setting = |(rate, value): (&f32, String)| {
-            let mut recipe = self.recipe;
-            let named = |error| Error::Number { name: self.name.clone(), error };
-            recipe.set(&number.key, &value).map_err(named)?;
-            Ok((*rate, recipe, Some(value)))
-        };
-        rates.iter().zip(values).map(setting).collect()
+        rates.iter().map(setting).collect()
     }
 }
 

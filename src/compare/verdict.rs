@@ -8,9 +8,13 @@ use super::words::{bytes, list, seconds, thousands, three};
 /// The sentences: first the conditions, then a winner per criterion, the choice between them, and what is doubtful.
 pub(super) fn sentences(report: &Report) -> Vec<String> {
     let mut sentences = vec![conditions(report)];
-    sentences.extend(report.winners.iter().map(|winner| criterion(report, winner)));
+    for winner in &report.winners {
+        sentences.push(criterion(report, winner));
+        if winner.criterion == Criterion::WallClock {
+            sentences.extend(is_worth_it(report));
+        }
+    }
     sentences.extend(no_target(report));
-    sentences.extend(is_worth_it(report));
     sentences.extend(cheapest(report));
     sentences.extend(choice(report));
     sentences.extend(doubts(report));
@@ -66,27 +70,21 @@ fn criterion(report: &Report, winner: &Winner) -> String {
     let name = &row.name;
     let got = figure(winner.measure, row.summary(winner.measure));
     let claim = match winner.measure {
-        Measure::Speed => format!("Speed: {name} handles most examples a second, {got}"),
+        Measure::Speed => format!("Speed: {name} handles the most examples a second, {got}"),
         Measure::Attained => format!("Attainable: {name} has the lowest loss, {got}"),
         Measure::SecondsToTarget => {
-            format!("Wall-clock: {name} is first at loss {}, after {got}", three(report.target))
+            format!("Wall-clock: {name} reaches loss {} first, after {got}", three(report.target))
         }
         Measure::ExamplesToTarget => {
             format!("Examples: {name} needs the fewest for loss {}, {got}", three(report.target))
         }
-        measure if winner.criterion == Criterion::WallClock => {
-            format!(
-                "Wall-clock: no rule reaches loss {}; {name} has the lowest {}, {got}",
-                three(report.target),
-                measure.name()
-            )
-        }
         measure => {
-            format!(
-                "Examples: no rule reaches loss {}; {name} has the lowest {}, {got}",
-                three(report.target),
-                measure.name()
-            )
+            let title = if winner.criterion == Criterion::WallClock { "Wall-clock" } else { "Examples" };
+            let target = match report.target.is_finite() {
+                true => format!("no rule reaches loss {}", three(report.target)),
+                false => "there is no target".into(),
+            };
+            format!("{title}: {target}; {name} has the lowest {}, {got}", measure.name())
         }
     };
     let tied: Vec<String> = winner.tied().map(|at| report.rows[at].name.clone()).collect();
@@ -100,8 +98,11 @@ fn criterion(report: &Report, winner: &Winner) -> String {
 }
 
 fn no_target(report: &Report) -> Option<String> {
-    report.target_time.is_none().then(|| {
-        format!("One worker does not reach loss {} with these examples, so there is no T.", three(report.target))
+    report.target_time.is_none().then(|| match report.target.is_finite() {
+        true => {
+            format!("One worker does not reach loss {} with these examples, so there is no T.", three(report.target))
+        }
+        false => "The runs of one worker failed, so there is no target, and no T.".into(),
     })
 }
 
@@ -117,12 +118,12 @@ fn is_worth_it(report: &Report) -> Option<String> {
     let name = &row.name;
     let difference = difference(0, &one.runs, &row.runs, measure);
     Some(if !difference.shown {
-        format!("Against one worker, no difference of time to the target is shown for {name}.")
+        format!("Against one worker, no difference of the time to this loss is shown for {name}.")
     } else if together.median < alone.median {
-        format!("{name} is there {} times as fast as one worker.", three(alone.median / together.median))
+        format!("{name} reaches it {} times as fast as one worker.", three(alone.median / together.median))
     } else {
         let slower = three(together.median / alone.median);
-        format!("Do not distribute: one worker is there {slower} times as fast as the fastest rule, {name}.")
+        format!("Do not distribute: one worker reaches it {slower} times as fast as the fastest rule, {name}.")
     })
 }
 
@@ -155,7 +156,8 @@ fn doubts(report: &Report) -> Vec<String> {
     let mut doubts = Vec::new();
     let seeds = report.conditions.seeds.len();
     if seeds < PAIRS_MIN {
-        doubts.push(format!("{seeds} seeds are too few to show a difference; use at least {PAIRS_MIN}."));
+        let are = if seeds == 1 { "seed is" } else { "seeds are" };
+        doubts.push(format!("{seeds} {are} too few to show a difference; use at least {PAIRS_MIN}."));
     }
     let failed: Vec<String> = report
         .rows

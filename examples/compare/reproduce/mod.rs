@@ -13,6 +13,12 @@ mod table;
 mod training;
 mod zhang;
 
+use std::io::Write as _;
+
+use clap::parser::ValueSource;
+use clap::{Arg, ArgAction, ArgMatches, Command, Id};
+use gradwire_examples::options::{self, exit};
+
 pub(crate) use table::{Cell, Table};
 
 /// Why a figure cannot be made.
@@ -82,11 +88,57 @@ pub(crate) const FIGURES: [Figure; 7] = [
     },
 ];
 
+/// Adds the flags. All others describe a comparison, except for `--seeds` and `--json`.
+pub(crate) fn flags(command: Command) -> Command {
+    let names = FIGURES.iter().map(|figure| figure.name).chain(["all"]);
+    let list: Vec<String> = FIGURES.iter().map(|figure| format!("{}: {}", figure.name, figure.about)).collect();
+    let other = |arg: &&Arg| !["seeds", "json", "help"].contains(&arg.get_id().as_str());
+    let others: Vec<Id> = command.get_arguments().filter(other).map(|arg| arg.get_id().clone()).collect();
+    command
+        .arg(
+            options::value("reproduce", "NAME", "")
+                .help(format!("Run a published figure again, or all of them:\n{}", list.join("\n")))
+                .value_parser(names.collect::<Vec<_>>())
+                .hide_possible_values(true)
+                .conflicts_with_all(others),
+        )
+        .arg(
+            Arg::new("quick")
+                .long("quick")
+                .help("Fewer rows and shorter runs of a figure: seconds, not minutes")
+                .action(ArgAction::SetTrue)
+                .requires("reproduce"),
+        )
+}
+
+/// Prints the tables of `--reproduce`, one after the other.
+///
+/// # Errors
+/// An exit code and a message that names the figure, if a simulation cannot be run.
+pub(crate) fn run(name: &str, matches: &ArgMatches) -> Result<(), (u8, String)> {
+    let (quick, json) = (matches.get_flag("quick"), matches.get_flag("json"));
+    let given = matches.get_one::<u64>("seeds").copied().unwrap_or(1);
+    let is_default = matches.value_source("seeds") != Some(ValueSource::CommandLine);
+    let seeds = if quick && is_default { 1 } else { given };
+    if seeds == 0 {
+        return Err((exit::USAGE, "--seeds: expected at least 1, got 0".into()));
+    }
+    for figure in FIGURES.iter().filter(|figure| name == "all" || figure.name == name) {
+        let text = print(figure, Size { seeds, quick }, json);
+        let text = text.map_err(|error| (exit::RUN, format!("--reproduce {}: {error}", figure.name)))?;
+        // With a closed pipe (`| head`), there is nothing left to do.
+        if write!(std::io::stdout(), "{text}{}", if json { "" } else { "\n" }).is_err() {
+            break;
+        }
+    }
+    Ok(())
+}
+
 /// The tables of a figure as text, or as a JSON object per row.
 ///
 /// # Errors
 /// If a simulation cannot be run.
-pub(crate) fn print(figure: &Figure, size: Size, json: bool) -> Result<String, Error> {
+fn print(figure: &Figure, size: Size, json: bool) -> Result<String, Error> {
     let tables = (figure.tables)(size)?;
     let text = |table: &Table| if json { table.json(figure.name) } else { table.markdown() };
     Ok(tables.iter().map(text).collect::<Vec<_>>().join(if json { "" } else { "\n" }))
