@@ -51,7 +51,9 @@ fn losses_over(report: &Report, unit: &str, of: impl Fn(&Sample) -> f64) -> Stri
     if !(low > 0.0 && high.is_finite() && most > 0.0) {
         return format!("<p>No loss over {unit}: all runs have failed.</p>\n");
     }
-    let loss = (low / 1.1..high * 1.1).log_scale();
+    // Losses within two decades have a label at each power of two.
+    let base = if high < 100.0 * low { 2.0 } else { 10.0 };
+    let loss = (low / 1.1..high * 1.1).log_scale().base(base);
     draw(SIZE, |area| {
         if most > 8.0 * nearest {
             let first = points().map(|(x, _)| x).filter(|x| *x > 0.0).fold(most, f64::min);

@@ -74,7 +74,7 @@ fn harmonic(k: u32) -> f64 {
 
 pub(super) fn tables(size: Size) -> Result<Vec<Table>, Error> {
     let (workers, backups) = size.of((10, &[0, 2][..]), (100, &[0, 1, 2, 4, 6, 8, 12, 20][..]));
-    let (firsts, rounds) = size.of((1000, 400), (1000, 1000));
+    let (firsts, rounds) = size.of((1000, 400), (1000, 2000));
     let title = format!(
         "{workers} workers, times of steps with a mean of 1 s: seconds of a round that waits for all but b, \
          {firsts} first rounds and {rounds} rounds of a run"
