@@ -14,7 +14,7 @@ const WIDTH: usize = 80;
 /// Columns of names.
 const NAME: usize = 24;
 /// Columns of a chart.
-const CHART: usize = 16;
+const CHART: usize = 12;
 
 pub(crate) fn text(command: &str, input: &Input, report: &Report) -> String {
     let style = Style::of(std::io::stdout().is_terminal(), std::env::var_os("NO_COLOR"));
@@ -181,13 +181,13 @@ fn curves(out: &mut String, report: &Report, style: Style) -> std::fmt::Result {
     let axes = Axes::of(report, CHART);
     let chart = format!("until {}", time(axes.end));
     let columns = [["T/4", "T/2", "T", "2T"].as_slice(), &["E/4", "E/2", "E"]].concat();
-    let columns: String = columns.iter().map(|column| format!("{column:>6}")).collect();
-    writeln!(out, "{}", style.bold(&format!("\n{:<20}{columns} {chart:>CHART$}", "loss at")))?;
+    let columns: String = columns.iter().map(|column| format!("{column:>7}")).collect();
+    writeln!(out, "{}", style.bold(&format!("\n{:<18}{columns} {chart:>CHART$}", "loss at")))?;
     for row in &report.rows {
-        let short: String = row.name.chars().take(19).collect();
-        write!(out, "{short:<20}")?;
+        let short: String = row.name.chars().take(17).collect();
+        write!(out, "{short:<18}")?;
         for measure in (0..4).map(Measure::AtTime).chain((0..3).map(Measure::AtExamples)) {
-            write!(out, "{:>6}", at(row, measure))?;
+            write!(out, "{:>7}", at(row, measure))?;
         }
         writeln!(out, " {}", axes.chart(row))?;
     }
@@ -209,7 +209,7 @@ fn at(row: &Row, measure: Measure) -> String {
         return "-".into();
     }
     let mark = if 2 * ended > row.runs.len() { "=" } else { "" };
-    format!("{mark}{}", if median < 9.995 { format!("{median:.2}") } else { three(median) })
+    format!("{mark}{}", loss(median))
 }
 
 /// The rules in the order of the figure that decides a criterion, with their differences to the best one.

@@ -77,7 +77,7 @@ fn the_answer_has_tables_charts_and_a_verdict_with_its_conditions() {
         assert!(text.lines().filter(|line| line.starts_with(row)).count() >= 2, "{row}:\n{text}");
     }
     for words in [
-        "T/4   T/2     T    2T   E/4   E/2     E",
+        "T/4    T/2      T     2T    E/4    E/2      E",
         "\nspeed: examples per second",
         "\nattainable loss: ",
         "\nloss for wall-clock: ",

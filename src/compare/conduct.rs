@@ -129,16 +129,17 @@ struct Conductor<'a, M, W> {
 impl<M: Model, W: FnMut(Progress<'_>) -> ControlFlow<()> + Send> Conductor<'_, M, W> {
     /// Checks all rules on the cluster, and that the model validates.
     fn check(&self, settings: &[Vec<Setting>], seed: u64) -> Result<(), Error> {
+        let (layout, initial) = (self.model.layout(), self.model.initial(seed));
         for (row, (entry, settings)) in self.entries.iter().zip(settings).enumerate() {
             for (rate, recipe, _) in settings {
                 let spec = Spec { row, rate: *rate, recipe: *recipe, seed, is_tuning: false };
-                let run = spec.simulation(self.comparison, entry, self.model);
+                let run = spec.simulation(self.comparison, entry, &layout, initial.clone());
                 run.check().map_err(|error| Error::Rule { name: entry.name.clone(), error })?;
             }
         }
         let (rate, recipe, _) = settings[0][0];
         let spec = Spec { row: 0, rate, recipe, seed, is_tuning: false };
-        match self.model.learner(&spec.seat(&self.entries[0], PeerId(0))).validate(&self.model.initial(seed)) {
+        match self.model.learner(&spec.seat(&self.entries[0], PeerId(0))).validate(&initial) {
             None => Err(Error::NoValidation { model: self.model.name() }),
             Some(validation) if !validation.loss.is_finite() => Err(Error::InitialLoss { seed, got: validation.loss }),
             Some(_) => Ok(()),
@@ -183,8 +184,11 @@ impl<M: Model, W: FnMut(Progress<'_>) -> ControlFlow<()> + Send> Conductor<'_, M
         records: &mut [Option<Record>],
     ) -> Result<(), Error> {
         let (comparison, model, entries) = (self.comparison, self.model, self.entries);
-        let simulation =
-            |at: &usize| -> Simulation { specs[*at].simulation(comparison, &entries[specs[*at].row], model) };
+        let layout = model.layout();
+        let simulation = |at: &usize| -> Simulation {
+            let spec = &specs[*at];
+            spec.simulation(comparison, &entries[spec.row], &layout, model.initial(spec.seed))
+        };
         let sweep = Sweep::new(part.iter().map(simulation));
         let sweep = comparison.threads.iter().fold(sweep, |sweep, threads| sweep.threads(*threads));
         let learner = |worker: &Worker| {

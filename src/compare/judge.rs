@@ -104,7 +104,7 @@ fn winner(rows: &[Row], criterion: Criterion) -> Option<Winner> {
 pub(super) fn difference(row: usize, runs: &[Run], of: &[Run], measure: Measure) -> Difference {
     let pairs = differences(&values(runs, measure), &values(of, measure));
     let (low, high) = interval(&pairs);
-    Difference { row, median: median(&pairs), low, high, shown: is_shown(pairs.len(), (low, high)) }
+    Difference { row, median: median(&pairs), low, high, shown: is_shown(&pairs, (low, high)) }
 }
 
 /// Time, loss and bytes at the end of the budget: medians over seeds.

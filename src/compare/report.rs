@@ -256,7 +256,8 @@ pub struct Difference {
     pub low: f64,
     /// See [`low`](Self::low).
     pub high: f64,
-    /// False if the interval contains 0: no difference is shown.
+    /// The interval does not contain 0, and so many equal signs are rare between equal rules (at most one case of 16, by
+    /// the sign test). Else no difference is shown.
     pub shown: bool,
 }
 

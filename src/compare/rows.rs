@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use gradwire_core::recipe::Compensate;
-use gradwire_core::{Cluster, Duration, PeerId, Recipe};
+use gradwire_core::{Cluster, Duration, Layout, PeerId, Recipe};
 use gradwire_sim::simulation::Simulation;
 
 use super::comparison::Comparison;
@@ -96,15 +96,21 @@ impl Entry {
 }
 
 impl Spec {
-    /// The simulation of this run.
-    pub(super) fn simulation(&self, comparison: &Comparison, entry: &Entry, model: &impl Model) -> Simulation {
+    /// The simulation of this run, from these parameters.
+    pub(super) fn simulation(
+        &self,
+        comparison: &Comparison,
+        entry: &Entry,
+        layout: &Layout,
+        initial: Vec<f32>,
+    ) -> Simulation {
         let examples = if self.is_tuning { comparison.tuning_budget() } else { comparison.examples };
         let servers = if self.recipe.needs_servers() { comparison.servers } else { 0 };
         let cluster = Cluster { workers: entry.workers, servers };
         let every = (examples / comparison.samples).max(1);
-        let run = Simulation::new(model.layout(), self.recipe, cluster)
+        let run = Simulation::new(layout.clone(), self.recipe, cluster)
             .seed(self.seed)
-            .initial(model.initial(self.seed))
+            .initial(initial)
             .links(comparison.links.clone())
             // The run ends when the validated parameters have seen the budget. What is contributed after their last
             // synchronisation is not in them.

@@ -11,8 +11,10 @@ const BEYOND: f64 = 0.025;
 /// Seed of the resamples: equal differences have equal intervals.
 const SEED: u64 = 0x0c0_4242;
 
-/// Fewest pairs from which a difference is shown. Four of four pairs have the same sign in one of eight cases of no
-/// difference.
+/// The largest probability with which a difference between equal rules is shown. Five pairs of the same sign have it.
+const CHANCE_MAX: f64 = 0.0625;
+
+/// Fewest pairs from which a difference is shown: with fewer, equal signs are too likely by chance.
 pub(super) const PAIRS_MIN: usize = 5;
 
 /// The median: of an even number of values, the mean of the two in the middle. Infinite values are larger, or smaller,
@@ -60,9 +62,24 @@ pub(super) fn interval(differences: &[f64]) -> (f64, f64) {
     (medians[beyond], medians[RESAMPLES - 1 - beyond])
 }
 
-/// True if an interval of so many pairs shows a difference.
-pub(super) fn is_shown(pairs: usize, (low, high): (f64, f64)) -> bool {
-    pairs >= PAIRS_MIN && (low > 0.0 || high < 0.0)
+/// True if differences of pairs show that there is one: their interval does not contain 0, and so many equal signs are
+/// rare by chance. The second condition is needed, since the interval is too narrow for few pairs.
+pub(super) fn is_shown(differences: &[f64], (low, high): (f64, f64)) -> bool {
+    (low > 0.0 || high < 0.0) && chance(differences) <= CHANCE_MAX
+}
+
+/// The probability of signs that are at least as unequal, if both signs are equally likely: the two-sided sign test.
+/// Differences of 0 count against the larger side.
+fn chance(differences: &[f64]) -> f64 {
+    let above = differences.iter().filter(|difference| **difference > 0.0).count();
+    let below = differences.iter().filter(|difference| **difference < 0.0).count();
+    let (count, against) = (differences.len(), differences.len() - above.max(below));
+    let (mut ways, mut sum) = (1.0, 0.0);
+    for i in 0..=against {
+        sum += ways;
+        ways *= (count - i) as f64 / (i + 1) as f64;
+    }
+    (2.0 * sum * 0.5f64.powi(count as i32)).min(1.0)
 }
 
 #[cfg(test)]
@@ -89,23 +106,35 @@ mod tests {
 
     /// The median of 5 of 5 values is the only value below 0 with probability P(B(5, 1/5) >= 3) = 5.8 %: more than 2.5 %.
     #[test]
-    fn a_difference_is_shown_if_all_of_five_seeds_agree() {
-        let (low, high) = interval(&[1.0, 2.0, 3.0, 4.0, 5.0]);
-        assert_eq!((low, high), (1.0, 5.0));
-        assert!(is_shown(5, (low, high)));
-        let (low, high) = interval(&[-1.0, 2.0, 3.0, 4.0, 5.0]);
-        assert_eq!((low, high), (-1.0, 5.0));
-        assert!(!is_shown(5, (low, high)));
-        // One of ten: P(the median of 10 is at most the mean of -1 and 1) = P(B(10, 1/10) >= 5) = 0.2 %.
-        let ten: Vec<f64> = (0..10).map(|i| if i == 0 { -1.0 } else { f64::from(i) }).collect();
-        assert!(is_shown(10, interval(&ten)));
+    fn the_interval_of_five_pairs_is_their_range() {
+        assert_eq!(interval(&[1.0, 2.0, 3.0, 4.0, 5.0]), (1.0, 5.0));
+        assert_eq!(interval(&[-1.0, 2.0, 3.0, 4.0, 5.0]), (-1.0, 5.0));
+        assert_eq!(interval(&[0.25, -0.5, 1.0, 2.0, 0.125]), interval(&[0.25, -0.5, 1.0, 2.0, 0.125]));
+        assert_eq!(interval(&[]), (0.0, 0.0));
+    }
+
+    /// With n pairs of which j are against: 2 (1 + n + ... + C(n, j)) / 2^n.
+    #[test]
+    fn the_sign_test_counts_the_smaller_side() {
+        let of = |count: usize, against: usize| {
+            let pairs: Vec<f64> = (0..count).map(|i| if i < against { -1.0 } else { 1.0 }).collect();
+            let turned: Vec<f64> = pairs.iter().map(|pair| -pair).collect();
+            assert_eq!(chance(&pairs), chance(&turned));
+            chance(&pairs)
+        };
+        assert_eq!([of(5, 0), of(5, 1), of(7, 1), of(9, 1)], [0.0625, 0.375, 0.125, 20.0 / 512.0]);
+        assert_eq!([of(4, 2), of(1, 0), chance(&[])], [1.0, 1.0, 1.0]);
+        assert_eq!(chance(&[1.0, 1.0, 1.0, 1.0, 0.0]), 0.375);
     }
 
     #[test]
-    fn few_or_equal_pairs_show_nothing() {
-        assert!(!is_shown(4, interval(&[1.0, 1.0, 1.0, 1.0])));
-        assert!(!is_shown(5, interval(&[0.0; 5])));
-        assert!(is_shown(5, interval(&[MANY; 5])));
-        assert_eq!(interval(&[0.25, -0.5, 1.0, 2.0, 0.125]), interval(&[0.25, -0.5, 1.0, 2.0, 0.125]));
+    fn a_difference_is_shown_if_nearly_all_seeds_agree() {
+        let shown = |pairs: &[f64]| is_shown(pairs, interval(pairs));
+        assert!(shown(&[1.0, 2.0, 3.0, 4.0, 5.0]) && shown(&[-1.0; 5]) && shown(&[MANY; 5]));
+        assert!(!shown(&[-1.0, 2.0, 3.0, 4.0, 5.0]) && !shown(&[1.0; 4]) && !shown(&[0.0; 5]) && !shown(&[]));
+        // The interval of seven pairs does not contain 0 if one is against. That happens by chance in one of eight cases.
+        let pairs = |count: i32| -> Vec<f64> { (0..count).map(|i| f64::from(if i == 0 { -1 } else { i })).collect() };
+        assert!(interval(&pairs(7)).0 > 0.0 && !shown(&pairs(7)));
+        assert!(shown(&pairs(10)));
     }
 }

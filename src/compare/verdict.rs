@@ -18,6 +18,8 @@ pub(super) fn sentences(report: &Report) -> Vec<String> {
     sentences.extend(cheapest(report));
     sentences.extend(choice(report));
     sentences.extend(doubts(report));
+    sentences
+        .push("Encoding, decoding and merging take no virtual time; sparse and compressed rules gain by that.".into());
     sentences.push("Other workers, speeds, links, tasks or budgets can rank the rules differently.".into());
     sentences
 }
@@ -158,6 +160,9 @@ fn doubts(report: &Report) -> Vec<String> {
     if seeds < PAIRS_MIN {
         let are = if seeds == 1 { "seed is" } else { "seeds are" };
         doubts.push(format!("{seeds} {are} too few to show a difference; use at least {PAIRS_MIN}."));
+    }
+    if seeds >= PAIRS_MIN {
+        doubts.push("Of equal rules, up to 6 % show a difference by chance.".into());
     }
     let failed: Vec<String> = report
         .rows
