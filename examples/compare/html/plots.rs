@@ -15,7 +15,7 @@ const WAIT: RGBColor = RGBColor(2, 2, 2);
 const WAIT_TEXT: &str = "fill=\"#020202\"";
 /// The palette of Okabe and Ito 2008, which colour-blind people can tell apart, without its black and its yellow, which
 /// dark and light pages hide. Its blue is lighter for the same reason.
-const COLOURS: [u32; 6] = [0x2f8f_d0, 0xe6_9f00, 0x00_9e73, 0xd5_5e00, 0xcc_79a7, 0x8a_8f98];
+const COLOURS: [u32; 6] = [0x2f_8f_d0, 0xe6_9f_00, 0x00_9e_73, 0xd5_5e_00, 0xcc_79_a7, 0x8a_8f_98];
 const SIZE: (u32, u32) = (560, 380);
 /// Points of a line. More would not be visible.
 const POINTS: usize = 200;
