@@ -41,17 +41,21 @@ fn run(args: Vec<OsString>) -> Result<(), (u8, String)> {
         return reproduce::run(name, &matches);
     }
     let input = Input::from_matches(&matches)?;
-    let named =
-        |error| (exit::DATA, format!("--out {}: {error}", input.out.as_deref().unwrap_or(Path::new("")).display()));
     if let Some(path) = &input.out {
         // A file that cannot be written is said before the runs, not after them.
-        OpenOptions::new().create(true).append(true).open(path).map_err(named)?;
+        OpenOptions::new().create(true).append(true).open(path).map_err(|error| unwritten(path, &error))?;
     }
     let report = compare(&input)?;
     let text = if input.json { json::text(&command, &report) } else { table::text(&command, &input, &report) };
     // With a closed pipe (`| head`), there is nothing left to do.
     let _ = std::io::stdout().write_all(text.as_bytes());
-    input.out.as_deref().map_or(Ok(()), |path| html::write(path, &report, &command).map_err(named))
+    let Some(path) = &input.out else { return Ok(()) };
+    html::write(path, &report, &command).map_err(|error| unwritten(path, &error))
+}
+
+/// The error of a page that cannot be written.
+fn unwritten(path: &Path, error: &std::io::Error) -> (u8, String) {
+    (exit::DATA, format!("--out {}: {error}", path.display()))
 }
 
 /// Runs the comparison. Runs that have ended are kept in the file of results.

@@ -146,3 +146,77 @@ fn conditions(comparison: &Comparison, model: &impl Model) -> Conditions {
         seeds: comparison.seed_list(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use gradwire_core::Recipe;
+
+    use super::super::report::{Sample, Tuned};
+    use super::super::results::Record;
+    use super::*;
+
+    const MARKS: Marks = Marks { target: 0.5, time: None, examples: 100, samples: 8 };
+
+    /// A rule whose runs have these seconds and losses at the end. The target is half of the way if the loss is 0.
+    fn rule(name: &str, ends: &[(f64, f64)], bytes: u64) -> Row {
+        let sample = |seconds, examples, bytes, loss| Sample { seconds, examples, bytes, loss, accuracy: None };
+        let run = |(seed, (seconds, loss)): (usize, &(f64, f64))| {
+            let curve = vec![sample(0.0, 0, 0, 1.0), sample(*seconds, 100, bytes, *loss)];
+            let record = Record { failed: None, compute: Some(1.0), curve: curve.clone() };
+            Run { seed: seed as u64, failed: None, curve, figures: criteria::figures(&record, MARKS) }
+        };
+        let runs: Vec<Run> = ends.iter().enumerate().map(run).collect();
+        Row {
+            name: name.into(),
+            kind: Kind::Rule,
+            recipe: Recipe::sync(),
+            workers: 4,
+            batch: 1,
+            tuned: Tuned { rate: 0.1, number: None, trials: Vec::new(), at_edge: false },
+            summaries: Measure::all().map(|measure| (measure, summary(&values(&runs, measure)))).collect(),
+            runs,
+        }
+    }
+
+    #[test]
+    fn the_winner_has_the_best_median_and_paired_differences() {
+        let ends = |seconds: [f64; 5]| seconds.map(|seconds| (seconds, 0.0));
+        let slow = rule("slow", &ends([12.0, 14.0, 16.0, 18.0, 30.0]), 8);
+        let fast = rule("fast", &ends([10.0, 12.0, 14.0, 16.0, 20.0]), 8);
+        let mixed = rule("mixed", &ends([30.0, 30.0, 30.0, 30.0, 18.0]), 8);
+        let never = rule("never", &[(1.0, 0.9); 5], 8);
+        let winner = winner(&[slow, fast, mixed, never], Criterion::WallClock).unwrap();
+        assert_eq!((winner.row, winner.measure), (1, Measure::SecondsToTarget));
+        // Seconds to the target are half of those at the end.
+        let expected = [
+            Difference { row: 0, median: 1.0, low: 1.0, high: 5.0, shown: true },
+            Difference { row: 2, median: 8.0, low: -1.0, high: 10.0, shown: false },
+            Difference { row: 3, median: f64::INFINITY, low: f64::INFINITY, high: f64::INFINITY, shown: true },
+        ];
+        assert_eq!(winner.differences, expected);
+        assert!(winner.tied().eq([2]));
+    }
+
+    #[test]
+    fn without_the_target_the_loss_decides() {
+        let rows = [rule("a", &[(1.0, 0.9)], 8), rule("b", &[(2.0, 0.8)], 8)];
+        let examples = winner(&rows, Criterion::Examples).unwrap();
+        assert_eq!((examples.row, examples.measure), (1, Measure::AtExamples(2)));
+        assert_eq!(winner(&rows, Criterion::WallClock), None, "there is no T");
+        assert_eq!(winner(&rows, Criterion::Attainable).unwrap().row, 1);
+    }
+
+    /// "beaten" is worse than "fast" in all three. Equal rules do not beat each other.
+    #[test]
+    fn the_pareto_set_has_the_rules_that_no_other_one_beats() {
+        let rows = [
+            rule("fast", &[(1.0, 0.5)], 8),
+            rule("beaten", &[(2.0, 0.6)], 9),
+            rule("learned", &[(2.0, 0.4)], 9),
+            rule("thrifty", &[(3.0, 0.6)], 7),
+            rule("equal", &[(1.0, 0.5)], 8),
+            rule("diverged", &[(0.5, f64::INFINITY)], 1),
+        ];
+        assert_eq!(pareto(&rows), [0, 2, 3, 4]);
+    }
+}

@@ -1,7 +1,8 @@
 //! Whole comparisons of a small model: the report, the verdict, stops and resumption, and wrong settings.
 
 use std::ops::ControlFlow;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use gradwire_core::{Duration, Layout, PeerId, Recipe};
 use gradwire_sim::simulation::{Fault, Learner, Links, MBIT, Speed, Step, Validation};
@@ -14,13 +15,15 @@ const LEN: usize = 64;
 struct Means {
     /// Learners that have been made.
     learners: AtomicU32,
+    /// Examples of all steps.
+    examples: Arc<AtomicU64>,
     validates: bool,
     initial: f32,
 }
 
 impl Means {
     fn new() -> Self {
-        Self { learners: AtomicU32::new(0), validates: true, initial: 0.0 }
+        Self { learners: AtomicU32::new(0), examples: Arc::default(), validates: true, initial: 0.0 }
     }
 }
 
@@ -28,6 +31,7 @@ struct Worker {
     seat: Seat,
     step: u64,
     validates: bool,
+    examples: Arc<AtomicU64>,
 }
 
 impl Model for Means {
@@ -47,7 +51,7 @@ impl Model for Means {
 
     fn learner(&self, seat: &Seat) -> Worker {
         self.learners.fetch_add(1, Ordering::Relaxed);
-        Worker { seat: seat.clone(), step: 0, validates: self.validates }
+        Worker { seat: seat.clone(), step: 0, validates: self.validates, examples: Arc::clone(&self.examples) }
     }
 }
 
@@ -61,6 +65,7 @@ impl Learner for Worker {
             }
         }
         self.step += 1;
+        self.examples.fetch_add(u64::from(self.seat.batch), Ordering::Relaxed);
         Step::of(self.seat.batch)
     }
 
@@ -237,6 +242,28 @@ fn a_planted_winner_is_named_with_its_conditions() {
         assert!(first.contains(words), "{words}: {first}");
     }
     sentence(&report, "Other workers, speeds, links");
+}
+
+/// Where an exchange takes longer than hundreds of steps, one worker is faster.
+#[test]
+fn not_to_distribute_is_an_answer() {
+    let links = Links::new(Duration::from_secs(1)).bandwidth(MBIT / 500);
+    let report = run(&comparison().links(links).rule("async", Recipe::asynchronous()));
+    assert!(
+        sentence(&report, "Do not distribute: one worker reaches it ").contains("as fast as the fastest rule, async")
+    );
+}
+
+/// A run ends when the validated parameters have seen the budget: with periods, a round later than the examples.
+#[test]
+fn runs_end_soon_after_their_budget() {
+    let model = Means::new();
+    let comparison = comparison().rule("averaging", Recipe::averaging(20)).rates(0.1..=0.1, 1);
+    let report = comparison.run(&model).unwrap();
+    let (runs, budget, round) = (4 * 5, 640, 4 * 2 * 20);
+    let examples = model.examples.load(Ordering::Relaxed);
+    assert!((runs * budget..runs * (budget + 2 * round)).contains(&examples), "{examples}");
+    assert!(report.rows.iter().flat_map(|row| &row.runs).all(|run| run.curve.last().unwrap().examples == budget));
 }
 
 #[test]
