@@ -61,6 +61,8 @@
 mod builder;
 mod check;
 pub mod checkpoint;
+#[cfg(feature = "sim")]
+pub mod compare;
 mod compute;
 pub mod device;
 mod drive;

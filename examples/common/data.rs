@@ -15,7 +15,7 @@ static LABELS: &[u8] = include_bytes!("../data/digits-labels-idx1-ubyte");
 pub struct Data {
     /// Pixels of an image.
     pub pixels: usize,
-    /// The pixels of all images in 0..=1, image after image.
+    /// The pixels of all images, image after image: in 0..=1, unless the data are generated.
     pub images: Vec<f32>,
     /// The class of each image: the position of its label in `classes`.
     pub labels: Vec<u8>,

@@ -16,6 +16,7 @@ pub mod stop;
 pub mod task;
 pub mod tensors;
 pub mod threads;
+pub mod units;
 pub mod worker;
 
 use std::io::Write;

@@ -176,7 +176,7 @@ fn run_flags(command: Command) -> Command {
 fn learning_flags(command: Command) -> Command {
     command
         .arg(
-            value("task", "NAME", "digits: handwritten digits; sequence: generated sequences for a recurrent network")
+            value("task", "NAME", "digits: handwritten digits; sequence: generated sequences, for a recurrent network; mixture: generated points of a mixture of Gaussians")
                 .default_value(task::Name::Digits.text())
                 .value_parser(task::Name::ALL.map(task::Name::text))
                 .hide_possible_values(true),
@@ -198,7 +198,7 @@ fn learning_flags(command: Command) -> Command {
             number("momentum", "M", "0", "Momentum of each worker's optimizer, at least 0 and below 1")
                 .value_parser(value_parser!(f32)),
         )
-        .arg(value("hidden", "N,N", "Sizes of the hidden layers [default: 256,128 for digits, 48 for sequence]"))
+        .arg(value("hidden", "N,N", "Sizes of the hidden layers [default: 256,128 for digits, 48 for sequence, 64,64 for mixture]"))
         .arg(
             number("seed", "N", "1", "Seed of the data, the order of examples and the initial parameters")
                 .value_parser(value_parser!(u64)),
@@ -502,7 +502,10 @@ fn slow_rank(text: &str, workers: u32) -> Result<(u32, f64), String> {
 }
 
 /// Parses the value of `--hidden`.
-fn hidden(text: &str, task: task::Name) -> Result<Vec<usize>, String> {
+///
+/// # Errors
+/// A message that names the flag.
+pub fn hidden(text: &str, task: task::Name) -> Result<Vec<usize>, String> {
     let sizes: Result<Vec<usize>, _> = text.split(',').filter(|size| !size.is_empty()).map(str::parse).collect();
     let sizes = sizes.ok().filter(|sizes| sizes.iter().all(|size| (1..=65_536).contains(size)));
     let sizes = sizes.ok_or("--hidden: expected sizes from 1 to 65536, separated by commas")?;

@@ -185,8 +185,8 @@ pub fn help() -> String {
          that of the optimizer: its gain is 1 for a rate tuned with momentum 0.9. That of\n\
          bmuf makes up for the mean over n workers. A step of fedadam has a length of its\n\
          own, --outer-rate, and so has one of downpour.\n\
-         The default of --rate is the rate of one worker (0.1 for digits, 0.2 for\n\
-         sequence), times the number of workers (at most 4; its root for averaging), and\n\
+         The default of --rate is the rate of one worker (0.2 for sequence, else 0.1),\n\
+         times the number of workers (at most 4; its root for averaging), and\n\
          divided by the gain of updates that are not late.\n\n\
          Exit codes:\n  0  success\n  2  wrong usage\n  3  recipe, cluster or contract do not fit\n  \
          4  the run or the network failed\n  5  key\n  6  data, parameter file or checkpoint\n  \

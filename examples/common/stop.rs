@@ -53,6 +53,18 @@ impl Stop {
         Ok(Self { asked, signal })
     }
 
+    /// For a process that ends by itself soon after [`is_asked`](Self::is_asked): without a grace.
+    ///
+    /// # Errors
+    /// If the operating system does not install the handlers.
+    pub fn asked_by_signals() -> std::io::Result<Self> {
+        let signal = Arc::new(AtomicUsize::new(0));
+        let asked = stop_on_signals(|number| {
+            signal_hook::flag::register_usize(number, Arc::clone(&signal), number as usize).map(drop)
+        })?;
+        Ok(Self { asked, signal })
+    }
+
     /// True if the process has to stop.
     pub fn is_asked(&self) -> bool {
         self.asked.load(Ordering::Relaxed)

@@ -31,7 +31,7 @@ fn command() -> Command {
         )
         .arg(number("seeds", "N", "5", "Runs of each row").value_parser(value_parser!(u64).range(1..)))
         .arg(
-            value("task", "NAME", "digits or sequence [default: both]")
+            value("task", "NAME", "digits, sequence or mixture [default: all]")
                 .value_parser(Name::ALL.map(Name::text))
                 .hide_possible_values(true),
         )
@@ -40,7 +40,7 @@ fn command() -> Command {
             number("workers", "N", "4", "Number of workers (codecs, ends)").value_parser(value_parser!(u32).range(1..)),
         )
         .arg(
-            value("epochs", "N", "Passes over the data [default: 20 for digits, 8 for sequence]")
+            value("epochs", "N", "Passes over the data [default: 20 for digits, 8 for sequence and mixture]")
                 .value_parser(value_parser!(u32).range(1..)),
         )
         .arg(

@@ -72,7 +72,7 @@ impl Measure {
         let Setup { task, workers, ref recipe, rate, bad } = *setup;
         let epochs = self.epochs.unwrap_or(match task {
             Name::Digits => 20,
-            Name::Sequence => 8,
+            Name::Sequence | Name::Mixture => 8,
         });
         let args = format!("learning --json --task {} --epochs {epochs} --seed {seed} --recipe", task.text());
         let args = args.split(' ').map(Into::into).chain([recipe.into()]).collect();

@@ -5,8 +5,9 @@ use gradwire::Recipe;
 use gradwire::plan::{Case, Costs, Hosts, Link};
 use gradwire_examples::options::exit;
 
+use gradwire_examples::units::{self, Rate};
+
 use super::links::Measured;
-use super::units::{self, Rate};
 
 /// What headers of Ethernet, IP and TCP leave of the bits on the wire.
 pub(crate) const GOODPUT: f64 = 0.94;

@@ -10,7 +10,6 @@ mod links;
 mod measure;
 mod simulate;
 mod table;
-mod units;
 
 use std::ffi::OsString;
 use std::io::Write;

@@ -7,7 +7,7 @@ use gradwire::plan::{Forecast, Waits};
 use super::answer::{Answer, Group, Row, is_exact};
 use super::input::{GOODPUT, Input};
 use super::simulate::Simulated;
-use super::units::{bits, bytes, factor, many, three, time};
+use gradwire_examples::units::{bits, bytes, factor, many, three, time};
 
 pub(crate) fn text(input: &Input, answer: &Answer) -> String {
     let mut text = String::new();

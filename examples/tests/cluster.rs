@@ -61,11 +61,14 @@ fn every_recipe_learns_the_digits() {
 }
 
 #[test]
-fn recipes_learn_the_sequences() {
+fn recipes_learn_generated_tasks() {
     for recipe in ["averaging", "hardsync", "mesh"] {
         let json = train(&format!("--task sequence --recipe {recipe} --epochs 8"));
         assert!(json.contains("\"task\":\"sequence\"") && field(&json, "accuracy") > 0.9, "{recipe}: {json}");
     }
+    let json = train("--task mixture --recipe hardsync --epochs 2");
+    assert!(json.contains("\"task\":\"mixture\"") && field(&json, "accuracy") > 0.9, "{json}");
+    refused("--task mixture --data .", 2, "--data: expected --task digits");
     refused("--task sequence --hidden 20,10", 2, "--hidden: expected one size with --task sequence, got 2");
     refused("--task sequence --data .", 2, "--data: expected --task digits");
     refused("--task sums", 2, "invalid value 'sums'");

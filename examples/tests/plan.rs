@@ -10,9 +10,6 @@ mod links;
 #[path = "../plan/measure.rs"]
 #[allow(dead_code, reason = "only the tests are run here")]
 mod measure;
-#[path = "../plan/units.rs"]
-#[allow(dead_code, reason = "only the tests are run here")]
-mod units;
 
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Output, Stdio};

@@ -196,6 +196,13 @@ fn curves_show_moments_and_change_nothing() {
         inner.iter().enumerate().all(|(i, count)| (50 * i as u64..50 * i as u64 + 16).contains(count)),
         "{counts:?}"
     );
+    // A round under way is not in the parameters: at most 2 x 8 examples.
+    assert!(
+        by_examples.curve.iter().all(|point| (0..=16).contains(&(point.examples - point.seen))),
+        "{:?}",
+        by_examples.curve
+    );
+    assert!(by_examples.curve.iter().any(|point| point.seen < point.examples));
     // A worker that is alone joins at once: its third step ends at 300 ms, and belongs to the point of that moment.
     let alone = simulation("sync", 1).record_at([ms(300)]).until(ms(350)).run(Noisy::of).unwrap();
     assert_eq!(alone.curve[1].steps, 3);

@@ -1,5 +1,7 @@
 //! [`Links`]: the network of a simulation.
 
+use std::fmt;
+
 use gradwire_core::{Cluster, Duration, PeerId};
 
 use super::error::{Error, check_node, check_range};
@@ -147,9 +149,49 @@ impl Links {
     }
 }
 
+/// The links in words: what all nodes have, and how many nodes and paths are different.
+impl fmt::Display for Links {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Network { latency, jitter, loss, .. } = self.network;
+        match self.bandwidth {
+            Some(bits) if bits >= GBIT => write!(f, "{} Gbit/s", bits as f64 / GBIT as f64)?,
+            Some(bits) => write!(f, "{} Mbit/s", bits as f64 / MBIT as f64)?,
+            None => write!(f, "no limit of bandwidth")?,
+        }
+        write!(f, " and {latency:?}")?;
+        if jitter > Duration::ZERO {
+            write!(f, ", jitter {jitter:?}")?;
+        }
+        if loss > 0.0 {
+            write!(f, ", {} % lost", 100.0 * loss)?;
+        }
+        for (count, what) in [(self.nodes.len(), "lines of nodes"), (self.paths.len(), "paths")] {
+            if count > 0 {
+                write!(f, ", other {what}: {count}")?;
+            }
+        }
+        Ok(())
+    }
+}
+
 impl Default for Links {
     /// 100 µs of latency.
     fn default() -> Self {
         Self::new(Duration::from_micros(100))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn links_have_words() {
+        let links = Links::new(Duration::from_micros(200));
+        assert_eq!(links.to_string(), "no limit of bandwidth and 200µs");
+        let links = links.bandwidth(100 * MBIT).jitter(Duration::from_millis(1)).loss(0.01, Duration::from_millis(20));
+        let links = links.bandwidth_of(PeerId(3), MBIT, MBIT);
+        assert_eq!(links.to_string(), "100 Mbit/s and 200µs, jitter 1ms, 1 % lost, other lines of nodes: 1");
+        assert!(links.bandwidth(5 * GBIT / 2).to_string().starts_with("2.5 Gbit/s"));
     }
 }

@@ -47,6 +47,9 @@ pub struct Point {
     pub steps: u64,
     /// Examples that all workers have contributed.
     pub examples: u64,
+    /// Examples that all workers had contributed when the validated parameters were synchronised: at most these are in
+    /// them.
+    pub seen: u64,
     /// Bytes of all messages sent.
     pub bytes: u64,
     /// Contributions with examples of the validated worker.

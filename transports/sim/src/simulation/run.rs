@@ -69,6 +69,8 @@ struct Shared {
     /// Its parameters after its last synchronisation.
     params: Vec<f32>,
     examples: u64,
+    /// Examples when the parameters were synchronised.
+    seen: u64,
     /// Sum of the training losses since the last point, and their examples.
     losses: (f64, u64),
     /// A worker and a step that are not finite.
@@ -100,6 +102,7 @@ impl Shared {
             observed: PeerId(0),
             params,
             examples: 0,
+            seen: 0,
             losses: (0.0, 0),
             diverged: None,
         }
@@ -208,6 +211,7 @@ impl<L: Learner> App for Program<L> {
             let shared = &mut *lock(&self.shared);
             if shared.observed == self.me {
                 shared.params.copy_from_slice(params);
+                shared.seen = shared.examples;
             }
         }
     }
@@ -377,6 +381,7 @@ impl<L: Learner> Runner<'_, L> {
                 time: at.since(Instant::ORIGIN),
                 steps: shared.workers.iter().map(|tally| tally.steps).sum(),
                 examples: shared.examples,
+                seen: shared.seen,
                 bytes: self.world.bytes(),
                 rounds: shared.workers[shared.observed.index()].contributions,
                 loss: (examples > 0).then(|| sum / examples as f64),

@@ -89,6 +89,12 @@ impl Speed {
         self
     }
 
+    /// The mean time of a step, without slow phases.
+    pub fn mean(&self) -> Duration {
+        let (probability, factor) = self.tail.unwrap_or((0.0, 1.0));
+        Duration::from_nanos((self.nanos * (1.0 + probability * (factor - 1.0))) as u64)
+    }
+
     pub(super) fn check(&self, worker: Option<PeerId>) -> Result<(), Error> {
         let range = |field, expected, got: f64, within| check_range(field, worker, expected, got, within);
         let positive = |x: f64| x > 0.0 && x.is_finite();
@@ -182,6 +188,7 @@ mod tests {
             let mut random = Random::new(1, 1);
             let draws: Vec<f64> = (0..100_000).map(|_| speed.draw(&mut random, at(0)).as_secs_f64()).collect();
             let got = draws.iter().sum::<f64>() / draws.len() as f64;
+            assert_eq!((speed.mean().as_secs_f64() * 1e3).round(), mean * 1e3);
             assert!((got / mean - 1.0).abs() < 0.02, "{speed:?}: {got}");
             assert!(draws.iter().all(|draw| (least - 1e-6..=most).contains(draw)), "{speed:?}");
         }

@@ -1,13 +1,13 @@
 //! Numbers with units: as they are read from the command line, and as they are printed.
 
 /// Seconds of a text such as `120ms`, `1.5s`, `80us` or `2min`.
-pub(crate) fn seconds(text: &str) -> Option<f64> {
+pub fn seconds(text: &str) -> Option<f64> {
     scaled(text, &[("ns", 1e-9), ("us", 1e-6), ("µs", 1e-6), ("ms", 1e-3), ("min", 60.0), ("h", 3600.0), ("s", 1.0)])
 }
 
 /// A rate of bits on the wire, or of bytes that an application sees.
 #[derive(Copy, Clone, Debug, PartialEq)]
-pub(crate) enum Rate {
+pub enum Rate {
     /// Bits per second, headers of packets included.
     Line(f64),
     /// Bytes per second.
@@ -15,7 +15,7 @@ pub(crate) enum Rate {
 }
 
 /// A rate such as `1gbit`, `100Mbit/s`, `125MB/s` or `10GB/s`.
-pub(crate) fn rate(text: &str) -> Option<Rate> {
+pub fn rate(text: &str) -> Option<Rate> {
     // The two last letters tell bytes from bits, so the case of B counts.
     let lower = text.to_ascii_lowercase();
     let bits = [("kbit", 1e3), ("mbit", 1e6), ("gbit", 1e9), ("tbit", 1e12), ("bit", 1.0)];
@@ -28,7 +28,7 @@ pub(crate) fn rate(text: &str) -> Option<Rate> {
 }
 
 /// A number such as `14600000`, `14.6M`, `50k` or `7B`.
-pub(crate) fn count(text: &str) -> Option<f64> {
+pub fn count(text: &str) -> Option<f64> {
     let text = text.replace('_', "");
     scaled(&text, &[("k", 1e3), ("M", 1e6), ("B", 1e9), ("", 1.0)])
 }
@@ -44,7 +44,7 @@ fn scaled(text: &str, units: &[(&str, f64)]) -> Option<f64> {
 }
 
 /// Seconds in at most 7 characters.
-pub(crate) fn time(seconds: f64) -> String {
+pub fn time(seconds: f64) -> String {
     match seconds {
         s if s < 1e-3 => format!("{} us", three(s * 1e6)),
         s if s < 1.0 => format!("{} ms", three(s * 1e3)),
@@ -56,7 +56,7 @@ pub(crate) fn time(seconds: f64) -> String {
 }
 
 /// Bytes in at most 8 characters.
-pub(crate) fn bytes(count: f64) -> String {
+pub fn bytes(count: f64) -> String {
     match count {
         b if b < 1e3 => format!("{b:.0} B"),
         b if b < 1e6 => format!("{} kB", three(b / 1e3)),
@@ -66,7 +66,7 @@ pub(crate) fn bytes(count: f64) -> String {
 }
 
 /// Bits per second on the wire.
-pub(crate) fn bits(rate: f64) -> String {
+pub fn bits(rate: f64) -> String {
     match rate {
         b if b < 1e3 => format!("{} bit/s", three(b)),
         b if b < 1e6 => format!("{} kbit/s", three(b / 1e3)),
@@ -77,7 +77,7 @@ pub(crate) fn bits(rate: f64) -> String {
 }
 
 /// A number of parameters.
-pub(crate) fn many(count: f64) -> String {
+pub fn many(count: f64) -> String {
     match count {
         c if c < 1e4 => format!("{c:.0}"),
         c if c < 1e6 => format!("{} k", three(c / 1e3)),
@@ -87,12 +87,12 @@ pub(crate) fn many(count: f64) -> String {
 }
 
 /// A factor, as in 1.53x.
-pub(crate) fn factor(x: f64) -> String {
+pub fn factor(x: f64) -> String {
     if x >= 1e4 { format!("{x:.0e}x") } else { format!("{}x", three(x)) }
 }
 
 /// Three digits, and all digits before the point.
-pub(crate) fn three(x: f64) -> String {
+pub fn three(x: f64) -> String {
     match x {
         x if x >= 99.95 => format!("{x:.0}"),
         x if x >= 9.995 => format!("{x:.1}"),
