@@ -84,10 +84,9 @@ pub(crate) fn command() -> Command {
                 .action(ArgAction::Append),
         )
         .arg(
-            value("task", "TASK", "The task: digits or sequence")
+            value("task", "TASK", "The task that is trained")
                 .default_value("digits")
-                .value_parser(Name::ALL.map(Name::text))
-                .hide_possible_values(true),
+                .value_parser(Name::ALL.map(Name::text)),
         )
         .arg(value("hidden", "N[,N...]", "Sizes of the hidden layers [default: the task's own]"))
         .next_help_heading("Cluster and network")
