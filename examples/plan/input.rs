@@ -4,7 +4,6 @@ use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use gradwire::Recipe;
 use gradwire::plan::{Case, Costs, Hosts, Link};
 use gradwire_examples::options::exit;
-
 use gradwire_examples::units::{self, Rate};
 
 use super::links::Measured;
