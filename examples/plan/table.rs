@@ -3,11 +3,11 @@
 use std::fmt::Write as _;
 
 use gradwire::plan::{Forecast, Waits};
+use gradwire_examples::units::{bits, bytes, factor, many, three, time};
 
 use super::answer::{Answer, Group, Row, is_exact};
 use super::input::{GOODPUT, Input};
 use super::simulate::Simulated;
-use gradwire_examples::units::{bits, bytes, factor, many, three, time};
 
 pub(crate) fn text(input: &Input, answer: &Answer) -> String {
     let mut text = String::new();
