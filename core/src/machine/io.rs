@@ -7,7 +7,7 @@ use core::fmt;
 
 use super::Failure;
 use crate::buffer::{BufferId, Segment};
-use crate::id::{Clock, Incarnation, OpId, PeerId, ShardId};
+use crate::id::{Clock, Incarnation, OpId, PeerId, Sequence, ShardId};
 use crate::kernel::{Kernel, KernelResult};
 use crate::recipe::Hint;
 use crate::rider::Rider;
@@ -311,6 +311,8 @@ pub enum ProtocolError {
     Length { kind: Kind, expected: u32, got: u32 },
     /// A contribution made from a version of the parameters that does not exist yet.
     FromTheFuture { version: Clock, got: Clock },
+    /// A contribution repeats the last one of its worker, which the server does not have.
+    NothingToRepeat { got: Sequence },
     /// A gap in the sequence numbers.
     Gap { expected: u64, got: u64 },
 }
@@ -367,6 +369,9 @@ impl fmt::Display for ProtocolError {
             Self::Unexpected { kind } => write!(f, "expected no {kind:?} at this role"),
             Self::NoSuchShard { got } => write!(f, "expected a shard that this node holds, got {got}"),
             Self::Length { kind, expected, got } => write!(f, "expected {expected} bytes after {kind:?}, got {got}"),
+            Self::NothingToRepeat { got } => {
+                write!(f, "expected a body, got contribution {} that repeats the last one", got.0)
+            }
             Self::FromTheFuture { version, got } => write!(f, "expected a base of at most {version}, got {got}"),
             Self::Gap { expected, got } => write!(f, "expected sequence {expected}, got {got}"),
         }
