@@ -175,7 +175,8 @@ pub enum Signal {
     Ready {
         /// Steps done, this one included.
         clock: Clock,
-        /// False if the parameters have not changed since the step before, because no worker contributed an example.
+        /// False if the parameters have not changed since the step before, because no worker contributed an example, or
+        /// because this worker has taken no parameters.
         changed: bool,
     },
     /// This node has left. If it stayed for the end, [`Machine::view`](super::Machine::view) holds the final

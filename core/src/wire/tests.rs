@@ -59,6 +59,9 @@ fn any_header() -> impl Strategy<Value = Header> {
             1 => (Message::Refuse, 0),
             2 => {
                 let worker = origin;
+                let weight = if riders.is_some() { examples & u64::from(u32::MAX) } else { examples };
+                // A contribution with examples and without a body.
+                let repeats = c && weight > 0;
                 (
                     Message::Push(Push {
                         shard: shard_id,
@@ -66,13 +69,13 @@ fn any_header() -> impl Strategy<Value = Header> {
                         incarnation,
                         sequence,
                         base,
-                        weight: if riders.is_some() { examples & u64::from(u32::MAX) } else { examples },
-                        repeats: false,
+                        weight,
+                        repeats,
                         fetches: a,
                         step_time,
                         rider: riders.map(|[rider, _]| rider),
                     }),
-                    floats,
+                    if repeats { 0 } else { floats },
                 )
             }
             3 => (Message::Params(reply), floats),
