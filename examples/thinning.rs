@@ -17,17 +17,21 @@ const RATE: f32 = 0.1;
 const STEPS: u64 = 400;
 const SEEDS: u64 = 5;
 
-const ROWS: &[&str] = &[
-    "fasgd",
-    "fasgd fetch_cost=1e-5",
-    "fasgd fetch_cost=1e-4",
-    "fasgd fetch_cost=1e-3",
-    "fasgd push_cost=1e-5",
-    "fasgd push_cost=1e-4",
-    "fasgd push_cost=1e-3",
-    "b-fasgd push_cost=1e-5 fetch_cost=1e-5",
-    "b-fasgd push_cost=1e-4 fetch_cost=1e-4",
-    "b-fasgd push_cost=1e-3 fetch_cost=1e-3",
+/// Recipes, and the steps of each worker. The last two rows send as many bytes as the rows with both costs, by taking fewer
+/// steps.
+const ROWS: &[(&str, u64)] = &[
+    ("fasgd length=0.001", STEPS),
+    ("fasgd length=0.001 fetch_cost=1e-4", STEPS),
+    ("fasgd length=0.001 fetch_cost=1e-3", STEPS),
+    ("fasgd length=0.001 fetch_cost=1e-2", STEPS),
+    ("fasgd length=0.001 push_cost=1e-4", STEPS),
+    ("fasgd length=0.001 push_cost=1e-3", STEPS),
+    ("fasgd length=0.001 push_cost=1e-2", STEPS),
+    ("fasgd length=0.001 push_cost=1e-4 fetch_cost=1e-4", STEPS),
+    ("fasgd length=0.001 push_cost=1e-3 fetch_cost=1e-3", STEPS),
+    ("fasgd length=0.001 push_cost=1e-2 fetch_cost=1e-2", STEPS),
+    ("fasgd length=0.001", 136),
+    ("fasgd length=0.001", 32),
 ];
 
 struct Digits {
@@ -62,7 +66,7 @@ fn open(seed: u64) -> Box<dyn Task> {
 }
 
 /// Runs a recipe with all seeds.
-fn runs(recipe: Recipe) -> Result<Vec<Outcome>, Error> {
+fn runs(recipe: Recipe, steps: u64) -> Result<Vec<Outcome>, Error> {
     let cluster = Cluster { workers: WORKERS, servers: 1 };
     let run = |seed| {
         let task = open(seed);
@@ -72,7 +76,7 @@ fn runs(recipe: Recipe) -> Result<Vec<Outcome>, Error> {
             .speed(Speed::constant(Duration::from_millis(10)).jitter(0.3))
             .links(Links::new(Duration::from_millis(1)))
             .record_every(Duration::from_secs(3600))
-            .steps(STEPS)
+            .steps(steps)
     };
     Sweep::new((1..=SEEDS).map(run)).run(|worker: &Worker| {
         let task = open(worker.seed);
@@ -87,25 +91,25 @@ fn runs(recipe: Recipe) -> Result<Vec<Outcome>, Error> {
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let args: Vec<String> = std::env::args().skip(1).collect();
-    let rows: Vec<&str> = if args.is_empty() { ROWS.to_vec() } else { args.iter().map(String::as_str).collect() };
-    println!("| recipe | pushes sent | fetches | MB | loss (least to most) | accuracy | mean staleness |");
-    println!("|---|---|---|---|---|---|---|");
-    for row in rows {
-        let all = runs(row.parse()?)?;
+    let given: Vec<(&str, u64)> = args.iter().map(|text| (text.as_str(), STEPS)).collect();
+    println!("| recipe | steps | pushes sent | fetches | MB | loss (least to most) | accuracy | mean staleness |");
+    println!("|---|---|---|---|---|---|---|---|");
+    for (row, steps) in if given.is_empty() { ROWS } else { &given } {
+        let all = runs(row.parse()?, *steps)?;
         let median = |of: &dyn Fn(&Outcome) -> f64| {
             let mut values: Vec<f64> = all.iter().map(of).collect();
             values.sort_by(f64::total_cmp);
             [values[values.len() / 2], values[0], values[values.len() - 1]]
         };
-        let steps = (u64::from(WORKERS) * STEPS) as f64;
+        let contributions = (u64::from(WORKERS) * steps) as f64;
         let validation = |of: &Outcome| {
             of.validation().map_or((f64::NAN, f64::NAN), |it| (it.loss, it.accuracy.unwrap_or(f64::NAN)))
         };
         let [loss, least, most] = median(&|of| validation(of).0);
         println!(
-            "| `{row}` | {:.0} % | {:.0} % | {:.1} | {loss:.3} ({least:.3} to {most:.3}) | {:.1} % | {:.1} |",
-            100.0 * (1.0 - median(&|of| of.counters.skipped_pushes as f64)[0] / steps),
-            100.0 * (1.0 - median(&|of| of.counters.skipped_fetches as f64)[0] / steps),
+            "| `{row}` | {steps} | {:.0} % | {:.0} % | {:.1} | {loss:.3} ({least:.3} to {most:.3}) | {:.1} % | {:.1} |",
+            100.0 * (1.0 - median(&|of| of.counters.skipped_pushes as f64)[0] / contributions),
+            100.0 * (1.0 - median(&|of| of.counters.skipped_fetches as f64)[0] / contributions),
             median(&|of| of.bytes as f64)[0] / 1e6,
             100.0 * median(&|of| validation(of).1)[0],
             median(&|of| of.staleness.mean())[0],

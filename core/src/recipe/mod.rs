@@ -124,7 +124,7 @@
 //! | `downpour` | `async shards=2 period=5 fetch=10 outer=adagrad rate=0.02` | Dean et al. 2012 |
 //! | `rudra` | `softsync updates=1 staleness=inverse` | Zhang et al. 2016 |
 //! | `fasgd` | `async lambda=1 staleness=inverse-plus-one compensate=magnitude` | Odena 2016 |
-//! | `b-fasgd` | `fasgd push_cost=0.0001 fetch_cost=0.0001` | Odena 2016, bandwidth-aware |
+//! | `b-fasgd` | `fasgd push_cost=0.001 fetch_cost=0.001` | Odena 2016, bandwidth-aware |
 //! | `dc-asgd` | `async compensate=delay` | Zheng et al. 2017 |
 //! | `dc-asgd-a` | `async compensate=delay-adaptive` | Zheng et al. 2017 |
 //! | `easgd` | `hardsync merge=elastic period=10` | Zhang, Choromanska and LeCun 2015 |

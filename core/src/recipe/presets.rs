@@ -142,7 +142,7 @@ pub const PRESETS: &[Preset] = &[
             Recipe::asynchronous()
                 .with_lambda(1.0)
                 .with_staleness(Staleness::inverse_plus_one())
-                .with_compensate(magnitude(1e-4, 1e-4))
+                .with_compensate(magnitude(1e-3, 1e-3))
         },
     },
     Preset {
