@@ -53,6 +53,7 @@ fn a_step_allocates_nothing() {
         coded("hardsync outer=adam"),
         coded("hardsync shards=3"),
         coded("downpour period=1 fetch=1"),
+        coded("b-fasgd push_cost=0.01 fetch_cost=0.01 shards=2"),
         coded("async shards=2 pull=bf16 outer=momentum"),
         coded("async shards=3 codec=int8 pull=threshold pull_density=0.1"),
         coded("ssp bound=2 shards=2 codec=topk density=0.1"),

@@ -78,6 +78,7 @@ impl<T: Transport> Node<T> {
                 sequence,
                 base: clock,
                 weight: 1,
+                repeats: false,
                 fetches: true,
                 step_time: None,
                 rider: None,

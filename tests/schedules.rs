@@ -71,6 +71,7 @@ fn assert_coverage(all: &[(Kind, Coverage)]) {
         ("the same with a codec", reached(|it| it.early, &[Kind::CodedTree])),
         ("chunks of top-k at servers", reached(|it| it.long, &coded)),
         ("chunks of top-k in rounds of a mesh", reached(|it| it.long, &[Kind::Gather])),
+        ("contribution applied again", reached(|it| it.repeated, &[Kind::Softsync])),
         ("reconnected", reached(|it| it.reconnects, &Kind::ALL)),
         ("message sent again", reached(|it| it.resent, &Kind::ALL)),
         ("body broken off", reached(|it| it.torn, &servers)),

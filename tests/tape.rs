@@ -117,6 +117,8 @@ fn recipes() -> Vec<String> {
             "async period=6 adapt=speed",
             "async period=2 fetch=3 shards=2",
             "async period=2 outer=momentum scale=rate",
+            "b-fasgd push_cost=0.01 fetch_cost=0.01 shards=2",
+            "b-fasgd push_cost=0.01 codec=int8 pull=bf16 period=2",
             "async starters=1 head_start=5 shards=2",
             "async overlap=true starters=2 head_start=7",
             "softsync updates=2 starters=1 head_start=99",

@@ -260,7 +260,7 @@ impl Local {
     }
 
     /// Ends a synchronisation: copies the machine's view to `params`. `changed`: false if the view is the same as after
-    /// the previous synchronisation. The next period begins now. Without [`fetches`](Self::fetches), the view is not read,
+    /// the previous synchronisation, also since the worker has taken no parameters (B-FASGD). The next period begins now. Without [`fetches`](Self::fetches), the view is not read,
     /// and the next contribution is relative to the worker's own parameters.
     pub fn take(&mut self, params: &mut [f32], view: &[f32], changed: bool, now: Instant) {
         self.steps.begin(now);
@@ -289,7 +289,8 @@ impl Local {
         if changed {
             params.copy_from_slice(view);
         } else if !self.base.is_empty() {
-            // The round changed nothing (all weights were 0), so the local steps since the base do not count either.
+            // The round changed nothing (all weights were 0), or nothing was taken, so the local steps since the base do
+            // not count either.
             params.copy_from_slice(&self.base);
         }
         // The next contribution is relative to these parameters.

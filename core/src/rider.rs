@@ -2,7 +2,7 @@
 
 /// A positive number that a worker sends with its contribution, in the header. The mean of a round has the mean of these
 /// numbers, weighted by examples as the vectors are. Its meaning follows from the recipe: for instance the training
-/// loss of the worker's last steps.
+/// loss of the worker's last steps. Servers send such a number with parameters.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub struct Rider(u32);
 

@@ -76,6 +76,13 @@ pub struct Counters {
     /// Contributions sent to the same peer again after a broken connection. 0 in rounds without servers: a round that
     /// breaks off begins anew.
     pub resent: u64,
+    /// At a server: contributions without a body, for which it has applied the last one of their worker again (B-FASGD).
+    /// They are counted in one of the first six fields as well.
+    pub repeated: u64,
+    /// At a worker: updates that it has not sent, since a server would apply the last one again (B-FASGD).
+    pub skipped_pushes: u64,
+    /// At a worker: updates after which it has taken no parameters (B-FASGD).
+    pub skipped_fetches: u64,
 }
 
 /// A worker from the perspective of another node.

@@ -234,6 +234,7 @@ impl Note {
             Event::Hint(Hint::LateElements { messages, .. }) => (NoteKind::Hint, PeerId(3), messages),
             Event::Hint(Hint::OuterMomentum { period, .. }) => (NoteKind::Hint, PeerId(4), u64::from(period)),
             Event::Hint(Hint::Copies) => (NoteKind::Hint, PeerId(5), 0),
+            Event::Hint(Hint::Repeats) => (NoteKind::Hint, PeerId(8), 0),
             Event::Hint(Hint::Senders) => (NoteKind::Hint, PeerId(6), 0),
             Event::Hint(Hint::AlwaysLate { worker, .. }) => (NoteKind::Hint, PeerId(7), u64::from(worker.0)),
         };
@@ -300,6 +301,7 @@ impl fmt::Display for Note {
                 1 => write!(f, "hint: {number} messages in a row carried no element (tau, density)"),
                 2 => write!(f, "hint: the residual grows, and holds {number} updates (density, tau)"),
                 6 => write!(f, "hint: elements that few workers send take long steps (merge, learning rate)"),
+                8 => write!(f, "hint: servers keep the last update of each worker (push_cost)"),
                 7 => {
                     write!(f, "hint: worker {number} is always late, and its contributions are dropped (late, period)")
                 }

@@ -115,6 +115,7 @@ fn outcome(options: &Options, lines: &[String], workers: u32) -> Outcome {
         applied: sum("applied") as u64,
         late: sum("late") as u64,
         deferred: sum("deferred") as u64,
+        skipped: ["skipped_pushes", "skipped_fetches"].map(|name| sum(name) as u64),
     }
 }
 

@@ -111,7 +111,7 @@ impl Report {
                  \"examples\":{examples},\"seconds\":{seconds:.3},\"examples_per_second\":{rate:.1},\
                  \"bytes_sent\":{sent},\"bytes_dense\":{dense},\"staleness_mean\":{:.4},\"staleness_max\":{},\
                  \"density\":{:.6},\"tau\":{:e},\"bytes_per_step\":{},\"residual_norm\":{:.6},\"clipped\":{:.6},\
-                 \"forgotten\":{:.6},\"merged\":{},\"late\":{},\"deferred\":{},\"replicas_equal\":{},\
+                 \"forgotten\":{:.6},\"merged\":{},\"late\":{},\"deferred\":{},\"skipped_pushes\":{},\"skipped_fetches\":{},\"replicas_equal\":{},\
                  \"digest\":\"{digest:016x}\",\"hints\":{}}}",
                 cluster.workers,
                 cluster.servers,
@@ -131,6 +131,8 @@ impl Report {
                 outcome.merged,
                 outcome.late,
                 outcome.deferred,
+                outcome.skipped[0],
+                outcome.skipped[1],
                 outcome.replicas_equal(),
                 outcome.hints.json(),
             );
@@ -150,7 +152,7 @@ impl Report {
             100.0 * sent as f64 / dense.max(1) as f64,
             outcome.staleness_mean,
             outcome.staleness_max,
-            outcome.lateness(&self.options),
+            outcome.lateness(&self.options) + &outcome.savings(&self.options),
         ));
         for hint in outcome.hints.texts() {
             self.print(&format!("hint            {hint}"));

@@ -443,7 +443,7 @@ impl Node {
              \"accuracy\":{},\"loss\":{},{}\"bytes_sent\":{},\"bytes_dense\":{},\"staleness_sum\":{},\"staleness_count\":{},\
              \"staleness_max\":{},\"density\":{:.6},\"tau\":{:e},\"view\":{},\"reconnects\":{},\
              \"residual_norm\":{:.6},\"clipped\":{:.6},\"forgotten\":{:.6},\"merged\":{},\"applied\":{},\"late\":{},\
-             \"deferred\":{},\"drained\":{drained},\
+             \"deferred\":{},\"skipped_pushes\":{},\"skipped_fetches\":{},\"drained\":{drained},\
              \"digest\":\"{digest:016x}\",\"hints\":{}}}",
             status.me,
             number(accuracy, 4),
@@ -465,6 +465,8 @@ impl Node {
             status.counters.applied,
             status.counters.late,
             status.counters.deferred,
+            status.counters.skipped_pushes,
+            status.counters.skipped_fetches,
             self.options.hints.json(),
         );
     }

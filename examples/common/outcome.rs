@@ -1,6 +1,6 @@
 //! The result of a run.
 
-use gradwire::recipe::{Codec, Late, Pace};
+use gradwire::recipe::{Codec, Compensate, Late, Pace};
 use gradwire::status::Rest;
 
 use super::hints::Hints;
@@ -44,6 +44,8 @@ pub struct Outcome {
     pub late: u64,
     /// Contributions that came after the end of their round and joined a later one.
     pub deferred: u64,
+    /// Updates that workers have not sent, and after which they have fetched no parameters.
+    pub skipped: [u64; 2],
 }
 
 /// The end of a run: the model of worker 0 before it, and the residuals.
@@ -73,6 +75,18 @@ impl Outcome {
                 self.deferred,
                 share(self.deferred)
             ),
+            _ => String::new(),
+        }
+    }
+
+    /// A line of the summary for workers that do not send or fetch everything.
+    pub fn savings(&self, options: &Options) -> String {
+        let contributions = self.steps / u64::from(options.recipe.period().at(0)).max(1);
+        let [pushes, fetches] = self.skipped.map(|part| 100.0 * part as f64 / contributions.max(1) as f64);
+        match options.recipe.compensate() {
+            Compensate::Magnitude { push_cost, fetch_cost, .. } if push_cost > 0.0 || fetch_cost > 0.0 => {
+                format!("skipped         {pushes:.1} % of the pushes, {fetches:.1} % of the fetches\n")
+            }
             _ => String::new(),
         }
     }

@@ -77,6 +77,10 @@ impl Ended {
             applied: self.counted(|counters| counters.applied),
             late: self.counted(|counters| counters.late),
             deferred: self.counted(|counters| counters.deferred),
+            skipped: [
+                self.counted(|counters| counters.skipped_pushes),
+                self.counted(|counters| counters.skipped_fetches),
+            ],
         }
     }
 }

@@ -407,6 +407,7 @@ fn recipe_seeds() -> Vec<Vec<u8>> {
         "hardsync period=4096ex weigh=batch",
         "async-diloco pushes=7 shards=2",
         "sparse values=f16 merge=mean-of-senders",
+        "b-fasgd push_cost=0.5 fetch_cost=1e-9",
         "sign-vote length=0.01",
     ];
     texts.iter().map(|text| text.as_bytes().to_vec()).collect()

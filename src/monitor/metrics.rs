@@ -71,6 +71,13 @@ const METRICS: &[Metric] = &[
     counter("deferred_contributions", "Contributions that joined a later round, since theirs was over.", |r| {
         r.status.counters.deferred as f64
     }),
+    counter("repeated_contributions", "Contributions that servers have applied in place of ones not sent.", |r| {
+        r.status.counters.repeated as f64
+    }),
+    counter("skipped_pushes", "Updates that were not sent.", |r| r.status.counters.skipped_pushes as f64),
+    counter("skipped_fetches", "Updates after which no parameters were taken.", |r| {
+        r.status.counters.skipped_fetches as f64
+    }),
     counter("reconnects", "Peers that came back after a broken connection.", |r| r.status.counters.reconnects as f64),
     gauge("clock", "Synchronisations done.", |r| r.status.clock.0 as f64),
     gauge("density", "Share of the elements in the last encoded update.", |r| r.status.density),

@@ -4,13 +4,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use gradwire_core::kernel::KernelResult;
-use gradwire_core::recipe::{Adapt, Codec, Merge, Pace, Span, Topology};
+use gradwire_core::recipe::{Adapt, Codec, Compensate, Merge, Pace, Span, Topology};
 use gradwire_core::status::{LinkStatus, Role};
 use gradwire_core::wire::{HEADER_LEN, Header, Message, Push};
 use gradwire_core::{Event, PeerId, Recipe, ShardId, Status, shard_range};
 use gradwire_sim::{Deed, Effort, Entry, Life, Plan, World};
 
-use super::check::{Failure, ensure};
+use super::check::{Failure, ensure, repeats};
 use super::reference::Reference;
 use super::{Kind, Scenario, Truth};
 
@@ -27,6 +27,9 @@ struct Book {
     /// Messages to each peer that were sent before, and how often.
     resent: u64,
     sent: BTreeSet<(u32, u32, u32, u64, u64)>,
+    /// Numbers of the contributions that repeat the last one, and of those with examples that ask for no parameters.
+    repeats: BTreeSet<u64>,
+    quiet: BTreeSet<u64>,
     /// Contributions with a body that was read, and how many messages each stands for.
     read: Vec<(PeerId, Message)>,
     /// Number of contributions with a body that was dropped.
@@ -126,6 +129,10 @@ impl Book {
                 let text = format!("version {offered} was offered, the server begins with {}", reply.version.0);
                 self.stale.get_or_insert(text);
             }
+        }
+        if let Message::Push(push) = header.message() {
+            self.repeats.extend(push.repeats.then_some(push.sequence.0));
+            self.quiet.extend((!push.fetches && push.weight > 0).then_some(push.sequence.0));
         }
         let key = match header.message() {
             Message::Push(push) => (peer.0, push.shard.0, push.worker.0, push.incarnation.0, push.sequence.0),
@@ -246,6 +253,12 @@ impl Book {
             Role::Worker => {
                 let sum = counters.applied + counters.duplicates + counters.late + counters.dropped + counters.empty;
                 ensure!(sum == 0, "worker {me} counts {sum} contributions that it cannot get");
+                // With `fetch=`, the recipe says which contributions ask for no parameters.
+                let quiet = if plan.recipe.compensate() == Compensate::None { 0 } else { self.quiet.len() as u64 };
+                let quiet = if plan.recipe.fetch().is_some() { 0 } else { quiet };
+                let (got, expected) =
+                    ([counters.skipped_pushes, counters.skipped_fetches], [self.repeats.len() as u64, quiet]);
+                ensure!(got == expected, "worker {me} has skipped {got:?} pushes and fetches, expected {expected:?}");
                 Ok(())
             }
         }
@@ -297,12 +310,13 @@ impl Book {
         let read: Vec<_> = self.read.iter().filter_map(pushed).collect();
         let distinct: BTreeSet<_> = read.iter().collect();
         ensure!(distinct.len() == read.len(), "server {me} has read a contribution twice");
-        let taken = counters.applied + counters.dropped + counters.rejected;
+        // Contributions that repeat the last one have no body to read.
+        let taken = counters.applied + counters.dropped + counters.rejected - counters.repeated;
         ensure!(taken == read.len() as u64, "server {me} counts {taken} contributions, {} have arrived", read.len());
         let again = counters.duplicates + counters.late;
         // A push that only asks for parameters has no body that could be dropped.
         let recipe = &scenario.plan.recipe;
-        let bodiless = recipe.fetch().is_some() || matches!(recipe.merge(), Merge::Elastic { .. });
+        let bodiless = recipe.fetch().is_some() || matches!(recipe.merge(), Merge::Elastic { .. }) || repeats(recipe);
         ensure!(
             again == self.dropped || ((!exact || bodiless) && again > self.dropped),
             "server {me} counts {again} duplicates and late contributions, expected {}",

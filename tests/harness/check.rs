@@ -8,13 +8,13 @@ use std::sync::{Arc, Mutex};
 
 use gradwire_core::codec::topk::CHUNK;
 use gradwire_core::recipe::{
-    Adapt, Codec, Correction, Lambda, Merge, Normalize, Outer, Pace, Payload, Span, TopK, Topology, Values,
+    Adapt, Codec, Compensate, Correction, Lambda, Merge, Normalize, Outer, Pace, Payload, Span, TopK, Topology, Values,
     VelocityScale,
 };
 use gradwire_core::status::Presence;
 use gradwire_core::wire::{Message, Push};
-use gradwire_core::{Clock, Event, PeerId, Recipe, Signal, Status};
-use gradwire_sim::{App, Deed, Effort, Entry, Fault, Halt, Life, Network, Plan, Random, World};
+use gradwire_core::{Clock, Event, Order, PeerId, Recipe, Signal, Status};
+use gradwire_sim::{App, Deed, Effort, Entry, Fault, Halt, Life, Log, Network, Plan, Random, World};
 
 use super::books::Books;
 use super::first::{self, Rounds};
@@ -35,6 +35,8 @@ pub struct Coverage {
     pub late: u64,
     /// Contributions that came after the end of their round, and joined a later one.
     pub deferred: u64,
+    /// Contributions for which a server has applied the last one of their worker again.
+    pub repeated: u64,
     pub reconnects: u64,
     /// Messages sent again after a broken connection.
     pub resent: u64,
@@ -96,6 +98,7 @@ pub fn run(scenario: &Scenario) -> Result<Coverage, Failure> {
     let truth = Truth::new(plan.cluster.workers, plan.layout.len());
     let crashing = scenario.crashing();
     let mut world = world(plan, &trainer(scenario, &truth))?;
+    let mut sent = BTreeMap::new();
     let mut coverage = Coverage::default();
     let mut pushes = Vec::new();
     let mut books = Books::new(plan.cluster.nodes());
@@ -107,6 +110,7 @@ pub fn run(scenario: &Scenario) -> Result<Coverage, Failure> {
             _ => None,
         };
         pushes.extend(world.deeds().iter().filter_map(pushed));
+        sent.extend(world.deeds().iter().filter_map(first_sent));
         books.take(world.deeds());
         if scenario.kind == Kind::First {
             rounds.take(world.deeds());
@@ -127,6 +131,9 @@ pub fn run(scenario: &Scenario) -> Result<Coverage, Failure> {
     }
     books.take(world.deeds());
     rounds.take(world.deeds());
+    if repeats(&plan.recipe) {
+        pushes = admitted(&world, plan, &sent);
+    }
     books.check(scenario, &world, &truth.lock().unwrap(), &pushes)?;
     after(scenario, &world, &truth.lock().unwrap(), &pushes, &rounds)?;
     // When a period in seconds ends depends on delays.
@@ -135,6 +142,37 @@ pub fn run(scenario: &Scenario) -> Result<Coverage, Failure> {
     }
     coverage.count(scenario, &world);
     Ok(coverage)
+}
+
+/// Do workers send contributions without a body, for which servers apply the last one again?
+pub(super) fn repeats(recipe: &Recipe) -> bool {
+    matches!(recipe.compensate(), Compensate::Magnitude { push_cost, .. } if push_cost > 0.0)
+}
+
+/// A contribution that a worker has sent, by shard, worker and number.
+fn first_sent((_, deed): &(PeerId, Deed)) -> Option<((u32, PeerId, u64), Push)> {
+    match deed {
+        Deed::Sent { header, .. } => match *header.message() {
+            Message::Push(push) => Some(((push.shard.0, push.worker, push.sequence.0), push)),
+            _ => None,
+        },
+        _ => None,
+    }
+}
+
+/// The contributions in the order in which the servers have merged them, by their tapes: contributions without a body are
+/// not read.
+fn admitted(world: &World, plan: &Plan, sent: &BTreeMap<(u32, PeerId, u64), Push>) -> Vec<Push> {
+    let mut counts = BTreeMap::new();
+    let admitted = |log: &Log| match log.entry {
+        Entry::Order(Order::Admit { shard, worker }) if log.node == plan.cluster.server_of(shard) => {
+            let count = counts.entry((shard, worker)).or_insert(0);
+            *count += 1;
+            sent.get(&(shard.0, worker, *count)).copied()
+        }
+        _ => None,
+    };
+    world.log().iter().filter_map(admitted).collect()
 }
 
 /// The trainer of all workers, with the checks that this scenario allows.
@@ -173,6 +211,7 @@ impl Coverage {
             self.duplicates += status.counters.duplicates;
             self.late += status.counters.late;
             self.deferred += status.counters.deferred;
+            self.repeated += status.counters.repeated;
             self.reconnects += status.counters.reconnects;
             self.resent += status.counters.resent;
             self.merged += status.counters.merged;
@@ -649,11 +688,15 @@ fn merged_in_order(scenario: &Scenario, world: &World, truth: &Truth, pushes: &[
     for shard in 0..shards {
         let range = gradwire_core::shard_range(got.len(), shards, shard);
         let mut reference = Reference::new(&plan.recipe, plan.cluster.workers, &plan.initial[range.clone()]);
-        let mut next = vec![0; truth.rounds.len()];
+        let (mut next, mut last) = (vec![0; truth.rounds.len()], vec![0; truth.rounds.len()]);
         for push in pushes.iter().filter(|push| push.shard.0 == shard && push.weight > 0) {
             // The contributions of a worker arrive in order.
             let count = &mut next[push.worker.index()];
-            let round = &truth.rounds[push.worker.index()][std::mem::replace(count, *count + 1)];
+            let made = std::mem::replace(count, *count + 1);
+            // A contribution without a body stands for the last one with a body.
+            let made = if push.repeats { last[push.worker.index()] } else { made };
+            last[push.worker.index()] = made;
+            let round = &truth.rounds[push.worker.index()][made];
             let update: Vec<f64> = round.sum[range.clone()].iter().map(|x| *x as f64 / 1024.0).collect();
             reference.push_at(round.rate, &update, push.weight, push.base.0);
         }

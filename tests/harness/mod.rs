@@ -29,6 +29,7 @@
 //! | I-13 | averaging parameters and applying the mean of the updates give the same parameters | `synchronous` |
 //! | I-22, R1, R2 | each contribution is applied once: the applied updates add up to the change of a shard | `summed` |
 //! | I-27, I-28 | softsync applies groups of c updates; the last, smaller group is divided by its size | `softsync` |
+//! | | B-FASGD: in place of a contribution without a body, a server merges the last one of its worker with a body; workers count what they have not sent or fetched | `merged_in_order`, the books |
 //! | I-36, R4 | a worker computes at most s clocks ahead of the slowest member (SSP) | `check_lead` |
 //! | I-40 | sent quanta plus residual equal the updates: no element is lost | `mesh` |
 //! | I-108 to I-110 | rounds of the first contributions: each is merged once or counted as late, no contribution is stale unless the recipe keeps late ones, and the result is that of the members in time | `first` |

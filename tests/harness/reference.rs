@@ -171,7 +171,7 @@ impl Compensation {
         let state = &mut self.state;
         let corrected = |(i, x): (usize, &f64)| match self.rule {
             Compensate::None => *x,
-            Compensate::Magnitude { keep, length, least } => {
+            Compensate::Magnitude { keep, length, least, .. } => {
                 state[i] = f64::from(keep) * state[i] + (1.0 - f64::from(keep)) * x.abs();
                 f64::from(length) * x / (state[i] + f64::from(least))
             }

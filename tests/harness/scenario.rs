@@ -9,8 +9,10 @@ use gradwire_core::recipe::{
     Adapt, Codec, Compensate, Control, Correction, Count, End, Grace, Lambda, Late, Merge, Mu, Normalize, Outer, Pace,
     Payload, Period, Pushes, Span, Staleness, Threshold, TopK, Topology, Values, VelocityScale, Weigh,
 };
-use gradwire_core::{Cluster, Duration, Instant, Layout, Patience, PeerId, Recipe};
+use gradwire_core::{Cluster, Duration, Instant, Layout, Patience, PeerId, Recipe, Tape};
 use gradwire_sim::{Effort, Fault, Network, Plan, Random};
+
+use super::check::repeats;
 
 /// The group of recipes that a scenario belongs to. It determines the checks at the end.
 #[derive(Copy, Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -254,11 +256,22 @@ fn compensating(seed: u64, recipe: Recipe) -> Recipe {
     let mut random = Random::new(seed, 22);
     let (worker_rate, bounded) = (1.0 / 64.0, random.chance(0.5));
     recipe.with_compensate(match random.below(6) {
-        0 => Compensate::Magnitude { keep: 0.75, length: 1.0 / 64.0, least: 1e-3 },
+        0 => Compensate::Magnitude { keep: 0.75, length: 1.0 / 64.0, least: 1e-3, push_cost: 0.0, fetch_cost: 0.0 },
         1 => Compensate::Delay { strength: 0.5, worker_rate, bounded },
         2 => Compensate::DelayAdaptive { strength: 0.5, worker_rate, keep: 0.75, bounded },
         _ => Compensate::None,
     })
+}
+
+/// B-FASGD, for a part of the recipes that allow it.
+fn thinning(seed: u64, recipe: Recipe) -> Recipe {
+    let mut random = Random::new(seed, 45);
+    let [push_cost, fetch_cost] = [0, 1].map(|_| [0.0, 1.0 / 256.0, 1.0 / 32.0][random.below(3) as usize]);
+    let allowed = recipe.pace() == Pace::Asynchronous { overlap: false } && recipe.fetch().is_none();
+    if !allowed || random.chance(0.6) {
+        return recipe;
+    }
+    recipe.with_compensate(Compensate::Magnitude { keep: 0.75, length: 1.0 / 64.0, least: 1e-3, push_cost, fetch_cost })
 }
 
 /// For some recipes of updates: a mean by steps.
@@ -557,7 +570,7 @@ impl Scenario {
             _ => recipe,
         };
         let recipe = match kind {
-            Kind::Softsync => compensating(seed, fetching(seed, recipe)),
+            Kind::Softsync => thinning(seed, compensating(seed, fetching(seed, recipe))),
             Kind::Async | Kind::Coded => fetching(seed, recipe),
             Kind::CodedTree | Kind::Gather | Kind::CodedSync => decay(seed, recipe),
             _ => recipe,
@@ -596,8 +609,11 @@ impl Scenario {
         // The models of rules that work tensor by tensor know this cut.
         let layout = Layout::new().tensor("own", &[workers as usize]).tensor("shared", &[len - workers as usize]);
         let ranges = recipe.is_collective() && mask & (1 << Self::RANGES) != 0;
+        // The model needs to know in which order servers merge contributions without a body.
+        let tapes = if repeats(&recipe) { vec![Tape::Record; cluster.nodes() as usize] } else { Vec::new() };
         let plan = Plan {
             network,
+            tapes,
             ranges: if ranges { self::ranges(seed) } else { 1 },
             effort: if mask & (1 << Self::EFFORT) == 0 { Effort::none() } else { effort(seed) },
             patience: Patience::new(Duration::from_millis(900)),

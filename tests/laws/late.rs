@@ -104,6 +104,80 @@ fn fasgd_does_not_depend_on_the_scale_of_updates() {
     assert!(one[1..].iter().all(|x| *x < -0.05), "{one:?}");
 }
 
+/// Costs so small that all shares are 1 change nothing, bit for bit, and larger ones do.
+#[test]
+fn b_fasgd_without_a_cost_is_fasgd() {
+    let run = |recipe: &str, workers| {
+        let (world, _) = simulate(plan(recipe.parse().unwrap(), workers, 24), Steps::Jittered, None);
+        world.params(PeerId(workers)).to_vec()
+    };
+    for base in ["fasgd", "fasgd shards=2 codec=bf16 pull=f16 period=3", "softsync compensate=magnitude"] {
+        let plain = run(base, 5);
+        assert_eq!(run(&format!("{base} push_cost=1e-30 fetch_cost=1e-30"), 5), plain, "{base}");
+        assert_ne!(run(&format!("{base} push_cost=1"), 5), plain, "{base}");
+        assert_ne!(run(&format!("{base} fetch_cost=1"), 5), plain, "{base}");
+    }
+    let (none, tiny) =
+        ["b-fasgd push_cost=0 fetch_cost=0", "fasgd push_cost=1e-30"].map(|text| text.parse().unwrap()).into();
+    assert_eq!(on_threads(none, 1, 24), on_threads(tiny, 1, 24));
+}
+
+/// Odena 2016: in place of an update that is not sent, the server applies the worker's last one again.
+#[test]
+fn an_update_that_is_not_sent_is_the_last_one_again() {
+    const RECIPE: &str = "async lambda=1 shards=2 compensate=magnitude";
+    let run = |text: &str, varies: bool| {
+        let recipe = format!("{RECIPE} {text}").parse().unwrap();
+        on_threads_with(recipe, 1, 9, move |_, _, step, update| {
+            update.fill(if varies { 0.25 + f32::from(step as u8) } else { 0.25 });
+        })
+    };
+    for codec in ["", "codec=f16"] {
+        // The first update is sent, since the server has told no magnitude before it.
+        assert_eq!(run(&format!("{codec} push_cost=1e30"), true), run(codec, false));
+        assert_ne!(run(codec, true), run(codec, false));
+    }
+}
+
+/// Bodies travel as often as the shares say. Sessions over threads.
+#[test]
+fn b_fasgd_saves_bodies_both_ways() {
+    const LONG: usize = 1000;
+    let run = |costs: &str| {
+        let recipe: Recipe = format!("fasgd least=1e-30 {costs}").parse().unwrap();
+        let cluster = Cluster { workers: 1, servers: 1 };
+        let builder = Session::builder(Layout::flat(LONG), recipe, cluster);
+        let mut ends = Mem::cluster(2);
+        let mut server = builder.clone().serve(ends.pop().unwrap(), &[0.0; LONG]).unwrap();
+        let mut params = vec![0.0; LONG];
+        let mut session = builder.join(ends.pop().unwrap(), &mut params).unwrap();
+        let mut seen = Vec::new();
+        for step in 0..40u32 {
+            let before = params.clone();
+            // The moving mean of the magnitudes stays at 1.
+            let update = if step == 0 { [10.0; LONG] } else { [1.0; LONG] };
+            session.step(&mut params, &update, 1).unwrap();
+            seen.push(params != before);
+        }
+        let status = session.status().unwrap();
+        let counters = status.counters;
+        session.finish(&mut params).unwrap();
+        let mut end = [0.0; LONG];
+        assert_eq!(server.wait(&mut end, Duration::from_secs(20)).unwrap(), RunState::Ended);
+        assert_eq!(params, end, "{costs}");
+        let bytes = [status.bytes_out(), status.bytes_in()].map(|bytes| bytes / 4000);
+        (bytes, [counters.skipped_pushes, counters.skipped_fetches], seen.iter().filter(|seen| **seen).count())
+    };
+    // Vectors: one to begin with.
+    assert_eq!(run(""), ([40, 41], [0, 0], 40));
+    assert_eq!(run("push_cost=1e30"), ([1, 41], [39, 0], 40));
+    assert_eq!(run("fetch_cost=1e30"), ([40, 2], [0, 39], 1));
+    // With a share of 1/4 each: of the 39 steps after the first one, 9 or 10.
+    let ([out, into], [pushes, fetches], seen) = run("fetch_cost=3");
+    assert_eq!((out, pushes, into + fetches, seen as u64), (40, 0, 41, into - 1));
+    assert!((9..=10).contains(&(seen - 1)), "{seen}");
+}
+
 /// Elastic averaging over threads. Workers that do not move stay where the center is, and constant updates
 /// move the sum of workers and center by themselves alone.
 #[test]

@@ -19,6 +19,8 @@ pub mod ledger;
 #[doc(hidden)]
 pub mod mean;
 #[doc(hidden)]
+pub mod meter;
+#[doc(hidden)]
 pub mod momentum;
 #[doc(hidden)]
 pub mod norm;
@@ -189,6 +191,21 @@ pub enum Kernel {
         x: Segment,
         /// The largest norm. 0: no limit, and `x` is not changed.
         limit: f32,
+    },
+    /// Adds up the elements of `x`. Result: [`KernelResult::Total`]. Devices have no program for it: the host runs it.
+    Total {
+        /// The elements.
+        x: Segment,
+    },
+    /// Says which of two things are due, of each as many as its shares add up to: see [`meter`]. Result:
+    /// [`KernelResult::Due`]. Devices have no program for it: the host runs it.
+    Meter {
+        /// Two sums of shares, which are changed in place.
+        sums: Segment,
+        /// The shares of this occasion, 0 or more. From 1 on: due.
+        shares: [f32; 2],
+        /// From 0 to below 1.
+        phases: [f32; 2],
     },
     /// `velocity = momentum * velocity + update`.
     Accelerate {
@@ -381,7 +398,8 @@ impl Kernel {
             }
             Self::MeanSent { counts, x, .. } => [Some(counts), Some(x), None],
             Self::Copy { from, .. } => [Some(from), None, None],
-            Self::Scale { x, .. } | Self::Norm { x, .. } => [Some(x), None, None],
+            Self::Scale { x, .. } | Self::Norm { x, .. } | Self::Total { x } => [Some(x), None, None],
+            Self::Meter { sums, .. } => [Some(sums), None, None],
             Self::Accelerate { update, velocity, .. } => [Some(update), Some(velocity), None],
             Self::Encode { update, residual, place, .. } => [update, Some(residual), Some(place.sections)],
             Self::Decode { body, sections, ledger, .. } => [Some(body), Some(sections), Some(ledger)],
@@ -405,7 +423,8 @@ impl Kernel {
     /// The segments that the kernel writes, scratch memory excluded.
     pub fn writes(&self) -> impl Iterator<Item = Segment> {
         let segments = match *self {
-            Self::Scan { .. } | Self::Compare { .. } | Self::Norm { limit: 0.0, .. } => [None; 3],
+            Self::Scan { .. } | Self::Compare { .. } | Self::Total { .. } | Self::Norm { limit: 0.0, .. } => [None; 3],
+            Self::Meter { sums, .. } => [Some(sums), None, None],
             Self::Scale { x, .. } | Self::Norm { x, .. } | Self::MeanSent { x, .. } => [Some(x), None, None],
             Self::BlendSent { counts, into, .. } | Self::ScatterSent { counts, into, .. } => {
                 [Some(counts), Some(into), None]
@@ -511,6 +530,16 @@ pub enum KernelResult {
     Norm {
         /// Sum of squares of the vector, before it was scaled down.
         squares: f64,
+    },
+    /// Elements were added up.
+    Total {
+        /// Their sum.
+        sum: f64,
+    },
+    /// It is known which of two things are due.
+    Due {
+        /// In the order of the shares.
+        due: [bool; 2],
     },
     /// The residual was clamped.
     Clipped {

@@ -5,18 +5,29 @@ use super::tier::Tier;
 
 /// Sum of squares, in f64: squares of floats do not overflow there.
 pub fn squares(x: &[f32]) -> f64 {
+    sum(x, |x| x * x)
+}
+
+/// Sum of the elements, in f64.
+pub fn total(x: &[f32]) -> f64 {
+    sum(x, |x| x)
+}
+
+/// The sum of a function over the elements.
+#[inline(always)]
+fn sum(x: &[f32], of: impl Fn(f64) -> f64) -> f64 {
     // Eight sums in a fixed order: the same result with any vector instructions.
     let mut lanes = [0.0f64; 8];
     let (chunks, rest) = x.as_chunks::<8>();
     Tier::best().run(|| {
         for chunk in chunks {
             for lane in 0..8 {
-                lanes[lane] += f64::from(chunk[lane]) * f64::from(chunk[lane]);
+                lanes[lane] += of(f64::from(chunk[lane]));
             }
         }
     });
     for (lane, x) in lanes.iter_mut().zip(rest) {
-        *lane += f64::from(*x) * f64::from(*x);
+        *lane += of(f64::from(*x));
     }
     lanes.into_iter().sum()
 }
@@ -85,6 +96,8 @@ mod tests {
         let mut x: Vec<f32> = (0..1003).map(|i| ((i * 37 % 101) as f32 - 50.0) / 8.0).collect();
         let naive: f64 = x.iter().map(|x| f64::from(*x) * f64::from(*x)).sum();
         assert!((squares(&x) - naive).abs() < 1e-9 * naive);
+        // Multiples of 1/8 that are small enough to be added up without rounding.
+        assert_eq!(total(&x), x.iter().map(|x| f64::from(*x)).sum());
         assert_eq!([factor(naive, 0.0), factor(naive, 1e6), factor(f64::INFINITY, 1.0)], [None; 3]);
         scale(&mut x, factor(naive, 2.0).unwrap());
         assert!((squares(&x) - 4.0).abs() < 1e-5, "{}", squares(&x));

@@ -6,8 +6,8 @@ use zerocopy::{FromBytes, IntoBytes};
 
 use super::tier::Tier;
 use super::{
-    Coding, EncodeTarget, Kernel, KernelResult, MEAN_MAX, apply, compare, compensate, ledger, mean, momentum, norm,
-    outer, round, scan, senders,
+    Coding, EncodeTarget, Kernel, KernelResult, MEAN_MAX, apply, compare, compensate, ledger, mean, meter, momentum,
+    norm, outer, round, scan, senders,
 };
 use crate::buffer::{Pool, Segment};
 use crate::codec::threshold::Section;
@@ -122,6 +122,12 @@ pub fn run(kernel: &Kernel, pool: &mut Pool) -> KernelResult {
                 norm::scale(pool.floats_mut(x), factor);
             }
             return KernelResult::Norm { squares };
+        }
+        Kernel::Total { x } => return KernelResult::Total { sum: norm::total(pool.floats(x)) },
+        Kernel::Meter { sums, shares, phases } => {
+            let sums = pool.floats_mut(sums);
+            let due = [0, 1].map(|i| meter::turn(&mut sums[i], shares[i], phases[i]));
+            return KernelResult::Due { due };
         }
         Kernel::Accelerate { update, velocity, momentum } => {
             write(pool, velocity, |pool, velocity| momentum::accelerate(velocity, pool.floats(update), momentum));

@@ -7,7 +7,7 @@ use core::fmt;
 
 use super::Failure;
 use crate::buffer::{BufferId, Segment};
-use crate::id::{Clock, Incarnation, OpId, PeerId, ShardId};
+use crate::id::{Clock, Incarnation, OpId, PeerId, Sequence, ShardId};
 use crate::kernel::{Kernel, KernelResult};
 use crate::recipe::Hint;
 use crate::rider::Rider;
@@ -175,7 +175,8 @@ pub enum Signal {
     Ready {
         /// Steps done, this one included.
         clock: Clock,
-        /// False if the parameters have not changed since the step before, because no worker contributed an example.
+        /// False if the parameters have not changed since the step before, because no worker contributed an example, or
+        /// because this worker has taken no parameters.
         changed: bool,
     },
     /// This node has left. If it stayed for the end, [`Machine::view`](super::Machine::view) holds the final
@@ -311,6 +312,8 @@ pub enum ProtocolError {
     Length { kind: Kind, expected: u32, got: u32 },
     /// A contribution made from a version of the parameters that does not exist yet.
     FromTheFuture { version: Clock, got: Clock },
+    /// A contribution repeats the last one of its worker, which the server does not have.
+    NothingToRepeat { got: Sequence },
     /// A gap in the sequence numbers.
     Gap { expected: u64, got: u64 },
 }
@@ -367,6 +370,9 @@ impl fmt::Display for ProtocolError {
             Self::Unexpected { kind } => write!(f, "expected no {kind:?} at this role"),
             Self::NoSuchShard { got } => write!(f, "expected a shard that this node holds, got {got}"),
             Self::Length { kind, expected, got } => write!(f, "expected {expected} bytes after {kind:?}, got {got}"),
+            Self::NothingToRepeat { got } => {
+                write!(f, "expected a body, got contribution {} that repeats the last one", got.0)
+            }
             Self::FromTheFuture { version, got } => write!(f, "expected a base of at most {version}, got {got}"),
             Self::Gap { expected, got } => write!(f, "expected sequence {expected}, got {got}"),
         }

@@ -39,6 +39,8 @@ pub enum Hint {
     },
     /// Servers keep a copy of their parameters for each worker.
     Copies,
+    /// Servers keep the last update of each worker.
+    Repeats,
     /// The mean is taken over the senders of an element, so that elements which few workers send take long steps.
     Senders,
     /// The contributions of a worker are always late, and are dropped ([`Late::Drop`](super::Late::Drop)).
@@ -69,8 +71,16 @@ impl Recipe {
             _ => None,
         };
         let copies = self.compensate.needs_copies().then_some(Hint::Copies);
+        let repeats = self.compensate.repeats().then_some(Hint::Repeats);
         let senders = (self.merge == Merge::MeanOfSenders).then_some(Hint::Senders);
-        dense_pull.then_some(Hint::DensePull).into_iter().chain(late).chain(outer).chain(copies).chain(senders)
+        dense_pull
+            .then_some(Hint::DensePull)
+            .into_iter()
+            .chain(late)
+            .chain(outer)
+            .chain(copies)
+            .chain(repeats)
+            .chain(senders)
     }
 }
 
@@ -134,6 +144,11 @@ impl fmt::Display for Hint {
                 "servers keep a copy of their parameters for each worker, to correct delays: as much memory as so many \
                  models; more servers share it"
             ),
+            Self::Repeats => write!(
+                f,
+                "servers keep the last update of each worker, to apply it again in place of one that is not sent: as much \
+                 memory as so many models; more servers share it"
+            ),
             Self::Senders => write!(
                 f,
                 "merge=mean-of-senders moves an element by the mean of the workers that send it, up to as many times as far \
@@ -180,6 +195,8 @@ mod tests {
         }
         assert_eq!(hints("dc-asgd", None), [Hint::Copies]);
         assert_eq!(hints("dc-asgd strength=0", None), []);
+        assert_eq!(hints("fasgd push_cost=1", None), [Hint::Repeats]);
+        assert_eq!(hints("fasgd fetch_cost=1", None), []);
         assert_eq!(hints("sparse merge=mean-of-senders", None), [Hint::Senders]);
         assert_eq!(hints("dgc", Some(300)), []);
         assert_eq!(hints("dgc", Some(3)).len(), 1);

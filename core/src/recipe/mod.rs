@@ -66,6 +66,7 @@
 //! | | `poly` | `power=0.5` | (tau + 1)^-power |
 //! | [`compensate`](Compensate) | **`none`** | | late updates are merged as they are |
 //! | | `magnitude` | `keep=0.9 length=0.005 least=0.0001` | each element over the moving mean of its magnitude |
+//! | | | `push_cost=0 fetch_cost=0` | the smaller the mean, the fewer pushes and fetches |
 //! | | `delay` | `strength=0.04 worker_rate=0.1 bounded=false` | corrected by how far the parameters have moved |
 //! | | `delay-adaptive` | `strength=2 worker_rate=0.1 keep=0.95 bounded=false` | the same, with a factor for each element |
 //! | [`codec`](Codec) | **`f32`**, `bf16`, `f16`, `int8` | | dense encodings of contributions |
@@ -123,6 +124,7 @@
 //! | `downpour` | `async shards=2 period=5 fetch=10 outer=adagrad rate=0.02` | Dean et al. 2012 |
 //! | `rudra` | `softsync updates=1 staleness=inverse` | Zhang et al. 2016 |
 //! | `fasgd` | `async lambda=1 staleness=inverse-plus-one compensate=magnitude` | Odena 2016 |
+//! | `b-fasgd` | `fasgd push_cost=0.001 fetch_cost=0.001` | Odena 2016, bandwidth-aware |
 //! | `dc-asgd` | `async compensate=delay` | Zheng et al. 2017 |
 //! | `dc-asgd-a` | `async compensate=delay-adaptive` | Zheng et al. 2017 |
 //! | `easgd` | `hardsync merge=elastic period=10` | Zhang, Choromanska and LeCun 2015 |
@@ -168,7 +170,7 @@
 //! | `async`, `ssp`, `petuum` | 1: `lambda=1/n` | in the optimizer, small: staleness adds momentum | 1; `shards=N`: N |
 //! | `downpour` | none: a step has the length `rate`, and less later; the paper begins with `starters=1 head_start=200` or so | none | 2 |
 //! | `easgd`, `aeasgd` | 1: each worker goes its own way | in the optimizer; Nesterov's 0.99 is EAMSGD | 1 |
-//! | `fasgd` | none: a step has the length `length`, divided by the staleness + 1 | none | 1 |
+//! | `fasgd`, `b-fasgd` | none: a step has the length `length`, divided by the staleness + 1 | none | 1 |
 //! | `dc-asgd`, `dc-asgd-a` | 1: `lambda=1/n` | none: `worker_rate` is the rate of plain SGD | 1 |
 //! | `softsync`, `rudra` | n / c, divided by the staleness (+ 1) | in the optimizer, small | 1; `shards=N`: N |
 //! | `mesh`, `strom`, `dl4j-sharing` | 1: `lambda=1/n`, before the codec | in the optimizer, or `momentum=` | none |

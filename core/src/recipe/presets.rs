@@ -132,7 +132,17 @@ pub const PRESETS: &[Preset] = &[
             Recipe::asynchronous()
                 .with_lambda(1.0)
                 .with_staleness(Staleness::inverse_plus_one())
-                .with_compensate(Compensate::Magnitude { keep: 0.9, length: 0.005, least: 1e-4 })
+                .with_compensate(magnitude(0.0, 0.0))
+        },
+    },
+    Preset {
+        name: "b-fasgd",
+        about: "Odena 2016: the same, where small updates are rarely sent and seldom fetched",
+        recipe: || {
+            Recipe::asynchronous()
+                .with_lambda(1.0)
+                .with_staleness(Staleness::inverse_plus_one())
+                .with_compensate(magnitude(1e-3, 1e-3))
         },
     },
     Preset {
@@ -275,6 +285,11 @@ fn outer(period: u32, outer: Outer) -> Recipe {
 
 fn momentum(mu: f32, rate: f32, look: bool) -> Outer {
     Outer::Momentum { mu: Mu::Fixed(mu), rate, look, scale: VelocityScale::Update }
+}
+
+/// FASGD, with the costs of B-FASGD.
+fn magnitude(push_cost: f32, fetch_cost: f32) -> Compensate {
+    Compensate::Magnitude { keep: 0.9, length: 0.005, least: 1e-4, push_cost, fetch_cost }
 }
 
 fn elastic(recipe: Recipe) -> Recipe {

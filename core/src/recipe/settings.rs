@@ -353,6 +353,11 @@ impl Recipe {
         self.fetch.is_some_and(|steps| self.period != Period::every(steps))
     }
 
+    /// True if a worker can contribute without taking parameters.
+    pub(crate) fn skips_fetches(&self) -> bool {
+        self.fetches_apart() || self.compensate.skips_fetches()
+    }
+
     /// True if contributions are merged in rounds: a synchronous pace (or bound 0), or [`Pace::First`].
     pub const fn has_rounds(&self) -> bool {
         self.is_synchronous() || matches!(self.pace, Pace::First { .. })

@@ -89,6 +89,8 @@ impl Compensate {
             }
             ("length", Self::Magnitude { length, .. }) => *length = number("length", NUMBER, value)?,
             ("least", Self::Magnitude { least, .. }) => *least = number("least", NUMBER, value)?,
+            ("push_cost", Self::Magnitude { push_cost, .. }) => *push_cost = number("push_cost", NUMBER, value)?,
+            ("fetch_cost", Self::Magnitude { fetch_cost, .. }) => *fetch_cost = number("fetch_cost", NUMBER, value)?,
             ("strength", Self::Delay { strength, .. } | Self::DelayAdaptive { strength, .. }) => {
                 *strength = number("strength", NUMBER, value)?;
             }
@@ -147,7 +149,7 @@ impl Recipe {
             "merge" => self.merge = choice("merge", value, MERGES)?,
             "staleness" => self.staleness.scaling = choice("staleness", value, SCALINGS)?,
             "compensate" => self.compensate = choice("compensate", value, COMPENSATIONS)?,
-            "keep" | "length" | "least" | "strength" | "worker_rate" | "bounded" => {
+            "keep" | "length" | "least" | "push_cost" | "fetch_cost" | "strength" | "worker_rate" | "bounded" => {
                 if !self.compensate.set(key, value)? && !self.merge.set(key, value)? {
                     return unknown();
                 }

@@ -16,6 +16,7 @@ mod merge;
 pub(crate) mod pace;
 pub(crate) mod period;
 mod staleness;
+pub(crate) mod thin;
 pub(crate) mod weigh;
 
 pub(crate) use merge::{Merged, Merging, Verdict, merging, own_scale};

@@ -10,7 +10,7 @@ use crate::status::{Counters, Histogram, LinkStatus, Presence, Rest, Role, Statu
 use crate::time::Instant;
 
 /// All counters, in the order of the encoding. Destructuring makes a forgotten field a compile error.
-fn counts(counters: &mut Counters) -> [&mut u64; 15] {
+fn counts(counters: &mut Counters) -> [&mut u64; 18] {
     let Counters {
         applied,
         duplicates,
@@ -27,6 +27,9 @@ fn counts(counters: &mut Counters) -> [&mut u64; 15] {
         reconnects,
         resent,
         deferred,
+        repeated,
+        skipped_pushes,
+        skipped_fetches,
     } = counters;
     [
         applied,
@@ -44,6 +47,9 @@ fn counts(counters: &mut Counters) -> [&mut u64; 15] {
         reconnects,
         resent,
         deferred,
+        repeated,
+        skipped_pushes,
+        skipped_fetches,
     ]
 }
 

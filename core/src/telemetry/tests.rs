@@ -114,6 +114,7 @@ fn the_note_of_a_hint_says_what_the_hint_does() {
         (Hint::LateElements { density: 0.5, messages }, "less than once in 8 messages"),
         (Hint::OuterMomentum { mu: 0.9, period }, "a period of 7 steps"),
         (Hint::Copies, "a copy of their parameters"),
+        (Hint::Repeats, "the last update of each worker"),
         (Hint::Senders, "few workers send"),
         (Hint::AlwaysLate { worker, contributions: 16 }, "worker 3 is always late"),
     ] {

@@ -17,7 +17,7 @@ use crate::time::StepTime;
 const COUNT_MAX: u64 = u64::MAX / 4;
 /// Bit of the weight of a reply that names the time of a step of the reference.
 const REFERENCE: u32 = StepTime::MAX + 1;
-/// Bit of a push's weight that has a number in its upper half.
+/// Bit of a push's weight, or of a reply's sequence, that has a number in its upper half.
 const RIDES: u64 = 1 << 63;
 /// Weight of the reply that welcomes a worker which is not ahead of the row clock.
 const WELCOME: u32 = 2;
@@ -94,7 +94,12 @@ impl Message {
             },
             Self::Params(reply) | Self::Delta(reply) => Fields {
                 shard: reply.shard.0,
-                sequence: reply.sequence.0,
+                sequence: match reply.magnitude {
+                    Some(_) if reply.sequence.0 <= u32::MAX.into() => {
+                        RIDES | u64::from(Rider::to_wire(reply.magnitude)) << 32 | reply.sequence.0
+                    }
+                    _ => reply.sequence.0,
+                },
                 clock: reply.row.0,
                 base: reply.version.0,
                 weight: match reply.occasion {
@@ -119,8 +124,9 @@ impl Message {
                 ..of(quanta.origin, quanta.incarnation)
             },
             Self::QuantaAck(ack) => Fields { sequence: ack.last.0, ..of(ack.origin, ack.incarnation) },
-            Self::Receipt { shard, sequence } => {
-                Fields { weight: RECEIPT, shard: shard.0, sequence: sequence.0, ..sender }
+            Self::Receipt { shard, sequence, magnitude } => {
+                let base = Rider::to_wire(magnitude).into();
+                Fields { weight: RECEIPT, shard: shard.0, sequence: sequence.0, base, ..sender }
             }
             Self::StreamEnd { origin, incarnation, last } => {
                 Fields { weight: 1, sequence: last.0, ..of(origin, incarnation) }
@@ -206,26 +212,7 @@ impl Reader {
                 resumed_at: self.clock()?,
                 run: core::mem::take(&mut self.rest.sequence),
             }),
-            Kind::Push => Message::Push(Push {
-                shard: ShardId(self.shard()),
-                worker: self.origin(),
-                incarnation: self.incarnation(),
-                sequence: self.sequence()?,
-                base: self.base()?,
-                rider: match self.rest.clock {
-                    clock @ RIDES.. => Some(
-                        self.rider("clock", ((clock - RIDES) >> 32) as u32)?
-                            .ok_or_else(|| self.error("clock", "a number above 0", clock))?,
-                    ),
-                    _ => None,
-                },
-                weight: match core::mem::take(&mut self.rest.clock) {
-                    clock @ RIDES.. => clock & u64::from(u32::MAX),
-                    clock => self.examples("clock", clock)?,
-                },
-                fetches: self.rest.weight & 1 == 0,
-                step_time: StepTime::from_wire(self.weight() >> 1),
-            }),
+            Kind::Push => self.push(length).map(Message::Push)?,
             Kind::Params => self.reply().map(Message::Params)?,
             Kind::Delta => self.reply().map(Message::Delta)?,
             Kind::Up => self.part(length).map(Message::Up)?,
@@ -284,9 +271,34 @@ impl Reader {
         })
     }
 
+    fn push(&mut self, length: u32) -> Result<Push, WireError> {
+        let rider = self.riding("clock", self.rest.clock)?;
+        let weight = match core::mem::take(&mut self.rest.clock) {
+            clock @ RIDES.. => clock & u64::from(u32::MAX),
+            clock => self.examples("clock", clock)?,
+        };
+        Ok(Push {
+            shard: ShardId(self.shard()),
+            worker: self.origin(),
+            incarnation: self.incarnation(),
+            sequence: self.sequence()?,
+            base: self.base()?,
+            rider,
+            weight,
+            repeats: weight > 0 && length == 0,
+            fetches: self.rest.weight & 1 == 0,
+            step_time: StepTime::from_wire(self.weight() >> 1),
+        })
+    }
+
     fn reply(&mut self) -> Result<Reply, WireError> {
+        let magnitude = self.riding("sequence", self.rest.sequence)?;
+        if magnitude.is_some() {
+            self.rest.sequence &= u64::from(u32::MAX);
+        }
         Ok(Reply {
             shard: ShardId(self.shard()),
+            magnitude,
             sequence: self.sequence()?,
             row: self.clock()?,
             version: self.base()?,
@@ -341,7 +353,12 @@ impl Reader {
         match self.weight() {
             0 => Ok(Message::QuantaAck(Ack { origin, incarnation, last: self.sequence()? })),
             1 => Ok(Message::StreamEnd { origin, incarnation, last: self.sequence()? }),
-            RECEIPT => Ok(Message::Receipt { shard: ShardId(self.shard()), sequence: self.sequence()? }),
+            RECEIPT => {
+                let bits = core::mem::take(&mut self.rest.base);
+                let small = u32::try_from(bits).map_err(|_| self.error("base", "a number, or 0", bits))?;
+                let magnitude = self.rider("base", small)?;
+                Ok(Message::Receipt { shard: ShardId(self.shard()), sequence: self.sequence()?, magnitude })
+            }
             got => Err(self.error("weight", "at most 2", got.into())),
         }
     }
@@ -459,6 +476,15 @@ impl Reader {
 
     fn rider(&self, field: &'static str, bits: u32) -> Result<Option<Rider>, WireError> {
         Rider::from_wire(bits).map_err(|()| self.error(field, "a positive finite float", bits.into()))
+    }
+
+    /// The number in the upper half of a field whose highest bit says that there is one.
+    fn riding(&self, field: &'static str, got: u64) -> Result<Option<Rider>, WireError> {
+        if got < RIDES {
+            return Ok(None);
+        }
+        let rider = self.rider(field, ((got - RIDES) >> 32) as u32)?;
+        rider.map(Some).ok_or_else(|| self.error(field, "a number above 0", got))
     }
 
     fn examples(&self, field: &'static str, got: u64) -> Result<u64, WireError> {

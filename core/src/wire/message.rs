@@ -22,7 +22,8 @@ pub enum Message {
     Hello(Hello),
     /// The receiver cannot take part any more: its peers have given it up, or the run is over.
     Refuse,
-    /// Worker to server: one shard of a contribution. Body: the shard, encoded by the recipe's codec.
+    /// Worker to server: one shard of a contribution. Body: the shard, encoded by the recipe's codec; none without examples,
+    /// and if the contribution repeats the last one.
     Push(Push),
     /// Server to worker: one shard of the parameters. Body: its floats.
     Params(Reply),
@@ -32,6 +33,8 @@ pub enum Message {
         shard: ShardId,
         /// The worker's last contribution that has been taken.
         sequence: Sequence,
+        /// As [`Reply::magnitude`].
+        magnitude: Option<Rider>,
     },
     /// Server to worker: the difference between the shard that the worker holds and the server's. Body: the difference,
     /// encoded by the recipe's pull codec.
@@ -219,6 +222,8 @@ pub struct Push {
     pub base: Clock,
     /// Examples behind the contribution, at most [`WEIGHT_MAX`]. 0: there are no examples.
     pub weight: u64,
+    /// In place of this contribution, the server applies the last one with a body again, of which `base` and `rider` are.
+    pub repeats: bool,
     /// The worker asks for parameters. If not, the answer is a [`Message::Receipt`].
     pub fetches: bool,
     /// The mean time of the worker's local steps, in recipes with periods that follow speeds.
@@ -240,6 +245,9 @@ pub struct Reply {
     pub version: Clock,
     /// Why the server sends the shard.
     pub occasion: Occasion,
+    /// With B-FASGD: the mean magnitude of the shard's updates. The server has what a contribution that repeats the last one
+    /// needs. Left out if `sequence` is above [`u32::MAX`].
+    pub magnitude: Option<Rider>,
 }
 
 /// Why a server sends parameters.

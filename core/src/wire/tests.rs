@@ -27,7 +27,10 @@ fn any_header() -> impl Strategy<Value = Header> {
         let step_time = StepTime::from_wire(weight >> 1);
         let answer = Occasion::Answer { reference: step_time };
         let occasion = [answer, Occasion::Final, Occasion::Welcome { lead: weight >> 2 }][weight as usize % 3];
-        let reply = Reply { shard: shard_id, sequence, row: clock, version: base, occasion };
+        let reply = Reply { shard: shard_id, sequence, row: clock, version: base, occasion, magnitude: None };
+        let magnitude = Rider::new(f64::from(weight) / 1000.0).filter(|_| d);
+        let sequence_of_reply = if magnitude.is_some() { Sequence(two & u64::from(u32::MAX)) } else { sequence };
+        let reply = Reply { sequence: sequence_of_reply, magnitude, ..reply };
         let examples = four.min(WEIGHT_MAX);
         let number = Rider::new(f64::from(weight) / 1000.0);
         let (rider, riders) = (number.filter(|_| a && c), number.filter(|_| b).map(|number| [number; 2]));
@@ -56,6 +59,9 @@ fn any_header() -> impl Strategy<Value = Header> {
             1 => (Message::Refuse, 0),
             2 => {
                 let worker = origin;
+                let weight = if riders.is_some() { examples & u64::from(u32::MAX) } else { examples };
+                // A contribution with examples and without a body.
+                let repeats = c && weight > 0;
                 (
                     Message::Push(Push {
                         shard: shard_id,
@@ -63,12 +69,13 @@ fn any_header() -> impl Strategy<Value = Header> {
                         incarnation,
                         sequence,
                         base,
-                        weight: if riders.is_some() { examples & u64::from(u32::MAX) } else { examples },
+                        weight,
+                        repeats,
                         fetches: a,
                         step_time,
                         rider: riders.map(|[rider, _]| rider),
                     }),
-                    floats,
+                    if repeats { 0 } else { floats },
                 )
             }
             3 => (Message::Params(reply), floats),
@@ -140,7 +147,7 @@ fn any_header() -> impl Strategy<Value = Header> {
                 (Message::Failed { failure: failures[weight as usize % failures.len()] }, 0)
             }
             28 => (Message::Silence { span_ms: shard }, 0),
-            29 => (Message::Receipt { shard: shard_id, sequence }, 0),
+            29 => (Message::Receipt { shard: shard_id, sequence, magnitude }, 0),
             _ => (Message::Again, 0),
         };
         // A header that is read has the sender of its fields, so the origin of a message is given as the sender as
@@ -195,6 +202,7 @@ fn sealed(change: impl FnOnce(&mut [u8; HEADER_LEN])) -> [u8; HEADER_LEN] {
         sequence,
         base: clock,
         weight: 32,
+        repeats: false,
         fetches: true,
         step_time: None,
         rider: None,

@@ -33,9 +33,9 @@ use gradwire_core::{Duration, Input, Lent, OpId, PeerId, Pool, ProtocolError, Ru
 /// a_pool.floats_mut(floats).copy_from_slice(&[1.0, 2.0]);
 ///
 /// let (shard, worker, incarnation) = (ShardId(0), PeerId(0), Incarnation(1));
-/// let (sequence, clock) = (Sequence(1), Clock(0));
-/// let (weight, step_time, rider) = (1, None, None);
-/// let push = Push { shard, worker, incarnation, sequence, base: clock, weight, fetches: true, step_time, rider };
+/// let (sequence, base) = (Sequence(1), Clock(0));
+/// let (weight, repeats, fetches, step_time, rider) = (1, false, true, None, None);
+/// let push = Push { shard, worker, incarnation, sequence, base, weight, repeats, fetches, step_time, rider };
 /// let header = Header::new(0, worker, incarnation, 8, Message::Push(push));
 /// a.transmit(OpId(1), PeerId(1), header, Some(floats), &a_pool);
 ///

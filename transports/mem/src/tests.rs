@@ -19,6 +19,7 @@ fn header(sequence: u64, length: u32) -> Header {
             sequence,
             base: clock,
             weight: 1,
+            repeats: false,
             fetches: true,
             step_time: None,
             rider: None,

@@ -332,6 +332,7 @@ mod tests {
             sequence,
             base,
             weight: 1,
+            repeats: false,
             fetches: true,
             step_time: None,
             rider: None,

@@ -56,7 +56,13 @@ fn facts_of<'a>(app: &App, model: &Model, rank: u32, node: &Node) -> Vec<Line<'a
         Line::raw(format!("speed   {} examples/s", count(now.examples))),
         Line::raw(format!("network {}/s out, {}/s in", bytes(now.bytes_out), bytes(now.bytes_in))),
         Line::raw(format!("applied {}, duplicate {}, {}", counters.applied, counters.duplicates, late(counters))),
-        Line::raw(format!("dropped {}, rejected {}, lost {}", counters.dropped, counters.rejected, counters.lost)),
+        Line::raw(format!(
+            "dropped {}, rejected {}, lost {}{}",
+            counters.dropped,
+            counters.rejected,
+            counters.lost,
+            skipped(counters)
+        )),
     ]
 }
 
@@ -65,6 +71,15 @@ fn late(counters: &Counters) -> String {
     match counters.deferred {
         0 => format!("late {}", counters.late),
         deferred => format!("late {}, {deferred} in a later round", counters.late),
+    }
+}
+
+/// With B-FASGD: what a worker has not sent or fetched, and what a server has applied again.
+fn skipped(counters: &Counters) -> String {
+    match (counters.skipped_pushes, counters.skipped_fetches, counters.repeated) {
+        (0, 0, 0) => String::new(),
+        (0, 0, repeated) => format!(", again {repeated}"),
+        (pushes, fetches, _) => format!(", skipped {pushes} pushes, {fetches} fetches"),
     }
 }
 

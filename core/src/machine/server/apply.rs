@@ -93,6 +93,7 @@ impl Server {
         }
         let update = self.inboxes.floats(inbox, shard.len);
         hub.compute(Kernel::Compensate { formula, update, state, params }, Job::Prepare);
+        self.measure(hub, index);
     }
 
     pub(super) fn maybe_full(&mut self, hub: &mut Port<'_>, shard: usize) {

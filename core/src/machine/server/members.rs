@@ -132,6 +132,7 @@ impl Server {
         for shard in &mut self.shards {
             let seat = shard.seat(worker);
             seat.mark = Sequence(0);
+            seat.has_last = false;
             seat.echo.answered = None;
             seat.work.forget_begin();
             seat.dropped = 0;

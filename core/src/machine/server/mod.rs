@@ -24,6 +24,7 @@
 //! | `first.rs` | rounds that wait for the first contributions only |
 //! | `apply.rs` | contributions from the queue to the parameters |
 //! | `reply.rs`, `pull.rs` | parameters to the workers, as they are or as differences |
+//! | `repeat.rs` | the last contributions, to be applied again, and magnitudes |
 //! | `members.rs` | workers that enter, leave and are lost; the end of the run |
 //! | `renew.rs` | a restarted server takes the parameters back from the workers |
 
@@ -35,6 +36,7 @@ mod members;
 mod pull;
 mod receive;
 mod renew;
+mod repeat;
 mod reply;
 mod shard;
 
@@ -133,6 +135,8 @@ pub(crate) enum Job {
     Reply { shard: usize, version: usize, worker: PeerId, owed: Owed },
     /// To prepare for kernels that come later. Kernels run in order, so its end has no consequence.
     Prepare,
+    /// To measure the mean of the magnitudes of a shard's updates.
+    Measure { shard: usize },
     /// To copy a version to a worker's echo.
     Echo { shard: usize, version: usize, worker: PeerId },
     /// To encode the difference between a worker's echo and a version.
@@ -273,6 +277,7 @@ impl Role for Server {
             }
             Job::Reply { shard, version, .. } => self.shards[shard].readers[version] -= 1,
             Job::Prepare => {}
+            Job::Measure { shard } => self.on_measured(shard, result),
             Job::Echo { shard, version, worker } => {
                 self.shards[shard].readers[version] -= 1;
                 self.shards[shard].seat(worker).echo.busy -= 1;

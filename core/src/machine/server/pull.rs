@@ -104,7 +104,7 @@ impl Server {
         let entry = &mut shard.seat(worker).echo;
         // A worker that goes on with its own parameters does not wait for the parameters of a welcome, and its next
         // contribution does not say whether they have arrived. They are the ones that it holds.
-        let repeats = owed == Owed::Welcome && hub.setup.recipe.fetches_apart() && entry.answered.is_some();
+        let repeats = owed == Owed::Welcome && hub.setup.recipe.skips_fetches() && entry.answered.is_some();
         let before = if repeats { Some(answer) } else { entry.answered.replace(answer) };
         if before == Some(answer) {
             // The answer may have got lost: the whole echo goes out.

@@ -31,6 +31,7 @@ impl Server {
         let longest = self.push.len_max(self.shard_of(hub, push.shard)) as u32;
         let fits = match push.weight {
             0 => length == 0,
+            _ if push.repeats && !shard.last.is_empty() => true,
             _ if self.push.is_plain() => length == shard.bytes(),
             _ => (1..=longest).contains(&length),
         };
@@ -40,6 +41,9 @@ impl Server {
         let incarnation = hub.incarnation(peer);
         if push.incarnation != incarnation || push.worker != peer {
             return Err(ProtocolError::WrongIncarnation { expected: incarnation, got: push.incarnation });
+        }
+        if push.repeats && !shard.seat_of(peer).has_last {
+            return Err(ProtocolError::NothingToRepeat { got: push.sequence });
         }
         // Contributions without a body do not keep back the next one of their worker while they are held.
         let held = hub.held_of(peer).filter_map(|held| match held.message {
@@ -161,6 +165,9 @@ impl Server {
         self.step_times[worker.index()] = push.step_time;
         let inbox = self.inboxes.put(Received { worker, push, length });
         if length == 0 {
+            if push.repeats {
+                self.repeat(hub, index, inbox);
+            }
             return self.enqueue(hub, inbox);
         }
         let plain = self.push.is_plain();
@@ -210,7 +217,10 @@ impl Server {
                 }
                 self.inboxes.take(inbox);
             }
-            None => self.enqueue(hub, inbox),
+            None => {
+                self.keep_last(hub, index, inbox);
+                self.enqueue(hub, inbox);
+            }
         }
     }
 

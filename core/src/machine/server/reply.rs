@@ -61,11 +61,12 @@ impl Server {
         self.shards[index].seat(worker).work.begin(hub.now());
         let shard = &self.shards[index];
         let row = row(hub, shard);
+        let magnitude = self.magnitude(index, worker);
         let occasion = match owed {
             Owed::Receipt => {
                 // If it gets lost, the worker sends the contribution again.
                 let sequence = shard.seat_of(worker).mark;
-                return hub.notify(worker, Message::Receipt { shard: shard.id, sequence });
+                return hub.notify(worker, Message::Receipt { shard: shard.id, sequence, magnitude });
             }
             Owed::Answer => Occasion::Answer { reference },
             Owed::Final => Occasion::Final,
@@ -77,7 +78,7 @@ impl Server {
             }
         };
         let sequence = shard.seat_of(worker).mark;
-        let reply = Reply { shard: shard.id, sequence, row, version: shard.version, occasion };
+        let reply = Reply { shard: shard.id, sequence, row, version: shard.version, occasion, magnitude };
         // The final parameters are exact with any codec, so that all workers end with the same ones.
         if !self.pulls.have_echoes() || owed == Owed::Final {
             return self.send_version(hub, index, worker, owed, reply);

@@ -14,7 +14,7 @@ use crate::kernel::compensate::Formula;
 use crate::layout::{cut, shard_range};
 use crate::machine::Setup;
 use crate::recipe::Correction;
-use crate::rider::Riders;
+use crate::rider::{Rider, Riders};
 use crate::rule::grace::Work;
 use crate::rule::pace::VectorClock;
 use crate::rule::{Merging, merging};
@@ -33,6 +33,10 @@ pub(super) struct Shard {
     pub(super) len: usize,
     /// How a late contribution is corrected before it is merged, with the state of the formula.
     pub(super) compensation: Option<(Formula, Option<Segment>)>,
+    /// With B-FASGD, by worker: the place of its last contribution.
+    pub(super) last: Vec<Segment>,
+    /// With B-FASGD: the mean of the moving means of magnitudes, once it is measured.
+    pub(super) magnitude: Option<Rider>,
     pub(super) rule: Box<dyn Merging>,
     /// The sum of the riders of the gathered contributions.
     pub(super) riders: Riders,
@@ -92,6 +96,8 @@ pub(super) struct Seat {
     pub(super) dropped: u32,
     /// With `pace=first`: the times that the worker takes.
     pub(super) work: Work,
+    /// The worker's last contribution with a body is in its place in [`Shard::last`].
+    pub(super) has_last: bool,
     /// The parameters as the worker holds them, where differences are sent.
     pub(super) echo: Echo,
 }
@@ -113,11 +119,15 @@ impl Shard {
             let mut state = || vectors.floats("state of the compensation", range.len(), Keep::Floats);
             (formula, formula.has_state().then(|| Segment::floats(state(), 0, range.len())))
         });
+        let mut last = |_| Segment::floats(vectors.floats("last contribution", range.len(), Keep::No), 0, range.len());
+        let last = (0..workers).filter(|_| recipe.compensate.repeats()).map(&mut last).collect();
         Self {
             id,
             first: range.start,
             len: range.len(),
             compensation,
+            last,
+            magnitude: None,
             rule: merging(recipe, workers, &cut(&setup.tensors, &range), vectors),
             riders: Riders::nothing(),
             version: Clock(0),

@@ -11,6 +11,7 @@ mod ranges;
 mod resume;
 mod rounds;
 mod server;
+mod thin;
 mod worker;
 
 use alloc::collections::VecDeque;
@@ -276,6 +277,7 @@ fn push_message(worker: u32, incarnation: u64, sequence: u64, base: u64) -> Push
         sequence: Sequence(sequence),
         base: Clock(base),
         weight: 1,
+        repeats: false,
         fetches: true,
         step_time: None,
         rider: None,
@@ -284,5 +286,6 @@ fn push_message(worker: u32, incarnation: u64, sequence: u64, base: u64) -> Push
 
 /// Parameters of shard 0: the worker's last update that is in, version and row clock.
 fn reply(occasion: Occasion, sequence: u64, version: u64, row: u64) -> Reply {
-    Reply { shard: ShardId(0), sequence: Sequence(sequence), row: Clock(row), version: Clock(version), occasion }
+    let (sequence, row, version) = (Sequence(sequence), Clock(row), Clock(version));
+    Reply { shard: ShardId(0), sequence, row, version, occasion, magnitude: None }
 }

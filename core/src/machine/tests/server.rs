@@ -432,7 +432,7 @@ fn a_failed_worker_is_lost_at_once() {
 fn a_push_without_a_fetch_gets_a_receipt() {
     let mut s = server(Recipe::asynchronous().with_lambda(1.0).with_fetch(2), 2);
     let quiet = |sequence| Message::Push(Push { fetches: false, ..push_message(0, 1, sequence, 0) });
-    let receipt = |sequence| Message::Receipt { shard: ShardId(0), sequence: Sequence(sequence) };
+    let receipt = |sequence| Message::Receipt { shard: ShardId(0), sequence: Sequence(sequence), magnitude: None };
     s.send(0, quiet(1), 0.5);
     assert_eq!(s.expect_transmit(0, Kind::Ack), receipt(1));
     s.send(0, quiet(1), 0.5);

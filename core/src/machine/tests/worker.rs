@@ -469,7 +469,7 @@ fn push_only(w: &mut Trace, value: f32) {
 }
 
 fn receipt(sequence: u64) -> Message {
-    Message::Receipt { shard: ShardId(0), sequence: Sequence(sequence) }
+    Message::Receipt { shard: ShardId(0), sequence: Sequence(sequence), magnitude: None }
 }
 
 #[track_caller]

@@ -10,7 +10,7 @@ use crate::wire::{Leave, Message};
 impl Worker {
     pub(super) fn maybe_left(&mut self, hub: &mut Port<'_>) {
         let State::Leaving { stays } = self.state else { return };
-        if !self.flushed {
+        if !self.flushed || self.is_deciding() {
             return;
         }
         let cluster = hub.setup.cluster;

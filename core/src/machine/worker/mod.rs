@@ -17,17 +17,20 @@
 //! | `row.rs` | a shard as this worker has it |
 //! | `push.rs` | contributions to the servers |
 //! | `pull.rs` | parameters from the servers, and the view made of them |
+//! | `thin.rs` | updates that are not sent, and parameters that are not taken |
 //! | `leave.rs` | the end |
 
 mod leave;
 mod pull;
 mod push;
 mod row;
+mod thin;
 
 use alloc::vec;
 use alloc::vec::Vec;
 
 use row::{Progress, Row};
+use thin::Thinner;
 
 use super::encoding::Encoding;
 use super::host::Role;
@@ -70,6 +73,9 @@ pub(crate) struct Worker {
     weight: u64,
     /// The application takes parameters after its last contribution. If not, it goes on with its own.
     fetching: bool,
+    /// The next contribution repeats the last one with a body.
+    repeating: bool,
+    thinner: Option<Thinner>,
     /// The mean time of the application's local steps, and that of the reference, where periods follow speeds.
     step_time: Option<StepTime>,
     reference: Option<StepTime>,
@@ -121,6 +127,8 @@ struct Push {
     weight: u64,
     /// It asks for parameters.
     fetches: bool,
+    /// It has no body: the servers apply the last one with a body again.
+    repeats: bool,
     /// The number that travels with it.
     rider: Option<Rider>,
     /// Transmissions that still read its buffer.
@@ -144,6 +152,8 @@ struct ServerLink {
 pub(crate) enum Job {
     /// To prepare for kernels that come later. Kernels run in order, so its end has no consequence.
     Prepare,
+    /// To decide what the contribution of a step consists of.
+    Decide,
     /// To measure a contribution.
     Measure,
     /// To clip a shard of the residual.
@@ -194,11 +204,13 @@ impl Worker {
         let mut push = || Push {
             weight: 0,
             fetches: true,
+            repeats: false,
             rider: None,
             sending: 0,
             update: vectors.floats("update", setup.len, Keep::No),
         };
         let pushes = (0..window).map(|_| push()).collect();
+        let thinner = Thinner::new(&setup, vectors);
         let mut pulled = 0;
         let mut row = |(index, range)| {
             let longest = if encoding.is_plain() { 0 } else { encoding.len_max(index) };
@@ -219,6 +231,8 @@ impl Worker {
             flushed: false,
             weight: 0,
             fetching: true,
+            repeating: false,
+            thinner,
             step_time: None,
             reference: None,
             rider: None,
@@ -292,8 +306,8 @@ impl Role for Worker {
             Message::Params(reply) | Message::Delta(reply) if !hub.setup.cluster.is_worker(peer) => {
                 self.on_reply(hub, incoming, reply);
             }
-            Message::Receipt { shard, sequence } if !hub.setup.cluster.is_worker(peer) => {
-                self.on_receipt(hub, incoming, shard, sequence);
+            Message::Receipt { shard, sequence, magnitude } if !hub.setup.cluster.is_worker(peer) => {
+                self.on_receipt(hub, incoming, shard, sequence, magnitude);
             }
             _ => hub.close(peer, ProtocolError::Unexpected { kind: message.kind() }),
         }
@@ -302,6 +316,7 @@ impl Role for Worker {
     fn on_done(&mut self, hub: &mut Port<'_>, job: Job, result: KernelResult) {
         match job {
             Job::Prepare | Job::Local | Job::Offer => {}
+            Job::Decide => self.on_decided(hub, result),
             Job::Measure => self.encoding.on_measured(result),
             Job::Clip { shard } => self.encoding.on_clipped(shard, result),
             Job::Encode { shard, sequence, rest } => self.on_encoded(hub, shard, sequence, rest, result),
@@ -361,8 +376,7 @@ impl Role for Worker {
             return Err(Misuse::NotReady);
         }
         self.state = State::Stepping;
-        self.fetching = true;
-        self.contribute(hub, weight, false);
+        self.begin_step(hub, weight);
         // With a window of one, the answer replaces the view; else the view goes on from the own update.
         if self.pushes.len() > 1 && weight > 0 {
             let whole = |buffer| Segment::floats(buffer, 0, hub.setup.len);
@@ -378,7 +392,7 @@ impl Role for Worker {
             return Err(Misuse::NotReady);
         }
         self.state = State::Stepping;
-        self.fetching = false;
+        (self.fetching, self.repeating) = (false, false);
         self.contribute(hub, weight, false);
         Ok(())
     }

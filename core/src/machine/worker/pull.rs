@@ -6,6 +6,7 @@ use crate::id::{Clock, Sequence, ShardId};
 use crate::kernel::Kernel;
 use crate::machine::hub::{Hub, Incoming};
 use crate::machine::{ProtocolError, Signal};
+use crate::rider::Rider;
 use crate::rule::pace::may_read;
 use crate::tape::Order;
 use crate::wire::{Message, Occasion, Reply};
@@ -54,23 +55,31 @@ impl Worker {
     }
 
     /// The server has a contribution that asks for no parameters.
-    pub(super) fn on_receipt(&mut self, hub: &mut Port<'_>, incoming: Incoming, shard: ShardId, sequence: Sequence) {
+    pub(super) fn on_receipt(
+        &mut self,
+        hub: &mut Port<'_>,
+        incoming: Incoming,
+        shard: ShardId,
+        sequence: Sequence,
+        magnitude: Option<Rider>,
+    ) {
         let known = (shard.0 as usize) < self.rows.len() && self.server(hub, shard.0 as usize) == incoming.peer;
         if !known {
             hub.close(incoming.peer, ProtocolError::NoSuchShard { got: shard });
         } else if sequence > self.sequence {
             hub.close(incoming.peer, ProtocolError::Gap { expected: self.sequence.0, got: sequence.0 });
         } else if self.is_due(hub, shard, false) {
-            self.take_receipt(shard, sequence);
+            self.take_receipt(shard, sequence, magnitude);
         } else {
             // In the order in which the server has sent them.
             hub.hold(incoming);
         }
     }
 
-    fn take_receipt(&mut self, shard: ShardId, sequence: Sequence) {
+    fn take_receipt(&mut self, shard: ShardId, sequence: Sequence, magnitude: Option<Rider>) {
         let row = &mut self.rows[shard.0 as usize];
         row.answered = row.answered.max(sequence);
+        row.magnitude = magnitude;
     }
 
     pub(super) fn maybe_receive(&mut self, hub: &mut Port<'_>) {
@@ -86,7 +95,7 @@ impl Worker {
         while let Some(incoming) = hub.take_held(|hub, incoming| due(hub, incoming, self)) {
             match incoming.message {
                 Message::Params(reply) | Message::Delta(reply) => self.take_reply(hub, &incoming, reply),
-                Message::Receipt { shard, sequence } => self.take_receipt(shard, sequence),
+                Message::Receipt { shard, sequence, magnitude } => self.take_receipt(shard, sequence, magnitude),
                 _ => {}
             }
         }
@@ -126,6 +135,7 @@ impl Worker {
         (row.answered, row.held) = (reply.sequence, reply.sequence);
         (row.version, row.clock) = (reply.version, reply.row);
         row.newer = true;
+        row.magnitude = reply.magnitude;
         row.progress = if reply.occasion == Occasion::Final { Progress::Final } else { Progress::Idle };
         // All servers know all speeds, but hear of them at other times.
         if let (Occasion::Answer { reference: Some(reference) }, 0) = (reply.occasion, shard) {
@@ -170,6 +180,7 @@ impl Worker {
 
     pub(super) fn maybe_ready(&mut self, hub: &mut Port<'_>) {
         match self.state {
+            State::Stepping if self.is_deciding() => {}
             State::Stepping if self.is_free() && (self.pushes.len() == 1 || hub.allows(Order::Go)) => {
                 if self.pushes.len() > 1 {
                     hub.decide(Order::Go);

@@ -18,9 +18,10 @@ impl Worker {
         let sequence = self.sequence;
         let slot = self.slot(sequence);
         (self.pushes[slot].weight, self.pushes[slot].fetches) = (weight, self.fetching);
-        self.pushes[slot].rider = self.rider;
+        self.pushes[slot].repeats = self.repeating;
+        self.pushes[slot].rider = self.next_rider();
         self.weight = if weight > 0 { weight } else { self.weight };
-        if weight > 0 && !rest {
+        if weight > 0 && !rest && !self.repeating {
             let whole = Segment::floats(self.update(sequence), 0, hub.setup.len);
             let (norm, scale) = self.encoding.prepare(whole, sequence.0);
             norm.into_iter().for_each(|kernel| hub.compute(kernel, Job::Measure));
@@ -29,9 +30,11 @@ impl Worker {
         for shard in 0..self.rows.len() {
             let row = &mut self.rows[shard];
             row.own = row.own.next();
-            row.pushed[slot] = Pushed { base: row.base, length: None, sent: false };
+            row.last_base = if self.repeating { row.last_base } else { row.base };
+            row.pushed[slot] = Pushed { base: row.last_base, length: None, sent: false };
             row.pushed[slot].length = match weight {
                 0 => Some(0),
+                _ if self.repeating => Some(0),
                 _ if self.encoding.is_plain() => Some(row.bytes()),
                 _ => None,
             };
@@ -78,7 +81,7 @@ impl Worker {
     /// A worker that leaves makes contributions of its residual, if the recipe says so, with the weight of the
     /// contribution before.
     pub(super) fn maybe_flush(&mut self, hub: &mut Port<'_>) {
-        let is_open = !self.is_encoded(self.sequence) || self.encoding.is_clipping();
+        let is_open = !self.is_encoded(self.sequence) || self.encoding.is_clipping() || self.is_deciding();
         if self.flushed || !matches!(self.state, State::Leaving { .. }) || is_open {
             return;
         }
@@ -92,7 +95,7 @@ impl Worker {
                 row.base = row.version;
             }
             self.encoding.begin_last();
-            self.fetching = true;
+            (self.fetching, self.repeating) = (true, false);
             self.contribute(hub, self.weight.max(1), true);
         }
     }
@@ -118,6 +121,7 @@ impl Worker {
             sequence,
             base: row.pushed[slot].base,
             weight: self.pushes[slot].weight,
+            repeats: self.pushes[slot].repeats,
             fetches: self.pushes[slot].fetches,
             step_time: self.step_time,
             rider: self.pushes[slot].rider,
@@ -139,6 +143,9 @@ impl Worker {
     pub(super) fn on_server(&mut self, hub: &mut Port<'_>, server: PeerId, fresh: bool) {
         let shards: Vec<usize> = (0..self.rows.len()).filter(|shard| self.server(hub, *shard) == server).collect();
         let (last, left) = (self.sequence, self.state == State::Left);
+        if fresh {
+            self.forget_magnitudes(hub, server);
+        }
         let link = self.link(hub, server);
         link.leave_sent = false;
         if fresh && left {

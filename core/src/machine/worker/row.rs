@@ -6,6 +6,7 @@ use core::ops::Range;
 
 use crate::buffer::BufferId;
 use crate::id::{Clock, Sequence};
+use crate::rider::Rider;
 
 #[derive(Clone, Debug)]
 pub(super) struct Row {
@@ -17,6 +18,10 @@ pub(super) struct Row {
     pub(super) version: Clock,
     /// The version that the application computes with.
     pub(super) base: Clock,
+    /// The version that the last contribution with a body was computed from.
+    pub(super) last_base: Clock,
+    /// With B-FASGD: the mean magnitude that the server has told. `None`: it may not have this worker's last contribution.
+    pub(super) magnitude: Option<Rider>,
     /// The shard's part of the last contributions, by slot.
     pub(super) pushed: Vec<Pushed>,
     /// Their encoded bodies, by slot. Empty if they travel as floats.
@@ -67,6 +72,8 @@ impl Row {
             len: range.len(),
             version: Clock(0),
             base: Clock(0),
+            last_base: Clock(0),
+            magnitude: None,
             pushed: vec![Pushed::default(); bodies.len()],
             bodies,
             pull_start,

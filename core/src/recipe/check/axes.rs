@@ -16,6 +16,7 @@ impl Recipe {
         let apart = self.fetches_apart();
         let elastic = matches!(self.merge, Merge::Elastic { .. });
         let compensates = self.compensate != Compensate::None;
+        let thins = self.compensate.costs().is_some();
         let mesh = matches!(self.topology, Topology::Mesh { .. });
         let tree = self.has_chunks();
         let adasum = self.merge == Merge::Adasum;
@@ -126,6 +127,19 @@ impl Recipe {
                 "compensate=delay or delay-adaptive",
                 "pace=asynchronous overlap=false",
                 "a worker with two contributions under way does not compute with the parameters that it was sent last",
+            ),
+            (
+                thins && self.pace != (Pace::Asynchronous { overlap: false }),
+                "push_cost or fetch_cost",
+                "pace=asynchronous overlap=false",
+                "a worker decides by the answer to its last update, and the bound of pace=stale promises which updates it \
+                 sees",
+            ),
+            (
+                thins && apart,
+                "push_cost or fetch_cost",
+                "no fetch of its own",
+                "the servers' magnitudes say at which steps a worker fetches",
             ),
             (
                 apart && !servers,

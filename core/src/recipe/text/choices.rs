@@ -79,7 +79,7 @@ pub(super) const COMPENSATIONS: Choices<Compensate> = (
     "none, magnitude, delay or delay-adaptive",
     &[
         ("none", Compensate::None),
-        ("magnitude", Compensate::Magnitude { keep: 0.9, length: 0.005, least: 1e-4 }),
+        ("magnitude", Compensate::Magnitude { keep: 0.9, length: 0.005, least: 1e-4, push_cost: 0.0, fetch_cost: 0.0 }),
         ("delay", Compensate::Delay { strength: 0.04, worker_rate: 0.1, bounded: false }),
         ("delay-adaptive", Compensate::DelayAdaptive { strength: 2.0, worker_rate: 0.1, keep: 0.95, bounded: false }),
     ],
@@ -160,6 +160,8 @@ pub(super) const REQUIRED: &[(&str, &str)] = &[
     ("keep", "compensate=magnitude or delay-adaptive"),
     ("length", "compensate=magnitude or merge=vote"),
     ("least", "compensate=magnitude"),
+    ("push_cost", "compensate=magnitude"),
+    ("fetch_cost", "compensate=magnitude"),
     ("strength", "compensate=delay or delay-adaptive"),
     ("worker_rate", "compensate=delay or delay-adaptive"),
     ("bounded", "compensate=delay or delay-adaptive"),

@@ -300,6 +300,8 @@ fn contradictory_recipes_are_refused_with_the_reason() {
     assert_eq!(error("fasgd keep=1"), "keep: expected from 0 to below 1, got 1");
     assert_eq!(error("fasgd length=0"), "length: expected a finite number above 0, got 0");
     assert_eq!(error("fasgd least=-1"), "least: expected a finite number above 0, got -1");
+    assert_eq!(error("fasgd push_cost=-1"), "push_cost: expected a finite number, 0 or more, got -1");
+    assert_eq!(error("fasgd fetch_cost=inf"), "fetch_cost: expected a finite number, 0 or more, got inf");
     assert_eq!(error("dc-asgd strength=-1"), "strength: expected a finite number, 0 or more, got -1");
     assert_eq!(error("dc-asgd-a worker_rate=0"), "worker_rate: expected a finite number above 0, got 0");
     for (text, expected) in [
@@ -307,6 +309,9 @@ fn contradictory_recipes_are_refused_with_the_reason() {
         ("mesh compensate=magnitude", "compensate requires topology=servers: "),
         ("hardsync compensate=magnitude", "compensate requires pace=asynchronous or stale: "),
         ("ssp bound=0 compensate=magnitude", "compensate requires pace=asynchronous or stale: "),
+        ("ssp compensate=magnitude push_cost=1", "push_cost or fetch_cost requires pace=asynchronous overlap=false: "),
+        ("b-fasgd overlap=true", "push_cost or fetch_cost requires pace=asynchronous overlap=false: "),
+        ("b-fasgd fetch=3", "push_cost or fetch_cost requires no fetch of its own: "),
         ("ssp compensate=delay", "compensate=delay or delay-adaptive requires pace=asynchronous overlap=false: "),
         (
             "async overlap=true compensate=delay",
@@ -314,6 +319,11 @@ fn contradictory_recipes_are_refused_with_the_reason() {
         ),
     ] {
         assert!(error(text).starts_with(expected), "{text}: {}", error(text));
+    }
+    let allowed = ["b-fasgd period=3 fetch=3 codec=int8 pull=bf16", "softsync compensate=magnitude fetch_cost=0.1"];
+    for text in allowed.into_iter().chain(["fasgd push_cost=0 fetch=3"]) {
+        let recipe: Recipe = text.parse().unwrap();
+        assert_eq!((recipe.check(4), recipe.to_string().parse()), (Ok(()), Ok(recipe)), "{text}");
     }
     for text in ["ssp compensate=magnitude", "softsync compensate=delay", "dc-asgd pull=f16 fetch=4", "fasgd fetch=3"] {
         assert_eq!(text.parse::<Recipe>().unwrap().check(4), Ok(()), "{text}");

@@ -60,8 +60,11 @@ impl fmt::Display for Recipe {
         }
         match self.compensate {
             Compensate::None => {}
-            Compensate::Magnitude { keep, length, least } => {
+            Compensate::Magnitude { keep, length, least, push_cost, fetch_cost } => {
                 write!(f, " compensate=magnitude keep={keep} length={length} least={least}")?;
+                if push_cost != 0.0 || fetch_cost != 0.0 {
+                    write!(f, " push_cost={push_cost} fetch_cost={fetch_cost}")?;
+                }
             }
             Compensate::Delay { strength, worker_rate, bounded } => {
                 write!(f, " compensate=delay strength={strength} worker_rate={worker_rate} bounded={bounded}")?;

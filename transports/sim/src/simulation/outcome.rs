@@ -221,6 +221,9 @@ pub(super) fn add(sum: &mut Counters, node: &Counters) {
         rejected,
         empty,
         deferred,
+        repeated,
+        skipped_pushes,
+        skipped_fetches,
         applications,
         entries,
         non_finite,
@@ -237,6 +240,9 @@ pub(super) fn add(sum: &mut Counters, node: &Counters) {
     sum.rejected += rejected;
     sum.empty += empty;
     sum.deferred += deferred;
+    sum.repeated += repeated;
+    sum.skipped_pushes += skipped_pushes;
+    sum.skipped_fetches += skipped_fetches;
     sum.applications += applications;
     sum.entries += entries;
     sum.non_finite += non_finite;
