@@ -49,7 +49,7 @@
 //! |---|---|---|
 //! | (no feature) | [`Mem`]: threads of one process | 70 s |
 //! | `shm` | `gradwire::shm`: processes of one host, over shared memory | 15 s more |
-//! | `sim` | `gradwire::sim`: training runs in virtual time, to compare recipes on clusters that need not exist | 5 s more |
+//! | `sim` | `gradwire::sim`: training runs in virtual time, on clusters that need not exist; `gradwire::compare`: which recipe is best for a model and a cluster | 8 s more |
 //! | `tcp` | `gradwire::tcp`: machines of a network, with or without encryption | 45 s more; a C compiler |
 //! | `gpu` | `gradwire::gpu`: kernels on a GPU, by wgpu | 200 s more |
 //!

@@ -67,7 +67,7 @@ pub(crate) fn command() -> Command {
              best loss   lowest validation loss until it no longer improves; +: the budget ended before\n  \
              to target   virtual time, examples and bytes until the target loss\n  \
              T, E        time in which one worker reaches the target; the budget of examples\n  \
-             =           the run had used up its examples before: the loss of its end\n\n\
+             =E          the run had used up its examples before: the loss is that at E\n\n\
              Bandwidths in bits (kbit, mbit, gbit) are those of the line, of which headers take 6 %; in\n\
              bytes (MB/s, GB/s) those that messages have.\n\n\
              Recipes: names or texts with commas between them. A grid in braces is several recipes, a range\n\
@@ -85,10 +85,9 @@ pub(crate) fn command() -> Command {
                 .action(ArgAction::Append),
         )
         .arg(
-            value("task", "TASK", "The task: digits, sequence or mixture")
+            value("task", "TASK", "The task that is trained")
                 .default_value("digits")
-                .value_parser(Name::ALL.map(Name::text))
-                .hide_possible_values(true),
+                .value_parser(Name::ALL.map(Name::text)),
         )
         .arg(value("hidden", "N[,N...]", "Sizes of the hidden layers [default: the task's own]"))
         .next_help_heading("Cluster and network")

@@ -66,7 +66,7 @@ fn compare(input: &Input) -> Result<Report, (u8, String)> {
     let (mut watch, mut failed) = (Watch::new(input.quiet), None);
     let report = input.comparison.run_watched(&input.model, &known, |progress| {
         watch.see(&progress);
-        if let (Some(file), Some(line)) = (&mut file, progress.line) {
+        if let (Some(file), Some(line), None) = (&mut file, progress.line, &failed) {
             failed = file.append(line).err();
         }
         if stop.is_asked() || failed.is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }

@@ -194,7 +194,7 @@ fn curves(out: &mut String, report: &Report, style: Style) -> std::fmt::Result {
     Ok(())
 }
 
-/// A loss at a moment: the median, and a mark if most runs had ended.
+/// A loss at a moment: the median, or that it is the loss at E if most runs had ended by then.
 fn at(row: &Row, measure: Measure) -> String {
     let value = |run: &gradwire::compare::Run| -> Option<Value> {
         match measure {
@@ -208,8 +208,7 @@ fn at(row: &Row, measure: Measure) -> String {
     if !median.is_finite() {
         return "-".into();
     }
-    let mark = if 2 * ended > row.runs.len() { "=" } else { "" };
-    format!("{mark}{}", loss(median))
+    if 2 * ended > row.runs.len() { "=E".into() } else { loss(median) }
 }
 
 /// The rules in the order of the figure that decides a criterion, with their differences to the best one.

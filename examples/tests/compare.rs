@@ -113,6 +113,19 @@ fn wide_tables_fit_80_columns() {
     assert!(text.lines().all(|line| line.chars().count() <= 80 && !line.ends_with(' ')), "{text}");
 }
 
+/// A rule on four workers is through its examples before one worker has the target, here the loss of its end.
+#[test]
+fn a_loss_after_the_end_is_that_of_the_end() {
+    let target =
+        "--recipes averaging --hidden 8,8 --workers 4 --speeds 20ms --examples 800 --seeds 1 --tune 1 --target 1.4";
+    let text = text(&target.split(' ').collect::<Vec<_>>());
+    let curves = text.split("loss at ").nth(1).unwrap();
+    let row = curves.lines().find(|line| line.starts_with("averaging")).unwrap();
+    let cells: Vec<&str> = row.split_whitespace().skip(1).take(7).collect();
+    assert_eq!(cells[3], "=E", "{text}");
+    assert!(cells[..1].iter().chain(&cells[4..]).all(|cell| cell.parse::<f64>().is_ok()), "{text}");
+}
+
 #[test]
 fn runs_that_diverge_are_rows() {
     let text = text(&[&CASE[..], &["--rates", "1e30..1e30", "--tune-seeds", "1"]].concat());
