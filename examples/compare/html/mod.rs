@@ -55,8 +55,8 @@ fn page(report: &Report, command: &str) -> String {
     page += &legend(report);
     page += "<div class=\"plots\">\n";
     plots::losses(report).iter().for_each(|plot| page += plot);
-    page += "</div>\n<p class=\"soft\">Thick: the seed with the median loss at the end. Thin: the other seeds. Both axes of \
-             a logarithmic plot are named so.</p>\n";
+    page += "</div>\n<p class=\"soft\">Thick: the seed with the median loss at the end. Thin: the other seeds. Logarithmic axes \
+             say so.</p>\n";
     page += "<h2>Where the time goes</h2>\n<div class=\"bars\">\n";
     page += &plots::shares(report);
     page += "</div>\n<p class=\"soft\">Share of the virtual time in which workers compute (colour) and wait (grey), the mean \
@@ -71,7 +71,7 @@ fn legend(report: &Report) -> String {
     let mut text = "<ul class=\"legend\">\n".to_string();
     for (at, row) in report.rows.iter().enumerate() {
         let (colour, dash) = plots::colour(at);
-        let dash = if dash { " stroke-dasharray=\"6 4\"" } else { "" };
+        let dash = dash.map(|(dash, gap)| format!(" stroke-dasharray=\"{dash} {gap}\"")).unwrap_or_default();
         let _ = writeln!(
             text,
             "<li><svg width=\"28\" height=\"8\" aria-hidden=\"true\"><line x1=\"0\" y1=\"4\" x2=\"28\" y2=\"4\" \

@@ -13,16 +13,18 @@ const INK_TEXT: &str = "#010101";
 /// Waiting: the class `wait` of the page's style in the file.
 const WAIT: RGBColor = RGBColor(2, 2, 2);
 const WAIT_TEXT: &str = "fill=\"#020202\"";
-/// The palette of Okabe and Ito 2008, which colour-blind people can tell apart, without its black and its yellow, which
-/// dark and light pages hide. Its blue is lighter for the same reason.
-const COLOURS: [u32; 6] = [0x2f_8f_d0, 0xe6_9f_00, 0x00_9e_73, 0xd5_5e_00, 0xcc_79_a7, 0x8a_8f_98];
+/// From the palette of Okabe and Ito 2008, which colour-blind people can tell apart: those that dark and light pages show.
+/// The blue is lighter for the same reason.
+const COLOURS: [u32; 5] = [0x2f_8f_d0, 0xe6_9f_00, 0x00_9e_73, 0xd5_5e_00, 0xcc_79_a7];
+/// Dashes and gaps of the lines, in pixels, when colours begin again.
+const DASHES: [Option<(u32, u32)>; 3] = [None, Some((6, 4)), Some((2, 3))];
 const SIZE: (u32, u32) = (560, 380);
 /// Points of a line. More would not be visible.
-const POINTS: usize = 200;
+const POINTS: usize = 120;
 
-/// The colour of a row, and whether its line is dashed.
-pub(super) fn colour(row: usize) -> (u32, bool) {
-    (COLOURS[row % COLOURS.len()], (row / COLOURS.len()) % 2 == 1)
+/// The colour of a row, and the dashes of its line.
+pub(super) fn colour(row: usize) -> (u32, Option<(u32, u32)>) {
+    (COLOURS[row % COLOURS.len()], DASHES[row / COLOURS.len() % DASHES.len()])
 }
 
 fn rgb(colour: u32) -> RGBColor {
@@ -38,7 +40,7 @@ pub(super) fn losses(report: &Report) -> [String; 3] {
     ]
 }
 
-/// A plot with a logarithmic axis of losses. The other axis is logarithmic if the runs end far from each other.
+/// A plot of the losses. Its axes are logarithmic if the losses, or the ends of the runs, are far from each other.
 fn losses_over(report: &Report, unit: &str, of: impl Fn(&Sample) -> f64) -> String {
     let lines: Vec<Vec<Line>> = report.rows.iter().map(|row| lines(row, &of)).collect();
     let points = || lines.iter().flatten().flat_map(|line| &line.points).copied();
@@ -51,16 +53,31 @@ fn losses_over(report: &Report, unit: &str, of: impl Fn(&Sample) -> f64) -> Stri
     if !(low > 0.0 && high.is_finite() && most > 0.0) {
         return format!("<p>No loss over {unit}: all runs have failed.</p>\n");
     }
-    // Losses within two decades have a label at each power of two.
-    let base = if high < 100.0 * low { 2.0 } else { 10.0 };
-    let loss = (low / 1.1..high * 1.1).log_scale().base(base);
+    // Few powers lie between losses that are close.
+    if high < 8.0 * low {
+        over(&lines, unit, most > 8.0 * nearest, most, 0.0..high * 1.05, "validation loss")
+    } else {
+        // Within two decades, each power of two has a label.
+        let base = if high < 100.0 * low { 2.0 } else { 10.0 };
+        let loss = (low / 1.1..high * 1.1).log_scale().base(base);
+        over(&lines, unit, most > 8.0 * nearest, most, loss, "validation loss (logarithmic)")
+    }
+}
+
+/// The plot with this axis of losses, and an axis up to `most` that is logarithmic or not.
+fn over<Y>(lines: &[Vec<Line>], unit: &str, is_logarithmic: bool, most: f64, loss: Y, name: &str) -> String
+where
+    Y: AsRangedCoord<Value = f64>,
+    Y::CoordDescType: Ranged<ValueType = f64> + ValueFormatter<f64>,
+{
     draw(SIZE, |area| {
-        if most > 8.0 * nearest {
-            let first = points().map(|(x, _)| x).filter(|x| *x > 0.0).fold(most, f64::min);
-            let x = (first.max(most / 1e4)..most * 1.05).log_scale();
-            chart(&area, x, loss, &format!("{unit} (logarithmic)"), first.max(most / 1e4), &lines)
+        if is_logarithmic {
+            let positive = lines.iter().flatten().flat_map(|line| &line.points).map(|(x, _)| *x).filter(|x| *x > 0.0);
+            let first = positive.fold(most, f64::min).max(most / 1e4);
+            let x = (first..most * 1.05).log_scale();
+            chart(&area, x, loss, &format!("{unit} (logarithmic)"), name, first, lines)
         } else {
-            chart(&area, 0.0..most * 1.02, loss, unit, 0.0, &lines)
+            chart(&area, 0.0..most * 1.02, loss, unit, name, 0.0, lines)
         }
     })
 }
@@ -92,7 +109,8 @@ fn lines(row: &Row, of: &impl Fn(&Sample) -> f64) -> Vec<Line> {
 type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 type Drawn = Result<(), Box<dyn std::error::Error>>;
 
-fn chart<X, Y>(area: &Area<'_>, x: X, y: Y, unit: &str, first: f64, rows: &[Vec<Line>]) -> Drawn
+/// Draws the lines from `first` on, the other seeds below those of the median.
+fn chart<X, Y>(area: &Area<'_>, x: X, y: Y, x_name: &str, y_name: &str, first: f64, rows: &[Vec<Line>]) -> Drawn
 where
     X: AsRangedCoord<Value = f64>,
     Y: AsRangedCoord<Value = f64>,
@@ -112,8 +130,8 @@ where
         .x_labels(6)
         .x_label_formatter(&|x| axis(*x))
         .y_label_formatter(&|y| axis(*y))
-        .x_desc(unit)
-        .y_desc("validation loss (logarithmic)")
+        .x_desc(x_name)
+        .y_desc(y_name)
         .draw()?;
     for is_median in [false, true] {
         for (at, lines) in rows.iter().enumerate() {
@@ -121,8 +139,8 @@ where
             let style = if is_median { rgb(colour).stroke_width(2) } else { rgb(colour).mix(0.35).stroke_width(1) };
             for line in lines.iter().filter(|line| line.is_median == is_median) {
                 let points = line.points.iter().copied().filter(|(x, _)| *x >= first);
-                if dash {
-                    chart.draw_series(DashedLineSeries::new(points, 6, 4, style))?;
+                if let Some((dash, gap)) = dash.filter(|_| is_median) {
+                    chart.draw_series(DashedLineSeries::new(points, dash, gap, style))?;
                 } else {
                     chart.draw_series(LineSeries::new(points, style))?;
                 }
