@@ -45,6 +45,9 @@ fn switch(name: &'static str, help: &'static str) -> Arg {
     Arg::new(name).long(name).help(help).action(ArgAction::SetTrue)
 }
 
+/// The page of a comparison, if no other is named.
+const PAGE: &str = "compare.html";
+
 pub(crate) fn command() -> Command {
     let command = Command::new("compare")
         .about(
@@ -116,7 +119,7 @@ pub(crate) fn command() -> Command {
         .arg(value("threads", "N", "Runs at the same time [default: the number of cores]").value_parser(value_parser!(usize)))
         .next_help_heading("Output")
         .arg(value("results", "FILE", "Keep runs in this file, and do not repeat those in it: goes on after Ctrl-C"))
-        .arg(value("out", "FILE.html", "Write a page with plots"))
+        .arg(value("out", "FILE.html", "The page with plots [default: compare.html; with --json: none]"))
         .arg(switch("json", "Print JSON lines instead of tables"))
         .arg(switch("quiet", "Show no progress"));
     reproduce::flags(command.next_help_heading("Published figures"))
@@ -142,7 +145,7 @@ impl Input {
         Ok(Self {
             comparison: comparison(matches, task)?,
             model,
-            out: path("out"),
+            out: path("out").or_else(|| (!matches.get_flag("json")).then(|| PAGE.into())),
             results: path("results"),
             json: matches.get_flag("json"),
             quiet: matches.get_flag("quiet"),

@@ -37,7 +37,8 @@ const CASE: [&str; 12] = [
 ];
 
 fn compare(args: &[&str]) -> Output {
-    Command::new(binary("compare")).args(args).output().unwrap()
+    // Unless told otherwise, it writes a page where it runs.
+    Command::new(binary("compare")).args(args).current_dir(std::env::temp_dir()).output().unwrap()
 }
 
 #[track_caller]
@@ -180,8 +181,13 @@ fn ctrl_c_ends_and_the_same_command_goes_on() {
     args.extend(["--threads", "1"]);
     let examples = args.iter().position(|arg| *arg == "800").unwrap();
     args[examples] = "4k";
-    let mut child =
-        Command::new(binary("compare")).args(&args).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut child = Command::new(binary("compare"))
+        .args(&args)
+        .current_dir(std::env::temp_dir())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
     let begun = Instant::now();
     while std::fs::read_to_string(&path).map_or(0, |text| text.lines().count()) < 3 {
         assert!(begun.elapsed() < Duration::from_secs(60) && child.try_wait().unwrap().is_none());
@@ -206,10 +212,21 @@ fn ctrl_c_ends_and_the_same_command_goes_on() {
 fn a_page_is_written() {
     let path = scratch("page.html");
     let text = text(&with("--out", path.to_str().unwrap()));
-    assert!(text.contains("The page with plots is"), "{text}");
+    assert!(text.contains("The page with plots is") && text.contains(path.to_str().unwrap()), "{text}");
     let page = std::fs::read_to_string(&path).unwrap();
     assert!(page.to_lowercase().starts_with("<!doctype html>") && page.contains("averaging"), "{page}");
     std::fs::remove_file(path).unwrap();
+}
+
+/// Without flags for the output, there is a page as well.
+#[test]
+fn a_comparison_has_a_page() {
+    let directory = scratch("page");
+    std::fs::create_dir(&directory).unwrap();
+    let output = Command::new(binary("compare")).args(CASE).current_dir(&directory).output().unwrap();
+    assert!(String::from_utf8(output.stdout).unwrap().contains("compare.html"));
+    assert!(std::fs::read_to_string(directory.join("compare.html")).unwrap().contains("</svg>"));
+    std::fs::remove_dir_all(directory).unwrap();
 }
 
 #[test]

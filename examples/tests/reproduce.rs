@@ -16,7 +16,7 @@ use std::process::{Command, Output};
 use binary::binary;
 
 fn compare(args: &str) -> Output {
-    Command::new(binary("compare")).args(args.split_whitespace()).output().unwrap()
+    Command::new(binary("compare")).args(args.split_whitespace()).current_dir(std::env::temp_dir()).output().unwrap()
 }
 
 /// Every figure has a table whose rows have a cell per column, the same in every run.
@@ -37,7 +37,7 @@ fn all_figures_are_printed() {
             columns = 0;
         }
     }
-    assert_eq!(text.matches("\n|---").count(), 8, "a table per figure, two for averaging:\n{text}");
+    assert_eq!(text.matches("\n|---").count(), 9, "a table per figure, two for averaging:\n{text}");
     let again = |args| String::from_utf8(compare(args).stdout).unwrap();
     assert!(text.contains(again("--reproduce faults --quick").trim_end()));
 }

@@ -10,6 +10,7 @@ mod faults;
 mod staleness;
 mod stragglers;
 mod table;
+mod thinning;
 mod training;
 mod zhang;
 
@@ -50,7 +51,7 @@ impl Size {
 }
 
 /// All figures, in the order of `--reproduce all`.
-pub(crate) const FIGURES: [Figure; 7] = [
+pub(crate) const FIGURES: [Figure; 8] = [
     Figure {
         name: "staleness",
         about: "softsync with 30 workers: how late updates are (Zhang et al. 2016)",
@@ -80,6 +81,11 @@ pub(crate) const FIGURES: [Figure; 7] = [
         name: "backup",
         about: "the time of a round over backup workers (Chen et al. 2016)",
         tables: backup::tables,
+    },
+    Figure {
+        name: "thinning",
+        about: "fewer pushes and fetches at an asynchronous server (Odena 2016)",
+        tables: thinning::tables,
     },
     Figure {
         name: "faults",
