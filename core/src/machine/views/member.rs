@@ -62,8 +62,7 @@ enum End {
 impl Member {
     pub(crate) fn new(hub: &Hub) -> Self {
         let (me, cluster) = (hub.setup.me, hub.setup.cluster);
-        // Rank 0 hosts the coordinator, unless there is a node for it.
-        let host = if cluster.servers > 0 { PeerId(cluster.workers) } else { PeerId(0) };
+        let host = hub.setup.host();
         let grace = if hub.setup.gathered { Duration::MAX } else { hub.setup.patience.dead_after() };
         let coordinator = (me == host).then(|| Coordinator::new(me, cluster.workers, hub.setup.quorum, grace));
         #[cfg(planted)]
@@ -76,7 +75,7 @@ impl Member {
             coordinator,
             view: View::none(host),
             prepared: Sequence(0),
-            coming: Vec::with_capacity(cluster.workers as usize),
+            coming: Vec::new(),
             lost: Vec::new(),
             broken: false,
             told: false,
@@ -226,19 +225,22 @@ impl Member {
         }
     }
 
-    fn has_lost_host(&self, hub: &Hub) -> bool {
+    pub(crate) fn has_lost_host(&self, hub: &Hub) -> bool {
         self.coordinator.is_none() && hub.presence(self.host) == Presence::Lost
     }
 
     /// The coordinator's node is lost, and no member that this node can reach lacks the last round: there is nothing left
     /// to agree on. `last`: this node has it.
     pub(crate) fn ends_without_host(&self, hub: &Hub, last: bool) -> bool {
+        if !last || !self.has_lost_host(hub) {
+            return false;
+        }
         let has_it = |member: &&PeerId| **member == hub.setup.me || self.at_end.contains(*member);
         let reachable = |member: &&PeerId| !matches!(hub.presence(**member), Presence::Lost | Presence::Left);
         let mut others = self.view.members.iter().filter(|member| **member != self.host);
         let count = self.view.members.iter().filter(has_it).count();
         let all = others.all(|member| has_it(&member) || !reachable(&member));
-        last && self.has_lost_host(hub) && all && 2 * count > self.view.members.len()
+        all && 2 * count > self.view.members.len()
     }
 
     /// This node hosts the coordinator, which knows of no run so far.
@@ -392,6 +394,7 @@ impl Member {
                     self.coming.clear();
                 }
                 let workers = hub.setup.cluster.workers;
+                self.coming.reserve_exact((workers as usize).saturating_sub(self.coming.len()));
                 self.coming.extend(Message::ranks(first, mask, workers));
                 // A coordinator that repeats itself must not make the list grow.
                 self.coming.truncate(workers as usize);
