@@ -239,7 +239,12 @@ impl Hub {
 
     /// The next output, or how long to wait.
     pub(crate) fn poll_output(&mut self) -> Output {
-        let Some(output) = self.outputs.pop_front() else { return Output::Wait { until: self.next_deadline() } };
+        let Some(output) = self.outputs.pop_front() else {
+            // The next outputs take the places that are in the cache, and not the ones behind the last output.
+            self.outputs.clear();
+            self.dense.clear();
+            return Output::Wait { until: self.next_deadline() };
+        };
         // Counted here: a message that is taken back has not been sent.
         if let Output::Transmit { peer, header, .. } = output {
             let dense = self.dense.pop_front().unwrap_or_default();
