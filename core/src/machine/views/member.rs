@@ -390,19 +390,21 @@ impl Member {
                 }
             }
             Message::Members { first, mask, .. } if peer == self.host => {
-                if first == PeerId(0) {
-                    self.coming.clear();
-                }
                 let workers = hub.setup.cluster.workers;
-                self.coming.reserve_exact((workers as usize).saturating_sub(self.coming.len()));
-                self.coming.extend(Message::ranks(first, mask, workers));
-                // A coordinator that repeats itself must not make the list grow.
-                self.coming.truncate(workers as usize);
+                self.on_members(first, Message::ranks(first, mask, workers), workers);
+            }
+            Message::MemberRange { first, count, .. } if peer == self.host => {
+                let workers = hub.setup.cluster.workers;
+                let ranks = first.0..first.0.saturating_add(count).min(workers);
+                self.on_members(first, ranks.map(PeerId), workers);
             }
             Message::Prepare { view } if peer == self.host => return self.prepare(hub, view, standing),
             Message::Commit(commit) if peer == self.host => {
                 let Commit { view: number, round, donor, last, returns } = commit;
-                let members = core::mem::take(&mut self.coming);
+                let mut members = core::mem::take(&mut self.coming);
+                // The coordinator lists them in order. Another peer in its place must not be able to break this node.
+                members.sort_unstable();
+                members.dedup();
                 // A view without this node, or with a donor that is no member, is ignored.
                 if members.contains(&hub.setup.me) && members.contains(&donor) {
                     return self.commit(View { number, members, round, donor, last }, returns);
@@ -415,6 +417,17 @@ impl Member {
             message => hub.close(peer, ProtocolError::Unexpected { kind: message.kind() }),
         }
         None
+    }
+
+    /// The coordinator lists members of the view that it is about to commit, from rank `first` on.
+    fn on_members(&mut self, first: PeerId, ranks: impl Iterator<Item = PeerId>, workers: u32) {
+        if first == PeerId(0) {
+            self.coming.clear();
+        }
+        // A coordinator that repeats itself must not make the list grow.
+        let room = (workers as usize).saturating_sub(self.coming.len());
+        self.coming.reserve_exact(room);
+        self.coming.extend(ranks.take(room));
     }
 
     fn prepare(&mut self, hub: &mut Hub, number: Sequence, standing: Standing) -> Option<Change> {
