@@ -716,12 +716,3 @@ impl World {
         self.trace = hasher.finish();
     }
 }
-#[cfg(test)]
-mod sizes {
-    #[test]
-    fn sizes() {
-        use std::mem::size_of as s;
-        println!("Scheduled {} Message {} Output {} Input {} Deed {} Link {} Side {} Stream {} SimNode {} WireMessage {} Header {} Leased {} Kernel {} KernelResult {}",
-          s::<super::Scheduled>(), s::<super::Message>(), s::<super::Output>(), s::<super::Input>(), s::<super::Deed>(), s::<super::Link>(), s::<super::Side>(), s::<super::Stream>(), s::<super::SimNode>(), s::<super::WireMessage>(), s::<gradwire_core::wire::Header>(), s::<crate::leases::Leased>(), s::<gradwire_core::kernel::Kernel>(), s::<super::KernelResult>());
-    }
-}

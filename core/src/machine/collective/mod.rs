@@ -242,6 +242,9 @@ impl Collective {
         }
         self.partners_for = now;
         let mut partners = self.exchange.partners();
+        if planted!(hub, ParentNotWanted) && now.view > Sequence(1) && !partners.is_empty() {
+            partners.remove(0);
+        }
         if now.behind {
             partners.push(view.donor);
         }

@@ -84,7 +84,10 @@ mod tests {
         }
         let ranks: Vec<u32> = (0..sparse.count()).map(|index| sparse.rank(index).0).collect();
         assert_eq!(ranks, [2, 5, 7]);
-        assert_eq!([1, 2, 3, 7, 9].map(|rank| sparse.get(PeerId(rank)).copied()), [None, Some(2), None, Some(14), None]);
+        assert_eq!(
+            [1, 2, 3, 7, 9].map(|rank| sparse.get(PeerId(rank)).copied()),
+            [None, Some(2), None, Some(14), None]
+        );
         assert_eq!([1, 2, 8, 9].map(|rank| dense.get(PeerId(rank)).copied()), [None, Some(2), Some(8), None]);
         assert_eq!((dense.count(), dense.rank(1)), (7, PeerId(3)));
     }

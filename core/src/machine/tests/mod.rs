@@ -11,6 +11,7 @@ mod ranges;
 mod resume;
 mod rounds;
 mod server;
+mod wanted;
 mod worker;
 
 use alloc::collections::VecDeque;
