@@ -168,6 +168,16 @@ impl Side {
         self.limbo.clear();
     }
 
+    /// Takes the first message out of the inbox.
+    pub(crate) fn take(&mut self) -> Option<Flying> {
+        let message = self.inbox.pop_front();
+        if self.inbox.is_empty() {
+            // The next message takes the place that is in the cache.
+            self.inbox.clear();
+        }
+        message
+    }
+
     /// Can the machine be given the next header of the peer?
     pub(crate) fn is_due(&self) -> bool {
         !self.reading && !self.inbox.is_empty()

@@ -7,12 +7,13 @@ mod links;
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::Arc;
 
 use gradwire_core::kernel::KernelResult;
 use gradwire_core::wire::Message as WireMessage;
 use gradwire_core::{
-    Clock, ConfigError, Contract, Duration, Incarnation, Input, Instant, Local, Machine, Node, OpId, Output, PeerId,
-    Resumed, Segment, Setup, Status,
+    Clock, ConfigError, Contract, Duration, Incarnation, Input, Instant, Local, Machine, Node, OURS, OpId, Output,
+    PeerId, Resumed, Segment, Setup, Status, Storage, THEIRS,
 };
 
 use crate::leases::Leased;
@@ -63,6 +64,8 @@ pub enum Halt {
 pub struct World {
     plan: Plan,
     contract: Contract,
+    /// The contents of [`OURS`] and [`THEIRS`] at the start of a node, once there is one.
+    contracts: Option<[Arc<Storage>; 2]>,
     now: Instant,
     events: BinaryHeap<Reverse<(Instant, u64, EventKey)>>,
     scheduled: u64,
@@ -219,6 +222,7 @@ impl World {
             torn: 0,
             early: 0,
             contract,
+            contracts: None,
             now: Instant::ORIGIN,
             events: BinaryHeap::new(),
             scheduled: 0,
@@ -572,8 +576,12 @@ impl World {
             bug: self.plan.bug,
             ..Setup::new(me, cluster, recipe, &self.plan.layout, 0)
         };
-        let (machine, pool) =
+        let (machine, mut pool) =
             Node::open(setup, saved.map_or(&self.plan.initial, |saved| &saved.params)).expect("a sound plan");
+        // All nodes share the memory of their contracts. A node that writes to a buffer gets a copy first.
+        let [ours, theirs] = self.contracts.get_or_insert_with(|| [OURS, THEIRS].map(|buffer| pool.share(buffer)));
+        pool.replace(OURS, Arc::clone(ours));
+        pool.replace(THEIRS, Arc::clone(theirs));
         let node = &mut self.nodes[me.index()];
         self.deeds.push((me, Deed::Started));
         self.up += usize::from(node.life != Life::Up);

@@ -41,6 +41,9 @@ use crate::time::{Duration, Instant, StepTime};
 use crate::vectors::{Keep, Vectors};
 use crate::wire::{CONTRACT_LEN_MAX, HEADER_LEN, Header, Hello, Message};
 
+/// Operations and outputs for which a node has room at the start. It grows to what the node needs; a simulation has ten
+/// thousand nodes.
+const OPEN: usize = 8;
 /// Messages of one peer that can be held at once.
 const HELD_MAX: usize = 64;
 
@@ -143,8 +146,8 @@ impl Hub {
             has_parameters: false,
             joined: false,
             now: Instant::ORIGIN,
-            outputs: VecDeque::with_capacity(64),
-            dense: VecDeque::with_capacity(64),
+            outputs: VecDeque::with_capacity(OPEN),
+            dense: VecDeque::with_capacity(OPEN),
             withdrawn: VecDeque::new(),
             operations: Operations::new(),
             peers: Peers::new(neighbours.clone(), on_demand, always),

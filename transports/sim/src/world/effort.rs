@@ -88,7 +88,7 @@ impl World {
         let side = self.side(me, peer);
         let Some(Receiving { op, into }) = side.receiving.take() else { return };
         side.reading = false;
-        let message = side.inbox.pop_front().expect("a message is being read");
+        let message = side.take().expect("a message is being read");
         let is_due = side.is_due();
         let node = &mut self.nodes[me.index()];
         if is_due {

@@ -254,7 +254,7 @@ impl World {
         if message.body.is_some() {
             side.reading = true;
         } else {
-            let message = side.inbox.pop_front()?;
+            let message = side.take()?;
             self.received(me, peer, message.op);
         }
         Some(header)
