@@ -210,8 +210,6 @@ pub(crate) struct SimNode {
     pub(crate) epoch: u64,
     /// The ranks of the nodes that this one can be connected with.
     pub(crate) neighbours: Range<u32>,
-    /// The links with the nodes that have come up, by rank: their numbers in `World::links`.
-    pub(crate) links: Vec<(PeerId, u32)>,
     /// The value of [`Machine::wanted_changes`] that `Link::wanted` goes by; `None` before the start.
     ///
     /// [`Machine::wanted_changes`]: gradwire_core::Machine::wanted_changes
@@ -248,7 +246,6 @@ impl SimNode {
             incarnation: Incarnation(0),
             epoch: 0,
             neighbours,
-            links: Vec::new(),
             wanted_seen: None,
             due: Vec::new(),
             running: None,
@@ -270,12 +267,6 @@ impl SimNode {
     pub(crate) fn crash(&mut self) {
         self.epoch += 1;
         (self.machine, self.running, self.wanted_seen) = (None, None, None);
-    }
-
-    /// The number of the link with a peer, if one of the two has come up at the other.
-    pub(crate) fn link(&self, peer: PeerId) -> Option<u32> {
-        let place = self.links.binary_search_by_key(&peer, |(other, _)| *other).ok()?;
-        Some(self.links[place].1)
     }
 
     /// A message of the peer is there, and no body of the peer is unread.

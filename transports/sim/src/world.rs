@@ -76,6 +76,9 @@ pub struct World {
     up: usize,
     /// The links of all pairs of nodes that have come up: because one of them wants the other, or by a fault.
     links: Vec<Link>,
+    /// By node: the peers with which it has links, by rank, and the numbers of these links. Apart from the nodes, so that
+    /// a search touches little memory.
+    routes: Vec<Vec<(PeerId, u32)>>,
     traffic: Traffic,
     random: Random,
     incarnations: Random,
@@ -212,6 +215,7 @@ impl World {
         let nodes: Vec<_> = nodes.collect();
         let mut world = Self {
             links: Vec::new(),
+            routes: vec![Vec::new(); count as usize],
             nodes,
             up: 0,
             traffic: Traffic::new(plan.lines.clone(), count as usize),
@@ -279,8 +283,7 @@ impl World {
 
     /// The peers that a node is connected with, by rank.
     pub fn connected(&self, node: PeerId) -> impl Iterator<Item = PeerId> + '_ {
-        let links = self.nodes[node.index()].links.iter();
-        links.filter(|(_, link)| self.links[*link as usize].connected).map(|(peer, _)| *peer)
+        self.routes[node.index()].iter().filter(|(_, link)| self.links[*link as usize].connected).map(|(peer, _)| *peer)
     }
 
     /// Bytes of all messages sent so far, headers and bodies.

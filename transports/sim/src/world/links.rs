@@ -11,12 +11,15 @@ impl World {
     /// The link between two nodes, which comes up if it has not before.
     pub(super) fn link(&mut self, a: PeerId, b: PeerId) -> &mut Link {
         // Of the two, the node with fewer links: servers and coordinators have many.
-        let [few, many] = match self.nodes[a.index()].links.len() <= self.nodes[b.index()].links.len() {
+        let [few, many] = match self.routes[a.index()].len() <= self.routes[b.index()].len() {
             true => [a, b],
             false => [b, a],
         };
-        let known = self.nodes[few.index()].link(many);
-        let number = known.unwrap_or_else(|| self.add_link(a, b));
+        let routes = &self.routes[few.index()];
+        let number = match routes.binary_search_by_key(&many, |(peer, _)| *peer) {
+            Ok(place) => routes[place].1,
+            Err(_) => self.add_link(a, b),
+        };
         &mut self.links[number as usize]
     }
 
@@ -24,9 +27,9 @@ impl World {
         let number = self.links.len() as u32;
         self.links.push(Link::default());
         for (node, peer) in [(a, b), (b, a)] {
-            let links = &mut self.nodes[node.index()].links;
-            let place = links.partition_point(|(other, _)| *other < peer);
-            links.insert(place, (peer, number));
+            let routes = &mut self.routes[node.index()];
+            let place = routes.partition_point(|(other, _)| *other < peer);
+            routes.insert(place, (peer, number));
         }
         number
     }
@@ -44,7 +47,7 @@ impl World {
         let Some(machine) = node.machine.as_ref() else { return Vec::new() };
         node.wanted_seen = Some(machine.wanted_changes());
         let wanted = machine.wanted();
-        let before = node.links.iter().filter(|(peer, link)| {
+        let before = self.routes[me.index()].iter().filter(|(peer, link)| {
             self.links[*link as usize].sides[usize::from(me > *peer)].wanted && wanted.binary_search(peer).is_err()
         });
         let mut changed: Vec<PeerId> = before.map(|(peer, _)| *peer).collect();
@@ -83,7 +86,7 @@ impl World {
     /// A process starts: it is connected with the peers that it wants, and with those that want it.
     pub(super) fn connect_all(&mut self, me: PeerId) {
         self.note_wishes(me);
-        for (peer, link) in self.nodes[me.index()].links.clone() {
+        for (peer, link) in self.routes[me.index()].clone() {
             let link = &mut self.links[link as usize];
             link.sides[usize::from(me > peer)].restart();
             if link.is_wanted() && self.nodes[peer.index()].life == Life::Up {
@@ -94,7 +97,7 @@ impl World {
 
     /// A process ends: its connections break.
     pub(super) fn disconnect_all(&mut self, me: PeerId) {
-        for (peer, _) in self.nodes[me.index()].links.clone() {
+        for (peer, _) in self.routes[me.index()].clone() {
             let side = self.side(me, peer);
             (side.receiving, side.wanted) = (None, false);
             self.disconnect(me, peer);
