@@ -134,7 +134,9 @@ impl Case {
         let more = workers / 2 + 1;
         let quorum = if random.chance(0.2) { more + random.below(u64::from(workers - more + 1)) as u32 } else { 0 };
         let patience = Patience::new(DEAD_AFTER);
-        let plan = Plan { network, patience, quorum, steps, faults, ..Plan::new(seed, layout, recipe, cluster) };
+        let on_demand = Random::new(seed, 22).chance(0.5);
+        let plan = Plan::new(seed, layout, recipe, cluster);
+        let plan = Plan { network, patience, quorum, steps, faults, on_demand, ..plan };
         Self { plan, pace, splits }
     }
 
@@ -346,8 +348,9 @@ fn half(odd: u64) -> Vec<Outcome> {
         let case = Case::new(seed);
         case.run().unwrap_or_else(|failure| {
             panic!(
-                "seed {seed}: {failure}\n{:?}, {} steps of {:?}, quorum {}, recipe {}\n{:?}\n{:#?}",
+                "seed {seed}: {failure}\n{:?}, on demand {}, {} steps of {:?}, quorum {}, recipe {}\n{:?}\n{:#?}",
                 case.plan.cluster,
+                case.plan.on_demand,
                 case.plan.steps,
                 case.pace,
                 case.plan.quorum,

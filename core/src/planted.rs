@@ -62,6 +62,8 @@ pub enum Bug {
     UncommittedMoment,
     /// A node that waits for a silent one does not tell the nodes that wait for it.
     SilenceNotPassedOn,
+    /// A node of a tree does not want to be connected with its parent in a later view.
+    ParentNotWanted,
 }
 
 impl Bug {

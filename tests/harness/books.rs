@@ -227,7 +227,7 @@ impl Book {
         );
         let (entries, merged) = (counters.entries, counters.merged);
         // A message of a tree that was encoded for a round that broke off has not been sent.
-        let broken_off = has_chunks(&plan.recipe) && status.view > 1 && entries < self.entries;
+        let broken_off = may_break_off(scenario, status) && entries < self.entries;
         ensure!(entries == self.entries || broken_off, "node {me} counts {entries} entries, expected {}", self.entries);
         ensure!(merged == self.merged, "node {me} counts {merged} merged messages, expected {}", self.merged);
         let count = status.staleness.count();
@@ -275,7 +275,7 @@ impl Book {
         let (got, expected) = (status.forgotten, self.forgotten);
         // A message of a tree that was encoded for a round that broke off has left no trace. Other messages are added
         // up round by round, which may round differently.
-        let broken_off = has_chunks(recipe) && status.view > 1 && got < expected;
+        let broken_off = may_break_off(scenario, status) && got < expected;
         let near = (got - expected).abs() <= 1e-12 * expected;
         ensure!(near || broken_off, "worker {me} has forgotten {got}, expected {expected}");
         ensure!((got > 0.0) <= (recipe.decay() < 1.0), "worker {me} has forgotten {got} with {recipe}");
@@ -363,6 +363,14 @@ impl Book {
         }
         Ok(())
     }
+}
+
+/// Can a round of a tree or ring have broken off at this node? Another view then begins it anew, or there is no other
+/// view, because the coordinator is lost.
+fn may_break_off(scenario: &Scenario, status: &Status) -> bool {
+    let Plan { recipe, cluster, .. } = &scenario.plan;
+    let host = PeerId(if cluster.servers > 0 { cluster.workers } else { 0 });
+    has_chunks(recipe) && (status.view > 1 || scenario.crashing().contains(&host))
 }
 
 /// Trees and rings cut the vector into chunks.

@@ -615,6 +615,8 @@ impl Scenario {
             network,
             tapes,
             ranges: if ranges { self::ranges(seed) } else { 1 },
+            // Drivers may connect all nodes, as today's transports do.
+            on_demand: Random::new(seed, 70).chance(0.6),
             effort: if mask & (1 << Self::EFFORT) == 0 { Effort::none() } else { effort(seed) },
             patience: Patience::new(Duration::from_millis(900)),
             steps: match (1 + random.below(8), recipe.adapt()) {

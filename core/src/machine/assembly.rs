@@ -478,6 +478,14 @@ impl Machine for Assembly {
         self.machine.advice()
     }
 
+    fn wanted_changes(&self) -> u64 {
+        self.machine.wanted_changes()
+    }
+
+    fn wanted(&self) -> Vec<PeerId> {
+        self.machine.wanted()
+    }
+
     fn status(&self) -> Status {
         Status { waiting: self.waiting(), ..self.machine.status() }
     }

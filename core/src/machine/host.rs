@@ -172,7 +172,8 @@ impl<R: Role> Host<R> {
     fn note_waiting(&mut self) {
         let Some(waiting) = self.hub.note_waiting(self.role.awaited(&self.hub)) else { return };
         let on = waiting.on;
-        for peer in self.hub.neighbours() {
+        for index in 0..self.hub.met() {
+            let peer = self.hub.peer(index);
             let hears = peer != on && peer != self.hub.setup.me && self.role.is_awaited_by(&self.hub, peer);
             if hears && self.hub.is_agreed(peer) {
                 self.hub.tell_waiting(peer, waiting);
@@ -249,5 +250,13 @@ impl<R: Role> Machine for Host<R> {
 
     fn status(&self) -> Status {
         self.role.status(&self.hub)
+    }
+
+    fn wanted_changes(&self) -> u64 {
+        self.hub.wanted_changes()
+    }
+
+    fn wanted(&self) -> Vec<PeerId> {
+        self.hub.wanted().collect()
     }
 }

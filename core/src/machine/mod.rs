@@ -83,6 +83,10 @@ pub struct Setup {
     /// The ranks of the nodes that the driver connects this one with; all of them unless set, at least
     /// [`Recipe::neighbours`]. The machine has no memory for other nodes.
     pub neighbours: Range<u32>,
+    /// In trees and rings of a run that does not resume: the driver connects this node with the peers that
+    /// [`Machine::wanted`] lists, and need not connect it with others. `false`, unless set: the driver connects it with
+    /// all neighbours.
+    pub on_demand: bool,
     /// The bug to run with, in tests that check whether the tests find it.
     #[cfg(planted)]
     pub bug: Option<crate::planted::Bug>,
@@ -113,9 +117,23 @@ impl Setup {
             run: None,
             tape: Tape::Off,
             neighbours: 0..cluster.nodes(),
+            on_demand: false,
             #[cfg(planted)]
             bug: None,
         }
+    }
+}
+
+impl Setup {
+    /// The node that hosts the coordinator of views: rank 0, unless there is a node for it.
+    pub(crate) fn host(&self) -> PeerId {
+        if self.cluster.servers > 0 { PeerId(self.cluster.workers) } else { PeerId(0) }
+    }
+
+    /// Does this node name the peers that it wants? Meshes need all, servers all workers, and nodes that resume have to
+    /// hear the moments of all.
+    pub(crate) fn connects_on_demand(&self) -> bool {
+        self.on_demand && self.recipe.has_chunks() && self.resume.is_none()
     }
 }
 
@@ -204,6 +222,14 @@ pub trait Machine: fmt::Debug + Send {
 
     /// A snapshot of numbers. Allocates.
     fn status(&self) -> Status;
+
+    /// How often the result of [`Self::wanted`] has changed.
+    fn wanted_changes(&self) -> u64;
+
+    /// The peers that this node wants to be connected with now, by rank; all neighbours, unless
+    /// [`on_demand`](Setup::on_demand) is set. The driver connects two nodes when either wants the other, and keeps the
+    /// connection as long as one of them does. Allocates: drivers ask when [`Self::wanted_changes`] has changed.
+    fn wanted(&self) -> Vec<PeerId>;
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ use super::assembly::Assembly;
 use super::host::Host;
 use super::{Adoption, Advice, Input, Machine, Misuse, OURS, Output, Setup, collective, mesh, server, worker};
 use crate::buffer::{BufferId, Pool, Segment};
+use crate::id::PeerId;
 use crate::recipe::{ConfigError, Topology};
 use crate::saved::SavedBuffer;
 use crate::status::{Status, Waiting};
@@ -105,5 +106,13 @@ impl Machine for Node {
 
     fn status(&self) -> Status {
         self.0.status()
+    }
+
+    fn wanted_changes(&self) -> u64 {
+        self.0.wanted_changes()
+    }
+
+    fn wanted(&self) -> Vec<PeerId> {
+        self.0.wanted()
     }
 }

@@ -165,6 +165,9 @@ impl Message {
             Self::Members { view, first, mask } => {
                 Fields { sequence: view.0, shard: first.0 / RANKS, base: mask, ..sender }
             }
+            Self::MemberRange { view, first, count } => {
+                Fields { weight: 2, sequence: view.0, shard: first.0, base: count.into(), ..sender }
+            }
             Self::Lost { first, mask } => Fields { weight: 1, shard: first.0 / RANKS, base: mask, ..sender },
             Self::Commit(commit) => Fields {
                 sequence: commit.view.0,
@@ -245,6 +248,12 @@ impl Reader {
             }
             Kind::Silence => Message::Silence { span_ms: self.shard() },
             Kind::Report => self.report().map(Message::Report)?,
+            Kind::Member if self.rest.weight == 2 => {
+                self.weight();
+                let base = core::mem::take(&mut self.rest.base);
+                let count = u32::try_from(base).map_err(|_| self.error("base", "at most 4294967295", base))?;
+                Message::MemberRange { view: self.sequence()?, first: PeerId(self.shard()), count }
+            }
             Kind::Member => {
                 let Some(first) = self.rest.shard.checked_mul(RANKS) else {
                     return Err(self.error("shard", "at most 67108863", self.rest.shard.into()));

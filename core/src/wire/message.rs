@@ -1,5 +1,6 @@
 //! The messages: a variant for each, with a name and a type for each of its fields. `fields.rs` puts them into headers.
 
+use alloc::vec;
 use alloc::vec::Vec;
 
 use super::Kind;
@@ -121,6 +122,15 @@ pub enum Message {
         first: PeerId,
         /// Bit i is set if rank `first + i` is a member.
         mask: u64,
+    },
+    /// As [`Message::Members`], for ranks in a row: a view of all workers of a large cluster is one message.
+    MemberRange {
+        /// Number of the view.
+        view: Sequence,
+        /// The first of the ranks.
+        first: PeerId,
+        /// How many ranks are members, from `first` on.
+        count: u32,
     },
     /// Member to coordinator: workers that the sender has lost and has not met again.
     Lost {
@@ -424,7 +434,7 @@ impl Message {
             Self::Failed { .. } => Kind::Failed,
             Self::Silence { .. } => Kind::Silence,
             Self::Report(_) => Kind::Report,
-            Self::Members { .. } | Self::Lost { .. } => Kind::Member,
+            Self::Members { .. } | Self::MemberRange { .. } | Self::Lost { .. } => Kind::Member,
             Self::Prepare { .. } | Self::Commit(_) => Kind::View,
             Self::Parameters { .. } | Self::Offer(_) => Kind::State,
             Self::Moments(_) => Kind::Moments,
@@ -439,12 +449,25 @@ impl Message {
         ranks.filter(move |rank| *rank < workers).map(PeerId)
     }
 
-    /// The [`Message::Members`] that list `members` of `workers` ranks, in order.
+    /// The messages that list `members` of `workers` ranks, in order.
     pub(crate) fn members(view: Sequence, members: &[PeerId], workers: u32) -> impl Iterator<Item = Self> {
-        (0..workers.div_ceil(RANKS)).map(move |piece| {
-            let here = members.iter().filter(|member| member.0 / RANKS == piece);
-            let mask = here.fold(0u64, |mask, member| mask | 1 << (member.0 % RANKS));
-            Self::Members { view, first: PeerId(piece * RANKS), mask }
+        let mut masks = vec![0u64; workers.div_ceil(RANKS) as usize];
+        for member in members {
+            masks[(member.0 / RANKS) as usize] |= 1 << (member.0 % RANKS);
+        }
+        let mut next = 0;
+        core::iter::from_fn(move || {
+            let piece = next;
+            let mask = *masks.get(piece as usize)?;
+            let first = PeerId(piece * RANKS);
+            let all_of = |piece: u32| u64::MAX >> (RANKS - (workers - piece * RANKS).min(RANKS));
+            let full = (piece..).zip(&masks[piece as usize..]).take_while(|(piece, mask)| **mask == all_of(*piece));
+            let full = full.count() as u32;
+            next += full.max(1);
+            Some(match full {
+                0 | 1 => Self::Members { view, first, mask },
+                _ => Self::MemberRange { view, first, count: (full * RANKS).min(workers - first.0) },
+            })
         })
     }
 }

@@ -1,3 +1,5 @@
+use alloc::vec::Vec;
+
 use proptest::prelude::*;
 
 use super::header::checksum;
@@ -19,7 +21,7 @@ prop_compose! {
 
 /// Any message, with a length that it can have.
 fn any_header() -> impl Strategy<Value = Header> {
-    (0u8..31, any_fields(), 1u32..1000).prop_map(|(kind, (words, longs, [a, b, c, d]), length)| {
+    (0u8..32, any_fields(), 1u32..1000).prop_map(|(kind, (words, longs, [a, b, c, d]), length)| {
         let [rank, shard, weight, _] = words;
         let [one, two, three, four] = longs;
         let (origin, incarnation, shard_id) = (PeerId(rank), Incarnation(one), ShardId(shard));
@@ -148,6 +150,7 @@ fn any_header() -> impl Strategy<Value = Header> {
             }
             28 => (Message::Silence { span_ms: shard }, 0),
             29 => (Message::Receipt { shard: shard_id, sequence, magnitude }, 0),
+            30 => (Message::MemberRange { view: sequence, first: PeerId(rank), count: shard }, 0),
             _ => (Message::Again, 0),
         };
         // A header that is read has the sender of its fields, so the origin of a message is given as the sender as
@@ -261,4 +264,28 @@ fn errors_say_expected_and_got() {
     let mut bytes = sealed(|_| {});
     bytes[63] ^= 0xff;
     assert!(Header::parse(&bytes).unwrap_err().to_string().starts_with("frame: expected checksum "));
+}
+
+/// The ranks that the messages of a view list.
+fn listed(members: &[PeerId], workers: u32) -> (usize, Vec<PeerId>) {
+    let messages: Vec<Message> = Message::members(Sequence(1), members, workers).collect();
+    let ranks = messages.iter().flat_map(|message| match *message {
+        Message::Members { first, mask, .. } => Message::ranks(first, mask, workers).collect(),
+        Message::MemberRange { first, count, .. } => (first.0..first.0 + count).map(PeerId).collect(),
+        _ => Vec::new(),
+    });
+    (messages.len(), ranks.collect())
+}
+
+#[test]
+fn the_members_of_a_view_are_listed_in_order_and_whole_clusters_in_one_message() {
+    for workers in [1, 63, 64, 65, 128, 200, 10_000] {
+        let all: Vec<PeerId> = (0..workers).map(PeerId).collect();
+        assert_eq!(listed(&all, workers), (1, all.clone()), "{workers}");
+        for missing in [0, workers / 2, workers - 1] {
+            let some: Vec<PeerId> = all.iter().copied().filter(|rank| rank.0 != missing).collect();
+            let (messages, ranks) = listed(&some, workers);
+            assert!(messages <= 3 && ranks == some, "{workers} workers without {missing}: {messages} messages");
+        }
+    }
 }

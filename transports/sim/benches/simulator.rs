@@ -1,7 +1,7 @@
 //! The speed of the simulator: events of whole clusters on one core, with small vectors, in virtual time.
 //!
 //! `cargo bench -p gradwire-sim` prints a row per cluster: events per second at the start (connections, hellos, the first
-//! parameters) and in the steps, and the largest memory of the process. `-- async 10000 10` runs one cluster alone: recipe,
+//! parameters) and in the steps, and the largest memory of the process. `-- async 1000 10` runs one cluster alone: recipe,
 //! workers, steps. `cargo test` runs a small one of each, so that the bench keeps working.
 //!
 //! An event is an input of a machine: a header, the end of an operation, a timeout, a step. Seconds are those that the
@@ -127,5 +127,9 @@ fn main() {
         for (workers, steps) in sizes {
             row(name, *workers, *steps);
         }
+    }
+    if is_bench {
+        row("tree", 10_000, 10);
+        row("async", 10_000, 10);
     }
 }

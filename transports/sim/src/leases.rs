@@ -171,4 +171,12 @@ impl Machine for Leased {
     fn status(&self) -> Status {
         self.machine.status()
     }
+
+    fn wanted_changes(&self) -> u64 {
+        self.machine.wanted_changes()
+    }
+
+    fn wanted(&self) -> Vec<PeerId> {
+        self.machine.wanted()
+    }
 }

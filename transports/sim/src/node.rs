@@ -1,6 +1,6 @@
 //! [`SimNode`], one simulated node: a machine, its buffers, and an [`App`] that stands for the training program.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::VecDeque;
 use std::ops::Range;
 
 use gradwire_core::kernel::{Kernel, KernelResult};
@@ -145,6 +145,8 @@ pub(crate) struct Receiving {
 /// A node's side of the connection with a peer.
 #[derive(Debug, Default)]
 pub(crate) struct Side {
+    /// The node's machine wants to be connected with the peer.
+    pub(crate) wanted: bool,
     /// Messages that have arrived and not been received.
     pub(crate) inbox: VecDeque<Flying>,
     /// The machine has the header of the first message in `inbox`, and has not received its body.
@@ -159,8 +161,30 @@ pub(crate) struct Side {
     pub(crate) aborting: u32,
 }
 
+impl Side {
+    /// A new process of the node knows of no connection.
+    pub(crate) fn restart(&mut self) {
+        (self.connected, self.aborting) = (false, 0);
+        self.limbo.clear();
+    }
+
+    /// Takes the first message out of the inbox.
+    pub(crate) fn take(&mut self) -> Option<Flying> {
+        let message = self.inbox.pop_front();
+        if self.inbox.is_empty() {
+            // The next message takes the place that is in the cache.
+            self.inbox.clear();
+        }
+        message
+    }
+
+    /// Can the machine be given the next header of the peer?
+    pub(crate) fn is_due(&self) -> bool {
+        !self.reading && !self.inbox.is_empty()
+    }
+}
+
 pub(crate) struct SimNode {
-    pub(crate) me: PeerId,
     pub(crate) life: Life,
     /// `None` before the first start and after a crash.
     pub(crate) machine: Option<Leased>,
@@ -184,13 +208,15 @@ pub(crate) struct SimNode {
     pub(crate) incarnation: Incarnation,
     /// Incremented at each start and crash. Scheduled events carry it, and are dropped if it has changed.
     pub(crate) epoch: u64,
-    /// The ranks of the nodes that this one is connected with.
+    /// The ranks of the nodes that this one can be connected with.
     pub(crate) neighbours: Range<u32>,
-    /// The node's sides of these connections.
-    sides: Vec<Side>,
-    /// The peers with a message that the machine can be given: a message is in their inbox, and no body of theirs is
-    /// unread. A peer is taken out when it is found to have none.
-    pub(crate) due: BTreeSet<PeerId>,
+    /// The value of [`Machine::wanted_changes`] that `Link::wanted` goes by; `None` before the start.
+    ///
+    /// [`Machine::wanted_changes`]: gradwire_core::Machine::wanted_changes
+    pub(crate) wanted_seen: Option<u64>,
+    /// The peers with a message that the machine can be given, by rank: a message is in their inbox, and no body of
+    /// theirs is unread. A peer is taken out when it is found to have none.
+    pub(crate) due: Vec<PeerId>,
     /// The kernel in progress, if it takes time. Until it ends, the machine's outputs wait.
     pub(crate) running: Option<Running>,
     pub(crate) paused_until: Instant,
@@ -205,7 +231,6 @@ impl SimNode {
         let neighbours = plan.recipe.neighbours(plan.cluster, me);
         let len = if app.is_some() { plan.layout.len() } else { 0 };
         Self {
-            me,
             life: Life::Down,
             machine: None,
             pool: Pool::default(),
@@ -220,9 +245,9 @@ impl SimNode {
             made: saved.map_or(0, |saved| saved.resumed.made),
             incarnation: Incarnation(0),
             epoch: 0,
-            sides: neighbours.clone().map(|_| Side::default()).collect(),
             neighbours,
-            due: BTreeSet::new(),
+            wanted_seen: None,
+            due: Vec::new(),
             running: None,
             paused_until: Instant::ORIGIN,
             wake: None,
@@ -236,44 +261,18 @@ impl SimNode {
         (self.machine, self.pool) = (Some(Leased::new(machine)), pool);
         (self.incarnation, self.local) = (incarnation, local);
         self.ranges.clear();
-        for side in &mut self.sides {
-            (side.connected, side.aborting) = (false, 0);
-            side.limbo.clear();
-        }
     }
 
     /// The process of the node is gone.
     pub(crate) fn crash(&mut self) {
         self.epoch += 1;
-        (self.machine, self.running) = (None, None);
-        self.sides.iter_mut().for_each(|side| side.receiving = None);
+        (self.machine, self.running, self.wanted_seen) = (None, None, None);
     }
 
-    /// The node's side of the connection with a peer.
-    pub(crate) fn side(&self, peer: PeerId) -> &Side {
-        &self.sides[(peer.0 - self.neighbours.start) as usize]
-    }
-
-    pub(crate) fn side_mut(&mut self, peer: PeerId) -> &mut Side {
-        &mut self.sides[(peer.0 - self.neighbours.start) as usize]
-    }
-
-    /// The lowest rank above this node's that can be a neighbour.
-    pub(crate) fn first_above(&self) -> u32 {
-        self.neighbours.start.max(self.me.0 + 1)
-    }
-
-    /// The other nodes that this one is connected with.
-    pub(crate) fn peers(&self) -> impl Iterator<Item = PeerId> + use<> {
-        let me = self.me;
-        self.neighbours.clone().map(PeerId).filter(move |peer| *peer != me)
-    }
-
-    /// A message of the peer has come, or a body has been read: can the machine be given the next one?
+    /// A message of the peer is there, and no body of the peer is unread.
     pub(crate) fn note_due(&mut self, peer: PeerId) {
-        let side = self.side(peer);
-        if !side.reading && !side.inbox.is_empty() {
-            self.due.insert(peer);
+        if let Err(place) = self.due.binary_search(&peer) {
+            self.due.insert(place, peer);
         }
     }
 }

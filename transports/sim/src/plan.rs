@@ -79,6 +79,9 @@ pub struct Plan {
     /// In trees, rings and meshes with rounds: the ranges in which workers give each contribution, in random order and
     /// at random times. 1: contributions are given as a whole.
     pub ranges: u32,
+    /// Nodes are connected when one of them wants the other, which matters in trees and rings: a node is connected with
+    /// the host of the coordinator and with its neighbours. `false`: with all nodes, as over today's transports.
+    pub on_demand: bool,
     /// Steps of each worker.
     pub steps: u64,
     /// The initial parameters.
@@ -118,6 +121,7 @@ impl Plan {
             suspend: false,
             tapes: Vec::new(),
             ranges: 1,
+            on_demand: true,
             steps: 1,
             initial: vec![0.0; layout.len()],
             layout,

@@ -7,18 +7,19 @@ mod links;
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::Arc;
 
 use gradwire_core::kernel::KernelResult;
 use gradwire_core::wire::Message as WireMessage;
 use gradwire_core::{
-    Clock, ConfigError, Contract, Duration, Incarnation, Input, Instant, Local, Machine, Node, OpId, Output, PeerId,
-    Resumed, Segment, Setup, Status,
+    Clock, ConfigError, Contract, Duration, Incarnation, Input, Instant, Local, Machine, Node, OURS, OpId, Output,
+    PeerId, Resumed, Segment, Setup, Status, Storage, THEIRS,
 };
 
 use crate::leases::Leased;
 use crate::lines::Traffic;
 use crate::network::{Message, Stream};
-use crate::node::{App, Deed, Entry, Life, Log, Phase, SimNode};
+use crate::node::{App, Deed, Entry, Life, Log, Phase, Side, SimNode};
 use crate::plan::{Effort, Fault, Plan, Saved};
 use crate::random::Random;
 
@@ -63,6 +64,8 @@ pub enum Halt {
 pub struct World {
     plan: Plan,
     contract: Contract,
+    /// The contents of [`OURS`] and [`THEIRS`] at the start of a node, once there is one.
+    contracts: Option<[Arc<Storage>; 2]>,
     now: Instant,
     events: BinaryHeap<Reverse<(Instant, u64, EventKey)>>,
     scheduled: u64,
@@ -71,8 +74,11 @@ pub struct World {
     nodes: Vec<SimNode>,
     /// Nodes whose process runs and has not ended.
     up: usize,
-    /// By node: its connections with the neighbours of higher ranks.
-    links: Vec<Vec<Link>>,
+    /// The links of all pairs of nodes that have come up: because one of them wants the other, or by a fault.
+    links: Vec<Link>,
+    /// By node: the peers with which it has links, by rank, and the numbers of these links. Apart from the nodes, so that
+    /// a search touches little memory.
+    routes: Vec<Vec<(PeerId, u32)>>,
     traffic: Traffic,
     random: Random,
     incarnations: Random,
@@ -92,6 +98,7 @@ pub struct World {
 /// Index into `payloads`. Events are ordered by time and number alone, so their content stays outside the heap.
 type EventKey = usize;
 
+/// The path between two nodes, and their connection.
 #[derive(Debug, Default)]
 struct Link {
     /// Incremented when the connection breaks. Events of an earlier session are ignored.
@@ -102,9 +109,16 @@ struct Link {
     silent_until: [Instant; 2],
     /// The streams from the lower rank to the higher, and back.
     streams: [Stream; 2],
+    /// The sides of the lower rank and of the higher.
+    sides: [Side; 2],
 }
 
 impl Link {
+    /// Does either node want the other?
+    fn is_wanted(&self) -> bool {
+        self.sides.iter().any(|side| side.wanted)
+    }
+
     fn silent_until(&mut self, from: PeerId, to: PeerId) -> &mut Instant {
         &mut self.silent_until[usize::from(from > to)]
     }
@@ -199,9 +213,9 @@ impl World {
             SimNode::new(me, &plan, app)
         });
         let nodes: Vec<_> = nodes.collect();
-        let links = |node: &SimNode| node.neighbours.end.saturating_sub(node.first_above()) as usize;
         let mut world = Self {
-            links: nodes.iter().map(|node| (0..links(node)).map(|_| Link::default()).collect()).collect(),
+            links: Vec::new(),
+            routes: vec![Vec::new(); count as usize],
             nodes,
             up: 0,
             traffic: Traffic::new(plan.lines.clone(), count as usize),
@@ -212,6 +226,7 @@ impl World {
             torn: 0,
             early: 0,
             contract,
+            contracts: None,
             now: Instant::ORIGIN,
             events: BinaryHeap::new(),
             scheduled: 0,
@@ -264,6 +279,11 @@ impl World {
     /// Is every node done, or down for good?
     pub(crate) fn is_over(&self) -> bool {
         self.up == 0 && !self.starts_ahead()
+    }
+
+    /// The peers that a node is connected with, by rank.
+    pub fn connected(&self, node: PeerId) -> impl Iterator<Item = PeerId> + '_ {
+        self.routes[node.index()].iter().filter(|(_, link)| self.links[*link as usize].connected).map(|(peer, _)| *peer)
     }
 
     /// Bytes of all messages sent so far, headers and bodies.
@@ -440,18 +460,17 @@ impl World {
                 }
                 let both = self.nodes[a.index()].life == Life::Up && self.nodes[b.index()].life == Life::Up;
                 let link = self.link(a, b);
-                if link.session != session || link.connected || !both {
+                if link.session != session || link.connected || !both || !link.is_wanted() {
                     return None;
                 }
-                if self.nodes[a.index()].side(b).aborting + self.nodes[b.index()].side(a).aborting > 0 {
+                if link.sides.iter().any(|side| side.aborting > 0) {
                     // Both machines first have to see the ends of all operations on the old connection.
                     self.reconnect(a, b);
                     return None;
                 }
                 let link = self.link(a, b);
                 link.connected = true;
-                self.nodes[a.index()].side_mut(b).connected = true;
-                self.nodes[b.index()].side_mut(a).connected = true;
+                link.sides.iter_mut().for_each(|side| side.connected = true);
                 self.feed(a, Input::Connected { peer: b });
                 self.feed(b, Input::Connected { peer: a })
             }
@@ -459,9 +478,9 @@ impl World {
                 if !self.is_current(node, epoch) || self.defer(node, || Scheduled::Notice { node, epoch, peer }) {
                     return None;
                 }
-                self.nodes[node.index()].side_mut(peer).connected = false;
+                self.side(node, peer).connected = false;
                 self.feed(node, Input::Disconnected { peer });
-                for op in std::mem::take(&mut self.nodes[node.index()].side_mut(peer).limbo) {
+                for op in std::mem::take(&mut self.side(node, peer).limbo) {
                     self.abort_after_a_time(node, peer, op);
                 }
                 Some(node)
@@ -514,7 +533,7 @@ impl World {
                 if !self.is_current(node, epoch) || self.defer(node, || Scheduled::Abort { node, epoch, peer, op }) {
                     return None;
                 }
-                self.nodes[node.index()].side_mut(peer).aborting -= 1;
+                self.side(node, peer).aborting -= 1;
                 self.feed(node, Input::Aborted { op })
             }
             Scheduled::Fault(fault) => self.on_fault(fault),
@@ -555,22 +574,23 @@ impl World {
             contract: self.contract.clone(),
             tape,
             neighbours: recipe.neighbours(cluster, me),
+            on_demand: self.plan.on_demand,
             #[cfg(planted)]
             bug: self.plan.bug,
             ..Setup::new(me, cluster, recipe, &self.plan.layout, 0)
         };
-        let (machine, pool) =
+        let (machine, mut pool) =
             Node::open(setup, saved.map_or(&self.plan.initial, |saved| &saved.params)).expect("a sound plan");
+        // All nodes share the memory of their contracts. A node that writes to a buffer gets a copy first.
+        let [ours, theirs] = self.contracts.get_or_insert_with(|| [OURS, THEIRS].map(|buffer| pool.share(buffer)));
+        pool.replace(OURS, Arc::clone(ours));
+        pool.replace(THEIRS, Arc::clone(theirs));
         let node = &mut self.nodes[me.index()];
         self.deeds.push((me, Deed::Started));
         self.up += usize::from(node.life != Life::Up);
         node.start(machine, pool, incarnation, Local::new(recipe, cluster.workers));
         node.local.follow_lengths(lengths);
-        for peer in node.peers() {
-            if self.nodes[peer.index()].life == Life::Up {
-                self.reconnect(me, peer);
-            }
-        }
+        self.connect_all(me);
         // The first input tells the machine the time, from which its waits count. It also runs the kernels that a
         // machine begins with, after which saved buffers can be restored.
         let effort = std::mem::replace(&mut self.plan.effort, Effort::none());
@@ -590,11 +610,8 @@ impl World {
             return;
         }
         self.end(me, Life::Down);
-        let node = &mut self.nodes[me.index()];
-        node.crash();
-        for peer in node.peers() {
-            self.disconnect(me, peer);
-        }
+        self.nodes[me.index()].crash();
+        self.disconnect_all(me);
         if let Some(after) = restart {
             self.schedule(self.now.after(after), Scheduled::Start { node: me });
         }
@@ -688,7 +705,7 @@ impl World {
                         node.wake = Some(until);
                         self.schedule(until.max(self.now), Scheduled::Timeout { node: me, epoch });
                     }
-                    return;
+                    return self.follow_wishes(me);
                 }
             }
         }

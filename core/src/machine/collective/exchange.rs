@@ -30,6 +30,11 @@ pub(super) trait Exchange: fmt::Debug + Send {
     /// Begins anew in a view that this node has entered. `round`: the first round of the view.
     fn enter(&mut self, me: PeerId, view: &View, round: Clock);
 
+    /// The members that this node exchanges messages with; empty if it does so with all.
+    fn partners(&self) -> Vec<PeerId> {
+        Vec::new()
+    }
+
     /// Can the round begin before all of the contribution is there?
     fn takes_ranges(&self) -> bool;
 

@@ -78,6 +78,18 @@ pub(crate) struct Collective {
     last: bool,
     /// How the residual ended, once this node has left.
     rest: Option<Rest>,
+    /// What the partners of this node have been found for.
+    partners_for: PartnersFor,
+}
+
+/// The state on which it depends which peers a node exchanges messages with.
+#[derive(Copy, Clone, Debug, Default, PartialEq, Eq)]
+struct PartnersFor {
+    view: Sequence,
+    /// The node lacks the state of the view's donor.
+    behind: bool,
+    /// The node has the last round, and has lost the coordinator.
+    ends_alone: bool,
 }
 
 /// Why an operation was started.
@@ -127,6 +139,7 @@ impl Collective {
             adoption: Adoption::None,
             last: false,
             rest: None,
+            partners_for: PartnersFor::default(),
         };
         collective.report(hub);
         if hub.setup.cluster.nodes() == 1 {
@@ -192,6 +205,7 @@ impl Collective {
     fn enter(&mut self, hub: &mut Port<'_, Job>, view: View, returns: bool) {
         let me = hub.setup.me;
         self.member.enter(hub, view);
+        hub.begin_exchange();
         let view = self.member.view();
         // In a new run, the donor has no state yet but the initial parameters, which become the run's.
         let has = self.replica.is_there() || view.donor == me;
@@ -216,6 +230,30 @@ impl Collective {
         if self.last {
             self.report(hub);
         }
+    }
+
+    /// Names the peers that this node exchanges messages with, when they have changed.
+    fn maybe_set_partners(&mut self, hub: &mut Hub) {
+        let view = self.member.view();
+        let ends_alone = self.last && self.member.has_lost_host(hub);
+        let now = PartnersFor { view: view.number, behind: self.replica.is_behind(), ends_alone };
+        if now == self.partners_for {
+            return;
+        }
+        self.partners_for = now;
+        let mut partners = self.exchange.partners();
+        if planted!(hub, ParentNotWanted) && now.view > Sequence(1) && !partners.is_empty() {
+            partners.remove(0);
+        }
+        if now.behind {
+            partners.push(view.donor);
+        }
+        if now.ends_alone {
+            // The members find out for themselves whether any of them lacks the last round.
+            partners.extend(&view.members);
+        }
+        partners.retain(|peer| *peer != hub.setup.me);
+        hub.set_partners(&partners);
     }
 
     // Parameters
@@ -414,7 +452,8 @@ impl Role for Collective {
             }
         }
         // Messages of this view may have been lost with the connection: the round has to begin anew.
-        let may_send = self.member.on_agreed(hub, peer, !fresh, fresh, self.standing());
+        let breaks = !fresh && hub.has_broken(peer);
+        let may_send = self.member.on_agreed(hub, peer, breaks, fresh, self.standing());
         if may_send && self.member.is_in_view() {
             self.exchange.send_due(hub, peer);
         }
@@ -553,6 +592,7 @@ impl Role for Collective {
                 break;
             }
         }
+        self.maybe_set_partners(hub);
         self.maybe_leave(hub);
     }
 

@@ -325,6 +325,10 @@ impl Exchange for Reduce {
         self.routes.set(me, &view.members);
     }
 
+    fn partners(&self) -> Vec<PeerId> {
+        self.routes.neighbours().collect()
+    }
+
     fn takes_ranges(&self) -> bool {
         true
     }

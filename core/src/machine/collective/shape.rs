@@ -18,42 +18,54 @@ use crate::recipe::{Merge, Topology};
 #[derive(Debug)]
 pub(super) struct Routes {
     shape: Shape,
-    /// The members, in order: their positions in the shape.
-    members: Vec<PeerId>,
-    /// This node's position.
+    /// Members of the view.
+    count: usize,
+    /// This node's position among them.
     at: usize,
+    /// The neighbours of this node, each with its position. A view can have many more members.
+    near: Vec<(usize, PeerId)>,
 }
 
 impl Routes {
     /// Routes without members.
     pub(super) fn new(shape: Shape) -> Self {
-        Self { shape, members: Vec::new(), at: 0 }
+        Self { shape, count: 0, at: 0, near: Vec::new() }
     }
 
-    /// Sets the members of a view, this node among them.
+    /// Sets the members of a view, in order of rank and this node among them: their positions in the shape.
     pub(super) fn set(&mut self, me: PeerId, members: &[PeerId]) {
-        self.members.clear();
-        self.members.extend(members);
-        self.at = members.iter().position(|member| *member == me).expect("a node that enters a view is a member");
+        self.count = members.len();
+        self.at = members.binary_search(&me).expect("a node that enters a view is a member");
+        self.near.clear();
+        let near = self.shape.neighbours(self.at, self.count);
+        self.near.extend(near.map(|position| (position, members[position])));
+    }
+
+    /// The neighbours of this node.
+    pub(super) fn neighbours(&self) -> impl Iterator<Item = PeerId> + '_ {
+        self.near.iter().map(|(_, member)| *member)
+    }
+
+    fn member(&self, position: usize) -> Option<PeerId> {
+        self.near.iter().find(|(at, _)| *at == position).map(|(_, member)| *member)
     }
 
     /// The member that this node sends its part of a chunk to; `None` at the chunk's root.
     pub(super) fn parent(&self, chunk: usize) -> Option<PeerId> {
-        let position = self.shape.parent(chunk, self.at, self.members.len())?;
-        self.members.get(position).copied()
+        self.member(self.shape.parent(chunk, self.at, self.count)?)
     }
 
     /// The members that send their parts of a chunk to this node, each with its index among the children.
     pub(super) fn children(&self, chunk: usize) -> impl Iterator<Item = (usize, PeerId)> + '_ {
         (0..self.shape.width()).filter_map(move |index| {
-            let position = self.shape.child(chunk, self.at, self.members.len(), index)?;
-            Some((index, *self.members.get(position)?))
+            let position = self.shape.child(chunk, self.at, self.count, index)?;
+            Some((index, self.member(position)?))
         })
     }
 
     /// Is this node the only member?
     pub(super) fn is_alone(&self) -> bool {
-        self.members.len() == 1
+        self.count == 1
     }
 }
 
@@ -113,6 +125,17 @@ impl Shape {
         }
     }
 
+    /// The positions that exchange parts of any chunk with `at`, each once.
+    fn neighbours(self, at: usize, count: usize) -> impl Iterator<Item = usize> {
+        // In a ring, both neighbours are parent or child for some chunk: the parent for one whose root is elsewhere, the
+        // child for the one that ends here.
+        let (above, below) = if self == Self::Ring { (at + 1, at) } else { (0, 0) };
+        let parent = self.parent(above, at, count).filter(|_| count > 1);
+        let children = (0..self.width()).filter_map(move |index| self.child(below, at, count, index));
+        let children = children.filter(move |child| count > 1 && Some(*child) != parent);
+        parent.into_iter().chain(children)
+    }
+
     /// Floats of each chunk of a vector of `len` floats: at most `most`.
     pub(super) fn chunk_len(self, len: usize, count: usize, most: usize) -> usize {
         let share = if self == Self::Ring { len.div_ceil(count.max(1)) } else { len };
@@ -143,6 +166,11 @@ mod tests {
                             assert!(hops < count);
                         }
                         roots.push(at);
+                        let near: Vec<usize> = shape.neighbours(start, count).collect();
+                        let children = (0..shape.width()).filter_map(|i| shape.child(chunk, start, count, i));
+                        for other in shape.parent(chunk, start, count).into_iter().chain(children) {
+                            assert_eq!(near.iter().filter(|at| **at == other).count(), 1, "{shape:?} {count} {start}");
+                        }
                         for child in (0..shape.width()).filter_map(|i| shape.child(chunk, start, count, i)) {
                             assert_eq!(shape.parent(chunk, child, count), Some(start));
                         }

@@ -3,11 +3,11 @@
 //! A server can hold a message of each of a thousand workers. So the messages are linked in two ways: all of them in order
 //! of arrival, and those of each peer. A message is put in, found by its peer and taken out without a look at the rest.
 
-use alloc::vec;
 use alloc::vec::Vec;
 use core::ops::Range;
 
 use super::Incoming;
+use super::table::Table;
 use crate::id::PeerId;
 
 /// The place of a held message.
@@ -18,10 +18,8 @@ pub(super) struct Held {
     places: Vec<Entry>,
     free: Vec<Place>,
     all: Ends,
-    /// The lowest rank of a peer.
-    first: u32,
     /// By peer.
-    peers: Vec<Ends>,
+    peers: Table<Ends>,
     /// Messages of all peers that have been held so far.
     arrivals: u64,
 }
@@ -56,25 +54,25 @@ enum List {
 }
 
 impl Held {
-    /// For messages of peers of these ranks.
-    pub(super) fn new(peers: Range<u32>) -> Self {
+    /// For messages of peers of these ranks: of all of them, or of few.
+    pub(super) fn new(peers: Range<u32>, sparse: bool) -> Self {
+        let count = if sparse { 0 } else { peers.len() };
         Self {
-            places: Vec::with_capacity(peers.len()),
-            free: Vec::with_capacity(peers.len()),
+            places: Vec::with_capacity(count),
+            free: Vec::with_capacity(count),
             all: Ends::default(),
-            first: peers.start,
-            peers: vec![Ends::default(); peers.len()],
+            peers: if sparse { Table::sparse(peers) } else { Table::dense(peers, |_| Ends::default()) },
             arrivals: 0,
         }
     }
 
     /// Messages of this peer.
     pub(super) fn count_of(&self, peer: PeerId) -> usize {
-        self.peers[self.index(peer)].count
+        self.of(peer).count
     }
 
-    fn index(&self, peer: PeerId) -> usize {
-        (peer.0 - self.first) as usize
+    fn of(&self, peer: PeerId) -> Ends {
+        self.peers.get(peer).copied().unwrap_or_default()
     }
 
     pub(super) fn push(&mut self, incoming: Incoming) {
@@ -104,7 +102,7 @@ impl Held {
 
     /// The messages of a peer, in order of arrival.
     pub(super) fn iter_of(&self, peer: PeerId) -> impl Iterator<Item = &Incoming> {
-        self.walk(List::OfPeer, self.peers[self.index(peer)].first).map(|(_, entry)| &entry.incoming)
+        self.walk(List::OfPeer, self.of(peer).first).map(|(_, entry)| &entry.incoming)
     }
 
     /// The first message that is due.
@@ -114,7 +112,7 @@ impl Held {
 
     /// The first message of a peer that is due, with its number in order of arrival.
     pub(super) fn find_of(&self, peer: PeerId, mut due: impl FnMut(&Incoming) -> bool) -> Option<(u64, Place)> {
-        let mut of_peer = self.walk(List::OfPeer, self.peers[self.index(peer)].first);
+        let mut of_peer = self.walk(List::OfPeer, self.of(peer).first);
         of_peer.find(|(_, entry)| due(&entry.incoming)).map(|(place, entry)| (entry.arrival, place))
     }
 
@@ -137,7 +135,7 @@ impl Held {
 
     /// Drops the messages of a peer.
     pub(super) fn drop_of(&mut self, peer: PeerId) {
-        while let Some(place) = self.peers[self.index(peer)].first {
+        while let Some(place) = self.of(peer).first {
             self.take(place);
         }
     }
@@ -150,10 +148,7 @@ impl Held {
     fn ends(&mut self, list: List, peer: PeerId) -> &mut Ends {
         match list {
             List::All => &mut self.all,
-            List::OfPeer => {
-                let index = self.index(peer);
-                &mut self.peers[index]
-            }
+            List::OfPeer => self.peers.entry(peer, Ends::default),
         }
     }
 
@@ -175,7 +170,7 @@ mod tests {
     /// The same as a plain list, for random operations.
     #[test]
     fn messages_are_found_in_order_of_arrival_of_all_peers_and_of_each() {
-        let (mut held, mut list) = (Held::new(0..3), Vec::new());
+        let (mut held, mut list) = (Held::new(0..3, false), Vec::new());
         let mut state = 1u64;
         for number in 0..2000 {
             state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);

@@ -9,6 +9,7 @@
 //! | `operations.rs` | the open operations, and a role's record of why it started them |
 //! | `peers.rs` | the other nodes: connection, process, traffic |
 //! | `stalls.rs` | the peer that this node waits for |
+//! | `table.rs` | a value per peer |
 //! | `port.rs` | [`Port`], through which a role starts operations |
 
 mod held;
@@ -16,6 +17,7 @@ mod operations;
 mod peers;
 mod port;
 mod stalls;
+mod table;
 
 use alloc::collections::VecDeque;
 use core::ops::Range;
@@ -33,12 +35,15 @@ use crate::buffer::Segment;
 use crate::id::{Clock, Incarnation, OpId, PeerId};
 use crate::kernel::{Kernel, KernelResult};
 use crate::rider::Rider;
-use crate::status::{Counters, Histogram, Presence, Role, Status, Waiting, WorkerStatus};
+use crate::status::{Counters, Histogram, LinkStatus, Presence, Role, Status, Waiting, WorkerStatus};
 use crate::tape::{Order, Position};
 use crate::time::{Duration, Instant, StepTime};
 use crate::vectors::{Keep, Vectors};
 use crate::wire::{CONTRACT_LEN_MAX, HEADER_LEN, Header, Hello, Message};
 
+/// Operations and outputs for which a node has room at the start. It grows to what the node needs; a simulation has ten
+/// thousand nodes.
+const OPEN: usize = 8;
 /// Messages of one peer that can be held at once.
 const HELD_MAX: usize = 64;
 
@@ -126,6 +131,10 @@ impl Hub {
     pub(crate) fn new(setup: Setup) -> Self {
         let tape = Position::new(setup.tape.clone());
         let neighbours = setup.neighbours.clone();
+        // Where peers are connected on demand, each node wants the host of the coordinator, and that one all of them.
+        let on_demand = setup.connects_on_demand();
+        let always = Some(setup.host()).filter(|host| *host != setup.me);
+        let is_sparse = on_demand && always.is_some();
         let mut vectors = Vectors::default();
         let ours = vectors.bytes("contract", setup.contract.len() as usize, Keep::No);
         let theirs = vectors.bytes("a peer's contract", CONTRACT_LEN_MAX as usize, Keep::No);
@@ -137,13 +146,13 @@ impl Hub {
             has_parameters: false,
             joined: false,
             now: Instant::ORIGIN,
-            outputs: VecDeque::with_capacity(64),
-            dense: VecDeque::with_capacity(64),
+            outputs: VecDeque::with_capacity(OPEN),
+            dense: VecDeque::with_capacity(OPEN),
             withdrawn: VecDeque::new(),
             operations: Operations::new(),
-            peers: Peers::new(neighbours.clone()),
+            peers: Peers::new(neighbours.clone(), on_demand, always),
             stalls: Stalls::new(setup.me),
-            holding: Held::new(neighbours),
+            holding: Held::new(neighbours, is_sparse),
             comparing: None,
             alarm: None,
             tape,
@@ -233,7 +242,12 @@ impl Hub {
 
     /// The next output, or how long to wait.
     pub(crate) fn poll_output(&mut self) -> Output {
-        let Some(output) = self.outputs.pop_front() else { return Output::Wait { until: self.next_deadline() } };
+        let Some(output) = self.outputs.pop_front() else {
+            // The next outputs take the places that are in the cache, and not the ones behind the last output.
+            self.outputs.clear();
+            self.dense.clear();
+            return Output::Wait { until: self.next_deadline() };
+        };
         // Counted here: a message that is taken back has not been sent.
         if let Output::Transmit { peer, header, .. } = output {
             let dense = self.dense.pop_front().unwrap_or_default();
@@ -340,7 +354,8 @@ impl Hub {
 
     /// Sends a message without a body to all nodes that take part.
     fn tell_all(&mut self, message: Message) {
-        for peer in self.peers.ranks() {
+        for index in 0..self.peers.count() {
+            let peer = self.peers.rank(index);
             if peer != self.setup.me && self.is_agreed(peer) {
                 self.notify(peer, message);
             }
@@ -428,7 +443,7 @@ impl Hub {
     fn on_disconnected(&mut self, peer: PeerId) {
         self.holding.drop_of(peer);
         let now = self.now;
-        self.peers.change(peer, |entry| entry.on_disconnected(now));
+        self.peers.on_disconnected(peer, now);
     }
 
     fn on_header(&mut self, peer: PeerId, header: &Header) -> Option<Notice> {
@@ -531,13 +546,7 @@ impl Hub {
         let fresh = before != hello.incarnation;
         let restarted = fresh && before != Incarnation(0);
         self.counters.reconnects += u64::from(!fresh);
-        self.peers.change(peer, |entry| {
-            entry.left &= !fresh;
-            entry.link = Link::Agreed;
-            entry.incarnation = hello.incarnation;
-            entry.had_parameters = hello.has_parameters;
-            entry.failure = None;
-        });
+        self.peers.change(peer, |entry| entry.on_hello(hello.incarnation, hello.has_parameters));
         if restarted && hello.resumed_at > Clock(0) {
             self.notify(peer, Message::Again);
         }
@@ -594,9 +603,41 @@ impl Hub {
         self.peers.change(peer, |entry| entry.left = true);
     }
 
-    /// The ranks of the nodes that this one can be connected with, among which may be its own.
-    pub(crate) fn neighbours(&self) -> impl Iterator<Item = PeerId> + use<> {
-        self.peers.ranks()
+    /// The nodes that have come up, by index below [`Self::met`], among which may be this one. No other node is connected.
+    pub(crate) fn peer(&self, index: usize) -> PeerId {
+        self.peers.rank(index)
+    }
+
+    /// How many nodes have come up.
+    pub(crate) fn met(&self) -> usize {
+        self.peers.count()
+    }
+
+    /// An exchange begins, for instance in another view.
+    pub(crate) fn begin_exchange(&mut self) {
+        self.peers.begin_exchange();
+    }
+
+    /// Sets the peers that this node exchanges messages with. On demand, the driver connects it with them.
+    pub(crate) fn set_partners(&mut self, partners: &[PeerId]) {
+        // Without patience, drivers do not reconnect: a peer that is not connected yet is not lost.
+        let waits = self.setup.patience.dead_after() > Duration::ZERO;
+        self.peers.set_partners(partners, self.now, waits);
+    }
+
+    /// Can a message of the present exchange have been lost with the connection to this peer?
+    pub(crate) fn has_broken(&self, peer: PeerId) -> bool {
+        self.peers.has_broken(peer)
+    }
+
+    /// How often the set of wanted peers has changed.
+    pub(crate) fn wanted_changes(&self) -> u64 {
+        self.peers.changes()
+    }
+
+    /// The wanted peers, by rank.
+    pub(crate) fn wanted(&self) -> impl Iterator<Item = PeerId> + '_ {
+        self.peers.wanted().filter(|peer| *peer != self.setup.me)
     }
 
     pub(crate) fn is_agreed(&self, peer: PeerId) -> bool {
@@ -714,7 +755,7 @@ impl Hub {
             workers: workers
                 .map(|rank| WorkerStatus { rank, state: self.presence(rank), clock: worker_clock(rank) })
                 .collect(),
-            links: others().map(|peer| self.peers.get(peer).traffic).collect(),
+            links: others().map(|peer| LinkStatus { peer, ..self.peers.get(peer).traffic }).collect(),
             residual_norm: 0.0,
             residual_updates: 0.0,
             rest: None,

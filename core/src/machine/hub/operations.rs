@@ -2,6 +2,7 @@
 
 use alloc::vec::Vec;
 
+use super::OPEN;
 use crate::id::OpId;
 use crate::machine::Misuse;
 
@@ -35,7 +36,7 @@ struct Operation {
 
 impl Operations {
     pub(super) fn new() -> Self {
-        Self { table: Vec::with_capacity(64), free: Vec::with_capacity(64) }
+        Self { table: Vec::with_capacity(OPEN), free: Vec::with_capacity(OPEN) }
     }
 
     pub(super) fn begin(&mut self, purpose: Purpose) -> OpId {
@@ -74,7 +75,7 @@ pub(crate) struct Jobs<J>(Vec<Option<J>>);
 
 impl<J: Copy> Jobs<J> {
     pub(crate) fn new() -> Self {
-        Self(Vec::with_capacity(64))
+        Self(Vec::with_capacity(OPEN))
     }
 
     pub(super) fn begin(&mut self, id: OpId, job: J) {

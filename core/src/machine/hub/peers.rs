@@ -1,15 +1,28 @@
 //! The other nodes as this one sees them: connection, process, traffic.
 //!
 //! ```text
-//! Never -> Connected -> Agreed -> Down -> Lost
+//! Never -> Connected -> Agreed -> Down -> Lost          Never -> Down (it becomes a partner)
 //!             ^  (hello)   ^  (disconnect) |  (dead_after; at once if it has failed)
 //!             +------------+---------------+
 //! ```
+//!
+//! # Wanted peers
+//!
+//! A driver that connects peers on demand ([`Setup::on_demand`]) asks which peers this node *wants* to be connected with.
+//! Those are the node that is always wanted, for instance that of the coordinator; the *partners* that the role names,
+//! for instance the neighbours in the tree of the present view; and peers that were lost and have not been met again,
+//! since two nodes that have lost each other can take part together only after they have met.
+//!
+//! - A partner is known to take part. If it is not connected when it becomes a partner, it is down from then on, and is
+//!   lost after `dead_after`.
+//! - A peer that is not wanted is not missed: when its connection ends, it is as if it had not been met.
+//!
+//! [`Setup::on_demand`]: crate::Setup::on_demand
 
 use alloc::collections::VecDeque;
-use alloc::vec::Vec;
 use core::ops::Range;
 
+use super::table::Table;
 use crate::id::{Incarnation, PeerId};
 use crate::machine::Failure;
 use crate::status::{LinkStatus, Presence};
@@ -18,11 +31,9 @@ use crate::wire::HEADER_LEN;
 
 #[derive(Debug)]
 pub(super) struct Peers {
-    /// The lowest rank of a neighbour.
-    first: u32,
-    /// The neighbours, by rank.
-    all: Vec<Peer>,
-    /// In place of a node that is no neighbour.
+    /// The neighbours, by rank. Sparse where the driver connects peers on demand.
+    all: Table<Peer>,
+    /// In place of a node that has not come up.
     stranger: Peer,
     /// The peers that can be lost, see [`Peer::is_down`], in the order in which their connections ended. So the first
     /// one is due first, and an input looks at no other peer.
@@ -31,11 +42,23 @@ pub(super) struct Peers {
     failed: usize,
     /// Peers that are given up.
     lost: usize,
+    /// The number of the exchange that the role is in, from 1 on; 0 before the first.
+    exchange: u64,
+    /// How often the set of wanted peers has changed.
+    changes: u64,
 }
 
 #[derive(Copy, Clone, Debug)]
 pub(super) struct Peer {
     pub(super) link: Link,
+    /// It is wanted all the time.
+    always: bool,
+    /// It takes part with this node, as the role has said.
+    partner: bool,
+    /// It was lost, and has not said hello since.
+    missed: bool,
+    /// The exchange in which the connection with it broke last; 0: in none.
+    broke_in: u64,
     /// Its process, since its first hello; 0 before.
     pub(super) incarnation: Incarnation,
     /// It makes no more contributions: its disappearance is no loss.
@@ -57,62 +80,66 @@ pub(super) enum Link {
     Connected,
     /// Connected, and the peer runs the same contract.
     Agreed,
-    /// Disconnected; the peer is still a member.
+    /// Disconnected, or not connected yet though it is a partner; the peer is still a member.
     Down { since: Instant },
     /// Disconnected for `dead_after`, and given up.
     Lost,
 }
 
 impl Peers {
-    pub(super) fn new(neighbours: Range<u32>) -> Self {
-        let peer = |rank| Peer {
-            link: Link::Never,
-            incarnation: Incarnation(0),
-            left: false,
-            failure: None,
-            had_parameters: false,
-            traffic: LinkStatus {
-                peer: PeerId(rank),
-                bytes_out: 0,
-                bytes_in: 0,
-                messages_out: 0,
-                messages_in: 0,
-                last_heard: None,
-                response_ns: 0,
-            },
-            unanswered_since: None,
+    /// `on_demand`: the driver connects this node with the peers that it wants. `always`: the peer that it always wants;
+    /// `None`: all of them.
+    pub(super) fn new(neighbours: Range<u32>, on_demand: bool, always: Option<PeerId>) -> Self {
+        let all = match always.filter(|_| on_demand) {
+            Some(_) => Table::sparse(neighbours),
+            None => Table::dense(neighbours, |rank| Peer { always: true, ..Peer::new(PeerId(rank)) }),
         };
-        let (first, stranger) = (neighbours.start, peer(u32::MAX));
-        Self { first, all: neighbours.map(peer).collect(), stranger, down: VecDeque::new(), failed: 0, lost: 0 }
+        let (stranger, down) = (Peer::new(PeerId(u32::MAX)), VecDeque::new());
+        let mut peers = Self { all, stranger, down, failed: 0, lost: 0, exchange: 0, changes: 0 };
+        if let Some(always) = always.filter(|_| peers.all.is_sparse()) {
+            peers.change(always, |peer| peer.always = true);
+        }
+        peers
     }
 
     /// The ranks of the neighbours, among which may be this node itself.
     pub(super) fn ranks(&self) -> impl Iterator<Item = PeerId> + use<> {
-        (self.first..self.first + self.all.len() as u32).map(PeerId)
+        self.all.range().map(PeerId)
+    }
+
+    /// Neighbours that have come up, among which may be this node itself. The others are not connected.
+    pub(super) fn count(&self) -> usize {
+        self.all.count()
+    }
+
+    /// The rank of the `index`-th neighbour that has come up.
+    pub(super) fn rank(&self, index: usize) -> PeerId {
+        self.all.rank(index)
     }
 
     /// Is the node of this rank a neighbour?
     pub(super) fn has(&self, peer: PeerId) -> bool {
-        peer.0.checked_sub(self.first).is_some_and(|index| (index as usize) < self.all.len())
+        self.all.range().contains(&peer.0)
     }
 
     pub(super) fn get(&self, peer: PeerId) -> &Peer {
-        let index = peer.0.checked_sub(self.first);
-        index.and_then(|index| self.all.get(index as usize)).unwrap_or(&self.stranger)
+        self.all.get(peer).unwrap_or(&self.stranger)
     }
 
     /// The peer, to count its messages.
     pub(super) fn traffic(&mut self, peer: PeerId) -> &mut Peer {
-        &mut self.all[(peer.0 - self.first) as usize]
+        self.all.entry(peer, || Peer::new(peer))
     }
 
     /// Changes the state of a peer.
     pub(super) fn change(&mut self, peer: PeerId, change: impl FnOnce(&mut Peer)) {
-        let entry = &mut self.all[(peer.0 - self.first) as usize];
+        let entry = self.all.entry(peer, || Peer::new(peer));
         let before = entry.is_down().then_some(entry.failure.is_some());
+        let was_wanted = entry.is_wanted();
         self.lost -= usize::from(entry.link == Link::Lost);
         change(entry);
         self.lost += usize::from(entry.link == Link::Lost);
+        self.changes += u64::from(entry.is_wanted() != was_wanted);
         let after = entry.is_down().then_some(entry.failure.is_some());
         self.failed += usize::from(after == Some(true));
         self.failed -= usize::from(before == Some(true));
@@ -122,6 +149,56 @@ impl Peers {
             (Some(_), None) => self.down.retain(|down| *down != peer),
             _ => {}
         }
+    }
+
+    // Wanted peers
+
+    /// How often the set of wanted peers has changed.
+    pub(super) fn changes(&self) -> u64 {
+        self.changes
+    }
+
+    /// The wanted peers, by rank, among which may be this node itself.
+    pub(super) fn wanted(&self) -> impl Iterator<Item = PeerId> + '_ {
+        (0..self.count()).map(|index| self.rank(index)).filter(|peer| self.get(*peer).is_wanted())
+    }
+
+    /// An exchange begins.
+    pub(super) fn begin_exchange(&mut self) {
+        self.exchange += 1;
+    }
+
+    /// Sets the partners. Has no effect where all peers are connected. `waits`: a partner that does not come is given up
+    /// after a time.
+    pub(super) fn set_partners(&mut self, partners: &[PeerId], now: Instant, waits: bool) {
+        if !self.all.is_sparse() {
+            return;
+        }
+        for index in 0..self.count() {
+            let peer = self.rank(index);
+            if !partners.contains(&peer) {
+                self.change(peer, Peer::end_partnership);
+            }
+        }
+        for partner in partners {
+            self.change(*partner, |peer| peer.begin_partnership(now, waits));
+        }
+    }
+
+    /// Did the connection with the peer break within the present exchange? Messages of the exchange may be lost then.
+    pub(super) fn has_broken(&self, peer: PeerId) -> bool {
+        !self.all.is_sparse() || self.get(peer).broke_in == self.exchange
+    }
+
+    /// The connection to a peer has ended.
+    pub(super) fn on_disconnected(&mut self, peer: PeerId, now: Instant) {
+        let exchange = self.exchange;
+        self.change(peer, |entry| {
+            if entry.link == Link::Agreed {
+                entry.broke_in = exchange;
+            }
+            entry.on_disconnected(now);
+        });
     }
 
     /// Peers that are given up.
@@ -144,12 +221,61 @@ impl Peers {
             peer.failure.is_some() || peer.down_since().is_some_and(|since| since.after(dead_after) <= now)
         };
         let lost = self.down.iter().copied().filter(is_due).min()?;
-        self.change(lost, |peer| peer.link = Link::Lost);
+        self.change(lost, |peer| (peer.link, peer.missed) = (Link::Lost, true));
         Some(lost)
     }
 }
 
 impl Peer {
+    fn new(rank: PeerId) -> Self {
+        Self {
+            link: Link::Never,
+            always: false,
+            partner: false,
+            missed: false,
+            broke_in: 0,
+            incarnation: Incarnation(0),
+            left: false,
+            failure: None,
+            had_parameters: false,
+            traffic: LinkStatus {
+                peer: rank,
+                bytes_out: 0,
+                bytes_in: 0,
+                messages_out: 0,
+                messages_in: 0,
+                last_heard: None,
+                response_ns: 0,
+            },
+            unanswered_since: None,
+        }
+    }
+
+    fn is_wanted(&self) -> bool {
+        self.always || self.partner || self.missed
+    }
+
+    fn begin_partnership(&mut self, now: Instant, waits: bool) {
+        self.partner = true;
+        if self.link == Link::Never && waits {
+            self.link = Link::Down { since: now };
+        }
+    }
+
+    fn end_partnership(&mut self) {
+        self.partner = false;
+        if !self.is_wanted() && self.is_down() {
+            self.link = Link::Never;
+        }
+    }
+
+    /// The peer has said hello, from this process.
+    pub(super) fn on_hello(&mut self, incarnation: Incarnation, had_parameters: bool) {
+        self.left &= self.incarnation == incarnation;
+        (self.link, self.missed) = (Link::Agreed, false);
+        (self.incarnation, self.had_parameters, self.failure) = (incarnation, had_parameters, None);
+    }
+
     /// Since when the peer is disconnected, if it is still a member.
     fn down_since(&self) -> Option<Instant> {
         match self.link {
@@ -162,10 +288,14 @@ impl Peer {
         self.down_since().is_some()
     }
 
-    pub(super) fn on_disconnected(&mut self, now: Instant) {
+    fn on_disconnected(&mut self, now: Instant) {
         match self.link {
+            Link::Agreed | Link::Connected if !self.is_wanted() => self.link = Link::Never,
             Link::Agreed => self.link = Link::Down { since: now },
-            Link::Connected if self.incarnation != Incarnation(0) => self.link = Link::Down { since: now },
+            // A partner is known to exist.
+            Link::Connected if self.partner || self.incarnation != Incarnation(0) => {
+                self.link = Link::Down { since: now };
+            }
             Link::Connected => self.link = Link::Never,
             Link::Never | Link::Down { .. } | Link::Lost => {}
         }

@@ -102,7 +102,7 @@ impl Server {
                 self.take_offer(hub, incoming, offer);
             }
         }
-        self.holds_offers &= hub.held().any(|held| matches!(held.message, Message::Offer(_)));
+        self.holds_offers = self.holds_offers && hub.held().any(|held| matches!(held.message, Message::Offer(_)));
     }
 
     /// A worker has said where its stream to a shard continues.

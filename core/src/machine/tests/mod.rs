@@ -12,6 +12,7 @@ mod resume;
 mod rounds;
 mod server;
 mod thin;
+mod wanted;
 mod worker;
 
 use alloc::collections::VecDeque;

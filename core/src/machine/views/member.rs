@@ -62,8 +62,7 @@ enum End {
 impl Member {
     pub(crate) fn new(hub: &Hub) -> Self {
         let (me, cluster) = (hub.setup.me, hub.setup.cluster);
-        // Rank 0 hosts the coordinator, unless there is a node for it.
-        let host = if cluster.servers > 0 { PeerId(cluster.workers) } else { PeerId(0) };
+        let host = hub.setup.host();
         let grace = if hub.setup.gathered { Duration::MAX } else { hub.setup.patience.dead_after() };
         let coordinator = (me == host).then(|| Coordinator::new(me, cluster.workers, hub.setup.quorum, grace));
         #[cfg(planted)]
@@ -76,7 +75,7 @@ impl Member {
             coordinator,
             view: View::none(host),
             prepared: Sequence(0),
-            coming: Vec::with_capacity(cluster.workers as usize),
+            coming: Vec::new(),
             lost: Vec::new(),
             broken: false,
             told: false,
@@ -226,19 +225,22 @@ impl Member {
         }
     }
 
-    fn has_lost_host(&self, hub: &Hub) -> bool {
+    pub(crate) fn has_lost_host(&self, hub: &Hub) -> bool {
         self.coordinator.is_none() && hub.presence(self.host) == Presence::Lost
     }
 
     /// The coordinator's node is lost, and no member that this node can reach lacks the last round: there is nothing left
     /// to agree on. `last`: this node has it.
     pub(crate) fn ends_without_host(&self, hub: &Hub, last: bool) -> bool {
+        if !last || !self.has_lost_host(hub) {
+            return false;
+        }
         let has_it = |member: &&PeerId| **member == hub.setup.me || self.at_end.contains(*member);
         let reachable = |member: &&PeerId| !matches!(hub.presence(**member), Presence::Lost | Presence::Left);
         let mut others = self.view.members.iter().filter(|member| **member != self.host);
         let count = self.view.members.iter().filter(has_it).count();
         let all = others.all(|member| has_it(&member) || !reachable(&member));
-        last && self.has_lost_host(hub) && all && 2 * count > self.view.members.len()
+        all && 2 * count > self.view.members.len()
     }
 
     /// This node hosts the coordinator, which knows of no run so far.
@@ -388,18 +390,21 @@ impl Member {
                 }
             }
             Message::Members { first, mask, .. } if peer == self.host => {
-                if first == PeerId(0) {
-                    self.coming.clear();
-                }
                 let workers = hub.setup.cluster.workers;
-                self.coming.extend(Message::ranks(first, mask, workers));
-                // A coordinator that repeats itself must not make the list grow.
-                self.coming.truncate(workers as usize);
+                self.on_members(first, Message::ranks(first, mask, workers), workers);
+            }
+            Message::MemberRange { first, count, .. } if peer == self.host => {
+                let workers = hub.setup.cluster.workers;
+                let ranks = first.0..first.0.saturating_add(count).min(workers);
+                self.on_members(first, ranks.map(PeerId), workers);
             }
             Message::Prepare { view } if peer == self.host => return self.prepare(hub, view, standing),
             Message::Commit(commit) if peer == self.host => {
                 let Commit { view: number, round, donor, last, returns } = commit;
-                let members = core::mem::take(&mut self.coming);
+                let mut members = core::mem::take(&mut self.coming);
+                // The coordinator lists them in order. Another peer in its place must not be able to break this node.
+                members.sort_unstable();
+                members.dedup();
                 // A view without this node, or with a donor that is no member, is ignored.
                 if members.contains(&hub.setup.me) && members.contains(&donor) {
                     return self.commit(View { number, members, round, donor, last }, returns);
@@ -412,6 +417,17 @@ impl Member {
             message => hub.close(peer, ProtocolError::Unexpected { kind: message.kind() }),
         }
         None
+    }
+
+    /// The coordinator lists members of the view that it is about to commit, from rank `first` on.
+    fn on_members(&mut self, first: PeerId, ranks: impl Iterator<Item = PeerId>, workers: u32) {
+        if first == PeerId(0) {
+            self.coming.clear();
+        }
+        // A coordinator that repeats itself must not make the list grow.
+        let room = (workers as usize).saturating_sub(self.coming.len());
+        self.coming.reserve_exact(room);
+        self.coming.extend(ranks.take(room));
     }
 
     fn prepare(&mut self, hub: &mut Hub, number: Sequence, standing: Standing) -> Option<Change> {

@@ -20,6 +20,43 @@
 //! - A member that lacks the newest state fetches it from [`View::donor`] before it takes part. Only the role knows
 //!   this state.
 //! - At the end of a settle, [`Member::exit`] says how the node leaves, once the coordinator has released it.
+//!
+//! # Connections
+//!
+//! In a tree or a ring, few members exchange messages with each other. A driver that connects nodes on demand
+//! ([`Setup::on_demand`]) asks each machine for the peers that it wants ([`Machine::wanted`]). It connects two nodes when
+//! either wants the other, and keeps the connection as long as one of them does.
+//!
+//! | a node wants | for | from | until |
+//! |---|---|---|---|
+//! | the coordinator's node | reports, losses, views, the end | its start | |
+//! | its neighbours in the tree or ring of its view | the exchange | it enters the view | it enters the next |
+//! | the donor of its view | the state that it lacks | it enters the view | it has the state, or stops |
+//! | all members of its view | the agreement on the end | it has the last round and has lost the coordinator | |
+//! | a peer that it has lost | to meet it again | the loss | it has met the peer |
+//!
+//! The coordinator's node wants all nodes. All other topologies do, too.
+//!
+//! - **A view needs no connections to begin.** Members stop, report and enter over the connections with the coordinator.
+//!   A message to a neighbour that is not connected yet goes out when it is. So the neighbours of a proposed view need not
+//!   be known before its commit.
+//! - **Losses.** A neighbour is known to take part, since it has reported. If it is not connected, it counts as down from
+//!   the moment at which this node enters the view, and is lost after `dead_after`. The node tells the coordinator, as
+//!   for a connection that broke. So two members that cannot reach each other do not hold up the run: the next view
+//!   leaves one of them out, until they have met. Both want each other until then. Members hear nothing of other
+//!   losses; the coordinator, which is connected with all, does.
+//! - **Ends of connections.** A connection that neither node wants is closed, which is no loss. Nothing that matters can
+//!   be under way on it: messages of an exchange are for neighbours of a view that both nodes have left. A node that is
+//!   ahead wants the other, and that keeps the connection.
+//! - **Broken rounds.** A connection that breaks within the view breaks the exchange, as its messages may be lost. A
+//!   connection that broke before this node entered the view does not: neither node can have sent a message of the view
+//!   over it, unless the other one had entered before; the other one then reports the break itself.
+//! - **Memory.** A node has a record of each peer that has come up, and the list of the members of its view.
+//!
+//! A node that resumes from a checkpoint hears the moments of all nodes, and wants all of them.
+//!
+//! [`Setup::on_demand`]: crate::Setup::on_demand
+//! [`Machine::wanted`]: crate::Machine::wanted
 
 mod coordinator;
 mod member;

@@ -53,8 +53,7 @@ impl World {
     /// Reads the body of the first message from `peer`.
     pub(super) fn receive(&mut self, me: PeerId, op: OpId, peer: PeerId, into: Option<Segment>) {
         let takes = self.effort(self.plan.effort.body);
-        let node = &mut self.nodes[me.index()];
-        let side = node.side_mut(peer);
+        let side = self.side(me, peer);
         if !side.reading {
             // The connection has broken since the header was delivered.
             return self.abort(me, peer, op);
@@ -71,7 +70,8 @@ impl World {
             self.schedule(self.now, Scheduled::Resume { node: me });
             return;
         }
-        let (at, epoch, session) = (self.now.after(takes), node.epoch, self.link(me, peer).session);
+        let epoch = self.nodes[me.index()].epoch;
+        let (at, session) = (self.now.after(takes), self.link(me, peer).session);
         self.schedule(at, Scheduled::BodyEnd { node: me, epoch, peer, session });
     }
 
@@ -85,12 +85,15 @@ impl World {
     /// The body is complete: it goes into the buffer, and the operation ends.
     fn take_body(&mut self, me: PeerId, peer: PeerId) {
         let now = self.now;
-        let node = &mut self.nodes[me.index()];
-        let side = node.side_mut(peer);
+        let side = self.side(me, peer);
         let Some(Receiving { op, into }) = side.receiving.take() else { return };
         side.reading = false;
-        let message = side.inbox.pop_front().expect("a message is being read");
-        node.note_due(peer);
+        let message = side.take().expect("a message is being read");
+        let is_due = side.is_due();
+        let node = &mut self.nodes[me.index()];
+        if is_due {
+            node.note_due(peer);
+        }
         if let (Some(into), Some(body)) = (into, &message.body) {
             node.pool.bytes_mut(into).copy_from_slice(body.bytes());
         }
@@ -105,7 +108,7 @@ impl World {
 
     /// The connection breaks while a body is being read. Returns the operation, which has written a part of the buffer.
     pub(super) fn tear(&mut self, me: PeerId, peer: PeerId) -> Option<OpId> {
-        let Receiving { op, into } = self.nodes[me.index()].side_mut(peer).receiving.take()?;
+        let Receiving { op, into } = self.side(me, peer).receiving.take()?;
         self.torn += 1;
         if let Some(into) = into.filter(|into| into.len > 0) {
             let torn = self.efforts.below(u64::from(into.len) + 1) as usize;
@@ -123,9 +126,8 @@ impl World {
             self.feed(me, Input::Aborted { op });
             return;
         }
-        let node = &mut self.nodes[me.index()];
-        node.side_mut(peer).aborting += 1;
-        let (at, epoch) = (self.now.after(takes), node.epoch);
+        self.side(me, peer).aborting += 1;
+        let (at, epoch) = (self.now.after(takes), self.nodes[me.index()].epoch);
         self.schedule(at, Scheduled::Abort { node: me, epoch, peer, op });
     }
 }

@@ -5,14 +5,106 @@ use gradwire_core::{Input, Machine, OpId, PeerId, Segment};
 
 use super::{Link, Scheduled, World};
 use crate::network::{Message, Stream};
-use crate::node::Life;
+use crate::node::{Life, Side};
 
 impl World {
+    /// The link between two nodes, which comes up if it has not before.
     pub(super) fn link(&mut self, a: PeerId, b: PeerId) -> &mut Link {
-        let (low, high) = (a.min(b), a.max(b));
-        let first = self.nodes[low.index()].first_above();
-        &mut self.links[low.index()][(high.0 - first) as usize]
+        // Of the two, the node with fewer links: servers and coordinators have many.
+        let [few, many] = match self.routes[a.index()].len() <= self.routes[b.index()].len() {
+            true => [a, b],
+            false => [b, a],
+        };
+        let routes = &self.routes[few.index()];
+        let number = match routes.binary_search_by_key(&many, |(peer, _)| *peer) {
+            Ok(place) => routes[place].1,
+            Err(_) => self.add_link(a, b),
+        };
+        &mut self.links[number as usize]
     }
+
+    fn add_link(&mut self, a: PeerId, b: PeerId) -> u32 {
+        let number = self.links.len() as u32;
+        self.links.push(Link::default());
+        for (node, peer) in [(a, b), (b, a)] {
+            let routes = &mut self.routes[node.index()];
+            let place = routes.partition_point(|(other, _)| *other < peer);
+            routes.insert(place, (peer, number));
+        }
+        number
+    }
+
+    /// A node's side of the connection with a peer.
+    pub(super) fn side(&mut self, me: PeerId, peer: PeerId) -> &mut Side {
+        &mut self.link(me, peer).sides[usize::from(me > peer)]
+    }
+
+    // Wishes
+
+    /// Notes the peers that the machine of a node wants. Returns the peers for which that has changed, by rank.
+    fn note_wishes(&mut self, me: PeerId) -> Vec<PeerId> {
+        let node = &mut self.nodes[me.index()];
+        let Some(machine) = node.machine.as_ref() else { return Vec::new() };
+        node.wanted_seen = Some(machine.wanted_changes());
+        let wanted = machine.wanted();
+        let before = self.routes[me.index()].iter().filter(|(peer, link)| {
+            self.links[*link as usize].sides[usize::from(me > *peer)].wanted && wanted.binary_search(peer).is_err()
+        });
+        let mut changed: Vec<PeerId> = before.map(|(peer, _)| *peer).collect();
+        for peer in &changed {
+            self.side(me, *peer).wanted = false;
+        }
+        for peer in wanted {
+            let side = self.side(me, peer);
+            if !side.wanted {
+                side.wanted = true;
+                changed.push(peer);
+            }
+        }
+        changed.sort_unstable();
+        changed
+    }
+
+    /// Connects and disconnects a node if its machine wants other peers than before.
+    pub(super) fn follow_wishes(&mut self, me: PeerId) {
+        let node = &self.nodes[me.index()];
+        let changes = node.machine.as_ref().map(Machine::wanted_changes);
+        if changes == node.wanted_seen {
+            return;
+        }
+        for peer in self.note_wishes(me) {
+            let link = self.link(me, peer);
+            let (wanted, connected) = (link.is_wanted(), link.connected);
+            if wanted && !connected && self.nodes[peer.index()].life == Life::Up {
+                self.reconnect(me, peer);
+            } else if !wanted {
+                self.disconnect(me, peer);
+            }
+        }
+    }
+
+    /// A process starts: it is connected with the peers that it wants, and with those that want it.
+    pub(super) fn connect_all(&mut self, me: PeerId) {
+        self.note_wishes(me);
+        for (peer, link) in self.routes[me.index()].clone() {
+            let link = &mut self.links[link as usize];
+            link.sides[usize::from(me > peer)].restart();
+            if link.is_wanted() && self.nodes[peer.index()].life == Life::Up {
+                self.reconnect(me, peer);
+            }
+        }
+    }
+
+    /// A process ends: its connections break.
+    pub(super) fn disconnect_all(&mut self, me: PeerId) {
+        for (peer, _) in self.routes[me.index()].clone() {
+            let side = self.side(me, peer);
+            (side.receiving, side.wanted) = (None, false);
+            self.disconnect(me, peer);
+        }
+    }
+
+    // Connections
 
     pub(super) fn stream(&mut self, from: PeerId, to: PeerId) -> &mut Stream {
         let direction = usize::from(from > to);
@@ -37,13 +129,12 @@ impl World {
         link.session += 1;
         for (from, to) in [(a, b), (b, a)] {
             let open = std::mem::take(&mut *self.stream(from, to)).open;
-            let receiver = &mut self.nodes[to.index()];
-            let side = receiver.side_mut(from);
+            let side = self.side(to, from);
             side.inbox.clear();
             side.reading = false;
-            self.nodes[from.index()].side_mut(to).limbo.extend(open);
+            self.side(from, to).limbo.extend(open);
             let torn = self.tear(to, from);
-            self.nodes[to.index()].side_mut(from).limbo.extend(torn);
+            self.side(to, from).limbo.extend(torn);
         }
         let notice = self.now.after(self.plan.network.notice);
         for (node, peer) in [(a, b), (b, a)] {
@@ -86,12 +177,11 @@ impl World {
     /// it.
     pub(super) fn abort(&mut self, me: PeerId, peer: PeerId, op: OpId) {
         let now = self.now;
-        let node = &mut self.nodes[me.index()];
-        let side = node.side_mut(peer);
+        let side = self.side(me, peer);
         if side.connected {
             side.limbo.push(op);
         } else {
-            let machine = node.machine.as_mut().expect("it has just begun the operation");
+            let machine = self.nodes[me.index()].machine.as_mut().expect("it has just begun the operation");
             machine.handle_input(now, Input::Aborted { op }).expect("an open operation");
         }
     }
@@ -120,12 +210,16 @@ impl World {
             self.schedule(at, Scheduled::Arrival { from, to, session, number, message });
             return None;
         }
-        let mut ready = self.stream(from, to).arrive(number, message);
+        let link = self.link(from, to);
+        let (stream, side) = (&mut link.streams[usize::from(from > to)], &mut link.sides[usize::from(to > from)]);
+        let mut ready = stream.arrive(number, message);
         while let Some(message) = ready {
-            self.nodes[to.index()].side_mut(from).inbox.push_back(message);
-            ready = self.stream(from, to).take_early();
+            side.inbox.push_back(message);
+            ready = stream.take_early();
         }
-        self.nodes[to.index()].note_due(from);
+        if side.is_due() {
+            self.nodes[to.index()].note_due(from);
+        }
         self.deliver(to)
     }
 
@@ -136,21 +230,25 @@ impl World {
         }
         let (mut touched, mut first) = (None, PeerId(0));
         // In order of rank, so that a run does not depend on the order in which peers have become due.
-        while let Some(peer) = self.nodes[me.index()].due.range(first..).next().copied() {
+        loop {
+            let due = &self.nodes[me.index()].due;
+            let Some(peer) = due.get(due.partition_point(|peer| *peer < first)).copied() else { break };
             while let Some(header) = self.next_header(me, peer) {
                 touched = self.feed(me, Input::Header { peer, header });
                 touched?;
             }
-            self.nodes[me.index()].due.remove(&peer);
+            let due = &mut self.nodes[me.index()].due;
+            if let Ok(place) = due.binary_search(&peer) {
+                due.remove(place);
+            }
             first = PeerId(peer.0 + 1);
         }
         touched
     }
 
     pub(super) fn next_header(&mut self, me: PeerId, peer: PeerId) -> Option<Header> {
-        let node = &mut self.nodes[me.index()];
-        let runs = node.machine.is_some();
-        let side = node.side_mut(peer);
+        let runs = self.nodes[me.index()].machine.is_some();
+        let side = self.side(me, peer);
         if !runs || side.reading {
             return None;
         }
@@ -159,7 +257,7 @@ impl World {
         if message.body.is_some() {
             side.reading = true;
         } else {
-            let message = side.inbox.pop_front()?;
+            let message = side.take()?;
             self.received(me, peer, message.op);
         }
         Some(header)
