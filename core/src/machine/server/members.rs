@@ -26,6 +26,9 @@ impl Server {
             (Life::Present, false) if self.state == State::Starting || self.awaits_offers(worker) => {}
             // A welcome may have got lost: a worker cannot ask for it.
             (Life::Present, false) => {
+                for seat in self.shards.iter_mut().map(|shard| shard.seat(worker)) {
+                    seat.in_doubt = seat.welcomed.is_some();
+                }
                 // Nor can it have been lost where none was sent.
                 let welcomed =
                     |shard: &&mut Shard| shard.clocks.is_member(worker) && shard.seat_of(worker).mark == Sequence(0);
@@ -133,6 +136,7 @@ impl Server {
             let seat = shard.seat(worker);
             seat.mark = Sequence(0);
             seat.has_last = false;
+            (seat.welcomed, seat.in_doubt) = (None, false);
             seat.echo.answered = None;
             seat.work.forget_begin();
             seat.dropped = 0;

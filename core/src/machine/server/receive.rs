@@ -160,6 +160,10 @@ impl Server {
             hub.decide(Order::Take { shard: push.shard, worker });
         }
         shard.taking = Some(worker);
+        if shard.seat_of(worker).welcomed.is_some_and(|version| push.base > version) {
+            let seat = shard.seat(worker);
+            (seat.welcomed, seat.in_doubt) = (None, false);
+        }
         // Another copy is known from now on.
         self.recheck |= holds(hub, worker, push.shard);
         self.step_times[worker.index()] = push.step_time;

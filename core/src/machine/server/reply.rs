@@ -68,15 +68,18 @@ impl Server {
                 let sequence = shard.seat_of(worker).mark;
                 return hub.notify(worker, Message::Receipt { shard: shard.id, sequence, magnitude });
             }
-            Owed::Answer => Occasion::Answer { reference },
+            Owed::Answer if !shard.seat_of(worker).in_doubt => Occasion::Answer { reference },
             Owed::Final => Occasion::Final,
             // Contributions that the worker pushed before it was welcomed may be in by now: then it is ahead of the
             // row.
-            Owed::Welcome => {
-                let lead = shard.clocks.clock(worker).ahead_of(row);
+            Owed::Welcome | Owed::Answer => {
+                let (lead, version) = (shard.clocks.clock(worker).ahead_of(row), shard.version);
+                let seat = self.shards[index].seat(worker);
+                (seat.welcomed, seat.in_doubt) = (Some(version), false);
                 Occasion::Welcome { lead: u32::try_from(lead).unwrap_or(u32::MAX) }
             }
         };
+        let shard = &self.shards[index];
         let sequence = shard.seat_of(worker).mark;
         let reply = Reply { shard: shard.id, sequence, row, version: shard.version, occasion, magnitude };
         // The final parameters are exact with any codec, so that all workers end with the same ones.

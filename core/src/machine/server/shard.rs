@@ -84,6 +84,11 @@ pub(super) struct Seat {
     pub(super) mark: Sequence,
     /// Parameters that the worker has to be sent.
     owed: Option<Owed>,
+    /// The version with which the worker was welcomed, until a contribution made from a later one shows that the welcome
+    /// has arrived. A worker that never got it would count its clocks from another start than the server.
+    pub(super) welcomed: Option<Clock>,
+    /// The connection has broken since then: the next answer is a welcome as well.
+    pub(super) in_doubt: bool,
     /// The worker is in [`Shard::stirred`].
     is_stirred: bool,
     /// The worker is going to offer the shard.

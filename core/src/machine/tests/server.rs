@@ -83,6 +83,24 @@ fn a_lost_worker_holds_nobody_back() {
     s.push(0, 2, 1, 0.0).receive(1, 0.0).expect_params(0, 2, 2, 2).expect_params(1, 1, 2, 2).expect_idle();
 }
 
+/// A worker that was given up enters at the clock of the others. A welcome that got lost with its connection is said with the
+/// next answer: else the worker would count clocks from where it was, and wait for more than the server knows of.
+#[test]
+fn a_welcome_that_got_lost_is_said_with_the_next_answer() {
+    let mut s = server(Recipe::ssp(2).with_lambda(1.0), 2);
+    s.push(1, 1, 0, 0.0).expect_params(1, 1, 1, 0);
+    s.at(20).disconnect(1).at(1020).feed(Input::Timeout).expect_event(Event::PeerLost { peer: PeerId(1) });
+    s.at(1100).hello(1, 1).expect_event(joined(1, 1)).expect_params(1, 1, 1, 0);
+    s.at(1110).disconnect(1).at(1120).hello(1, 1).expect_idle();
+    let occasions = [(2, 1), (3, 2)].map(|(sequence, base)| {
+        s.push(1, sequence, base, 0.0);
+        let Message::Params(reply) = s.expect_transmit(1, Kind::Params) else { panic!() };
+        s.expect_idle();
+        reply.occasion
+    });
+    assert_eq!(occasions, [Occasion::Welcome { lead: 1 }, Occasion::Answer { reference: None }]);
+}
+
 #[test]
 fn a_short_break_is_forgiven() {
     let mut s = server(Recipe::ssp(0).with_lambda(1.0), 2);
