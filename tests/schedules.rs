@@ -124,6 +124,7 @@ fn schedules_that_found_a_bug_pass() {
         57_388,    // a message of an earlier process was missing, and the mark of the new one hid that
         38_095,    // a member with a broken-off body was not named as the one that is waited for
         1_794,     // a round waited for a worker that had been late in it, and waited at another shard
+        4_133_022, // a second answer broke off, and no contribution asked for a third
         39_528,    // members of a relay tree waited for each other, and no member named the lost one
     ] {
         // Most of them were found when operations took no time.

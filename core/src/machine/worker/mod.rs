@@ -47,7 +47,7 @@ use crate::rule::pace::{lead_max, window};
 use crate::status::{Role as RoleName, Status};
 use crate::time::{Duration, Instant, StepTime};
 use crate::vectors::Keep;
-use crate::wire::{Message, Reply};
+use crate::wire::{Message, Occasion, Reply};
 
 type Port<'a> = hub::Port<'a, Job>;
 
@@ -362,9 +362,14 @@ impl Role for Worker {
         }
         match job {
             Job::Push { slot } => self.pushes[slot].sending -= 1,
-            Job::Row { shard, .. } => {
+            Job::Row { shard, reply } => {
                 let row = &mut self.rows[shard];
                 (row.progress, row.torn, row.newer) = (Progress::Idle, true, false);
+                // A second answer, which the server does not owe again: the last contribution asks for another. Final
+                // parameters come again by themselves.
+                if row.answered == self.sequence && reply.occasion != Occasion::Final {
+                    row.answered = Sequence(self.sequence.0.saturating_sub(1));
+                }
             }
             Job::Delta { shard, .. } => self.rows[shard].progress = Progress::Idle,
             _ => {}
