@@ -92,6 +92,7 @@ pub(crate) fn command() -> Command {
                 .default_value("digits")
                 .value_parser(Name::ALL.map(Name::text)),
         )
+        .arg(value("data", "DIR", "Directory with IDX files, named as those of MNIST (digits) [default: built in]"))
         .arg(value("hidden", "N[,N...]", "Sizes of the hidden layers [default: the task's own]"))
         .next_help_heading("Cluster and network")
         .arg(value("workers", "N", "Number of workers").default_value("16").value_parser(value_parser!(u32)))
@@ -141,7 +142,10 @@ impl Input {
             Some(sizes) => options::hidden(sizes, task).map_err(|text| (exit::USAGE, text))?,
             None => task.hidden().to_vec(),
         };
-        let model = TaskModel::open(task, hidden).map_err(|error| (exit::DATA, error.to_string()))?;
+        if text("data").is_some() && task != Name::Digits {
+            return Err((exit::USAGE, "--data: expected --task digits, the other tasks generate their data".into()));
+        }
+        let model = TaskModel::open(task, hidden, path("data")).map_err(|error| (exit::DATA, error.to_string()))?;
         Ok(Self {
             comparison: comparison(matches, task)?,
             model,

@@ -1,6 +1,7 @@
 //! A task of the examples as a model to compare rules on.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 
 use gradwire::Layout;
@@ -14,20 +15,27 @@ use gradwire_examples::task::{Name, Task};
 pub(crate) struct TaskModel {
     task: Name,
     hidden: Vec<usize>,
+    /// Images of the user's own, in place of those in the program.
+    data: Option<PathBuf>,
+    /// The digest of the data.
+    digest: u64,
     layout: Layout,
     /// By seed, opened when they are first needed.
     tasks: Mutex<BTreeMap<u64, Box<dyn Task>>>,
 }
 
 impl TaskModel {
-    pub(crate) fn open(task: Name, hidden: Vec<usize>) -> Result<Self, DataError> {
-        let first = task.open(&hidden, 1, None)?;
-        Ok(Self { task, hidden, layout: first.layout(), tasks: Mutex::new(BTreeMap::from([(1, first)])) })
+    pub(crate) fn open(task: Name, hidden: Vec<usize>, data: Option<PathBuf>) -> Result<Self, DataError> {
+        let first = task.open(&hidden, 1, data.as_deref())?;
+        let (digest, layout) = (first.digest(), first.layout());
+        Ok(Self { task, hidden, data, digest, layout, tasks: Mutex::new(BTreeMap::from([(1, first)])) })
     }
 
     /// A copy of the task with the data of a seed.
     fn task(&self, seed: u64) -> Box<dyn Task> {
         let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
+        // The user's files are read once, and are the same for all seeds.
+        let seed = if self.data.is_some() { 1 } else { seed };
         let open = || self.task.open(&self.hidden, seed, None).expect("data in the program, opened before");
         tasks.entry(seed).or_insert_with(open).copy()
     }
@@ -38,7 +46,11 @@ impl Model for TaskModel {
 
     fn name(&self) -> String {
         let sizes: Vec<String> = self.hidden.iter().map(usize::to_string).collect();
-        format!("{} (hidden {})", self.task.text(), sizes.join(","))
+        let of = self
+            .data
+            .as_ref()
+            .map_or_else(String::new, |data| format!(" of {}, digest {:016x}", data.display(), self.digest));
+        format!("{}{of} (hidden {})", self.task.text(), sizes.join(","))
     }
 
     fn layout(&self) -> Layout {

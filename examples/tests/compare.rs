@@ -218,6 +218,14 @@ fn a_page_is_written() {
     std::fs::remove_file(path).unwrap();
 }
 
+/// Images of the user's own take the place of those in the program, and are named.
+#[test]
+fn images_of_the_user_are_compared() {
+    let data = concat!(env!("CARGO_MANIFEST_DIR"), "/data");
+    let text = text(&with("--data", data));
+    assert!(text.contains("data, digest "), "{text}");
+}
+
 /// Without flags for the output, there is a page as well.
 #[test]
 fn a_comparison_has_a_page() {
@@ -281,6 +289,8 @@ fn bad_input_is_one_clear_line() {
         (6, with("--results", damaged.to_str().unwrap()), "line 2: expected the results of a run"),
         (6, with("--results", "/nowhere/runs.txt"), "--results /nowhere/runs.txt: "),
         (6, with("--out", "/nowhere/page.html"), "--out /nowhere/page.html: "),
+        (6, with("--data", "/nowhere"), "/nowhere: expected a directory with images and labels"),
+        (2, [&with("--data", ".")[..], &["--task", "mixture"]].concat(), "--data: expected --task digits"),
     ];
     for (code, args, words) in cases {
         let output = compare(&args);
