@@ -6,6 +6,7 @@
 //! | file | keeps |
 //! |---|---|
 //! | `held.rs` | messages that wait for a free buffer or for their turn |
+//! | `hello.rs` | the hellos of peers, and their contracts |
 //! | `operations.rs` | the open operations, and a role's record of why it started them |
 //! | `peers.rs` | the other nodes: connection, process, traffic |
 //! | `stalls.rs` | the peer that this node waits for |
@@ -13,6 +14,7 @@
 //! | `port.rs` | [`Port`], through which a role starts operations |
 
 mod held;
+mod hello;
 mod operations;
 mod peers;
 mod port;
@@ -23,6 +25,7 @@ use alloc::collections::VecDeque;
 use core::ops::Range;
 
 use held::Held;
+use hello::Differing;
 pub(crate) use operations::Jobs;
 use operations::{Operations, Purpose};
 use peers::{Link, Peers};
@@ -30,7 +33,7 @@ pub(crate) use port::Port;
 pub(crate) use stalls::Awaited;
 use stalls::Stalls;
 
-use super::{Event, Failure, Input, Misuse, OURS, Output, PeerRefusal, ProtocolError, Setup, Signal, THEIRS};
+use super::{Event, Failure, Input, Misuse, OURS, Output, ProtocolError, Setup, Signal, THEIRS};
 use crate::buffer::Segment;
 use crate::id::{Clock, Incarnation, OpId, PeerId};
 use crate::kernel::{Kernel, KernelResult};
@@ -39,7 +42,7 @@ use crate::status::{Counters, Histogram, LinkStatus, Presence, Role, Status, Wai
 use crate::tape::{Order, Position};
 use crate::time::{Duration, Instant, StepTime};
 use crate::vectors::{Keep, Vectors};
-use crate::wire::{CONTRACT_LEN_MAX, HEADER_LEN, Header, Hello, Message};
+use crate::wire::{CONTRACT_LEN_MAX, HEADER_LEN, Header, Message};
 
 /// Operations and outputs for which a node has room at the start. It grows to what the node needs; a simulation has ten
 /// thousand nodes.
@@ -82,15 +85,6 @@ pub(crate) struct Incoming {
     pub(crate) message: Message,
     /// Bytes of the body.
     pub(crate) length: u32,
-}
-
-/// A peer with a different contract.
-#[derive(Copy, Clone, Debug)]
-struct Differing {
-    peer: PeerId,
-    digest: u64,
-    /// Bytes of its text.
-    length: u32,
 }
 
 /// The part of an input that is left for the role.
@@ -415,31 +409,6 @@ impl Hub {
 
     // Peers
 
-    fn on_connected(&mut self, peer: PeerId) {
-        self.peers.change(peer, |entry| entry.link = Link::Connected);
-        let Setup { me, incarnation, .. } = self.setup;
-        let (digest, length) = (self.setup.contract.digest(), self.setup.contract.len());
-        let (has_parameters, resumed_at) = (self.has_parameters, self.resumed_at());
-        let hello = Hello { rank: me, incarnation, digest, has_parameters, resumed_at, run: self.run_tag() };
-        let text = Segment { buffer: OURS, start: 0, len: length };
-        self.send(peer, Message::Hello(hello), Some(text), length, Purpose::Nothing);
-    }
-
-    /// The digest of this node's run; 0: not known.
-    fn run_tag(&self) -> u64 {
-        self.setup.run.map_or(0, |run| run.tag())
-    }
-
-    /// Does this node take part in a run? A stranger must not end it then.
-    fn has_begun(&self) -> bool {
-        self.joined || self.has_parameters
-    }
-
-    /// The moment that this node resumed from; 0: it did not resume.
-    fn resumed_at(&self) -> Clock {
-        self.setup.resumed.map_or(Clock(0), |resumed| resumed.at)
-    }
-
     fn on_disconnected(&mut self, peer: PeerId) {
         self.holding.drop_of(peer);
         let now = self.now;
@@ -506,81 +475,6 @@ impl Hub {
         self.peers.change(peer, |entry| entry.failure = Some(failure));
         self.stalls.set_silence(peer, None);
         self.on_disconnected(peer);
-    }
-
-    fn on_hello(&mut self, peer: PeerId, hello: Hello, length: u32) -> Option<Notice> {
-        if hello.rank != peer {
-            self.close(peer, ProtocolError::WrongRank { expected: peer, got: hello.rank });
-            return None;
-        }
-        let ours = self.run_tag();
-        if ours != 0 && hello.run != 0 && ours != hello.run && !planted!(self, RunNotChecked) {
-            let run = hello.run;
-            if self.has_begun() {
-                self.event(Event::PeerRefused { peer, reason: PeerRefusal::OtherRun { run } });
-            } else {
-                self.signal(Signal::OtherRun { peer, run });
-            }
-            self.close(peer, ProtocolError::OtherRun { expected: ours, got: run });
-            return None;
-        }
-        if hello.digest != self.setup.contract.digest() {
-            // There is one buffer for a peer's text: while one difference is looked for, other peers are only cut off.
-            if self.comparing.is_some() || length == 0 {
-                self.close_contract(peer, hello.digest);
-            } else {
-                self.comparing = Some(Differing { peer, digest: hello.digest, length });
-                let into = Some(Segment { buffer: THEIRS, start: 0, len: length });
-                self.read(peer, into, Purpose::ReadContract);
-            }
-            return None;
-        }
-        self.discard(&Incoming { peer, message: Message::Hello(hello), length });
-        let neither_has_begun = !self.has_parameters && !hello.has_parameters;
-        // Collectives compare rounds instead, with the coordinator.
-        let suspends = !self.setup.recipe.is_collective();
-        if suspends && neither_has_begun && hello.resumed_at != self.resumed_at() {
-            self.signal(Signal::ResumedElsewhere { peer, at: hello.resumed_at });
-        }
-        let before = self.incarnation(peer);
-        let fresh = before != hello.incarnation;
-        let restarted = fresh && before != Incarnation(0);
-        self.counters.reconnects += u64::from(!fresh);
-        self.peers.change(peer, |entry| entry.on_hello(hello.incarnation, hello.has_parameters));
-        if restarted && hello.resumed_at > Clock(0) {
-            self.notify(peer, Message::Again);
-        }
-        // The peer may have missed this while it was away.
-        if let Some(waiting) = self.stalls.reported().filter(|wait| wait.on != peer) {
-            self.tell_waiting(peer, waiting);
-        }
-        self.stalls.set_silence(peer, None);
-        if let Some(until) = self.stalls.silence_of(self.setup.me, self.now) {
-            self.notify(peer, Message::Silence { span_ms: millis(until.since(self.now)) });
-        }
-        Some(Notice::Agreed { peer, fresh })
-    }
-
-    fn close_contract(&mut self, peer: PeerId, got: u64) {
-        self.close(peer, ProtocolError::Contract { expected: self.setup.contract.digest(), got });
-    }
-
-    fn compare(&mut self) {
-        let Some(Differing { length, .. }) = self.comparing else { return };
-        let ours = Segment { buffer: OURS, start: 0, len: self.setup.contract.len() };
-        let theirs = Segment { buffer: THEIRS, start: 0, len: length };
-        self.run(Kernel::Compare { ours, theirs }, Purpose::Compare);
-    }
-
-    fn on_compared(&mut self, result: KernelResult) {
-        let Some(Differing { peer, digest, length }) = self.comparing.take() else { return };
-        let line = if let KernelResult::Differs { line } = result { line } else { 0 };
-        if self.has_begun() {
-            self.event(Event::PeerRefused { peer, reason: PeerRefusal::Contract { line } });
-        } else {
-            self.signal(Signal::ContractDiffers { peer, line, length });
-        }
-        self.close_contract(peer, digest);
     }
 
     /// Gives up the next peer that has been gone for too long.
