@@ -1,8 +1,8 @@
 //! Kernels: the arithmetic on vectors, as pure functions on slices.
 //!
-//! A machine asks for a [`Kernel`] by naming segments of buffers. [`run`] executes it on a [`Pool`] and returns a
-//! [`KernelResult`], a few numbers that the protocol needs. [`run`] is the executor on the CPU and defines the results:
-//! other executors ([`executor::Executor`]) must produce the same bits.
+//! A machine asks for a [`Kernel`] by naming segments of buffers. [`run`] executes it on a
+//! [`Pool`](crate::buffer::Pool) and returns a [`KernelResult`], a few numbers that the protocol needs. [`run`] is the
+//! executor on the CPU and defines the results: other executors ([`executor::Executor`]) must produce the same bits.
 //!
 //! One file per kernel. Its tests compare it with a naive version, bit for bit.
 
