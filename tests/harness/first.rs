@@ -12,7 +12,8 @@ use gradwire_core::wire::{Message, Push};
 use gradwire_core::{PeerId, Segment, shard_range};
 use gradwire_sim::{Deed, World};
 
-use super::check::{Failure, changes_rate, close, ensure, server_params};
+use super::check::{Failure, ensure, server_params};
+use super::ends::{changes_rate, close};
 use super::reference::{Reference, weight};
 use super::{Scenario, Truth};
 

@@ -45,6 +45,7 @@
 
 mod books;
 mod check;
+mod ends;
 mod first;
 mod reference;
 mod scenario;
