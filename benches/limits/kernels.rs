@@ -207,6 +207,7 @@ pub(crate) fn dense(report: &mut Report, len: usize, rounds: usize) {
     cases.extend(rounds_of_8(&inputs));
     cases.extend(steps::outer(&inputs, len));
     cases.extend(steps::compensate(&inputs, len));
+    cases.extend(steps::sums(&inputs));
     cases.extend(steps::columns(&inputs, len));
     let mut times: Vec<Vec<f64>> = vec![Vec::new(); cases.len() + 1];
     for _ in 0..rounds.min(101) {

@@ -3,6 +3,7 @@
 use gradwire_core::Storage;
 use gradwire_core::codec::columns::{self, Piece};
 use gradwire_core::kernel::compensate::{self, Formula};
+use gradwire_core::kernel::norm;
 use gradwire_core::kernel::outer::{self, Step};
 use gradwire_core::kernel::tier::Tier;
 
@@ -17,6 +18,7 @@ pub(crate) fn outer(inputs: &[Storage], len: usize) -> impl Iterator<Item = Case
     let steps = [
         ("outer momentum", Step::Momentum { mu: 0.9, rate: 0.7, look: false }),
         ("outer momentum, looking ahead", Step::Momentum { mu: 0.9, rate: 0.7, look: true }),
+        ("outer momentum, per rate", Step::Rated { mu: 0.9, rate: 0.7, look: false, inner: 0.5 }),
         ("outer delayed-nesterov", Step::Delayed { mu: 0.9, rate: 0.7, milestone: false }),
         ("outer delayed-nesterov, at a milestone", Step::Delayed { mu: 0.9, rate: 0.7, milestone: true }),
         ("outer adagrad", Step::Adagrad { rate: 0.1, floor: 1e-6 }),
@@ -52,6 +54,18 @@ pub(crate) fn compensate(inputs: &[Storage], len: usize) -> impl Iterator<Item =
         };
         (name, bytes, Limit::None, Box::new(run))
     })
+}
+
+/// Passes that only read: the sum that `b-fasgd` decides by, which a server computes before each answer, and the norm of
+/// an update that is clipped.
+pub(crate) fn sums(inputs: &[Storage]) -> [Case<'_>; 2] {
+    let case = |name, sum: fn(&[f32]) -> f64| -> Case<'_> {
+        let run = move |_: &mut [f32], _: &mut [u32], _: &mut [u32]| {
+            std::hint::black_box(sum(std::hint::black_box(inputs[1].floats())));
+        };
+        (name, 4.0, Limit::None, Box::new(run))
+    };
+    [case("sum of magnitudes", norm::total), case("sum of squares", norm::squares)]
 }
 
 /// Signs with two means per column.

@@ -20,11 +20,14 @@ fn sum(x: &[f32], of: impl Fn(f64) -> f64) -> f64 {
     let mut lanes = [0.0f64; 8];
     let (chunks, rest) = x.as_chunks::<8>();
     Tier::best().run(|| {
+        // Sums of the closure's own stay in registers; captured ones are stored and loaded for each chunk.
+        let mut sums = lanes;
         for chunk in chunks {
             for lane in 0..8 {
-                lanes[lane] += of(f64::from(chunk[lane]));
+                sums[lane] += of(f64::from(chunk[lane]));
             }
         }
+        lanes = sums;
     });
     for (lane, x) in lanes.iter_mut().zip(rest) {
         *lane += of(f64::from(*x));
@@ -52,11 +55,13 @@ fn pairs(x: &[f32], y: &[f32], of: impl Fn(f32, f32) -> f64) -> f64 {
     let mut lanes = [0.0f64; 8];
     let ((x, rest), (y, others)) = (x.as_chunks::<8>(), y.as_chunks::<8>());
     Tier::best().run(|| {
+        let mut sums = lanes;
         for (x, y) in x.iter().zip(y) {
             for lane in 0..8 {
-                lanes[lane] += of(x[lane], y[lane]);
+                sums[lane] += of(x[lane], y[lane]);
             }
         }
+        lanes = sums;
     });
     for ((lane, x), y) in lanes.iter_mut().zip(rest).zip(others) {
         *lane += of(*x, *y);
