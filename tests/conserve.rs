@@ -87,7 +87,7 @@ fn residual(saved: &Saved) -> Vec<f64> {
 fn shares(recipe: &Recipe, workers: u32) -> Box<dyn Fn(usize, usize) -> f64> {
     use gradwire_core::recipe::Topology;
     let n = workers as usize;
-    match recipe.topology() {
+    match recipe.fitted(Cluster { workers, servers: 0 }, LEN).topology() {
         Topology::Tree { fan_in } => {
             let below = move |node: usize| {
                 let is_below = |mut at: usize| loop {

@@ -109,6 +109,7 @@ fn simulated_rate(case: &Case, recipe: Recipe, seconds: f64) -> f64 {
 fn dense_exchanges_are_those_of_the_simulator() {
     let recipes = [
         "sync",
+        "sync topology=tree",
         "sync fan_in=1",
         "sync fan_in=4 chunk=10000",
         "sync topology=ring",
@@ -286,7 +287,8 @@ fn ports_carry_the_bytes_of_all_their_messages() {
     let vector = 4e6;
     for (text, workers, busiest, waits) in [
         // Four workers in a tree of two children: the root and rank 1 carry two vectors each way.
-        ("sync", 4, 2.0, Waits::Inner),
+        ("sync topology=tree", 4, 2.0, Waits::Inner),
+        ("sync", 4, 1.5, Waits::Wire),
         ("sync topology=ring", 4, 1.5, Waits::Wire),
         // A server beside one of the workers carries the vectors of three more.
         ("hardsync", 4, 3.0, Waits::Server),
@@ -316,7 +318,7 @@ fn steps_over_a_thin_link_are_near_the_measured_ones() {
         ("sync topology=ring codec=sign", [7.7, 12.6, 0.0, 0.0]),
         ("sparse", [6.8, 16.4, 258.0, 446.0]),
         ("sync topology=mesh codec=threshold density=0.01", [2.5, 7.2, 116.0, 230.0]),
-        ("sync", [242.0, 563.0, 0.0, 0.0]),
+        ("sync topology=tree", [242.0, 563.0, 0.0, 0.0]),
         ("hardsync", [397.0, 1072.0, 0.0, 0.0]),
     ];
     let cells = [(2, 560_000), (4, 560_000), (2, 14_600_000), (4, 14_600_000)];

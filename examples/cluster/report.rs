@@ -32,7 +32,7 @@ impl Report {
             task.about(),
             parameters,
             options.name,
-            options.recipe,
+            options.recipe.fitted(options.cluster, parameters),
             options.rate,
             options.batch,
             options.epochs,
@@ -103,6 +103,7 @@ impl Report {
         if self.options.json {
             let mut text = String::new();
             let Options { recipe, name, cluster, .. } = &self.options;
+            let recipe = recipe.fitted(*cluster, self.parameters);
             let name = name.replace(['"', '\\'], "");
             let _ = write!(
                 text,

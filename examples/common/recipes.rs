@@ -9,7 +9,7 @@ use super::options::{exit, value};
 /// form, help text. A choice comes before the numbers that belong to it.
 const FLAGS: &[(&str, &str, &str)] = &[
     ("payload", "payload", "What workers send: updates, parameters or gradients"),
-    ("topology", "topology", "Nodes between which vectors travel: servers, tree, ring or mesh"),
+    ("topology", "topology", "Nodes between which vectors travel: servers, auto (ring or tree), tree, ring or mesh"),
     ("recipe-pace", "pace", "When a worker goes on: synchronous, stale, asynchronous or first"),
     (
         "merge",

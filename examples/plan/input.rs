@@ -25,7 +25,7 @@ fn value(name: &'static str, unit: &'static str, help: &'static str) -> Arg {
 /// The recipes that are compared if none is named.
 const CANDIDATES: [&str; 12] = [
     "sync",
-    "sync topology=ring",
+    "sync topology=tree",
     "ring-bf16",
     "ring-int8",
     "averaging",

@@ -2,6 +2,8 @@
 
 use std::fmt::Write as _;
 
+use gradwire::Cluster;
+
 use super::answer::{Answer, Group, is_exact};
 use super::input::Input;
 use super::simulate::Simulated;
@@ -89,6 +91,7 @@ fn write(out: &mut String, input: &Input, answer: &Answer) -> std::fmt::Result {
 
 fn group(out: &mut String, input: &Input, group: &Group) -> std::fmt::Result {
     write!(out, "{{\"workers\":{},\"rows\":[", group.workers)?;
+    let cluster = Cluster { workers: group.workers as u32, servers: 0 };
     let first = group.rows.first().map_or(1.0, |row| row.gain);
     for (at, row) in group.rows.iter().enumerate() {
         let (name, recipe) = &input.recipes[row.recipe];
@@ -101,7 +104,7 @@ fn group(out: &mut String, input: &Input, group: &Group) -> std::fmt::Result {
              \"latency\":{:e},\"code\":{:e}}},\"epoch\":{}}}",
             if at > 0 { "," } else { "" },
             quoted(name),
-            quoted(&recipe.to_string()),
+            quoted(&recipe.fitted(cluster, input.cases[0].params).to_string()),
             is_exact(recipe),
             forecast.speed_up,
             number(input.penalties[row.recipe]),

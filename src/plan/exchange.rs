@@ -62,6 +62,7 @@ impl Exchange {
             return Self::default();
         }
         let mut exchange = match recipe.topology() {
+            Topology::Auto => unreachable!("forecasts are of fitted recipes"),
             Topology::Tree { fan_in } => tree(case, recipe, len, workers, fan_in as usize),
             Topology::Ring => ring(case, recipe, len, workers),
             Topology::Servers { .. } => servers(case, recipe, len, cluster),

@@ -261,6 +261,7 @@ impl Case {
     pub fn forecast(&self, recipe: &Recipe) -> Result<Forecast, PlanError> {
         self.check()?;
         let cluster = self.cluster(recipe);
+        let recipe = &recipe.fitted(cluster, self.params);
         recipe.check_cluster(cluster, self.params).map_err(PlanError::Recipe)?;
         let exchange = Exchange::of(self, recipe, cluster);
         Ok(Rhythm::of(self, recipe)?.with(self, recipe, cluster, &exchange))

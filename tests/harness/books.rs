@@ -375,7 +375,7 @@ fn may_break_off(scenario: &Scenario, status: &Status) -> bool {
 
 /// Trees and rings cut the vector into chunks.
 fn has_chunks(recipe: &Recipe) -> bool {
-    matches!(recipe.topology(), Topology::Tree { .. } | Topology::Ring)
+    matches!(recipe.topology(), Topology::Auto | Topology::Tree { .. } | Topology::Ring)
 }
 
 /// Body of a message in bytes, with plain floats in place of an encoded one.
@@ -392,7 +392,7 @@ fn dense(scenario: &Scenario, header: &Header) -> u64 {
             _ if recipe.merge() == Merge::Adasum => {
                 return 4 * plan.layout.tensors()[chunk as usize].range().len() as u64;
             }
-            Topology::Tree { .. } => recipe.chunk() as usize,
+            Topology::Auto | Topology::Tree { .. } => recipe.chunk() as usize,
             // At least one for each worker to be the root of.
             Topology::Ring => len.div_ceil(plan.cluster.workers as usize).min(recipe.chunk() as usize),
             _ => len,

@@ -99,7 +99,8 @@ fn collective(seed: u64, recipe: Recipe) -> Recipe {
 
 /// Adasum on the way up, for a part of the trees.
 fn pairs(seed: u64, recipe: Recipe) -> Recipe {
-    let pairs = matches!(recipe.topology(), Topology::Tree { .. }) && Random::new(seed, 43).chance(0.4);
+    let pairs =
+        matches!(recipe.topology(), Topology::Auto | Topology::Tree { .. }) && Random::new(seed, 43).chance(0.4);
     if pairs { recipe.with_topology(Topology::Tree { fan_in: 2 }).with_merge(Merge::Adasum) } else { recipe }
 }
 

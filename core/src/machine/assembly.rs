@@ -252,7 +252,7 @@ impl Assembly {
         match self.setup.recipe.topology() {
             _ if self.setup.recipe.is_collective() => false,
             Topology::Servers { .. } => !self.setup.cluster.is_worker(self.me()),
-            Topology::Tree { .. } | Topology::Ring | Topology::Mesh { .. } => self.me() == PeerId(0),
+            Topology::Auto | Topology::Tree { .. } | Topology::Ring | Topology::Mesh { .. } => self.me() == PeerId(0),
         }
     }
 

@@ -11,7 +11,7 @@ use core::fmt::Write;
 
 use crate::id::Cluster;
 use crate::layout::Layout;
-use crate::recipe::Recipe;
+use crate::recipe::{Recipe, Topology};
 use crate::wire::{CONTRACT_LEN_MAX, VERSION};
 
 /// The facts that all nodes of a run must agree on, as a text of one fact per line, and the text's digest.
@@ -71,6 +71,10 @@ impl Contract {
         let _ = writeln!(text, "optimizer vectors = {extras}");
         text.push_str(notes);
         let _ = writeln!(text, "parameters = {}", layout.len());
+        if recipe.topology == Topology::Auto {
+            // Behind what it follows from, so that a difference there is named first.
+            let _ = writeln!(text, "topology chosen = {}", recipe.fitted(cluster, layout.len()).topology.name());
+        }
         layout.describe(&mut text);
         text
     }
@@ -144,6 +148,16 @@ mod tests {
         ] {
             assert_ne!(ours, other);
         }
+    }
+
+    #[test]
+    fn a_topology_that_is_chosen_stands_behind_its_reasons() {
+        let text = |len| Contract::new(&Layout::flat(len), &Recipe::sync(), CLUSTER, 0).text().to_string();
+        let (short, long) = (text(1000), text(100_000));
+        assert!(short.contains("topology = auto\n") && short.contains("topology chosen = tree\n"), "{short}");
+        let first = short.lines().zip(long.lines()).find(|(ours, theirs)| ours != theirs);
+        assert_eq!(first, Some(("parameters = 1000", "parameters = 100000")));
+        assert!(long.contains("topology chosen = ring\n"));
     }
 
     #[test]

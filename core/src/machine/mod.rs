@@ -94,8 +94,10 @@ pub struct Setup {
 
 impl Setup {
     /// The setup of node `me` in a new run. `extras` is the number of optimizer vectors that are averaged with the
-    /// parameters, or with `payload=gradients` carried beside them.
+    /// parameters, or with `payload=gradients` carried beside them. The recipe is [fitted](Recipe::fitted) to the cluster.
     pub fn new(me: PeerId, cluster: Cluster, recipe: Recipe, layout: &Layout, extras: u32) -> Self {
+        let contract = Contract::new(layout, &recipe, cluster, extras);
+        let recipe = recipe.fitted(cluster, layout.len());
         let carries = recipe.payload() == Payload::Gradients;
         let averaged = if carries { 0 } else { extras };
         Self {
@@ -113,7 +115,7 @@ impl Setup {
             resumed: None,
             gathered: false,
             resume: None,
-            contract: Contract::new(layout, &recipe, cluster, extras),
+            contract,
             run: None,
             tape: Tape::Off,
             neighbours: 0..cluster.nodes(),

@@ -55,7 +55,9 @@ fn machine(setup: Setup) -> Box<dyn Machine> {
             Box::new(Host::new(setup, worker::Worker::new))
         }
         Topology::Servers { .. } => Box::new(Host::new(setup, server::Server::new)),
-        Topology::Tree { .. } | Topology::Ring | Topology::Mesh { .. } => Box::new(Host::new(setup, mesh::Mesh::new)),
+        Topology::Auto | Topology::Tree { .. } | Topology::Ring | Topology::Mesh { .. } => {
+            Box::new(Host::new(setup, mesh::Mesh::new))
+        }
     }
 }
 

@@ -47,6 +47,9 @@ pub enum Topology {
         /// Number of shards: at least 1, and at least the number of server nodes.
         shards: u32,
     },
+    /// A ring where it is faster than a tree, else a binary tree: see [`Recipe::fitted`](super::Recipe::fitted), which
+    /// decides when the length of the vector and the number of workers are known. Before that, a binary tree.
+    Auto,
     /// A tree over the workers with rank 0 at the root: reduce towards the root, then broadcast.
     Tree {
         /// Children per node, 1 to 8. The number of workers determines the depth.
@@ -63,6 +66,19 @@ pub enum Topology {
         /// node.
         relay: u32,
     },
+}
+
+impl Topology {
+    /// The word of the text form.
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Servers { .. } => "servers",
+            Self::Auto => "auto",
+            Self::Tree { .. } => "tree",
+            Self::Ring => "ring",
+            Self::Mesh { .. } => "mesh",
+        }
+    }
 }
 
 /// The pace axis: the condition under which a worker may start its next step.

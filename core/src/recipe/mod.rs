@@ -35,7 +35,8 @@
 //! | [`weigh`](Weigh) | **`examples`** | | a contribution weighs by its examples |
 //! | | `batch` | | by its examples, times its examples per step |
 //! | [`topology`](Topology) | `servers` | `shards=1` | parameter servers |
-//! | | **`tree`** | `fan_in=2 chunk=65536` | reduce and broadcast over a tree of the workers |
+//! | | **`auto`** | `chunk=65536` | a ring for long vectors, else a binary tree |
+//! | | `tree` | `fan_in=2 chunk=65536` | reduce and broadcast over a tree of the workers |
 //! | | `ring` | `chunk=65536` | reduce and broadcast around a ring |
 //! | | `mesh` | `relay=0` | every worker to every other, without servers |
 //! | [`pace`](Pace) | **`synchronous`** | | a worker goes on after all have contributed |
@@ -104,7 +105,7 @@
 //! | preset | text form | method |
 //! |---|---|---|
 //! | `averaging` | `sync payload=parameters period=10 optimizer=reset` | parameter averaging (local SGD) |
-//! | `sync` | `topology=tree pace=synchronous merge=mean` | synchronous SGD |
+//! | `sync` | `topology=auto pace=synchronous merge=mean` | synchronous SGD |
 //! | `async` | `sync topology=servers pace=asynchronous merge=sum` | asynchronous SGD |
 //! | `softsync` | `async merge=softsync updates=2 staleness=inverse-plus-one` | softsync with Odena's factor |
 //! | `ssp` | `async pace=stale bound=3` | stale-synchronous parallel |
@@ -118,7 +119,7 @@
 //! | `dl4j` | `averaging period=5 optimizer=average` | DL4J, `ParameterAveragingTrainingMaster` |
 //! | `su-chen` | `averaging period=10` | Su and Chen 2015 |
 //! | `adacomm` | `averaging period=20 adapt=loss` | Wang and Joshi 2019 |
-//! | `firecaffe` | `sync` | Iandola et al. 2015 |
+//! | `firecaffe` | `sync topology=tree` | Iandola et al. 2015 |
 //! | `hardsync` | `sync topology=servers` | Gupta et al. 2015 |
 //! | `backup-workers` | `hardsync pace=first` | Chen et al. 2016 |
 //! | `downpour` | `async shards=2 period=5 fetch=10 outer=adagrad rate=0.02` | Dean et al. 2012 |

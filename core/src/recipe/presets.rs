@@ -94,7 +94,7 @@ pub const PRESETS: &[Preset] = &[
     Preset {
         name: "firecaffe",
         about: "Iandola et al. 2015: synchronous updates over a binary tree",
-        recipe: Recipe::sync,
+        recipe: || Recipe::sync().with_topology(Topology::Tree { fan_in: 2 }),
     },
     Preset {
         name: "hardsync",
@@ -307,7 +307,7 @@ impl Recipe {
         PRESETS.iter().find(|preset| preset.name == name).map(|preset| (preset.recipe)())
     }
 
-    /// Synchronous SGD: the mean of all updates, weighted by examples, at every step over a binary tree.
+    /// Synchronous SGD: the mean of all updates, weighted by examples, at every step over a ring or a tree ([`Topology::Auto`]).
     pub const fn sync() -> Self {
         Self {
             payload: Payload::Updates,
@@ -316,7 +316,7 @@ impl Recipe {
             adapt: Adapt::None,
             normalize: Normalize::None,
             weigh: Weigh::Examples,
-            topology: Topology::Tree { fan_in: 2 },
+            topology: Topology::Auto,
             pace: Pace::Synchronous,
             merge: Merge::Mean,
             staleness: Staleness::constant(),

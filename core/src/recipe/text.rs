@@ -169,6 +169,7 @@ impl Recipe {
             },
             "fan_in" => match &mut self.topology {
                 Topology::Tree { fan_in } => *fan_in = number("fan_in", WHOLE, value)?,
+                Topology::Auto => self.topology = Topology::Tree { fan_in: number("fan_in", WHOLE, value)? },
                 _ => return unknown(),
             },
             "chunk" if self.has_chunks() => self.chunk = number("chunk", WHOLE, value)?,

@@ -81,9 +81,10 @@ impl Shape {
     /// `workers`: most members of a view.
     pub(super) fn of(topology: Topology, merge: Merge, workers: usize) -> Self {
         match topology {
-            Topology::Tree { .. } if merge == Merge::Adasum => {
+            Topology::Auto | Topology::Tree { .. } if merge == Merge::Adasum => {
                 Self::Pairs { width: workers.next_power_of_two().trailing_zeros() as usize }
             }
+            Topology::Auto => Self::Tree { fan_in: 2 },
             Topology::Tree { fan_in } => Self::Tree { fan_in: fan_in as usize },
             _ => Self::Ring,
         }

@@ -20,7 +20,7 @@ impl Recipe {
         let mesh = matches!(self.topology, Topology::Mesh { .. });
         let tree = self.has_chunks();
         let adasum = self.merge == Merge::Adasum;
-        let pairs = adasum && matches!(self.topology, Topology::Tree { .. });
+        let pairs = adasum && matches!(self.topology, Topology::Auto | Topology::Tree { .. });
         // A mesh in which the members apply the mean of a round.
         let gather = mesh && self.pace == Pace::Synchronous;
         let rounds = self.is_collective();
@@ -181,7 +181,7 @@ impl Recipe {
                  the last contribution counts most, and in a mesh messages are added up",
             ),
             (
-                pairs && self.topology != (Topology::Tree { fan_in: 2 }),
+                pairs && !matches!(self.topology, Topology::Auto | Topology::Tree { fan_in: 2 }),
                 "merge=adasum",
                 "fan_in=2",
                 "it merges pairs; contributions of more children would go through a chain of pairs, in which the last one \

@@ -29,9 +29,10 @@ pub(super) const NORMALIZES: Choices<Normalize> =
 pub(super) const WEIGHS: Choices<Weigh> =
     ("examples or batch", &[("examples", Weigh::Examples), ("batch", Weigh::Batch)]);
 pub(super) const TOPOLOGIES: Choices<Topology> = (
-    "servers, tree, ring or mesh",
+    "servers, auto, tree, ring or mesh",
     &[
         ("servers", Topology::Servers { shards: 1 }),
+        ("auto", Topology::Auto),
         ("tree", Topology::Tree { fan_in: 2 }),
         ("ring", Topology::Ring),
         ("mesh", Topology::Mesh { relay: 0 }),
@@ -137,7 +138,7 @@ pub(super) const REQUIRED: &[(&str, &str)] = &[
     ("most", "adapt=loss"),
     ("shards", "topology=servers"),
     ("fan_in", "topology=tree"),
-    ("chunk", "topology=tree or ring"),
+    ("chunk", "topology=auto, tree or ring"),
     ("relay", "topology=mesh"),
     ("bound", "pace=stale"),
     ("overlap", "pace=asynchronous"),

@@ -33,6 +33,7 @@ impl fmt::Display for Recipe {
         }
         match self.topology {
             Topology::Servers { shards } => write!(f, " topology=servers shards={shards}")?,
+            Topology::Auto => write!(f, " topology=auto chunk={}", self.chunk)?,
             Topology::Tree { fan_in } => write!(f, " topology=tree fan_in={fan_in} chunk={}", self.chunk)?,
             Topology::Ring => write!(f, " topology=ring chunk={}", self.chunk)?,
             Topology::Mesh { relay } => write!(f, " topology=mesh relay={relay}")?,
