@@ -474,3 +474,20 @@ fn wrong_settings_are_named() {
     let none = Sweep::new([]).run(Noisy::of).unwrap_err();
     assert_eq!(none.to_string(), "a sweep without runs");
 }
+
+/// Links that carry nothing for a while hold up no step of a mesh without rounds, though each holds back other messages.
+#[test]
+fn links_that_stand_still_hold_up_no_step_of_a_mesh() {
+    let run = |faults: &[(u64, u32)]| {
+        let still = |at: u64, to| (ms(at), Fault::Partition { a: PeerId(0), b: PeerId(to), lasts: secs(10) });
+        let run = simulation("strom tau=0.0078125", 5).until(secs(9));
+        let run = faults.iter().fold(run, |run, (at, to)| {
+            let (at, fault) = still(*at, *to);
+            run.fault(at, fault)
+        });
+        run.run(Noisy::of).unwrap().workers[0].steps
+    };
+    let undisturbed = run(&[]);
+    assert!(undisturbed > 85, "{undisturbed}");
+    assert_eq!(run(&[(1000, 2), (1350, 3), (1850, 4)]), undisturbed);
+}

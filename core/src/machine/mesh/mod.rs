@@ -11,8 +11,8 @@
 //!
 //! A message is kept until every neighbour has acknowledged it, and is sent again after a broken connection. A mark per
 //! origin drops messages that come twice. So each message reaches each peer exactly once. If a peer does not keep up,
-//! own messages that have not been sent to it are merged into one message. The peer holds back its senders only when an
-//! element of the sum would have more quanta than can be written.
+//! own messages that have not been sent to it are merged into one message. So up to 7 peers that are held up at different
+//! messages hold back nobody, unless an element of the sum would have more quanta than can be written.
 //!
 //! Peers are members of [`views`](super::views), which their coordinator forms. While a view changes, no peer makes
 //! messages, and no message is lost: each member keeps its own until all have them. How a member enters a view is in
@@ -252,22 +252,22 @@ impl Mesh {
         self.sync.is_current() && self.member.is_in_view() && self.member.has_quorum(hub)
     }
 
-    /// Encodes a message, or makes room for it: if all own slots are in use, two of their messages are merged.
+    /// Encodes a message, or makes room for it: where messages wait for a neighbour that does not keep up, two of them are
+    /// merged.
     fn maybe_encode(&mut self, hub: &mut Port<'_, Job>) {
         let State::Blocked(cause) = self.state else { return };
         if !self.may_contribute(hub) {
             return;
         }
-        if let Some(slot) = self.exchange.slots.free_own() {
+        // The merge depends on the messages that have been sent. With a tape, this node waits for its neighbours instead.
+        if !hub.is_taped() && self.exchange.slots.should_merge() {
+            self.exchange.maybe_merge(hub, &self.own.encoding);
+        } else if let Some(slot) = self.exchange.slots.free_own() {
             if !hub.allows(Order::Make) {
                 return;
             }
             self.own.encode(hub, &mut self.exchange, slot, cause != Cause::Step);
             self.state = State::Encoding { slot, cause };
-        } else if !hub.is_taped() {
-            // The merge depends on the messages that have been sent. With a tape, this node waits for its neighbours
-            // instead.
-            self.exchange.maybe_merge(hub, &self.own.encoding);
         }
     }
 

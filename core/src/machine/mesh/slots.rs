@@ -9,8 +9,13 @@ use crate::id::{PeerId, Sequence};
 use crate::vectors::{Keep, Vectors};
 use crate::wire::{Ack, Quanta};
 
-/// Own messages that can be under way: two that a peer has not acknowledged, and two to be merged.
+/// Own messages that are kept before any are merged: two that a peer has not acknowledged, and two to be merged.
 const OWN_SLOTS: usize = 4;
+/// Neighbours that can hold back messages of their own without holding up this node. A message that one of them may have
+/// must stay as it is, so each needs [`INBOUND_SLOTS`] slots. They are used only while nothing can be merged.
+const SLOW_NEIGHBOURS: usize = 7;
+/// Most own messages in slots.
+const OWN_SLOTS_MAX: usize = OWN_SLOTS + INBOUND_SLOTS * (SLOW_NEIGHBOURS - 1);
 /// Messages of other origins that can be received at once in a full mesh, and from each neighbour in a relay tree.
 const INBOUND_SLOTS: usize = 2;
 
@@ -18,6 +23,8 @@ const INBOUND_SLOTS: usize = 2;
 pub(super) struct Slots {
     /// Slots for own messages, then slots for messages of other origins.
     slots: Vec<Slot>,
+    /// Slots for own messages.
+    own: usize,
     /// Each neighbour has inbound slots of its own.
     apart: bool,
     /// Length of each buffer in bytes.
@@ -89,6 +96,7 @@ impl Slots {
     /// Empty slots for a node with at most so many neighbours. `apart`: each neighbour has inbound slots of its own. Bodies
     /// take at most `capacity` bytes.
     pub(super) fn new(vectors: &mut Vectors, apart: bool, neighbours: usize, capacity: usize) -> Self {
+        let own = OWN_SLOTS + INBOUND_SLOTS * neighbours.clamp(1, SLOW_NEIGHBOURS).saturating_sub(1);
         let inbound = if apart { INBOUND_SLOTS * neighbours } else { INBOUND_SLOTS };
         let mut slot = || Slot {
             buffer: vectors.bytes("a message", capacity, Keep::No),
@@ -97,9 +105,9 @@ impl Slots {
             sending: 0,
             sent_to: Vec::with_capacity(neighbours),
         };
-        let slots = (0..OWN_SLOTS + inbound).map(|_| slot()).collect();
+        let slots = (0..own + inbound).map(|_| slot()).collect();
         let spare = vectors.bytes("a merged message", capacity, Keep::No);
-        Self { slots, apart, capacity: capacity as u32, spare, merging: None, stamps: 0 }
+        Self { slots, own, apart, capacity: capacity as u32, spare, merging: None, stamps: 0 }
     }
 
     /// Most bytes of a body.
@@ -130,8 +138,8 @@ impl Slots {
     /// Own messages in slots, in order.
     pub(super) fn own(&self) -> impl Iterator<Item = usize> + '_ {
         let stamp = |slot: &usize| self.slots[*slot].entry.as_ref().map(|entry| entry.stamp);
-        let mut own: [Option<(u64, usize)>; OWN_SLOTS] = [None; OWN_SLOTS];
-        for (place, slot) in own.iter_mut().zip(0..OWN_SLOTS) {
+        let mut own: [Option<(u64, usize)>; OWN_SLOTS_MAX] = [None; OWN_SLOTS_MAX];
+        for (place, slot) in own.iter_mut().zip(0..self.own) {
             *place = stamp(&slot).map(|stamp| (stamp, slot));
         }
         own.sort_unstable();
@@ -142,13 +150,19 @@ impl Slots {
 
     /// A free slot for an own message.
     pub(super) fn free_own(&self) -> Option<usize> {
-        (0..OWN_SLOTS).find(|slot| self.slots[*slot].is_free())
+        (0..self.own).find(|slot| self.slots[*slot].is_free())
+    }
+
+    /// Are two own messages to become one before the next is made?
+    pub(super) fn should_merge(&self) -> bool {
+        let used = (0..self.own).filter(|slot| !self.slots[*slot].is_free()).count();
+        used >= OWN_SLOTS && (self.merging.is_some() || self.pair_to_merge().is_some())
     }
 
     /// A free slot for a message of another origin that comes from neighbour `from`.
     pub(super) fn free_inbound(&self, from: usize) -> Option<usize> {
-        let first = OWN_SLOTS + from * INBOUND_SLOTS;
-        let slots = if self.apart { first..first + INBOUND_SLOTS } else { OWN_SLOTS..self.slots.len() };
+        let first = self.own + from * INBOUND_SLOTS;
+        let slots = if self.apart { first..first + INBOUND_SLOTS } else { self.own..self.slots.len() };
         slots.into_iter().find(|slot| self.slots[*slot].is_free())
     }
 
@@ -334,7 +348,7 @@ impl Slots {
         if self.merging.is_some() {
             return None;
         }
-        let mut pairs = (0..OWN_SLOTS).flat_map(|one| (0..OWN_SLOTS).map(move |other| [one, other]));
+        let mut pairs = (0..self.own).flat_map(|one| (0..self.own).map(move |other| [one, other]));
         pairs.find(|[one, other]| self.slots[*one].can_precede(&self.slots[*other]))
     }
 
