@@ -28,6 +28,7 @@ fn ledger(len: usize) -> Segment {
 const LEDGER: u32 = 3;
 const SECTIONS: BufferId = BufferId(VECTORS * SETS);
 const BODY: BufferId = BufferId(VECTORS * SETS + 1);
+const TOUCHED: BufferId = BufferId(VECTORS * SETS + 2);
 
 struct Bench {
     gpu: Gpu,
@@ -52,7 +53,7 @@ impl Bench {
     fn new(context: Context, len: usize, rounds: u32, wanted: Vec<String>) -> Self {
         let body = Coding::Bf16.len_max(len, 1) + 64;
         let words = |index: u32| if index == LEDGER { ledger::words(len) } else { len };
-        let lens = (0..VECTORS * SETS).map(|index| 4 * words(index)).chain([16, body]);
+        let lens = (0..VECTORS * SETS).map(|index| 4 * words(index)).chain([16, body, 4 * ledger::map_words(len)]);
         let mut pool = Pool::new(lens);
         let mut state = 1u64;
         for set in 0..SETS {
@@ -225,6 +226,7 @@ impl Bench {
                 sections,
                 unit: aim.unit,
                 ledger: ledger(len),
+                touched: Segment::floats(TOUCHED, 0, ledger::map_words(len)),
             };
             let seconds = self.time(decode);
             println!(

@@ -48,6 +48,7 @@ pub(crate) fn sparse(report: &mut Report, len: usize, density: f64, rounds: usiz
     let mut scratch = Storage::zeroed(len * 8);
     let mut body = Storage::zeroed(threshold::words_max([len]) * 4);
     let mut ledger = Storage::zeroed(ledger::words(len) * 4);
+    let mut touched = Storage::zeroed(ledger::map_words(len) * 4);
     let mut parts = [Section { first: 0, len: len as u32, threshold: TAU, bits: 0.0 }];
     let recipe = Threshold::fixed(TAU);
     let aim = Aim::of(&recipe, 1.0);
@@ -88,7 +89,7 @@ pub(crate) fn sparse(report: &mut Report, len: usize, density: f64, rounds: usiz
             bytes = threshold::encode(Tier::best(), aim, Some(update), r, &mut parts, scratch, body).bytes;
         });
         fresh(4, &mut |_| {
-            let mut ledger = Ledger::of(bytemuck::cast_slice_mut(ledger.words_mut()));
+            let mut ledger = Ledger::of(bytemuck::cast_slice_mut(ledger.words_mut()), touched.words_mut());
             threshold::add(&body.words()[..bytes as usize / 4], &parts, recipe.unit(), &mut ledger).unwrap();
         });
         fresh(5, &mut |r| {

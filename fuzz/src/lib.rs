@@ -174,7 +174,7 @@ fn quanta(data: &[u8]) {
     let before = ledger.clone();
     let mut floats = vec![f32::NAN; len as usize];
     let expanded = threshold::expand(&body, &parts, unit, &mut floats);
-    if let Err(error) = threshold::add(&body, &parts, unit, &mut Ledger::of(&mut ledger)) {
+    if let Err(error) = threshold::add(&body, &parts, unit, &mut Ledger::of(&mut ledger, &mut [0; 4])) {
         assert_eq!(ledger, before, "{error}");
         assert!(expanded.is_err() || matches!(error, BodyError::Ledger { .. }));
         return;

@@ -181,6 +181,10 @@ impl Gpu {
     /// Starts a kernel. Returns `None` if its result is pending.
     fn start(&mut self, kernel: &Kernel, pool: &mut Pool) -> Result<Option<KernelResult>, GpuError> {
         match *kernel {
+            // Shaders keep no map of touched lines: the whole replica is made.
+            Kernel::Refresh { base, ledger, unit, into, .. } => {
+                self.start(&Kernel::Materialise { base, ledger, unit, into }, pool)
+            }
             // Texts, sections and merged bodies are small and on the host already.
             Kernel::Section { .. } | Kernel::Compare { .. } | Kernel::Merge { .. } => self.run_on_host(kernel, pool),
             Kernel::Scan { x } if x.len > 0 => {

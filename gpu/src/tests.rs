@@ -374,6 +374,7 @@ fn threshold_bodies_and_residuals_equal_the_host() {
                     vec![POISON; body],
                     vec![0; ledger::words(len)],
                     vector(kind, len, random),
+                    vec![0; ledger::map_words(len)],
                 ];
                 let mut comparison = Comparison::new(context.clone(), &buffers);
                 let [update, residual, sections] = [whole(0, len), whole(1, len), whole(2, 4 * lens.len())];
@@ -386,10 +387,17 @@ fn threshold_bodies_and_residuals_equal_the_host() {
                     // Words after the body are unspecified.
                     let written = whole(4, body).first(encoded.bytes);
                     assert_eq!(comparison.host.words(written), comparison.device.words(written), "{what}: the body");
-                    comparison.check(&what, &[3, 4]);
+                    comparison.check(&what, &[3, 4, 7]);
                     let ledger = whole(5, ledger::words(len));
-                    comparison.run(Kernel::Decode { body: written, sections, unit, ledger });
-                    comparison.check(&format!("{what}: the ledger"), &[3, 4]);
+                    comparison.run(Kernel::Decode {
+                        body: written,
+                        sections,
+                        unit,
+                        ledger,
+                        touched: whole(7, ledger::map_words(len)),
+                    });
+                    // Shaders keep no map of touched lines.
+                    comparison.check(&format!("{what}: the ledger"), &[3, 4, 7]);
                     let coding = coding(dense);
                     comparison.run(Kernel::Scatter {
                         coding,
@@ -398,7 +406,7 @@ fn threshold_bodies_and_residuals_equal_the_host() {
                         scale: 0.3,
                         into: whole(6, len),
                     });
-                    comparison.check(&format!("{what}: the sum"), &[3, 4]);
+                    comparison.check(&format!("{what}: the sum"), &[3, 4, 7]);
                 }
                 // The host decodes the first body, and bodies of large values, since their counts could exceed 32 bits.
                 let small = ["even", "denormal", "zeros", "equal", "tiny"].contains(&kind);
@@ -490,15 +498,23 @@ fn long_vectors_are_taken_in_chunks() {
         vec![0; 2 * len],
         vec![0; body],
         vec![0; ledger::words(len)],
+        vec![0; ledger::map_words(len)],
     ];
     let mut comparison = Comparison::new(context, &buffers);
+    let touched = whole(6, ledger::map_words(len));
     let place = EncodeTarget { sections: whole(2, 4), scratch: BufferId(3), body: whole(4, body) };
     let (update, residual, ledger) = (Some(whole(0, len)), whole(1, len), whole(5, ledger::words(len)));
     let result = comparison.run(Kernel::Encode { coding, decay: 1.0, update, residual, place });
     let KernelResult::Encoded(encoded) = result else { panic!("{result:?}") };
-    comparison.run(Kernel::Decode { body: whole(4, body).first(encoded.bytes), sections: whole(2, 4), unit, ledger });
+    comparison.run(Kernel::Decode {
+        body: whole(4, body).first(encoded.bytes),
+        sections: whole(2, 4),
+        unit,
+        ledger,
+        touched,
+    });
     comparison.run(Kernel::Apply { from: whole(0, len), update: residual, scale: 0.3, into: whole(0, len) });
-    comparison.check("long", &[3]);
+    comparison.check("long", &[3, 6]);
     assert_eq!(comparison.run(Kernel::Scan { x: whole(0, len) }), KernelResult::Finite);
 }
 
@@ -518,8 +534,10 @@ fn the_steady_state_creates_no_resources() {
         vec![0; body],
         vec![0; ledger::words(len)],
         vec![0; len],
+        vec![0; ledger::map_words(len)],
     ];
     let mut comparison = Comparison::new(context, &buffers);
+    let touched = whole(7, ledger::map_words(len));
     let place = EncodeTarget { sections: whole(2, 4), scratch: BufferId(3), body: whole(4, body) };
     let (update, residual, ledger) = (Some(whole(0, len)), whole(1, len), whole(5, ledger::words(len)));
     let mut created = 0;
@@ -531,9 +549,15 @@ fn the_steady_state_creates_no_resources() {
             sections: whole(2, 4),
             unit,
             ledger,
+            touched,
         });
-        comparison.run(Kernel::Materialise { base: whole(0, len), ledger, unit, into: whole(6, len) });
-        comparison.check("steady", &[3, 4]);
+        // The device makes the whole replica, also where the host makes the touched lines. There, the rest is the base.
+        let (base, into) = (whole(0, len), whole(6, len));
+        comparison.run(match step {
+            0 => Kernel::Materialise { base, ledger, unit, into },
+            _ => Kernel::Refresh { base, ledger, unit, touched, into },
+        });
+        comparison.check("steady", &[3, 4, 7]);
         assert!(step < 4 || comparison.gpu.resources_made() == created, "step {step}");
         created = comparison.gpu.resources_made();
     }

@@ -10,11 +10,24 @@
 //! | `len` | the part above 32 bits, in units of 2^32 |
 //!
 //! While the second part is 0, the third one is 0 everywhere, and is not read: it costs address space only.
+//!
+//! Messages are sparse, so a replica follows its ledger by lines of [`LINE`] counts: a map has a bit for each line that
+//! has been touched since the replica was last made, and only these lines are made again.
 
 use super::tier::Tier;
 
 /// Limit of the counts of a ledger whose words are sent as one body.
 pub const LEN_MAX: usize = (1 << 29) - 1;
+
+/// Counts of a line: its floats fill a cache line.
+pub const LINE: usize = 16;
+/// Counts of a word of a map.
+const WORD: usize = 32 * LINE;
+
+/// Words of a map of touched lines, for a ledger with `len` counts.
+pub const fn map_words(len: usize) -> usize {
+    len.div_ceil(WORD)
+}
 
 /// Words of a ledger with `len` counts.
 pub const fn words(len: usize) -> usize {
@@ -33,19 +46,21 @@ pub struct Ledger<'a> {
     /// Counts that exceed 32 bits.
     carried: &'a mut i32,
     high: &'a mut [i32],
+    /// The map of touched lines.
+    touched: &'a mut [u32],
 }
 
 impl<'a> Ledger<'a> {
-    /// The ledger in these words.
+    /// The ledger in these words, with the map of its touched lines.
     ///
     /// # Panics
-    /// If the number of words is even.
-    pub fn of(words: &'a mut [i32]) -> Self {
+    /// If the number of words is even, or the map is shorter than [`map_words`].
+    pub fn of(words: &'a mut [i32], touched: &'a mut [u32]) -> Self {
         let len = len(words.len());
         let (low, rest) = words.split_at_mut(len);
         let [carried, high @ ..] = rest else { unreachable!("a ledger has an odd number of words") };
-        assert_eq!(high.len(), len);
-        Self { low, carried, high }
+        assert!(high.len() == len && touched.len() >= map_words(len));
+        Self { low, carried, high, touched }
     }
 
     /// The low words.
@@ -53,7 +68,7 @@ impl<'a> Ledger<'a> {
         self.low
     }
 
-    /// Adds units to a count. Returns false, and changes nothing, if the count would exceed 64 bits.
+    /// Adds units to a count, whose line is touched then. Returns false, and changes nothing, if the count would exceed 64 bits.
     ///
     /// # Panics
     /// If there is no such count.
@@ -64,6 +79,7 @@ impl<'a> Ledger<'a> {
             return false;
         }
         self.low[index] = sum;
+        self.touched[index / WORD] |= 1 << (index / LINE % 32);
         true
     }
 
@@ -119,6 +135,35 @@ pub fn materialise(into: &mut [f32], base: &[f32], ledger: &[i32], unit: f32) {
     });
 }
 
+/// Makes the touched lines of a replica again, and clears the map. The result is that of [`materialise`], if `into` was that
+/// of the ledger when the map was clear.
+///
+/// # Panics
+/// If the lengths do not fit together.
+pub fn refresh(into: &mut [f32], base: &[f32], ledger: &[i32], unit: f32, touched: &mut [u32]) {
+    let len = into.len();
+    assert!(len == base.len() && words(len) == ledger.len() && touched.len() == map_words(len));
+    let (low, high) = (&ledger[..len], &ledger[len + 1..]);
+    let carried = ledger[len] != 0;
+    Tier::best().run(|| {
+        for (word, bits) in touched.iter_mut().enumerate() {
+            let mut left = core::mem::take(bits);
+            while left != 0 {
+                let start = word * WORD + left.trailing_zeros() as usize * LINE;
+                left &= left - 1;
+                let line = start..len.min(start + LINE);
+                let lines = into[line.clone()].iter_mut().zip(&base[line.clone()]).zip(&low[line.clone()]);
+                if carried {
+                    let lines = lines.zip(&high[line]);
+                    lines.for_each(|(((into, base), low), high)| *into = base - unit * count(*low, *high) as f32);
+                } else {
+                    lines.for_each(|((into, base), count)| *into = base - unit * *count as f32);
+                }
+            }
+        }
+    });
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -138,12 +183,13 @@ mod tests {
             added in prop::collection::vec((0usize..5, prop_oneof![-9i32..9, -i32::MAX..i32::MAX]), 0..60))
         {
             let (mut oracle, mut forwards, mut backwards) = ([0i64; 5], [0; words(5)], [0; words(5)]);
+            let map = &mut [0];
             for (index, units) in &added {
                 oracle[*index] += i64::from(*units);
-                prop_assert!(Ledger::of(&mut forwards).add(*index, *units));
+                prop_assert!(Ledger::of(&mut forwards, map).add(*index, *units));
             }
             for (index, units) in added.iter().rev() {
-                prop_assert!(Ledger::of(&mut backwards).add(*index, *units));
+                prop_assert!(Ledger::of(&mut backwards, map).add(*index, *units));
             }
             prop_assert_eq!(counts(&forwards), oracle.to_vec());
             prop_assert_eq!(forwards, backwards);
@@ -156,14 +202,39 @@ mod tests {
         }
     }
 
+    proptest! {
+        /// A replica that follows its ledger by touched lines is the replica of the whole ledger, with counts that cross 32
+        /// bits and come back.
+        #[test]
+        fn touched_lines_are_all_that_changes(
+            rounds in prop::collection::vec(
+                prop::collection::vec((0usize..1100, prop_oneof![-9i32..9, -i32::MAX..i32::MAX]), 0..9), 1..9))
+        {
+            const LEN: usize = 1100;
+            let base: Vec<f32> = (0..LEN).map(|i| i as f32).collect();
+            let (mut ledger, mut map) = (vec![0; words(LEN)], vec![0; map_words(LEN)]);
+            let (mut followed, mut whole) = (base.clone(), vec![0.0; LEN]);
+            for added in rounds {
+                for (index, units) in added {
+                    prop_assert!(Ledger::of(&mut ledger, &mut map).add(index, units));
+                }
+                refresh(&mut followed, &base, &ledger, 0.25, &mut map);
+                materialise(&mut whole, &base, &ledger, 0.25);
+                prop_assert_eq!(&followed, &whole);
+                prop_assert!(map.iter().all(|bits| *bits == 0));
+            }
+        }
+    }
+
     #[test]
     fn a_count_beyond_64_bits_is_refused_and_left_alone() {
         let mut words = vec![i32::MAX, 1, i32::MAX];
-        assert!(!Ledger::of(&mut words).add(0, 1));
+        let map = &mut [0];
+        assert!(!Ledger::of(&mut words, map).add(0, 1));
         assert_eq!(words, [i32::MAX, 1, i32::MAX]);
-        assert!(Ledger::of(&mut words).add(0, -1));
+        assert!(Ledger::of(&mut words, map).add(0, -1));
         let mut words = vec![i32::MIN, 1, i32::MIN];
-        assert!(!Ledger::of(&mut words).add(0, -1));
+        assert!(!Ledger::of(&mut words, map).add(0, -1));
         assert_eq!(words, [i32::MIN, 1, i32::MIN]);
     }
 }

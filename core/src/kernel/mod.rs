@@ -248,6 +248,8 @@ pub enum Kernel {
         unit: f32,
         /// The ledger: [`ledger::words`] words.
         ledger: Segment,
+        /// The map of its touched lines: [`ledger::map_words`] words.
+        touched: Segment,
     },
     /// Decodes a body to floats. Result: [`KernelResult::Nothing`] or [`KernelResult::Malformed`].
     Expand {
@@ -345,6 +347,20 @@ pub enum Kernel {
         /// Destination of the parameters.
         into: Segment,
     },
+    /// Makes the touched lines of a replica again, and clears the map of them: as [`Materialise`](Self::Materialise), where
+    /// `into` was the replica when the map was clear.
+    Refresh {
+        /// The initial parameters.
+        base: Segment,
+        /// The ledger: [`ledger::words`] words.
+        ledger: Segment,
+        /// The smallest quantum of the run.
+        unit: f32,
+        /// The map of touched lines: [`ledger::map_words`] words.
+        touched: Segment,
+        /// The replica, which is changed in place.
+        into: Segment,
+    },
     /// Compares two texts line by line. Result: [`KernelResult::Nothing`] or [`KernelResult::Differs`].
     Compare {
         /// The text of this node.
@@ -372,6 +388,16 @@ impl Kernel {
                     .zip(params.into_iter().flatten())
                     .for_each(|(input, params)| *input = Some((params, 0)));
                 (inputs, [Some(update), state, None])
+            }
+            Self::Decode { body, sections, ledger, touched, .. } => {
+                let mut inputs = [None; MEAN_MAX];
+                inputs[0] = Some((body, 0));
+                (inputs, [Some(sections), Some(ledger), Some(touched)])
+            }
+            Self::Refresh { base, ledger, touched, into, .. } => {
+                let mut inputs = [None; MEAN_MAX];
+                inputs[0] = Some((base, 0));
+                (inputs, [Some(ledger), Some(touched), Some(into)])
             }
             Self::ScatterSent { body, sections, first, counts, into, .. } => {
                 let mut inputs = [None; MEAN_MAX];
@@ -402,7 +428,6 @@ impl Kernel {
             Self::Meter { sums, .. } => [Some(sums), None, None],
             Self::Accelerate { update, velocity, .. } => [Some(update), Some(velocity), None],
             Self::Encode { update, residual, place, .. } => [update, Some(residual), Some(place.sections)],
-            Self::Decode { body, sections, ledger, .. } => [Some(body), Some(sections), Some(ledger)],
             Self::Expand { body, sections, .. } => [Some(body), Some(sections), None],
             Self::Scatter { body, sections, into, .. } => [Some(body), Some(sections), Some(into)],
             Self::Mask { body, sections, velocity, .. } => [Some(body), Some(sections), Some(velocity)],
@@ -416,6 +441,8 @@ impl Kernel {
             | Self::Outer { .. }
             | Self::Section { .. }
             | Self::Compensate { .. }
+            | Self::Decode { .. }
+            | Self::Refresh { .. }
             | Self::ScatterSent { .. } => [None; 3],
         }
     }
@@ -449,7 +476,8 @@ impl Kernel {
             Self::Section { at, .. } => [Some(at), None, None],
             // Sections hold the state of the controller, which each message updates.
             Self::Encode { residual, place, .. } => [Some(residual), Some(place.sections), Some(place.body)],
-            Self::Decode { ledger, .. } => [Some(ledger), None, None],
+            Self::Decode { ledger, touched, .. } => [Some(ledger), Some(touched), None],
+            Self::Refresh { touched, into, .. } => [Some(touched), Some(into), None],
             Self::Clip { residual, .. } => [Some(residual), None, None],
             Self::Merge { place, .. } => [Some(place.body), None, None],
         };

@@ -136,11 +136,13 @@ pub fn run(kernel: &Kernel, pool: &mut Pool) -> KernelResult {
         Kernel::Encode { coding, decay, update, residual, place } => {
             return encode(pool, coding, decay, update, residual, place);
         }
-        Kernel::Decode { body, sections, unit, ledger } => {
-            let done = pool.write(ledger, |pool, ledger| {
-                let (body, sections) = (pool.words(body), pool.sections(sections));
-                let mut ledger = ledger::Ledger::of(bytemuck::cast_slice_mut(ledger));
-                codec::threshold::add(body, sections, unit, &mut ledger)
+        Kernel::Decode { body, sections, unit, ledger, touched } => {
+            let done = with_words(pool, touched, |pool, touched| {
+                pool.write(ledger, |pool, ledger| {
+                    let (body, sections) = (pool.words(body), pool.sections(sections));
+                    let mut ledger = ledger::Ledger::of(bytemuck::cast_slice_mut(ledger), touched);
+                    codec::threshold::add(body, sections, unit, &mut ledger)
+                })
             });
             return done.map_or_else(KernelResult::Malformed, |()| KernelResult::Nothing);
         }
@@ -188,6 +190,13 @@ pub fn run(kernel: &Kernel, pool: &mut Pool) -> KernelResult {
         }
         Kernel::Materialise { base, ledger, unit, into } => {
             write(pool, into, |pool, into| ledger::materialise(into, pool.floats(base), pool.integers(ledger), unit));
+        }
+        Kernel::Refresh { base, ledger, unit, touched, into } => {
+            with_words(pool, touched, |pool, touched| {
+                write(pool, into, |pool, into| {
+                    ledger::refresh(into, pool.floats(base), pool.integers(ledger), unit, touched);
+                });
+            });
         }
         Kernel::Compare { ours, theirs } => {
             let line = compare::first_different_line(pool.bytes(ours), pool.bytes(theirs));

@@ -49,7 +49,7 @@ impl Scatter {
         self.pairs.clear();
         let pool = recorder.pool;
         match *kernel {
-            Kernel::Decode { body, sections, unit, ledger } => {
+            Kernel::Decode { body, sections, unit, ledger, .. } => {
                 self.entries.clear();
                 let (words, parts) = (pool.words(body), pool.sections(sections));
                 if let Err(error) = threshold::list(words, parts, unit, &mut self.entries) {

@@ -7,6 +7,9 @@ use proptest::prelude::*;
 
 use super::decode::sections;
 use super::*;
+
+/// Words of a map of touched lines: enough for the ledgers of all tests.
+const MAP: usize = 64;
 use crate::codec::Encoded;
 use crate::kernel::ledger::{Ledger, words};
 use crate::kernel::threshold::QUANTA_MAX;
@@ -74,7 +77,7 @@ proptest! {
         for update in &updates {
             let floats: Vec<f32> = update.iter().map(|x| *x as f32 / 1024.0).collect();
             let (_, body) = sender.send(aim, Some(&floats));
-            prop_assert_eq!(add(&body, &sender.parts, UNIT, &mut Ledger::of(&mut ledger)), Ok(()));
+            prop_assert_eq!(add(&body, &sender.parts, UNIT, &mut Ledger::of(&mut ledger, &mut [0; MAP])), Ok(()));
             bodies.push(body);
             for i in 0..90 {
                 total[i] += i64::from(update[i]);
@@ -84,21 +87,21 @@ proptest! {
         }
         let held = sender.residual.iter().fold(0f32, |most, r| most.max(r.abs()));
         let (encoded, body) = sender.send(Aim { dense: true, ..aim }, None);
-        add(&body, &sender.parts, UNIT, &mut Ledger::of(&mut ledger)).unwrap();
+        add(&body, &sender.parts, UNIT, &mut Ledger::of(&mut ledger, &mut [0; MAP])).unwrap();
         bodies.push(body);
         prop_assert!(encoded.squares == 0.0 || held > QUANTA_MAX as f32 * UNIT);
         let mut backwards = vec![0i32; words(90)];
-        bodies.iter().rev().for_each(|body| add(body, &sender.parts, UNIT, &mut Ledger::of(&mut backwards)).unwrap());
+        bodies.iter().rev().for_each(|body| add(body, &sender.parts, UNIT, &mut Ledger::of(&mut backwards, &mut [0; MAP])).unwrap());
         prop_assert_eq!(&backwards, &ledger);
         // Merging messages in pairs does not change the sum.
         let mut merged = vec![0i32; words(90)];
         for pair in bodies.chunks(2) {
-            let [one, other] = pair else { add(&pair[0], &sender.parts, UNIT, &mut Ledger::of(&mut merged)).unwrap(); continue };
+            let [one, other] = pair else { add(&pair[0], &sender.parts, UNIT, &mut Ledger::of(&mut merged, &mut [0; MAP])).unwrap(); continue };
             match merge((one, other), &sender.parts, UNIT, &mut sender.scratch, &mut sender.body) {
-                Ok(words) => add(&sender.body[..words], &sender.parts, UNIT, &mut Ledger::of(&mut merged)).unwrap(),
+                Ok(words) => add(&sender.body[..words], &sender.parts, UNIT, &mut Ledger::of(&mut merged, &mut [0; MAP])).unwrap(),
                 Err(error) => {
                     prop_assert_eq!(error, MergeError::TooMany);
-                    pair.iter().for_each(|body| add(body, &sender.parts, UNIT, &mut Ledger::of(&mut merged)).unwrap());
+                    pair.iter().for_each(|body| add(body, &sender.parts, UNIT, &mut Ledger::of(&mut merged, &mut [0; MAP])).unwrap());
                 }
             }
         }
@@ -131,7 +134,7 @@ proptest! {
             let mut ledger: Vec<i32> = (0..60).map(|i| i * 7919).collect();
             ledger.resize(words(60), 0);
             let before = ledger.clone();
-            if add(&body, &sender.parts, UNIT, &mut Ledger::of(&mut ledger)).is_err() {
+            if add(&body, &sender.parts, UNIT, &mut Ledger::of(&mut ledger, &mut [0; MAP])).is_err() {
                 prop_assert_eq!(ledger, before);
             } else {
                 // Encoding the decoded floats with the tau of each section gives the same words.
@@ -321,14 +324,17 @@ fn a_tau_outside_of_the_run_is_refused() {
     for tau in [0.0, -TAU, f32::NAN, f32::INFINITY, 1e-40, 0.3, UNIT / 2.0, UNIT * 131_072.0] {
         let mut body = good.clone();
         body[1] = tau.to_bits();
-        let error = add(&body, &sender.parts, UNIT, &mut Ledger::of(&mut [0; words(4)])).unwrap_err().to_string();
+        let error = add(&body, &sender.parts, UNIT, &mut Ledger::of(&mut [0; words(4)], &mut [0; MAP]))
+            .unwrap_err()
+            .to_string();
         assert!(
             error.starts_with("body: expected a tau that is a power of two from 6.1035156e-5 to 4e0, got "),
             "{error}"
         );
     }
-    let error =
-        |body: &[u32]| add(body, &sender.parts, UNIT, &mut Ledger::of(&mut [0; words(4)])).unwrap_err().to_string();
+    let error = |body: &[u32]| {
+        add(body, &sender.parts, UNIT, &mut Ledger::of(&mut [0; words(4)], &mut [0; MAP])).unwrap_err().to_string()
+    };
     assert_eq!(error(&[]), "body: expected at least 16 more bytes, got 0");
     assert_eq!(error(&good[..3]), "body: expected at least 16 more bytes, got 12");
     assert_eq!(error(&[good.clone(), vec![0]].concat()), "body: expected 20 bytes of entries, got 24");
@@ -340,7 +346,7 @@ fn a_tau_outside_of_the_run_is_refused() {
     // The last of two entries does not fit: the first one is taken back.
     let mut ledger = [-5, 0, i32::MIN, 0, 1, 0, 0, i32::MIN, 0];
     let before = ledger;
-    let full = add(&good, &sender.parts, UNIT, &mut Ledger::of(&mut ledger)).unwrap_err().to_string();
+    let full = add(&good, &sender.parts, UNIT, &mut Ledger::of(&mut ledger, &mut [0; MAP])).unwrap_err().to_string();
     assert_eq!(ledger, before);
     assert_eq!(full, "body: expected a sum of quanta within 64 bits at index 2, got more");
 }

@@ -102,6 +102,7 @@ impl Mesh {
         let mut vector = |name, len| Segment::floats(vectors.floats(name, len, Keep::No), 0, len);
         let [view, update, base] = ["view", "update", "base"].map(|name| vector(name, len));
         let [ledger, copy] = ["ledger", "second ledger"].map(|name| vector(name, ledger::words(len)));
+        let touched = vector("touched lines", ledger::map_words(len));
         let (whole, correction) = (core::iter::once(0..len), setup.recipe.correction);
         let encoding = Encoding::encoder(setup, setup.recipe.codec, correction, whole, vectors);
         let neighbours = Neighbours::new(workers, relay);
@@ -110,7 +111,7 @@ impl Mesh {
         // Messages that wait for their turn on a tape must not keep back acknowledgements.
         let apart = relay > 0 || matches!(setup.tape, Tape::Follow(_));
         let slots = Slots::new(vectors, apart, Neighbours::most(workers, relay), encoding.len_max(0));
-        let replica = Replica::new(view, [ledger, copy], base, encoding.sections(0), threshold.unit());
+        let replica = Replica::new(view, [ledger, copy], touched, base, encoding.sections(0), threshold.unit());
         for kernel in encoding.kernels() {
             hub.compute(kernel, Job::Aside);
         }

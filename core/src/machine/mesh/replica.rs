@@ -9,8 +9,12 @@ use crate::machine::hub::{Hub, Port};
 #[derive(Clone, Debug)]
 pub(super) struct Replica {
     view: Segment,
+    /// The view was made of this ledger, and differs from it in touched lines only.
+    follows: bool,
     /// An integer per parameter: the sum of the quanta of all messages.
     ledger: Segment,
+    /// The lines of the ledger that messages have touched since the view was made.
+    touched: Segment,
     /// A second ledger: the copy that a newcomer is sent, or the donor's that comes.
     copy: Segment,
     /// The initial parameters.
@@ -32,12 +36,14 @@ impl Replica {
     pub(super) fn new(
         view: Segment,
         [ledger, copy]: [Segment; 2],
+        touched: Segment,
         base: Segment,
         sections: Segment,
         unit: f32,
     ) -> Self {
         let (applied, seen) = (Clock(0), Clock(0));
-        Self { view, ledger, copy, base, sections, unit, applied, seen, decoding: 0 }
+        let follows = false;
+        Self { view, follows, ledger, touched, copy, base, sections, unit, applied, seen, decoding: 0 }
     }
 
     pub(super) fn view(&self) -> Segment {
@@ -71,7 +77,7 @@ impl Replica {
     /// The donor's ledger has come into the copy, with so many messages in it: it is this node's from now on.
     pub(super) fn take_copy(&mut self, applied: Clock) {
         core::mem::swap(&mut self.ledger, &mut self.copy);
-        self.applied = applied;
+        (self.applied, self.follows) = (applied, false);
     }
 
     /// The parameters in the view become the base of a new run.
@@ -82,14 +88,19 @@ impl Replica {
     /// Makes the view.
     pub(super) fn materialise(&mut self, hub: &mut Port<'_, Job>, job: Job) {
         self.seen = self.applied;
-        let Self { base, ledger, unit, view: into, .. } = *self;
-        hub.compute(Kernel::Materialise { base, ledger, unit, into }, job);
+        let Self { base, ledger, unit, touched, view: into, .. } = *self;
+        // Lines that were touched before the whole view is made are made twice.
+        let kernel = match core::mem::replace(&mut self.follows, true) {
+            true => Kernel::Refresh { base, ledger, unit, touched, into },
+            false => Kernel::Materialise { base, ledger, unit, into },
+        };
+        hub.compute(kernel, job);
     }
 
     /// Adds a body to the ledger. Its end is [`on_decoded`](Self::on_decoded).
     pub(super) fn decode(&mut self, hub: &mut Port<'_, Job>, body: Segment, job: Job) {
-        let Self { sections, unit, ledger, .. } = *self;
-        hub.compute(Kernel::Decode { body, sections, unit, ledger }, job);
+        let Self { sections, unit, ledger, touched, .. } = *self;
+        hub.compute(Kernel::Decode { body, sections, unit, ledger, touched }, job);
         self.on_decoding();
     }
 
