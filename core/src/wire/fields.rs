@@ -150,6 +150,10 @@ impl Message {
                 let (shard, base) = failure.code();
                 Fields { shard, base, ..sender }
             }
+            Self::PeerFailed { peer, failure } => {
+                let (shard, base) = failure.code();
+                Fields { shard, base, weight: peer.0.saturating_add(1), ..sender }
+            }
             Self::Silence { span_ms } => Fields { shard: span_ms, ..sender },
             Self::Report(report) => Fields {
                 sequence: report.view.0,
@@ -244,7 +248,11 @@ impl Reader {
             Kind::Failed => {
                 let (code, value) = (self.shard(), core::mem::take(&mut self.rest.base));
                 let failure = Failure::from_code(code, value);
-                Message::Failed { failure: failure.ok_or_else(|| self.error("shard", "a failure", code.into()))? }
+                let failure = failure.ok_or_else(|| self.error("shard", "a failure", code.into()))?;
+                match self.weight().checked_sub(1) {
+                    None => Message::Failed { failure },
+                    Some(rank) => Message::PeerFailed { peer: PeerId(rank), failure },
+                }
             }
             Kind::Silence => Message::Silence { span_ms: self.shard() },
             Kind::Report => self.report().map(Message::Report)?,

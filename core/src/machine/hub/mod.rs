@@ -126,9 +126,7 @@ impl Hub {
         let tape = Position::new(setup.tape.clone());
         let neighbours = setup.neighbours.clone();
         // Where peers are connected on demand, each node wants the host of the coordinator, and that one all of them.
-        let on_demand = setup.connects_on_demand();
-        let always = Some(setup.host()).filter(|host| *host != setup.me);
-        let is_sparse = on_demand && always.is_some();
+        let is_sparse = setup.has_partners() && setup.host() != setup.me;
         let mut vectors = Vectors::default();
         let ours = vectors.bytes("contract", setup.contract.len() as usize, Keep::No);
         let theirs = vectors.bytes("a peer's contract", CONTRACT_LEN_MAX as usize, Keep::No);
@@ -144,7 +142,7 @@ impl Hub {
             dense: VecDeque::with_capacity(OPEN),
             withdrawn: VecDeque::new(),
             operations: Operations::new(),
-            peers: Peers::new(neighbours.clone(), on_demand, always),
+            peers: Peers::new(neighbours.clone(), is_sparse, setup.always_wanted()),
             stalls: Stalls::new(setup.me),
             holding: Held::new(neighbours, is_sparse),
             comparing: None,
@@ -460,7 +458,16 @@ impl Hub {
             }
             (Link::Agreed, Message::Failed { failure }) => {
                 self.on_failed(peer, failure);
+                self.pass_on(peer, failure);
                 Some(Notice::Tick)
+            }
+            (Link::Agreed, Message::PeerFailed { peer: of, failure }) => {
+                // A node that is connected here says so itself.
+                let is_far = of != self.setup.me && self.peers.has(of) && !self.is_agreed(of);
+                if is_far && peer == self.setup.host() && self.failure(of).is_none() {
+                    self.event(Event::PeerFailed { peer: of, failure });
+                }
+                None
             }
             (Link::Agreed, _) => {
                 self.stalls.on_progress(peer);
@@ -475,6 +482,14 @@ impl Hub {
         self.peers.change(peer, |entry| entry.failure = Some(failure));
         self.stalls.set_silence(peer, None);
         self.on_disconnected(peer);
+    }
+
+    /// Where nodes are connected on demand, few peers of a node hear of its failure: the host, which all nodes are
+    /// connected with, tells the others.
+    fn pass_on(&mut self, failed: PeerId, failure: Failure) {
+        if self.setup.on_demand && self.setup.me == self.setup.host() {
+            self.tell_all(Message::PeerFailed { peer: failed, failure });
+        }
     }
 
     /// Gives up the next peer that has been gone for too long.
