@@ -107,12 +107,12 @@ pub enum Message {
         /// The reason, for the applications of the peers.
         failure: Failure,
     },
-    /// A peer of the sender has failed. Nodes that are not connected with that peer hear of it by this message.
-    PeerFailed {
-        /// The peer that has failed. Its rank is below 4294967295.
+    /// A peer of the sender is lost. Nodes that are not connected with that peer hear of it by this message.
+    PeerLost {
+        /// The peer that is lost. Its rank is below 4294967295.
         peer: PeerId,
-        /// The reason, as the peer has said.
-        failure: Failure,
+        /// The reason, if the peer has said that it has failed. `None`: it was unreachable for too long.
+        failure: Option<Failure>,
     },
     /// The sender's application makes no steps for so long. Nodes that wait for the sender wait longer.
     Silence {
@@ -438,7 +438,7 @@ impl Message {
             Self::FetchSnapshot { .. } | Self::FetchParameters { .. } => Kind::Fetch,
             Self::Leave(_) => Kind::Leave,
             Self::Awaits { .. } => Kind::Awaits,
-            Self::Failed { .. } | Self::PeerFailed { .. } => Kind::Failed,
+            Self::Failed { .. } | Self::PeerLost { .. } => Kind::Failed,
             Self::Silence { .. } => Kind::Silence,
             Self::Report(_) => Kind::Report,
             Self::Members { .. } | Self::MemberRange { .. } | Self::Lost { .. } => Kind::Member,

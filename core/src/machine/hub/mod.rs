@@ -37,6 +37,7 @@ use super::{Event, Failure, Input, Misuse, OURS, Output, ProtocolError, Setup, S
 use crate::buffer::Segment;
 use crate::id::{Clock, Incarnation, OpId, PeerId};
 use crate::kernel::{Kernel, KernelResult};
+use crate::recipe::Topology;
 use crate::rider::Rider;
 use crate::status::{Counters, Histogram, LinkStatus, Presence, Role, Status, Waiting, WorkerStatus};
 use crate::tape::{Order, Position};
@@ -458,14 +459,14 @@ impl Hub {
             }
             (Link::Agreed, Message::Failed { failure }) => {
                 self.on_failed(peer, failure);
-                self.pass_on(peer, failure);
                 Some(Notice::Tick)
             }
-            (Link::Agreed, Message::PeerFailed { peer: of, failure }) => {
-                // A node that is connected here says so itself.
-                let is_far = of != self.setup.me && self.peers.has(of) && !self.is_agreed(of);
-                if is_far && peer == self.setup.host() && self.failure(of).is_none() {
-                    self.event(Event::PeerFailed { peer: of, failure });
+            (Link::Agreed, Message::PeerLost { peer: lost, failure }) => {
+                // A node that is or was a partner is missed here.
+                let is_far = lost != self.setup.me && self.peers.has(lost) && self.peers.get(lost).is_far();
+                if is_far && peer == self.setup.host() {
+                    failure.into_iter().for_each(|failure| self.event(Event::PeerFailed { peer: lost, failure }));
+                    self.event(Event::PeerLost { peer: lost });
                 }
                 None
             }
@@ -484,17 +485,20 @@ impl Hub {
         self.on_disconnected(peer);
     }
 
-    /// Where nodes are connected on demand, few peers of a node hear of its failure: the host, which all nodes are
-    /// connected with, tells the others.
-    fn pass_on(&mut self, failed: PeerId, failure: Failure) {
-        if self.setup.on_demand && self.setup.me == self.setup.host() {
-            self.tell_all(Message::PeerFailed { peer: failed, failure });
+    /// Where nodes are connected on demand, few peers of a node miss it: the host, which all nodes are connected with,
+    /// tells the others. In a mesh all nodes are connected.
+    fn pass_on(&mut self, lost: PeerId) {
+        let tells = self.setup.on_demand && self.setup.me == self.setup.host();
+        if tells && !matches!(self.setup.recipe.topology(), Topology::Mesh { .. }) {
+            self.tell_all(Message::PeerLost { peer: lost, failure: self.failure(lost) });
         }
     }
 
     /// Gives up the next peer that has been gone for too long.
     pub(crate) fn take_lost(&mut self) -> Option<PeerId> {
-        self.peers.take_lost(self.now, self.setup.patience.dead_after())
+        let lost = self.peers.take_lost(self.now, self.setup.patience.dead_after())?;
+        self.pass_on(lost);
+        Some(lost)
     }
 
     /// Is any peer lost, and has not come back?

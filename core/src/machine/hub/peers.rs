@@ -250,6 +250,11 @@ impl Peer {
         }
     }
 
+    /// It is not connected, and nothing is expected of it.
+    pub(super) fn is_far(&self) -> bool {
+        self.link == Link::Never
+    }
+
     fn is_wanted(&self) -> bool {
         self.always || self.partner || self.missed
     }

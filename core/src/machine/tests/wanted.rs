@@ -174,10 +174,10 @@ fn a_ring_wants_both_neighbours_a_worker_its_servers_and_a_mesh_all() {
     );
 }
 
-/// The host of the coordinator is connected with all nodes, and tells them of a failure. A node that is connected with the
-/// one that has failed hears of it there.
+/// The host of the coordinator is connected with all nodes, and tells them of a loss. A node that is connected with the
+/// one that is lost sees that itself.
 #[test]
-fn the_host_tells_of_a_failure_that_far_nodes_do_not_hear() {
+fn the_host_tells_of_a_loss_that_far_nodes_do_not_see() {
     let recipe = Recipe::sync().with_topology(Topology::Tree { fan_in: 2 });
     let failure = Failure::Panicked;
     let told = |on_demand: bool| {
@@ -194,10 +194,16 @@ fn the_host_tells_of_a_failure_that_far_nodes_do_not_hear() {
         });
         told.collect::<Vec<_>>()
     };
-    assert_eq!((told(true), told(false)), ([(2, Message::PeerFailed { peer: PeerId(1), failure })].into(), [].into()));
+    assert_eq!(
+        (told(true), told(false)),
+        ([(2, Message::PeerLost { peer: PeerId(1), failure: Some(failure) })].into(), [].into())
+    );
     let mut m = node(6);
     m.enter(1, &ALL, 0).fetch(1).hello(2, 1).expect_event(joined(2, 1));
-    let news = |peer| Message::PeerFailed { peer: PeerId(peer), failure };
-    m.tell(0, news(5)).expect_event(Event::PeerFailed { peer: PeerId(5), failure }).expect_idle();
+    let news = |peer| Message::PeerLost { peer: PeerId(peer), failure: Some(failure) };
+    m.tell(0, news(5)).expect_event(Event::PeerFailed { peer: PeerId(5), failure });
+    m.expect_event(Event::PeerLost { peer: PeerId(5) }).expect_idle();
+    let peer = PeerId(4);
+    m.tell(0, Message::PeerLost { peer, failure: None }).expect_event(Event::PeerLost { peer }).expect_idle();
     m.tell(0, news(2)).tell(0, news(6)).tell(2, news(4)).tell(0, news(99)).expect_idle();
 }
