@@ -66,6 +66,8 @@ pub(crate) struct Engine<T> {
     callback: EventCallback,
     observer: Observer,
     tape: TapeFile,
+    /// [`Machine::wanted_changes`] when the transport was told last.
+    wanted_seen: Option<u64>,
 }
 
 /// Why the engine has nothing more to do.
@@ -114,9 +116,11 @@ impl<T: Transport> Engine<T> {
             callback,
             observer,
             tape: TapeFile::Off,
+            wanted_seen: None,
         };
         // A machine acts on inputs only; a timeout makes it start its first kernels.
         engine.feed(Input::Timeout);
+        engine.follow_wishes();
         if engine.known_run.is_some() {
             engine.confirm_run();
         }
@@ -141,6 +145,15 @@ impl<T: Transport> Engine<T> {
         let result = self.machine.handle_input(self.now(), input);
         // Misuse is a bug of this crate, since applications only reach the machine through calls that wait.
         result.expect("a session waits for the answer to each call before the next one");
+    }
+
+    /// Tells the transport which peers the machine wants, if that has changed.
+    fn follow_wishes(&mut self) {
+        let changes = Some(self.machine.wanted_changes());
+        if changes != self.wanted_seen {
+            self.wanted_seen = changes;
+            self.transport.want(&self.machine.wanted());
+        }
     }
 
     // Commands
@@ -529,6 +542,7 @@ impl<T: Transport> Pump for Engine<T> {
         if !self.maybe_save()? {
             idle = Idle::Device;
         }
+        self.follow_wishes();
         self.report();
         self.show_waiting();
         if self.state == RunState::Ended {
@@ -560,6 +574,7 @@ impl<T: Transport> Pump for Engine<T> {
         }
         // Once more: a caller-driven session may not pump again for long, and peers wait for these outputs.
         let _ = self.drain()?;
+        self.follow_wishes();
         if self.state == RunState::Ended {
             self.report();
         }

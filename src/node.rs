@@ -195,6 +195,7 @@ impl NodeSettings {
                 .with_stall_at_most(self.waits.explained()),
             quorum: self.quorum,
             resume: resumes.moments(),
+            on_demand: transport.connects_on_demand(),
             ..Setup::new(me, self.cluster, self.recipe, &self.layout, self.optimizer_vectors)
         };
         let tape = self.tape.open(&mut setup)?;

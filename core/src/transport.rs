@@ -46,6 +46,19 @@ pub trait Transport: Send {
         let _ = run;
     }
 
+    /// Whether this transport connects nodes on demand: [`want`](Self::want) then says with which peers. `false`, the
+    /// default: it connects this node with all others.
+    fn connects_on_demand(&self) -> bool {
+        false
+    }
+
+    /// Sets the peers that this node wants to be connected with from now on, by rank. Two nodes are connected if at
+    /// least one of them wants the other; a transport may close a connection that neither wants, and may keep it. All
+    /// peers are wanted until the first call. The default does nothing.
+    fn want(&mut self, peers: &[PeerId]) {
+        let _ = peers;
+    }
+
     /// Starts to send a message. The body is lent from `pool` until the operation ends.
     fn transmit(&mut self, op: OpId, peer: PeerId, header: Header, body: Option<Segment>, pool: &Pool);
 

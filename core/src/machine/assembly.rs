@@ -97,6 +97,8 @@ impl Peer {
 impl Assembly {
     /// `setup.resume` lists the moments of this node.
     pub(super) fn new(setup: Setup, make: fn(Setup) -> Box<dyn Machine>) -> Self {
+        // Its peers may not resume, and then do not want this node: it has to hear the moments of all.
+        let setup = Setup { on_demand: false, ..setup };
         let mut assembly = Self {
             machine: make(Setup { resume: None, ..setup.clone() }),
             make,

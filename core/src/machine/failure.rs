@@ -10,9 +10,13 @@
 //! | a server, or the host of the coordinator | cannot go on, and end ([`Signal::PeerFailed`]) |
 //! | any node that was cancelled | wait for it to come back, if they need it: it was told to end, and may be restarted |
 //!
+//! Where nodes are connected on demand, the coordinator's node or the first server tells the nodes that are not connected
+//! with the one that has failed or is given up ([`Message::PeerLost`]).
+//!
 //! A process that is killed says nothing, and is given up after `dead_after`.
 //!
 //! [`Message::Failed`]: crate::wire::Message::Failed
+//! [`Message::PeerLost`]: crate::wire::Message::PeerLost
 //! [`Event::PeerFailed`]: super::Event::PeerFailed
 //! [`Signal::PeerFailed`]: super::Signal::PeerFailed
 

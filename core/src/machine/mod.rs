@@ -83,9 +83,8 @@ pub struct Setup {
     /// The ranks of the nodes that the driver connects this one with; all of them unless set, at least
     /// [`Recipe::neighbours`]. The machine has no memory for other nodes.
     pub neighbours: Range<u32>,
-    /// In trees and rings of a run that does not resume: the driver connects this node with the peers that
-    /// [`Machine::wanted`] lists, and need not connect it with others. `false`, unless set: the driver connects it with
-    /// all neighbours.
+    /// The driver connects this node with the peers that [`Machine::wanted`] lists, and need not connect it with others.
+    /// `false`, unless set: the driver connects it with all neighbours.
     pub on_demand: bool,
     /// The bug to run with, in tests that check whether the tests find it.
     #[cfg(planted)]
@@ -132,10 +131,21 @@ impl Setup {
         if self.cluster.servers > 0 { PeerId(self.cluster.workers) } else { PeerId(0) }
     }
 
-    /// Does this node name the peers that it wants? Meshes need all, servers all workers, and nodes that resume have to
-    /// hear the moments of all.
-    pub(crate) fn connects_on_demand(&self) -> bool {
-        self.on_demand && self.recipe.has_chunks() && self.resume.is_none()
+    /// Does this node name the partners that it wants, and what does it want all the time? Not in meshes and at
+    /// servers, where each node has the same peers throughout.
+    pub(crate) fn has_partners(&self) -> bool {
+        self.on_demand && self.recipe.has_chunks()
+    }
+
+    /// The ranks of the peers that this node wants all the time, among which may be the node itself.
+    pub(crate) fn always_wanted(&self) -> Range<u32> {
+        if !self.on_demand || self.me == self.host() && self.has_partners() {
+            self.neighbours.clone()
+        } else if self.has_partners() {
+            self.host().0..self.host().0 + 1
+        } else {
+            self.recipe.neighbours(self.cluster, self.me)
+        }
     }
 }
 

@@ -21,6 +21,8 @@ const REFERENCE: u32 = StepTime::MAX + 1;
 const RIDES: u64 = 1 << 63;
 /// Weight of the reply that welcomes a worker which is not ahead of the row clock.
 const WELCOME: u32 = 2;
+/// In place of the code of a failure: the peer was unreachable for too long.
+const UNREACHABLE: u32 = u32::MAX;
 /// Weight of the receipt for a contribution. Acknowledgements of a mesh have less.
 const RECEIPT: u32 = 2;
 /// Bits of a report's weight.
@@ -150,6 +152,10 @@ impl Message {
                 let (shard, base) = failure.code();
                 Fields { shard, base, ..sender }
             }
+            Self::PeerLost { peer, failure } => {
+                let (shard, base) = failure.map_or((UNREACHABLE, 0), Failure::code);
+                Fields { shard, base, weight: peer.0.saturating_add(1), ..sender }
+            }
             Self::Silence { span_ms } => Fields { shard: span_ms, ..sender },
             Self::Report(report) => Fields {
                 sequence: report.view.0,
@@ -243,8 +249,14 @@ impl Reader {
             Kind::Awaits => Message::Awaits { on: self.origin(), at: self.clock()?, silent_ms: self.shard() },
             Kind::Failed => {
                 let (code, value) = (self.shard(), core::mem::take(&mut self.rest.base));
+                let lost = self.weight().checked_sub(1).map(PeerId);
                 let failure = Failure::from_code(code, value);
-                Message::Failed { failure: failure.ok_or_else(|| self.error("shard", "a failure", code.into()))? }
+                match (lost, failure) {
+                    (None, Some(failure)) => Message::Failed { failure },
+                    (Some(peer), Some(_)) => Message::PeerLost { peer, failure },
+                    (Some(peer), None) if (code, value) == (UNREACHABLE, 0) => Message::PeerLost { peer, failure },
+                    _ => return Err(self.error("shard", "a failure", code.into())),
+                }
             }
             Kind::Silence => Message::Silence { span_ms: self.shard() },
             Kind::Report => self.report().map(Message::Report)?,

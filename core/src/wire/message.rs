@@ -107,6 +107,13 @@ pub enum Message {
         /// The reason, for the applications of the peers.
         failure: Failure,
     },
+    /// A peer of the sender is lost. Nodes that are not connected with that peer hear of it by this message.
+    PeerLost {
+        /// The peer that is lost. Its rank is below 4294967295.
+        peer: PeerId,
+        /// The reason, if the peer has said that it has failed. `None`: it was unreachable for too long.
+        failure: Option<Failure>,
+    },
     /// The sender's application makes no steps for so long. Nodes that wait for the sender wait longer.
     Silence {
         /// How long, in milliseconds, from now on; 0: an announced silence is over.
@@ -431,7 +438,7 @@ impl Message {
             Self::FetchSnapshot { .. } | Self::FetchParameters { .. } => Kind::Fetch,
             Self::Leave(_) => Kind::Leave,
             Self::Awaits { .. } => Kind::Awaits,
-            Self::Failed { .. } => Kind::Failed,
+            Self::Failed { .. } | Self::PeerLost { .. } => Kind::Failed,
             Self::Silence { .. } => Kind::Silence,
             Self::Report(_) => Kind::Report,
             Self::Members { .. } | Self::MemberRange { .. } | Self::Lost { .. } => Kind::Member,

@@ -146,7 +146,16 @@ fn any_header() -> impl Strategy<Value = Header> {
                     Failure::Executor,
                     Failure::Transport,
                 ];
-                (Message::Failed { failure: failures[weight as usize % failures.len()] }, 0)
+                let failure = failures[weight as usize % failures.len()];
+                let peer = PeerId(weight.min(u32::MAX - 1));
+                (
+                    if weight % 2 == 0 {
+                        Message::Failed { failure }
+                    } else {
+                        Message::PeerLost { peer, failure: a.then_some(failure) }
+                    },
+                    0,
+                )
             }
             28 => (Message::Silence { span_ms: shard }, 0),
             29 => (Message::Receipt { shard: shard_id, sequence, magnitude }, 0),

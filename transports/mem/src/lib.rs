@@ -5,6 +5,9 @@
 //! own, and then the loan ends. Sending and receiving allocate nothing once the queues have grown to their working
 //! size.
 //!
+//! Two nodes are connected when one of them wants the other ([`Transport::want`]), and stay connected: a connection costs
+//! no more than its queues. Without a call of `want`, all nodes are connected.
+//!
 //! A `Mem` that is dropped does not come back: its peers get `Disconnected`, and their operations with it are aborted.
 
 use std::collections::VecDeque;
@@ -18,7 +21,7 @@ use gradwire_core::kernel::KernelResult;
 use gradwire_core::wire::Header;
 use gradwire_core::{Duration, Input, Lent, OpId, PeerId, Pool, ProtocolError, RunId, Segment, Transport};
 
-/// One node's end of an in-process network. All nodes are connected from the start.
+/// One node's end of an in-process network.
 ///
 /// ```
 /// use gradwire_core::wire::{Header, Message, Push};
@@ -58,6 +61,8 @@ pub struct Mem {
     ready: VecDeque<Input>,
     /// State of each peer, by rank.
     streams: Vec<Stream>,
+    /// The peers that this node wants have been connected: as [`Transport::want`] has said, or all with the first call.
+    begun: bool,
 }
 
 /// The state that this node keeps for one peer.
@@ -68,6 +73,8 @@ struct Stream {
     /// The machine has the header of the first message, and has not received its body.
     reading: bool,
     connected: bool,
+    /// There was a connection, and there will be no other.
+    ended: bool,
     /// This node's transmissions to the peer that have not ended.
     open: Vec<OpId>,
 }
@@ -94,10 +101,14 @@ struct Letters {
     queue: VecDeque<(PeerId, Letter)>,
     /// The waker was called.
     woken: bool,
+    /// The node has been dropped: no letter is taken from here any more.
+    closed: bool,
 }
 
 #[derive(Debug)]
 enum Letter {
+    /// The sender wants the connection.
+    Connected,
     Message(Message),
     /// The message of this operation has been received: its buffer is free again.
     Received(OpId),
@@ -111,32 +122,58 @@ impl Mem {
         let mailboxes: Arc<[_]> = (0..nodes).map(|_| Arc::new(Mailbox::default())).collect();
         let drawn = RunId::drawn(RandomState::new().build_hasher().finish());
         let run = Arc::new(Mutex::new((drawn, false)));
-        let endpoint = |me| {
-            let peers = (0..nodes).filter(|peer| *peer != me).map(PeerId);
-            let ready = peers.map(|peer| Input::Connected { peer }).collect();
-            let stream = |peer| Stream { connected: peer != me, ..Stream::default() };
-            Self {
-                me: PeerId(me),
-                mailboxes: Arc::clone(&mailboxes),
-                run: Arc::clone(&run),
-                ready,
-                streams: (0..nodes).map(stream).collect(),
-            }
+        let endpoint = |me| Self {
+            me: PeerId(me),
+            mailboxes: Arc::clone(&mailboxes),
+            run: Arc::clone(&run),
+            ready: VecDeque::new(),
+            streams: (0..nodes).map(|_| Stream::default()).collect(),
+            begun: false,
         };
         (0..nodes).map(endpoint).collect()
     }
 
-    fn post(&self, to: PeerId, letter: Letter) {
+    /// Posts a letter. Returns false if the node has been dropped.
+    fn post(&self, to: PeerId, letter: Letter) -> bool {
         let mailbox = &self.mailboxes[to.index()];
-        mailbox.lock().queue.push_back((self.me, letter));
+        let mut letters = mailbox.lock();
+        if letters.closed {
+            return false;
+        }
+        letters.queue.push_back((self.me, letter));
         // Only the mailbox's own node waits for it.
         mailbox.arrived.notify_one();
+        true
+    }
+
+    /// Connects this node with all others, unless it has been told whom it wants.
+    fn maybe_begin(&mut self) {
+        if !std::mem::replace(&mut self.begun, true) {
+            (0..self.streams.len() as u32).for_each(|peer| self.connect(PeerId(peer)));
+        }
+    }
+
+    /// Connects this node with a peer, if it was not before. A peer that has been dropped ends the connection at once.
+    fn connect(&mut self, peer: PeerId) {
+        let stream = &mut self.streams[peer.index()];
+        if peer == self.me || stream.connected || stream.ended {
+            return;
+        }
+        stream.connected = true;
+        self.ready.push_back(Input::Connected { peer });
+        if !self.post(peer, Letter::Connected) {
+            self.disconnect(peer);
+        }
     }
 
     /// Handles a letter from this node's mailbox.
     fn on_letter(&mut self, from: PeerId, letter: Letter) {
         let stream = &mut self.streams[from.index()];
         match letter {
+            Letter::Connected if !stream.connected && !stream.ended => {
+                stream.connected = true;
+                self.ready.push_back(Input::Connected { peer: from });
+            }
             Letter::Message(message) if stream.connected => {
                 stream.messages.push_back(message);
                 self.deliver_headers(from);
@@ -149,15 +186,16 @@ impl Mem {
                 }
             }
             Letter::Disconnected if stream.connected => self.disconnect(from),
-            // Sent before the sender knew that this node had closed the connection.
-            Letter::Message(_) | Letter::Disconnected => {}
+            // Both nodes wanted the connection, the sender did not know that this node had closed it, or it has been
+            // dropped: a later wish finds that out.
+            Letter::Message(_) | Letter::Connected | Letter::Disconnected => {}
         }
     }
 
     /// Ends the connection on this side, and aborts the operations on it.
     fn disconnect(&mut self, peer: PeerId) {
         let stream = &mut self.streams[peer.index()];
-        stream.connected = false;
+        (stream.connected, stream.ended) = (false, true);
         stream.reading = false;
         // Ends the loans of the sender's buffers.
         stream.messages.clear();
@@ -216,7 +254,17 @@ impl Transport for Mem {
         }
     }
 
+    fn connects_on_demand(&self) -> bool {
+        true
+    }
+
+    fn want(&mut self, peers: &[PeerId]) {
+        self.begun = true;
+        peers.iter().for_each(|peer| self.connect(*peer));
+    }
+
     fn transmit(&mut self, op: OpId, peer: PeerId, header: Header, body: Option<Segment>, pool: &Pool) {
+        self.maybe_begin();
         let stream = &mut self.streams[peer.index()];
         if !stream.connected {
             self.ready.push_back(Input::Aborted { op });
@@ -252,6 +300,7 @@ impl Transport for Mem {
     }
 
     fn poll(&mut self, _pool: &mut Pool, wait: Option<Duration>) -> Result<Option<Input>, Infallible> {
+        self.maybe_begin();
         // A moment that the clock cannot name never comes.
         let until = wait.and_then(|wait| Instant::now().checked_add(wait));
         let mailbox = Arc::clone(&self.mailboxes[self.me.index()]);
@@ -287,9 +336,11 @@ impl Transport for Mem {
 
 impl Drop for Mem {
     fn drop(&mut self) {
+        // Nodes that want this one from now on find that it is gone. Those that have wanted it hear of it below.
+        self.mailboxes[self.me.index()].lock().closed = true;
         // Peers would wait for ever without this: no socket closes when a thread ends.
         for peer in (0..self.streams.len() as u32).map(PeerId) {
-            if self.streams[peer.index()].connected {
+            if peer != self.me && !self.streams[peer.index()].ended {
                 self.post(peer, Letter::Disconnected);
             }
         }

@@ -119,3 +119,31 @@ fn the_waker_ends_a_poll_that_waits_in_another_thread() {
     assert_eq!(a.mem.poll(&mut a.pool, None).unwrap(), None);
     other.join().unwrap();
 }
+
+/// Two nodes are connected when one of them wants the other. The third is not connected with them.
+#[test]
+fn nodes_are_connected_if_one_of_them_wants_it() {
+    let mut ends: Vec<End> = Mem::cluster(3).into_iter().map(|mem| End { mem, pool: Pool::new([8, 8]) }).collect();
+    for (end, wanted) in ends.iter_mut().zip([&[PeerId(1)][..], &[], &[]]) {
+        end.mem.want(wanted);
+    }
+    ends[0].expect(Input::Connected { peer: PeerId(1) });
+    ends[1].expect(Input::Connected { peer: PeerId(0) });
+    ends.iter_mut().for_each(End::expect_nothing);
+    ends[1].mem.want(&[PeerId(0), PeerId(2)]);
+    ends[2].expect(Input::Connected { peer: PeerId(1) });
+    ends[1].expect(Input::Connected { peer: PeerId(2) });
+    ends.iter_mut().for_each(End::expect_nothing);
+}
+
+/// A node that has been dropped is reported to the nodes that want it later.
+#[test]
+fn a_node_that_is_gone_is_connected_and_lost_at_once() {
+    let mut ends: Vec<End> = Mem::cluster(2).into_iter().map(|mem| End { mem, pool: Pool::new([8, 8]) }).collect();
+    ends[0].mem.want(&[]);
+    drop(ends.pop());
+    ends[0].expect_nothing();
+    ends[0].mem.want(&[PeerId(1)]);
+    ends[0].expect(Input::Connected { peer: PeerId(1) });
+    ends[0].expect(Input::Disconnected { peer: PeerId(1) });
+}

@@ -80,7 +80,7 @@ pub struct Plan {
     /// at random times. 1: contributions are given as a whole.
     pub ranges: u32,
     /// Nodes are connected when one of them wants the other, which matters in trees and rings: a node is connected with
-    /// the host of the coordinator and with its neighbours. `false`: with all nodes, as over today's transports.
+    /// the host of the coordinator and with its neighbours. `false`: with all nodes.
     pub on_demand: bool,
     /// Steps of each worker.
     pub steps: u64,

@@ -5,7 +5,7 @@
 //! | bytes | field | meaning |
 //! |---|---|---|
 //! | 0..4 | magic | `GRWC` |
-//! | 4 | kind | 1: keep-alive; 2: busy for `value` milliseconds; 3: an address book of `value` bytes follows |
+//! | 4 | kind | 1: keep-alive; 2: busy for `value` milliseconds; 3: an address book of `value` bytes follows; 4: the sender wants the connection (1) or not (0) |
 //! | 5..8 | | 0 |
 //! | 8..12 | value | depends on the kind, else 0 |
 //! | 12..60 | | 0 |
@@ -37,6 +37,11 @@ pub enum Control {
         /// Its length in bytes, checksum included.
         length: u32,
     },
+    /// Whether the sender's machine wants this connection. It does until the first such frame on the connection.
+    Wanted {
+        /// It does.
+        wanted: bool,
+    },
 }
 
 impl Control {
@@ -51,7 +56,9 @@ impl Control {
             2 => Self::Busy { millis: value },
             3 if value <= BOOK_MAX => Self::Book { length: value },
             3 => return Err(format!("control: expected an address book of at most {BOOK_MAX} bytes, got {value}")),
-            kind => return Err(format!("control: expected kind 1 to 3, got {kind}")),
+            4 if value <= 1 => Self::Wanted { wanted: value == 1 },
+            4 => return Err(format!("control: expected 0 or 1 for a wish, got {value}")),
+            kind => return Err(format!("control: expected kind 1 to 4, got {kind}")),
         };
         // A frame has one encoding only, so comparing with it checks padding and checksum at once.
         if control.emit() != *bytes {
@@ -66,6 +73,7 @@ impl Control {
             Self::Alive => (1, 0),
             Self::Busy { millis } => (2, millis),
             Self::Book { length } => (3, length),
+            Self::Wanted { wanted } => (4, wanted.into()),
         };
         let mut bytes = [0; CONTROL_LEN];
         bytes[..4].copy_from_slice(&MAGIC);
@@ -124,7 +132,9 @@ mod tests {
 
     #[test]
     fn parse_returns_the_frame_that_was_emitted_and_rejects_every_flipped_bit() {
-        for control in [Control::Alive, Control::Busy { millis: 1 << 31 }, Control::Book { length: BOOK_MAX }] {
+        let wishes = [true, false].map(|wanted| Control::Wanted { wanted });
+        let others = [Control::Alive, Control::Busy { millis: 1 << 31 }, Control::Book { length: BOOK_MAX }];
+        for control in others.into_iter().chain(wishes) {
             let good = control.emit();
             assert_eq!(Control::parse(&good), Ok(control));
             // The first 32 bits are the magic, which the caller checks.

@@ -5,8 +5,9 @@
 //! reconnects, sends keep-alives and enforces limits. A transport crate adds a [`Carrier`], which knows how to listen,
 //! dial, read and write.
 //!
-//! - **Dialling.** All nodes dial rank 0, and workers dial servers; of two workers or servers, the higher rank dials the
-//!   lower one. Where addresses are not known beforehand, rank 0 is the
+//! - **Dialling.** Two nodes are connected if one of them wants the other, and all with rank 0. All nodes dial rank 0, and
+//!   workers dial servers; of two workers or servers, the higher rank dials the lower one. A node that waits in vain for
+//!   a peer that it wants dials it. Where addresses are not known beforehand, rank 0 is the
 //!   meeting point: each node reports the address where it listens to rank 0, and rank 0 sends the *address book*
 //!   (rank and address of all known nodes) to each node, again whenever an address changes.
 //! - **Greeting.** Each side first sends a *preamble* of fixed length: protocol version, cluster, run, rank, and

@@ -12,7 +12,8 @@
 //! | 20..24 | rank | rank of the sender |
 //! | 24..28 | to | rank that the sender expects at the other end |
 //! | 28 | run known | 0: the sender has no run; 1: it is proposed, see [`KnownRun`]; 2: it is known |
-//! | 29..32 | | 0 |
+//! | 29 | out of turn | 1: the sender dials a node that dials it if both want each other, see [`Streams`]; else 0 |
+//! | 30..32 | | 0 |
 //! | 32..40 | instance | random number of the sender's process |
 //! | 40..48 | expected | first value of the refusal, else 0 |
 //! | 48..56 | got | second value of the refusal, else 0 |
@@ -21,6 +22,8 @@
 //! | 184..248 | name | the beginning of the cluster's name, for messages, padded with zeros |
 //! | 248..252 | | 0 |
 //! | 252..256 | checksum | CRC-32 of bytes 0..252 |
+//!
+//! [`Streams`]: crate::Streams
 
 use gradwire_core::RunId;
 use zerocopy::little_endian::{U16, U32, U64};
@@ -47,6 +50,7 @@ pub struct Preamble {
     pub instance: u64,
     pub address: String,
     pub run: Option<KnownRun>,
+    pub out_of_turn: bool,
     pub refusal: Option<Refusal>,
 }
 
@@ -72,7 +76,8 @@ struct Raw {
     rank: U32,
     to: U32,
     run_known: u8,
-    zero: [u8; 3],
+    out_of_turn: u8,
+    zero: [u8; 2],
     instance: U64,
     expected: U64,
     got: U64,
@@ -116,7 +121,7 @@ impl Preamble {
             .address
             .split_at_checked(length)
             .ok_or_else(|| format!("preamble: expected an address of at most {ADDRESS_LEN} bytes, got {length}"))?;
-        let clean = padding.iter().all(|byte| *byte == 0) && raw.zero == [0; 3] && raw.zeros == 0;
+        let clean = padding.iter().all(|byte| *byte == 0) && raw.zero == [0; 2] && raw.zeros == 0;
         let printable = address.iter().all(|byte| byte.is_ascii_graphic());
         if !clean || !printable {
             return Err("preamble: expected an address of printable ASCII, padded with zeros".to_string());
@@ -126,6 +131,9 @@ impl Preamble {
             (known @ (1 | 2), Some(run)) => Some(KnownRun { run, known: known == 2 }),
             (known, _) => return Err(format!("preamble: expected the name of a run, got another text ({known})")),
         };
+        if raw.out_of_turn > 1 {
+            return Err(format!("preamble: expected 0 or 1 for a call out of turn, got {}", raw.out_of_turn));
+        }
         let length = raw.name.iter().position(|byte| *byte == 0).unwrap_or(NAME_LEN);
         let (name, padding) = raw.name.split_at(length);
         // It is printed. A control character would reach the terminal.
@@ -142,6 +150,7 @@ impl Preamble {
             instance: raw.instance.get(),
             address: String::from_utf8_lossy(address).into_owned(),
             run,
+            out_of_turn: raw.out_of_turn == 1,
             refusal,
         })
     }
@@ -160,14 +169,15 @@ impl Preamble {
 
     /// The answer to a node if its preamble was not read. It contains only the refusal.
     pub(crate) fn bare(refusal: Refusal) -> Self {
-        let (address, cluster_name, refusal) = (String::new(), String::new(), Some(refusal));
-        Self { cluster: 0, cluster_name, nodes: 0, rank: 0, to: 0, instance: 0, address, run: None, refusal }
+        let refusal = Some(refusal);
+        Self { cluster: 0, nodes: 0, to: 0, instance: 0, refusal, ..Self::question("", 0, 0) }
     }
 
     /// The preamble of a process that wants to know which node listens where it wanted to listen as this rank.
     pub fn question(cluster: &str, nodes: u32, rank: u32) -> Self {
         let (address, cluster_name, cluster) = (String::new(), cluster.to_string(), cluster_digest(cluster));
-        Self { cluster, cluster_name, nodes, rank, to: rank, instance: 1, address, run: None, refusal: None }
+        let (run, out_of_turn, refusal) = (None, false, None);
+        Self { cluster, cluster_name, nodes, rank, to: rank, instance: 1, address, run, out_of_turn, refusal }
     }
 
     /// Checks the version of a preamble of which only the beginning is here. Preambles of other versions can be
@@ -205,7 +215,8 @@ impl Preamble {
             rank: self.rank.into(),
             to: self.to.into(),
             run_known: self.run.map_or(0, |run| 1 + u8::from(run.known)),
-            zero: [0; 3],
+            out_of_turn: self.out_of_turn.into(),
+            zero: [0; 2],
             instance: self.instance.into(),
             expected: expected.into(),
             got: got.into(),
@@ -237,7 +248,8 @@ mod tests {
         let address = "127.0.0.1:4000".to_string();
         let run = Some(KnownRun { run: "run-1".parse().unwrap(), known: true });
         let cluster_name = "cluster".to_string();
-        Preamble { cluster: 7, cluster_name, nodes: 5, rank: 3, to: 0, instance: 9, address, run, refusal }
+        let out_of_turn = refusal.is_none();
+        Preamble { cluster: 7, cluster_name, nodes: 5, rank: 3, to: 0, instance: 9, address, run, out_of_turn, refusal }
     }
 
     #[test]

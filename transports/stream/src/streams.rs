@@ -1,7 +1,7 @@
 //! [`Streams`], the transport: it owns the connections of this node, and decides when to dial, accept, read, write and
 //! disconnect. Here: timers, dialling, the table of links, and the loop over links with work. `accepting` gives strangers
-//! their places; `greeting` exchanges preambles and addresses; `transport` implements
-//! [`Transport`](gradwire_core::Transport) and the end.
+//! their places; `greeting` exchanges preambles and addresses; `wishes` says which peers are connected; `transport`
+//! implements [`Transport`](gradwire_core::Transport) and the end.
 //!
 //! Two tables describe connections. `links` holds each connection by *slot*, strangers included; `peers` holds each
 //! rank, with the slot of its connection. The poll reports readiness once per change (edge-triggered): a link with work
@@ -10,6 +10,7 @@
 mod accepting;
 mod greeting;
 mod transport;
+mod wishes;
 
 use std::collections::VecDeque;
 use std::hash::{BuildHasher, Hasher, RandomState};
@@ -185,6 +186,14 @@ struct Peer {
     unreachable_notice_at: Instant,
     /// When it first refused this node, without a connection since.
     refused_since: Option<Instant>,
+    /// The machine of this node wants to be connected with it.
+    wanted: bool,
+    /// What this node has said of that on the present connection.
+    told: bool,
+    /// Its machine wants to be connected with this node, as far as it has said on the present connection.
+    wants: bool,
+    /// Since when neither wants the open connection.
+    spare_since: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -225,6 +234,10 @@ impl<C: Carrier> Streams<C> {
             busy_until: None,
             unreachable_notice_at: now,
             refused_since: None,
+            wanted: true,
+            told: true,
+            wants: true,
+            spare_since: None,
         };
         // The keys of the standard library's hash maps are random; 0 is reserved for "never connected".
         let draw = || RandomState::new().build_hasher().finish();
@@ -293,8 +306,7 @@ impl<C: Carrier> Streams<C> {
         self.retry_accepting()?;
         self.restore_reserve();
         self.add_place();
-        let complete = self.peers.iter().filter(|peer| peer.open).count() + 1 == self.peers.len();
-        self.timer = now + if complete { every / 2 } else { TICK.min(every) };
+        self.timer = now + if self.is_complete() { every / 2 } else { TICK.min(every) };
         for slot in 0..self.links.len() {
             let Some(link) = &mut self.links[slot] else { continue };
             match link.state {
@@ -323,11 +335,11 @@ impl<C: Carrier> Streams<C> {
             }
         }
         for rank in 0..self.peers.len() {
-            let peer = &self.peers[rank];
-            if self.dials(rank) && peer.link.is_none() && now >= peer.dial_at && peer.address.is_some() {
+            if self.is_dial_due(rank, now) {
                 self.dial(rank, now)?;
             }
         }
+        self.let_go(now);
         while let Some(notice) = self.causes.next_due(now) {
             (self.config.notices)(notice);
         }
@@ -367,8 +379,8 @@ impl<C: Carrier> Streams<C> {
 
     // Connections
 
-    /// Whether this node dials `rank`, and not the other way round. All nodes dial rank 0, since they know its address.
-    /// Workers dial servers. Else the higher rank dials.
+    /// Whether it is this node that dials `rank`, and not the other way round, if both want each other. All nodes dial
+    /// rank 0, since they know its address. Workers dial servers. Else the higher rank dials.
     pub(super) fn dials(&self, rank: usize) -> bool {
         let (me, workers) = (self.config.rank.index(), self.config.nodes.saturating_sub(self.config.servers) as usize);
         match (me, rank) {
@@ -403,6 +415,10 @@ impl<C: Carrier> Streams<C> {
     }
 
     fn notify_unreachable(&mut self, rank: usize, reason: String, now: Instant) {
+        // The other node may want the connection, and reach this one.
+        if !self.dials(rank) {
+            return;
+        }
         let peer = &mut self.peers[rank];
         if now >= peer.unreachable_notice_at {
             peer.unreachable_notice_at = now + UNREACHABLE_NOTICE_EVERY;
@@ -440,7 +456,7 @@ impl<C: Carrier> Streams<C> {
         let _ = self.poll.registry().deregister(link.stream.source());
         for peer in &mut self.peers {
             if peer.link == Some(slot) {
-                (peer.link, peer.open) = (None, false);
+                (peer.link, peer.open, peer.spare_since) = (None, false, None);
             }
         }
         Some(link)
@@ -547,7 +563,8 @@ impl<C: Carrier> Streams<C> {
                 Ok(Step::Control(Control::Busy { millis })) => {
                     self.peers[peer].busy_until = Some(now + Duration::from_millis(millis.into()));
                 }
-                Ok(Step::Control(_)) => {}
+                Ok(Step::Control(Control::Wanted { wanted })) => self.on_wish(peer, wanted, now),
+                Ok(Step::Control(Control::Alive | Control::Book { .. })) => {}
                 Ok(Step::Book(book)) => self.on_book(peer, book),
                 // A held body is not read, so a closed connection would go unnoticed: ask the carrier.
                 Ok(Step::Held) if !link.stream.is_over(link.reader.held()) => return Ok(false),

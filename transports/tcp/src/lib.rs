@@ -160,8 +160,8 @@ impl Builder {
     }
 
     /// The number of servers: the nodes of the last ranks. Workers dial servers; of two workers, or of two servers, the
-    /// higher rank dials the lower one; and all dial rank 0. So workers can be behind a NAT if workers do not exchange
-    /// messages with each other. All nodes need the same number. Default: 0.
+    /// higher rank dials the lower one, which dials as well if that takes long; and all dial rank 0. So of two nodes, one
+    /// can be behind a NAT, unless it is rank 0. All nodes need the same number. Default: 0.
     #[must_use]
     pub fn servers(mut self, servers: u32) -> Self {
         self.config.servers = servers;

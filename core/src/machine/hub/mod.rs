@@ -37,6 +37,7 @@ use super::{Event, Failure, Input, Misuse, OURS, Output, ProtocolError, Setup, S
 use crate::buffer::Segment;
 use crate::id::{Clock, Incarnation, OpId, PeerId};
 use crate::kernel::{Kernel, KernelResult};
+use crate::recipe::Topology;
 use crate::rider::Rider;
 use crate::status::{Counters, Histogram, LinkStatus, Presence, Role, Status, Waiting, WorkerStatus};
 use crate::tape::{Order, Position};
@@ -126,9 +127,7 @@ impl Hub {
         let tape = Position::new(setup.tape.clone());
         let neighbours = setup.neighbours.clone();
         // Where peers are connected on demand, each node wants the host of the coordinator, and that one all of them.
-        let on_demand = setup.connects_on_demand();
-        let always = Some(setup.host()).filter(|host| *host != setup.me);
-        let is_sparse = on_demand && always.is_some();
+        let is_sparse = setup.has_partners() && setup.host() != setup.me;
         let mut vectors = Vectors::default();
         let ours = vectors.bytes("contract", setup.contract.len() as usize, Keep::No);
         let theirs = vectors.bytes("a peer's contract", CONTRACT_LEN_MAX as usize, Keep::No);
@@ -144,7 +143,7 @@ impl Hub {
             dense: VecDeque::with_capacity(OPEN),
             withdrawn: VecDeque::new(),
             operations: Operations::new(),
-            peers: Peers::new(neighbours.clone(), on_demand, always),
+            peers: Peers::new(neighbours.clone(), is_sparse, setup.always_wanted()),
             stalls: Stalls::new(setup.me),
             holding: Held::new(neighbours, is_sparse),
             comparing: None,
@@ -462,6 +461,15 @@ impl Hub {
                 self.on_failed(peer, failure);
                 Some(Notice::Tick)
             }
+            (Link::Agreed, Message::PeerLost { peer: lost, failure }) => {
+                // A node that is or was a partner is missed here.
+                let is_far = lost != self.setup.me && self.peers.has(lost) && self.peers.get(lost).is_far();
+                if is_far && peer == self.setup.host() {
+                    failure.into_iter().for_each(|failure| self.event(Event::PeerFailed { peer: lost, failure }));
+                    self.event(Event::PeerLost { peer: lost });
+                }
+                None
+            }
             (Link::Agreed, _) => {
                 self.stalls.on_progress(peer);
                 Some(Notice::Message(Incoming { peer, message, length }))
@@ -477,9 +485,20 @@ impl Hub {
         self.on_disconnected(peer);
     }
 
+    /// Where nodes are connected on demand, few peers of a node miss it: the host, which all nodes are connected with,
+    /// tells the others. In a mesh all nodes are connected.
+    fn pass_on(&mut self, lost: PeerId) {
+        let tells = self.setup.on_demand && self.setup.me == self.setup.host();
+        if tells && !matches!(self.setup.recipe.topology(), Topology::Mesh { .. }) {
+            self.tell_all(Message::PeerLost { peer: lost, failure: self.failure(lost) });
+        }
+    }
+
     /// Gives up the next peer that has been gone for too long.
     pub(crate) fn take_lost(&mut self) -> Option<PeerId> {
-        self.peers.take_lost(self.now, self.setup.patience.dead_after())
+        let lost = self.peers.take_lost(self.now, self.setup.patience.dead_after())?;
+        self.pass_on(lost);
+        Some(lost)
     }
 
     /// Is any peer lost, and has not come back?

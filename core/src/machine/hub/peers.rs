@@ -9,7 +9,8 @@
 //! # Wanted peers
 //!
 //! A driver that connects peers on demand ([`Setup::on_demand`]) asks which peers this node *wants* to be connected with.
-//! Those are the node that is always wanted, for instance that of the coordinator; the *partners* that the role names,
+//! Those are the nodes that are always wanted, for instance that of the coordinator, or the servers; the *partners* that
+//! the role names,
 //! for instance the neighbours in the tree of the present view; and peers that were lost and have not been met again,
 //! since two nodes that have lost each other can take part together only after they have met.
 //!
@@ -87,18 +88,16 @@ pub(super) enum Link {
 }
 
 impl Peers {
-    /// `on_demand`: the driver connects this node with the peers that it wants. `always`: the peer that it always wants;
-    /// `None`: all of them.
-    pub(super) fn new(neighbours: Range<u32>, on_demand: bool, always: Option<PeerId>) -> Self {
-        let all = match always.filter(|_| on_demand) {
-            Some(_) => Table::sparse(neighbours),
-            None => Table::dense(neighbours, |rank| Peer { always: true, ..Peer::new(PeerId(rank)) }),
+    /// `sparse`: few of the neighbours come up. `always`: the peers that this node always wants.
+    pub(super) fn new(neighbours: Range<u32>, sparse: bool, always: Range<u32>) -> Self {
+        let all = match sparse {
+            true => Table::sparse(neighbours),
+            false => Table::dense(neighbours, |rank| Peer::new(PeerId(rank))),
         };
         let (stranger, down) = (Peer::new(PeerId(u32::MAX)), VecDeque::new());
         let mut peers = Self { all, stranger, down, failed: 0, lost: 0, exchange: 0, changes: 0 };
-        if let Some(always) = always.filter(|_| peers.all.is_sparse()) {
-            peers.change(always, |peer| peer.always = true);
-        }
+        always.map(PeerId).for_each(|rank| peers.change(rank, |peer| peer.always = true));
+        peers.changes = 0;
         peers
     }
 
@@ -249,6 +248,11 @@ impl Peer {
             },
             unanswered_since: None,
         }
+    }
+
+    /// It is not connected, and nothing is expected of it.
+    pub(super) fn is_far(&self) -> bool {
+        self.link == Link::Never
     }
 
     fn is_wanted(&self) -> bool {

@@ -150,7 +150,7 @@ fn without_patience_a_neighbour_that_does_not_come_is_awaited() {
 }
 
 #[test]
-fn a_ring_wants_both_neighbours_and_other_topologies_want_all() {
+fn a_ring_wants_both_neighbours_a_worker_its_servers_and_a_mesh_all() {
     let wanted = |recipe: Recipe, me: u32, on_demand: bool| {
         let mut m = trace_of(recipe, me, 5, |setup| Setup { on_demand, ..setup });
         if me > 0 && recipe.is_collective() {
@@ -167,5 +167,43 @@ fn a_ring_wants_both_neighbours_and_other_topologies_want_all() {
     // The coordinator's node needs all, and so does a node whose driver connects all.
     assert_eq!((wanted(ring, 0, true), wanted(ring, 3, false)), ([1, 2, 3, 4].into(), [0, 1, 2, 4].into()));
     assert_eq!(wanted(Recipe::sparse(0.1), 3, true), [0, 1, 2, 4]);
-    assert_eq!(wanted(Recipe::asynchronous(), 3, true), [0, 1, 2, 4, 5]);
+    // Workers want the server, and the server all workers; rank 5 is the server.
+    assert_eq!(
+        (wanted(Recipe::asynchronous(), 3, true), wanted(Recipe::asynchronous(), 5, true)),
+        ([5].into(), [0, 1, 2, 3, 4].into())
+    );
+}
+
+/// The host of the coordinator is connected with all nodes, and tells them of a loss. A node that is connected with the
+/// one that is lost sees that itself.
+#[test]
+fn the_host_tells_of_a_loss_that_far_nodes_do_not_see() {
+    let recipe = Recipe::sync().with_topology(Topology::Tree { fan_in: 2 });
+    let failure = Failure::Panicked;
+    let told = |on_demand: bool| {
+        let mut m = trace_of(recipe, 0, 3, |setup| Setup { on_demand, ..setup });
+        for peer in [1, 2] {
+            m.hello(peer, 1).wants.clear();
+        }
+        m.tell(1, Message::Failed { failure });
+        let told = m.wants.iter().filter_map(|output| match output {
+            Output::Transmit { peer, header, .. } if header.message().kind() == Kind::Failed => {
+                Some((peer.0, *header.message()))
+            }
+            _ => None,
+        });
+        told.collect::<Vec<_>>()
+    };
+    assert_eq!(
+        (told(true), told(false)),
+        ([(2, Message::PeerLost { peer: PeerId(1), failure: Some(failure) })].into(), [].into())
+    );
+    let mut m = node(6);
+    m.enter(1, &ALL, 0).fetch(1).hello(2, 1).expect_event(joined(2, 1));
+    let news = |peer| Message::PeerLost { peer: PeerId(peer), failure: Some(failure) };
+    m.tell(0, news(5)).expect_event(Event::PeerFailed { peer: PeerId(5), failure });
+    m.expect_event(Event::PeerLost { peer: PeerId(5) }).expect_idle();
+    let peer = PeerId(4);
+    m.tell(0, Message::PeerLost { peer, failure: None }).expect_event(Event::PeerLost { peer }).expect_idle();
+    m.tell(0, news(2)).tell(0, news(6)).tell(2, news(4)).tell(0, news(99)).expect_idle();
 }

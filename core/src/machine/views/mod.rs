@@ -35,7 +35,7 @@
 //! | all members of its view | the agreement on the end | it has the last round and has lost the coordinator | |
 //! | a peer that it has lost | to meet it again | the loss | it has met the peer |
 //!
-//! The coordinator's node wants all nodes. All other topologies do, too.
+//! The coordinator's node wants all nodes. In a mesh, every node does.
 //!
 //! - **A view needs no connections to begin.** Members stop, report and enter over the connections with the coordinator.
 //!   A message to a neighbour that is not connected yet goes out when it is. So the neighbours of a proposed view need not
@@ -54,6 +54,8 @@
 //! - **Memory.** A node has a record of each peer that has come up, and the list of the members of its view.
 //!
 //! A node that resumes from a checkpoint hears the moments of all nodes, and wants all of them.
+//!
+//! At servers, a worker wants the servers and a server the workers, all the time.
 //!
 //! [`Setup::on_demand`]: crate::Setup::on_demand
 //! [`Machine::wanted`]: crate::Machine::wanted

@@ -18,8 +18,8 @@ use crate::notice::{Clusters, Notice, Refusal, Runs, StreamError};
 use crate::preamble::{KnownRun, Preamble};
 
 impl<C: Carrier> Streams<C> {
-    /// This node's preamble for the node of rank `to`.
-    fn preamble(&self, to: usize, refusal: Option<Refusal>) -> Preamble {
+    /// This node's preamble for the node of rank `to`. `calls`: this node has dialled it.
+    fn preamble(&self, to: usize, calls: bool, refusal: Option<Refusal>) -> Preamble {
         Preamble {
             cluster: self.cluster,
             cluster_name: self.config.cluster.clone(),
@@ -29,6 +29,7 @@ impl<C: Carrier> Streams<C> {
             instance: self.instance,
             address: self.carrier.own_address(),
             run: self.run,
+            out_of_turn: calls && !self.dials(to),
             refusal,
         }
     }
@@ -55,7 +56,7 @@ impl<C: Carrier> Streams<C> {
             }
             // The accepting side sends nothing yet: a stranger learns nothing before it has identified itself.
             if let Some(rank) = dialled {
-                let preamble = self.preamble(rank, None);
+                let preamble = self.preamble(rank, true, None);
                 if let Some(link) = &mut self.links[slot] {
                     link.greet(&preamble)?;
                 }
@@ -160,8 +161,9 @@ impl<C: Carrier> Streams<C> {
             if rank == self.config.rank.index() {
                 return Some(Refusal::Taken { rank: rank as u64 });
             }
-            // Each pair has one node that dials. This also keeps `rank` within `peers` below.
-            if rank >= nodes as usize || self.dials(rank) {
+            // Both nodes of a pair know which of them dials, if they agree on the number of servers, and all nodes dial
+            // rank 0. This also keeps `rank` within `peers` below.
+            if rank >= nodes as usize || rank == 0 || theirs.out_of_turn != self.dials(rank) {
                 return Some(Refusal::Rank { expected: nodes.into(), got: theirs.rank.into() });
             }
             let peer = &self.peers[rank];
@@ -177,6 +179,11 @@ impl<C: Carrier> Streams<C> {
             // The same process may always replace its own connection.
             (peer.open && alive && peer.instance != theirs.instance).then_some(Refusal::Taken { rank: rank as u64 })
         });
+        if refusal.is_none() && self.is_redundant(rank, theirs.instance, now) {
+            // Without an answer, the caller dials again if it has to.
+            self.remove(slot);
+            return Ok(());
+        }
         let mut address = None;
         let refusal = refusal.or_else(|| {
             // An address from the configuration is not replaced by an announced one.
@@ -194,7 +201,7 @@ impl<C: Carrier> Streams<C> {
         if refusal.is_none() {
             self.adopt_run(&theirs);
         }
-        let answer = self.preamble(rank, refusal);
+        let answer = self.preamble(rank, false, refusal);
         let Some(link) = &mut self.links[slot] else { return Ok(()) };
         link.greet(&answer)?;
         if let Some(refusal) = refusal {
@@ -238,10 +245,12 @@ impl<C: Carrier> Streams<C> {
         (peer.link, peer.open, peer.instance) = (Some(slot), true, instance);
         (peer.attempts, peer.failed_handshakes, peer.busy_until) = (0, 0, None);
         (peer.refused_since, peer.unreachable_notice_at) = (None, now);
+        (peer.told, peer.wants, peer.spare_since) = (true, true, None);
         peer.unseen_connects += 1;
         let peer = PeerId(rank as u32);
         (self.config.notices)(Notice::Connected { peer, address });
         self.ready.push_back(Input::Connected { peer });
+        self.tell_wish(rank);
     }
 
     // Addresses

@@ -48,6 +48,14 @@ impl<C: Carrier> Transport for Streams<C> {
         }
     }
 
+    fn connects_on_demand(&self) -> bool {
+        true
+    }
+
+    fn want(&mut self, peers: &[PeerId]) {
+        self.set_wishes(peers);
+    }
+
     fn transmit(&mut self, op: OpId, peer: PeerId, header: Header, body: Option<Segment>, pool: &Pool) {
         let rank = peer.index();
         let Some(slot) = self.current_link(rank) else {
