@@ -102,6 +102,14 @@ impl Shell {
     }
 }
 
+impl Drop for Shell {
+    fn drop(&mut self) {
+        // After a failed test: dtop ends with its terminal.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
 /// The last line of the scripts: the exit code, and the settings of the terminal.
 const AFTER: &str = "echo \"code=$?\"; stty -a >after";
 
