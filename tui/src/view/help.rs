@@ -21,7 +21,7 @@ const HINTS: [(&str, &str); 5] = [
 
 /// The lines for a width, as key and text. A title has no text.
 fn lines(app: &App, width: usize) -> Vec<(String, String)> {
-    let column = if width < 60 { 14 } else { 22 };
+    let column = if width < 60 { 17 } else { 22 };
     let mut all = Vec::new();
     let mut add = |key: String, text: &str| {
         let mut rows = wrapped(text, width.saturating_sub(column).max(10)).into_iter();

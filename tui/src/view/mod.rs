@@ -64,7 +64,7 @@ pub(crate) fn draw(frame: &mut Frame<'_>, app: &App, model: &Model) {
             (Pane::Events, _) => events::draw(frame, app, model, body),
         }
     }
-    frame.render_widget(footer(app), footer_area);
+    frame.render_widget(footer(app, footer_area.width), footer_area);
     // Last, over the whole buffer: ratatui's widgets have no ASCII mode of their own.
     if app.theme.ascii {
         replace_symbols(frame);
@@ -154,7 +154,7 @@ fn tabs<'a>(app: &App, area: Rect) -> Line<'a> {
     Line::from_iter(spans)
 }
 
-fn footer<'a>(app: &App) -> Line<'a> {
+fn footer<'a>(app: &App, width: u16) -> Line<'a> {
     if app.editing_filter {
         return Line::from(vec![
             Span::styled(format!("/{}", app.filter), app.theme.accent()),
@@ -180,7 +180,14 @@ fn footer<'a>(app: &App) -> Line<'a> {
     if !filters.is_empty() {
         spans.push(Span::styled(format!("{}  ", filters.trim_start()), app.theme.accent()));
     }
-    spans.push(Span::styled(keys.collect::<Vec<_>>().join("  "), app.theme.dim()));
+    // No key is cut in half: the help has all of them.
+    let mut rest = usize::from(width).saturating_sub(spans.iter().map(Span::width).sum());
+    for key in keys {
+        let key = Span::styled(key + "  ", app.theme.dim());
+        let Some(left) = rest.checked_sub(key.width() - 2) else { break };
+        rest = left.saturating_sub(2);
+        spans.push(key);
+    }
     Line::from(spans)
 }
 
