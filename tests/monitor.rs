@@ -208,3 +208,31 @@ fn metrics_wait_for_a_last_scrape() {
     assert!(scrape(at, "").contains("# EOF"));
     assert!(flushing.join().unwrap());
 }
+
+/// The last values of other processes are in the files of the process that gathers them.
+#[test]
+fn the_end_of_other_processes_is_flushed() {
+    let (near, far) = (Board::new(Run { workers: 2, ..Run::default() }), board());
+    let at = near.gather("127.0.0.1:0", None, false).unwrap();
+    far.publish(at.to_string(), None).unwrap();
+    while !near.metrics().contains("gradwire_steps_total{rank=\"1\"} 20") {
+        thread::sleep(Duration::from_millis(5));
+    }
+    let flushing = thread::spawn({
+        let near = near.clone();
+        move || near.flush(Duration::ZERO)
+    });
+    thread::sleep(Duration::from_millis(200));
+    assert!(!flushing.is_finished(), "the other board is still connected");
+    let (now, peer) = (far.now(), gradwire::PeerId(1));
+    far.note(gradwire::telemetry::Note { at: now, rank: peer, kind: NoteKind::Finished, peer, number: 77 });
+    assert!(far.flush(Duration::ZERO) && flushing.join().unwrap());
+    let (mut log, mut finished) = (Vec::new(), 0);
+    near.since(0, &mut log);
+    let mut rest = &log[..];
+    while let Some((frame, len)) = Frame::parse(rest).unwrap() {
+        rest = &rest[len..];
+        finished += u32::from(matches!(frame, Frame::Note(note) if note.number == 77));
+    }
+    assert_eq!(finished, 1);
+}

@@ -15,7 +15,8 @@ use gradwire_examples::outcome::{Ending, Outcome};
 pub(crate) const CHILD: &str = "GRADWIRE_CLUSTER_CHILD";
 
 /// How the lines begin in which a process says where its monitors find it.
-const ADDRESSES: [&str; 3] = ["watch with: ", "metrics at ", "events for TensorBoard "];
+const ADDRESSES: [&str; 4] =
+    ["watch with: ", "reports of the other processes at ", "metrics at ", "events for TensorBoard "];
 
 /// Runs the training to its end. Prints the epochs of rank 0.
 ///

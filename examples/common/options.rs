@@ -465,7 +465,8 @@ impl Options {
             .serve(text.as_str(), key, open)
             .map_err(|error| (exit::RUN, refused("--monitor", text, " for dtop", &error)))?;
         if several {
-            board.gather(reports.as_str(), key, open).map_err(|error| failed(&of_reports, error))?;
+            let at = board.gather(reports.as_str(), key, open).map_err(|error| failed(&of_reports, error))?;
+            say(&format!("reports of the other processes at {at}"));
         }
         // Monitors that are given the address do not need the file.
         self.announcement = board.announce(at, key.is_some()).ok().map(Arc::new);

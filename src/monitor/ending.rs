@@ -8,6 +8,9 @@ use super::board::Board;
 /// How long [`Board::flush`] waits for files.
 const FILES_MAX: Duration = Duration::from_secs(5);
 
+/// How long [`Board::flush`] waits for boards that publish to this one.
+const SOURCES_MAX: Duration = Duration::from_secs(1);
+
 /// The outputs of a board that have to end, and the last scrape of its metrics.
 #[derive(Default)]
 pub(super) struct Ending(Arc<(Mutex<State>, Condvar)>);
@@ -18,6 +21,8 @@ struct State {
     ends: bool,
     /// Outputs that have not ended.
     outputs: usize,
+    /// Boards of other processes that publish to this one.
+    sources: usize,
     /// When the metrics were last scraped, and the number of the board's last report then.
     scraped: Option<(Instant, u64)>,
 }
@@ -28,6 +33,16 @@ pub(super) struct Output(Arc<(Mutex<State>, Condvar)>);
 impl Drop for Output {
     fn drop(&mut self) {
         lock(&self.0).outputs -= 1;
+        self.0.1.notify_all();
+    }
+}
+
+/// A board that publishes to this one, until this value is dropped.
+pub(super) struct Source(Arc<(Mutex<State>, Condvar)>);
+
+impl Drop for Source {
+    fn drop(&mut self) {
+        lock(&self.0).sources -= 1;
         self.0.1.notify_all();
     }
 }
@@ -68,13 +83,23 @@ impl Board {
         Output(Arc::clone(&self.ending().0))
     }
 
+    /// A board of another process publishes to this one.
+    pub(super) fn source(&self) -> Source {
+        lock(&self.ending().0).sources += 1;
+        Source(Arc::clone(&self.ending().0))
+    }
+
     /// Writes the last values of all nodes: call it after the last node of this process has finished, before the process
-    /// ends. Event files of TensorBoard get them at once and are complete. Metrics that have been scraped before stay
+    /// ends. Boards that publish to this one have 1 s to end before. Event files of TensorBoard and the board that this one
+    /// publishes to get the values at once, and are complete. Metrics that have been scraped before stay
     /// until the next scrape, but for `linger` at most; metrics that were never scraped are not waited for.
     ///
     /// Returns false if a file was not written within 5 s, or the metrics were not scraped within `linger`.
     pub fn flush(&self, linger: Duration) -> bool {
-        let (begun, ending, last) = (Instant::now(), self.ending(), self.number());
+        let ending = self.ending();
+        // The processes of a run end at the same time.
+        ending.wait_until(Instant::now() + SOURCES_MAX, |state| state.sources == 0);
+        let (begun, last) = (Instant::now(), self.number());
         lock(&ending.0).ends = true;
         ending.0.1.notify_all();
         let written = ending.wait_until(begun + FILES_MAX, |state| state.outputs == 0);

@@ -60,13 +60,22 @@ impl Pane {
 /// The playback of a recording.
 #[derive(Copy, Clone, Debug, PartialEq)]
 pub(crate) struct Playback {
-    /// Seconds since the start of the recording.
+    /// Time of the run at which the recording begins, in seconds.
+    pub(crate) start: f64,
+    /// Time of the run that is shown, in seconds.
     pub(crate) position: f64,
-    /// Length of the recording in seconds.
+    /// Time of the run at which the recording ends, in seconds.
     pub(crate) length: f64,
     /// Seconds of the recording per second.
     pub(crate) speed: f64,
     pub(crate) playing: bool,
+}
+
+impl Playback {
+    /// Share of the recording before the position, 0 to 1.
+    pub(crate) fn share(&self) -> f64 {
+        (self.position - self.start) / (self.length - self.start).max(1e-9)
+    }
 }
 
 /// The speeds of a playback, as far as keys change them.
@@ -89,6 +98,8 @@ pub(crate) struct RunLine {
     /// Address of the run, or name of the recording.
     pub(crate) label: String,
     pub(crate) health: Health,
+    /// Whether the source has a connection.
+    pub(crate) connected: bool,
     /// Nodes that have not left, and nodes of the run.
     pub(crate) nodes: (usize, u32),
     pub(crate) recipe: String,
@@ -369,7 +380,7 @@ impl App {
     /// Moves the playback position by this many seconds.
     fn seek(&mut self, by: f64) {
         if let Some(playback) = &mut self.playback {
-            playback.position = (playback.position + by).clamp(0.0, playback.length);
+            playback.position = (playback.position + by).clamp(playback.start, playback.length.max(playback.start));
         }
     }
 
@@ -377,7 +388,7 @@ impl App {
     fn seek_to(&mut self, cell: u16, width: u16) {
         if let Some(playback) = &mut self.playback {
             let share = f64::from(cell) / f64::from(width.saturating_sub(1).max(1));
-            playback.position = share.min(1.0) * playback.length;
+            playback.position = playback.start + share.min(1.0) * (playback.length - playback.start);
         }
     }
 
@@ -398,7 +409,8 @@ impl App {
         let rank = if self.pane == Pane::Events {
             let Some(note) = self.events(model).get(self.line(model)).copied() else { return };
             if let Some(playback) = &mut self.playback {
-                (playback.position, playback.playing) = (seconds(note.at).min(playback.length), false);
+                (playback.position, playback.playing) =
+                    (seconds(note.at).min(playback.length).max(playback.start), false);
             }
             note.rank.0
         } else {

@@ -143,7 +143,7 @@ mod tests {
     use crate::keys::Command as Meaning;
 
     fn read(text: &str) -> Result<Config, String> {
-        let parsed = parse(text, cli::command, |matches| cli::check(matches));
+        let parsed = parse(text, cli::command, cli::check);
         parsed.map_err(|(at, reason)| format!("{}: {reason}", line_of(text, at)))
     }
 

@@ -1,5 +1,6 @@
 //! [`Feed`]: frames from a source into the model. It plays recordings back and writes `--record` files.
 
+use std::collections::BTreeSet;
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufWriter, Write};
 use std::path::Path;
@@ -77,6 +78,17 @@ fn time_of(frame: &Frame) -> Option<f64> {
     }
 }
 
+/// The time of the run at which a recording begins. Its first frames are those that the board had then: up to the second
+/// report of a node. Old notes and the last reports of nodes that have left are among them.
+fn start_of(frames: &[Frame]) -> f64 {
+    let mut seen = BTreeSet::new();
+    let first = frames.iter().take_while(|frame| match frame {
+        Frame::Report(report) => seen.insert(report.status.me),
+        Frame::Run(_) | Frame::Note(_) => true,
+    });
+    first.filter_map(time_of).fold(0.0, f64::max)
+}
+
 impl Feed {
     pub(crate) fn new(source: Source, recorder: Option<Recorder>) -> Self {
         Self { source, recorder, model: Model::default(), advanced: Instant::now(), frames_played: 0 }
@@ -86,7 +98,8 @@ impl Feed {
     pub(crate) fn playback(&self) -> Option<Playback> {
         let Source::Recording(frames) = &self.source else { return None };
         let length = frames.iter().filter_map(time_of).fold(0.0, f64::max);
-        Some(Playback { position: 0.0, length, speed: 1.0, playing: true })
+        let start = start_of(frames);
+        Some(Playback { start, position: start, length, speed: 1.0, playing: true })
     }
 
     /// Brings the model up to date: takes all frames that have come, or advances the playback.

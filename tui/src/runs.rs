@@ -127,6 +127,7 @@ fn line(entry: &Entry) -> RunLine {
     RunLine {
         label: entry.label.clone(),
         health: Health::of(model),
+        connected: entry.disconnected.is_none(),
         nodes: (here, model.run.workers + model.run.servers),
         recipe: model.run.recipe.clone(),
     }

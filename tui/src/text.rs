@@ -26,7 +26,7 @@ pub(crate) fn print(app: &mut App, runs: &mut Runs, options: &Options) -> Result
     let started = Instant::now();
     if let Some(playback) = &mut app.playback {
         // One screen of a recording shows its end.
-        (playback.position, playback.playing) = (if once { playback.length } else { 0.0 }, !once);
+        (playback.position, playback.playing) = (if once { playback.length } else { playback.start }, !once);
     }
     loop {
         let wait = Duration::from_millis(20).min(options.interval);

@@ -127,7 +127,7 @@ fn each_key_does_what_the_help_says() {
         ("", &[KeyCode::Char('?'), KeyCode::F(1)], |app, _| app.help, Command::Help),
         ("", &[KeyCode::Char('q')], |app, _| app.quit, Command::Quit),
     ];
-    let run = RunLine { label: "a".into(), health: Health::Ok, nodes: (1, 1), recipe: String::new() };
+    let run = RunLine { label: "a".into(), health: Health::Ok, connected: true, nodes: (1, 1), recipe: String::new() };
     for (before, codes, holds, command) in table {
         for code in *codes {
             let mut app = app();
@@ -139,7 +139,7 @@ fn each_key_does_what_the_help_says() {
             assert_eq!(app.keys.command(key(*code)), Some(*command));
         }
     }
-    let playing = Playback { position: 7.0, length: 20.0, speed: 1.0, playing: true };
+    let playing = Playback { start: 0.0, position: 7.0, length: 20.0, speed: 1.0, playing: true };
     let recordings: [(&[char], Playback, Command); 5] = [
         (&[' ', 'p'], Playback { playing: false, ..playing }, Command::Pause),
         (&['['], Playback { position: 2.0, ..playing }, Command::Earlier),
@@ -258,10 +258,10 @@ fn events_are_filtered_and_enter_opens_their_node() {
     let lost = model.notes[1].to_string();
     press(&mut app, &model, &format!("6/{lost}\n"));
     assert_eq!(app.events(&model).len(), 1);
-    app.playback = Some(Playback { position: 9.0, length: 10.0, speed: 1.0, playing: true });
+    app.playback = Some(Playback { start: 0.0, position: 9.0, length: 10.0, speed: 1.0, playing: true });
     press(&mut app, &model, "\n");
     assert_eq!((app.pane, app.node), (Pane::Nodes, Some(3)));
-    assert_eq!(app.playback, Some(Playback { position: 2.0, length: 10.0, speed: 1.0, playing: false }));
+    assert_eq!(app.playback, Some(Playback { start: 0.0, position: 2.0, length: 10.0, speed: 1.0, playing: false }));
     press(&mut app, &model, "\u{1b}");
     assert_eq!((app.pane, app.node), (Pane::Events, None), "back to where it was opened");
 }
@@ -313,7 +313,7 @@ fn a_click_selects_what_is_drawn_there() {
 #[test]
 fn the_bar_of_a_playback_seeks() {
     let (mut app, model) = (app(), model());
-    app.playback = Some(Playback { position: 5.0, length: 10.0, speed: 1.0, playing: false });
+    app.playback = Some(Playback { start: 0.0, position: 5.0, length: 10.0, speed: 1.0, playing: false });
     for width in [80, 200] {
         let lines = drawn(&app, &model, width, 24);
         let first = lines[0].find("x ").unwrap() as u16 + 2;
@@ -363,7 +363,13 @@ fn links_scroll_both_ways() {
 #[test]
 fn a_run_is_chosen_from_the_list() {
     let (mut app, model) = (app(), model());
-    let run = |label: &str| RunLine { label: label.into(), health: Health::Ok, nodes: (5, 5), recipe: "sync".into() };
+    let run = |label: &str| RunLine {
+        label: label.into(),
+        health: Health::Ok,
+        connected: true,
+        nodes: (5, 5),
+        recipe: "sync".into(),
+    };
     app.runs = vec![run("one:1"), run("two:2"), run("three:3")];
     press(&mut app, &model, "rj");
     let lines = drawn(&app, &model, 80, 24);
@@ -392,9 +398,26 @@ fn a_frozen_screen_keeps_its_model() {
 #[test]
 fn a_playback_stays_within_its_length() {
     let (mut app, model) = (app(), model());
-    app.playback = Some(Playback { position: 7.0, length: 10.0, speed: 1.0, playing: true });
+    app.playback = Some(Playback { start: 0.0, position: 7.0, length: 10.0, speed: 1.0, playing: true });
     press(&mut app, &model, " ]xx");
-    assert_eq!(app.playback, Some(Playback { position: 10.0, length: 10.0, speed: 4.0, playing: false }));
+    assert_eq!(app.playback, Some(Playback { start: 0.0, position: 10.0, length: 10.0, speed: 4.0, playing: false }));
     press(&mut app, &model, "[[[XXXXXXX");
-    assert_eq!(app.playback, Some(Playback { position: 0.0, length: 10.0, speed: 0.125, playing: false }));
+    assert_eq!(app.playback, Some(Playback { start: 0.0, position: 0.0, length: 10.0, speed: 0.125, playing: false }));
+}
+
+/// A recording that was begun late begins with its own first second, also for the bar.
+#[test]
+fn a_late_recording_begins_at_its_start() {
+    use crate::feed::{Feed, Source};
+    let old = Note { at: Instant::from_nanos(5), rank: PeerId(0), kind: NoteKind::Joined, peer: PeerId(0), number: 0 };
+    let report = |rank, at: f64| Frame::Report(crate::model::tests::report(rank, at, 9));
+    let frames = vec![report(0, 90.0), report(1, 89.9), Frame::Note(old), report(0, 90.5), report(1, 100.0)];
+    let playback = Feed::new(Source::Recording(frames), None).playback().unwrap();
+    assert_eq!((playback.start, playback.position, playback.length), (90.0, 90.0, 100.0));
+    let mut app = app();
+    app.playback = Some(playback);
+    app.seek(-5.0);
+    assert_eq!(app.playback.unwrap().share(), 0.0);
+    app.seek(5.0);
+    assert_eq!(app.playback.unwrap().share(), 0.5);
 }

@@ -2,6 +2,8 @@
 
 use std::fmt::Write as _;
 
+use crate::theme::count;
+
 /// A curve with its name.
 pub(super) struct Curve {
     pub(super) name: &'static str,
@@ -69,12 +71,9 @@ pub(super) fn plot(title: &str, unit: &str, curves: &[Curve], logarithmic: bool)
         let points: Vec<String> = points.map(|(at, value)| format!("{:.1},{:.1}", x(*at), y(*value))).collect();
         let _ = writeln!(svg, "<polyline class=\"c{i}\" points=\"{}\"/>", points.join(" "));
         if curves.len() > 1 {
-            let (at, name) = (left + 8.0, curve.name);
-            let _ = writeln!(
-                svg,
-                "<text class=\"k{i}\" x=\"{at:.1}\" y=\"{:.1}\">{name}</text>",
-                top + 14.0 + 15.0 * i as f64
-            );
+            // Beside the title, where no curve is.
+            let (at, name) = (left + 70.0 * (i + 1) as f64, curve.name);
+            let _ = writeln!(svg, "<text class=\"k{i}\" x=\"{at:.1}\" y=\"16\">{name}</text>");
         }
     }
     svg + "</svg>\n"
@@ -92,7 +91,8 @@ fn steps(low: f64, high: f64) -> Vec<f64> {
 fn label(x: f64) -> String {
     match x.abs() {
         0.0 => "0".into(),
-        size if !(1e-3..1e6).contains(&size) => format!("{x:.0e}"),
+        size if size < 1e-3 => format!("{x:.0e}"),
+        size if size >= 1e4 => count(x),
         // Six significant digits hide the rounding of multiples.
         _ => format!("{}", (x * 1e6).round() / 1e6),
     }

@@ -120,7 +120,7 @@ fn header<'a>(app: &App, model: &Model, area: Rect) -> Line<'a> {
         let width = usize::from(area.width).saturating_sub(taken).clamp(8, 60);
         let x = area.x.saturating_add((taken - back.len()) as u16);
         app.targets.note(Rect::new(x, area.y, width as u16, 1).intersection(area), Target::Playback);
-        let bar = app.theme.bar(position / length.max(1e-9), width);
+        let bar = app.theme.bar(playback.share(), width);
         spans.push(Span::raw(format!("{front}{bar}{back}")));
     }
     Line::from(spans)

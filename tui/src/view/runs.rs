@@ -18,6 +18,7 @@ pub(super) fn draw(frame: &mut Frame<'_>, app: &App, selected: usize, area: Rect
         let row = area.y + 1 + (i - first) as u16;
         app.targets.note(Rect::new(area.x, row, area.width, 1).intersection(area), Target::Run(i));
         let style = match run.health {
+            _ if !run.connected => app.theme.warn(),
             Health::Ok | Health::Ended => app.theme.good(),
             Health::Unknown => app.theme.dim(),
             Health::Degraded(_) => app.theme.warn(),
@@ -26,7 +27,8 @@ pub(super) fn draw(frame: &mut Frame<'_>, app: &App, selected: usize, area: Rect
         let front = format!("{}{:<24} ", if i == app.run { "*" } else { " " }, run.label);
         let front = if i == selected { Span::styled(front, app.theme.selected()) } else { Span::raw(front) };
         let (here, all) = run.nodes;
-        let word = Span::styled(format!("{:<9}", run.health.word()), style);
+        let word = if run.connected { run.health.word() } else { "no connection" };
+        let word = Span::styled(format!("{word:<13}"), style);
         Line::from(vec![front, word, Span::raw(format!(" {here} of {all} nodes  {}", run.recipe))])
     });
     let lines: Vec<_> = lines.collect();
