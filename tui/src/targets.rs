@@ -1,4 +1,4 @@
-//! [`Targets`]: what lies where on the last screen that was drawn, so that a click finds what the user sees.
+//! [`Targets`]: the clickable areas of the last screen, so that a click finds the item that the user sees.
 //!
 //! Panes note their targets while they draw. A click looks them up, so no layout is computed twice.
 

@@ -1,6 +1,6 @@
 //! A recording as CSV (RFC 4180): a line per report, in the order of the recording.
 //!
-//! Rates are those that dtop shows: between two reports that are 0.4 s apart or longer. Counters are those of the report.
+//! Rates are measured as on the screen, between two reports that are 0.4 s apart or longer. Counters are from the report.
 //! A value that is not finite, or that the application has not reported, has an empty field.
 
 use std::fmt::Write as _;

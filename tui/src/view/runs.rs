@@ -1,4 +1,4 @@
-//! The list of runs: those of the command line, or those that were found on this host.
+//! The list of runs, from the command line or found on this host.
 
 use ratatui::Frame;
 use ratatui::layout::Rect;
