@@ -7,18 +7,24 @@
 //! - [`Board::publish`] forwards the reports of this process to a board in another process, which [`Board::gather`]s
 //!   them.
 //! - [`Board::serve_metrics`] answers HTTP requests with OpenMetrics text. [`Board::tensorboard`] writes an event file.
+//!   Before the process ends, [`Board::flush`] writes the last values.
+//! - [`Board::announce`] leaves the address of a listener in a file, so that `dtop` finds the runs of this host.
+//!   [`announced`] lists them.
 //!
 //! Monitors cannot slow a node down. A thread per listener sends them copies. A monitor itself sends only its
 //! rate of updates, and the proof of its key. A monitor to which nothing can be sent for [`PATIENCE`] is disconnected,
 //! and at most [`MONITORS_MAX`] are served at a time: a further one takes the place of the monitor that is furthest
 //! behind, or else of the one that came first.
 
+mod announce;
 mod board;
+mod ending;
 mod metrics;
 mod network;
 mod serving;
 mod tensorboard;
 
+pub use announce::{Announced, Announcement, announced};
 pub use board::Board;
 pub use network::{Frames, MONITORS_MAX, MonitorKey, PATIENCE, RATE_MAX, SUBSCRIPTION, subscribe};
 

@@ -37,7 +37,7 @@ fn board() -> Board {
 #[test]
 fn metrics_are_served_as_open_metrics_text() {
     let board = board();
-    let address = board.serve_metrics("127.0.0.1:0", false).unwrap();
+    let address = board.serve_metrics("127.0.0.1:0", None, false).unwrap();
     let ask = |request: &str| {
         let mut stream = TcpStream::connect(address).unwrap();
         stream.write_all(request.as_bytes()).unwrap();
@@ -65,7 +65,7 @@ fn metrics_are_served_as_open_metrics_text() {
     once.dedup();
     assert_eq!(once.len(), families.len());
     assert!(ask("POST / HTTP/1.1\r\n\r\n").starts_with("HTTP/1.1 405"));
-    assert!(board.serve_metrics("0.0.0.0:0", false).is_err());
+    assert!(board.serve_metrics("0.0.0.0:0", None, false).is_err());
 }
 
 /// A node of another run that reports to this board is left out, and told once.
@@ -144,4 +144,95 @@ fn an_event_file_for_tensorboard_grows() {
         thread::sleep(Duration::from_millis(50));
     }
     std::fs::remove_dir_all(&directory).unwrap();
+}
+
+/// An answer to a request for the metrics with these further lines of the head.
+fn scrape(at: std::net::SocketAddr, lines: &str) -> String {
+    let mut stream = TcpStream::connect(at).unwrap();
+    stream.write_all(format!("GET /metrics HTTP/1.1\r\nHost: x\r\n{lines}\r\n").as_bytes()).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer
+}
+
+/// Beyond loopback, metrics need a key, or a caller that goes without on purpose.
+#[test]
+fn metrics_can_need_a_key() {
+    let board = Board::new(Run::default());
+    let at = board.serve_metrics("127.0.0.1:0", Some([0xab; 32]), false).unwrap();
+    let digits = "ab".repeat(32);
+    for (lines, code) in [
+        (String::new(), "401"),
+        (format!("Authorization: Bearer {}\r\n", "ac".repeat(32)), "401"),
+        (format!("Authorization: Basic {digits}\r\n"), "401"),
+        (format!("Authorization: Bearer {digits}\r\n"), "200"),
+        (format!("authorization:Bearer {digits}\r\n"), "200"),
+    ] {
+        let answer = scrape(at, &lines);
+        assert!(answer.starts_with(&format!("HTTP/1.1 {code} ")), "{lines}{answer}");
+        assert_eq!(answer.contains("# EOF"), code == "200", "{answer}");
+    }
+    assert!(board.serve_metrics("0.0.0.0:0", None, false).is_err());
+    assert!(board.serve_metrics("0.0.0.0:0", Some([1; 32]), false).is_ok());
+    assert!(board.serve_metrics("0.0.0.0:0", None, true).is_ok());
+}
+
+/// The last values are in the file when `flush` returns, and tags begin with the metric.
+#[test]
+fn the_end_of_a_run_is_flushed() {
+    let directory = std::env::temp_dir().join(format!("gradwire-flush-{}", std::process::id()));
+    let board = board();
+    board.tensorboard(&directory).unwrap();
+    assert!(board.flush(Duration::from_secs(30)), "no metrics to wait for");
+    let file = std::fs::read_dir(&directory).unwrap().next().unwrap().unwrap().path();
+    let bytes = std::fs::read(file).unwrap();
+    for tag in ["loss/rank 0", "loss/rank 1", "bytes_sent/rank 1"] {
+        assert!(bytes.windows(tag.len()).any(|window| window == tag.as_bytes()), "{tag}");
+    }
+    std::fs::remove_dir_all(&directory).unwrap();
+}
+
+/// Metrics that have been scraped stay until a scrape has seen the last values, but not for longer than asked.
+#[test]
+fn metrics_wait_for_a_last_scrape() {
+    let scraped = board();
+    let at = scraped.serve_metrics("127.0.0.1:0", None, false).unwrap();
+    assert!(scrape(at, "").contains("# EOF"));
+    let (now, peer) = (scraped.now(), gradwire::PeerId(0));
+    scraped.note(gradwire::telemetry::Note { at: now, rank: peer, kind: NoteKind::Finished, peer, number: 0 });
+    assert!(!scraped.flush(Duration::from_millis(300)), "no scrape has come since the last note");
+    let other = scraped.clone();
+    let flushing = thread::spawn(move || other.flush(Duration::from_secs(30)));
+    thread::sleep(Duration::from_millis(200));
+    assert!(!flushing.is_finished());
+    assert!(scrape(at, "").contains("# EOF"));
+    assert!(flushing.join().unwrap());
+}
+
+/// The last values of other processes are in the files of the process that gathers them.
+#[test]
+fn the_end_of_other_processes_is_flushed() {
+    let (near, far) = (Board::new(Run { workers: 2, ..Run::default() }), board());
+    let at = near.gather("127.0.0.1:0", None, false).unwrap();
+    far.publish(at.to_string(), None).unwrap();
+    while !near.metrics().contains("gradwire_steps_total{rank=\"1\"} 20") {
+        thread::sleep(Duration::from_millis(5));
+    }
+    let flushing = thread::spawn({
+        let near = near.clone();
+        move || near.flush(Duration::ZERO)
+    });
+    thread::sleep(Duration::from_millis(200));
+    assert!(!flushing.is_finished(), "the other board is still connected");
+    let (now, peer) = (far.now(), gradwire::PeerId(1));
+    far.note(gradwire::telemetry::Note { at: now, rank: peer, kind: NoteKind::Finished, peer, number: 77 });
+    assert!(far.flush(Duration::ZERO) && flushing.join().unwrap());
+    let (mut log, mut finished) = (Vec::new(), 0);
+    near.since(0, &mut log);
+    let mut rest = &log[..];
+    while let Some((frame, len)) = Frame::parse(rest).unwrap() {
+        rest = &rest[len..];
+        finished += u32::from(matches!(frame, Frame::Note(note) if note.number == 77));
+    }
+    assert_eq!(finished, 1);
 }

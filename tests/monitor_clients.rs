@@ -115,7 +115,7 @@ fn scrape(at: SocketAddr) -> String {
 /// A request that never ends does not hold up other requests, and is cut off.
 #[test]
 fn slow_requests_hold_no_scraper_up() {
-    let at = board().serve_metrics("127.0.0.1:0", false).unwrap();
+    let at = board().serve_metrics("127.0.0.1:0", None, false).unwrap();
     let mut slow: Vec<_> = (0..20).map(|_| TcpStream::connect(at).unwrap()).collect();
     slow.iter_mut().for_each(|stream| stream.write_all(b"GET ").unwrap());
     let stop = dripping(at, 100, b"GET /metrics HTTP/1.1\r\nHost: a.name.that.takes.very.long.to.send.at.this.rate");
@@ -136,7 +136,7 @@ fn a_greeting_in_many_pieces_has_one_deadline() {
     let ports = [
         board.serve("127.0.0.1:0", None, false).unwrap(),
         board.gather("127.0.0.1:0", None, false).unwrap(),
-        board.serve_metrics("127.0.0.1:0", false).unwrap(),
+        board.serve_metrics("127.0.0.1:0", None, false).unwrap(),
     ];
     for port in ports {
         let mut stream = TcpStream::connect(port).unwrap();
@@ -162,7 +162,7 @@ fn answers_that_are_not_read_hold_no_scraper_up() {
         report.status.me = PeerId(rank);
         board.report(report.clone());
     }
-    let at = board.serve_metrics("127.0.0.1:0", false).unwrap();
+    let at = board.serve_metrics("127.0.0.1:0", None, false).unwrap();
     let deaf: Vec<_> = (0..20)
         .map(|_| {
             let mut stream = TcpStream::connect(at).unwrap();
@@ -289,7 +289,7 @@ fn clients_leave_descriptors_to_the_process() {
     let ports = [
         board.serve("127.0.0.1:0", None, false).unwrap(),
         board.gather("127.0.0.1:0", None, false).unwrap(),
-        board.serve_metrics("127.0.0.1:0", false).unwrap(),
+        board.serve_metrics("127.0.0.1:0", None, false).unwrap(),
     ];
     // The clients are another process, with more descriptors.
     let [one, two, three] = ports.map(|port| port.port());

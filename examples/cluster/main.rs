@@ -84,6 +84,7 @@ fn run(args: Vec<OsString>) -> Result<(), (u8, String)> {
         processes::run(&options, args)?
     };
     report.end(&outcome);
+    options.end_monitoring();
     // With servers, the parameters of a worker may lack the last updates of the other workers.
     let replicas = !options.recipe.needs_servers();
     if replicas && !outcome.replicas_equal() {

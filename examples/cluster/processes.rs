@@ -3,6 +3,7 @@
 
 use std::ffi::OsString;
 use std::io::Write as _;
+use std::net::TcpListener;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use gradwire::status::Rest;
@@ -12,6 +13,10 @@ use gradwire_examples::outcome::{Ending, Outcome};
 
 /// The environment variable of processes that are workers.
 pub(crate) const CHILD: &str = "GRADWIRE_CLUSTER_CHILD";
+
+/// How the lines begin in which a process says where its monitors find it.
+const ADDRESSES: [&str; 4] =
+    ["watch with: ", "reports of the other processes at ", "metrics at ", "events for TensorBoard "];
 
 /// Runs the training to its end. Prints the epochs of rank 0.
 ///
@@ -23,17 +28,25 @@ pub(crate) fn run(options: &Options, args: Vec<OsString>) -> Result<Outcome, (u8
     let workers = options.cluster.workers;
     // A name of its own, so that two runs on one machine do not use the same shared memory.
     let cluster = format!("--cluster=cluster-{}", std::process::id());
-    let args = node_args(args).chain([cluster.into(), "--json".into(), "--progress".into(), "--quiet".into()]);
+    let args = with_ports(node_args(args).collect()).into_iter().chain([
+        cluster.into(),
+        "--json".into(),
+        "--progress".into(),
+        "--quiet".into(),
+    ]);
     let env = Some((CHILD, "1"));
     let plan = Plan { program, args: args.collect(), count: workers, restarts: 0, keep_going: false, env };
     let results: Arc<Mutex<Vec<String>>> = Arc::default();
     let (said, json) = (Arc::clone(&results), options.json);
     let end = Children::start(plan).map_err(failed)?.wait(move |Line { rank, stderr, bytes }| {
         // The message of the process that has failed first is part of the error.
+        let text = String::from_utf8_lossy(&bytes).into_owned();
         if stderr {
+            if rank == 0 && ADDRESSES.iter().any(|start| text.starts_with(start)) {
+                let _ = writeln!(std::io::stderr(), "{text}");
+            }
             return;
         }
-        let text = String::from_utf8_lossy(&bytes).into_owned();
         if text.starts_with('{') {
             said.lock().unwrap_or_else(PoisonError::into_inner).push(text);
         } else if rank == 0 && !json {
@@ -53,6 +66,35 @@ pub(crate) fn run(options: &Options, args: Vec<OsString>) -> Result<Outcome, (u8
         return Err((exit::RUN, format!("cluster: expected a JSON result from process {rank}, got none")));
     }
     Ok(outcome(options, &lines, workers))
+}
+
+/// The arguments, with a port in place of port 0 of `--monitor`: all processes have to know it. The port after it is free
+/// as well, for the reports.
+fn with_ports(mut args: Vec<OsString>) -> Vec<OsString> {
+    let after = |args: &[OsString], at: usize| at > 0 && args[at - 1] == "--monitor";
+    for at in 0..args.len() {
+        let text = args[at].to_string_lossy().into_owned();
+        let (flag, value) = match text.strip_prefix("--monitor=") {
+            Some(value) => ("--monitor=", value),
+            None if after(&args, at) => ("", text.as_str()),
+            None => continue,
+        };
+        if let Some(host) = value.strip_suffix(":0")
+            && let Some(port) = free_ports(host)
+        {
+            args[at] = format!("{flag}{host}:{port}").into();
+        }
+    }
+    args
+}
+
+/// A port of this host that is free, as is the one after it. Another program can take one of them before it is used.
+fn free_ports(host: &str) -> Option<u16> {
+    (0..16).find_map(|_| {
+        let first = TcpListener::bind(format!("{host}:0")).ok()?;
+        let port = first.local_addr().ok()?.port();
+        TcpListener::bind(format!("{host}:{}", port.checked_add(1)?)).ok().map(|_| port)
+    })
 }
 
 /// The arguments of this program, without the flag `--workers`, which `node` does not have.

@@ -94,8 +94,13 @@ pub fn main(args: Vec<OsString>) -> Result<(), Failure> {
     let mut node = Node::from_matches(&matches)?;
     node.options.canceller = canceller;
     let task = node.options.open()?;
-    node.options.start_monitoring(&matches, Some(node.env.rank), task.layout().len())?;
-    node.run(&*task, &stop)
+    node.options.start_monitoring(&matches, Some((node.env.rank, node.env.processes)), task.layout().len())?;
+    let result = node.run(&*task, &stop);
+    // Also after an error: the last values may tell its reason. Not after a signal: the time is short.
+    if !stop.is_asked() {
+        node.options.end_monitoring();
+    }
+    result
 }
 
 impl Node {

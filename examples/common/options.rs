@@ -3,10 +3,11 @@
 //! [`training`] adds the flags to a command, and [`Options::from_matches`] checks and converts their values.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
-use gradwire::monitor::Board;
+use gradwire::monitor::{Announcement, Board};
 use gradwire::tcp::Address;
 use gradwire::telemetry::Run;
 use gradwire::{Builder, Canceller, Cluster, LaunchEnv, Layout, Recipe, RunId, Session};
@@ -80,6 +81,10 @@ pub struct Options {
     pub executor: Executor,
     /// The board that nodes of this process publish their status to, if the run is monitored.
     pub monitor: Option<Board>,
+    /// How long metrics wait for a last scrape after the run.
+    pub linger: Duration,
+    /// Lets dtop find the run, until it ends.
+    pub announcement: Option<Arc<Announcement>>,
     /// The hints of the nodes of this process.
     pub hints: Hints,
     /// Safetensors file with the initial parameters; `None`: random ones.
@@ -208,6 +213,49 @@ fn learning_flags(command: Command) -> Command {
         .arg(value("export", "FILE", "Safetensors file that receives the final parameters"))
 }
 
+/// How long metrics wait for a last scrape, unless `--linger` is given.
+const LINGER: Duration = Duration::from_secs(5);
+
+/// The value of `--linger`; unlike other durations, it can be 0.
+fn linger(matches: &ArgMatches) -> Result<Duration, (u8, String)> {
+    let Some(seconds) = matches.get_one::<f64>("linger").copied() else { return Ok(LINGER) };
+    if !(0.0..=3600.0).contains(&seconds) {
+        return Err((exit::USAGE, format!("--linger: expected 0 to 3600 seconds, got {seconds}")));
+    }
+    Ok(Duration::from_secs_f64(seconds))
+}
+
+/// Prints a line to stderr: stdout may be a JSON object.
+fn say(text: &str) {
+    use std::io::Write;
+    let _ = writeln!(std::io::stderr(), "{text}");
+}
+
+/// The address that a user gives dtop for a listener: with the host as it was given, unless that stands for all addresses.
+fn reached(at: std::net::SocketAddr, given: &Address) -> String {
+    let host = if at.ip().is_unspecified() { "127.0.0.1".to_string() } else { given.host().to_string() };
+    if host.contains(':') { format!("[{host}]:{}", at.port()) } else { format!("{host}:{}", at.port()) }
+}
+
+/// The message for a listener that cannot be opened. Beyond loopback, it names the flags that allow it.
+fn refused(flag: &str, address: &str, purpose: &str, error: &std::io::Error) -> String {
+    match error.kind() == std::io::ErrorKind::PermissionDenied && error.raw_os_error().is_none() {
+        true => format!(
+            "{flag} {address}: expected a loopback address, {flag}-key-file FILE, or --monitor-open to let every host \
+             read it"
+        ),
+        false if purpose.is_empty() => format!("{flag} {address}: {error}"),
+        false => format!("{flag} {address}: {address}{purpose}: {error}"),
+    }
+}
+
+/// The key in the file that a flag names.
+fn monitor_key(matches: &ArgMatches, flag: &str) -> Result<Option<[u8; 32]>, (u8, String)> {
+    let path = matches.get_one::<PathBuf>(flag);
+    let key = path.map(|path| gradwire::tcp::Key::from_file(path).map_err(|error| (exit::AUTH, error.to_string())));
+    Ok(key.transpose()?.map(|key| key.to_bytes()))
+}
+
 fn monitor_flags(command: Command) -> Command {
     command
         .arg(value(
@@ -219,7 +267,29 @@ fn monitor_flags(command: Command) -> Command {
             value("monitor-key-file", "FILE", "Key that monitors need, made by node keygen; not the cluster's key")
                 .value_parser(value_parser!(PathBuf)),
         )
-        .arg(value("metrics", "HOST:PORT", "Loopback address that serves OpenMetrics text for Prometheus (rank 0)"))
+        .arg(
+            Arg::new("monitor-open")
+                .long("monitor-open")
+                .action(ArgAction::SetTrue)
+                .help("Let every host that reaches --monitor or --metrics read them without a key"),
+        )
+        .arg(value("metrics", "HOST:PORT", "Address that serves OpenMetrics text for Prometheus (rank 0)"))
+        .arg(
+            value(
+                "metrics-key-file",
+                "FILE",
+                "Key that scrapes need, made by node keygen; Prometheus reads the file as credentials_file",
+            )
+            .value_parser(value_parser!(PathBuf)),
+        )
+        .arg(
+            value(
+                "linger",
+                "SECONDS",
+                "How long metrics that have been scraped stay for a last scrape after the end [default: 5]",
+            )
+            .value_parser(value_parser!(f64)),
+        )
         .arg(
             value("tensorboard", "DIR", "Directory that receives an event file for TensorBoard (rank 0)")
                 .value_parser(value_parser!(PathBuf)),
@@ -320,6 +390,8 @@ impl Options {
             follow_tape: matches.get_one::<PathBuf>("follow-tape").cloned(),
             json: matches.get_flag("json"),
             monitor: None,
+            linger: linger(matches)?,
+            announcement: None,
             hints: Hints::default(),
             executor: Executor::from_name(&text("executor").unwrap_or_default())?,
             init: text("init").map(PathBuf::from),
@@ -328,16 +400,18 @@ impl Options {
     }
 
     /// Starts monitoring, if a flag asks for it. The process of rank 0 serves monitors and collects the reports of the
-    /// other processes, which publish theirs. `rank`: of this process; `None`: all nodes run in this process.
+    /// other processes, which publish theirs. `place`: rank of this process, and the number of processes; `None`: all
+    /// nodes run in this process. Prints the addresses to stderr, since the system chooses a port for port 0.
     ///
     /// # Errors
     /// An exit code and a message, if an address, a directory or the key cannot be used.
     pub fn start_monitoring(
         &mut self,
         matches: &ArgMatches,
-        rank: Option<u32>,
+        place: Option<(u32, u32)>,
         parameters: usize,
     ) -> Result<(), (u8, String)> {
+        let rank = place.map(|(rank, _)| rank);
         let (metrics, tensorboard) = (
             matches.get_one::<String>("metrics"),
             matches.get_one::<PathBuf>("tensorboard").filter(|_| rank.unwrap_or(0) == 0),
@@ -354,17 +428,20 @@ impl Options {
             name: self.run,
         });
         self.monitor = Some(board.clone());
+        let open = matches.get_flag("monitor-open");
         if let Some(metrics) = metrics.filter(|_| rank.unwrap_or(0) == 0) {
             metrics
                 .parse::<Address>()
                 .map_err(|error| (exit::USAGE, format!("--metrics: expected HOST:PORT, got {metrics:?} ({error})")))?;
-            board
-                .serve_metrics(metrics.as_str(), false)
-                .map_err(|error| (exit::RUN, format!("--metrics {metrics}: {error}")))?;
+            let at = board
+                .serve_metrics(metrics.as_str(), monitor_key(matches, "metrics-key-file")?, open)
+                .map_err(|error| (exit::RUN, refused("--metrics", metrics, "", &error)))?;
+            say(&format!("metrics at http://{at}/metrics"));
         }
         if let Some(directory) = tensorboard {
             let failed = |error| (exit::RUN, format!("--tensorboard {}: {error}", directory.display()));
             board.tensorboard(directory).map_err(failed)?;
+            say(&format!("events for TensorBoard in {}", directory.display()));
         }
         let Some(text) = address else { return Ok(()) };
         let usage = |error: &dyn std::fmt::Display| {
@@ -374,23 +451,36 @@ impl Options {
         let port = address.port().checked_add(1).ok_or_else(|| usage(&"no port is left for the reports"))?;
         // The two ports of a monitor fail for different reasons: a message names the one that was tried.
         let failed = |what: &str, error: std::io::Error| (exit::RUN, format!("--monitor {text}: {what}: {error}"));
-        let key = matches.get_one::<PathBuf>("monitor-key-file").map(|path| {
-            let key = gradwire::tcp::Key::from_file(path).map_err(|error| (exit::AUTH, error.to_string()))?;
-            Ok::<_, (u8, String)>(key.to_bytes())
-        });
-        let key = key.transpose()?;
+        let key = monitor_key(matches, "monitor-key-file")?;
+        let several = place.is_some_and(|(_, processes)| processes > 1);
+        if address.port() == 0 && several {
+            return Err(usage(&"several processes need a port that all of them know"));
+        }
         let reports = address.with_port(port).to_string();
         let of_reports = format!("{reports} for the reports of the other processes");
-        match rank {
-            Some(rank) if rank > 0 => board.publish(reports, key).map_err(|error| failed(&of_reports, error))?,
-            _ => {
-                board.serve(text.as_str(), key, false).map_err(|error| failed(&format!("{text} for dtop"), error))?;
-                if rank.is_some() {
-                    board.gather(reports.as_str(), key, false).map_err(|error| failed(&of_reports, error))?;
-                }
-            }
+        if rank.is_some_and(|rank| rank > 0) {
+            return board.publish(reports, key).map_err(|error| failed(&of_reports, error));
         }
+        let at = board
+            .serve(text.as_str(), key, open)
+            .map_err(|error| (exit::RUN, refused("--monitor", text, " for dtop", &error)))?;
+        if several {
+            let at = board.gather(reports.as_str(), key, open).map_err(|error| failed(&of_reports, error))?;
+            say(&format!("reports of the other processes at {at}"));
+        }
+        // Monitors that are given the address do not need the file.
+        self.announcement = board.announce(at, key.is_some()).ok().map(Arc::new);
+        let path = matches.get_one::<PathBuf>("monitor-key-file");
+        let with_key = path.map_or_else(String::new, |path| format!(" --key-file {}", path.display()));
+        say(&format!("watch with: dtop {}{with_key}", reached(at, &address)));
         Ok(())
+    }
+
+    /// Writes the last values of all monitoring outputs. For the end of a process, after its nodes have finished.
+    pub fn end_monitoring(&self) {
+        if let Some(board) = &self.monitor {
+            board.flush(self.linger);
+        }
     }
 
     /// The settings that all nodes of the run have in common. A node publishes its status if the run is monitored.

@@ -132,6 +132,8 @@ pub fn train<T: Transport + 'static>(
         session.set_learning_rate(rate / options.rate);
         if batches > 0 {
             accuracy = watch.epoch(epoch + 1, loss / f64::from(batches), &params, &mut session)?.unwrap_or(accuracy);
+            // Here as well: no step follows the last epoch.
+            session.report_progress((loss / f64::from(batches)) as f32, accuracy as f32);
         }
     }
     let drained = number > begun && watch.should_stop();

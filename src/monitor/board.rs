@@ -8,6 +8,8 @@ use std::time::Instant;
 use gradwire_core::telemetry::{Frame, NODES_MAX, Note, NoteKind, Report, Run};
 use gradwire_core::{Instant as Moment, RunId};
 
+use super::ending::Ending;
+
 /// Notes that are kept for monitors that connect later. When another one comes, the oldest is dropped.
 const NOTES_MAX: usize = 1024;
 
@@ -45,6 +47,8 @@ struct Shared {
     /// Time 0 of the board.
     origin: Instant,
     contents: Mutex<Contents>,
+    /// The outputs that write the last reports when the run ends.
+    ending: Ending,
 }
 
 #[derive(Default)]
@@ -65,7 +69,7 @@ impl Default for Board {
     fn default() -> Self {
         // A reader starts with 0 and gets the run's description then, so the board itself starts with 1.
         let contents = Contents { number: 1, ..Contents::default() };
-        Self(Arc::new(Shared { origin: Instant::now(), contents: Mutex::new(contents) }))
+        Self(Arc::new(Shared { origin: Instant::now(), contents: Mutex::new(contents), ending: Ending::default() }))
     }
 }
 
@@ -172,6 +176,21 @@ impl Board {
         reports.into_iter().for_each(|report| Frame::Report(report).emit(log));
         notes.into_iter().for_each(|note| Frame::Note(note).emit(log));
         number
+    }
+
+    /// The outputs that write the last reports when the run ends.
+    pub(super) fn ending(&self) -> &Ending {
+        &self.0.ending
+    }
+
+    /// The number of the last report or note.
+    pub(super) fn number(&self) -> u64 {
+        self.lock().number
+    }
+
+    /// The description of the run, if it is known.
+    pub(super) fn run(&self) -> Option<Run> {
+        self.lock().run.clone()
     }
 
     /// The number of nodes of the run; the most that a board takes, if it does not know the run.

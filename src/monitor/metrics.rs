@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use gradwire_core::telemetry::Report;
 
 use super::board::Board;
+use super::network::MonitorKey;
 use super::serving::{self, Service, Standing, listen};
 
 /// Bytes of the longest HTTP request that is read.
@@ -126,24 +127,33 @@ impl Board {
     }
 
     /// Answers HTTP GET requests at `address` with [`metrics`](Self::metrics), on a thread of its own, until the
-    /// process ends. Returns the address, with the port that the system chose if `address` has port 0. HTTP has no key
-    /// here, so an address beyond loopback needs `open`.
+    /// process ends. Returns the address, with the port that the system chose if `address` has port 0.
+    ///
+    /// With a key, a request must have the header `Authorization: Bearer DIGITS`: the key as 64 hexadecimal digits, in
+    /// lower case. That is the content of a key file, so Prometheus can read it by `credentials_file`. HTTP does not
+    /// encrypt: whoever reads the traffic has the key, so it must not be the key of the cluster. An address beyond
+    /// loopback needs a key, unless `open` is true: then every host that reaches the address can scrape.
     ///
     /// A request must be complete within 2 s, and the answer must be read within 10 s. At most eight clients are
     /// answered at a time.
     ///
     /// # Errors
-    /// If the board cannot listen at the address or start a thread, and for an address beyond loopback without `open`.
-    pub fn serve_metrics(&self, address: impl ToSocketAddrs, open: bool) -> io::Result<SocketAddr> {
-        let (listener, at) = listen(address, open)?;
-        serving::serve(listener, "metrics", Scraped { board: self.clone(), text: String::new(), made_at: None })?;
+    /// If the board cannot listen at the address or start a thread, and for an address beyond loopback without a key.
+    pub fn serve_metrics(
+        &self,
+        address: impl ToSocketAddrs,
+        key: Option<MonitorKey>,
+        open: bool,
+    ) -> io::Result<SocketAddr> {
+        let (listener, at) = listen(address, key.is_some() || open)?;
+        serving::serve(listener, "metrics", Scraped::new(self, key))?;
         Ok(at)
     }
 }
 
 /// A client of [`Board::serve_metrics`], see [`Feed`](serving::Feed).
 pub fn scrapers(board: &Board) -> serving::Feed {
-    serving::feed(Scraped { board: board.clone(), text: String::new(), made_at: None })
+    serving::feed(Scraped::new(board, None))
 }
 
 /// The service that answers HTTP requests with the metrics of a board.
@@ -152,6 +162,29 @@ struct Scraped {
     /// The last answer, and when it was made. Many requests must not cost as many descriptions of all nodes.
     text: String,
     made_at: Option<Instant>,
+    /// The number of the board's last report in that answer.
+    number: u64,
+    /// The value of the header `Authorization` that a request needs; `None`: none.
+    authorization: Option<String>,
+}
+
+impl Scraped {
+    fn new(board: &Board, key: Option<MonitorKey>) -> Self {
+        let digits = |key: MonitorKey| key.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+        let authorization = key.map(|key| format!("Bearer {}", digits(key)));
+        Self { board: board.clone(), text: String::new(), made_at: None, number: 0, authorization }
+    }
+
+    /// Whether a request has the key. Compares in constant time.
+    fn is_authorized(&self, request: &[u8]) -> bool {
+        let Some(expected) = &self.authorization else { return true };
+        let head = String::from_utf8_lossy(request);
+        let got = head.lines().find_map(|line| {
+            let (name, value) = line.split_once(':')?;
+            name.eq_ignore_ascii_case("authorization").then(|| value.trim())
+        });
+        got.is_some_and(|got| blake3::hash(got.as_bytes()) == blake3::hash(expected.as_bytes()))
+    }
 }
 
 /// The progress of one client's request.
@@ -195,9 +228,21 @@ impl Service for Scraped {
             output.extend(b"HTTP/1.1 405 Method Not Allowed\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
             return Ok(Standing::Proven);
         }
+        if !self.is_authorized(head) {
+            let refusal =
+                "gradwire: expected the header \"Authorization: Bearer DIGITS\" with the monitor key of this run\n";
+            let head = "HTTP/1.1 401 Unauthorized\r\nWWW-Authenticate: Bearer\r\nContent-Type: text/plain";
+            output.extend(
+                format!("{head}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{refusal}", refusal.len()).as_bytes(),
+            );
+            return Ok(Standing::Proven);
+        }
         if self.made_at.is_none_or(|made_at| now >= made_at + FRESH) {
+            // The number first: a report that comes in between is not taken for one that was scraped.
+            self.number = self.board.number();
             (self.text, self.made_at) = (self.board.metrics(), Some(now));
         }
+        self.board.ending().scraped(self.number, now);
         let head = "HTTP/1.1 200 OK\r\nContent-Type: application/openmetrics-text; version=1.0.0; charset=utf-8";
         output.extend(format!("{head}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", self.text.len()).as_bytes());
         output.extend(self.text.as_bytes());

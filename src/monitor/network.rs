@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use gradwire_core::telemetry::{BODY_MAX, Frame, LogError, MAGIC};
 
 use super::board::Board;
+use super::ending::Source;
 use super::serving::{self, Service, Standing, listen};
 
 /// Monitors that a listener of a board serves at a time.
@@ -56,7 +57,8 @@ impl Board {
     }
 
     /// Forwards the reports and notes of this board to one that [`gather`](Self::gather)s at `address`, on a thread of
-    /// its own, until the process ends. Connects again after 0.5 s whenever the connection fails.
+    /// its own, until [`flush`](Self::flush) has sent the last ones. Connects again after 0.5 s whenever the connection
+    /// fails.
     ///
     /// # Errors
     /// If no thread can be started.
@@ -66,7 +68,9 @@ impl Board {
             loop {
                 // Training goes on without monitors, so an error only means to try again.
                 let _ = board.publish_once(&address, key);
-                thread::sleep(RETRY);
+                if board.ending().wait(RETRY) {
+                    return;
+                }
             }
         })?;
         Ok(())
@@ -81,11 +85,17 @@ impl Board {
         stream.write_all(&key.map_or([0; 32], |key| proof(&key, &nonce)))?;
         // From 1, not 0: the gathering board has a description of the run already.
         let (mut log, mut since) = (Vec::new(), 1);
+        // From here on, the end of the process waits for the last reports.
+        let _output = self.output();
+        let mut ends = false;
         loop {
             log.clear();
             since = self.since(since, &mut log);
             stream.write_all(&log)?;
-            thread::sleep(FORWARD);
+            if ends {
+                return Ok(());
+            }
+            ends = self.ending().wait(FORWARD);
         }
     }
 }
@@ -162,26 +172,33 @@ struct Gathering {
     key: Option<MonitorKey>,
 }
 
+/// A board of another process.
+enum Far {
+    /// It has to prove that it has the key, by this nonce.
+    Greeting([u8; 32]),
+    /// It publishes. The end of this process waits for its last reports.
+    Publishing(#[allow(dead_code, reason = "counted until it is dropped")] Source),
+}
+
 impl Service for Gathering {
-    /// The nonce. `None`: the board has completed its greeting.
-    type Client = Option<[u8; 32]>;
+    type Client = Far;
 
     fn limits(&self) -> (usize, u64) {
         (self.board.nodes(), self.board.nodes() as u64)
     }
 
-    fn open(&mut self, output: &mut Vec<u8>) -> Option<[u8; 32]> {
-        Some(Client::greet(output).nonce)
+    fn open(&mut self, output: &mut Vec<u8>) -> Far {
+        Far::Greeting(Client::greet(output).nonce)
     }
 
-    fn receive(&mut self, client: &mut Option<[u8; 32]>, input: &mut Vec<u8>, _: &mut Vec<u8>) -> io::Result<Standing> {
+    fn receive(&mut self, client: &mut Far, input: &mut Vec<u8>, _: &mut Vec<u8>) -> io::Result<Standing> {
         let mut used = 0;
-        if let Some(nonce) = client {
+        if let Far::Greeting(nonce) = client {
             let Some(got) = input.get(..32) else { return Ok(Standing::Unproven) };
             if !is_proven(self.key, nonce, got) {
                 return Err(io::ErrorKind::PermissionDenied.into());
             }
-            (*client, used) = (None, 32);
+            (*client, used) = (Far::Publishing(self.board.source()), 32);
         }
         let mut standing = Standing::Proven;
         // A frame that is too long is refused by its length, so an incomplete one is within the limit.
@@ -199,7 +216,7 @@ impl Service for Gathering {
     }
 
     /// A board may be silent for as long as it likes: the steps of its process can take minutes.
-    fn send(&mut self, _: &mut Option<[u8; 32]>, _: Instant, _: &mut Vec<u8>) -> io::Result<Option<Instant>> {
+    fn send(&mut self, _: &mut Far, _: Instant, _: &mut Vec<u8>) -> io::Result<Option<Instant>> {
         Ok(None)
     }
 }

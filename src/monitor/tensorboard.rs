@@ -18,7 +18,8 @@ use gradwire_core::telemetry::Report;
 
 use super::board::Board;
 
-/// A scalar of a node: its tag after `rank N/`, and its value in a report.
+/// A scalar of a node: its tag before `/rank N`, and its value in a report. TensorBoard shows the tags with an equal first
+/// part in one group, so the ranks of a metric are side by side.
 type Scalar = (&'static str, fn(&Report) -> f64);
 
 const SCALARS: &[Scalar] = &[
@@ -32,8 +33,8 @@ const SCALARS: &[Scalar] = &[
 ];
 
 impl Board {
-    /// Writes an event file below `directory` once a second, on a thread of its own, until the process ends or a write
-    /// fails.
+    /// Writes an event file below `directory` once a second, on a thread of its own, until a write fails or
+    /// [`flush`](Self::flush) has written the last values.
     ///
     /// # Errors
     /// If the file cannot be created, or no thread can be started.
@@ -44,10 +45,12 @@ impl Board {
         let name = format!("events.out.tfevents.{}.gradwire.{}", begun.as_secs(), std::process::id());
         let mut file = File::create(directory.join(name))?;
         file.write_all(&record(&event(begun.as_secs_f64(), 0, &bytes(3, b"brain.Event:2"))))?;
-        let board = self.clone();
+        let (board, output) = (self.clone(), self.output());
         thread::Builder::new().name("tensorboard".into()).spawn(move || {
-            loop {
-                thread::sleep(Duration::from_secs(1));
+            let _output = output;
+            let mut ends = false;
+            while !ends {
+                ends = board.ending().wait(Duration::from_secs(1));
                 let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();
                 let records: Vec<u8> = board.reports().iter().flat_map(|report| scalars(now, report)).collect();
                 // Training goes on with a full disk. Half a record would make the rest of the file unreadable.
@@ -65,7 +68,7 @@ fn scalars(now: f64, report: &Report) -> Vec<u8> {
     let values: Vec<u8> = SCALARS
         .iter()
         .filter_map(|(tag, of)| {
-            let (x, tag) = (of(report) as f32, format!("rank {}/{tag}", report.status.me));
+            let (x, tag) = (of(report) as f32, format!("{tag}/rank {}", report.status.me));
             let value = [bytes(1, tag.as_bytes()), [vec![2 << 3 | 5], x.to_le_bytes().to_vec()].concat()].concat();
             x.is_finite().then(|| bytes(1, &value))
         })

@@ -4,12 +4,23 @@
 //! app.
 
 use std::cmp::Ordering;
+use std::rc::Rc;
 
 use gradwire_core::telemetry::Note;
 use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers, MouseButton, MouseEvent, MouseEventKind};
 
+use crate::health::Health;
+use crate::keys::{Command, KeyMap};
 use crate::model::{Model, Node, seconds};
+use crate::state::State;
+use crate::targets::{Target, Targets};
 use crate::theme::Theme;
+
+mod column;
+mod cursor;
+
+pub(crate) use column::Column;
+use cursor::Cursor;
 
 /// The tabs of the screen.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
@@ -46,67 +57,52 @@ impl Pane {
     }
 }
 
-/// The columns by which nodes can be sorted.
-#[derive(Copy, Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Column {
-    Rank,
-    Clock,
-    Staleness,
-    Examples,
-    Out,
-    In,
-    Wait,
-    Seen,
-}
-
-impl Column {
-    pub(crate) const ALL: [Self; 8] =
-        [Self::Rank, Self::Clock, Self::Staleness, Self::Examples, Self::Out, Self::In, Self::Wait, Self::Seen];
-
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Self::Rank => "rank",
-            Self::Clock => "clock",
-            Self::Staleness => "stale",
-            Self::Examples => "ex/s",
-            Self::Out => "out/s",
-            Self::In => "in/s",
-            Self::Wait => "wait",
-            Self::Seen => "seen",
-        }
-    }
-
-    /// The column with this name. The suffix "/s" is optional, as it is awkward on a command line.
-    pub(crate) fn from_name(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|column| column.name().trim_end_matches("/s") == name.trim_end_matches("/s"))
-    }
-
-    /// The sort key of a node.
-    fn key(self, model: &Model, rank: u32, node: &Node) -> f64 {
-        let status = &node.report.status;
-        match self {
-            Self::Rank => f64::from(rank),
-            Self::Clock => status.clock.0 as f64,
-            Self::Staleness => status.staleness.mean(),
-            Self::Examples => node.now.examples,
-            Self::Out => node.now.bytes_out,
-            Self::In => node.now.bytes_in,
-            Self::Wait => node.now.wait,
-            Self::Seen => model.silence(node),
-        }
-    }
-}
-
 /// The playback of a recording.
 #[derive(Copy, Clone, Debug, PartialEq)]
 pub(crate) struct Playback {
-    /// Seconds since the start of the recording.
+    /// Time of the run at which the recording begins, in seconds.
+    pub(crate) start: f64,
+    /// Time of the run that is shown, in seconds.
     pub(crate) position: f64,
-    /// Length of the recording in seconds.
+    /// Time of the run at which the recording ends, in seconds.
     pub(crate) length: f64,
-    /// Seconds of the recording per second: 1, 5 or 20.
-    pub(crate) speed: u32,
+    /// Seconds of the recording per second.
+    pub(crate) speed: f64,
     pub(crate) playing: bool,
+}
+
+impl Playback {
+    /// Share of the recording before the position, 0 to 1.
+    pub(crate) fn share(&self) -> f64 {
+        (self.position - self.start) / (self.length - self.start).max(1e-9)
+    }
+}
+
+/// The speeds of a playback, as far as keys change them.
+pub(crate) const SPEEDS: std::ops::RangeInclusive<f64> = 0.125..=65_536.0;
+
+/// The numbers that the pane of links shows.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub(crate) enum LinkUnit {
+    /// Bytes sent per second.
+    Rate,
+    /// Milliseconds from a message to its answer.
+    Response,
+    /// Bytes sent since the start of the sender.
+    Bytes,
+}
+
+/// A line of the list of runs.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct RunLine {
+    /// Address of the run, or name of the recording.
+    pub(crate) label: String,
+    pub(crate) health: Health,
+    /// Whether the source has a connection.
+    pub(crate) connected: bool,
+    /// Nodes that have not left, and nodes of the run.
+    pub(crate) nodes: (usize, u32),
+    pub(crate) recipe: String,
 }
 
 /// The state of the user interface.
@@ -121,20 +117,38 @@ pub(crate) struct App {
     pub(crate) filter: String,
     /// Keys go to the filter.
     pub(crate) editing_filter: bool,
+    pub(crate) keys: KeyMap,
+    /// Only nodes in this state are listed.
+    pub(crate) state: Option<State>,
     pub(crate) help: bool,
-    /// Charts get the whole pane. In the pane of links: response times instead of bytes.
+    /// The first line of the help that is shown.
+    pub(crate) help_line: usize,
+    /// Charts get the whole pane.
     pub(crate) expanded: bool,
+    pub(crate) unit: LinkUnit,
     /// The node of the details that the pane of nodes shows.
     pub(crate) node: Option<u32>,
-    /// The selected line of a list, or the first line to show.
-    pub(crate) line: usize,
+    /// The pane from which the details were opened, for the way back.
+    origin: Option<Pane>,
+    pub(crate) cursor: Cursor,
+    /// Columns by which matrices and tables are scrolled to the right.
+    pub(crate) column: usize,
+    /// All runs. A single one has no list.
+    pub(crate) runs: Vec<RunLine>,
+    /// The run that is shown.
+    pub(crate) run: usize,
+    /// The selected line of the list of runs, while that is open.
+    pub(crate) choosing: Option<usize>,
+    pub(crate) targets: Targets,
     /// While the screen is frozen: the model that it shows.
-    pub(crate) frozen: Option<Box<Model>>,
+    pub(crate) frozen: Option<Rc<Model>>,
     /// `None` for live sources.
     pub(crate) playback: Option<Playback>,
     /// While the source has no connection: the reason.
     pub(crate) disconnected: Option<String>,
     pub(crate) quit: bool,
+    /// The process has to stop until the shell continues it.
+    pub(crate) suspend: bool,
 }
 
 impl App {
@@ -146,24 +160,37 @@ impl App {
             reverse: false,
             filter: String::new(),
             editing_filter: false,
+            keys: KeyMap::default(),
+            state: None,
             help: false,
+            help_line: 0,
             expanded: false,
+            unit: LinkUnit::Rate,
             node: None,
-            line: 0,
+            origin: None,
+            cursor: Cursor::default(),
+            column: 0,
+            runs: Vec::new(),
+            run: 0,
+            choosing: None,
+            targets: Targets::default(),
             frozen: None,
             playback: None,
             disconnected: None,
             quit: false,
+            suspend: false,
         }
     }
 
-    /// The ranks of the nodes that match the filter, in the order of the table.
+    /// The ranks of the nodes that match the filters, in the order of the lists. The pane of staleness lists workers only.
     pub(crate) fn listed(&self, model: &Model) -> Vec<u32> {
         let matches = |rank: u32, node: &Node| {
             self.matches(|text| {
                 let role = format!("{:?}", node.report.status.role).to_lowercase();
-                rank.to_string() == text || node.host.contains(text) || role.contains(text)
-            })
+                let state = State::of(model, rank, node).name();
+                rank.to_string() == text || node.host.contains(text) || role.contains(text) || state == text
+            }) && self.state.is_none_or(|state| State::of(model, rank, node) == state)
+                && (self.pane != Pane::Staleness || rank < model.run.workers.max(1))
         };
         let mut ranks: Vec<u32> =
             model.nodes.iter().filter(|(rank, node)| matches(**rank, node)).map(|(rank, _)| *rank).collect();
@@ -171,7 +198,7 @@ impl App {
         // A stable sort: nodes with equal keys stay in the order of their ranks.
         ranks.sort_by(|a, b| {
             let order = key(a).partial_cmp(&key(b)).unwrap_or(Ordering::Equal);
-            if self.reverse { order.reverse() } else { order }
+            if self.reverse == self.sort.begins_with_least() { order.reverse() } else { order }
         });
         ranks
     }
@@ -191,35 +218,29 @@ impl App {
         }
     }
 
-    /// Number of lines that can be selected in the current pane.
-    fn line_count(&self, model: &Model) -> usize {
-        match self.pane {
-            Pane::Events => self.events(model).len(),
-            _ => self.listed(model).len(),
-        }
-    }
-
-    /// Handles the mouse: the wheel moves the selection, a click selects a tab or a line.
-    ///
-    /// `tabs`: the screen row of the tabs, and the width of the screen.
-    pub(crate) fn on_mouse(&mut self, mouse: MouseEvent, model: &Model, tabs: (u16, u16)) {
-        let last = self.line_count(model).saturating_sub(1);
-        let (row, width) = tabs;
+    /// Handles the mouse: the wheel moves the selection, a click acts on what was drawn there.
+    pub(crate) fn on_mouse(&mut self, mouse: MouseEvent, model: &Model) {
+        let frozen = self.frozen.clone();
+        let model = frozen.as_deref().unwrap_or(model);
         match mouse.kind {
-            MouseEventKind::ScrollDown => self.line = (self.line + 3).min(last),
-            MouseEventKind::ScrollUp => self.line = self.line.saturating_sub(3),
-            MouseEventKind::Down(MouseButton::Left) if mouse.row == row => {
-                let mut end = 0;
-                for (i, pane) in Pane::ALL.into_iter().enumerate() {
-                    end += pane.tab(i, width).chars().count() as u16;
-                    if mouse.column < end {
-                        return self.show(pane);
-                    }
+            MouseEventKind::ScrollDown => self.move_by(3, model),
+            MouseEventKind::ScrollUp => self.move_by(-3, model),
+            MouseEventKind::Down(MouseButton::Left) => match self.targets.at(mouse.column, mouse.row) {
+                Some((_, Target::Pane(pane))) => self.show(pane),
+                // A click on the selected line opens it, as a second click would.
+                Some((_, Target::Line(line))) if line == self.line(model) => self.open(model),
+                Some((_, Target::Line(line))) => self.select(line, model),
+                Some((_, Target::Sort(column))) if column == self.sort => self.reverse = !self.reverse,
+                Some((_, Target::Sort(column))) => (self.sort, self.reverse) = (column, false),
+                Some((area, Target::Playback)) => self.seek_to(mouse.column - area.x, area.width),
+                Some((_, Target::Run(run))) => self.choose(run),
+                None => {}
+            },
+            // The bar can be dragged beyond its ends.
+            MouseEventKind::Drag(MouseButton::Left) => {
+                if let Some(area) = self.targets.area(Target::Playback).filter(|area| area.y == mouse.row) {
+                    self.seek_to(mouse.column.saturating_sub(area.x), area.width);
                 }
-            }
-            // Lists begin three rows below the tabs, after the border and the titles of the columns.
-            MouseEventKind::Down(MouseButton::Left) if mouse.row > row + 2 && self.node.is_none() => {
-                self.line = usize::from(mouse.row - row - 3).min(last);
             }
             _ => {}
         }
@@ -230,13 +251,10 @@ impl App {
         // First, so that it works in every mode: raw mode turns the terminal's own Ctrl-C off.
         if key.modifiers.contains(KeyModifiers::CONTROL) && key.code == KeyCode::Char('c') {
             self.quit = true;
-        } else if self.editing_filter {
+        } else if self.editing_filter && !matches!(self.keys.command(key), Some(Command::Suspend)) {
             self.edit_filter(key.code);
-        } else if self.help {
-            // Any key closes the help and does nothing else.
-            self.help = false;
-        } else {
-            self.on_command(key.code, model);
+        } else if let Some(command) = self.keys.command(key) {
+            self.on_command(command, model);
         }
     }
 
@@ -249,61 +267,105 @@ impl App {
             KeyCode::Char(c) if self.filter.len() < 64 => self.filter.push(c),
             _ => {}
         }
-        // The list has changed, so the selected line would be another node.
-        self.line = 0;
     }
 
-    fn on_command(&mut self, code: KeyCode, model: &Model) {
-        let last = self.line_count(model).saturating_sub(1);
+    fn on_command(&mut self, command: Command, model: &Model) {
+        let frozen = self.frozen.clone();
+        let model = frozen.as_deref().unwrap_or(model);
         let neighbour = |pane: Pane, by: usize| {
             let at = Pane::ALL.iter().position(|other| *other == pane).unwrap_or(0);
             Pane::ALL[(at + by) % Pane::ALL.len()]
         };
-        match code {
-            KeyCode::Char('q') => self.quit = true,
-            KeyCode::Char('?') | KeyCode::F(1) => self.help = true,
-            KeyCode::Char('/') => self.editing_filter = true,
-            KeyCode::Char('s') => {
-                let at = Column::ALL.iter().position(|column| *column == self.sort).unwrap_or(0);
-                self.sort = Column::ALL[(at + 1) % Column::ALL.len()];
+        let page = self.targets.page() as isize;
+        match command {
+            Command::Quit => self.quit = true,
+            Command::Suspend => self.suspend = true,
+            Command::Help => (self.help, self.help_line) = (!self.help, 0),
+            Command::Up => self.move_by(-1, model),
+            Command::Down => self.move_by(1, model),
+            Command::PageUp => self.move_by(-page, model),
+            Command::PageDown => self.move_by(page, model),
+            Command::First => self.move_by(-(1 << 30), model),
+            Command::Last => self.move_by(1 << 30, model),
+            Command::Back => self.back(),
+            // The rest changes what lies under the help.
+            _ if self.help => {
+                self.help = false;
+                self.on_command(command, model);
             }
-            KeyCode::Char('S') => self.reverse = !self.reverse,
-            KeyCode::Char('f') => self.freeze(model),
-            KeyCode::Char('e') => self.expanded = !self.expanded,
-            KeyCode::Char(' ') => match &mut self.playback {
+            Command::Open => self.open(model),
+            Command::Show(pane) => self.show(pane),
+            Command::NextPane => self.show(neighbour(self.pane, 1)),
+            Command::PreviousPane => self.show(neighbour(self.pane, Pane::ALL.len() - 1)),
+            // The panes know how far they can be scrolled.
+            Command::Left => self.column = self.column.saturating_sub(1),
+            Command::Right => self.column += 1,
+            Command::Filter => self.editing_filter = true,
+            Command::State => {
+                let at = self.state.and_then(|state| State::ALL.iter().position(|other| *other == state));
+                self.state = State::ALL.get(at.map_or(0, |at| at + 1)).copied();
+            }
+            Command::Sort => (self.sort, self.reverse) = (self.sort.next(), false),
+            Command::Reverse => self.reverse = !self.reverse,
+            Command::Expand => self.expanded = !self.expanded,
+            Command::Unit => {
+                self.unit = match self.unit {
+                    LinkUnit::Rate => LinkUnit::Response,
+                    LinkUnit::Response => LinkUnit::Bytes,
+                    LinkUnit::Bytes => LinkUnit::Rate,
+                };
+            }
+            Command::Pause => match &mut self.playback {
                 Some(playback) => playback.playing = !playback.playing,
                 None => self.freeze(model),
             },
-            KeyCode::Char('[') => self.seek(-5.0),
-            KeyCode::Char(']') => self.seek(5.0),
-            KeyCode::Char('x') => {
-                if let Some(playback) = &mut self.playback {
-                    playback.speed = match playback.speed {
-                        1 => 5,
-                        5 => 20,
-                        _ => 1,
-                    };
-                }
-            }
-            KeyCode::Char(c @ '1'..='6') => self.show(Pane::ALL[c as usize - '1' as usize]),
-            KeyCode::Tab | KeyCode::Right | KeyCode::Char('l') => self.show(neighbour(self.pane, 1)),
-            KeyCode::BackTab | KeyCode::Left | KeyCode::Char('h') => {
-                self.show(neighbour(self.pane, Pane::ALL.len() - 1))
-            }
-            KeyCode::Down | KeyCode::Char('j') => self.line = (self.line + 1).min(last),
-            KeyCode::Up | KeyCode::Char('k') => self.line = self.line.saturating_sub(1),
-            KeyCode::PageDown => self.line = (self.line + 10).min(last),
-            KeyCode::PageUp => self.line = self.line.saturating_sub(10),
-            KeyCode::Char('g') | KeyCode::Home => self.line = 0,
-            KeyCode::Char('G') | KeyCode::End => self.line = last,
-            KeyCode::Enter => self.open(model),
-            KeyCode::Esc => (self.node, self.filter) = (None, String::new()),
-            _ => {}
+            Command::Earlier => self.seek(-5.0),
+            Command::Later => self.seek(5.0),
+            Command::Faster => self.change_speed(2.0),
+            Command::Slower => self.change_speed(0.5),
+            Command::Runs => self.choosing = if self.choosing.is_none() { Some(self.run) } else { None },
+            Command::NextRun if self.runs.len() > 1 => self.choose((self.run + 1) % self.runs.len()),
+            Command::NextRun => {}
+        }
+    }
+
+    /// Moves the selection of the list by so many lines, or scrolls the help.
+    fn move_by(&mut self, by: isize, model: &Model) {
+        let moved = |line: usize| line.saturating_add_signed(by);
+        if self.help {
+            // The view knows the number of lines.
+            self.help_line = moved(self.help_line);
+        } else if let Some(run) = self.choosing {
+            self.choosing = Some(moved(run).min(self.runs.len().saturating_sub(1)));
+        } else {
+            self.select(moved(self.line(model)), model);
+        }
+    }
+
+    /// One step back: closes what is open, or else clears the filters.
+    fn back(&mut self) {
+        if self.help {
+            self.help = false;
+        } else if self.choosing.is_some() {
+            self.choosing = None;
+        } else if self.node.take().is_some() {
+            self.pane = self.origin.take().unwrap_or(self.pane);
+        } else {
+            (self.filter, self.state) = (String::new(), None);
         }
     }
 
     fn show(&mut self, pane: Pane) {
-        (self.pane, self.node, self.line) = (pane, None, 0);
+        (self.pane, self.node, self.origin, self.column) = (pane, None, None, 0);
+        (self.help, self.choosing) = (false, None);
+        self.targets.rewind();
+    }
+
+    /// Shows another run.
+    fn choose(&mut self, run: usize) {
+        (self.run, self.choosing, self.frozen) = (run, None, None);
+        (self.cursor, self.node, self.column) = (Cursor::default(), None, 0);
+        self.targets.rewind();
     }
 
     /// Freezes the screen, or continues.
@@ -311,28 +373,52 @@ impl App {
         self.frozen = match self.frozen.take() {
             Some(_) => None,
             // A copy: the live model goes on, so nothing is missed while the screen is frozen.
-            None => Some(Box::new(model.clone())),
+            None => Some(Rc::new(model.clone())),
         };
     }
 
     /// Moves the playback position by this many seconds.
     fn seek(&mut self, by: f64) {
         if let Some(playback) = &mut self.playback {
-            playback.position = (playback.position + by).clamp(0.0, playback.length);
+            playback.position = (playback.position + by).clamp(playback.start, playback.length.max(playback.start));
+        }
+    }
+
+    /// Moves the playback position to a cell of a bar of `width` cells.
+    fn seek_to(&mut self, cell: u16, width: u16) {
+        if let Some(playback) = &mut self.playback {
+            let share = f64::from(cell) / f64::from(width.saturating_sub(1).max(1));
+            playback.position = playback.start + share.min(1.0) * (playback.length - playback.start);
+        }
+    }
+
+    fn change_speed(&mut self, by: f64) {
+        if let Some(playback) = &mut self.playback {
+            playback.speed = (playback.speed * by).clamp(*SPEEDS.start(), *SPEEDS.end());
         }
     }
 
     /// Opens the details of the selected node. For an event: of its node, with the playback paused at that time.
     fn open(&mut self, model: &Model) {
-        if self.pane == Pane::Events {
-            let Some(note) = self.events(model).get(self.line).copied() else { return };
-            if let Some(playback) = &mut self.playback {
-                (playback.position, playback.playing) = (seconds(note.at).min(playback.length), false);
-            }
-            (self.pane, self.node) = (Pane::Nodes, Some(note.rank.0));
-        } else if let Some(rank) = self.listed(model).get(self.line) {
-            (self.pane, self.node) = (Pane::Nodes, Some(*rank));
+        if let Some(run) = self.choosing {
+            return self.choose(run);
         }
+        if self.node.is_some() {
+            return;
+        }
+        let rank = if self.pane == Pane::Events {
+            let Some(note) = self.events(model).get(self.line(model)).copied() else { return };
+            if let Some(playback) = &mut self.playback {
+                (playback.position, playback.playing) =
+                    (seconds(note.at).min(playback.length).max(playback.start), false);
+            }
+            note.rank.0
+        } else {
+            let Some(rank) = self.selected(model) else { return };
+            rank
+        };
+        self.select_rank(rank);
+        (self.origin, self.pane, self.node) = (Some(self.pane), Pane::Nodes, Some(rank));
     }
 }
 

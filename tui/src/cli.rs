@@ -1,10 +1,10 @@
 //! The command line and the configuration file, parsed into [`Options`].
 //!
-//! The configuration file has the options' names as keys. Its values are put before the arguments of the command line,
-//! where a later option overrides an earlier one.
+//! The configuration file has the options' names as keys, see [`config`]. Its values are put before the arguments of the
+//! command line, where a later option overrides an earlier one.
 
 use std::ffi::OsString;
-use std::io;
+use std::io::{self, IsTerminal};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -12,18 +12,22 @@ use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use clap_complete::Shell;
 use gradwire::monitor::MonitorKey;
 use gradwire::tcp::Key;
-use toml::de::{DeTable, DeValue};
 
-use crate::Failure;
 use crate::app::Column;
+use crate::keys::KeyMap;
 use crate::theme::{Palette, Theme};
+use crate::{Failure, config, wrap};
 
 /// The mode of a call, from its address or flags.
 pub(crate) enum Action {
-    /// Follow a run through the monitor address of a node.
-    Watch { address: String },
-    /// Play a recording back.
-    Replay { path: PathBuf },
+    /// Follow the runs of this host that have announced themselves.
+    Find,
+    /// Follow runs through the monitor address of a node.
+    Watch { addresses: Vec<String> },
+    /// Play a recording back, at this many seconds per second.
+    Replay { path: PathBuf, speed: f64 },
+    /// Write a recording to these files.
+    Export { path: PathBuf, to: Vec<PathBuf> },
     /// Simulate a cluster.
     Demo { nodes: u32 },
     /// Measure drawing with synthetic nodes.
@@ -46,36 +50,75 @@ pub(crate) struct Options {
     pub(crate) sort: Column,
     pub(crate) reverse: bool,
     pub(crate) theme: Theme,
+    pub(crate) keys: KeyMap,
     pub(crate) record: Option<PathBuf>,
+    /// Files of the same name are overwritten.
+    pub(crate) overwrite: bool,
     pub(crate) key: Option<MonitorKey>,
 }
 
 const EXAMPLE: &str = "\
-Example: start a run with a monitor address, then watch it from another terminal or machine:
-  cluster --pace 50 --monitor 127.0.0.1:7700
-  dtop 127.0.0.1:7700
+Examples:
+  cluster --pace 50 --monitor 127.0.0.1:7700    a run with a monitor address
+  dtop                                          finds the runs of this host
+  dtop 127.0.0.1:7700                           from another terminal or machine
+  dtop --demo                                   needs no run
 
-Exit codes, for alarms with --once --json:
+dtop --help tells more: exit codes, keys and the configuration file.";
+
+const MORE: &str = "\
+Examples:
+  cluster --pace 50 --monitor 127.0.0.1:7700    a run with a monitor address
+  dtop                                          finds the runs of this host
+  dtop 10.0.0.7:7700 10.0.0.8:7700              several runs; r lists them
+  dtop 10.0.0.7:7700 --record run.log           records while it shows
+  dtop --replay run.log --speed 20              plays the recording back
+  dtop --replay run.log --export run.html       plots; run.csv for a table
+
+Exit codes of --once and --json, for alarms:
   0  healthy, or the run has ended
   1  degraded: a node is lost or silent
   2  stalled: a node has waited for 2 s or longer
   3  no data received
   4  wrong usage or input
+The interactive screen ends with 0, and with 128 + N after signal N.
+
+Keys: press ? in dtop. The configuration file can change them:
+  theme = \"light\"
+  sort = \"wait\"
+  [keys]
+  quit = [\"q\", \"ctrl-q\"]
+  pause = \"space\"
 
 Words and signs repeat the meaning of each colour. Use --theme none or set NO_COLOR for a screen without colours.";
 
-fn command() -> Command {
+/// The command line, also for checks of single options.
+pub(crate) fn command() -> Command {
     let flag = |name: &'static str, help: &'static str| Arg::new(name).long(name).help(help).action(ArgAction::SetTrue);
     let value = |name: &'static str, unit: &'static str, help: &'static str| {
         Arg::new(name).long(name).help(help).value_name(unit)
     };
     let path = || value_parser!(PathBuf);
-    let columns = "Sort nodes by rank, clock, stale, ex, out, in, wait or seen; a leading - reverses the order";
-    let config = "TOML file with options as keys [default: dtop/config.toml in $XDG_CONFIG_HOME or ~/.config]";
+    let columns = "Sort nodes by rank, state, clock, stale, ex, out, in, wait or seen, the worst first; a leading - \
+                   reverses the order";
+    let config =
+        "TOML file with options as keys, and [keys] [default: dtop/config.toml in $XDG_CONFIG_HOME or ~/.config]";
     Command::new("dtop")
-        .about("Shows why a gradwire cluster is fast or slow: a live run, a recording or a simulation.")
+        .version(env!("CARGO_PKG_VERSION"))
+        .about("Shows why a gradwire cluster is fast or slow: live runs, a recording or a simulation.")
         .after_help(EXAMPLE)
-        .arg(Arg::new("address").value_name("HOST:PORT").help("Monitor address of a node (its option --monitor)"))
+        .after_long_help(MORE)
+        .next_help_heading("Source")
+        .arg(
+            Arg::new("address")
+                .value_name("HOST:PORT")
+                .num_args(0..)
+                .help("Monitor addresses of runs (their option --monitor) [default: the runs of this host]"),
+        )
+        .arg(
+            value("key-file", "FILE", "Monitor key, if the run has one; the file must have mode 0600")
+                .value_parser(path()),
+        )
         .arg(
             flag("demo", "Show a simulated cluster with faults; needs no run")
                 .conflicts_with_all(["address", "replay"]),
@@ -85,8 +128,26 @@ fn command() -> Command {
                 .default_value("6")
                 .value_parser(value_parser!(u32).range(2..=1024)),
         )
+        .next_help_heading("Recordings")
+        .arg(
+            value("record", "FILE", "Write all received data to a new file, for --replay")
+                .value_parser(path())
+                .conflicts_with("replay"),
+        )
         .arg(value("replay", "FILE", "Play back a recording").value_parser(path()).conflicts_with("address"))
-        .arg(value("record", "FILE", "Write all received data to a file, for --replay").value_parser(path()))
+        .arg(
+            value("speed", "FACTOR", "Seconds of the recording per second, 0.01 to 1000000")
+                .default_value("1")
+                .value_parser(value_parser!(f64)),
+        )
+        .arg(
+            value("export", "FILE", "Write the recording of --replay as .csv or as an .html page with plots, and exit")
+                .value_parser(path())
+                .action(ArgAction::Append)
+                .requires("replay"),
+        )
+        .arg(flag("overwrite", "Let --record and --export overwrite a file"))
+        .next_help_heading("Output")
         .arg(flag("once", "Print the screen as text and exit; the exit code is the cluster's health"))
         .arg(flag("json", "Print a JSON object per interval instead of a screen; with --once, only one"))
         .arg(
@@ -99,20 +160,23 @@ fn command() -> Command {
                 .default_value("0.2")
                 .value_parser(value_parser!(f64)),
         )
+        .next_help_heading("Display")
         .arg(value(
             "filter",
             "TEXT",
-            "Show nodes with this rank, or with this text in host or role; a leading ! inverts",
+            "Show nodes with this rank or state, or with this text in host or role; a leading ! inverts",
         ))
         .arg(value("sort", "COLUMN", columns).default_value("rank").allow_hyphen_values(true))
         .arg(
-            value("theme", "THEME", "Colours: full (24 bits), 16 (the terminal's own) or none")
-                .default_value("full")
-                .value_parser(["full", "16", "none"])
+            value("theme", "THEME", "Colours: dark or light (24 bits), 16 (the terminal's own) or none")
+                .default_value("dark")
+                // full: the former name of dark.
+                .value_parser(["dark", "light", "16", "none", "full"])
                 .hide_possible_values(true),
         )
         .arg(flag("ascii", "Draw with ASCII characters only"))
         .arg(flag("no-mouse", "Do not capture the mouse, so that the terminal can select text"))
+        .next_help_heading("Program")
         .arg(value("config", "FILE", config).value_parser(path()))
         .arg(
             value("completions", "SHELL", "Print a completion script: bash, elvish, fish, powershell or zsh")
@@ -120,10 +184,16 @@ fn command() -> Command {
                 .hide_possible_values(true),
         )
         .arg(flag("measure", "Measure the drawing of synthetic nodes and exit").hide(true))
+        .disable_help_flag(true)
+        .disable_version_flag(true)
         .arg(
-            value("key-file", "FILE", "Monitor key, if the run has one; the file must have mode 0600")
-                .value_parser(path()),
+            Arg::new("help")
+                .short('h')
+                .long("help")
+                .action(ArgAction::Help)
+                .help("Print a short help (-h) or all (--help)"),
         )
+        .arg(Arg::new("version").short('V').long("version").action(ArgAction::Version).help("Print the version"))
 }
 
 /// Parses command line and configuration file.
@@ -131,7 +201,40 @@ fn command() -> Command {
 /// The outer error is clap's, which also stands for `--help`; the inner error is a value that is not valid.
 pub(crate) fn parse() -> Result<Result<Options, Failure>, clap::Error> {
     let matches = command().args_override_self(true).try_get_matches()?;
-    Ok(options(&with_config(matches)?))
+    let path = matches.get_one::<PathBuf>("config").cloned().or_else(config::default_path);
+    let Some(path) = path else { return Ok(options(&matches, KeyMap::default())) };
+    let config = match config::read(&path, command, check) {
+        Ok(config) => config,
+        Err(reason) => return Ok(Err(reason)),
+    };
+    let mut all: Vec<OsString> = std::env::args_os().take(1).collect();
+    all.extend(config.args.into_iter().map(OsString::from));
+    all.extend(std::env::args_os().skip(1));
+    Ok(options(&command().args_override_self(true).try_get_matches_from(all)?, config.keys))
+}
+
+/// Checks the values of options.
+///
+/// # Errors
+/// A message that names the option.
+pub(crate) fn check(matches: &ArgMatches) -> Result<(), Failure> {
+    options(matches, KeyMap::default()).map(drop)
+}
+
+/// Prints clap's error, or the help, for the width of the terminal. Returns the exit code.
+pub(crate) fn print_error(error: &clap::Error, usage: u8) -> u8 {
+    let text = error.render().to_string();
+    let columns = |is_terminal: bool| {
+        let size = ratatui::crossterm::terminal::size().map_or(100, |(columns, _)| usize::from(columns));
+        if is_terminal { size.clamp(30, 120) } else { 100 }
+    };
+    if error.use_stderr() {
+        let _ =
+            io::Write::write_all(&mut io::stderr(), wrap::help(&text, columns(io::stderr().is_terminal())).as_bytes());
+        return usage;
+    }
+    let _ = io::Write::write_all(&mut io::stdout(), wrap::help(&text, columns(io::stdout().is_terminal())).as_bytes());
+    0
 }
 
 /// Prints a completion script to stdout.
@@ -139,42 +242,7 @@ pub(crate) fn print_completions(shell: Shell) {
     clap_complete::generate(shell, &mut command(), "dtop", &mut io::stdout());
 }
 
-/// Parses the command line again with the values of the configuration file before it.
-fn with_config(matches: ArgMatches) -> Result<ArgMatches, clap::Error> {
-    let named = matches.get_one::<PathBuf>("config").cloned();
-    let default = || {
-        let base = std::env::var_os("XDG_CONFIG_HOME").map(PathBuf::from);
-        let base = base.or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".config")))?;
-        Some(base.join("dtop/config.toml")).filter(|path| path.exists())
-    };
-    let Some(path) = named.or_else(default) else { return Ok(matches) };
-    let failed = |reason: String| {
-        let text = format!("--config {}: {reason}\n", path.display());
-        clap::Error::raw(clap::error::ErrorKind::ValueValidation, text)
-    };
-    let text = std::fs::read_to_string(&path).map_err(|error| failed(error.to_string()))?;
-    let table = DeTable::parse(&text).map_err(|error| failed(error.message().to_string()))?.into_inner();
-    let mut all: Vec<OsString> = std::env::args_os().take(1).collect();
-    for (key, value) in table {
-        let key = key.into_inner();
-        match value.into_inner() {
-            // `false` is the default of every flag.
-            DeValue::Boolean(false) => {}
-            DeValue::Boolean(true) => all.push(format!("--{key}").into()),
-            DeValue::String(text) => all.push(format!("--{key}={text}").into()),
-            DeValue::Integer(number) => all.push(format!("--{key}={number}").into()),
-            DeValue::Float(number) => all.push(format!("--{key}={}", number.as_str()).into()),
-            other => {
-                let got = other.type_str();
-                return Err(failed(format!("{key}: expected text, a number, true or false, got {got}")));
-            }
-        }
-    }
-    all.extend(std::env::args_os().skip(1));
-    command().args_override_self(true).try_get_matches_from(all)
-}
-
-fn options(matches: &ArgMatches) -> Result<Options, Failure> {
+fn options(matches: &ArgMatches, keys: KeyMap) -> Result<Options, Failure> {
     let flag = |name: &str| matches.get_flag(name);
     let path = |name: &str| matches.get_one::<PathBuf>(name).cloned();
     let text = |name: &str| matches.get_one::<String>(name).cloned().unwrap_or_default();
@@ -188,8 +256,15 @@ fn options(matches: &ArgMatches) -> Result<Options, Failure> {
     if !(0.0..=3600.0).contains(&wait) {
         return Err(format!("--wait: expected 0 to 3600 seconds, got {wait}"));
     }
+    let action = action(matches)?;
+    let record = path("record");
+    if let (Some(_), Action::Watch { addresses }) = (&record, &action)
+        && addresses.len() > 1
+    {
+        return Err(format!("--record: expected one address, got {}", addresses.len()));
+    }
     Ok(Options {
-        action: action(matches)?,
+        action,
         once: flag("once"),
         json: flag("json"),
         mouse: !flag("no-mouse"),
@@ -199,7 +274,9 @@ fn options(matches: &ArgMatches) -> Result<Options, Failure> {
         sort,
         reverse,
         theme: theme(matches),
-        record: path("record"),
+        keys,
+        record,
+        overwrite: flag("overwrite"),
         key: path("key-file").map(|path| key(&path)).transpose()?,
     })
 }
@@ -210,26 +287,39 @@ fn action(matches: &ArgMatches) -> Result<Action, Failure> {
         Ok(Action::Completions(*shell))
     } else if matches.get_flag("measure") {
         Ok(Action::Measure { nodes })
-    } else if let Some(address) = matches.get_one::<String>("address").cloned() {
-        let port = address.rsplit_once(':').filter(|(host, _)| !host.is_empty()).map(|(_, port)| port);
-        if !port.is_some_and(|port| port.parse::<u16>().is_ok_and(|port| port > 0)) {
-            return Err(format!("expected HOST:PORT with a port from 1 to 65535, got {address:?}"));
-        }
-        Ok(Action::Watch { address })
     } else if let Some(path) = matches.get_one::<PathBuf>("replay").cloned() {
-        Ok(Action::Replay { path })
+        let speed = matches.get_one::<f64>("speed").copied().unwrap_or(1.0);
+        // The test excludes NaN as well.
+        if !(0.01..=1e6).contains(&speed) {
+            return Err(format!("--speed: expected 0.01 to 1000000, got {speed}"));
+        }
+        match matches.get_many::<PathBuf>("export") {
+            Some(to) => Ok(Action::Export { path, to: to.cloned().collect() }),
+            None => Ok(Action::Replay { path, speed }),
+        }
     } else if matches.get_flag("demo") {
         Ok(Action::Demo { nodes })
     } else {
-        Err("expected HOST:PORT, --replay FILE or --demo; see --help".into())
+        let mut addresses: Vec<String> = Vec::new();
+        for address in matches.get_many::<String>("address").into_iter().flatten() {
+            let port = address.rsplit_once(':').filter(|(host, _)| !host.is_empty()).map(|(_, port)| port);
+            if !port.is_some_and(|port| port.parse::<u16>().is_ok_and(|port| port > 0)) {
+                return Err(format!("expected HOST:PORT with a port from 1 to 65535, got {address:?}"));
+            }
+            if !addresses.contains(address) {
+                addresses.push(address.clone());
+            }
+        }
+        Ok(if addresses.is_empty() { Action::Find } else { Action::Watch { addresses } })
     }
 }
 
-/// The column, and true for a descending order.
+/// The column, and true for the reverse of its order.
 fn sort(text: &str) -> Result<(Column, bool), Failure> {
     let name = text.trim_start_matches('-');
-    let column = Column::from_name(name)
-        .ok_or_else(|| format!("--sort: expected rank, clock, stale, ex, out, in, wait or seen, got {name:?}"))?;
+    let column = Column::from_name(name).ok_or_else(|| {
+        format!("--sort: expected rank, state, clock, stale, ex, out, in, wait or seen, got {name:?}")
+    })?;
     Ok((column, text.starts_with('-')))
 }
 
@@ -241,6 +331,7 @@ fn theme(matches: &ArgMatches) -> Theme {
         Some("none") => Palette::None,
         _ if no_color || dumb => Palette::None,
         Some("16") => Palette::Sixteen,
+        Some("light") => Palette::Light,
         _ => Palette::Full,
     };
     Theme { palette, ascii: matches.get_flag("ascii") || dumb }

@@ -1,6 +1,7 @@
 //! [`Feed`]: frames from a source into the model. It plays recordings back and writes `--record` files.
 
-use std::fs::File;
+use std::collections::BTreeSet;
+use std::fs::{File, OpenOptions};
 use std::io::{self, BufWriter, Write};
 use std::path::Path;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
@@ -38,9 +39,9 @@ pub(crate) struct Recorder {
 }
 
 impl Recorder {
-    /// Creates or overwrites the file.
-    pub(crate) fn create(path: &Path) -> io::Result<Self> {
-        let mut file = BufWriter::new(File::create(path)?);
+    /// Creates the file; one that exists is an error, unless `overwrite` is set.
+    pub(crate) fn create(path: &Path, overwrite: bool) -> io::Result<Self> {
+        let mut file = BufWriter::new(new_file(path, overwrite)?);
         file.write_all(&MAGIC)?;
         Ok(Self { file, buffer: Vec::new() })
     }
@@ -52,6 +53,22 @@ impl Recorder {
     }
 }
 
+/// Creates a file for writing.
+///
+/// # Errors
+/// On an I/O error, and if the file exists, unless `overwrite` is set.
+pub(crate) fn new_file(path: &Path, overwrite: bool) -> io::Result<File> {
+    if overwrite {
+        return File::create(path);
+    }
+    OpenOptions::new().write(true).create_new(true).open(path).map_err(|error| match error.kind() {
+        io::ErrorKind::AlreadyExists => {
+            io::Error::new(error.kind(), "the file exists; expected a new name, or --overwrite")
+        }
+        _ => error,
+    })
+}
+
 /// The time of a frame in seconds. `None` for a description of the run.
 fn time_of(frame: &Frame) -> Option<f64> {
     match frame {
@@ -59,6 +76,17 @@ fn time_of(frame: &Frame) -> Option<f64> {
         Frame::Report(report) => Some(seconds(report.at)),
         Frame::Note(note) => Some(seconds(note.at)),
     }
+}
+
+/// The time of the run at which a recording begins. Its first frames are those that the board had then: up to the second
+/// report of a node. Old notes and the last reports of nodes that have left are among them.
+fn start_of(frames: &[Frame]) -> f64 {
+    let mut seen = BTreeSet::new();
+    let first = frames.iter().take_while(|frame| match frame {
+        Frame::Report(report) => seen.insert(report.status.me),
+        Frame::Run(_) | Frame::Note(_) => true,
+    });
+    first.filter_map(time_of).fold(0.0, f64::max)
 }
 
 impl Feed {
@@ -70,7 +98,8 @@ impl Feed {
     pub(crate) fn playback(&self) -> Option<Playback> {
         let Source::Recording(frames) = &self.source else { return None };
         let length = frames.iter().filter_map(time_of).fold(0.0, f64::max);
-        Some(Playback { position: 0.0, length, speed: 1, playing: true })
+        let start = start_of(frames);
+        Some(Playback { start, position: start, length, speed: 1.0, playing: true })
     }
 
     /// Brings the model up to date: takes all frames that have come, or advances the playback.
@@ -114,7 +143,7 @@ impl Feed {
         let elapsed = self.advanced.elapsed().as_secs_f64();
         self.advanced = Instant::now();
         if playback.playing {
-            let position = playback.position + elapsed * f64::from(playback.speed);
+            let position = playback.position + elapsed * playback.speed;
             playback.position = position.min(playback.length);
         }
         let position = playback.position;

@@ -49,6 +49,12 @@ pub(crate) fn object(model: &Model) -> String {
     ])
 }
 
+/// The cluster as one JSON object, with its address in the field `source`.
+pub(crate) fn with_source(source: &str, model: &Model) -> String {
+    let object = object(model);
+    format!("{},\"source\":{}}}", object.strip_suffix('}').unwrap_or(&object), quoted(source))
+}
+
 fn node(model: &Model, rank: u32, node: &Node) -> String {
     let (status, now) = (&node.report.status, &node.now);
     let waits = status.waiting.map_or_else(

@@ -9,6 +9,8 @@ use std::collections::{BTreeMap, VecDeque};
 use gradwire_core::telemetry::{Frame, NODES_MAX, Note, NoteKind, Report, Run, printable};
 use gradwire_core::{Instant, PeerId, RunId};
 
+use crate::rates;
+
 /// Samples kept of a node. When a history is full, every other sample is dropped and the interval doubles, so it
 /// always reaches back to the start of the run.
 pub(crate) const SAMPLES_MAX: usize = 512;
@@ -102,6 +104,8 @@ pub(crate) struct Node {
     /// The node's latest measurements.
     pub(crate) now: Sample,
     pub(crate) history: History,
+    /// Bytes sent per second, by peer.
+    pub(crate) link_rates: BTreeMap<u32, f64>,
     /// The report from which the next rates are measured.
     base: Report,
 }
@@ -193,7 +197,10 @@ impl Model {
             None => {
                 let (host, base) = (printable(&report.host, 64), report.clone());
                 let now = Sample { at: seconds(report.at), ..Sample::default() };
-                self.nodes.insert(rank, Node { report, host, now, history: History::default(), base });
+                self.nodes.insert(
+                    rank,
+                    Node { report, host, now, history: History::default(), link_rates: BTreeMap::new(), base },
+                );
             }
         }
     }
@@ -265,6 +272,7 @@ impl Node {
         if span >= RATE_SPAN {
             self.now = sample(&self.base, &report, span);
             self.history.push(self.now);
+            self.link_rates = rates::of_links(&self.base, &report, span);
             self.base = report.clone();
         }
         self.report = report;

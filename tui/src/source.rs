@@ -12,6 +12,8 @@ use std::time::Duration;
 use gradwire::monitor::{Frames, MonitorKey, subscribe};
 use gradwire_core::telemetry::{Frame, MAGIC};
 
+use crate::refusal::{self, Stage};
+
 /// Capacity of the channel. A frame that finds it full is dropped; the next report of the node replaces it.
 const CHANNEL_CAPACITY: usize = 8192;
 /// Time between two attempts to connect.
@@ -28,8 +30,9 @@ pub(crate) enum Update {
 /// Subscribes to the monitor address of a node, at `rate` reports per second. Connects again after a failure.
 pub(crate) fn connect(address: String, rate: u8, key: Option<MonitorKey>) -> Receiver<Update> {
     spawn(move |updates| {
-        while let Err(error) = follow(&address, rate, key, updates) {
-            if updates.send(Update::Disconnected(format!("{address}: {error}"))).is_err() {
+        while let Err((stage, error)) = follow(&address, rate, key, updates) {
+            let reason = refusal::words(stage, &error, key.is_some());
+            if updates.send(Update::Disconnected(format!("{address}: {reason}"))).is_err() {
                 return;
             }
             thread::sleep(RETRY_AFTER);
@@ -38,11 +41,17 @@ pub(crate) fn connect(address: String, rate: u8, key: Option<MonitorKey>) -> Rec
 }
 
 /// Sends the frames of one connection. Returns `Ok` when the receiver is gone.
-fn follow(address: &str, rate: u8, key: Option<MonitorKey>, updates: &SyncSender<Update>) -> io::Result<()> {
-    let mut stream = subscribe(address, rate, key)?;
-    let mut frames = Frames::default();
+fn follow(
+    address: &str,
+    rate: u8,
+    key: Option<MonitorKey>,
+    updates: &SyncSender<Update>,
+) -> Result<(), (Stage, io::Error)> {
+    let mut stream = subscribe(address, rate, key).map_err(|error| (Stage::Greeting, error))?;
+    let (mut frames, mut stage) = (Frames::default(), Stage::Subscribed);
     loop {
-        let frame = frames.next(&mut stream)?;
+        let frame = frames.next(&mut stream).map_err(|error| (stage, error))?;
+        stage = Stage::Following;
         // Not a blocking send: a slow screen must not let the connection fill up, or the node would close it.
         if let Err(TrySendError::Disconnected(_)) = updates.try_send(Update::Frame(Box::new(frame))) {
             return Ok(());

@@ -10,51 +10,71 @@ use ratatui::backend::TestBackend;
 
 use crate::app::{App, Pane};
 use crate::cli::Options;
-use crate::feed::Feed;
 use crate::health::Health;
 use crate::model::Model;
+use crate::runs::Runs;
 use crate::{Failure, demo, json, view};
 
 /// Prints screens or JSON objects to stdout, one or (without `--once`) one per interval. Returns the exit code.
 ///
 /// If stdout is not a terminal and JSON is not requested, one screen is printed.
-pub(crate) fn print(app: &mut App, feed: &mut Feed, options: &Options) -> Result<u8, Failure> {
+///
+/// With several runs, each has a screen or an object, and the exit code is that of the worst.
+pub(crate) fn print(app: &mut App, runs: &mut Runs, options: &Options) -> Result<u8, Failure> {
     let once = options.once || !options.json;
     let failed = |error: io::Error| error.to_string();
     let started = Instant::now();
     if let Some(playback) = &mut app.playback {
         // One screen of a recording shows its end.
-        (playback.position, playback.playing) = (if once { playback.length } else { 0.0 }, !once);
+        (playback.position, playback.playing) = (if once { playback.length } else { playback.start }, !once);
     }
     loop {
-        feed.update(app, Duration::from_millis(20).min(options.interval)).map_err(failed)?;
+        let wait = Duration::from_millis(20).min(options.interval);
+        update(app, runs, wait).map_err(failed)?;
         let ended = app.playback.is_some_and(|playback| playback.position >= playback.length);
         if once && started.elapsed() < options.wait && app.playback.is_none() {
             continue;
         }
-        let output = match options.json {
-            true => json::object(&feed.model) + "\n",
-            false => {
-                let (width, height) = ratatui::crossterm::terminal::size().unwrap_or((100, 30));
-                screen(app, &feed.model, width.clamp(40, 200), height.clamp(12, 60))?
+        let (mut output, mut code) = (String::new(), 0);
+        let several = runs.entries().len() > 1;
+        for entry in runs.entries() {
+            code = code.max(Health::of(&entry.feed.model).code());
+            app.disconnected.clone_from(&entry.disconnected);
+            match options.json {
+                true if several => output += &json::with_source(&entry.label, &entry.feed.model),
+                true => output += &json::object(&entry.feed.model),
+                false => {
+                    let (width, height) = ratatui::crossterm::terminal::size().unwrap_or((100, 30));
+                    if several {
+                        output += &format!("== {}\n", entry.label);
+                    }
+                    output += screen(app, &entry.feed.model, width.clamp(40, 200), height.clamp(12, 60))?.trim_end();
+                }
             }
-        };
+            output.push('\n');
+        }
         let mut out = io::stdout().lock();
         out.write_all(output.as_bytes()).and_then(|()| out.flush()).map_err(failed)?;
         if once || ended {
-            return Ok(Health::of(&feed.model).code());
+            return Ok(code);
         }
         drop(out);
         // Frames are taken while waiting: the channel is bounded, and --record must not miss any.
         let until = Instant::now() + options.interval;
         while let Some(rest) = until.checked_duration_since(Instant::now()).filter(|rest| !rest.is_zero()) {
-            feed.update(app, rest.min(Duration::from_millis(50))).map_err(failed)?;
+            update(app, runs, rest.min(Duration::from_millis(50))).map_err(failed)?;
             if app.playback.is_some() {
                 // The update of a playback does not wait.
                 thread::sleep(rest.min(Duration::from_millis(20)));
             }
         }
     }
+}
+
+/// Takes the frames of all runs that have come, and waits for the first of them for at most `wait`.
+fn update(app: &mut App, runs: &mut Runs, wait: Duration) -> io::Result<()> {
+    let each = wait / u32::try_from(runs.entries().len()).unwrap_or(1).max(1);
+    runs.entries().iter_mut().try_for_each(|entry| entry.update(app, each))
 }
 
 /// The screen as lines of text, without styles.

@@ -10,6 +10,8 @@ use ratatui::symbols::Marker;
 pub(crate) enum Palette {
     /// The colours of Okabe and Ito (2008), which are distinct with any kind of colour blindness.
     Full,
+    /// Darker colours, for a light background.
+    Light,
     /// The sixteen colours of the terminal.
     Sixteen,
     /// No colours, only bold and reversed text.
@@ -25,9 +27,10 @@ pub(crate) struct Theme {
 }
 
 impl Theme {
-    /// The foreground colour of the palette: as 24 bits, or one of the terminal's sixteen.
-    fn colour(self, full: (u8, u8, u8), sixteen: Color) -> Style {
+    /// The foreground colour of the palette: as 24 bits for a dark or a light background, or one of the terminal's sixteen.
+    fn colour(self, full: (u8, u8, u8), light: (u8, u8, u8), sixteen: Color) -> Style {
         match self.palette {
+            Palette::Light => Style::new().fg(Color::Rgb(light.0, light.1, light.2)),
             Palette::Full => Style::new().fg(Color::Rgb(full.0, full.1, full.2)),
             Palette::Sixteen => Style::new().fg(sixteen),
             Palette::None => Style::new(),
@@ -36,27 +39,27 @@ impl Theme {
 
     /// For states that are good.
     pub(crate) fn good(self) -> Style {
-        self.colour((0, 158, 115), Color::Green)
+        self.colour((0, 158, 115), (0, 110, 80), Color::Green)
     }
 
     /// For states that need attention.
     pub(crate) fn warn(self) -> Style {
-        self.colour((230, 159, 0), Color::Yellow).add_modifier(Modifier::BOLD)
+        self.colour((230, 159, 0), (140, 85, 0), Color::Yellow).add_modifier(Modifier::BOLD)
     }
 
     /// For failures that stop the run.
     pub(crate) fn bad(self) -> Style {
-        self.colour((213, 94, 0), Color::Red).add_modifier(Modifier::BOLD | Modifier::REVERSED)
+        self.colour((213, 94, 0), (170, 60, 0), Color::Red).add_modifier(Modifier::BOLD | Modifier::REVERSED)
     }
 
     /// For highlights, and the first curve of a chart.
     pub(crate) fn accent(self) -> Style {
-        self.colour((86, 180, 233), Color::Cyan)
+        self.colour((86, 180, 233), (0, 90, 160), Color::Cyan)
     }
 
     /// For the second curve of a chart.
     pub(crate) fn second(self) -> Style {
-        self.colour((204, 121, 167), Color::Magenta)
+        self.colour((204, 121, 167), (150, 50, 110), Color::Magenta)
     }
 
     /// For secondary text.

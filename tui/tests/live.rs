@@ -18,7 +18,11 @@ use gradwire::telemetry::{Frame, Run};
 use gradwire::{Cluster, Layout, Mem, Recipe, Session};
 
 fn dtop(args: &str) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_dtop")).args(args.split_whitespace()).output().unwrap()
+    // Without the runs of this host.
+    let runtime = std::env::temp_dir().join("dtop-no-runs");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_dtop"));
+    command.env("XDG_RUNTIME_DIR", runtime).env("XDG_CONFIG_HOME", "/nowhere").args(args.split_whitespace());
+    command.output().unwrap()
 }
 
 fn text(bytes: &[u8]) -> String {
@@ -96,6 +100,12 @@ fn a_stalled_run_and_its_recording_name_the_culprit() {
     running.pause.store(false, Ordering::Relaxed);
     // The recording shows the same when the run is over.
     running.end();
+    // Another recording does not overwrite it.
+    let length = recording.metadata().unwrap().len();
+    let refused = dtop(&format!("--demo --once --wait 0.2 --record {}", recording.display()));
+    let output_text = text(&refused.stderr);
+    assert!(refused.status.code() == Some(4) && output_text.contains("--overwrite"), "{output_text}");
+    assert_eq!(recording.metadata().unwrap().len(), length);
     let replayed = dtop(&format!("--replay {} --once", recording.display()));
     let output_text = text(&replayed.stdout);
     assert!(replayed.status.code() == Some(2) && output_text.contains("for peer 1"), "{output_text}");
@@ -157,7 +167,12 @@ fn bad_input_is_an_error_that_names_the_option() {
     // A file that other users can read is not accepted as a key.
     std::fs::set_permissions(&recording, std::fs::Permissions::from_mode(0o644)).unwrap();
     for (args, word) in [
-        (String::new(), "expected HOST:PORT, --replay FILE or --demo"),
+        (String::new(), "expected a run with --monitor HOST:PORT, or HOST:PORT, --replay FILE or --demo"),
+        ("--demo --speed 2 --replay x".into(), "cannot be used with"),
+        ("--replay x --speed 0".into(), "--speed: expected 0.01 to 1000000"),
+        ("--export x.csv".into(), "--replay <FILE>"),
+        ("127.0.0.1:9 127.0.0.1:10 --record x".into(), "--record: expected one address, got 2"),
+        ("127.0.0.1".into(), "expected HOST:PORT with a port"),
         ("--replay /nowhere".into(), "No such file"),
         (format!("--replay {}", recording.display()), "expected a recording of version 2"),
         ("--demo --sort size".into(), "--sort: expected rank"),
@@ -175,7 +190,7 @@ fn bad_input_is_an_error_that_names_the_option() {
     // No listener: the screen shows the error, and the program keeps trying.
     let output = dtop("127.0.0.1:9 --once --wait 0.3");
     assert_eq!(output.status.code(), Some(3));
-    assert!(text(&output.stdout).contains("no connection"), "{}", text(&output.stdout));
+    assert!(text(&output.stdout).contains("nothing listens there"), "{}", text(&output.stdout));
     std::fs::remove_file(recording).unwrap();
 }
 
@@ -186,4 +201,122 @@ fn the_demo_has_a_server_and_faults() {
     assert!(output_text.contains("\"role\":\"server\"") && output_text.contains("\"host\":\"sim-0\""), "{output_text}");
     // The first crash is at 6 s.
     assert!(matches!(output.status.code(), Some(1 | 2)), "{output_text}");
+}
+
+/// A monitor is told why a run turns it away.
+#[test]
+fn a_refused_monitor_is_told_why() {
+    let board = Board::new(Run::default());
+    let address = board.serve("127.0.0.1:0", Some([7; 32]), false).unwrap();
+    let output = dtop(&format!("{address} --once --wait 0.5"));
+    // The alarm wraps.
+    let words = |text: String| text.split_whitespace().collect::<Vec<_>>().join(" ");
+    let said = words(text(&output.stdout));
+    assert!(said.contains("this run needs a key; expected --key-file"), "{said}");
+    let key = std::env::temp_dir().join(format!("dtop-{}.key", std::process::id()));
+    gradwire::tcp::Key::generate().unwrap().write(&key).unwrap();
+    let output = dtop(&format!("{address} --once --wait 0.5 --key-file {}", key.display()));
+    let said = words(text(&output.stdout));
+    assert!(said.contains("the key is not that of this run; expected the file"), "{said}");
+    std::fs::remove_file(key).unwrap();
+}
+
+/// Several runs: a screen or an object for each, and the exit code of the worst.
+#[test]
+fn several_addresses_are_several_runs() {
+    let (one, two) = (Running::start(), Running::start());
+    let both = format!("{} {}", one.address, two.address);
+    let output = dtop(&format!("{both} --once --json --wait 1"));
+    let lines: Vec<String> = text(&output.stdout).lines().map(String::from).collect();
+    assert_eq!((output.status.code(), lines.len()), (Some(0), 2), "{lines:?}");
+    for (line, address) in lines.iter().zip([&one.address, &two.address]) {
+        assert!(line.ends_with(&format!(",\"source\":\"{address}\"}}")) && line.contains("host-1"), "{line}");
+    }
+    let output = dtop(&format!("{both} 127.0.0.1:9 --once --ascii --wait 1"));
+    let shown = text(&output.stdout);
+    assert_eq!((output.status.code(), shown.matches("== 127.0.0.1:").count()), (Some(3), 3), "{shown}");
+    one.end();
+    two.end();
+}
+
+/// `dtop` alone finds the runs of this host. An entry of a process that was killed is ignored, and removed.
+#[test]
+fn runs_of_this_host_are_found() {
+    let runtime = std::env::temp_dir().join(format!("dtop-runtime-{}", std::process::id()));
+    let _ = std::fs::remove_dir_all(&runtime);
+    std::fs::create_dir(&runtime).unwrap();
+    let node = || {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_dtop"));
+        command.env("XDG_RUNTIME_DIR", &runtime).env("XDG_CONFIG_HOME", "/nowhere").args(["--once", "--json"]);
+        command.output().unwrap()
+    };
+    let output = node();
+    assert_eq!(output.status.code(), Some(4));
+    assert!(text(&output.stderr).contains("found no run of this host"), "{}", text(&output.stderr));
+    let running = Running::start();
+    let directory = runtime.join("gradwire-monitors");
+    std::fs::create_dir(&directory).unwrap();
+    let entry = |address: &str| format!("gradwire monitor 1\naddress {address}\nkey no\nprocess 1\nrecipe sync\n");
+    let (live, stale) = (directory.join("1-1-0"), directory.join("2-2-0"));
+    std::fs::write(&live, entry(&running.address)).unwrap();
+    std::fs::write(&stale, entry("127.0.0.1:9")).unwrap();
+    // As the run itself does: the file is locked for as long as its process lives.
+    let file = std::fs::File::open(&live).unwrap();
+    rustix::fs::flock(&file, rustix::fs::FlockOperation::LockExclusive).unwrap();
+    let output = node();
+    assert_eq!(output.status.code(), Some(0), "{}{}", text(&output.stdout), text(&output.stderr));
+    assert!(text(&output.stdout).contains("host-1"));
+    assert!(live.exists() && !stale.exists());
+    drop(file);
+    assert_eq!((node().status.code(), live.exists()), (Some(4), false));
+    running.end();
+    std::fs::remove_dir_all(&runtime).unwrap();
+}
+
+/// A recording is exported as CSV and as a page, and replayed as fast as asked.
+#[test]
+fn a_recording_is_exported_and_replayed_fast() {
+    let path = |name: &str| std::env::temp_dir().join(format!("dtop-{}-{name}", std::process::id()));
+    let (recording, csv, html) = (path("export.log"), path("export.csv"), path("export.html"));
+    let demo = dtop(&format!("--demo --once --wait 5 --record {}", recording.display()));
+    assert!(demo.status.code().is_some_and(|code| code < 3), "{}", text(&demo.stderr));
+    let export = format!("--replay {} --export {} --export {}", recording.display(), csv.display(), html.display());
+    let output = dtop(&export);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    let table = std::fs::read_to_string(&csv).unwrap();
+    let fields = table.lines().next().unwrap().split(',').count();
+    // Neither the demo's hosts nor its roles have commas.
+    assert!(table.lines().all(|line| line.split(',').count() == fields) && table.lines().count() > 100);
+    let page = std::fs::read_to_string(&html).unwrap();
+    assert!(page.starts_with("<!doctype html>") && page.ends_with("</html>\n") && page.contains("<polyline"));
+    // The second time, the files are there.
+    let output = dtop(&export);
+    assert!(output.status.code() == Some(4) && text(&output.stderr).contains("expected a new name, or --overwrite"));
+    assert_eq!(dtop(&format!("{export} --overwrite")).status.code(), Some(0));
+    let output = dtop(&format!("--replay {} --export {}", recording.display(), path("export.txt").display()));
+    assert!(text(&output.stderr).contains("ends with .csv or .html"), "{}", text(&output.stderr));
+    // 5 s of the recording in 200 intervals' time would be 40 s at speed 1.
+    let begun = Instant::now();
+    let output = dtop(&format!("--replay {} --json --interval 0.05 --speed 1000", recording.display()));
+    assert!(text(&output.stdout).lines().count() < 20 && begun.elapsed() < Duration::from_secs(4));
+    [recording, csv, html].iter().for_each(|path| std::fs::remove_file(path).unwrap());
+}
+
+/// The help wraps, is grouped and names values. `-h` is shorter than `--help`.
+#[test]
+fn the_help_has_two_lengths() {
+    let (short, long) = (dtop("-h"), dtop("--help"));
+    let (short_text, long_text) = (text(&short.stdout), text(&long.stdout));
+    assert_eq!((short.status.code(), long.status.code()), (Some(0), Some(0)));
+    assert!(short_text.lines().count() < long_text.lines().count());
+    for word in ["Source:", "Recordings:", "--record <FILE>", "--speed <FACTOR>", "HOST:PORT", "dtop --help tells more"]
+    {
+        assert!(short_text.contains(word), "{word} in {short_text}");
+    }
+    for word in ["Exit codes", "press ? in dtop", "128 + N"] {
+        assert!(long_text.contains(word) && !short_text.contains(word), "{word} in {long_text}");
+    }
+    assert!(short_text.lines().chain(long_text.lines()).all(|line| line.chars().count() <= 100), "{short_text}");
+    let version = dtop("--version");
+    assert_eq!(text(&version.stdout), format!("dtop {}\n", env!("CARGO_PKG_VERSION")));
 }

@@ -6,19 +6,20 @@ use ratatui::style::Style;
 use ratatui::text::Line;
 use ratatui::widgets::Paragraph;
 
-use super::widgets::block;
+use super::widgets::{block, note_lines};
 use crate::app::App;
+use crate::keys::Command;
 use crate::model::{Model, seconds};
 
 pub(super) fn draw(frame: &mut Frame<'_>, app: &App, model: &Model, area: Rect) {
     let height = usize::from(area.height.saturating_sub(2)).max(1);
-    // Scroll so that the selected line is the last one visible at most.
-    let skip = app.line.saturating_sub(height - 1);
-    let events = app.events(model);
+    let (events, line) = (app.events(model), app.line(model));
+    let skip = app.targets.scroll(line, height, events.len());
+    note_lines(app, area, 1, skip, events.len());
     let lines = events.iter().enumerate().skip(skip).take(height).map(|(i, note)| {
         let sign = if note.kind.is_trouble() { "!" } else { " " };
         let text = format!("{:>7.1} s {sign} {:>3} {note}", seconds(note.at), note.rank.0);
-        let style = match (i == app.line, note.kind.is_trouble()) {
+        let style = match (i == line, note.kind.is_trouble()) {
             (true, _) => app.theme.selected(),
             (_, true) => app.theme.warn(),
             _ => Style::new(),
@@ -26,7 +27,7 @@ pub(super) fn draw(frame: &mut Frame<'_>, app: &App, model: &Model, area: Rect) 
         Line::styled(text, style)
     });
     let lines: Vec<_> = lines.collect();
-    let title = format!(" {} events; Enter opens the node ", events.len());
+    let title = format!(" {} events; {} opens the node ", events.len(), app.keys.first(Command::Open));
     let body =
         if lines.is_empty() { Paragraph::new("no events").style(app.theme.dim()) } else { Paragraph::new(lines) };
     frame.render_widget(body.block(block(app.theme, title)), area);

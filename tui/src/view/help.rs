@@ -1,4 +1,4 @@
-//! The help: keys, and the panes to look at when training is slow.
+//! The help: the keys of the key map, and the panes to look at when training is slow. It wraps and scrolls.
 
 use ratatui::Frame;
 use ratatui::layout::Rect;
@@ -7,32 +7,53 @@ use ratatui::widgets::Paragraph;
 
 use super::widgets::block;
 use crate::app::App;
+use crate::keys::{BINDINGS, Command};
+use crate::wrap::wrapped;
 
-/// Keys with their effect, then the hints. Must fit into 80 by 20 characters.
-const LINES: [(&str, &str); 17] = [
-    ("1 to 6, Tab, h l", "select a pane"),
-    ("j k, g G, PgUp PgDn", "select a line"),
-    ("Enter, Esc", "details of a node, back"),
-    ("/", "filter nodes and events: a rank, or a part of host,"),
-    ("", "role or event; a leading ! inverts"),
-    ("s, S", "sort by the next column, reverse the order"),
-    ("f", "freeze the screen, continue"),
-    ("e", "expand the charts; Links: bytes or response times"),
-    ("space, [ ], x", "recordings: pause, seek 5 s, speed 1x 5x 20x"),
-    ("q, Ctrl-C", "quit"),
-    ("", ""),
-    ("Why is it slow?", ""),
-    ("2 Nodes", "sort by wait (s): nodes that wait, and for which peer"),
+/// Where to look, and for what.
+const HINTS: [(&str, &str); 5] = [
+    ("2 Nodes", "sorted by state (s): the worst first, and for which peer the others wait"),
     ("3 Staleness", "the worker that is behind"),
     ("Enter on a node", "time per step: computing, coding, or network and peers"),
     ("4 Compression", "link speeds at which coding pays off"),
     ("5 Links", "the busiest and the slowest links"),
 ];
 
+/// The lines for a width, as key and text. A title has no text.
+fn lines(app: &App, width: usize) -> Vec<(String, String)> {
+    let column = if width < 60 { 17 } else { 22 };
+    let mut all = Vec::new();
+    let mut add = |key: String, text: &str| {
+        let mut rows = wrapped(text, width.saturating_sub(column).max(10)).into_iter();
+        all.push((format!("{key:<column$}"), rows.next().unwrap_or_default()));
+        all.extend(rows.map(|row| (" ".repeat(column), row)));
+    };
+    for (group, bindings) in BINDINGS {
+        add(format!("{group}:"), "");
+        for binding in bindings.iter().filter(|binding| !app.keys.names(binding.command).is_empty()) {
+            add(format!(" {}", app.keys.names(binding.command)), binding.help);
+        }
+    }
+    add("Mouse:".into(), "tabs, lines, column titles, and the bar of a recording");
+    add(String::new(), "");
+    add("Why is it slow?".into(), "");
+    HINTS.iter().for_each(|(key, text)| add(format!(" {key}"), text));
+    all
+}
+
 pub(super) fn draw(frame: &mut Frame<'_>, app: &App, area: Rect) {
-    let lines = LINES
-        .iter()
-        .map(|(key, text)| Line::from(vec![Span::styled(format!("{key:<22}"), app.theme.accent()), Span::raw(*text)]));
-    let lines: Vec<_> = lines.collect();
-    frame.render_widget(Paragraph::new(lines).block(block(app.theme, " help; any key closes it ".into())), area);
+    let lines = lines(app, usize::from(area.width.saturating_sub(2)));
+    let height = usize::from(area.height.saturating_sub(2));
+    let last = lines.len().saturating_sub(height);
+    let first = app.help_line.min(last);
+    let shown = lines.iter().skip(first).take(height).map(|(key, text)| {
+        let style = if text.is_empty() { app.theme.title() } else { app.theme.accent() };
+        Line::from(vec![Span::styled(key.clone(), style), Span::raw(text.clone())])
+    });
+    let keys = [Command::Down, Command::Up, Command::Back].map(|command| app.keys.first(command));
+    let title = match last {
+        0 => format!(" help; {} closes it ", keys[2]),
+        _ => format!(" help {}%; {} {} scroll, {} closes ", 100 * first / last, keys[0], keys[1], keys[2]),
+    };
+    frame.render_widget(Paragraph::new(shown.collect::<Vec<_>>()).block(block(app.theme, title)), area);
 }

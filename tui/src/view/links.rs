@@ -1,4 +1,4 @@
-//! The pane of links: a matrix of bytes sent, or response times, from each node to each peer.
+//! The pane of links: a matrix of rates, response times or bytes, from each node to each peer. It scrolls both ways.
 
 use ratatui::Frame;
 use ratatui::layout::Rect;
@@ -6,8 +6,9 @@ use ratatui::style::Style;
 use ratatui::text::{Line, Span};
 use ratatui::widgets::Paragraph;
 
-use super::widgets::block;
-use crate::app::App;
+use super::widgets::{block, note_lines};
+use crate::app::{App, LinkUnit};
+use crate::keys::Command;
 use crate::model::{Model, Node, SILENT_AFTER, seconds};
 use crate::theme::bytes;
 
@@ -21,48 +22,64 @@ pub(super) fn draw(frame: &mut Frame<'_>, app: &App, model: &Model, area: Rect) 
     let peers: Vec<u32> = model.nodes.keys().copied().collect();
     let columns = (usize::from(area.width).saturating_sub(CELL) / CELL).max(1);
     let rows = usize::from(area.height.saturating_sub(3));
-    // The selected line is the first one shown, and the first column as well: large matrices scroll along the diagonal.
-    let first_column = app.line.min(peers.len().saturating_sub(columns));
-    let first_row = app.line.min(ranks.len().saturating_sub(rows));
+    let first_column = app.column.min(peers.len().saturating_sub(columns));
+    let selected = app.line(model);
+    let first_row = app.targets.scroll(selected, rows, ranks.len());
+    note_lines(app, area, 2, first_row, ranks.len());
     let shown = &peers[first_column..peers.len().min(first_column + columns)];
     let titles: String = shown.iter().map(|peer| format!("{:>CELL$}", format!("to {peer}"))).collect();
     let mut lines = vec![Line::styled(format!("{:>6} {titles}", "from"), app.theme.title())];
-    let links = model.nodes.values().flat_map(|node| &node.report.status.links);
-    let most = links.map(|link| link.bytes_out).max().unwrap_or(0);
-    for rank in &ranks[first_row..] {
+    let most =
+        model.nodes.values().flat_map(|node| node.link_rates.values()).fold(0.0, |most: f64, rate| most.max(*rate));
+    for (i, rank) in ranks.iter().enumerate().skip(first_row).take(rows) {
         let Some(node) = model.nodes.get(rank) else { continue };
         let cells = shown.iter().map(|peer| {
             let (text, style) = cell(app, model, node, *peer, most);
             Span::styled(format!("{text:>CELL$}"), style)
         });
-        lines.push(Line::from_iter(std::iter::once(Span::raw(format!("{rank:>6} "))).chain(cells)));
+        let front = format!("{rank:>6} ");
+        let front = if i == selected { Span::styled(front, app.theme.selected()) } else { Span::raw(front) };
+        lines.push(Line::from_iter(std::iter::once(front).chain(cells)));
     }
-    let title = match app.expanded {
-        true => format!(" response time, row to column; e: bytes; ! silent for {LINK_SILENT_AFTER:.0} s "),
-        false => format!(" bytes sent, row to column; e: response time; ! silent for {LINK_SILENT_AFTER:.0} s "),
+    let unit = match app.unit {
+        LinkUnit::Rate => "bytes/s",
+        LinkUnit::Response => "response time",
+        LinkUnit::Bytes => "bytes in all",
     };
+    // Where the matrix goes on beyond the screen.
+    let more = match (first_column > 0, first_column + columns < peers.len()) {
+        (false, false) => "",
+        (true, true) => "; < more >",
+        (true, false) => "; < more",
+        (false, true) => "; more >",
+    };
+    let key = app.keys.first(Command::Unit);
+    let title = format!(" {unit}, row to column{more}; {key}: unit; ! silent for {LINK_SILENT_AFTER:.0} s ");
     frame.render_widget(Paragraph::new(lines).block(block(app.theme, title)), area);
 }
 
-/// The cell for the link from a node to a peer. `most`: the bytes sent on the busiest link.
-fn cell(app: &App, model: &Model, node: &Node, peer: u32, most: u64) -> (String, Style) {
+/// The cell for the link from a node to a peer. `most`: bytes per second on the busiest link.
+fn cell(app: &App, model: &Model, node: &Node, peer: u32, most: f64) -> (String, Style) {
     let link = node.report.status.links.iter().find(|link| link.peer.0 == peer && link.bytes_out > 0);
     let Some(link) = link else { return ((if app.theme.ascii { "." } else { "·" }).into(), app.theme.dim()) };
+    let rate = node.link_rates.get(&peer).copied().unwrap_or(0.0);
     // The first messages are the hello. A link without later ones may have nothing to carry.
     let in_use = link.messages_in > 2;
     let silence = link.last_heard.map_or(f64::MAX, |at| seconds(model.now) - seconds(at));
     let is_silent = in_use && silence > LINK_SILENT_AFTER;
     let style = if is_silent {
         app.theme.warn()
-    } else if link.bytes_out > most / 2 {
+    } else if most > 0.0 && rate > most / 2.0 {
         app.theme.accent()
     } else {
         app.theme.good()
     };
     let sign = if is_silent { "!" } else { "" };
-    let text = match app.expanded {
-        true => format!("{:.1} ms", link.response_ns as f64 / 1e6),
-        false => bytes(link.bytes_out as f64),
+    let text = match app.unit {
+        LinkUnit::Response => format!("{:.1} ms", link.response_ns as f64 / 1e6),
+        LinkUnit::Bytes => bytes(link.bytes_out as f64),
+        // The title names the unit: a cell has no room for "/s".
+        LinkUnit::Rate => bytes(rate),
     };
     (format!("{sign}{text}"), style)
 }

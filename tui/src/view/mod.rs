@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! header      health, number of nodes, time, playback position
-//! alarm       the reason of a bad health, only if there is one
+//! alarm       the reason of a bad health, only if there is one; wrapped
 //! tabs        the panes
 //! body        the selected pane, the details of a node, or the help
 //! footer      keys, or the filter that is being edited
@@ -17,34 +17,42 @@ mod links;
 mod node;
 mod nodes;
 mod overview;
+mod runs;
 mod staleness;
 mod widgets;
 
 use ratatui::Frame;
-use ratatui::layout::{Constraint, Layout};
+use ratatui::layout::{Constraint, Layout, Rect};
 use ratatui::text::{Line, Span};
 use ratatui::widgets::Paragraph;
 
 use crate::app::{App, Pane};
 use crate::health::Health;
+use crate::keys::Command;
 use crate::model::{Model, seconds};
+use crate::targets::Target;
+use crate::wrap::wrapped;
 
 /// Draws the whole screen. A frozen app shows its own model.
 pub(crate) fn draw(frame: &mut Frame<'_>, app: &App, model: &Model) {
     let model = app.frozen.as_deref().unwrap_or(model);
+    app.targets.clear();
+    let alarm = alarm(app, model, frame.area());
     let rows = [
         Constraint::Length(1),
-        Constraint::Length(alarm_height(app, model)),
+        Constraint::Length(alarm.len() as u16),
         Constraint::Length(1),
         Constraint::Fill(1),
         Constraint::Length(1),
     ];
     let [header_area, alarm_area, tabs_area, body, footer_area] = Layout::vertical(rows).areas(frame.area());
-    frame.render_widget(header(app, model), header_area);
-    frame.render_widget(alarm(app, model), alarm_area);
-    frame.render_widget(tabs(app, tabs_area.width), tabs_area);
+    frame.render_widget(header(app, model, header_area), header_area);
+    frame.render_widget(Paragraph::new(alarm), alarm_area);
+    frame.render_widget(tabs(app, tabs_area), tabs_area);
     if app.help {
         help::draw(frame, app, body);
+    } else if let Some(selected) = app.choosing {
+        runs::draw(frame, app, selected, body);
     } else {
         match (app.pane, app.node) {
             (Pane::Nodes, Some(rank)) => node::draw(frame, app, model, rank, body),
@@ -56,7 +64,7 @@ pub(crate) fn draw(frame: &mut Frame<'_>, app: &App, model: &Model) {
             (Pane::Events, _) => events::draw(frame, app, model, body),
         }
     }
-    frame.render_widget(footer(app), footer_area);
+    frame.render_widget(footer(app, footer_area.width), footer_area);
     // Last, over the whole buffer: ratatui's widgets have no ASCII mode of their own.
     if app.theme.ascii {
         replace_symbols(frame);
@@ -78,17 +86,7 @@ fn replace_symbols(frame: &mut Frame<'_>) {
     }
 }
 
-/// Lines of the alarm: 0 or 1.
-fn alarm_height(app: &App, model: &Model) -> u16 {
-    u16::from(!Health::of(model).reason().is_empty() || app.disconnected.is_some())
-}
-
-/// The screen row of the tabs, for the mouse.
-pub(crate) fn tab_row(app: &App, model: &Model) -> u16 {
-    1 + alarm_height(app, app.frozen.as_deref().unwrap_or(model))
-}
-
-fn header<'a>(app: &App, model: &Model) -> Line<'a> {
+fn header<'a>(app: &App, model: &Model, area: Rect) -> Line<'a> {
     let health = Health::of(model);
     let style = match health {
         Health::Ok | Health::Ended => app.theme.good(),
@@ -107,37 +105,56 @@ fn header<'a>(app: &App, model: &Model) -> Line<'a> {
         )),
     ];
     if app.frozen.is_some() {
-        spans.push(Span::styled("  FROZEN", app.theme.warn()));
+        spans.push(Span::styled("  PAUSED", app.theme.warn()));
+    }
+    if app.runs.len() > 1 {
+        let label = app.runs.get(app.run).map_or("", |run| &run.label);
+        spans.push(Span::raw(format!("  run {} of {}: {label}", app.run + 1, app.runs.len())));
     }
     if let Some(playback) = app.playback {
         let state = if playback.playing { "playing" } else { "paused" };
-        let bar = app.theme.bar(playback.position / playback.length.max(1e-9), 12);
         let (speed, position, length) = (playback.speed, playback.position, playback.length);
-        spans.push(Span::raw(format!("  {state} {speed}x {bar} {position:.0}/{length:.0} s")));
+        let (front, back) = (format!("  {state} {speed}x "), format!(" {position:.0}/{length:.0} s"));
+        let taken = spans.iter().map(Span::width).sum::<usize>() + front.len() + back.len();
+        // The bar takes the rest of the line: a longer one seeks more exactly.
+        let width = usize::from(area.width).saturating_sub(taken).clamp(8, 60);
+        let x = area.x.saturating_add((taken - back.len()) as u16);
+        app.targets.note(Rect::new(x, area.y, width as u16, 1).intersection(area), Target::Playback);
+        let bar = app.theme.bar(playback.share(), width);
+        spans.push(Span::raw(format!("{front}{bar}{back}")));
     }
     Line::from(spans)
 }
 
-fn alarm<'a>(app: &App, model: &Model) -> Paragraph<'a> {
+/// The lines of the alarm: none without a reason, and a third of the screen at most.
+fn alarm<'a>(app: &App, model: &Model, screen: Rect) -> Vec<Line<'a>> {
     let health = Health::of(model);
     let reason = match &app.disconnected {
         // The health is that of the last report, so a lost connection comes first.
-        Some(reason) => format!(" no connection, trying again: {reason} "),
-        None => format!(" {} ", health.reason()),
+        Some(reason) => format!("no connection, trying again: {reason}"),
+        None if health.reason().is_empty() => return Vec::new(),
+        None => health.reason().to_string(),
     };
     let is_bad = matches!(health, Health::Stalled(_)) || app.disconnected.is_some();
-    Paragraph::new(Span::styled(reason, if is_bad { app.theme.bad() } else { app.theme.warn() }))
+    let style = if is_bad { app.theme.bad() } else { app.theme.warn() };
+    let lines = wrapped(&reason, usize::from(screen.width.saturating_sub(2)));
+    let lines = lines.into_iter().take(usize::from(screen.height / 3));
+    lines.map(|line| Line::styled(format!(" {line} "), style)).collect()
 }
 
-fn tabs<'a>(app: &App, width: u16) -> Line<'a> {
+fn tabs<'a>(app: &App, area: Rect) -> Line<'a> {
+    let mut x = area.x;
     let spans = Pane::ALL.into_iter().enumerate().map(|(i, pane)| {
-        let text = pane.tab(i, width);
+        let text = pane.tab(i, area.width);
+        let width = Span::raw(text.as_str()).width() as u16;
+        app.targets.note(Rect::new(x, area.y, width, 1).intersection(area), Target::Pane(pane));
+        x = x.saturating_add(width);
         if pane == app.pane { Span::styled(text, app.theme.selected()) } else { Span::raw(text) }
     });
     Line::from_iter(spans)
 }
 
-fn footer<'a>(app: &App) -> Line<'a> {
+fn footer<'a>(app: &App, width: u16) -> Line<'a> {
     if app.editing_filter {
         return Line::from(vec![
             Span::styled(format!("/{}", app.filter), app.theme.accent()),
@@ -145,8 +162,33 @@ fn footer<'a>(app: &App) -> Line<'a> {
         ]);
     }
     let filter = if app.filter.is_empty() { String::new() } else { format!("  filter: {}", app.filter) };
-    let source = if app.playback.is_some() { "  space pause  [ ] seek  x speed" } else { "  f freeze" };
-    Line::styled(format!("q quit  ? help  Tab pane  / filter  s sort{source}{filter}"), app.theme.dim())
+    let state = app.state.map_or_else(String::new, |state| format!("  state: {}", state.name()));
+    let shown = [
+        (Command::Quit, "quit"),
+        (Command::Help, "help"),
+        (Command::NextPane, "pane"),
+        (Command::Filter, "filter"),
+        (Command::Sort, "sort"),
+        (Command::Pause, "pause"),
+    ];
+    let recording = [(Command::Earlier, "back"), (Command::Later, "forward"), (Command::Faster, "faster")];
+    let recording = if app.playback.is_some() { &recording[..] } else { &[] };
+    let keys = shown.iter().chain(recording).map(|(command, name)| format!("{} {name}", app.keys.first(*command)));
+    // The filters first: a narrow screen cuts the keys.
+    let mut spans = Vec::new();
+    let filters = format!("{filter}{state}");
+    if !filters.is_empty() {
+        spans.push(Span::styled(format!("{}  ", filters.trim_start()), app.theme.accent()));
+    }
+    // No key is cut in half: the help has all of them.
+    let mut rest = usize::from(width).saturating_sub(spans.iter().map(Span::width).sum());
+    for key in keys {
+        let key = Span::styled(key + "  ", app.theme.dim());
+        let Some(left) = rest.checked_sub(key.width() - 2) else { break };
+        rest = left.saturating_sub(2);
+        spans.push(key);
+    }
+    Line::from(spans)
 }
 
 #[cfg(test)]

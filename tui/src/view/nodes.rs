@@ -5,9 +5,10 @@ use ratatui::layout::{Constraint, Rect};
 use ratatui::style::Style;
 use ratatui::widgets::{Cell, Row, Table, TableState};
 
-use super::widgets::block;
+use super::widgets::{block, note_lines};
 use crate::app::{App, Column};
 use crate::model::{Model, Node, SILENT_AFTER};
+use crate::targets::Target;
 use crate::theme::bytes;
 
 /// Titles and widths. A narrow screen shows as many columns as fit, from the left.
@@ -48,57 +49,85 @@ pub(super) fn state(app: &App, model: &Model, rank: u32, node: &Node) -> (String
 pub(super) fn draw(frame: &mut Frame<'_>, app: &App, model: &Model, area: Rect) {
     let listed = app.listed(model);
     let slowest = model.slowest().map_or(0, |(_, clock)| clock);
-    let columns = fitting_columns(area.width.saturating_sub(2));
+    // The rank stays in view when the other columns are scrolled.
+    let columns = fitting_columns(area.width.saturating_sub(2), app.column);
     // Rows are made for the visible lines only: a cluster can have a thousand nodes.
     let lines = usize::from(area.height.saturating_sub(3)).max(1);
-    let selected = app.line.min(listed.len().saturating_sub(1));
-    // Scroll so that the selected line is the last one visible at most.
-    let first = selected.saturating_sub(lines - 1);
+    let selected = app.line(model);
+    let first = app.targets.scroll(selected, lines, listed.len());
+    note_lines(app, area, 2, first, listed.len());
+    note_titles(app, area, &columns);
     let rows: Vec<_> = listed
         .iter()
         .skip(first)
         .take(lines)
-        .filter_map(|rank| Some(row(app, model, *rank, model.nodes.get(rank)?, slowest, columns.len())))
+        .filter_map(|rank| Some(row(app, model, *rank, model.nodes.get(rank)?, slowest, &columns)))
         .collect();
-    let widths: Vec<_> = columns.iter().map(|(_, width)| Constraint::Length(*width)).collect();
-    let title = format!(" {} nodes, by {} ", listed.len(), app.sort.name());
+    let widths: Vec<_> = columns.iter().map(|at| Constraint::Length(COLUMNS[*at].1)).collect();
+    let order = if app.reverse { ", reversed" } else { "" };
+    let state = app.state.map_or_else(String::new, |state| format!(" {}", state.name()));
+    let title = format!(" {}{state} nodes, by {}{order} ", listed.len(), app.sort.name());
     let table = Table::new(rows, widths)
-        .header(header(app, columns))
+        .header(header(app, &columns))
         .block(block(app.theme, title))
         .row_highlight_style(app.theme.selected());
     let mut state = TableState::default().with_selected(Some(selected - first));
     frame.render_stateful_widget(table, area, &mut state);
 }
 
-/// The columns that fit into this width, with a space between them.
-fn fitting_columns(width: u16) -> &'static [(&'static str, u16)] {
-    let mut rest = width;
-    let fitting = COLUMNS.iter().take_while(|(_, width)| {
-        let fits = rest >= *width;
-        rest = rest.saturating_sub(width + 1);
-        fits
-    });
-    &COLUMNS[..fitting.count()]
+/// The columns that fit into this width, with a space between them: the rank, and the others from the `scrolled` next on.
+fn fitting_columns(width: u16, scrolled: usize) -> Vec<usize> {
+    let fitting = |scrolled: usize| {
+        let mut rest = width;
+        let columns = std::iter::once(0).chain(1 + scrolled..COLUMNS.len());
+        let fitting = columns.take_while(|at| {
+            let fits = rest >= COLUMNS[*at].1;
+            rest = rest.saturating_sub(COLUMNS[*at].1 + 1);
+            fits
+        });
+        fitting.collect::<Vec<_>>()
+    };
+    // No further than to where the last column is in view.
+    let most = (0..COLUMNS.len() - 1).find(|scrolled| fitting(*scrolled).last() == Some(&(COLUMNS.len() - 1)));
+    fitting(scrolled.min(most.unwrap_or(COLUMNS.len() - 2)))
+}
+
+/// The column for sorting that this column of the table shows.
+fn sorting(at: usize) -> Option<Column> {
+    Column::ALL.into_iter().find(|column| column.name() == COLUMNS[at].0)
+}
+
+/// Notes the titles of the columns that a click sorts by.
+fn note_titles(app: &App, area: Rect, columns: &[usize]) {
+    let mut x = area.x + 1;
+    for at in columns {
+        let title = Rect::new(x, area.y + 1, COLUMNS[*at].1, 1).intersection(area);
+        if let Some(column) = sorting(*at) {
+            app.targets.note(title, Target::Sort(column));
+        }
+        x += COLUMNS[*at].1 + 1;
+    }
 }
 
 /// The titles, with a sign at the column by which the nodes are sorted.
-fn header<'a>(app: &App, columns: &[(&'static str, u16)]) -> Row<'a> {
-    let cells = columns.iter().map(|(name, _)| {
-        let sorted = *name == app.sort.name() || (*name == "rank" && app.sort == Column::Rank);
-        let sign = match (sorted, app.reverse, app.theme.ascii) {
+fn header<'a>(app: &App, columns: &[usize]) -> Row<'a> {
+    let cells = columns.iter().map(|at| {
+        let sorted = sorting(*at) == Some(app.sort);
+        let rises = app.sort.begins_with_least() != app.reverse;
+        let sign = match (sorted, rises, app.theme.ascii) {
             (false, ..) => "",
-            (_, false, false) => "▲",
-            (_, true, false) => "▼",
-            (_, false, true) => "^",
-            (_, true, true) => "v",
+            (_, true, false) => "▲",
+            (_, false, false) => "▼",
+            (_, true, true) => "^",
+            (_, false, true) => "v",
         };
-        Cell::from(format!("{name}{sign}"))
+        Cell::from(format!("{}{sign}", COLUMNS[*at].0))
     });
     Row::new(cells).style(app.theme.title())
 }
 
-/// The line of a node: its first `columns` cells. `slowest` is the least clock of the workers.
-fn row<'a>(app: &App, model: &Model, rank: u32, node: &Node, slowest: u64, columns: usize) -> Row<'a> {
+/// The line of a node: the cells of these columns. `slowest` is the least clock of the workers.
+fn row<'a>(app: &App, model: &Model, rank: u32, node: &Node, slowest: u64, columns: &[usize]) -> Row<'a> {
     let (status, now) = (&node.report.status, &node.now);
     let (word, style) = state(app, model, rank, node);
     // The clock of a server counts applications, so it cannot be compared with workers.
@@ -122,9 +151,10 @@ fn row<'a>(app: &App, model: &Model, rank: u32, node: &Node, slowest: u64, colum
         format!("{:.2e}", now.residual),
         status.operations.to_string(),
     ];
-    let cells = texts.into_iter().take(columns).zip(COLUMNS).map(|(text, (name, _))| match name {
-        "state" => Cell::from(text).style(style),
-        _ => Cell::from(text),
+    let mut texts = texts;
+    let cells = columns.iter().map(|at| {
+        let cell = Cell::from(std::mem::take(&mut texts[*at]));
+        if COLUMNS[*at].0 == "state" { cell.style(style) } else { cell }
     });
     Row::new(cells)
 }

@@ -6,7 +6,7 @@ use ratatui::layout::{Constraint, Layout, Rect};
 use ratatui::text::{Line, Span};
 use ratatui::widgets::Paragraph;
 
-use super::widgets::block;
+use super::widgets::{block, note_lines};
 use crate::app::App;
 use crate::model::Model;
 
@@ -38,8 +38,12 @@ fn clocks(frame: &mut Frame<'_>, app: &App, model: &Model, area: Rect) {
     let width = usize::from(area.width.saturating_sub(26)).max(4);
     let position = |ahead: u64| (ahead.min(span) as f64 / span as f64 * (width - 1) as f64).round() as usize;
     let (dot, mark, line) = if app.theme.ascii { ('o', '|', '.') } else { ('●', '┃', '·') };
-    let skip = app.line.min(clocks.len().saturating_sub(usize::from(area.height.saturating_sub(2))));
-    let rows = clocks.iter().skip(skip).map(|(rank, clock)| {
+    let height = usize::from(area.height.saturating_sub(2));
+    let (listed, selected) = (app.listed(model), app.line(model));
+    let skip = app.targets.scroll(selected, height, listed.len());
+    note_lines(app, area, 1, skip, listed.len());
+    let rows = listed.iter().enumerate().skip(skip).take(height).filter_map(|(i, rank)| {
+        let clock = model.nodes.get(rank)?.report.status.clock.0;
         let mut lane: Vec<char> = vec![line; width];
         if let Some(bound) = bound {
             lane[position(bound)] = mark;
@@ -52,11 +56,9 @@ fn clocks(frame: &mut Frame<'_>, app: &App, model: &Model, area: Rect) {
             None => (String::new(), app.theme.good()),
         };
         let lane: String = lane.into_iter().collect();
-        Line::from(vec![
-            Span::raw(format!("{rank:>4} {clock:>8} ")),
-            Span::styled(lane, style),
-            Span::styled(format!(" {text}"), style),
-        ])
+        let front = format!("{rank:>4} {clock:>8} ");
+        let front = if i == selected { Span::styled(front, app.theme.selected()) } else { Span::raw(front) };
+        Some(Line::from(vec![front, Span::styled(lane, style), Span::styled(format!(" {text}"), style)]))
     });
     let title = match bound {
         Some(bound) => format!(" clocks from {slowest}; {mark} bound of {bound} "),

@@ -181,7 +181,9 @@ fn hostile_reports_are_drawn() {
         }
         for pane in Pane::ALL {
             let mut app = app(pane, Palette::Full, round % 2 == 0);
-            app.line = next() as usize % 500;
+            app.column = next() as usize % 500;
+            app.help_line = next() as usize % 500;
+            app.select_rank(next() as u32 % 9);
             app.node = (round % 3 == 0).then_some(1);
             for (width, height) in [(80, 24), (1, 1), (7, 3), (40, 12), (300, 4)] {
                 let text = shown(&app, &model, width, height);

@@ -8,6 +8,7 @@ use ratatui::widgets::{Axis, Block, Chart, Dataset, GraphType, Paragraph};
 
 use crate::app::App;
 use crate::model::{History, Sample};
+use crate::targets::Target;
 use crate::theme::Theme;
 
 /// A frame with a title.
@@ -24,6 +25,14 @@ pub(super) fn block<'a>(theme: Theme, title: String) -> Block<'a> {
     };
     let block = Block::bordered().title(Span::styled(title, theme.title()));
     if theme.ascii { block.border_set(ASCII) } else { block }
+}
+
+/// Notes the lines of a list that are visible, for clicks: `first` is the one below `top` lines of border and titles.
+pub(super) fn note_lines(app: &App, area: Rect, top: u16, first: usize, count: usize) {
+    let height = area.height.saturating_sub(top + 1);
+    for (row, line) in (0..height).zip(first..count) {
+        app.targets.note(Rect::new(area.x, area.y + top + row, area.width, 1), Target::Line(line));
+    }
 }
 
 /// A value of each sample of a history, as points over time.

@@ -1,0 +1,47 @@
+//! The list of runs, from the command line or found on this host.
+
+use ratatui::Frame;
+use ratatui::layout::Rect;
+use ratatui::text::{Line, Span};
+use ratatui::widgets::Paragraph;
+
+use super::widgets::block;
+use crate::app::App;
+use crate::health::Health;
+use crate::keys::Command;
+use crate::targets::Target;
+
+pub(super) fn draw(frame: &mut Frame<'_>, app: &App, selected: usize, area: Rect) {
+    let height = usize::from(area.height.saturating_sub(2)).max(1);
+    let first = selected.saturating_sub(height - 1);
+    let lines = app.runs.iter().enumerate().skip(first).take(height).map(|(i, run)| {
+        let row = area.y + 1 + (i - first) as u16;
+        app.targets.note(Rect::new(area.x, row, area.width, 1).intersection(area), Target::Run(i));
+        let style = match run.health {
+            _ if !run.connected => app.theme.warn(),
+            Health::Ok | Health::Ended => app.theme.good(),
+            Health::Unknown => app.theme.dim(),
+            Health::Degraded(_) => app.theme.warn(),
+            Health::Stalled(_) => app.theme.bad(),
+        };
+        let front = format!("{}{:<24} ", if i == app.run { "*" } else { " " }, run.label);
+        let front = if i == selected { Span::styled(front, app.theme.selected()) } else { Span::raw(front) };
+        let (here, all) = run.nodes;
+        let word = if run.connected { run.health.word() } else { "no connection" };
+        let word = Span::styled(format!("{word:<13}"), style);
+        Line::from(vec![front, word, Span::raw(format!(" {here} of {all} nodes  {}", run.recipe))])
+    });
+    let lines: Vec<_> = lines.collect();
+    let title = format!(
+        " {} runs; {} shows one, {} goes back ",
+        app.runs.len(),
+        app.keys.first(Command::Open),
+        app.keys.first(Command::Back)
+    );
+    let body = match lines.is_empty() {
+        true => Paragraph::new("no run of this host has announced itself yet: start one with --monitor 127.0.0.1:0")
+            .wrap(ratatui::widgets::Wrap { trim: true }),
+        false => Paragraph::new(lines),
+    };
+    frame.render_widget(body.block(block(app.theme, title)), area);
+}
