@@ -413,7 +413,9 @@ fn a_message_that_is_under_way_to_one_neighbour_is_not_merged() {
 #[test]
 fn neighbours_that_are_held_up_at_different_messages_hold_back_nobody() {
     let mut m = founder(4);
-    (1..=3).for_each(|peer| drop(m.tell(peer, have(0)).expect_idle()));
+    for peer in 1..=3 {
+        m.tell(peer, have(0)).expect_idle();
+    }
     for number in 1..=4 {
         m.step(1.0).expect_quanta(1, number, number);
         if number <= 2 {
