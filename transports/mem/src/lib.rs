@@ -8,7 +8,6 @@
 //! A `Mem` that is dropped does not come back: its peers get `Disconnected`, and their operations with it are aborted.
 
 use std::collections::VecDeque;
-use std::convert::Infallible;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::task::{Wake, Waker};
@@ -16,7 +15,9 @@ use std::time::Instant;
 
 use gradwire_core::kernel::KernelResult;
 use gradwire_core::wire::Header;
-use gradwire_core::{Duration, Input, Lent, OpId, PeerId, Pool, ProtocolError, RunId, Segment, Transport};
+use gradwire_core::{
+    Duration, Input, Lent, OpId, PeerId, Pool, ProtocolError, RunId, Segment, Transport, TransportError,
+};
 
 /// One node's end of an in-process network. All nodes are connected from the start.
 ///
@@ -44,7 +45,7 @@ use gradwire_core::{Duration, Input, Lent, OpId, PeerId, Pool, ProtocolError, Ru
 /// b.receive(OpId(1), PeerId(0), Some(floats), &mut b_pool);
 /// assert!(matches!(b.poll(&mut b_pool, None)?, Some(Input::Completed { op: OpId(1), .. })));
 /// assert_eq!(b_pool.floats(floats), [1.0, 2.0]);
-/// # Ok::<(), std::convert::Infallible>(())
+/// # Ok::<(), gradwire_core::TransportError>(())
 /// ```
 #[derive(Debug)]
 pub struct Mem {
@@ -185,8 +186,6 @@ impl Mem {
 }
 
 impl Transport for Mem {
-    type Error = Infallible;
-
     fn place(&self) -> (PeerId, u32) {
         (self.me, self.mailboxes.len() as u32)
     }
@@ -251,7 +250,7 @@ impl Transport for Mem {
         }
     }
 
-    fn poll(&mut self, _pool: &mut Pool, wait: Option<Duration>) -> Result<Option<Input>, Infallible> {
+    fn poll(&mut self, _pool: &mut Pool, wait: Option<Duration>) -> Result<Option<Input>, TransportError> {
         // A moment that the clock cannot name never comes.
         let until = wait.and_then(|wait| Instant::now().checked_add(wait));
         let mailbox = Arc::clone(&self.mailboxes[self.me.index()]);
