@@ -75,7 +75,11 @@ fn run(args: Vec<OsString>) -> Result<(), (u8, String)> {
         let update = || report.update(&progress, &mut *evaluator);
         let outcome = threads::run(&options, &*task, &progress, &initial, update);
         let outcome = outcome.map_err(|error| {
-            let code = if matches!(error, gradwire::Error::Config(_)) { exit::CONFIG } else { exit::RUN };
+            let code = if matches!(error, gradwire::Error::Config(_) | gradwire::Error::Several(_)) {
+                exit::CONFIG
+            } else {
+                exit::RUN
+            };
             (code, format!("cluster: {error}"))
         })?;
         options.write_export(&*task, outcome.params())?;

@@ -14,6 +14,7 @@ use std::thread::ScopedJoinHandle;
 use std::time::{Duration, Instant};
 
 use clap::ArgMatches;
+use gradwire::recipe::Hint;
 use gradwire::tcp::{Address, Key, Notice, Refusal, StreamError, TcpError};
 use gradwire::{Canceller, Cluster, Error, Event, LaunchEnv, PeerId, RunState, Session, Status, Transport};
 
@@ -368,6 +369,8 @@ impl Node {
         let (hints, quiet) = (self.options.hints.clone(), self.quiet);
         let failed = Mutex::new(None);
         Box::new(move |event| match event {
+            // `worker` resets the momentum, if there is one.
+            Event::Hint(Hint::OptimizerKept) => {}
             Event::Hint(hint) => hints.report(&hint.to_string(), quiet),
             _ if quiet => {}
             // A peer that has failed is lost as well, and that has been said.
@@ -393,6 +396,7 @@ impl Node {
         let code = match error {
             Error::Cancelled(_) => stop.code(),
             Error::Config(_)
+            | Error::Several(_)
             | Error::Contract { .. }
             | Error::OtherRun { .. }
             | Error::Nodes { .. }

@@ -286,10 +286,12 @@ impl Options {
             None => LaunchEnv::run().map_err(|error| usage(format!("GRADWIRE_RUN: {error}")))?,
         };
         // The length of the vector is not known before the data are loaded. The session checks it again.
-        recipe.check_cluster(cluster, usize::MAX / 8).or_else(|error| match error {
-            gradwire::ConfigError::TooLong { .. } => Ok(()),
-            error => Err((exit::CONFIG, error.to_string())),
-        })?;
+        let too_long = |fault: &gradwire::ConfigError| matches!(fault, gradwire::ConfigError::TooLong { .. });
+        let faults = recipe.faults(cluster, usize::MAX / 8).into_iter().filter(|fault| !too_long(fault));
+        let faults: Vec<String> = faults.map(|fault| fault.to_string()).collect();
+        if !faults.is_empty() {
+            return Err((exit::CONFIG, faults.join("\n")));
+        }
         Ok(Self {
             name,
             recipe,

@@ -1,5 +1,13 @@
 //! Transport between the threads of one process.
 //!
+//! ```
+//! use gradwire_core::{PeerId, Transport};
+//! use gradwire_mem::Mem;
+//!
+//! let nodes = Mem::cluster(3); // one for each thread
+//! assert_eq!(nodes[2].place(), (PeerId(2), 3));
+//! ```
+//!
 //! Each node has a [`Mem`] and moves it into its thread. A node sends by putting a message into the receiver's mailbox,
 //! a queue behind a mutex. The body is lent, not copied: the receiver copies it once, from the sender's buffer into its
 //! own, and then the loan ends. Sending and receiving allocate nothing once the queues have grown to their working
