@@ -319,7 +319,7 @@ fn the_port_of_rank_0_is_not_given_away() {
 #[test]
 fn wrong_arguments_are_refused_with_what_is_expected() {
     for (args, code, expected) in [
-        ("", 2, "required arguments were not provided:\n  <PROGRAM>..."),
+        ("", 2, "required arguments were not provided: <PROGRAM>..."),
         ("-n 0 -- true", 2, "0 is not in 1..=1024"),
         ("-n 65536 -- true", 2, "65536 is not in 1..=1024"),
         ("-n -1 -- true", 2, "-1 is not in 1..=1024"),
