@@ -443,7 +443,7 @@ impl Node {
         let evaluation = result.as_ref().and_then(|result| result.evaluation);
         let ((accuracy, loss), before) = evaluation.unwrap_or(((-1.0, -1.0), (-1.0, -1.0)));
         let (digest, drained, curve) =
-            result.map_or((0, false, "[]".to_string()), |result| (result.digest, result.drained, result.curve));
+            result.map_or_else(|| (0, false, "[]".to_string()), |result| (result.digest, result.drained, result.curve));
         let _ = writeln!(
             out,
             "{{\"rank\":{},\"steps\":{steps},\"examples\":{examples},\"seconds\":{seconds:.4},\

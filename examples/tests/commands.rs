@@ -3,6 +3,8 @@
 //! Each line of a block of `sh` is run, or is in [`NOT_RUN`] with the reason. `cargo run … --example NAME --` stands for
 //! the program, which the tests have built, so that they are not built again with another profile.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 mod binary;
 
 use std::path::Path;
