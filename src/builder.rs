@@ -14,6 +14,7 @@ use crate::error::Error;
 use crate::exchange::Exchange;
 use crate::monitor::Board;
 use crate::node::{ExecutorFactory, NodeSettings, Resumes, Role};
+use crate::publish::Publication;
 use crate::server::Server;
 use crate::session::Session;
 use crate::tape::TapePlan;
@@ -221,6 +222,27 @@ impl Builder {
         self
     }
 
+    /// Shows the run to monitors such as `dtop` at `address`, `HOST:PORT` of the machine of rank 0. All processes set the
+    /// same address: rank 0 serves monitors there, and at the next port takes the reports of the other processes. Beyond
+    /// loopback, a key is needed, which all processes and monitors share. [`publish_to`](Self::publish_to) comes first,
+    /// and gives more choice. The node fails to enter the run with [`Error::Monitor`] if the address cannot be used.
+    ///
+    /// ```
+    /// use gradwire::{Cluster, Layout, Mem, Recipe, Session};
+    ///
+    /// let cluster = Cluster { workers: 1, servers: 0 };
+    /// let builder = Session::builder(Layout::flat(1), Recipe::sync(), cluster).monitor("127.0.0.1:29771", None);
+    /// let mut params = [0.0];
+    /// let session = builder.join(Mem::cluster(1).remove(0), &mut params)?; // now: dtop 127.0.0.1:29771
+    /// session.finish(&mut params)?;
+    /// # Ok::<(), gradwire::Error>(())
+    /// ```
+    #[must_use]
+    pub fn monitor(mut self, address: &str, key: Option<[u8; 32]>) -> Self {
+        self.settings.publication = Some(Publication { address: address.to_string(), key });
+        self
+    }
+
     /// Joins the run as a worker, at the transport's rank. Waits until `params` holds the parameters from which all
     /// workers start: the servers' parameters, or without servers rank 0's parameters.
     ///
@@ -289,9 +311,9 @@ impl Builder {
         check::carried_vectors(&self.settings.recipe, self.settings.optimizer_vectors, state.len())?;
         let identity = self.settings.identity(rank);
         let drive = self.settings.start(transport, params, state, Role::Worker, resumes)?;
-        let NodeSettings { layout, recipe, cluster, optimizer_vectors, notices, .. } = self.settings;
+        let NodeSettings { layout, recipe, cluster, optimizer_vectors, notices, callback, .. } = self.settings;
         let exchange = Exchange::new(layout, recipe, cluster.workers, optimizer_vectors, drive);
-        Session::enter(exchange, identity, params, state, notices)
+        Session::enter(exchange, identity, params, state, notices, callback)
     }
 
     /// Enters the run as a server, at the transport's rank. `params` are the parameters from which the run starts.

@@ -186,6 +186,11 @@ impl Drive {
         self.mailbox.take_events()
     }
 
+    /// Adds an event of the session's own.
+    pub(crate) fn push_event(&self, event: Event) {
+        self.mailbox.push_event(event);
+    }
+
     pub(crate) fn report_progress(&self, loss: f32, accuracy: f32) {
         self.mailbox.set_progress(loss, accuracy);
     }

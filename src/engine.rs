@@ -16,19 +16,20 @@ use gradwire_core::kernel::executor::Executor;
 use gradwire_core::status::Waiting;
 use gradwire_core::{
     Adoption, Clock, Contract, Event, Failure, Input, Instant as Moment, Machine, Node, Order, Output, PeerId, RunId,
-    Segment, Setup, Signal, Storage, THEIRS, Transport,
+    Segment, Setup, Signal, Status, Storage, THEIRS, Transport,
 };
 
 use crate::checkpoint::{Candidates, CheckpointError, LoadedCheckpoint};
 use crate::compute::Compute;
 use crate::drive::{Pump, RunState};
-use crate::error::Error;
+use crate::error::{Error, PeerLink};
 use crate::mailbox::{
     Begin, Command, Departure, Ended, ExpectSilence, GiveRange, Joined, Leave, Mailbox, NextRound, RangeTaken, Save,
     Saved, SilenceAnnounced, Step, StepThrough, Stepped, SteppedThrough,
 };
 use crate::observe::Observer;
 use crate::pending::Pending;
+use crate::stopwatch::Stopwatch;
 use crate::tape::TapeFile;
 use crate::watch::EventCallback;
 
@@ -62,9 +63,12 @@ pub(crate) struct Engine<T> {
     /// The checkpoint is older than the run.
     outdated: bool,
     /// The wait that the mailbox shows, and until when the awaited peer is silent as announced.
-    shown: (Option<Waiting>, Option<Moment>),
+    shown: (Option<Waiting>, PeerLink, Option<Moment>),
     callback: EventCallback,
     observer: Observer,
+    stopwatch: Stopwatch,
+    /// The connection to each peer, by rank.
+    links: Vec<PeerLink>,
     tape: TapeFile,
     /// [`Machine::wanted_changes`] when the transport was told last.
     wanted_seen: Option<u64>,
@@ -94,7 +98,7 @@ impl<T: Transport> Engine<T> {
         observer: Observer,
     ) -> Result<Self, Error> {
         let (len, contract, known_run) = (setup.len, setup.contract.clone(), setup.run);
-        let (me, pending) = (setup.me, Pending::at_start(&setup));
+        let (me, pending, nodes) = (setup.me, Pending::at_start(&setup), setup.cluster.nodes());
         let (machine, pool) = Node::open(setup, initial)?;
         let mut engine = Self {
             machine,
@@ -112,9 +116,11 @@ impl<T: Transport> Engine<T> {
             restored: None,
             moment: 0,
             outdated: false,
-            shown: (None, None),
+            shown: (None, PeerLink::Never, None),
             callback,
             observer,
+            stopwatch: Stopwatch::new(),
+            links: vec![PeerLink::Never; nodes as usize],
             tape: TapeFile::Off,
             wanted_seen: None,
         };
@@ -166,6 +172,7 @@ impl<T: Transport> Engine<T> {
                     self.tape.write(Order::Steps { count })?;
                 }
                 self.observer.step_begins(weight);
+                self.stopwatch.wait_begins();
                 // The buffers trade places: the application fills the old buffer next, while peers read the new one.
                 let contribution = self.machine.contribution();
                 let spare = self.compute.replace(contribution, filled);
@@ -183,6 +190,7 @@ impl<T: Transport> Engine<T> {
                 self.mailbox.answer(RangeTaken { spare });
                 if weight == 0 {
                     self.observer.step_begins(0);
+                    self.stopwatch.wait_begins();
                 }
                 self.feed(Input::Begin { weight });
             }
@@ -192,11 +200,15 @@ impl<T: Transport> Engine<T> {
                 self.compute.pool.floats_mut(into).copy_from_slice(&filled.floats()[first..first + len]);
                 // Before the kernels and messages of this range.
                 self.mailbox.answer(RangeTaken { spare: filled });
-                ends.into_iter().for_each(|weight| self.observer.step_begins(weight));
+                if let Some(weight) = ends {
+                    self.observer.step_begins(weight);
+                    self.stopwatch.wait_begins();
+                }
                 self.feed(Input::Given { first, len });
             }
             Some(Command::StepThrough(StepThrough { notes, weight, rate, give, take })) => {
                 self.observer.step_begins(weight);
+                self.stopwatch.wait_begins();
                 let contribution = Segment::floats(self.machine.contribution(), 0, self.len);
                 self.compute.copy_with(give, contribution)?;
                 self.pending = Pending::StepThrough { take };
@@ -205,6 +217,7 @@ impl<T: Transport> Engine<T> {
                 self.feed(Input::Step { weight });
             }
             Some(Command::Leave(Leave { stay, keep, rate, mut state })) => {
+                self.stopwatch.wait_begins();
                 self.exchange_state(&mut state);
                 self.pending = Pending::Leave { stay, keep, state };
                 self.set_rate(rate);
@@ -220,7 +233,7 @@ impl<T: Transport> Engine<T> {
                 self.feed(Input::Step { weight: 0 });
             }
             Some(Command::Save(Save)) => self.saving = true,
-            Some(Command::ReadStatus(_)) => self.mailbox.answer(self.machine.status()),
+            Some(Command::ReadStatus(_)) => self.mailbox.answer(self.status()),
             Some(Command::ExpectSilence(ExpectSilence(span))) => {
                 // The machine's message moves deadlines, so it goes first. The transport's own message follows.
                 self.feed(Input::Silence { span });
@@ -279,6 +292,7 @@ impl<T: Transport> Engine<T> {
             if self.compute.is_running() {
                 let Some((op, result)) = self.compute.poll()? else { return Ok(Idle::Device) };
                 self.observer.kernel_ends();
+                self.stopwatch.kernel_ends();
                 self.feed(Input::Completed { op, result });
             }
             let output = self.postponed.take().unwrap_or_else(|| self.machine.poll_output());
@@ -289,8 +303,10 @@ impl<T: Transport> Engine<T> {
             match output {
                 Output::Compute { op, kernel } => {
                     self.observer.kernel_begins(&kernel);
+                    self.stopwatch.kernel_begins(&kernel);
                     if let Some(result) = self.compute.begin(op, &kernel)? {
                         self.observer.kernel_ends();
+                        self.stopwatch.kernel_ends();
                         self.feed(Input::Completed { op, result });
                     }
                 }
@@ -367,6 +383,9 @@ impl<T: Transport> Engine<T> {
 
     fn on_signal(&mut self, signal: Signal) -> Result<(), Error> {
         self.observer.signal(&signal);
+        if matches!(signal, Signal::Joined { .. } | Signal::Ready { .. } | Signal::Left | Signal::Finished) {
+            self.stopwatch.wait_ends();
+        }
         match signal {
             Signal::Joined { clock } => self.on_joined(clock),
             Signal::Resume { at, own } => self.on_resume(at, own)?,
@@ -480,7 +499,7 @@ impl<T: Transport> Engine<T> {
         let saved = if self.pending.keeps() { self.compute.save(&self.machine.saved()) } else { Vec::new() };
         let (run, moment) = (self.run_id(), self.moment);
         let adopted = (self.machine.adoption() != Adoption::None).then(|| self.adopted());
-        let ended = Ended { view: self.view(), saved, run, moment, adopted, status: self.machine.status() };
+        let ended = Ended { view: self.view(), saved, run, moment, adopted, status: self.status() };
         match self.pending {
             Pending::Serve => self.mailbox.answer_last(ended),
             _ => self.mailbox.answer_last(Departure::Left(Box::new(ended))),
@@ -519,18 +538,31 @@ impl<T: Transport> Engine<T> {
             self.observer.set_progress(loss, accuracy);
         }
         if self.state == RunState::Ended || self.observer.due_in() == Some(Duration::ZERO) {
-            self.observer.report(self.now(), self.machine.status());
+            let status = self.status();
+            self.observer.report(self.now(), status);
+        }
+    }
+
+    fn status(&self) -> Status {
+        Status { times: self.stopwatch.times(), ..self.machine.status() }
+    }
+
+    fn link_changes(&mut self, peer: PeerId, link: PeerLink) {
+        if let Some(known) = self.links.get_mut(peer.index()) {
+            *known = link;
         }
     }
 
     /// Shows the machine's wait to the application, for the error of a call that waits too long.
     fn show_waiting(&mut self) {
-        let shown = (self.machine.waiting(), self.machine.awaited_silence());
+        let waiting = self.machine.waiting();
+        let link = waiting.and_then(|waiting| self.links.get(waiting.on.index())).copied();
+        let shown = (waiting, link.unwrap_or(PeerLink::Connected), self.machine.awaited_silence());
         // Most pumps change nothing, and need no lock.
         if shown != self.shown {
             self.shown = shown;
-            let silent_until = shown.1.map(|until| until.since(Moment::ORIGIN));
-            self.mailbox.set_waiting(shown.0, silent_until);
+            let silent_until = shown.2.map(|until| until.since(Moment::ORIGIN));
+            self.mailbox.set_waiting(shown.0, shown.1, silent_until);
         }
     }
 }
@@ -556,14 +588,19 @@ impl<T: Transport> Pump for Engine<T> {
         };
         let wait = [wait, timeout, device, self.observer.due_in()].into_iter().flatten().min();
         let polled = self.transport.poll(&mut self.compute.pool, wait);
-        match polled.map_err(|error| Error::Transport(Box::new(error)))? {
+        match polled.map_err(Error::Transport)? {
             Some(input) => {
                 if let Input::Completed { op, .. } | Input::Aborted { op } = input {
                     self.observer.operation_ends(op);
                 }
                 self.feed(input);
-                if let Input::Disconnected { peer } = input {
-                    self.abort_postponed(peer);
+                match input {
+                    Input::Connected { peer } => self.link_changes(peer, PeerLink::Connected),
+                    Input::Disconnected { peer } => {
+                        self.link_changes(peer, PeerLink::Lost);
+                        self.abort_postponed(peer);
+                    }
+                    _ => {}
                 }
             }
             // Only when it is due: the transport also returns after a wake-up, or for a report or a device.

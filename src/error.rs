@@ -4,14 +4,36 @@ use std::fmt;
 use std::time::Duration;
 
 use gradwire_core::kernel::executor::ExecutorError;
-use gradwire_core::{ConfigError, Failure, LayoutError, PeerId, RunId};
+use gradwire_core::recipe::RecipeParseError;
+use gradwire_core::{ConfigError, Failure, LayoutError, PeerId, RunId, RunIdError};
 
 use crate::checkpoint::CheckpointError;
+use crate::launch_env::LaunchEnvError;
 use crate::parts::PartError;
 use crate::tape::TapeError;
 
 /// Why a call failed. The call has then changed nothing, unless its documentation says otherwise.
-#[derive(Debug)]
+///
+/// `Debug` writes the sentence of `Display`, and then the causes that it does not name, so that `main` can return this
+/// error. `?` makes it of the errors of transports, recipes, layouts, launchers and checkpoints:
+///
+/// ```no_run
+/// use gradwire::{Cluster, Error, LaunchEnv, Layout, Recipe, Session};
+///
+/// fn main() -> Result<(), Error> {
+///     let recipe: Recipe = "ring-bf16".parse()?;
+///     let env = LaunchEnv::detect()?.unwrap_or_else(LaunchEnv::alone);
+///     # #[cfg(feature = "tcp")]
+///     let transport = gradwire::tcp::Builder::new(env.rank, env.processes, "10.0.0.1:29510").open()?;
+///     # #[cfg(not(feature = "tcp"))]
+///     # let transport = gradwire::Mem::cluster(1).remove(0);
+///     let cluster = Cluster { workers: env.processes, servers: 0 };
+///     let mut params = vec![0.0; 10];
+///     let session = Session::builder(Layout::flat(10), recipe, cluster).join(transport, &mut params)?;
+///     session.finish(&mut params)?;
+///     Ok(())
+/// }
+/// ```
 #[non_exhaustive]
 #[allow(
     missing_docs,
@@ -20,6 +42,20 @@ use crate::tape::TapeError;
 pub enum Error {
     /// The recipe contradicts itself or does not fit the cluster.
     Config(ConfigError),
+    /// The text of a recipe is wrong.
+    Recipe(RecipeParseError),
+    /// The environment of a launcher does not say where this process belongs.
+    Launch(LaunchEnvError),
+    /// A text is not the name of a run.
+    Run(RunIdError),
+    /// Several things are wrong at once: the error of each, the most basic first.
+    Several(Vec<Self>),
+    /// The transport could not be opened, or its key could not be read.
+    Open(Box<dyn std::error::Error + Send + Sync>),
+    /// The address for monitors cannot be used.
+    Monitor { address: String, error: std::io::Error },
+    /// A file or connection of the application, by `?`.
+    Io(std::io::Error),
     /// A tensor of the layout does not fit into memory.
     Layout(LayoutError),
     /// The transport connects another number of nodes than the cluster has.
@@ -121,14 +157,40 @@ pub struct Awaited {
     pub clock: u64,
     /// How long the machine has waited for the peer.
     pub since: Duration,
+    /// The connection of this node to the peer.
+    pub link: PeerLink,
     /// The node that named the peer, if that is the next one in a chain of waits and not this node.
     pub reported_by: Option<PeerId>,
+}
+
+/// The connection of a node to a peer.
+#[derive(Copy, Clone, Debug, Default, PartialEq, Eq)]
+pub enum PeerLink {
+    /// There has been no connection.
+    #[default]
+    Never,
+    /// The nodes are connected.
+    Connected,
+    /// There was a connection, and it is broken.
+    Lost,
 }
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Config(error) => error.fmt(f),
+            Self::Recipe(error) => error.fmt(f),
+            Self::Launch(error) => error.fmt(f),
+            Self::Run(error) => write!(f, "run: {error}"),
+            Self::Several(errors) => {
+                for (i, error) in errors.iter().enumerate() {
+                    write!(f, "{}{error}", if i == 0 { "" } else { "; " })?;
+                }
+                Ok(())
+            }
+            Self::Open(error) => error.fmt(f),
+            Self::Monitor { address, error } => write!(f, "monitor {address}: {error}"),
+            Self::Io(error) => error.fmt(f),
             Self::Layout(error) => write!(f, "layout: {error}"),
             Self::Nodes { expected, got } => {
                 write!(f, "transport: expected {expected} nodes (workers and servers), got {got}")
@@ -189,7 +251,25 @@ impl fmt::Display for Overdue {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "waited {:.1} s to {}", self.waited.as_secs_f64(), self.what)?;
         // Without a peer, the machine was busy or had not been asked: the message has the purpose only.
-        let Some(Awaited { peer, at, clock, since, reported_by }) = &self.on else { return Ok(()) };
+        let Some(Awaited { peer, at, clock, since, reported_by, link }) = &self.on else { return Ok(()) };
+        // Clocks say nothing about a peer that this node has never met.
+        match (link, reported_by) {
+            (PeerLink::Never, None) => {
+                return write!(
+                    f,
+                    ": peer {peer} has not connected; expected a process of rank {peer} with the same recipe and address"
+                );
+            }
+            (PeerLink::Lost, None) => {
+                return write!(
+                    f,
+                    ": the connection to peer {peer} (at clock {at}) is broken, and it has not come back; waiting since \
+                     {:.1} s for clock {clock}",
+                    since.as_secs_f64()
+                );
+            }
+            _ => {}
+        }
         write!(
             f,
             ": waiting for peer {peer} (at clock {at}) since {:.1} s, to reach clock {clock}",
@@ -203,11 +283,16 @@ impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             Self::Config(error) => Some(error),
+            Self::Recipe(error) => Some(error),
+            Self::Launch(error) => Some(error),
+            Self::Run(error) => Some(error),
+            Self::Several(errors) => errors.first().map(|error| error as _),
+            Self::Monitor { error, .. } | Self::Io(error) => Some(error),
             Self::Layout(error) => Some(error),
             Self::Checkpoint(error) => Some(error),
             Self::Tape(error) => Some(error),
             Self::Part(error) => Some(error),
-            Self::Executor(error) | Self::Transport(error) => Some(&**error),
+            Self::Executor(error) | Self::Transport(error) | Self::Open(error) => Some(&**error),
             _ => None,
         }
     }
@@ -234,5 +319,112 @@ impl From<LayoutError> for Error {
 impl From<ConfigError> for Error {
     fn from(error: ConfigError) -> Self {
         Self::Config(error)
+    }
+}
+
+impl From<RecipeParseError> for Error {
+    fn from(error: RecipeParseError) -> Self {
+        Self::Recipe(error)
+    }
+}
+
+impl From<LaunchEnvError> for Error {
+    fn from(error: LaunchEnvError) -> Self {
+        Self::Launch(error)
+    }
+}
+
+impl From<RunIdError> for Error {
+    fn from(error: RunIdError) -> Self {
+        Self::Run(error)
+    }
+}
+
+impl From<std::io::Error> for Error {
+    fn from(error: std::io::Error) -> Self {
+        Self::Io(error)
+    }
+}
+
+/// [`Error::Open`] of the errors with which transports and devices are opened, and of their parts.
+macro_rules! opens {
+    ($($feature:literal: $error:ty,)*) => {$(
+        #[cfg(feature = $feature)]
+        impl From<$error> for Error {
+            fn from(error: $error) -> Self {
+                Self::Open(Box::new(error))
+            }
+        }
+    )*};
+}
+
+opens! {
+    "tcp": gradwire_tcp::TcpError,
+    "tcp": gradwire_tcp::KeyError,
+    "tcp": gradwire_tcp::AddressError,
+    "shm": gradwire_shm::ShmError,
+    "gpu": gradwire_gpu::GpuError,
+}
+
+impl From<std::convert::Infallible> for Error {
+    fn from(error: std::convert::Infallible) -> Self {
+        match error {}
+    }
+}
+
+// `main` prints the error that it returns by `Debug`.
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut text = self.to_string();
+        let mut cause = std::error::Error::source(self);
+        while let Some(error) = cause {
+            let sentence = error.to_string();
+            // Most sentences have their causes in them.
+            if !text.contains(&sentence) {
+                text += &format!(": {sentence}");
+            }
+            cause = error.source();
+        }
+        f.write_str(&text)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io;
+
+    #[test]
+    fn debug_is_the_sentence_with_the_causes_that_it_does_not_name() {
+        let error = Error::from("ssp bond=1".parse::<gradwire_core::Recipe>().unwrap_err());
+        assert_eq!(format!("{error:?}"), "recipe: \"bond\" is not a setting (did you mean \"bound\"?)");
+
+        #[derive(Debug)]
+        struct Outer(io::Error);
+        impl fmt::Display for Outer {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("the device is gone")
+            }
+        }
+        impl std::error::Error for Outer {
+            fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+                Some(&self.0)
+            }
+        }
+        let error = Error::Transport(Box::new(Outer(io::Error::other("no power"))));
+        assert_eq!(format!("{error:?}"), "transport: the device is gone: no power");
+    }
+
+    #[test]
+    fn a_wait_for_a_peer_that_never_came_has_no_clocks() {
+        let on = |link, reported_by| {
+            let on = Awaited { peer: PeerId(3), at: 0, clock: 1, since: Duration::from_secs(2), reported_by, link };
+            Overdue { what: "join", waited: Duration::from_secs(2), on: Some(on) }.to_string()
+        };
+        let never = on(PeerLink::Never, None);
+        assert!(never.starts_with("waited 2.0 s to join: peer 3 has not connected; ") && !never.contains("clock"));
+        assert!(on(PeerLink::Lost, None).contains("the connection to peer 3 (at clock 0) is broken"));
+        let chain = on(PeerLink::Never, Some(PeerId(1)));
+        assert!(chain.ends_with("waiting for peer 3 (at clock 0) since 2.0 s, to reach clock 1; reported by peer 1"));
     }
 }

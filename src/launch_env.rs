@@ -81,7 +81,7 @@ pub struct LaunchFlags {
 }
 
 /// The environment does not say where this process belongs.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum LaunchEnvError {
     /// A variable has a value that makes no sense.
@@ -161,6 +161,13 @@ impl fmt::Display for LaunchEnvError {
                  batch script, or --rank and --processes (alone: --rank 0 --processes 1)"
             ),
         }
+    }
+}
+
+// A program that returns this error from `main` prints it by `Debug`.
+impl fmt::Debug for LaunchEnvError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
     }
 }
 

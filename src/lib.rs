@@ -29,6 +29,9 @@
 //!
 //! # Where to start
 //!
+//! The [`guide`] has pages: a first run in ten minutes, the choice of a recipe, embedding, machines, what to do when it is
+//! slow or breaks, and a [reference](mod@guide::reference) of every key of a recipe.
+//!
 //! - A worker is a [`Session`], made by [`Session::builder`] and [`Builder::join`].
 //! - A parameter server is a [`Server`], made by [`Builder::serve`]. Only some recipes need servers.
 //! - The rule is a [`Recipe`]: a preset such as [`Recipe::ssp`], or a text such as `"ssp bound=5".parse()`.
@@ -56,12 +59,14 @@
 //! The decisions are made by the state machines of [`gradwire_core`], which do no IO. A session drives one over its
 //! transport, by default on a thread of its own, so that communication goes on while the application computes.
 
+#![cfg_attr(docsrs, feature(doc_cfg))]
 #![forbid(unsafe_code)]
 
 mod builder;
 mod check;
 pub mod checkpoint;
 #[cfg(feature = "sim")]
+#[cfg_attr(docsrs, doc(cfg(feature = "sim")))]
 pub mod compare;
 mod compute;
 pub mod device;
@@ -69,6 +74,7 @@ mod drive;
 mod engine;
 mod error;
 mod exchange;
+pub mod guide;
 mod launch_env;
 mod launch_run;
 mod mailbox;
@@ -78,27 +84,36 @@ mod observe;
 mod parts;
 mod pending;
 pub mod plan;
+mod publish;
 mod server;
 mod session;
+mod stopwatch;
 mod tape;
 mod waits;
 mod watch;
 
 pub use builder::Builder;
 pub use drive::RunState;
-pub use error::{Awaited, Error, Overdue};
+pub use error::{Awaited, Error, Overdue, PeerLink};
 pub use gradwire_core::{
     Cluster, ConfigError, Event, Failure, Layout, LayoutError, PeerId, Recipe, RunId, RunIdError, Status, Transport,
-    recipe, shard_range, status, telemetry,
+    TransportError, recipe, shard_range, status, telemetry,
 };
 #[cfg(feature = "gpu")]
+#[cfg_attr(docsrs, doc(cfg(feature = "gpu")))]
+#[doc(inline)]
 pub use gradwire_gpu as gpu;
 pub use gradwire_mem::Mem;
 #[cfg(feature = "shm")]
+#[cfg_attr(docsrs, doc(cfg(feature = "shm")))]
+#[doc(inline)]
 pub use gradwire_shm as shm;
 #[cfg(feature = "sim")]
+#[cfg_attr(docsrs, doc(cfg(feature = "sim")))]
 pub use gradwire_sim::simulation as sim;
 #[cfg(feature = "tcp")]
+#[cfg_attr(docsrs, doc(cfg(feature = "tcp")))]
+#[doc(inline)]
 pub use gradwire_tcp as tcp;
 pub use launch_env::{LaunchEnv, LaunchEnvError, LaunchFlags};
 pub use parts::{MeanParts, PartError};

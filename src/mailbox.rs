@@ -16,7 +16,7 @@ use gradwire_core::status::Waiting;
 use gradwire_core::{Advice, Event, Failure, Input, PeerId, Pool, RunId, Segment, Status, Storage};
 
 use crate::checkpoint::Checkpoint;
-use crate::error::{Awaited, Error, Overdue};
+use crate::error::{Awaited, Error, Overdue, PeerLink};
 use crate::waits::{Canceller, Patience, Wait};
 
 /// Events that wait for the application to ask for them. A further event replaces the oldest.
@@ -321,6 +321,8 @@ struct Contents {
     progress: Option<(f32, f32)>,
     /// The peer that the machine waits for.
     waiting: Option<Waiting>,
+    /// The connection to that peer.
+    link: PeerLink,
     /// Until when that peer is silent, as it has announced; a time since the machine's origin.
     silent_until: Option<Duration>,
     /// The failure that the engine reports to the peers when it stops. `None`: it reports nothing.
@@ -445,6 +447,7 @@ impl Mailbox {
             clock: waiting.clock.0,
             since: self.elapsed().saturating_sub(Duration::from_nanos(waiting.since.as_nanos())),
             reported_by: Some(waiting.reported_by).filter(|by| *by != self.me),
+            link: contents.link,
         });
         Overdue { what: wait.purpose, waited: wait.lasted(), on }
     }
@@ -479,9 +482,10 @@ impl Mailbox {
         self.change(|contents| contents.failure = Some(error));
     }
 
-    pub(crate) fn set_waiting(&self, waiting: Option<Waiting>, silent_until: Option<Duration>) {
+    /// `link`: the connection to the peer that the machine waits for.
+    pub(crate) fn set_waiting(&self, waiting: Option<Waiting>, link: PeerLink, silent_until: Option<Duration>) {
         let mut contents = self.lock();
-        contents.waiting = waiting;
+        (contents.waiting, contents.link) = (waiting, link);
         let changed = std::mem::replace(&mut contents.silent_until, silent_until) != silent_until;
         drop(contents);
         // A call that waits counts time differently from now on.

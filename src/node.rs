@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use gradwire_core::kernel::executor::{Cpu, Executor};
 use gradwire_core::recipe::Payload;
+use gradwire_core::telemetry::Run;
 use gradwire_core::{
     Clock, Cluster, Contract, ContractNote, Incarnation, Layout, Patience, PeerId, Recipe, Resumed, RunId, Setup,
     Transport,
@@ -20,6 +21,7 @@ use crate::engine::Engine;
 use crate::error::Error;
 use crate::monitor::Board;
 use crate::observe::Observer;
+use crate::publish::{self, Publication};
 use crate::tape::TapePlan;
 use crate::waits::{Canceller, Waits};
 use crate::watch::EventCallback;
@@ -48,6 +50,8 @@ pub(crate) struct NodeSettings {
     pub(crate) executor: ExecutorFactory,
     /// The board to publish to, and the display name of the machine.
     pub(crate) board: Option<(Board, String)>,
+    /// Where this node publishes to monitors, if it has no board of the application's.
+    pub(crate) publication: Option<Publication>,
 }
 
 /// Makes the executor of a node when the node starts.
@@ -130,6 +134,7 @@ impl NodeSettings {
             tape: TapePlan::Off,
             executor: ExecutorFactory::default(),
             board: None,
+            publication: None,
         }
     }
 
@@ -171,8 +176,7 @@ impl NodeSettings {
     ) -> Result<Drive, Error> {
         // Everything is checked before a thread starts and before peers see this node.
         let (me, nodes) = transport.place();
-        self.check(me, nodes, role)?;
-        check::length("params", self.layout.len(), params.len())?;
+        self.check(me, nodes, role, params.len())?;
         check::finite("params", &self.layout, params)?;
         for vector in state {
             check::length("optimizer vector", self.layout.len(), vector.len())?;
@@ -202,7 +206,13 @@ impl NodeSettings {
         let (orders, lengths) = std::mem::take(&mut setup.tape).split();
         setup.tape = orders;
         let incarnation = setup.incarnation;
-        let observer = self.board.as_ref();
+        let published = match &self.publication {
+            Some(publication) if self.board.is_none() => {
+                Some((publication.open(me, nodes, self.description())?, publish::host()))
+            }
+            _ => None,
+        };
+        let observer = self.board.as_ref().or(published.as_ref());
         let observer = observer
             .map_or_else(Observer::inactive, |(board, host)| Observer::new(board.clone(), host, me, incarnation));
         // Before the engine takes the transport, and a thread takes the engine.
@@ -224,19 +234,36 @@ impl NodeSettings {
         Ok(Drive::new(mailbox, driver, self.waits, canceller, rings).with_lengths(lengths))
     }
 
-    fn check(&self, me: PeerId, nodes: u32, role: Role) -> Result<(), Error> {
+    /// The description of the run for monitors.
+    fn description(&self) -> Run {
+        Run {
+            recipe: self.recipe.fitted(self.cluster, self.layout.len()).to_string(),
+            workers: self.cluster.workers,
+            servers: self.cluster.servers,
+            parameters: self.layout.len() as u64,
+            name: self.run,
+        }
+    }
+
+    /// Checks everything that does not depend on peers. Names all faults, since the remedy of one can show the next.
+    fn check(&self, me: PeerId, nodes: u32, role: Role, params: usize) -> Result<(), Error> {
         self.layout.check()?;
         // A vector with a length that overflows is also too long for a message.
         let averaged = if self.recipe.payload() == Payload::Gradients { 0 } else { self.optimizer_vectors as usize };
         let len = self.layout.len().saturating_mul(1 + averaged);
-        self.recipe.check_cluster(self.cluster, len)?;
+        let mut errors: Vec<Error> = self.recipe.faults(self.cluster, len).into_iter().map(Error::Config).collect();
         if self.cluster.nodes() != nodes {
-            return Err(Error::Nodes { expected: self.cluster.nodes(), got: nodes });
+            errors.push(Error::Nodes { expected: self.cluster.nodes(), got: nodes });
+        } else if Role::of(me, self.cluster) != role {
+            let expected = Role::of(me, self.cluster).name();
+            errors.push(Error::Role { rank: me, expected, got: role.name() });
         }
-        let expected = Role::of(me, self.cluster);
-        if expected != role {
-            return Err(Error::Role { rank: me, expected: expected.name(), got: role.name() });
+        errors.extend(check::length("params", self.layout.len(), params).err());
+        errors.extend(check::averaged_vectors(&self.recipe, self.optimizer_vectors).err());
+        match errors.len() {
+            0 => Ok(()),
+            1 => Err(errors.remove(0)),
+            _ => Err(Error::Several(errors)),
         }
-        check::averaged_vectors(&self.recipe, self.optimizer_vectors)
     }
 }

@@ -9,6 +9,7 @@ use gradwire_core::telemetry::{Note, Progress, Report, Times};
 use gradwire_core::{Event, Incarnation, Instant as Moment, OpId, PeerId, RunId, Signal, Status};
 
 use crate::monitor::Board;
+use crate::stopwatch::KernelClass;
 
 /// Time between two reports of a node.
 const PERIOD: Duration = Duration::from_millis(100);
@@ -34,14 +35,6 @@ struct Active {
     sending: Vec<OpId>,
     /// When `sending` last became non-empty.
     sending_since: Instant,
-}
-
-/// The counter of [`Times`] that a kernel's time goes to.
-#[derive(Copy, Clone, Debug)]
-enum KernelClass {
-    Encode,
-    Decode,
-    Apply,
 }
 
 impl Observer {
@@ -82,21 +75,7 @@ impl Observer {
 
     pub(crate) fn kernel_begins(&mut self, kernel: &Kernel) {
         let Some(active) = &mut self.0 else { return };
-        let class = match kernel {
-            Kernel::Encode { .. }
-            | Kernel::Merge { .. }
-            | Kernel::Mask { .. }
-            | Kernel::Clip { .. }
-            | Kernel::Scale { .. }
-            | Kernel::Norm { .. } => KernelClass::Encode,
-            Kernel::Decode { .. }
-            | Kernel::Expand { .. }
-            | Kernel::Scatter { .. }
-            | Kernel::ScatterSent { .. }
-            | Kernel::Scan { .. } => KernelClass::Decode,
-            _ => KernelClass::Apply,
-        };
-        active.kernel = Some((class, Instant::now()));
+        active.kernel = Some((KernelClass::of(kernel), Instant::now()));
     }
 
     pub(crate) fn kernel_ends(&mut self) {

@@ -93,7 +93,7 @@ impl Drop for MeanParts<'_> {
 }
 
 /// Why a range of a gradient was refused, or is missing.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
 #[allow(
     missing_docs,
@@ -128,6 +128,13 @@ impl fmt::Display for PartError {
                 write!(f, "gradient: expected all elements before finish, element {index} of {tensor:?} is missing")
             }
         }
+    }
+}
+
+// A program that returns this error from `main` prints it by `Debug`.
+impl fmt::Debug for PartError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
     }
 }
 

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use gradwire_core::kernel::executor::{Executor, ExecutorError};
-use gradwire_core::recipe::{Codec, Payload, Period};
+use gradwire_core::recipe::{Codec, Hint, OptimizerState, Payload, Period};
 use gradwire_core::{Event, Pool, RunId, Segment, Status};
 
 use crate::check;
@@ -14,6 +14,7 @@ use crate::exchange::{Beginning, Exchange};
 use crate::mailbox::{DeviceCopy, Ended, ExpectSilence, Save, Saved, SilenceAnnounced};
 use crate::parts::MeanParts;
 use crate::waits::{Canceller, WaitKind};
+use crate::watch::EventCallback;
 
 /// The outcome of [`Session::mean`].
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
@@ -77,6 +78,8 @@ pub struct Session {
     /// How often the run had been suspended when this session began.
     suspensions: u64,
     outdated: bool,
+    /// The hint that the recipe's `optimizer=reset` has no effect, until it is given.
+    keeps_optimizer: Option<EventCallback>,
 }
 
 impl Session {
@@ -87,6 +90,7 @@ impl Session {
         params: &mut [f32],
         state: &mut [&mut [f32]],
         notices: NoticeCallback,
+        callback: EventCallback,
     ) -> Result<Self, Error> {
         let Beginning { adopted, restored, moment, outdated } = exchange.join(params)?;
         for (into, vector) in state.iter_mut().zip(adopted.iter().skip(1)) {
@@ -101,13 +105,28 @@ impl Session {
         // The clock of a checkpoint counts rounds in a collective, and suspensions elsewhere.
         let begun_at = if exchange.recipe().is_collective() { exchange.clock() } else { moment };
         let joined_at = exchange.clock();
-        Ok(Self { exchange, steps, identity, notices, begun_at, store: None, joined_at, suspensions: moment, outdated })
+        let resets = exchange.recipe().optimizer() == OptimizerState::Reset;
+        let keeps_optimizer = resets.then_some(callback);
+        let (store, suspensions) = (None, moment);
+        Ok(Self {
+            exchange,
+            steps,
+            identity,
+            notices,
+            begun_at,
+            store,
+            joined_at,
+            suspensions,
+            outdated,
+            keeps_optimizer,
+        })
     }
 
     // Training
 
     /// Takes one step with `update`, which is subtracted from the parameters: the gradient after learning rate and
-    /// optimizer, computed from `examples` examples. Copies `update` once and `params` at most once. Allocates nothing.
+    /// optimizer, computed from `examples` examples. With `optimizer=reset`, it gives [`Hint::OptimizerKept`] once: it does
+    /// not have the optimizer's state, which [`sync_with`](Self::sync_with) resets. Copies `update` once and `params` at most once. Allocates nothing.
     ///
     /// # Errors
     /// If a vector has another length than the layout, or `update` has an element that is not finite: then nothing has
@@ -118,8 +137,18 @@ impl Session {
         self.exchange.check_vector("update", update)?;
         self.exchange.check_length("params", params.len())?;
         self.exchange.check_optimizer_vectors(0)?;
+        self.hint_at_kept_optimizer();
         self.steps += 1;
         self.exchange.step(params, update, examples)
+    }
+
+    /// The recipe says that synchronisations reset the optimizer's state, which this call has not been given.
+    fn hint_at_kept_optimizer(&mut self) {
+        if let Some(callback) = self.keeps_optimizer.take() {
+            let hint = Event::Hint(Hint::OptimizerKept);
+            callback.call(hint);
+            self.exchange.drive().push_event(hint);
+        }
     }
 
     /// Takes one step with an optimizer that has already changed `params`, starting from the values that this session
@@ -146,6 +175,9 @@ impl Session {
             self.exchange.check_vector("optimizer vector", vector)?;
         }
         self.exchange.check_base()?;
+        if state.is_empty() {
+            self.hint_at_kept_optimizer();
+        }
         self.steps += 1;
         self.exchange.sync(params, state, examples)
     }
@@ -310,12 +342,35 @@ impl Session {
         self.exchange.report_progress(loss, accuracy);
     }
 
-    /// A snapshot of this node's status: clocks, staleness, traffic, the peer that it waits for. Allocates.
+    /// A snapshot of this node's status: clocks, staleness, traffic, the peer that it waits for, and where its time has
+    /// gone. Allocates.
+    ///
+    /// ```
+    /// # use gradwire::{Cluster, Layout, Mem, Recipe, Session};
+    /// # let cluster = Cluster { workers: 1, servers: 0 };
+    /// # let (mut params, update) = (vec![0.0], [0.1]);
+    /// # let builder = Session::builder(Layout::flat(1), Recipe::sync(), cluster);
+    /// # let mut session = builder.join(Mem::cluster(1).remove(0), &mut params)?;
+    /// session.step(&mut params, &update, 32)?;
+    /// let status = session.finish(&mut params)?; // or `session.status()?`, during the run
+    /// let times = status.times;
+    /// println!("{} steps: {} ms computed, {} ms waited", times.steps, times.compute / 1_000_000, times.wait / 1_000_000);
+    /// println!("sent {} bytes, {:.0} % of dense", status.bytes_out(), 100.0 * status.sent_share());
+    /// # assert_eq!(times.steps, 1);
+    /// # Ok::<(), gradwire::Error>(())
+    /// ```
     ///
     /// # Errors
     /// If the session has ended, or its engine does not answer by the deadline.
     pub fn status(&mut self) -> Result<Status, Error> {
-        self.exchange.drive().status()
+        let status = self.exchange.drive().status()?;
+        Ok(self.of_run(status))
+    }
+
+    /// A status with the steps of the application. The engine counts synchronisations.
+    fn of_run(&self, mut status: Status) -> Status {
+        status.times.steps = self.steps;
+        status
     }
 
     /// The events since the last call: peers that joined or were lost, views, refused contributions, stalls. At most
@@ -364,7 +419,8 @@ impl Session {
     /// the run cannot go on.
     pub fn leave(mut self, params: &mut [f32]) -> Result<Status, Error> {
         self.exchange.contribute_rest(params)?;
-        Ok(self.exchange.depart(params, "leave", false, false)?.status)
+        let status = self.exchange.depart(params, "leave", false, false)?.status;
+        Ok(self.of_run(status))
     }
 
     /// Makes the last contributions, as [`leave`](Self::leave) does, and waits until all workers have left. Then all of
@@ -378,10 +434,12 @@ impl Session {
         if self.exchange.recipe().payload() == Payload::Gradients {
             self.exchange.check_state::<&[f32]>(params, &[])?;
             let mut apply = |_: &mut [f32], _: &mut [&mut [f32]], _: &[f32], round| Err(Error::FinishedEarly { round });
-            return Ok(self.exchange.depart_with_means(params, &mut [], &mut apply)?.status);
+            let status = self.exchange.depart_with_means(params, &mut [], &mut apply)?.status;
+            return Ok(self.of_run(status));
         }
         self.exchange.contribute_rest(params)?;
-        Ok(self.exchange.depart(params, "finish", true, false)?.status)
+        let status = self.exchange.depart(params, "finish", true, false)?.status;
+        Ok(self.of_run(status))
     }
 
     /// As [`finish`](Self::finish), for recipes with `payload=gradients`. Other workers may have more steps to take:
@@ -402,7 +460,8 @@ impl Session {
             apply(params, optimizer, mean, round);
             Ok(())
         };
-        Ok(self.exchange.depart_with_means(params, optimizer, &mut apply)?.status)
+        let status = self.exchange.depart_with_means(params, optimizer, &mut apply)?.status;
+        Ok(self.of_run(status))
     }
 
     /// As [`finish`](Self::finish), but leaves residuals in their buffers and writes everything that this worker needs
@@ -428,7 +487,7 @@ impl Session {
         let Ended { saved, run, status, .. } = *self.exchange.depart(params, "suspend", true, true)?;
         let checkpoint = self.snapshot(run, self.suspensions + 1, params, state, saved);
         self.write(directory, &checkpoint)?;
-        Ok(status)
+        Ok(self.of_run(status))
     }
 
     /// Writes a checkpoint of this worker below `directory`, while the run goes on.

@@ -17,7 +17,6 @@ const FORMAT: &str = "gradwire tape 1";
 const LINE_MAX: u64 = 64;
 
 /// Why a tape could not be written, or a run could not follow it.
-#[derive(Debug)]
 #[non_exhaustive]
 #[allow(missing_docs, reason = "the fields are the file, the value that was expected and the one that was found")]
 pub enum TapeError {
@@ -218,6 +217,13 @@ impl fmt::Display for TapeError {
                 path.display()
             ),
         }
+    }
+}
+
+// A program that returns this error from `main` prints it by `Debug`.
+impl fmt::Debug for TapeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
     }
 }
 

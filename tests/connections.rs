@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use gradwire::{Cluster, Error, Layout, PeerId, Recipe, RunId, RunState, Session, Transport};
 use gradwire_core::wire::Header;
-use gradwire_core::{Input, OpId, Pool, ProtocolError, Segment};
+use gradwire_core::{Input, OpId, Pool, ProtocolError, Segment, TransportError};
 use gradwire_mem::Mem;
 use gradwire_tcp::{Builder, Tcp};
 
@@ -32,8 +32,6 @@ struct Counted<T> {
 }
 
 impl<T: Transport> Transport for Counted<T> {
-    type Error = T::Error;
-
     fn place(&self) -> (PeerId, u32) {
         self.inner.place()
     }
@@ -82,7 +80,7 @@ impl<T: Transport> Transport for Counted<T> {
         self.inner.unsent()
     }
 
-    fn poll(&mut self, pool: &mut Pool, wait: Option<Duration>) -> Result<Option<Input>, Self::Error> {
+    fn poll(&mut self, pool: &mut Pool, wait: Option<Duration>) -> Result<Option<Input>, TransportError> {
         let input = self.inner.poll(pool, wait)?;
         match input {
             Some(Input::Connected { peer }) => {

@@ -1,4 +1,4 @@
-//! Numbers and lists in SECURITY.md and README.md agree with the code.
+//! Numbers and lists in SECURITY.md and the guide agree with the code.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -88,8 +88,8 @@ fn numbers_are_those_of_the_code() {
         ),
         ("for a place or a turn | # headers per peer", "core/src/machine/hub/mod.rs", "HELD_MAX", plain),
     ];
-    let readme: &[Row<'_>] = &[("the run waits for `--dead-after` (# s)", &streams, "DEAD_AFTER", plain)];
-    for (name, rows) in [("SECURITY.md", security), ("README.md", readme)] {
+    let guide: &[Row<'_>] = &[("the run waits for `--dead-after` (# s)", &streams, "DEAD_AFTER", plain)];
+    for (name, rows) in [("SECURITY.md", security), ("src/guide/broken.md", guide)] {
         let text = document(name);
         for (sentence, file, constant_name, form) in rows {
             let expected = sentence.replace('#', &form(constant(file, constant_name)));

@@ -341,11 +341,12 @@ fn a_wrong_setup_is_refused_with_both_values() {
     assert_eq!(join(Recipe::sync(), cluster, 11, 0), "params: expected 12 floats, got 11");
     assert_eq!(
         join(Recipe::ssp(1).with_lambda(1.0), cluster, 12, 0),
-        "servers: expected at least 1 server node, got 0"
+        "servers: expected at least 1 server node, got 0 (servers are nodes of their own, with the ranks after those of the \
+         workers; the transport connects all)"
     );
     assert_eq!(
         join(Recipe::softsync(3), Cluster { workers: 2, servers: 1 }, 12, 0),
-        "updates: expected at most the number of workers (2), got 3"
+        "updates: expected at most the number of workers (2), got 3; transport: expected 3 nodes (workers and servers), got 2"
     );
     let five = Cluster { workers: 5, servers: 0 };
     assert_eq!(join(Recipe::sync(), five, 12, 0), "transport: expected 5 nodes (workers and servers), got 2");

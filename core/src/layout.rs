@@ -33,7 +33,7 @@ pub struct Layout {
 }
 
 /// A tensor is too long for a vector in memory.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct LayoutError {
     /// The tensor's name.
     pub tensor: String,
@@ -174,6 +174,13 @@ impl fmt::Display for LayoutError {
             "tensor {tensor:?}: expected at most {limit} floats in all tensors together, got shape {shape:?} after \
              {before} floats"
         )
+    }
+}
+
+// A program that returns this error from `main` prints it by `Debug`.
+impl fmt::Debug for LayoutError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
     }
 }
 

@@ -111,4 +111,4 @@ pub use saved::{RestoreError, SavedBuffer};
 pub use status::snapshot::Status;
 pub use tape::{Order, OrderParseError, Tape};
 pub use time::{Duration, Instant, Patience, StepTime};
-pub use transport::Transport;
+pub use transport::{Transport, TransportError};

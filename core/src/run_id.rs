@@ -25,7 +25,7 @@ pub struct RunId {
 }
 
 /// Why a text is not the name of a run.
-#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+#[derive(Copy, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 #[allow(missing_docs, reason = "the fields are the value that came")]
 pub enum RunIdError {
@@ -149,6 +149,13 @@ impl fmt::Display for RunIdError {
             }
             Self::Dot => write!(f, "run name: expected a first character that is no dot, got '.'"),
         }
+    }
+}
+
+// A program that returns this error from `main` prints it by `Debug`.
+impl fmt::Debug for RunIdError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
     }
 }
 

@@ -236,6 +236,7 @@ impl Note {
             Event::Hint(Hint::Copies) => (NoteKind::Hint, PeerId(5), 0),
             Event::Hint(Hint::Repeats) => (NoteKind::Hint, PeerId(8), 0),
             Event::Hint(Hint::Senders) => (NoteKind::Hint, PeerId(6), 0),
+            Event::Hint(Hint::OptimizerKept) => (NoteKind::Hint, PeerId(9), 0),
             Event::Hint(Hint::AlwaysLate { worker, .. }) => (NoteKind::Hint, PeerId(7), u64::from(worker.0)),
         };
         Self { at, rank, kind, peer, number }
@@ -301,6 +302,7 @@ impl fmt::Display for Note {
                 1 => write!(f, "hint: {number} messages in a row carried no element (tau, density)"),
                 2 => write!(f, "hint: the residual grows, and holds {number} updates (density, tau)"),
                 6 => write!(f, "hint: elements that few workers send take long steps (merge, learning rate)"),
+                9 => write!(f, "hint: the optimizer's state is not reset (optimizer, sync_with)"),
                 8 => write!(f, "hint: servers keep the last update of each worker (push_cost)"),
                 7 => {
                     write!(f, "hint: worker {number} is always late, and its contributions are dropped (late, period)")

@@ -1,5 +1,6 @@
 //! The trait [`Transport`]: the contract between a driver and the code that moves messages.
 
+use alloc::boxed::Box;
 use core::task::Waker;
 
 use crate::buffer::{Pool, Segment};
@@ -9,16 +10,18 @@ use crate::run_id::RunId;
 use crate::time::Duration;
 use crate::wire::Header;
 
+/// A failure of a transport as a whole. `downcast_ref` gives the transport's own type of error.
+pub type TransportError = Box<dyn core::error::Error + Send + Sync>;
+
 /// Moves messages between nodes: reliably, in order, over one stream per pair of nodes. A transport does not interpret
 /// headers beyond the length of the body, and does not read bodies.
 ///
 /// Every operation ends exactly once: [`poll`](Self::poll) returns [`Input::Completed`] or [`Input::Aborted`] for it.
 /// When a connection breaks, `poll` returns [`Input::Disconnected`] and then [`Input::Aborted`] for each operation of
 /// that connection. A transport that can reconnect does so on its own, and then returns [`Input::Connected`].
+///
+/// `Box<dyn Transport>` is a transport too, for programs that choose one at run time.
 pub trait Transport: Send {
-    /// A failure of the transport as a whole. A failure of one connection is not an error but [`Input::Disconnected`].
-    type Error: core::error::Error + Send + Sync + 'static;
-
     /// The rank of this node, and the number of nodes of the run.
     fn place(&self) -> (PeerId, u32);
 
@@ -84,9 +87,68 @@ pub trait Transport: Send {
     /// used; then returns `Ok(None)`.
     ///
     /// # Errors
-    /// If the transport as a whole has failed.
-    fn poll(&mut self, pool: &mut Pool, wait: Option<Duration>) -> Result<Option<Input>, Self::Error>;
+    /// If the transport as a whole has failed. A failure of one connection is not an error but
+    /// [`Input::Disconnected`].
+    fn poll(&mut self, pool: &mut Pool, wait: Option<Duration>) -> Result<Option<Input>, TransportError>;
 
     /// A waker that ends a waiting [`poll`](Self::poll) of another thread.
     fn waker(&self) -> Waker;
+}
+
+impl<T: Transport + ?Sized> Transport for Box<T> {
+    fn place(&self) -> (PeerId, u32) {
+        (**self).place()
+    }
+
+    fn patience(&self) -> Option<Duration> {
+        (**self).patience()
+    }
+
+    fn run(&self) -> Option<RunId> {
+        (**self).run()
+    }
+
+    fn set_run(&mut self, run: RunId) {
+        (**self).set_run(run);
+    }
+
+    fn propose_run(&mut self, run: RunId) {
+        (**self).propose_run(run);
+    }
+
+    fn connects_on_demand(&self) -> bool {
+        (**self).connects_on_demand()
+    }
+
+    fn want(&mut self, peers: &[PeerId]) {
+        (**self).want(peers);
+    }
+
+    fn transmit(&mut self, op: OpId, peer: PeerId, header: Header, body: Option<Segment>, pool: &Pool) {
+        (**self).transmit(op, peer, header, body, pool);
+    }
+
+    fn receive(&mut self, op: OpId, peer: PeerId, into: Option<Segment>, pool: &mut Pool) {
+        (**self).receive(op, peer, into, pool);
+    }
+
+    fn close(&mut self, peer: PeerId, reason: ProtocolError) {
+        (**self).close(peer, reason);
+    }
+
+    fn busy(&mut self, span: Duration) {
+        (**self).busy(span);
+    }
+
+    fn unsent(&self) -> u64 {
+        (**self).unsent()
+    }
+
+    fn poll(&mut self, pool: &mut Pool, wait: Option<Duration>) -> Result<Option<Input>, TransportError> {
+        (**self).poll(pool, wait)
+    }
+
+    fn waker(&self) -> Waker {
+        (**self).waker()
+    }
 }

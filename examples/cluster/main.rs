@@ -13,8 +13,9 @@ use std::sync::Arc;
 
 use clap::{Command, value_parser};
 use gradwire_examples::options::{self, Options, exit, value};
+use gradwire_examples::stop::Stop;
 use gradwire_examples::threads::{self, Progress};
-use gradwire_examples::{children, node, recipes};
+use gradwire_examples::{children, cli, node, recipes};
 use report::Report;
 
 fn main() -> ExitCode {
@@ -59,7 +60,7 @@ fn command() -> Command {
 }
 
 fn run(args: Vec<OsString>) -> Result<(), (u8, String)> {
-    let matches = options::matches(command(), args.clone())?;
+    let matches = cli::matches(command(), args.clone())?;
     let workers = matches.get_one::<u32>("workers").copied().unwrap_or(4);
     let mut options = Options::from_matches(&matches, workers)?;
     let mut task = options.open()?;
@@ -71,15 +72,28 @@ fn run(args: Vec<OsString>) -> Result<(), (u8, String)> {
     options.hint(&*task, options.json);
     let outcome = if transport == "mem" {
         let initial = options.initial(&*task)?;
-        let (mut evaluator, progress) = (task.copy(), Arc::new(Progress::new(&options)));
+        let stop = Stop::asked_by_signals().map_err(|error| (exit::RUN, format!("signals: {error}")))?;
+        let stop = Arc::new(stop);
+        let progress = Progress { stop: Some(Arc::clone(&stop)), ..Progress::new(&options) };
+        let (mut evaluator, progress) = (task.copy(), Arc::new(progress));
         let update = || report.update(&progress, &mut *evaluator);
         let outcome = threads::run(&options, &*task, &progress, &initial, update);
         let outcome = outcome.map_err(|error| {
-            let code = if matches!(error, gradwire::Error::Config(_)) { exit::CONFIG } else { exit::RUN };
+            let code = if matches!(error, gradwire::Error::Config(_) | gradwire::Error::Several(_)) {
+                exit::CONFIG
+            } else {
+                exit::RUN
+            };
             (code, format!("cluster: {error}"))
         })?;
         options.write_export(&*task, outcome.params())?;
-        outcome.evaluated(&options, &mut *task)
+        let mut outcome = outcome.evaluated(&options, &mut *task);
+        outcome.curve = report.curve();
+        if stop.is_asked() {
+            report.end(&outcome);
+            return Err((stop.code(), format!("cluster: ended early by signal {}", stop.code() - 128)));
+        }
+        outcome
     } else {
         processes::run(&options, args)?
     };

@@ -7,6 +7,7 @@ use std::net::TcpListener;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use gradwire::status::Rest;
+use gradwire::telemetry::Times;
 use gradwire_examples::children::{self, Children, End, Exit, Line, Plan};
 use gradwire_examples::options::{Options, exit};
 use gradwire_examples::outcome::{Ending, Outcome};
@@ -157,8 +158,31 @@ fn outcome(options: &Options, lines: &[String], workers: u32) -> Outcome {
         applied: sum("applied") as u64,
         late: sum("late") as u64,
         deferred: sum("deferred") as u64,
+        times: (0..workers).map(|rank| times(lines, rank)).collect(),
+        curve: first.map_or_else(|| "[]".to_string(), |line| curve(line)),
         skipped: ["skipped_pushes", "skipped_fetches"].map(|name| sum(name) as u64),
     }
+}
+
+/// The value of a number in a JSON object; 0 if there is none.
+fn number_of(line: &str, name: &str) -> f64 {
+    field(line, name).and_then(|text| text.parse().ok()).unwrap_or(0.0)
+}
+
+/// Where the time of a worker has gone, from its JSON object.
+fn times(lines: &[String], rank: u32) -> Times {
+    let line = lines.iter().find(|line| number_of(line, "rank") == f64::from(rank));
+    let nanos = |name: &str| line.map_or(0, |line| (number_of(line, name) * 1e9) as u64);
+    let [compute, wait, encode] = ["computed", "waited", "encoded"].map(nanos);
+    let [decode, apply] = ["decoded", "applied_in"].map(nanos);
+    let steps = line.map_or(0, |line| number_of(line, "steps") as u64);
+    Times { steps, compute, wait, encode, decode, apply, wire: 0 }
+}
+
+/// The array `curve` at the end of a JSON object.
+fn curve(line: &str) -> String {
+    let array = line.split_once("\"curve\":").and_then(|(_, rest)| rest.split_once(']'));
+    array.map_or_else(|| "[]".to_string(), |(array, _)| format!("{array}]"))
 }
 
 /// The texts of the field `hints` in a JSON object.

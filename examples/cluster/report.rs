@@ -3,9 +3,11 @@
 use std::fmt::Write as _;
 use std::io::Write as _;
 use std::sync::atomic::Ordering;
+use std::time::Instant;
 
+use gradwire::telemetry::Times;
 use gradwire_examples::options::Options;
-use gradwire_examples::outcome::{Outcome, number};
+use gradwire_examples::outcome::{self, Outcome, number};
 use gradwire_examples::task::Task;
 use gradwire_examples::threads::{Progress, staleness, traffic};
 
@@ -13,13 +15,16 @@ use gradwire_examples::threads::{Progress, staleness, traffic};
 pub(crate) struct Report {
     options: Options,
     parameters: usize,
+    begun: Instant,
+    /// A JSON object per epoch.
+    curve: Vec<String>,
 }
 
 impl Report {
     /// Prints the header of the table of epochs.
     pub(crate) fn new(options: &Options, task: &dyn Task) -> Self {
         let parameters = task.layout().len();
-        let report = Self { options: options.clone(), parameters };
+        let report = Self { options: options.clone(), parameters, begun: Instant::now(), curve: Vec::new() };
         let servers = match options.cluster.servers {
             0 => String::new(),
             servers => format!(" and {servers} server{}", if servers == 1 { "" } else { "s" }),
@@ -27,7 +32,7 @@ impl Report {
         report.print(&format!(
             "{} workers{servers} learn {}, {} parameters\nrecipe {}: {}\n\
              learning rate {}, batch {} per worker, {} epochs, seed {}\n\n\
-             epoch  accuracy   loss    steps of each   staleness   sent     of dense{}",
+             {}",
             options.cluster.workers,
             task.about(),
             parameters,
@@ -37,7 +42,11 @@ impl Report {
             options.batch,
             options.epochs,
             options.seed,
-            if is_coded(options) { "   density       tau   a step" } else { "" },
+            if is_coded(options) {
+                "epoch test acc train loss     steps density     tau     sent of dense  left"
+            } else {
+                "epoch test acc train loss     steps staleness     sent of dense  left"
+            },
         ));
         report
     }
@@ -55,14 +64,19 @@ impl Report {
         loop {
             let ended = progress.epochs.lock().unwrap_or_else(|error| error.into_inner()).pop_front();
             let Some((epoch, loss, params)) = ended else { return };
-            if !self.options.json || self.options.monitor.is_some() {
-                let (accuracy, _) = task.evaluate(&params);
-                *progress.accuracy.lock().unwrap_or_else(|error| error.into_inner()) = Some(accuracy);
-                if !self.options.json {
-                    self.line(progress, epoch, loss, accuracy);
-                }
+            let (accuracy, test_loss) = task.evaluate(&params);
+            *progress.accuracy.lock().unwrap_or_else(|error| error.into_inner()) = Some(accuracy);
+            let seconds = self.begun.elapsed().as_secs_f64();
+            self.curve.push(outcome::point(epoch, seconds, loss, (accuracy, test_loss)));
+            if !self.options.json {
+                self.line(progress, epoch, loss, accuracy);
             }
         }
+    }
+
+    /// A JSON array of the epochs so far.
+    pub(crate) fn curve(&self) -> String {
+        format!("[{}]", self.curve.join(","))
     }
 
     /// Prints the line of an epoch.
@@ -72,20 +86,18 @@ impl Report {
         let statuses = progress.statuses.lock().unwrap_or_else(|error| error.into_inner());
         let known = || statuses.iter().flatten();
         let (sent, dense) = traffic(known());
-        let clocks = if min == max { format!("{max}") } else { format!("{min} to {max}") };
-        let mean = staleness(known()).mean();
-        let steps: u64 = progress.steps.iter().map(|steps| steps.load(Ordering::Relaxed)).sum();
-        let coded = match known().next().filter(|_| is_coded(&self.options)) {
-            Some(worker) => {
-                format!("  {:>7.3}%  {:>8.1e}  {:>7}", worker.density * 100.0, worker.tau, bytes(sent / steps.max(1)))
-            }
-            None => String::new(),
+        let clocks = if min == max { format!("{max}") } else { format!("{min}-{max}") };
+        // Test accuracy, and what has been learned of the training data.
+        let (test, share) = (accuracy * 100.0, 100.0 * sent as f64 / dense.max(1) as f64);
+        let left = self.begun.elapsed().as_secs_f64() / f64::from(epoch) * f64::from(self.options.epochs - epoch);
+        let middle = match known().next().filter(|_| is_coded(&self.options)) {
+            Some(worker) => format!("{:>6.3}% {:>7.1e}", worker.density * 100.0, worker.tau),
+            None => format!("{:>9.2}", staleness(known()).mean()),
         };
         self.print(&format!(
-            "{epoch:>5}  {:>7.1}%  {loss:>6.3}  {clocks:>14}  {mean:>9.2}  {:>8}  {:>7.1}%{coded}",
-            accuracy * 100.0,
+            "{epoch:>5} {test:>7.1}% {loss:>10.3} {clocks:>9} {middle} {:>8} {share:>7.1}% {:>5}",
             bytes(sent),
-            100.0 * sent as f64 / dense.max(1) as f64,
+            time_left(left),
         ));
     }
 
@@ -107,16 +119,26 @@ impl Report {
             let name = name.replace(['"', '\\'], "");
             let _ = write!(
                 text,
-                "{{\"recipe\":\"{name}\",\"recipe_in_full\":\"{recipe}\",\"workers\":{},\"servers\":{},\
-                 \"task\":\"{}\",\"parameters\":{},\"accuracy\":{},\"loss\":{},{}\"steps\":{steps},\
+                "{{\"recipe\":\"{name}\",\"version\":\"{}\",\"recipe_in_full\":\"{recipe}\",\"workers\":{},\"servers\":{},\
+                 \"task\":\"{}\",\"seed\":{},\"rate\":{},\"batch\":{},\"epochs\":{},\"momentum\":{},\"rate_decay\":{},\
+                 \"hidden\":{:?},\"waits\":{},\"parameters\":{},\"accuracy\":{},\"loss\":{},{}\"steps\":{steps},\
                  \"examples\":{examples},\"seconds\":{seconds:.3},\"examples_per_second\":{rate:.1},\
                  \"bytes_sent\":{sent},\"bytes_dense\":{dense},\"staleness_mean\":{:.4},\"staleness_max\":{},\
                  \"density\":{:.6},\"tau\":{:e},\"bytes_per_step\":{},\"residual_norm\":{:.6},\"clipped\":{:.6},\
                  \"forgotten\":{:.6},\"merged\":{},\"late\":{},\"deferred\":{},\"skipped_pushes\":{},\"skipped_fetches\":{},\"replicas_equal\":{},\
-                 \"digest\":\"{digest:016x}\",\"hints\":{}}}",
+                 \"digest\":\"{digest:016x}\",\"hints\":{},\"curve\":{}}}",
+                env!("CARGO_PKG_VERSION"),
                 cluster.workers,
                 cluster.servers,
                 self.options.task.text(),
+                self.options.seed,
+                self.options.rate,
+                self.options.batch,
+                self.options.epochs,
+                self.options.momentum,
+                self.options.decay,
+                self.options.hidden,
+                waits(&outcome.times),
                 self.parameters,
                 number(accuracy, 4),
                 number(loss, 5),
@@ -136,18 +158,20 @@ impl Report {
                 outcome.skipped[1],
                 outcome.replicas_equal(),
                 outcome.hints.json(),
+                outcome.curve,
             );
             let _ = writeln!(std::io::stdout(), "{text}");
             return;
         }
         self.print(&format!(
-            "\naccuracy        {:.2} % on the test data\nloss            {loss:.4}\n{}\
+            "\naccuracy        {:.2} % on the test data\ntest loss       {loss:.4}\n{}\
              steps           {steps} in total, {} per worker\n\
-             time            {seconds:.2} s, {rate:.0} examples/s\nsent            {}, as dense floats {} ({:.1} %)\n\
+             time            {seconds:.2} s, {rate:.0} examples/s\n{}sent            {}, as dense floats {} ({:.1} %)\n\
              staleness       mean {:.2}, at most {}\n{}parameters      digest {digest:016x}{equal}",
             accuracy * 100.0,
             outcome.ending.text(&self.options, (accuracy, loss)),
             steps / u64::from(workers),
+            outcome.waits(),
             bytes(sent),
             bytes(dense),
             100.0 * sent as f64 / dense.max(1) as f64,
@@ -164,6 +188,22 @@ impl Report {
 /// True if updates are encoded: then density, threshold and bytes per step are printed.
 fn is_coded(options: &Options) -> bool {
     options.recipe.codec() != gradwire::recipe::Codec::F32
+}
+
+/// A JSON array with an object per worker: the seconds that it has computed, waited, encoded, decoded and applied.
+fn waits(times: &[Times]) -> String {
+    let objects: Vec<String> =
+        times.iter().map(|times| format!("{{{}}}", outcome::times(times).trim_end_matches(','))).collect();
+    format!("[{}]", objects.join(","))
+}
+
+/// A span of time in a few characters.
+fn time_left(seconds: f64) -> String {
+    match seconds {
+        ..100.0 => format!("{seconds:.0} s"),
+        ..6000.0 => format!("{:.0} m", seconds / 60.0),
+        _ => format!("{:.0} h", seconds / 3600.0),
+    }
 }
 
 /// A number of bytes with a unit.

@@ -5,6 +5,7 @@
 mod agreement;
 pub mod bad;
 pub mod children;
+pub mod cli;
 pub mod data;
 pub mod executor;
 pub mod hints;

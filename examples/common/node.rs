@@ -14,13 +14,15 @@ use std::thread::ScopedJoinHandle;
 use std::time::{Duration, Instant};
 
 use clap::ArgMatches;
+use gradwire::recipe::Hint;
 use gradwire::tcp::{Address, Key, Notice, Refusal, StreamError, TcpError};
 use gradwire::{Canceller, Cluster, Error, Event, LaunchEnv, PeerId, RunState, Session, Status, Transport};
 
 pub use flags::command;
 
+use super::cli;
 use super::options::{self, Options, exit};
-use super::outcome::{Ending, number};
+use super::outcome::{self, Ending, number};
 use super::stop::Stop;
 use super::task::Task;
 use super::worker::{self, Checkpoints, OnEvent, Watch, digest};
@@ -75,7 +77,7 @@ struct Node {
 /// # Errors
 /// An exit code and a message.
 pub fn main(args: Vec<OsString>) -> Result<(), Failure> {
-    let matches = options::matches(command(), args.clone())?;
+    let matches = cli::matches(command(), args.clone())?;
     if let Some(("keygen", matches)) = matches.subcommand() {
         let path = matches.get_one::<PathBuf>("file").cloned().unwrap_or_default();
         let key = Key::generate().and_then(|key| key.write(&path)).map_err(|error| (exit::AUTH, error.to_string()));
@@ -84,7 +86,7 @@ pub fn main(args: Vec<OsString>) -> Result<(), Failure> {
         });
     }
     let matches = match matches.get_one::<PathBuf>("config") {
-        Some(path) => options::matches(command(), flags::with_config(path, args)?)?,
+        Some(path) => cli::matches(command(), flags::with_config(path, args)?)?,
         None => matches,
     };
     let canceller = Canceller::new();
@@ -244,7 +246,7 @@ impl Node {
         let options = &self.options;
         let rank = self.env.rank;
         let evaluator = (rank == 0).then(|| task.copy());
-        let mut progress = Progress { node: self, stop, evaluator, steps: 0, begun: Instant::now() };
+        let mut progress = Progress { node: self, stop, evaluator, steps: 0, begun: Instant::now(), curve: Vec::new() };
         let initial = options.initial(task)?;
         let checkpoints = self.checkpoints.as_ref();
         let done = worker::train(options, &mut *task.copy(), transport, initial, checkpoints, &mut progress);
@@ -257,7 +259,8 @@ impl Node {
             let after = task.evaluate(&done.params);
             (after, if done.before_end == done.params { after } else { task.evaluate(&done.before_end) })
         });
-        let result = TrainingResult { evaluation, digest: digest(&done.params), drained: done.drained };
+        let curve = format!("[{}]", progress.curve.join(","));
+        let result = TrainingResult { evaluation, digest: digest(&done.params), drained: done.drained, curve };
         self.report(Some(result), &done.status, done.steps, done.examples, seconds);
         Ok(())
     }
@@ -373,6 +376,8 @@ impl Node {
         let (hints, quiet) = (self.options.hints.clone(), self.quiet);
         let failed = Mutex::new(None);
         Box::new(move |event| match event {
+            // `worker` resets the momentum, if there is one.
+            Event::Hint(Hint::OptimizerKept) => {}
             Event::Hint(hint) => hints.report(&hint.to_string(), quiet),
             _ if quiet => {}
             // A peer that has failed is lost as well, and that has been said.
@@ -398,6 +403,7 @@ impl Node {
         let code = match error {
             Error::Cancelled(_) => stop.code(),
             Error::Config(_)
+            | Error::Several(_)
             | Error::Contract { .. }
             | Error::OtherRun { .. }
             | Error::Nodes { .. }
@@ -426,12 +432,12 @@ impl Node {
     fn report(&self, result: Option<TrainingResult>, status: &Status, steps: u64, examples: u64, seconds: f64) {
         let mut out = std::io::stdout();
         if !self.options.json {
-            if let Some(TrainingResult { evaluation: Some(((accuracy, loss), before)), digest, drained }) = result {
+            if let Some(TrainingResult { evaluation: Some(((accuracy, loss), before)), digest, drained, .. }) = result {
                 let drained = if drained { ", ended early by a signal" } else { "" };
                 let ending = ending(status, before).text(&self.options, (accuracy, loss));
                 let _ = writeln!(
                     out,
-                    "\naccuracy        {:.2} % on the test data\nloss            {loss:.4}\n{ending}\
+                    "\naccuracy        {:.2} % on the test data\ntest loss       {loss:.4}\n{ending}\
                      steps           {steps} of this worker{drained}\ntime            {seconds:.2} s\n\
                      parameters      digest {digest:016x}",
                     accuracy * 100.0,
@@ -441,19 +447,21 @@ impl Node {
         }
         let evaluation = result.as_ref().and_then(|result| result.evaluation);
         let ((accuracy, loss), before) = evaluation.unwrap_or(((-1.0, -1.0), (-1.0, -1.0)));
-        let (digest, drained) = result.map_or((0, false), |result| (result.digest, result.drained));
+        let (digest, drained, curve) =
+            result.map_or_else(|| (0, false, "[]".to_string()), |result| (result.digest, result.drained, result.curve));
         let _ = writeln!(
             out,
             "{{\"rank\":{},\"steps\":{steps},\"examples\":{examples},\"seconds\":{seconds:.4},\
-             \"accuracy\":{},\"loss\":{},{}\"bytes_sent\":{},\"bytes_dense\":{},\"staleness_sum\":{},\"staleness_count\":{},\
+             \"accuracy\":{},\"loss\":{},{}{}\"bytes_sent\":{},\"bytes_dense\":{},\"staleness_sum\":{},\"staleness_count\":{},\
              \"staleness_max\":{},\"density\":{:.6},\"tau\":{:e},\"view\":{},\"reconnects\":{},\
              \"residual_norm\":{:.6},\"clipped\":{:.6},\"forgotten\":{:.6},\"merged\":{},\"applied\":{},\"late\":{},\
              \"deferred\":{},\"skipped_pushes\":{},\"skipped_fetches\":{},\"drained\":{drained},\
-             \"digest\":\"{digest:016x}\",\"hints\":{}}}",
+             \"digest\":\"{digest:016x}\",\"hints\":{},\"curve\":{curve}}}",
             status.me,
             number(accuracy, 4),
             number(loss, 5),
             ending(status, before).json(),
+            outcome::times(&status.times),
             status.bytes_out(),
             status.counters.dense_bytes,
             status.staleness.sum(),
@@ -498,6 +506,8 @@ struct TrainingResult {
     digest: u64,
     /// A signal ended the training early.
     drained: bool,
+    /// A JSON array of epochs.
+    curve: String,
 }
 
 /// Follows the training of this process's worker. Rank 0 prints a line per epoch.
@@ -508,6 +518,8 @@ struct Progress<'a> {
     evaluator: Option<Box<dyn Task>>,
     steps: u64,
     begun: Instant,
+    /// A JSON object per epoch.
+    curve: Vec<String>,
 }
 
 impl Watch for Progress<'_> {
@@ -529,14 +541,15 @@ impl Watch for Progress<'_> {
 
     fn epoch(&mut self, epoch: u32, loss: f64, params: &[f32], _: &mut Session) -> Result<Option<f64>, Error> {
         let options = &self.node.options;
-        let wanted = self.node.progress || !options.json || options.monitor.is_some();
-        let Some(task) = self.evaluator.as_mut().filter(|_| wanted) else { return Ok(None) };
-        let (accuracy, _) = task.evaluate(params);
+        let Some(task) = self.evaluator.as_mut() else { return Ok(None) };
+        let (accuracy, test_loss) = task.evaluate(params);
+        let seconds = self.begun.elapsed().as_secs_f64();
+        self.curve.push(outcome::point(epoch, seconds, loss, (accuracy, test_loss)));
         if self.node.progress || !options.json {
-            let (steps, seconds) = (self.steps, self.begun.elapsed().as_secs_f64());
+            let (steps, left) = (self.steps, seconds / f64::from(epoch) * f64::from(options.epochs - epoch));
             let _ = writeln!(
                 std::io::stdout(),
-                "epoch {epoch:>3}  accuracy {:>5.1} %  loss {loss:.3}  step {steps:>6}  {seconds:>7.2} s",
+                "epoch {epoch:>3}  test acc {:>5.1} %  train loss {loss:.3}  step {steps:>6}  {seconds:>7.2} s, {left:.0} s left",
                 accuracy * 100.0
             );
         }

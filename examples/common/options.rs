@@ -340,10 +340,10 @@ impl Options {
         }
         let export = text("export").map(PathBuf::from);
         // Found out before the training, and not after it.
-        if let Some(directory) = export.as_ref().and_then(|path| path.parent()).filter(|it| !it.as_os_str().is_empty())
-            && !directory.is_dir()
-        {
-            return Err((exit::DATA, format!("--export: expected an existing directory, got {}", directory.display())));
+        if let Some(path) = &export {
+            try_file(path).map_err(|error| {
+                (exit::DATA, format!("--export: expected a file that can be written, got {} ({error})", path.display()))
+            })?;
         }
         let decay = matches.get_one::<f32>("decay").copied().unwrap_or(1.0);
         if !(decay > 0.0 && decay <= 1.0) {
@@ -356,10 +356,12 @@ impl Options {
             None => LaunchEnv::run().map_err(|error| usage(format!("GRADWIRE_RUN: {error}")))?,
         };
         // The length of the vector is not known before the data are loaded. The session checks it again.
-        recipe.check_cluster(cluster, usize::MAX / 8).or_else(|error| match error {
-            gradwire::ConfigError::TooLong { .. } => Ok(()),
-            error => Err((exit::CONFIG, error.to_string())),
-        })?;
+        let too_long = |fault: &gradwire::ConfigError| matches!(fault, gradwire::ConfigError::TooLong { .. });
+        let faults = recipe.faults(cluster, usize::MAX / 8).into_iter().filter(|fault| !too_long(fault));
+        let faults: Vec<String> = faults.map(|fault| fault.to_string()).collect();
+        if !faults.is_empty() {
+            return Err((exit::CONFIG, faults.join("; ")));
+        }
         Ok(Self {
             name,
             recipe,
@@ -559,25 +561,14 @@ impl Options {
     }
 }
 
-/// Parses a command line. The text of `--help` is returned as an error with code 0.
-pub fn matches(command: Command, args: Vec<std::ffi::OsString>) -> Result<ArgMatches, (u8, String)> {
-    // The standard library describes a value that is no number in the words of its own parser.
-    const WORDS: [(&str, &str); 7] = [
-        (": invalid digit found in string", ": expected a whole number, 0 or more"),
-        (": number too large to fit in target type", ": expected a smaller number"),
-        (": cannot parse integer from empty string", ": expected a whole number, got nothing"),
-        (": cannot parse float from empty string", ": expected a number, got nothing"),
-        (": invalid float literal", ": expected a number"),
-        (": 0 is not in 1..=4294967295", ": expected at least 1"),
-        (": 0 is not in 1..18446744073709551615", ": expected at least 1"),
-    ];
-    command.try_get_matches_from(args).map_err(|error| match error.use_stderr() {
-        true => {
-            let text = error.to_string();
-            (exit::USAGE, WORDS.iter().fold(text, |text, (from, to)| text.replace(from, to)))
-        }
-        false => (0, error.to_string()),
-    })
+/// Whether a file can be written at this path. Leaves nothing behind, and an existing file as it is.
+///
+/// # Errors
+/// Why it cannot be written.
+pub fn try_file(path: &std::path::Path) -> std::io::Result<()> {
+    let existed = path.exists();
+    std::fs::OpenOptions::new().create(true).append(true).open(path)?;
+    if existed { Ok(()) } else { std::fs::remove_file(path) }
 }
 
 /// Parses the value of `--slow-rank`, `R:FACTOR`.

@@ -2,6 +2,7 @@
 
 use gradwire::recipe::{Codec, Compensate, Late, Pace};
 use gradwire::status::Rest;
+use gradwire::telemetry::Times;
 
 use super::hints::Hints;
 use super::options::Options;
@@ -44,6 +45,10 @@ pub struct Outcome {
     pub late: u64,
     /// Contributions that came after the end of their round and joined a later one.
     pub deferred: u64,
+    /// Where the time of each worker has gone, by rank.
+    pub times: Vec<Times>,
+    /// A JSON array with an object per epoch of worker 0, from which learning can be plotted.
+    pub curve: String,
     /// Updates that workers have not sent, and after which they have fetched no parameters.
     pub skipped: [u64; 2],
 }
@@ -62,6 +67,16 @@ pub struct Ending {
 }
 
 impl Outcome {
+    /// A line of the summary: where the time of the workers has gone, in seconds.
+    pub fn waits(&self) -> String {
+        let span = |of: fn(&Times) -> u64| {
+            let seconds = || self.times.iter().map(|times| of(times) as f64 / 1e9);
+            (seconds().fold(f64::INFINITY, f64::min), seconds().fold(0.0, f64::max))
+        };
+        let ((c0, c1), (w0, w1)) = (span(|times| times.compute), span(|times| times.wait));
+        format!("of a worker     {c0:.2} to {c1:.2} s computed, {w0:.2} to {w1:.2} s waited\n")
+    }
+
     /// A line of the summary for rounds that wait for the first contributions only.
     pub fn lateness(&self, options: &Options) -> String {
         let all = (self.applied + self.late).max(1);
@@ -95,6 +110,26 @@ impl Outcome {
     pub fn replicas_equal(&self) -> bool {
         self.digests.iter().all(|digest| *digest == self.digests[0])
     }
+}
+
+/// An epoch of the worker that reports, as a JSON object.
+pub fn point(epoch: u32, seconds: f64, train_loss: f64, (accuracy, loss): (f64, f64)) -> String {
+    format!(
+        "{{\"epoch\":{epoch},\"seconds\":{seconds:.3},\"train_loss\":{},\"test_accuracy\":{},\"test_loss\":{}}}",
+        number(train_loss, 5),
+        number(accuracy, 4),
+        number(loss, 5),
+    )
+}
+
+/// The times of a node as JSON fields, each followed by a comma.
+pub fn times(times: &Times) -> String {
+    let [computed, waited, encoded, decoded, applied] =
+        [times.compute, times.wait, times.encode, times.decode, times.apply].map(|nanos| nanos as f64 / 1e9);
+    format!(
+        "\"computed\":{computed:.4},\"waited\":{waited:.4},\"encoded\":{encoded:.4},\"decoded\":{decoded:.4},\
+         \"applied_in\":{applied:.4},"
+    )
 }
 
 impl Ending {

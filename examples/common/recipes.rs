@@ -2,6 +2,7 @@
 
 use clap::{Arg, ArgMatches, Command};
 use gradwire::Recipe;
+use gradwire::recipe::{Key, KeyValues};
 
 use super::options::{exit, value};
 
@@ -198,11 +199,23 @@ pub fn help() -> String {
     text
 }
 
+/// The name of the value of a key.
+fn unit(key: &str) -> &'static str {
+    match Key::find(key).map(|key| key.values) {
+        Some(KeyValues::Names(_)) => "NAME",
+        Some(KeyValues::Text("true or false")) => "true|false",
+        Some(KeyValues::Text(text)) if text.starts_with("a time") => "TIME",
+        Some(KeyValues::Text("a whole number, 0 or more")) => "N",
+        Some(KeyValues::Text("a number")) => "X",
+        _ => "VALUE",
+    }
+}
+
 /// Adds a flag per setting of the recipe.
 pub fn flags(mut command: Command) -> Command {
-    for (flag, _, help) in FLAGS {
-        let arg: Arg = value(flag, "VALUE", help).help_heading("Settings of the recipe [default: the recipe's own]");
-        command = command.arg(arg.allow_negative_numbers(true));
+    for (flag, key, help) in FLAGS {
+        let arg: Arg = value(flag, unit(key), help).help_heading("Settings of the recipe [default: the recipe's own]");
+        command = command.arg(arg.allow_negative_numbers(true).hide_short_help(true));
     }
     command
 }
@@ -244,24 +257,11 @@ mod tests {
         }
     }
 
-    /// Every key that the text form of a recipe can have has a flag.
+    /// Every key of the reference has a flag.
     #[test]
     fn every_key_has_a_flag() {
-        let threshold = |control: &str| format!("async codec=threshold pull=threshold {control} pull_{control}");
-        let mut texts: Vec<String> = PRESETS.iter().map(|preset| (preset.recipe)().to_string()).collect();
-        texts.extend(["density=0.1", "budget=100", "control=band"].map(threshold));
-        texts.extend(["sparse decay=0.5", "hardsync codec=topk pull=topk"].map(String::from));
-        texts.extend(["sync outer=adagrad", "sync outer=adam", "async fetch=2"].map(String::from));
-        texts.extend(
-            ["hardsync merge=trimmed-mean", "hardsync merge=centred-clip", "hardsync merge=krum"].map(String::from),
-        );
-        texts
-            .extend(["async staleness=exp codec=bf16 end=spread", "ssp staleness=poly drop_above=3"].map(String::from));
-        for text in texts {
-            let written = text.parse::<Recipe>().unwrap().to_string();
-            for key in written.split(' ').filter_map(|word| Some(word.split_once('=')?.0)) {
-                assert!(FLAGS.iter().any(|(_, known, _)| *known == key), "{key}");
-            }
+        for key in gradwire::recipe::KEYS {
+            assert!(FLAGS.iter().any(|(_, known, _)| *known == key.name), "{}", key.name);
         }
     }
 }

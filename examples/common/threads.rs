@@ -6,11 +6,13 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use gradwire::recipe::Hint;
 use gradwire::status::{Counters, Histogram};
 use gradwire::{Error, Event, Layout, Mem, RunState, Session, Status};
 
 use super::options::Options;
 use super::outcome::{Ending, Outcome};
+use super::stop::Stop;
 use super::task::Task;
 use super::worker::{self, Done, OnEvent, Watch, digest};
 
@@ -24,6 +26,8 @@ pub struct Progress {
     pub epochs: Mutex<VecDeque<(u32, f64, Vec<f32>)>>,
     /// The accuracy of the last epoch that the main thread has evaluated.
     pub accuracy: Mutex<Option<f64>>,
+    /// Ends the training early.
+    pub stop: Option<Arc<Stop>>,
 }
 
 /// The result of all threads.
@@ -77,6 +81,8 @@ impl Ended {
             applied: self.counted(|counters| counters.applied),
             late: self.counted(|counters| counters.late),
             deferred: self.counted(|counters| counters.deferred),
+            times: self.statuses[..self.digests.len()].iter().map(|status| status.times).collect(),
+            curve: "[]".to_string(),
             skipped: [
                 self.counted(|counters| counters.skipped_pushes),
                 self.counted(|counters| counters.skipped_fetches),
@@ -92,6 +98,7 @@ impl Progress {
             statuses: Mutex::new((0..options.cluster.nodes()).map(|_| None).collect()),
             epochs: Mutex::new(VecDeque::new()),
             accuracy: Mutex::new(None),
+            stop: None,
         }
     }
 
@@ -109,6 +116,10 @@ struct Mine<'a> {
 }
 
 impl Watch for Mine<'_> {
+    fn should_stop(&self) -> bool {
+        self.progress.stop.as_ref().is_some_and(|stop| stop.is_asked())
+    }
+
     fn on_event(&self) -> Option<OnEvent> {
         Some(hints_of(self.options))
     }
@@ -132,7 +143,10 @@ impl Watch for Mine<'_> {
 fn hints_of(options: &Options) -> OnEvent {
     let (hints, quiet) = (options.hints.clone(), options.json);
     Box::new(move |event| {
-        if let Event::Hint(hint) = event {
+        // `worker` resets the momentum, if there is one.
+        if let Event::Hint(hint) = event
+            && hint != Hint::OptimizerKept
+        {
             hints.report(&hint.to_string(), quiet);
         }
     })

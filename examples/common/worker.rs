@@ -9,7 +9,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use gradwire::checkpoint::Notice;
-use gradwire::recipe::Payload;
+use gradwire::recipe::{OptimizerState, Payload};
 use gradwire::{Error, Event, Mean, Session, Status, Transport};
 
 use super::bad::Bad;
@@ -301,8 +301,9 @@ impl<'a> Trainer<'a> {
             }
             return Ok(());
         }
-        // Averaging also synchronises the optimizer's state, which only `sync_with` takes.
-        if self.options.recipe.payload() == Payload::Parameters {
+        // Only `sync_with` takes the optimizer's state, to average or reset it.
+        let resets = self.options.recipe.optimizer() == OptimizerState::Reset && self.options.momentum > 0.0;
+        if self.options.recipe.payload() == Payload::Parameters || resets {
             params.iter_mut().zip(&self.update).for_each(|(p, u)| *p -= u);
             session.sync_with(params, &mut [momentum], examples)
         } else {

@@ -23,7 +23,8 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use gradwire::compare::{Error, Report};
-use gradwire_examples::options::{self, exit};
+use gradwire_examples::cli;
+use gradwire_examples::options::exit;
 use gradwire_examples::stop::Stop;
 
 use file::File;
@@ -36,7 +37,7 @@ fn main() -> ExitCode {
 
 fn run(args: Vec<OsString>) -> Result<(), (u8, String)> {
     let command = command(&args);
-    let matches = options::matches(input::command(), args)?;
+    let matches = cli::matches(input::command(), args)?;
     if let Some(name) = matches.get_one::<String>("reproduce") {
         return reproduce::run(name, &matches);
     }

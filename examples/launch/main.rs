@@ -11,8 +11,8 @@ use std::process::ExitCode;
 
 use clap::{Arg, ArgAction, Command, value_parser};
 use gradwire_examples::children::{self, Children, End, Line, Plan};
-use gradwire_examples::node;
-use gradwire_examples::options::{self, exit, value};
+use gradwire_examples::options::{exit, value};
+use gradwire_examples::{cli, node};
 
 fn main() -> ExitCode {
     if children::run_if_guardian() {
@@ -76,7 +76,7 @@ fn command() -> Command {
 }
 
 fn run(args: Vec<OsString>) -> Result<(), (u8, String)> {
-    let matches = options::matches(command(), args)?;
+    let matches = cli::matches(command(), args)?;
     let count = matches.get_one::<u32>("processes").copied().unwrap_or(4);
     let restarts = matches.get_one::<u32>("restart").copied().unwrap_or(0);
     let mut command = matches.get_many::<OsString>("command").into_iter().flatten().cloned();

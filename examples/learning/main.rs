@@ -11,7 +11,8 @@ use std::ffi::OsString;
 use std::process::ExitCode;
 
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
-use gradwire_examples::options::{self, value};
+use gradwire_examples::cli;
+use gradwire_examples::options::value;
 use gradwire_examples::task::Name;
 use measure::Measure;
 use tables::Table;
@@ -55,7 +56,7 @@ fn command() -> Command {
 }
 
 fn run(args: Vec<OsString>) -> Result<(), (u8, String)> {
-    let matches = options::matches(command(), args)?;
+    let matches = cli::matches(command(), args)?;
     let mut measure = Measure::new(
         matches.get_one::<u64>("seeds").copied().unwrap_or(5),
         matches.get_one::<u32>("epochs").copied(),

@@ -6,6 +6,7 @@ use std::thread;
 use std::time::Duration;
 
 use clap::Command;
+use gradwire_examples::cli;
 use gradwire_examples::options::{self, Options};
 use gradwire_examples::task::Name;
 use gradwire_examples::threads::{self, Progress};
@@ -76,7 +77,7 @@ impl Measure {
         });
         let args = format!("learning --json --task {} --epochs {epochs} --seed {seed} --recipe", task.text());
         let args = args.split(' ').map(Into::into).chain([recipe.into()]).collect();
-        let matches = options::matches(options::training(Command::new("learning")), args);
+        let matches = cli::matches(options::training(Command::new("learning")), args);
         let options = matches.and_then(|matches| Options::from_matches(&matches, workers));
         let options = options.map_err(|(_, text)| text)?;
         let single = self.rate.unwrap_or_else(|| task.rate());

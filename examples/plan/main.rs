@@ -16,7 +16,8 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use answer::Answer;
-use gradwire_examples::options::{self, exit};
+use gradwire_examples::cli;
+use gradwire_examples::options::exit;
 use input::Input;
 
 fn main() -> ExitCode {
@@ -24,7 +25,7 @@ fn main() -> ExitCode {
 }
 
 fn run(args: Vec<OsString>) -> Result<(), (u8, String)> {
-    let matches = options::matches(input::command(), args)?;
+    let matches = cli::matches(input::command(), args)?;
     let text = |flag: &str| matches.get_one::<String>(flag);
     // Progress. With a closed stderr, there is no one to tell.
     let tell = |line: &str| _ = writeln!(std::io::stderr(), "plan: {line}");

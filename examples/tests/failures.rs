@@ -1,4 +1,4 @@
-//! The lines of the README's table "When nodes fail" that concern `launch`, and the lines that no other test shows.
+//! The lines of the guide's table "When nodes fail" that concern `launch`, and the lines that no other test shows.
 //!
 //! | other lines | tests |
 //! |---|---|

@@ -319,7 +319,7 @@ fn the_port_of_rank_0_is_not_given_away() {
 #[test]
 fn wrong_arguments_are_refused_with_what_is_expected() {
     for (args, code, expected) in [
-        ("", 2, "required arguments were not provided:\n  <PROGRAM>..."),
+        ("", 2, "required arguments were not provided: <PROGRAM>..."),
         ("-n 0 -- true", 2, "0 is not in 1..=1024"),
         ("-n 65536 -- true", 2, "65536 is not in 1..=1024"),
         ("-n -1 -- true", 2, "-1 is not in 1..=1024"),
@@ -327,8 +327,12 @@ fn wrong_arguments_are_refused_with_what_is_expected() {
         ("--restarts 3 -- true", 2, "a similar argument exists: '--restart'"),
         ("-n 2 -- /nowhere/at/all", 4, "launch: cannot start \"/nowhere/at/all\": No such file"),
         ("-n 2 -- /etc/passwd", 4, "launch: cannot start \"/etc/passwd\": Permission denied"),
-        ("-n 1 -- node --recip sync", 2, "process 0 failed first (exit code 2): error: unexpected argument '--recip'"),
-        ("-n 1 -- node --recip sync", 2, "[0] Usage: node --recipe <RECIPE>"),
+        ("-n 1 -- node --recip sync", 2, "process 0 failed first (exit code 2): unexpected argument '--recip'"),
+        (
+            "-n 1 -- node --recip sync",
+            2,
+            "[0] unexpected argument '--recip' found (a similar argument exists: '--recipe'); see node --help",
+        ),
         ("-n 2 node --rank 7 --processes 2", 2, "(exit code 2): --rank: expected less than 2, got 7"),
         ("-n 2 node --monitor 127.0.0.1:65535", 2, "no port is left for the reports"),
     ] {

@@ -3,7 +3,7 @@
 use std::fmt;
 
 /// The reason why a device cannot be used, or can no longer be used.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum GpuError {
     /// The system has no adapter, or no adapter with the requested name.
@@ -68,6 +68,13 @@ impl fmt::Display for GpuError {
             Self::Other => write!(f, "gpu: expected a session whose executor is a Gpu, got another executor"),
             Self::Lost { reason } => write!(f, "gpu: the device is lost: {reason}"),
         }
+    }
+}
+
+// A program that returns this error from `main` prints it by `Debug`.
+impl fmt::Debug for GpuError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
     }
 }
 

@@ -1,5 +1,16 @@
 //! gradwire's kernels on a GPU: WGSL shaders, run through wgpu 30.
 //!
+//! ```
+//! use gradwire_gpu::{Context, Gpu};
+//!
+//! match Context::open() {
+//!     Ok(context) => {
+//!         let _executor = Gpu::new(context); // for `Builder::executor`
+//!     }
+//!     Err(error) => println!("no GPU: {error}"),
+//! }
+//! ```
+//!
 //! A gradwire machine describes its arithmetic as [`Kernel`](gradwire_core::kernel::Kernel) values over segments of
 //! buffers, and an [`Executor`](gradwire_core::kernel::executor::Executor) runs them. This crate has the executor for
 //! devices:

@@ -7,7 +7,6 @@ use std::path::PathBuf;
 use gradwire_core::RestoreError;
 
 /// Why a checkpoint could not be written, or a run could not resume from one.
-#[derive(Debug)]
 #[non_exhaustive]
 #[allow(missing_docs, reason = "the fields are the file, the value that was expected and the one that was found")]
 pub enum CheckpointError {
@@ -110,6 +109,13 @@ impl fmt::Display for Damage {
             Self::Run => write!(f, "expected the name of a run, got another text: the file is damaged"),
             Self::Checksum => write!(f, "the checksum does not match: the file is damaged"),
         }
+    }
+}
+
+// A program that returns this error from `main` prints it by `Debug`.
+impl fmt::Debug for CheckpointError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
     }
 }
 

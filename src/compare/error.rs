@@ -6,7 +6,7 @@ use gradwire_core::recipe::RecipeParseError;
 use gradwire_sim::simulation;
 
 /// Why rules cannot be compared. Runs that fail or diverge are no errors: they are rows of the report.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, PartialEq)]
 #[non_exhaustive]
 pub enum Error {
     /// There are no rules.
@@ -76,6 +76,13 @@ impl fmt::Display for Error {
             }
             Self::Stopped { ended, runs } => write!(f, "stopped after {ended} of {runs} runs"),
         }
+    }
+}
+
+// A program that returns this error from `main` prints it by `Debug`.
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
     }
 }
 

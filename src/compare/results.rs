@@ -43,7 +43,7 @@ pub struct Reading {
 }
 
 /// Why a text holds no results.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ResultsError {
     /// The first line is not that of results.
@@ -161,6 +161,13 @@ impl fmt::Display for ResultsError {
             }
             Self::BadLine { line } => write!(f, "line {line}: expected the results of a run, got something else"),
         }
+    }
+}
+
+// A program that returns this error from `main` prints it by `Debug`.
+impl fmt::Debug for ResultsError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
     }
 }
 

@@ -8,6 +8,7 @@ use std::time::Instant;
 use gradwire_core::telemetry::{Frame, NODES_MAX, Note, NoteKind, Report, Run};
 use gradwire_core::{Instant as Moment, RunId};
 
+use super::announce::Announcement;
 use super::ending::Ending;
 
 /// Notes that are kept for monitors that connect later. When another one comes, the oldest is dropped.
@@ -49,6 +50,8 @@ struct Shared {
     contents: Mutex<Contents>,
     /// The outputs that write the last reports when the run ends.
     ending: Ending,
+    /// The announcement of this board's listener, while the board exists.
+    announcement: Mutex<Option<Announcement>>,
 }
 
 #[derive(Default)]
@@ -69,7 +72,12 @@ impl Default for Board {
     fn default() -> Self {
         // A reader starts with 0 and gets the run's description then, so the board itself starts with 1.
         let contents = Contents { number: 1, ..Contents::default() };
-        Self(Arc::new(Shared { origin: Instant::now(), contents: Mutex::new(contents), ending: Ending::default() }))
+        Self(Arc::new(Shared {
+            origin: Instant::now(),
+            contents: Mutex::new(contents),
+            ending: Ending::default(),
+            announcement: Mutex::new(None),
+        }))
     }
 }
 
@@ -80,6 +88,11 @@ impl fmt::Debug for Board {
 }
 
 impl Board {
+    /// Keeps an announcement for as long as the board exists.
+    pub(crate) fn keep(&self, announcement: Announcement) {
+        *self.0.announcement.lock().unwrap_or_else(PoisonError::into_inner) = Some(announcement);
+    }
+
     /// An empty board for this run.
     pub fn new(run: Run) -> Self {
         let board = Self::default();

@@ -180,7 +180,7 @@ pub enum Waits {
 }
 
 /// Why there is no forecast.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, PartialEq)]
 #[non_exhaustive]
 pub enum PlanError {
     /// A number of the case is out of its range: name, range, value.
@@ -205,6 +205,13 @@ impl std::fmt::Display for PlanError {
             Self::Recipe(error) => error.fmt(f),
             Self::NoBatch => write!(f, "period: expected a known batch for a period in examples, got none"),
         }
+    }
+}
+
+// A program that returns this error from `main` prints it by `Debug`.
+impl std::fmt::Debug for PlanError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        std::fmt::Display::fmt(self, f)
     }
 }
 

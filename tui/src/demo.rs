@@ -216,6 +216,7 @@ pub(crate) fn synthetic_report(rank: u32, nodes: u32, tick: u64) -> Report {
         tau: 0.001,
         clipped: 0.0,
         forgotten: 0.0,
+        times: Times::default(),
         operations: 2,
         updates: tick,
         view: 0,

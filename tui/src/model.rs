@@ -355,6 +355,7 @@ pub(crate) mod tests {
             tau: 0.001,
             clipped: 0.0,
             forgotten: 0.0,
+            times: Times::default(),
             operations: 1,
             updates: 0,
             view: 0,

@@ -3,6 +3,8 @@
 mod axes;
 mod error;
 
+use alloc::vec::Vec;
+
 pub use error::ConfigError;
 
 use super::{Adapt, Codec, Control, Correction, End, Merge, Pace, Recipe, Threshold, TopK, Topology};
@@ -22,13 +24,77 @@ impl Recipe {
     /// Checks ranges, combinations of choices, and the number of workers.
     ///
     /// # Errors
-    /// The first violation; see [`ConfigError`].
+    /// The first violation; see [`ConfigError`]. [`faults`](Self::faults) lists all of them.
     pub fn check(&self, workers: u32) -> Result<(), ConfigError> {
-        self.check_numbers()?;
-        self.check_axes()?;
-        if workers == 0 {
-            return Err(out_of_range("workers", "at least 1", 0.0));
+        first(&self.faults_with(workers))
+    }
+
+    /// Checks the recipe as [`check`](Self::check) does, then the number of server nodes and `len`, the length in
+    /// floats of the vector that is exchanged.
+    ///
+    /// # Errors
+    /// The first violation; see [`ConfigError`]. [`faults`](Self::faults) lists all of them.
+    pub fn check_cluster(&self, cluster: Cluster, len: usize) -> Result<(), ConfigError> {
+        first(&self.faults(cluster, len))
+    }
+
+    /// Everything that keeps this recipe from running in this cluster, with a vector of `len` floats: the most basic
+    /// fault first. Empty if it can run.
+    ///
+    /// ```
+    /// use gradwire_core::{Cluster, Recipe};
+    ///
+    /// let recipe: Recipe = "ssp bound=2 codec=topk density=2".parse()?;
+    /// let faults = recipe.faults(Cluster { workers: 4, servers: 0 }, 1000);
+    /// assert_eq!(faults.len(), 2);
+    /// assert_eq!(faults[0].to_string(), "density: expected above 0 and at most 1, got 2");
+    /// assert!(faults[1].to_string().starts_with("servers: expected at least 1 server node, got 0"));
+    /// # Ok::<(), gradwire_core::recipe::RecipeParseError>(())
+    /// ```
+    pub fn faults(&self, cluster: Cluster, len: usize) -> Vec<ConfigError> {
+        let mut faults = self.faults_with(cluster.workers);
+        let servers = match (self.needs_servers(), cluster.servers) {
+            (true, 0) => Some("at least 1 server node"),
+            (true, got) if got > self.shards() => Some("at most one server node per shard"),
+            // A collective may have one server node, which hosts the coordinator of views and no shard.
+            (false, got) if got > 1 && self.is_collective() => Some("0 server nodes, or 1 for the coordinator"),
+            (false, got) if got > 0 && !self.is_collective() => Some("0 server nodes with this topology"),
+            _ => None,
+        };
+        faults.extend(servers.map(|expected| ConfigError::Servers { expected, got: cluster.servers }));
+        if len == 0 {
+            faults.push(ConfigError::EmptyLayout);
+            return faults;
         }
+        let shards = self.shards().max(1);
+        if shards as usize > len {
+            faults.push(ConfigError::TooManyShards { shards, len });
+        }
+        let longest = len.div_ceil(shards as usize);
+        // A mesh without rounds sends its ledger as one body.
+        let limit = if self.has_ledger() { ledger::LEN_MAX } else { LEN_MAX };
+        if len > limit {
+            faults.push(ConfigError::TooLong { what: "the vector", len, limit });
+        } else if longest > TOP_K_LEN_MAX && (self.is_dense_top_k(&self.codec) || self.is_dense_top_k(&self.pull)) {
+            faults.push(ConfigError::TooLong { what: "a shard", len: longest, limit: TOP_K_LEN_MAX });
+        }
+        faults
+    }
+
+    /// The faults of the recipe, and of this number of workers with it.
+    fn faults_with(&self, workers: u32) -> Vec<ConfigError> {
+        let mut faults = Vec::new();
+        self.check_numbers(&mut faults);
+        self.check_axes(&mut faults);
+        if workers == 0 {
+            faults.push(out_of_range("workers", "at least 1", 0.0));
+            return faults;
+        }
+        faults.extend(self.check_workers(workers).err());
+        faults
+    }
+
+    fn check_workers(&self, workers: u32) -> Result<(), ConfigError> {
         // A group larger than the cluster would wait for updates that no worker sends.
         if let Merge::Softsync { updates } = self.merge
             && updates > workers
@@ -54,46 +120,6 @@ impl Recipe {
         check_range("starters", "at most the number of workers", starters as f32, starters <= workers)
     }
 
-    /// Checks the recipe as [`check`](Self::check) does, then the number of server nodes and `len`, the length in
-    /// floats of the vector that is exchanged.
-    ///
-    /// # Errors
-    /// The first violation; see [`ConfigError`].
-    pub fn check_cluster(&self, cluster: Cluster, len: usize) -> Result<(), ConfigError> {
-        self.check(cluster.workers)?;
-        match (self.needs_servers(), cluster.servers) {
-            (true, 0) => return Err(ConfigError::Servers { expected: "at least 1 server node", got: 0 }),
-            (true, got) if got > self.shards() => {
-                return Err(ConfigError::Servers { expected: "at most one server node per shard", got });
-            }
-            // A collective may have one server node, which hosts the coordinator of views and no shard.
-            (false, 1) if self.is_collective() => {}
-            (false, got) if got > 1 && self.is_collective() => {
-                return Err(ConfigError::Servers { expected: "0 server nodes, or 1 for the coordinator", got });
-            }
-            (false, got) if got > 0 => {
-                return Err(ConfigError::Servers { expected: "0 server nodes with this topology", got });
-            }
-            _ => {}
-        }
-        if len == 0 {
-            return Err(ConfigError::EmptyLayout);
-        }
-        if self.shards() as usize > len {
-            return Err(ConfigError::TooManyShards { shards: self.shards(), len });
-        }
-        let longest = len.div_ceil(self.shards() as usize);
-        // A mesh without rounds sends its ledger as one body.
-        let limit = if self.has_ledger() { ledger::LEN_MAX } else { LEN_MAX };
-        if len > limit {
-            return Err(ConfigError::TooLong { what: "the vector", len, limit });
-        }
-        if longest > TOP_K_LEN_MAX && (self.is_dense_top_k(&self.codec) || self.is_dense_top_k(&self.pull)) {
-            return Err(ConfigError::TooLong { what: "a shard", len: longest, limit: TOP_K_LEN_MAX });
-        }
-        Ok(())
-    }
-
     /// Whether messages of this codec can be longer than the vector. A ramp begins at a density of 1/4.
     fn is_dense_top_k(&self, codec: &Codec) -> bool {
         matches!(codec, Codec::TopK(TopK { density, .. }) if *density > 0.25 || self.end == End::Send)
@@ -109,38 +135,44 @@ impl Recipe {
         Ok(())
     }
 
-    fn check_numbers(&self) -> Result<(), ConfigError> {
-        self.period.check()?;
+    fn check_numbers(&self, faults: &mut Vec<ConfigError>) {
+        let mut note = |result: Result<(), ConfigError>| faults.extend(result.err());
+        note(self.period.check());
         if let Some(steps) = self.fetch {
-            check_range("fetch", "at least 1", steps as f32, steps >= 1)?;
+            note(check_range("fetch", "at least 1", steps as f32, steps >= 1));
         }
         if let Adapt::Loss { most } = self.adapt {
-            check_range("most", "at least the period", most as f32, most >= self.period.at(0))?;
+            note(check_range("most", "at least the period", most as f32, most >= self.period.at(0)));
         }
-        self.staleness.check()?;
+        note(self.staleness.check());
         match self.topology {
-            Topology::Servers { shards: 0 } => return Err(out_of_range("shards", "at least 1", 0.0)),
+            Topology::Servers { shards: 0 } => note(Err(out_of_range("shards", "at least 1", 0.0))),
             Topology::Tree { fan_in } if !(1..=8).contains(&fan_in) => {
-                return Err(out_of_range("fan_in", "1 to 8", f64::from(fan_in)));
+                note(Err(out_of_range("fan_in", "1 to 8", f64::from(fan_in))));
             }
-            _ if self.chunk == 0 => return Err(out_of_range("chunk", "at least 1", 0.0)),
             _ => {}
         }
+        note(check_range("chunk", "at least 1", self.chunk as f32, self.chunk > 0));
         match self.merge {
-            Merge::Sum { lambda } => lambda.check()?,
-            Merge::Softsync { updates: 0 } => return Err(out_of_range("updates", "at least 1", 0.0)),
-            merge => merge.check()?,
+            Merge::Sum { lambda } => note(lambda.check()),
+            Merge::Softsync { updates: 0 } => note(Err(out_of_range("updates", "at least 1", 0.0))),
+            merge => note(merge.check()),
         }
-        check_codec(&self.codec)?;
-        check_codec(&self.pull)?;
-        self.end.check()?;
-        self.outer.check()?;
-        check_range("decay", "from 0 to 1", self.decay, (0.0..=1.0).contains(&self.decay))?;
-        self.compensate.check()?;
+        note(check_codec(&self.codec));
+        note(check_codec(&self.pull));
+        note(self.end.check());
+        note(self.outer.check());
+        note(check_range("decay", "from 0 to 1", self.decay, (0.0..=1.0).contains(&self.decay)));
+        note(self.compensate.check());
         let Correction { momentum, clip_norm, .. } = self.correction;
-        check_range("clip_norm", "a finite norm, 0 or more", clip_norm, clip_norm >= 0.0 && clip_norm.is_finite())?;
-        check_range("momentum", "from 0 to below 1", momentum, (0.0..1.0).contains(&momentum))
+        let finite = clip_norm >= 0.0 && clip_norm.is_finite();
+        note(check_range("clip_norm", "a finite norm, 0 or more", clip_norm, finite));
+        note(check_range("momentum", "from 0 to below 1", momentum, (0.0..1.0).contains(&momentum)));
     }
+}
+
+fn first(faults: &[ConfigError]) -> Result<(), ConfigError> {
+    faults.first().map_or(Ok(()), |fault| Err(*fault))
 }
 
 pub(crate) fn check_range(field: &'static str, expected: &'static str, got: f32, ok: bool) -> Result<(), ConfigError> {

@@ -97,7 +97,9 @@ pub enum Control {
 /// Corrections that precede a sparse codec: momentum (Lin et al. 2018, section 3) and a start-up schedule.
 #[derive(Copy, Clone, Debug, PartialEq)]
 pub struct Correction {
-    /// Momentum that is applied before the residual, in place of the optimizer's momentum: from 0 to below 1. The
+    /// Momentum that is applied before the residual: from 0 to below 1. It stands in place of the optimizer's momentum, so
+    /// the training loop must have none: `update = rate * gradient`. With both, a step goes 1 / (1 - momentum) times as
+    /// far as either does. The
     /// velocity of an element is set to zero when the element is sent (momentum factor masking). 0: no momentum.
     pub momentum: f32,
     /// Number of first messages that are dense: they carry every element of at least the smallest quantum.

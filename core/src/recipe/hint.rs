@@ -50,6 +50,8 @@ pub enum Hint {
         /// Late contributions in a row.
         contributions: u32,
     },
+    /// The recipe resets the optimizer's state, and the application has synchronised by a call that does not pass it.
+    OptimizerKept,
     /// At this density, a message carries a given element less than once in the whole run.
     LateElements {
         /// Share of the elements that a message carries.
@@ -138,6 +140,11 @@ impl fmt::Display for Hint {
                 f,
                 "an outer momentum of {mu:.2} with a period of {period} steps carries old updates for long: lower mu or \
                  the rate, or raise the period to {LONG_PERIOD} or more"
+            ),
+            Self::OptimizerKept => write!(
+                f,
+                "optimizer=reset has no effect on a loop that calls step or sync: they do not have the optimizer's state; \
+                 call sync_with, or set it to zero at each synchronisation; without momentum, optimizer=keep says the same"
             ),
             Self::Copies => write!(
                 f,

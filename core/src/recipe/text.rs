@@ -10,20 +10,21 @@ mod error;
 mod write;
 
 use alloc::string::ToString;
+use alloc::vec::Vec;
 use core::str::FromStr;
 
 use choices::{
     ADAPTS, CODECS, COMPENSATIONS, CONTROLS, ENDS, LATES, MERGES, NORMALIZES, OPTIMIZERS, OUTERS, PACES, PAYLOADS,
-    PERIOD, SCALINGS, SCOPES, SIGN_SCOPES, TOP_K_SCOPES, TOPOLOGIES, VALUES, VELOCITY_SCALES, WEIGHS, choice,
-    unknown_key,
+    SCALINGS, SCOPES, SIGN_SCOPES, TOP_K_SCOPES, TOPOLOGIES, VALUES, VELOCITY_SCALES, WEIGHS, choice,
 };
-pub(super) use choices::{NUMBER, WHOLE, number, time};
+pub(super) use choices::{NUMBER, PERIOD, WHOLE, number, time};
 pub use error::RecipeParseError;
 pub(crate) use error::edit_distance;
-use error::nearest;
+use error::{nearest, unknown_key};
 
 use super::{
-    Adapt, Codec, Compensate, Control, Count, End, Grace, Merge, Mu, Outer, Pace, Period, Recipe, Scaling, Topology,
+    Adapt, Codec, Compensate, Control, Count, End, Grace, Key, Merge, Mu, Outer, Pace, Period, Recipe, Scaling,
+    Topology,
 };
 
 impl Codec {
@@ -111,17 +112,30 @@ impl FromStr for Recipe {
 
     fn from_str(text: &str) -> Result<Self, RecipeParseError> {
         let mut words = text.split_whitespace().peekable();
-        let mut recipe = match words.next_if(|word| !word.contains('=')) {
-            Some(name) => Self::preset(name)
-                .ok_or_else(|| RecipeParseError::UnknownPreset { got: name.to_string(), nearest: nearest(name) })?,
-            None => Self::sync(),
-        };
+        let mut errors = Vec::new();
+        let preset = words.next_if(|word| !word.contains('=')).map(|name| {
+            Self::preset(name)
+                .ok_or_else(|| RecipeParseError::UnknownPreset { got: name.to_string(), nearest: nearest(name) })
+        });
+        let known = !matches!(preset, Some(Err(_)));
+        let mut recipe = preset.transpose().unwrap_or_else(|error| {
+            errors.push(error);
+            None
+        });
+        let recipe = recipe.get_or_insert(Self::sync());
         // In order, so that a number can follow the choice that it belongs to.
         for word in words {
-            let (key, value) = word.split_once('=').ok_or_else(|| unknown_key(word))?;
-            recipe.set(key, value)?;
+            let (key, value) = word.split_once('=').unwrap_or((word, ""));
+            // Of an unknown preset, it is not known which keys it has.
+            if known || Key::find(key).is_none() {
+                errors.extend(recipe.set(key, value).err());
+            }
         }
-        Ok(recipe)
+        match errors.len() {
+            0 => Ok(*recipe),
+            1 => Err(errors.remove(0)),
+            _ => Err(RecipeParseError::Several(errors)),
+        }
     }
 }
 
@@ -132,7 +146,12 @@ impl Recipe {
     /// # Errors
     /// [`RecipeParseError::UnknownKey`] or [`RecipeParseError::BadValue`]; the recipe is unchanged.
     pub fn set(&mut self, key: &str, value: &str) -> Result<(), RecipeParseError> {
-        let unknown = || Err(unknown_key(key));
+        // Only keys of the reference exist.
+        if Key::find(key).is_none() {
+            return Err(unknown_key(key, self));
+        }
+        let before = *self;
+        let unknown = || Err(unknown_key(key, &before));
         match key {
             "payload" => self.payload = choice("payload", value, PAYLOADS)?,
             "period" => self.period = number::<Period>("period", PERIOD, value)?,

@@ -4,6 +4,7 @@ use alloc::vec::Vec;
 
 use super::{Counters, Histogram, LinkStatus, Rest, Role, Waiting, WorkerStatus};
 use crate::id::{Clock, PeerId};
+use crate::telemetry::Times;
 
 /// A snapshot of one node, for monitors and tests. Making one allocates.
 #[derive(Clone, Debug, PartialEq)]
@@ -40,6 +41,9 @@ pub struct Status {
     /// Sum of the magnitudes that decay has removed from the residual, in messages that this node has encoded: in a tree or
     /// ring, only messages of rounds that count. This part of the contributions is lost.
     pub forgotten: f64,
+    /// Time that the node has spent since its start, by activity, and its steps. Drivers measure it: a machine without
+    /// one, as in a simulation, leaves it at 0. `wire` is measured only for a monitor.
+    pub times: Times,
     /// Operations in progress.
     pub operations: usize,
     /// Mesh: updates of all workers that this node's replica contains.
@@ -54,6 +58,18 @@ impl Status {
     /// Bytes sent to all peers, headers and bodies.
     pub fn bytes_out(&self) -> u64 {
         self.links.iter().map(|link| link.bytes_out).sum()
+    }
+
+    /// Bytes sent so far, as a share of the bytes of the same messages with plain floats: 1 without a lossy codec. Unlike
+    /// [`density`](Self::density), it is of the whole run. 0 if nothing was sent.
+    ///
+    /// ```
+    /// # fn report(status: &gradwire_core::Status) {
+    /// println!("sent {:.1} % of the dense bytes in {} steps", 100.0 * status.sent_share(), status.times.steps);
+    /// # }
+    /// ```
+    pub fn sent_share(&self) -> f64 {
+        self.bytes_out() as f64 / self.counters.dense_bytes.max(1) as f64
     }
 
     /// Bytes received from all peers, headers and bodies.

@@ -175,7 +175,7 @@ pub(super) fn parse(reader: &mut Reader<'_>) -> Result<Report, LogError> {
     };
     let operations = usize::try_from(reader.number()?).unwrap_or(usize::MAX);
     let (updates, view, members) = (reader.number()?, reader.number()?, reader.short()?);
-    let status = Status {
+    let mut status = Status {
         me,
         role,
         clock,
@@ -191,6 +191,7 @@ pub(super) fn parse(reader: &mut Reader<'_>) -> Result<Report, LogError> {
         tau,
         clipped,
         forgotten,
+        times: Times::default(),
         operations,
         updates,
         view,
@@ -200,6 +201,8 @@ pub(super) fn parse(reader: &mut Reader<'_>) -> Result<Report, LogError> {
     let [decode, apply, wait] = [reader.number()?, reader.number()?, reader.number()?];
     let wire = reader.number()?;
     let times = Times { steps, compute, encode, decode, apply, wait, wire };
+    // The frame has them once.
+    status.times = times;
     let progress = Progress { loss: reader.float()?, accuracy: reader.float()?, examples: reader.number()? };
     Ok(Report { at, host, run, incarnation, status, times, progress })
 }

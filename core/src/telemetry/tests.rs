@@ -33,6 +33,8 @@ fn report(seed: u64) -> Report {
         since: Instant::from_nanos(n(9)),
         reported_by: PeerId(2),
     };
+    let times =
+        Times { steps: n(16), compute: n(17), encode: n(18), decode: n(19), apply: n(20), wait: n(21), wire: n(25) };
     let status = Status {
         me: PeerId(seed as u32 % 1000),
         role: ROLES[seed as usize % ROLES.len()],
@@ -54,13 +56,12 @@ fn report(seed: u64) -> Report {
         tau: 0.125,
         clipped: 0.0625,
         forgotten: 0.5,
+        times,
         operations: 3,
         updates: n(14),
         view: n(15),
         members: seed as u32 % 100,
     };
-    let times =
-        Times { steps: n(16), compute: n(17), encode: n(18), decode: n(19), apply: n(20), wait: n(21), wire: n(25) };
     let progress = Progress { loss: 0.75, accuracy: 0.5, examples: n(22) };
     Report {
         at: Instant::from_nanos(n(23)),
@@ -116,6 +117,7 @@ fn the_note_of_a_hint_says_what_the_hint_does() {
         (Hint::Copies, "a copy of their parameters"),
         (Hint::Repeats, "the last update of each worker"),
         (Hint::Senders, "few workers send"),
+        (Hint::OptimizerKept, "is not reset"),
         (Hint::AlwaysLate { worker, contributions: 16 }, "worker 3 is always late"),
     ] {
         let note = Note::of_event(Instant::ORIGIN, PeerId(0), &Event::Hint(hint)).to_string();

@@ -1,5 +1,13 @@
 //! Transport between the threads of one process.
 //!
+//! ```
+//! use gradwire_core::{PeerId, Transport};
+//! use gradwire_mem::Mem;
+//!
+//! let nodes = Mem::cluster(3); // one for each thread
+//! assert_eq!(nodes[2].place(), (PeerId(2), 3));
+//! ```
+//!
 //! Each node has a [`Mem`] and moves it into its thread. A node sends by putting a message into the receiver's mailbox,
 //! a queue behind a mutex. The body is lent, not copied: the receiver copies it once, from the sender's buffer into its
 //! own, and then the loan ends. Sending and receiving allocate nothing once the queues have grown to their working
@@ -11,7 +19,6 @@
 //! A `Mem` that is dropped does not come back: its peers get `Disconnected`, and their operations with it are aborted.
 
 use std::collections::VecDeque;
-use std::convert::Infallible;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::task::{Wake, Waker};
@@ -19,7 +26,9 @@ use std::time::Instant;
 
 use gradwire_core::kernel::KernelResult;
 use gradwire_core::wire::Header;
-use gradwire_core::{Duration, Input, Lent, OpId, PeerId, Pool, ProtocolError, RunId, Segment, Transport};
+use gradwire_core::{
+    Duration, Input, Lent, OpId, PeerId, Pool, ProtocolError, RunId, Segment, Transport, TransportError,
+};
 
 /// One node's end of an in-process network.
 ///
@@ -47,7 +56,7 @@ use gradwire_core::{Duration, Input, Lent, OpId, PeerId, Pool, ProtocolError, Ru
 /// b.receive(OpId(1), PeerId(0), Some(floats), &mut b_pool);
 /// assert!(matches!(b.poll(&mut b_pool, None)?, Some(Input::Completed { op: OpId(1), .. })));
 /// assert_eq!(b_pool.floats(floats), [1.0, 2.0]);
-/// # Ok::<(), std::convert::Infallible>(())
+/// # Ok::<(), gradwire_core::TransportError>(())
 /// ```
 #[derive(Debug)]
 pub struct Mem {
@@ -223,8 +232,6 @@ impl Mem {
 }
 
 impl Transport for Mem {
-    type Error = Infallible;
-
     fn place(&self) -> (PeerId, u32) {
         (self.me, self.mailboxes.len() as u32)
     }
@@ -299,7 +306,7 @@ impl Transport for Mem {
         }
     }
 
-    fn poll(&mut self, _pool: &mut Pool, wait: Option<Duration>) -> Result<Option<Input>, Infallible> {
+    fn poll(&mut self, _pool: &mut Pool, wait: Option<Duration>) -> Result<Option<Input>, TransportError> {
         self.maybe_begin();
         // A moment that the clock cannot name never comes.
         let until = wait.and_then(|wait| Instant::now().checked_add(wait));

@@ -1,5 +1,17 @@
 //! Shared-memory transport between processes of one host: two ring buffers, one per direction, between each two nodes.
 //!
+//! ```
+//! use gradwire_core::{PeerId, Transport};
+//! use gradwire_shm::Builder;
+//!
+//! let directory = std::env::temp_dir().join(format!("gradwire-front-{}", std::process::id()));
+//! let node = Builder::new(0, 2).directory(&directory).open()?;
+//! assert_eq!(node.place(), (PeerId(0), 2));
+//! # drop(node);
+//! # std::fs::remove_dir(&directory)?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
 //! [`Builder`] sets a node up and returns [`Shm`], its transport. Framing, reconnecting, keep-alive and limits are
 //! common to stream transports and described in [`gradwire_stream`].
 //!
@@ -72,7 +84,6 @@ pub struct Builder {
 }
 
 /// Why [`Builder::open`] failed.
-#[derive(Debug)]
 #[non_exhaustive]
 #[allow(missing_docs, reason = "the fields are the value that was expected, the value that came, and the cause")]
 pub enum ShmError {
@@ -125,6 +136,13 @@ impl fmt::Display for ShmError {
                  shorter rings, or the tcp transport"
             ),
         }
+    }
+}
+
+// A program that returns this error from `main` prints it by `Debug`.
+impl fmt::Debug for ShmError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
     }
 }
 

@@ -11,7 +11,7 @@ use std::process::Command;
 use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
-use gradwire_core::{Pool, Transport};
+use gradwire_core::Pool;
 use gradwire_shm::{Builder, Notice, ShmError};
 
 /// Far more than anything here takes.

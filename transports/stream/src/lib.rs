@@ -1,5 +1,15 @@
 //! The part that gradwire's stream transports (TCP and shared memory) have in common.
 //!
+//! ```
+//! use std::time::Duration;
+//!
+//! // The settings that all stream transports share; their builders fill them in.
+//! let mut config = gradwire_stream::Config::new(0, 2);
+//! config.dead_after = Duration::from_secs(10);
+//! config.notices = Box::new(|notice| eprintln!("{notice}"));
+//! assert_eq!((config.servers, config.cluster.as_str()), (0, "gradwire"));
+//! ```
+//!
 //! Both transports carry one ordered stream of bytes between each two nodes. This crate builds a
 //! [`Transport`](gradwire_core::Transport) on such streams: [`Streams`] dials and accepts, greets, frames messages,
 //! reconnects, sends keep-alives and enforces limits. A transport crate adds a [`Carrier`], which knows how to listen,

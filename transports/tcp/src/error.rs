@@ -8,7 +8,6 @@ use crate::address::AddressError;
 use crate::probe::Listening;
 
 /// Why [`Builder::open`](crate::Builder::open) failed.
-#[derive(Debug)]
 #[non_exhaustive]
 #[allow(missing_docs, reason = "the fields are the value that was expected, the value that came, and the cause")]
 pub enum TcpError {
@@ -79,6 +78,13 @@ impl fmt::Display for Words<'_> {
             }
             _ => error.fmt(f),
         }
+    }
+}
+
+// A program that returns this error from `main` prints it by `Debug`.
+impl fmt::Debug for TcpError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
     }
 }
 

@@ -17,7 +17,6 @@ const FILE_MAX: u64 = 4096;
 pub struct Key(Zeroizing<[u8; 32]>);
 
 /// Why a key could not be made, read or written. No variant contains bytes of the key or of the file.
-#[derive(Debug)]
 #[non_exhaustive]
 #[allow(missing_docs, reason = "the fields are the file, and the value that came or the cause")]
 pub enum KeyError {
@@ -129,6 +128,13 @@ impl fmt::Display for KeyError {
             Self::Format { length } => write!(f, "key: expected 64 hexadecimal digits, got {length} bytes of text"),
             Self::Random => write!(f, "key: cannot read random bytes from /dev/urandom"),
         }
+    }
+}
+
+// A program that returns this error from `main` prints it by `Debug`.
+impl fmt::Debug for KeyError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
     }
 }
 

@@ -1,5 +1,15 @@
 //! TCP transport between machines: built on mio, without an async runtime, encrypted with a pre-shared key.
 //!
+//! ```
+//! use gradwire_core::{PeerId, Transport};
+//! use gradwire_tcp::{Builder, Key};
+//!
+//! let node = Builder::new(0, 2, "127.0.0.1:0").key(Key::generate()?).open()?;
+//! assert_eq!(node.place(), (PeerId(0), 2));
+//! println!("rank 1 dials {}", node.carrier().listens_at());
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
 //! [`Builder`] sets a node up and returns [`Tcp`], its transport. Rank 0 is the meeting point: the other nodes dial it,
 //! and it tells each where the rest listen, again when a node comes back at another address. Framing, reconnecting,
 //! keep-alive and limits are common to stream transports and described in [`gradwire_stream`].

@@ -9,7 +9,7 @@ use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use gradwire_core::{Input, PeerId, Pool, Transport};
+use gradwire_core::{Input, PeerId, Pool};
 use gradwire_tcp::{Builder, Key, Listening, Notice, Tcp, TcpError};
 
 /// The limit of each wait, far above its usual length.

@@ -10,7 +10,7 @@ use std::sync::mpsc::{Receiver, channel};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use gradwire_core::{Input, PeerId, Pool, Transport};
+use gradwire_core::{Input, PeerId, Pool};
 use gradwire_stream::parts::{Control, PREAMBLE_LEN, Preamble};
 use gradwire_tcp::parts::Sealed;
 use gradwire_tcp::{Builder, Key, Notice, Refusal, StreamError, Tcp};

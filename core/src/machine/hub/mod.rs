@@ -41,6 +41,7 @@ use crate::recipe::Topology;
 use crate::rider::Rider;
 use crate::status::{Counters, Histogram, LinkStatus, Presence, Role, Status, Waiting, WorkerStatus};
 use crate::tape::{Order, Position};
+use crate::telemetry::Times;
 use crate::time::{Duration, Instant, StepTime};
 use crate::vectors::{Keep, Vectors};
 use crate::wire::{CONTRACT_LEN_MAX, HEADER_LEN, Header, Message};
@@ -676,6 +677,7 @@ impl Hub {
             tau: 0.0,
             clipped: 0.0,
             forgotten: 0.0,
+            times: Times::default(),
             operations: self.operations.open(),
             updates: 0,
             view: 0,

@@ -1,5 +1,7 @@
 //! Combinations of choices that cannot work, each with its reason.
 
+use alloc::vec::Vec;
+
 use super::ConfigError;
 use crate::recipe::{
     Adapt, Codec, Compensate, Correction, End, Late, Merge, Normalize, OptimizerState, Outer, Pace, Payload, Period,
@@ -7,7 +9,7 @@ use crate::recipe::{
 };
 
 impl Recipe {
-    pub(super) fn check_axes(&self) -> Result<(), ConfigError> {
+    pub(super) fn check_axes(&self, faults: &mut Vec<ConfigError>) {
         const SYNCHRONOUS_MEAN: &str = "pace=synchronous merge=mean";
         const EQUAL_REPLICAS: &str = "every replica must apply exactly the same updates";
         const OWN_UPDATES: &str = "the worker computes on parameters that include its own unanswered updates, so it \
@@ -41,7 +43,7 @@ impl Recipe {
         // A head start is of the run; the other corrections are of a sparse codec.
         let Correction { starters, head_start, .. } = self.correction;
         let lossy_pull = servers && self.pull != Codec::F32;
-        // (contradiction, choice, what it requires, reason), the most basic first: only the first one is reported.
+        // (contradiction, choice, what it requires, reason), the most basic first.
         let contradictions: &[(bool, &str, &str, &str)] = &[
             (
                 self.payload == Payload::Parameters && !round,
@@ -584,9 +586,11 @@ impl Recipe {
                 "without rounds there is no moment at which all workers have the same parameters",
             ),
         ];
-        match contradictions.iter().find(|(found, ..)| *found) {
-            Some(&(_, choice, required, reason)) => Err(ConfigError::Contradiction { choice, required, reason }),
-            None => Ok(()),
-        }
+        let found = contradictions.iter().filter(|(found, ..)| *found);
+        faults.extend(found.map(|&(_, choice, required, reason)| ConfigError::Contradiction {
+            choice,
+            required,
+            reason,
+        }));
     }
 }

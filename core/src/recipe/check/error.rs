@@ -3,7 +3,7 @@
 use core::fmt;
 
 /// Why a recipe, or a recipe with this cluster and layout, cannot run.
-#[derive(Copy, Clone, Debug, PartialEq)]
+#[derive(Copy, Clone, PartialEq)]
 #[non_exhaustive]
 pub enum ConfigError {
     /// A number is out of its range.
@@ -153,7 +153,11 @@ impl fmt::Display for ConfigError {
                     workers.saturating_sub(1)
                 )
             }
-            Self::Servers { expected, got } => write!(f, "servers: expected {expected}, got {got}"),
+            Self::Servers { expected, got } => write!(
+                f,
+                "servers: expected {expected}, got {got} (servers are nodes of their own, with the ranks after those of \
+                 the workers; the transport connects all)"
+            ),
             Self::TooManyShards { shards, len } => {
                 write!(f, "shards: expected at most the number of parameters ({len}), got {shards}")
             }
@@ -162,6 +166,13 @@ impl fmt::Display for ConfigError {
             }
             Self::EmptyLayout => write!(f, "layout: expected at least 1 parameter, got 0"),
         }
+    }
+}
+
+// A program that returns this error from `main` prints it by `Debug`.
+impl fmt::Debug for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
     }
 }
 

@@ -92,3 +92,17 @@ fn long_vectors_are_refused_where_a_body_would_be_too_long() {
     assert_eq!(mesh(limit), Ok(()));
     assert_eq!(mesh(limit + 1), Err(ConfigError::TooLong { what: "the vector", len: limit + 1, limit }));
 }
+
+#[test]
+fn all_faults_are_listed_the_most_basic_first() {
+    let cluster = Cluster { workers: 4, servers: 0 };
+    let faults = |text: &str| -> Vec<alloc::string::String> {
+        text.parse::<Recipe>().unwrap().faults(cluster, 1000).iter().map(alloc::string::ToString::to_string).collect()
+    };
+    assert_eq!(faults("sync"), Vec::<alloc::string::String>::new());
+    let both = faults("ssp lambda=0 optimizer=reset");
+    assert_eq!(both.len(), 3, "{both:?}");
+    assert!(both[0].starts_with("lambda: ") && both[1].starts_with("optimizer=reset or average requires "));
+    assert!(both[2].starts_with("servers: expected at least 1 server node, got 0 (servers are nodes of their own"));
+    assert_eq!(faults("hardsync shards=0").len(), 2);
+}

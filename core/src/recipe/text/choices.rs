@@ -12,7 +12,7 @@ use crate::recipe::{
 
 pub(in crate::recipe) const WHOLE: &str = "a whole number, 0 or more";
 pub(in crate::recipe) const NUMBER: &str = "a number";
-pub(super) const PERIOD: &str = "steps, a time as in 20s, examples as in 4096ex, or stages as in 1,10@500 of which only the last may be \
+pub(in crate::recipe) const PERIOD: &str = "steps, a time as in 20s, examples as in 4096ex, or stages as in 1,10@500 of which only the last may be \
                       other than steps";
 
 /// The values of a key, in words for error messages, and by name.
@@ -132,66 +132,6 @@ pub(super) const OPTIMIZERS: Choices<OptimizerState> = (
     "keep, reset or average",
     &[("keep", OptimizerState::Keep), ("reset", OptimizerState::Reset), ("average", OptimizerState::Average)],
 );
-
-/// The choice that a key belongs to, for keys that a recipe has only after that choice.
-pub(super) const REQUIRED: &[(&str, &str)] = &[
-    ("most", "adapt=loss"),
-    ("shards", "topology=servers"),
-    ("fan_in", "topology=tree"),
-    ("chunk", "topology=auto, tree or ring"),
-    ("relay", "topology=mesh"),
-    ("bound", "pace=stale"),
-    ("overlap", "pace=asynchronous"),
-    ("lambda", "merge=sum"),
-    ("updates", "merge=softsync"),
-    ("alpha", "merge=elastic"),
-    ("trim", "merge=trimmed-mean"),
-    ("radius", "merge=centred-clip"),
-    ("iterations", "merge=centred-clip"),
-    ("faulty", "merge=krum"),
-    ("best", "merge=krum"),
-    ("messages", "end=spread"),
-    ("mu", "outer=momentum, delayed-nesterov or adam"),
-    ("beta", "outer=adam"),
-    ("pushes", "outer=delayed-nesterov"),
-    ("rate", "outer=momentum, delayed-nesterov, adagrad or adam"),
-    ("look", "outer=momentum"),
-    ("scale", "outer=momentum"),
-    ("floor", "outer=adagrad or adam"),
-    ("keep", "compensate=magnitude or delay-adaptive"),
-    ("length", "compensate=magnitude or merge=vote"),
-    ("least", "compensate=magnitude"),
-    ("push_cost", "compensate=magnitude"),
-    ("fetch_cost", "compensate=magnitude"),
-    ("strength", "compensate=delay or delay-adaptive"),
-    ("worker_rate", "compensate=delay or delay-adaptive"),
-    ("bounded", "compensate=delay or delay-adaptive"),
-    ("base", "staleness=exp"),
-    ("count", "pace=first"),
-    ("grace", "pace=first"),
-    ("cap", "pace=first"),
-    ("late", "pace=first"),
-    ("power", "staleness=poly"),
-    ("tau", "codec=threshold"),
-    ("scope", "codec=threshold, topk or sign"),
-    ("values", "codec=topk"),
-    ("clip", "codec=threshold"),
-    ("control", "codec=threshold"),
-    ("budget", "codec=threshold"),
-    ("density", "codec=threshold or topk"),
-    ("pull_tau", "pull=threshold"),
-    ("pull_scope", "pull=threshold, topk or sign"),
-    ("pull_values", "pull=topk"),
-    ("pull_clip", "pull=threshold"),
-    ("pull_control", "pull=threshold"),
-    ("pull_budget", "pull=threshold"),
-    ("pull_density", "pull=threshold or topk"),
-];
-
-pub(super) fn unknown_key(key: &str) -> RecipeParseError {
-    let required = REQUIRED.iter().find(|(name, _)| *name == key).map(|(_, required)| *required);
-    RecipeParseError::UnknownKey { got: key.to_string(), required }
-}
 
 pub(super) fn choice<T: Copy>(
     key: &'static str,

@@ -1,12 +1,13 @@
 //! [`RecipeParseError`], with the names that a mistyped one is most similar to.
 
-use alloc::string::String;
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
 use core::fmt;
 
-use crate::recipe::PRESETS;
+use crate::recipe::{KEYS, Key, PRESETS, Recipe};
 
 /// Why a text could not be parsed as a recipe.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum RecipeParseError {
     /// There is no preset with this name.
@@ -22,6 +23,10 @@ pub enum RecipeParseError {
         got: String,
         /// The choice that the key belongs to, for instance `pace=stale` for `bound`.
         required: Option<&'static str>,
+        /// If the recipe has made another choice in its place, the keys of that choice: `codec=topk has density, …`.
+        instead: Option<String>,
+        /// The key with the most similar name, if there is no such key and one is similar enough.
+        nearest: Option<&'static str>,
     },
     /// The key does not take this value.
     BadValue {
@@ -32,6 +37,31 @@ pub enum RecipeParseError {
         /// The given value.
         got: String,
     },
+    /// More than one word of the text is wrong: the error of each.
+    Several(Vec<Self>),
+}
+
+/// The error for a key that the recipe does not have.
+pub(super) fn unknown_key(name: &str, recipe: &Recipe) -> RecipeParseError {
+    let got = name.to_string();
+    let Some(key) = Key::find(name) else {
+        let nearest = most_similar(name, KEYS.iter().map(|key| key.name));
+        return RecipeParseError::UnknownKey { got, required: None, instead: None, nearest };
+    };
+    let axis = key.of.split('=').next().unwrap_or_default();
+    RecipeParseError::UnknownKey { got, required: Some(key.of), instead: keys_of(recipe, axis), nearest: None }
+}
+
+/// The choice of a recipe on this axis, and the keys that belong to it, in words. `None`: no key does.
+fn keys_of(recipe: &Recipe, axis: &str) -> Option<String> {
+    let text = recipe.to_string();
+    let value = text.split(' ').find_map(|word| word.strip_prefix(axis)?.strip_prefix('='))?;
+    let belongs = |key: &&Key| {
+        let choices = key.of.strip_prefix(axis).and_then(|rest| rest.strip_prefix('='));
+        choices.is_some_and(|choices| choices.split(", ").flat_map(|names| names.split(" or ")).any(|it| it == value))
+    };
+    let keys: Vec<&str> = KEYS.iter().filter(belongs).map(|key| key.name).collect();
+    (!keys.is_empty()).then(|| alloc::format!("{axis}={value} has {}", keys.join(", ")))
 }
 
 /// The preset with the smallest edit distance to `name`, if that is at most half the length of the preset's name.
@@ -79,12 +109,24 @@ impl fmt::Display for RecipeParseError {
                     None => Ok(()),
                 }
             }
-            Self::UnknownKey { got, required: Some(required) } => {
-                write!(f, "recipe: {got:?} is not a setting of this recipe, it requires {required}")
+            Self::UnknownKey { got, required: Some(required), instead, .. } => {
+                write!(f, "recipe: {got:?} is not a setting of this recipe, it requires {required}")?;
+                instead.as_ref().map_or(Ok(()), |instead| write!(f, " ({instead})"))
             }
-            Self::UnknownKey { got, required: None } => {
+            Self::UnknownKey { got, required: None, nearest, .. } => {
                 write!(f, "recipe: {got:?} is not a setting")?;
-                if got == "quorum" { write!(f, " (did you mean \"pace=first count=\"?)") } else { Ok(()) }
+                match nearest {
+                    _ if got == "quorum" => write!(f, " (did you mean \"pace=first count=\"?)"),
+                    _ if Recipe::preset(got).is_some() => write!(f, ", but a preset, and a preset is the first word"),
+                    Some(name) => write!(f, " (did you mean {name:?}?)"),
+                    None => Ok(()),
+                }
+            }
+            Self::Several(errors) => {
+                for (i, error) in errors.iter().enumerate() {
+                    write!(f, "{}{error}", if i == 0 { "" } else { "; " })?;
+                }
+                Ok(())
             }
             Self::BadValue { key, expected, got } => {
                 write!(f, "{key}: expected {expected}, got {got:?}")?;
@@ -105,6 +147,13 @@ impl fmt::Display for RecipeParseError {
                 }
             }
         }
+    }
+}
+
+// A program that returns this error from `main` prints it by `Debug`.
+impl fmt::Debug for RecipeParseError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
     }
 }
 

@@ -1,6 +1,5 @@
-use super::choices::REQUIRED;
 use super::*;
-use crate::recipe::{Normalize, PRESETS, Pushes, Staleness, Weigh};
+use crate::recipe::{KEYS, Key, KeyValues, Normalize, PRESETS, Pushes, Staleness, Weigh};
 use alloc::string::String;
 use alloc::vec::Vec;
 
@@ -149,7 +148,7 @@ fn parse_errors_say_what_was_expected_and_what_came() {
     assert!(error("qqqqqqqq").ends_with("got \"qqqqqqqq\""));
     assert_eq!(error("ssp bound=-1"), "bound: expected a whole number, 0 or more, got \"-1\"");
     assert_eq!(error("sync bound=1"), "recipe: \"bound\" is not a setting of this recipe, it requires pace=stale");
-    assert_eq!(error("sync bund=1"), "recipe: \"bund\" is not a setting");
+    assert_eq!(error("sync bund=1"), "recipe: \"bund\" is not a setting (did you mean \"bound\"?)");
     assert_eq!(
         error("sync merge=max"),
         "merge: expected mean, sum, softsync, elastic, trimmed-mean, median, norm-clip, centred-clip, krum, adasum, rda, \
@@ -190,11 +189,102 @@ fn the_documented_values_and_defaults_are_those_of_the_parser() {
 
 #[test]
 fn a_key_exists_after_the_choice_that_an_error_suggests() {
-    for (key, required) in REQUIRED {
-        let choice = required.split([' ', ',']).next().unwrap();
-        let mut recipe: Recipe = choice.parse().unwrap();
-        assert!(matches!(recipe.set(key, "?"), Err(RecipeParseError::BadValue { .. })), "{key}");
+    for key in KEYS {
+        let mut recipe = with(key);
+        assert!(matches!(recipe.set(key.name, "?"), Err(RecipeParseError::BadValue { .. })), "{}", key.name);
+        if !key.of.is_empty() {
+            let without: Recipe = if key.name == "chunk" { "hardsync" } else { "sync topology=ring" }.parse().unwrap();
+            let error = { without }.set(key.name, "?").unwrap_err();
+            assert!(matches!(error, RecipeParseError::UnknownKey { required: Some(_), .. }), "{}: {error}", key.name);
+        }
     }
+}
+
+/// A recipe that has made the first of the choices that this key belongs to.
+fn with(key: &Key) -> Recipe {
+    key.of.split([' ', ',']).next().unwrap().parse().unwrap()
+}
+
+/// The reference has the parser's values and defaults.
+#[test]
+fn the_reference_is_that_of_the_parser() {
+    for key in KEYS {
+        let mut recipe = with(key);
+        if !key.default.is_empty() {
+            let before = recipe;
+            assert_eq!((recipe.set(key.name, key.default), recipe), (Ok(()), before), "{}", key.name);
+        }
+        let expected = match recipe.set(key.name, "?").unwrap_err() {
+            RecipeParseError::BadValue { expected, .. } => expected,
+            error => panic!("{error}"),
+        };
+        match key.values {
+            // A scope means something else for each codec.
+            KeyValues::Names(_) if key.name.ends_with("scope") => {}
+            KeyValues::Names(names) => {
+                let mut of_parser: Vec<&str> = expected.split(", ").flat_map(|names| names.split(" or ")).collect();
+                let mut listed: Vec<&str> = names.iter().map(|(name, _)| *name).collect();
+                of_parser.sort_unstable();
+                listed.sort_unstable();
+                assert_eq!(listed, of_parser, "{}", key.name);
+                for (name, _) in names {
+                    assert_eq!(recipe.set(key.name, name), Ok(()), "{}", key.name);
+                }
+            }
+            KeyValues::Text(_) => assert!(!expected.is_empty()),
+        }
+    }
+    for scope in ["scope", "pull_scope"] {
+        let KeyValues::Names(names) = Key::find(scope).unwrap().values else { panic!("{scope}") };
+        for (name, _) in names {
+            let of = scope.replace("scope", "");
+            let axis = if of.is_empty() { "codec" } else { "pull" };
+            let sets = |codec: &&str| {
+                let mut recipe: Recipe = alloc::format!("{axis}={codec}").parse().unwrap();
+                recipe.set(scope, name).is_ok()
+            };
+            assert!(["threshold", "topk", "sign"].iter().any(sets), "{name}");
+        }
+    }
+}
+
+/// The parser's own texts: each quoted word before an arrow or a bar is a key of the reference.
+#[test]
+fn the_parser_has_no_key_that_is_not_in_the_reference() {
+    let sources = [include_str!("../text.rs"), include_str!("../merge.rs")];
+    let mut keys = 0;
+    for line in sources.iter().flat_map(|text| text.lines()).map(str::trim_start) {
+        let Some(rest) = line.strip_prefix("(\"").or_else(|| line.strip_prefix('"')) else { continue };
+        let Some((name, rest)) = rest.split_once('"') else { continue };
+        if rest.starts_with(" =>") || rest.starts_with(" |") || rest.starts_with(" if ") || rest.starts_with(", ") {
+            assert!(Key::find(name).is_some(), "{name} is not in KEYS");
+            keys += 1;
+        }
+    }
+    assert!(keys > 50, "{keys} keys");
+}
+
+#[test]
+fn all_words_that_are_wrong_are_named_and_the_right_ones_suggested() {
+    let error = |text: &str| text.parse::<Recipe>().unwrap_err().to_string();
+    assert_eq!(
+        error("ssp bond=2 codec=top topology=mash"),
+        "recipe: \"bond\" is not a setting (did you mean \"bound\"?); \
+         codec: expected f32, bf16, f16, int8, sign, threshold or topk, got \"top\" (did you mean \"topk\"?); \
+         topology: expected servers, auto, tree, ring or mesh, got \"mash\" (did you mean \"mesh\"?)"
+    );
+    assert_eq!(
+        error("sparse tau=0.5"),
+        "recipe: \"tau\" is not a setting of this recipe, it requires codec=threshold (codec=topk has scope, density, values)"
+    );
+    assert_eq!(
+        error("sync pull_densty=1"),
+        "recipe: \"pull_densty\" is not a setting (did you mean \"pull_density\"?)"
+    );
+    assert!(error("sync ssp").ends_with("\"ssp\" is not a setting, but a preset, and a preset is the first word"));
+    assert_eq!(error("ssp bound"), "bound: expected a whole number, 0 or more, got \"\"");
+    // The keys of an unknown preset are not known.
+    assert!(error("spp bound=2 bond=3").contains("(did you mean \"ssp\"?); recipe: \"bond\" is not"));
 }
 
 #[test]

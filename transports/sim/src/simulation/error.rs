@@ -5,7 +5,7 @@ use std::fmt;
 use gradwire_core::{Cluster, ConfigError, Duration, LayoutError, PeerId};
 
 /// Why a simulation cannot be run. Runs that fail or diverge are no errors: see [`End`](super::End).
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, PartialEq)]
 #[non_exhaustive]
 pub enum Error {
     /// The recipe does not fit the cluster or the layout.
@@ -135,6 +135,13 @@ impl fmt::Display for Error {
             Self::NoRuns => write!(f, "a sweep without runs"),
             Self::Run { run, error } => write!(f, "run {run}: {error}"),
         }
+    }
+}
+
+// A program that returns this error from `main` prints it by `Debug`.
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
     }
 }
 

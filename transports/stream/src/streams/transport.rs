@@ -7,7 +7,7 @@ use std::task::Waker;
 use std::time::{Duration, Instant};
 
 use gradwire_core::wire::Header;
-use gradwire_core::{Input, OpId, PeerId, Pool, ProtocolError, RunId, Segment, Transport};
+use gradwire_core::{Input, OpId, PeerId, Pool, ProtocolError, RunId, Segment, Transport, TransportError};
 
 use super::{PASSES_PER_POLL, QUEUE_MAX, Streams};
 use crate::carrier::{Carrier, Stream};
@@ -22,8 +22,6 @@ const FLUSH_MAX: Duration = Duration::from_secs(1);
 const LINGER_MAX: Duration = Duration::from_millis(200);
 
 impl<C: Carrier> Transport for Streams<C> {
-    type Error = StreamError;
-
     fn place(&self) -> (PeerId, u32) {
         (self.config.rank, self.config.nodes)
     }
@@ -112,41 +110,8 @@ impl<C: Carrier> Transport for Streams<C> {
         open.map(|link| link.writer.unsent()).sum()
     }
 
-    fn poll(&mut self, pool: &mut Pool, wait: Option<Duration>) -> Result<Option<Input>, StreamError> {
-        // A moment that the clock cannot name never comes.
-        let until = wait.and_then(|wait| Instant::now().checked_add(wait));
-        loop {
-            if let Some(input) = self.next_input() {
-                return Ok(Some(input));
-            }
-            self.on_time(Instant::now())?;
-            self.passes = (self.passes + 1) % PASSES_PER_POLL;
-            if self.passes == 0 {
-                self.take_events(Some(Duration::ZERO))?;
-            }
-            self.run(pool)?;
-            // Inputs come before wake-ups, so that a waker that is called all the time cannot stop the transport.
-            if !self.ready.is_empty() {
-                continue;
-            }
-            if std::mem::take(&mut self.woken) {
-                return Ok(None);
-            }
-            let now = Instant::now();
-            let rest = until.map(|until| until.saturating_duration_since(now));
-            let timer = self.timer.saturating_duration_since(now);
-            if rest.is_some_and(|rest| rest.is_zero()) {
-                // The time is up. Callers that never wait depend on this look: they would miss all events without it.
-                self.take_events(Some(Duration::ZERO))?;
-                if self.runnable.is_empty() && !self.accepting && !self.peek() {
-                    self.woken = false;
-                    return Ok(None);
-                }
-                self.run(pool)?;
-                return Ok(self.next_input());
-            }
-            self.sleep(rest.map_or(timer, |rest| rest.min(timer)))?;
-        }
+    fn poll(&mut self, pool: &mut Pool, wait: Option<Duration>) -> Result<Option<Input>, TransportError> {
+        Ok(Self::poll(self, pool, wait)?)
     }
 
     fn waker(&self) -> Waker {
@@ -181,6 +146,49 @@ impl<C: Carrier> Drop for Streams<C> {
                 Err(error) => error.kind() == io::ErrorKind::WouldBlock,
             });
             std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+}
+
+impl<C: Carrier> Streams<C> {
+    /// As [`Transport::poll`], with the error's own type.
+    ///
+    /// # Errors
+    /// If the transport as a whole has failed; see [`StreamError`].
+    pub fn poll(&mut self, pool: &mut Pool, wait: Option<Duration>) -> Result<Option<Input>, StreamError> {
+        // A moment that the clock cannot name never comes.
+        let until = wait.and_then(|wait| Instant::now().checked_add(wait));
+        loop {
+            if let Some(input) = self.next_input() {
+                return Ok(Some(input));
+            }
+            self.on_time(Instant::now())?;
+            self.passes = (self.passes + 1) % PASSES_PER_POLL;
+            if self.passes == 0 {
+                self.take_events(Some(Duration::ZERO))?;
+            }
+            self.run(pool)?;
+            // Inputs come before wake-ups, so that a waker that is called all the time cannot stop the transport.
+            if !self.ready.is_empty() {
+                continue;
+            }
+            if std::mem::take(&mut self.woken) {
+                return Ok(None);
+            }
+            let now = Instant::now();
+            let rest = until.map(|until| until.saturating_duration_since(now));
+            let timer = self.timer.saturating_duration_since(now);
+            if rest.is_some_and(|rest| rest.is_zero()) {
+                // The time is up. Callers that never wait depend on this look: they would miss all events without it.
+                self.take_events(Some(Duration::ZERO))?;
+                if self.runnable.is_empty() && !self.accepting && !self.peek() {
+                    self.woken = false;
+                    return Ok(None);
+                }
+                self.run(pool)?;
+                return Ok(self.next_input());
+            }
+            self.sleep(rest.map_or(timer, |rest| rest.min(timer)))?;
         }
     }
 }
