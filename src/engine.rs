@@ -28,6 +28,7 @@ use crate::mailbox::{
     Saved, SilenceAnnounced, Step, StepThrough, Stepped, SteppedThrough,
 };
 use crate::observe::Observer;
+use crate::pages;
 use crate::pending::Pending;
 use crate::tape::TapeFile;
 use crate::watch::EventCallback;
@@ -93,7 +94,7 @@ impl<T: Transport> Engine<T> {
     ) -> Result<Self, Error> {
         let (len, contract, known_run) = (setup.len, setup.contract.clone(), setup.run);
         let (me, pending) = (setup.me, Pending::at_start(&setup));
-        let (machine, pool) = Node::open(setup, initial)?;
+        let (machine, pool) = Node::open_with(setup, initial, pages::zeroed)?;
         let mut engine = Self {
             machine,
             compute: Compute::new(pool, executor),
