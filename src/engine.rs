@@ -28,6 +28,7 @@ use crate::mailbox::{
     Saved, SilenceAnnounced, Step, StepThrough, Stepped, SteppedThrough,
 };
 use crate::observe::Observer;
+use crate::pages;
 use crate::pending::Pending;
 use crate::stopwatch::Stopwatch;
 use crate::tape::TapeFile;
@@ -99,7 +100,7 @@ impl<T: Transport> Engine<T> {
     ) -> Result<Self, Error> {
         let (len, contract, known_run) = (setup.len, setup.contract.clone(), setup.run);
         let (me, pending, nodes) = (setup.me, Pending::at_start(&setup), setup.cluster.nodes());
-        let (machine, pool) = Node::open(setup, initial)?;
+        let (machine, pool) = Node::open_with(setup, initial, pages::zeroed)?;
         let mut engine = Self {
             machine,
             compute: Compute::new(pool, executor),

@@ -81,6 +81,8 @@ mod mailbox;
 pub mod monitor;
 mod node;
 mod observe;
+#[doc(hidden)]
+pub mod pages;
 mod parts;
 mod pending;
 pub mod plan;

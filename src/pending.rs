@@ -5,6 +5,7 @@ use std::sync::Arc;
 use gradwire_core::{Setup, Storage};
 
 use crate::mailbox::DeviceCopy;
+use crate::pages;
 
 /// A call that waits for a signal of the machine. A session makes one call at a time, so there is at most one.
 #[derive(Debug)]
@@ -39,7 +40,7 @@ impl Pending {
     /// At the start of a node. Workers join without a request, and servers are not asked for their end.
     pub(crate) fn at_start(setup: &Setup) -> Self {
         if setup.cluster.is_worker(setup.me) {
-            let zeroed = || Arc::new(Storage::zeroed(setup.len * 4));
+            let zeroed = || Arc::new(pages::zeroed(setup.len * 4));
             Self::Join { spare: zeroed(), state: (0..setup.carried).map(|_| zeroed()).collect() }
         } else {
             Self::Serve

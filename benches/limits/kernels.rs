@@ -3,6 +3,7 @@
 //! Each round measures the axpy and all kernels once over the same buffers, and a row is a median over rounds of the
 //! ratio within a round. So a change of the memory's speed during the run affects both sides of a ratio.
 
+use gradwire::pages;
 use gradwire_core::Storage;
 use gradwire_core::codec::threshold::{self, Aim, Section};
 use gradwire_core::codec::topk::Pick;
@@ -45,9 +46,9 @@ pub(crate) fn sparse(report: &mut Report, len: usize, density: f64, rounds: usiz
     let (residual, update) = data(len, density);
     let (start, update) = (residual.floats(), update.floats());
     let mut work = residual.clone();
-    let mut scratch = Storage::zeroed(len * 8);
-    let mut body = Storage::zeroed(threshold::words_max([len]) * 4);
-    let mut ledger = Storage::zeroed(ledger::words(len) * 4);
+    let mut scratch = pages::zeroed(len * 8);
+    let mut body = pages::zeroed(threshold::words_max([len]) * 4);
+    let mut ledger = pages::zeroed(ledger::words(len) * 4);
     let mut touched = Storage::zeroed(ledger::map_words(len) * 4);
     let mut parts = [Section { first: 0, len: len as u32, threshold: TAU, bits: 0.0 }];
     let recipe = Threshold::fixed(TAU);
@@ -149,7 +150,7 @@ pub(crate) fn threads(report: &mut Report, len: usize, rounds: usize) {
     let density = 3.6e-3;
     let (residual, update) = data(len, density);
     let (start, update) = (residual.floats(), update.floats());
-    let (mut work, mut scratch) = (residual.clone(), Storage::zeroed(len * 8));
+    let (mut work, mut scratch) = (residual.clone(), pages::zeroed(len * 8));
     // 0 and 1: axpy on one thread and on two; 2 and 3: the encoder.
     let mut times = [const { Vec::new() }; 4];
     for _ in 0..rounds.min(41) {
@@ -202,8 +203,8 @@ pub(crate) fn dense(report: &mut Report, len: usize, rounds: usize) {
     let mut random = Random(7);
     let inputs: Vec<Storage> = (0..9).map(|_| floats(len, || random.unit() - 0.5)).collect();
     let mut work = inputs[0].clone();
-    let mut body = Storage::zeroed(len * 8 + 64);
-    let mut scratch = Storage::zeroed(len * 8);
+    let mut body = pages::zeroed(len * 8 + 64);
+    let mut scratch = pages::zeroed(len * 8);
     let mut cases = dense_cases(&inputs, len);
     cases.extend(rounds_of_8(&inputs));
     cases.extend(steps::outer(&inputs, len));
@@ -211,13 +212,26 @@ pub(crate) fn dense(report: &mut Report, len: usize, rounds: usize) {
     cases.extend(steps::sums(&inputs));
     cases.extend(steps::columns(&inputs, len));
     let mut times: Vec<Vec<f64>> = vec![Vec::new(); cases.len() + 1];
+    // The same axpy in pages of 4 KiB, for comparison with buffers of earlier versions.
+    let small = [0, 1].map(|i: usize| {
+        let mut storage = Storage::zeroed(len * 4);
+        storage.floats_mut().copy_from_slice(inputs[i].floats());
+        storage
+    });
+    let [mut in_small, from_small] = small;
+    let mut small_times = Vec::new();
     for _ in 0..rounds.min(101) {
+        small_times.push(seconds(|| {
+            apply::in_place(Tier::Portable, in_small.floats_mut(), from_small.floats(), 1e-3);
+        }));
         times[0].push(seconds(|| apply::in_place(Tier::Portable, work.floats_mut(), inputs[1].floats(), 1e-3)));
         for (case, times) in cases.iter_mut().zip(&mut times[1..]) {
             work.floats_mut().copy_from_slice(inputs[0].floats());
             times.push(seconds(|| case.3(work.floats_mut(), body.words_mut(), scratch.words_mut())));
         }
     }
+    let name = format!("axpy in pages of 4 KiB, {}, to axpy", size(len));
+    report.row(&name, 0.0, ms(&small_times), "ms", over(&times[0], &small_times), Limit::None);
     for (case, time) in cases.iter().zip(&times[1..]) {
         let ratio = median(times[0].iter().zip(time).map(|(axpy, time)| axpy / time * case.1 / 12.0));
         let name = format!("{}, {}, to axpy per byte", case.0, size(len));

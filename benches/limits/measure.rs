@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
+use gradwire::pages;
 use gradwire_core::Storage;
 
 /// The aim of a row, which its ratio must reach.
@@ -98,9 +99,9 @@ impl Random {
     }
 }
 
-/// A buffer of `len` floats, allocated as the buffers of machines, with values from `of`.
+/// A buffer of `len` floats, allocated as the buffers of a session, with values from `of`.
 pub(crate) fn floats(len: usize, mut of: impl FnMut() -> f64) -> Storage {
-    let mut storage = Storage::zeroed(len * 4);
+    let mut storage = pages::zeroed(len * 4);
     storage.floats_mut().iter_mut().for_each(|x| *x = of() as f32);
     storage
 }

@@ -3,6 +3,7 @@
 //! A machine names segments of buffers and never accesses them. Its driver keeps the buffers in a [`Pool`], lends them
 //! to transports without a copy ([`Lent`]), and runs kernels on them.
 
+use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec;
 use alloc::vec::Vec;
@@ -58,35 +59,71 @@ impl Segment {
 ///
 /// It starts at a cache line of 64 bytes, so that 64-byte vector loads never straddle two lines.
 #[derive(Debug, Default)]
-pub struct Storage {
-    words: Vec<u32>,
-    /// Index of the word at which the first cache line starts. The words before it are padding.
-    start: usize,
+pub struct Storage(Place);
+
+/// Where the words of a storage lie.
+#[derive(Debug)]
+enum Place {
+    /// In an allocation. `start`: index of the word at which the first cache line starts. The words before it are padding.
+    Heap { words: Vec<u32>, start: usize },
+    /// In memory of the driver. `bytes`: the length in use. `allocate` makes the memory of copies.
+    Driver { memory: Box<dyn Memory>, bytes: usize, allocate: Allocate },
 }
 
+/// Memory that a driver provides for large buffers, for instance in huge pages.
+pub trait Memory: AsRef<[u8]> + AsMut<[u8]> + core::fmt::Debug + Send + Sync {}
+
+impl<M: AsRef<[u8]> + AsMut<[u8]> + core::fmt::Debug + Send + Sync> Memory for M {}
+
+/// Makes a storage of zeros with a length in bytes, as [`Storage::zeroed`] does.
+pub type Allocate = fn(usize) -> Storage;
+
 const LINE: usize = 64;
+
+impl Default for Place {
+    fn default() -> Self {
+        Self::Heap { words: Vec::new(), start: 0 }
+    }
+}
 
 impl Storage {
     /// Allocates zeroed memory for `len` bytes, rounded up to whole words.
     pub fn zeroed(len: usize) -> Self {
         // `vec![0u32]` gets zeroed pages from the system without touching them. A vector of a type with an alignment of
         // 64 would be written at once, which takes time and memory for buffers that may never be used.
-        let words = vec![0; len.div_ceil(4) + LINE / 4 - 1];
+        let mut words = vec![0; len.div_ceil(4) + LINE / 4 - 1];
         let start = words.as_ptr().align_offset(LINE).min(LINE / 4 - 1);
         // Truncating keeps the allocation, so the alignment stays.
-        let mut storage = Self { words, start };
-        storage.words.truncate(start + len.div_ceil(4));
-        storage
+        words.truncate(start + len.div_ceil(4));
+        Self(Place::Heap { words, start })
+    }
+
+    /// A storage in memory of the driver: its first `len` bytes, rounded up to whole words. The driver has set them to
+    /// zero. `allocate` makes the storage of a copy.
+    ///
+    /// # Panics
+    /// If the memory is too short, or does not start at a cache line.
+    pub fn in_memory(memory: Box<dyn Memory>, len: usize, allocate: Allocate) -> Self {
+        let (bytes, whole) = (len.next_multiple_of(4), (*memory).as_ref());
+        assert!(whole.len() >= bytes, "memory: expected at least {bytes} bytes, got {}", whole.len());
+        assert!(whole.as_ptr().align_offset(LINE) == 0, "memory: expected the start of a cache line");
+        Self(Place::Driver { memory, bytes, allocate })
     }
 
     /// The whole buffer as 32-bit words.
     pub fn words(&self) -> &[u32] {
-        &self.words[self.start..]
+        match &self.0 {
+            Place::Heap { words, start } => &words[*start..],
+            Place::Driver { memory, bytes, .. } => bytemuck::cast_slice(&(**memory).as_ref()[..*bytes]),
+        }
     }
 
     /// The whole buffer as 32-bit words, for writing.
     pub fn words_mut(&mut self) -> &mut [u32] {
-        &mut self.words[self.start..]
+        match &mut self.0 {
+            Place::Heap { words, start } => &mut words[*start..],
+            Place::Driver { memory, bytes, .. } => bytemuck::cast_slice_mut(&mut (**memory).as_mut()[..*bytes]),
+        }
     }
 
     /// The whole buffer as bytes.
@@ -111,9 +148,14 @@ impl Storage {
 }
 
 impl Clone for Storage {
-    /// Copies the content into new memory. The padding is not copied, because a new allocation may need another one.
+    /// Copies the content into new memory of the same kind. The padding is not copied, because a new allocation may need
+    /// another one.
     fn clone(&self) -> Self {
-        let mut clone = Self::zeroed(self.words().len() * 4);
+        let allocate = match self.0 {
+            Place::Heap { .. } => Self::zeroed,
+            Place::Driver { allocate, .. } => allocate,
+        };
+        let mut clone = allocate(self.words().len() * 4);
         clone.words_mut().copy_from_slice(self.words());
         clone
     }
@@ -161,7 +203,12 @@ pub struct Pool {
 impl Pool {
     /// Allocates zeroed buffers with these lengths in bytes.
     pub fn new(lengths: impl IntoIterator<Item = usize>) -> Self {
-        let buffers = lengths.into_iter().map(|len| Arc::new(Storage::zeroed(len))).collect();
+        Self::allocated(lengths, Storage::zeroed)
+    }
+
+    /// As [`new`](Self::new), in storages that `allocate` makes.
+    pub fn allocated(lengths: impl IntoIterator<Item = usize>, allocate: Allocate) -> Self {
+        let buffers = lengths.into_iter().map(|len| Arc::new(allocate(len))).collect();
         Self { buffers, vacant: Arc::default() }
     }
 
@@ -230,6 +277,53 @@ impl Pool {
         let result = write(self, &mut Arc::make_mut(&mut storage).bytes_mut()[into.range()]);
         self.buffers[into.buffer.0 as usize] = storage;
         result
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Memory of a driver that marks its copies: a cache line of 8 words or more.
+    #[derive(Debug)]
+    #[repr(align(64))]
+    struct Lines([u8; 128]);
+
+    impl AsRef<[u8]> for Lines {
+        fn as_ref(&self) -> &[u8] {
+            &self.0
+        }
+    }
+
+    impl AsMut<[u8]> for Lines {
+        fn as_mut(&mut self) -> &mut [u8] {
+            &mut self.0
+        }
+    }
+
+    fn lines(len: usize) -> Storage {
+        Storage::in_memory(Box::new(Lines([0; 128])), len, lines)
+    }
+
+    /// A write to a lent buffer goes to a copy, which lies in memory of the same kind.
+    #[test]
+    fn copies_of_a_buffer_lie_in_memory_of_the_driver() {
+        let mut pool = Pool::allocated([40, 7], lines);
+        assert_eq!([0, 1].map(|buffer| pool.len(BufferId(buffer))), [40, 8]);
+        let whole = Segment::floats(BufferId(0), 0, 10);
+        pool.floats_mut(whole)[9] = 1.0;
+        let lent = pool.lend(whole);
+        pool.floats_mut(whole)[9] = 2.0;
+        assert_eq!(lent.bytes()[36..], 1f32.to_le_bytes());
+        assert_eq!(pool.floats(whole)[9], 2.0);
+        let copy = pool.share(BufferId(0));
+        assert!(matches!(copy.0, Place::Driver { bytes: 40, .. }), "{copy:?}");
+    }
+
+    #[test]
+    #[should_panic(expected = "expected at least 132 bytes, got 128")]
+    fn memory_that_is_too_short_is_refused() {
+        lines(129);
     }
 }
 

@@ -94,7 +94,7 @@ mod transport;
 mod vectors;
 pub mod wire;
 
-pub use buffer::{BufferId, Lent, Pool, Segment, Storage};
+pub use buffer::{Allocate, BufferId, Lent, Memory, Pool, Segment, Storage};
 pub use id::{Clock, Cluster, Incarnation, OpId, PeerId, Sequence, ShardId};
 pub use layout::{Layout, LayoutError, Tensor, shard_range};
 pub use local::Local;

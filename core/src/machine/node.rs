@@ -6,7 +6,7 @@ use alloc::vec::Vec;
 use super::assembly::Assembly;
 use super::host::Host;
 use super::{Adoption, Advice, Input, Machine, Misuse, OURS, Output, Setup, collective, mesh, server, worker};
-use crate::buffer::{BufferId, Pool, Segment};
+use crate::buffer::{Allocate, BufferId, Pool, Segment, Storage};
 use crate::id::PeerId;
 use crate::recipe::{ConfigError, Topology};
 use crate::saved::SavedBuffer;
@@ -27,9 +27,20 @@ impl Node {
     /// # Panics
     /// When `initial` is longer than `setup.len`.
     pub fn open(setup: Setup, initial: &[f32]) -> Result<(Self, Pool), ConfigError> {
+        Self::open_with(setup, initial, Storage::zeroed)
+    }
+
+    /// As [`open`](Self::open), with buffers that `allocate` makes.
+    ///
+    /// # Errors
+    /// When the recipe does not fit the cluster.
+    ///
+    /// # Panics
+    /// When `initial` is longer than `setup.len`.
+    pub fn open_with(setup: Setup, initial: &[f32], allocate: Allocate) -> Result<(Self, Pool), ConfigError> {
         let contract = setup.contract.clone();
         let machine = Self::new(setup)?;
-        let mut pool = Pool::new(machine.buffers());
+        let mut pool = Pool::allocated(machine.buffers(), allocate);
         let text = Segment { buffer: OURS, start: 0, len: contract.len() };
         pool.bytes_mut(text).copy_from_slice(contract.text().as_bytes());
         pool.floats_mut(Segment::floats(machine.view(), 0, initial.len())).copy_from_slice(initial);
