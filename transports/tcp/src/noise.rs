@@ -43,9 +43,10 @@ pub struct Sealed {
     plain: Vec<u8>,
     plain_start: usize,
     plain_end: usize,
-    /// Sealed records, of which `out_done` bytes have been written.
+    /// Bytes `out_done..out_end` are sealed records that have not been written.
     out: Vec<u8>,
     out_done: usize,
+    out_end: usize,
     /// Scratch space in which small slices are joined into one record.
     gathered: Vec<u8>,
     /// Records sealed since the handshake.
@@ -93,6 +94,7 @@ impl Sealed {
             plain_end: 0,
             out: Vec::new(),
             out_done: 0,
+            out_end: 0,
             gathered: Vec::new(),
             sealed: 0,
             opened: 0,
@@ -120,8 +122,10 @@ impl Sealed {
         let State::Handshake(state) = &mut self.state else { return Ok(()) };
         let mut message = [0; HANDSHAKE_LEN];
         let n = state.write_message(&[], &mut message).map_err(broken)?;
+        self.out.truncate(self.out_end);
         self.out.extend((n as u16).to_be_bytes());
         self.out.extend(&message[..n]);
+        self.out_end = self.out.len();
         Ok(())
     }
 
@@ -306,10 +310,14 @@ impl Sealed {
         if plain.is_empty() {
             return Ok(0);
         }
-        let start = self.out.len();
-        self.out.extend(((plain.len() + TAG) as u16).to_be_bytes());
-        self.out.resize(start + 2 + plain.len() + TAG, 0);
-        state.write_message(plain, &mut self.out[start + 2..]).map_err(broken)?;
+        let (start, end) = (self.out_end, self.out_end + 2 + plain.len() + TAG);
+        // Sealing writes every byte of a record. So the buffer is cleared once, when it grows, and not for each record.
+        if self.out.len() < end {
+            self.out.resize(end, 0);
+        }
+        self.out[start..start + 2].copy_from_slice(&((plain.len() + TAG) as u16).to_be_bytes());
+        state.write_message(plain, &mut self.out[start + 2..end]).map_err(broken)?;
+        self.out_end = end;
         self.sealed += 1;
         if self.sealed.is_multiple_of(REKEY_EVERY) {
             state.rekey_outgoing();
@@ -322,8 +330,8 @@ impl Sealed {
     /// # Errors
     /// The errors of `write`, except `WouldBlock`.
     pub fn flush(&mut self, write: &mut impl FnMut(&[u8]) -> io::Result<usize>) -> io::Result<bool> {
-        while self.out_done < self.out.len() {
-            match write(&self.out[self.out_done..]) {
+        while self.out_done < self.out_end {
+            match write(&self.out[self.out_done..self.out_end]) {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
                 Ok(n) => self.out_done += n,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
@@ -331,8 +339,7 @@ impl Sealed {
                 Err(error) => return Err(error),
             }
         }
-        self.out.clear();
-        self.out_done = 0;
+        (self.out_done, self.out_end) = (0, 0);
         Ok(true)
     }
 }
