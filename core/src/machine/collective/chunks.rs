@@ -64,6 +64,8 @@ pub(super) enum Progress {
     /// A child's part or the own contribution is missing.
     #[default]
     Gathering,
+    /// All parts are here, and other chains that begin at this node have to end first.
+    Due,
     /// The mean is being made, or is here. `own`: it is this node's contribution, and is sent from there.
     Reduced { mean: Mean, own: bool },
     /// The mean is being sent to the parent, so that its buffer must not be written.
@@ -237,7 +239,7 @@ impl Chunk {
         if next { self.next_parts[child] } else { self.parts[child] }
     }
 
-    /// Is the mean being made, or further?
+    /// Are all parts here?
     pub(super) fn is_reduced(&self) -> bool {
         self.progress != Progress::Gathering
     }

@@ -4,6 +4,9 @@
 //! as it is. So all members decode the same body. Each node keeps the error of its own encoding in a residual
 //! ([`Hops`]).
 //!
+//! A *chain* is the path of a chunk from a node that has no children in the chunk's tree to the root and back. A node
+//! begins few chains at once ([`Window`]): what is under way fits in the caches.
+//!
 //! With `merge=adasum`, a node merges its contribution with the results of its children, one after the other, in a tree of
 //! pairs ([`Shape::Pairs`]). The merge measures tensors, so each chunk is a tensor.
 
@@ -17,6 +20,7 @@ use super::hops::Hops;
 use super::operations::{Arrival, Epoch, Task};
 use super::replica::Replica;
 use super::shape::{Routes, Shape};
+use super::window::Window;
 use crate::buffer::{BufferId, Segment};
 use crate::id::{Clock, PeerId, ShardId};
 use crate::kernel::{Kernel, KernelResult, MEAN_MAX};
@@ -29,6 +33,11 @@ use crate::recipe::Merge;
 use crate::rider::Riders;
 use crate::status::{Rest, Status};
 use crate::wire::{Kind, Message, Part, WEIGHT_MAX};
+
+/// Bytes of a message about a chunk.
+fn body_len(hops: &Option<Hops>, chunks: &Chunks, chunk: usize) -> u32 {
+    hops.as_ref().map_or_else(|| chunks.result(chunk), |hops| hops.body(chunk)).len
+}
 
 /// The rounds of a tree or ring.
 #[derive(Debug)]
@@ -44,6 +53,8 @@ pub(super) struct Reduce {
     commit: Commit,
     /// The contribution is to be measured when all of it is there.
     measures: bool,
+    /// The chains that begin at this node.
+    window: Window,
     round: Round,
 }
 
@@ -62,7 +73,8 @@ impl Reduce {
         let chunks = Chunks::new(ends, shape.width(), vectors);
         let hops = Hops::new(&setup.recipe, &chunks, shape.width(), vectors);
         let (routes, round) = (Routes::new(shape), Round::new(chunks.len()));
-        Self { routes, chunks, merge, hops, contribution, commit, measures: false, round }
+        let window = Window::new(chunks.count());
+        Self { routes, chunks, merge, hops, contribution, commit, measures: false, window, round }
     }
 
     /// The kernel that merges the own contribution and those of the children, which are vectors with their examples.
@@ -79,11 +91,7 @@ impl Reduce {
         if chunk >= self.chunks.count() {
             return Err(ProtocolError::NoSuchShard { got: ShardId(part.chunk) });
         }
-        let body = match &self.hops {
-            Some(hops) => hops.body(chunk),
-            None => self.chunks.result(chunk),
-        };
-        let expected = if part.weight > 0 { body.len } else { 0 };
+        let expected = if part.weight > 0 { body_len(&self.hops, &self.chunks, chunk) } else { 0 };
         if incoming.length != expected {
             let kind = incoming.message.kind();
             return Err(ProtocolError::Length { kind, expected, got: incoming.length });
@@ -137,6 +145,19 @@ impl Reduce {
         }
     }
 
+    /// Does a chunk's chain begin at this node?
+    fn begins(&self, chunk: usize) -> bool {
+        self.routes.children(chunk).next().is_none() && !self.routes.is_alone()
+    }
+
+    /// Begins chains that have waited for others to end.
+    fn begin_due(&mut self, hub: &mut Port<'_, Job>, replica: &Replica) {
+        while let Phase::Running { own: Some(own) } = self.round.phase {
+            let Some(chunk) = self.window.begin_due(|chunk| body_len(&self.hops, &self.chunks, chunk)) else { return };
+            self.reduce(hub, replica, chunk, own);
+        }
+    }
+
     /// Merges a chunk when the own contribution to it and the parts of all children are here.
     fn maybe_reduce(&mut self, hub: &mut Port<'_, Job>, replica: &Replica, chunk: usize) {
         let Phase::Running { own: Some(own) } = self.round.phase else { return };
@@ -144,12 +165,24 @@ impl Reduce {
         if state.is_reduced() || self.routes.children(chunk).any(|(child, _)| state.part(child).is_none()) {
             return;
         }
-        // In the order of the children, so that the sum does not depend on which part comes first.
-        let mut inputs = [None; MEAN_MAX];
         let contribution = self.chunks.segment(self.contribution, chunk);
         if own.weight > 0 && !self.round.given.has(contribution) {
             return;
         }
+        let len = body_len(&self.hops, &self.chunks, chunk);
+        // A message without a body is sent at once.
+        if own.weight > 0 && self.begins(chunk) && !self.window.begin(chunk, len) {
+            *self.chunks.progress_mut(chunk) = Progress::Due;
+            return;
+        }
+        self.reduce(hub, replica, chunk, own);
+    }
+
+    /// Merges a chunk of which all parts are here.
+    fn reduce(&mut self, hub: &mut Port<'_, Job>, replica: &Replica, chunk: usize, own: Mean) {
+        let (state, contribution) = (self.chunks.get(chunk), self.chunks.segment(self.contribution, chunk));
+        // In the order of the children, so that the sum does not depend on which part comes first.
+        let mut inputs = [None; MEAN_MAX];
         inputs[0] = (own.weight > 0).then_some((contribution, own.weight));
         let (mut finishing, mut riders) = (own.finishing, Riders::nothing());
         riders.add(own.rider, own.weight);
@@ -280,6 +313,8 @@ impl Reduce {
             let kernel = self.commit.kernel(old.start, old, merged, factors, new, replica.places());
             hub.compute(kernel, Job::Exchange(Task::Commit));
         }
+        self.window.end(chunk);
+        self.begin_due(hub, replica);
     }
 
     /// Is a chunk's result received right where the next parameters are? Not if it is sent on: a transmission lends
@@ -322,6 +357,7 @@ impl Exchange for Reduce {
     fn enter(&mut self, me: PeerId, view: &View, round: Clock) {
         self.round.enter(view, round);
         self.chunks.reset();
+        self.window.reset();
         self.routes.set(me, &view.members);
     }
 
