@@ -46,6 +46,10 @@ pub trait Transport: Send {
         let _ = run;
     }
 
+    /// The application computes on the thread that calls [`poll`](Self::poll), and so not while a poll waits. A transport
+    /// may then spin before it sleeps where nodes share processors. The default does nothing.
+    fn set_caller_driven(&mut self) {}
+
     /// Starts to send a message. The body is lent from `pool` until the operation ends.
     fn transmit(&mut self, op: OpId, peer: PeerId, header: Header, body: Option<Segment>, pool: &Pool);
 

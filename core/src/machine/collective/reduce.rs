@@ -34,11 +34,6 @@ use crate::rider::Riders;
 use crate::status::{Rest, Status};
 use crate::wire::{Kind, Message, Part, WEIGHT_MAX};
 
-/// Bytes of a message about a chunk.
-fn body_len(hops: &Option<Hops>, chunks: &Chunks, chunk: usize) -> u32 {
-    hops.as_ref().map_or_else(|| chunks.result(chunk), |hops| hops.body(chunk)).len
-}
-
 /// The rounds of a tree or ring.
 #[derive(Debug)]
 pub(super) struct Reduce {
@@ -70,10 +65,15 @@ impl Reduce {
             Shape::Pairs { .. } => uneven(&cut(&setup.tensors, &(0..setup.len))),
             _ => even(setup.len, shape.chunk_len(setup.len, workers, setup.recipe.chunk as usize)),
         };
-        let chunks = Chunks::new(ends, shape.width(), vectors);
+        // In a ring, each chain visits a node once, so that no more parts can come than chains are under way at the other
+        // members. In a tree, contributions that are given range by range have no such bound.
+        let under_way = |len: &usize| Window::chains_max(len * 4, setup.under_way);
+        let shared = ends.first().map(under_way).filter(|_| shape == Shape::Ring);
+        let shared = shared.map(|chains| chains.saturating_mul(workers.saturating_sub(1)));
+        let chunks = Chunks::new(ends, shape.width(), shared, vectors);
         let hops = Hops::new(&setup.recipe, &chunks, shape.width(), vectors);
         let (routes, round) = (Routes::new(shape), Round::new(chunks.len()));
-        let window = Window::new(chunks.count());
+        let window = Window::new(chunks.count(), setup.under_way);
         Self { routes, chunks, merge, hops, contribution, commit, measures: false, window, round }
     }
 
@@ -91,7 +91,8 @@ impl Reduce {
         if chunk >= self.chunks.count() {
             return Err(ProtocolError::NoSuchShard { got: ShardId(part.chunk) });
         }
-        let expected = if part.weight > 0 { body_len(&self.hops, &self.chunks, chunk) } else { 0 };
+        let body = self.hops.as_ref().map_or_else(|| self.chunks.result(chunk), |hops| hops.body(chunk));
+        let expected = if part.weight > 0 { body.len } else { 0 };
         if incoming.length != expected {
             let kind = incoming.message.kind();
             return Err(ProtocolError::Length { kind, expected, got: incoming.length });
@@ -106,8 +107,7 @@ impl Reduce {
             return;
         }
         self.round.epochs.begin();
-        let (chunk, child) = (arrival.chunk, arrival.child);
-        let x = self.chunks.inbox(chunk, child);
+        let (chunk, child, x) = (arrival.chunk, arrival.child, arrival.inbox);
         let kernel = match &self.hops {
             // A body that can be decoded has no float that is not finite.
             Some(hops) => hops.expand(hops.inbox(chunk, child), x),
@@ -117,7 +117,7 @@ impl Reduce {
     }
 
     fn on_scanned(&mut self, hub: &mut Port<'_, Job>, replica: &Replica, arrival: Arrival, result: KernelResult) {
-        let Arrival { epoch, from, chunk, child, mut part, mut next } = arrival;
+        let Arrival { epoch, from, chunk, child, mut part, inbox, mut next } = arrival;
         if !self.round.epochs.end(epoch) {
             return;
         }
@@ -130,9 +130,13 @@ impl Reduce {
             reject(hub, from, reason);
             part.weight = 0;
         }
+        let inbox = Some(inbox).filter(|_| part.weight > 0);
+        if inbox.is_none() {
+            self.chunks.free_inbox(arrival.inbox);
+        }
         // The round that was the next when the part came may have begun since.
         next &= self.chunks.get(chunk).is_reduced();
-        self.chunks.add_part(chunk, child, next, part);
+        self.chunks.add_part(chunk, child, next, part, inbox);
         self.maybe_reduce(hub, replica, chunk);
     }
 
@@ -153,7 +157,7 @@ impl Reduce {
     /// Begins chains that have waited for others to end.
     fn begin_due(&mut self, hub: &mut Port<'_, Job>, replica: &Replica) {
         while let Phase::Running { own: Some(own) } = self.round.phase {
-            let Some(chunk) = self.window.begin_due(|chunk| body_len(&self.hops, &self.chunks, chunk)) else { return };
+            let Some(chunk) = self.window.begin_due(|chunk| self.chunks.result(chunk).len) else { return };
             self.reduce(hub, replica, chunk, own);
         }
     }
@@ -169,9 +173,9 @@ impl Reduce {
         if own.weight > 0 && !self.round.given.has(contribution) {
             return;
         }
-        let len = body_len(&self.hops, &self.chunks, chunk);
-        // A message without a body is sent at once.
-        if own.weight > 0 && self.begins(chunk) && !self.window.begin(chunk, len) {
+        // A message without a body costs nothing. But in a ring, the next member can add a body to it.
+        let counts = own.weight > 0 || self.routes.is_ring();
+        if counts && self.begins(chunk) && !self.window.begin(chunk, contribution.len) {
             *self.chunks.progress_mut(chunk) = Progress::Due;
             return;
         }
@@ -357,7 +361,6 @@ impl Exchange for Reduce {
     fn enter(&mut self, me: PeerId, view: &View, round: Clock) {
         self.round.enter(view, round);
         self.chunks.reset();
-        self.window.reset();
         self.routes.set(me, &view.members);
     }
 
@@ -383,6 +386,7 @@ impl Exchange for Reduce {
         if planted!(hub, BrokenRoundInResidual) {
             self.on_advanced();
         }
+        self.window.begin_round(self.round.given.is_whole() || self.routes.is_ring());
         self.measures = self.hops.as_mut().is_some_and(|hops| hops.begin(own.weight > 0));
         self.maybe_measure(hub);
         for chunk in 0..self.chunks.count() {
@@ -449,16 +453,16 @@ impl Exchange for Reduce {
         let mean = Mean::of(&part);
         if mean.weight == 0 {
             hub.counters.empty += 1;
-            self.chunks.add_part(chunk, child, next, mean);
+            self.chunks.add_part(chunk, child, next, mean, None);
             return self.maybe_reduce(hub, replica, chunk);
         }
         if !self.round.epochs.is_clear() {
             // A message of an earlier view may still be on its way into the same buffer.
             return hub.hold(incoming);
         }
-        let arrival = Arrival { epoch: self.round.epochs.begin(), from: peer, chunk, child, part: mean, next };
-        let plain = self.chunks.inbox(chunk, child);
-        let into = self.hops.as_ref().map_or(plain, |hops| hops.inbox(chunk, child));
+        let Some(inbox) = self.chunks.take_inbox(chunk, child) else { return hub.hold(incoming) };
+        let arrival = Arrival { epoch: self.round.epochs.begin(), from: peer, chunk, child, part: mean, inbox, next };
+        let into = self.hops.as_ref().map_or(inbox, |hops| hops.inbox(chunk, child));
         hub.receive(&incoming, into, Job::Exchange(Task::Receive(arrival)));
     }
 
@@ -490,9 +494,13 @@ impl Exchange for Reduce {
         hub.receive(&incoming, into, Job::Exchange(Task::Result { epoch, chunk, result }));
     }
 
-    /// Is a message a result whose buffer is still lent to a transmission?
+    /// Is a message a result whose buffer is still lent to a transmission, or a part for which there is no place?
     fn must_wait(&self, incoming: &Incoming) -> bool {
-        let Message::Down(part) = incoming.message else { return false };
+        let part = match incoming.message {
+            Message::Down(part) => part,
+            Message::Up(part) => return part.weight > 0 && !self.chunks.has_inbox(),
+            _ => return false,
+        };
         let chunk = part.chunk as usize;
         chunk < self.chunks.count() && self.chunks.get(chunk).progress == Progress::Sending
     }
@@ -515,6 +523,7 @@ impl Exchange for Reduce {
             Task::Scan(arrival) => self.on_scanned(hub, replica, arrival, result),
             Task::Reduce { epoch, chunk } => {
                 if self.round.epochs.end(epoch) {
+                    self.chunks.free_inboxes(chunk);
                     self.on_made(hub, replica, chunk, result);
                 }
             }
