@@ -46,6 +46,9 @@ pub struct Sealed {
     /// Sealed records, of which `out_done` bytes have been written.
     out: Vec<u8>,
     out_done: usize,
+    /// The end of the sealed records in `out`. The memory behind it is kept: to fill it with zeros for each record would be
+    /// a pass over all bytes.
+    out_end: usize,
     /// Scratch space in which small slices are joined into one record.
     gathered: Vec<u8>,
     /// Records sealed since the handshake.
@@ -92,6 +95,7 @@ impl Sealed {
             plain_start: 0,
             plain_end: 0,
             out: Vec::new(),
+            out_end: 0,
             out_done: 0,
             gathered: Vec::new(),
             sealed: 0,
@@ -120,8 +124,10 @@ impl Sealed {
         let State::Handshake(state) = &mut self.state else { return Ok(()) };
         let mut message = [0; HANDSHAKE_LEN];
         let n = state.write_message(&[], &mut message).map_err(broken)?;
-        self.out.extend((n as u16).to_be_bytes());
-        self.out.extend(&message[..n]);
+        let record = room(&mut self.out, self.out_end, 2 + n);
+        record[..2].copy_from_slice(&(n as u16).to_be_bytes());
+        record[2..].copy_from_slice(&message[..n]);
+        self.out_end += 2 + n;
         Ok(())
     }
 
@@ -306,10 +312,11 @@ impl Sealed {
         if plain.is_empty() {
             return Ok(0);
         }
-        let start = self.out.len();
-        self.out.extend(((plain.len() + TAG) as u16).to_be_bytes());
-        self.out.resize(start + 2 + plain.len() + TAG, 0);
-        state.write_message(plain, &mut self.out[start + 2..]).map_err(broken)?;
+        let len = 2 + plain.len() + TAG;
+        let record = room(&mut self.out, self.out_end, len);
+        record[..2].copy_from_slice(&((plain.len() + TAG) as u16).to_be_bytes());
+        state.write_message(plain, &mut record[2..]).map_err(broken)?;
+        self.out_end += len;
         self.sealed += 1;
         if self.sealed.is_multiple_of(REKEY_EVERY) {
             state.rekey_outgoing();
@@ -322,8 +329,8 @@ impl Sealed {
     /// # Errors
     /// The errors of `write`, except `WouldBlock`.
     pub fn flush(&mut self, write: &mut impl FnMut(&[u8]) -> io::Result<usize>) -> io::Result<bool> {
-        while self.out_done < self.out.len() {
-            match write(&self.out[self.out_done..]) {
+        while self.out_done < self.out_end {
+            match write(&self.out[self.out_done..self.out_end]) {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
                 Ok(n) => self.out_done += n,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
@@ -331,8 +338,15 @@ impl Sealed {
                 Err(error) => return Err(error),
             }
         }
-        self.out.clear();
-        self.out_done = 0;
+        (self.out_done, self.out_end) = (0, 0);
         Ok(true)
     }
+}
+
+/// The `len` bytes of `out` from `start` on, which it grows to hold.
+fn room(out: &mut Vec<u8>, start: usize, len: usize) -> &mut [u8] {
+    if out.len() < start + len {
+        out.resize(start + len, 0);
+    }
+    &mut out[start..start + len]
 }
