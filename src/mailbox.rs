@@ -333,6 +333,8 @@ struct Contents {
     stop: bool,
     /// The engine has stopped: no further answer will come.
     over: bool,
+    /// Calls that sleep. A notification is a system call, which is spared if there are none.
+    sleepers: u32,
 }
 
 impl Mailbox {
@@ -358,8 +360,18 @@ impl Mailbox {
     }
 
     fn change(&self, change: impl FnOnce(&mut Contents)) {
-        change(&mut self.lock());
-        self.changed.notify_all();
+        let mut contents = self.lock();
+        change(&mut contents);
+        self.notify(contents);
+    }
+
+    /// Wakes the calls that sleep, if there are any.
+    fn notify(&self, contents: MutexGuard<'_, Contents>) {
+        let sleepers = contents.sleepers;
+        drop(contents);
+        if sleepers > 0 {
+            self.changed.notify_all();
+        }
     }
 
     // The application's side
@@ -419,7 +431,9 @@ impl Mailbox {
                 return Err(Error::Ended);
             }
             let rest = self.patience_in(&contents, wait, canceller)?;
+            contents.sleepers += 1;
             contents = self.changed.wait_timeout(contents, rest).unwrap_or_else(PoisonError::into_inner).0;
+            contents.sleepers -= 1;
         }
     }
 
@@ -487,10 +501,9 @@ impl Mailbox {
         let mut contents = self.lock();
         (contents.waiting, contents.link) = (waiting, link);
         let changed = std::mem::replace(&mut contents.silent_until, silent_until) != silent_until;
-        drop(contents);
         // A call that waits counts time differently from now on.
         if changed {
-            self.changed.notify_all();
+            self.notify(contents);
         }
     }
 

@@ -217,6 +217,9 @@ impl NodeSettings {
             .map_or_else(Observer::inactive, |(board, host)| Observer::new(board.clone(), host, me, incarnation));
         // Before the engine takes the transport, and a thread takes the engine.
         let waker = transport.waker();
+        if !self.own_thread {
+            transport.set_caller_driven();
+        }
         let executor = (self.executor.0)();
         let candidates = resumes.into_candidates();
         let mut engine = Engine::new(setup, transport, executor, params, candidates, self.callback.clone(), observer)?;

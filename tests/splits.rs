@@ -135,8 +135,9 @@ impl Case {
         let quorum = if random.chance(0.2) { more + random.below(u64::from(workers - more + 1)) as u32 } else { 0 };
         let patience = Patience::new(DEAD_AFTER);
         let on_demand = Random::new(seed, 22).chance(0.5);
+        let under_way = Random::new(seed, 23).below(2) as u32 * 64;
         let plan = Plan::new(seed, layout, recipe, cluster);
-        let plan = Plan { network, patience, quorum, steps, faults, on_demand, ..plan };
+        let plan = Plan { network, patience, quorum, steps, faults, on_demand, under_way, ..plan };
         Self { plan, pace, splits }
     }
 

@@ -62,6 +62,10 @@ pub trait Transport: Send {
         let _ = peers;
     }
 
+    /// The application computes on the thread that calls [`poll`](Self::poll), and so not while a poll waits. A transport
+    /// may then spin before it sleeps where nodes share processors. The default does nothing.
+    fn set_caller_driven(&mut self) {}
+
     /// Starts to send a message. The body is lent from `pool` until the operation ends.
     fn transmit(&mut self, op: OpId, peer: PeerId, header: Header, body: Option<Segment>, pool: &Pool);
 
@@ -122,6 +126,10 @@ impl<T: Transport + ?Sized> Transport for Box<T> {
 
     fn want(&mut self, peers: &[PeerId]) {
         (**self).want(peers);
+    }
+
+    fn set_caller_driven(&mut self) {
+        (**self).set_caller_driven();
     }
 
     fn transmit(&mut self, op: OpId, peer: PeerId, header: Header, body: Option<Segment>, pool: &Pool) {

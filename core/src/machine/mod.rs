@@ -86,10 +86,17 @@ pub struct Setup {
     /// The driver connects this node with the peers that [`Machine::wanted`] lists, and need not connect it with others.
     /// `false`, unless set: the driver connects it with all neighbours.
     pub on_demand: bool,
+    /// In trees and rings: bytes of the chunks under way that this node has sent first. It sends the next ones as results
+    /// come back; a few chunks are under way in any case. 1 MiB, unless set: more leaves the caches of a processor. A
+    /// connection with a long delay is busy only if the bytes that it carries in this time fit.
+    pub under_way: u32,
     /// The bug to run with, in tests that check whether the tests find it.
     #[cfg(planted)]
     pub bug: Option<crate::planted::Bug>,
 }
+
+/// Bytes of the chains under way at a node: they fit in a processor's own cache.
+const UNDER_WAY: u32 = 1 << 20;
 
 impl Setup {
     /// The setup of node `me` in a new run. `extras` is the number of optimizer vectors that are averaged with the
@@ -119,6 +126,7 @@ impl Setup {
             tape: Tape::Off,
             neighbours: 0..cluster.nodes(),
             on_demand: false,
+            under_way: UNDER_WAY,
             #[cfg(planted)]
             bug: None,
         }

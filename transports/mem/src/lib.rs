@@ -20,6 +20,7 @@
 
 use std::collections::VecDeque;
 use std::hash::{BuildHasher, Hasher, RandomState};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::task::{Wake, Waker};
 use std::time::Instant;
@@ -72,7 +73,14 @@ pub struct Mem {
     streams: Vec<Stream>,
     /// The peers that this node wants have been connected: as [`Transport::want`] has said, or all with the first call.
     begun: bool,
+    /// Processors of this machine.
+    processors: usize,
+    /// How long to look for letters before sleeping: waking up from sleep costs tens of microseconds.
+    spin: Duration,
 }
+
+/// How long a node looks for letters before it sleeps, where its threads have processors of their own.
+const SPIN: Duration = Duration::from_micros(50);
 
 /// The state that this node keeps for one peer.
 #[derive(Debug, Default)]
@@ -100,7 +108,9 @@ struct Message {
 #[derive(Debug, Default)]
 struct Mailbox {
     letters: Mutex<Letters>,
-    /// Notified when a letter is added or the waker is called.
+    /// There are letters, or the waker was called. Changed with the lock held, and read without it.
+    has_news: AtomicBool,
+    /// Notified when a letter is added or the waker is called, if the node sleeps.
     arrived: Condvar,
 }
 
@@ -112,6 +122,8 @@ struct Letters {
     woken: bool,
     /// The node has been dropped: no letter is taken from here any more.
     closed: bool,
+    /// The node sleeps. A notification is a system call, which is spared if it does not.
+    sleeps: bool,
 }
 
 #[derive(Debug)]
@@ -131,6 +143,9 @@ impl Mem {
         let mailboxes: Arc<[_]> = (0..nodes).map(|_| Arc::new(Mailbox::default())).collect();
         let drawn = RunId::drawn(RandomState::new().build_hasher().finish());
         let run = Arc::new(Mutex::new((drawn, false)));
+        let processors = std::thread::available_parallelism().map_or(1, usize::from);
+        // Each node has two threads, unless its caller drives it.
+        let spin = spin(2 * nodes as usize, processors);
         let endpoint = |me| Self {
             me: PeerId(me),
             mailboxes: Arc::clone(&mailboxes),
@@ -138,21 +153,22 @@ impl Mem {
             ready: VecDeque::new(),
             streams: (0..nodes).map(|_| Stream::default()).collect(),
             begun: false,
+            processors,
+            spin,
         };
         (0..nodes).map(endpoint).collect()
     }
 
     /// Posts a letter. Returns false if the node has been dropped.
     fn post(&self, to: PeerId, letter: Letter) -> bool {
-        let mailbox = &self.mailboxes[to.index()];
-        let mut letters = mailbox.lock();
-        if letters.closed {
-            return false;
-        }
-        letters.queue.push_back((self.me, letter));
-        // Only the mailbox's own node waits for it.
-        mailbox.arrived.notify_one();
-        true
+        let mut open = true;
+        self.mailboxes[to.index()].put(|letters| {
+            open = !letters.closed;
+            if open {
+                letters.queue.push_back((self.me, letter));
+            }
+        });
+        open
     }
 
     /// Connects this node with all others, unless it has been told whom it wants.
@@ -270,6 +286,10 @@ impl Transport for Mem {
         peers.iter().for_each(|peer| self.connect(*peer));
     }
 
+    fn set_caller_driven(&mut self) {
+        self.spin = spin(self.mailboxes.len(), self.processors);
+    }
+
     fn transmit(&mut self, op: OpId, peer: PeerId, header: Header, body: Option<Segment>, pool: &Pool) {
         self.maybe_begin();
         let stream = &mut self.streams[peer.index()];
@@ -311,6 +331,7 @@ impl Transport for Mem {
         // A moment that the clock cannot name never comes.
         let until = wait.and_then(|wait| Instant::now().checked_add(wait));
         let mailbox = Arc::clone(&self.mailboxes[self.me.index()]);
+        let mut spin = self.spin;
         loop {
             if let Some(input) = self.ready.pop_front() {
                 return Ok(Some(input));
@@ -327,11 +348,24 @@ impl Transport for Mem {
                 if std::mem::take(&mut letters.woken) {
                     return Ok(None);
                 }
-                letters = match until.map(|until| until.saturating_duration_since(Instant::now())) {
+                mailbox.has_news.store(false, Ordering::Relaxed);
+                let rest = until.map(|until| until.saturating_duration_since(Instant::now()));
+                if rest == Some(Duration::ZERO) {
+                    return Ok(None);
+                }
+                let spin = std::mem::take(&mut spin);
+                if !spin.is_zero() {
+                    drop(letters);
+                    mailbox.spin(rest.map_or(spin, |rest| rest.min(spin)));
+                    letters = mailbox.lock();
+                    continue;
+                }
+                letters.sleeps = true;
+                letters = match rest {
                     None => mailbox.arrived.wait(letters).unwrap_or_else(PoisonError::into_inner),
-                    Some(Duration::ZERO) => return Ok(None),
                     Some(rest) => mailbox.arrived.wait_timeout(letters, rest).unwrap_or_else(PoisonError::into_inner).0,
                 };
+                letters.sleeps = false;
             }
         }
     }
@@ -359,12 +393,38 @@ impl Mailbox {
         // A poisoned lock is still good: no code that holds it can panic halfway through a change.
         self.letters.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    /// Changes the letters, and wakes the node if it sleeps.
+    fn put(&self, change: impl FnOnce(&mut Letters)) {
+        let mut letters = self.lock();
+        change(&mut letters);
+        self.has_news.store(true, Ordering::Release);
+        let sleeps = letters.sleeps;
+        drop(letters);
+        if sleeps {
+            // Only the mailbox's own node waits for it.
+            self.arrived.notify_one();
+        }
+    }
+
+    /// Waits until there are news, for at most `span`, without sleeping.
+    fn spin(&self, span: Duration) {
+        let begun = Instant::now();
+        while !self.has_news.load(Ordering::Acquire) && begun.elapsed() < span {
+            std::hint::spin_loop();
+        }
+    }
+}
+
+/// How long a node spins, if all nodes together have so many threads. A thread that spins must not take the processor
+/// from one that could work.
+fn spin(threads: usize, processors: usize) -> Duration {
+    if threads <= processors { SPIN } else { Duration::ZERO }
 }
 
 impl Wake for Mailbox {
     fn wake(self: Arc<Self>) {
-        self.lock().woken = true;
-        self.arrived.notify_one();
+        self.put(|letters| letters.woken = true);
     }
 }
 

@@ -354,6 +354,10 @@ impl Stream for Pair {
         self.end.as_ref().is_some_and(|end| end.has_work(reads, writes))
     }
 
+    fn can_peek(&self) -> bool {
+        self.end.is_some()
+    }
+
     fn arm(&mut self, reads: bool, writes: bool) -> bool {
         // After the sleep, the first read that finds the ring empty must look at the doorbell.
         self.stirred = true;

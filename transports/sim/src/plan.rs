@@ -82,6 +82,8 @@ pub struct Plan {
     /// Nodes are connected when one of them wants the other, which matters in trees and rings: a node is connected with
     /// the host of the coordinator and with its neighbours. `false`: with all nodes.
     pub on_demand: bool,
+    /// In trees and rings: bytes of the chunks under way, see [`Setup::under_way`](gradwire_core::Setup::under_way).
+    pub under_way: u32,
     /// Steps of each worker.
     pub steps: u64,
     /// The initial parameters.
@@ -122,6 +124,7 @@ impl Plan {
             tapes: Vec::new(),
             ranges: 1,
             on_demand: true,
+            under_way: 1 << 20,
             steps: 1,
             initial: vec![0.0; layout.len()],
             layout,

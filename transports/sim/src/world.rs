@@ -575,6 +575,7 @@ impl World {
             tape,
             neighbours: recipe.neighbours(cluster, me),
             on_demand: self.plan.on_demand,
+            under_way: self.plan.under_way,
             #[cfg(planted)]
             bug: self.plan.bug,
             ..Setup::new(me, cluster, recipe, &self.plan.layout, 0)

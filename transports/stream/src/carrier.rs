@@ -112,6 +112,12 @@ pub trait Stream: Send {
         false
     }
 
+    /// Whether [`peek`](Self::peek) sees work at once, so that the kernel need be asked only now and then. The default,
+    /// false, is for carriers that must ask the kernel.
+    fn can_peek(&self) -> bool {
+        false
+    }
+
     /// Called just before the node sleeps until [`source`](Self::source) is ready. Returns true if there is work in a
     /// direction of interest already, so that the node must not sleep.
     fn arm(&mut self, reads: bool, writes: bool) -> bool {

@@ -55,6 +55,8 @@ const UNREACHABLE_NOTICE_EVERY: Duration = Duration::from_secs(10);
 /// Passes over the links between two looks at the poll while there is always work left. Without them, new connections
 /// and the waker would have to wait for a moment without work.
 const PASSES_PER_POLL: u32 = 16;
+/// Looks at links that are seen without the kernel between two looks at the poll, while a node spins.
+const PEEKS_PER_POLL: u32 = 32;
 /// Interval of the timer while peers are missing, so that dialling keeps close to its pauses.
 const TICK: Duration = Duration::from_millis(10);
 /// How long a node polls before it sleeps, unless configured.
@@ -633,15 +635,23 @@ impl<C: Carrier> Streams<C> {
         found
     }
 
+    /// Looks at the links between two looks at the kernel, while this node spins.
+    fn peeks_per_poll(&self) -> u32 {
+        if self.links.iter().flatten().all(|link| link.stream.can_peek()) { PEEKS_PER_POLL } else { 1 }
+    }
+
     /// Waits until there is work, for at most `wait`: polls for `spin` first, and then sleeps.
     fn sleep(&mut self, wait: Duration) -> Result<(), StreamError> {
         let begun = Instant::now();
         let spin = self.config.spin.min(wait);
-        loop {
+        let peeks_per_poll = self.peeks_per_poll();
+        for peeks in 1u32.. {
             if self.peek() {
                 return Ok(());
             }
-            self.take_events(Some(Duration::ZERO))?;
+            if peeks.is_multiple_of(peeks_per_poll) {
+                self.take_events(Some(Duration::ZERO))?;
+            }
             if !self.runnable.is_empty() || self.accepting || self.woken {
                 return Ok(());
             }

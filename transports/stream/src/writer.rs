@@ -4,6 +4,9 @@
 //! A frame is a header (of a message, or a control frame), an optional body, and, on carriers that do not protect their
 //! bytes, the CRC-32 of the body. Bodies of messages are lent by the pool until they have been written: they are not
 //! copied here.
+//!
+//! A piece of a body is hashed just before it is written. So the checksum is known by the time of the last piece, goes
+//! out in the same write call, and later frames follow in that call too.
 
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
@@ -13,11 +16,10 @@ use gradwire_core::{Lent, OpId};
 
 use crate::control::Control;
 
-/// Bytes passed to one write call. Large bodies go out in pieces of this size, so that their checksum is computed while
-/// the bytes are in the cache.
-const WRITE_MAX: usize = 256 * 1024;
-/// Longest body that gets its checksum when it is queued. Its frame can then share a write call with later frames.
-const CHECKSUM_AT_ONCE_MAX: usize = 64 * 1024;
+/// Bytes of bodies passed to one write call. Large bodies go out in pieces of this size, so that the bytes are in the
+/// cache when they are written, shortly after they have been hashed. Headers and checksums do not count: a body of this
+/// length goes out in one call.
+const PIECE_MAX: usize = 256 * 1024;
 /// Frames passed to one write call.
 const FRAMES_MAX: usize = 16;
 /// Length of the CRC-32 after a body.
@@ -44,12 +46,28 @@ struct Frame {
 #[derive(Debug)]
 enum Checksum {
     None,
-    /// Covers the bytes of the body that have been written so far.
-    Partial(crc32fast::Hasher),
+    /// Covers the first `covered` bytes of the body: those that have been passed to a write call so far.
+    Partial {
+        hasher: crc32fast::Hasher,
+        covered: usize,
+    },
     Complete([u8; CHECKSUM_LEN]),
 }
 
 impl Checksum {
+    /// Covers `body` up to byte `end`.
+    fn extend(&mut self, body: &[u8], end: usize) {
+        let Self::Partial { hasher, covered } = self else { return };
+        // After a partial write, bytes are passed to a write call again. They must not count twice.
+        if end > *covered {
+            hasher.update(&body[*covered..end]);
+            *covered = end;
+        }
+        if *covered == body.len() {
+            *self = Self::Complete(hasher.clone().finalize().to_le_bytes());
+        }
+    }
+
     fn bytes(&self) -> &[u8] {
         if let Self::Complete(bytes) = self { bytes } else { &[] }
     }
@@ -110,11 +128,10 @@ impl Writer {
     }
 
     fn push(&mut self, header: [u8; HEADER_LEN], body: Body, op: Option<OpId>, checked: bool) {
-        let checksum = match body.bytes() {
-            [] => Checksum::None,
-            _ if !checked => Checksum::None,
-            bytes if bytes.len() <= CHECKSUM_AT_ONCE_MAX => Checksum::Complete(crc32fast::hash(bytes).to_le_bytes()),
-            _ => Checksum::Partial(crc32fast::Hasher::new()),
+        let checksum = if checked && !body.bytes().is_empty() {
+            Checksum::Partial { hasher: crc32fast::Hasher::new(), covered: 0 }
+        } else {
+            Checksum::None
         };
         self.queue.push_back(Frame { header, body, checksum, op });
     }
@@ -145,26 +162,24 @@ impl Writer {
     }
 
     /// Passes the next bytes of the queue to `write`, without consuming them.
-    fn write_once(&self, write: &mut impl FnMut(&[IoSlice<'_>]) -> io::Result<usize>) -> io::Result<usize> {
+    fn write_once(&mut self, write: &mut impl FnMut(&[IoSlice<'_>]) -> io::Result<usize>) -> io::Result<usize> {
         let mut slices = [IoSlice::new(&[]); 3 * FRAMES_MAX];
-        let (mut count, mut bytes, mut skip) = (0, 0, self.done);
-        'frames: for frame in self.queue.iter().take(FRAMES_MAX) {
-            for part in [&frame.header[..], frame.body.bytes(), frame.checksum.bytes()] {
+        let (mut count, mut room, mut skip) = (0, PIECE_MAX, self.done);
+        for frame in self.queue.iter_mut().take(FRAMES_MAX) {
+            let body = frame.body.bytes();
+            let from = skip.saturating_sub(HEADER_LEN).min(body.len());
+            let to = body.len().min(from + room);
+            frame.checksum.extend(body, to);
+            room -= to - from;
+            for part in [&frame.header[..], &body[..to], frame.checksum.bytes()] {
                 let start = skip.min(part.len());
                 skip -= start;
-                let part = &part[start..];
-                let part = &part[..part.len().min(WRITE_MAX - bytes)];
-                if !part.is_empty() {
-                    slices[count] = IoSlice::new(part);
-                    (count, bytes) = (count + 1, bytes + part.len());
-                }
-                if bytes == WRITE_MAX {
-                    break 'frames;
+                if start < part.len() {
+                    slices[count] = IoSlice::new(&part[start..]);
+                    count += 1;
                 }
             }
-            // The checksum comes next in the stream and is not known before the body has been written: later frames
-            // must wait for it.
-            if matches!(frame.checksum, Checksum::Partial(_)) {
+            if to < body.len() {
                 break;
             }
         }
@@ -177,15 +192,6 @@ impl Writer {
             let body = frame.body.bytes().len();
             let whole = HEADER_LEN + body + if let Checksum::None = frame.checksum { 0 } else { CHECKSUM_LEN };
             let step = n.min(whole - self.done);
-            if let Checksum::Partial(checksum) = &mut frame.checksum {
-                // Exactly the bytes of the body that this write has sent: a partial write must not count bytes twice.
-                let from = self.done.clamp(HEADER_LEN, HEADER_LEN + body) - HEADER_LEN;
-                let to = (self.done + step).clamp(HEADER_LEN, HEADER_LEN + body) - HEADER_LEN;
-                checksum.update(&frame.body.bytes()[from..to]);
-                if to == body {
-                    frame.checksum = Checksum::Complete(checksum.clone().finalize().to_le_bytes());
-                }
-            }
             (self.done, n) = (self.done + step, n - step);
             if self.done < whole {
                 return;
@@ -193,6 +199,83 @@ impl Writer {
             completed.extend(frame.op);
             self.queue.pop_front();
             self.done = 0;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use gradwire_core::wire::{Message, Push};
+    use gradwire_core::{BufferId, Clock, Incarnation, PeerId, Pool, Segment, Sequence, ShardId};
+
+    use super::*;
+
+    /// A writer with one message per body length, and the bytes that it must write.
+    fn queue(lengths: &[usize]) -> (Writer, Vec<u8>) {
+        let (mut writer, mut expected) = (Writer::new(true), Vec::new());
+        for (i, length) in lengths.iter().enumerate() {
+            let (worker, incarnation, sequence) = (PeerId(1), Incarnation(1), Sequence(i as u64 + 1));
+            let (shard, base) = (ShardId(0), Clock(0));
+            let push = Push {
+                shard,
+                worker,
+                incarnation,
+                sequence,
+                base,
+                weight: 1,
+                repeats: false,
+                fetches: true,
+                step_time: None,
+                rider: None,
+            };
+            let header = Header::new(0, worker, incarnation, *length as u32, Message::Push(push));
+            let mut pool = Pool::new([*length]);
+            let all = Segment { buffer: BufferId(0), start: 0, len: *length as u32 };
+            let bytes = (0..*length).map(|byte| (byte.wrapping_mul(0x9e37_79b9) >> 11) as u8 ^ i as u8);
+            pool.bytes_mut(all).iter_mut().zip(bytes).for_each(|(into, byte)| *into = byte);
+            writer.message(OpId(i as u64), &header, Some(pool.lend(all)));
+            expected.extend(header.emit());
+            expected.extend(pool.bytes(all));
+            expected.extend(crc32fast::hash(pool.bytes(all)).to_le_bytes());
+        }
+        (writer, expected)
+    }
+
+    #[test]
+    fn a_body_of_one_piece_goes_out_with_its_checksum_and_the_next_header_in_one_call() {
+        let (mut writer, expected) = queue(&[PIECE_MAX, 400]);
+        let (mut sent, mut calls, mut completed) = (Vec::new(), Vec::new(), VecDeque::new());
+        let mut take = |slices: &[IoSlice<'_>]| {
+            slices.iter().for_each(|slice| sent.extend_from_slice(slice));
+            calls.push(slices.iter().map(|slice| slice.len()).sum());
+            Ok(calls[calls.len() - 1])
+        };
+        assert!(writer.write(&mut take, &mut completed).unwrap());
+        assert_eq!(calls, [HEADER_LEN + PIECE_MAX + CHECKSUM_LEN + HEADER_LEN, 400 + CHECKSUM_LEN]);
+        assert!(sent == expected);
+        assert_eq!(completed, [OpId(0), OpId(1)]);
+    }
+
+    #[test]
+    fn partial_writes_change_no_byte() {
+        let (lengths, mut random) = ([3, PIECE_MAX + 70_000, 40_000, 4, 2 * PIECE_MAX], 7u64);
+        for most in [70, 5_000, 100_000, 2 * PIECE_MAX] {
+            let (mut writer, expected) = queue(&lengths);
+            let (mut sent, mut completed) = (Vec::new(), VecDeque::new());
+            let mut take = |slices: &[IoSlice<'_>]| {
+                random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+                let mut room = 1 + (random >> 33) as usize % most;
+                let before = sent.len();
+                for slice in slices {
+                    let n = slice.len().min(room);
+                    sent.extend_from_slice(&slice[..n]);
+                    room -= n;
+                }
+                Ok(sent.len() - before)
+            };
+            assert!(writer.write(&mut take, &mut completed).unwrap());
+            assert!(sent == expected, "at most {most} bytes per call");
+            assert_eq!(completed.len(), lengths.len());
         }
     }
 }

@@ -43,9 +43,11 @@ pub struct Sealed {
     plain: Vec<u8>,
     plain_start: usize,
     plain_end: usize,
-    /// Bytes `out_done..out_end` are sealed records that have not been written.
+    /// Sealed records, of which `out_done` bytes have been written.
     out: Vec<u8>,
     out_done: usize,
+    /// The end of the sealed records in `out`. The memory behind it is kept: to fill it with zeros for each record would be
+    /// a pass over all bytes.
     out_end: usize,
     /// Scratch space in which small slices are joined into one record.
     gathered: Vec<u8>,
@@ -93,8 +95,8 @@ impl Sealed {
             plain_start: 0,
             plain_end: 0,
             out: Vec::new(),
-            out_done: 0,
             out_end: 0,
+            out_done: 0,
             gathered: Vec::new(),
             sealed: 0,
             opened: 0,
@@ -122,10 +124,10 @@ impl Sealed {
         let State::Handshake(state) = &mut self.state else { return Ok(()) };
         let mut message = [0; HANDSHAKE_LEN];
         let n = state.write_message(&[], &mut message).map_err(broken)?;
-        self.out.truncate(self.out_end);
-        self.out.extend((n as u16).to_be_bytes());
-        self.out.extend(&message[..n]);
-        self.out_end = self.out.len();
+        let record = room(&mut self.out, self.out_end, 2 + n);
+        record[..2].copy_from_slice(&(n as u16).to_be_bytes());
+        record[2..].copy_from_slice(&message[..n]);
+        self.out_end += 2 + n;
         Ok(())
     }
 
@@ -310,14 +312,11 @@ impl Sealed {
         if plain.is_empty() {
             return Ok(0);
         }
-        let (start, end) = (self.out_end, self.out_end + 2 + plain.len() + TAG);
-        // Sealing writes every byte of a record. So the buffer is cleared once, when it grows, and not for each record.
-        if self.out.len() < end {
-            self.out.resize(end, 0);
-        }
-        self.out[start..start + 2].copy_from_slice(&((plain.len() + TAG) as u16).to_be_bytes());
-        state.write_message(plain, &mut self.out[start + 2..end]).map_err(broken)?;
-        self.out_end = end;
+        let len = 2 + plain.len() + TAG;
+        let record = room(&mut self.out, self.out_end, len);
+        record[..2].copy_from_slice(&((plain.len() + TAG) as u16).to_be_bytes());
+        state.write_message(plain, &mut record[2..]).map_err(broken)?;
+        self.out_end += len;
         self.sealed += 1;
         if self.sealed.is_multiple_of(REKEY_EVERY) {
             state.rekey_outgoing();
@@ -342,4 +341,12 @@ impl Sealed {
         (self.out_done, self.out_end) = (0, 0);
         Ok(true)
     }
+}
+
+/// The `len` bytes of `out` from `start` on, which it grows to hold.
+fn room(out: &mut Vec<u8>, start: usize, len: usize) -> &mut [u8] {
+    if out.len() < start + len {
+        out.resize(start + len, 0);
+    }
+    &mut out[start..start + len]
 }

@@ -20,6 +20,9 @@ const WIDTH: usize = MEAN_MAX - 1;
 pub(super) struct Chunks {
     states: Vec<Chunk>,
     buffers: Vec<Buffers>,
+    /// Inboxes that all chunks share, in a ring, and those of them that are free. Empty in a tree.
+    shared: Vec<BufferId>,
+    free: Vec<BufferId>,
     /// The end of each chunk in the vector, in floats.
     ends: Vec<usize>,
     /// Chunks without a result.
@@ -33,7 +36,8 @@ pub(super) struct Chunks {
 struct Buffers {
     /// For the mean, and then for the result.
     result: BufferId,
-    /// For the parts of the children. Only as many are declared as a node can have children.
+    /// For the parts of the children. Only as many are declared as a node can have children, and none where chunks share
+    /// their inboxes.
     inboxes: [BufferId; WIDTH],
 }
 
@@ -44,6 +48,8 @@ pub(super) struct Chunk {
     parts: [Option<Mean>; WIDTH],
     /// Parts of the next round: a child may have the result of the current round before this node.
     next_parts: [Option<Mean>; WIDTH],
+    /// The shared inboxes of the only child's part of this round and of the next, while the floats are needed.
+    inboxes: [Option<BufferId>; 2],
     pub(super) progress: Progress,
 }
 
@@ -64,6 +70,8 @@ pub(super) enum Progress {
     /// A child's part or the own contribution is missing.
     #[default]
     Gathering,
+    /// All parts are here, and other chains that begin at this node have to end first.
+    Due,
     /// The mean is being made, or is here. `own`: it is this node's contribution, and is sent from there.
     Reduced { mean: Mean, own: bool },
     /// The mean is being sent to the parent, so that its buffer must not be written.
@@ -91,12 +99,19 @@ pub(super) fn uneven(lens: &[u32]) -> Vec<usize> {
 }
 
 impl Chunks {
-    /// Chunks with these ends, and their buffers. The cut does not depend on the view.
-    pub(super) fn new(ends: Vec<usize>, children: usize, vectors: &mut Vectors) -> Self {
+    /// Chunks with these ends, and their buffers. The cut does not depend on the view. `shared`: the number of inboxes
+    /// that all chunks share, if nodes have one child at most.
+    pub(super) fn new(ends: Vec<usize>, children: usize, shared: Option<usize>, vectors: &mut Vectors) -> Self {
         let count = ends.len();
+        let most = (0..count).map(|chunk| ends[chunk] - if chunk == 0 { 0 } else { ends[chunk - 1] }).max();
+        let inboxes = 0..shared.unwrap_or(0).min(count);
+        let inboxes = inboxes.map(|_| vectors.floats("a child's part of a chunk", most.unwrap_or(0), Keep::No));
+        let inboxes: Vec<_> = inboxes.collect();
         let mut chunks = Self {
             states: vec![Chunk::default(); count],
             buffers: Vec::with_capacity(count),
+            free: inboxes.clone(),
+            shared: inboxes,
             ends,
             missing: count,
             first_missing: 0,
@@ -107,6 +122,7 @@ impl Chunks {
                 result: vectors.floats("a chunk's result", floats, Keep::No),
                 inboxes: [BufferId(u32::MAX); WIDTH],
             };
+            let children = if shared.is_some() { 0 } else { children };
             for inbox in &mut buffers.inboxes[..children] {
                 *inbox = vectors.floats("a child's part of a chunk", floats, Keep::No);
             }
@@ -127,13 +143,15 @@ impl Chunks {
     /// Forgets the round.
     pub(super) fn reset(&mut self) {
         self.states.fill(Chunk::default());
+        self.free.clone_from(&self.shared);
         (self.missing, self.first_missing) = (self.count(), 0);
     }
 
     /// Goes on to the next round.
     pub(super) fn next_round(&mut self) {
         for chunk in &mut self.states {
-            *chunk = Chunk { parts: chunk.next_parts, ..Chunk::default() };
+            let inboxes = [chunk.inboxes[1], None];
+            *chunk = Chunk { parts: chunk.next_parts, inboxes, ..Chunk::default() };
         }
         (self.missing, self.first_missing) = (self.count(), 0);
     }
@@ -166,9 +184,33 @@ impl Chunks {
         Segment::floats(self.buffers[chunk].result, 0, self.chunk_len(chunk))
     }
 
-    /// The buffer for a child's part of the chunk.
+    /// Is there a place for a child's part of a chunk?
+    pub(super) fn has_inbox(&self) -> bool {
+        self.shared.is_empty() || !self.free.is_empty()
+    }
+
+    /// A place for a child's part of a chunk. `None`: all are in use.
+    pub(super) fn take_inbox(&mut self, chunk: usize, child: usize) -> Option<Segment> {
+        let buffer = if self.shared.is_empty() { self.buffers[chunk].inboxes[child] } else { self.free.pop()? };
+        Some(Segment::floats(buffer, 0, self.chunk_len(chunk)))
+    }
+
+    /// Frees a place.
+    pub(super) fn free_inbox(&mut self, inbox: Segment) {
+        if !self.shared.is_empty() {
+            self.free.push(inbox.buffer);
+        }
+    }
+
+    /// Frees the places of a chunk's parts, which have been merged.
+    pub(super) fn free_inboxes(&mut self, chunk: usize) {
+        self.free.extend(self.states[chunk].inboxes[0].take());
+    }
+
+    /// The place of a child's part of the chunk, which is here.
     pub(super) fn inbox(&self, chunk: usize, child: usize) -> Segment {
-        Segment::floats(self.buffers[chunk].inboxes[child], 0, self.chunk_len(chunk))
+        let buffer = self.states[chunk].inboxes[0].unwrap_or(self.buffers[chunk].inboxes[child]);
+        Segment::floats(buffer, 0, self.chunk_len(chunk))
     }
 
     // States
@@ -181,9 +223,11 @@ impl Chunks {
         &mut self.states[chunk].progress
     }
 
-    /// Notes a child's part, of this round or of the next.
-    pub(super) fn add_part(&mut self, chunk: usize, child: usize, next: bool, part: Mean) {
+    /// Notes a child's part, of this round or of the next, and its place.
+    pub(super) fn add_part(&mut self, chunk: usize, child: usize, next: bool, part: Mean, inbox: Option<Segment>) {
+        let inbox = inbox.filter(|_| !self.shared.is_empty());
         let chunk = &mut self.states[chunk];
+        chunk.inboxes[usize::from(next)] = inbox.map(|inbox| inbox.buffer);
         let parts = if next { &mut chunk.next_parts } else { &mut chunk.parts };
         parts[child] = Some(part);
     }
@@ -237,7 +281,7 @@ impl Chunk {
         if next { self.next_parts[child] } else { self.parts[child] }
     }
 
-    /// Is the mean being made, or further?
+    /// Are all parts here?
     pub(super) fn is_reduced(&self) -> bool {
         self.progress != Progress::Gathering
     }

@@ -22,6 +22,7 @@
 //! | `hops.rs` | their codec: a residual per hop |
 //! | `gather.rs` | the exchange of a mesh with rounds |
 //! | `chunks.rs` | the chunks of the vector: buffers, and how far each is |
+//! | `window.rs` | the chains under way that begin at this node |
 //! | `shape.rs` | the neighbours of a node in a chunk's tree |
 //! | `operations.rs` | the open operations |
 //! | `replica.rs` | the parameters, and how a node without them gets them |
@@ -36,6 +37,7 @@ mod operations;
 mod reduce;
 mod replica;
 mod shape;
+mod window;
 
 use alloc::boxed::Box;
 use alloc::vec;

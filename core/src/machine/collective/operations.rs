@@ -1,6 +1,7 @@
 //! The operations of an exchange, and the count of the open ones.
 
 use super::chunks::Mean;
+use crate::buffer::Segment;
 use crate::id::{Clock, PeerId};
 
 /// A span of an exchange without a stop. An operation carries the epoch that it began in.
@@ -124,6 +125,8 @@ pub(crate) struct Arrival {
     /// The index of the sender among the chunk's children.
     pub(super) child: usize,
     pub(super) part: Mean,
+    /// Where its floats go.
+    pub(super) inbox: Segment,
     /// It is a part of the round after the current one.
     pub(super) next: bool,
 }

@@ -4,6 +4,9 @@
 //! as it is. So all members decode the same body. Each node keeps the error of its own encoding in a residual
 //! ([`Hops`]).
 //!
+//! A *chain* is the path of a chunk from a node that has no children in the chunk's tree to the root and back. A node
+//! begins few chains at once ([`Window`]): what is under way fits in the caches.
+//!
 //! With `merge=adasum`, a node merges its contribution with the results of its children, one after the other, in a tree of
 //! pairs ([`Shape::Pairs`]). The merge measures tensors, so each chunk is a tensor.
 
@@ -17,6 +20,7 @@ use super::hops::Hops;
 use super::operations::{Arrival, Epoch, Task};
 use super::replica::Replica;
 use super::shape::{Routes, Shape};
+use super::window::Window;
 use crate::buffer::{BufferId, Segment};
 use crate::id::{Clock, PeerId, ShardId};
 use crate::kernel::{Kernel, KernelResult, MEAN_MAX};
@@ -44,6 +48,8 @@ pub(super) struct Reduce {
     commit: Commit,
     /// The contribution is to be measured when all of it is there.
     measures: bool,
+    /// The chains that begin at this node.
+    window: Window,
     round: Round,
 }
 
@@ -59,10 +65,16 @@ impl Reduce {
             Shape::Pairs { .. } => uneven(&cut(&setup.tensors, &(0..setup.len))),
             _ => even(setup.len, shape.chunk_len(setup.len, workers, setup.recipe.chunk as usize)),
         };
-        let chunks = Chunks::new(ends, shape.width(), vectors);
+        // In a ring, each chain visits a node once, so that no more parts can come than chains are under way at the other
+        // members. In a tree, contributions that are given range by range have no such bound.
+        let under_way = |len: &usize| Window::chains_max(len * 4, setup.under_way);
+        let shared = ends.first().map(under_way).filter(|_| shape == Shape::Ring);
+        let shared = shared.map(|chains| chains.saturating_mul(workers.saturating_sub(1)));
+        let chunks = Chunks::new(ends, shape.width(), shared, vectors);
         let hops = Hops::new(&setup.recipe, &chunks, shape.width(), vectors);
         let (routes, round) = (Routes::new(shape), Round::new(chunks.len()));
-        Self { routes, chunks, merge, hops, contribution, commit, measures: false, round }
+        let window = Window::new(chunks.count(), setup.under_way);
+        Self { routes, chunks, merge, hops, contribution, commit, measures: false, window, round }
     }
 
     /// The kernel that merges the own contribution and those of the children, which are vectors with their examples.
@@ -79,10 +91,7 @@ impl Reduce {
         if chunk >= self.chunks.count() {
             return Err(ProtocolError::NoSuchShard { got: ShardId(part.chunk) });
         }
-        let body = match &self.hops {
-            Some(hops) => hops.body(chunk),
-            None => self.chunks.result(chunk),
-        };
+        let body = self.hops.as_ref().map_or_else(|| self.chunks.result(chunk), |hops| hops.body(chunk));
         let expected = if part.weight > 0 { body.len } else { 0 };
         if incoming.length != expected {
             let kind = incoming.message.kind();
@@ -98,8 +107,7 @@ impl Reduce {
             return;
         }
         self.round.epochs.begin();
-        let (chunk, child) = (arrival.chunk, arrival.child);
-        let x = self.chunks.inbox(chunk, child);
+        let (chunk, child, x) = (arrival.chunk, arrival.child, arrival.inbox);
         let kernel = match &self.hops {
             // A body that can be decoded has no float that is not finite.
             Some(hops) => hops.expand(hops.inbox(chunk, child), x),
@@ -109,7 +117,7 @@ impl Reduce {
     }
 
     fn on_scanned(&mut self, hub: &mut Port<'_, Job>, replica: &Replica, arrival: Arrival, result: KernelResult) {
-        let Arrival { epoch, from, chunk, child, mut part, mut next } = arrival;
+        let Arrival { epoch, from, chunk, child, mut part, inbox, mut next } = arrival;
         if !self.round.epochs.end(epoch) {
             return;
         }
@@ -122,9 +130,13 @@ impl Reduce {
             reject(hub, from, reason);
             part.weight = 0;
         }
+        let inbox = Some(inbox).filter(|_| part.weight > 0);
+        if inbox.is_none() {
+            self.chunks.free_inbox(arrival.inbox);
+        }
         // The round that was the next when the part came may have begun since.
         next &= self.chunks.get(chunk).is_reduced();
-        self.chunks.add_part(chunk, child, next, part);
+        self.chunks.add_part(chunk, child, next, part, inbox);
         self.maybe_reduce(hub, replica, chunk);
     }
 
@@ -137,6 +149,19 @@ impl Reduce {
         }
     }
 
+    /// Does a chunk's chain begin at this node?
+    fn begins(&self, chunk: usize) -> bool {
+        self.routes.children(chunk).next().is_none() && !self.routes.is_alone()
+    }
+
+    /// Begins chains that have waited for others to end.
+    fn begin_due(&mut self, hub: &mut Port<'_, Job>, replica: &Replica) {
+        while let Phase::Running { own: Some(own) } = self.round.phase {
+            let Some(chunk) = self.window.begin_due(|chunk| self.chunks.result(chunk).len) else { return };
+            self.reduce(hub, replica, chunk, own);
+        }
+    }
+
     /// Merges a chunk when the own contribution to it and the parts of all children are here.
     fn maybe_reduce(&mut self, hub: &mut Port<'_, Job>, replica: &Replica, chunk: usize) {
         let Phase::Running { own: Some(own) } = self.round.phase else { return };
@@ -144,12 +169,24 @@ impl Reduce {
         if state.is_reduced() || self.routes.children(chunk).any(|(child, _)| state.part(child).is_none()) {
             return;
         }
-        // In the order of the children, so that the sum does not depend on which part comes first.
-        let mut inputs = [None; MEAN_MAX];
         let contribution = self.chunks.segment(self.contribution, chunk);
         if own.weight > 0 && !self.round.given.has(contribution) {
             return;
         }
+        // A message without a body costs nothing. But in a ring, the next member can add a body to it.
+        let counts = own.weight > 0 || self.routes.is_ring();
+        if counts && self.begins(chunk) && !self.window.begin(chunk, contribution.len) {
+            *self.chunks.progress_mut(chunk) = Progress::Due;
+            return;
+        }
+        self.reduce(hub, replica, chunk, own);
+    }
+
+    /// Merges a chunk of which all parts are here.
+    fn reduce(&mut self, hub: &mut Port<'_, Job>, replica: &Replica, chunk: usize, own: Mean) {
+        let (state, contribution) = (self.chunks.get(chunk), self.chunks.segment(self.contribution, chunk));
+        // In the order of the children, so that the sum does not depend on which part comes first.
+        let mut inputs = [None; MEAN_MAX];
         inputs[0] = (own.weight > 0).then_some((contribution, own.weight));
         let (mut finishing, mut riders) = (own.finishing, Riders::nothing());
         riders.add(own.rider, own.weight);
@@ -280,6 +317,8 @@ impl Reduce {
             let kernel = self.commit.kernel(old.start, old, merged, factors, new, replica.places());
             hub.compute(kernel, Job::Exchange(Task::Commit));
         }
+        self.window.end(chunk);
+        self.begin_due(hub, replica);
     }
 
     /// Is a chunk's result received right where the next parameters are? Not if it is sent on: a transmission lends
@@ -347,6 +386,7 @@ impl Exchange for Reduce {
         if planted!(hub, BrokenRoundInResidual) {
             self.on_advanced();
         }
+        self.window.begin_round(self.round.given.is_whole() || self.routes.is_ring());
         self.measures = self.hops.as_mut().is_some_and(|hops| hops.begin(own.weight > 0));
         self.maybe_measure(hub);
         for chunk in 0..self.chunks.count() {
@@ -413,16 +453,16 @@ impl Exchange for Reduce {
         let mean = Mean::of(&part);
         if mean.weight == 0 {
             hub.counters.empty += 1;
-            self.chunks.add_part(chunk, child, next, mean);
+            self.chunks.add_part(chunk, child, next, mean, None);
             return self.maybe_reduce(hub, replica, chunk);
         }
         if !self.round.epochs.is_clear() {
             // A message of an earlier view may still be on its way into the same buffer.
             return hub.hold(incoming);
         }
-        let arrival = Arrival { epoch: self.round.epochs.begin(), from: peer, chunk, child, part: mean, next };
-        let plain = self.chunks.inbox(chunk, child);
-        let into = self.hops.as_ref().map_or(plain, |hops| hops.inbox(chunk, child));
+        let Some(inbox) = self.chunks.take_inbox(chunk, child) else { return hub.hold(incoming) };
+        let arrival = Arrival { epoch: self.round.epochs.begin(), from: peer, chunk, child, part: mean, inbox, next };
+        let into = self.hops.as_ref().map_or(inbox, |hops| hops.inbox(chunk, child));
         hub.receive(&incoming, into, Job::Exchange(Task::Receive(arrival)));
     }
 
@@ -454,9 +494,13 @@ impl Exchange for Reduce {
         hub.receive(&incoming, into, Job::Exchange(Task::Result { epoch, chunk, result }));
     }
 
-    /// Is a message a result whose buffer is still lent to a transmission?
+    /// Is a message a result whose buffer is still lent to a transmission, or a part for which there is no place?
     fn must_wait(&self, incoming: &Incoming) -> bool {
-        let Message::Down(part) = incoming.message else { return false };
+        let part = match incoming.message {
+            Message::Down(part) => part,
+            Message::Up(part) => return part.weight > 0 && !self.chunks.has_inbox(),
+            _ => return false,
+        };
         let chunk = part.chunk as usize;
         chunk < self.chunks.count() && self.chunks.get(chunk).progress == Progress::Sending
     }
@@ -479,6 +523,7 @@ impl Exchange for Reduce {
             Task::Scan(arrival) => self.on_scanned(hub, replica, arrival, result),
             Task::Reduce { epoch, chunk } => {
                 if self.round.epochs.end(epoch) {
+                    self.chunks.free_inboxes(chunk);
                     self.on_made(hub, replica, chunk, result);
                 }
             }

@@ -63,6 +63,11 @@ impl Routes {
         })
     }
 
+    /// Does each chunk have one chain?
+    pub(super) fn is_ring(&self) -> bool {
+        self.shape == Shape::Ring
+    }
+
     /// Is this node the only member?
     pub(super) fn is_alone(&self) -> bool {
         self.count == 1

@@ -524,3 +524,58 @@ fn a_list_of_members_that_comes_twice_counts_once() {
     m.tell(0, Message::Commit(Commit { view, round, donor, last: false, returns: false }));
     m.expect_event(Event::View { number: 2, members: 2 });
 }
+
+/// The vectors of a member: the contribution, the parameters before and after the round, and the results of the chunks. In
+/// a tree, also the parts of each child.
+#[test]
+fn the_chunks_of_a_ring_share_a_few_inboxes() {
+    let (len, chunk) = (8 << 20, 64 << 10);
+    let bytes = |topology, workers| {
+        let cluster = Cluster { workers, servers: 0 };
+        let recipe = Recipe::averaging(1).with_topology(topology).with_chunk(chunk);
+        let setup = Setup::new(PeerId(0), cluster, recipe, &Layout::flat(len), 0);
+        Node::new(setup).unwrap().buffers().iter().sum::<usize>()
+    };
+    let (vector, inbox, rest) = (4 * len, 4 * chunk as usize, 128 << 10);
+    for workers in [2, 3, 8] {
+        // Five chains of each other member, at most.
+        let most = 4 * vector + 5 * (workers as usize - 1) * inbox + rest;
+        let got = bytes(Topology::Ring, workers);
+        assert!(got <= most, "{workers} workers: expected at most {most} bytes, got {got}");
+    }
+    let got = bytes(Topology::Tree { fan_in: 2 }, 3);
+    assert!((6 * vector..=6 * vector + rest).contains(&got), "a tree: expected 6 vectors, got {got} bytes");
+}
+
+/// A member begins few chains at once, also without examples, because the next member can add a body to a message of a
+/// ring that has none.
+#[test]
+fn a_member_of_a_ring_begins_a_chain_when_another_has_ended() {
+    for weight in [0, 1] {
+        let recipe = Recipe::sync().with_topology(Topology::Ring).with_chunk(1);
+        let cluster = Cluster { workers: 2, servers: 0 };
+        let (patience, layout) = (Patience::new(Duration::from_secs(1)), Layout::flat(16));
+        let setup =
+            Setup { incarnation: OWN, patience, under_way: 0, ..Setup::new(PeerId(0), cluster, recipe, &layout, 0) };
+        let mut r = trace_machine(Node::new(setup.clone()).unwrap(), setup);
+        r.hello(1, 1).expect_event(joined(1, 1));
+        r.tell(1, self::report(0, 0, false)).expect_transmit(1, Kind::View);
+        r.tell(1, self::report(1, 0, false));
+        r.expect_event(Event::View { number: 1, members: 2 }).expect_signal(Signal::Joined { clock: Clock(0) });
+        expect_commit(&mut r, 1, 0b11, 0);
+        r.feed(Input::Step { weight });
+        // The other member is the root of the odd chunks.
+        for chunk in [1, 3, 5, 7] {
+            let Message::Up(sent) = r.expect_transmit(1, Kind::Up) else { panic!("a part") };
+            assert_eq!((sent.chunk, sent.weight), (chunk, weight));
+        }
+        r.expect_idle();
+        r.announce(1, Message::Down(Part { chunk: 3, ..part(1, weight) }), weight as usize);
+        if weight > 0 {
+            r.receive(1, 1.0);
+        }
+        let Message::Up(sent) = r.expect_transmit(1, Kind::Up) else { panic!("a part") };
+        assert_eq!((sent.chunk, sent.weight), (9, weight));
+        r.expect_idle();
+    }
+}
