@@ -59,14 +59,25 @@ fn report(seed: u64) -> Report {
         view: n(15),
         members: seed as u32 % 100,
     };
-    let times =
-        Times { steps: n(16), compute: n(17), encode: n(18), decode: n(19), apply: n(20), wait: n(21), wire: n(25) };
+    let times = Times {
+        elapsed: n(26),
+        stepped: n(27),
+        stepped_compute: n(28),
+        steps: n(16),
+        compute: n(17),
+        encode: n(18),
+        decode: n(19),
+        apply: n(20),
+        wait: n(21),
+        wire: n(25),
+    };
     let progress = Progress { loss: 0.75, accuracy: 0.5, examples: n(22) };
     Report {
         at: Instant::from_nanos(n(23)),
         host: "node-7.example".to_string(),
         run: RunId::from_text("morning"),
         incarnation: Incarnation(n(24)),
+        stage: Stage::ALL[seed as usize % Stage::ALL.len()],
         status,
         times,
         progress,
@@ -82,7 +93,8 @@ fn frames(seed: u64) -> Vec<Frame> {
         number: seed,
     };
     let run = Run { recipe: "payload=updates".to_string(), workers: 4, servers: 1, parameters: seed, name: None };
-    vec![Frame::Run(run), Frame::Report(report(seed)), Frame::Note(note)]
+    let present = Present { at: Instant::from_nanos(seed), start: seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) };
+    vec![Frame::Present(present), Frame::Run(run), Frame::Report(report(seed)), Frame::Note(note)]
 }
 
 #[test]
