@@ -152,7 +152,6 @@ impl<T: Transport> Engine<T> {
                 if let Some(count) = length {
                     self.tape.write(Order::Steps { count })?;
                 }
-                self.observer.step_begins(weight);
                 // The buffers trade places: the application fills the old buffer next, while peers read the new one.
                 let contribution = self.machine.contribution();
                 let spare = self.compute.replace(contribution, filled);
@@ -168,22 +167,17 @@ impl<T: Transport> Engine<T> {
                 self.exchange_state(&mut state);
                 self.pending = Pending::Step { spare: None, state };
                 self.mailbox.answer(RangeTaken { spare });
-                if weight == 0 {
-                    self.observer.step_begins(0);
-                }
                 self.feed(Input::Begin { weight });
             }
-            Some(Command::GiveRange(GiveRange { filled, first, len, ends })) => {
+            Some(Command::GiveRange(GiveRange { filled, first, len })) => {
                 let into = Segment::floats(self.machine.contribution(), first, len);
                 self.compute.written(into);
                 self.compute.pool.floats_mut(into).copy_from_slice(&filled.floats()[first..first + len]);
                 // Before the kernels and messages of this range.
                 self.mailbox.answer(RangeTaken { spare: filled });
-                ends.into_iter().for_each(|weight| self.observer.step_begins(weight));
                 self.feed(Input::Given { first, len });
             }
             Some(Command::StepThrough(StepThrough { notes, weight, rate, give, take })) => {
-                self.observer.step_begins(weight);
                 let contribution = Segment::floats(self.machine.contribution(), 0, self.len);
                 self.compute.copy_with(give, contribution)?;
                 self.pending = Pending::StepThrough { take };
@@ -199,7 +193,6 @@ impl<T: Transport> Engine<T> {
             }
             // The pending call is still `Leave`. A step of weight 0 reads no contribution, so no buffer changes hands.
             Some(Command::NextRound(NextRound { state: mut given })) => {
-                self.observer.step_begins(0);
                 self.exchange_state(&mut given);
                 if let Pending::Leave { state, .. } = &mut self.pending {
                     *state = given;
@@ -459,6 +452,8 @@ impl<T: Transport> Engine<T> {
     fn on_ended(&mut self) -> Result<(), Error> {
         self.confirm_run();
         self.state = RunState::Ended;
+        // Before the answer, after which the process may end.
+        self.report();
         // A node that leaves before the end has no final parameters.
         if matches!(self.pending, Pending::Serve | Pending::Leave { stay: true, .. }) {
             let view = Segment::floats(self.machine.view(), 0, self.len);
@@ -529,11 +524,11 @@ impl<T: Transport> Pump for Engine<T> {
         if !self.maybe_save()? {
             idle = Idle::Device;
         }
-        self.report();
-        self.show_waiting();
         if self.state == RunState::Ended {
             return Ok(RunState::Ended);
         }
+        self.report();
+        self.show_waiting();
         // Read once, so that the time of the wait and of the timeout's test below have the same origin.
         let elapsed = self.mailbox.elapsed();
         let (timeout, device) = match idle {
@@ -560,15 +555,14 @@ impl<T: Transport> Pump for Engine<T> {
         }
         // Once more: a caller-driven session may not pump again for long, and peers wait for these outputs.
         let _ = self.drain()?;
-        if self.state == RunState::Ended {
-            self.report();
-        }
         Ok(self.state)
     }
 
     fn say_failed(&mut self, failure: Option<Failure>) {
         if let (Some(failure), RunState::Running) = (failure, self.state) {
             self.state = RunState::Ended;
+            self.observer.fails();
+            self.report();
             self.feed(Input::Fail { failure });
             // Dropping the transport sends the messages that it has queued. A further error changes nothing.
             let _ = self.drain();

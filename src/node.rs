@@ -204,6 +204,10 @@ impl NodeSettings {
         let observer = self.board.as_ref();
         let observer = observer
             .map_or_else(Observer::inactive, |(board, host)| Observer::new(board.clone(), host, me, incarnation));
+        if me.0 >= self.cluster.workers {
+            observer.steps().mark(|meter, now| meter.serves(now));
+        }
+        let (steps, board) = (observer.steps(), self.board.as_ref().map(|(board, _)| board.clone()));
         // Before the engine takes the transport, and a thread takes the engine.
         let waker = transport.waker();
         let executor = (self.executor.0)();
@@ -220,7 +224,7 @@ impl NodeSettings {
             Driver::Caller(Box::new(engine))
         };
         let canceller = self.canceller.clone().unwrap_or_default();
-        Ok(Drive::new(mailbox, driver, self.waits, canceller, rings).with_lengths(lengths))
+        Ok(Drive::new(mailbox, driver, self.waits, canceller, rings).with_lengths(lengths).with_board(steps, board))
     }
 
     fn check(&self, me: PeerId, nodes: u32, role: Role) -> Result<(), Error> {

@@ -2,10 +2,11 @@
 //!
 //! A node without a board has an observer as well, which does nothing and reads no clock.
 
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use gradwire_core::kernel::Kernel;
-use gradwire_core::telemetry::{Note, Progress, Report, Times};
+use gradwire_core::telemetry::{Meter, Note, Progress, Report, Stage, Times};
 use gradwire_core::{Event, Incarnation, Instant as Moment, OpId, PeerId, RunId, Signal, Status};
 
 use crate::monitor::Board;
@@ -23,10 +24,10 @@ struct Active {
     me: PeerId,
     incarnation: Incarnation,
     run: Option<RunId>,
+    steps: Steps,
+    /// The times of kernels and transmissions. The other fields are 0.
     times: Times,
     progress: Progress,
-    /// When the application last changed between computing and waiting in a step.
-    turned: Instant,
     /// The kernel that runs, and its start.
     kernel: Option<(KernelClass, Instant)>,
     reported: Option<Instant>,
@@ -34,6 +35,38 @@ struct Active {
     sending: Vec<OpId>,
     /// When `sending` last became non-empty.
     sending_since: Instant,
+}
+
+/// The steps of a node's application. The application's thread marks them, also those within a local period, of which
+/// the engine does not hear. A node without a board marks nothing.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Steps(Option<Arc<Shared>>);
+
+#[derive(Debug)]
+struct Shared {
+    origin: Instant,
+    meter: Mutex<Meter>,
+}
+
+impl Steps {
+    fn active() -> Self {
+        Self(Some(Arc::new(Shared { origin: Instant::now(), meter: Mutex::new(Meter::new(0)) })))
+    }
+
+    /// Marks a change of what the application does, at the present in nanoseconds.
+    pub(crate) fn mark(&self, change: impl FnOnce(&mut Meter, u64)) {
+        let Some(shared) = &self.0 else { return };
+        // A meter is whole after each of its calls.
+        let mut meter = shared.meter.lock().unwrap_or_else(PoisonError::into_inner);
+        change(&mut meter, nanos(shared.origin.elapsed()));
+    }
+
+    /// The stage, the times and the examples up to now.
+    fn read(&self) -> (Stage, Times, u64) {
+        let mut read = Default::default();
+        self.mark(|meter, now| read = (meter.stage(), meter.times(now), meter.examples()));
+        read
+    }
 }
 
 /// The counter of [`Times`] that a kernel's time goes to.
@@ -59,9 +92,9 @@ impl Observer {
             me,
             incarnation,
             run: None,
+            steps: Steps::active(),
             times: Times::default(),
             progress: Progress::default(),
-            turned: now,
             kernel: None,
             reported: None,
             sending: Vec::new(),
@@ -73,11 +106,9 @@ impl Observer {
         self.0.is_some()
     }
 
-    /// The application has called for a step, with a contribution of so many examples.
-    pub(crate) fn step_begins(&mut self, examples: u64) {
-        let Some(active) = &mut self.0 else { return };
-        active.times.compute += active.turn();
-        active.progress.examples += examples;
+    /// The steps of the node's application, for the thread that takes them.
+    pub(crate) fn steps(&self) -> Steps {
+        self.0.as_ref().map(|active| active.steps.clone()).unwrap_or_default()
     }
 
     pub(crate) fn kernel_begins(&mut self, kernel: &Kernel) {
@@ -131,13 +162,20 @@ impl Observer {
 
     pub(crate) fn signal(&mut self, signal: &Signal) {
         let Some(active) = &mut self.0 else { return };
-        if let Signal::Ready { .. } = signal {
-            active.times.wait += active.turn();
-            active.times.steps += 1;
+        match signal {
+            Signal::Left => active.steps.mark(|meter, now| meter.ends(now, Stage::Left)),
+            Signal::Finished => active.steps.mark(|meter, now| meter.ends(now, Stage::Finished)),
+            _ => {}
         }
         if let Some(note) = Note::of_signal(active.board.now(), active.me, signal) {
             active.board.note(note);
         }
+    }
+
+    /// The node has failed, or its application has ended it without leaving.
+    pub(crate) fn fails(&mut self) {
+        let Some(active) = &mut self.0 else { return };
+        active.steps.mark(|meter, now| meter.ends(now, Stage::Failed));
     }
 
     pub(crate) fn event(&self, event: &Event) {
@@ -168,17 +206,13 @@ impl Observer {
     pub(crate) fn report(&mut self, at: Moment, status: Status) {
         let Some(active) = &mut self.0 else { return };
         active.reported = Some(Instant::now());
-        let (host, times, progress) = (active.host.clone(), active.times, active.progress);
-        let (run, incarnation) = (active.run, active.incarnation);
-        active.board.report(Report { at, host, run, incarnation, status, times, progress });
-    }
-}
-
-impl Active {
-    /// Nanoseconds since the last turn; a new one begins.
-    fn turn(&mut self) -> u64 {
-        let now = Instant::now();
-        nanos(now.duration_since(std::mem::replace(&mut self.turned, now)))
+        let (stage, steps, examples) = active.steps.read();
+        let Times { encode, decode, apply, wire, .. } = active.times;
+        let sending = if active.sending.is_empty() { 0 } else { nanos(active.sending_since.elapsed()) };
+        let times = Times { encode, decode, apply, wire: wire + sending, ..steps };
+        let progress = Progress { examples, ..active.progress };
+        let (host, run, incarnation) = (active.host.clone(), active.run, active.incarnation);
+        active.board.report(Report { at, host, run, incarnation, stage, status, times, progress });
     }
 }
 

@@ -96,6 +96,7 @@ fn reports_of_another_run_are_refused() {
             Frame::Run(description) => assert_eq!(description.name, Some(run("morning"))),
             Frame::Report(report) => reports.push((report.host, report.run)),
             Frame::Note(note) => refused += u32::from(note.kind == NoteKind::OtherRun),
+            Frame::Present(_) => {}
         }
     }
     assert_eq!(reports, [("morning".to_string(), Some(run("morning")))]);

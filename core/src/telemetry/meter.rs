@@ -67,6 +67,12 @@ impl Meter {
         (self.stage, self.stepped) = (Stage::Active, now);
     }
 
+    /// The node takes part from now on as a server, which has no steps.
+    pub fn serves(&mut self, now: u64) {
+        self.turn(now, Activity::Nothing);
+        self.stage = Stage::Active;
+    }
+
     /// The application has computed, and calls for a step.
     pub fn step_begins(&mut self, now: u64) {
         self.turn(now, Activity::Waits);
