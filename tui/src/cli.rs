@@ -57,10 +57,11 @@ Example: start a run with a monitor address, then watch it from another terminal
 
 Exit codes, for alarms with --once --json:
   0  healthy, or the run has ended
-  1  degraded: a node is lost or silent
+  1  degraded: a node is lost or silent, or has failed
   2  stalled: a node has waited for 2 s or longer
   3  no data received
   4  wrong usage or input
+  5  lost: the source is gone or silent, and the run had not ended
 
 Words and signs repeat the meaning of each colour. Use --theme none or set NO_COLOR for a screen without colours.";
 

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use gradwire_core::Instant as Moment;
 use gradwire_core::status::{Counters, Histogram, LinkStatus, Presence, Role};
-use gradwire_core::telemetry::{Frame, Note, Progress, Report, Run, Times};
+use gradwire_core::telemetry::{Frame, Note, Progress, Report, Run, Stage, Times};
 use gradwire_core::{Clock, Cluster, Incarnation, Layout, Patience, PeerId, Recipe, Status};
 use gradwire_sim::{App, Entry, Fault, Halt, Life, Network, Plan, World};
 
@@ -180,6 +180,7 @@ impl Reporter<'_> {
             host: format!("sim-{}", rank.0 / 4),
             run: None,
             incarnation: Incarnation(1),
+            stage: Stage::Active,
             status,
             times,
             progress,
@@ -221,8 +222,25 @@ pub(crate) fn synthetic_report(rank: u32, nodes: u32, tick: u64) -> Report {
         view: 0,
         members: 0,
     };
-    let times = Times { steps: tick, compute: tick * 8_000_000, wait: tick * 2_000_000, ..Times::default() };
+    let times = Times {
+        elapsed: tick * 100_000_000,
+        steps: tick,
+        stepped: tick * 100_000_000,
+        stepped_compute: tick * 80_000_000,
+        compute: tick * 80_000_000,
+        wait: tick * 20_000_000,
+        ..Times::default()
+    };
     let progress = Progress { loss: 1.0 / (1.0 + tick as f32), accuracy: 0.9, examples: tick * 16 };
     let at = Moment::from_nanos(tick * REPORT_INTERVAL);
-    Report { at, host: format!("host-{}", rank / 8), run: None, incarnation: Incarnation(1), status, times, progress }
+    Report {
+        at,
+        host: format!("host-{}", rank / 8),
+        run: None,
+        incarnation: Incarnation(1),
+        stage: Stage::Active,
+        status,
+        times,
+        progress,
+    }
 }

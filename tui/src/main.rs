@@ -8,7 +8,8 @@
 //! | `cli` | command line and configuration file |
 //! | `source` | the threads and files that frames come from |
 //! | `feed` | frames into the model, playback of a recording, `--record` |
-//! | `model` | state of the cluster, built from frames |
+//! | `model`, `sample` | state of the cluster, built from frames; measurements between two reports |
+//! | `standing` | how a node stands: live, silent, given up, left |
 //! | `health` | the verdict on the cluster: words and exit code |
 //! | `app` | state of the user interface, and its reaction to keys and mouse |
 //! | `view` | drawing, one file per pane |
@@ -22,7 +23,9 @@ mod feed;
 mod health;
 mod json;
 mod model;
+mod sample;
 mod source;
+mod standing;
 mod text;
 mod theme;
 mod view;
@@ -43,7 +46,7 @@ use health::Health;
 /// An error message for the user, without the program's name.
 type Failure = String;
 
-/// Exit code for wrong usage or input. The lower codes belong to [`Health::code`].
+/// Exit code for wrong usage or input. The other codes belong to [`Health::code`].
 const EXIT_USAGE: u8 = 4;
 
 fn main() -> ExitCode {

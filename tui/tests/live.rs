@@ -159,7 +159,7 @@ fn bad_input_is_an_error_that_names_the_option() {
     for (args, word) in [
         (String::new(), "expected HOST:PORT, --replay FILE or --demo"),
         ("--replay /nowhere".into(), "No such file"),
-        (format!("--replay {}", recording.display()), "expected a recording of version 2"),
+        (format!("--replay {}", recording.display()), "expected a recording of version 3"),
         ("--demo --sort size".into(), "--sort: expected rank"),
         ("--demo --interval 0".into(), "--interval: expected 0.05 to 60"),
         ("--demo --wait nan".into(), "--wait: expected 0 to 3600"),

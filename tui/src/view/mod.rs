@@ -80,7 +80,8 @@ fn replace_symbols(frame: &mut Frame<'_>) {
 
 /// Lines of the alarm: 0 or 1.
 fn alarm_height(app: &App, model: &Model) -> u16 {
-    u16::from(!Health::of(model).reason().is_empty() || app.disconnected.is_some())
+    let health = Health::of(model);
+    u16::from(!health.reason().is_empty() || health == Health::Unknown && app.disconnected.is_some())
 }
 
 /// The screen row of the tabs, for the mouse.
@@ -91,17 +92,17 @@ pub(crate) fn tab_row(app: &App, model: &Model) -> u16 {
 fn header<'a>(app: &App, model: &Model) -> Line<'a> {
     let health = Health::of(model);
     let style = match health {
-        Health::Ok | Health::Ended => app.theme.good(),
+        Health::Ok | Health::Ended(_) => app.theme.good(),
         Health::Unknown => app.theme.dim(),
         Health::Degraded(_) => app.theme.warn(),
-        Health::Stalled(_) => app.theme.bad(),
+        Health::Stalled(_) | Health::Lost(_) => app.theme.bad(),
     };
     let mut spans = vec![
         Span::styled("dtop ", app.theme.title()),
         Span::styled(format!(" {} ", health.word()), style),
         Span::raw(format!(
             "  {} of {} nodes  {:.1} s",
-            model.nodes.iter().filter(|(rank, _)| !model.has_left(**rank)).count(),
+            model.live().count(),
             model.run.workers + model.run.servers,
             seconds(model.now)
         )),
@@ -120,13 +121,13 @@ fn header<'a>(app: &App, model: &Model) -> Line<'a> {
 
 fn alarm<'a>(app: &App, model: &Model) -> Paragraph<'a> {
     let health = Health::of(model);
-    let reason = match &app.disconnected {
-        // The health is that of the last report, so a lost connection comes first.
-        Some(reason) => format!(" no connection, trying again: {reason} "),
-        None => format!(" {} ", health.reason()),
+    let (reason, style) = match (&health, &app.disconnected) {
+        (Health::Unknown, Some(reason)) => (format!(" no connection, trying again: {reason} "), app.theme.bad()),
+        (Health::Ended(summary), _) => (format!(" {summary} "), app.theme.good()),
+        (Health::Stalled(reason) | Health::Lost(reason), _) => (format!(" {reason} "), app.theme.bad()),
+        _ => (format!(" {} ", health.reason()), app.theme.warn()),
     };
-    let is_bad = matches!(health, Health::Stalled(_)) || app.disconnected.is_some();
-    Paragraph::new(Span::styled(reason, if is_bad { app.theme.bad() } else { app.theme.warn() }))
+    Paragraph::new(Span::styled(reason, style))
 }
 
 fn tabs<'a>(app: &App, width: u16) -> Line<'a> {
