@@ -4,7 +4,7 @@
 #[derive(Clone, Debug)]
 pub(crate) enum Json {
     Null,
-    Bool(bool),
+    Bool,
     Number(f64),
     Text(String),
     List(Vec<Json>),
@@ -73,8 +73,7 @@ fn value(text: &str) -> (Json, &str) {
             let end = text.find([',', '}', ']']).unwrap_or(text.len());
             let value = match text[..end].trim() {
                 "null" => Json::Null,
-                "true" => Json::Bool(true),
-                "false" => Json::Bool(false),
+                "true" | "false" => Json::Bool,
                 number => Json::Number(number.parse().unwrap_or_else(|_| panic!("{number}"))),
             };
             (value, &text[end..])
