@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use gradwire_core::kernel::executor::Executor;
 use gradwire_core::status::Waiting;
+use gradwire_core::telemetry::Stage;
 use gradwire_core::{
     Adoption, Clock, Contract, Event, Failure, Input, Instant as Moment, Machine, Node, Order, Output, PeerId, RunId,
     Segment, Setup, Signal, Storage, THEIRS, Transport,
@@ -452,10 +453,12 @@ impl<T: Transport> Engine<T> {
     fn on_ended(&mut self) -> Result<(), Error> {
         self.confirm_run();
         self.state = RunState::Ended;
+        let stays = matches!(self.pending, Pending::Serve | Pending::Leave { stay: true, .. });
         // Before the answer, after which the process may end.
+        self.observer.ends(if stays { Stage::Finished } else { Stage::Left });
         self.report();
         // A node that leaves before the end has no final parameters.
-        if matches!(self.pending, Pending::Serve | Pending::Leave { stay: true, .. }) {
+        if stays {
             let view = Segment::floats(self.machine.view(), 0, self.len);
             self.tape.end(self.compute.pool.floats(view))?;
         }
@@ -561,7 +564,7 @@ impl<T: Transport> Pump for Engine<T> {
     fn say_failed(&mut self, failure: Option<Failure>) {
         if let (Some(failure), RunState::Running) = (failure, self.state) {
             self.state = RunState::Ended;
-            self.observer.fails();
+            self.observer.ends(Stage::Failed);
             self.report();
             self.feed(Input::Fail { failure });
             // Dropping the transport sends the messages that it has queued. A further error changes nothing.

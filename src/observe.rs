@@ -162,20 +162,15 @@ impl Observer {
 
     pub(crate) fn signal(&mut self, signal: &Signal) {
         let Some(active) = &mut self.0 else { return };
-        match signal {
-            Signal::Left => active.steps.mark(|meter, now| meter.ends(now, Stage::Left)),
-            Signal::Finished => active.steps.mark(|meter, now| meter.ends(now, Stage::Finished)),
-            _ => {}
-        }
         if let Some(note) = Note::of_signal(active.board.now(), active.me, signal) {
             active.board.note(note);
         }
     }
 
-    /// The node has failed, or its application has ended it without leaving.
-    pub(crate) fn fails(&mut self) {
+    /// The node's part is over.
+    pub(crate) fn ends(&mut self, stage: Stage) {
         let Some(active) = &mut self.0 else { return };
-        active.steps.mark(|meter, now| meter.ends(now, Stage::Failed));
+        active.steps.mark(|meter, now| meter.ends(now, stage));
     }
 
     pub(crate) fn event(&self, event: &Event) {

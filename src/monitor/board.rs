@@ -161,6 +161,10 @@ impl Board {
         if contents.reports.len() >= NODES_MAX && !contents.reports.contains_key(&rank) {
             return;
         }
+        // The ages of reports of other processes are not exact, but their order is.
+        if let Some((_, former)) = contents.reports.get(&rank) {
+            report.at = report.at.max(former.at);
+        }
         contents.number += 1;
         let (number, nodes) = (contents.number, contents.nodes());
         if let Some((_, former)) = contents.reports.insert(rank, (number, report)) {
@@ -195,15 +199,21 @@ impl Board {
     }
 
     /// Appends the board's present to `log`, and the frames of all reports and notes after number `since`. If `since` is
-    /// 0, the run's description and former reports of all nodes precede them. Returns the number to continue with.
+    /// 0, the run's description and former reports of all nodes precede them, and the present follows. Returns the number to continue with.
     /// Copies the reports.
     pub fn since(&self, since: u64, log: &mut Vec<u8>) -> u64 {
         let contents = self.lock();
-        Frame::Present(Present { at: self.now(), start: self.0.start }).emit(log);
+        let present = |at| Frame::Present(Present { at, start: self.0.start });
         let mut past: Vec<Report> = Vec::new();
         if since == 0 {
-            contents.run.iter().for_each(|run| Frame::Run(run.clone()).emit(log));
             past.extend(contents.past.values().flat_map(Past::reports).cloned());
+            past.sort_by_key(|report| report.at);
+        }
+        // Time goes on from the first former report to the present, which follows all of them.
+        let now = self.now();
+        present(past.first().map_or(now, |first| first.at)).emit(log);
+        if since == 0 {
+            contents.run.iter().for_each(|run| Frame::Run(run.clone()).emit(log));
         }
         let reports = contents.reports.values().filter(|(number, _)| *number > since);
         let reports: Vec<Report> = reports.map(|(_, report)| report.clone()).collect();
@@ -212,9 +222,11 @@ impl Board {
         let number = contents.number;
         // Encoding takes longer than copying, and nodes that publish wait for the lock.
         drop(contents);
-        past.sort_by_key(|report| report.at);
         past.into_iter().chain(reports).for_each(|report| Frame::Report(report).emit(log));
         notes.into_iter().for_each(|note| Frame::Note(note).emit(log));
+        if since == 0 {
+            present(now).emit(log);
+        }
         number
     }
 

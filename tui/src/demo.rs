@@ -3,9 +3,9 @@
 //! The simulator runs the machines of core in virtual time. After each event the demo sends the new notes, and the
 //! reports that are due by then. [`synthetic_report`] is for `--measure` and needs no simulation.
 
-use std::cell::{Cell, RefCell};
-use std::rc::Rc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::SyncSender;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -32,9 +32,9 @@ struct SimulatedWorker {
     /// State of the random numbers.
     state: u64,
     /// The virtual time of the event at hand, in nanoseconds.
-    now: Rc<Cell<u64>>,
+    now: Arc<AtomicU64>,
     /// Its steps, as the nodes of real runs measure them.
-    meter: Rc<RefCell<Meter>>,
+    meter: Arc<Mutex<Meter>>,
 }
 
 impl SimulatedWorker {
@@ -48,7 +48,7 @@ impl App for SimulatedWorker {
     fn duration(&mut self, _: u64) -> Duration {
         // Rank 3 has a machine of half the speed, so that the demo has a straggler.
         let slowdown = if self.rank == 3 { 2 } else { 1 };
-        let (mut meter, now) = (self.meter.borrow_mut(), self.now.get());
+        let (mut meter, now) = (lock(&self.meter), self.now.load(Ordering::Relaxed));
         // The world asks when the worker has joined, and at the end of each step.
         if meter.stage() == Stage::Joining {
             meter.joins(now)
@@ -60,13 +60,18 @@ impl App for SimulatedWorker {
     }
 
     fn update(&mut self, _: u64, params: &[f32], update: &mut [f32]) -> u32 {
-        self.meter.borrow_mut().step_begins(self.now.get());
+        lock(&self.meter).step_begins(self.now.load(Ordering::Relaxed));
         for (update, x) in update.iter_mut().zip(params) {
             let noise = (self.random() % 2001) as f32 / 1000.0 - 1.0;
             *update = 0.002 * (x + noise);
         }
         BATCH
     }
+}
+
+fn lock(meter: &Mutex<Meter>) -> MutexGuard<'_, Meter> {
+    // A meter is whole after each of its calls.
+    meter.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Runs the demo until the receiver of `updates` is gone.
@@ -77,9 +82,9 @@ pub(crate) fn run(nodes: u32, updates: &SyncSender<Update>) {
         .parse()
         .unwrap_or_else(|_| Recipe::ssp(4));
     let cluster = Cluster { workers, servers: 1 };
-    let now = Rc::new(Cell::new(0));
-    let meters: Vec<_> = (0..=workers).map(|_| Rc::new(RefCell::new(Meter::new(0)))).collect();
-    meters[workers as usize].borrow_mut().serves(0);
+    let now = Arc::new(AtomicU64::new(0));
+    let meters: Vec<_> = (0..=workers).map(|_| Arc::new(Mutex::new(Meter::new(0)))).collect();
+    lock(&meters[workers as usize]).serves(0);
     let plan = Plan {
         network: Network { jitter: Duration::from_micros(300), ..Network::calm() },
         patience: Patience::new(Duration::from_secs(3)),
@@ -89,7 +94,7 @@ pub(crate) fn run(nodes: u32, updates: &SyncSender<Update>) {
         ..Plan::new(7, Layout::flat(LEN), recipe, cluster)
     };
     let app = |rank: PeerId| -> Box<dyn App> {
-        let (now, meter) = (Rc::clone(&now), Rc::clone(&meters[rank.index()]));
+        let (now, meter) = (Arc::clone(&now), Arc::clone(&meters[rank.index()]));
         Box::new(SimulatedWorker { rank: rank.0, state: u64::from(rank.0) + 1, now, meter })
     };
     let Ok(mut world) = World::new(plan, app) else { return };
@@ -98,7 +103,7 @@ pub(crate) fn run(nodes: u32, updates: &SyncSender<Update>) {
     let (started, notes_sent, next_report) = (Instant::now(), 0, 0);
     let mut reporter = Reporter {
         updates,
-        now: Rc::clone(&now),
+        now: Arc::clone(&now),
         meters: meters.clone(),
         incarnations,
         cluster,
@@ -131,9 +136,9 @@ fn faults(workers: u32) -> Vec<(Moment, Fault)> {
 struct Reporter<'a> {
     updates: &'a SyncSender<Update>,
     /// The virtual time of the next event, for the workers.
-    now: Rc<Cell<u64>>,
+    now: Arc<AtomicU64>,
     /// The steps of each node, and the number of its process.
-    meters: Vec<Rc<RefCell<Meter>>>,
+    meters: Vec<Arc<Mutex<Meter>>>,
     incarnations: Vec<u64>,
     cluster: Cluster,
     /// Real time at virtual time 0.
@@ -161,7 +166,7 @@ impl Reporter<'_> {
         // Nothing changes before the next event, so the current state holds for all reports until then.
         let now = world.now();
         let until = world.next_at().map_or(now, |at| at.max(now));
-        self.now.set(until.as_nanos());
+        self.now.store(until.as_nanos(), Ordering::Relaxed);
         while self.next_report <= until.as_nanos() {
             let at = Moment::from_nanos(self.next_report.max(now.as_nanos()));
             self.next_report = at.as_nanos() + REPORT_INTERVAL;
@@ -184,7 +189,7 @@ impl Reporter<'_> {
 
     /// The report of a node; `None` while it is down or paused.
     fn report(&mut self, world: &World, rank: PeerId, now: Moment) -> Option<Report> {
-        let mut meter = self.meters[rank.index()].borrow_mut();
+        let mut meter = lock(&self.meters[rank.index()]);
         if world.life(rank) != Life::Up {
             // A process that is started again counts from 0.
             if meter.stage() != Stage::Joining {

@@ -47,7 +47,8 @@ impl Health {
             return Self::Stalled(chain_of_waits(model, rank, waiting));
         }
         let troubled = model.nodes.iter().find_map(|(rank, node)| trouble(model, *rank, node));
-        let unheard = || model.given_up().find(|(rank, _)| !model.has_left(*rank));
+        // A peer that has never reported, or not to this board.
+        let unheard = || model.given_up().find(|(rank, _)| !model.nodes.contains_key(rank));
         match (troubled, unheard()) {
             (Some(reason), _) => Self::Degraded(reason),
             (None, Some((rank, by))) => Self::Degraded(format!("peer {rank} was declared lost by peer {by}")),

@@ -55,8 +55,9 @@ pub(crate) struct Model {
     pub(crate) history: History,
     /// The present: the latest time in any frame, and the time that has passed since that frame came.
     pub(crate) now: Instant,
-    /// The latest time in any frame.
+    /// The latest time in any frame, and of any report.
     heard: Instant,
+    reported: Instant,
     /// The start of the board. 0: not known.
     start: u64,
     /// The former reports of a board are being read.
@@ -181,14 +182,19 @@ impl Model {
                 mark.into_iter().for_each(|mark| mark.number = u64::from(former == name));
             }
         }
+        let rank = report.status.me.0;
+        // The time of a board never runs back: a new connection brings its past once more.
+        if self.nodes.get(&rank).is_some_and(|node| report.at < node.report.at) {
+            return;
+        }
         // The sample is for the previous time: when a later report comes, all nodes have reported for that time.
         let known = self.nodes.values().any(|node| node.history.iter().next().is_some());
-        if known && report.at > self.now && self.history.is_due(seconds(self.now)) {
+        if known && report.at > self.reported && self.history.is_due(seconds(self.reported)) {
             let sample = self.cluster_sample();
             self.history.push(sample);
         }
+        self.reported = self.reported.max(report.at);
         self.hear(report.at);
-        let rank = report.status.me.0;
         for worker in report.status.workers.iter().filter(|worker| worker.state == Presence::Lost) {
             self.set_lost(worker.rank.0, report.at, rank);
         }
@@ -212,7 +218,7 @@ impl Model {
         let mean = |of: fn(&Sample) -> f64| self.mean(of, |x| x > 0.0).unwrap_or(0.0);
         let told = |of: fn(&Sample) -> f64| self.mean(of, |x| !x.is_nan()).unwrap_or(f64::NAN);
         Sample {
-            at: seconds(self.now),
+            at: seconds(self.reported),
             examples: self.total(|node| node.now.examples),
             bytes_out: self.total(|node| node.now.bytes_out),
             bytes_in: self.total(|node| node.now.bytes_in),
