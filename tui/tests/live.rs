@@ -109,7 +109,7 @@ fn misbehaving_monitors_are_disconnected() {
     let mut idle: Vec<TcpStream> = (0..MONITORS_MAX).map(|_| subscribe(&running.address, 10, None).unwrap()).collect();
     // A monitor above the limit takes the place of the first one.
     let mut more = subscribe(&running.address, 10, None).unwrap();
-    assert!(matches!(Frames::default().next(&mut more), Ok(Frame::Run(_))));
+    assert!(matches!(Frames::default().next(&mut more), Ok(Frame::Present(_))));
     let (mut first, mut frames) = (idle.remove(0), Frames::default());
     first.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
     let error = std::iter::repeat_with(|| frames.next(&mut first)).find_map(Result::err).unwrap();
@@ -128,7 +128,8 @@ fn misbehaving_monitors_are_disconnected() {
         loop {
             let Ok(mut stream) = subscribe(&address, 10, None) else { continue };
             let mut frames = Frames::default();
-            if let Ok(Frame::Run(run)) = frames.next(&mut stream) {
+            // The board's present precedes the description of the run.
+            if let (Ok(Frame::Present(_)), Ok(Frame::Run(run))) = (frames.next(&mut stream), frames.next(&mut stream)) {
                 found.send(run).unwrap();
                 return;
             }
