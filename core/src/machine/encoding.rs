@@ -563,6 +563,22 @@ mod tests {
         assert_eq!((counters.entries, counters.non_finite), (12, 3));
     }
 
+    /// The messages at the end carry what was left: the density of a run that has ended is that of the messages before.
+    #[test]
+    fn the_figures_of_the_end_are_those_of_the_run() {
+        let mut encoding = encoder("async codec=threshold tau=0.25 end=send", None);
+        for entries in [1, 2, 3] {
+            let written = Encoded { threshold: 0.25, ..encoded(entries, 4.0) };
+            (0..2).for_each(|part| encoding.on_encoded(part, written, &mut Counters::default()));
+        }
+        assert_eq!((encoding.density(), encoding.tau()), (0.006, 0.25));
+        encoding.begin_end();
+        encoding.begin_last();
+        let written = Encoded { threshold: 32.0, ..encoded(400, 0.0) };
+        (0..2).for_each(|part| encoding.on_encoded(part, written, &mut Counters::default()));
+        assert_eq!((encoding.density(), encoding.ending.tau()), (0.004, Some(0.25)));
+    }
+
     /// With a density of 0.01, an element is carried after 100 messages, also if the run was suspended in between.
     #[test]
     fn a_late_hint_counts_the_messages_before_a_suspension() {
