@@ -40,7 +40,10 @@ const SILENT: u64 = 1_000_000_000;
 ///
 /// let (mut stream, mut frames) = (subscribe(&address.to_string(), 10, None)?, Frames::default());
 /// let report = loop {
-///     if let Frame::Report(report) = frames.next(&mut stream)? {
+///     // Former reports of the node come first.
+///     if let Frame::Report(report) = frames.next(&mut stream)?
+///         && report.stage.is_over()
+///     {
 ///         break report;
 ///     }
 /// };
