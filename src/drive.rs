@@ -10,6 +10,8 @@ use gradwire_core::{Event, Failure, Instant as Moment, Layout, Status};
 
 use crate::error::Error;
 use crate::mailbox::{Answer, Answers, Mailbox, ReadStatus, Request};
+use crate::monitor::Board;
+use crate::stopwatch::Steps;
 use crate::waits::{Canceller, Wait, WaitKind, Waits};
 
 /// How long [`Drive::flush`] waits while no byte leaves.
@@ -61,13 +63,41 @@ pub(crate) struct Drive {
     refusal: Option<Failure>,
     /// The lengths of periods that a tape gives.
     lengths: Arc<[u32]>,
+    /// The steps of the application, and the board that the node publishes to.
+    steps: Steps,
+    board: Option<Board>,
 }
 
 impl Drive {
     /// `waker` interrupts the transport's wait.
     pub(crate) fn new(mailbox: Arc<Mailbox>, driver: Driver, waits: Waits, canceller: Canceller, waker: Waker) -> Self {
         canceller.watch(&mailbox, waker);
-        Self { mailbox, driver, waits, canceller, failed: false, refusal: None, lengths: Arc::default() }
+        Self {
+            mailbox,
+            driver,
+            waits,
+            canceller,
+            failed: false,
+            refusal: None,
+            lengths: Arc::default(),
+            steps: Steps::default(),
+            board: None,
+        }
+    }
+
+    /// With a board that the node publishes to, and the steps that it publishes.
+    pub(crate) fn with_board(mut self, steps: Steps, board: Option<Board>) -> Self {
+        (self.steps, self.board) = (steps, board);
+        self
+    }
+
+    pub(crate) fn steps(&self) -> &Steps {
+        &self.steps
+    }
+
+    /// The node's part is over: waits for a moment until the monitors of its board know.
+    pub(crate) fn farewell(&self) {
+        self.board.iter().for_each(Board::farewell);
     }
 
     pub(crate) fn with_lengths(mut self, lengths: Arc<[u32]>) -> Self {

@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use gradwire_core::kernel::executor::Executor;
 use gradwire_core::status::Waiting;
+use gradwire_core::telemetry::Stage;
 use gradwire_core::{
     Adoption, Clock, Contract, Event, Failure, Input, Instant as Moment, Machine, Node, Order, Output, PeerId, RunId,
     Segment, Setup, Signal, Status, Storage, THEIRS, Transport,
@@ -30,7 +31,7 @@ use crate::mailbox::{
 use crate::observe::Observer;
 use crate::pages;
 use crate::pending::Pending;
-use crate::stopwatch::Stopwatch;
+use crate::stopwatch::{Steps, Stopwatch};
 use crate::tape::TapeFile;
 use crate::watch::EventCallback;
 
@@ -120,7 +121,7 @@ impl<T: Transport> Engine<T> {
             shown: (None, PeerLink::Never, None),
             callback,
             observer,
-            stopwatch: Stopwatch::new(),
+            stopwatch: Stopwatch::new(Steps::default()),
             links: vec![PeerLink::Never; nodes as usize],
             tape: TapeFile::Off,
             wanted_seen: None,
@@ -137,6 +138,11 @@ impl<T: Transport> Engine<T> {
     /// Sets the tape that the machine's decisions go to. Before the first pump.
     pub(crate) fn set_tape(&mut self, tape: TapeFile) {
         self.tape = tape;
+    }
+
+    /// The steps of the application, for the thread that takes them.
+    pub(crate) fn steps(&self) -> Steps {
+        self.stopwatch.steps().clone()
     }
 
     pub(crate) fn mailbox(&self) -> Arc<Mailbox> {
@@ -172,8 +178,6 @@ impl<T: Transport> Engine<T> {
                 if let Some(count) = length {
                     self.tape.write(Order::Steps { count })?;
                 }
-                self.observer.step_begins(weight);
-                self.stopwatch.wait_begins();
                 // The buffers trade places: the application fills the old buffer next, while peers read the new one.
                 let contribution = self.machine.contribution();
                 let spare = self.compute.replace(contribution, filled);
@@ -189,27 +193,17 @@ impl<T: Transport> Engine<T> {
                 self.exchange_state(&mut state);
                 self.pending = Pending::Step { spare: None, state };
                 self.mailbox.answer(RangeTaken { spare });
-                if weight == 0 {
-                    self.observer.step_begins(0);
-                    self.stopwatch.wait_begins();
-                }
                 self.feed(Input::Begin { weight });
             }
-            Some(Command::GiveRange(GiveRange { filled, first, len, ends })) => {
+            Some(Command::GiveRange(GiveRange { filled, first, len })) => {
                 let into = Segment::floats(self.machine.contribution(), first, len);
                 self.compute.written(into);
                 self.compute.pool.floats_mut(into).copy_from_slice(&filled.floats()[first..first + len]);
                 // Before the kernels and messages of this range.
                 self.mailbox.answer(RangeTaken { spare: filled });
-                if let Some(weight) = ends {
-                    self.observer.step_begins(weight);
-                    self.stopwatch.wait_begins();
-                }
                 self.feed(Input::Given { first, len });
             }
             Some(Command::StepThrough(StepThrough { notes, weight, rate, give, take })) => {
-                self.observer.step_begins(weight);
-                self.stopwatch.wait_begins();
                 let contribution = Segment::floats(self.machine.contribution(), 0, self.len);
                 self.compute.copy_with(give, contribution)?;
                 self.pending = Pending::StepThrough { take };
@@ -218,7 +212,6 @@ impl<T: Transport> Engine<T> {
                 self.feed(Input::Step { weight });
             }
             Some(Command::Leave(Leave { stay, keep, rate, mut state })) => {
-                self.stopwatch.wait_begins();
                 self.exchange_state(&mut state);
                 self.pending = Pending::Leave { stay, keep, state };
                 self.set_rate(rate);
@@ -226,7 +219,6 @@ impl<T: Transport> Engine<T> {
             }
             // The pending call is still `Leave`. A step of weight 0 reads no contribution, so no buffer changes hands.
             Some(Command::NextRound(NextRound { state: mut given })) => {
-                self.observer.step_begins(0);
                 self.exchange_state(&mut given);
                 if let Pending::Leave { state, .. } = &mut self.pending {
                     *state = given;
@@ -292,7 +284,6 @@ impl<T: Transport> Engine<T> {
             // Kernels run one after the other, and before the transfers that follow them: no output is taken meanwhile.
             if self.compute.is_running() {
                 let Some((op, result)) = self.compute.poll()? else { return Ok(Idle::Device) };
-                self.observer.kernel_ends();
                 self.stopwatch.kernel_ends();
                 self.feed(Input::Completed { op, result });
             }
@@ -303,10 +294,8 @@ impl<T: Transport> Engine<T> {
             }
             match output {
                 Output::Compute { op, kernel } => {
-                    self.observer.kernel_begins(&kernel);
                     self.stopwatch.kernel_begins(&kernel);
                     if let Some(result) = self.compute.begin(op, &kernel)? {
-                        self.observer.kernel_ends();
                         self.stopwatch.kernel_ends();
                         self.feed(Input::Completed { op, result });
                     }
@@ -384,9 +373,6 @@ impl<T: Transport> Engine<T> {
 
     fn on_signal(&mut self, signal: Signal) -> Result<(), Error> {
         self.observer.signal(&signal);
-        if matches!(signal, Signal::Joined { .. } | Signal::Ready { .. } | Signal::Left | Signal::Finished) {
-            self.stopwatch.wait_ends();
-        }
         match signal {
             Signal::Joined { clock } => self.on_joined(clock),
             Signal::Resume { at, own } => self.on_resume(at, own)?,
@@ -492,8 +478,13 @@ impl<T: Transport> Engine<T> {
     fn on_ended(&mut self) -> Result<(), Error> {
         self.confirm_run();
         self.state = RunState::Ended;
+        let stays = matches!(self.pending, Pending::Serve | Pending::Leave { stay: true, .. });
+        // Before the answer, after which the process may end.
+        let stage = if stays { Stage::Finished } else { Stage::Left };
+        self.stopwatch.steps().mark(|meter, now| meter.ends(now, stage));
+        self.report();
         // A node that leaves before the end has no final parameters.
-        if matches!(self.pending, Pending::Serve | Pending::Leave { stay: true, .. }) {
+        if stays {
             let view = Segment::floats(self.machine.view(), 0, self.len);
             self.tape.end(self.compute.pool.floats(view))?;
         }
@@ -539,13 +530,14 @@ impl<T: Transport> Engine<T> {
             self.observer.set_progress(loss, accuracy);
         }
         if self.state == RunState::Ended || self.observer.due_in() == Some(Duration::ZERO) {
-            let status = self.status();
-            self.observer.report(self.now(), status);
+            let (stage, times, examples) = self.stopwatch.read();
+            let status = Status { times, ..self.machine.status() };
+            self.observer.report(self.now(), stage, examples, status);
         }
     }
 
     fn status(&self) -> Status {
-        Status { times: self.stopwatch.times(), ..self.machine.status() }
+        Status { times: self.stopwatch.read().1, ..self.machine.status() }
     }
 
     fn link_changes(&mut self, peer: PeerId, link: PeerLink) {
@@ -576,11 +568,11 @@ impl<T: Transport> Pump for Engine<T> {
             idle = Idle::Device;
         }
         self.follow_wishes();
-        self.report();
-        self.show_waiting();
         if self.state == RunState::Ended {
             return Ok(RunState::Ended);
         }
+        self.report();
+        self.show_waiting();
         // Read once, so that the time of the wait and of the timeout's test below have the same origin.
         let elapsed = self.mailbox.elapsed();
         let (timeout, device) = match idle {
@@ -613,15 +605,14 @@ impl<T: Transport> Pump for Engine<T> {
         // Once more: a caller-driven session may not pump again for long, and peers wait for these outputs.
         let _ = self.drain()?;
         self.follow_wishes();
-        if self.state == RunState::Ended {
-            self.report();
-        }
         Ok(self.state)
     }
 
     fn say_failed(&mut self, failure: Option<Failure>) {
         if let (Some(failure), RunState::Running) = (failure, self.state) {
             self.state = RunState::Ended;
+            self.stopwatch.steps().mark(|meter, now| meter.ends(now, Stage::Failed));
+            self.report();
             self.feed(Input::Fail { failure });
             // Dropping the transport sends the messages that it has queued. A further error changes nothing.
             let _ = self.drain();

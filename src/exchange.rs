@@ -92,35 +92,55 @@ impl Exchange {
         (self.spare, self.state) = (Some(spare), state);
         self.local.start(params, view.floats(), self.drive.now());
         self.local.follow(advice);
+        self.drive.steps().mark(|meter, now| meter.joins(now));
         Ok(Beginning { adopted, restored, moment, outdated })
+    }
+
+    /// The call for a step has ended: with a step of so many examples, or with another worker's state.
+    fn count(&self, given: bool, examples: u64) {
+        self.drive.steps().mark(|meter, now| match given {
+            true => meter.step_ends(now, examples),
+            false => meter.step_is_void(now),
+        });
     }
 
     /// One step with an update that [`check_vector`](Self::check_vector) has accepted.
     pub(crate) fn step(&mut self, params: &mut [f32], update: &[f32], examples: u32) -> Result<(), Error> {
+        self.drive.steps().mark(|meter, now| meter.step_begins(now));
         let now = self.drive.now();
         let weight = self.local.step(params, update, examples, contribution(&mut self.spare), now);
         // Without a base, the contribution is the update itself.
         let checked = !self.local.can_tell_update();
-        self.synchronise(params, &mut [], weight, checked)
+        self.synchronise(params, &mut [], weight, checked)?;
+        self.count(true, examples.into());
+        Ok(())
     }
 
     /// One step with parameters and optimizer vectors that [`check_vector`](Self::check_vector) has accepted.
     pub(crate) fn sync(&mut self, params: &mut [f32], state: &mut [&mut [f32]], examples: u32) -> Result<(), Error> {
+        self.drive.steps().mark(|meter, now| meter.step_begins(now));
         let now = self.drive.now();
         let weight = self.local.stepped(params, examples, contribution(&mut self.spare), now);
         // Parameters travel as they are. Differences of parameters can overflow.
         let checked = self.recipe.payload() == Payload::Parameters;
-        self.synchronise(params, state, weight, checked)
+        self.synchronise(params, state, weight, checked)?;
+        self.count(true, examples.into());
+        Ok(())
     }
 
     /// One step with vectors in the executor's memory.
     pub(crate) fn step_through(&mut self, examples: u32, give: DeviceCopy, take: DeviceCopy) -> Result<(), Error> {
-        let Some(weight) = self.local.step_elsewhere(examples) else { return Ok(()) };
+        self.drive.steps().mark(|meter, now| meter.step_begins(now));
+        let Some(weight) = self.local.step_elsewhere(examples) else {
+            self.count(true, examples.into());
+            return Ok(());
+        };
         self.contributions += u64::from(weight > 0);
         let notes = self.local.notes();
         let request = StepThrough { notes, weight, rate: self.rate.take(), give, take };
         let SteppedThrough { clock } = self.drive.call("take a step", WaitKind::Step, request)?;
         self.clock = clock;
+        self.count(true, examples.into());
         Ok(())
     }
 
@@ -139,6 +159,7 @@ impl Exchange {
     /// Contributes the rest of a period that has begun.
     pub(crate) fn contribute_rest(&mut self, params: &mut [f32]) -> Result<(), Error> {
         self.check_length("params", params.len())?;
+        self.drive.steps().mark(|meter, now| meter.leaves(now));
         // Averaged optimizer vectors are in the spare buffer since the last step.
         let weight = self.local.rest(params, contribution(&mut self.spare));
         self.synchronise(params, &mut [], weight, false)
@@ -158,6 +179,7 @@ impl Exchange {
         loop {
             match departure {
                 Departure::Left(ended) => {
+                    self.drive.farewell();
                     if stay {
                         params.copy_from_slice(&ended.view.floats()[..params.len()]);
                     }
@@ -183,13 +205,16 @@ impl Exchange {
         params: &mut [f32],
         optimizer: &mut [&mut [f32]],
     ) -> Result<bool, Error> {
+        self.drive.steps().mark(|meter, now| meter.step_begins(now));
         contribution(&mut self.spare)[..vector.len()].copy_from_slice(vector);
         let (weight, filled) = (u64::from(examples), self.spare.take().expect(HAS_SPARE));
         self.contributions += u64::from(weight > 0);
         let state = self.filled_state(params, optimizer.iter().map(|vector| &**vector));
         let request = Step { weight, fetches: true, filled, state, rate: None, notes: [None; 2], length: None };
         let stepped = self.drive.call("take the mean", WaitKind::Step, request)?;
-        Ok(self.take_mean(stepped, vector, params, optimizer))
+        let given = self.take_mean(stepped, vector, params, optimizer);
+        self.count(given, weight);
+        Ok(given)
     }
 
     /// Takes the mean at the end of a round, or the state of another worker. Returns `false` in that case.
@@ -219,6 +244,7 @@ impl Exchange {
         apply: &mut ApplyMean<'_>,
     ) -> Result<Box<Ended>, Error> {
         let (purpose, kind) = ("finish", WaitKind::Leave);
+        self.drive.steps().mark(|meter, now| meter.leaves(now));
         let leave = Leave {
             stay: true,
             keep: false,
@@ -229,6 +255,7 @@ impl Exchange {
         loop {
             match departure {
                 Departure::Left(ended) => {
+                    self.drive.farewell();
                     if let Some(adopted) = &ended.adopted {
                         take_state(adopted, params, optimizer);
                     }

@@ -90,8 +90,6 @@ pub(crate) struct GiveRange {
     /// The first element of the range, and their number.
     pub(crate) first: usize,
     pub(crate) len: usize,
-    /// It is the last one, of a contribution with so many examples.
-    pub(crate) ends: Option<u64>,
 }
 
 /// Contribute a vector that `give` writes to the executor's memory, and pass the parameters there to `take`.

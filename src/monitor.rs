@@ -11,6 +11,10 @@
 //! - [`Board::announce`] leaves the address of a listener in a file, so that `dtop` finds the runs of this host.
 //!   [`announced`] lists them.
 //!
+//! A monitor that connects late gets former reports of each node, fewer the older they are. When a node's part is over,
+//! its last call waits for a moment (0.25 s at most) until connected monitors have its last report, since the process
+//! may end next; so a monitor can tell a run that has ended from one that has died.
+//!
 //! Monitors cannot slow a node down. A thread per listener sends them copies. A monitor itself sends only its
 //! rate of updates, and the proof of its key. A monitor to which nothing can be sent for [`PATIENCE`] is disconnected,
 //! and at most [`MONITORS_MAX`] are served at a time: a further one takes the place of the monitor that is furthest
@@ -21,6 +25,8 @@ mod board;
 mod ending;
 mod metrics;
 mod network;
+mod past;
+mod readers;
 mod serving;
 mod tensorboard;
 

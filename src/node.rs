@@ -215,6 +215,7 @@ impl NodeSettings {
         let observer = self.board.as_ref().or(published.as_ref());
         let observer = observer
             .map_or_else(Observer::inactive, |(board, host)| Observer::new(board.clone(), host, me, incarnation));
+        let board = self.board.as_ref().or(published.as_ref()).map(|(board, _)| board.clone());
         // Before the engine takes the transport, and a thread takes the engine.
         let waker = transport.waker();
         if !self.own_thread {
@@ -223,6 +224,10 @@ impl NodeSettings {
         let executor = (self.executor.0)();
         let candidates = resumes.into_candidates();
         let mut engine = Engine::new(setup, transport, executor, params, candidates, self.callback.clone(), observer)?;
+        let steps = engine.steps();
+        if me.0 >= self.cluster.workers {
+            steps.mark(|meter, now| meter.serves(now));
+        }
         engine.set_tape(tape);
         engine.provide(state);
         let mailbox = engine.mailbox();
@@ -234,7 +239,7 @@ impl NodeSettings {
             Driver::Caller(Box::new(engine))
         };
         let canceller = self.canceller.clone().unwrap_or_default();
-        Ok(Drive::new(mailbox, driver, self.waits, canceller, rings).with_lengths(lengths))
+        Ok(Drive::new(mailbox, driver, self.waits, canceller, rings).with_lengths(lengths).with_board(steps, board))
     }
 
     /// The description of the run for monitors.

@@ -1,15 +1,14 @@
-//! Measures where a node's time goes, and publishes reports and notes to a board.
+//! Publishes a node's reports and notes to a board, with the time of its transmissions.
 //!
 //! A node without a board has an observer as well, which does nothing and reads no clock.
 
 use std::time::{Duration, Instant};
 
-use gradwire_core::kernel::Kernel;
-use gradwire_core::telemetry::{Note, Progress, Report, Times};
+use gradwire_core::telemetry::{Note, Progress, Report, Stage, Times};
 use gradwire_core::{Event, Incarnation, Instant as Moment, OpId, PeerId, RunId, Signal, Status};
 
 use crate::monitor::Board;
-use crate::stopwatch::KernelClass;
+use crate::stopwatch::nanos;
 
 /// Time between two reports of a node.
 const PERIOD: Duration = Duration::from_millis(100);
@@ -24,17 +23,13 @@ struct Active {
     me: PeerId,
     incarnation: Incarnation,
     run: Option<RunId>,
-    times: Times,
     progress: Progress,
-    /// When the application last changed between computing and waiting in a step.
-    turned: Instant,
-    /// The kernel that runs, and its start.
-    kernel: Option<(KernelClass, Instant)>,
     reported: Option<Instant>,
     /// The operations of the transmissions under way.
     sending: Vec<OpId>,
-    /// When `sending` last became non-empty.
+    /// When `sending` last became non-empty, and the time of transmissions before that.
     sending_since: Instant,
+    wire: u64,
 }
 
 impl Observer {
@@ -52,41 +47,16 @@ impl Observer {
             me,
             incarnation,
             run: None,
-            times: Times::default(),
             progress: Progress::default(),
-            turned: now,
-            kernel: None,
             reported: None,
             sending: Vec::new(),
             sending_since: now,
+            wire: 0,
         }))
     }
 
     pub(crate) fn is_active(&self) -> bool {
         self.0.is_some()
-    }
-
-    /// The application has called for a step, with a contribution of so many examples.
-    pub(crate) fn step_begins(&mut self, examples: u64) {
-        let Some(active) = &mut self.0 else { return };
-        active.times.compute += active.turn();
-        active.progress.examples += examples;
-    }
-
-    pub(crate) fn kernel_begins(&mut self, kernel: &Kernel) {
-        let Some(active) = &mut self.0 else { return };
-        active.kernel = Some((KernelClass::of(kernel), Instant::now()));
-    }
-
-    pub(crate) fn kernel_ends(&mut self) {
-        let Some(active) = &mut self.0 else { return };
-        let Some((class, since)) = active.kernel.take() else { return };
-        let took = nanos(since.elapsed());
-        match class {
-            KernelClass::Encode => active.times.encode += took,
-            KernelClass::Decode => active.times.decode += took,
-            KernelClass::Apply => active.times.apply += took,
-        }
     }
 
     pub(crate) fn transmission_begins(&mut self, op: OpId) {
@@ -104,16 +74,12 @@ impl Observer {
         // The order does not matter: only whether anything is being sent.
         active.sending.swap_remove(at);
         if active.sending.is_empty() {
-            active.times.wire += nanos(active.sending_since.elapsed());
+            active.wire += nanos(active.sending_since.elapsed());
         }
     }
 
     pub(crate) fn signal(&mut self, signal: &Signal) {
         let Some(active) = &mut self.0 else { return };
-        if let Signal::Ready { .. } = signal {
-            active.times.wait += active.turn();
-            active.times.steps += 1;
-        }
         if let Some(note) = Note::of_signal(active.board.now(), active.me, signal) {
             active.board.note(note);
         }
@@ -143,24 +109,15 @@ impl Observer {
         Some(active.reported.map_or(Duration::ZERO, |reported| PERIOD.saturating_sub(reported.elapsed())))
     }
 
-    /// Publishes a report. `at` is the machine's time, in which the status was taken.
-    pub(crate) fn report(&mut self, at: Moment, status: Status) {
+    /// Publishes a report, with the examples of the application so far. `at` is the machine's time, in which the status
+    /// was taken.
+    pub(crate) fn report(&mut self, at: Moment, stage: Stage, examples: u64, status: Status) {
         let Some(active) = &mut self.0 else { return };
         active.reported = Some(Instant::now());
-        let (host, times, progress) = (active.host.clone(), active.times, active.progress);
-        let (run, incarnation) = (active.run, active.incarnation);
-        active.board.report(Report { at, host, run, incarnation, status, times, progress });
+        let sending = if active.sending.is_empty() { 0 } else { nanos(active.sending_since.elapsed()) };
+        let times = Times { wire: active.wire + sending, ..status.times };
+        let progress = Progress { examples, ..active.progress };
+        let (host, run, incarnation) = (active.host.clone(), active.run, active.incarnation);
+        active.board.report(Report { at, host, run, incarnation, stage, status, times, progress });
     }
-}
-
-impl Active {
-    /// Nanoseconds since the last turn; a new one begins.
-    fn turn(&mut self) -> u64 {
-        let now = Instant::now();
-        nanos(now.duration_since(std::mem::replace(&mut self.turned, now)))
-    }
-}
-
-fn nanos(span: Duration) -> u64 {
-    span.as_nanos() as u64
 }

@@ -109,7 +109,10 @@ impl Server {
         if self.ended.is_none() {
             let mut wait = Wait::new("see the end of the run", WaitKind::Leave, limit);
             match self.drive.wait(&mut wait, Answers::take) {
-                Ok(ended) => self.ended = Some(ended),
+                Ok(ended) => {
+                    self.ended = Some(ended);
+                    self.drive.farewell();
+                }
                 // Not a failure here: `limit` is the caller's polling interval.
                 Err(Error::Deadline(_)) => {
                     self.meet()?;

@@ -1,32 +1,64 @@
-//! [`Stopwatch`]: the times in the status of a node.
+//! Where a node's time goes: [`Steps`] of the application, and the [`Stopwatch`] of its engine.
 
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use gradwire_core::kernel::Kernel;
-use gradwire_core::telemetry::Times;
+use gradwire_core::telemetry::{Meter, Stage, Times};
 
-/// Measures how long the application computes, how long it waits in steps, and how long kernels run.
+/// The steps of a node's application. The application's thread marks them, also those within a local period, of which
+/// the engine does not hear. Clones share the steps.
+#[derive(Clone, Debug)]
+pub(crate) struct Steps(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    origin: Instant,
+    meter: Mutex<Meter>,
+}
+
+impl Default for Steps {
+    fn default() -> Self {
+        Self(Arc::new(Shared { origin: Instant::now(), meter: Mutex::new(Meter::new(0)) }))
+    }
+}
+
+impl Steps {
+    /// Marks a change of what the application does, at the present in nanoseconds.
+    pub(crate) fn mark(&self, change: impl FnOnce(&mut Meter, u64)) {
+        // A meter is whole after each of its calls.
+        let mut meter = self.0.meter.lock().unwrap_or_else(PoisonError::into_inner);
+        change(&mut meter, nanos(self.0.origin.elapsed()));
+    }
+
+    /// The stage, the times and the examples up to now.
+    fn read(&self) -> (Stage, Times, u64) {
+        let mut read = Default::default();
+        self.mark(|meter, now| read = (meter.stage(), meter.times(now), meter.examples()));
+        read
+    }
+}
+
+/// Measures how long kernels run, beside the steps of the application.
 #[derive(Debug)]
 pub(crate) struct Stopwatch {
-    times: Times,
-    /// When the application last changed between computing and waiting.
-    turned: Instant,
-    /// The application waits in a call.
-    waits: bool,
+    steps: Steps,
+    /// The times of kernels. The other fields are 0.
+    kernels: Times,
     /// The kernel that runs, and its start.
     kernel: Option<(KernelClass, Instant)>,
 }
 
 /// The counter of [`Times`] that a kernel's time goes to.
 #[derive(Copy, Clone, Debug)]
-pub(crate) enum KernelClass {
+enum KernelClass {
     Encode,
     Decode,
     Apply,
 }
 
 impl KernelClass {
-    pub(crate) fn of(kernel: &Kernel) -> Self {
+    fn of(kernel: &Kernel) -> Self {
         match kernel {
             Kernel::Encode { .. }
             | Kernel::Merge { .. }
@@ -45,26 +77,12 @@ impl KernelClass {
 }
 
 impl Stopwatch {
-    pub(crate) fn new() -> Self {
-        Self { times: Times::default(), turned: Instant::now(), waits: false, kernel: None }
+    pub(crate) fn new(steps: Steps) -> Self {
+        Self { steps, kernels: Times::default(), kernel: None }
     }
 
-    /// The application has called for a synchronisation, and waits.
-    pub(crate) fn wait_begins(&mut self) {
-        if !self.waits {
-            self.times.compute += self.turn();
-            self.waits = true;
-        }
-    }
-
-    /// The application goes on: it has joined, or its synchronisation is done.
-    pub(crate) fn wait_ends(&mut self) {
-        let took = self.turn();
-        if self.waits {
-            self.times.wait += took;
-            self.times.steps += 1;
-            self.waits = false;
-        }
+    pub(crate) fn steps(&self) -> &Steps {
+        &self.steps
     }
 
     pub(crate) fn kernel_begins(&mut self, kernel: &Kernel) {
@@ -75,31 +93,20 @@ impl Stopwatch {
         let Some((class, since)) = self.kernel.take() else { return };
         let took = nanos(since.elapsed());
         match class {
-            KernelClass::Encode => self.times.encode += took,
-            KernelClass::Decode => self.times.decode += took,
-            KernelClass::Apply => self.times.apply += took,
+            KernelClass::Encode => self.kernels.encode += took,
+            KernelClass::Decode => self.kernels.decode += took,
+            KernelClass::Apply => self.kernels.apply += took,
         }
     }
 
-    /// The times so far, with the present computation or wait.
-    pub(crate) fn times(&self) -> Times {
-        let mut times = self.times;
-        let under_way = nanos(self.turned.elapsed());
-        if self.waits {
-            times.wait += under_way;
-        } else {
-            times.compute += under_way;
-        }
-        times
-    }
-
-    /// Nanoseconds since the last turn; a new one begins.
-    fn turn(&mut self) -> u64 {
-        let now = Instant::now();
-        nanos(now.duration_since(std::mem::replace(&mut self.turned, now)))
+    /// The stage, the times up to now, and the examples of the application. The time of transmissions is 0.
+    pub(crate) fn read(&self) -> (Stage, Times, u64) {
+        let (stage, steps, examples) = self.steps.read();
+        let Times { encode, decode, apply, .. } = self.kernels;
+        (stage, Times { encode, decode, apply, ..steps }, examples)
     }
 }
 
-fn nanos(span: Duration) -> u64 {
+pub(crate) fn nanos(span: Duration) -> u64 {
     span.as_nanos() as u64
 }

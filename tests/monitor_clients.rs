@@ -30,7 +30,9 @@ fn report() -> Report {
     session.finish(&mut params).unwrap();
     let mut log = Vec::new();
     board.since(1, &mut log);
-    let Ok(Some((Frame::Report(report), _))) = Frame::parse(&log) else { panic!("no report") };
+    // The board's present precedes it.
+    let Ok(Some((_, present))) = Frame::parse(&log) else { panic!("no frame") };
+    let Ok(Some((Frame::Report(report), _))) = Frame::parse(&log[present..]) else { panic!("no report") };
     report
 }
 

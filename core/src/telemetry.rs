@@ -5,12 +5,13 @@
 //!
 //! | body | content |
 //! |---|---|
-//! | byte 0 | kind of frame: 1 [`Run`], 2 [`Report`], 3 [`Note`] |
+//! | byte 0 | kind of frame: 1 [`Run`], 2 [`Report`], 3 [`Note`], 4 [`Present`] |
 //! | rest | the fields in order: integers as LEB128, floats as 32 bits little-endian, text as its length and UTF-8 |
 //!
 //! Monitors read logs from untrusted nodes. Parsing checks each length against a limit before it allocates, and accepts
 //! any value of a number. Text may contain any characters: show it through [`printable`].
 
+mod meter;
 mod reader;
 mod report;
 
@@ -24,10 +25,11 @@ use crate::recipe::Hint;
 use crate::run_id::RunId;
 use crate::status::Status;
 use crate::time::Instant;
+pub use meter::Meter;
 use reader::Reader;
 
 /// The first 8 bytes of a log: a signature, and the format version in the last two.
-pub const MAGIC: [u8; 8] = *b"GRWLOG\x00\x02";
+pub const MAGIC: [u8; 8] = *b"GRWLOG\x00\x03";
 /// Limit of a frame's body in bytes.
 pub const BODY_MAX: usize = 256 * 1024;
 /// Limit of the number of workers, and of links, in a report. Longer lists are cut when they are written.
@@ -56,6 +58,18 @@ pub enum Frame {
     Report(Report),
     /// An event at a node.
     Note(Note),
+    /// The present of the board: the first frame of each of its updates. It comes also when there is nothing to tell.
+    Present(Present),
+}
+
+/// The present of a board.
+#[derive(Copy, Clone, Debug, Default, PartialEq, Eq)]
+pub struct Present {
+    /// The moment, by the clock of the process that keeps the log.
+    pub at: Instant,
+    /// The start of the board, in nanoseconds since 1970. It tells two boards apart, for instance of a process that was
+    /// restarted: another start is another log.
+    pub start: u64,
 }
 
 /// The description of a run.
@@ -84,6 +98,8 @@ pub struct Report {
     pub run: Option<RunId>,
     /// The node's process: a restarted node has another incarnation.
     pub incarnation: Incarnation,
+    /// How far the node is.
+    pub stage: Stage,
     /// Snapshot of the node's machine.
     pub status: Status,
     /// Time that the node has spent, by activity.
@@ -92,11 +108,48 @@ pub struct Report {
     pub progress: Progress,
 }
 
-/// Nanoseconds that a node has spent since its start, by activity, and the number of steps.
+/// How far a node is in its part of the run.
+#[derive(Copy, Clone, Debug, Default, PartialEq, Eq)]
+pub enum Stage {
+    /// It does not take part yet.
+    Joining,
+    /// It takes part.
+    #[default]
+    Active,
+    /// It has made its last step, and waits for the end of its part.
+    Leaving,
+    /// It has left. The run goes on without it.
+    Left,
+    /// The run has ended: all workers have left.
+    Finished,
+    /// It has failed, or its application has ended without leaving.
+    Failed,
+}
+
+impl Stage {
+    pub(crate) const ALL: [Self; 6] =
+        [Self::Joining, Self::Active, Self::Leaving, Self::Left, Self::Finished, Self::Failed];
+
+    /// True if the node's part is over: no further report follows from its process.
+    pub fn is_over(self) -> bool {
+        matches!(self, Self::Left | Self::Finished | Self::Failed)
+    }
+}
+
+/// Nanoseconds that a node has spent since its start, by activity, and the number of steps. [`Meter`] measures them.
+///
+/// Activities under way count up to the moment of the report. Rates are exact over whole steps: between two reports,
+/// the difference of `steps` by the difference of `stepped`.
 #[derive(Copy, Clone, Debug, Default, PartialEq, Eq)]
 pub struct Times {
-    /// Steps of the application.
+    /// From the node's start to the report, by the node's clock.
+    pub elapsed: u64,
+    /// Steps of the application, local steps included.
     pub steps: u64,
+    /// `elapsed` at the end of the last step. Before the first step, when the node began to take part.
+    pub stepped: u64,
+    /// `compute` at the end of the last step.
+    pub stepped_compute: u64,
     /// Computation of the application: from the end of a step call to the start of the next.
     pub compute: u64,
     /// Encoding of contributions, and of differences that servers send.
@@ -119,7 +172,7 @@ pub struct Progress {
     pub loss: f32,
     /// Share of correct answers on held-out examples, from 0 to 1.
     pub accuracy: f32,
-    /// Number of examples behind this node's contributions so far.
+    /// Number of examples behind this node's steps so far, local steps included.
     pub examples: u64,
 }
 
@@ -144,11 +197,11 @@ pub struct Note {
     /// A number that depends on the kind. `View`: its number. `Stalled`: the clock of the peer. `ContractDiffers`: the
     /// first differing line. `ResumedElsewhere`: the clock of the peer's checkpoint. `Rejected`: the index of the
     /// element that is not finite, plus 1, or 0 for a malformed body. `Resumed`: the moment. `PeerFailed`: which failure. `OtherRun`: the digest of the run's name. `Rest`: hundredths of the norm of an update.
-    /// `Hint`: messages, norms of an update, or the rank of a worker. Otherwise 0.
+    /// `Hint`: messages, norms of an update, or the rank of a worker. `AnotherLog`: 1 if it is of the same run. Otherwise 0.
     pub number: u64,
 }
 
-/// Kinds of notes: the variants of [`Event`] and [`Signal`]. The numbers are part of the format.
+/// Kinds of notes: the variants of [`Event`] and [`Signal`], and a mark of monitors. The numbers are part of the format.
 #[derive(Copy, Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
 #[allow(missing_docs, reason = "the variants have the names of events and signals, which are documented")]
@@ -172,10 +225,12 @@ pub enum NoteKind {
     Resumed = 17,
     PeerFailed = 18,
     OuterLost = 19,
+    /// A mark of a monitor, which no node makes: from here on it shows another log.
+    AnotherLog = 20,
 }
 
 impl NoteKind {
-    const ALL: [Self; 19] = [
+    const ALL: [Self; 20] = [
         Self::Joined,
         Self::Left,
         Self::Finished,
@@ -195,13 +250,21 @@ impl NoteKind {
         Self::Resumed,
         Self::PeerFailed,
         Self::OuterLost,
+        Self::AnotherLog,
     ];
 
     /// True if the event needs attention: a lost peer, a stall, a refusal.
     pub fn is_trouble(self) -> bool {
         !matches!(
             self,
-            Self::Joined | Self::Left | Self::Finished | Self::PeerJoined | Self::View | Self::Rest | Self::Resumed
+            Self::Joined
+                | Self::Left
+                | Self::Finished
+                | Self::PeerJoined
+                | Self::View
+                | Self::Rest
+                | Self::Resumed
+                | Self::AnotherLog
         )
     }
 }
@@ -312,6 +375,8 @@ impl fmt::Display for Note {
                 _ => write!(f, "hint: most elements are sent less than once in {number} messages (density)"),
             },
             NoteKind::OuterLost => write!(f, "started again: the outer optimizer begins with zeros"),
+            NoteKind::AnotherLog if *number == 0 => write!(f, "another run begins here"),
+            NoteKind::AnotherLog => write!(f, "the run is shown anew from here: its first process was restarted"),
             NoteKind::Outdated => write!(f, "resumed from an outdated checkpoint and dropped its residual"),
         }
     }
@@ -342,7 +407,7 @@ pub enum LogError {
 impl fmt::Display for LogError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Magic => write!(f, "log: expected a gradwire log of format version 2, got other first bytes"),
+            Self::Magic => write!(f, "log: expected a gradwire log of format version 3, got other first bytes"),
             Self::Length { limit, got } => write!(f, "log: expected a length of at most {limit}, got {got}"),
             Self::Kind { got } => write!(f, "log: expected a known kind, got {got} (from a newer version?)"),
             Self::Body => write!(f, "log: expected a complete frame, got a malformed body"),
@@ -372,6 +437,10 @@ impl Frame {
                 log.extend([3, note.kind as u8]);
                 let Note { at, rank, peer, number: more, .. } = *note;
                 numbers(log, &[at.as_nanos(), u64::from(rank.0), u64::from(peer.0), more]);
+            }
+            Self::Present(Present { at, start }) => {
+                log.push(4);
+                numbers(log, &[at.as_nanos(), *start]);
             }
         }
         // The length is known only now: it replaces the four zeros in front of the body.
@@ -410,6 +479,7 @@ impl Frame {
                 let (rank, peer) = (PeerId(reader.short()?), PeerId(reader.short()?));
                 Self::Note(Note { at, rank, kind, peer, number: reader.number()? })
             }
+            4 => Self::Present(Present { at: Instant::from_nanos(reader.number()?), start: reader.number()? }),
             got => return Err(LogError::Kind { got }),
         };
         reader.end()?;

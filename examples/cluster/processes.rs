@@ -176,7 +176,7 @@ fn times(lines: &[String], rank: u32) -> Times {
     let [compute, wait, encode] = ["computed", "waited", "encoded"].map(nanos);
     let [decode, apply] = ["decoded", "applied_in"].map(nanos);
     let steps = line.map_or(0, |line| number_of(line, "steps") as u64);
-    Times { steps, compute, wait, encode, decode, apply, wire: 0 }
+    Times { steps, compute, wait, encode, decode, apply, ..Times::default() }
 }
 
 /// The array `curve` at the end of a JSON object.

@@ -84,8 +84,7 @@ impl Exchange {
         }
         let mut filled = self.free_buffer("give a range")?;
         Arc::make_mut(&mut filled).floats_mut()[range].copy_from_slice(values);
-        let ends = self.parts.given.first_missing(len).is_none();
-        self.drive.begin(GiveRange { filled, first, len: got, ends: ends.then_some(self.parts.weight) })
+        self.drive.begin(GiveRange { filled, first, len: got })
     }
 
     /// Waits for the end of the round, as [`mean`](Self::mean) does.
@@ -107,10 +106,13 @@ impl Exchange {
         let lengths = optimizer.iter().map(|vector| vector.len());
         lengths.into_iter().try_for_each(|got| check::length("optimizer vector", self.layout.len(), got))?;
         let purpose = "take the mean";
+        self.drive.steps().mark(|meter, now| meter.step_begins(now));
         self.spare = Some(self.free_buffer(purpose)?);
         let stepped = self.drive.wait_for(purpose, WaitKind::Step)?;
         self.parts.open = false;
-        Ok(self.take_mean(stepped, vector, params, optimizer))
+        let given = self.take_mean(stepped, vector, params, optimizer);
+        self.count(given, self.parts.weight);
+        Ok(given)
     }
 
     /// Ends this node in the middle of a contribution. Its peers are told.

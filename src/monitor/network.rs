@@ -13,6 +13,7 @@ use gradwire_core::telemetry::{BODY_MAX, Frame, LogError, MAGIC};
 
 use super::board::Board;
 use super::ending::Source;
+use super::readers::Reader;
 use super::serving::{self, Service, Standing, listen};
 
 /// Monitors that a listener of a board serves at a time.
@@ -88,14 +89,20 @@ impl Board {
         // From here on, the end of the process waits for the last reports.
         let _output = self.output();
         let mut ends = false;
+        let reader = self.readers().enter();
         loop {
             log.clear();
             since = self.since(since, &mut log);
             stream.write_all(&log)?;
+            reader.has_sent(since);
             if ends {
                 return Ok(());
             }
-            ends = self.ending().wait(FORWARD);
+            if !reader.is_awaited(self.number()) {
+                self.readers().sleep(FORWARD);
+            }
+            // Also during a farewell, in which many nodes may report.
+            ends = self.ending().wait(FORWARD / 20);
         }
     }
 }
@@ -123,6 +130,8 @@ struct Client {
     every: Duration,
     /// The number of the last report or note that was sent.
     since: u64,
+    /// Once the greeting is complete.
+    reader: Option<Reader>,
 }
 
 impl Client {
@@ -130,12 +139,13 @@ impl Client {
         let nonce = nonce();
         output.extend(MAGIC);
         output.extend(nonce);
-        Self { nonce, every: Duration::ZERO, since: 0 }
+        Self { nonce, every: Duration::ZERO, since: 0, reader: None }
     }
 }
 
 impl Service for Monitors {
     type Client = Client;
+    const LOOK: Option<Duration> = Some(Duration::from_millis(25));
 
     fn limits(&self) -> (usize, u64) {
         (MONITORS_MAX, self.board.nodes() as u64)
@@ -156,6 +166,7 @@ impl Service for Monitors {
             return Err(io::ErrorKind::InvalidData.into());
         }
         client.every = Duration::from_secs(1) / u32::from(rate);
+        client.reader = Some(self.board.readers().enter());
         input.clear();
         Ok(Standing::Proven)
     }
@@ -163,6 +174,14 @@ impl Service for Monitors {
     fn send(&mut self, client: &mut Client, now: Instant, output: &mut Vec<u8>) -> io::Result<Option<Instant>> {
         client.since = self.board.since(client.since, output);
         Ok(Some(now + client.every))
+    }
+
+    fn is_urgent(&self, client: &Client) -> bool {
+        client.reader.as_ref().is_some_and(|reader| reader.is_awaited(self.board.number()))
+    }
+
+    fn delivered(&self, client: &Client) {
+        client.reader.iter().for_each(|reader| reader.has_sent(client.since));
     }
 }
 
@@ -172,40 +191,47 @@ struct Gathering {
     key: Option<MonitorKey>,
 }
 
-/// A board of another process.
-enum Far {
-    /// It has to prove that it has the key, by this nonce.
-    Greeting([u8; 32]),
-    /// It publishes. The end of this process waits for its last reports.
-    Publishing(#[allow(dead_code, reason = "counted until it is dropped")] Source),
+/// A board that publishes.
+struct Publisher {
+    /// The nonce. `None`: the board has completed its greeting.
+    nonce: Option<[u8; 32]>,
+    /// The time of that board in its current update.
+    now: u64,
+    /// From its greeting on: the end of this process waits for its last reports.
+    source: Option<Source>,
 }
 
 impl Service for Gathering {
-    type Client = Far;
+    type Client = Publisher;
 
     fn limits(&self) -> (usize, u64) {
         (self.board.nodes(), self.board.nodes() as u64)
     }
 
-    fn open(&mut self, output: &mut Vec<u8>) -> Far {
-        Far::Greeting(Client::greet(output).nonce)
+    fn open(&mut self, output: &mut Vec<u8>) -> Publisher {
+        Publisher { nonce: Some(Client::greet(output).nonce), now: 0, source: None }
     }
 
-    fn receive(&mut self, client: &mut Far, input: &mut Vec<u8>, _: &mut Vec<u8>) -> io::Result<Standing> {
+    fn receive(&mut self, client: &mut Publisher, input: &mut Vec<u8>, _: &mut Vec<u8>) -> io::Result<Standing> {
         let mut used = 0;
-        if let Far::Greeting(nonce) = client {
+        if let Some(nonce) = &client.nonce {
             let Some(got) = input.get(..32) else { return Ok(Standing::Unproven) };
             if !is_proven(self.key, nonce, got) {
                 return Err(io::ErrorKind::PermissionDenied.into());
             }
-            (*client, used) = (Far::Publishing(self.board.source()), 32);
+            (client.nonce, client.source, used) = (None, Some(self.board.source()), 32);
         }
         let mut standing = Standing::Proven;
         // A frame that is too long is refused by its length, so an incomplete one is within the limit.
         while let Some((frame, length)) = Frame::parse(&input[used..]).map_err(malformed)? {
             match frame {
-                Frame::Report(report) => self.board.report(report),
-                Frame::Note(note) => self.board.note(note),
+                Frame::Present(present) => client.now = present.at.as_nanos(),
+                // What has happened before this update, for instance before the connection broke, keeps its age.
+                Frame::Report(report) => {
+                    let age = client.now.saturating_sub(report.at.as_nanos());
+                    self.board.take_report(report, age);
+                }
+                Frame::Note(note) => self.board.take_note(note, client.now.saturating_sub(note.at.as_nanos())),
                 // The board that gathers describes the run itself.
                 Frame::Run(_) => {}
             }
@@ -216,7 +242,7 @@ impl Service for Gathering {
     }
 
     /// A board may be silent for as long as it likes: the steps of its process can take minutes.
-    fn send(&mut self, _: &mut Far, _: Instant, _: &mut Vec<u8>) -> io::Result<Option<Instant>> {
+    fn send(&mut self, _: &mut Publisher, _: Instant, _: &mut Vec<u8>) -> io::Result<Option<Instant>> {
         Ok(None)
     }
 }

@@ -34,6 +34,8 @@ const SPARE_DESCRIPTORS: u64 = 16;
 pub(super) trait Service: Send + 'static {
     /// The service's state for one client.
     type Client;
+    /// The longest time between two looks at [`is_urgent`](Self::is_urgent). `None`: it never is.
+    const LOOK: Option<Duration> = None;
 
     /// Most clients that have completed their greeting, and descriptors that the nodes of the run need.
     fn limits(&self) -> (usize, u64);
@@ -54,6 +56,17 @@ pub(super) trait Service: Send + 'static {
     /// # Errors
     /// If the connection is complete, and has to be closed.
     fn send(&mut self, client: &mut Self::Client, now: Instant, output: &mut Vec<u8>) -> io::Result<Option<Instant>>;
+
+    /// Whether the next bytes are to be sent to a client before it is time.
+    fn is_urgent(&self, client: &Self::Client) -> bool {
+        let _ = client;
+        false
+    }
+
+    /// All bytes have been handed to the system.
+    fn delivered(&self, client: &Self::Client) {
+        let _ = client;
+    }
 
     /// When the connection is closed in any case.
     fn ends_at(&self, client: &Self::Client) -> Option<Instant> {
@@ -192,7 +205,9 @@ impl<S: Service> Serving<S> {
             let writes = if client.sent < client.output.len() { PollFlags::OUT } else { PollFlags::empty() };
             PollFd::new(&client.stream, PollFlags::IN | writes)
         }));
-        let due = self.clients.iter().filter_map(Connection::due).chain(self.accept_at.filter(|_| !accepts)).min();
+        let due = self.clients.iter().filter_map(Connection::due).chain(self.accept_at.filter(|_| !accepts));
+        let look = S::LOOK.filter(|_| self.clients.iter().any(|client| client.proven)).map(|look| now + look);
+        let due = due.chain(look).min();
         let wait = due.map(|due| due.saturating_duration_since(now));
         let wait = wait.map(|wait| Timespec { tv_sec: wait.as_secs() as i64, tv_nsec: wait.subsec_nanos().into() });
         poll(&mut polled, wait.as_ref())?;
@@ -298,11 +313,15 @@ impl<S: Service> Serving<S> {
     /// Sends the bytes that are due to a client. An error if its time is up.
     fn advance(&mut self, client: &mut Connection<S::Client>, now: Instant) -> io::Result<()> {
         client.write(now)?;
-        if client.sent == client.output.len() && client.send_at.is_some_and(|at| now >= at) {
+        let is_due = |at| now >= at || self.service.is_urgent(&client.client);
+        if client.sent == client.output.len() && client.send_at.is_some_and(is_due) {
             (client.sent, client.send_at) = (0, None);
             client.output.clear();
             client.send_at = self.service.send(&mut client.client, now, &mut client.output)?;
             client.write(now)?;
+        }
+        if client.proven && client.sent == client.output.len() {
+            self.service.delivered(&client.client);
         }
         client.ends_at = self.service.ends_at(&client.client);
         match client.time_up() {

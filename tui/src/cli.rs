@@ -77,10 +77,11 @@ Examples:
 
 Exit codes of --once and --json, for alarms:
   0  healthy, or the run has ended
-  1  degraded: a node is lost or silent
+  1  degraded: a node is lost or silent, or has failed
   2  stalled: a node has waited for 2 s or longer
   3  no data received
   4  wrong usage or input
+  5  lost: the source is gone or silent, and the run had not ended
 The interactive screen ends with 0, and with 128 + N after signal N.
 
 Keys: press ? in dtop. The configuration file can change them:

@@ -3,15 +3,15 @@
 //! The simulator runs the machines of core in virtual time. After each event the demo sends the new notes, and the
 //! reports that are due by then. [`synthetic_report`] is for `--measure` and needs no simulation.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::SyncSender;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use gradwire_core::Instant as Moment;
 use gradwire_core::status::{Counters, Histogram, LinkStatus, Presence, Role};
-use gradwire_core::telemetry::{Frame, Note, Progress, Report, Run, Times};
+use gradwire_core::telemetry::{Frame, Meter, Note, Present, Progress, Report, Run, Stage, Times};
 use gradwire_core::{Clock, Cluster, Incarnation, Layout, Patience, PeerId, Recipe, Status};
 use gradwire_sim::{App, Entry, Fault, Halt, Life, Network, Plan, World};
 
@@ -31,8 +31,10 @@ struct SimulatedWorker {
     rank: u32,
     /// State of the random numbers.
     state: u64,
-    /// Nanoseconds computed so far, for the reports.
-    computed: Arc<AtomicU64>,
+    /// The virtual time of the event at hand, in nanoseconds.
+    now: Arc<AtomicU64>,
+    /// Its steps, as the nodes of real runs measure them.
+    meter: Arc<Mutex<Meter>>,
 }
 
 impl SimulatedWorker {
@@ -46,18 +48,30 @@ impl App for SimulatedWorker {
     fn duration(&mut self, _: u64) -> Duration {
         // Rank 3 has a machine of half the speed, so that the demo has a straggler.
         let slowdown = if self.rank == 3 { 2 } else { 1 };
-        let duration = Duration::from_micros((9_000 + self.random() % 6_000) * slowdown);
-        self.computed.fetch_add(duration.as_nanos() as u64, Ordering::Relaxed);
-        duration
+        let (mut meter, now) = (lock(&self.meter), self.now.load(Ordering::Relaxed));
+        // The world asks when the worker has joined, and at the end of each step.
+        if meter.stage() == Stage::Joining {
+            meter.joins(now)
+        } else {
+            meter.step_ends(now, BATCH.into())
+        }
+        drop(meter);
+        Duration::from_micros((9_000 + self.random() % 6_000) * slowdown)
     }
 
     fn update(&mut self, _: u64, params: &[f32], update: &mut [f32]) -> u32 {
+        lock(&self.meter).step_begins(self.now.load(Ordering::Relaxed));
         for (update, x) in update.iter_mut().zip(params) {
             let noise = (self.random() % 2001) as f32 / 1000.0 - 1.0;
             *update = 0.002 * (x + noise);
         }
         BATCH
     }
+}
+
+fn lock(meter: &Mutex<Meter>) -> MutexGuard<'_, Meter> {
+    // A meter is whole after each of its calls.
+    meter.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Runs the demo until the receiver of `updates` is gone.
@@ -68,7 +82,9 @@ pub(crate) fn run(nodes: u32, updates: &SyncSender<Update>) {
         .parse()
         .unwrap_or_else(|_| Recipe::ssp(4));
     let cluster = Cluster { workers, servers: 1 };
-    let computed: Vec<_> = (0..workers).map(|_| Arc::new(AtomicU64::new(0))).collect();
+    let now = Arc::new(AtomicU64::new(0));
+    let meters: Vec<_> = (0..=workers).map(|_| Arc::new(Mutex::new(Meter::new(0)))).collect();
+    lock(&meters[workers as usize]).serves(0);
     let plan = Plan {
         network: Network { jitter: Duration::from_micros(300), ..Network::calm() },
         patience: Patience::new(Duration::from_secs(3)),
@@ -78,12 +94,23 @@ pub(crate) fn run(nodes: u32, updates: &SyncSender<Update>) {
         ..Plan::new(7, Layout::flat(LEN), recipe, cluster)
     };
     let app = |rank: PeerId| -> Box<dyn App> {
-        let computed = computed.get(rank.index()).cloned().unwrap_or_default();
-        Box::new(SimulatedWorker { rank: rank.0, state: u64::from(rank.0) + 1, computed })
+        let (now, meter) = (Arc::clone(&now), Arc::clone(&meters[rank.index()]));
+        Box::new(SimulatedWorker { rank: rank.0, state: u64::from(rank.0) + 1, now, meter })
     };
     let Ok(mut world) = World::new(plan, app) else { return };
     let run = Run { recipe: recipe.to_string(), workers, servers: 1, parameters: LEN as u64, name: None };
-    let mut reporter = Reporter { updates, computed, cluster, started: Instant::now(), notes_sent: 0, next_report: 0 };
+    let incarnations = vec![1; meters.len()];
+    let (started, notes_sent, next_report) = (Instant::now(), 0, 0);
+    let mut reporter = Reporter {
+        updates,
+        now: Arc::clone(&now),
+        meters: meters.clone(),
+        incarnations,
+        cluster,
+        started,
+        notes_sent,
+        next_report,
+    };
     if reporter.send(Frame::Run(run)).is_ok() {
         let _ = world.run(u64::MAX, |world, _| reporter.on_event(world));
     }
@@ -108,8 +135,11 @@ fn faults(workers: u32) -> Vec<(Moment, Fault)> {
 /// Sends the frames of a simulated run, in step with real time.
 struct Reporter<'a> {
     updates: &'a SyncSender<Update>,
-    /// Nanoseconds computed by each worker.
-    computed: Vec<Arc<AtomicU64>>,
+    /// The virtual time of the next event, for the workers.
+    now: Arc<AtomicU64>,
+    /// The steps of each node, and the number of its process.
+    meters: Vec<Arc<Mutex<Meter>>>,
+    incarnations: Vec<u64>,
     cluster: Cluster,
     /// Real time at virtual time 0.
     started: Instant,
@@ -136,11 +166,13 @@ impl Reporter<'_> {
         // Nothing changes before the next event, so the current state holds for all reports until then.
         let now = world.now();
         let until = world.next_at().map_or(now, |at| at.max(now));
+        self.now.store(until.as_nanos(), Ordering::Relaxed);
         while self.next_report <= until.as_nanos() {
             let at = Moment::from_nanos(self.next_report.max(now.as_nanos()));
             self.next_report = at.as_nanos() + REPORT_INTERVAL;
             // Virtual time must not run ahead of real time.
             thread::sleep(Duration::from_nanos(at.as_nanos()).saturating_sub(self.started.elapsed()));
+            self.send(Frame::Present(Present { at, start: 1 }))?;
             for rank in 0..self.cluster.nodes() {
                 if let Some(report) = self.report(world, PeerId(rank), at) {
                     self.send(Frame::Report(report))?;
@@ -156,32 +188,36 @@ impl Reporter<'_> {
     }
 
     /// The report of a node; `None` while it is down or paused.
-    fn report(&self, world: &World, rank: PeerId, now: Moment) -> Option<Report> {
-        if world.life(rank) != Life::Up || world.is_paused(rank) {
+    fn report(&mut self, world: &World, rank: PeerId, now: Moment) -> Option<Report> {
+        let mut meter = lock(&self.meters[rank.index()]);
+        if world.life(rank) != Life::Up {
+            // A process that is started again counts from 0.
+            if meter.stage() != Stage::Joining {
+                *meter = Meter::new(now.as_nanos());
+                self.incarnations[rank.index()] += 1;
+            }
+            return None;
+        }
+        if world.is_paused(rank) {
             return None;
         }
         let mut status = world.status(rank)?;
         // Workers that have not connected yet would look like failures.
         status.workers.retain(|worker| worker.state != Presence::Awaited);
-        let steps = world.steps(rank);
-        let is_worker = rank.index() < self.computed.len();
-        let compute = self.computed.get(rank.index()).map_or(0, |computed| computed.load(Ordering::Relaxed));
-        // A worker that does not compute waits.
-        let wait = if compute > 0 { now.as_nanos().saturating_sub(compute) } else { 0 };
-        let times = Times { steps, compute, wait, ..Times::default() };
         let params = world.params(rank);
         let loss = params.iter().map(|x| x * x).sum::<f32>() / params.len().max(1) as f32;
-        let progress = match is_worker {
-            true => Progress { loss, accuracy: (1.0 - loss).clamp(0.0, 1.0), examples: u64::from(BATCH) * steps },
+        let progress = match rank.0 < self.cluster.workers {
+            true => Progress { loss, accuracy: (1.0 - loss).clamp(0.0, 1.0), examples: meter.examples() },
             false => Progress::default(),
         };
         Some(Report {
             at: now,
             host: format!("sim-{}", rank.0 / 4),
             run: None,
-            incarnation: Incarnation(1),
+            incarnation: Incarnation(self.incarnations[rank.index()]),
+            stage: meter.stage(),
             status,
-            times,
+            times: meter.times(now.as_nanos()),
             progress,
         })
     }
@@ -222,8 +258,25 @@ pub(crate) fn synthetic_report(rank: u32, nodes: u32, tick: u64) -> Report {
         view: 0,
         members: 0,
     };
-    let times = Times { steps: tick, compute: tick * 8_000_000, wait: tick * 2_000_000, ..Times::default() };
+    let times = Times {
+        elapsed: tick * 100_000_000,
+        steps: tick,
+        stepped: tick * 100_000_000,
+        stepped_compute: tick * 80_000_000,
+        compute: tick * 80_000_000,
+        wait: tick * 20_000_000,
+        ..Times::default()
+    };
     let progress = Progress { loss: 1.0 / (1.0 + tick as f32), accuracy: 0.9, examples: tick * 16 };
     let at = Moment::from_nanos(tick * REPORT_INTERVAL);
-    Report { at, host: format!("host-{}", rank / 8), run: None, incarnation: Incarnation(1), status, times, progress }
+    Report {
+        at,
+        host: format!("host-{}", rank / 8),
+        run: None,
+        incarnation: Incarnation(1),
+        stage: Stage::Active,
+        status,
+        times,
+        progress,
+    }
 }

@@ -1,6 +1,5 @@
 //! [`Feed`]: frames from a source into the model. It plays recordings back and writes `--record` files.
 
-use std::collections::BTreeSet;
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufWriter, Write};
 use std::path::Path;
@@ -28,6 +27,10 @@ pub(crate) struct Feed {
     pub(crate) model: Model,
     /// When the playback position was last advanced.
     advanced: Instant,
+    /// When the last frame of a live source came.
+    heard: Instant,
+    /// The time of each frame of a recording, in seconds since its start.
+    times: Vec<f64>,
     /// Number of frames of the recording that are in the model.
     frames_played: usize,
 }
@@ -75,30 +78,41 @@ fn time_of(frame: &Frame) -> Option<f64> {
         Frame::Run(_) => None,
         Frame::Report(report) => Some(seconds(report.at)),
         Frame::Note(note) => Some(seconds(note.at)),
+        Frame::Present(present) => Some(seconds(present.at)),
     }
 }
 
-/// The time of the run at which a recording begins. Its first frames are those that the board had then: up to the second
-/// report of a node. Old notes and the last reports of nodes that have left are among them.
-fn start_of(frames: &[Frame]) -> f64 {
-    let mut seen = BTreeSet::new();
-    let first = frames.iter().take_while(|frame| match frame {
-        Frame::Report(report) => seen.insert(report.status.me),
-        Frame::Run(_) | Frame::Note(_) => true,
-    });
-    first.filter_map(time_of).fold(0.0, f64::max)
+/// The time of each frame of a recording, in seconds. They do not fall: where another board begins, its time goes on
+/// from that of the former one.
+fn times_of(frames: &[Frame]) -> Vec<f64> {
+    let (mut start, mut before, mut last) = (None, 0.0, 0.0);
+    let mut time = |frame: &Frame| {
+        if let Frame::Present(present) = frame
+            && start.replace(present.start).is_some_and(|former| former != present.start)
+        {
+            before = last - seconds(present.at);
+        }
+        last = time_of(frame).map_or(last, |at| last.max(before + at));
+        last
+    };
+    frames.iter().map(&mut time).collect()
 }
 
 impl Feed {
     pub(crate) fn new(source: Source, recorder: Option<Recorder>) -> Self {
-        Self { source, recorder, model: Model::default(), advanced: Instant::now(), frames_played: 0 }
+        let times = match &source {
+            Source::Recording(frames) => times_of(frames),
+            Source::Live(_) => Vec::new(),
+        };
+        let (advanced, heard) = (Instant::now(), Instant::now());
+        Self { source, recorder, model: Model::default(), advanced, heard, times, frames_played: 0 }
     }
 
     /// The initial playback position, if the source is a recording.
     pub(crate) fn playback(&self) -> Option<Playback> {
-        let Source::Recording(frames) = &self.source else { return None };
-        let length = frames.iter().filter_map(time_of).fold(0.0, f64::max);
-        let start = start_of(frames);
+        let Source::Recording(_) = &self.source else { return None };
+        let (start, length) = (self.times.first().copied(), self.times.last().copied());
+        let (start, length) = (start.unwrap_or(0.0), length.unwrap_or(0.0));
         Some(Playback { start, position: start, length, speed: 1.0, playing: true })
     }
 
@@ -124,16 +138,22 @@ impl Feed {
             match updates.recv_timeout(wait) {
                 Ok(Update::Frame(frame)) => {
                     app.disconnected = None;
+                    self.heard = Instant::now();
                     if let Some(recorder) = &mut self.recorder {
                         recorder.write(&frame)?;
                     }
                     self.model.take(*frame);
                 }
-                Ok(Update::Disconnected(reason)) => app.disconnected = Some(reason),
+                Ok(Update::Disconnected(reason)) => {
+                    self.model.disconnected = Some(reason.clone());
+                    app.disconnected = Some(reason);
+                }
                 Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => break,
             }
             wait = Duration::ZERO;
         }
+        // By the clock of this program: a source that is stopped tells no time.
+        self.model.pass(self.heard.elapsed().as_secs_f64());
         // A recording is complete up to the last update, however the program ends.
         self.recorder.as_mut().map_or(Ok(()), |recorder| recorder.file.flush())
     }
@@ -148,13 +168,15 @@ impl Feed {
         }
         let position = playback.position;
         // A model cannot go back in time. After a seek backwards it is built again from the first frame.
-        if self.frames_played > 0 && seconds(self.model.now) > position + 1e-9 {
+        if self.frames_played > 0 && self.times[self.frames_played - 1] > position + 1e-9 {
             (self.model, self.frames_played) = (Model::default(), 0);
         }
-        let is_due = |frame: &&Frame| time_of(frame).is_none_or(|at| at <= position);
-        while let Some(frame) = frames.get(self.frames_played).filter(is_due) {
+        while let Some(frame) = frames.get(self.frames_played).filter(|_| self.times[self.frames_played] <= position) {
             self.model.take(frame.clone());
             self.frames_played += 1;
+        }
+        if self.frames_played > 0 {
+            self.model.pass(position - self.times[self.frames_played - 1]);
         }
     }
 }

@@ -3,8 +3,11 @@
 //! Scripts depend on the keys: a key keeps its name and meaning, and new keys may be added. `version` changes if that
 //! cannot be kept.
 
+use gradwire_core::telemetry::NoteKind;
+
 use crate::health::Health;
 use crate::model::{Model, Node, seconds};
+use crate::standing::Standing;
 
 /// The text as a JSON string, quoted and escaped.
 fn quoted(text: &str) -> String {
@@ -34,17 +37,30 @@ fn object_of(members: &[(&str, String)]) -> String {
 pub(crate) fn object(model: &Model) -> String {
     let health = Health::of(model);
     let nodes: Vec<String> = model.nodes.iter().map(|(rank, entry)| node(model, *rank, entry)).collect();
+    let straggler = model.straggler().map_or_else(
+        || "null".to_string(),
+        |(rank, times)| object_of(&[("rank", rank.to_string()), ("times_median", number(times))]),
+    );
+    let (loss, accuracy) = model.history.iter().last().map_or((f64::NAN, f64::NAN), |last| (last.loss, last.accuracy));
     object_of(&[
         ("version", "1".into()),
         ("at", number(seconds(model.now))),
         ("health", quoted(health.word())),
         ("reason", quoted(health.reason())),
+        ("run", name(model)),
+        ("straggler", straggler),
+        ("live", model.live().count().to_string()),
         ("recipe", quoted(&model.run.recipe)),
         ("workers", model.run.workers.to_string()),
         ("servers", model.run.servers.to_string()),
         ("parameters", model.run.parameters.to_string()),
         ("examples_per_second", number(model.total(|node| node.now.examples))),
         ("bytes_out_per_second", number(model.total(|node| node.now.bytes_out))),
+        ("wait_share", number(model.worker_mean(|node| node.now.wait))),
+        ("loss", number(loss)),
+        ("accuracy", number(accuracy)),
+        ("samples", model.history.iter().count().to_string()),
+        ("restarts", restarts(model).to_string()),
         ("nodes", format!("[{}]", nodes.join(","))),
     ])
 }
@@ -53,6 +69,17 @@ pub(crate) fn object(model: &Model) -> String {
 pub(crate) fn with_source(source: &str, model: &Model) -> String {
     let object = object(model);
     format!("{},\"source\":{}}}", object.strip_suffix('}').unwrap_or(&object), quoted(source))
+}
+
+/// The name of the run.
+fn name(model: &Model) -> String {
+    let name = model.nodes.values().find_map(|node| node.report.run);
+    name.map_or_else(|| "null".to_string(), |name| quoted(name.as_str()))
+}
+
+/// How often another log has begun.
+fn restarts(model: &Model) -> usize {
+    model.notes.iter().filter(|note| note.kind == NoteKind::AnotherLog).count()
 }
 
 fn node(model: &Model, rank: u32, node: &Node) -> String {
@@ -71,7 +98,10 @@ fn node(model: &Model, rank: u32, node: &Node) -> String {
         ("rank", rank.to_string()),
         ("host", quoted(&node.host)),
         ("role", quoted(&format!("{:?}", status.role).to_lowercase())),
+        ("state", quoted(Standing::of(model, rank, node).word())),
         ("clock", status.clock.0.to_string()),
+        ("steps", node.report.times.steps.to_string()),
+        ("examples", node.report.progress.examples.to_string()),
         ("staleness_mean", number(status.staleness.mean())),
         ("staleness_max", status.staleness.max().to_string()),
         ("examples_per_second", number(now.examples)),
@@ -84,7 +114,9 @@ fn node(model: &Model, rank: u32, node: &Node) -> String {
         ("residual_kept", status.rest.map_or_else(|| "null".to_string(), |rest| number(rest.kept))),
         ("forgotten", number(status.forgotten)),
         ("step_ms", number(now.step)),
+        ("compute_ms", number(now.compute)),
         ("wait_share", number(now.wait)),
+        ("busy_share", number(now.busy)),
         ("loss", number(f64::from(node.report.progress.loss))),
         ("accuracy", number(f64::from(node.report.progress.accuracy))),
         ("queue", status.operations.to_string()),

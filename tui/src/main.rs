@@ -8,7 +8,8 @@
 //! | `cli` | command line |
 //! | `source` | the threads and files that frames come from |
 //! | `feed` | frames into the model, playback of a recording, `--record` |
-//! | `model` | state of the cluster, built from frames |
+//! | `model`, `sample` | state of the cluster, built from frames; measurements between two reports |
+//! | `standing` | how a node stands: live, silent, given up, left |
 //! | `health` | the verdict on the cluster: words and exit code |
 //! | `app` | state of the user interface, and its reaction to keys and mouse |
 //! | `keys`, `config` | keys and their commands, the configuration file |
@@ -36,7 +37,9 @@ mod model;
 mod rates;
 mod refusal;
 mod runs;
+mod sample;
 mod source;
+mod standing;
 mod state;
 mod targets;
 mod terminal;
@@ -60,7 +63,7 @@ use terminal::{Screen, Signals};
 /// An error message for the user, without the program's name.
 type Failure = String;
 
-/// Exit code for wrong usage or input. The lower codes belong to [`health::Health::code`].
+/// Exit code for wrong usage or input. The other codes belong to [`Health::code`].
 const EXIT_USAGE: u8 = 4;
 /// The longest wait for a key: a signal ends the program that much later.
 const SIGNAL_CHECK: Duration = Duration::from_millis(100);

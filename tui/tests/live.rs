@@ -119,7 +119,7 @@ fn misbehaving_monitors_are_disconnected() {
     let mut idle: Vec<TcpStream> = (0..MONITORS_MAX).map(|_| subscribe(&running.address, 10, None).unwrap()).collect();
     // A monitor above the limit takes the place of the first one.
     let mut more = subscribe(&running.address, 10, None).unwrap();
-    assert!(matches!(Frames::default().next(&mut more), Ok(Frame::Run(_))));
+    assert!(matches!(Frames::default().next(&mut more), Ok(Frame::Present(_))));
     let (mut first, mut frames) = (idle.remove(0), Frames::default());
     first.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
     let error = std::iter::repeat_with(|| frames.next(&mut first)).find_map(Result::err).unwrap();
@@ -138,7 +138,8 @@ fn misbehaving_monitors_are_disconnected() {
         loop {
             let Ok(mut stream) = subscribe(&address, 10, None) else { continue };
             let mut frames = Frames::default();
-            if let Ok(Frame::Run(run)) = frames.next(&mut stream) {
+            // The board's present precedes the description of the run.
+            if let (Ok(Frame::Present(_)), Ok(Frame::Run(run))) = (frames.next(&mut stream), frames.next(&mut stream)) {
                 found.send(run).unwrap();
                 return;
             }
@@ -174,7 +175,7 @@ fn bad_input_is_an_error_that_names_the_option() {
         ("127.0.0.1:9 127.0.0.1:10 --record x".into(), "--record: expected one address, got 2"),
         ("127.0.0.1".into(), "expected HOST:PORT with a port"),
         ("--replay /nowhere".into(), "No such file"),
-        (format!("--replay {}", recording.display()), "expected a recording of version 2"),
+        (format!("--replay {}", recording.display()), "expected a recording of version 3"),
         ("--demo --sort size".into(), "--sort: expected rank"),
         ("--demo --interval 0".into(), "--interval: expected 0.05 to 60"),
         ("--demo --wait nan".into(), "--wait: expected 0 to 3600"),

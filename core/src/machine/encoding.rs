@@ -71,6 +71,8 @@ pub(super) struct Encoding {
     clipped: f64,
     /// L1 norm of everything that decay has removed from the residual.
     forgotten: f64,
+    /// Elements that messages before the end have carried, and elements of the vectors that they stand for.
+    carried: (u64, u64),
     /// Kernels under way that clip.
     clipping: u32,
     len: usize,
@@ -183,6 +185,7 @@ impl Encoding {
             ending: Ending::default(),
             clipped: 0.0,
             forgotten: 0.0,
+            carried: (0, 0),
             clipping: 0,
             len: setup.len,
         }
@@ -331,6 +334,10 @@ impl Encoding {
     pub(super) fn on_encoded(&mut self, part: usize, encoded: Encoded, counters: &mut Counters) {
         self.parts[part].last = encoded;
         self.forgotten += encoded.forgotten;
+        if !self.ending.has_begun() {
+            self.carried.0 += u64::from(encoded.entries);
+            self.carried.1 += self.parts[part].range.len() as u64;
+        }
         counters.entries += u64::from(encoded.entries);
         counters.non_finite += u64::from(encoded.non_finite);
     }
@@ -359,19 +366,33 @@ impl Encoding {
         self.parts.iter().any(|part| part.last.bytes > 0)
     }
 
+    /// The largest threshold of the last message.
+    fn tau(&self) -> f64 {
+        f64::from(self.parts.iter().map(|part| part.last.threshold).fold(0.0, f32::max))
+    }
+
+    /// Share of the elements that the last message has carried. After the end, that of all messages before it: the last
+    /// ones carry what was left, which says nothing about the run.
+    fn density(&self) -> f64 {
+        let (entries, elements) = self.carried;
+        if self.ending.has_begun() && elements > 0 {
+            return entries as f64 / elements as f64;
+        }
+        let entries: f64 = self.parts.iter().map(|part| f64::from(part.last.entries)).sum();
+        entries / self.len as f64
+    }
+
     /// Into a status: the residual, and the last message of all parts.
     pub(super) fn report(&self, status: Status) -> Status {
         if self.is_plain() {
             return status;
         }
-        let last = || self.parts.iter().map(|part| part.last);
-        let entries: f64 = last().map(|last| f64::from(last.entries)).sum();
         Status {
             residual_norm: square_root(self.squares()),
             residual_updates: self.residual_updates(),
             rest: self.rest(),
-            density: entries / self.len as f64,
-            tau: f64::from(last().map(|last| last.threshold).fold(0.0, f32::max)),
+            density: self.density(),
+            tau: self.ending.tau().unwrap_or_else(|| self.tau()),
             clipped: self.clipped,
             forgotten: self.forgotten,
             ..status
@@ -540,6 +561,22 @@ mod tests {
         let status = encoding.report(crate::machine::Machine::status(&crate::machine::Node::new(setup).unwrap()));
         assert_eq!((status.clipped, status.residual_norm, status.density), (1.75, 5.0, 0.005));
         assert_eq!((counters.entries, counters.non_finite), (12, 3));
+    }
+
+    /// The messages at the end carry what was left: the density of a run that has ended is that of the messages before.
+    #[test]
+    fn the_figures_of_the_end_are_those_of_the_run() {
+        let mut encoding = encoder("async codec=threshold tau=0.25 end=send", None);
+        for entries in [1, 2, 3] {
+            let written = Encoded { threshold: 0.25, ..encoded(entries, 4.0) };
+            (0..2).for_each(|part| encoding.on_encoded(part, written, &mut Counters::default()));
+        }
+        assert_eq!((encoding.density(), encoding.tau()), (0.006, 0.25));
+        encoding.begin_end();
+        encoding.begin_last();
+        let written = Encoded { threshold: 32.0, ..encoded(400, 0.0) };
+        (0..2).for_each(|part| encoding.on_encoded(part, written, &mut Counters::default()));
+        assert_eq!((encoding.density(), encoding.ending.tau()), (0.004, Some(0.25)));
     }
 
     /// With a density of 0.01, an element is carried after 100 messages, also if the run was suspended in between.

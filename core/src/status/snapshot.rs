@@ -32,9 +32,11 @@ pub struct Status {
     pub residual_updates: f64,
     /// How the residual ended, once this node has ended.
     pub rest: Option<Rest>,
-    /// Share of the elements that the last encoded message carried. 0 without a lossy codec.
+    /// Share of the elements that the last encoded message carried. 0 without a lossy codec. Once the node sends its last
+    /// messages, that of all messages before them.
     pub density: f64,
-    /// The largest threshold of the last encoded message. 0 without a sparse codec.
+    /// The largest threshold of the last encoded message. 0 without a sparse codec. Once the node sends its last
+    /// messages, that of the message before them.
     pub tau: f64,
     /// Sum of the magnitudes that clipping has removed from the residual. This part of the contributions is lost.
     pub clipped: f64,

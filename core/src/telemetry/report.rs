@@ -3,7 +3,7 @@
 use alloc::vec::Vec;
 
 use super::reader::Reader;
-use super::{LogError, NODES_MAX, Progress, Report, TEXT_MAX, Times, number, numbers, text};
+use super::{LogError, NODES_MAX, Progress, Report, Stage, TEXT_MAX, Times, number, numbers, text};
 use crate::id::{Clock, Incarnation, PeerId};
 use crate::run_id::RunId;
 use crate::status::{Counters, Histogram, LinkStatus, Presence, Rest, Role, Status, Waiting, WorkerStatus};
@@ -58,11 +58,12 @@ pub(super) const PRESENCES: [Presence; 5] =
     [Presence::Awaited, Presence::Present, Presence::Suspect, Presence::Lost, Presence::Left];
 
 pub(super) fn emit(log: &mut Vec<u8>, report: &Report) {
-    let Report { at, host, run, incarnation, status, times, progress } = report;
+    let Report { at, host, run, incarnation, stage, status, times, progress } = report;
     number(log, at.as_nanos());
     text(log, host);
     text(log, run.as_ref().map_or("", RunId::as_str));
     number(log, incarnation.0);
+    log.push(Stage::ALL.iter().position(|known| known == stage).unwrap_or(0) as u8);
     number(log, u64::from(status.me.0));
     log.push(ROLES.iter().position(|role| *role == status.role).unwrap_or(0) as u8);
     number(log, status.clock.0);
@@ -106,8 +107,8 @@ pub(super) fn emit(log: &mut Vec<u8>, report: &Report) {
         number(log, u64::from(messages));
     }
     numbers(log, &[status.operations as u64, status.updates, status.view, u64::from(status.members)]);
-    let Times { steps, compute, encode, decode, apply, wait, wire } = *times;
-    numbers(log, &[steps, compute, encode, decode, apply, wait, wire]);
+    let Times { elapsed, steps, stepped, stepped_compute, compute, encode, decode, apply, wait, wire } = *times;
+    numbers(log, &[elapsed, steps, stepped, stepped_compute, compute, encode, decode, apply, wait, wire]);
     log.extend(progress.loss.to_le_bytes());
     log.extend(progress.accuracy.to_le_bytes());
     number(log, progress.examples);
@@ -118,6 +119,7 @@ pub(super) fn parse(reader: &mut Reader<'_>) -> Result<Report, LogError> {
     let host = reader.text(TEXT_MAX)?;
     let run = reader.run()?;
     let incarnation = Incarnation(reader.number()?);
+    let stage = reader.one_of(&Stage::ALL)?;
     let me = PeerId(reader.short()?);
     let role = reader.one_of(&ROLES)?;
     let clock = Clock(reader.number()?);
@@ -197,12 +199,14 @@ pub(super) fn parse(reader: &mut Reader<'_>) -> Result<Report, LogError> {
         view,
         members,
     };
-    let [steps, compute, encode] = [reader.number()?, reader.number()?, reader.number()?];
+    let [elapsed, steps, stepped, stepped_compute] =
+        [reader.number()?, reader.number()?, reader.number()?, reader.number()?];
+    let [compute, encode] = [reader.number()?, reader.number()?];
     let [decode, apply, wait] = [reader.number()?, reader.number()?, reader.number()?];
     let wire = reader.number()?;
-    let times = Times { steps, compute, encode, decode, apply, wait, wire };
+    let times = Times { elapsed, steps, stepped, stepped_compute, compute, encode, decode, apply, wait, wire };
     // The frame has them once.
     status.times = times;
     let progress = Progress { loss: reader.float()?, accuracy: reader.float()?, examples: reader.number()? };
-    Ok(Report { at, host, run, incarnation, status, times, progress })
+    Ok(Report { at, host, run, incarnation, stage, status, times, progress })
 }

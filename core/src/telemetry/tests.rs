@@ -33,8 +33,18 @@ fn report(seed: u64) -> Report {
         since: Instant::from_nanos(n(9)),
         reported_by: PeerId(2),
     };
-    let times =
-        Times { steps: n(16), compute: n(17), encode: n(18), decode: n(19), apply: n(20), wait: n(21), wire: n(25) };
+    let times = Times {
+        elapsed: n(26),
+        stepped: n(27),
+        stepped_compute: n(28),
+        steps: n(16),
+        compute: n(17),
+        encode: n(18),
+        decode: n(19),
+        apply: n(20),
+        wait: n(21),
+        wire: n(25),
+    };
     let status = Status {
         me: PeerId(seed as u32 % 1000),
         role: ROLES[seed as usize % ROLES.len()],
@@ -68,6 +78,7 @@ fn report(seed: u64) -> Report {
         host: "node-7.example".to_string(),
         run: RunId::from_text("morning"),
         incarnation: Incarnation(n(24)),
+        stage: Stage::ALL[seed as usize % Stage::ALL.len()],
         status,
         times,
         progress,
@@ -83,7 +94,8 @@ fn frames(seed: u64) -> Vec<Frame> {
         number: seed,
     };
     let run = Run { recipe: "payload=updates".to_string(), workers: 4, servers: 1, parameters: seed, name: None };
-    vec![Frame::Run(run), Frame::Report(report(seed)), Frame::Note(note)]
+    let present = Present { at: Instant::from_nanos(seed), start: seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) };
+    vec![Frame::Present(present), Frame::Run(run), Frame::Report(report(seed)), Frame::Note(note)]
 }
 
 #[test]

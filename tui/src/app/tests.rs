@@ -1,6 +1,6 @@
 //! Keys, mouse, sorting and filters, without a terminal.
 
-use gradwire_core::telemetry::{Frame, NoteKind};
+use gradwire_core::telemetry::{Frame, NoteKind, Report, Stage};
 use gradwire_core::{Instant, PeerId};
 use ratatui::backend::TestBackend;
 
@@ -200,8 +200,8 @@ fn nodes_are_sorted_with_the_worst_first_and_filtered() {
     for at in 5..9 {
         model.take(Frame::Report(crate::model::tests::report(2, f64::from(at), 99_999)));
     }
-    let note = Note { at: model.now, rank: PeerId(4), kind: NoteKind::Left, peer: PeerId(4), number: 0 };
-    model.take(Frame::Note(note));
+    let last = Report { at: model.now, stage: Stage::Left, ..model.nodes[&4].report.clone() };
+    model.take(Frame::Report(last));
     assert_eq!(app.listed(&model), [0, 1, 2, 3, 4]);
     press(&mut app, &model, "s");
     assert_eq!((app.sort, app.listed(&model)), (Column::State, vec![0, 1, 3, 2, 4]));

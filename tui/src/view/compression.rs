@@ -8,7 +8,7 @@ use ratatui::widgets::Paragraph;
 
 use super::widgets::{block, chart, points};
 use crate::app::App;
-use crate::model::{Model, Sample};
+use crate::model::{Model, Node, Sample};
 use crate::theme::{bytes, count};
 
 pub(super) fn draw(frame: &mut Frame<'_>, app: &App, model: &Model, area: Rect) {
@@ -35,10 +35,12 @@ fn entropy(density: f64) -> f64 {
 }
 
 fn lines<'a>(app: &App, model: &Model) -> Vec<Line<'a>> {
-    // Nodes without a codec report a density of 0.
-    let coded: Vec<_> = model.nodes.values().filter(|node| node.now.density > 0.0).collect();
-    let sent = model.total(|node| node.report.status.bytes_out() as f64);
-    let dense = model.total(|node| node.report.status.counters.dense_bytes as f64);
+    // Nodes without a codec report a density of 0. After the end, the figures are the last ones of the run.
+    let coded = |node: &&Node| node.now.density > 0.0;
+    let live: Vec<_> = model.live().map(|(_, node)| node).filter(coded).collect();
+    let coded: Vec<_> = if live.is_empty() { model.nodes.values().filter(coded).collect() } else { live };
+    let sent = model.sum_of_all(|node| node.report.status.bytes_out() as f64);
+    let dense = model.sum_of_all(|node| node.report.status.counters.dense_bytes as f64);
     let saved = (dense - sent).max(0.0);
     if coded.is_empty() {
         return vec![
@@ -50,10 +52,10 @@ fn lines<'a>(app: &App, model: &Model) -> Vec<Line<'a>> {
     let n = coded.len() as f64;
     let density = coded.iter().map(|node| node.now.density).sum::<f64>() / n;
     let parameters = model.run.parameters as f64;
-    let entries = coded.iter().map(|node| node.report.status.counters.entries as f64).sum::<f64>();
     let messages = coded.iter().map(|node| node.report.times.steps as f64).sum::<f64>().max(1.0);
-    // Bits per entry times entries per message, in bytes.
-    let bound = entropy(density) * entries / messages / 8.0;
+    // Both for a whole vector, and of the same window: bits per entry times entries, and the bytes that were sent.
+    let bound = entropy(density) * density * parameters / 8.0;
+    let size = coded.iter().map(|node| node.now.ratio).sum::<f64>() / n * parameters * 4.0;
     let coding =
         coded.iter().map(|node| (node.report.times.encode + node.report.times.decode) as f64 / 1e6).sum::<f64>();
     let coding = coding / messages;
@@ -82,7 +84,11 @@ fn lines<'a>(app: &App, model: &Model) -> Vec<Line<'a>> {
             count(parameters)
         )),
         Line::raw(format!("sent      {} instead of {} as f32: a factor of {factor:.0}", bytes(sent), bytes(dense))),
-        Line::raw(format!("bound     {} per message: entropy of random positions", bytes(bound))),
+        Line::raw(format!(
+            "bound     {} per vector by the entropy of random positions; sent {}",
+            bytes(bound),
+            bytes(size)
+        )),
         Line::from(vec![Span::raw("verdict   "), Span::styled(verdict, app.theme.accent())]),
         Line::raw(residual),
     ];

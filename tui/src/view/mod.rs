@@ -89,17 +89,17 @@ fn replace_symbols(frame: &mut Frame<'_>) {
 fn header<'a>(app: &App, model: &Model, area: Rect) -> Line<'a> {
     let health = Health::of(model);
     let style = match health {
-        Health::Ok | Health::Ended => app.theme.good(),
+        Health::Ok | Health::Ended(_) => app.theme.good(),
         Health::Unknown => app.theme.dim(),
         Health::Degraded(_) => app.theme.warn(),
-        Health::Stalled(_) => app.theme.bad(),
+        Health::Stalled(_) | Health::Lost(_) => app.theme.bad(),
     };
     let mut spans = vec![
         Span::styled("dtop ", app.theme.title()),
         Span::styled(format!(" {} ", health.word()), style),
         Span::raw(format!(
             "  {} of {} nodes  {:.1} s",
-            model.nodes.iter().filter(|(rank, _)| !model.has_left(**rank)).count(),
+            model.live().count(),
             model.run.workers + model.run.servers,
             seconds(model.now)
         )),
@@ -129,14 +129,15 @@ fn header<'a>(app: &App, model: &Model, area: Rect) -> Line<'a> {
 /// The lines of the alarm: none without a reason, and a third of the screen at most.
 fn alarm<'a>(app: &App, model: &Model, screen: Rect) -> Vec<Line<'a>> {
     let health = Health::of(model);
-    let reason = match &app.disconnected {
-        // The health is that of the last report, so a lost connection comes first.
-        Some(reason) => format!("no connection, trying again: {reason}"),
-        None if health.reason().is_empty() => return Vec::new(),
-        None => health.reason().to_string(),
+    let (reason, style) = match (&health, &app.disconnected) {
+        (Health::Unknown, Some(reason)) => (format!("no connection, trying again: {reason}"), app.theme.bad()),
+        (Health::Ended(summary), _) => (summary.clone(), app.theme.good()),
+        (Health::Stalled(reason) | Health::Lost(reason), _) => (reason.clone(), app.theme.bad()),
+        _ => (health.reason().to_string(), app.theme.warn()),
     };
-    let is_bad = matches!(health, Health::Stalled(_)) || app.disconnected.is_some();
-    let style = if is_bad { app.theme.bad() } else { app.theme.warn() };
+    if reason.is_empty() {
+        return Vec::new();
+    }
     let lines = wrapped(&reason, usize::from(screen.width.saturating_sub(2)));
     let lines = lines.into_iter().take(usize::from(screen.height / 3));
     lines.map(|line| Line::styled(format!(" {line} "), style)).collect()

@@ -7,7 +7,8 @@ use ratatui::widgets::{Cell, Row, Table, TableState};
 
 use super::widgets::{block, note_lines};
 use crate::app::{App, Column};
-use crate::model::{Model, Node, SILENT_AFTER};
+use crate::model::{Model, Node};
+use crate::standing::Standing;
 use crate::targets::Target;
 use crate::theme::bytes;
 
@@ -34,15 +35,13 @@ const COLUMNS: [(&str, u16); 16] = [
 /// The state of a node in a word or two, with its style.
 pub(super) fn state(app: &App, model: &Model, rank: u32, node: &Node) -> (String, Style) {
     let theme = app.theme;
-    if model.has_left(rank) {
-        return ("left".into(), theme.dim());
-    }
-    if model.silence(node) >= SILENT_AFTER {
-        return ("SUSPECT".into(), theme.bad());
-    }
-    match node.report.status.waiting {
-        Some(waiting) => (format!("waits {}", waiting.on), theme.warn()),
-        None => ("ok".into(), theme.good()),
+    let standing = Standing::of(model, rank, node);
+    match (standing, node.report.status.waiting) {
+        (Standing::Silent, _) => ("SUSPECT".into(), theme.bad()),
+        (Standing::GivenUp | Standing::Failed, _) => (standing.word().into(), theme.bad()),
+        (Standing::Left | Standing::Finished, _) => (standing.word().into(), theme.dim()),
+        (_, Some(waiting)) => (format!("waits {}", waiting.on), theme.warn()),
+        (Standing::Joining | Standing::Active | Standing::Leaving, None) => (standing.word().into(), theme.good()),
     }
 }
 
@@ -133,15 +132,18 @@ fn row<'a>(app: &App, model: &Model, rank: u32, node: &Node, slowest: u64, colum
     // The clock of a server counts applications, so it cannot be compared with workers.
     let is_worker = rank < model.run.workers.max(1);
     let lead = if is_worker { format!("+{}", status.clock.0.saturating_sub(slowest)) } else { "-".into() };
+    // The last figures of a node that is not live say nothing about the present.
+    let live = Standing::of(model, rank, node).is_live();
+    let shown = |text: String| if live { text } else { "-".to_string() };
     let texts: [String; COLUMNS.len()] = [
         rank.to_string(),
         word,
         status.clock.0.to_string(),
         lead,
-        format!("{:.0}%", 100.0 * now.wait),
-        format!("{:.0}", now.examples),
-        bytes(now.bytes_out),
-        bytes(now.bytes_in),
+        shown(format!("{:.0}%", 100.0 * if is_worker { now.wait } else { now.busy })),
+        shown(format!("{:.0}", now.examples)),
+        shown(bytes(now.bytes_out)),
+        shown(bytes(now.bytes_in)),
         format!("{:.1}", status.staleness.mean()),
         format!("{:.1}s", model.silence(node)),
         node.host.clone(),

@@ -7,7 +7,7 @@ use ratatui::widgets::Paragraph;
 
 use super::widgets::{block, chart, points};
 use crate::app::App;
-use crate::model::{Model, Node};
+use crate::model::Model;
 use crate::theme::{bytes, count};
 
 pub(super) fn draw(frame: &mut Frame<'_>, app: &App, model: &Model, area: Rect) {
@@ -20,33 +20,39 @@ pub(super) fn draw(frame: &mut Frame<'_>, app: &App, model: &Model, area: Rect) 
     let accuracy = points(&model.history, |sample| sample.accuracy);
     let latest = |points: &[(f64, f64)]| points.last().map_or_else(|| "-".to_string(), |(_, y)| format!("{y:.4}"));
     let title = format!(" loss {}  accuracy {} ", latest(&loss), latest(&accuracy));
-    chart(frame, app, left, title, &[("loss", loss), ("accuracy", accuracy)]);
+    // A curve that was not told is absent.
+    let curves: Vec<_> =
+        [("loss", loss), ("accuracy", accuracy)].into_iter().filter(|(_, points)| !points.is_empty()).collect();
+    chart(frame, app, left, title, &curves);
     let examples = points(&model.history, |sample| sample.examples);
     let title = format!(" examples/s {} ", count(model.total(|node| node.now.examples)));
     chart(frame, app, right, title, &[("examples/s", examples)]);
 }
 
 fn lines<'a>(app: &App, model: &Model) -> Vec<Line<'a>> {
-    let workers: Vec<_> = model.nodes.iter().filter(|(rank, _)| **rank < model.run.workers.max(1)).collect();
-    let mean = |of: &dyn Fn(&Node) -> f64| {
-        workers.iter().fold(0.0, |sum, (_, node)| sum + of(node)) / workers.len().max(1) as f64
-    };
     let (out, into) = (model.total(|node| node.now.bytes_out), model.total(|node| node.now.bytes_in));
-    let sent = model.total(|node| node.report.status.bytes_out() as f64);
-    let dense = model.total(|node| node.report.status.counters.dense_bytes as f64);
+    let sent = model.sum_of_all(|node| node.report.status.bytes_out() as f64);
+    let dense = model.sum_of_all(|node| node.report.status.counters.dense_bytes as f64);
     // A node that has not installed the latest view yet reports an older number.
     let view = model.nodes.values().map(|node| node.report.status.view).max().unwrap_or(0);
-    let (step, wait) = (mean(&|node| node.now.step), mean(&|node| node.now.wait));
+    let (step, wait) = (model.worker_mean(|node| node.now.step), model.worker_mean(|node| node.now.wait));
     let staleness = {
         let all = model.nodes.values().map(|node| &node.report.status.staleness);
         let (sum, count) = all.fold((0.0, 0.0), |(sum, n), one| (sum + one.sum() as f64, n + one.count() as f64));
         if count > 0.0 { sum / count } else { 0.0 }
     };
-    let fastest = workers.iter().map(|(_, node)| node.report.status.clock.0).max().unwrap_or(0);
-    let slowest = model.slowest().map_or_else(
-        || "-".to_string(),
-        |(rank, clock)| format!("peer {rank} at clock {clock}, {} behind the fastest", fastest.saturating_sub(clock)),
-    );
+    let slowest = match (model.longest_computing(), model.straggler()) {
+        (Some((rank, longest, _)), Some((_, times))) => {
+            format!("peer {rank} computes {longest:.1} ms per step, {times:.1} times the median")
+        }
+        (Some((rank, longest, median)), None) => {
+            format!("peer {rank} computes {longest:.1} ms per step; the median is {median:.1} ms")
+        }
+        (None, _) => "-".to_string(),
+    };
+    let servers = model
+        .busiest_server()
+        .map_or_else(String::new, |(rank, busy)| format!("; busiest server: peer {rank}, {:.0} % busy", 100.0 * busy));
     vec![
         Line::from(vec![Span::raw("recipe    "), Span::styled(model.run.recipe.clone(), app.theme.accent())]),
         Line::raw(format!(
@@ -69,6 +75,6 @@ fn lines<'a>(app: &App, model: &Model) -> Vec<Line<'a>> {
             if dense > 0.0 { 100.0 * sent / dense } else { 0.0 }
         )),
         Line::raw(format!("slowest   {slowest}")),
-        Line::raw(format!("staleness {staleness:.2} on average")),
+        Line::raw(format!("staleness {staleness:.2} on average{servers}")),
     ]
 }

@@ -19,10 +19,10 @@ pub(super) fn draw(frame: &mut Frame<'_>, app: &App, selected: usize, area: Rect
         app.targets.note(Rect::new(area.x, row, area.width, 1).intersection(area), Target::Run(i));
         let style = match run.health {
             _ if !run.connected => app.theme.warn(),
-            Health::Ok | Health::Ended => app.theme.good(),
+            Health::Ok | Health::Ended(_) => app.theme.good(),
             Health::Unknown => app.theme.dim(),
             Health::Degraded(_) => app.theme.warn(),
-            Health::Stalled(_) => app.theme.bad(),
+            Health::Stalled(_) | Health::Lost(_) => app.theme.bad(),
         };
         let front = format!("{}{:<24} ", if i == app.run { "*" } else { " " }, run.label);
         let front = if i == selected { Span::styled(front, app.theme.selected()) } else { Span::raw(front) };

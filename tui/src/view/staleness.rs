@@ -9,6 +9,7 @@ use ratatui::widgets::Paragraph;
 use super::widgets::{block, note_lines};
 use crate::app::App;
 use crate::model::Model;
+use crate::standing::Standing;
 
 pub(super) fn draw(frame: &mut Frame<'_>, app: &App, model: &Model, area: Rect) {
     let [left, right] = Layout::horizontal([Constraint::Fill(3), Constraint::Fill(2)]).areas(area);
@@ -30,8 +31,9 @@ fn clocks(frame: &mut Frame<'_>, app: &App, model: &Model, area: Rect) {
         .filter(|(rank, _)| **rank < model.run.workers.max(1))
         .map(|(rank, node)| (*rank, node.report.status.clock.0))
         .collect();
+    let is_live = |rank: u32| model.nodes.get(&rank).is_some_and(|node| Standing::of(model, rank, node).is_live());
     let slowest = model.slowest().map_or(0, |(_, clock)| clock);
-    let fastest = clocks.iter().map(|(_, clock)| *clock).max().unwrap_or(0);
+    let fastest = clocks.iter().filter(|(rank, _)| is_live(*rank)).map(|(_, clock)| *clock).max().unwrap_or(0);
     // A lane is as long as the bound or the lead of the fastest worker, whichever is larger.
     let span = fastest.saturating_sub(slowest).max(bound.map_or(1, |bound| bound + 1)).max(1);
     // Rank, clock and state take the rest.
@@ -52,6 +54,7 @@ fn clocks(frame: &mut Frame<'_>, app: &App, model: &Model, area: Rect) {
         let waits = model.nodes.get(rank).and_then(|node| node.report.status.waiting);
         let (text, style) = match waits {
             _ if model.has_left(*rank) => ("left".to_string(), app.theme.dim()),
+            _ if !is_live(*rank) => ("SUSPECT".to_string(), app.theme.bad()),
             Some(waiting) => (format!("waits {}", waiting.on), app.theme.warn()),
             None => (String::new(), app.theme.good()),
         };

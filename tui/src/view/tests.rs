@@ -72,7 +72,7 @@ fn every_pane_shows_its_main_text_and_the_alarm() {
     let event: String = model.notes[1].to_string().chars().take(12).collect();
     let expected = [
         (Pane::Overview, "recipe"),
-        (Pane::Nodes, "SUSPECT"),
+        (Pane::Nodes, "GIVEN UP"),
         (Pane::Staleness, "clocks from"),
         (Pane::Compression, "density"),
         (Pane::Links, "from"),

@@ -35,9 +35,9 @@ pub(super) fn note_lines(app: &App, area: Rect, top: u16, first: usize, count: u
     }
 }
 
-/// A value of each sample of a history, as points over time.
+/// A value of each sample of a history, as points over time. Samples without it (NaN) are left out.
 pub(super) fn points(history: &History, value: impl Fn(&Sample) -> f64) -> Vec<(f64, f64)> {
-    history.iter().map(|sample| (sample.at, value(sample))).collect()
+    history.iter().map(|sample| (sample.at, value(sample))).filter(|(_, y)| !y.is_nan()).collect()
 }
 
 /// Draws a chart of named curves over time. Several curves get a legend.

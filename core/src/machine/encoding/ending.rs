@@ -22,8 +22,9 @@ const DENSE_SHARE: f64 = 1.0 / 16.0;
 /// How far the end of a worker's messages is.
 #[derive(Copy, Clone, Debug, Default)]
 pub(super) struct Ending {
-    /// Norm of the residual when the end began.
+    /// Norm of the residual when the end began, and the threshold of the last message before it.
     norm: Option<f64>,
+    tau: f64,
     /// Last messages made so far.
     messages: u32,
     /// Sum of squares of the residual before the last of them.
@@ -32,11 +33,23 @@ pub(super) struct Ending {
     told: bool,
 }
 
+impl Ending {
+    pub(super) fn has_begun(&self) -> bool {
+        self.norm.is_some()
+    }
+
+    /// The threshold of the last message before the end, once it has begun.
+    pub(super) fn tau(&self) -> Option<f64> {
+        self.norm.map(|_| self.tau)
+    }
+}
+
 impl Encoding {
     /// The worker makes no more contributions.
     pub(in crate::machine) fn begin_end(&mut self) {
-        let norm = self.ending.norm.unwrap_or_else(|| square_root(self.squares()));
-        self.ending.norm = Some(norm);
+        if !self.ending.has_begun() {
+            (self.ending.norm, self.ending.tau) = (Some(square_root(self.squares())), self.tau());
+        }
     }
 
     /// Is another message due before the worker may go?

@@ -1,0 +1,272 @@
+//! What dtop says about real runs: runs of several processes that are stopped, continued, killed, restarted and ended,
+//! and runs of threads with local steps, slow workers, thresholds and servers. The numbered comments are situations.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod json;
+mod run;
+mod watch;
+
+use std::sync::atomic::Ordering;
+use std::thread;
+use std::time::Duration;
+
+use json::Json;
+use run::{BATCH, Processes, Run};
+use watch::{LONG, SOON, Watch, close};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// Not a test: the program of the processes of a run.
+#[test]
+fn node_of_a_run() {
+    run::node();
+}
+
+fn is_ok(object: &Json, live: f64) -> bool {
+    object.health() == "ok" && object.number("live") == live
+}
+
+/// The reason names a peer.
+fn names(object: &Json, peer: &str) -> bool {
+    object.text("reason").contains(peer)
+}
+
+/// Three processes in a synchronous mean.
+#[test]
+fn processes_that_stop_die_and_come_back() {
+    let mut run = Processes::new("sync", 3);
+    run.start_all("morning");
+    let dtop = Watch::new(&run.address);
+    // 1. Healthy.
+    let object = dtop.wait(LONG, "healthy", |it| is_ok(it, 3.0) && it.node(2).unwrap().number("steps") > 30.0);
+    assert_eq!((object.text("run"), object.number("restarts")), ("morning", 0.0));
+    // 2. Step time and examples per second are those of the run.
+    let before = run.said(1);
+    let (mut shown, mut rates) = (Vec::new(), Vec::new());
+    for _ in 0..30 {
+        let object = dtop.next();
+        shown.push(object.node(1).unwrap().number("step_ms"));
+        rates.push(object.number("examples_per_second"));
+    }
+    let after = run.said(1);
+    let said = 1e3 * (after.0 - before.0) / (after.1 - before.1) as f64;
+    let mean = |all: &[f64]| all.iter().sum::<f64>() / all.len() as f64;
+    // The windows of dtop are not quite those of the run, and the load of the machine changes.
+    close("step time", mean(&shown), said, 0.12);
+    close("examples per second", mean(&rates), 3.0 * f64::from(BATCH) * 1e3 / said, 0.12);
+    // 3. A stopped worker: not green after 2 s, and it is named.
+    run.signal(2, "-STOP");
+    let object = dtop.wait(SOON, "stopped", |it| it.health() != "ok");
+    assert!(names(&object, "peer 2"), "{object:?}");
+    // 4. It is shown as silent, and in no count.
+    dtop.wait(SOON, "silent", |it| matches!(it.state(2), "SILENT" | "GIVEN UP") && it.number("live") == 2.0);
+    // 5. It is continued.
+    run.signal(2, "-CONT");
+    dtop.wait(LONG, "continued", |it| is_ok(it, 3.0) && it.state(2) == "ok");
+    // 6. A killed worker is named.
+    run.kill(2);
+    let object = dtop.wait(SOON, "killed", |it| it.health() != "ok");
+    assert!(names(&object, "peer 2"), "{object:?}");
+    // 7. When its peers have given it up, they go on: no stall.
+    let object =
+        dtop.wait(LONG, "given up", |it| it.state(2) == "GIVEN UP" && it.number("examples_per_second") > 100.0);
+    assert!(object.health() == "DEGRADED" && names(&object, "peer 2"), "{object:?}");
+    dtop.keeps(3 * SECOND, "no stall of a node that was given up", |it| it.health() == "DEGRADED");
+    // 8. Its last rate is in no sum.
+    let object = dtop.next();
+    let sum: f64 = [0, 1].map(|rank| object.node(rank).unwrap().number("examples_per_second")).iter().sum();
+    close("sum of the live nodes", object.number("examples_per_second"), sum, 1e-6);
+    // 9. It is restarted.
+    run.start(2, "morning");
+    dtop.wait(LONG, "restarted worker", |it| is_ok(it, 3.0) && it.state(2) == "ok");
+    assert_eq!(dtop.next().number("restarts"), 0.0);
+}
+
+/// The process that serves the monitors.
+#[test]
+fn a_source_that_stops_dies_and_is_replaced() {
+    let mut run = Processes::new("sync", 2);
+    run.start_all("morning");
+    let dtop = Watch::new(&run.address);
+    dtop.wait(LONG, "healthy", |it| is_ok(it, 2.0) && it.node(0).unwrap().number("steps") > 50.0);
+    // 10. A stopped source is lost.
+    run.signal(0, "-STOP");
+    let object = dtop.wait(SOON, "stopped source", |it| it.health() != "ok");
+    dtop.wait(SOON, "lost", |it| it.health() == "LOST" && names(it, "has sent nothing"));
+    assert_ne!(object.health(), "ended");
+    // 11. None of its figures is shown as today's.
+    let object = dtop.wait(SOON, "no sums", |it| it.number("live") == 0.0);
+    assert_eq!(object.number("examples_per_second"), 0.0);
+    // 12. It is continued.
+    run.signal(0, "-CONT");
+    dtop.wait(LONG, "continued source", |it| is_ok(it, 2.0));
+    // 13. A killed source is lost, and is not a run that has ended.
+    run.kill(0);
+    let object = dtop.wait(SOON, "killed source", |it| it.health() == "LOST");
+    assert!(names(&object, "the source is gone"), "{object:?}");
+    // 14. Rank 0 is restarted in the same run: a new picture, with a mark.
+    run.start(0, "morning");
+    let object = dtop.wait(LONG, "restarted rank 0", |it| is_ok(it, 2.0) && it.state(0) == "ok");
+    assert_eq!(object.number("restarts"), 1.0);
+    let steps = object.node(0).unwrap().number("steps");
+    assert!(steps < run.said(1).1 as f64, "{object:?}");
+    // 15. All are killed, and another run takes the address: right as soon as it runs.
+    run.kill(1);
+    run.kill(0);
+    dtop.wait(SOON, "all killed", |it| it.health() == "LOST");
+    run.start_all("evening");
+    let object = dtop.wait(LONG, "another run", |it| it.health() == "ok" && it.text("run") == "evening");
+    assert!(object.number("restarts") == 2.0 && object.number("at") < 30.0, "{object:?}");
+    dtop.wait(LONG, "both nodes", |it| is_ok(it, 2.0));
+    dtop.keeps(2 * SECOND, "the new run is not suspected", |it| it.health() == "ok");
+    // 16. It ends well: every monitor hears so, with a summary, and it stays so.
+    let other = Watch::new(&run.address);
+    other.wait(LONG, "second monitor", |it| is_ok(it, 2.0));
+    run.finish();
+    for dtop in [&dtop, &other] {
+        let object = dtop.wait(SOON, "ended", |it| it.health() == "ended");
+        assert!(names(&object, "2 workers") && names(&object, "loss 0.5"), "{object:?}");
+        dtop.keeps(2 * SECOND, "stays ended", |it| it.health() == "ended");
+    }
+    let object = dtop.next();
+    assert_eq!((object.state(0), object.state(1), object.number("examples_per_second")), ("finished", "finished", 0.0));
+}
+
+/// The exit codes of `--once`.
+#[test]
+fn once_says_lost_by_its_exit_code() {
+    let mut run = Processes::new("sync", 2);
+    run.start_all("codes");
+    let dtop = Watch::new(&run.address);
+    dtop.wait(LONG, "healthy", |it| is_ok(it, 2.0));
+    // 17. Healthy, and then stopped while dtop collects.
+    let (code, object) = dtop.once(1.0);
+    assert_eq!((code, object.health()), (0, "ok"), "{object:?}");
+    let signal = thread::scope(|scope| {
+        let once = scope.spawn(|| dtop.once(5.0));
+        thread::sleep(SECOND);
+        run.signal(0, "-STOP");
+        once.join().unwrap()
+    });
+    assert_eq!((signal.0, signal.1.health()), (5, "LOST"), "{:?}", signal.1);
+    run.signal(0, "-CONT");
+}
+
+/// Ten local steps per synchronisation.
+#[test]
+fn local_steps_count_when_they_happen() {
+    let run = Run::start("local-sparse", &[20, 20], 0);
+    let dtop = Watch::new(&run.address);
+    dtop.wait(LONG, "healthy", |it| is_ok(it, 2.0) && it.node(0).unwrap().number("step_ms") > 0.0);
+    let (said, shown) = thread::scope(|scope| {
+        let said = scope.spawn(|| Run::step_ms(&run.workers[0], 3 * SECOND));
+        let shown = dtop.median(3 * SECOND, |it| it.node(0).unwrap().number("step_ms"));
+        (said.join().unwrap(), shown)
+    });
+    // 18. The time of a step, and not that of a period.
+    close("step time", shown, said, 0.05);
+    // 19. Examples per second.
+    let shown = dtop.median(2 * SECOND, |it| it.node(0).unwrap().number("examples_per_second"));
+    close("examples per second", shown, f64::from(BATCH) * 1e3 / said, 0.08);
+    // 20. Steps within a period count: several counts between two synchronisations.
+    let counts: Vec<f64> = (0..20).map(|_| dtop.next().node(0).unwrap().number("steps")).collect();
+    let distinct = counts.windows(2).filter(|pair| pair[0] != pair[1]).count();
+    assert!(distinct >= 12, "{counts:?}");
+    run.finish();
+}
+
+/// A worker that computes three times as long as the others.
+#[test]
+fn a_slow_worker_is_found_and_its_peers_wait() {
+    let run = Run::start("sync", &[20, 60, 20], 0);
+    let dtop = Watch::new(&run.address);
+    // 21. The clocks are equal, but it is named by its computing time.
+    let object = dtop.wait(LONG, "straggler", |it| !it.is_null("straggler") && is_ok(it, 3.0));
+    assert_eq!(object.get("straggler").number("rank"), 1.0, "{object:?}");
+    let times = dtop.median(SECOND, |it| match it.get("straggler") {
+        Json::Null => 0.0,
+        straggler => straggler.number("times_median"),
+    });
+    assert!((2.3..=3.3).contains(&times), "{times}");
+    // 22. Its peers wait for two thirds of the time, and it does not.
+    let wait = dtop.median(SECOND, |it| it.node(0).unwrap().number("wait_share"));
+    assert!((0.5..=0.75).contains(&wait), "{wait}");
+    let wait = dtop.median(SECOND, |it| it.node(1).unwrap().number("wait_share"));
+    assert!(wait < 0.2, "{wait}");
+    // 23. An accuracy that was not told is absent, and one that is told is there.
+    let object = dtop.next();
+    assert!(object.is_null("accuracy") && object.is_null("loss"), "{object:?}");
+    run.workers[0].accuracy.store(75, Ordering::Relaxed);
+    dtop.wait(LONG, "accuracy", |it| !it.is_null("accuracy") && it.number("accuracy") == 0.75);
+    // 24. A long step: the wait for it counts while it lasts, and a step as long as the ones before is no stall.
+    run.workers[1].pace.store(2600, Ordering::Relaxed);
+    dtop.wait(LONG, "waits under way", |it| it.node(0).unwrap().number("wait_share") > 0.95);
+    // The first of these steps is far longer than the ones before.
+    let step = |it: &Json| it.node(1).unwrap().number("step_ms") > 2000.0;
+    dtop.wait(LONG, "long steps", |it| step(it) && it.health() == "ok");
+    dtop.keeps(3 * SECOND, "slow, but not stalled", |it| it.health() == "ok");
+    run.workers[1].pace.store(1, Ordering::Relaxed);
+    run.finish();
+}
+
+/// A worker hangs: it neither steps nor leaves.
+#[test]
+fn a_hanging_worker_is_a_stall() {
+    let run = Run::start("sync", &[10, 10], 0);
+    let dtop = Watch::new(&run.address);
+    dtop.wait(LONG, "healthy", |it| is_ok(it, 2.0) && it.node(0).unwrap().number("step_ms") > 0.0);
+    // 25. Its peer waits all the time, and it is named.
+    run.workers[1].pace.store(6000, Ordering::Relaxed);
+    let object = dtop.wait(LONG, "stalled", |it| it.health() == "STALLED");
+    assert!(names(&object, "for peer 1") && object.number("live") == 2.0, "{object:?}");
+    assert!(object.node(0).unwrap().number("wait_share") > 0.9, "{object:?}");
+    // 26. The rate of its steps falls while it hangs.
+    dtop.wait(LONG, "no rate", |it| it.number("examples_per_second") < 300.0);
+    run.workers[1].pace.store(1, Ordering::Relaxed);
+    dtop.wait(LONG, "goes on", |it| is_ok(it, 2.0));
+    run.finish();
+}
+
+/// A mesh with thresholds.
+#[test]
+fn a_mesh_that_a_worker_leaves_and_that_ends() {
+    let run = Run::start("mesh tau=0.015625", &[10, 10, 10], 0);
+    let dtop = Watch::new(&run.address);
+    dtop.wait(LONG, "healthy", |it| is_ok(it, 3.0) && it.node(0).unwrap().number("density") > 0.0);
+    // 27. A monitor that comes late has the past.
+    thread::sleep(3 * SECOND);
+    let late = Watch::new(&run.address);
+    let object = late.wait(LONG, "late monitor", |it| it.health() == "ok");
+    assert!(object.number("samples") >= 3.0, "{object:?}");
+    // 28. A worker leaves: the run is healthy without it.
+    run.workers[2].leave.store(true, Ordering::Relaxed);
+    dtop.wait(LONG, "left", |it| it.state(2) == "left" && is_ok(it, 2.0));
+    dtop.keeps(3 * SECOND, "healthy without it", |it| is_ok(it, 2.0));
+    let rate = dtop.next();
+    let sum: f64 = [0, 1].map(|rank| rate.node(rank).unwrap().number("examples_per_second")).iter().sum();
+    close("sum without it", rate.number("examples_per_second"), sum, 1e-6);
+    // 29. After the end, the density is that of the run and not of the last messages.
+    let density = dtop.median(SECOND, |it| it.node(0).unwrap().number("density"));
+    run.finish();
+    let object = dtop.wait(LONG, "ended", |it| it.health() == "ended");
+    close("density", object.node(0).unwrap().number("density"), density, 0.5);
+}
+
+/// Workers of a server. One of them dies.
+#[test]
+fn a_server_is_busy_and_a_dropped_worker_has_failed() {
+    let run = Run::start("async", &[10, 10], 1);
+    let dtop = Watch::new(&run.address);
+    // 30. The server works, and has no steps.
+    let object = dtop.wait(LONG, "busy", |it| is_ok(it, 3.0) && it.node(2).unwrap().number("busy_share") > 0.0);
+    let server = object.node(2).unwrap();
+    assert_eq!((server.text("role"), server.number("steps"), server.number("wait_share")), ("server", 0.0, 0.0));
+    // 31. A worker that ends without leaving has failed: the run has not ended well.
+    run.workers[1].drop.store(true, Ordering::Relaxed);
+    let object = dtop.wait(LONG, "failed", |it| it.health() == "DEGRADED");
+    assert!(names(&object, "peer 1") && object.state(1) == "FAILED", "{object:?}");
+    assert_eq!(object.number("live"), 2.0);
+    run.finish();
+    dtop.wait(LONG, "ended", |it| it.health() == "ended");
+}

@@ -1,0 +1,258 @@
+//! [`Run`]: a run of this process's threads. [`Processes`]: a run of several processes, which are this program again.
+
+use std::io::{BufRead, BufReader, Write};
+use std::net::TcpListener;
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use gradwire::monitor::Board;
+use gradwire::telemetry::Run as Description;
+use gradwire::{Cluster, Error, Layout, Mem, Recipe, RunState, Session};
+
+/// Parameters of the model.
+pub(crate) const LEN: usize = 512;
+/// Examples per step.
+pub(crate) const BATCH: u32 = 16;
+
+/// What a test tells a worker, and what the worker says.
+#[derive(Default)]
+pub(crate) struct Worker {
+    /// Milliseconds of computing per step.
+    pub(crate) pace: AtomicU64,
+    /// Call `leave`, `finish`, or drop the session.
+    pub(crate) leave: AtomicBool,
+    pub(crate) finish: AtomicBool,
+    pub(crate) drop: AtomicBool,
+    /// Report this accuracy, in per cent. 0: none.
+    pub(crate) accuracy: AtomicU64,
+    /// Steps so far.
+    pub(crate) steps: AtomicU64,
+}
+
+pub(crate) struct Run {
+    pub(crate) address: String,
+    pub(crate) workers: Vec<Arc<Worker>>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Run {
+    /// A run with workers of these paces.
+    pub(crate) fn start(recipe: &str, paces: &[u64], servers: u32) -> Self {
+        let recipe: Recipe = recipe.parse().unwrap();
+        let cluster = Cluster { workers: paces.len() as u32, servers };
+        let board = board(recipe, cluster);
+        let address = board.serve("127.0.0.1:0", None, false).unwrap().to_string();
+        let workers: Vec<_> = paces.iter().map(|_| Arc::new(Worker::default())).collect();
+        workers.iter().zip(paces).for_each(|(worker, pace)| worker.pace.store(*pace, Ordering::Relaxed));
+        let threads = Mem::cluster(cluster.nodes()).into_iter().enumerate().map(|(rank, transport)| {
+            let (board, worker) = (board.clone(), workers.get(rank).cloned());
+            let builder = Session::builder(Layout::flat(LEN), recipe, cluster).publish_to(board, "here");
+            thread::spawn(move || {
+                let mut params = vec![0.0; LEN];
+                match worker {
+                    Some(worker) => work(builder.join(transport, &mut params).unwrap(), &mut params, &worker).unwrap(),
+                    None => {
+                        let mut server = builder.serve(transport, &params).unwrap();
+                        while server.wait(&mut params, Duration::from_millis(50)).unwrap() == RunState::Running {}
+                    }
+                }
+            })
+        });
+        let threads = threads.collect();
+        Self { address, workers, threads }
+    }
+
+    pub(crate) fn finish(self) {
+        self.workers.iter().for_each(|worker| worker.finish.store(true, Ordering::Relaxed));
+        self.threads.into_iter().for_each(|thread| thread.join().unwrap());
+    }
+
+    /// Milliseconds per step of a worker, as it counts itself over this span.
+    pub(crate) fn step_ms(worker: &Worker, span: Duration) -> f64 {
+        // From the end of a step to the end of another one.
+        let wait_for_step = || {
+            let before = worker.steps.load(Ordering::Relaxed);
+            while worker.steps.load(Ordering::Relaxed) == before {
+                thread::sleep(Duration::from_micros(200));
+            }
+            (Instant::now(), worker.steps.load(Ordering::Relaxed))
+        };
+        let (begun, from) = wait_for_step();
+        thread::sleep(span);
+        let (ended, to) = wait_for_step();
+        1e3 * ended.duration_since(begun).as_secs_f64() / (to - from) as f64
+    }
+}
+
+fn board(recipe: Recipe, cluster: Cluster) -> Board {
+    let Cluster { workers, servers } = cluster;
+    Board::new(Description { recipe: recipe.to_string(), workers, servers, parameters: LEN as u64, name: None })
+}
+
+/// Takes steps as the test tells.
+fn work(mut session: Session, params: &mut [f32], worker: &Worker) -> Result<(), Error> {
+    let mut random = 1u64;
+    let told = |flag: &AtomicBool| flag.load(Ordering::Relaxed);
+    while !told(&worker.finish) && !told(&worker.leave) && !told(&worker.drop) {
+        thread::sleep(Duration::from_millis(worker.pace.load(Ordering::Relaxed)));
+        match worker.accuracy.load(Ordering::Relaxed) {
+            0 => {}
+            accuracy => session.report_progress(0.5, accuracy as f32 / 100.0),
+        }
+        let update: Vec<f32> = (0..LEN)
+            .map(|_| {
+                random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                0.01 * ((random >> 33) % 1000) as f32 / 1000.0 - 0.005
+            })
+            .collect();
+        // Recipes that average parameters take those; the others take updates.
+        session.step(params, &update, BATCH)?;
+        worker.steps.fetch_add(1, Ordering::Relaxed);
+    }
+    if told(&worker.drop) {
+        return Ok(());
+    }
+    if told(&worker.leave) { session.leave(params).map(drop) } else { session.finish(params).map(drop) }
+}
+
+/// A run of several processes over TCP. Rank 0 serves monitors.
+pub(crate) struct Processes {
+    pub(crate) address: String,
+    recipe: &'static str,
+    meet: String,
+    ranks: Vec<Option<Process>>,
+}
+
+struct Process {
+    child: Child,
+    /// Its latest line: seconds and steps since its start.
+    said: Arc<Mutex<(f64, u64)>>,
+}
+
+/// The name of the variable with a process's arguments.
+const NODE: &str = "GRADWIRE_TRUTH_NODE";
+
+impl Processes {
+    pub(crate) fn new(recipe: &'static str, workers: usize) -> Self {
+        let monitor = port_with_next();
+        let meet = format!("127.0.0.1:{}", port_with_next());
+        let ranks = (0..workers).map(|_| None).collect();
+        Self { address: format!("127.0.0.1:{monitor}"), recipe, meet, ranks }
+    }
+
+    /// Starts a rank of the run of this name.
+    pub(crate) fn start(&mut self, rank: usize, run: &str) {
+        let args = [&rank.to_string(), &self.ranks.len().to_string(), self.recipe, &self.meet, &self.address, run];
+        let mut child = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "node_of_a_run", "--nocapture"])
+            .env(NODE, args.map(String::from).join("|"))
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let said = Arc::new(Mutex::new((0.0, 0)));
+        let (lines, latest) = (BufReader::new(child.stdout.take().unwrap()).lines(), Arc::clone(&said));
+        thread::spawn(move || {
+            for line in lines.map_while(Result::ok) {
+                if let Some((seconds, steps)) = line.strip_prefix("at ").and_then(|line| line.split_once(' ')) {
+                    *latest.lock().unwrap() = (seconds.parse().unwrap(), steps.parse().unwrap());
+                }
+            }
+        });
+        self.ranks[rank] = Some(Process { child, said });
+    }
+
+    pub(crate) fn start_all(&mut self, run: &str) {
+        (0..self.ranks.len()).for_each(|rank| self.start(rank, run));
+    }
+
+    pub(crate) fn signal(&self, rank: usize, signal: &str) {
+        let process = self.ranks[rank].as_ref().unwrap();
+        let status = Command::new("kill").args([signal, &process.child.id().to_string()]).status().unwrap();
+        assert!(status.success());
+    }
+
+    pub(crate) fn kill(&mut self, rank: usize) {
+        let mut process = self.ranks[rank].take().unwrap();
+        process.child.kill().unwrap();
+        process.child.wait().unwrap();
+    }
+
+    /// Seconds and steps since the start of a rank.
+    pub(crate) fn said(&self, rank: usize) -> (f64, u64) {
+        *self.ranks[rank].as_ref().unwrap().said.lock().unwrap()
+    }
+
+    /// Tells all ranks to finish, and waits for their ends.
+    pub(crate) fn finish(&mut self) {
+        self.ranks.iter_mut().flatten().for_each(|process| drop(process.child.stdin.take()));
+        for process in &mut self.ranks {
+            assert!(process.take().unwrap().child.wait().unwrap().success());
+        }
+    }
+}
+
+impl Drop for Processes {
+    fn drop(&mut self) {
+        for process in self.ranks.iter_mut().flatten() {
+            let _ = process.child.kill();
+            let _ = process.child.wait();
+        }
+    }
+}
+
+/// A free port, of which the next one is free as well.
+fn port_with_next() -> u16 {
+    loop {
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        // Below the ports that the system gives to clients, so that none of them takes it before the run does.
+        let port = 10_000 + port % 20_000;
+        if [port, port + 1].iter().all(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok()) {
+            return port;
+        }
+    }
+}
+
+/// A process of a run, if it was started as one. Computes 20 ms per step, until its stdin is closed.
+pub(crate) fn node() {
+    let Ok(args) = std::env::var(NODE) else { return };
+    let args: Vec<&str> = args.split('|').collect();
+    let [rank, workers, recipe, meet, monitor, run] = args[..] else { panic!("{args:?}") };
+    let (rank, workers): (u32, u32) = (rank.parse().unwrap(), workers.parse().unwrap());
+    let recipe: Recipe = recipe.parse().unwrap();
+    let cluster = Cluster { workers, servers: 0 };
+    let board = board(recipe, cluster);
+    let (host, port) = monitor.rsplit_once(':').unwrap();
+    let reports = format!("{host}:{}", port.parse::<u16>().unwrap() + 1);
+    match rank {
+        0 => {
+            board.serve(monitor, None, false).unwrap();
+            board.gather(reports.as_str(), None, false).unwrap();
+        }
+        _ => board.publish(reports, None).unwrap(),
+    }
+    let transport = gradwire::tcp::Builder::new(rank, workers, meet);
+    let transport = transport.dead_after(Duration::from_secs(3)).open().unwrap();
+    let mut params = vec![0.0; LEN];
+    let builder = Session::builder(Layout::flat(LEN), recipe, cluster).publish_to(board, &format!("host-{rank}"));
+    let mut session = builder.run(run.parse().unwrap()).join(transport, &mut params).unwrap();
+    let closed = Arc::new(AtomicBool::new(false));
+    let flag = Arc::clone(&closed);
+    thread::spawn(move || {
+        let _ = std::io::stdin().lines().count();
+        flag.store(true, Ordering::Relaxed);
+    });
+    let (begun, mut steps) = (Instant::now(), 0u64);
+    while !closed.load(Ordering::Relaxed) {
+        thread::sleep(Duration::from_millis(20));
+        session.report_progress(0.5, 0.75);
+        session.step(&mut params, &[1e-4; LEN], BATCH).unwrap();
+        steps += 1;
+        let _ = writeln!(std::io::stdout(), "at {} {steps}", begun.elapsed().as_secs_f64());
+    }
+    session.finish(&mut params).unwrap();
+}
