@@ -56,7 +56,9 @@ fn a_run_says_how_to_watch_it() {
         assert!(!address.ends_with(":0"), "{address}");
         let mut stream = subscribe(&address, 10, None).unwrap();
         stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
-        assert!(matches!(Frames::default().next(&mut stream), Ok(Frame::Run(_))), "{args}");
+        let mut frames = Frames::default();
+        assert!(matches!(frames.next(&mut stream), Ok(Frame::Present(_))), "{args}");
+        assert!(matches!(frames.next(&mut stream), Ok(Frame::Run(_))), "{args}");
         let files: Vec<_> = std::fs::read_dir(runtime.join("gradwire-monitors")).unwrap().flatten().collect();
         let announced: Vec<String> = files.iter().map(|file| std::fs::read_to_string(file.path()).unwrap()).collect();
         let line = format!("address {address}");
