@@ -63,7 +63,7 @@ use terminal::{Screen, Signals};
 /// An error message for the user, without the program's name.
 type Failure = String;
 
-/// Exit code for wrong usage or input. The other codes belong to [`Health::code`].
+/// Exit code for wrong usage or input. The other codes belong to [`health::Health::code`].
 const EXIT_USAGE: u8 = 4;
 /// The longest wait for a key: a signal ends the program that much later.
 const SIGNAL_CHECK: Duration = Duration::from_millis(100);
