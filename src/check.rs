@@ -1,6 +1,6 @@
 //! Checks of the vectors that an application passes in. Each error has the expected value and the value that came.
 
-use gradwire_core::kernel::scan;
+use gradwire_core::kernel::{checked, scan};
 use gradwire_core::recipe::{OptimizerState, Payload};
 use gradwire_core::{Layout, Recipe};
 
@@ -13,9 +13,18 @@ pub(crate) fn length(what: &'static str, expected: usize, got: usize) -> Result<
 
 /// Refuses a vector with a NaN or an infinity, and names the first one's tensor and index.
 pub(crate) fn finite(what: &'static str, layout: &Layout, vector: &[f32]) -> Result<(), Error> {
-    let Some(index) = scan::first_non_finite(vector) else { return Ok(()) };
+    scan::first_non_finite(vector).map_or(Ok(()), |index| Err(non_finite(what, layout, index, vector[index])))
+}
+
+/// Copies a vector. Refuses it as [`finite`] does; the content of `into` is then unspecified.
+pub(crate) fn copy_finite(what: &'static str, layout: &Layout, into: &mut [f32], from: &[f32]) -> Result<(), Error> {
+    checked::copy_finite(into, from).map_or(Ok(()), |index| Err(non_finite(what, layout, index, from[index])))
+}
+
+/// The refusal of a vector whose element `index` is `got`, a NaN or an infinity.
+pub(crate) fn non_finite(what: &'static str, layout: &Layout, index: usize, got: f32) -> Error {
     let (tensor, within) = layout.locate(index).unwrap_or(("", index));
-    Err(Error::NonFinite { what, tensor: tensor.to_string(), index: within, got: vector[index] })
+    Error::NonFinite { what, tensor: tensor.to_string(), index: within, got }
 }
 
 /// Refuses optimizer vectors for a recipe that neither averages nor carries them, and demands at least one if it

@@ -97,41 +97,51 @@ impl Exchange {
     }
 
     /// The call for a step has ended: with a step of so many examples, or with another worker's state.
-    fn count(&self, given: bool, examples: u64) {
+    pub(crate) fn count(&self, given: bool, examples: u64) {
         self.drive.steps().mark(|meter, now| match given {
             true => meter.step_ends(now, examples),
             false => meter.step_is_void(now),
         });
     }
 
-    /// One step with an update that [`check_vector`](Self::check_vector) has accepted.
-    pub(crate) fn step(&mut self, params: &mut [f32], update: &[f32], examples: u32) -> Result<(), Error> {
+    /// Takes one local step with an update. Some: a synchronisation is due, and [`synchronise`](Self::synchronise)
+    /// must follow.
+    ///
+    /// # Errors
+    /// If an element of `update` is not finite. Then nothing has changed.
+    pub(crate) fn step_locally(
+        &mut self,
+        params: &mut [f32],
+        update: &[f32],
+        examples: u32,
+    ) -> Result<Option<u64>, Error> {
         self.drive.steps().mark(|meter, now| meter.step_begins(now));
         let now = self.drive.now();
-        let weight = self.local.step(params, update, examples, contribution(&mut self.spare), now);
-        // Without a base, the contribution is the update itself.
-        let checked = !self.local.can_tell_update();
-        self.synchronise(params, &mut [], weight, checked)?;
-        self.count(true, examples.into());
-        Ok(())
+        let result = self.local.step_checked(params, update, examples, contribution(&mut self.spare), now);
+        result.map_err(|index| {
+            self.count(false, 0);
+            self.refusal("update", index, update[index])
+        })
     }
 
-    /// One step with parameters and optimizer vectors that [`check_vector`](Self::check_vector) has accepted.
-    pub(crate) fn sync(&mut self, params: &mut [f32], state: &mut [&mut [f32]], examples: u32) -> Result<(), Error> {
+    /// As [`step_locally`](Self::step_locally), with an update that is in `params` already.
+    ///
+    /// # Errors
+    /// If an element of `params` is not finite. Then nothing has changed.
+    pub(crate) fn stepped_locally(&mut self, params: &mut [f32], examples: u32) -> Result<Option<u64>, Error> {
         self.drive.steps().mark(|meter, now| meter.step_begins(now));
         let now = self.drive.now();
-        let weight = self.local.stepped(params, examples, contribution(&mut self.spare), now);
-        // Parameters travel as they are. Differences of parameters can overflow.
-        let checked = self.recipe.payload() == Payload::Parameters;
-        self.synchronise(params, state, weight, checked)?;
-        self.count(true, examples.into());
-        Ok(())
+        let result = self.local.stepped_checked(params, examples, contribution(&mut self.spare), now);
+        result.map_err(|index| {
+            self.count(false, 0);
+            self.refusal("params", index, params[index])
+        })
     }
 
     /// One step with vectors in the executor's memory.
     pub(crate) fn step_through(&mut self, examples: u32, give: DeviceCopy, take: DeviceCopy) -> Result<(), Error> {
         self.drive.steps().mark(|meter, now| meter.step_begins(now));
-        let Some(weight) = self.local.step_elsewhere(examples) else {
+        let Some(weight) = self.local.step_elsewhere(examples, self.drive.now()) else {
             self.count(true, examples.into());
             return Ok(());
         };
@@ -162,7 +172,7 @@ impl Exchange {
         self.drive.steps().mark(|meter, now| meter.leaves(now));
         // Averaged optimizer vectors are in the spare buffer since the last step.
         let weight = self.local.rest(params, contribution(&mut self.spare));
-        self.synchronise(params, &mut [], weight, false)
+        self.synchronise(params, &mut [], weight)
     }
 
     /// Leaves the run: at once, or with `stay` when all workers leave. `params` then receive the final parameters. The
@@ -197,7 +207,11 @@ impl Exchange {
     }
 
     /// Takes part in a round with the gradient in `vector`, which receives the mean. Returns `false` if the run has
-    /// gone on without this worker: then `params` and `optimizer` are another worker's.
+    /// gone on without this worker: then `params` and `optimizer` are another worker's. With 0 examples, `vector` is not
+    /// read.
+    ///
+    /// # Errors
+    /// If an element of `vector` is not finite: then nothing has changed. If the round fails: then the session has ended.
     pub(crate) fn mean(
         &mut self,
         vector: &mut [f32],
@@ -205,8 +219,14 @@ impl Exchange {
         params: &mut [f32],
         optimizer: &mut [&mut [f32]],
     ) -> Result<bool, Error> {
+        let into = &mut contribution(&mut self.spare)[..vector.len()];
+        if examples > 0 {
+            let result = check::copy_finite("gradient", &self.layout, into, vector);
+            result.inspect_err(|error| self.drive.note_refusal(error, &self.layout))?;
+        } else {
+            into.fill(0.0);
+        }
         self.drive.steps().mark(|meter, now| meter.step_begins(now));
-        contribution(&mut self.spare)[..vector.len()].copy_from_slice(vector);
         let (weight, filled) = (u64::from(examples), self.spare.take().expect(HAS_SPARE));
         self.contributions += u64::from(weight > 0);
         let state = self.filled_state(params, optimizer.iter().map(|vector| &**vector));
@@ -290,13 +310,13 @@ impl Exchange {
     }
 
     /// Contributes the vector in the spare buffer, if the local period is over (`weight` is some), and takes the
-    /// resulting parameters. `checked`: all of its elements are known to be finite.
-    fn synchronise(
+    /// resulting parameters. `state`: the optimizer vectors of [`stepped_locally`](Self::stepped_locally), checked by
+    /// [`check_vector`](Self::check_vector).
+    pub(crate) fn synchronise(
         &mut self,
         params: &mut [f32],
         state: &mut [&mut [f32]],
         weight: Option<u64>,
-        checked: bool,
     ) -> Result<(), Error> {
         let len = params.len();
         // Also within a period: if it is the last one, it ends with a call that does not get these vectors.
@@ -306,9 +326,9 @@ impl Exchange {
         }
         let Some(weight) = weight else { return Ok(()) };
         // Finite updates can add up to an infinity. Servers would refuse it, and collectives spread it.
-        if !checked && self.local.contributes() {
-            let result = check::finite("contribution", &self.layout, &contribution(&mut self.spare)[..len]);
-            result.inspect_err(|error| self.drive.note_refusal(error, &self.layout))?;
+        if let Some(index) = self.local.non_finite().filter(|_| self.local.contributes()) {
+            let got = contribution(&mut self.spare)[index];
+            return Err(self.refusal("contribution", index, got));
         }
         // A step of weight 0 only asks for parameters, and is not numbered.
         self.contributions += u64::from(weight > 0);
@@ -323,7 +343,7 @@ impl Exchange {
         self.local.take(params, view.floats(), changed, self.drive.now());
         self.local.follow(advice);
         if let Some(weight) = self.local.second(params, contribution(&mut self.spare)) {
-            return self.synchronise(params, state, Some(weight), false);
+            return self.synchronise(params, state, Some(weight));
         }
         match self.recipe.optimizer() {
             OptimizerState::Average if changed => {
@@ -364,6 +384,13 @@ impl Exchange {
         self.check_length(what, vector.len())?;
         let result = check::finite(what, &self.layout, vector);
         result.inspect_err(|error| self.drive.note_refusal(error, &self.layout))
+    }
+
+    /// The refusal of a vector whose element `index` is `got`, a NaN or an infinity.
+    fn refusal(&mut self, what: &'static str, index: usize, got: f32) -> Error {
+        let error = check::non_finite(what, &self.layout, index, got);
+        self.drive.note_refusal(&error, &self.layout);
+        error
     }
 
     /// Refuses a vector of another length, and every call after a failure.

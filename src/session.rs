@@ -134,12 +134,15 @@ impl Session {
     /// nothing was contributed. If a wait reaches the deadline, or the run cannot go on: then the session has ended.
     pub fn step(&mut self, params: &mut [f32], update: &[f32], examples: u32) -> Result<(), Error> {
         self.exchange.check_payload("step", false)?;
-        self.exchange.check_vector("update", update)?;
+        self.exchange.check_length("update", update.len())?;
         self.exchange.check_length("params", params.len())?;
         self.exchange.check_optimizer_vectors(0)?;
+        let due = self.exchange.step_locally(params, update, examples)?;
         self.hint_at_kept_optimizer();
         self.steps += 1;
-        self.exchange.step(params, update, examples)
+        self.exchange.synchronise(params, &mut [], due)?;
+        self.exchange.count(true, examples.into());
+        Ok(())
     }
 
     /// The recipe says that synchronisations reset the optimizer's state, which this call has not been given.
@@ -169,17 +172,20 @@ impl Session {
     /// [`Builder::optimizer_vectors`](crate::Builder::optimizer_vectors) has set.
     pub fn sync_with(&mut self, params: &mut [f32], state: &mut [&mut [f32]], examples: u32) -> Result<(), Error> {
         self.exchange.check_payload("sync", false)?;
-        self.exchange.check_vector("params", params)?;
+        self.exchange.check_length("params", params.len())?;
         self.exchange.check_optimizer_vectors(state.len())?;
+        self.exchange.check_base()?;
         for vector in &*state {
             self.exchange.check_vector("optimizer vector", vector)?;
         }
-        self.exchange.check_base()?;
+        let due = self.exchange.stepped_locally(params, examples)?;
         if state.is_empty() {
             self.hint_at_kept_optimizer();
         }
         self.steps += 1;
-        self.exchange.sync(params, state, examples)
+        self.exchange.synchronise(params, state, due)?;
+        self.exchange.count(true, examples.into());
+        Ok(())
     }
 
     /// Takes part in a round with a gradient, for recipes with `payload=gradients`. `vector` holds the gradient of
@@ -208,9 +214,6 @@ impl Session {
         optimizer: &mut [&mut [f32]],
     ) -> Result<Mean, Error> {
         self.exchange.check_payload("mean", true)?;
-        if examples > 0 {
-            self.exchange.check_vector("gradient", vector)?;
-        }
         self.exchange.check_length("gradient", vector.len())?;
         self.exchange.check_state(params, optimizer)?;
         let given = self.exchange.mean(vector, examples, params, optimizer)?;

@@ -7,7 +7,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use crate::kernel::tier::Tier;
-use crate::kernel::{apply, norm};
+use crate::kernel::{apply, checked, norm, scan};
 use crate::machine::{Advice, Input};
 use crate::recipe::{Payload, Period, Recipe};
 use crate::rule::period::LocalSteps;
@@ -46,6 +46,8 @@ pub struct Local {
     elastic: Option<f32>,
     /// Examples of a period whose elastic difference waits for the center.
     owed: Option<u64>,
+    /// The first element of the last contribution that is not finite.
+    non_finite: Option<usize>,
 }
 
 impl Local {
@@ -54,7 +56,8 @@ impl Local {
         let steps = LocalSteps::new(&recipe);
         let (lengths, ended) = (Arc::default(), 0);
         let elastic = recipe.merge.elastic(workers);
-        Self { recipe, steps, base: Vec::new(), contributes: true, fetches: true, lengths, ended, elastic, owed: None }
+        let (base, contributes, fetches, owed, non_finite) = (Vec::new(), true, true, None, None);
+        Self { recipe, steps, base, contributes, fetches, lengths, ended, elastic, owed, non_finite }
     }
 
     /// Continues a resumed run after `steps` local steps, the last of which ended with a synchronisation.
@@ -131,21 +134,49 @@ impl Local {
         contribution: &mut [f32],
         now: Instant,
     ) -> Option<u64> {
-        let apart = self.recipe.fetches_apart() || self.elastic.is_some();
-        if self.recipe.payload != Payload::Parameters && self.recipe.period == Period::every(1) && !apart {
-            // The update or gradient is the contribution, so the base vector is not needed: free its memory.
-            self.base = Vec::new();
-            contribution[..update.len()].copy_from_slice(update);
-            return self.count(examples, now);
+        if self.contributes_update() {
+            self.non_finite = checked::copy_finite(&mut contribution[..update.len()], update);
+            return self.step_elsewhere(examples, now);
         }
-        let alone = self.steps.is_at_rest() && (self.recipe.period.is_measured() || apart);
+        let apart = self.fetches_apart();
+        let alone = self.steps.is_at_rest() && (self.recipe.period.is_measured() || apart) && self.elastic.is_none();
         apply::in_place(Tier::best(), params, update, 1.0);
-        let weight = self.stepped(params, examples, contribution, now)?;
-        if alone && self.contributes && self.elastic.is_none() && self.recipe.payload == Payload::Updates {
-            // As with a period of 1: the update itself, without the rounding of a difference of parameters.
-            contribution[..update.len()].copy_from_slice(update);
+        self.end_step(params, Some(update).filter(|_| alone), examples, contribution, now)
+    }
+
+    /// As [`step`](Self::step), for an update whose elements have not been checked.
+    ///
+    /// # Errors
+    /// With the index of the first NaN or infinity in `update`. Then nothing has changed but the content of
+    /// `contribution`, which is unspecified.
+    pub fn step_checked(
+        &mut self,
+        params: &mut [f32],
+        update: &[f32],
+        examples: u32,
+        contribution: &mut [f32],
+        now: Instant,
+    ) -> Result<Option<u64>, usize> {
+        if !self.contributes_update() {
+            return scan::first_non_finite(update)
+                .map_or_else(|| Ok(self.step(params, update, examples, contribution, now)), Err);
         }
-        Some(weight)
+        // The copy is the check: one pass in place of two.
+        if let Some(index) = checked::copy_finite(&mut contribution[..update.len()], update) {
+            return Err(index);
+        }
+        self.non_finite = None;
+        Ok(self.step_elsewhere(examples, now))
+    }
+
+    fn fetches_apart(&self) -> bool {
+        self.recipe.fetches_apart() || self.elastic.is_some()
+    }
+
+    /// The contribution of each step is its update or gradient.
+    fn contributes_update(&self) -> bool {
+        let every_step = self.recipe.period == Period::every(1) && !self.fetches_apart();
+        self.recipe.payload != Payload::Parameters && every_step
     }
 
     /// Takes one local step that the caller's optimizer has already applied to `params`. Otherwise as
@@ -153,6 +184,48 @@ impl Local {
     pub fn stepped(
         &mut self,
         params: &mut [f32],
+        examples: u32,
+        contribution: &mut [f32],
+        now: Instant,
+    ) -> Option<u64> {
+        self.end_step(params, None, examples, contribution, now)
+    }
+
+    /// As [`stepped`](Self::stepped), for parameters whose elements have not been checked.
+    ///
+    /// # Errors
+    /// With the index of the first NaN or infinity in `params`. Then nothing has changed but the content of
+    /// `contribution`, which is unspecified.
+    pub fn stepped_checked(
+        &mut self,
+        params: &mut [f32],
+        examples: u32,
+        contribution: &mut [f32],
+        now: Instant,
+    ) -> Result<Option<u64>, usize> {
+        // An elastic step moves the parameters, so the check comes first.
+        if self.elastic.is_some() {
+            return scan::first_non_finite(params)
+                .map_or_else(|| Ok(self.stepped(params, examples, contribution, now)), Err);
+        }
+        let before = (self.steps, self.ended, self.contributes, self.fetches, self.non_finite);
+        let weight = self.stepped(params, examples, contribution, now);
+        // The difference to a float that is not finite is not finite: if all differences are, then all parameters are.
+        if weight.is_some() && self.contributes && self.non_finite.is_none() {
+            return Ok(weight);
+        }
+        // Finite parameters can have a difference that overflows: `non_finite` has it.
+        let Some(index) = scan::first_non_finite(params) else { return Ok(weight) };
+        (self.steps, self.ended, self.contributes, self.fetches, self.non_finite) = before;
+        Err(index)
+    }
+
+    /// Ends a local step, whose update is in `params`. `alone`: the update, if it is the contribution of this step, should
+    /// one be due.
+    fn end_step(
+        &mut self,
+        params: &mut [f32],
+        alone: Option<&[f32]>,
         examples: u32,
         contribution: &mut [f32],
         now: Instant,
@@ -170,10 +243,19 @@ impl Local {
             return Some(self.stretch(params, contribution, weight));
         }
         (self.contributes, self.fetches) = (weight.is_some(), fetches);
-        if self.contributes {
-            self.contribute(params, contribution);
+        match alone.filter(|_| self.recipe.payload == Payload::Updates) {
+            _ if !self.contributes => {}
+            // As with a period of 1: the update itself, without the rounding of a difference of parameters.
+            Some(update) => self.non_finite = checked::copy_finite(&mut contribution[..update.len()], update),
+            None => self.contribute(params, contribution),
         }
         Some(weight.unwrap_or(0))
+    }
+
+    /// The first element of the last contribution that is not finite: a NaN or an infinity of the vectors that were passed
+    /// in, or the overflow of a sum of finite updates. The host must not give such a contribution to a machine.
+    pub const fn non_finite(&self) -> Option<usize> {
+        self.non_finite
     }
 
     /// Whether the synchronisation that is due contributes. If not, its weight is 0, and it only takes parameters.
@@ -188,11 +270,11 @@ impl Local {
     }
 
     /// Takes one local step of a caller with vectors in other memory, for instance on a device. Only counts steps
-    /// and examples. Requires `payload=updates` with period 1.
-    pub fn step_elsewhere(&mut self, examples: u32) -> Option<u64> {
+    /// and examples. Requires a contribution of the update at each step: `payload=updates` or `gradients` with period 1.
+    pub fn step_elsewhere(&mut self, examples: u32, now: Instant) -> Option<u64> {
+        // The base vector is not needed: free its memory.
         self.base = Vec::new();
-        // Only a period in seconds depends on the time.
-        self.count(examples, Instant::ORIGIN)
+        self.count(examples, now)
     }
 
     /// True if the contribution can be computed from the parameters alone, as [`stepped`](Self::stepped) does. False
@@ -230,12 +312,14 @@ impl Local {
 
     /// Zhang et al. 2015: the worker goes a share of its distance towards the center, which is the base; the contribution,
     /// which the center subtracts, is the same in the other direction.
-    fn pull(&self, params: &mut [f32], contribution: &mut [f32]) {
+    fn pull(&mut self, params: &mut [f32], contribution: &mut [f32]) {
         let alpha = self.elastic.unwrap_or_default();
-        for ((param, center), moves) in params.iter_mut().zip(&self.base).zip(contribution) {
+        let contribution = &mut contribution[..params.len()];
+        for ((param, center), moves) in params.iter_mut().zip(&self.base).zip(&mut *contribution) {
             *moves = alpha * (center - *param);
             *param += *moves;
         }
+        self.non_finite = scan::first_non_finite(contribution);
     }
 
     /// The second part of an elastic synchronisation, after [`take`](Self::take) of the first: fills `contribution` and
@@ -247,13 +331,14 @@ impl Local {
         Some(weight)
     }
 
-    fn contribute(&self, params: &[f32], contribution: &mut [f32]) {
+    fn contribute(&mut self, params: &[f32], contribution: &mut [f32]) {
         let contribution = &mut contribution[..params.len()];
-        match self.recipe.payload {
-            Payload::Parameters => contribution.copy_from_slice(params),
+        self.non_finite = match self.recipe.payload {
+            Payload::Parameters => checked::copy_finite(contribution, params),
             // Base minus parameters: the sum of the updates, which were subtracted one by one.
-            Payload::Updates | Payload::Gradients => apply::apply(contribution, &self.base, params, 1.0),
-        }
+            Payload::Updates | Payload::Gradients => checked::subtract_finite(contribution, &self.base, params),
+        };
+        // A share is above 0 and below 1: the product with it is finite if the element is.
         if let Some(share) = self.steps.share() {
             norm::scale(contribution, share);
         }
@@ -391,5 +476,101 @@ mod tests {
                 assert_eq!(local.second(&mut params, &mut contribution), None);
             }
         }
+    }
+
+    /// Steps of checked and unchecked vectors give the same, and a refused one leaves no trace, wherever in a period it is.
+    #[test]
+    fn a_refused_vector_leaves_no_trace() {
+        for text in [
+            "sync",
+            "async period=3",
+            "async period=2 fetch=4",
+            "averaging period=1",
+            "averaging period=3",
+            "hardsync period=3 normalize=steps",
+            "hardsync merge=elastic alpha=0.5",
+            "async merge=elastic alpha=0.5",
+        ] {
+            for applied in [false, true] {
+                let recipe: Recipe = text.parse().unwrap();
+                let start = || {
+                    let mut local = Local::new(recipe, 2);
+                    let mut params = [1.0; 3];
+                    local.start(&mut params, &[2.0; 3], NOW);
+                    (local, params, [0.0; 3])
+                };
+                let ((mut local, mut params, mut contribution), (mut oracle, mut same, mut expected)) =
+                    (start(), start());
+                for step in 0..8 {
+                    // A step that drops the base takes the caller's own optimizer its contribution.
+                    if applied && !local.can_tell_update() {
+                        break;
+                    }
+                    let update = [0.0, 0.25, step as f32];
+                    for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+                        let (mut vector, untouched) = (if applied { params } else { update }, params);
+                        vector[1] = bad;
+                        let result = if applied {
+                            local.stepped_checked(&mut vector, 5, &mut contribution, NOW)
+                        } else {
+                            local.step_checked(&mut params, &vector, 5, &mut contribution, NOW)
+                        };
+                        assert_eq!(result, Err(1), "{text}");
+                        assert_eq!(params, untouched, "{text}");
+                        assert!(vector[1].to_bits() == bad.to_bits() && vector[2].is_finite(), "{text}");
+                    }
+                    let due = if applied {
+                        params.iter_mut().zip(update).for_each(|(param, update)| *param -= update);
+                        same = params;
+                        let due = oracle.stepped(&mut same, 2, &mut expected, NOW);
+                        assert_eq!(local.stepped_checked(&mut params, 2, &mut contribution, NOW), Ok(due), "{text}");
+                        due
+                    } else {
+                        let due = oracle.step(&mut same, &update, 2, &mut expected, NOW);
+                        assert_eq!(
+                            local.step_checked(&mut params, &update, 2, &mut contribution, NOW),
+                            Ok(due),
+                            "{text}"
+                        );
+                        due
+                    };
+                    assert_eq!(params, same, "{text}");
+                    assert_eq!(
+                        (local.contributes(), local.fetches()),
+                        (oracle.contributes(), oracle.fetches()),
+                        "{text}"
+                    );
+                    if due.is_none() {
+                        continue;
+                    }
+                    if local.contributes() {
+                        assert_eq!((contribution, local.non_finite()), (expected, None), "{text}");
+                    }
+                    let view = [10.0 + step as f32; 3];
+                    local.take(&mut params, &view, true, NOW);
+                    oracle.take(&mut same, &view, true, NOW);
+                    if let Some(weight) = oracle.second(&mut same, &mut expected) {
+                        assert_eq!(local.second(&mut params, &mut contribution), Some(weight), "{text}");
+                        assert_eq!((contribution, local.non_finite()), (expected, None), "{text}");
+                        local.take(&mut params, &view, true, NOW);
+                        oracle.take(&mut same, &view, true, NOW);
+                    }
+                    assert_eq!(params, same, "{text}");
+                }
+                assert_eq!(local.is_at_rest(), oracle.is_at_rest(), "{text}");
+            }
+        }
+    }
+
+    /// Finite parameters whose difference to the base overflows: the step is taken, and its contribution is named.
+    #[test]
+    fn a_difference_that_overflows_is_named() {
+        let mut local = Local::new("async period=2".parse().unwrap(), 2);
+        let (mut params, mut contribution) = ([0.0; 2], [0.0; 2]);
+        local.start(&mut params, &[0.0, f32::MAX], NOW);
+        params[1] = -f32::MAX;
+        assert_eq!(local.stepped_checked(&mut params, 1, &mut contribution, NOW), Ok(None));
+        assert_eq!(local.stepped_checked(&mut params, 1, &mut contribution, NOW), Ok(Some(2)));
+        assert_eq!((local.non_finite(), contribution[1]), (Some(1), f32::INFINITY));
     }
 }

@@ -10,6 +10,8 @@
 #[doc(hidden)]
 pub mod apply;
 #[doc(hidden)]
+pub mod checked;
+#[doc(hidden)]
 pub mod compare;
 #[doc(hidden)]
 pub mod compensate;

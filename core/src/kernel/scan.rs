@@ -1,12 +1,17 @@
 //! The check for NaN and infinities. A node scans each contribution before it changes anything with it.
 
+/// A float is finite if its exponent is not all ones.
+#[inline(always)]
+pub(super) const fn is_non_finite(x: f32) -> bool {
+    x.to_bits() & 0x7f80_0000 == 0x7f80_0000
+}
+
 /// The index of the first NaN or infinity.
 pub fn first_non_finite(x: &[f32]) -> Option<usize> {
     const BLOCK: usize = 64;
-    // A float is finite if its exponent is not all ones. The inner loop has no branch, so that it vectorises; the exact
-    // index is searched in the one block that needs it.
+    // The inner loop has no branch, so that it vectorises; the exact index is searched in the one block that needs it.
     let block = x.chunks(BLOCK).position(|block| {
-        let bad = block.iter().fold(0u32, |bad, x| bad | u32::from((x.to_bits() & 0x7f80_0000) == 0x7f80_0000));
+        let bad = block.iter().fold(0u32, |bad, x| bad | u32::from(is_non_finite(*x)));
         bad != 0
     })?;
     let start = block * BLOCK;
