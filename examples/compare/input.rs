@@ -27,6 +27,8 @@ const RECIPES: &str = "sync,averaging,async,softsync,ssp,mesh";
 pub(crate) struct Input {
     pub(crate) comparison: Comparison,
     pub(crate) model: TaskModel,
+    /// Repetitions of the comparison, each with other seeds.
+    pub(crate) repetitions: u64,
     /// The file that receives a page.
     pub(crate) out: Option<PathBuf>,
     /// The file of results.
@@ -80,6 +82,7 @@ pub(crate) fn command() -> Command {
              compare --recipes \"averaging period={10,30,100},diloco\" --seeds 10 --out report.html\n  \
              compare --recipes \"averaging period=5..100,ssp bound=1..16\" --tune 8 --results runs.txt\n  \
              compare --task sequence --workers 8 --fault crash:3@2s+1s --json\n  \
+             compare --repeat 10 --results runs.txt\n  \
              compare --reproduce staleness",
         )
         .next_help_heading("What is compared")
@@ -117,6 +120,7 @@ pub(crate) fn command() -> Command {
         .arg(value("tune-examples", "N", "Examples of a run of the tuning [default: half of the budget]"))
         .arg(value("tune-seeds", "N", "Seeds per point of the tuning").default_value("1").value_parser(value_parser!(u64)))
         .arg(value("target", "LOSS", "Validation loss that counts as reached [default: of one worker after 2/workers of the budget, 1/8 to 1/2]"))
+        .arg(value("repeat", "N", "Compare N times, each time with other seeds, and print which winners stay [default: 1]").value_parser(value_parser!(u64)))
         .arg(value("threads", "N", "Runs at the same time [default: the number of cores]").value_parser(value_parser!(usize)))
         .next_help_heading("Output")
         .arg(value("results", "FILE", "Keep runs in this file, and do not repeat those in it: goes on after Ctrl-C"))
@@ -145,11 +149,19 @@ impl Input {
         if text("data").is_some() && task != Name::Digits {
             return Err((exit::USAGE, "--data: expected --task digits, the other tasks generate their data".into()));
         }
+        let repetitions = matches.get_one::<u64>("repeat").copied().unwrap_or(1);
+        if !(1..=1000).contains(&repetitions) {
+            return Err(usage("repeat", "from 1 to 1000", &repetitions.to_string()));
+        }
+        if repetitions > 1 && text("out").is_some() {
+            return Err((exit::USAGE, "--out: expected no --repeat, which has no page".into()));
+        }
         let model = TaskModel::open(task, hidden, path("data")).map_err(|error| (exit::DATA, error.to_string()))?;
         Ok(Self {
             comparison: comparison(matches, task)?,
             model,
-            out: path("out").or_else(|| (!matches.get_flag("json")).then(|| PAGE.into())),
+            repetitions,
+            out: path("out").or_else(|| (!matches.get_flag("json") && repetitions == 1).then(|| PAGE.into())),
             results: path("results"),
             json: matches.get_flag("json"),
             quiet: matches.get_flag("quiet"),

@@ -25,6 +25,14 @@ pub(crate) fn text(command: &str, input: &Input, report: &Report) -> String {
     lines.join("\n") + "\n"
 }
 
+/// The command and the conditions.
+pub(crate) fn head_text(command: &str, report: &Report) -> String {
+    let mut out = String::new();
+    // Writing to a string does not fail.
+    let _ = wrapped(&mut out, command, "  ").and_then(|()| head(&mut out, report));
+    out
+}
+
 /// Bold headings, on a terminal.
 #[derive(Copy, Clone)]
 struct Style {

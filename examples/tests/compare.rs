@@ -237,6 +237,27 @@ fn a_comparison_has_a_page() {
     std::fs::remove_dir_all(directory).unwrap();
 }
 
+/// With two seeds no difference is shown, so that all repetitions agree.
+#[test]
+fn repetitions_print_which_winners_stay() {
+    let (args, results) = (with("--repeat", "3"), scratch("repeat"));
+    let text = text(&[&args[..], &["--results", results.to_str().unwrap()]].concat());
+    for criterion in ["speed", "attainable loss", "loss for wall-clock", "loss for examples"] {
+        let line = format!("\n{criterion}: 3 of 3 repetitions agree, stable\n");
+        assert!(text.contains(&line), "{line}:\n{text}");
+    }
+    assert!(text.contains("the winner of most") && !text.contains("page with plots"), "{text}");
+    assert!(text.lines().all(|line| line.chars().count() <= 80 && !line.ends_with(' ')), "{text}");
+    let runs = std::fs::read_to_string(&results).unwrap().lines().count() - 1;
+    assert_eq!(runs, 3 * 4 * (2 + 2), "repetitions have seeds of their own");
+    std::fs::remove_file(&results).unwrap();
+
+    let json = self::text(&[&args[..], &["--json"]].concat());
+    let lines: Vec<&str> = json.lines().filter(|line| line.starts_with("{\"type\":\"stability\"")).collect();
+    assert_eq!((lines.len(), json.matches("{\"type\":\"conditions\"").count()), (4, 3));
+    assert!(lines[0].contains("\"agreeing\":3,\"repetitions\":3,\"stable\":true,\"answers\":[{\"winner\":"), "{json}");
+}
+
 #[test]
 fn help_teaches() {
     let help = text(&["--help"]).split_whitespace().collect::<Vec<_>>().join(" ");
@@ -279,6 +300,8 @@ fn bad_input_is_one_clear_line() {
         (2, with("--examples", "0"), "--examples: expected a whole number from 1"),
         (2, with("--examples", "15"), "examples: expected at least 16, a step of all workers, got 15"),
         (2, with("--seeds", "0"), "seeds: expected from 1 to 1000, got 0"),
+        (2, with("--repeat", "0"), "--repeat: expected from 1 to 1000, got \"0\""),
+        (2, [&with("--repeat", "2")[..], &["--out", "x.html"]].concat(), "--out: expected no --repeat"),
         (2, with("--tune", "0"), "points of the tuning: expected from 1 to 1000, got 0"),
         (2, with("--tune-examples", "NaN"), "--tune-examples: expected"),
         (2, with("--rates", "1..0.1"), "--rates: expected two rates above 0"),

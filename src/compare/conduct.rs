@@ -18,7 +18,7 @@ use super::results::{Record, Results};
 use super::rows::{Entry, Setting, Spec, initial_digest};
 use super::statistics::median;
 
-/// The first seed of the tuning. Those of the comparison begin at 1.
+/// The first seed of the tuning. Those of the comparison begin at 1, and all their repetitions end before it.
 const TUNING_SEED: u64 = 1_000_001;
 /// Floats of the final parameters of runs that are kept at once.
 const FLOATS_MAX: usize = 1 << 28;
@@ -35,11 +35,19 @@ pub(super) struct Conducted {
 
 impl Comparison {
     pub(super) fn tuning_seed_list(&self) -> Vec<u64> {
-        if self.points == 1 { Vec::new() } else { (TUNING_SEED..).take(self.tuning_seeds as usize).collect() }
+        if self.points == 1 {
+            Vec::new()
+        } else {
+            {
+                let first = TUNING_SEED + self.repetition * self.tuning_seeds;
+                (first..first + self.tuning_seeds).collect()
+            }
+        }
     }
 
     pub(super) fn seed_list(&self) -> Vec<u64> {
-        (1..=self.seeds).collect()
+        let first = 1 + self.repetition * self.seeds;
+        (first..first + self.seeds).collect()
     }
 }
 

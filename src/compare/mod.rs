@@ -101,6 +101,7 @@ mod progress;
 mod report;
 mod results;
 mod rows;
+mod stability;
 mod statistics;
 #[cfg(test)]
 mod tests;
@@ -116,3 +117,4 @@ pub use report::{
     Tuned, Value, Winner,
 };
 pub use results::{Reading, Results, ResultsError};
+pub use stability::{Answer, Stability};

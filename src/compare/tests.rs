@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use gradwire_core::{Duration, Layout, PeerId, Recipe};
 use gradwire_sim::simulation::{Fault, Learner, Links, MBIT, Speed, Step, Validation};
 
-use super::{Comparison, Criterion, Error, Kind, Measure, Model, Report, Results, Seat};
+use super::{Comparison, Criterion, Error, Kind, Measure, Model, Report, Results, Seat, Stability};
 
 const LEN: usize = 64;
 
@@ -280,6 +280,34 @@ fn two_equal_rules_show_no_difference() {
     assert!(speed.starts_with("Speed: first") && speed.contains("no difference shown to second"), "{speed}");
 }
 
+/// Repetitions share no seed. An answer is against the others only if it shows a difference to their winner.
+#[test]
+fn repetitions_have_other_seeds_and_are_counted() {
+    let mut reports: Vec<Report> = (0..3).map(|at| run(&small().tuning_seeds(2).repetition(at))).collect();
+    let seeds: Vec<u64> = reports.iter().flat_map(|report| report.conditions.seeds.clone()).collect();
+    assert_eq!(seeds, (1..=15).collect::<Vec<_>>());
+    let tuning: Vec<u64> = reports.iter().flat_map(|report| report.conditions.tuning_seeds.clone()).collect();
+    assert_eq!(tuning, (1_000_001..=1_000_006).collect::<Vec<_>>());
+    let speed = |reports: &[Report]| Stability::of(reports).remove(0);
+    let whole = speed(&reports);
+    assert_eq!((whole.criterion, whole.row, whole.agreeing()), (Criterion::Speed, Some(4), 3), "async is fastest");
+    assert!(whole.is_stable());
+
+    // The last repetition now has another winner: first with a shown difference to async, then without one.
+    let winner = &mut reports[2].winners[0];
+    (winner.row, winner.differences[0].row) = (2, 4);
+    winner.differences[0].shown = true;
+    let against = speed(&reports);
+    assert_eq!((against.row, against.agreeing(), against.wins(4), against.wins(2)), (Some(4), 2, 2, 1));
+    assert!(!against.is_stable() && !against.answers[2].agrees);
+    reports[2].winners[0].differences[0].shown = false;
+    assert_eq!(speed(&reports).agreeing(), 3);
+    // Without a winner, it does not agree.
+    reports[2].winners.remove(0);
+    assert_eq!((speed(&reports).agreeing(), speed(&reports).answers[2].winner), (2, None));
+    assert_eq!(Stability::of(&[])[0].row, None);
+}
+
 #[test]
 fn few_seeds_show_nothing_and_say_so() {
     let report = run(&small().seeds(2));
@@ -366,6 +394,7 @@ fn wrong_settings_are_named() {
         (base().examples(7), "examples: expected at least 8, a step of all workers, got 7"),
         (base().tuning_examples(7), "examples of the tuning: expected at least 8, a step of all workers, got 7"),
         (base().seeds(0), "seeds: expected from 1 to 1000, got 0"),
+        (base().repetition(1000), "repetition: expected from 0 to 999, got 1000"),
         (base().samples(1), "samples: expected from 8 to 10000, got 1"),
         (base().speeds([]), "speeds: expected at least 1, got 0"),
         (
