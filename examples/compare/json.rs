@@ -128,12 +128,13 @@ fn run(out: &mut String, row: &Row, run: &Run) -> std::fmt::Result {
     });
     writeln!(
         out,
-        "{{\"type\":\"run\",\"row\":{},\"seed\":{},\"failed\":{},\"busy\":{},\"figures\":{{{}}},\
+        "{{\"type\":\"run\",\"row\":{},\"seed\":{},\"failed\":{},\"busy\":{},\"test_accuracy\":{},\"figures\":{{{}}},\
          \"curve\":{{\"columns\":[\"seconds\",\"examples\",\"bytes\",\"loss\",\"accuracy\"],\"points\":{curve}}}}}",
         quoted(&row.name),
         run.seed,
         run.failed.as_deref().map_or_else(|| "null".into(), quoted),
         number(run.figures.compute),
+        number(run.figures.test_accuracy),
         figures.trim_start_matches('[').trim_end_matches(']'),
     )
 }

@@ -75,10 +75,11 @@ fn the_answer_has_tables_charts_and_a_verdict_with_its_conditions() {
     let text = text(&CASE);
     assert!(text.starts_with("compare --recipes sync,averaging --hidden 8,8"), "{text}");
     for row in ["one worker ", "large batch", "sync ", "averaging "] {
-        assert!(text.lines().filter(|line| line.starts_with(row)).count() >= 2, "{row}:\n{text}");
+        assert!(text.lines().filter(|line| line.starts_with(row)).count() >= 3, "{row}:\n{text}");
     }
     for words in [
         "T/4    T/2      T     2T    E/4    E/2      E",
+        "step p50        p90   test loss  test accuracy",
         "\nspeed: examples per second",
         "\nattainable loss: ",
         "\nloss for wall-clock: ",
@@ -146,8 +147,15 @@ fn json_has_a_line_per_fact() {
     for line in json.lines() {
         assert!(line.ends_with('}') && line.matches(['{', '[']).count() == line.matches(['}', ']']).count(), "{line}");
     }
-    for words in ["\"seconds to the target\":", "\"curve\":{\"columns\":", "\"trials\":[{\"rate\":", "\"shown\":false"]
-    {
+    for words in [
+        "\"seconds to the target\":",
+        "\"curve\":{\"columns\":",
+        "\"step time p90\":",
+        "\"test loss\":",
+        "\"test_accuracy\":",
+        "\"trials\":[{\"rate\":",
+        "\"shown\":false",
+    ] {
         assert!(json.contains(words), "{words}:\n{json}");
     }
     assert!(!json.contains("NaN") && !json.contains("inf"), "{json}");
@@ -272,7 +280,7 @@ fn bad_input_is_one_clear_line() {
     let (other, foreign, damaged) = (scratch("version"), scratch("foreign"), scratch("damaged"));
     std::fs::write(&other, "gradwire-compare 99\n").unwrap();
     std::fs::write(&foreign, "my notes\n").unwrap();
-    std::fs::write(&damaged, "gradwire-compare 1\nx\n").unwrap();
+    std::fs::write(&damaged, "gradwire-compare 2\nx\n").unwrap();
     let cases = [
         (2, with("--recipes", "avaraging"), "averaging"),
         (2, with("--recipes", "sync,avaraging period={10,30}"), "got \"avaraging\" (did you mean \"averaging\"?)"),
@@ -307,7 +315,7 @@ fn bad_input_is_one_clear_line() {
         (2, with("--rates", "1..0.1"), "--rates: expected two rates above 0"),
         (2, with("--rates", "NaN..1"), "--rates: expected two rates above 0"),
         (2, with("--target", "NaN"), "--target: expected a finite loss, got \"NaN\""),
-        (6, with("--results", other.to_str().unwrap()), "expected results in version 1 of the format, got version 99"),
+        (6, with("--results", other.to_str().unwrap()), "expected results in version 2 of the format, got version 99"),
         (6, with("--results", foreign.to_str().unwrap()), "expected results of a comparison, got something else"),
         (6, with("--results", damaged.to_str().unwrap()), "line 2: expected the results of a run"),
         (6, with("--results", "/nowhere/runs.txt"), "--results /nowhere/runs.txt: "),

@@ -275,5 +275,8 @@ fn record(outcome: &Outcome) -> Record {
     let busy: f64 = outcome.workers.iter().map(|worker| worker.busy.as_secs_f64()).sum();
     let compute = (seconds > 0.0).then(|| busy / seconds / outcome.workers.len() as f64);
     let failed = (!outcome.end.is_good()).then(|| outcome.end.to_string().replace(['\t', '\n'], " "));
-    Record { failed, compute, curve: curve.collect() }
+    let quantile = |share| Some(outcome.step_times.quantile(share)?.as_secs_f64());
+    let steps = quantile(0.5).zip(quantile(0.9)).map(|(p50, p90)| [p50, p90]);
+    let test = outcome.test.map(|test| (finite(test.loss), test.accuracy.filter(|accuracy| accuracy.is_finite())));
+    Record { failed, compute, steps, test, curve: curve.collect() }
 }

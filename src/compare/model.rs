@@ -11,7 +11,8 @@ use gradwire_sim::simulation::{Learner, Random};
 /// that depends on the [seed](Seat::seed) only. Then all rules see the same examples in the same order, and `sync`
 /// computes what one worker with the batch of all workers computes.
 pub trait Model: Sync {
-    /// The training program of a worker. It must [validate](Learner::validate).
+    /// The training program of a worker. It must [validate](Learner::validate), and can
+    /// [test](Learner::test).
     type Learner: Learner + 'static;
 
     /// The name of the model and its data, in one line. It is a part of what decides a run: change it whenever the code
