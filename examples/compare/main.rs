@@ -3,6 +3,7 @@
 //!
 //! `cargo run --release -p gradwire-examples --example compare` gives a first answer within two minutes; see `--help`.
 
+mod calibrate;
 mod faults;
 mod file;
 mod html;
@@ -46,6 +47,9 @@ fn run(args: Vec<OsString>) -> Result<(), (u8, String)> {
     if let Some(path) = &input.out {
         // A file that cannot be written is said before the runs, not after them.
         OpenOptions::new().create(true).append(true).open(path).map_err(|error| unwritten(path, &error))?;
+    }
+    if let Some(calibration) = &input.calibration {
+        return calibrate::run(&command, &input, calibration);
     }
     if input.repetitions > 1 {
         return repeat::run(&command, &input);

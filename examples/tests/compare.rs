@@ -266,6 +266,32 @@ fn repetitions_print_which_winners_stay() {
     assert!(lines[0].contains("\"agreeing\":3,\"repetitions\":3,\"stable\":true,\"answers\":[{\"winner\":"), "{json}");
 }
 
+/// Threads whose steps are mostly sleep, and the simulator with the same times. With `sync`, all take the time of the
+/// slowest; with `async`, none waits.
+#[test]
+fn a_calibration_has_both_runs_and_the_error() {
+    let flags = ["--hidden", "8,8", "--workers", "4", "--examples", "800", "--speeds", "5ms,20ms"];
+    let text = text(&[&["--calibrate", "averaging period=5"][..], &flags].concat());
+    for words in
+        ["\nthreads ", "\nsimulator ", "\nerror of the simulator ", ": 4 workers with 4 examples a step, for 400 ms."]
+    {
+        assert!(text.contains(words), "{words}:\n{text}");
+    }
+    for (recipe, from, to) in [("sync", 0.4, 0.75), ("async", 0.85, 1.001)] {
+        let json = self::text(&[&["--calibrate", recipe, "--json"][..], &flags].concat());
+        let number = |of: &str| {
+            let at = json.find(of).unwrap() + of.len();
+            json[at..].split([',', '}']).next().unwrap().parse::<f64>().unwrap()
+        };
+        let threads = number("\"threads\":{\"examples per second\":");
+        let simulator = number("\"simulator\":{\"examples per second\":");
+        assert!((number("\"error\":") - (simulator / threads - 1.0)).abs() < 1e-9, "{json}");
+        let busy = json[json.find("\"simulator\"").unwrap()..].split("\"busy\":").nth(1).unwrap();
+        let busy: f64 = busy.split('}').next().unwrap().parse().unwrap();
+        assert!((from..to).contains(&busy), "{recipe}: {json}");
+    }
+}
+
 #[test]
 fn help_teaches() {
     let help = text(&["--help"]).split_whitespace().collect::<Vec<_>>().join(" ");
@@ -310,6 +336,8 @@ fn bad_input_is_one_clear_line() {
         (2, with("--seeds", "0"), "seeds: expected from 1 to 1000, got 0"),
         (2, with("--repeat", "0"), "--repeat: expected from 1 to 1000, got \"0\""),
         (2, [&with("--repeat", "2")[..], &["--out", "x.html"]].concat(), "--out: expected no --repeat"),
+        (2, with("--calibrate", "avaraging"), "--calibrate: "),
+        (2, [&with("--calibrate", "sync")[..], &["--servers", "0"]].concat(), "--servers: expected at least 1"),
         (2, with("--tune", "0"), "points of the tuning: expected from 1 to 1000, got 0"),
         (2, with("--tune-examples", "NaN"), "--tune-examples: expected"),
         (2, with("--rates", "1..0.1"), "--rates: expected two rates above 0"),

@@ -51,6 +51,11 @@ impl Seat {
     /// Concern of the generators of examples.
     const EXAMPLES: u64 = 1 << 34;
 
+    /// A place outside of a comparison, as in a run on real threads that is compared with a simulated one.
+    pub const fn new(rank: PeerId, workers: u32, batch: u32, seed: u64, rate: f32, recipe: Recipe) -> Self {
+        Self { rank, workers, batch, seed, rate, recipe }
+    }
+
     /// The positions of the examples of a step of this worker, from 0, in the order of all examples of the run. Step k
     /// of all workers together takes the next `workers * batch` positions, worker after worker.
     pub fn positions(&self, step: u64) -> Range<u64> {
