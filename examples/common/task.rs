@@ -31,7 +31,33 @@ pub trait Task: Send {
     /// Writes the gradient of the mean loss over training examples, and returns that loss.
     fn gradient(&mut self, params: &[f32], indices: &[usize], gradient: &mut [f32]) -> f32;
     /// The share of the test examples that the model classifies correctly, and the mean loss over them.
-    fn evaluate(&mut self, params: &[f32]) -> (f64, f64);
+    fn evaluate(&mut self, params: &[f32]) -> (f64, f64) {
+        self.evaluate_on(params, Part::All)
+    }
+    /// [`evaluate`](Self::evaluate) on a part of the test examples.
+    fn evaluate_on(&mut self, params: &[f32], part: Part) -> (f64, f64);
+}
+
+/// A part of the examples that are not trained on.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub enum Part {
+    All,
+    /// Every other example: for choices, such as a learning rate or the end of a run.
+    Validation,
+    /// The rest: for the final figure, which nothing has chosen by.
+    Test,
+}
+
+impl Part {
+    /// The positions of its examples, of so many.
+    pub fn positions(self, all: usize) -> impl Iterator<Item = usize> {
+        let (first, step) = match self {
+            Self::All => (0, 1),
+            Self::Validation => (0, 2),
+            Self::Test => (1, 2),
+        };
+        (first..all).step_by(step)
+    }
 }
 
 /// The tasks by name.
@@ -119,6 +145,24 @@ mod tests {
                 let error = (quotient - f64::from(gradient[i])).abs();
                 assert!(error < 0.01 * f64::from(largest), "{name:?}, {i}: {quotient} and {}", gradient[i]);
             }
+        }
+    }
+
+    /// The validation part and the test part are halves, without an example in common.
+    #[test]
+    fn parts_are_disjoint_halves() {
+        let of = |part: Part| part.positions(359).collect::<Vec<_>>();
+        let mut both = [of(Part::Validation), of(Part::Test)].concat();
+        assert_eq!((of(Part::Validation).len(), of(Part::Test).len()), (180, 179));
+        both.sort_unstable();
+        assert_eq!((both, of(Part::All)), ((0..359).collect(), (0..359).collect()));
+        for name in Name::ALL {
+            let mut task = name.open(name.hidden(), 1, None).unwrap();
+            let params = task.initial(1);
+            let [all, validation, test] =
+                [Part::All, Part::Validation, Part::Test].map(|part| task.evaluate_on(&params, part).1);
+            assert!(validation != test, "{name:?}");
+            assert!((validation.min(test)..validation.max(test)).contains(&all), "{name:?}: {validation} {test} {all}");
         }
     }
 

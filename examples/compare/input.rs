@@ -7,15 +7,20 @@ use std::time::Duration;
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use gradwire::compare::Comparison;
 use gradwire::sim::{Links, Speed};
+use gradwire::{Cluster, Recipe};
 use gradwire_examples::options::{self, exit};
 use gradwire_examples::task::Name;
 use gradwire_examples::units::{self, Rate};
 
+use super::calibrate::Calibration;
 use super::model::TaskModel;
 use super::{faults, reproduce, rules};
 
 /// What headers of Ethernet, IP and TCP leave of the bits on the wire.
 const GOODPUT: f64 = 0.94;
+
+/// Most workers on threads.
+const THREADS_MAX: u32 = 256;
 
 /// Validations of a run.
 const SAMPLES: u64 = 64;
@@ -27,6 +32,10 @@ const RECIPES: &str = "sync,averaging,async,softsync,ssp,mesh";
 pub(crate) struct Input {
     pub(crate) comparison: Comparison,
     pub(crate) model: TaskModel,
+    /// A run on threads and in the simulator, in place of a comparison.
+    pub(crate) calibration: Option<Calibration>,
+    /// Repetitions of the comparison, each with other seeds.
+    pub(crate) repetitions: u64,
     /// The file that receives a page.
     pub(crate) out: Option<PathBuf>,
     /// The file of results.
@@ -80,6 +89,8 @@ pub(crate) fn command() -> Command {
              compare --recipes \"averaging period={10,30,100},diloco\" --seeds 10 --out report.html\n  \
              compare --recipes \"averaging period=5..100,ssp bound=1..16\" --tune 8 --results runs.txt\n  \
              compare --task sequence --workers 8 --fault crash:3@2s+1s --json\n  \
+             compare --repeat 10 --results runs.txt\n  \
+             compare --calibrate sync --workers 4 --examples 3k\n  \
              compare --reproduce staleness",
         )
         .next_help_heading("What is compared")
@@ -117,7 +128,9 @@ pub(crate) fn command() -> Command {
         .arg(value("tune-examples", "N", "Examples of a run of the tuning [default: half of the budget]"))
         .arg(value("tune-seeds", "N", "Seeds per point of the tuning").default_value("1").value_parser(value_parser!(u64)))
         .arg(value("target", "LOSS", "Validation loss that counts as reached [default: of one worker after 2/workers of the budget, 1/8 to 1/2]"))
+        .arg(value("repeat", "N", "Compare N times, each time with other seeds, and print which winners stay [default: 1]").value_parser(value_parser!(u64)))
         .arg(value("threads", "N", "Runs at the same time [default: the number of cores]").value_parser(value_parser!(usize)))
+        .arg(value("calibrate", "RECIPE", "Compare nothing: run a recipe on threads, with --speeds in real time, and in the simulator with the same step times; print the simulator's error"))
         .next_help_heading("Output")
         .arg(value("results", "FILE", "Keep runs in this file, and do not repeat those in it: goes on after Ctrl-C"))
         .arg(value("out", "FILE.html", "The page with plots [default: compare.html; with --json: none]"))
@@ -145,11 +158,20 @@ impl Input {
         if text("data").is_some() && task != Name::Digits {
             return Err((exit::USAGE, "--data: expected --task digits, the other tasks generate their data".into()));
         }
+        let repetitions = matches.get_one::<u64>("repeat").copied().unwrap_or(1);
+        if !(1..=1000).contains(&repetitions) {
+            return Err(usage("repeat", "from 1 to 1000", &repetitions.to_string()));
+        }
+        if repetitions > 1 && text("out").is_some() {
+            return Err((exit::USAGE, "--out: expected no --repeat, which has no page".into()));
+        }
         let model = TaskModel::open(task, hidden, path("data")).map_err(|error| (exit::DATA, error.to_string()))?;
         Ok(Self {
             comparison: comparison(matches, task)?,
             model,
-            out: path("out").or_else(|| (!matches.get_flag("json")).then(|| PAGE.into())),
+            calibration: text("calibrate").map(|recipe| calibration(recipe, matches, task)).transpose()?,
+            repetitions,
+            out: path("out").or_else(|| (!matches.get_flag("json") && repetitions == 1).then(|| PAGE.into())),
             results: path("results"),
             json: matches.get_flag("json"),
             quiet: matches.get_flag("quiet"),
@@ -194,6 +216,36 @@ fn comparison(matches: &ArgMatches, task: Name) -> Result<Comparison, (u8, Strin
         };
     }
     Ok(comparison)
+}
+
+/// The calibration of a recipe on the cluster of the flags.
+fn calibration(recipe: &str, matches: &ArgMatches, task: Name) -> Result<Calibration, (u8, String)> {
+    let text = |flag: &str| matches.get_one::<String>(flag).map_or("", String::as_str);
+    let recipe: Recipe = recipe.parse().map_err(|error| (exit::USAGE, format!("--calibrate: {error}")))?;
+    let (workers, batch) = (small(matches, "workers", 2)?, small(matches, "batch", 1)?);
+    if workers > THREADS_MAX {
+        return Err(usage("workers", &format!("at most {THREADS_MAX} with --calibrate"), &workers.to_string()));
+    }
+    let servers = if recipe.needs_servers() { small(matches, "servers", 1)? } else { 0 };
+    let speeds: Vec<Duration> = speeds(matches)?.iter().map(Speed::mean).collect();
+    // The time in which workers that never wait have the examples.
+    let ideal: f64 =
+        speeds.iter().cycle().take(workers as usize).map(|step| f64::from(batch) / step.as_secs_f64()).sum();
+    let seconds = count("examples", text("examples"))? as f64 / ideal;
+    let slowest = speeds.iter().max().copied().unwrap_or_default().as_secs_f64();
+    if !(2.0 * slowest..=3600.0).contains(&seconds) {
+        let (least, most) = ((2.0 * slowest * ideal).ceil(), (3600.0 * ideal).floor());
+        let expected = format!("from {least} to {most}, two steps of the slowest worker to an hour");
+        return Err(usage("examples", &expected, text("examples")));
+    }
+    Ok(Calibration {
+        recipe,
+        cluster: Cluster { workers, servers },
+        batch,
+        lasts: Duration::from_secs_f64(seconds),
+        rate: task.rate(),
+        speeds,
+    })
 }
 
 /// A number of a flag, of at least `least`.

@@ -2,12 +2,34 @@
 
 use std::fmt::Write as _;
 
-use gradwire::compare::{Kind, Measure, Report, Row, Run, Summary, Winner};
+use gradwire::compare::{Kind, Measure, Report, Row, Run, Stability, Summary, Winner};
 
 pub(crate) fn text(command: &str, report: &Report) -> String {
     let mut out = String::new();
     // Writing to a string does not fail.
     let _ = write(&mut out, command, report);
+    out
+}
+
+/// The lines of all repetitions, then a line per criterion with what they agree on.
+pub(crate) fn repeated(command: &str, reports: &[Report], stabilities: &[Stability]) -> String {
+    let mut out: String = reports.iter().map(|report| text(command, report)).collect();
+    for it in stabilities {
+        let name = |at: Option<usize>| at.map_or_else(|| "null".into(), |at| quoted(&reports[0].rows[at].name));
+        let answers =
+            array(&it.answers, |answer| format!("{{\"winner\":{},\"agrees\":{}}}", name(answer.winner), answer.agrees));
+        // Writing to a string does not fail.
+        let _ = writeln!(
+            out,
+            "{{\"type\":\"stability\",\"criterion\":{},\"row\":{},\"agreeing\":{},\"repetitions\":{},\
+             \"stable\":{},\"answers\":{answers}}}",
+            quoted(it.criterion.name()),
+            name(it.row),
+            it.agreeing(),
+            it.answers.len(),
+            it.is_stable(),
+        );
+    }
     out
 }
 
@@ -106,12 +128,13 @@ fn run(out: &mut String, row: &Row, run: &Run) -> std::fmt::Result {
     });
     writeln!(
         out,
-        "{{\"type\":\"run\",\"row\":{},\"seed\":{},\"failed\":{},\"busy\":{},\"figures\":{{{}}},\
+        "{{\"type\":\"run\",\"row\":{},\"seed\":{},\"failed\":{},\"busy\":{},\"test_accuracy\":{},\"figures\":{{{}}},\
          \"curve\":{{\"columns\":[\"seconds\",\"examples\",\"bytes\",\"loss\",\"accuracy\"],\"points\":{curve}}}}}",
         quoted(&row.name),
         run.seed,
         run.failed.as_deref().map_or_else(|| "null".into(), quoted),
         number(run.figures.compute),
+        number(run.figures.test_accuracy),
         figures.trim_start_matches('[').trim_end_matches(']'),
     )
 }

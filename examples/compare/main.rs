@@ -3,12 +3,14 @@
 //!
 //! `cargo run --release -p gradwire-examples --example compare` gives a first answer within two minutes; see `--help`.
 
+mod calibrate;
 mod faults;
 mod file;
 mod html;
 mod input;
 mod json;
 mod model;
+mod repeat;
 mod reproduce;
 mod rules;
 mod spark;
@@ -46,7 +48,13 @@ fn run(args: Vec<OsString>) -> Result<(), (u8, String)> {
         // A file that cannot be written is said before the runs, not after them.
         OpenOptions::new().create(true).append(true).open(path).map_err(|error| unwritten(path, &error))?;
     }
-    let report = compare(&input)?;
+    if let Some(calibration) = &input.calibration {
+        return calibrate::run(&command, &input, calibration);
+    }
+    if input.repetitions > 1 {
+        return repeat::run(&command, &input);
+    }
+    let report = compare(&input, 0)?;
     let text = if input.json { json::text(&command, &report) } else { table::text(&command, &input, &report) };
     // With a closed pipe (`| head`), there is nothing left to do.
     let _ = std::io::stdout().write_all(text.as_bytes());
@@ -59,13 +67,13 @@ fn unwritten(path: &Path, error: &std::io::Error) -> (u8, String) {
     (exit::DATA, format!("--out {}: {error}", path.display()))
 }
 
-/// Runs the comparison. Runs that have ended are kept in the file of results.
-fn compare(input: &Input) -> Result<Report, (u8, String)> {
+/// Runs a repetition of the comparison. Runs that have ended are kept in the file of results.
+fn compare(input: &Input, repetition: u64) -> Result<Report, (u8, String)> {
     let stop = Stop::asked_by_signals().map_err(|error| (exit::RUN, format!("signals: {error}")))?;
     let mut file = input.results.as_deref().map(File::open).transpose()?;
     let known = file.as_mut().map(File::take_known).unwrap_or_default();
     let (mut watch, mut failed) = (Watch::new(input.quiet), None);
-    let report = input.comparison.run_watched(&input.model, &known, |progress| {
+    let report = input.comparison.clone().repetition(repetition).run_watched(&input.model, &known, |progress| {
         watch.see(&progress);
         if let (Some(file), Some(line), None) = (&mut file, progress.line, &failed) {
             failed = file.append(line).err();

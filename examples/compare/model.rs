@@ -8,7 +8,7 @@ use gradwire::Layout;
 use gradwire::compare::{Model, Seat};
 use gradwire::sim::{Learner, Step, Validation};
 use gradwire_examples::data::{DataError, shuffle};
-use gradwire_examples::task::{Name, Task};
+use gradwire_examples::task::{Name, Part, Task};
 
 /// A task with plain SGD. The seed of a run decides its data and their split, the initial parameters, and the order of
 /// examples.
@@ -100,7 +100,12 @@ impl Learner for TaskLearner {
     }
 
     fn validate(&mut self, params: &[f32]) -> Option<Validation> {
-        let (accuracy, loss) = self.task.evaluate(params);
+        let (accuracy, loss) = self.task.evaluate_on(params, Part::Validation);
+        Some(Validation::of(loss).accuracy(accuracy))
+    }
+
+    fn test(&mut self, params: &[f32]) -> Option<Validation> {
+        let (accuracy, loss) = self.task.evaluate_on(params, Part::Test);
         Some(Validation::of(loss).accuracy(accuracy))
     }
 }

@@ -25,6 +25,14 @@ pub(crate) fn text(command: &str, input: &Input, report: &Report) -> String {
     lines.join("\n") + "\n"
 }
 
+/// The command and the conditions.
+pub(crate) fn head_text(command: &str, report: &Report) -> String {
+    let mut out = String::new();
+    // Writing to a string does not fail.
+    let _ = wrapped(&mut out, command, "  ").and_then(|()| head(&mut out, report));
+    out
+}
+
 /// Bold headings, on a terminal.
 #[derive(Copy, Clone)]
 struct Style {
@@ -46,6 +54,7 @@ fn write(out: &mut String, command: &str, input: &Input, report: &Report, style:
     wrapped(out, command, "  ")?;
     head(out, report)?;
     figures(out, report, style)?;
+    steps_and_test(out, report, style)?;
     curves(out, report, style)?;
     for winner in &report.winners {
         criterion(out, report, winner, style)?;
@@ -117,8 +126,10 @@ fn name(row: &Row) -> String {
 
 /// A figure in words.
 fn figure(measure: Measure, x: f64) -> String {
-    use Measure::{BytesToTarget, ExamplesToTarget, SecondsToTarget, Speed};
+    use Measure::{BytesToTarget, ExamplesToTarget, SecondsToTarget, Speed, StepP50, StepP90};
     match measure {
+        StepP50 | StepP90 if !x.is_finite() => "-".into(),
+        StepP50 | StepP90 => time(x),
         SecondsToTarget | BytesToTarget | ExamplesToTarget if !x.is_finite() => "never".into(),
         SecondsToTarget => time(x),
         BytesToTarget => bytes(x),
@@ -160,6 +171,24 @@ fn figures(out: &mut String, report: &Report, style: Style) -> std::fmt::Result 
         write!(out, "{:>9}{:>8}", cell(Measure::SecondsToTarget), cell(Measure::ExamplesToTarget))?;
         writeln!(out, "{:>9}", cell(Measure::BytesToTarget))?;
         note(out, row)?;
+    }
+    Ok(())
+}
+
+/// The times of steps, and what the test part says.
+fn steps_and_test(out: &mut String, report: &Report, style: Style) -> std::fmt::Result {
+    let head =
+        format!("\n{:<NAME$}{:>11}{:>11}{:>12}{:>15}", "medians", "step p50", "p90", "test loss", "test accuracy");
+    writeln!(out, "{}", style.bold(&head))?;
+    for row in &report.rows {
+        let cell = |measure| figure(measure, row.summary(measure).median);
+        let mut accuracies: Vec<f64> = row.runs.iter().filter_map(|run| run.figures.test_accuracy).collect();
+        accuracies.sort_unstable_by(f64::total_cmp);
+        // Runs without an accuracy have failed.
+        let middle = accuracies.len().checked_sub(row.runs.len().div_ceil(2)).and_then(|at| accuracies.get(at));
+        let accuracy = middle.map_or_else(|| "-".into(), |accuracy| format!("{:.1}%", 100.0 * accuracy));
+        let (p50, p90) = (cell(Measure::StepP50), cell(Measure::StepP90));
+        writeln!(out, "{}{p50:>11}{p90:>11}{:>12}{accuracy:>15}", name(row), cell(Measure::TestLoss))?;
     }
     Ok(())
 }

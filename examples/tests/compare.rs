@@ -75,10 +75,11 @@ fn the_answer_has_tables_charts_and_a_verdict_with_its_conditions() {
     let text = text(&CASE);
     assert!(text.starts_with("compare --recipes sync,averaging --hidden 8,8"), "{text}");
     for row in ["one worker ", "large batch", "sync ", "averaging "] {
-        assert!(text.lines().filter(|line| line.starts_with(row)).count() >= 2, "{row}:\n{text}");
+        assert!(text.lines().filter(|line| line.starts_with(row)).count() >= 3, "{row}:\n{text}");
     }
     for words in [
         "T/4    T/2      T     2T    E/4    E/2      E",
+        "step p50        p90   test loss  test accuracy",
         "\nspeed: examples per second",
         "\nattainable loss: ",
         "\nloss for wall-clock: ",
@@ -146,8 +147,15 @@ fn json_has_a_line_per_fact() {
     for line in json.lines() {
         assert!(line.ends_with('}') && line.matches(['{', '[']).count() == line.matches(['}', ']']).count(), "{line}");
     }
-    for words in ["\"seconds to the target\":", "\"curve\":{\"columns\":", "\"trials\":[{\"rate\":", "\"shown\":false"]
-    {
+    for words in [
+        "\"seconds to the target\":",
+        "\"curve\":{\"columns\":",
+        "\"step time p90\":",
+        "\"test loss\":",
+        "\"test_accuracy\":",
+        "\"trials\":[{\"rate\":",
+        "\"shown\":false",
+    ] {
         assert!(json.contains(words), "{words}:\n{json}");
     }
     assert!(!json.contains("NaN") && !json.contains("inf"), "{json}");
@@ -237,6 +245,53 @@ fn a_comparison_has_a_page() {
     std::fs::remove_dir_all(directory).unwrap();
 }
 
+/// With two seeds no difference is shown, so that all repetitions agree.
+#[test]
+fn repetitions_print_which_winners_stay() {
+    let (args, results) = (with("--repeat", "3"), scratch("repeat"));
+    let text = text(&[&args[..], &["--results", results.to_str().unwrap()]].concat());
+    for criterion in ["speed", "attainable loss", "loss for wall-clock", "loss for examples"] {
+        let line = format!("\n{criterion}: 3 of 3 repetitions agree, stable\n");
+        assert!(text.contains(&line), "{line}:\n{text}");
+    }
+    assert!(text.contains("the winner of most") && !text.contains("page with plots"), "{text}");
+    assert!(text.lines().all(|line| line.chars().count() <= 80 && !line.ends_with(' ')), "{text}");
+    let runs = std::fs::read_to_string(&results).unwrap().lines().count() - 1;
+    assert_eq!(runs, 3 * 4 * (2 + 2), "repetitions have seeds of their own");
+    std::fs::remove_file(&results).unwrap();
+
+    let json = self::text(&[&args[..], &["--json"]].concat());
+    let lines: Vec<&str> = json.lines().filter(|line| line.starts_with("{\"type\":\"stability\"")).collect();
+    assert_eq!((lines.len(), json.matches("{\"type\":\"conditions\"").count()), (4, 3));
+    assert!(lines[0].contains("\"agreeing\":3,\"repetitions\":3,\"stable\":true,\"answers\":[{\"winner\":"), "{json}");
+}
+
+/// Threads whose steps are mostly sleep, and the simulator with the same times. With `sync`, all take the time of the
+/// slowest; with `async`, none waits.
+#[test]
+fn a_calibration_has_both_runs_and_the_error() {
+    let flags = ["--hidden", "8,8", "--workers", "4", "--examples", "800", "--speeds", "5ms,20ms"];
+    let text = text(&[&["--calibrate", "averaging period=5"][..], &flags].concat());
+    for words in
+        ["\nthreads ", "\nsimulator ", "\nerror of the simulator ", ": 4 workers with 4 examples a step, for 400 ms."]
+    {
+        assert!(text.contains(words), "{words}:\n{text}");
+    }
+    for (recipe, from, to) in [("sync", 0.4, 0.75), ("async", 0.85, 1.001)] {
+        let json = self::text(&[&["--calibrate", recipe, "--json"][..], &flags].concat());
+        let number = |of: &str| {
+            let at = json.find(of).unwrap() + of.len();
+            json[at..].split([',', '}']).next().unwrap().parse::<f64>().unwrap()
+        };
+        let threads = number("\"threads\":{\"examples per second\":");
+        let simulator = number("\"simulator\":{\"examples per second\":");
+        assert!((number("\"error\":") - (simulator / threads - 1.0)).abs() < 1e-9, "{json}");
+        let busy = json[json.find("\"simulator\"").unwrap()..].split("\"busy\":").nth(1).unwrap();
+        let busy: f64 = busy.split('}').next().unwrap().parse().unwrap();
+        assert!((from..to).contains(&busy), "{recipe}: {json}");
+    }
+}
+
 #[test]
 fn help_teaches() {
     let help = text(&["--help"]).split_whitespace().collect::<Vec<_>>().join(" ");
@@ -251,7 +306,7 @@ fn bad_input_is_one_clear_line() {
     let (other, foreign, damaged) = (scratch("version"), scratch("foreign"), scratch("damaged"));
     std::fs::write(&other, "gradwire-compare 99\n").unwrap();
     std::fs::write(&foreign, "my notes\n").unwrap();
-    std::fs::write(&damaged, "gradwire-compare 1\nx\n").unwrap();
+    std::fs::write(&damaged, "gradwire-compare 2\nx\n").unwrap();
     let cases = [
         (2, with("--recipes", "avaraging"), "averaging"),
         (2, with("--recipes", "sync,avaraging period={10,30}"), "got \"avaraging\" (did you mean \"averaging\"?)"),
@@ -279,12 +334,16 @@ fn bad_input_is_one_clear_line() {
         (2, with("--examples", "0"), "--examples: expected a whole number from 1"),
         (2, with("--examples", "15"), "examples: expected at least 16, a step of all workers, got 15"),
         (2, with("--seeds", "0"), "seeds: expected from 1 to 1000, got 0"),
+        (2, with("--repeat", "0"), "--repeat: expected from 1 to 1000, got \"0\""),
+        (2, [&with("--repeat", "2")[..], &["--out", "x.html"]].concat(), "--out: expected no --repeat"),
+        (2, with("--calibrate", "avaraging"), "--calibrate: "),
+        (2, [&with("--calibrate", "sync")[..], &["--servers", "0"]].concat(), "--servers: expected at least 1"),
         (2, with("--tune", "0"), "points of the tuning: expected from 1 to 1000, got 0"),
         (2, with("--tune-examples", "NaN"), "--tune-examples: expected"),
         (2, with("--rates", "1..0.1"), "--rates: expected two rates above 0"),
         (2, with("--rates", "NaN..1"), "--rates: expected two rates above 0"),
         (2, with("--target", "NaN"), "--target: expected a finite loss, got \"NaN\""),
-        (6, with("--results", other.to_str().unwrap()), "expected results in version 1 of the format, got version 99"),
+        (6, with("--results", other.to_str().unwrap()), "expected results in version 2 of the format, got version 99"),
         (6, with("--results", foreign.to_str().unwrap()), "expected results of a comparison, got something else"),
         (6, with("--results", damaged.to_str().unwrap()), "line 2: expected the results of a run"),
         (6, with("--results", "/nowhere/runs.txt"), "--results /nowhere/runs.txt: "),

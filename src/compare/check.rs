@@ -26,6 +26,7 @@ impl Comparison {
         range("examples of the tuning", &expected, &tuning, tuning >= least)?;
         range("samples", "from 8 to 10000", &self.samples, (8..=10_000).contains(&self.samples))?;
         range("seeds", "from 1 to 1000", &self.seeds, (1..=1000).contains(&self.seeds))?;
+        range("repetition", "from 0 to 999", &self.repetition, self.repetition < 1000)?;
         range("seeds of the tuning", "from 1 to 1000", &self.tuning_seeds, (1..=1000).contains(&self.tuning_seeds))?;
         range("points of the tuning", "from 1 to 1000", &self.points, (1..=1000).contains(&self.points))?;
         let (from, to) = (*self.rates.start(), *self.rates.end());

@@ -36,6 +36,7 @@ pub struct Comparison {
     pub(super) tuning_examples: Option<u64>,
     pub(super) tuning_seeds: u64,
     pub(super) seeds: u64,
+    pub(super) repetition: u64,
     pub(super) target: Option<f64>,
     pub(super) threads: Option<usize>,
 }
@@ -73,6 +74,7 @@ impl Comparison {
             tuning_examples: None,
             tuning_seeds: 1,
             seeds: 5,
+            repetition: 0,
             target: None,
             threads: None,
         }
@@ -160,9 +162,16 @@ impl Comparison {
         Self { tuning_seeds: seeds, ..self }
     }
 
-    /// Seeds that are compared, from 1 on. Default 5. With fewer than 5, no difference is shown.
+    /// Number of seeds that are compared. Default 5. With fewer than 5, no difference is shown.
     pub fn seeds(self, seeds: u64) -> Self {
         Self { seeds, ..self }
+    }
+
+    /// A repetition of the same comparison with other seeds, from 0 to 999. Default 0, of which the compared seeds begin
+    /// at 1. No two repetitions share a seed, neither of the tuning nor of the comparison. See
+    /// [`Stability`](super::Stability).
+    pub fn repetition(self, repetition: u64) -> Self {
+        Self { repetition, ..self }
     }
 
     // Run

@@ -18,7 +18,7 @@ use super::results::{Record, Results};
 use super::rows::{Entry, Setting, Spec, initial_digest};
 use super::statistics::median;
 
-/// The first seed of the tuning. Those of the comparison begin at 1.
+/// The first seed of the tuning. Those of the comparison begin at 1, and all their repetitions end before it.
 const TUNING_SEED: u64 = 1_000_001;
 /// Floats of the final parameters of runs that are kept at once.
 const FLOATS_MAX: usize = 1 << 28;
@@ -35,11 +35,19 @@ pub(super) struct Conducted {
 
 impl Comparison {
     pub(super) fn tuning_seed_list(&self) -> Vec<u64> {
-        if self.points == 1 { Vec::new() } else { (TUNING_SEED..).take(self.tuning_seeds as usize).collect() }
+        if self.points == 1 {
+            Vec::new()
+        } else {
+            {
+                let first = TUNING_SEED + self.repetition * self.tuning_seeds;
+                (first..first + self.tuning_seeds).collect()
+            }
+        }
     }
 
     pub(super) fn seed_list(&self) -> Vec<u64> {
-        (1..=self.seeds).collect()
+        let first = 1 + self.repetition * self.seeds;
+        (first..first + self.seeds).collect()
     }
 }
 
@@ -267,5 +275,8 @@ fn record(outcome: &Outcome) -> Record {
     let busy: f64 = outcome.workers.iter().map(|worker| worker.busy.as_secs_f64()).sum();
     let compute = (seconds > 0.0).then(|| busy / seconds / outcome.workers.len() as f64);
     let failed = (!outcome.end.is_good()).then(|| outcome.end.to_string().replace(['\t', '\n'], " "));
-    Record { failed, compute, curve: curve.collect() }
+    let quantile = |share| Some(outcome.step_times.quantile(share)?.as_secs_f64());
+    let steps = quantile(0.5).zip(quantile(0.9)).map(|(p50, p90)| [p50, p90]);
+    let test = outcome.test.map(|test| (finite(test.loss), test.accuracy.filter(|accuracy| accuracy.is_finite())));
+    Record { failed, compute, steps, test, curve: curve.collect() }
 }

@@ -27,12 +27,17 @@ pub(super) fn figures(record: &Record, marks: Marks) -> Figures {
         None => &record.curve[..],
         Some(_) => &[],
     };
+    let test = record.test.filter(|_| record.failed.is_none());
     let budget = marks.examples as f64;
     let seconds = |sample: &Sample| sample.seconds;
     let examples = |sample: &Sample| sample.examples as f64;
     Figures {
         speed: speed(&record.curve, budget),
         compute: record.compute,
+        step_p50: record.steps.map(|steps| steps[0]),
+        step_p90: record.steps.map(|steps| steps[1]),
+        test_loss: test.map(|test| test.0),
+        test_accuracy: test.and_then(|test| test.1),
         attained: attained(curve, marks.samples as usize / PATIENCE),
         at_time: [0.25, 0.5, 1.0, 2.0].map(|share| marks.time.and_then(|time| value(curve, seconds, share * time))),
         at_examples: [0.25, 0.5, 1.0].map(|share| value(curve, examples, share * budget)),
@@ -129,7 +134,13 @@ mod tests {
             loss: *loss,
             accuracy: None,
         };
-        Record { failed: None, compute: Some(0.5), curve: losses.iter().enumerate().map(sample).collect() }
+        Record {
+            failed: None,
+            compute: Some(0.5),
+            steps: Some([0.1, 0.3]),
+            test: Some((0.7, None)),
+            curve: losses.iter().enumerate().map(sample).collect(),
+        }
     }
 
     const MARKS: Marks = Marks { target: 1.5, time: Some(2.0), examples: 40, samples: 8 };
@@ -139,6 +150,8 @@ mod tests {
         let figures = figures(&record(&[4.0, 3.0, 2.0, 1.0, 0.5]), MARKS);
         let at = |loss, ended| Some(Value { loss, ended });
         assert_eq!((figures.speed, figures.compute), (Some(10.0), Some(0.5)));
+        assert_eq!((figures.step_p50, figures.step_p90), (Some(0.1), Some(0.3)));
+        assert_eq!((figures.test_loss, figures.test_accuracy), (Some(0.7), None));
         assert_eq!(figures.attained, Some(Attained { loss: 0.5, capped: true }));
         assert_eq!(figures.at_time, [at(3.5, false), at(3.0, false), at(2.0, false), at(0.5, false)]);
         assert_eq!(figures.at_examples, [at(3.0, false), at(2.0, false), at(0.5, false)]);
@@ -195,7 +208,7 @@ mod tests {
         let failed = Record { failed: Some("stuck".into()), ..record(&[4.0, 3.0, 2.0, 1.0]) };
         let figures = figures(&failed, MARKS);
         assert_eq!((figures.speed, figures.attained, figures.seconds_to_target), (Some(10.0), None, None));
-        assert_eq!((figures.at_time, figures.at_examples), ([None; 4], [None; 3]));
+        assert_eq!((figures.at_time, figures.at_examples, figures.test_loss), ([None; 4], [None; 3], None));
         assert_eq!(loss_after(&failed, 10.0), f64::INFINITY);
         assert_eq!(loss_after(&record(&[4.0, 3.0]), 5.0), 3.5);
     }

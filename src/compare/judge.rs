@@ -85,7 +85,7 @@ pub(super) fn exists(measure: Measure, summary: Summary) -> bool {
 fn winner(rows: &[Row], criterion: Criterion) -> Option<Winner> {
     let measures: &[Measure] = match criterion {
         Criterion::Speed => &[Measure::Speed],
-        Criterion::Attainable => &[Measure::Attained],
+        Criterion::Attainable => &[Measure::TestLoss, Measure::Attained],
         Criterion::WallClock => &[Measure::SecondsToTarget, Measure::AtTime(2)],
         Criterion::Examples => &[Measure::ExamplesToTarget, Measure::AtExamples(2)],
     };
@@ -162,7 +162,7 @@ mod tests {
         let sample = |seconds, examples, bytes, loss| Sample { seconds, examples, bytes, loss, accuracy: None };
         let run = |(seed, (seconds, loss)): (usize, &(f64, f64))| {
             let curve = vec![sample(0.0, 0, 0, 1.0), sample(*seconds, 100, bytes, *loss)];
-            let record = Record { failed: None, compute: Some(1.0), curve: curve.clone() };
+            let record = Record { failed: None, compute: Some(1.0), steps: None, test: None, curve: curve.clone() };
             Run { seed: seed as u64, failed: None, curve, figures: criteria::figures(&record, MARKS) }
         };
         let runs: Vec<Run> = ends.iter().enumerate().map(run).collect();

@@ -76,8 +76,8 @@
 //!
 //! | criterion | figures of a run |
 //! |---|---|
-//! | speed | examples per virtual second without the first eighth of the budget, and the share of time in which workers compute |
-//! | attainable loss | the smallest validation loss until it has not improved by 1 % for a quarter of the samples |
+//! | speed | examples per virtual second without the first eighth of the budget, p50 and p90 of the step time, and the share of time in which workers compute |
+//! | attainable loss | the loss on the test part of the parameters with the smallest validation loss; the smallest validation loss until it has not improved by 1 % for a quarter of the samples |
 //! | loss for wall-clock | loss at T/4, T/2, T and 2T, and the time to the target; T is that of one worker |
 //! | loss for examples | loss at E/4, E/2 and E of the budget E, and the examples to the target |
 //! | (bytes) | bytes of all messages until the target |
@@ -87,7 +87,9 @@
 //!
 //! Losses are those of the parameters of one worker after a synchronisation, as
 //! [`Point::validation`](gradwire_sim::simulation::Point::validation) says. The smallest loss of a curve is a little
-//! better than the loss of the same parameters on other examples, for all rows alike.
+//! better than the loss of the same parameters on other examples. A model whose learners have a
+//! [`test`](gradwire_sim::simulation::Learner::test) part is judged on that in the end, which neither the tuning nor the
+//! end of a run has seen.
 
 mod check;
 mod comparison;
@@ -101,6 +103,7 @@ mod progress;
 mod report;
 mod results;
 mod rows;
+mod stability;
 mod statistics;
 #[cfg(test)]
 mod tests;
@@ -116,3 +119,4 @@ pub use report::{
     Tuned, Value, Winner,
 };
 pub use results::{Reading, Results, ResultsError};
+pub use stability::{Answer, Stability};

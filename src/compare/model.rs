@@ -11,7 +11,8 @@ use gradwire_sim::simulation::{Learner, Random};
 /// that depends on the [seed](Seat::seed) only. Then all rules see the same examples in the same order, and `sync`
 /// computes what one worker with the batch of all workers computes.
 pub trait Model: Sync {
-    /// The training program of a worker. It must [validate](Learner::validate).
+    /// The training program of a worker. It must [validate](Learner::validate), and can
+    /// [test](Learner::test).
     type Learner: Learner + 'static;
 
     /// The name of the model and its data, in one line. It is a part of what decides a run: change it whenever the code
@@ -49,6 +50,11 @@ pub struct Seat {
 impl Seat {
     /// Concern of the generators of examples.
     const EXAMPLES: u64 = 1 << 34;
+
+    /// A place outside of a comparison, as in a run on real threads that is compared with a simulated one.
+    pub const fn new(rank: PeerId, workers: u32, batch: u32, seed: u64, rate: f32, recipe: Recipe) -> Self {
+        Self { rank, workers, batch, seed, rate, recipe }
+    }
 
     /// The positions of the examples of a step of this worker, from 0, in the order of all examples of the run. Step k
     /// of all workers together takes the next `workers * batch` positions, worker after worker.

@@ -155,6 +155,16 @@ pub struct Figures {
     pub speed: Option<f64>,
     /// Share of the time in which workers compute, the mean over workers, from 0 to 1. They wait in the rest.
     pub compute: Option<f64>,
+    /// Virtual seconds that half of the steps do not exceed, waits included: from the end of a worker's step to the end
+    /// of its next one. Within 0.6 %.
+    pub step_p50: Option<f64>,
+    /// Virtual seconds that nine tenths of the steps do not exceed.
+    pub step_p90: Option<f64>,
+    /// The loss on the test part, of the parameters with the smallest validation loss of the run. `None`: the model has
+    /// no test part.
+    pub test_loss: Option<f64>,
+    /// The accuracy there, from 0 to 1.
+    pub test_accuracy: Option<f64>,
     /// The best validation loss until it no longer improves.
     pub attained: Option<Attained>,
     /// Validation loss at T/4, T/2, T and 2T.
@@ -192,8 +202,14 @@ pub struct Value {
 pub enum Measure {
     /// Examples per virtual second. The only figure of which more is better.
     Speed,
+    /// Virtual seconds that half of the steps do not exceed.
+    StepP50,
+    /// Virtual seconds that nine tenths of the steps do not exceed.
+    StepP90,
     /// The best validation loss.
     Attained,
+    /// The loss on the test part.
+    TestLoss,
     /// Validation loss at T/4, T/2, T and 2T: 0 to 3.
     AtTime(usize),
     /// Virtual seconds to the target.
@@ -211,7 +227,8 @@ pub enum Measure {
 pub enum Criterion {
     /// Examples per second.
     Speed,
-    /// The best loss.
+    /// The loss on the test part, of the parameters with the smallest validation loss; without a test part, the best
+    /// validation loss.
     Attainable,
     /// Loss for time.
     WallClock,
@@ -281,7 +298,7 @@ impl Measure {
     pub fn all() -> impl Iterator<Item = Self> {
         let times = (0..4).map(Self::AtTime);
         let examples = (0..3).map(Self::AtExamples);
-        [Self::Speed, Self::Attained]
+        [Self::Speed, Self::StepP50, Self::StepP90, Self::Attained, Self::TestLoss]
             .into_iter()
             .chain(times)
             .chain([Self::SecondsToTarget])
@@ -293,7 +310,10 @@ impl Measure {
     pub const fn name(self) -> &'static str {
         match self {
             Self::Speed => "examples per second",
+            Self::StepP50 => "step time p50",
+            Self::StepP90 => "step time p90",
             Self::Attained => "best loss",
+            Self::TestLoss => "test loss",
             Self::AtTime(at) => ["loss at T/4", "loss at T/2", "loss at T", "loss at 2T"][at],
             Self::SecondsToTarget => "seconds to the target",
             Self::AtExamples(at) => ["loss at E/4", "loss at E/2", "loss at E"][at],
@@ -311,6 +331,9 @@ impl Measure {
     pub fn of(self, figures: &Figures) -> Option<f64> {
         match self {
             Self::Speed => figures.speed,
+            Self::StepP50 => figures.step_p50,
+            Self::StepP90 => figures.step_p90,
+            Self::TestLoss => figures.test_loss,
             Self::Attained => figures.attained.map(|attained| attained.loss),
             Self::AtTime(at) => figures.at_time[at].map(|value| value.loss),
             Self::SecondsToTarget => figures.seconds_to_target,

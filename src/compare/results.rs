@@ -1,8 +1,9 @@
 //! [`Results`]: runs that have ended, as text. A comparison that was stopped goes on from them.
 //!
 //! The first line is `gradwire-compare` and the version of the format. Each further line is a run, in fields with tabs
-//! between them: the key of the run, why it failed (`-`: it did not), the share of time in which workers compute, and
-//! its curve. A point of the curve is `seconds:examples:bytes:loss:accuracy`, and points have blanks between them.
+//! between them: the key of the run, why it failed (`-`: it did not), the share of time in which workers compute, the
+//! times of steps as `p50:p90`, the test as `loss:accuracy`, and its curve. A point of the curve is
+//! `seconds:examples:bytes:loss:accuracy`, and points have blanks between them. `-` stands for what does not exist.
 //! Numbers are written so that reading gives the same bits.
 
 use std::collections::BTreeMap;
@@ -11,7 +12,7 @@ use std::fmt::{self, Write as _};
 use super::report::Sample;
 
 /// The version of the format.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 const NAME: &str = "gradwire-compare";
 
 /// What is kept of a run that has ended.
@@ -21,6 +22,10 @@ pub(super) struct Record {
     pub(super) failed: Option<String>,
     /// Share of the time in which workers compute, the mean over workers. `None`: no time has passed.
     pub(super) compute: Option<f64>,
+    /// Seconds that half and nine tenths of the steps do not exceed. `None`: there are no steps.
+    pub(super) steps: Option<[f64; 2]>,
+    /// The loss and the accuracy on the test part, of the parameters with the smallest validation loss.
+    pub(super) test: Option<(f64, Option<f64>)>,
     pub(super) curve: Vec<Sample>,
 }
 
@@ -119,6 +124,9 @@ impl Record {
         let optional = |x: Option<f64>| x.map_or_else(|| "-".into(), |x| format!("{x:?}"));
         // Writing to a string does not fail.
         let _ = write!(line, "\t{failed}\t{}\t", optional(self.compute));
+        let steps = self.steps.map_or_else(|| "-".into(), |[p50, p90]| format!("{p50:?}:{p90:?}"));
+        let test = self.test.map_or_else(|| "-".into(), |(loss, accuracy)| format!("{loss:?}:{}", optional(accuracy)));
+        let _ = write!(line, "{steps}\t{test}\t");
         for (at, Sample { seconds, examples, bytes, loss, accuracy }) in self.curve.iter().enumerate() {
             let between = if at > 0 { " " } else { "" };
             let _ = write!(line, "{between}{seconds:?}:{examples}:{bytes}:{loss:?}:{}", optional(*accuracy));
@@ -130,7 +138,7 @@ impl Record {
 
 fn read_line(line: &str) -> Option<(String, Record)> {
     let fields: Vec<&str> = line.split('\t').collect();
-    let [key, failed, compute, curve] = fields[..] else { return None };
+    let [key, failed, compute, steps, test, curve] = fields[..] else { return None };
     // `Some(None)`: the number does not exist.
     let optional = |text: &str| if text == "-" { Some(None) } else { text.parse().ok().map(Some) };
     let sample = |text: &str| {
@@ -144,9 +152,20 @@ fn read_line(line: &str) -> Option<(String, Record)> {
             accuracy: optional(accuracy)?,
         })
     };
+    let seconds_of = |text: &str| {
+        let (p50, p90) = text.split_once(':')?;
+        let seconds = |text: &str| text.parse().ok().filter(|x: &f64| x.is_finite());
+        Some([seconds(p50)?, seconds(p90)?])
+    };
+    let judged = |text: &str| {
+        let (loss, accuracy) = text.split_once(':')?;
+        Some((loss.parse().ok().filter(|x: &f64| !x.is_nan())?, optional(accuracy)?))
+    };
     let record = Record {
         failed: (failed != "-").then(|| failed.to_string()),
         compute: optional(compute)?,
+        steps: if steps == "-" { None } else { Some(seconds_of(steps)?) },
+        test: if test == "-" { None } else { Some(judged(test)?) },
         curve: curve.split(' ').filter(|text| !text.is_empty()).map(sample).collect::<Option<_>>()?,
     };
     Some((key.to_string(), record)).filter(|(key, _)| !key.is_empty())
@@ -182,12 +201,20 @@ mod tests {
         Record {
             failed: None,
             compute: Some(1.0 / 3.0),
+            steps: Some([0.1, 1.0 / 3.0]),
+            test: Some((0.7, Some(1.0 / 3.0))),
             curve: vec![sample(0.0, 2.3, None), sample(0.1 + 0.2, f64::INFINITY, Some(0.1))],
         }
     }
 
     fn text() -> String {
-        let failed = Record { failed: Some("stuck: node 3 waits".into()), compute: None, curve: Vec::new() };
+        let failed = Record {
+            failed: Some("stuck: node 3 waits".into()),
+            compute: None,
+            steps: None,
+            test: None,
+            curve: Vec::new(),
+        };
         Results::header() + &record().line("aa") + &failed.line("bb")
     }
 
@@ -216,12 +243,20 @@ mod tests {
     #[test]
     fn other_texts_are_refused() {
         let cases = [
-            ("gradwire-compare 2\n", "expected results in version 1 of the format, got version 2"),
+            ("gradwire-compare 1\n", "expected results in version 2 of the format, got version 1"),
             ("hello\n", "expected results of a comparison, got something else"),
             ("hello", "expected results of a comparison, got something else"),
-            ("gradwire-compare 1\naa\t-\t0.5\t\nbb\n", "line 3: expected the results of a run, got something else"),
             (
-                "gradwire-compare 1\naa\t-\t0.5\t1:2:3:NaN:-\n",
+                "gradwire-compare 2\naa\t-\t0.5\t0.1:0.2\t0.3:-\t\nbb\n",
+                "line 3: expected the results of a run, got something else",
+            ),
+            (
+                "gradwire-compare 2\naa\t-\t0.5\t-\t-\t1:2:3:NaN:-\n",
+                "line 2: expected the results of a run, got something else",
+            ),
+            ("gradwire-compare 2\naa\t-\t0.5\t0.1\t-\t\n", "line 2: expected the results of a run, got something else"),
+            (
+                "gradwire-compare 2\naa\t-\t0.5\t-\tNaN:-\t\n",
                 "line 2: expected the results of a run, got something else",
             ),
         ];

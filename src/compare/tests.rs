@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use gradwire_core::{Duration, Layout, PeerId, Recipe};
 use gradwire_sim::simulation::{Fault, Learner, Links, MBIT, Speed, Step, Validation};
 
-use super::{Comparison, Criterion, Error, Kind, Measure, Model, Report, Results, Seat};
+use super::{Comparison, Criterion, Error, Kind, Measure, Model, Report, Results, Seat, Stability};
 
 const LEN: usize = 64;
 
@@ -18,12 +18,14 @@ struct Means {
     /// Examples of all steps.
     examples: Arc<AtomicU64>,
     validates: bool,
+    /// Learners have a test part, on which a loss is the inverse of the validation loss.
+    tests: bool,
     initial: f32,
 }
 
 impl Means {
     fn new() -> Self {
-        Self { learners: AtomicU32::new(0), examples: Arc::default(), validates: true, initial: 0.0 }
+        Self { learners: AtomicU32::new(0), examples: Arc::default(), validates: true, tests: false, initial: 0.0 }
     }
 }
 
@@ -31,6 +33,7 @@ struct Worker {
     seat: Seat,
     step: u64,
     validates: bool,
+    tests: bool,
     examples: Arc<AtomicU64>,
 }
 
@@ -51,7 +54,13 @@ impl Model for Means {
 
     fn learner(&self, seat: &Seat) -> Worker {
         self.learners.fetch_add(1, Ordering::Relaxed);
-        Worker { seat: seat.clone(), step: 0, validates: self.validates, examples: Arc::clone(&self.examples) }
+        Worker {
+            seat: seat.clone(),
+            step: 0,
+            validates: self.validates,
+            tests: self.tests,
+            examples: Arc::clone(&self.examples),
+        }
     }
 }
 
@@ -72,6 +81,11 @@ impl Learner for Worker {
     fn validate(&mut self, params: &[f32]) -> Option<Validation> {
         let loss = params.iter().map(|param| f64::from((param - 1.0) * (param - 1.0))).sum::<f64>() / LEN as f64;
         self.validates.then(|| Validation::of(loss))
+    }
+
+    fn test(&mut self, params: &[f32]) -> Option<Validation> {
+        let validation = self.validate(params).filter(|_| self.tests)?;
+        Some(Validation::of(1.0 / validation.loss).accuracy(0.5))
     }
 }
 
@@ -280,6 +294,73 @@ fn two_equal_rules_show_no_difference() {
     assert!(speed.starts_with("Speed: first") && speed.contains("no difference shown to second"), "{speed}");
 }
 
+/// Repetitions share no seed. An answer is against the others only if it shows a difference to their winner.
+#[test]
+fn repetitions_have_other_seeds_and_are_counted() {
+    let mut reports: Vec<Report> = (0..3).map(|at| run(&small().tuning_seeds(2).repetition(at))).collect();
+    let seeds: Vec<u64> = reports.iter().flat_map(|report| report.conditions.seeds.clone()).collect();
+    assert_eq!(seeds, (1..=15).collect::<Vec<_>>());
+    let tuning: Vec<u64> = reports.iter().flat_map(|report| report.conditions.tuning_seeds.clone()).collect();
+    assert_eq!(tuning, (1_000_001..=1_000_006).collect::<Vec<_>>());
+    let speed = |reports: &[Report]| Stability::of(reports).remove(0);
+    let whole = speed(&reports);
+    assert_eq!((whole.criterion, whole.row, whole.agreeing()), (Criterion::Speed, Some(4), 3), "async is fastest");
+    assert!(whole.is_stable());
+
+    // The last repetition now has another winner: first with a shown difference to async, then without one.
+    let winner = &mut reports[2].winners[0];
+    (winner.row, winner.differences[0].row) = (2, 4);
+    winner.differences[0].shown = true;
+    let against = speed(&reports);
+    assert_eq!((against.row, against.agreeing(), against.wins(4), against.wins(2)), (Some(4), 2, 2, 1));
+    assert!(!against.is_stable() && !against.answers[2].agrees);
+    reports[2].winners[0].differences[0].shown = false;
+    assert_eq!(speed(&reports).agreeing(), 3);
+    // Without a winner, it does not agree.
+    reports[2].winners.remove(0);
+    assert_eq!((speed(&reports).agreeing(), speed(&reports).answers[2].winner), (2, None));
+    assert_eq!(Stability::of(&[])[0].row, None);
+}
+
+/// Nothing is chosen by the test part, and the attainable loss is judged on it.
+#[test]
+fn the_test_part_has_the_last_word_only() {
+    let (plain, tested) = (run(&small()), small().run(&Means { tests: true, ..Means::new() }).unwrap());
+    for (plain, tested) in plain.rows.iter().zip(&tested.rows) {
+        assert_eq!(plain.tuned, tested.tuned, "the tuning is by validation");
+        for (plain, tested) in plain.runs.iter().zip(&tested.runs) {
+            assert_eq!((&plain.curve, plain.figures.test_loss), (&tested.curve, None));
+            let best = tested.curve.iter().map(|sample| sample.loss).fold(f64::INFINITY, f64::min);
+            let test = tested.figures.test_loss.unwrap();
+            assert!(test >= 1.0 / best * (1.0 - 1e-12), "of the best parameters: {test} and {best}");
+            assert_eq!(tested.figures.test_accuracy, Some(0.5));
+        }
+    }
+    let measure = |report: &Report| report.winners[1].measure;
+    assert_eq!((measure(&plain), measure(&tested)), (Measure::Attained, Measure::TestLoss));
+    let winner = row(&tested, &tested.rows[tested.winners[1].row].name).summary(Measure::TestLoss).median;
+    assert!(tested.rows[2..].iter().all(|row| row.summary(Measure::TestLoss).median >= winner));
+    sentence(&tested, "Attainable: ");
+}
+
+/// Steps of 10 and 30 ms give or take a tenth. In `async` no worker waits for another one; `sync` takes the time of the
+/// slowest.
+#[test]
+fn step_times_are_those_of_workers_with_their_waits() {
+    let report = run(&small().links(Links::new(Duration::from_micros(10))));
+    let of = |name: &str, measure| row(&report, name).summary(measure).median;
+    for (name, measure, from, to) in [
+        ("one worker", Measure::StepP50, 0.009, 0.011),
+        ("one worker", Measure::StepP90, 0.010, 0.011),
+        ("async", Measure::StepP50, 0.009, 0.0115),
+        ("async", Measure::StepP90, 0.028, 0.034),
+        ("sync", Measure::StepP50, 0.028, 0.034),
+        ("averaging", Measure::StepP50, 0.009, 0.034),
+    ] {
+        assert!((from..to).contains(&of(name, measure)), "{name}, {measure:?}: {}", of(name, measure));
+    }
+}
+
 #[test]
 fn few_seeds_show_nothing_and_say_so() {
     let report = run(&small().seeds(2));
@@ -366,6 +447,7 @@ fn wrong_settings_are_named() {
         (base().examples(7), "examples: expected at least 8, a step of all workers, got 7"),
         (base().tuning_examples(7), "examples of the tuning: expected at least 8, a step of all workers, got 7"),
         (base().seeds(0), "seeds: expected from 1 to 1000, got 0"),
+        (base().repetition(1000), "repetition: expected from 0 to 999, got 1000"),
         (base().samples(1), "samples: expected from 8 to 10000, got 1"),
         (base().speeds([]), "speeds: expected at least 1, got 0"),
         (

@@ -60,7 +60,7 @@ fn steps(conditions: &Conditions) -> String {
 /// A figure with its range over seeds.
 fn figure(measure: Measure, Summary { median, least, most }: Summary) -> String {
     let write = |x: f64| match measure {
-        Measure::SecondsToTarget => seconds(x),
+        Measure::SecondsToTarget | Measure::StepP50 | Measure::StepP90 => seconds(x),
         Measure::BytesToTarget => bytes(x),
         _ => three(x),
     };
@@ -73,6 +73,7 @@ fn criterion(report: &Report, winner: &Winner) -> String {
     let got = figure(winner.measure, row.summary(winner.measure));
     let claim = match winner.measure {
         Measure::Speed => format!("Speed: {name} handles the most examples a second, {got}"),
+        Measure::TestLoss => format!("Attainable: {name} has the lowest loss on the test part, {got}"),
         Measure::Attained => format!("Attainable: {name} has the lowest loss, {got}"),
         Measure::SecondsToTarget => {
             format!("Wall-clock: {name} reaches loss {} first, after {got}", three(report.target))

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use gradwire::Layout;
 
-use super::Task;
 use super::math::{add_scaled, best, cross_entropy, dot, fingerprint, normal, seeded};
+use super::{Part, Task};
 use crate::data::Data;
 
 /// Examples for which the activations of one evaluation are computed at once.
@@ -156,10 +156,10 @@ impl Task for Perceptron {
         loss
     }
 
-    fn evaluate(&mut self, params: &[f32]) -> (f64, f64) {
+    fn evaluate_on(&mut self, params: &[f32], part: Part) -> (f64, f64) {
         let test = Arc::clone(&self.test);
         let (mut right, mut loss) = (0, 0.0);
-        let all: Vec<usize> = (0..test.len()).collect();
+        let all: Vec<usize> = part.positions(test.len()).collect();
         for indices in all.chunks(EVALUATED) {
             self.forward(params, &test, indices);
             let (outputs, classes) = (&self.activations[self.sizes.len() - 1], test.classes.len());
@@ -169,6 +169,6 @@ impl Task for Perceptron {
             }
             loss += f64::from(self.softmax(&test, indices)) * indices.len() as f64;
         }
-        (right as f64 / test.len() as f64, loss / test.len() as f64)
+        (right as f64 / all.len() as f64, loss / all.len() as f64)
     }
 }

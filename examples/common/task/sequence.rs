@@ -19,8 +19,8 @@ use std::sync::Arc;
 
 use gradwire::Layout;
 
-use super::Task;
 use super::math::{add_scaled, best, cross_entropy, dot, fingerprint, normal, seeded};
+use super::{Part, Task};
 use crate::data::next;
 
 const SYMBOLS: usize = 8;
@@ -226,14 +226,16 @@ impl Task for Sequences {
         loss * share
     }
 
-    fn evaluate(&mut self, params: &[f32]) -> (f64, f64) {
+    fn evaluate_on(&mut self, params: &[f32], part: Part) -> (f64, f64) {
         let all = Arc::clone(&self.all);
-        let (mut right, mut loss) = (0, 0.0);
-        for sequence in &all[TRAIN..] {
+        let (mut right, mut loss, mut count) = (0, 0.0, 0);
+        for at in part.positions(TEST) {
+            let sequence = &all[TRAIN + at];
+            count += 1;
             let scores = self.forward(params, sequence);
             loss += f64::from(cross_entropy(&scores, sequence.class, 1.0, &mut [0.0; SYMBOLS]));
             right += usize::from(best(&scores) == Some(sequence.class));
         }
-        (right as f64 / TEST as f64, loss / TEST as f64)
+        (right as f64 / f64::from(count), loss / f64::from(count))
     }
 }

@@ -33,6 +33,23 @@ impl Learner for Noisy {
         let loss = params.iter().map(|x| f64::from(x - 1.0).powi(2)).sum::<f64>();
         Some(Validation::of(loss).accuracy(1.0 - loss.min(1.0)))
     }
+
+    fn test(&mut self, params: &[f32]) -> Option<Validation> {
+        self.validate(params)
+    }
+}
+
+/// The run is tested with the parameters of its best validation, and not with those of its end.
+#[test]
+fn a_run_is_tested_with_its_best_parameters() {
+    let run = simulation("sync", 2).seed(5).steps(200).record_every_examples(8);
+    let outcome = run.run(Noisy::of).unwrap();
+    let validations = outcome.curve.iter().filter_map(|point| point.validation);
+    let best = validations.reduce(|best, it| if it.loss < best.loss { it } else { best });
+    assert!(best.is_some() && outcome.test == best, "{:?} and {best:?}", outcome.test);
+    assert_ne!(best, outcome.curve.last().unwrap().validation);
+    let p50 = outcome.step_times.quantile(0.5).unwrap();
+    assert!(close(p50, 0.1, 0.02) && outcome.step_times.len() >= 2 * 198, "{p50:?}");
 }
 
 const fn ms(ms: u64) -> Duration {

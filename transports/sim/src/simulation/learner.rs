@@ -44,6 +44,15 @@ pub trait Learner: Send {
     fn validate(&mut self, _params: &[f32]) -> Option<Validation> {
         None
     }
+
+    /// Judges parameters on examples that nothing chooses by: neither the training, nor a tuning, nor the moment at
+    /// which a run ends. `None`, the default: there are no such examples.
+    ///
+    /// A run calls it once, at its end, on the learner of the validations, with the parameters of the smallest
+    /// validation loss. See [`Outcome::test`](super::Outcome::test).
+    fn test(&mut self, _params: &[f32]) -> Option<Validation> {
+        None
+    }
 }
 
 impl<F: FnMut(&[f32], &mut [f32]) -> Step + Send> Learner for F {

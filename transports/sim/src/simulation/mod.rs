@@ -14,6 +14,7 @@ mod links;
 mod outcome;
 mod run;
 mod speed;
+mod step_times;
 mod sweep;
 
 use gradwire_core::{Cluster, Duration, Layout, Patience, PeerId, Recipe};
@@ -27,6 +28,7 @@ pub use learner::{InPlace, Learner, Step, Validation, Worker};
 pub use links::{GBIT, Links, MBIT};
 pub use outcome::{End, Outcome, Point, WorkerOutcome};
 pub use speed::Speed;
+pub use step_times::StepTimes;
 pub use sweep::{Next, Progress, Sweep};
 
 use error::{check_node, check_range};

@@ -6,6 +6,7 @@ use gradwire_core::status::{Counters, Histogram};
 use gradwire_core::{Duration, PeerId};
 
 use super::Validation;
+use super::step_times::StepTimes;
 use crate::node::Life;
 
 /// The result of a simulated run. Equal settings give equal results.
@@ -25,6 +26,11 @@ pub struct Outcome {
     pub params: Vec<f32>,
     /// A hash of [`params`](Self::params) (FNV-1a), as the examples print it.
     pub digest: u64,
+    /// The judgement of [`Learner::test`](super::Learner::test) on the parameters of the point with the smallest
+    /// validation loss; of equal ones, the first. `None`: learners do not validate, or do not test.
+    pub test: Option<Validation>,
+    /// The times of the steps of all workers.
+    pub step_times: StepTimes,
     /// Bytes of all messages of all nodes, headers and bodies.
     pub bytes: u64,
     /// Staleness of all applied updates, except at nodes that are down.
@@ -168,6 +174,8 @@ impl Outcome {
             workers: vec![worker; workers as usize],
             params: Vec::new(),
             digest: digest(&[]),
+            test: None,
+            step_times: StepTimes::default(),
             bytes: 0,
             staleness: Histogram::default(),
             counters: Counters::default(),

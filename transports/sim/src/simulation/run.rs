@@ -7,6 +7,7 @@ use gradwire_core::status::{Counters, Histogram};
 use gradwire_core::{Duration, Instant, PeerId};
 
 use super::outcome::{self, End, Outcome, Point, WorkerOutcome};
+use super::step_times::StepTimes;
 use super::{Error, Learner, Next, Simulation, Speed, Step, Validation, Worker};
 use crate::node::{App, Life};
 use crate::plan::Plan;
@@ -55,8 +56,18 @@ pub(super) fn run<L: Learner + 'static>(
         })
     })?;
     let validator = learner(&simulation.worker(run, PeerId(0)));
-    let runner =
-        Runner { simulation, world, shared, validator, watch, stop, curve: Vec::new(), recorded: None, events: 0 };
+    let runner = Runner {
+        simulation,
+        world,
+        shared,
+        validator,
+        watch,
+        stop,
+        curve: Vec::new(),
+        best: None,
+        recorded: None,
+        events: 0,
+    };
     Ok(runner.run())
 }
 
@@ -71,6 +82,7 @@ struct Shared {
     examples: u64,
     /// Examples when the parameters were synchronised.
     seen: u64,
+    step_times: StepTimes,
     /// Sum of the training losses since the last point, and their examples.
     losses: (f64, u64),
     /// A worker and a step that are not finite.
@@ -83,6 +95,8 @@ struct Tally {
     examples: u64,
     contributions: u64,
     busy: Duration,
+    /// The end of its last step.
+    stepped: Option<Instant>,
     /// The beginning and the time of the step that it computes.
     computing: Option<(Instant, Duration)>,
 }
@@ -103,6 +117,7 @@ impl Shared {
             params,
             examples: 0,
             seen: 0,
+            step_times: StepTimes::default(),
             losses: (0.0, 0),
             diverged: None,
         }
@@ -143,6 +158,9 @@ impl<L: Learner> Program<L> {
         tally.busy += tally.present(shared.now);
         tally.computing = None;
         tally.steps += 1;
+        if let Some(before) = tally.stepped.replace(shared.now) {
+            shared.step_times.add(shared.now.since(before));
+        }
         if let Some(loss) = step.loss {
             shared.losses.0 += f64::from(loss) * f64::from(step.examples);
             shared.losses.1 += u64::from(step.examples);
@@ -227,6 +245,8 @@ struct Runner<'a, L> {
     watch: &'a mut dyn FnMut(&Point) -> Next,
     stop: Option<&'a AtomicBool>,
     curve: Vec<Point>,
+    /// The smallest validation loss, with its parameters.
+    best: Option<(f64, Vec<f32>)>,
     /// The moment of the last point, and the events before it.
     recorded: Option<(Instant, u64)>,
     events: u64,
@@ -373,6 +393,9 @@ impl<L: Learner> Runner<'_, L> {
     fn record(&mut self, at: Instant) -> Option<End> {
         let params = std::mem::take(&mut lock(&self.shared).params);
         let validation = self.validator.validate(&params);
+        if let Some(Validation { loss, .. }) = validation {
+            self.keep_best(loss, &params);
+        }
         let point = {
             let shared = &mut *lock(&self.shared);
             shared.params = params;
@@ -400,6 +423,17 @@ impl<L: Learner> Runner<'_, L> {
         (next != Next::Continue).then_some(End::Stopped)
     }
 
+    fn keep_best(&mut self, loss: f64, params: &[f32]) {
+        match &mut self.best {
+            Some(best) if loss < best.0 => {
+                best.0 = loss;
+                best.1.copy_from_slice(params);
+            }
+            None if loss.is_finite() => self.best = Some((loss, params.to_vec())),
+            _ => {}
+        }
+    }
+
     fn is_target(&self, Validation { loss, accuracy }: Validation) -> bool {
         let ends = &self.simulation.ends;
         ends.loss.is_some_and(|target| loss <= target)
@@ -415,13 +449,14 @@ impl<L: Learner> Runner<'_, L> {
         .collect()
     }
 
-    fn outcome(self, now: Instant, end: End) -> Outcome {
+    fn outcome(mut self, now: Instant, end: End) -> Outcome {
         let time = now.since(Instant::ORIGIN);
         let (mut staleness, mut counters) = (Histogram::default(), Counters::default());
         for status in (0..self.simulation.cluster.nodes()).filter_map(|node| self.world.status(PeerId(node))) {
             staleness.merge(&status.staleness);
             outcome::add(&mut counters, &status.counters);
         }
+        let test = self.best.take().and_then(|(_, params)| self.validator.test(&params));
         let shared = &mut *lock(&self.shared);
         let workers = shared.workers.iter().enumerate().map(|(rank, tally)| {
             let busy = tally.busy + tally.present(now);
@@ -437,6 +472,8 @@ impl<L: Learner> Runner<'_, L> {
         let workers = workers.collect();
         let params = std::mem::take(&mut shared.params);
         Outcome {
+            test,
+            step_times: std::mem::take(&mut shared.step_times),
             end,
             time,
             curve: self.curve,
