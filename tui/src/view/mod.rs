@@ -18,6 +18,7 @@ mod links;
 mod node;
 mod nodes;
 mod overview;
+mod parts;
 mod runs;
 mod staleness;
 mod widgets;

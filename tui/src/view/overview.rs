@@ -1,32 +1,56 @@
-//! The pane of the overview: recipe, speed, traffic, loss and accuracy of the whole cluster.
+//! The pane of the overview: recipe, speed, traffic, where the time goes, loss and accuracy of the whole cluster.
 
 use ratatui::Frame;
 use ratatui::layout::{Constraint, Layout, Rect};
 use ratatui::text::{Line, Span};
 use ratatui::widgets::Paragraph;
 
-use super::widgets::{block, chart, points};
+use super::parts;
+use super::widgets::{Scale, block, chart, chart_on, points};
 use crate::app::App;
 use crate::model::Model;
 use crate::theme::{bytes, count};
 
+/// Least lines of a chart.
+const CHART_MIN: u16 = 6;
+
 pub(super) fn draw(frame: &mut Frame<'_>, app: &App, model: &Model, area: Rect) {
-    // With expanded charts the facts get no height.
-    let [facts, charts] =
-        Layout::vertical([Constraint::Length(if app.expanded { 0 } else { 8 }), Constraint::Fill(1)]).areas(area);
+    // With expanded charts the rest gets no height.
+    let facts = if app.expanded { 0 } else { 8.min(area.height) };
+    let left = area.height.saturating_sub(facts);
+    // The bars take up to half of the rest, and nothing if a chart would not fit.
+    let bars = match left {
+        _ if app.expanded || model.nodes.is_empty() => 0,
+        left if left < CHART_MIN + 3 => 0,
+        left => parts::height(model).min((left / 2).max(left.min(16) - CHART_MIN)).min(left - CHART_MIN),
+    };
+    let rows = [Constraint::Length(facts), Constraint::Length(bars), Constraint::Fill(1)];
+    let [facts, bars, charts] = Layout::vertical(rows).areas(area);
     frame.render_widget(Paragraph::new(lines(app, model)).block(block(app.theme, " cluster ".into())), facts);
-    let [left, right] = Layout::horizontal([Constraint::Fill(1); 2]).areas(charts);
+    if !bars.is_empty() {
+        parts::draw(frame, app, model, bars);
+    }
+    draw_charts(frame, app, model, charts);
+}
+
+/// Loss, accuracy where it is told, and examples per second.
+fn draw_charts(frame: &mut Frame<'_>, app: &App, model: &Model, area: Rect) {
     let loss = points(&model.history, |sample| sample.loss);
     let accuracy = points(&model.history, |sample| sample.accuracy);
     let latest = |points: &[(f64, f64)]| points.last().map_or_else(|| "-".to_string(), |(_, y)| format!("{y:.4}"));
-    let title = format!(" loss {}  accuracy {} ", latest(&loss), latest(&accuracy));
-    // A curve that was not told is absent.
-    let curves: Vec<_> =
-        [("loss", loss), ("accuracy", accuracy)].into_iter().filter(|(_, points)| !points.is_empty()).collect();
-    chart(frame, app, left, title, &curves);
+    let count_of_charts = if accuracy.is_empty() { 2 } else { 3 };
+    let columns = Layout::horizontal(vec![Constraint::Fill(1); count_of_charts]).split(area);
+    let mut columns = columns.iter().copied();
+    let mut next = || columns.next().unwrap_or_default();
+    let scale = Scale::of(&loss);
+    let title = format!(" loss {}{} ", latest(&loss), if scale == Scale::Log { ", logarithmic" } else { "" });
+    chart_on(frame, app, next(), title, &[("loss", loss)], scale);
+    if !accuracy.is_empty() {
+        chart(frame, app, next(), format!(" accuracy {} ", latest(&accuracy)), &[("accuracy", accuracy)]);
+    }
     let examples = points(&model.history, |sample| sample.examples);
     let title = format!(" examples/s {} ", count(model.total(|node| node.now.examples)));
-    chart(frame, app, right, title, &[("examples/s", examples)]);
+    chart(frame, app, next(), title, &[("examples/s", examples)]);
 }
 
 fn lines<'a>(app: &App, model: &Model) -> Vec<Line<'a>> {
@@ -41,14 +65,11 @@ fn lines<'a>(app: &App, model: &Model) -> Vec<Line<'a>> {
         let (sum, count) = all.fold((0.0, 0.0), |(sum, n), one| (sum + one.sum() as f64, n + one.count() as f64));
         if count > 0.0 { sum / count } else { 0.0 }
     };
-    let slowest = match (model.longest_computing(), model.straggler()) {
-        (Some((rank, longest, _)), Some((_, times))) => {
-            format!("peer {rank} computes {longest:.1} ms per step, {times:.1} times the median")
-        }
-        (Some((rank, longest, median)), None) => {
+    let slowest = match model.longest_computing() {
+        Some((rank, longest, median)) => {
             format!("peer {rank} computes {longest:.1} ms per step; the median is {median:.1} ms")
         }
-        (None, _) => "-".to_string(),
+        None => "-".to_string(),
     };
     let servers = model
         .busiest_server()
