@@ -3,8 +3,9 @@
 //! [`Health`] says what is broken. The diagnosis goes on from there: what to do about a source, a node or a loss, and
 //! what an unbroken run spends its time on. It is a pure function of the model.
 
-use gradwire_core::PeerId;
+use gradwire_core::recipe::Codec;
 use gradwire_core::telemetry::NoteKind;
+use gradwire_core::{PeerId, Recipe};
 
 use crate::health::{Health, stalled};
 use crate::model::{Model, seconds};
@@ -92,9 +93,12 @@ fn stall(model: &Model) -> String {
             "{those} for {name}, which reports but does not go on: look at its process, and restart it if it hangs"
         );
     }
-    let then =
-        if model.is_worker(last) { "or wait until its peers give it up" } else { "no worker can go on without it" };
-    format!("{name} is dead, stopped or cut off: restart it with the same arguments; {then}")
+    let then = match (model.is_worker(last), model.lost_by(last)) {
+        (false, _) => "; no worker can go on without it",
+        (true, None) => ", or wait until its peers give it up",
+        (true, Some(_)) => "",
+    };
+    format!("{name} is dead, stopped or cut off: restart it with the same arguments{then}")
 }
 
 /// What to do about nodes that are lost while the others go on.
@@ -209,7 +213,7 @@ fn waits(model: &Model, pace: &Pace, percent: &impl Fn(f64) -> String) -> (Strin
         return (clause, "more servers or shards would help".into());
     }
     let clause = format!("{} of a step is waiting for the network", percent(network));
-    let coded = model.run.recipe.split(' ').any(|word| word.starts_with("codec=") && word != "codec=none");
+    let coded = model.run.recipe.parse::<Recipe>().is_ok_and(|recipe| recipe.codec() != Codec::F32);
     let codec = if coded { "a sparser codec" } else { "a codec" };
     (clause, format!("{codec} or a longer period would help"))
 }

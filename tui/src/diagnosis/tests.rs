@@ -118,7 +118,7 @@ fn a_run_at_its_speed_is_good_and_costs_are_named() {
     let model = run(&[EQUAL, EQUAL, EQUAL, (97, 1, 1, 1, 59.0), (97, 1, 1, 1, 59.0)], 0, "async", |_, _, _| true);
     assert!(says(&model).contains("and 1 more compute up to 3.0 times"), "{}", says(&model));
     // A recipe with a codec.
-    let model = run(&[(28, 1, 50, 21, 70.0); 4], 0, "sync codec=int8", |_, _, _| true);
+    let model = run(&[(28, 1, 50, 21, 70.0); 4], 0, "ring-int8", |_, _, _| true);
     assert!(says(&model).contains("a sparser codec or a longer period"));
     // A busy server.
     let model = run(&[(50, 0, 5, 45, 40.0); 4], 1, "async", |rank, _, report| {

@@ -21,6 +21,7 @@ mod overview;
 mod parts;
 mod runs;
 mod staleness;
+mod topology;
 mod widgets;
 
 use ratatui::Frame;

@@ -5,32 +5,59 @@ use ratatui::layout::{Constraint, Layout, Rect};
 use ratatui::text::{Line, Span};
 use ratatui::widgets::Paragraph;
 
-use super::parts;
 use super::widgets::{Scale, block, chart, chart_on, points};
+use super::{parts, topology};
 use crate::app::App;
 use crate::model::Model;
 use crate::theme::{bytes, count};
 
 /// Least lines of a chart.
 const CHART_MIN: u16 = 6;
+/// Lines of the facts, with their frame.
+const FACTS_MAX: u16 = 10;
+/// Least columns of a screen on which the waits are drawn beside the facts.
+const WIDE: u16 = 120;
 
 pub(super) fn draw(frame: &mut Frame<'_>, app: &App, model: &Model, area: Rect) {
-    // With expanded charts the rest gets no height.
-    let facts = if app.expanded { 0 } else { 8.min(area.height) };
+    // With expanded charts the rest gets no height. A low screen shows the facts that matter most.
+    let facts = match area.height {
+        _ if app.expanded => 0,
+        ..8 => area.height,
+        8..22 => 6,
+        _ => FACTS_MAX,
+    };
     let left = area.height.saturating_sub(facts);
     // The bars take up to half of the rest, and nothing if a chart would not fit.
     let bars = match left {
-        _ if app.expanded || model.nodes.is_empty() => 0,
-        left if left < CHART_MIN + 3 => 0,
+        _ if app.expanded || model.nodes.is_empty() || left < CHART_MIN + 3 => 0,
         left => parts::height(model).min((left / 2).max(left.min(16) - CHART_MIN)).min(left - CHART_MIN),
     };
     let rows = [Constraint::Length(facts), Constraint::Length(bars), Constraint::Fill(1)];
     let [facts, bars, charts] = Layout::vertical(rows).areas(area);
-    frame.render_widget(Paragraph::new(lines(app, model)).block(block(app.theme, " cluster ".into())), facts);
+    let (facts, topology) = match area.width {
+        WIDE.. if facts.height > 6 => {
+            let [left, right] = Layout::horizontal([Constraint::Fill(1); 2]).areas(facts);
+            (left, right)
+        }
+        _ => (facts, Rect::default()),
+    };
+    draw_facts(frame, app, model, facts);
+    if !topology.is_empty() {
+        topology::draw(frame, app, model, topology);
+    }
     if !bars.is_empty() {
         parts::draw(frame, app, model, bars);
     }
-    draw_charts(frame, app, model, charts);
+    if !charts.is_empty() {
+        draw_charts(frame, app, model, charts);
+    }
+}
+
+/// The facts, with a frame where there is room for it. A narrow screen has the beginning of each line.
+fn draw_facts(frame: &mut Frame<'_>, app: &App, model: &Model, area: Rect) {
+    let facts = Paragraph::new(lines(app, model));
+    let framed = area.height >= 6;
+    frame.render_widget(if framed { facts.block(block(app.theme, " cluster ".into())) } else { facts }, area);
 }
 
 /// Loss, accuracy where it is told, and examples per second.
@@ -77,17 +104,12 @@ fn lines<'a>(app: &App, model: &Model) -> Vec<Line<'a>> {
     vec![
         Line::from(vec![Span::raw("recipe    "), Span::styled(model.run.recipe.clone(), app.theme.accent())]),
         Line::raw(format!(
-            "cluster   {} workers, {} servers, {} parameters, view {view}",
-            model.run.workers,
-            model.run.servers,
-            count(model.run.parameters as f64)
-        )),
-        Line::raw(format!(
             "speed     {} examples/s, {step:.1} ms per step, {} {:.0} % waiting",
             count(model.total(|node| node.now.examples)),
             app.theme.bar(wait, 10),
             100.0 * wait
         )),
+        topology::waits_line(app, model),
         Line::raw(format!(
             "network   {}/s out, {}/s in, {} sent, {:.1} % of the f32 size",
             bytes(out),
@@ -95,7 +117,14 @@ fn lines<'a>(app: &App, model: &Model) -> Vec<Line<'a>> {
             bytes(sent),
             if dense > 0.0 { 100.0 * sent / dense } else { 0.0 }
         )),
+        topology::line(app, model),
         Line::raw(format!("slowest   {slowest}")),
         Line::raw(format!("staleness {staleness:.2} on average{servers}")),
+        Line::raw(format!(
+            "cluster   {} workers, {} servers, {} parameters, view {view}",
+            model.run.workers,
+            model.run.servers,
+            count(model.run.parameters as f64)
+        )),
     ]
 }

@@ -71,12 +71,11 @@ pub(super) fn draw(frame: &mut Frame<'_>, app: &App, model: &Model, area: Rect) 
         title.extend([Span::styled(sign, style), Span::raw(format!(" {name} "))]);
     }
     if hidden > 0 {
-        title.push(Span::raw(format!("; {hidden} more nodes ")));
+        title.push(Span::raw(format!("+{hidden} nodes ")));
     }
-    if timeline > 0 {
-        title.push(Span::raw(format!("; right: the last {SECONDS:.0} s ")));
-    }
-    frame.render_widget(Paragraph::new(rows).block(block(app.theme, String::new()).title(Line::from(title))), area);
+    let right = if timeline > 0 { format!(" last {SECONDS:.0} s ") } else { String::new() };
+    let block = block(app.theme, String::new()).title(Line::from(title)).title(Line::from(right).right_aligned());
+    frame.render_widget(Paragraph::new(rows).block(block), area);
 }
 
 /// The ranks that are shown in so many lines, in their order.
