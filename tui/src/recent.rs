@@ -85,7 +85,11 @@ impl Parts {
         let span = b.elapsed.saturating_sub(a.elapsed).max(1) as f64;
         let share = |from: u64, to: u64, most: f64| (to.saturating_sub(from) as f64 / span).clamp(0.0, most);
         let compute = share(a.compute, b.compute, 1.0);
-        let wait = share(a.wait, b.wait, 1.0 - compute);
+        // A server has no application: what it does not spend on kernels and transmissions is waiting.
+        let wait = match share(a.wait, b.wait, 1.0 - compute) {
+            wait if compute + wait > 0.0 => wait,
+            _ => 1.0,
+        };
         // Kernels and transmissions that overlap computing cost no time.
         let coding = share(kernels(a), kernels(b), wait);
         let sending = share(a.wire, b.wire, wait - coding);
@@ -123,6 +127,10 @@ mod tests {
         let (step, compute) = recent.step().unwrap();
         assert!((step - 25.0).abs() < 1e-6 && (compute - 12.5).abs() < 1e-6, "{step} {compute}");
         assert_eq!(recent.spans().count(), ENTRIES_MAX - 1);
+        // A server neither computes nor waits in an application.
+        let server = |seconds: f64| Times { compute: 0, wait: 0, ..times(seconds, 0) };
+        let parts = Parts::between(&server(1.0), &server(2.0));
+        assert!((parts.coding - 0.1).abs() < 1e-6 && (parts.waiting - 0.7).abs() < 1e-6, "{parts:?}");
         // A restarted process begins anew.
         recent.push(26.0, times(0.0, 0));
         assert_eq!((recent.parts(), recent.spans().count()), (Parts::default(), 0));

@@ -7,7 +7,7 @@ use gradwire_core::{Clock, Instant};
 use super::*;
 
 /// A worker's time per second: computing, coding, sending and waiting, in hundredths, and its milliseconds per step.
-type Shape = (u64, u64, u64, u64, f64);
+pub(crate) type Shape = (u64, u64, u64, u64, f64);
 
 /// A run whose workers have these shapes, over some seconds. `more` changes reports.
 pub(crate) fn run(
@@ -35,7 +35,7 @@ pub(crate) fn run(
             report.progress.loss = (2.0 / (1.0 + now)) as f32;
             if rank >= workers {
                 report.status.role = Role::Server;
-                (report.times.steps, report.progress.loss) = (0, f32::NAN);
+                (report.times.steps, report.times.wait, report.progress.loss) = (0, 0, f32::NAN);
             }
             if more(rank, now, &mut report) {
                 model.take(Frame::Report(report));
@@ -45,9 +45,9 @@ pub(crate) fn run(
     model
 }
 
-const EQUAL: Shape = (96, 1, 2, 1, 20.0);
+pub(crate) const EQUAL: Shape = (96, 1, 2, 1, 20.0);
 
-fn waits(report: &mut gradwire_core::telemetry::Report, on: u32, since: f64) {
+pub(crate) fn waits(report: &mut gradwire_core::telemetry::Report, on: u32, since: f64) {
     let (on, reported_by, since) = (PeerId(on), report.status.me, Instant::from_nanos((since * 1e9) as u64));
     report.status.waiting = Some(Waiting { on, at: Clock(7), clock: Clock(8), since, reported_by });
 }

@@ -51,11 +51,12 @@ pub(super) fn draw(frame: &mut Frame<'_>, app: &App, model: &Model, area: Rect) 
     // A timeline needs as much room as a bar.
     let timeline = if rest >= 2 * BAR_MIN + 8 { rest / 2 } else { 0 };
     let bar = rest.saturating_sub(timeline + if timeline > 0 { 2 } else { 0 });
+    let straggler = model.straggler().map(|(rank, _)| rank);
     let rows = shown.iter().filter_map(|rank| {
         let node = model.nodes.get(rank)?;
-        let mut spans = front(app, model, *rank, node);
+        let mut spans = front(app, model, *rank, node, straggler == Some(*rank));
         if Standing::of(model, *rank, node).is_live() {
-            spans.extend(stacked(app.theme, &parts_of(model, *rank, node), bar));
+            spans.extend(stacked(app.theme, &node.recent.parts(), bar));
         } else {
             spans.push(Span::raw(" ".repeat(bar)));
         }
@@ -96,16 +97,8 @@ fn shown(model: &Model, lines: usize) -> Vec<u32> {
     ranks
 }
 
-/// The shares of a node's time. A server's time is coding, or waiting for workers.
-fn parts_of(model: &Model, rank: u32, node: &Node) -> Parts {
-    if model.is_worker(rank) {
-        return node.recent.parts();
-    }
-    Parts { coding: node.now.busy, waiting: 1.0 - node.now.busy, ..Parts::default() }
-}
-
-/// Rank, and milliseconds per step or the state.
-fn front<'a>(app: &App, model: &Model, rank: u32, node: &Node) -> Vec<Span<'a>> {
+/// Rank, and milliseconds per step or the state, with a mark at a straggler.
+fn front<'a>(app: &App, model: &Model, rank: u32, node: &Node, straggles: bool) -> Vec<Span<'a>> {
     let (word, style) = state(app, model, rank, node);
     let live = Standing::of(model, rank, node).is_live();
     let (text, style) = match node.step() {
@@ -114,7 +107,7 @@ fn front<'a>(app: &App, model: &Model, rank: u32, node: &Node) -> Vec<Span<'a>> 
         Some((step, _)) => (format!("{step:.1}"), Style::new()),
         None => ("-".to_string(), Style::new()),
     };
-    let mark = if model.straggler().is_some_and(|(slow, _)| slow == rank) { "!" } else { " " };
+    let mark = if straggles { "!" } else { " " };
     vec![
         Span::raw(format!("{rank:>4} ")),
         Span::styled(format!("{text:>8}"), style),

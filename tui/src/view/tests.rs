@@ -168,6 +168,51 @@ fn staged_situations_equal_their_snapshots() {
     equal_their_files(screens);
 }
 
+/// The chain of waits is drawn from its cause on, and a circle is drawn once. The topology is that of the recipe.
+#[test]
+fn the_overview_shows_the_topology_and_who_waits_for_whom() {
+    use crate::diagnosis::tests::{EQUAL, run, waits};
+    let drawn = |recipe: &str, servers: u32, on: &dyn Fn(u32) -> Option<u32>| {
+        let model = run(&[EQUAL; 5], servers, recipe, |rank, _, report| {
+            if let Some(on) = on(rank) {
+                waits(report, on, 19.0);
+            }
+            true
+        });
+        shown(&app(Pane::Overview, Palette::None, true), &model, 200, 50)
+    };
+    // 0 and 2 wait for the server, which waits for 1.
+    let text = drawn("ssp", 1, &|rank| [Some(5), None, Some(5), None, None, Some(1)][rank as usize]);
+    let place = |part: &str| text.find(part).unwrap_or_else(|| panic!("{part}:\n{text}"));
+    assert!(place("|1 computes") < place("|`-5 waits 0.8 s") && place("|`-5 waits") < place("|  `-0, 2 wait, at"));
+    place("waits     0, 2 wait for 5; 5 waits for 1");
+    place("topology  workers 0 to 4 <-> servers 5, 1 shards");
+    let text = drawn("mesh", 0, &|rank| [Some(1), Some(2), Some(0), None, None].get(rank as usize).copied()?);
+    assert_eq!(text.matches("waits 0.8 s").count(), 2, "{text}");
+    assert!(text.contains("mesh of 0 to 4, each sends to all others"), "{text}");
+    assert!(drawn("ring-bf16", 0, &|_| None).contains("ring 0 > 1 > 2 > 3 > 4 > 0"));
+    assert!(drawn("sync topology=tree", 0, &|_| None).contains("tree 0(1 2) 1(3 4)"));
+}
+
+/// The parts of a step are stacked by their shares. A loss that falls to 0 has a linear axis.
+#[test]
+fn bars_have_the_shares_and_the_axis_fits_the_loss() {
+    let text = |loss: f32| {
+        let model = crate::diagnosis::tests::run(&[(50, 10, 20, 20, 10.0); 2], 0, "sync", |_, _, report| {
+            report.progress.loss = loss;
+            report.progress.accuracy = f32::NAN;
+            true
+        });
+        shown(&app(Pane::Overview, Palette::None, true), &model, 80, 24)
+    };
+    let shown = text(0.5);
+    let bar = shown.lines().find(|line| line.starts_with("|   1 ")).unwrap();
+    let cells = |sign: char| bar.chars().take(46).filter(|c| *c == sign).count();
+    assert_eq!((cells('#'), cells('c'), cells('s')), (15, 3, 6), "{shown}");
+    assert!(shown.contains("loss 0.5000, logarithmic") && !shown.contains("accuracy"), "{shown}");
+    assert!(!text(0.0).contains("logarithmic"));
+}
+
 /// Sums over no nodes are 0, not -0.
 #[test]
 fn an_empty_model_has_no_negative_zeros() {
