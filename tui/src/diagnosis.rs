@@ -4,7 +4,7 @@
 //! what an unbroken run spends its time on. It is a pure function of the model.
 
 use gradwire_core::recipe::Codec;
-use gradwire_core::telemetry::NoteKind;
+use gradwire_core::telemetry::{Note, NoteKind};
 use gradwire_core::{PeerId, Recipe};
 
 use crate::health::{Health, stalled};
@@ -137,8 +137,7 @@ fn loss(model: &Model) -> Option<String> {
         None => {}
     }
     let recent = |at| seconds(model.now) - seconds(at) < REJECTED_FOR;
-    let rejects =
-        |note: &&gradwire_core::telemetry::Note| note.kind == NoteKind::Rejected && note.number > 0 && recent(note.at);
+    let rejects = |note: &&Note| note.kind == NoteKind::Rejected && note.number > 0 && recent(note.at);
     let note = model.notes.iter().rev().find(rejects)?;
     Some(format!(
         "{} sends updates that are not finite, and they are rejected: {lower}, or look at its data",

@@ -47,8 +47,8 @@ pub(crate) struct Node {
     gauge: Gauge,
     /// Where its time has gone in the last seconds.
     pub(crate) recent: Recent,
-    /// Its process has reported a loss that is a number.
-    pub(crate) told_loss: bool,
+    /// When its process last reported a loss that is a number.
+    pub(crate) told_loss: Option<Instant>,
     /// Seconds between its last two reports.
     gap: f64,
 }
@@ -83,6 +83,11 @@ pub(crate) struct Model {
 /// A time in seconds since the start of the run.
 pub(crate) fn seconds(at: Instant) -> f64 {
     at.as_nanos() as f64 / 1e9
+}
+
+/// The moment of a report, if its loss is a number.
+fn told_loss(report: &Report) -> Option<Instant> {
+    report.progress.loss.is_finite().then_some(report.at)
 }
 
 /// Seconds from one moment to a later one; 0 if it is not later.
@@ -219,7 +224,7 @@ impl Model {
                 let now = Sample { at: seconds(report.at), ..Sample::default() };
                 let (link_rates, link_base) = (BTreeMap::new(), report.clone());
                 let history = History::default();
-                let (recent, told_loss, gap) = (Recent::default(), report.progress.loss.is_finite(), 0.0);
+                let (recent, told_loss, gap) = (Recent::default(), told_loss(&report), 0.0);
                 let mut node =
                     Node { report, host, now, history, link_rates, link_base, gauge, recent, told_loss, gap };
                 node.recent.push(seconds(node.report.at), node.report.times);
@@ -357,7 +362,7 @@ impl Node {
     fn update(&mut self, report: Report) {
         self.gap = between(self.report.at, report.at);
         let same = report.incarnation == self.report.incarnation;
-        self.told_loss = report.progress.loss.is_finite() || self.told_loss && same;
+        self.told_loss = told_loss(&report).or(self.told_loss.filter(|_| same));
         // The last messages say nothing about the run.
         if matches!(report.stage, Stage::Joining | Stage::Active) {
             self.recent.push(seconds(report.at), report.times);

@@ -71,9 +71,9 @@ impl Recent {
     /// The first and the last entry of the window. Reports of a log's past are far apart: two of them are enough.
     fn window(&self) -> Option<(&Times, &Times)> {
         let (end, to) = self.entries.back()?;
-        let earlier = self.entries.iter().take(self.entries.len() - 1);
+        let mut earlier = self.entries.iter().take(self.entries.len() - 1);
         let mut inside = earlier.clone().skip_while(|(at, _)| end - at > WINDOW);
-        let (_, from) = inside.next().or_else(|| earlier.last())?;
+        let (_, from) = inside.next().or_else(|| earlier.next_back())?;
         Some((from, to))
     }
 }

@@ -1,6 +1,6 @@
 //! [`Trend`]: whether the loss of a run grows, or is no number any more.
 
-use crate::model::Model;
+use crate::model::{Model, seconds};
 
 /// Losses that are compared: the latest ones with as many of the best ones before them.
 const COMPARED_MAX: usize = 8;
@@ -8,6 +8,9 @@ const COMPARED_MAX: usize = 8;
 const GROWN: f64 = 1.5;
 /// So many times the best loss, and above all others, is no noise even of a single value.
 const LEAPT: f64 = 10.0;
+
+/// Seconds for which a loss may be unknown after it was a number, while the accuracy is known.
+const UNKNOWN_FOR: f64 = 5.0;
 
 /// What the loss does, if it does not do what it should.
 #[derive(Copy, Clone, Debug, PartialEq)]
@@ -21,8 +24,10 @@ pub(crate) enum Trend {
 impl Trend {
     pub(crate) fn of(model: &Model) -> Option<Self> {
         let broken = model.nodes.iter().find(|(_, node)| {
-            let loss = node.report.progress.loss;
-            loss.is_infinite() || loss.is_nan() && node.told_loss
+            let (at, progress) = (seconds(node.report.at), &node.report.progress);
+            // NaN also stands for a loss that is not known, for instance in a report of the accuracy only.
+            let lasts = |told| progress.accuracy.is_nan() || at - seconds(told) >= UNKNOWN_FOR;
+            progress.loss.is_infinite() || progress.loss.is_nan() && node.told_loss.is_some_and(lasts)
         });
         match broken {
             Some((rank, _)) => Some(Self::NotFinite(*rank)),
