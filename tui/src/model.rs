@@ -362,7 +362,7 @@ impl Node {
     fn update(&mut self, report: Report) {
         self.gap = between(self.report.at, report.at);
         let same = report.incarnation == self.report.incarnation;
-        self.told_loss = told_loss(&report).or(self.told_loss.filter(|_| same));
+        self.told_loss = told_loss(&report).or_else(|| self.told_loss.filter(|_| same));
         // The last messages say nothing about the run.
         if matches!(report.stage, Stage::Joining | Stage::Active) {
             self.recent.push(seconds(report.at), report.times);
