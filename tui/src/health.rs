@@ -147,6 +147,12 @@ fn longest_wait(model: &Model) -> Option<(u32, Waiting)> {
     stalls.max_by(|(_, a), (_, b)| waited(model, a).total_cmp(&waited(model, b)))
 }
 
+/// The ranks of the chain of waits that is a stall, from the node that has waited longest to the one that all wait for.
+pub(crate) fn stalled(model: &Model) -> Option<Vec<u32>> {
+    let (rank, waiting) = longest_wait(model)?;
+    Some(std::iter::once(rank).chain(chain(model, rank, waiting).iter().map(|wait| wait.on.0)).collect())
+}
+
 /// Whether a worker is computing, and not for longer than its steps take: it is slow, but it holds nothing up for good.
 fn makes_its_step(model: &Model, rank: PeerId) -> bool {
     let Some(node) = model.nodes.get(&rank.0).filter(|_| model.is_worker(rank.0)) else { return false };

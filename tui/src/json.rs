@@ -5,6 +5,7 @@
 
 use gradwire_core::telemetry::NoteKind;
 
+use crate::diagnosis::Diagnosis;
 use crate::health::Health;
 use crate::model::{Model, Node, seconds};
 use crate::standing::Standing;
@@ -47,6 +48,7 @@ pub(crate) fn object(model: &Model) -> String {
         ("at", number(seconds(model.now))),
         ("health", quoted(health.word())),
         ("reason", quoted(health.reason())),
+        ("diagnosis", quoted(&Diagnosis::of(model).text)),
         ("run", name(model)),
         ("straggler", straggler),
         ("live", model.live().count().to_string()),

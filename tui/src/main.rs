@@ -11,6 +11,9 @@
 //! | `model`, `sample` | state of the cluster, built from frames; measurements between two reports |
 //! | `standing` | how a node stands: live, silent, given up, left |
 //! | `health` | the verdict on the cluster: words and exit code |
+//! | `diagnosis`, `trend` | what slows the cluster down or breaks it, and what to do, in words; whether the loss grows |
+//! | `pace` | the share of the possible speed that is reached, and what costs the rest |
+//! | `recent` | where the time of a node has gone in the last seconds |
 //! | `app` | state of the user interface, and its reaction to keys and mouse |
 //! | `keys`, `config` | keys and their commands, the configuration file |
 //! | `runs` | the runs of a call, and the search for those of this host |
@@ -28,13 +31,16 @@ mod app;
 mod cli;
 mod config;
 mod demo;
+mod diagnosis;
 mod export;
 mod feed;
 mod health;
 mod json;
 mod keys;
 mod model;
+mod pace;
 mod rates;
+mod recent;
 mod refusal;
 mod runs;
 mod sample;
@@ -45,6 +51,7 @@ mod targets;
 mod terminal;
 mod text;
 mod theme;
+mod trend;
 mod view;
 mod wrap;
 

@@ -15,6 +15,7 @@ use gradwire_core::telemetry::{Frame, NODES_MAX, Note, NoteKind, Present, Report
 use gradwire_core::{Instant, PeerId, RunId};
 
 use crate::rates;
+use crate::recent::Recent;
 use crate::sample::Gauge;
 pub(crate) use crate::sample::{History, Sample, sane};
 use crate::standing::Standing;
@@ -27,7 +28,7 @@ const MARKS_MAX: usize = 100;
 /// as long is lost.
 pub(crate) const SILENT_AFTER: f64 = 1.5;
 /// A worker is a straggler if its steps take so many times the median to compute.
-const STRAGGLES: f64 = 1.5;
+pub(crate) const STRAGGLES: f64 = 1.5;
 
 /// A node of the cluster, as its reports describe it.
 #[derive(Clone, Debug)]
@@ -44,6 +45,10 @@ pub(crate) struct Node {
     /// The report from which the next rates of links are measured.
     link_base: Report,
     gauge: Gauge,
+    /// Where its time has gone in the last seconds.
+    pub(crate) recent: Recent,
+    /// When its process last reported a loss that is a number.
+    pub(crate) told_loss: Option<Instant>,
     /// Seconds between its last two reports.
     gap: f64,
 }
@@ -78,6 +83,11 @@ pub(crate) struct Model {
 /// A time in seconds since the start of the run.
 pub(crate) fn seconds(at: Instant) -> f64 {
     at.as_nanos() as f64 / 1e9
+}
+
+/// The moment of a report, if its loss is a number.
+fn told_loss(report: &Report) -> Option<Instant> {
+    report.progress.loss.is_finite().then_some(report.at)
 }
 
 /// Seconds from one moment to a later one; 0 if it is not later.
@@ -214,7 +224,10 @@ impl Model {
                 let now = Sample { at: seconds(report.at), ..Sample::default() };
                 let (link_rates, link_base) = (BTreeMap::new(), report.clone());
                 let history = History::default();
-                let node = Node { report, host, now, history, link_rates, link_base, gauge, gap: 0.0 };
+                let (recent, told_loss, gap) = (Recent::default(), told_loss(&report), 0.0);
+                let mut node =
+                    Node { report, host, now, history, link_rates, link_base, gauge, recent, told_loss, gap };
+                node.recent.push(seconds(node.report.at), node.report.times);
                 self.nodes.insert(rank, node);
             }
         }
@@ -348,6 +361,12 @@ impl Model {
 impl Node {
     fn update(&mut self, report: Report) {
         self.gap = between(self.report.at, report.at);
+        let same = report.incarnation == self.report.incarnation;
+        self.told_loss = told_loss(&report).or_else(|| self.told_loss.filter(|_| same));
+        // The last messages say nothing about the run.
+        if matches!(report.stage, Stage::Joining | Stage::Active) {
+            self.recent.push(seconds(report.at), report.times);
+        }
         if let Some(sample) = self.gauge.take(&report, seconds(report.at), &self.now) {
             self.now = sample;
             self.history.push(sample);
@@ -363,6 +382,12 @@ impl Node {
     /// Seconds since the end of its last step, at its last report.
     pub(crate) fn since_step(&self) -> f64 {
         self.report.times.elapsed.saturating_sub(self.report.times.stepped) as f64 / 1e9
+    }
+
+    /// Milliseconds per step and, of these, computing, over the last seconds. `None` before the first step.
+    pub(crate) fn step(&self) -> Option<(f64, f64)> {
+        let last = || (self.now.step > 0.0).then_some((self.now.step, self.now.compute));
+        self.recent.step().or_else(last)
     }
 
     /// Mean milliseconds per step since the start of the node, by activity. The last entry is the rest of the time that

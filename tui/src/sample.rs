@@ -115,9 +115,9 @@ pub(crate) fn sane(x: f64) -> f64 {
     if x.is_finite() { x.clamp(-1e15, 1e15) } else { 0.0 }
 }
 
-/// As [`sane`], but NaN stays NaN: a number that was not reported.
+/// As [`sane`], but a number that is not finite is NaN, as one that was not reported: it has no place in a curve or a mean.
 fn told(x: f32) -> f64 {
-    if x.is_nan() { f64::NAN } else { sane(f64::from(x)) }
+    if x.is_finite() { sane(f64::from(x)) } else { f64::NAN }
 }
 
 /// Measures a node: the reports from which its next rates are measured.

@@ -344,20 +344,20 @@ fn links_scroll_both_ways() {
     let (mut app, model) = (app(), model_of(60));
     press(&mut app, &model, "5");
     let lines = drawn(&app, &model, 80, 24);
-    assert!(lines[3].contains("to 0") && lines[2].contains("more >"), "{lines:#?}");
+    assert!(lines[4].contains("to 0") && lines[3].contains("more >"), "{lines:#?}");
     press(&mut app, &model, ">>>");
     let lines = drawn(&app, &model, 80, 24);
-    assert!(lines[3].contains("to 3 ") && !lines[3].contains("to 2 ") && lines[4].contains("   0 "), "{lines:#?}");
+    assert!(lines[4].contains("to 3 ") && !lines[4].contains("to 2 ") && lines[5].contains("   0 "), "{lines:#?}");
     press(&mut app, &model, "G");
     let lines = drawn(&app, &model, 80, 24);
-    assert!(lines[3].contains("to 3 ") && lines.iter().any(|line| line.contains("   59 ")), "{lines:#?}");
+    assert!(lines[4].contains("to 3 ") && lines.iter().any(|line| line.contains("   59 ")), "{lines:#?}");
     // A step sends 1,000 bytes; rank 59 takes 141 in a quarter of a second.
     press(&mut app, &model, &">".repeat(60));
     press(&mut app, &model, "g");
     press(&mut app, &model, &"<".repeat(99));
     assert_eq!(app.column, 0);
     let lines = drawn(&app, &model, 80, 24);
-    assert!(lines[4].contains("800 kB") && lines[2].contains("bytes/s"), "{lines:#?}");
+    assert!(lines[5].contains("800 kB") && lines[3].contains("bytes/s"), "{lines:#?}");
 }
 
 #[test]

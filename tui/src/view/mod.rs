@@ -3,6 +3,7 @@
 //! ```text
 //! header      health, number of nodes, time, playback position
 //! alarm       the reason of a bad health, only if there is one; wrapped
+//! diagnosis   how fast the cluster is, what costs the rest, and what to do; wrapped
 //! tabs        the panes
 //! body        the selected pane, the details of a node, or the help
 //! footer      keys, or the filter that is being edited
@@ -17,8 +18,10 @@ mod links;
 mod node;
 mod nodes;
 mod overview;
+mod parts;
 mod runs;
 mod staleness;
+mod topology;
 mod widgets;
 
 use ratatui::Frame;
@@ -27,6 +30,7 @@ use ratatui::text::{Line, Span};
 use ratatui::widgets::Paragraph;
 
 use crate::app::{App, Pane};
+use crate::diagnosis::{Diagnosis, Grade};
 use crate::health::Health;
 use crate::keys::Command;
 use crate::model::{Model, seconds};
@@ -37,7 +41,8 @@ use crate::wrap::wrapped;
 pub(crate) fn draw(frame: &mut Frame<'_>, app: &App, model: &Model) {
     let model = app.frozen.as_deref().unwrap_or(model);
     app.targets.clear();
-    let alarm = alarm(app, model, frame.area());
+    let mut alarm = alarm(app, model, frame.area());
+    alarm.extend(diagnosis(app, model, frame.area(), alarm.len()));
     let rows = [
         Constraint::Length(1),
         Constraint::Length(alarm.len() as u16),
@@ -141,6 +146,31 @@ fn alarm<'a>(app: &App, model: &Model, screen: Rect) -> Vec<Line<'a>> {
     let lines = wrapped(&reason, usize::from(screen.width.saturating_sub(2)));
     let lines = lines.into_iter().take(usize::from(screen.height / 3));
     lines.map(|line| Line::styled(format!(" {line} "), style)).collect()
+}
+
+/// The lines of the diagnosis, below an alarm of `above` lines. On a low screen, other panes than the overview need the
+/// lines: they show its beginning.
+fn diagnosis<'a>(app: &App, model: &Model, screen: Rect, above: usize) -> Vec<Line<'a>> {
+    let Diagnosis { grade, text } = Diagnosis::of(model);
+    let style = match grade {
+        Grade::Good => app.theme.good(),
+        Grade::Slow | Grade::Bad => app.theme.warn(),
+    };
+    let lines = wrapped(&text, usize::from(screen.width.saturating_sub(2)));
+    let most = match (screen.height, app.pane) {
+        (..16, Pane::Overview) => 5usize.saturating_sub(above),
+        (..16, _) => 3usize.saturating_sub(above),
+        _ => 3,
+    };
+    let most = most.min(usize::from(screen.height / 4 + 1));
+    let cut = lines.len() > most;
+    let mut shown: Vec<String> = lines.into_iter().take(most).collect();
+    if let Some(last) = shown.last_mut().filter(|_| cut) {
+        let room = usize::from(screen.width.saturating_sub(6));
+        last.truncate(last.char_indices().nth(room).map_or(last.len(), |(at, _)| at));
+        last.push_str(" ...");
+    }
+    shown.into_iter().map(|line| Line::styled(format!(" {line}"), style)).collect()
 }
 
 fn tabs<'a>(app: &App, area: Rect) -> Line<'a> {

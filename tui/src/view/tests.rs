@@ -7,6 +7,7 @@ use ratatui::Terminal;
 use ratatui::backend::TestBackend;
 
 use super::*;
+use crate::app::Column;
 use crate::theme::{Palette, Theme};
 
 fn at(seconds: f64) -> Instant {
@@ -81,7 +82,10 @@ fn every_pane_shows_its_main_text_and_the_alarm() {
     for (pane, word) in expected {
         for (width, height) in [(80, 24), (200, 50), (40, 12)] {
             for (palette, ascii) in [(Palette::Full, false), (Palette::Sixteen, false), (Palette::None, true)] {
-                let text = shown(&app(pane, palette, ascii), &model, width, height);
+                let mut app = app(pane, palette, ascii);
+                // A low screen has three lines of the table: the worst nodes.
+                app.sort = if height < 16 { Column::State } else { app.sort };
+                let text = shown(&app, &model, width, height);
                 assert!(text.contains(word), "{pane:?} at {width} x {height}:\n{text}");
                 assert!(text.contains("STALLED") && text.contains("for peer 3"), "{pane:?} at {width}:\n{text}");
                 assert!(!ascii || text.is_ascii(), "{pane:?} at {width} x {height}:\n{text}");
@@ -104,37 +108,109 @@ fn the_details_of_a_node_show_its_wait_and_its_step() {
     assert!(shown(&app, &model(), 80, 24).contains("no report from peer 77"));
 }
 
-/// Every pane at every size, in colours and in ASCII, equals its snapshot. `GRADWIRE_WRITE_SNAPSHOTS=1` writes the
-/// snapshots, to be reviewed. The last line of a snapshot is a hash of the styles.
-#[test]
-fn panes_equal_their_snapshots() {
-    let (model, root) = (model(), std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("snapshots"));
+/// The screen, with a hash of its styles in a last line.
+fn snapshot(app: &App, model: &Model, width: u16, height: u16) -> String {
+    let mut terminal = Terminal::new(TestBackend::new(width, height)).unwrap();
+    terminal.draw(|frame| draw(frame, app, model)).unwrap();
+    let styles = terminal.backend().buffer().content.iter().map(|cell| format!("{:?}", cell.style()));
+    let hash = styles.fold(0xcbf2_9ce4_8422_2325u64, |hash, style| {
+        style.bytes().fold(hash, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
+    });
+    format!("{}styles {hash:016x}\n", shown(app, model, width, height))
+}
+
+/// Compares screens with the files of these names. `GRADWIRE_WRITE_SNAPSHOTS=1` writes the files, to be reviewed.
+fn equal_their_files(screens: impl IntoIterator<Item = (String, String)>) {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("snapshots");
     let write = std::env::var_os("GRADWIRE_WRITE_SNAPSHOTS").is_some();
     let mut different = Vec::new();
+    for (name, text) in screens {
+        let path = root.join(format!("{name}.txt"));
+        if write {
+            std::fs::create_dir_all(&root).unwrap();
+            std::fs::write(&path, text).unwrap();
+        } else if std::fs::read_to_string(&path).ok().as_ref() != Some(&text) {
+            different.push(format!("{}:\n{text}", path.display()));
+        }
+    }
+    assert!(different.is_empty(), "{} differ, the first of them {}", different.len(), different[0]);
+}
+
+/// Every pane at every size, in colours and in ASCII, equals its snapshot.
+#[test]
+fn panes_equal_their_snapshots() {
+    let model = model();
+    let mut screens = Vec::new();
     for pane in Pane::ALL.into_iter().map(Some).chain([None]) {
         for (width, height) in [(80, 24), (200, 50), (40, 12)] {
             for (variant, palette, ascii) in [("colour", Palette::Full, false), ("ascii", Palette::None, true)] {
                 let mut app = app(pane.unwrap_or(Pane::Nodes), palette, ascii);
                 app.node = pane.is_none().then_some(1);
                 let name = pane.map_or_else(|| "Node".to_string(), |pane| pane.name().to_string());
-                let path = root.join(format!("{name}-{width}x{height}-{variant}.txt"));
-                let mut terminal = Terminal::new(TestBackend::new(width, height)).unwrap();
-                terminal.draw(|frame| draw(frame, &app, &model)).unwrap();
-                let styles = terminal.backend().buffer().content.iter().map(|cell| format!("{:?}", cell.style()));
-                let hash = styles.fold(0xcbf2_9ce4_8422_2325u64, |hash, style| {
-                    style.bytes().fold(hash, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
-                });
-                let text = format!("{}styles {hash:016x}\n", shown(&app, &model, width, height));
-                if write {
-                    std::fs::create_dir_all(&root).unwrap();
-                    std::fs::write(&path, text).unwrap();
-                } else if std::fs::read_to_string(&path).ok().as_ref() != Some(&text) {
-                    different.push(format!("{}:\n{text}", path.display()));
-                }
+                let name = format!("{name}-{width}x{height}-{variant}");
+                screens.push((name, snapshot(&app, &model, width, height)));
             }
         }
     }
-    assert!(different.is_empty(), "{} differ, the first of them {}", different.len(), different[0]);
+    equal_their_files(screens);
+}
+
+/// A slow rank, a thin network, a killed server and a divergence: the overview says what is wrong, and what to do.
+#[test]
+fn staged_situations_equal_their_snapshots() {
+    let mut screens = Vec::new();
+    for (name, model) in crate::diagnosis::tests::staged() {
+        for (width, height) in [(80, 24), (200, 50), (40, 12)] {
+            let app = app(Pane::Overview, Palette::Full, false);
+            screens.push((format!("staged-{name}-{width}x{height}"), snapshot(&app, &model, width, height)));
+        }
+    }
+    equal_their_files(screens);
+}
+
+/// The chain of waits is drawn from its cause on, and a circle is drawn once. The topology is that of the recipe.
+#[test]
+fn the_overview_shows_the_topology_and_who_waits_for_whom() {
+    use crate::diagnosis::tests::{EQUAL, run, waits};
+    let drawn = |recipe: &str, servers: u32, on: &dyn Fn(u32) -> Option<u32>| {
+        let model = run(&[EQUAL; 5], servers, recipe, |rank, _, report| {
+            if let Some(on) = on(rank) {
+                waits(report, on, 19.0);
+            }
+            true
+        });
+        shown(&app(Pane::Overview, Palette::None, true), &model, 200, 50)
+    };
+    // 0 and 2 wait for the server, which waits for 1.
+    let text = drawn("ssp", 1, &|rank| [Some(5), None, Some(5), None, None, Some(1)][rank as usize]);
+    let place = |part: &str| text.find(part).unwrap_or_else(|| panic!("{part}:\n{text}"));
+    assert!(place("|1 computes") < place("|`-5 waits 0.8 s") && place("|`-5 waits") < place("|  `-0, 2 wait, at"));
+    place("waits     0, 2 wait for 5; 5 waits for 1");
+    place("topology  workers 0 to 4 <-> servers 5, 1 shards");
+    let text = drawn("mesh", 0, &|rank| [Some(1), Some(2), Some(0), None, None].get(rank as usize).copied()?);
+    assert_eq!(text.matches("waits 0.8 s").count(), 2, "{text}");
+    assert!(text.contains("mesh of 0 to 4, each sends to all others"), "{text}");
+    assert!(drawn("ring-bf16", 0, &|_| None).contains("ring 0 > 1 > 2 > 3 > 4 > 0"));
+    assert!(drawn("sync topology=tree", 0, &|_| None).contains("tree 0(1 2) 1(3 4)"));
+}
+
+/// The parts of a step are stacked by their shares. A loss that falls to 0 has a linear axis.
+#[test]
+fn bars_have_the_shares_and_the_axis_fits_the_loss() {
+    let text = |loss: f32| {
+        let model = crate::diagnosis::tests::run(&[(50, 10, 20, 20, 10.0); 2], 0, "sync", |_, _, report| {
+            report.progress.loss = loss;
+            report.progress.accuracy = f32::NAN;
+            true
+        });
+        shown(&app(Pane::Overview, Palette::None, true), &model, 80, 24)
+    };
+    let shown = text(0.5);
+    let bar = shown.lines().find(|line| line.starts_with("|   1 ")).unwrap();
+    let cells = |sign: char| bar.chars().take(46).filter(|c| *c == sign).count();
+    assert_eq!((cells('#'), cells('c'), cells('s')), (15, 3, 6), "{shown}");
+    assert!(shown.contains("loss 0.5000, logarithmic") && !shown.contains("accuracy"), "{shown}");
+    assert!(!text(0.0).contains("logarithmic"));
 }
 
 /// Sums over no nodes are 0, not -0.

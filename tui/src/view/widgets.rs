@@ -9,7 +9,7 @@ use ratatui::widgets::{Axis, Block, Chart, Dataset, GraphType, Paragraph};
 use crate::app::App;
 use crate::model::{History, Sample};
 use crate::targets::Target;
-use crate::theme::Theme;
+use crate::theme::{Theme, count};
 
 /// A frame with a title.
 pub(super) fn block<'a>(theme: Theme, title: String) -> Block<'a> {
@@ -37,15 +37,61 @@ pub(super) fn note_lines(app: &App, area: Rect, top: u16, first: usize, count: u
 
 /// A value of each sample of a history, as points over time. Samples without it (NaN) are left out.
 pub(super) fn points(history: &History, value: impl Fn(&Sample) -> f64) -> Vec<(f64, f64)> {
-    history.iter().map(|sample| (sample.at, value(sample))).filter(|(_, y)| !y.is_nan()).collect()
+    history.iter().map(|sample| (sample.at, value(sample))).filter(|(_, y)| y.is_finite()).collect()
+}
+
+/// The scale of a chart's y axis.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub(super) enum Scale {
+    /// It begins at 0, or below it.
+    Linear,
+    /// It begins at the least value. All values are above 0.
+    Log,
+}
+
+impl Scale {
+    /// Logarithmic if all values are above 0.
+    pub(super) fn of(points: &[(f64, f64)]) -> Self {
+        let positive = points.iter().all(|(_, y)| *y > 0.0) && !points.is_empty();
+        if positive { Self::Log } else { Self::Linear }
+    }
+
+    fn to_axis(self, y: f64) -> f64 {
+        if self == Self::Log { y.log10() } else { y }
+    }
+
+    /// The text for a position of the axis.
+    fn label(self, position: f64) -> String {
+        let y = if self == Self::Log { 10f64.powf(position) } else { position };
+        match y.abs() {
+            0.0 => "0.00".to_string(),
+            0.01..10_000.0 => format!("{y:.2}"),
+            10_000.0..1e15 => count(y),
+            _ => format!("{y:.0e}"),
+        }
+    }
 }
 
 /// Draws a chart of named curves over time. Several curves get a legend.
 pub(super) fn chart(frame: &mut Frame<'_>, app: &App, area: Rect, title: String, curves: &[(&str, Vec<(f64, f64)>)]) {
+    chart_on(frame, app, area, title, curves, Scale::Linear);
+}
+
+/// As [`chart`], on a scale.
+pub(super) fn chart_on(
+    frame: &mut Frame<'_>,
+    app: &App,
+    area: Rect,
+    title: String,
+    curves: &[(&str, Vec<(f64, f64)>)],
+    scale: Scale,
+) {
     let theme = app.theme;
+    let place = |(x, y): &(f64, f64)| (*x, scale.to_axis(*y));
+    let curves: Vec<(&str, Vec<(f64, f64)>)> =
+        curves.iter().map(|(name, points)| (*name, points.iter().map(place).collect())).collect();
     let all = || curves.iter().flat_map(|(_, points)| points.iter().copied());
-    // The y axis begins at 0, or below it.
-    let (mut first, mut last, mut low, mut high) = (f64::MAX, f64::MIN, 0.0f64, f64::MIN);
+    let (mut first, mut last, mut low, mut high) = (f64::MAX, f64::MIN, f64::MAX, f64::MIN);
     for (x, y) in all() {
         (first, last, low, high) = (first.min(x), last.max(x), low.min(y), high.max(y));
     }
@@ -54,16 +100,25 @@ pub(super) fn chart(frame: &mut Frame<'_>, app: &App, area: Rect, title: String,
         return;
     }
     // An axis needs a length above 0, also for a single point.
-    let (high, last) = (if high > low { high } else { low + 1.0 }, if last > first { last } else { first + 1.0 });
+    let last = if last > first { last } else { first + 1.0 };
+    let (low, high) = match scale {
+        Scale::Linear if high > low.min(0.0) => (low.min(0.0), high),
+        Scale::Linear => (low.min(0.0), low.min(0.0) + 1.0),
+        // A tenth of a decade, around a curve that hardly moves.
+        Scale::Log => {
+            ((low + high) / 2.0 - ((high - low) / 2.0).max(0.05), (low + high) / 2.0 + ((high - low) / 2.0).max(0.05))
+        }
+    };
     let styles = [theme.accent(), theme.second(), theme.good()];
     let datasets = curves.iter().zip(styles.into_iter().cycle()).map(|((name, points), style)| {
         let set = Dataset::default().marker(theme.marker()).graph_type(GraphType::Line).style(style).data(points);
         if curves.len() > 1 { set.name(name.to_string()) } else { set }
     });
-    let label = |y: f64| if y != 0.0 && y.abs() < 0.01 { format!("{y:.0e}") } else { format!("{y:.2}") };
+    let labels: &[f64] = if area.height >= 12 { &[0.0, 0.25, 0.5, 0.75, 1.0] } else { &[0.0, 1.0] };
+    let labels = labels.iter().map(|share| scale.label(low + share * (high - low)));
     let chart = Chart::new(datasets.collect())
         .block(block(theme, title))
         .x_axis(Axis::default().bounds([first, last]).labels([format!("{first:.0} s"), format!("{last:.0} s")]))
-        .y_axis(Axis::default().bounds([low, high]).labels([label(low), label(high)]));
+        .y_axis(Axis::default().bounds([low, high]).labels(labels));
     frame.render_widget(chart, area);
 }

@@ -194,6 +194,9 @@ fn a_slow_worker_is_found_and_its_peers_wait() {
     assert!((0.5..=0.75).contains(&wait), "{wait}");
     let wait = dtop.median(SECOND, |it| it.node(1).unwrap().number("wait_share"));
     assert!(wait < 0.2, "{wait}");
+    dtop.wait(SOON, "diagnosis of a straggler", |it| {
+        it.text("diagnosis").contains("of what 3 equal workers could do; peer 1 computes")
+    });
     // 23. An accuracy that was not told is absent, and one that is told is there.
     let object = dtop.next();
     assert!(object.is_null("accuracy") && object.is_null("loss"), "{object:?}");

@@ -1,0 +1,188 @@
+//! The sentences of the diagnosis, for models that were made up.
+
+use gradwire_core::status::{Role, Waiting};
+use gradwire_core::telemetry::{Frame, Run};
+use gradwire_core::{Clock, Instant};
+
+use super::*;
+
+/// A worker's time per second: computing, coding, sending and waiting, in hundredths, and its milliseconds per step.
+pub(crate) type Shape = (u64, u64, u64, u64, f64);
+
+/// A run whose workers have these shapes, over some seconds. `more` changes reports.
+pub(crate) fn run(
+    shapes: &[Shape],
+    servers: u32,
+    recipe: &str,
+    more: impl Fn(u32, f64, &mut gradwire_core::telemetry::Report) -> bool,
+) -> Model {
+    let mut model = Model::default();
+    let workers = shapes.len() as u32;
+    model.take(Frame::Run(Run { recipe: recipe.into(), workers, servers, parameters: 1000, name: None }));
+    for tick in 0..80 {
+        let now = f64::from(tick) / 4.0;
+        for rank in 0..workers + servers {
+            let shape = shapes.get(rank as usize).copied();
+            let (compute, coding, sending, waiting, step) = shape.unwrap_or((0, 10, 0, 0, 0.0));
+            let steps = if step > 0.0 { (1e3 * now / step) as u64 } else { 0 };
+            let mut report = crate::model::tests::report(rank, now, steps);
+            let times = &mut report.times;
+            let of = |hundredths: u64| (now * 1e7) as u64 * hundredths;
+            (times.compute, times.encode, times.wire) = (of(compute), of(coding), of(sending));
+            times.wait = of(coding + sending + waiting);
+            times.stepped_compute = of(compute);
+            report.host = format!("host-{rank}");
+            report.progress.loss = (2.0 / (1.0 + now)) as f32;
+            if rank >= workers {
+                report.status.role = Role::Server;
+                (report.times.steps, report.times.wait, report.progress.loss) = (0, 0, f32::NAN);
+            }
+            if more(rank, now, &mut report) {
+                model.take(Frame::Report(report));
+            }
+        }
+    }
+    model
+}
+
+pub(crate) const EQUAL: Shape = (96, 1, 2, 1, 20.0);
+
+pub(crate) fn waits(report: &mut gradwire_core::telemetry::Report, on: u32, since: f64) {
+    let (on, reported_by, since) = (PeerId(on), report.status.me, Instant::from_nanos((since * 1e9) as u64));
+    report.status.waiting = Some(Waiting { on, at: Clock(7), clock: Clock(8), since, reported_by });
+}
+
+/// The four situations of which the screen has to say what is wrong, which node, and what to do.
+pub(crate) fn staged() -> [(&'static str, Model); 4] {
+    let slow = run(&[(32, 1, 1, 66, 60.0), (98, 1, 1, 0, 60.0), (32, 1, 1, 66, 60.0)], 0, "sync", |_, _, _| true);
+    let thin = run(&[(28, 1, 50, 21, 70.0); 4], 0, "sync", |_, _, _| true);
+    let killed = run(&[EQUAL; 4], 1, "ssp bound=3", |rank, now, report| {
+        if rank < 4 && now > 15.0 {
+            waits(report, 4, 15.0);
+        }
+        rank < 4 || now <= 15.0
+    });
+    let diverged = run(&[EQUAL; 4], 0, "sync", |_, now, report| {
+        report.progress.loss = (if now < 10.0 { 2.0 - now / 8.0 } else { 0.75 + 0.2 * (now - 10.0) }) as f32;
+        true
+    });
+    [("slow", slow), ("thin", thin), ("killed", killed), ("diverged", diverged)]
+}
+
+fn says(model: &Model) -> String {
+    Diagnosis::of(model).text
+}
+
+#[test]
+fn the_staged_situations_have_their_sentences() {
+    let [slow, thin, killed, diverged] = staged().map(|(_, model)| Diagnosis::of(&model));
+    assert_eq!(
+        slow.text,
+        "32 % of what 3 equal workers could do; peer 1 computes 3.1 times the median and costs 66 %; look for other work \
+         at host-1, or give it a smaller batch"
+    );
+    assert_eq!(
+        thin.text,
+        "28 % of what 4 equal workers could do; 71 % of a step is waiting for the network; a codec or a longer period \
+         would help"
+    );
+    assert_eq!(
+        killed.text,
+        "peer 4 (server) at host-4 is dead, stopped or cut off: restart it with the same arguments; no worker can go on \
+         without it"
+    );
+    assert_eq!(diverged.text, "the loss has grown from 0.750 to 2.650: lower the learning rate");
+    assert_eq!(
+        [slow.grade, thin.grade, killed.grade, diverged.grade],
+        [Grade::Slow, Grade::Slow, Grade::Bad, Grade::Bad]
+    );
+}
+
+#[test]
+fn a_run_at_its_speed_is_good_and_costs_are_named() {
+    let good = Diagnosis::of(&run(&[(99, 0, 0, 1, 20.0); 4], 0, "sync", |_, _, _| true));
+    assert_eq!((good.text.as_str(), good.grade), ("99 % of what 4 equal workers could do", Grade::Good));
+    let model = run(&[(80, 18, 1, 1, 20.0); 2], 0, "sync", |_, _, _| true);
+    assert!(says(&model).contains("18 % of a step is encoding, decoding and applying; a cheaper codec"));
+    // One thin link, of a recipe whose workers do not wait for each other.
+    let model = run(&[EQUAL, EQUAL, (20, 0, 70, 10, 96.0)], 0, "async", |_, _, _| true);
+    assert!(
+        says(&model)
+            .contains("peer 2 is sending for 70 % of the time, the median is 2 %; look at the network of host-2")
+    );
+    // A straggler in such a recipe costs its own time only.
+    let model = run(&[EQUAL, EQUAL, EQUAL, (97, 1, 1, 1, 59.0)], 0, "async", |_, _, _| true);
+    assert!(says(&model).starts_with("80 % of what 4"), "{}", says(&model));
+    assert!(says(&model).contains("peer 3 computes 3.0 times the median and costs 17 %"), "{}", says(&model));
+    // Two stragglers.
+    let model = run(&[EQUAL, EQUAL, EQUAL, (97, 1, 1, 1, 59.0), (97, 1, 1, 1, 59.0)], 0, "async", |_, _, _| true);
+    assert!(says(&model).contains("and 1 more compute up to 3.0 times"), "{}", says(&model));
+    // A recipe with a codec.
+    let model = run(&[(28, 1, 50, 21, 70.0); 4], 0, "ring-int8", |_, _, _| true);
+    assert!(says(&model).contains("a sparser codec or a longer period"));
+    // A busy server.
+    let model = run(&[(50, 0, 5, 45, 40.0); 4], 1, "async", |rank, _, report| {
+        report.times.encode = if rank == 4 { report.times.elapsed / 10 * 9 } else { report.times.encode };
+        true
+    });
+    assert!(says(&model).contains("peer 4, a server, is busy 90 % of the time; more servers"), "{}", says(&model));
+}
+
+#[test]
+fn a_lost_node_a_hanging_one_and_a_lost_source_say_what_to_do() {
+    let model = run(&[EQUAL; 4], 0, "mesh", |rank, now, _| rank != 2 || now < 15.0);
+    assert_eq!(
+        says(&model),
+        "peer 2 at host-2 is dead, stopped or cut off: restart it with the same arguments; without it the run has 3 of 4 \
+         workers"
+    );
+    let model = run(&[EQUAL; 3], 0, "sync", |rank, now, report| {
+        if rank != 1 && now > 5.0 {
+            waits(report, 1, 5.0);
+        }
+        if rank == 1 && now > 5.0 {
+            report.times.stepped = 5_000_000_000;
+        }
+        true
+    });
+    assert!(
+        says(&model).starts_with("2 nodes wait for peer 1 at host-1, which reports but does not go on"),
+        "{}",
+        says(&model)
+    );
+    let mut model = run(&[EQUAL; 3], 0, "sync", |_, _, _| true);
+    model.pass(5.0);
+    assert!(says(&model).starts_with("look at the process that serves this monitor"), "{}", says(&model));
+}
+
+#[test]
+fn a_loss_that_is_no_number_is_named_and_a_loss_that_was_not_told_is_not() {
+    for broken in [f32::INFINITY, f32::NAN] {
+        let model = run(&[EQUAL; 2], 0, "sync", |rank, now, report| {
+            report.progress.loss = if rank == 1 && now > 10.0 { broken } else { report.progress.loss };
+            true
+        });
+        assert!(
+            says(&model).starts_with("the loss of peer 1 at host-1 is not finite any more: lower the learning rate")
+        );
+    }
+    // It was never told, or a report has the accuracy only.
+    for unknown_from in [0.0, 18.0] {
+        let model = run(&[EQUAL; 2], 0, "sync", |_, now, report| {
+            report.progress.loss = if now >= unknown_from { f32::NAN } else { report.progress.loss };
+            true
+        });
+        assert!(says(&model).starts_with("96 %"), "{}", says(&model));
+    }
+    let mut model = run(&[EQUAL; 2], 0, "sync", |_, _, _| true);
+    let (at, rank, peer) = (model.now, PeerId(0), PeerId(1));
+    model.take(Frame::Note(Note { at, rank, kind: NoteKind::Rejected, peer, number: 5 }));
+    assert!(says(&model).starts_with("peer 1 at host-1 sends updates that are not finite"), "{}", says(&model));
+}
+
+#[test]
+fn before_the_first_step_the_missing_workers_are_named() {
+    assert_eq!(says(&Model::default()), "no node has reported yet");
+    let model = run(&[(0, 0, 0, 0, 0.0); 3], 0, "sync", |rank, _, _| rank == 0);
+    assert_eq!(says(&model), "2 of 3 workers have not reported, peer 1 first");
+}
