@@ -181,6 +181,7 @@ fn feed_of(address: String, options: &Options) -> Result<Feed, Failure> {
 
 /// Runs the interactive screen until the user quits, or a signal ends it.
 fn watch(screen: &mut Screen, signals: &Signals, app: &mut App, runs: &mut Runs, interval: Duration) -> io::Result<()> {
+    signals.guard()?;
     let mut drawn: Option<Instant> = None;
     while !app.quit && signals.end().is_none() {
         if std::mem::take(&mut app.suspend) || signals.take_stop() {

@@ -5,11 +5,14 @@
 //! | return, error | `Drop` of [`Screen`] |
 //! | panic, of any thread | the panic hook, before the message is printed; the process ends with code 101 |
 //! | SIGTERM, SIGHUP, SIGINT, SIGQUIT | a flag, which the loop of the screen looks at ten times a second |
+//! | a terminal that is gone | a thread ends the process: a read from such a terminal does not return |
 //! | SIGTSTP, Ctrl-Z | [`Screen::suspend`]; the screen is set up again after SIGCONT |
 
-use std::io::{self, Stdout, stdout};
+use std::io::{self, IsTerminal, Stdout, stdout};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread;
+use std::time::Duration;
 
 use ratatui::Terminal;
 use ratatui::backend::CrosstermBackend;
@@ -22,6 +25,10 @@ use ratatui::crossterm::terminal::{
 use signal_hook::consts::{SIGCONT, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGTSTP};
 use signal_hook::flag;
 use signal_hook::low_level::emulate_default_handler;
+
+/// Time between two looks at the signals and the terminal, and the time that the loop of the screen has to end by itself.
+const LOOK: Duration = Duration::from_millis(200);
+const GRACE: Duration = Duration::from_millis(800);
 
 /// The terminal while dtop draws on it.
 pub(crate) struct Screen {
@@ -119,6 +126,27 @@ impl Signals {
         flag::register(SIGTSTP, Arc::clone(&stop))?;
         flag::register(SIGCONT, Arc::clone(&go_on))?;
         Ok(Self { end, stop, go_on })
+    }
+
+    /// Starts a thread that ends the process after a signal, or when the terminal is gone, if the loop of the screen
+    /// cannot: crossterm reads from a terminal that is gone for ever.
+    ///
+    /// # Errors
+    /// If the operating system starts no thread.
+    pub(crate) fn guard(&self) -> io::Result<()> {
+        let end = Arc::clone(&self.end);
+        let guard = move || loop {
+            thread::sleep(LOOK);
+            let signal = match end.load(Ordering::Relaxed) {
+                0 if stdout().is_terminal() => continue,
+                0 => SIGHUP,
+                signal => signal as i32,
+            };
+            thread::sleep(GRACE);
+            leave();
+            std::process::exit(128 + signal);
+        };
+        thread::Builder::new().name("terminal".to_string()).spawn(guard).map(drop)
     }
 
     /// The exit code for the signal that ends the process: 128 + its number.

@@ -124,6 +124,27 @@ fn quitting_ends_with_0() {
     }
 }
 
+/// The terminal goes away, as when its window is closed. dtop must not read from it for ever, with or without a signal.
+#[test]
+fn a_terminal_that_is_gone_ends_the_program() {
+    for (name, trap) in [("gone", ""), ("nohup", "trap \"\" HUP; ")] {
+        let script = format!("bash -c '{trap}echo $$ >pid; exec $DTOP --demo'");
+        let Some(mut shell) = Shell::start(name, &script) else { return };
+        shell.expect("Overview", 1);
+        let pid = std::fs::read_to_string(shell.directory.join("pid")).unwrap();
+        let process = PathBuf::from(format!("/proc/{}", pid.trim()));
+        if !process.exists() {
+            return;
+        }
+        shell.child.kill().unwrap();
+        let begun = Instant::now();
+        while process.exists() {
+            assert!(begun.elapsed() < Duration::from_secs(10), "{name}: dtop goes on without a terminal");
+            thread::sleep(Duration::from_millis(20));
+        }
+    }
+}
+
 #[test]
 fn signals_restore_the_terminal() {
     for (name, number) in [("TERM", 15), ("HUP", 1), ("QUIT", 3)] {
