@@ -141,13 +141,12 @@ fn the_bench_of_learning_prints_its_tables() {
     assert!(failed.contains("| digits | petuum | failed: "), "{failed}");
 }
 
-/// Synchronous runs on a GPU and on the CPU end with the same parameters, bit for bit; an asynchronous run on a GPU
-/// learns.
 /// The arithmetic of a run may be done by a GPU: it learns, and synchronous results are the same to the bit.
 #[cfg(feature = "gpu")]
 #[test]
 fn a_gpu_gives_the_same_parameters() {
-    let tail = |json: &str| json[json.find("digest").unwrap()..].to_string();
+    // Not what follows: the curve has the seconds of each epoch.
+    let digest = |json: &str| json.split("\"digest\":\"").nth(1).unwrap().split('"').next().unwrap().to_string();
     let first = cluster("--json --recipe sync --epochs 2 --executor gpu");
     if first.status.code() == Some(4) && std::env::var_os("GRADWIRE_REQUIRE_GPU").is_none() {
         let said = String::from_utf8_lossy(&first.stderr).to_string();
@@ -155,9 +154,9 @@ fn a_gpu_gives_the_same_parameters() {
         return;
     }
     assert!(first.status.success(), "{}", String::from_utf8_lossy(&first.stderr));
-    assert_eq!(tail(&String::from_utf8(first.stdout).unwrap()), tail(&train("--recipe sync --epochs 2")));
+    assert_eq!(digest(&String::from_utf8(first.stdout).unwrap()), digest(&train("--recipe sync --epochs 2")));
     for recipe in ["averaging --optimizer average --momentum 0.5", "hardsync --codec int8 --pull bf16"] {
-        let of = |executor: &str| tail(&train(&format!("--recipe {recipe} --epochs 2 --executor {executor}")));
+        let of = |executor: &str| digest(&train(&format!("--recipe {recipe} --epochs 2 --executor {executor}")));
         assert_eq!(of("gpu"), of("cpu"), "{recipe}");
     }
     let accuracy = field(&train("--recipe mesh --executor gpu --workers 2"), "accuracy");

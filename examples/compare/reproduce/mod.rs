@@ -6,7 +6,9 @@
 mod averaging;
 mod backup;
 mod bandwidth;
+mod fasgd;
 mod faults;
+mod momentum;
 mod staleness;
 mod stragglers;
 mod table;
@@ -51,7 +53,7 @@ impl Size {
 }
 
 /// All figures, in the order of `--reproduce all`.
-pub(crate) const FIGURES: [Figure; 8] = [
+pub(crate) const FIGURES: [Figure; 10] = [
     Figure {
         name: "staleness",
         about: "softsync with 30 workers: how late updates are (Zhang et al. 2016)",
@@ -81,6 +83,16 @@ pub(crate) const FIGURES: [Figure; 8] = [
         name: "backup",
         about: "the time of a round over backup workers (Chen et al. 2016)",
         tables: backup::tables,
+    },
+    Figure {
+        name: "momentum",
+        about: "momentum of merged updates over the period (a draft study)",
+        tables: momentum::tables,
+    },
+    Figure {
+        name: "fasgd",
+        about: "FASGD and a rate over the staleness, 4 to 128 workers (Odena 2016)",
+        tables: fasgd::tables,
     },
     Figure {
         name: "thinning",
