@@ -37,7 +37,7 @@ fn all_figures_are_printed() {
             columns = 0;
         }
     }
-    assert_eq!(text.matches("\n|---").count(), 9, "a table per figure, two for averaging:\n{text}");
+    assert_eq!(text.matches("\n|---").count(), 11, "a table per figure, two for averaging:\n{text}");
     let again = |args| String::from_utf8(compare(args).stdout).unwrap();
     assert!(text.contains(again("--reproduce faults --quick").trim_end()));
 }

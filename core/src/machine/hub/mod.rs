@@ -463,11 +463,13 @@ impl Hub {
                 Some(Notice::Tick)
             }
             (Link::Agreed, Message::PeerLost { peer: lost, failure }) => {
-                // A node that is or was a partner is missed here.
-                let is_far = lost != self.setup.me && self.peers.has(lost) && self.peers.get(lost).is_far();
-                if is_far && peer == self.setup.host() {
+                let is_known = lost != self.setup.me && self.peers.has(lost) && peer == self.setup.host();
+                if is_known && self.peers.get(lost).is_far() {
                     failure.into_iter().for_each(|failure| self.event(Event::PeerFailed { peer: lost, failure }));
                     self.event(Event::PeerLost { peer: lost });
+                } else if is_known {
+                    // A partner is missed here, unless the next view comes before it is given up.
+                    self.peers.on_rumour(lost);
                 }
                 None
             }
@@ -537,6 +539,9 @@ impl Hub {
         // Without patience, drivers do not reconnect: a peer that is not connected yet is not lost.
         let waits = self.setup.patience.dead_after() > Duration::ZERO;
         self.peers.set_partners(partners, self.now, waits);
+        while let Some(peer) = self.peers.take_rumour() {
+            self.event(Event::PeerLost { peer });
+        }
     }
 
     /// Can a message of the present exchange have been lost with the connection to this peer?

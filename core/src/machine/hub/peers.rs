@@ -58,6 +58,8 @@ pub(super) struct Peer {
     partner: bool,
     /// It was lost, and has not said hello since.
     missed: bool,
+    /// The host has said that it is lost, while it was down here and not given up yet.
+    rumoured: bool,
     /// The exchange in which the connection with it broke last; 0: in none.
     broke_in: u64,
     /// Its process, since its first hello; 0 before.
@@ -210,6 +212,20 @@ impl Peers {
         Some(self.get(*self.down.front()?).down_since()?.after(dead_after))
     }
 
+    /// The host has said that a peer is lost. One that is down here is given up in its own time, or is a partner no more
+    /// before that.
+    pub(super) fn on_rumour(&mut self, lost: PeerId) {
+        self.change(lost, |peer| peer.rumoured = peer.is_down());
+    }
+
+    /// The next peer that the host has called lost, and that is no longer missed here.
+    pub(super) fn take_rumour(&mut self) -> Option<PeerId> {
+        let is_due = |peer: &PeerId| self.get(*peer).rumoured && self.get(*peer).is_far();
+        let lost = (0..self.count()).map(|index| self.rank(index)).find(is_due)?;
+        self.change(lost, |peer| peer.rumoured = false);
+        Some(lost)
+    }
+
     /// Gives up the next peer that has been down for `dead_after`, or has failed: of several, the lowest rank.
     pub(super) fn take_lost(&mut self, now: Instant, dead_after: Duration) -> Option<PeerId> {
         if self.failed == 0 && self.deadline(dead_after).is_none_or(|deadline| deadline > now) {
@@ -220,7 +236,7 @@ impl Peers {
             peer.failure.is_some() || peer.down_since().is_some_and(|since| since.after(dead_after) <= now)
         };
         let lost = self.down.iter().copied().filter(is_due).min()?;
-        self.change(lost, |peer| (peer.link, peer.missed) = (Link::Lost, true));
+        self.change(lost, |peer| (peer.link, peer.missed, peer.rumoured) = (Link::Lost, true, false));
         Some(lost)
     }
 }
@@ -232,6 +248,7 @@ impl Peer {
             always: false,
             partner: false,
             missed: false,
+            rumoured: false,
             broke_in: 0,
             incarnation: Incarnation(0),
             left: false,
@@ -276,7 +293,7 @@ impl Peer {
     /// The peer has said hello, from this process.
     pub(super) fn on_hello(&mut self, incarnation: Incarnation, had_parameters: bool) {
         self.left &= self.incarnation == incarnation;
-        (self.link, self.missed) = (Link::Agreed, false);
+        (self.link, self.missed, self.rumoured) = (Link::Agreed, false, false);
         (self.incarnation, self.had_parameters, self.failure) = (incarnation, had_parameters, None);
     }
 
