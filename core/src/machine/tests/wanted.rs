@@ -207,3 +207,28 @@ fn the_host_tells_of_a_loss_that_far_nodes_do_not_see() {
     m.tell(0, Message::PeerLost { peer, failure: None }).expect_event(Event::PeerLost { peer }).expect_idle();
     m.tell(0, news(2)).tell(0, news(6)).tell(2, news(4)).tell(0, news(99)).expect_idle();
 }
+
+/// A neighbour that is down is given up in this node's own time. If the next view does not have it before that, this node
+/// misses it no more, and the host's news is all that there is.
+#[test]
+fn a_loss_that_the_host_tells_is_reported_once() {
+    let news = Message::PeerLost { peer: PeerId(2), failure: None };
+    let down = || {
+        let mut m = node(6);
+        m.enter(1, &ALL, 0).fetch(1).hello(2, 1).expect_event(joined(2, 1));
+        m.disconnect(2).tell(0, news).expect_idle();
+        m
+    };
+    let mut m = down();
+    m.at(1_100).feed(Input::Timeout).expect_lost(2).expect_idle();
+    m.enter(2, &[0, 1, 3, 4, 5, 6], 0).expect_idle();
+    let mut m = down();
+    m.enter(2, &[0, 1, 3, 4, 5, 6], 0).expect_event(Event::PeerLost { peer: PeerId(2) }).expect_idle();
+    m.at(1_100).feed(Input::Timeout);
+    m.expect_lost(3).expect_idle();
+    // It has come back before the next view.
+    let mut m = down();
+    m.hello(2, 1);
+    m.wants.clear();
+    m.enter(2, &[0, 1, 3, 4, 5, 6], 0).expect_idle();
+}
