@@ -41,7 +41,7 @@ pub(super) fn height(model: &Model) -> u16 {
     (model.nodes.len() as u16).saturating_add(2)
 }
 
-/// A line per node. If not all fit, those whose computing takes longest, after those that are not live.
+/// Draws a line per node. If not all nodes fit, it shows nodes that are not live, then the nodes that compute longest.
 pub(super) fn draw(frame: &mut Frame<'_>, app: &App, model: &Model, area: Rect) {
     let lines = usize::from(area.height.saturating_sub(2));
     let width = usize::from(area.width.saturating_sub(2));

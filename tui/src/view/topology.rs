@@ -1,4 +1,4 @@
-//! Who is connected with whom, and who waits for whom: as a line each, and drawn as a tree of waits.
+//! The connections of a recipe's topology as a line; the waits of nodes for each other as a line, and drawn as a tree.
 
 use std::collections::BTreeMap;
 
@@ -33,7 +33,12 @@ pub(super) fn line<'a>(app: &App, model: &Model) -> Line<'a> {
     let text = match topology {
         Ok(Topology::Servers { shards }) => {
             let link = if app.theme.ascii { "<->" } else { "⇄" };
-            format!("workers {} {link} servers {}, {shards} shards", range(0, workers), range(workers, servers))
+            format!(
+                "workers {} {link} servers {}, {shards} shard{}",
+                range(0, workers),
+                range(workers, servers),
+                if shards == 1 { "" } else { "s" }
+            )
         }
         Ok(Topology::Ring) => ring(app, workers),
         Ok(Topology::Tree { fan_in }) => format!("tree {}", tree(workers, fan_in)),
@@ -86,7 +91,7 @@ fn list(ranks: impl ExactSizeIterator<Item = u32>) -> String {
     if count > LISTED_MAX { format!("{text} and {} more", count - LISTED_MAX) } else { text }
 }
 
-/// Who waits for whom, in a line: first those that most nodes wait for.
+/// The waits in a line. Nodes that most others wait for come first.
 pub(super) fn waits_line<'a>(app: &App, model: &Model) -> Line<'a> {
     let waits = waits(model);
     let mut groups: Vec<_> = waits.iter().collect();

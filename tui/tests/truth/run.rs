@@ -17,7 +17,7 @@ pub(crate) const LEN: usize = 512;
 /// Examples per step.
 pub(crate) const BATCH: u32 = 16;
 
-/// What a test tells a worker, and what the worker says.
+/// The orders of a test to a worker, and the worker's own figures.
 #[derive(Default)]
 pub(crate) struct Worker {
     /// Milliseconds of computing per step.
@@ -108,7 +108,6 @@ fn work(mut session: Session, params: &mut [f32], worker: &Worker) -> Result<(),
                 0.01 * ((random >> 33) % 1000) as f32 / 1000.0 - 0.005
             })
             .collect();
-        // Recipes that average parameters take those; the others take updates.
         session.step(params, &update, BATCH)?;
         worker.steps.fetch_add(1, Ordering::Relaxed);
     }
