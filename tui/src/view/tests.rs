@@ -186,7 +186,7 @@ fn the_overview_shows_the_topology_and_who_waits_for_whom() {
     let place = |part: &str| text.find(part).unwrap_or_else(|| panic!("{part}:\n{text}"));
     assert!(place("|1 computes") < place("|`-5 waits 0.8 s") && place("|`-5 waits") < place("|  `-0, 2 wait, at"));
     place("waits     0, 2 wait for 5; 5 waits for 1");
-    place("topology  workers 0 to 4 <-> servers 5, 1 shards");
+    place("topology  workers 0 to 4 <-> servers 5, 1 shard");
     let text = drawn("mesh", 0, &|rank| [Some(1), Some(2), Some(0), None, None].get(rank as usize).copied()?);
     assert_eq!(text.matches("waits 0.8 s").count(), 2, "{text}");
     assert!(text.contains("mesh of 0 to 4, each sends to all others"), "{text}");
