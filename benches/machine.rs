@@ -71,6 +71,7 @@ impl Handover {
                         gradwire_core::kernel::Kernel::Encode { .. } => {
                             KernelResult::Encoded(Encoded { bytes: 64, entries: 16, ..Encoded::default() })
                         }
+                        gradwire_core::kernel::Kernel::CopyLedger { .. } => KernelResult::Copied { bytes: 64 },
                         _ => KernelResult::Nothing,
                     };
                     self.feed(node, Input::Completed { op, result });

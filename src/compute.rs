@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use gradwire_core::kernel::executor::Executor;
+use gradwire_core::kernel::executor::{Cpu, Executor};
 use gradwire_core::kernel::{Kernel, KernelResult};
 use gradwire_core::{BufferId, OpId, Pool, RestoreError, SavedBuffer, Segment, Storage};
 
@@ -30,6 +30,11 @@ impl Compute {
         let result = self.executor.begin(kernel, &mut self.pool).map_err(Error::Executor)?;
         self.running = result.is_none().then_some(op);
         Ok(result)
+    }
+
+    /// Kernels run on the host's copy, and there is no other.
+    pub(crate) fn is_on_host(&mut self) -> bool {
+        self.executor.as_any().is::<Cpu>()
     }
 
     pub(crate) fn is_running(&self) -> bool {

@@ -74,6 +74,8 @@ pub(crate) struct Engine<T> {
     tape: TapeFile,
     /// [`Machine::wanted_changes`] when the transport was told last.
     wanted_seen: Option<u64>,
+    /// Between steps, the application has the machine's buffer for contributions.
+    lends: bool,
 }
 
 /// Why the engine has nothing more to do.
@@ -100,11 +102,16 @@ impl<T: Transport> Engine<T> {
         observer: Observer,
     ) -> Result<Self, Error> {
         let (len, contract, known_run) = (setup.len, setup.contract.clone(), setup.run);
-        let (me, pending, nodes) = (setup.me, Pending::at_start(&setup), setup.cluster.nodes());
+        let (me, nodes, carried) = (setup.me, setup.cluster.nodes(), setup.carried);
+        let is_worker = setup.cluster.is_worker(me);
         let (machine, pool) = Node::open_with(setup, initial, pages::zeroed)?;
+        let mut compute = Compute::new(pool, executor);
+        let lends = compute.is_on_host() && machine.is_contribution_free();
+        let pending = Pending::at_start(is_worker, len, carried, lends);
         let mut engine = Self {
             machine,
-            compute: Compute::new(pool, executor),
+            compute,
+            lends,
             transport,
             mailbox: Arc::new(Mailbox::new(me)),
             pending,
@@ -205,6 +212,10 @@ impl<T: Transport> Engine<T> {
             }
             Some(Command::StepThrough(StepThrough { notes, weight, rate, give, take })) => {
                 let contribution = Segment::floats(self.machine.contribution(), 0, self.len);
+                if self.compute.pool.len(contribution.buffer) == 0 {
+                    // The application has the buffer for contributions that it gives on the host.
+                    self.compute.replace(contribution.buffer, Arc::new(pages::zeroed(self.len * 4)));
+                }
                 self.compute.copy_with(give, contribution)?;
                 self.pending = Pending::StepThrough { take };
                 self.set_rate(rate);
@@ -307,6 +318,7 @@ impl<T: Transport> Engine<T> {
                 Output::Receive { op, peer, into } => {
                     // A device must not take its copy of these bytes for the newest while the transport writes.
                     if let Some(into) = into {
+                        self.compute.pool.make_room_for(into);
                         self.compute.written(into);
                     }
                     self.transport.receive(op, peer, into, &mut self.compute.pool);
@@ -436,10 +448,16 @@ impl<T: Transport> Engine<T> {
         Ok(())
     }
 
+    /// The buffer for the next contribution: `spare`, unless the machine's is free.
+    fn next_buffer(&mut self, spare: Arc<Storage>) -> Arc<Storage> {
+        if self.lends { self.compute.replace(self.machine.contribution(), spare) } else { spare }
+    }
+
     fn on_joined(&mut self, Clock(clock): Clock) {
         self.confirm_run();
         if let Pending::Join { spare, state } = self.pending.take_if(|pending| matches!(pending, Pending::Join { .. }))
         {
+            let spare = self.next_buffer(spare);
             let (view, outdated, moment) = (self.view(), self.outdated, self.moment);
             let restored = self.restored.take().map(|loaded| Box::new(loaded.checkpoint));
             let adopted = self.adopted();
@@ -460,7 +478,7 @@ impl<T: Transport> Engine<T> {
         let is_step = |pending: &Pending| matches!(pending, Pending::Step { .. } | Pending::StepThrough { .. });
         match self.pending.take_if(is_step) {
             Pending::Step { spare, state } => {
-                let advice = self.machine.advice();
+                let (advice, spare) = (self.machine.advice(), spare.map(|spare| self.next_buffer(spare)));
                 self.mailbox.answer(Stepped { clock, view, changed, spare, advice, state, adopted });
             }
             Pending::StepThrough { take } => {

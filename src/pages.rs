@@ -10,15 +10,22 @@ use gradwire_core::Storage;
 #[cfg(target_os = "linux")]
 const LONG: usize = 8 << 20;
 
+/// Bytes from which on a buffer gets a mapping of its own. Memory that it gives back then goes to the system, and does not
+/// stay with the allocator.
+#[cfg(target_os = "linux")]
+const OWN: usize = 1 << 20;
+
 /// A storage of zeros, with `len` bytes, rounded up to whole words. On Linux, a long one asks for huge pages; the system
 /// decides whether it gets them (`/sys/kernel/mm/transparent_hugepage`). Results are the same with any pages.
 pub fn zeroed(len: usize) -> Storage {
     #[cfg(target_os = "linux")]
-    if len >= LONG {
+    if len >= OWN {
         use memmap2::{Advice, MmapMut};
         // A system that refuses the mapping or the advice has ordinary pages.
         if let Ok(map) = MmapMut::map_anon(len.next_multiple_of(4)) {
-            let _ = map.advise(Advice::HugePage);
+            if len >= LONG {
+                let _ = map.advise(Advice::HugePage);
+            }
             return Storage::in_memory(Box::new(map), len, zeroed);
         }
     }
@@ -31,7 +38,7 @@ mod tests {
 
     #[test]
     fn short_and_long_storages_are_zeros_of_the_length() {
-        for len in [0, 1, 4096, (8 << 20) - 1, 8 << 20, (8 << 20) + 5] {
+        for len in [0, 1, 4096, (1 << 20) - 1, 1 << 20, (8 << 20) - 1, 8 << 20, (8 << 20) + 5] {
             let mut storage = zeroed(len);
             assert_eq!(storage.words().len(), len.div_ceil(4));
             assert!(storage.words().iter().all(|word| *word == 0));

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use gradwire_core::{Setup, Storage};
+use gradwire_core::Storage;
 
 use crate::mailbox::DeviceCopy;
 use crate::pages;
@@ -11,7 +11,8 @@ use crate::pages;
 #[derive(Debug)]
 pub(crate) enum Pending {
     None,
-    /// Waits for `Joined`. `spare`: a buffer that the application will fill with its first contribution.
+    /// Waits for `Joined`. `spare`: a buffer that the application will fill with its first contribution; empty if the
+    /// application gets the machine's.
     Join {
         spare: Arc<Storage>,
         state: Vec<Arc<Storage>>,
@@ -37,11 +38,13 @@ pub(crate) enum Pending {
 }
 
 impl Pending {
-    /// At the start of a node. Workers join without a request, and servers are not asked for their end.
-    pub(crate) fn at_start(setup: &Setup) -> Self {
-        if setup.cluster.is_worker(setup.me) {
-            let zeroed = || Arc::new(pages::zeroed(setup.len * 4));
-            Self::Join { spare: zeroed(), state: (0..setup.carried).map(|_| zeroed()).collect() }
+    /// At the start of a node with vectors of `len` floats, `carried` of which are the application's. Workers join without a request, and servers are not asked for their end. `lends`: the
+    /// application gets the machine's buffer for its contributions.
+    pub(crate) fn at_start(is_worker: bool, len: usize, carried: u32, lends: bool) -> Self {
+        if is_worker {
+            let zeroed = || Arc::new(pages::zeroed(len * 4));
+            let spare = if lends { Arc::default() } else { zeroed() };
+            Self::Join { spare, state: (0..carried).map(|_| zeroed()).collect() }
         } else {
             Self::Serve
         }

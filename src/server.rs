@@ -22,6 +22,19 @@ use crate::waits::{Wait, WaitKind};
 /// have a single server, which then hosts the coordinator and holds no parameters. Dropping a server ends its part at
 /// once, and its workers cannot go on; see also [`end_without`](Self::end_without).
 ///
+/// # Memory
+///
+/// A server of one shard has the parameters, a contribution, and the vector that a synchronous round is gathered in: 3
+/// vectors of the shard's length. Without rounds, it has a second version of the parameters instead. `softsync` has both,
+/// so 4. A contribution that comes while another is coming, and a version that is still being sent to a slow worker, have
+/// memory meanwhile: up to 4 of each, so that slow workers hold up no other. A server with several shards has the whole
+/// vector once more, for the ends of the run. A server with one of several shards has a vector of the whole length for
+/// the application, and the rest by the length of its shard.
+///
+/// What a rule needs beyond that is in addition: `pace=first` a contribution of each worker (two with `late=next`),
+/// rules that merge a round together the contributions of the round, `pull=` and delay compensation the parameters as
+/// each worker has them, outer optimizers their state.
+///
 /// ```
 /// use std::time::Duration;
 ///

@@ -38,6 +38,22 @@ pub enum Mean {
 /// later calls return [`Error::Ended`]. A session can be dropped at any time: its peers are told that it has ended
 /// without leaving, and why if its last call was refused because of a vector that is not finite.
 ///
+/// # Memory
+///
+/// In vectors of the parameters' length, beside the caller's own:
+///
+/// | recipe | vectors | what they are |
+/// |---|---|---|
+/// | servers, a window of one (`hardsync`, `async`, `softsync`) | 3 | parameters, contribution, the buffer for the next contribution |
+/// | servers, a window of two (`ssp`) | 5 | as well the servers' parameters, and a second contribution under way |
+/// | mesh without rounds | 5 | parameters, contribution, base, ledger, residual |
+///
+/// A codec at servers adds its residual, and momentum before a codec its velocity. In a mesh, buffers of messages and the
+/// memory of the encoder are there while they are used. A message that takes every element, as in a warm-up, needs two
+/// vectors more while it is encoded, and half a vector until all members have it. A member that enters needs a second ledger meanwhile, and so does its donor. Counts
+/// above 32 bits add a vector to the ledger. With an executor on a device, a mesh has a buffer for the next contribution
+/// as well.
+///
 /// ```
 /// use gradwire::{Cluster, Error, Layout, Mem, Recipe, Session};
 ///

@@ -137,7 +137,8 @@ impl Case {
         let on_demand = Random::new(seed, 22).chance(0.5);
         let under_way = Random::new(seed, 23).below(2) as u32 * 64;
         let plan = Plan::new(seed, layout, recipe, cluster);
-        let plan = Plan { network, patience, quorum, steps, faults, on_demand, under_way, ..plan };
+        let keep_below = Random::new(seed, 24).below(2) as u32 * 64;
+        let plan = Plan { network, patience, quorum, steps, faults, on_demand, under_way, keep_below, ..plan };
         Self { plan, pace, splits }
     }
 

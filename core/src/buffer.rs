@@ -193,12 +193,29 @@ impl Lent {
 /// assert_eq!(lent.bytes(), [1f32.to_le_bytes(), 2f32.to_le_bytes()].concat());
 /// assert_eq!(pool.floats(tail), [5.0, 2.0]);
 /// ```
-#[derive(Debug, Default)]
+///
+/// A buffer that is declared with length 0 is *brief*: it has memory only while the machine needs it. It
+/// [grows](Self::make_room) before a write beyond its end, and a machine [gives its memory
+/// back](crate::kernel::Kernel::Release).
+#[derive(Debug)]
 pub struct Pool {
     buffers: Vec<Arc<Storage>>,
+    /// By buffer: it is brief.
+    brief: Vec<bool>,
+    allocate: Allocate,
     /// An empty placeholder for a buffer that [`take`](Self::take) has taken out.
     vacant: Arc<Storage>,
 }
+
+impl Default for Pool {
+    fn default() -> Self {
+        Self::new([])
+    }
+}
+
+/// Bytes up to which a brief buffer grows in powers of two, so that bodies of varying length seldom make it grow. A longer
+/// one gets the length that is needed.
+const STEPPED: usize = 1 << 20;
 
 impl Pool {
     /// Allocates zeroed buffers with these lengths in bytes.
@@ -208,8 +225,41 @@ impl Pool {
 
     /// As [`new`](Self::new), in storages that `allocate` makes.
     pub fn allocated(lengths: impl IntoIterator<Item = usize>, allocate: Allocate) -> Self {
-        let buffers = lengths.into_iter().map(|len| Arc::new(allocate(len))).collect();
-        Self { buffers, vacant: Arc::default() }
+        let mut brief = Vec::new();
+        let buffers = lengths.into_iter().inspect(|len| brief.push(*len == 0)).map(|len| Arc::new(allocate(len)));
+        Self { buffers: buffers.collect(), brief, allocate, vacant: Arc::default() }
+    }
+
+    /// Lets a brief buffer grow to `bytes`, if it is shorter. Its content stays, and zeros follow. Drivers call this before
+    /// they write a body to a buffer, and executors before they run a kernel.
+    pub fn make_room(&mut self, buffer: BufferId, bytes: usize) {
+        let index = buffer.0 as usize;
+        if !self.brief[index] || self.len(buffer) >= bytes {
+            return;
+        }
+        let len = if bytes < STEPPED { bytes.next_power_of_two().max(4 * LINE) } else { bytes };
+        let mut grown = (self.allocate)(len);
+        let old = self.buffers[index].bytes();
+        grown.bytes_mut()[..old.len()].copy_from_slice(old);
+        self.buffers[index] = Arc::new(grown);
+    }
+
+    /// As [`make_room`](Self::make_room), for a range that is about to be written.
+    pub fn make_room_for(&mut self, segment: Segment) {
+        self.make_room(segment.buffer, segment.range().end);
+    }
+
+    /// Gives back the memory of a brief buffer. Its length is 0 then.
+    pub(crate) fn release(&mut self, buffer: BufferId) {
+        let index = buffer.0 as usize;
+        if self.brief[index] {
+            self.buffers[index] = Arc::clone(&self.vacant);
+        }
+    }
+
+    /// Bytes of all buffers as they are now.
+    pub fn bytes_held(&self) -> usize {
+        self.buffers.iter().map(|storage| storage.words().len() * 4).sum()
     }
 
     /// Length of a buffer in bytes, rounded up to whole words.
@@ -318,6 +368,26 @@ mod tests {
         assert_eq!(pool.floats(whole)[9], 2.0);
         let copy = pool.share(BufferId(0));
         assert!(matches!(copy.0, Place::Driver { bytes: 40, .. }), "{copy:?}");
+    }
+
+    /// A brief buffer grows with what is written to it, keeps its content then, and gives back its memory. Other buffers have
+    /// one length.
+    #[test]
+    fn a_brief_buffer_has_the_memory_that_is_written() {
+        let mut pool = Pool::new([0, 8]);
+        assert_eq!(pool.bytes_held(), 8);
+        let part = |len| Segment::floats(BufferId(0), 0, len);
+        pool.make_room_for(part(3));
+        pool.floats_mut(part(3)).copy_from_slice(&[1.0, 2.0, 3.0]);
+        let lent = pool.lend(part(3));
+        pool.make_room_for(part(1000));
+        assert_eq!(pool.floats(part(4)), [1.0, 2.0, 3.0, 0.0]);
+        assert_eq!(lent.bytes().len(), 12);
+        pool.make_room(BufferId(0), STEPPED + 4);
+        assert_eq!(pool.bytes_held(), STEPPED + 12);
+        [0, 1].into_iter().for_each(|buffer| pool.release(BufferId(buffer)));
+        pool.make_room(BufferId(1), 100);
+        assert_eq!([0, 1].map(|buffer| pool.len(BufferId(buffer))), [0, 8]);
     }
 
     #[test]

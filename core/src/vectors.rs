@@ -49,6 +49,11 @@ impl Vectors {
         id
     }
 
+    /// Declares a buffer that has memory only while it is used: see [`Pool`](crate::Pool). It is written before it is read.
+    pub(crate) fn brief(&mut self, name: &'static str) -> BufferId {
+        self.bytes(name, 0, Keep::No)
+    }
+
     /// Lengths in bytes, by id.
     pub(crate) fn lengths(&self) -> Vec<usize> {
         self.0.iter().map(|vector| vector.bytes).collect()

@@ -141,7 +141,10 @@ impl Host {
                     self.end(Input::Completed { op, result });
                 }
                 Output::Transmit { op, .. } => self.end(Input::Completed { op, result: KernelResult::Nothing }),
-                Output::Receive { op, peer, .. } => self.awaited = Some((op, peer)),
+                Output::Receive { op, peer, into } => {
+                    into.into_iter().for_each(|into| self.pool.make_room_for(into));
+                    self.awaited = Some((op, peer));
+                }
                 Output::Close { .. } | Output::Signal(_) | Output::Event(_) | Output::Order(_) => {}
                 Output::Wait { .. } => return,
             }

@@ -185,6 +185,15 @@ impl Gpu {
             Kernel::Refresh { base, ledger, unit, into, .. } => {
                 self.start(&Kernel::Materialise { base, ledger, unit, into }, pool)
             }
+            Kernel::Release { buffer } => {
+                if !self.memory.finish(&mut self.commands, pool)? {
+                    self.pending = Some(Pending::Host(*kernel));
+                    return Ok(None);
+                }
+                self.pending = None;
+                self.memory.release(buffer);
+                Ok(Some(kernel::run(kernel, pool)))
+            }
             // Texts, sections and merged bodies are small and on the host already.
             Kernel::Section { .. } | Kernel::Compare { .. } | Kernel::Merge { .. } => self.run_on_host(kernel, pool),
             Kernel::Scan { x } if x.len > 0 => {
@@ -282,6 +291,7 @@ impl Gpu {
         let Self { commands, memory, .. } = self;
         let result = match self.pending {
             None => return Ok(None),
+            Some(Pending::Host(kernel @ Kernel::Release { .. })) => return self.start(&kernel, pool),
             Some(Pending::Host(kernel)) => return self.run_on_host(&kernel, pool),
             Some(Pending::Scan) => {
                 let Some(scan) = &self.scan else { return Ok(None) };
@@ -315,6 +325,7 @@ fn check_range(buffer: &wgpu::Buffer, start: u64, segment: Segment) -> Result<()
 impl Executor for Gpu {
     fn begin(&mut self, kernel: &Kernel, pool: &mut Pool) -> Result<Option<KernelResult>, ExecutorError> {
         debug_assert!(self.pending.is_none());
+        kernel.make_room(pool);
         let result = self.start(kernel, pool)?;
         // A lost device ignores commands, and its results would be zeros.
         self.commands.check()?;

@@ -174,8 +174,10 @@ impl Memory {
         if self.mirrors.len() <= index {
             self.mirrors.resize_with(index + 1, || None);
         }
+        let len = pool.len(buffer) as u64;
+        // A brief buffer has grown. What is written to it now does not depend on the bytes before.
+        self.mirrors[index].take_if(|mirror| mirror.buffer.size() < len);
         if self.mirrors[index].is_none() {
-            let len = pool.len(buffer) as u64;
             let limits = commands.context.device.limits();
             if len > limits.max_buffer_size {
                 let (limit, expected) = ("max_buffer_size", limits.max_buffer_size);
@@ -231,6 +233,13 @@ impl Memory {
         Ok(mirror.buffer.clone())
     }
 
+    /// Drops the device copy of a buffer that has no content any more.
+    pub(crate) fn release(&mut self, buffer: BufferId) {
+        if let Some(mirror) = self.mirrors.get_mut(buffer.0 as usize) {
+            *mirror = None;
+        }
+    }
+
     /// Marks bytes that the host has written.
     pub(crate) fn written(&mut self, segment: Segment) {
         // Without a mirror there is nothing to mark: a new mirror is newer on the host everywhere.
@@ -238,6 +247,11 @@ impl Memory {
             mirror.newer_on_host.add(bytes(segment));
             mirror.newer_on_device.remove(&bytes(segment));
         }
+    }
+
+    /// Ends the download that is under way. Returns false while it still is.
+    pub(crate) fn finish(&mut self, commands: &mut Commands, pool: &mut Pool) -> Result<bool, GpuError> {
+        Ok(self.download.is_none() || self.finish_download(commands, pool)?)
     }
 
     /// Brings the host's copy of a segment up to date. Returns false while a download is under way.

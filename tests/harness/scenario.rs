@@ -620,6 +620,8 @@ impl Scenario {
             on_demand: Random::new(seed, 70).chance(0.6),
             // Vectors are short here: with the default, nothing would ever wait.
             under_way: Random::new(seed, 71).below(2) as u32 * 64,
+            // Buffers that come and go, also those of short vectors.
+            keep_below: Random::new(seed, 72).below(2) as u32 * 64,
             effort: if mask & (1 << Self::EFFORT) == 0 { Effort::none() } else { effort(seed) },
             patience: Patience::new(Duration::from_millis(900)),
             steps: match (1 + random.below(8), recipe.adapt()) {

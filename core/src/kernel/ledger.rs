@@ -9,7 +9,8 @@
 //! | 1 | the number of counts that exceed 32 bits |
 //! | `len` | the part above 32 bits, in units of 2^32 |
 //!
-//! While the second part is 0, the third one is 0 everywhere, and is not read: it costs address space only.
+//! While the second part is 0, the third one is 0 everywhere, and is not read: it costs address space only. It is also not
+//! copied and not sent.
 //!
 //! Messages are sparse, so a replica follows its ledger by lines of [`LINE`] counts: a map has a bit for each line that
 //! has been touched since the replica was last made, and only these lines are made again.
@@ -32,6 +33,22 @@ pub const fn map_words(len: usize) -> usize {
 /// Words of a ledger with `len` counts.
 pub const fn words(len: usize) -> usize {
     2 * len + 1
+}
+
+/// Words that hold all of a ledger with `len` counts, if none of them exceeds 32 bits.
+pub const fn low_words(len: usize) -> usize {
+    len + 1
+}
+
+/// Copies the words that hold all of a ledger, and returns their number.
+///
+/// # Panics
+/// If `into` is shorter than `from`.
+pub fn copy(from: &[i32], into: &mut [i32]) -> usize {
+    let len = len(from.len());
+    let words = if from[len] == 0 { low_words(len) } else { from.len() };
+    into[..words].copy_from_slice(&from[..words]);
+    words
 }
 
 /// Counts of a ledger of so many words.
@@ -224,6 +241,15 @@ mod tests {
                 prop_assert!(map.iter().all(|bits| *bits == 0));
             }
         }
+    }
+
+    #[test]
+    fn a_copy_has_the_words_above_32_bits_only_if_a_count_needs_them() {
+        let (mut ledger, mut map, mut copy_of) = (vec![0; words(3)], [0], vec![7; words(3)]);
+        assert!(Ledger::of(&mut ledger, &mut map).add(1, i32::MAX));
+        assert_eq!((copy(&ledger, &mut copy_of), &copy_of[..]), (4, &[0, i32::MAX, 0, 0, 7, 7, 7][..]));
+        assert!(Ledger::of(&mut ledger, &mut map).add(1, 1));
+        assert_eq!((copy(&ledger, &mut copy_of), &copy_of[..]), (7, &[0, i32::MIN, 0, 1, 0, 1, 0][..]));
     }
 
     #[test]

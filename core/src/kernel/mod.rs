@@ -42,7 +42,7 @@ pub mod tier;
 
 pub use run::run;
 
-use crate::buffer::{BufferId, Segment};
+use crate::buffer::{BufferId, Pool, Segment};
 use crate::codec::threshold::{Aim, MergeError, Section};
 use crate::codec::topk::Pick;
 use crate::codec::{self, BodyError, Encoded};
@@ -363,6 +363,20 @@ pub enum Kernel {
         /// The replica, which is changed in place.
         into: Segment,
     },
+    /// Copies the words that hold all of a ledger. Result: [`KernelResult::Copied`]. Devices have no program for it: the host
+    /// runs it.
+    CopyLedger {
+        /// The ledger: [`ledger::words`] words.
+        from: Segment,
+        /// As many words, of which the first are written.
+        into: Segment,
+    },
+    /// Gives back the memory of a buffer that has memory only while it is used: see [`Pool`](crate::Pool). Devices give back
+    /// their copies.
+    Release {
+        /// The buffer, of which no operation reads a part.
+        buffer: BufferId,
+    },
     /// Compares two texts line by line. Result: [`KernelResult::Nothing`] or [`KernelResult::Differs`].
     Compare {
         /// The text of this node.
@@ -425,7 +439,7 @@ impl Kernel {
                 [Some(x), (!first).then_some(counts), (!first).then_some(into)]
             }
             Self::MeanSent { counts, x, .. } => [Some(counts), Some(x), None],
-            Self::Copy { from, .. } => [Some(from), None, None],
+            Self::Copy { from, .. } | Self::CopyLedger { from, .. } => [Some(from), None, None],
             Self::Scale { x, .. } | Self::Norm { x, .. } | Self::Total { x } => [Some(x), None, None],
             Self::Meter { sums, .. } => [Some(sums), None, None],
             Self::Accelerate { update, velocity, .. } => [Some(update), Some(velocity), None],
@@ -445,8 +459,21 @@ impl Kernel {
             | Self::Compensate { .. }
             | Self::Decode { .. }
             | Self::Refresh { .. }
+            | Self::Release { .. }
             | Self::ScatterSent { .. } => [None; 3],
         }
+    }
+
+    /// Makes room in the buffers that the kernel writes, for an executor that is about to run it. A ledger that has not been
+    /// written, or of which only the words came that hold all of it, gets its zeros.
+    pub fn make_room(&self, pool: &mut Pool) {
+        match *self {
+            Self::Release { .. } => return,
+            Self::Materialise { ledger, .. } | Self::Refresh { ledger, .. } => pool.make_room_for(ledger),
+            Self::CopyLedger { from, .. } => pool.make_room_for(from),
+            _ => {}
+        }
+        self.writes().for_each(|segment| pool.make_room_for(segment));
     }
 
     /// The segments that the kernel writes, scratch memory excluded.
@@ -465,6 +492,7 @@ impl Kernel {
             | Self::Adasum { into, .. }
             | Self::Round { into, .. }
             | Self::Copy { into, .. }
+            | Self::CopyLedger { into, .. }
             | Self::Expand { into, .. }
             | Self::Scatter { into, .. }
             | Self::Materialise { into, .. } => [Some(into), None, None],
@@ -482,6 +510,8 @@ impl Kernel {
             Self::Refresh { touched, into, .. } => [Some(touched), Some(into), None],
             Self::Clip { residual, .. } => [Some(residual), None, None],
             Self::Merge { place, .. } => [Some(place.body), None, None],
+            // All of it.
+            Self::Release { buffer } => [Some(Segment { buffer, start: 0, len: u32::MAX }), None, None],
         };
         segments.into_iter().flatten()
     }
@@ -556,6 +586,11 @@ pub enum KernelResult {
     },
     /// Two bodies could not be merged.
     Unmerged(MergeError),
+    /// A ledger was copied.
+    Copied {
+        /// Bytes of the words that hold all of it.
+        bytes: u32,
+    },
     /// A norm was measured.
     Norm {
         /// Sum of squares of the vector, before it was scaled down.

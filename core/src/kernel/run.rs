@@ -13,11 +13,12 @@ use crate::buffer::{Pool, Segment};
 use crate::codec::threshold::Section;
 use crate::codec::{self, BodyError, Encoded};
 
-/// Executes a kernel on the CPU. Does not allocate, unless a destination is lent: see [`Pool`].
+/// Executes a kernel on the CPU. Does not allocate, unless a destination is lent or brief: see [`Pool`].
 ///
 /// # Panics
 /// If segments lie outside of their buffers, or lengths do not fit together. Both are bugs of the machine.
 pub fn run(kernel: &Kernel, pool: &mut Pool) -> KernelResult {
+    kernel.make_room(pool);
     match *kernel {
         Kernel::Scan { x } => match scan::first_non_finite(pool.floats(x)) {
             None => return KernelResult::Finite,
@@ -115,6 +116,10 @@ pub fn run(kernel: &Kernel, pool: &mut Pool) -> KernelResult {
             pool.replace(rows.work, work);
         }
         Kernel::Copy { from, into } => pool.write(into, |pool, into| into.copy_from_slice(pool.bytes(from))),
+        Kernel::CopyLedger { from, into } => {
+            let copy = |pool: &Pool, into: &mut [u8]| ledger::copy(pool.integers(from), bytemuck::cast_slice_mut(into));
+            return KernelResult::Copied { bytes: pool.write(into, copy) as u32 * 4 };
+        }
         Kernel::Scale { x, factor } => norm::scale(pool.floats_mut(x), factor),
         Kernel::Norm { x, limit } => {
             let squares = norm::squares(pool.floats(x));
@@ -178,6 +183,7 @@ pub fn run(kernel: &Kernel, pool: &mut Pool) -> KernelResult {
             return KernelResult::Clipped { elements, lost, squares };
         }
         Kernel::Merge { one, other, unit, place } => {
+            make_scratch(pool, place, longest(pool, place));
             let mut scratch = pool.take(place.scratch);
             let words = Arc::make_mut(&mut scratch).words_mut();
             let merged = pool.write(place.body, |pool, body| {
@@ -198,6 +204,7 @@ pub fn run(kernel: &Kernel, pool: &mut Pool) -> KernelResult {
                 });
             });
         }
+        Kernel::Release { buffer } => pool.release(buffer),
         Kernel::Compare { ours, theirs } => {
             let line = compare::first_different_line(pool.bytes(ours), pool.bytes(theirs));
             return line.map_or(KernelResult::Nothing, |line| KernelResult::Differs { line: line as u32 });
@@ -259,6 +266,12 @@ fn encode(
     residual: Segment,
     place: EncodeTarget,
 ) -> KernelResult {
+    let elements = match coding {
+        Coding::Threshold(_) => longest(pool, place),
+        Coding::TopK(_) => residual.len as usize / 4,
+        _ => 0,
+    };
+    make_scratch(pool, place, elements);
     let mut storages = [place.sections.buffer, place.scratch, place.body.buffer].map(|buffer| pool.take(buffer));
     let [sections, scratch, body] = storages.each_mut().map(|storage| Arc::make_mut(storage).words_mut());
     let sections = <[Section]>::mut_from_bytes(bytemuck::cast_slice_mut(&mut sections[place.sections.words()]))
@@ -291,6 +304,16 @@ fn encode(
         pool.replace(buffer, storage);
     }
     KernelResult::Encoded(Encoded { forgotten, ..encoded })
+}
+
+/// Elements of the longest section.
+fn longest(pool: &Pool, place: EncodeTarget) -> usize {
+    pool.sections(place.sections).iter().map(|section| section.len as usize).max().unwrap_or(0)
+}
+
+/// Makes room for two words of scratch memory per element.
+fn make_scratch(pool: &mut Pool, place: EncodeTarget, elements: usize) {
+    pool.make_room(place.scratch, elements * 8);
 }
 
 /// Runs the decoder of a codec.

@@ -442,6 +442,10 @@ impl Machine for Assembly {
         self.machine.contribution()
     }
 
+    fn is_contribution_free(&self) -> bool {
+        self.machine.is_contribution_free()
+    }
+
     fn view(&self) -> BufferId {
         self.machine.view()
     }

@@ -35,7 +35,7 @@ struct Buffers {
     residual: BufferId,
     /// A [`Section`] for each range with a threshold of its own.
     sections: BufferId,
-    /// Two words per element of the longest section.
+    /// Two words per element of the longest section. An encoder of few entries touches little of it.
     scratch: BufferId,
     /// The momentum before the codec; as long as the vector, if there is momentum.
     velocity: BufferId,
@@ -75,6 +75,10 @@ pub(super) struct Encoding {
     carried: (u64, u64),
     /// Kernels under way that clip.
     clipping: u32,
+    /// Most entries of a message since the scratch memory was given back.
+    crowded: u32,
+    /// Bytes up to which scratch memory stays.
+    keep_below: u32,
     len: usize,
 }
 
@@ -187,6 +191,8 @@ impl Encoding {
             forgotten: 0.0,
             carried: (0, 0),
             clipping: 0,
+            crowded: 0,
+            keep_below: setup.keep_below,
             len: setup.len,
         }
     }
@@ -194,14 +200,12 @@ impl Encoding {
     /// Declares the buffers. All are empty in a plain encoding, and all but the sections in a decoder.
     fn declare(&mut self, vectors: &mut Vectors, encodes: bool, residual: Keep) {
         let encodes = encodes && !self.is_plain();
-        let longest = self.parts.iter().flat_map(|part| &part.lens).max().copied().unwrap_or(0) as usize;
         let whole = if encodes { self.len } else { 0 };
-        let scratch = if encodes && self.codec.is_sparse() { 2 * longest } else { 0 };
         let velocity = if self.correction.momentum > 0.0 { whole } else { 0 };
         self.buffers = Buffers {
             residual: vectors.floats("residual", whole, residual),
             sections: self.declare_sections(vectors, if encodes { Keep::Sections } else { Keep::No }),
-            scratch: vectors.floats("scratch of the encoder", scratch, Keep::No),
+            scratch: vectors.brief("scratch of the encoder"),
             velocity: vectors.floats("velocity", velocity, Keep::Floats),
         };
     }
@@ -314,6 +318,17 @@ impl Encoding {
     fn flush(&self, part: usize, body: Segment) -> Kernel {
         let (coding, residual, place) = (self.last_coding(part), self.residual(part), self.place(part, body));
         Kernel::Encode { coding, decay: 1.0, update: None, residual, place }
+    }
+
+    /// The kernel that gives scratch memory back, if a message with few entries has come after one with many. After
+    /// [`on_encoded`](Self::on_encoded).
+    pub(super) fn give_back(&mut self, encoded: &Encoded) -> Option<Kernel> {
+        const FEWER: u32 = 8;
+        // An entry has up to two words.
+        let is_long = u64::from(self.crowded) * 8 > u64::from(self.keep_below);
+        let due = self.codec.is_sparse() && is_long && encoded.entries < self.crowded / FEWER;
+        self.crowded = if due { 0 } else { self.crowded.max(encoded.entries) };
+        due.then_some(Kernel::Release { buffer: self.buffers.scratch })
     }
 
     /// Kernels to run after a part has been written, unless it was the last message. The second finds

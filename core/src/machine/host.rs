@@ -103,6 +103,11 @@ pub(crate) trait Role: fmt::Debug + Send {
     /// Where the parameters are.
     fn view(&self) -> BufferId;
 
+    /// See [`Machine::is_contribution_free`].
+    fn is_contribution_free(&self) -> bool {
+        false
+    }
+
     /// See [`Machine::carried`].
     fn carried(&self, _index: usize) -> Option<[BufferId; 2]> {
         None
@@ -216,6 +221,10 @@ impl<R: Role> Machine for Host<R> {
 
     fn contribution(&self) -> BufferId {
         self.role.contribution()
+    }
+
+    fn is_contribution_free(&self) -> bool {
+        self.role.is_contribution_free()
     }
 
     fn view(&self) -> BufferId {

@@ -90,10 +90,16 @@ pub struct Setup {
     /// come back; a few chunks are under way in any case. 1 MiB, unless set: more leaves the caches of a processor. A
     /// connection with a long delay is busy only if the bytes that it carries in this time fit.
     pub under_way: u32,
+    /// Bytes up to which a buffer that is needed now and then keeps its memory. A longer one gives it back when it is not
+    /// used. 1 MiB, unless set.
+    pub keep_below: u32,
     /// The bug to run with, in tests that check whether the tests find it.
     #[cfg(planted)]
     pub bug: Option<crate::planted::Bug>,
 }
+
+/// Bytes of a buffer that is worth giving back: less memory comes and goes unnoticed.
+const KEEP_BELOW: u32 = 1 << 20;
 
 /// Bytes of the chains under way at a node: they fit in a processor's own cache.
 const UNDER_WAY: u32 = 1 << 20;
@@ -127,6 +133,7 @@ impl Setup {
             neighbours: 0..cluster.nodes(),
             on_demand: false,
             under_way: UNDER_WAY,
+            keep_below: KEEP_BELOW,
             #[cfg(planted)]
             bug: None,
         }
@@ -201,11 +208,18 @@ pub trait Machine: fmt::Debug + Send {
     fn poll_output(&mut self) -> Output;
 
     /// Lengths in bytes of the buffers that the driver must provide, numbered from 0. The first holds the
-    /// contract's text, the rest zeros.
+    /// contract's text, the rest zeros. A buffer of length 0 grows when it is written: see
+    /// [`Pool::make_room`](crate::Pool::make_room).
     fn buffers(&self) -> Vec<usize>;
 
     /// Where the next contribution goes.
     fn contribution(&self) -> BufferId;
+
+    /// After [`Signal::Joined`] and [`Signal::Ready`], the machine does not read the last contribution any more. A driver can
+    /// then use its buffer for the next one. `false`: a transmission or a kernel may still read it.
+    fn is_contribution_free(&self) -> bool {
+        false
+    }
 
     /// Where the parameters are when an event says so; before joining, where the node that provides them puts the
     /// initial ones.

@@ -89,6 +89,10 @@ impl Machine for Node {
         self.0.contribution()
     }
 
+    fn is_contribution_free(&self) -> bool {
+        self.0.is_contribution_free()
+    }
+
     fn view(&self) -> BufferId {
         self.0.view()
     }

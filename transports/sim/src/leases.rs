@@ -140,6 +140,10 @@ impl Machine for Leased {
         self.machine.contribution()
     }
 
+    fn is_contribution_free(&self) -> bool {
+        self.machine.is_contribution_free()
+    }
+
     fn view(&self) -> BufferId {
         self.machine.view()
     }

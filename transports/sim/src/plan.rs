@@ -84,6 +84,9 @@ pub struct Plan {
     pub on_demand: bool,
     /// In trees and rings: bytes of the chunks under way, see [`Setup::under_way`](gradwire_core::Setup::under_way).
     pub under_way: u32,
+    /// Bytes up to which a buffer that is not used keeps its memory, see
+    /// [`Setup::keep_below`](gradwire_core::Setup::keep_below).
+    pub keep_below: u32,
     /// Steps of each worker.
     pub steps: u64,
     /// The initial parameters.
@@ -125,6 +128,7 @@ impl Plan {
             ranges: 1,
             on_demand: true,
             under_way: 1 << 20,
+            keep_below: 1 << 20,
             steps: 1,
             initial: vec![0.0; layout.len()],
             layout,

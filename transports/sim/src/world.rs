@@ -359,6 +359,11 @@ impl World {
         }
     }
 
+    /// Bytes that the buffers of a node's machine have now.
+    pub fn bytes_held(&self, node: PeerId) -> usize {
+        self.nodes[node.index()].pool.bytes_held()
+    }
+
     /// The checkpoint of a node that has left or finished, in a plan that suspends.
     pub fn saved(&self, node: PeerId) -> Option<Saved> {
         let entry = &self.nodes[node.index()];
@@ -576,6 +581,7 @@ impl World {
             neighbours: recipe.neighbours(cluster, me),
             on_demand: self.plan.on_demand,
             under_way: self.plan.under_way,
+            keep_below: self.plan.keep_below,
             #[cfg(planted)]
             bug: self.plan.bug,
             ..Setup::new(me, cluster, recipe, &self.plan.layout, 0)

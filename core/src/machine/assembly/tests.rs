@@ -112,6 +112,7 @@ impl Network {
                 Output::Receive { op, peer, into } => {
                     let body = node.body[peer.index()].take().expect("a header with a body came before");
                     if let Some(into) = into {
+                        node.pool.make_room_for(into);
                         node.pool.floats_mut(into).copy_from_slice(&body);
                     }
                     done(op, KernelResult::Nothing)

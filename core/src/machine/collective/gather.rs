@@ -208,6 +208,8 @@ impl Gather {
         let KernelResult::Encoded(encoded) = result else { return };
         self.own = Own::Encoded { length: encoded.bytes };
         self.encoding.on_encoded(0, encoded, &mut hub.counters);
+        let unused = self.encoding.give_back(&encoded);
+        unused.into_iter().for_each(|kernel| hub.compute(kernel, Job::Exchange(Task::Commit)));
         if let Some(index) = encoded.first_non_finite {
             let (me, shard) = (hub.setup.me, ShardId(0));
             hub.event(Event::Rejected { peer: me, reason: Rejection::NonFinite { shard, index } });

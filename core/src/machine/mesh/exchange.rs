@@ -53,7 +53,7 @@ impl Exchange {
     }
 
     /// A view begins. Messages of the view before are of no use any more.
-    pub(super) fn enter(&mut self, hub: &mut Hub, view: &View) {
+    pub(super) fn enter(&mut self, hub: &mut Port<'_, Job>, view: &View) {
         (self.view, self.open) = (view.number, false);
         self.neighbours.enter(hub.setup.me, &view.members);
         self.marks.enter(&view.members, |origin| hub.process(origin));
@@ -361,8 +361,11 @@ impl Exchange {
     }
 
     /// Frees the slot of a message that no neighbour needs, and lets the neighbour that sent it send the next one.
-    fn maybe_free(&mut self, hub: &mut Hub, slot: usize) {
+    fn maybe_free(&mut self, hub: &mut Port<'_, Job>, slot: usize) {
         let Some(entry) = self.slots.take_unneeded(slot) else { return };
+        while let Some(buffer) = self.slots.take_unused(entry.length) {
+            hub.compute(Kernel::Release { buffer }, Job::Aside);
+        }
         if let Some(from) = entry.from {
             self.acknowledge(hub, from, entry.ack());
         }
@@ -416,7 +419,7 @@ impl Exchange {
         }
     }
 
-    pub(super) fn on_sent(&mut self, hub: &mut Hub, slot: usize) {
+    pub(super) fn on_sent(&mut self, hub: &mut Port<'_, Job>, slot: usize) {
         self.slots.on_sent(slot);
         self.maybe_free(hub, slot);
     }

@@ -101,8 +101,9 @@ impl Mesh {
         let (workers, len) = (setup.cluster.workers, setup.len);
         let mut vector = |name, len| Segment::floats(vectors.floats(name, len, Keep::No), 0, len);
         let [view, update, base] = ["view", "update", "base"].map(|name| vector(name, len));
-        let [ledger, copy] = ["ledger", "second ledger"].map(|name| vector(name, ledger::words(len)));
         let touched = vector("touched lines", ledger::map_words(len));
+        let [ledger, copy] = ["ledger", "second ledger"].map(|name| vectors.brief(name));
+        let [ledger, copy] = [ledger, copy].map(|buffer| Segment::floats(buffer, 0, ledger::words(len)));
         let (whole, correction) = (core::iter::once(0..len), setup.recipe.correction);
         let encoding = Encoding::encoder(setup, setup.recipe.codec, correction, whole, vectors);
         let neighbours = Neighbours::new(workers, relay);
@@ -110,7 +111,8 @@ impl Mesh {
         marks.get_mut(setup.me).incarnation = setup.incarnation;
         // Messages that wait for their turn on a tape must not keep back acknowledgements.
         let apart = relay > 0 || matches!(setup.tape, Tape::Follow(_));
-        let slots = Slots::new(vectors, apart, Neighbours::most(workers, relay), encoding.len_max(0));
+        let most = Neighbours::most(workers, relay);
+        let slots = Slots::new(vectors, apart, most, encoding.len_max(0), setup.keep_below);
         let replica = Replica::new(view, [ledger, copy], touched, base, encoding.sections(0), threshold.unit());
         for kernel in encoding.kernels() {
             hub.compute(kernel, Job::Aside);
@@ -231,6 +233,7 @@ impl Mesh {
             self.sync.on_base();
         } else if let Some(applied) = self.sync.take_snapshot(&self.exchange.marks) {
             self.exchange.replica.take_copy(applied);
+            self.snapshots.give_back(hub, &self.exchange.replica);
             self.exchange.adopt(hub, self.sync.offered());
             self.begin(hub);
         }
@@ -467,7 +470,9 @@ impl Role for Mesh {
                 }
             }
             Message::Seed { .. } if length != base.len => close_length(hub, &incoming, base.len),
-            Message::Ledger { .. } if length != copy.len => close_length(hub, &incoming, copy.len),
+            Message::Ledger { .. } if ![copy.len, replica.low_len()].contains(&length) => {
+                close_length(hub, &incoming, copy.len);
+            }
             Message::Seed { view } if self.expects(&incoming, |wanted| wanted == Wanted::All) => {
                 self.sync.on_receiving();
                 hub.receive(&incoming, base, Job::Seed { view });
@@ -475,7 +480,7 @@ impl Role for Mesh {
             Message::Ledger { view, applied } if self.expects(&incoming, |wanted| wanted != Wanted::Marks) => {
                 self.sync.set_applied(applied);
                 self.sync.on_receiving();
-                hub.receive(&incoming, copy, Job::Ledger { view });
+                hub.receive(&incoming, copy.first(length), Job::Ledger { view });
             }
             // Parts of an answer that is not waited for any more.
             Message::Seed { .. } | Message::Ledger { .. } => hub.discard(&incoming),
@@ -505,9 +510,10 @@ impl Role for Mesh {
             Job::Ledger { view } if self.is_asking(view) => self.on_snapshot(hub, true),
             Job::Seed { .. } | Job::Ledger { .. } => self.sync.on_received(),
             Job::Snapshot { to, view, applied } => {
-                self.snapshots.on_copied(hub, to, Message::Ledger { view, applied }, &self.exchange.replica);
+                let (message, replica) = (Message::Ledger { view, applied }, &self.exchange.replica);
+                self.snapshots.on_copied(hub, to, message, result, replica);
             }
-            Job::SendSnapshot => self.snapshots.on_sent(),
+            Job::SendSnapshot => self.snapshots.on_sent(hub, &self.exchange.replica),
             Job::Leave { .. } => hub.signal(Signal::Left),
         }
     }
@@ -516,7 +522,7 @@ impl Role for Mesh {
         match job {
             Job::Receive { slot, .. } => self.exchange.slots.abandon(slot),
             Job::Send { slot } => self.exchange.on_sent(hub, slot),
-            Job::SendSnapshot => self.snapshots.on_sent(),
+            Job::SendSnapshot => self.snapshots.on_sent(hub, &self.exchange.replica),
             Job::Seed { .. } | Job::Ledger { .. } => {
                 self.sync.on_received();
                 self.sync.restart();
@@ -616,6 +622,11 @@ impl Role for Mesh {
 
     fn contribution(&self) -> BufferId {
         self.own.update().buffer
+    }
+
+    /// A message is encoded before the view is made.
+    fn is_contribution_free(&self) -> bool {
+        true
     }
 
     fn view(&self) -> BufferId {

@@ -68,6 +68,7 @@ impl Own {
         last: bool,
     ) {
         self.encoding.on_encoded(0, encoded, &mut hub.counters);
+        self.encoding.give_back(&encoded).into_iter().for_each(|kernel| hub.compute(kernel, Job::Aside));
         if let Some(index) = encoded.first_non_finite {
             let (peer, reason) = (hub.setup.me, Rejection::NonFinite { shard: ShardId(0), index });
             hub.event(Event::Rejected { peer, reason });

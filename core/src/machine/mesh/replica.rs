@@ -3,7 +3,7 @@
 use super::job::Job;
 use crate::buffer::Segment;
 use crate::id::Clock;
-use crate::kernel::Kernel;
+use crate::kernel::{Kernel, ledger};
 use crate::machine::hub::{Hub, Port};
 
 #[derive(Clone, Debug)]
@@ -11,11 +11,11 @@ pub(super) struct Replica {
     view: Segment,
     /// The view was made of this ledger, and differs from it in touched lines only.
     follows: bool,
-    /// An integer per parameter: the sum of the quanta of all messages.
+    /// An integer per parameter: the sum of the quanta of all messages. It trades places with the copy.
     ledger: Segment,
     /// The lines of the ledger that messages have touched since the view was made.
     touched: Segment,
-    /// A second ledger: the copy that a newcomer is sent, or the donor's that comes.
+    /// A second ledger: the copy that a newcomer is sent, or the donor's that comes. It has memory only meanwhile.
     copy: Segment,
     /// The initial parameters.
     base: Segment,
@@ -56,6 +56,11 @@ impl Replica {
 
     pub(super) fn copy(&self) -> Segment {
         self.copy
+    }
+
+    /// Bytes of the words that hold all of a ledger without counts above 32 bits.
+    pub(super) fn low_len(&self) -> u32 {
+        ledger::low_words(self.base.len as usize / 4) as u32 * 4
     }
 
     pub(super) fn base(&self) -> Segment {

@@ -1,12 +1,15 @@
 //! The slots: the bodies of the messages that this node keeps, and the neighbours that still need each of them.
 //!
 //! Only facts are here; `exchange.rs` acts on them.
+//!
+//! Bodies have memory as it is needed. A message that takes every element is rare: its memory is given back when a short
+//! one has come after it.
 
 use alloc::vec::Vec;
 
 use crate::buffer::{BufferId, Segment};
 use crate::id::{PeerId, Sequence};
-use crate::vectors::{Keep, Vectors};
+use crate::vectors::Vectors;
 use crate::wire::{Ack, Quanta};
 
 /// Own messages that are kept before any are merged: two that a peer has not acknowledged, and two to be merged.
@@ -30,17 +33,27 @@ pub(super) struct Slots {
     /// Length of each buffer in bytes.
     capacity: u32,
     /// The buffer that no slot has. Two messages are merged into it.
-    spare: BufferId,
+    spare: Room,
+    /// Bytes up to which a buffer keeps its memory.
+    keep_below: u32,
     /// Two own slots whose messages are being merged, in order of their messages.
     merging: Option<[usize; 2]>,
     /// Messages that have entered a slot.
     stamps: u64,
 }
 
+/// A buffer for bodies.
+#[derive(Copy, Clone, Debug)]
+struct Room {
+    buffer: BufferId,
+    /// Bytes of the longest body since it gave back its memory.
+    longest: u32,
+}
+
 /// A place for one message.
 #[derive(Debug)]
 struct Slot {
-    buffer: BufferId,
+    room: Room,
     entry: Option<Entry>,
     /// The state of the delivery to each neighbour.
     deliveries: Vec<Delivery>,
@@ -95,19 +108,19 @@ enum Delivery {
 impl Slots {
     /// Empty slots for a node with at most so many neighbours. `apart`: each neighbour has inbound slots of its own. Bodies
     /// take at most `capacity` bytes.
-    pub(super) fn new(vectors: &mut Vectors, apart: bool, neighbours: usize, capacity: usize) -> Self {
+    pub(super) fn new(vectors: &mut Vectors, apart: bool, neighbours: usize, capacity: usize, keep_below: u32) -> Self {
         let own = OWN_SLOTS + INBOUND_SLOTS * neighbours.clamp(1, SLOW_NEIGHBOURS).saturating_sub(1);
         let inbound = if apart { INBOUND_SLOTS * neighbours } else { INBOUND_SLOTS };
         let mut slot = || Slot {
-            buffer: vectors.bytes("a message", capacity, Keep::No),
+            room: Room { buffer: vectors.brief("a message"), longest: 0 },
             entry: None,
             deliveries: Vec::with_capacity(neighbours),
             sending: 0,
             sent_to: Vec::with_capacity(neighbours),
         };
         let slots = (0..own + inbound).map(|_| slot()).collect();
-        let spare = vectors.bytes("a merged message", capacity, Keep::No);
-        Self { slots, own, apart, capacity: capacity as u32, spare, merging: None, stamps: 0 }
+        let spare = Room { buffer: vectors.brief("a merged message"), longest: 0 };
+        Self { slots, own, apart, capacity: capacity as u32, spare, keep_below, merging: None, stamps: 0 }
     }
 
     /// Most bytes of a body.
@@ -201,9 +214,23 @@ impl Slots {
     /// Removes a message that no neighbour needs any more, and returns it.
     pub(super) fn take_unneeded(&mut self, slot: usize) -> Option<Entry> {
         let merging = self.is_merging(slot);
-        let Slot { entry, deliveries, sending, .. } = &mut self.slots[slot];
+        let Slot { entry, deliveries, sending, room, .. } = &mut self.slots[slot];
         let needed = *sending > 0 || merging || deliveries.iter().any(Delivery::is_needed);
-        entry.take_if(|entry| entry.ready && !needed)
+        let entry = entry.take_if(|entry| entry.ready && !needed)?;
+        room.longest = room.longest.max(entry.length);
+        Some(entry)
+    }
+
+    /// A free buffer that gives back its memory: messages are shorter by now, as the last one of `length` bytes was.
+    pub(super) fn take_unused(&mut self, length: u32) -> Option<BufferId> {
+        const SHORTER: u32 = 8;
+        let keep_below = self.keep_below;
+        let is_unused = |room: &Room| room.longest > keep_below && length < room.longest / SHORTER;
+        let spare = Some(&mut self.spare).filter(|_| self.merging.is_none());
+        let free = self.slots.iter_mut().filter(|slot| slot.is_free()).map(|slot| &mut slot.room);
+        let room = free.chain(spare).find(|room| is_unused(room))?;
+        room.longest = 0;
+        Some(room.buffer)
     }
 
     pub(super) fn entry(&self, slot: usize) -> &Entry {
@@ -272,7 +299,7 @@ impl Slots {
 
     /// The whole buffer of a slot.
     pub(super) fn room(&self, slot: usize) -> Segment {
-        Segment { buffer: self.slots[slot].buffer, start: 0, len: self.capacity }
+        Segment { buffer: self.slots[slot].room.buffer, start: 0, len: self.capacity }
     }
 
     // Deliveries
@@ -355,7 +382,7 @@ impl Slots {
     /// Two messages are being merged. Returns where their sum goes.
     pub(super) fn on_merging(&mut self, pair: [usize; 2]) -> Segment {
         self.merging = Some(pair);
-        Segment { buffer: self.spare, start: 0, len: self.capacity }
+        Segment { buffer: self.spare.buffer, start: 0, len: self.capacity }
     }
 
     /// The end of a merge. Returns the two slots.
@@ -365,8 +392,10 @@ impl Slots {
 
     /// The sum of two messages, of `length` bytes, is in the spare buffer: slot `one` takes that buffer.
     pub(super) fn take_spare(&mut self, one: usize, length: u32) {
+        let Room { longest, .. } = self.slots[one].room;
+        self.slots[one].room.longest = longest.max(self.entry(one).length);
         self.entry_mut(one).length = length;
-        core::mem::swap(&mut self.slots[one].buffer, &mut self.spare);
+        core::mem::swap(&mut self.slots[one].room, &mut self.spare);
     }
 
     /// The message of slot `one` now stands for both messages, and that of slot `other` ends.

@@ -8,7 +8,7 @@ use super::marks::Marks;
 use super::replica::Replica;
 use super::sync::Requests;
 use crate::id::{PeerId, Sequence};
-use crate::kernel::Kernel;
+use crate::kernel::{Kernel, KernelResult};
 use crate::machine::hub::Port;
 use crate::tape::Order;
 use crate::wire::{Message, SnapshotMark, Wanted};
@@ -58,21 +58,40 @@ impl Snapshots {
             if wanted != Wanted::Marks {
                 self.open += 1;
                 let (from, into) = (replica.ledger(), replica.copy());
-                hub.compute(Kernel::Copy { from, into }, Job::Snapshot { to, view, applied: replica.applied() });
+                hub.compute(Kernel::CopyLedger { from, into }, Job::Snapshot { to, view, applied: replica.applied() });
             }
         }
     }
 
     /// The ledger has been copied.
-    pub(super) fn on_copied(&mut self, hub: &mut Port<'_, Job>, to: PeerId, message: Message, replica: &Replica) {
+    pub(super) fn on_copied(
+        &mut self,
+        hub: &mut Port<'_, Job>,
+        to: PeerId,
+        message: Message,
+        result: KernelResult,
+        replica: &Replica,
+    ) {
+        let KernelResult::Copied { bytes } = result else { return };
         if hub.is_agreed(to) {
-            hub.transmit(to, message, Some(replica.copy()), Job::SendSnapshot);
+            hub.transmit(to, message, Some(replica.copy().first(bytes)), Job::SendSnapshot);
         } else {
-            self.on_sent();
+            self.on_sent(hub, replica);
         }
     }
 
-    pub(super) fn on_sent(&mut self) {
+    pub(super) fn on_sent(&mut self, hub: &mut Port<'_, Job>, replica: &Replica) {
         self.open -= 1;
+        if self.open == 0 {
+            self.give_back(hub, replica);
+        }
+    }
+
+    /// The copy of the ledger is not used until the next member enters: it gives back its memory.
+    pub(super) fn give_back(&self, hub: &mut Port<'_, Job>, replica: &Replica) {
+        let buffer = replica.copy().buffer;
+        if replica.copy().len > hub.setup.keep_below {
+            hub.compute(Kernel::Release { buffer }, Job::Aside);
+        }
     }
 }

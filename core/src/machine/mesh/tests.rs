@@ -16,7 +16,7 @@ const ME: PeerId = PeerId(0);
 const PEER: PeerId = PeerId(1);
 
 fn slots(relay: bool, neighbours: usize) -> Slots {
-    let mut slots = Slots::new(&mut Vectors::default(), relay, neighbours, 64);
+    let mut slots = Slots::new(&mut Vectors::default(), relay, neighbours, 64, 64);
     slots.enter(neighbours);
     slots
 }
@@ -196,4 +196,25 @@ fn a_new_process_of_an_origin_begins_at_its_first_message() {
     assert!(!Mark::default().may_flow(Incarnation(1)));
     assert!(!mark.stands_for_the_same(&Mark::new(Incarnation(2), Sequence(4))));
     assert!(Mark::default().stands_for_the_same(&Mark::new(Incarnation(2), Sequence(0))));
+}
+
+/// Messages that take much are rare: their buffers give back their memory when a short message has come after them.
+#[test]
+fn a_buffer_of_a_long_message_gives_back_its_memory_after_a_short_one() {
+    let mut slots = Slots::new(&mut Vectors::default(), false, 1, 2000, 64);
+    let mut pass = |length| {
+        let slot = slots.free_own().unwrap();
+        slots.occupy(slot, None, own(1, 1), length, true);
+        slots.set_ready(slot);
+        let buffer = slots.room(slot).buffer;
+        let entry = slots.take_unneeded(slot).unwrap();
+        (buffer, slots.take_unused(entry.length))
+    };
+    let (buffer, unused) = pass(1000);
+    assert_eq!(unused, None);
+    assert_eq!(pass(125), (buffer, None));
+    assert_eq!(pass(124), (buffer, Some(buffer)));
+    // There is nothing more to give back, and memory of 64 bytes stays.
+    assert_eq!([pass(124).1, pass(64).1, pass(4).1, pass(4).1], [None, None, Some(buffer), None]);
+    assert_eq!([pass(64).1, pass(4).1], [None, None]);
 }

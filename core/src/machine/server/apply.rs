@@ -127,7 +127,8 @@ impl Server {
     }
 
     pub(super) fn on_applied(&mut self, hub: &mut Port<'_>, index: usize, version: usize) {
-        self.shards[index].current = version;
+        let unused = self.shards[index].set_current(version);
+        unused.into_iter().for_each(|buffer| hub.compute(Kernel::Release { buffer }, Job::Prepare));
         self.advance(hub, index);
         hub.counters.applications += 1;
     }

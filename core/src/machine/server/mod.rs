@@ -174,13 +174,17 @@ impl Server {
         let push = Encoding::decoder(&setup, recipe.codec, recipe.correction, ranges(), vectors);
         let longest = (0..ranges().count()).map(|shard| push.len_max(shard)).max().unwrap_or(0);
         let first = First::new(&recipe, cluster.workers);
-        let inboxes = first.map_or(INBOXES, |first| Self::inboxes_of(&first, cluster.workers, ranges().count()));
+        // A round that waits for all takes one contribution to each shard at a time.
+        let own = ranges().count();
+        let unless_first = if recipe.is_synchronous() { INBOXES.min(own.max(1)) } else { INBOXES };
+        let inboxes = first.map_or(unless_first, |first| Self::inboxes_of(&first, cluster.workers, own));
+        let kept = if first.is_some() { inboxes } else { 1 };
         let shards = mine.clone().map(|id| Shard::new(&setup, ShardId(id), view, inboxes, vectors)).collect();
         let body_len = if push.is_plain() { 0 } else { longest };
         let server = Self {
             shards,
             view,
-            inboxes: Inboxes::new(inboxes, len.div_ceil(count as usize), body_len, vectors),
+            inboxes: Inboxes::new([inboxes, kept], len.div_ceil(count as usize), body_len, setup.keep_below, vectors),
             push,
             pulls: Pulls::new(&setup, ranges, vectors),
             commit: Commit::new(&recipe, cluster.workers, len, false, vectors),

@@ -168,6 +168,8 @@ impl Server {
         self.recheck |= holds(hub, worker, push.shard);
         self.step_times[worker.index()] = push.step_time;
         let inbox = self.inboxes.put(Received { worker, push, length });
+        let unused = self.inboxes.take_idle().into_iter().flatten();
+        unused.for_each(|buffer| hub.compute(Kernel::Release { buffer }, Job::Prepare));
         if length == 0 {
             if push.repeats {
                 self.repeat(hub, index, inbox);

@@ -71,7 +71,7 @@ impl Server {
             self.holds_offers = true;
             return hub.hold(incoming);
         }
-        shard.receiving_offer = true;
+        shard.on_offer();
         let into = shard.offered();
         hub.receive(&incoming, into, Job::Offer { shard: index, worker, offer });
     }

@@ -21,8 +21,12 @@ use crate::rule::{Merging, merging};
 use crate::vectors::{Keep, Vectors};
 use crate::wire::Push;
 
-/// Versions per shard: the current one, and the ones that are still being sent to slow workers.
+/// Versions per shard: the current one, and the ones that are still being sent to slow workers. All but the first have
+/// memory only while they are used.
 pub(super) const VERSIONS: usize = 4;
+
+/// Applications for which a version is not used before it gives back its memory.
+const IDLE_MAX: u32 = 16;
 
 #[derive(Debug)]
 pub(super) struct Shard {
@@ -47,6 +51,10 @@ pub(super) struct Shard {
     /// Replies under way from each version buffer.
     pub(super) readers: Vec<u32>,
     versions: Vec<Segment>,
+    /// By version: applications since it was the current one or was read, as far as it has memory to give back.
+    idle: Vec<Option<u32>>,
+    /// Unused versions give back their memory.
+    gives_back: bool,
     /// The server has no other shard.
     is_alone: bool,
     pub(super) clocks: VectorClock,
@@ -117,9 +125,12 @@ impl Shard {
         let is_alone = recipe.shards() == setup.cluster.servers;
         let mut versions = vec![Segment::floats(view, range.start, range.len())];
         let others = if is_alone { VERSIONS - 1 } else { VERSIONS };
-        versions.extend(
-            (0..others).map(|_| Segment::floats(vectors.floats("version", range.len(), Keep::No), 0, range.len())),
-        );
+        let brief = if is_alone { 0 } else { 1 };
+        versions.extend((0..others).map(|version| {
+            let kept = version < brief;
+            let buffer = if kept { vectors.floats("version", range.len(), Keep::No) } else { vectors.brief("version") };
+            Segment::floats(buffer, 0, range.len())
+        }));
         let compensation = recipe.compensate.formula().map(|formula| {
             let mut state = || vectors.floats("state of the compensation", range.len(), Keep::Floats);
             (formula, formula.has_state().then(|| Segment::floats(state(), 0, range.len())))
@@ -138,6 +149,8 @@ impl Shard {
             version: Clock(0),
             current: 0,
             readers: vec![0; versions.len()],
+            idle: vec![None; versions.len()],
+            gives_back: range.len() * 4 > setup.keep_below as usize,
             versions,
             is_alone,
             clocks: VectorClock::new(workers),
@@ -154,6 +167,20 @@ impl Shard {
             head_start: if recipe.correction.starters > 0 { recipe.correction.head_start.into() } else { 0 },
             receiving_offer: false,
         }
+    }
+
+    /// The parameters are in this version now. Returns a version that gives back its memory.
+    pub(super) fn set_current(&mut self, version: usize) -> Option<BufferId> {
+        self.current = version;
+        // Where there are several shards, the second version takes the place of the first, which is part of the view.
+        let first = if self.is_alone { 1 } else { 2 };
+        for other in first..if self.gives_back { self.versions.len() } else { 0 } {
+            let used = other == version || self.readers[other] > 0;
+            self.idle[other] = if used { Some(0) } else { self.idle[other].map(|idle| idle + 1) };
+        }
+        let idle = (first..self.idle.len()).find(|at| self.idle[*at].is_some_and(|idle| idle >= IDLE_MAX))?;
+        self.idle[idle] = None;
+        Some(self.versions[idle].buffer)
     }
 
     /// The facts about a worker, to be changed.
@@ -263,6 +290,12 @@ impl Shard {
     /// The place for a worker's offer. Until the server starts, it uses no other version than the first.
     pub(super) fn offered(&self) -> Segment {
         self.version(1)
+    }
+
+    /// An offer comes to its place, which is a version that gives back its memory later.
+    pub(super) fn on_offer(&mut self) {
+        self.receiving_offer = true;
+        self.idle[1] = Some(0);
     }
 
     /// The shard in a buffer of the whole vector.

@@ -146,7 +146,10 @@ impl Trace {
     fn take_receive(&mut self, from: u32) -> Option<(OpId, Option<Segment>)> {
         let taken = self.wants.iter().position(|want| matches!(want, Output::Receive { peer, .. } if peer.0 == from));
         match taken.and_then(|index| self.wants.remove(index)) {
-            Some(Output::Receive { op, into, .. }) => Some((op, into)),
+            Some(Output::Receive { op, into, .. }) => {
+                into.into_iter().for_each(|into| self.pool.make_room_for(into));
+                Some((op, into))
+            }
             _ => None,
         }
     }

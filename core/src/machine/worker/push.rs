@@ -64,6 +64,7 @@ impl Worker {
     ) {
         let KernelResult::Encoded(encoded) = result else { return };
         self.encoding.on_encoded(shard, encoded, &mut hub.counters);
+        self.encoding.give_back(&encoded).into_iter().for_each(|kernel| hub.compute(kernel, Job::Prepare));
         if !rest {
             let body = self.body(shard, sequence).first(encoded.bytes);
             let (mask, clip) = self.encoding.after(shard, sequence.0, body);

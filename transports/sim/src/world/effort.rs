@@ -95,6 +95,7 @@ impl World {
             node.note_due(peer);
         }
         if let (Some(into), Some(body)) = (into, &message.body) {
+            node.pool.make_room_for(into);
             node.pool.bytes_mut(into).copy_from_slice(body.bytes());
         }
         if let Some(into) = into {
@@ -112,7 +113,9 @@ impl World {
         self.torn += 1;
         if let Some(into) = into.filter(|into| into.len > 0) {
             let torn = self.efforts.below(u64::from(into.len) + 1) as usize;
-            for byte in &mut self.nodes[me.index()].pool.bytes_mut(into)[..torn] {
+            let pool = &mut self.nodes[me.index()].pool;
+            pool.make_room_for(into);
+            for byte in &mut pool.bytes_mut(into)[..torn] {
                 *byte = self.efforts.next() as u8;
             }
         }
