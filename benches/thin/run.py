@@ -5,6 +5,8 @@ Starts one process per network namespace. A veth pair connects each namespace to
 port in both directions. All namespaces are made here and removed at the end. Needs root, ip, and a kernel with tbf;
 without them, nothing is measured. The updates are random; nothing is trained, so that a step is communication only.
 
+Rows with "spread" have a server in each process, other rows with servers one beside rank 0.
+
 Columns: the time of a step at rank 0 (median; in asynchronous recipes the mean), the best time, the megabytes of a step
 at the busiest port (the larger of sent and received, headers of TCP included), the time that these take at the rate of
 the link, and how many times faster the step is than a dense ring and than PyTorch with its bf16 hook. Steps of the
@@ -30,6 +32,7 @@ ROWS = [
     ("local-bf16", "local-bf16", lambda n: 1 / 40),
     ("mesh", "mesh", lambda n: n / 50),
     ("hardsync", "hardsync", lambda n: n),
+    ("hardsync spread", "hardsync shards={n}", lambda n: 2),
     ("hardsync top-k", "hardsync codec=topk density=0.01 pull=topk pull_density=0.02", lambda n: n / 30),
 ]
 TORCH = [
@@ -159,7 +162,9 @@ def rows(count, floats, node, torch):
     common += ["--meet", "10.77.0.1:29510"] + ["--insecure-open"] * args.insecure_open
 
     def gradwire(recipe):
-        command = [node, "--bench", "--recipe", recipe] + common
+        # As many shards as processes: a server for each in every process.
+        spread = ["--servers", str(count)] * ("{n}" in recipe)
+        command = [node, "--bench", "--recipe", recipe.replace("{n}", str(count))] + spread + common
         return lambda steps: [command + ["--steps", str(steps), "--rank", str(rank)] for rank in range(count)]
 
     def ddp(hook):

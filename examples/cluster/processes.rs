@@ -29,7 +29,11 @@ pub(crate) fn run(options: &Options, args: Vec<OsString>) -> Result<Outcome, (u8
     let workers = options.cluster.workers;
     // A name of its own, so that two runs on one machine do not use the same shared memory.
     let cluster = format!("--cluster=cluster-{}", std::process::id());
-    let args = with_ports(node_args(args).collect()).into_iter().chain([
+    // On one host, servers beside each worker share no link: all bytes pass through the same processors.
+    let servers = format!("--servers={}", options.cluster.servers);
+    let has_servers = args.iter().any(|arg| arg.to_string_lossy().starts_with("--servers"));
+    let servers = (options.recipe.needs_servers() && !has_servers).then(|| servers.into());
+    let args = with_ports(node_args(args).collect()).into_iter().chain(servers).chain([
         cluster.into(),
         "--json".into(),
         "--progress".into(),

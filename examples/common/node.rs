@@ -1,4 +1,5 @@
-//! The program `node`: one process of a run. It is a worker, a server, or (rank 0 by default) a worker and all servers.
+//! The program `node`: one process of a run. It is a worker, a server, or a worker with servers beside it: server `k` is
+//! beside worker `k`, and with more servers than workers, beside worker `k` modulo their number.
 //!
 //! `cluster` and `launch` contain this program as well, and start themselves as its processes.
 
@@ -55,7 +56,8 @@ struct Node {
     spin: Duration,
     listen: Option<String>,
     advertise: Option<String>,
-    /// The port of the first server in the process of rank 0; its other servers have the following ports. `None`: any.
+    /// The port of the first server, unless servers have processes of their own; the other servers have the following ports,
+    /// each on the host of its worker. `None`: any.
     server_port: Option<u16>,
     /// The directory of the sockets of shared memory.
     shm_directory: Option<PathBuf>,
@@ -96,6 +98,10 @@ pub fn main(args: Vec<OsString>) -> Result<(), Failure> {
     let mut node = Node::from_matches(&matches)?;
     node.options.canceller = canceller;
     let task = node.options.open()?;
+    if !node.apart {
+        node.options.spread(&matches, task.layout().len());
+    }
+    node.check_ports()?;
     node.options.start_monitoring(&matches, Some((node.env.rank, node.env.processes)), task.layout().len())?;
     let result = node.run(&*task, &stop);
     // Also after an error: the last values may tell its reason. Not after a signal: the time is short.
@@ -133,14 +139,6 @@ impl Node {
         let crowded = options.cluster.nodes() as usize > processors;
         let spin = matches.get_one::<u64>("spin").copied().unwrap_or(if crowded { 0 } else { 50 });
         let server_port = matches.get_one::<u16>("server-port").copied();
-        // The last of the servers beside rank 0 has the highest port.
-        if let Some(first) = server_port.filter(|first| u32::from(u16::MAX - first) + 1 < options.cluster.servers) {
-            let (servers, limit) = (options.cluster.servers, (1 << 16) - i64::from(options.cluster.servers));
-            return Err((
-                exit::USAGE,
-                format!("--server-port: expected at most {limit} with {servers} servers, got {first}"),
-            ));
-        }
         let checkpoints = matches.get_one::<PathBuf>("checkpoint").map(|directory| Checkpoints {
             directory: directory.clone(),
             every: matches.get_one::<u64>("every").copied().unwrap_or(100),
@@ -174,6 +172,19 @@ impl Node {
         })
     }
 
+    /// The last server has the highest port.
+    fn check_ports(&self) -> Result<(), Failure> {
+        let servers = self.options.cluster.servers;
+        match self.server_port.filter(|first| u32::from(u16::MAX - first) + 1 < servers) {
+            None => Ok(()),
+            Some(first) => {
+                let limit = (1 << 16) - i64::from(servers);
+                let text = format!("--server-port: expected at most {limit} with {servers} servers, got {first}");
+                Err((exit::USAGE, text))
+            }
+        }
+    }
+
     /// Runs the nodes of this process to the end of the run. `stop`: leave, or suspend the run.
     fn run(&self, task: &dyn Task, stop: &Stop) -> Result<(), Failure> {
         let rank = self.env.rank;
@@ -186,6 +197,13 @@ impl Node {
             if self.wire == Wire::Tcp { "TCP" } else { "shared memory" },
         ));
         self.env.notes.iter().for_each(|note| self.log(note));
+        let Cluster { workers, servers } = self.options.cluster;
+        if rank == 0 && servers > 1 && !self.apart {
+            let hosts = servers.min(workers);
+            let text =
+                format!("{servers} servers beside {hosts} workers; a worker that is lost takes its server with it");
+            self.log(&format!("{text} (--servers 1: one, beside rank 0)"));
+        }
         if self.insecure_open && self.key.is_none() && self.wire == Wire::Tcp {
             // Printed even with `--quiet`.
             let text = "WARNING: no key and --insecure-open: any host that can connect can take part";
@@ -208,9 +226,10 @@ impl Node {
         if rank >= workers {
             return self.serve(task, open(rank, None)?, stop).map(|status| self.report(None, &status, 0, 0, 0.0));
         }
-        // Rank 0 first: the servers of this process connect to it.
+        // The worker first: the servers of this process listen at its address.
         let own = open(rank, None)?;
-        let beside = if rank == 0 && !self.apart { workers..self.options.cluster.nodes() } else { 0..0 };
+        let servers = if self.apart { 0..0 } else { workers..self.options.cluster.nodes() };
+        let beside = servers.filter(|server| (server - workers) % workers == rank);
         let servers = beside.map(|rank| open(rank, Some(&own))).collect::<Result<Vec<_>, _>>()?;
         std::thread::scope(|scope| {
             let servers: Vec<_> = servers
@@ -311,11 +330,13 @@ impl Node {
         let Cluster { workers, servers } = self.options.cluster;
         let (mut meet, mut listen, mut advertise) = (meet, self.listen.clone(), self.advertise.clone());
         if let Some(own) = own {
-            // The meeting point may be another host's address, from which nothing comes back to this process. Peers find
-            // the server at the host where they reach rank 0.
             let at = own.carrier().bound();
             let port = self.server_port.map_or(0, |first| first + (rank - workers) as u16);
-            meet = SocketAddr::new(reachable(at.ip()), at.port()).to_string();
+            if self.env.rank == 0 {
+                // The meeting point may be another host's address, from which nothing comes back to this process. Peers
+                // find the server at the host where they reach rank 0.
+                meet = SocketAddr::new(reachable(at.ip()), at.port()).to_string();
+            }
             listen = Some(SocketAddr::new(at.ip(), port).to_string());
             let host = advertise.and_then(|advertise| advertise.parse::<Address>().ok());
             advertise = host.map(|host| host.with_port(0).to_string());

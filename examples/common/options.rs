@@ -135,7 +135,8 @@ fn run_flags(command: Command) -> Command {
             value(
                 "servers",
                 "N",
-                "Server nodes; 1 hosts the coordinator of a tree or ring [default: 1 if servers are needed]",
+                "Server nodes; 1 hosts the coordinator of a tree or ring [default: 1 if servers are needed; one beside each \
+                 worker if processes exchange at least 65,536 floats for each]",
             )
             .value_parser(value_parser!(u32)),
         )
@@ -399,6 +400,19 @@ impl Options {
             init: text("init").map(PathBuf::from),
             export,
         })
+    }
+
+    /// Puts a server beside each worker, if the user has chosen neither the servers nor the shards, and the vector of `len`
+    /// floats is long enough: see [`Recipe::spread`].
+    pub fn spread(&mut self, matches: &ArgMatches, len: usize) {
+        let named = |name: &str| matches.get_one::<String>(name).is_some_and(|text| text.contains("shards="));
+        let chosen = matches.contains_id("servers") || matches.contains_id("shards") || named("recipe");
+        if !chosen {
+            (self.recipe, self.cluster) = match self.recipe.needs_servers() {
+                true => self.recipe.spread(self.cluster.workers, len),
+                false => (self.recipe, self.cluster),
+            };
+        }
     }
 
     /// Starts monitoring, if a flag asks for it. The process of rank 0 serves monitors and collects the reports of the

@@ -88,7 +88,7 @@ impl Answer {
 fn group(input: &Input, case: &Case) -> Result<Group, (u8, String)> {
     let (mut rows, mut unfit) = (Vec::new(), Vec::new());
     for (at, (name, recipe)) in input.recipes.iter().enumerate() {
-        match case.forecast(recipe) {
+        match case.forecast(&placed(name, *recipe, case)) {
             Ok(forecast) => {
                 let gain = forecast.speed_up / input.penalties[at].unwrap_or(1.0);
                 let batch = f64::from(case.batch.unwrap_or(1));
@@ -110,8 +110,15 @@ fn group(input: &Input, case: &Case) -> Result<Group, (u8, String)> {
     Ok(Group { workers: case.steps.len(), rows, unfit })
 }
 
+/// The recipe with the shards that `node` cuts a long vector into, unless the user has chosen shards or servers.
+pub(crate) fn placed(name: &str, recipe: Recipe, case: &Case) -> Recipe {
+    let chosen = case.servers.is_some() || name.contains("shards=");
+    if chosen { recipe } else { recipe.spread(case.steps.len() as u32, case.params).0 }
+}
+
 fn break_even(input: &Input, case: &Case, at: usize) -> Break {
-    let (recipe, needed) = (&input.recipes[at].1, input.penalties[at].unwrap_or(1.0));
+    let (name, recipe) = &input.recipes[at];
+    let (recipe, needed) = (&placed(name, *recipe, case), input.penalties[at].unwrap_or(1.0));
     let equal = case.steps.iter().all(|step| *step == case.steps[0]);
     let bandwidth = case.bandwidth_for(recipe, needed).ok().flatten();
     let workers = if equal { case.workers_for(recipe, needed, WORKERS_MAX).ok().flatten() } else { None };

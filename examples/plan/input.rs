@@ -107,7 +107,7 @@ pub(crate) fn command() -> Command {
             value("penalty", "RECIPE=X", "Examples that a recipe needs, relative to one worker; can be repeated")
                 .action(ArgAction::Append),
         )
-        .arg(value("servers", "N", "Server nodes [default: one per shard, at most one per worker]").value_parser(value_parser!(u32)))
+        .arg(value("servers", "N", "Server nodes [default: those of node]").value_parser(value_parser!(u32)))
         .arg(
             value("server-hosts", "WHERE", "workers: servers run beside workers; own: on machines of their own")
                 .default_value("workers")

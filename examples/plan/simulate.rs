@@ -10,7 +10,7 @@ use gradwire::plan::{Case, Hosts};
 use gradwire::sim::{Learner, Links, Random, Simulation, Speed, Step, Sweep, Worker};
 use gradwire::{Layout, Recipe};
 
-use super::answer::{Group, Row};
+use super::answer::{Group, Row, placed};
 use super::input::Input;
 
 /// Only rows whose gain is at least this share of the best one are simulated, and at most [`ROWS_MAX`].
@@ -42,7 +42,8 @@ pub(crate) fn simulate(input: &Input, case: &Case, group: &Group) -> Vec<Simulat
     let best = group.rows.first().map_or(0.0, |row| row.gain);
     let rows = group.rows.iter().take_while(|row| row.gain >= GAIN_MIN * best).take(ROWS_MAX);
     let one = |row: &Row| {
-        let step = seconds(case, input.recipes[row.recipe].1, row);
+        let (name, recipe) = &input.recipes[row.recipe];
+        let step = seconds(case, placed(name, *recipe, case), row);
         Simulated { recipe: row.recipe, step, forecast: row.forecast.step }
     };
     rows.map(one).collect()

@@ -77,6 +77,32 @@ fn nodes_start_by_hand_and_by_torchrun_variables() {
     }
 }
 
+/// A long vector has a server beside each worker, in its process, and a short one a single server. The result of rounds is
+/// the same.
+#[test]
+fn long_vectors_have_a_server_in_each_process() {
+    let servers = |args: &str, count: usize| {
+        let ended: Vec<_> = nodes(3, args).into_iter().map(|node| node.end().succeeded()).collect();
+        // A process prints an object for each of its nodes.
+        for (rank, ended) in ended.iter().enumerate() {
+            let objects = ended.said.iter().filter(|line| line.starts_with("{\"rank\":")).count();
+            assert_eq!(objects, 1 + (rank..count).step_by(3).count(), "{args}, rank {rank}: {:#?}", ended.said);
+        }
+        let digest = |ended: &Ended, rank: usize| {
+            let own = ended.said.iter().find(|line| line.starts_with(&format!("{{\"rank\":{rank},")));
+            own.unwrap().split_once("\"digest\":\"").unwrap().1[..16].to_string()
+        };
+        digest(&ended[0], 0)
+    };
+    for transport in ["tcp", "shm"] {
+        let long = format!("--recipe hardsync --epochs 1 --hidden 2800 --transport {transport}");
+        let one = servers(&format!("{long} --servers 1"), 1);
+        assert_eq!(servers(&long, 3), one, "{transport}");
+        assert_eq!(servers(&format!("{long} --servers 4 --shards 4"), 4), one, "{transport}");
+    }
+    servers("--recipe hardsync --epochs 1", 1);
+}
+
 /// The rest waits for a killed worker (rank 0 hosts the coordinator). After a restart it goes on in the current round,
 /// and the final parameters equal the result of a run without a failure.
 #[test]

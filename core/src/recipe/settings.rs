@@ -315,6 +315,39 @@ impl Recipe {
         self.with_topology(if ring { Topology::Ring } else { Topology::Tree { fan_in: 2 } })
     }
 
+    /// The cluster with the servers that the recipe has by default, and the recipe with its shards: for a vector of `len`
+    /// floats that is long enough, a shard and a server for each worker. Server `k` belongs on the host of worker `k`.
+    /// Recipes without servers are unchanged.
+    ///
+    /// One server makes the link of its host carry the traffic of all workers. With a server beside each worker, each link
+    /// carries the same, and pushes and answers of different shards pass at the same time. In return, a host that is lost
+    /// takes a shard with it: the other workers wait until it is back. And each host has the memory of a server. So a short
+    /// vector stays with one server: below 256 KiB (65,536 floats) for each worker. A recipe that names several shards
+    /// keeps their number, and rules that need whole vectors keep one shard.
+    ///
+    /// All nodes have to decide alike: the contract holds the number of servers and the shards.
+    ///
+    /// ```
+    /// use gradwire_core::{Cluster, Recipe};
+    ///
+    /// let (recipe, cluster) = Recipe::asynchronous().spread(4, 14_600_000);
+    /// assert_eq!(cluster, Cluster { workers: 4, servers: 4 });
+    /// assert!(recipe.to_string().contains("shards=4"));
+    /// assert_eq!(Recipe::asynchronous().spread(4, 50_826).1.servers, 1);
+    /// ```
+    pub fn spread(self, workers: u32, len: usize) -> (Self, Cluster) {
+        const FLOATS_PER_WORKER: usize = 64 * 1024;
+        let Topology::Servers { shards } = self.topology else { return (self, Cluster { workers, servers: 0 }) };
+        let one = (self, Cluster { workers, servers: 1 });
+        if workers < 2 || len / FLOATS_PER_WORKER < workers as usize {
+            return one;
+        }
+        let shards = if shards == 1 { workers } else { shards };
+        let (recipe, cluster) =
+            (self.with_topology(Topology::Servers { shards }), Cluster { workers, servers: shards.min(workers) });
+        if recipe.faults(cluster, len).is_empty() { (recipe, cluster) } else { one }
+    }
+
     /// How the residual of a worker that ends is treated.
     pub const fn end(&self) -> End {
         self.end
@@ -404,6 +437,24 @@ impl Recipe {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn long_vectors_have_a_server_beside_each_worker() {
+        let chosen = |text: &str, workers, len| {
+            let (recipe, cluster) = text.parse::<Recipe>().unwrap().spread(workers, len);
+            (recipe.shards(), cluster.servers)
+        };
+        for (workers, enough) in [(2, 2), (3, 3), (64, 64)] {
+            assert_eq!(chosen("hardsync", workers, enough * 64 * 1024), (workers, workers));
+            assert_eq!(chosen("hardsync", workers, enough * 64 * 1024 - 1), (1, 1));
+        }
+        assert_eq!(chosen("async", 1, 1 << 24), (1, 1));
+        // The number of shards that was asked for stays.
+        assert_eq!([chosen("async shards=2", 4, 1 << 24), chosen("async shards=9", 4, 1 << 24)], [(2, 2), (9, 4)]);
+        // Whole vectors, and no servers.
+        assert_eq!([chosen("norm-clip", 4, 1 << 24), chosen("hardsync merge=krum", 4, 1 << 24)], [(1, 1); 2]);
+        assert_eq!([chosen("sync", 4, 1 << 24).1, chosen("mesh", 4, 1 << 24).1], [0; 2]);
+    }
 
     #[test]
     fn long_vectors_go_round_a_ring_and_short_ones_over_a_tree() {
