@@ -4,7 +4,8 @@
 //! Options after `--`: `--recipe TEXT`, `--rank N`, `--processes N`, `--meet HOST:PORT`, `--floats N`, `--steps N`
 //! (measured ones), `--servers N` (default: 1 if the recipe needs servers), `--interface NAME` (its bytes are counted),
 //! `--insecure-open` (no key, no encryption). Server `s` is a thread of process `s % processes`. Without `--rank`, two
-//! threads take a few steps over loopback, to check that the bench works.
+//! threads take a few steps over loopback, to check that the bench works. `--far`: a table of steps over a link with a
+//! long delay, in virtual time.
 //!
 //! Prints one line of JSON: the time of a step and the best time in seconds, and the bytes of a step that the interface
 //! has sent and received, headers of TCP included. The time of a step is the median in synchronous recipes. In
@@ -12,6 +13,8 @@
 //! of a whole period, divided by its steps.
 
 #![allow(clippy::unwrap_used, reason = "a bench fails by panicking")]
+
+mod far;
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -43,6 +46,9 @@ fn main() {
     let args: Vec<String> = std::env::args().collect();
     let value = |name: &str| args.iter().position(|arg| arg == name).map(|at| args[at + 1].clone());
     let number = |name: &str, default: usize| value(name).map_or(default, |text| text.parse().unwrap());
+    if args.iter().any(|arg| arg == "--far") {
+        return far::tables(14_600_000, 8);
+    }
     let Some(rank) = value("--rank") else { return check() };
     let recipe: Recipe = value("--recipe").unwrap_or_else(|| "sync topology=ring".into()).parse().unwrap_or_else(fail);
     Options {
@@ -65,8 +71,9 @@ fn fail<T>(error: impl std::fmt::Display) -> T {
     std::process::exit(1)
 }
 
-/// A few steps over loopback.
+/// A few steps over loopback, and in virtual time.
 fn check() {
+    far::tables(100_000, 4);
     for text in ["sync topology=ring", "mesh", "hardsync codec=topk density=0.01 pull=topk pull_density=0.02"] {
         let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let recipe: Recipe = text.parse().unwrap();

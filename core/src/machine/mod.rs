@@ -86,9 +86,10 @@ pub struct Setup {
     /// The driver connects this node with the peers that [`Machine::wanted`] lists, and need not connect it with others.
     /// `false`, unless set: the driver connects it with all neighbours.
     pub on_demand: bool,
-    /// In trees and rings: bytes of the chunks under way that this node has sent first. It sends the next ones as results
-    /// come back; a few chunks are under way in any case. 1 MiB, unless set: more leaves the caches of a processor. A
-    /// connection with a long delay is busy only if the bytes that it carries in this time fit.
+    /// In trees and rings: bytes of the chunks under way that this node sends first. It sends the next ones as results come
+    /// back; a few chunks are under way in any case. 1 MiB, unless set: more leaves the caches of a processor. Where chains
+    /// of chunks take 4 ms and more and do not queue, the delay of the link sets the pace, and the node lets up to 64 times
+    /// as much be under way. All nodes of a ring need the same value.
     pub under_way: u32,
     /// Bytes up to which a buffer that is needed now and then keeps its memory. A longer one gives it back when it is not
     /// used. 1 MiB, unless set.

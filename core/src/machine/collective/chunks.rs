@@ -82,6 +82,9 @@ pub(super) enum Progress {
     Done { result: Mean, sent: u16 },
 }
 
+/// Bytes of a long chunk.
+const LONG: usize = 16 << 10;
+
 /// The ends of chunks of equal length, at most `most`, in a vector of `len` floats.
 pub(super) fn even(len: usize, most: usize) -> Vec<usize> {
     let chunk_len = most.max(len.div_ceil(CHUNKS_MAX)).max(1);
@@ -100,12 +103,23 @@ pub(super) fn uneven(lens: &[u32]) -> Vec<usize> {
 
 impl Chunks {
     /// Chunks with these ends, and their buffers. The cut does not depend on the view. `shared`: the number of inboxes
-    /// that all chunks share, if nodes have one child at most.
-    pub(super) fn new(ends: Vec<usize>, children: usize, shared: Option<usize>, vectors: &mut Vectors) -> Self {
+    /// that all chunks share, if nodes have one child at most. There are enough for the largest windows, so those of long
+    /// chunks, and of more than `keep_below` bytes, have memory once they are used.
+    pub(super) fn new(
+        ends: Vec<usize>,
+        children: usize,
+        shared: Option<usize>,
+        keep_below: u32,
+        vectors: &mut Vectors,
+    ) -> Self {
         let count = ends.len();
         let most = (0..count).map(|chunk| ends[chunk] - if chunk == 0 { 0 } else { ends[chunk - 1] }).max();
         let inboxes = 0..shared.unwrap_or(0).min(count);
-        let inboxes = inboxes.map(|_| vectors.floats("a child's part of a chunk", most.unwrap_or(0), Keep::No));
+        let floats = most.unwrap_or(0);
+        let inboxes = inboxes.map(|_| match floats * 4 > (keep_below as usize).min(LONG) {
+            true => vectors.brief("a child's part of a chunk"),
+            false => vectors.floats("a child's part of a chunk", floats, Keep::No),
+        });
         let inboxes: Vec<_> = inboxes.collect();
         let mut chunks = Self {
             states: vec![Chunk::default(); count],

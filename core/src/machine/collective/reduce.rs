@@ -70,7 +70,7 @@ impl Reduce {
         let under_way = |len: &usize| Window::chains_max(len * 4, setup.under_way);
         let shared = ends.first().map(under_way).filter(|_| shape == Shape::Ring);
         let shared = shared.map(|chains| chains.saturating_mul(workers.saturating_sub(1)));
-        let chunks = Chunks::new(ends, shape.width(), shared, vectors);
+        let chunks = Chunks::new(ends, shape.width(), shared, setup.keep_below, vectors);
         let hops = Hops::new(&setup.recipe, &chunks, shape.width(), vectors);
         let (routes, round) = (Routes::new(shape), Round::new(chunks.len()));
         let window = Window::new(chunks.count(), setup.under_way);
@@ -157,7 +157,8 @@ impl Reduce {
     /// Begins chains that have waited for others to end.
     fn begin_due(&mut self, hub: &mut Port<'_, Job>, replica: &Replica) {
         while let Phase::Running { own: Some(own) } = self.round.phase {
-            let Some(chunk) = self.window.begin_due(|chunk| self.chunks.result(chunk).len) else { return };
+            let len = |chunk| self.chunks.result(chunk).len;
+            let Some(chunk) = self.window.begin_due(hub.now(), len) else { return };
             self.reduce(hub, replica, chunk, own);
         }
     }
@@ -175,7 +176,7 @@ impl Reduce {
         }
         // A message without a body costs nothing. But in a ring, the next member can add a body to it.
         let counts = own.weight > 0 || self.routes.is_ring();
-        if counts && self.begins(chunk) && !self.window.begin(chunk, contribution.len) {
+        if counts && self.begins(chunk) && !self.window.begin(hub.now(), chunk, contribution.len) {
             *self.chunks.progress_mut(chunk) = Progress::Due;
             return;
         }
@@ -317,7 +318,7 @@ impl Reduce {
             let kernel = self.commit.kernel(old.start, old, merged, factors, new, replica.places());
             hub.compute(kernel, Job::Exchange(Task::Commit));
         }
-        self.window.end(chunk);
+        self.window.end(hub.now(), chunk);
         self.begin_due(hub, replica);
     }
 
