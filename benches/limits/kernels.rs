@@ -264,6 +264,23 @@ fn rounds_of_8(inputs: &[Storage]) -> impl Iterator<Item = Case<'_>> {
     rounds.chain([node])
 }
 
+/// Elements that a loop over several vectors handles at once.
+const LANES: usize = 32;
+
+/// The vectors of a mean without its arithmetic: what the number of streams costs.
+fn sum<const N: usize>(into: &mut [f32], others: [&[f32]; N]) {
+    let others = others.map(|x| x.as_chunks::<LANES>().0);
+    Tier::best().run(|| {
+        for (i, into) in into.as_chunks_mut::<LANES>().0.iter_mut().enumerate() {
+            let mut sum = *into;
+            for x in &others {
+                sum.iter_mut().zip(&x[i]).for_each(|(sum, x)| *sum += x);
+            }
+            *into = sum;
+        }
+    });
+}
+
 /// The table of kernels.
 fn dense_cases(inputs: &[Storage], len: usize) -> Vec<Case<'_>> {
     let x = move |i: usize| (inputs[i].floats(), 3);
@@ -286,6 +303,13 @@ fn dense_cases(inputs: &[Storage], len: usize) -> Vec<Case<'_>> {
             36.0,
             least(0.75),
             Box::new(move |r, _, _| mean::in_place(tier, r, 2, [x(1), x(2), x(3), x(4), x(5), x(6), x(7)])),
+        ),
+        ("sum of 4 in f32, in place", 20.0, Limit::None, Box::new(move |r, _, _| sum(r, [x(1).0, x(2).0, x(3).0]))),
+        (
+            "sum of 8 in f32, in place",
+            36.0,
+            Limit::None,
+            Box::new(move |r, _, _| sum(r, [x(1).0, x(2).0, x(3).0, x(4).0, x(5).0, x(6).0, x(7).0])),
         ),
         (
             "apply, scaled, to another place",
