@@ -1,7 +1,7 @@
 //! Kernels: the arithmetic on vectors, as pure functions on slices.
 //!
 //! A machine asks for a [`Kernel`] by naming segments of buffers. [`run`] executes it on a
-//! [`Pool`](crate::buffer::Pool) and returns a [`KernelResult`], a few numbers that the protocol needs. [`run`] is the
+//! [`Pool`] and returns a [`KernelResult`], a few numbers that the protocol needs. [`run`] is the
 //! executor on the CPU and defines the results: other executors ([`executor::Executor`]) must produce the same bits.
 //!
 //! One file per kernel. Its tests compare it with a naive version, bit for bit.
@@ -371,7 +371,7 @@ pub enum Kernel {
         /// As many words, of which the first are written.
         into: Segment,
     },
-    /// Gives back the memory of a buffer that has memory only while it is used: see [`Pool`](crate::Pool). Devices give back
+    /// Gives back the memory of a buffer that has memory only while it is used: see [`Pool`]. Devices give back
     /// their copies.
     Release {
         /// The buffer, of which no operation reads a part.
