@@ -13,7 +13,8 @@
 //! | `health` | the verdict on the cluster: words and exit code |
 //! | `diagnosis`, `trend` | what slows the cluster down or breaks it, and what to do, in words; whether the loss grows |
 //! | `pace` | the share of the possible speed that is reached, and what costs the rest |
-//! | `recent` | where the time of a node has gone in the last seconds |
+//! | `recent`, `timeline` | where the time of a node has gone in the last seconds, and during a page of a recording |
+//! | `recipe` | the short name of a recipe |
 //! | `app` | state of the user interface, and its reaction to keys and mouse |
 //! | `keys`, `config` | keys and their commands, the configuration file |
 //! | `runs` | the runs of a call, and the search for those of this host |
@@ -41,6 +42,7 @@ mod model;
 mod pace;
 mod rates;
 mod recent;
+mod recipe;
 mod refusal;
 mod runs;
 mod sample;
@@ -51,6 +53,7 @@ mod targets;
 mod terminal;
 mod text;
 mod theme;
+mod timeline;
 mod trend;
 mod view;
 mod wrap;

@@ -16,6 +16,7 @@ use gradwire_core::{Instant, PeerId, RunId};
 
 use crate::rates;
 use crate::recent::Recent;
+use crate::recipe;
 use crate::sample::Gauge;
 pub(crate) use crate::sample::{History, Sample, sane};
 use crate::standing::Standing;
@@ -57,6 +58,8 @@ pub(crate) struct Node {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Model {
     pub(crate) run: Run,
+    /// The recipe of the run by its short name.
+    pub(crate) recipe: String,
     /// The nodes by rank.
     pub(crate) nodes: BTreeMap<u32, Node>,
     /// Notes in the order in which they came, with a mark where another log began.
@@ -108,6 +111,7 @@ impl Model {
                     self.begin_anew();
                 }
                 self.run = Run { recipe: printable(&run.recipe, 1000), ..run };
+                self.recipe = recipe::short(&self.run);
                 self.notes.retain(|note| note.kind == NoteKind::AnotherLog);
                 self.reads_past = true;
             }
@@ -156,8 +160,8 @@ impl Model {
         notes.drain(..excess);
         let (at, rank) = (Instant::ORIGIN, PeerId(0));
         notes.push_back(Note { at, rank, kind: NoteKind::AnotherLog, peer: rank, number: 0 });
-        let run = std::mem::take(&mut self.run);
-        *self = Self { notes, former, start: self.start, run: Run { name: None, ..run }, ..Self::default() };
+        let (run, recipe) = (std::mem::take(&mut self.run), std::mem::take(&mut self.recipe));
+        *self = Self { notes, former, recipe, start: self.start, run: Run { name: None, ..run }, ..Self::default() };
     }
 
     fn push_note(&mut self, note: Note) {

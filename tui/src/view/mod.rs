@@ -11,8 +11,10 @@
 //!
 //! Drawing is a pure function of its arguments, so tests compare screens as text.
 
+mod axis;
 mod compression;
 mod events;
+mod facts;
 mod help;
 mod links;
 mod node;
@@ -36,6 +38,7 @@ use crate::keys::Command;
 use crate::model::{Model, seconds};
 use crate::targets::Target;
 use crate::wrap::wrapped;
+use widgets::fitted;
 
 /// Draws the whole screen. A frozen app shows its own model.
 pub(crate) fn draw(frame: &mut Frame<'_>, app: &App, model: &Model) {
@@ -158,25 +161,27 @@ fn diagnosis<'a>(app: &App, model: &Model, screen: Rect, above: usize) -> Vec<Li
     };
     let lines = wrapped(&text, usize::from(screen.width.saturating_sub(2)));
     let most = match (screen.height, app.pane) {
+        // The help has few lines of its own there.
+        (..16, _) if app.help => 0,
         (..16, Pane::Overview) => 5usize.saturating_sub(above),
         (..16, _) => 3usize.saturating_sub(above),
         _ => 3,
     };
     let most = most.min(usize::from(screen.height / 4 + 1));
-    let cut = lines.len() > most;
-    let mut shown: Vec<String> = lines.into_iter().take(most).collect();
-    if let Some(last) = shown.last_mut().filter(|_| cut) {
-        let room = usize::from(screen.width.saturating_sub(6));
-        last.truncate(last.char_indices().nth(room).map_or(last.len(), |(at, _)| at));
-        last.push_str(" ...");
+    let width = screen.width.saturating_sub(2);
+    let mut shown = lines;
+    if shown.len() > most && most > 0 {
+        let rest = shown.split_off(most - 1).join(" ");
+        shown.push(fitted(app.theme, Line::raw(rest), width).to_string());
     }
+    shown.truncate(most);
     shown.into_iter().map(|line| Line::styled(format!(" {line}"), style)).collect()
 }
 
 fn tabs<'a>(app: &App, area: Rect) -> Line<'a> {
     let mut x = area.x;
     let spans = Pane::ALL.into_iter().enumerate().map(|(i, pane)| {
-        let text = pane.tab(i, area.width);
+        let text = pane.tab(i, area.width, pane == app.pane);
         let width = Span::raw(text.as_str()).width() as u16;
         app.targets.note(Rect::new(x, area.y, width, 1).intersection(area), Target::Pane(pane));
         x = x.saturating_add(width);

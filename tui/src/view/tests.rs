@@ -206,11 +206,87 @@ fn bars_have_the_shares_and_the_axis_fits_the_loss() {
         shown(&app(Pane::Overview, Palette::None, true), &model, 80, 24)
     };
     let shown = text(0.5);
-    let bar = shown.lines().find(|line| line.starts_with("|   1 ")).unwrap();
+    let bar = shown.lines().find(|line| line.starts_with("   1 ")).unwrap();
     let cells = |sign: char| bar.chars().take(46).filter(|c| *c == sign).count();
-    assert_eq!((cells('#'), cells('c'), cells('s')), (15, 3, 6), "{shown}");
+    assert_eq!((cells('#'), cells('c'), cells('s')), (16, 3, 6), "{shown}");
     assert!(shown.contains("loss 0.5000, logarithmic") && !shown.contains("accuracy"), "{shown}");
     assert!(!text(0.0).contains("logarithmic"));
+}
+
+/// 80x24 has every fact, the bars and the charts, in all situations; nothing is cut but a long recipe.
+#[test]
+fn a_screen_of_80x24_shows_every_fact() {
+    let mut situations: Vec<_> = crate::diagnosis::tests::staged().into_iter().collect();
+    situations.push(("mixed", model()));
+    for (name, model) in situations {
+        let text = shown(&app(Pane::Overview, Palette::Full, false), &model, 80, 24);
+        for part in [
+            "cluster: ",
+            "recipe ",
+            "speed ",
+            "waits ",
+            "slowest ",
+            "network ",
+            "topology ",
+            "staleness ",
+            "computing",
+            "loss ",
+            "examples/s ",
+        ] {
+            assert!(text.contains(part), "{name}: {part}\n{text}");
+        }
+        assert!(!text.contains("no data"), "{name}:\n{text}");
+        let cut = text.lines().filter(|line| line.ends_with('…') && !line.starts_with("recipe"));
+        assert_eq!(cut.count(), 0, "{name}:\n{text}");
+    }
+}
+
+/// A small screen has whole words: lines that are too long end after a word, with dots.
+#[test]
+fn a_screen_of_40x12_has_whole_words() {
+    let model = model();
+    for pane in Pane::ALL {
+        let text = shown(&app(pane, Palette::Full, false), &model, 40, 12);
+        assert!(
+            text.contains(&format!(
+                "{} {}",
+                1 + Pane::ALL.iter().position(|other| *other == pane).unwrap(),
+                pane.name()
+            )),
+            "{text}"
+        );
+        let wide = shown(&app(pane, Palette::Full, false), &model, 400, 12);
+        let words: std::collections::HashSet<&str> = wide.split_whitespace().collect();
+        let last = text
+            .lines()
+            .skip(4)
+            .filter(|line| line.chars().count() == 40 && !line.ends_with(['…', '─', '│', '┐', '┘', '━']));
+        for line in last {
+            let word = line.split_whitespace().last().unwrap();
+            assert!(
+                words.iter().any(|other| *other == word || other.trim_end_matches([',', ';']) == word),
+                "{pane:?} {word}:\n{text}"
+            );
+        }
+    }
+}
+
+/// An axis fits the accuracy, as it does the loss: it does not begin at 0. An accuracy that is not told has no chart.
+#[test]
+fn the_axis_of_the_accuracy_fits_it() {
+    let text = |accuracy: fn(f64) -> f32| {
+        let model = crate::diagnosis::tests::run(&[crate::diagnosis::tests::EQUAL; 2], 0, "sync", |_, at, report| {
+            report.progress.accuracy = accuracy(at);
+            true
+        });
+        shown(&app(Pane::Overview, Palette::None, true), &model, 80, 40)
+    };
+    let rising = text(|at| 0.91 + 0.003 * at as f32);
+    let labels: Vec<&str> = rising.lines().skip_while(|line| !line.contains(" accuracy ")).collect();
+    let has = |label: &str| labels.iter().any(|line| line.contains(&format!("{label}|")));
+    assert!(has("0.90") && has("0.98") && !labels.join("").contains("|0.00"), "{rising}");
+    let untold = text(|_| f32::NAN);
+    assert!(!untold.contains("accuracy"), "{untold}");
 }
 
 /// Sums over no nodes are 0, not -0.
