@@ -20,11 +20,14 @@ use gradwire::{Canceller, Cluster, Error, Event, LaunchEnv, PeerId, RunState, Se
 
 pub use flags::command;
 
+use super::children::name;
 use super::cli;
 use super::options::{self, Options, exit};
 use super::outcome::{self, Ending, number};
+use super::paths;
 use super::stop::Stop;
 use super::task::Task;
+use super::units::bytes;
 use super::worker::{self, Checkpoints, OnEvent, Watch, digest};
 
 /// How long a process may take to stop. Some launchers kill it after two seconds.
@@ -147,7 +150,7 @@ impl Node {
             resume: matches.get_flag("resume"),
         });
         if let Some(Checkpoints { directory, .. }) = &checkpoints {
-            make_writable(directory).map_err(|error| {
+            paths::try_directory(directory).map_err(|error| {
                 let text = "--checkpoint: expected a directory in which files can be created, got";
                 (exit::DATA, format!("{text} {} ({error})", directory.display()))
             })?;
@@ -206,7 +209,10 @@ impl Node {
     ) -> Result<(), Failure> {
         let (rank, workers) = (self.env.rank, self.options.cluster.workers);
         if rank >= workers {
-            return self.serve(task, open(rank, None)?, stop).map(|status| self.report(None, &status, 0, 0, 0.0));
+            let status = self.serve(task, open(rank, None)?, stop)?;
+            self.report(None, &status, 0, 0, 0.0);
+            let early = || (stop.code(), format!("node {rank}: the run was ended early by {}", name(stop.signal())));
+            return if stop.is_asked() { Err(early()) } else { Ok(()) };
         }
         // Rank 0 first: the servers of this process connect to it.
         let own = open(rank, None)?;
@@ -233,24 +239,38 @@ impl Node {
                 thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
             };
             let served: Vec<_> = servers.into_iter().map(join).collect();
-            trained?;
+            let early = trained?;
             for status in served {
                 self.report(None, &status?, 0, 0, 0.0);
             }
-            Ok(())
+            early.map_or(Ok(()), Err)
         })
     }
 
-    /// Trains as a worker, and prints the result. Rank 0 also evaluates the model.
-    fn train<T: Transport + 'static>(&self, task: &dyn Task, transport: T, stop: &Stop) -> Result<(), Failure> {
+    /// Trains as a worker, and prints the result. Rank 0 also evaluates the model. Returns the exit code and the message of
+    /// a training that a signal has ended early.
+    fn train<T: Transport + 'static>(
+        &self,
+        task: &dyn Task,
+        transport: T,
+        stop: &Stop,
+    ) -> Result<Option<Failure>, Failure> {
         let options = &self.options;
         let rank = self.env.rank;
         let evaluator = (rank == 0).then(|| task.copy());
-        let mut progress = Progress { node: self, stop, evaluator, steps: 0, begun: Instant::now(), curve: Vec::new() };
+        let begun = Instant::now();
+        let mut progress =
+            Progress { node: self, stop, evaluator, so_far: SoFar::default(), begun, looked: begun, curve: Vec::new() };
         let initial = options.initial(task)?;
         let checkpoints = self.checkpoints.as_ref();
         let done = worker::train(options, &mut *task.copy(), transport, initial, checkpoints, &mut progress);
-        let done = done.map_err(|error| self.failure(&error, stop))?;
+        let done = done.map_err(|error| {
+            let (code, text) = self.failure(&error, stop);
+            match stop.is_asked() {
+                true => (stop.code(), format!("{text}\n{}", self.ended_early(&progress.so_far, None, stop))),
+                false => (code, text),
+            }
+        })?;
         if rank == 0 {
             options.write_export(task, &done.params)?;
         }
@@ -262,7 +282,34 @@ impl Node {
         let curve = format!("[{}]", progress.curve.join(","));
         let result = TrainingResult { evaluation, digest: digest(&done.params), drained: done.drained, curve };
         self.report(Some(result), &done.status, done.steps, done.examples, seconds);
-        Ok(())
+        // Also before the first step.
+        let early = done.drained || stop.is_asked() && done.steps == 0;
+        progress.so_far.sent = done.status.bytes_out();
+        Ok(early.then(|| (stop.code(), self.ended_early(&progress.so_far, Some(done.saved), stop))))
+    }
+
+    /// The summary of a training that a signal has ended early. `saved`: whether a checkpoint was written after the signal;
+    /// `None`: the training failed after it.
+    fn ended_early(&self, so_far: &SoFar, saved: Option<bool>, stop: &Stop) -> String {
+        let SoFar { steps, loss, accuracy, sent } = *so_far;
+        let loss = loss.map_or_else(String::new, |loss| format!(", train loss {loss:.3}"));
+        let accuracy = accuracy.map_or_else(String::new, |share| format!(", test accuracy {:.1} %", 100.0 * share));
+        let kept = match (&self.checkpoints, saved) {
+            (None, _) => "no checkpoint was kept (--checkpoint DIR)".to_string(),
+            (Some(Checkpoints { directory, .. }), Some(true)) => {
+                format!("the checkpoint is in {}: go on with --resume", directory.display())
+            }
+            (Some(Checkpoints { directory, .. }), _) => {
+                format!("the last checkpoint before the signal, if there is one, is in {}", directory.display())
+            }
+        };
+        format!(
+            "node {}: ended early by {} after {steps} step{}{loss}{accuracy}, {} sent; {kept}",
+            self.env.rank,
+            name(stop.signal()),
+            if steps == 1 { "" } else { "s" },
+            bytes(sent as f64),
+        )
     }
 
     /// Runs a server to the end of the run. Returns its last status.
@@ -439,8 +486,10 @@ impl Node {
                     out,
                     "\naccuracy        {:.2} % on the test data\ntest loss       {loss:.4}\n{ending}\
                      steps           {steps} of this worker{drained}\ntime            {seconds:.2} s\n\
+                     sent            {} by this process\n\
                      parameters      digest {digest:016x}",
                     accuracy * 100.0,
+                    bytes(status.bytes_out() as f64),
                 );
             }
             return;
@@ -485,15 +534,6 @@ impl Node {
     }
 }
 
-/// Creates a directory if it is missing, and a file in it, which is removed again: an error is better now than at the
-/// first checkpoint.
-fn make_writable(directory: &std::path::Path) -> std::io::Result<()> {
-    std::fs::create_dir_all(directory)?;
-    let probe = directory.join(format!(".probe-{}", std::process::id()));
-    std::fs::File::create(&probe)?;
-    std::fs::remove_file(probe)
-}
-
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -510,14 +550,31 @@ struct TrainingResult {
     curve: String,
 }
 
+/// The state of a training, for the summary after a signal.
+#[derive(Copy, Clone, Debug, Default)]
+struct SoFar {
+    steps: u64,
+    /// The mean training loss of the last pass over the data.
+    loss: Option<f64>,
+    /// The accuracy on the test data after the last whole pass, 0 to 1, at rank 0.
+    accuracy: Option<f64>,
+    /// Bytes that the worker has sent.
+    sent: u64,
+}
+
+/// Seconds between two looks at the traffic.
+const LOOK: Duration = Duration::from_millis(500);
+
 /// Follows the training of this process's worker. Rank 0 prints a line per epoch.
 struct Progress<'a> {
     node: &'a Node,
     stop: &'a Stop,
     /// At rank 0: a model for evaluation.
     evaluator: Option<Box<dyn Task>>,
-    steps: u64,
+    so_far: SoFar,
     begun: Instant,
+    /// When the traffic was last looked at.
+    looked: Instant,
     /// A JSON object per epoch.
     curve: Vec<String>,
 }
@@ -531,11 +588,15 @@ impl Watch for Progress<'_> {
         Some(self.node.on_event(self.node.env.rank))
     }
 
-    fn step(&mut self, steps: u64, _: &mut Session) -> Result<(), Error> {
+    fn step(&mut self, steps: u64, loss: f64, session: &mut Session) -> Result<(), Error> {
         if steps == 1 && !self.node.quiet {
             self.node.log("first step done");
         }
-        self.steps = steps;
+        (self.so_far.steps, self.so_far.loss) = (steps, Some(loss));
+        if self.looked.elapsed() >= LOOK {
+            self.so_far.sent = session.status()?.bytes_out();
+            self.looked = Instant::now();
+        }
         Ok(())
     }
 
@@ -543,10 +604,11 @@ impl Watch for Progress<'_> {
         let options = &self.node.options;
         let Some(task) = self.evaluator.as_mut() else { return Ok(None) };
         let (accuracy, test_loss) = task.evaluate(params);
+        self.so_far.accuracy = Some(accuracy);
         let seconds = self.begun.elapsed().as_secs_f64();
         self.curve.push(outcome::point(epoch, seconds, loss, (accuracy, test_loss)));
         if self.node.progress || !options.json {
-            let (steps, left) = (self.steps, seconds / f64::from(epoch) * f64::from(options.epochs - epoch));
+            let (steps, left) = (self.so_far.steps, seconds / f64::from(epoch) * f64::from(options.epochs - epoch));
             let _ = writeln!(
                 std::io::stdout(),
                 "epoch {epoch:>3}  test acc {:>5.1} %  train loss {loss:.3}  step {steps:>6}  {seconds:>7.2} s, {left:.0} s left",

@@ -15,12 +15,12 @@ use gradwire::{Builder, Canceller, Cluster, LaunchEnv, Layout, Recipe, RunId, Se
 use super::bad::{Bad, bad_rank};
 use super::executor::Executor;
 use super::hints::Hints;
+use super::paths;
 use super::recipes;
 use super::task::{self, Task};
 use super::tensors;
 
-/// Exit codes. `--help` lists them; 0 is success: the run is done, or this process has handed
-/// over all that it had, after a signal. 128 + n: signal n has ended the process before that.
+/// Exit codes. `--help` lists them; 0 is success: the run is done. 128 + n: signal n has ended the process before that.
 pub mod exit {
     /// A flag or its value is wrong.
     pub const USAGE: u8 = 2;
@@ -261,7 +261,8 @@ fn monitor_flags(command: Command) -> Command {
         .arg(value(
             "monitor",
             "HOST:PORT",
-            "Address for dtop, at rank 0; the next port takes the reports of the other processes",
+            "Address for dtop, at rank 0; the next port takes the reports of the other processes; port 0: a free one, which is \
+             printed",
         ))
         .arg(
             value("monitor-key-file", "FILE", "Key that monitors need, made by node keygen; not the cluster's key")
@@ -340,8 +341,21 @@ impl Options {
         }
         let export = text("export").map(PathBuf::from);
         // Found out before the training, and not after it.
+        let tape = |flag: &str, expected: &str, path: &PathBuf, error: std::io::Error| {
+            (exit::DATA, format!("--{flag}: expected {expected}, got {} ({error})", path.display()))
+        };
+        let record_tape = matches.get_one::<PathBuf>("record-tape").cloned();
+        if let Some(path) = &record_tape {
+            let expected = "a directory in which files can be created";
+            paths::try_directory(path).map_err(|error| tape("record-tape", expected, path, error))?;
+        }
+        let follow_tape = matches.get_one::<PathBuf>("follow-tape").cloned();
+        if let Some(path) = &follow_tape {
+            let read = std::fs::read_dir(path).map(drop);
+            read.map_err(|error| tape("follow-tape", "a directory with tapes", path, error))?;
+        }
         if let Some(path) = &export {
-            try_file(path).map_err(|error| {
+            paths::try_file(path).map_err(|error| {
                 (exit::DATA, format!("--export: expected a file that can be written, got {} ({error})", path.display()))
             })?;
         }
@@ -388,8 +402,8 @@ impl Options {
             min_workers: matches.get_one::<u32>("min-workers").copied(),
             run,
             job: LaunchEnv::job(),
-            record_tape: matches.get_one::<PathBuf>("record-tape").cloned(),
-            follow_tape: matches.get_one::<PathBuf>("follow-tape").cloned(),
+            record_tape,
+            follow_tape,
             json: matches.get_flag("json"),
             monitor: None,
             linger: linger(matches)?,
@@ -456,7 +470,12 @@ impl Options {
         let key = monitor_key(matches, "monitor-key-file")?;
         let several = place.is_some_and(|(_, processes)| processes > 1);
         if address.port() == 0 && several {
-            return Err(usage(&"several processes need a port that all of them know"));
+            let example = address.with_port(7700);
+            let text = format!(
+                "--monitor: expected a port that all processes know, such as {example}, got \"{text}\": only launch, \
+                 cluster, and a process alone choose one"
+            );
+            return Err((exit::USAGE, text));
         }
         let reports = address.with_port(port).to_string();
         let of_reports = format!("{reports} for the reports of the other processes");
@@ -559,16 +578,6 @@ impl Options {
         let (payload, optimizer) = (self.recipe.payload(), self.recipe.optimizer());
         u32::from(payload == Payload::Gradients || optimizer == OptimizerState::Average)
     }
-}
-
-/// Whether a file can be written at this path. Leaves nothing behind, and an existing file as it is.
-///
-/// # Errors
-/// Why it cannot be written.
-pub fn try_file(path: &std::path::Path) -> std::io::Result<()> {
-    let existed = path.exists();
-    std::fs::OpenOptions::new().create(true).append(true).open(path)?;
-    if existed { Ok(()) } else { std::fs::remove_file(path) }
 }
 
 /// Parses the value of `--slow-rank`, `R:FACTOR`.

@@ -70,9 +70,14 @@ impl Stop {
         self.asked.load(Ordering::Relaxed)
     }
 
-    /// The exit code of a process that could not stop in an orderly way: 128 + the number of the signal.
+    /// The number of the last signal; 0 before the first one.
+    pub fn signal(&self) -> i32 {
+        self.signal.load(Ordering::Relaxed) as i32
+    }
+
+    /// The exit code of a process that a signal has ended before the end of the run: 128 + the number of the signal.
     pub fn code(&self) -> u8 {
-        128 + self.signal.load(Ordering::Relaxed) as u8
+        128 + self.signal() as u8
     }
 }
 

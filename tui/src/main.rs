@@ -110,7 +110,7 @@ fn run(mut options: Options) -> Result<u8, Failure> {
         Action::Export { path, to } => {
             let frames = recording(path)?;
             let name = path.file_name().unwrap_or_default().to_string_lossy();
-            to.iter().try_for_each(|to| export::write(to, &frames, &name, options.overwrite))?;
+            export::write(to, &frames, &name, options.overwrite)?;
             return Ok(0);
         }
         Action::Find => {
