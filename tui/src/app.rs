@@ -39,7 +39,7 @@ impl Pane {
     pub(crate) const ALL: [Self; 6] =
         [Self::Overview, Self::Nodes, Self::Staleness, Self::Compression, Self::Links, Self::Events];
 
-    /// The text of the pane's tab. Narrow screens have the name of the pane that is shown, and the keys of the others.
+    /// The text of the pane's tab. Narrow screens have the name of the pane that is shown, and the keys of other panes.
     pub(crate) fn tab(self, index: usize, width: u16, shown: bool) -> String {
         match width < 70 && !shown {
             true => format!(" {} ", index + 1),
@@ -223,7 +223,7 @@ impl App {
         }
     }
 
-    /// Handles the mouse: the wheel moves the selection, a click acts on what was drawn there.
+    /// Handles the mouse: the wheel moves the selection, a click acts on the target that was drawn there.
     pub(crate) fn on_mouse(&mut self, mouse: MouseEvent, model: &Model) {
         let frozen = self.frozen.clone();
         let model = frozen.as_deref().unwrap_or(model);
@@ -298,7 +298,7 @@ impl App {
             Command::First => self.move_by(-(1 << 30), model),
             Command::Last => self.move_by(1 << 30, model),
             Command::Back => self.back(),
-            // The rest changes what lies under the help.
+            // The other commands change the screen under the help.
             _ if self.help => {
                 self.help = false;
                 self.on_command(command, model);

@@ -224,7 +224,7 @@ impl KeyMap {
         self.0.iter().find(|(other, _)| *other == key).map(|(_, command)| *command)
     }
 
-    /// The names of a command's keys, with a space between them. Empty if it has none.
+    /// The names of a command's keys, with a space between them. Empty if it has no key.
     pub(crate) fn names(&self, command: Command) -> String {
         let names: Vec<_> = self.0.iter().filter(|(_, other)| *other == command).map(|(key, _)| key.name()).collect();
         names.join(" ")

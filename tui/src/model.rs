@@ -5,7 +5,7 @@
 //! trusted: texts are cleaned, numbers are clamped, and all storage is bounded (nodes by [`NODES_MAX`], samples per node
 //! by [`SAMPLES_MAX`](crate::sample::SAMPLES_MAX), notes by [`NOTES_MAX`]).
 //!
-//! A node is *live* if its last report describes the present ([`Standing`]). Sums, means and chains of waits are those of
+//! A node is *live* if its last report describes the present ([`Standing`]). Sums, means and chains of waits cover
 //! live nodes.
 
 use std::collections::{BTreeMap, VecDeque};
@@ -64,7 +64,7 @@ pub(crate) struct Model {
     pub(crate) nodes: BTreeMap<u32, Node>,
     /// Notes in the order in which they came, with a mark where another log began.
     pub(crate) notes: VecDeque<Note>,
-    /// The cluster as a whole: rates are sums over the live nodes, all else is the mean over those that report it.
+    /// The cluster as a whole: rates are sums over the live nodes, all else is the mean over the nodes that report it.
     pub(crate) history: History,
     /// The present: the latest time in any frame, and the time that has passed since that frame came.
     pub(crate) now: Instant,
@@ -319,7 +319,7 @@ impl Model {
         self.live().map(|(_, node)| of(node)).fold(0.0, |sum, x| sum + x)
     }
 
-    /// A sum over all nodes, for what they have done since the start.
+    /// A sum over all nodes, for counts since the start.
     pub(crate) fn sum_of_all(&self, of: impl Fn(&Node) -> f64) -> f64 {
         self.nodes.values().map(of).fold(0.0, |sum, x| sum + x)
     }
@@ -349,7 +349,7 @@ impl Model {
         Some((rank, longest, median))
     }
 
-    /// The worker that holds the others up by its computing: rank, and how many times the median it computes.
+    /// The worker that holds other workers up by its computing: rank, and how many times the median it computes.
     pub(crate) fn straggler(&self) -> Option<(u32, f64)> {
         let (rank, longest, median) = self.longest_computing()?;
         (longest >= STRAGGLES * median).then(|| (rank, longest / median))

@@ -19,7 +19,7 @@ pub(crate) fn short(run: &Run) -> String {
         (parse(&name).map(in_full).as_ref() == Some(&full)).then_some(name)
     });
     // A reader expects the topology and the pace of a method behind its name. Of equal ones the first preset is taken: plain
-    // names come before those of published systems.
+    // names come before names of published systems.
     let weight = |word: &str| if ["topology=", "pace="].iter().any(|key| word.starts_with(key)) { 10 } else { 1 };
     let weights = |name: &String| name.split(' ').map(weight).sum::<usize>();
     names.chain([run.recipe.clone()]).min_by_key(weights).unwrap_or_default()

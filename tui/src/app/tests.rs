@@ -200,7 +200,7 @@ fn the_help_is_reachable_on_a_small_screen() {
 #[test]
 fn nodes_are_sorted_with_the_worst_first_and_filtered() {
     let (mut app, mut model) = (app(), model());
-    // Rank 2 goes on by itself: the others are silent. Rank 4 has left.
+    // Rank 2 goes on by itself: other nodes are silent. Rank 4 has left.
     for at in 5..9 {
         model.take(Frame::Report(crate::model::tests::report(2, f64::from(at), 99_999)));
     }
@@ -298,7 +298,7 @@ fn a_click_selects_what_is_drawn_there() {
     assert_eq!((app.sort, app.reverse, app.listed(&model)[0]), (Column::Examples, false, 59));
     click(&mut app, &model, &lines, "ex/s");
     assert_eq!((app.reverse, app.listed(&model)[0]), (true, 0));
-    // Also those of a table that is scrolled to the right.
+    // Also the titles of a table that is scrolled to the right.
     press(&mut app, &model, ">>>");
     let lines = drawn(&app, &model, 80, 24);
     assert!(!lines[2].contains("clock"), "{lines:#?}");

@@ -16,7 +16,7 @@ use crate::Failure;
 use crate::feed::new_file;
 use crate::model::Model;
 
-/// Writes the exports of a recording to these paths, whose endings say what they are: `.csv` or `.html`. All paths are
+/// Writes the exports of a recording to these paths, which end with `.csv` or `.html`. All paths are
 /// checked before the first file is written.
 ///
 /// # Errors

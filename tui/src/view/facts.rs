@@ -1,5 +1,5 @@
-//! The facts of the overview, a line each: recipe, speed, waits, the slowest worker, traffic, topology, staleness. What
-//! matters most comes first, since a low screen shows the first lines.
+//! The facts of the overview, a line each: recipe, speed, waits, the slowest worker, traffic, topology, staleness. The
+//! most important comes first, since a low screen shows the first lines.
 
 use ratatui::Frame;
 use ratatui::layout::Rect;

@@ -10,7 +10,7 @@ use crate::app::App;
 use crate::keys::{BINDINGS, Command};
 use crate::wrap::wrapped;
 
-/// Where to look, and for what.
+/// The places to look at, and the reason for each.
 const HINTS: [(&str, &str); 5] = [
     ("2 Nodes", "sorted by state (s): the worst first, and for which peer the others wait"),
     ("3 Staleness", "the worker that is behind"),

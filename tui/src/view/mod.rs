@@ -3,7 +3,7 @@
 //! ```text
 //! header      health, number of nodes, time, playback position
 //! alarm       the reason of a bad health, only if there is one; wrapped
-//! diagnosis   how fast the cluster is, what costs the rest, and what to do; wrapped
+//! diagnosis   the speed of the cluster, the costs, and the remedy; wrapped
 //! tabs        the panes
 //! body        the selected pane, the details of a node, or the help
 //! footer      keys, or the filter that is being edited
@@ -134,7 +134,7 @@ fn header<'a>(app: &App, model: &Model, area: Rect) -> Line<'a> {
     Line::from(spans)
 }
 
-/// The lines of the alarm: none without a reason, and a third of the screen at most.
+/// The lines of the alarm: no line without a reason, and a third of the screen at most.
 fn alarm<'a>(app: &App, model: &Model, screen: Rect) -> Vec<Line<'a>> {
     let health = Health::of(model);
     let (reason, style) = match (&health, &app.disconnected) {

@@ -179,7 +179,7 @@ fn row<'a>(app: &App, model: &Model, rank: u32, node: &Node, slowest: u64, colum
         format!("{:.1}s", model.silence(node)),
         node.host.clone(),
         format!("{:?}", status.role).to_lowercase(),
-        // A node without a codec measures none of these.
+        // A node without a codec has no such measurement.
         if now.density > 0.0 { format!("{:.1e}", now.density) } else { "-".to_string() },
         if now.tau > 0.0 { format!("{:.0e}", now.tau) } else { "-".to_string() },
         if now.residual > 0.0 { format!("{:.2e}", now.residual) } else { "-".to_string() },

@@ -17,7 +17,7 @@ use crate::app::App;
 use crate::model::Model;
 use crate::theme::{bytes, count};
 
-/// Least lines of a pane with anything but facts, and of one whose parts have frames.
+/// Least lines of a pane with anything but facts, and of a pane with frames.
 const LOW: u16 = 9;
 const HIGH: u16 = 28;
 /// Least lines of a chart, with its title.
@@ -44,7 +44,7 @@ pub(super) fn draw(frame: &mut Frame<'_>, app: &App, model: &Model, area: Rect) 
     };
     let left = area.height.saturating_sub(facts);
     let framed = border == Border::Frame;
-    // Charts get what the bars leave, and nothing if that is too little. In two rows, they get most.
+    // Charts get the lines that the bars leave, and no line if that is too little.
     let bars = match left {
         _ if app.expanded || model.nodes.is_empty() || left < 2 => 0,
         left => {

@@ -155,7 +155,7 @@ fn panes_equal_their_snapshots() {
     equal_their_files(screens);
 }
 
-/// A slow rank, a thin network, a killed server and a divergence: the overview says what is wrong, and what to do.
+/// A slow rank, a thin network, a killed server and a divergence: the overview names the cause and the remedy.
 #[test]
 fn staged_situations_equal_their_snapshots() {
     let mut screens = Vec::new();
