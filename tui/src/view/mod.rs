@@ -102,16 +102,17 @@ fn header<'a>(app: &App, model: &Model, area: Rect) -> Line<'a> {
         Health::Degraded(_) => app.theme.warn(),
         Health::Stalled(_) | Health::Lost(_) => app.theme.bad(),
     };
-    let mut spans = vec![
-        Span::styled("dtop ", app.theme.title()),
-        Span::styled(format!(" {} ", health.word()), style),
-        Span::raw(format!(
-            "  {} of {} nodes  {:.1} s",
-            model.live().count(),
-            model.run.workers + model.run.servers,
-            seconds(model.now)
-        )),
-    ];
+    let (live, all) = (model.live().count(), model.run.workers + model.run.servers);
+    // The position of a playback and its bar come before the name of the program.
+    let is_brief = area.width < 60 && app.playback.is_some();
+    let word = Span::styled(format!(" {} ", health.word()), style);
+    let mut spans = match is_brief {
+        true => vec![word, Span::raw(format!(" {live}/{all}"))],
+        false => {
+            let rest = format!("  {live} of {all} nodes  {:.1} s", seconds(model.now));
+            vec![Span::styled("dtop ", app.theme.title()), word, Span::raw(rest)]
+        }
+    };
     if app.frozen.is_some() {
         spans.push(Span::styled("  PAUSED", app.theme.warn()));
     }
@@ -125,7 +126,8 @@ fn header<'a>(app: &App, model: &Model, area: Rect) -> Line<'a> {
         let (front, back) = (format!("  {state} {speed}x "), format!(" {position:.0}/{length:.0} s"));
         let taken = spans.iter().map(Span::width).sum::<usize>() + front.len() + back.len();
         // The bar takes the rest of the line: a longer one seeks more exactly.
-        let width = usize::from(area.width).saturating_sub(taken).clamp(8, 60);
+        let least = if is_brief { 4 } else { 8 };
+        let width = usize::from(area.width).saturating_sub(taken).clamp(least, 60);
         let x = area.x.saturating_add((taken - back.len()) as u16);
         app.targets.note(Rect::new(x, area.y, width as u16, 1).intersection(area), Target::Playback);
         let bar = app.theme.bar(playback.share(), width);

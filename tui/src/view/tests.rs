@@ -271,6 +271,17 @@ fn a_screen_of_40x12_has_whole_words() {
     }
 }
 
+/// A small screen of a recording has the position, the bar and the speed.
+#[test]
+fn a_small_screen_of_a_recording_has_its_position() {
+    let mut app = app(Pane::Overview, Palette::None, true);
+    let playback = crate::app::Playback { start: 0.0, position: 12.0, length: 40.0, speed: 16.0, playing: false };
+    app.playback = Some(playback);
+    let text = shown(&app, &model(), 40, 12);
+    let first = text.lines().next().unwrap();
+    assert!(first.starts_with(" STALLED  4/5  paused 16x #") && first.ends_with(". 12/40 s"), "{text}");
+}
+
 /// An axis fits the accuracy, as it does the loss: it does not begin at 0. An accuracy that is not told has no chart.
 #[test]
 fn the_axis_of_the_accuracy_fits_it() {
