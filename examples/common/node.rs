@@ -260,14 +260,18 @@ impl Node {
         let evaluator = (rank == 0).then(|| task.copy());
         let begun = Instant::now();
         let mut progress =
-            Progress { node: self, stop, evaluator, so_far: SoFar::default(), begun, looked: begun, curve: Vec::new() };
+            Progress { node: self, stop, evaluator, so_far: Arc::default(), begun, looked: begun, curve: Vec::new() };
+        let directory = self.checkpoints.as_ref().map(|checkpoints| checkpoints.directory.clone());
+        *lock(&progress.so_far) = SoFar { rank, checkpoints: directory, ..SoFar::default() };
+        let so_far = Arc::clone(&progress.so_far);
+        stop.summary(move |signal| lock(&so_far).ended_early(signal));
         let initial = options.initial(task)?;
         let checkpoints = self.checkpoints.as_ref();
         let done = worker::train(options, &mut *task.copy(), transport, initial, checkpoints, &mut progress);
         let done = done.map_err(|error| {
             let (code, text) = self.failure(&error, stop);
             match stop.is_asked() {
-                true => (stop.code(), format!("{text}\n{}", self.ended_early(&progress.so_far, None, stop))),
+                true => (stop.code(), format!("{text}\n{}", lock(&progress.so_far).ended_early(stop.signal()))),
                 false => (code, text),
             }
         })?;
@@ -284,32 +288,9 @@ impl Node {
         self.report(Some(result), &done.status, done.steps, done.examples, seconds);
         // Also before the first step.
         let early = done.drained || stop.is_asked() && done.steps == 0;
-        progress.so_far.sent = done.status.bytes_out();
-        Ok(early.then(|| (stop.code(), self.ended_early(&progress.so_far, Some(done.saved), stop))))
-    }
-
-    /// The summary of a training that a signal has ended early. `saved`: whether a checkpoint was written after the signal;
-    /// `None`: the training failed after it.
-    fn ended_early(&self, so_far: &SoFar, saved: Option<bool>, stop: &Stop) -> String {
-        let SoFar { steps, loss, accuracy, sent } = *so_far;
-        let loss = loss.map_or_else(String::new, |loss| format!(", train loss {loss:.3}"));
-        let accuracy = accuracy.map_or_else(String::new, |share| format!(", test accuracy {:.1} %", 100.0 * share));
-        let kept = match (&self.checkpoints, saved) {
-            (None, _) => "no checkpoint was kept (--checkpoint DIR)".to_string(),
-            (Some(Checkpoints { directory, .. }), Some(true)) => {
-                format!("the checkpoint is in {}: go on with --resume", directory.display())
-            }
-            (Some(Checkpoints { directory, .. }), _) => {
-                format!("the last checkpoint before the signal, if there is one, is in {}", directory.display())
-            }
-        };
-        format!(
-            "node {}: ended early by {} after {steps} step{}{loss}{accuracy}, {} sent; {kept}",
-            self.env.rank,
-            name(stop.signal()),
-            if steps == 1 { "" } else { "s" },
-            bytes(sent as f64),
-        )
+        let mut so_far = lock(&progress.so_far);
+        (so_far.sent, so_far.saved) = (done.status.bytes_out(), done.saved);
+        Ok(early.then(|| (stop.code(), so_far.ended_early(stop.signal()))))
     }
 
     /// Runs a server to the end of the run. Returns its last status.
@@ -551,8 +532,13 @@ struct TrainingResult {
 }
 
 /// The state of a training, for the summary after a signal.
-#[derive(Copy, Clone, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct SoFar {
+    rank: u32,
+    /// The directory of checkpoints.
+    checkpoints: Option<PathBuf>,
+    /// Whether a checkpoint was written after the signal.
+    saved: bool,
     steps: u64,
     /// The mean training loss of the last pass over the data.
     loss: Option<f64>,
@@ -562,7 +548,23 @@ struct SoFar {
     sent: u64,
 }
 
-/// Seconds between two looks at the traffic.
+impl SoFar {
+    /// The summary of a training that this signal has ended early.
+    fn ended_early(&self, signal: i32) -> String {
+        let Self { rank, ref checkpoints, saved, steps, loss, accuracy, sent } = *self;
+        let loss = loss.map_or_else(String::new, |loss| format!(", train loss {loss:.3}"));
+        let accuracy = accuracy.map_or_else(String::new, |share| format!(", test accuracy {:.1} %", 100.0 * share));
+        let kept = match checkpoints.as_ref().map(|directory| directory.display()) {
+            None => "no checkpoint was kept (--checkpoint DIR)".to_string(),
+            Some(directory) if saved => format!("the checkpoint is in {directory}: go on with --resume"),
+            Some(directory) => format!("the last checkpoint before the signal, if there is one, is in {directory}"),
+        };
+        let (name, sent, plural) = (name(signal), bytes(sent as f64), if steps == 1 { "" } else { "s" });
+        format!("node {rank}: ended early by {name} after {steps} step{plural}{loss}{accuracy}, {sent} sent; {kept}")
+    }
+}
+
+/// Time between two looks at the traffic.
 const LOOK: Duration = Duration::from_millis(500);
 
 /// Follows the training of this process's worker. Rank 0 prints a line per epoch.
@@ -571,7 +573,7 @@ struct Progress<'a> {
     stop: &'a Stop,
     /// At rank 0: a model for evaluation.
     evaluator: Option<Box<dyn Task>>,
-    so_far: SoFar,
+    so_far: Arc<Mutex<SoFar>>,
     begun: Instant,
     /// When the traffic was last looked at.
     looked: Instant,
@@ -592,10 +594,14 @@ impl Watch for Progress<'_> {
         if steps == 1 && !self.node.quiet {
             self.node.log("first step done");
         }
-        (self.so_far.steps, self.so_far.loss) = (steps, Some(loss));
-        if self.looked.elapsed() >= LOOK {
-            self.so_far.sent = session.status()?.bytes_out();
-            self.looked = Instant::now();
+        let sent = match self.looked.elapsed() >= LOOK {
+            true => Some(session.status()?.bytes_out()),
+            false => None,
+        };
+        let mut so_far = lock(&self.so_far);
+        (so_far.steps, so_far.loss) = (steps, Some(loss));
+        if let Some(sent) = sent {
+            (so_far.sent, self.looked) = (sent, Instant::now());
         }
         Ok(())
     }
@@ -604,11 +610,12 @@ impl Watch for Progress<'_> {
         let options = &self.node.options;
         let Some(task) = self.evaluator.as_mut() else { return Ok(None) };
         let (accuracy, test_loss) = task.evaluate(params);
-        self.so_far.accuracy = Some(accuracy);
+        lock(&self.so_far).accuracy = Some(accuracy);
         let seconds = self.begun.elapsed().as_secs_f64();
         self.curve.push(outcome::point(epoch, seconds, loss, (accuracy, test_loss)));
         if self.node.progress || !options.json {
-            let (steps, left) = (self.so_far.steps, seconds / f64::from(epoch) * f64::from(options.epochs - epoch));
+            let (steps, left) =
+                (lock(&self.so_far).steps, seconds / f64::from(epoch) * f64::from(options.epochs - epoch));
             let _ = writeln!(
                 std::io::stdout(),
                 "epoch {epoch:>3}  test acc {:>5.1} %  train loss {loss:.3}  step {steps:>6}  {seconds:>7.2} s, {left:.0} s left",

@@ -75,7 +75,7 @@ fn a_summary_names_the_checkpoint() {
         interrupt(&run, "-INT");
         let ended = run.ends_within(Duration::from_secs(8));
         expect(&ended, 130, &[&format!("the checkpoint is in {at}: go on with --resume")]);
-        // The same command line goes on, and not from the beginning.
+        // The same command line goes on from there.
         let mut again = start("launch", &format!("{args} --pace 100 --epochs 1000"));
         again.until("first step done");
         interrupt(&again, "-INT");
@@ -116,4 +116,14 @@ fn a_process_that_cannot_leave_prints_a_summary() {
     let ended = first.ends_within(Duration::from_secs(5));
     expect(&ended, 130, &["node 0: ended early by signal 2 (SIGINT) after ", "train loss", "no checkpoint was kept"]);
     drop(stopped);
+}
+
+/// A process in a long step does not notice the signal: the grace ends it, with a summary.
+#[test]
+fn a_process_in_a_long_step_prints_a_summary() {
+    let mut node = start("node", "--recipe sync --pace 20 --slow-rank 0:100 --epochs 9");
+    node.begins();
+    interrupt(&node, "-INT");
+    let ended = node.ends_within(Duration::from_secs(4));
+    expect(&ended, 130, &["--grace is over", "node 0: ended early by signal 2 (SIGINT) after 1 step, train loss"]);
 }
