@@ -166,7 +166,7 @@ impl Node {
             server_port,
             shm_directory: matches.get_one::<PathBuf>("shm-directory").cloned(),
             misfit: Arc::default(),
-            key: flags::key(matches).map_err(|error| (exit::AUTH, error.to_string()))?,
+            key: flags::key(matches)?,
             insecure_open: matches.get_flag("insecure-open"),
             checkpoints,
             quiet: matches.get_flag("quiet"),

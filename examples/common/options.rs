@@ -252,7 +252,8 @@ fn refused(flag: &str, address: &str, purpose: &str, error: &std::io::Error) -> 
 /// The key in the file that a flag names.
 fn monitor_key(matches: &ArgMatches, flag: &str) -> Result<Option<[u8; 32]>, (u8, String)> {
     let path = matches.get_one::<PathBuf>(flag);
-    let key = path.map(|path| gradwire::tcp::Key::from_file(path).map_err(|error| (exit::AUTH, error.to_string())));
+    let key = path
+        .map(|path| gradwire::tcp::Key::from_file(path).map_err(|error| (exit::AUTH, format!("--{flag}: {error}"))));
     Ok(key.transpose()?.map(|key| key.to_bytes()))
 }
 
@@ -530,7 +531,7 @@ impl Options {
     /// An exit code and a message, if the data cannot be used, or are too few for the workers.
     pub fn open(&self) -> Result<Box<dyn Task>, (u8, String)> {
         let task = self.task.open(&self.hidden, self.seed, self.data.as_deref());
-        let task = task.map_err(|error| (exit::DATA, format!("data: {error}")))?;
+        let task = task.map_err(|error| (exit::DATA, format!("--data: {error}")))?;
         if task.examples() < self.cluster.workers as usize {
             let text = format!("workers: expected at most {} (one example each)", task.examples());
             return Err((exit::CONFIG, text));

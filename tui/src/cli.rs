@@ -350,6 +350,6 @@ fn theme(matches: &ArgMatches) -> Theme {
 }
 
 fn key(path: &Path) -> Result<MonitorKey, Failure> {
-    let key = Key::from_file(path).map_err(|error| format!("--key-file {}: {error}", path.display()))?;
+    let key = Key::from_file(path).map_err(|error| format!("--key-file: {error}"))?;
     Ok(key.to_bytes())
 }
