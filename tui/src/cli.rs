@@ -350,6 +350,11 @@ fn theme(matches: &ArgMatches) -> Theme {
 }
 
 fn key(path: &Path) -> Result<MonitorKey, Failure> {
-    let key = Key::from_file(path).map_err(|error| format!("--key-file: {error}"))?;
+    let key = Key::from_file(path).map_err(|error| {
+        let text = error.to_string();
+        // The error names the path as well.
+        let reason = text.strip_prefix(&format!("key {}: ", path.display())).unwrap_or(&text);
+        format!("--key-file {}: {reason}", path.display())
+    })?;
     Ok(key.to_bytes())
 }
