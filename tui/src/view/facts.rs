@@ -7,15 +7,17 @@ use ratatui::text::{Line, Span};
 use ratatui::widgets::Paragraph;
 
 use super::topology;
-use super::widgets::{block, fitted, rule};
+use super::widgets::{block, fitted, labelled, rule};
 use crate::app::App;
 use crate::model::Model;
 use crate::theme::{bytes, count};
 
-/// The number of facts.
-pub(super) const LINES: u16 = 7;
+/// The number of facts, in a line each.
+const LINES: u16 = 7;
+/// Most lines of a recipe.
+const RECIPE_MAX: usize = 4;
 /// Least columns of whole sentences. A narrower screen has figures with their units.
-const SENTENCES: u16 = 60;
+const SENTENCES: u16 = 78;
 
 /// How much of a frame the facts have.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
@@ -34,10 +36,32 @@ pub(super) fn draw(frame: &mut Frame<'_>, app: &App, model: &Model, area: Rect, 
         Border::None => None,
     };
     let width = block.as_ref().map_or(area, |block| block.inner(area)).width;
-    let lines = if area.width < SENTENCES { figures(app, model) } else { sentences(app, model) };
-    let lines: Vec<Line<'_>> = lines.into_iter().map(|line| fitted(app.theme, line, width)).collect();
+    let facts = if area.width < SENTENCES { figures(app, model) } else { sentences(app, model) };
+    let mut lines = match border {
+        Border::Frame => recipe(app, model, width),
+        _ => Vec::new(),
+    };
+    let rest = usize::from(!lines.is_empty());
+    lines.extend(facts.into_iter().skip(rest).map(|line| fitted(app.theme, line, width)));
     let facts = Paragraph::new(lines);
     frame.render_widget(if let Some(block) = block { facts.block(block) } else { facts }, area);
+}
+
+/// The lines that the facts take in a screen of this width, with their frame or title.
+pub(super) fn height(app: &App, model: &Model, width: u16, border: Border) -> u16 {
+    match border {
+        Border::None => LINES,
+        Border::Rule => LINES + 1,
+        Border::Frame => LINES + 1 + recipe(app, model, width.saturating_sub(2)).len() as u16,
+    }
+}
+
+/// The recipe in as many lines as it needs, up to [`RECIPE_MAX`].
+fn recipe<'a>(app: &App, model: &Model, width: u16) -> Vec<Line<'a>> {
+    let columns = if width < SENTENCES - 2 { 8 } else { 10 };
+    let mut lines = labelled("recipe", columns, &model.recipe, app.theme.accent(), width);
+    lines.truncate(RECIPE_MAX);
+    lines
 }
 
 /// The size of the cluster.

@@ -104,7 +104,7 @@ fn header<'a>(app: &App, model: &Model, area: Rect) -> Line<'a> {
     };
     let (live, all) = (model.live().count(), model.run.workers + model.run.servers);
     // The position of a playback and its bar come before the name of the program.
-    let is_brief = area.width < 60 && app.playback.is_some();
+    let is_brief = area.width < 64 && app.playback.is_some();
     let word = Span::styled(format!(" {} ", health.word()), style);
     let mut spans = match is_brief {
         true => vec![word, Span::raw(format!(" {live}/{all}"))],

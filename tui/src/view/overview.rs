@@ -28,6 +28,8 @@ const CHART_WIDTH: u16 = 26;
 const TWO_ROWS: u16 = 22;
 /// Least columns of a screen on which the topology is drawn beside the facts.
 const WIDE: u16 = 120;
+/// Columns of the facts beside the topology, at least.
+const FACTS_WIDTH: u16 = 80;
 
 pub(super) fn draw(frame: &mut Frame<'_>, app: &App, model: &Model, area: Rect) {
     let border = match area.height {
@@ -35,12 +37,13 @@ pub(super) fn draw(frame: &mut Frame<'_>, app: &App, model: &Model, area: Rect) 
         LOW..HIGH => Border::Rule,
         _ => Border::Frame,
     };
+    // Beside the topology, the facts keep the columns of their sentences.
+    let facts_width = if area.width < WIDE { area.width } else { (area.width / 2).max(FACTS_WIDTH) };
     let facts = match border {
         // With expanded charts the rest gets no height.
         _ if app.expanded => 0,
         Border::None => area.height,
-        Border::Rule => facts::LINES + 1,
-        Border::Frame => facts::LINES + 2,
+        _ => facts::height(app, model, facts_width, border),
     };
     let left = area.height.saturating_sub(facts);
     let framed = border == Border::Frame;
@@ -57,7 +60,8 @@ pub(super) fn draw(frame: &mut Frame<'_>, app: &App, model: &Model, area: Rect) 
     let [facts, bars, charts] = Layout::vertical(rows).areas(area);
     let (facts, topology) = match area.width {
         WIDE.. if facts.height > LOW - 2 => {
-            let [left, right] = Layout::horizontal([Constraint::Fill(1); 2]).spacing(u16::from(!framed)).areas(facts);
+            let columns = [Constraint::Length(facts_width), Constraint::Fill(1)];
+            let [left, right] = Layout::horizontal(columns).spacing(u16::from(!framed)).areas(facts);
             (left, right)
         }
         _ => (facts, Rect::default()),
