@@ -6,7 +6,7 @@ use ratatui::layout::{Constraint, Layout, Rect};
 use ratatui::text::{Line, Span};
 use ratatui::widgets::Paragraph;
 
-use super::widgets::{note_lines, outline};
+use super::widgets::{chart, note_lines, outline, points};
 use crate::app::App;
 use crate::model::Model;
 use crate::standing::Standing;
@@ -24,7 +24,16 @@ pub(super) fn draw(frame: &mut Frame<'_>, app: &App, model: &Model, area: Rect) 
         // The clocks show which worker is behind. The overview has the mean staleness.
         (true, true) => (area, Rect::default()),
     };
-    clocks(frame, app, model, clocks_area);
+    // Below clocks that leave much of the screen free: how much the workers wait.
+    let lanes = app.listed(model).len() as u16 + 2;
+    if clocks_area.height >= lanes.saturating_add(CHART_MIN) {
+        let [above, below] = Layout::vertical([Constraint::Length(lanes), Constraint::Fill(1)]).areas(clocks_area);
+        clocks(frame, app, model, above);
+        let waits = points(&model.history, |sample| 100.0 * sample.wait);
+        chart(frame, app, below, " % of the time that workers wait ".into(), &[("waiting", waits)]);
+    } else {
+        clocks(frame, app, model, clocks_area);
+    }
     if !histogram_area.is_empty() {
         histogram(frame, app, model, histogram_area);
     }
@@ -32,6 +41,8 @@ pub(super) fn draw(frame: &mut Frame<'_>, app: &App, model: &Model, area: Rect) 
 
 /// Least columns of clocks and histogram side by side.
 const NARROW: u16 = 60;
+/// Least lines of the chart below the clocks.
+const CHART_MIN: u16 = 12;
 /// Least lines of a histogram.
 const LINES_MIN: u16 = 8;
 

@@ -241,6 +241,25 @@ fn a_screen_of_80x24_shows_every_fact() {
     }
 }
 
+/// A large screen has more to show than a list of few nodes, on each pane with a list.
+#[test]
+fn a_large_screen_is_used() {
+    for (pane, parts) in [
+        (Pane::Overview, &["who waits for whom", "ms per step 1", "bytes/s ", "last events"][..]),
+        (Pane::Nodes, &["peer 0, worker at host-0", "time per step"]),
+        (Pane::Staleness, &["workers wait", "staleness of updates"]),
+        (Pane::Links, &["bytes/s of all nodes"]),
+        (Pane::Compression, &["density", "residual norm"]),
+    ] {
+        let text = shown(&app(pane, Palette::Full, false), &model(), 200, 50);
+        parts.iter().for_each(|part| assert!(text.contains(part), "{pane:?} {part}:\n{text}"));
+        // A line of a chart has its axis.
+        let is_blank = |line: &&str| line.chars().all(|c| c == ' ' || c == '│') && line.matches('│').count() < 3;
+        let blank = text.lines().filter(is_blank).count();
+        assert!(blank < 10, "{pane:?} has {blank} empty lines:\n{text}");
+    }
+}
+
 /// A small screen has whole words: lines that are too long end after a word, with dots.
 #[test]
 fn a_screen_of_40x12_has_whole_words() {
