@@ -6,7 +6,7 @@ use ratatui::style::Style;
 use ratatui::text::{Line, Span};
 use ratatui::widgets::Paragraph;
 
-use super::widgets::{chart, note_lines, outline, points};
+use super::widgets::{LOW, chart, note_lines, outline, points};
 use crate::app::{App, LinkUnit};
 use crate::keys::Command;
 use crate::model::{Model, Node, SILENT_AFTER, seconds};
@@ -20,7 +20,7 @@ const FRONT: usize = 7;
 
 pub(super) fn draw(frame: &mut Frame<'_>, app: &App, model: &Model, area: Rect) {
     // Below a matrix that leaves much of the screen free: the traffic of the cluster over time.
-    let matrix = app.listed(model).len() as u16 + 3;
+    let matrix = (app.listed(model).len() as u16 + 3).max(LOW);
     if area.height < matrix.saturating_add(CHART_MIN) {
         return draw_matrix(frame, app, model, area);
     }

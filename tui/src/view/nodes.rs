@@ -6,7 +6,7 @@ use ratatui::style::Style;
 use ratatui::widgets::{Cell, Row, Table, TableState};
 
 use super::node;
-use super::widgets::{note_lines, outline};
+use super::widgets::{LOW, note_lines, outline};
 use crate::app::{App, Column};
 use crate::model::{Model, Node};
 use crate::standing::Standing;
@@ -49,7 +49,7 @@ pub(super) fn state(app: &App, model: &Model, rank: u32, node: &Node) -> (String
 pub(super) fn draw(frame: &mut Frame<'_>, app: &App, model: &Model, area: Rect) {
     let listed = app.listed(model);
     // Below a table that leaves much of the screen free: the details of the selected node.
-    let table = listed.len() as u16 + 3;
+    let table = (listed.len() as u16 + 3).max(LOW);
     let (area, below) = match (app.selected(model), area.height.saturating_sub(table)) {
         (Some(rank), DETAILS_MIN..) => {
             let [above, below] = Layout::vertical([Constraint::Length(table), Constraint::Fill(1)]).areas(area);

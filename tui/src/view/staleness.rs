@@ -6,7 +6,7 @@ use ratatui::layout::{Constraint, Layout, Rect};
 use ratatui::text::{Line, Span};
 use ratatui::widgets::Paragraph;
 
-use super::widgets::{chart, note_lines, outline, points};
+use super::widgets::{LOW, chart, note_lines, outline, points};
 use crate::app::App;
 use crate::model::Model;
 use crate::standing::Standing;
@@ -25,7 +25,7 @@ pub(super) fn draw(frame: &mut Frame<'_>, app: &App, model: &Model, area: Rect) 
         (true, true) => (area, Rect::default()),
     };
     // Below clocks that leave much of the screen free: how much the workers wait.
-    let lanes = app.listed(model).len() as u16 + 2;
+    let lanes = (app.listed(model).len() as u16 + 2).max(LOW);
     if clocks_area.height >= lanes.saturating_add(CHART_MIN) {
         let [above, below] = Layout::vertical([Constraint::Length(lanes), Constraint::Fill(1)]).areas(clocks_area);
         clocks(frame, app, model, above);

@@ -15,7 +15,7 @@ use crate::theme::Theme;
 use crate::wrap::wrapped;
 
 /// Least lines of a part of the screen with a frame, and of a chart with a time axis.
-const LOW: u16 = 8;
+pub(super) const LOW: u16 = 8;
 
 const ASCII: border::Set<'static> = border::Set {
     top_left: "+",
