@@ -3,6 +3,7 @@
 //! `cluster` and `launch` contain this program as well, and start themselves as its processes.
 
 mod flags;
+mod so_far;
 
 use std::ffi::OsString;
 use std::io::Write as _;
@@ -19,6 +20,7 @@ use gradwire::tcp::{Address, Key, Notice, Refusal, StreamError, TcpError};
 use gradwire::{Canceller, Cluster, Error, Event, LaunchEnv, PeerId, RunState, Session, Status, Transport};
 
 pub use flags::command;
+use so_far::SoFar;
 
 use super::children::name;
 use super::cli;
@@ -529,39 +531,6 @@ struct TrainingResult {
     drained: bool,
     /// A JSON array of epochs.
     curve: String,
-}
-
-/// The state of a training, for the summary after a signal.
-#[derive(Clone, Debug, Default)]
-struct SoFar {
-    rank: u32,
-    /// The directory of checkpoints.
-    checkpoints: Option<PathBuf>,
-    /// Whether a checkpoint was written after the signal.
-    saved: bool,
-    steps: u64,
-    /// The mean training loss of the last pass over the data.
-    loss: Option<f64>,
-    /// The accuracy on the test data after the last whole pass, 0 to 1, at rank 0.
-    accuracy: Option<f64>,
-    /// Bytes that the worker has sent.
-    sent: u64,
-}
-
-impl SoFar {
-    /// The summary of a training that this signal has ended early.
-    fn ended_early(&self, signal: i32) -> String {
-        let Self { rank, ref checkpoints, saved, steps, loss, accuracy, sent } = *self;
-        let loss = loss.map_or_else(String::new, |loss| format!(", train loss {loss:.3}"));
-        let accuracy = accuracy.map_or_else(String::new, |share| format!(", test accuracy {:.1} %", 100.0 * share));
-        let kept = match checkpoints.as_ref().map(|directory| directory.display()) {
-            None => "no checkpoint was kept (--checkpoint DIR)".to_string(),
-            Some(directory) if saved => format!("the checkpoint is in {directory}: go on with --resume"),
-            Some(directory) => format!("the last checkpoint before the signal, if there is one, is in {directory}"),
-        };
-        let (name, sent, plural) = (name(signal), bytes(sent as f64), if steps == 1 { "" } else { "s" });
-        format!("node {rank}: ended early by {name} after {steps} step{plural}{loss}{accuracy}, {sent} sent; {kept}")
-    }
 }
 
 /// Time between two looks at the traffic.
