@@ -134,6 +134,29 @@ impl Builder {
     /// runs with rounds nothing depends on the time, and tapes stay empty. While a mesh records, a peer that cannot
     /// keep up holds up the other peers. If the file cannot be written, this node ends with [`Error::Tape`]. It also
     /// does with `pace=first`, because its rounds depend on the time itself. Default: no tape.
+    ///
+    /// ```
+    /// use gradwire::{Builder, Cluster, Error, Layout, Mem, Recipe, Session};
+    ///
+    /// fn train(with: impl Fn(Builder) -> Builder) -> Result<Vec<f32>, Error> {
+    ///     let cluster = Cluster { workers: 1, servers: 1 };
+    ///     let builder = with(Session::builder(Layout::flat(2), Recipe::asynchronous(), cluster));
+    ///     let mut ends = Mem::cluster(2);
+    ///     let _server = builder.clone().serve(ends.remove(1), &[0.0; 2])?;
+    ///     let mut params = vec![0.0; 2];
+    ///     let mut session = builder.join(ends.remove(0), &mut params)?;
+    ///     session.step(&mut params, &[0.1, 0.2], 1)?;
+    ///     session.finish(&mut params)?;
+    ///     Ok(params)
+    /// }
+    ///
+    /// # let directory = std::env::temp_dir().join(format!("gradwire-doc-tape-{}", std::process::id()));
+    /// let recorded = train(|builder| builder.record_tape(&directory))?;
+    /// let again = train(|builder| builder.follow_tape(&directory))?;
+    /// assert_eq!(recorded, again);
+    /// # std::fs::remove_dir_all(directory)?;
+    /// # Ok::<(), Error>(())
+    /// ```
     #[must_use]
     pub fn record_tape(mut self, directory: impl Into<PathBuf>) -> Self {
         self.settings.tape = TapePlan::Record(directory.into());
@@ -157,6 +180,25 @@ impl Builder {
 
     /// Calls `callback` for each event as it happens, also while a step waits. The callback runs on the thread that
     /// drives the machine and delays it, so it should return quickly.
+    ///
+    /// ```
+    /// use std::sync::mpsc::channel;
+    ///
+    /// use gradwire::{Cluster, Event, Layout, Mem, Recipe, Session};
+    ///
+    /// let (sender, events) = channel();
+    /// let session = Session::builder(Layout::flat(1), Recipe::sync(), Cluster { workers: 1, servers: 0 })
+    ///     .on_event(move |event| drop(sender.send(event)))
+    ///     .join(Mem::cluster(1).remove(0), &mut [0.0])?;
+    /// session.finish(&mut [0.0])?;
+    /// for event in events {
+    ///     match event {
+    ///         Event::PeerLost { peer } => println!("go on without peer {peer}"),
+    ///         event => println!("{event}"), // a sentence
+    ///     }
+    /// }
+    /// # Ok::<(), gradwire::Error>(())
+    /// ```
     #[must_use]
     pub fn on_event(mut self, callback: impl Fn(Event) + Send + Sync + 'static) -> Self {
         self.settings.callback = EventCallback::new(callback);

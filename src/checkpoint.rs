@@ -49,6 +49,33 @@ const HEADER: usize = 136;
 const CHECKSUM: usize = 32;
 
 /// The contents of a node's checkpoint.
+///
+/// ```
+/// use gradwire::checkpoint::Checkpoint;
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let directory = std::env::temp_dir().join(format!("gradwire-doc-checkpoint-{}", std::process::id()));
+/// let checkpoint = Checkpoint {
+///     run: "digits-1".parse()?,
+///     digest: 0,
+///     rank: 0,
+///     clock: 10,
+///     steps: 100,
+///     contributions: 10,
+///     written: 0,
+///     vectors: vec![vec![0.5, 1.5]],
+///     saved: Vec::new(),
+/// };
+/// checkpoint.write(&directory)?; // sessions do that: `Session::checkpoint`
+///
+/// // The newest file of rank 0 that is intact, and the files that are not.
+/// let (newest, damaged) = Checkpoint::newest(&directory, checkpoint.run, 0)?;
+/// assert!(newest == checkpoint && damaged.is_empty());
+/// println!("step {}: {:?}", newest.steps, newest.vectors[0]);
+/// # std::fs::remove_dir_all(directory)?;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug, PartialEq)]
 pub struct Checkpoint {
     /// The name of the run that the checkpoint belongs to.

@@ -18,6 +18,25 @@
 macro_rules! pages {
     ($($page:ident: $text:literal,)*) => {$(
         pub mod $page {
+            // The first definition of a link counts: here a path of Rust. A page that is read as a file has its own
+            // definitions, of files, at its end.
+            #![doc = "[Builder::caller_driven]: crate::Builder::caller_driven\n\
+            [Builder::monitor]: crate::Builder::monitor\n\
+            [Builder::serve]: crate::Builder::serve\n\
+            [Error]: crate::Error\n\
+            [Session]: crate::Session\n\
+            [Session::expect_silence]: crate::Session::expect_silence\n\
+            [Session::pump]: crate::Session::pump\n\
+            [broken]: super::broken\n\
+            [choose]: super::choose\n\
+            [embed]: super::embed\n\
+            [embed#a-dev-build-is-slow]: super::embed#a-dev-build-is-slow\n\
+            [monitor::Board]: crate::monitor::Board\n\
+            [recipe::Hint::OptimizerKept]: crate::recipe::Hint::OptimizerKept\n\
+            [recipes]: super::recipes\n\
+            [recipes#the-learning-rate]: super::recipes#the-learning-rate\n\
+            [reference]: mod@super::reference\n"]
+            #![doc = ""]
             #![doc = include_str!($text)]
         }
     )*};

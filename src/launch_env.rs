@@ -70,6 +70,15 @@ pub struct LaunchEnv {
 }
 
 /// Values of an application's own flags. They go before the environment, see [`LaunchEnv::with_flags`].
+///
+/// ```
+/// use gradwire::{LaunchEnv, LaunchFlags};
+///
+/// let flags = LaunchFlags { rank: Some(1), processes: Some(4), meet: Some("10.0.0.1:29510".into()) };
+/// let env = LaunchEnv::with_flags(&flags)?;
+/// assert_eq!((env.rank, env.processes, env.meet.as_deref()), (1, 4, Some("10.0.0.1:29510")));
+/// # Ok::<(), gradwire::LaunchEnvError>(())
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LaunchFlags {
     /// The rank of this process.

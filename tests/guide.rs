@@ -89,6 +89,34 @@ fn the_reference_is_written_from_the_tables() {
     }
 }
 
+/// A page can be read as a file: each link leads to a file or heading, or to the web, and the documentation has a path of
+/// Rust for it.
+#[test]
+fn links_work_in_files_and_in_the_documentation() {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src/guide");
+    let guide = include_str!("../src/guide.rs");
+    let mut found = 0;
+    for page in std::fs::read_dir(&root).unwrap() {
+        let path = page.unwrap().path();
+        let text = std::fs::read_to_string(&path).unwrap();
+        for rust in ["](super::", "](crate::", "](mod@"] {
+            assert!(!text.contains(rust), "{}: {rust} is no link in a file", path.display());
+        }
+        for line in text.lines().filter(|line| line.starts_with('[')) {
+            let Some((label, target)) = line.split_once("]: ") else { continue };
+            let label = label.trim_start_matches('[');
+            let (file, heading) = target.split_once('#').unwrap_or((target, ""));
+            let linked = std::fs::read_to_string(root.join(file)).unwrap_or_else(|error| panic!("{target}: {error}"));
+            let headings = linked.lines().filter_map(|line| line.strip_prefix("## "));
+            let mut anchors = headings.map(|heading| heading.to_lowercase().replace(' ', "-"));
+            assert!(heading.is_empty() || anchors.any(|anchor| anchor == heading), "{}: {target}", path.display());
+            assert!(guide.contains(&format!("[{label}]: ")), "{label} of {} is not in src/guide.rs", path.display());
+            found += 1;
+        }
+    }
+    assert!(found >= 10, "{found}");
+}
+
 /// The guide names every page, and every page exists.
 #[test]
 fn every_page_is_in_the_list_of_pages() {

@@ -70,6 +70,18 @@ impl PeerId {
 }
 
 /// The numbers of nodes of a run. Ranks `0..workers` train, ranks `workers..workers + servers` are servers.
+///
+/// ```
+/// use gradwire_core::{Cluster, Recipe};
+///
+/// let cluster = Cluster { workers: 4, servers: 1 };
+/// assert_eq!(cluster.nodes(), 5);
+/// let recipe: Recipe = "ssp bound=3".parse()?;
+/// assert!(recipe.faults(cluster, 1000).is_empty());
+/// let without = Cluster { workers: 4, servers: 0 };
+/// println!("{}", recipe.faults(without, 1000)[0]); // a recipe with servers needs at least one
+/// # Ok::<(), gradwire_core::recipe::RecipeParseError>(())
+/// ```
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub struct Cluster {
     /// Number of nodes that train, at least 1.

@@ -20,7 +20,21 @@ pub type TransportError = Box<dyn core::error::Error + Send + Sync>;
 /// When a connection breaks, `poll` returns [`Input::Disconnected`] and then [`Input::Aborted`] for each operation of
 /// that connection. A transport that can reconnect does so on its own, and then returns [`Input::Connected`].
 ///
-/// `Box<dyn Transport>` is a transport too, for programs that choose one at run time.
+/// `Box<dyn Transport>` is a transport too, for programs that choose one at run time:
+///
+/// ```
+/// use gradwire_core::Transport;
+///
+/// /// The rank and the number of nodes, of any transport.
+/// fn place(transport: &dyn Transport) -> (u32, u32) {
+///     let (rank, nodes) = transport.place();
+///     (rank.0, nodes)
+/// }
+///
+/// fn choose(fast: bool, shm: impl Transport + 'static, tcp: impl Transport + 'static) -> Box<dyn Transport> {
+///     if fast { Box::new(shm) } else { Box::new(tcp) }
+/// }
+/// ```
 pub trait Transport: Send {
     /// The rank of this node, and the number of nodes of the run.
     fn place(&self) -> (PeerId, u32);

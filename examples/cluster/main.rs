@@ -68,10 +68,11 @@ fn run(args: Vec<OsString>) -> Result<(), (u8, String)> {
     if transport == "mem" {
         options.start_monitoring(&matches, None, task.layout().len())?;
     }
+    // Before the header of the table: the file of --init may not be usable.
+    let initial = options.initial(&*task)?;
     let mut report = Report::new(&options, &*task);
     options.hint(&*task, options.json);
     let outcome = if transport == "mem" {
-        let initial = options.initial(&*task)?;
         let stop = Stop::asked_by_signals().map_err(|error| (exit::RUN, format!("signals: {error}")))?;
         let stop = Arc::new(stop);
         let progress = Progress { stop: Some(Arc::clone(&stop)), ..Progress::new(&options) };
@@ -89,15 +90,16 @@ fn run(args: Vec<OsString>) -> Result<(), (u8, String)> {
         options.write_export(&*task, outcome.params())?;
         let mut outcome = outcome.evaluated(&options, &mut *task);
         outcome.curve = report.curve();
-        if stop.is_asked() {
-            report.end(&outcome);
-            return Err((stop.code(), format!("cluster: ended early by signal {}", stop.code() - 128)));
-        }
-        outcome
+        (outcome, stop.is_asked().then(|| stop.signal()))
     } else {
         processes::run(&options, args)?
     };
+    let (outcome, signal) = outcome;
     report.end(&outcome);
+    if let Some(signal) = signal {
+        let text = format!("cluster: ended early by {}; no checkpoint was kept", children::name(signal));
+        return Err((children::Exit::Signal(signal).code(), text));
+    }
     options.end_monitoring();
     // With servers, the parameters of a worker may lack the last updates of the other workers.
     let replicas = !options.recipe.needs_servers();

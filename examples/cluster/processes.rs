@@ -3,7 +3,6 @@
 
 use std::ffi::OsString;
 use std::io::Write as _;
-use std::net::TcpListener;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use gradwire::status::Rest;
@@ -19,11 +18,12 @@ pub(crate) const CHILD: &str = "GRADWIRE_CLUSTER_CHILD";
 const ADDRESSES: [&str; 4] =
     ["watch with: ", "reports of the other processes at ", "metrics at ", "events for TensorBoard "];
 
-/// Runs the training to its end. Prints the epochs of rank 0.
+/// Runs the training to its end. Prints the epochs of rank 0. Returns the result, and the number of the signal that has
+/// ended the run early.
 ///
 /// # Errors
-/// The exit code and the first message of a process that failed.
-pub(crate) fn run(options: &Options, args: Vec<OsString>) -> Result<Outcome, (u8, String)> {
+/// The exit code and the first message of a process that failed. After a signal: that no result of rank 0 has come.
+pub(crate) fn run(options: &Options, args: Vec<OsString>) -> Result<(Outcome, Option<i32>), (u8, String)> {
     let failed = |error: std::io::Error| (exit::RUN, format!("cluster: {error}"));
     let program = std::env::current_exe().map_err(failed)?.into_os_string();
     let workers = options.cluster.workers;
@@ -33,7 +33,7 @@ pub(crate) fn run(options: &Options, args: Vec<OsString>) -> Result<Outcome, (u8
     let servers = format!("--servers={}", options.cluster.servers);
     let has_servers = args.iter().any(|arg| arg.to_string_lossy().starts_with("--servers"));
     let servers = (options.recipe.needs_servers() && !has_servers).then(|| servers.into());
-    let args = with_ports(node_args(args).collect()).into_iter().chain(servers).chain([
+    let args = children::with_ports(node_args(args).collect()).into_iter().chain(servers).chain([
         cluster.into(),
         "--json".into(),
         "--progress".into(),
@@ -58,48 +58,27 @@ pub(crate) fn run(options: &Options, args: Vec<OsString>) -> Result<Outcome, (u8
             let _ = writeln!(std::io::stdout(), "{text}");
         }
     });
-    match end {
-        End::Success => {}
+    let signal = match end {
+        End::Success => None,
         End::Failed(failure) => return Err((failure.exit.code(), format!("cluster: {failure}"))),
-        End::Stopped(signal) => {
-            return Err((Exit::Signal(signal).code(), format!("cluster: stopped by {}", children::name(signal))));
-        }
-    }
+        End::Stopped(signal) => Some(signal),
+    };
     let lines = std::mem::take(&mut *results.lock().unwrap_or_else(PoisonError::into_inner));
     let has_result = |rank: u32| lines.iter().any(|line| field(line, "rank") == Some(rank.to_string().as_str()));
+    if let Some(signal) = signal {
+        // The result of rank 0 has the model. Another process may have ended before it could tell its part.
+        return match has_result(0) {
+            true => Ok((outcome(options, &lines, workers), Some(signal))),
+            false => {
+                let text = format!("cluster: stopped by {} before a result of process 0", children::name(signal));
+                Err((Exit::Signal(signal).code(), text))
+            }
+        };
+    }
     if let Some(rank) = (0..workers).find(|rank| !has_result(*rank)) {
         return Err((exit::RUN, format!("cluster: expected a JSON result from process {rank}, got none")));
     }
-    Ok(outcome(options, &lines, workers))
-}
-
-/// The arguments, with a port in place of port 0 of `--monitor`: all processes have to know it. The port after it is free
-/// as well, for the reports.
-fn with_ports(mut args: Vec<OsString>) -> Vec<OsString> {
-    let after = |args: &[OsString], at: usize| at > 0 && args[at - 1] == "--monitor";
-    for at in 0..args.len() {
-        let text = args[at].to_string_lossy().into_owned();
-        let (flag, value) = match text.strip_prefix("--monitor=") {
-            Some(value) => ("--monitor=", value),
-            None if after(&args, at) => ("", text.as_str()),
-            None => continue,
-        };
-        if let Some(host) = value.strip_suffix(":0")
-            && let Some(port) = free_ports(host)
-        {
-            args[at] = format!("{flag}{host}:{port}").into();
-        }
-    }
-    args
-}
-
-/// A port of this host that is free, as is the one after it. Another program can take one of them before it is used.
-fn free_ports(host: &str) -> Option<u16> {
-    (0..16).find_map(|_| {
-        let first = TcpListener::bind(format!("{host}:0")).ok()?;
-        let port = first.local_addr().ok()?.port();
-        TcpListener::bind(format!("{host}:{}", port.checked_add(1)?)).ok().map(|_| port)
-    })
+    Ok((outcome(options, &lines, workers), None))
 }
 
 /// The arguments of this program, without the flag `--workers`, which `node` does not have.

@@ -6,6 +6,7 @@
 
 mod deaths;
 mod guardian;
+mod monitor;
 mod output;
 mod port;
 mod session;
@@ -28,6 +29,7 @@ use deaths::Deaths;
 pub use deaths::Exit;
 use guardian::Guardian;
 pub use guardian::run_if_guardian;
+pub use monitor::with_ports;
 use output::{LastWords, Queue};
 pub use port::Port;
 use session::Mark;
@@ -316,6 +318,11 @@ impl Children {
         let Some(exit) = Exit::of(process) else { return };
         (slot.exit, slot.handle) = (Some(exit), None);
         if exit == Exit::Code(0) || self.stopping.is_some() {
+            return;
+        }
+        if exit.has_left() {
+            self.tell(rank, &format!("ended: {exit}, after a signal to it; the other processes go on"));
+            self.end_sessions(Some(rank));
             return;
         }
         let restart = slot.restarts > 0;

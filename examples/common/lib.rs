@@ -12,6 +12,7 @@ pub mod hints;
 pub mod node;
 pub mod options;
 pub mod outcome;
+pub mod paths;
 pub mod recipes;
 pub mod stop;
 pub mod task;

@@ -4,6 +4,7 @@
 //! `cluster` and `launch` contain this program as well, and start themselves as its processes.
 
 mod flags;
+mod so_far;
 
 use std::ffi::OsString;
 use std::io::Write as _;
@@ -20,12 +21,16 @@ use gradwire::tcp::{Address, Key, Notice, Refusal, StreamError, TcpError};
 use gradwire::{Canceller, Cluster, Error, Event, LaunchEnv, PeerId, RunState, Session, Status, Transport};
 
 pub use flags::command;
+use so_far::SoFar;
 
+use super::children::name;
 use super::cli;
 use super::options::{self, Options, exit};
 use super::outcome::{self, Ending, number};
+use super::paths;
 use super::stop::Stop;
 use super::task::Task;
+use super::units::bytes;
 use super::worker::{self, Checkpoints, OnEvent, Watch, digest};
 
 /// How long a process may take to stop. Some launchers kill it after two seconds.
@@ -145,7 +150,7 @@ impl Node {
             resume: matches.get_flag("resume"),
         });
         if let Some(Checkpoints { directory, .. }) = &checkpoints {
-            make_writable(directory).map_err(|error| {
+            paths::try_directory(directory).map_err(|error| {
                 let text = "--checkpoint: expected a directory in which files can be created, got";
                 (exit::DATA, format!("{text} {} ({error})", directory.display()))
             })?;
@@ -161,7 +166,7 @@ impl Node {
             server_port,
             shm_directory: matches.get_one::<PathBuf>("shm-directory").cloned(),
             misfit: Arc::default(),
-            key: flags::key(matches).map_err(|error| (exit::AUTH, error.to_string()))?,
+            key: flags::key(matches)?,
             insecure_open: matches.get_flag("insecure-open"),
             checkpoints,
             quiet: matches.get_flag("quiet"),
@@ -224,7 +229,10 @@ impl Node {
     ) -> Result<(), Failure> {
         let (rank, workers) = (self.env.rank, self.options.cluster.workers);
         if rank >= workers {
-            return self.serve(task, open(rank, None)?, stop).map(|status| self.report(None, &status, 0, 0, 0.0));
+            let status = self.serve(task, open(rank, None)?, stop)?;
+            self.report(None, &status, 0, 0, 0.0);
+            let early = || (stop.code(), format!("node {rank}: the run was ended early by {}", name(stop.signal())));
+            return if stop.is_asked() { Err(early()) } else { Ok(()) };
         }
         // The worker first: the servers of this process listen at its address.
         let own = open(rank, None)?;
@@ -252,24 +260,42 @@ impl Node {
                 thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
             };
             let served: Vec<_> = servers.into_iter().map(join).collect();
-            trained?;
+            let early = trained?;
             for status in served {
                 self.report(None, &status?, 0, 0, 0.0);
             }
-            Ok(())
+            early.map_or(Ok(()), Err)
         })
     }
 
-    /// Trains as a worker, and prints the result. Rank 0 also evaluates the model.
-    fn train<T: Transport + 'static>(&self, task: &dyn Task, transport: T, stop: &Stop) -> Result<(), Failure> {
+    /// Trains as a worker, and prints the result. Rank 0 also evaluates the model. Returns the exit code and the message of
+    /// a training that a signal has ended early.
+    fn train<T: Transport + 'static>(
+        &self,
+        task: &dyn Task,
+        transport: T,
+        stop: &Stop,
+    ) -> Result<Option<Failure>, Failure> {
         let options = &self.options;
         let rank = self.env.rank;
         let evaluator = (rank == 0).then(|| task.copy());
-        let mut progress = Progress { node: self, stop, evaluator, steps: 0, begun: Instant::now(), curve: Vec::new() };
+        let begun = Instant::now();
+        let mut progress =
+            Progress { node: self, stop, evaluator, so_far: Arc::default(), begun, looked: begun, curve: Vec::new() };
+        let directory = self.checkpoints.as_ref().map(|checkpoints| checkpoints.directory.clone());
+        *lock(&progress.so_far) = SoFar { rank, checkpoints: directory, ..SoFar::default() };
+        let so_far = Arc::clone(&progress.so_far);
+        stop.summary(move |signal| lock(&so_far).ended_early(signal));
         let initial = options.initial(task)?;
         let checkpoints = self.checkpoints.as_ref();
         let done = worker::train(options, &mut *task.copy(), transport, initial, checkpoints, &mut progress);
-        let done = done.map_err(|error| self.failure(&error, stop))?;
+        let done = done.map_err(|error| {
+            let (code, text) = self.failure(&error, stop);
+            match stop.is_asked() {
+                true => (stop.code(), format!("{text}\n{}", lock(&progress.so_far).ended_early(stop.signal()))),
+                false => (code, text),
+            }
+        })?;
         if rank == 0 {
             options.write_export(task, &done.params)?;
         }
@@ -281,7 +307,11 @@ impl Node {
         let curve = format!("[{}]", progress.curve.join(","));
         let result = TrainingResult { evaluation, digest: digest(&done.params), drained: done.drained, curve };
         self.report(Some(result), &done.status, done.steps, done.examples, seconds);
-        Ok(())
+        // Also before the first step.
+        let early = done.drained || stop.is_asked() && done.steps == 0;
+        let mut so_far = lock(&progress.so_far);
+        (so_far.sent, so_far.saved) = (done.status.bytes_out(), done.saved);
+        Ok(early.then(|| (stop.code(), so_far.ended_early(stop.signal()))))
     }
 
     /// Runs a server to the end of the run. Returns its last status.
@@ -460,8 +490,10 @@ impl Node {
                     out,
                     "\naccuracy        {:.2} % on the test data\ntest loss       {loss:.4}\n{ending}\
                      steps           {steps} of this worker{drained}\ntime            {seconds:.2} s\n\
+                     sent            {} by this process\n\
                      parameters      digest {digest:016x}",
                     accuracy * 100.0,
+                    bytes(status.bytes_out() as f64),
                 );
             }
             return;
@@ -506,15 +538,6 @@ impl Node {
     }
 }
 
-/// Creates a directory if it is missing, and a file in it, which is removed again: an error is better now than at the
-/// first checkpoint.
-fn make_writable(directory: &std::path::Path) -> std::io::Result<()> {
-    std::fs::create_dir_all(directory)?;
-    let probe = directory.join(format!(".probe-{}", std::process::id()));
-    std::fs::File::create(&probe)?;
-    std::fs::remove_file(probe)
-}
-
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -531,14 +554,19 @@ struct TrainingResult {
     curve: String,
 }
 
+/// Time between two looks at the traffic.
+const LOOK: Duration = Duration::from_millis(500);
+
 /// Follows the training of this process's worker. Rank 0 prints a line per epoch.
 struct Progress<'a> {
     node: &'a Node,
     stop: &'a Stop,
     /// At rank 0: a model for evaluation.
     evaluator: Option<Box<dyn Task>>,
-    steps: u64,
+    so_far: Arc<Mutex<SoFar>>,
     begun: Instant,
+    /// When the traffic was last looked at.
+    looked: Instant,
     /// A JSON object per epoch.
     curve: Vec<String>,
 }
@@ -552,11 +580,19 @@ impl Watch for Progress<'_> {
         Some(self.node.on_event(self.node.env.rank))
     }
 
-    fn step(&mut self, steps: u64, _: &mut Session) -> Result<(), Error> {
+    fn step(&mut self, steps: u64, loss: f64, session: &mut Session) -> Result<(), Error> {
         if steps == 1 && !self.node.quiet {
             self.node.log("first step done");
         }
-        self.steps = steps;
+        let sent = match self.looked.elapsed() >= LOOK {
+            true => Some(session.status()?.bytes_out()),
+            false => None,
+        };
+        let mut so_far = lock(&self.so_far);
+        (so_far.steps, so_far.loss) = (steps, Some(loss));
+        if let Some(sent) = sent {
+            (so_far.sent, self.looked) = (sent, Instant::now());
+        }
         Ok(())
     }
 
@@ -564,10 +600,12 @@ impl Watch for Progress<'_> {
         let options = &self.node.options;
         let Some(task) = self.evaluator.as_mut() else { return Ok(None) };
         let (accuracy, test_loss) = task.evaluate(params);
+        lock(&self.so_far).accuracy = Some(accuracy);
         let seconds = self.begun.elapsed().as_secs_f64();
         self.curve.push(outcome::point(epoch, seconds, loss, (accuracy, test_loss)));
         if self.node.progress || !options.json {
-            let (steps, left) = (self.steps, seconds / f64::from(epoch) * f64::from(options.epochs - epoch));
+            let (steps, left) =
+                (lock(&self.so_far).steps, seconds / f64::from(epoch) * f64::from(options.epochs - epoch));
             let _ = writeln!(
                 std::io::stdout(),
                 "epoch {epoch:>3}  test acc {:>5.1} %  train loss {loss:.3}  step {steps:>6}  {seconds:>7.2} s, {left:.0} s left",

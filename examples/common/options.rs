@@ -15,12 +15,12 @@ use gradwire::{Builder, Canceller, Cluster, LaunchEnv, Layout, Recipe, RunId, Se
 use super::bad::{Bad, bad_rank};
 use super::executor::Executor;
 use super::hints::Hints;
+use super::paths;
 use super::recipes;
 use super::task::{self, Task};
 use super::tensors;
 
-/// Exit codes. `--help` lists them; 0 is success: the run is done, or this process has handed
-/// over all that it had, after a signal. 128 + n: signal n has ended the process before that.
+/// Exit codes. `--help` lists them; 0 is success: the run is done. 128 + n: signal n has ended the process before that.
 pub mod exit {
     /// A flag or its value is wrong.
     pub const USAGE: u8 = 2;
@@ -253,7 +253,8 @@ fn refused(flag: &str, address: &str, purpose: &str, error: &std::io::Error) -> 
 /// The key in the file that a flag names.
 fn monitor_key(matches: &ArgMatches, flag: &str) -> Result<Option<[u8; 32]>, (u8, String)> {
     let path = matches.get_one::<PathBuf>(flag);
-    let key = path.map(|path| gradwire::tcp::Key::from_file(path).map_err(|error| (exit::AUTH, error.to_string())));
+    let key = path
+        .map(|path| gradwire::tcp::Key::from_file(path).map_err(|error| (exit::AUTH, format!("--{flag}: {error}"))));
     Ok(key.transpose()?.map(|key| key.to_bytes()))
 }
 
@@ -262,7 +263,8 @@ fn monitor_flags(command: Command) -> Command {
         .arg(value(
             "monitor",
             "HOST:PORT",
-            "Address for dtop, at rank 0; the next port takes the reports of the other processes",
+            "Address for dtop, at rank 0; the next port takes the reports of the other processes; port 0: a free one, which is \
+             printed",
         ))
         .arg(
             value("monitor-key-file", "FILE", "Key that monitors need, made by node keygen; not the cluster's key")
@@ -341,8 +343,21 @@ impl Options {
         }
         let export = text("export").map(PathBuf::from);
         // Found out before the training, and not after it.
+        let tape = |flag: &str, expected: &str, path: &PathBuf, error: std::io::Error| {
+            (exit::DATA, format!("--{flag}: expected {expected}, got {} ({error})", path.display()))
+        };
+        let record_tape = matches.get_one::<PathBuf>("record-tape").cloned();
+        if let Some(path) = &record_tape {
+            let expected = "a directory in which files can be created";
+            paths::try_directory(path).map_err(|error| tape("record-tape", expected, path, error))?;
+        }
+        let follow_tape = matches.get_one::<PathBuf>("follow-tape").cloned();
+        if let Some(path) = &follow_tape {
+            let read = std::fs::read_dir(path).map(drop);
+            read.map_err(|error| tape("follow-tape", "a directory with tapes", path, error))?;
+        }
         if let Some(path) = &export {
-            try_file(path).map_err(|error| {
+            paths::try_file(path).map_err(|error| {
                 (exit::DATA, format!("--export: expected a file that can be written, got {} ({error})", path.display()))
             })?;
         }
@@ -389,8 +404,8 @@ impl Options {
             min_workers: matches.get_one::<u32>("min-workers").copied(),
             run,
             job: LaunchEnv::job(),
-            record_tape: matches.get_one::<PathBuf>("record-tape").cloned(),
-            follow_tape: matches.get_one::<PathBuf>("follow-tape").cloned(),
+            record_tape,
+            follow_tape,
             json: matches.get_flag("json"),
             monitor: None,
             linger: linger(matches)?,
@@ -470,7 +485,12 @@ impl Options {
         let key = monitor_key(matches, "monitor-key-file")?;
         let several = place.is_some_and(|(_, processes)| processes > 1);
         if address.port() == 0 && several {
-            return Err(usage(&"several processes need a port that all of them know"));
+            let example = address.with_port(7700);
+            let text = format!(
+                "--monitor: expected a port that all processes know, such as {example}, got \"{text}\": only launch, \
+                 cluster, and a process alone choose one"
+            );
+            return Err((exit::USAGE, text));
         }
         let reports = address.with_port(port).to_string();
         let of_reports = format!("{reports} for the reports of the other processes");
@@ -525,7 +545,7 @@ impl Options {
     /// An exit code and a message, if the data cannot be used, or are too few for the workers.
     pub fn open(&self) -> Result<Box<dyn Task>, (u8, String)> {
         let task = self.task.open(&self.hidden, self.seed, self.data.as_deref());
-        let task = task.map_err(|error| (exit::DATA, format!("data: {error}")))?;
+        let task = task.map_err(|error| (exit::DATA, format!("--data: {error}")))?;
         if task.examples() < self.cluster.workers as usize {
             let text = format!("workers: expected at most {} (one example each)", task.examples());
             return Err((exit::CONFIG, text));
@@ -573,16 +593,6 @@ impl Options {
         let (payload, optimizer) = (self.recipe.payload(), self.recipe.optimizer());
         u32::from(payload == Payload::Gradients || optimizer == OptimizerState::Average)
     }
-}
-
-/// Whether a file can be written at this path. Leaves nothing behind, and an existing file as it is.
-///
-/// # Errors
-/// Why it cannot be written.
-pub fn try_file(path: &std::path::Path) -> std::io::Result<()> {
-    let existed = path.exists();
-    std::fs::OpenOptions::new().create(true).append(true).open(path)?;
-    if existed { Ok(()) } else { std::fs::remove_file(path) }
 }
 
 /// Parses the value of `--slow-rank`, `R:FACTOR`.

@@ -194,7 +194,7 @@ pub fn help() -> String {
          divided by the gain of updates that are not late.\n\n\
          Exit codes:\n  0  success\n  2  wrong usage\n  3  recipe, cluster or contract do not fit\n  \
          4  the run or the network failed\n  5  key\n  6  data, parameter file or checkpoint\n  \
-         128 + n  ended by signal n; 0 if it had left or suspended the run by then"
+         128 + n  ended by signal n before the end of the run, with a summary"
     );
     text
 }

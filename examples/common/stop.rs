@@ -6,8 +6,8 @@
 
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
@@ -20,12 +20,15 @@ use super::children::is_ignored;
 const CLOSING: Duration = Duration::from_millis(300);
 
 /// Whether a signal has come, and which one.
-#[derive(Debug)]
 pub struct Stop {
     asked: Arc<AtomicBool>,
     /// The number of the last signal; 0: no signal has come.
     signal: Arc<AtomicUsize>,
+    /// Makes the last line of a process that did not end in time, from the number of the signal.
+    summary: Arc<Mutex<Option<Summary>>>,
 }
+
+type Summary = Box<dyn Fn(i32) -> String + Send>;
 
 impl Stop {
     /// Ends this process at most `grace` after SIGTERM, SIGINT or SIGHUP. All nodes of this process share `canceller`.
@@ -40,6 +43,8 @@ impl Stop {
             signal_hook::low_level::pipe::register(number, tell.try_clone()?).map(drop)
         })?;
         let (canceller, number) = (canceller.clone(), Arc::clone(&signal));
+        let summary: Arc<Mutex<Option<Summary>>> = Arc::default();
+        let at_last = Arc::clone(&summary);
         // A handler may do next to nothing. This thread does the rest.
         thread::Builder::new().name("stop".to_string()).spawn(move || {
             let _ = comes.read_exact(&mut [0]);
@@ -48,9 +53,17 @@ impl Stop {
             let number = number.load(Ordering::Relaxed);
             let text = format!("ended by signal {number}, {:.1} s after it: --grace is over", grace.as_secs_f64());
             let _ = writeln!(std::io::stderr(), "{text}");
+            if let Some(summary) = &*at_last.lock().unwrap_or_else(PoisonError::into_inner) {
+                let _ = writeln!(std::io::stderr(), "{}", summary(number as i32));
+            }
             std::process::exit(128 + number as i32);
         })?;
-        Ok(Self { asked, signal })
+        Ok(Self { asked, signal, summary })
+    }
+
+    /// Sets the last line of a process that does not end within the grace. `summary` gets the number of the signal.
+    pub fn summary(&self, summary: impl Fn(i32) -> String + Send + 'static) {
+        *self.summary.lock().unwrap_or_else(PoisonError::into_inner) = Some(Box::new(summary));
     }
 
     /// For a process that ends by itself soon after [`is_asked`](Self::is_asked): without a grace.
@@ -62,7 +75,7 @@ impl Stop {
         let asked = stop_on_signals(|number| {
             signal_hook::flag::register_usize(number, Arc::clone(&signal), number as usize).map(drop)
         })?;
-        Ok(Self { asked, signal })
+        Ok(Self { asked, signal, summary: Arc::default() })
     }
 
     /// True if the process has to stop.
@@ -70,9 +83,14 @@ impl Stop {
         self.asked.load(Ordering::Relaxed)
     }
 
-    /// The exit code of a process that could not stop in an orderly way: 128 + the number of the signal.
+    /// The number of the last signal; 0 before the first one.
+    pub fn signal(&self) -> i32 {
+        self.signal.load(Ordering::Relaxed) as i32
+    }
+
+    /// The exit code of a process that a signal has ended before the end of the run: 128 + the number of the signal.
     pub fn code(&self) -> u8 {
-        128 + self.signal.load(Ordering::Relaxed) as u8
+        128 + self.signal() as u8
     }
 }
 

@@ -124,7 +124,7 @@ impl Watch for Mine<'_> {
         Some(hints_of(self.options))
     }
 
-    fn step(&mut self, steps: u64, _: &mut Session) -> Result<(), Error> {
+    fn step(&mut self, steps: u64, _: f64, _: &mut Session) -> Result<(), Error> {
         self.progress.steps[self.rank].store(steps, Ordering::Relaxed);
         Ok(())
     }

@@ -30,6 +30,8 @@ pub struct Done {
     pub examples: u64,
     /// The worker had to stop before all epochs were done.
     pub drained: bool,
+    /// The worker had to stop, and has written a checkpoint to go on from.
+    pub saved: bool,
 }
 
 /// The checkpoints of a worker.
@@ -62,8 +64,8 @@ pub trait Watch {
     fn on_event(&self) -> Option<OnEvent> {
         None
     }
-    /// Called after each step.
-    fn step(&mut self, steps: u64, session: &mut Session) -> Result<(), Error>;
+    /// Called after each step, with the mean training loss of the pass over the data so far.
+    fn step(&mut self, steps: u64, loss: f64, session: &mut Session) -> Result<(), Error>;
     /// Called after each pass over the data, with the mean training loss. Returns the accuracy, if it is known.
     fn epoch(&mut self, epoch: u32, loss: f64, params: &[f32], session: &mut Session) -> Result<Option<f64>, Error>;
 }
@@ -117,7 +119,7 @@ pub fn train<T: Transport + 'static>(
             loss += trainer.compute(batch, rate, &params, &mut momentum);
             trainer.synchronise(&mut session, &mut params, &mut momentum, rate, batch.len() as u32)?;
             (steps, examples, batches) = (steps + 1, examples + batch.len() as u64, batches + 1);
-            watch.step(steps, &mut session)?;
+            watch.step(steps, loss / f64::from(batches), &mut session)?;
             session.report_progress((loss / f64::from(batches)) as f32, accuracy as f32);
             let Some(checkpoints) = checkpoints.filter(|_| options.recipe.is_collective()) else { continue };
             due |= number.is_multiple_of(checkpoints.every) || stopping.is_some();
@@ -138,6 +140,9 @@ pub fn train<T: Transport + 'static>(
     }
     let drained = number > begun && watch.should_stop();
     let before_end = params.clone();
+    // A worker of a server or a mesh saves itself as it leaves.
+    let rounds_saved = stopping.is_some_and(|stopping| stopping.rounds > 0);
+    let saved = drained && checkpoints.is_some() && (rounds_saved || !options.recipe.is_collective());
     let status = match checkpoints.filter(|_| !options.recipe.is_collective()) {
         Some(checkpoints) if drained => session.suspend(&checkpoints.directory, &mut params, &[&momentum])?,
         _ if drained => session.leave(&mut params)?,
@@ -148,7 +153,7 @@ pub fn train<T: Transport + 'static>(
         }
         _ => session.finish(&mut params)?,
     };
-    Ok(Done { params, before_end, status, steps, examples, drained })
+    Ok(Done { params, before_end, status, steps, examples, drained, saved })
 }
 
 /// The last rounds of a worker that has to stop, in a tree or ring. All workers have to stop, mostly, and they are in the

@@ -165,7 +165,8 @@ impl Input {
         if repetitions > 1 && text("out").is_some() {
             return Err((exit::USAGE, "--out: expected no --repeat, which has no page".into()));
         }
-        let model = TaskModel::open(task, hidden, path("data")).map_err(|error| (exit::DATA, error.to_string()))?;
+        let model =
+            TaskModel::open(task, hidden, path("data")).map_err(|error| (exit::DATA, format!("--data: {error}")))?;
         Ok(Self {
             comparison: comparison(matches, task)?,
             model,

@@ -18,16 +18,15 @@ mod table;
 mod watch;
 
 use std::ffi::OsString;
-use std::fs::OpenOptions;
 use std::io::Write;
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::process::ExitCode;
 
 use gradwire::compare::{Error, Report};
-use gradwire_examples::cli;
 use gradwire_examples::options::exit;
 use gradwire_examples::stop::Stop;
+use gradwire_examples::{cli, paths};
 
 use file::File;
 use input::Input;
@@ -46,7 +45,7 @@ fn run(args: Vec<OsString>) -> Result<(), (u8, String)> {
     let input = Input::from_matches(&matches)?;
     if let Some(path) = &input.out {
         // A file that cannot be written is said before the runs, not after them.
-        OpenOptions::new().create(true).append(true).open(path).map_err(|error| unwritten(path, &error))?;
+        paths::try_file(path).map_err(|error| unwritten(path, &error))?;
     }
     if let Some(calibration) = &input.calibration {
         return calibrate::run(&command, &input, calibration);

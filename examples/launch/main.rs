@@ -38,6 +38,7 @@ fn command() -> Command {
              environment.\n\nExamples:\n  \
              launch -n 4 -- node --recipe ssp --epochs 5\n  \
              launch -n 4 --restart 3 -- node --transport shm --recipe mesh\n  \
+             launch -n 4 -- node --monitor 127.0.0.1:0    prints the address for dtop\n  \
              launch -n 2 -- ./my-trainer\n\n\
              When a process fails, the others are stopped. They go on if a signal from outside has killed it, since a \
              run survives that, or with --keep-going. SIGHUP, SIGINT, SIGQUIT and SIGTERM are passed on to all \
@@ -86,9 +87,10 @@ fn run(args: Vec<OsString>) -> Result<(), (u8, String)> {
         true => std::env::current_exe().map_err(failed)?.into_os_string(),
         false => name.clone(),
     };
+    let args: Vec<OsString> = command.collect();
     let plan = Plan {
         program,
-        args: command.collect(),
+        args: if name == "node" { children::with_ports(args) } else { args },
         count,
         restarts,
         keep_going: matches.get_flag("keep-going"),

@@ -282,9 +282,22 @@ fn help_fits_the_terminal() {
     assert!(of("--version").starts_with("cluster "), "{}", of("--version"));
 }
 
-/// A file that cannot be written is found before the training.
+/// A file or directory that cannot be used is found before the training, and named with its flag and the reason.
 #[test]
-fn exports_are_tried_first() {
+fn paths_are_tried_first() {
+    for (flag, expected) in [
+        ("--record-tape /proc/nothing", "a directory in which files can be created, got /proc/nothing ("),
+        ("--follow-tape /nowhere", "a directory with tapes, got /nowhere (No such file"),
+    ] {
+        let name = flag.split(' ').next().unwrap();
+        // Processes would be started later than the check.
+        for transport in ["mem", "tcp"] {
+            let args = format!("--recipe async --transport {transport} {flag}");
+            refused(&args, 6, &format!("{name}: expected {expected}"));
+        }
+    }
+    refused("--init /nowhere/x", 6, "--init /nowhere/x: No such file");
+    refused("--tensorboard /proc/nothing", 4, "--tensorboard /proc/nothing: ");
     refused(
         "--epochs 1 --export /proc/nothing",
         6,

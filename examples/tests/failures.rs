@@ -5,7 +5,7 @@
 //! | killed and restarted workers, coordinators, servers; stopped workers; keys, ranks, recipes | `live.rs` |
 //! | runs, hyper-parameters | `run.rs` |
 //! | checkpoints | `together.rs` |
-//! | `SIGTERM` | `stopping.rs`, `together.rs` |
+//! | `SIGTERM`, `SIGINT` | `stopping.rs`, `together.rs`, `interrupt.rs` |
 //! | networks that split | `network.rs`, `tests/splits.rs` of the library |
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]

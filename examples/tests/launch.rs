@@ -212,6 +212,19 @@ fn processes_are_suspended_together() {
     assert_eq!(sleeping(), [0; 0]);
 }
 
+/// A process that was told to leave, and says so by its exit code, is not restarted, and stops no other process.
+#[test]
+fn a_process_that_has_left_is_no_failure() {
+    for code in [129, 130, 143] {
+        let script = format!("[ $R = 0 ] && exit {code}; sleep 0.5; echo still here >&2");
+        let (exit, said) = run("--restart 3", 2, &script);
+        assert_eq!(exit, 0, "{said}");
+        assert!(said.contains("[1] still here"), "{said}");
+        let told = format!("[0] ended: exit code {code}, after a signal to it; the other processes go on");
+        assert_eq!(said.matches(&told).count(), 1, "{said}");
+    }
+}
+
 /// A failure stops the other processes at once, also processes that ignore SIGTERM, and is reported with its reason.
 #[test]
 fn a_failure_ends_all() {

@@ -301,7 +301,7 @@ fn a_suspended_run_goes_on() {
         let mut all = nodes(3, &format!("{args} --pace 200"));
         all[0].until("first step done");
         all.iter().for_each(|node| node.signal("-TERM"));
-        let ends: Vec<_> = all.into_iter().map(|node| node.end().succeeded()).collect();
+        let ends: Vec<_> = all.into_iter().map(|node| node.end().terminated()).collect();
         assert!(ends.iter().all(|end| end.said.iter().any(|line| line.contains("\"drained\":true"))), "{recipe}");
         let meet = port();
         let resumed = |rank| node(rank, 3, meet, &format!("{args} --pace 60 --resume"));
@@ -355,7 +355,7 @@ fn a_process_that_does_not_fit_ends_with_the_reason() {
         let _ = stream.write_all(words.as_bytes());
     }
     all.iter().for_each(|node| node.signal("-TERM"));
-    all.into_iter().for_each(|node| drop(node.end().succeeded()));
+    all.into_iter().for_each(|node| drop(node.end().terminated()));
 }
 
 #[test]
@@ -377,7 +377,7 @@ fn a_worker_leaves_cleanly_on_sigterm() {
     let mut all = nodes(3, "--recipe sync --pace 50 --epochs 4");
     all.iter_mut().for_each(Process::begins);
     all[1].signal("-TERM");
-    let drained = all.remove(1).end().succeeded();
+    let drained = all.remove(1).end().terminated();
     assert_eq!(drained.field("drained"), "true");
     all.into_iter().for_each(|node| drop(node.end().succeeded()));
 }

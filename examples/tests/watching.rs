@@ -49,10 +49,12 @@ fn a_run_says_how_to_watch_it() {
         ("cluster", "--workers 2 --epochs 500 --pace 50"),
         ("cluster", "--workers 2 --transport tcp --epochs 500 --pace 50"),
         ("node", "--epochs 500 --pace 50 --meet 127.0.0.1:0"),
+        ("launch", "-n 2 -- node --epochs 500 --pace 50"),
     ] {
         let mut command = command(program, &format!("{args} --monitor 127.0.0.1:0"), &runtime);
         let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
-        let address = said(&mut child, "watch with: dtop ");
+        let front = if program == "launch" { "[0] " } else { "" };
+        let address = said(&mut child, &format!("{front}watch with: dtop "));
         assert!(!address.ends_with(":0"), "{address}");
         let mut stream = subscribe(&address, 10, None).unwrap();
         stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
@@ -65,6 +67,19 @@ fn a_run_says_how_to_watch_it() {
         assert!(announced.iter().any(|text| text.lines().any(|other| other == line)), "{args}: {announced:?}");
         rustix::process::kill_process(rustix::process::Pid::from_child(&child), rustix::process::Signal::TERM).unwrap();
         child.wait().unwrap();
+    }
+    std::fs::remove_dir_all(&runtime).unwrap();
+}
+
+/// Processes that are started one by one cannot know a port that rank 0 would choose: the error says what to write.
+#[test]
+fn several_processes_are_told_to_name_a_port() {
+    let runtime = directory("ports");
+    for rank in 0..2 {
+        let args = format!("--rank {rank} --processes 2 --meet 127.0.0.1:9 --monitor 127.0.0.1:0");
+        let output = command("node", &args, &runtime).output().unwrap();
+        let words = "--monitor: expected a port that all processes know, such as 127.0.0.1:7700, got \"127.0.0.1:0\"";
+        assert!(output.status.code() == Some(2) && text(&output).contains(words), "{}", text(&output));
     }
     std::fs::remove_dir_all(&runtime).unwrap();
 }

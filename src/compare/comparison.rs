@@ -17,6 +17,19 @@ use super::{conduct, judge};
 ///
 /// Three reference rows are always there: one worker with the same examples, one worker with the batch of all workers,
 /// and `sync`. Every row is tuned over the same points on validation loss, and then runs with the same fresh seeds.
+///
+/// ```
+/// use gradwire::Recipe;
+/// use gradwire::compare::Comparison;
+///
+/// let comparison = Comparison::new(8, 16) // workers, and examples of a step
+///     .rule("ssp", Recipe::ssp(3))
+///     .rule("averaging", "averaging period=20".parse()?)
+///     .seeds(3);
+/// // `comparison.run(&model)` needs a model: see the example of the module.
+/// # let _ = comparison;
+/// # Ok::<(), gradwire::recipe::RecipeParseError>(())
+/// ```
 #[derive(Clone, Debug)]
 #[must_use]
 pub struct Comparison {

@@ -60,6 +60,20 @@ impl Board {
     /// The file is in `$XDG_RUNTIME_DIR/gradwire-monitors`, or `gradwire-UID-monitors` in the directory for temporary
     /// files if the variable is not set.
     ///
+    /// ```
+    /// use gradwire::monitor::{Board, announced};
+    /// use gradwire::telemetry::Run;
+    ///
+    /// let run = Run { recipe: "sync".into(), workers: 1, servers: 0, parameters: 2, name: None };
+    /// let board = Board::new(run);
+    /// let address = board.serve("127.0.0.1:0", None, false)?;
+    /// let announcement = board.announce(address, false)?; // until it is dropped
+    /// assert!(announced()?.iter().any(|run| run.address == address));
+    /// drop(announcement);
+    /// assert!(announced()?.iter().all(|run| run.address != address));
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    ///
     /// # Errors
     /// If the directory or the file cannot be created, or the directory belongs to another user.
     pub fn announce(&self, address: SocketAddr, has_key: bool) -> io::Result<Announcement> {

@@ -59,6 +59,14 @@ use exchange::Exchange;
 use rhythm::Rhythm;
 
 /// The network between the machines. All links are alike, and full duplex.
+///
+/// ```
+/// use gradwire::plan::{Link, Sharing};
+///
+/// let gigabit = Link::symmetric(125e6, 1e-4); // bytes per second, seconds
+/// let cloud = Link { up: 60e6, sharing: Sharing::Pair, ..gigabit };
+/// assert_eq!((cloud.up, cloud.down), (60e6, 125e6));
+/// ```
 #[derive(Copy, Clone, Debug, PartialEq)]
 pub struct Link {
     /// Bytes per second that a machine can send: what an application sees, without the headers of packets.
@@ -91,6 +99,18 @@ pub enum Hosts {
 }
 
 /// A model on a set of machines. Plain data: [`Case::new`] fills it, and its fields can be changed.
+///
+/// ```
+/// use gradwire::Recipe;
+/// use gradwire::plan::{Case, Link};
+///
+/// // Three equal workers and one of half their speed, with steps that vary by 20 %.
+/// let mut case = Case::new(1_000_000, vec![0.1, 0.1, 0.1, 0.2], Link::symmetric(125e6, 1e-4));
+/// case.spread = 0.2;
+/// let (sync, ssp) = (case.forecast(&Recipe::sync())?, case.forecast(&Recipe::asynchronous())?);
+/// assert!(ssp.speed_up > sync.speed_up, "no worker waits for the slow one");
+/// # Ok::<(), gradwire::plan::PlanError>(())
+/// ```
 #[derive(Clone, Debug, PartialEq)]
 pub struct Case {
     /// Parameters of the model, at least 1.

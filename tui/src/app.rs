@@ -8,6 +8,7 @@ use std::rc::Rc;
 
 use gradwire_core::telemetry::Note;
 use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers, MouseButton, MouseEvent, MouseEventKind};
+use ratatui::layout::Rect;
 
 use crate::health::Health;
 use crate::keys::{Command, KeyMap};
@@ -15,6 +16,7 @@ use crate::model::{Model, Node, seconds};
 use crate::state::State;
 use crate::targets::{Target, Targets};
 use crate::theme::Theme;
+use crate::timeline::Timeline;
 
 mod column;
 mod cursor;
@@ -37,10 +39,10 @@ impl Pane {
     pub(crate) const ALL: [Self; 6] =
         [Self::Overview, Self::Nodes, Self::Staleness, Self::Compression, Self::Links, Self::Events];
 
-    /// The text of the pane's tab. Narrow screens get the first letters of the name.
-    pub(crate) fn tab(self, index: usize, width: u16) -> String {
-        match width < 70 {
-            true => format!("{}{} ", index + 1, &self.name()[..4]),
+    /// The text of the pane's tab. Narrow screens have the name of the pane that is shown, and the keys of other panes.
+    pub(crate) fn tab(self, index: usize, width: u16, shown: bool) -> String {
+        match width < 70 && !shown {
+            true => format!(" {} ", index + 1),
             false => format!(" {} {} ", index + 1, self.name()),
         }
     }
@@ -144,6 +146,8 @@ pub(crate) struct App {
     pub(crate) frozen: Option<Rc<Model>>,
     /// `None` for live sources.
     pub(crate) playback: Option<Playback>,
+    /// The page of the recording that contains the position of the playback.
+    pub(crate) timeline: Option<Rc<Timeline>>,
     /// While the source has no connection: the reason.
     pub(crate) disconnected: Option<String>,
     pub(crate) quit: bool,
@@ -176,6 +180,7 @@ impl App {
             targets: Targets::default(),
             frozen: None,
             playback: None,
+            timeline: None,
             disconnected: None,
             quit: false,
             suspend: false,
@@ -218,7 +223,7 @@ impl App {
         }
     }
 
-    /// Handles the mouse: the wheel moves the selection, a click acts on what was drawn there.
+    /// Handles the mouse: the wheel moves the selection, a click acts on the target that was drawn there.
     pub(crate) fn on_mouse(&mut self, mouse: MouseEvent, model: &Model) {
         let frozen = self.frozen.clone();
         let model = frozen.as_deref().unwrap_or(model);
@@ -233,13 +238,18 @@ impl App {
                 Some((_, Target::Sort(column))) if column == self.sort => self.reverse = !self.reverse,
                 Some((_, Target::Sort(column))) => (self.sort, self.reverse) = (column, false),
                 Some((area, Target::Playback)) => self.seek_to(mouse.column - area.x, area.width),
+                Some((area, Target::Timeline)) => self.seek_on_page(mouse.column - area.x, area.width),
                 Some((_, Target::Run(run))) => self.choose(run),
                 None => {}
             },
-            // The bar can be dragged beyond its ends.
+            // Both can be dragged beyond their ends.
             MouseEventKind::Drag(MouseButton::Left) => {
-                if let Some(area) = self.targets.area(Target::Playback).filter(|area| area.y == mouse.row) {
+                let in_rows = |area: &Rect| (area.top()..area.bottom()).contains(&mouse.row);
+                let dragged = |target: Target| self.targets.area(target).filter(in_rows);
+                if let Some(area) = dragged(Target::Playback) {
                     self.seek_to(mouse.column.saturating_sub(area.x), area.width);
+                } else if let Some(area) = dragged(Target::Timeline) {
+                    self.seek_on_page(mouse.column.saturating_sub(area.x), area.width);
                 }
             }
             _ => {}
@@ -288,7 +298,7 @@ impl App {
             Command::First => self.move_by(-(1 << 30), model),
             Command::Last => self.move_by(1 << 30, model),
             Command::Back => self.back(),
-            // The rest changes what lies under the help.
+            // The other commands change the screen under the help.
             _ if self.help => {
                 self.help = false;
                 self.on_command(command, model);
@@ -297,6 +307,9 @@ impl App {
             Command::Show(pane) => self.show(pane),
             Command::NextPane => self.show(neighbour(self.pane, 1)),
             Command::PreviousPane => self.show(neighbour(self.pane, Pane::ALL.len() - 1)),
+            Command::Left | Command::Right if self.pane == Pane::Overview && self.playback.is_some() => {
+                self.seek_by_cell(if command == Command::Left { -1.0 } else { 1.0 });
+            }
             // The panes know how far they can be scrolled.
             Command::Left => self.column = self.column.saturating_sub(1),
             Command::Right => self.column += 1,
@@ -390,6 +403,21 @@ impl App {
             let share = f64::from(cell) / f64::from(width.saturating_sub(1).max(1));
             playback.position = playback.start + share.min(1.0) * (playback.length - playback.start);
         }
+    }
+
+    /// Moves the playback position to a cell of the page, which has a width of so many cells.
+    fn seek_on_page(&mut self, cell: u16, width: u16) {
+        if let (Some(playback), Some(page)) = (&mut self.playback, &self.timeline) {
+            let end = playback.length.max(playback.start);
+            playback.position = page.time(cell.min(width.saturating_sub(1)), width).clamp(playback.start, end);
+        }
+    }
+
+    /// Moves the playback position by so many cells of the page; by seconds where no page is drawn.
+    fn seek_by_cell(&mut self, cells: f64) {
+        let page = self.timeline.as_ref().zip(self.targets.area(Target::Timeline));
+        let cell = page.map_or(1.0, |(page, area)| (page.to - page.from) / f64::from(area.width.max(1)));
+        self.seek(cells * cell);
     }
 
     fn change_speed(&mut self, by: f64) {

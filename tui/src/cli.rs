@@ -15,7 +15,7 @@ use gradwire::tcp::Key;
 
 use crate::app::Column;
 use crate::keys::KeyMap;
-use crate::theme::{Palette, Theme};
+use crate::theme::{Palette, Theme, palette_of};
 use crate::{Failure, config, wrap};
 
 /// The mode of a call, from its address or flags.
@@ -169,11 +169,16 @@ pub(crate) fn command() -> Command {
         ))
         .arg(value("sort", "COLUMN", columns).default_value("rank").allow_hyphen_values(true))
         .arg(
-            value("theme", "THEME", "Colours: dark or light (24 bits), 16 (the terminal's own) or none")
-                .default_value("dark")
-                // full: the former name of dark.
-                .value_parser(["dark", "light", "16", "none", "full"])
-                .hide_possible_values(true),
+            value(
+                "theme",
+                "THEME",
+                "Colours: dark or light (24 bits), 16 or 16-light (the terminal's own) or none; auto: by COLORTERM and \
+                 COLORFGBG",
+            )
+            .default_value("auto")
+            // full: the former name of dark.
+            .value_parser(["auto", "dark", "light", "16", "16-light", "none", "full"])
+            .hide_possible_values(true),
         )
         .arg(flag("ascii", "Draw with ASCII characters only"))
         .arg(flag("no-mouse", "Do not capture the mouse, so that the terminal can select text"))
@@ -332,13 +337,24 @@ fn theme(matches: &ArgMatches) -> Theme {
         Some("none") => Palette::None,
         _ if no_color || dumb => Palette::None,
         Some("16") => Palette::Sixteen,
+        Some("16-light") => Palette::SixteenLight,
         Some("light") => Palette::Light,
-        _ => Palette::Full,
+        Some("dark" | "full") => Palette::Full,
+        _ => {
+            let variable = |name: &str| std::env::var(name).ok();
+            let [colorterm, term, colorfgbg] = ["COLORTERM", "TERM", "COLORFGBG"].map(variable);
+            palette_of(colorterm.as_deref(), term.as_deref(), colorfgbg.as_deref())
+        }
     };
     Theme { palette, ascii: matches.get_flag("ascii") || dumb }
 }
 
 fn key(path: &Path) -> Result<MonitorKey, Failure> {
-    let key = Key::from_file(path).map_err(|error| format!("--key-file {}: {error}", path.display()))?;
+    let key = Key::from_file(path).map_err(|error| {
+        let text = error.to_string();
+        // The error names the path as well.
+        let reason = text.strip_prefix(&format!("key {}: ", path.display())).unwrap_or(&text);
+        format!("--key-file {}: {reason}", path.display())
+    })?;
     Ok(key.to_bytes())
 }

@@ -17,14 +17,14 @@ use toml::de::{DeTable, DeValue};
 
 use crate::keys::{self, Key, KeyMap};
 
-/// The options that a configuration file can have. The others are about a single call.
+/// The options that a configuration file can have. Other options are about a single call.
 const OPTIONS: [&str; 12] =
     ["ascii", "filter", "interval", "json", "key-file", "no-mouse", "nodes", "once", "sort", "speed", "theme", "wait"];
 
 /// The contents of a configuration file.
 #[derive(Debug, Default)]
 pub(crate) struct Config {
-    /// The options as arguments, to be put before those of the command line.
+    /// The options as arguments, to be put before the arguments of the command line.
     pub(crate) args: Vec<String>,
     pub(crate) keys: KeyMap,
 }

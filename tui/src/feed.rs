@@ -3,6 +3,7 @@
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufWriter, Write};
 use std::path::Path;
+use std::rc::Rc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
@@ -11,6 +12,7 @@ use gradwire_core::telemetry::{Frame, MAGIC};
 use crate::app::{App, Playback};
 use crate::model::{Model, seconds};
 use crate::source::Update;
+use crate::timeline::Timeline;
 
 /// A source of frames.
 pub(crate) enum Source {
@@ -167,6 +169,9 @@ impl Feed {
             playback.position = position.min(playback.length);
         }
         let position = playback.position;
+        if app.timeline.as_ref().is_none_or(|page| !page.contains(position)) {
+            app.timeline = Some(Rc::new(Timeline::at(position, frames, &self.times)));
+        }
         // A model cannot go back in time. After a seek backwards it is built again from the first frame.
         if self.frames_played > 0 && self.times[self.frames_played - 1] > position + 1e-9 {
             (self.model, self.frames_played) = (Model::default(), 0);

@@ -70,8 +70,18 @@ pub(crate) const BINDINGS: &[(&str, &[Binding])] = &[
             binding(Command::PageDown, "page-down", &["pgdn", "ctrl-f"], "a page down"),
             binding(Command::First, "first", &["home", "g"], "the first line"),
             binding(Command::Last, "last", &["end", "G"], "the last line"),
-            binding(Command::Left, "left", &["left", "h"], "scroll the columns to the left"),
-            binding(Command::Right, "right", &["right", "l"], "scroll the columns to the right"),
+            binding(
+                Command::Left,
+                "left",
+                &["left", "h"],
+                "scroll the columns to the left; timeline of a recording: earlier",
+            ),
+            binding(
+                Command::Right,
+                "right",
+                &["right", "l"],
+                "scroll the columns to the right; timeline of a recording: later",
+            ),
             binding(Command::Open, "open", &["enter"], "details of the selected node, or of the node of an event"),
             binding(Command::Back, "back", &["esc", "backspace"], "back: close, or else clear the filters"),
         ],
@@ -214,7 +224,7 @@ impl KeyMap {
         self.0.iter().find(|(other, _)| *other == key).map(|(_, command)| *command)
     }
 
-    /// The names of a command's keys, with a space between them. Empty if it has none.
+    /// The names of a command's keys, with a space between them. Empty if it has no key.
     pub(crate) fn names(&self, command: Command) -> String {
         let names: Vec<_> = self.0.iter().filter(|(_, other)| *other == command).map(|(key, _)| key.name()).collect();
         names.join(" ")

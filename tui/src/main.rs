@@ -11,12 +11,13 @@
 //! | `model`, `sample` | state of the cluster, built from frames; measurements between two reports |
 //! | `standing` | how a node stands: live, silent, given up, left |
 //! | `health` | the verdict on the cluster: words and exit code |
-//! | `diagnosis`, `trend` | what slows the cluster down or breaks it, and what to do, in words; whether the loss grows |
-//! | `pace` | the share of the possible speed that is reached, and what costs the rest |
-//! | `recent` | where the time of a node has gone in the last seconds |
+//! | `diagnosis`, `trend` | the cause of a slow or broken run, and the remedy, in words; whether the loss grows |
+//! | `pace` | the share of the possible speed that is reached, and the costs of the rest |
+//! | `recent`, `timeline` | where the time of a node has gone in the last seconds, and during a page of a recording |
+//! | `recipe` | the short name of a recipe |
 //! | `app` | state of the user interface, and its reaction to keys and mouse |
 //! | `keys`, `config` | keys and their commands, the configuration file |
-//! | `runs` | the runs of a call, and the search for those of this host |
+//! | `runs` | the runs of a call, and the search for runs of this host |
 //! | `targets` | where clickable things lie on the screen |
 //! | `terminal` | the terminal in raw mode, and signals |
 //! | `view` | drawing, one file per pane |
@@ -41,6 +42,7 @@ mod model;
 mod pace;
 mod rates;
 mod recent;
+mod recipe;
 mod refusal;
 mod runs;
 mod sample;
@@ -51,6 +53,7 @@ mod targets;
 mod terminal;
 mod text;
 mod theme;
+mod timeline;
 mod trend;
 mod view;
 mod wrap;
@@ -107,7 +110,7 @@ fn run(mut options: Options) -> Result<u8, Failure> {
         Action::Export { path, to } => {
             let frames = recording(path)?;
             let name = path.file_name().unwrap_or_default().to_string_lossy();
-            to.iter().try_for_each(|to| export::write(to, &frames, &name, options.overwrite))?;
+            export::write(to, &frames, &name, options.overwrite)?;
             return Ok(0);
         }
         Action::Find => {
@@ -142,7 +145,7 @@ fn run(mut options: Options) -> Result<u8, Failure> {
     if !interactive {
         return text::print(&mut app, &mut runs, &options);
     }
-    // Several runs, or none: the list says more than the screen of one of them.
+    // Several runs, or no run: the list says more than the screen of one of them.
     if matches!(options.action, Action::Find) && runs.labels().len() != 1 {
         app.choosing = Some(0);
     }

@@ -5,7 +5,7 @@
 //! trusted: texts are cleaned, numbers are clamped, and all storage is bounded (nodes by [`NODES_MAX`], samples per node
 //! by [`SAMPLES_MAX`](crate::sample::SAMPLES_MAX), notes by [`NOTES_MAX`]).
 //!
-//! A node is *live* if its last report describes the present ([`Standing`]). Sums, means and chains of waits are those of
+//! A node is *live* if its last report describes the present ([`Standing`]). Sums, means and chains of waits cover
 //! live nodes.
 
 use std::collections::{BTreeMap, VecDeque};
@@ -16,6 +16,7 @@ use gradwire_core::{Instant, PeerId, RunId};
 
 use crate::rates;
 use crate::recent::Recent;
+use crate::recipe;
 use crate::sample::Gauge;
 pub(crate) use crate::sample::{History, Sample, sane};
 use crate::standing::Standing;
@@ -57,11 +58,13 @@ pub(crate) struct Node {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Model {
     pub(crate) run: Run,
+    /// The recipe of the run by its short name.
+    pub(crate) recipe: String,
     /// The nodes by rank.
     pub(crate) nodes: BTreeMap<u32, Node>,
     /// Notes in the order in which they came, with a mark where another log began.
     pub(crate) notes: VecDeque<Note>,
-    /// The cluster as a whole: rates are sums over the live nodes, all else is the mean over those that report it.
+    /// The cluster as a whole: rates are sums over the live nodes, all else is the mean over the nodes that report it.
     pub(crate) history: History,
     /// The present: the latest time in any frame, and the time that has passed since that frame came.
     pub(crate) now: Instant,
@@ -108,6 +111,7 @@ impl Model {
                     self.begin_anew();
                 }
                 self.run = Run { recipe: printable(&run.recipe, 1000), ..run };
+                self.recipe = recipe::short(&self.run);
                 self.notes.retain(|note| note.kind == NoteKind::AnotherLog);
                 self.reads_past = true;
             }
@@ -156,8 +160,8 @@ impl Model {
         notes.drain(..excess);
         let (at, rank) = (Instant::ORIGIN, PeerId(0));
         notes.push_back(Note { at, rank, kind: NoteKind::AnotherLog, peer: rank, number: 0 });
-        let run = std::mem::take(&mut self.run);
-        *self = Self { notes, former, start: self.start, run: Run { name: None, ..run }, ..Self::default() };
+        let (run, recipe) = (std::mem::take(&mut self.run), std::mem::take(&mut self.recipe));
+        *self = Self { notes, former, recipe, start: self.start, run: Run { name: None, ..run }, ..Self::default() };
     }
 
     fn push_note(&mut self, note: Note) {
@@ -315,7 +319,7 @@ impl Model {
         self.live().map(|(_, node)| of(node)).fold(0.0, |sum, x| sum + x)
     }
 
-    /// A sum over all nodes, for what they have done since the start.
+    /// A sum over all nodes, for counts since the start.
     pub(crate) fn sum_of_all(&self, of: impl Fn(&Node) -> f64) -> f64 {
         self.nodes.values().map(of).fold(0.0, |sum, x| sum + x)
     }
@@ -345,7 +349,7 @@ impl Model {
         Some((rank, longest, median))
     }
 
-    /// The worker that holds the others up by its computing: rank, and how many times the median it computes.
+    /// The worker that holds other workers up by its computing: rank, and how many times the median it computes.
     pub(crate) fn straggler(&self) -> Option<(u32, f64)> {
         let (rank, longest, median) = self.longest_computing()?;
         (longest >= STRAGGLES * median).then(|| (rank, longest / median))

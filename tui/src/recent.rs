@@ -20,7 +20,7 @@ pub(crate) struct Parts {
     pub(crate) coding: f64,
     /// The application waits, and a transmission is under way.
     pub(crate) sending: f64,
-    /// The application waits for messages of others.
+    /// The application waits for messages of peers.
     pub(crate) waiting: f64,
 }
 
@@ -80,12 +80,12 @@ impl Recent {
 
 impl Parts {
     /// The shares between two reports. Numbers of reports are not trusted: the sum is at most 1.
-    fn between(a: &Times, b: &Times) -> Self {
+    pub(crate) fn between(a: &Times, b: &Times) -> Self {
         let kernels = |t: &Times| t.encode.saturating_add(t.decode).saturating_add(t.apply);
         let span = b.elapsed.saturating_sub(a.elapsed).max(1) as f64;
         let share = |from: u64, to: u64, most: f64| (to.saturating_sub(from) as f64 / span).clamp(0.0, most);
         let compute = share(a.compute, b.compute, 1.0);
-        // A server has no application: what it does not spend on kernels and transmissions is waiting.
+        // A server has no application: time without kernels and transmissions is waiting.
         let wait = match share(a.wait, b.wait, 1.0 - compute) {
             wait if compute + wait > 0.0 => wait,
             _ => 1.0,
@@ -96,7 +96,7 @@ impl Parts {
         Self { compute, coding, sending, waiting: wait - coding - sending }
     }
 
-    /// The share in which the application waits, for whatever reason.
+    /// The share in which the application waits: for kernels, transmissions or peers.
     pub(crate) fn waits(&self) -> f64 {
         self.coding + self.sending + self.waiting
     }

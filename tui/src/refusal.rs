@@ -1,4 +1,4 @@
-//! Why a monitor has no connection, in words that say what to do.
+//! Why a monitor has no connection, and the remedy, in words.
 
 use std::io::{Error, ErrorKind};
 

@@ -129,6 +129,6 @@ fn line(entry: &Entry) -> RunLine {
         health: Health::of(model),
         connected: entry.disconnected.is_none(),
         nodes: (here, model.run.workers + model.run.servers),
-        recipe: model.run.recipe.clone(),
+        recipe: model.recipe.clone(),
     }
 }

@@ -11,7 +11,7 @@ use crate::app::{Column, Pane};
 /// Something that can be clicked.
 #[derive(Copy, Clone, Debug, PartialEq)]
 pub(crate) enum Target {
-    /// A tab.
+    /// The tab of a pane.
     Pane(Pane),
     /// A line of the list of the pane.
     Line(usize),
@@ -19,6 +19,8 @@ pub(crate) enum Target {
     Sort(Column),
     /// The bar of the playback.
     Playback,
+    /// The page of a recording that the overview shows.
+    Timeline,
     /// A run in the list of runs.
     Run(usize),
 }

@@ -104,7 +104,7 @@ fn leave() {
 
 /// The signals that have come.
 pub(crate) struct Signals {
-    /// The number of the signal that ends the process; 0: none has come.
+    /// The number of the signal that ends the process; 0: no signal has come.
     end: Arc<AtomicUsize>,
     stop: Arc<AtomicBool>,
     go_on: Arc<AtomicBool>,

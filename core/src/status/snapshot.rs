@@ -7,6 +7,17 @@ use crate::id::{Clock, PeerId};
 use crate::telemetry::Times;
 
 /// A snapshot of one node, for monitors and tests. Making one allocates.
+///
+/// ```
+/// use gradwire_core::Status;
+///
+/// /// A line for a log.
+/// fn line(status: &Status) -> String {
+///     let waits = status.waiting.map_or("no peer".to_string(), |waiting| format!("peer {}", waiting.on));
+///     let (clock, sent) = (status.clock, status.bytes_out());
+///     format!("peer {} at clock {clock}: {sent} bytes sent, waits for {waits}", status.me)
+/// }
+/// ```
 #[derive(Clone, Debug, PartialEq)]
 pub struct Status {
     /// Rank of this node.

@@ -31,6 +31,12 @@ impl Exit {
         outside.into_iter().any(|signal| self == Self::Signal(signal.as_raw()))
     }
 
+    /// True for a process that has handled a signal to end, by its exit code: it was told to leave the run.
+    pub(super) fn has_left(self) -> bool {
+        use rustix::process::Signal;
+        [Signal::HUP, Signal::INT, Signal::TERM].into_iter().any(|signal| self == Self::Code(128 + signal.as_raw()))
+    }
+
     /// How a process has ended. It stays a zombie, so that its number is not used again. `None`: it is running.
     pub(super) fn of(process: Pid) -> Option<Self> {
         let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;

@@ -234,14 +234,17 @@ pub(super) fn cluster(matches: &ArgMatches, options: &Options) -> String {
 
 /// The key of the cluster, from a file or from the environment. There is no flag for the key itself: all users of a
 /// host can read the arguments of a process.
-pub(super) fn key(matches: &ArgMatches) -> Result<Option<Key>, KeyError> {
+pub(super) fn key(matches: &ArgMatches) -> Result<Option<Key>, Failure> {
     let path = matches.get_one::<PathBuf>("key-file").cloned();
-    let file = || std::env::var_os("GRADWIRE_KEY_FILE").filter(|path| !path.is_empty()).map(PathBuf::from);
-    match path.or_else(file) {
-        Some(path) => Key::from_file(&path).map(Some),
-        None => {
-            let text = std::env::var("GRADWIRE_KEY").ok().filter(|text| !text.trim().is_empty());
-            text.map(|text| Key::parse(&text)).transpose()
-        }
+    let variable = "GRADWIRE_KEY_FILE";
+    let file = || std::env::var_os(variable).filter(|path| !path.is_empty()).map(PathBuf::from);
+    let named = |name: &'static str| move |error: KeyError| (exit::AUTH, format!("{name}: {error}"));
+    if let Some(path) = path {
+        return Key::from_file(&path).map(Some).map_err(named("--key-file"));
     }
+    if let Some(path) = file() {
+        return Key::from_file(&path).map(Some).map_err(named(variable));
+    }
+    let text = std::env::var("GRADWIRE_KEY").ok().filter(|text| !text.trim().is_empty());
+    text.map(|text| Key::parse(&text)).transpose().map_err(named("GRADWIRE_KEY"))
 }

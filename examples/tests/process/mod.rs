@@ -58,6 +58,14 @@ impl Ended {
         rest[..rest.find([',', '}']).unwrap()].trim_matches('"').to_string()
     }
 
+    /// Asserts that SIGTERM has ended the program.
+    #[track_caller]
+    #[allow(dead_code, reason = "not every file of tests uses it")]
+    pub(crate) fn terminated(self) -> Self {
+        assert_eq!(self.code, Some(128 + 15), "{:#?}", self.said);
+        self
+    }
+
     /// Asserts that the exit code is 0.
     #[track_caller]
     pub(crate) fn succeeded(self) -> Self {

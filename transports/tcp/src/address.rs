@@ -5,6 +5,16 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6};
 
 /// `HOST:PORT`. The host is a name, an IPv4 address, or an IPv6 address in brackets, with its interface if it is
 /// link-local: `[fe80::1%eth0]:29510`.
+///
+/// ```
+/// use gradwire_tcp::Address;
+///
+/// let address: Address = "first:29510".parse()?;
+/// assert_eq!((address.host(), address.port()), ("first", 29510));
+/// assert_eq!("[fd00::7]:1".parse::<Address>()?.with_port(2).to_string(), "[fd00::7]:2");
+/// assert!("fd00::7:1".parse::<Address>().is_err()); // without brackets
+/// # Ok::<(), gradwire_tcp::AddressError>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Address {
     /// A name or an IP address; an IPv6 address stands here without brackets.

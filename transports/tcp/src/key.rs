@@ -13,6 +13,17 @@ const FILE_MAX: u64 = 4096;
 
 /// The key of a cluster. Every program that has it can join. `Debug` does not print it, and its memory is wiped when it
 /// is dropped.
+///
+/// ```
+/// use gradwire_tcp::Key;
+///
+/// # let path = std::env::temp_dir().join(format!("gradwire-doc-key-{}", std::process::id()));
+/// Key::generate()?.write(&path)?; // once; then copy the file to every machine
+/// let key = Key::from_file(&path)?; // for `Builder::key`
+/// # assert_eq!(key.to_bytes(), Key::from_file(&path)?.to_bytes());
+/// # std::fs::remove_file(path).ok();
+/// # Ok::<(), gradwire_tcp::KeyError>(())
+/// ```
 #[derive(Clone)]
 pub struct Key(Zeroizing<[u8; 32]>);
 

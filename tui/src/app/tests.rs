@@ -1,11 +1,15 @@
 //! Keys, mouse, sorting and filters, without a terminal.
 
-use gradwire_core::telemetry::{Frame, NoteKind, Report, Stage};
+use std::time::Duration;
+
+use gradwire_core::telemetry::{Frame, NoteKind, Report, Run, Stage};
 use gradwire_core::{Instant, PeerId};
 use ratatui::backend::TestBackend;
 
 use super::*;
+use crate::feed::{Feed, Source};
 use crate::keys;
+use crate::model::tests::report;
 use crate::theme::Palette;
 
 /// Five nodes with reports over 5 seconds. Lower ranks are faster.
@@ -196,7 +200,7 @@ fn the_help_is_reachable_on_a_small_screen() {
 #[test]
 fn nodes_are_sorted_with_the_worst_first_and_filtered() {
     let (mut app, mut model) = (app(), model());
-    // Rank 2 goes on by itself: the others are silent. Rank 4 has left.
+    // Rank 2 goes on by itself: other nodes are silent. Rank 4 has left.
     for at in 5..9 {
         model.take(Frame::Report(crate::model::tests::report(2, f64::from(at), 99_999)));
     }
@@ -285,7 +289,7 @@ fn a_click_selects_what_is_drawn_there() {
     // A second click opens.
     app.show(Pane::Nodes);
     let lines = drawn(&app, &model, 80, 24);
-    click(&mut app, &model, &lines, "|50");
+    click(&mut app, &model, &lines, "50   ");
     assert_eq!(app.node, Some(50));
     press(&mut app, &model, "\u{1b}");
     // Titles sort.
@@ -294,7 +298,7 @@ fn a_click_selects_what_is_drawn_there() {
     assert_eq!((app.sort, app.reverse, app.listed(&model)[0]), (Column::Examples, false, 59));
     click(&mut app, &model, &lines, "ex/s");
     assert_eq!((app.reverse, app.listed(&model)[0]), (true, 0));
-    // Also those of a table that is scrolled to the right.
+    // Also the titles of a table that is scrolled to the right.
     press(&mut app, &model, ">>>");
     let lines = drawn(&app, &model, 80, 24);
     assert!(!lines[2].contains("clock"), "{lines:#?}");
@@ -336,6 +340,52 @@ fn the_bar_of_a_playback_seeks() {
         assert_eq!(position(&app), 10.0);
         app.seek(-5.0);
     }
+}
+
+/// The timeline of a recording moves the time: by clicks, by dragging beyond its end, and by the keys for left and right.
+/// It shows the position.
+#[test]
+fn the_timeline_of_a_recording_moves_the_time() {
+    let mut frames = vec![Frame::Run(Run { recipe: "sync".into(), workers: 2, servers: 0, parameters: 9, name: None })];
+    for tenth in 0..=400u32 {
+        for rank in 0..2 {
+            frames.push(Frame::Report(report(rank, f64::from(tenth) / 10.0, u64::from(tenth))));
+        }
+    }
+    let (mut app, mut feed) = (app(), Feed::new(Source::Recording(frames), None));
+    app.playback = feed.playback().map(|playback| Playback { playing: false, ..playback });
+    for (width, height) in [(80, 24), (200, 50), (40, 24)] {
+        app.seek(10.0);
+        feed.update(&mut app, Duration::ZERO).unwrap();
+        let lines = drawn(&app, &feed.model, width, height);
+        let position = |app: &App| app.playback.unwrap().position;
+        let area = app.targets.area(Target::Timeline).unwrap();
+        let row = usize::from(area.y) + 1;
+        assert!(lines[row].trim_start_matches(['|', ' ']).starts_with("1 "), "{area:?} {lines:#?}");
+        let mark = |lines: &[String]| lines[row][usize::from(area.x)..usize::from(area.right())].find('|').unwrap();
+        let marked = |app: &App| app.timeline.as_ref().unwrap().cell(position(app), usize::from(area.width));
+        assert_eq!(mark(&lines), marked(&app), "{lines:#?}");
+        assert!(lines.join("").contains(&format!("{:.1} s of 0 to 40 s", position(&app))), "{lines:#?}");
+        // The middle, and both ends exactly.
+        let down = MouseEventKind::Down(MouseButton::Left);
+        mouse(&mut app, &feed.model, down, area.x + area.width / 2, row as u16);
+        assert!((position(&app) - 20.0).abs() < 40.0 / f64::from(area.width), "{}", position(&app));
+        mouse(&mut app, &feed.model, MouseEventKind::Drag(MouseButton::Left), area.right() + 5, row as u16);
+        assert_eq!(position(&app), 40.0);
+        mouse(&mut app, &feed.model, down, area.x, row as u16);
+        assert_eq!(position(&app), 0.0);
+        // A cell for each press of a key.
+        press(&mut app, &feed.model, ">>>");
+        assert!((position(&app) - 120.0 / f64::from(area.width)).abs() < 1e-9, "{}", position(&app));
+        feed.update(&mut app, Duration::ZERO).unwrap();
+        assert_eq!(mark(&drawn(&app, &feed.model, width, height)), marked(&app));
+        press(&mut app, &feed.model, "<<<");
+        assert!(position(&app).abs() < 1e-9);
+    }
+    // Beyond the overview, the keys scroll.
+    let before = app.playback;
+    press(&mut app, &feed.model, "2>");
+    assert_eq!((app.playback, app.column), (before, 1));
 }
 
 /// The matrix of links scrolls both ways, each by its own keys.
@@ -408,7 +458,6 @@ fn a_playback_stays_within_its_length() {
 /// A recording that was begun late begins with its own first second, also for the bar.
 #[test]
 fn a_late_recording_begins_at_its_start() {
-    use crate::feed::{Feed, Source};
     let old = Note { at: Instant::from_nanos(5), rank: PeerId(0), kind: NoteKind::Joined, peer: PeerId(0), number: 0 };
     let report = |rank, at: f64| Frame::Report(crate::model::tests::report(rank, at, 9));
     let frames = vec![report(0, 90.0), report(1, 89.9), Frame::Note(old), report(0, 90.5), report(1, 100.0)];

@@ -65,3 +65,22 @@ fn a_plot_without_values_is_left_out() {
     assert_eq!(svg::plot("t", "u", &[curve(f64::NAN)], false), "");
     assert!(svg::plot("t", "u", &[curve(2.0)], true).contains("<polyline"));
 }
+
+/// All paths are checked before the first file is written; the error names the path and the reason.
+#[test]
+fn paths_are_checked_before_the_first_export() {
+    let directory = std::env::temp_dir().join(format!("dtop-export-{}", std::process::id()));
+    std::fs::create_dir_all(&directory).unwrap();
+    let path = |name: &str| directory.join(name);
+    std::fs::write(path("old.csv"), "old").unwrap();
+    for (second, reason) in [("old.csv", "the file exists"), ("no/a.csv", "No such file"), ("a.txt", "expected a name")]
+    {
+        let error = write(&[path("new.csv"), path(second)], &frames(), "x", false).unwrap_err();
+        let named = format!("--export {}: ", path(second).display());
+        assert!(error.starts_with(&named) && error.contains(reason), "{error}");
+        assert!(!path("new.csv").exists(), "{second}");
+    }
+    write(&[path("new.csv"), path("old.csv")], &frames(), "x", true).unwrap();
+    assert!(path("new.csv").exists() && std::fs::read_to_string(path("old.csv")).unwrap() != "old");
+    std::fs::remove_dir_all(directory).unwrap();
+}

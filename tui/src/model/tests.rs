@@ -198,7 +198,7 @@ fn only_live_nodes_are_summed() {
     assert!(model.total(|node| node.now.examples) > 100.0);
 }
 
-/// The straggler computes longer than the others; the clocks of a synchronous run are equal.
+/// The straggler computes longer than other workers; the clocks of a synchronous run are equal.
 #[test]
 fn the_straggler_is_found_by_its_computing_time() {
     let mut model = Model::default();
@@ -216,7 +216,7 @@ fn the_straggler_is_found_by_its_computing_time() {
     assert!(rank == 2 && (times - 1.65).abs() < 0.01, "{rank} {times}");
 }
 
-/// What was not told is absent, in the model and in JSON.
+/// A value that was not told is absent, in the model and in JSON.
 #[test]
 fn an_accuracy_that_was_not_told_is_absent() {
     let mut model = Model::default();

@@ -5,12 +5,12 @@ use ratatui::layout::Rect;
 use ratatui::text::{Line, Span};
 use ratatui::widgets::Paragraph;
 
-use super::widgets::block;
+use super::widgets::outline;
 use crate::app::App;
 use crate::keys::{BINDINGS, Command};
 use crate::wrap::wrapped;
 
-/// Where to look, and for what.
+/// The places to look at, and the reason for each.
 const HINTS: [(&str, &str); 5] = [
     ("2 Nodes", "sorted by state (s): the worst first, and for which peer the others wait"),
     ("3 Staleness", "the worker that is behind"),
@@ -34,7 +34,10 @@ fn lines(app: &App, width: usize) -> Vec<(String, String)> {
             add(format!(" {}", app.keys.names(binding.command)), binding.help);
         }
     }
-    add("Mouse:".into(), "tabs, lines, column titles, and the bar of a recording");
+    add(
+        "Mouse:".into(),
+        "tabs, lines, column titles, and the bar and the timeline of a recording, which can be dragged",
+    );
     add(String::new(), "");
     add("Why is it slow?".into(), "");
     HINTS.iter().for_each(|(key, text)| add(format!(" {key}"), text));
@@ -42,8 +45,9 @@ fn lines(app: &App, width: usize) -> Vec<(String, String)> {
 }
 
 pub(super) fn draw(frame: &mut Frame<'_>, app: &App, area: Rect) {
-    let lines = lines(app, usize::from(area.width.saturating_sub(2)));
-    let height = usize::from(area.height.saturating_sub(2));
+    let inner = outline(app.theme, String::new(), area).inner(area);
+    let lines = lines(app, usize::from(inner.width));
+    let height = usize::from(inner.height);
     let last = lines.len().saturating_sub(height);
     let first = app.help_line.min(last);
     let shown = lines.iter().skip(first).take(height).map(|(key, text)| {
@@ -55,5 +59,5 @@ pub(super) fn draw(frame: &mut Frame<'_>, app: &App, area: Rect) {
         0 => format!(" help; {} closes it ", keys[2]),
         _ => format!(" help {}%; {} {} scroll, {} closes ", 100 * first / last, keys[0], keys[1], keys[2]),
     };
-    frame.render_widget(Paragraph::new(shown.collect::<Vec<_>>()).block(block(app.theme, title)), area);
+    frame.render_widget(Paragraph::new(shown.collect::<Vec<_>>()).block(outline(app.theme, title, area)), area);
 }

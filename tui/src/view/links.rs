@@ -1,12 +1,12 @@
 //! The pane of links: a matrix of rates, response times or bytes, from each node to each peer. It scrolls both ways.
 
 use ratatui::Frame;
-use ratatui::layout::Rect;
+use ratatui::layout::{Constraint, Layout, Rect};
 use ratatui::style::Style;
 use ratatui::text::{Line, Span};
 use ratatui::widgets::Paragraph;
 
-use super::widgets::{block, note_lines};
+use super::widgets::{LOW, chart, note_lines, outline, points};
 use crate::app::{App, LinkUnit};
 use crate::keys::Command;
 use crate::model::{Model, Node, SILENT_AFTER, seconds};
@@ -16,16 +16,34 @@ use crate::theme::bytes;
 const LINK_SILENT_AFTER: f64 = 2.0 * SILENT_AFTER;
 /// Width of a column, and of the ranks in front.
 const CELL: usize = 9;
+const FRONT: usize = 7;
 
 pub(super) fn draw(frame: &mut Frame<'_>, app: &App, model: &Model, area: Rect) {
+    // Below a matrix that leaves much of the screen free: the traffic of the cluster over time.
+    let matrix = (app.listed(model).len() as u16 + 3).max(LOW);
+    if area.height < matrix.saturating_add(CHART_MIN) {
+        return draw_matrix(frame, app, model, area);
+    }
+    let [above, below] = Layout::vertical([Constraint::Length(matrix), Constraint::Fill(1)]).areas(area);
+    draw_matrix(frame, app, model, above);
+    let (out, into) = (points(&model.history, |s| s.bytes_out), points(&model.history, |s| s.bytes_in));
+    chart(frame, app, below, " bytes/s of all nodes ".into(), &[("out", out), ("in", into)]);
+}
+
+/// Least lines of the chart below the matrix.
+const CHART_MIN: u16 = 12;
+
+fn draw_matrix(frame: &mut Frame<'_>, app: &App, model: &Model, area: Rect) {
     let ranks = app.listed(model);
     let peers: Vec<u32> = model.nodes.keys().copied().collect();
-    let columns = (usize::from(area.width).saturating_sub(CELL) / CELL).max(1);
-    let rows = usize::from(area.height.saturating_sub(3));
+    let inner = outline(app.theme, String::new(), area).inner(area);
+    let columns = (usize::from(inner.width).saturating_sub(FRONT) / CELL).max(1);
+    let rows = usize::from(inner.height.saturating_sub(1));
     let first_column = app.column.min(peers.len().saturating_sub(columns));
     let selected = app.line(model);
     let first_row = app.targets.scroll(selected, rows, ranks.len());
-    note_lines(app, area, 2, first_row, ranks.len());
+    let below_titles = Rect { y: inner.y + 1, height: rows as u16, ..inner };
+    note_lines(app, below_titles, first_row, ranks.len());
     let shown = &peers[first_column..peers.len().min(first_column + columns)];
     let titles: String = shown.iter().map(|peer| format!("{:>CELL$}", format!("to {peer}"))).collect();
     let mut lines = vec![Line::styled(format!("{:>6} {titles}", "from"), app.theme.title())];
@@ -54,8 +72,11 @@ pub(super) fn draw(frame: &mut Frame<'_>, app: &App, model: &Model, area: Rect) 
         (false, true) => "; more >",
     };
     let key = app.keys.first(Command::Unit);
-    let title = format!(" {unit}, row to column{more}; {key}: unit; ! silent for {LINK_SILENT_AFTER:.0} s ");
-    frame.render_widget(Paragraph::new(lines).block(block(app.theme, title)), area);
+    let title = match area.width < 70 {
+        true => format!(" {unit}{more}; {key}: unit "),
+        false => format!(" {unit}, row to column{more}; {key}: unit; ! silent for {LINK_SILENT_AFTER:.0} s "),
+    };
+    frame.render_widget(Paragraph::new(lines).block(outline(app.theme, title, area)), area);
 }
 
 /// The cell for the link from a node to a peer. `most`: bytes per second on the busiest link.

@@ -3,7 +3,7 @@
 //! ```text
 //! header      health, number of nodes, time, playback position
 //! alarm       the reason of a bad health, only if there is one; wrapped
-//! diagnosis   how fast the cluster is, what costs the rest, and what to do; wrapped
+//! diagnosis   the speed of the cluster, the costs, and the remedy; wrapped
 //! tabs        the panes
 //! body        the selected pane, the details of a node, or the help
 //! footer      keys, or the filter that is being edited
@@ -11,8 +11,10 @@
 //!
 //! Drawing is a pure function of its arguments, so tests compare screens as text.
 
+mod axis;
 mod compression;
 mod events;
+mod facts;
 mod help;
 mod links;
 mod node;
@@ -36,6 +38,7 @@ use crate::keys::Command;
 use crate::model::{Model, seconds};
 use crate::targets::Target;
 use crate::wrap::wrapped;
+use widgets::fitted;
 
 /// Draws the whole screen. A frozen app shows its own model.
 pub(crate) fn draw(frame: &mut Frame<'_>, app: &App, model: &Model) {
@@ -99,16 +102,17 @@ fn header<'a>(app: &App, model: &Model, area: Rect) -> Line<'a> {
         Health::Degraded(_) => app.theme.warn(),
         Health::Stalled(_) | Health::Lost(_) => app.theme.bad(),
     };
-    let mut spans = vec![
-        Span::styled("dtop ", app.theme.title()),
-        Span::styled(format!(" {} ", health.word()), style),
-        Span::raw(format!(
-            "  {} of {} nodes  {:.1} s",
-            model.live().count(),
-            model.run.workers + model.run.servers,
-            seconds(model.now)
-        )),
-    ];
+    let (live, all) = (model.live().count(), model.run.workers + model.run.servers);
+    // The position of a playback and its bar come before the name of the program.
+    let is_brief = area.width < 64 && app.playback.is_some();
+    let word = Span::styled(format!(" {} ", health.word()), style);
+    let mut spans = match is_brief {
+        true => vec![word, Span::raw(format!(" {live}/{all}"))],
+        false => {
+            let rest = format!("  {live} of {all} nodes  {:.1} s", seconds(model.now));
+            vec![Span::styled("dtop ", app.theme.title()), word, Span::raw(rest)]
+        }
+    };
     if app.frozen.is_some() {
         spans.push(Span::styled("  PAUSED", app.theme.warn()));
     }
@@ -122,7 +126,8 @@ fn header<'a>(app: &App, model: &Model, area: Rect) -> Line<'a> {
         let (front, back) = (format!("  {state} {speed}x "), format!(" {position:.0}/{length:.0} s"));
         let taken = spans.iter().map(Span::width).sum::<usize>() + front.len() + back.len();
         // The bar takes the rest of the line: a longer one seeks more exactly.
-        let width = usize::from(area.width).saturating_sub(taken).clamp(8, 60);
+        let least = if is_brief { 4 } else { 8 };
+        let width = usize::from(area.width).saturating_sub(taken).clamp(least, 60);
         let x = area.x.saturating_add((taken - back.len()) as u16);
         app.targets.note(Rect::new(x, area.y, width as u16, 1).intersection(area), Target::Playback);
         let bar = app.theme.bar(playback.share(), width);
@@ -131,7 +136,7 @@ fn header<'a>(app: &App, model: &Model, area: Rect) -> Line<'a> {
     Line::from(spans)
 }
 
-/// The lines of the alarm: none without a reason, and a third of the screen at most.
+/// The lines of the alarm: no line without a reason, and a third of the screen at most.
 fn alarm<'a>(app: &App, model: &Model, screen: Rect) -> Vec<Line<'a>> {
     let health = Health::of(model);
     let (reason, style) = match (&health, &app.disconnected) {
@@ -158,25 +163,27 @@ fn diagnosis<'a>(app: &App, model: &Model, screen: Rect, above: usize) -> Vec<Li
     };
     let lines = wrapped(&text, usize::from(screen.width.saturating_sub(2)));
     let most = match (screen.height, app.pane) {
+        // The help has few lines of its own there.
+        (..16, _) if app.help => 0,
         (..16, Pane::Overview) => 5usize.saturating_sub(above),
         (..16, _) => 3usize.saturating_sub(above),
         _ => 3,
     };
     let most = most.min(usize::from(screen.height / 4 + 1));
-    let cut = lines.len() > most;
-    let mut shown: Vec<String> = lines.into_iter().take(most).collect();
-    if let Some(last) = shown.last_mut().filter(|_| cut) {
-        let room = usize::from(screen.width.saturating_sub(6));
-        last.truncate(last.char_indices().nth(room).map_or(last.len(), |(at, _)| at));
-        last.push_str(" ...");
+    let width = screen.width.saturating_sub(2);
+    let mut shown = lines;
+    if shown.len() > most && most > 0 {
+        let rest = shown.split_off(most - 1).join(" ");
+        shown.push(fitted(app.theme, Line::raw(rest), width).to_string());
     }
+    shown.truncate(most);
     shown.into_iter().map(|line| Line::styled(format!(" {line}"), style)).collect()
 }
 
 fn tabs<'a>(app: &App, area: Rect) -> Line<'a> {
     let mut x = area.x;
     let spans = Pane::ALL.into_iter().enumerate().map(|(i, pane)| {
-        let text = pane.tab(i, area.width);
+        let text = pane.tab(i, area.width, pane == app.pane);
         let width = Span::raw(text.as_str()).width() as u16;
         app.targets.note(Rect::new(x, area.y, width, 1).intersection(area), Target::Pane(pane));
         x = x.saturating_add(width);

@@ -1,11 +1,12 @@
-//! The pane of nodes: a table with a line per node.
+//! The pane of nodes: a table with a line per node, with the details of the selected one where there is room.
 
 use ratatui::Frame;
-use ratatui::layout::{Constraint, Rect};
+use ratatui::layout::{Constraint, Layout, Rect};
 use ratatui::style::Style;
 use ratatui::widgets::{Cell, Row, Table, TableState};
 
-use super::widgets::{block, note_lines};
+use super::node;
+use super::widgets::{LOW, note_lines, outline};
 use crate::app::{App, Column};
 use crate::model::{Model, Node};
 use crate::standing::Standing;
@@ -47,15 +48,37 @@ pub(super) fn state(app: &App, model: &Model, rank: u32, node: &Node) -> (String
 
 pub(super) fn draw(frame: &mut Frame<'_>, app: &App, model: &Model, area: Rect) {
     let listed = app.listed(model);
+    // Below a table that leaves much of the screen free: the details of the selected node.
+    let table = (listed.len() as u16 + 3).max(LOW);
+    let (area, below) = match (app.selected(model), area.height.saturating_sub(table)) {
+        (Some(rank), DETAILS_MIN..) => {
+            let [above, below] = Layout::vertical([Constraint::Length(table), Constraint::Fill(1)]).areas(area);
+            (above, Some((rank, below)))
+        }
+        _ => (area, None),
+    };
+    draw_table(frame, app, model, area);
+    if let Some((rank, below)) = below {
+        node::draw(frame, app, model, rank, below);
+    }
+}
+
+/// Least lines of the details below the table.
+const DETAILS_MIN: u16 = 18;
+
+fn draw_table(frame: &mut Frame<'_>, app: &App, model: &Model, area: Rect) {
+    let listed = app.listed(model);
     let slowest = model.slowest().map_or(0, |(_, clock)| clock);
+    let inner = outline(app.theme, String::new(), area).inner(area);
     // The rank stays in view when the other columns are scrolled.
-    let columns = fitting_columns(area.width.saturating_sub(2), app.column);
+    let columns = fitting_columns(inner.width, app.column);
     // Rows are made for the visible lines only: a cluster can have a thousand nodes.
-    let lines = usize::from(area.height.saturating_sub(3)).max(1);
+    let lines = usize::from(inner.height.saturating_sub(1)).max(1);
     let selected = app.line(model);
     let first = app.targets.scroll(selected, lines, listed.len());
-    note_lines(app, area, 2, first, listed.len());
-    note_titles(app, area, &columns);
+    let below_titles = Rect { y: inner.y + 1, height: lines as u16, ..inner };
+    note_lines(app, below_titles.intersection(area), first, listed.len());
+    note_titles(app, inner, &columns);
     let rows: Vec<_> = listed
         .iter()
         .skip(first)
@@ -65,16 +88,24 @@ pub(super) fn draw(frame: &mut Frame<'_>, app: &App, model: &Model, area: Rect) 
     let widths: Vec<_> = columns.iter().map(|at| Constraint::Length(COLUMNS[*at].1)).collect();
     let order = if app.reverse { ", reversed" } else { "" };
     let state = app.state.map_or_else(String::new, |state| format!(" {}", state.name()));
-    let title = format!(" {}{state} nodes, by {}{order} ", listed.len(), app.sort.name());
+    // Where the table goes on beyond the screen.
+    let more = match (columns.get(1) > Some(&1), columns.last() < Some(&(COLUMNS.len() - 1))) {
+        (false, false) => "",
+        (true, true) => "; < more >",
+        (true, false) => "; < more",
+        (false, true) => "; more >",
+    };
+    let title = format!(" {}{state} nodes, by {}{order}{more} ", listed.len(), app.sort.name());
     let table = Table::new(rows, widths)
         .header(header(app, &columns))
-        .block(block(app.theme, title))
+        .block(outline(app.theme, title, area))
         .row_highlight_style(app.theme.selected());
     let mut state = TableState::default().with_selected(Some(selected - first));
     frame.render_stateful_widget(table, area, &mut state);
 }
 
-/// The columns that fit into this width, with a space between them: the rank, and the others from the `scrolled` next on.
+/// The columns that fit into this width, with a space between them: the rank, and the columns after the first `scrolled`
+/// ones behind it.
 fn fitting_columns(width: u16, scrolled: usize) -> Vec<usize> {
     let fitting = |scrolled: usize| {
         let mut rest = width;
@@ -97,10 +128,10 @@ fn sorting(at: usize) -> Option<Column> {
 }
 
 /// Notes the titles of the columns that a click sorts by.
-fn note_titles(app: &App, area: Rect, columns: &[usize]) {
-    let mut x = area.x + 1;
+fn note_titles(app: &App, table: Rect, columns: &[usize]) {
+    let mut x = table.x;
     for at in columns {
-        let title = Rect::new(x, area.y + 1, COLUMNS[*at].1, 1).intersection(area);
+        let title = Rect::new(x, table.y, COLUMNS[*at].1, 1).intersection(table);
         if let Some(column) = sorting(*at) {
             app.targets.note(title, Target::Sort(column));
         }
@@ -148,9 +179,10 @@ fn row<'a>(app: &App, model: &Model, rank: u32, node: &Node, slowest: u64, colum
         format!("{:.1}s", model.silence(node)),
         node.host.clone(),
         format!("{:?}", status.role).to_lowercase(),
-        format!("{:.1e}", now.density),
-        format!("{:.0e}", now.tau),
-        format!("{:.2e}", now.residual),
+        // A node without a codec has no such measurement.
+        if now.density > 0.0 { format!("{:.1e}", now.density) } else { "-".to_string() },
+        if now.tau > 0.0 { format!("{:.0e}", now.tau) } else { "-".to_string() },
+        if now.residual > 0.0 { format!("{:.2e}", now.residual) } else { "-".to_string() },
         status.operations.to_string(),
     ];
     let mut texts = texts;

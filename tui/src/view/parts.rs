@@ -1,4 +1,5 @@
-//! Where the time of each node goes: the parts of a step as a stacked bar, and a timeline of the last seconds.
+//! Where the time of each node goes: the parts of a step as a stacked bar, and a timeline. It shows the last seconds, or
+//! the page of a recording: a click or a key moves the playback to another time of the page.
 
 use ratatui::Frame;
 use ratatui::layout::Rect;
@@ -7,17 +8,21 @@ use ratatui::text::{Line, Span};
 use ratatui::widgets::Paragraph;
 
 use super::nodes::state;
-use super::widgets::block;
+use super::widgets::{block, rule};
 use crate::app::App;
 use crate::model::{Model, Node, seconds};
 use crate::recent::Parts;
 use crate::standing::Standing;
+use crate::targets::Target;
 use crate::theme::Theme;
+use crate::timeline::Timeline;
 
 /// Columns of a line before its bar: rank and milliseconds per step.
 const FRONT: usize = 15;
 /// Least columns of a bar beside which there is a timeline.
 const BAR_MIN: usize = 20;
+/// Columns between a bar and a timeline.
+const GAP: usize = 2;
 /// Seconds of the timeline.
 const SECONDS: f64 = 10.0;
 
@@ -32,25 +37,35 @@ fn legend(theme: Theme) -> [(&'static str, &'static str, Style); 4] {
     ]
 }
 
+/// The names of the parts for narrow screens.
+const SHORT: [&str; 4] = ["comp", "code", "send", "wait"];
+
 fn shares(parts: &Parts) -> [f64; 4] {
     [parts.compute, parts.coding, parts.sending, parts.waiting]
 }
 
-/// The lines that the pane takes with all nodes, borders included.
-pub(super) fn height(model: &Model) -> u16 {
-    (model.nodes.len() as u16).saturating_add(2)
+/// The lines that the pane takes with all nodes, with its frame or title.
+pub(super) fn height(model: &Model, framed: bool) -> u16 {
+    (model.nodes.len() as u16).saturating_add(if framed { 2 } else { 1 })
 }
 
 /// Draws a line per node. If not all nodes fit, it shows nodes that are not live, then the nodes that compute longest.
-pub(super) fn draw(frame: &mut Frame<'_>, app: &App, model: &Model, area: Rect) {
-    let lines = usize::from(area.height.saturating_sub(2));
-    let width = usize::from(area.width.saturating_sub(2));
-    let shown = shown(model, lines);
+pub(super) fn draw(frame: &mut Frame<'_>, app: &App, model: &Model, area: Rect, framed: bool) {
+    let block = if framed { block(app.theme, String::new()) } else { rule(app.theme, String::new()) };
+    let inner = block.inner(area);
+    let width = usize::from(inner.width);
+    let shown = shown(model, usize::from(inner.height));
     let hidden = model.nodes.len() - shown.len();
     let rest = width.saturating_sub(FRONT);
-    // A timeline needs as much room as a bar.
-    let timeline = if rest >= 2 * BAR_MIN + 8 { rest / 2 } else { 0 };
-    let bar = rest.saturating_sub(timeline + if timeline > 0 { 2 } else { 0 });
+    let page = app.timeline.as_deref().zip(app.playback);
+    // A timeline needs as much room as a bar. The page of a recording comes before the bars: it moves the time.
+    let timeline = match page {
+        Some(_) if rest < 2 * BAR_MIN + GAP => rest,
+        Some(_) => rest * 3 / 5,
+        None if rest >= 2 * BAR_MIN + 8 => rest / 2,
+        None => 0,
+    };
+    let bar = (rest - timeline).saturating_sub(if timeline > 0 { GAP } else { 0 });
     let straggler = model.straggler().map(|(rank, _)| rank);
     let rows = shown.iter().filter_map(|rank| {
         let node = model.nodes.get(rank)?;
@@ -60,23 +75,44 @@ pub(super) fn draw(frame: &mut Frame<'_>, app: &App, model: &Model, area: Rect) 
         } else {
             spans.push(Span::raw(" ".repeat(bar)));
         }
-        if timeline > 0 {
-            spans.push(Span::raw("  "));
-            spans.extend(past(app.theme, model, node, timeline));
+        if timeline > 0 && bar > 0 {
+            spans.push(Span::raw(" ".repeat(GAP)));
         }
+        spans.extend(match page {
+            Some((page, playback)) => recorded(app.theme, page, playback.position, *rank, timeline),
+            None => past(app.theme, model, node, timeline),
+        });
         Some(Line::from(spans))
     });
     let rows: Vec<Line<'_>> = rows.collect();
-    let mut title = vec![Span::styled(" ms per step: ", app.theme.title())];
-    for (sign, name, style) in legend(app.theme) {
-        title.extend([Span::styled(sign, style), Span::raw(format!(" {name} "))]);
+    if page.is_some() {
+        let x = inner.x + (width - timeline) as u16;
+        app.targets
+            .note(Rect::new(x, inner.y, timeline as u16, rows.len() as u16).intersection(inner), Target::Timeline);
     }
-    if hidden > 0 {
-        title.push(Span::raw(format!("+{hidden} nodes ")));
-    }
-    let right = if timeline > 0 { format!(" last {SECONDS:.0} s ") } else { String::new() };
-    let block = block(app.theme, String::new()).title(Line::from(title)).title(Line::from(right).right_aligned());
-    frame.render_widget(Paragraph::new(rows).block(block), area);
+    let right = match page {
+        Some((page, playback)) => format!(" {:.1} s of {:.0} to {:.0} s ", playback.position, page.from, page.to),
+        None if timeline > 0 => format!(" last {SECONDS:.0} s "),
+        None => String::new(),
+    };
+    let title = title(app.theme, hidden, width.saturating_sub(right.len()));
+    frame.render_widget(Paragraph::new(rows).block(block.title(title).title(Line::from(right).right_aligned())), area);
+}
+
+/// The legend, in so many columns at most, and the number of nodes that are hidden.
+fn title<'a>(theme: Theme, hidden: usize, width: usize) -> Line<'a> {
+    let more = if hidden > 0 { format!("+{hidden} nodes ") } else { String::new() };
+    let with_names = |front: &'static str, names: [&'static str; 4]| {
+        let mut title = vec![Span::styled(front, theme.title())];
+        for ((sign, _, style), name) in legend(theme).into_iter().zip(names) {
+            title.extend([Span::styled(sign, style), Span::raw(format!(" {name} "))]);
+        }
+        title.push(Span::raw(more.clone()));
+        Line::from(title)
+    };
+    let names = legend(theme).map(|(_, name, _)| name);
+    let lines = [with_names(" ms per step: ", names), with_names(" ", names), with_names(" ", SHORT)];
+    lines.into_iter().find(|line| line.width() <= width).unwrap_or_else(|| Line::raw(more.clone()))
 }
 
 /// The ranks that are shown in so many lines, in their order.
@@ -134,16 +170,40 @@ fn stacked<'a>(theme: Theme, parts: &Parts, width: usize) -> Vec<Span<'a>> {
 
 /// The part that took most of each piece of the last [`SECONDS`], up to the present. Blank where there is no report.
 fn past<'a>(theme: Theme, model: &Model, node: &Node, width: usize) -> Vec<Span<'a>> {
-    let legend = legend(theme);
     let end = seconds(model.now);
     let mut cells: Vec<Option<usize>> = vec![None; width];
     let column = |at: f64| ((1.0 - (end - at) / SECONDS) * width as f64).round().clamp(0.0, width as f64) as usize;
     for (from, to, parts) in node.recent.spans() {
-        let most = shares(&parts).iter().copied().enumerate().max_by(|a, b| a.1.total_cmp(&b.1));
-        let sign = most.filter(|(_, share)| *share > 0.0).map(|(at, _)| at);
-        cells[column(from)..column(to).max(column(from))].fill(sign);
+        cells[column(from)..column(to).max(column(from))].fill(largest(&parts));
     }
-    // One span for each run of equal cells.
+    spans_of(theme, &cells)
+}
+
+/// The same for the page of a recording, with a mark at the position of the playback.
+fn recorded<'a>(theme: Theme, page: &Timeline, position: f64, rank: u32, width: usize) -> Vec<Span<'a>> {
+    let mut cells: Vec<Option<usize>> = vec![None; width];
+    for (from, to, parts) in page.spans(rank) {
+        let to = page.cell(to, width).max(page.cell(from, width) + 1).min(width);
+        cells[page.cell(from, width).min(to)..to].fill(largest(&parts));
+    }
+    let mark = page.cell(position, width);
+    let (before, after) = cells.split_at(mark.min(width));
+    let sign = if theme.ascii { "|" } else { "┃" };
+    let mut spans = spans_of(theme, before);
+    spans.push(Span::styled(sign, theme.title()));
+    spans.extend(spans_of(theme, after.get(1..).unwrap_or_default()));
+    spans
+}
+
+/// The largest part, as its place in the legend. `None` without any.
+fn largest(parts: &Parts) -> Option<usize> {
+    let most = shares(parts).into_iter().enumerate().max_by(|a, b| a.1.total_cmp(&b.1));
+    most.filter(|(_, share)| *share > 0.0).map(|(at, _)| at)
+}
+
+/// One span for each run of equal cells.
+fn spans_of<'a>(theme: Theme, cells: &[Option<usize>]) -> Vec<Span<'a>> {
+    let legend = legend(theme);
     let equal = cells.chunk_by(|a, b| a == b).map(|run| match run.first().copied().flatten() {
         Some(at) => Span::styled(legend[at].0.repeat(run.len()), legend[at].2),
         None => Span::raw(" ".repeat(run.len())),

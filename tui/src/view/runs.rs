@@ -5,18 +5,19 @@ use ratatui::layout::Rect;
 use ratatui::text::{Line, Span};
 use ratatui::widgets::Paragraph;
 
-use super::widgets::block;
+use super::widgets::{fitted, outline};
 use crate::app::App;
 use crate::health::Health;
 use crate::keys::Command;
 use crate::targets::Target;
 
 pub(super) fn draw(frame: &mut Frame<'_>, app: &App, selected: usize, area: Rect) {
-    let height = usize::from(area.height.saturating_sub(2)).max(1);
+    let inner = outline(app.theme, String::new(), area).inner(area);
+    let height = usize::from(inner.height).max(1);
     let first = selected.saturating_sub(height - 1);
     let lines = app.runs.iter().enumerate().skip(first).take(height).map(|(i, run)| {
-        let row = area.y + 1 + (i - first) as u16;
-        app.targets.note(Rect::new(area.x, row, area.width, 1).intersection(area), Target::Run(i));
+        let row = Rect { y: inner.y + (i - first) as u16, height: 1, ..inner };
+        app.targets.note(row.intersection(area), Target::Run(i));
         let style = match run.health {
             _ if !run.connected => app.theme.warn(),
             Health::Ok | Health::Ended(_) => app.theme.good(),
@@ -29,7 +30,8 @@ pub(super) fn draw(frame: &mut Frame<'_>, app: &App, selected: usize, area: Rect
         let (here, all) = run.nodes;
         let word = if run.connected { run.health.word() } else { "no connection" };
         let word = Span::styled(format!("{word:<13}"), style);
-        Line::from(vec![front, word, Span::raw(format!(" {here} of {all} nodes  {}", run.recipe))])
+        let rest = Span::raw(format!(" {here} of {all} nodes  {}", run.recipe));
+        fitted(app.theme, Line::from(vec![front, word, rest]), inner.width)
     });
     let lines: Vec<_> = lines.collect();
     let title = format!(
@@ -43,5 +45,5 @@ pub(super) fn draw(frame: &mut Frame<'_>, app: &App, selected: usize, area: Rect
             .wrap(ratatui::widgets::Wrap { trim: true }),
         false => Paragraph::new(lines),
     };
-    frame.render_widget(body.block(block(app.theme, title)), area);
+    frame.render_widget(body.block(outline(app.theme, title, area)), area);
 }

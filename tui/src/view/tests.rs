@@ -155,7 +155,7 @@ fn panes_equal_their_snapshots() {
     equal_their_files(screens);
 }
 
-/// A slow rank, a thin network, a killed server and a divergence: the overview says what is wrong, and what to do.
+/// A slow rank, a thin network, a killed server and a divergence: the overview names the cause and the remedy.
 #[test]
 fn staged_situations_equal_their_snapshots() {
     let mut screens = Vec::new();
@@ -206,11 +206,117 @@ fn bars_have_the_shares_and_the_axis_fits_the_loss() {
         shown(&app(Pane::Overview, Palette::None, true), &model, 80, 24)
     };
     let shown = text(0.5);
-    let bar = shown.lines().find(|line| line.starts_with("|   1 ")).unwrap();
+    let bar = shown.lines().find(|line| line.starts_with("   1 ")).unwrap();
     let cells = |sign: char| bar.chars().take(46).filter(|c| *c == sign).count();
-    assert_eq!((cells('#'), cells('c'), cells('s')), (15, 3, 6), "{shown}");
+    assert_eq!((cells('#'), cells('c'), cells('s')), (16, 3, 6), "{shown}");
     assert!(shown.contains("loss 0.5000, logarithmic") && !shown.contains("accuracy"), "{shown}");
     assert!(!text(0.0).contains("logarithmic"));
+}
+
+/// 80x24 has every fact, the bars and the charts, in all situations; nothing is cut but a long recipe.
+#[test]
+fn a_screen_of_80x24_shows_every_fact() {
+    let mut situations: Vec<_> = crate::diagnosis::tests::staged().into_iter().collect();
+    situations.push(("mixed", model()));
+    for (name, model) in situations {
+        let text = shown(&app(Pane::Overview, Palette::Full, false), &model, 80, 24);
+        for part in [
+            "cluster: ",
+            "recipe ",
+            "speed ",
+            "waits ",
+            "slowest ",
+            "network ",
+            "topology ",
+            "staleness ",
+            "computing",
+            "loss ",
+            "examples/s ",
+        ] {
+            assert!(text.contains(part), "{name}: {part}\n{text}");
+        }
+        assert!(!text.contains("no data"), "{name}:\n{text}");
+        let cut = text.lines().filter(|line| line.ends_with('…') && !line.starts_with("recipe"));
+        assert_eq!(cut.count(), 0, "{name}:\n{text}");
+    }
+}
+
+/// A large screen has more to show than a list of few nodes, on each pane with a list.
+#[test]
+fn a_large_screen_is_used() {
+    for (pane, parts) in [
+        (Pane::Overview, &["who waits for whom", "ms per step 1", "bytes/s ", "last events"][..]),
+        (Pane::Nodes, &["peer 0, worker at host-0", "time per step"]),
+        (Pane::Staleness, &["workers wait", "staleness of updates"]),
+        (Pane::Links, &["bytes/s of all nodes"]),
+        (Pane::Compression, &["density", "residual norm"]),
+    ] {
+        let text = shown(&app(pane, Palette::Full, false), &model(), 200, 50);
+        parts.iter().for_each(|part| assert!(text.contains(part), "{pane:?} {part}:\n{text}"));
+        // A line of a chart has its axis.
+        let is_blank = |line: &&str| line.chars().all(|c| c == ' ' || c == '│') && line.matches('│').count() < 3;
+        let blank = text.lines().filter(is_blank).count();
+        assert!(blank < 10, "{pane:?} has {blank} empty lines:\n{text}");
+    }
+}
+
+/// A small screen has whole words: lines that are too long end after a word, with dots.
+#[test]
+fn a_screen_of_40x12_has_whole_words() {
+    let model = model();
+    for pane in Pane::ALL {
+        let text = shown(&app(pane, Palette::Full, false), &model, 40, 12);
+        assert!(
+            text.contains(&format!(
+                "{} {}",
+                1 + Pane::ALL.iter().position(|other| *other == pane).unwrap(),
+                pane.name()
+            )),
+            "{text}"
+        );
+        let wide = shown(&app(pane, Palette::Full, false), &model, 400, 12);
+        let words: std::collections::HashSet<&str> = wide.split_whitespace().collect();
+        let last = text
+            .lines()
+            .skip(4)
+            .filter(|line| line.chars().count() == 40 && !line.ends_with(['…', '─', '│', '┐', '┘', '━']));
+        for line in last {
+            let word = line.split_whitespace().last().unwrap();
+            assert!(
+                words.iter().any(|other| *other == word || other.trim_end_matches([',', ';']) == word),
+                "{pane:?} {word}:\n{text}"
+            );
+        }
+    }
+}
+
+/// A small screen of a recording has the position, the bar and the speed.
+#[test]
+fn a_small_screen_of_a_recording_has_its_position() {
+    let mut app = app(Pane::Overview, Palette::None, true);
+    let playback = crate::app::Playback { start: 0.0, position: 12.0, length: 40.0, speed: 16.0, playing: false };
+    app.playback = Some(playback);
+    let text = shown(&app, &model(), 40, 12);
+    let first = text.lines().next().unwrap();
+    assert!(first.starts_with(" STALLED  4/5  paused 16x #") && first.ends_with(". 12/40 s"), "{text}");
+}
+
+/// An axis fits the accuracy, as it does the loss: it does not begin at 0. An accuracy that is not told has no chart.
+#[test]
+fn the_axis_of_the_accuracy_fits_it() {
+    let text = |accuracy: fn(f64) -> f32| {
+        let model = crate::diagnosis::tests::run(&[crate::diagnosis::tests::EQUAL; 2], 0, "sync", |_, at, report| {
+            report.progress.accuracy = accuracy(at);
+            true
+        });
+        shown(&app(Pane::Overview, Palette::None, true), &model, 80, 40)
+    };
+    let rising = text(|at| 0.91 + 0.003 * at as f32);
+    let labels: Vec<&str> = rising.lines().skip_while(|line| !line.contains(" accuracy ")).collect();
+    let has = |label: &str| labels.iter().any(|line| line.contains(&format!("{label}|")));
+    assert!(has("0.90") && has("0.98") && !labels.join("").contains("|0.00"), "{rising}");
+    let untold = text(|_| f32::NAN);
+    assert!(!untold.contains("accuracy"), "{untold}");
 }
 
 /// Sums over no nodes are 0, not -0.

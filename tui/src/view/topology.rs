@@ -1,4 +1,4 @@
-//! The connections of a recipe's topology as a line; the waits of nodes for each other as a line, and drawn as a tree.
+//! The connections of a recipe's topology, and the waits of nodes for each other: in a line, and drawn.
 
 use std::collections::BTreeMap;
 
@@ -11,16 +11,17 @@ use ratatui::text::{Line, Span};
 use ratatui::widgets::Paragraph;
 
 use super::nodes::state;
-use super::widgets::block;
+use super::widgets::{block, fitted, rule};
 use crate::app::App;
 use crate::model::{Model, seconds};
 use crate::standing::Standing;
+use crate::theme::bytes;
 
 /// Ranks that a line lists one by one.
 const LISTED_MAX: usize = 8;
 
-/// The topology in a line, for example "ring 0 > 1 > 2 > 0".
-pub(super) fn line<'a>(app: &App, model: &Model) -> Line<'a> {
+/// The topology in a line, for example "ring 0 > 1 > 2 > 0". `brief`: servers without the word.
+pub(super) fn text(app: &App, model: &Model, brief: bool) -> String {
     let (workers, servers) = (model.run.workers, model.run.servers);
     let cluster = Cluster { workers, servers };
     let recipe = model.run.recipe.parse::<Recipe>();
@@ -30,9 +31,12 @@ pub(super) fn line<'a>(app: &App, model: &Model) -> Line<'a> {
         1 => from.to_string(),
         n => format!("{from} to {}", from.saturating_add(n - 1)),
     };
-    let text = match topology {
+    match topology {
         Ok(Topology::Servers { shards }) => {
             let link = if app.theme.ascii { "<->" } else { "⇄" };
+            if brief {
+                return format!("{} {link} {}", range(0, workers), range(workers, servers));
+            }
             format!(
                 "workers {} {link} servers {}, {shards} shard{}",
                 range(0, workers),
@@ -42,11 +46,11 @@ pub(super) fn line<'a>(app: &App, model: &Model) -> Line<'a> {
         }
         Ok(Topology::Ring) => ring(app, workers),
         Ok(Topology::Tree { fan_in }) => format!("tree {}", tree(workers, fan_in)),
+        Ok(Topology::Mesh { relay: 0 }) if brief => format!("mesh of {}", range(0, workers)),
         Ok(Topology::Mesh { relay: 0 }) => format!("mesh of {}, each sends to all others", range(0, workers)),
         Ok(Topology::Mesh { relay }) => format!("mesh, relayed along a tree: {}", tree(workers, relay)),
         _ => format!("{workers} workers, {servers} servers"),
-    };
-    Line::raw(format!("topology  {text}"))
+    }
 }
 
 fn ring(app: &App, workers: u32) -> String {
@@ -91,26 +95,34 @@ fn list(ranks: impl ExactSizeIterator<Item = u32>) -> String {
     if count > LISTED_MAX { format!("{text} and {} more", count - LISTED_MAX) } else { text }
 }
 
-/// The waits in a line. Nodes that most others wait for come first.
-pub(super) fn waits_line<'a>(app: &App, model: &Model) -> Line<'a> {
+/// The waits in a line, with its style. The nodes for which most others wait come first. `brief`: without verbs.
+pub(super) fn waits_text(app: &App, model: &Model, brief: bool) -> (String, Style) {
     let waits = waits(model);
     let mut groups: Vec<_> = waits.iter().collect();
-    groups.sort_by_key(|(on, those)| (std::cmp::Reverse(those.len()), **on));
-    let words = groups.iter().take(3).map(|(on, those)| {
-        let verb = if those.len() == 1 { "waits" } else { "wait" };
-        format!("{} {verb} for {on}", list(those.iter().map(|(rank, _)| *rank)))
+    groups.sort_by_key(|(on, waiters)| (std::cmp::Reverse(waiters.len()), **on));
+    let words = groups.iter().take(3).map(|(on, waiters)| {
+        let verb = match (brief, waiters.len()) {
+            (true, _) => "",
+            (false, 1) => "waits ",
+            (false, _) => "wait ",
+        };
+        format!("{} {verb}for {on}", list(waiters.iter().map(|(rank, _)| *rank)))
     });
     let text = words.collect::<Vec<_>>().join("; ");
-    if text.is_empty() {
-        return Line::styled("waits     none at present", app.theme.dim());
+    match (text.is_empty(), brief) {
+        (true, true) => ("no node".to_string(), app.theme.dim()),
+        (true, false) => ("none at present".to_string(), app.theme.dim()),
+        _ => (text, app.theme.warn()),
     }
-    Line::from(vec![Span::raw("waits     "), Span::styled(text, app.theme.warn())])
 }
 
-/// The tree of waits: below each node those that wait for it. The causes come first.
-pub(super) fn draw(frame: &mut Frame<'_>, app: &App, model: &Model, area: Rect) {
+/// Draws the tree of waits: below each node its waiters, with the causes first. While no node waits, the topology is
+/// drawn instead.
+pub(super) fn draw(frame: &mut Frame<'_>, app: &App, model: &Model, area: Rect, framed: bool) {
     let waits = waits(model);
-    let lines_max = usize::from(area.height.saturating_sub(2));
+    let title = if waits.is_empty() { " who sends to whom " } else { " who waits for whom " };
+    let block = if framed { block(app.theme, title.into()) } else { rule(app.theme, title.into()) };
+    let lines_max = usize::from(block.inner(area).height);
     let waiting = |rank: u32| waits.values().flatten().any(|(waiter, _)| *waiter == rank);
     let mut drawing = Drawing { app, model, waits: &waits, lines: Vec::new(), drawn: Vec::new(), lines_max };
     // A circle of waits, of reports of different times, has no cause: it begins at any of its nodes.
@@ -118,10 +130,35 @@ pub(super) fn draw(frame: &mut Frame<'_>, app: &App, model: &Model, area: Rect) 
     let others: Vec<u32> = waits.keys().copied().collect();
     causes.into_iter().chain(others).for_each(|rank| drawing.node(rank, None, String::new(), ""));
     let lines = match drawing.lines {
-        lines if lines.is_empty() => vec![Line::styled("no node waits at present", app.theme.dim())],
+        lines if lines.is_empty() => links(app, model, lines_max),
         lines => lines,
     };
-    frame.render_widget(Paragraph::new(lines).block(block(app.theme, " who waits for whom ".into())), area);
+    let width = block.inner(area).width;
+    let lines: Vec<Line<'_>> = lines.into_iter().map(|line| fitted(app.theme, line, width)).collect();
+    frame.render_widget(Paragraph::new(lines).block(block), area);
+}
+
+/// A line per node: the peers to which it sends, the busiest first, and the rates.
+fn links<'a>(app: &App, model: &Model, lines_max: usize) -> Vec<Line<'a>> {
+    let arrow = if app.theme.ascii { "->" } else { "→" };
+    let lines = model.live().filter_map(|(rank, node)| {
+        let mut rates: Vec<(u32, f64)> = node.link_rates.iter().map(|(to, rate)| (*to, *rate)).collect();
+        rates.retain(|(_, rate)| *rate > 0.0);
+        rates.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
+        let all: f64 = rates.iter().map(|(_, rate)| *rate).sum();
+        let peers = list(rates.iter().map(|(to, _)| *to).collect::<Vec<_>>().into_iter());
+        (!rates.is_empty()).then(|| Line::raw(format!("{rank:>4} {arrow} {peers}: {}/s", bytes(all))))
+    });
+    let mut lines: Vec<Line<'a>> = lines.collect();
+    if lines.len() > lines_max && lines_max > 0 {
+        let more = lines.len() - lines_max + 1;
+        lines.truncate(lines_max - 1);
+        lines.push(Line::styled(format!("     and {more} more nodes"), app.theme.dim()));
+    }
+    if lines.is_empty() {
+        lines.push(Line::styled("no node waits or sends at present", app.theme.dim()));
+    }
+    lines
 }
 
 struct Drawing<'a> {
@@ -134,7 +171,7 @@ struct Drawing<'a> {
 }
 
 impl Drawing<'_> {
-    /// Draws a node and, below it, those that wait for it. `front`: the lines of the nodes above. `branch`: its own sign.
+    /// Draws a node and, below it, its waiters. `front`: the lines of the nodes above. `branch`: the sign of this node.
     fn node(&mut self, rank: u32, since: Option<f64>, front: String, branch: &str) {
         if self.lines.len() >= self.lines_max || self.drawn.contains(&rank) {
             return;
@@ -150,9 +187,9 @@ impl Drawing<'_> {
             _ => front + signs[2],
         };
         let waits = self.waits;
-        let those = waits.get(&rank).map_or(&[][..], Vec::as_slice);
-        // Those that hold up others themselves have a line each; the rest share one.
-        let (heads, rest): (Vec<_>, Vec<_>) = those.iter().partition(|(waiter, _)| waits.contains_key(waiter));
+        let waiters = waits.get(&rank).map_or(&[][..], Vec::as_slice);
+        // Waiters that hold up other nodes have a line each; the rest share one.
+        let (heads, rest): (Vec<_>, Vec<_>) = waiters.iter().partition(|(waiter, _)| waits.contains_key(waiter));
         for (i, (waiter, since)) in heads.iter().enumerate() {
             let last = i + 1 == heads.len() && rest.is_empty();
             self.node(*waiter, Some(*since), below.clone(), signs[usize::from(last)]);
@@ -166,7 +203,7 @@ impl Drawing<'_> {
         }
     }
 
-    /// What a node does: it waits, computes, or is not live.
+    /// The present of a node in words: it waits, computes, or is not live.
     fn word(&self, rank: u32, since: Option<f64>) -> (String, Style) {
         let theme = self.app.theme;
         let Some(node) = self.model.nodes.get(&rank) else { return ("has not reported".into(), theme.bad()) };

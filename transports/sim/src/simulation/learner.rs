@@ -6,7 +6,26 @@ use crate::random::Random;
 
 /// The training program of one worker: real arithmetic, in virtual time.
 ///
-/// A closure `FnMut(&[f32], &mut [f32]) -> Step + Send` is a learner without validation. A learner whose optimizer changes
+/// A closure `FnMut(&[f32], &mut [f32]) -> Step + Send` is a learner without validation:
+///
+/// ```
+/// use std::time::Duration;
+///
+/// use gradwire_core::{Cluster, Layout, Recipe};
+/// use gradwire_sim::simulation::{Simulation, Speed, Step, Worker};
+///
+/// let outcome = Simulation::new(Layout::flat(1), Recipe::sync(), Cluster { workers: 2, servers: 0 })
+///     .speed(Speed::constant(Duration::from_millis(10)))
+///     .until(Duration::from_secs(1))
+///     .run(|_: &Worker| |params: &[f32], update: &mut [f32]| {
+///         update[0] = 0.1 * (params[0] - 1.0);
+///         Step::of(8)
+///     })?;
+/// assert!(outcome.workers[0].steps > 50);
+/// # Ok::<(), gradwire_sim::simulation::Error>(())
+/// ```
+///
+/// A learner whose optimizer changes
 /// the parameters in place is an [`InPlace`], or implements [`sync`](Self::sync).
 ///
 /// For equal runs, a learner draws its random numbers from a generator of its own, such as [`Worker::random`], and shares
