@@ -301,7 +301,7 @@ impl<T: Transport> Engine<T> {
                     }
                 }
                 Output::Transmit { op, peer, header, body } => {
-                    self.observer.transmission_begins(op);
+                    self.observer.transfer_begins(op, None);
                     self.transport.transmit(op, peer, header, body, &self.compute.pool);
                 }
                 Output::Receive { op, peer, into } => {
@@ -309,6 +309,7 @@ impl<T: Transport> Engine<T> {
                     if let Some(into) = into {
                         self.compute.written(into);
                     }
+                    self.observer.transfer_begins(op, Some(peer));
                     self.transport.receive(op, peer, into, &mut self.compute.pool);
                 }
                 Output::Close { peer, reason } => self.transport.close(peer, reason),
@@ -584,7 +585,7 @@ impl<T: Transport> Pump for Engine<T> {
         match polled.map_err(Error::Transport)? {
             Some(input) => {
                 if let Input::Completed { op, .. } | Input::Aborted { op } = input {
-                    self.observer.operation_ends(op);
+                    self.observer.transfer_ends(op);
                 }
                 self.feed(input);
                 match input {

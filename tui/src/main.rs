@@ -13,6 +13,7 @@
 //! | `health` | the verdict on the cluster: words and exit code |
 //! | `diagnosis`, `trend` | what slows the cluster down or breaks it, and what to do, in words; whether the loss grows |
 //! | `pace` | the share of the possible speed that is reached, and what costs the rest |
+//! | `arrivals`, `remedy` | which links are busy; what would be less to send |
 //! | `recent` | where the time of a node has gone in the last seconds |
 //! | `app` | state of the user interface, and its reaction to keys and mouse |
 //! | `keys`, `config` | keys and their commands, the configuration file |
@@ -28,6 +29,7 @@
 //! | `demo` | the simulated cluster, and synthetic reports for measurements |
 
 mod app;
+mod arrivals;
 mod cli;
 mod config;
 mod demo;
@@ -42,6 +44,7 @@ mod pace;
 mod rates;
 mod recent;
 mod refusal;
+mod remedy;
 mod runs;
 mod sample;
 mod source;
