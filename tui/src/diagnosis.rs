@@ -302,14 +302,14 @@ fn sending(model: &Model, pace: &Pace, percent: &impl Fn(f64) -> String) -> (Str
     let rate = wire.map_or_else(String::new, |wire| format!(" ({}/s)", bytes(wire.rate)));
     let share = percent(pace.sending);
     let clause = match pace.waiting {
-        waiting if waiting < MENTIONED => format!("{share} of a step is sending{on}{rate}"),
+        waiting if waiting < 0.5 * pace.sending => format!("{share} of a step is sending{on}{rate}"),
         waiting => format!("{share} of a step is sending{on}{rate}, {} other waits", percent(waiting)),
     };
     let less = Remedy::of(model, pace.sending)
         .map(|remedy| format!("{} would make it {}", remedy.change, percent(remedy.share)));
     let look = look.map(|hosts| format!("look at the network of {hosts}"));
     let advice = match (less, look) {
-        (Some(less), Some(look)) => format!("{less}; or {look}"),
+        (Some(less), Some(look)) => format!("{look}; or {less}"),
         (Some(advice), None) | (None, Some(advice)) => advice,
         (None, None) => "a sparser codec or a longer period would help".to_string(),
     };
