@@ -312,7 +312,7 @@ impl<T: Transport> Engine<T> {
                     }
                 }
                 Output::Transmit { op, peer, header, body } => {
-                    self.observer.transmission_begins(op);
+                    self.observer.transfer_begins(op, None);
                     self.transport.transmit(op, peer, header, body, &self.compute.pool);
                 }
                 Output::Receive { op, peer, into } => {
@@ -321,6 +321,7 @@ impl<T: Transport> Engine<T> {
                         self.compute.pool.make_room_for(into);
                         self.compute.written(into);
                     }
+                    self.observer.transfer_begins(op, Some(peer));
                     self.transport.receive(op, peer, into, &mut self.compute.pool);
                 }
                 Output::Close { peer, reason } => self.transport.close(peer, reason),
@@ -602,7 +603,7 @@ impl<T: Transport> Pump for Engine<T> {
         match polled.map_err(Error::Transport)? {
             Some(input) => {
                 if let Input::Completed { op, .. } | Input::Aborted { op } = input {
-                    self.observer.operation_ends(op);
+                    self.observer.transfer_ends(op);
                 }
                 self.feed(input);
                 match input {

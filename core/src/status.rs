@@ -129,6 +129,10 @@ pub struct LinkStatus {
     /// Time in nanoseconds between a message to the peer and the next message from it, smoothed with weight 1/8. It
     /// includes the peer's own work. 0: not measured yet.
     pub response_ns: u64,
+    /// Time in nanoseconds in which a body from the peer was arriving, one under way included. It is the link's own time,
+    /// because buffers of the sender's system hide how long it takes to send. 0: not measured. A node that publishes to a
+    /// monitor measures it.
+    pub arriving_ns: u64,
 }
 
 /// A histogram of small integers, with exact mean and maximum.

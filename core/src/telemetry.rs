@@ -161,7 +161,7 @@ pub struct Times {
     /// Time in which the application is blocked in a step. Minus `encode`, `decode` and `apply`, this is the network
     /// and the wait for peers.
     pub wait: u64,
-    /// Time with at least one transmission in flight. Overlaps the other fields.
+    /// Time with at least one message under way: being sent, or its body arriving. Overlaps the other fields.
     pub wire: u64,
 }
 

@@ -56,6 +56,7 @@ fn thin(mut report: Report) -> Report {
         messages_in: sum(|link| link.messages_in),
         last_heard: None,
         response_ns: 0,
+        arriving_ns: 0,
     };
     (status.links, status.workers) = (vec![link], Vec::new());
     report

@@ -233,6 +233,7 @@ pub(crate) fn synthetic_report(rank: u32, nodes: u32, tick: u64) -> Report {
         messages_in: tick,
         last_heard: None,
         response_ns: 2_000_000,
+        arriving_ns: 0,
     };
     let mut staleness = Histogram::default();
     (0..8).for_each(|k| staleness.record(k));

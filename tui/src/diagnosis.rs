@@ -7,11 +7,14 @@ use gradwire_core::recipe::Codec;
 use gradwire_core::telemetry::{Note, NoteKind};
 use gradwire_core::{PeerId, Recipe};
 
+use crate::arrivals::{Place, Wire};
 use crate::health::{Health, stalled};
-use crate::model::{Model, seconds};
+use crate::model::{Model, Node, seconds};
 use crate::pace::Pace;
+use crate::remedy::Remedy;
 use crate::standing::Standing;
-use crate::trend::Trend;
+use crate::theme::bytes;
+use crate::trend::{Kind, Trend};
 
 /// A cost below this share is not mentioned.
 const MENTIONED: f64 = 0.02;
@@ -21,6 +24,9 @@ const ADVISED: f64 = 0.1;
 const BUSY: f64 = 0.7;
 /// Seconds for which a rejected contribution is mentioned.
 const REJECTED_FOR: f64 = 10.0;
+
+/// Seconds before the loss of a source in which a node that cannot go on without a peer explains the loss.
+const CUT_WITHIN: f64 = 5.0;
 
 /// How much attention a diagnosis needs.
 #[derive(Copy, Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -63,7 +69,21 @@ impl Diagnosis {
 fn source(model: &Model) -> String {
     let host = model.nodes.get(&0).map_or_else(String::new, |node| format!(" at {}", node.host));
     let what = "the process that serves this monitor, rank 0 or the one that was given --monitor,";
+    if let Some(loss) = loss(model) {
+        return format!("before that, {loss}");
+    }
+    if let Some(peer) = cut_by(model) {
+        let name = name(model, peer);
+        return format!("before that, {name} was lost, and nodes could not go on without it: start all nodes again");
+    }
     format!("look at {what}{host} and at the network to it; dtop connects again by itself")
+}
+
+/// The peer without which a node could not go on, shortly before the last frame came.
+fn cut_by(model: &Model) -> Option<u32> {
+    let end = seconds(model.now) - model.source_silence();
+    let cut = |note: &&Note| note.kind == NoteKind::Cut && end - seconds(note.at) < CUT_WITHIN;
+    model.notes.iter().find(cut).map(|note| note.peer.0)
 }
 
 /// The name of a node, with its host.
@@ -78,27 +98,41 @@ fn is_live(model: &Model, rank: u32) -> bool {
     model.nodes.get(&rank).is_some_and(|node| Standing::of(model, rank, node).is_live())
 }
 
+/// The live nodes that wait for a node, at most three by name. `None`: no node does.
+fn waiters(model: &Model, on: u32) -> Option<String> {
+    let waits = |rank: &u32, node: &Node| {
+        *rank != on && node.report.status.waiting.is_some_and(|waiting| waiting.on == PeerId(on))
+    };
+    let ranks: Vec<u32> = model.live().filter(|(rank, node)| waits(rank, node)).map(|(rank, _)| rank).collect();
+    let shown: Vec<String> = ranks.iter().take(3).map(u32::to_string).collect();
+    Some(match ranks.as_slice() {
+        [] => return None,
+        [one] => format!("peer {one} waits"),
+        [_, _] => format!("peers {} wait", shown.join(" and ")),
+        [_, _, _] => format!("peers {}, {} and {} wait", shown[0], shown[1], shown[2]),
+        all => format!("peers {} and {} more wait", shown.join(", "), all.len() - 3),
+    })
+}
+
 /// What to do about a node that all wait for.
 fn stall(model: &Model) -> String {
     let chain = stalled(model).unwrap_or_default();
     let Some(last) = chain.last().copied() else { return repair(model) };
-    let waits = |rank: PeerId| {
-        model.live().filter(|(_, node)| node.report.status.waiting.is_some_and(|w| w.on == rank)).count()
-    };
+    let those = waiters(model, last);
     let name = name(model, last);
     if is_live(model, last) {
-        let behind = waits(PeerId(last)).max(1);
-        let those = if behind == 1 { "1 node waits".to_string() } else { format!("{behind} nodes wait") };
+        let those = those.unwrap_or_else(|| "1 node waits".to_string());
         return format!(
             "{those} for {name}, which reports but does not go on: look at its process, and restart it if it hangs"
         );
     }
+    let those = those.map_or_else(String::new, |those| format!(", {those} for it"));
     let then = match (model.is_worker(last), model.lost_by(last)) {
         (false, _) => "; no worker can go on without it",
         (true, None) => ", or wait until its peers give it up",
         (true, Some(_)) => "",
     };
-    format!("{name} is dead, stopped or cut off: restart it with the same arguments{then}")
+    format!("{name} is dead, stopped or cut off{those}: restart it with the same arguments{then}")
 }
 
 /// What to do about nodes that are lost while the others go on.
@@ -118,23 +152,18 @@ fn repair(model: &Model) -> String {
         }
         (true, _) => "the others go on without it".to_string(),
     };
-    format!("{}{more} {is} dead, stopped or cut off: restart {it} with the same arguments; {then}", name(model, first))
+    let those = waiters(model, first).map_or_else(String::new, |those| format!(", {those} for it"));
+    format!(
+        "{}{more} {is} dead, stopped or cut off{those}: restart {it} with the same arguments; {then}",
+        name(model, first)
+    )
 }
 
 /// A loss that is wrong, or contributions that are no numbers.
 fn loss(model: &Model) -> Option<String> {
     let lower = "lower the learning rate";
-    match Trend::of(model) {
-        Some(Trend::NotFinite(rank)) => {
-            return Some(format!(
-                "the loss of {} is not finite any more: {lower}, and begin again or resume a checkpoint",
-                name(model, rank)
-            ));
-        }
-        Some(Trend::Grown(best, last)) => {
-            return Some(format!("the loss has grown from {} to {}: {lower}", figure(best), figure(last)));
-        }
-        None => {}
+    if let Some(trend) = Trend::of(model) {
+        return Some(diverges(model, &trend, lower));
     }
     let recent = |at| seconds(model.now) - seconds(at) < REJECTED_FOR;
     let rejects = |note: &&Note| note.kind == NoteKind::Rejected && note.number > 0 && recent(note.at);
@@ -143,6 +172,43 @@ fn loss(model: &Model) -> Option<String> {
         "{} sends updates that are not finite, and they are rejected: {lower}, or look at its data",
         name(model, note.peer.0)
     ))
+}
+
+/// The sentence for a loss that diverges: since when, at which worker, and what to do.
+fn diverges(model: &Model, trend: &Trend, lower: &str) -> String {
+    let ago = seconds(model.now) - trend.since;
+    let since = format!("since {:.1} s, {ago:.1} s ago", trend.since);
+    let first = trend.ranks.first().map(|rank| name(model, *rank));
+    let others = trend.tell.saturating_sub(trend.ranks.len());
+    // A minority has another cause than the rate, which all share.
+    let alone = first.as_ref().filter(|_| others > 0 && trend.ranks.len() <= others);
+    let more = if trend.ranks.len() > 1 { format!(" and {} more", trend.ranks.len() - 1) } else { String::new() };
+    let first_at = |words: &str| match (&first, trend.tell) {
+        (Some(first), 2..) if trend.one_is_first => format!("{words}{first}"),
+        _ => String::new(),
+    };
+    match (trend.kind, alone) {
+        (Kind::NotFinite, Some(alone)) => format!(
+            "the loss of {alone}{more} is not finite any more ({since}), the losses of {others} others are: look at its \
+             data, {lower}, and begin again or resume a checkpoint"
+        ),
+        (Kind::NotFinite, None) => format!(
+            "the loss is not finite any more ({since}{}): {lower}, and begin again or resume a checkpoint",
+            first_at(", first of ")
+        ),
+        (Kind::Grown(best, last), Some(alone)) => format!(
+            "the loss has grown from {} to {} ({since}), that of {alone}{more} and not of {others} others: look at its \
+             data, or {lower}",
+            figure(best),
+            figure(last)
+        ),
+        (Kind::Grown(best, last), None) => format!(
+            "the loss has grown from {} to {} ({since}{}): {lower}",
+            figure(best),
+            figure(last),
+            first_at(", first of ")
+        ),
+    }
 }
 
 /// A loss with three digits.
@@ -200,7 +266,6 @@ fn slow(model: &Model, pace: &Pace, percent: &impl Fn(f64) -> String) -> (String
 
 /// The clause and the advice for waits.
 fn waits(model: &Model, pace: &Pace, percent: &impl Fn(f64) -> String) -> (String, String) {
-    let network = pace.sending + pace.waiting;
     if let Some((rank, share, median)) = pace.thin {
         let clause =
             format!("peer {rank} is sending for {} of the time, the median is {}", percent(share), percent(median));
@@ -211,10 +276,44 @@ fn waits(model: &Model, pace: &Pace, percent: &impl Fn(f64) -> String) -> (Strin
         let clause = format!("peer {rank}, a server, is busy {} of the time", percent(busy));
         return (clause, "more servers or shards would help".into());
     }
-    let clause = format!("{} of a step is waiting for the network", percent(network));
+    if pace.sending >= 0.5 * pace.waiting {
+        return sending(model, pace, percent);
+    }
+    let clause = format!("{} of a step is waiting for the network", percent(pace.sending + pace.waiting));
     let coded = model.run.recipe.parse::<Recipe>().is_ok_and(|recipe| recipe.codec() != Codec::F32);
     let codec = if coded { "a sparser codec" } else { "a codec" };
     (clause, format!("{codec} or a longer period would help"))
+}
+
+/// The clause and the advice for a thin network: how much, which links, and what would be less.
+fn sending(model: &Model, pace: &Pace, percent: &impl Fn(f64) -> String) -> (String, String) {
+    let wire = Wire::of(model);
+    let host = |rank: u32| model.nodes.get(&rank).map_or_else(|| format!("peer {rank}"), |node| node.host.clone());
+    let place = wire.map(|wire| wire.place);
+    let (on, look) = match place {
+        None => (String::new(), None),
+        Some(Place::Between(a, b)) => {
+            (format!(" over the link between peers {a} and {b}"), Some(format!("{} and {}", host(a), host(b))))
+        }
+        Some(Place::Of(rank)) => (format!(" over the links of peer {rank}"), Some(host(rank))),
+        Some(Place::All) => (" over all links".to_string(), None),
+        Some(Place::Some(a, b)) => (format!(" over some links, first between peers {a} and {b}"), None),
+    };
+    let rate = wire.map_or_else(String::new, |wire| format!(" ({}/s)", bytes(wire.rate)));
+    let share = percent(pace.sending);
+    let clause = match pace.waiting {
+        waiting if waiting < 0.5 * pace.sending => format!("{share} of a step is sending{on}{rate}"),
+        waiting => format!("{share} of a step is sending{on}{rate}, {} other waits", percent(waiting)),
+    };
+    let less = Remedy::of(model, pace.sending)
+        .map(|remedy| format!("{} would make it {}", remedy.change, percent(remedy.share)));
+    let look = look.map(|hosts| format!("look at the network of {hosts}"));
+    let advice = match (less, look) {
+        (Some(less), Some(look)) => format!("{look}; or {less}"),
+        (Some(advice), None) | (None, Some(advice)) => advice,
+        (None, None) => "a sparser codec or a longer period would help".to_string(),
+    };
+    (clause, advice)
 }
 
 /// Before the first step.

@@ -13,6 +13,7 @@
 //! | `health` | the verdict on the cluster: words and exit code |
 //! | `diagnosis`, `trend` | the cause of a slow or broken run, and the remedy, in words; whether the loss grows |
 //! | `pace` | the share of the possible speed that is reached, and the costs of the rest |
+//! | `arrivals`, `remedy` | which links are busy; what would be less to send |
 //! | `recent`, `timeline` | where the time of a node has gone in the last seconds, and during a page of a recording |
 //! | `recipe` | the short name of a recipe |
 //! | `app` | state of the user interface, and its reaction to keys and mouse |
@@ -29,6 +30,7 @@
 //! | `demo` | the simulated cluster, and synthetic reports for measurements |
 
 mod app;
+mod arrivals;
 mod cli;
 mod config;
 mod demo;
@@ -44,6 +46,7 @@ mod rates;
 mod recent;
 mod recipe;
 mod refusal;
+mod remedy;
 mod runs;
 mod sample;
 mod source;

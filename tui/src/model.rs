@@ -14,6 +14,7 @@ use gradwire_core::status::Presence;
 use gradwire_core::telemetry::{Frame, NODES_MAX, Note, NoteKind, Present, Report, Run, Stage, printable};
 use gradwire_core::{Instant, PeerId, RunId};
 
+use crate::arrivals::{Arrivals, has_links};
 use crate::rates;
 use crate::recent::Recent;
 use crate::recipe;
@@ -48,6 +49,8 @@ pub(crate) struct Node {
     gauge: Gauge,
     /// Where its time has gone in the last seconds.
     pub(crate) recent: Recent,
+    /// The links over which bodies arrive.
+    pub(crate) arrivals: Arrivals,
     /// When its process last reported a loss that is a number.
     pub(crate) told_loss: Option<Instant>,
     /// Seconds between its last two reports.
@@ -228,9 +231,11 @@ impl Model {
                 let now = Sample { at: seconds(report.at), ..Sample::default() };
                 let (link_rates, link_base) = (BTreeMap::new(), report.clone());
                 let history = History::default();
-                let (recent, told_loss, gap) = (Recent::default(), told_loss(&report), 0.0);
+                let (recent, arrivals) = (Recent::default(), Arrivals::default());
+                let (told_loss, gap) = (told_loss(&report), 0.0);
                 let mut node =
-                    Node { report, host, now, history, link_rates, link_base, gauge, recent, told_loss, gap };
+                    Node { report, host, now, history, link_rates, link_base, gauge, recent, arrivals, told_loss, gap };
+                node.arrivals.push(&node.report);
                 node.recent.push(seconds(node.report.at), node.report.times);
                 self.nodes.insert(rank, node);
             }
@@ -370,17 +375,25 @@ impl Node {
         // The last messages say nothing about the run.
         if matches!(report.stage, Stage::Joining | Stage::Active) {
             self.recent.push(seconds(report.at), report.times);
+            self.arrivals.push(&report);
         }
         if let Some(sample) = self.gauge.take(&report, seconds(report.at), &self.now) {
             self.now = sample;
             self.history.push(sample);
             let span = between(self.link_base.at, report.at);
-            if span > 0.0 {
+            if !has_links(&self.link_base) {
+                self.link_base = report.clone();
+            } else if span > 0.0 {
                 self.link_rates = rates::of_links(&self.link_base, &report, span);
                 self.link_base = report.clone();
             }
         }
         self.report = report;
+    }
+
+    /// Whether its process has told a loss.
+    pub(crate) fn tells_loss(&self) -> bool {
+        self.told_loss.is_some() || self.report.progress.loss.is_infinite()
     }
 
     /// Seconds since the end of its last step, at its last report.

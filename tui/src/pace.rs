@@ -3,7 +3,17 @@
 //! A worker that computes for the median time and never waits makes a step per median. Of the time of a worker's step,
 //! what exceeds the median is a cost: its own longer computing, coding, or waiting. Where a straggler is awaited, the
 //! waits of its peers beyond its own ones are its cost, up to the time that it computes beyond the median.
+//!
+//! A worker's own transmissions say too little about the network, because buffers of the system take a message before it
+//! is sent. So the time in which bodies of the worker arrive at its peers counts as sending too ([`Sending`]).
 
+use std::collections::BTreeMap;
+
+use gradwire_core::Recipe;
+use gradwire_core::recipe::Pace as Rule;
+use gradwire_core::status::Role;
+
+use crate::arrivals;
 use crate::model::{Model, Node, STRAGGLES};
 use crate::recent::Parts;
 use crate::standing::Standing;
@@ -37,12 +47,16 @@ struct Working {
     step: f64,
     compute: f64,
     parts: Parts,
+    /// Share of the time in which it waits and its messages are on the wire.
+    sending: f64,
 }
 
 impl Pace {
     /// The pace of the last seconds. `None` before a first step.
     pub(crate) fn of(model: &Model) -> Option<Self> {
-        let working: Vec<Working> = model.live().filter_map(|(rank, node)| working(model, rank, node)).collect();
+        let wire = Sending::of(model);
+        let mut working: Vec<Working> =
+            model.live().filter_map(|(rank, node)| working(model, rank, node, &wire)).collect();
         let gone = model.nodes.keys().filter(|rank| model.is_worker(**rank) && model.has_left(**rank)).count();
         // The number of workers is as told by the log. It may be missing.
         let workers = (model.run.workers as usize).saturating_sub(gone).max(working.len());
@@ -54,6 +68,12 @@ impl Pace {
             .filter(|it| it.compute >= STRAGGLES * median)
             .map(|it| (it.rank, it.compute / median))
             .collect();
+        pace.thin = thin(&working);
+        if model.run.recipe.parse::<Recipe>().is_ok_and(|recipe| recipe.pace() == Rule::Synchronous) {
+            // A round is as long as its longest transmission: the other workers wait for that.
+            let longest = working.iter().map(|it| it.sending).fold(0.0, f64::max);
+            working.iter_mut().for_each(|it| it.sending = longest.clamp(it.sending, it.network()));
+        }
         pace.slow.sort_by(|a, b| b.1.total_cmp(&a.1));
         // The waits of a straggler are not for itself, so its peers would have them without it as well.
         let longest = working.iter().max_by(|a, b| a.compute.total_cmp(&b.compute));
@@ -61,7 +81,7 @@ impl Pace {
         for it in &working {
             pace.reached += share((median / it.step).min(1.0));
             pace.coding += share(it.parts.coding);
-            let (mut sending, mut waiting) = (it.parts.sending, it.parts.waiting);
+            let (mut sending, mut waiting) = (it.sending, it.network() - it.sending);
             if it.compute >= STRAGGLES * median {
                 pace.by_slow += share((it.compute - median) / it.step);
             } else if let Some(slow) = awaited {
@@ -74,22 +94,56 @@ impl Pace {
             pace.sending += share(sending);
             pace.waiting += share(waiting);
         }
-        pace.thin = thin(&working);
         Some(pace)
     }
 }
 
-fn working(model: &Model, rank: u32, node: &Node) -> Option<Working> {
+impl Working {
+    /// Share of the time in which it waits, and does not encode, decode or apply.
+    fn network(&self) -> f64 {
+        self.parts.sending + self.parts.waiting
+    }
+}
+
+/// For how much of the time bodies of each node arrive at the peer that takes longest to receive them.
+struct Sending(BTreeMap<u32, f64>);
+
+impl Sending {
+    fn of(model: &Model) -> Self {
+        let mut longest: BTreeMap<u32, f64> = BTreeMap::new();
+        for (_, arrival) in arrivals::links(model) {
+            let share = longest.entry(arrival.from).or_default();
+            *share = share.max(arrival.share);
+        }
+        Self(longest)
+    }
+
+    /// Share of the time in which a worker waits and messages from it or to it are on the wire.
+    fn of_node(&self, rank: u32, node: &Node, parts: &Parts) -> f64 {
+        let out = self.0.get(&rank).copied().unwrap_or(0.0);
+        let into = node.arrivals.busy.iter().map(|arrival| arrival.share).fold(0.0, f64::max);
+        let both = match node.report.status.role {
+            // A worker of servers gets its answer when its update has arrived.
+            Role::Worker => out + into,
+            _ => out.max(into),
+        };
+        both.clamp(parts.sending, parts.sending + parts.waiting)
+    }
+}
+
+fn working(model: &Model, rank: u32, node: &Node, wire: &Sending) -> Option<Working> {
     let counts = model.is_worker(rank) && Standing::of(model, rank, node) == Standing::Active;
     let (step, compute) = node.step().filter(|(_, compute)| counts && *compute > 0.0)?;
-    Some(Working { rank, step: step.max(compute), compute, parts: node.recent.parts() })
+    let parts = node.recent.parts();
+    let sending = wire.of_node(rank, node, &parts);
+    Some(Working { rank, step: step.max(compute), compute, parts, sending })
 }
 
 /// The worker that sends longest, if it sends for a quarter of the time, and for three times the median.
 fn thin(working: &[Working]) -> Option<(u32, f64, f64)> {
-    let median = median(working.iter().map(|it| it.parts.sending))?;
-    let longest = working.iter().max_by(|a, b| a.parts.sending.total_cmp(&b.parts.sending))?;
-    let share = longest.parts.sending;
+    let median = median(working.iter().map(|it| it.sending))?;
+    let longest = working.iter().max_by(|a, b| a.sending.total_cmp(&b.sending))?;
+    let share = longest.sending;
     (working.len() > 1 && share >= 0.25 && share >= 3.0 * median).then_some((longest.rank, share, median))
 }
 

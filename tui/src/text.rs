@@ -44,7 +44,7 @@ pub(crate) fn print(app: &mut App, runs: &mut Runs, options: &Options) -> Result
                 true if several => output += &json::with_source(&entry.label, &entry.feed.model),
                 true => output += &json::object(&entry.feed.model),
                 false => {
-                    let (width, height) = ratatui::crossterm::terminal::size().unwrap_or((100, 30));
+                    let (width, height) = size();
                     if several {
                         output += &format!("== {}\n", entry.label);
                     }
@@ -75,6 +75,15 @@ pub(crate) fn print(app: &mut App, runs: &mut Runs, options: &Options) -> Result
 fn update(app: &mut App, runs: &mut Runs, wait: Duration) -> io::Result<()> {
     let each = wait / u32::try_from(runs.entries().len()).unwrap_or(1).max(1);
     runs.entries().iter_mut().try_for_each(|entry| entry.update(app, each))
+}
+
+/// Columns and lines of a printed screen: `COLUMNS` and `LINES` where both are set, else those of the terminal.
+fn size() -> (u16, u16) {
+    let set = |name: &str| std::env::var(name).ok()?.parse().ok();
+    match (set("COLUMNS"), set("LINES")) {
+        (Some(width), Some(height)) => (width, height),
+        _ => ratatui::crossterm::terminal::size().unwrap_or((100, 30)),
+    }
 }
 
 /// The screen as lines of text, without styles.

@@ -92,10 +92,12 @@ pub(super) fn emit(log: &mut Vec<u8>, report: &Report) {
     let links = &status.links[..status.links.len().min(NODES_MAX)];
     number(log, links.len() as u64);
     for link in links {
-        let LinkStatus { peer, bytes_out, bytes_in, messages_out, messages_in, last_heard, response_ns } = *link;
+        let LinkStatus { peer, bytes_out, bytes_in, messages_out, messages_in, last_heard, response_ns, arriving_ns } =
+            *link;
         // 0 stands for no message yet.
         let heard = last_heard.map_or(0, |at| at.as_nanos().saturating_add(1));
-        numbers(log, &[u64::from(peer.0), bytes_out, bytes_in, messages_out, messages_in, heard, response_ns]);
+        numbers(log, &[u64::from(peer.0), bytes_out, bytes_in, messages_out, messages_in, heard]);
+        numbers(log, &[response_ns, arriving_ns]);
     }
     let lost = [status.clipped, status.forgotten];
     for x in [status.residual_norm, status.residual_updates, status.density, status.tau].into_iter().chain(lost) {
@@ -158,8 +160,8 @@ pub(super) fn parse(reader: &mut Reader<'_>) -> Result<Report, LogError> {
         let [bytes_out, bytes_in] = [reader.number()?, reader.number()?];
         let [messages_out, messages_in] = [reader.number()?, reader.number()?];
         let last_heard = reader.number()?.checked_sub(1).map(Instant::from_nanos);
-        let response_ns = reader.number()?;
-        Ok(LinkStatus { peer, bytes_out, bytes_in, messages_out, messages_in, last_heard, response_ns })
+        let [response_ns, arriving_ns] = [reader.number()?, reader.number()?];
+        Ok(LinkStatus { peer, bytes_out, bytes_in, messages_out, messages_in, last_heard, response_ns, arriving_ns })
     });
     let links = links.collect::<Result<_, LogError>>()?;
     let mut x = [0.0; 6];

@@ -20,6 +20,7 @@ fn report(seed: u64) -> Report {
         messages_in: n(5),
         last_heard: k.is_multiple_of(2).then(|| Instant::from_nanos(n(6) >> 1)),
         response_ns: n(24),
+        arriving_ns: n(29),
     };
     let worker = |k: u32| WorkerStatus {
         rank: PeerId(k),

@@ -1,6 +1,6 @@
 //! The sentences of the diagnosis, for models that were made up.
 
-use gradwire_core::status::{Role, Waiting};
+use gradwire_core::status::{LinkStatus, Role, Waiting};
 use gradwire_core::telemetry::{Frame, Run};
 use gradwire_core::{Clock, Instant};
 
@@ -83,15 +83,18 @@ fn the_staged_situations_have_their_sentences() {
     );
     assert_eq!(
         thin.text,
-        "28 % of what 4 equal workers could do; 71 % of a step is waiting for the network; a codec or a longer period \
-         would help"
+        "28 % of what 4 equal workers could do; 50 % of a step is sending; topology=mesh with \
+         codec=threshold at 1 % would make it 1 %"
     );
     assert_eq!(
         killed.text,
-        "peer 4 (server) at host-4 is dead, stopped or cut off: restart it with the same arguments; no worker can go on \
-         without it"
+        "peer 4 (server) at host-4 is dead, stopped or cut off, peers 0, 1, 2 and 1 more wait for it: restart it with the \
+         same arguments; no worker can go on without it"
     );
-    assert_eq!(diverged.text, "the loss has grown from 0.750 to 2.650: lower the learning rate");
+    assert_eq!(
+        diverged.text,
+        "the loss has grown from 0.750 to 2.650 (since 10.0 s, 9.8 s ago): lower the learning rate"
+    );
     assert_eq!(
         [slow.grade, thin.grade, killed.grade, diverged.grade],
         [Grade::Slow, Grade::Slow, Grade::Bad, Grade::Bad]
@@ -119,7 +122,10 @@ fn a_run_at_its_speed_is_good_and_costs_are_named() {
     assert!(says(&model).contains("and 1 more compute up to 3.0 times"), "{}", says(&model));
     // A recipe with a codec.
     let model = run(&[(28, 1, 50, 21, 70.0); 4], 0, "ring-int8", |_, _, _| true);
-    assert!(says(&model).contains("a sparser codec or a longer period"));
+    assert!(says(&model).contains("50 % of a step is sending; topology=mesh"), "{}", says(&model));
+    // Waits that no transmission explains, and a recipe that is sparse already.
+    let model = run(&[(28, 1, 10, 61, 70.0); 4], 0, "mesh", |_, _, _| true);
+    assert!(says(&model).contains("71 % of a step is waiting for the network; a sparser codec or a longer period"));
     // A busy server.
     let model = run(&[(50, 0, 5, 45, 40.0); 4], 1, "async", |rank, _, report| {
         report.times.encode = if rank == 4 { report.times.elapsed / 10 * 9 } else { report.times.encode };
@@ -146,7 +152,7 @@ fn a_lost_node_a_hanging_one_and_a_lost_source_say_what_to_do() {
         true
     });
     assert!(
-        says(&model).starts_with("2 nodes wait for peer 1 at host-1, which reports but does not go on"),
+        says(&model).starts_with("peers 0 and 2 wait for peer 1 at host-1, which reports but does not go on"),
         "{}",
         says(&model)
     );
@@ -163,9 +169,30 @@ fn a_loss_that_is_no_number_is_named_and_a_loss_that_was_not_told_is_not() {
             true
         });
         assert!(
-            says(&model).starts_with("the loss of peer 1 at host-1 is not finite any more: lower the learning rate")
+            says(&model).starts_with("the loss of peer 1 at host-1 is not finite any more (since 10.0 s, 9.8 s ago), the losses of 1 others are: look at its data"), "{}", says(&model)
         );
     }
+    // All of them, one before the others.
+    let model = run(&[EQUAL; 3], 0, "sync", |rank, now, report| {
+        let from = if rank == 2 { 10.0 } else { 14.0 };
+        report.progress.loss = if now > from { f32::INFINITY } else { report.progress.loss };
+        true
+    });
+    assert!(
+        says(&model).starts_with("the loss is not finite any more (since 10.0 s, 9.8 s ago, first of peer 2 at host-2): lower the learning rate"), "{}", says(&model)
+    );
+    // It grows at a minority.
+    let model = run(&[EQUAL; 3], 0, "sync", |rank, now, report| {
+        if rank == 1 && now > 10.0 {
+            report.progress.loss = (10.0 * (now - 9.9)) as f32;
+        }
+        true
+    });
+    assert!(
+        says(&model).contains("that of peer 1 at host-1 and not of 2 others: look at its data"),
+        "{}",
+        says(&model)
+    );
     // It was never told, or a report has the accuracy only.
     for unknown_from in [0.0, 18.0] {
         let model = run(&[EQUAL; 2], 0, "sync", |_, now, report| {
@@ -185,4 +212,53 @@ fn before_the_first_step_the_missing_workers_are_named() {
     assert_eq!(says(&Model::default()), "no node has reported yet");
     let model = run(&[(0, 0, 0, 0, 0.0); 3], 0, "sync", |rank, _, _| rank == 0);
     assert_eq!(says(&model), "2 of 3 workers have not reported, peer 1 first");
+}
+
+/// A run that has died says what came before: a server without which no worker could go on, or a loss.
+#[test]
+fn a_lost_source_says_what_came_before() {
+    let mut model = run(&[EQUAL; 2], 1, "async", |_, _, _| true);
+    let (at, rank, peer) = (model.now, PeerId(0), PeerId(2));
+    model.take(Frame::Note(Note { at, rank, kind: NoteKind::Cut, peer, number: 0 }));
+    model.pass(5.0);
+    assert_eq!(
+        says(&model),
+        "before that, peer 2 (server) at host-2 was lost, and nodes could not go on without it: start all nodes again"
+    );
+    let mut model = run(&[EQUAL; 2], 0, "sync", |_, now, report| {
+        report.progress.loss = if now > 15.0 { f32::INFINITY } else { 0.5 };
+        true
+    });
+    model.pass(5.0);
+    assert!(says(&model).starts_with("before that, the loss is not finite any more (since 15.0 s"), "{}", says(&model));
+}
+
+/// The link whose bodies take longest to arrive is named, with the waits of all workers of a round.
+#[test]
+fn a_thin_link_is_named_by_its_ends_and_a_thin_node_by_its_links() {
+    // A tree of three: bodies of 1 MB take 0.25 s each way over the thin links.
+    let says_for = |thin: &dyn Fn(u32, u32) -> bool| {
+        let model = run(&[(28, 1, 0, 71, 700.0); 3], 0, "sync topology=tree", |rank, now, report| {
+            let links = (0..3).filter(|peer| *peer != rank && (rank == 0 || *peer == 0));
+            let link = |peer: u32| LinkStatus {
+                peer: PeerId(peer),
+                bytes_in: (now * 1e6) as u64,
+                arriving_ns: (now * 1e9 * if thin(rank, peer) { 0.3 } else { 0.03 }) as u64,
+                ..report.status.links[0]
+            };
+            report.status.links = links.map(link).collect();
+            report.status.role = Role::Collective;
+            true
+        });
+        says(&model)
+    };
+    let between = |a: u32, b: u32| move |x: u32, y: u32| (x, y) == (a, b) || (y, x) == (a, b);
+    let text = says_for(&between(0, 2));
+    assert!(
+        text.contains("30 % of a step is sending over the link between peers 0 and 2 (3.3 MB/s), 41 % other"),
+        "{text}"
+    );
+    assert!(text.contains("; look at the network of host-0 and host-2; or topology=mesh"), "{text}");
+    let text = says_for(&|_, _| true);
+    assert!(text.contains("30 % of a step is sending over all links (3.3 MB/s), 41 % other waits"), "{text}");
 }

@@ -16,6 +16,7 @@ pub(crate) fn report(rank: u32, at: f64, steps: u64) -> Report {
         messages_in: steps,
         last_heard: None,
         response_ns: 1_500_000,
+        arriving_ns: 0,
     };
     let status = Status {
         me: PeerId(rank),

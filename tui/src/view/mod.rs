@@ -167,6 +167,7 @@ fn diagnosis<'a>(app: &App, model: &Model, screen: Rect, above: usize) -> Vec<Li
         (..16, _) if app.help => 0,
         (..16, Pane::Overview) => 5usize.saturating_sub(above),
         (..16, _) => 3usize.saturating_sub(above),
+        (24.., Pane::Overview) => 4,
         _ => 3,
     };
     let most = most.min(usize::from(screen.height / 4 + 1));

@@ -5,6 +5,8 @@
 
 mod json;
 mod run;
+mod staged;
+mod thin;
 mod watch;
 
 use std::sync::atomic::Ordering;

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use gradwire::monitor::Board;
 use gradwire::telemetry::Run as Description;
-use gradwire::{Cluster, Error, Layout, Mem, Recipe, RunState, Session};
+use gradwire::{Cluster, Error, Layout, Mem, Recipe, RunState, Session, Transport};
 
 /// Parameters of the model.
 pub(crate) const LEN: usize = 512;
@@ -30,6 +30,10 @@ pub(crate) struct Worker {
     pub(crate) accuracy: AtomicU64,
     /// Steps so far.
     pub(crate) steps: AtomicU64,
+    /// The learning rate, in per cent. From 200 on, learning diverges. 0: random updates, and no loss is told.
+    pub(crate) rate: AtomicU64,
+    /// Its data are broken: it tells an infinite loss.
+    pub(crate) broken: AtomicBool,
 }
 
 pub(crate) struct Run {
@@ -41,17 +45,26 @@ pub(crate) struct Run {
 impl Run {
     /// A run with workers of these paces.
     pub(crate) fn start(recipe: &str, paces: &[u64], servers: u32) -> Self {
+        let transports = Mem::cluster(paces.len() as u32 + servers);
+        let transports = transports.into_iter().map(|it| Box::new(it) as Box<dyn Transport>).collect();
+        Self::over(transports, recipe, paces, LEN)
+    }
+
+    /// A run over these transports, of the workers and then of the servers, with so many parameters.
+    pub(crate) fn over(transports: Vec<Box<dyn Transport>>, recipe: &str, paces: &[u64], len: usize) -> Self {
         let recipe: Recipe = recipe.parse().unwrap();
-        let cluster = Cluster { workers: paces.len() as u32, servers };
-        let board = board(recipe, cluster);
+        let workers = paces.len() as u32;
+        let cluster = Cluster { workers, servers: transports.len() as u32 - workers };
+        let board = board(recipe, cluster, len);
         let address = board.serve("127.0.0.1:0", None, false).unwrap().to_string();
         let workers: Vec<_> = paces.iter().map(|_| Arc::new(Worker::default())).collect();
         workers.iter().zip(paces).for_each(|(worker, pace)| worker.pace.store(*pace, Ordering::Relaxed));
-        let threads = Mem::cluster(cluster.nodes()).into_iter().enumerate().map(|(rank, transport)| {
+        let threads = transports.into_iter().enumerate().map(|(rank, transport)| {
             let (board, worker) = (board.clone(), workers.get(rank).cloned());
-            let builder = Session::builder(Layout::flat(LEN), recipe, cluster).publish_to(board, "here");
+            let builder = Session::builder(Layout::flat(len), recipe, cluster);
+            let builder = builder.publish_to(board, &format!("host-{rank}"));
             thread::spawn(move || {
-                let mut params = vec![0.0; LEN];
+                let mut params = vec![0.0; len];
                 match worker {
                     Some(worker) => work(builder.join(transport, &mut params).unwrap(), &mut params, &worker).unwrap(),
                     None => {
@@ -87,9 +100,9 @@ impl Run {
     }
 }
 
-fn board(recipe: Recipe, cluster: Cluster) -> Board {
+fn board(recipe: Recipe, cluster: Cluster, len: usize) -> Board {
     let Cluster { workers, servers } = cluster;
-    Board::new(Description { recipe: recipe.to_string(), workers, servers, parameters: LEN as u64, name: None })
+    Board::new(Description { recipe: recipe.to_string(), workers, servers, parameters: len as u64, name: None })
 }
 
 /// Takes steps as the test tells.
@@ -102,12 +115,20 @@ fn work(mut session: Session, params: &mut [f32], worker: &Worker) -> Result<(),
             0 => {}
             accuracy => session.report_progress(0.5, accuracy as f32 / 100.0),
         }
-        let update: Vec<f32> = (0..LEN)
-            .map(|_| {
-                random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-                0.01 * ((random >> 33) % 1000) as f32 / 1000.0 - 0.005
-            })
-            .collect();
+        let mut noise = || {
+            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            0.01 * ((random >> 33) % 1000) as f32 / 1000.0 - 0.005
+        };
+        let update: Vec<f32> = match worker.rate.load(Ordering::Relaxed) {
+            0 => params.iter().map(|_| noise()).collect(),
+            rate => {
+                // The minimum of a square, which each worker sees with a noise of its own.
+                let squares = params.iter().map(|x| (x - 1.0) * (x - 1.0)).sum::<f32>();
+                let loss = 0.1 + squares / params.len() as f32;
+                session.report_progress(if told(&worker.broken) { f32::INFINITY } else { loss }, f32::NAN);
+                params.iter().map(|x| rate as f32 / 100.0 * (x - 1.0 - 10.0 * noise())).collect()
+            }
+        };
         session.step(params, &update, BATCH)?;
         worker.steps.fetch_add(1, Ordering::Relaxed);
     }
@@ -121,6 +142,9 @@ fn work(mut session: Session, params: &mut [f32], worker: &Worker) -> Result<(),
 pub(crate) struct Processes {
     pub(crate) address: String,
     recipe: &'static str,
+    servers: usize,
+    /// Seconds after which a lost node is given up.
+    dead_after: u64,
     meet: String,
     ranks: Vec<Option<Process>>,
 }
@@ -136,15 +160,22 @@ const NODE: &str = "GRADWIRE_TRUTH_NODE";
 
 impl Processes {
     pub(crate) fn new(recipe: &'static str, workers: usize) -> Self {
+        Self::with_servers(recipe, workers, 0, 3)
+    }
+
+    /// Workers, and then servers. A lost node is given up after so many seconds.
+    pub(crate) fn with_servers(recipe: &'static str, workers: usize, servers: usize, dead_after: u64) -> Self {
         let monitor = port_with_next();
         let meet = format!("127.0.0.1:{}", port_with_next());
-        let ranks = (0..workers).map(|_| None).collect();
-        Self { address: format!("127.0.0.1:{monitor}"), recipe, meet, ranks }
+        let ranks = (0..workers + servers).map(|_| None).collect();
+        Self { address: format!("127.0.0.1:{monitor}"), recipe, servers, dead_after, meet, ranks }
     }
 
     /// Starts a rank of the run of this name.
     pub(crate) fn start(&mut self, rank: usize, run: &str) {
-        let args = [&rank.to_string(), &self.ranks.len().to_string(), self.recipe, &self.meet, &self.address, run];
+        let numbers = [rank, self.ranks.len() - self.servers, self.servers, self.dead_after as usize];
+        let numbers = numbers.map(|number| number.to_string()).join(" ");
+        let args = [&numbers, self.recipe, &self.meet, &self.address, run];
         let mut child = Command::new(std::env::current_exe().unwrap())
             .args(["--exact", "node_of_a_run", "--nocapture"])
             .env(NODE, args.map(String::from).join("|"))
@@ -220,11 +251,12 @@ fn port_with_next() -> u16 {
 pub(crate) fn node() {
     let Ok(args) = std::env::var(NODE) else { return };
     let args: Vec<&str> = args.split('|').collect();
-    let [rank, workers, recipe, meet, monitor, run] = args[..] else { panic!("{args:?}") };
-    let (rank, workers): (u32, u32) = (rank.parse().unwrap(), workers.parse().unwrap());
+    let [numbers, recipe, meet, monitor, run] = args[..] else { panic!("{args:?}") };
+    let numbers: Vec<u32> = numbers.split(' ').map(|number| number.parse().unwrap()).collect();
+    let [rank, workers, servers, dead_after] = numbers[..] else { panic!("{numbers:?}") };
     let recipe: Recipe = recipe.parse().unwrap();
-    let cluster = Cluster { workers, servers: 0 };
-    let board = board(recipe, cluster);
+    let cluster = Cluster { workers, servers };
+    let board = board(recipe, cluster, LEN);
     let (host, port) = monitor.rsplit_once(':').unwrap();
     let reports = format!("{host}:{}", port.parse::<u16>().unwrap() + 1);
     match rank {
@@ -234,11 +266,17 @@ pub(crate) fn node() {
         }
         _ => board.publish(reports, None).unwrap(),
     }
-    let transport = gradwire::tcp::Builder::new(rank, workers, meet);
-    let transport = transport.dead_after(Duration::from_secs(3)).open().unwrap();
+    let transport = gradwire::tcp::Builder::new(rank, cluster.nodes(), meet).servers(servers);
+    let transport = transport.dead_after(Duration::from_secs(dead_after.into())).open().unwrap();
     let mut params = vec![0.0; LEN];
     let builder = Session::builder(Layout::flat(LEN), recipe, cluster).publish_to(board, &format!("host-{rank}"));
-    let mut session = builder.run(run.parse().unwrap()).join(transport, &mut params).unwrap();
+    let builder = builder.run(run.parse().unwrap());
+    if rank >= workers {
+        let mut server = builder.serve(transport, &params).unwrap();
+        while server.wait(&mut params, Duration::from_millis(50)).unwrap() == RunState::Running {}
+        return;
+    }
+    let mut session = builder.join(transport, &mut params).unwrap();
     let closed = Arc::new(AtomicBool::new(false));
     let flag = Arc::clone(&closed);
     thread::spawn(move || {

@@ -79,6 +79,19 @@ impl Watch {
         all[all.len() / 2]
     }
 
+    /// The screen that another dtop prints after so many seconds, in lines that are joined: words that wrap are together.
+    pub(crate) fn screen(address: &str, (width, height): (u16, u16), wait: f64) -> String {
+        let output = Command::new(env!("CARGO_BIN_EXE_dtop"))
+            .args([address, "--once", "--ascii", "--wait", &wait.to_string()])
+            .envs([("COLUMNS", width.to_string()), ("LINES", height.to_string())])
+            .output()
+            .unwrap();
+        let text = String::from_utf8(output.stdout).unwrap();
+        let fits = |line: &str| line.chars().count() <= usize::from(width);
+        assert!(text.lines().count() <= usize::from(height) && text.lines().all(fits), "{text}");
+        text.split_whitespace().collect::<Vec<_>>().join(" ")
+    }
+
     /// The exit code and the object of another dtop, which prints once.
     pub(crate) fn once(&self, wait: f64) -> (i32, Json) {
         let wait = wait.to_string();

@@ -262,6 +262,7 @@ impl Peer {
                 messages_in: 0,
                 last_heard: None,
                 response_ns: 0,
+                arriving_ns: 0,
             },
             unanswered_since: None,
         }
