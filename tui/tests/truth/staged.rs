@@ -86,8 +86,7 @@ fn a_thin_link() {
     run.finish();
 }
 
-/// 32. A server process is killed: it is named, with those that wait for it. 33. It is restarted, and the run goes
-/// on.
+/// 32. A server process is killed: it is named, with those that wait for it. 33. After its restart the run goes on.
 #[test]
 fn a_killed_server() {
     let mut run = Processes::with_servers("async", 2, 1, 10);
