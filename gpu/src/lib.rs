@@ -36,11 +36,13 @@
 //!
 //! # Equal results
 //!
-//! Results equal the CPU kernels of [`gradwire_core`] bit for bit, with three exceptions:
+//! Results equal the CPU kernels of [`gradwire_core`] bit for bit, with two exceptions:
 //!
 //! - the payload bits of a NaN;
-//! - the sum of squares of a residual, which is reported to monitors only;
-//! - products below 2^-126, on adapters that flush denormals to zero ([`Context::flushes_denormals`]).
+//! - the sum of squares of a residual, which is reported to monitors only.
+//!
+//! An adapter may flush denormals to zero ([`Context::flushes_denormals`]). Then the shaders make products and sums that
+//! are that small in integers.
 //!
 //! A probe measures the rounding of an adapter when its [`Context`] is created. An adapter with other rounding is an
 //! error.

@@ -25,7 +25,7 @@ fn share(group: u32, me: u32) -> Share {
 
 // A product that is rounded before it takes part in a sum, as on the CPU.
 fn times(scale: f32, bits: u32) -> u32 {
-    return bitcast<u32>(opaque(scale * bitcast<f32>(bits)));
+    return rounded_product(bitcast<u32>(scale), bits);
 }
 
 fn negated(bits: u32) -> u32 {
@@ -97,7 +97,7 @@ fn to_float(n: i32) -> f32 {
 fn materialise(@builtin(local_invocation_index) me: u32, @builtin(workgroup_id) group: vec3<u32>) {
     let s = share(group.x, me);
     for (var i = s.i; i < s.end; i += 256u) {
-        let quanta = bitcast<u32>(opaque(s.factor * to_float(bitcast<i32>(y[s.y + i]))));
+        let quanta = rounded_product(bitcast<u32>(s.factor), bitcast<u32>(to_float(bitcast<i32>(y[s.y + i]))));
         z[s.z + i] = sum(x[s.x + i], negated(quanta));
     }
 }

@@ -5,22 +5,6 @@
 
 const NOT_A_NUMBER: u32 = 0x7fc00000u;
 
-// A positive finite float: mantissa * 2^e. The mantissa has 24 bits, of which the first is set.
-struct Parts {
-    mantissa: u32,
-    e: i32,
-}
-
-fn parts(magnitude: u32) -> Parts {
-    let exponent = magnitude >> 23u;
-    let fraction = magnitude & 0x7fffffu;
-    if exponent != 0u {
-        return Parts(fraction | 0x800000u, i32(exponent) - 150);
-    }
-    let by = countLeadingZeros(fraction) - 8u;
-    return Parts(fraction << by, -149 - i32(by));
-}
-
 // x / y.
 fn quotient(x: u32, y: u32) -> u32 {
     let sign = (x ^ y) & SIGN;
@@ -52,24 +36,7 @@ fn quotient(x: u32, y: u32) -> u32 {
         rest -= divisor;
     }
     let exponent = over.e - under.e - i32(shift) + 150;
-    if exponent >= 255 {
-        return sign | INFINITY;
-    }
-    if exponent > 0 {
-        // A carry out of the fraction raises the exponent, up to infinity.
-        let up = 2 * rest > divisor || (2 * rest == divisor && (q & 1u) == 1u);
-        return sign | ((u32(exponent - 1) << 23u) + q + select(0u, 1u, up));
-    }
-    // A denormal: some bits of q do not fit.
-    let by = u32(1 - exponent);
-    if by > 24u {
-        return sign;
-    }
-    let kept = q >> by;
-    let lost = q & ((1u << by) - 1u);
-    let half = 1u << (by - 1u);
-    let up = lost > half || (lost == half && (rest != 0 || (kept & 1u) == 1u));
-    return sign | (kept + select(0u, 1u, up));
+    return nearest(sign, q, rest, divisor, exponent);
 }
 
 // The square root as the CPU's kernel has it: 0 for NaN and for negative numbers.

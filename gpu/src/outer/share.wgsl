@@ -19,5 +19,5 @@ fn negated(bits: u32) -> u32 {
 
 // A product that is rounded before it takes part in a sum, as on the CPU.
 fn times(scale: f32, bits: u32) -> u32 {
-    return bitcast<u32>(opaque(scale * bitcast<f32>(bits)));
+    return rounded_product(bitcast<u32>(scale), bits);
 }
