@@ -387,6 +387,11 @@ impl Node {
         self.report = report;
     }
 
+    /// The steps between which its rates were measured: numbers of steps done at the beginning and at the end.
+    pub(crate) fn rate_steps(&self) -> (u64, u64) {
+        self.gauge.rate_steps
+    }
+
     /// Whether its process has told a loss.
     pub(crate) fn tells_loss(&self) -> bool {
         self.told_loss.is_some() || self.report.progress.loss.is_infinite()
