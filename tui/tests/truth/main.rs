@@ -92,7 +92,8 @@ fn processes_that_stop_die_and_come_back() {
     close("sum of the live nodes", object.number("examples_per_second"), sum, 1e-6);
     // 9. It is restarted.
     run.start(2, "morning");
-    dtop.wait(LONG, "restarted worker", |it| is_ok(it, 3.0) && it.state(2) == "ok");
+    run.begins(2);
+    dtop.wait(SOON, "restarted worker", |it| is_ok(it, 3.0) && it.state(2) == "ok");
     assert_eq!(dtop.next().number("restarts"), 0.0);
 }
 
@@ -120,7 +121,8 @@ fn a_source_that_stops_dies_and_is_replaced() {
     assert!(names(&object, "the source is gone"), "{object:?}");
     // 14. Rank 0 is restarted in the same run: a new picture, with a mark.
     run.start(0, "morning");
-    let object = dtop.wait(LONG, "restarted rank 0", |it| is_ok(it, 2.0) && it.state(0) == "ok");
+    run.begins(0);
+    let object = dtop.wait(SOON, "restarted rank 0", |it| is_ok(it, 2.0) && it.state(0) == "ok");
     assert_eq!(object.number("restarts"), 1.0);
     let steps = object.node(0).unwrap().number("steps");
     assert!(steps < run.steps(1) as f64, "{object:?}");
@@ -129,9 +131,10 @@ fn a_source_that_stops_dies_and_is_replaced() {
     run.kill(0);
     dtop.wait(SOON, "all killed", |it| it.health() == "LOST");
     run.start_all("evening");
-    let object = dtop.wait(LONG, "another run", |it| it.health() == "ok" && it.text("run") == "evening");
+    (0..2).for_each(|rank| run.begins(rank));
+    let object = dtop.wait(SOON, "another run", |it| it.health() == "ok" && it.text("run") == "evening");
     assert!(object.number("restarts") == 2.0 && object.number("at") < 30.0, "{object:?}");
-    dtop.wait(LONG, "both nodes", |it| is_ok(it, 2.0));
+    dtop.wait(SOON, "both nodes", |it| is_ok(it, 2.0));
     dtop.keeps(2 * SECOND, "the new run is not suspected", |it| it.health() == "ok");
     // 16. It ends well: every monitor hears so, with a summary, and it stays so.
     let other = Watch::new(&run.address);

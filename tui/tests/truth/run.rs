@@ -208,6 +208,16 @@ impl Processes {
         self.ranks[rank].as_ref().unwrap().said.lock().unwrap().len().saturating_sub(1)
     }
 
+    /// Waits until a rank has made a step.
+    #[track_caller]
+    pub(crate) fn begins(&self, rank: usize) {
+        let begun = Instant::now();
+        while self.steps(rank) == 0 {
+            assert!(begun.elapsed() < Duration::from_secs(40), "rank {rank} makes no step");
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+
     /// Milliseconds per step of a rank between two numbers of steps, by its own clock.
     pub(crate) fn step_ms(&self, rank: usize, (from, to): (usize, usize)) -> f64 {
         let said = self.ranks[rank].as_ref().unwrap().said.lock().unwrap();
