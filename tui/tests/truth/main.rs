@@ -282,14 +282,14 @@ fn a_server_is_busy_and_a_dropped_worker_has_failed() {
     dtop.wait(LONG, "ended", |it| it.health() == "ended");
 }
 
-/// 34. A process of a mesh with thresholds is killed: it is named, its peers go on without a stall, and their rates are
-/// those of the run. 35. It comes back.
+/// One dies, and comes back.
 #[test]
 fn a_process_of_a_mesh_with_thresholds_is_killed() {
     let mut run = Processes::new("mesh tau=0.000244140625", 3);
     run.start_all("meshed");
     let dtop = Watch::new(&run.address);
     dtop.wait(LONG, "healthy", |it| is_ok(it, 3.0) && it.node(2).unwrap().number("steps") > 30.0);
+    // 34. It is named, its peers go on without a stall, and their rates are those of the run.
     run.kill(2);
     let object = dtop.wait(SOON, "killed", |it| it.health() != "ok");
     assert!(names(&object, "peer 2") && object.number("live") == 2.0, "{object:?}");
@@ -298,13 +298,13 @@ fn a_process_of_a_mesh_with_thresholds_is_killed() {
     assert!(text.contains("peer 2 at host-2 is dead") && text.contains("the run has 2 of 3 workers"), "{text}");
     dtop.keeps(SECOND, "no stall", |it| it.health() == "DEGRADED" && it.number("live") == 2.0);
     rates_are_those_of_the_run(&dtop, 2, |rank, steps| run.step_ms(rank, steps));
+    // 35. It comes back.
     run.start(2, "meshed");
     run.begins(2);
     dtop.wait(SOON, "back", |it| is_ok(it, 3.0) && it.state(2) == "ok");
 }
 
-/// 36. A monitor that comes to a long run, of which the board keeps ever fewer former reports, shows the rates of the
-/// present, and curves from the start.
+/// A long run, of which the board keeps ever fewer former reports.
 #[test]
 fn a_late_monitor_of_a_thinned_past_shows_the_present() {
     // So many nodes that the board thins their past after 8 s.
@@ -313,6 +313,7 @@ fn a_late_monitor_of_a_thinned_past_shows_the_present() {
     // Twice as fast from now on: a rate of the past would be wrong.
     run.workers.iter().for_each(|worker| worker.pace.store(200, Ordering::Relaxed));
     thread::sleep(2 * SECOND);
+    // 36. A late monitor shows the rates of the present, and curves from the start.
     let late = Watch::new(&run.address);
     let object = late.wait(LONG, "all nodes", |it| is_ok(it, 121.0));
     assert!(object.number("samples") >= 5.0, "{object:?}");
