@@ -83,6 +83,7 @@ Exit codes of --once and --json, for alarms:
   4  wrong usage or input
   5  lost: the source is gone or silent, and the run had not ended
 The interactive screen ends with 0, and with 128 + N after signal N.
+COLUMNS and LINES set the size of the screens that --once prints.
 
 Keys: press ? in dtop. The configuration file can change them:
   theme = \"light\"

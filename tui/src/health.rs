@@ -3,7 +3,7 @@
 use gradwire_core::PeerId;
 use gradwire_core::status::Waiting;
 
-use crate::model::{Model, Node, SILENT_AFTER, seconds};
+use crate::model::{Model, Node, SILENT_AFTER, SOURCE_SILENT_AFTER, seconds};
 use crate::standing::Standing;
 use crate::theme::{bytes, count};
 
@@ -93,7 +93,7 @@ fn lost(model: &Model) -> Option<String> {
     let silence = model.source_silence();
     match &model.disconnected {
         Some(reason) => Some(format!("the source is gone: {reason}")),
-        None if silence >= SILENT_AFTER => Some(format!("the source has sent nothing for {silence:.1} s")),
+        None if silence >= SOURCE_SILENT_AFTER => Some(format!("the source has sent nothing for {silence:.1} s")),
         None => None,
     }
 }

@@ -117,6 +117,7 @@ fn node(model: &Model, rank: u32, node: &Node) -> String {
         ("forgotten", number(status.forgotten)),
         ("step_ms", number(now.step)),
         ("compute_ms", number(now.compute)),
+        ("rate_steps", format!("[{},{}]", node.rate_steps().0, node.rate_steps().1)),
         ("wait_share", number(now.wait)),
         ("busy_share", number(now.busy)),
         ("loss", number(f64::from(node.report.progress.loss))),

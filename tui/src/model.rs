@@ -26,9 +26,11 @@ use crate::standing::Standing;
 pub(crate) const NOTES_MAX: usize = 2000;
 /// Marks of former logs that are kept among the notes.
 const MARKS_MAX: usize = 100;
-/// A node without a report for this many seconds is silent, and suspected to have failed. A source without a frame for
-/// as long is lost.
+/// A node without a report for this many seconds is silent, and suspected to have failed.
 pub(crate) const SILENT_AFTER: f64 = 1.5;
+/// A source without a frame for this many seconds is lost. It sends ten a second, also when there is nothing to tell, so the
+/// loss is shown within 2 s also on a busy machine.
+pub(crate) const SOURCE_SILENT_AFTER: f64 = 1.2;
 /// A worker is a straggler if its steps take so many times the median to compute.
 pub(crate) const STRAGGLES: f64 = 1.5;
 
@@ -389,6 +391,11 @@ impl Node {
             }
         }
         self.report = report;
+    }
+
+    /// The steps between which its rates were measured: numbers of steps done at the beginning and at the end.
+    pub(crate) fn rate_steps(&self) -> (u64, u64) {
+        self.gauge.rate_steps
     }
 
     /// Whether its process has told a loss.

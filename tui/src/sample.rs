@@ -129,13 +129,24 @@ pub(crate) struct Gauge {
     stepped: Report,
     /// The rates of steps, as last measured: examples per second, milliseconds per step, and of these computing.
     rates: [f64; 3],
+    /// The steps between which `rates` was measured: numbers of steps done at its beginning and at its end.
+    measured: (u64, u64),
+    /// The same, of the last sample.
+    pub(crate) rate_steps: (u64, u64),
     /// Densities in the reports since `base`, and their number.
     densities: (f64, f64),
 }
 
 impl Gauge {
     pub(crate) fn new(report: &Report) -> Self {
-        Self { base: report.clone(), stepped: report.clone(), rates: [0.0; 3], densities: (0.0, 0.0) }
+        Self {
+            base: report.clone(),
+            stepped: report.clone(),
+            rates: [0.0; 3],
+            measured: (0, 0),
+            rate_steps: (0, 0),
+            densities: (0.0, 0.0),
+        }
     }
 
     /// Takes the next report of the node. Returns a new sample if enough time has passed, given the last one.
@@ -159,6 +170,7 @@ impl Gauge {
             return None;
         }
         let sample = self.sample(report, at, span, last);
+        self.rate_steps = self.measured;
         (self.base, self.densities) = (report.clone(), (0.0, 0.0));
         Some(sample)
     }
@@ -173,6 +185,7 @@ impl Gauge {
         let examples = report.progress.examples.saturating_sub(self.stepped.progress.examples) as f64;
         let compute = nanos(to.stepped_compute.saturating_sub(from.stepped_compute));
         self.rates = [sane(examples / span), sane(1e3 * span / steps), sane(1e3 * compute / steps)];
+        self.measured = (from.steps, to.steps);
         self.stepped = report.clone();
     }
 

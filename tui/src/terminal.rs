@@ -169,15 +169,4 @@ impl Signals {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Not a test by itself: `tests/terminal.rs` runs it in a terminal, and looks at the terminal after it.
-    #[test]
-    #[ignore = "a panic, for tests/terminal.rs"]
-    fn a_panic_in_a_terminal() {
-        let _screen = Screen::enter(true).unwrap();
-        let _ = std::thread::spawn(|| panic!("a panic for a test")).join();
-        unreachable!("the hook ends the process");
-    }
-}
+mod tests;

@@ -229,3 +229,19 @@ fn an_accuracy_that_was_not_told_is_absent() {
     assert!(model.history.iter().last().unwrap().accuracy.is_nan());
     assert!(crate::json::object(&model).contains("\"accuracy\":null"));
 }
+
+/// Former reports of a board have no single links. The first report with links is no rate: its counts are of the whole run.
+#[test]
+fn links_have_no_rate_across_the_past_of_a_board() {
+    let mut model = Model::default();
+    let mut former = report(0, 100.0, 10_000);
+    former.status.links[0].peer = PeerId(0);
+    model.take(Frame::Report(former));
+    for tenth in 1..=20u32 {
+        let at = 100.0 + f64::from(tenth) / 10.0;
+        model.take(Frame::Report(report(0, at, (at * 100.0) as u64)));
+        let rate = model.nodes[&0].link_rates.get(&1).copied().unwrap_or(0.0);
+        assert!(rate < 110_000.0, "{at}: {rate}");
+    }
+    assert!((model.nodes[&0].link_rates[&1] - 100_000.0).abs() < 5_000.0, "{:?}", model.nodes[&0].link_rates);
+}

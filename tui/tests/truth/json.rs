@@ -52,6 +52,14 @@ impl Json {
         self.nodes().iter().find(|node| node.number("rank") == f64::from(rank))
     }
 
+    /// The steps between which the rates of this node are measured. `None`: there are none yet.
+    #[track_caller]
+    pub(crate) fn rate_steps(&self) -> Option<(usize, usize)> {
+        let Self::List(ends) = self.get("rate_steps") else { panic!("{self:?}") };
+        let [Self::Number(from), Self::Number(to)] = ends[..] else { panic!("{self:?}") };
+        (to > from).then_some((from as usize, to as usize))
+    }
+
     pub(crate) fn state(&self, rank: u32) -> &str {
         self.node(rank).map_or("none", |node| node.text("state"))
     }

@@ -28,8 +28,8 @@ pub(crate) struct Worker {
     pub(crate) drop: AtomicBool,
     /// Report this accuracy, in per cent. 0: none.
     pub(crate) accuracy: AtomicU64,
-    /// Steps so far.
-    pub(crate) steps: AtomicU64,
+    /// When it began, and when each step was done.
+    pub(crate) done: Mutex<Vec<Instant>>,
     /// The learning rate, in per cent. From 200 on, learning diverges. 0: random updates, and no loss is told.
     pub(crate) rate: AtomicU64,
     /// Its data are broken: it tells an infinite loss.
@@ -83,20 +83,10 @@ impl Run {
         self.threads.into_iter().for_each(|thread| thread.join().unwrap());
     }
 
-    /// Milliseconds per step of a worker, as it counts itself over this span.
-    pub(crate) fn step_ms(worker: &Worker, span: Duration) -> f64 {
-        // From the end of a step to the end of another one.
-        let wait_for_step = || {
-            let before = worker.steps.load(Ordering::Relaxed);
-            while worker.steps.load(Ordering::Relaxed) == before {
-                thread::sleep(Duration::from_micros(200));
-            }
-            (Instant::now(), worker.steps.load(Ordering::Relaxed))
-        };
-        let (begun, from) = wait_for_step();
-        thread::sleep(span);
-        let (ended, to) = wait_for_step();
-        1e3 * ended.duration_since(begun).as_secs_f64() / (to - from) as f64
+    /// Milliseconds per step of a worker between two numbers of steps, by its own clock.
+    pub(crate) fn step_ms(&self, rank: usize, (from, to): (usize, usize)) -> f64 {
+        let done = self.workers[rank].done.lock().unwrap();
+        1e3 * done[to].duration_since(done[from]).as_secs_f64() / (to - from) as f64
     }
 }
 
@@ -107,6 +97,7 @@ fn board(recipe: Recipe, cluster: Cluster, len: usize) -> Board {
 
 /// Takes steps as the test tells.
 fn work(mut session: Session, params: &mut [f32], worker: &Worker) -> Result<(), Error> {
+    worker.done.lock().unwrap().push(Instant::now());
     let mut random = 1u64;
     let told = |flag: &AtomicBool| flag.load(Ordering::Relaxed);
     while !told(&worker.finish) && !told(&worker.leave) && !told(&worker.drop) {
@@ -130,7 +121,7 @@ fn work(mut session: Session, params: &mut [f32], worker: &Worker) -> Result<(),
             }
         };
         session.step(params, &update, BATCH)?;
-        worker.steps.fetch_add(1, Ordering::Relaxed);
+        worker.done.lock().unwrap().push(Instant::now());
     }
     if told(&worker.drop) {
         return Ok(());
@@ -151,8 +142,8 @@ pub(crate) struct Processes {
 
 struct Process {
     child: Child,
-    /// Its latest line: seconds and steps since its start.
-    said: Arc<Mutex<(f64, u64)>>,
+    /// Its lines: seconds since its start, at the start and after each step.
+    said: Arc<Mutex<Vec<f64>>>,
 }
 
 /// The name of the variable with a process's arguments.
@@ -184,12 +175,12 @@ impl Processes {
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
-        let said = Arc::new(Mutex::new((0.0, 0)));
+        let said = Arc::new(Mutex::new(Vec::new()));
         let (lines, latest) = (BufReader::new(child.stdout.take().unwrap()).lines(), Arc::clone(&said));
         thread::spawn(move || {
             for line in lines.map_while(Result::ok) {
-                if let Some((seconds, steps)) = line.strip_prefix("at ").and_then(|line| line.split_once(' ')) {
-                    *latest.lock().unwrap() = (seconds.parse().unwrap(), steps.parse().unwrap());
+                if let Some(seconds) = line.strip_prefix("at ") {
+                    latest.lock().unwrap().push(seconds.parse().unwrap());
                 }
             }
         });
@@ -212,9 +203,25 @@ impl Processes {
         process.child.wait().unwrap();
     }
 
-    /// Seconds and steps since the start of a rank.
-    pub(crate) fn said(&self, rank: usize) -> (f64, u64) {
-        *self.ranks[rank].as_ref().unwrap().said.lock().unwrap()
+    /// The steps of a rank since its start.
+    pub(crate) fn steps(&self, rank: usize) -> usize {
+        self.ranks[rank].as_ref().unwrap().said.lock().unwrap().len().saturating_sub(1)
+    }
+
+    /// Waits until a rank has made a step.
+    #[track_caller]
+    pub(crate) fn begins(&self, rank: usize) {
+        let begun = Instant::now();
+        while self.steps(rank) == 0 {
+            assert!(begun.elapsed() < Duration::from_secs(40), "rank {rank} makes no step");
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// Milliseconds per step of a rank between two numbers of steps, by its own clock.
+    pub(crate) fn step_ms(&self, rank: usize, (from, to): (usize, usize)) -> f64 {
+        let said = self.ranks[rank].as_ref().unwrap().said.lock().unwrap();
+        1e3 * (said[to] - said[from]) / (to - from) as f64
     }
 
     /// Tells all ranks to finish, and waits for their ends.
@@ -283,13 +290,14 @@ pub(crate) fn node() {
         let _ = std::io::stdin().lines().count();
         flag.store(true, Ordering::Relaxed);
     });
-    let (begun, mut steps) = (Instant::now(), 0u64);
+    let begun = Instant::now();
+    let say = || writeln!(std::io::stdout(), "at {}", begun.elapsed().as_secs_f64());
+    let _ = say();
     while !closed.load(Ordering::Relaxed) {
         thread::sleep(Duration::from_millis(20));
         session.report_progress(0.5, 0.75);
         session.step(&mut params, &[1e-4; LEN], BATCH).unwrap();
-        steps += 1;
-        let _ = writeln!(std::io::stdout(), "at {} {steps}", begun.elapsed().as_secs_f64());
+        let _ = say();
     }
     session.finish(&mut params).unwrap();
 }

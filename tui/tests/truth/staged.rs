@@ -94,6 +94,7 @@ fn a_killed_server() {
     let dtop = Watch::new(&run.address);
     let steps = |it: &crate::json::Json| it.node(1).map_or(0.0, |node| node.number("steps"));
     dtop.wait(LONG, "healthy", |it| is_ok(it, 3.0) && steps(it) > 30.0);
+    // 32. It is named, with those that wait for it.
     run.kill(2);
     diagnosed(
         &dtop,
@@ -103,6 +104,7 @@ fn a_killed_server() {
     let words =
         ["STALLED", "peer 2 (server) at host-2 is dead", "peers 0 and 1 wait for it", "restart it with the same"];
     screens_say(&run.address, 1.0, &words);
+    // 33. It is restarted, and the run goes on.
     run.start(2, "served");
     dtop.wait(LONG, "restarted server", |it| is_ok(it, 3.0) && it.number("examples_per_second") > 100.0);
 }

@@ -10,8 +10,8 @@ use crate::json::Json;
 
 /// The limit of waits for something that is to happen at some time.
 pub(crate) const LONG: Duration = Duration::from_secs(40);
-/// The limit of waits for a loss or a restart: 2 s, and as much again for a machine with other work.
-pub(crate) const SOON: Duration = Duration::from_secs(4);
+/// The limit of waits for a loss, and for the first true picture after a restart.
+pub(crate) const SOON: Duration = Duration::from_secs(2);
 
 pub(crate) struct Watch {
     address: String,
