@@ -29,6 +29,8 @@ const LEDGER: u32 = 3;
 const SECTIONS: BufferId = BufferId(VECTORS * SETS);
 const BODY: BufferId = BufferId(VECTORS * SETS + 1);
 const TOUCHED: BufferId = BufferId(VECTORS * SETS + 2);
+/// Scratch memory of encoders, which grows if the host runs one.
+const SCRATCH: BufferId = BufferId(VECTORS * SETS + 3);
 
 struct Bench {
     gpu: Gpu,
@@ -53,7 +55,7 @@ impl Bench {
     fn new(context: Context, len: usize, rounds: u32, wanted: Vec<String>) -> Self {
         let body = Coding::Bf16.len_max(len, 1) + 64;
         let words = |index: u32| if index == LEDGER { ledger::words(len) } else { len };
-        let lens = (0..VECTORS * SETS).map(|index| 4 * words(index)).chain([16, body, 4 * ledger::map_words(len)]);
+        let lens = (0..VECTORS * SETS).map(|index| 4 * words(index)).chain([16, body, 4 * ledger::map_words(len), 0]);
         let mut pool = Pool::new(lens);
         let mut state = 1u64;
         for set in 0..SETS {
@@ -144,7 +146,7 @@ impl Bench {
         }
         for coding in [Coding::Bf16, Coding::Int8, Coding::Sign] {
             let body = Segment::floats(BODY, 0, coding.len_max(len, 1) / 4);
-            let place = EncodeTarget { sections: Segment::floats(SECTIONS, 0, 4), scratch: BufferId(0), body };
+            let place = EncodeTarget { sections: Segment::floats(SECTIONS, 0, 4), scratch: SCRATCH, body };
             let bytes = 12 + coding.len_max(len, 1) / len;
             self.row(&format!("encode {coding:?}"), bytes, |set| Kernel::Encode {
                 decay: 1.0,
@@ -201,7 +203,7 @@ impl Bench {
             let coding = Coding::Threshold(aim);
             let sections = Segment::floats(SECTIONS, 0, 4);
             let body = Segment::floats(BODY, 0, coding.len_max(len, 1) / 4);
-            let place = EncodeTarget { sections, scratch: BufferId(0), body };
+            let place = EncodeTarget { sections, scratch: SCRATCH, body };
             let encode =
                 |set: u32| Kernel::Encode { coding, decay: 1.0, update: Some(v(set, 0)), residual: v(set, 1), place };
             let seconds = self.time(encode);
