@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use gradwire_core::kernel::executor::Executor;
+use gradwire_core::recipe::Payload;
 use gradwire_core::status::Waiting;
 use gradwire_core::telemetry::Stage;
 use gradwire_core::{
@@ -72,6 +73,10 @@ pub(crate) struct Engine<T> {
     /// The connection to each peer, by rank.
     links: Vec<PeerLink>,
     tape: TapeFile,
+    /// Trees and rings: a storage without memory, which has the contribution's place between two rounds. The
+    /// application has the contribution's own. `None`: the machine may read a contribution after the step, so there are
+    /// two that change places.
+    vacant: Option<Arc<Storage>>,
     /// [`Machine::wanted_changes`] when the transport was told last.
     wanted_seen: Option<u64>,
 }
@@ -100,8 +105,19 @@ impl<T: Transport> Engine<T> {
         observer: Observer,
     ) -> Result<Self, Error> {
         let (len, contract, known_run) = (setup.len, setup.contract.clone(), setup.run);
-        let (me, pending, nodes) = (setup.me, Pending::at_start(&setup), setup.cluster.nodes());
-        let (machine, pool) = Node::open_with(setup, initial, pages::zeroed)?;
+        let (me, nodes) = (setup.me, setup.cluster.nodes());
+        // A gradient that is given range by range is in both.
+        let returns = setup.recipe.has_chunks() && setup.recipe.payload() != Payload::Gradients;
+        let vacant = returns.then(Arc::<Storage>::default);
+        let (carried, is_worker) = (setup.carried, setup.cluster.is_worker(me));
+        let (machine, mut pool) = Node::open_with(setup, initial, pages::zeroed)?;
+        let pending = if is_worker {
+            let zeroed = || Arc::new(pages::zeroed(len * 4));
+            let spare = vacant.as_ref().map(|vacant| pool.replace(machine.contribution(), Arc::clone(vacant)));
+            Pending::Join { spare: spare.unwrap_or_else(zeroed), state: (0..carried).map(|_| zeroed()).collect() }
+        } else {
+            Pending::Serve
+        };
         let mut engine = Self {
             machine,
             compute: Compute::new(pool, executor),
@@ -124,6 +140,7 @@ impl<T: Transport> Engine<T> {
             stopwatch: Stopwatch::new(Steps::default()),
             links: vec![PeerLink::Never; nodes as usize],
             tape: TapeFile::Off,
+            vacant,
             wanted_seen: None,
         };
         // A machine acts on inputs only; a timeout makes it start its first kernels.
@@ -182,7 +199,8 @@ impl<T: Transport> Engine<T> {
                 let contribution = self.machine.contribution();
                 let spare = self.compute.replace(contribution, filled);
                 self.exchange_state(&mut state);
-                self.pending = Pending::Step { spare: Some(spare), state };
+                let spare = Some(spare).filter(|_| self.vacant.is_none());
+                self.pending = Pending::Step { spare, state };
                 self.set_rate(rate);
                 notes.into_iter().flatten().for_each(|note| self.feed(note));
                 self.feed(if fetches { Input::Step { weight } } else { Input::Push { weight } });
@@ -459,7 +477,11 @@ impl<T: Transport> Engine<T> {
         }
         let is_step = |pending: &Pending| matches!(pending, Pending::Step { .. } | Pending::StepThrough { .. });
         match self.pending.take_if(is_step) {
-            Pending::Step { spare, state } => {
+            Pending::Step { mut spare, state } => {
+                if let Some(vacant) = &self.vacant {
+                    let contribution = self.machine.contribution();
+                    spare = Some(self.compute.replace(contribution, Arc::clone(vacant)));
+                }
                 let advice = self.machine.advice();
                 self.mailbox.answer(Stepped { clock, view, changed, spare, advice, state, adopted });
             }

@@ -2,10 +2,9 @@
 
 use std::sync::Arc;
 
-use gradwire_core::{Setup, Storage};
+use gradwire_core::Storage;
 
 use crate::mailbox::DeviceCopy;
-use crate::pages;
 
 /// A call that waits for a signal of the machine. A session makes one call at a time, so there is at most one.
 #[derive(Debug)]
@@ -17,7 +16,8 @@ pub(crate) enum Pending {
         state: Vec<Arc<Storage>>,
     },
     /// Waits for `Ready`. `spare` and `state`: the buffers that the contribution and the application's state replaced.
-    /// No `spare`: the application has it already, since it gives its contribution range by range.
+    /// No `spare`: the application has it already, since it gives its contribution range by range, or gets the
+    /// contribution's own buffer back.
     Step {
         spare: Option<Arc<Storage>>,
         state: Vec<Arc<Storage>>,
@@ -37,16 +37,6 @@ pub(crate) enum Pending {
 }
 
 impl Pending {
-    /// At the start of a node. Workers join without a request, and servers are not asked for their end.
-    pub(crate) fn at_start(setup: &Setup) -> Self {
-        if setup.cluster.is_worker(setup.me) {
-            let zeroed = || Arc::new(pages::zeroed(setup.len * 4));
-            Self::Join { spare: zeroed(), state: (0..setup.carried).map(|_| zeroed()).collect() }
-        } else {
-            Self::Serve
-        }
-    }
-
     /// Takes the pending call if the signal answers it, as `is_answered` tells. Otherwise leaves it and returns `None`.
     pub(crate) fn take_if(&mut self, is_answered: impl FnOnce(&Self) -> bool) -> Self {
         if is_answered(self) { std::mem::replace(self, Self::None) } else { Self::None }
