@@ -14,6 +14,7 @@ use crate::error::Error;
 use crate::exchange::Exchange;
 use crate::monitor::Board;
 use crate::node::{ExecutorFactory, NodeSettings, Resumes, Role};
+use crate::owned::OwnedSession;
 use crate::publish::Publication;
 use crate::server::Server;
 use crate::session::Session;
@@ -340,6 +341,47 @@ impl Builder {
         }
         let candidates = self.settings.candidates(directory, rank, 1 + state.len())?;
         self.enter(transport, params, state, Resumes::From(candidates))
+    }
+
+    /// As [`join`](Self::join), as a session that [owns its vectors](OwnedSession). `initial` are the parameters to start
+    /// from, if this worker is the one to have them; it can be dropped.
+    ///
+    /// # Errors
+    /// As for [`join`](Self::join). Also if the recipe is one of those that [`OwnedSession`] lists as refused.
+    pub fn join_owned<T: Transport + 'static>(mut self, transport: T, initial: &[f32]) -> Result<OwnedSession, Error> {
+        self.settings.run = self.settings.run.or(self.settings.job);
+        self.enter_owned(transport, initial, Resumes::No)
+    }
+
+    /// As [`resume`](Self::resume), as a session that [owns its vectors](OwnedSession). Optimizer vectors are not
+    /// restored.
+    ///
+    /// # Errors
+    /// As for [`resume`](Self::resume) and [`join_owned`](Self::join_owned).
+    pub fn resume_owned<T: Transport + 'static>(
+        mut self,
+        directory: &Path,
+        transport: T,
+        initial: &[f32],
+    ) -> Result<OwnedSession, Error> {
+        let (rank, _) = transport.place();
+        let candidates = self.settings.candidates(directory, rank, 1)?;
+        self.enter_owned(transport, initial, Resumes::From(candidates))
+    }
+
+    fn enter_owned<T: Transport + 'static>(
+        self,
+        transport: T,
+        initial: &[f32],
+        resumes: Resumes,
+    ) -> Result<OwnedSession, Error> {
+        let (rank, _) = transport.place();
+        OwnedSession::check(&self.settings.recipe, self.settings.cluster.workers)?;
+        let identity = self.settings.identity(rank);
+        let drive = self.settings.start(transport, initial, &[], Role::Worker, resumes)?;
+        let NodeSettings { layout, recipe, cluster, optimizer_vectors, notices, callback, .. } = self.settings;
+        let exchange = Exchange::new(layout, recipe, cluster.workers, optimizer_vectors, drive);
+        OwnedSession::enter(exchange, identity, notices, callback)
     }
 
     fn enter<T: Transport + 'static>(

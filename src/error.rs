@@ -70,6 +70,13 @@ pub enum Error {
     OptimizerVectors { expected: u32, got: u32 },
     /// `sync` was called after `step`, which keeps no copy of the parameters at the last synchronisation.
     Mixed,
+    /// A session cannot own its vectors with this recipe.
+    Owned { got: String },
+    /// Of a session that owns its vectors: the call contributes the vector that another call hands out, and that call
+    /// was not made since the last contribution.
+    Unwritten { call: &'static str, expected: &'static str },
+    /// Of a session that owns its vectors: an update can be contributed only where each step is a synchronisation.
+    LocalSteps { got: String },
     /// A peer runs another contract (recipe, layout, cluster, or a note of the application). The fields are the first
     /// line that differs.
     Contract { peer: PeerId, expected: String, got: String },
@@ -207,6 +214,21 @@ impl fmt::Display for Error {
                 f,
                 "sync() cannot follow step() in one session: with period=1, step() keeps no copy of the parameters \
                  from which sync() could compute the update"
+            ),
+            Self::Owned { got } => write!(
+                f,
+                "join_owned: expected a recipe without payload=gradients, merge=elastic, optimizer=average and a fetch of \
+                 its own, got {got}"
+            ),
+            Self::Unwritten { call, expected } => {
+                write!(
+                    f,
+                    "{call}(): expected a vector that {expected}() has handed out since the last call of {call}()"
+                )
+            }
+            Self::LocalSteps { got } => write!(
+                f,
+                "update_mut(): expected a recipe with period=1, got {got}; take local steps with params_mut() and sync()"
             ),
             Self::Contract { peer, expected, got } => write!(
                 f,

@@ -1,12 +1,14 @@
 //! [`Exchange`]: the synchronisations of one worker. Fills contributions, passes them to the engine, and takes the
 //! parameters that come back.
 
+mod owned;
 mod parts;
 
 use std::sync::Arc;
 
 use gradwire_core::recipe::{OptimizerState, Payload};
-use gradwire_core::{Layout, Local, Recipe, Storage};
+use gradwire_core::{Advice, Layout, Local, Recipe, Storage};
+pub(crate) use owned::View;
 use parts::Parts;
 
 use crate::check;
@@ -46,6 +48,8 @@ pub(crate) struct Exchange {
 /// How a worker has begun.
 #[derive(Debug)]
 pub(crate) struct Beginning {
+    /// The parameters to start from.
+    pub(crate) view: Arc<Storage>,
     /// With `payload=gradients`: the application's state, parameters first.
     pub(crate) adopted: Vec<Arc<Storage>>,
     /// The checkpoint that it goes on from.
@@ -75,9 +79,8 @@ impl Exchange {
         }
     }
 
-    /// Waits until the machine has joined. `params` receives the parameters to start from. Returns how the worker has
-    /// begun.
-    pub(crate) fn join(&mut self, params: &mut [f32]) -> Result<Beginning, Error> {
+    /// Waits until the machine has joined. Returns how the worker has begun.
+    pub(crate) fn join(&mut self) -> Result<Beginning, Error> {
         let Joined { clock, view, spare, state, adopted, restored, moment, mut outdated, advice } =
             self.drive.wait_for("join", WaitKind::Join)?;
         if let Some(checkpoint) = &restored {
@@ -90,10 +93,14 @@ impl Exchange {
         }
         self.clock = clock;
         (self.spare, self.state) = (Some(spare), state);
-        self.local.start(params, view.floats(), self.drive.now());
         self.local.follow(advice);
         self.drive.steps().mark(|meter, now| meter.joins(now));
-        Ok(Beginning { adopted, restored, moment, outdated })
+        Ok(Beginning { view, adopted, restored, moment, outdated })
+    }
+
+    /// Begins the first period. `params` receives the parameters to start from.
+    pub(crate) fn start(&mut self, params: &mut [f32], view: &Storage) {
+        self.local.start(params, view.floats(), self.drive.now());
     }
 
     /// The call for a step has ended: with a step of so many examples, or with another worker's state.
@@ -325,21 +332,7 @@ impl Exchange {
             into.copy_from_slice(vector);
         }
         let Some(weight) = weight else { return Ok(()) };
-        // Finite updates can add up to an infinity. Servers would refuse it, and collectives spread it.
-        if let Some(index) = self.local.non_finite().filter(|_| self.local.contributes()) {
-            let got = contribution(&mut self.spare)[index];
-            return Err(self.refusal("contribution", index, got));
-        }
-        // A step of weight 0 only asks for parameters, and is not numbered.
-        self.contributions += u64::from(weight > 0);
-        let filled = self.spare.take().expect(HAS_SPARE);
-        let (fetches, rate, notes) = (self.local.fetches(), self.rate.take(), self.local.notes());
-        let length = self.local.timed_length();
-        let request = Step { weight, fetches, filled, state: Vec::new(), rate, notes, length };
-        let Stepped { clock, view, changed, spare, advice, .. } =
-            self.drive.call("take a step", WaitKind::Step, request)?;
-        self.clock = clock;
-        self.spare = spare;
+        let (view, changed, advice) = self.contribute(weight)?;
         self.local.take(params, view.floats(), changed, self.drive.now());
         self.local.follow(advice);
         if let Some(weight) = self.local.second(params, contribution(&mut self.spare)) {
@@ -355,6 +348,27 @@ impl Exchange {
             OptimizerState::Average | OptimizerState::Keep => {}
         }
         Ok(())
+    }
+
+    /// Contributes the vector in the spare buffer, and waits. Returns the machine's view, whether it has changed, and the
+    /// machine's knowledge of the other workers.
+    fn contribute(&mut self, weight: u64) -> Result<(Arc<Storage>, bool, Advice), Error> {
+        // Finite updates can add up to an infinity. Servers would refuse it, and collectives spread it.
+        if let Some(index) = self.local.non_finite().filter(|_| self.local.contributes()) {
+            let got = contribution(&mut self.spare)[index];
+            return Err(self.refusal("contribution", index, got));
+        }
+        // A step of weight 0 only asks for parameters, and is not numbered.
+        self.contributions += u64::from(weight > 0);
+        let filled = self.spare.take().expect(HAS_SPARE);
+        let (fetches, rate, notes) = (self.local.fetches(), self.rate.take(), self.local.notes());
+        let length = self.local.timed_length();
+        let request = Step { weight, fetches, filled, state: Vec::new(), rate, notes, length };
+        let Stepped { clock, view, changed, spare, advice, .. } =
+            self.drive.call("take a step", WaitKind::Step, request)?;
+        self.clock = clock;
+        self.spare = spare;
+        Ok((view, changed, advice))
     }
 
     pub(crate) fn drive(&mut self) -> &mut Drive {

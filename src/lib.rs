@@ -81,6 +81,7 @@ mod mailbox;
 pub mod monitor;
 mod node;
 mod observe;
+mod owned;
 #[doc(hidden)]
 pub mod pages;
 mod parts;
@@ -118,6 +119,7 @@ pub use gradwire_sim::simulation as sim;
 #[doc(inline)]
 pub use gradwire_tcp as tcp;
 pub use launch_env::{LaunchEnv, LaunchEnvError, LaunchFlags};
+pub use owned::OwnedSession;
 pub use parts::{MeanParts, PartError};
 pub use server::Server;
 pub use session::{Mean, Session};

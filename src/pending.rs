@@ -38,8 +38,9 @@ pub(crate) enum Pending {
 }
 
 impl Pending {
-    /// At the start of a node with vectors of `len` floats, `carried` of which are the application's. Workers join without a request, and servers are not asked for their end. `lends`: the
-    /// application gets the machine's buffer for its contributions.
+    /// At the start of a node with vectors of `len` floats, `carried` of which are the application's. Workers join without a
+    /// request, and servers are not asked for their end. `lends`: the application gets the machine's buffer for its
+    /// contributions.
     pub(crate) fn at_start(is_worker: bool, len: usize, carried: u32, lends: bool) -> Self {
         if is_worker {
             let zeroed = || Arc::new(pages::zeroed(len * 4));

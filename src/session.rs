@@ -80,9 +80,9 @@ pub enum Mean {
 /// ```
 #[derive(Debug)]
 pub struct Session {
-    exchange: Exchange,
+    pub(crate) exchange: Exchange,
     /// Steps taken, including the steps before a checkpoint.
-    steps: u64,
+    pub(crate) steps: u64,
     identity: NodeIdentity,
     notices: NoticeCallback,
     /// The moment at which this session began: of a checkpoint, or the clock of a run that it has joined.
@@ -108,34 +108,36 @@ impl Session {
         notices: NoticeCallback,
         callback: EventCallback,
     ) -> Result<Self, Error> {
-        let Beginning { adopted, restored, moment, outdated } = exchange.join(params)?;
+        let beginning = exchange.join()?;
+        exchange.start(params, &beginning.view);
+        let Beginning { adopted, restored, .. } = &beginning;
         for (into, vector) in state.iter_mut().zip(adopted.iter().skip(1)) {
             into.copy_from_slice(vector.floats());
         }
-        let steps = restored.as_ref().map_or(0, |checkpoint| checkpoint.steps);
         let vectors = restored.iter().filter(|_| adopted.is_empty()).flat_map(|checkpoint| &checkpoint.vectors[1..]);
         for (into, vector) in state.iter_mut().zip(vectors) {
             check::length("resume", vector.len(), into.len())?;
             into.copy_from_slice(vector);
         }
+        Ok(Self::begun(exchange, &beginning, identity, notices, callback))
+    }
+
+    /// A session whose exchange has joined.
+    pub(crate) fn begun(
+        exchange: Exchange,
+        &Beginning { ref restored, moment, outdated, .. }: &Beginning,
+        identity: NodeIdentity,
+        notices: NoticeCallback,
+        callback: EventCallback,
+    ) -> Self {
+        let steps = restored.as_ref().map_or(0, |checkpoint| checkpoint.steps);
         // The clock of a checkpoint counts rounds in a collective, and suspensions elsewhere.
         let begun_at = if exchange.recipe().is_collective() { exchange.clock() } else { moment };
         let joined_at = exchange.clock();
         let resets = exchange.recipe().optimizer() == OptimizerState::Reset;
         let keeps_optimizer = resets.then_some(callback);
         let (store, suspensions) = (None, moment);
-        Ok(Self {
-            exchange,
-            steps,
-            identity,
-            notices,
-            begun_at,
-            store,
-            joined_at,
-            suspensions,
-            outdated,
-            keeps_optimizer,
-        })
+        Self { exchange, steps, identity, notices, begun_at, store, joined_at, suspensions, outdated, keeps_optimizer }
     }
 
     // Training
@@ -162,7 +164,7 @@ impl Session {
     }
 
     /// The recipe says that synchronisations reset the optimizer's state, which this call has not been given.
-    fn hint_at_kept_optimizer(&mut self) {
+    pub(crate) fn hint_at_kept_optimizer(&mut self) {
         if let Some(callback) = self.keeps_optimizer.take() {
             let hint = Event::Hint(Hint::OptimizerKept);
             callback.call(hint);
@@ -387,7 +389,7 @@ impl Session {
     }
 
     /// A status with the steps of the application. The engine counts synchronisations.
-    fn of_run(&self, mut status: Status) -> Status {
+    pub(crate) fn of_run(&self, mut status: Status) -> Status {
         status.times.steps = self.steps;
         status
     }

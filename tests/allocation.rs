@@ -141,4 +141,51 @@ fn a_step_allocates_nothing() {
         // hundreds.
         assert!(count <= 8, "{recipe}: {count} allocations in 600 steps");
     }
+    for text in
+        ["sync", "sync topology=ring chunk=100", "averaging period=2", "hardsync", "ssp bound=2", "mesh density=0.05"]
+    {
+        let count = owned(coded(text));
+        assert!(count <= 8, "{text}: {count} allocations in 600 steps with owned vectors");
+    }
+}
+
+/// Allocations of three workers in 200 steps each, with vectors of the session.
+fn owned(recipe: Recipe) -> u64 {
+    let cluster = Cluster { workers: 3, servers: u32::from(recipe.needs_servers()) };
+    let mut ends = Mem::cluster(cluster.nodes());
+    let builder = Session::builder(Layout::flat(1000), recipe, cluster);
+    let server = ends.split_off(3).pop().map(|end| builder.clone().serve(end, &[0.0; 1000]).unwrap());
+    let barrier = Arc::new(Barrier::new(4));
+    let threads = ends.into_iter().map(|end| {
+        let (builder, barrier) = (builder.clone(), Arc::clone(&barrier));
+        thread::spawn(move || {
+            let mut session = builder.join_owned(end, &[0.0; 1000]).unwrap();
+            for phase in 0..2 {
+                for _ in 0..if phase == 0 { 300 } else { 200 } {
+                    if recipe.payload() == Payload::Updates {
+                        session.update_mut().unwrap().1.fill(1.0 / 128.0);
+                        session.step(1).unwrap();
+                    } else {
+                        session.params_mut().unwrap()[0] += 1.0;
+                        session.sync(1).unwrap();
+                    }
+                }
+                barrier.wait();
+                barrier.wait();
+            }
+            session.finish().unwrap();
+        })
+    });
+    let threads: Vec<_> = threads.collect();
+    barrier.wait();
+    COUNT.store(0, Ordering::Relaxed);
+    COUNTING.store(true, Ordering::Relaxed);
+    barrier.wait();
+    barrier.wait();
+    COUNTING.store(false, Ordering::Relaxed);
+    let count = COUNT.load(Ordering::Relaxed);
+    barrier.wait();
+    threads.into_iter().for_each(|thread| thread.join().unwrap());
+    drop(server);
+    count
 }

@@ -331,6 +331,95 @@ impl Local {
         Some(weight)
     }
 
+    // Vectors that the host owns
+
+    /// Whether the caller's vector can become the contribution, without a copy: the calls `..._in_place` make it. Not
+    /// with `payload=gradients`, with `merge=elastic`, or where pushes and fetches have periods of their own.
+    pub fn works_in_place(&self) -> bool {
+        self.recipe.payload != Payload::Gradients && !self.fetches_apart()
+    }
+
+    /// Whether each local step ends with a synchronisation.
+    pub fn synchronises_every_step(&self) -> bool {
+        self.recipe.period == Period::every(1)
+    }
+
+    /// The next period begins now, in place of [`start`](Self::start) and [`take`](Self::take): the caller reads the
+    /// machine's view itself.
+    pub fn begin_in_place(&mut self, now: Instant) {
+        self.base = Vec::new();
+        self.steps.begin(now);
+    }
+
+    /// As [`step_checked`](Self::step_checked), of a period of one step: the contribution takes the place of the
+    /// update in `vector`. `view`: the parameters that the update is subtracted from. Requires
+    /// [`works_in_place`](Self::works_in_place) and [`synchronises_every_step`](Self::synchronises_every_step).
+    ///
+    /// # Errors
+    /// With the index of the first NaN or infinity in `vector`. Then nothing has changed.
+    pub fn step_in_place(
+        &mut self,
+        vector: &mut [f32],
+        view: &[f32],
+        examples: u32,
+        now: Instant,
+    ) -> Result<Option<u64>, usize> {
+        scan::first_non_finite(vector).map_or(Ok(()), Err)?;
+        let weight = self.count(examples, now);
+        (self.contributes, self.fetches, self.non_finite) = (true, true, None);
+        if self.recipe.payload == Payload::Parameters {
+            self.non_finite = checked::subtract_in_place_finite(vector, view);
+            self.scale_in_place(vector);
+        }
+        Ok(weight)
+    }
+
+    /// As [`stepped_checked`](Self::stepped_checked): if a synchronisation is due, the contribution takes the place of
+    /// the parameters in `vector`. `view`: the parameters after the last synchronisation. Requires
+    /// [`works_in_place`](Self::works_in_place).
+    ///
+    /// # Errors
+    /// With the index of the first NaN or infinity in `vector`. Then nothing has changed.
+    pub fn stepped_in_place(
+        &mut self,
+        vector: &mut [f32],
+        view: &[f32],
+        examples: u32,
+        now: Instant,
+    ) -> Result<Option<u64>, usize> {
+        scan::first_non_finite(vector).map_or(Ok(()), Err)?;
+        let weight = self.count(examples, now);
+        if weight.is_some() {
+            self.contribute_in_place(vector, view);
+        }
+        Ok(weight)
+    }
+
+    /// As [`rest`](Self::rest): the contribution takes the place of the parameters in `vector`.
+    pub fn rest_in_place(&mut self, vector: &mut [f32], view: &[f32]) -> Option<u64> {
+        let weight = self.steps.rest()?;
+        let bad = scan::first_non_finite(vector);
+        self.contribute_in_place(vector, view);
+        self.non_finite = bad.or(self.non_finite);
+        Some(weight)
+    }
+
+    /// Makes the contribution of finite parameters.
+    fn contribute_in_place(&mut self, vector: &mut [f32], view: &[f32]) {
+        (self.contributes, self.fetches) = (true, true);
+        self.non_finite = match self.recipe.payload {
+            Payload::Parameters => None,
+            Payload::Updates | Payload::Gradients => checked::subtract_in_place_finite(vector, view),
+        };
+        self.scale_in_place(vector);
+    }
+
+    fn scale_in_place(&self, vector: &mut [f32]) {
+        if let Some(share) = self.steps.share() {
+            norm::scale(vector, share);
+        }
+    }
+
     fn contribute(&mut self, params: &[f32], contribution: &mut [f32]) {
         let contribution = &mut contribution[..params.len()];
         self.non_finite = match self.recipe.payload {

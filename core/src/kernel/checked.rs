@@ -30,6 +30,14 @@ pub fn subtract_finite(into: &mut [f32], from: &[f32], update: &[f32]) -> Option
     subtract_by(Tier::best(), into, from, update)
 }
 
+/// `update[i] = from[i] - update[i]`; returns the index of the first difference that is a NaN or an infinity.
+///
+/// # Panics
+/// If the lengths differ.
+pub fn subtract_in_place_finite(update: &mut [f32], from: &[f32]) -> Option<usize> {
+    subtract_in_place_by(Tier::best(), update, from)
+}
+
 fn copy_by(tier: Tier, into: &mut [f32], from: &[f32]) -> Option<usize> {
     assert_eq!(into.len(), from.len());
     tier.run(|| {
@@ -62,6 +70,24 @@ fn subtract_by(tier: Tier, into: &mut [f32], from: &[f32], update: &[f32]) -> Op
             }
             if bad != 0 && first.is_none() {
                 first = search(block, into);
+            }
+        }
+        first
+    })
+}
+
+fn subtract_in_place_by(tier: Tier, update: &mut [f32], from: &[f32]) -> Option<usize> {
+    assert_eq!(update.len(), from.len());
+    tier.run(|| {
+        let mut first = None;
+        for (block, (update, from)) in update.chunks_mut(BLOCK).zip(from.chunks(BLOCK)).enumerate() {
+            let mut bad = 0;
+            for (update, from) in update.iter_mut().zip(from) {
+                *update = from - *update;
+                bad |= u32::from(is_non_finite(*update));
+            }
+            if bad != 0 && first.is_none() {
+                first = search(block, update);
             }
         }
         first

@@ -20,9 +20,12 @@ const WIDTH: usize = MEAN_MAX - 1;
 pub(super) struct Chunks {
     states: Vec<Chunk>,
     buffers: Vec<Buffers>,
-    /// Inboxes that all chunks share, in a ring, and those of them that are free. Empty in a tree.
-    shared: Vec<BufferId>,
-    free: Vec<BufferId>,
+    /// Inboxes that all chunks share, in a ring. Empty in a tree.
+    inboxes: Shared,
+    /// Buffers for means and results that all chunks share. Empty where each chunk has one of its own.
+    results: Shared,
+    /// Bytes of each chunk.
+    lens: Vec<u32>,
     /// The end of each chunk in the vector, in floats.
     ends: Vec<usize>,
     /// Chunks without a result.
@@ -31,10 +34,27 @@ pub(super) struct Chunks {
     first_missing: usize,
 }
 
+/// Buffers of the length of the longest chunk, each for one chunk at a time. The last one that was freed is the next that
+/// is taken: it is in the caches.
+#[derive(Debug, Default)]
+struct Shared {
+    all: Vec<BufferId>,
+    free: Vec<BufferId>,
+}
+
+/// How many buffers all chunks share. `None`: each chunk has its own.
+#[derive(Copy, Clone, Debug, Default)]
+pub(super) struct Sharing {
+    /// For the parts of children, if nodes have one child at most.
+    pub(super) inboxes: Option<usize>,
+    /// For means and results.
+    pub(super) results: Option<usize>,
+}
+
 /// The buffers of a chunk. They are buffers of their own, since a transmission lends whole buffers.
 #[derive(Copy, Clone, Debug)]
 struct Buffers {
-    /// For the mean, and then for the result.
+    /// For the mean, and then for the result. Not declared where chunks share such buffers.
     result: BufferId,
     /// For the parts of the children. Only as many are declared as a node can have children, and none where chunks share
     /// their inboxes.
@@ -50,6 +70,10 @@ pub(super) struct Chunk {
     next_parts: [Option<Mean>; WIDTH],
     /// The shared inboxes of the only child's part of this round and of the next, while the floats are needed.
     inboxes: [Option<BufferId>; 2],
+    /// The shared buffer for the mean or the result, while its floats are needed.
+    result: Option<BufferId>,
+    /// Transmissions of the result that have not ended.
+    sending: u16,
     pub(super) progress: Progress,
 }
 
@@ -70,7 +94,7 @@ pub(super) enum Progress {
     /// A child's part or the own contribution is missing.
     #[default]
     Gathering,
-    /// All parts are here, and other chains that begin at this node have to end first.
+    /// All parts are here. Other chains that begin at this node have to end first, or there is no buffer for the mean.
     Due,
     /// The mean is being made, or is here. `own`: it is this node's contribution, and is sent from there.
     Reduced { mean: Mean, own: bool },
@@ -101,42 +125,58 @@ pub(super) fn uneven(lens: &[u32]) -> Vec<usize> {
     ends.collect()
 }
 
+impl Shared {
+    fn new(name: &'static str, count: usize, floats: usize, is_brief: bool, vectors: &mut Vectors) -> Self {
+        let all = (0..count).map(|_| match is_brief {
+            true => vectors.brief(name),
+            false => vectors.floats(name, floats, Keep::No),
+        });
+        let all: Vec<_> = all.collect();
+        Self { free: all.clone(), all }
+    }
+
+    /// All buffers are free again.
+    fn reset(&mut self) {
+        self.free.clone_from(&self.all);
+    }
+}
+
 impl Chunks {
-    /// Chunks with these ends, and their buffers. The cut does not depend on the view. `shared`: the number of inboxes
-    /// that all chunks share, if nodes have one child at most. There are enough for the largest windows, so those of long
-    /// chunks, and of more than `keep_below` bytes, have memory once they are used.
+    /// Chunks with these ends, and their buffers. The cut does not depend on the view. There are enough shared buffers for
+    /// the largest windows, so those of long chunks, and of more than `keep_below` bytes, have memory once they are used.
     pub(super) fn new(
         ends: Vec<usize>,
         children: usize,
-        shared: Option<usize>,
+        sharing: Sharing,
         keep_below: u32,
         vectors: &mut Vectors,
     ) -> Self {
         let count = ends.len();
-        let most = (0..count).map(|chunk| ends[chunk] - if chunk == 0 { 0 } else { ends[chunk - 1] }).max();
-        let inboxes = 0..shared.unwrap_or(0).min(count);
-        let floats = most.unwrap_or(0);
-        let inboxes = inboxes.map(|_| match floats * 4 > (keep_below as usize).min(LONG) {
-            true => vectors.brief("a child's part of a chunk"),
-            false => vectors.floats("a child's part of a chunk", floats, Keep::No),
-        });
-        let inboxes: Vec<_> = inboxes.collect();
+        let floats = |chunk: usize| ends[chunk] - if chunk == 0 { 0 } else { ends[chunk - 1] };
+        let lens: Vec<_> = (0..count).map(|chunk| (floats(chunk) * 4) as u32).collect();
+        let most = lens.iter().max().map_or(0, |bytes| *bytes as usize / 4);
+        let is_brief = most * 4 > (keep_below as usize).min(LONG);
+        let mut shared =
+            |name, wanted: Option<usize>| Shared::new(name, wanted.unwrap_or(0).min(count), most, is_brief, vectors);
+        let inboxes = shared("a child's part of a chunk", sharing.inboxes);
+        let results = shared("a chunk's result", sharing.results);
         let mut chunks = Self {
             states: vec![Chunk::default(); count],
             buffers: Vec::with_capacity(count),
-            free: inboxes.clone(),
-            shared: inboxes,
+            inboxes,
+            results,
+            lens,
             ends,
             missing: count,
             first_missing: 0,
         };
         for chunk in 0..count {
             let floats = chunks.chunk_len(chunk);
-            let mut buffers = Buffers {
-                result: vectors.floats("a chunk's result", floats, Keep::No),
-                inboxes: [BufferId(u32::MAX); WIDTH],
-            };
-            let children = if shared.is_some() { 0 } else { children };
+            let mut buffers = Buffers { result: BufferId(u32::MAX), inboxes: [BufferId(u32::MAX); WIDTH] };
+            if sharing.results.is_none() {
+                buffers.result = vectors.floats("a chunk's result", floats, Keep::No);
+            }
+            let children = if sharing.inboxes.is_some() { 0 } else { children };
             for inbox in &mut buffers.inboxes[..children] {
                 *inbox = vectors.floats("a child's part of a chunk", floats, Keep::No);
             }
@@ -157,15 +197,16 @@ impl Chunks {
     /// Forgets the round.
     pub(super) fn reset(&mut self) {
         self.states.fill(Chunk::default());
-        self.free.clone_from(&self.shared);
+        self.inboxes.reset();
+        self.results.reset();
         (self.missing, self.first_missing) = (self.count(), 0);
     }
 
     /// Goes on to the next round.
     pub(super) fn next_round(&mut self) {
         for chunk in &mut self.states {
-            let inboxes = [chunk.inboxes[1], None];
-            *chunk = Chunk { parts: chunk.next_parts, inboxes, ..Chunk::default() };
+            let (inboxes, result, sending) = ([chunk.inboxes[1], None], chunk.result, chunk.sending);
+            *chunk = Chunk { parts: chunk.next_parts, inboxes, result, sending, ..Chunk::default() };
         }
         (self.missing, self.first_missing) = (self.count(), 0);
     }
@@ -193,32 +234,73 @@ impl Chunks {
         if range.is_empty() { first..first } else { first..last + 1 }
     }
 
-    /// The buffer for the chunk's mean, and then for its result.
-    pub(super) fn result(&self, chunk: usize) -> Segment {
-        Segment::floats(self.buffers[chunk].result, 0, self.chunk_len(chunk))
+    /// Bytes of a chunk.
+    pub(super) fn bytes(&self, chunk: usize) -> u32 {
+        self.lens[chunk]
+    }
+
+    /// The buffer that holds the chunk's mean, or its result. `None`: it holds neither.
+    pub(super) fn result(&self, chunk: usize) -> Option<Segment> {
+        let own = self.results.all.is_empty().then(|| self.buffers[chunk].result);
+        own.or(self.states[chunk].result).map(|buffer| Segment::floats(buffer, 0, self.chunk_len(chunk)))
+    }
+
+    /// Is there a buffer for the chunk's mean or result?
+    pub(super) fn has_result_buffer(&self, chunk: usize) -> bool {
+        self.result(chunk).is_some() || !self.results.free.is_empty()
+    }
+
+    /// The buffer for the chunk's mean, or for its result. `None`: all are in use.
+    pub(super) fn take_result(&mut self, chunk: usize) -> Option<Segment> {
+        if self.result(chunk).is_none() {
+            self.states[chunk].result = Some(self.results.free.pop()?);
+        }
+        self.result(chunk)
+    }
+
+    /// The mean or the result is not needed any more, but for the transmissions that are open.
+    pub(super) fn free_result(&mut self, chunk: usize) {
+        let state = &mut self.states[chunk];
+        if state.sending == 0 {
+            self.results.free.extend(state.result.take());
+        }
+    }
+
+    /// The result is being sent to a child.
+    pub(super) fn begin_sending(&mut self, chunk: usize) {
+        self.states[chunk].sending += 1;
+    }
+
+    /// A transmission of the result has ended.
+    pub(super) fn end_sending(&mut self, chunk: usize) {
+        self.states[chunk].sending -= 1;
+        self.free_result(chunk);
     }
 
     /// Is there a place for a child's part of a chunk?
     pub(super) fn has_inbox(&self) -> bool {
-        self.shared.is_empty() || !self.free.is_empty()
+        self.inboxes.all.is_empty() || !self.inboxes.free.is_empty()
     }
 
     /// A place for a child's part of a chunk. `None`: all are in use.
     pub(super) fn take_inbox(&mut self, chunk: usize, child: usize) -> Option<Segment> {
-        let buffer = if self.shared.is_empty() { self.buffers[chunk].inboxes[child] } else { self.free.pop()? };
+        let buffer = match self.inboxes.all.is_empty() {
+            true => self.buffers[chunk].inboxes[child],
+            false => self.inboxes.free.pop()?,
+        };
         Some(Segment::floats(buffer, 0, self.chunk_len(chunk)))
     }
 
     /// Frees a place.
     pub(super) fn free_inbox(&mut self, inbox: Segment) {
-        if !self.shared.is_empty() {
-            self.free.push(inbox.buffer);
+        if !self.inboxes.all.is_empty() {
+            self.inboxes.free.push(inbox.buffer);
         }
     }
 
     /// Frees the places of a chunk's parts, which have been merged.
     pub(super) fn free_inboxes(&mut self, chunk: usize) {
-        self.free.extend(self.states[chunk].inboxes[0].take());
+        self.inboxes.free.extend(self.states[chunk].inboxes[0].take());
     }
 
     /// The place of a child's part of the chunk, which is here.
@@ -239,7 +321,7 @@ impl Chunks {
 
     /// Notes a child's part, of this round or of the next, and its place.
     pub(super) fn add_part(&mut self, chunk: usize, child: usize, next: bool, part: Mean, inbox: Option<Segment>) {
-        let inbox = inbox.filter(|_| !self.shared.is_empty());
+        let inbox = inbox.filter(|_| !self.inboxes.all.is_empty());
         let chunk = &mut self.states[chunk];
         chunk.inboxes[usize::from(next)] = inbox.map(|inbox| inbox.buffer);
         let parts = if next { &mut chunk.next_parts } else { &mut chunk.parts };

@@ -74,7 +74,7 @@ impl Hops {
         };
         let len = chunks.len();
         let mut encoding = |chunk| {
-            let bytes = coding.len_max(chunks.result(chunk).len as usize / 4, 0);
+            let bytes = coding.len_max(chunks.bytes(chunk) as usize / 4, 0);
             let buffer = vectors.bytes("a chunk's body", bytes, Keep::No);
             let mut inboxes = [BufferId(u32::MAX); MEAN_MAX - 1];
             for inbox in &mut inboxes[..children] {

@@ -73,6 +73,8 @@ pub(crate) struct Collective {
     exchange: Box<dyn Exchange>,
     /// The buffer of the application's contribution.
     contribution: BufferId,
+    /// See [`Machine::is_contribution_free`].
+    is_contribution_free: bool,
     application: Application,
     /// With `payload=gradients`: the application's state has been replaced.
     adoption: Adoption,
@@ -137,6 +139,7 @@ impl Collective {
             replica: Replica::new(vectors, carried, len, round),
             exchange,
             contribution,
+            is_contribution_free: recipe.has_chunks() && recipe.payload() != Payload::Gradients,
             application: Application::new(if is_worker { Stage::Joining } else { Stage::Hosting }),
             adoption: Adoption::None,
             last: false,
@@ -628,6 +631,12 @@ impl Role for Collective {
 
     fn contribution(&self) -> BufferId {
         self.contribution
+    }
+
+    /// A round of a tree or ring ends after all parts have been sent. A gradient that is given range by range is in both
+    /// buffers.
+    fn is_contribution_free(&self) -> bool {
+        self.is_contribution_free
     }
 
     fn view(&self) -> BufferId {

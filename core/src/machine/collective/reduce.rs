@@ -10,11 +10,12 @@
 //! With `merge=adasum`, a node merges its contribution with the results of its children, one after the other, in a tree of
 //! pairs ([`Shape::Pairs`]). The merge measures tensors, so each chunk is a tensor.
 
+use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 use core::ops::Range;
 
 use super::Job;
-use super::chunks::{Chunks, Mean, Progress, even, uneven};
+use super::chunks::{Chunks, Mean, Progress, Sharing, even, uneven};
 use super::exchange::{Exchange, Outcome, Phase, Round, reject};
 use super::hops::Hops;
 use super::operations::{Arrival, Epoch, Task};
@@ -50,6 +51,8 @@ pub(super) struct Reduce {
     measures: bool,
     /// The chains that begin at this node.
     window: Window,
+    /// Chunks whose parts are all here, and that wait for a buffer. At most all chunks.
+    waiting: VecDeque<usize>,
     round: Round,
 }
 
@@ -67,14 +70,24 @@ impl Reduce {
         };
         // In a ring, each chain visits a node once, so that no more parts can come than chains are under way at the other
         // members. In a tree, contributions that are given range by range have no such bound.
-        let under_way = |len: &usize| Window::chains_max(len * 4, setup.under_way);
-        let shared = ends.first().map(under_way).filter(|_| shape == Shape::Ring);
-        let shared = shared.map(|chains| chains.saturating_mul(workers.saturating_sub(1)));
-        let chunks = Chunks::new(ends, shape.width(), shared, setup.keep_below, vectors);
+        let chains = ends.first().map_or(0, |len| Window::chains_max(len * 4, setup.under_way));
+        let sharing = match shape {
+            Shape::Ring => Sharing {
+                inboxes: Some(chains.saturating_mul(workers.saturating_sub(1))),
+                results: Some(chains.saturating_mul(workers)),
+            },
+            // A mean or a result without a buffer waits until another one has been sent. A part has its own inbox at the
+            // parent, so means always get away, and so do the results that follow them.
+            Shape::Tree { .. } => Sharing { inboxes: None, results: Some(2 * chains) },
+            // Tensors have different lengths.
+            Shape::Pairs { .. } => Sharing::default(),
+        };
+        let chunks = Chunks::new(ends, shape.width(), sharing, setup.keep_below, vectors);
         let hops = Hops::new(&setup.recipe, &chunks, shape.width(), vectors);
         let (routes, round) = (Routes::new(shape), Round::new(chunks.len()));
         let window = Window::new(chunks.count(), setup.under_way);
-        Self { routes, chunks, merge, hops, contribution, commit, measures: false, window, round }
+        let waiting = VecDeque::with_capacity(chunks.count());
+        Self { routes, chunks, merge, hops, contribution, commit, measures: false, window, waiting, round }
     }
 
     /// The kernel that merges the own contribution and those of the children, which are vectors with their examples.
@@ -91,8 +104,8 @@ impl Reduce {
         if chunk >= self.chunks.count() {
             return Err(ProtocolError::NoSuchShard { got: ShardId(part.chunk) });
         }
-        let body = self.hops.as_ref().map_or_else(|| self.chunks.result(chunk), |hops| hops.body(chunk));
-        let expected = if part.weight > 0 { body.len } else { 0 };
+        let length = self.hops.as_ref().map_or_else(|| self.chunks.bytes(chunk), |hops| hops.body(chunk).len);
+        let expected = if part.weight > 0 { length } else { 0 };
         if incoming.length != expected {
             let kind = incoming.message.kind();
             return Err(ProtocolError::Length { kind, expected, got: incoming.length });
@@ -157,8 +170,7 @@ impl Reduce {
     /// Begins chains that have waited for others to end.
     fn begin_due(&mut self, hub: &mut Port<'_, Job>, replica: &Replica) {
         while let Phase::Running { own: Some(own) } = self.round.phase {
-            let len = |chunk| self.chunks.result(chunk).len;
-            let Some(chunk) = self.window.begin_due(hub.now(), len) else { return };
+            let Some(chunk) = self.window.begin_due(hub.now(), |chunk| self.chunks.bytes(chunk)) else { return };
             self.reduce(hub, replica, chunk, own);
         }
     }
@@ -208,12 +220,21 @@ impl Reduce {
         // of one vector is a copy of it. A codec's message has a buffer of its own.
         let own = own && (self.round.given.is_whole() || self.hops.is_some());
         let mean = Mean { weight, finishing, rider: riders.mean() };
+        let into = match weight > 0 && !own {
+            false => contribution,
+            true => match self.chunks.take_result(chunk) {
+                Some(into) => into,
+                None => {
+                    *self.chunks.progress_mut(chunk) = Progress::Due;
+                    return self.waiting.push_back(chunk);
+                }
+            },
+        };
         *self.chunks.progress_mut(chunk) = Progress::Reduced { mean, own };
-        let into = self.chunks.result(chunk);
         let reduce = (weight > 0 && !own).then(|| self.kernel(inputs, into));
         let encode = self.hops.as_mut().map(|hops| match weight {
             0 => [Some(hops.skip(contribution)), None],
-            _ => hops.encode(chunk, if own { contribution } else { into }, contribution).map(Some),
+            _ => hops.encode(chunk, into, contribution).map(Some),
         });
         // The last of these kernels says when the message is there. Kernels run in order.
         let kernels = reduce.into_iter().chain(encode.into_iter().flatten().flatten());
@@ -236,12 +257,28 @@ impl Reduce {
             let (me, shard) = (hub.setup.me, ShardId(chunk as u32));
             hub.event(Event::Rejected { peer: me, reason: Rejection::NonFinite { shard, index } });
         }
-        if self.routes.parent(chunk).is_none() {
+        if self.routes.parent(chunk).is_some() {
+            // The message is the encoded body.
+            self.chunks.free_result(chunk);
+        } else if let Some(into) = self.chunks.result(chunk) {
             // The root takes the result that all other nodes decode.
-            let kernel = hops.expand(hops.body(chunk), self.chunks.result(chunk));
+            let kernel = hops.expand(hops.body(chunk), into);
             hub.compute(kernel, Job::Exchange(Task::Commit));
         }
         self.on_reduced(hub, replica, chunk);
+        self.reduce_waiting(hub, replica);
+    }
+
+    /// Merges chunks that have waited for a buffer.
+    fn reduce_waiting(&mut self, hub: &mut Port<'_, Job>, replica: &Replica) {
+        while let Phase::Running { own: Some(own) } = self.round.phase {
+            let Some(chunk) = self.waiting.front().copied().filter(|chunk| self.chunks.has_result_buffer(*chunk))
+            else {
+                return;
+            };
+            self.waiting.pop_front();
+            self.reduce(hub, replica, chunk, own);
+        }
     }
 
     fn on_reduced(&mut self, hub: &mut Port<'_, Job>, replica: &Replica, chunk: usize) {
@@ -258,7 +295,9 @@ impl Reduce {
             return;
         }
         *self.chunks.progress_mut(chunk) = Progress::Sending;
-        let plain = if own { self.chunks.segment(self.contribution, chunk) } else { self.chunks.result(chunk) };
+        // Without a buffer: there is no body, or the contribution or a codec's message is the body.
+        let plain = self.chunks.segment(self.contribution, chunk);
+        let plain = self.chunks.result(chunk).filter(|_| !own).unwrap_or(plain);
         let from = self.hops.as_ref().map_or(plain, |hops| hops.body(chunk));
         let message = Message::Up(self.round.part(chunk as u32, mean));
         let task = Task::Up { epoch: self.round.epochs.begin_sending(), chunk };
@@ -267,11 +306,20 @@ impl Reduce {
     }
 
     /// A mean has been sent up, and its buffer is free for the result.
-    fn on_up_sent(&mut self, epoch: Epoch, chunk: usize) {
+    fn on_up_sent(&mut self, hub: &mut Port<'_, Job>, replica: &Replica, epoch: Epoch, chunk: usize) {
         let current = self.round.epochs.end_sending(epoch);
         let progress = self.chunks.progress_mut(chunk);
         if current && *progress == Progress::Sending {
             *progress = Progress::Sent;
+            self.chunks.free_result(chunk);
+            self.reduce_waiting(hub, replica);
+        }
+    }
+
+    /// A transmission of a result has ended, also without success.
+    fn on_down_sent(&mut self, epoch: Epoch, chunk: usize) {
+        if self.round.epochs.end_sending(epoch) {
+            self.chunks.end_sending(chunk);
         }
     }
 
@@ -280,7 +328,8 @@ impl Reduce {
     /// A result has been received, and is decoded first if it is encoded.
     fn on_result_arrived(&mut self, hub: &mut Port<'_, Job>, replica: &Replica, chunk: usize, result: Mean) {
         let Some(hops) = &self.hops else { return self.on_result(hub, replica, chunk, result) };
-        let kernel = hops.expand(hops.body(chunk), self.chunks.result(chunk));
+        let Some(into) = self.chunks.result(chunk) else { unreachable!("taken before the reception") };
+        let kernel = hops.expand(hops.body(chunk), into);
         let epoch = self.round.epochs.begin();
         hub.compute(kernel, Job::Exchange(Task::Expand { epoch, chunk, result }));
     }
@@ -314,12 +363,16 @@ impl Reduce {
             }
         } else if !self.is_direct(chunk) {
             let (old, new) = (place(replica.parameters()), place(replica.next_parameters()));
-            let (merged, factors) = (self.chunks.result(chunk), self.commit.factors(1.0, result.rider));
+            let Some(merged) = self.chunks.result(chunk) else { unreachable!("a result that is here has a buffer") };
+            let factors = self.commit.factors(1.0, result.rider);
             let kernel = self.commit.kernel(old.start, old, merged, factors, new, replica.places());
             hub.compute(kernel, Job::Exchange(Task::Commit));
+            // Kernels end before transfers that are asked for later.
+            self.chunks.free_result(chunk);
         }
         self.window.end(hub.now(), chunk);
         self.begin_due(hub, replica);
+        self.reduce_waiting(hub, replica);
     }
 
     /// Is a chunk's result received right where the next parameters are? Not if it is sent on: a transmission lends
@@ -335,16 +388,25 @@ impl Reduce {
     fn send_down(&mut self, hub: &mut Port<'_, Job>, chunk: usize, only: Option<PeerId>) {
         let Progress::Done { result, mut sent } = self.chunks.get(chunk).progress else { return };
         let message = Message::Down(self.round.part(chunk as u32, result));
-        let plain = self.chunks.result(chunk);
-        let from = self.hops.as_ref().map_or(plain, |hops| hops.body(chunk));
-        let dense = result.body(plain).map_or(0, |plain| plain.len);
+        let body = match &self.hops {
+            _ if result.weight == 0 => None,
+            Some(hops) => Some(hops.body(chunk)),
+            None => match self.chunks.result(chunk) {
+                Some(plain) => Some(plain),
+                // All children that had sent their parts were sent the result. A child that has come since has a new
+                // connection, so that the next view begins the round anew.
+                None => return,
+            },
+        };
+        let dense = if result.weight > 0 { self.chunks.bytes(chunk) } else { 0 };
         for (child, peer) in self.routes.children(chunk) {
             if sent & 1 << child != 0 || only.is_some_and(|only| only != peer) || !self.round.can_reach(hub, peer) {
                 continue;
             }
             sent |= 1 << child;
-            let task = Task::Down { epoch: self.round.epochs.begin_sending() };
-            hub.transmit_coded(peer, message, result.body(from), dense, Job::Exchange(task));
+            let task = Task::Down { epoch: self.round.epochs.begin_sending(), chunk };
+            self.chunks.begin_sending(chunk);
+            hub.transmit_coded(peer, message, body, dense, Job::Exchange(task));
         }
         *self.chunks.progress_mut(chunk) = Progress::Done { result, sent };
     }
@@ -387,6 +449,7 @@ impl Exchange for Reduce {
         if planted!(hub, BrokenRoundInResidual) {
             self.on_advanced();
         }
+        self.waiting.clear();
         self.window.begin_round(self.round.given.is_whole() || self.routes.is_ring());
         self.measures = self.hops.as_mut().is_some_and(|hops| hops.begin(own.weight > 0));
         self.maybe_measure(hub);
@@ -486,12 +549,13 @@ impl Exchange for Reduce {
             // The parent has the mean already, but this node's transmission has not ended: its buffer is still lent.
             return hub.hold(incoming);
         }
-        let epoch = self.round.epochs.begin();
-        let into = match &self.hops {
-            Some(hops) => hops.body(chunk),
-            None if self.is_direct(chunk) => self.chunks.segment(replica.next_parameters(), chunk),
-            None => self.chunks.result(chunk),
+        let into = if self.is_direct(chunk) {
+            self.chunks.segment(replica.next_parameters(), chunk)
+        } else {
+            let Some(into) = self.chunks.take_result(chunk) else { return hub.hold(incoming) };
+            self.hops.as_ref().map_or(into, |hops| hops.body(chunk))
         };
+        let epoch = self.round.epochs.begin();
         hub.receive(&incoming, into, Job::Exchange(Task::Result { epoch, chunk, result }));
     }
 
@@ -503,7 +567,14 @@ impl Exchange for Reduce {
             _ => return false,
         };
         let chunk = part.chunk as usize;
-        chunk < self.chunks.count() && self.chunks.get(chunk).progress == Progress::Sending
+        if chunk >= self.chunks.count() {
+            return false;
+        }
+        match self.chunks.get(chunk).progress {
+            Progress::Sending => part.weight > 0,
+            Progress::Sent => part.weight > 0 && !self.is_direct(chunk) && !self.chunks.has_result_buffer(chunk),
+            _ => false,
+        }
     }
 
     fn send_due(&mut self, hub: &mut Port<'_, Job>, peer: PeerId) {
@@ -528,9 +599,10 @@ impl Exchange for Reduce {
                     self.on_made(hub, replica, chunk, result);
                 }
             }
-            Task::Up { epoch, chunk } => self.on_up_sent(epoch, chunk),
-            Task::Down { epoch } => {
-                self.round.epochs.end_sending(epoch);
+            Task::Up { epoch, chunk } => self.on_up_sent(hub, replica, epoch, chunk),
+            Task::Down { epoch, chunk } => {
+                self.on_down_sent(epoch, chunk);
+                self.reduce_waiting(hub, replica);
             }
             Task::Result { epoch, chunk, result } => {
                 if self.round.epochs.end(epoch) {
@@ -554,9 +626,11 @@ impl Exchange for Reduce {
             Task::Receive(Arrival { epoch, .. }) | Task::Result { epoch, .. } => {
                 self.round.epochs.end(epoch);
             }
-            Task::Up { epoch, .. } | Task::Down { epoch } => {
+            Task::Up { epoch, .. } => {
                 self.round.epochs.end_sending(epoch);
             }
+            // The connection has broken, and the round begins anew. Chunks that wait for a buffer wait until then.
+            Task::Down { epoch, chunk } => self.on_down_sent(epoch, chunk),
             // Kernels are not aborted.
             Task::Scan(_) | Task::Reduce { .. } | Task::Expand { .. } | Task::Measure | Task::Commit => {}
             Task::Gather(_) => unreachable!("a task of a mesh"),
@@ -582,7 +656,8 @@ impl Exchange for Reduce {
 
     fn apply_half(&self, hub: &mut Port<'_, Job>, replica: &Replica) {
         for (chunk, _) in self.chunks.results().filter(|(_, result)| result.weight > 0) {
-            let (from, into) = (self.chunks.result(chunk), self.chunks.segment(replica.parameters(), chunk));
+            let place = |buffer| self.chunks.segment(buffer, chunk);
+            let (from, into) = (place(replica.next_parameters()), place(replica.parameters()));
             hub.compute(Kernel::Copy { from, into }, Job::Exchange(Task::Commit));
         }
     }

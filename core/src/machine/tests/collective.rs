@@ -525,10 +525,10 @@ fn a_list_of_members_that_comes_twice_counts_once() {
     m.expect_event(Event::View { number: 2, members: 2 });
 }
 
-/// The vectors of a member: the contribution, the parameters before and after the round, and the results of the chunks. In
-/// a tree, also the parts of each child.
+/// The vectors of a member: the contribution, and the parameters before and after the round. In a tree, also the parts of
+/// each child.
 #[test]
-fn the_chunks_of_a_ring_share_a_few_inboxes() {
+fn chunks_share_a_few_buffers() {
     let (len, chunk) = (8 << 20, 64 << 10);
     let bytes = |topology, workers| {
         let cluster = Cluster { workers, servers: 0 };
@@ -538,13 +538,29 @@ fn the_chunks_of_a_ring_share_a_few_inboxes() {
     };
     let (vector, inbox, rest) = (4 * len, 4 * chunk as usize, 128 << 10);
     for workers in [2, 3, 8] {
-        // Five chains of each other member, at most.
-        let most = 4 * vector + 5 * (workers as usize - 1) * inbox + rest;
+        // Five chains of each member, at most.
+        let most = 3 * vector + 5 * (2 * workers as usize - 1) * inbox + rest;
         let got = bytes(Topology::Ring, workers);
         assert!(got <= most, "{workers} workers: expected at most {most} bytes, got {got}");
     }
     let got = bytes(Topology::Tree { fan_in: 2 }, 3);
-    assert!((6 * vector..=6 * vector + rest).contains(&got), "a tree: expected 6 vectors, got {got} bytes");
+    let most = 5 * vector + 10 * inbox + rest;
+    assert!((5 * vector..=most).contains(&got), "a tree: expected 5 vectors and 10 chunks, got {got} bytes");
+}
+
+/// A member that is alone makes all chunks at once, and has five buffers for them.
+#[test]
+fn chunks_wait_for_a_buffer() {
+    for topology in [Topology::Ring, Topology::Tree { fan_in: 1 }] {
+        let recipe = Recipe::sync().with_topology(topology).with_chunk(1);
+        let cluster = Cluster { workers: 1, servers: 0 };
+        let setup = Setup { under_way: 0, ..Setup::new(PeerId(0), cluster, recipe, &Layout::flat(16), 0) };
+        let mut r = trace_machine(Node::new(setup.clone()).unwrap(), setup);
+        r.expect_event(Event::View { number: 1, members: 1 }).expect_signal(Signal::Joined { clock: Clock(0) });
+        for round in 1..3 {
+            r.feed(Input::Step { weight: 1 }).expect_signal(Signal::Ready { clock: Clock(round), changed: true });
+        }
+    }
 }
 
 /// A member begins few chains at once, also without examples, because the next member can add a body to a message of a
