@@ -19,7 +19,7 @@ def run(rank, count, size, port):
     times = sorted(times[rounds // 5 + 1 :])
     if rank == 0:
         median, best = times[len(times) // 2] * 1e6, times[0] * 1e6
-        print(f"{'gloo':>8}  {count:>2}  {size:>11}  {median:>12.1f}  {best:>12.1f}", flush=True)
+        print(f"{'gloo':>9}  {count:>2}  {size:>11}  {median:>12.1f}  {best:>12.1f}", flush=True)
     dist.barrier()
 
 

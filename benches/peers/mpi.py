@@ -16,4 +16,4 @@ for _ in range(rounds + rounds // 5 + 1):
 times = sorted(times[rounds // 5 + 1 :])
 if comm.rank == 0:
     median, best = times[len(times) // 2] * 1e6, times[0] * 1e6
-    print(f"{'openmpi':>8}  {comm.size:>2}  {size:>11}  {median:>12.1f}  {best:>12.1f}", flush=True)
+    print(f"{'openmpi':>9}  {comm.size:>2}  {size:>11}  {median:>12.1f}  {best:>12.1f}", flush=True)

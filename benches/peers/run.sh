@@ -15,14 +15,14 @@ fi
 cargo build --quiet --release --bench allreduce 2>/dev/null || cargo bench --quiet --bench allreduce --no-run
 here=benches/peers
 results=$(mktemp)
-printf '%8s  %2s  %11s  %12s  %12s\n' '' n bytes 'median us' 'best us'
+printf '%9s  %2s  %11s  %12s  %12s\n' '' n bytes 'median us' 'best us'
 for n in "${@:-2 4}"; do
     for n in $n; do
         for bytes in 65536 1048576 58400000 400000000; do
             {
                 $python $here/gloo.py "$n" "$bytes"
-                cargo bench --quiet --bench allreduce -- --transport tcp,shm --processes "$n" --bytes "$bytes" |
-                    tail -n 2 | cut -c1-54
+                cargo bench --quiet --bench allreduce -- --transport tcp,tcp-owned,shm,shm-owned --processes "$n" \
+                    --bytes "$bytes" | tail -n 4 | cut -c1-55
                 mpirun --allow-run-as-root --oversubscribe -n "$n" $python $here/mpi.py "$bytes" 2>/dev/null
             } | tee -a "$results"
         done
@@ -31,9 +31,10 @@ done
 echo
 echo 'ratios of medians (2 means twice as fast)'
 awk '{ t[$2 " " $3, $1] = $4; key[$2 " " $3] = NR }
-     END { row = "%d n=%-2s %11s B   tcp to gloo %6.2f   shm to gloo %6.2f   shm to openmpi %6.2f\n"
+     END { row = "%d n=%-2s %11s B   to gloo: tcp %6.2f, owned %6.2f; shm %6.2f   shm to openmpi %6.2f, owned %6.2f\n"
            for (k in key) printf row, key[k],
            substr(k, 1, index(k, " ") - 1), substr(k, index(k, " ") + 1),
-           t[k, "gloo"] / t[k, "tcp"], t[k, "gloo"] / t[k, "shm"], t[k, "openmpi"] / t[k, "shm"] }' "$results" |
+           t[k, "gloo"] / t[k, "tcp"], t[k, "gloo"] / t[k, "tcp-owned"], t[k, "gloo"] / t[k, "shm"],
+           t[k, "openmpi"] / t[k, "shm"], t[k, "openmpi"] / t[k, "shm-owned"] }' "$results" |
     sort -n | cut -d' ' -f2-
 rm -f "$results"
