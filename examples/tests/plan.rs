@@ -41,10 +41,10 @@ fn the_answer_is_a_ranking_a_verdict_and_the_break_even() {
         let ranking = ranking(&text, workers);
         assert_eq!(ranking.len(), 13, "{ranking:?}");
         let place = |name: &str| ranking.iter().position(|row| row == name).unwrap();
-        // A thin link: fewer bytes are faster, and one server is the slowest choice.
+        // A thin link: fewer bytes are faster, also than dense ones through a server beside each worker.
         assert!(place("local-bf16") < place("averaging") && place("ring-int8") < place("ring-bf16"), "{ranking:?}");
         assert!(place("ring-bf16") < place("sync") && place("sync") < place("sync topology=tree"), "{ranking:?}");
-        assert!(["hardsync", "async"].contains(&ranking[12].as_str()), "{ranking:?}");
+        assert!(place("ring-bf16") < place("hardsync"), "{ranking:?}");
     }
     for words in ["\nVerdict\n", "is first", "the ranking turns at", "As fast as one worker", "twice the bandwidth"] {
         assert!(text.contains(words), "{words}:\n{text}");
