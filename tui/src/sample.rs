@@ -209,9 +209,10 @@ impl Gauge {
         let sent = grown(a.bytes_out(), b.bytes_out());
         let dense = grown(a.counters.dense_bytes, b.counters.dense_bytes);
         let [examples, step, computing] = self.rates;
-        // Since the last step. A step that takes longer than two of the last ones slows the rate down while it lasts.
+        // Since the last step. A step that takes longer than two of the last ones slows the rate down while it lasts, once
+        // it takes longer than the span over which rates are measured: a single late step is no slower rate.
         let since = 1e3 * nanos(to.times.elapsed.saturating_sub(to.times.stepped));
-        let slowed = if step > 0.0 && since > 2.0 * step { step / since } else { 1.0 };
+        let slowed = if step > 0.0 && since > (2.0 * step).max(1e3 * RATE_SPAN) { step / since } else { 1.0 };
         let (densities, reports) = self.densities;
         let measured = Sample {
             at,
