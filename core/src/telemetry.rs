@@ -29,7 +29,7 @@ pub use meter::Meter;
 use reader::Reader;
 
 /// The first 8 bytes of a log: a signature, and the format version in the last two.
-pub const MAGIC: [u8; 8] = *b"GRWLOG\x00\x03";
+pub const MAGIC: [u8; 8] = *b"GRWLOG\x00\x04";
 /// Limit of a frame's body in bytes.
 pub const BODY_MAX: usize = 256 * 1024;
 /// Limit of the number of workers, and of links, in a report. Longer lists are cut when they are written.
@@ -407,7 +407,9 @@ pub enum LogError {
 impl fmt::Display for LogError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Magic => write!(f, "log: expected a gradwire log of format version 3, got other first bytes"),
+            Self::Magic => {
+                write!(f, "log: expected a gradwire log of format version {}, got other first bytes", MAGIC[7])
+            }
             Self::Length { limit, got } => write!(f, "log: expected a length of at most {limit}, got {got}"),
             Self::Kind { got } => write!(f, "log: expected a known kind, got {got} (from a newer version?)"),
             Self::Body => write!(f, "log: expected a complete frame, got a malformed body"),

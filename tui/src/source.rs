@@ -76,7 +76,7 @@ pub(crate) fn read_recording(path: &Path) -> io::Result<Vec<Frame>> {
     let mut magic = [0; 8];
     file.read_exact(&mut magic)?;
     if magic != MAGIC {
-        let text = "expected a recording of version 3 (made with --record), got another file";
+        let text = "expected a recording of version 4 (made with --record), got another file";
         return Err(io::Error::new(io::ErrorKind::InvalidData, text));
     }
     let (mut frames, mut all) = (Frames::default(), Vec::new());

@@ -175,7 +175,7 @@ fn bad_input_is_an_error_that_names_the_option() {
         ("127.0.0.1:9 127.0.0.1:10 --record x".into(), "--record: expected one address, got 2"),
         ("127.0.0.1".into(), "expected HOST:PORT with a port"),
         ("--replay /nowhere".into(), "No such file"),
-        (format!("--replay {}", recording.display()), "expected a recording of version 3"),
+        (format!("--replay {}", recording.display()), "expected a recording of version 4"),
         ("--demo --sort size".into(), "--sort: expected rank"),
         ("--demo --interval 0".into(), "--interval: expected 0.05 to 60"),
         ("--demo --wait nan".into(), "--wait: expected 0 to 3600"),

@@ -32,7 +32,7 @@ use crate::id::{Incarnation, PeerId};
 /// Bytes of a header.
 pub const HEADER_LEN: usize = 64;
 /// The version of the format that this crate writes and reads.
-pub const VERSION: u8 = 2;
+pub const VERSION: u8 = 3;
 
 const MAGIC: [u8; 4] = *b"GRWR";
 

@@ -231,7 +231,7 @@ fn sealed(change: impl FnOnce(&mut [u8; HEADER_LEN])) -> [u8; HEADER_LEN] {
 fn errors_say_expected_and_got() {
     let error = |change: fn(&mut [u8; HEADER_LEN])| Header::parse(&sealed(change)).unwrap_err().to_string();
     assert_eq!(error(|b| b[0] = 0x16), "frame: expected magic \"GRWR\", got \"\\x16RWR\"");
-    assert_eq!(error(|b| b[4] = 1), "frame: expected version 2, got 1");
+    assert_eq!(error(|b| b[4] = 1), "frame: expected version 3, got 1");
     assert_eq!(error(|b| b[6] = 1), "frame: expected no flags, got 0x0001");
     assert_eq!(error(|b| b[5] = 99), "frame: expected kind 1 to 24, got 99");
     assert_eq!(error(|b| b[56] = 9), "frame: expected whole 32-bit words after Push, got 9 bytes");
