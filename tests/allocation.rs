@@ -34,6 +34,18 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
+/// Allocations of all threads in the phase that is counted. Workers wait twice after each of two phases.
+fn counted(barrier: &Barrier) -> u64 {
+    barrier.wait();
+    COUNT.store(0, Ordering::Relaxed);
+    COUNTING.store(true, Ordering::Relaxed);
+    barrier.wait();
+    barrier.wait();
+    COUNTING.store(false, Ordering::Relaxed);
+    barrier.wait();
+    COUNT.load(Ordering::Relaxed)
+}
+
 /// The recipe of a text form.
 fn coded(text: &str) -> Recipe {
     text.parse().unwrap()
@@ -127,14 +139,7 @@ fn a_step_allocates_nothing() {
             })
         });
         let threads: Vec<_> = threads.collect();
-        barrier.wait();
-        COUNT.store(0, Ordering::Relaxed);
-        COUNTING.store(true, Ordering::Relaxed);
-        barrier.wait();
-        barrier.wait();
-        COUNTING.store(false, Ordering::Relaxed);
-        let count = COUNT.load(Ordering::Relaxed);
-        barrier.wait();
+        let count = counted(&barrier);
         threads.into_iter().for_each(|thread| thread.join().unwrap());
         drop(server);
         // Three workers take 200 steps each. A queue may still grow once or twice; an allocation per step would count
@@ -177,14 +182,7 @@ fn owned(recipe: Recipe) -> u64 {
         })
     });
     let threads: Vec<_> = threads.collect();
-    barrier.wait();
-    COUNT.store(0, Ordering::Relaxed);
-    COUNTING.store(true, Ordering::Relaxed);
-    barrier.wait();
-    barrier.wait();
-    COUNTING.store(false, Ordering::Relaxed);
-    let count = COUNT.load(Ordering::Relaxed);
-    barrier.wait();
+    let count = counted(&barrier);
     threads.into_iter().for_each(|thread| thread.join().unwrap());
     drop(server);
     count
