@@ -46,6 +46,12 @@ fn the_answer_is_a_ranking_a_verdict_and_the_break_even() {
         assert!(place("ring-bf16") < place("sync") && place("sync") < place("sync topology=tree"), "{ranking:?}");
         assert!(place("ring-bf16") < place("hardsync"), "{ranking:?}");
     }
+    // One server is the slowest choice.
+    let one = self::text(&[&CASE[..], &["--servers", "1"]].concat());
+    for workers in ["2 workers", "4 workers", "8 workers", "16 workers"] {
+        let ranking = ranking(&one, workers);
+        assert!(["hardsync", "async"].contains(&ranking[12].as_str()), "{ranking:?}");
+    }
     for words in ["\nVerdict\n", "is first", "the ranking turns at", "As fast as one worker", "twice the bandwidth"] {
         assert!(text.contains(words), "{words}:\n{text}");
     }
