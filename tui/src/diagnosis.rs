@@ -1,7 +1,7 @@
-//! [`Diagnosis`]: a standing line in words. It says how fast the cluster is, what costs the rest, and what to do.
+//! [`Diagnosis`]: a standing line in words. It tells the speed of the cluster, the costs of the rest, and the remedy.
 //!
-//! [`Health`] says what is broken. The diagnosis goes on from there: what to do about a source, a node or a loss, and
-//! what an unbroken run spends its time on. It is a pure function of the model.
+//! [`Health`] names the fault. The diagnosis adds the remedy for a source, a node or a loss, and the costs of a run without
+//! a fault. It is a pure function of the model.
 
 use gradwire_core::recipe::Codec;
 use gradwire_core::telemetry::{Note, NoteKind};
@@ -135,7 +135,7 @@ fn stall(model: &Model) -> String {
     format!("{name} is dead, stopped or cut off{those}: restart it with the same arguments{then}")
 }
 
-/// What to do about nodes that are lost while the others go on.
+/// The remedy for nodes that are lost while the others go on.
 fn repair(model: &Model) -> String {
     let unheard = model.given_up().map(|(rank, _)| rank).filter(|rank| !model.nodes.contains_key(rank));
     let gone = |rank: &u32| !is_live(model, *rank) && !model.has_left(*rank);

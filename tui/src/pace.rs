@@ -1,4 +1,4 @@
-//! [`Pace`]: what share of the speed of equal workers that never wait is reached, and what costs the rest.
+//! [`Pace`]: the share that the cluster reaches of the speed of equal workers that never wait, and the costs of the rest.
 //!
 //! A worker that computes for the median time and never waits makes a step per median. Of the time of a worker's step,
 //! what exceeds the median is a cost: its own longer computing, coding, or waiting. Where a straggler is awaited, the

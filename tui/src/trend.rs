@@ -15,7 +15,7 @@ const UNKNOWN_FOR: f64 = 5.0;
 /// Two nodes whose losses break within so many seconds break at the same time: nodes report at different times.
 const SAME_TIME: f64 = 0.5;
 
-/// What the loss does, if it does not do what it should.
+/// A fault of the loss.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Trend {
     pub(crate) kind: Kind,

@@ -52,7 +52,7 @@ pub(crate) fn waits(report: &mut gradwire_core::telemetry::Report, on: u32, sinc
     report.status.waiting = Some(Waiting { on, at: Clock(7), clock: Clock(8), since, reported_by });
 }
 
-/// The four situations of which the screen has to say what is wrong, which node, and what to do.
+/// A slow rank, a thin network, a killed server, and a loss that grows. The screen names the fault, the node and the remedy.
 pub(crate) fn staged() -> [(&'static str, Model); 4] {
     let slow = run(&[(32, 1, 1, 66, 60.0), (98, 1, 1, 0, 60.0), (32, 1, 1, 66, 60.0)], 0, "sync", |_, _, _| true);
     let thin = run(&[(28, 1, 50, 21, 70.0); 4], 0, "sync", |_, _, _| true);

@@ -1,5 +1,5 @@
-//! The four situations in which somebody new has to see from the screen alone what is wrong, which node, and what to do: a
-//! slow rank, a thin network, a killed server, and a loss that diverges. All are real runs.
+//! Four real runs: a slow rank, a thin network, a killed server, and a loss that diverges. The screen alone tells a newcomer
+//! the fault, the node, and the remedy.
 
 use std::sync::atomic::Ordering;
 use std::thread;
