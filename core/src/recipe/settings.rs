@@ -374,7 +374,7 @@ impl Recipe {
     }
 
     /// True for a tree or ring: their messages are chunks of the vector.
-    pub const fn has_chunks(&self) -> bool {
+    pub(crate) const fn has_chunks(&self) -> bool {
         matches!(self.topology, Topology::Auto | Topology::Tree { .. } | Topology::Ring)
     }
 

@@ -24,8 +24,6 @@ pub(super) struct Chunks {
     inboxes: Shared,
     /// Buffers for means and results that all chunks share. Empty where each chunk has one of its own.
     results: Shared,
-    /// Bytes of each chunk.
-    lens: Vec<u32>,
     /// The end of each chunk in the vector, in floats.
     ends: Vec<usize>,
     /// Chunks without a result.
@@ -153,8 +151,7 @@ impl Chunks {
     ) -> Self {
         let count = ends.len();
         let floats = |chunk: usize| ends[chunk] - if chunk == 0 { 0 } else { ends[chunk - 1] };
-        let lens: Vec<_> = (0..count).map(|chunk| (floats(chunk) * 4) as u32).collect();
-        let most = lens.iter().max().map_or(0, |bytes| *bytes as usize / 4);
+        let most = (0..count).map(floats).max().unwrap_or(0);
         let is_brief = most * 4 > (keep_below as usize).min(LONG);
         let mut shared =
             |name, wanted: Option<usize>| Shared::new(name, wanted.unwrap_or(0).min(count), most, is_brief, vectors);
@@ -165,7 +162,6 @@ impl Chunks {
             buffers: Vec::with_capacity(count),
             inboxes,
             results,
-            lens,
             ends,
             missing: count,
             first_missing: 0,
@@ -236,7 +232,7 @@ impl Chunks {
 
     /// Bytes of a chunk.
     pub(super) fn bytes(&self, chunk: usize) -> u32 {
-        self.lens[chunk]
+        (self.chunk_len(chunk) * 4) as u32
     }
 
     /// The buffer that holds the chunk's mean, or its result. `None`: it holds neither.
