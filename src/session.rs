@@ -47,12 +47,16 @@ pub enum Mean {
 /// | servers, a window of one (`hardsync`, `async`, `softsync`) | 3 | parameters, contribution, the buffer for the next contribution |
 /// | servers, a window of two (`ssp`) | 5 | as well the servers' parameters, and a second contribution under way |
 /// | mesh without rounds | 5 | parameters, contribution, base, ledger, residual |
+/// | ring | 3 | parameters, those after the round, contribution |
+/// | tree | 3, and 1 for each child | as well the parts of the children |
 ///
-/// A codec at servers adds its residual, and momentum before a codec its velocity. In a mesh, buffers of messages and the
-/// memory of the encoder are there while they are used. A message that takes every element, as in a warm-up, needs two
-/// vectors more while it is encoded, and half a vector until all members have it. A member that enters needs a second ledger meanwhile, and so does its donor. Counts
-/// above 32 bits add a vector to the ledger. With an executor on a device, a mesh has a buffer for the next contribution
-/// as well.
+/// Rings and trees have the chunks under way as well: few, unless the link has a long delay. A codec at servers adds its
+/// residual, and momentum before a codec its velocity. In a mesh, buffers of messages and the memory of the encoder are
+/// there while they are used. A message that takes every element, as in a warm-up, needs two vectors more while it is
+/// encoded, and half a vector until all members have it. A member that enters needs a second ledger meanwhile, and so does
+/// its donor. Counts above 32 bits add a vector to the ledger. With an executor on a device, meshes, rings and trees have a
+/// buffer for the next contribution as well. An [`OwnedSession`](crate::OwnedSession) of a ring or tree needs no vector of
+/// the caller.
 ///
 /// ```
 /// use gradwire::{Cluster, Error, Layout, Mem, Recipe, Session};
