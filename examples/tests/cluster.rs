@@ -43,14 +43,19 @@ fn train(args: &str) -> String {
 }
 
 /// With each recipe, four workers reach 95 % accuracy, and at most two points less than one worker on the same
-/// examples.
+/// examples. Where staleness depends on the speed of threads, the accuracy does too, by 0.6 points (standard deviation of
+/// 180 runs of `softsync`): then it is the mean of three runs.
 #[test]
 fn every_recipe_learns_the_digits() {
     let alone = field(&train("--workers 1 --recipe sync"), "accuracy");
     assert!(alone >= 0.95);
     for recipe in RECIPES {
         let json = train(&format!("--recipe {recipe}"));
-        let accuracy = field(&json, "accuracy");
+        let mut runs = vec![field(&json, "accuracy")];
+        if field(&json, "staleness_mean") > 0.0 {
+            runs.extend([(); 2].map(|()| field(&train(&format!("--recipe {recipe}")), "accuracy")));
+        }
+        let accuracy = runs.iter().sum::<f64>() / runs.len() as f64;
         assert!(accuracy >= 0.95 && accuracy > alone - 0.02, "{recipe}: {accuracy}, alone {alone}");
         assert!(json.starts_with(&format!("{{\"recipe\":\"{recipe}\",")) && json.trim_end().ends_with('}'));
         for name in ["workers", "loss", "steps", "seconds", "examples_per_second", "bytes_sent", "bytes_dense"] {
