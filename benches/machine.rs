@@ -71,7 +71,9 @@ impl Handover {
                         gradwire_core::kernel::Kernel::Encode { .. } => {
                             KernelResult::Encoded(Encoded { bytes: 64, entries: 16, ..Encoded::default() })
                         }
-                        gradwire_core::kernel::Kernel::CopyLedger { into, .. } => KernelResult::Copied { bytes: into.len },
+                        gradwire_core::kernel::Kernel::CopyLedger { into, .. } => {
+                            KernelResult::Copied { bytes: into.len }
+                        }
                         _ => KernelResult::Nothing,
                     };
                     self.feed(node, Input::Completed { op, result });
