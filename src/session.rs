@@ -47,8 +47,8 @@ pub enum Mean {
 /// | servers, a window of one (`hardsync`, `async`, `softsync`) | 3 | parameters, contribution, the buffer for the next contribution |
 /// | servers, a window of two (`ssp`) | 5 | as well the servers' parameters, and a second contribution under way |
 /// | mesh without rounds | 5 | parameters, contribution, base, ledger, residual |
-/// | ring | 3 | parameters, those after the round, contribution |
-/// | tree | 3, and 1 for each child | as well the parts of the children |
+/// | ring, tree | 3 | parameters, those after the round, contribution |
+/// | tree with `payload=gradients` or `merge=adasum` | 3, and 1 for each child | as well the parts of the children |
 ///
 /// Rings and trees have the chunks under way as well: few, unless the link has a long delay. A codec at servers adds its
 /// residual, and momentum before a codec its velocity. In a mesh, buffers of messages and the memory of the encoder are

@@ -20,7 +20,7 @@ const WIDTH: usize = MEAN_MAX - 1;
 pub(super) struct Chunks {
     states: Vec<Chunk>,
     buffers: Vec<Buffers>,
-    /// Inboxes that all chunks share, in a ring. Empty in a tree.
+    /// Inboxes that all chunks share. Empty where each chunk has its own.
     inboxes: Shared,
     /// Buffers for means and results that all chunks share. Empty where each chunk has one of its own.
     results: Shared,
@@ -43,7 +43,7 @@ struct Shared {
 /// How many buffers all chunks share. `None`: each chunk has its own.
 #[derive(Copy, Clone, Debug, Default)]
 pub(super) struct Sharing {
-    /// For the parts of children, if nodes have one child at most.
+    /// For the parts of each child.
     pub(super) inboxes: Option<usize>,
     /// For means and results.
     pub(super) results: Option<usize>,
@@ -66,8 +66,8 @@ pub(super) struct Chunk {
     parts: [Option<Mean>; WIDTH],
     /// Parts of the next round: a child may have the result of the current round before this node.
     next_parts: [Option<Mean>; WIDTH],
-    /// The shared inboxes of the only child's part of this round and of the next, while the floats are needed.
-    inboxes: [Option<BufferId>; 2],
+    /// The shared inboxes of the children's parts of this round and of the next, while the floats are needed.
+    inboxes: [[Option<BufferId>; WIDTH]; 2],
     /// The shared buffer for the mean or the result, while its floats are needed.
     result: Option<BufferId>,
     /// Transmissions of the result that have not ended.
@@ -153,10 +153,12 @@ impl Chunks {
         let floats = |chunk: usize| ends[chunk] - if chunk == 0 { 0 } else { ends[chunk - 1] };
         let most = (0..count).map(floats).max().unwrap_or(0);
         let is_brief = most * 4 > (keep_below as usize).min(LONG);
-        let mut shared =
-            |name, wanted: Option<usize>| Shared::new(name, wanted.unwrap_or(0).min(count), most, is_brief, vectors);
-        let inboxes = shared("a child's part of a chunk", sharing.inboxes);
-        let results = shared("a chunk's result", sharing.results);
+        let mut shared = |name, wanted: Option<usize>, each: usize| {
+            let count = wanted.unwrap_or(0).min(count) * each;
+            Shared::new(name, count, most, is_brief, vectors)
+        };
+        let inboxes = shared("a child's part of a chunk", sharing.inboxes, children);
+        let results = shared("a chunk's result", sharing.results, 1);
         let mut chunks = Self {
             states: vec![Chunk::default(); count],
             buffers: Vec::with_capacity(count),
@@ -201,7 +203,7 @@ impl Chunks {
     /// Goes on to the next round.
     pub(super) fn next_round(&mut self) {
         for chunk in &mut self.states {
-            let (inboxes, result, sending) = ([chunk.inboxes[1], None], chunk.result, chunk.sending);
+            let (inboxes, result, sending) = ([chunk.inboxes[1], [None; WIDTH]], chunk.result, chunk.sending);
             *chunk = Chunk { parts: chunk.next_parts, inboxes, result, sending, ..Chunk::default() };
         }
         (self.missing, self.first_missing) = (self.count(), 0);
@@ -273,6 +275,11 @@ impl Chunks {
         self.free_result(chunk);
     }
 
+    /// Is there a bound on the parts that can come, so that chunks share their inboxes?
+    pub(super) fn share_inboxes(&self) -> bool {
+        !self.inboxes.all.is_empty()
+    }
+
     /// Is there a place for a child's part of a chunk?
     pub(super) fn has_inbox(&self) -> bool {
         self.inboxes.all.is_empty() || !self.inboxes.free.is_empty()
@@ -296,12 +303,13 @@ impl Chunks {
 
     /// Frees the places of a chunk's parts, which have been merged.
     pub(super) fn free_inboxes(&mut self, chunk: usize) {
-        self.inboxes.free.extend(self.states[chunk].inboxes[0].take());
+        let inboxes = core::mem::take(&mut self.states[chunk].inboxes[0]);
+        self.inboxes.free.extend(inboxes.into_iter().flatten());
     }
 
     /// The place of a child's part of the chunk, which is here.
     pub(super) fn inbox(&self, chunk: usize, child: usize) -> Segment {
-        let buffer = self.states[chunk].inboxes[0].unwrap_or(self.buffers[chunk].inboxes[child]);
+        let buffer = self.states[chunk].inboxes[0][child].unwrap_or(self.buffers[chunk].inboxes[child]);
         Segment::floats(buffer, 0, self.chunk_len(chunk))
     }
 
@@ -319,7 +327,7 @@ impl Chunks {
     pub(super) fn add_part(&mut self, chunk: usize, child: usize, next: bool, part: Mean, inbox: Option<Segment>) {
         let inbox = inbox.filter(|_| !self.inboxes.all.is_empty());
         let chunk = &mut self.states[chunk];
-        chunk.inboxes[usize::from(next)] = inbox.map(|inbox| inbox.buffer);
+        chunk.inboxes[usize::from(next)][child] = inbox.map(|inbox| inbox.buffer);
         let parts = if next { &mut chunk.next_parts } else { &mut chunk.parts };
         parts[child] = Some(part);
     }

@@ -30,7 +30,7 @@ use crate::machine::commit::Commit;
 use crate::machine::hub::{Hub, Incoming, Port};
 use crate::machine::views::View;
 use crate::machine::{Event, ProtocolError, Rejection};
-use crate::recipe::Merge;
+use crate::recipe::{Merge, Payload};
 use crate::rider::Riders;
 use crate::status::{Rest, Status};
 use crate::wire::{Kind, Message, Part, WEIGHT_MAX};
@@ -69,16 +69,20 @@ impl Reduce {
             _ => even(setup.len, shape.chunk_len(setup.len, workers, setup.recipe.chunk as usize)),
         };
         // In a ring, each chain visits a node once, so that no more parts can come than chains are under way at the other
-        // members. In a tree, contributions that are given range by range have no such bound.
+        // members. In a tree, no more parts of a child can come than chains are under way at a member below it: all
+        // members begin them in the order of the chunks. Gradients that are given range by range have no such bound.
         let chains = ends.first().map_or(0, |len| Window::chains_max(len * 4, setup.under_way));
         let sharing = match shape {
             Shape::Ring => Sharing {
                 inboxes: Some(chains.saturating_mul(workers.saturating_sub(1))),
                 results: Some(chains.saturating_mul(workers)),
             },
-            // A mean or a result without a buffer waits until another one has been sent. A part has its own inbox at the
+            // A mean or a result without a buffer waits until another one has been sent. A part has its inbox at the
             // parent, so means always get away, and so do the results that follow them.
-            Shape::Tree { .. } => Sharing { inboxes: None, results: Some(2 * chains) },
+            Shape::Tree { .. } => {
+                let bounded = setup.recipe.payload() != Payload::Gradients;
+                Sharing { inboxes: bounded.then_some(chains), results: Some(2 * chains) }
+            }
             // Tensors have different lengths.
             Shape::Pairs { .. } => Sharing::default(),
         };
@@ -186,8 +190,8 @@ impl Reduce {
         if own.weight > 0 && !self.round.given.has(contribution) {
             return;
         }
-        // A message without a body costs nothing. But in a ring, the next member can add a body to it.
-        let counts = own.weight > 0 || self.routes.is_ring();
+        // A message without a body costs nothing. But the next member can add a body to it, which needs an inbox.
+        let counts = own.weight > 0 || self.routes.is_ring() || self.chunks.share_inboxes();
         if counts && self.begins(chunk) && !self.window.begin(hub.now(), chunk, contribution.len) {
             *self.chunks.progress_mut(chunk) = Progress::Due;
             return;
@@ -431,8 +435,9 @@ impl Exchange for Reduce {
         self.routes.neighbours().collect()
     }
 
+    /// In a tree whose chunks share their inboxes, members begin their chains in one order.
     fn takes_ranges(&self) -> bool {
-        true
+        self.routes.is_ring() || !self.chunks.share_inboxes()
     }
 
     fn on_given(&mut self, hub: &mut Port<'_, Job>, replica: &Replica, range: &Range<usize>) {

@@ -4,15 +4,15 @@
 //! If all chains began at once, the first results would stand behind the parts of all chunks in the queues of the
 //! connections, and the floats of a chunk would have left the cache before they are used again.
 //!
-//! Chains that begin elsewhere do not count: this node forwards a part when it has it. In a tree, chains without a body do
-//! not count either, and chains of the same chunk meet: none of them ends before all have begun. So all nodes have to begin chains in
-//! the same order, which is that of the chunks. A contribution that is given range by range is there in any order: its
-//! chains begin at once. In a ring, each chunk has one chain, and the order does not matter.
+//! Chains that begin elsewhere do not count: this node forwards a part when it has it. In a tree, chains of the same chunk
+//! meet: none of them ends before all have begun. So all nodes have to begin chains in the same order, which is that of
+//! the chunks. A gradient that is given range by range is there in any order: its chains begin at once, and chains
+//! without a body do not count in such a tree. In a ring, each chunk has one chain, and the order does not matter.
 //!
 //! Over a link with a long delay, few chains leave the link idle. A chain then takes about as long as the shortest that this
 //! node has seen, although the window is full: nothing queues. So the window is doubled, until chains take twice as long.
-//! The windows of the nodes can differ: in a tree, all begin chains in the same order, and in a ring, there are inboxes
-//! for the largest windows.
+//! The windows of the nodes can differ: in a tree, all begin chains in the same order, and there are inboxes for the
+//! largest windows.
 
 use alloc::collections::VecDeque;
 use alloc::vec;

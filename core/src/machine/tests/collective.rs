@@ -525,27 +525,61 @@ fn a_list_of_members_that_comes_twice_counts_once() {
     m.expect_event(Event::View { number: 2, members: 2 });
 }
 
-/// The vectors of a member: the contribution, and the parameters before and after the round. In a tree, also the parts of
-/// each child.
+/// The vectors of a member: the contribution, and the parameters before and after the round. In a tree of gradients,
+/// which can be given range by range, also the parts of each child.
 #[test]
 fn chunks_share_a_few_buffers() {
     let (len, chunk) = (8 << 20, 64 << 10);
-    let bytes = |topology, workers| {
+    let bytes_of = |recipe: Recipe, topology, workers| {
         let cluster = Cluster { workers, servers: 0 };
-        let recipe = Recipe::averaging(1).with_topology(topology).with_chunk(chunk);
+        let recipe = recipe.with_topology(topology).with_chunk(chunk);
         let setup = Setup::new(PeerId(0), cluster, recipe, &Layout::flat(len), 0);
         Node::new(setup).unwrap().buffers().iter().sum::<usize>()
     };
     let (vector, inbox, rest) = (4 * len, 4 * chunk as usize, 128 << 10);
+    let bytes = |topology, workers| bytes_of(Recipe::averaging(1), topology, workers);
     for workers in [2, 3, 8] {
         // Five chains of each member, at most.
         let most = 3 * vector + 5 * (2 * workers as usize - 1) * inbox + rest;
         let got = bytes(Topology::Ring, workers);
         assert!(got <= most, "{workers} workers: expected at most {most} bytes, got {got}");
     }
-    let got = bytes(Topology::Tree { fan_in: 2 }, 3);
-    let most = 5 * vector + 10 * inbox + rest;
-    assert!((5 * vector..=most).contains(&got), "a tree: expected 5 vectors and 10 chunks, got {got} bytes");
+    for fan_in in [2, 4] {
+        let topology = Topology::Tree { fan_in };
+        let (got, most) = (bytes(topology, 3), 3 * vector + 5 * (2 + fan_in as usize) * inbox + rest);
+        assert!((3 * vector..=most).contains(&got), "a tree: expected 3 vectors to {most} bytes, got {got}");
+    }
+    let got = bytes_of("gradients".parse().unwrap(), Topology::Tree { fan_in: 2 }, 3);
+    // In addition, the state of the application and of a donor.
+    assert!((7 * vector..8 * vector).contains(&got), "a tree of gradients: expected 7 vectors, got {got} bytes");
+}
+
+/// The same in a tree, whose chunks share as many inboxes as a window allows. A member above can add a body to a message
+/// that has none, so that chains without examples count.
+#[test]
+fn a_leaf_of_a_tree_begins_a_chain_when_another_has_ended() {
+    for weight in [0, 1] {
+        let recipe = chain().with_chunk(1);
+        let cluster = Cluster { workers: 2, servers: 0 };
+        let (patience, layout) = (Patience::new(Duration::from_secs(1)), Layout::flat(16));
+        let setup =
+            Setup { incarnation: OWN, patience, under_way: 0, ..Setup::new(PeerId(1), cluster, recipe, &layout, 0) };
+        let mut m = trace_machine(Node::new(setup.clone()).unwrap(), setup);
+        m.hello(0, 1).expect_event(joined(0, 1)).expect_report();
+        m.commit(1, 2, 0, 0).expect_transmit(0, Kind::Fetch);
+        let parameters = Message::Parameters { view: Sequence(1), round: Clock(0), vector: 0, riders: None };
+        m.announce(0, parameters, 16).receive(0, 1.0).expect_signal(Signal::Joined { clock: Clock(0) });
+        m.feed(Input::Step { weight });
+        for chunk in 0..4 {
+            let Message::Up(sent) = m.expect_transmit(0, Kind::Up) else { panic!("a part") };
+            assert_eq!((sent.chunk, sent.weight), (chunk, weight));
+        }
+        m.expect_idle();
+        m.announce(0, Message::Down(Part { chunk: 2, ..part(1, 1) }), 1).receive(0, 1.0);
+        let Message::Up(sent) = m.expect_transmit(0, Kind::Up) else { panic!("a part") };
+        assert_eq!((sent.chunk, sent.weight), (4, weight));
+        m.expect_idle();
+    }
 }
 
 /// A member that is alone makes all chunks at once, and has five buffers for them.

@@ -7,9 +7,14 @@ use super::*;
 use crate::recipe::{Codec, Topology};
 use crate::wire::Part;
 
+/// A rule whose contributions sessions give range by range. A tree of other rules begins with the last range.
+fn gradients() -> Recipe {
+    Recipe::preset("gradients").expect("a preset")
+}
+
 /// A chain of workers whose vector of four floats travels in two chunks.
 fn chunked(me: u32, workers: u32) -> Trace {
-    member_of(Recipe::sync().with_topology(Topology::Tree { fan_in: 1 }).with_chunk(2), me, workers)
+    member_of(gradients().with_topology(Topology::Tree { fan_in: 1 }).with_chunk(2), me, workers)
 }
 
 /// A part of a chunk in round 1 of view 1.
@@ -67,7 +72,7 @@ fn a_leaf_sends_the_chunks_of_a_range_before_it_has_the_others() {
     m.write(0..2, 1.5).expect_chunk(0, Kind::Up, chunk(0, 1), 1.5).expect_waiting(Some(0)).expect_idle();
     m.send_chunk(0, Message::Down(chunk(0, 2)), 0.75).expect_ready(1).expect_idle();
     let view = Segment::floats(m.machine.view(), 0, LEN);
-    assert_eq!(m.pool.floats(view), [0.25, 0.25, 0.75, 0.75]);
+    assert_eq!(m.pool.floats(view), [0.75, 0.75, 0.25, 0.25]);
 }
 
 /// A node between others makes the mean of a chunk as soon as the children's parts and its own are there.
@@ -121,7 +126,7 @@ fn a_round_begins_anew_with_the_ranges_that_are_there() {
 /// The run has gone on without this node: the application is told at once, and the rest has no effect.
 #[test]
 fn ranges_of_a_contribution_that_is_dropped_have_no_effect() {
-    let recipe = Recipe::preset("gradients").unwrap().with_topology(Topology::Tree { fan_in: 1 }).with_chunk(2);
+    let recipe = gradients().with_topology(Topology::Tree { fan_in: 1 }).with_chunk(2);
     let mut m = member_of(recipe, 1, 2);
     m.begin().write(2..4, 0.5).expect_chunk(0, Kind::Up, chunk(1, 1), 0.5);
     let (number, round, donor) = (Sequence(2), Clock(3), PeerId(0));
@@ -151,7 +156,7 @@ fn a_mesh_begins_with_the_last_range() {
 /// The norm of a contribution is that of all of it: before, a part of the buffer holds no numbers.
 #[test]
 fn a_contribution_is_measured_when_all_of_it_is_there() {
-    let recipe = Recipe::sync().with_topology(Topology::Tree { fan_in: 1 }).with_chunk(2).with_codec(Codec::Bf16);
+    let recipe = gradients().with_topology(Topology::Tree { fan_in: 1 }).with_chunk(2).with_codec(Codec::Bf16);
     let mut m = member_of(recipe, 1, 2);
     // In bf16, 1 + 2^-9 becomes 1.
     let value = 1.0 + 1.0 / 512.0;
