@@ -85,12 +85,8 @@ struct Cut {
 }
 
 impl Cut {
-    /// `parts`: a ring has at least a chunk for each worker.
-    fn of(case: &Case, recipe: &Recipe, len: f64, parts: usize) -> Self {
-        // As in `Shape::chunk_len` of core.
-        let share = (len / parts as f64).ceil();
-        let share = if share > 1024.0 { (share / 16.0).ceil() * 16.0 } else { share };
-        let chunk = share.min(f64::from(recipe.chunk())).max(1.0);
+    fn of(case: &Case, recipe: &Recipe, len: f64, workers: usize) -> Self {
+        let chunk = recipe.chunk_len(len as usize, workers as u32) as f64;
         let count = (len / chunk).ceil();
         let bytes = |len| body(&recipe.codec(), len, case.density).bytes + HEADER;
         let rest = len - (count - 1.0) * chunk;
@@ -108,7 +104,7 @@ fn arithmetic(case: &Case, recipe: &Recipe, len: f64, children: f64) -> f64 {
 
 /// Chunks go up to the root and down again in a pipeline of 2 D hops.
 fn tree(case: &Case, recipe: &Recipe, len: f64, workers: usize, fan_in: usize) -> Exchange {
-    let Cut { all, chunk, count } = Cut::of(case, recipe, len, 1);
+    let Cut { all, chunk, count } = Cut::of(case, recipe, len, workers);
     let children = |at: usize| (fan_in * at + 1..workers).take(fan_in).count();
     // Hops from the last worker, which is one of the deepest, to the root.
     let (mut at, mut depth, mut fill, mut widest) = (workers - 1, 0.0, 0.0, 1);

@@ -282,6 +282,30 @@ impl Recipe {
         self.chunk
     }
 
+    /// Floats of each message in a tree or ring of `workers` workers, for a vector of `len` floats: at most
+    /// [`chunk`](Self::chunk). The last message may be shorter.
+    ///
+    /// Each member of a ring is the root of as many messages as any other. With one more at some of them, their links would
+    /// carry more than the others'.
+    ///
+    /// ```
+    /// let ring: gradwire_core::Recipe = "sync topology=ring".parse()?;
+    /// assert_eq!((ring.chunk(), ring.chunk_len(560_000, 4)), (65_536, 46_672)); // 12 messages, 3 for each root
+    /// # Ok::<(), gradwire_core::recipe::RecipeParseError>(())
+    /// ```
+    pub const fn chunk_len(&self, len: usize, workers: u32) -> usize {
+        let most = if self.chunk > 0 { self.chunk as usize } else { 1 };
+        let least = len.div_ceil(most);
+        let count = match self.topology {
+            Topology::Ring if workers > 0 => least.next_multiple_of(workers as usize),
+            _ => least,
+        };
+        let even = if count > 0 { len.div_ceil(count) } else { 1 };
+        // Whole cache lines, in messages that are long enough for the rounding not to matter.
+        let even = if even > 1024 { even.next_multiple_of(16) } else { even };
+        if even < most { even } else { most }
+    }
+
     /// The codec of contributions.
     pub const fn codec(&self) -> Codec {
         self.codec
@@ -454,6 +478,21 @@ mod tests {
         // Whole vectors, and no servers.
         assert_eq!([chosen("norm-clip", 4, 1 << 24), chosen("hardsync merge=krum", 4, 1 << 24)], [(1, 1); 2]);
         assert_eq!([chosen("sync", 4, 1 << 24).1, chosen("mesh", 4, 1 << 24).1], [0; 2]);
+    }
+
+    #[test]
+    fn each_member_of_a_ring_is_the_root_of_as_many_chunks() {
+        for (workers, len, chunk) in
+            [(2, 8, 1), (3, 7, 3), (4, 560_000, 65_536), (3, 14_600_000, 65_536), (5, 1000, 65_536)]
+        {
+            let recipe = Recipe::sync().with_topology(Topology::Ring).with_chunk(chunk);
+            let got = recipe.chunk_len(len, workers);
+            let count = len.div_ceil(got);
+            assert!((1..=chunk as usize).contains(&got), "{got}");
+            assert_eq!(count % workers as usize, 0, "{workers} workers, {count} chunks");
+        }
+        assert_eq!(Recipe::sync().with_topology(Topology::Ring).chunk_len(0, 2), 1);
+        assert_eq!(Recipe::sync().with_topology(Topology::Tree { fan_in: 2 }).with_chunk(3).chunk_len(7, 5), 3);
     }
 
     #[test]

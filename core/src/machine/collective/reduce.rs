@@ -66,7 +66,7 @@ impl Reduce {
             _ if !is_worker => Vec::new(),
             // The merge measures tensors, so a tensor is sent when all of it is there.
             Shape::Pairs { .. } => uneven(&cut(&setup.tensors, &(0..setup.len))),
-            _ => even(setup.len, shape.chunk_len(setup.len, workers, setup.recipe.chunk as usize)),
+            _ => even(setup.len, setup.recipe.chunk_len(setup.len, setup.cluster.workers)),
         };
         // In a ring, each chain visits a node once, so that no more parts can come than chains are under way at the other
         // members. In a tree, no more parts of a child can come than chains are under way at a member below it: all

@@ -141,21 +141,6 @@ impl Shape {
         let children = children.filter(move |child| count > 1 && Some(*child) != parent);
         parent.into_iter().chain(children)
     }
-
-    /// Floats of each chunk of a vector of `len` floats: at most `most`.
-    pub(super) fn chunk_len(self, len: usize, count: usize, most: usize) -> usize {
-        let (len, most) = (len.max(1), most.max(1));
-        let chunks = match self {
-            // Each member is the root of as many chunks as any other. With one more at some, their links would carry more
-            // than the others'.
-            Self::Ring => len.div_ceil(most).next_multiple_of(count.max(1)),
-            _ => len.div_ceil(most),
-        };
-        let even = len.div_ceil(chunks);
-        // Whole cache lines, in chunks that are long enough for the rounding not to matter.
-        let even = if even > 1024 { even.next_multiple_of(16) } else { even };
-        even.min(most)
-    }
 }
 
 #[cfg(test)]
