@@ -180,7 +180,8 @@ impl Builder {
     }
 
     /// Calls `callback` for each event as it happens, also while a step waits. The callback runs on the thread that
-    /// drives the machine and delays it, so it should return quickly.
+    /// drives the machine and delays it, so it should return quickly. It can be the session's own thread, or that of a
+    /// call.
     ///
     /// ```
     /// use std::sync::mpsc::channel;
@@ -241,8 +242,8 @@ impl Builder {
         self
     }
 
-    /// Drives the machine on the caller's thread, during calls to the session and in [`Session::pump`], instead of on a
-    /// thread of its own.
+    /// Drives the machine on the caller's thread only, during calls to the session and in [`Session::pump`]. Without this,
+    /// the session has a thread of its own as well, which drives the machine while the application computes.
     #[must_use]
     pub fn caller_driven(mut self) -> Self {
         self.settings.own_thread = false;

@@ -1,5 +1,7 @@
 //! How a session or server reaches its engine: on a thread of the engine's own, or on the caller's thread.
 
+mod turns;
+
 use std::fmt;
 use std::sync::Arc;
 use std::task::Waker;
@@ -12,6 +14,8 @@ use crate::error::Error;
 use crate::mailbox::{Answer, Answers, Mailbox, ReadStatus, Request};
 use crate::monitor::Board;
 use crate::stopwatch::Steps;
+pub(crate) use turns::Turns;
+
 use crate::waits::{Canceller, Wait, WaitKind, Waits};
 
 /// How long [`Drive::flush`] waits while no byte leaves.
@@ -38,14 +42,14 @@ pub(crate) trait Pump: Send {
     /// Bytes that the transport has queued and not handed over.
     fn unsent(&self) -> u64;
 
-    /// Pumps until the run has ended or the mailbox says to stop. A failure is left in the mailbox.
-    fn run(&mut self);
+    /// From now on, the application's thread pumps while it waits in a call (`true`), or a thread of the engine's own.
+    fn set_caller_driven(&mut self, caller_driven: bool);
 }
 
 /// The thread on which the engine runs.
 pub(crate) enum Driver {
-    /// A thread of the engine's own. `waker` interrupts the transport's wait.
-    Thread { thread: Option<JoinHandle<()>>, waker: Waker },
+    /// A thread of the engine's own, in turn with calls. `waker` interrupts the transport's wait.
+    Thread { thread: Option<JoinHandle<()>>, turns: Arc<Turns>, waker: Waker },
     /// The application's thread, during its calls.
     Caller(Box<dyn Pump>),
 }
@@ -120,10 +124,8 @@ impl Drive {
         self.check()?;
         self.refusal = None;
         self.mailbox.send(request);
-        // After the request is in: the engine looks into the mailbox once per wake-up, and then sleeps in its
-        // transport.
-        self.wake();
-        self.wait_for(purpose, kind)
+        let mut wait = Wait::new(purpose, kind, self.waits.limit(kind));
+        self.attend(&mut wait, true, Answers::take).map_err(|error| self.end_with(error))
     }
 
     /// Makes a call without waiting for its answer, which [`wait_for`](Self::wait_for) takes later. An engine without a
@@ -140,8 +142,7 @@ impl Drive {
     pub(crate) fn wait_for<A: Answer>(&mut self, purpose: &'static str, kind: WaitKind) -> Result<A, Error> {
         self.check()?;
         let mut wait = Wait::new(purpose, kind, self.waits.limit(kind));
-        let result = self.wait(&mut wait, Answers::take);
-        result.map_err(|error| self.end_with(error))
+        self.wait(&mut wait, Answers::take).map_err(|error| self.end_with(error))
     }
 
     /// Ends this node because of an error. At once: the application may keep the session for long, and its peers would
@@ -166,30 +167,31 @@ impl Drive {
         self.refusal.unwrap_or(ended)
     }
 
-    /// Waits until `find` returns an answer. The engine is driven meanwhile if it has no thread.
-    pub(crate) fn wait<R>(
+    /// Waits until `find` returns an answer.
+    pub(crate) fn wait<R>(&mut self, wait: &mut Wait, find: impl FnMut(&mut Answers) -> Option<R>) -> Result<R, Error> {
+        self.attend(wait, false, find)
+    }
+
+    /// Waits until `find` returns an answer, and drives the engine meanwhile unless its own thread does. `asks`: a request
+    /// has been left for the engine.
+    fn attend<R>(
         &mut self,
         wait: &mut Wait,
+        asks: bool,
         mut find: impl FnMut(&mut Answers) -> Option<R>,
     ) -> Result<R, Error> {
-        let engine = match &mut self.driver {
-            Driver::Thread { .. } => return self.mailbox.wait(wait, &self.canceller, &mut find),
-            Driver::Caller(engine) => engine,
-        };
-        loop {
-            // The work at hand comes first: an engine that sleeps with an output undone can make its peers wait for it.
-            let state = engine.pump(Some(Duration::ZERO))?;
-            if let Some(result) = self.mailbox.find(&mut find) {
-                return Ok(result);
-            }
-            if state == RunState::Ended {
-                return Err(Error::Ended);
-            }
-            let rest = self.mailbox.patience(wait, &self.canceller)?;
-            // Sleeps until one input has come. Its consequences are the work at hand of the next iteration.
-            let _ = engine.pump(Some(rest))?;
-            if let Some(result) = self.mailbox.find(&mut find) {
-                return Ok(result);
+        let (mailbox, canceller) = (&self.mailbox, &self.canceller);
+        match &mut self.driver {
+            Driver::Caller(engine) => drive_until(&mut **engine, mailbox, wait, canceller, &mut find),
+            Driver::Thread { turns, waker, .. } => {
+                turns.drive(mailbox, wait, canceller, &mut find).unwrap_or_else(|| {
+                    if asks {
+                        // After the request is in: the engine looks into the mailbox once per wake-up, and then sleeps in
+                        // its transport.
+                        waker.wake_by_ref();
+                    }
+                    mailbox.wait(wait, canceller, &mut find)
+                })
             }
         }
     }
@@ -290,8 +292,10 @@ impl Drive {
         }
     }
 
+    /// Makes the engine's own thread look into the mailbox.
     fn wake(&self) {
-        if let Driver::Thread { waker, .. } = &self.driver {
+        if let Driver::Thread { turns, waker, .. } = &self.driver {
+            turns.hurry();
             waker.wake_by_ref();
         }
     }
@@ -303,6 +307,32 @@ impl Drop for Drive {
         if let Driver::Thread { thread, .. } = &mut self.driver {
             // A panic of the thread has already reached the application as a failure of its call.
             let _ = thread.take().map(JoinHandle::join);
+        }
+    }
+}
+
+/// Drives an engine on the caller's thread until `find` returns an answer.
+fn drive_until<R>(
+    engine: &mut dyn Pump,
+    mailbox: &Mailbox,
+    wait: &mut Wait,
+    canceller: &Canceller,
+    find: &mut impl FnMut(&mut Answers) -> Option<R>,
+) -> Result<R, Error> {
+    loop {
+        // The work at hand comes first: an engine that sleeps with an output undone can make its peers wait for it.
+        let state = engine.pump(Some(Duration::ZERO))?;
+        if let Some(result) = mailbox.find(find) {
+            return Ok(result);
+        }
+        if state == RunState::Ended {
+            return Err(Error::Ended);
+        }
+        let rest = mailbox.patience(wait, canceller)?;
+        // Sleeps until one input has come. Its consequences are the work at hand of the next iteration.
+        let _ = engine.pump(Some(rest))?;
+        if let Some(result) = mailbox.find(find) {
+            return Ok(result);
         }
     }
 }
@@ -341,7 +371,7 @@ mod tests {
             self.left
         }
 
-        fn run(&mut self) {}
+        fn set_caller_driven(&mut self, _: bool) {}
     }
 
     /// The bytes that are left after a flush.

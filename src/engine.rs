@@ -199,7 +199,7 @@ impl<T: Transport> Engine<T> {
                 let spare = self.compute.replace(self.machine.contribution(), filled);
                 self.exchange_state(&mut state);
                 self.pending = Pending::Step { spare: None, state };
-                self.mailbox.answer(RangeTaken { spare });
+                self.mailbox.answer_range(RangeTaken { spare });
                 self.feed(Input::Begin { weight });
             }
             Some(Command::GiveRange(GiveRange { filled, first, len })) => {
@@ -207,7 +207,7 @@ impl<T: Transport> Engine<T> {
                 self.compute.written(into);
                 self.compute.pool.floats_mut(into).copy_from_slice(&filled.floats()[first..first + len]);
                 // Before the kernels and messages of this range.
-                self.mailbox.answer(RangeTaken { spare: filled });
+                self.mailbox.answer_range(RangeTaken { spare: filled });
                 self.feed(Input::Given { first, len });
             }
             Some(Command::StepThrough(StepThrough { notes, weight, rate, give, take })) => {
@@ -642,28 +642,7 @@ impl<T: Transport> Pump for Engine<T> {
         self.transport.unsent()
     }
 
-    fn run(&mut self) {
-        /// A panic in the machine or a callback fails the application's call at once, instead of at its deadline.
-        struct Guard(Arc<Mailbox>);
-        impl Drop for Guard {
-            fn drop(&mut self) {
-                if std::thread::panicking() {
-                    self.0.fail(Error::Ended);
-                }
-            }
-        }
-        let _guard = Guard(self.mailbox());
-        while !self.mailbox.is_stopped() {
-            match self.pump(None) {
-                Ok(RunState::Running) => {}
-                Ok(RunState::Ended) => return,
-                Err(error) => {
-                    self.say_failed(error.failure(self.mailbox.me()));
-                    return self.mailbox.fail(error);
-                }
-            }
-        }
-        let failure = self.mailbox.take_failure_of_application();
-        self.say_failed(failure);
+    fn set_caller_driven(&mut self, caller_driven: bool) {
+        self.transport.set_caller_driven(caller_driven);
     }
 }

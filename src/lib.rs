@@ -57,7 +57,8 @@
 //! | `gpu` | `gradwire::gpu`: kernels on a GPU, by wgpu | 200 s more |
 //!
 //! The decisions are made by the state machines of [`gradwire_core`], which do no IO. A session drives one over its
-//! transport, by default on a thread of its own, so that communication goes on while the application computes.
+//! transport, by default on a thread of its own, so that communication goes on while the application computes. While the
+//! application waits in a call, its thread can drive the machine instead.
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![forbid(unsafe_code)]

@@ -331,6 +331,8 @@ struct Contents {
     stop: bool,
     /// The engine has stopped: no further answer will come.
     over: bool,
+    /// Answers that a call of the application has waited for.
+    answered: u64,
     /// Calls that sleep. A notification is a system call, which is spared if there are none.
     sleepers: u32,
 }
@@ -470,6 +472,15 @@ impl Mailbox {
         self.lock().command.take()
     }
 
+    pub(crate) fn has_command(&self) -> bool {
+        self.lock().command.is_some()
+    }
+
+    /// How many answers have been given that a call waits for.
+    pub(crate) fn answered(&self) -> u64 {
+        self.lock().answered
+    }
+
     pub(crate) fn is_stopped(&self) -> bool {
         self.lock().stop
     }
@@ -479,7 +490,15 @@ impl Mailbox {
     }
 
     pub(crate) fn answer<A: Answer>(&self, answer: A) {
-        self.change(|contents| *A::slot(&mut contents.answers) = Some(answer));
+        self.change(|contents| {
+            *A::slot(&mut contents.answers) = Some(answer);
+            contents.answered += 1;
+        });
+    }
+
+    /// Gives a buffer back. No call waits for that: the application computes the next range.
+    pub(crate) fn answer_range(&self, taken: RangeTaken) {
+        self.change(|contents| *RangeTaken::slot(&mut contents.answers) = Some(taken));
     }
 
     /// Gives the last answer: no further one will come.

@@ -16,7 +16,7 @@ use gradwire_core::{
 use crate::check;
 use crate::checkpoint;
 use crate::checkpoint::{Candidates, NodeIdentity, NoticeCallback};
-use crate::drive::{Drive, Driver, Pump};
+use crate::drive::{Drive, Driver, Turns};
 use crate::engine::Engine;
 use crate::error::Error;
 use crate::monitor::Board;
@@ -218,9 +218,7 @@ impl NodeSettings {
         let board = self.board.as_ref().or(published.as_ref()).map(|(board, _)| board.clone());
         // Before the engine takes the transport, and a thread takes the engine.
         let waker = transport.waker();
-        if !self.own_thread {
-            transport.set_caller_driven();
-        }
+        transport.set_caller_driven(!self.own_thread);
         let executor = (self.executor.0)();
         let candidates = resumes.into_candidates();
         let mut engine = Engine::new(setup, transport, executor, params, candidates, self.callback.clone(), observer)?;
@@ -233,8 +231,12 @@ impl NodeSettings {
         let mailbox = engine.mailbox();
         let rings = waker.clone();
         let driver = if self.own_thread {
-            let spawned = std::thread::Builder::new().name(format!("gradwire-{me}")).spawn(move || engine.run());
-            Driver::Thread { thread: Some(spawned.map_err(|error| Error::Transport(Box::new(error)))?), waker }
+            // A server's calls only look at it.
+            let turns = Arc::new(Turns::new(Box::new(engine), role == Role::Worker));
+            let (own, mailbox) = (Arc::clone(&turns), Arc::clone(&mailbox));
+            let thread = std::thread::Builder::new().name(format!("gradwire-{me}"));
+            let spawned = thread.spawn(move || own.run(&mailbox)).map_err(|error| Error::Transport(Box::new(error)))?;
+            Driver::Thread { thread: Some(spawned), turns, waker }
         } else {
             Driver::Caller(Box::new(engine))
         };

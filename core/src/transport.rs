@@ -76,9 +76,12 @@ pub trait Transport: Send {
         let _ = peers;
     }
 
-    /// The application computes on the thread that calls [`poll`](Self::poll), and so not while a poll waits. A transport
-    /// may then spin before it sleeps where nodes share processors. The default does nothing.
-    fn set_caller_driven(&mut self) {}
+    /// From now on, the application computes on the thread that calls [`poll`](Self::poll), and so not while a poll waits
+    /// (`true`), or on another thread (`false`, at first). In the first case, a transport may spin before it sleeps where
+    /// nodes share processors. The default does nothing.
+    fn set_caller_driven(&mut self, caller_driven: bool) {
+        let _ = caller_driven;
+    }
 
     /// Starts to send a message. The body is lent from `pool` until the operation ends.
     fn transmit(&mut self, op: OpId, peer: PeerId, header: Header, body: Option<Segment>, pool: &Pool);
@@ -142,8 +145,8 @@ impl<T: Transport + ?Sized> Transport for Box<T> {
         (**self).want(peers);
     }
 
-    fn set_caller_driven(&mut self) {
-        (**self).set_caller_driven();
+    fn set_caller_driven(&mut self, caller_driven: bool) {
+        (**self).set_caller_driven(caller_driven);
     }
 
     fn transmit(&mut self, op: OpId, peer: PeerId, header: Header, body: Option<Segment>, pool: &Pool) {

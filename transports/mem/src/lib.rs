@@ -144,7 +144,6 @@ impl Mem {
         let drawn = RunId::drawn(RandomState::new().build_hasher().finish());
         let run = Arc::new(Mutex::new((drawn, false)));
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
-        // Each node has two threads, unless its caller drives it.
         let spin = spin(2 * nodes as usize, processors);
         let endpoint = |me| Self {
             me: PeerId(me),
@@ -286,8 +285,10 @@ impl Transport for Mem {
         peers.iter().for_each(|peer| self.connect(*peer));
     }
 
-    fn set_caller_driven(&mut self) {
-        self.spin = spin(self.mailboxes.len(), self.processors);
+    fn set_caller_driven(&mut self, caller_driven: bool) {
+        // A node that its caller does not drive has two threads.
+        let threads = if caller_driven { 1 } else { 2 };
+        self.spin = spin(threads * self.mailboxes.len(), self.processors);
     }
 
     fn transmit(&mut self, op: OpId, peer: PeerId, header: Header, body: Option<Segment>, pool: &Pool) {
