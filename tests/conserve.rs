@@ -133,7 +133,7 @@ fn the_parameters_and_the_residuals_hold_all_contributions() {
             let share = shares(&recipe, workers);
             let nodes = saved(&world, workers);
             // A ring cuts the vector into a chunk per worker, a tree into chunks of `chunk`.
-            let chunk_len = LEN.div_ceil(workers as usize).min(recipe.chunk() as usize);
+            let chunk_len = recipe.chunk_len(LEN, workers);
             let mut left = 0.0;
             for i in 0..LEN {
                 let contributed: f64 = (0..STEPS)
@@ -186,7 +186,7 @@ fn a_residual_that_decays_keeps_discounted_books_and_counts_what_it_forgets() {
             params.push(world.params(PeerId(0)).to_vec());
             let share = shares(&recipe, workers);
             let nodes = saved(&world, workers);
-            let chunk_len = LEN.div_ceil(workers as usize).min(recipe.chunk() as usize);
+            let chunk_len = recipe.chunk_len(LEN, workers);
             let at = |step: u64, i: usize| f64::from(params[step as usize][i]);
             let mut forgotten = 0.0;
             for i in 0..LEN {

@@ -392,9 +392,7 @@ fn dense(scenario: &Scenario, header: &Header) -> u64 {
             _ if recipe.merge() == Merge::Adasum => {
                 return 4 * plan.layout.tensors()[chunk as usize].range().len() as u64;
             }
-            Topology::Auto | Topology::Tree { .. } => recipe.chunk() as usize,
-            // At least one for each worker to be the root of.
-            Topology::Ring => len.div_ceil(plan.cluster.workers as usize).min(recipe.chunk() as usize),
+            _ if has_chunks(recipe) => recipe.fitted(plan.cluster, len).chunk_len(len, plan.cluster.workers),
             _ => len,
         };
         4 * floats.min(len - floats * chunk as usize) as u64
