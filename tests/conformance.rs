@@ -5,6 +5,7 @@
 //! transport. Tests wait for events of the transport, never for a fixed time.
 
 use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use gradwire_core::wire::{Ack, Header, Kind, Message, Push};
@@ -317,6 +318,58 @@ fn reconnects<T: Transport>(transports: Vec<T>) {
     }
 }
 
+/// A connection is closed at some moment of a large body, and the sender writes to the buffer at once. The body arrives as
+/// it was, or not at all.
+fn never_mixes_two_bodies<T: Transport>(transports: Vec<T>) {
+    const TURNS: u64 = 16;
+    let mut nodes = cluster(transports);
+    // Without the third node, which would have to be polled.
+    nodes.truncate(2);
+    let [sender, receiver] = &mut nodes[..] else { unreachable!("two nodes") };
+    let (whole, done) = (AtomicU64::new(0), AtomicBool::new(false));
+    let all = Segment { buffer: OUT, start: 0, len: LARGE as u32 };
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut reading = None;
+            while !done.load(Ordering::Relaxed) {
+                match receiver.poll(Duration::from_millis(1)) {
+                    Some(Input::Header { header, .. }) => {
+                        reading = Some((receiver.receive(0, header.length()), number(&header)));
+                    }
+                    Some(Input::Completed { op, .. }) => {
+                        let Some((_, number)) = reading.take_if(|(reading, _)| *reading == op) else { continue };
+                        assert!(receiver.pool.bytes(Node::<T>::place(0, all.len)) == body(LARGE, number), "{number}");
+                        whole.fetch_add(1, Ordering::Relaxed);
+                    }
+                    _ => {}
+                }
+            }
+        });
+        for turn in 0..TURNS {
+            let begun = Instant::now();
+            while !sender.connected.contains(&PeerId(1)) {
+                sender.poll(Duration::from_millis(1));
+                assert!(begun.elapsed() < PATIENCE, "no connection");
+            }
+            sender.pool.bytes_mut(all).copy_from_slice(&body(LARGE, turn));
+            let op = sender.send(1, turn, LARGE);
+            let before = Duration::from_micros(turn * turn * 100);
+            let sent = Instant::now();
+            while sender.open.contains(&op) && (sent.elapsed() < before || turn == 0) {
+                sender.poll(Duration::from_micros(50));
+            }
+            sender.transport.close(PeerId(1), ProtocolError::Unexpected { kind: Kind::Ack });
+            while sender.open.contains(&op) || sender.connected.contains(&PeerId(1)) {
+                sender.poll(Duration::from_millis(1));
+                assert!(begun.elapsed() < PATIENCE, "the operation does not end");
+            }
+            sender.pool.bytes_mut(all).fill(0);
+        }
+        done.store(true, Ordering::Relaxed);
+    });
+    assert!(whole.into_inner() > 0, "the first body has the time to arrive");
+}
+
 /// A waker ends a poll without a timeout, from another thread.
 fn wakes_up<T: Transport + 'static>(mut transports: Vec<T>) {
     let mut transport = transports.remove(0);
@@ -380,13 +433,26 @@ fn sealed(nodes: u32, name: &str) -> Vec<gradwire_tcp::Tcp> {
 }
 
 /// Shared memory, with rings that are much smaller than a large body.
-fn shm(nodes: u32, name: &str) -> Vec<gradwire_shm::Shm> {
+fn shm(nodes: u32, name: &str, attach: bool) -> Vec<gradwire_shm::Shm> {
     let directory = std::env::temp_dir().join(format!("gradwire-test-{}-{name}", std::process::id()));
-    let build = |rank| gradwire_shm::Builder::new(rank, nodes).directory(&directory).ring_len(1 << 16).open();
-    (0..nodes).map(|rank| build(rank).unwrap_or_else(|error| panic!("{error}"))).collect()
+    let build = |rank| {
+        let builder = gradwire_shm::Builder::new(rank, nodes).directory(&directory).ring_len(1 << 16);
+        builder.attach(attach).open().unwrap_or_else(|error| panic!("{error}"))
+    };
+    (0..nodes).map(build).collect()
 }
 
-// Without `reconnects`: threads of one process do not reconnect.
+/// Shared memory with long bodies that are read from the memory of their sender.
+fn attached(nodes: u32, name: &str) -> Vec<gradwire_shm::Shm> {
+    shm(nodes, name, true)
+}
+
+/// Shared memory with all bytes in the rings.
+fn rings(nodes: u32, name: &str) -> Vec<gradwire_shm::Shm> {
+    shm(nodes, name, false)
+}
+
+// Without `reconnects` and `never_mixes_two_bodies`: threads of one process do not reconnect.
 conformance!(
     mem,
     super::mem,
@@ -395,15 +461,52 @@ conformance!(
 conformance!(
     tcp_open,
     super::open,
-    [delivers_in_order, carries_large_bodies, holds_bodies_back, reports_a_lost_peer, reconnects, wakes_up]
+    [
+        delivers_in_order,
+        carries_large_bodies,
+        holds_bodies_back,
+        reports_a_lost_peer,
+        reconnects,
+        never_mixes_two_bodies,
+        wakes_up
+    ]
 );
 conformance!(
     tcp_sealed,
     super::sealed,
-    [delivers_in_order, carries_large_bodies, holds_bodies_back, reports_a_lost_peer, reconnects, wakes_up]
+    [
+        delivers_in_order,
+        carries_large_bodies,
+        holds_bodies_back,
+        reports_a_lost_peer,
+        reconnects,
+        never_mixes_two_bodies,
+        wakes_up
+    ]
 );
 conformance!(
-    shm,
-    super::shm,
-    [delivers_in_order, carries_large_bodies, holds_bodies_back, reports_a_lost_peer, reconnects, wakes_up]
+    shm_attached,
+    super::attached,
+    [
+        delivers_in_order,
+        carries_large_bodies,
+        holds_bodies_back,
+        reports_a_lost_peer,
+        reconnects,
+        never_mixes_two_bodies,
+        wakes_up
+    ]
+);
+conformance!(
+    shm_rings,
+    super::rings,
+    [
+        delivers_in_order,
+        carries_large_bodies,
+        holds_bodies_back,
+        reports_a_lost_peer,
+        reconnects,
+        never_mixes_two_bodies,
+        wakes_up
+    ]
 );

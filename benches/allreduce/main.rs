@@ -5,8 +5,8 @@
 //! ring, and includes the two copies that a training program needs, into the session and out of it. With `-owned` after
 //! the name of a transport, the session owns its vectors, and nothing is copied in or out.
 //!
-//! Options after `--`: `--transport tcp,sealed,shm,tcp-owned,shm-owned` (sealed: TCP with encryption), `--processes 2,4`,
-//! `--bytes N,N`.
+//! Options after `--`: `--transport tcp,sealed,shm,rings,tcp-owned,shm-owned` (sealed: TCP with encryption; rings: shared
+//! memory, all bytes through the rings), `--processes 2,4`, `--bytes N,N`.
 
 #![allow(clippy::unwrap_used, reason = "a bench fails by panicking")]
 
@@ -68,8 +68,9 @@ fn child(rank: u32, args: &[String]) {
     let meet = format!("127.0.0.1:{port}");
     let kind = transport.strip_suffix("-owned").unwrap_or(transport);
     match kind {
-        "shm" => {
+        "shm" | "rings" => {
             let shm = gradwire_shm::Builder::new(rank, count).cluster(&format!("bench-{port}")).spin(spin);
+            let shm = shm.attach(kind == "shm");
             measure(shm.open().unwrap(), transport, bytes, tiny);
         }
         _ => {

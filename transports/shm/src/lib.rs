@@ -26,8 +26,13 @@
 //! valid size. Positions are read once and checked. Bytes are copied out of the ring before they are parsed. So a
 //! process of the same user can spoil messages, but cannot make this process read or write outside of the ring.
 //!
-//! A body is copied twice: into the ring, and out of it.
+//! A short body is copied twice: into the ring, and out of it. A long one stays with its sender, and the receiver copies
+//! it from there, with the system call `process_vm_readv` (cross-memory attach). The system can forbid that: Yama
+//! (`kernel.yama.ptrace_scope` above 0), process namespaces, filters of system calls. So both sides try it when they
+//! connect. Where it fails, long bodies pass through the ring too, and a [`Notice`] says so.
 
+mod attach;
+mod offers;
 mod ring;
 mod socket;
 
@@ -80,6 +85,7 @@ pub const RING_LEN: usize = 1 << 20;
 pub struct Builder {
     directory: Option<PathBuf>,
     ring_len: usize,
+    attach: bool,
     config: Config,
 }
 
@@ -158,7 +164,7 @@ impl std::error::Error for ShmError {
 impl Builder {
     /// The node of this rank among `nodes` nodes, workers and servers together.
     pub fn new(rank: u32, nodes: u32) -> Self {
-        Self { directory: None, ring_len: RING_LEN, config: Config::new(rank, nodes) }
+        Self { directory: None, ring_len: RING_LEN, attach: true, config: Config::new(rank, nodes) }
     }
 
     /// The cluster's name. Nodes of another cluster are refused, and the default directory depends on the name.
@@ -183,6 +189,14 @@ impl Builder {
     #[must_use]
     pub fn ring_len(self, ring_len: usize) -> Self {
         Self { ring_len, ..self }
+    }
+
+    /// Whether long bodies are read from the memory of their sender (cross-memory attach), where the system permits it.
+    /// Both nodes of a connection must have it on. Default: true. A [`Notice`] tells of connections where the system
+    /// forbids it. Turn it off where a filter ends processes that make the system call `process_vm_readv`.
+    #[must_use]
+    pub fn attach(self, attach: bool) -> Self {
+        Self { attach, ..self }
     }
 
     /// All timeouts are fractions of this: a peer that is silent for so long is given up. At least 100 ms; shorter
@@ -237,7 +251,7 @@ impl Builder {
             let reason = format!("{}; all processes need the same directory", reasons.join("; "));
             (self.config.notices)(Notice::Listens { address: path.display().to_string(), reason });
         }
-        let sockets = Sockets::new(directory, rank, self.ring_len);
+        let sockets = Sockets::new(directory, rank, self.ring_len, self.attach);
         Streams::new(sockets, listener, self.config).map_err(|error| ShmError::Listen { path, error })
     }
 }

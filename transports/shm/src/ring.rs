@@ -8,6 +8,8 @@
 //! | 256..260 | flag: the reader of the first ring sleeps | both |
 //! | 384..388 | flag: the writer of the first ring waits for room | both |
 //! | 512..1024 | the same for the second ring | the same, with the sides exchanged |
+//! | 1024..2048 | long bodies of the dialling side that are not in the ring, see [`offers`](crate::offers) | both |
+//! | 2048..3072 | the same of the accepting side | both |
 //! | 4096.. | first ring, written by the dialling side | the dialling side |
 //! | behind it | second ring, written by the accepting side | the accepting side |
 //!
@@ -28,10 +30,14 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 use memmap2::MmapRaw;
 use rustix::fs::{self, FallocateFlags, MemfdFlags, SealFlags};
 
+use crate::offers::{OFFER_MIN, OFFERS_LEN, Offers, Taker};
+
 /// Offset of the first ring: the page before it holds positions and flags.
 const RINGS: usize = 4096;
 /// Offset of the second ring's positions and flags.
 const SECOND: usize = 512;
+/// Offset of the offers of the dialling side, and of the accepting side.
+const OFFERS: [usize; 2] = [1024, 1024 + OFFERS_LEN];
 /// Offsets within the positions and flags of a ring.
 const WRITE_POSITION: usize = 0;
 const READ_POSITION: usize = 128;
@@ -105,13 +111,13 @@ impl Segment {
         unsafe { self.map.as_mut_ptr().add(offset).cast() }
     }
 
-    fn position(&self, offset: usize) -> &AtomicU64 {
+    pub(crate) fn position(&self, offset: usize) -> &AtomicU64 {
         // SAFETY: in bounds and aligned (`at`), and valid as long as the mapping. Every process accesses it as an
         // atomic. A hostile process that does not can only spoil the value, which is checked wherever it is read.
         unsafe { AtomicU64::from_ptr(self.at(offset)) }
     }
 
-    fn flag(&self, offset: usize) -> &AtomicU32 {
+    pub(crate) fn flag(&self, offset: usize) -> &AtomicU32 {
         // SAFETY: as for `position`.
         unsafe { AtomicU32::from_ptr(self.at(offset)) }
     }
@@ -136,6 +142,11 @@ impl Segment {
 /// One process's end of a segment: it writes one ring and reads the other.
 #[derive(Debug)]
 pub struct End {
+    /// Long bodies that this end writes, and those that it reads, if they are not in the rings.
+    offers: Offers,
+    taker: Taker,
+    /// The last write has stopped at a body that could not be offered: room in the ring is of no use to it.
+    waits_for_reader: bool,
     segment: Arc<Segment>,
     /// Offsets of the positions and flags, by direction ([`OUT`], [`IN`]).
     control: [usize; 2],
@@ -153,7 +164,32 @@ impl End {
         let (control, rings) = ([0, SECOND], [RINGS, RINGS + segment.ring_len]);
         let (out, back) = if dials { (0, 1) } else { (1, 0) };
         let (control, rings) = ([control[out], control[back]], [rings[out], rings[back]]);
-        Self { segment, control, rings, written: 0, read: 0 }
+        let offers = Offers::new(Arc::clone(&segment), OFFERS[out]);
+        let taker = Taker::new(Arc::clone(&segment), OFFERS[back]);
+        Self { offers, taker, waits_for_reader: false, segment, control, rings, written: 0, read: 0 }
+    }
+
+    /// Long bodies can be read from the memory of their writer, in both directions, if the system permits it. `process`:
+    /// the number of the other process, as this one sees it. The dialling side calls this before it passes the segment,
+    /// the accepting side before it writes.
+    pub fn share_memory(&mut self, process: i32) {
+        self.offers.show_beacon();
+        self.taker.read_from(process);
+    }
+
+    /// Why long bodies of the other side come through the ring, if their memory cannot be read.
+    pub fn obstacle(&self) -> Option<&str> {
+        self.taker.obstacle()
+    }
+
+    /// The number of bytes, of those that were written last, from the first on that the other side has yet to read from
+    /// this process's memory. This memory must stay as it is. 0: all bytes have been copied.
+    ///
+    /// # Errors
+    /// `InvalidData` when the other side claims to have read other bytes.
+    pub fn unread(&mut self) -> io::Result<u64> {
+        let open = self.offers.first_open()?;
+        Ok(open.map_or(0, |(position, before)| self.written - position + self.offers.bytes() - before))
     }
 
     fn position(&self, direction: usize, offset: usize) -> &AtomicU64 {
@@ -164,11 +200,19 @@ impl End {
         self.segment.flag(self.control[direction] + offset)
     }
 
-    /// The number of bytes that can be read.
+    /// The number of bytes in the ring that can be read, up to the next offer.
     ///
     /// # Errors
-    /// `InvalidData` when the position of the other side is impossible.
-    pub fn readable(&self) -> io::Result<usize> {
+    /// `InvalidData` when the position or the offer of the other side is impossible.
+    pub fn readable(&mut self) -> io::Result<usize> {
+        // Before the offers: the bytes behind an offer are published after it.
+        let n = self.in_ring()?;
+        let offer = self.taker.next(self.read, self.segment.ring_len as u64)?;
+        Ok(offer.map_or(n, |position| n.min((position - self.read) as usize)))
+    }
+
+    /// The number of bytes in the incoming ring.
+    fn in_ring(&self) -> io::Result<usize> {
         // Acquire: the bytes that the position covers must be visible before they are copied.
         self.distance(self.position(IN, WRITE_POSITION).load(Ordering::Acquire), self.read)
     }
@@ -194,12 +238,19 @@ impl End {
         Ok(distance as usize)
     }
 
-    /// Reads available bytes. Returns their number, and whether the other side waits for room and must be woken.
+    /// Reads available bytes. Returns their number, and whether the other side waits for room, or for the end of an offer,
+    /// and must be woken.
     ///
     /// # Errors
-    /// `InvalidData` when the position of the other side is impossible.
+    /// `InvalidData` when the position or an offer of the other side is impossible, the error of the system when an offer
+    /// cannot be read, `ConnectionAborted` when it is withdrawn.
     pub fn read(&mut self, into: &mut [u8]) -> io::Result<(usize, bool)> {
         let n = self.readable()?.min(into.len());
+        if n == 0 {
+            let (n, last) = if self.taker.is_at(self.read) { self.taker.take(into)? } else { (0, false) };
+            return Ok((n, last && self.take_flag(IN, WRITER_WAITS)));
+        }
+        self.taker.probe();
         for piece in into[..n].chunks_mut(PIECE) {
             let start = self.read as usize & (self.segment.ring_len - 1);
             // The part up to the end of the ring, and the part that continues at its beginning.
@@ -210,18 +261,30 @@ impl End {
             // Release: after this, the other side may overwrite the bytes.
             self.position(IN, READ_POSITION).store(self.read, Ordering::Release);
         }
-        Ok((n, n > 0 && self.take_flag(IN, WRITER_WAITS)))
+        Ok((n, self.take_flag(IN, WRITER_WAITS)))
     }
 
     /// Writes as many bytes as there is room for. Returns their number, and whether the other side sleeps and must be
-    /// woken.
+    /// woken. Long slices can be offered instead, see [`unread`](Self::unread).
     ///
     /// # Errors
     /// `InvalidData` when the position of the other side is impossible.
     pub fn write(&mut self, from: &[IoSlice<'_>]) -> io::Result<(usize, bool)> {
         let mut room = self.writable()?;
         let mut total = 0;
+        // Forgets the offers that have been read since.
+        self.offers.first_open()?;
+        self.waits_for_reader = false;
         for slice in from {
+            if slice.len() >= OFFER_MIN && self.offers.are_welcome() {
+                if self.offers.are_full() {
+                    self.waits_for_reader = true;
+                    break;
+                }
+                self.offers.make(self.written, slice);
+                total += slice.len();
+                continue;
+            }
             let part = &slice[..slice.len().min(room)];
             for piece in part.chunks(PIECE) {
                 let start = self.written as usize & (self.segment.ring_len - 1);
@@ -235,6 +298,9 @@ impl End {
                 }
             }
             (room, total) = (room - part.len(), total + part.len());
+            if part.len() < slice.len() {
+                break;
+            }
         }
         // Release: the bytes must be visible before the position that covers them.
         self.position(OUT, WRITE_POSITION).store(self.written, Ordering::Release);
@@ -253,13 +319,13 @@ impl End {
         flag.load(Ordering::Relaxed) != 0 && flag.swap(0, Ordering::Relaxed) != 0
     }
 
-    /// Sets the flags that ask the other side for a wake-up: when there are bytes to read (`reads`), or room to write
-    /// (`writes`). Returns true if there is work already, so that this side must not sleep.
+    /// Sets the flags that ask the other side for a wake-up: when there are bytes to read (`reads`), room to write
+    /// (`writes`), or an offer has been read. Returns true if there is work already, so that this side must not sleep.
     pub fn arm(&self, reads: bool, writes: bool) -> bool {
         if reads {
             self.flag(IN, READER_SLEEPS).store(1, Ordering::Relaxed);
         }
-        if writes {
+        if writes || self.offers.are_open() {
             self.flag(OUT, WRITER_WAITS).store(1, Ordering::Relaxed);
         }
         // See `take_flag`.
@@ -267,10 +333,12 @@ impl End {
         self.has_work(reads, writes)
     }
 
-    /// Whether there are bytes to read (considered only with `reads`), or room to write (only with `writes`). An
-    /// impossible position counts as work: the call that follows reports it.
+    /// Whether there are bytes to read (considered only with `reads`), room to write (only with `writes`), or an offer has
+    /// been read. An impossible position counts as work: the call that follows reports it.
     pub fn has_work(&self, reads: bool, writes: bool) -> bool {
-        (reads && self.readable().map_or(true, |n| n > 0)) || (writes && self.writable().map_or(true, |n| n > 0))
+        (reads && (self.taker.has_offer() || self.in_ring().map_or(true, |n| n > 0)))
+            || (writes && !self.waits_for_reader && self.writable().map_or(true, |n| n > 0))
+            || self.offers.have_moved()
     }
 }
 

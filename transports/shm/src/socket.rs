@@ -19,6 +19,7 @@ use rustix::net::{
 };
 
 use crate::ShmError;
+use crate::attach::Peer;
 use crate::ring::{End, Segment};
 
 /// Longest path of a socket in bytes: `sockaddr_un` has 108, with a zero at the end.
@@ -30,6 +31,8 @@ pub struct Sockets {
     directory: PathBuf,
     rank: u32,
     ring_len: usize,
+    /// Long bodies are read from the memory of their sender, where the system permits it.
+    attach: bool,
 }
 
 /// One connection: a pair of rings, and the socket that goes with it.
@@ -39,6 +42,8 @@ pub struct Pair {
     end: Option<End>,
     /// The file of the segment, on the dialling side, until it has been passed.
     passing: Option<OwnedFd>,
+    /// As in [`Sockets`].
+    attach: bool,
     /// The address of the peer, for notices.
     seen: String,
     /// The socket may have bytes to read, or its end.
@@ -48,8 +53,8 @@ pub struct Pair {
 }
 
 impl Sockets {
-    pub(crate) fn new(directory: PathBuf, rank: u32, ring_len: usize) -> Self {
-        Self { directory, rank, ring_len }
+    pub(crate) fn new(directory: PathBuf, rank: u32, ring_len: usize, attach: bool) -> Self {
+        Self { directory, rank, ring_len, attach }
     }
 
     /// The directory of the sockets.
@@ -174,14 +179,16 @@ impl Carrier for Sockets {
             Some(path) => path.display().to_string(),
             None => "another process of this host".to_string(),
         };
-        Ok(Pair { stream, end: None, passing: None, seen, stirred: true, ended: false })
+        let attach = self.attach;
+        Ok(Pair { stream, end: None, passing: None, attach, seen, stirred: true, ended: false })
     }
 
     fn dial(&mut self, address: &str) -> io::Result<Pair> {
         let stream = UnixStream::connect(address)?;
         let (segment, file) = Segment::create(self.ring_len)?;
-        let end = Some(End::new(Arc::new(segment), true));
-        Ok(Pair { stream, end, passing: Some(file), seen: address.to_string(), stirred: true, ended: false })
+        let (end, passing) = (Some(End::new(Arc::new(segment), true)), Some(file));
+        let (attach, seen) = (self.attach, address.to_string());
+        Ok(Pair { stream, end, passing, attach, seen, stirred: true, ended: false })
     }
 
     fn address(&self, rank: PeerId) -> Option<String> {
@@ -204,8 +211,8 @@ impl Carrier for Sockets {
 }
 
 impl Pair {
-    /// Accepting side: receives and maps the segment. Returns false until it has come.
-    fn take_segment(&mut self) -> io::Result<bool> {
+    /// Accepting side: receives and maps the segment of `process`. Returns false until it has come.
+    fn take_segment(&mut self, process: i32) -> io::Result<bool> {
         let mut byte = [0; 1];
         // Room for more files than expected, so that too many are reported rather than cut off.
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(4))];
@@ -232,13 +239,19 @@ impl Pair {
             let text = format!("segment: expected one file, got {}", files.len());
             return Err(io::Error::new(io::ErrorKind::InvalidData, text));
         };
-        self.end = Some(End::new(Arc::new(Segment::map(file)?), false));
+        let end = self.end.insert(End::new(Arc::new(Segment::map(file)?), false));
+        if self.attach {
+            end.share_memory(process);
+        }
         Ok(true)
     }
 
-    /// Dialling side: sends the file of the segment. Returns false until it has been sent.
-    fn pass_segment(&mut self) -> io::Result<bool> {
+    /// Dialling side: sends the file of the segment to `process`. Returns false until it has been sent.
+    fn pass_segment(&mut self, process: i32) -> io::Result<bool> {
         let Some(file) = &self.passing else { return Ok(true) };
+        if let Some(end) = self.end.as_mut().filter(|_| std::mem::take(&mut self.attach)) {
+            end.share_memory(process);
+        }
         let files = [file.as_fd()];
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
         let mut ancillary = SendAncillaryBuffer::new(&mut space);
@@ -301,18 +314,26 @@ impl Stream for Pair {
 
     fn establish(&mut self) -> io::Result<bool> {
         // The permissions of the directory exclude other users already. This also holds if they were changed since.
-        let theirs = rustix::net::sockopt::socket_peercred(self.stream.as_fd())?.uid;
-        let ours = rustix::process::getuid();
-        if theirs != ours {
-            let text = format!("expected a process of user {}, got user {}", ours.as_raw(), theirs.as_raw());
+        let peer = Peer::of(self.stream.as_fd())?;
+        let ours = rustix::process::getuid().as_raw();
+        if peer.user != ours {
+            let text = format!("expected a process of user {ours}, got user {}", peer.user);
             return Err(io::Error::new(io::ErrorKind::PermissionDenied, text));
         }
-        if self.end.is_some() { self.pass_segment() } else { self.take_segment() }
+        if self.end.is_some() { self.pass_segment(peer.process) } else { self.take_segment(peer.process) }
     }
 
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
         let end = self.end.as_mut().ok_or_else(not_connected)?;
-        let (mut n, mut wake) = end.read(into)?;
+        let result = end.read(into);
+        if result.is_err() {
+            // The memory of a process that has ended cannot be read. Its end is no error of the process.
+            self.drain_doorbell()?;
+            if self.ended {
+                return Ok(0);
+            }
+        }
+        let (mut n, mut wake) = result?;
         if n == 0 && std::mem::take(&mut self.stirred) {
             self.drain_doorbell()?;
             // Once more: the peer may have written after the first read and before it ended. Without this, the last
@@ -338,6 +359,15 @@ impl Stream for Pair {
             self.ring_doorbell()?;
         }
         if n == 0 { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(n) }
+    }
+
+    fn unread(&mut self) -> io::Result<u64> {
+        self.end.as_mut().map_or(Ok(0), End::unread)
+    }
+
+    fn obstacle(&self) -> Option<String> {
+        let obstacle = self.end.as_ref()?.obstacle()?;
+        Some(format!("long bodies from it are copied twice, because its memory cannot be read: {obstacle}"))
     }
 
     fn shutdown(&mut self) {
@@ -372,7 +402,7 @@ impl Stream for Pair {
         if std::mem::take(&mut self.stirred) {
             self.ended |= self.drain_doorbell().is_err();
         }
-        self.ended && self.end.as_ref().is_none_or(|end| end.readable().map_or(true, |n| n < wanted))
+        self.ended && self.end.as_mut().is_none_or(|end| end.readable().map_or(true, |n| n < wanted))
     }
 
     fn seen(&self) -> String {

@@ -75,11 +75,21 @@ pub trait Stream: Send {
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize>;
 
     /// Writes a prefix of the concatenated slices and returns its length in bytes. Bytes may remain buffered in the
-    /// carrier until [`flush`](Self::flush).
+    /// carrier until [`flush`](Self::flush), and long slices may be read by the peer later, see [`unread`](Self::unread).
     ///
     /// # Errors
     /// `WouldBlock` when there is no room; any other error means that the connection is broken.
     fn write(&mut self, from: &[IoSlice<'_>]) -> io::Result<usize>;
+
+    /// The number of bytes, of those that [`write`](Self::write) has accepted last, that must stay in memory as they are:
+    /// the peer reads some of them from there. The obligation ends when the stream is dropped. The default is for carriers
+    /// that copy all bytes.
+    ///
+    /// # Errors
+    /// When the connection is broken.
+    fn unread(&mut self) -> io::Result<u64> {
+        Ok(0)
+    }
 
     /// Sends bytes that [`write`](Self::write) has buffered. Returns true when no bytes remain. The default is for
     /// carriers that buffer nothing.
@@ -133,6 +143,11 @@ pub trait Stream: Send {
     fn is_over(&mut self, wanted: usize) -> bool {
         let _ = wanted;
         false
+    }
+
+    /// Why this connection is slower than it could be, for a notice. Asked for when the greeting is complete.
+    fn obstacle(&self) -> Option<String> {
+        None
     }
 
     /// The address of the peer, for notices.

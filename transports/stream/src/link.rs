@@ -126,10 +126,15 @@ impl<S: Stream> Link<S> {
         (!self.reader.is_held(), !self.writer.is_empty())
     }
 
-    /// Writes queued frames. Returns true when the queue is empty and the carrier has sent all bytes.
+    /// Writes queued frames. Returns true when the queue is empty, the carrier has sent all bytes, and the peer has read
+    /// those that it reads from memory.
     pub(crate) fn write(&mut self, completed: &mut VecDeque<OpId>) -> io::Result<bool> {
         let stream = &mut self.stream;
-        let all = self.writer.write(&mut |slices| stream.write(slices), completed)?;
+        let result = self.writer.write(&mut |slices| stream.write(slices));
+        // Also on an error: these frames were written before it.
+        let unread = stream.unread()?;
+        let all = self.writer.release(unread, completed);
+        let all = result? && all;
         // Bytes buffered by the carrier must go out even if the queue has been empty for long.
         Ok(self.stream.flush()? && all)
     }

@@ -121,6 +121,8 @@ pub enum Notice {
     Listens { address: String, reason: String },
     /// The connection to a peer is open.
     Connected { peer: PeerId, address: String },
+    /// A connection that has just been opened is slower than it could be.
+    Slow { peer: PeerId, reason: String },
     /// The connection to a peer is closed. Dialling starts again if that is this node's part.
     Disconnected { peer: PeerId, reason: String },
     /// This node rejected `count` strangers for one cause, or their greeting failed. Address and reason belong to the
@@ -138,6 +140,7 @@ impl fmt::Display for Notice {
         match self {
             Self::Listens { address, reason } => write!(f, "listens on {address}: {reason}"),
             Self::Connected { peer, address } => write!(f, "peer {peer} is connected ({address})"),
+            Self::Slow { peer, reason } => write!(f, "peer {peer}: {reason}"),
             Self::Disconnected { peer, reason } => write!(f, "peer {peer} is disconnected: {reason}"),
             Self::TurnedAway { address, reason, count: 1, .. } => {
                 write!(f, "rejected a connection from {address}: {reason}")

@@ -283,7 +283,6 @@ fn truncated() -> io::Error {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::VecDeque;
     use std::io::IoSlice;
 
     use gradwire_core::wire::{Message, Push};
@@ -346,7 +345,7 @@ mod tests {
             sent.extend_from_slice(&slices[0][..n]);
             Ok(n)
         };
-        assert!(writer.write(&mut take, &mut VecDeque::new()).unwrap());
+        assert!(writer.write(&mut take).unwrap());
         assert_eq!(sent.len(), HEADER_LEN + LEN + CHECKSUM_LEN);
         for at_once in [usize::MAX, 70_001] {
             assert_eq!(read(&sent, at_once, &mut pool, true).unwrap(), Step::Body(OP));

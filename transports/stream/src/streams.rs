@@ -476,13 +476,14 @@ impl<C: Carrier> Streams<C> {
         let Some(link) = self.remove(slot) else { return };
         let State::Open { peer: rank } = link.state else { return };
         let peer = PeerId(rank as u32);
+        // Its descriptor has to be free for `restore_reserve`. And lent bodies that the peer reads from memory may be
+        // given back only afterwards.
+        drop(link.stream);
         // The contract of `Transport`: first `Disconnected`, then the end of each operation.
         self.ready.push_back(Input::Disconnected { peer });
         let aborted = link.writer.abort().chain(link.reader.open());
         self.ready.extend(aborted.map(|op| Input::Aborted { op }));
         self.peers[rank].dial_at = Instant::now();
-        // Its descriptor has to be free for the next line.
-        drop(link.stream);
         self.restore_reserve();
         (self.config.notices)(Notice::Disconnected { peer, reason });
     }

@@ -5,6 +5,9 @@
 //! bytes, the CRC-32 of the body. Bodies of messages are lent by the pool until they have been written: they are not
 //! copied here.
 //!
+//! A carrier may let the peer read long bodies from memory. Their loans, and those of the frames behind them, last until
+//! the peer has done so ([`Writer::release`]).
+//!
 //! A piece of a body is hashed just before it is written. So the checksum is known by the time of the last piece, goes
 //! out in the same write call, and later frames follow in that call too.
 
@@ -16,9 +19,9 @@ use gradwire_core::{Lent, OpId};
 
 use crate::control::Control;
 
-/// Bytes of bodies passed to one write call. Large bodies go out in pieces of this size, so that the bytes are in the
-/// cache when they are written, shortly after they have been hashed. Headers and checksums do not count: a body of this
-/// length goes out in one call.
+/// Bytes of bodies that are hashed for one write call. Large bodies go out in pieces of this size, so that the bytes are
+/// in the cache when they are written, shortly after they have been hashed. Headers and checksums do not count: a body of
+/// this length goes out in one call. Bodies without a checksum go out whole.
 const PIECE_MAX: usize = 256 * 1024;
 /// Frames passed to one write call.
 const FRAMES_MAX: usize = 16;
@@ -30,6 +33,10 @@ pub(crate) struct Writer {
     queue: VecDeque<Frame>,
     /// Bytes of the first frame that have been written: header, body and checksum together.
     done: usize,
+    /// Bytes written since the connection was opened.
+    total: u64,
+    /// Frames that have been written, with the value of `total` at their end, until they are released.
+    written: VecDeque<(u64, Body, Option<OpId>)>,
     /// Each body is followed by its checksum.
     checked: bool,
 }
@@ -93,7 +100,7 @@ impl Body {
 impl Writer {
     /// An empty queue. `checked`: each body is followed by its checksum.
     pub(crate) fn new(checked: bool) -> Self {
-        Self { queue: VecDeque::new(), done: 0, checked }
+        Self { queue: VecDeque::new(), done: 0, total: 0, written: VecDeque::new(), checked }
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -105,10 +112,12 @@ impl Writer {
         self.queue.len()
     }
 
-    /// Bytes that have not been written: headers and bodies of the queue.
+    /// Bytes that the carrier or the peer has yet to take: headers and bodies of the queue, and bodies that have not been
+    /// released.
     pub(crate) fn unsent(&self) -> u64 {
         let all: usize = self.queue.iter().map(|frame| HEADER_LEN + frame.body.bytes().len()).sum();
-        all.saturating_sub(self.done) as u64
+        let written: usize = self.written.iter().map(|(_, body, _)| body.bytes().len()).sum();
+        (all.saturating_sub(self.done) + written) as u64
     }
 
     /// Queues a message. `op` completes when all of it has been written.
@@ -138,21 +147,17 @@ impl Writer {
 
     /// The operations that must be aborted, because the connection is broken.
     pub(crate) fn abort(self) -> impl Iterator<Item = OpId> {
-        self.queue.into_iter().filter_map(|frame| frame.op)
+        let written = self.written.into_iter().filter_map(|(_, _, op)| op);
+        written.chain(self.queue.into_iter().filter_map(|frame| frame.op))
     }
 
-    /// Writes until the queue is empty (returns true) or the connection takes no more bytes (false). Appends to
-    /// `completed` the operations with frames that have been written.
-    pub(crate) fn write(
-        &mut self,
-        write: &mut impl FnMut(&[IoSlice<'_>]) -> io::Result<usize>,
-        completed: &mut VecDeque<OpId>,
-    ) -> io::Result<bool> {
+    /// Writes until the queue is empty (returns true) or the connection takes no more bytes (false).
+    pub(crate) fn write(&mut self, write: &mut impl FnMut(&[IoSlice<'_>]) -> io::Result<usize>) -> io::Result<bool> {
         while !self.queue.is_empty() {
             match self.write_once(write) {
                 // The slices are not empty, so a connection that takes 0 bytes would be asked for ever.
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-                Ok(n) => self.advance(n, completed),
+                Ok(n) => self.advance(n),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(error),
@@ -161,14 +166,27 @@ impl Writer {
         Ok(true)
     }
 
+    /// Ends the loans of the frames that have been written, except for those that reach into the last `unread` bytes, and
+    /// appends their operations to `completed`. Returns true if all have ended.
+    pub(crate) fn release(&mut self, unread: u64, completed: &mut VecDeque<OpId>) -> bool {
+        while let Some((end, ..)) = self.written.front() {
+            if *end > self.total.saturating_sub(unread) {
+                return false;
+            }
+            completed.extend(self.written.pop_front().and_then(|(_, _, op)| op));
+        }
+        true
+    }
+
     /// Passes the next bytes of the queue to `write`, without consuming them.
     fn write_once(&mut self, write: &mut impl FnMut(&[IoSlice<'_>]) -> io::Result<usize>) -> io::Result<usize> {
         let mut slices = [IoSlice::new(&[]); 3 * FRAMES_MAX];
-        let (mut count, mut room, mut skip) = (0, PIECE_MAX, self.done);
+        let most = if self.checked { PIECE_MAX } else { usize::MAX };
+        let (mut count, mut room, mut skip) = (0, most, self.done);
         for frame in self.queue.iter_mut().take(FRAMES_MAX) {
             let body = frame.body.bytes();
             let from = skip.saturating_sub(HEADER_LEN).min(body.len());
-            let to = body.len().min(from + room);
+            let to = body.len().min(from.saturating_add(room));
             frame.checksum.extend(body, to);
             room -= to - from;
             for part in [&frame.header[..], &body[..to], frame.checksum.bytes()] {
@@ -187,18 +205,19 @@ impl Writer {
     }
 
     /// Consumes `n` bytes that have been written.
-    fn advance(&mut self, mut n: usize, completed: &mut VecDeque<OpId>) {
+    fn advance(&mut self, mut n: usize) {
         while let Some(frame) = self.queue.front_mut() {
             let body = frame.body.bytes().len();
             let whole = HEADER_LEN + body + if let Checksum::None = frame.checksum { 0 } else { CHECKSUM_LEN };
             let step = n.min(whole - self.done);
-            (self.done, n) = (self.done + step, n - step);
+            (self.done, n, self.total) = (self.done + step, n - step, self.total + step as u64);
             if self.done < whole {
                 return;
             }
-            completed.extend(frame.op);
-            self.queue.pop_front();
             self.done = 0;
+            if let Some(frame) = self.queue.pop_front() {
+                self.written.push_back((self.total, frame.body, frame.op));
+            }
         }
     }
 }
@@ -250,7 +269,7 @@ mod tests {
             calls.push(slices.iter().map(|slice| slice.len()).sum());
             Ok(calls[calls.len() - 1])
         };
-        assert!(writer.write(&mut take, &mut completed).unwrap());
+        assert!(writer.write(&mut take).unwrap() && writer.release(0, &mut completed));
         assert_eq!(calls, [HEADER_LEN + PIECE_MAX + CHECKSUM_LEN + HEADER_LEN, 400 + CHECKSUM_LEN]);
         assert!(sent == expected);
         assert_eq!(completed, [OpId(0), OpId(1)]);
@@ -273,7 +292,7 @@ mod tests {
                 }
                 Ok(sent.len() - before)
             };
-            assert!(writer.write(&mut take, &mut completed).unwrap());
+            assert!(writer.write(&mut take).unwrap() && writer.release(0, &mut completed));
             assert!(sent == expected, "at most {most} bytes per call");
             assert_eq!(completed.len(), lengths.len());
         }

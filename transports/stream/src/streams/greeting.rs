@@ -240,7 +240,7 @@ impl<C: Carrier> Streams<C> {
         (link.heard_at, link.queued_at, link.started_at) = (now, now, now);
         self.strangers.remove(slot);
         link.stream.greeted();
-        let address = link.stream.seen();
+        let (address, obstacle) = (link.stream.seen(), link.stream.obstacle());
         let peer = &mut self.peers[rank];
         (peer.link, peer.open, peer.instance) = (Some(slot), true, instance);
         (peer.attempts, peer.failed_handshakes, peer.busy_until) = (0, 0, None);
@@ -249,6 +249,9 @@ impl<C: Carrier> Streams<C> {
         peer.unseen_connects += 1;
         let peer = PeerId(rank as u32);
         (self.config.notices)(Notice::Connected { peer, address });
+        if let Some(reason) = obstacle {
+            (self.config.notices)(Notice::Slow { peer, reason });
+        }
         self.ready.push_back(Input::Connected { peer });
         self.tell_wish(rank);
     }
