@@ -6,26 +6,22 @@
 
 use gradwire_core::Storage;
 
-/// Bytes from which on a buffer gets pages of its own: a few huge ones. A shorter buffer would waste most of a page.
+/// Bytes from which on a buffer gets a mapping of its own, so that memory that it gives back goes to the system. It can be
+/// shorter than a huge page: the buffers of a pool, such as the chunks of a vector, are mapped one after the other, and the
+/// system merges neighbouring mappings. So they lie in huge pages together, and a transport that reads them from another
+/// process finds their addresses faster.
 #[cfg(target_os = "linux")]
-const LONG: usize = 8 << 20;
-
-/// Bytes from which on a buffer gets a mapping of its own. Memory that it gives back then goes to the system, and does not
-/// stay with the allocator.
-#[cfg(target_os = "linux")]
-const OWN: usize = 1 << 20;
+const LONG: usize = 128 << 10;
 
 /// A storage of zeros, with `len` bytes, rounded up to whole words. On Linux, a long one asks for huge pages; the system
 /// decides whether it gets them (`/sys/kernel/mm/transparent_hugepage`). Results are the same with any pages.
 pub fn zeroed(len: usize) -> Storage {
     #[cfg(target_os = "linux")]
-    if len >= OWN {
+    if len >= LONG {
         use memmap2::{Advice, MmapMut};
         // A system that refuses the mapping or the advice has ordinary pages.
         if let Ok(map) = MmapMut::map_anon(len.next_multiple_of(4)) {
-            if len >= LONG {
-                let _ = map.advise(Advice::HugePage);
-            }
+            let _ = map.advise(Advice::HugePage);
             return Storage::in_memory(Box::new(map), len, zeroed);
         }
     }
@@ -38,7 +34,7 @@ mod tests {
 
     #[test]
     fn short_and_long_storages_are_zeros_of_the_length() {
-        for len in [0, 1, 4096, (1 << 20) - 1, 1 << 20, (8 << 20) - 1, 8 << 20, (8 << 20) + 5] {
+        for len in [0, 1, 4096, (128 << 10) - 1, 128 << 10, (128 << 10) + 5, 8 << 20] {
             let mut storage = zeroed(len);
             assert_eq!(storage.words().len(), len.div_ceil(4));
             assert!(storage.words().iter().all(|word| *word == 0));
