@@ -305,18 +305,33 @@ fn telemetry_seeds() -> Vec<Vec<u8>> {
 
 // Shared memory
 
-/// Reads and writes end, with an error or with bytes of the ring, even if another process writes arbitrary values into
-/// the control page. Input: 9 bytes per change: the place in units of 8 bytes, and the new value.
+/// Reads and writes end, with an error or with bytes of the ring or of an offer, even if another process writes arbitrary
+/// values into the control page. Input: 9 bytes per change: the place in units of 8 bytes, and the new value. An odd last
+/// byte of the value stands for the places of the offers.
 fn ring(data: &[u8]) {
     let (segment, file) = Segment::create(4096).unwrap();
-    let file = std::fs::File::from(file);
-    let mut end = End::new(Arc::new(segment), data.first().is_some_and(|byte| byte & 1 == 1));
+    let (segment, file) = (Arc::new(segment), std::fs::File::from(file));
+    let dials = data.first().is_some_and(|byte| byte & 1 == 1);
+    let (mut end, mut other) = (End::new(Arc::clone(&segment), dials), End::new(segment, !dials));
+    // This process can read itself, so offers are made and read.
+    let process = std::process::id() as i32;
+    end.share_memory(process);
+    other.share_memory(process);
+    let (long, mut into) = (vec![7; 128 * 1024], vec![0; 128 * 1024]);
+    for end in [&mut end, &mut other] {
+        end.write(&[IoSlice::new(&[7])]).unwrap();
+    }
+    for end in [&mut end, &mut other] {
+        end.read(&mut into).unwrap();
+    }
     for step in data.as_chunks::<9>().0 {
-        let offset = u64::from(step[0]) * 8 % 1024;
+        let offset = u64::from(step[0]) * 8 + if step[8] & 1 == 1 { 1024 } else { 0 };
+        let _ = other.write(&[IoSlice::new(&long), IoSlice::new(&step[1..])]);
         file.write_all_at(&step[1..], offset).unwrap();
-        let mut into = [0; 300];
-        let _ = end.write(&[IoSlice::new(&step[1..]), IoSlice::new(&[7; 200])]);
+        let _ = end.write(&[IoSlice::new(&step[1..]), IoSlice::new(&long), IoSlice::new(&[7; 200])]);
+        let _ = end.read(&mut into[..300]);
         let _ = end.read(&mut into);
+        let _ = end.unread();
         let _ = end.arm(true, step[0] & 1 == 0);
     }
 }
@@ -326,5 +341,9 @@ fn ring_seeds() -> Vec<Vec<u8>> {
     vec![
         [position(0, 100), position(64, 100), position(16, 50), position(80, 1)].concat(),
         [position(0, u64::MAX), position(64, 4097), position(1, 1 << 63)].concat(),
+        // The number of offers, the bytes that were read, and the first offer of the dialling side.
+        [position(32, 1 << 56 | 3), position(48, 1 << 56), position(81, 1 << 56 | 4096), position(82, u64::MAX)]
+            .concat(),
+        [position(80, u64::MAX), position(160, 1 << 56), position(208, u64::MAX), position(209, 1 << 56)].concat(),
     ]
 }
