@@ -24,6 +24,8 @@ const TAG: usize = 16;
 const RECORD_MAX: usize = 65_535;
 /// Most plain bytes in one record.
 const PLAIN_MAX: usize = RECORD_MAX - TAG;
+/// Bytes of records that are read by one call. More save system calls, and cost memory for each connection.
+const READ_AHEAD: usize = BATCH * (2 + RECORD_MAX);
 /// Records sealed by one call of `write`. More save system calls, and cost memory for each connection.
 const BATCH: usize = 4;
 /// Records between two changes of the key. It bounds the data under one key to 64 TiB.
@@ -36,9 +38,11 @@ const REKEY_EVERY: u64 = 3;
 /// One side of an encrypted connection.
 pub struct Sealed {
     state: State,
-    /// Length and bytes of the record that is being read: `incoming_len` bytes so far.
+    /// Records with their lengths: bytes `incoming_start..incoming_end` have been read and not been opened. During the
+    /// handshake it holds one message.
     incoming: Vec<u8>,
-    incoming_len: usize,
+    incoming_start: usize,
+    incoming_end: usize,
     /// An opened record. Bytes `plain_start..plain_end` have not been passed on.
     plain: Vec<u8>,
     plain_start: usize,
@@ -90,7 +94,8 @@ impl Sealed {
         let mut sealed = Self {
             state: State::Handshake(Box::new(state.map_err(broken)?)),
             incoming: vec![0; 2 + HANDSHAKE_LEN],
-            incoming_len: 0,
+            incoming_start: 0,
+            incoming_end: 0,
             plain: Vec::new(),
             plain_start: 0,
             plain_end: 0,
@@ -150,7 +155,8 @@ impl Sealed {
                     return Ok(false);
                 };
                 self.state = State::Open(Box::new(state.into_transport_mode().map_err(broken)?));
-                self.incoming = vec![0; 2 + RECORD_MAX];
+                // Nothing is lost: it had room for the message that has been read, and for no more.
+                self.incoming = vec![0; READ_AHEAD];
                 self.plain = vec![0; RECORD_MAX];
                 continue;
             }
@@ -169,45 +175,50 @@ impl Sealed {
             let State::Handshake(state) = &mut self.state else { return Ok(false) };
             let mut payload = [0; HANDSHAKE_LEN];
             state.read_message(&self.incoming[2..2 + length], &mut payload).map_err(broken)?;
-            self.incoming_len = 0;
+            (self.incoming_start, self.incoming_end) = (0, 0);
             self.proven = true;
         }
     }
 
-    /// Reads the next record into `incoming`. Returns its length when it is complete, and `None` when no more bytes are
+    /// Reads until `incoming` begins with a complete record. Returns the record's length, and `None` when no more bytes are
     /// available.
     fn read_record(&mut self, read: &mut impl FnMut(&mut [u8]) -> io::Result<usize>) -> io::Result<Option<usize>> {
         loop {
-            let length =
-                (self.incoming_len >= 2).then(|| usize::from(u16::from_be_bytes([self.incoming[0], self.incoming[1]])));
-            if let Some(length) = length {
+            let unread = &self.incoming[self.incoming_start..self.incoming_end];
+            if let Some(length) = unread.first_chunk().map(|bytes| usize::from(u16::from_be_bytes(*bytes))) {
+                let complete = unread.len() >= length + 2;
                 // A record without content is valid Noise, but an endless series of them would keep `read` in its loop,
                 // and hold up all other connections.
-                if length + 2 > self.incoming.len() || length <= TAG {
+                let most = if let State::Handshake(_) = self.state { HANDSHAKE_LEN } else { RECORD_MAX };
+                if length > most || length <= TAG {
                     // The beginning of a preamble, which a node without a key sends instead of its handshake.
-                    let is_plain = matches!(self.state, State::Handshake(_)) && self.incoming.starts_with(b"GR");
+                    let is_plain = matches!(self.state, State::Handshake(_)) && unread.starts_with(b"GR");
                     self.state = State::Broken;
                     if is_plain {
                         return Err(broken(snow::Error::Decrypt));
                     }
                     let text = format!(
-                        "encryption: expected a record of more than {TAG} and at most {} bytes, got {length}",
-                        self.incoming.len() - 2
+                        "encryption: expected a record of more than {TAG} and at most {most} bytes, got {length}"
                     );
                     return Err(io::Error::new(io::ErrorKind::InvalidData, text));
                 }
-                if self.incoming_len >= length + 2 {
+                if complete {
                     return Ok(Some(length));
                 }
             }
-            // Never beyond the record: bytes of the next one would have to be moved.
-            let end = length.map_or(2, |length| length + 2);
-            match read(&mut self.incoming[self.incoming_len..end]) {
-                Ok(0) if self.incoming_len == 0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+            let empty = unread.is_empty();
+            // A record lies in one piece. So the beginning of one that may not fit behind it is moved, at most once for
+            // each time that `incoming` has been filled.
+            if empty || self.incoming.len() - self.incoming_start < self.incoming.len().min(2 + RECORD_MAX) {
+                self.incoming.copy_within(self.incoming_start..self.incoming_end, 0);
+                (self.incoming_start, self.incoming_end) = (0, self.incoming_end - self.incoming_start);
+            }
+            match read(&mut self.incoming[self.incoming_end..]) {
+                Ok(0) if empty => return Err(io::ErrorKind::UnexpectedEof.into()),
                 Ok(0) => {
                     return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the connection ended inside a record"));
                 }
-                Ok(n) => self.incoming_len += n,
+                Ok(n) => self.incoming_end += n,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(None),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(error),
@@ -231,12 +242,16 @@ impl Sealed {
                 Ok(None) => return Err(io::ErrorKind::WouldBlock.into()),
                 // An attacker on the network can cause this end as well. It is harmless: the machines treat each end
                 // of a connection as a failure of the network.
-                Err(error) if error.kind() == io::ErrorKind::UnexpectedEof && self.incoming_len == 0 => return Ok(0),
+                Err(error)
+                    if error.kind() == io::ErrorKind::UnexpectedEof && self.incoming_start == self.incoming_end =>
+                {
+                    return Ok(0);
+                }
                 Err(error) => return Err(error),
             };
             let State::Open(state) = &mut self.state else { return Err(io::ErrorKind::NotConnected.into()) };
-            let record = &self.incoming[2..2 + length];
-            self.incoming_len = 0;
+            let record = &self.incoming[self.incoming_start + 2..self.incoming_start + 2 + length];
+            self.incoming_start += 2 + length;
             // Decrypting directly into the destination saves a copy. Noise needs room for the tag as well.
             let direct = into.len() >= length;
             let opened = state.read_message(record, if direct { into } else { &mut self.plain });

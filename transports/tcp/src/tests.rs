@@ -72,6 +72,27 @@ fn sealed_bytes_are_read_back_for_every_size_of_reads_and_writes() {
     }
 }
 
+/// The number of calls that read, and what they read, for one batch of records.
+#[test]
+fn records_that_have_come_together_are_read_by_one_call() {
+    let (mut here, mut there) = ends(&key("a"), &key("a"), usize::MAX).unwrap();
+    let (plain, mut wire) = (vec![5; 4 * 65_519], Pipe::default());
+    for _ in 0..3 {
+        let n = here.write(&[IoSlice::new(&plain)], &mut |from| wire.write(from, usize::MAX)).unwrap();
+        let (mut into, mut got, mut calls) = (vec![0; plain.len()], 0, 0);
+        while got < n {
+            got += there
+                .read(&mut into[got..], &mut |into| {
+                    calls += 1;
+                    wire.read(into, usize::MAX)
+                })
+                .unwrap();
+        }
+        assert_eq!((n, calls), (plain.len(), 1));
+        assert!(into == plain);
+    }
+}
+
 #[test]
 fn a_handshake_with_a_different_key_is_denied() {
     let error = ends(&key("a"), &key("b"), usize::MAX).err().unwrap();
