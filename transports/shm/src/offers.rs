@@ -370,6 +370,21 @@ mod tests {
         assert_eq!(here.write(&[IoSlice::new(&body)]).unwrap().0, LEN);
     }
 
+    /// Its loan ends only then, although it has nothing more to write.
+    #[test]
+    fn a_writer_that_sleeps_is_woken_when_its_body_has_been_read() {
+        let (mut here, mut there, _) = ends();
+        let body = body();
+        here.write(&[IoSlice::new(&body)]).unwrap();
+        assert!(!here.arm(false, false));
+        let mut into = vec![0; LEN];
+        assert_eq!(there.read(&mut into[..LEN - 1]).unwrap(), (LEN - 1, false));
+        assert_eq!(there.read(&mut into[LEN - 1..]).unwrap(), (1, true));
+        assert!(here.arm(false, false));
+        assert_eq!(here.unread().unwrap(), 0);
+        assert!(!here.has_work(false, false));
+    }
+
     #[test]
     fn an_end_that_shares_no_memory_writes_all_bytes_into_the_ring() {
         for side in [0, 1] {
@@ -417,7 +432,8 @@ mod tests {
             assert_eq!(guarded[LEN], 7);
         }
         // More offers than there are places, and offers to a side that does not read memory.
-        let (_here, mut there, segment) = ends();
+        let (mut here, mut there, segment) = ends();
+        here.write(&[IoSlice::new(&body)]).unwrap();
         segment.position(1024 + MADE).store(OFFERS_MAX + 1, Ordering::Release);
         assert!(there.read(&mut [0; 8]).is_err());
         let mut deaf = End::new(Arc::clone(&segment), false);

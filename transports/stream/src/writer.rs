@@ -275,6 +275,26 @@ mod tests {
         assert_eq!(completed, [OpId(0), OpId(1)]);
     }
 
+    /// The peer reads the second body from memory, so its loan and those behind it last.
+    #[test]
+    fn frames_are_released_in_order_once_the_peer_has_read_them() {
+        let (mut writer, expected) = queue(&[100, 5_000, 200]);
+        let mut completed = VecDeque::new();
+        assert!(writer.write(&mut |slices| Ok(slices.iter().map(|slice| slice.len()).sum())).unwrap());
+        assert!(writer.is_empty());
+        let (third, second) = (HEADER_LEN + 200 + CHECKSUM_LEN, HEADER_LEN + 5_000 + CHECKSUM_LEN);
+        assert_eq!(writer.unsent(), 5_300);
+        assert!(!writer.release((third + second - HEADER_LEN) as u64, &mut completed));
+        assert_eq!((&completed, writer.unsent()), (&VecDeque::from([OpId(0)]), 5_200));
+        assert!(!writer.release(third as u64 + 1, &mut completed));
+        assert_eq!(completed.len(), 1);
+        assert!(!writer.release(third as u64, &mut completed));
+        assert_eq!(completed.len(), 2);
+        // The connection breaks: what was not released is aborted.
+        assert_eq!(writer.abort().collect::<Vec<_>>(), [OpId(2)]);
+        assert_eq!(expected.len(), HEADER_LEN + 100 + CHECKSUM_LEN + second + third);
+    }
+
     #[test]
     fn partial_writes_change_no_byte() {
         let (lengths, mut random) = ([3, PIECE_MAX + 70_000, 40_000, 4, 2 * PIECE_MAX], 7u64);
