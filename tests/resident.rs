@@ -60,8 +60,8 @@ fn mesh(builder: Builder, end: Mem, pause: &dyn Fn()) {
     session.finish(&mut params).unwrap();
 }
 
-/// A session of a ring with the vector of the application.
-fn ring(builder: Builder, end: Mem, pause: &dyn Fn()) {
+/// A session of a ring or tree with the vector of the application.
+fn rounds(builder: Builder, end: Mem, pause: &dyn Fn()) {
     pause();
     let mut params = vec![1.0; LEN];
     let mut session = builder.join(end, &mut params).unwrap();
@@ -73,8 +73,8 @@ fn ring(builder: Builder, end: Mem, pause: &dyn Fn()) {
     session.finish(&mut params).unwrap();
 }
 
-/// A session of a ring that owns its vectors. The application has none.
-fn owned_ring(builder: Builder, end: Mem, pause: &dyn Fn()) {
+/// A session of a ring or tree that owns its vectors. The application has none.
+fn owned_rounds(builder: Builder, end: Mem, pause: &dyn Fn()) {
     pause();
     let mut session = builder.join_owned(end, &vec![1.0; LEN]).unwrap();
     for _ in 0..5 {
@@ -93,9 +93,10 @@ fn sessions_use_the_vectors_that_their_rule_needs() {
         assert!((4.9..5.5).contains(&each), "{recipe}: {each} vectors");
     }
     // The parameters before and after a round, and the contribution; and the chunks under way, up to a vector.
-    let recipe = "averaging period=1 topology=ring chunk=16384";
-    let each = used(recipe, owned_ring);
-    assert!((2.9..3.9).contains(&each), "{recipe}, owned: {each} vectors");
-    let each = used(recipe, ring);
-    assert!((3.9..4.9).contains(&each), "{recipe}: {each} vectors");
+    for recipe in ["averaging period=1 topology=ring chunk=16384", "averaging period=1 topology=tree chunk=16384"] {
+        let each = used(recipe, owned_rounds);
+        assert!((2.9..3.9).contains(&each), "{recipe}, owned: {each} vectors");
+        let each = used(recipe, rounds);
+        assert!((3.9..4.9).contains(&each), "{recipe}: {each} vectors");
+    }
 }
