@@ -47,7 +47,7 @@ fn main() {
     let value = |name: &str| args.iter().position(|arg| arg == name).map(|at| args[at + 1].clone());
     let number = |name: &str, default: usize| value(name).map_or(default, |text| text.parse().unwrap());
     if args.iter().any(|arg| arg == "--far") {
-        return far::tables(14_600_000, 8);
+        return far::tables(14_600_000, 40);
     }
     let Some(rank) = value("--rank") else { return check() };
     let recipe: Recipe = value("--recipe").unwrap_or_else(|| "sync topology=ring".into()).parse().unwrap_or_else(fail);

@@ -15,7 +15,7 @@ recipe `mesh` do not wait for others; if they are faster than the link, messages
 The connections of gradwire are encrypted, as is its default beyond loopback (--insecure-open: they are not); those of
 gloo cannot be.
 """
-import argparse, json, os, shutil, signal, subprocess, sys, tempfile, time
+import argparse, json, os, re, shutil, signal, subprocess, sys, tempfile, time
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 # Label, recipe, and the time of a step as a share of that of a dense ring, for n processes. The share only sets the
@@ -162,9 +162,10 @@ def rows(count, floats, node, torch):
     common += ["--meet", "10.77.0.1:29510"] + ["--insecure-open"] * args.insecure_open
 
     def gradwire(recipe):
-        # As many shards as processes: a server for each in every process.
-        spread = ["--servers", str(count)] * ("{n}" in recipe)
-        command = [node, "--bench", "--recipe", recipe.replace("{n}", str(count))] + spread + common
+        # {n}: as many shards as processes, and a server in every process. {2n}: twice as many, and so on.
+        text = re.sub(r"{(\d*)n}", lambda found: str(int(found[1] or 1) * count), recipe)
+        spread = ["--servers", str(count)] * (text != recipe)
+        command = [node, "--bench", "--recipe", text] + spread + common
         return lambda steps: [command + ["--steps", str(steps), "--rank", str(rank)] for rank in range(count)]
 
     def ddp(hook):

@@ -86,10 +86,10 @@ pub struct Setup {
     /// The driver connects this node with the peers that [`Machine::wanted`] lists, and need not connect it with others.
     /// `false`, unless set: the driver connects it with all neighbours.
     pub on_demand: bool,
-    /// In trees and rings: bytes of the chunks under way that this node sends first. It sends the next ones as results come
-    /// back; a few chunks are under way in any case. 1 MiB, unless set: more leaves the caches of a processor. Where chains
-    /// of chunks take 4 ms and more and do not queue, the delay of the link sets the pace, and the node lets up to 64 times
-    /// as much be under way. All nodes of a ring need the same value.
+    /// In rings: bytes of the chunks under way that this node sends first, at least one chunk. It sends the next ones as
+    /// results come back. 256 KiB, unless set: more leaves the caches of a processor, and the chunks of different nodes hold
+    /// up one another on a slow link. In trees, four times as much, and four chunks. Where the delay of the links sets the
+    /// pace, the node lets up to 256 times as much be under way. All nodes need the same value.
     pub under_way: u32,
     /// Bytes up to which a buffer that is needed now and then keeps its memory. A longer one gives it back when it is not
     /// used. 1 MiB, unless set.
@@ -102,8 +102,8 @@ pub struct Setup {
 /// Bytes of a buffer that is worth giving back: less memory comes and goes unnoticed.
 const KEEP_BELOW: u32 = 1 << 20;
 
-/// Bytes of the chains under way at a node: they fit in a processor's own cache.
-const UNDER_WAY: u32 = 1 << 20;
+/// Bytes of the chains under way at a node of a ring: a chunk of the default length.
+const UNDER_WAY: u32 = 256 << 10;
 
 impl Setup {
     /// The setup of node `me` in a new run. `extras` is the number of optimizer vectors that are averaged with the

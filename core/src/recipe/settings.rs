@@ -340,11 +340,11 @@ impl Recipe {
     }
 
     /// The cluster with the servers that the recipe has by default, and the recipe with its shards: for a vector of `len`
-    /// floats that is long enough, a shard and a server for each worker. Server `k` belongs on the host of worker `k`.
-    /// Recipes without servers are unchanged.
+    /// floats that is long enough, a server for each worker, and up to 8 shards of 64 KiB (16,384 floats) or more for each
+    /// server. Server `k` belongs on the host of worker `k`. Recipes without servers are unchanged.
     ///
     /// One server makes the link of its host carry the traffic of all workers. With a server beside each worker, each link
-    /// carries the same, and pushes and answers of different shards pass at the same time. In return, a host that is lost
+    /// carries the same. While a shard is pushed, the one before it is answered. In return, a host that is lost
     /// takes a shard with it: the other workers wait until it is back. And each host has the memory of a server. So a short
     /// vector stays with one server: below 256 KiB (65,536 floats) for each worker. A recipe that names several shards
     /// keeps their number, and rules that need whole vectors keep one shard.
@@ -356,17 +356,20 @@ impl Recipe {
     ///
     /// let (recipe, cluster) = Recipe::asynchronous().spread(4, 14_600_000);
     /// assert_eq!(cluster, Cluster { workers: 4, servers: 4 });
-    /// assert!(recipe.to_string().contains("shards=4"));
+    /// assert!(recipe.to_string().contains("shards=32"));
     /// assert_eq!(Recipe::asynchronous().spread(4, 50_826).1.servers, 1);
     /// ```
     pub fn spread(self, workers: u32, len: usize) -> (Self, Cluster) {
         const FLOATS_PER_WORKER: usize = 64 * 1024;
+        const FLOATS_PER_SHARD: usize = 16 * 1024;
+        const SHARDS_PER_SERVER: usize = 8;
         let Topology::Servers { shards } = self.topology else { return (self, Cluster { workers, servers: 0 }) };
         let one = (self, Cluster { workers, servers: 1 });
         if workers < 2 || len / FLOATS_PER_WORKER < workers as usize {
             return one;
         }
-        let shards = if shards == 1 { workers } else { shards };
+        let of_each = (len / workers as usize / FLOATS_PER_SHARD).clamp(1, SHARDS_PER_SERVER) as u32;
+        let shards = if shards == 1 { workers.saturating_mul(of_each) } else { shards };
         let (recipe, cluster) =
             (self.with_topology(Topology::Servers { shards }), Cluster { workers, servers: shards.min(workers) });
         if recipe.faults(cluster, len).is_empty() { (recipe, cluster) } else { one }
@@ -469,7 +472,8 @@ mod tests {
             (recipe.shards(), cluster.servers)
         };
         for (workers, enough) in [(2, 2), (3, 3), (64, 64)] {
-            assert_eq!(chosen("hardsync", workers, enough * 64 * 1024), (workers, workers));
+            assert_eq!(chosen("hardsync", workers, enough * 64 * 1024), (4 * workers, workers));
+            assert_eq!(chosen("hardsync", workers, enough << 20), (8 * workers, workers));
             assert_eq!(chosen("hardsync", workers, enough * 64 * 1024 - 1), (1, 1));
         }
         assert_eq!(chosen("async", 1, 1 << 24), (1, 1));

@@ -127,7 +127,7 @@ impl Plan {
             tapes: Vec::new(),
             ranges: 1,
             on_demand: true,
-            under_way: 1 << 20,
+            under_way: 256 << 10,
             keep_below: 1 << 20,
             steps: 1,
             initial: vec![0.0; layout.len()],

@@ -21,7 +21,7 @@ use super::hops::Hops;
 use super::operations::{Arrival, Epoch, Task};
 use super::replica::Replica;
 use super::shape::{Routes, Shape};
-use super::window::Window;
+use super::window::{Limits, Window};
 use crate::buffer::{BufferId, Segment};
 use crate::id::{Clock, PeerId, ShardId};
 use crate::kernel::{Kernel, KernelResult, MEAN_MAX};
@@ -71,7 +71,11 @@ impl Reduce {
         // In a ring, each chain visits a node once, so that no more parts can come than chains are under way at the other
         // members. In a tree, no more parts of a child can come than chains are under way at a member below it: all
         // members begin them in the order of the chunks. Gradients that are given range by range have no such bound.
-        let chains = ends.first().map_or(0, |len| Window::chains_max(len * 4, setup.under_way));
+        let limits = match shape {
+            Shape::Ring => Limits::ring(setup.under_way),
+            _ => Limits::tree(setup.under_way),
+        };
+        let chains = ends.first().map_or(0, |len| limits.chains_max(len * 4));
         let sharing = match shape {
             Shape::Ring => Sharing {
                 inboxes: Some(chains.saturating_mul(workers.saturating_sub(1))),
@@ -89,7 +93,7 @@ impl Reduce {
         let chunks = Chunks::new(ends, shape.width(), sharing, setup.keep_below, vectors);
         let hops = Hops::new(&setup.recipe, &chunks, shape.width(), vectors);
         let (routes, round) = (Routes::new(shape), Round::new(chunks.len()));
-        let window = Window::new(chunks.count(), setup.under_way);
+        let window = Window::new(chunks.count(), limits);
         let waiting = VecDeque::with_capacity(chunks.count());
         Self { routes, chunks, merge, hops, contribution, commit, measures: false, window, waiting, round }
     }
@@ -174,7 +178,7 @@ impl Reduce {
     /// Begins chains that have waited for others to end.
     fn begin_due(&mut self, hub: &mut Port<'_, Job>, replica: &Replica) {
         while let Phase::Running { own: Some(own) } = self.round.phase {
-            let Some(chunk) = self.window.begin_due(hub.now(), |chunk| self.chunks.bytes(chunk)) else { return };
+            let Some(chunk) = self.window.begin_due(|chunk| self.chunks.bytes(chunk)) else { return };
             self.reduce(hub, replica, chunk, own);
         }
     }

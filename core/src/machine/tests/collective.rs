@@ -582,7 +582,7 @@ fn a_leaf_of_a_tree_begins_a_chain_when_another_has_ended() {
     }
 }
 
-/// A member that is alone makes all chunks at once, and has five buffers for them.
+/// A member that is alone makes all chunks at once, and has few buffers for them.
 #[test]
 fn chunks_wait_for_a_buffer() {
     for topology in [Topology::Ring, Topology::Tree { fan_in: 1 }] {
@@ -615,17 +615,14 @@ fn a_member_of_a_ring_begins_a_chain_when_another_has_ended() {
         expect_commit(&mut r, 1, 0b11, 0);
         r.feed(Input::Step { weight });
         // The other member is the root of the odd chunks.
-        for chunk in [1, 3, 5, 7] {
+        for chunk in [1, 3, 5] {
             let Message::Up(sent) = r.expect_transmit(1, Kind::Up) else { panic!("a part") };
             assert_eq!((sent.chunk, sent.weight), (chunk, weight));
+            r.expect_idle();
+            r.announce(1, Message::Down(Part { chunk, ..part(1, weight) }), weight as usize);
+            if weight > 0 {
+                r.receive(1, 1.0);
+            }
         }
-        r.expect_idle();
-        r.announce(1, Message::Down(Part { chunk: 3, ..part(1, weight) }), weight as usize);
-        if weight > 0 {
-            r.receive(1, 1.0);
-        }
-        let Message::Up(sent) = r.expect_transmit(1, Kind::Up) else { panic!("a part") };
-        assert_eq!((sent.chunk, sent.weight), (9, weight));
-        r.expect_idle();
     }
 }
