@@ -1,9 +1,11 @@
 #!/usr/bin/env bash
-# Compares all-reduce with gloo (of PyTorch, on the CPU) and Open MPI in one run, and prints ratios of medians.
+# Compares all-reduce with gloo (of PyTorch, on the CPU) and Open MPI between processes, and with burn between threads, in
+# one run, and prints ratios of medians.
 #
 # usage: benches/peers/run.sh [PROCESSES ...]      default: 2 4
 #
-# On Debian it installs python3-torch, openmpi-bin and python3-mpi4py if they are missing. Only this script needs them.
+# On Debian it installs python3-torch, openmpi-bin and python3-mpi4py if they are missing. It builds burn's collective,
+# which takes minutes once. Only this script needs them.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 python=/usr/bin/python3
@@ -38,3 +40,19 @@ awk '{ t[$2 " " $3, $1] = $4; key[$2 " " $3] = NR }
            t[k, "openmpi"] / t[k, "shm"], t[k, "openmpi"] / t[k, "shm-owned"] }' "$results" |
     sort -n | cut -d' ' -f2-
 rm -f "$results"
+
+echo
+if ! cargo build --quiet --release --manifest-path $here/burn/Cargo.toml; then
+    echo "skipped: threads (burn cannot be built)"
+    exit
+fi
+echo 'threads, 58.4 MB: us a step, and the ratio to the fastest strategy of burn'
+for n in "${@:-2 4}"; do
+    for n in $n; do
+        burn=$($here/burn/target/release/burn "$n" 14600000)
+        echo "$burn"
+        cargo bench --quiet --bench threads -- --workers "$n" --floats 14600000 |
+            awk -v burn="$(awk '{ print $4 }' <<<"$burn")" '$2 == 14600000 {
+                time = $(NF - 1); sub(/ +[0-9.]+ +[0-9.]+ *$/, ""); printf "%s %12.1f  to burn %6.2f\n", $0, time, burn / time }'
+    done
+done

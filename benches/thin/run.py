@@ -32,7 +32,7 @@ ROWS = [
     ("local-bf16", "local-bf16", lambda n: 1 / 40),
     ("mesh", "mesh", lambda n: n / 50),
     ("hardsync", "hardsync", lambda n: n),
-    ("hardsync spread", "hardsync shards={n}", lambda n: 2),
+    ("hardsync spread", "hardsync shards={8n}", lambda n: 2),
     ("hardsync top-k", "hardsync codec=topk density=0.01 pull=topk pull_density=0.02", lambda n: n / 30),
 ]
 TORCH = [

@@ -283,6 +283,12 @@ impl Board {
             && reports.values().any(|(_, report)| awaited(report))
     }
 
+    /// Whether a node of the run has never reported.
+    pub(super) fn lacks_reports(&self) -> bool {
+        let contents = self.lock();
+        contents.run.is_some() && contents.reports.len() < contents.nodes()
+    }
+
     /// A copy of the last report of each node, in order of rank.
     pub(super) fn reports(&self) -> Vec<Report> {
         self.lock().reports.values().map(|(_, report)| report.clone()).collect()

@@ -11,6 +11,9 @@ const FILES_MAX: Duration = Duration::from_secs(5);
 /// How long [`Board::flush`] waits for boards that publish to this one.
 const SOURCES_MAX: Duration = Duration::from_secs(1);
 
+/// Time between two looks at the reports of other processes.
+const LOOK: Duration = Duration::from_millis(5);
+
 /// The outputs of a board that have to end, and the last scrape of its metrics.
 #[derive(Default)]
 pub(super) struct Ending(Arc<(Mutex<State>, Condvar)>);
@@ -21,7 +24,9 @@ struct State {
     ends: bool,
     /// Outputs that have not ended.
     outputs: usize,
-    /// Boards of other processes that publish to this one.
+    /// Boards of other processes can publish to this one.
+    gathers: bool,
+    /// Those that do.
     sources: usize,
     /// When the metrics were last scraped, and the number of the board's last report then.
     scraped: Option<(Instant, u64)>,
@@ -52,6 +57,11 @@ fn lock(shared: &(Mutex<State>, Condvar)) -> MutexGuard<'_, State> {
 }
 
 impl Ending {
+    /// Boards of other processes can publish to this one from now on.
+    pub(super) fn gathers(&self) {
+        lock(&self.0).gathers = true;
+    }
+
     /// Waits for this long, or until the outputs have to end. Returns true in the latter case.
     pub(super) fn wait(&self, span: Duration) -> bool {
         self.wait_until(Instant::now() + span, |state| state.ends)
@@ -90,15 +100,22 @@ impl Board {
     }
 
     /// Writes the last values of all nodes: call it after the last node of this process has finished, before the process
-    /// ends. Boards that publish to this one have 1 s to end before. Event files of TensorBoard and the board that this one
+    /// ends. Boards that publish to this one have 1 s to end before, and nodes
+    /// that have not reported yet to report. Event files of TensorBoard and the board that this one
     /// publishes to get the values at once, and are complete. Metrics that have been scraped before stay
     /// until the next scrape, but for `linger` at most; metrics that were never scraped are not waited for.
     ///
     /// Returns false if a file was not written within 5 s, or the metrics were not scraped within `linger`.
     pub fn flush(&self, linger: Duration) -> bool {
         let ending = self.ending();
-        // The processes of a run end at the same time.
-        ending.wait_until(Instant::now() + SOURCES_MAX, |state| state.sources == 0);
+        // The processes of a run end at the same time. One of them may not have reported anything yet.
+        let until = Instant::now() + SOURCES_MAX;
+        if lock(&ending.0).gathers {
+            while self.lacks_reports() && Instant::now() < until {
+                std::thread::sleep(LOOK);
+            }
+        }
+        ending.wait_until(until, |state| state.sources == 0);
         let (begun, last) = (Instant::now(), self.number());
         lock(&ending.0).ends = true;
         ending.0.1.notify_all();

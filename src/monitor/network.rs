@@ -25,8 +25,11 @@ pub const RATE_MAX: u8 = 10;
 /// Bytes of the only message that a monitor sends: the rate, and the proof that it has the key.
 pub const SUBSCRIPTION: usize = 33;
 
-/// Time between two attempts to reach a board that gathers.
+/// Time between two attempts to reach a board that gathers: at first, and at most.
+const RETRY_MIN: Duration = Duration::from_millis(10);
 const RETRY: Duration = Duration::from_millis(500);
+/// How long an attempt waits for an address that does not answer. The end of the process can wait for two attempts.
+const CONNECT_MAX: Duration = Duration::from_secs(1);
 /// Time between two messages to a board that gathers, as long as between two reports of a node.
 const FORWARD: Duration = Duration::from_millis(100);
 
@@ -54,31 +57,41 @@ impl Board {
     pub fn gather(&self, address: impl ToSocketAddrs, key: Option<MonitorKey>, open: bool) -> io::Result<SocketAddr> {
         let (listener, at) = listen(address, key.is_some() || open)?;
         serving::serve(listener, "gather", Gathering { board: self.clone(), key })?;
+        self.ending().gathers();
         Ok(at)
     }
 
     /// Forwards the reports and notes of this board to one that [`gather`](Self::gather)s at `address`, on a thread of
-    /// its own, until [`flush`](Self::flush) has sent the last ones. Connects again after 0.5 s whenever the connection
-    /// fails.
+    /// its own, until [`flush`](Self::flush) has sent the last ones. Connects again whenever the connection
+    /// fails, after 10 ms at first and 0.5 s later.
     ///
     /// # Errors
     /// If no thread can be started.
     pub fn publish(&self, address: String, key: Option<MonitorKey>) -> io::Result<()> {
-        let board = self.clone();
+        // The end of the process waits for the last reports.
+        let (board, output) = (self.clone(), self.output());
         thread::Builder::new().name("publish".into()).spawn(move || {
+            let _output = output;
+            let mut pause = RETRY_MIN;
             loop {
                 // Training goes on without monitors, so an error only means to try again.
-                let _ = board.publish_once(&address, key);
-                if board.ending().wait(RETRY) {
+                let ends = match board.publish_once(&address, key) {
+                    Ok(()) => return,
+                    Err(_) => board.ending().wait(pause),
+                };
+                if ends {
+                    // A short run can end before this process has tried again.
+                    let _ = board.publish_once(&address, key);
                     return;
                 }
+                pause = RETRY.min(2 * pause);
             }
         })?;
         Ok(())
     }
 
     fn publish_once(&self, address: &str, key: Option<MonitorKey>) -> io::Result<()> {
-        let mut stream = TcpStream::connect(address)?;
+        let mut stream = connect(address)?;
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(PATIENCE))?;
         stream.set_write_timeout(Some(PATIENCE))?;
@@ -86,8 +99,6 @@ impl Board {
         stream.write_all(&key.map_or([0; 32], |key| proof(&key, &nonce)))?;
         // From 1, not 0: the gathering board has a description of the run already.
         let (mut log, mut since) = (Vec::new(), 1);
-        // From here on, the end of the process waits for the last reports.
-        let _output = self.output();
         let mut ends = false;
         let reader = self.readers().enter();
         loop {
@@ -105,6 +116,18 @@ impl Board {
             ends = self.ending().wait(FORWARD / 20);
         }
     }
+}
+
+/// Connects to an address of the name. An address that does not answer has [`CONNECT_MAX`].
+fn connect(address: &str) -> io::Result<TcpStream> {
+    let mut result = Err(io::ErrorKind::NotFound.into());
+    for address in address.to_socket_addrs()? {
+        result = TcpStream::connect_timeout(&address, CONNECT_MAX);
+        if result.is_ok() {
+            break;
+        }
+    }
+    result
 }
 
 /// A client of [`Board::serve`], see [`Feed`](serving::Feed).
