@@ -581,6 +581,7 @@ impl<T: Transport> Engine<T> {
 
 impl<T: Transport> Pump for Engine<T> {
     fn pump(&mut self, wait: Option<Duration>) -> Result<RunState, Error> {
+        let answered = self.mailbox.answered();
         self.take_command()?;
         let mut idle = self.drain()?;
         if !self.maybe_save()? {
@@ -598,7 +599,9 @@ impl<T: Transport> Pump for Engine<T> {
             Idle::Machine { until } => (until.map(|until| until.since(Moment::ORIGIN).saturating_sub(elapsed)), None),
             Idle::Device => (None, Some(DEVICE_POLL)),
         };
-        let wait = [wait, timeout, device, self.observer.due_in()].into_iter().flatten().min();
+        // The call that waits for an answer may be on this thread. A device has ended its work only now.
+        let given = (self.mailbox.answered() != answered).then_some(Duration::ZERO);
+        let wait = [wait, timeout, device, self.observer.due_in(), given].into_iter().flatten().min();
         let polled = self.transport.poll(&mut self.compute.pool, wait);
         match polled.map_err(Error::Transport)? {
             Some(input) => {

@@ -8,6 +8,7 @@
 
 use std::collections::VecDeque;
 use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -305,6 +306,8 @@ pub(crate) struct Mailbox {
     contents: Mutex<Contents>,
     /// Signalled when the engine has put something in. The engine itself sleeps in its transport.
     changed: Condvar,
+    /// Answers that a call of the application has waited for.
+    answered: AtomicU64,
     /// Time 0 of the machine.
     origin: Instant,
 }
@@ -331,8 +334,6 @@ struct Contents {
     stop: bool,
     /// The engine has stopped: no further answer will come.
     over: bool,
-    /// Answers that a call of the application has waited for.
-    answered: u64,
     /// Calls that sleep. A notification is a system call, which is spared if there are none.
     sleepers: u32,
 }
@@ -341,7 +342,8 @@ impl Mailbox {
     pub(crate) fn new(me: PeerId) -> Self {
         // Room for all events from the start, so that a burst of them allocates nothing in the middle of a step.
         let contents = Contents { events: VecDeque::with_capacity(EVENTS_MAX), ..Contents::default() };
-        Self { me, contents: Mutex::new(contents), changed: Condvar::new(), origin: Instant::now() }
+        let (changed, answered) = (Condvar::new(), AtomicU64::new(0));
+        Self { me, contents: Mutex::new(contents), changed, answered, origin: Instant::now() }
     }
 
     /// The node of the engine.
@@ -478,7 +480,7 @@ impl Mailbox {
 
     /// How many answers have been given that a call waits for.
     pub(crate) fn answered(&self) -> u64 {
-        self.lock().answered
+        self.answered.load(Ordering::Relaxed)
     }
 
     pub(crate) fn is_stopped(&self) -> bool {
@@ -490,10 +492,8 @@ impl Mailbox {
     }
 
     pub(crate) fn answer<A: Answer>(&self, answer: A) {
-        self.change(|contents| {
-            *A::slot(&mut contents.answers) = Some(answer);
-            contents.answered += 1;
-        });
+        self.answered.fetch_add(1, Ordering::Relaxed);
+        self.change(|contents| *A::slot(&mut contents.answers) = Some(answer));
     }
 
     /// Gives a buffer back. No call waits for that: the application computes the next range.
