@@ -391,6 +391,22 @@ fn wakes_up<T: Transport + 'static>(mut transports: Vec<T>) {
 /// Instantiates the tests for a transport, each with a cluster of three nodes. The second argument makes the cluster
 /// from the number of nodes and the name of the test.
 macro_rules! conformance {
+    // All tests: for a transport whose nodes reconnect.
+    ($name:ident, $cluster:expr) => {
+        conformance!(
+            $name,
+            $cluster,
+            [
+                delivers_in_order,
+                carries_large_bodies,
+                holds_bodies_back,
+                reports_a_lost_peer,
+                reconnects,
+                never_mixes_two_bodies,
+                wakes_up
+            ]
+        );
+    };
     ($name:ident, $cluster:expr, [$($test:ident),*]) => {
         mod $name {
             $(#[test]
@@ -458,55 +474,7 @@ conformance!(
     super::mem,
     [delivers_in_order, carries_large_bodies, holds_bodies_back, reports_a_lost_peer, wakes_up]
 );
-conformance!(
-    tcp_open,
-    super::open,
-    [
-        delivers_in_order,
-        carries_large_bodies,
-        holds_bodies_back,
-        reports_a_lost_peer,
-        reconnects,
-        never_mixes_two_bodies,
-        wakes_up
-    ]
-);
-conformance!(
-    tcp_sealed,
-    super::sealed,
-    [
-        delivers_in_order,
-        carries_large_bodies,
-        holds_bodies_back,
-        reports_a_lost_peer,
-        reconnects,
-        never_mixes_two_bodies,
-        wakes_up
-    ]
-);
-conformance!(
-    shm_attached,
-    super::attached,
-    [
-        delivers_in_order,
-        carries_large_bodies,
-        holds_bodies_back,
-        reports_a_lost_peer,
-        reconnects,
-        never_mixes_two_bodies,
-        wakes_up
-    ]
-);
-conformance!(
-    shm_rings,
-    super::rings,
-    [
-        delivers_in_order,
-        carries_large_bodies,
-        holds_bodies_back,
-        reports_a_lost_peer,
-        reconnects,
-        never_mixes_two_bodies,
-        wakes_up
-    ]
-);
+conformance!(tcp_open, super::open);
+conformance!(tcp_sealed, super::sealed);
+conformance!(shm_attached, super::attached);
+conformance!(shm_rings, super::rings);
