@@ -14,7 +14,7 @@ use std::thread;
 use std::time::Duration;
 
 use json::Json;
-use run::{BATCH, Processes, Run};
+use run::{BATCH, Processes, Run, StepMs};
 use watch::{LONG, SOON, Watch, close};
 
 /// The largest error of a rate.
@@ -33,23 +33,28 @@ fn is_ok(object: &Json, live: f64) -> bool {
 
 /// Compares 30 objects with what workers say of the same steps: the step time of each, and the examples per second of all.
 #[track_caller]
-fn rates_are_those_of_the_run(dtop: &Watch, workers: u32, said: impl Fn(usize, (usize, usize)) -> f64) {
-    let mut errors = Vec::new();
+fn rates_are_those_of_the_run(dtop: &Watch, workers: u32, said: impl Fn(usize, (usize, usize)) -> StepMs) {
+    let (mut of_steps, mut of_rates) = (Vec::new(), Vec::new());
     for _ in 0..30 {
         let object = dtop.next();
         let mut rate = 0.0;
         for rank in 0..workers {
             let node = object.node(rank).unwrap();
             let Some(steps) = node.rate_steps() else { panic!("{object:?}") };
-            let said = said(rank as usize, steps);
-            close("step time", node.number("step_ms"), said, EXACT);
+            let (shown, StepMs { said, least, most }) = (node.number("step_ms"), said(rank as usize, steps));
+            let possible = (1.0 - EXACT) * least..=(1.0 + EXACT) * most;
+            assert!(possible.contains(&shown), "step time: dtop shows {shown}, the run says {least} to {most}");
+            of_steps.push((shown / said - 1.0).abs());
             rate += f64::from(BATCH) * 1e3 / said;
         }
-        errors.push((object.number("examples_per_second") / rate - 1.0).abs());
+        of_rates.push((object.number("examples_per_second") / rate - 1.0).abs());
     }
-    // A step that takes more than twice as long as those before lowers the rate while it lasts: that is no error, but rare.
-    errors.sort_by(f64::total_cmp);
-    assert!(errors[errors.len() / 2] <= EXACT, "{errors:?}");
+    // Few are off: a worker that does not get a processor right after its step notices the end of the step late; and a step
+    // that takes more than twice as long as those before lowers the rate while it lasts.
+    for mut errors in [of_steps, of_rates] {
+        errors.sort_by(f64::total_cmp);
+        assert!(errors[errors.len() / 2] <= EXACT, "{errors:?}");
+    }
 }
 
 /// The reason names a peer.
@@ -317,7 +322,7 @@ fn a_late_monitor_of_a_thinned_past_shows_the_present() {
     late.wait(SOON, "right rates", |it| {
         let shown = it.node(60).unwrap();
         shown.rate_steps().is_some_and(|steps| {
-            let said = run.step_ms(60, steps);
+            let said = run.step_ms(60, steps).said;
             said < 300.0 && (shown.number("step_ms") / said - 1.0).abs() <= EXACT
         })
     });

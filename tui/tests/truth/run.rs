@@ -28,12 +28,38 @@ pub(crate) struct Worker {
     pub(crate) drop: AtomicBool,
     /// Report this accuracy, in per cent. 0: none.
     pub(crate) accuracy: AtomicU64,
-    /// When it began, and when each step was done.
-    pub(crate) done: Mutex<Vec<Instant>>,
+    calls: Mutex<Calls>,
     /// The learning rate, in per cent. From 200 on, learning diverges. 0: random updates, and no loss is told.
     pub(crate) rate: AtomicU64,
     /// Its data are broken: it tells an infinite loss.
     pub(crate) broken: AtomicBool,
+}
+
+/// When a worker has called for its steps, and when these calls have returned, in seconds by its own clock. The call with
+/// number 0 is that of joining.
+#[derive(Default)]
+struct Calls(Vec<[f64; 2]>);
+
+impl Calls {
+    fn step_ms(&self, (from, to): (usize, usize)) -> StepMs {
+        let ([from_called, from_returned], [to_called, to_returned]) = (self.0[from], self.0[to]);
+        let ms = |seconds: f64| 1e3 * seconds / (to - from) as f64;
+        StepMs {
+            least: ms(to_called - from_returned),
+            said: ms(to_returned - from_returned),
+            most: ms(to_returned - from_called),
+        }
+    }
+}
+
+/// Milliseconds per step as a run says them.
+pub(crate) struct StepMs {
+    /// Between the returns of two calls.
+    pub(crate) said: f64,
+    /// A step ends at a moment within its call. When the system gives the processor to others before the call returns,
+    /// the run notices the end of the step late.
+    pub(crate) least: f64,
+    pub(crate) most: f64,
 }
 
 pub(crate) struct Run {
@@ -65,8 +91,12 @@ impl Run {
             let builder = builder.publish_to(board, &format!("host-{rank}"));
             thread::spawn(move || {
                 let mut params = vec![0.0; len];
+                let begun = Instant::now();
                 match worker {
-                    Some(worker) => work(builder.join(transport, &mut params).unwrap(), &mut params, &worker).unwrap(),
+                    Some(worker) => {
+                        let session = builder.join(transport, &mut params).unwrap();
+                        work(session, &mut params, &worker, begun).unwrap();
+                    }
                     None => {
                         let mut server = builder.serve(transport, &params).unwrap();
                         while server.wait(&mut params, Duration::from_millis(50)).unwrap() == RunState::Running {}
@@ -83,10 +113,9 @@ impl Run {
         self.threads.into_iter().for_each(|thread| thread.join().unwrap());
     }
 
-    /// Milliseconds per step of a worker between two numbers of steps, by its own clock.
-    pub(crate) fn step_ms(&self, rank: usize, (from, to): (usize, usize)) -> f64 {
-        let done = self.workers[rank].done.lock().unwrap();
-        1e3 * done[to].duration_since(done[from]).as_secs_f64() / (to - from) as f64
+    /// Milliseconds per step of a worker between two numbers of steps.
+    pub(crate) fn step_ms(&self, rank: usize, steps: (usize, usize)) -> StepMs {
+        self.workers[rank].calls.lock().unwrap().step_ms(steps)
     }
 }
 
@@ -95,9 +124,10 @@ fn board(recipe: Recipe, cluster: Cluster, len: usize) -> Board {
     Board::new(Description { recipe: recipe.to_string(), workers, servers, parameters: len as u64, name: None })
 }
 
-/// Takes steps as the test tells.
-fn work(mut session: Session, params: &mut [f32], worker: &Worker) -> Result<(), Error> {
-    worker.done.lock().unwrap().push(Instant::now());
+/// Takes steps as the test tells. `begun`: before joining.
+fn work(mut session: Session, params: &mut [f32], worker: &Worker, begun: Instant) -> Result<(), Error> {
+    let now = || begun.elapsed().as_secs_f64();
+    worker.calls.lock().unwrap().0.push([0.0, now()]);
     let mut random = 1u64;
     let told = |flag: &AtomicBool| flag.load(Ordering::Relaxed);
     while !told(&worker.finish) && !told(&worker.leave) && !told(&worker.drop) {
@@ -120,8 +150,9 @@ fn work(mut session: Session, params: &mut [f32], worker: &Worker) -> Result<(),
                 params.iter().map(|x| rate as f32 / 100.0 * (x - 1.0 - 10.0 * noise())).collect()
             }
         };
+        let called = now();
         session.step(params, &update, BATCH)?;
-        worker.done.lock().unwrap().push(Instant::now());
+        worker.calls.lock().unwrap().0.push([called, now()]);
     }
     if told(&worker.drop) {
         return Ok(());
@@ -142,8 +173,7 @@ pub(crate) struct Processes {
 
 struct Process {
     child: Child,
-    /// Its lines: seconds since its start, at the start and after each step.
-    said: Arc<Mutex<Vec<f64>>>,
+    calls: Arc<Mutex<Calls>>,
 }
 
 /// The name of the variable with a process's arguments.
@@ -175,16 +205,16 @@ impl Processes {
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
-        let said = Arc::new(Mutex::new(Vec::new()));
-        let (lines, latest) = (BufReader::new(child.stdout.take().unwrap()).lines(), Arc::clone(&said));
+        let calls = Arc::<Mutex<Calls>>::default();
+        let (lines, latest) = (BufReader::new(child.stdout.take().unwrap()).lines(), Arc::clone(&calls));
         thread::spawn(move || {
             for line in lines.map_while(Result::ok) {
-                if let Some(seconds) = line.strip_prefix("at ") {
-                    latest.lock().unwrap().push(seconds.parse().unwrap());
+                if let Some((called, returned)) = line.strip_prefix("call ").and_then(|times| times.split_once(' ')) {
+                    latest.lock().unwrap().0.push([called.parse().unwrap(), returned.parse().unwrap()]);
                 }
             }
         });
-        self.ranks[rank] = Some(Process { child, said });
+        self.ranks[rank] = Some(Process { child, calls });
     }
 
     pub(crate) fn start_all(&mut self, run: &str) {
@@ -205,23 +235,31 @@ impl Processes {
 
     /// The steps of a rank since its start.
     pub(crate) fn steps(&self, rank: usize) -> usize {
-        self.ranks[rank].as_ref().unwrap().said.lock().unwrap().len().saturating_sub(1)
+        self.ranks[rank].as_ref().unwrap().calls.lock().unwrap().0.len().saturating_sub(1)
     }
 
     /// Waits until a rank has made a step.
     #[track_caller]
     pub(crate) fn begins(&self, rank: usize) {
+        self.reaches(rank, 1);
+    }
+
+    /// Waits until a rank has said that it has made so many steps.
+    #[track_caller]
+    fn reaches(&self, rank: usize, steps: usize) {
         let begun = Instant::now();
-        while self.steps(rank) == 0 {
-            assert!(begun.elapsed() < Duration::from_secs(40), "rank {rank} makes no step");
+        while self.steps(rank) < steps {
+            assert!(begun.elapsed() < Duration::from_secs(40), "rank {rank} does not make {steps} steps");
             thread::sleep(Duration::from_millis(5));
         }
     }
 
-    /// Milliseconds per step of a rank between two numbers of steps, by its own clock.
-    pub(crate) fn step_ms(&self, rank: usize, (from, to): (usize, usize)) -> f64 {
-        let said = self.ranks[rank].as_ref().unwrap().said.lock().unwrap();
-        1e3 * (said[to] - said[from]) / (to - from) as f64
+    /// Milliseconds per step of a rank between two numbers of steps.
+    #[track_caller]
+    pub(crate) fn step_ms(&self, rank: usize, steps: (usize, usize)) -> StepMs {
+        // dtop can be faster than the pipe of the process.
+        self.reaches(rank, steps.1);
+        self.ranks[rank].as_ref().unwrap().calls.lock().unwrap().step_ms(steps)
     }
 
     /// Tells all ranks to finish, and waits for their ends.
@@ -283,21 +321,23 @@ pub(crate) fn node() {
         while server.wait(&mut params, Duration::from_millis(50)).unwrap() == RunState::Running {}
         return;
     }
+    let begun = Instant::now();
+    let now = || begun.elapsed().as_secs_f64();
+    let say = |called: f64| writeln!(std::io::stdout(), "call {called} {}", now());
     let mut session = builder.join(transport, &mut params).unwrap();
+    let _ = say(0.0);
     let closed = Arc::new(AtomicBool::new(false));
     let flag = Arc::clone(&closed);
     thread::spawn(move || {
         let _ = std::io::stdin().lines().count();
         flag.store(true, Ordering::Relaxed);
     });
-    let begun = Instant::now();
-    let say = || writeln!(std::io::stdout(), "at {}", begun.elapsed().as_secs_f64());
-    let _ = say();
     while !closed.load(Ordering::Relaxed) {
         thread::sleep(Duration::from_millis(20));
         session.report_progress(0.5, 0.75);
+        let called = now();
         session.step(&mut params, &[1e-4; LEN], BATCH).unwrap();
-        let _ = say();
+        let _ = say(called);
     }
     session.finish(&mut params).unwrap();
 }
