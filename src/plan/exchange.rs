@@ -135,7 +135,8 @@ fn tree(case: &Case, recipe: &Recipe, len: f64, workers: usize, fan_in: usize) -
     }
 }
 
-/// Every chunk goes along a chain of all workers to its root, and back. All links are in use at once.
+/// Every chunk goes along a chain of all workers to its root, and its result goes on to all. All links are in use at once,
+/// each in one direction.
 fn ring(case: &Case, recipe: &Recipe, len: f64, workers: usize) -> Exchange {
     let Cut { all, chunk, count } = Cut::of(case, recipe, len, workers);
     let (n, slower, latency) = (workers as f64, case.link.slower(), case.link.latency);
@@ -146,25 +147,15 @@ fn ring(case: &Case, recipe: &Recipe, len: f64, workers: usize) -> Exchange {
         let shorter = if root == last { count * chunk - all } else { 0.0 };
         (chunks * chunk - shorter) / slower
     };
-    let (least, most) = (0..workers).map(group).fold((f64::INFINITY, 0.0f64), |(a, b), x| (a.min(x), b.max(x)));
-    let one = chunk / slower;
-    // A link carries the chunks of all roots but the one that it comes from; a hop is the chunks of one root.
-    let hop = (all / slower - least) / (n - 1.0);
-    let hop_time = hop.max(one + latency);
-    let pair = if workers == 2 {
-        // Parts of one root and results of the other share the only link.
-        (least.max(one + latency) + most).max(most.max(one + latency) + least) + latency
-    } else {
-        2.0 * (n - 2.0) * hop_time + most + one + 2.0 * latency
-    };
-    // A port sends the parts of all roots but its own, and the results of all but the one whose chain it begins.
-    let sent = |at: usize| 2.0 * all / slower - group(at) - group((at + workers - 1) % workers);
+    let most = (0..workers).map(group).fold(0.0, f64::max);
+    // A worker sends the parts of all roots but its own, and the results of all but the one that it sends to.
+    let sent = |at: usize| 2.0 * all / slower - group(at) - group((at + 1) % workers);
     let busy = (0..workers).map(sent).fold(0.0, f64::max);
-    let total = match case.link.sharing {
-        Sharing::Pair => pair,
-        Sharing::Port => pair.max(busy + 2.0 * latency),
-    };
-    let stalls = if hop >= one + latency { 2.0 * latency } else { (2.0 * n - 2.0) * latency };
+    // It sends the chunks of one root after the other, 2 N - 2 times. A chunk can be sent on when all of it has come.
+    let hops = 2.0 * n - 3.0;
+    let (hop, turn) = ((busy - most) / hops, chunk / slower + latency);
+    let total = hops * hop.max(turn) + most + latency;
+    let stalls = if hop >= turn { latency } else { (hops + 1.0) * latency };
     let code = arithmetic(case, recipe, len, 1.0);
     let wire = total - stalls.min(total);
     Exchange {

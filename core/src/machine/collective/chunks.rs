@@ -100,8 +100,8 @@ pub(super) enum Progress {
     Sending,
     /// The parent has the mean.
     Sent,
-    /// The result is here. `sent` has a bit for each child that the result has been sent to.
-    Done { result: Mean, sent: u16 },
+    /// The result is here. `owed` has a bit for each taker that the result has to be sent to.
+    Done { result: Mean, owed: u16 },
 }
 
 /// Bytes of a long chunk.
@@ -256,15 +256,15 @@ impl Chunks {
         self.result(chunk)
     }
 
-    /// The mean or the result is not needed any more, but for the transmissions that are open.
+    /// The mean or the result is not needed any more, but for the transmissions that are open or to come.
     pub(super) fn free_result(&mut self, chunk: usize) {
         let state = &mut self.states[chunk];
-        if state.sending == 0 {
+        if state.sending == 0 && !state.is_owed() {
             self.results.free.extend(state.result.take());
         }
     }
 
-    /// The result is being sent to a child.
+    /// The result is being sent to a taker.
     pub(super) fn begin_sending(&mut self, chunk: usize) {
         self.states[chunk].sending += 1;
     }
@@ -332,9 +332,9 @@ impl Chunks {
         parts[child] = Some(part);
     }
 
-    /// Notes the result of a chunk.
-    pub(super) fn set_result(&mut self, chunk: usize, result: Mean) {
-        self.states[chunk].progress = Progress::Done { result, sent: 0 };
+    /// Notes the result of a chunk. `owed`: as in [`Progress::Done`].
+    pub(super) fn set_result(&mut self, chunk: usize, result: Mean, owed: u16) {
+        self.states[chunk].progress = Progress::Done { result, owed };
         self.missing -= 1;
         let is_done = |chunk: &Chunk| matches!(chunk.progress, Progress::Done { .. });
         while self.states.get(self.first_missing).is_some_and(is_done) {
@@ -347,9 +347,14 @@ impl Chunks {
         (self.missing > 0).then_some(self.first_missing)
     }
 
-    /// Are the results of all chunks here?
+    /// The first chunk whose result has to be sent to a member.
+    pub(super) fn first_owed(&self) -> Option<usize> {
+        self.states.iter().position(Chunk::is_owed)
+    }
+
+    /// Are the results of all chunks here, and with those who are to take them from this node?
     pub(super) fn is_complete(&self) -> bool {
-        self.missing == 0
+        self.missing == 0 && self.first_owed().is_none()
     }
 
     /// The results that are here, with their chunks.
@@ -384,6 +389,11 @@ impl Chunk {
     /// Are all parts here?
     pub(super) fn is_reduced(&self) -> bool {
         self.progress != Progress::Gathering
+    }
+
+    /// Has the result to be sent to a member that could not be reached so far?
+    fn is_owed(&self) -> bool {
+        matches!(self.progress, Progress::Done { owed, .. } if owed != 0)
     }
 
     /// The result, if it is here.

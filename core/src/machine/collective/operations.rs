@@ -87,7 +87,7 @@ pub(crate) enum Task {
     Reduce { epoch: Epoch, chunk: usize },
     /// Sends a mean to the parent.
     Up { epoch: Epoch, chunk: usize },
-    /// Sends a result to a child.
+    /// Sends a result to a taker.
     Down { epoch: Epoch, chunk: usize },
     /// Receives the result of a chunk.
     Result { epoch: Epoch, chunk: usize, result: Mean },

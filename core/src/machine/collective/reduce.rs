@@ -1,11 +1,11 @@
-//! The exchange of trees and rings: parts of chunks go up to the chunks' roots, and results come down.
+//! The exchange of trees and rings: parts of chunks go up to the chunks' roots, and results go to all members.
 //!
 //! With a codec, every node encodes the mean that it sends up, and the root encodes the result, which all nodes pass on
 //! as it is. So all members decode the same body. Each node keeps the error of its own encoding in a residual
 //! ([`Hops`]).
 //!
-//! A *chain* is the path of a chunk from a node that has no children in the chunk's tree to the root and back. A node
-//! begins few chains at once ([`Window`]): what is under way fits in the caches.
+//! A *chain* is the path of a chunk from a node that has no children in the chunk's tree until its result is at that node. A
+//! node begins few chains at once ([`Window`]): what is under way fits in the caches.
 //!
 //! With `merge=adasum`, a node merges its contribution with the results of its children, one after the other, in a tree of
 //! pairs ([`Shape::Pairs`]). The merge measures tensors, so each chunk is a tensor.
@@ -79,7 +79,8 @@ impl Reduce {
         let sharing = match shape {
             Shape::Ring => Sharing {
                 inboxes: Some(chains.saturating_mul(workers.saturating_sub(1))),
-                results: Some(chains.saturating_mul(workers)),
+                // The next chain can begin while the result of the last one is still on its way to other members.
+                results: Some(chains.saturating_add(1).saturating_mul(workers)),
             },
             // A mean or a result without a buffer waits until another one has been sent. A part has its inbox at the
             // parent, so means always get away, and so do the results that follow them.
@@ -352,7 +353,7 @@ impl Reduce {
     ) {
         if let KernelResult::Malformed(error) = result {
             // Without this result the round cannot end. The connection breaks, and the next view begins the round anew.
-            let Some(peer) = self.routes.parent(chunk) else { return };
+            let Some(peer) = self.routes.giver(chunk) else { return };
             reject(hub, peer, Rejection::Malformed(error));
             return hub.close(peer, ProtocolError::Unexpected { kind: Kind::Down });
         }
@@ -361,7 +362,8 @@ impl Reduce {
 
     /// A chunk's result is here: passes it on, and makes the next parameters of it.
     fn on_result(&mut self, hub: &mut Port<'_, Job>, replica: &Replica, chunk: usize, result: Mean) {
-        self.chunks.set_result(chunk, result);
+        let owed = self.routes.takers(chunk).fold(0, |owed, (index, _)| owed | 1 << index);
+        self.chunks.set_result(chunk, result, owed);
         self.send_down(hub, chunk, None);
         // The next parameters have a place of their own: the present ones stay until all of the round is here.
         let place = |buffer| self.chunks.segment(buffer, chunk);
@@ -388,35 +390,33 @@ impl Reduce {
     fn is_direct(&self, chunk: usize) -> bool {
         self.hops.is_none()
             && self.commit.is_identity()
-            && self.routes.children(chunk).next().is_none()
+            && self.routes.takers(chunk).next().is_none()
             && !self.routes.is_alone()
     }
 
-    /// Sends a result to the children that have not been sent it: to all, or only to one.
+    /// Sends a result to the takers that it is owed to: to all, or only to one.
     fn send_down(&mut self, hub: &mut Port<'_, Job>, chunk: usize, only: Option<PeerId>) {
-        let Progress::Done { result, mut sent } = self.chunks.get(chunk).progress else { return };
+        let Progress::Done { result, mut owed } = self.chunks.get(chunk).progress else { return };
+        if owed == 0 {
+            return;
+        }
         let message = Message::Down(self.round.part(chunk as u32, result));
         let body = match &self.hops {
             _ if result.weight == 0 => None,
             Some(hops) => Some(hops.body(chunk)),
-            None => match self.chunks.result(chunk) {
-                Some(plain) => Some(plain),
-                // All children that had sent their parts were sent the result. A child that has come since has a new
-                // connection, so that the next view begins the round anew.
-                None => return,
-            },
+            None => self.chunks.result(chunk),
         };
         let dense = if result.weight > 0 { self.chunks.bytes(chunk) } else { 0 };
-        for (child, peer) in self.routes.children(chunk) {
-            if sent & 1 << child != 0 || only.is_some_and(|only| only != peer) || !self.round.can_reach(hub, peer) {
+        for (index, peer) in self.routes.takers(chunk) {
+            if owed & 1 << index == 0 || only.is_some_and(|only| only != peer) || !self.round.can_reach(hub, peer) {
                 continue;
             }
-            sent |= 1 << child;
+            owed &= !(1 << index);
             let task = Task::Down { epoch: self.round.epochs.begin_sending(), chunk };
             self.chunks.begin_sending(chunk);
             hub.transmit_coded(peer, message, body, dense, Job::Exchange(task));
         }
-        *self.chunks.progress_mut(chunk) = Progress::Done { result, sent };
+        *self.chunks.progress_mut(chunk) = Progress::Done { result, owed };
     }
 }
 
@@ -486,16 +486,18 @@ impl Exchange for Reduce {
         self.hops.iter_mut().for_each(Hops::complete);
     }
 
-    /// The member that the first chunk without a result waits for.
+    /// The member that the first chunk without a result waits for, or that a result is owed to.
     fn awaited(&self) -> Option<PeerId> {
         // Members take the messages of a round at once, so nothing is waited for after it.
         if self.round.is_done() {
             return None;
         }
-        let index = self.chunks.first_missing()?;
+        let Some(index) = self.chunks.first_missing() else {
+            return self.routes.takers(self.chunks.first_owed()?).next().map(|(_, member)| member);
+        };
         let chunk = self.chunks.get(index);
         let child = self.routes.children(index).find(|(child, _)| chunk.part(*child).is_none());
-        child.map(|(_, member)| member).or_else(|| self.routes.parent(index))
+        child.map(|(_, member)| member).or_else(|| self.routes.giver(index))
     }
 
     /// The children that have sent a part of this round.
@@ -547,7 +549,7 @@ impl Exchange for Reduce {
         };
         let progress = self.chunks.get(chunk).progress;
         let due = matches!(progress, Progress::Sending | Progress::Sent);
-        if self.routes.parent(chunk) != Some(peer) || part.round != self.round.number || !due {
+        if self.routes.giver(chunk) != Some(peer) || part.round != self.round.number || !due {
             return hub.close(peer, ProtocolError::Unexpected { kind: incoming.message.kind() });
         }
         let result = Mean::of(&part);
@@ -555,7 +557,7 @@ impl Exchange for Reduce {
             return self.on_result(hub, replica, chunk, result);
         }
         if progress == Progress::Sending {
-            // The parent has the mean already, but this node's transmission has not ended: its buffer is still lent.
+            // The mean is in the result already, but this node's transmission has not ended: its buffer is still lent.
             return hub.hold(incoming);
         }
         let into = if self.is_direct(chunk) {

@@ -1,10 +1,12 @@
-//! The path of a chunk of the vector: up to its root, and down again.
+//! The path of a chunk of the vector: up to its root, and from there to all members.
 //!
 //! Every chunk has a tree over the members of the view. In a *tree* topology it is the same for all chunks, with the
-//! first member at its root. In a *ring* it is a chain, and the chunks' roots rotate over the members: member `p`
-//! passes a chunk on to `p + 1` until it has reached its root, and results go back the same way. So every connection is
-//! used in both directions, each member sends and receives 2 (N - 1) / N of the vector, and all chunks are under way at
-//! once (Patarasuk and Yuan 2009, with the second half reversed).
+//! first member at its root, and results go back the way that the parts came. In a *ring* it is a chain, and the chunks'
+//! roots rotate over the members: member `p` passes a chunk on to `p + 1` until it has reached its root, and the result goes
+//! on in the same direction, from the root to the first member of the chain and on to the last but one (Patarasuk and Yuan
+//! 2009). Each member sends and receives 2 (N - 1) / N of the vector. If results went back instead, the chains of different
+//! members would meet in both directions at different places, and some links would stay idle while two chunks share others.
+//! In one direction, chains that have met follow each other.
 //!
 //! The tree of *pairs* is a binomial one: members 2 i and 2 i + 1 are a pair, whose result is at the first, and then pairs
 //! are paired in the same way. Member 0 gets the results of 1, of 2 and 3, of 4 to 7, and so on.
@@ -59,6 +61,19 @@ impl Routes {
     pub(super) fn children(&self, chunk: usize) -> impl Iterator<Item = (usize, PeerId)> + '_ {
         (0..self.shape.width()).filter_map(move |index| {
             let position = self.shape.child(chunk, self.at, self.count, index)?;
+            Some((index, self.member(position)?))
+        })
+    }
+
+    /// The member that sends the result of a chunk to this node; `None` at the chunk's root.
+    pub(super) fn giver(&self, chunk: usize) -> Option<PeerId> {
+        self.member(self.shape.giver(chunk, self.at, self.count)?)
+    }
+
+    /// The members that this node sends the result of a chunk to, each with its index among them.
+    pub(super) fn takers(&self, chunk: usize) -> impl Iterator<Item = (usize, PeerId)> + '_ {
+        (0..self.shape.width()).filter_map(move |index| {
+            let position = self.shape.taker(chunk, self.at, self.count, index)?;
             Some((index, self.member(position)?))
         })
     }
@@ -131,7 +146,26 @@ impl Shape {
         }
     }
 
-    /// The positions that exchange parts of any chunk with `at`, each once.
+    /// The position that sends the result of a chunk to `at`, one of `count`; `None` at the chunk's root.
+    fn giver(self, chunk: usize, at: usize, count: usize) -> Option<usize> {
+        match self {
+            Self::Ring if at == chunk % count => None,
+            Self::Ring => Some((at + count - 1) % count),
+            _ => self.parent(chunk, at, count),
+        }
+    }
+
+    /// The `index`-th position that `at` sends the result of a chunk to.
+    fn taker(self, chunk: usize, at: usize, count: usize, index: usize) -> Option<usize> {
+        match self {
+            // The result has been everywhere when it would come to its root again.
+            Self::Ring if index > 0 || count == 0 || (at + 1) % count == chunk % count => None,
+            Self::Ring => Some((at + 1) % count),
+            _ => self.child(chunk, at, count, index),
+        }
+    }
+
+    /// The positions that exchange parts or results of any chunk with `at`, each once.
     fn neighbours(self, at: usize, count: usize) -> impl Iterator<Item = usize> {
         // In a ring, both neighbours are parent or child for some chunk: the parent for one whose root is elsewhere, the
         // child for the one that ends here.
@@ -145,7 +179,36 @@ impl Shape {
 
 #[cfg(test)]
 mod tests {
+    use alloc::vec;
+
     use super::*;
+
+    #[test]
+    fn every_result_reaches_all_from_its_root_through_neighbours() {
+        let trees = [1, 2, 5].map(|fan_in| Shape::Tree { fan_in });
+        for shape in trees.into_iter().chain([Shape::Ring, Shape::Pairs { width: 3 }]) {
+            for (count, chunk) in (1..9).flat_map(|count| (0..2 * count).map(move |chunk| (count, chunk))) {
+                let root = (0..count).find(|at| shape.parent(chunk, *at, count).is_none()).unwrap();
+                let (mut reached, mut next) = (vec![root], 0);
+                while let Some(at) = reached.get(next).copied() {
+                    for taker in (0..shape.width()).filter_map(|index| shape.taker(chunk, at, count, index)) {
+                        assert_eq!(shape.giver(chunk, taker, count), Some(at), "{shape:?} {count} {chunk}");
+                        assert!(shape.neighbours(at, count).any(|near| near == taker), "{shape:?} {count} {chunk}");
+                        reached.push(taker);
+                    }
+                    next += 1;
+                }
+                assert_eq!(shape.giver(chunk, root, count), None);
+                reached.sort_unstable();
+                assert!(reached.into_iter().eq(0..count), "{shape:?} {count} {chunk}");
+            }
+        }
+        // In a ring, parts and results go in one direction.
+        for (at, chunk) in (0..5).flat_map(|at| (0..5).map(move |chunk| (at, chunk))) {
+            let to = [Shape::Ring.parent(chunk, at, 5), Shape::Ring.taker(chunk, at, 5, 0)];
+            assert!(to.into_iter().flatten().all(|to| to == (at + 1) % 5));
+        }
+    }
 
     #[test]
     fn every_chunk_reaches_its_root_from_everywhere_and_children_are_those_whose_parent_it_is() {
