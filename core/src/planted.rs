@@ -34,6 +34,8 @@ pub enum Bug {
     HalfRoundApplied,
     /// The residual of a hop keeps the remains of a round that was broken off.
     BrokenRoundInResidual,
+    /// A member of a ring forgets to send a result on to a member that it is not connected with yet.
+    TakerForgotten,
     /// A member of a mesh encodes its contribution again when a round begins anew.
     EncodedTwice,
     /// An operation that the driver has not been given when its connection breaks goes out on the next one.
@@ -68,7 +70,7 @@ pub enum Bug {
 
 impl Bug {
     /// All bugs that schedules find, in the order of the enum.
-    pub const ALL: [Self; 24] = [
+    pub const ALL: [Self; 25] = [
         Self::NoDedup,
         Self::DedupClearedOnReconnect,
         Self::BoundOffByOne,
@@ -84,6 +86,7 @@ impl Bug {
         Self::BehindNotFetched,
         Self::HalfRoundApplied,
         Self::BrokenRoundInResidual,
+        Self::TakerForgotten,
         Self::EncodedTwice,
         Self::OldConnection,
         Self::StrangersTold,

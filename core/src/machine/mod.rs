@@ -87,9 +87,9 @@ pub struct Setup {
     /// `false`, unless set: the driver connects it with all neighbours.
     pub on_demand: bool,
     /// In rings: bytes of the chunks under way that this node sends first, at least one chunk. It sends the next ones as
-    /// results come back. 256 KiB, unless set: more leaves the caches of a processor, and the chunks of different nodes hold
-    /// up one another on a slow link. In trees, four times as much, and four chunks. Where the delay of the links sets the
-    /// pace, the node lets up to 256 times as much be under way. All nodes need the same value.
+    /// results come back. 256 KiB, unless set: more leaves the caches of a processor, and keeps a slow link no busier. In
+    /// trees, four times as much, and four chunks. Where the delay of the links sets the pace, the node lets up to 256 times
+    /// as much be under way. All nodes need the same value.
     pub under_way: u32,
     /// Bytes up to which a buffer that is needed now and then keeps its memory. A longer one gives it back when it is not
     /// used. 1 MiB, unless set.

@@ -347,14 +347,14 @@ impl Chunks {
         (self.missing > 0).then_some(self.first_missing)
     }
 
-    /// The first chunk whose result has to be sent to a member.
-    pub(super) fn first_owed(&self) -> Option<usize> {
-        self.states.iter().position(Chunk::is_owed)
+    /// The first chunk whose result is being sent, or has to be.
+    pub(super) fn first_untaken(&self) -> Option<usize> {
+        self.states.iter().position(|chunk| chunk.is_owed() || chunk.sending > 0)
     }
 
-    /// Are the results of all chunks here, and with those who are to take them from this node?
+    /// Are the results of all chunks here, and on their way to all who take them from this node?
     pub(super) fn is_complete(&self) -> bool {
-        self.missing == 0 && self.first_owed().is_none()
+        self.missing == 0 && !self.states.iter().any(Chunk::is_owed)
     }
 
     /// The results that are here, with their chunks.

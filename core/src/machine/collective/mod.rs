@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! round r, for each chunk:  own contribution + children's means, in order -> mean -> parent      (Up)
-//!                           root: the mean is the result -> children -> their children          (Down)
+//!                           root: the mean is the result -> takers -> their takers              (Down)
 //! all chunks here -> parameters -> Ready
 //! ```
 //! The tree of a chunk follows from the view alone ([`shape`]), and so does the order of summation: the result does not
@@ -461,6 +461,7 @@ impl Role for Collective {
         let may_send = self.member.on_agreed(hub, peer, breaks, fresh, self.standing());
         if may_send && self.member.is_in_view() {
             self.exchange.send_due(hub, peer);
+            self.maybe_complete(hub);
         }
     }
 

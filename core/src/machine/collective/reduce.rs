@@ -416,6 +416,9 @@ impl Reduce {
             self.chunks.begin_sending(chunk);
             hub.transmit_coded(peer, message, body, dense, Job::Exchange(task));
         }
+        if planted!(hub, TakerForgotten) {
+            owed = 0;
+        }
         *self.chunks.progress_mut(chunk) = Progress::Done { result, owed };
     }
 }
@@ -486,14 +489,11 @@ impl Exchange for Reduce {
         self.hops.iter_mut().for_each(Hops::complete);
     }
 
-    /// The member that the first chunk without a result waits for, or that a result is owed to.
+    /// The member that the first chunk without a result waits for; with all results here, the one that is to take the first.
     fn awaited(&self) -> Option<PeerId> {
-        // Members take the messages of a round at once, so nothing is waited for after it.
-        if self.round.is_done() {
-            return None;
-        }
-        let Some(index) = self.chunks.first_missing() else {
-            return self.routes.takers(self.chunks.first_owed()?).next().map(|(_, member)| member);
+        let missing = self.chunks.first_missing().filter(|_| !self.round.is_done());
+        let Some(index) = missing else {
+            return self.routes.takers(self.chunks.first_untaken()?).next().map(|(_, member)| member);
         };
         let chunk = self.chunks.get(index);
         let child = self.routes.children(index).find(|(child, _)| chunk.part(*child).is_none());

@@ -4,12 +4,11 @@
 //! If all chains began at once, the first results would stand behind the parts of all chunks in the queues of the
 //! connections, and the floats of a chunk would have left the cache before they are used again.
 //!
-//! In a *ring*, each chunk has one chain, and each node begins as many. With one chain of each node under way, all nodes send
-//! to the next one, and then all to the one before: each link carries one chunk at a time, and none waits for another. With
-//! more, parts and results share the links unevenly, and some links are idle meanwhile. In a *tree*, chains of the same
-//! chunk meet: none of them ends before all have begun. So all nodes have to begin chains in the same order, which is that
-//! of the chunks, and a few chunks have to be under way to keep the links on all levels busy. A gradient that is given
-//! range by range is there in any order: its chains begin at once, and chains without a body do not count in such a tree.
+//! In a *ring*, each chunk has one chain, and each node begins as many. With one chain of each node under way, each link
+//! carries one chunk at a time, and few chunks wait for another. In a *tree*, chains of the same chunk meet: none of them
+//! ends before all have begun. So all nodes have to begin chains in the same order, which is that of the chunks, and a few
+//! chunks have to be under way to keep the links on all levels busy. A gradient that is given range by range is there in any
+//! order: its chains begin at once, and chains without a body do not count in such a tree.
 //!
 //! Chains that begin elsewhere do not count: this node forwards a part when it has it.
 //!
