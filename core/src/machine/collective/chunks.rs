@@ -70,8 +70,8 @@ pub(super) struct Chunk {
     inboxes: [[Option<BufferId>; WIDTH]; 2],
     /// The shared buffer for the mean or the result, while its floats are needed.
     result: Option<BufferId>,
-    /// Transmissions of the result that have not ended.
-    sending: u16,
+    /// A bit for each taker that the result is being sent to.
+    sending: Takers,
     pub(super) progress: Progress,
 }
 
@@ -84,6 +84,36 @@ pub(crate) struct Mean {
     pub(super) finishing: bool,
     /// The mean of the riders of the contributions.
     pub(super) rider: Option<Rider>,
+}
+
+/// Some of the members that a node sends a result to: a bit for the index of each.
+#[derive(Copy, Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Takers(u16);
+
+impl Takers {
+    pub(super) fn has(self, taker: usize) -> bool {
+        self.0 & 1 << taker != 0
+    }
+
+    pub(super) fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
+    pub(super) fn insert(&mut self, taker: usize) {
+        self.0 |= 1 << taker;
+    }
+
+    pub(super) fn remove(&mut self, taker: usize) {
+        self.0 &= !(1 << taker);
+    }
+}
+
+impl FromIterator<usize> for Takers {
+    fn from_iter<I: IntoIterator<Item = usize>>(all: I) -> Self {
+        let mut takers = Self::default();
+        all.into_iter().for_each(|taker| takers.insert(taker));
+        takers
+    }
 }
 
 /// How far a chunk is.
@@ -100,8 +130,8 @@ pub(super) enum Progress {
     Sending,
     /// The parent has the mean.
     Sent,
-    /// The result is here. `owed` has a bit for each taker that the result has to be sent to.
-    Done { result: Mean, owed: u16 },
+    /// The result is here, and has to be sent to the takers in `owed`.
+    Done { result: Mean, owed: Takers },
 }
 
 /// Bytes of a long chunk.
@@ -259,19 +289,19 @@ impl Chunks {
     /// The mean or the result is not needed any more, but for the transmissions that are open or to come.
     pub(super) fn free_result(&mut self, chunk: usize) {
         let state = &mut self.states[chunk];
-        if state.sending == 0 && !state.is_owed() {
+        if state.sending.is_empty() && state.owed().is_empty() {
             self.results.free.extend(state.result.take());
         }
     }
 
     /// The result is being sent to a taker.
-    pub(super) fn begin_sending(&mut self, chunk: usize) {
-        self.states[chunk].sending += 1;
+    pub(super) fn begin_sending(&mut self, chunk: usize, taker: usize) {
+        self.states[chunk].sending.insert(taker);
     }
 
     /// A transmission of the result has ended.
-    pub(super) fn end_sending(&mut self, chunk: usize) {
-        self.states[chunk].sending -= 1;
+    pub(super) fn end_sending(&mut self, chunk: usize, taker: usize) {
+        self.states[chunk].sending.remove(taker);
         self.free_result(chunk);
     }
 
@@ -333,7 +363,7 @@ impl Chunks {
     }
 
     /// Notes the result of a chunk. `owed`: as in [`Progress::Done`].
-    pub(super) fn set_result(&mut self, chunk: usize, result: Mean, owed: u16) {
+    pub(super) fn set_result(&mut self, chunk: usize, result: Mean, owed: Takers) {
         self.states[chunk].progress = Progress::Done { result, owed };
         self.missing -= 1;
         let is_done = |chunk: &Chunk| matches!(chunk.progress, Progress::Done { .. });
@@ -347,14 +377,15 @@ impl Chunks {
         (self.missing > 0).then_some(self.first_missing)
     }
 
-    /// The first chunk whose result is being sent, or has to be.
-    pub(super) fn first_untaken(&self) -> Option<usize> {
-        self.states.iter().position(|chunk| chunk.is_owed() || chunk.sending > 0)
+    /// The first chunk whose result has to be sent to members, or is being sent to them; and these.
+    pub(super) fn first_untaken(&self) -> Option<(usize, Takers)> {
+        let untaken = |chunk: &Chunk| if chunk.owed().is_empty() { chunk.sending } else { chunk.owed() };
+        self.states.iter().map(untaken).enumerate().find(|(_, takers)| !takers.is_empty())
     }
 
     /// Are the results of all chunks here, and on their way to all who take them from this node?
     pub(super) fn is_complete(&self) -> bool {
-        self.missing == 0 && !self.states.iter().any(Chunk::is_owed)
+        self.missing == 0 && self.states.iter().all(|chunk| chunk.owed().is_empty())
     }
 
     /// The results that are here, with their chunks.
@@ -391,9 +422,9 @@ impl Chunk {
         self.progress != Progress::Gathering
     }
 
-    /// Has the result to be sent to a member that could not be reached so far?
-    fn is_owed(&self) -> bool {
-        matches!(self.progress, Progress::Done { owed, .. } if owed != 0)
+    /// The members that the result, which is here, has to be sent to.
+    fn owed(&self) -> Takers {
+        if let Progress::Done { owed, .. } = self.progress { owed } else { Takers::default() }
     }
 
     /// The result, if it is here.

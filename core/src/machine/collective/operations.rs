@@ -88,7 +88,7 @@ pub(crate) enum Task {
     /// Sends a mean to the parent.
     Up { epoch: Epoch, chunk: usize },
     /// Sends a result to a taker.
-    Down { epoch: Epoch, chunk: usize },
+    Down { epoch: Epoch, chunk: usize, taker: usize },
     /// Receives the result of a chunk.
     Result { epoch: Epoch, chunk: usize, result: Mean },
     /// Decodes the result of a chunk.

@@ -15,7 +15,7 @@ use alloc::vec::Vec;
 use core::ops::Range;
 
 use super::Job;
-use super::chunks::{Chunks, Mean, Progress, Sharing, even, uneven};
+use super::chunks::{Chunks, Mean, Progress, Sharing, Takers, even, uneven};
 use super::exchange::{Exchange, Outcome, Phase, Round, reject};
 use super::hops::Hops;
 use super::operations::{Arrival, Epoch, Task};
@@ -314,21 +314,22 @@ impl Reduce {
         hub.transmit_coded(parent, message, mean.body(from), dense, Job::Exchange(task));
     }
 
-    /// A mean has been sent up, and its buffer is free for the result.
-    fn on_up_sent(&mut self, hub: &mut Port<'_, Job>, replica: &Replica, epoch: Epoch, chunk: usize) {
+    /// The transmission of a mean has ended, also without success: its buffer is free for the result. In a ring, the result
+    /// comes from another member than the one that the mean went to. So it can come although the connection with that one
+    /// has broken, and must not be held in front of the coordinator's messages.
+    fn on_up_sent(&mut self, epoch: Epoch, chunk: usize) {
         let current = self.round.epochs.end_sending(epoch);
         let progress = self.chunks.progress_mut(chunk);
         if current && *progress == Progress::Sending {
             *progress = Progress::Sent;
             self.chunks.free_result(chunk);
-            self.reduce_waiting(hub, replica);
         }
     }
 
     /// A transmission of a result has ended, also without success.
-    fn on_down_sent(&mut self, epoch: Epoch, chunk: usize) {
+    fn on_down_sent(&mut self, epoch: Epoch, chunk: usize, taker: usize) {
         if self.round.epochs.end_sending(epoch) {
-            self.chunks.end_sending(chunk);
+            self.chunks.end_sending(chunk, taker);
         }
     }
 
@@ -362,7 +363,7 @@ impl Reduce {
 
     /// A chunk's result is here: passes it on, and makes the next parameters of it.
     fn on_result(&mut self, hub: &mut Port<'_, Job>, replica: &Replica, chunk: usize, result: Mean) {
-        let owed = self.routes.takers(chunk).fold(0, |owed, (index, _)| owed | 1 << index);
+        let owed = self.routes.takers(chunk).map(|(taker, _)| taker).collect();
         self.chunks.set_result(chunk, result, owed);
         self.send_down(hub, chunk, None);
         // The next parameters have a place of their own: the present ones stay until all of the round is here.
@@ -397,7 +398,7 @@ impl Reduce {
     /// Sends a result to the takers that it is owed to: to all, or only to one.
     fn send_down(&mut self, hub: &mut Port<'_, Job>, chunk: usize, only: Option<PeerId>) {
         let Progress::Done { result, mut owed } = self.chunks.get(chunk).progress else { return };
-        if owed == 0 {
+        if owed.is_empty() {
             return;
         }
         let message = Message::Down(self.round.part(chunk as u32, result));
@@ -407,17 +408,17 @@ impl Reduce {
             None => self.chunks.result(chunk),
         };
         let dense = if result.weight > 0 { self.chunks.bytes(chunk) } else { 0 };
-        for (index, peer) in self.routes.takers(chunk) {
-            if owed & 1 << index == 0 || only.is_some_and(|only| only != peer) || !self.round.can_reach(hub, peer) {
+        for (taker, peer) in self.routes.takers(chunk) {
+            if !owed.has(taker) || only.is_some_and(|only| only != peer) || !self.round.can_reach(hub, peer) {
                 continue;
             }
-            owed &= !(1 << index);
-            let task = Task::Down { epoch: self.round.epochs.begin_sending(), chunk };
-            self.chunks.begin_sending(chunk);
+            owed.remove(taker);
+            let task = Task::Down { epoch: self.round.epochs.begin_sending(), chunk, taker };
+            self.chunks.begin_sending(chunk, taker);
             hub.transmit_coded(peer, message, body, dense, Job::Exchange(task));
         }
         if planted!(hub, TakerForgotten) {
-            owed = 0;
+            owed = Takers::default();
         }
         *self.chunks.progress_mut(chunk) = Progress::Done { result, owed };
     }
@@ -493,7 +494,8 @@ impl Exchange for Reduce {
     fn awaited(&self) -> Option<PeerId> {
         let missing = self.chunks.first_missing().filter(|_| !self.round.is_done());
         let Some(index) = missing else {
-            return self.routes.takers(self.chunks.first_untaken()?).next().map(|(_, member)| member);
+            let (chunk, takers) = self.chunks.first_untaken()?;
+            return self.routes.takers(chunk).find(|(taker, _)| takers.has(*taker)).map(|(_, member)| member);
         };
         let chunk = self.chunks.get(index);
         let child = self.routes.children(index).find(|(child, _)| chunk.part(*child).is_none());
@@ -610,9 +612,12 @@ impl Exchange for Reduce {
                     self.on_made(hub, replica, chunk, result);
                 }
             }
-            Task::Up { epoch, chunk } => self.on_up_sent(hub, replica, epoch, chunk),
-            Task::Down { epoch, chunk } => {
-                self.on_down_sent(epoch, chunk);
+            Task::Up { epoch, chunk } => {
+                self.on_up_sent(epoch, chunk);
+                self.reduce_waiting(hub, replica);
+            }
+            Task::Down { epoch, chunk, taker } => {
+                self.on_down_sent(epoch, chunk, taker);
                 self.reduce_waiting(hub, replica);
             }
             Task::Result { epoch, chunk, result } => {
@@ -637,11 +642,9 @@ impl Exchange for Reduce {
             Task::Receive(Arrival { epoch, .. }) | Task::Result { epoch, .. } => {
                 self.round.epochs.end(epoch);
             }
-            Task::Up { epoch, .. } => {
-                self.round.epochs.end_sending(epoch);
-            }
             // The connection has broken, and the round begins anew. Chunks that wait for a buffer wait until then.
-            Task::Down { epoch, chunk } => self.on_down_sent(epoch, chunk),
+            Task::Up { epoch, chunk } => self.on_up_sent(epoch, chunk),
+            Task::Down { epoch, chunk, taker } => self.on_down_sent(epoch, chunk, taker),
             // Kernels are not aborted.
             Task::Scan(_) | Task::Reduce { .. } | Task::Expand { .. } | Task::Measure | Task::Commit => {}
             Task::Gather(_) => unreachable!("a task of a mesh"),
