@@ -281,8 +281,10 @@ impl Member {
         }
         // A coordinator that has lost this node, or has started again, has to hear of all workers that are lost.
         self.tell_lost(hub, peer == self.host);
-        if let Some(coordinator) = self.coordinator.as_mut().filter(|_| !fresh) {
-            coordinator.on_reconnected(peer);
+        match &mut self.coordinator {
+            Some(coordinator) if fresh => coordinator.on_new_process(peer, hub.incarnation(peer)),
+            Some(coordinator) => coordinator.on_reconnected(peer),
+            None => {}
         }
         // The coordinator's node sends nothing of a view to a peer before it has told the peer of the view on this
         // connection. The peer could not understand the message yet, and would hold it in front of the message that

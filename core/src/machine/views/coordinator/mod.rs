@@ -299,6 +299,15 @@ impl Coordinator {
         }
     }
 
+    /// A process of a worker is connected for the first time. What its former process has reported does not count for the
+    /// next view: this process has not stopped for it, and would take the view's messages for those of an unknown one.
+    pub(super) fn on_new_process(&mut self, peer: PeerId, incarnation: Incarnation) {
+        let entry = &mut self.workers[peer.index()];
+        if self.phase != Phase::Steady && entry.incarnation != incarnation {
+            entry.report = None;
+        }
+    }
+
     /// A worker is connected again. The last command to it may have been lost with the connection.
     pub(super) fn on_reconnected(&mut self, peer: PeerId) {
         let entry = &self.workers[peer.index()];

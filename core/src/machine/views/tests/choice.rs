@@ -237,3 +237,26 @@ fn a_worker_that_was_given_up_counts_again_when_it_is_a_member() {
     (0..3).for_each(|worker| ignore(c.hear(worker, stopped(4, 3, 2))));
     c.expect(&[commit(0), commit(1)]);
 }
+
+/// A process that has stopped for the next view is replaced before the view is committed.
+#[test]
+fn a_new_process_has_to_stop_itself() {
+    let mut c = three(1);
+    c.hears_lost(1, 0b100).take();
+    c.hears_lost(1, 0).take();
+    let number = c.number();
+    c.hear(2, stopped(number, 1, 2)).hear(1, stopped(number, 1, 2));
+    c.coordinator.on_new_process(PeerId(2), Incarnation(2));
+    c.hear(0, stopped(number, 1, 2)).expect(&[]);
+    c.hear_of(2, 2, new(0)).expect(&[prepare(0), prepare(1), prepare(2)]);
+    c.hear(0, stopped(number + 1, 1, 2)).hear(1, stopped(number + 1, 1, 2)).hear_of(2, 2, new(number + 1));
+    c.expect(&[commit(0), commit(1), commit_new(2)]).expect_view(number + 1, &[0, 1, 2], 2, 0);
+    // The process that is connected has stopped: it counts, though its connection was made before its report came.
+    c.hears_lost(1, 0b100).take();
+    c.hears_lost(1, 0).take();
+    let number = c.number();
+    c.hear(0, stopped(number, number - 1, 2)).hear(1, stopped(number, number - 1, 2));
+    c.coordinator.on_new_process(PeerId(2), Incarnation(2));
+    c.hear_of(2, 2, stopped(number, number - 1, 2));
+    c.expect(&[commit(0), commit(1), commit(2)]);
+}
