@@ -70,7 +70,7 @@ pub(super) struct Chunk {
     inboxes: [[Option<BufferId>; WIDTH]; 2],
     /// The shared buffer for the mean or the result, while its floats are needed.
     result: Option<BufferId>,
-    /// A bit for each taker that the result is being sent to.
+    /// The takers that the result is being sent to.
     sending: Takers,
     pub(super) progress: Progress,
 }
@@ -128,7 +128,7 @@ pub(super) enum Progress {
     Reduced { mean: Mean, own: bool },
     /// The mean is being sent to the parent, so that its buffer must not be written.
     Sending,
-    /// The parent has the mean.
+    /// The mean's transmission has ended, and nothing is lent.
     Sent,
     /// The result is here, and has to be sent to the takers in `owed`.
     Done { result: Mean, owed: Takers },
@@ -299,7 +299,7 @@ impl Chunks {
         self.states[chunk].sending.insert(taker);
     }
 
-    /// A transmission of the result has ended.
+    /// The transmission of the result to a taker has ended.
     pub(super) fn end_sending(&mut self, chunk: usize, taker: usize) {
         self.states[chunk].sending.remove(taker);
         self.free_result(chunk);
@@ -312,21 +312,21 @@ impl Chunks {
 
     /// Is there a place for a child's part of a chunk?
     pub(super) fn has_inbox(&self) -> bool {
-        self.inboxes.all.is_empty() || !self.inboxes.free.is_empty()
+        !self.share_inboxes() || !self.inboxes.free.is_empty()
     }
 
     /// A place for a child's part of a chunk. `None`: all are in use.
     pub(super) fn take_inbox(&mut self, chunk: usize, child: usize) -> Option<Segment> {
-        let buffer = match self.inboxes.all.is_empty() {
-            true => self.buffers[chunk].inboxes[child],
-            false => self.inboxes.free.pop()?,
+        let buffer = match self.share_inboxes() {
+            true => self.inboxes.free.pop()?,
+            false => self.buffers[chunk].inboxes[child],
         };
         Some(Segment::floats(buffer, 0, self.chunk_len(chunk)))
     }
 
     /// Frees a place.
     pub(super) fn free_inbox(&mut self, inbox: Segment) {
-        if !self.inboxes.all.is_empty() {
+        if self.share_inboxes() {
             self.inboxes.free.push(inbox.buffer);
         }
     }
@@ -355,7 +355,7 @@ impl Chunks {
 
     /// Notes a child's part, of this round or of the next, and its place.
     pub(super) fn add_part(&mut self, chunk: usize, child: usize, next: bool, part: Mean, inbox: Option<Segment>) {
-        let inbox = inbox.filter(|_| !self.inboxes.all.is_empty());
+        let inbox = inbox.filter(|_| self.share_inboxes());
         let chunk = &mut self.states[chunk];
         chunk.inboxes[usize::from(next)][child] = inbox.map(|inbox| inbox.buffer);
         let parts = if next { &mut chunk.next_parts } else { &mut chunk.parts };
