@@ -424,6 +424,14 @@ impl Exchange {
         self.maybe_free(hub, slot);
     }
 
+    /// The neighbour that this node's messages wait for. One that is not in the view takes none, and a relay acknowledges none
+    /// while such a neighbour is behind it; so it comes first.
+    pub(super) fn awaited(&self, hub: &Hub) -> Option<PeerId> {
+        let is_out = |to: &usize| self.slots.is_awaited(*to) && self.start(hub, *to).is_none();
+        let out = (0..self.neighbours.len()).find(is_out);
+        out.or_else(|| self.slots.first_awaited()).map(|to| self.neighbours.get(to))
+    }
+
     // Merging
 
     /// Merges two own messages that wait for a neighbour that does not keep up, to make room for the next one: their

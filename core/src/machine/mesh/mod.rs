@@ -591,7 +591,7 @@ impl Role for Mesh {
     }
 
     fn awaited(&self, hub: &Hub) -> Option<Awaited> {
-        let Exchange { neighbours, marks, slots, .. } = &self.exchange;
+        let marks = &self.exchange.marks;
         let view = self.member.view();
         let on = match self.state {
             State::Joining | State::Blocked(_) | State::Leaving { .. } if !self.member.is_in_view() => {
@@ -600,9 +600,7 @@ impl Role for Mesh {
             State::Joining | State::Blocked(_) | State::Leaving { .. } if !self.sync.is_current() => Some(view.donor),
             State::Joining => marks.slowest_starter(&hub.setup.recipe.correction),
             State::Blocked(_) if !self.member.has_quorum(hub) => self.member.first_lost(hub),
-            State::Blocked(_) | State::Leaving { announced: false, .. } => {
-                slots.first_awaited().map(|index| neighbours.get(index))
-            }
+            State::Blocked(_) | State::Leaving { announced: false, .. } => self.exchange.awaited(hub),
             State::Leaving { .. } => {
                 // Without a lost member nothing more may come of any stream, before there is a new view.
                 let lost = self.member.first_lost(hub).or_else(|| marks.first_incomplete());

@@ -360,6 +360,11 @@ impl Slots {
         self.slots.iter().find_map(|slot| slot.deliveries.iter().position(Delivery::is_needed))
     }
 
+    /// Does a slot wait for neighbour `to`?
+    pub(super) fn is_awaited(&self, to: usize) -> bool {
+        self.slots.iter().any(|slot| slot.deliveries.get(to).is_some_and(Delivery::is_needed))
+    }
+
     // Merging
 
     fn is_merging(&self, slot: usize) -> bool {
