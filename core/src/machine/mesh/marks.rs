@@ -116,9 +116,15 @@ impl Mark {
         quanta.incarnation == self.incarnation && quanta.last <= self.sequence
     }
 
-    /// Do both marks say that the same messages of the origin are in the ledger?
+    /// Do both marks say that the same messages of the origin are in the ledger? Not if they name different processes, even
+    /// if these have made no messages: one of the ledgers can hold messages of an earlier process.
     pub(super) fn stands_for_the_same(&self, other: &Self) -> bool {
-        self.sequence == other.sequence && (self.incarnation == other.incarnation || self.sequence == Sequence(0))
+        (self.sequence, self.incarnation) == (other.sequence, other.incarnation)
+    }
+
+    /// The origin has not been heard of.
+    pub(super) fn is_unheard(&self) -> bool {
+        self.incarnation == Incarnation(0)
     }
 
     /// Can this process of the origin go on behind this mark? A mark without a process cannot be told from one whose

@@ -149,7 +149,9 @@ impl Sync {
                 mark.may_flow(process) || (mark.sequence == Sequence(0) && planted!(hub, StreamsMixed))
             };
             let flows = flowing(origin).is_some_and(|process| may_flow(own, process) && may_flow(theirs, process));
-            match own.stands_for_the_same(theirs) {
+            // This node's own mark names its process before the first message.
+            let begins = origin == hub.setup.me && own.sequence == Sequence(0);
+            match own.stands_for_the_same(theirs) || (begins && theirs.is_unheard()) {
                 true => {}
                 false if flows => self.trusted.push(origin),
                 false => agrees = false,

@@ -38,7 +38,9 @@ fn quanta(origin: u32, first: u64, last: u64) -> Quanta {
 }
 
 fn mark(view: u64, origin: u32, sequence: u64) -> Message {
-    let (origin, incarnation, sequence) = (PeerId(origin), Incarnation(1), Sequence(sequence));
+    // A mark names no process before its first message.
+    let incarnation = Incarnation(u64::from(sequence > 0));
+    let (origin, sequence) = (PeerId(origin), Sequence(sequence));
     Message::SnapshotMark(SnapshotMark { view: Sequence(view), origin, incarnation, sequence, last: None })
 }
 
