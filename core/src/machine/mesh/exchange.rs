@@ -1,6 +1,8 @@
 //! The exchange of messages with the neighbours: each message of each origin enters the ledger exactly once, and is
 //! kept until every neighbour that needs it has acknowledged it.
 
+use alloc::vec::Vec;
+
 use super::job::Job;
 use super::marks::{Mark, Marks};
 use super::neighbours::{Neighbours, Start};
@@ -22,6 +24,9 @@ pub(super) struct Exchange {
     pub(super) view: Sequence,
     /// This node takes and sends messages of the view.
     open: bool,
+    /// Peers whose former process has a stream of which this node may lack the rest. What the new process says has to wait
+    /// for the next view: its mark would hide what is missing.
+    doubted: Vec<PeerId>,
     pub(super) neighbours: Neighbours,
     pub(super) marks: Marks,
     pub(super) slots: Slots,
@@ -42,7 +47,7 @@ struct Turn {
 
 impl Exchange {
     pub(super) fn new(neighbours: Neighbours, marks: Marks, slots: Slots, replica: Replica) -> Self {
-        Self { view: Sequence(0), open: false, neighbours, marks, slots, replica }
+        Self { view: Sequence(0), open: false, doubted: Vec::new(), neighbours, marks, slots, replica }
     }
 
     // Views
@@ -55,6 +60,7 @@ impl Exchange {
     /// A view begins. Messages of the view before are of no use any more.
     pub(super) fn enter(&mut self, hub: &mut Port<'_, Job>, view: &View) {
         (self.view, self.open) = (view.number, false);
+        self.doubted.clear();
         self.neighbours.enter(hub.setup.me, &view.members);
         self.marks.enter(&view.members, |origin| hub.process(origin));
         self.slots.enter(self.neighbours.len());
@@ -115,6 +121,11 @@ impl Exchange {
         }
     }
 
+    /// A peer has a new process, and this node relies on the rest of the stream of the former one. The next view is due.
+    pub(super) fn doubt(&mut self, peer: PeerId) {
+        self.doubted.push(peer);
+    }
+
     /// Tells a member that this node is in the view, and how much of the member's stream is in the ledger.
     fn tell_have(&self, hub: &mut Hub, peer: PeerId) {
         if hub.is_agreed(peer) {
@@ -126,6 +137,9 @@ impl Exchange {
 
     /// A worker is in a view, and says how much it has of this node's stream.
     pub(super) fn on_have(&mut self, hub: &mut Port<'_, Job>, peer: PeerId, start: Start) {
+        if self.doubted.contains(&peer) && start.view == self.view {
+            return;
+        }
         self.neighbours.set_start(peer, start);
         if let Some(to) = self.neighbours.index_of(peer).filter(|_| self.open) {
             self.restart(hub, to);
@@ -189,11 +203,13 @@ impl Exchange {
         }
     }
 
-    /// A neighbour says that an origin makes no more messages.
+    /// A neighbour says that an origin makes no more messages. Before this node has the state that the view begins with, that
+    /// does not count: the mark of a new process would hide which messages of its former one are in the ledger. The neighbour
+    /// says it again when it hears that this node has the state.
     pub(super) fn on_end(&mut self, hub: &mut Hub, origin: PeerId, incarnation: Incarnation, last: Sequence) {
         let mark = self.marks.get(origin);
         let known = mark.incarnation == incarnation && mark.last.is_some();
-        if !known && origin != hub.setup.me {
+        if self.open && !known && origin != hub.setup.me {
             self.note_end(hub, origin, incarnation, last);
         }
     }

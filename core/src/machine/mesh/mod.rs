@@ -412,6 +412,9 @@ impl Role for Mesh {
         self.snapshots.requests.forget(peer);
         if self.exchange.marks.contains(peer) {
             self.exchange.on_agreed(hub, peer);
+            if doubtful {
+                self.exchange.doubt(peer);
+            }
         }
         if peer == self.member.view().donor {
             self.sync.restart();
