@@ -269,16 +269,12 @@ pub(super) fn statuses(world: &World, nodes: u32) -> Vec<Status> {
 fn waits_for_the_dead(scenario: &Scenario, world: &World) -> bool {
     let cluster = scenario.plan.cluster;
     let up = (0..cluster.nodes()).map(PeerId).filter(|node| world.life(*node) == Life::Up);
-    let waits_for = |node| world.status(node).and_then(|status| status.waiting).map(|waiting| waiting.on);
-    // A dead node can have named the one that it waited for, so the chain of waits counts.
-    let ends_at_a_dead_node = |node| {
-        let chain =
-            std::iter::successors(Some(node), |node| waits_for(*node).filter(|_| world.life(*node) == Life::Up));
+    let names_a_dead_node = |node| {
+        let waiting = world.status(node).and_then(|status| status.waiting);
         // A server waits only while it owes an answer to a worker.
-        let idles = !cluster.is_worker(node) && waits_for(node).is_none();
-        idles || chain.take(cluster.nodes() as usize + 1).any(|node| world.life(node) != Life::Up)
+        waiting.map_or_else(|| !cluster.is_worker(node), |waiting| world.life(waiting.on) != Life::Up)
     };
-    !scenario.crashing().is_empty() && up.into_iter().all(ends_at_a_dead_node)
+    !scenario.crashing().is_empty() && up.into_iter().all(names_a_dead_node)
 }
 
 /// Checks after every event of `node`.

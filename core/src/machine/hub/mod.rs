@@ -500,6 +500,7 @@ impl Hub {
     /// Gives up the next peer that has been gone for too long.
     pub(crate) fn take_lost(&mut self) -> Option<PeerId> {
         let lost = self.peers.take_lost(self.now, self.setup.patience.dead_after())?;
+        self.stalls.on_lost(lost);
         self.pass_on(lost);
         Some(lost)
     }

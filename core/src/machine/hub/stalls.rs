@@ -122,6 +122,15 @@ impl Stalls {
         self.awaits.remove(&peer);
     }
 
+    /// A peer is lost: the node that it waited for holds up nobody here any more, and the peer itself does.
+    pub(super) fn on_lost(&mut self, peer: PeerId) {
+        self.awaits.remove(&peer);
+        if let Some(wait) = self.wait.as_mut().filter(|wait| wait.direct == peer && wait.shown.on != peer) {
+            // No node waits for itself, so the next `set` names the peer anew.
+            wait.direct = self.me;
+        }
+    }
+
     /// Returns the wait once, when it has lasted for `stall_after`.
     pub(super) fn take_stall(&mut self, now: Instant, stall_after: Duration) -> Option<Waiting> {
         let due = self.deadline(stall_after).is_some_and(|deadline| deadline <= now);
@@ -199,6 +208,20 @@ mod tests {
         stalls.on_progress(ONE);
         waits(&mut stalls, ONE, 2);
         assert_eq!(named(stalls.waiting()), Some((ONE, PeerId(0))));
+    }
+
+    #[test]
+    fn a_lost_peer_holds_up_this_node_itself() {
+        let mut stalls = stalls();
+        stalls.on_awaits(ONE, TWO, Clock(1));
+        assert_eq!(named(stalls.take_stall(at(2), STALL)), Some((TWO, ONE)));
+        stalls.on_lost(TWO);
+        waits(&mut stalls, ONE, 3);
+        assert_eq!(named(stalls.waiting()), Some((TWO, ONE)));
+        stalls.on_lost(ONE);
+        waits(&mut stalls, ONE, 4);
+        assert_eq!(named(stalls.take_stall(at(4), STALL)), Some((ONE, PeerId(0))));
+        assert_eq!(stalls.waiting().map(|waiting| waiting.since), Some(at(0)));
     }
 
     /// The nodes that wait for this one are told of every silence that excuses its wait, also after the wait has moved.
