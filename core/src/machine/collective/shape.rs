@@ -48,6 +48,11 @@ impl Routes {
         self.near.iter().map(|(_, member)| *member)
     }
 
+    /// The members at the positions of all indices that have one, each with its index.
+    fn numbered(&self, position: impl Fn(usize) -> Option<usize>) -> impl Iterator<Item = (usize, PeerId)> {
+        (0..self.shape.width()).filter_map(move |index| Some((index, self.member(position(index)?)?)))
+    }
+
     fn member(&self, position: usize) -> Option<PeerId> {
         self.near.iter().find(|(at, _)| *at == position).map(|(_, member)| *member)
     }
@@ -59,10 +64,7 @@ impl Routes {
 
     /// The members that send their parts of a chunk to this node, each with its index among the children.
     pub(super) fn children(&self, chunk: usize) -> impl Iterator<Item = (usize, PeerId)> + '_ {
-        (0..self.shape.width()).filter_map(move |index| {
-            let position = self.shape.child(chunk, self.at, self.count, index)?;
-            Some((index, self.member(position)?))
-        })
+        self.numbered(move |index| self.shape.child(chunk, self.at, self.count, index))
     }
 
     /// The member that sends the result of a chunk to this node; `None` at the chunk's root.
@@ -72,10 +74,7 @@ impl Routes {
 
     /// The members that this node sends the result of a chunk to, each with its index among them.
     pub(super) fn takers(&self, chunk: usize) -> impl Iterator<Item = (usize, PeerId)> + '_ {
-        (0..self.shape.width()).filter_map(move |index| {
-            let position = self.shape.taker(chunk, self.at, self.count, index)?;
-            Some((index, self.member(position)?))
-        })
+        self.numbered(move |index| self.shape.taker(chunk, self.at, self.count, index))
     }
 
     /// Does each chunk have one chain?

@@ -123,7 +123,9 @@ impl Exchange {
 
     /// A peer has a new process, and this node relies on the rest of the stream of the former one. The next view is due.
     pub(super) fn doubt(&mut self, peer: PeerId) {
-        self.doubted.push(peer);
+        if !self.doubted.contains(&peer) {
+            self.doubted.push(peer);
+        }
     }
 
     /// Tells a member that this node is in the view, and how much of the member's stream is in the ledger.
