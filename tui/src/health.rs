@@ -156,8 +156,12 @@ pub(crate) fn stalled(model: &Model) -> Option<Vec<u32>> {
 /// Whether a worker is computing, and not for longer than its steps take: it is slow, but it holds nothing up for good.
 fn makes_its_step(model: &Model, rank: PeerId) -> bool {
     let Some(node) = model.nodes.get(&rank.0).filter(|_| model.is_worker(rank.0)) else { return false };
-    if Standing::of(model, rank.0, node) != Standing::Active || node.report.status.waiting.is_some() {
+    if Standing::of(model, rank.0, node) != Standing::Active {
         return false;
+    }
+    if let Some(waiting) = &node.report.status.waiting {
+        // It has just ended its step. The reports of those that have waited for it can be older.
+        return waited(model, waiting) < STALL_AFTER;
     }
     let limit = match node.report.times.steps {
         0 => FIRST_STEP,
